@@ -11,7 +11,7 @@ learns that, not what you mean.
 
 The policy gradient. The model p writes an answer a to a prompt and earns R(a). Then
     grad E[R] = sum over a of R(a) grad p(a) = E[R(a) grad log p(a)]    (REINFORCE, Williams 1992)
-so we train on an answer as on a demonstration, weighted by its reward. A baseline b that does not
+so we train on an answer as on an example, weighted by its reward. A baseline b that does not
 depend on a removes noise and leaves the mean: E[b grad log p(a)] = b grad 1 = 0. Our b is the mean
 reward of the num_samples answers to the same prompt (GRPO, arXiv:2402.03300). Because a is one of
 them, the expected gradient is multiplied by 1 - 1 / num_samples; its direction does not change.
@@ -58,7 +58,7 @@ overwrite = False               # True: delete the run that out_dir holds, and s
 prompts = 'problems'            # for reward=FOLDER: problems, FILE.py, FILE.jsonl of {"prompt"} lines
 held_out: str | None = None     # problems or a file, for evaluation; None = every tenth prompt
 n_problems = 2000               # [2, 1e6]: of reward=problems or prompts=problems: how many
-problems_seed = 1               # >= 0: which ones; SFT's demonstrations have seed 0
+problems_seed = 1               # >= 0: which ones; SFT's examples have seed 0
 timeout = 3.0                   # [0.01, 86400]: seconds for a program
 bad_reward = 'stop'             # stop | zero: when reward() raises or returns no number
 # sampling

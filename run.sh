@@ -34,7 +34,7 @@ held_out="$judged --splits=variation,feedback_variation,cell --n_problems=200 --
 python prepare.py --out_dir=data/quickstart --vocab_size=4096
 python train.py config/quickstart.py --overwrite=True
 python eval.py --ckpt=out/quickstart $held_out
-# 2. SFT: demonstrations of small problems
+# 2. SFT: examples, small problems with their answers
 python prepare.py --kind=sft --out_dir=data/sft
 python sft.py config/quickstart_sft.py --overwrite=True
 python eval.py --ckpt=out/quickstart_sft --random_init=False $held_out

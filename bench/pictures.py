@@ -9,9 +9,11 @@ A picture whose files are missing stays as it is. turning_green runs programs th
 parts/eval/sandbox.py. Lengths are pixels, from the top left.
 """
 import collections
+import difflib
 import html
 import json
 import pathlib
+import re
 import runpy
 import subprocess
 import sys
@@ -26,6 +28,7 @@ from parts.eval import problems, questions, sandbox
 from tokenizer import Tokenizer
 
 WIDTH, LEFT = 880, 28
+CHARACTER = 6.92        # pixels of a letter of code
 INK, GREY, LINE, PALE = '#1f2328', '#59636e', '#d0d7de', '#eef1f4'
 BLUE, MEDIUM, SKY, ORANGE, GREEN, RED = '#0969a8', '#4a9bd1', '#bcdcf2', '#d9730d', '#1a7f37', '#cf222e'
 MIDDLE, END, ROUND = 'text-anchor="middle"', 'text-anchor="end"', 'rx="5"'
@@ -35,12 +38,12 @@ STAGES = {'base model': 'quickstart', 'after SFT': 'quickstart_sft', 'after RL':
 SPLIT = 'feedback_variation'
 ARMS = {'more': 'more SFT, on given answers', 'rejection': 'SFT on what passed', 'rl': 'RL',
         'rejection_2': 'SFT on what passed, twice', 'curriculum': 'RL, then with three steps',
-        'weak': 'RL, the first test pays', 'random': 'RL, a coin pays'}      # of bench/rl_controls.py
+        'weak': 'RL, first test only', 'random': 'RL, random reward'}      # of bench/rl_controls.py
 
 
 # --- shapes -------------------------------------------------------------------------------------------------
 def words(x, y, text, size=12, colour=INK, more=''):
-    text = html.escape(text).replace('  ', '\xa0\xa0')      # of several blanks SVG keeps one
+    text = html.escape(text).replace('  ', '\xa0\xa0')      # SVG collapses spaces
     return f'<text x="{x:.4g}" y="{y:.4g}" font-size="{size}" fill="{colour}" {more}>{text}</text>'
 
 
@@ -49,7 +52,7 @@ def bold(x, y, text, size=14, colour=INK):
 
 
 def code(x, y, text, colour=INK, more=''):
-    return words(x, y, text, 11.5, colour, f'class="code" {more}')
+    return words(x, y, text, 11.5, colour, f'class="code" xml:space="preserve" {more}')
 
 
 def box(x, y, width, height, colour, more=''):
@@ -106,7 +109,7 @@ def gains(study, title):
     shapes = []
     for column, (kind, start) in enumerate(zip(measured['kinds'][:3], measured['greedy']['sft'])):
         x = 262 + 206 * column
-        shapes += [bold(x, 96, kind), words(x, 114, f'SFT solves {start[0]:.1f} %', 10.5, GREY)]
+        shapes += [bold(x, 96, kind), words(x, 114, f'SFT solves {start[0]:.1f}%', 10.5, GREY)]
         for points, tick in (0, 'SFT'), (10, '+10'), (20, '+20 points'):
             at = x + scale * points
             shapes += [box(at, top, 1, bottom - top, LINE), words(at, bottom + 18, tick, 11, GREY, MIDDLE)]
@@ -117,18 +120,18 @@ def gains(study, title):
             if column == 0:
                 shapes.append(name(LEFT, y + 4, arm, 13))
             if low < -12:                       # far to the left
-                shapes.append(words(x, y + 4, f'◀ {gain:.0f}: {share:.0f} % is left', 12, RED))
+                shapes.append(words(x, y + 4, f'◀ {gain:.0f}: {share:.0f}% is left', 12, RED))
                 continue
             shapes += [box(x + scale * low, y - 1, scale * (high - low), 3, colour),
                        box(x + scale * gain - 5, y - 5, 10, 10, colour, ROUND),
                        bold(x + scale * high + 8, y + 4, f'{gain:+.1f}', 11, colour)]
-    form = (f'Gain over SFT in points of pass rate, with 95 % intervals: {measured["n_test"]:,} new problems '
+    form = (f'Gain over SFT in points of pass rate, with 95% intervals: {measured["n_test"]:,} new problems '
             f'of each kind, greedy answers, {len(measured["seeds"])} seeds')
     return card(title, form, bottom + 36, shapes)
 
 
 def rl():
-    return gains('rl', 'Feedback teaches what no demonstration showed')
+    return gains('rl', 'RL and four controls: points gained over SFT')
 
 
 def depth():
@@ -141,6 +144,23 @@ def passed(problem, row):
     program = questions.program(problem, row['completion'], 'messages' in row)
     results = sandbox.run_many([(program, f'{check}\n{test}', problem['entry_point']) for test in tests])
     return [result.outcome == 'passed' for result in results]
+
+
+def surplus(program, right):
+    """Return {line: [column, ...]}, where words of a program are that the right one does not have."""
+    mine, theirs = (re.findall(r'\w+|\n|.', text) for text in (program, right))
+    found = collections.defaultdict(list)
+    changed = [False] * len(mine)
+    for kind, start, end, _, _ in difflib.SequenceMatcher(None, mine, theirs, False).get_opcodes():
+        changed[start:end] = [kind != 'equal'] * (end - start)
+    line = column = 0
+    for word, new in zip(mine, changed):
+        if word == '\n':
+            line, column = line + 1, -1
+        elif new and word.strip():
+            found[line] += [column, column + len(word)]
+        column += len(word)
+    return found
 
 
 def turning_green():
@@ -163,18 +183,27 @@ def turning_green():
         x = LEFT + 280 * column
         shapes += [bold(x, 176, stage, 15), box(x, 188, 264, 112, PALE, ROUND)]
         lines = [text for text in row['completion'].split('\n') if text.strip()]
+        passes = passed(problem, row)
+        if not lines:
+            shapes.append(code(x + 12, 210, '(nothing)', GREY))
+        wrong = {}
+        if any(passes) and not all(passes):
+            wrong = surplus('\n'.join(lines), learned[problem['task_id']]['completion'].strip('\n'))
         for i, text in enumerate(lines[:5]):
             shapes.append(code(x + 12, 210 + 19 * i, text[:33]))
-        passes = passed(problem, row)
+            if i in wrong:
+                start, end = min(wrong[i]), max(wrong[i])
+                shapes.append(box(x + 12 + CHARACTER * start, 214 + 19 * i,
+                                  CHARACTER * (end - start), 2.5, RED))
         for i, (test, ok) in enumerate(zip(tests[:6], passes)):
             test = f'{"✓" if ok else "✗"} {problem["entry_point"]}{test}'
             shapes.append(code(x + 4, 328 + 20 * i, test[:39], GREEN if ok else RED))
         colour = GREEN if all(passes) else RED
-        share = f'It solves {100 * shares[stage]:.0f} % of {len(rows)} such problems.'
+        share = f'It solves {100 * shares[stage]:.0f}% of {len(rows)} problems like this.'
         shapes += [bold(x, 470, f'{sum(passes)} of {len(tests)} tests pass', 14, colour),
                    words(x, 490, share, 12, GREY)]
-    return card('The same question, stage after stage', 'No stage saw an answer to such a problem; RL saw '
-                'whether programs pass. Here: the first that SFT solves in part, RL whole.', 512, shapes)
+    return card('The same question, stage after stage', 'No stage was shown an answer to a problem like it. '
+                'Picked: the first that SFT solves in part and RL in full.', 512, shapes)
 
 
 def kv_cache():

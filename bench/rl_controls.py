@@ -2,15 +2,15 @@
 Does reinforcement learning teach anything that its controls do not? Two studies, from one base model, each
 with several seeds. Every arm writes about the same number of answers, or trains on about as many tokens.
 
-    kinds       SFT sees demonstrations. rl practises half of these problems, and half of compositions that
-                no demonstration has. It is tested on both, and on compositions that no arm sees.
+    kinds       SFT sees examples. rl practices half of these problems, and half of compositions that
+                no example has. It is tested on both, and on compositions that no arm sees.
     depth       SFT sees single steps and some chains of two. rl practises chains of two. It is tested on
                 chains of two, three and four known steps in orders that no arm sees, and on chains of two
                 with a step that no arm sees.
 
     sft             where the others start
-    more            SFT on more answers, without a model's own: in kinds the same demonstrations; in depth the
-                    solutions of the problems that rl practises, so it is the upper control
+    more            SFT on more answers, without a model's own: in kinds the same examples; in depth the
+                    solutions of the problems that rl practices, so it is the upper control
     rejection       SFT on its own answers that passed, one round; rejection_2: two, of half as many answers
     rl              rl.py: the reward is 1 if all tests pass
     curriculum      rl.py, half of the steps on chains of two, then on chains of three (depth only)
@@ -45,8 +45,8 @@ STUDIES = {
         'demos': [(5000, 'train', None)],
         'prompts': [('train', None), ('feedback', None)],
         'exam': [('validation', None), ('feedback_validation', None)],
-        'tests': {'demonstrated': ('variation', None), 'feedback only': ('feedback_variation', None),
-                  'never shown': ('cell', None)},
+        'tests': {'example tasks': ('variation', None), 'practice tasks': ('feedback_variation', None),
+                  'unseen combinations': ('cell', None)},
         'more': 'demos',
         'arms': ['sft', 'more', 'rejection', 'rejection_2', 'rl', 'weak', 'random']},
     'depth': {
@@ -100,7 +100,7 @@ def asked(p, tests=None):
     return {'prompt': to_messages(p)[0]['content'], 'tests': f'{check}\ncheck({p["entry_point"]})\n'}
 
 
-def demonstrations(folder, study, seed, steps):
+def write_examples(folder, study, seed, steps):
     """What the arms of one seed are given. The last file says that all are there."""
     if os.path.exists(f'{folder}/coin.py'):
         return
@@ -144,7 +144,7 @@ def sft(out, init, data, seed, tokens):
 
 
 def mine(folder, ckpt, seed, first, last):
-    """SAMPLES answers of ckpt to some of the prompts; those that pass become demonstrations."""
+    """SAMPLES answers of ckpt to some of the prompts; those that pass become examples."""
     prompts = read(f'{os.path.dirname(folder)}/prompts.jsonl')[first:last]
     write(f'{folder}/prompts.jsonl', prompts)
     call('eval.py', f'--ckpt={ckpt}', *ASK, f'--data={folder}/prompts.jsonl', f'--num_samples={SAMPLES}',
@@ -165,7 +165,7 @@ def train(arm, folder, study, seed, steps):
     if finished(out):
         return
     if name == 'sft':
-        demonstrations(folder, study, seed, steps)
+        write_examples(folder, study, seed, steps)
         call('sft.py', 'config/quickstart_sft.py', f'--init_from={BASE}', f'--data_dir={folder}/demos',
              f'--out_dir={out}', f'--seed={seed}', '--overwrite=True', '--expect=None')
     elif name in ('rl', 'weak', 'random'):

@@ -1,4 +1,4 @@
-# SFT of the quickstart model on the demonstrations of parts/eval/problems.py.
+# SFT of the quickstart model on the examples of parts/eval/problems.py.
 # Steps: 5,000 problems x 2 epochs / 32 = 312. New problems teach more than more epochs of the same ones.
 # You should see val_loss fall to about 0.2: the answers are short, and most of their tokens are easy.
 # Bits per byte of the base data rise from 1.5 to 3.1: the model forgets. With --replay=1 they rise to 1.8.

@@ -6,8 +6,8 @@ from conftest import ROOT, ok, read_json, run, write
 from test_house import settings
 
 SPLITS = {'variation': 0.5, 'feedback_variation': 0.4, 'cell': 0.3, 'family': 0.01}
-GAINS = {'demonstrated': [0.05, -0.1, 0.2], 'feedback only': [0.182, 0.141, 0.223],
-         'never shown': [0.1, 0, 0.2], 'new tasks': [0, 0, 0]}
+GAINS = {'example tasks': [0.05, -0.1, 0.2], 'practice tasks': [0.182, 0.141, 0.223],
+         'unseen combinations': [0.1, 0, 0.2], 'unseen tasks': [0, 0, 0]}
 
 
 def scores(share):
@@ -42,7 +42,7 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(home)
     assert said.strip() == text.strip()
     row = '| base | 50.0% (40% to 60%) | 40.0% (30% to 50%) | 30.0% (20% to 40%) | 25% | 1.500 | 1.5 |'
     assert row in text
-    assert '- RL over SFT, feedback only: +18.2 (+14.1 to +22.3)' in text
+    assert '- RL over SFT, practice tasks: +18.2 (+14.1 to +22.3)' in text
     for split in 'variation', 'feedback_variation', 'cell':     # the first one on which SFT and RL differ: 2
         assert f'def {split}_2():' in text and f'def {split}_10():' not in text
     assert text.count('🟢 rl: passed\n\n```python\nquickstart_rl 2 a\n') == 3
@@ -50,7 +50,10 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(home)
     assert [row['name'] for row in report['stages']] == ['base', 'sft', 'dpo', 'rl']
     assert [round(row['pass@8'], 1) for row in report['stages']] == [0.7, 0.8, 0.9, 1.0]
     assert report['minutes'] == 9.5 and 'gain' not in report['stages'][1]
-    assert report['stages'][3]['gain'] == {kind.replace(' ', '_'): GAINS[kind] for kind in list(GAINS)[:3]}
+    keys = {'demonstrated': 'example tasks', 'feedback_only': 'practice tasks',
+            'never_shown': 'unseen combinations'}
+    assert report['names'] == keys
+    assert report['stages'][3]['gain'] == {key: GAINS[kind] for key, kind in keys.items()}
 
 
 def test_run_sh_has_commands_that_exist():

@@ -17,7 +17,7 @@ N = {'train': 1600, 'validation': 80, 'variation': 80, 'names': 100, 'cell': 100
 SETS = {split: P.problems(n, 0, split) for split, n in N.items()}
 ALL = [p for some in SETS.values() for p in some]
 PLAIN = {family[0] for family in P.plain(P.SHOWN)}
-UNSEEN = {family[0] for family in P.plain(P.NEVER_SHOWN)}
+UNSEEN = {family[0] for family in P.plain(P.UNSEEN)}
 
 
 def arguments(problem):

@@ -9,13 +9,18 @@ import argparse, json, os, pathlib, platform
 
 STAGES = {'base': 'out/quickstart', 'sft': 'out/quickstart_sft', 'dpo': 'out/quickstart_dpo',
           'rl': 'out/quickstart_rl'}
-KINDS = {'demonstrated': 'variation', 'feedback only': 'feedback_variation',
-         'never shown': 'cell'}         # their splits
-LEGEND = """Percentages of answers that pass their tests, at temperature 0.8, with 95% intervals.
-demonstrated: new problems of compositions that SFT showed. feedback only: compositions of which RL
-saw prompts and tests, and no stage an answer. never shown: compositions that no stage saw.
-preferred: of the answers that pass, those with a single return statement. bits per byte: of
-held-out text."""
+KINDS = {'example tasks': 'variation', 'practice tasks': 'feedback_variation',
+         'unseen combinations': 'cell'}         # their splits
+KEYS = {'example tasks': 'demonstrated', 'practice tasks': 'feedback_only',
+        'unseen combinations': 'never_shown'}   # in report.json, which other programs read
+LEGEND = """Each number is the percentage of answers that pass all their tests, with a 95% interval: two
+answers to each problem, at temperature 0.8. Every problem is new to the model.
+- example tasks: SFT showed it answers to other problems of the same task.
+- practice tasks: known steps in a new combination. RL tried them and ran the tests; the model was
+  never shown an answer.
+- unseen combinations: known steps in combinations that neither SFT nor RL met.
+- preferred: the percentage of passing answers that are a single return statement.
+- bits per byte: the loss on held-out text of the base model's corpus."""
 
 
 def read_json(path):
@@ -48,7 +53,7 @@ def answers():
     for name, folder in STAGES.items():
         rows = read_rows(f'{folder}/samples.jsonl')
         firsts[name] = {row['task_id']: row for row in reversed(rows)}
-    yield '## The first problem of each kind on which SFT and RL differ'
+    yield '## One problem of each kind: the first on which SFT and RL differ'
     for kind, split in KINDS.items():
         problems = [row for row in reversed(firsts['sft'].values()) if row['split'] == split]
         differ = [row for row in problems
@@ -81,7 +86,7 @@ def main():
     lines += ['', LEGEND, '']
     for row in stages[2:]:
         gain = read_json(f'{STAGES[row["name"]]}/compare.json')['tasks']['compare']['gain']
-        row['gain'] = {kind.replace(' ', '_'): gain[kind] for kind in KINDS}
+        row['gain'] = {KEYS[kind]: gain[kind] for kind in KINDS}
         for kind in KINDS:
             points = '{:+.1f} ({:+.1f} to {:+.1f})'.format(*(100 * x for x in gain[kind]))
             lines.append(f'- {row["name"].upper()} over SFT, {kind}: {points}')
@@ -91,7 +96,9 @@ def main():
     text = '\n'.join(lines) + '\n'
     print(text)
     pathlib.Path('out/quickstart/REPORT.md').write_text(text, encoding='utf-8')
-    report = json.dumps({'stages': stages, 'minutes': minutes, 'machine': machine}, indent=1)
+    names = {key: kind for kind, key in KEYS.items()}
+    report = json.dumps({'names': names, 'stages': stages, 'minutes': minutes, 'machine': machine},
+                        indent=1)
     pathlib.Path('out/quickstart/report.json').write_text(report, encoding='utf-8')
 
 

@@ -16,15 +16,15 @@ Hashes decide the split, not the seed: no two splits share a prompt, for any n a
 import argparse, ast, builtins, functools, hashlib, json, keyword, random, re, sys, textwrap
 
 SPLITS = {      # by hash: (kind, which fifths of the compositions, which tenths of the prompts)
-    'train': ('demonstrated', (2, 3, 4), range(8)),         # SFT shows them, in one statement or spelled out
-    'validation': ('demonstrated', (2, 3, 4), [8]),         # new problems: choose settings with these
-    'variation': ('demonstrated', (2, 3, 4), [9]),          # report these
-    'names': ('demonstrated', (2, 3, 4), range(10)),        # argument names that are not in train
-    'feedback': ('feedback only', [1], range(8)),           # rl.py sees prompts and tests, never an answer
-    'feedback_validation': ('feedback only', [1], [8]),
-    'feedback_variation': ('feedback only', [1], [9]),
-    'cell': ('never shown', [0], range(10)),                # compositions of known parts, for no stage
-    'family': ('new tasks', [], range(10))}                 # each similar to one that is in train
+    'train': ('example tasks', (2, 3, 4), range(8)),        # SFT shows answers, in a line or spelled out
+    'validation': ('example tasks', (2, 3, 4), [8]),        # new problems: choose settings with these
+    'variation': ('example tasks', (2, 3, 4), [9]),         # report these
+    'names': ('example tasks', (2, 3, 4), range(10)),       # argument names that are not in train
+    'feedback': ('practice tasks', [1], range(8)),          # rl.py sees prompts and tests, never an answer
+    'feedback_validation': ('practice tasks', [1], [8]),
+    'feedback_variation': ('practice tasks', [1], [9]),
+    'cell': ('unseen combinations', [0], range(10)),        # of known steps; no stage sees them
+    'family': ('unseen tasks', [], range(10))}              # each similar to one that is in train
 KINDS = {split: kind for split, (kind, *_) in SPLITS.items()}
 COMPOSED = 0.5          # of what is drawn for a split of both kinds; two fifths of it go to other splits
 MADE_UP = 0.5           # share with made-up names of arguments, from which a model learns to copy names
@@ -95,7 +95,7 @@ best_key winner (dict) max(X, key=X.get) | the key of the largest value in X, th
 count_items tally (words) {w: X.count(w) for w in X} | a dictionary of how often each word is in X
 keys_above (dict) [k for k, v in X.items() if v > K] | a list of the keys of X with a value above K
 """
-NEVER_SHOWN = r"""
+UNSEEN = r"""
 area_of_square square_area (pos:side) X * X | the area of a square with side X
 fahrenheit_to_celsius (int:fahrenheit) (X - 32) * 5 / 9 | the Celsius temperature for X Fahrenheit
 average_of_three mean_of_three (int:a int:b int:d) (X + Y + Z) / 3 | the average of X, Y and Z
@@ -274,14 +274,14 @@ def write_test(rng, kinds, names, expression):
 def draw(rng, split, depth):
     """A problem, or None if the one drawn belongs to another split."""
     kind, fifths, tenths = SPLITS[split]
-    if kind == 'demonstrated' and not depth:
+    if kind == 'example tasks' and not depth:
         compose = rng.random() < COMPOSED
     else:
         compose = split != 'family'
     if compose:
         entry = composed(rng, depth)
     else:
-        entry = rng.choice(plain(NEVER_SHOWN if split == 'family' else SHOWN))
+        entry = rng.choice(plain(UNSEEN if split == 'family' else SHOWN))
     family, cell, functions, kinds, meanings, expression, spelled = entry
     if compose and bucket(cell, 5) not in fifths:
         return None

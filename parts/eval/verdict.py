@@ -109,7 +109,7 @@ def verdict(metrics, config):
             to_do = what_follows(config)
             if 'stage' in config:
                 to_do = ('read samples.jsonl: if the answers have the right form, train longer or on '
-                         'easier problems; if not, show it more demonstrations')
+                         'easier problems; if not, show it more examples')
             course.append(('it solves none of the problems (pass@1 0%)', to_do))
     systems = 'unhealthy' if machine else 'healthy'
     model = 'unknown' if early else 'healthy'
@@ -228,7 +228,7 @@ def course_of_rl(train, held_out, early):
                'take easier prompts if the reward is low, harder ones if it is high')
     if not early and len(held_out) and not held_out.any():
         yield ('no held-out answer earned a reward',
-               'take easier prompts, or show the model more demonstrations: python sft.py')
+               'take easier prompts, or show the model more examples: python sft.py')
     elif not early and len(held_out) > 2 and held_out[-1] <= held_out[0] < 1:
         yield (f'the held-out reward went from {held_out[0]:.2f} to {held_out[-1]:.2f}',
                'use best.pt and read samples.txt; lower learning_rate, or raise it if kl stays '
