@@ -26,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 from configurator import configure, defaults, set_by, show
 from parts.eval import problems
-from parts.prepare import clean, conversions, corpus, duplicates, files, filters, infilling, reading
+from parts.prepare import clean, conversions, corpus, duplicates, files, filters, reading
 from parts.prepare import report, text_models, texts, workers
 from tokenizer import SPECIAL_TOKENS, Tokenizer, to_utf8
 
@@ -97,8 +97,6 @@ min_similarity = 0.85           # [0, 1]: of minhash: shared n-grams / all of bo
 # tokenise, mix, write
 gpt2_dir: str | None = None     # has vocab.bpe, encoder.json
 min_chars_per_token = 1.5       # >= 0: drop code with fewer (tables), if the vocabulary has 4,096
-fim = 0.0                       # [0, 1]: fraction of text that teaches to fill in the middle
-fim_length = 128                # >= 8: tokens of a rearranged piece; usual: half of a context
 write = 'bins'                  # bins | text: text: shards/*.jsonl.gz, for train.py --streaming
 temperature = 1.0               # >= 0.05: of sources without weights; above 1: more equal shares
 config = configure(globals())
@@ -236,11 +234,11 @@ sources = files.sources_of(source, sources, defaults['source'])
 shards = files.shards(sources, download_dir, kind)      # [{'source', 'files'}]
 jobs = workers.part_of(range(len(shards)), part)
 workers.end_with_parent()
-mixes = temperature != 1 or fim or any(weight for _, weight in sources.values())
+mixes = temperature != 1 or any(weight for _, weight in sources.values())
 if kind != 'text' and (mixes or write != 'bins'):
-    raise ValueError(f'{kind=}: weights, temperature, fim, write are for text')
+    raise ValueError(f'{kind=}: weights, temperature, write are for text')
 if mixes and write == 'text':
-    raise ValueError('weights, --temperature and --fim need --write=bins')
+    raise ValueError('weights and --temperature need --write=bins')
 
 # --- read: what there is --------------------------------------------------------------------------
 # A lone text passes no stage, and its end is held out.
@@ -249,8 +247,7 @@ first_path = sourced[0]['path']
 one_text = kind == 'text' and len(sourced) == 1 and not reading.is_kind(first_path, reading.RECORDS)
 if one_text:
     for name in ('decontaminate', 'temperature', 'write', 'part', 'languages', 'licences', 'audit',
-                 'fim', 'url_block', 'url_allow', 'toxic_words', 'quality_good',
-                 'perplexity_reference'):
+                 'url_block', 'url_allow', 'toxic_words', 'quality_good', 'perplexity_reference'):
         if config[name] != defaults[name]:
             raise ValueError(f'{name}={config[name]} needs documents: a folder or .jsonl, not '
                              f'{first_path}')
@@ -433,9 +430,7 @@ def encoded_documents(shard):
             is_table = len(text) < min_chars_per_token * len(ids)
             if is_table and docs.is_code[i] and tok.vocab_size >= 4096:
                 continue                # it has no length, and is dropped below
-            if fim and side == 'train':     # ends each piece itself
-                ids = infilling.rearrange(ids, fim, fim_length, tok, int(docs.exact[i]))
-            elif not one_text:
+            if not one_text:
                 ids = [*ids, tok.special['<|endoftext|>']]
             if write == 'text' and side == 'train':
                 yield i, len(ids), 'jsonl.gz', json.dumps(record).encode() + b'\n'

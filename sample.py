@@ -4,7 +4,6 @@ Sampling: a checkpoint continues text.
     python sample.py --ckpt=out/quickstart --prompt=$'def f(x):\\n    ' --num_samples=4 --stop_at=function
     python sample.py --ckpt=out/quickstart --prompt_file=half_written.py            # complete a file
     python sample.py --ckpt=out/quickstart --prompts=prompts.txt --sweep=0,0.5,1    # compare temperatures
-    python sample.py --ckpt=out/fim --prompt='def half(x):' --suffix='return y'     # fill in the middle
     python sample.py --ckpt=out/mlm --prompt='for i in <|mask|>(10):'       # objective=mlm: one token a gap
     python sample.py --ckpt=out/span --prompt='def area(<|mask|>): return a * b'    # span: gaps of any length
     python sample.py --ckpt=out/sft --chat=True     # talk; Ctrl-C ends an answer, an empty line the chat
@@ -21,14 +20,12 @@ import torch
 from configurator import configure, defaults, show
 from model import GPT, sample
 from parts.model import checkpoints, gguf_file, hf_model
-from parts.prepare import infilling
 from parts.train import processes
 from parts.sample import asking, gaps
 
 # --- settings -----------------------------------------------------------------------------------------------
 ckpt = 'out/base'           # a run's folder or a .pt file in it; for --serve several: A,B
 prompt = ''                 # '' = the start of a document
-suffix = ''                 # the text behind the gap, for a model of data that prepare.py --fim made
 prompt_file: str | None = None      # take the prompt from a file, exactly as it is
 prompts: str | None = None  # a file of prompts, one a line: continue each
 sweep = ()                  # 0,0.5,1.0: ... at each of these temperatures
@@ -52,7 +49,7 @@ config = configure(globals())
 # --- settings that exclude each other -----------------------------------------------------------------------
 if len([text for text in (prompt, prompt_file, prompts) if text]) > 1:
     raise ValueError('give one of --prompt, --prompt_file and --prompts')
-excluded = [f'--{name}={config[name]}' for name in ('suffix', 'stop_at', 'num_samples')
+excluded = [f'--{name}={config[name]}' for name in ('stop_at', 'num_samples')
             if config[name] != defaults[name]]
 if chat and excluded:
     raise ValueError(f'a chat has one answer, which ends by itself: leave out {" and ".join(excluded)}')
@@ -84,14 +81,11 @@ model, tokenizer, state = checkpoints.open_to_sample(ckpt, device, continues)
 if random_init:
     model = GPT(model.config).to(device)
 model = model.eval().to(getattr(torch, dtype))
-block_size = model.config.block_size
 
 objective = state.get('config', {}).get('objective', 'clm')
-if suffix and not infilling.is_known(checkpoints.folder_of(ckpt)):
-    raise ValueError(f'{ckpt} cannot see what follows: its data lack prepare.py --fim; leave --suffix out')
 if chat and 'stage' not in state.get('config', ['stage']):      # of sft.py, dpo.py or rl.py
     print(f'note: {ckpt} continues texts; sft.py --init_from={ckpt} teaches it to answer', file=sys.stderr)
-if (suffix or objective != 'clm') and (sweep or prompts) or objective != 'clm' and (excluded or chat):
+if objective != 'clm' and (sweep or prompts or excluded or chat):
     raise ValueError('to fill gaps, give one --prompt; no --sweep, --num_samples, --stop_at, --chat')
 how = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p}
 ends = asking.end_of(stop_at)
@@ -100,26 +94,23 @@ sys.stdout.reconfigure(errors='replace')    # what a terminal cannot show become
 
 # --- continue a text ----------------------------------------------------------------------------------------
 def complete():
-    """Continue the prompt, or fill the gap between it and suffix."""
+    """Continue the prompt."""
     encoded = asking.encode(tokenizer, prompt)
-    n_tokens = max_new_tokens
-    if suffix:
-        encoded, n_tokens = asking.between(tokenizer, prompt, suffix, block_size, max_new_tokens)
     print('-' * 80)
     if num_samples > 1:
-        [answers], _ = asking.generate(model, tokenizer, [encoded], num_samples, n_tokens, seed, num_samples,
-                                       **ends, **how)
+        [answers], _ = asking.generate(model, tokenizer, [encoded], num_samples, max_new_tokens, seed,
+                                       num_samples, **ends, **how)
         for answer, _ in answers:
-            print(prompt + answer + suffix, '-' * 80, sep='\n')
+            print(prompt + answer, '-' * 80, sep='\n')
         return
 
     print(prompt, end='', flush=True)
     began = time.perf_counter()
     dice = random.Random(seed).random       # one number in [0, 1) draws one token
-    text = asking.begin(tokenizer, encoded, n_tokens, dice, **ends)
+    text = asking.begin(tokenizer, encoded, max_new_tokens, dice, **ends)
     for piece in asking.pieces(model, text, **how):
         print(piece, end='', flush=True)
-    print(suffix, '-' * 80, sep='\n')
+    print('', '-' * 80, sep='\n')
 
     ms = 1000 * (time.perf_counter() - began) / len(text.answer.ids)
     n = len(text.answer.ids) - min(1, encoded.repeated)         # the first may write the prompt's last again

@@ -37,7 +37,7 @@ MAX_CHUNK = 256     # characters; longer chunks (DNA, base64) would stall the tr
 
 SPECIAL_TOKENS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|pad|>', '<|mask|>',     # documents, chat
                   '<|tool_call|>', '<|tool_result|>',                                       # tool use
-                  '<|fim_prefix|>', '<|fim_middle|>', '<|fim_suffix|>',                     # infilling
+                  '<|fim_prefix|>', '<|fim_middle|>', '<|fim_suffix|>',                     # reserved
                   *(f'<|span_{i}|>' for i in range(54))]                                    # T5; 64 in all
 
 # render() for programs that take a template of Jinja

@@ -15,7 +15,6 @@ prepare/                a text becomes tokens on the disk
     filters             why a document is not worth learning from; personal data become placeholders
     text_models         how surprising a text is, and which language or quality it has
     duplicates          documents that say the same, found without comparing each with each
-    infilling           documents are rearranged for filling in the middle
     corpus              documents on their way to the disk, in files that are never half written
     report              what came in, what was dropped and why, and a card of what is left
     workers             many jobs, computed by several processes

@@ -349,7 +349,7 @@ def test_what_needs_documents_is_not_for_a_single_text(tmp_path):
     (tmp_path / 'one.txt').write_text(FOX * 20, encoding='utf-8')
     write_records(tmp_path / 'ten.jsonl', [{'prompt': FOX.strip() * 2}])
     flags = ['--out_dir=out', '--tokenizer=byte', *RAW]
-    for flag in ('decontaminate=ten.jsonl', 'languages=en', 'fim=0.5'):
+    for flag in ('decontaminate=ten.jsonl', 'languages=en', 'write=text'):
         result = run('prepare.py', '--source=one.txt', *flags, f'--{flag}', cwd=tmp_path)
         mistake(result, 'one.txt', flag, '.jsonl')
         assert not (tmp_path / 'out').exists()
@@ -380,7 +380,6 @@ MISTAKES = [        # lines of a config file, words of the sentence
     ("source = 'x'\npart = '5/4'", ['part', '3/16']),
     ("source = 'x'\ntokenizer = 'wordpiece'", ['wordpiece', 'bpe']),
     ("source = 'x'\nvocab_size = 100", ['vocab_size', '320']),
-    ("source = 'x'\nwrite = 'text'\nfim = 0.5", ['fim', '--write=bins']),
     ("source = 'x'\nkind = 'sft'", ['sft needs records']),
     ("source = 'x'\nwrite = 'text'\ntemperature = 2", ['--write=bins']),
     ("source = 'x'\nquality_good = 'x'", ['quality_bad'])]

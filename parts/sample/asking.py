@@ -32,20 +32,6 @@ def encode(tokenizer, prompt):
     return Prompt(ids, allowed, repeated, prompt[-1:])
 
 
-def between(tokenizer, prefix, suffix, block_size, max_new_tokens):
-    """The Prompt whose answer stands between two texts, for a model that fills in the middle; and how many
-    tokens it may have: at most a quarter of the context. Each text may keep half of the rest."""
-    begin, suffix_follows, middle_follows = [tokenizer.special[f'<|fim_{name}|>']
-                                             for name in ('prefix', 'suffix', 'middle')]
-    max_new_tokens = min(max_new_tokens, block_size // 4)
-    room = block_size - max_new_tokens - 3                              # tokens
-    before, after = tokenizer.encode_inside(prefix), tokenizer.encode_inside(suffix)
-    after = after[:max(room // 2, room - len(before))]
-    before = before[max(0, len(before) + len(after) - room):]
-    ids = [begin, *before, suffix_follows, *after, middle_follows]
-    return Prompt(ids, None, 0, prefix[-1:]), max_new_tokens
-
-
 def shortened(tokenizer, messages, block_size):
     """A chat without its oldest questions and answers, so that a quarter of the context is left. A system
     message, which comes first, stays. ValueError if the last question alone does not fit."""
