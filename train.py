@@ -124,7 +124,7 @@ task = objectives.Objective(objective, document_mask, tokenizer, block_size, see
 if streaming:
     source = data.Stream(streaming, here, tokenizer, task.n_text, state.get('positions'))
 else:
-    source = data.Blocks(bins, task.n_text, batch_size, seed, shuffle)
+    source = data.Blocks(bins, task.n_text, batch_size, seed, shuffle, meta)
 
 
 def get_batch(step, rows):

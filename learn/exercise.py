@@ -98,12 +98,13 @@ EXERCISES = [
              'and here.sum() adds over the processes. Leave in loss what this process adds to the mean. '
              'Goyal et al. 2017, arXiv:1706.02677, section 3: divide once, by the whole.',
              '    n_targets, = ', '    # the update'),
-    Exercise('batch_order', 'parts/train/data.py', 'Blocks.start',
+    Exercise('batch_order', 'parts/train/data.py', 'Blocks.starts',
              'test_data.py::test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_own '
              'test_data.py::test_the_cat_sat_on_the_mat',
-             'Where sequence i of a run begins, as a function of i and seed alone: then nothing about data '
-             'has to be saved, and a step can be repeated. shuffled() above the class is yours to use: it '
-             'orders the blocks, and its first number is a good shift.'),
+             'Where the sequences of an epoch begin, as a function of epoch and seed alone: then nothing '
+             'about data has to be saved, and a step can be repeated. shuffled() above the class is yours '
+             'to use: it orders the blocks, and its first number is a good shift. Begin with one source '
+             'that is read once.'),
     Exercise('resume', 'train.py', '',
              'test_resume.py::test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run[train]',
              'Save all that a run needs to continue bit for bit: checkpoints.write(path, keep, state) writes '

@@ -1,4 +1,5 @@
 """Blocks of bins: each once an epoch. A stream is the bin of its documents, and goes on where it stopped."""
+import collections
 import gzip
 import json
 import os
@@ -36,6 +37,33 @@ def test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_ow
     epochs = [epoch(e, 10_001, 50, seed) for seed in (0, 1, 2) for e in range(10)]
     assert len({tuple(start - min(starts) for start in starts) for starts in epochs}) == 30
     assert len({min(starts) for starts in epochs}) > 20                 # of 101; 26 on average
+
+
+def test_a_source_of_a_mixture_is_read_as_often_as_its_passes_say():
+    """Sources of 12, 42 and 82 tokens have 2, 9 and 19 blocks of 4. A part of a pass is another one in each
+    epoch. A folder that is mixed on the disk is one source."""
+    sizes = zip('abc', (12, 42, 82), (2.5, 1, 0.5))
+    sources = {name: {'tokens': n, 'passes': passes} for name, n, passes in sizes}
+    meta = {'mixed': False, 'sources': sources}
+    ids = np.arange(136)
+    source = Blocks({'train': ids}, 4, 1, 0, meta=meta)
+    assert source.n_blocks == 5 + 9 + 10
+    halves = set()
+    for number in range(6):
+        starts = [source.start(i) for i in range(number * 24, (number + 1) * 24)]
+        times = [collections.Counter(start for start in starts if low <= start < end)
+                 for low, end in ((0, 12), (12, 54), (54, 136))]
+        assert sorted(times[0].values()) == [2, 3]
+        assert set(times[1].values()) == {1} and len(times[1]) == 9
+        assert set(times[2].values()) == {1} and len(times[2]) == 10
+        halves.add(tuple(sorted(times[2])))
+        for low, end, counter in zip((0, 12, 54), (12, 54, 136), times):
+            assert low <= min(counter) and max(counter) + 4 < end
+    assert len(halves) == 6
+    in_order = Blocks({'train': ids}, 4, 1, 0, False, meta)
+    assert [in_order.start(i) for i in range(8)] == [0, 4, 0, 4, 0, 12, 16, 20]
+    for old in {'sources': sources}, {}, None:
+        assert Blocks({'train': ids}, 4, 1, 0, meta=old).n_blocks == 33
 
 
 def test_a_step_depends_on_nothing_but_its_number_and_a_large_batch_is_two_small_ones():

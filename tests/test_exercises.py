@@ -25,7 +25,7 @@ MISTAKES = {
     'attention': ('.tril(start)', '.tril()'),  # forgets the cache's positions
     'minhash': ('a * x', 'x'),  # one order for all functions
     'accumulation': ('mean * share * here.world', 'mean'),  # a sum of means
-    'batch_order': ('self.seed, epoch)[block]', 'self.seed, 0)[block]'),  # one order for all epochs
+    'batch_order': ('starts), self.seed, epoch)', 'starts), self.seed, 0)'),  # one order for all epochs
     'resume': ("'moments': moments,", "'moments': None,"),
     'bpe_train': ('(-frequency[pair], pair)', '(-frequency[pair], pair[::-1])'),  # other ties
 }

@@ -105,7 +105,7 @@ def test_a_tokenizer_without_mask_or_sentinels_cannot_serve():
 def test_a_run_says_its_epochs_and_how_often_it_reads_each_source_of_a_mixture():
     task = Objective('clm', False, Tokenizer.byte([]), 10, seed=0)
     bins = {'val': np.zeros(99), 'val_a': 0}
-    sources = {'a': {'epochs': 1, 'mixed': 900}, 'b': {'epochs': 3, 'mixed': 300}}
+    sources = {'a': {'tokens': 900, 'passes': 1}, 'b': {'tokens': 100, 'epochs': 3, 'mixed': 300}}
     meta = {'tokens': {'train': 1200, 'val': 99}, 'sources': sources}
     first, *rest = task.described(meta, bins, 4, 30)
     assert first == 'tokens: 1,200, sequences: 120, steps an epoch: 30.0, epochs: 1.00; tokens held out: 99'

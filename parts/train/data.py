@@ -102,7 +102,6 @@ def evaluation(ids, task, n_tokens, micro_batch_size, here):
 
 
 # --- which sequences make up a step ---------------------------------------------------------------
-@functools.lru_cache(4)
 def shuffled(n, seed, epoch):
     """Return range(n) in an order that follows from seed and epoch, int64 (n,)."""
     return np.random.default_rng([seed, epoch]).permutation(n)
@@ -112,27 +111,48 @@ class Blocks:
     """The sequences of a bin: 10 tokens and T=3 make two blocks, 0 1 2 and 3 4 5, or, shifted by 2,
     2 3 4 and 5 6 7, each with its next tokens as targets. An epoch visits every block once, in an
     order of its own and with a shift of its own, so that text that is read again is not cut at the
-    same places again."""
+    same places again.
 
-    def __init__(self, bins, T, batch_size, seed, shuffle=True):
+    Of a mixture, train.bin holds each source once, and meta.json its tokens and its passes. A
+    source of 4 blocks and 2.5 passes has 10 sequences in an epoch: each block twice, and two of
+    them, in each epoch others, once more."""
+
+    def __init__(self, bins, T, batch_size, seed, shuffle=True, meta=None):
         if 'train' not in bins:
             raise Mistake('data_dir has no train.bin: it was prepared with --write=text; read '
                           'its text with --streaming=DATA_DIR/shards')
-        self.ids = ids = bins['train']
+        self.ids = bins['train']
         self.T = T
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
-        self.n_blocks = max(1, len(ids) // T - 1)
+        self.sources = [(len(self.ids), 1)]             # tokens, passes
+        if meta and not meta.get('mixed', True):        # older folders are mixed on the disk
+            self.sources = [(s['tokens'], s['passes']) for s in meta['sources'].values()]
+        self.n_blocks = len(self.starts(0))
         self.position = None    # that of a Stream goes into the checkpoint; here the step is enough
+
+    @functools.lru_cache(1)     # noqa: B019, the order of one epoch is in memory: 8 bytes a block
+    def starts(self, epoch):
+        """Where the sequences of an epoch begin, in their order, int64 (n_blocks,)."""
+        starts, end = [], 0
+        for n_tokens, passes in self.sources:
+            n = max(1, n_tokens // self.T - 1)
+            blocks = np.arange(max(1, round(passes * n))) % n
+            begin = end
+            if self.shuffle:
+                rest = len(blocks) % n          # the last pass may be a part of one
+                blocks[len(blocks) - rest:] = shuffled(n, self.seed, epoch)[:rest]
+                begin += shuffled(max(1, n_tokens - n * self.T), self.seed, epoch)[0]
+            starts.append(np.minimum(begin + blocks * self.T, len(self.ids) - self.T - 1))
+            end += n_tokens
+        starts = np.concatenate(starts)
+        return starts[shuffled(len(starts), self.seed, epoch)] if self.shuffle else starts
 
     def start(self, i):
         """Where sequence i of the run begins. Step s has those from s * batch_size on."""
-        epoch, block = divmod(i, self.n_blocks)
-        if not self.shuffle:
-            return block * self.T
-        shift = shuffled(len(self.ids) - self.n_blocks * self.T, self.seed, epoch)[0]
-        return shuffled(self.n_blocks, self.seed, epoch)[block] * self.T + shift
+        epoch, i = divmod(i, self.n_blocks)
+        return self.starts(epoch)[i]
 
     def take(self, step, rows):
         """Return inputs and targets, int64 (B, T), of these rows of a step's batch."""

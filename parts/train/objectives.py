@@ -148,13 +148,13 @@ class Objective:
                f'{sequences / batch_size:,.1f}, epochs: {epochs:.2f}; tokens held out: '
                f'{meta["tokens"]["val"]:,}{less if epochs > 4 else ""}')
         for name, source in meta['sources'].items() if len(meta['sources']) > 1 else ():
-            times = source['epochs'] * epochs
-            warning = ', and beyond 4 that helps less and less' if times > 4 else ''
+            passes = source.get('passes') or source['epochs']       # older folders say epochs
+            warning = ', and beyond 4 that helps less and less' if passes * epochs > 4 else ''
             if f'val_{name}' not in bins:
                 warning += (f'; val_{name}.bin has no whole sequence, so nothing measures this '
                             'source')
-            share = source['mixed'] / n
-            yield f'{name}: {share:.1%} of the tokens, read {times:.2f} times{warning}'
+            yield (f'{name}: {passes * source["tokens"] / n:.1%} of the tokens, read '
+                   f'{passes * epochs:.2f} times{warning}')
         yield from self.packing(bins['val'])
 
     def packing(self, ids, most=10_000_000):
