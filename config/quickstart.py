@@ -2,7 +2,8 @@
 # Size: 4 layers, 256 wide, context 256, vocabulary 4,096: 5,310,720 parameters.
 # Steps: 500 x 8 sequences x 256 = 1,024,000 tokens, 0.45 of the 2,269,194 training tokens.
 # Muon needs half of AdamW's steps, each a fifth longer. The embedding learns ten times as fast, and the head
-# has weights of its own: after SFT such a model passes more problems (LOG.md, "The preset's head").
+# has weights of its own: after SFT such a model passes more problems (LOG.md, "The base model with the
+# lowest loss is not the best start").
 # You should see val_loss 5.3 at step 125, 4.7 at 250, 4.3 at 375 and 4.1 (1.50 bits per byte) at 500.
 # Hardware: two CPU cores with native bfloat16 need about 2 minutes.
 #

@@ -2,7 +2,7 @@
 # that failed. Of two that passed, the one with a single return statement is better; SFT did not teach this.
 # You should see margin 0 at the first step and a rising margin after it. One epoch is about a dozen steps.
 # In bash run.sh, the share of single-return answers rises from 56 to 93%, and the pass rate hardly changes.
-# For longer runs use 3e-5 (LOG.md, "DPO's learning rate").
+# For longer runs use 3e-5 (LOG.md, "DPO harms at SFT's learning rate").
 # Hardware: two CPU cores with native bfloat16 need about 1 minute, including the answers.
 #
 #   python dpo.py config/quickstart_dpo.py

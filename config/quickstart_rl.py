@@ -3,7 +3,7 @@
 # Steps: 100 x 16 problems x 8 answers: 1,600 of the 2,000, none twice.
 # Many small steps at half of the default rate: larger batches, a second update with the same answers, and
 # higher rates lose some of what SFT taught. Groups of 4 or 16 answers and prompts chosen by their pass rate
-# teach no sooner (LOG.md, "Small batches, groups and prompts in RL").
+# teach no sooner (LOG.md, "No choice of prompts or groups makes RL learn sooner").
 # You should see reward and val_reward rise, and informative near 0.5: half of the problems have both answers
 # that pass and answers that fail.
 # It starts from SFT, not from DPO: after DPO the answers are less varied.
