@@ -96,10 +96,7 @@ globals().update(config)
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 here = processes.Process(device, dtype, config)
 micro_batch_size = micro_batch_size or batch_size // here.world
-n_micro = batch_size // max(1, here.world * micro_batch_size)
-if n_micro * here.world * micro_batch_size != batch_size:
-    raise Mistake(f'{batch_size=} must be a multiple of {here.world} processes x '
-                  f'{micro_batch_size=}')
+n_micro = batch_size // (here.world * micro_batch_size)
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
 scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
 # --- end setup ---

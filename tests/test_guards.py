@@ -63,7 +63,7 @@ def test_what_a_spike_is():
 
 def test_the_metrics_of_a_run_name_what_the_system_did(base_run):
     logged = [row for row in read_rows(base_run / 'metrics.jsonl') if 'loss' in row]
-    assert {'tok_s', 'tok_s_device', 'save_s', 'uptime_s', 'restarts', 'skipped'} <= logged[-1].keys()
+    assert {'tok_s', 'tok_s_device', 'save_s', 'uptime_s', 'skipped'} <= logged[-1].keys()
     assert all(0 <= row['data_s'] < row['dt'] and row['memory_mb'] > 50 for row in logged)
     assert all(row['mfu'] is None for row in logged)                    # on a CPU, none is claimed
     assert 0 < logged[-1]['eval_share'] < 1

@@ -167,14 +167,24 @@ def shards_of(streaming):
                   if path.removesuffix('.gz').endswith(('.jsonl', '.json')))
 
 
+def text_of(line):
+    """Return the text of a line of JSON, or None."""
+    try:
+        record = json.loads(line.decode())
+    except (ValueError, RecursionError):        # it is not JSON
+        return None
+    if isinstance(record, dict):
+        record = record.get('text', record.get('content'))
+    return record if isinstance(record, str) else None
+
+
 class Stream:
     """Sequences straight from text: shards of JSON lines are read and tokenised, over and over, and
     never stored. The first pass gives the same tokens as a bin of the same documents, in the order
     of the files.
 
     position: the shard and the line that come next, and the ids that were read and not yet taken.
-    Lines without a document and the rest of a damaged archive are skipped; `malformed` counts
-    them."""
+    Lines without a document and the rest of a damaged archive are skipped."""
 
     def __init__(self, streaming, here, tokenizer, T, positions=None):
         paths = shards_of(streaming)
@@ -189,7 +199,6 @@ class Stream:
         self.here = here
         self.tokenizer = tokenizer
         self.T = T
-        self.malformed = 0
         self.go_to(positions or [[0, 0, []]] * here.world)
 
     def go_to(self, positions):
@@ -209,30 +218,16 @@ class Stream:
             try:
                 with (gzip.open if path.endswith('.gz') else open)(path, 'rb') as f:
                     for number, data in enumerate(f):
-                        text = self.text_of(data) if number >= line else None
+                        text = text_of(data) if number >= line else None
                         if text is not None:
                             self.position[:2] = shard, number + 1
                             found += 1
                             yield text
             except (EOFError, gzip.BadGzipFile, zlib.error):
-                self.malformed += 1
+                pass
             shard, line = shard + 1, 0
             if shard % len(self.paths) == 0 and not found:
                 raise Mistake(f'{", ".join(self.paths[:3])}...: no line has a text or content')
-
-    def text_of(self, data):
-        """The text of a line of JSON, or None."""
-        if not data.strip():
-            return None
-        try:
-            record = json.loads(data.decode())
-            if isinstance(record, dict):
-                record = record.get('text', record.get('content'))
-            if isinstance(record, str):
-                return record
-        except (ValueError, RecursionError):
-            pass                        # it is not JSON
-        self.malformed += 1
 
     def take(self, step, rows):
         """Return the next inputs and targets, int64 (B, T). The last target is the next input. step

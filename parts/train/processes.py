@@ -17,7 +17,7 @@ from parts import Mistake
 class Process:
     """This process of a run. Public: rank, world (how many there are), is_main, device ('cuda:1'),
     kind ('cuda'), dtype (of matrix products, as text), stop_requests, sum, gather, same and
-    leave."""
+    leave. settings: of the run. They must be the same in all processes, which share its batch."""
 
     def __init__(self, device='auto', dtype='auto', settings=None):
         texts = {name: os.environ.get(name, alone)
@@ -38,9 +38,13 @@ class Process:
         for name in ('SIGTERM', 'SIGINT', 'SIGUSR1'):       # Windows has no SIGUSR1
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), self.ask_to_stop)
-        # Before the first collective: with models of two shapes it would hang or end in a traceback.
         if settings:
+            # Before the other collectives: with models of two shapes one of them would hang.
             self.same(**settings)
+            batch_size, size = settings['batch_size'], settings['micro_batch_size']
+            if batch_size % (self.world * max(1, size)):
+                raise Mistake(f'{batch_size=} must be a multiple of {self.world} processes x '
+                              f'micro_batch_size={size}')
 
     def join(self):
         is_cuda = self.kind == 'cuda'

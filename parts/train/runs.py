@@ -11,7 +11,7 @@ A run and its folder: how it begins or resumes, what it saves, what it writes do
 A checkpoint holds the settings of its run and what identifies its data. So `--init_from=resume` and
 the folder are enough to resume, and nothing else has to remember them.
 """
-import contextlib, datetime, glob, json, math, os, pathlib, re, shlex, shutil, sys, textwrap, time
+import contextlib, datetime, glob, json, math, os, pathlib, shlex, shutil, sys, time
 import torch
 from parts import Mistake
 from parts.model import adapters, checkpoints, planner
@@ -88,21 +88,16 @@ class Log:
     Making a Log begins the run: it refuses to resume on other data, and processes that differ; it
     locks the folder; a new run removes what an older one left there, a resumed one drops the
     metrics behind its checkpoint, because these steps come again. identity: {name: what identifies
-    these data}. meta: meta.json of token bins."""
+    these data}."""
 
-    def __init__(self, config, set_by, state, here, model, tokenizer, identity, meta=None,
-                 max_steps=None):
+    def __init__(self, config, set_by, state, here, model, tokenizer, identity, max_steps=None):
         self.config = config
         self.model_config = vars(model.config)
         self.tokenizer = tokenizer
         self.identity = identity
         self.out_dir = config['out_dir']
-        self.script = f'{config.get("stage", "train")}.py'
         self.here = here
         self.max_steps = max_steps or config['max_steps']
-        # Of the next token. The val_loss of dpo.py is about pairs: that is no such loss.
-        is_about_pairs = 'loss_type' in config
-        self.untrained_loss = math.inf if is_about_pairs else math.log(model.config.vocab_size)
         T = config.get('block_size') or model.config.block_size
         self.flops_per_token = planner.flops_per_token(model, T)
         saved = state.get('config', config)
@@ -110,7 +105,7 @@ class Log:
                          if config[name] != saved[name])
         others = {name for name, file in set_by.items() if file != set_by.get('expect')}
         others = {*changed} if state else others
-        self.expect = config['expect'] = expected(config, set_by, others, meta)
+        config['expect'] = expected(config, set_by, others)
         step = state.get('step', 0)
         self.last = step, state.get('tokens', 0)        # when the last line of a step was written
         self.paused = {'eval': 0.0, 'save': 0.0}        # seconds of the run in timed(name)
@@ -128,8 +123,9 @@ class Log:
                           f'continue, set --max_steps above {step}')
         if here.is_main:
             os.makedirs(self.out_dir, exist_ok=True)
-            self.take_folder(config, state, meta)
-        self.restarts = self.cut(step) if state else 0
+            self.take_folder(config, state)
+            if state:
+                self.cut(step)
         self.began = self.since = time.time()
         self.note(step, 'resumed', f'resumed {self.out_dir}') if state else self.say(
             f'starting from {config["init_from"]}')
@@ -139,7 +135,7 @@ class Log:
                    machine=[f'processes: {here.world}, on {here.device}, in {here.dtype}; torch '
                             f'{torch.__version__}'])
 
-    def take_folder(self, config, state, meta):
+    def take_folder(self, config, state):
         """Lock the folder for this run; write down its settings, and remove what belongs to another
         run."""
         settings = config | {'max_steps': self.max_steps}       # perhaps from epochs, for plot.py
@@ -167,7 +163,7 @@ class Log:
         self.tokenizer.save(os.path.join(self.out_dir, 'tokenizer.json'))
         # A fine-tuned model keeps what its base was trained on.
         origin = checkpoints.folder_of(config['init_from'])
-        path = f'{config["data_dir"]}/meta.json' if meta else f'{origin}/data.json'
+        path = f'{origin}/data.json' if 'stage' in config else f'{config["data_dir"]}/meta.json'
         if os.path.exists(path):
             shutil.copyfile(path, os.path.join(self.out_dir, 'data.json'))
 
@@ -188,19 +184,18 @@ class Log:
                     **more})
 
     def cut(self, step):
-        """Drop the metrics behind a step. Return how often the run had been resumed before."""
+        """Drop the metrics behind a step: the run goes on from there."""
         path = pathlib.Path(self.out_dir, 'metrics.jsonl')
-        if not self.here.is_main or not path.exists():
-            return 1
-        # The last line may be half written.
-        lines = path.read_text(encoding='utf-8').split('\n')[:-1]
-        rows = [row for row in map(json.loads, lines) if row['step'] <= step]
-        write_whole(path, ''.join(json.dumps(row) + '\n' for row in rows))
-        return 1 + sum(row.get('event') == 'resumed' for row in rows)
+        if path.exists():
+            # The last line may be half written.
+            lines = path.read_text(encoding='utf-8').split('\n')[:-1]
+            kept = [line for line in lines if json.loads(line)['step'] <= step]
+            write_whole(path, ''.join(line + '\n' for line in kept))
 
     def rewind(self, then):
         """Go back to the checkpoint `then`, in the same run."""
-        self.cut(then['step'])
+        if self.here.is_main:
+            self.cut(then['step'])
         self.last, self.since = (then['step'], then['tokens']), time.time()
 
     def say(self, text, file='train.log'):
@@ -214,8 +209,7 @@ class Log:
         """Say facts about the run: name = a list of texts."""
         for name, texts in facts.items():
             for text in texts:
-                self.say(textwrap.fill(text, 110, initial_indent=f'  {name:<8} ',
-                                       subsequent_indent=' ' * 11, break_on_hyphens=False))
+                self.say(f'  {name:<8} {text}')
 
     def metrics(self, **row):
         """Write a row of metrics.jsonl. JSON has no nan and no inf: they become null."""
@@ -257,8 +251,7 @@ class Log:
                 **{f'{name}_s': spent / n_steps for name, spent in self.seconds.items()},
                 'save_s': self.paused['save'],
                 'eval_share': self.paused['eval'] / (now - self.began),
-                'uptime_s': now - self.began, 'restarts': self.restarts,
-                'memory_mb': memory_mb(self.here.kind)}
+                'uptime_s': now - self.began, 'memory_mb': memory_mb(self.here.kind)}
         more = ''.join(f'{name}: {row[name]:.3g} | ' for name in shown)
         self.say(f'step {row["step"]:>6}/{self.max_steps} | loss: {row["loss"]:.4f} | {more}lr: '
                  f'{row["lr"]:.2e} | gnorm: {row["grad_norm"]:.2f} | {dt * 1000:.0f} ms | '
@@ -270,50 +263,45 @@ class Log:
 
     def evaluation(self, step, **row):
         """The line and the metrics of an evaluation."""
-        if 'val_loss' in row and self.untrained_loss < math.inf:
+        # The val_loss of dpo.py is about pairs; the others are of the next token.
+        if 'val_loss' in row and 'loss_type' not in self.config:
             perplexity = math.exp(min(row['val_loss'], 700))
             row = {'val_loss': row['val_loss'], 'val_ppl': perplexity, **row}
         self.measured = {name: value for name, value in row.items() if isinstance(value, float)}
         columns = [f'{name}: {value:.4f}' for name, value in self.measured.items()]
         self.say(' | '.join([f'step {step:>6}/{self.max_steps}', *columns]))
         self.metrics(step=step, **row)
-        if step >= 1000 and row.get('val_loss', 0) > self.untrained_loss - 0.5:
+        untrained = self.model_config['vocab_size']             # the perplexity of any guess
+        if step >= 1000 and row.get('val_ppl', 0) > untrained * math.exp(-0.5):
             self.note(step, 'stuck', 'val_loss is near ln(vocab_size), as if untrained: see '
                       'docs/trouble.md')
 
     def end(self, step, best_val, command, what='lowest val_loss'):
         """The last lines of a run. command: the words to type next. what: the name of best_val."""
         if step < self.max_steps:
+            script = self.config.get('stage', 'train')
             self.say(f'stopped at step {step}; {self.out_dir}/last.pt is saved; resume: python '
-                     f'{self.script} --out_dir={self.out_dir} --init_from=resume')
+                     f'{script}.py --out_dir={self.out_dir} --init_from=resume')
             return
         minutes = (time.time() - self.began) / 60
         self.say(f'done in {minutes:.1f} minutes, {what} {best_val:.4f}; see {self.out_dir}')
         if command:
             self.say(f'next: {shlex.join(["python", *command])}')
-        for line in compared(self.measured, self.expect or {}):
-            self.say(line)
+        for name, (low, high) in (self.config['expect'] or {}).items():
+            value = self.measured.get(name, math.nan)
+            self.say(f'{name} {value:.4g}: {compared(value, low, high)}')
 
 
-def expected(config, set_by, others, meta):
+def expected(config, set_by, others):
     """Return config['expect'], or None if this run is not the one that the ranges were measured on:
-    a config file states them for its own settings and for the data that its data_from makes. With
-    --max_steps=10, or on your own text, the same loss would be a false alarm. others: the settings
-    that the file did not set."""
+    a config file states them for its own settings. With --max_steps=10, or with --data_dir, the
+    same loss would be a false alarm. others: the settings that the file did not set."""
     for name, ends in (config['expect'] or {}).items():
         if not (isinstance(ends, tuple | list) and len(ends) == 2 and ends[0] <= ends[1]):
             raise Mistake(f'expect: {name}={ends!r} must be (lowest, highest), such as (4.05, '
                           '4.13)')
-    if set_by.get('expect') == 'command line':
+    if others <= HARMLESS or set_by.get('expect') == 'command line':
         return config['expect']
-    others = others - HARMLESS
-    command = dict(re.findall(r'--(\w+)=(\S+)', config.get('data_from', '')))
-    if meta and command:        # then the folder's name does not count, only what is in it
-        others.discard('data_dir')
-        command.pop('out_dir', None)
-        others |= {*meta.get('set', ())} - {*command, 'out_dir', 'num_workers'}
-        others |= {name for name in command if str(meta['config'].get(name)) != command[name]}
-    return None if others else config['expect']
 
 
 def write_whole(path, text):
@@ -323,20 +311,12 @@ def write_whole(path, text):
     os.replace(beside, path)
 
 
-def compared(measured, expect):
-    """Yield a line for each range of expect, {name: (low, high)}: is the number that was measured
-    in it?"""
-    for name, (low, high) in expect.items():
-        value = measured.get(name)
-        if value is None:
-            yield (f'{name}: expected {low} to {high}, but not measured; measured: '
-                   f'{", ".join(measured)}')
-        elif low <= value <= high:
-            yield f'{name} {value:.4g}: as expected ({low} to {high})'
-        else:
-            off = f'{low - value:.2g} too low' if value < low else f'{value - high:.2g} too high'
-            off = off if math.isfinite(value) else 'not a number'
-            yield f'{name} {value:.4g}: {off}, expected {low} to {high}; see docs/trouble.md'
+def compared(value, low, high):
+    """Return 'as expected (4.05 to 4.13)', or by how much a number is off."""
+    if low <= value <= high:
+        return f'as expected ({low} to {high})'
+    off = f'{low - value:.2g} too low' if value < low else f'{value - high:.2g} too high'
+    return f'{off}, expected {low} to {high}; see docs/trouble.md'
 
 
 def memory_mb(kind):
