@@ -4,18 +4,14 @@ import ctypes
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import time
 
 import pytest
-from accidents import assigned
-from conftest import ROOT, ok, read_json, run, write
+from conftest import ROOT, write
 
 from parts.eval import sandbox
-from parts.eval.problems import problems
-from parts.eval.sandbox import run_code
 
 LINUX = pytest.mark.skipif(not os.path.exists('/proc/self/ns/pid'), reason='needs Linux')
 NAMESPACES, LANDLOCK, SECCOMP = 'libc.unshare(', 'libc.syscall(446, rules, 0) == 0', "{'x86_64': "
@@ -306,30 +302,3 @@ def test_files_terminals_pipes_with_a_name_and_sockets_are_closed(namespaces, tm
         os.close(fd)
     assert (result['outcome'], result['stdout']) == ('passed', ''), result
     assert (tmp_path / 'file').read_text(encoding='utf-8') == 'kept'
-
-
-def test_the_network_is_denied_where_the_result_says_so():
-    with socket.create_server(('127.0.0.1', 0)) as server:
-        program = f'import socket\nsocket.create_connection(("127.0.0.1", {server.getsockname()[1]}), 1)'
-        result = run_code(program)
-    assert result.outcome == ('exception' if result.network_denied else 'passed'), result
-
-
-@LINUX
-def test_a_score_of_programs_that_could_read_the_tests_says_so(tmp_path):
-    item, = problems(1, 0, 'variation')
-    data = write(tmp_path / 'data.jsonl', [item])
-    cheat = (f'    return 0\nimport json\nfor line in open({str(data)!r}):\n'
-             '    exec(json.loads(line)["prompt"] + json.loads(line)["canonical_solution"])')
-    given = write(tmp_path / 'given.jsonl', [{'task_id': item['task_id'], 'completion': cheat}])
-    for missing in (), (NAMESPACES, LANDLOCK):
-        path = without(tmp_path / 'trial.py', *missing)
-        said = ok(run('eval.py', '--tasks=humaneval', f'--data={data}', f'--completions={given}',
-                      '--allow_code_execution=True', f'--out={tmp_path}/eval.json', '--timeout=9',
-                      before=assigned('trial', str(path))))
-        results = read_json(tmp_path / 'eval.json')
-        could = not results['confined']['reads_denied']
-        assert could or not missing
-        assert results['tasks']['humaneval']['pass@1'] == int(could)
-        assert (results['tasks']['humaneval'].get('caution') == 'programs could read the tests') == could
-        assert ('caution: programs could read the tests' in said) == could

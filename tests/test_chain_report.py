@@ -7,12 +7,7 @@ from test_house import settings
 
 SPLITS = {'variation': 0.5, 'feedback_variation': 0.4, 'cell': 0.3, 'family': 0.01}
 GAINS = {'example tasks': [0.05, -0.1, 0.2], 'practice tasks': [0.182, 0.141, 0.223],
-         'unseen combinations': [0.1, 0, 0.2], 'unseen tasks': [0, 0, 0]}
-
-
-def scores(share):
-    interval = [share - 0.1, share + 0.1]
-    return {'parse_rate': 0.9, 'pass@1': share, 'interval': interval, 'preferred_rate': 0.25}
+         'unseen combinations': [0.1, 0, 0.2]}
 
 
 @pytest.fixture
@@ -20,9 +15,9 @@ def home(tmp_path):
     series = []
     for n, name in enumerate(('quickstart', 'quickstart_sft', 'quickstart_dpo', 'quickstart_rl')):
         folder = tmp_path / 'out' / name
-        tasks = {'loss': {'trained': {'bits_per_byte': 1.5 + n, 'nats': 4.0},
-                          'untrained': {'bits_per_byte': 3.05}},
-                 'problems': {'by_split': {split: scores(share) for split, share in SPLITS.items()}}}
+        by_split = {split: {'parse_rate': 0.9, 'pass@1': share, 'interval': [share - 0.1, share + 0.1],
+                            'preferred_rate': 0.25} for split, share in SPLITS.items()}
+        tasks = {'loss': {'trained': {'bits_per_byte': 1.5 + n}}, 'problems': {'by_split': by_split}}
         write(folder / 'eval.json', [{'tasks': tasks}])
         write(folder / 'metrics.jsonl', [{'step': 1, 'uptime_s': 60 * n + 90}, {'step': 2, 'val_loss': 4.0}])
         rows = [{'task_id': f'{split}-0/{i}', 'split': split, 'prompt': f'def {split}_{i}():',
@@ -47,9 +42,8 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(home)
         assert f'def {split}_2():' in text and f'def {split}_10():' not in text
     assert text.count('🟢 rl: passed\n\n```python\nquickstart_rl 2 a\n') == 3
     report = read_json(home / 'out/quickstart/report.json')
-    assert [row['name'] for row in report['stages']] == ['base', 'sft', 'dpo', 'rl']
-    assert [round(row['pass@8'], 1) for row in report['stages']] == [0.7, 0.8, 0.9, 1.0]
-    assert report['minutes'] == 9.5 and 'gain' not in report['stages'][1]
+    assert [(row['name'], round(row['pass@8'], 1)) for row in report['stages']] == [
+        ('base', 0.7), ('sft', 0.8), ('dpo', 0.9), ('rl', 1.0)]
     keys = {'demonstrated': 'example tasks', 'feedback_only': 'practice tasks',
             'never_shown': 'unseen combinations'}
     assert report['names'] == keys

@@ -1,14 +1,12 @@
 """eval.py: the exact loss, pass@k from answers to a table, several checkpoints, what is refused."""
-import hashlib
 import itertools
 import math
 import shutil
-from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
-from conftest import contents, lift, mistake, ok, read_json, read_rows, run, save_run, write
+from conftest import lift, mistake, ok, read_json, read_rows, run, save_run, write
 from test_records import BYTES
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
@@ -29,12 +27,11 @@ def evaluate(out, *flags):
 
 # --- the numbers --------------------------------------------------------------------------------------------
 def test_pass_at_k_is_the_share_of_all_draws_that_hold_a_passing_sample():
-    for n in range(1, 8):
+    for n in range(1, 7):
         for c, k in itertools.product(range(n + 1), range(1, n + 1)):
             draws = list(itertools.combinations([True] * c + [False] * (n - c), k))
-            assert pass_at_k(n, c, k) == pytest.approx(float(Fraction(sum(map(any, draws)), len(draws))))
-    assert pass_at_k(200, 0, 100) == 0 and pass_at_k(200, 200, 1) == 1 and pass_at_k(5, 3, 3) == 1
-    assert pass_at_k(200, 1, 100) == pytest.approx(0.5, abs=1e-12)
+            assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, draws)) / len(draws))
+    assert pass_at_k(200, 1, 100) == pytest.approx(0.5, abs=1e-12)      # no rounding of large numbers
 
 
 def test_a_summary_is_the_mean_over_problems_and_leaves_out_what_the_machine_failed():
@@ -48,18 +45,11 @@ def test_a_summary_is_the_mean_over_problems_and_leaves_out_what_the_machine_fai
     assert result['pass@2'] == pytest.approx((1 + 0) / 2)           # of c, there are no two samples
     assert result['parse_rate'] == pytest.approx(3 / 5) and result['preferred_rate'] == 1 / 2
     assert result['outcomes'] == {'passed': 2, 'wrong': 1, 'syntax': 1, 'empty': 1, 'infrastructure': 3}
-    none = summarise([{**row, 'outcome': 'wrong'} for row in rows], [1])
-    assert none['preferred_rate'] is None and none['pass@1'] == 0       # of no answer that passed
 
-    rows = [{'task_id': i, 'outcome': 'judged', 'score': x} for i, x in enumerate([2.0, 4.0, 9.0] * 20)]
-    lost = {**rows[1], 'score': None, 'outcome': 'infrastructure'}
-    result = summarise([*rows, {**rows[0], 'score': 4.0}, lost], [1])
-    assert result['n'] == 60 and result['score'] == pytest.approx((3 + 4 + 9 * 20 + 19 * 6) / 60)
-    assert 1 < result['interval'][1] - result['interval'][0] < 2        # 4 x 2.94 / sqrt(60) = 1.52
-    for score in 1.0, 10.0:             # no interval leaves the scale of the grades
-        result = summarise([{'task_id': i, 'outcome': 'judged', 'score': score} for i in range(2)], [1])
-        low, high = result['interval']
-        assert 1 <= low <= result['score'] == score <= high <= 10 and high - low > 5
+    rows = [{'task_id': i, 'outcome': 'judged', 'score': score} for i, score in enumerate([1.0, 4.0] * 9)]
+    result = summarise([*rows, {'task_id': 1, 'outcome': 'infrastructure', 'score': None}], [1])
+    low, high = result['interval']      # on the scale of the grades, and it does not leave it
+    assert (result['n'], result['score']) == (18, pytest.approx(2.5)) and 1 <= low < 2.5 < high < 4
 
 
 # --- the loss -----------------------------------------------------------------------------------------------
@@ -82,53 +72,45 @@ def test_loss_is_that_of_every_token_but_the_first_once(base_run, data_dir, tmp_
     torch.manual_seed(1337)
     models = {'trained': model.eval(), 'untrained': GPT(model.config).eval()}
     n_bytes = sum(len(tok.decode_bytes([i])) for i in val[1:] if i not in tok.special.values())
-    flags = [f'--ckpt={base_run}', f'--data_dir={data_dir}', f'--loss_tokens={n}']
-    rows = evaluate(tmp_path, *flags)[1]['loss']
+    rows = evaluate(tmp_path, f'--ckpt={base_run}', f'--data_dir={data_dir}', f'--loss_tokens={n}')[1]['loss']
+    assert rows.keys() == models.keys() and abs(rows['untrained']['nats'] - math.log(512)) < 0.05
     for name, row in rows.items():
         assert row['tokens'] == n and row['bytes'] == n_bytes
         assert row['nats'] == pytest.approx(slow_loss(models[name], val) / n, abs=1e-5)     # sums in float32
         assert row['perplexity'] == pytest.approx(math.exp(row['nats']), rel=1e-9)
         assert row['bits_per_byte'] == pytest.approx(row['nats'] * n / n_bytes / math.log(2), rel=1e-9)
-    assert rows.keys() == models.keys() and abs(rows['untrained']['nats'] - math.log(512)) < 0.05
-    other = evaluate(tmp_path, *flags, '--batch_size=3', '--random_init=False')[1]['loss']
-    assert other['trained']['nats'] == pytest.approx(rows['trained']['nats'], abs=1e-6)     # rounding alone
 
 
-def test_paths_are_what_they_say(base_run, data_dir, tmp_path):
-    """A folder named like a pattern; two data folders d, without train.bin."""
-    for name in 'ab':
-        shutil.copytree(data_dir, tmp_path / name / 'd', ignore=shutil.ignore_patterns('train.bin'))
-    (tmp_path / '[z]').mkdir()
+def test_a_score_says_what_was_searched_in_the_training_data(base_run, data_dir, tmp_path):
+    """A folder named like a pattern."""
     for name in 'best.pt', 'tokenizer.json':
+        (tmp_path / '[z]').mkdir(exist_ok=True)
         shutil.copy(base_run / name, tmp_path / '[z]')
-    write(tmp_path / '[z]' / 'data.json', [{'decontaminated': {'ngram': 13, 'problems': ['Q']}}])
-    data = write(tmp_path / 'own.jsonl', [{'prompt': 'x', 'regex': 'a'}])
-    said = ok(run('eval.py', '--ckpt=[z]', '--data_dir=a/d/,b/d/', '--tasks=loss,own', f'--data={data}',
-                  '--loss_tokens=99', '--random_init=False', '--max_new_tokens=2', '--device=cpu',
-                  cwd=tmp_path))
-    results = read_json(tmp_path / '[z]' / 'eval.json')
-    assert list(results['tasks']['loss']) == ['trained_a/d val', 'trained_b/d val']
+    write(tmp_path / '[z]/data.json', [{'decontaminated': {'ngram': 13, 'problems': ['Q']}}])
+    write(tmp_path / 'own.jsonl', [{'prompt': 'x', 'regex': 'a'}])
+    said = ok(run('eval.py', '--ckpt=[z]', '--tasks=own', '--data=own.jsonl', '--max_new_tokens=2',
+                  '--device=cpu', cwd=tmp_path))
+    results = read_json(tmp_path / '[z]/eval.json')
     assert results['decontaminated'] == {'ngram': 13, 'problems': ['Q']} and '13-gram of words with Q' in said
-    meta = hashlib.sha256((data_dir / 'meta.json').read_bytes()).hexdigest()
-    assert [identity['meta.json'] for identity in results['data'].values()] == [meta, meta]
     assert results['tokenizer_hash'] == Tokenizer.load(data_dir / 'tokenizer.json').hash
     assert said.endswith("next: python sample.py --ckpt='[z]'\n")
     assert 'parses' not in said                         # no program was written
 
 
 # --- answers that are there: each outcome is told and kept --------------------------------------------------
-def completions(path, items, answers):
-    return write(path, [{'task_id': p['task_id'], 'completion': text}
-                        for p, texts in zip(items, answers, strict=True) for text in texts])
+def completions(path, answers):
+    """A file of {task_id: its answers}."""
+    return write(path, [{'task_id': id, 'completion': text}
+                        for id, texts in answers.items() for text in texts])
 
 
 def test_each_outcome_is_told_and_kept(tmp_path):
     """Four samples of one problem, four of another: pass@k by hand."""
-    items = problems(2, 0, 'variation')
-    good, twin = (p['canonical_solution'] for p in items)
-    answers = [[good, '    return None\n', '    return (\n', ' \n'],
-               [twin, twin, '    raise ValueError\n', '    while True: pass\n']]
-    given = completions(tmp_path / 'c.jsonl', items, answers)
+    first, second = problems(2, 0, 'variation')
+    good, twin = first['canonical_solution'], second['canonical_solution']
+    answers = {first['task_id']: [good, '    return None\n', '    return (\n', ' \n'],
+               second['task_id']: [twin, twin, '    raise ValueError\n', '    while True: pass\n']}
+    given = completions(tmp_path / 'c.jsonl', answers)
     flags = ['--tasks=problems', YES, '--k=1,2,4', '--splits=variation', '--n_problems=2', '--timeout=1']
     said, tasks, rows = evaluate(tmp_path / 'a', *flags, f'--completions={given}')
     result = tasks['problems']
@@ -140,8 +122,8 @@ def test_each_outcome_is_told_and_kept(tmp_path):
     for reason, n in result['failures'].items():
         assert f'{reason} {n}' in said
     assert set(result['by_split']) == {'variation'} and result['by_split']['variation']['n'] == 2
-    assert [row['completion'] for row in rows] == sum(answers, [])
-    assert rows[6]['message'] and rows[0]['prompt'] == items[0]['prompt']
+    assert [row['completion'] for row in rows] == sum(answers.values(), [])
+    assert rows[6]['message'] and rows[0]['prompt'] == first['prompt']
     again = evaluate(tmp_path / 'b', *flags, f'--completions={tmp_path}/a/samples.jsonl')[1]
     assert again['problems'] == result                  # its own samples, scored again
 
@@ -149,8 +131,9 @@ def test_each_outcome_is_told_and_kept(tmp_path):
 def test_the_two_problems_of_the_codeparrot_article_are_scored_as_there(tmp_path):
     """Its own four answers to each: 1 of 4 areas is right, 4 of 4 means are."""
     areas = ['a * b', 'math.sqrt(a * b)', 'a * b / 2.0', 'a * b / a']
-    answers = [[f'    return {text}\n' for text in texts] for texts in (areas, ['np.mean(a)'] * 4)]
-    given = completions(tmp_path / 'c.jsonl', [{'task_id': f'codeparrot/{i}'} for i in (0, 1)], answers)
+    given = completions(tmp_path / 'c.jsonl', {
+        f'codeparrot/{i}': [f'    return {text}\n' for text in texts]
+        for i, texts in enumerate((areas, ['np.mean(a)'] * 4))})
     result = evaluate(tmp_path, '--tasks=problems', YES, '--splits=codeparrot', '--k=1,4',
                       f'--completions={given}', '--memory_mb=4000', '--timeout=5')[1]['problems']
     rates = {family: group['pass@1'] for family, group in result['by_family'].items()}
@@ -168,41 +151,22 @@ def test_your_own_questions_and_a_benchmark_in_one_run(tmp_path):
     answers = {'c1': ['```python\ndef f():\n    return 1\n```'], 'own/0': ['def f(x):\n    return 2 * x\n'],
                'own/1': ['def f(x):\n    return 5\n'], 'own/2': ['def g(x):\n    return 2 * x\n'],
                'own/3': ['b']}
-    completions(tmp_path / 'answers', [{'task_id': id} for id in answers], answers.values())
+    completions(tmp_path / 'answers', answers)
     for name, rows in ('code', code), ('own', own):
         path = write(tmp_path / name, rows)
         path.write_text('\ufeff' + path.read_text(encoding='utf-8'), encoding='utf-8')
     flags = ['--tasks=humaneval,own', f'--data={tmp_path}/code,{tmp_path}/own', '--chat=True',
              f'--completions={tmp_path}/answers', '--timeout=1']
-    mistake(run('eval.py', *flags), YES, 'sandbox.py')
     _, tasks, rows = evaluate(tmp_path, *flags, YES)
     assert [row['outcome'] for row in rows] == ['passed', 'passed', 'wrong', 'exception', 'wrong']
     assert read_json(tmp_path / 'eval.json')['left_out'] == ['c0']
 
 
-def test_no_result_replaces_what_is_read(tmp_path):
-    data = write(tmp_path / 'samples.jsonl', [{'prompt': 'x', 'regex': 'a', 'task_id': 'b'}])
-    write(tmp_path / 'eval.json', [{'task_id': 'b', 'completion': 'a'}])
-    before = contents(tmp_path)
-    link = tmp_path / 'link'
-    link.symlink_to(tmp_path)
-    (tmp_path / 'folder.json').mkdir()
-    replaces = 'would replace a file that is read'
-    for path, out, words in ((data, 'x.json', replaces), (f'{link}/samples.jsonl', 'eval.json', replaces),
-                             (data, 'folder.json', 'must not be a folder')):
-        flags = f'--data={path}', f'--completions={link}/eval.json', f'--out={tmp_path}/{out}'
-        mistake(run('eval.py', '--tasks=own', *flags), words)
-    link.unlink()
-    (tmp_path / 'folder.json').rmdir()
-    assert contents(tmp_path) == before
-
-
 def test_a_judge_that_gives_no_grade_gives_no_score_and_the_answers_are_kept(tmp_path):
     data = write(tmp_path / 'q.jsonl', [{'question_id': i, 'turns': ['a?', 'b?']} for i in range(3)])
-    given = completions(tmp_path / 'c.jsonl', [{'task_id': i} for i in range(3)], [['x']] * 3)
+    given = completions(tmp_path / 'c.jsonl', dict.fromkeys(range(3), ['x']))
     flags = ['--tasks=judge', f'--data={data}', f'--completions={given}']
-    result = evaluate(tmp_path, *flags, '--judge=echo 6')[1]['judge']
-    assert result['outcomes'] == {'judged': 3} and result['score'] == 6
+    assert evaluate(tmp_path, *flags, '--judge=echo 6')[1]['judge']['score'] == 6
     said = run('eval.py', *flags, '--judge=cat', f'--out={tmp_path}/2/eval.json')
     mistake(said, 'no score of judge', '3/3', 'from 1 to 10')
     assert (tmp_path / '2/samples.jsonl').read_text(encoding='utf-8').count('"completion": "x"') == 3
@@ -211,23 +175,18 @@ def test_a_judge_that_gives_no_grade_gives_no_score_and_the_answers_are_kept(tmp
 # --- answers of a model -------------------------------------------------------------------------------------
 @pytest.fixture(scope='module')
 def shelf(base_run, tmp_path_factory):
-    """Checkpoints of one run, whose names do not tell their order (a_late has other weights); one that was
-    taught to answer, a reward model, one of mlm, one of another tokenizer."""
+    """Two checkpoints of a run, whose names do not tell their order; one that was taught to answer; a reward
+    model."""
     folder = tmp_path_factory.mktemp('shelf')
     shutil.copy(base_run / 'tokenizer.json', folder)
     model, state = load_checkpoint(base_run)
     torch.manual_seed(5)
     late = GPT(GPTConfig(**vars(model.config)))
     for name, weights, more in (
-            ('run/a_late', late, {'step': 9}), ('run/b_first', model, {'step': 1}),
-            ('run/c_same', model, {'step': 4}), ('sft', model, {'config': {'stage': 'sft'}}),
-            ('rm', model, {'reward_head': torch.zeros(1, 32)}),
-            ('mlm', model, {'config': {'objective': 'mlm'}}),
-            ('other', model, {'tokenizer_hash': 'another'})):
-        (folder / name).parent.mkdir(exist_ok=True)
+            ('a_late', late, {'step': 9}), ('b_first', model, {'step': 1}),
+            ('sft', model, {'config': {'stage': 'sft'}}), ('rm', model, {'reward_head': torch.zeros(1, 32)})):
         more = {'step': 7, 'tokenizer_hash': state['tokenizer_hash']} | more
         save_checkpoint(folder / f'{name}.pt', weights, **more)
-    shutil.copy(base_run / 'tokenizer.json', folder / 'run')
     return folder
 
 
@@ -236,15 +195,13 @@ def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(shelf, tmp_pa
     data = write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in
                                           ('def f(', 'import ', 'x', 'return', 'self.', 'for i')])
     flags = ['--tasks=own', f'--data={data}', '--max_new_tokens=5']
-    said, both, rows = evaluate(tmp_path / 'all', f'--ckpt={shelf}/run/*.pt', *flags)
-    series = both['own']['series']
-    assert [result['step'] for result in series] == [1, 4, 9]
-    for name, result in zip(('b_first', 'a_late'), series[::2], strict=True):
-        alone = evaluate(tmp_path / name, f'--ckpt={shelf}/run/{name}.pt', *flags)[1]['own']
-        assert result == alone, name
-    said_at = {step: [row['completion'] for row in rows if row['step'] == step] for step in (1, 4, 9)}
-    assert len(rows) == 18 and said_at[1] == said_at[4] != said_at[9]
-    assert said.index('b_first.pt') < said.index('c_same.pt') < said.rindex('a_late.pt')
+    said, both, rows = evaluate(tmp_path / 'all', f'--ckpt={shelf}/*_*.pt', *flags)
+    assert [result['step'] for result in both['own']['series']] == [1, 9]
+    alone = evaluate(tmp_path / 'alone', f'--ckpt={shelf}/a_late.pt', *flags)[1]['own']
+    assert both['own']['series'][1] == alone
+    said_at = {step: [row['completion'] for row in rows if row['step'] == step] for step in (1, 9)}
+    assert len(rows) == 12 and said_at[1] != said_at[9]
+    assert said.index('b_first.pt') < said.rindex('a_late.pt')
 
 
 def test_each_checkpoint_is_measured_on_each_data(shelf, data_dir, tmp_path):
@@ -252,34 +209,25 @@ def test_each_checkpoint_is_measured_on_each_data(shelf, data_dir, tmp_path):
     for name in ('meta.json', 'tokenizer.json'):
         shutil.copy(data_dir / name, tmp_path / 'other')
     n = read_json(data_dir / 'meta.json')['tokens']['val']
-    np.zeros(n, 'uint16').tofile(tmp_path / 'other/val.bin')
-    pair = f'{shelf}/run/a_late.pt', f'{shelf}/run/b_first.pt'
-    rows = evaluate(tmp_path, f'--ckpt={",".join(pair)}', f'--data_dir={data_dir},{tmp_path}/other',
+    np.zeros(n, 'uint16').tofile(tmp_path / 'other/val.bin')        # and no train.bin
+    pair = f'{shelf}/a_late.pt', f'{shelf}/b_first.pt'
+    rows = evaluate(tmp_path, f'--ckpt={",".join(pair)}', f'--data_dir={data_dir}/,{tmp_path}/other',
                     '--loss_tokens=99', '--random_init=False')[1]['loss']
-    assert len(rows) == 4 == len({row['nats'] for row in rows.values()})
-    for name in pair:
-        assert {key.removeprefix(name) for key in rows if key.startswith(name)} == {
-            f'_{data_dir} val', f'_{tmp_path}/other val'}, list(rows)
+    assert len({row['nats'] for row in rows.values()}) == 4
+    assert {*rows} == {f'{name}_{data} val' for name in pair for data in (data_dir, tmp_path / 'other')}
 
 
-def test_each_checkpoint_is_asked_as_it_was_taught_and_refused_if_it_cannot_answer(shelf, data_dir, tmp_path):
+def test_each_checkpoint_is_asked_as_it_was_taught_and_with_its_own_tokenizer(shelf, tmp_path):
     data = write(tmp_path / 'own.jsonl', [{'prompt': 'def f(', 'regex': 'a'}])
     flags = ['--tasks=own', f'--data={data}', '--max_new_tokens=5']
-    base, tuned = f'{shelf}/run/c_same.pt', f'{shelf}/sft.pt'
-    said, both, rows = evaluate(tmp_path, f'--ckpt={tuned},{base}', *flags)
-    assert said.endswith(f'next: python sample.py --ckpt={tuned} --chat=True\n')
-    assert {result['ckpt']: result['chat'] for result in both['own']['series']} == {base: False, tuned: True}
-    assert {row['ckpt']: row['messages'] is not None for row in rows} == {base: False, tuned: True}
-    # Each is asked with its own tokenizer, here one of bytes.
+    base, tuned, of_bytes = f'{shelf}/a_late.pt', f'{shelf}/sft.pt', f'{tmp_path}/bytes'
     save_run(tmp_path / 'bytes', GPT(GPTConfig(BYTES.vocab_size, 32, 1, 2, 2, 32)), BYTES)
-    both = evaluate(tmp_path / 'two', f'--ckpt={base},{tmp_path}/bytes', *flags)[1]['own']['series']
-    assert {result['ckpt'] for result in both} == {base, f'{tmp_path}/bytes'}
-    for name, *words in (
-            ('rm', 'is a reward model'), ('mlm', 'objective=mlm'), ('other', 'the same ids mean different')):
-        mistake(run('eval.py', f'--ckpt={base},{shelf}/{name}.pt', *flags), f'{name}.pt', *words)
-    # the loss of a reward model as a language model says nothing about its scores
-    result = run('eval.py', f'--ckpt={shelf}/rm.pt', f'--data_dir={data_dir}', '--loss_tokens=99')
-    mistake(result, 'is a reward model', 'val_accuracy')
+    said, several, rows = evaluate(tmp_path, f'--ckpt={tuned},{base},{of_bytes}', *flags)
+    chat = {base: False, tuned: True, of_bytes: False}
+    assert {result['ckpt']: result['chat'] for result in several['own']['series']} == chat
+    assert {row['ckpt']: row['messages'] is not None for row in rows} == chat
+    assert said.endswith(f'next: python sample.py --ckpt={tuned} --chat=True\n')
+    mistake(run('eval.py', f'--ckpt={base},{shelf}/rm.pt', *flags), 'rm.pt', 'is a reward model')
 
 
 # --- what has been learned, and two models ------------------------------------------------------------------
@@ -289,9 +237,8 @@ def test_four_levels_by_hand():
     assert row['space'] == pytest.approx(3 / 15) and row['punctuation'] == pytest.approx(1 / 15)
     assert row['words'] == pytest.approx(2 / 3) and row['lines'] == 1           # of Speak, we, za; of Speak
     assert row['speeches'] is None and set(levels([''], set(), set()).values()) == {None}
-    assert levels(['def f(x):\n   return x\n\n \n#x\n.'], set(), beginnings)['lines'] == 2 / 3
     for text, share in (('First Citizen:\nSpeak.\n\nAll:\nNo.\n\nA:\ncut o', 1),
-                        ('all:\nSpeak.\n\nAll No:\n\nRest', 1 / 2), ('x = 1\n\n\ny = 2\n\n\nx', 0)):
+                        ('all:\nSpeak.\n\nAll No:\n\nRest', 1 / 2)):
         assert levels([text], set(), set())['speeches'] == share, text
 
 
@@ -301,9 +248,6 @@ def test_what_was_learned_stands_between_untrained_and_corpus(base_run, data_dir
     table = tasks['learned']
     assert list(table) == [str(base_run), 'untrained', 'corpus'] and 'speeches' in said
     assert table['corpus']['words'] > 0.95 > table['untrained']['words'] + 0.2
-    ids = np.fromfile(data_dir / 'val.bin', 'uint16').tolist()
-    text = Tokenizer.load(data_dir / 'tokenizer.json').decode(ids)
-    assert table['corpus']['space'] == pytest.approx(sum(map(str.isspace, text)) / len(text), abs=0.1)
 
 
 def test_two_runs_are_compared_on_the_questions_that_are_the_same(tmp_path):
@@ -319,14 +263,17 @@ def test_two_runs_are_compared_on_the_questions_that_are_the_same(tmp_path):
 REFUSED = {
     '--tasks=problem': ["'problem'", 'humaneval'], '--tasks=choice': ["'choice'", 'lm_eval --model hf'],
     '--tasks=gsm8k': ['gsm8k', '.jsonl'], '--tasks=compare': ['--compare=out/dpo'],
-    '--compare=x': ['--tasks=compare'], '--tasks=judge --data=x': ['--judge='], '--tasks=own,own': ['twice'],
-    '--tasks=compare --compare=x --ckpt=a,b': ['one ckpt'], '--tasks=problems': [YES, 'sandbox.py'],
+    '--tasks=own,own': ['twice'], '--tasks=compare --compare=x --ckpt=a,b': ['one ckpt'],
+    '--tasks=problems': [YES, 'sandbox.py'],
     f'--tasks=problems {YES} --splits=cell,cell': ["'cell-0/0' twice"],
     f'--tasks=problems {YES} --num_samples=4 --k=1,8': ['pass@8', '--num_samples=8'], '--k=0': ["k='0'"],
-    f'--k={"9" * 5000}': ["k='999", '1,10,100'], '--out=out/base/best.pt': ['must end with .json', 'best.pt'],
-    '--out=tokenizer.json': ['a file of a run']}
+    '--out=tokenizer.json': ['must end with .json', 'a file of a run'],
+    '--tasks=own --data=samples.jsonl --completions=x --out=eval.json': ['would replace a file that is read']}
 
 
-def test_mistakes_are_one_sentence():
+def test_mistakes_are_one_sentence(tmp_path):
+    data = write(tmp_path / 'samples.jsonl', [{'prompt': 'x', 'regex': 'a'}])
+    before = data.read_bytes()
     for flags, words in REFUSED.items():
-        mistake(run('eval.py', *flags.split()), *words)
+        mistake(run('eval.py', *flags.split(), cwd=tmp_path), *words)
+    assert data.read_bytes() == before

@@ -2,7 +2,6 @@
 import math
 import random
 
-import pytest
 from conftest import mistake, ok, run, write
 
 from parts.eval.verdict import diagnose, read_run, verdict
@@ -77,14 +76,12 @@ EVENTS = [(220, 'spike'), (230, 'skip'), (300, 'rollback'), (640, 'resume'), (70
 
 def test_the_picture_of_a_run_is_drawn(tmp_path):
     """Also of one that is being written, and of one whose every number is NaN."""
-    pytest.importorskip('matplotlib')
     all_nan = history(200, **dict.fromkeys(['loss', 'grad_norm', 'val_loss'], lambda step: NAN))
-    for name, rows, config, half in [
-            ('running', history(400, EVENTS), CONFIG, '{"step": 410, "lo'), ('nan', all_nan, {}, '')]:
-        home(tmp_path / name, rows, config, half)
-        result = run('plot.py', f'--runs={name}', f'--out={name}.png', cwd=tmp_path)
-        assert ('is not a number' in ok(result)) == (name == 'nan') and not result.stderr
-        assert (tmp_path / f'{name}.png').read_bytes().startswith(b'\x89PNG')
+    home(tmp_path / 'running', history(400, EVENTS), half='{"step": 410, "lo')
+    home(tmp_path / 'nan', all_nan, {})
+    result = run('plot.py', '--runs=running,nan', cwd=tmp_path)
+    assert 'nan (step 200 of 200): operationally healthy' in ok(result) and not result.stderr
+    assert (tmp_path / 'dashboard.png').read_bytes().startswith(b'\x89PNG')
 
 
 def test_several_runs_get_a_verdict_each_and_a_row_of_panels_for_each_stage(tmp_path):
@@ -94,8 +91,7 @@ def test_several_runs_get_a_verdict_each_and_a_row_of_panels_for_each_stage(tmp_
     said = ok(run('plot.py', '--runs=a,b,c', '--out=a.svg', cwd=tmp_path))
     assert 'a (step 1,000 of 1,000): operationally healthy' in said
     drawn = (tmp_path / 'a.svg').read_text(encoding='utf-8')
-    for title in ('loss', 'bits per byte', 'gradient norm', 'learning rate', 'margin', 'right order',
-                  'reward', 'length', 'step time', 'speed', 'memory', 'waits', 'update', 'def f(x):'):
+    for title in ('loss', 'gradient norm', 'learning rate', 'margin', 'reward', 'step time', 'def f(x):'):
         assert f'<!-- {title} -->' in drawn, title
     for phase in ('#fdf4e1', '#ebf2f9'):        # the rate rises; it is below half of its peak
         assert f'fill: {phase}' in drawn
@@ -104,46 +100,31 @@ def test_several_runs_get_a_verdict_each_and_a_row_of_panels_for_each_stage(tmp_
 def test_mistakes_are_one_sentence(tmp_path):
     home(tmp_path / 'a', [], half='{"step": 1')
     home(tmp_path / 'b', history(20))
-    without = 'import sys; sys.modules["matplotlib"] = None'
-    for flags, before, *words in ((['--runs=b,nothing'], '', 'nothing/metrics.jsonl', '--out_dir=nothing'),
-                                  (['--runs=a'], '', 'no complete line yet'),
-                                  (['--runs=b', '--out=x.txt'], '', 'out=x.txt'),
-                                  (['--runs=b', '--out=gone/x.png'], 'pass', '--out=gone/x'),
-                                  (['--runs=b'], without, 'pip install')):
-        result = run('plot.py', *flags, cwd=tmp_path, before=before)
-        mistake(result, *words)
-        assert before or result.stdout == ''
+    for flags, before, words in (
+            ('--runs=b,nothing', '', 'nothing/metrics.jsonl is missing'),
+            ('--runs=a', '', 'no complete line yet'),
+            ('--runs=b --out=x.txt', '', 'out=x.txt'),
+            ('--runs=b', 'import sys; sys.modules["matplotlib"] = None', 'pip install')):
+        mistake(run('plot.py', *flags.split(), cwd=tmp_path, before=before), words)
 
 
 # --- what is read -------------------------------------------------------------------------------------------
-def test_rows_events_and_what_follows_from_them(tmp_path):
-    run = read_run(home(tmp_path / 'a', history(events=EVENTS), CONFIG | {'warmup_steps': 0.1}, half='{"st'))
-    assert run['config']['warmup_steps'] == 100 and [(e['step'], e['event']) for e in run['events']] == EVENTS
-    rows = run['rows']
-    assert [row['step'] for row in rows] == [row['step'] for row in history()]
-    assert rows[-2]['data_share'] == pytest.approx(0.03) and rows[-1]['val_web_bpb'] > 1
-
-
 def test_the_pass_rate_of_the_checkpoints_joins_the_run(tmp_path):
-    folder = home(tmp_path / 'a', history(50))
+    folder = home(tmp_path / 'a', history(50, EVENTS), CONFIG | {'warmup_steps': 0.1}, half='{"st')
     several = {'series': [{'step': step, 'pass@1': step / 100} for step in (50, 20)]}
     for i, task in enumerate((several, {'step': 40, 'pass@1': 0.4}, {'step': None, 'pass@1': 0.5})):
         write(folder / f'eval-{i}.json', [{'tasks': {'problems': task}}])       # None: no model wrote them
-    write(folder / 'eval.json', [{'tasks': {}}])
-    rows = read_run(str(folder))['rows']
-    rates = {row['step']: row['pass_rate'] for row in rows if 'pass_rate' in row}
-    assert rates == {20: 0.2, 40: 0.4, 50: 0.5}
-    config = read_run(str(folder))['config']
-    assert config['scored'] and config['pass@1'] == 0.5
-    steps = [m['step'] for m in rows]
-    assert steps == sorted(steps) and len(steps) == 3 + len(history(50))
+    run = read_run(str(folder))
+    rates = [(row['step'], row['pass_rate']) for row in run['rows'] if 'pass_rate' in row]
+    assert rates == [(20, 0.2), (40, 0.4), (50, 0.5)]
+    assert run['config']['scored'] and run['config']['pass@1'] == 0.5
+    assert run['config']['warmup_steps'] == 100 and [(e['step'], e['event']) for e in run['events']] == EVENTS
 
 
 # --- the verdict --------------------------------------------------------------------------------------------
 HEALTHY = ('healthy', 'healthy')
 SYSTEMS, MODEL = ('unhealthy', 'healthy'), ('healthy', 'unhealthy')         # ... is what is unhealthy
 slower = {'tok_s': lambda step: 20_000 if step < 700 else 12_000}
-flat = {'val_loss': lambda step: max(6.5, falling(step))}
 learns_by_heart = {'loss': lambda step: falling(step) - step / 500,
                    'val_loss': lambda step: falling(step) + max(0, step - 400) / 400}
 DPO = CONFIG | {'stage': 'dpo', 'warmup_steps': 10, 'max_steps': 100}
@@ -151,35 +132,26 @@ RL = CONFIG | {'stage': 'rl', 'warmup_steps': 5, 'max_steps': 100}
 OVER = {'folder': 'out/a', 'scored': True}
 scored = lambda percent: {'pass@1': percent / 100}
 VERDICTS = [
-    (CONFIG, history(600), HEALTHY, 'let it run'),
     (CONFIG | {'folder': 'out/a'}, history(), HEALTHY, 'eval.py --ckpt=out/a --data_dir=data/quickstart.'),
     (CONFIG | OVER, history(), HEALTHY, '_sft.py --init_from=out/a --out_dir=out/a_sft '),
     (CONFIG | OVER | {'stage': 'sft'}, history(), HEALTHY, 'python rl.py --init_from=out/a '),
     (CONFIG | OVER | scored(12.5), history(), HEALTHY, ', pass@1 12.5%. To do: '),
     (CONFIG | OVER | scored(0), history(), MODEL, 'none of the problems (pass@1 0%). To do: teach it: '),
-    (CONFIG | OVER | scored(0.04), history(), MODEL, 'pass@1 0%'),       # one of 2,500 answers
     (CONFIG | OVER | scored(0) | {'stage': 'sft'}, history(), MODEL, 'To do: read samples.jsonl'),
     (CONFIG | scored(0), history(150), ('healthy', 'unknown'), 'too early to tell'),
-    (CONFIG, history(**flat), MODEL, 'validation loss is flat'),
     (CONFIG, history(**slower), SYSTEMS, 'throughput fell from '),
     (CONFIG, history(data_s=lambda step: 0.1), SYSTEMS, 'waiting for data takes '),
     (CONFIG, history(50, loss=lambda step: NAN), MODEL, 'lower learning_rate'),
     (CONFIG, history(**learns_by_heart), MODEL, 'memorising'),
-    (CONFIG, history(**dict.fromkeys(['loss', 'val_loss'], lambda step: 5 + step / 2e3)), MODEL, 'drift'),
     (CONFIG, history(**dict.fromkeys(['loss', 'val_loss'], lambda step: 8.2)), MODEL, 'near ln V = 8.32'),
     (CONFIG, history(repetition=lambda step: 0.97), MODEL, 'repeat themselves (97%)'),
     (CONFIG, history(events=[(800, 'rollback'), (900, 'rollback')]), MODEL, 'rolled back 2 times'),
-    (CONFIG, history(150, loss=lambda step: LN_V), ('healthy', 'unknown'), 'too early to tell'),
     (CONFIG, [], ('unknown', 'unknown'), 'too early to tell'),
     (DPO, pairs(), HEALTHY, 'validation loss 0.62'),                # of pairs: there is no ln V
     (DPO, pairs(fall=1.0, val_fall=1.0), MODEL, 'loss is flat: 0.69'),
-    (DPO, pairs(fall=0.2, val_fall=1.5), MODEL, '(memorising). To do: more data, fewer epochs or dropout'),
-    (RL, policy(), HEALTHY, 'python eval.py --ckpt=FOLDER --tasks=problems --allow_code_execution=True.'),
     (RL | OVER, policy(), HEALTHY, 'To do: talk to it: python sample.py --ckpt=out/a --chat=True.'),
-    (RL | OVER | {'folder': 'o *'}, policy(), HEALTHY, "python sample.py --ckpt='o *' --chat=True."),
     (RL, policy(informative=lambda _: 0), MODEL, 'all answers to a prompt earn the same'),
     (RL, policy(val_reward=lambda step: 0.0), MODEL, 'no held-out answer earned a reward'),
-    (RL, policy(val_reward=lambda step: 0.5 - step / 1e4), MODEL, 'from 0.50 to 0.49. To do: use best.pt'),
     (RL, policy(val_reward=lambda step: 0.64 if step < 80 else 0.05), MODEL,
      'went from 0.64 to 0.05'),
     (RL, policy(val_reward=lambda step: 0.5 + (step % 80) / 500), HEALTHY, 'reward 0.69')]
@@ -189,8 +161,6 @@ def test_the_verdict():
     for config, rows, expected, words in VERDICTS:
         systems, model, sentence = verdict(rows, config)
         assert (systems, model) == expected and words in sentence, (words, sentence)
-        healths = f'operationally {systems}, scientifically {model}: '
-        assert 'unknown' in expected or sentence.startswith(healths), sentence
         assert '. To do: ' in sentence and 'nan' not in sentence, sentence
 
 
@@ -202,9 +172,8 @@ HALF = [[i, 2 * (i + 1) ** -0.02] for i in range(100, 1000, 100)]          # so 
 def test_one_diagnosis_names_what_ails_a_loss():
     for vals, loss, event in [
             ([[300, 6.2]], 6.2, 'stuck'), ([[300, 4.0]], 3.9, None), ([[100, 6.2]], 6.2, None),
-            ([[0, 6.2], [100, 5], [200, 4], [300, 3.9]], 3.5, None), (HALF, 1.6, None),
-            (SLOW, 3.0, 'memorising'), (SLOW, 4.6, 'drift'), (NOISY, 3.0, 'memorising'),
-            (NOISY, 3.6, 'drift'), (NOISY[:5], 3.0, None),
+            (HALF, 1.6, None), (SLOW, 3.0, 'memorising'), (SLOW, 4.6, 'drift'), (NOISY, 3.6, 'drift'),
+            (NOISY[:5], 3.0, None),
             ([[i, 4 - i / 1e6] for i in range(0, 400, 100)], 3.9, 'plateau')]:
         illness = diagnose(vals, loss, vocab_size=512, warmup=10)
         assert (illness and illness[0]) == event, (vals, illness)

@@ -7,8 +7,8 @@ import pytest
 from conftest import ok, read_json, read_rows, refused, run, shared, write
 
 from parts.eval.questions import (bleu, broken_rules, check_harness, code_in, from_problems, given_answers,
-                                  identified, is_json, job, judged, last_number, outcome, program, read,
-                                  RULES, rules_of, to_question, why_failed)
+                                  identified, job, judged, last_number, outcome, program, read, to_question,
+                                  why_failed)
 from parts.eval.sandbox import Result, run_many
 
 YES = '--allow_code_execution=True'
@@ -17,29 +17,34 @@ CODE = {'prompt': 'def f():\n', 'canonical_solution': '    return 1\n', 'entry_p
 
 
 # --- records ------------------------------------------------------------------------------------------------
-def test_all_checks_of_a_question_become_rules_and_one_without_is_refused():
-    refused = [({'question': 'x', 'answer': wrong}, 'no answer can fail') for wrong in ('7 #### ', None)]
-    refused += [({'prompt': 'x', 'tests': ['assert f()']}, 'compile'),
-                ({'prompt': 'x', 'tests': 'assert f('}, 'never closed')]
-    refused += [({'prompt': 'x', 'tests': 'assert f()', 'entry_point': name}, 'name of a function')
-                for name in (5, ['f'], 'f;', 'f()')]
-    for lacks, words in (('prompt', 'no prompt'), ('entry_point', 'entry_point'),
-                         ('test', 'nothing is checked')):
-        refused.append(({k: v for k, v in CODE.items() if k != lacks}, words))
-    refused += [
-        ({'question': 'x'}, 'nothing is checked'), ({'turns': []}, 'index'), ({'answer': '4'}, 'no prompt'),
-        ({**CODE, 'test': ' '}, 'every answer'), ({'prompt': 5, 'regex': 'a'}, 'no prompt'),
-        ({'prompt': 'x', 'regex': 'a', 'task_id': [1]}, 'unhashable'),
-        ({'prompt': 'x', 'instruction_id_list': ['no_comma']}, 'lm_eval --model hf'),               # IFEval
-        ({'question': 'x', 'choices': ['a', 'b'], 'answer': 1}, 'sample.py --export=hf')]           # MMLU
-    for record, words in refused:
-        with pytest.raises((LookupError, TypeError, ValueError, SyntaxError), match=words):
-            to_question(record)
+REFUSED = [
+    ({}, 'nothing is checked'), ({'tests': ''}, 'nothing is checked'), ({'answer': '7 #### '}, 'can fail'),
+    ({'regex': '.*'}, 'can fail'), ({'must_contain': ''}, 'can fail'), ({'regex': '('}, 'unterminated'),
+    ({'must_contian': 'a'}, "did you mean 'must_contain'"),
+    ({'rules': [{'kind': 'contain', 'value': 'a'}]}, "no rule 'contain'"),
+    ({'rules': [{'kind': 'min_words', 'value': '2'}]}, 'unsupported'),
+    ({'tests': ['assert f()']}, 'compile'), ({'tests': 'assert f('}, 'never closed'),
+    ({'tests': 'assert f()', 'entry_point': 'f()'}, 'name of a function'),
+    ({**CODE, 'test': ' '}, 'every answer'), ({**CODE, 'prompt': ''}, 'no prompt'),
+    ({'regex': 'a', 'task_id': [1]}, 'unhashable'),
+    ({'instruction_id_list': ['no_comma']}, 'lm_eval --model hf'),               # IFEval
+    ({'choices': ['a', 'b'], 'answer': 1}, 'sample.py --export=hf')]             # MMLU
 
+
+def test_each_rule_tells_good_from_bad_and_a_record_on_which_no_answer_fails_is_refused():
+    for kind, value, good, bad in [
+            ('contains', 'Cat', 'a cat', 'a dog'), ('not_contains', 'cat', 'dog', 'A CAT'),
+            ('min_words', 2, 'a b', 'a'), ('max_words', 2, 'a b', 'a b c'), ('lines', 2, 'a\nb\n', 'a'),
+            ('regex', r'\d+', 'a\n1', 'a'), ('number', '7', 'it is 7.0', '7 or 8'),
+            ('json', None, '```json \n{"a": [1]}\n```', '{a: 1}'), ('json', None, 'null', '[' * 100_000)]:
+        assert not broken_rules([(kind, value)], good), kind
+        assert broken_rules([(kind, value)], bad) == [kind]
+    for checks, words in REFUSED:
+        with pytest.raises((LookupError, TypeError, ValueError, SyntaxError, re.error), match=words):
+            to_question({'prompt': 'x', **checks})
     record = {'prompt': 'x', 'must_contain': ['a', 'b'], 'must_not_contain': 'XY', 'regex': 'c'}
-    question = to_question(record | {'tests': 'assert f()', 'answer': 'd'})
-    assert question['rules'] == [('contains', 'a'), ('contains', 'b'), ('not_contains', 'XY'), ('regex', 'c')]
-    assert (question['prompt'], question['tests']) == ('x', 'assert f()')
+    rules = [('contains', 'a'), ('contains', 'b'), ('not_contains', 'XY'), ('regex', 'c')]
+    assert to_question(record)['rules'] == rules
 
 
 SAME_FORM = [       # a record; what a chat is asked; what a base model continues; a right and a wrong answer
@@ -59,10 +64,8 @@ def test_a_question_of_any_source_is_asked_and_graded_alike():
         results = run_many(jobs) if all(jobs) else [None, None]
         found = [outcome(question, text, result)['outcome'] for text, result in zip(answers, results)]
         assert found == ['passed', 'wrong'], record
-        assert outcome(question, ' \n') == {'outcome': 'empty', 'message': ''}
         unjudged = to_question(record, is_graded=False)     # a reward model grades the answers
         assert not unjudged['tests'] and not unjudged['rules']
-        assert unjudged['messages'] == question['messages']
 
 
 def test_why_an_answer_failed():
@@ -90,10 +93,8 @@ def test_answers_are_counted_by_task_id_so_none_occurs_twice(tmp_path):
             {'task_id': 'x', 'completion': 'c', 'task': 'gsm8k'}, {'task_id': 'own/0', 'completion': 'd'}]
     assert given(rows) == [['d'], ['a'], ['b']]
     refused('completions of own/0: 1, but 2 are needed', given, rows, 2)
-    for one in 'a', ['a'], {}:
-        refused('several checkpoints', given, [rows[0] | {'ckpt': one}, rows[1] | {'ckpt': 'b'}])
-    for row in {'task_id': [1], 'completion': ''}, {'task_id': 'x', 'completion': 5}, {'task_id': 'x'}:
-        refused('line 2: .*each line needs a "task_id" and a "completion"', given, [rows[0], row])
+    refused('several checkpoints', given, [rows[0] | {'ckpt': 'a'}, rows[1] | {'ckpt': 'b'}])
+    refused('line 2: .*each line needs a "task_id" and a "completion"', given, [rows[0], {'task_id': 'x'}])
 
 
 # --- the harness is checked before a score ------------------------------------------------------------------
@@ -116,15 +117,19 @@ def test_a_broken_harness_gives_no_score():
     left_out, walls, _ = check_harness(questions, honest)
     assert left_out == [] and list(walls) == [
         'network_denied', 'writes_denied', 'processes_denied', 'reads_denied']
+    unsolved = [question | {'solution': ''} for question in questions]
+    for could in True, False:
+        results = [Result(outcome, reads_denied=not could) for outcome in ('timeout', *['wrong'] * 3)]
+        assert bool(check_harness(unsolved, lambda _: results)[2]) == could
 
 
 def test_tests_that_pass_without_an_answer_are_refused():
     check = 'def check(candidate):\n    assert candidate(2) == 4\n'
-    for tests in check, 'def test_f():\n    assert f(2) == 4\n', '# soon':
+    for tests in check, 'def test_f():\n    assert f(2) == 4\n':
         questions = [to_question({'prompt': 'f of 2?', 'tests': tests})]
         refused("'f of 2.' pass without an answer.*entry_point", check_harness, questions, honest)
-    for good in {'tests': check, 'entry_point': 'f'}, {'tests': 'assert f(2) == 4'}:
-        assert check_harness([to_question({'prompt': 'f', **good})], honest)[0] == []
+    good = to_question({'prompt': 'f', 'tests': check, 'entry_point': 'f'})
+    assert check_harness([good], honest)[0] == []
 
 
 # --- files as they are published ----------------------------------------------------------------------------
@@ -158,7 +163,6 @@ def test_gsm8k_from_a_file_as_published(tmp_path):
     assert results['ckpt'] is None is results['tasks']['gsm8k']['ckpt'] and 'own solutions' not in said
 
 
-# --- how good is an answer? -------------------------------------------------------------------------------
 # --- numbers and code in an answer --------------------------------------------------------------------------
 NUMBERS = {
     '#### 18': 18, '18 eggs, so #### 1,200\nQuestion: 7': 1200, 'It is $3.50.': 3.5, '-4 or -5': -5,
@@ -172,40 +176,14 @@ def test_the_last_number_and_the_code_in_a_fence_however_that_is_written():
     for text, number in NUMBERS.items():
         assert last_number(text) == number, text
 
-    for before in '', 'Sure: ', 'So:\r\n':
-        for name in '', 'py', 'Python ', 'python\r', 'python3.11', '{.python}', ' \t':
-            for end in '\n```\nIt adds.', '\n```', '\n', ' # a `b`\n```':
-                answer = f'{before}```{name}\nx = 1{end}'
-                assert code_in(answer).split('#')[0].strip() == 'x = 1', answer
+    for name in '', 'py', 'python\r', 'python3.11', '{.python}', ' \t':
+        for end in '\n```\nIt adds.', '\n', ' # a `b`\n```':
+            answer = f'So:\r\n```{name}\nx = 1{end}'
+            assert code_in(answer).split('#')[0].strip() == 'x = 1', answer
     assert code_in('Run\n```bash\nls\n```\nthen\n```python\nx = 1\n```') == 'x = 1\n'
-    assert code_in('x = 1') == 'x = 1'
     asked = {'prompt': 'import math\nWrite `def f(x):`', 'entry_point': 'f'}
     assert program(asked, '```\nx = 1\n```', chat=True) == 'x = 1\n'
     assert program(asked | {'test': '1'}, 'x = 1', chat=True) == 'import math\nWrite `x = 1'
-    assert not is_json('[' * 100_000)
-
-
-# --- rules --------------------------------------------------------------------------------------------------
-def test_each_rule_tells_good_from_bad_and_a_record_on_which_no_answer_fails_is_refused():
-    for kind, value, good, bad in [
-            ('contains', 'Cat', 'a cat', 'a dog'), ('not_contains', 'cat', 'dog', 'A CAT'),
-            ('min_words', 2, 'a b', 'a'), ('max_words', 2, 'a b', 'a b c'), ('lines', 2, 'a\nb\n', 'a'),
-            ('regex', r'\d+', 'a\n1', 'a'), ('number', '7', 'it is 7.0', '7 or 8'),
-            ('json', None, '```json \n{"a": [1]}\n```', '{a: 1}'), ('json', None, 'null', 'nul')]:
-        assert RULES[kind](good, value) and not RULES[kind](bad, value), kind
-        assert broken_rules([(kind, value)], bad) == [kind]
-
-    for checks, words in [
-            ({}, 'nothing is checked'), ({'tests': ''}, 'nothing is checked'),
-            ({'must_contian': 'a'}, "did you mean 'must_contain'"),
-            ({'must_contain': ''}, 'contains'), ({'regex': '('}, 'unterminated'),
-            ({'regex': '.*'}, 'no answer can fail'),
-            ({'rules': [{'kind': 'number', 'value': 'ten'}]}, 'no answer can fail'),
-            ({'rules': [{'kind': 'contain', 'value': 'a'}]}, "no rule 'contain'"),
-            ({'rules': [{'kind': 'min_words', 'value': '2'}]}, 'unsupported'),
-            ({'rules': [{'kind': 'number', 'value': 4}]}, "no attribute 'replace'")]:
-        with pytest.raises((AttributeError, TypeError, ValueError, re.error), match=words):
-            rules_of(checks)
 
 
 # --- BLEU beside execution ----------------------------------------------------------------------------------
@@ -242,24 +220,17 @@ def test_bleu_does_not_tell_right_from_wrong():
 # --- a judge ------------------------------------------------------------------------------------------------
 def test_only_a_lone_number_from_1_to_10_is_a_grade(tmp_path):
     """A model wrote the answer, and may have learned to ask for a 10."""
-    grades = {'Surely [[9]]': None, '[[11]]': None, '0': None, '7]]': None, '[[7': None, '[[7]] [[8]]': None,
-              '-3': None, '': None, ' 10': 10, '[[8]]': 8, '7.5\n': 7.5}
+    grades = {'Surely [[9]]': None, '[[11]]': None, '7]]': None, '[[7': None, '[[7]] [[8]]': None, '-3': None,
+              '': None, ' 10': 10, '[[8]]': 8, '7.5\n': 7.5}
     question = to_question({'prompt': 'Why?'}, is_graded=False)
     for reply, score in grades.items():
         row = judged(shlex.join(['printf', '%s', reply]), question, 'So')
         assert (row['score'], row['outcome']) == (score, 'judged' if score else 'infrastructure'), reply
-    row = judged("sh -c 'echo 7 >&2; exit 1'", question, 'So')
-    assert row['message'].startswith('it failed: 7\n (a judge must reply') and row['score'] is None
+    assert judged("sh -c 'echo 7 >&2; exit 1'", question, 'So')['message'].startswith('it failed: 7\n')
     assert 'it cannot be asked' in judged('no-such-judge', question, 'So')['message']
-
-
-def test_a_judge_gets_the_conversation_as_json(tmp_path):
-    script = tmp_path / 'my judge.py'
+    script = tmp_path / 'my judge.py'           # it gets the conversation as JSON
     script.write_text('import json, sys\nd = json.load(sys.stdin)\n'
-                      'print(len(d["messages"]) + 5 * (d["reference"] == "10") + (d["category"] == "math"))',
-                      encoding='utf-8')
-    judge = f"{sys.executable} -S '{script}'"
-    question = to_question({'prompt': 'Twice 5?', 'reference': '10', 'category': 'math'}, is_graded=False)
-    assert judged(judge, question, 'ten') == {'outcome': 'judged', 'message': '8\n', 'score': 8}
-    assert judged(judge, to_question({'prompt': 'Why?'}, is_graded=False), 'So')['score'] == 2
-    assert judged(judge, question, ' \n') == {'outcome': 'empty', 'message': '', 'score': 1.0}
+                      'print(len(d["messages"]) + 5 * (d["reference"] == "10"))', encoding='utf-8')
+    question = to_question({'prompt': 'Twice 5?', 'reference': '10'}, is_graded=False)
+    assert judged(f"{sys.executable} -S '{script}'", question, 'ten')['score'] == 7
+    assert judged('no-such-judge', question, ' \n') == {'outcome': 'empty', 'message': '', 'score': 1.0}
