@@ -3,10 +3,11 @@ The pictures of README and docs/, from the files that runs leave: cards (SVG), a
 
     bash run.sh                             # leaves out/quickstart* and data/quickstart
     python bench/pictures.py                # all pictures; also from another folder that has out/ and data/
-    python bench/pictures.py rl masks       # some of them
+    python bench/pictures.py rl funnel      # some of them
 
-A picture whose files are missing stays as it is. turning_green runs programs that the models wrote, in
-parts/eval/sandbox.py. Lengths are pixels, from the top left.
+These show what was measured, so they are drawn again when it is. The other pictures of docs/img explain an
+idea; what drew those is in 97e99de. A picture whose files are missing stays as it is. turning_green runs
+programs that the models wrote, in parts/eval/sandbox.py. Lengths are pixels, from the top left.
 """
 import collections
 import difflib
@@ -14,24 +15,19 @@ import html
 import json
 import pathlib
 import re
-import runpy
 import subprocess
 import sys
 
 import numpy as np
 from PIL import Image
 from peers import ROOT
-from model import GPTConfig, IGNORE
-from parts.model import planner
-from parts.train import objectives
 from parts.eval import problems, questions, sandbox
-from tokenizer import Tokenizer
 
 WIDTH, LEFT = 880, 28
 CHARACTER = 6.92        # pixels of a letter of code
 INK, GREY, LINE, PALE = '#1f2328', '#59636e', '#d0d7de', '#eef1f4'
-BLUE, MEDIUM, SKY, ORANGE, GREEN, RED = '#0969a8', '#4a9bd1', '#bcdcf2', '#d9730d', '#1a7f37', '#cf222e'
-MIDDLE, END, ROUND = 'text-anchor="middle"', 'text-anchor="end"', 'rx="5"'
+BLUE, ORANGE, GREEN, RED = '#0969a8', '#d9730d', '#1a7f37', '#cf222e'
+MIDDLE, ROUND = 'text-anchor="middle"', 'rx="5"'
 STYLE = """text { font-family: -apple-system, 'Segoe UI', 'DejaVu Sans', Helvetica, Arial, sans-serif }
 .code { font-family: 'DejaVu Sans Mono', Menlo, Consolas, monospace }"""
 STAGES = {'base model': 'quickstart', 'after SFT': 'quickstart_sft', 'after RL': 'quickstart_rl'}
@@ -59,24 +55,6 @@ def box(x, y, width, height, colour, more=''):
     return f'<rect x="{x:.4g}" y="{y:.4g}" width="{width:.4g}" height="{height:.4g}" fill="{colour}" {more}/>'
 
 
-def grid(x, y, size, rows):
-    """Squares; rows are lists of colours."""
-    paths = collections.defaultdict(str)
-    for i, row in enumerate(rows):
-        for j, colour in enumerate(row):
-            paths[colour] += f'M{x + size * j} {y + size * i}h{size - 2}v{size - 2}h{2 - size}z'
-    return [f'<path d="{path}" fill="{colour}"/>' for colour, path in paths.items()]
-
-
-def legend(y, colours):
-    """colours: {words: colour}"""
-    x, shapes = LEFT, []
-    for text, colour in colours.items():
-        shapes += [box(x, y - 11, 13, 13, colour), words(x + 20, y, text, 12, GREY)]
-        x += 56 + 6.6 * len(text)
-    return shapes
-
-
 def card(title, below, height, shapes):
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}">'
     frame = box(0.5, 0.5, WIDTH - 1, height - 1, 'white', f'{ROUND} stroke="{LINE}"')
@@ -87,16 +65,6 @@ def card(title, below, height, shapes):
 # --- pictures: each is a card, from files below this folder -------------------------------------------------
 def read_json(path):
     return json.loads(pathlib.Path(path).read_bytes())
-
-
-def quickstart_tokenizer():
-    path = 'out/quickstart/tokenizer.json'
-    read_json(path)         # where it is missing, the last lines of this file say what makes it
-    return Tokenizer.load(path)
-
-
-def visible(text):
-    return text.replace('\n', '⏎').replace(' ', '·')
 
 
 def gains(study, title):
@@ -206,111 +174,6 @@ def turning_green():
                 'Picked: the first that SFT solves in part and RL in full.', 512, shapes)
 
 
-def kv_cache():
-    tokenizer, c = quickstart_tokenizer(), read_json('out/quickstart/config.json')
-    asked, written = (tokenizer.encode(text) for text in ('def area(', 'w, h):\n    return w * h\n'))
-    names = [visible(tokenizer.decode([id])) for id in asked + written]
-    shapes = []
-    size, top = 22, 170
-    bottom = top + size * len(written)
-    for x, title in (140, 'without a cache'), (568, 'with the cache'):
-        for i, name in enumerate(names[:-1]):
-            turn = f'transform="translate({x + 13 + size * i} {top - 8}) rotate(-60)"'
-            shapes.append(code(0, 0, name, GREY, turn))
-        rows = []
-        for step, name in enumerate(names[len(asked):]):
-            seen = len(asked) + step
-            kept = seen - 1 if title == 'with the cache' and step else 0
-            rows.append([SKY] * kept + [BLUE] * (seen - kept))
-            shapes.append(code(x - 8, top + 15 + size * step, f'writes {name}', GREY, END))
-        n = sum(row.count(BLUE) for row in rows)
-        shapes += [bold(x, 102, title, 15), *grid(x, top, size, rows),
-                   bold(x, bottom + 24, f'{n} tokens are computed', 13)]
-    kept = f'is only read: its keys and values were kept, {8 * c["n_layer"] * c["n_embd"]:,} bytes a token'
-    shapes += legend(bottom + 60, {'is computed': BLUE, kept: SKY})
-    return card('The KV cache: each token is computed once', 'In tokens of the quickstart; a line is one '
-                'token that is written, its squares are what that needs.', bottom + 80, shapes)
-
-
-def masks():
-    T, size, top = 12, 14, 114
-    tokenizer = quickstart_tokenizer()
-    names = {'clm': 'predicts the next token', 'mlm': 'predicts what is hidden',
-             'span': 'writes what is hidden', 'document mask': 'the same as clm, in each text'}
-    shapes = []
-    for column, (name, below) in enumerate(names.items()):
-        alone = name == 'document mask'
-        objective = objectives.Objective('clm' if alone else name, alone, tokenizer, T, seed=1)
-        text = np.arange(1000, 1001 + objective.n_text)[None]
-        if alone:
-            text[0, [4, 9]] = tokenizer.special['<|endoftext|>']
-        x, y, *more = objective.apply(text[:, :-1], text[:, 1:], [0], step=0)
-        sees = np.ones((T, T)) if name == 'mlm' else np.tri(T)
-        if more:
-            sees = more[0].reshape(T, T)
-        special = np.isin(x, list(tokenizer.special.values()))
-        left = LEFT + 214 * column
-        shapes += [bold(left, 98, name, 15), words(left, top + size * T + 44, below, 12, GREY)]
-        for at, down, shown, colour in ((left, top, sees, BLUE), (left, top + size * T + 6, special, INK),
-                                        (left + size * T + 6, top, y.T != IGNORE, ORANGE)):
-            shapes += grid(at, down, size, np.where(shown, colour, PALE).tolist())
-    shapes += legend(354, {'seen by the token of this line': BLUE, 'something is predicted here': ORANGE,
-                           '<|mask|>, <|span_0|> or <|endoftext|>': INK})
-    return card('What each token sees, and where something is predicted', '12 tokens, with --objective=clm, '
-                'mlm, span and --document_mask=True. A line is what one token sees.', 374, shapes)
-
-
-def chat_mask():
-    tokenizer = quickstart_tokenizer()
-    ids, mask = tokenizer.render([{'role': 'user', 'content': 'Write area(w, h). Return w times h.'},
-                                  {'role': 'assistant', 'content': 'def area(w, h):\n    return w * h'}])
-    shapes = []
-    y = 56
-    for id, trained in zip(ids, mask):
-        text = visible(tokenizer.decode([id]))
-        if text == '<|im_start|>':
-            x, y = LEFT, y + 36
-        width = 7.3 * len(text) + 11
-        shapes += [box(x, y, width, 26, GREEN if trained else PALE, ROUND),
-                   code(x + width / 2, y + 17, text, 'white' if trained else GREY, MIDDLE)]
-        x += width + 4
-    n = sum(mask)
-    shapes += legend(y + 62, {f'{n} tokens count in the loss': GREEN, f'{len(mask) - n} are only read': PALE})
-    return card('Fine-tuning trains on the answer, not on the question', 'A conversation, as tokenizer.py '
-                'renders it. A box is a token; · is a blank, ⏎ a new line.', y + 84, shapes)
-
-
-def memory():
-    c = runpy.run_path(f'{ROOT}/config/codeparrot.py')
-    micro = c['micro_batch_size']
-    model = planner.sketch(GPTConfig(block_size=c['block_size'], vocab_size=c['vocab_size'],
-                                     **{key: c[key] for key in planner.SIZES if key in c}))
-    n_devices, name, _, limit, _ = planner.machine_of('8xH100')
-    n = planner.count_parameters(model)['total']
-    colours = {"optimizer's state": BLUE, 'gradients': MEDIUM, 'weights': SKY, 'activations, copies': ORANGE}
-    shapes = []
-    left, y, scale = 160, 96, 8 / 1e9           # pixels a byte
-    for stage, shard in ((0, 'ddp'), (2, 'zero2'), (3, 'fsdp')):
-        shapes.append(bold(LEFT, y + 26, f'--shard={shard}'))
-        split = 3 if stage else 0           # between two steps zero2 splits the weights, too
-        state = [planner.state_bytes(n, n_devices, split, of) for of in ((8, 0, 0), (0, 4, 0), (0, 0, 4))]
-        for checkpoint, note in (False, ''), (True, ', with --grad_checkpoint=True'):
-            whole = planner.device_bytes(model, n_devices, stage, micro, 2, checkpoint, True)
-            x = left
-            for part, colour in zip([*state, whole - sum(state)], colours.values()):
-                shapes.append(box(x, y, scale * part, 18, colour))
-                x += scale * part
-            shapes.append(words(x + 8, y + 14, f'{whole / 1e9:.0f} GB{note}'))
-            y += 23
-        y += 20
-    end = left + scale * limit
-    shapes += [box(end, 88, 1, y - 102, GREY),
-               words(end - 8, y - 18, f'{limit / 1e9:.0f} GB: one {name}', 12, GREY, END)]
-    where = f'config/codeparrot.py on {n_devices} x {name}, {micro} sequences each: as --plan computes it'
-    return card(f'What each of {n_devices} GPUs holds of {n / 1e9:.1f} billion parameters', where, y + 34,
-                shapes + legend(y + 12, colours))
-
-
 def funnel():
     report = read_json('data/quickstart/report.json')
     stages, tokens = report['stages'], report['tokens']
@@ -336,7 +199,7 @@ def dashboard(path=f'{ROOT}/docs/img/dashboard.png'):
     picture.quantize(32, Image.Quantize.FASTOCTREE, dither=0).save(path, optimize=True)
 
 
-CARDS = {p.__name__: p for p in (rl, depth, turning_green, kv_cache, masks, chat_mask, memory, funnel)}
+CARDS = {p.__name__: p for p in (rl, depth, turning_green, funnel)}
 
 
 if __name__ == '__main__':

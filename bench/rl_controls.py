@@ -1,29 +1,23 @@
 """
-Does reinforcement learning teach anything that its controls do not? Two studies, from one base model, each
-with several seeds. Every arm writes about the same number of answers, or trains on about as many tokens.
-
-    kinds       SFT sees examples. rl practices half of these problems, and half of compositions that
-                no example has. It is tested on both, and on compositions that no arm sees.
-    depth       SFT sees single steps and some chains of two. rl practises chains of two. It is tested on
-                chains of two, three and four known steps in orders that no arm sees, and on chains of two
-                with a step that no arm sees.
+Does reinforcement learning teach anything that its controls do not? Every arm starts from the same SFT, and
+writes about the same number of answers, or trains on about as many tokens. SFT sees examples. rl practices
+half of these problems, and half of compositions that no example has. All are tested on both, and on
+compositions that no arm sees.
 
     sft             where the others start
-    more            SFT on more answers, without a model's own: in kinds the same examples; in depth the
-                    solutions of the problems that rl practices, so it is the upper control
+    more            SFT on more answers, without a model's own
     rejection       SFT on its own answers that passed, one round; rejection_2: two, of half as many answers
     rl              rl.py: the reward is 1 if all tests pass
-    curriculum      rl.py, half of the steps on chains of two, then on chains of three (depth only)
     weak            rl.py: the reward is 1 if the first test passes; judged by all tests: what is hacked?
     random          rl.py: the reward is a coin: what does sampling alone do?
 
     bash run.sh                                                     # the base model, out/quickstart
-    python bench/rl_controls.py kinds out/kinds 0,1,2               # resumes where it stopped
-    python bench/rl_controls.py depth out/depth 0,1,2 --steps=50
-    python bench/rl_controls.py kinds out/short 0 --steps=40 --n_test=200 --arms=more,rl@clip_high=0.28
+    python bench/rl_controls.py out/kinds 0,1,2                     # resumes where it stopped
+    python bench/rl_controls.py out/short 0 --steps=40 --n_test=200 --arms=more,rl@clip_high=0.28
 
 An arm's name may end with settings of rl.py. A folder keeps what it has, so --steps and --n_test need a
-folder of their own. Tables go to the screen, and their figures to FOLDER/rl.json.
+folder of their own. Tables go to the screen, and their figures to FOLDER/rl.json. (LOG.md's study of chains
+of two, three and four steps was a second one here, until 97e99de.)
 
 pass@1 of one greedy answer to each problem; pass@1 and pass@8 of eight answers at temperature 0.8 to the
 first fifth of them. The interval is a paired bootstrap over problems, of the mean over the seeds.
@@ -38,25 +32,9 @@ sys.path.insert(0, ROOT)
 from parts.eval.problems import problems, to_messages           # noqa: E402
 
 BASE = 'out/quickstart'
-UNKNOWN = 'square it', 'convert it to upper case'       # steps that depth shows to no arm
-# demos: (how many problems, split, depth), the others (split, depth); more: the folder of that arm's data
-STUDIES = {
-    'kinds': {
-        'demos': [(5000, 'train', None)],
-        'prompts': [('train', None), ('feedback', None)],
-        'exam': [('validation', None), ('feedback_validation', None)],
-        'tests': {'example tasks': ('variation', None), 'practice tasks': ('feedback_variation', None),
-                  'unseen combinations': ('cell', None)},
-        'more': 'demos',
-        'arms': ['sft', 'more', 'rejection', 'rejection_2', 'rl', 'weak', 'random']},
-    'depth': {
-        'demos': [(1000, 'train', 1), (500, 'feedback', 1), (2000, 'train', 2)],
-        'prompts': [('train', 2), ('feedback', 2)],
-        'exam': [('validation', 2), ('feedback_validation', 2)],
-        'tests': {'two steps': ('cell', 2), 'three': ('cell', 3), 'four': ('cell', 4),
-                  'two, one unknown': ('cell', 2)},
-        'more': 'solved',
-        'arms': ['sft', 'more', 'rejection_2', 'rl', 'curriculum', 'random']}}
+KINDS = {'example tasks': 'variation', 'practice tasks': 'feedback_variation',
+         'unseen combinations': 'cell'}     # what is tested, and its split
+ARMS = ['sft', 'more', 'rejection', 'rejection_2', 'rl', 'weak', 'random']
 ASK = ['--allow_code_execution=True', '--batch_size=128', '--max_new_tokens=96', '--tasks=own']
 RL = ['config/quickstart_rl.py', '--allow_code_execution=True', '--overwrite=True', '--max_new_tokens=96',
       '--expect=None']
@@ -86,39 +64,26 @@ def read(path):
         return [json.loads(line) for line in f]
 
 
-def drawn(n, seed, split, depth, unknown=False):
-    """n problems. Of a depth, those with a step of UNKNOWN, or those without."""
-    if not depth:
-        return problems(n, seed, split)
-    pool = problems(6 * n, seed, split, depth)
-    return [p for p in pool if any(step in p['cell'] for step in UNKNOWN) == unknown][:n]
-
-
 def asked(p, tests=None):
     """A line for rl.py and for eval.py --tasks=own."""
     check = p['test'] if tests is None else '\n'.join(p['test'].split('\n')[:1 + tests])
     return {'prompt': to_messages(p)[0]['content'], 'tests': f'{check}\ncheck({p["entry_point"]})\n'}
 
 
-def write_examples(folder, study, seed, steps):
+def write_examples(folder, seed, steps):
     """What the arms of one seed are given. The last file says that all are there."""
     if os.path.exists(f'{folder}/coin.py'):
         return
-    demos = [p for n, split, depth in study['demos'] for p in drawn(n, seed, split, depth)]
-    write(f'{folder}/demos/train.jsonl', [{'messages': to_messages(p)} for p in demos])
-    both = lambda n, sources, seed: [p for pair in zip(*(drawn(n, seed, *source) for source in sources))
-                                     for p in pair]
-    exam = both(100, study['exam'], seed)
-    write(f'{folder}/demos/val.jsonl', [{'messages': to_messages(p)} for p in exam])
+    both = lambda n, seed, end='': [p for pair in zip(problems(n, seed, end or 'train'),
+                                                      problems(n, seed, f'feedback{end and "_"}{end}'))
+                                    for p in pair]
+    exam = both(100, seed, 'validation')
+    for side, some in ('train', problems(5000, seed)), ('val', exam):
+        write(f'{folder}/demos/{side}.jsonl', [{'messages': to_messages(p)} for p in some])
     write(f'{folder}/exam.jsonl', [asked(p) for p in exam])
-    n = PROMPTS * steps // 2        # of each of two sources
-    practice = both(n, study['prompts'], 1000 + seed)
+    practice = both(PROMPTS * steps // 2, 1000 + seed)
     write(f'{folder}/prompts.jsonl', [asked(p) for p in practice])
     write(f'{folder}/weak.jsonl', [asked(p, tests=1) for p in practice])
-    if study['more'] == 'solved':
-        write(f'{folder}/deeper.jsonl', [asked(p) for p in drawn(n, 1000 + seed, 'train', 3)])
-        write(f'{folder}/solved/train.jsonl', [{'messages': to_messages(p)} for p in practice])
-        write(f'{folder}/solved/val.jsonl', [{'messages': to_messages(p)} for p in exam])
     with open(f'{folder}/coin.py', 'w', encoding='utf-8') as f:
         f.write(COIN.format(seed=seed, path=os.path.abspath(f'{folder}/prompts.jsonl')))
 
@@ -153,29 +118,22 @@ def mine(folder, ckpt, seed, first, last):
          f'--out_dir={folder}/sft')
 
 
-def practise(out, init, reward, folder, seed, steps, flags):
-    call('rl.py', *RL, f'--init_from={init}', f'--reward={folder}/{reward}', f'--out_dir={out}',
-         f'--held_out={folder}/exam.jsonl', f'--max_steps={steps}', f'--seed={seed}', *flags)
-
-
-def train(arm, folder, study, seed, steps):
+def train(arm, folder, seed, steps):
     out, start = f'{folder}/{arm}', f'{folder}/sft/last.pt'
     name, *flags = arm.split('@')
-    flags = [f'--{flag}' for flag in flags]
     if finished(out):
         return
     if name == 'sft':
-        write_examples(folder, study, seed, steps)
+        write_examples(folder, seed, steps)
         call('sft.py', 'config/quickstart_sft.py', f'--init_from={BASE}', f'--data_dir={folder}/demos',
              f'--out_dir={out}', f'--seed={seed}', '--overwrite=True', '--expect=None')
     elif name in ('rl', 'weak', 'random'):
         reward = {'rl': 'prompts.jsonl', 'weak': 'weak.jsonl', 'random': 'coin.py'}[name]
-        practise(out, f'{folder}/sft', reward, folder, seed, steps, flags)
-    elif name == 'curriculum':
-        practise(f'{out}_0', f'{folder}/sft', 'prompts.jsonl', folder, seed, steps // 2, flags)
-        practise(out, f'{out}_0', 'deeper.jsonl', folder, seed, steps // 2, flags)
+        call('rl.py', *RL, f'--init_from={folder}/sft', f'--reward={folder}/{reward}', f'--out_dir={out}',
+             f'--held_out={folder}/exam.jsonl', f'--max_steps={steps}', f'--seed={seed}',
+             *(f'--{flag}' for flag in flags))
     elif name == 'more':
-        sft(out, start, f'{folder}/{study["more"]}', seed, trained_tokens(f'{folder}/rl'))
+        sft(out, start, f'{folder}/demos', seed, trained_tokens(f'{folder}/rl'))
     else:
         rounds = 2 if name == 'rejection_2' else 1
         n = PROMPTS * steps // rounds
@@ -187,17 +145,13 @@ def train(arm, folder, study, seed, steps):
             start = f'{last}/last.pt'
 
 
-def file_name(kind):
-    return kind.replace(' ', '_').replace(',', '')
-
-
-def test(run, folder, kinds, samples=1):
+def test(run, folder, samples=1):
     """{kind: for each problem whether its answers passed}. One answer is greedy; several are drawn at
     temperature 0.8, to the first fifth of the problems."""
     passed = {}
     how = ['--temperature=0.8', f'--num_samples={samples}'] if samples > 1 else []
-    for kind in kinds:
-        name = file_name(kind) + ('_sampled' if samples > 1 else '')
+    for kind, split in KINDS.items():
+        name = split + ('_sampled' if samples > 1 else '')
         out = f'{run}/test/{name}'
         if not os.path.exists(f'{out}/eval.json'):
             call('eval.py', f'--ckpt={run}/last.pt', *ASK, *how, f'--data={folder}/test/{name}.jsonl',
@@ -239,54 +193,40 @@ def table(title, measured, of, beside='sft'):
     return figures
 
 
-def whole(text, least=1):
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f'{text!r} must be a whole number, {least} or more')
-    return int(text)
-
-
-def seed_list(text):
-    return [whole(seed, least=0) for seed in text.split(',')]
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[1])
-    parser.add_argument('study', choices=STUDIES)
     parser.add_argument('folder')
-    parser.add_argument('seeds', type=seed_list, help='0,1,2')
-    parser.add_argument('--steps', type=whole, default=100, help='of rl.py (100)')
-    parser.add_argument('--n_test', type=whole, default=1000, help='problems of each kind (1000)')
-    parser.add_argument('--arms', help='sft,rl,...; without it all of the study')
+    parser.add_argument('seeds', help='0,1,2')
+    parser.add_argument('--steps', type=int, default=100, help='of rl.py (100)')
+    parser.add_argument('--n_test', type=int, default=1000, help='problems of each kind (1000)')
+    parser.add_argument('--arms', default=','.join(ARMS), help='sft,rl,...; without it all')
     args = parser.parse_args()
-    study = STUDIES[args.study]
-    kinds = study['tests']
-    arms = args.arms.split(',') if args.arms else study['arms']
-    for arm in arms:
-        if arm.split('@')[0] not in study['arms']:
-            parser.error(f'--arms: {arm} is no arm of {args.study}, which has {", ".join(study["arms"])}')
+    seeds = [int(seed) for seed in args.seeds.split(',')]
+    arms = args.arms.split(',')
+    if unknown := {arm.split('@')[0] for arm in arms} - {*ARMS}:
+        parser.error(f'--arms: there is no arm {", ".join(unknown)}; there are {", ".join(ARMS)}')
     if not os.path.exists(f'{ROOT}/{BASE}/last.pt'):
         parser.error(f'{BASE} has no model to start from; make it: bash run.sh')
-    for kind, (split, depth) in kinds.items():
-        path = f'{args.folder}/test/{file_name(kind)}'
+    for split in KINDS.values():
+        path = f'{args.folder}/test/{split}'
         if not os.path.exists(f'{path}.jsonl'):
-            lines = [asked(p) for p in drawn(args.n_test, 0, split, depth, 'unknown' in kind)]
+            lines = [asked(p) for p in problems(args.n_test, 0, split)]
             write(f'{path}_sampled.jsonl', lines[:args.n_test // 5])
             write(f'{path}.jsonl', lines)
 
     greedy, sampled = {}, {}
-    for seed in args.seeds:
+    for seed in seeds:
         for arm in dict.fromkeys(['sft', 'rl', *arms]):     # the others train on as many tokens as rl
             run = f'{args.folder}/{seed}/{arm}'
-            train(arm, f'{args.folder}/{seed}', study, seed, args.steps)
-            greedy.setdefault(arm, []).append(test(run, args.folder, kinds))
-            sampled.setdefault(arm, []).append(test(run, args.folder, kinds, samples=8))
-    how = f'seeds: {len(args.seeds)}, {args.steps} steps'
+            train(arm, f'{args.folder}/{seed}', seed, args.steps)
+            greedy.setdefault(arm, []).append(test(run, args.folder))
+            sampled.setdefault(arm, []).append(test(run, args.folder, samples=8))
+    how = f'seeds: {len(seeds)}, {args.steps} steps'
     tables = {'greedy': table(f'{how}; pass@1 of one greedy answer', greedy, np.mean),
               'greedy, minus rl': table('the same', greedy, np.mean, beside='rl'),
               'sampled': table('pass@1 of eight answers at temperature 0.8', sampled, np.mean),
               'pass@8': table('pass@8 of the same', sampled, any)}
-    setup = {'study': args.study, 'seeds': args.seeds, 'steps': args.steps, 'n_test': args.n_test,
-             'kinds': list(kinds)}
+    setup = {'seeds': seeds, 'steps': args.steps, 'n_test': args.n_test, 'kinds': [*KINDS]}
     with open(f'{args.folder}/rl.json', 'w', encoding='utf-8') as f:
         json.dump(setup | tables, f, indent=1)
 

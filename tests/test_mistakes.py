@@ -33,7 +33,7 @@ def test_help_says_what_each_program_does_and_does_nothing(tmp_path):
 
 
 def test_a_picture_of_a_run_that_is_not_there_says_what_makes_it(tmp_path):
-    names = 'turning_green', 'kv_cache', 'masks', 'chat_mask', 'funnel', 'dashboard'
+    names = 'turning_green', 'funnel', 'dashboard'
     said = ok(run('bench/pictures.py', *names, cwd=tmp_path)).splitlines()
     assert len(said) == len(names)
     for name, line in zip(names, said):

@@ -187,9 +187,9 @@ def plain(table):
     return families
 
 
-def composed(rng, depth=None):
-    """One entry of the same form: a composition, its constants filled in. depth: of so many steps."""
-    family = rng.choice([*STEPS] if depth else ['ints', *STEPS])
+def composed(rng):
+    """One entry of the same form: a composition, its constants filled in."""
+    family = rng.choice(['ints', *STEPS])
     if family == 'ints':
         parts = [rng.choice(list(table.items())) for table in (FILTERS, MAPS, REDUCES)]
         (some, test), (what, value), (how, code) = [fill(rng, *part) for part in parts]
@@ -197,7 +197,7 @@ def composed(rng, depth=None):
         meaning = f'{how} the {what and what + " of the "}{some} in X'
         spelled = spelled_out(expression)
     else:
-        parts = rng.sample(list(STEPS[family].items()), depth or rng.choice([2, 2, 3]))
+        parts = rng.sample(list(STEPS[family].items()), rng.choice([2, 2, 3]))
         filled = [fill(rng, *part) for part in parts]       # each with constants of its own
         expression = functools.reduce(lambda inner, part: part[1].replace('_', inner), filled, 'X')
         expression = ast.unparse(ast.parse(expression))     # without the parentheses it does not need
@@ -271,15 +271,15 @@ def write_test(rng, kinds, names, expression):
     return 'def check(candidate):\n' + ''.join(list(lines)[:len(edges) + 12])
 
 
-def draw(rng, split, depth):
+def draw(rng, split):
     """A problem, or None if the one drawn belongs to another split."""
     kind, fifths, tenths = SPLITS[split]
-    if kind == 'example tasks' and not depth:
+    if kind == 'example tasks':
         compose = rng.random() < COMPOSED
     else:
         compose = split != 'family'
     if compose:
-        entry = composed(rng, depth)
+        entry = composed(rng)
     else:
         entry = rng.choice(plain(UNSEEN if split == 'family' else SHOWN))
     family, cell, functions, kinds, meanings, expression, spelled = entry
@@ -301,24 +301,22 @@ def draw(rng, split, depth):
             'canonical_solution': rng.choice(bodies), 'test': test, 'solutions': bodies, 'kinds': kinds}
 
 
-def problems(n, seed=0, split='train', depth=None):
-    """n dicts with different prompts; a larger n begins with the same ones. `solutions`: preferred first.
-    depth: only compositions of so many steps, 1 to 6."""
+def problems(n, seed=0, split='train'):
+    """n dicts with different prompts; a larger n begins with the same ones. `solutions`: preferred first."""
     if split == 'codeparrot':
         return [{'task_id': f'codeparrot/{i}', 'family': p['entry_point'], 'cell': p['entry_point'], **p,
                  'split': split, 'test': f'def check(candidate):\n{p["test"]}',
                  'solutions': [p['canonical_solution']]} for i, p in enumerate(CODEPARROT)][:n]
-    if split not in SPLITS or (depth and split == 'family'):
-        raise ValueError(f'{split=}, {depth=}: choose of {", ".join(SPLITS)}, codeparrot; family: no depth')
-    of = [split, str(seed)] + ([str(depth)] if depth else [])
-    rng = random.Random(' '.join(of))
+    if split not in SPLITS:
+        raise ValueError(f'{split=} must be one of {", ".join(SPLITS)}, codeparrot')
+    rng = random.Random(f'{split} {seed}')
     drawn = {}
     for _ in range(1000 + 100 * n):
         if len(drawn) == n:
             return list(drawn.values())
-        problem = draw(rng, split, depth)
+        problem = draw(rng, split)
         if problem and problem['prompt'] not in drawn:
-            drawn[problem['prompt']] = {'task_id': f'{"-".join(of)}/{len(drawn)}', **problem}
+            drawn[problem['prompt']] = {'task_id': f'{split}-{seed}/{len(drawn)}', **problem}
     raise ValueError(f'there are only {len(drawn):,} of {n:,} problems of {split}; ask for fewer')
 
 
@@ -349,13 +347,12 @@ def main():
     parser.add_argument('--n', type=int, default=2500, help='problems (2500)')
     parser.add_argument('--seed', type=int, default=0, help='other problems of the same split (0)')
     parser.add_argument('--split', default='train', choices=SPLITS)
-    parser.add_argument('--depth', type=int, choices=range(1, 7), help='only compositions of so many steps')
     parser.add_argument('--out', help='a .jsonl file to write; without it, a table of the splits')
     parser.error = lambda message: sys.exit(print(f'error: {message}', file=sys.stderr) or 2)
     args = parser.parse_args()
     try:
         for split in [args.split] if args.out else SPLITS:
-            some = problems(args.n, args.seed, split, args.depth)
+            some = problems(args.n, args.seed, split)
             families, cells = [len({p[key] for p in some}) for key in ('family', 'cell')]
             print(f'{split:19} {len(some):6,} problems, {families:2} families, {cells:3} cells', KINDS[split])
         if args.out:
