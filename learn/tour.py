@@ -1,10 +1,12 @@
 """
-The tour: docs/tour.md, executed. Each block of Python runs, and its output takes the place of the page's.
+The tour: run docs/tour.md. Each block of Python runs, and its output replaces the one on the page.
 
     bash run.sh tour                    # with out/quickstart and out/quickstart_sft, if they are there
-    bash run.sh tour out/a out/a_sft    # with a base model of yours, and one that answers
+    bash run.sh tour out/a out/a_sft    # with a base model and a chat model of yours
 
-Without models the page trains its own. What this prints is a page again, and can take the old one's place.
+Without models, the page trains two small ones. What this prints is a page again: you can save it as
+one. The blocks also run when you paste them into Python in the project's folder, because the first
+block imports from here what they need.
 """
 import ast
 import contextlib
@@ -15,34 +17,84 @@ import re
 import sys
 import tempfile
 
+os.environ.setdefault('OMP_NUM_THREADS', '1')     # the models are tiny: a second thread only waits
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = ROOT / 'docs/tour.md'
 QUICKSTART = ['out/quickstart', 'out/quickstart_sft']
 BLOCK = re.compile(r'(```python\n)(.*?)(```\n+```\n)(.*?)(?=```\n)', re.S)      # code, and its output
+FUNCTIONS = {'mean': ('mean of the numbers', 'sum(X) / len(X)'),
+             'total': ('sum of the numbers', 'sum(X)'),
+             'largest': ('largest number', 'max(X)'),
+             'smallest': ('smallest number', 'min(X)'),
+             'count': ('count of the numbers', 'len(X)'),
+             'spread': ('spread of the numbers', 'max(X) - min(X)'),
+             'last': ('last number', 'X[-1]'),
+             'middle': ('middle number', 'sorted(X)[len(X) // 2]')}
+
+# --- for the page's blocks -----------------------------------------------------------------------
+base = chat = None          # the folders of two trained models; None: the page trains its own
+scratch = tempfile.TemporaryDirectory(prefix='tour-')
+work = pathlib.Path(scratch.name)       # goes when Python ends
 
 
 def lift(script, *names):
-    """Functions of a flat script, compiled without running it: its imports, then those."""
+    """Return functions of a flat script without running the script: compile its imports and these
+    functions only."""
     tree = ast.parse((ROOT / script).read_text(encoding='utf-8'))
     imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in names]
+    functions = [node for node in tree.body
+                 if isinstance(node, ast.FunctionDef) and node.name in names]
     assert {f.name for f in functions} == set(names), f'{script} does not define all of {names}'
     scope = {}
     exec(compile(ast.Module(imports + functions, []), script, 'exec'), scope)
     return scope[names[0]] if len(names) == 1 else [scope[name] for name in names]
 
 
+def written(value):
+    """Return a value as the page shows it: 1.5 as 1.5000, and a list or a tensor as its items."""
+    value = value.tolist() if hasattr(value, 'tolist') else value
+    if isinstance(value, list | tuple):
+        return ' '.join(map(written, value))
+    return f'{value:.4f}' if isinstance(value, float) else repr(value)
+
+
+def show(**values):
+    """Print named values on one line: show(loss=0.5, n=3) prints `loss: 0.5000, n: 3`."""
+    print(', '.join(f'{name.replace("_", " ")}: {written(value)}' for name, value in values.items()))
+
+
+def row(label, *cells, bar=0.0):
+    """Print a line of a table, and a bar of ten '=' for each 1.0 of `bar`."""
+    print(f'{label:15}', *(f'{written(cell):15}' for cell in cells), '=' * round(10 * bar))
+
+
+def other_files():
+    """Return 47 small files, and 48 conversations that ask for such functions: eight functions, each
+    with six names for its argument. The file that is missing is the one that the tour follows."""
+    files, conversations = [], []
+    for name, (what, value) in FUNCTIONS.items():
+        for x in ('values', 'numbers', 'items', 'data', 'scores', 'prices'):
+            doc = f'Return the {what} in {x}.'
+            body = f'    return {value.replace("X", x)}'
+            files.append(f'def {name}({x}):\n    """{doc}"""\n{body}\n')
+            conversations.append([{'role': 'user', 'content': f'Write {name}({x}). {doc}'},
+                                  {'role': 'assistant', 'content': f'def {name}({x}):\n{body}'}])
+    return files[1:], conversations
+
+
+# --- the page ------------------------------------------------------------------------------------
 def pieces(page, base=None, chat=None):
-    """Yield the page in pieces, with the outputs of today. base, chat: the folders of models, or None."""
+    """Yield the page in pieces, with the outputs of today. base, chat: folders of models, or None."""
     end = 0
-    with tempfile.TemporaryDirectory() as work:
-        scope = {'lift': lift, 'work': work, 'base': base, 'chat': chat, 'allow_code_execution': True}
-        for block in BLOCK.finditer(page):
-            output = io.StringIO()
-            with contextlib.redirect_stdout(output):
-                exec(compile(block[2], 'docs/tour.md', 'exec'), scope)
-            yield page[end:block.start(4)] + output.getvalue()
-            end = block.end(4)
+    scope = {}
+    for block in BLOCK.finditer(page):
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            exec(compile(block[2], 'docs/tour.md', 'exec'), scope)
+        scope |= {'base': base, 'chat': chat}       # the first block has imported None for both
+        lines = [line.rstrip() for line in output.getvalue().splitlines()]
+        yield page[end:block.start(4)] + '\n'.join(lines) + '\n'
+        end = block.end(4)
     yield page[end:]
 
 

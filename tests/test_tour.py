@@ -1,5 +1,6 @@
-"""docs/tour.md is true: its blocks run in order and print what stands below them; what it names exists."""
+"""docs/tour.md is true: its blocks run in order and print what is below them; what it names exists."""
 import ast
+import codeop
 import re
 
 from conftest import ROOT, mistake, ok, run, save_run
@@ -18,7 +19,7 @@ def outputs_of(page):
     return [(NUMBER.sub('?', text).split(), [float(n) for n in NUMBER.findall(text)]) for text in outputs]
 
 
-def test_the_page_prints_what_stands_below_its_blocks(tmp_path):
+def test_the_page_prints_what_is_below_its_blocks(tmp_path):
     page = ''.join(pieces(TEXT))
     (tmp_path / 'tour.md').write_text(page, encoding='utf-8')       # to be copied, if the page has to change
     now, before = outputs_of(page), outputs_of(TEXT)
@@ -35,11 +36,22 @@ def test_it_prints_the_values_of_two_models_of_the_reader(tmp_path):
     save_run(tmp_path, model, tokenizer)
     allow = '--allow_code_execution=True'
     page = ok(run('learn/tour.py', allow, tmp_path, tmp_path))
-    assert f'{sum(p.numel() for p in model.parameters()):,} parameters; ln(V) = 5.56' in page
-    assert 'pass@1 0.000' in page and page.splitlines()[0] == TEXT.splitlines()[0]
+    assert f'parameters: {sum(p.numel() for p in model.parameters())}\n' in page and 'ln V: 5.5' in page
+    assert 'pass at 1: 0.0000' in page and page.splitlines()[0] == TEXT.splitlines()[0]
     for arguments, words in (([], 'bash run.sh tour'), ([allow, tmp_path], 'two runs'),
                              ([allow, 'none', 'none'], 'none does not exist')):
         mistake(run('learn/tour.py', *arguments), words)
+
+
+def test_a_block_can_be_pasted_line_by_line():
+    """At a prompt, an empty line ends a function, and what follows a loop needs one before it."""
+    for block in BLOCK.finditer(TEXT):
+        typed = []
+        for line in [*block[2].splitlines(), '']:
+            typed.append(line)
+            if codeop.compile_command('\n'.join(typed)):
+                typed = []
+        assert not typed, block[2]
 
 
 def test_each_function_that_a_page_names_is_there():
