@@ -11,7 +11,8 @@ from test_requirements import anchors
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
 PAGES = {path: path.read_text(encoding='utf-8')
-         for path in [ROOT / 'README.md', *sorted(ROOT.glob('docs/*.md'))]}
+         for path in [*(ROOT / name for name in ('README.md', 'CONTRIBUTING.md', 'bench/records.md')),
+                      *sorted(ROOT.glob('docs/*.md'))]}
 
 
 def blocks(language, text):
