@@ -32,9 +32,9 @@ STYLE = """text { font-family: -apple-system, 'Segoe UI', 'DejaVu Sans', Helveti
 .code { font-family: 'DejaVu Sans Mono', Menlo, Consolas, monospace }"""
 STAGES = {'base model': 'quickstart', 'after SFT': 'quickstart_sft', 'after RL': 'quickstart_rl'}
 SPLIT = 'feedback_variation'
-ARMS = {'more': 'more SFT, on given answers', 'rejection': 'SFT on what passed', 'rl': 'RL',
-        'rejection_2': 'SFT on what passed, twice', 'curriculum': 'RL, then with three steps',
-        'weak': 'RL, first test only', 'random': 'RL, random reward'}      # of bench/rl_controls.py
+ARMS = {'more': 'more SFT, on given answers', 'rl': 'RL', 'random': 'RL, random reward',
+        'rejection': 'SFT on its own passing answers, once', 'curriculum': 'RL, then with three steps',
+        'weak': 'RL, first test only', 'rejection_2': 'SFT on its own passing answers'}
 
 
 # --- shapes -------------------------------------------------------------------------------------------------
