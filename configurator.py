@@ -64,6 +64,7 @@ def configure(namespace):
         is_good = value is None or eval(condition_of(rule)) and (value != '' or not defaults[name])
         if not is_good:
             raise Mistake(f'{set_by.get(name, "the script")}: {name}={value!r} must be '
+                          f'{"in " * rule.startswith(("[", "("))}'
                           f'{rule or f"a text, such as {defaults[name]!r}"}'
                           f'{nearest(str(value), rule.split(" | "))}')
     namespace.update(values)
@@ -117,7 +118,7 @@ def condition_of(rule):
 def run_config_file(path, values):
     """Run a config file. Return what it sets: settings, and unknown names that it assigns."""
     if not os.path.isfile(path):
-        raise Mistake(f'{path} is no file: flags begin with --, config files are in config/')
+        raise Mistake(f"{path} isn't a file; config files are in config/, and flags begin with --")
     source = pathlib.Path(path).read_bytes()
     scope = dict(values)
     try:
@@ -161,8 +162,7 @@ def convert(name, value, types, source):
     elif kind == 'int' and 'float' in types:
         return float(value)
     if kind not in types:
-        raise Mistake(f'{source}: {name}={value!r:.80} is of type {kind}, expected '
-                      f'{" or ".join(types)}')
+        raise Mistake(f'{source}: {name}={value!r:.80} must be {" or ".join(types)}, not {kind}')
     return value
 
 
@@ -186,7 +186,7 @@ def one_line_for_mistakes(kind, error, tb):
     if issubclass(kind, OSError) and error.errno:
         path = str(error.filename or 'a file')
         # A flag names the path, a folder that it is in, or one that could not be made in it.
-        flags = [f'--{name}={text}' for name in defaults if (text := str(in_use[name] or ' '))
+        flags = [f'--{name} than {text}' for name in defaults if (text := str(in_use[name] or ' '))
                  and (path.startswith(text) or text.startswith(path))]
         message = f'{path}: {error.strerror}; choose another {" or ".join(flags) or "path"}'
     elif not is_mistake and re.search('MemoryError|bad_alloc|(of|allocate) memory', repr(error)):

@@ -70,11 +70,11 @@ def test_settings_that_cannot_be(data_dir, tmp_path):
 def test_an_out_dir_that_cannot_be_made(data_dir, base_run, tmp_path):
     (tmp_path / 'file').write_text('', encoding='utf-8')
     for out in ('/proc/no/x', tmp_path / 'file/out', tmp_path / 'file'):
-        words = f'choose another --out_dir={out}'
+        words = f'choose another --out_dir than {out}'
         mistake(train(data_dir, out), words)
         mistake(run('prepare.py', f'--source={ROOT}/model.py', f'--out_dir={out}'), words)
     result = run('eval.py', f'--ckpt={base_run}', f'--data_dir={data_dir}', '--out=/proc/eval.json')
-    mistake(result, 'choose another --out=/proc/eval.json')
+    mistake(result, 'choose another --out than /proc/eval.json')
     assert 'nats' not in result.stdout          # refused before anything is measured
 
 
