@@ -1,6 +1,5 @@
 """dpo.py: log-probabilities against a slow loop; real runs, their reference, resuming; a user's mistakes."""
 import os
-import shutil
 
 import pytest
 import torch
@@ -127,18 +126,12 @@ def test_a_first_loss_that_is_not_ln_2_ends_the_run(home, tmp_path):
 
 # --- mistakes -----------------------------------------------------------------------------------------------
 def test_settings_and_files_that_cannot_be_used(home, tmp_path):
+    write(tmp_path / 'train.jsonl', [{'prompt': 'q', 'chosen': 'a', 'rejected': 'a'}])
     for flag, words in (
             ('--label_smoothing=0.1 --loss_type=ipo', 'label_smoothing=0.1 ipo'), ('--beta=0', 'beta=0'),
             ('--label_smoothing=0.5', 'label_smoothing=0.5'), ('--loss_type=ppo', 'ppo dpo | ipo | kto'),
             ('--gamma=2', 'gamma=2 loss_type=simpo'), ('--block_size=97', 'block_size=97 96'),
-            ('--data_dir=nowhere', 'nowhere --kind=preference')):
+            ('--data_dir=nowhere', 'nowhere --kind=preference'),
+            (f'--data_dir={tmp_path}', 'train.jsonl no pair of two different answers')):
         mistake(dpo(home, *flag.split()), *words.split())
     assert not (home / 'out').exists()
-
-    shutil.copytree(home / 'pairs', tmp_path / 'pairs')
-    shutil.copytree(home / 'sft', tmp_path / 'sft')
-    write(tmp_path / 'pairs/val.jsonl', [{'prompt': 'q', 'chosen': 'a', 'rejected': 'a'}])
-    mistake(dpo(tmp_path), 'val.jsonl', 'no pair of two different answers')
-    (tmp_path / 'pairs/val.jsonl').unlink()
-    mistake(dpo(tmp_path), 'val.jsonl', 'does not exist')
-    assert not (tmp_path / 'out').exists()

@@ -70,18 +70,15 @@ def test_the_metrics_of_a_run_name_what_the_system_did(base_run):
 
 
 def test_the_third_skip_in_a_row_is_trouble_and_says_how_to_resume():
-    guard = guards.Guard({}, lambda *_: None)
+    note = lambda *_: None
+    guard = guards.Guard({'window': [[3.0, 1.0]] * 30}, note, spike_z=8.0)
     assert guard.allows(0, 3.0, 1.0)
-    for step in (1, 2, 3):
-        assert not guard.trouble and not guard.allows(step, math.nan, 1.0)
+    for step, loss, norm in (1, math.nan, 1.0), (2, 3.0, math.inf), (3, 9.0, 1.0):
+        assert not guard.trouble and not guard.allows(step, loss, norm)
     assert 'resume' in guard.trouble and 'step 4' in guard.trouble
-
-    quiet = {'window': [[3.0, 1.0]] * 30}
-    guard = guards.Guard(quiet, lambda *_: None, spike_z=8.0)
-    assert guard.allows(30, 3.0, 1.0) and not any(guard.allows(step, 9.0, 1.0) for step in (31, 32, 33))
     # resumed, it judges by what comes now: else it would stop again after three steps, for ever
-    assert guards.Guard(guard.state(), lambda *_: None, spike_z=8.0).allows(34, 9.0, 1.0)
+    assert guards.Guard(guard.state(), note, spike_z=8.0).allows(34, 9.0, 1.0)
 
-    first = guards.Guard({}, lambda *_: None)       # no update ever: nothing was saved
+    first = guards.Guard({}, note)                  # no update ever: nothing was saved
     assert not first.allows(0, math.nan, 1.0) and not first.allows(1, 3.0, math.inf)
     refused('3 updates in a row', first.allows, 2, math.nan, 1.0)

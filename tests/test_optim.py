@@ -1,11 +1,10 @@
 """The learning rate; Muon, against torch's in bits and against singular values; who decays, at which rate."""
-import re
 
 import numpy as np
 import pytest
 import torch
 from accidents import PLACES
-from conftest import ROOT, lift, ok, refused, series, state, train, write_bins
+from conftest import lift, ok, refused, series, state, train, write_bins
 
 from model import GPT, GPTConfig
 from parts.train import optim
@@ -49,14 +48,6 @@ def test_what_is_not_set_follows_from_the_rest_and_what_does_not_fit_is_refused(
                              ((9, 1.5, 1.0, None), '^warmup_steps=1.5 .* a share of max_steps'),
                              ((5, 1, 1.0, 2.0), '^min_lr=2')):
         refused(words, ends, *arguments)
-
-
-def test_a_warm_up_that_nobody_set_fits_into_a_run_of_any_length():
-    for script in ('train', 'sft', 'dpo', 'rl'):
-        text = (ROOT / f'{script}.py').read_text(encoding='utf-8')
-        default = float(re.search(r'^warmup_steps: .* = (\S+)', text, re.M)[1])
-        for max_steps in (1, 2, 10, 1000):
-            assert optim.schedule_ends(max_steps, default, 1.0, 0.0)[0] <= 0.1 * max_steps
 
 
 # --- Muon ---------------------------------------------------------------------------------------------------

@@ -44,9 +44,9 @@ def test_the_three_maps_name_each_file_and_no_other():
     assert sorted(re.findall(r'^(?:\| )?\[(\w+)\.py\]\(\1\.py\)', README, re.M)) == names_in()
     text = (ROOT / 'parts/__init__.py').read_text(encoding='utf-8')
     _, *halves = re.split(r'^(\w+)/ .*\n', text, flags=re.M)         # folder, its lines, folder, ...
-    assert sorted(halves[::2]) == sorted({path.parent.name for path in ROOT.glob('parts/*/*.py')})
-    for folder, lines in zip(halves[::2], halves[1::2], strict=True):
-        assert sorted(re.findall(r'^    (\w+) +\w', lines, re.M)) == names_in('parts', folder), folder
+    named = [f'{folder}/{name}' for folder, lines in zip(halves[::2], halves[1::2])
+             for name in re.findall(r'^    (\w+) +\w', lines, re.M)]
+    assert sorted(named) == sorted(f'{path.parent.name}/{path.stem}' for path in ROOT.glob('parts/*/*.py'))
     text = (ROOT / 'tests/README.md').read_text(encoding='utf-8')
     rows = text.split('## Which file tests what')[1].splitlines()[4:]
     named = [f'test_{name}' for row in rows for name in row.split('|')[2].split()]

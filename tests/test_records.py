@@ -1,6 +1,5 @@
 """Lines of JSON become token ids: what is cut, dropped and refused; batches of rows of about one length."""
 import itertools
-import json
 
 import numpy as np
 import pytest
@@ -8,7 +7,7 @@ import torch
 from conftest import refused, write
 from hypothesis import given, strategies as st
 
-from model import IGNORE, GPT, GPTConfig
+from model import GPT, GPTConfig
 from parts.train import records
 from parts.model.adapters import RewardModel
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -108,18 +107,6 @@ def sides_of(pairs):
 PAIRS = [pair('q' * i, 'good ' * (i % 4) + '!', 'é' * (7 - i)) for i in range(1, 8)]
 
 
-def test_the_tensors_that_reach_the_loss_say_the_answers_and_nothing_else():
-    pairs = [*PAIRS, pair('x', 'up', None)]
-    x, y = records.collate(sides_of(pairs), PAD)
-    assert x.shape == y.shape and x.dtype == y.dtype == torch.int64
-    for i, (prompt, answer) in enumerate(sides_of(pairs)):
-        n = len(prompt) + len(answer)
-        assert x[i].tolist() == [*prompt, *answer] + [PAD] * (x.shape[1] - n)
-        at = y[i] != IGNORE
-        assert (x[i][1:][at[:-1]] == y[i][:-1][at[:-1]]).all()      # the next token, each time
-        assert BYTES.decode(y[i][at].tolist()) == BYTES.decode(answer)
-
-
 def test_a_reward_is_read_where_the_answer_has_ended():
     torch.manual_seed(0)
     model = GPT(GPTConfig(BYTES.vocab_size, 96, 2, 2, 0, 32)).eval()
@@ -134,26 +121,24 @@ def test_a_reward_is_read_where_the_answer_has_ended():
 
 # --- what is refused ----------------------------------------------------------------------------------------
 CHAT = '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}'
-PAIR = {'prompt': 'q', 'chosen': 'a', 'rejected': 'b'}
-UP = {'prompt': 'q', 'completion': 'a', 'label': True}
+PAIR = '{"prompt": "q", "chosen": "a", "rejected": "b"}'
+UP = '{"prompt": "q", "completion": "a", "label": true}'
 
 
 def test_a_line_that_cannot_be_used_is_named_by_its_number(tmp_path):
     conversations = lambda path: records.read_conversations(path, 96, BYTES)
     pairs = lambda path: records.read_pairs(path, 96, BYTES, 'dpo')
-    thumbs = lambda path: records.read_pairs(path, 96, BYTES, 'kto')
     for reader, good, bad, word in (
             (conversations, CHAT, CHAT[:40], 'Expecting'), (conversations, CHAT, '{"a": 1}', 'messages'),
             (conversations, CHAT, '\xff', 'utf-8'), (conversations, CHAT, '[1]', 'list'),
             (conversations, CHAT, CHAT.replace('user', 'wizard'), 'wizard'),
             (pairs, PAIR, '{"prompt": ""}', 'chosen'),
-            (thumbs, PAIR, UP | {'label': 'false'}, 'true or false'),
-            (pairs, PAIR, PAIR | {'chosen': None}, 'text'), (pairs, PAIR, PAIR | {'prompt': 5}, 'role')):
-        lines = [line if isinstance(line, str) else json.dumps(line) for line in (good, bad)]
-        (tmp_path / 'bad.jsonl').write_text('\n'.join(lines), encoding='latin-1')
+            (pairs, PAIR, UP.replace('true', '"false"'), 'true or false'),
+            (pairs, PAIR, PAIR.replace('"a"', 'null'), 'text')):
+        (tmp_path / 'bad.jsonl').write_text(f'{good}\n{bad}', encoding='latin-1')
         refused(['bad.jsonl, line 2', word, 'prepare.py'], reader, str(tmp_path / 'bad.jsonl'))
-    up = write(tmp_path / 'up.jsonl', [PAIR, UP])
-    refused(r'up.jsonl has answers with a label .*=dpo; add --loss_type=kto$', pairs, str(up))
+    (tmp_path / 'up').write_text(UP, encoding='utf-8')
+    refused('up has answers with a label .*=dpo; add --loss_type=kto$', pairs, str(tmp_path / 'up'))
 
 
 def epoch_of(batches, epoch):
@@ -161,29 +146,24 @@ def epoch_of(batches, epoch):
     return np.array([batches.of(epoch * batches.per_epoch + i) for i in range(batches.per_epoch)])
 
 
-@given(st.integers(1, 300), st.integers(1, 9), st.integers(0, 5), st.integers(0, 2 ** 32 - 1))
-def test_an_epoch_visits_each_row_at_most_once(n, batch_size, epoch, seed):
-    lengths = np.random.default_rng(n).integers(2, 99, n)
-    batches = records.Batches(lengths, batch_size, seed)
-    rows = epoch_of(batches, epoch)
-    assert rows.shape == (max(1, n // batch_size), batch_size)
-    counts = np.bincount(rows.ravel(), minlength=n)
-    assert len(counts) == n and counts.max() == max(1, -(-batch_size // n))     # a few: several times
+@pytest.mark.parametrize('n, batch_size', [(2003, 8), (300, 7), (5, 8), (1, 3)])
+def test_an_epoch_visits_each_row_at_most_once_and_epochs_differ(n, batch_size):
+    lengths = np.random.default_rng(0).lognormal(4, 1, n).astype(int) + 2
+    epochs = [epoch_of(records.Batches(lengths, batch_size, seed), epoch)
+              for seed, epoch in ((1, 0), (1, 9), (2, 0))]
+    for rows in epochs:
+        assert rows.shape == (max(1, n // batch_size), batch_size)
+        counts = np.bincount(rows.ravel(), minlength=n)
+        assert len(counts) == n and counts.max() == max(1, -(-batch_size // n))     # a few: several times
+    assert len({rows.tobytes() for rows in epochs}) == (3 if n > 1 else 1)
 
 
-def test_epochs_differ_leave_others_out_and_pad_little():
+def test_a_batch_has_rows_of_about_one_length_and_short_and_long_ones_come_in_turn():
     lengths = np.random.default_rng(0).lognormal(4, 1, 2003).astype(int) + 2
-    epochs = [epoch_of(records.Batches(lengths, 8, 1), epoch) for epoch in range(4)]
-    assert len({rows.tobytes() for rows in [*epochs, epoch_of(records.Batches(lengths, 8, 2), 0)]}) == 5
-    left_out = [set(range(2003)) - set(rows.ravel()) for rows in epochs]
-    assert all(len(left) == 3 for left in left_out) and not set.intersection(*left_out)
-
-    plain = np.random.default_rng(0).permutation(2003)[:2000].reshape(-1, 8)
-    padded, unsorted = ((lengths[rows].max(1, keepdims=True) - lengths[rows]).sum() / lengths[rows].sum()
-                        for rows in (epochs[0], plain))
-    assert padded < 0.2 < 1 < unsorted, (padded, unsorted)                      # as a share of the text
-    longer = np.diff(lengths[epochs[0]].mean(1)) > 0
-    assert 0.4 < longer.mean() < 0.6                            # short and long ones in turn, not sorted
+    rows = epoch_of(records.Batches(lengths, 8, 1), 0)
+    n_padded = (lengths[rows].max(1, keepdims=True) - lengths[rows]).sum()
+    assert n_padded < 0.2 * lengths[rows].sum()             # 1.2 in any order
+    assert 0.4 < (np.diff(lengths[rows].mean(1)) > 0).mean() < 0.6
 
 
 def test_what_is_not_usual_in_fine_tuning_is_said():
@@ -191,8 +171,7 @@ def test_what_is_not_usual_in_fine_tuning_is_said():
             (2e8, 2e-5, 5000, 2, None), (2e8, 6e-5, 5000, 2, '6e-05'), (2e8, 1e-6, 5000, 2, '1e-06'),
             (1e6, 3e-3, 5000, 3, None), (1e6, 3e-3, 5000, 4, '4.00'), (1e6, 3e-3, 5000, 0.5, '0.50'),
             (1e6, 3e-3, 40, 1, 'rows: 40;'), (1e6, 3e-3, 500_000, 1, 'rows: 500,000;')):
-        frozen = torch.nn.Parameter(torch.empty(10 ** 9, device='meta'), requires_grad=False)
-        trained = torch.nn.Parameter(torch.empty(int(n), device='meta'))
-        model = torch.nn.ParameterList([frozen, trained])
+        model = torch.nn.Linear(int(n), 1, device='meta')
+        model.bias.requires_grad = False
         notes = list(records.unusual(model, rate, 1e-5, 5e-5, rows, epochs))
         assert [word in note for note in notes] == ([True] if word else []), word

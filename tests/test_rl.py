@@ -2,12 +2,12 @@
 import os
 import random
 import re
+import shutil
 
 import pytest
 import torch
-from conftest import PAID, ROOT, make_sft, metrics, mistake, ok, read_rows, run, series
+from conftest import PAID, ROOT, make_sft, metrics, mistake, ok, run, series
 from conftest import state, write
-from test_records import BYTES
 
 from model import load_checkpoint
 
@@ -55,29 +55,11 @@ def test_the_reward_rises(home, tmp_path):
         assert state(out)['config']['stage'] == 'rl'
 
 
-def test_the_seconds_of_a_step_are_those_of_its_answers_their_judges_and_its_update(home, tmp_path):
-    slow = paying(home, 'slow.py', 'return sum', '__import__("time").sleep(0.01)\n    return sum')
-    ok(rl(home, '--max_steps=4', '--updates=2', '--log_interval=4', reward=slow, out=tmp_path / 'run'))
-    first, last = [row for row in read_rows(tmp_path / 'run/metrics.jsonl') if 'loss' in row]
-    for row in (first, last):
-        assert 0 < row['sample_s'] + row['score_s'] + row['train_s'] < row['dt'] and 'data_s' not in row
-    assert first['score_s'] > 0.24 and last['score_s'] > 0.24 / 3       # 24 answers each; the last in 3 steps
-
-
 def test_the_kl_holds_the_model_near_its_start(home, tmp_path):
     for coef in (1e-6, 3.0):        # the reference has no dropout, or the first KL would not be 0
         ok(rl(home, '--max_steps=6', f'--kl_coef={coef}', init='dropout', out=tmp_path / f'{coef}'))
     free, held = series(tmp_path / '1e-06', 'kl'), series(tmp_path / '3.0', 'kl')
     assert abs(free[0]) < 1e-6 > abs(held[0]) and free[-1] > 3 * held[-1] > 0
-
-
-def test_a_model_of_others_gets_the_rows_that_it_lacks_and_so_does_its_reference(home, tmp_path):
-    pytest.importorskip('safetensors')
-    model, _ = load_checkpoint(make_sft(home / 'plain', special=['<|endoftext|>']))
-    model.save_hf(home / 'hf', type(BYTES).load(home / 'plain/tokenizer.json'))     # has no chat tokens
-    ok(rl(home, '--max_steps=2', '--kl_coef=0.1', init='hf', out=tmp_path / 'run'))
-    first, second = series(tmp_path / 'run', 'kl')
-    assert abs(first) < 1e-6 < second
 
 
 def test_equal_rewards_leave_the_weights_exactly_as_they_were(home, tmp_path):
@@ -89,12 +71,6 @@ def test_equal_rewards_leave_the_weights_exactly_as_they_were(home, tmp_path):
     assert 'earned the same, 0.3 on average (low: easier prompts, more SFT; high: harder ones)' in said
     before, after = load_checkpoint(home / 'sft')[0].state_dict(), state(tmp_path / 'run')['model']
     assert all(torch.equal(before[k], after[k]) for k in before)
-
-
-def test_rewards_that_float32_cannot_tell_apart_teach(home, tmp_path):
-    ok(rl(home, '--max_steps=2', reward=paying(home, 'large.py', 'return sum', 'return 1e9 + sum'),
-          out=tmp_path / 'run'))
-    assert min(series(tmp_path / 'run', 'grad_norm')) > 0
 
 
 def test_a_reward_model_of_dpo_is_what_the_answers_earn(home, tmp_path):
@@ -139,15 +115,6 @@ def test_no_prompt_is_both_trained_on_and_held_out(home, tmp_path):
             '3 to evaluate on, 0 others to train on')
 
 
-def test_an_answer_or_tests_can_decide(home, tmp_path):
-    lines = [{'prompt': f'{i} + 1?', 'answer': f'so #### {i + 1}'} for i in range(20)]
-    write(home / 'mixed.jsonl', [*lines, {'prompt': 'add', 'tests': 'assert add(1, 2) == 3'}])
-    mistake(rl(home, reward='mixed.jsonl', out=tmp_path / 'run'), '--allow_code_execution=True')
-    said = ok(rl(home, '--max_steps=1', '--allow_code_execution=True', reward='mixed.jsonl',
-                 out=tmp_path / 'run'))
-    assert 'prompts: 18, held out: 3' in said
-
-
 def test_a_random_reward_is_judged_by_tests_that_it_does_not_train_on(home, tmp_path):
     said = ok(rl(home, '--max_steps=1', '--held_out=problems', '--allow_code_execution=True',
                  reward=ROOT / 'bench/random_reward.py', out=tmp_path / 'run'))
@@ -163,32 +130,23 @@ def test_the_reward_file_of_the_docs_can_be_learned_from(home, tmp_path):
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------
-def test_a_bad_reward_stops_the_run_or_counts_as_0_and_is_logged(home, tmp_path):
-    for body, words in (
-            ('return 1 / 0', ['ZeroDivisionError', '--bad_reward=zero']),
-            ('raise ValueError("\\ud800 bad\\nsecond line")', ['second line', 'ValueError'])):
-        (home / 'bad.py').write_text(f'{PAID}\n\ndef reward(prompt, completion):\n    {body}\n', 'utf-8')
-        mistake(rl(home, reward='bad.py', out=tmp_path / 'run'), "reward('", *words)
-    said = ok(rl(home, '--max_steps=1', '--bad_reward=zero', reward='bad.py', out=tmp_path / 'run'))
-    log = (tmp_path / 'run/train.log').read_text(encoding='utf-8').splitlines()
-    lines = [line for line in said.splitlines() if line.startswith("counted as 0: reward('")]
-    assert len(lines) == 32 and set(lines) <= set(log)                          # 4 x 6, 2 x 4 held out
-    assert r'\ud800 bad\nsecond line' in lines[0] and series(tmp_path / 'run', 'reward') == [0.0]
 
 
 def test_other_mistakes_are_one_line(home, tmp_path):
     (home / 'bad.jsonl').write_text('\n{"prompt": "a", "tests": "assert add(1, 2 == 3"}', encoding='utf-8')
     (home / 'empty.py').write_text('def prompts():\n    return []\n', encoding='utf-8')
+    failing = paying(home, 'failing.py', 'return sum', 'return 1 / 0 * sum')
     (home / 'unpaid.jsonl').write_text('{"prompt": "a"}', encoding='utf-8')
     for flags, words in (
             ('--reward=problems --n_problems=20', ['--allow_code_execution=True']),
             ('--updates=5', ['multiples of updates=5']), ('--max_new_tokens=90', ['0 to evaluate on']),
             (f'--reward={home}/empty.py', ['empty.py must define prompts()', 'reward(prompt, completion)']),
-            (f'--reward={home}/none.py', ['none.py', 'No such file']),
+            (f'--reward={home}/{failing}', ["reward('", 'ZeroDivisionError', '--bad_reward=zero']),
             ('--reward=none', ['none does not exist', 'problems, FILE.py']),
             (f'--reward={home}/bad.jsonl', ['line 2', 'tests', 'was never closed']),
             (f'--reward={home}/unpaid.jsonl', ['line 1', 'nothing is checked'])):
         mistake(rl(home, *flags.split(), out=tmp_path / 'run'), *words)
+        shutil.rmtree(tmp_path / 'run', ignore_errors=True)         # reward() fails after it began
     solved = {'prompt': 'def f(x):\n', 'canonical_solution': '    return 2\n', 'entry_point': 'f',
               'test': 'def check(candidate):\n    assert candidate(1) == 1\n'}
     for record, words in (

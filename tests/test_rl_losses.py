@@ -67,6 +67,8 @@ def test_an_overflowing_ratio_stays_finite_and_a_group_without_advantage_stays_z
 
 
 def test_advantages_by_hand():
+    """Also of rewards that float32 cannot tell apart."""
+    assert advantages(torch.tensor([[1e9, 1e9 + 1]], dtype=torch.float64)).tolist() == [[-.5, .5]]
     groups = torch.tensor([[1.0, 0, 0, 1], [0, 0, 0, 4]])
     assert advantages(groups).tolist() == [[.5, -.5, -.5, .5], [-1, -1, -1, 3]]
     scaled = advantages(torch.tensor([[1.0, 0, 0, 0]]), scale=True)

@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from conftest import refused, save_run, sharpen, write
+from conftest import refused, save_run, sharpen
 from test_records import BYTES
 
 from model import GPT, GPTConfig, IGNORE, load_checkpoint
@@ -38,14 +38,6 @@ def test_noise_belongs_to_its_row_and_is_not_the_order_of_the_prompts():
     assert (noise_of(1, 2, [5, 3], 4)[0] == noise_of(1, 2, [5], 4)[0]).all()
     assert len(np.unique([noise_of(*key, [0], 1) for key in ((1, 2), (2, 1), (1, 3))])) == 3
     assert noise_of(1, 2, [0], 30)[0].argsort().tolist() != data.shuffled(30, 1, 2).tolist()
-
-
-def test_a_prompt_that_comes_twice_is_one_task(tmp_path):
-    lines = [{'prompt': f'{i % 3}?', 'answer': '3'} for i in range(9)]
-    write(tmp_path / 'a.jsonl', [*lines, {'prompt': 'long' * 50, 'answer': '3'}])
-    tasks = rollouts.read_tasks(str(tmp_path / 'a.jsonl'), BYTES, longest=200)
-    assert [task['messages'][0]['content'] for task in tasks.values()] == ['0?', '1?', '2?']
-    assert all(tuple(task['ids']) == ids for ids, task in tasks.items())
 
 
 # --- a reward model -----------------------------------------------------------------------------------------

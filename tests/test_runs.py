@@ -4,9 +4,7 @@ import errno
 import json
 import math
 import os
-import pathlib
 import pickle
-import random
 import shutil
 from unittest.mock import Mock
 
@@ -68,13 +66,10 @@ def test_a_run_begins_in_a_folder_of_its_own(tmp_path, monkeypatch, files, init_
 
 
 def test_a_new_run_deletes_what_is_known_of_the_one_before_but_no_file_of_others(tmp_path):
-    known = {'last.pt', 'last-1.pt', 'last.pt.damaged', 'best.pt', 'best.pt.tmp', 'metrics.jsonl',
-             'data.json', 'samples.txt', 'samples.jsonl', 'eval.json', 'compare.json'}
     of_others = {'lasting.pt', 'samples.md', 'notes.txt', 'evaluations.txt'}
-    for name in known | of_others:
+    for name in RUN_FILES | of_others | {'last.pt.damaged', 'best.pt.tmp', 'samples.jsonl', 'eval.json',
+                                         'compare.json'}:
         (tmp_path / name).touch()
-    log_of(tmp_path, checkpoint(step=0)).lock.close()
-    assert {*os.listdir(tmp_path)} >= known
     log_of(tmp_path)
     assert {*os.listdir(tmp_path)} == of_others | {'train.log', 'config.json', 'tokenizer.json'}
     assert next(iter(read_json(tmp_path / 'config.json').items())) == ('format', checkpoints.FORMAT)
@@ -131,26 +126,23 @@ class Bomb:
 
 
 BOMB = {'x': Bomb()}
-FOREIGN = {'random': random.Random(0).randbytes(5000), 'pickle': pickle.dumps(BOMB, 2), 'torch': BOMB,
-           'bomb in ours': {'format': checkpoints.FORMAT, **checkpoint(), **BOMB}, 'list': [1, 2],
-           'theirs': {'model': small().state_dict(), 'iter_num': 3}, 'another format': {'format': 'x'}}
 
 
 def test_a_foreign_file_is_refused_in_one_sentence_and_its_code_never_runs(tmp_path, monkeypatch):
     monkeypatch.setenv('BOMB', str(tmp_path / 'exploded'))
-    path = str(tmp_path / 'a.pt')
-    checkpoints.write(path, 1, checkpoint())
-    whole = pathlib.Path(path).read_bytes()
-    n = len(whole)
-    cut = {f'cut at {stop}': whole[:stop] for stop in (0, 1, 4, 100, *range(n // 16, n, n // 16), n - 1)}
-    for name, content in (FOREIGN | cut).items():
+    path = tmp_path / 'a.pt'
+    checkpoints.write(str(path), 1, checkpoint())
+    whole = path.read_bytes()
+    ours = {'format': checkpoints.FORMAT, **checkpoint()}
+    for content in (pickle.dumps(BOMB, 2), BOMB, ours | BOMB, [1, 2], {'model': {}, 'iter_num': 3}, b'',
+                    whole[:4], whole[:len(whole) // 2], whole[:-1]):
         torch.save(content, path)
         if type(content) is bytes:
-            pathlib.Path(path).write_bytes(content)
+            path.write_bytes(content)
         # torch's own advice is to run it
-        refused(r'a\.pt is not a readable((?!weights_only|option).)*$', checkpoints.read, path)
-        assert not (tmp_path / 'exploded').exists(), name
-    pickle.loads(FOREIGN['pickle'])
+        refused(r'a\.pt is not a readable((?!weights_only|option).)*$', checkpoints.read, str(path))
+        assert not (tmp_path / 'exploded').exists(), content
+    pickle.loads(pickle.dumps(BOMB, 2))
     assert (tmp_path / 'exploded').exists()             # the bomb is a real one
     refused('no.pt does not exist', checkpoints.find, str(tmp_path / 'no.pt'))
     refused(['best.pt', 'last.pt', 'train.py'], checkpoints.find, str(tmp_path))
@@ -161,18 +153,15 @@ def test_the_newest_readable_checkpoint_is_taken_and_only_damage_puts_one_aside(
     out = f'{tmp_path}/'                                # as the shell completes it
     save = lambda step, **more: checkpoints.write(f'{out}/last.pt', 2, checkpoint(step=step, **more))
     refused('holds no checkpoint', checkpoints.newest, out)
-    for step in (4, 8, 12):
-        save(step)
-    for error in (OSError(errno.EIO, 'Input/output error'), MemoryError(),
-                  RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")):
+    save(8)
+    save(12)
+    for error in OSError(errno.EIO, 'an error'), MemoryError(), RuntimeError("can't allocate memory"):
         with monkeypatch.context() as m, pytest.raises(type(error)):
             m.setattr(torch, 'load', Mock(side_effect=error))
             checkpoints.newest(out)
     assert checkpoints.newest(out)['step'] == 12
     (tmp_path / 'last.pt').write_bytes(b'half a file')
     assert checkpoints.newest(out)['step'] == 8
-    save(12)
-    assert checkpoints.newest(out)['step'] == 12 and checkpoints.read(f'{out}/last-1.pt')['step'] == 8
     assert (tmp_path / 'last.pt.damaged').read_bytes() == b'half a file'
     for value in (math.nan, math.inf, -math.inf):
         model = small()
@@ -183,24 +172,22 @@ def test_the_newest_readable_checkpoint_is_taken_and_only_damage_puts_one_aside(
     refused(['last.pt', 'no run that could be resumed', f'--init_from={out}'], checkpoints.newest, out)
 
 
-def test_a_save_keeps_so_many_checkpoints_and_wherever_it_ends_one_can_be_resumed(tmp_path, monkeypatch):
-    rename = os.replace
-    for keep, renames in ((1, 0), (2, 0), (2, 1), (3, 1), (3, 2)):
-        out = tmp_path / f'{keep} {renames}'
-        out.mkdir()
-        save = lambda step: checkpoints.write(f'{out}/last.pt', keep, checkpoint(step=step))
-        for step in range(4):
-            save(step)
-        steps = [checkpoints.read(name)['step'] for name in checkpoints.names_of(str(out))[:keep]]
-        assert steps == [3, 2, 1][:keep] and len(os.listdir(out)) == keep
-        left = [rename] * renames                       # then the power fails
-        with monkeypatch.context() as m, pytest.raises(IndexError):
-            m.setattr(os, 'replace', lambda old, new: left.pop()(old, new))
-            save(4)
-        assert checkpoints.newest(str(out))['step'] == 3
-        assert checkpoints.read(checkpoints.find(str(out)))['step'] == 3
+@pytest.mark.parametrize('keep, renames', [(1, 0), (2, 0), (2, 1), (3, 2)])
+def test_a_save_keeps_so_many_checkpoints_and_wherever_it_ends_one_can_be_resumed(tmp_path, monkeypatch, keep,
+                                                                                  renames):
+    out, rename = str(tmp_path), os.replace
+    save = lambda step: checkpoints.write(f'{out}/last.pt', keep, checkpoint(step=step))
+    for step in range(4):
+        save(step)
+    steps = [checkpoints.read(name)['step'] for name in checkpoints.names_of(out)[:keep]]
+    assert steps == [3, 2, 1][:keep] and len(os.listdir(out)) == keep
+    left = [rename] * renames                           # then the power fails
+    with monkeypatch.context() as m, pytest.raises(IndexError):
+        m.setattr(os, 'replace', lambda old, new: left.pop()(old, new))
         save(4)
-        assert checkpoints.newest(str(out))['step'] == 4
+    assert checkpoints.newest(out)['step'] == checkpoints.read(checkpoints.find(out))['step'] == 3
+    save(4)
+    assert checkpoints.newest(out)['step'] == 4
 
 
 # --- settings -----------------------------------------------------------------------------------------------

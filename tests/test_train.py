@@ -10,7 +10,6 @@ import torch
 from accidents import replaced
 from conftest import ROOT, RUN_FILES, TINY, metrics, mistake, ok, read_json, read_rows, run, same, series
 from conftest import state, write
-from test_house import settings
 
 from parts.model import checkpoints
 from parts.prepare import texts
@@ -215,15 +214,6 @@ def test_the_defaults_are_a_chain(python_files, tmp_path):
     follow('sft.py', '--eval_conversations=8')
     mistake(run('rl.py', cwd=tmp_path), 'add --allow_code_execution=True')
     missing('dpo.py', 'python eval.py --ckpt=out/sft')
-
-
-def test_what_makes_a_default_folder_is_a_command_that_exists():
-    for folder, line in checkpoints.MADE_BY.items():
-        for command in line.split(' && '):
-            _, script, *words = shlex.split(command)
-            assert {word[2:].split('=')[0] for word in words} <= settings(script.removesuffix('.py')), folder
-        written = f"'{folder}'"
-        assert written in (ROOT / script).read_text(encoding='utf-8'), folder
 
 
 SMALL = {'train.py': ['--n_layer=1', '--n_head=2', '--n_embd=32', '--batch_size=2', '--max_steps=2',
