@@ -1,55 +1,65 @@
 """
-Tokenizers: text <-> token ids. Byte-level BPE with its trainer, single bytes, and single characters.
+Tokenizers: text <-> token ids. Byte-level BPE with its trainer, single bytes, single characters.
 
     python tokenizer.py --input=FOLDER --vocab_size=32768 --out=tokenizer.json      # train
-    python tokenizer.py --load=tokenizer.json --report=FOLDER                       # does it fit that text?
-    python tokenizer.py --report=FOLDER             # is a new one better than GPT-2's and cl100k_base?
+    python tokenizer.py --load=tokenizer.json --report=FOLDER       # does it fit that text?
+    python tokenizer.py --report=FOLDER     # is a new one better than GPT-2's and cl100k_base?
 
-Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; bytes as the alphabet: GPT-2, Radford et al. 2019):
-1. A regex cuts the text into chunks: words, numbers, symbols, indentation. No token crosses a chunk's edge.
-2. Every chunk starts as its UTF-8 bytes, which are the first 256 tokens: no text is out of vocabulary.
-3. Training repeats: count adjacent token pairs over the corpus; make the most frequent pair the next token.
+Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; with bytes as the alphabet: GPT-2, 2019):
+1. A regex cuts text into chunks: words, numbers, symbols, indentation. No token crosses their edge.
+2. Every chunk starts as its UTF-8 bytes. They are the first 256 tokens, so any text can be encoded.
+3. Training repeats: count adjacent pairs of tokens; make the most frequent pair the next token.
 4. Encoding replays the merges in the order they were learned.
 
-Ids: the 256 bytes, then the merges in order, then the special tokens. encode() never returns a special token.
-The decision made here is the vocabulary: it fixes how many tokens a text costs and how much a context holds.
+Ids: the 256 bytes, then the merges in order, then the special tokens. encode() never returns a
+special token. The decision made here is the vocabulary: it fixes how many tokens a text costs and
+how much a context holds.
 
-Copy this file alone: it needs regex and tiktoken. It then trains the naive way, which takes hours for 32,768
-tokens; with parts/tokenizer/bpe.py it trains the same tokens in seconds. from_hf(), gpt2()
-and the command line need more of parts/.
+Copy this file alone: it needs regex and tiktoken. It then trains the naive way, which takes hours
+for 32,768 tokens; with parts/tokenizer/bpe.py it trains the same tokens in seconds. from_hf(),
+gpt2() and the command line need more of parts/.
 """
 import argparse, collections, contextlib, functools, hashlib, json, math, os, sys
 import regex, tiktoken
 
 # Each line matches one kind of chunk. They are tried from top to bottom.
-# 'def f(x):\n    return x + 1234' is 'def', ' f', '(x', '):\n    ', 'return', ' x', ' +', ' ', '123', '4'.
-# On Python this needs fewer tokens than GPT-2's and cl100k's patterns: symbols, newline and indentation are
-# one chunk (LOG.md). {1,256} is bounded: a million spaces overflow the stack of tiktoken's regex engine.
+# 'def f(x):\n    return x + 1234' is 'def', ' f', '(x', '):\n    ', 'return', ' x', ' +', ' ',
+# '123', '4'.
+# On Python this needs fewer tokens than GPT-2's and cl100k's patterns, because symbols, a newline
+# and indentation are one chunk (LOG.md). {1,256} is bounded, because a million spaces overflow the
+# stack of tiktoken's regex engine.
 PATTERN = '|'.join([
-    r'[^\r\n\p{L}\p{N}]?[\p{L}]+',              # a word, with the space or symbol before it: ` def`, `.join`
-    r'[\p{N}]{1,3}',                            # up to three digits
-    r' ?[^\s\p{L}\p{N}]+(?:\r?\n[ \t]*)*',      # symbols, with the newlines and indentation after them
-    r'\s{0,256}\n[ \t]*',                       # a newline, with the blanks before and after it
-    r'\s{1,256}(?!\S)',                         # blanks, but the last one before a word belongs to the word
-    r'\s{1,256}'])                              # a single blank before a digit or a symbol
+    r'[^\r\n\p{L}\p{N}]?[\p{L}]+',          # a word and the space or symbol before it: `.join`
+    r'[\p{N}]{1,3}',                        # up to three digits
+    r' ?[^\s\p{L}\p{N}]+(?:\r?\n[ \t]*)*',   # symbols, and the newlines and indentation after them
+    r'\s{0,256}\n[ \t]*',                   # a newline, and the blanks before and after it
+    r'\s{1,256}(?!\S)',                     # blanks, but not the last one, which is its word's
+    r'\s{1,256}'])                          # a single blank before a digit or a symbol
 FORMAT = 'nanoparrot-tokenizer-1'
-MAX_CHUNK = 256     # characters; longer chunks (DNA, base64) would stall the training, so they are cut there
+# Longer chunks (DNA, base64) would stall the training, so they are cut after so many characters.
+MAX_CHUNK = 256
 
-SPECIAL_TOKENS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|pad|>', '<|mask|>',     # documents, chat
-                  '<|tool_call|>', '<|tool_result|>',                                       # tool use
-                  '<|fim_prefix|>', '<|fim_middle|>', '<|fim_suffix|>',                     # reserved
-                  *(f'<|span_{i}|>' for i in range(54))]                                    # T5; 64 in all
+# For documents and chats; for tools; for infilling (reserved); T5's for spans. 64 in all.
+SPECIAL_TOKENS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|pad|>', '<|mask|>',
+                  '<|tool_call|>', '<|tool_result|>',
+                  '<|fim_prefix|>', '<|fim_middle|>', '<|fim_suffix|>',
+                  *(f'<|span_{i}|>' for i in range(54))]
 
-# render() for programs that take a template of Jinja
-CHAT_TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+# What render() does, for programs that take a template of Jinja.
+CHAT_TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+                 "{{ m['content'] }}<|im_end|>\n"
                  '{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}')
 
-# GPT-2 writes each byte as one visible character, because JSON holds text. Latin-1's visible characters stand
-# for themselves; the other 68 bytes use U+0100 on.
+# GPT-2 writes each byte as one visible character, because JSON holds text. Latin-1's visible
+# characters stand for themselves; the other 68 bytes use U+0100 on.
 VISIBLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 OTHERS = [b for b in range(256) if b not in VISIBLE]
 BYTE_TO_CHAR = {b: chr(b) for b in VISIBLE} | {b: chr(256 + i) for i, b in enumerate(OTHERS)}
 CHAR_TO_BYTE = {c: b for b, c in BYTE_TO_CHAR.items()}
+
+
+class Mistake(ValueError):
+    """What a user can put right. configurator.py prints it as one line instead of a traceback."""
 
 
 def printable(data):
@@ -70,7 +80,7 @@ def to_utf8(text):
         return text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace').encode()
 
 
-# --- training -----------------------------------------------------------------------------------------------
+# --- training -------------------------------------------------------------------------------------
 def count_chunks(texts, pattern=PATTERN, findall=regex.findall):
     """Counter of the chunks of some texts: ['a b a'] -> {'a': 1, ' b': 1, ' a': 1}"""
     counts = collections.Counter()
@@ -84,7 +94,8 @@ def count_chunks(texts, pattern=PATTERN, findall=regex.findall):
 
 
 def merge(tokens, pair, union):
-    """Replace each occurrence of a pair in place, from left to right: [a, a, a], (a, a), b -> [b, a]"""
+    """Replace each occurrence of a pair in place, from left to right: [a, a, a], (a, a), b
+    becomes [b, a]."""
     i = 0
     while i + 1 < len(tokens):
         if (tokens[i], tokens[i + 1]) == pair:
@@ -93,10 +104,12 @@ def merge(tokens, pair, union):
 
 
 def learn_merges(words, counts, n_merges):
-    """Byte-pair encoding, the naive way. words: chunks as bytes; counts: how often each occurs in the corpus.
-    Returns at most n_merges pairs of token ids, in order, and the number of tokens that the corpus then has.
+    """Byte-pair encoding, the naive way. words: chunks as bytes; counts: how often each occurs in
+    the corpus. Returns at most n_merges pairs of token ids, in order, and the number of tokens that
+    the corpus then has.
 
-        learn_merges([b'low', b' lower', b' lowest'], [1, 1, 1], 2) -> ([(108, 111), (256, 119)], 10)
+        learn_merges([b'low', b' lower', b' lowest'], [1, 1, 1], 2)
+        == ([(108, 111), (256, 119)], 10)
 
     (108, 111) is l + o, which becomes token 256; (256, 119) is lo + w, which becomes token 257."""
     words = [list(word) for word in words]          # a byte is its own id
@@ -110,71 +123,68 @@ def learn_merges(words, counts, n_merges):
         if not frequency:                           # each chunk is a single token
             break
 
-        best = min(frequency, key=lambda pair: (-frequency[pair], pair))    # of equals, the smaller ids
+        # Of equally frequent pairs, the one with the smaller ids.
+        best = min(frequency, key=lambda pair: (-frequency[pair], pair))
         for word in words:
             merge(word, best, 256 + len(merges))
         merges.append(best)
     return merges, sum(n * len(word) for word, n in zip(words, counts))
 
 
-def check_pattern(pattern):
-    """Refuse a pattern with groups, because findall then returns groups, not chunks; or with empty chunks."""
-    try:
-        compiled = regex.compile(pattern)
-    except regex.error as e:
-        raise ValueError(f'the pattern {pattern!r} is not a regular expression: {e}') from e
-    if compiled.groups or compiled.match(''):
-        raise ValueError(f'the pattern {pattern!r} has groups, or matches ""; write (?:...)')
-
-
-# --- the tokenizer ------------------------------------------------------------------------------------------
+# --- the tokenizer --------------------------------------------------------------------------------
 class Tokenizer:
     """Text <-> token ids. Make one with train(), byte(), char(), gpt2(), from_hf() or load()."""
 
     def __init__(self, kind, vocab, special_tokens=(), pattern=PATTERN, bytes_per_token=None):
-        self.kind = kind                            # 'bpe' (bytes are BPE without merges), 'char' or 'hf'
-        self.vocab = vocab                          # vocab[i] is token i as bytes; the special tokens follow
+        self.kind = kind            # 'bpe' (bytes are BPE without merges), 'char' or 'hf'
+        self.vocab = vocab          # vocab[i] is token i as bytes; the special tokens follow
         self.pattern = pattern
         self.bytes_per_token = bytes_per_token      # of the text that it was trained on, else None
-        self.special = {name: len(vocab) + i for i, name in enumerate(dict.fromkeys(special_tokens))}
-        self.vocab_size = len(vocab) + len(self.special)
-        self.all_bytes = [*vocab, *(name.encode() for name in self.special)]
-        # bytes of text that each id has; a special token: none
-        self.text_bytes = [len(token) for token in vocab] + [0] * len(self.special)
-        # ends a document, begins the next
+        names = dict.fromkeys(special_tokens)
+        self.special = {name: len(vocab) + i for i, name in enumerate(names)}
+        self.vocab_size = len(vocab) + len(names)
+        self.all_bytes = [*vocab, *(name.encode() for name in names)]
+        # How many bytes of text each id stands for. A special token stands for none.
+        self.text_bytes = [len(token) for token in vocab] + [0] * len(names)
+        # <|endoftext|> ends a document and begins the next one.
         self.begin = [id for name, id in self.special.items() if name == '<|endoftext|>']
         self.first = self.begin or [vocab.index(b'\n') if b'\n' in vocab else 0]
         self.stop = self.begin + [id for name, id in self.special.items() if name == '<|im_end|>']
-        self.ranks = {token: i for i, token in enumerate(vocab)}    # bytes -> id; the lowest merges first
+        self.ranks = {token: i for i, token in enumerate(vocab)}    # lower ids merge first
         self._find = regex.compile(pattern).findall
         self._known = {}                            # chunk -> ids, because most chunks come again
         if kind == 'char':
             self.character_ids = {token.decode(): i for i, token in enumerate(vocab)}
 
     @classmethod
-    def train(cls, texts, vocab_size, special_tokens=SPECIAL_TOKENS, pattern=PATTERN, processes=None):
-        """BPE from an iterable of str, read once. vocab_size counts everything: bytes, merges and special
-        tokens. The order of the texts and the number of processes do not change the result."""
+    def train(cls, texts, vocab_size, special_tokens=SPECIAL_TOKENS, pattern=PATTERN,
+              processes=None):
+        """BPE from an iterable of str, read once. vocab_size counts everything: bytes, merges and
+        special tokens. The order of the texts and the number of processes do not change the
+        result."""
         texts = [texts] if isinstance(texts, str) else texts
         special_tokens = [*dict.fromkeys(special_tokens)]
-        n_merges = vocab_size - 256 - len(special_tokens)
-        if n_merges < 0:
-            raise ValueError(f'{vocab_size=} is too small; bytes and specials: {256 + len(special_tokens)}')
+        smallest = 256 + len(special_tokens)
+        if vocab_size < smallest:
+            raise Mistake(f'{vocab_size=} is too small; bytes and specials: {smallest}')
         if pattern != PATTERN:
-            check_pattern(pattern)
-            pattern += r'|[\s\S]'               # a character that the pattern forgets is a chunk of its own
+            compiled = regex.compile(pattern)
+            # With groups findall returns these, not the chunks.
+            if compiled.groups or compiled.match(''):
+                raise Mistake(f'{pattern=} has groups, or matches ""; write (?:...)')
+            pattern += r'|[\s\S]'       # a character that the pattern forgets is a chunk of its own
 
         count, learn = count_chunks, learn_merges
         with contextlib.suppress(ImportError):              # this file was copied alone
-            from parts.tokenizer import bpe              # the same in numpy: seconds instead of hours
+            from parts.tokenizer import bpe                 # the same in numpy
             count = functools.partial(bpe.count_chunks, processes=processes)
             learn = bpe.learn_merges
         chunk_counts = count(texts, pattern)
         if not chunk_counts:
-            raise ValueError('there is no text to train a tokenizer on')
+            raise Mistake('there is no text to train a tokenizer on')
         words = [to_utf8(chunk) for chunk in chunk_counts]
         counts = list(chunk_counts.values())
-        pairs, n_tokens = learn(words, counts, n_merges)
+        pairs, n_tokens = learn(words, counts, vocab_size - smallest)
 
         vocab = [bytes([b]) for b in range(256)]
         for left, right in pairs:
@@ -199,8 +209,9 @@ class Tokenizer:
 
     @classmethod
     def gpt2(cls, folder=None, special_tokens=SPECIAL_TOKENS[:48]):
-        """GPT-2's 50,256 tokens and <|endoftext|>, then our other special tokens, up to 50,304 = 786 x 64.
-        folder holds vocab.bpe and encoder.json. Without it, tiktoken has a cache, or asks the network."""
+        """GPT-2's 50,256 tokens and <|endoftext|>, then our other special tokens, up to 50,304 =
+        786 x 64. folder holds vocab.bpe and encoder.json. Without it, tiktoken has a cache, or asks
+        the network."""
         from parts.tokenizer import fit
         encoding = fit.gpt2(folder)
         vocab = sorted(encoding._mergeable_ranks, key=encoding._mergeable_ranks.get)
@@ -208,30 +219,30 @@ class Tokenizer:
 
     @classmethod
     def from_hf(cls, text):
-        """text is a tokenizer.json of Hugging Face. We add <|im_start|> and <|im_end|> if it lacks them; the
-        model then needs rows for them: GPT.grown."""
+        """text is a tokenizer.json of Hugging Face. We add <|im_start|> and <|im_end|> if it lacks
+        them; the model then needs rows for them: GPT.grown."""
         from parts.tokenizer import hf_tokenizer
         return hf_tokenizer.HFTokenizer(text)
 
     def never_in_answers(self, n_rows=0):
-        """Ids that a model of n_rows rows must not draw: <|im_start|>, <|mask|>, <|span_0|> and the other
-        special tokens that only prompts hold, and the rows that have no token."""
+        """Ids that a model of n_rows rows must not draw: <|im_start|>, <|mask|>, <|span_0|> and the
+        other special tokens that only prompts hold, and the rows that have no token."""
         for_prompts = [id for id in self.special.values() if id not in self.stop]
         return for_prompts + [*range(self.vocab_size, n_rows)]
 
     # --- text -> ids -> text
 
     def encode(self, text):
-        """A list of ids, never a special one: '<|endoftext|>' typed by a user is thirteen characters.
-        tiktoken cuts text beyond ASCII. Its Unicode tables are not regex's: a recent letter may be cut
-        otherwise than in training."""
+        """A list of ids, never a special one: '<|endoftext|>' typed by a user is thirteen
+        characters. tiktoken cuts text beyond ASCII. Its Unicode tables are not regex's: a recent
+        letter may be cut otherwise than in training."""
         if self.kind == 'char':
             return self._encode_characters(text)
         if len(self.vocab) == 256:                          # no merges
             return list(to_utf8(text))
         if not text.isascii() or len(text) > 300:           # _merge_chunk is slow on a long chunk
             return self._tiktoken.encode_ordinary(text)     # the same merges, in Rust
-        if len(self._known) > 100_000:                      # a server lives long, and memory is finite
+        if len(self._known) > 100_000:                  # memory is finite
             self._known.clear()
 
         ids = []
@@ -242,11 +253,12 @@ class Tokenizer:
         return ids
 
     def _merge_chunk(self, chunk):
-        """Of all adjacent pairs, merge the one whose union has the lowest id. Every union that this makes
-        possible has a higher id, so no earlier merge is missed."""
+        """Of all adjacent pairs, merge the one whose union has the lowest id. Every union that this
+        makes possible has a higher id, so no earlier merge is missed."""
         pieces = [bytes([b]) for b in to_utf8(chunk)]
         while len(pieces) > 1:
-            best = min(zip(pieces, pieces[1:]), key=lambda pair: self.ranks.get(pair[0] + pair[1], math.inf))
+            rank = lambda pair: self.ranks.get(pair[0] + pair[1], math.inf)
+            best = min(zip(pieces, pieces[1:]), key=rank)
             union = best[0] + best[1]
             if union not in self.ranks:
                 break
@@ -256,13 +268,10 @@ class Tokenizer:
     def _encode_characters(self, text):
         for i, c in enumerate(text):
             if c not in self.character_ids:
-                raise ValueError(f'character {c!r} at position {i} is not among the {len(self.vocab)} of '
-                                 'this char tokenizer; a byte or bpe tokenizer takes any text')
+                raise Mistake(f'character {c!r} at position {i} is not among the '
+                              f'{len(self.vocab)} of this char tokenizer; a byte or bpe tokenizer '
+                              'takes any text')
         return [self.character_ids[c] for c in text]
-
-    def encode_inside(self, text):
-        """Like encode. HFTokenizer overrides it: SentencePiece adds a blank at the start of a text."""
-        return self.encode(text)
 
     def encode_batch(self, texts):
         """[encode(text) for text in texts], by tiktoken's Rust on all cores where it can."""
@@ -271,20 +280,23 @@ class Tokenizer:
         return self._tiktoken.encode_ordinary_batch(list(texts), num_threads=os.cpu_count())
 
     def decode_bytes(self, ids):
-        """The bytes of ids; special tokens as their names. A token may hold only a part of a character."""
+        """The bytes of ids; special tokens as their names. A token may hold only a part of a
+        character."""
         ids = list(ids)
         if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
-            raise ValueError(f'token ids {min(ids)} to {max(ids)} do not fit {self.vocab_size} tokens')
+            raise Mistake(f'token ids {min(ids)} to {max(ids)} do not fit {self.vocab_size} tokens')
         return b''.join([self.all_bytes[i] for i in ids])
 
     def decode(self, ids):
-        """The text of ids. Bytes that are not UTF-8, as when ids end within a character, become U+FFFD."""
+        """The text of ids. Bytes that are not UTF-8, as when ids end within a character, become
+        U+FFFD."""
         return self.decode_bytes(ids).decode('utf-8', 'replace')
 
     def heal(self, ids):
-        """Token healing. A prompt may end inside a token: it ends with `):`, and text has `):\\n    ` as one.
-        So we drop the prompt's last token and let the model choose one that starts with the same bytes.
-        -> (ids without the last, the ids to choose from), or (ids, None) if there is nothing to heal."""
+        """Token healing. A prompt may end inside a token: it ends with `):`, and texts have `):`, a
+        newline and blanks as one token. So we drop the prompt's last token and let the model choose
+        one that starts with the same bytes. Return (ids without the last, the ids to choose from),
+        or (ids, None) if there is nothing to heal."""
         if not ids or not self.text_bytes[ids[-1]]:
             return ids, None
         last = self.all_bytes[ids[-1]]
@@ -292,29 +304,30 @@ class Tokenizer:
                           if self.text_bytes[i] and token.startswith(last)]
 
     def render(self, messages, add_generation_prompt=False):
-        r"""A chat in ChatML as ids, and its loss mask: 1 for what the assistant says and for the <|im_end|>
-        after it, in every turn. A user's hi and an assistant's yo give
+        r"""A chat in ChatML as ids, and its loss mask: 1 for what the assistant says and for the
+        <|im_end|> after it, in every turn. A user's hi and an assistant's yo give
             <|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyo<|im_end|>\n
             0           0   0 0 0         0 0           0        0 1 1         0
-        Each part is encoded by itself, so content cannot merge with the frame or forge a special token. The
-        chat without its answer, plus add_generation_prompt, is the exact prefix of the chat with it."""
+        Each part is encoded by itself, so content cannot merge with the frame or forge a special
+        token. The chat without its answer, plus add_generation_prompt, is the exact prefix of the
+        chat with it."""
         if not {'<|im_start|>', '<|im_end|>'} <= self.special.keys():
-            raise ValueError('this tokenizer has no <|im_start|> and <|im_end|>; chat needs a bpe tokenizer '
-                             'with them')
+            raise Mistake('this tokenizer has no <|im_start|> and <|im_end|>; chat needs a bpe '
+                          'tokenizer with them')
         ids, mask = [], []
         for message in messages:
             fields = message if isinstance(message, dict) else {}
             role, content = fields.get('role'), fields.get('content')
             if role not in ('system', 'user', 'assistant', 'tool') or not isinstance(content, str):
-                raise ValueError('a message is a role (system, user, assistant, tool) and a content of '
-                                 f'text, not {message}')
-            header = [self.special['<|im_start|>'], *self.encode_inside(role + '\n')]
-            body = [*self.encode_inside(content), self.special['<|im_end|>']]
-            tail = self.encode_inside('\n')
+                raise Mistake('a message is a role (system, user, assistant, tool) and a content '
+                              f'of text, not {message}')
+            header = [self.special['<|im_start|>'], *self.encode(role + '\n')]
+            body = [*self.encode(content), self.special['<|im_end|>']]
+            tail = self.encode('\n')
             ids += header + body + tail
             mask += [0] * len(header) + [int(role == 'assistant')] * len(body) + [0] * len(tail)
         if add_generation_prompt:
-            ids += [self.special['<|im_start|>'], *self.encode_inside('assistant\n')]
+            ids += [self.special['<|im_start|>'], *self.encode('assistant\n')]
             mask += [0] * (len(ids) - len(mask))
         return ids, mask
 
@@ -327,7 +340,8 @@ class Tokenizer:
                 'vocab': [as_text(token) for token in self.vocab]}
 
     def save(self, path):
-        """One JSON file; written beside and renamed, so that a crash leaves the old one or the new one."""
+        """One JSON file; written beside and renamed, so that a crash leaves the old one or the new
+        one."""
         with open(f'{path}.tmp', 'w', encoding='utf-8', newline='\n') as f:
             json.dump(self.to_json(), f, ensure_ascii=False, indent=0)
         os.replace(f'{path}.tmp', path)
@@ -339,23 +353,22 @@ class Tokenizer:
                 d = json.load(f)
             if 'added_tokens' in d:
                 return cls.from_hf(json.dumps(d))
-            is_ours = d['format'] == FORMAT
-            has_all_bytes = CHAR_TO_BYTE.keys() <= {*d['vocab']}
-            if is_ours and d['kind'] == 'char':
-                vocab = [character.encode() for character in d['vocab']]
-            elif is_ours and d['kind'] == 'bpe' and has_all_bytes:
-                vocab = [from_printable(token) for token in d['vocab']]
-            else:
-                raise ValueError(f'format {d["format"]!r}, kind {d["kind"]!r}, {len(d["vocab"])} tokens')
+            if d['format'] != FORMAT:
+                raise Mistake(f'format={d["format"]}')
+            as_bytes = {'char': str.encode, 'bpe': from_printable}[d['kind']]
+            vocab = [as_bytes(token) for token in d['vocab']]
             return cls(d['kind'], vocab, d['special_tokens'], d['pattern'], d['bytes_per_token'])
         except Exception as e:              # another program's JSON may fail at any line above
-            why = 'no such file' if isinstance(e, FileNotFoundError) else f'{type(e).__name__}: {e}'
-            raise ValueError(f'{path} is not a tokenizer of ours ({why}); copy that of the data or the run, '
-                             'or make one: python tokenizer.py --input=FOLDER') from e
+            why = f'{type(e).__name__}: {e}'
+            if isinstance(e, FileNotFoundError):
+                why = 'no such file'
+            raise Mistake(f'{path} is not a tokenizer of ours ({why}); copy that of the data or '
+                          'the run, or make one: python tokenizer.py --input=FOLDER') from e
 
     @property
     def hash(self):
-        """16 hex digits of all that decides the ids. Data, checkpoint and prompt must agree on it."""
+        """16 hex digits of all that decides the ids. Data, checkpoint and prompt must agree on
+        it."""
         identity = {k: v for k, v in self.to_json().items() if k != 'bytes_per_token'}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -364,14 +377,14 @@ class Tokenizer:
         return self.to_tiktoken()
 
     def to_tiktoken(self):
-        """A tiktoken.Encoding with the same ids."""
+        """Return a tiktoken.Encoding with the same ids."""
         if self.kind != 'bpe':
-            raise ValueError(f'tiktoken has byte-level BPE only; a {self.kind} tokenizer cannot be exported')
+            raise Mistake(f'tiktoken has byte-level BPE only, and no {self.kind} tokenizer')
         return tiktoken.Encoding('nanoparrot', pat_str=self.pattern, mergeable_ranks=self.ranks,
                                  special_tokens=self.special)
 
 
-# --- the command line ---------------------------------------------------------------------------------------
+# --- the command line -----------------------------------------------------------------------------
 def read_documents(source):
     """Yield what `prepare.py --source=...` reads: {'text', 'path', 'file', perhaps 'labels'}."""
     from parts.prepare import conversions, files, reading
@@ -388,26 +401,27 @@ def read_documents(source):
               file=sys.stderr)
 
 
-def is_free(path):
-    """Is there nothing, or a tokenizer?"""
-    return not os.path.exists(path) or os.path.isfile(path) and b'-tokenizer-' in open(path, 'rb').read(60)
-
-
 def main():
-    # argparse: this file is copied alone
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument('--input', help='train on this: stdlib, a file, a folder or a glob, as in prepare.py')
-    parser.add_argument('--vocab_size', type=int, default=32768, help='bytes + merges + specials (32768)')
-    parser.add_argument('--pattern', default='ours', choices=['ours', 'gpt2', 'cl100k'], help='of the chunks')
-    parser.add_argument('--out', default='tokenizer.json', help='for --input')
-    parser.add_argument('--load', help='a tokenizer.json')
-    parser.add_argument('--report', help='measure the fit on this; alone: train on nine tenths of it')
-    parser.add_argument('--against', default='gpt2,cl100k_base', help='these two, or tokenizer.json files')
-    parser.add_argument('--gpt2_dir', help='folder with vocab.bpe and encoder.json; without: network')
+    # With argparse, because people copy this file without configurator.py.
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawTextHelpFormatter)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument('--input', help='train on stdlib, a file, a folder or a glob of files')
+    source.add_argument('--load', help='a tokenizer.json, instead of training one')
+    parser.add_argument('--vocab_size', type=int, default=32768,
+                        help='bytes + merges + special tokens (32768)')
+    parser.add_argument('--pattern', default='ours', choices=['ours', 'gpt2', 'cl100k'],
+                        help='of the chunks')
+    parser.add_argument('--out', default='tokenizer.json', help='where --input writes')
+    parser.add_argument('--report',
+                        help='measure the fit on this; alone: train on nine tenths of it')
+    parser.add_argument('--against', default='gpt2,cl100k_base',
+                        help='these two, or tokenizer.json files')
+    parser.add_argument('--gpt2_dir',
+                        help='folder with vocab.bpe and encoder.json; without: network')
     args = parser.parse_args()
-    trains = args.input or args.vocab_size != 32768 or args.pattern != 'ours'
-    if (args.load and trains) or not (args.input or args.report):
-        parser.error('give --input=PATH to train, or [--load=FILE] --report')
+    if not (args.input or args.report):
+        parser.error('give --input=PATH to train, or [--load=FILE] --report=PATH')
     try:
         from parts.model import gguf_file
         from parts.tokenizer import fit
@@ -415,28 +429,21 @@ def main():
         documents = list(read_documents(args.report)) if args.report else []
         if args.load:
             tok = Tokenizer.load(args.load)
-        elif args.input and not (args.out and is_free(args.out)):
-            raise ValueError(f'--out={args.out} is a folder, empty or no tokenizer; name a new file')
         elif args.input:
-            try:
-                os.makedirs(os.path.dirname(args.out) or '.', exist_ok=True)
-            except OSError as e:
-                raise ValueError(f'--out={args.out}: {e.strerror}; choose another path') from e
+            os.makedirs(os.path.dirname(args.out) or '.', exist_ok=True)
             texts = (d['text'] for d in read_documents(args.input))
             tok = Tokenizer.train(texts, args.vocab_size, pattern=pattern)
             tok.save(args.out)
-            print(f'{args.out}: {tok.vocab_size:,} tokens, {tok.bytes_per_token:.2f} bytes/token, {tok.hash}')
+            print(f'{args.out}: {tok.vocab_size:,} tokens, {tok.bytes_per_token:.2f} bytes/token, '
+                  f'{tok.hash}')
         else:
             rest, documents = fit.held_out(documents)
             tok = Tokenizer.train((d['text'] for d in rest), args.vocab_size, pattern=pattern)
             print(f'this: trained on nine tenths of {args.report}; the other tenth is measured')
         if args.report:
-            others = {}
-            for name in filter(None, args.against.split(',')):
-                if name.endswith('.json'):
-                    others[name] = Tokenizer.load(name)
-                else:
-                    others[name] = fit.at_hand(name, args.gpt2_dir)
+            others = {name: Tokenizer.load(name) if name.endswith('.json')
+                      else fit.at_hand(name, args.gpt2_dir)
+                      for name in args.against.split(',') if name}
             print(fit.report(tok, documents, printable, others))
     except (ImportError, OSError, ValueError) as e:     # ImportError: copied without parts/
         parser.exit(2, f'error: {e}\n')

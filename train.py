@@ -84,7 +84,7 @@ spike_z = 8.0                   # >= 0: standard deviations that make a loss a s
 spike_window = 100              # >= 30: the number of last steps that it is compared with
 spike_action = 'skip'           # skip | rollback | log: rollback = to last.pt, at half the rate
 show_batch: int | None = None   # [0, 2**40): print this step's batch, train nothing
-plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cost, train nothing
+plan = ''                       # 8xH100, 1xL4, ...: print memory, days and cost, train nothing
 # machine
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: auto = bfloat16 if it is fast
 compile: bool | None = None     # torch.compile; None = on CUDA
@@ -102,7 +102,7 @@ config = configure(globals())
 state = runs.begin(config, set_by)
 globals().update(config)
 if plan:
-    planner.show(config, state)
+    planner.show(config)
     sys.exit()
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 here = processes.Process(device, dtype, config)

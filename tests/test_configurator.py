@@ -56,7 +56,7 @@ def one_line(process, words):
 
 def test_files_and_flags_apply_from_left_to_right(play):
     for arguments, steps, name in (
-            ('', 10, 'base'), ('a.py b.py', 2, 'a'), ('b.py a.py', 1, 'a'), ('--steps=3 a.py', 1, 'a'),
+            ('', 10, 'base'), ('b.py a.py', 1, 'a'), ('--steps=3 a.py', 1, 'a'),
             ('--steps 3 b.py --name x', 2, 'x'), ('--steps=3 twice.py twice.py', 12, 'base')):
         process = play(*arguments.split(), a='steps = 1\nname = "a"', b='steps = 2',
                        twice='steps = steps * 2')
@@ -65,10 +65,10 @@ def test_files_and_flags_apply_from_left_to_right(play):
 
 def test_a_value_takes_the_type_of_its_setting(play):
     for key, values in {
-            'rate': {'2': 2.0, '-1e-4': -1e-4}, 'steps': {'1e3': 1000, '-3': -3, '1_000': 1000},
-            'flag': {'True': True, 'false': False}, 'seed': {'7': 7, 'None': None, '1e3': 1000},
+            'rate': {'2': 2.0, '-1e-4': -1e-4}, 'steps': {'1e3': 1000},
+            'flag': {'True': True, 'false': False}, 'seed': {'None': None, '1e3': 1000},
             'name': {text: text for text in ('123', 'None', 'a=b=c', "it's 🦜 café")},
-            'note': {'7': '7', 'None': None, '': ''},
+            'note': {'7': '7', 'None': None},
             'sources': {"{'b=c': 2, 'd': 0.5}": {'b=c': 2, 'd': 0.5}}}.items():
         for text, value in values.items():
             got = result(play(f'--{key}={text}'))
@@ -82,18 +82,16 @@ def test_a_config_file_is_python(play):
             ('for count in (1, 2): steps = count', {'steps': 2}), ('globals()["seed"] = 5', {'seed': 5}),
             ('def half(n):\n    m = n // 2\n    return m\nclass Six:\n    n = 6\nsteps = half(Six.n)',
              {'steps': 3}),
-            ('_n, steps = 3, 4', {'steps': 4}),
-            ('import math as m\nfor i in (1, 2):\n    i = i + 1\nwith open("a.py") as f: steps = i\n'
+            ('import math as m\n_n = 3\nfor i in (1, 2):\n    i = i + 1\nwith open("a.py") as f: steps = i\n'
              'try: 1 / 0\nexcept ZeroDivisionError as error: rate = m.e', {'steps': 3, 'rate': math.e})):
         assert result(play('a.py', a=text)) == DEFAULTS | changed, text
 
 
 def test_an_unknown_key_is_a_mistake_and_names_the_closest_one(play):
-    for text, name in (('stepz: int = 3', 'stepz'), ('steps, rat = 3, 0.1', 'rat'),
-                       ('for i in (1, 2): stepz = i', 'stepz'), ('if 1:\n    rat = 0.5', 'rat')):
+    for text, name in (('steps, rat = 3, 0.1', 'rat'), ('for i in (1, 2): stepz = i', 'stepz')):
         one_line(play('a.py', a=text), f'a.py & unknown setting {name}; & did you mean')
     for argument, words in (
-            ('--step=3', 'unknown setting step; & did you mean steps?'), ('--=3', 'unknown setting'),
+            ('--step=3', 'unknown setting step; & did you mean steps?'),
             ('--qqqqqqqq=1', 'qqqqqqqq & --help'), ('--_hidden=2', '_hidden'), ('--later=2', 'later')):
         one_line(play(argument), words)
 
@@ -101,51 +99,38 @@ def test_an_unknown_key_is_a_mistake_and_names_the_closest_one(play):
 def test_a_wrong_type_is_told_with_its_value_what_was_expected_and_where(play):
     for arguments, words in (
             ('--steps=1.5', 'steps=1.5 must be int, not float'), ('--steps=1e999', 'steps=inf & finite'),
-            ('--steps=1e300', 'steps=1e+300 & above 1e18'),
-            ('--steps=True', 'steps=True must be int, not bool'), ('--flag yes', "'yes' must be bool"),
-            ('--rate=nan', 'nan'), ('--steps', '--steps has no value'),
-            ('--seed=1.5', 'seed=1.5 must be int or None'), ('--sources=5', 'sources=5 must be dict'),
+            ('--flag yes', "'yes' must be bool"), ('--seed=1.5', 'seed=1.5 must be int or None'),
             ('--sources={[1]: 2}', 'sources & must be dict'),
             ('--steps --rate=1', '--steps has no value & 10')):
         one_line(play(*arguments.split()), words)
-    for text, words in (
-            ('name = 5', 'name=5 must be str'), ('del steps', 'steps=None must be int'),
-            ('import math as seed', 'seed & module')):
+    for text, words in (('name = 5', 'name=5 must be str'), ('import math as seed', 'seed & module')):
         one_line(play('wrong.py', wrong=text), f'{words} & wrong.py')
 
 
-def test_a_broken_config_file_is_one_line_with_its_place(play, tmp_path):
-    (tmp_path / 'folder.py').mkdir()
-    (tmp_path / 'latin.py').write_bytes('name = "é"\n'.encode('latin-1'))
-    files = {'syntax': 'steps = 1\nsteps = = 2', 'null': 'steps = 1\n\0\n',
-             'nested': 'import json\nsteps = json.loads("{")', 'leaves': 'raise SystemExit(3)'}
+def test_a_broken_config_file_is_one_line_with_its_place(play):
+    files = {'syntax': 'steps = 1\nsteps = = 2', 'nested': 'import json\nsteps = json.loads("{")',
+             'leaves': 'raise SystemExit(3)'}
     for argument, words in (
-            ('gone.py', "isn't a file & config files are in config/"), ('a/b.py', "isn't a file"),
-            ('steps=3', 'begin with --'), ('folder.py', "isn't a file"), ('latin.py', ''),
-            ('null.py', ''), ('syntax.py', 'syntax.py, SyntaxError & (syntax.py, line 2)'),
+            ('gone.py', "isn't a file & config files are in config/"), ('steps=3', 'begin with --'),
+            ('syntax.py', 'syntax.py, SyntaxError & (syntax.py, line 2)'),
             ('nested.py', 'line 2 & JSONDecodeError'), ('leaves.py', 'line 1 & SystemExit: 3')):
         one_line(play(argument, **files), f'{argument} & {words}')
 
 
 def test_a_rule_beside_the_setting_is_enforced_in_files_and_flags(play):
     for rule, good, bad in (
-            ('>= 1: steps', '1 1e3', '0'), ('> 0', '1', '0'), ('<= 5', '5', '6'), ('< 5: few', '4', '5'),
-            ('1 | 2 | 4: a divisor', '2 4', '3'), ('[-2, 8)', '-2 7', '-3 8'), ('(2, 2**3]', '3 8', '2 9')):
+            ('>= 1: steps', '1', '0'), ('< 5: few', '4', '5'), ('1 | 2 | 4: a divisor', '4', '3'),
+            ('[-2, 8)', '-2 7', '-3 8'), ('(2, 2**3]', '3 8', '2 9')):
         script = HEAD.replace('steps = 10                  # optimizer steps', f'steps = 4   # {rule}')
         for value in good.split():
-            assert result(play(f'--steps={value}', script=script))['steps'] == int(float(value)), rule
+            assert result(play(f'--steps={value}', script=script))['steps'] == int(value), rule
         for value in bad.split():
             expected = f'steps={value} & must be & {rule.partition(":")[0]}'
-            one_line(play(f'--steps={value}', script=script), expected)
             one_line(play('a.py', script=script, a=f'steps = {value}'), expected + ' & a.py')
     one_line(play(script=HEAD.replace('# optimizer steps', '# >= 11')), 'steps=10 & >= 11')     # the default
-
-
-def test_choices_name_the_closest_one_and_none_passes(play):
     script = HEAD.replace('# what # the run is called', '# base | large: how big')
     script = script.replace('# None =', '# >= 3: None =')
     one_line(play('--name=lage', script=script), "name='lage' must be base | large; did you mean large?")
-    one_line(play('--seed=2', script=script), 'seed=2 & must be >= 3')
     assert result(play('--name=large', '--seed=None', script=script)) == DEFAULTS | {'name': 'large'}
 
 
@@ -157,8 +142,7 @@ def test_annotations_and_imports_of_a_stranger_s_script_are_read(play):
 
 
 def test_a_comment_that_is_not_exactly_a_rule_is_prose_and_stops_nothing(play):
-    for comment in ('<- change me', 'width | height, in pixels', '(cosine) peak', '>= many: steps',
-                    '[0, 1: steps', '>= e: x', '[0, 9**9**9]: x', '> 3.11.0: x', '10 |', ':'):
+    for comment in ('<- change me', 'width | height, in pixels', '>= many: steps', '[0, 9**9**9]: x', '10 |'):
         script = HEAD.replace('# optimizer steps', f'# {comment}')
         assert result(play('--steps=-5', script=script)) == DEFAULTS | {'steps': -5}, comment
 
@@ -182,13 +166,9 @@ def test_help_into_a_pipe_that_nobody_reads_ends_quietly(play, tmp_path):
     assert process.stderr.read() == b'' and process.wait() == 141
 
 
-def test_what_the_user_or_a_file_changed_is_printed(play):
+def test_what_was_changed_and_by_whom_is_known_also_where_it_is_the_default(play):
     out = ok(play('a.py', '--rate=0.25', a='seed = 3\nflag = False')).partition('RESULT')[0]
     assert out == 'settings of a.py and command line:\n  rate=0.25\n  seed=3\n'
-    assert ok(play()).startswith('settings of the script:\n  the defaults\n')
-
-
-def test_who_set_a_setting_is_known_also_of_one_that_is_set_to_its_default(play):
     script = HEAD.replace('import configure', 'import set_by, configure')
     script += 'print("BY", json.dumps(set_by))\n'
     files = {'a': 'steps = 10\nfor i in (1, 2): rate = 0.5\n_x = [seed for seed in (1, 2)]\n_y = name',
@@ -200,36 +180,24 @@ def test_who_set_a_setting_is_known_also_of_one_that_is_set_to_its_default(play)
 
 
 def test_what_the_user_can_mend_is_one_line(play, tmp_path):
-    (tmp_path / 'parts').mkdir()
-    leak = 'def f():\n    raise ValueError(\n        "leak")\n'
-    (tmp_path / 'parts' / 'plumbing.py').write_text(leak, encoding='utf-8')
     for body, words in (
             ('raise ValueError(\n    "bad "\n    "batch")', 'bad batch'),
             ('open("gone")', 'gone: No such file or directory; choose another path'),
             ('open(name)', 'choose another --name than base'),
-            ('def f():\n    raise ValueError(f"steps={steps}")\nf()', 'steps=10'),
-            ('raise ConnectionError("offline")', 'offline'),
             ('class Mistake(ValueError): pass\nexec("raise Mistake(\'of a copied file\')")', 'of a copied'),
             ('raise MemoryError', 'out of memory; try ending other programs (MemoryError)'),
-            ('with open("script.py") as f:\n    raise ValueError("bad")', 'bad'),
-            ('try:\n    raise ValueError("bad")\nexcept ValueError:\n    steps = 3\n    raise', 'bad'),
             ('raise RuntimeError("std::bad_alloc")', 'out of memory; try ending'),
             ('raise RuntimeError("CUDA out of memory. Tried to allocate 3 GiB")', '(CUDA out of'),
             ('try:\n    int("x")\nexcept ValueError as e:\n    raise ValueError("no number") from e',
-             'no number'),
-            ('import shutil\nshutil.copy("gone.bin", "x")', 'gone.bin'),
-            ('from parts import plumbing\nplumbing.f()', 'leak')):
+             'no number')):
         one_line(play(body=body), words)
 
 
 def test_a_bug_keeps_its_traceback(play):
     for body, name in (
             ('1 / 0', 'ZeroDivisionError'), ('import numpy\nnumpy.zeros(3).reshape(2, 2)', 'ValueError'),
-            ('int("x")', 'ValueError'), ('json.loads("{")', 'JSONDecodeError'),
             ('x = "raise ValueError"; int("raise ")', 'ValueError'),
-            ('with open(__file__): int("x")', 'ValueError'),
-            ('def f():\n    try: int("x")\n    except ValueError: raise\nf()', 'ValueError'),
-            ('raise RuntimeError("ours")', 'RuntimeError'), ('{}["x"]', 'KeyError')):
+            ('raise RuntimeError("ours")', 'RuntimeError')):
         process = play(body=body)
         assert process.returncode == 1 and process.stderr.startswith('Traceback'), body
         assert body.splitlines()[-1] in process.stderr and name in process.stderr.splitlines()[-1], body

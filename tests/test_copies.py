@@ -31,19 +31,14 @@ def test_rows_are_kept_or_means_of_what_spells_them_and_a_char_tokenizer_lends_i
     weight = torch.randn(old.vocab_size, 5)
     rows = copies.carry_over(weight, old, new)
     assert rows.shape == (new.vocab_size, 5) and (rows[:256] == weight[:256]).all()
-    for i, token in enumerate(new.vocab):
-        if token in old.vocab:
-            assert (rows[i] == weight[old.vocab.index(token)]).all()
-        elif token.isascii():
-            assert torch.allclose(rows[i], weight[old.encode(token.decode())].mean(0))
+    for i, token in enumerate(new.vocab[256:], 256):
+        assert torch.allclose(rows[i], weight[old.encode(token.decode())].mean(0))
     assert torch.allclose(rows[new.special['<|mask|>']], weight.mean(0))
 
     old = Tokenizer.char('tehé', ['<|endoftext|>'])
     new = Tokenizer.train(['the the thé'] * 9, 256 + 3 + 2, ['<|endoftext|>', '<|mask|>'])
     weight = torch.randn(old.vocab_size, 5)
-    rows = copies.carry_over(weight, old, new)
-    row = {token: rows[i] for i, token in enumerate(new.all_bytes)}
-    e, h, t = (weight[old.vocab.index(letter)] for letter in (b'e', b'h', b't'))
-    assert (row[b't'] == t).all() and torch.allclose(row[b'th'], (t + h) / 2)
-    assert torch.allclose(row[b'\x00'], weight.mean(0)) and torch.allclose(row[b'\xc3'], weight.mean(0))
-    assert (row[b'<|endoftext|>'] == weight[-1]).all() and torch.allclose(row[b'<|mask|>'], weight.mean(0))
+    row = dict(zip(new.all_bytes, copies.carry_over(weight, old, new)))
+    h, t = (weight[old.vocab.index(letter)] for letter in (b'h', b't'))
+    assert torch.allclose(row[b'th'], (t + h) / 2) and torch.allclose(row[b'\xc3'], weight.mean(0))
+    assert (row[b'<|endoftext|>'] == weight[-1]).all()

@@ -32,14 +32,6 @@ def test_help_says_what_each_program_does_and_does_nothing(tmp_path):
         assert not result.stderr and not any(tmp_path.iterdir()), (path, result.stderr)
 
 
-def test_a_picture_of_a_run_that_is_not_there_says_what_makes_it(tmp_path):
-    names = 'turning_green', 'funnel', 'dashboard'
-    said = ok(run('bench/pictures.py', *names, cwd=tmp_path)).splitlines()
-    assert len(said) == len(names)
-    for name, line in zip(names, said):
-        assert re.fullmatch(rf'{name} is not drawn: \S+quickstart\S* is missing; bash run.sh makes it', line)
-
-
 def test_data_that_are_missing_or_damaged(data_dir, base_run, tmp_path):
     result = train(tmp_path / 'nowhere', tmp_path / 'out', '--data_from=python prepare.py --out_dir=other')
     mistake(result, 'nowhere', 'python prepare.py --source=FILE --out_dir=')        # not the preset's data
@@ -58,21 +50,16 @@ def test_settings_that_cannot_be(data_dir, tmp_path):
     for flag, words in [
             ('--vocab_size=300', 'vocab_size=300 512'), ('--n_embd=33', 'n_embd=33 n_head=2 32'),
             ('--block_size=1000000', 'block_size=1000000 --block_size'),
-            ('--out_dir=', "out_dir='' 'out/base'"),
-            ('--micro_batch_size=3', '=3 =8 multiple'), ('--init_from=gone', 'run.sh'),
-            ('--warmup_steps=13', '=13 max_steps=12 --warmup_steps=0.1'),
-            ('--batch_size=99999999999', '=99999999999 2**20'),
-            ('--device=tpu', 'tpu --device=auto'), ('--learning_rate=inf', "='inf' float"),
-            ('--learning_rate=1e999', '=inf finite')]:
+            ('--out_dir=', "out_dir='' 'out/base'"), ('--micro_batch_size=3', '=3 =8 multiple'),
+            ('--init_from=gone', 'run.sh'), ('--warmup_steps=13', '=13 max_steps=12 --warmup_steps=0.1'),
+            ('--device=tpu', 'tpu --device=auto'), ('--learning_rate=1e999', '=inf finite')]:
         mistake(train(data_dir, tmp_path / 'out', flag), *words.split())
 
 
 def test_an_out_dir_that_cannot_be_made(data_dir, base_run, tmp_path):
     (tmp_path / 'file').write_text('', encoding='utf-8')
-    for out in ('/proc/no/x', tmp_path / 'file/out', tmp_path / 'file'):
-        words = f'choose another --out_dir than {out}'
-        mistake(train(data_dir, out), words)
-        mistake(run('prepare.py', f'--source={ROOT}/model.py', f'--out_dir={out}'), words)
+    for out in ('/proc/no/x', tmp_path / 'file'):
+        mistake(train(data_dir, out), f'choose another --out_dir than {out}')
     result = run('eval.py', f'--ckpt={base_run}', f'--data_dir={data_dir}', '--out=/proc/eval.json')
     mistake(result, 'choose another --out than /proc/eval.json')
     assert 'nats' not in result.stdout          # refused before anything is measured
@@ -111,9 +98,7 @@ def test_sampling_from_what_is_not_there(base_run, tmp_path):
 # --- a file of the wrong kind -------------------------------------------------------------------------------
 LINES = ''.join(json.dumps({'prompt': f'Say {i}.', 'answer': str(i)}) + '\n' for i in range(40))
 WRONG = {'cut.jsonl.gz': gzip.compress(LINES.encode())[:-40], 'none.jsonl.gz': b'he', 'number.jsonl': b'5\n',
-         'damaged.jsonl.gz': gzip.compress(b'x' * 99)[:10] + b'\xff' * 99, 'list.jsonl': b'[1, 2]\n',
-         'half.jsonl': b'{"prompt": "a",\n', 'bytes.jsonl': b'\xff\xfe\0', 'deep.jsonl': b'[' * 100_000,
-         'text.jsonl': b'{"prompt": 5, "test": "x", "entry_point": "f"}\n'}
+         'half.jsonl': b'{"prompt": "a",\n', 'bytes.jsonl': b'\xff\xfe\0', 'deep.jsonl': b'[' * 100_000}
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def plan(capsys):
     def text(where, config=CODEPARROT, **settings):
         usual = {'block_size': 1024, 'batch_size': 512, 'micro_batch_size': 4, 'max_steps': 50_000,
                  'dtype': 'auto', 'compile': None, 'data_dir': 'nowhere', 'init_from': 'scratch'}
-        planner.show(config | usual | settings | {'plan': where}, {})
+        planner.show(config | usual | settings | {'plan': where})
         return capsys.readouterr().out
     return text
 
@@ -38,13 +38,11 @@ def test_state_is_16_bytes_a_parameter_shared_out_by_stages():
 
 
 def test_this_project_s_state_is_what_torch_holds():
-    for optimizer, per_parameter in ((torch.optim.AdamW, 16), (torch.optim.Muon, 12)):
-        p = torch.nn.Parameter(torch.randn(64, 48))
-        o = optimizer([p])
-        p.grad = torch.randn_like(p)
-        o.step()
-        held = sum(t.nbytes for t in (p, p.grad, *o.state[p].values()) if t.dim())
-        assert held == per_parameter * p.numel(), optimizer
+    p = torch.nn.Parameter(torch.randn(64, 48))
+    o = torch.optim.AdamW([p])
+    p.grad = torch.randn_like(p)
+    o.step()
+    assert sum(t.nbytes for t in (p, p.grad, *o.state[p].values()) if t.dim()) == 16 * p.numel()
 
 
 def kept(function, model, dtype):
@@ -69,10 +67,8 @@ def kept(function, model, dtype):
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 def test_activations_are_what_autograd_keeps(dtype, how):
     checkpoint, compiled = how == 'checkpoint', how == 'compiled'
-    configs = (GPTConfig(3000, 96, 2, 4, 0, 64), GPTConfig(128, 200, 3, 2, 1, 64),
-               GPTConfig(256, 96, 6, 8, 0, 256, 768), GPTConfig(500, 64, 4, 6, 2, 96),
-               GPTConfig(70, 33, 1, 1, 0, 8, tie_embeddings=False))
-    for config in configs[:2] if compiled else configs:         # a compilation takes seconds
+    configs = GPTConfig(3000, 96, 2, 4, 0, 64), GPTConfig(70, 33, 1, 2, 1, 8, tie_embeddings=False)
+    for config in configs:
         torch.manual_seed(0)
         model, batch = GPT(config).train(), 3
         model.grad_checkpoint = checkpoint
@@ -98,35 +94,24 @@ def test_activations_are_what_autograd_keeps(dtype, how):
         assert counted == pytest.approx(measured, rel=0.025), config
 
 
-# --- time, tokens, bytes sent -------------------------------------------------------------------------------
-def test_bytes_sent_are_those_of_a_ring():
-    sent = planner.bytes_sent
-    for n in (2, 8, 16):        # n chunks: at each beat of either phase, n - 1, a device sends one
-        assert sent(N, n, 0) == pytest.approx(2 * (n - 1) * (4 * N / n))
-    assert sent(N, 8, 3) == 1.5 * sent(N, 8, 0) == 1.5 * sent(N, 8, 2)
-    assert sent(N, 1, 0) == 0 and sent(N, 8, 3, 4) == 4 * sent(N, 8, 3)
-    assert sent(N, 8, 3, 1, 2) == sent(N, 8, 0)             # 2 + 2 bytes of weights, 4 of gradients
-
-
+# --- time, tokens -------------------------------------------------------------------------------------------
 def test_the_plan_of_codeparrot(plan):
     out = plan('16xA100')
     hours = 10_136_073_600 * 50_000 * 512 * 1024 / (0.4 * 16 * 312e12) / 3600
     assert f'{hours:,.2f} hours at 40%' in out and f'${hours * 16 * 1.5:,.2f}, if one costs $1.5' in out
     assert '9,192,355,200 + 943,718,400 = 10,136,073,600 FLOPs' in out and '1,532,059,200 parameters' in out
     assert '26,214,400,000 tokens planned, 17.1 a parameter' in out
-    # GB of ZeRO's paper and of ours, at last what each device sends
-    for row in ('DDP  shard=ddp  24.51  24.51 .* 11.49', r'ZeRO-1  7.28\n', 'ZeRO-2  shard=zero2  4.40  1.53',
-                'ZeRO-3  shard=fsdp  1.53  1.53'):
+    for row in ('DDP  shard=ddp  24.51  24.51', r'ZeRO-1  7.28\n', 'ZeRO-2  shard=zero2  4.40  1.53',
+                'ZeRO-3  shard=fsdp  1.53  1.53'):          # GB of ZeRO's paper and of ours
         assert re.search(' +'.join(row.split('  ')), out), row
     assert 'nowhere/meta.json is not there yet' in out
-    assert 'vocab_size=0 is taken as 32,768' in plan('16xA100', CODEPARROT | {'vocab_size': 0})
     for steps, words in ((1, ' 0.044 minutes at 40%'), (500_000, ' 15.4 days at')):
         assert words in plan('16xA100', max_steps=steps), steps
-    assert f'${hours * 16 * 2:,.2f}, if one costs $2 an' in plan('16xA100,price=2')
 
     grouped = shape(32768, 1024, 12, 16, 2, 768)        # 2 vectors of 48 numbers, 2 bytes each, and 12 layers
-    assert f'KV cache: {2 * 12 * 2 * 48 * 2:,} bytes a token' in plan('8xH100', grouped)
-    assert '2 of 16 heads have one: saves 88%' in plan('8xH100', grouped)
+    said = plan('8xH100', grouped)
+    assert f'KV cache: {2 * 12 * 2 * 48 * 2:,} bytes a token' in said
+    assert '2 of 16 heads have one: saves 88%' in said
 
 
 def test_what_helps_where_nothing_fits(plan):
@@ -141,12 +126,11 @@ def test_what_helps_where_nothing_fits(plan):
 
 def test_float32_has_the_bytes_and_the_speed_of_float32(plan):
     peaks = {}
-    for dtype, speed, cache in (('float32', '156', '614,400'), ('bfloat16', '312', '307,200'),
-                                ('auto', '312', '307,200')):
+    for dtype, speed, cache in (('float32', '156', '614,400'), ('auto', '312', '307,200')):
         out = plan('8xA100', dtype=dtype)
         assert f': {speed} TFLOP/s' in out and f'KV cache: {cache} bytes' in out, dtype
         peaks[dtype] = float(re.search(r'shard=ddp +\S+ +\S+ +(\S+)', out)[1])
-    assert peaks['float32'] > 1.1 * peaks['bfloat16'] and peaks['auto'] == peaks['bfloat16']
+    assert peaks['float32'] > 1.1 * peaks['auto']
 
 
 def test_chinchilla_is_20_tokens_a_parameter(capsys):
@@ -166,19 +150,13 @@ def test_the_data_at_hand_give_the_vocabulary_and_the_epochs(plan, tmp_path):
     assert all(text in out for text in ('vocab_size=336', '4,096 at hand', ': 2.00 epochs'))
 
 
-# --- machines, presets --------------------------------------------------------------------------------------
-def test_a_machine_is_a_number_and_a_known_name_also_as_torch_gives_it_and_this_one_is_measured(plan):
-    machine_of = planner.machine_of
-    assert machine_of('8xH100') == (8, 'H100', *planner.GPUS['H100'])
-    assert machine_of('1 x rtx4090')[1] == 'RTX 4090'
-    n, name, peak, memory, price = machine_of('2xcpu')
-    assert (n, name, price) == (2, 'cpu', 0) and 1e8 < peak < 1e14 and 1e8 < memory < 1e14
-    for where in ('8', 'H100', '0xH100', '8xH1000', '-1xH100'):
-        refused('names are B200, H200', machine_of, where)
-    for option in ('price', 'price=', 'price=x', 'price=-1', 'cost=3', 'price=1e', ''):
-        refused('price=2', plan, f'8xH100,{option}')
-
+# --- machines -----------------------------------------------------------------------------------------------
+def test_a_machine_is_a_number_and_a_known_name_also_as_torch_gives_it():
+    assert planner.machine_of('8xH100') == (8, 'H100')
+    assert planner.machine_of('1 x rtx4090') == (1, 'RTX 4090')
+    for where in ('8', 'H100', '0xH100', '8xH1000', '-1xH100', '2xcpu'):
+        refused('names are B200, H200', planner.machine_of, where)
     for name, peak in (('NVIDIA H100 80GB HBM3', 989e12), ('NVIDIA L4', 121e12), ('NVIDIA L40', None),
-                       ('NVIDIA H100 PCIe', 756e12), ('NVIDIA GeForce RTX 4090 Laptop GPU', None),
-                       ('NVIDIA GH200 480GB', 989e12), ('NVIDIA H100 80GB HBM3 MIG 1g.10gb', None)):
+                       ('NVIDIA H100 PCIe', None), ('NVIDIA GeForce RTX 4090 Laptop GPU', None),
+                       ('NVIDIA GH200 480GB', None), ('NVIDIA H100 80GB HBM3 MIG 1g.10gb', None)):
         assert planner.peak_flops(name) == peak, name

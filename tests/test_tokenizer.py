@@ -7,7 +7,6 @@ import re
 import sysconfig
 
 import pytest
-import regex
 import tiktoken
 import tiktoken.load
 from conftest import SHARED, mistake, ok, refused, run, shared
@@ -72,33 +71,26 @@ def test_encode_is_tiktokens_and_the_batchs(code, texts):     # Cn: characters t
 
 
 def test_encode_is_tiktokens_on_real_python_and_on_long_runs(code, stdlib):
-    some = stdlib[::20]
-    pieces = [text[i:i + 300] for text in some for i in range(0, min(len(text), 9000), 300)]
-    agree(code, code.to_tiktoken(), [*some, *pieces, '.' * 300_000, '\n' * 300_000])
+    agree(code, code.to_tiktoken(), [*stdlib[::50], *(text[:300] for text in stdlib), '\n' * 300_000])
     spaces = ' ' * 1_000_000 + 'x'                      # tiktoken's regex engine overflows its stack on these
-    assert code.decode(code.encode(spaces)) == spaces == code.decode(code.encode_batch([spaces])[0])
+    assert code.decode(code.encode(spaces)) == spaces
 
 
 def test_ids_are_bytes_then_merges_then_specials(code, stdlib):
     assert code.vocab[:256] == BYTES and code.vocab_size == 8192 == len(code.all_bytes)
     assert list(code.special.items()) == [(name, 8128 + i) for i, name in enumerate(SPECIAL_TOKENS)]
     assert code.decode(code.special.values()) == ''.join(SPECIAL_TOKENS)
-    for bad in ([-1], [0, 8192]):
-        pytest.raises(ValueError, code.decode, bad)
+    refused('0 to 8192', code.decode, [0, 8192])
     names = ['[UNK]', '[CLS]', '[SEP]', '[PAD]', '[MASK]', '[CLS]']     # BERT's; one is given twice
     small = Tokenizer.train(stdlib[:20], 1000, special_tokens=names)
-    assert small.vocab_size == 1000 == len(small.all_bytes) == len(small.text_bytes)
-    assert small.special == {name: 995 + i for i, name in enumerate(names[:5])}
-    assert max(small.encode('[MASK]')) < 995
+    assert small.vocab_size == 1000 and small.special == {name: 995 + i for i, name in enumerate(names[:5])}
 
     ends = {code.special['<|endoftext|>'], code.special['<|im_end|>']}
     assert code.never_in_answers(8195) == [*sorted({*code.special.values()} - ends), 8192, 8193, 8194]
-    assert small.never_in_answers() == [*range(995, 1000)] and Tokenizer.byte().never_in_answers() == []
 
 
 def test_an_unknown_character_is_named():
-    pytest.raises(ValueError, Tokenizer.char('RO').encode, 'RO€').match("'€' at position 2")
-    pytest.raises(ValueError, Tokenizer.char('a\ufffd').encode, 'a\ud800').match('position 1')
+    refused("'€' at position 2", Tokenizer.char('RO').encode, 'RO€')
 
 
 def test_bytes_are_printed_as_gpt2_prints_them():
@@ -132,14 +124,13 @@ def test_gpt2_needs_twice_the_tokens_for_held_out_python(gpt2, stdlib):
 
 # --- files --------------------------------------------------------------------------------------------------
 def test_saving_and_loading_changes_nothing_and_the_hash_tells_tokenizers_apart(tmp_path):
-    for tokenizer in (ODD, Tokenizer.byte(['<|x|>']), Tokenizer.char('né🦜\n"\\\0\x85')):
+    for tokenizer in (ODD, Tokenizer.char('né🦜\n"\\\0\x85')):
         tokenizer.save(tmp_path / 't.json')
         loaded = Tokenizer.load(tmp_path / 't.json')
         copy = pickle.loads(pickle.dumps(tokenizer))            # as a pool of processes sends it
         for again in (loaded, copy):
             assert again.to_json() == tokenizer.to_json() and again.hash == tokenizer.hash
             assert again.encode('né🦜\n"') == tokenizer.encode('né🦜\n"')
-            assert again.special == tokenizer.special
 
     make = lambda *tokens, special='xy', **other: Tokenizer('bpe', [*BYTES, *tokens], special, **other)
     hashes = {t.hash for t in (make(), make(b'ab'), make(b'ab', b'c'), make(b'c', b'ab'),
@@ -149,14 +140,11 @@ def test_saving_and_loading_changes_nothing_and_the_hash_tells_tokenizers_apart(
 
 def test_a_broken_or_foreign_file_is_a_value_error(tmp_path):
     good = json.dumps(ODD.to_json())
-    changes = [{'vocab': ['a', 'b']}, {'vocab': [*'abc'] * 99}, {'vocab': [5]}, {'vocab': None},
-               {'special_tokens': [1]}, {'special_tokens': 5}, {'pattern': '('}, {'kind': 'unigram'}]
     for content in (good[:-9], '[]', '\udcff', '{"model": {"type": "BPE", "vocab": {"a": 0}}}', '[' * 100_000,
-                    *(json.dumps({**ODD.to_json(), **change}) for change in changes)):
+                    good.replace('"bpe"', '"unigram"')):
         (tmp_path / 'bad.json').write_bytes(content.encode('utf-8', 'surrogateescape'))
         refused(r'bad\.json is not a tokenizer of ours', Tokenizer.load, tmp_path / 'bad.json')
-    with pytest.raises(ValueError, match=r'nowhere\.json is not .* \(no such file\); copy that of the data'):
-        Tokenizer.load(tmp_path / 'nowhere.json')
+    refused(r'nowhere\.json is not .* \(no such file\); copy that', Tokenizer.load, tmp_path / 'nowhere.json')
     for name in fit.FILES:
         (tmp_path / f'my_{name}').write_text('{}')
     refused('my_vocab.bpe and .*my_encoder.json: not those of gpt2 .*1ce16647', Tokenizer.gpt2, tmp_path)
@@ -193,23 +181,21 @@ def command(home, *arguments):
 
 
 def groups(out, label):
-    """{name: (files, bytes per token of each tokenizer)} of one table"""
+    """{name: [files, bytes per token of each tokenizer]} of one table"""
     table = out.split(f'by {label} ')[1].split('\n\n')[0]
-    rows = re.findall(r'^(\S+) +([\d,]+) +[\d.]+ +[\d.]+((?: +[\d.]+)+)$', table, re.M)
-    return {name: (int(n), [float(x) for x in fits.split()]) for name, n, fits in rows}
+    rows = re.findall(r'^(\S+)((?: +[\d.,]+)+)$', table, re.M)
+    return {name: list(map(float, numbers.split())) for name, numbers in rows}
 
 
 def test_the_command_trains_what_the_library_trains(tmp_path):
-    long = ''.join(f'line {i}\n    indented\n' for i in range(8_000))       # read in pieces of 100,000
-    (tmp_path / 'a.txt').write_text(long, encoding='utf-8')
-    said = ok(run('tokenizer.py', '--input=a.txt', '--vocab_size=400', '--pattern=cl100k', '--out=b/t.json',
+    text = 'line 7\n    indented\n' * 99
+    (tmp_path / 'a.txt').write_text(text, encoding='utf-8')
+    said = ok(run('tokenizer.py', '--input=a.txt', '--vocab_size=330', '--pattern=cl100k', '--out=b/t.json',
                   cwd=tmp_path))
     tokenizer = Tokenizer.load(tmp_path / 'b/t.json')
-    assert tokenizer.to_json() == Tokenizer.train([long], 400, pattern=gguf_file.PATTERNS['cl100k']).to_json()
-    for words in ('t.json', '400 tokens', f'{tokenizer.bytes_per_token:.2f} bytes', tokenizer.hash):
+    assert tokenizer.to_json() == Tokenizer.train([text], 330, pattern=gguf_file.PATTERNS['cl100k']).to_json()
+    for words in ('t.json', '330 tokens', f'{tokenizer.bytes_per_token:.2f} bytes', tokenizer.hash):
         assert words in said
-    cut = regex.findall(tokenizer.pattern, "f(x):\n    don't 1234")
-    assert cut == ['f', '(x', '):\n', '   ', ' don', "'t", ' ', '123', '4']
 
 
 def test_the_report_measures_each_group_of_files_and_records(home):
@@ -219,37 +205,29 @@ def test_the_report_measures_each_group_of_files_and_records(home):
     out = ok(done)
     assert 'files: 24, ' in out and re.search(r'note: 1 .*b\.jsonl\.gz line 3: .*no text', done.stderr)
     by_kind = groups(out, 'kind')
-    assert {name: n for name, (n, _) in by_kind.items()} == {'.py': 21, '.md': 1, '.jsonl': 2}
-    assert by_kind['.md'][1] == fits(PROSE['en'] * 9)
-    assert {name: n for name, (n, _) in groups(out, 'folder').items()} == {'src': 20, 'docs': 4}
-    assert groups(out, 'language')['fr'] == (1, fits(PROSE['fr'] * 5))
+    assert {name: n for name, (n, *_) in by_kind.items()} == {'.py': 21, '.md': 1, '.jsonl': 2}
+    assert by_kind['.md'] == [1, *fits(PROSE['en'] * 9)]
+    assert {name: n for name, (n, *_) in groups(out, 'folder').items()} == {'src': 20, 'docs': 4}
+    assert groups(out, 'language')['fr'] == [1, *fits(PROSE['fr'] * 5)]
     pieces = ' '.join(printable(ours.vocab[i]) for i in ours.encode(' being'))
     assert re.search(rf'^ +28 +being +this: {re.escape(pieces)} +prose.json: ', out, re.M)
     for name, t in (('this', ours), ('prose.json', theirs)):
         assert f'{name}: {len(t.encode(fit.SAMPLE))} tokens: ' in out
 
 
-def test_the_last_sentence_says_what_a_tokenizer_of_ones_own_would_save(home):
-    tokenizers = [Tokenizer.load(home / f'{name}.json') for name in ('code', 'prose')]
-    text = (home / 'c' / 'src' / '0.py').read_text('utf-8')
-    n, m = (len(t.encode(text)) for t in tokenizers)
-    assert n < m
-    for name, against, words in (
-            ('code', 'prose', f'saves {1 - n / m:.1%} of the tokens of prose.json'),
-            ('prose', 'code', f'Yes, code.json: this one needs {m / n - 1:.1%} more tokens')):
-        out = ok(command(home, f'--load={name}.json', '--report=c/src/0.py', f'--against={against}.json'))
-        assert words in out.splitlines()[-1]
+def test_the_last_sentence_says_what_a_tokenizer_of_ones_own_would_save():
+    assert 'saves 20.0% of the tokens of b, the best' in fit.verdict({'this': 80, 'a': 120, 'b': 100})
+    assert 'Yes, b: this one needs 25.0% more tokens' in fit.verdict({'this': 100, 'b': 80})
 
 
 def test_without_a_tokenizer_one_is_trained_on_nine_tenths(home):
-    out = ok(command(home, '--report=c/src', '--vocab_size=340', '--against=prose.json'))
-    assert 'files: 2,' in out and re.search('^ *this +340 ', out, re.M)
+    out = ok(command(home, '--report=c/src', '--vocab_size=340', '--against='))
+    assert 'files: 2,' in out and re.search('^ *this +340 ', out, re.M) and 'To know, type' in out
     many = [{'text': str(i)} for i in range(30)]
     rest, held_out = fit.held_out(many)
     assert held_out == many[9::10] and rest == [d for d in many if d not in held_out]
     few = [{'text': 'a' * 100}, {'text': 'b' * 10}]
-    assert fit.held_out(few) == ([{'text': 'a' * 90}, {'text': 'b' * 9}],
-                                              [{'text': 'a' * 10}, {'text': 'b'}])
+    assert fit.held_out(few) == ([{'text': 'a' * 90}, {'text': 'b' * 9}], [{'text': 'a' * 10}, {'text': 'b'}])
 
 
 def test_the_report_puts_gpt2_beside_it(gpt2, home):
@@ -264,15 +242,12 @@ def test_the_report_puts_gpt2_beside_it(gpt2, home):
 
 
 def test_mistakes_on_the_command_line(home):
-    (home / 'corpus').write_bytes(b'mine')
     for arguments, words in (
             ('--input=gone', "'gone' is neither"), ('--input=c --vocab_size=319', '320'),
-            ('--input=c --out=empty', '--out=empty is a folder'),
-            ('--input=c --out=corpus', 'empty or no tokenizer'),
             ('--load=gone.json --report=c', 'make one: python tokenizer.py --input=FOLDER'),
             ('--load=code.json --report=c --against=gpt3', 'gpt3'),
             ('--load=code.json --report=c --gpt2_dir=empty', 'vocab.bpe')):
         mistake(command(home, *arguments.split()), words)
-    for arguments in ('', '--load=code.json --report=c --pattern=gpt2'):
+    for arguments in ('', '--load=code.json --input=c'):
         done = command(home, *arguments.split())
         assert done.returncode == 2 and done.stderr.startswith('usage: '), arguments

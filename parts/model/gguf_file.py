@@ -1,49 +1,50 @@
 """
 GGUF: a model and its tokenizer as the one file that llama.cpp and ollama read.
 
-    print(write('out/sft', model, tokenizer, 'gguf-f16', state))        # makes out/sft/model-f16.gguf
+    print(write('out/sft', model, tokenizer, 'gguf-f16', state))    # makes out/sft/model-f16.gguf
 
 It differs from our checkpoint in this:
-- llama.cpp turns neighbours, x_2i with x_2i+1, by RoPE's angle; we turn x_i with x_i+D/2. So rows of q and k
-  change places. (It has our order, too, for Qwen3's architecture, which is a Llama with a norm of q and k.)
-- It cuts text into chunks by patterns that are compiled into it. A file can only name one of them: PATTERNS.
-  Ours is none of them. We name the nearest, and mark tokens with a newline to be cut out before it acts.
+- llama.cpp turns neighbours, x_2i with x_2i+1, by RoPE's angle; we turn x_i with x_i+D/2. So rows
+  of q and k change places. (It has our order, too, for Qwen3's architecture, which is a Llama with
+  a norm of q and k.)
+- It cuts text into chunks by patterns that are compiled into it. A file can only name one of them:
+  PATTERNS. Ours is none of them. We name the nearest, and mark tokens with a newline to be cut out
+  before it acts.
 - q8_0 stores 32 weights as int8 with one float16 scale. Tensors of one dimension stay float32.
 """
 import os, pathlib
-
+from parts import Mistake
+from parts.model import hf_model
+from parts.tokenizer import fit, hf_tokenizer
 from tokenizer import CHAT_TEMPLATE
 
-REST = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-PATTERNS = {        # split patterns of llama.cpp, as regex and tiktoken read them; also to train with
+# Split patterns of llama.cpp, as regex and tiktoken read them; also to train with. Llama 3's joins
+# newlines.
+REST = (r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+        r"|\s+(?!\S)|\s+")
+PATTERNS = {
     'gpt2': r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    'cl100k': r"'(?:[sS]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD])|" + REST}   # Llama 3's: joins newlines
-NAMES = {PATTERNS['gpt2']: 'gpt-2', PATTERNS['cl100k']: 'llama-bpe',    # and GPT-2's as tiktoken writes it
-         r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s": 'gpt-2'}
-DIFFERS = ("llama.cpp lacks this tokenizer's split pattern and cuts a few texts in another way, with other "
-           'ids; python tokenizer.py --pattern=cl100k trains a tokenizer whose pattern it has')
+    'cl100k': r"'(?:[sS]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD])|" + REST}
+NAMES = {PATTERNS['gpt2']: 'gpt-2', PATTERNS['cl100k']: 'llama-bpe', fit.PATTERN: 'gpt-2'}
+DIFFERS = ("llama.cpp lacks this tokenizer's split pattern and cuts a few texts in another way, "
+           'with other ids; python tokenizer.py --pattern=cl100k trains a tokenizer whose pattern '
+           'it has')
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5      # types of a token
-TENSORS = {'embedding': 'token_embd', 'norm': 'output_norm', 'head': 'output', 'norm_1': 'attn_norm',
-           'attention.w_q': 'attn_q', 'attention.w_k': 'attn_k', 'attention.w_v': 'attn_v',
-           'attention.w_o': 'attn_output', 'attention.norm_q': 'attn_q_norm', 'norm_2': 'ffn_norm',
-           'attention.norm_k': 'attn_k_norm', 'mlp.w_gate': 'ffn_gate', 'mlp.w_up': 'ffn_up',
-           'mlp.w_down': 'ffn_down'}
 
 
 def write(folder, model, tokenizer, kind, state):
-    """Write a GPT and its tokenizer into a run's folder: model-f32.gguf, model-f16.gguf or model-q8_0.gguf,
-    for kind gguf, gguf-f16 or gguf-q8_0. Returns the text to print. state: the rest of the checkpoint.
-    A checkpoint of sft.py, dpo.py or rl.py is for chat: its file has the chat template, and llama.cpp puts
-    nothing before a text; with others it puts <|endoftext|> there."""
+    """Write a GPT and its tokenizer into a run's folder: model-f32.gguf, model-f16.gguf or
+    model-q8_0.gguf, for kind gguf, gguf-f16 or gguf-q8_0. Returns the text to print. state: the
+    rest of the checkpoint. A checkpoint of sft.py, dpo.py or rl.py is for chat: its file has the
+    chat template, and llama.cpp puts nothing before a text; with others it puts <|endoftext|>
+    there."""
     try:
         import gguf
     except ImportError:
-        raise ValueError('a GGUF file needs the package gguf: pip install gguf') from None
+        raise Mistake('a GGUF file needs the package gguf: pip install gguf') from None
     c = model.config
-    if not c.causal:
-        raise ValueError('a masked language model (causal=False) is not a Llama: it cannot be exported')
     if c.qk_norm and len(c.rope_scaling) == 4:
-        raise ValueError("llama.cpp cannot load a Qwen3 (qk_norm=True) with Llama 3.1's RoPE scaling")
+        raise Mistake("llama.cpp cannot load a Qwen3 (qk_norm=True) with Llama 3.1's RoPE scaling")
     chat = 'stage' in state.get('config', {})                   # of sft.py, dpo.py or rl.py
     pre = pre_tokenizer(tokenizer)
     tensors = rename(model)
@@ -66,10 +67,13 @@ def write(folder, model, tokenizer, kind, state):
     add_tokenizer(writer, tokenizer, c.vocab_size, pre, chat)
     writer.add_file_type({'gguf': 0, 'gguf-f16': 1, 'gguf-q8_0': 7}[kind])
     for name, array in tensors.items():
-        if is_llama and name.split('.')[-2] in ('attn_q', 'attn_k'):    # of each head rows 0, D/2, 1, ...
-            array = array.reshape(-1, 2, D // 2, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
+        # Of each head, rows 0, D/2, 1, D/2 + 1, ...
+        if is_llama and name.split('.')[-2] in ('attn_q', 'attn_k'):
+            halves = array.reshape(-1, 2, D // 2, *array.shape[1:])
+            array = halves.swapaxes(1, 2).reshape(array.shape)
         quantized = None
-        if array.ndim > 1 and kind == 'gguf-q8_0' and array.shape[1] % 32 == 0:     # it has blocks of 32
+        # q8_0 has blocks of 32 numbers.
+        if array.ndim > 1 and kind == 'gguf-q8_0' and array.shape[1] % 32 == 0:
             quantized = gguf.GGMLQuantizationType.Q8_0
             array = gguf.quantize(array, quantized)
         elif array.ndim > 1 and kind != 'gguf':
@@ -83,56 +87,57 @@ def write(folder, model, tokenizer, kind, state):
         os.replace(f'{path}.tmp', path)
     except OSError as e:
         pathlib.Path(f'{path}.tmp').unlink(missing_ok=True)
-        raise OSError(f'cannot write {path} ({e}); the file that was there before is unchanged') from e
+        raise OSError(f'cannot write {path} ({e}); the file that was there before is '
+                      'unchanged') from e
     text = f'{path}: {os.path.getsize(path) / 1e6:.1f} MB; next: llama-cli -m {path}'
     return text if pre else f'{text}\nnote: {DIFFERS}'
 
 
-# --- the weights --------------------------------------------------------------------------------------------
+# --- the weights ----------------------------------------------------------------------------------
 def rename(model):
-    """{llama.cpp's name: float32 array} of a GPT's tensors: (rows out, columns in), or (width,)."""
+    """Return {llama.cpp's name: float32 array} of a GPT's tensors: (rows out, columns in), or
+    (width,)."""
     c = model.config
     arrays = {}
-    for name, tensor in model.state_dict().items():
-        *where, last = name.split('.')    # blocks, 3, attention, w_q; weight
-        block = f'blk.{where[1]}.' if where[0] == 'blocks' else ''
-        what = '.'.join(where[2:] if block else where)
+    names = hf_model.names_of(vars(c))
+    for ours, tensor in model.state_dict().items():
         array = tensor.detach().float().cpu().numpy()
-        if what in ('embedding', 'head'):
-            array = array[:c.vocab_size]                        # without rows that fill up a multiple
-        if what != 'head' or not c.tie_embeddings:
-            arrays[f'{block}{TENSORS[what]}.{last}'] = array
-    if len(c.rope_scaling) == 4:            # of Llama 3.1: each frequency is divided by a number of its own
-        scaled = model.sin[1].atan2(model.cos[1]).cpu().double()                # the angles at position 1
+        if ours in ('embedding.weight', 'head.weight'):
+            array = array[:c.vocab_size]                    # without rows that fill up a multiple
+        if ours != 'head.weight' or not c.tie_embeddings:
+            arrays[names[ours][1]] = array
+    if len(c.rope_scaling) == 4:
+        # Llama 3.1 divides each frequency by a number of its own. So do our angles at position 1.
+        scaled = model.sin[1].atan2(model.cos[1]).cpu().double()
         plain = c.rope_theta ** -(scaled.new_tensor(range(len(scaled))) / len(scaled))
         arrays['rope_freqs.weight'] = (plain / scaled).float().numpy()           # (D/2,)
     return arrays
 
 
-# --- the tokenizer ------------------------------------------------------------------------------------------
+# --- the tokenizer --------------------------------------------------------------------------------
 def pre_tokenizer(tokenizer):
     """llama.cpp's name of the tokenizer's split pattern, or None."""
     if tokenizer.kind != 'bpe':
-        raise ValueError(f'a GGUF file gets our own byte-level BPE tokenizers only, not one of kind '
-                         f"{tokenizer.kind}. One of Hugging Face's takes two commands: sample.py with "
-                         "--export=hf, then llama.cpp's convert_hf_to_gguf.py on the folder hf")
+        raise Mistake(f'a GGUF file takes our own byte-level BPE, not a tokenizer of kind '
+                      f"{tokenizer.kind}. One of Hugging Face's takes two commands: sample.py with "
+                      "--export=hf, then llama.cpp's convert_hf_to_gguf.py on the folder hf")
     if len(tokenizer.vocab) == 256:
         return 'gpt-2'    # without merges every pattern is right
     return NAMES.get(tokenizer.pattern.removesuffix(r'|[\s\S]'))
 
 
 def add_tokenizer(writer, tokenizer, rows, pre, chat):
-    """Tokens, types, merges, special ids, the chat template. rows: those of the model's embedding."""
+    """Tokens, types, merges, special ids, the chat template. rows: those of the model's
+    embedding."""
     vocab = tokenizer.to_json()['vocab']                        # in GPT-2's visible form of bytes
     tokens = [*vocab, *tokenizer.special]
     types = [NORMAL] * len(vocab) + [CONTROL] * len(tokenizer.special)
-    known = set(vocab)
-    merges = [f'{token[:i]} {token[i:]}' for token in vocab for i in range(1, len(token))
-              if token[:i] in known and token[i:] in known]     # any pair whose union is a token
+    merges = [' '.join(pair) for pair in hf_tokenizer.pairs_of_tokens(vocab)]
     if not pre:
         for id, token in enumerate(tokenizer.vocab):
             if b'\n' in token and token.decode(errors='replace').encode() == token:
-                tokens[id] = token.decode()                     # cut out of a text before the pattern acts
+                # cut out of a text before the pattern acts
+                tokens[id] = token.decode()
                 types[id] = USER_DEFINED
     for id in range(len(tokens), rows):
         tokens.append(f'[UNUSED{id}]')
@@ -142,7 +147,8 @@ def add_tokenizer(writer, tokenizer, rows, pre, chat):
     writer.add_tokenizer_pre(pre or 'llama-bpe')
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    writer.add_token_merges(merges or ['<|none|> <|none|>'])    # it insists on one; this one never happens
+    # it insists on one; this one never happens
+    writer.add_token_merges(merges or ['<|none|> <|none|>'])
     for id in tokenizer.begin:
         writer.add_bos_token_id(id)
     for id in tokenizer.stop[:1]:

@@ -1,20 +1,19 @@
 """
 The plan: memory, time and cost of a run, counted before it starts, with no memory for a model.
 
-    show(config, {})                                # prints the plan of a run of train.py
+    show(config)                                    # prints the plan of a run of train.py
     model = sketch(GPTConfig(n_layer=48, n_head=25, n_embd=1600))   # a GPT without memory
     flops_per_token(model, 1024)                                    # 10_136_073_600
 """
-import json, math, os, re, timeit
+import json, math, os, re
 import torch
 from model import GPT, GPTConfig, load_checkpoint
 from parts import Mistake
 
 # dense bfloat16 FLOP/s, bytes of memory, dollars an hour (of 2025)
-GPUS = {'B200': (2250e12, 180e9, 5.0), 'H200': (989e12, 141e9, 3.5), 'GH200': (989e12, 96e9, 2.0),
-        'H100': (989e12, 80e9, 2.5), 'H100 PCIe': (756e12, 80e9, 2.3),
-        'H100 NVL': (835e12, 94e9, 2.3), 'A100': (312e12, 80e9, 1.5), 'L40S': (362e12, 48e9, 1.0),
-        'L4': (121e12, 24e9, 0.6), 'RTX 4090': (165e12, 24e9, 0.4), 'RTX 3090': (71e12, 24e9, 0.3)}
+GPUS = {'B200': (2250e12, 180e9, 5.0), 'H200': (989e12, 141e9, 3.5), 'H100': (989e12, 80e9, 2.5),
+        'A100': (312e12, 80e9, 1.5), 'L40S': (362e12, 48e9, 1.0), 'L4': (121e12, 24e9, 0.6),
+        'RTX 4090': (165e12, 24e9, 0.4), 'RTX 3090': (71e12, 24e9, 0.3)}
 PAPER = 12, 2, 2    # ZeRO's bytes a parameter; ours are the default of state_bytes()
 SHARDS = 'ddp', '', 'zero2', 'fsdp'     # our --shard for each stage of ZeRO; we have no ZeRO-1
 PRINTED = 'n_layer n_head n_kv_head n_embd n_ffn block_size vocab_size'.split()
@@ -31,27 +30,12 @@ def peak_flops(gpu):
 
 
 def machine_of(plan):
-    """Return (8, 'H100', FLOP/s, bytes and dollars an hour of each) for '8xH100', or for
-    '8xH100,price=2' with a price of your own. The processes of '2xcpu' share this machine, whose
-    peak is measured: a matrix product in float32."""
-    names = {name.lower().replace(' ', ''): name for name in [*GPUS, 'cpu']}
-    match = re.fullmatch(r'([1-9]\d*)x(\w+)(?:,price=(\d+(?:\.\d+)?))?',
-                         plan.lower().replace(' ', ''))
-    if not match or match[2] not in names:
-        raise Mistake(f'{plan=} must be like 8xH100 or 8xH100,price=2 (dollars an hour of one); '
-                      f'the names are {", ".join(names.values())}')
-    n = int(match[1])
-    name = names[match[2]]
-    if name != 'cpu':
-        peak, memory, price = GPUS[name]
-        return n, name, peak, memory, float(match[3] or price)
-    if not hasattr(os, 'sysconf'):
-        raise Mistake(f'plan={plan}: Windows does not tell Python its memory; name a GPU, as in '
-                      '1xL4')
-    a = torch.randn(1024, 1024)
-    seconds = min(timeit.repeat(lambda: a @ a, number=1, repeat=5))
-    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    return n, name, 2 * 1024 ** 3 / seconds / n, memory / n, float(match[3] or 0)
+    """Return (8, 'H100') for '8xH100'."""
+    n, _, name = plan.lower().replace(' ', '').partition('x')
+    names = {gpu.lower().replace(' ', ''): gpu for gpu in GPUS}
+    if not re.fullmatch(r'[1-9]\d*', n) or name not in names:
+        raise Mistake(f'{plan=} must be like 8xH100; the names are {", ".join(GPUS)}')
+    return int(n), names[name]
 
 
 def sketch(c):
@@ -133,44 +117,31 @@ def device_bytes(model, n_devices, stage, batch, width=2, checkpoint=False, comp
     return peak + width * gathered + (width + 4) * part     # gradients of a part, and their sums
 
 
-def bytes_sent(n_params, n_devices, stage, accumulation=1, width=4):
-    """Bytes that each device sends per step. In a ring, that is (n - 1) / n of the float32
-    gradients, twice. If they are split, then for each micro-batch of the gradients once and of the
-    weights once, too, or in stage 3 twice. width: bytes of a gathered weight."""
-    per_parameter = 8
-    if stage >= 2:
-        per_parameter = accumulation * (4 + width * (stage - 1))
-    return per_parameter * (n_devices - 1) / n_devices * n_params
-
-
-def show(config, state):
-    """Print the plan of a run of train.py, given its settings and the checkpoint that it resumes
-    ({}: none)."""
-    n_devices, name, peak, memory, price = machine_of(config['plan'])
+def show(config):
+    """Print the plan of a run of train.py, given its settings."""
+    n_devices, name = machine_of(config['plan'])
+    peak, memory, price = GPUS[name]
     path = os.path.join(config['data_dir'], 'meta.json')
     meta = {'tokens': {'train': 0}, 'vocab_size': 0}
     if os.path.exists(path):
         with open(path, encoding='utf-8') as f:
             meta = json.load(f)
-    shape = state.get('model_config', config)
-    if config['init_from'] != 'scratch' and not state:
+    shape = config
+    if config['init_from'] not in ('scratch', 'resume'):
         shape = vars(load_checkpoint(config['init_from'])[0].config)
     model = sketch(GPTConfig(
         shape['vocab_size'] or meta['vocab_size'] or 32768, config['block_size'],
         **{key: shape[key] for key in SIZES if key in shape}))
-    dtype = config['dtype']
-    width = 4 if dtype == 'float32' or (dtype == 'auto' and name == 'cpu') else 2
-    if width == 4 and name != 'cpu':
+    width = 4 if config['dtype'] == 'float32' else 2
+    if width == 4:
         peak /= 2                       # a GPU multiplies float32 as TF32
     at_once = config['micro_batch_size'] or math.ceil(config['batch_size'] / n_devices)
-    compiled = name != 'cpu' if config['compile'] is None else config['compile']
     tokens = config['batch_size'] * config['max_steps'] * config['block_size']
     here = meta['tokens']['train']
 
     print(f'{n_devices} x {name}: {peak / 1e12:,.3g} TFLOP/s and {memory / 1e9:,.0f} GB each')
     print_model(model, width)
-    n_micro = math.ceil(config['batch_size'] / n_devices / at_once)
-    print_memory(model, n_devices, memory, n_micro, at_once, width, compiled)
+    print_memory(model, n_devices, memory, at_once, width, config['compile'] is not False)
     print_tokens(count_parameters(model)['total'], tokens, here)
     if not here:
         print(f'  {path} is not there yet: the tokens at hand are unknown, and vocab_size=0 is '
@@ -194,22 +165,21 @@ def print_model(model, width):
           f'{1 - c.n_kv_head / c.n_head:.0%}')
 
 
-def print_memory(model, n_devices, memory, n_micro, at_once, width, compiled):
-    """Print what each device holds and sends by ZeRO's stages, and what fits. n_micro micro-batches
-    have at_once sequences each."""
+def print_memory(model, n_devices, memory, at_once, width, compiled):
+    """Print what each device holds by ZeRO's stages, and what fits, with at_once sequences in a
+    micro-batch."""
     n = count_parameters(model)['total']
     limit = 0.9 * memory                # CUDA's own, NCCL's buffers, holes: a tenth, as a rule
     fitting = []
     print("\n  GB on each device       in ZeRO's paper             state"
-          f'{f"+ {at_once} sequences":>18}   grad_checkpoint    sent each step')
+          f'{f"+ {at_once} sequences":>18}   grad_checkpoint')
     for stage, shard in enumerate(SHARDS):
         row = [state_bytes(n, n_devices, stage, PAPER)]
         if shard:
             usual, less = (
                 device_bytes(model, n_devices, stage, at_once, width, checkpoint, compiled)
                 for checkpoint in (False, True))
-            row += [state_bytes(n, n_devices, 3 if stage else 0), usual, less,
-                    bytes_sent(n, n_devices, stage, n_micro, width)]
+            row += [state_bytes(n, n_devices, 3 if stage else 0), usual, less]
             if less < limit:
                 fitting.append(f'shard={shard}' + ' with grad_checkpoint' * (usual >= limit))
         name = f'ZeRO-{stage}' if stage else 'DDP'
@@ -217,9 +187,7 @@ def print_memory(model, n_devices, memory, n_micro, at_once, width, compiled):
               + ''.join(f'{size / 1e9:>18.2f}' for size in row))
     print("  state, in bytes a parameter: here 4 of weights, 4 of gradients, 8 of Adam's moments; "
           "in ZeRO's paper (1910.02054) 2, 2 and 12")
-    other = device_bytes(model, n_devices, 0, at_once, width, compiled=not compiled) / 1e9
-    print(f'  sequences: of a run {"with" if compiled else "without"} torch.compile; with '
-          f'--compile={not compiled} shard=ddp needs {other:.2f}')
+    print(f'  sequences: of a run {"with" if compiled else "without"} torch.compile')
     nothing = ('nothing; take --micro_batch_size=1, or more devices; a layer that fits none of '
                "them needs tensor parallelism, which nanoparrot doesn't have")
     print(f'  fits: {", ".join(fitting) or nothing}')
@@ -245,5 +213,5 @@ def print_time(flops, n_devices, peak, price):
     time = f'{hours / 24:,.1f} days' if hours > 48 else f'{hours:,.2f} hours'
     if hours < 1:
         time = f'{60 * hours:.2g} minutes'
-    cost = f'; ${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour' if price else ''
-    print(f'  {flops:.2e} FLOPs: {time} at {MFU:.0%} of the peak{cost}')
+    print(f'  {flops:.2e} FLOPs: {time} at {MFU:.0%} of the peak; '
+          f'${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour')

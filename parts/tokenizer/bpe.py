@@ -1,55 +1,50 @@
 r"""
-Byte-pair encoding in seconds: merges are learned many at a time, and chunks are counted on all cores.
+Byte-pair encoding in seconds: many merges are learned at a time, chunks are counted on all cores.
 
     learn_merges([b'low', b' lower', b' lowest'], [1, 1, 1], 2)     # ([(108, 111), (256, 119)], 10)
     count_chunks(['a b a', 'é']) == {'a': 1, ' b': 1, ' a': 1, 'é': 1}      # as in tokenizer.py
-    findall(r'\p{L}+', 'an été') == ['an', 'été']                   # as regex.findall, twice as fast
+    findall(PATTERN, 'an été') == ['an', ' été']    # as regex.findall, twice as fast
 
 # Merges
 
-The plain loop (learn_merges in tokenizer.py: read that first) makes the most frequent pair of tokens a new
-token, again and again. Of equally frequent pairs, the smaller ids come first. Here we sort the pairs in that
-order, and merge as many of the first ones as we can at once: a *batch*. It ends before the first pair that
-begins with the end of an earlier one, or ends with its beginning, as `lo` and `ow`; and after one like `aa`.
+The plain loop (learn_merges in tokenizer.py: read that first) makes the most frequent pair of
+tokens a new token, again and again. Of equally frequent pairs, the smaller ids come first. Here we
+sort the pairs in that order, and merge as many of the first ones as we can at once: a *batch*. It
+ends before the first pair that begins with the end of an earlier one, or ends with its beginning,
+as `lo` and `ow`; and after one like `aa`.
 
-Why this is exact. Let p stand before q in a batch. The loop merges p first. Why does it still merge q next,
-with the same count, as long as no other pair of the batch stands between them?
-- *Merging p takes no occurrence of q away.* It could do so only where the two overlap in the text, as `lo`
-  and `ow` do in `low`: the end of one is the beginning of the other.
-- *Merging p makes no pair that comes before q.* Let p be `lo`. A new pair (`lo`, y) stands only where (`o`,
-  y) stood, so it is at most as frequent. Were it more frequent than q, then (`o`, y) would come before q,
-  too, and the batch would end before it. Were it as frequent as q, then q would win: `lo` has the largest id
-  so far. A new pair (x, `lo`) stands where (x, `l`) stood: the same if it is more frequent than q, and if it
-  is as frequent and x is smaller than q's left id, then (x, `l`) comes before q for the same reason. (`lo`,
-  `lo`) stands where (`o`, `l`) stood. Only in `aaaa` is the pair that stood there p itself: so `aa` is the
-  last.
+Why this is exact. Let p stand before q in a batch. The loop merges p first. Why does it still merge
+q next, with the same count, as long as no other pair of the batch stands between them?
+- *Merging p takes no occurrence of q away.* It could do so only where the two overlap in the text,
+  as `lo` and `ow` do in `low`: the end of one is the beginning of the other.
+- *Merging p makes no pair that comes before q.* Let p be `lo`. A new pair (`lo`, y) stands only
+  where (`o`, y) stood, so it is at most as frequent. Were it more frequent than q, then (`o`, y)
+  would come before q, too, and the batch would end before it. Were it as frequent as q, then q
+  would win: `lo` has the largest id so far. A new pair (x, `lo`) stands where (x, `l`) stood: the
+  same if it is more frequent than q, and if it is as frequent and x is smaller than q's left id,
+  then (x, `l`) comes before q for the same reason. (`lo`, `lo`) stands where (`o`, `l`) stood. Only
+  in `aaaa` is the pair that stood there p itself: so `aa` is the last.
 
-Why it is fast. The text is one array of symbols in which each place knows its neighbours, so a merge is an
-assignment. All occurrences of a pair arise at once, when the newer of its two tokens does; later it only
-loses some. So pairs are numbered as they arise, each with a list of its places: no dictionary, no heap. Of
-31 MB of Python 134,000 distinct words remain, and 32,512 merges are about 1,000 batches.
+Why it is fast. The text is one array of symbols in which each place knows its neighbours, so a
+merge is an assignment. All occurrences of a pair arise at once, when the newer of its two tokens
+does; later it only loses some. So pairs are numbered as they arise, each with a list of its places:
+no dictionary, no heap. Of 31 MB of Python 134,000 distinct words remain, and 32,512 merges are
+about 1,000 batches.
 
 # Chunks
 
-Python's own re is twice as fast as regex, but it does not know \p{L}, and its \s has four characters more. So
-we ask regex which characters it means, and write them out: \p{L} becomes [A-Za-zª-ªµ-µ...]. The rest of a
-pattern means the same to both modules, if it has nothing but what ALIKE lists. All other patterns go to
-regex. So do texts with a character beyond U+FFFF, such as an emoji: re is slow where a set has those, too.
+Python's own re is twice as fast as regex, but it does not know \p{L}, and its \s has four
+characters more. So for our own PATTERN we ask regex which characters it means, and write them out:
+[\p{L}] becomes [A-Za-zª-ªµ-µ...]. The rest of it means the same to both modules. Other patterns go
+to regex. So do texts with a character beyond U+FFFF, such as an emoji: re is slow where a set has
+those, too.
 
 Byte-pair encoding: Sennrich et al. 2016, arXiv:1508.07909. tokenizer.py gives PATTERN and the
 count_chunks that counts on one core.
 """
-import collections
-import concurrent.futures
-import functools
-import itertools
-import multiprocessing
-import os
-import re
-
+import collections, concurrent.futures, functools, multiprocessing, os, re
 import numpy as np
 import regex
-
 import tokenizer
 
 
@@ -59,12 +54,14 @@ CANDIDATES = 512    # pairs that are kept in order; the others are looked at whe
 
 
 class Pairs:
-    """A text of n places, with a gap between words, and a table of the pairs of symbols that it ever had.
+    """A text of n places, with a gap between words, and a table of the pairs of symbols that it
+    ever had.
 
-    Of each place: symbol; weight, how often its word occurs; before and after, its neighbours' places; pair,
-    the number of the pair that begins here. Number 0 stands for none.
-    Of each pair: key, left id * 2**32 + right id; count, its weight in the text; place[start:start of the
-    next], all places at which it ever began. A merge empties a place and makes at most two pairs: 3n suffice.
+    Of each place: symbol; weight, how often its word occurs; before and after, its neighbours'
+    places; pair, the number of the pair that begins here. Number 0 stands for none.
+    Of each pair: key, left id * 2**32 + right id; count, its weight in the text; place[start:start
+    of the next], all places at which it ever began. A merge empties a place and makes at most two
+    pairs: 3n suffice.
     """
 
     def __init__(self, words, counts):
@@ -78,14 +75,16 @@ class Pairs:
         self.after = np.arange(1, n + 1, dtype=np.int32)
         self.pair = np.zeros(n, np.int32)
 
-        self.key, self.count = np.empty((2, 3 * n + 2), np.int64)       # memory is used as it is written
+        # memory is used as it is written
+        self.key, self.count = np.empty((2, 3 * n + 2), np.int64)
         self.place, self.start = np.empty((2, 3 * n + 2), np.int32)
         self.key[0] = self.count[0] = self.start[0] = self.start[1] = 0
         self.n = 1
         self.add(np.flatnonzero((self.symbol[:-1] != GONE) & (self.symbol[1:] != GONE)))
 
     def add(self, places):
-        """Number the pairs that begin at these places; none of them was there before. -> their numbers"""
+        """Number the pairs that begin at these places; none of them was there before. Return their
+        numbers."""
         keys = self.symbol[places].astype(np.int64)
         keys <<= 32
         keys |= self.symbol[self.after[places]]
@@ -123,17 +122,20 @@ class Pairs:
     def find(self, batch):
         """Where these pairs are: places in the text, and for each the pair's index in the batch."""
         starts, stops = self.start[batch], self.start[batch + 1]
+        # np.intp is numpy's own index type. Here and below it is twice as fast.
         places = np.concatenate([self.place[a:b] for a, b in zip(starts.tolist(), stops.tolist())],
-                                dtype=np.intp)      # numpy's own index type, here and below: twice as fast
+                                dtype=np.intp)
         index = np.repeat(np.arange(len(batch)), stops - starts)
         here = self.pair[places] == batch[index]            # earlier merges took some apart
         return places[here], index[here]
 
     def merge(self, batch, new_id):
-        """The first pair of the batch becomes the token new_id, the second new_id + 1 ... -> the new pairs"""
+        """The first pair of the batch becomes the token new_id, the second new_id + 1 ... Return
+        the new pairs."""
         left, index = self.find(batch)
         last = int(self.key[batch[-1]])
-        if last >> 32 == last & 0xffffffff:                 # only the last of a batch may be like `aa`
+        # only the last of a batch may be like `aa`
+        if last >> 32 == last & 0xffffffff:
             is_last = index == len(batch) - 1
             run = every_other(np.sort(left[is_last]), self.before)
             left = np.append(left[~is_last], run)
@@ -143,9 +145,11 @@ class Pairs:
         front = self.before[left].astype(np.intp)
         self.symbol[left] = new_id + index
         self.symbol[right] = GONE
-        front = front[self.symbol[front] != GONE]           # neither a word's edge nor the right of another
+        # neither a word's edge nor the right of another
+        front = front[self.symbol[front] != GONE]
 
-        for places in (front, right):                       # pairs with the neighbours lose these places
+        # pairs with the neighbours lose these places
+        for places in (front, right):
             np.subtract.at(self.count, self.pair[places].astype(np.intp), self.weight[places])
         self.count[batch] = 0
         self.pair[left] = self.pair[right] = 0
@@ -155,15 +159,18 @@ class Pairs:
 
 
 def every_other(places, before):
-    """Of places that begin the pair `aa`, from left to right, those that a merge takes: aaaaa is aa aa a."""
+    """Of places that begin the pair `aa`, from left to right, those that a merge takes: aaaaa
+    becomes aa aa a."""
     i = np.arange(len(places))
-    touches = before[places] == np.append(-1, places[:-1])  # the place before begins a pair `aa`, too
+    # the place before begins a pair `aa`, too
+    touches = before[places] == np.append(-1, places[:-1])
     run = np.maximum.accumulate(np.where(touches, 0, i))    # where this one's run of `a` began
     return places[(i - run) % 2 == 0]
 
 
 def without_overlap(keys):
-    """How many of the first pairs make a batch: none begins with another's end, `aa` is the last."""
+    """How many of the first pairs make a batch: none begins with another's end, and one like `aa`
+    is the last."""
     lefts, rights = set(), set()
     for i, key in enumerate(keys):
         left, right = key >> 32, key & 0xffffffff
@@ -177,12 +184,14 @@ def without_overlap(keys):
 
 
 def learn_merges(words, counts, n_merges):
-    """As in tokenizer.py. words: bytes; counts: how often each occurs; in all less than 2**63 bytes, the
-    words themselves less than 0.7 GB."""
+    """As in tokenizer.py. words: bytes; counts: how often each occurs; in all less than 2**63
+    bytes, the words themselves less than 0.7 GB."""
     pairs = Pairs(words, counts)
     merges = []
-    candidates = np.empty(0, np.int64)      # all pairs down to the floor: the best of them is the best of all
-    floor = 0, 0        # count and key of the worst; counts only fall, so no other pair rises above it
+    # all pairs down to the floor: the best of them is the best of all
+    candidates = np.empty(0, np.int64)
+    # count and key of the worst; counts only fall, so no other pair rises above it
+    floor = 0, 0
     while len(merges) < n_merges:
         count, key = pairs.count[candidates], pairs.key[candidates]
         candidates = candidates[(count > floor[0]) | ((count == floor[0]) & (key <= floor[1]))]
@@ -204,42 +213,28 @@ def learn_merges(words, counts, n_merges):
 
 # --- chunks, on all cores -------------------------------------------------------------------------
 BATCH = 2_000_000       # characters that a process counts at a time
-BEYOND = re.compile('[\U00010000-\U0010ffff]')
-
-KIND = r'\\p\{[LMNPSZ][a-z]?\}|\\[sS]'                                  # of characters: letters, numbers ...
-SET = rf'\[\^?(?:{KIND}|\\[nrt]|[a-zA-Z\d]-[a-zA-Z\d]|[^\]\[\\|&~-])+\]'
-ALIKE = rf'(?:{SET}|{KIND}|\\[nrt]|\(\?[:=!]|\{{\d+,?\d*\}}|[^\[\\({{])+'
 
 
 @functools.cache
-def members(kind):
-    r"""The characters up to U+FFFF that regex means, as ranges for a set: r'\p{L}' -> 'A-Za-zª-ªµ-µ...'"""
-    runs = regex.findall(kind + '+', ''.join(map(chr, range(0x10000))))
-    return ''.join(f'{re.escape(run[0])}-{re.escape(run[-1])}' for run in runs)
-
-
-@functools.cache
-def find_by_re(pattern):
-    """The findall of re for this pattern, or None."""
-    if not regex.fullmatch(ALIKE, pattern):
-        return None
-    only_sets = regex.sub(f'{SET}|{KIND}', lambda m: m[0] if m[0][0] == '[' else f'[{m[0]}]', pattern)
-    try:
-        return re.compile(regex.sub(KIND, lambda m: members(m[0]), only_sets)).findall
-    except re.error:                    # Python 3.10 does not know `++`
-        return None
+def find_by_re():
+    """The findall of re for tokenizer.PATTERN, with each kind of characters written out."""
+    pattern = tokenizer.PATTERN.replace(r'\s{', r'[\s]{').replace(r'\S', r'[^\s]')
+    for kind in r'\p{L}', r'\p{N}', r'\s':
+        runs = regex.findall(f'{kind}+', ''.join(map(chr, range(0x10000))))
+        ranges = [f'{re.escape(run[0])}-{re.escape(run[-1])}' for run in runs]
+        pattern = pattern.replace(kind, ''.join(ranges))
+    return re.compile(pattern).findall
 
 
 def findall(pattern, text):
     """What regex.findall finds."""
-    find = find_by_re(pattern)
-    if find and (text.isascii() or not BEYOND.search(text)):
-        return find(text)
+    if pattern == tokenizer.PATTERN and (text.isascii() or max(text) < '\U00010000'):
+        return find_by_re()(text)
     return regex.findall(pattern, text)
 
 
 def in_batches(texts, characters=BATCH):
-    """Lists of texts, each of about so many characters."""
+    """Yield lists of texts, each of about so many characters."""
     batch, size = [], 0
     for text in texts:
         batch.append(text)
@@ -251,25 +246,23 @@ def in_batches(texts, characters=BATCH):
 
 
 def count_chunks(texts, pattern=tokenizer.PATTERN, processes=None):
-    """Counter of the chunks of an iterable of str; each text is held whole. Batches go to worker processes,
-    whose number does not change the sum. Where a system cannot fork (Windows), this process does the work."""
-    find_by_re(pattern)    # before the fork, so that the workers have it
+    """Return a Counter of the chunks of an iterable of str; each text is held whole. This process
+    counts the first batch, which is often the only one. The other batches go to worker processes,
+    whose number does not change the sum. Where a system cannot fork (Windows), there are none."""
     count = functools.partial(tokenizer.count_chunks, pattern=pattern, findall=findall)
     batches = in_batches(texts)
-    first = list(itertools.islice(batches, 2))              # is there more than one batch?
-    batches = itertools.chain(first, batches)
-
-    total = collections.Counter()
+    total = count(next(batches))        # before the fork, so that the workers have find_by_re
     n = processes or os.cpu_count()
-    if len(first) == 1 or n == 1 or 'fork' not in multiprocessing.get_all_start_methods():
+    if n == 1 or 'fork' not in multiprocessing.get_all_start_methods():
         for batch in batches:
             total.update(count(batch))
         return total
-    with concurrent.futures.ProcessPoolExecutor(n, multiprocessing.get_context('fork')) as pool:
+    fork = multiprocessing.get_context('fork')
+    with concurrent.futures.ProcessPoolExecutor(n, fork) as pool:
         begun = collections.deque()
         for batch in batches:
             begun.append(pool.submit(count, batch))
-            if len(begun) == 4 * n:                         # the reader waits for the workers
+            if len(begun) == 4 * n:     # the reader waits for the workers
                 total.update(begun.popleft().result())
         for job in begun:
             total.update(job.result())

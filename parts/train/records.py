@@ -137,7 +137,7 @@ def to_pair(record, tokenizer):
     that a KTO record does not have."""
     messages = messages_of(record['prompt'])
     prompt = tokenizer.render(messages, add_generation_prompt=True)[0]
-    n_newline = len(tokenizer.encode_inside('\n'))      # behind <|im_end|>: nothing learns it
+    n_newline = len(tokenizer.encode('\n'))      # behind <|im_end|>: nothing learns it
 
     def answer(text):
         ids, _ = tokenizer.render([*messages, {'role': 'assistant', 'content': text}])

@@ -108,7 +108,7 @@ def reward_model(path, init_from, tokenizer, device):
 
     def score(task, texts):
         # The model has seen ended answers only. So one that was cut off counts as if it ended there.
-        answers = [[*tokenizer.encode_inside(text), tokenizer.special['<|im_end|>']]
+        answers = [[*tokenizer.encode(text), tokenizer.special['<|im_end|>']]
                    for text in texts]
         x, y = records.collate([records.fit_pair(task['ids'], answer, model.config.block_size)
                                 for answer in answers])
