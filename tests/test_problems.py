@@ -7,7 +7,7 @@ import itertools
 import subprocess
 import sys
 
-from conftest import ROOT, mistake, ok, read_rows, run
+from conftest import ROOT, ok, read_rows, run
 
 from parts.eval import problems as P, questions
 
@@ -134,4 +134,6 @@ def test_the_command_line_writes_what_the_function_returns(tmp_path):
     ok(run('parts.eval.problems', '--n=20', '--seed=3', '--split=cell', '--out=p.jsonl', cwd=tmp_path))
     wanted = [{**p, 'messages': P.to_messages(p)} for p in P.problems(20, 3, 'cell')]
     assert read_rows(tmp_path / 'p.jsonl') == wanted
-    mistake(run('parts.eval.problems', '--split=nonsense', cwd=tmp_path), 'variation')
+    for flag, words in ('--split=nonsense', 'variation'), ('--out=gone/p.jsonl', 'No such file'):
+        result = run('parts.eval.problems', '--n=20', flag, cwd=tmp_path)
+        assert result.returncode == 2 and words in result.stderr and 'Traceback' not in result.stderr

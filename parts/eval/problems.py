@@ -6,35 +6,39 @@ Small Python problems with unit tests, easy enough for a model of a few million 
 
     p = problems(100, seed=0, split='train')[0]     # a dict with HumanEval's keys, and more
     to_messages(p)                                  # the same as a conversation
-    p['prompt'] + p['canonical_solution']           # a program; p['test'] defines check(candidate) for it
+    p['prompt'] + p['canonical_solution']           # a program
+    p['test']                                       # it defines check(candidate) for that program
 
-A family is one task ("the mean of a list") with many names, wordings and constants. Three families are
-composed, of steps or of filter, map and reduce; a cell is one composition. SPLITS are from easy to hard.
-And codeparrot: the two of the CodeParrot article, word for word; the second needs numpy.
-Hashes decide the split, not the seed: no two splits share a prompt, for any n and seed.
+A family is one task ("the mean of a list") with many names, wordings and constants. Three families
+are composed, of steps or of filter, map and reduce; a cell is one composition. SPLITS are from easy
+to hard. The split codeparrot has the two problems of the CodeParrot article, word for word; the
+second one needs numpy. Hashes decide the split, not the seed: no two splits share a prompt, for any
+n and seed.
 """
-import argparse, ast, builtins, functools, hashlib, json, keyword, random, re, sys, textwrap
+import argparse, ast, builtins, functools, hashlib, json, keyword, random, re, textwrap
 
 SPLITS = {      # by hash: (kind, which fifths of the compositions, which tenths of the prompts)
-    'train': ('example tasks', (2, 3, 4), range(8)),        # SFT shows answers, in a line or spelled out
-    'validation': ('example tasks', (2, 3, 4), [8]),        # new problems: choose settings with these
-    'variation': ('example tasks', (2, 3, 4), [9]),         # report these
-    'names': ('example tasks', (2, 3, 4), range(10)),       # argument names that are not in train
-    'feedback': ('practice tasks', [1], range(8)),          # rl.py sees prompts and tests, never an answer
+    'train': ('example tasks', (2, 3, 4), range(8)),    # SFT shows answers, in a line or spelled out
+    'validation': ('example tasks', (2, 3, 4), [8]),    # new problems: choose settings with these
+    'variation': ('example tasks', (2, 3, 4), [9]),     # report these
+    'names': ('example tasks', (2, 3, 4), range(10)),   # argument names that are not in train
+    'feedback': ('practice tasks', [1], range(8)),      # rl.py sees prompts and tests, no answer
     'feedback_validation': ('practice tasks', [1], [8]),
     'feedback_variation': ('practice tasks', [1], [9]),
-    'cell': ('unseen combinations', [0], range(10)),        # of known steps; no stage sees them
-    'family': ('unseen tasks', [], range(10))}              # each similar to one that is in train
+    'cell': ('unseen combinations', [0], range(10)),    # of known steps; no stage sees them
+    'family': ('unseen tasks', [], range(10))}          # each similar to one that is in train
 KINDS = {split: kind for split, (kind, *_) in SPLITS.items()}
-COMPOSED = 0.5          # of what is drawn for a split of both kinds; two fifths of it go to other splits
-MADE_UP = 0.5           # share with made-up names of arguments, from which a model learns to copy names
+# Of what is drawn for a split of both kinds; two fifths of it go to other splits.
+COMPOSED = 0.5
+# With made-up names of arguments, from which a model learns to copy names.
+MADE_UP = 0.5
 COMPOSED_NAMES = 'solve compute calculate process transform apply convert evaluate'.split()
 
-# --- the families ------------------------------------------------------------------------------------
+# --- the families ---------------------------------------------------------------------------------
 # names of the function (kinds of its arguments, some with a name that suits) solution | meaning
 #     | another meaning     | the solution spelled out, where spelled_out() would not find it
-# X, Y, Z are the arguments; K < M numbers from 2 to 99, D from 2 to 9, L a letter, W a word. The meaning
-# must say which argument is which, where it matters: the names do not.
+# X, Y, Z are the arguments; K < M numbers from 2 to 99, D from 2 to 9, L a letter, W a word. Where
+# it matters which argument is which, the meaning must say so, because the names do not.
 SHOWN = r"""
 area_of_rectangle (pos:length pos:width) X * Y | the area of a rectangle from its X and Y
 perimeter rectangle_perimeter (pos:length pos:width) 2 * (X + Y) | the perimeter of a rectangle, X by Y
@@ -138,7 +142,8 @@ WORDS = 'a apple Anna bee egg ear grass lemon level net noon Paris radar rain st
 
 CODEPARROT = [
     {'entry_point': 'area_of_rectangle', 'canonical_solution': '    return a * b\n',
-     'prompt': 'def area_of_rectangle(a: float, b: float):\n    """Return the area of the rectangle."""\n',
+     'prompt': 'def area_of_rectangle(a: float, b: float):\n'
+               '    """Return the area of the rectangle."""\n',
      'test': ''.join(f'    assert abs(candidate({a}, {b}) - {a * b}) < 1e-6\n'
                      for a, b in ((2, 3), (4.0, 4.0), (1.5, 8.0), (1, 1), (0.5, 0.25)))},
     {'entry_point': 'mean', 'canonical_solution': '    return np.mean(a)\n',
@@ -150,12 +155,14 @@ CODEPARROT = [
 
 @functools.cache
 def bucket(text, n):
-    """One of n buckets. Not hash(), which differs between processes."""
+    """Return one of n numbers, which the text alone decides: hash() differs between processes."""
     return int(hashlib.sha256(text.encode('utf-8')).hexdigest(), 16) % n
 
 
 def spelled_out(expression):
-    """The same as statements: a comprehension as a loop, anything else in two steps."""
+    """Return an expression as statements: a comprehension as a loop, anything else in two steps.
+
+    sum(x * x for x in a) -> total = 0, for x in a: total += x * x, return total"""
     source = functools.partial(ast.get_source_segment, expression)
     gather = {'sum': ('total', '0', 'total += _'), "''.join": ('result', "''", 'result += _')}
     for node in ast.walk(ast.parse(expression)):            # the outermost first
@@ -168,14 +175,15 @@ def spelled_out(expression):
             if each.ifs:
                 step = f'if {source(each.ifs[0])}:\n        {step}'
             rest = expression.replace(source(node), f'({name})' if source(node)[0] == '(' else name)
-            return (f'{name} = {start}\nfor {source(each.target)} in {source(each.iter)}:\n    {step}\n'
-                    f'return {rest}')
+            return (f'{name} = {start}\nfor {source(each.target)} in {source(each.iter)}:\n'
+                    f'    {step}\nreturn {rest}')
     return f'result = {expression}\nreturn result'
 
 
 @functools.cache
 def plain(table):
-    """[(family, cell, function names, kinds, meanings, expression, spelled out)]"""
+    """Return the entries of a table: [(family, cell, names of the function, kinds of its arguments,
+    meanings, expression, the same spelled out)]."""
     families = []
     for entry in re.split(r'\n(?=\w)', table.strip()):
         head, *meanings = re.split(r'\s+\| ', entry)
@@ -188,7 +196,7 @@ def plain(table):
 
 
 def composed(rng):
-    """One entry of the same form: a composition, its constants filled in."""
+    """Draw an entry of the same form: a composition, with its constants filled in."""
     family = rng.choice(['ints', *STEPS])
     if family == 'ints':
         parts = [rng.choice(list(table.items())) for table in (FILTERS, MAPS, REDUCES)]
@@ -198,9 +206,10 @@ def composed(rng):
         spelled = spelled_out(expression)
     else:
         parts = rng.sample(list(STEPS[family].items()), rng.choice([2, 2, 3]))
-        filled = [fill(rng, *part) for part in parts]       # each with constants of its own
+        filled = [fill(rng, *part) for part in parts]   # each with constants of its own
         expression = functools.reduce(lambda inner, part: part[1].replace('_', inner), filled, 'X')
-        expression = ast.unparse(ast.parse(expression))     # without the parentheses it does not need
+        # without the parentheses that it does not need
+        expression = ast.unparse(ast.parse(expression))
         meaning = f'X after these steps: {", then ".join(step for step, _ in filled)}'
         spelled = ''.join(f'X = {code.replace("(_)", "X")}\n' for _, code in filled) + 'return X'
     cell = ' / '.join([family, *(part for part, _ in parts)])
@@ -208,14 +217,14 @@ def composed(rng):
 
 
 def fill(rng, *texts):
-    """The texts with K, M, D, L and W replaced, by the same constants in each."""
+    """Return the texts with K, M, D, L and W replaced, by the same constants in each."""
     constants = dict(zip('KM', sorted(rng.sample(range(2, 100), 2))), D=rng.randint(2, 9),
                      L=rng.choice('aenrst'), W=rng.choice(WORDS))
     return [re.sub(r'\b[KMDLW]\b', lambda m: repr(constants[m[0]]), text) for text in texts]
 
 
 def argument_names(rng, kinds, unseen):
-    """A name for each argument, from the pools or made up of letters and syllables."""
+    """Draw a name for each argument, from the pools or made up of letters and syllables."""
     names = []
     made_up = rng.random() < MADE_UP
     while len(names) < len(kinds):
@@ -223,11 +232,12 @@ def argument_names(rng, kinds, unseen):
         long = ''.join(rng.choice('bdfgklmnprstvz') + rng.choice('aeiou') for _ in range(4))
         short = ''.join(rng.choices('abcdefghjklmnpqrstuvz', k=rng.randint(1, 3)))
         pool = NAMES[kind.replace('pos', 'int')].split()
-        if own:                                             # the name that suits this function
+        if own:                                         # the name that suits this function
             pool += [own] * 20
         if made_up:
             pool = [long[:rng.randint(4, 8)], short, f'{long[:4]}_{short}']
-        pool = [p for p in pool if p not in TAKEN and p not in names and (bucket(p, 10) == 0) == unseen]
+        pool = [p for p in pool if p not in TAKEN and p not in names
+                and (bucket(p, 10) == 0) == unseen]
         if pool:
             names.append(rng.choice(pool))
         else:
@@ -236,7 +246,8 @@ def argument_names(rng, kinds, unseen):
 
 
 def draw_input(rng, kind, near, edge=None):
-    """An argument of a kind. Half of the numbers are from `near`. edge: the only number of an int or ints."""
+    """Draw an argument of a kind. Half of the numbers are from `near`. edge: the only number of an
+    int or ints."""
     number = lambda: rng.choice(near) if rng.random() < 0.5 else rng.randint(-50, 99)
     if kind == 'ints':
         values = rng.choices([number() for _ in range(5)], k=rng.choice([1, 2, 3, 4, 6, 12]))
@@ -247,12 +258,14 @@ def draw_input(rng, kind, near, edge=None):
         value = number() if edge is None else edge
         return value if kind == 'int' else abs(value) or 1
     words = rng.choices(WORDS, k=rng.randint(1, 4))
-    text = ' '.join(words[:3]) if rng.random() < 0.9 else words[0] + words[0][::-1]     # a palindrome
+    palindrome = words[0] + words[0][::-1]
+    text = ' '.join(words[:3]) if rng.random() < 0.9 else palindrome
     return {'words': words, 'text': text, 'dict': {word: number() for word in words}}[kind]
 
 
 def write_test(rng, kinds, names, expression):
-    """Asserts of the reference's results: at and beside its constants, then for inputs with new results."""
+    """Return asserts of the reference's results: at and beside its constants, then for inputs with
+    new results."""
     edges = sorted({int(n) + d for n in re.findall(r'\b\d+\b', expression) for d in (-1, 0, 1)})
     function = eval(f'lambda {", ".join(names)}: {expression}')
     cases = []      # (not of an edge?, how often its result was met, the line): lowest first
@@ -261,7 +274,9 @@ def write_test(rng, kinds, names, expression):
         inputs = [draw_input(rng, kind, edges or range(-2, 6), edge) for kind in kinds]
         result = function(*inputs)
         call = f'candidate({", ".join(map(repr, inputs))})'
-        line = f'abs({call} - {result}) < 1e-6' if isinstance(result, float) else f'{call} == {result!r}'
+        line = f'{call} == {result!r}'
+        if isinstance(result, float):
+            line = f'abs({call} - {result}) < 1e-6'
         known = results.count(result)
         if result in inputs:
             known += 1
@@ -272,7 +287,7 @@ def write_test(rng, kinds, names, expression):
 
 
 def draw(rng, split):
-    """A problem, or None if the one drawn belongs to another split."""
+    """Return a problem, or None if the one drawn belongs to another split."""
     kind, fifths, tenths = SPLITS[split]
     if kind == 'example tasks':
         compose = rng.random() < COMPOSED
@@ -286,7 +301,8 @@ def draw(rng, split):
     if compose and bucket(cell, 5) not in fifths:
         return None
     start, _, rest = rng.choice(meanings).partition(' ')
-    doc = rng.choice(FRAMES.get(start, (f'Return {start} _.', f'Give {start} _.'))).replace('_', rest)
+    frames = FRAMES.get(start, (f'Return {start} _.', f'Give {start} _.'))
+    doc = rng.choice(frames).replace('_', rest)
     names = argument_names(rng, kinds, split == 'names')
     doc, *bodies = [re.sub(r'\b[XYZ]\b', lambda m: names['XYZ'.index(m[0])], text)
                     for text in fill(rng, doc, f'return {expression}', spelled)]
@@ -297,16 +313,19 @@ def draw(rng, split):
     kinds = [kind.partition(':')[0] for kind in kinds]
     test = write_test(random.Random(prompt), kinds, names, bodies[0].removeprefix('return '))
     bodies = [textwrap.indent(body, '    ') + '\n' for body in bodies]
-    return {'family': family, 'cell': cell, 'split': split, 'prompt': prompt, 'entry_point': function,
-            'canonical_solution': rng.choice(bodies), 'test': test, 'solutions': bodies, 'kinds': kinds}
+    return {'family': family, 'cell': cell, 'split': split, 'prompt': prompt,
+            'entry_point': function, 'canonical_solution': rng.choice(bodies), 'test': test,
+            'solutions': bodies, 'kinds': kinds}
 
 
 def problems(n, seed=0, split='train'):
-    """n dicts with different prompts; a larger n begins with the same ones. `solutions`: preferred first."""
+    """Return n dicts with different prompts; a larger n begins with the same ones. Of `solutions`
+    the preferred one is first. ValueError if there are fewer."""
     if split == 'codeparrot':
-        return [{'task_id': f'codeparrot/{i}', 'family': p['entry_point'], 'cell': p['entry_point'], **p,
-                 'split': split, 'test': f'def check(candidate):\n{p["test"]}',
-                 'solutions': [p['canonical_solution']]} for i, p in enumerate(CODEPARROT)][:n]
+        return [p | {'task_id': f'codeparrot/{i}', 'family': p['entry_point'],
+                     'cell': p['entry_point'], 'split': split,
+                     'test': f'def check(candidate):\n{p["test"]}'}
+                for i, p in enumerate(CODEPARROT)][:n]
     if split not in SPLITS:
         raise ValueError(f'{split=} must be one of {", ".join(SPLITS)}, codeparrot')
     rng = random.Random(f'{split} {seed}')
@@ -321,14 +340,15 @@ def problems(n, seed=0, split='train'):
 
 
 def to_messages(problem):
-    """The problem as a conversation: one of two ways to ask, and the function as the answer."""
+    """Return a problem as a conversation: one of two ways to ask, then the function."""
     signature = re.findall('^def .*', problem['prompt'], re.M)[-1]
     _, *doc = problem['prompt'].split('"""')
     ask = [f'Complete:\n{problem["prompt"].rstrip()}'] * 2
     if doc:
         ask[1] = f'Write {signature[4:-1]}. {doc[0]}'
+    answer = f'{signature}\n{problem["canonical_solution"].rstrip()}'
     return [{'role': 'user', 'content': ask[bucket('ask ' + problem['prompt'], 2)]},
-            {'role': 'assistant', 'content': f'{signature}\n{problem["canonical_solution"].rstrip()}'}]
+            {'role': 'assistant', 'content': answer}]
 
 
 def to_jsonl(some):
@@ -337,8 +357,9 @@ def to_jsonl(some):
 
 
 def preferred(code):
-    """A style that a program can measure: is the body a single line that returns?"""
-    lines = [line.strip() for line in code.split('\n') if not re.match(r'\s*(def |"""|#|```|$)', line)]
+    """Return whether the body is a single line that returns: a style that a program can measure."""
+    lines = [line.strip() for line in code.split('\n')
+             if not re.match(r'\s*(def |"""|#|```|$)', line)]
     return len(lines) == 1 and lines[0].startswith('return ')
 
 
@@ -348,20 +369,18 @@ def main():
     parser.add_argument('--seed', type=int, default=0, help='other problems of the same split (0)')
     parser.add_argument('--split', default='train', choices=SPLITS)
     parser.add_argument('--out', help='a .jsonl file to write; without it, a table of the splits')
-    parser.error = lambda message: sys.exit(print(f'error: {message}', file=sys.stderr) or 2)
     args = parser.parse_args()
     try:
         for split in [args.split] if args.out else SPLITS:
             some = problems(args.n, args.seed, split)
             families, cells = [len({p[key] for p in some}) for key in ('family', 'cell')]
-            print(f'{split:19} {len(some):6,} problems, {families:2} families, {cells:3} cells', KINDS[split])
+            print(f'{split:19} {len(some):6,} problems, {families:2} families, {cells:3} cells',
+                  KINDS[split])
         if args.out:
             with open(args.out, 'w', encoding='utf-8', newline='\n') as f:
                 f.write(to_jsonl(some))
-    except ValueError as e:
+    except (OSError, ValueError) as e:
         parser.error(e)
-    except OSError as e:
-        parser.error(f'{args.out or "the output"}: {e.strerror}; --out is a file in a folder that exists')
 
 
 if __name__ == '__main__':
