@@ -103,8 +103,7 @@ if temperature is None:
 # --- 2. the checkpoints, and where the results go -------------------------------------------------
 paths = []
 for path in ckpt.split(','):
-    pattern = glob.escape(path).replace('[*]', '*')     # only * is special
-    paths += sorted(glob.glob(pattern)) or [path]
+    paths += sorted(glob.glob(path)) or [path]          # such as out/sft/*.pt
 if len(paths) > 1 and (compare or completions):
     raise ValueError(f'--compare and --completions take one ckpt, not {len(paths)}')
 folder = checkpoints.folder_of(completions or paths[0])
@@ -150,7 +149,6 @@ show(config)
 if asked and model:
     print(f'contamination: {questions.searched(stamp)}')
 os.makedirs(into, exist_ok=True)
-open(f'{out}.tmp', 'w', encoding='utf-8').close()       # a disk without room or rights shows now
 
 
 # --- 3. the loss, of each checkpoint on each data -------------------------------------------------
@@ -223,7 +221,7 @@ def grade(task, some, answers, about):
     rows = [questions.row_of(task, question, text, about) for question, text in cases]
     samples.extend(rows)
     jobs = [questions.job(question, text, about['chat']) for question, text in cases]
-    finished = run([job for job in jobs if job])        # programs, in parallel; it yields in order
+    finished = run(filter(None, jobs))      # programs, in parallel; it yields in order
     try:
         for row, job, case in zip(tqdm(rows, 'grade', disable=None), jobs, cases):
             result = next(finished) if job else None
@@ -352,9 +350,8 @@ samples = []                        # every completion with its outcome
 measures = {'loss': measure_loss, 'learned': measure_learned, 'compare': compare_models}
 for task in sorted(all_tasks, key=known.index):
     measured['tasks'][task] = measures[task]() if task in measures else score(task)
-with open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n') as f:
+with open(out, 'w', encoding='utf-8', newline='\n') as f:
     json.dump(measured, f, indent=1)
-os.replace(f'{out}.tmp', out)
 print(f'\nwritten to {out}')
 if model:
     asking_in_chat = ' --chat=True' if about['chat'] else ''

@@ -20,7 +20,7 @@ CODE = {'prompt': 'def f():\n', 'canonical_solution': '    return 1\n', 'entry_p
 REFUSED = [
     ({}, 'nothing is checked'), ({'tests': ''}, 'nothing is checked'), ({'answer': '7 #### '}, 'can fail'),
     ({'regex': '.*'}, 'can fail'), ({'must_contain': ''}, 'can fail'), ({'regex': '('}, 'unterminated'),
-    ({'must_contian': 'a'}, "did you mean 'must_contain'"),
+    ({'must_contian': 'a'}, 'give one of rules, must_contain'),
     ({'rules': [{'kind': 'contain', 'value': 'a'}]}, "no rule 'contain'"),
     ({'rules': [{'kind': 'min_words', 'value': '2'}]}, 'unsupported'),
     ({'tests': ['assert f()']}, 'compile'), ({'tests': 'assert f('}, 'never closed'),

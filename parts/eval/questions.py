@@ -9,10 +9,11 @@ Questions that a model is asked, all of one form, and how its answers are graded
     judged('./my_judge', question, 'Four')  # {'outcome': 'judged', 'message': '7', 'score': 7.0}
     bleu('a*b', 'a * b')                    # 1.0: the same words and signs
 """
-import collections, contextlib, difflib, json, math, pathlib, re, shlex, subprocess
+import collections, json, math, pathlib, re, shlex, subprocess
 from parts.eval import problems
 from parts.train import records
 
+GIVEN = 'task_id', 'completion'     # what a line of --completions must have
 TASKS = 'problems', 'humaneval', 'mbpp', 'own', 'gsm8k', 'judge'
 ELSEWHERE = ('multiple choice (MMLU, ARC, HellaSwag) and IFEval are scored by lm_eval, on the '
              'folder that python sample.py --export=hf writes: lm_eval --model hf --model_args '
@@ -120,8 +121,8 @@ def identified(task, source, questions):
 def read_stamp(folder):
     """Return what prepare.py searched the training data of a run for, {'ngram', 'problems'}, or
     None."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return json.loads(pathlib.Path(folder, 'data.json').read_bytes()).get('decontaminated')
+    path = pathlib.Path(folder, 'data.json')
+    return json.loads(path.read_bytes()).get('decontaminated') if path.exists() else None
 
 
 def searched(stamp):
@@ -148,12 +149,8 @@ def row_of(task, question, text, about):
 
 def given_answers(task, questions, path, n):
     """Return the answers to each question in a file of {"task_id", "completion"}: at least n."""
-    def checked(row):
-        if not isinstance(row['completion'], str) or not isinstance(row['task_id'], str | int):
-            raise TypeError('the completion and the task_id must be texts')
-        return row
-
-    rows = records.read_jsonl(path, checked, 'each line needs a "task_id" and a "completion"')
+    rows = records.read_jsonl(path, lambda row: row | {key: row[key] for key in GIVEN},
+                              'each line needs a "task_id" and a "completion"')
     if len({str(row.get('ckpt')) for row in rows}) > 1:
         raise ValueError('the completions are of several checkpoints; give those of one')
     answers = collections.defaultdict(list)
@@ -202,11 +199,6 @@ def why_failed(row):
     return WHY.get(row['outcome'], row['outcome'])
 
 
-def named(question):
-    """Return the task_id of a question, or else how it begins."""
-    return question.get('task_id', question['messages'][-1]['content'][:60])
-
-
 def check_harness(questions, run):
     """Return the task_ids whose solution fails, at most one or 1%; which walls stand around
     programs; a caution for the score. run: a list of (program, tests, entry point) -> their
@@ -216,19 +208,20 @@ def check_harness(questions, run):
         tested = tested[::math.ceil(len(tested) / 20)]
     solved = [question for question in tested if question['solution']]
     right = [trial(question, question['solution']) for question in solved]
-    empty = [trial(question, 'def {entry_point}(*args, **kwargs):\n    pass\n'.format(**question)
-                   if question['entry_point'] else '') for question in tested]
+    empty = [trial(question, f'def {question["entry_point"] or "_"}(*args, **kwargs):\n    pass\n')
+             for question in tested]
     loop, *results = run([('while True:\n    pass', 'assert True', ''), *empty, *right])
 
     for question, result in zip(tested, results):
         if result.outcome == 'passed':
-            raise ValueError(f'no score: the tests of {named(question)!r} pass without an '
-                             'answer; they must call it, or define check(candidate) beside an '
-                             '"entry_point", the name of the function')
+            asked = question['messages'][-1]['content'][:60]
+            raise ValueError(f'no score: the tests of {asked!r} pass without an answer; they '
+                             'must call it, or define check(candidate) beside an "entry_point", '
+                             'the name of the function')
     broken = [i for i, result in enumerate(results[len(tested):]) if result.outcome != 'passed']
     broken = [i for i in broken         # once more, alone: a busy machine is slow
               if next(iter(run([right[i]]))).outcome != 'passed']
-    left_out = [named(solved[i]) for i in broken]
+    left_out = [solved[i].get('task_id') for i in broken]
     may_fail = max(1, len(right) / 100) if len(right) > 1 else 0
     if len(broken) > may_fail or loop.outcome != 'timeout':
         raise ValueError(f'no score: the test harness is broken. {len(broken)} of {len(right)} '
@@ -314,10 +307,7 @@ def broken_rules(rules, text):
 
 def rules_of(record):
     """Return all rules of a record. "answer" is one only where nothing else is checked. ValueError
-    if a rule is unknown, misspelled, cannot be tried or cannot fail, or if nothing is checked."""
-    for key in record.keys() - set(CHECKS):
-        if close := difflib.get_close_matches(key, CHECKS, 1, 0.8):
-            raise ValueError(f'there is no check {key!r}; did you mean {close[0]!r}?')
+    if a rule is unknown, cannot be tried or cannot fail, or if nothing is checked."""
     rules = [(rule['kind'], rule.get('value')) for rule in record.get('rules', [])]
     for key, kind in (('must_contain', 'contains'), ('must_not_contain', 'not_contains'),
                       ('regex', 'regex')):

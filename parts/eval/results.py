@@ -22,9 +22,9 @@ def path_of(path):
 def check_out(out, read):
     """Refuse an eval.json that, or the samples.jsonl next to it, would replace something else.
     read: paths of what eval.py reads, or None."""
-    if not out.endswith('.json') or os.path.isdir(out) or os.path.basename(out) in OF_A_RUN:
-        raise ValueError(f'{out=} must end with .json and must not be a folder or a file of a run; '
-                         'try --out=eval.json')
+    if not out.endswith('.json') or os.path.basename(out) in OF_A_RUN:
+        raise ValueError(f'{out=} must end with .json and must not be a file of a run; try '
+                         '--out=eval.json')
     written = out, path_of(os.path.dirname(out))
     if {*map(os.path.realpath, written)} & {*map(os.path.realpath, filter(None, read))}:
         raise ValueError(f'{out=} would replace a file that is read; choose another --out')
@@ -32,9 +32,8 @@ def check_out(out, read):
 
 # --- two models, problem by problem ---------------------------------------------------------------
 def read(path):
-    """Return {'task task_id': its rows} of a samples.jsonl, or of the one in a
-    folder, of the answers that were graded.
-    ValueError if they are not of one checkpoint."""
+    """Return {'task task_id': its rows} of a samples.jsonl, or of the one in a folder: the answers
+    that were graded. ValueError if they are not of one checkpoint."""
     rows = records.read_jsonl(path_of(path), lambda row: row | {key: row[key] for key in FIELDS},
                               'take a samples.jsonl that eval.py wrote')
     ckpts = {str(row.get('ckpt')) for row in rows}
@@ -85,13 +84,13 @@ def compare(a, b, interval):
 def gains(a, b, interval, kind_of):
     """Return {kind: [difference of the means, low, high]} of the problems of each kind that both
     have. kind_of: {split: its kind}."""
-    some = collections.defaultdict(dict)
-    for key in in_both(a, b):
-        if (split := a[key][0].get('split')) in kind_of:
-            some[kind_of[split]][key] = a[key]
-    found = {kind: compare(rows, b, interval) for kind, rows in some.items()}
-    return {kind: [result['b'] - result['a'], *result['interval']]
-            for kind, result in found.items()}
+    found = {}
+    for kind in dict.fromkeys(kind_of.values()):
+        some = {key: rows for key, rows in a.items() if kind_of.get(rows[0].get('split')) == kind}
+        if in_both(some, b):
+            result = compare(some, b, interval)
+            found[kind] = [result['b'] - result['a'], *result['interval']]
+    return found
 
 
 def describe(result):
@@ -137,8 +136,8 @@ def shown(result):
     """Return what a table shows of a result: {head of the column: cell}."""
     first, *others = [key for key in result if key == 'score' or key.startswith('pass@')]
     low, high = result['interval']
-    cells = {'n': result['n'], 'samples': result['samples'], first: result[first]}
-    cells |= {'95 % from': low, 'to': high} | {key: result[key] for key in others}
+    cells = {'n': result['n'], 'samples': result['samples'], first: result[first],
+             '95 % from': low, 'to': high} | {key: result[key] for key in others}
     if 'parse_rate' in result:
         cells['parses'] = result['parse_rate']
     why = ', '.join(f'{name} {n}' for name, n in result['failures'].items())
