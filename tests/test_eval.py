@@ -44,7 +44,6 @@ def test_a_summary_is_the_mean_over_problems_and_leaves_out_what_the_machine_fai
     assert result['pass@1'] == pytest.approx((1 / 2 + 0 + 1) / 3)
     assert result['pass@2'] == pytest.approx((1 + 0) / 2)           # of c, there are no two samples
     assert result['parse_rate'] == pytest.approx(3 / 5) and result['preferred_rate'] == 1 / 2
-    assert result['outcomes'] == {'passed': 2, 'wrong': 1, 'syntax': 1, 'empty': 1, 'infrastructure': 3}
 
     rows = [{'task_id': i, 'outcome': 'judged', 'score': score} for i, score in enumerate([1.0, 4.0] * 9)]
     result = summarise([*rows, {'task_id': 1, 'outcome': 'infrastructure', 'score': None}], [1])
@@ -121,7 +120,6 @@ def test_each_outcome_is_told_and_kept(tmp_path):
     assert result['failures'] == {'wrong value': 1, 'syntax': 1, 'empty': 1, 'other exception': 1, 'time': 1}
     for reason, n in result['failures'].items():
         assert f'{reason} {n}' in said
-    assert set(result['by_split']) == {'variation'} and result['by_split']['variation']['n'] == 2
     assert [row['completion'] for row in rows] == sum(answers.values(), [])
     assert rows[6]['message'] and rows[0]['prompt'] == first['prompt']
     again = evaluate(tmp_path / 'b', *flags, f'--completions={tmp_path}/a/samples.jsonl')[1]
