@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import lift, mistake, ok, read_json, read_rows, run, save_run, write
+from conftest import lift, mistake, ok, read_json, read_rows, run, save_run, shared, write
 from test_records import BYTES
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
@@ -97,77 +97,70 @@ def test_a_score_says_what_was_searched_in_the_training_data(base_run, data_dir,
 
 
 # --- answers that are there: each outcome is told and kept --------------------------------------------------
-def completions(path, answers):
-    """A file of {task_id: its answers}."""
-    return write(path, [{'task_id': id, 'completion': text}
-                        for id, texts in answers.items() for text in texts])
+AREAS = 'a * b', 'math.sqrt(a * b)', 'a * b / 2.0', 'a * b / a'         # of the CodeParrot article
 
 
-def test_each_outcome_is_told_and_kept(tmp_path):
-    """Four samples of one problem, four of another: pass@k by hand."""
-    first, second = problems(2, 0, 'variation')
-    good, twin = first['canonical_solution'], second['canonical_solution']
-    answers = {first['task_id']: [good, '    return None\n', '    return (\n', ' \n'],
-               second['task_id']: [twin, twin, '    raise ValueError\n', '    while True: pass\n']}
-    given = completions(tmp_path / 'c.jsonl', answers)
-    flags = ['--tasks=problems', YES, '--k=1,2,4', '--splits=variation', '--n_problems=2', '--timeout=1']
-    said, tasks, rows = evaluate(tmp_path / 'a', *flags, f'--completions={given}')
-    result = tasks['problems']
-    assert (result['n'], result['samples'], result['pass@1']) == (2, 8, pytest.approx(3 / 8))
-    assert result['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2) and result['pass@4'] == 1
-    assert result['outcomes'] == {'passed': 3, 'wrong': 1, 'syntax': 1, 'empty': 1, 'exception': 1,
-                                  'timeout': 1}
-    assert result['failures'] == {'wrong value': 1, 'syntax': 1, 'empty': 1, 'other exception': 1, 'time': 1}
-    for reason, n in result['failures'].items():
-        assert f'{reason} {n}' in said
-    assert [row['completion'] for row in rows] == sum(answers.values(), [])
-    assert rows[6]['message'] and rows[0]['prompt'] == first['prompt']
-    again = evaluate(tmp_path / 'b', *flags, f'--completions={tmp_path}/a/samples.jsonl')[1]
-    assert again['problems'] == result                  # its own samples, scored again
-
-
-def test_the_two_problems_of_the_codeparrot_article_are_scored_as_there(tmp_path):
-    """Its own four answers to each: 1 of 4 areas is right, 4 of 4 means are."""
-    areas = ['a * b', 'math.sqrt(a * b)', 'a * b / 2.0', 'a * b / a']
-    given = completions(tmp_path / 'c.jsonl', {
-        f'codeparrot/{i}': [f'    return {text}\n' for text in texts]
-        for i, texts in enumerate((areas, ['np.mean(a)'] * 4))})
-    result = evaluate(tmp_path, '--tasks=problems', YES, '--splits=codeparrot', '--k=1,4',
-                      f'--completions={given}', '--memory_mb=4000', '--timeout=5')[1]['problems']
-    rates = {family: group['pass@1'] for family, group in result['by_family'].items()}
-    assert rates == {'area_of_rectangle': 1 / 4, 'mean': 4 / 4} and result['pass@4'] == 1
-    assert result['outcomes'] == {'passed': 5, 'wrong': 2, 'exception': 1}
-    assert result['failures'] == {'wrong value': 2, 'name': 1}                  # math is not imported
-
-
-def test_your_own_questions_and_a_benchmark_in_one_run(tmp_path):
-    """Files with a byte order mark. The first problem's own solution fails, so it is left out."""
+def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
+    """Each outcome is told and kept. The first problem of the benchmark has a solution that fails, so it is
+    left out. Of four areas one is right, of four means all are."""
     code = [{'task_id': f'c{i}', 'prompt': 'def f():\n', 'canonical_solution': f'    return {i}\n',
              'test': 'def check(f):\n    assert f() == 1\n', 'entry_point': 'f'} for i in range(2)]
-    check = 'def check(candidate):\n    assert candidate(2) == 4\n'
-    own = [{'prompt': 'Double it.', 'tests': check, 'entry_point': 'f'}] * 3 + [{'prompt': 'x', 'regex': 'a'}]
-    answers = {'c1': ['```python\ndef f():\n    return 1\n```'], 'own/0': ['def f(x):\n    return 2 * x\n'],
-               'own/1': ['def f(x):\n    return 5\n'], 'own/2': ['def g(x):\n    return 2 * x\n'],
-               'own/3': ['b']}
-    completions(tmp_path / 'answers', answers)
-    for name, rows in ('code', code), ('own', own):
+    own = [{'prompt': '# 4\n', 'tests': 'assert f() == 4'}, {'prompt': 'x', 'regex': 'a'}]
+    gsm8k = [{'question': 'Eggs?', 'answer': '3 + 4 = <<3+4=7>>7\n#### 1,201'}]
+    for name, rows in {'humaneval': code, 'own': own, 'gsm8k': gsm8k}.items():
         path = write(tmp_path / name, rows)
-        path.write_text('\ufeff' + path.read_text(encoding='utf-8'), encoding='utf-8')
-    flags = ['--tasks=humaneval,own', f'--data={tmp_path}/code,{tmp_path}/own', '--chat=True',
-             f'--completions={tmp_path}/answers', '--timeout=1']
-    _, tasks, rows = evaluate(tmp_path, *flags, YES)
-    assert [row['outcome'] for row in rows] == ['passed', 'passed', 'wrong', 'exception', 'wrong']
-    assert read_json(tmp_path / 'eval.json')['left_out'] == ['c0']
+        path.write_text('\ufeff' + path.read_text(encoding='utf-8'), encoding='utf-8')     # a byte order mark
+    good, twin = (p['canonical_solution'] for p in problems(2, 0, 'variation'))
+    answers = {
+        'variation-0/0': [good, '    return None\n', '    return (\n', ' \n'],
+        'variation-0/1': [twin, twin, '    raise ValueError\n', '    while True: pass\n'],
+        'codeparrot/0': [f'    return {area}\n' for area in AREAS],
+        'codeparrot/1': ['    return np.mean(a)\n'] * 4, 'c1': ['    return 1\n'] * 4,
+        'own/0': ['def f(): return 4', 'def f(): return 5', 'def g(): return 4', 'f'], 'own/1': ['b'] * 4,
+        'gsm8k/0': [' #### 1201', ' so 1,201.', 'I do not know', '7']}
+    given = write(tmp_path / 'given.jsonl', [{'task_id': id, 'completion': text}
+                                             for id, texts in answers.items() for text in texts])
+    flags = ['--tasks=problems,humaneval,own,gsm8k', '--splits=codeparrot,variation', '--n_problems=2', YES,
+             f'--data={tmp_path}/humaneval,{tmp_path}/own,{tmp_path}/gsm8k', '--k=1,2,4', '--memory_mb=4000',
+             '--timeout=4']
+    said, tasks, rows = evaluate(tmp_path / 'a', *flags, f'--completions={given}')
+    ours = tasks['problems']
+    rates = {family: of_family['pass@1'] for family, of_family in ours['by_family'].items()}
+    assert rates['area_of_rectangle'] == 1 / 4 and rates['mean'] == 4 / 4
+    assert ours['by_split']['variation']['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2)
+    assert ours['pass@4'] == 1 and (ours['n'], ours['samples']) == (4, 16)
+    assert ours['outcomes'] == {'passed': 8, 'wrong': 3, 'exception': 2, 'syntax': 1, 'empty': 1,
+                                'timeout': 1}
+    assert ours['failures'] == {'wrong value': 3, 'name': 1, 'syntax': 1, 'empty': 1, 'other exception': 1,
+                                'time': 1}                          # math is not imported
+    for reason, n in ours['failures'].items():
+        assert f'{reason} {n}' in said
+    assert tasks['humaneval']['pass@1'] == 1 and read_json(tmp_path / 'a/eval.json')['left_out'] == ['c0']
+    assert tasks['own']['outcomes'] == {'passed': 1, 'wrong': 5, 'exception': 2}
+    assert tasks['gsm8k']['outcomes'] == {'passed': 2, 'wrong': 2}
+    assert {row['completion'] for row in rows} == {*sum(answers.values(), [])}
+    again = evaluate(tmp_path / 'b', *flags, f'--completions={tmp_path}/a/samples.jsonl')[1]
+    assert again == tasks                               # its own samples, scored again
 
 
 def test_a_judge_that_gives_no_grade_gives_no_score_and_the_answers_are_kept(tmp_path):
     data = write(tmp_path / 'q.jsonl', [{'question_id': i, 'turns': ['a?', 'b?']} for i in range(3)])
-    given = completions(tmp_path / 'c.jsonl', dict.fromkeys(range(3), ['x']))
+    given = write(tmp_path / 'c.jsonl', [{'task_id': i, 'completion': 'x'} for i in range(3)])
     flags = ['--tasks=judge', f'--data={data}', f'--completions={given}']
     assert evaluate(tmp_path, *flags, '--judge=echo 6')[1]['judge']['score'] == 6
     said = run('eval.py', *flags, '--judge=cat', f'--out={tmp_path}/2/eval.json')
     mistake(said, 'no score of judge', '3/3', 'from 1 to 10')
     assert (tmp_path / '2/samples.jsonl').read_text(encoding='utf-8').count('"completion": "x"') == 3
+
+
+def test_mbpp_is_scored_on_all_problems_whose_own_solution_passes(tmp_path):
+    data = shared('mbpp_sanitized.jsonl')
+    given = write(tmp_path / 'c.jsonl', [{'task_id': row['task_id'], 'completion': '    return 0\n'}
+                                         for row in read_rows(data)[:57]])
+    result = evaluate(tmp_path, '--tasks=mbpp', f'--data={data}', f'--completions={given}', YES,
+                      '--n_problems=57')[1]['mbpp']
+    assert read_json(tmp_path / 'eval.json')['left_out'] == ['MbppEval/56'] and result['n'] == 56
+    assert result['parse_rate'] == 1 and result['pass@1'] < 0.2
 
 
 # --- answers of a model -------------------------------------------------------------------------------------

@@ -4,14 +4,13 @@ import shlex
 import sys
 
 import pytest
-from conftest import ok, read_json, read_rows, refused, run, shared, write
+from conftest import refused, write
 
 from parts.eval.questions import (bleu, broken_rules, check_harness, code_in, from_problems, given_answers,
                                   identified, job, judged, last_number, outcome, program, read, to_question,
                                   why_failed)
 from parts.eval.sandbox import Result, run_many
 
-YES = '--allow_code_execution=True'
 CODE = {'prompt': 'def f():\n', 'canonical_solution': '    return 1\n', 'entry_point': 'f',
         'test': 'def check(candidate):\n    assert candidate() == 1\n'}
 
@@ -130,37 +129,6 @@ def test_tests_that_pass_without_an_answer_are_refused():
         refused("'f of 2.' pass without an answer.*entry_point", check_harness, questions, honest)
     good = to_question({'prompt': 'f', 'tests': check, 'entry_point': 'f'})
     assert check_harness([good], honest)[0] == []
-
-
-# --- files as they are published ----------------------------------------------------------------------------
-def score(task, data, answers, tmp_path, *flags):
-    """eval.json, and what is said, of these answers."""
-    given = write(tmp_path / 'c.jsonl', [{'task_id': id, 'completion': text} for id, text in answers])
-    said = ok(run('eval.py', f'--tasks={task}', f'--data={data}', f'--completions={given}', *flags,
-                  f'--out={tmp_path}/eval.json'))
-    return read_json(tmp_path / 'eval.json'), said
-
-
-def test_mbpp_is_scored_on_all_problems_whose_own_solution_passes(tmp_path):
-    data = shared('mbpp_sanitized.jsonl')
-    answers = [(row['task_id'], '    return 0\n') for row in read_rows(data)[:57]]
-    results, _ = score('mbpp', data, answers, tmp_path, YES, '--n_problems=57')
-    result = results['tasks']['mbpp']
-    assert results['left_out'] == ['MbppEval/56'] and result['n'] == 56
-    assert result['parse_rate'] == 1 and result['pass@1'] < 0.2
-
-
-def test_gsm8k_from_a_file_as_published(tmp_path):
-    """Two of three are right; one answer has no number. No model is needed, and nothing is run."""
-    data = write(tmp_path / 'g.jsonl', [
-        {'question': 'Tom has 3 apples and buys 4.', 'answer': '3 + 4 = <<3+4=7>>7\n#### 7'},
-        {'question': '1,200 eggs and one.', 'answer': '#### 1,201'},
-        {'question': 'Half of 3?', 'answer': '#### 1.5'}])
-    texts = ' 3 and 4 are 7.', ' #### 1201', ' I do not know'
-    answers = [(f'gsm8k/{i}', text) for i, text in enumerate(texts)]
-    results, said = score('gsm8k', data, answers, tmp_path)
-    assert results['tasks']['gsm8k']['outcomes'] == {'passed': 2, 'wrong': 1}
-    assert results['ckpt'] is None is results['tasks']['gsm8k']['ckpt'] and 'own solutions' not in said
 
 
 # --- numbers and code in an answer --------------------------------------------------------------------------
