@@ -50,7 +50,7 @@ EXERCISES = [
     Exercise('rope', 'model.py', 'rotate',
              'test_model.py::test_rope_is_a_complex_rotation_that_keeps_norms_and_sees_only_distances',
              'Turn each pair (x_i, x_{i + D/2}) by its angle. Su et al. 2021, arXiv:2104.09864, eq. 34. '
-             'The pairs are halves apart, as in Llama; in the paper they are neighbours.'),
+             'The pairs are halves apart, as in Llama; in the paper they are neighbors.'),
     Exercise('top_p', 'model.py', 'sample',
              'test_generation.py::test_cached_sampling_equals_a_naive_sampler_with_the_same_seed '
              'test_generation.py::test_temperature_0_is_argmax_and_dropout_acts_only_in_training',
@@ -59,7 +59,7 @@ EXERCISES = [
     Exercise('chat_mask', 'tokenizer.py', 'Tokenizer.render',
              'test_chat_template.py',
              'A conversation as ids, and 1 for each token that the loss counts: the words of the assistant'
-             ' and the <|im_end|> behind them. Encode each part alone, or a user can forge a turn. A bad '
+             ' and the <|im_end|> after them. Encode each part alone, or a user can forge a turn. A bad '
              'message is a ValueError that names the roles; without the special tokens, one that names '
              '<|im_end|>.'),
     Exercise('targets', 'sft.py', 'collate',
@@ -88,9 +88,10 @@ EXERCISES = [
     Exercise('minhash', 'parts/prepare/duplicates.py', 'minhash',
              'test_duplicates.py::test_minhash_agrees_with_probability_j '
              'test_duplicates.py::test_a_signature_of_a_union_is_the_smaller_of_two',
-             'k numbers that agree in a place with probability J. Broder 1997: the smallest value under '
-             'each of k hash functions. hash_functions(k) above has their a and b; a set of a million '
-             'shingles must not take a million times k numbers of memory.'),
+             'k numbers, each of which is the same for two sets with probability J, their Jaccard '
+             'similarity. Broder 1997: the smallest value under each of k hash functions. '
+             'hash_functions(k) above has their a and b; a set of a million shingles must not take a '
+             'million times k numbers of memory.'),
     Exercise('accumulation', 'train.py', '',
              'test_processes.py::test_one_process_accumulating_4_equals_two_accumulating_2[adamw-ddp-2]',
              'The gradient of the mean loss over all targets of a step, from micro-batches: batches has '
