@@ -55,21 +55,11 @@ def server():
 def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before=''):
     """A script of this checkout, or with python -m a module, as its user runs it; paths in arguments are
     relative to cwd. `before` is executed in each process first."""
-    is_file = str(script).endswith('.py')
-    command = [str(ROOT / script) if is_file else script, *map(str, arguments)]
-    if hasattr(os, 'fork'):
-        job = {'script': command[0], 'arguments': command[1:], 'before': before, 'env': env or {},
-               'cwd': str(cwd or os.getcwd()), 'processes': processes, 'timeout': timeout}
-        print(json.dumps(job), file=server().stdin, flush=True)
-        return subprocess.CompletedProcess(command, *json.loads(server().stdout.readline()))
-    assert not before, 'only a fork can execute something first'
-    python = [sys.executable]
-    if processes > 1:
-        python += ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
-    if not is_file:
-        python += ['-m']
-    return subprocess.run([*python, *command], cwd=cwd, text=True, capture_output=True, timeout=timeout,
-                          env={**os.environ, 'PYTHONPATH': str(ROOT), **(env or {})})
+    job = {'script': str(ROOT / script) if str(script).endswith('.py') else script,
+           'arguments': [*map(str, arguments)], 'before': before, 'env': env or {},
+           'cwd': str(cwd or os.getcwd()), 'processes': processes, 'timeout': timeout}
+    print(json.dumps(job), file=server().stdin, flush=True)
+    return subprocess.CompletedProcess(script, *json.loads(server().stdout.readline()))
 
 
 def ok(result):

@@ -1,6 +1,5 @@
 """The losses of dpo.py: by hand, against their papers' formulas in float64, and at their edges."""
 import math
-import types
 
 import torch
 from conftest import lift
@@ -79,13 +78,3 @@ def test_kto_judges_a_single_thumb_alone():
     assert losses.tolist() == approx([1 - s, s, 0.5])
     assert gradients[0][1] == gradients[1][0] == 0 and gradients[0][0] < 0 < gradients[1][1]
     assert gradients[0][0].item() == approx(2 * gradients[0][2].item())     # both: the mean of two
-
-
-def test_means_of_thumbs_are_over_the_answers_that_there_are():
-    """Four thumbs in two micro-batches: three are up and one is down."""
-    means = lift('dpo.py', 'means')
-    means.__globals__['here'] = types.SimpleNamespace(gather=lambda value: [value])
-    parts = [{'accuracy': (1, 1), 'chosen_reward': (2, 3), 'rejected_reward': ()},
-             {'accuracy': (0, 1), 'chosen_reward': (1,), 'rejected_reward': (-1,)}]
-    row = means([{name: torch.tensor(values) for name, values in part.items()} for part in parts])
-    assert row == approx({'accuracy': 3 / 4, 'chosen_reward': 6 / 3, 'rejected_reward': -1, 'margin': 2 + 1})

@@ -18,19 +18,16 @@ def exact(*expected):
 
 
 # --- the learning rate --------------------------------------------------------------------------------------
-def test_warm_up_is_linear_and_reaches_the_peak_with_its_last_step():
-    rates = [lr_at(step, 100, 10, 3e-4, 3e-5) for step in range(10)]
-    assert rates == exact([3e-5, 6e-5, 9e-5, 1.2e-4, 1.5e-4, 1.8e-4, 2.1e-4, 2.4e-4, 2.7e-4, 3e-4])
-    assert lr_at(0, 100, 0, 1.0, 0.1) == 1.0            # without warm-up
-    assert lr_at(5, 5, 5, 1.0, 0.1) == exact(1.0)       # all warm-up: the cosine has no length
 
 
 def test_the_schedule_at_its_landmarks():
-    at = {10: 1.0, 55: 0.55, 100: 0.1,                                  # start, middle and end of the cosine
+    at = {0: 0.1, 4: 0.5, 9: 1.0, 10: 1.0, 55: 0.55, 100: 0.1,         # warm-up; middle and end of the cosine
           40: 0.1 + 0.9 * 0.75, 70: 0.1 + 0.9 * 0.25}                   # cos(pi/3) = 1/2, cos(2 pi/3) = -1/2
     for step, expected in at.items():
         assert lr_at(step, 100, 10, 1.0, 0.1) == exact(expected)
         assert optim.cosine(step, 100, 10, 1.0, 0.1) == exact(expected)     # of sft.py, dpo.py and rl.py
+    assert lr_at(0, 100, 0, 1.0, 0.1) == 1.0            # without warm-up
+    assert lr_at(5, 5, 5, 1.0, 0.1) == exact(1.0)       # all warm-up: the cosine has no length
     wsd = [lr_at(step, 100, 10, 1.0, 0.1, 'wsd', 20) for step in (0, 9, 50, 80, 90, 100)]
     assert wsd == exact([0.1, 1.0, 1.0, 1.0, 0.55, 0.1])
 

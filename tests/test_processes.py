@@ -149,18 +149,6 @@ def test_a_run_killed_thrice_goes_on_in_other_processes_that_share_its_state(mad
     equal(made('adamw'), tmp_path / 'run')
 
 
-def test_fsdp_rolls_back_and_its_folder_samples_in_one_process(train, tmp_path):
-    spike = replaced('guard', """
-        guard, step, loss, norm = arguments
-        return real(guard, step, loss + 99 * (step == 34), norm)""")
-    flags = ['--max_steps=36', '--save_interval=16', '--eval_interval=40', '--spike_action=rollback',
-             '--spike_window=30', '--n_layer=1']
-    ok(train(tmp_path, *flags, '--shard=fsdp', processes=2, before=spike))
-    assert [row['event'] for row in metrics(tmp_path) if 'event' in row] == ['rollback', 'skip']
-    assert state(tmp_path)['lr_scale'] == 0.5 and state(tmp_path)['step'] == 36
-    ok(run('sample.py', f'--ckpt={tmp_path}', '--max_new_tokens=5', '--device=cpu'))
-
-
 # --- the trainers after it ----------------------------------------------------------------------------------
 POST = ['--dtype=float32', '--grad_clip=0.3', '--learning_rate=1e-2', '--batch_size=8', '--max_steps=4',
         '--eval_interval=2', '--save_interval=2', '--log_interval=1', '--warmup_steps=2', '--device=cpu']

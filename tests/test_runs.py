@@ -11,10 +11,10 @@ from unittest.mock import Mock
 import pytest
 import torch
 from accidents import before
-from conftest import RUN_FILES, TINY, contents, metrics, mistake, ok, read_json, read_rows, refused, run, same
-from conftest import train, write
+from conftest import RUN_FILES, TINY, contents, metrics, mistake, ok, read_json, read_rows, refused, run
+from conftest import save_run, train, write
 
-from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
+from model import GPT, GPTConfig
 from parts.model import checkpoints
 from parts.train import runs
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -107,17 +107,6 @@ def test_commands_that_only_read_work_where_a_run_is(data_dir, base_run, sft_mod
 
 
 # --- checkpoints --------------------------------------------------------------------------------------------
-def test_a_model_comes_back_from_a_file_a_run_and_a_folder_of_hugging_face(tmp_path):
-    pytest.importorskip('safetensors')
-    saved = small(tie_embeddings=False, dropout=0.1, rope_theta=5e5)
-    saved.save_hf(tmp_path / 'hf')
-    assert same(load_checkpoint(tmp_path / 'hf')[0].state_dict(), saved.state_dict())
-    for i, name in enumerate(('last-1.pt', 'last.pt', 'best.pt')):      # the best of those that are there
-        save_checkpoint(tmp_path / name, saved := small(i, tie_embeddings=i % 2 == 0), step=i)
-        for path in (tmp_path, str(tmp_path / name)):
-            loaded, rest = load_checkpoint(path)
-            assert same(loaded.state_dict(), saved.state_dict()) and loaded.config == saved.config
-            assert rest['step'] == i
 
 
 class Bomb:
@@ -227,21 +216,17 @@ def test_another_tokenizer_of_the_same_size_is_refused(data_dir, base_run, tmp_p
 
 
 def test_a_model_that_cannot_do_it_is_refused(tmp_path):
-    tokenizer = Tokenizer.byte(SPECIAL_TOKENS[:4])
-    tokenizer.save(tmp_path / 'tokenizer.json')
-    path = tmp_path / 'best.pt'
     tune = lambda: checkpoints.open_to_tune({'init_from': str(tmp_path)}, {})
     sample = lambda: checkpoints.open_to_sample(str(tmp_path), continues=True)
-    mlm = {'causal': False}, {'config': {'objective': 'mlm'}}
-    rewards = {}, {'reward_head': torch.zeros(16)}
-    for command, (config, more), words in (
-            (tune, mlm, 'objective=mlm.* use a model of clm'), (sample, mlm, 'objective=mlm fills gaps'),
-            (tune, rewards, 'is a reward model'), (sample, rewards, 'is a reward model')):
-        save_checkpoint(path, small(vocab_size=tokenizer.vocab_size, **config), **more)
+    mlm, plain = {'config': {'objective': 'mlm'}}, ['<|endoftext|>']
+    for command, special, config, more, words in (
+            (tune, SPECIAL_TOKENS[:4], {'causal': False}, mlm, 'objective=mlm.* use a model of clm'),
+            (sample, SPECIAL_TOKENS[:4], {}, mlm, 'objective=mlm fills gaps'),
+            (tune, SPECIAL_TOKENS[:4], {}, {'reward_head': torch.zeros(16)}, 'is a reward model'),
+            (tune, plain, {}, {}, 'no <.im_start.> .* frame each message')):
+        tokenizer = Tokenizer.byte(special)
+        save_run(tmp_path, small(vocab_size=tokenizer.vocab_size, **config), tokenizer, **more)
         refused(words, command)
-    Tokenizer.byte(['<|endoftext|>']).save(tmp_path / 'tokenizer.json')
-    save_checkpoint(path, small(vocab_size=257))
-    refused(['<|im_start|>', 'frame each message'], tune)
     refused(['block_size=9', 'context of 8 tokens', '--rope_scaling'], checkpoints.check_context, 'out', 8, 9)
 
 
@@ -283,21 +268,20 @@ def test_the_seconds_of_a_step_are_told_by_part_without_those_of_pauses(tmp_path
     log = log_of(tmp_path)
     log.here.world, log.here.kind = 1, 'cpu'
 
-    def spend(seconds, *names):
-        with contextlib.ExitStack() as stack:
-            for name in names:
-                stack.enter_context(log.timed(name))
+    @contextlib.contextmanager
+    def spend(seconds, name):
+        with log.timed(name):
             clock[0] += seconds
+            yield
     for step, tokens in ((2, 80), (6, 160)):
-        spend(8, 'sample')
-        spend(4, 'train')
-        spend(5, 'eval', 'sample')      # the answers of an evaluation are no part of a step
-        spend(3, 'save')
-        spend(4)
+        with spend(8, 'sample'), spend(2, 'score'):
+            pass
+        with spend(5, 'eval'), spend(3, 'sample'):      # the answers of an evaluation are no part of a step
+            pass
         log.step(step=step, tokens=tokens, loss=1.0, lr=1.0, grad_norm=1.0)
-    keys = 'sample_s', 'train_s', 'dt', 'save_s', 'eval_share', 'tok_s'
+    keys = 'sample_s', 'score_s', 'dt', 'eval_share', 'tok_s'
     assert [[row[key] for key in keys] for row in read_rows(tmp_path / 'metrics.jsonl')] == [
-        [4, 2, 8, 3, 5 / 24, 5], [2, 1, 4, 6, 10 / 48, 5]]
+        [5, 1, 5, 8 / 18, 8], [2.5, 0.5, 2.5, 16 / 36, 8]]
 
 
 def test_a_run_that_learns_nothing_says_so_after_a_thousand_steps(tmp_path):
