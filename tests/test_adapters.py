@@ -1,5 +1,4 @@
 """LoRA: only the adapters train, they start as nothing, merged they are the same model; and real runs."""
-import copy
 import math
 
 import pytest
@@ -9,7 +8,7 @@ from test_model import lively
 
 from model import load_checkpoint
 from parts.model import adapters
-from parts.train import optim, processes
+from parts.train import optim
 
 IDX = torch.randint(50, (4, 17), generator=torch.Generator().manual_seed(0))
 SHAPES = ({}, {'qkv_bias': True}, {'qk_norm': True, 'head_dim': 16},        # Llama, Qwen2, Qwen3
@@ -70,38 +69,17 @@ def test_merged_equals_unmerged_and_the_model_goes_on_unmerged():
         assert same(adapters.merged(merged), merged)                        # without adapters nothing changes
 
 
-def test_a_checkpoint_holds_frozen_and_trained_parameters_and_the_next_step_is_the_same():
-    model, again, scaler = base(), base(), torch.amp.GradScaler('cpu', enabled=False)
-    adapters.adapt(model, 4)
-    adapters.adapt(again, 4)
-    opt = learn(model)
-    weights, moments = copy.deepcopy(processes.state_of(model, opt))
-    new = optim.build(again, 'adamw', 1e-2, 0.1)
-    processes.load_state(again, new, scaler, {'model': weights, 'moments': moments, 'scaler': {}})
-    for one, optimizer in ((model, opt), (again, new)):
-        optimizer.zero_grad()
-        one(IDX[:, :-1], IDX[:, 1:])[1].backward()
-        optimizer.step()
-    assert same(model.state_dict(), again.state_dict()) and not same(model.state_dict(), weights)
-
-
 # --- real runs ----------------------------------------------------------------------------------------------
 LORA = ['--lora=4', '--learning_rate=0.01', '--warmup_steps=2', '--log_interval=1', '--device=cpu',
         '--dtype=float32', '--max_steps=12', '--batch_size=8', '--eval_interval=6', '--save_interval=6',
         '--sample_tokens=4']
 
 
-@pytest.mark.parametrize('script', ['sft', 'dpo'])
-def test_a_run_learns_and_its_folder_holds_a_plain_model(script, sft_model, conversations, pairs, tmp_path):
-    data, gain, more = pairs, 0.05, []
-    if script == 'sft':
-        data, gain, more = conversations, 0.1, ['--block_size=64', '--dropout=0.1']
-    flags = [f'--init_from={sft_model}', f'--data_dir={data}', f'--out_dir={tmp_path}']
-    ok(run(f'{script}.py', *flags, *LORA, *more))
+def test_a_run_learns_and_its_folder_holds_a_plain_model(sft_model, pairs, tmp_path):
+    ok(run('dpo.py', f'--init_from={sft_model}', f'--data_dir={pairs}', f'--out_dir={tmp_path}', *LORA))
     losses = series(tmp_path, 'val_loss')
-    assert losses[-1] < losses[0] - gain and 0 < series(tmp_path, 'update_ratio')[-1] < 1
-    if script == 'dpo':         # the policy starts as its reference
-        assert losses[0] == pytest.approx(math.log(2), abs=1e-6)
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-6)        # the policy starts as its reference
+    assert losses[-1] < losses[0] - 0.05 and 0 < series(tmp_path, 'update_ratio')[-1] < 1
     first = load_checkpoint(sft_model)[0].state_dict()
     for name in ('best.pt', 'last.pt'):
         saved = state(tmp_path, name)
@@ -109,6 +87,5 @@ def test_a_run_learns_and_its_folder_holds_a_plain_model(script, sft_model, conv
         changed = {key for key in weights if not torch.equal(weights[key], first[key])}
         assert changed and all('.w_' in key for key in changed)
         assert weights.keys() == first.keys()                               # a plain model
-        assert sum('lora_A' in key for key in unmerged) == 7 * saved['model_config']['n_layer']
         assert same({key: unmerged[key] for key in first}, dict(first))     # the base is as it was
         assert same(adapters.merged(unmerged), weights)

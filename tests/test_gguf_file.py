@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 from accidents import full_disk
-from conftest import mistake, ok, read_json, run, save_run
+from conftest import mistake, ok, run, save_run
 from test_model import lively
 
 from model import GPT, GPTConfig
@@ -127,13 +127,3 @@ def test_the_vocabulary_is_complete_and_its_ends_are_ours(runs):
         assert get('ggml.add_bos_token') == (name != 'ours')    # a run on conversations has none before them
         template = reader.get_field('tokenizer.chat_template')
         assert (template.contents() if template else None) == (CHAT_TEMPLATE if name == 'ours' else None)
-
-
-def test_the_merges_are_those_that_hugging_face_gets(runs, tmp_path):
-    """With the vocabulary, they give our ids there: test_hf_tokenizer.py."""
-    for name in ('gpt2', 'cl100k'):
-        model, tokenizer, reader = runs[name]
-        model.save_hf(tmp_path, tokenizer)
-        theirs = read_json(tmp_path / 'tokenizer.json')['model']['merges']
-        merges = reader.get_field('tokenizer.ggml.merges').contents()
-        assert merges == [' '.join(pair) for pair in theirs] and len(merges) > 250

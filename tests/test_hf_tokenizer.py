@@ -8,7 +8,7 @@ from conftest import mistake, ok, refused, run, series, write
 from hypothesis import example, given, strategies as st
 
 from model import GPT, GPTConfig
-from tokenizer import SPECIAL_TOKENS, Tokenizer
+from tokenizer import Tokenizer
 
 tokenizers = pytest.importorskip('tokenizers')
 transformers = pytest.importorskip('transformers')
@@ -69,15 +69,10 @@ def test_a_user_cannot_forge_special_tokens_and_documents_begin_and_end_with_the
         assert ours.vocab_size == THEIRS[name].get_vocab_size() + 2 * is_llama
 
 
-def test_a_saved_one_is_the_same_and_healing_offers_what_begins_alike(tmp_path):
-    ours = OURS['Llama 3']
-    ours.save(tmp_path / 'tokenizer.json')
+def test_a_saved_one_is_the_same(tmp_path):
+    OURS['Llama 3'].save(tmp_path / 'tokenizer.json')
     again = Tokenizer.load(tmp_path / 'tokenizer.json')
-    assert again.kind == 'hf' and again.hash == ours.hash and again.special == ours.special
-    ids, allowed = ours.heal(ours.encode('return su'))
-    last = ours.decode_bytes(ours.encode('return su'))[len(ours.decode_bytes(ids)):]
-    assert len(allowed) > 1 and all(ours.all_bytes[i].startswith(last) for i in allowed)
-    assert ours.heal([*ids, ours.stop[0]]) == ([*ids, ours.stop[0]], None)
+    assert again.hash == OURS['Llama 3'].hash and again.special == OURS['Llama 3'].special
 
 
 def test_a_damaged_or_unknown_file_is_one_sentence(tmp_path):
@@ -97,16 +92,14 @@ CHAT = [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': 
 
 
 def texts(n):
-    """A third from the pieces above, a third of any characters there are, a third cut from this file."""
+    """Half of the pieces above, half cut from this file."""
     dice = random.Random(0)
-    planes = [(32, 127), (160, 0xd800), (0xe000, 0x10000), (0x10000, 0x11000), (0x1f300, 0x1fa00)]
-    any_one = lambda: chr(dice.randrange(*dice.choice(planes)))
-    of = [lambda: dice.choice(PIECES), any_one, lambda: SOURCE[(a := dice.randrange(len(SOURCE))):a + 9]]
-    return [''.join(of[i % 3]() for _ in range(dice.randint(1, 20))) for i in range(n)]
+    cut = lambda: SOURCE[(a := dice.randrange(len(SOURCE))):a + 9]
+    return [''.join(dice.choice([dice.choice(PIECES), cut()]) for _ in range(dice.randint(1, 20)))
+            for _ in range(n)]
 
 
-EXPORTED = {'bpe': Tokenizer.train([SOURCE, ''.join(PIECES) * 9], 800),
-            'byte': Tokenizer.byte(SPECIAL_TOKENS), 'plain': Tokenizer.byte()}
+EXPORTED = {'bpe': Tokenizer.train([SOURCE, ''.join(PIECES) * 9], 800), 'byte': Tokenizer.byte()}
 
 
 @pytest.fixture(scope='module')
@@ -143,14 +136,13 @@ def test_a_chat_is_rendered_to_our_ids_unless_a_message_begins_with_a_blank(fold
 
 
 def test_the_tokenizer_comes_back_and_leaves_once_more(folders, tmp_path):
-    for name in ('bpe', 'byte'):
-        ours, back = EXPORTED[name], Tokenizer.load(folders[name] / 'tokenizer.json')
-        GPT.from_hf(folders[name]).save_hf(tmp_path / name, back)
-        again = Tokenizer.load(tmp_path / name / 'tokenizer.json')
-        assert (again.vocab_size, again.begin, again.stop) == (ours.vocab_size, ours.begin, ours.stop)
-        assert again.special == ours.special and again.all_bytes == ours.all_bytes
-        assert again.encode_batch(texts(99)) == ours.encode_batch(texts(99))
-        assert again.render(CHAT, True) == ours.render(CHAT, True)
+    ours, back = EXPORTED['bpe'], Tokenizer.load(folders['bpe'] / 'tokenizer.json')
+    GPT.from_hf(folders['bpe']).save_hf(tmp_path, back)
+    again = Tokenizer.load(tmp_path / 'tokenizer.json')
+    assert (again.special, again.all_bytes) == (ours.special, ours.all_bytes)
+    assert (again.begin, again.stop) == (ours.begin, ours.stop)
+    assert again.encode_batch(texts(99)) == ours.encode_batch(texts(99))
+    assert again.render(CHAT, True) == ours.render(CHAT, True)
     refused('a char tokenizer has no form', GPT(GPTConfig(2, 64, 1, 2, 0, 16)).save_hf, tmp_path,
             Tokenizer.char('ab'))
 

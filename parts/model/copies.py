@@ -1,10 +1,10 @@
 """
 Copies of a model: with another config, with more tokens, for another tokenizer.
 
-    copy = like(model, {'dropout': 0.1, 'vocab_size': 53})      # the same weights; a new row is the mean row
-    rows = carry_over(weight, old, new)                         # (V_old, C) -> (V_new, C): by their tokens
+    copy = like(model, {'vocab_size': 53})      # the same weights; a new row is the mean row
+    rows = carry_over(weight, old, new)         # (V_old, C) -> (V_new, C): by their tokens
 
-A model has a row for each token in two matrices, the embedding and the head. Both may be one (tied).
+A model has a row for each token in two matrices, the embedding and the head. Tied, both are one.
 """
 import dataclasses
 import torch
@@ -15,7 +15,8 @@ def like(model, changes):
     before = model.config
     config = dataclasses.replace(before, **changes)
     if config.tie_embeddings and not before.tie_embeddings:
-        raise Mistake('tie_embeddings=True would lose the embedding: this model has a head of its own')
+        raise Mistake('tie_embeddings=True would lose the embedding: this model has a head of its '
+                      'own')
     copy = type(model)(config).to(model.embedding.weight)
     weights = model.state_dict()
     n_rows = len(copy.embedding.weight)         # with those that fill up vocab_multiple
@@ -28,19 +29,22 @@ def like(model, changes):
 
 
 def carry_over(weight, old, new):
-    """Embeddings for another tokenizer's vocabulary, (V_new, C). A token that both have keeps its row; a new
-    one starts as the mean of the old tokens that spell it, a new special one as the mean of all rows."""
+    """Return embeddings for another tokenizer's vocabulary, (V_new, C). A token that both have
+    keeps its row. A new one starts as the mean of the old tokens that spell it, a new special one
+    as the mean of all rows."""
     ids = {token: i for i, token in enumerate(old.all_bytes)}
     rows = []
     for token in new.all_bytes:
         text = token.decode('utf-8', 'replace')
         if token in ids:
             spelled = [ids[token]]
-        elif text not in new.special and ('\ufffd' in text or old.kind == 'char'):      # by its bytes
-            spelled = [ids[bytes([b])] for b in token if bytes([b]) in ids]
+        elif text in new.special:
+            spelled = slice(None)
+        elif '\ufffd' in text:              # a part of a character: by its bytes
+            spelled = [ids[bytes([b])] for b in token]
         else:
-            spelled = [] if text in new.special else old.encode(text)
-        rows.append(weight[spelled or slice(None)].mean(0))
+            spelled = old.encode(text)
+        rows.append(weight[spelled].mean(0))
     return torch.stack(rows)
 
 

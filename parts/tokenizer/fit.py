@@ -146,7 +146,8 @@ def at_hand(name, folder=None):
     """Return encode, encode_batch, vocab_size and all_bytes of a known vocabulary; None, with a
     note, if it is in no cache and the network is away. folder: for GPT-2."""
     if name not in ('gpt2', 'cl100k_base'):
-        raise Mistake(f'--against={name} is unknown; expected gpt2, cl100k_base or a tokenizer.json')
+        raise Mistake(f'--against={name} is unknown; it must be gpt2, cl100k_base or a '
+                      'tokenizer.json')
     try:
         e = gpt2(folder) if name == 'gpt2' else tiktoken.get_encoding(name)
     except OSError as error:                # requests' errors are OSErrors
