@@ -3,19 +3,18 @@ The model: a decoder-only transformer as in LLaMA, and the generation of text.
 
     python model.py     # parameters of four sizes; does the model learn, is its cache right?
 
-    embedding -> n_layer x [ x += attention(norm(x));  x += swiglu(norm(x)) ] -> norm -> output projection
+    embedding -> n_layer x [ x += attention(norm(x));  x += swiglu(norm(x)) ] -> norm -> projection
 
-The decision made here is the shape: it fixes memory, speed and context of every later use. Newer than the
-transformer of 2017 are RMSNorm before each sublayer (arXiv:1910.07467), rotary positions (RoPE, 2104.09864),
-grouped key/value heads (GQA, 2305.13245) and SwiGLU (2002.05202). Embedding and projection may be one matrix.
-Shapes: B batch, T time, C = n_embd, H query heads, K key/value heads, D head width (C / H), V vocabulary.
-Copied alone, this file needs torch, trains and generates. Saving and loading need a file of parts/.
+The decision made here is the shape: it fixes memory, speed and context of every later use. Newer
+than the transformer of 2017 are RMSNorm before each sublayer (arXiv:1910.07467), rotary positions
+(RoPE, 2104.09864), grouped key/value heads (GQA, 2305.13245) and SwiGLU (2002.05202).
+B batch, T time, C = n_embd, H query heads, K key/value heads, D head width, V vocabulary.
 """
 import dataclasses, math, os
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-import torch.utils.checkpoint
+from torch.utils.checkpoint import checkpoint
 
 IGNORE = -100       # a target that the loss does not count: prompts in SFT, padding
 
@@ -26,37 +25,29 @@ class GPTConfig:
     block_size: int = 1024          # longest context, tokens
     n_layer: int = 12
     n_head: int = 12                # query heads
-    n_kv_head: int = 0              # key/value heads, a divisor of n_head; 0 = n_head: plain multi-head
+    n_kv_head: int = 0              # key/value heads, a divisor of n_head; 0 = n_head
     n_embd: int = 768
     n_ffn: int = 0                  # width of SwiGLU; 0 = 8/3 n_embd, to the nearest 64
-    dropout: float = 0.0            # of the embedding and of what a block adds; not of attention's weights
-    rope_theta: float = 10000.0     # RoPE's slowest pair turns once in nearly 2 pi theta positions: rotate()
-    rope_scaling: tuple = ()        # for a context longer than in pretraining: see rope_table()
+    dropout: float = 0.0            # of the embedding and of what a block adds; not in attention
+    rope_theta: float = 10000.0     # the slowest pair turns once in about 2 pi theta positions
+    rope_scaling: tuple = ()        # for a longer context than in pretraining: see rope_table()
     norm_eps: float = 1e-6
-    tie_embeddings: bool = True
-    causal: bool = True             # False: every token sees every other, for masked language modelling
-    vocab_multiple: int = 1         # rows of the embedding are rounded up to it; 64 is faster on a GPU
+    tie_embeddings: bool = True     # embedding and projection are one matrix
+    causal: bool = True             # False: each token sees all, for masked language modelling
+    vocab_multiple: int = 1         # rounds up the rows of the embedding; 64 is faster on a GPU
     head_dim: int | None = None     # D, even, because RoPE turns pairs; None = n_embd / n_head
     qkv_bias: bool = False          # in w_q, w_k and w_v: Qwen2 has them
     qk_norm: bool = False           # an RMSNorm of each head's q and k, before RoPE: Qwen3 has them
 
     def __post_init__(self):
-        for name in ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd', 'vocab_multiple'):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f'{name}={getattr(self, name)!r} must be a whole number, at least 1')
-        if self.head_dim and self.head_dim % 2:
-            raise ValueError(f'head_dim={self.head_dim} must be even: RoPE turns pairs')
-        if not self.head_dim and self.n_embd % (2 * self.n_head):   # a whole and even width for each head
-            fit = max(1, round(self.n_embd / self.n_head / 2)) * 2 * self.n_head
-            raise ValueError(f'n_embd={self.n_embd}: try {fit}, an even multiple of n_head={self.n_head}')
-        if self.n_kv_head < 0 or self.n_kv_head and self.n_head % self.n_kv_head:
-            raise ValueError(f'n_head={self.n_head} must be a multiple of n_kv_head={self.n_kv_head}')
-
-    def filled(self):
-        """A copy with the numbers that 0 and None stand for."""
-        n_ffn = max(1, round(self.n_embd * 8 / 3 / 64)) * 64        # as many weights as a 4x GELU MLP
-        return dataclasses.replace(self, n_kv_head=self.n_kv_head or self.n_head, n_ffn=self.n_ffn or n_ffn,
-                                   head_dim=self.head_dim or self.n_embd // self.n_head)
+        if not self.head_dim and self.n_embd % (2 * self.n_head):
+            raise ValueError(f'n_embd={self.n_embd} is no even multiple of n_head={self.n_head}')
+        self.head_dim = self.head_dim or self.n_embd // self.n_head
+        self.n_kv_head = self.n_kv_head or self.n_head
+        if self.n_head % self.n_kv_head:
+            raise ValueError(f'n_head={self.n_head} is no multiple of n_kv_head={self.n_kv_head}')
+        # 8/3: as many weights as a GELU that is 4 n_embd wide
+        self.n_ffn = self.n_ffn or max(1, round(self.n_embd * 8 / 3 / 64)) * 64
 
 
 class RMSNorm(nn.Module):
@@ -72,9 +63,9 @@ class RMSNorm(nn.Module):
 
 
 def rotate(x, cos, sin):
-    """RoPE turns the pair (a, b) = (x_i, x_{i + D/2}) by the angle position * frequency_i.
-    With the frequency 0.5, the pair (1, 0) becomes (0.88, 0.48) at position 1 and (0.54, 0.84) at position 2.
-    A query at m is turned by m f, a key at n by n f. So of m and n only m - n is left in their product."""
+    """RoPE turns the pair (a, b) = (x_i, x_{i + D/2}) by the angle position * frequency_i. With the
+    frequency 0.5, (1, 0) becomes (0.88, 0.48) at position 1 and (0.54, 0.84) at position 2. A query
+    at m is turned by m f, a key at n by n f, so only m - n is left in their product."""
     a, b = x.float().chunk(2, dim=-1)  # (B, H, T, D/2) each
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).type_as(x)  # (B, H, T, D)
 
@@ -91,44 +82,46 @@ class Attention(nn.Module):
         self.norm_k = RMSNorm(c.head_dim, c.norm_eps) if c.qk_norm else nn.Identity()
 
     def forward(self, x, cos, sin, cache=None, start=0, mask=None):
-        """x (B, T, C) follows `start` positions whose keys and values are in the cache, (2, B, K, room, D).
-        mask, bool (B or 1, 1, T, start + T): True where a query (T) sees a key (start + T)."""
+        """x (B, T, C) follows `start` positions, whose keys and values are in the cache,
+        (2, B, K, room, D). mask, bool (B or 1, 1, T, start + T): does a query (T) see a key?"""
         T = x.shape[1]
-        heads = lambda y: y.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)  # (B, heads, T, D)
+        heads = lambda y: y.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
         q = rotate(self.norm_q(heads(self.w_q(x))), cos, sin)  # (B, H, T, D)
         k = rotate(self.norm_k(heads(self.w_k(x))), cos, sin)  # (B, K, T, D)
         v = heads(self.w_v(x))  # (B, K, T, D)
         if cache is not None:
             cache[0][:, :, start:start + T] = k
             cache[1][:, :, start:start + T] = v
-            k, v = (stored[:, :, :start + T].to(q.dtype) for stored in cache)  # (B, K, start + T, D)
+            k, v = cache[:, :, :, :start + T]  # (B, K, start + T, D)
 
-        # A query sees its own key and the earlier ones. T = 2 queries that follow start = 3 keys need a mask:
+        # A query sees its own key and the earlier ones. T = 2 queries after start = 3 need a mask:
         #     key         0 1 2 | 3 4
         #     position 3  1 1 1 | 1 .
         #     position 4  1 1 1 | 1 1
         is_causal = self.config.causal and mask is None and start == 0
         if mask is None and start > 0 and T > 1:
-            mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)  # (T, start + T)
+            mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)
         y = attend(q, k, v, mask, is_causal, cache is not None)  # (B, H, T, D)
         return self.w_o(y.transpose(1, 2).flatten(2).to(x.dtype))  # (B, T, C)
 
 
 def attend(q, k, v, mask, is_causal, is_cached):
-    """softmax(q k^T / sqrt(D)) v. q (B, H, T, D), k and v (B, K, keys, D) -> (B, H, T, D). Each head of k and
-    v serves H / K heads of q. Both ifs only save time or memory; the last two lines are the attention."""
-    if q.is_cuda and k.shape[1] < q.shape[1] and (mask is not None or q.dtype != torch.bfloat16):
-        # torch has no fast kernel for grouped heads there, and the slow one keeps all T x T scores
-        k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))  # (B, H, keys, D)
-    if q.device.type == 'cpu' and not is_cached:    # the backward pass in bfloat16 is slow there (LOG.md)
+    """softmax(q k^T / sqrt(D)) v. q (B, H, T, D), k and v (B, K, keys, D) -> (B, H, T, D). Each k
+    and v serves H / K heads of q. Both ifs only save time or memory."""
+    is_grouped = k.shape[1] < q.shape[1]
+    if q.is_cuda and is_grouped and (mask is not None or q.dtype != torch.bfloat16):
+        # torch has no fast kernel for grouped heads there; the slow one keeps all T x T scores
+        is_grouped = False
+        k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
+    if q.device.type == 'cpu' and not is_cached:    # a backward pass in bfloat16 is slow (LOG.md)
         q, k, v = q.float(), k.float(), v.float()
     with torch.autocast('cpu', enabled=False):      # else it would make them bfloat16 again
         return F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal,
-                                              enable_gqa=k.shape[1] < q.shape[1])
+                                              enable_gqa=is_grouped)
 
 
 class SwiGLU(nn.Module):
-    """down(silu(gate(x)) * up(x)), silu(z) = z sigmoid(z): one half says how much of the other passes."""
+    """down(silu(gate(x)) * up(x)), silu(z) = z sigmoid(z): the gate says how much of up passes."""
 
     def __init__(self, c):
         super().__init__()
@@ -155,11 +148,11 @@ class Block(nn.Module):
 
 
 def rope_table(D, T, theta, scaling=()):
-    """cos and sin of position * frequency, float32, (T, D/2) each; from the CPU: the same everywhere."""
+    """Return cos and sin of position * frequency, float32 (T, D/2), the same on each device."""
     frequency = theta ** (-torch.arange(0, D, 2, dtype=torch.float32, device='cpu') / D)  # (D/2,)
     if len(scaling) == 1:  # linear interpolation of positions (arXiv:2306.15595)
         frequency = frequency / scaling[0]
-    elif scaling:  # Llama 3.1: divide only what turned less than `high` times in its first T_old tokens
+    elif scaling:  # Llama 3.1: divide only what turned less than `high` times in T_old tokens
         factor, low, high, T_old = scaling
         turns = T_old * frequency / (2 * math.pi)
         keep = ((turns - low) / (high - low)).clamp(0, 1)  # 1 stays, 0 is divided
@@ -171,9 +164,9 @@ def rope_table(D, T, theta, scaling=()):
 class GPT(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.config = c = config.filled()
-        rows = math.ceil(c.vocab_size / c.vocab_multiple) * c.vocab_multiple    # from row V on unused
-        self.embedding = nn.Embedding(rows, c.n_embd)
+        self.config = c = config
+        rows = math.ceil(c.vocab_size / c.vocab_multiple) * c.vocab_multiple
+        self.embedding = nn.Embedding(rows, c.n_embd)       # from row V on unused
         self.dropout = nn.Dropout(c.dropout)
         self.blocks = nn.ModuleList(Block(c) for _ in range(c.n_layer))
         self.norm = RMSNorm(c.n_embd, c.norm_eps)
@@ -182,15 +175,15 @@ class GPT(nn.Module):
             self.head.weight = self.embedding.weight
         # Plain tensors: they are not saved, and they stay float32 after model.bfloat16().
         self.cos, self.sin = rope_table(c.head_dim, c.block_size, c.rope_theta, c.rope_scaling)
-        self.grad_checkpoint = False    # True: keep the blocks' inputs, compute the rest again (1604.06174)
-        # As in GPT-2: x sums 2 n_layer outputs of w_o and w_down. Variances add up, hence the square root.
+        self.grad_checkpoint = False    # True: backward computes the blocks again (1604.06174)
+        # As in GPT-2: x sums 2 n_layer outputs of w_o and w_down. Variances add up, hence the root.
         for name, p in self.named_parameters():
             if p.dim() == 2:
                 sums = 2 * c.n_layer if name.endswith(('w_o.weight', 'w_down.weight')) else 1
                 nn.init.normal_(p, 0.0, 0.02 / math.sqrt(sums))
 
     def backbone(self, idx, cache=None, start=0, mask=None, positions=None):
-        """idx (B, T), at positions start, start + 1, ... or, of packed documents, (B, T) -> (B, T, C)."""
+        """idx (B, T), at positions start, start + 1, ... or of packed documents -> (B, T, C)"""
         T = idx.shape[1]
         if start + T > self.config.block_size:
             raise ValueError(f'{start + T} tokens do not fit block_size={self.config.block_size}')
@@ -201,95 +194,87 @@ class GPT(nn.Module):
         x = self.dropout(self.embedding(idx))  # (B, T, C)
         for i, block in enumerate(self.blocks):
             if self.grad_checkpoint and self.training:
-                x = torch.utils.checkpoint.checkpoint(block, x, cos, sin, None, 0, mask, use_reentrant=False)
+                x = checkpoint(block, x, cos, sin, None, 0, mask, use_reentrant=False)
             else:
                 x = block(x, cos, sin, None if cache is None else cache[i], start, mask)
         return self.norm(x)  # (B, T, C)
 
     def forward(self, idx, targets=None, mask=None, positions=None, with_logits=True):
-        """idx, targets (B, T) -> logits (B, T, V), float32, and the loss: the mean of -log p(target) over the
-        targets that are not IGNORE, or 0. For next tokens: idx = tokens[:-1], targets = tokens[1:].
-        Without with_logits None, loss: a compiled step then keeps no logits for the backward pass."""
+        """idx, targets (B, T) -> logits, float32 (B, T, V), and the loss: mean -log p(target)
+        over the targets that are not IGNORE, or 0. For next tokens: idx = tokens[:-1], targets =
+        tokens[1:]. Without with_logits a compiled step keeps no logits for the backward pass."""
         hidden = self.backbone(idx, mask=mask, positions=positions)  # (B, T, C)
         logits = self.head(hidden)[..., :self.config.vocab_size].float()  # (B, T, V)
         if targets is None:
             return logits, None
         losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE,
                                  reduction='none')  # (B T,)
-        return (logits if with_logits else None), losses.sum() / (targets != IGNORE).sum().clamp(min=1)
+        loss = losses.sum() / (targets != IGNORE).sum().clamp(min=1)
+        return (logits if with_logits else None), loss
 
     def empty_cache(self, B, T):
-        """Room for the keys and values of T positions of each layer, (n_layer, 2, B, K, T, D)."""
+        """Room for keys and values of T positions in each layer, (n_layer, 2, B, K, T, D)."""
         c = self.config
         weight = self.embedding.weight
-        dtype = (weight[:1] @ weight[:1].T).dtype       # of products: under autocast not that of the weights
+        dtype = (weight[:1] @ weight[:1].T).dtype       # of a product: autocast may change it
         return weight.new_empty(c.n_layer, 2, B, c.n_kv_head, T, c.head_dim, dtype=dtype)
 
     @torch.no_grad()
-    def stream(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(),
-               draw=None, look=1):
-        """Continue each row of idx (B, T): yield the next token of all rows, (B,), at most max_new_tokens
-        times. A row that has met an id of `stop` repeats it; when all rows have, the stream ends.
-
-        Many prompts at once: shorter ones begin with IGNORE, equal ones run once, and rows that ended leave
-        after every `look` tokens. draw(logits (n, V), rows (n,), i) -> tokens (n,) replaces sample() for
-        token i of the n rows that are left; IGNORE ends a row."""
-        c = self.config
-        T = idx.shape[1]
-        if not c.causal:
-            raise ValueError('causal=False: this model cannot continue a text; train with --objective=clm')
-        if T == 0:
-            raise ValueError('the prompt is empty; begin with a token, such as <|endoftext|>')
+    def stream(self, idx, max_new_tokens, draw, stop=(), look=0):
+        """Continue each row of idx (B, T): yield the next token of all rows, (B, 1), but 16 at once,
+        (B, 16), of a batch on a GPU, which should not wait for the host. draw(logits (n, V), rows
+        (n,), i) -> token i of the rows that are left, (n,). A row that met an id of `stop`, or
+        IGNORE, repeats it and leaves after the next yield. Shorter prompts begin with IGNORE."""
+        look = look or (16 if idx.is_cuda and len(idx) > 1 else 1)
         stop = torch.tensor([*stop, IGNORE], device=idx.device)
         rows = torch.arange(len(idx), device=idx.device)  # (n,), those that are left
-        last = torch.full_like(rows, -1)  # (B,), the newest token of each
+        last = torch.full_like(rows, -1)  # (B,), the newest token of each row
+        new = []  # of (B,), not yielded yet
         is_padded = (idx == IGNORE).any()
 
-        # The prompt a b c runs once; the cache keeps its keys and values. Then each new token runs alone:
+        # The prompt a b c runs once, the cache keeps its keys and values, then a token runs alone:
         #     run a b c -> d      cache: a b c
         #     run d     -> e      cache: a b c d
-        number_of = {}                          # equal prompts run once for all their rows
-        row_of = [number_of.setdefault(tuple(row), len(number_of)) for row in idx.tolist()]  # B of them
+        number_of = {}  # of a prompt: equal ones run once, for all their rows
+        row_of = [number_of.setdefault(tuple(row), len(number_of)) for row in idx.tolist()]
         idx = torch.tensor(list(number_of), device=idx.device)
-        cache = self.empty_cache(len(idx), min(T + max_new_tokens, c.block_size))
+        T = self.config.block_size
+        cache = self.empty_cache(len(idx), min(idx.shape[1] + max_new_tokens, T))
         n_cached = 0
-        was_training = self.training
-        self.eval()
-        try:
-            for i in range(max_new_tokens):
-                if idx.shape[1] > c.block_size:     # the window moves on by a token. Each cached key was
-                    idx = idx[:, -c.block_size:]    # turned for the position before, so all run again
-                    n_cached = 0
-                mask = visible(idx, n_cached) if is_padded else None
-                x = self.backbone(idx[:, n_cached:].clamp(min=0), cache, n_cached, mask)[:, -1]  # (n, C)
-                n_cached = idx.shape[1]
-                logits = self.head(x)[:, :c.vocab_size].float()  # (n, V)
-                if i == 0:
-                    idx, logits, cache = idx[row_of], logits[row_of], cache[:, :, row_of]
-                if i % look == 0 and not logits.amax(dim=-1).isfinite().all():
-                    raise ValueError('the scores of the next token are not finite: use an earlier '
-                                     'checkpoint, or train with a lower --learning_rate')
-                token = draw(logits, rows, i) if draw else sample(logits, temperature, top_k, top_p)
-                last[rows] = token = torch.where(torch.isin(last[rows], stop), last[rows], token)  # (n,)
-                yield last.clone()
-                idx = torch.cat((idx, token[:, None]), dim=1)  # (n, T + 1), then T + 2, ...
-                if (i + 1) % look == 0:
-                    left = (~torch.isin(token, stop)).nonzero()[:, 0]
-                    if len(left) == 0:
-                        break
-                    if len(left) < 0.8 * len(rows):     # to leave costs time, too: a copy of the cache
-                        rows, idx, cache = rows[left], idx[left], cache[:, :, left]
-        finally:
-            self.train(was_training)
+        for i in range(max_new_tokens):
+            if idx.shape[1] > T:        # the window moves on by a token. Each cached key was
+                idx = idx[:, -T:]       # turned for the position before, so all run again
+                n_cached = 0
+            mask = visible(idx, n_cached) if is_padded else None
+            hidden = self.backbone(idx[:, n_cached:].clamp(min=0), cache, n_cached, mask)
+            logits = self.head(hidden[:, -1])[:, :self.config.vocab_size].float()  # (n, V)
+            n_cached = idx.shape[1]
+            if i == 0:
+                idx, logits, cache = idx[row_of], logits[row_of], cache[:, :, row_of]
+            token = draw(logits, rows, i)
+            last[rows] = token = torch.where(torch.isin(last[rows], stop), last[rows], token)
+            idx = torch.cat((idx, token[:, None]), dim=1)  # (n, T + 1), then T + 2, ...
+            new.append(last.clone())
+            if len(new) == look or i + 1 == max_new_tokens:
+                yield torch.stack(new, dim=1)
+                new.clear()
+                left = (~torch.isin(token, stop)).nonzero()[:, 0]
+                if len(left) == 0:
+                    return
+                if len(left) < 0.8 * len(rows):     # to leave costs time, too: a copy of the cache
+                    rows, idx, cache = rows[left], idx[left], cache[:, :, left]
 
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=()):
-        """idx (B, T) -> idx with up to max_new_tokens more, (B, T + n). See stream()."""
-        look = 16 if idx.is_cuda and len(idx) > 1 else 1    # a batch on a GPU should not wait for the host
-        new = list(self.stream(idx, max_new_tokens, temperature, top_k, top_p, stop, look=look))
-        return torch.cat((idx, torch.stack(new, dim=1)), dim=1) if new else idx
+        """idx (B, T) -> idx with up to max_new_tokens more, (B, T + n), without dropout."""
+        draw = lambda logits, rows, i: sample(logits, temperature, top_k, top_p)
+        was_training = self.training
+        self.eval()
+        new = list(self.stream(idx, max_new_tokens, draw, stop))  # each (B, 1) or (B, 16)
+        self.train(was_training)
+        return torch.cat((idx, *new), dim=1)
 
     def like(self, **changes):
-        """A copy with a changed config, as like(dropout=0.1). Rows of new tokens begin as the mean row."""
+        """A copy with a changed config, as like(dropout=0.1). New tokens begin as the mean row."""
         from parts.model import copies
         return copies.like(self, changes)
 
@@ -297,65 +282,55 @@ class GPT(nn.Module):
         """A copy with rows for new tokens; itself, if no row is missing."""
         return self.like(vocab_size=vocab_size) if vocab_size > self.config.vocab_size else self
 
-    @classmethod
-    def from_hf(cls, folder):
-        """A Llama, Qwen2 or Qwen3 in a Hugging Face folder (config.json, *.safetensors) -> GPT in float32."""
+    @staticmethod
+    def from_hf(folder):
+        """A Llama, Qwen2 or Qwen3 in a Hugging Face folder -> GPT in float32."""
         from parts.model import hf_model
-        config, tensors = hf_model.read(folder)
-        model = cls(GPTConfig(**config))
-        model.load_state_dict(tensors)
-        return model
+        return hf_model.read(folder)
 
     def save_hf(self, folder, tokenizer=None):
-        """Write a folder for LlamaForCausalLM of transformers and, with a tokenizer, for AutoTokenizer."""
+        """Write a folder for LlamaForCausalLM and, with a tokenizer, for AutoTokenizer."""
         from parts.model import hf_model
-        hf_model.write(folder, dataclasses.asdict(self.config), self.state_dict())
-        if tokenizer:
-            from parts.tokenizer import hf_tokenizer
-            hf_tokenizer.write(folder, tokenizer, self.config.block_size)
+        hf_model.write(folder, self, tokenizer)
 
 
 def visible(idx, start):
-    """Which keys the positions from `start` on see, bool (B, 1, T - start, T): the earlier ones of their own
-    kind. Text must not see padding; padding sees padding, as a softmax over nothing is not a number."""
-    T = idx.shape[1]
+    """Which keys do the positions from `start` on see? bool (B, 1, T - start, T). Text sees earlier
+    text; padding sees earlier padding, because a softmax over nothing is not a number."""
     is_text = idx != IGNORE  # (B, T)
-    earlier = torch.ones(T - start, T, dtype=torch.bool, device=idx.device).tril(diagonal=start)
-    return (earlier & (is_text[:, start:, None] == is_text[:, None]))[:, None]
+    at = torch.arange(idx.shape[1], device=idx.device)  # (T,)
+    return ((at <= at[start:, None]) & (is_text[:, start:, None] == is_text[:, None]))[:, None]
 
 
 def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
-    """logits (B, V) -> token ids (B,). Temperature 0 takes the largest. top_k keeps the k most probable;
-    top_p then keeps the smallest set of them that has the probability top_p (nucleus, arXiv:1904.09751).
-    u (B,): the random number in (0, 1] of each row. Of probabilities 0.5 0.2 0.3, u = 0.6 draws id 1."""
-    if not (temperature >= 0 and (top_k or 0) >= 0 and (top_p is None or 0 < top_p <= 1)):
-        raise ValueError(f'{temperature=} and {top_k=} must be >= 0, {top_p=} in (0, 1]')
+    """logits (B, V) -> token ids (B,). Temperature 0 takes the largest. top_k keeps the k most
+    probable, top_p then the fewest of them that have the probability top_p (arXiv:1904.09751).
+    u (B,): each row's random number in (0, 1]. Of probabilities 0.5 0.2 0.3, u = 0.6 draws id 1."""
     if temperature < 1e-6:      # so close to 0 that the largest has all of the probability
-        return logits.argmax(dim=-1)
-    logits = logits / min(temperature, 1e30)        # not by infinity: -inf / inf is not a number
-    if top_k and top_k < logits.shape[-1]:
-        best = logits.topk(top_k, dim=-1)  # (B, k)
-        logits = torch.full_like(logits, -math.inf).scatter(1, best.indices, best.values)
-    if top_p is not None and top_p < 1:
-        p, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)  # (B, V) both
-        is_rest = p.cumsum(dim=-1) - p >= max(top_p, 1e-30)     # those before it reach top_p: not the first
-        logits = logits.masked_fill(is_rest.scatter(1, order, is_rest), -math.inf)      # in the ids' order
-    p = logits.softmax(dim=-1)
+        return logits.argmax(-1)
+    logits = logits / temperature
+    if top_k:
+        least = logits.topk(min(top_k, logits.shape[1])).values[:, -1:]  # (B, 1)
+        logits = logits.masked_fill(logits < least, -math.inf)
+    if top_p and top_p < 1:
+        p, order = logits.softmax(-1).sort(dim=-1, descending=True)  # (B, V) both
+        is_rest = p.cumsum(dim=-1) - p >= top_p     # those before it reach top_p: not the first
+        logits = logits.masked_fill(is_rest.scatter(1, order, is_rest), -math.inf)
+    p = logits.softmax(-1)
     if u is None:
         return torch.multinomial(p, 1)[:, 0]  # (B,)
     sums = p.cumsum(dim=-1)
-    ids = torch.searchsorted(sums, u[:, None].to(sums) * sums[:, -1:])[:, 0]  # (B,)
-    return ids.clamp(max=sums.shape[1] - 1)         # else p that is not a number draws an id too many
+    return torch.searchsorted(sums, u[:, None] * sums[:, -1:])[:, 0]  # (B,)
 
 
 def save_checkpoint(path, model, **extra):
     """Write a GPT (not a wrapper of DDP or torch.compile), its config and `extra` to path."""
     torch.save({'format': 'nanoparrot-checkpoint-1', 'model': model.state_dict(),
-                'model_config': dataclasses.asdict(model.config), **extra}, path)
+                'model_config': vars(model.config), **extra}, path)
 
 
 def load_checkpoint(path, device='cpu'):
-    """A .pt file, or with parts/ the folder of a run or of Hugging Face -> the GPT, what else was saved."""
+    """A .pt file, or with parts/ a folder of a run or of Hugging Face -> GPT, what else it has"""
     if os.path.isdir(path):
         from parts.model import checkpoints
         return checkpoints.open_model(path, device)

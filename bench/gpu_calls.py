@@ -150,7 +150,6 @@ def on_device(c, device):
 def llama_of(c, device):
     """transformers' model of the same size."""
     import transformers
-    c = c.filled()
     with torch.device(device):
         return transformers.LlamaForCausalLM(transformers.LlamaConfig(
             vocab_size=c.vocab_size, hidden_size=c.n_embd, intermediate_size=c.n_ffn, rms_norm_eps=c.norm_eps,

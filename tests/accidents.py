@@ -23,7 +23,7 @@ PLACES = {
     'rehearse': ('parts.train.processes', 'rehearse'),             # called with net, model, opt, a batch
     'hidden states': ('model', 'GPT.backbone'),
     'clean a shard': ('parts.prepare.corpus', 'Corpus.write_shard'),
-    'take a token': ('parts.sample.asking', 'Text.take'),           # of an answer that is being written
+    'take a token': ('parts.sample.asking', 'Answer.take'),           # of an answer that is being written
     'trial': ('parts.eval.sandbox', 'TRIAL'),                       # the path of trial.py
     'size of a shard': ('parts.prepare.files', 'SHARD'),
     'listen': ('parts.sample.server', 'Server.server_activate'),

@@ -4,7 +4,7 @@ Runs scripts in forks of a process that has imported torch already: an import ta
 conftest.run() starts it. Each line of its input is a job, the arguments of result_of() as JSON; its answer is
 a line, too: [exit code, stdout, stderr]. What `before` executes sees the modules that are imported here.
 """
-import json, os, runpy, signal, socket, sys, tempfile
+import json, os, runpy, signal, socket, sys, tempfile, threading
 import torch, torch._dynamo, torch.distributed.checkpoint.state_dict, torch.distributed.fsdp      # noqa: F401
 
 sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -37,6 +37,9 @@ def become(script, arguments, before, cwd, env, outputs):
     if isinstance(code, str):
         print(code, file=sys.stderr)
         code = 1
+    for thread in threading.enumerate():            # the interpreter, too, waits for them
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code or 0)                         # taking the interpreter down takes longer than many a run

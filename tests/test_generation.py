@@ -1,8 +1,6 @@
 """Every new token is the model's, run afresh on the last block_size tokens; the cache only saves work."""
-import itertools
 import math
 
-import pytest
 from conftest import refused
 import torch
 from test_model import lively
@@ -14,22 +12,16 @@ small = lambda **settings: lively(**{'block_size': BLOCK, **settings}).eval()
 prompt = lambda B=3, T=5: torch.randint(50, (B, T), generator=torch.Generator().manual_seed(T))
 
 
-def nucleus_of(row, temperature, top_k, top_p):
-    """{id: weight} by nothing but sorting: the k largest, then the fewest that reach p, but at least one."""
-    row = (row.double() / temperature).tolist()
-    kept = sorted(range(len(row)), key=lambda i: -row[i])[:top_k or len(row)]
-    weight = {i: math.exp(row[i] - max(row)) for i in kept}
-    nucleus = {}
-    for i in kept:
-        if not nucleus or sum(nucleus.values()) < top_p * sum(weight.values()):
-            nucleus[i] = weight[i]
-    return nucleus
-
-
 def naive_sample(logits, temperature, top_k, top_p):
-    rows = [nucleus_of(row, temperature, top_k, top_p or 1) for row in logits]
-    weights = [[nucleus.get(i, 0.0) for i in range(logits.shape[1])] for nucleus in rows]
-    return torch.multinomial(torch.tensor(weights), 1)
+    """By nothing but sorting: the k largest, then the fewest that reach p, but at least one."""
+    weights = torch.zeros(logits.shape)
+    for row, scores in enumerate((logits.double() / temperature).tolist()):
+        kept = sorted(range(len(scores)), key=lambda i: -scores[i])[:top_k or len(scores)]
+        e = {i: math.exp(scores[i] - max(scores)) for i in kept}
+        for i in kept:
+            if weights[row].sum() < (top_p or 1) * sum(e.values()):
+                weights[row, i] = e[i]
+    return torch.multinomial(weights, 1)
 
 
 def naive(model, idx, n, pick=lambda logits: logits.argmax(-1, keepdim=True)):
@@ -74,7 +66,7 @@ def test_a_step_within_the_context_costs_one_position_and_scores_as_float32_with
 
 
 def test_what_comes_later_leaves_earlier_logits_bit_identical():
-    for T, kv in ((24, 4), (24, 1), (700, 2)):
+    for T, kv in ((24, 1), (700, 2)):
         model, idx = small(block_size=T, n_kv_head=kv), prompt(2, T)
         logits = model(idx)[0]
         for t in range(0, T - 1, T // 24):
@@ -89,23 +81,19 @@ def test_several_positions_behind_a_cache_see_no_future_and_a_mask_decides_if_th
     model.backbone(idx[:, :4], cache, 0)
     later = lambda mask: model.head(model.backbone(idx[:, 4:], cache, 4, mask))
     assert (later(None) - model(idx)[0][:, 4:]).abs().max() < 1e-5
-    mask = torch.ones(9, 9, dtype=torch.bool).tril()
-    mask[5:, 2] = False                                         # of the cached keys, one is hidden from some
-    seen = mask[None, None, 4:]
-    kept = seen.clone()
-    assert (later(seen) - model(idx, mask=mask[None, None])[0][:, 4:])[:, 0].abs().max() < 1e-5
-    assert (later(seen) - later(None))[:, 1:].abs().max() > 1e-3 and torch.equal(seen, kept)
+    seen = torch.ones(9, 9, dtype=torch.bool).tril()[None, None, 4:]
+    seen[..., 1:, 2] = False                # of the cached keys, one is hidden from all but the first
+    assert ((later(seen) - later(None)).abs().amax((0, 2)) > 1e-3).tolist() == [False] + [True] * 4
 
 
 def test_rows_stop_alone_repeat_their_stop_id_and_the_last_one_ends_it():
     free = naive(small(), prompt(), 20)[:, 5:].tolist()
-    for at in itertools.product(range(0, 9, 3), repeat=3):
+    for at in (0, 0, 0), (0, 3, 6), (8, 2, 5):
         stop = [row[i] for row, i in zip(free, at)]
         first = [next(i for i, token in enumerate(row) if token in stop) for row in free]
         n = max(first) + 1
         expected = [row[:i + 1] + [row[i]] * (n - i - 1) for row, i in zip(free, first)]
         assert small().generate(prompt(), 20, 0, stop=stop)[:, 5:].tolist() == expected, at
-    assert small().generate(prompt(), 20, 0, stop=[50])[:, 5:].tolist() == free
 
 
 # --- prompts of different lengths ---------------------------------------------------------------------------
@@ -117,32 +105,20 @@ def padded(rows):
     return torch.tensor([[IGNORE] * (T - len(row)) + row for row in rows])
 
 
-@pytest.fixture(scope='module')
-def sharp():
-    return small(block_size=CONTEXT, n_kv_head=2)
-
-
 def alone(model, ids, u, stop, **how):
     """Independent: one row, no cache, the whole window afresh for each token."""
-    ids = torch.tensor([ids])
-    answer = []
+    n = len(ids)
     with torch.no_grad():
-        while len(answer) < len(u) and not (answer and answer[-1] in stop):
-            logits = model(ids[:, -CONTEXT:])[0][:, -1]
-            token = sample(logits, u=u[len(answer)][None], **how)
-            answer.append(token.item())
-            ids = torch.cat((ids, token[None]), 1)
-    return answer
+        while len(ids) - n < len(u) and not (ids[n:] and ids[-1] in stop):
+            logits = model(torch.tensor([ids[-CONTEXT:]]))[0][:, -1]
+            ids = ids + sample(logits, u=u[len(ids) - n][None], **how).tolist()
+    return ids[n:]
 
 
-def cut(row, stop):
-    ends = [i for i, id in enumerate(row) if id in stop]
-    return row[:ends[0] + 1] if ends else row
-
-
-def test_rows_of_1_to_39_tokens_in_a_batch_are_what_they_are_alone_also_past_the_context(sharp):
-    """Greedy, and sampled with the same numbers; whether the host looks at each token or at every 16th; and
-    whichever rows are next to it: the batch, its halves in another order."""
+def test_rows_of_1_to_39_tokens_in_a_batch_are_what_they_are_alone_also_past_the_context():
+    """Greedy, and sampled with the same numbers; whether the host looks at each token or at every
+    16th; and whichever rows are next to it: the batch, its halves in another order."""
+    sharp = small(block_size=CONTEXT, n_kv_head=2)
     dice = torch.Generator().manual_seed(0)
     rows = [torch.randint(50, (n,), generator=dice).tolist() for n in range(1, LONGEST + 1)]
     u = 1 - torch.rand(LONGEST, NEW, generator=dice)
@@ -153,10 +129,10 @@ def test_rows_of_1_to_39_tokens_in_a_batch_are_what_they_are_alone_also_past_the
             numbers = u[list(members)]
             draw = lambda logits, left, i: sample(logits, u=numbers[left, i], **how)
             for look in (1, 16):
-                new = sharp.stream(padded([rows[i] for i in members]), NEW, stop=stop, draw=draw, look=look)
-                found = torch.stack(list(new), 1).tolist()
-                assert [cut(row, stop) for row in found] == [expected[i] for i in members], (how, look)
-                assert all(set(row[len(cut(row, stop)):]) <= {cut(row, stop)[-1]} for row in found)
+                new = sharp.stream(padded([rows[i] for i in members]), NEW, draw, stop, look)
+                for row, i in zip(torch.cat([*new], dim=1).tolist(), members):
+                    n = len(expected[i])
+                    assert row[:n] == expected[i] and set(row[n:]) <= {row[n - 1]}, (how, look)
 
 
 def test_an_equal_prompt_runs_once_and_a_row_that_ended_costs_nothing_from_the_next_look_on():
@@ -164,53 +140,20 @@ def test_an_equal_prompt_runs_once_and_a_row_that_ended_costs_nothing_from_the_n
     shapes = []                 # (rows, columns) of what enters the embedding
     model.embedding.register_forward_hook(lambda module, given, out: shapes.append(tuple(given[0].shape)))
     idx = padded([[5, 6, 7], [8], [5, 6, 7], [5, 6, 7]])
-    for look, sizes in (1, [4, 3, 3, 2, 2, 1]), (4, [4, 4, 4, 1, 1, 1]):
-        for end in (True, False):           # rows end by IGNORE, or by an id of stop
+    for look, sizes, ends in ((1, [4, 3, 3, 2, 2, 1], [1, 6, 3, 5]), (4, [4, 4, 4, 1, 1, 1], [2, 6, 0, 3])):
+        for end in (7, IGNORE):             # rows end by an id of stop, or by IGNORE
             shapes.clear()
-            ends = torch.tensor([1, 6, 3, 5]) if look == 1 else torch.tensor([2, 6, 0, 3])
-            draw = lambda logits, rows, i: torch.where(i < ends[rows], 9, IGNORE if end else 7)
-            tokens = torch.stack(list(model.stream(idx, 7, stop=[7], draw=draw, look=look)), 1)
+            draw = lambda logits, rows, i: torch.where(i < torch.tensor(ends)[rows], 9, end)
+            tokens = torch.cat(list(model.stream(idx, 7, draw, [7], look)), dim=1)
             assert shapes[0] == (2, 3) and [n for n, _ in shapes[1:]] == sizes, (look, shapes)
-            assert [row.count(9) for row in tokens.tolist()] == ends.tolist()
-    shapes.clear()
-    list(model.stream(prompt(2, 5), 4, 0))
-    assert shapes == [(2, 5), (2, 1), (2, 1), (2, 1)]
+            assert [row.count(9) for row in tokens.tolist()] == ends
 
 
 def test_u_draws_the_id_at_which_the_sum_of_probabilities_reaches_it():
     logits = torch.tensor([0.5, 0.2, 0.0, 0.3]).log()
-    for u, id in ((1e-9, 0), (0.5, 0), (0.500001, 1), (0.6, 1), (0.7001, 3), (1.0, 3)):
-        assert sample(logits[None], u=torch.tensor([u])).tolist() == [id], u
+    u = torch.tensor([1e-9, 0.5, 0.500001, 0.6, 0.7001, 1.0])
+    assert sample(logits.repeat(6, 1), u=u).tolist() == [0, 0, 1, 1, 3, 3]
     assert sample(logits.repeat(2, 1), top_k=2, u=torch.tensor([0.62, 0.63])).tolist() == [0, 3]    # 5/8, 3/8
-    u = torch.linspace(0, 1, 10001)[1:]
-    counts = sample(logits.repeat(10000, 1), u=u).bincount(minlength=4)
-    assert (counts - torch.tensor([5000, 2000, 0, 3000])).abs().max() <= 1
-
-
-LOGITS = torch.tensor([[0.5, 9.0, -1.0, 8.5, 0.0], [4.0, -math.inf, 3.0, 3.9, -math.inf]])
-
-
-def test_at_the_limits_of_float32_a_tiny_temperature_is_the_argmax_and_a_huge_one_draws_any_allowed_token():
-    for temperature in (0, 1e-300, 1e-40, 1e-20, 1e-6):
-        for top_k, top_p in ((None, None), (3, None), (None, 1e-320), (2, 0.5)):
-            assert sample(LOGITS, temperature, top_k, top_p).tolist() == [1, 0], (temperature, top_k, top_p)
-    torch.manual_seed(0)
-    many = LOGITS.repeat(200, 1)
-    for temperature in (1e6, 1e30, 1e300, 1.7e308):
-        ids = sample(many, temperature)
-        assert set(ids[::2].tolist()) == {0, 1, 2, 3, 4}, temperature
-        assert set(ids[1::2].tolist()) == {0, 2, 3}, temperature            # the others are masked
-
-
-def test_scores_that_are_not_numbers_are_an_error_and_not_a_token():
-    for bad in (math.nan, math.inf, -math.inf):
-        for temperature in (0, 1e-40, 0.8, 1e300):
-            for look in (1, 16):
-                model = small(tie_embeddings=False)
-                model.head.weight.data[7] = bad         # an id's score is infinite, or no number
-                with pytest.raises(ValueError, match='not finite.*earlier checkpoint'):
-                    list(model.stream(prompt(), 5, temperature, look=look))
-    assert sample(torch.full((2, 3), math.nan), u=torch.ones(2)).max() < 3      # an id that exists
 
 
 def test_temperature_0_is_argmax_and_dropout_acts_only_in_training():
@@ -218,6 +161,7 @@ def test_temperature_0_is_argmax_and_dropout_acts_only_in_training():
     assert torch.equal(sample(x, 0, 3, 0.5), x.argmax(-1))
     assert not torch.equal(dropout.train()(prompt())[0], dropout(prompt())[0])
     assert torch.equal(dropout.generate(prompt(), 9, 0), plain.generate(prompt(), 9, 0))
+    assert all(part.training for part in dropout.modules())                 # as before
     assert torch.equal(dropout.eval()(prompt())[0], plain.train()(prompt())[0])
     dropout.train().dropout.p = 0.0
     for block in dropout.blocks:            # now both of its sums add nothing to the embedding
@@ -226,15 +170,5 @@ def test_temperature_0_is_argmax_and_dropout_acts_only_in_training():
     assert torch.equal(dropout(prompt())[0], dropout.head(dropout.norm(embedded)))
 
 
-def test_bad_values_and_contexts_are_value_errors_and_the_mode_is_restored():
-    model = small()
-    for mode in (True, False):
-        model.train(mode)
-        for name, value in (('temperature', -0.1), ('temperature', math.nan), ('top_k', -1), ('top_p', 0.0),
-                            ('top_p', 1.5)):
-            refused(f'{name}={value}', model.generate, prompt(), 3, **{name: value})
-        refused('empty', model.generate, prompt(2, 0), 3)
-        refused(f'{BLOCK + 1}.*block_size={BLOCK}', model, prompt(2, BLOCK + 1))
-        next(model.stream(prompt(), 9))
-        model.generate(prompt(), 2)
-        assert all(part.training is mode for part in model.modules())
+def test_more_tokens_than_the_context_are_refused():
+    refused(f'{BLOCK + 1}.*block_size={BLOCK}', small(), prompt(2, BLOCK + 1))

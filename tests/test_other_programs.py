@@ -38,6 +38,6 @@ def test_llama_cpp_continues_as_we_do(tmp_path, settings):
         request = dict(prompt=ids, n_predict=60, temperature=0, return_tokens=True, cache_prompt=False)
         data = json.dumps(request).encode()
         answer = urllib.request.urlopen(f'{server.listening_address}/completion', data)
-        ours = Answer(Prompt(ids, None, 0, ''), [0.5] * 60)
+        ours = Answer(Prompt(ids), [0.5] * 60)
         list(write(model, [ours], tokenizer.stop, temperature=0, never=never))
         assert json.load(answer)['tokens'] == ours.ids

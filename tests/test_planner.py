@@ -9,7 +9,7 @@ import torch
 from model import GPT, GPTConfig
 from parts.model import planner
 
-shape = lambda *sizes: vars(GPTConfig(*sizes).filled())
+shape = lambda *sizes: vars(GPTConfig(*sizes))
 CODEPARROT, N = shape(32768, 1024, 48, 25, 0, 1600), 1_532_059_200
 SMALL = {**shape(1, 64, 2, 4, 0, 64), 'vocab_size': 0}
 MIXED = planner.PAPER    # float32 master copy and moments, bfloat16 gradients and weights

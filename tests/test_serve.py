@@ -14,14 +14,12 @@ from accidents import replaced
 from conftest import ROOT, mistake, run, save_run, sharpen
 
 from model import GPT, GPTConfig
-from parts.eval import questions, sandbox
 from parts.sample.server import Server
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 COMPLETE, CHAT = '/v1/completions', '/v1/chat/completions'
 MESSAGES = [{'role': 'system', 'content': 'be brief'}, {'role': 'user', 'content': 'hi'}]
 CONTEXT = 128
-ITEMS = questions.from_problems(2, 0, ['train'])
 
 
 # --- a model that can be slow, a server in a thread, requests -----------------------------------------------
@@ -41,8 +39,7 @@ class Slow(GPT):
 @contextlib.contextmanager
 def serving(models, **limits):
     """A server for {name: (model, tokenizer)}, in threads of this process. limits: of server.Server."""
-    models = {name: (*pair, False) for name, pair in models.items()}
-    server = Server(0, models, ITEMS, sandbox.run_code)
+    server = Server(0, {name: (*pair, False) for name, pair in models.items()})
     vars(server).update(limits)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
@@ -121,13 +118,13 @@ def test_a_completion_is_the_models_own_text(server, models):
         status, answer = ask(server, COMPLETE, fields)
         choice = answer['choices'][0]
         assert (status, answer['object'], choice['text']) == (200, 'text_completion', text)
-        assert answer['usage']['prompt_tokens'] == 7 and answer['model'] == (name or 'out/a')
+        assert answer['model'] == (name or 'out/a')
         logits = model(torch.tensor([prompt + ids]))[0][0, -10:-1]
         logits[:, tokenizer.never_in_answers(model.config.vocab_size)] = -torch.inf
         best = logits.log_softmax(-1).amax(-1).tolist()
-        tokens = choice['logprobs']['content']
-        assert [token['logprob'] for token in tokens] == pytest.approx(best, abs=1e-4)
-        assert [token['top_logprobs'][0]['logprob'] for token in tokens] == pytest.approx(best, abs=1e-4)
+        _, *tokens = choice['logprobs']['content']          # the first is the prompt's last again
+        for found in tokens, [token['top_logprobs'][0] for token in tokens]:
+            assert [token['logprob'] for token in found] == pytest.approx(best, abs=1e-4)
     near_the_end = {'prompt': 'x' * (CONTEXT - 3), 'max_tokens': 9, 'temperature': 0}
     answer = ask(server, COMPLETE, near_the_end)[1]
     assert answer['usage']['total_tokens'] == CONTEXT + 1
@@ -136,8 +133,7 @@ def test_a_completion_is_the_models_own_text(server, models):
 
 def test_a_chat_is_what_the_model_says_behind_the_template(server, models):
     text = greedy(models['out/a'], models['out/a'][1].render(MESSAGES, True)[0], 8)[1]
-    newer = [MESSAGES[0] | {'role': 'developer'}, MESSAGES[1]]      # OpenAI's name of system today
-    fields = {'messages': newer, 'temperature': 0, 'max_completion_tokens': 8, 'max_tokens': 3,
+    fields = {'messages': MESSAGES, 'temperature': 0, 'max_completion_tokens': 8, 'max_tokens': 3,
               'frequency_penalty': 0, 'user': 'unknown: ignored'}
     status, answer = ask(server, CHAT, fields)
     assert (status, answer['object']) == (200, 'chat.completion')
@@ -176,7 +172,7 @@ def test_the_client_of_openai_reads_it(server):
 
 
 # --- what it refuses ----------------------------------------------------------------------------------------
-WRONG = {'temperature': (-1, 3, '1', [], True, 10 ** 400), 'top_p': (1.1,), 'top_k': (-1, 1.5),
+WRONG = {'temperature': (-1, 3, '1', True, 10 ** 400), 'top_p': (1.1,), 'top_k': (-1, 1.5),
          'max_tokens': (0, {}), 'seed': ('x', 2 ** 70), 'logprobs': (21,), 'stream': ('yes', 1),
          'stop': (5, [''], [['x']]), 'prompt': (5, ['a'], 'x' * 200), 'suffix': (4,), 'n': (2,),
          'echo': (True,), 'logit_bias': ({'5': 1},)}
@@ -186,14 +182,10 @@ REFUSED = [         # status, words of the sentence, what differs from a request
     (400, 'JSON', {'body': b''}), (400, 'object', {'body': b'[]'}), (400, 'JSON', {'body': b'[' * 4000}),
     (400, 'UTF-8', {'body': b'{"n": "\xff"}'}), (400, 'JSON', {'body': b'{"seed": ' + b'9' * 4900 + b'}'}),
     (400, 'temperature=nan', {'body': b'{"temperature": NaN}'}), (400, 'inf', {'body': b'{"top_p": 1e999}'}),
-    (400, 'Content-Length', {'Content_Length': '-5'}),
-    (400, 'JSON', {'Transfer_Encoding': 'chunked', 'body': None, 'method': 'POST'}),
-    (413, '5001', {'body': b'x' * 5001}), (413, '3000000', {'body': b'x' * 3_000_000}),
+    (413, 'Content-Length', {'Content_Length': '-5'}), (413, '5001', {'body': b'x' * 5001}),
     (404, '/v1/models', {'path': '/v1/nothing'}), (404, '', {'path': '/%2e%2e/etc/passwd'}),
     (404, '', {'path': '/'}), (404, '', {'method': 'GET'}), (404, "'gpt'", {'body': b'{"model": "gpt"}'}),
     (404, '/problems', {'body': b'{"task_id": "train-0/99"}'}),
-    (404, '/problems', {'path': '/run', 'body': b'{"id": ["mine"], "text": "pass"}'}),
-    (403, 'another site', {'path': '/run', 'body': b'{"id": "mine"}', 'Origin': 'http://localhost:1'}),
     *[(403, 'must name this machine', {'Host': host})
       for host in ('evil.example:8000', '', 'localhost.evil.example')],
     *[(403, 'another site', {'Origin': origin})
@@ -210,8 +202,6 @@ def test_each_refusal_has_its_status_and_names_the_field(server):
     for status, words, how in REFUSED:
         how = {'path': COMPLETE, 'body': b'{"prompt": "a"}', **how}
         refused(ask(server, how.pop('path'), **how), status, words)
-    server.run_code = None
-    refused(ask(server, '/run', {'id': 'mine'}), 403, '--allow_code_execution=True')
 
 
 def test_no_other_machine_and_no_page_of_another_site_is_let_in(server):
@@ -223,12 +213,8 @@ def test_no_other_machine_and_no_page_of_another_site_is_let_in(server):
     assert ask(server, '/') == (200, page) and "default-src 'none'" in page
 
 
-def test_no_time_and_a_model_that_fails_have_a_status_each(models):
-    only = {'m': models['b']}
-    for stream in (False, True):
-        with serving(only, answer_seconds=0) as server:
-            refused(ask(server, COMPLETE, {'prompt': 'a', 'stream': stream}), 504, '0 s')
-    with serving(only) as server:
+def test_a_model_that_fails_has_a_status(models):
+    with serving({'m': models['b']}) as server:
         weight = models['b'][0].embedding.weight.data
         row = weight[ord('a')].clone()
         weight[ord('a')] = math.nan
@@ -245,8 +231,8 @@ def post(body, head=b''):
 
 GOOD = post(b'{"prompt": "a", "max_tokens": 90, "temperature": 0, "stream": true}')
 HOSTILE = [b'\0' * 3000, b'GET / HTTP/9.9\r\n\r\n', b'GET ' + b'/' * 70000, b'\x16\x03\x01 TLS' * 20,
-           b'GET / HTTP/1.1\r\nHost: localhost\r\n' + b'A: b\r\n' * 5000 + b'\r\n', post(b'\xff\xfe{'),
-           post(b'{}', b'Content-Length: 900000\r\n'), post(b'{"a":' * 900 + b'1' + b'}' * 900),
+           b'GET / HTTP/1.1\r\nHost: localhost\r\n' + b'A: b\r\n' * 5000 + b'\r\n',
+           post(b'{}', b'Content-Length: 900000\r\n'),
            post(b'{"stop": "\\ud800", "prompt": "\\ud800", "logprobs": 3}'), GOOD + GOOD]
 
 
@@ -285,7 +271,7 @@ def ask(server, path, **fields):
 def client(server):
     models = json.load(ask(server, '/v1/models'))['data']
     task_id = json.load(ask(server, '/problems'))['data'][9]['task_id']
-    verdict = json.load(ask(server, '/run', **json.load(ask(server, '/v1/completions', task_id=task_id))))
+    verdict = json.load(ask(server, '/v1/completions', task_id=task_id))['verdict']
     answer = ask(server, '/v1/completions', prompt='a', seed=3, max_tokens=120, stream=True)
     first = answer.readline().decode()
     os.kill(os.getpid(), signal.SIGTERM)

@@ -42,7 +42,7 @@ def to_question(record, is_graded=True):
         raise ValueError('the line has no prompt or question')
     question = record | {'messages': records.messages_of(asked), 'prompt': asked, 'tests': '',
                          'entry_point': record.get('entry_point') or '', 'rules': [],
-                         'solution': '', 'ends': r'\n(?=Question:)'}
+                         'solution': '', 'ends': r'(?<=\n)(?=Question:)'}
     if 'test' in record:
         text = record.get('asked') or f'Complete:\n{asked.rstrip()}'
         solution = record.get('canonical_solution') or ''
@@ -54,7 +54,7 @@ def to_question(record, is_graded=True):
         question |= {'messages': records.messages_of(text),
                      'tests': f'import math\n{record["test"]}',
                      'entry_point': record['entry_point'].strip(), 'solution': solution and whole,
-                     'ends': r'\n(?=[^\s)\]}])'}    # before a line in column 0 that closes nothing
+                     'ends': r'(?<=\n)(?=[^\s)\]}])'}    # before a line in column 0 that closes nothing
     else:
         if 'prompt' not in record:
             question['prompt'] = f'Question: {asked}\nAnswer:'

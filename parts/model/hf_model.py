@@ -1,14 +1,16 @@
 """
 Read and write Hugging Face's folders: a Llama's, Qwen2's or Qwen3's weights under our names.
 
-    config, tensors = read('SmolLM2-135M')      # {'n_layer': 30, ...}, {'embedding.weight': ...}
-    write('exported', config, tensors)          # as LlamaForCausalLM of transformers reads it
+    model = read('SmolLM2-135M')                # a GPT in float32
+    write('exported', model, tokenizer)         # as LlamaForCausalLM of transformers reads it
     print(publish('out/sft', model, tokenizer, 'hf', state))    # makes out/sft/hf, with README.md
 
 The layouts are the same on both sides (rotate-half RoPE, gate/up/down): weights are only renamed.
 """
 import glob, json, os, pathlib, shutil
+from model import GPT, GPTConfig
 from parts import Mistake
+from parts.tokenizer import hf_tokenizer
 
 NAMES = {'vocab_size': 'vocab_size', 'block_size': 'max_position_embeddings',
          'n_layer': 'num_hidden_layers', 'n_head': 'num_attention_heads',
@@ -86,8 +88,7 @@ def read_config(theirs):
 
 
 def read(folder):
-    """Return (config, tensors) from config.json and all *.safetensors of a folder, both under our
-    names."""
+    """Return the GPT, in float32, of config.json and all *.safetensors of a folder."""
     safetensors = import_safetensors()
     reading = os.path.join(folder, 'config.json')
     try:
@@ -98,10 +99,11 @@ def read(folder):
             saved |= safetensors.load_file(reading)
         if config['tie_embeddings']:
             saved['lm_head.weight'] = saved['model.embed_tokens.weight']
-        tensors = {ours: saved[theirs] for ours, (theirs, _) in names_of(config).items()}
+        model = GPT(GPTConfig(**config))
+        model.load_state_dict({ours: saved[theirs] for ours, (theirs, _) in names_of(config).items()})
     except Exception as e:              # broken JSON, a missing key, a file that was cut off, ...
         raise Mistake(f'{reading} cannot be read as a Llama model: {type(e).__name__}: {e}') from e
-    return config, tensors
+    return model
 
 
 def check_layout(config, tensors):
@@ -112,10 +114,10 @@ def check_layout(config, tensors):
                       'programs would run another model')
 
 
-def write(folder, config, tensors):
-    """Write config.json and model.safetensors. config: GPTConfig's fields. tensors: a model's
-    state_dict."""
+def write(folder, model, tokenizer=None):
+    """Write config.json, model.safetensors and the files of a tokenizer."""
     safetensors = import_safetensors()
+    config, tensors = vars(model.config), model.state_dict()
     kind = {has: kind for kind, has in KINDS.items()}.get((config['qkv_bias'], config['qk_norm']))
     if not kind or not config['causal']:
         raise Mistake('transformers has no model with causal=False, or with both qkv_bias and '
@@ -148,6 +150,8 @@ def write(folder, config, tensors):
         'dtype': str(tensors['embedding.weight'].dtype).removeprefix('torch.')}
     with open(os.path.join(folder, 'config.json'), 'w', encoding='utf-8', newline='\n') as f:
         json.dump(theirs, f, indent=2)
+    if tokenizer:
+        hf_tokenizer.write(folder, tokenizer, config['block_size'])
 
 
 # --- a folder to publish --------------------------------------------------------------------------

@@ -3,128 +3,105 @@ The server: a page, and OpenAI's API, for the programs of this machine.
 
     run(8000, {'out/sft': (model, tokenizer, True)})    # until SIGTERM or Ctrl-C; True: it can chat
 
-A model writes one answer at a time: whoever asks next waits. The first model is the default. The log
-probabilities are the model's own, at temperature 1. An answer ends where the context ends, or earlier.
-top_k is ours, and so is task_id in place of a prompt: a problem, asked as eval.py asks it, whose answer
-can be judged. Everything else is a subset of OpenAI's API. What LACKING names is refused, and fields
-that this file doesn't name are not read.
+A model writes one answer at a time: whoever asks next waits. The first model is the default. The
+log probabilities are the model's own, at temperature 1. An answer ends where the context ends, or
+earlier. top_k is ours, and so is task_id in place of a prompt: a problem, asked as eval.py asks it.
+After its answer comes a verdict. The first token may be the prompt's last one, written again.
+Everything else is a subset of OpenAI's API. What LACKING names is refused, and fields that this file
+doesn't name are not read.
 
-Other machines cannot connect. But a page of another site, open in a browser here, could ask in its user's
-name. So Origin must be ours; and Host must name this machine, because a foreign name may lead here (DNS
-rebinding).
+Other machines cannot connect. But a page of another site, open in a browser here, could ask in its
+user's name. So Origin must be ours; and Host must name this machine, because a foreign name may
+lead here (DNS rebinding).
 """
-import collections, contextlib, http.server, json, os, pathlib, random, re, secrets, signal, socket, sys
-import threading, time, traceback
-import torch
+import contextlib, http.server, json, pathlib, re, secrets, signal, sys, threading, time, traceback
+import regex
+from parts import Mistake
 from parts.eval import questions
 from parts.sample import asking
 
-# settings of OpenAI's that would change an answer and that we lack: refused, unless they ask for nothing
-LACKING = {'n': 1, 'best_of': 1, 'echo': False, 'logit_bias': {}, 'presence_penalty': 0, 'suffix': '',
-           'frequency_penalty': 0, 'tools': [], 'functions': [], 'response_format': {'type': 'text'}}
-EXPECTED = {str: 'a text', bool: 'true or false', list: 'a list', int: 'a whole number', float: 'a number'}
+# types, default, lowest and highest value of each field that is read
+FIELDS = {
+    'model': ([str], ''), 'task_id': ([str], ''), 'prompt': ([str], ''), 'messages': ([list], []),
+    'max_tokens': ([int], None, 1, 2 ** 31), 'max_completion_tokens': ([int], None, 1, 2 ** 31),
+    'temperature': ([int, float], 1.0, 0, 2), 'top_p': ([int, float], 1.0, 0, 1),
+    'top_k': ([int], 0, 0, 2 ** 31), 'seed': ([int], None, -2 ** 63, 2 ** 63),
+    'logprobs': ([bool, int], None, 0, 20), 'top_logprobs': ([int], 0, 0, 20),
+    'stop': ([str, list], []), 'stream': ([bool], False)}
+# settings of OpenAI's that would change an answer and that we lack; each with what asks for nothing
+LACKING = {'n': 1, 'best_of': 1, 'echo': False, 'suffix': '', 'logit_bias': {}, 'tools': [],
+           'presence_penalty': 0, 'frequency_penalty': 0, 'response_format': {'type': 'text'}}
 
 
 class Refusal(Exception):
-    """A request that gets no answer. Its arguments: a status, a sentence, and the field that is wrong."""
+    """A request without an answer. Its arguments: a status, a sentence, the field that is wrong."""
 
 
-def field(fields, name, default, kind, low=None, high=None):
-    """Return fields[name], or the default if it is missing or null. Refusal if it is of another kind, or a
-    number outside [low, high], which NaN is, too."""
-    value = fields.get(name)
-    if value is None:
-        return default
-    kinds = (int, float) if kind is float else (kind,)
-    if type(value) in kinds and (low is None or low <= value <= high):
-        return value
-    limits = '' if low is None else f' from {low} to {high}'
-    raise Refusal(400, f'{name}={value!r:.60} must be {EXPECTED[kind]}{limits}', name)
+def checked(fields):
+    """Return the fields of a request that are read, with their defaults."""
+    for name, harmless in LACKING.items():
+        if fields.get(name) not in (None, harmless):
+            raise Refusal(400, f'{name} is not supported here; leave it out', name)
+    values = {}
+    for name, (types, default, *limits) in FIELDS.items():
+        value = fields.get(name)
+        values[name] = default if value is None else value
+        # written with `not` because every comparison with nan is false: this refuses nan as well
+        if value is not None and (type(value) not in types
+                                  or limits and not limits[0] <= value <= limits[1]):
+            words = ' or '.join(kind.__name__ for kind in types)
+            words += ' from {} to {}'.format(*limits) if limits else ''
+            raise Refusal(400, f'{name}={value!r:.60} must be {words}', name)
+    if isinstance(values['stop'], str):
+        values['stop'] = [values['stop']]
+    if not all(isinstance(text, str) and text for text in values['stop']):
+        raise Refusal(400, f'stop={values["stop"]!r:.60} must be texts, none of them empty', 'stop')
+    return values
 
 
-def stops_of(fields):
-    stops = fields.get('stop') or []
-    stops = [stops] if isinstance(stops, str) else stops
-    if not isinstance(stops, list) or len(stops) > 16 or not all(
-            isinstance(text, str) and 0 < len(text) <= 1000 for text in stops):
-        raise Refusal(400, f'stop={stops!r:.60} must be a text or up to 16, of 1 to 1,000 characters', 'stop')
-    return stops
-
-
-# --- an answer ----------------------------------------------------------------------------------------------
-def entry(data, log_p):
-    """A token in OpenAI's form of a chat. A part of a character becomes a \ufffd."""
-    return {'token': data.decode('utf-8', 'replace'), 'logprob': log_p, 'bytes': list(data)}
-
-
-def pieces(model, tokenizer, text, n_top, **how):
-    """Write a Text of asking.py. Yield its new characters and their tokens, each with its n_top rivals."""
-    repeated = text.to_drop         # bytes of the prompt that the first id writes again
-    tokens = []
+# --- an answer ------------------------------------------------------------------------------------
+def pieces(model, answer, n_top, **how):
+    """Write an Answer of asking.py. Yield its new characters and, in OpenAI's form of a chat, the
+    newest token with its n_top rivals."""
+    entries = []
 
     def score(logits, ids):
-        log_p = logits.log_softmax(-1)
-        best = log_p.topk(n_top)
-        return torch.cat((ids[:, None], best.indices, log_p.gather(1, ids[:, None]), best.values), 1)
+        log_p = logits.log_softmax(dim=-1)[0]  # (V,)
+        top = [*ids.tolist(), *log_p.topk(n_top).indices.tolist()]
+        entries[:] = [{'token': answer.tokenizer.decode([id]),
+                       'logprob': max(-9999.0, log_p[id].item())} for id in top]
+        return ids
 
-    for new in asking.pieces(model, text, score=score, **how):
-        scores = text.answer.scores[-1]             # ids, and log p of each
-        found = [entry(tokenizer.decode_bytes([int(id)])[repeated:], log_p)
-                 for id, log_p in zip(scores[:n_top + 1], scores[n_top + 1:]) if log_p > -torch.inf]
-        repeated = 0
-        if found[0]['bytes'] and text.answer.ids[-1] not in tokenizer.stop:
-            tokens.append(found[0] | {'top_logprobs': found[1:]})
-        if new or text.answer.finish:
-            yield new, tokens
-            tokens = []
-
-
-def choice(text, tokens, finish, message):
-    """The choices of an answer. message: of a chat {'message' or 'delta': {...}}, still without its text."""
-    content = {kind: fields | {'content': text} for kind, fields in message.items()} or {'text': text}
-    logprobs = None if tokens is None else {'content': tokens}
-    return {'choices': [{'index': 0, **content, 'finish_reason': finish, 'logprobs': logprobs}]}
+    for new in asking.pieces(model, answer, score=score, **how):
+        yield new, entries[0] | {'top_logprobs': entries[1:]}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """One request, in a thread of its own. It speaks HTTP/1.0: each answer ends with its connection."""
+    """One request, in a thread of its own. HTTP/1.0: each answer ends with its connection."""
     server_version, sys_version = 'nanoparrot', ''
-    is_streaming = False
+    timeout = property(lambda self: self.server.client_seconds)
     log_message = lambda self, *_: None         # prompts are nobody's business
-
-    def setup(self):
-        self.timeout = self.server.client_seconds
-        super().setup()
-
-    def finish(self):
-        """Close, but first read the rest of the request: else the kernel resets, and our answer is lost."""
-        super().finish()
-        with contextlib.suppress(OSError):
-            self.connection.shutdown(socket.SHUT_WR)
-            self.connection.settimeout(min(1.0, self.timeout))
-            for _ in range(1000):
-                if not self.connection.recv(65536):
-                    break
+    is_streaming = False
 
     def route(self):
         path = self.path.split('?')[0]
         try:
+            fields = self.fields() if self.command == 'POST' else {}
             host = self.headers.get('Host', '')
             if re.sub(r':\d*$', '', host).lower() not in ('127.0.0.1', 'localhost'):
                 raise Refusal(403, 'the Host header must name this machine: localhost or 127.0.0.1')
             if self.headers.get('Origin', f'http://{host}') != f'http://{host}':
                 raise Refusal(403, 'the page of another site may not ask here')
             if self.command == 'POST' and path in ('/v1/completions', '/v1/chat/completions'):
-                self.write(self.fields(), 'chat' in path)
-            elif self.command == 'POST' and path == '/run':
-                self.send(200, self.verdict(self.fields()))
+                self.write(fields, 'chat' in path)
             elif self.command == 'GET' and path in self.server.lists:
                 self.send(200, {'object': 'list', 'data': self.server.lists[path]})
             elif self.command == 'GET' and path == '/':
                 page = pathlib.Path(__file__).with_name('page.html').read_bytes()
                 self.send(200, page, 'text/html; charset=utf-8')
             else:
-                raise Refusal(404, f'there is nothing to {self.command} at {path[:100]}; see /v1/models')
+                raise Refusal(404, f'there is nothing to {self.command} at {path[:100]}; see '
+                                   '/v1/models')
         except Refusal as e:
             self.refuse(*e.args)
         except OSError:                         # the client went away, or does not read
@@ -136,13 +113,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
     do_GET = do_POST = route
 
     def fields(self):
-        length = self.headers.get('Content-Length', '0')
-        if not re.fullmatch('[0-9]{1,18}', length):
-            raise Refusal(400, 'Content-Length must be a whole number')
-        if int(length) > self.server.body_bytes:
-            raise Refusal(413, f'the request has {length} bytes, more than {self.server.body_bytes}')
         try:
-            fields = json.loads(self.rfile.read(int(length)).decode())
+            length = int(self.headers.get('Content-Length', 0))
+            if not 0 <= length <= self.server.body_bytes:
+                raise Refusal(413, f'Content-Length={length} must be from 0 to '
+                                   f'{self.server.body_bytes}')
+            fields = json.loads(self.rfile.read(length))
         except (ValueError, RecursionError) as e:
             raise Refusal(400, f'the body must be JSON in UTF-8: {str(e)[:200]}') from None
         if not isinstance(fields, dict):
@@ -151,99 +127,82 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def write(self, fields, is_chat):
         """Answer a prompt or messages, whole or as a stream of server-sent events."""
-        server = self.server
-        name = field(fields, 'model', '', str) or next(iter(server.models))
-        task_id = field(fields, 'task_id', '', str)
+        server, asked = self.server, checked(fields)
+        name, task_id = asked['model'] or next(iter(server.models)), asked['task_id']
         if name not in server.models:
             raise Refusal(404, f'there is no model {name!r:.60}; see /v1/models', 'model')
         if task_id and task_id not in server.items:
             raise Refusal(404, f'there is no problem {task_id!r:.60}; see /problems', 'task_id')
-        for lacking, harmless in LACKING.items():
-            if fields.get(lacking) not in (None, harmless):
-                raise Refusal(400, f'{lacking} is not supported here; leave it out', lacking)
         model, tokenizer, _ = server.models[name]
         context = model.config.block_size
-        limit = 'max_completion_tokens' if fields.get('max_completion_tokens') else 'max_tokens'
-        max_tokens = field(fields, limit, context if is_chat else 16, int, 1, 2 ** 31)
-        n_top = field(fields, 'top_logprobs' if is_chat else 'logprobs', 0, int, 0, 20)
-        has_scores = (field(fields, 'logprobs', False, bool) if is_chat
-                      else fields.get('logprobs') is not None)
-        how = {'temperature': field(fields, 'temperature', 1.0, float, 0, 2),
-               'top_p': max(1e-9, field(fields, 'top_p', 1.0, float, 0, 1)),
-               'top_k': field(fields, 'top_k', 0, int, 0, 2 ** 31)}
-        seed = field(fields, 'seed', secrets.randbits(32), int, -2 ** 63, 2 ** 63)
-        streams = field(fields, 'stream', False, bool)
-        prompt = field(fields, 'messages', [], list) if is_chat else field(fields, 'prompt', '', str)
-        stops, ends = stops_of(fields), None
+        source = 'messages' if is_chat else 'prompt'
+        prompt, ends = asked[source], '|'.join(map(regex.escape, asked['stop']))
         item = server.items.get(task_id)
-        if item:                # nothing else that a client writes is read: the answer is the model's own
-            prompt = item['messages'] if is_chat else item['prompt']
-            ends = None if is_chat else item['ends']
-        elif is_chat:           # developer is OpenAI's newer name of system
-            prompt = [m | {'role': 'system'} if isinstance(m, dict) and m.get('role') == 'developer' else m
-                      for m in prompt]
-        if is_chat and not prompt:
-            raise Refusal(400, 'messages must be a list of objects with role and content', 'messages')
+        if item:        # no text of the client's: the answer that is judged is the model's own
+            prompt, ends = item[source], '' if is_chat else item['ends']
         try:
+            if is_chat and not prompt:
+                raise ValueError('messages must be a list of objects with role and content')
             prompt = asking.encode(tokenizer, prompt)
             n_prompt = len(prompt.ids) + min(1, prompt.repeated)
             if n_prompt > context:
-                raise ValueError(f'the prompt has {n_prompt} tokens, more than the context of {context}')
+                raise ValueError(f'the prompt has {n_prompt} tokens, more than the context of '
+                                 f'{context}')
         except ValueError as e:
-            raise Refusal(400, str(e)[:300], 'messages' if is_chat else 'prompt') from None
-        max_tokens = min(max_tokens, context + 1 - n_prompt)
-        dice = random.Random(str(seed)).random      # a number would lose its sign
-        text = asking.begin(tokenizer, prompt, max_tokens, dice, ends, stops)
+            raise Refusal(400, str(e)[:300], source) from None
+        limit = asked['max_completion_tokens'] or asked['max_tokens']
+        limit = min(limit or (context if is_chat else 16), context + 1 - n_prompt)
+        seed = secrets.randbits(32) if asked['seed'] is None else asked['seed']
+        # a text, because a number would lose its sign
+        answer = asking.begin(tokenizer, prompt, limit, str(seed), ends)
 
-        kind = ('chat.completion' if is_chat else 'text_completion') + '.chunk' * (is_chat and streams)
-        head = {'id': secrets.token_hex(12), 'object': kind, 'created': int(time.time()), 'model': name}
-        until = time.monotonic() + server.answer_seconds
-        tokens = []
-        with server.locks[name], contextlib.closing(pieces(model, tokenizer, text, n_top, **how)) as parts:
-            for new, its_tokens in parts:
-                if time.monotonic() > until:
-                    raise Refusal(504, f'the answer took more than {server.answer_seconds:g} s')
-                tokens += its_tokens
-                if streams:
-                    role = {} if self.is_streaming else {'role': 'assistant'}
-                    self.event(head | choice(new, its_tokens if has_scores else None, text.answer.finish,
-                                             {'delta': role} if is_chat else {}))
-        if item:
-            server.answers.append((head['id'], item, text.text, is_chat))
+        streams = asked['stream']
+        kind = 'chat.completion' + '.chunk' * streams if is_chat else 'text_completion'
+        head = {'id': secrets.token_hex(12), 'object': kind, 'created': int(time.time()),
+                'model': name}
+
+        def choices(text, tokens, role):
+            content = {'text': text}
+            if is_chat:
+                content = {'delta' if streams else 'message': role | {'content': text}}
+            logprobs = None if asked['logprobs'] is None else {'content': tokens}
+            return {'choices': [{'index': 0, **content, 'finish_reason': answer.finish,
+                                 'logprobs': logprobs}]}
+
         if streams:
-            self.event('[DONE]')
+            self.send(200, b'', 'text/event-stream')
+            self.is_streaming = True
+        tokens, role = [], {'role': 'assistant'}
+        n_top = asked['top_logprobs'] if is_chat else asked['logprobs'] or 0
+        how = {key: asked[key] for key in ('temperature', 'top_k')}
+        with server.locks[name]:
+            for new, token in pieces(model, answer, n_top, top_p=max(1e-9, asked['top_p']), **how):
+                tokens.append(token)
+                if streams:
+                    self.event(head | choices(new, [token], {} if answer.ids[1:] else role))
+        head |= {'verdict': self.verdict(item, answer.text, is_chat)} if item else {}
+        if streams and item:
+            self.event(head)
+        if streams:
+            self.wfile.write(b'data: [DONE]\n\n')
             return
-        n_new = min(max_tokens, len(tokens))
-        usage = {'prompt_tokens': n_prompt, 'completion_tokens': n_new, 'total_tokens': n_prompt + n_new}
-        self.send(200, head | {'usage': usage} | choice(
-            text.text, tokens if has_scores else None, text.answer.finish,
-            {'message': {'role': 'assistant'}} if is_chat else {}))
+        n, n_new = len(prompt.ids), len(answer.ids)
+        usage = {'prompt_tokens': n, 'completion_tokens': n_new, 'total_tokens': n + n_new}
+        self.send(200, head | choices(answer.text, tokens, role) | {'usage': usage})
 
-    def verdict(self, fields):
-        """Run the tests of an answer, {'id'} -> its outcome as in questions.py. Nothing else can be run."""
-        server = self.server
-        if not server.run_code:
-            raise Refusal(403, "no tests: this server may not run a model's programs; first read "
-                          'parts/eval/sandbox.py, then start it with --allow_code_execution=True')
-        known = [answer for answer in list(server.answers) if answer[0] == fields.get('id')]
-        if not known:
-            raise Refusal(404, 'no answer to a problem has this id; ask with a task_id of /problems', 'id')
-        _, item, text, is_chat = known[0]
+    def verdict(self, item, text, is_chat):
+        """Run the tests of an answer to a problem. Return its outcome as in questions.py."""
+        if not self.server.run_code:
+            return {'outcome': '', 'message': "no tests: the server may not run a model's programs; "
+                    'read parts/eval/sandbox.py, then start it with --allow_code_execution=True'}
         job = questions.job(item, text, is_chat)
-        try:
-            with server.one_by_one:
-                result = server.run_code(*job) if job else None
-        except ValueError as e:         # no program can run on this machine, or none any more
-            raise Refusal(500, str(e)) from None
+        with self.server.one_by_one:
+            result = self.server.run_code(*job) if job else None
         return questions.outcome(item, text, result)
 
     def event(self, value):
-        """One server-sent event; before the first, the headers."""
-        if not self.is_streaming:
-            self.send(200, b'', 'text/event-stream')
-            self.is_streaming = True
-        text = value if isinstance(value, str) else json.dumps(value)
-        self.wfile.write(f'data: {text}\n\n'.encode())
+        """Send a server-sent event."""
+        self.wfile.write(f'data: {json.dumps(value)}\n\n'.encode())
 
     def send(self, status, value, kind='application/json'):
         self.send_response(status)
@@ -255,25 +214,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def refuse(self, status, sentence, param=None):
         """Answer with a status and a sentence, in OpenAI's form."""
-        kind = 'server_error' if status >= 500 else 'invalid_request_error'
-        error = {'error': {'message': sentence, 'type': kind, 'code': None, 'param': param}}
+        error = {'message': sentence, 'type': 'invalid_request_error', 'code': None, 'param': param}
         with contextlib.suppress(OSError):
             if self.is_streaming:
-                self.event(error)
+                self.event({'error': error})
             else:
-                self.send(status, error)
+                self.send(status, {'error': error})
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Listens on a port of this machine's own address; on 0, a free one. ValueError if it is taken. models:
-    {name: (model, tokenizer, can it chat?)}. items: the problems, of questions.py. run_code: that of
-    sandbox.py; without it no program may run."""
+    """Listens on a port of this machine's own address; on 0, a free one. models: {name: (model,
+    tokenizer, can it chat?)}. items: the problems, of questions.py. run_code: that of sandbox.py;
+    without it no program may run."""
     body_bytes = 1_000_000          # the most in a request
     client_seconds = 10.0           # in which a client sends, or takes, some bytes
-    answer_seconds = 300.0          # for an answer, waiting included
     daemon_threads = False          # so server_close() waits for the requests that run
-    request_queue_size = 128
-    allow_reuse_address = os.name == 'posix'
 
     def __init__(self, port, models, items=(), run_code=None):
         self.models = models
@@ -281,16 +236,16 @@ class Server(http.server.ThreadingHTTPServer):
         self.items = {item['task_id']: item for item in items}
         self.run_code = run_code
         self.one_by_one = threading.Lock()                      # programs that run
-        self.answers = collections.deque(maxlen=1000)           # (id, item, text, is_chat), the latest ones
         about = {'object': 'model', 'created': 0, 'owned_by': 'nanoparrot'}
         self.lists = {
             '/v1/models': [{'id': name, 'chat': can_chat, **about}
                            for name, (_, _, can_chat) in models.items()],
-            '/problems': [{key: item[key] for key in ('task_id', 'prompt', 'asked')} for item in items]}
+            '/problems': [{key: item[key] for key in ('task_id', 'prompt', 'asked')}
+                          for item in items]}
         try:
             super().__init__(('127.0.0.1', port), Handler)
         except OSError as e:
-            raise ValueError(f'cannot listen on port {port}: {e.strerror}; try another port') from e
+            raise Mistake(f'cannot listen on port {port}: {e.strerror}; try another port') from e
 
     def handle_error(self, request, client_address):
         if not isinstance(sys.exc_info()[1], OSError):      # a client may go away at any time

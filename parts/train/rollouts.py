@@ -130,7 +130,7 @@ def write(model, prompts, noise, temperature, stop, slots=128):
     """Yield (i, ids, log p of each id, whether the answer ended by itself) when the answer to
     prompts[i], a list of ids, is complete: short ones come first. noise: float64 (prompts, n), for
     at most n ids. slots: answers written at a time."""
-    number_of = {asking.Answer(asking.Prompt(prompt, None, 0, ''), row): i
+    number_of = {asking.Answer(asking.Prompt(prompt), row): i
                  for i, (prompt, row) in enumerate(zip(prompts, noise.tolist()))}
 
     def log_p(logits, ids):
