@@ -205,6 +205,10 @@ def measure_loss():
 
 
 # --- 4. the score of a task: ask, run, count ------------------------------------------------------
+run = functools.partial(sandbox.run_many, timeout=timeout, memory_mb=memory_mb)
+samples = []        # every completion with its outcome
+
+
 def ask(model, tokenizer, prompts, n, temperature, ends=None):
     """Return n answers to each prompt, and how many prompts were cut. ends: a pattern, where an
     answer ends even if the model goes on."""
@@ -326,8 +330,8 @@ def measure_learned():
     bins = bins_of(data_dir.split(',')[0], tokenizer)
     words, beginnings = texts.vocabulary(bins.values(), tokenizer)      # val knows its own, too
     # name -> texts, from the beginning of a document
-    written = {about['ckpt']: ask(model, its, [''], n, temperature or 0.8)[0][0]
-               for model, its, about in models(random_init)}
+    written = {about['ckpt']: ask(model, tok, [''], n, temperature or 0.8)[0][0]
+               for model, tok, about in models(random_init)}
     written['corpus'] = texts.excerpts(bins['val'], tokenizer, n, max_new_tokens)
     levels = {name: texts.levels(some, words, beginnings) for name, some in written.items()}
     results.print_table(f'of {n} texts, share of', levels)
@@ -345,8 +349,6 @@ def compare_models():
 
 
 # --- 7. all of it ---------------------------------------------------------------------------------
-run = functools.partial(sandbox.run_many, timeout=timeout, memory_mb=memory_mb)
-samples = []                        # every completion with its outcome
 measures = {'loss': measure_loss, 'learned': measure_learned, 'compare': compare_models}
 for task in sorted(all_tasks, key=known.index):
     measured['tasks'][task] = measures[task]() if task in measures else score(task)

@@ -10,9 +10,9 @@ Two ways to train, compared seed by seed: which one ends with the lower loss? An
 bench/records.md has the records, their rules and more commands. Arm a is the record of that name; b has your
 flags after the record's own, and your patch in place of its own. Each run is train.py of the last commit with
 the patch. Runs of one shape with the same seed begin with the same weights and read the same batches, so the
-difference is taken seed by seed. After an interruption the same command resumes.
+difference is taken seed by seed.
 """
-import argparse, collections, contextlib, datetime, hashlib, json, math, os, pathlib, platform, runpy, shlex
+import argparse, collections, contextlib, datetime, json, math, os, pathlib, platform, runpy, shlex
 import shutil, statistics, subprocess, sys, tempfile, time
 import torch
 from peers import ROOT
@@ -85,20 +85,16 @@ def one_run(code, judge, words, data, seed):
             'context': config['block_size']}
 
 
-def all_runs(arms, data, seeds, keep):
-    """{name of an arm: [one_run of each seed]}, in turn; yielded after each seed. keep: a folder for them."""
+def all_runs(arms, data, seeds):
+    """{name of an arm: [one_run of each seed]}, in turn; yielded after each seed."""
     runs = {name: [] for name in arms}
     with contextlib.ExitStack() as stack:
         patches = {'', *(arm.patch for arm in arms.values())}
         code = {patch: stack.enter_context(checkout(patch)) for patch in patches}
         for seed in range(seeds):
             for name, arm in arms.items():
-                path = keep / f'{name}{seed}.json'
-                if not path.exists():
-                    run = one_run(code[arm.patch], code[arm.patch if arm.own else ''], arm.words, data, seed)
-                    path.with_suffix('.new').write_text(json.dumps(run), encoding='utf-8')
-                    path.with_suffix('.new').replace(path)
-                runs[name].append(json.loads(path.read_bytes()))
+                judge = code[arm.patch if arm.own else '']
+                runs[name].append(one_run(code[arm.patch], judge, arm.words, data, seed))
             yield runs
 
 
@@ -189,7 +185,6 @@ def main():
     parser.add_argument('--data_dir', default='', help="prepared data; without it the config's")
     parser.add_argument('--seeds', type=int, default=ENOUGH)
     parser.add_argument('--steps', type=int, default=150, help='of a run; a record has its own')
-    parser.add_argument('--out', default=f'{ROOT}/out/arms', help='the folder that keeps the runs')
     args = parser.parse_args()
 
     arms = arms_of(args)
@@ -200,16 +195,12 @@ def main():
     is_char = json.loads(pathlib.Path(data, 'tokenizer.json').read_bytes())['kind'] == 'char'
     unit, meaning = ('nats', 'nats per character') if is_char else ('bits', 'bits per byte')
     where = f'{machine()}, commit {call("git", "rev-parse", "--short", "HEAD")}'
-    diffs = [pathlib.Path(arm.patch).read_text(encoding='utf-8') for arm in arms.values() if arm.patch]
-    known = json.dumps([where, open_bins(data, 1)[2], args.choose, arms, diffs])
-    keep = pathlib.Path(args.out, hashlib.sha256(known.encode()).hexdigest()[:12])
-    keep.mkdir(parents=True, exist_ok=True)
 
     with tempfile.TemporaryDirectory() as folder:
         if args.choose:
             choosing(data, folder)
             data = folder
-        for runs in all_runs(arms, data, args.seeds, keep):
+        for runs in all_runs(arms, data, args.seeds):
             last = ' and '.join(f'{its[-1][unit]:.4f}' for its in runs.values())
             print(f'seed {len(runs["a"]) - 1}: {last} {meaning}', flush=True)
 

@@ -80,8 +80,6 @@ def test_plain_data_crosses_the_pipe_and_comes_back_equal():
     values = [None, True, 1, 10 ** 300, -0.0, math.inf, 1j, 'é\ud800\n', b'\xff', (), [(1,)],
               {1, (2,)}, {(1, 2): {}}, frozenset('ab')]
     assert unpack(json.dumps(pack(values, None))) == values
-    tests = f'values = {values!r}'.replace('inf', '1e999') + '\nassert same(values) == values'
-    assert run_code('def same(x): return x', tests).outcome == 'passed'
 
 
 # --- what is around it --------------------------------------------------------------------------------------
@@ -119,7 +117,7 @@ list(sandbox.run_many([('import time\\ntime.sleep(987)',)] * 4, timeout=3, proce
     assert not list(tmp_path.iterdir())
 
 
-def test_results_come_in_order_and_equal_jobs_run_once():
+def test_equal_jobs_run_once():
     program = 'import os, time\ntime.sleep({})\nprint(os.urandom(9))'
     jobs = [(program.format(seconds),) for seconds in (0.3, 0, 0.1, 0, 0.3)]
     with Court(processes=3) as court:
@@ -127,8 +125,6 @@ def test_results_come_in_order_and_equal_jobs_run_once():
         assert futures[0] is futures[4] and futures[1] is futures[3]
         texts = [future.result().stdout for future in futures]
     assert '' not in texts and len({*texts}) == 3
-    results = run_many([(f'import time\ntime.sleep({0.2 - i / 20})\nprint({i})',) for i in range(4)])
-    assert [result.stdout for result in results] == ['0\n', '1\n', '2\n', '3\n']
 
 
 def test_one_process_forks_the_judges_of_a_whole_run():

@@ -9,10 +9,10 @@ import argparse, json, os, pathlib, platform
 
 STAGES = {'base': 'out/quickstart', 'sft': 'out/quickstart_sft', 'dpo': 'out/quickstart_dpo',
           'rl': 'out/quickstart_rl'}
-KINDS = {'example tasks': 'variation', 'practice tasks': 'feedback_variation',
-         'unseen combinations': 'cell'}         # their splits
-KEYS = {'example tasks': 'demonstrated', 'practice tasks': 'feedback_only',
-        'unseen combinations': 'never_shown'}   # in report.json, which other programs read
+# {kind: (its split, its name in report.json, which other programs read)}
+KINDS = {'example tasks': ('variation', 'demonstrated'),
+         'practice tasks': ('feedback_variation', 'feedback_only'),
+         'unseen combinations': ('cell', 'never_shown')}
 LEGEND = """Each number is the percentage of answers that pass all their tests, with a 95% interval: two
 answers to each problem, at temperature 0.8. Every problem is new to the model.
 - example tasks: SFT showed it answers to other problems of the same task.
@@ -35,7 +35,8 @@ def stage(name, folder, eight):
     """Return what the files of a stage say. eight: scores of eight answers to a problem."""
     tasks = read_json(f'{folder}/eval.json')['tasks']
     split = tasks['problems']['by_split']
-    kinds = {kind: [split[of]['pass@1'], *split[of]['interval']] for kind, of in KINDS.items()}
+    kinds = {kind: [split[of]['pass@1'], *split[of]['interval']]
+             for kind, (of, _) in KINDS.items()}
     new = split['variation']
     minutes = max(row.get('uptime_s', 0) for row in read_rows(f'{folder}/metrics.jsonl')) / 60
     return {'name': name, 'kinds': kinds, 'val_bpb': tasks['loss']['trained']['bits_per_byte'],
@@ -54,7 +55,7 @@ def answers():
         rows = read_rows(f'{folder}/samples.jsonl')
         firsts[name] = {row['task_id']: row for row in reversed(rows)}
     yield '## One problem of each kind: the first on which SFT and RL differ'
-    for kind, split in KINDS.items():
+    for kind, (split, _) in KINDS.items():
         problems = [row for row in reversed(firsts['sft'].values()) if row['split'] == split]
         differ = [row for row in problems
                   if row['outcome'] != firsts['rl'][row['task_id']]['outcome']]
@@ -86,7 +87,7 @@ def main():
     lines += ['', LEGEND, '']
     for row in stages[2:]:
         gain = read_json(f'{STAGES[row["name"]]}/compare.json')['tasks']['compare']['gain']
-        row['gain'] = {KEYS[kind]: gain[kind] for kind in KINDS}
+        row['gain'] = {key: gain[kind] for kind, (_, key) in KINDS.items()}
         for kind in KINDS:
             points = '{:+.1f} ({:+.1f} to {:+.1f})'.format(*(100 * x for x in gain[kind]))
             lines.append(f'- {row["name"].upper()} over SFT, {kind}: {points}')
@@ -96,7 +97,7 @@ def main():
     text = '\n'.join(lines) + '\n'
     print(text)
     pathlib.Path('out/quickstart/REPORT.md').write_text(text, encoding='utf-8')
-    names = {key: kind for kind, key in KEYS.items()}
+    names = {key: kind for kind, (_, key) in KINDS.items()}
     report = json.dumps({'names': names, 'stages': stages, 'minutes': minutes, 'machine': machine},
                         indent=1)
     pathlib.Path('out/quickstart/report.json').write_text(report, encoding='utf-8')
