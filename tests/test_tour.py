@@ -37,6 +37,8 @@ def test_it_prints_the_values_of_two_models_of_the_reader(tmp_path):
     allow = '--allow_code_execution=True'
     page = ok(run('learn/tour.py', allow, tmp_path, tmp_path))
     assert f'parameters: {sum(p.numel() for p in model.parameters())}\n' in page and 'ln V: 5.5' in page
+    after, by_hand = re.search(r'after: (\S+)\nby hand: (\S+),', page).groups()
+    assert abs(float(after) - float(by_hand)) < 2e-4
     assert 'pass at 1: 0.0000' in page and page.splitlines()[0] == TEXT.splitlines()[0]
     for arguments, words in (([], 'bash run.sh tour'), ([allow, tmp_path], 'two runs'),
                              ([allow, 'none', 'none'], 'none does not exist')):
