@@ -164,22 +164,15 @@ def from_weights(config, set_by, tokenizer):
     into config."""
     init_from, data_dir = config['init_from'], config['data_dir']
     model, state = open_model(init_from)
-    beside = os.path.join(folder_of(init_from), 'tokenizer.json')
-    its_hash = state.get('tokenizer_hash')
-    # Without a state it is a folder of Hugging Face's, whose model may lack the tokens for chat.
-    if config['extend_vocab'] or (not state and os.path.exists(beside)):
-        its = Tokenizer.load(beside)
-        its_hash = its.hash
-        model = model.grown(its.vocab_size)
+    its = tokenizer_beside(init_from, state)
+    model = model.grown(its.vocab_size)     # one of Hugging Face's may lack the tokens for chat
     if config['extend_vocab']:
-        model, its_hash = copies.carried_over(model, its, tokenizer), tokenizer.hash
-    # the same tokenizer is enough: a model of Hugging Face's may have more rows than tokens
-    if its_hash != tokenizer.hash and model.config.vocab_size != tokenizer.vocab_size:
-        raise Mistake(f'{init_from} has vocab_size={model.config.vocab_size}, {data_dir} has '
-                      f'{tokenizer.vocab_size}; prepare it with --tokenizer={beside}, '
-                      'or take the weights over with --extend_vocab=True')
-    same_tokenizer(init_from, its_hash, data_dir, tokenizer.hash,
-                   f'prepare it with --tokenizer={beside}')
+        model = copies.carried_over(model, its, tokenizer)
+    else:
+        beside = os.path.join(folder_of(init_from), 'tokenizer.json')
+        same_tokenizer(init_from, its.hash, data_dir, tokenizer.hash,
+                       f'prepare it with --tokenizer={beside}, or take the weights over with '
+                       '--extend_vocab=True')
     for name in SHAPE:
         value = getattr(model.config, name)
         is_0 = config[name] == 0 and name in ('n_kv_head', 'n_ffn')     # it follows from the others
