@@ -60,8 +60,8 @@ def test_an_out_dir_that_cannot_be_made(data_dir, base_run, tmp_path):
     (tmp_path / 'file').write_text('', encoding='utf-8')
     for out in ('/proc/no/x', tmp_path / 'file'):
         mistake(train(data_dir, out), f'choose another --out_dir than {out}')
-    result = run('eval.py', f'--ckpt={base_run}', f'--data_dir={data_dir}', '--out=/proc/eval.json')
-    mistake(result, 'choose another --out than /proc/eval.json')
+    result = run('eval.py', f'--ckpt={base_run}', f'--data_dir={data_dir}', '--out=/proc/no/eval.json')
+    mistake(result, 'choose another --out than /proc/no/eval.json')
     assert 'nats' not in result.stdout          # refused before anything is measured
 
 
