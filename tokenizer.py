@@ -22,9 +22,8 @@ gpt2() and the command line need more of parts/.
 import argparse, collections, contextlib, functools, hashlib, json, math, os, sys
 import regex, tiktoken
 
-# Each line matches one kind of chunk. They are tried from top to bottom.
-# 'def f(x):\n    return x + 1234' is 'def', ' f', '(x', '):\n    ', 'return', ' x', ' +', ' ',
-# '123', '4'.
+# Each line matches one kind of chunk. They are tried from top to bottom. 'f(x):\n    x + 1234'
+# becomes the chunks 'f', '(x', '):\n    ', 'x', ' +', ' ', '123', '4'.
 # On Python this needs fewer tokens than GPT-2's and cl100k's patterns, because symbols, a newline
 # and indentation are one chunk (LOG.md). {1,256} is bounded, because a million spaces overflow the
 # stack of tiktoken's regex engine.
@@ -73,7 +72,8 @@ def from_printable(text):
 
 
 def to_utf8(text):
-    """UTF-8 of any str. A lone surrogate is not a character: it becomes U+FFFD, as in tiktoken."""
+    """Return the UTF-8 of any str. A lone surrogate is no character: it becomes U+FFFD, as in
+    tiktoken."""
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -82,7 +82,7 @@ def to_utf8(text):
 
 # --- training -------------------------------------------------------------------------------------
 def count_chunks(texts, pattern=PATTERN, findall=regex.findall):
-    """Counter of the chunks of some texts: ['a b a'] -> {'a': 1, ' b': 1, ' a': 1}"""
+    """Count the chunks of some texts: ['a b a'] -> {'a': 1, ' b': 1, ' a': 1}"""
     counts = collections.Counter()
     for text in texts:
         counts.update(findall(pattern, text))
@@ -104,9 +104,9 @@ def merge(tokens, pair, union):
 
 
 def learn_merges(words, counts, n_merges):
-    """Byte-pair encoding, the naive way. words: chunks as bytes; counts: how often each occurs in
-    the corpus. Returns at most n_merges pairs of token ids, in order, and the number of tokens that
-    the corpus then has.
+    """Learn byte-pair encoding, the naive way. words: chunks as bytes; counts: how often each
+    occurs in the corpus. Return at most n_merges pairs of token ids, in order, and the number of
+    tokens that the corpus then has.
 
         learn_merges([b'low', b' lower', b' lowest'], [1, 1, 1], 2)
         == ([(108, 111), (256, 119)], 10)
@@ -159,9 +159,9 @@ class Tokenizer:
     @classmethod
     def train(cls, texts, vocab_size, special_tokens=SPECIAL_TOKENS, pattern=PATTERN,
               processes=None):
-        """BPE from an iterable of str, read once. vocab_size counts everything: bytes, merges and
-        special tokens. The order of the texts and the number of processes do not change the
-        result."""
+        """Train BPE on an iterable of str, which is read once. vocab_size counts everything: bytes,
+        merges and special tokens. The order of the texts and the number of processes do not change
+        the result."""
         texts = [texts] if isinstance(texts, str) else texts
         special_tokens = [*dict.fromkeys(special_tokens)]
         smallest = 256 + len(special_tokens)
@@ -198,20 +198,21 @@ class Tokenizer:
 
     @classmethod
     def byte(cls, special_tokens=()):
-        """Its tokens are the 256 bytes, so the ids of a text are its UTF-8."""
+        """Return a tokenizer whose tokens are the 256 bytes: the ids of a text are its UTF-8."""
         return cls('bpe', [bytes([b]) for b in range(256)], special_tokens)
 
     @classmethod
     def char(cls, text, special_tokens=()):
-        """The distinct characters of text, an iterable of str or one str, in sorted order."""
+        """Return a tokenizer whose tokens are the distinct characters of text, in sorted order.
+        text: one str or an iterable of str."""
         symbols = set().union(*map(set, [text] if isinstance(text, str) else text))
         return cls('char', [c.encode() for c in sorted(symbols)], special_tokens)
 
     @classmethod
     def gpt2(cls, folder=None, special_tokens=SPECIAL_TOKENS[:48]):
-        """GPT-2's 50,256 tokens and <|endoftext|>, then our other special tokens, up to 50,304 =
-        786 x 64. folder holds vocab.bpe and encoder.json. Without it, tiktoken has a cache, or asks
-        the network."""
+        """Return a tokenizer with GPT-2's 50,256 tokens and <|endoftext|>, then our other special
+        tokens, up to 50,304 = 786 x 64. folder holds vocab.bpe and encoder.json. Without it,
+        tiktoken looks into its cache, or asks the network."""
         from parts.tokenizer import fit
         encoding = fit.gpt2(folder)
         vocab = sorted(encoding._mergeable_ranks, key=encoding._mergeable_ranks.get)
@@ -219,23 +220,23 @@ class Tokenizer:
 
     @classmethod
     def from_hf(cls, text):
-        """text is a tokenizer.json of Hugging Face. We add <|im_start|> and <|im_end|> if it lacks
-        them; the model then needs rows for them: GPT.grown."""
+        """Return a tokenizer from the text of Hugging Face's tokenizer.json. We add <|im_start|>
+        and <|im_end|> if it lacks them; the model then needs rows for them: GPT.grown."""
         from parts.tokenizer import hf_tokenizer
         return hf_tokenizer.HFTokenizer(text)
 
     def never_in_answers(self, n_rows=0):
-        """Ids that a model of n_rows rows must not draw: <|im_start|>, <|mask|>, <|span_0|> and the
-        other special tokens that only prompts hold, and the rows that have no token."""
+        """Return the ids that a model of n_rows rows must not draw: the special tokens that only
+        prompts hold, such as <|im_start|> and <|mask|>, and the rows that have no token."""
         for_prompts = [id for id in self.special.values() if id not in self.stop]
         return for_prompts + [*range(self.vocab_size, n_rows)]
 
     # --- text -> ids -> text
 
     def encode(self, text):
-        """A list of ids, never a special one: '<|endoftext|>' typed by a user is thirteen
-        characters. tiktoken cuts text beyond ASCII. Its Unicode tables are not regex's: a recent
-        letter may be cut otherwise than in training."""
+        """Return a list of ids, never a special one: if a user types '<|endoftext|>', that is
+        thirteen characters. tiktoken cuts what is not ASCII. Its Unicode tables differ from those
+        of regex, so it may cut a recent letter otherwise than we did in training."""
         if self.kind == 'char':
             return self._encode_characters(text)
         if len(self.vocab) == 256:                          # no merges
@@ -253,8 +254,8 @@ class Tokenizer:
         return ids
 
     def _merge_chunk(self, chunk):
-        """Of all adjacent pairs, merge the one whose union has the lowest id. Every union that this
-        makes possible has a higher id, so no earlier merge is missed."""
+        """Merge the adjacent pair whose union has the lowest id, again and again. Every union that
+        this makes possible has a higher id, so no earlier merge is missed."""
         pieces = [bytes([b]) for b in to_utf8(chunk)]
         while len(pieces) > 1:
             rank = lambda pair: self.ranks.get(pair[0] + pair[1], math.inf)
@@ -274,22 +275,22 @@ class Tokenizer:
         return [self.character_ids[c] for c in text]
 
     def encode_batch(self, texts):
-        """[encode(text) for text in texts], by tiktoken's Rust on all cores where it can."""
+        """Return [encode(text) for text in texts], by tiktoken's Rust on all cores if it can."""
         if self.kind == 'char' or len(self.vocab) == 256:
             return [self.encode(text) for text in texts]
         return self._tiktoken.encode_ordinary_batch(list(texts), num_threads=os.cpu_count())
 
     def decode_bytes(self, ids):
-        """The bytes of ids; special tokens as their names. A token may hold only a part of a
-        character."""
+        """Return the bytes of ids, and of special tokens their names. A token may hold only a part
+        of a character."""
         ids = list(ids)
         if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
             raise Mistake(f'token ids {min(ids)} to {max(ids)} do not fit {self.vocab_size} tokens')
         return b''.join([self.all_bytes[i] for i in ids])
 
     def decode(self, ids):
-        """The text of ids. Bytes that are not UTF-8, as when ids end within a character, become
-        U+FFFD."""
+        """Return the text of ids. Bytes that are not UTF-8, as when ids end within a character,
+        become U+FFFD."""
         return self.decode_bytes(ids).decode('utf-8', 'replace')
 
     def heal(self, ids):
@@ -304,8 +305,8 @@ class Tokenizer:
                           if self.text_bytes[i] and token.startswith(last)]
 
     def render(self, messages, add_generation_prompt=False):
-        r"""A chat in ChatML as ids, and its loss mask: 1 for what the assistant says and for the
-        <|im_end|> after it, in every turn. A user's hi and an assistant's yo give
+        r"""Return a chat in ChatML as ids, and its loss mask: 1 for what the assistant says and for
+        the <|im_end|> after it, in every turn. A user's hi and an assistant's yo become
             <|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyo<|im_end|>\n
             0           0   0 0 0         0 0           0        0 1 1         0
         Each part is encoded by itself, so content cannot merge with the frame or forge a special
@@ -340,8 +341,8 @@ class Tokenizer:
                 'vocab': [as_text(token) for token in self.vocab]}
 
     def save(self, path):
-        """One JSON file; written beside and renamed, so that a crash leaves the old one or the new
-        one."""
+        """Write one JSON file, under another name that is changed last: a crash leaves the old file
+        or the new one."""
         with open(f'{path}.tmp', 'w', encoding='utf-8', newline='\n') as f:
             json.dump(self.to_json(), f, ensure_ascii=False, indent=0)
         os.replace(f'{path}.tmp', path)
@@ -367,8 +368,7 @@ class Tokenizer:
 
     @property
     def hash(self):
-        """16 hex digits of all that decides the ids. Data, checkpoint and prompt must agree on
-        it."""
+        """16 hex digits of all that decides the ids. Data, checkpoint and prompt must agree."""
         identity = {k: v for k, v in self.to_json().items() if k != 'bytes_per_token'}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
