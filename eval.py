@@ -149,6 +149,7 @@ show(config)
 if asked and model:
     print(f'contamination: {questions.searched(stamp)}')
 os.makedirs(into, exist_ok=True)
+open(f'{out}.tmp', 'w', encoding='utf-8').close()       # a disk without room or rights shows now
 
 
 # --- 3. the loss, of each checkpoint on each data -------------------------------------------------
@@ -352,8 +353,9 @@ def compare_models():
 measures = {'loss': measure_loss, 'learned': measure_learned, 'compare': compare_models}
 for task in sorted(all_tasks, key=known.index):
     measured['tasks'][task] = measures[task]() if task in measures else score(task)
-with open(out, 'w', encoding='utf-8', newline='\n') as f:
+with open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n') as f:
     json.dump(measured, f, indent=1)
+os.replace(f'{out}.tmp', out)
 print(f'\nwritten to {out}')
 if model:
     asking_in_chat = ' --chat=True' if about['chat'] else ''

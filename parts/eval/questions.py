@@ -199,6 +199,11 @@ def why_failed(row):
     return WHY.get(row['outcome'], row['outcome'])
 
 
+def named(question):
+    """Return the task_id of a question, or else how it begins."""
+    return question.get('task_id', question['messages'][-1]['content'][:60])
+
+
 def check_harness(questions, run):
     """Return the task_ids whose solution fails, at most one or 1%; which walls stand around
     programs; a caution for the score. run: a list of (program, tests, entry point) -> their
@@ -214,14 +219,13 @@ def check_harness(questions, run):
 
     for question, result in zip(tested, results):
         if result.outcome == 'passed':
-            asked = question['messages'][-1]['content'][:60]
-            raise ValueError(f'no score: the tests of {asked!r} pass without an answer; they '
-                             'must call it, or define check(candidate) beside an "entry_point", '
-                             'the name of the function')
+            raise ValueError(f'no score: the tests of {named(question)!r} pass without an '
+                             'answer; they must call it, or define check(candidate) beside an '
+                             '"entry_point", the name of the function')
     broken = [i for i, result in enumerate(results[len(tested):]) if result.outcome != 'passed']
     broken = [i for i in broken         # once more, alone: a busy machine is slow
               if next(iter(run([right[i]]))).outcome != 'passed']
-    left_out = [solved[i].get('task_id') for i in broken]
+    left_out = [named(solved[i]) for i in broken]
     may_fail = max(1, len(right) / 100) if len(right) > 1 else 0
     if len(broken) > may_fail or loop.outcome != 'timeout':
         raise ValueError(f'no score: the test harness is broken. {len(broken)} of {len(right)} '
