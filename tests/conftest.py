@@ -229,14 +229,14 @@ def reward(prompt, completion):
 
 def make_conversations(folder, n=60):
     """Of one to three sums each, some behind a message of a system or a tool."""
-    for seed, (side, k) in enumerate((('train', n), ('val', 20)), 1):
-        dice = random.Random(seed)
+    dice = random.Random(1)
+    say = lambda role, content: {'role': role, 'content': content}
+    for side, k in (('train', n), ('val', 20)):
         rows = []
         for _ in range(k):
-            messages = [{'role': dice.choice(['system', 'tool']), 'content': 'é so'}] * dice.randint(0, 1)
+            messages = [say(dice.choice(['system', 'tool']), 'é so')] * dice.randint(0, 1)
             for a in dice.sample(range(999), dice.randint(1, 3)):
-                messages += [{'role': 'user', 'content': f'{a} + 7?'},
-                             {'role': 'assistant', 'content': f'{a + 7}'}]
+                messages += [say('user', f'{a} + 7?'), say('assistant', f'{a + 7}')]
             rows.append({'messages': messages})
         write(folder / f'{side}.jsonl', rows)
     return folder

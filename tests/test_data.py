@@ -146,34 +146,25 @@ def test_a_stream_is_the_bin_of_its_documents_wherever_it_is_resumed(tmp_path, c
         at += n
 
 
-@pytest.fixture(scope='module')
-def streamed(tmp_path_factory):
-    """streamed(out, *flags) trains on four shards. Each begins with lines without text; one is cut off."""
-    folder = tmp_path_factory.mktemp('stream')
-    texts = [f'{i} times {i} is {i * i}.\n' for i in range(400)]
-    write_bins(folder, np.array([id for text in texts for id in [*text.encode(), END]], np.uint16), BYTES)
-    (folder / 'shards').mkdir()
-    for i in range(4):
-        lines = ['{"text": 3}\n\xff\n', *(json.dumps({'text': text}) + '\n' for text in texts[i::4])]
-        whole = gzip.compress(''.join(lines).encode('latin-1'))
-        (folder / f'shards/{i}.jsonl.gz').write_bytes(whole[:len(whole) // 2] if i == 1 else whole)
-    flags = [f'--data_dir={folder}', f'--streaming={folder}/shards', *TINY, '--max_steps=9',
-             '--dtype=float32']
-    return lambda out, *more, **how: run('train.py', *flags, f'--out_dir={out}', *more, **how)
-
-
 @pytest.mark.parametrize('processes', [1, 2])
-def test_a_stream_that_was_killed_goes_on_bit_for_bit(streamed, tmp_path, processes):
-    straight, out = tmp_path / 'straight', tmp_path / 'killed'
+def test_a_stream_that_was_killed_goes_on_bit_for_bit(tmp_path, processes):
+    """Its four shards begin with lines without text."""
+    texts = [f'{i} times {i} is {i * i}.\n' for i in range(400)]
+    write_bins(tmp_path, np.array([*''.join(texts).encode()], np.uint16), BYTES)
+    for i in range(4):
+        write(tmp_path / f'shards/{i}.jsonl', [3, *({'text': text} for text in texts[i::4])])
+    flags = [f'--data_dir={tmp_path}', f'--streaming={tmp_path}/shards', *TINY, '--max_steps=9']
+    begin = lambda name, *more, **how: run('train.py', *flags, f'--out_dir={tmp_path}/{name}', *more,
+                                           '--dtype=float32', processes=processes, **how)
     kill = before('guard', 'if arguments[1] == 6: os.kill(os.getpid(), signal.SIGKILL)')
-    ok(streamed(straight, processes=processes))
-    assert streamed(out, processes=processes, before=kill).returncode == -9
-    assert state(out)['step'] == 4 and len(state(out)['positions']) == processes
-    ok(streamed(out, '--init_from=resume', processes=processes))
-    assert metrics(out) == metrics(straight)
-    assert same(state(out), state(straight))
-    mistake(streamed(out, '--init_from=resume', '--max_steps=10', processes=3 - processes),
-            f'reads {processes} streams', f'not with {3 - processes}')
+    ok(begin('straight'))
+    assert begin('killed', before=kill).returncode == -9
+    straight, killed = tmp_path / 'straight', tmp_path / 'killed'
+    assert state(killed)['step'] == 4 and len(state(killed)['positions']) == processes
+    ok(begin('killed', '--init_from=resume'))
+    assert metrics(killed) == metrics(straight) and same(state(killed), state(straight))
+    mistake(run('train.py', f'--out_dir={killed}', '--init_from=resume', '--max_steps=10',
+                processes=3 - processes), f'reads {processes} streams', f'not with {3 - processes}')
 
 
 def test_damaged_shards_cost_what_is_damaged_and_what_cannot_be_a_stream_is_refused(tmp_path):

@@ -146,8 +146,6 @@ def test_a_run_is_not_overwritten_and_not_resumed_as_another(start, straight, sc
 def test_a_setting_that_may_change_is_said_and_used_and_data_may_move(start, straight, script, tmp_path):
     out = shutil.copytree(straight(script), tmp_path / 'run')
     new = {'max_steps': 30, 'weight_decay': 9.0, 'learning_rate': 0.02, 'log_interval': 3}
-    if script == 'train':
-        new['beta1'] = 0.5
     if script != 'rl':
         shutil.copytree(data_of(start[script]), tmp_path / 'moved')
         new['data_dir'] = 'moved'
@@ -155,13 +153,10 @@ def test_a_setting_that_may_change_is_said_and_used_and_data_may_move(start, str
     printed = ok(run(f'{script}.py', f'--out_dir={out}', '--init_from=resume', *flags, cwd=tmp_path))
     changed = {line.split()[1].rstrip(':') for line in printed.splitlines() if line.startswith('  changed  ')}
     assert changed == new.keys() and 'before, 9.0 now' in printed
-    groups = state(out)['moments']['param_groups']
     assert series(out, 'lr')[18] > 5e-3         # the old schedule has ended near 0
+    groups = state(out)['moments']['param_groups']
     decays = {9.0} if script == 'sft' else {9.0, 0.0}           # with LoRA no vector is trained
     assert {group['weight_decay'] for group in groups} == decays
-    if script == 'train':
-        weight = lambda folder: state(folder)['model']['embedding.weight'].norm()
-        assert groups[0]['betas'] == (0.5, 0.95) and weight(out) < weight(straight(script))
 
 
 # --- the folder of an older commit --------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import PAID, ROOT, make_sft, metrics, mistake, ok, run, series
+from conftest import PAID, ROOT, make_sft, metrics, mistake, ok, run, same, series
 from conftest import state, write
 
 from model import load_checkpoint
@@ -39,20 +39,17 @@ def paying(home, name, before, after):
 
 
 # --- what is learned ----------------------------------------------------------------------------------------
-def test_the_reward_rises(home, tmp_path):
-    for i, more in enumerate(([], ['--scale=True', '--updates=2', '--optimizer=muon'])):
-        out = tmp_path / f'{i}'
-        said = ok(rl(home, '--max_steps=24', '--eval_interval=12', *more, out=out))
-        paid = series(out, 'reward')
-        assert len(paid) == 24 and sum(paid[-4:]) > sum(paid[:4]) + 4 * 0.15, paid
-        assert series(out, 'val_reward')[-1] > 0.9 and len(series(out, 'val_reward')) == 3
-        last = [m for m in metrics(out) if 'reward' in m][-1]
-        assert last['kl'] is None and 0 < last['entropy'] < 6 and last['length'] <= 8
-        assert series(out, 'clip_fraction')[0] == 0             # the first ratio of fresh answers is 1
-        assert all(0 <= last[name] <= 1 for name in ('clip_fraction', 'truncated', 'informative', 'used'))
-        assert 'highest val_reward ' in said
-        assert '[reward ' in (out / 'samples.txt').read_text(encoding='utf-8')
-        assert state(out)['config']['stage'] == 'rl'
+@pytest.mark.parametrize('more', [[], ['--scale=True', '--updates=2', '--optimizer=muon']])
+def test_the_reward_rises(home, tmp_path, more):
+    said = ok(rl(home, '--max_steps=24', '--eval_interval=12', *more, out=tmp_path))
+    paid = series(tmp_path, 'reward')
+    assert len(paid) == 24 and sum(paid[-4:]) > sum(paid[:4]) + 4 * 0.15, paid
+    assert series(tmp_path, 'val_reward')[-1] > 0.9 and len(series(tmp_path, 'val_reward')) == 3
+    last = [m for m in metrics(tmp_path) if 'reward' in m][-1]
+    assert last['kl'] is None and 0 < last['entropy'] < 6 and last['length'] <= 8
+    assert series(tmp_path, 'clip_fraction')[0] == 0            # the first ratio of fresh answers is 1
+    assert all(0 <= last[name] <= 1 for name in ('clip_fraction', 'truncated', 'informative', 'used'))
+    assert 'highest val_reward ' in said and '[reward ' in (tmp_path / 'samples.txt').read_text('utf-8')
 
 
 def test_the_kl_holds_the_model_near_its_start(home, tmp_path):
@@ -63,14 +60,11 @@ def test_the_kl_holds_the_model_near_its_start(home, tmp_path):
 
 
 def test_equal_rewards_leave_the_weights_exactly_as_they_were(home, tmp_path):
-    same = paying(home, 'same.py', 'return sum', 'return 0.3 or sum')
-    said = ok(rl(home, reward=same, out=tmp_path / 'run'))
-    assert series(tmp_path / 'run', 'grad_norm') == [0.0] * 12
-    (step, text), = [(m['step'], m['text']) for m in metrics(tmp_path / 'run') if m.get('event') == 'silent']
-    assert step == 9 and '10 batches taught' in text            # the tenth, from 0
-    assert 'earned the same, 0.3 on average (low: easier prompts, more SFT; high: harder ones)' in said
-    before, after = load_checkpoint(home / 'sft')[0].state_dict(), state(tmp_path / 'run')['model']
-    assert all(torch.equal(before[k], after[k]) for k in before)
+    ok(rl(home, reward=paying(home, 'same.py', 'return sum', 'return 0.3 or sum'), out=tmp_path))
+    assert series(tmp_path, 'grad_norm') == [0.0] * 12
+    (step, text), = [(m['step'], m['text']) for m in metrics(tmp_path) if m.get('event') == 'silent']
+    assert step == 9 and '10 batches taught' in text and 'earned the same, 0.3 on average' in text
+    assert same(load_checkpoint(home / 'sft')[0].state_dict(), state(tmp_path)['model'])
 
 
 def test_a_reward_model_of_dpo_is_what_the_answers_earn(home, tmp_path):
@@ -139,7 +133,7 @@ def test_other_mistakes_are_one_line(home, tmp_path):
               'test': 'def check(candidate):\n    assert candidate(1) == 1\n'}
     for record, words in (
             ({'tests': 'assert True'}, ["'aa' pass without an answer"]),
-            (solved, ["12 of 12 known solutions fail", "'aa'"])):
+            (solved, ['12 of 12 known solutions fail'])):
         write(home / 'idle.jsonl', [{'prompt': 'a' * i, 'asked': 'a' * i, **record}
                                     for i in range(1, 13)])
         mistake(rl(home, '--allow_code_execution=True', '--timeout=0.5', reward='idle.jsonl',

@@ -117,18 +117,13 @@ def test_the_out_dir_is_complete_and_evaluating_changes_nothing(start, tmp_path)
 
 def test_when_it_learns_by_heart_the_best_is_kept_and_what_is_forgotten_measured(start, tmp_path):
     data, out = make_conversations(tmp_path / 'data', 4), tmp_path / 'run'
-    ids = base_text(data, 99)
+    base_text(data, 99)
     flags = [*start, '--max_steps=60', '--dropout=0', f'--data_dir={data}', f'--base_dir={data}']
     ok(sft(*flags, f'--out_dir={out}'))
-    best, rest = load_checkpoint(out / 'best.pt')
+    best = load_checkpoint(out / 'best.pt')[1]
     vals, bits = ({m['step']: m[k] for m in metrics(out) if k in m} for k in ('val_loss', 'base_bpb'))
-    assert rest['best_val'] == vals[rest['step']] == min(v for step, v in vals.items() if step)
-    assert series(out, 'loss')[-1] < rest['best_val'] < vals[60]
-
-    n = (len(ids) - 1) // 96 * 96
-    x, y = (torch.from_numpy(a.astype(np.int64)).view(-1, 96) for a in (ids[:n], ids[1:n + 1]))
-    now = best.eval()(x, y)[1].item() * n / np.log(2) / len(BYTES.decode_bytes(y.flatten().tolist()))
-    assert bits[rest['step']] == pytest.approx(now, rel=1e-5) and bits[60] > bits[0]
+    assert best['best_val'] == vals[best['step']] == min(v for step, v in vals.items() if step)
+    assert series(out, 'loss')[-1] < best['best_val'] < vals[60] and bits[60] > bits[0]
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------
