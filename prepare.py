@@ -8,7 +8,7 @@ Point prepare.py at text and you get train.bin and val.bin: flat arrays of token
 
     each document by itself:    read -> normalise -> source -> language -> rules -> models
                                 -> personal data -> decontaminate
-    all of them together:       duplicates -> split -> tokenise -> mix -> train.bin, val.bin
+    all of them together:       duplicates -> split -> tokenise -> train.bin, val.bin
 
 A document is a file of text, or a record of .jsonl or .json. A lone file of text is not cleaned: a
 model trains on its first 90%, and the rest is held out.
@@ -21,7 +21,7 @@ You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a
 dropped. The decision made here is the corpus: a model shares its defects. Read report.md before you
 train.
 """
-import json, math, os, shlex, shutil, sys
+import functools, json, math, os, shlex, shutil, sys
 import numpy as np
 from tqdm import tqdm
 from configurator import configure, defaults, set_by, show
@@ -106,8 +106,8 @@ TOKENIZER_BYTES = 1_000_000_000 # of bpe's training sample
 
 # --- the stages: what happens to a document by itself ---------------------------------------------
 # A document is a dict: texts (one, or those of a conversation), path, source, mode, perhaps more.
-# A stage may change it, and returns the reason to drop it, or None. tally, {name: Counter}, is for
-# the report. What a stage compares with (blocked, benchmark_ngrams ...) is read below.
+# A stage may change it, and returns the reason to drop it, or None. notes, {name: Counter}, is for
+# the report. What a stage compares with (blocked, phrases ...) is read below.
 
 
 def mode_of(doc):
@@ -117,28 +117,32 @@ def mode_of(doc):
     return clean.form_of(doc['texts'][0], doc['path']) if kind == 'text' else 'chat'
 
 
-def normalise(doc, tally):
-    doc['texts'] = [clean.normalise(text, doc['mode'], strip_markup) for text in doc['texts']]
+def check_text(doc, notes):
     return 'empty' if conversions.is_empty(doc) else None
 
 
-def check_source(doc, tally):
+def normalise(doc, notes):
+    doc['texts'] = [clean.normalise(text, doc['mode'], strip_markup) for text in doc['texts']]
+    return check_text(doc, notes)
+
+
+def check_source(doc, notes):
     licence = doc['licence'] = report.licence(sources[doc['source']][0], doc)
     if wanted_licences and not wanted_licences.issuperset(licence.split(', ')):
         return f'licence {licence}'
     return filters.url_reason(doc['url'], blocked, allowed) if 'url' in doc else None
 
 
-def check_language(doc, tally):
+def check_language(doc, notes):
     if wanted_languages and doc['mode'] in ('prose', 'chat'):
         text = '\n'.join(doc['texts'])
         language = text_models.language_of(text)
         if text_models.is_foreign(text, wanted_languages):
             return 'another language' if language == 'unknown' else f'language {language}'
-        tally['languages of what --languages keeps'][language] += 1
+        notes['languages of what --languages keeps'][language] += 1
 
 
-def check_rules(doc, tally):
+def check_rules(doc, notes):
     if doc['mode'] == 'raw':
         return None
     if kind == 'preference':
@@ -165,32 +169,32 @@ def check_rules(doc, tally):
     return reason
 
 
-def check_models(doc, tally):
+def check_models(doc, notes):
     text = '\n'.join(doc['texts'])
-    reason = judges.reason(text, tally, min_bits, max_bits, min_quality)
+    reason = judges.reason(text, notes, min_bits, max_bits, min_quality)
     hits = filters.toxic_words(text, toxic)
     if hits and not reason and hits.total() * 1000 > max_toxic * len(text.split()):
-        tally['toxic words in what was dropped'].update(hits)
+        notes['toxic words in what was dropped'].update(hits)
         return 'toxic'
     return reason
 
 
-def hide_personal_data(doc, tally):
+def hide_personal_data(doc, notes):
     for i, text in enumerate(doc['texts'] if pii else ()):
         doc['texts'][i], hits = filters.hide(text)
-        tally[f'personal data in {doc["source"]}'].update(hits)
+        notes[f'personal data in {doc["source"]}'].update(hits)
         may_break = hits and doc['mode'] == 'code'      # x@model.co can be a product of matrices
         if may_break and texts.syntax_error(doc['texts'][i]) and not texts.syntax_error(text):
             return 'personal data, or code like it'
 
 
-def check_benchmarks(doc, tally):
+def check_benchmarks(doc, notes):
     for text in doc['texts'] if benchmarks else ():
         if len(duplicates.places_in(benchmark_ngrams, text, NGRAM)):
             return 'in a benchmark'
 
 
-STAGES = {'normalise': normalise, 'source': check_source, 'language': check_language,
+STAGES = {'read': check_text, 'normalise': normalise, 'source': check_source, 'language': check_language,
           'rules': check_rules, 'models': check_models, 'personal data': hide_personal_data,
           'decontaminate': check_benchmarks}
 
@@ -202,12 +206,13 @@ if kind == 'sft' and not set_by.keys() & {'source', 'sources'}:
     for name in sorted(set_by.keys() - {'kind', 'out_dir'}):
         raise ValueError(f'--{name} is for conversations of your own; add --source=FILE')
     corpus.check_out_dir(out_dir, [], kind)
-    for side, n, split in ('train', 5000, 'train'), ('val', 300, 'validation'):
-        lines = problems.to_jsonl(problems.problems(n, split=split))
-        corpus.Bin(out_dir, f'{side}.jsonl').write(lines.encode())
-    # The next run sees from it that the folder is ours, and which kind of data is in it.
+    shutil.rmtree(f'{out_dir}/.work', ignore_errors=True)
+    # The next run sees from meta.json that the folder is ours, and which kind of data is in it.
     meta = {'format': 'nanoparrot-data-1', 'config': {'kind': kind}}
-    corpus.publish(out_dir, {'meta.json': json.dumps(meta)})
+    corpus.publish(out_dir, {
+        'train.jsonl': problems.to_jsonl(problems.problems(5000, split='train')),
+        'val.jsonl': problems.to_jsonl(problems.problems(300, split='validation')),
+        'meta.json': json.dumps(meta)})
     print(f'{out_dir}: 5,000 conversations to train on, 300 held out')
     print(f'next: python sft.py --data_dir={shlex.quote(out_dir)}')
     sys.exit()
@@ -227,39 +232,106 @@ elif tokenizer == 'bpe' and vocab_size < 256 + len(SPECIAL_TOKENS):
 if bool(quality_good) != bool(quality_bad):
     raise ValueError('a quality classifier needs both kinds of examples: --quality_good and '
                      '--quality_bad')
-wanted_licences = {name.strip() for name in licences.lower().split(',')} - {''}
-wanted_languages = text_models.languages_of(languages)
-
 sources = files.sources_of(source, sources, defaults['source'])
+is_mixture = temperature != 1 or any(weight for _, weight in sources.values())
+if is_mixture and write == 'text' or kind != 'text' and (is_mixture or write == 'text'):
+    raise ValueError('weights, --temperature and --write=text are for --kind=text; weights and '
+                     '--temperature need --write=bins')
 shards = files.shards(sources, download_dir, kind)      # [{'source', 'files'}]
-jobs = workers.part_of(range(len(shards)), part)
-workers.end_with_parent()
-mixes = temperature != 1 or any(weight for _, weight in sources.values())
-if kind != 'text' and (mixes or write != 'bins'):
-    raise ValueError(f'{kind=}: weights, temperature, write are for text')
-if mixes and write == 'text':
-    raise ValueError('weights and --temperature need --write=bins')
+inputs = [file for shard in shards for file in shard['files']]
+total = report.Account(audit)
 
-# --- read: what there is --------------------------------------------------------------------------
-# A lone text passes no stage, and its end is held out.
-sourced = [file for shard in shards for file in shard['files']]
-first_path = sourced[0]['path']
-one_text = kind == 'text' and len(sourced) == 1 and not reading.is_kind(first_path, reading.RECORDS)
-if one_text:
+
+# --- the end of a run, of several documents or of one text ----------------------------------------
+def make_tokenizer(train_texts, all_texts, special_tokens):
+    """The tokenizer that --tokenizer names, and the type of its ids. Training texts decide about
+    bpe's merges; with char, a character of validation needs an id, too."""
+    if tokenizer == 'bpe':
+        new = Tokenizer.train(train_texts, vocab_size, special_tokens, processes=num_workers or None)
+    elif tokenizer == 'char':
+        new = Tokenizer.char(all_texts, special_tokens)
+    else:
+        new = tok or Tokenizer.byte(special_tokens)
+    print(f'tokenizer: {tokenizer}, {new.vocab_size:,} tokens, hash {new.hash}')
+    return new, np.dtype('uint16' if new.vocab_size <= 2 ** 16 else 'uint32')
+
+
+def finish(files_of, of_source, sample=(), train_texts=(), val_texts=(), **more):
+    """Write the report and meta.json, give all files their names, and say what comes next.
+
+    files_of    {'train': {'documents', 'tokens', 'bytes', 'sha256'}, 'val': ...}
+    of_source   {name: what a run must know of it: 'tokens', 'passes', ...}
+    sample      records, and for how many places among the training tokens each stands
+    more        keys of meta.json"""
+    of_source = {name: {'path': path, 'weight': weight, 'files': files.count(shards, name),
+                        **total.of_source(name), 'passed_over': files.passed_over(path),
+                        **of_source.get(name, {})}
+                 for name, (path, weight) in sources.items()}
+    content = total.report(files_of, of_source)
+    if kind == 'text':
+        overlap = duplicates.overlap(reading.slices(train_texts),
+                                     [*reading.slices(val_texts, 20_000, 1000)], NGRAM)
+        content['card'] = report.card(sample, of_source, content['tokens']['train'], overlap)
+        tok.save(f'{out_dir}/.work/new/tokenizer.json')
+        more |= {'tokens': content['tokens'], 'mixed': False, 'dtype': dtype.name,
+                 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash}
+    # Runs know their data by the hash of meta.json, so settings that decide no token stay out.
+    settings = {name: value for name, value in config.items() if name not in (
+        'out_dir', 'num_workers', 'download_dir', 'keep_downloads', 'part', 'audit')}
+    meta = {'format': 'nanoparrot-data-1', 'documents': content['documents'],
+            'bytes': content['bytes'], 'sources': of_source,
+            'sha256': {side: size.get('sha256') for side, size in files_of.items()}, **more,
+            'config': settings, 'set': sorted(settings.keys() & set_by.keys())}
+    pages = {'report.md': report.report_md(out_dir, content, files_of),
+             'report.json': json.dumps(content, indent=1), 'meta.json': json.dumps(meta, indent=1)}
+    if audit:
+        pages['audit.md'] = total.audit_md()
+    corpus.publish(out_dir, pages)
+    print(report.summary(content, files_of))
+    if is_mixture:
+        print('train.bin alone is unweighted; train.py reads each source as often as meta.json says')
+    print(report.next_command(content, kind, out_dir, write == 'text'))
+    sys.exit()
+
+
+# --- a lone text passes no stage: a model trains on its beginning, and its end is held out --------
+path = inputs[0]['path']
+if kind == 'text' and len(inputs) == 1 and not reading.is_kind(path, reading.RECORDS):
     for name in ('decontaminate', 'temperature', 'write', 'part', 'languages', 'licences', 'audit',
                  'url_block', 'url_allow', 'toxic_words', 'quality_good', 'perplexity_reference'):
         if config[name] != defaults[name]:
             raise ValueError(f'{name}={config[name]} needs documents: a folder or .jsonl, not '
-                             f'{first_path}')
-    try:
-        the_text, encoding = reading.text_of(first_path)
-    except reading.UNREADABLE as e:
-        raise ValueError(f"{first_path} can't be read as text: {e}") from e
-    dedup = 'none'
-elif kind == 'text' and tok and '<|endoftext|>' not in tok.special:
+                             f'{path}')
+    corpus.check_out_dir(out_dir, [path], kind)
+    text, encoding = reading.text_of(path)
+    show(config)
+    shutil.rmtree(f'{out_dir}/.work', ignore_errors=True)       # of a run that was interrupted
+    cut = int(len(text) * (1 - val_fraction))
+    if not 0 < cut < len(text):
+        raise ValueError(f'{path} holds {len(text)} characters, too few to hold some out')
+    sides = {'train': text[:cut], 'val': text[cut:]}
+    # 65 characters or 256 bytes stay what they are: one text needs no <|endoftext|>.
+    special_tokens = () if tokenizer in ('byte', 'char') else SPECIAL_TOKENS
+    tok, dtype = make_tokenizer([sides['train']], [text], special_tokens)
+    name, = sources
+    doc = {'text': text, 'path': path, 'source': name, 'mode': 'raw', 'encoding': encoding,
+           'licence': report.licence(sources[name][0], {})}
+    total.end(doc)
+    total.keep(name, 1, len(to_utf8(text)))
+    files_of = {}
+    for side, part in sides.items():
+        ids = np.array(tok.encode(part), dtype)
+        files_of[side] = {'documents': 1, 'tokens': len(ids), 'bytes': len(to_utf8(part)),
+                          'sha256': corpus.write_result(out_dir, f'{side}.bin', ids)}
+    finish(files_of, {name: {**files_of['train'], 'passes': 1.0}}, [(doc, 1)], [sides['train']],
+           [sides['val']], separators=False)
+
+# --- what the stages compare with -----------------------------------------------------------------
+if kind == 'text' and tok and '<|endoftext|>' not in tok.special:
     raise ValueError(f'{tokenizer} has no <|endoftext|> to end documents; use another, or '
                      '--tokenizer=bpe')
-
+wanted_licences = {name.strip() for name in licences.lower().split(',')} - {''}
+wanted_languages = text_models.languages_of(languages)
 examples = {path: files.find_files(path, download_dir)
             for path in (perplexity_reference, quality_good, quality_bad) if path}
 blocked, allowed = ({*map(filters.host_of, filters.lines_of(path))}
@@ -275,9 +347,10 @@ for path, benchmark in benchmarks.items():
 forms += [filters.hide(form)[0] for form in forms]    # as the stages may change a text
 benchmark_ngrams = duplicates.ngrams_of(forms, NGRAM)
 near = dedup if dedup in ('minhash', 'simhash') and kind != 'preference' else None
-inputs = sourced + [file for listed in examples.values() for file in listed]
 others = [path for path in (url_block, url_allow, toxic_words, unwanted, *benchmarks) if path]
-corpus.check_out_dir(out_dir, [file['path'] for file in inputs] + others, kind)
+everything = inputs + sum(examples.values(), []) + [{'path': path} for path in others]
+jobs = workers.part_of(range(len(shards)), part)
+corpus.check_out_dir(out_dir, [file['path'] for file in everything], kind)
 show(config)
 
 
@@ -294,11 +367,11 @@ judges = text_models.Judges(texts_of, perplexity_reference, quality_good, qualit
 # --- the first pass: each shard through all stages, by several processes --------------------------
 # An interrupted run goes on with the shards that are not clean yet, if all settings and files are
 # the same.
+workers.end_with_parent()
 settings = {name: value for name, value in config.items()
             if name not in ('out_dir', 'num_workers', 'part')}
-state = corpus.state_of(settings, inputs + [{'path': path} for path in others])
-total = report.Funnel(audit)
-docs = corpus.Corpus(out_dir, state, total, [shard['source'] for shard in shards])
+docs = corpus.Corpus(out_dir, corpus.state_of(settings, everything),
+                     [shard['source'] for shard in shards])
 
 
 def words_of(text):
@@ -309,29 +382,28 @@ def words_of(text):
 
 
 def kept_documents(shard, account):
-    """Yield the documents that pass all stages, for docs.write_shard. account: a Funnel."""
-    entries = reading.entries(shard['files'], account.reject, max_chars)
+    """Yield the documents that pass all stages, for docs.write_shard."""
+    source = shard['source']
+    reject = functools.partial(account.reject, source)
+    entries = reading.entries(shard['files'], reject, max_chars)
     if kind != 'text':          # for eval.py's samples
-        entries = conversions.with_records(entries, account.reject, kind, prefer=prefer)
-    for doc in conversions.documents(entries, account.reject, kind, max_chars):
-        doc['source'] = shard['source']
+        entries = conversions.with_records(entries, reject, kind, prefer=prefer)
+    for doc in conversions.documents(entries, reject, kind, max_chars):
+        doc['source'] = source
         doc['mode'] = mode_of(doc)
         original = '\n'.join(doc['texts'])
         size = conversions.size_of(doc)
-        reason = 'empty' if conversions.is_empty(doc) else None
-        account.count('read', reason, size, size)
         for name, stage in STAGES.items():
-            if not reason:
-                before = size
-                reason = stage(doc, account.counters)
-                size = conversions.size_of(doc)
-                account.count(name, reason, before, size)
-        account.document(doc, reason, original, corpus.hash64(b'audit' + to_utf8(original)))
+            before = size
+            reason = stage(doc, account.notes)
+            size = 0 if reason else conversions.size_of(doc)
+            account.removed[name] += before - size
+            if reason:
+                break
+        account.end(doc, name, reason)
+        account.sample(reason, corpus.hash64(b'audit' + to_utf8(original)), doc['path'], original)
         if reason:
             continue
-
-        if kind == 'preference':
-            account.counters['preferences']['labels' if 'label' in doc['scores'] else 'pairs'] += 1
         text = conversions.to_text(doc)
         copy_key, split_key = conversions.identity(doc)         # bytes, text
         about = {key: doc[key] for key in ('path', 'source', 'licence', 'url') if key in doc}
@@ -341,25 +413,11 @@ def kept_documents(shard, account):
                'is_code': doc['mode'] == 'code'}
 
 
-def halves_of_text(shard, account):
-    """Yield the beginning and the end of the one text. split=0 holds the end out."""
-    licence = report.licence(sources[shard['source']][0], {})
-    about = {'source': shard['source'], 'path': first_path, 'licence': licence}
-    account.document({**about, 'mode': 'raw', 'encoding': encoding}, None, '', 0)
-    cut = int(len(the_text) * (1 - val_fraction))
-    for text, split in ((the_text[:cut], 2 ** 64 - 1), (the_text[cut:], 0)):
-        if text:
-            size = len(to_utf8(text))
-            account.count('read', None, size, size)
-            yield {'record': {'text': text, **about}, 'size': size, 'split': split}
-
-
 def clean_shard(i):
     if not docs.has_shard(i):
         downloads = files.fetch_all(shards[i]['files'])
-        account = report.Funnel(audit)
-        documents = halves_of_text if one_text else kept_documents
-        docs.write_shard(i, documents(shards[i], account), account)
+        account = report.Account(audit)
+        docs.write_shard(i, kept_documents(shards[i], account), account)
         if not keep_downloads:
             for path in downloads:
                 os.remove(path)
@@ -368,16 +426,13 @@ def clean_shard(i):
 
 cleaned = workers.in_parallel(clean_shard, jobs, num_workers, 'cleaning')       # a generator
 if part:
-    n_clean = len(list(cleaned))
-    n_left = len([i for i in range(len(shards)) if not docs.has_shard(i)])
-    print(f'part {part}: shards that are clean: {n_clean}, left: {n_left}; then run without --part')
+    print(f'part {part}: {len(list(cleaned))} shards are clean; after all parts, run without --part')
     sys.exit()
-docs.gather(cleaned)
+docs.gather(cleaned, total)
 
 # --- duplicates: the first document of a cluster stays; heads: its place, for each document -------
 if dedup != 'none' and docs.keep.any():
-    docs.drop_copies('exact duplicates', 'exact duplicate', docs.exact_copies())
-
+    docs.drop_copies(total, 'exact duplicate', docs.exact_copies())
 if near and docs.keep.any():
     if near == 'minhash':
         left = np.flatnonzero(docs.keep)
@@ -386,137 +441,98 @@ if near and docs.keep.any():
                                             min_similarity)
     else:
         heads = duplicates.simhash_clusters(docs.keys(0).tolist(), 3)       # bits of 64
-    docs.drop_copies('near duplicates', 'near duplicate', heads)
+    docs.drop_copies(total, 'near duplicate', heads)
 
 # --- split: by a hash of the text (of how a conversation begins): copies and reruns agree ---------
-held_out = docs.split / 2 ** 64 < val_fraction          # bool (n,), as are the next two
-in_train = docs.keep & ~held_out
-in_val = docs.keep & held_out
-if not (in_train.any() and in_val.any()):
+held_out = docs.split / 2 ** 64 < val_fraction          # bool (n,)
+n_train, n_val = (int((docs.keep & side).sum()) for side in (~held_out, held_out))
+if not (n_train and n_val):
     shutil.rmtree(f'{out_dir}/.work')
-    raise ValueError(f'{", ".join(sources)}: documents left to train on: {in_train.sum()}, to '
-                     f'validate: {in_val.sum()} ({total.lost()}); give more, drop fewer, or change '
-                     '--val_fraction')
+    raise ValueError(f'{", ".join(sources)}: documents left to train on: {n_train}, to validate: '
+                     f'{n_val} ({total.lost()}); give more, drop fewer, or change --val_fraction')
 
-# --- tokenise -------------------------------------------------------------------------------------
-if kind == 'text':
-    special_tokens = () if one_text and tokenizer in ('byte', 'char') else SPECIAL_TOKENS
-    if tokenizer == 'bpe':      # of training documents only
-        n_bytes = docs.size[in_train].sum()
-        chance = docs.exact / 2 ** 64       # from 0 to 1: the sample is always the same
-        sample = in_train & (chance <= TOKENIZER_BYTES / n_bytes)
-        sample_texts = tqdm(map(docs.text, np.flatnonzero(sample)), 'reading', disable=None)
-        tok = Tokenizer.train(sample_texts, vocab_size, special_tokens,
-                              processes=num_workers or None)
-    elif tokenizer == 'char':   # of all texts: a character of validation needs an id, too
-        tok = Tokenizer.char(map(docs.text, np.flatnonzero(docs.keep)), special_tokens)
-    elif tokenizer == 'byte':
-        tok = Tokenizer.byte(special_tokens)
-    print(f'tokenizer: {tokenizer}, {tok.vocab_size:,} tokens, hash {tok.hash}')
-    dtype = np.dtype('uint16' if tok.vocab_size <= 2 ** 16 else 'uint32')
-
-# --- encode: ids wait in the work folder; lines of conversations are written at once --------------
+# --- tokenise and write ---------------------------------------------------------------------------
 # train.bin holds ids and nothing else, document after document. `x = 1` ends and `y = 2` begins:
 #     id        120     273     32      49      4032             121     ...     uint16, two bytes
 #     token     'x'     ' ='    ' '     '1'     <|endoftext|>    'y'     ...
+if kind == 'text':
+    chance = docs.exact / 2 ** 64       # from 0 to 1: bpe's sample is always the same
+    in_train = docs.keep & ~held_out
+    sample = in_train & (chance <= TOKENIZER_BYTES / docs.size[in_train].sum())
+    sample_texts = tqdm(map(docs.text, np.flatnonzero(sample)), 'reading', disable=None)
+    tok, dtype = make_tokenizer(sample_texts, map(docs.text, np.flatnonzero(docs.keep)),
+                                SPECIAL_TOKENS)
 
 
 def encoded_documents(shard):
-    """Yield each document's number, number of tokens, file and data, for docs.write_ids."""
+    """Yield each document's number, length in tokens, file and data, for docs.write_pieces."""
     for numbers, records in docs.batches(shard):
         batch = [record['text'] for record in records]
-        for i, record, text, ids in zip(numbers, records, batch, tok.encode_batch(batch)):
+        encoded = tok.encode_batch(batch) if kind == 'text' else batch
+        for i, record, text, ids in zip(numbers, records, batch, encoded):
             side = 'val' if held_out[i] else 'train'
             is_table = len(text) < min_chars_per_token * len(ids)
-            if is_table and docs.is_code[i] and tok.vocab_size >= 4096:
+            if kind != 'text':
+                yield i, 1, side, f'{text}\n'.encode()
+            elif is_table and docs.is_code[i] and tok.vocab_size >= 4096:
                 continue                # it has no length, and is dropped below
-            if not one_text:
-                ids = [*ids, tok.special['<|endoftext|>']]
-            if write == 'text' and side == 'train':
-                yield i, len(ids), 'jsonl.gz', json.dumps(record).encode() + b'\n'
+            elif write == 'text' and side == 'train':
+                yield i, len(ids) + 1, 'jsonl.gz', json.dumps(record).encode() + b'\n'
             else:
-                yield i, len(ids), side, np.array(ids, dtype)
+                yield i, len(ids) + 1, side, np.array([*ids, tok.special['<|endoftext|>']], dtype)
 
 
 def encode_shard(shard):
-    return docs.write_ids(shard, encoded_documents(shard))
+    return docs.write_pieces(shard, encoded_documents(shard))
 
 
-sides = ['train', 'val']
-if kind == 'text':
-    sides += [f'val_{name}' for name in sources if len(sources) > 1]
-    bins = {side: corpus.Bin(out_dir, f'{side}.bin') for side in sides}
-    encoded = workers.in_parallel(encode_shard, range(docs.n_shards), num_workers, 'encoding')
-    docs.gather_ids(encoded, dtype)
-    tables = np.flatnonzero(docs.keep & (docs.lengths == 0))
-    docs.drop('tokenise', 'few characters per token', tables)
-    in_train &= docs.keep
-    in_val &= docs.keep
-else:
-    bins = {side: corpus.Bin(out_dir, f'{side}.jsonl') for side in sides}
-    docs.write_lines(bins['train'], in_train)
-    docs.write_lines(bins['val'], in_val)
+encoded = workers.in_parallel(encode_shard, range(len(shards)), num_workers, 'encoding')
+lengths = np.concatenate([*encoded])                            # (n,), in tokens
+docs.drop(total, 'tokenise', 'few characters per token', np.flatnonzero(docs.keep & (lengths == 0)))
+docs.count_kept(total)
 owners = docs.owners[docs.shard]
-masks = {'train': in_train, 'val': in_val}
-masks |= {f'val_{name}': in_val & (owners == name) for name in sources}
-for side, b in bins.items():
-    b.documents = int(masks[side].sum())
-    b.bytes = int(docs.size[masks[side]].sum())
+in_train = docs.keep & ~held_out
+in_val = docs.keep & held_out
 
-# --- mix: as many passes over each source as its weight asks for ----------------------------------
-of_source = {name: {'path': path, 'weight': weight, 'files': files.count(shards, name),
-                    **total.of_source(name), 'passed_over': files.passed_over(path)}
-             for name, (path, weight) in sources.items()}
-if kind == 'text':
-    weights = {}
-    for name, s in of_source.items():
-        s.update(docs.counts_of(name, in_train))
-        if not s['tokens']:
-            raise ValueError(f'the source {name} has no training document left, of '
-                             f'{s["read"]} read ({report.listed(s["dropped"])}; of copies, the '
-                             'first one stays)')
-        weights[name] = s['weight'] or s['tokens'] ** (1 / temperature)
 
-    n_unmixed = sum(s['tokens'] for s in of_source.values())
-    for name, weight in weights.items():
-        n_tokens = round(n_unmixed * weight / sum(weights.values()))
-        of_source[name].update(docs.write_source(name, bins, in_train, n_tokens))
+def sizes(which):
+    """What the documents of a mask, bool (n,), have: {'documents', 'tokens', 'bytes'}."""
+    tokens = {'tokens': int(lengths[which].sum())} if kind == 'text' else {}
+    return {'documents': int(which.sum()), **tokens, 'bytes': int(docs.size[which].sum())}
 
-# --- report, and give the files their names -------------------------------------------------------
-content = total.report(bins, of_source)
-# Runs know their data by the hash of meta.json, so settings that decide no token stay out of it.
-settings = {name: value for name, value in config.items() if name not in (
-    'out_dir', 'num_workers', 'download_dir', 'keep_downloads', 'part', 'audit')}
-meta = {'format': 'nanoparrot-data-1',
-        **{key: content[key] for key in ('documents', 'bytes', 'sources')},
-        'sha256': {side: b.sha256.hexdigest() for side, b in bins.items()}, 'config': settings,
-        'set': sorted(settings.keys() & set_by.keys())}
+
+files_of = {'train': sizes(in_train), 'val': sizes(in_val)}
+if kind == 'text' and len(sources) > 1:
+    files_of |= {f'val_{name}': sizes(in_val & (owners == name)) for name in sources}
+for name, size in files_of.items():
+    side, _, own = name.partition('_')
+    if side == 'val' or write == 'bins':
+        size['sha256'] = docs.join(f'{name}.{"bin" if kind == "text" else "jsonl"}', side, own)
+more = {'separators': True}
+if write == 'text':                     # shards take the place of train.bin
+    more['shards'] = {'train': docs.write_shards(in_train)}
 if benchmarks:
-    meta['decontaminated'] = {'problems': {path: len(found) for path, found in benchmarks.items()},
-                              'ngram': NGRAM, 'dropped': total.dropped().get('in a benchmark', 0)}
-if kind == 'text':
-    n_train = bins['train'].items or n_unmixed      # with --write=text, train.bin is empty
-    meta['tokens'] = content['tokens'] = {'train': n_train, 'val': bins['val'].items}
-    meta |= {'dtype': dtype.name, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash,
-             'separators': not one_text}
-    tok.save(f'{out_dir}/.work/new/tokenizer.json')
-    train_texts, val_texts = ((record['text'] for record in docs.spread(mask, n))
-                              for mask, n in ((in_train, 20_000), (in_val, 1000)))
-    val_slices = [*reading.slices(val_texts, 20_000, 1000)]
-    overlap = duplicates.overlap(reading.slices(train_texts), val_slices, NGRAM)
-    epochs = np.array([of_source[name]['epochs'] for name in docs.owners])[docs.shard]
-    sample = docs.spread(in_train * docs.lengths * epochs, 1000)    # each for as many tokens
-    content['card'] = report.make(sample, clean.form_of, text_models.language_of, of_source,
-                                  n_train, overlap)
+    more['decontaminated'] = {
+        'problems': {path: len(found) for path, found in benchmarks.items()}, 'ngram': NGRAM,
+        'dropped': total.dropped().get('in a benchmark', 0)}
+if kind != 'text':
+    finish(files_of, {}, **more)
 
-table = [b.row() for b in bins.values()]
-if write == 'text':             # shards take the place of train.bin
-    meta['shards'], meta['sha256']['train'] = docs.write_shards(out_dir, in_train)
-    table[0] = f'{out_dir}/shards', bins['train'].documents, n_train, bins['train'].bytes
-pages = {'report.md': report.report_md(out_dir, content, table),
-         'report.json': json.dumps(content, indent=1), 'meta.json': json.dumps(meta, indent=1)}
-if audit:
-    pages['audit.md'] = total.audit_md()
-corpus.publish(out_dir, pages)
-print(report.summary(content, table))
-print(report.next_command(content, kind, out_dir, write == 'text'))
+# --- mix: a weight is a number of passes ----------------------------------------------------------
+# train.bin holds each source once. Of 900 tokens of web with the weight 50 and 100 of books with 50,
+# an epoch reads 500 and 500: 0.56 passes over web and 5 over books.
+of_source = {name: sizes(in_train & (owners == name)) for name in sources}
+for name, s in of_source.items():
+    if not s['tokens']:
+        raise ValueError(f'the source {name} has no training document left ({total.lost()}; of '
+                         'copies, the first one stays)')
+    s['weight'] = sources[name][1] or s['tokens'] ** (1 / temperature)
+n_tokens, n_weights = (sum(s[what] for s in of_source.values()) for what in ('tokens', 'weight'))
+for s in of_source.values():
+    s['passes'] = round(s['weight'] / n_weights * n_tokens / s['tokens'], 6)
+
+passes = np.array([of_source[name]['passes'] for name in docs.owners])[docs.shard]
+some_train, some_val = ((record['text'] for record, _ in docs.spread(mask, n))
+                        for mask, n in ((in_train, 20_000), (in_val, 1000)))
+finish(files_of, of_source, docs.spread(in_train * lengths * passes, 1000), some_train, some_val,
+       **more)

@@ -81,7 +81,7 @@ def test_parts_together_give_what_one_process_gives(folder, tmp_path):
     assert [p.wait(120) for p in some] == [0, 0]            # both began at once
     assert len([*(tmp_path / 'many').glob('.work/*/?????.json')]) == 4
     assert not (tmp_path / 'many/meta.json').exists()
-    assert 'shards that are clean: 1, left: 0' in ok(run(*flags(folder, tmp_path / 'many', '--part=3/3')))
+    assert 'part 3/3: 1 shards are clean' in ok(run(*flags(folder, tmp_path / 'many', '--part=3/3')))
     ok(run(*flags(folder, tmp_path / 'many')))
     for name in ('train.bin', 'val.bin', 'tokenizer.json', 'report.json'):
         assert (tmp_path / 'many' / name).read_bytes() == (tmp_path / 'one' / name).read_bytes(), name
@@ -91,11 +91,9 @@ def test_shards_of_text_say_what_they_are_and_where_each_document_is_from(folder
     ok(run(*flags(folder, tmp_path, '--write=text')))
     meta = read_json(tmp_path / 'meta.json')
     n = 0
-    whole = hashlib.sha256()
     assert [s['name'] for s in meta['shards']['train']] == sorted(p.name for p in tmp_path.glob('shards/*'))
     for shard in meta['shards']['train']:
         data = (tmp_path / 'shards' / shard['name']).read_bytes()
-        whole.update(data)
         lines = gzip.decompress(data).splitlines()
         assert shard == {'name': shard['name'], 'documents': len(lines), 'bytes': len(data),
                          'sha256': hashlib.sha256(data).hexdigest()}
@@ -103,8 +101,6 @@ def test_shards_of_text_say_what_they_are_and_where_each_document_is_from(folder
             assert line['licence'] == 'mit' and line['url'].startswith('https://a.org/') and line['text']
             assert line['source'] == str(folder) and ' r/' in line['path']
         n += len(lines)
-    val = hashlib.sha256((tmp_path / 'val.bin').read_bytes())
-    assert meta['sha256'] == {'train': whole.hexdigest(), 'val': val.hexdigest()}
     assert n == meta['documents']['train']
     s = report(tmp_path)['sources'][str(folder)]
     assert s['read'] == 150 == sum(s['dropped'].values()) + sum(meta['documents'].values())

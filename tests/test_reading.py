@@ -36,7 +36,7 @@ def test_a_text_is_utf8_or_else_cp1252_and_what_is_neither_is_not_guessed(tmp_pa
                  TEXT.encode('utf-16'), b'one word and a byte that is none: \x81'):
         (tmp_path / 'a.txt').write_bytes(data)
         read, ((line, why),) = read_entries(tmp_path / 'a.txt')
-        assert (read, line) == ([], 1) and why.startswith('ValueError: neither UTF-8'), data
+        assert (read, line) == ([], 1) and why.endswith('is neither UTF-8 nor a text in Windows-1252'), data
 
 
 # --- records ------------------------------------------------------------------------------------------------
@@ -142,8 +142,8 @@ def test_garbage_is_counted_with_file_and_line_and_what_is_good_arrives(tmp_path
     prepare(tmp_path / 'out', tmp_path / 'files', *RAW)
     r = report(tmp_path / 'out')
     assert collections.Counter(sum(documents(tmp_path / 'out').values(), [])) == collections.Counter(good)
-    assert {os.path.basename(path): (m['records'], int(re.match(r'line (\d+): .', m['first'])[1]))
-            for path, m in r['malformed_files'].items()} == lost
+    assert {os.path.basename(path): (n, int(re.match(r'line (\d+): .', first)[1]))
+            for path, (n, first) in r['malformed_files'].items()} == lost
     assert r['malformed'] == sum(n for n, _ in lost.values())
     assert r['stages'][0]['dropped'] == {'too long': 3, 'empty': 2}
     assert sum(r['counts']['too long to be read'].values()) == 3

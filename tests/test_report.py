@@ -66,18 +66,20 @@ def test_a_text_has_the_genre_of_its_lines():
 
 
 def test_the_card_has_the_shares_of_tokens_and_names_what_dominates():
-    sources = {'web': {'path': 'x', 'mixed': 900}, 'books': {'path': 'shakespeare', 'mixed': 100}}
-    texts = [('en: 1', 'unknown'), *[('- en\n', 'unknown')] * 8, *[('- de\n', 'mit')] * 4]
-    sample = [{'text': text, 'path': 'x', 'licence': licence} for text, licence in texts]
-    card = pages.make(sample, lambda text, path: 'code' if ':' in text else 'prose',
-                          lambda text: text[2:4], sources, 1000, (0.25, 8, 13))
+    sources = {'web': {'path': 'x', 'tokens': 300, 'passes': 3.0},
+               'books': {'path': 'shakespeare', 'tokens': 200, 'passes': 0.5}}
+    german = '- die alte Mühle stand und ist nicht mit dem Fluss, der in das Tal und zu den Wiesen\n'
+    english = '- the old mill is not with the river that was in the valley and on to the meadows\n'
+    texts = [('x = 1\nprint(x)\n', 'unknown'), *[(english, 'unknown')] * 8, *[(german, 'mit')] * 4]
+    sample = [({'text': text, 'path': 'x', 'licence': licence}, 1) for text, licence in texts]
+    card = pages.card(sample, sources, 1000, (0.25, 8, 13))
     skew = '; '.join(card['skew'])
     assert card['languages'] == {'en': 0.667, 'de': 0.333}
     assert card['licences'] == {'unknown': 0.692, 'mit': 0.308}
     assert '90% of the training tokens: web' in skew and '92% of the training tokens: list' in skew
     assert '69% of the training tokens name no licence' in skew and 'books: plays by one author' in skew
     assert 'the prose' not in skew and not pages.skew({'unknown': 1.0}, {}, {}, {}, 10 ** 9)
-    assert card['share'].startswith('training tokens: 1,000, one in 10,000,000 of the 10,000')
+    assert card['share'].startswith('training tokens: 1,000, 1e-07 of the 10,000')
     assert card['overlap'].startswith('25.0% of 8 validation texts share 13 words')
 
 

@@ -1,28 +1,32 @@
 """
 A corpus on its way to the disk. Nothing is in OUT_DIR before all of it is written.
 
-    OUT_DIR/.work/STATE/00007.*     a shard that is clean: its documents, what is known of them, its account
-    OUT_DIR/.work/new/              the results, until publish moves them into OUT_DIR
+    OUT_DIR/.work/STATE/00007.jsonl     a shard that is clean: its documents, one a line
+                        00007.*.npy     what is known of them, and their keys of near-duplicates
+                        00007.json      its account, written last
+                        00007.train     its token ids (of conversations: its lines), and 00007.val
+    OUT_DIR/.work/new/                  the results, until publish moves them into OUT_DIR
 
-    docs = Corpus('data/x', 'what the work depends on', funnel, ['a source'])
-    docs.write_shard(0, documents, funnel_of_shard)     # perhaps in another process
-    docs.gather([0])
-    docs.drop('rules', 'short', np.flatnonzero(docs.size < 100))
+    docs = Corpus('data/x', 'what the work depends on', ['a source'])
+    docs.write_shard(0, documents, account)             # perhaps in another process
+    docs.gather([0], total)
+    docs.drop(total, 'rules', 'short', np.flatnonzero(docs.size < 100))
 
 A shard is there or not: that is the whole of resuming.
 """
-import contextlib, functools, gzip, hashlib, json, os, pathlib, shutil, zlib
+import contextlib, gzip, hashlib, json, os, pathlib, shutil
 import numpy as np
 
-PIECE = 16_000_000              # bytes or tokens held in memory at once
-RESULTS = ('meta.json', 'train.bin', 'val.bin', 'train.jsonl', 'val.jsonl', 'tokenizer.json', 'report.md',
-           'report.json', 'audit.md', 'shards')
-ROW = np.dtype([('packed', np.int64), ('size', np.int64), ('exact', np.uint64), ('split', np.uint64),
-                ('is_code', bool)])
+PIECE = 16_000_000              # bytes held in memory at once
+RESULTS = {'meta.json', 'train.bin', 'val.bin', 'train.jsonl', 'val.jsonl', 'tokenizer.json',
+           'report.md', 'report.json', 'audit.md', 'shards'}
+ROW = np.dtype([('line', np.int64), ('size', np.int64), ('exact', np.uint64),
+                ('split', np.uint64), ('is_code', bool)])
 
 
 def hash64(data):
-    """64 bits that follow from these bytes alone; hash64(data) / 2 ** 64 is as if drawn from [0, 1)."""
+    """64 bits that follow from these bytes alone; hash64(data) / 2 ** 64 is as if drawn from
+    [0, 1)."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), 'big')
 
 
@@ -35,32 +39,29 @@ def new_file(path):
     os.replace(part, path)
 
 
-def write_file(path, text):
-    """Write a text; half a pair of surrogates is escaped."""
-    with new_file(path) as f:
-        f.write(text.encode('utf-8', 'backslashreplace'))
-
-
 def check_out_dir(folder, inputs, kind):
-    """Refuse a folder that holds an input, data of another kind, a model, or data that others wrote."""
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    meta = {}
-    with contextlib.suppress(OSError, ValueError), open(f'{folder}/meta.json', 'rb') as f:
-        meta = json.load(f)
-    # Else a trainer would find train.bin next to a meta.json of conversations.
-    its_kind = meta.get('config', {}).get('kind', kind)
-    if its_kind != kind:
-        raise ValueError(f'{folder} holds data of --kind={its_kind}; choose another --out_dir')
-    is_ours = 'nanoparrot-data-' in meta.get('format', '') or '.work' in names      # was interrupted
-    for name in names:
-        if name in RESULTS and not is_ours or name.endswith(('.pt', '.safetensors')):
-            raise ValueError(f'{folder} holds {name}, which was not prepared there; choose another '
-                             '--out_dir')
+    """Refuse a folder that holds an input, data of another kind, a model, or data that others
+    wrote."""
+    names = {*os.listdir(folder)} if os.path.isdir(folder) else set()
+    is_ours = '.work' in names          # an interrupted run
+    if 'meta.json' in names:
+        text = pathlib.Path(folder, 'meta.json').read_text(encoding='utf-8')
+        is_ours = is_ours or 'nanoparrot-data-' in text
+        # Else a trainer would find train.bin next to a meta.json of conversations.
+        its_kind = json.loads(text).get('config', {}).get('kind', kind)
+        if its_kind != kind:
+            raise ValueError(f'{folder} holds data of --kind={its_kind}; choose another --out_dir')
+    others = {name for name in names if name.endswith(('.pt', '.safetensors'))}
+    others |= set() if is_ours else names & RESULTS
+    if others:
+        raise ValueError(f'{folder} holds {min(others)}, which was not prepared there; choose '
+                         'another --out_dir')
+    results = {os.path.realpath(f'{folder}/{name}') for name in RESULTS}
     for path in inputs:
-        place, name = os.path.split(os.path.realpath(path))         # wherever links lead
-        if place == os.path.realpath(folder) and name in RESULTS or (
-                place == os.path.realpath(f'{folder}/shards')):
-            raise ValueError(f'{path} is read, and the results would replace it; choose another --out_dir')
+        real = os.path.realpath(path)           # wherever links lead
+        if not results.isdisjoint((real, os.path.dirname(real))):
+            raise ValueError(f'{path} is read, and the results would replace it; choose another '
+                             '--out_dir')
 
 
 def state_of(settings, files):
@@ -72,10 +73,10 @@ def state_of(settings, files):
     return json.dumps(state)
 
 
-# --- the documents ------------------------------------------------------------------------------------------
+# --- the documents --------------------------------------------------------------------------------
 class Corpus:
-    """The documents that the stages kept, numbered in the order of their shards. They wait in a work folder,
-    compressed: a finished shard is never made again. In memory are about 60 bytes a document:
+    """The documents that the stages kept, numbered in the order of their shards. They wait in a
+    work folder: a finished shard is never made again. In memory are about 50 bytes a document:
 
     size        bytes of text, int64 (n,)
     exact       hash of the text, uint64 (n,): equal for copies
@@ -85,52 +86,51 @@ class Corpus:
     shard       the number of its shard, int64 (n,)
     first       the number of each shard's first document, and n, int64 (shards + 1,)"""
 
-    def __init__(self, out_dir, state, funnel, owners):
-        """state: a text; work of another state is thrown away. funnel: where drop counts. owners: the
-        source of each shard. Several processes may begin with the same folder."""
-        self.folder = pathlib.Path(out_dir, '.work', f'{hash64(state.encode()):016x}')
-        self.funnel = funnel
+    def __init__(self, out_dir, state, owners):
+        """state: a text; work of another state is thrown away. owners: the source of each shard.
+        Several processes may begin with the same folder."""
+        work = pathlib.Path(out_dir, '.work')
+        self.folder = work / f'{hash64(state.encode()):016x}'
+        self.new = work / 'new'
         self.owners = np.array(owners)
-        # without a buffer: a fork shares the place in the file, and would leave the buffer at another one
-        self.open_shard = functools.lru_cache(64)(lambda shard: open(self.path(shard, 'records'), 'rb', 0))
         self.folder.mkdir(parents=True, exist_ok=True)
-        for other in {*self.folder.parent.iterdir()} - {self.folder}:
+        for other in {*work.iterdir()} - {self.folder}:
             shutil.rmtree(other, ignore_errors=True)
+        self.new.mkdir(exist_ok=True)
 
     def path(self, shard, ending):
         return self.folder / f'{shard:05}.{ending}'
 
     def has_shard(self, shard):
-        return self.path(shard, 'json').exists()                # which is written last
+        return self.path(shard, 'json').exists()
 
-    def write_shard(self, shard, documents, funnel):
-        """Store a shard. documents: dicts of record (text, path, source...), size and split, perhaps exact,
-        is_code and keys of near-duplicates. funnel: its account, complete after the last document."""
-        rows = []
-        keys = []
-        with new_file(self.path(shard, 'records')) as f:
+    def write_shard(self, shard, documents, account):
+        """Store a shard. documents: dicts of record (text, path, source...), size, exact, split,
+        is_code and keys of near-duplicates. account: complete after the last document."""
+        rows, keys = [], []
+        with new_file(self.path(shard, 'jsonl')) as f:
             for doc in documents:
-                packed = zlib.compress(json.dumps(doc['record']).encode(), 1)
-                f.write(packed)
-                rows.append((len(packed), doc['size'], doc.get('exact', 0), doc['split'],
-                             doc.get('is_code', False)))
-                keys.append(doc.get('keys', []))
+                line = json.dumps(doc['record']).encode() + b'\n'
+                f.write(line)
+                rows.append((len(line), *(doc[name] for name in ROW.names[1:])))
+                keys.append(doc['keys'])
         with new_file(self.path(shard, 'rows.npy')) as f:
             np.save(f, np.array(rows, ROW))
         with new_file(self.path(shard, 'keys.npy')) as f:
             np.save(f, np.array(keys, np.uint64).T.copy())          # band by band
-        write_file(self.path(shard, 'json'), funnel.to_json())
+        with new_file(self.path(shard, 'json')) as f:
+            f.write(account.to_json().encode())
 
-    def gather(self, shards):
-        """Take in shards 0, 1, 2, ... as they are finished."""
-        rows = []
+    def gather(self, shards, total):
+        """Take in shards 0, 1, 2, ... as they are finished, and add their accounts to the total."""
+        rows, places = [], []
         for shard in shards:
-            self.funnel.add(**json.loads(self.path(shard, 'json').read_bytes()))
+            total.add(*json.loads(self.path(shard, 'json').read_bytes()))
             rows.append(np.load(self.path(shard, 'rows.npy')))
-        self.n_shards = len(rows)
+            places.append(np.cumsum(rows[-1]['line']) - rows[-1]['line'])
         self.first = np.cumsum([0, *map(len, rows)])
-        self.shard = np.repeat(np.arange(self.n_shards), np.diff(self.first))
-        self.ends = np.concatenate([np.cumsum(r['packed']) for r in rows])      # in the shard's file
+        self.shard = np.repeat(np.arange(len(rows)), np.diff(self.first))
+        self.place = np.concatenate(places)         # where its line begins
         rows = np.concatenate(rows)
         for name in ROW.names:
             setattr(self, name, rows[name].copy())
@@ -141,178 +141,120 @@ class Corpus:
 
     def record(self, i):
         """What is known of a document: {'text', 'path', 'source', perhaps 'licence' and 'url'}."""
-        f = self.open_shard(self.shard[i])
-        f.seek(self.ends[i] - self.packed[i])
-        return json.loads(zlib.decompress(f.read(self.packed[i])))
+        with open(self.path(self.shard[i], 'jsonl'), 'rb') as f:
+            f.seek(self.place[i])
+            return json.loads(f.readline())
 
     def text(self, i):
         return self.record(i)['text']
 
     def spread(self, weights, n):
-        """Yield n records, evenly spread over the weights of all documents; at most as many as the weights
-        sum to. weights: (n documents,), or a mask, of whose documents each comes once at most."""
+        """Yield records and how many of n places are theirs. The places are evenly spread over the
+        weights of all documents, and are at most as many as the weights sum to. weights: (n
+        documents,), or a mask, of whose documents each has one place at most."""
         ends = np.cumsum(weights)
         n = min(n, int(ends[-1]))
-        places = (np.arange(n) + 0.5) / n * ends[-1]
-        yield from map(functools.lru_cache(1)(self.record), np.searchsorted(ends, places, 'right'))
+        places = np.searchsorted(ends, (np.arange(n) + 0.5) / n * ends[-1], 'right')
+        for i, times in zip(*np.unique(places, return_counts=True)):
+            yield self.record(i), int(times)
 
     def keys(self, band):
-        """A band's key of each document that is left, uint64; copied, so that no file stays open."""
-        keys = [np.load(self.path(i, 'keys.npy'), mmap_mode='r')[band].copy() for i in range(self.n_shards)
-                if self.first[i] < self.first[i + 1]]
+        """A band's key of each document that is left, uint64."""
+        keys = [np.load(self.path(shard, 'keys.npy'), mmap_mode='r')[band].copy()
+                for shard in np.unique(self.shard)]
         return np.concatenate(keys)[self.keep]
 
-    def batches(self, shard):
-        """Yield numbers and records of the documents that are left of a shard, some MB at a time."""
-        here = self.span(shard)
-        numbers = np.flatnonzero(self.keep[here]) + here.start
-        for some in np.array_split(numbers, 1 + self.size[here].sum() // 4_000_000):
-            yield some.tolist(), [self.record(i) for i in some]
-
-    def write_ids(self, shard, documents):
-        """Store the token ids of a shard, and its records if these replace train.bin. Returns each
-        document's number of tokens, int64 (n,), 0 if it was dropped. documents: tuples (number, number of
-        tokens, ending of the file, data)."""
-        lengths = np.zeros(len(self.size[self.span(shard)]), np.int64)
-        with open(self.path(shard, 'train'), 'wb') as train, open(self.path(shard, 'val'), 'wb') as val, \
-                gzip.GzipFile(self.path(shard, 'jsonl.gz'), 'wb', 1, mtime=0) as records:
-            outputs = {'train': train, 'val': val, 'jsonl.gz': records}
-            for i, n_tokens, output, data in documents:
-                lengths[i - self.first[shard]] = n_tokens
-                outputs[output].write(data)
-        return lengths
-
-    def gather_ids(self, lengths, dtype):
-        """Take in the results of write_ids. Sets lengths, int64 (n,), in tokens."""
-        self.lengths = np.concatenate(list(lengths))
-        self.dtype = dtype
-
-    def ids(self, shard, side):
-        path = self.path(shard, side)
-        return np.memmap(path, self.dtype, 'r') if os.path.getsize(path) else ()
-
-    def counts_of(self, source, in_train):
-        """What a source has to train on: {'documents', 'tokens'}."""
-        own = in_train & (self.owners[self.shard] == source)
-        return {'documents': int(own.sum()), 'tokens': int(self.lengths[own].sum())}
-
-    def write_source(self, source, bins, in_train, n_tokens):
-        """Write n_tokens of a source to the Bin 'train': whole passes, then a part of it; its validation
-        documents to 'val' and 'val_SOURCE'. in_train: bool (n,). Returns {'begins', 'mixed', 'epochs',
-        'val_tokens'}: the first token, their number, the passes over the source, its tokens in 'val'."""
-        if n_tokens == 0:
-            raise ValueError(f'the source {source} gets no token; raise its weight, or leave it out')
-        shards = np.flatnonzero(self.owners == source)
-        own = in_train & (self.owners[self.shard] == source)
-        n_own = int(self.lengths[own].sum())
-        begins = bins['train'].items
-        for _ in range(n_tokens // n_own):
-            for shard in shards:
-                bins['train'].write(self.ids(shard, 'train'))
-        self.write_part(bins['train'], own, n_tokens % n_own)
-        mixed = (bins['train'].items - begins) or n_tokens          # text in shards is not mixed
-
-        n_val = bins['val'].items
-        for side in bins.keys() & {'val', f'val_{source}'}:
-            for shard in shards:
-                bins[side].write(self.ids(shard, 'val'))
-        return {'begins': begins, 'mixed': mixed, 'epochs': mixed / n_own,
-                'val_tokens': bins['val'].items - n_val}
-
-    def write_part(self, b, own, n_tokens):
-        """Write n_tokens of the documents in a mask, bool (n,), to a Bin: those with the smallest hashes. The
-        last one is cut, but keeps its separator."""
-        order = np.flatnonzero(own)
-        order = order[np.argsort(self.exact[order], kind='stable')]
-        before = np.cumsum(self.lengths[order]) - self.lengths[order]
-        take = np.zeros(len(own), np.int64)             # tokens of each document
-        take[order] = np.clip(n_tokens - before, 0, self.lengths[order])
-        for shard in np.unique(self.shard[take > 1]):
-            here = self.span(shard)
-            ids = self.ids(shard, 'train')
-            lengths = np.where(own[here], self.lengths[here], 0)
-            ends = np.cumsum(lengths)
-            for i in np.flatnonzero(take[here] > 1):
-                begin = ends[i] - lengths[i]
-                b.write(ids[begin:begin + take[here][i] - 1])
-                b.write(ids[ends[i] - 1:ends[i]])
-
-    def write_lines(self, b, which):
-        """Write the documents of a mask, bool (n,), to a Bin, one a line, in the order of their hashes."""
-        for i in np.flatnonzero(which)[np.argsort(self.exact[which], kind='stable')]:
-            b.write(np.frombuffer(self.text(i).encode() + b'\n', np.uint8))
-
-    def drop(self, stage, reason, which):
+    def drop(self, account, stage, reason, which):
+        """Drop the documents whose numbers are in `which`, and say so in the account."""
         self.keep[which] = False
-        left = int(self.size[self.keep].sum())
-        self.funnel.count(stage, None, left, left, int(self.keep.sum()))
-        if len(which):
-            self.funnel.count(stage, reason, int(self.size[which].sum()), 0, len(which))
-        for shard in self.shard[which]:
-            self.funnel.counters[f'source {self.owners[shard]}'][reason] += 1
-        for i in which[np.argsort(self.exact[which])][:self.funnel.n_samples].tolist():
-            record = self.record(i)
-            self.funnel.sample(reason, int(self.exact[i]), record['path'], record['text'])
+        account.removed[stage] += int(self.size[which].sum())
+        for i in which.tolist():
+            account.ends[stage, reason, str(self.owners[self.shard[i]])] += 1
+            if account.n_samples:
+                record = self.record(i)
+                account.sample(reason, int(self.exact[i]), record['path'], record['text'])
 
     def exact_copies(self):
         """For each document that is left, the place of its first copy among those that are left."""
         _, first, which = np.unique(self.exact[self.keep], return_index=True, return_inverse=True)
         return first[which]
 
-    def drop_copies(self, stage, reason, heads):
+    def drop_copies(self, account, reason, heads):
         """Keep the first document of each cluster. heads: its place, as in exact_copies."""
         left = np.flatnonzero(self.keep)
-        self.drop(stage, reason, left[left != left[heads]])
+        self.drop(account, f'{reason}s', reason, left[left != left[heads]])
 
-    def write_shards(self, out_dir, in_train):
-        """Let the records of write_ids take the place of train.bin. Returns {'train': [{'name',
-        'documents', 'bytes', 'sha256'} of a shard]}, and the SHA-256 of them all."""
+    def count_kept(self, account):
+        """Say in the account which documents are left in the end."""
+        for source in np.unique(self.owners).tolist():
+            own = self.keep & (self.owners[self.shard] == source)
+            account.keep(source, int(own.sum()), int(self.size[own].sum()))
+
+    # --- from documents to files ------------------------------------------------------------------
+    def batches(self, shard):
+        """Yield numbers and records of the documents that are left of a shard, some MB at a time."""
+        numbers = np.flatnonzero(self.keep[self.span(shard)]) + self.first[shard]
+        for some in np.array_split(numbers, 1 + self.size[numbers].sum() // 4_000_000):
+            yield some.tolist(), [self.record(i) for i in some]
+
+    def write_pieces(self, shard, documents):
+        """Write a shard's pieces of the results. documents: tuples of number, length, ending of the
+        piece and data. Returns the lengths, int64 (n,), 0 of those that are not there."""
+        lengths = np.zeros(len(self.size[self.span(shard)]), np.int64)
+        with contextlib.ExitStack() as stack:
+            files = {ending: stack.enter_context(open(self.path(shard, ending), 'wb'))
+                     for ending in ('train', 'val', 'jsonl.gz')}
+            files['jsonl.gz'] = stack.enter_context(
+                gzip.GzipFile('', 'wb', 1, files['jsonl.gz'], mtime=0))
+            for i, n, ending, data in documents:
+                lengths[i - self.first[shard]] = n
+                files[ending].write(data)
+        return lengths
+
+    def join(self, name, ending, source=None):
+        """Write a result: the pieces of all shards (of a source), one after another. Returns its
+        SHA-256."""
+        digest = hashlib.sha256()
+        with open(self.new / name, 'wb') as f:
+            for shard in np.flatnonzero(self.owners == source) if source else range(len(self.owners)):
+                with open(self.path(shard, ending), 'rb') as piece:
+                    while block := piece.read(PIECE):
+                        f.write(block)
+                        digest.update(block)
+        return digest.hexdigest()
+
+    def write_shards(self, in_train):
+        """Let shards of text take the place of train.bin. Returns [{'name', 'documents', 'bytes',
+        'sha256'}], one each."""
+        (self.new / 'shards').mkdir()
         shards = []
-        whole = hashlib.sha256()
-        folder = pathlib.Path(out_dir, '.work/new')
-        (folder / 'train.bin').unlink()
-        (folder / 'shards').mkdir()
-        for i in range(self.n_shards):
-            data = self.path(i, 'jsonl.gz').read_bytes()
-            whole.update(data)
-            shards.append({'name': f'{i:05}.jsonl.gz', 'documents': int(in_train[self.span(i)].sum()),
-                           'bytes': len(data), 'sha256': hashlib.sha256(data).hexdigest()})
-            self.path(i, 'jsonl.gz').replace(folder / 'shards' / shards[-1]['name'])
-        return {'train': shards}, whole.hexdigest()
+        for shard in range(len(self.owners)):
+            name = f'{shard:05}.jsonl.gz'
+            n = int(in_train[self.span(shard)].sum())
+            data = self.path(shard, 'jsonl.gz').read_bytes()
+            shards.append({'name': name, 'documents': n, 'bytes': len(data),
+                           'sha256': hashlib.sha256(data).hexdigest()})
+            self.path(shard, 'jsonl.gz').replace(self.new / 'shards' / name)
+        return shards
 
 
-# --- the files ----------------------------------------------------------------------------------------------
-class Bin:
-    """A file of the result. publish moves it into out_dir."""
-
-    def __init__(self, out_dir, name):
-        self.path = f'{out_dir}/{name}'
-        os.makedirs(f'{out_dir}/.work/new', exist_ok=True)
-        self.file = open(f'{out_dir}/.work/new/{name}', 'wb')
-        self.sha256 = hashlib.sha256()
-        self.items = 0                      # a document that is repeated counts each time
-        self.documents = self.bytes = 0     # each once
-
-    def write(self, data):
-        """data: an array of ids or bytes, also a memory map."""
-        for start in range(0, len(data), PIECE):
-            block = data[start:start + PIECE]
-            self.file.write(block)
-            self.sha256.update(block)
-        self.file.flush()
-        self.items += len(data)
-
-    def row(self):      # in report.summary
-        return self.path, self.documents, self.items, self.bytes
+def write_result(out_dir, name, ids):
+    """Write an array of ids where publish finds it. Returns the SHA-256."""
+    new = pathlib.Path(out_dir, '.work/new')
+    new.mkdir(parents=True, exist_ok=True)
+    ids.tofile(new / name)
+    return hashlib.sha256(ids).hexdigest()
 
 
 def publish(out_dir, pages):
-    """Move what is in .work/new into out_dir, with these pages, {name: text}. All of it is on the disk
-    before old files go. meta.json goes first and comes last: a folder without it is not data."""
+    """Move what is in .work/new into out_dir, with these pages, {name: text}. All of it is on the
+    disk before old files go. meta.json goes first and comes last: a folder without it is not
+    data."""
     out_dir = pathlib.Path(out_dir)
     new = out_dir / '.work/new'
+    new.mkdir(parents=True, exist_ok=True)
     for name, text in pages.items():
-        write_file(new / name, text)
+        (new / name).write_text(text, encoding='utf-8', errors='backslashreplace')
     for path in [out_dir / 'meta.json', *out_dir.glob('val_*.bin'), out_dir / 'audit.md']:
         path.unlink(missing_ok=True)
     shutil.rmtree(out_dir / 'shards', ignore_errors=True)

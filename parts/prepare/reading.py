@@ -38,8 +38,8 @@ def entries(files, reject, max_chars=1_000_000):
             continue
         try:
             text, encoding = text_of(path)
-        except UNREADABLE as e:
-            reject(path, 1, f'{type(e).__name__}: {e}', 0)
+        except ValueError as e:
+            reject(path, 1, str(e), 0)
         else:
             yield path, 0, {'text': text, 'encoding': encoding}
 
@@ -48,14 +48,17 @@ def entries(files, reject, max_chars=1_000_000):
 def text_of(path):
     """The text of a file as it is, and its encoding: UTF-8; else Windows-1252, if most bytes are
     ASCII; else it is refused, because a guess would be noise."""
-    with open_file(path) as f:
-        data = f.read()
+    try:
+        with open_file(path) as f:
+            data = f.read()
+    except UNREADABLE as e:
+        raise ValueError(f"{path} can't be read: {e}") from e
     with contextlib.suppress(UnicodeDecodeError):
         return data.decode('utf-8'), 'utf-8'
     if not CONTROL.search(data) and len(NOT_ASCII.findall(data)) <= 0.3 * len(data):
         with contextlib.suppress(UnicodeDecodeError):
             return data.decode('cp1252'), 'cp1252'
-    raise ValueError('neither UTF-8 nor a text in Windows-1252')
+    raise ValueError(f'{path} is neither UTF-8 nor a text in Windows-1252')
 
 
 def slices(texts, size=100_000, most=1 << 62):

@@ -142,11 +142,11 @@ class Judges:
             examples = [(text, 'good') for text in texts_of(good)]
             self.quality = Classifier.train(examples + [(text, 'bad') for text in texts_of(bad)])
 
-    def reason(self, text, tally, min_bits, max_bits, min_quality):
-        """Why a text is dropped, or None, by bits per byte, which tally counts, and the chance to be good."""
+    def reason(self, text, notes, min_bits, max_bits, min_quality):
+        """Why a text is dropped, or None, by bits per byte, which notes count, and the chance to be good."""
         if self.reference:
             bits = self.reference.bits_per_byte(text)
-            tally['documents by bits per byte'][f'{bits:.1f}'] += 1
+            notes['documents by bits per byte'][f'{bits:.1f}'] += 1
             if bits < min_bits:
                 return 'too predictable'
             if max_bits and bits > max_bits:
