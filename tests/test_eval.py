@@ -182,17 +182,25 @@ def shelf(base_run, tmp_path_factory):
 
 
 def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(shelf, tmp_path):
-    """Each number is that of the checkpoint alone."""
+    """Each number is that of the checkpoint alone, asked as it was taught, with its own tokenizer."""
     data = write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in
                                           ('def f(', 'import ', 'x', 'return', 'self.', 'for i')])
     flags = ['--tasks=own', f'--data={data}', '--max_new_tokens=5']
-    said, both, rows = evaluate(tmp_path / 'all', f'--ckpt={shelf}/*_*.pt', *flags)
-    assert [result['step'] for result in both['own']['series']] == [1, 9]
-    alone = evaluate(tmp_path / 'alone', f'--ckpt={shelf}/a_late.pt', *flags)[1]['own']
-    assert both['own']['series'][1] == alone
-    said_at = {step: [row['completion'] for row in rows if row['step'] == step] for step in (1, 9)}
-    assert len(rows) == 12 and said_at[1] != said_at[9]
+    first, late, tuned = (f'{shelf}/{name}.pt' for name in ('b_first', 'a_late', 'sft'))
+    of_bytes = f'{tmp_path}/b'
+    save_run(tmp_path / 'b', GPT(GPTConfig(BYTES.vocab_size, 32, 1, 2, 2, 32)), BYTES)
+    said, several, rows = evaluate(tmp_path / 'all', f'--ckpt={tuned},{shelf}/*_*.pt,{of_bytes}', *flags)
+    series = {result['ckpt']: result for result in several['own']['series']}
+    assert [(path, result['step']) for path, result in series.items()] == [
+        (of_bytes, None), (first, 1), (tuned, 7), (late, 9)]
+    assert series[late] == evaluate(tmp_path / 'alone', f'--ckpt={late}', *flags)[1]['own']
+    said_by = {path: [row['completion'] for row in rows if row['ckpt'] == path] for path in series}
+    assert len(rows) == 24 and said_by[first] != said_by[late]
+    assert {row['ckpt'] for row in rows if row['messages']} == {tuned} == {
+        path for path, result in series.items() if result['chat']}
     assert said.index('b_first.pt') < said.rindex('a_late.pt')
+    assert said.endswith(f'next: python sample.py --ckpt={tuned} --chat=True\n')
+    mistake(run('eval.py', f'--ckpt={late},{shelf}/rm.pt', *flags), 'rm.pt', 'is a reward model')
 
 
 def test_each_checkpoint_is_measured_on_each_data(shelf, data_dir, tmp_path):
@@ -208,23 +216,9 @@ def test_each_checkpoint_is_measured_on_each_data(shelf, data_dir, tmp_path):
     assert {*rows} == {f'{name}_{data} val' for name in pair for data in (data_dir, tmp_path / 'other')}
 
 
-def test_each_checkpoint_is_asked_as_it_was_taught_and_with_its_own_tokenizer(shelf, tmp_path):
-    data = write(tmp_path / 'own.jsonl', [{'prompt': 'def f(', 'regex': 'a'}])
-    flags = ['--tasks=own', f'--data={data}', '--max_new_tokens=5']
-    base, tuned, of_bytes = f'{shelf}/a_late.pt', f'{shelf}/sft.pt', f'{tmp_path}/bytes'
-    save_run(tmp_path / 'bytes', GPT(GPTConfig(BYTES.vocab_size, 32, 1, 2, 2, 32)), BYTES)
-    said, several, rows = evaluate(tmp_path, f'--ckpt={tuned},{base},{of_bytes}', *flags)
-    chat = {base: False, tuned: True, of_bytes: False}
-    assert {result['ckpt']: result['chat'] for result in several['own']['series']} == chat
-    assert {row['ckpt']: row['messages'] is not None for row in rows} == chat
-    assert said.endswith(f'next: python sample.py --ckpt={tuned} --chat=True\n')
-    mistake(run('eval.py', f'--ckpt={base},{shelf}/rm.pt', *flags), 'rm.pt', 'is a reward model')
-
-
 # --- what has been learned, and two models ------------------------------------------------------------------
 def test_four_levels_by_hand():
-    beginnings = {'First', 'Speak', '    return', 'def', '#'}
-    row = levels(['Speak, we\nza za'], {'Speak', 'we'}, beginnings)     # the last word may be cut
+    row = levels(['Speak, we\nza za'], {'Speak', 'we'}, {'First', 'Speak'})     # the last word may be cut
     assert row['space'] == pytest.approx(3 / 15) and row['punctuation'] == pytest.approx(1 / 15)
     assert row['words'] == pytest.approx(2 / 3) and row['lines'] == 1           # of Speak, we, za; of Speak
     assert row['speeches'] is None and set(levels([''], set(), set()).values()) == {None}

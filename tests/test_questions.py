@@ -123,19 +123,16 @@ def test_a_broken_harness_gives_no_score():
 
 
 def test_tests_that_pass_without_an_answer_are_refused():
-    check = 'def check(candidate):\n    assert candidate(2) == 4\n'
-    for tests in check, 'def test_f():\n    assert f(2) == 4\n':
-        questions = [to_question({'prompt': 'f of 2?', 'tests': tests})]
-        refused("'f of 2.' pass without an answer.*entry_point", check_harness, questions, honest)
-    good = to_question({'prompt': 'f', 'tests': check, 'entry_point': 'f'})
-    assert check_harness([good], honest)[0] == []
+    check = {'prompt': 'f of 2?', 'tests': 'def check(candidate):\n    assert candidate(2) == 4\n'}
+    refused("'f of 2.' pass without an answer.*entry_point", check_harness, [to_question(check)], honest)
+    assert check_harness([to_question(check | {'entry_point': 'f'})], honest)[0] == []
 
 
 # --- numbers and code in an answer --------------------------------------------------------------------------
 NUMBERS = {
     '#### 18': 18, '18 eggs, so #### 1,200\nQuestion: 7': 1200, 'It is $3.50.': 3.5, '-4 or -5': -5,
     'I know not': None, '': None, 'x = 12.': 12, '1,000,000 people': 1e6, '5-3': 3, 'so 5 - 3 = 2': 2,
-    'f(2)-7': 7, '(-3)': -3, 'x=-3': -3, '$-3': -3, 'x = .5': 0.5, 'it is -.25': -0.25, 'see 1.2.3': 3,
+    'f(2)-7': 7, '(-3)': -3, 'x=-3': -3, 'x = .5': 0.5, 'it is -.25': -0.25, 'see 1.2.3': 3,
     'answer: 20 #### ': 20, '2 #### 3 or 4': 3, 'wait...5': 5, '2e3 grams': 2000, '1.5e-3': 0.0015,
     '\u22125 degrees': -5, 'room 2e': 2, '#### Step 1\n#### Step 2\nso 14': 14, 'it is -$5': -5}
 
