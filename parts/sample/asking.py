@@ -16,10 +16,10 @@ from tqdm import tqdm
 from model import IGNORE, sample
 from parts import Mistake
 
-# ids: the prompt without its healed end. allowed: the ids that may come first, None = any.
-# repeated: how many bytes of the prompt the first new token writes again. last: the prompt's last
-# character.
-Prompt = collections.namedtuple('Prompt', 'ids allowed repeated last', defaults=(None, 0, ''))
+# ids: the prompt without its healed end. allowed: the ids that may come first. repeated: how many
+# bytes of the prompt the first new token writes again. last: the prompt's last character.
+Prompt = collections.namedtuple('Prompt', 'ids allowed repeated last',
+                                defaults=(slice(None), 0, ''))
 
 
 def encode(tokenizer, prompt):
@@ -32,7 +32,7 @@ def encode(tokenizer, prompt):
     whole = tokenizer.begin + tokenizer.encode(prompt) or tokenizer.first
     ids, allowed = tokenizer.heal(whole) if len(whole) > 1 else (whole, None)
     repeated = len(tokenizer.decode_bytes(whole[len(ids):]))
-    return Prompt(ids, allowed, repeated, prompt[-1:])
+    return Prompt(ids, allowed or slice(None), repeated, prompt[-1:])
 
 
 def shortened(tokenizer, messages, block_size):
@@ -142,10 +142,9 @@ def write(model, answers, stop, slots=16, temperature=1.0, top_k=0, top_p=1.0, n
         def draw(logits, rows, i):
             logits[:, never] = -math.inf
             for row, answer in enumerate(batch if i == 0 else ()):
-                if answer.prompt.allowed is not None:
-                    others = torch.full_like(logits[row], -math.inf)  # (V,)
-                    others[answer.prompt.allowed] = 0
-                    logits[row] += others
+                possible = torch.full_like(logits[row], -math.inf)  # (V,)
+                possible[answer.prompt.allowed] = 0
+                logits[row] += possible
             ids = sample(logits, temperature, top_k, top_p, noise[rows, i])  # (n,)
             if score:
                 found = score(logits, ids)  # (n, ...)
