@@ -15,6 +15,9 @@ from parts import Mistake
 def fill(model, tokenizer, prompt, objective, max_new_tokens, **how):
     """Return the text of a prompt with its gaps filled."""
     ids, marks = with_marks(prompt, tokenizer, objective)
+    if len(ids) > model.config.block_size:
+        raise Mistake(f'the prompt has {len(ids)} tokens, too many for the context of '
+                      f'{model.config.block_size}; shorten it')
     if objective == 'span':
         return fill_spans(model, tokenizer, ids, marks, max_new_tokens, **how)
     return fill_tokens(model, tokenizer, ids, marks[0])
