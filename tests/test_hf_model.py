@@ -16,25 +16,21 @@ transformers = pytest.importorskip('transformers')
 
 IDX = torch.randint(96, (3, 40), generator=torch.Generator().manual_seed(0))
 # widths / 8 or so, 2 layers, V = 96, T = 64; the ratios are theirs
-ALL = dict(hidden_act='silu', bos_token_id=0, eos_token_id=0, num_hidden_layers=2, max_position_embeddings=64,
-           vocab_size=96)
-LLAMA = dict(ALL, architectures=['LlamaForCausalLM'], model_type='llama', rms_norm_eps=1e-05,
-             rope_scaling=None)
-SMOLLM2 = dict(
-    LLAMA, attention_bias=False, attention_dropout=0.0, hidden_size=72, intermediate_size=192, mlp_bias=False,
-    num_attention_heads=9, num_key_value_heads=3, rope_interleaved=False, rope_theta=100000,
-    tie_word_embeddings=True)
+LLAMA = dict(model_type='llama', hidden_act='silu', rms_norm_eps=1e-05, rope_scaling=None, bos_token_id=0,
+             eos_token_id=0, num_hidden_layers=2, max_position_embeddings=64, vocab_size=96)
+SMOLLM2 = dict(LLAMA, hidden_size=72, intermediate_size=192, num_attention_heads=9, num_key_value_heads=3,
+               attention_bias=False, mlp_bias=False, rope_interleaved=False, rope_theta=100000,
+               tie_word_embeddings=True)
 TINYLLAMA = dict(LLAMA, hidden_size=64, intermediate_size=176, num_attention_heads=8, num_key_value_heads=1,
                  tie_word_embeddings=False)
-QWEN2 = dict(                   # 2.5: 896 wide, 14 heads of 64, 2 of them with keys; a bias in q, k and v
-    ALL, architectures=['Qwen2ForCausalLM'], model_type='qwen2', hidden_size=112, intermediate_size=152,
-    max_window_layers=24, num_attention_heads=14, num_key_value_heads=2, rms_norm_eps=1e-06,
-    rope_theta=1000000.0, sliding_window=32, tie_word_embeddings=True, use_sliding_window=False)
-QWEN3 = dict(                   # 0.6B: 1,024 wide, 16 heads of 128, so twice as wide; norms of q and k
-    ALL, architectures=['Qwen3ForCausalLM'], model_type='qwen3', attention_bias=False, head_dim=16,
-    hidden_size=64, intermediate_size=96, max_window_layers=28, num_attention_heads=8, num_key_value_heads=4,
-    rms_norm_eps=1e-06, rope_scaling=None, rope_theta=1000000, sliding_window=None, tie_word_embeddings=True,
-    use_sliding_window=False)
+# 2.5: 896 wide, 14 heads of 64, 2 of them with keys; a bias in q, k and v
+QWEN2 = dict(LLAMA, model_type='qwen2', hidden_size=112, intermediate_size=152, num_attention_heads=14,
+             num_key_value_heads=2, rms_norm_eps=1e-06, rope_theta=1000000.0, sliding_window=32,
+             tie_word_embeddings=True, use_sliding_window=False)
+# 0.6B: 1,024 wide, 16 heads of 128, so twice as wide; norms of q and k
+QWEN3 = dict(LLAMA, model_type='qwen3', hidden_size=64, intermediate_size=96, num_attention_heads=8,
+             num_key_value_heads=4, head_dim=16, rms_norm_eps=1e-06, rope_theta=1000000,
+             tie_word_embeddings=True, use_sliding_window=False)
 # a context that is longer than in the first training: linear interpolation, and Llama 3.1's
 LINEAR = dict(rope_type='linear', factor=4.0)
 LLAMA3 = dict(rope_type='llama3', factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0,

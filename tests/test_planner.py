@@ -98,15 +98,15 @@ def test_activations_are_what_autograd_keeps(dtype, how):
 def test_the_plan_of_codeparrot(plan):
     out = plan('16xA100')
     hours = 10_136_073_600 * 50_000 * 512 * 1024 / (0.4 * 16 * 312e12) / 3600
-    assert f'{hours:,.2f} hours at 40%' in out and f'${hours * 16 * 1.5:,.2f}, if one costs $1.5' in out
-    assert '9,192,355,200 + 943,718,400 = 10,136,073,600 FLOPs' in out and '1,532,059,200 parameters' in out
+    assert f'{hours:,.2f} hours, {hours / 24:,.1f} days, at 40%' in out
+    assert f'${hours * 16 * 1.5:,.2f}, if one costs $1.5' in out
+    assert '9,192,355,200 + 943,718,400 = 10,136,073,600 FLOPs' in out
+    assert 'parameters: 1,532,059,200; blocks: 48' in out
     assert '26,214,400,000 tokens planned, 17.1 a parameter' in out
     for row in ('DDP  shard=ddp  24.51  24.51', r'ZeRO-1  7.28\n', 'ZeRO-2  shard=zero2  4.40  1.53',
                 'ZeRO-3  shard=fsdp  1.53  1.53'):          # GB of ZeRO's paper and of ours
         assert re.search(' +'.join(row.split('  ')), out), row
     assert 'nowhere/meta.json is not there yet' in out
-    for steps, words in ((1, ' 0.044 minutes at 40%'), (500_000, ' 15.4 days at')):
-        assert words in plan('16xA100', max_steps=steps), steps
 
     grouped = shape(32768, 1024, 12, 16, 2, 768)        # 2 vectors of 48 numbers, 2 bytes each, and 12 layers
     said = plan('8xH100', grouped)

@@ -16,8 +16,8 @@ GPUS = {'B200': (2250e12, 180e9, 5.0), 'H200': (989e12, 141e9, 3.5), 'H100': (98
         'RTX 4090': (165e12, 24e9, 0.4), 'RTX 3090': (71e12, 24e9, 0.3)}
 PAPER = 12, 2, 2    # ZeRO's bytes a parameter; ours are the default of state_bytes()
 SHARDS = 'ddp', '', 'zero2', 'fsdp'     # our --shard for each stage of ZeRO; we have no ZeRO-1
-PRINTED = 'n_layer n_head n_kv_head n_embd n_ffn block_size vocab_size'.split()
-SIZES = [*PRINTED[:5], 'head_dim', 'tie_embeddings', 'vocab_multiple', 'qkv_bias', 'qk_norm']
+SIZES = ('n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'head_dim', 'tie_embeddings',
+         'vocab_multiple', 'qkv_bias', 'qk_norm')
 MFU = 0.4           # share of the peak that a run reaches: 0.3 to 0.5 is usual
 
 
@@ -150,11 +150,9 @@ def show(config):
 
 
 def print_model(model, width):
-    """Sizes, parameters, FLOPs of a token, and the bytes that generating keeps of each token."""
+    """Print parameters, FLOPs of a token, and the bytes that generating keeps of each token."""
     c = model.config
-    print('  ' + ', '.join(f'{key}={getattr(c, key):,}' for key in PRINTED))
-    for part, value in count_parameters(model).items():
-        print(f'  {part:<12} {value:>15,} parameters')
+    print(f'  {described(model)}')
     flops = flops_per_token(model, c.block_size)
     of_weights = flops_per_token(model, 0)
     print(f'  {of_weights:,} + {flops - of_weights:,} = {flops:,} FLOPs per token, forward and '
@@ -210,8 +208,5 @@ def print_tokens(n, tokens, here):
 
 def print_time(flops, n_devices, peak, price):
     hours = flops / (MFU * n_devices * peak) / 3600
-    time = f'{hours / 24:,.1f} days' if hours > 48 else f'{hours:,.2f} hours'
-    if hours < 1:
-        time = f'{60 * hours:.2g} minutes'
-    print(f'  {flops:.2e} FLOPs: {time} at {MFU:.0%} of the peak; '
-          f'${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour')
+    print(f'  {flops:.2e} FLOPs: {hours:,.2f} hours, {hours / 24:,.1f} days, at {MFU:.0%} of the '
+          f'peak; ${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour')
