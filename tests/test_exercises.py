@@ -31,7 +31,7 @@ MISTAKES = {
 }
 # the fastest test of the exercise that refuses it, if that is not the first one
 FASTEST = {
-    'schedule': 'test_optim.py::test_warm_up_is_linear_and_reaches_the_peak_with_its_last_step',
+    'schedule': 'test_optim.py::test_the_schedule_at_its_landmarks',
     'attention': 'test_generation.py::'
                  'test_several_positions_behind_a_cache_see_no_future_and_a_mask_decides_if_there_is_one',
     'bpe_train': 'test_bpe.py::test_the_merges_are_those_of_another_program'}
