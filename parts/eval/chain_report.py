@@ -13,8 +13,8 @@ STAGES = {'base': 'out/quickstart', 'sft': 'out/quickstart_sft', 'dpo': 'out/qui
 KINDS = {'example tasks': ('variation', 'demonstrated'),
          'practice tasks': ('feedback_variation', 'feedback_only'),
          'unseen combinations': ('cell', 'never_shown')}
-LEGEND = """Each number is the percentage of answers that pass all their tests, with a 95% interval: two
-answers to each problem, at temperature 0.8. Every problem is new to the model.
+LEGEND = """Each number is the percentage of answers that pass all their tests, with a 95% interval:
+two answers to each problem, at temperature 0.8. Every problem is new to the model.
 - example tasks: SFT showed it answers to other problems of the same task.
 - practice tasks: known steps in a new combination. RL tried them and ran the tests; the model was
   never shown an answer.

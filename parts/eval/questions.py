@@ -10,10 +10,9 @@ Questions that a model is asked, all of one form, and how its answers are graded
     bleu('a*b', 'a * b')                    # 1.0: the same words and signs
 """
 import collections, json, math, pathlib, re, shlex, subprocess
-from parts.eval import problems
+from parts.eval import problems, results
 from parts.train import records
 
-GIVEN = 'task_id', 'completion'     # what a line of --completions must have
 TASKS = 'problems', 'humaneval', 'mbpp', 'own', 'gsm8k', 'judge'
 ELSEWHERE = ('multiple choice (MMLU, ARC, HellaSwag) and IFEval are scored by lm_eval, on the '
              'folder that python sample.py --export=hf writes: lm_eval --model hf --model_args '
@@ -54,7 +53,8 @@ def to_question(record, is_graded=True):
         question |= {'messages': records.messages_of(text),
                      'tests': f'import math\n{record["test"]}',
                      'entry_point': record['entry_point'].strip(), 'solution': solution and whole,
-                     'ends': r'(?<=\n)(?=[^\s)\]}])'}    # before a line in column 0 that closes nothing
+                     # before a line in column 0 that closes nothing
+                     'ends': r'(?<=\n)(?=[^\s)\]}])'}
     else:
         if 'prompt' not in record:
             question['prompt'] = f'Question: {asked}\nAnswer:'
@@ -108,13 +108,11 @@ def identified(task, source, questions):
     none, or two have the same."""
     if not questions:
         raise ValueError(f'{source} holds no problem of {task}; it must have one on each line')
-    known = set()
     for i, question in enumerate(questions):
-        task_id = question.setdefault('task_id', question.get('question_id', f'{task}/{i}'))
-        if task_id in known:
-            raise ValueError(f'{source} has the task_id {task_id!r} twice; give each '
-                             'problem its own')
-        known.add(task_id)
+        question.setdefault('task_id', question.get('question_id', f'{task}/{i}'))
+    task_id, n = collections.Counter(q['task_id'] for q in questions).most_common(1)[0]
+    if n > 1:
+        raise ValueError(f'{source} has the task_id {task_id!r} twice; give each problem its own')
     return questions
 
 
@@ -149,12 +147,9 @@ def row_of(task, question, text, about):
 
 def given_answers(task, questions, path, n):
     """Return the answers to each question in a file of {"task_id", "completion"}: at least n."""
-    rows = records.read_jsonl(path, lambda row: row | {key: row[key] for key in GIVEN},
-                              'each line needs a "task_id" and a "completion"')
-    if len({str(row.get('ckpt')) for row in rows}) > 1:
-        raise ValueError('the completions are of several checkpoints; give those of one')
     answers = collections.defaultdict(list)
-    for row in rows:
+    for row in results.answers_in(path, ('task_id', 'completion'),
+                                  'each line needs a "task_id" and a "completion"'):
         if row.get('task', task) == task:
             answers[row['task_id']].append(row['completion'])
     for question in questions:

@@ -31,17 +31,22 @@ def check_out(out, read):
 
 
 # --- two models, problem by problem ---------------------------------------------------------------
-def read(path):
-    """Return {'task task_id': its rows} of a samples.jsonl, or of the one in a folder: the answers
-    that were graded. ValueError if they are not of one checkpoint."""
-    rows = records.read_jsonl(path_of(path), lambda row: row | {key: row[key] for key in FIELDS},
-                              'take a samples.jsonl that eval.py wrote')
+def answers_in(path, keys, hint):
+    """Return the rows of a file of answers, each with these keys. hint: what to do if one has not.
+    ValueError if they are not of one checkpoint."""
+    rows = records.read_jsonl(path, lambda row: row | {key: row[key] for key in keys}, hint)
     ckpts = {str(row.get('ckpt')) for row in rows}
     if len(ckpts) > 1:
-        raise ValueError(f'{path} has answers of several checkpoints, {sorted(ckpts)}; '
-                         'run eval.py for one of them, with an --out of its own')
+        raise ValueError(f'{path} has answers of several checkpoints, {sorted(ckpts)}; run eval.py '
+                         'for one of them, with an --out of its own')
+    return rows
+
+
+def read(path):
+    """Return {'task task_id': its rows} of a samples.jsonl, or of the one in a folder: the answers
+    that were graded."""
     by_problem = collections.defaultdict(list)
-    for row in rows:
+    for row in answers_in(path_of(path), FIELDS, 'take a samples.jsonl that eval.py wrote'):
         if row['outcome'] not in ('infrastructure', 'ungraded'):
             by_problem[f'{row["task"]} {row["task_id"]}'].append(row)
     return by_problem
