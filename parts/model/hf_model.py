@@ -100,7 +100,8 @@ def read(folder):
         if config['tie_embeddings']:
             saved['lm_head.weight'] = saved['model.embed_tokens.weight']
         model = GPT(GPTConfig(**config))
-        model.load_state_dict({ours: saved[theirs] for ours, (theirs, _) in names_of(config).items()})
+        names = names_of(config)
+        model.load_state_dict({ours: saved[theirs] for ours, (theirs, _) in names.items()})
     except Exception as e:              # broken JSON, a missing key, a file that was cut off, ...
         raise Mistake(f'{reading} cannot be read as a Llama model: {type(e).__name__}: {e}') from e
     return model

@@ -12,7 +12,7 @@ import json
 from parts import Mistake
 from tokenizer import CHAT_TEMPLATE, Tokenizer, from_printable, to_utf8
 
-# The special tokens that begin and end documents: ours, those of Qwen and SmolLM2, those of Llama 3.
+# The special tokens that begin and end documents: Llama 3's, and those of Qwen, SmolLM2 and ours.
 BEGINS = '<|begin_of_text|>', '<|endoftext|>'
 ENDS = '<|endoftext|>', '<|end_of_text|>'
 # trl's assistant_only_loss trains what stands between these marks: the tokens of our loss mask.
@@ -59,7 +59,7 @@ class HFTokenizer(Tokenizer):
         return [one.ids for one in encoded]
 
     def decode_bytes(self, ids):
-        """The bytes of ids. A model may have more rows than there are tokens; such ids have none."""
+        """Return the bytes of ids. A model may have more rows than tokens; their ids have none."""
         return b''.join(self.all_bytes[id] for id in ids if id < len(self.all_bytes))
 
     def to_json(self):
