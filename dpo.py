@@ -219,8 +219,8 @@ if here.world > 1:      # averages the gradients of all processes while backward
     net = DDP(net, gradient_as_bucket_view=True)
 
 # --- 4. data --------------------------------------------------------------------------------------
-train, held_out, identity, about = records.open_pairs(
-    data_dir, block_size, tokenizer, loss_type, data_from)
+train, held_out, identity, about = records.open_files(
+    data_dir, records.read_pairs, block_size, tokenizer, loss_type, data_from)
 pairs = train + held_out[:eval_pairs]       # from here on a pair is its number in this list
 sizes = np.array([[len(prompt) + len(answer) for prompt, answer in pair]
                   for pair in pairs])                                               # (n, 2): tokens

@@ -132,8 +132,8 @@ def marked(ids, mask, tokenizer):
     return text
 
 
-conversations, held_out, identity, about = records.open_conversations(
-    data_dir, block_size, tokenizer, data_from)
+conversations, held_out, identity, about = records.open_files(
+    data_dir, records.read_conversations, block_size, tokenizer, data_from)
 held_out = held_out[:eval_conversations]
 lengths = np.array([len(ids) for ids, _ in conversations])              # (n,): tokens
 by_length = records.Batches(lengths, batch_size, seed)

@@ -90,9 +90,11 @@ def write_examples(folder, seed, steps):
 
 def finished(run):
     """Whether a run reached its last step. One that was stopped leaves a last.pt, too."""
-    log = pathlib.Path(run, 'train.log')
-    lines = log.read_text(encoding='utf-8').splitlines() if log.exists() else []
-    return any(line.startswith('done in ') for line in lines[-3:])
+    settings = pathlib.Path(run, 'config.json')
+    if not settings.exists() or not pathlib.Path(run, 'last.pt').exists():
+        return False
+    max_steps = json.loads(settings.read_text(encoding='utf-8'))['max_steps']
+    return read(f'{run}/metrics.jsonl')[-1]['step'] == max_steps
 
 
 def trained_tokens(run):

@@ -2,8 +2,8 @@
 Records: lines of JSON -> token ids, and batches of rows of about the same length.
 
     rows_of_step_7 = Batches(lengths=np.array([3, 9, 4, 8]), batch_size=2, seed=1).of(7)
-    train, held_out, identity, about = open_conversations('data/sft', 256, tokenizer)
-    train, held_out, identity, about = open_pairs('data/pairs', 256, tokenizer, 'dpo')
+    train, held_out, identity, about = open_files('data/sft', read_conversations, 256, tokenizer)
+    train, held_out, identity, about = open_files('data/pairs', read_pairs, 256, tokenizer, 'dpo')
 """
 import gzip, hashlib, json, os, pathlib
 import numpy as np
@@ -39,10 +39,12 @@ def read_jsonl(path, convert, advice):
 
 
 def open_files(data_dir, read, *settings):
-    """Return read(path, *settings) of train.jsonl and of val.jsonl, and {file: its hash}."""
+    """Return the rows to train on, those held out, what identifies their files, and a line about
+    them for the log: of train.jsonl and val.jsonl, each as read(path, *settings) returns it."""
     paths = {name: os.path.join(data_dir, name) for name in ('train.jsonl', 'val.jsonl')}
-    train, val = [read(path, *settings) for path in paths.values()]
-    return train, val, {name: digest(path) for name, path in paths.items()}
+    (train, about), (held_out, _) = [read(path, *settings) for path in paths.values()]
+    identity = {name: digest(path) for name, path in paths.items()}
+    return train, held_out, identity, f'rows: {len(train):,}, held out: {len(held_out):,}; {about}'
 
 
 class Batches:
@@ -92,20 +94,9 @@ def fit_conversation(ids, mask, T, im_start):
     return ids[start:start + T + 1], mask[start:start + T + 1]
 
 
-def open_conversations(data_dir, T, tokenizer, data_from=''):
-    """Return the conversations to train on, those held out, what identifies both files, and a line
-    about them for the log. data_from: a command that makes them."""
-    (train, n_empty, n_cut), (held_out, *_), identity = open_files(
-        data_dir, read_conversations, T, tokenizer, data_from)
-    n_tokens, n_trained = np.sum([(len(mask), sum(mask)) for _, mask in train], 0)
-    about = (f'conversations: {len(train):,}, held out: {len(held_out):,}; tokens: {n_tokens:,}, '
-             f'trained: {n_trained / n_tokens:.1%}; without an answer: {n_empty}; cut: {n_cut}')
-    return train, held_out, identity, about
-
-
 def read_conversations(path, T, tokenizer, data_from=''):
-    """Return [(ids, mask)] of the conversations that have a trained token; how many have none; how
-    many were cut."""
+    """Return [(ids, mask)] of the conversations that have a trained token, and a line about them.
+    data_from: a command that makes the file."""
     whole = read_jsonl(path, lambda record: tokenizer.render(record['messages']),
                        f'run: {data.command_for(os.path.dirname(path), data_from, "sft")}')
     im_start = tokenizer.special['<|im_start|>']
@@ -114,8 +105,10 @@ def read_conversations(path, T, tokenizer, data_from=''):
     if not conversations:
         raise Mistake(f'{path} has no conversation with an answer, or none is left in {T} '
                       'tokens')
-    n_cut = sum(len(ids) > T + 1 for ids, _ in whole)
-    return conversations, len(whole) - len(conversations), n_cut
+    n_tokens, n_trained = np.sum([(len(mask), sum(mask)) for _, mask in conversations], 0)
+    return conversations, (f'tokens: {n_tokens:,}, trained: {n_trained / n_tokens:.1%}; without an '
+                           f'answer: {len(whole) - len(conversations)}; cut: '
+                           f'{sum(len(ids) > T + 1 for ids, _ in whole)}')
 
 
 # --- preferences: a prompt, a better and a worse answer -------------------------------------------
@@ -151,19 +144,10 @@ def to_pair(record, tokenizer):
     return (prompt, only, []) if record['label'] else (prompt, [], only)
 
 
-def open_pairs(data_dir, T, tokenizer, loss_type, data_from=''):
-    """Return the pairs to train on, those held out, what identifies both files, and a line about
-    them for the log. data_from: a command that makes them."""
-    (train, n_cut, n_same), (held_out, *_), identity = open_files(
-        data_dir, read_pairs, T, tokenizer, loss_type, data_from)
-    about = (f'pairs: {len(train):,}, held out: {len(held_out):,}; cut to {T} tokens: {n_cut}; '
-             f'left out because both answers are the same: {n_same}')
-    return train, held_out, identity, about
-
-
 def read_pairs(path, T, tokenizer, loss_type, data_from=''):
-    """Return [((prompt, chosen), (prompt, rejected))], all ids; how many of them were cut; how many
-    were dropped, because both answers are the same, or are the same where they are cut."""
+    """Return [((prompt, chosen), (prompt, rejected))], all ids, and a line about them. A pair is
+    left out if both answers are the same, or are the same where they are cut. data_from: a command
+    that makes the file."""
     whole = read_jsonl(path, lambda record: to_pair(record, tokenizer),
                        f'run: {data.command_for(os.path.dirname(path), data_from, "preference")}')
     if loss_type != 'kto' and any([] in answers for _, *answers in whole):
@@ -180,7 +164,8 @@ def read_pairs(path, T, tokenizer, loss_type, data_from=''):
     if not pairs:
         raise Mistake(f'{path} has no pair of two different answers, or none differs in {T} '
                       'tokens')
-    return pairs, n_cut, len(whole) - len(pairs)
+    return pairs, (f'cut to {T} tokens: {n_cut}; left out because both answers are the same: '
+                   f'{len(whole) - len(pairs)}')
 
 
 def collate(rows, pad=0):
