@@ -120,19 +120,14 @@ autocast = torch.autocast(kind, getattr(torch, best_dtype), enabled=best_dtype !
 torch.set_float32_matmul_precision('highest')       # no TF32: the loss is exact
 
 
-def opened(path):
-    """Return the model of a checkpoint, its tokenizer, and what eval.json says of it."""
-    model, tokenizer, state = checkpoints.open_to_sample(path, device, continues=True)
-    is_tuned = 'stage' in state.get('config', {})       # by sft.py, dpo.py or rl.py
-    about = {'ckpt': path, 'step': state.get('step'), 'chat': is_tuned if chat is None else chat}
-    return model.eval(), tokenizer, about
-
-
 def models(untrained=False):
-    """Yield what opened() returns, of one checkpoint after the other and of an untrained model."""
-    yield model, tokenizer, about
-    for path in paths[1:]:
-        yield opened(path)
+    """Yield the model of each checkpoint, its tokenizer, and what eval.json says of it; then an
+    untrained model of the last one's shape."""
+    for path in paths:
+        model, tokenizer, state = checkpoints.open_to_sample(path, device, continues=True)
+        is_tuned = 'stage' in state.get('config', {})       # by sft.py, dpo.py or rl.py
+        yield model.eval(), tokenizer, {'ckpt': path, 'step': state.get('step'),
+                                        'chat': is_tuned if chat is None else chat}
     if untrained:
         torch.manual_seed(seed)
         yield GPT(model.config).to(device).eval(), tokenizer, {'ckpt': 'untrained', 'chat': False}
@@ -140,13 +135,13 @@ def models(untrained=False):
 
 nobody = None, None, {'ckpt': None if completions else ckpt, 'step': None, 'chat': chat}
 needs_model = {'loss', 'learned'} & {*all_tasks} or asked and not completions
-model, tokenizer, about = opened(paths[0]) if needs_model else nobody
+tokenizer, about = (next(models()) if needs_model else nobody)[1:]
 # the benchmarks that prepare.py took out of the training data
-stamp = questions.read_stamp(folder) if model else None
+stamp = questions.read_stamp(folder) if tokenizer else None
 measured = {**about, 'completions': completions, 'data_dir': data_dir, 'data': {},
             'decontaminated': stamp, 'tokenizer_hash': tokenizer and tokenizer.hash, 'tasks': {}}
 show(config)
-if asked and model:
+if asked and tokenizer:
     print(f'contamination: {questions.searched(stamp)}')
 os.makedirs(into, exist_ok=True)
 open(f'{out}.tmp', 'w', encoding='utf-8').close()       # a disk without room or rights shows now
@@ -357,6 +352,6 @@ with open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n') as f:
     json.dump(measured, f, indent=1)
 os.replace(f'{out}.tmp', out)
 print(f'\nwritten to {out}')
-if model:
+if tokenizer:
     asking_in_chat = ' --chat=True' if about['chat'] else ''
     print(f'next: python sample.py --ckpt={shlex.quote(paths[0])}{asking_in_chat}')

@@ -62,20 +62,20 @@ EVENTS = [(220, 'spike'), (230, 'skip'), (300, 'rollback'), (640, 'resume'), (70
 
 
 def test_the_picture_of_a_run_is_drawn(tmp_path):
-    """Also of one that is being written, and of one whose every number is NaN."""
-    all_nan = history(200, **dict.fromkeys(['loss', 'grad_norm', 'val_loss'], lambda step: NAN))
-    home(tmp_path / 'running', history(400, EVENTS), half='{"step": 410, "lo')
-    home(tmp_path / 'nan', all_nan, {})
-    result = run('plot.py', '--runs=running,nan', cwd=tmp_path)
-    assert 'nan (step 200 of 200): operationally healthy' in ok(result) and not result.stderr
+    """Also of one whose every number is NaN; a picture for people is a PNG."""
+    no_number = dict.fromkeys(['loss', 'grad_norm', 'val_loss'], lambda step: NAN)
+    home(tmp_path / 'nan', history(200, **no_number), {})
+    assert 'nan (step 200 of 200): operationally healthy' in ok(run('plot.py', '--runs=nan', cwd=tmp_path))
     assert (tmp_path / 'dashboard.png').read_bytes().startswith(b'\x89PNG')
 
 
 def test_several_runs_get_a_verdict_each_and_a_row_of_panels_for_each_stage(tmp_path):
+    """One is finished, one is being written."""
     home(tmp_path / 'a', history(lr=lambda step: 1e-5 * min(step, 1000 - step)))
-    home(tmp_path / 'b', policy(entropy=lambda step: NAN), RL)
-    said = ok(run('plot.py', '--runs=a,b', '--out=a.svg', cwd=tmp_path))
-    assert 'a (step 1,000 of 1,000): operationally healthy' in said
+    home(tmp_path / 'b', policy(entropy=lambda step: NAN) + [{'step': 20, 'event': 'new', 'text': ''}], RL,
+         half='{"step": 410, "lo')
+    result = run('plot.py', '--runs=a,b', '--out=a.svg', cwd=tmp_path)
+    assert 'a (step 1,000 of 1,000): operationally healthy' in ok(result) and not result.stderr
     drawn = (tmp_path / 'a.svg').read_text(encoding='utf-8')
     for title in ('loss', 'gradient norm', 'learning rate', 'reward', 'step time', 'def f(x):'):
         assert f'<!-- {title} -->' in drawn, title
