@@ -194,7 +194,8 @@ def check_benchmarks(doc, notes):
             return 'in a benchmark'
 
 
-STAGES = {'read': check_text, 'normalise': normalise, 'source': check_source, 'language': check_language,
+STAGES = {'read': check_text, 'normalise': normalise, 'source': check_source,
+          'language': check_language,
           'rules': check_rules, 'models': check_models, 'personal data': hide_personal_data,
           'decontaminate': check_benchmarks}
 
@@ -240,6 +241,9 @@ if is_mixture and write == 'text' or kind != 'text' and (is_mixture or write == 
 shards = files.shards(sources, download_dir, kind)      # [{'source', 'files'}]
 inputs = [file for shard in shards for file in shard['files']]
 total = report.Account(audit)
+# Runs know their data by the hash of meta.json, so settings that decide no token stay out of it.
+settings = {name: value for name, value in config.items() if name not in (
+    'out_dir', 'num_workers', 'download_dir', 'keep_downloads', 'part', 'audit')}
 
 
 # --- the end of a run, of several documents or of one text ----------------------------------------
@@ -247,7 +251,8 @@ def make_tokenizer(train_texts, all_texts, special_tokens):
     """The tokenizer that --tokenizer names, and the type of its ids. Training texts decide about
     bpe's merges; with char, a character of validation needs an id, too."""
     if tokenizer == 'bpe':
-        new = Tokenizer.train(train_texts, vocab_size, special_tokens, processes=num_workers or None)
+        new = Tokenizer.train(train_texts, vocab_size, special_tokens,
+                              processes=num_workers or None)
     elif tokenizer == 'char':
         new = Tokenizer.char(all_texts, special_tokens)
     else:
@@ -275,9 +280,6 @@ def finish(files_of, of_source, sample=(), train_texts=(), val_texts=(), **more)
         tok.save(f'{out_dir}/.work/new/tokenizer.json')
         more |= {'tokens': content['tokens'], 'mixed': False, 'dtype': dtype.name,
                  'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash}
-    # Runs know their data by the hash of meta.json, so settings that decide no token stay out.
-    settings = {name: value for name, value in config.items() if name not in (
-        'out_dir', 'num_workers', 'download_dir', 'keep_downloads', 'part', 'audit')}
     meta = {'format': 'nanoparrot-data-1', 'documents': content['documents'],
             'bytes': content['bytes'], 'sources': of_source,
             'sha256': {side: size.get('sha256') for side, size in files_of.items()}, **more,
@@ -289,7 +291,8 @@ def finish(files_of, of_source, sample=(), train_texts=(), val_texts=(), **more)
     corpus.publish(out_dir, pages)
     print(report.summary(content, files_of))
     if is_mixture:
-        print('train.bin alone is unweighted; train.py reads each source as often as meta.json says')
+        print('train.bin alone is unweighted; train.py reads each source as often as meta.json '
+              'says')
     print(report.next_command(content, kind, out_dir, write == 'text'))
     sys.exit()
 
@@ -368,9 +371,7 @@ judges = text_models.Judges(texts_of, perplexity_reference, quality_good, qualit
 # An interrupted run goes on with the shards that are not clean yet, if all settings and files are
 # the same.
 workers.end_with_parent()
-settings = {name: value for name, value in config.items()
-            if name not in ('out_dir', 'num_workers', 'part')}
-docs = corpus.Corpus(out_dir, corpus.state_of(settings, everything),
+docs = corpus.Corpus(out_dir, corpus.state_of([settings, audit], everything),
                      [shard['source'] for shard in shards])
 
 
@@ -404,6 +405,8 @@ def kept_documents(shard, account):
         account.sample(reason, corpus.hash64(b'audit' + to_utf8(original)), doc['path'], original)
         if reason:
             continue
+        if 'label' in doc.get('scores', ()):
+            account.notes['preferences']['thumbs'] += 1
         text = conversions.to_text(doc)
         copy_key, split_key = conversions.identity(doc)         # bytes, text
         about = {key: doc[key] for key in ('path', 'source', 'licence', 'url') if key in doc}
@@ -426,7 +429,8 @@ def clean_shard(i):
 
 cleaned = workers.in_parallel(clean_shard, jobs, num_workers, 'cleaning')       # a generator
 if part:
-    print(f'part {part}: {len(list(cleaned))} shards are clean; after all parts, run without --part')
+    print(f'part {part}: {len(list(cleaned))} shards are clean; after all parts, run without '
+          '--part')
     sys.exit()
 docs.gather(cleaned, total)
 
@@ -519,8 +523,8 @@ if kind != 'text':
     finish(files_of, {}, **more)
 
 # --- mix: a weight is a number of passes ----------------------------------------------------------
-# train.bin holds each source once. Of 900 tokens of web with the weight 50 and 100 of books with 50,
-# an epoch reads 500 and 500: 0.56 passes over web and 5 over books.
+# train.bin holds each source once. Of 900 tokens of web with the weight 50 and 100 of books with
+# 50, an epoch reads 500 and 500: 0.56 passes over web and 5 over books.
 of_source = {name: sizes(in_train & (owners == name)) for name in sources}
 for name, s in of_source.items():
     if not s['tokens']:

@@ -11,8 +11,8 @@ import pytest
 from conftest import ROOT, ok, read_json, refused, run, write
 from preparing import report
 
+from parts.prepare.conversions import from_record, identity
 from parts.prepare.corpus import check_out_dir
-from parts.prepare.workers import part_of
 
 WORDS = 'old mill by the river where water rose each spring until it reached second step of stair'.split()
 
@@ -67,13 +67,6 @@ def test_nothing_of_others_is_replaced(tmp_path, monkeypatch):
             check_out_dir('out', inputs, 'text')
 
 
-def test_each_part_of_the_work_is_done_once():
-    for n in (1, 3, 16):
-        parts = [part_of(range(20), f'{i}/{n}') for i in range(1, n + 1)]
-        assert sorted(job for part in parts for job in part) == list(range(20))
-    assert part_of(range(20), '') == range(20)
-
-
 def test_parts_together_give_what_one_process_gives(folder, tmp_path):
     ok(run(*flags(folder, tmp_path / 'one')))
     command = [sys.executable, ROOT / 'prepare.py', *flags(folder, tmp_path / 'many')[1:]]
@@ -106,14 +99,10 @@ def test_shards_of_text_say_what_they_are_and_where_each_document_is_from(folder
     assert s['read'] == 150 == sum(s['dropped'].values()) + sum(meta['documents'].values())
 
 
-def test_pairs_are_copies_only_if_every_field_and_the_label_are(tmp_path):
-    long = 'a long question that both pairs share and that has many words ' * 20
-    rows = [{'prompt': long, 'completion': long[::-1], 'label': label} for label in (0, 1)]
-    rows += [{'prompt': long, 'chosen': a, 'rejected': b} for a, b in (('yes', 'no'), ('no', 'yes'))]
-    rows += [{'prompt': 'q', 'chosen': a, 'rejected': b} for a, b in (('2', '22'), ('22', '2'))]
-    others = [{'prompt': f'{text(i)}', 'chosen': f'yes {i}', 'rejected': f'no {i}'} for i in range(20)]
-    write(tmp_path / 'x.jsonl', [*rows, *rows, *others])                # rows are there twice
-    for dedup in ('exact', 'minhash'):
-        ok(run('prepare.py', '--kind=preference', f'--source={tmp_path}/x.jsonl', f'--out_dir={tmp_path}/out',
-               f'--dedup={dedup}'))
-        assert sum(report(tmp_path / 'out')['documents'].values()) == 26, dedup
+def test_pairs_are_copies_only_if_every_field_and_the_label_are():
+    rows = [{'prompt': 'q', 'completion': 'q', 'label': label} for label in (0, 1)]
+    rows += [{'prompt': 'q', 'chosen': a, 'rejected': b} for a, b in (
+        ('yes', 'no'), ('no', 'yes'), ('2', '22'), ('22', '2'), ('q', 'q'))]
+    key_of = lambda row: identity(from_record(row, 'a.jsonl:1', 'preference'))[0]
+    assert len({*map(key_of, rows)}) == len(rows)
+    assert key_of({'prompt': ' q', 'chosen': 'yes\n', 'rejected': 'n o'}) == key_of(rows[2])

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import ROOT, SHARED, contents, mistake, ok, read_json, run, shared
+from conftest import ROOT, contents, mistake, ok, read_json, run, shared
 from preparing import DOCUMENTS, FOX, PROSE, RAW, WORDS, prose, write, write_records
 from preparing import documents, dropped, kept, prepare, read, report
 
@@ -115,11 +115,6 @@ def test_ids_are_as_wide_as_the_vocabulary_asks(folder, tmp_path):
         meta, tok, bins = read(tmp_path / dtype)
         assert (meta['dtype'], meta['vocab_size'], bins['train'].max()) == (dtype, size, size - 1)
         assert kept(tmp_path / dtype) == sorted(DOCUMENTS)
-    if (SHARED / 'gpt2_vocab.bpe').exists():
-        prepare(tmp_path / 'gpt2', folder, *RAW, '--tokenizer=gpt2', f'--gpt2_dir={SHARED}')
-        meta = read(tmp_path / 'gpt2')[0]
-        assert (meta['dtype'], meta['vocab_size']) == ('uint16', 50304)
-        assert kept(tmp_path / 'gpt2') == sorted(DOCUMENTS)
 
 
 # --- several sources ----------------------------------------------------------------------------------------
@@ -211,13 +206,6 @@ def test_the_card_of_a_mixture_is_that_of_what_a_model_reads(tmp_path):
     assert mixed['licences'] == {'mit': 0.1, 'unknown': 0.9}
     whole = card({'b': None, 'c': None}, '--write=text')
     assert whole['languages'] == pytest.approx({'de': 0.95, 'en': 0.05}, abs=0.05)
-
-
-def test_a_source_that_no_number_will_measure_is_named(corpora, tmp_path):
-    write_records(corpora / 'four.jsonl', [{'text': f'one two three {i}\n' * 9} for i in range(4)])
-    printed = mix(corpora, tmp_path, {'web': 10, 'four': 90})[1]
-    for text in (printed, (tmp_path / 'data/report.md').read_text(encoding='utf-8')):
-        assert 'four has no validation document' in text
 
 
 def test_what_an_earlier_run_left_is_gone(corpora, tmp_path):
@@ -331,30 +319,6 @@ def test_sources_without_text_are_one_sentence(tmp_path):
         assert not list(folder.glob('out/*'))
 
 
-def test_what_needs_documents_is_not_for_a_single_text(tmp_path):
-    (tmp_path / 'one.txt').write_text(FOX * 20, encoding='utf-8')
-    write_records(tmp_path / 'ten.jsonl', [{'prompt': FOX.strip() * 2}])
-    flags = ['--out_dir=out', '--tokenizer=byte', *RAW]
-    for flag in ('decontaminate=ten.jsonl', 'languages=en', 'write=text'):
-        result = run('prepare.py', '--source=one.txt', *flags, f'--{flag}', cwd=tmp_path)
-        mistake(result, 'one.txt', flag, '.jsonl')
-        assert not (tmp_path / 'out').exists()
-    write(tmp_path / 'many', [*DOCUMENTS, FOX * 2])
-    write_records(tmp_path / 'short.jsonl', [{'prompt': 'too short'}])
-    flags = ['--source=many', *flags, '--decontaminate=ten.jsonl']
-    mistake(run('prepare.py', *flags[:-1], f'{flags[-1]},short.jsonl', cwd=tmp_path), 'short.jsonl holds no')
-    ok(run('prepare.py', *flags, cwd=tmp_path))
-    assert dropped(tmp_path / 'out') == {'in a benchmark': 1}
-
-
-def test_a_tokenizer_that_cannot_end_documents_is_refused_before_they_are_read(tmp_path, folder):
-    Tokenizer.byte().save(tmp_path / 'byte.json')
-    flags = f'--out_dir={tmp_path}/out', f'--tokenizer={tmp_path}/byte.json'
-    mistake(run('prepare.py', f'--source={folder}', *flags), 'byte.json', '<|endoftext|>')
-    assert not (tmp_path / 'out').exists()
-    ok(run('prepare.py', f'--source={folder}/000.txt', *flags, '--val_fraction=0.5'))
-
-
 MISTAKES = [        # lines of a config file, words of the sentence
     ('sources = {}', ['sources={}', 'must name a source']), ("sources = {'a': 'path'}", ['weight']),
     ("sources = {'a': ('x', -1)}", ['weight']),
@@ -367,12 +331,18 @@ MISTAKES = [        # lines of a config file, words of the sentence
     ("source = 'x'\ntokenizer = 'wordpiece'", ['wordpiece', 'bpe']),
     ("source = 'x'\nvocab_size = 100", ['vocab_size', '320']),
     ("source = 'x'\nkind = 'sft'", ['sft needs records']),
+    ("source = 'x'\ntokenizer = 'byte.json'", ['byte.json', '<|endoftext|>']),
+    ("source = 'x/000.txt'\nlanguages = 'en'", ['000.txt', 'languages=en', '.jsonl']),
+    ("source = 'x'\ndecontaminate = 'short.jsonl'", ['short.jsonl holds no']),
     ("source = 'x'\nwrite = 'text'\ntemperature = 2", ['--write=bins']),
     ("source = 'x'\nquality_good = 'x'", ['quality_bad'])]
 
 
 def test_settings_that_cannot_be_are_one_sentence(tmp_path):
     write(tmp_path / 'x', [prose(i) for i in range(3)])
+    write_records(tmp_path / 'short.jsonl', [{'prompt': 'too short'}])
+    Tokenizer.byte().save(tmp_path / 'byte.json')
     for lines, words in MISTAKES:
         (tmp_path / 'c.py').write_text(f"out_dir = 'out'\n{lines}\n", encoding='utf-8')
         mistake(run('prepare.py', 'c.py', cwd=tmp_path), *words)
+        assert not (tmp_path / 'out/meta.json').exists()

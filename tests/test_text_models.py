@@ -5,7 +5,6 @@ import random
 
 import numpy as np
 import pytest
-from conftest import refused
 from hypothesis import assume, given, settings, strategies as st
 
 from parts.prepare.text_models import WORDS, Classifier, NgramModel, byte_ngrams, is_foreign, language_model
@@ -78,16 +77,6 @@ def test_the_classifier_tells_code_from_shuffled_code_it_has_not_seen(quality):
         few = [example for example in train if example[1] == rare][:12]
         model = Classifier.train([example for example in train if example[1] != rare] + few)
         assert min(accuracy(model, test, label) for label in ('good', 'bad')) >= 0.9, rare
-
-
-def test_a_step_is_the_gradient_of_the_log_loss():
-    pair = [('aaaa', 'x'), ('bbbb', 'y')]
-    model, untrained = (Classifier.train(pair, 1, rate, buckets=1 << 12) for rate in (1e-3, 0))
-    assert untrained.predict('aaaa') == {'x': 0.5, 'y': 0.5}
-    ids, values = Classifier.features('aaaa', 1 << 12)
-    own = ~np.isin(ids, Classifier.features('bbbb', 1 << 12)[0])        # 0.5 too little of x, too much of y
-    assert model.weights[:, ids[own]] == pytest.approx(np.outer([1, -1], 0.5e-3 * values[own]), rel=1e-3)
-    refused('two labels', Classifier.train, [('a', 'good'), ('b', 'good')])
 
 
 # --- languages: the same sentence, written for this test and not used to choose anything --------------------

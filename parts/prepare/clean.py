@@ -10,14 +10,17 @@ Otherwise a tokenizer spends its vocabulary on such differences, and a model lea
 """
 import ast, collections, html, re, textwrap, unicodedata, warnings
 
-# --- mojibake -----------------------------------------------------------------------------------------------
-# A lead byte (C2-F4) and one to three continuation bytes (80-BF) became characters that seldom meet in texts.
+# --- mojibake -------------------------------------------------------------------------------------
+# A lead byte (C2-F4) and one to three continuation bytes (80-BF) became characters that seldom meet
+# in texts.
 CLOSING = set('\u00a0 ’‘”“…–—»«›‹΄')    # these do follow letters, so alone they prove nothing
-MARKS = CLOSING | set('®™°²³´')         # nor do these, after letters that end words more often than Â and Ã
+# nor do these, after letters that end words more often than Â and Ã
+MARKS = CLOSING | set('®™°²³´')
 
 
 def byte_images(*encodings):
-    """{character: byte} of bytes 80-FF in these encodings, the first one first; 80-9F as controls, too."""
+    """{character: byte} of bytes 80-FF in these encodings, the first one first; 80-9F as controls,
+    too."""
     images = {bytes([b]).decode(encoding, 'ignore'): b for encoding in reversed(encodings)
               for b in range(0x80, 0x100)}
     images.pop('', None)
@@ -25,8 +28,8 @@ def byte_images(*encodings):
 
 
 def utf8_pattern(images):
-    """Matches two to four characters that look like the bytes of one. It begins with a set of characters,
-    because re looks for such a pattern five times as fast as for alternatives."""
+    """Matches two to four characters that look like the bytes of one. It begins with a set of
+    characters, because re looks for such a pattern five times as fast as for alternatives."""
     lead = [''.join(re.escape(c) for c, b in images.items() if low <= b < high)
             for low, high in ((0xC2, 0xE0), (0xE0, 0xF0), (0xF0, 0xF5))]
     tail = ''.join(re.escape(c) for c, b in images.items() if b < 0xC0)
@@ -42,9 +45,10 @@ C1_CONTROL = re.compile('[\x80-\x9f]')
 
 
 def fix_mojibake(text):
-    """Undo UTF-8 that was read as cp1252, Latin-1 or cp1253, also twice, also in parts, and cp1252 that was
-    read as Latin-1. Some such sequences may be real writing. One of these is changed only if the document has
-    a sure one with the same first letter, or some evidence and nothing else outside ASCII."""
+    """Undo UTF-8 that was read as cp1252, Latin-1 or cp1253, also twice, also in parts, and cp1252
+    that was read as Latin-1. Some such sequences may be real writing. One of these is changed only
+    if the document has a sure one with the same first letter, or some evidence and nothing else
+    outside ASCII."""
     if text.isascii():
         return text
     for _ in range(4):
@@ -59,8 +63,10 @@ def fix_mojibake(text):
 
 
 def undo(text, images, pattern):
-    """Replace what pattern matches by the characters that its bytes mean, where that is surely meant."""
-    meant = {old: bytes(map(images.get, old)).decode('utf-8', 'ignore') for old in {*pattern.findall(text)}}
+    """Replace what pattern matches by the characters that its bytes mean, where that is surely
+    meant."""
+    meant = {old: bytes(map(images.get, old)).decode('utf-8', 'ignore')
+             for old in {*pattern.findall(text)}}
     meant = {old: new for old, new in meant.items() if new}         # the others are not UTF-8
     # sequences that nobody writes, by their first letter
     harmless = {old: CLOSING if old[0] in USUAL else MARKS for old in meant}
@@ -76,24 +82,29 @@ def undo(text, images, pattern):
     return pattern.sub(repaired, text)
 
 
-# --- markup -------------------------------------------------------------------------------------------------
+# --- markup ---------------------------------------------------------------------------------------
 TAG_NAMES = ('a|abbr|article|aside|b|blockquote|body|br|button|center|cite|code|col|dd|div|dl|dt|em|figure|'
              'font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input|label|li|link|main|meta|nav|ol|'
              'option|p|pre|s|section|select|small|span|strong|sub|sup|svg|table|tbody|td|textarea|tfoot|th|'
              'thead|title|tr|tt|u|ul|video')
-# A start without an end stays. It is matched up to the text's end, so that no end is looked for twice.
-HIDDEN = [re.compile(f'{start}(?:.*?{end}|(.*))', re.S | re.I) for start, end in [('<!--', '-->')] + [
+# A start without an end stays. It is matched up to the text's end, so that no end is looked for
+# twice.
+HIDDEN = [re.compile(f'{start}(?:.*?{end}|(.*))', re.S | re.I)
+          for start, end in [('<!--', '-->')] + [
     (rf'<{name}\b[^<>]*>', rf'</{name}\s*>') for name in ('script', 'style', 'noscript')]]
-# Attributes or nothing follow the name of a tag. In prose, `a <b` may mean less than, with a > much later.
+# Attributes or nothing follow the name of a tag. In prose, `a <b` may mean less than, with a > much
+# later.
 AFTER = (r'(?:\s+(?:[\w:.@-]+\s*=|(?:hidden|disabled|checked|selected|controls|nowrap|noshade|open)\b)[^<>]*|'
          r'\s*/?)>')
-BLOCK = re.compile('</?(?:br|p|div|h[1-6]|li|ul|ol|tr|table|section|article|blockquote|pre|hr)' + AFTER, re.I)
+BLOCK = re.compile('</?(?:br|p|div|h[1-6]|li|ul|ol|tr|table|section|article|blockquote|pre|hr)' + AFTER,
+                   re.I)
 TAG = re.compile(f'</?(?:{TAG_NAMES}){AFTER}|<!doctype[^<>]*>', re.I)
 ENTITY = re.compile(r'&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});')
 
 
 def strip_html(text):
-    """Remove HTML tags, comments, scripts, styles, and decode entities. `a < b`, `<stdio.h>` stay."""
+    """Remove HTML tags, comments, scripts, styles, and decode entities. `a < b`, `<stdio.h>`
+    stay."""
     if TAG.search(text):
         for pattern in HIDDEN:
             text = pattern.sub(lambda m: ' ' if m[1] is None else m[0], text)
@@ -104,11 +115,14 @@ def strip_html(text):
 LATEX_SIGN = re.compile(r'\\(?:begin\{|documentclass|(?:sub)*section\*?\{|usepackage|cite\w*\{|emph\{|'
                         r'textbf\{)')
 LATEX_RULES = [(re.compile(pattern, re.S), new) for pattern, new in (
-    (r'(?<![\\\d])(?<!\d )%[^\n]*', ''),                                            # comments; 50% is none
+    # comments; 50% is none
+    (r'(?<![\\\d])(?<!\d )%[^\n]*', ''),
     (r'\\begin\{thebibliography\}.*?(?:\\end\{thebibliography\}|\Z)', ' '),
     (r'\\begin\{(equation|align|gather|eqnarray|figure|table|tabular|tikzpicture)(\*?)\}'
-     r'.{0,10000}?\\end\{\1\2\}', ' '),                 # bounded: where many ends are missing, it takes long
-    (r'\$\$.*?\$\$|\\\[.{0,2000}?\\\]', ' '),                                       # displayed formulas
+     # bounded: where many ends are missing, it takes long
+     r'.{0,10000}?\\end\{\1\2\}', ' '),
+    # displayed formulas
+    (r'\$\$.*?\$\$|\\\[.{0,2000}?\\\]', ' '),
     (r'\\(?:documentclass|usepackage|begin|end|label|ref|eqref|cite\w*|input|bibliography\w*|'
      r'includegraphics|[vh]space)\*?(?:\[[^][]*\])?(?:\{[^{}]*\})?', ''),
     (r'\\item\b ?', '- '))]
@@ -116,7 +130,8 @@ LATEX_COMMAND = re.compile(r'\\[A-Za-z]+\*?(?:\[[^][]*\])?\{([^{}]*)\}')       #
 
 
 def strip_latex(text):
-    """The words of a LaTeX document: commands unwrapped, displayed mathematics, tables, comments removed."""
+    """The words of a LaTeX document: commands unwrapped, displayed mathematics, tables, comments
+    removed."""
     if not LATEX_SIGN.search(text):
         return text
     for pattern, new in LATEX_RULES:
@@ -129,7 +144,7 @@ def strip_latex(text):
     return text.replace('~', ' ')
 
 
-# --- code or prose ------------------------------------------------------------------------------------------
+# --- code or prose --------------------------------------------------------------------------------
 # endings of a record's path; the white space of such a text stays
 OTHER_CODE = ('.c .h .cc .cpp .cxx .hpp .cs .java .kt .scala .swift .js .jsx .ts .tsx .go .rs .rb .php '
               '.pl .pm .lua .r .jl .hs .ml .sh .bash .sql .css .scss .vue .dart .ex .erl .clj .lisp '
@@ -137,7 +152,8 @@ OTHER_CODE = ('.c .h .cc .cpp .cxx .hpp .cs .java .kt .scala .swift .js .jsx .ts
 
 
 def is_python(text):
-    """Whether a text, or the body of a function, is Python that does something: `yes` and `a: b` do not."""
+    """Whether a text, or the body of a function, is Python that does something: `yes` and `a: b` do
+    not."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')                         # of odd escapes in strings
@@ -150,8 +166,9 @@ def is_python(text):
 
 
 def form_of(text, path=''):
-    """How to treat a text, by the end of its path: 'code' is Python, 'other code' any other language,
-    'prose' may hold code, which stays. Without such an ending, what parses as Python is code."""
+    """How to treat a text, by the end of its path: 'code' is Python, 'other code' any other
+    language, 'prose' may hold code, which stays. Without such an ending, what parses as Python is
+    code."""
     path = path.lower().removesuffix('.gz')
     if path.endswith(tuple(OTHER_CODE.split())):
         return 'other code'
@@ -160,18 +177,19 @@ def form_of(text, path=''):
     return 'prose'
 
 
-# --- one form -----------------------------------------------------------------------------------------------
+# --- one form -------------------------------------------------------------------------------------
 LINE_END = re.compile('[\x0b\x0c\x1c-\x1e\u2028\u2029]')      # vertical tab, new page, separators
 CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b\u2060\ufeff\ufff9-\ufffb]')
-PILE = re.compile('([\u0300-\u036f]{30})[\u0300-\u036f]+')      # accents on a letter, which NFC sorts slowly
+# accents on a letter, which NFC sorts slowly
+PILE = re.compile('([\u0300-\u036f]{30})[\u0300-\u036f]+')
 SURROGATE = re.compile('[\ud800-\udfff]')
 
 
 def normalise(text, mode, markup=True):
-    """A document in one form. Code: no byte order mark, a newline ends a line. Prose: mojibake repaired, HTML
-    and LaTeX stripped if markup, Unicode composed (NFC), no control characters, one blank or empty line in
-    place of several; indentation stays, for it may be code, and so does all that is between fences.
-    Chat: prose whose markup and blanks stay. Raw: as it is."""
+    """A document in one form. Code: no byte order mark, a newline ends a line. Prose: mojibake
+    repaired, HTML and LaTeX stripped if markup, Unicode composed (NFC), no control characters, one
+    blank or empty line in place of several; indentation stays, for it may be code, and so does all
+    that is between fences. Chat: prose whose markup and blanks stay. Raw: as it is."""
     text = SURROGATE.sub('\ufffd', text)        # half of a pair, from JSON: no encoding has it
     if mode == 'raw':
         return text
@@ -195,7 +213,8 @@ def normalise(text, mode, markup=True):
 
 
 def outside_fences(text, change):
-    pieces = text.split('```')          # every second one is code; ~~~ may be a line under a heading
+    # every second one is code; ~~~ may be a line under a heading
+    pieces = text.split('```')
     pieces[::2] = map(change, pieces[::2])
     return '```'.join(pieces)
 
@@ -210,12 +229,14 @@ def one_blank(text):
 def variants(text):
     """The set of forms that cleaning may give to a text within a document."""
     within_latex = r'\emph{} ' + text        # within LaTeX, every text loses its commands
-    return {text, normalise(text, 'chat'), normalise(text, 'prose'), normalise(within_latex, 'prose')}
+    return {text, normalise(text, 'chat'), normalise(text, 'prose'),
+            normalise(within_latex, 'prose')}
 
 
 def basic_clean(text):
-    """The filter chain of the source document, to compare with ours: the text or None. It joins all lines, so
-    no program survives it; the share of different words falls with length, so it drops Shakespeare."""
+    """The filter chain of the source document, to compare with ours: the text or None. It joins all
+    lines, so no program survives it; the share of different words falls with length, so it drops
+    Shakespeare."""
     text = re.sub(r'\s+', ' ', fix_mojibake(text)).strip()
     words = text.split()
     if len(text) < 200 or len(set(words)) / len(words) < 0.3:

@@ -2,15 +2,14 @@
 Records of many forms become documents: texts, conversations, preferences.
 
     for doc in documents([('b.jsonl', 1, {'text': 'One.'})], reject=print):
-        doc['texts'], doc['path']                           # its texts: one, or those of a conversation
-    messages_of({'instruction': 'Add 1 and 2.', 'input': '', 'output': '3'})
-    for path, line, record in with_records(entries, print, 'preference', per_prompt=4, prefer='passed'):
+        doc['texts'], doc['path']                   # its texts: one, or those of a conversation
+    messages_of({'instruction': 'Add 1 and 2.', 'input': '', 'output': '3'}) for path, line, record
+    in with_records(entries, print, 'preference', per_prompt=4, prefer='passed'):
         print(record)                                       # {'prompt', 'chosen', 'rejected'}
 
-A record is what a line of .jsonl holds, its text under one of the names in ALIASES, or {'text'} of a file.
-A sample is a record of eval.py, an answer that was run and judged: task_id, the prompt or the messages,
-completion, outcome, perhaps preferred.
-"""
+A record is what a line of .jsonl holds, its text under one of the names in ALIASES, or {'text'} of
+a file. A sample is a record of eval.py, an answer that was run and judged: task_id, the prompt or
+the messages, completion, outcome, perhaps preferred. """
 import itertools, json, math
 from parts.prepare.reading import is_kind
 
@@ -28,7 +27,8 @@ ALIASES = {
     'score': ('score', 'rating', 'judge_score'),
     'score of chosen': ('score_chosen', 'chosen_score'),
     'score of rejected': ('score_rejected', 'rejected_score')}
-PLACE = ('repo_name', 'max_stars_repo_name', 'repository_name', 'repo',         # CodeParrot, The Stack, ...
+# CodeParrot, The Stack, ...
+PLACE = ('repo_name', 'max_stars_repo_name', 'repository_name', 'repo',
          'path', 'max_stars_repo_path', 'func_path_in_repository')
 LABELS = 'source', 'pile_set_name', 'domain', 'language', 'lang', 'repo_name', 'max_stars_repo_name'
 ROLES = {'system': 'system', 'developer': 'system', 'user': 'user', 'human': 'user',
@@ -54,13 +54,13 @@ def strings_in(value):
             yield from strings_in(inner)
 
 
-# --- documents ----------------------------------------------------------------------------------------------
+# --- documents ------------------------------------------------------------------------------------
 def documents(entries, reject, kind='text', max_chars=1_000_000):
-    """Yield the documents of entries, tuples (path, line, record) of reading.entries: dicts of `texts`
-    (one, or a conversation's), `path`, perhaps `url`, `licence` and `encoding`; with kind='sft' or
-    'preference' also `roles`. A record that has another form, and a record or a .py or .html file of
-    more than max_chars, is skipped, after reject(path, line, why, size); size is 0 unless it is too
-    long."""
+    """Yield the documents of entries, tuples (path, line, record) of reading.entries: dicts of
+    `texts` (one, or a conversation's), `path`, perhaps `url`, `licence` and `encoding`; with
+    kind='sft' or 'preference' also `roles`. A record that has another form, and a record or a .py
+    or .html file of more than max_chars, is skipped, after reject(path, line, why, size); size is 0
+    unless it is too long."""
     for path, line, record in entries:
         try:
             if line == 0 and kind != 'text':
@@ -79,13 +79,16 @@ def documents(entries, reject, kind='text', max_chars=1_000_000):
 
 
 def from_record(record, path, kind):
-    """A record in any of the usual forms as a document; one of MALFORMED is raised if it has none."""
+    """A record in any of the usual forms as a document; one of MALFORMED is raised if it has
+    none."""
     if kind == 'text':
         record = record if isinstance(record, dict) else {'text': record}
         texts = [record[name] for name in ALIASES['text'] if isinstance(record.get(name), str)]
         if not texts:
-            raise ValueError('no text or content in it; conversations need --kind=sft, pairs preference')
-        doc = {'texts': [next(filter(str.strip, texts), texts[0])]}     # an empty column hides no other
+            raise ValueError('no text or content in it; conversations need --kind=sft, pairs '
+                             'preference')
+        # an empty column hides no other
+        doc = {'texts': [next(filter(str.strip, texts), texts[0])]}
     elif kind == 'sft':
         messages = messages_of(record)
         doc = {'texts': [m['content'] for m in messages], 'roles': [m['role'] for m in messages]}
@@ -130,7 +133,8 @@ def to_record(doc):
 def identity(doc):
     """Bytes that copies share: the texts without white space, roles and a label. And the text whose
     hash decides between training and validation: conversations that begin alike stay together."""
-    fields = [text.encode('utf-8', 'surrogatepass').translate(None, b' \t\n\r\f\v') for text in doc['texts']]
+    fields = [text.encode('utf-8', 'surrogatepass').translate(None, b' \t\n\r\f\v')
+              for text in doc['texts']]
     if 'roles' not in doc:
         return fields[0], doc['texts'][0]
     label = doc.get('scores', {}).get('label')
@@ -145,7 +149,7 @@ def size_of(doc):
     return sum(len(text.encode('utf-8', 'surrogatepass')) for text in doc['texts'])
 
 
-# --- conversations and preferences --------------------------------------------------------------------------
+# --- conversations and preferences ----------------------------------------------------------------
 def number(value):
     """A score as a float; nan, which reaches no limit, if it is no number."""
     try:
@@ -155,7 +159,8 @@ def number(value):
 
 
 def messages_of(record):
-    """[{'role': 'system' | 'user' | 'assistant' | 'tool', 'content'}] of a record. Its form is one of
+    """[{'role': 'system' | 'user' | 'assistant' | 'tool', 'content'}] of a record. Its form is one
+    of
 
     messages or conversation: [{'role', 'content'}]
     ShareGPT, Vicuna: conversations: [{'from', 'value'}]
@@ -165,7 +170,8 @@ def messages_of(record):
     if turns is None:
         question, context = find(record, 'question'), record.get('input')
         if question is None:
-            raise ValueError('neither messages, nor conversations, nor instruction and output in it')
+            raise ValueError('neither messages, nor conversations, nor instruction and output in '
+                             'it')
         last = ['\n\n'.join(filter(None, (question, context))), find(record, 'answer')]
         turns = [{'role': role, 'content': text} for pair in [*(record.get('history') or ()), last]
                  for role, text in zip(('user', 'assistant'), pair, strict=True)]
@@ -175,9 +181,11 @@ def messages_of(record):
     if not all(isinstance(text, str) for text in [system, *(m['content'] for m in messages)]):
         raise TypeError('a message is not text')
 
-    while messages and messages[0]['role'] == 'assistant':      # ShareGPT often starts in the middle
+    # ShareGPT often starts in the middle
+    while messages and messages[0]['role'] == 'assistant':
         messages.pop(0)
-    while messages and messages[-1]['role'] != 'assistant':     # an unanswered question teaches nothing
+    # an unanswered question teaches nothing
+    while messages and messages[-1]['role'] != 'assistant':
         messages.pop()
     if messages and system and all(m['role'] != 'system' for m in messages):
         messages.insert(0, {'role': 'system', 'content': system})
@@ -192,7 +200,8 @@ def to_alpaca(messages):
         raise ValueError('the Alpaca form holds only questions and answers in turn')
     *history, last = [turns[i:i + 2] for i in range(0, len(turns), 2)]
     system = '\n'.join(m['content'] for m in messages if m['role'] == 'system')
-    return {'instruction': last[0], 'input': '', 'output': last[1], 'system': system, 'history': history}
+    return {'instruction': last[0], 'input': '', 'output': last[1], 'system': system,
+            'history': history}
 
 
 def to_vicuna(messages):
@@ -203,9 +212,10 @@ def to_vicuna(messages):
 
 
 def preference_of(record):
-    """{'prompt', 'chosen', 'rejected'}, all text (the prompt of a longer conversation is its messages),
-    perhaps 'margin' and 'agreement'. In the record, chosen and rejected may be conversations that share
-    all but the last message. For kto, 'completion' and 'label' take their place."""
+    """{'prompt', 'chosen', 'rejected'}, all text (the prompt of a longer conversation is its
+    messages), perhaps 'margin' and 'agreement'. In the record, chosen and rejected may be
+    conversations that share all but the last message. For kto, 'completion' and 'label' take their
+    place."""
     is_kto = 'label' in record and 'chosen' not in record
     names = ['completion'] if is_kto else ['chosen', 'rejected']
     talks = [conversation_of(record, record[name]) for name in names]
@@ -247,8 +257,9 @@ FIELDS = {'outcome', 'task_id', 'completion'}       # by which a sample is known
 
 
 def with_records(entries, reject, kind, per_prompt=4, prefer='passed'):
-    """The entries (path, line, record), after which the records of from_samples take the place of those
-    that are samples, of one file. Such a record comes from several lines: its line is None."""
+    """The entries (path, line, record), after which the records of from_samples take the place of
+    those that are samples, of one file. Such a record comes from several lines: its line is
+    None."""
     samples = []
     for path, line, record in entries:
         names = record.keys() if isinstance(record, dict) else set()
@@ -260,16 +271,18 @@ def with_records(entries, reject, kind, per_prompt=4, prefer='passed'):
 
     records = list(from_samples(samples, kind, per_prompt, prefer))
     if samples and not records:
-        wanted = 'that passed' if kind == 'sft' else f'that is better than another of its prompt ({prefer=})'
+        better = f'that is better than another of its prompt ({prefer=})'
+        wanted = 'that passed' if kind == 'sft' else better
         reject(where, 1, f'none of {len(samples)} samples has an answer {wanted}', 0)
     for record in records:
         yield where, None, record
 
 
 def from_samples(samples, kind, per_prompt=4, prefer='passed'):
-    """Yield at most per_prompt records of each prompt. kind='preference': pairs; chosen passed, rejected
-    failed. prefer='taste': both passed, and only chosen is `preferred`. 'both': so many pairs of each way.
-    kind='sft': conversations whose answer passed; with 'taste' it is `preferred`, too."""
+    """Yield at most per_prompt records of each prompt. kind='preference': pairs; chosen passed,
+    rejected failed. prefer='taste': both passed, and only chosen is `preferred`. 'both': so many
+    pairs of each way. kind='sft': conversations whose answer passed; with 'taste' it is
+    `preferred`, too."""
     problem_of = lambda sample: (str(sample.get('task')), str(sample['task_id']))
     for _, group in itertools.groupby(sorted(samples, key=problem_of), problem_of):
         by_text = {s['completion']: s for s in group if s['outcome'] != 'infrastructure'}
@@ -286,6 +299,7 @@ def from_samples(samples, kind, per_prompt=4, prefer='passed'):
 
         for way, better, worse in (('passed', passed, failed), ('taste', liked, others)):
             if prefer in (way, 'both') and better and worse:
-                for i in range(min(max(len(better), len(worse)), per_prompt)):      # each about as often
+                # each about as often
+                for i in range(min(max(len(better), len(worse)), per_prompt)):
                     yield {'prompt': prompt, 'chosen': better[i % len(better)],
                            'rejected': worse[i % len(worse)]}

@@ -192,7 +192,8 @@ class Corpus:
 
     # --- from documents to files ------------------------------------------------------------------
     def batches(self, shard):
-        """Yield numbers and records of the documents that are left of a shard, some MB at a time."""
+        """Yield numbers and records of the documents that are left of a shard, some MB at a
+        time."""
         numbers = np.flatnonzero(self.keep[self.span(shard)]) + self.first[shard]
         for some in np.array_split(numbers, 1 + self.size[numbers].sum() // 4_000_000):
             yield some.tolist(), [self.record(i) for i in some]
@@ -215,8 +216,9 @@ class Corpus:
         """Write a result: the pieces of all shards (of a source), one after another. Returns its
         SHA-256."""
         digest = hashlib.sha256()
+        shards = np.flatnonzero((self.owners == source) | (not source))
         with open(self.new / name, 'wb') as f:
-            for shard in np.flatnonzero(self.owners == source) if source else range(len(self.owners)):
+            for shard in shards:
                 with open(self.path(shard, ending), 'rb') as piece:
                     while block := piece.read(PIECE):
                         f.write(block)

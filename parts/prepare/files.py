@@ -1,9 +1,9 @@
-"""
-The files of a source: found on the disk, or fetched from the network once, with resuming and a checksum.
+""" The files of a source: found on the disk, or fetched from the network once, with resuming and a
+checksum.
 
-    find_files('stdlib')                            # [{'path': '/usr/lib/python3.11/abc.py'}, ...], sorted
-    find_files('hf:codeparrot/codeparrot-clean')    # [{'path', 'url', 'sha256', 'size'}, ...]: not there yet
-    fetch('https://host/a.txt', sha256, 'data/raw/a.txt')           # its path, when all of it is there
+    find_files('stdlib')                # [{'path': '/usr/lib/python3.11/abc.py'}, ...], sorted
+    find_files('hf:codeparrot/codeparrot-clean')    # [{'path', 'url', 'sha256', 'size'}, ...]
+    fetch('https://host/a.txt', sha256, 'data/raw/a.txt')     # its path, when all of it is there
 """
 import collections, glob, hashlib, json, math, os, re, sysconfig
 import requests, urllib3
@@ -14,7 +14,8 @@ ENDINGS = RECORDS + tuple(f'.{name}{gz}' for name in TEXTS for gz in ('', '.gz')
 SHARD = 16_000_000              # bytes of a shard
 PIECES = 8                      # of a larger .jsonl: so many processes can share it
 RESULTS = {'val.bin', 'val.jsonl'}      # prepare.py leaves one of them beside meta.json
-SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt',
+SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/'
+               'input.txt',
                '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
 STDLIB_SKIPS = {'site-packages', 'dist-packages', 'test', 'tests', 'idle_test', '__pycache__'}
 # a busy server is asked again, later and later, or when its Retry-After says
@@ -22,44 +23,51 @@ RETRY = urllib3.Retry(8, connect=1, backoff_factor=1, status_forcelist=(429, 500
 
 
 def find_files(source, folder='data/raw'):
-    """The files of a source, [{'path', ...}], sorted, so that one folder gives the same bins everywhere.
-    Those of hf:OWNER/NAME also have url, sha256 and size, and need not be there yet."""
+    """The files of a source, [{'path', ...}], sorted, so that one folder gives the same bins
+    everywhere. Those of hf:OWNER/NAME also have url, sha256 and size, and need not be there yet."""
     if source == 'codeparrot':
         source = 'hf:codeparrot/codeparrot-clean'
     if source.startswith('hf:'):
         return dataset_files(source[3:], folder)
     if source == 'shakespeare':
         return [{'path': fetch(*SHAKESPEARE, os.path.join(folder, 'shakespeare.txt'))}]
-    if source == 'stdlib':      # 12 MB of Python in every interpreter; with its tests it would be 30 MB
+    # 12 MB of Python in every interpreter; with its tests it would be 30 MB
+    if source == 'stdlib':
         paths = all_files(sysconfig.get_paths()['stdlib'], STDLIB_SKIPS)
         return [{'path': path} for path in paths if path.endswith('.py')]
 
     paths = [path for path in all_files(source) if path.lower().endswith(ENDINGS)]
-    if os.path.isfile(source):              # a file that the user names is read, whatever its ending
+    # a file that the user names is read, whatever its ending
+    if os.path.isfile(source):
         paths = [source]
     if not paths:
         there = passed_over(source)
-        raise ValueError(f'{source!r} is neither stdlib, shakespeare, codeparrot, hf:OWNER/NAME nor '
-                         f'a file, folder or glob with .{" .".join(TEXTS)} .jsonl .json (.gz) files'
+        raise ValueError(f'{source!r} is neither stdlib, shakespeare, codeparrot, hf:OWNER/NAME '
+                         f'nor a file, folder or glob with .{" .".join(TEXTS)} .jsonl .json (.gz) '
+                         'files'
                          + (f'; it holds {there}' if there else ''))
     return [{'path': path} for path in paths]
 
 
 def all_files(source, skip=()):
-    """The files under a folder or of a glob, sorted; none that are hidden, or behind links to folders."""
+    """The files under a folder or of a glob, sorted; none that are hidden, or behind links to
+    folders."""
     if os.path.isdir(source):
         source = os.path.join(glob.escape(source), '**')
-    top, deep, pattern = source.partition('**')         # a/**/*.py: the folders under a/, and *.py in each
+    # a/**/*.py: the folders under a/, and *.py in each
+    top, deep, pattern = source.partition('**')
     paths = glob.glob(top or './')
     if deep:
         pattern = pattern.lstrip(os.sep) or '*'
         folders = [folder for path in paths for folder in folders_under(path, skip)]
-        paths = [path for folder in folders for path in glob.glob(os.path.join(glob.escape(folder), pattern))]
+        paths = [path for folder in folders
+                 for path in glob.glob(os.path.join(glob.escape(folder), pattern))]
     return sorted({path for path in paths if os.path.isfile(path)})
 
 
 def folders_under(top, skip=()):
-    """Yield top and the folders under it, but no hidden ones, and none that prepare.py has written."""
+    """Yield top and the folders under it, but no hidden ones, and none that prepare.py has
+    written."""
     for folder, inner, names in os.walk(top):
         if folder != top and 'meta.json' in names and RESULTS & {*names}:
             inner.clear()
@@ -83,45 +91,55 @@ def sources_of(source, sources, default):
     if source != default:
         raise ValueError(f'source={source} beside sources={list(sources)}: leave one of them out')
     for name, value in sources.items():
-        kinds = [type(part) for part in (name, *value)] if isinstance(value, tuple | list) else []
-        well_formed = kinds in ([str, str, int], [str, str, float], [str, str, type(None)])
-        if not well_formed or not re.fullmatch(r'[\w.-]+', name) or not (
-                value[1] is None or 0 < value[1] < math.inf):
-            raise ValueError(f"sources[{name!r}]={value!r} must look like 'name': ('path', weight), with a "
-                             'name for a file (letters, digits, _ . -) and a positive weight or None')
+        try:
+            path, weight = value
+            is_well_formed = re.fullmatch(r'[\w.-]+', name) and isinstance(path, str) and (
+                weight is None or 0 < weight < math.inf)
+        except (TypeError, ValueError):
+            is_well_formed = False
+        if not is_well_formed:
+            raise ValueError(f"sources[{name!r}]={value!r} must look like 'name': ('path', "
+                             'weight), with a name for a file (letters, digits, _ . -) and a positive '
+                             'weight or None')
     if len({weight is None for _, weight in sources.values()}) != 1:
-        raise ValueError(f'{sources=} must name a source, and give a weight to all sources, or to none')
+        raise ValueError(f'{sources=} must name a source, and give a weight to all sources, or to '
+                         'none')
     return sources
 
 
 def shards(sources, folder, kind='text'):
-    """The files of several sources, {name: (path, weight)}, as shards of work: [{'source', 'files'}]. A file
-    of records ends a shard, as do 16 MB of small files. A larger .jsonl of texts is several shards: `part`,
-    (i, n), stands for those of its lines whose number leaves the remainder i when divided by n."""
+    """The files of several sources, {name: (path, weight)}, as shards of work: [{'source',
+    'files'}]. A file of records ends a shard, as do 16 MB of small files. A larger .jsonl of texts
+    is several shards: `part`, (i, n), stands for those of its lines whose number leaves the
+    remainder i when divided by n."""
     shards = []
     for name, (path, _) in sources.items():
         size = SHARD                    # each source begins a shard
         for file in find_files(path, folder):
             pieces = [file]
             is_lines = file['path'].lower().removesuffix('.gz').endswith('.jsonl')
-            if kind == 'text' and is_lines and 'url' not in file and os.path.getsize(file['path']) > SHARD:
+            is_here = 'url' not in file
+            if kind == 'text' and is_lines and is_here and os.path.getsize(file['path']) > SHARD:
                 pieces = [{**file, 'part': (i, PIECES)} for i in range(PIECES)]
             for piece in pieces:
                 if size >= SHARD:
                     shards.append({'source': name, 'files': []})
                     size = 0
                 shards[-1]['files'].append(piece)
-                size += SHARD if file['path'].lower().endswith(RECORDS) else os.path.getsize(file['path'])
+                is_records = file['path'].lower().endswith(RECORDS)
+                size += SHARD if is_records else os.path.getsize(file['path'])
     return shards
 
 
 def count(shards, source):
-    return len({file['path'] for shard in shards if shard['source'] == source for file in shard['files']})
+    return len({file['path'] for shard in shards if shard['source'] == source
+                for file in shard['files']})
 
 
-# --- downloads ----------------------------------------------------------------------------------------------
+# --- downloads ------------------------------------------------------------------------------------
 def session():
-    """A connection that is patient. Close it before a process forks: two processes would share it."""
+    """A connection that is patient. Close it before a process forks: two processes would share
+    it."""
     new = requests.Session()
     for scheme in ('https://', 'http://'):
         new.mount(scheme, requests.adapters.HTTPAdapter(max_retries=RETRY))
@@ -134,8 +152,9 @@ def fetch_all(files):
 
 
 def fetch(url, sha256, path):
-    """Fetch a file, unless it is there; returns its path. A transfer that broke off is continued. The file
-    gets its name only when its checksum is right; OSError if it never comes or is another file."""
+    """Fetch a file, unless it is there; returns its path. A transfer that broke off is continued.
+    The file gets its name only when its checksum is right; OSError if it never comes or is another
+    file."""
     if os.path.exists(path):
         return path
     os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -157,8 +176,8 @@ def fetch(url, sha256, path):
             except requests.RequestException as e:
                 problem = type(e).__name__
         else:
-            raise OSError(f"can't download {url} ({problem}); run the same command again, or put the "
-                          f'file at {path}')
+            raise OSError(f"can't download {url} ({problem}); run the same command again, or put "
+                          f'the file at {path}')
         f.seek(0)
         digest = hashlib.sha256()       # hashlib.file_digest would need Python 3.11
         while block := f.read(1 << 20):
@@ -166,14 +185,15 @@ def fetch(url, sha256, path):
 
     if digest.hexdigest() != sha256:
         os.remove(f'{path}.part')
-        raise OSError(f'{url} has the checksum {digest.hexdigest()[:16]}..., expected {sha256[:16]}...; '
-                      'run the same command again')
+        raise OSError(f'{url} has the checksum {digest.hexdigest()[:16]}..., expected '
+                      f'{sha256[:16]}...; run the same command again')
     os.replace(f'{path}.part', path)
     return path
 
 
 def dataset_files(dataset, folder):
-    """The files of records in a Hugging Face dataset, [{path, url, sha256, size}]; folder keeps the list."""
+    """The files of records in a Hugging Face dataset, [{path, url, sha256, size}]; folder keeps the
+    list."""
     hub = os.environ.get('HF_ENDPOINT', 'https://huggingface.co')
     folder = os.path.join(folder, dataset.replace('/', '--'))
     listing = os.path.join(folder, 'files.json')
@@ -185,19 +205,21 @@ def dataset_files(dataset, folder):
                 while url:                  # page by page
                     page = s.get(url, timeout=30)
                     page.raise_for_status()
-                    files += [{'path': os.path.join(folder, *entry['path'].split('/')), 'size': entry['size'],
-                               'sha256': entry['lfs']['oid'],
+                    files += [{'path': os.path.join(folder, *entry['path'].split('/')),
+                               'size': entry['size'], 'sha256': entry['lfs']['oid'],
                                'url': f'{hub}/datasets/{dataset}/resolve/main/{entry["path"]}'}
-                              for entry in page.json() if entry.get('lfs') and '..' not in entry['path']
+                              for entry in page.json()
+                              if entry.get('lfs') and '..' not in entry['path']
                               and entry['path'].endswith(RECORDS)]
                     url = page.links.get('next', {}).get('url')
         except requests.RequestException as e:
-            raise ValueError(f'cannot list {url} ({type(e).__name__}); without network, put the .json.gz '
-                             f'files of {dataset} into a folder and use --source=FOLDER') from e
+            raise ValueError(f"can't list {url} ({type(e).__name__}); without network, put the "
+                             f'.json.gz files of {dataset} into a folder and use --source=FOLDER') from e
         if not files:
             raise ValueError(f'{hub}/datasets/{dataset} has no {" ".join(RECORDS)} files')
         os.makedirs(folder, exist_ok=True)
-        with open(f'{listing}.{os.getpid()}', 'w', encoding='utf-8') as f:      # others may do the same now
+        # others may do the same now
+        with open(f'{listing}.{os.getpid()}', 'w', encoding='utf-8') as f:
             json.dump(sorted(files, key=lambda file: file['path']), f, indent=1)
         os.replace(f'{listing}.{os.getpid()}', listing)
     with open(listing, encoding='utf-8') as f:

@@ -27,9 +27,9 @@ def open_file(path):
 
 
 def entries(files, reject, max_chars=1_000_000):
-    """Yield (path, line, record) for each record of some files, [{'path', perhaps 'part': (i, n) for
-    every n-th line}]. A file of text is one record, {'text', 'encoding'}, at line 0. A line of more
-    than 8 max_chars bytes is not read: a character may be \\u20ac."""
+    """Yield (path, line, record) for each record of some files, [{'path', perhaps 'part': (i, n)
+    for every n-th line}]. A file of text is one record, {'text', 'encoding'}, at line 0. A line of
+    more than 8 max_chars bytes is not read: a character may be \\u20ac."""
     for file in files:
         path = file['path']
         if is_kind(path, RECORDS):
@@ -69,8 +69,8 @@ def slices(texts, size=100_000, most=1 << 62):
 
 # --- records --------------------------------------------------------------------------------------
 def lines_of(f, longest):
-    """Yield (number from 1, beginning, size) of each line of a file. At most `longest` bytes of a line
-    are in memory."""
+    """Yield (number from 1, beginning, size) of each line of a file. At most `longest` bytes of a
+    line are in memory."""
     n = 0
     while data := f.readline(longest):
         n += 1

@@ -119,7 +119,8 @@ class Account:
                 'dropped': self.dropped(source=name)}
 
     def report(self, files_of, sources):
-        """The content of report.json. files_of: {'train': {'documents', 'tokens', 'bytes'}, ...}."""
+        """The content of report.json. files_of: {'train': {'documents', 'tokens', 'bytes'},
+        ...}."""
         return {'stages': self.stages(),
                 'malformed': sum(n for n, _ in self.malformed.values()),
                 'malformed_files': self.malformed,
@@ -130,7 +131,8 @@ class Account:
                            for name, counter in sorted(self.notes.items())}}
 
     def audit_md(self):
-        """The samples of what was kept, and of what was dropped for each reason, for people to read."""
+        """The samples of what was kept, and of what was dropped for each reason, for people to
+        read."""
         chapters = []
         for reason, samples in sorted(self.samples.items()):
             texts = [f'## {path}\n\n````\n{text}\n````\n' for _, path, text in samples]
@@ -246,12 +248,9 @@ def summary(content, files_of):
     names = 'documents', 'tokens', 'bytes'
     sizes = [(path, *(size.get(name, '') for name in names)) for path, size in files_of.items()]
     lines = [table(rows) + table([('file', *names), *sizes])]
-    for name, s in content['sources'].items():
+    for s in content['sources'].values():
         if s['passed_over']:
             lines.append(f'files of other kinds, passed over: {s["passed_over"]}')
-        if files_of.get(f'val_{name}', {}).get('tokens') == 0:
-            lines.append(f'{name} has no validation document, so no number will measure it: give '
-                         'more of it, or raise --val_fraction')
     lines.append(f'records that could not be read: {content["malformed"]}')
     if 'card' in content:
         lines.append(content['card']['share'])
@@ -270,6 +269,8 @@ def next_command(content, kind, folder, is_streamed):
         flags.append('--sample_prompt=')        # the preset's is for Python
     if is_streamed:
         flags.append(f'--streaming={folder}/shards')
+    if 'preferences' in content['counts']:
+        flags.append('--loss_type=kto')         # thumbs, not pairs
     return f'next: python {script}.py config/{preset}.py {shlex.join(flags)}'
 
 
@@ -280,7 +281,8 @@ def report_md(title, content, files_of):
         lines.append(f'- {path}: {n}, the first at {first}')
 
     for name, s in content['sources'].items():
-        lines += ['', f'{name} ({s["path"]}): files: {s["files"]}, licences: {listed(s["licences"])}',
+        lines += ['', f'{name} ({s["path"]}): files: {s["files"]}, licences: '
+                  f'{listed(s["licences"])}',
                   f'documents read: {s["read"]:,}, dropped: {listed(s["dropped"])}']
         if 'passes' in s:
             read = s['tokens'] * s['passes'] / content['tokens']['train']
@@ -298,5 +300,6 @@ def report_md(title, content, files_of):
                   f'- genres: {listed(card["genres"], ".1%")}',
                   f'- licences: {listed(card["licences"], ".1%")}',
                   f'- validation and training: {card["overlap"]}',
-                  '', 'Known skew:', '', *(f'- {line}' for line in card['skew'] or ['nothing stands out'])]
+                  '', 'Known skew:', '',
+                  *(f'- {line}' for line in card['skew'] or ['nothing stands out'])]
     return '\n'.join(lines) + '\n'

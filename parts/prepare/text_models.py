@@ -21,9 +21,10 @@ def byte_ngrams(text, n, buckets):
 
 
 class NgramModel:
-    """Bits per byte of a text under counts of byte n-grams of a reference. Few mean boilerplate and stock
-    phrases, many mean noise or another language. An n-gram's probability is mixed with the (n-1)-gram's:
-    p_n = (count + a p_(n-1)) / (context count + a), a Dirichlet prior (MacKay & Peto 1995); p_0 is 1/256."""
+    """Bits per byte of a text under counts of byte n-grams of a reference. Few mean boilerplate and
+    stock phrases, many mean noise or another language. An n-gram's probability is mixed with the
+    (n-1)-gram's: p_n = (count + a p_(n-1)) / (context count + a), a Dirichlet prior (MacKay & Peto
+    1995); p_0 is 1/256."""
 
     def __init__(self, texts, order=6, buckets=1 << 21):
         self.counts = np.zeros((order + 1, buckets), np.uint32)
@@ -47,7 +48,8 @@ class NgramModel:
 
 
 class Classifier:
-    """Logistic regression on a text's byte 1- to 4-grams, hashed, like fastText's (Joulin et al. 2016)."""
+    """Logistic regression on a text's byte 1- to 4-grams, hashed, like fastText's (Joulin et al.
+    2016)."""
 
     def __init__(self, labels, weights):
         self.labels = labels
@@ -55,7 +57,8 @@ class Classifier:
 
     @staticmethod
     def features(text, buckets):
-        """Ids of the n-grams of the first 4,000 characters; the roots of their counts as a unit vector."""
+        """Ids of the n-grams of the first 4,000 characters; the roots of their counts as a unit
+        vector."""
         text = ' ' + text[:4000].lower() + ' '
         ids = np.concatenate([byte_ngrams(text, n, buckets) for n in (1, 2, 3, 4)])
         ids, counts = np.unique(ids, return_counts=True)
@@ -64,14 +67,16 @@ class Classifier:
 
     @classmethod
     def train(cls, examples, epochs=5, learning_rate=2.0, buckets=1 << 17):
-        """Stochastic gradient descent over (text, label) pairs; ValueError with fewer than two labels."""
+        """Stochastic gradient descent over (text, label) pairs; ValueError with fewer than two
+        labels."""
         examples = list(examples)
         labels = sorted({label for _, label in examples})
         if len(labels) < 2:
             raise ValueError(f'a classifier needs examples of at least two labels, not of {labels}')
         data = [(cls.features(text, buckets), labels.index(label)) for text, label in examples]
         model = cls(labels, np.zeros((len(labels), buckets), np.float32))
-        share = np.bincount([y for _, y in data]) / len(data) * len(labels)     # rare labels count as much
+        # rare labels count as much
+        share = np.bincount([y for _, y in data]) / len(data) * len(labels)
         rng = np.random.default_rng(0)
         for epoch in range(epochs):
             for i in rng.permutation(len(data)):
@@ -96,7 +101,8 @@ class Classifier:
 
 @functools.lru_cache(1)
 def language_model():
-    """A classifier of the languages in WORDS, trained on random sentences of their words: a second."""
+    """A classifier of the languages in WORDS, trained on random sentences of their words: a
+    second."""
     rng = np.random.default_rng(0)
     examples = []
     for language, words in WORDS.items():
@@ -108,25 +114,27 @@ def language_model():
     return Classifier.train(examples, epochs=4, buckets=1 << 15)
 
 
-@functools.lru_cache(1)         # language_of and is_foreign ask about the same text, one after the other
+# language_of and is_foreign ask about the same text, one after the other
+@functools.lru_cache(1)
 def languages_in(text):
-    """{language: probability} of the languages in WORDS; {} if there is too little to tell by: fewer than 20
-    letters in all its distinct words."""
+    """{language: probability} of the languages in WORDS; {} if there is too little to tell by:
+    fewer than 20 letters in all its distinct words."""
     n_letters = sum(map(str.isalpha, ''.join({*text[:4000].lower().split()})))
     return language_model().predict(text) if n_letters >= 20 else {}
 
 
 def language_of(text):
-    """'en', 'de' ...: the most probable language in WORDS, or 'unknown' if its probability is below 0.25.
-    In 600 characters a language in WORDS has more, and others (Czech, Greek) seldom do."""
+    """'en', 'de' ...: the most probable language in WORDS, or 'unknown' if its probability is below
+    0.25. In 600 characters a language in WORDS has more, and others (Czech, Greek) seldom do."""
     chances = languages_in(text)
     language = max(chances, key=chances.get, default='unknown')
     return language if chances.get(language, 0) >= 0.25 else 'unknown'
 
 
 def is_foreign(text, languages):
-    """Whether another language in WORDS is more than twice as probable as each of these. So nearly all
-    texts of 200 characters go that are in another language, also in one that WORDS does not have."""
+    """Whether another language in WORDS is more than twice as probable as each of these. So nearly
+    all texts of 200 characters go that are in another language, also in one that WORDS does not
+    have."""
     chances = languages_in(text)
     return bool(chances) and max(chances.values()) > 2 * max(map(chances.get, languages))
 
@@ -135,7 +143,8 @@ class Judges:
     """The models of a corpus: n-grams of reference texts, and a classifier of good and bad ones."""
 
     def __init__(self, texts_of, reference, good, bad):
-        """texts_of: a function of each of the others, which are names of some megabytes of text, or None."""
+        """texts_of: a function of each of the others, which are names of some megabytes of text, or
+        None."""
         self.reference = NgramModel(texts_of(reference)) if reference else None
         self.quality = None
         if good:
@@ -143,7 +152,8 @@ class Judges:
             self.quality = Classifier.train(examples + [(text, 'bad') for text in texts_of(bad)])
 
     def reason(self, text, notes, min_bits, max_bits, min_quality):
-        """Why a text is dropped, or None, by bits per byte, which notes count, and the chance to be good."""
+        """Why a text is dropped, or None, by bits per byte, which notes count, and the chance to be
+        good."""
         if self.reference:
             bits = self.reference.bits_per_byte(text)
             notes['documents by bits per byte'][f'{bits:.1f}'] += 1
@@ -163,8 +173,8 @@ def languages_of(text):
     return languages
 
 
-# A language shows in its smallest words. By frequency, most frequent first. A text in another language is
-# unknown or taken for a neighbour: Danish for Swedish.
+# A language shows in its smallest words. By frequency, most frequent first. A text in another
+# language is unknown or taken for a neighbour: Danish for Swedish.
 WORDS = {
     'ar': 'في من على إلى أن عن التي الذي مع هذا هذه كان ما لا كل بين بعد قد ذلك لم أو هو هي كما وقد حيث',
     'de': 'der die und in zu den das nicht von sie ist des sich mit dem dass er es ein ich auf so eine '

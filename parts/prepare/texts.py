@@ -11,7 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 WORD = r'[^\W\d]\w*'
-BEGINNING = r'(?<=\n)[ \t]*(?:\w+|[^\w\s])'       # of a line: its indentation, and its first word or sign
+# of a line: its indentation, and its first word or sign
+BEGINNING = r'(?<=\n)[ \t]*(?:\w+|[^\w\s])'
 BLOCK = r'\n\s*\n(?=\S)|<\|endoftext\|>'         # what ends a block: blank lines before column 0
 
 
@@ -34,7 +35,8 @@ def parse_rate(texts):
     for text in texts:
         ends = [m.start() for m in re.finditer(r'\n(?=[^\s#)\]}])', text)]
         wholes = [text[:end] for end in ends[-3:]]
-        if any(re.search(r'^[^\s#]', whole, re.M) and syntax_error(whole) is None for whole in wholes):
+        if any(re.search(r'^[^\s#]', whole, re.M) and syntax_error(whole) is None
+               for whole in wholes):
             good += 1
     return good / len(texts)
 
@@ -51,7 +53,8 @@ def write(model, tokenizer, prompt, n, n_tokens, like):
     import torch            # takes seconds, and prepare.py has no use for it
     ids = tokenizer.encode(prompt) or tokenizer.first
     idx = torch.tensor([ids] * n, device=model.embedding.weight.device)                     # (n, T)
-    rows = model.generate(idx, n_tokens, temperature=0.8, top_k=50)                     # (n, T + n_tokens)
+    # (n, T + n_tokens)
+    rows = model.generate(idx, n_tokens, temperature=0.8, top_k=50)
     rows = rows[:, 0 if prompt else len(ids):].tolist()     # a row may have no token
     texts = [tokenizer.decode([id for id in row if id < tokenizer.vocab_size]) for row in rows]
     figures = {'repetition': repetition(texts)}
@@ -77,7 +80,8 @@ def vocabulary(bins, tokenizer):
     """The words of the texts of token ids (arrays), and the beginnings of their lines: two sets."""
     words, beginnings = set(), set()
     for ids in bins:
-        for i in tqdm(range(0, len(ids), 1_000_000), 'reading', disable=None):      # it cuts few words
+        # it cuts few words
+        for i in tqdm(range(0, len(ids), 1_000_000), 'reading', disable=None):
             text = tokenizer.decode(ids[i:i + 1_000_000].tolist()).replace('<|endoftext|>', '\n')
             words.update(re.findall(WORD, text))
             beginnings.update(re.findall(BEGINNING, text))
@@ -106,6 +110,7 @@ def levels(texts, words, beginnings):
         'space': [c.isspace() for c in characters],
         'punctuation': [not (c.isspace() or c.isalnum()) for c in characters],
         'words': [word in words for text in texts for word in re.findall(WORD, text)[:-1]],
-        'lines': [line in beginnings for text in texts for line in re.findall(BEGINNING, f'\n{text}')[:-1]],
+        'lines': [line in beginnings for text in texts
+                  for line in re.findall(BEGINNING, f'\n{text}')[:-1]],
         'speeches': [bool(re.match(r'\s*[A-Z][^\n:]*:\s*(\n|$)', block)) for block in blocks]}
     return {name: sum(each) / len(each) if each else None for name, each in counted.items()}

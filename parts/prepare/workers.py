@@ -31,8 +31,8 @@ def end_with_parent():
 
 
 def in_parallel(function, jobs, n_workers, what):
-    """Yield function(job) for each job, in order. The workers (0: one per core) are forked, so they see all
-    that the caller has defined. Windows cannot fork: this process does it all."""
+    """Yield function(job) for each job, in order. The workers (0: one per core) are forked, so they
+    see all that the caller has defined. Windows cannot fork: this process does it all."""
     bar = functools.partial(tqdm, total=len(jobs), desc=what, unit=' shards', disable=None)
     n = min(n_workers or os.cpu_count(), len(jobs))
     if n <= 1 or 'fork' not in multiprocessing.get_all_start_methods():
@@ -46,5 +46,5 @@ def in_parallel(function, jobs, n_workers, what):
         except ValueError as e:             # one line, as from a single process
             raise ValueError(str(e)) from e
         except concurrent.futures.process.BrokenProcessPool as e:
-            raise OSError('a process was killed, perhaps because memory ran out; what is done is kept, try '
-                          f'again with fewer, --num_workers={(n + 1) // 2}') from e
+            raise OSError('a process was killed, perhaps because memory ran out; what is done is '
+                          f'kept, try again with fewer, --num_workers={(n + 1) // 2}') from e
