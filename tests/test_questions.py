@@ -152,34 +152,18 @@ def test_the_last_number_and_the_code_in_a_fence_however_that_is_written():
 
 
 # --- BLEU beside execution ----------------------------------------------------------------------------------
-LESSON = [      # two prompts of a lesson, and a third: arguments, reference, tests, answers
-    ('a: float, b: float', 'return a * b', 'f(3.0, 5.0) == 15.0 and f(2.0, 7.0) == 14.0',
-     ['return a * b', 'return math.sqrt(a * b)', 'return a * b / 2.0', 'return a * b / a']),
-    ('a', 'return np.mean(a)', 'abs(f([1.0, 2.0, 6.0]) - 3.0) < 1e-9',
-     ['return np.mean(a)', 'return float(np.mean(a))', 'return sum(a) / len(a)',
-      'total = 0\n    for x in a:\n        total += x\n    return total / len(a)']),
-    ('pair', 'a, b = pair\n    s = a + b\n    d = a - b\n    return s * d', 'f([5, 2]) == 21',
-     ['one, two = pair\n    total = one + two\n    rest = one - two\n    return total * rest',
-      'a, b = pair\n    s = a + b\n    d = b - a\n    return s * d'])]
-
-
 def test_bleu_does_not_tell_right_from_wrong():
-    """Of four areas one is right, of four means all are. Then new names, which are right, and a copy with one
-    change, which is wrong."""
-    cases, x = [], []
-    for arguments, reference, tests, answers in LESSON:
-        question = to_question({
-            'prompt': f'import math\nimport numpy as np\n\ndef f({arguments}):\n', 'entry_point': 'f',
-            'test': f'def check(f):\n    assert {tests}\n'})
-        cases += [(question, f'    {text}\n') for text in answers]
-        x += [bleu(text, reference) for text in answers]
-    jobs = [job(question, text, chat=False) for question, text in cases]
-    found = [result.outcome for result in run_many(jobs, timeout=20, memory_mb=4000)]
-
-    assert found == ['passed'] + ['wrong'] * 3 + ['passed'] * 5 + ['wrong']
-    assert x[:8] == pytest.approx([1, 0.270, 0.435, 0.604, 1, 0.584, 0.240, 0.121], abs=1e-3)
-    assert max(x[6:8]) < min(x[1:4])        # two right means share less than any of the wrong areas
-    assert x[8] < 0.35 < 0.75 < x[9]
+    """A rewrite with new names is right, a copy with one change is wrong."""
+    reference = 'a, b = pair\n    s = a + b\n    d = a - b\n    return s * d'
+    rewrite = 'one, two = pair\n    total = one + two\n    rest = one - two\n    return total * rest'
+    copy = reference.replace('a - b', 'b - a')
+    question = to_question({'prompt': 'def f(pair):\n', 'entry_point': 'f',
+                            'test': 'def check(f):\n    assert f([5, 2]) == 21\n'})
+    results = run_many([job(question, f'    {text}\n', chat=False) for text in (rewrite, copy)], timeout=20)
+    assert [result.outcome for result in results] == ['passed', 'wrong']
+    assert bleu(rewrite, reference) < 0.35 < 0.75 < bleu(copy, reference)
+    for text, expected in ('return a*b', 1), ('return math.sqrt(a * b)', 0.270), ('return a * b / a', 0.604):
+        assert bleu(text, 'return a * b') == pytest.approx(expected, abs=1e-3)
 
 
 # --- a judge ------------------------------------------------------------------------------------------------
