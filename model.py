@@ -221,23 +221,24 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def stream(self, idx, max_new_tokens, draw, stop=(), look=0):
-        """Continue each row of idx (B, T): yield the next token of all rows, (B, 1), but 16 at once,
-        (B, 16), of a batch on a GPU, which should not wait for the host. draw(logits (n, V), rows
-        (n,), i) -> token i of the rows that are left, (n,). A row that met an id of `stop`, or
-        IGNORE, repeats it and leaves after the next yield. Shorter prompts begin with IGNORE."""
+        """Continue each row of idx (B, T) and yield the new tokens, (B, 1) at a time, or (B, 16) of
+        a batch on a GPU, which should not wait for the host. The prompt a b c runs once, the cache
+        keeps its keys and values, and then each token runs alone:
+            run a b c -> d      cache: a b c
+            run d     -> e      cache: a b c d
+
+        draw(logits (n, V), rows (n,), i) -> token i, (n,), of the n rows that are left. A row that
+        met an id of `stop`, or IGNORE, repeats it and leaves after the next yield. In a batch of
+        prompts that are not equally long, the shorter ones begin with IGNORE."""
         look = look or (16 if idx.is_cuda and len(idx) > 1 else 1)
         stop = torch.tensor([*stop, IGNORE], device=idx.device)
         rows = torch.arange(len(idx), device=idx.device)  # (n,), those that are left
         last = torch.full_like(rows, -1)  # (B,), the newest token of each row
         new = []  # of (B,), not yielded yet
-        is_padded = (idx == IGNORE).any()
-
-        # The prompt a b c runs once, the cache keeps its keys and values, then a token runs alone:
-        #     run a b c -> d      cache: a b c
-        #     run d     -> e      cache: a b c d
         number_of = {}  # of a prompt: equal ones run once, for all their rows
         row_of = [number_of.setdefault(tuple(row), len(number_of)) for row in idx.tolist()]
         idx = torch.tensor(list(number_of), device=idx.device)
+        is_padded = any(IGNORE in row for row in number_of)
         T = self.config.block_size
         cache = self.empty_cache(len(idx), min(idx.shape[1] + max_new_tokens, T))
         n_cached = 0

@@ -139,7 +139,7 @@ else:
     print('-' * 80, prompt, sep='\n', end='')
     began = time.perf_counter()
     answer = write(prompt, seed)
-    print('', '-' * 80, sep='\n')
+    print('\n' + '-' * 80)
     ms = 1000 * (time.perf_counter() - began) / len(answer.ids)
     mb = sum(p.nbytes for p in model.parameters()) / 1e6
     print(f'tokens: {len(answer.ids)}, {ms:.1f} ms each, {dtype} on {device}; weights: {mb:.1f} MB',

@@ -86,16 +86,6 @@ def test_several_positions_behind_a_cache_see_no_future_and_a_mask_decides_if_th
     assert ((later(seen) - later(None)).abs().amax((0, 2)) > 1e-3).tolist() == [False] + [True] * 4
 
 
-def test_rows_stop_alone_repeat_their_stop_id_and_the_last_one_ends_it():
-    free = naive(small(), prompt(), 20)[:, 5:].tolist()
-    for at in (0, 0, 0), (0, 3, 6), (8, 2, 5):
-        stop = [row[i] for row, i in zip(free, at)]
-        first = [next(i for i, token in enumerate(row) if token in stop) for row in free]
-        n = max(first) + 1
-        expected = [row[:i + 1] + [row[i]] * (n - i - 1) for row, i in zip(free, first)]
-        assert small().generate(prompt(), 20, 0, stop=stop)[:, 5:].tolist() == expected, at
-
-
 # --- prompts of different lengths ---------------------------------------------------------------------------
 CONTEXT, LONGEST, NEW = 48, 39, 30      # tokens: a long prompt and its answer do not fit into the context
 
