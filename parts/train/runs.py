@@ -274,7 +274,7 @@ class Log:
         untrained = self.model_config['vocab_size']             # the perplexity of any guess
         if step >= 1000 and row.get('val_ppl', 0) > untrained * math.exp(-0.5):
             self.note(step, 'stuck', 'val_loss is near ln(vocab_size), as if untrained: see '
-                      'docs/trouble.md')
+                      'docs/trouble.md#the-loss-stays-near-lnvocabulary')
 
     def end(self, step, best_val, command, what='lowest val_loss'):
         """The last lines of a run. command: the words to type next. what: the name of best_val."""
@@ -316,7 +316,7 @@ def compared(value, low, high):
     if low <= value <= high:
         return f'as expected ({low} to {high})'
     off = f'{low - value:.2g} too low' if value < low else f'{value - high:.2g} too high'
-    return f'{off}, expected {low} to {high}; see docs/trouble.md'
+    return f'{off}, expected {low} to {high}; see docs/trouble.md#my-numbers-differ'
 
 
 def memory_mb(kind):
