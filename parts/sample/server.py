@@ -7,8 +7,8 @@ A model writes one answer at a time: whoever asks next waits. The first model is
 log probabilities are the model's own, at temperature 1. An answer ends where the context ends, or
 earlier. top_k is ours, and so is task_id in place of a prompt: a problem, asked as eval.py asks it.
 After its answer comes a verdict. The first token may be the prompt's last one, written again.
-Everything else is a subset of OpenAI's API. What LACKING names is refused, and fields that this file
-doesn't name are not read.
+Everything else is a subset of OpenAI's API. What LACKING names is refused, and fields that this
+file doesn't name are not read.
 
 Other machines cannot connect. But a page of another site, open in a browser here, could ask in its
 user's name. So Origin must be ours; and Host must name this machine, because a foreign name may
@@ -193,8 +193,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def verdict(self, item, text, is_chat):
         """Run the tests of an answer to a problem. Return its outcome as in questions.py."""
         if not self.server.run_code:
-            return {'outcome': '', 'message': "no tests: the server may not run a model's programs; "
-                    'read parts/eval/sandbox.py, then start it with --allow_code_execution=True'}
+            return {'outcome': '', 'message': 'no tests: this server may not run programs; read '
+                    'parts/eval/sandbox.py, then start it with --allow_code_execution=True'}
         job = questions.job(item, text, is_chat)
         with self.server.one_by_one:
             result = self.server.run_code(*job) if job else None
