@@ -203,7 +203,11 @@ STAGES = {'read': check_text, 'normalise': normalise, 'source': check_source,
 # --- conversations without a source: problems of ours with their answers, which need no cleaning --
 folder_of = {'text': 'data/quickstart', 'sft': 'data/sft', 'preference': 'data/pairs'}
 out_dir = out_dir or folder_of[kind]
-if kind == 'sft' and not set_by.keys() & {'source', 'sources'}:
+own_source = set_by.keys() & {'source', 'sources'}
+if kind == 'preference' and not own_source:
+    raise ValueError('--kind=preference needs --source=FILE with pairs or labels, such as the '
+                     'samples.jsonl that eval.py writes')
+if kind == 'sft' and not own_source:
     for name in sorted(set_by.keys() - {'kind', 'out_dir'}):
         raise ValueError(f'--{name} is for conversations of your own; add --source=FILE')
     corpus.check_out_dir(out_dir, [], kind)
