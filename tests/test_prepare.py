@@ -320,6 +320,7 @@ def test_sources_without_text_are_one_sentence(tmp_path):
 
 
 MISTAKES = [        # lines of a config file, words of the sentence
+    ("kind = 'preference'", ['--kind=preference needs --source=FILE']),
     ('sources = {}', ['sources={}', 'must name a source']), ("sources = {'a': 'path'}", ['weight']),
     ("sources = {'a': ('x', -1)}", ['weight']),
     ("sources = {'a b': ('x', 1)}", ['a b']), ("sources = {5: ('x', 1)}", ['sources[5]']),

@@ -143,6 +143,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         try:
             if is_chat and not prompt:
                 raise ValueError('messages must be a list of objects with role and content')
+            for message in prompt if is_chat else ():
+                if isinstance(message, dict) and message.get('role') == 'developer':
+                    message['role'] = 'system'          # OpenAI's newer name
             prompt = asking.encode(tokenizer, prompt)
             n_prompt = len(prompt.ids) + min(1, prompt.repeated)
             if n_prompt > context:
