@@ -20,9 +20,12 @@ the start. A prompt has a better answer c (chosen) and a worse answer r (rejecte
     loss = -log sigmoid(margin)                     # small if c has gained more than r
 
 With beta = 0.1, log p_ref = -11 for both, log p(c) = -10 and log p(r) = -12, the rewards are 0.1
-and -0.1, the margin is 0.2 and the loss 0.598. At first, policy and reference are equal: the margin
-is 0 and val_loss ln 2 = 0.693. Another value ends the run. The loss of a step is larger: nll_weight
-adds a term to it.
+and -0.1, the margin is 0.2 and the loss 0.598. With beta = 1, a tenth of this change in log p would
+give the same margin and loss. So a larger beta keeps the policy nearer to the reference.
+
+val_loss is the mean of this loss over held-out pairs. At step 0, policy and reference are equal, so
+the margin is 0 and val_loss is ln 2 = 0.693. If val_loss is anything else at step 0, the run ends.
+`loss`, of the pairs of a training step, is larger, because nll_weight adds a term to it.
 
 You should see accuracy and margin rise. Often BOTH rewards fall: the loss asks for a difference
 only. It gains as much if the bad answer falls by 5 and the good one by 2 as if the good one rises
@@ -87,7 +90,9 @@ config['stage'] = 'dpo'         # so eval.py will ask this model in conversation
 
 # --- 1. this process ------------------------------------------------------------------------------
 # torchrun starts one process for each device. They share the pairs of each step, as in train.py.
-# The checkpoint to resume, whose settings config takes over; {} for a new run.
+# set_by, from configurator.py: {setting: the config file, or 'command line', that gave it}.
+# state: the checkpoint that this run resumes; {} for a new run. On resuming, config takes over the
+# settings that the checkpoint holds, and globals().update gives them to the variables above.
 state = runs.begin(config, set_by)
 globals().update(config)
 if beta is None:
@@ -127,11 +132,13 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
         orpo   -0.2, -0.3   log p per token is -2 and -3, so p is 0.135 and 0.050. The odds 0.157
                             and 0.052 are as 2.987 to 1: -log(2.987 / 3.987) = 0.289. SFT's loss is
                             2, and beta times 0.289 makes it 2.029
-        simpo  -0.2, -0.3   c leads by 0.1 and should by 1: -log sigmoid(0.1 - 1) = 1.241
+        simpo  -0.2, -0.3   c leads by 0.1 and should by 1: -log sigmoid(0.1 - 1) = 1.241. With
+                            its default, beta = 2, c would lead by 2, and the loss be 0.313
         rm      -10, -12    -log sigmoid(2) = 0.127
 
     policy_*, ref_*: log p of an answer, in nats, summed over its tokens (for rm: its score). *_len:
-    how many tokens it has, 0 if a kto record has no such answer. kl: kto's zero point, a number."""
+    how many tokens it has, 0 if a kto record has no such answer. kl: kto's zero point, the
+    reward, at least 0, that divides good answers from bad ones; kto_kl below says which it is."""
     policy_chosen, policy_rejected = policy_chosen.float(), policy_rejected.float()
     ratio_chosen = policy_chosen - ref_chosen                       # log (p / p_ref)
     ratio_rejected = policy_rejected - ref_rejected
@@ -149,14 +156,12 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
     elif loss_type == 'ipo':
         # If all annotators agree, dpo's margin grows for ever, and beta no longer holds the policy
         # back. Here the margin has a target. Azar et al. 2023, arXiv:2310.12036, eq. 17. As in the
-        # paper, log p is the sum over the tokens of an answer. TRL's ipo takes the mean, so its
-        # target is for each token: with answers of 20 tokens, our beta of 0.1 asks for the same
-        # margin as its 2 (beta times the length).
+        # paper, log p is the sum over the tokens of an answer (docs/chat.md converts TRL's beta).
         losses = (ratio_chosen - ratio_rejected - 1 / (2 * beta)) ** 2
     elif loss_type == 'kto':
-        # No pairs: each answer alone should be above or below a zero point (in the paper, beta
-        # KL(policy | reference)). A pair's loss is the mean of both. Ethayarajh et al. 2024,
-        # arXiv:2402.01306, eq. 8
+        # No pairs: a good answer's reward should be above the zero point kl, a bad one's below it.
+        # In the paper kl is beta KL(policy | reference). A pair's loss is the mean of both.
+        # Ethayarajh et al. 2024, arXiv:2402.01306, eq. 8
         has_chosen = (chosen_len > 0).float()
         has_rejected = (rejected_len > 0).float()
         losses = has_chosen * (kl - chosen).sigmoid() + has_rejected * (rejected - kl).sigmoid()
@@ -192,13 +197,15 @@ def answer_log_probs(logits, y):
     return -nats.view_as(y).sum(1)
 
 
-# Policy and reference begin as the same model. Then all rewards are 0, so the first loss is known:
-# with dpo it is ln 2. The other loss types have no reference.
+# Only these three have a reference: orpo, simpo and rm need none. Policy and reference begin as the
+# same model, so at first all their rewards are 0, and the first loss is known: with dpo it is ln 2.
+has_reference = loss_type in ('dpo', 'ipo', 'kto')
 first_losses = {'dpo': math.log(2), 'ipo': 1 / (2 * beta) ** 2, 'kto': 0.5}
-has_reference = loss_type in first_losses
 
 # --- 3. model and optimizer -----------------------------------------------------------------------
 model, tokenizer = checkpoints.open_to_tune(config, state)
+# A tokenizer of Hugging Face without <|im_start|> and <|im_end|> gets them when we read it, as its
+# last tokens. sft.py gives the model rows for them, so one with fewer rows has never seen them.
 if tokenizer.vocab_size > model.config.vocab_size:
     raise Mistake(f'{init_from} has never seen <|im_start|> and <|im_end|>; fine-tune it first: '
                   f'python sft.py --init_from={init_from}')
@@ -206,12 +213,17 @@ block_size = block_size or model.config.block_size
 model = model.like(dropout=0.0).to(here.device)     # else policy and reference would differ
 model.grad_checkpoint = grad_checkpoint
 adapters.adapt(model, lora)
+# The reward model's score is a new linear layer, n_embd -> 1 without bias, of the last block's
+# hidden state (after the final norm) at the last token of the answer, <|im_end|> unless it was cut.
 policy = adapters.RewardModel(model) if loss_type == 'rm' else model
 opt = optim.build(policy, optimizer, learning_rate, weight_decay)
 step = state.get('step', 0)
 tokens = state.get('tokens', 0)
 best_val = state.get('best_val', math.inf)
-kto_kl = state.get('kto_kl', 0.0)       # kto's zero point, from the step before
+# kto's zero point is the mean reward of the answers of the step before, but at least 0. If log p -
+# log p_ref was 1 and -0.4 there, the mean is 0.3, and with beta = 0.1 the zero point is 0.03. It is
+# above 0 if the answers have become likelier.
+kto_kl = state.get('kto_kl', 0.0)
 if state:
     processes.load_state(policy, opt, scaler, state)
 net = torch.compile(policy) if compile else policy
@@ -240,6 +252,7 @@ if show_batch is not None:
 def scores_of(net, rows):
     """Return log p of the chosen and of the rejected answers of B pairs (for rm: their scores), and
     how many tokens each has. (2, B) both."""
+    # Rows 0 to B - 1 are the chosen answers, the others the rejected ones.
     x, y = records.collate([pairs[j][side] for side in (0, 1) for j in rows])       # (2 B, T) each
     x, y = x.to(here.device), y.to(here.device)
     with autocast:
@@ -262,25 +275,42 @@ if has_reference and not state:
     with torch.no_grad():
         for rows in tqdm(longest_first, 'log p under the reference', disable=not here.is_main):
             ref[rows] = scores_of(policy, rows)[0].T.cpu()                                  # (B, 2)
-    ref = sum(here.gather(ref))         # where one process has 0, another has the number
+    # Each process has filled the rows of its share and left 0 in the others. gather returns one
+    # tensor (n, 2) of each process, and their sum has all rows.
+    ref = sum(here.gather(ref))
 ref = ref.to(here.device)
 
-
 # --- 5. what is trained, what is shown, what is saved ---------------------------------------------
+# From here on the run writes files. log: out_dir with train.log, metrics.jsonl and samples.txt;
+# guard: refuses updates whose loss or gradient is not finite.
+log = runs.Log(config, set_by, state, here, model, tokenizer, identity, max_steps=max_steps)
+guard = guards.Guard(state, log.note, scaler.is_enabled())
+show(config, log.say)
+log.facts(data=[about],
+          step=[f'{batch_size} pairs = {here.world} processes x {n_micro} micro-batches x '
+                f'{micro_batch_size} pairs'],
+          plan=[f'{max_steps:,} steps = {epochs:.2f} epochs of {batches.per_epoch:,} steps'],
+          note=records.unusual(model, learning_rate, 5e-7, 5e-6, len(train), epochs))
+
+
 def losses_of(net, rows):
     """Return the losses of B pairs, (B,), and what the log says of them: {name: a number for each
     pair, or for each answer that there is, because kto's may come alone}."""
-    scores, n = scores_of(net, rows)                                                # (2, B) each
+    # scores, ref[rows].T and n are (2, B): row 0 of the chosen answers, row 1 of the rejected ones.
+    # A star passes the two rows as two arguments, so these are the first six of preference_loss.
+    scores, n = scores_of(net, rows)
     losses, chosen, rejected = preference_loss(*scores, *ref[rows].T, *n, loss_type, beta,
                                                label_smoothing, gamma, kto_kl)
-    has_chosen, has_rejected = n > 0
+    has_chosen, has_rejected = n > 0                                                # (B,) each
     figures = {'preference_loss': losses,
                'accuracy': 0.5 + 0.5 * (chosen - rejected).sign(),          # a tie is half right
                'chosen_reward': chosen[has_chosen],
                'rejected_reward': rejected[has_rejected]}
     if loss_type != 'rm':
         figures |= {'chosen_logp': scores[0][has_chosen], 'rejected_logp': scores[1][has_rejected]}
-    if has_reference:       # docs/chat.md says when this is a KL divergence
+    if has_reference:
+        # The mean of log p_ref - log p over a pair's answers, (B,). One that is missing adds 0.
+        # docs/chat.md says when this is a KL divergence.
         figures['kl'] = (ref[rows].T - scores).sum(0) / (n > 0).sum(0)
     if nll_weight and loss_type not in ('orpo', 'rm'):
         losses = losses - nll_weight * scores[0] / n[0].clamp(min=1)
@@ -336,23 +366,15 @@ def save(name='last.pt'):
              kto_kl=kto_kl, ref_log_probs=ref)
 
 
-# From here on the run writes files.
-log = runs.Log(config, set_by, state, here, model, tokenizer, identity, max_steps=max_steps)
-guard = guards.Guard(state, log.note, scaler.is_enabled())
-show(config, log.say)
-log.facts(data=[about],
-          step=[f'{batch_size} pairs = {here.world} processes x {n_micro} micro-batches x '
-                f'{micro_batch_size} pairs'],
-          plan=[f'{max_steps:,} steps = {epochs:.2f} epochs of {batches.per_epoch:,} steps'],
-          note=records.unusual(model, learning_rate, 5e-7, 5e-6, len(train), epochs))
-
 # --- 6. the loop ----------------------------------------------------------------------------------
-watched = opt.param_groups[0]['params'][-1].detach()    # the log says how far a step moves it
+# The log says how far a step moves one matrix: w_down of the last block or, with lora, its adapter.
+watched = opt.param_groups[0]['params'][-1].detach()
 if step == 0:
     first = evaluate()
     if has_reference:
-        # Relative if the loss is large (ipo: 25). val_kl counts a tenth, because rounding adds up
-        # over many tokens.
+        # Two errors are added. That of the loss is relative if the loss is above 1: if ipo's is
+        # 25.01 and not 25, that is 0.0004. beta * val_kl should be 0; only a tenth of it counts,
+        # because rounding adds up over the many tokens of an answer.
         known = first_losses[loss_type]
         error = abs(first['val_loss'] - known) / max(1, known) + abs(beta * first['val_kl']) / 10
         # Every comparison with nan is false: written with `not`, this refuses nan as well.
@@ -383,9 +405,11 @@ while step < max_steps:
     # the update
     scaler.unscale_(opt)                        # float16's gradients were scaled up
     norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf).item()
+    # Ctrl-C may reach one process only. The sum tells all, so they stop after the same step.
     loss, stop_requests = here.sum(loss, here.stop_requests)
     if loss_type == 'kto':
-        # Of log p - log p_ref. The paper takes answers to other prompts.
+        # 'kl' is the mean of log p_ref - log p; the minus makes it that of log p - log p_ref. The
+        # paper takes answers to other prompts.
         kto_kl = max(0.0, -beta * means(parts)['kl'])
     before = watched.clone()
     if guard.allows(step, loss, norm):          # no NaN; it logs what it refuses

@@ -4,7 +4,7 @@ Reinforcement learning: a model and a reward for its answers -> a model that ear
     python rl.py --init_from=out/sft --allow_code_execution=True    # built-in problems and tests
     python rl.py --init_from=out/sft --reward=tasks.jsonl           # {"prompt", "answer"} lines
     python rl.py --init_from=out/sft --reward=mine.py       # prompts(), reward(prompt, completion)
-    python rl.py --init_from=out/sft --reward=out/reward --kl_coef=0.05     # a model of dpo.py
+    python rl.py --init_from=out/sft --reward=out/reward --kl_coef=0.05     # see RLHF below
 
 It reads a folder that sft.py or dpo.py wrote. The decision made here is the reward: the model
 learns that, not what you mean.
@@ -34,6 +34,8 @@ import contextlib, dataclasses, math
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel as DDP
+# Most of what is RL's own is here and in rollouts, which reads tasks, writes answers and rewards
+# them. sandbox runs the programs in answers. The others serve train.py and sft.py as well.
 from configurator import Mistake, configure, set_by, show
 from model import IGNORE
 from parts.eval import sandbox
@@ -55,7 +57,7 @@ device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 # files
 overwrite = False               # True: delete the run that out_dir holds, and start over
 # the reward
-prompts = 'problems'            # for reward=FOLDER: problems, FILE.py, FILE.jsonl of {"prompt"} lines
+prompts = 'problems'            # for reward=FOLDER: problems, FILE.py, FILE.jsonl with "prompt"
 held_out: str | None = None     # problems or a file, for evaluation; None = every tenth prompt
 n_problems = 2000               # [2, 1e6]: of reward=problems or prompts=problems: how many
 problems_seed = 1               # >= 0: which ones; SFT's examples have seed 0
@@ -90,7 +92,8 @@ config = configure(globals())
 config['stage'] = 'rl'          # so eval.py will ask this model in conversations
 
 # --- 1. this process ------------------------------------------------------------------------------
-# The checkpoint to resume, whose settings config takes over; {} for a new run.
+# state: the checkpoint that this run resumes; {} for a new run. On resuming, config takes over the
+# settings that the checkpoint holds, and globals().update gives them to the variables above.
 state = runs.begin(config, set_by)
 globals().update(config)
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
@@ -101,6 +104,8 @@ autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dt
 scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
 # --- end setup ---
 n_prompts = n_micro * micro_batch_size      # of this process, in each batch of answers
+# A batch of answers serves `updates` steps, and no checkpoint holds answers. So last.pt and best.pt
+# are written between two batches only, and a resumed run begins with new answers.
 if eval_interval % updates or save_interval % updates or max_steps % updates:
     raise Mistake(f'eval_interval, save_interval and max_steps must be multiples of {updates=}')
 
@@ -109,7 +114,10 @@ model, tokenizer = checkpoints.open_to_tune(config, state)
 model = model.grown(tokenizer.vocab_size).like(dropout=0.0)     # dropout: sampling has none either
 model.grad_checkpoint = grad_checkpoint
 model.to(here.device)
-policy = rollouts.Policy(model, temperature)    # log p of each target (N, T)
+# policy(x, y) returns log p of each target in y, (N, T): log_softmax(logits / temperature), and
+# gather takes the target's number of it. rollouts.collate shifts y by one position: for the prompt
+# 5 6 7 and the answer 8 9, x is 5 6 7 8 9 and y is _ _ 8 9 _, where _ is IGNORE.
+policy = rollouts.Policy(model, temperature)
 net = DDP(policy, gradient_as_bucket_view=True) if here.world > 1 else policy
 reference = None
 if kl_coef:
@@ -124,14 +132,34 @@ if state:
     processes.load_state(model, opt, scaler, state)
 
 # --- 3. tasks: prompts, and what judges their answers ---------------------------------------------
-# A judge is a rule, a program's tests, a reward model, or reward() of a FILE.py. A task is a
-# question in the form of eval.py, and the ids of its prompt. Of two tasks, what matters here:
-#     {'messages': [{'role': 'user', 'content': 'What is 2 + 2?'}],
-#      'rules': [('number', '4')], 'tests': ''}
-#     {'messages': [{'role': 'user', 'content': 'Write double(x).'}],
+# --reward has four forms. What an answer earns with each of them:
+#     problems        1 if the program in it passes the tests of a built-in problem, else 0
+#     FILE.jsonl      1 if it keeps the rules of its line and passes its tests, else 0
+#     FILE.py         the number that the file's reward(prompt, completion) returns
+#     FOLDER          the score of a reward model, which dpo.py --loss_type=rm wrote
+# A task is a question in the form of eval.py, and the ids of its prompt. Of two tasks, what matters
+# here:
+#     {'messages': [{'role': 'user', 'content': 'What is 2 + 2?'}], 'ids': [258, 87, ...],
+#      'rules': [('number', '4')], 'tests': '', 'entry_point': ''}
+#     {'messages': [{'role': 'user', 'content': 'Write double(x).'}], 'ids': [258, 41, ...],
 #      'rules': [], 'tests': 'assert double(2) == 4', 'entry_point': ''}
+# rules: pairs (kind, value) that the answer must keep; here its last number must be 4.
+# entry_point: the function that the tests' check(candidate) is called with; '' if the tests call
+# the function by its name, as here.
 longest = model.config.block_size - max_new_tokens      # tokens of a prompt
+# tasks: to train on
+# exam: held out, for evaluation
+# score: score(task, texts) of the reward model; None if there is none
+# identity: {'reward': the hash of its file}; a resumed run must have the same
+# about: a line for the log, how many prompts there are
 tasks, exam, score, identity, about = rollouts.open_tasks(config, tokenizer, longest, here)
+
+# From here on the run writes files. log: out_dir with train.log, metrics.jsonl and samples.txt;
+# guard: refuses updates whose loss or gradient is not finite.
+log = runs.Log(config, set_by, state, here, model, tokenizer, identity)
+guard = guards.Guard(state, log.note, scaler.is_enabled())
+show(config, log.say)
+log.facts(tasks=[about])
 
 
 # --- 4. a prompt becomes answers, rewards and advantages ------------------------------------------
@@ -143,7 +171,7 @@ class Answer:
     log_probs: list         # log p of each of its ids, when it was sampled
     ended: bool             # by itself, not at max_new_tokens
     text: str
-    verdict: object         # the future Result of its program; None if no tests judge it
+    verdict: object         # a Future: result() waits for its program; None if no tests judge it
     reward: float = 0.0
     advantage: float = 0.0  # above 0: better than the other answers to the same prompt
 
@@ -163,17 +191,19 @@ def advantages(rewards, scale=False):
     return centred.masked_fill(equal, 0.0).float()
 
 
-def answers_to(prompts, n, temperature, noise):
-    """Return n answers to each of P tasks. noise: float64 (P n, max_new_tokens), a uniform random
-    number for each token that may be sampled. To "What is 2 + 2?", with n = 4:
+def answers_to(batch, n, temperature, noise):
+    """Return n answers to each of the P tasks of a batch. noise: float64 (P n, max_new_tokens), for
+    each token of an answer a random number u in [0, 1). The token drawn is the first at which the
+    probabilities, added up, reach u: of 0.5 0.2 0.3, u = 0.6 draws the second. To "What is 2 + 2?",
+    with n = 4:
 
         text         It is 4    5        4        It is 3
         reward       1          0        1        0
         advantage    0.5        -0.5     0.5      -0.5"""
-    asked = [task for task in prompts for _ in range(n)]
+    asked = [task for task in batch for _ in range(n)]
     answers = [None] * len(asked)
     warn = log.say if bad_reward == 'zero' else None
-    # One process forks the judges of the whole run; here is how many may be at work.
+    # How many programs this process may run at once, because all processes share the CPU's cores.
     n_judges = max(1, min(16, sandbox.CORES // here.world))
     with sandbox.Court(timeout, processes=n_judges) as court:
         with log.timed('sample'), autocast:
@@ -185,7 +215,7 @@ def answers_to(prompts, n, temperature, noise):
                 verdict = rollouts.submit(court, asked[i], text)
                 answers[i] = Answer(asked[i]['ids'], ids, log_probs, ended, text, verdict)
         with log.timed('score'), autocast:
-            for i, task in enumerate(prompts):
+            for i, task in enumerate(batch):
                 group = answers[i * n:i * n + n]
                 rewards = rollouts.rewards_of(task, group, score, warn)
                 gains = advantages(torch.tensor([rewards], dtype=torch.float64), scale)     # (1, n)
@@ -199,13 +229,13 @@ def sample_batch(number):
     """Return this process's part of a batch: num_samples answers to each of its n_prompts prompts.
     Prompts and noise follow from (seed, number), however many processes share the batch."""
     first = here.rank * n_prompts
-    prompts = []
+    batch = []
     for i in range(number * batch_size + first, number * batch_size + first + n_prompts):
         epoch, place = divmod(i, len(tasks))
-        prompts.append(tasks[data.shuffled(len(tasks), seed, epoch)[place]])
+        batch.append(tasks[data.shuffled(len(tasks), seed, epoch)[place]])
     rows = range(first * num_samples, (first + n_prompts) * num_samples)
     noise = rollouts.noise_of(seed, number, rows, max_new_tokens)
-    return answers_to(prompts, num_samples, temperature, noise)
+    return answers_to(batch, num_samples, temperature, noise)
 
 
 # --- 5. the loss, the reward of held-out prompts, the checkpoint ----------------------------------
@@ -219,9 +249,13 @@ def policy_loss(log_probs, old_log_probs, advantages, mask, clip_low=0.2, clip_h
         -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A)
     (PPO, arXiv:1707.06347, eq. 7; separate bounds: DAPO, 2503.14476). Where A > 0, a ratio above
     1 + clip_high earns nothing more: its gradient is 0. Where A < 0, the same holds below
-    1 - clip_low. kl_coef adds r - 1 - log r, r = p_ref / p (k3, Schulman 2020). On tokens that p
-    sampled, the mean of r is 1, so the mean of this is E[-log r] = KL(p | p_ref). Its gradient is
-    (1 - r) grad log p: minus the mean of r grad log p, so that of the reverse, KL(p_ref | p)."""
+    1 - clip_low.
+
+    kl_coef adds k = r - 1 - log r, r = p_ref / p (k3, Schulman 2020). On tokens that p sampled, the
+    mean of r is sum p (p_ref / p) = 1, so the mean of k is E[-log r] = KL(p | p_ref). Its gradient
+    is another one. Since grad log r = -grad log p and grad r = r grad log r,
+        grad k = (1 - r) grad log p,  and  E[grad k] = 0 - sum p_ref grad log p = grad KL(p_ref | p)
+    so we follow the gradient of the reverse KL. It, too, pulls p towards p_ref."""
     mask = mask.bool()
     # e^80 is finite in float32.
     moved = torch.where(mask, log_probs.float() - old_log_probs.float(), 0.0).clamp(max=80)
@@ -259,12 +293,6 @@ def save(name='last.pt'):
     log.save(name, model, opt, scaler, guard, step=step, tokens=tokens, best_val=best_val)
 
 
-# From here on the run writes.
-log = runs.Log(config, set_by, state, here, model, tokenizer, identity)
-guard = guards.Guard(state, log.note, scaler.is_enabled())
-show(config, log.say)
-log.facts(tasks=[about])
-
 # --- 6. the loop ----------------------------------------------------------------------------------
 watched = model.blocks[-1].mlp.w_down.weight.detach()       # the log says how far a step moves it
 pad = tokenizer.special.get('<|pad|>', 0)
@@ -280,10 +308,12 @@ while step < max_steps:
         # keeps one answer, because DDP waits for all. Answers of about one length share a pass.
         useful = [a for a in answers if a.advantage or reference] or answers[:1]
         useful.sort(key=lambda a: len(a.prompt) + len(a.ids))
+        n_tokens = sum(len(a.ids) for a in answers)
+        n_used = sum(len(a.ids) for a in answers if a.advantage)
+        # A prompt is informative if any of its answers has an advantage other than 0.
         groups = torch.tensor([a.advantage for a in answers]).view(-1, num_samples)     # (P, G)
-        n_tokens, n_used, n_informative = here.sum(
-            sum(len(a.ids) for a in answers), sum(len(a.ids) for a in answers if a.advantage),
-            groups.any(1).sum())
+        n_informative = groups.any(1).sum()
+        n_tokens, n_used, n_informative = here.sum(n_tokens, n_used, n_informative)
         figures = rollouts.figures(answers, here) | {'informative': n_informative / batch_size}
         n_silent = 0 if n_informative else n_silent + 1
         if n_silent and n_silent % 10 == 0:
@@ -314,12 +344,15 @@ while step < max_steps:
                 scaler.scale(share * here.world).backward()
             loss += share.detach()
             kl_sum += kl.sum()
+            # Counted whatever the sign of A, so some of these tokens still have a gradient: with
+            # A < 0, those above 1 + clip_high.
             is_clipped = (ratios < 1 - clip_low) | (ratios > 1 + clip_high)
             n_clipped += (is_clipped & (y != IGNORE)).sum()
 
         # the update
         scaler.unscale_(opt)            # float16's gradients were scaled up; otherwise nothing
         norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf).item()
+        # Ctrl-C may reach one process only. The sum tells all, so they stop after the same step.
         loss, kl_sum, n_clipped, stop_requests = here.sum(loss, kl_sum, n_clipped,
                                                           here.stop_requests)
         before = watched.clone()
