@@ -101,6 +101,8 @@ for name, its_type in ('label_smoothing', 'dpo'), ('gamma', 'simpo'):
     if name in set_by and loss_type != its_type:
         raise Mistake(f'{name}={config[name]} is for loss_type={its_type}, not {loss_type}')
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
+# `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
+# of device ('cuda') and the dtype of matrix products, as text.
 here = processes.Process(device, dtype, config)
 micro_batch_size = micro_batch_size or batch_size // here.world
 n_micro = batch_size // (here.world * micro_batch_size)

@@ -97,6 +97,8 @@ config['stage'] = 'rl'          # so eval.py will ask this model in conversation
 state = runs.begin(config, set_by)
 globals().update(config)
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
+# `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
+# of device ('cuda') and the dtype of matrix products, as text.
 here = processes.Process(device, dtype, config)
 micro_batch_size = micro_batch_size or batch_size // here.world
 n_micro = batch_size // (here.world * micro_batch_size)

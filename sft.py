@@ -67,14 +67,21 @@ dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of produc
 compile = False                 # torch.compile; lengths vary, so it compiles twice
 grad_checkpoint = False         # compute each block twice: less memory, more time
 seed = 1337                     # [0, 2**32): of weights, order and dropout
+# Config files and flags replace the values above. config is a dict of the same values, which the
+# log and the checkpoints keep. The code below computes with the variables.
 config = configure(globals())
 config['stage'] = 'sft'         # so eval.py will ask this model in conversations
 
 # --- 1. this process ------------------------------------------------------------------------------
-# The checkpoint to resume, whose settings config takes over; {} for a new run.
+# state is the checkpoint that a run with --init_from=resume continues, and {} in a new run. To
+# resume, begin() puts the settings of the interrupted run into config, except where a flag or a
+# config file sets another value; init_from becomes the model that that run began with.
 state = runs.begin(config, set_by)
+# So the variables above take these values, too.
 globals().update(config)
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
+# `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
+# of device ('cuda') and the dtype of matrix products, as text.
 here = processes.Process(device, dtype, config)
 micro_batch_size = micro_batch_size or batch_size // here.world
 n_micro = batch_size // (here.world * micro_batch_size)
@@ -132,6 +139,7 @@ def marked(ids, mask, tokenizer):
     return text
 
 
+# identity has hashes of these data. Checkpoints keep it, so that no run resumes on other data.
 conversations, held_out, identity, about = records.open_files(
     data_dir, records.read_conversations, block_size, tokenizer, data_from)
 held_out = held_out[:eval_conversations]
@@ -151,16 +159,16 @@ if replay:
     blocks = data.Blocks(base, block_size, replay, seed)
 
 
+def to_device(arrays):
+    return [torch.from_numpy(array).to(here.device) for array in arrays]
+
+
 def get_batch(step, rows):
     """Return x and y (B, T) of these rows of a step: conversations, or text of base_dir, of which
     every token is trained. Which ones follows from (seed, step) alone."""
     if rows[0] >= batch_size:
         return to_device(blocks.take(step, rows - batch_size))
     return to_device(collate([conversations[j] for j in by_length.of(step)[rows]]))
-
-
-def to_device(arrays):
-    return [torch.from_numpy(array).to(here.device) for array in arrays]
 
 
 if show_batch is not None:
@@ -176,11 +184,24 @@ tokens = state.get('tokens', 0)
 best_val = state.get('best_val', math.inf)
 if state:
     processes.load_state(model, opt, scaler, state)
-# Does a micro-batch fit into memory, and does it compile? Then the run may write something.
+# Does a micro-batch fit into memory, and does it compile? A run that fails here has written nothing
+# yet, and deleted nothing.
 processes.rehearse(net, model, opt, get_batch(step, my_rows[-1]), autocast, compile)
 
+# --- 5. the log, the loss on held-out conversations, an answer, the checkpoint --------------------
+# From here on the run writes into out_dir.
+log = runs.Log(config, set_by, state, here, model, tokenizer, identity, max_steps=max_steps)
+# The guard refuses the update of a step whose loss or gradient is a NaN.
+guard = guards.Guard(state, log.note, scaler.is_enabled())
+show(config, log.say)
+shown = marked(*conversations[0], tokenizer)
+log.say(f'--- one conversation, its trained parts in [[ ]]\n{shown}---')
+log.facts(
+    data=[about],
+    plan=[f'{max_steps:,} steps = {epochs:.2f} epochs of {by_length.per_epoch:,} steps'],
+    note=records.unusual(model, learning_rate, 1e-5, 5e-5, len(conversations), epochs))
 
-# --- 5. the loss on held-out conversations, an answer, the checkpoint -----------------------------
+
 # --- loss: same text in train.py, sft.py ---
 @torch.no_grad()
 def loss_of(batches):
@@ -230,23 +251,15 @@ def save(name='last.pt'):
     log.save(name, model, opt, scaler, guard, step=step, tokens=tokens, best_val=best_val)
 
 
-# From here on the run writes.
-log = runs.Log(config, set_by, state, here, model, tokenizer, identity, max_steps=max_steps)
-guard = guards.Guard(state, log.note, scaler.is_enabled())
-show(config, log.say)
-shown = marked(*conversations[0], tokenizer)
-log.say(f'--- one conversation, its trained parts in [[ ]]\n{shown}---')
-log.facts(
-    data=[about],
-    plan=[f'{max_steps:,} steps = {epochs:.2f} epochs of {by_length.per_epoch:,} steps'],
-    note=records.unusual(model, learning_rate, 1e-5, 5e-5, len(conversations), epochs))
-
 # --- 6. the loop ----------------------------------------------------------------------------------
-watched = opt.param_groups[0]['params'][-1].detach()        # the log says how far a step moves it
+# One matrix, watched: update_ratio in the log says how far a step moves it, relative to its size.
+watched = opt.param_groups[0]['params'][-1].detach()
 if step == 0:
     evaluate()
 while step < max_steps:
-    torch.manual_seed((seed * 1_000_003 + step) * 4096 + here.rank)     # of dropout
+    # Dropout draws with another seed in each step and process. There is room for 4,096 processes in
+    # a step, and for 1,000,003 steps before the numbers of seed + 1 begin.
+    torch.manual_seed((seed * 1_000_003 + step) * 4096 + here.rank)
     lr = optim.cosine(step, max_steps, warmup_steps, learning_rate, 0.0)    # lr_at() of train.py
     for group in opt.param_groups:
         group['lr'] = lr
@@ -255,7 +268,7 @@ while step < max_steps:
     # the gradient of the mean loss over all targets of the step, in all processes
     with log.timed('data'):
         batches = [get_batch(step, rows) for rows in my_rows]
-    n_targets, = here.sum(sum((y != IGNORE).sum() for _, y, *_ in batches))
+    n_targets = here.sum(sum((y != IGNORE).sum() for _, y, *_ in batches))[0]
     loss = 0.0
     for i, (x, y, *mask) in enumerate(batches):
         # This micro-batch's share of all targets: of two with 30 and 90 targets, the first counts
@@ -274,18 +287,22 @@ while step < max_steps:
     scaler.unscale_(opt)                    # float16's gradients were scaled up; otherwise nothing
     norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf)
     norm = processes.whole(norm).item()
+    # Each process has a part of the loss. The same call adds up the requests to stop (Ctrl-C,
+    # SIGTERM): so all processes agree on whether this step is the last.
     loss, stop_requests = here.sum(loss, here.stop_requests)
-    before = watched.clone()
+    watched_before = watched.clone()        # the update below changes watched
     if guard.allows(step, loss, norm):      # no NaN, no spike; it logs what it refuses
         scaler.step(opt)
     scaler.update()
-    opt.zero_grad(set_to_none=here.world == 1)      # DDP's gradients stay in its buckets, as zeros
+    # A single process frees its gradients. With several, they stay in memory and become 0, because
+    # DDP's are parts of its buckets, the memory in which it averages them.
+    opt.zero_grad(set_to_none=here.world == 1)
     # --- end step ---
     step += 1
     tokens += int(lengths[by_length.of(step - 1)].sum()) + replay * block_size
 
     if step in (1, max_steps) or step % log_interval == 0:
-        update_ratio = ((watched - before).norm() / before.norm()).item()
+        update_ratio = ((watched - watched_before).norm() / watched_before.norm()).item()
         log.step(step=step, tokens=tokens, loss=loss, lr=lr, grad_norm=norm, trained=int(n_targets),
                  update_ratio=update_ratio, skipped=guard.skipped)
 

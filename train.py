@@ -11,9 +11,10 @@ anywhere. The decision made here is the objective: it fixes what you can use the
 should see a first loss near ln(vocab_size) and a fast fall.
 
 Two rules make runs exact. Which text a step sees follows from (seed, step), and its dropout from
-(seed, step, rank): so a resumed run equals one that was never interrupted. And batch_size counts
-the sequences of all devices: so without dropout, 1 and 8 of them differ by rounding only. That is
-1e-7 in float32, and grows with the steps in bfloat16.
+(seed, step, rank): so a resumed run equals one that was never interrupted. (The text of
+--streaming follows from its position, which the checkpoint keeps.) And batch_size counts the
+sequences of all devices: so without dropout, 1 and 8 of them differ by rounding only. That is 1e-7
+in float32, and grows with the steps in bfloat16.
 parts/ holds what you can skip on a first reading.
 """
 import contextlib, math, os, sys
@@ -91,20 +92,27 @@ compile: bool | None = None     # torch.compile; None = on CUDA
 shard = 'ddp'                   # ddp | zero2 | fsdp: split nothing, gradients and moments, or all
 grad_checkpoint = False         # compute each block twice: less memory, more time
 seed = 1337                     # [0, 2**32): of weights, order and dropout
-# Config files and flags replace the values above. Here they are as a dict.
+# Config files and flags replace the values above. config is a dict of the same values, which the
+# log and the checkpoints keep. The code below computes with the variables.
 config = configure(globals())
 
 # --- 1. this process ------------------------------------------------------------------------------
 # torchrun starts one process for each device. They share the batch of each step, for instance
 #     512 sequences = 8 processes x 16 micro-batches x 4 sequences
 # so the number of devices changes the speed and, up to rounding, not the result.
-# The checkpoint to resume, whose settings config takes over; {} for a new run.
+
+# state is the checkpoint that a run with --init_from=resume continues, and {} in a new run. To
+# resume, begin() puts the settings of the interrupted run into config, except where a flag or a
+# config file sets another value; init_from becomes what that run began with, such as scratch.
 state = runs.begin(config, set_by)
+# So the variables above take these values, too.
 globals().update(config)
 if plan:
     planner.show(config)
     sys.exit()
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
+# `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
+# of device ('cuda') and the dtype of matrix products, as text.
 here = processes.Process(device, dtype, config)
 micro_batch_size = micro_batch_size or batch_size // here.world
 n_micro = batch_size // (here.world * micro_batch_size)
@@ -115,23 +123,28 @@ my_rows = np.arange(batch_size).reshape(here.world, n_micro, micro_batch_size)[h
 
 # --- 2. data --------------------------------------------------------------------------------------
 # x (B, T) are token ids, y (B, T) is the same text one token later. mlm and span hide some of x.
+# meta is the content of meta.json, bins is {'train': token ids, 'val': token ids}. identity has
+# hashes of these data. Checkpoints keep it, so that no run resumes on other data.
 meta, bins, identity = data.open_bins(data_dir, block_size, streaming, data_from, vocab_size)
 tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json')
 task = objectives.Objective(objective, document_mask, tokenizer, block_size, seed)
+# task.n_text: tokens of text in a sequence. That is block_size, and for span less.
 if streaming:
+    # positions: where the stream of each process goes on
     source = data.Stream(streaming, here, tokenizer, task.n_text, state.get('positions'))
 else:
     source = data.Blocks(bins, task.n_text, batch_size, seed, shuffle, meta)
 
 
-def get_batch(step, rows):
-    """Return the arguments of model.forward for these sequences of a step: x and y (B, T), perhaps
-    a mask. Which text they hold follows from (seed, step) alone."""
-    return to_device(task.apply(*source.take(step, rows), rows, step))
-
-
 def to_device(arrays):
     return [torch.from_numpy(array).to(here.device) for array in arrays]
+
+
+def get_batch(step, rows):
+    """Return the arguments of model.forward for these sequences of a step: x and y (B, T), perhaps
+    a mask. Text of train.bin follows from (seed, step) alone; a stream goes on from its position,
+    whatever the step."""
+    return to_device(task.apply(*source.take(step, rows), rows, step))
 
 
 if show_batch is not None:
@@ -142,25 +155,29 @@ if show_batch is not None:
 
 # --- 3. model: from nothing, from where this run stopped, or from the weights of another ----------
 torch.manual_seed(seed)
+# init_from says how the run began, also when it is resumed. Then its checkpoint, state, decides.
 if init_from == 'scratch' and not state:
     model = GPT(GPTConfig(
         vocab_size=tokenizer.vocab_size, block_size=block_size, n_layer=n_layer, n_head=n_head,
         n_kv_head=n_kv_head, n_embd=n_embd, n_ffn=n_ffn, dropout=dropout, causal=objective != 'mlm',
         rope_theta=rope_theta or 1e4, vocab_multiple=vocab_multiple, tie_embeddings=tie_embeddings))
 else:
-    first = state or checkpoints.from_weights(config, set_by, tokenizer)
-    model = GPT(GPTConfig(**first['model_config']))
-    if not state:                       # otherwise they come with the optimizer's moments, below
-        model.load_state_dict(first['model'])
+    origin = state or checkpoints.from_weights(config, set_by, tokenizer)
+    model = GPT(GPTConfig(**origin['model_config']))
+    # In a resumed run load_state() in section 4 sets weights and the optimizer's moments together.
+    if not state:
+        model.load_state_dict(origin['model'])
 model.grad_checkpoint = grad_checkpoint
 compile = here.kind == 'cuda' if compile is None else compile
+# Without torchrun there is one process, and nothing to split: every value of shard does the same.
 if shard == 'ddp' or not torch.distributed.is_initialized():
     model.to(here.device)
     net = torch.compile(model) if compile else model
     if here.world > 1:
-        # DDP averages the gradients of all processes while backward() is still running, bucket by
-        # bucket. A bucket is a block, because one that ended inside would cut the block's compiled
-        # graph in two. The compiler takes none below 1 MB.
+        # DDP collects gradients in buckets. As soon as one is full, the processes average it, while
+        # backward() computes the next. The compiler cuts its graph where a bucket ends. So a bucket
+        # is as large as a block: a smaller one would cut a block in two. The compiler takes none
+        # below 1 MB.
         block_mb = sum(p.nbytes for p in model.blocks[0].parameters()) / 1_048_576
         net = DDP(net, gradient_as_bucket_view=True, bucket_cap_mb=max(1, block_mb))
 else:
@@ -168,24 +185,28 @@ else:
 
 # --- 4. optimizer ---------------------------------------------------------------------------------
 # Weight decay pulls weights towards 0. The norms' gains (vectors) belong near 1, so they have none.
+# All matrices have it, the embedding and the head included.
 embedding, head = model.embedding.weight, model.head.weight     # the same matrix if they are tied
 matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
+# optim.Muon reads use_muon, and gives the groups without it to AdamW. The loop reads lr_scale, a
+# factor of the group's learning rate.
 groups = [{'params': matrices, 'use_muon': optimizer == 'muon'},
           {'params': [embedding], 'lr_scale': embedding_lr},
           {'params': [p for p in model.parameters() if p.dim() == 1], 'weight_decay': 0.0}]
 if head is not embedding:
     groups.append({'params': [head]})
-AdamW = optim.Muon if optimizer == 'muon' else torch.optim.AdamW        # for the first group only
-opt = AdamW(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay,
-            fused=here.kind != 'mps')
+Optimizer = optim.Muon if optimizer == 'muon' else torch.optim.AdamW
+opt = Optimizer(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay,
+                fused=here.kind != 'mps')
 step = state.get('step', 0)
 best_val = state.get('best_val', math.inf)
 if state:
     processes.load_state(model, opt, scaler, state)
-# Does a micro-batch fit into memory, and does it compile? Then the run may write something.
+# Does a micro-batch fit into memory, and does it compile? A run that fails here has written nothing
+# yet, and deleted nothing.
 processes.rehearse(net, model, opt, to_device(task.blank(micro_batch_size)), autocast, compile)
 
-# --- 5. the schedule, the loss on held-out text, the checkpoint -----------------------------------
+# --- 5. the schedule, the log, the loss on held-out text, the checkpoint --------------------------
 warmup_steps, min_lr, decay_steps = optim.schedule_ends(
     max_steps, warmup_steps, learning_rate, min_lr, schedule == 'wsd', decay_steps)
 tokens_per_step = batch_size * block_size
@@ -193,7 +214,8 @@ tokens_per_step = batch_size * block_size
 
 def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
     """Return the rate of update `step`, from 0: a linear rise, then half a cosine (SGDR,
-    arXiv:1608.03983), with 'wsd' a late, linear fall (2404.06395).
+    arXiv:1608.03983), with 'wsd' a late, linear fall (2404.06395). It uses its arguments only, so
+    that tests and docs/tour.md can call it without a run; they have the names of the settings.
     lr_at(step, 100, 10, 1.0, 0.1): 0.1 at 0, 1.0 at 9 and 10, 0.55 at 55."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
@@ -202,6 +224,14 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
         return learning_rate - (learning_rate - min_lr) * fall
     progress = (step - warmup_steps) / max(1, max_steps - warmup_steps)     # from 0 to 1
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * progress))
+
+
+# From here on the run writes into out_dir.
+log = runs.Log(config, set_by, state, here, model, tokenizer, identity)
+# The guard refuses the update of a step whose loss or gradient is a NaN or a spike.
+guard = guards.Guard(state, log.note, scaler.is_enabled(), spike_z, spike_window, spike_action)
+show(config, log.say)
+log.facts(data=task.described(meta, bins, batch_size, max_steps))
 
 
 # --- loss: same text in train.py, sft.py ---
@@ -252,7 +282,7 @@ def save(name='last.pt'):
     without Adam's moments it is a third as large."""
     with log.timed('save'):
         weights, moments = processes.state_of(model, [opt] if name == 'last.pt' else [])
-        positions = here.gather(source.position)
+        positions = here.gather(source.position)        # of streams
         if here.is_main:
             checkpoints.write(f'{out_dir}/{name}', keep, {
                 'model': weights, 'model_config': vars(model.config), 'moments': moments,
@@ -271,18 +301,16 @@ def roll_back():
     return guard.step_back(step, then)
 
 
-# From here on the run writes.
-log = runs.Log(config, set_by, state, here, model, tokenizer, identity)
-guard = guards.Guard(state, log.note, scaler.is_enabled(), spike_z, spike_window, spike_action)
-show(config, log.say)
-log.facts(data=task.described(meta, bins, batch_size, max_steps))
-
 # --- 6. the loop ----------------------------------------------------------------------------------
-watched = model.blocks[-1].mlp.w_down.weight.detach()       # the log says how far a step moves it
+# One matrix, watched: update_ratio in the log says how far a step moves it, relative to its size.
+watched = model.blocks[-1].mlp.w_down.weight.detach()
 if step == 0:
     evaluate()
 while step < max_steps:
-    torch.manual_seed((seed * 1_000_003 + step) * 4096 + here.rank)     # of dropout
+    # Dropout draws with another seed in each step and process. There is room for 4,096 processes in
+    # a step, and for 1,000,003 steps before the numbers of seed + 1 begin.
+    torch.manual_seed((seed * 1_000_003 + step) * 4096 + here.rank)
+    # guard.lr_scale is 1, and halved by each rollback.
     lr = guard.lr_scale * lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule,
                                 decay_steps)
     for group in opt.param_groups:
@@ -292,7 +320,7 @@ while step < max_steps:
     # the gradient of the mean loss over all targets of the step, in all processes
     with log.timed('data'):
         batches = [get_batch(step, rows) for rows in my_rows]
-    n_targets, = here.sum(sum((y != IGNORE).sum() for _, y, *_ in batches))
+    n_targets = here.sum(sum((y != IGNORE).sum() for _, y, *_ in batches))[0]
     loss = 0.0
     for i, (x, y, *mask) in enumerate(batches):
         # This micro-batch's share of all targets: of two with 30 and 90 targets, the first counts
@@ -311,12 +339,16 @@ while step < max_steps:
     scaler.unscale_(opt)                    # float16's gradients were scaled up; otherwise nothing
     norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf)
     norm = processes.whole(norm).item()
+    # Each process has a part of the loss. The same call adds up the requests to stop (Ctrl-C,
+    # SIGTERM): so all processes agree on whether this step is the last.
     loss, stop_requests = here.sum(loss, here.stop_requests)
-    before = watched.clone()
+    watched_before = watched.clone()        # the update below changes watched
     if guard.allows(step, loss, norm):      # no NaN, no spike; it logs what it refuses
         scaler.step(opt)
     scaler.update()
-    opt.zero_grad(set_to_none=here.world == 1)      # DDP's gradients stay in its buckets, as zeros
+    # A single process frees its gradients. With several, they stay in memory and become 0, because
+    # DDP's are parts of its buckets, the memory in which it averages them.
+    opt.zero_grad(set_to_none=here.world == 1)
     # --- end step ---
     if guard.wants_rollback and os.path.exists(f'{out_dir}/last.pt'):
         step = roll_back()
@@ -324,7 +356,8 @@ while step < max_steps:
     step += 1
 
     if step in (1, max_steps) or step % log_interval == 0:
-        update_ratio = processes.whole((watched - before).norm() / before.norm()).item()
+        moved = (watched - watched_before).norm()
+        update_ratio = processes.whole(moved / watched_before.norm()).item()
         log.step(step=step, tokens=step * tokens_per_step, loss=loss, lr=lr, grad_norm=norm,
                  update_ratio=update_ratio, skipped=guard.skipped,
                  comm_share=processes.comm_share(net, n_micro))

@@ -98,7 +98,7 @@ EXERCISES = [
              'those of this process, each (x, y) and perhaps a mask. A target that is IGNORE does not count, '
              'and here.sum() adds over the processes. Leave in loss what this process adds to the mean. '
              'Goyal et al. 2017, arXiv:1706.02677, section 3: divide once, by the whole.',
-             '    n_targets, = ', '    # the update'),
+             '    n_targets = ', '    # the update'),
     Exercise('batch_order', 'parts/train/data.py', 'Blocks.starts',
              'test_data.py::test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_own '
              'test_data.py::test_the_cat_sat_on_the_mat',
