@@ -41,15 +41,15 @@ val_fraction = 0.1              # (0, 1): held out: fraction of documents, or of
 mode = 'auto'                   # auto | code | prose | chat | raw: auto looks at it; raw: no rules
 dedup = 'minhash'               # none | exact | minhash | simhash: the last two drop near-copies
 pii = True                      # e-mail, phone, SSN, keys become <EMAIL>, <PHONE>, <SSN>, <KEY>
-decontaminate = ''              # benchmark files, comma-separated: drop what shares 13 words
+decontaminate = ''              # benchmark files, a,b,...: drop what shares 13 words in a row
 num_workers = 0                 # [0, 1024]: processes that share the work; 0 = all cores
 
 # --- settings of single rules: skip them on a first reading ---------------------------------------
-# read: files become documents
+# read: files become documents, and answers that eval.py judged become conversations or pairs
 max_chars = 1_000_000           # >= 1: characters; a longer record, .py or .html file is not read
 download_dir = 'data/raw'       # for downloads
 keep_downloads = True           # False: delete each when it is clean
-prefer = 'passed'               # passed | taste | both: why a sample of eval.py is the chosen one
+prefer = 'passed'               # passed | taste | both: why one of eval.py's answers is better
 audit = 0                       # >= 0: samples for each reason in audit.md
 part = ''                       # 3/16: clean the third of 16 parts of the work; then run without it
 # normalise, source, language
@@ -57,7 +57,7 @@ strip_markup = True             # remove HTML and LaTeX commands from prose
 url_block: str | None = None    # file of domains, one a line
 url_allow: str | None = None    # file of domains that are never blocked
 licences = ''                   # keep only these: mit,bsd,unknown,...
-languages = ''                  # of prose and chat, keep en,de,... and what is in no clear language
+languages = ''                  # such as en,de: drop prose and chat clearly in another one
 # rules for prose, 0 = off; parts/prepare/filters.py says what each one does
 min_words = 20                  # >= 0
 max_words = 1_000_000           # >= 0
@@ -91,116 +91,19 @@ toxic_words: str | None = None  # file of words, one a line
 max_toxic = 1.0                 # >= 0: such words per 1,000; 0 = not one
 # duplicates: the first of those that say the same stays
 shingle = 5                     # [1, 100]: words per n-gram; near-copies share most n-grams
-bands = 32                      # [1, 1024]: texts that agree in a MinHash band are compared
-rows = 8                        # [1, 64]: numbers in a band; more: fewer pairs agree
+bands = 32                      # [1, 1024]: of MinHash: texts that agree in one band are compared
+rows = 8                        # [1, 64]: numbers in a band; with more, fewer pairs are compared
 min_similarity = 0.85           # [0, 1]: of minhash: shared n-grams / all of both
 # tokenise, mix, write
 gpt2_dir: str | None = None     # has vocab.bpe, encoder.json
-min_chars_per_token = 1.5       # >= 0: drop code with fewer (tables), if the vocabulary has 4,096
+min_chars_per_token = 1.5       # >= 0: code with fewer is a table; only if vocab_size >= 4,096
 write = 'bins'                  # bins | text: text: shards/*.jsonl.gz, for train.py --streaming
 temperature = 1.0               # >= 0.05: of sources without weights; above 1: more equal shares
 config = configure(globals())
 NGRAM = 13                      # words that a document and a benchmark share; GPT-3's choice
 TOKENIZER_BYTES = 1_000_000_000 # of bpe's training sample
 
-
-# --- the stages: what happens to a document by itself ---------------------------------------------
-# A document is a dict: texts (one, or those of a conversation), path, source, mode, perhaps more.
-# A stage may change it, and returns the reason to drop it, or None. notes, {name: Counter}, is for
-# the report. What a stage compares with (blocked, phrases ...) is read below.
-
-
-def mode_of(doc):
-    """How a document is treated: as code (Python), other code, prose, chat or raw."""
-    if mode != 'auto':
-        return mode
-    return clean.form_of(doc['texts'][0], doc['path']) if kind == 'text' else 'chat'
-
-
-def check_text(doc, notes):
-    return 'empty' if conversions.is_empty(doc) else None
-
-
-def normalise(doc, notes):
-    doc['texts'] = [clean.normalise(text, doc['mode'], strip_markup) for text in doc['texts']]
-    return check_text(doc, notes)
-
-
-def check_source(doc, notes):
-    licence = doc['licence'] = report.licence(sources[doc['source']][0], doc)
-    if wanted_licences and not wanted_licences.issuperset(licence.split(', ')):
-        return f'licence {licence}'
-    return filters.url_reason(doc['url'], blocked, allowed) if 'url' in doc else None
-
-
-def check_language(doc, notes):
-    if wanted_languages and doc['mode'] in ('prose', 'chat'):
-        text = '\n'.join(doc['texts'])
-        language = text_models.language_of(text)
-        if text_models.is_foreign(text, wanted_languages):
-            return 'another language' if language == 'unknown' else f'language {language}'
-        notes['languages of what --languages keeps'][language] += 1
-
-
-def check_rules(doc, notes):
-    if doc['mode'] == 'raw':
-        return None
-    if kind == 'preference':
-        return filters.preference_reason(conversions.to_record(doc), min_margin, min_agreement)
-    if kind == 'sft':
-        messages = conversions.to_record(doc)['messages']
-        score = doc.get('score', math.inf)
-        reason = filters.messages_reason(messages, score, min_score, min_answer, max_answer,
-                                         phrases)
-        if parse and not reason and any(map(texts.syntax_error, filters.programs(messages))):
-            return 'code does not parse'
-        return reason
-
-    text = doc['texts'][0]
-    if doc['mode'] in ('prose', 'chat'):
-        return filters.prose_reason(text, min_words, max_words, max_symbols, max_repetition,
-                                    max_gibberish)
-    is_python = doc['mode'] == 'code'
-    chance = corpus.hash64(b'rules' + to_utf8(text)) / 2 ** 64      # in [0, 1); not what splits
-    reason = filters.code_reason(text, chance, max_line, mean_line, min_alphanumeric, autogenerated,
-                                 config_test, no_keywords, min_assignments, is_python)
-    if not reason and parse and is_python and texts.syntax_error(text):
-        return 'does not parse'
-    return reason
-
-
-def check_models(doc, notes):
-    text = '\n'.join(doc['texts'])
-    reason = judges.reason(text, notes, min_bits, max_bits, min_quality)
-    hits = filters.toxic_words(text, toxic)
-    if hits and not reason and hits.total() * 1000 > max_toxic * len(text.split()):
-        notes['toxic words in what was dropped'].update(hits)
-        return 'toxic'
-    return reason
-
-
-def hide_personal_data(doc, notes):
-    for i, text in enumerate(doc['texts'] if pii else ()):
-        doc['texts'][i], hits = filters.hide(text)
-        notes[f'personal data in {doc["source"]}'].update(hits)
-        may_break = hits and doc['mode'] == 'code'      # x@model.co can be a product of matrices
-        if may_break and texts.syntax_error(doc['texts'][i]) and not texts.syntax_error(text):
-            return 'personal data, or code like it'
-
-
-def check_benchmarks(doc, notes):
-    for text in doc['texts'] if benchmarks else ():
-        if len(duplicates.places_in(benchmark_ngrams, text, NGRAM)):
-            return 'in a benchmark'
-
-
-STAGES = {'read': check_text, 'normalise': normalise, 'source': check_source,
-          'language': check_language,
-          'rules': check_rules, 'models': check_models, 'personal data': hide_personal_data,
-          'decontaminate': check_benchmarks}
-
-
-# --- conversations without a source: problems of ours with their answers, which need no cleaning --
+# --- --kind=sft without a source: problems of ours with their answers; the script ends here -------
 folder_of = {'text': 'data/quickstart', 'sft': 'data/sft', 'preference': 'data/pairs'}
 out_dir = out_dir or folder_of[kind]
 own_source = set_by.keys() & {'source', 'sources'}
@@ -208,8 +111,9 @@ if kind == 'preference' and not own_source:
     raise ValueError('--kind=preference needs --source=FILE with pairs or labels, such as the '
                      'samples.jsonl that eval.py writes')
 if kind == 'sft' and not own_source:
-    for name in sorted(set_by.keys() - {'kind', 'out_dir'}):
-        raise ValueError(f'--{name} is for conversations of your own; add --source=FILE')
+    misplaced = sorted(set_by.keys() - {'kind', 'out_dir'})
+    if misplaced:
+        raise ValueError(f'--{misplaced[0]} is for conversations of your own; add --source=FILE')
     corpus.check_out_dir(out_dir, [], kind)
     shutil.rmtree(f'{out_dir}/.work', ignore_errors=True)
     # The next run sees from meta.json that the folder is ours, and which kind of data is in it.
@@ -237,6 +141,7 @@ elif tokenizer == 'bpe' and vocab_size < 256 + len(SPECIAL_TOKENS):
 if bool(quality_good) != bool(quality_bad):
     raise ValueError('a quality classifier needs both kinds of examples: --quality_good and '
                      '--quality_bad')
+# From here on `sources` is a dict in any case: a lone --source is {name: (path, None)}, no weight.
 sources = files.sources_of(source, sources, defaults['source'])
 is_mixture = temperature != 1 or any(weight for _, weight in sources.values())
 if is_mixture and write == 'text' or kind != 'text' and (is_mixture or write == 'text'):
@@ -245,7 +150,8 @@ if is_mixture and write == 'text' or kind != 'text' and (is_mixture or write == 
 shards = files.shards(sources, download_dir, kind)      # [{'source', 'files'}]
 inputs = [file for shard in shards for file in shard['files']]
 total = report.Account(audit)
-# Runs know their data by the hash of meta.json, so settings that decide no token stay out of it.
+# config has all settings; these are the ones that go into meta.json. A run knows its data by the
+# hash of that file, so the number of workers, which changes no token, must not change the hash.
 settings = {name: value for name, value in config.items() if name not in (
     'out_dir', 'num_workers', 'download_dir', 'keep_downloads', 'part', 'audit')}
 
@@ -265,8 +171,9 @@ def make_tokenizer(train_texts, all_texts, special_tokens):
     return new, np.dtype('uint16' if new.vocab_size <= 2 ** 16 else 'uint32')
 
 
-def finish(files_of, of_source, sample=(), train_texts=(), val_texts=(), **more):
-    """Write the report and meta.json, give all files their names, and say what comes next.
+def finish_and_exit(files_of, of_source, sample=(), train_texts=(), val_texts=(), **more):
+    """Write the report and meta.json, give all files their names, say what comes next, and end the
+    script.
 
     files_of    {'train': {'documents', 'tokens', 'bytes', 'sha256'}, 'val': ...}
     of_source   {name: what a run must know of it: 'tokens', 'passes', ...}
@@ -323,15 +230,16 @@ if kind == 'text' and len(inputs) == 1 and not reading.is_kind(path, reading.REC
     name, = sources
     doc = {'text': text, 'path': path, 'source': name, 'mode': 'raw', 'encoding': encoding,
            'licence': report.licence(sources[name][0], {})}
+    # The report's account, which the stages keep below: one document came through, and it is kept.
     total.end(doc)
     total.keep(name, 1, len(to_utf8(text)))
     files_of = {}
-    for side, part in sides.items():
-        ids = np.array(tok.encode(part), dtype)
-        files_of[side] = {'documents': 1, 'tokens': len(ids), 'bytes': len(to_utf8(part)),
+    for side, its_text in sides.items():
+        ids = np.array(tok.encode(its_text), dtype)
+        files_of[side] = {'documents': 1, 'tokens': len(ids), 'bytes': len(to_utf8(its_text)),
                           'sha256': corpus.write_result(out_dir, f'{side}.bin', ids)}
-    finish(files_of, {name: {**files_of['train'], 'passes': 1.0}}, [(doc, 1)], [sides['train']],
-           [sides['val']], separators=False)
+    finish_and_exit(files_of, {name: {**files_of['train'], 'passes': 1.0}}, sample=[(doc, 1)],
+                    train_texts=[sides['train']], val_texts=[sides['val']], separators=False)
 
 # --- what the stages compare with -----------------------------------------------------------------
 if kind == 'text' and tok and '<|endoftext|>' not in tok.special:
@@ -341,9 +249,10 @@ wanted_licences = {name.strip() for name in licences.lower().split(',')} - {''}
 wanted_languages = text_models.languages_of(languages)
 examples = {path: files.find_files(path, download_dir)
             for path in (perplexity_reference, quality_good, quality_bad) if path}
-blocked, allowed = ({*map(filters.host_of, filters.lines_of(path))}
-                    for path in (url_block, url_allow))
-toxic, phrases = map(filters.lines_of, (toxic_words, unwanted))
+blocked = {*map(filters.host_of, filters.lines_of(url_block))}
+allowed = {*map(filters.host_of, filters.lines_of(url_allow))}
+toxic = filters.lines_of(toxic_words)
+phrases = filters.lines_of(unwanted)
 benchmarks = {path: reading.read_problems(path) for path in decontaminate.split(',') if path}
 forms = []
 for path, benchmark in benchmarks.items():
@@ -361,6 +270,13 @@ corpus.check_out_dir(out_dir, [file['path'] for file in everything], kind)
 show(config)
 
 
+def mode_of(doc):
+    """How a document is treated: as code (Python), other code, prose, chat or raw."""
+    if mode != 'auto':
+        return mode
+    return clean.form_of(doc['texts'][0], doc['path']) if kind == 'text' else 'chat'
+
+
 def texts_of(path):
     """Yield the texts of examples, normalised like documents."""
     files.fetch_all(examples[path])
@@ -369,7 +285,104 @@ def texts_of(path):
         yield clean.normalise(doc['texts'][0], mode_of(doc), strip_markup)
 
 
+# This trains the models, in this process: the workers below are forked from it and share them.
 judges = text_models.Judges(texts_of, perplexity_reference, quality_good, quality_bad)
+
+
+# --- the stages: what happens to a document by itself ---------------------------------------------
+# A document is a dict: texts (one, or those of a conversation), path, source, mode, perhaps more.
+# A stage may change it, and returns the reason to drop it, or None. notes, {name: Counter}, is for
+# the report. Rules come before duplicates because they need one document at a time, so processes
+# share the work; and of several copies, the one that stays is never one that a rule would drop.
+
+
+def check_text(doc, notes):
+    return 'empty' if conversions.is_empty(doc) else None
+
+
+def normalise(doc, notes):
+    doc['texts'] = [clean.normalise(text, doc['mode'], strip_markup) for text in doc['texts']]
+    return check_text(doc, notes)
+
+
+def check_source(doc, notes):
+    licence = doc['licence'] = report.licence(sources[doc['source']][0], doc)
+    if wanted_licences and not wanted_licences.issuperset(licence.split(', ')):
+        return f'licence {licence}'
+    return filters.url_reason(doc['url'], blocked, allowed) if 'url' in doc else None
+
+
+def check_language(doc, notes):
+    """Drop a text that is clearly in another language: 'language fr', or 'another language' if it
+    is none that we know. What stays is counted: in a wanted language, or too short to tell."""
+    if wanted_languages and doc['mode'] in ('prose', 'chat'):
+        text = '\n'.join(doc['texts'])
+        language = text_models.language_of(text)
+        if text_models.is_foreign(text, wanted_languages):
+            return 'another language' if language == 'unknown' else f'language {language}'
+        notes['languages of what --languages keeps'][language] += 1
+
+
+def check_rules(doc, notes):
+    if doc['mode'] == 'raw':
+        return None
+    if kind == 'preference':
+        return filters.preference_reason(conversions.to_record(doc), min_margin, min_agreement)
+    if kind == 'sft':
+        messages = conversions.to_record(doc)['messages']
+        score = doc.get('score', math.inf)
+        reason = filters.messages_reason(messages, score, min_score, min_answer, max_answer,
+                                         phrases)
+        if parse and not reason and any(map(texts.syntax_error, filters.programs(messages))):
+            return 'code does not parse'
+        return reason
+
+    text = doc['texts'][0]
+    if doc['mode'] in ('prose', 'chat'):
+        return filters.prose_reason(text, min_words, max_words, max_symbols, max_repetition,
+                                    max_gibberish)
+    is_python = doc['mode'] == 'code'
+    chance = corpus.hash64(b'rules' + to_utf8(text)) / 2 ** 64      # in [0, 1); not what splits
+    reason = filters.code_reason(text, chance, max_line, mean_line, min_alphanumeric, autogenerated,
+                                 config_test, no_keywords, min_assignments, is_python)
+    if not reason and parse and is_python and texts.syntax_error(text):
+        return 'does not parse'
+    return reason
+
+
+def check_models(doc, notes):
+    text = '\n'.join(doc['texts'])
+    reason = judges.reason(text, notes, min_bits, max_bits, min_quality)
+    hits = filters.toxic_words(text, toxic)
+    if hits and not reason and hits.total() * 1000 > max_toxic * len(text.split()):
+        notes['toxic words in what was dropped'].update(hits)
+        return 'toxic'
+    return reason
+
+
+def hide_personal_data(doc, notes):
+    if not pii:
+        return None
+    for i, text in enumerate(doc['texts']):
+        doc['texts'][i], hits = filters.hide(text)
+        notes[f'personal data in {doc["source"]}'].update(hits)
+        # In code, x@model.co can be a product of matrices; with <EMAIL> there, nothing parses.
+        if hits and doc['mode'] == 'code':
+            if texts.syntax_error(doc['texts'][i]) and not texts.syntax_error(text):
+                return 'personal data, or code like it'
+
+
+def check_benchmarks(doc, notes):
+    if not benchmarks:
+        return None
+    for text in doc['texts']:
+        if len(duplicates.places_in(benchmark_ngrams, text, NGRAM)):
+            return 'in a benchmark'
+
+
+STAGES = {'read': check_text, 'normalise': normalise, 'source': check_source,
+          'language': check_language, 'rules': check_rules, 'models': check_models,
+          'personal data': hide_personal_data, 'decontaminate': check_benchmarks}
 
 # --- the first pass: each shard through all stages, by several processes --------------------------
 # An interrupted run goes on with the shards that are not clean yet, if all settings and files are
@@ -391,7 +404,7 @@ def kept_documents(shard, account):
     source = shard['source']
     reject = functools.partial(account.reject, source)
     entries = reading.entries(shard['files'], reject, max_chars)
-    if kind != 'text':          # for eval.py's samples
+    if kind != 'text':          # eval.py's answers
         entries = conversions.with_records(entries, reject, kind, prefer=prefer)
     for doc in conversions.documents(entries, reject, kind, max_chars):
         doc['source'] = source
@@ -409,9 +422,12 @@ def kept_documents(shard, account):
         account.sample(reason, corpus.hash64(b'audit' + to_utf8(original)), doc['path'], original)
         if reason:
             continue
+        # A preference is a pair, or for kto one answer with a label: a thumb up or down.
         if 'label' in doc.get('scores', ()):
             account.notes['preferences']['thumbs'] += 1
         text = conversions.to_text(doc)
+        # Two conversations with one question and different answers are no copies: they differ in
+        # copy_key. They share split_key, so that no held-out question is one of the training set.
         copy_key, split_key = conversions.identity(doc)         # bytes, text
         about = {key: doc[key] for key in ('path', 'source', 'licence', 'url') if key in doc}
         yield {'record': {'text': text, **about}, 'size': size, 'exact': corpus.hash64(copy_key),
@@ -438,12 +454,18 @@ if part:
     sys.exit()
 docs.gather(cleaned, total)
 
-# --- duplicates: the first document of a cluster stays; heads: its place, for each document -------
+# --- duplicates: of each cluster of documents that say the same, the first one stays --------------
+# heads has, for each document that is left, the place of the first one of its cluster: [0, 1, 0]
+# says that the third is like the first. With minhash a text has 32 bands of 8 numbers. Two texts
+# whose n-grams overlap by J (shared / all) agree in one number with chance J, in all 8 of a band
+# with J^8, and in at least one of 32 bands with 1 - (1 - J^8)^32: 0.99999998 for J = 0.9, 0.12 for
+# 0.5 and 0.02 for 0.4. Only texts that agree in a band have their n-grams compared.
 if dedup != 'none' and docs.keep.any():
     docs.drop_copies(total, 'exact duplicate', docs.exact_copies())
 if near and docs.keep.any():
     if near == 'minhash':
         left = np.flatnonzero(docs.keep)
+        # for each band, its key of every document that is left
         columns = map(docs.keys, tqdm(range(bands), 'near duplicates', unit=' bands', disable=None))
         heads = duplicates.minhash_clusters(columns, lambda i: words_of(docs.text(left[i])),
                                             min_similarity)
@@ -453,7 +475,10 @@ if near and docs.keep.any():
 
 # --- split: by a hash of the text (of how a conversation begins): copies and reruns agree ---------
 held_out = docs.split / 2 ** 64 < val_fraction          # bool (n,)
-n_train, n_val = (int((docs.keep & side).sum()) for side in (~held_out, held_out))
+in_train = docs.keep & ~held_out
+in_val = docs.keep & held_out
+n_train = int(in_train.sum())
+n_val = int(in_val.sum())
 if not (n_train and n_val):
     shutil.rmtree(f'{out_dir}/.work')
     raise ValueError(f'{", ".join(sources)}: documents left to train on: {n_train}, to validate: '
@@ -465,7 +490,6 @@ if not (n_train and n_val):
 #     token     'x'     ' ='    ' '     '1'     <|endoftext|>    'y'     ...
 if kind == 'text':
     chance = docs.exact / 2 ** 64       # from 0 to 1: bpe's sample is always the same
-    in_train = docs.keep & ~held_out
     sample = in_train & (chance <= TOKENIZER_BYTES / docs.size[in_train].sum())
     sample_texts = tqdm(map(docs.text, np.flatnonzero(sample)), 'reading', disable=None)
     tok, dtype = make_tokenizer(sample_texts, map(docs.text, np.flatnonzero(docs.keep)),
@@ -499,8 +523,8 @@ lengths = np.concatenate([*encoded])                            # (n,), in token
 docs.drop(total, 'tokenise', 'few characters per token', np.flatnonzero(docs.keep & (lengths == 0)))
 docs.count_kept(total)
 owners = docs.owners[docs.shard]
-in_train = docs.keep & ~held_out
-in_val = docs.keep & held_out
+in_train &= docs.keep           # without the tables, which are dropped by now
+in_val &= docs.keep
 
 
 def sizes(which):
@@ -513,7 +537,7 @@ files_of = {'train': sizes(in_train), 'val': sizes(in_val)}
 if kind == 'text' and len(sources) > 1:
     files_of |= {f'val_{name}': sizes(in_val & (owners == name)) for name in sources}
 for name, size in files_of.items():
-    side, _, own = name.partition('_')
+    side, _, own = name.partition('_')          # val_web: the side val, of the source web
     if side == 'val' or write == 'bins':
         size['sha256'] = docs.join(f'{name}.{"bin" if kind == "text" else "jsonl"}', side, own)
 more = {'separators': True}
@@ -524,23 +548,25 @@ if benchmarks:
         'problems': {path: len(found) for path, found in benchmarks.items()}, 'ngram': NGRAM,
         'dropped': total.dropped().get('in a benchmark', 0)}
 if kind != 'text':
-    finish(files_of, {}, **more)
+    finish_and_exit(files_of, {}, **more)
 
-# --- mix: a weight is a number of passes ----------------------------------------------------------
-# train.bin holds each source once. Of 900 tokens of web with the weight 50 and 100 of books with
-# 50, an epoch reads 500 and 500: 0.56 passes over web and 5 over books.
+# --- mix: a weight is a share of an epoch, and the passes over a source follow from it ------------
+# train.bin holds each source once, and an epoch reads as many tokens as it has. With 900 tokens of
+# web and 100 of books, both of weight 50, an epoch reads 500 of each: 500 / 900 = 0.56 passes over
+# web and 500 / 100 = 5 passes over books.
 of_source = {name: sizes(in_train & (owners == name)) for name in sources}
 for name, s in of_source.items():
     if not s['tokens']:
         raise ValueError(f'the source {name} has no training document left ({total.lost()}; of '
                          'copies, the first one stays)')
     s['weight'] = sources[name][1] or s['tokens'] ** (1 / temperature)
-n_tokens, n_weights = (sum(s[what] for s in of_source.values()) for what in ('tokens', 'weight'))
+n_tokens = sum(s['tokens'] for s in of_source.values())
+n_weights = sum(s['weight'] for s in of_source.values())
 for s in of_source.values():
     s['passes'] = round(s['weight'] / n_weights * n_tokens / s['tokens'], 6)
 
 passes = np.array([of_source[name]['passes'] for name in docs.owners])[docs.shard]
-some_train, some_val = ((record['text'] for record, _ in docs.spread(mask, n))
-                        for mask, n in ((in_train, 20_000), (in_val, 1000)))
-finish(files_of, of_source, docs.spread(in_train * lengths * passes, 1000), some_train, some_val,
-       **more)
+train_texts = (record['text'] for record, _ in docs.spread(in_train, 20_000))
+val_texts = (record['text'] for record, _ in docs.spread(in_val, 1000))
+finish_and_exit(files_of, of_source, sample=docs.spread(in_train * lengths * passes, 1000),
+                train_texts=train_texts, val_texts=val_texts, **more)
