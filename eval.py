@@ -9,22 +9,29 @@ Evaluation: how good a checkpoint is, measured on held-out data, with confidence
     python eval.py --tasks=compare --ckpt=out/sft --compare=out/dpo --out=out/dpo/compare.json
 
 loss            nats, perplexity and bits per byte of val.bin, and of each source of a mixture
-problems        functions of parts/eval/problems.py, written by the model and run
+problems        functions of parts/eval/problems.py, written by the model and run. Four splits of
+                equal size: new variations of the example tasks, which sft.py shows (variation), and
+                of the practice tasks of rl.py (feedback_variation); unseen combinations of known
+                steps (cell); unseen tasks (family)
 humaneval, mbpp the same, from a file in HumanEval's layout
 gsm8k           the last number of the answer must be the one behind #### in the file
 own             your questions: {"prompt": "2 + 2?", "regex": "4"}; see docs/measuring.md
 judge           questions, such as the first turns of MT-Bench, graded 1 to 10 by a command, --judge
-learned         how many spaces, known words, known line beginnings and (in plays) speeches a model
-                writes, next to those of val.bin
+learned         of texts that the model writes, and of val.bin: which share of the characters is
+                white space, and punctuation; which share of the words, and of the first words of
+                lines, stands in the data; which share of the paragraphs begins with NAME: as a
+                speech in a play does
 compare         problems gained and lost between two samples.jsonl
 
-The decision made here is the measure. It fixes what you will call progress, so choose it before you
-train.
+The decision made here is the measure. Choose it before you train: of twenty measures that did not
+change, about one leaves its 95% interval by chance, and whoever chooses afterwards takes that one
+for progress.
 
 Perplexity, e^nats, is the number of equally likely tokens that the model hesitates between. Bits
 per byte can be compared between tokenizers. pass@k is the chance that at least one of k answers
-passes. eval.py writes eval.json and samples.jsonl (every completion) beside the checkpoint, or in
-scored/ beside --completions.
+passes. eval.py writes eval.json and samples.jsonl (every completion) beside the checkpoint. With
+--completions it writes them to a folder scored/ beside that file, which may be a samples.jsonl
+itself and must not be replaced.
 """
 import collections, functools, glob, json, math, os, re, shlex
 import numpy as np
@@ -45,7 +52,7 @@ data_dir = 'data/quickstart'    # for loss and learned; made with ckpt's tokeniz
 tasks = 'loss'                  # comma-separated
 data: str | None = None         # the benchmark's .jsonl or .jsonl.gz; of several tasks: A,B
 completions: str | None = None  # .jsonl of {"task_id", "completion"}: score these, without a model
-splits = 'variation,feedback_variation,cell,family'     # for problems: see parts/eval/problems.py
+splits = 'variation,feedback_variation,cell,family'     # for problems: see the top
 n_problems: int | None = None   # >= 1: None = 100 of each split, or a whole file
 problems_seed = 0               # another seed: other problems of these splits
 num_samples = 1                 # [1, 10000]: completions per problem; learned writes at least 32
@@ -70,24 +77,29 @@ seed = 1337                     # [0, 2**32): of the untrained model, of samples
 config = configure(globals())
 
 # --- 1. the questions -----------------------------------------------------------------------------
-# All questions have one form. One like those of GSM8K:
-#     {'messages': [{'role': 'user', 'content': 'Janet has 16 eggs and eats 3. How many ...?'}],
-#      'prompt': 'Question: Janet has 16 eggs and eats 3. How many ...?\nAnswer:',
-#      'task_id': 'gsm8k/0', 'rules': [('number', '16 - 3 = 13\n#### 13')], 'tests': '', ...}
-# Of a function that has to be completed, tests judge the answer: 'assert add(1, 2) == 3'.
+# All questions have one form. This one is from GSM8K, and its rule is: the last number must be 13.
+#     {'task_id': 'gsm8k/0',
+#      'messages': [{'role': 'user', 'content': 'Janet has 16 eggs and eats 3. How ...?'}],  # chat
+#      'prompt': 'Question: Janet has 16 eggs and eats 3. How ...?\nAnswer:',         # base model
+#      'ends': ...,                         # a pattern: where the answer of a base model ends
+#      'rules': [('number', '16 - 3 = 13\n#### 13')],      # what is checked in the answer's text
+#      'tests': '', 'entry_point': '', 'solution': ''}      # of programs: what is run
+# Of a function to complete, 'rules' is [] and 'tests' a program, such as 'assert add(1, 2) == 3'.
 all_tasks = tasks.split(',')
 known = 'loss', *questions.TASKS, 'learned', 'compare'
 for task in all_tasks:
     if task not in known or all_tasks.count(task) > 1:
-        raise ValueError(f'--tasks={tasks}: {task!r} is unknown, or there twice'
-                         f'{nearest(task, known)}; tasks: {", ".join(known)}; '
-                         f'{questions.ELSEWHERE}')
+        guess = nearest(task, known)        # '; did you mean problems?' or ''
+        raise ValueError(f'--tasks={tasks}: {task!r} is unknown, or there twice{guess}; tasks: '
+                         f'{", ".join(known)}; {questions.ELSEWHERE}')
 for name in 'judge', 'compare':
+    # The task without the command or file that its flag names, or the flag without the task.
     if (name in all_tasks) != bool(config[name]):
         raise ValueError(f"--tasks={name} and --{name} belong together, such as --judge='python "
                          "ask.py' or --compare=out/dpo; see docs/measuring.md")
 files = data.split(',') if data else []
 asked = questions.of_tasks(all_tasks, files, n_problems, problems_seed, splits.split(','))
+# The tasks whose answers are programs, which have to run.
 tested = [task for task in asked if any(question['tests'] for question in asked[task])]
 if tested and not allow_code_execution:
     raise ValueError("this runs a model's programs; first read parts/eval/sandbox.py, then give "
@@ -97,8 +109,6 @@ if not re.fullmatch(r'[1-9]\d{0,4}(,[1-9]\d{0,4})*', k):
 ks = sorted({1, *map(int, k.split(','))})       # always with 1: the interval is that of pass@1
 if ks[-1] > num_samples and not completions:
     raise ValueError(f'pass@{ks[-1]} needs --num_samples={ks[-1]} or more; {num_samples=}')
-if temperature is None:
-    temperature = 0.0 if num_samples == 1 else 0.8
 
 # --- 2. the checkpoints, and where the results go -------------------------------------------------
 paths = []
@@ -106,11 +116,12 @@ for path in ckpt.split(','):
     paths += sorted(glob.glob(path)) or [path]          # such as out/sft/*.pt
 if len(paths) > 1 and (compare or completions):
     raise ValueError(f'--compare and --completions take one ckpt, not {len(paths)}')
-folder = checkpoints.folder_of(completions or paths[0])
-out = out or os.path.join(folder, 'scored' if completions else '', 'eval.json')
-into = os.path.dirname(os.path.abspath(out))
-# Only a run that asks writes a samples.jsonl.
-results.check_out(out, asked and [*files, completions, compare and results.path_of(compare)])
+run_folder = checkpoints.folder_of(completions or paths[0])     # of a file: the one it is in
+out = out or os.path.join(run_folder, 'scored' if completions else '', 'eval.json')
+out_folder = os.path.dirname(os.path.abspath(out))
+read_here = [*files, completions, results.path_of(compare) if compare else None]
+# Only a run that asks writes a samples.jsonl, which could replace one of these.
+results.check_out(out, read_here if asked else [])
 
 device, best_dtype = processes.choose(device, dtype)
 kind = torch.device(device).type
@@ -121,45 +132,55 @@ torch.set_float32_matmul_precision('highest')       # no TF32: the loss is exact
 
 
 def models(untrained=False):
-    """Yield the model of each checkpoint, its tokenizer, and what eval.json says of it; then an
-    untrained model of the last one's shape."""
+    """Yield (model, tokenizer, metadata) of each checkpoint. metadata: what eval.json says of it.
+    Then, if asked for, an untrained model of the last one's shape, with its tokenizer."""
     for path in paths:
         model, tokenizer, state = checkpoints.open_to_sample(path, device, continues=True)
         is_tuned = 'stage' in state.get('config', {})       # by sft.py, dpo.py or rl.py
         yield model.eval(), tokenizer, {'ckpt': path, 'step': state.get('step'),
                                         'chat': is_tuned if chat is None else chat}
-    if untrained:
+    if untrained:           # model and tokenizer are still those of the last path
         torch.manual_seed(seed)
         yield GPT(model.config).to(device).eval(), tokenizer, {'ckpt': 'untrained', 'chat': False}
 
 
-nobody = None, None, {'ckpt': None if completions else ckpt, 'step': None, 'chat': chat}
-needs_model = {'loss', 'learned'} & {*all_tasks} or asked and not completions
-tokenizer, about = (next(models()) if needs_model else nobody)[1:]
-# the benchmarks that prepare.py took out of the training data
-stamp = questions.read_stamp(folder) if tokenizer else None
-measured = {**about, 'completions': completions, 'data_dir': data_dir, 'data': {},
-            'decontaminated': stamp, 'tokenizer_hash': tokenizer and tokenizer.hash, 'tasks': {}}
+# In place of what models() yields, where no model is needed: answers come from a file.
+no_model = None, None, {'ckpt': None if completions else ckpt, 'step': None, 'chat': chat}
+needs_model = 'loss' in all_tasks or 'learned' in all_tasks or asked and not completions
+model, tokenizer, metadata = next(models()) if needs_model else no_model    # the first one
+del model           # each task opens it again; two at once might not fit into memory
+# The benchmarks that prepare.py took out of the training data.
+stamp = questions.read_stamp(run_folder) if tokenizer else None
+# What becomes eval.json. bins_of() fills in 'data', each task 'tasks', and score() adds 'confined'
+# and 'left_out' where programs run.
+report = {**metadata, 'completions': completions, 'data_dir': data_dir, 'data': {},
+          'decontaminated': stamp, 'tokenizer_hash': tokenizer and tokenizer.hash, 'tasks': {}}
 show(config)
 if asked and tokenizer:
     print(f'contamination: {questions.searched(stamp)}')
-os.makedirs(into, exist_ok=True)
-open(f'{out}.tmp', 'w', encoding='utf-8').close()       # a disk without room or rights shows now
+# A folder where nothing can be written shows now, not after an hour of answers.
+os.makedirs(out_folder, exist_ok=True)
+open(f'{out}.tmp', 'w', encoding='utf-8').close()
 
 
 # --- 3. the loss, of each checkpoint on each data -------------------------------------------------
 @torch.no_grad()
 def exact_loss(model, ids, block_size):
     """Return (nats, n): the summed loss of the n tokens ids[1:]. Each is predicted once, from its
-    block so far."""
+    block so far. Of 11 ids and blocks of 4, 10 tokens are predicted, in blocks of 4, 4 and 2:
+
+        x   0 1 2 3 | 4 5 6 7 | 8 9         y   1 2 3 4 | 5 6 7 8 | 9 10
+    """
     n = len(ids) - 1
-    starts = range(0, n - n % block_size, block_size)       # of the full blocks
+    n_last = n % block_size         # tokens of the last block if it is a short one, 2 above
+    starts = range(0, n - n_last, block_size)               # of the full blocks: 0 and 4
     batches = [starts[i:i + batch_size] for i in range(0, len(starts), batch_size)]
-    if n % block_size:
-        batches.append([n - n % block_size])                # the last block is shorter
+    if n_last:
+        batches.append([n - n_last])                        # a batch of its own: [8]
     nats = 0.0
     for batch in tqdm(batches, desc='loss', disable=None):
-        x, y = sequences(ids, batch, min(block_size, n - batch[0]))                 # (B, T) each
+        length = min(block_size, n - batch[0])              # of the short block 10 - 8 = 2
+        x, y = sequences(ids, batch, length)                # (B, T) each
         _, loss = model(torch.from_numpy(x).to(device), torch.from_numpy(y).to(device))
         nats += loss.item() * y.size
     return nats, n
@@ -167,9 +188,9 @@ def exact_loss(model, ids, block_size):
 
 def bins_of(data_folder, tokenizer):
     """Return the bins of a folder, which must have been prepared with the model's tokenizer."""
-    meta, bins, measured['data'][data_folder] = open_bins(data_folder, 1)
+    meta, bins, report['data'][data_folder] = open_bins(data_folder, 1)
     checkpoints.same_tokenizer(ckpt, tokenizer.hash, data_folder, meta['tokenizer_hash'],
-                               f'prepare it with --tokenizer={folder}/tokenizer.json')
+                               f'prepare it with --tokenizer={run_folder}/tokenizer.json')
     return bins
 
 
@@ -178,8 +199,8 @@ def measure_loss():
     there is more than one val.bin, the data follow: 'trained_web' is one source of a mixture,
     'trained_data/code val' one of several folders."""
     losses = {}
-    for model, tokenizer, about in models(random_init):
-        name = about['ckpt'] if about['ckpt'] == 'untrained' or len(paths) > 1 else 'trained'
+    for model, tokenizer, metadata in models(random_init):
+        name = metadata['ckpt'] if metadata['ckpt'] == 'untrained' or len(paths) > 1 else 'trained'
         text_bytes = np.array(tokenizer.text_bytes)     # of each token; of specials 0
         for data_folder in data_dir.split(','):
             for side, ids in bins_of(data_folder, tokenizer).items():
@@ -201,34 +222,49 @@ def measure_loss():
 
 
 # --- 4. the score of a task: ask, run, count ------------------------------------------------------
-run = functools.partial(sandbox.run_many, timeout=timeout, memory_mb=memory_mb)
-samples = []        # every completion with its outcome
+samples = []        # every completion with its outcome, of all tasks and checkpoints
 
 
-def ask(model, tokenizer, prompts, n, temperature, ends=None):
+def ask(model, tokenizer, prompts, n, ends=None):
     """Return n answers to each prompt, and how many prompts were cut. ends: a pattern, where an
     answer ends even if the model goes on."""
+    used_temperature = temperature
+    if used_temperature is None:        # one answer: the likeliest; several have to differ
+        used_temperature = 0.0 if n == 1 else 0.8
     with autocast:
         answers, n_cut = asking.generate(model, tokenizer, prompts, n, max_new_tokens, seed,
-                                         batch_size, ends, temperature=temperature, top_k=top_k,
-                                         top_p=top_p)
+                                         batch_size, ends, temperature=used_temperature,
+                                         top_k=top_k, top_p=top_p)
     return [[text for text, ended in several] for several in answers], n_cut
 
 
-def grade(task, some, answers, about):
+# Where a model's programs run: each in a process that is stopped after `timeout` seconds and gets
+# memory_mb (macOS does not enforce it). On Linux it gets no network, writes only to a folder of its
+# own, reads no files but those of Python and the system's libraries, and stops no other program; an
+# old kernel lacks some of these walls, and macOS all. That is no security boundary: for a
+# stranger's model take a container. See parts/eval/sandbox.py.
+run = functools.partial(sandbox.run_many, timeout=timeout, memory_mb=memory_mb)
+
+
+def grade(task, some, answers, metadata):
     """Return the rows of samples.jsonl for the answers to some questions."""
     cases = [(question, text) for question, several in zip(some, answers) for text in several]
-    rows = [questions.row_of(task, question, text, about) for question, text in cases]
+    rows = [questions.row_of(task, question, text, metadata) for question, text in cases]
     samples.extend(rows)
-    jobs = [questions.job(question, text, about['chat']) for question, text in cases]
-    finished = run(filter(None, jobs))      # programs, in parallel; it yields in order
+    # 1. A job is a program with its tests, or None: answers in words and empty ones don't run.
+    jobs = [questions.job(question, text, metadata['chat']) for question, text in cases]
+    # 2. The programs run in parallel. Their results come in the order of the jobs.
+    finished = run([job for job in jobs if job])
+    # 3. Each row gets its outcome: from a judge, from what its program did, or from rules.
     try:
         for row, job, case in zip(tqdm(rows, 'grade', disable=None), jobs, cases):
-            result = next(finished) if job else None
-            row |= (questions.judged(judge, *case) if task == 'judge' else
-                    questions.outcome(*case, result))
+            if task == 'judge':
+                row |= questions.judged(judge, *case)
+            else:
+                row |= questions.outcome(*case, next(finished) if job else None)
     finally:            # so that no answer is lost if a judge cannot be asked
-        with open(f'{into}/samples.jsonl', 'w', encoding='utf-8') as f:
+        # All rows so far, because appending would add to the file of an earlier run.
+        with open(f'{out_folder}/samples.jsonl', 'w', encoding='utf-8') as f:
             f.writelines(json.dumps(row) + '\n' for row in samples)
     lost = [row['message'] for row in rows if row['outcome'] == 'infrastructure']
     if len(lost) > len(rows) / 50:
@@ -240,20 +276,27 @@ def grade(task, some, answers, about):
 def pass_at_k(n, c, k):
     """Return the chance that at least one of k completions passes, if k of n are drawn and c of the
     n pass: 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, arXiv:2107.03374, eq. 1).
-    pass_at_k(4, 1, 2) -> 0.5"""
+    pass_at_k(4, 1, 2) -> 0.5. pass_at_k(10, 3, 5) -> 0.917. With p = 3/10, 1 - (1 - p)^5 would say
+    0.832. That is too low on average, because it may draw a failed answer twice: k different
+    answers are drawn, without putting one back."""
     return 1 - math.comb(n - c, k) / math.comb(n, k)
 
 
 def interval(scores):
     """Return the 95% interval of the mean of scores from 0 to 1, one for each problem.
-    interval([1] * 8 + [0] * 2) -> [0.49, 0.94]: ten problems say little."""
+    interval([1] * 8 + [0] * 2) -> [0.49, 0.94]: ten problems say little. Half of 200 problems gives
+    [0.43, 0.57], half of 800 [0.47, 0.53]: four times the problems halve the width."""
     n = max(1, len(scores))
     p = sum(scores) / n
-    if set(scores) <= {0, 1} or len(set(scores)) == 1:      # Wilson 1927: it has a width at 0 and 1
+    # If each score is 0 or 1, or all are equal: Wilson 1927. Of ten problems that all pass, p plus
+    # and minus 1.96 standard errors would be [1, 1], as if ten proved it. Wilson says [0.72, 1].
+    if set(scores) <= {0, 1} or len(set(scores)) == 1:
         w = 1.96 ** 2 / n
         half = math.sqrt(w * (p * (1 - p) + w / 4))
         return [max(0.0, (p + w / 2 - half) / (1 + w)), min(1.0, (p + w / 2 + half) / (1 + w))]
-    drawn = np.random.default_rng(0).integers(n, size=(2000, n))    # the bootstrap, over problems
+    # Else, as with 0.25 of several answers, the bootstrap: draw n of the n problems, putting each
+    # back, 2,000 times. 95% of the means lie in the interval.
+    drawn = np.random.default_rng(0).integers(n, size=(2000, n))
     return np.percentile(np.array(scores)[drawn].mean(1), [2.5, 97.5]).tolist()
 
 
@@ -293,24 +336,27 @@ def score(task):
     some = asked[task]
     caution = {}
     if task in tested:      # first run answers that are known to be right or wrong
-        left_out, measured['confined'], caution = questions.check_harness(some, run)
-        measured['left_out'] = measured.get('left_out', []) + left_out
+        left_out, report['confined'], caution = questions.check_harness(some, run)
+        report['left_out'] = report.get('left_out', []) + left_out
         some = [question for question in some if question['task_id'] not in left_out]
 
     series = []
-    for model, tokenizer, about in [nobody] if completions else models():
+    for model, tokenizer, metadata in [no_model] if completions else models():
         if completions:
             answers, n_cut = questions.given_answers(task, some, completions, ks[-1]), 0
         else:
-            form, ends = ('messages', None) if about['chat'] else ('prompt', some[0]['ends'])
+            # A base model does not know where to stop: its answer is cut at the pattern `ends`.
+            form, ends = ('messages', None) if metadata['chat'] else ('prompt', some[0]['ends'])
             prompts = [question[form] for question in some]
-            answers, n_cut = ask(model, tokenizer, prompts, num_samples, temperature, ends)
-        rows = grade(task, some, answers, about)
-        result = summarise(rows, ks) | caution | about | {'prompts_cut': n_cut}
-        for key in ('split', 'family', 'cell') if task == 'problems' else ():
-            names = sorted({row[key] for row in rows})
-            result[f'by_{key}'] = {name: summarise([row for row in rows if row[key] == name], ks)
-                                   for name in names}
+            answers, n_cut = ask(model, tokenizer, prompts, num_samples, ends)
+        rows = grade(task, some, answers, metadata)
+        result = summarise(rows, ks) | caution | metadata | {'prompts_cut': n_cut}
+        if task == 'problems':
+            for key in 'split', 'family', 'cell':
+                names = sorted({row[key] for row in rows})
+                result[f'by_{key}'] = {
+                    name: summarise([row for row in rows if row[key] == name], ks)
+                    for name in names}
         if task == 'judge':
             result['judge'] = judge
         series.append(result)
@@ -326,8 +372,8 @@ def measure_learned():
     bins = bins_of(data_dir.split(',')[0], tokenizer)
     words, beginnings = texts.vocabulary(bins.values(), tokenizer)      # val knows its own, too
     # name -> texts, from the beginning of a document
-    written = {about['ckpt']: ask(model, tok, [''], n, temperature or 0.8)[0][0]
-               for model, tok, about in models(random_init)}
+    written = {metadata['ckpt']: ask(model, tok, [''], n)[0][0]
+               for model, tok, metadata in models(random_init)}
     written['corpus'] = texts.excerpts(bins['val'], tokenizer, n, max_new_tokens)
     levels = {name: texts.levels(some, words, beginnings) for name, some in written.items()}
     results.print_table(f'of {n} texts, share of', levels)
@@ -336,8 +382,13 @@ def measure_learned():
 
 # --- 6. two models, problem by problem ------------------------------------------------------------
 def compare_models():
-    """Return what the model of --compare gained and lost beside that of --ckpt."""
-    a, b = results.read(into if samples else folder), results.read(compare)
+    """Return what the model of --compare gained and lost beside that of --ckpt. Both answered the
+    same problems, and what is hard for one is hard for the other. With 0.9, 0.5, 0.1 before and
+    1.0, 0.7, 0.2 after, the scores of one model lie far apart, so the intervals of both are wide
+    and overlap. But the problems gained 0.1, 0.2, 0.1: how hard each is cancels in its difference,
+    whose interval is narrow."""
+    # The answers of this run, or, if it asked nothing, those beside the checkpoint.
+    a, b = results.read(out_folder if samples else run_folder), results.read(compare)
     gain = results.gains(a, b, interval, problems.KINDS)
     result = results.compare(a, b, interval) | {'with': compare, 'gain': gain}
     print(results.describe(result))
@@ -347,11 +398,11 @@ def compare_models():
 # --- 7. all of it ---------------------------------------------------------------------------------
 measures = {'loss': measure_loss, 'learned': measure_learned, 'compare': compare_models}
 for task in sorted(all_tasks, key=known.index):
-    measured['tasks'][task] = measures[task]() if task in measures else score(task)
+    report['tasks'][task] = measures[task]() if task in measures else score(task)
 with open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n') as f:
-    json.dump(measured, f, indent=1)
+    json.dump(report, f, indent=1)
 os.replace(f'{out}.tmp', out)
 print(f'\nwritten to {out}')
 if tokenizer:
-    asking_in_chat = ' --chat=True' if about['chat'] else ''
+    asking_in_chat = ' --chat=True' if metadata['chat'] else ''
     print(f'next: python sample.py --ckpt={shlex.quote(paths[0])}{asking_in_chat}')

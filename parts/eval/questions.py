@@ -131,16 +131,17 @@ def searched(stamp):
 
 
 # --- from a question to rows of samples.jsonl -----------------------------------------------------
-def row_of(task, question, text, about):
-    """Return the row of an answer, not yet graded. about: {'ckpt', 'step', 'chat'} of the model."""
+def row_of(task, question, text, metadata):
+    """Return the row of an answer, not yet graded. metadata: {'ckpt', 'step', 'chat'} of its
+    model."""
     row = {key: question.get(key) for key in ('task_id', 'family', 'cell', 'split', 'prompt')}
-    row |= {'task': task, 'messages': question['messages'] if about['chat'] else None,
-            'completion': text, 'outcome': 'ungraded', 'message': '', 'ckpt': about['ckpt'],
-            'step': about['step']}
+    row |= {'task': task, 'messages': question['messages'] if metadata['chat'] else None,
+            'completion': text, 'outcome': 'ungraded', 'message': '', 'ckpt': metadata['ckpt'],
+            'step': metadata['step']}
     if question['tests']:
         row['preferred'] = problems.preferred(text)     # a single line, which DPO teaches
     if reference := question.get('canonical_solution'):
-        body = re.sub(r'(?s)^.*?\bdef [^\n]*\n', '', code_in(text)) if about['chat'] else text
+        body = re.sub(r'(?s)^.*?\bdef [^\n]*\n', '', code_in(text)) if metadata['chat'] else text
         row['bleu'] = bleu(body, reference)
     return row
 
