@@ -118,6 +118,7 @@ def test_what_helps_where_nothing_fits(plan):
     llama = shape(32000, 4096, 32, 32, 0, 4096, 11008) | {'tie_embeddings': False}
     for config, where, micro, words in (
             (llama, '1xA100', 1, 'nothing; take --micro_batch_size=1, or more devices'),
+            (llama | {'n_embd': 65536, 'n_ffn': 0}, '8xA100', 1, 'nothing, on any number of these'),
             (llama, '8xA100', 3, 'shard=zero2 with grad_checkpoint, shard=fsdp with gr')):
         said = plan(where, config, block_size=config['block_size'], micro_batch_size=micro)
         assert f'fits: {words}' in said, where

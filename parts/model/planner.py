@@ -186,8 +186,10 @@ def print_memory(model, n_devices, memory, at_once, width, compiled):
     print("  state, in bytes a parameter: here 4 of weights, 4 of gradients, 8 of Adam's moments; "
           "in ZeRO's paper (1910.02054) 2, 2 and 12")
     print(f'  sequences: of a run {"with" if compiled else "without"} torch.compile')
-    nothing = ('nothing; take --micro_batch_size=1, or more devices; a layer that fits none of '
-               "them needs tensor parallelism, which nanoparrot doesn't have")
+    nothing = 'nothing; take --micro_batch_size=1, or more devices'
+    if device_bytes(model, math.inf, 3, 1, width, True, compiled) >= limit:
+        nothing = ('nothing, on any number of these: one layer and one sequence are too large; '
+                   'tensor parallelism is not built here, so take a smaller n_embd or block_size')
     print(f'  fits: {", ".join(fitting) or nothing}')
 
 
