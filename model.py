@@ -1,7 +1,7 @@
 """
 The model: a decoder-only transformer as in LLaMA, and the generation of text.
 
-    python model.py     # parameters of four sizes; does the model learn, is its cache right?
+    python model.py     # parameters of four sizes; does a model learn a text and write it?
 
     embedding -> n_layer x [ x += attention(norm(x));  x += swiglu(norm(x)) ] -> norm -> projection
 
@@ -30,16 +30,17 @@ class GPTConfig:
     n_ffn: int = 0                  # width of SwiGLU; 0 = 8/3 n_embd, to the nearest 64
     dropout: float = 0.0            # of the embedding and of what a block adds; not in attention
     rope_theta: float = 10000.0     # the slowest pair turns once in about 2 pi theta positions
-    rope_scaling: tuple = ()        # for a longer context than in pretraining: see rope_table()
+    rope_scaling: tuple = ()        # (factor,) or (factor, low, high, T_old): rope_table()
     norm_eps: float = 1e-6
     tie_embeddings: bool = True     # embedding and projection are one matrix
     causal: bool = True             # False: each token sees all, for masked language modelling
-    vocab_multiple: int = 1         # rounds up the rows of the embedding; 64 is faster on a GPU
-    head_dim: int | None = None     # D, even, because RoPE turns pairs; None = n_embd / n_head
+    vocab_multiple: int = 1         # of the embedding's rows; with 64 a GPU multiplies faster
+    head_dim: int = 0               # D, an even number; 0 = n_embd / n_head
     qkv_bias: bool = False          # in w_q, w_k and w_v: Qwen2 has them
     qk_norm: bool = False           # an RMSNorm of each head's q and k, before RoPE: Qwen3 has them
 
     def __post_init__(self):
+        # An even multiple, because RoPE turns the n_embd / n_head numbers of a head in pairs.
         if not self.head_dim and self.n_embd % (2 * self.n_head):
             raise ValueError(f'n_embd={self.n_embd} is no even multiple of n_head={self.n_head}')
         self.head_dim = self.head_dim or self.n_embd // self.n_head
@@ -85,6 +86,7 @@ class Attention(nn.Module):
         """x (B, T, C) follows `start` positions, whose keys and values are in the cache,
         (2, B, K, room, D). mask, bool (B or 1, 1, T, start + T): does a query (T) see a key?"""
         T = x.shape[1]
+        # (B, T, H D) -> (B, H, T, D)
         heads = lambda y: y.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
         q = rotate(self.norm_q(heads(self.w_q(x))), cos, sin)  # (B, H, T, D)
         k = rotate(self.norm_k(heads(self.w_k(x))), cos, sin)  # (B, K, T, D)
@@ -92,9 +94,11 @@ class Attention(nn.Module):
         if cache is not None:
             cache[0][:, :, start:start + T] = k
             cache[1][:, :, start:start + T] = v
-            k, v = cache[:, :, :, :start + T]  # (B, K, start + T, D)
+            k, v = cache[:, :, :, :start + T]  # (B, K, start + T, D) both
 
-        # A query sees its own key and the earlier ones. T = 2 queries after start = 3 need a mask:
+        # A given mask decides alone. Else a query sees its own key and the earlier ones: is_causal
+        # says so if nothing came before; a single query (T = 1) after others sees all of them;
+        # T = 2 queries after start = 3 need a mask, ones(2, 5).tril(3):
         #     key         0 1 2 | 3 4
         #     position 3  1 1 1 | 1 .
         #     position 4  1 1 1 | 1 1
@@ -110,12 +114,15 @@ def attend(q, k, v, mask, is_causal, is_cached):
     and v serves H / K heads of q. Both ifs only save time or memory."""
     is_grouped = k.shape[1] < q.shape[1]
     if q.is_cuda and is_grouped and (mask is not None or q.dtype != torch.bfloat16):
-        # torch has no fast kernel for grouped heads there; the slow one keeps all T x T scores
+        # A GPU has a fast kernel for grouped heads only in bfloat16 and without a mask. The slow
+        # one keeps all T x T scores, so each k and v is repeated for its heads.
         is_grouped = False
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
-    if q.device.type == 'cpu' and not is_cached:    # a backward pass in bfloat16 is slow (LOG.md)
+    if q.is_cpu and not is_cached:
+        # In training: a backward pass in bfloat16 is slow here (LOG.md), which autocast, if it
+        # stayed on below, would bring back.
         q, k, v = q.float(), k.float(), v.float()
-    with torch.autocast('cpu', enabled=False):      # else it would make them bfloat16 again
+    with torch.autocast('cpu', enabled=False):
         return F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal,
                                               enable_gqa=is_grouped)
 
@@ -166,7 +173,7 @@ class GPT(nn.Module):
         super().__init__()
         self.config = c = config
         rows = math.ceil(c.vocab_size / c.vocab_multiple) * c.vocab_multiple
-        self.embedding = nn.Embedding(rows, c.n_embd)       # from row V on unused
+        self.embedding = nn.Embedding(rows, c.n_embd)       # no token has row V or a later one
         self.dropout = nn.Dropout(c.dropout)
         self.blocks = nn.ModuleList(Block(c) for _ in range(c.n_layer))
         self.norm = RMSNorm(c.n_embd, c.norm_eps)
@@ -176,7 +183,8 @@ class GPT(nn.Module):
         # Plain tensors: they are not saved, and they stay float32 after model.bfloat16().
         self.cos, self.sin = rope_table(c.head_dim, c.block_size, c.rope_theta, c.rope_scaling)
         self.grad_checkpoint = False    # True: backward computes the blocks again (1604.06174)
-        # As in GPT-2: x sums 2 n_layer outputs of w_o and w_down. Variances add up, hence the root.
+        # As in GPT-2. What the blocks add to x are 2 n_layer outputs, of w_o and w_down. Variances
+        # add up, so these begin smaller by the root of their number, and x as in a shallow model.
         for name, p in self.named_parameters():
             if p.dim() == 2:
                 sums = 2 * c.n_layer if name.endswith(('w_o.weight', 'w_down.weight')) else 1
@@ -194,7 +202,7 @@ class GPT(nn.Module):
         x = self.dropout(self.embedding(idx))  # (B, T, C)
         for i, block in enumerate(self.blocks):
             if self.grad_checkpoint and self.training:
-                x = checkpoint(block, x, cos, sin, None, 0, mask, use_reentrant=False)
+                x = checkpoint(block, x, cos, sin, mask=mask, use_reentrant=False)
             else:
                 x = block(x, cos, sin, None if cache is None else cache[i], start, mask)
         return self.norm(x)  # (B, T, C)
@@ -202,7 +210,7 @@ class GPT(nn.Module):
     def forward(self, idx, targets=None, mask=None, positions=None, with_logits=True):
         """idx, targets (B, T) -> logits, float32 (B, T, V), and the loss: mean -log p(target)
         over the targets that are not IGNORE, or 0. For next tokens: idx = tokens[:-1], targets =
-        tokens[1:]. Without with_logits a compiled step keeps no logits for the backward pass."""
+        tokens[1:]. with_logits=False returns no logits; so a compiled step keeps none."""
         hidden = self.backbone(idx, mask=mask, positions=positions)  # (B, T, C)
         logits = self.head(hidden)[..., :self.config.vocab_size].float()  # (B, T, V)
         if targets is None:
@@ -213,47 +221,60 @@ class GPT(nn.Module):
         return (logits if with_logits else None), loss
 
     def empty_cache(self, B, T):
-        """Room for keys and values of T positions in each layer, (n_layer, 2, B, K, T, D)."""
+        """Room for keys and values of T positions, at most block_size: (n_layer, 2, B, K, T, D)"""
         c = self.config
         weight = self.embedding.weight
-        dtype = (weight[:1] @ weight[:1].T).dtype       # of a product: autocast may change it
-        return weight.new_empty(c.n_layer, 2, B, c.n_kv_head, T, c.head_dim, dtype=dtype)
+        # Keys are products, and autocast may make products bfloat16. A small one tells.
+        dtype = (weight[:1] @ weight[:1].T).dtype
+        return weight.new_empty(c.n_layer, 2, B, c.n_kv_head, min(T, c.block_size),
+                                c.head_dim, dtype=dtype)
+
+    def next_logits(self, idx, cache, n_cached, is_padded):
+        """Return logits, float32 (B, V), of the token behind each row of idx (B, T). The cache has
+        the keys and values of the first n_cached columns: only the others run. To write d and e:
+
+            idx        runs     cache afterwards
+            a b c      a b c    a b c
+            a b c d    d        a b c d"""
+        T = self.config.block_size
+        if idx.shape[1] > T:
+            # The window moves on by a token. So cached keys were turned for an old position.
+            idx = idx[:, -T:]
+            n_cached = 0
+        mask = visible(idx, n_cached) if is_padded else None
+        hidden = self.backbone(idx[:, n_cached:].clamp(min=0), cache, n_cached, mask)
+        return self.head(hidden[:, -1])[:, :self.config.vocab_size].float()
 
     @torch.no_grad()
     def stream(self, idx, max_new_tokens, draw, stop=(), look=0):
-        """Continue each row of idx (B, T) and yield the new tokens, (B, 1) at a time, or (B, 16) of
-        a batch on a GPU, which should not wait for the host. The prompt a b c runs once, the cache
-        keeps its keys and values, and then each token runs alone:
-            run a b c -> d      cache: a b c
-            run d     -> e      cache: a b c d
+        """Continue each row of idx (B, T): next_logits, draw a token, append it, again. Yield the
+        new tokens, (B, look) at a time.
 
-        draw(logits (n, V), rows (n,), i) -> token i, (n,), of the n rows that are left. A row that
-        met an id of `stop`, or IGNORE, repeats it and leaves after the next yield. In a batch of
-        prompts that are not equally long, the shorter ones begin with IGNORE."""
+        draw(logits (n, V), rows (n,), i) -> token i, (n,), of the n rows that run. A row that met
+        an id of `stop`, or IGNORE, repeats it; after a yield, ended rows leave if they are more
+        than a fifth. look=0: 16 in a batch on a GPU, which should not wait for the host, else 1.
+        Shorter prompts in a batch begin with IGNORE."""
         look = look or (16 if idx.is_cuda and len(idx) > 1 else 1)
-        stop = torch.tensor([*stop, IGNORE], device=idx.device)
-        rows = torch.arange(len(idx), device=idx.device)  # (n,), those that are left
+        stop = idx.new_tensor([*stop, IGNORE])
+        rows = torch.arange(len(idx), device=idx.device)  # (n,), those that run
         last = torch.full_like(rows, -1)  # (B,), the newest token of each row
         new = []  # of (B,), not yielded yet
-        number_of = {}  # of a prompt: equal ones run once, for all their rows
-        row_of = [number_of.setdefault(tuple(row), len(number_of)) for row in idx.tolist()]
-        idx = torch.tensor(list(number_of), device=idx.device)
-        is_padded = any(IGNORE in row for row in number_of)
-        T = self.config.block_size
-        cache = self.empty_cache(len(idx), min(idx.shape[1] + max_new_tokens, T))
+        is_padded = IGNORE in idx
         n_cached = 0
+
+        # Equal prompts run once. For the prompts b a b, numbers is {b: 0, a: 1}, which is 0 1 0.
+        numbers = {}
+        which = [numbers.setdefault(tuple(row), len(numbers)) for row in idx.tolist()]
+        idx = idx.new_tensor(list(numbers))
+        cache = self.empty_cache(len(idx), idx.shape[1] + max_new_tokens)
         for i in range(max_new_tokens):
-            if idx.shape[1] > T:        # the window moves on by a token. Each cached key was
-                idx = idx[:, -T:]       # turned for the position before, so all run again
-                n_cached = 0
-            mask = visible(idx, n_cached) if is_padded else None
-            hidden = self.backbone(idx[:, n_cached:].clamp(min=0), cache, n_cached, mask)
-            logits = self.head(hidden[:, -1])[:, :self.config.vocab_size].float()  # (n, V)
+            logits = self.next_logits(idx, cache, n_cached, is_padded)  # (n, V)
             n_cached = idx.shape[1]
             if i == 0:
-                idx, logits, cache = idx[row_of], logits[row_of], cache[:, :, row_of]
+                idx, logits, cache = idx[which], logits[which], cache[:, :, which]
             token = draw(logits, rows, i)
-            last[rows] = token = torch.where(torch.isin(last[rows], stop), last[rows], token)
+            token = torch.where(torch.isin(last[rows], stop), last[rows], token)
+            last[rows] = token
             idx = torch.cat((idx, token[:, None]), dim=1)  # (n, T + 1), then T + 2, ...
             new.append(last.clone())
             if len(new) == look or i + 1 == max_new_tokens:
@@ -262,7 +283,8 @@ class GPT(nn.Module):
                 left = (~torch.isin(token, stop)).nonzero()[:, 0]
                 if len(left) == 0:
                     return
-                if len(left) < 0.8 * len(rows):     # to leave costs time, too: a copy of the cache
+                # To leave costs time, too: a copy of the cache.
+                if len(left) < 0.8 * len(rows):
                     rows, idx, cache = rows[left], idx[left], cache[:, :, left]
 
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=()):
@@ -296,8 +318,9 @@ class GPT(nn.Module):
 
 
 def visible(idx, start):
-    """Which keys do the positions from `start` on see? bool (B, 1, T - start, T). Text sees earlier
-    text; padding sees earlier padding, because a softmax over nothing is not a number."""
+    """Which keys do the positions from `start` on see? bool (B, 1, T - start, T). In a row _ _ a b,
+    where _ is padding, a sees a, and b sees a b; a _ sees each _ up to itself, because a softmax
+    over nothing is not a number."""
     is_text = idx != IGNORE  # (B, T)
     at = torch.arange(idx.shape[1], device=idx.device)  # (T,)
     return ((at <= at[start:, None]) & (is_text[:, start:, None] == is_text[:, None]))[:, None]
@@ -306,7 +329,8 @@ def visible(idx, start):
 def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
     """logits (B, V) -> token ids (B,). Temperature 0 takes the largest. top_k keeps the k most
     probable, top_p then the fewest of them that have the probability top_p (arXiv:1904.09751).
-    u (B,): each row's random number in (0, 1]. Of probabilities 0.5 0.2 0.3, u = 0.6 draws id 1."""
+    u (B,): each row's number in (0, 1], so that it draws the same in any batch. Of probabilities
+    0.5 0.2 0.3, u = 0.6 draws id 1."""
     if temperature < 1e-6:      # so close to 0 that the largest has all of the probability
         return logits.argmax(-1)
     logits = logits / temperature
@@ -314,8 +338,9 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
         least = logits.topk(min(top_k, logits.shape[1])).values[:, -1:]  # (B, 1)
         logits = logits.masked_fill(logits < least, -math.inf)
     if top_p and top_p < 1:
-        p, order = logits.softmax(-1).sort(dim=-1, descending=True)  # (B, V) both
-        is_rest = p.cumsum(dim=-1) - p >= top_p     # those before it reach top_p: not the first
+        p, order = logits.softmax(-1).sort(descending=True)  # (B, V) both
+        # The sums before each of 0.5 0.3 0.2 are 0 0.5 0.8: with top_p = 0.7 the third goes.
+        is_rest = p.cumsum(dim=-1) - p >= top_p
         logits = logits.masked_fill(is_rest.scatter(1, order, is_rest), -math.inf)
     p = logits.softmax(-1)
     if u is None:
