@@ -66,7 +66,7 @@ def configure(namespace):
             raise Mistake(f'{set_by.get(name, "the script")}: {name}={value!r} must be '
                           f'{"in " * rule.startswith(("[", "("))}'
                           f'{rule or f"a text, such as {defaults[name]!r}"}'
-                          f'{nearest(str(value), rule.split(" | "))}')
+                          f'{nearest(str(value), rule.split(" | ") if "|" in rule else [])}')
     namespace.update(values)
     return values
 

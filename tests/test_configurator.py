@@ -128,6 +128,7 @@ def test_a_rule_beside_the_setting_is_enforced_in_files_and_flags(play):
             expected = f'steps={value} & must be & {rule.partition(":")[0]}'
             one_line(play('a.py', script=script, a=f'steps = {value}'), expected + ' & a.py')
     one_line(play(script=HEAD.replace('# optimizer steps', '# >= 11')), 'steps=10 & >= 11')     # the default
+    assert 'mean' not in play(script=HEAD.replace('# optimizer steps', '# > 10: few')).stderr      # > 10?
     script = HEAD.replace('# what # the run is called', '# base | large: how big')
     script = script.replace('# None =', '# >= 3: None =')
     one_line(play('--name=lage', script=script), "name='lage' must be base | large; did you mean large?")
