@@ -110,6 +110,15 @@ def test_the_commands_for_your_own_text_and_settings_run_in_order(tmp_path, pyth
     assert (tmp_path / 'out/short/eval.json').exists() and (tmp_path / 'out/chats/best.pt').exists()
 
 
+def test_readme_repeats_the_numbers_of_the_full_run():
+    numbers = PAGES[ROOT / 'docs/numbers.md']
+    rows = re.findall(r'^\| (SFT|DPO|RL)\b[^|]*\| (.*) \|$', README.split('## Talk')[0], re.M)
+    assert len(rows) == 3
+    for stage, cells in rows:
+        shares = ', '.join(re.findall(r'\d+\.\d%', cells))
+        assert re.search(rf'^\| {stage}\b[^|]*\| {shares} \|', numbers, re.M), (stage, shares)
+
+
 def test_the_one_liners_print_what_their_comments_say(data_dir, conversations, base_run):
     page = PAGES[ROOT / 'docs/trouble.md'].split('## One-liners')[1]
     printed = []
