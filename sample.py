@@ -1,7 +1,7 @@
 """
 Sampling: a checkpoint continues text.
 
-    python sample.py --ckpt=out/quickstart --prompt=$'def f(x):\n    ' --stop_at=function
+    python sample.py --ckpt=out/quickstart --prompt=$'def f(x):\\n    ' --stop_at=function
     python sample.py --ckpt=out/quickstart --prompt_file=half_written.py        # complete a file
     python sample.py --ckpt=out/quickstart --prompts=prompts.txt --sweep=0,0.5,1
     python sample.py --ckpt=out/mlm --prompt='for i in <|mask|>(10):'   # mlm: one token a gap
