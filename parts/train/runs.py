@@ -25,8 +25,8 @@ except ImportError:             # Windows
 # Settings that decide what a run computes: it would not be the same run with another value.
 FIXED = {*checkpoints.SHAPE, 'vocab_multiple', 'rope_theta', 'rope_scaling', 'objective',
          'optimizer', 'batch_size', 'block_size', 'seed', 'shuffle', 'embedding_lr', 'dropout',
-         'document_mask', 'replay', 'loss_type', 'beta', 'gamma', 'label_smoothing', 'eval_pairs', 'lora',
-         'num_samples', 'max_new_tokens', 'updates', 'prompts', 'n_problems',
+         'document_mask', 'replay', 'loss_type', 'beta', 'gamma', 'label_smoothing', 'eval_pairs',
+         'lora', 'num_samples', 'max_new_tokens', 'updates', 'prompts', 'n_problems',
          'problems_seed'}
 # Settings of a command, which a resumed run does not take over.
 OF_THE_COMMAND = {'out_dir', 'overwrite', 'show_batch', 'plan'}
