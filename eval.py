@@ -131,11 +131,17 @@ autocast = torch.autocast(kind, getattr(torch, best_dtype), enabled=best_dtype !
 torch.set_float32_matmul_precision('highest')       # no TF32: the loss is exact
 
 
+# One checkpoint stays open for all tasks. Of several, two at once might not fit into memory.
+@functools.lru_cache(1 if len(paths) == 1 else 0)
+def open_checkpoint(path):
+    return checkpoints.open_to_sample(path, device, continues=True)
+
+
 def models(untrained=False):
     """Yield (model, tokenizer, metadata) of each checkpoint. metadata: what eval.json says of it.
     Then, if asked for, an untrained model of the last one's shape, with its tokenizer."""
     for path in paths:
-        model, tokenizer, state = checkpoints.open_to_sample(path, device, continues=True)
+        model, tokenizer, state = open_checkpoint(path)
         is_tuned = 'stage' in state.get('config', {})       # by sft.py, dpo.py or rl.py
         yield model.eval(), tokenizer, {'ckpt': path, 'step': state.get('step'),
                                         'chat': is_tuned if chat is None else chat}
@@ -148,7 +154,7 @@ def models(untrained=False):
 no_model = None, None, {'ckpt': None if completions else ckpt, 'step': None, 'chat': chat}
 needs_model = 'loss' in all_tasks or 'learned' in all_tasks or asked and not completions
 model, tokenizer, metadata = next(models()) if needs_model else no_model    # the first one
-del model           # each task opens it again; two at once might not fit into memory
+del model           # of several checkpoints, each task opens this one again
 # The benchmarks that prepare.py took out of the training data.
 stamp = questions.read_stamp(run_folder) if tokenizer else None
 # What becomes eval.json. bins_of() fills in 'data', each task 'tasks', and score() adds 'confined'
