@@ -5,9 +5,8 @@ The model: a decoder-only transformer as in LLaMA, and the generation of text.
 
     embedding -> n_layer x [ x += attention(norm(x));  x += swiglu(norm(x)) ] -> norm -> projection
 
-The decision made here is the shape: it fixes memory, speed and context of every later use. Newer
-than the transformer of 2017 are RMSNorm before each sublayer (arXiv:1910.07467), rotary positions
-(RoPE, 2104.09864), grouped key/value heads (GQA, 2305.13245) and SwiGLU (2002.05202).
+Newer than the transformer of 2017 are RMSNorm before each sublayer (arXiv:1910.07467), rotary
+positions (RoPE, 2104.09864), grouped key/value heads (GQA, 2305.13245) and SwiGLU (2002.05202).
 B batch, T time, C = n_embd, H query heads, K key/value heads, D head width, V vocabulary.
 """
 import dataclasses, math, os
@@ -86,7 +85,6 @@ class Attention(nn.Module):
         """x (B, T, C) follows `start` positions, whose keys and values are in the cache,
         (2, B, K, room, D). mask, bool (B or 1, 1, T, start + T): does a query (T) see a key?"""
         T = x.shape[1]
-        # (B, T, H D) -> (B, H, T, D)
         heads = lambda y: y.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
         q = rotate(self.norm_q(heads(self.w_q(x))), cos, sin)  # (B, H, T, D)
         k = rotate(self.norm_k(heads(self.w_k(x))), cos, sin)  # (B, K, T, D)
@@ -119,8 +117,7 @@ def attend(q, k, v, mask, is_causal, is_cached):
         is_grouped = False
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
     if q.is_cpu and not is_cached:
-        # In training: a backward pass in bfloat16 is slow here (LOG.md), which autocast, if it
-        # stayed on below, would bring back.
+        # In training: a backward pass in bfloat16 is slow here (LOG.md), so no autocast either.
         q, k, v = q.float(), k.float(), v.float()
     with torch.autocast('cpu', enabled=False):
         return F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal,
@@ -229,70 +226,41 @@ class GPT(nn.Module):
         return weight.new_empty(c.n_layer, 2, B, c.n_kv_head, min(T, c.block_size),
                                 c.head_dim, dtype=dtype)
 
-    def next_logits(self, idx, cache, n_cached, is_padded):
-        """Return logits, float32 (B, V), of the token behind each row of idx (B, T). The cache has
-        the keys and values of the first n_cached columns: only the others run. To write d and e:
-
-            idx        runs     cache afterwards
-            a b c      a b c    a b c
-            a b c d    d        a b c d"""
-        T = self.config.block_size
-        if idx.shape[1] > T:
-            # The window moves on by a token. So cached keys were turned for an old position.
-            idx = idx[:, -T:]
-            n_cached = 0
-        mask = visible(idx, n_cached) if is_padded else None
-        hidden = self.backbone(idx[:, n_cached:].clamp(min=0), cache, n_cached, mask)
-        return self.head(hidden[:, -1])[:, :self.config.vocab_size].float()
-
     @torch.no_grad()
-    def stream(self, idx, max_new_tokens, draw, stop=(), look=0):
-        """Continue each row of idx (B, T): next_logits, draw a token, append it, again. Yield the
-        new tokens, (B, look) at a time.
+    def stream(self, idx, max_new_tokens, draw, stop=()):
+        """Continue each row of idx (B, T) by a token, again and again. Yield the new tokens, (B,).
 
-        draw(logits (n, V), rows (n,), i) -> token i, (n,), of the n rows that run. A row that met
-        an id of `stop`, or IGNORE, repeats it; after a yield, ended rows leave if they are more
-        than a fifth. look=0: 16 in a batch on a GPU, which should not wait for the host, else 1.
-        Shorter prompts in a batch begin with IGNORE."""
-        look = look or (16 if idx.is_cuda and len(idx) > 1 else 1)
-        stop = idx.new_tensor([*stop, IGNORE])
-        rows = torch.arange(len(idx), device=idx.device)  # (n,), those that run
-        last = torch.full_like(rows, -1)  # (B,), the newest token of each row
-        new = []  # of (B,), not yielded yet
-        is_padded = IGNORE in idx
-        n_cached = 0
+        draw(logits (B, V)) -> tokens (B,). A row that has met an id of `stop` repeats it; when
+        all have, the stream ends. What runs to write d, and then e:
 
-        # Equal prompts run once. For the prompts b a b, numbers is {b: 0, a: 1}, which is 0 1 0.
-        numbers = {}
-        which = [numbers.setdefault(tuple(row), len(numbers)) for row in idx.tolist()]
-        idx = idx.new_tensor(list(numbers))
+            idx          runs     cache afterwards
+            a b c        a b c    a b c
+            a b c d      d        a b c d"""
+        stop = idx.new_tensor(stop)
+        has_ended = torch.zeros_like(idx[:, 0], dtype=torch.bool)  # (B,)
         cache = self.empty_cache(len(idx), idx.shape[1] + max_new_tokens)
-        for i in range(max_new_tokens):
-            logits = self.next_logits(idx, cache, n_cached, is_padded)  # (n, V)
+        n_cached = 0                    # positions whose keys and values are in the cache
+        for _ in range(max_new_tokens):
+            if idx.shape[1] > self.config.block_size:
+                # The window moves on by a token. So cached keys were turned for an old position.
+                idx = idx[:, -self.config.block_size:]
+                n_cached = 0
+            hidden = self.backbone(idx[:, n_cached:], cache, n_cached)  # (B, T - n_cached, C)
+            logits = self.head(hidden[:, -1])[:, :self.config.vocab_size].float()  # (B, V)
             n_cached = idx.shape[1]
-            if i == 0:
-                idx, logits, cache = idx[which], logits[which], cache[:, :, which]
-            token = draw(logits, rows, i)
-            token = torch.where(torch.isin(last[rows], stop), last[rows], token)
-            last[rows] = token
-            idx = torch.cat((idx, token[:, None]), dim=1)  # (n, T + 1), then T + 2, ...
-            new.append(last.clone())
-            if len(new) == look or i + 1 == max_new_tokens:
-                yield torch.stack(new, dim=1)
-                new.clear()
-                left = (~torch.isin(token, stop)).nonzero()[:, 0]
-                if len(left) == 0:
-                    return
-                # To leave costs time, too: a copy of the cache.
-                if len(left) < 0.8 * len(rows):
-                    rows, idx, cache = rows[left], idx[left], cache[:, :, left]
+            token = torch.where(has_ended, idx[:, -1], draw(logits))  # (B,)
+            idx = torch.cat((idx, token[:, None]), dim=1)  # (B, T + 1), then T + 2, ...
+            yield token
+            has_ended = torch.isin(token, stop)
+            if len(stop) and has_ended.all():
+                return
 
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=()):
         """idx (B, T) -> idx with up to max_new_tokens more, (B, T + n), without dropout."""
-        draw = lambda logits, rows, i: sample(logits, temperature, top_k, top_p)
+        draw = lambda logits: sample(logits, temperature, top_k, top_p)
         was_training = self.training
         self.eval()
-        new = list(self.stream(idx, max_new_tokens, draw, stop))  # each (B, 1) or (B, 16)
+        new = [token[:, None] for token in self.stream(idx, max_new_tokens, draw, stop)]
         self.train(was_training)
         return torch.cat((idx, *new), dim=1)
 
@@ -315,15 +283,6 @@ class GPT(nn.Module):
         """Write a folder for LlamaForCausalLM and, with a tokenizer, for AutoTokenizer."""
         from parts.model import hf_model
         hf_model.write(folder, self, tokenizer)
-
-
-def visible(idx, start):
-    """Which keys do the positions from `start` on see? bool (B, 1, T - start, T). In a row _ _ a b,
-    where _ is padding, a sees a, and b sees a b; a _ sees each _ up to itself, because a softmax
-    over nothing is not a number."""
-    is_text = idx != IGNORE  # (B, T)
-    at = torch.arange(idx.shape[1], device=idx.device)  # (T,)
-    return ((at <= at[start:, None]) & (is_text[:, start:, None] == is_text[:, None]))[:, None]
 
 
 def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):

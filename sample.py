@@ -100,9 +100,14 @@ sys.stdout.reconfigure(errors='replace')    # what a terminal cannot show become
 def write(prompt, seed):
     """Print the answer to a prompt or messages token by token. Return the Answer."""
     answer = asking.begin(tokenizer, prompt, max_new_tokens, seed, ends)
+    idx = torch.tensor([answer.prompt.ids], device=device)  # (1, T)
+    draw = lambda logits: answer.draw(logits, temperature=temperature, top_k=top_k, top_p=top_p)
     with contextlib.suppress(KeyboardInterrupt):
-        for piece in asking.pieces(model, answer, temperature=temperature, **how):
-            print(piece, end='', flush=True)
+        for token in model.stream(idx, len(answer.noise), draw):        # (1,)
+            answer.append(token.item(), tokenizer.stop)
+            print(answer.take(), end='', flush=True)
+            if answer.finish:
+                break
     return answer
 
 

@@ -1,5 +1,6 @@
 """Prompts become text: healing, where an answer ends, and sample.py against one token at a time, no cache.
 Many answers in a batch: each is the answer alone, whoever is next to it."""
+import math
 import random
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from conftest import greedy, ok, run, sharpen
 
 from model import GPT, GPTConfig
+from model import sample as draw_one
 from parts.sample import asking
 from parts.sample.asking import Answer, Prompt, end_of
 from tokenizer import Tokenizer
@@ -92,7 +94,7 @@ def test_where_a_function_ends_and_that_the_prompts_last_character_is_no_stop_te
 
 
 # --- many answers at a time ---------------------------------------------------------------------------------
-CONTEXT, STOP = 24, {0, 3}
+CONTEXT, STOP = 48, {0, 3}
 
 
 def sharp():
@@ -110,32 +112,65 @@ def log_p(logits, ids):
     return logits.log_softmax(-1).gather(1, ids[:, None])[:, 0]
 
 
-def test_each_answer_is_drawn_with_its_own_numbers_however_many_are_written_at_a_time():
-    """1e-4: of float32 sums in another order, at log p down to -15."""
+def alone(model, answer, never=(), **how):
+    """Independent: one row, no cache, the whole window afresh for each id. -> its ids, their log p"""
+    ids, scores = list(answer.prompt.ids), []
+    with torch.no_grad():
+        while len(scores) < len(answer.noise) and not (scores and ids[-1] in STOP):
+            logits = model(torch.tensor([ids[-CONTEXT:]]))[0][:, -1]
+            logits[:, never] = -math.inf
+            drawn = draw_one(logits, u=torch.tensor([answer.noise[len(scores)]]), **how)
+            scores += log_p(logits, drawn).tolist()
+            ids += drawn.tolist()
+    return ids[len(answer.prompt.ids):], scores
+
+
+def test_prompts_of_1_to_52_ids_in_a_batch_are_answered_as_alone_also_past_the_context():
+    """Greedy, and sampled with the same numbers; whether the host looks at each id or at every 16th; and
+    whoever is next to it. 1e-4: of float32 sums in another order, at log p down to -15."""
     dice, model = random.Random(1), sharp()
-    prompts = [[dice.randrange(1, 97) for _ in range(dice.randint(1, CONTEXT + 4))] for _ in range(20)]
-    prompts += prompts[:10]                     # some are equal
-    limits = [1 + 7 * i % 40 for i in range(30)]
-    for how in ({'temperature': 0}, {'temperature': 1.6, 'top_p': 0.5, 'never': [3, *range(50, 97)]}):
-        alone = answers_to(prompts, limits)
-        list(asking.write(model, alone, STOP, 1, score=log_p, **how))
-        assert sum(len(a.prompt.ids) + len(a.ids) > CONTEXT + 1 for a in alone) > 5
-        assert how['temperature'] == 0 or max(id for a in alone for id in a.ids) < 50
-        for slots, look in ((5, 16), (60, 0), (60, 4)):
+    prompts = [[dice.randrange(1, 97) for _ in range(n)] for n in range(1, CONTEXT + 5)]
+    prompts += prompts[:CONTEXT:3]              # some are equal
+    limits = [1 + 7 * i % 40 for i in range(len(prompts))]
+    for how in ({'temperature': 0},
+                {'temperature': 1.6, 'top_k': 60, 'top_p': 0.5, 'never': [3, *range(50, 97)]}):
+        expected = [alone(model, answer, **how) for answer in answers_to(prompts, limits)]
+        assert sum(len(ids) + len(prompt) > CONTEXT + 1 for (ids, _), prompt in zip(expected, prompts)) > 5
+        for slots, look in ((1, 0), (5, 16), (99, 0), (99, 4)):
             answers = answers_to(prompts, limits)
             written = asking.write(model, answers, STOP, slots, score=log_p, look=look, **how)
             ended = [answer for answer in written if answer.finish]
             assert sorted(map(id, ended)) == sorted(map(id, answers))
-            for answer, expected in zip(answers, alone):
-                assert (answer.ids, answer.finish) == (expected.ids, expected.finish), slots
+            for answer, (ids, scores) in zip(answers, expected):
+                assert answer.ids == ids, (slots, look)
                 assert answer.finish == ('stop' if answer.ids[-1] in STOP else 'length')
-                assert answer.scores == pytest.approx(expected.scores, abs=1e-4)
+                assert answer.scores == pytest.approx(scores, abs=1e-4)
 
 
-def test_a_reader_who_wants_no_more_ends_an_answer_and_it_costs_one_more_position():
+def test_equal_prompts_run_once_and_answers_that_ended_leave_at_the_next_look(monkeypatch):
+    shapes, model = [], sharp()         # (rows, columns) of what enters the embedding
+    model.embedding.register_forward_hook(lambda module, given, out: shapes.append(tuple(given[0].shape)))
+    for look, sizes, ends in ((1, [4, 3, 3, 2, 2, 1], [1, 6, 3, 5]), (4, [4, 4, 4, 1, 1, 1], [2, 6, 0, 3])):
+        shapes.clear()
+        answers = answers_to([[5, 6, 7], [8], [5, 6, 7], [5, 6, 7]], [9] * 4)
+        ends_of = {id(answers[i].noise): end for i, end in enumerate(ends)}
+        for answer in answers:          # the prompts are sorted by length: the numbers tell whose id is drawn
+            answer.noise = [ends_of[id(answer.noise)] / 10] * 7
+        steps = iter(range(7))
+
+        def draw(logits, u, **how):
+            return torch.where(next(steps) < (u * 10).round(), 9, 3)
+
+        monkeypatch.setattr(asking, 'sample', draw)
+        list(asking.write(model, answers, STOP, look=look))
+        assert shapes[0] == (2, 3) and [n for n, _ in shapes[1:]] == sizes, (look, shapes)
+        assert [answer.ids for answer in answers] == [[9] * end + [3] for end in ends]
+
+
+def test_a_reader_who_wants_no_more_ends_an_answer_and_it_costs_nothing_from_the_next_look_on():
     model, rows = sharp(), []
     model.embedding.register_forward_hook(lambda module, given, out: rows.append(len(given[0])))
-    for look, expected in (0, [2] * 4 + [1] * 5), (4, [2] * 8 + [1]):
+    for look, expected in (0, [2] * 3 + [1] * 6), (4, [2] * 4 + [1] * 5):
         rows.clear()
         answers = answers_to([[5, 6], [7]], [9, 9])
         for answer in asking.write(model, answers, (), look=look):

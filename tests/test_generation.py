@@ -5,7 +5,7 @@ from conftest import refused
 import torch
 from test_model import lively
 
-from model import IGNORE, sample
+from model import sample
 
 BLOCK = 12
 small = lambda **settings: lively(**{'block_size': BLOCK, **settings}).eval()
@@ -86,57 +86,12 @@ def test_several_positions_behind_a_cache_see_no_future_and_a_mask_decides_if_th
     assert ((later(seen) - later(None)).abs().amax((0, 2)) > 1e-3).tolist() == [False] + [True] * 4
 
 
-# --- prompts of different lengths ---------------------------------------------------------------------------
-CONTEXT, LONGEST, NEW = 48, 39, 30      # tokens: a long prompt and its answer do not fit into the context
-
-
-def padded(rows):
-    T = max(len(row) for row in rows)
-    return torch.tensor([[IGNORE] * (T - len(row)) + row for row in rows])
-
-
-def alone(model, ids, u, stop, **how):
-    """Independent: one row, no cache, the whole window afresh for each token."""
-    n = len(ids)
-    with torch.no_grad():
-        while len(ids) - n < len(u) and not (ids[n:] and ids[-1] in stop):
-            logits = model(torch.tensor([ids[-CONTEXT:]]))[0][:, -1]
-            ids = ids + sample(logits, u=u[len(ids) - n][None], **how).tolist()
-    return ids[n:]
-
-
-def test_rows_of_1_to_39_tokens_in_a_batch_are_what_they_are_alone_also_past_the_context():
-    """Greedy, and sampled with the same numbers; whether the host looks at each token or at every
-    16th; and whichever rows are next to it: the batch, its halves in another order."""
-    sharp = small(block_size=CONTEXT, n_kv_head=2)
-    dice = torch.Generator().manual_seed(0)
-    rows = [torch.randint(50, (n,), generator=dice).tolist() for n in range(1, LONGEST + 1)]
-    u = 1 - torch.rand(LONGEST, NEW, generator=dice)
-    for how, stop in (({'temperature': 0}, [3, 7]), ({'temperature': 0.9, 'top_k': 20, 'top_p': 0.9}, [3])):
-        expected = [alone(sharp, row, numbers, stop, **how) for row, numbers in zip(rows, u)]
-        assert len({len(answer) for answer in expected}) > 5
-        for members in (range(LONGEST), range(LONGEST - 1, 0, -2)):
-            numbers = u[list(members)]
-            draw = lambda logits, left, i: sample(logits, u=numbers[left, i], **how)
-            for look in (1, 16):
-                new = sharp.stream(padded([rows[i] for i in members]), NEW, draw, stop, look)
-                for row, i in zip(torch.cat([*new], dim=1).tolist(), members):
-                    n = len(expected[i])
-                    assert row[:n] == expected[i] and set(row[n:]) <= {row[n - 1]}, (how, look)
-
-
-def test_an_equal_prompt_runs_once_and_a_row_that_ended_costs_nothing_from_the_next_look_on():
-    model = small(block_size=64)
-    shapes = []                 # (rows, columns) of what enters the embedding
-    model.embedding.register_forward_hook(lambda module, given, out: shapes.append(tuple(given[0].shape)))
-    idx = padded([[5, 6, 7], [8], [5, 6, 7], [5, 6, 7]])
-    for look, sizes, ends in ((1, [4, 3, 3, 2, 2, 1], [1, 6, 3, 5]), (4, [4, 4, 4, 1, 1, 1], [2, 6, 0, 3])):
-        for end in (7, IGNORE):             # rows end by an id of stop, or by IGNORE
-            shapes.clear()
-            draw = lambda logits, rows, i: torch.where(i < torch.tensor(ends)[rows], 9, end)
-            tokens = torch.cat(list(model.stream(idx, 7, draw, [7], look)), dim=1)
-            assert shapes[0] == (2, 3) and [n for n, _ in shapes[1:]] == sizes, (look, shapes)
-            assert [row.count(9) for row in tokens.tolist()] == ends
+def test_a_row_that_met_a_stop_id_repeats_it_and_the_stream_ends_when_all_have():
+    scripts = torch.tensor([[9, 7, 9, 9, 9], [9, 9, 9, 8, 9]]).T                # the draws of two rows
+    for stop, expected in (((7, 8), [[9, 7, 7, 7], [9, 9, 9, 8]]), ((), scripts.T.tolist())):
+        draws = iter(scripts)
+        written = list(small().stream(prompt(2), 5, lambda logits: next(draws), stop))
+        assert torch.stack(written, dim=1).tolist() == expected
 
 
 def test_u_draws_the_id_at_which_the_sum_of_probabilities_reaches_it():

@@ -1,11 +1,13 @@
 """
 Asking a model: prompts become ids, and the ids of its answers become text.
 
-    answer = begin(tokenizer, 'def f(x):', 9, seed=1)
-    for piece in pieces(model, answer, temperature=0.8):
-        print(piece, end='')                            # the new characters
     generate(model, tokenizer, ['def f(x):', 'import '], 1, 9)
     # -> [[(text, ended)], [(text, ended)]], 0
+
+    answer = begin(tokenizer, 'def f(x):', 9, seed=1)       # one alone, token by token: sample.py
+    while not answer.finish:
+        answer.append(token, tokenizer.stop)                # that answer.draw(logits) chose
+        print(answer.take(), end='')                        # the new characters
 
 A prompt is a text, messages [{'role', 'content'}], or a Prompt. tokenizer: as in tokenizer.py.
 The randomness of an answer is its own numbers, so it depends on its neighbors by rounding only.
@@ -16,10 +18,10 @@ from tqdm import tqdm
 from model import IGNORE, sample
 from parts import Mistake
 
-# ids: the prompt without its healed end. allowed: the ids that may come first. repeated: how many
-# bytes of the prompt the first new token writes again. last: the prompt's last character.
-Prompt = collections.namedtuple('Prompt', 'ids allowed repeated last',
-                                defaults=(slice(None), 0, ''))
+# ids: the prompt without its healed end. allowed: the ids that may come first, None = any.
+# repeated: how many bytes of the prompt the first new token writes again. last: the prompt's last
+# character.
+Prompt = collections.namedtuple('Prompt', 'ids allowed repeated last', defaults=(None, 0, ''))
 
 
 def encode(tokenizer, prompt):
@@ -32,7 +34,7 @@ def encode(tokenizer, prompt):
     whole = tokenizer.begin + tokenizer.encode(prompt) or tokenizer.first
     ids, allowed = tokenizer.heal(whole) if len(whole) > 1 else (whole, None)
     repeated = len(tokenizer.decode_bytes(whole[len(ids):]))
-    return Prompt(ids, allowed or slice(None), repeated, prompt[-1:])
+    return Prompt(ids, allowed, repeated, prompt[-1:])
 
 
 def shortened(tokenizer, messages, block_size):
@@ -88,6 +90,20 @@ class Answer:
         # waits for whole characters
         self.decoder = codecs.getincrementaldecoder('utf-8')('replace')
 
+    def draw(self, logits, **how):
+        """Draw the next id from its logits, (1, V) -> (1,). how: temperature, top_k, top_p."""
+        never = self.tokenizer.never_in_answers(logits.shape[1])
+        u = logits.new_tensor([self.noise[len(self.ids)]])
+        return draw(logits, [] if self.ids else [self], never, u=u, **how)
+
+    def append(self, id, stop):
+        """Note the next id. stop: the ids that end an answer."""
+        self.ids.append(id)
+        if id in stop:
+            self.finish = 'stop'
+        elif len(self.ids) == len(self.noise):
+            self.finish = 'length'
+
     def take(self):
         """Read the newest id. Return the text that is certain now: what may begin a match of
         `ends` is held back."""
@@ -119,62 +135,88 @@ def begin(tokenizer, prompt, max_new_tokens, seed, ends=''):
     return Answer(prompt, [dice.random() for _ in range(limit)], tokenizer, ends)
 
 
-def write(model, answers, stop, slots=16, temperature=1.0, top_k=0, top_p=1.0, never=(), score=None,
-          look=0):
+def draw(logits, beginners, never, **how):
+    """Logits (n, V) -> the ids that are drawn, (n,). beginners: the Answers, if it is their first
+    id. never: ids that are not drawn. how: see sample() of model.py."""
+    logits[:, never] = -math.inf
+    for row, answer in zip(logits, beginners):
+        if answer.prompt.allowed:
+            others = torch.ones_like(row, dtype=torch.bool)  # (V,)
+            others[answer.prompt.allowed] = False
+            row[others] = -math.inf
+    return sample(logits, **how)
+
+
+def visible(idx, start):
+    """Which keys do the positions from `start` on see? bool (B, 1, T - start, T). In a row _ _ a b,
+    where _ is padding, a sees a, and b sees a b; a _ sees each _ up to itself, because a softmax
+    over nothing is not a number."""
+    is_text = idx != IGNORE  # (B, T)
+    at = torch.arange(idx.shape[1], device=idx.device)  # (T,)
+    return ((at <= at[start:, None]) & (is_text[:, start:, None] == is_text[:, None]))[:, None]
+
+
+def write(model, answers, stop, slots=16, never=(), score=None, look=0, **how):
     """Write all answers, `slots` at a time. Yield an answer whenever it has a new id; short prompts
-    come first. never: ids that are not drawn. score(logits (n, V), ids (n,)) -> a tensor (n, ...),
-    of which each answer's part is appended to its `scores`. The rest: see model.py."""
-    device = model.embedding.weight.device
-    never = torch.tensor([*never], dtype=torch.long, device=device)
+    come first. score(logits (n, V), ids (n,)) -> a tensor (n, ...), of which each answer's part is
+    appended to its `scores`. never, how: see draw(). look: see write_batch()."""
     waiting = sorted(answers, key=lambda answer: len(answer.prompt.ids))
     for first in range(0, len(waiting), slots):
-        batch = waiting[first:first + slots]
-        prompts = [answer.prompt.ids[-model.config.block_size:] for answer in batch]
-        T = max(len(ids) for ids in prompts)
-        rows = [[IGNORE] * (T - len(ids)) + ids for ids in prompts]
-        idx = torch.tensor(rows, device=device)  # (B, T)
-        n = max(len(answer.noise) for answer in batch)
-        noise = torch.tensor([answer.noise + [0] * (n - len(answer.noise)) for answer in batch],
-                             dtype=torch.float32, device=device)  # (B, n)
-        has_ended = torch.zeros(len(batch), dtype=torch.bool, device=device)  # (B,)
-        scores = []
+        yield from write_batch(model, waiting[first:first + slots], stop, never, score, look, **how)
 
-        def draw(logits, rows, i):
-            logits[:, never] = -math.inf
-            for row, answer in enumerate(batch if i == 0 else ()):
-                possible = torch.full_like(logits[row], -math.inf)  # (V,)
-                possible[answer.prompt.allowed] = 0
-                logits[row] += possible
-            ids = sample(logits, temperature, top_k, top_p, noise[rows, i])  # (n,)
-            if score:
-                found = score(logits, ids)  # (n, ...)
-                everyones = found.new_zeros(len(batch), *found.shape[1:])
-                everyones[rows] = found
-                scores.append(everyones)
-            return ids.masked_fill(has_ended[rows], IGNORE)
 
-        for new in model.stream(idx, n, draw, stop, look):  # (B, 1) or (B, 16)
-            noted = torch.stack(scores, dim=1) if score else new
-            scores.clear()
-            for answer, ids, values in zip(batch, new.tolist(), noted.tolist()):
+@torch.no_grad()
+def write_batch(model, answers, stop, never, score, look, **how):
+    """GPT.stream for many Answers: shorter prompts begin with padding, equal prompts run once, and
+    answers that ended leave. A GPU should not wait for the host, so the host looks at the new ids
+    of a batch every `look` tokens, 0: 16 on a GPU, else 1. Answers that ended leave then, if they
+    are more than a fifth, because that copies the cache."""
+    block_size, device = model.config.block_size, model.embedding.weight.device
+    look = look or (16 if device.type == 'cuda' and len(answers) > 1 else 1)
+    prompts = [answer.prompt.ids[-block_size:] for answer in answers]
+    T = max(len(ids) for ids in prompts)
+    rows = [(*[IGNORE] * (T - len(ids)), *ids) for ids in prompts]
+    is_padded = any(len(ids) < T for ids in prompts)
+    # For the prompts b a b, numbers is {b: 0, a: 1}, so idx is b a until the first new id.
+    numbers = {row: i for i, row in enumerate(dict.fromkeys(rows))}
+    idx = torch.tensor(list(numbers), device=device)  # (different prompts, T)
+    n = max(len(answer.noise) for answer in answers)
+    noise = torch.tensor([answer.noise + [0] * (n - len(answer.noise)) for answer in answers],
+                         dtype=torch.float32, device=device)  # (B, n)
+    cache = model.empty_cache(len(idx), T + n)
+    n_cached = 0
+    new, scores = [], []        # of the answers, (B,) each time; the host has not seen them
+    for i in range(n):
+        if idx.shape[1] > block_size:           # as in GPT.stream
+            idx = idx[:, -block_size:]
+            n_cached = 0
+        mask = visible(idx, n_cached) if is_padded else None
+        hidden = model.backbone(idx[:, n_cached:].clamp(min=0), cache, n_cached, mask)
+        logits = model.head(hidden[:, -1])[:, :model.config.vocab_size].float()
+        n_cached = idx.shape[1]
+        if i == 0:
+            which = [numbers[row] for row in rows]
+            idx, logits, cache = idx[which], logits[which], cache[:, :, which]
+        ids = draw(logits, answers if i == 0 else [], never, u=noise[:, i], **how)
+        idx = torch.cat((idx, ids[:, None]), dim=1)
+        new.append(ids)
+        scores.append(score(logits, ids) if score else ids)
+        if len(new) == look or i == n - 1:
+            seen = torch.stack(new, dim=1).tolist(), torch.stack(scores, dim=1).tolist()
+            new, scores = [], []
+            for answer, ids, values in zip(answers, *seen):
                 for id, value in zip(ids, values):
                     if answer.finish:
                         break
-                    answer.ids.append(id)
+                    answer.append(id, stop)
                     answer.scores.append(value)
-                    if id in stop:
-                        answer.finish = 'stop'
-                    elif len(answer.ids) == len(answer.noise):
-                        answer.finish = 'length'
                     yield answer
-            has_ended = torch.tensor([answer.finish is not None for answer in batch], device=device)
-
-
-def pieces(model, answer, **how):
-    """Write an Answer. Yield the new characters after each id. how: see write()."""
-    never = answer.tokenizer.never_in_answers(model.config.vocab_size)
-    for _ in write(model, [answer], answer.tokenizer.stop, never=never, **how):
-        yield answer.take()
+            left = [row for row, answer in enumerate(answers) if not answer.finish]
+            if not left:
+                return
+            if len(left) < 0.8 * len(answers):
+                answers = [answers[row] for row in left]
+                idx, cache, noise = idx[left], cache[:, :, left], noise[left]
 
 
 def generate(model, tokenizer, prompts, num_samples, max_new_tokens, seed=0, slots=16, ends='',

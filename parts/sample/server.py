@@ -15,7 +15,7 @@ user's name. So Origin must be ours; and Host must name this machine, because a 
 lead here (DNS rebinding).
 """
 import contextlib, http.server, json, pathlib, re, secrets, signal, sys, threading, time, traceback
-import regex
+import regex, torch
 from parts import Mistake
 from parts.eval import questions
 from parts.sample import asking
@@ -63,17 +63,21 @@ def checked(fields):
 def pieces(model, answer, n_top, **how):
     """Write an Answer of asking.py. Yield its new characters and, in OpenAI's form of a chat, the
     newest token with its n_top rivals."""
-    entries = []
-
-    def score(logits, ids):
+    def draw(logits):
+        id = answer.draw(logits, **how)  # (1,)
         log_p = logits.log_softmax(dim=-1)[0]  # (V,)
-        top = [*ids.tolist(), *log_p.topk(n_top).indices.tolist()]
+        top = [*id.tolist(), *log_p.topk(n_top).indices.tolist()]
         entries[:] = [{'token': answer.tokenizer.decode([id]),
                        'logprob': max(-9999.0, log_p[id].item())} for id in top]
-        return ids
+        return id
 
-    for new in asking.pieces(model, answer, score=score, **how):
-        yield new, entries[0] | {'top_logprobs': entries[1:]}
+    entries = []
+    idx = torch.tensor([answer.prompt.ids], device=model.embedding.weight.device)  # (1, T)
+    for token in model.stream(idx, len(answer.noise), draw):
+        answer.append(token.item(), answer.tokenizer.stop)
+        yield answer.take(), entries[0] | {'top_logprobs': entries[1:]}
+        if answer.finish:
+            return
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
