@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import refused, write
 
-from parts.eval.questions import (bleu, broken_rules, check_harness, code_in, from_problems, given_answers,
+from parts.eval.questions import (broken_rules, check_harness, code_in, from_problems, given_answers,
                                   identified, job, judged, last_number, outcome, program, read, to_question,
                                   why_failed)
 from parts.eval.sandbox import Result, run_many
@@ -19,9 +19,9 @@ CODE = {'prompt': 'def f():\n', 'canonical_solution': '    return 1\n', 'entry_p
 REFUSED = [
     ({}, 'nothing is checked'), ({'tests': ''}, 'nothing is checked'), ({'answer': '7 #### '}, 'can fail'),
     ({'regex': '.*'}, 'can fail'), ({'must_contain': ''}, 'can fail'), ({'regex': '('}, 'unterminated'),
-    ({'must_contian': 'a'}, 'give one of rules, must_contain'),
-    ({'rules': [{'kind': 'contain', 'value': 'a'}]}, "no rule 'contain'"),
-    ({'rules': [{'kind': 'min_words', 'value': '2'}]}, 'unsupported'),
+    ({'must_contian': 'a'}, 'give one of must_contain'), ({'must_contain': []}, 'nothing is checked'),
+    ({'rules': [{'kind': 'lines', 'value': 2}], 'regex': 'a'}, 'a "regex" can say most of them'),
+    ({'must_contain': [2]}, 'no attribute'),
     ({'tests': ['assert f()']}, 'compile'), ({'tests': 'assert f('}, 'never closed'),
     ({'tests': 'assert f()', 'entry_point': 'f()'}, 'name of a function'),
     ({**CODE, 'test': ' '}, 'every answer'), ({**CODE, 'prompt': ''}, 'no prompt'),
@@ -33,13 +33,11 @@ REFUSED = [
 def test_each_rule_tells_good_from_bad_and_a_record_on_which_no_answer_fails_is_refused():
     for kind, value, good, bad in [
             ('contains', 'Cat', 'a cat', 'a dog'), ('not_contains', 'cat', 'dog', 'A CAT'),
-            ('min_words', 2, 'a b', 'a'), ('max_words', 2, 'a b', 'a b c'), ('lines', 2, 'a\nb\n', 'a'),
-            ('regex', r'\d+', 'a\n1', 'a'), ('number', '7', 'it is 7.0', '7 or 8'),
-            ('json', None, '```json \n{"a": [1]}\n```', '{a: 1}'), ('json', None, 'null', '[' * 100_000)]:
+            ('regex', r'\d+', 'a\n1', 'a'), ('number', '7', 'it is 7.0', '7 or 8')]:
         assert not broken_rules([(kind, value)], good), kind
         assert broken_rules([(kind, value)], bad) == [kind]
     for checks, words in REFUSED:
-        with pytest.raises((LookupError, TypeError, ValueError, SyntaxError, re.error), match=words):
+        with pytest.raises((AttributeError, TypeError, ValueError, SyntaxError, re.error), match=words):
             to_question({'prompt': 'x', **checks})
     record = {'prompt': 'x', 'must_contain': ['a', 'b'], 'must_not_contain': 'XY', 'regex': 'c'}
     rules = [('contains', 'a'), ('contains', 'b'), ('not_contains', 'XY'), ('regex', 'c')]
@@ -149,21 +147,6 @@ def test_the_last_number_and_the_code_in_a_fence_however_that_is_written():
     asked = {'prompt': 'import math\nWrite `def f(x):`', 'entry_point': 'f'}
     assert program(asked, '```\nx = 1\n```', chat=True) == 'x = 1\n'
     assert program(asked | {'test': '1'}, 'x = 1', chat=True) == 'import math\nWrite `x = 1'
-
-
-# --- BLEU beside execution ----------------------------------------------------------------------------------
-def test_bleu_does_not_tell_right_from_wrong():
-    """A rewrite with new names is right, a copy with one change is wrong."""
-    reference = 'a, b = pair\n    s = a + b\n    d = a - b\n    return s * d'
-    rewrite = 'one, two = pair\n    total = one + two\n    rest = one - two\n    return total * rest'
-    copy = reference.replace('a - b', 'b - a')
-    question = to_question({'prompt': 'def f(pair):\n', 'entry_point': 'f',
-                            'test': 'def check(f):\n    assert f([5, 2]) == 21\n'})
-    results = run_many([job(question, f'    {text}\n', chat=False) for text in (rewrite, copy)], timeout=20)
-    assert [result.outcome for result in results] == ['passed', 'wrong']
-    assert bleu(rewrite, reference) < 0.35 < 0.75 < bleu(copy, reference)
-    for text, expected in ('return a*b', 1), ('return math.sqrt(a * b)', 0.270), ('return a * b / a', 0.604):
-        assert bleu(text, 'return a * b') == pytest.approx(expected, abs=1e-3)
 
 
 # --- a judge ------------------------------------------------------------------------------------------------

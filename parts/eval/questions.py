@@ -7,9 +7,9 @@ Questions that a model is asked, all of one form, and how its answers are graded
     job(question, 'It is 4.', chat=True)    # (program, tests, entry point) to run, or None
     outcome(question, 'It is 4.')           # {'outcome': 'passed', 'message': ''}
     judged('./my_judge', question, 'Four')  # {'outcome': 'judged', 'message': '7', 'score': 7.0}
-    bleu('a*b', 'a * b')                    # 1.0: the same words and signs
 """
 import collections, json, math, pathlib, re, shlex, subprocess
+from parts import Mistake
 from parts.eval import problems, results
 from parts.train import records
 
@@ -31,14 +31,14 @@ def to_question(record, is_graded=True):
         solution            a program that is known to pass the tests, or ''
 
     The keys of a record tell its kind. With "test" it is a function to complete, as in HumanEval,
-    MBPP and problems.py. With "tests", "rules", "regex", "must_contain" or "must_not_contain" it
-    is a question of your own, and with nothing but "answer" the answer is a number, as in GSM8K.
+    MBPP and problems.py. With "tests", "regex", "must_contain" or "must_not_contain" it is a
+    question of your own, and with nothing but "answer" the answer is a number, as in GSM8K.
     is_graded=False: a judge or a reward model grades the answers. ValueError if nobody could."""
     if {'instruction_id_list', 'choices', 'endings'} & record.keys():
-        raise ValueError(ELSEWHERE)
+        raise Mistake(ELSEWHERE)
     asked = record.get('prompt') or record.get('question') or record.get('turns', [''])[0]
     if not asked or not isinstance(asked, str | list):
-        raise ValueError('the line has no prompt or question')
+        raise Mistake('the line has no prompt or question')
     question = record | {'messages': records.messages_of(asked), 'prompt': asked, 'tests': '',
                          'entry_point': record.get('entry_point') or '', 'rules': [],
                          'solution': '', 'ends': r'(?<=\n)(?=Question:)'}
@@ -49,7 +49,7 @@ def to_question(record, is_graded=True):
         indent = (re.search(r'^[ \t]+(?=\S)', solution, re.M) or [''])[0]
         whole = re.sub(r"\n[ \t]*'''", f"\n{indent}'''", asked + solution, count=1)
         if not record['test'].strip():
-            raise ValueError('the test is empty: every answer would pass')
+            raise Mistake('the test is empty: every answer would pass')
         question |= {'messages': records.messages_of(text),
                      'tests': f'import math\n{record["test"]}',
                      'entry_point': record['entry_point'].strip(), 'solution': solution and whole,
@@ -67,7 +67,7 @@ def to_question(record, is_graded=True):
 
     name = question['entry_point']
     if name and not (isinstance(name, str) and name.isidentifier()):
-        raise ValueError(f'the entry_point {name!r:.80} must be the name of a function')
+        raise Mistake(f'the entry_point {name!r:.80} must be the name of a function')
     compile(question['tests'], 'tests', 'exec')         # SyntaxError if they are no program
     hash(question.get('task_id'))                       # TypeError if no dict can hold it
     return question
@@ -78,7 +78,7 @@ def of_tasks(tasks, files, n, seed, splits):
     if n is None). files: one for each task that needs one, in the order of the tasks."""
     need_file = [task for task in tasks if task in TASKS and task != 'problems']
     if len(files) != len(need_file):
-        raise ValueError(f'--data={",".join(files)} must name a .jsonl file for each of these '
+        raise Mistake(f'--data={",".join(files)} must name a .jsonl file for each of these '
                          f'tasks, in this order: {", ".join(need_file) or "none"}')
     asked = {task: read(task, path)[:n] for task, path in zip(need_file, files)}
     if 'problems' in tasks:
@@ -91,7 +91,7 @@ def read(task, path):
     asked = records.read_jsonl(path, lambda record: to_question(record, task != 'judge'),
                                f'each line is a problem of {task}; see the top of eval.py')
     if len({question['ends'] for question in asked}) > 1:
-        raise ValueError(f'{path} has functions to complete ("test") and other questions; give '
+        raise Mistake(f'{path} has functions to complete ("test") and other questions; give '
                          'each kind a file of its own')
     return identified(task, path, asked)
 
@@ -107,12 +107,12 @@ def identified(task, source, questions):
     """Return the questions, each with a task_id: its own or TASK/NUMBER. ValueError if there are
     none, or two have the same."""
     if not questions:
-        raise ValueError(f'{source} holds no problem of {task}; it must have one on each line')
+        raise Mistake(f'{source} holds no problem of {task}; it must have one on each line')
     for i, question in enumerate(questions):
         question.setdefault('task_id', question.get('question_id', f'{task}/{i}'))
     task_id, n = collections.Counter(q['task_id'] for q in questions).most_common(1)[0]
     if n > 1:
-        raise ValueError(f'{source} has the task_id {task_id!r} twice; give each problem its own')
+        raise Mistake(f'{source} has the task_id {task_id!r} twice; give each problem its own')
     return questions
 
 
@@ -140,9 +140,6 @@ def row_of(task, question, text, metadata):
             'step': metadata['step']}
     if question['tests']:
         row['preferred'] = problems.preferred(text)     # a single line, which DPO teaches
-    if reference := question.get('canonical_solution'):
-        body = re.sub(r'(?s)^.*?\bdef [^\n]*\n', '', code_in(text)) if metadata['chat'] else text
-        row['bleu'] = bleu(body, reference)
     return row
 
 
@@ -156,7 +153,7 @@ def given_answers(task, questions, path, n):
     for question in questions:
         task_id = question['task_id']
         if len(answers[task_id]) < n:
-            raise ValueError(f'completions of {task_id}: {len(answers[task_id])}, but {n} are '
+            raise Mistake(f'completions of {task_id}: {len(answers[task_id])}, but {n} are '
                              'needed; add them')
     return [answers[question['task_id']] for question in questions]
 
@@ -215,7 +212,7 @@ def check_harness(questions, run):
 
     for question, result in zip(tested, results):
         if result.outcome == 'passed':
-            raise ValueError(f'no score: the tests of {named(question)!r} pass without an '
+            raise Mistake(f'no score: the tests of {named(question)!r} pass without an '
                              'answer; they must call it, or define check(candidate) beside an '
                              '"entry_point", the name of the function')
     broken = [i for i, result in enumerate(results[len(tested):]) if result.outcome != 'passed']
@@ -224,7 +221,7 @@ def check_harness(questions, run):
     left_out = [named(solved[i]) for i in broken]
     may_fail = max(1, len(right) / 100) if len(right) > 1 else 0
     if len(broken) > may_fail or loop.outcome != 'timeout':
-        raise ValueError(f'no score: the test harness is broken. {len(broken)} of {len(right)} '
+        raise Mistake(f'no score: the test harness is broken. {len(broken)} of {len(right)} '
                          f'known solutions fail {left_out[:3]}, and an endless loop ends as '
                          f'{loop.outcome!r}; fix the tests, or see: python -m pytest '
                          'tests/test_sandbox.py')
@@ -257,20 +254,6 @@ def program(question, text, chat):
     return question['prompt'][:max(0, above)] + code_in(text)
 
 
-def bleu(text, reference):
-    """Return BLEU-4 of names, numbers and signs (Papineni et al. 2002), smoothed as by Lin & Och
-    (2004): 0 to 1."""
-    words, wanted = [re.findall(r'\w+|[^\w\s]', each) for each in (text, reference)]
-    total = min(0.0, 1 - len(wanted) / max(1, len(words)))      # few words are easily precise
-    for n in range(1, 5):
-        grams, known = [collections.Counter(zip(*(each[i:] for i in range(n))))
-                        for each in (words, wanted)]
-        extra = 1 if n > 1 else 0
-        hits = (grams & known).total() + extra
-        total += math.log(hits / (grams.total() + extra)) / 4 if hits else -math.inf
-    return math.exp(total)
-
-
 # --- rules ----------------------------------------------------------------------------------------
 def last_number(text):
     """Return the number behind ####, or else the last one, or None. A minus between two is none."""
@@ -280,54 +263,43 @@ def last_number(text):
     return float(numbers[-1].replace(',', '')) if numbers else None
 
 
-def is_json(text):
-    try:
-        json.loads(re.sub(r'^```\w*[ \t\r]*\n|\n```$', '', text.strip()))
-        return True
-    except (ValueError, RecursionError):
-        return False
-
-
 RULES = {'contains': lambda text, value: value.lower() in text.lower(),
          'not_contains': lambda text, value: value.lower() not in text.lower(),
-         'min_words': lambda text, n: len(text.split()) - n >= 0,       # TypeError if n is a text
-         'max_words': lambda text, n: len(text.split()) - n <= 0,
-         'lines': lambda text, n: len(text.strip().split('\n')) - n == 0,
          'regex': lambda text, value: re.search(value, text, re.S),
-         'number': lambda text, value: last_number(text) == last_number(value),
-         'json': lambda text, _: is_json(text)}
-CHECKS = 'rules', 'must_contain', 'must_not_contain', 'regex', 'tests', 'answer'
+         'number': lambda text, value: last_number(text) == last_number(value)}
+# The keys of a record whose texts become rules.
+KINDS = {'must_contain': 'contains', 'must_not_contain': 'not_contains', 'regex': 'regex'}
 
 
 def broken_rules(rules, text):
     """Return the kinds of the rules that a text breaks.
-    broken_rules([('max_words', 2)], 'a b c') -> ['max_words']"""
+    broken_rules([('contains', 'a'), ('regex', '^b')], 'abc') -> ['regex']"""
     return [kind for kind, value in rules if not RULES[kind](text, value)]
 
 
 def rules_of(record):
     """Return all rules of a record. "answer" is one only where nothing else is checked. ValueError
-    if a rule is unknown, cannot be tried or cannot fail, or if nothing is checked."""
-    rules = [(rule['kind'], rule.get('value')) for rule in record.get('rules', [])]
-    for key, kind in (('must_contain', 'contains'), ('must_not_contain', 'not_contains'),
-                      ('regex', 'regex')):
+    if a rule cannot be tried or cannot fail, or if nothing is checked."""
+    if 'rules' in record:
+        raise Mistake('"rules" are no longer read; a "regex" can say most of them, see '
+                      'docs/measuring.md')
+    rules = []
+    for key, kind in KINDS.items():
         values = record.get(key, [])
         rules += [(kind, value) for value in ([values] if isinstance(values, str) else values)]
     if not rules and not record.get('tests'):
         if 'answer' not in record:
-            raise ValueError('nothing is checked, every answer would pass; give one of '
-                             f'{", ".join(CHECKS)}')
+            raise Mistake('nothing is checked, every answer would pass; give one of '
+                          f'{", ".join(KINDS)}, tests, answer')
         rules = [('number', str(record['answer']))]
 
     for kind, value in rules:
-        if kind not in RULES:
-            raise ValueError(f'there is no rule {kind!r}; there are: {", ".join(RULES)}')
-        RULES[kind]('', value)      # an error, if the value has the wrong type or is no pattern
+        RULES[kind]('', value)      # an error, if the value is no text or no pattern
         # "7 #### " has a number, but none where the answer should be.
         no_number = kind == 'number' and last_number(value.split('####')[-1]) is None
-        if no_number or kind not in ('json', 'max_words') and value in ('', 0, '.*', '^.*$'):
-            raise ValueError(f'the rule {kind} has the value {value!r}, with which no answer can '
-                             'fail or pass')
+        if no_number or value in ('', '.*', '^.*$'):
+            raise Mistake(f'the rule {kind} has the value {value!r}, with which no answer can '
+                          'fail or pass')
     return rules
 
 
