@@ -103,7 +103,7 @@ def test_the_pass_rate_of_the_checkpoints_joins_the_run(tmp_path):
     run = read_run(str(folder))
     rates = [(row['step'], row['pass_rate']) for row in run['rows'] if 'pass_rate' in row]
     assert rates == [(20, 0.2), (40, 0.4), (50, 0.5)]
-    assert run['config']['scored'] and run['config']['pass@1'] == 0.5
+    assert run['config']['pass@1'] == 0.5
     assert run['config']['warmup_steps'] == 100 and [(e['step'], e['event']) for e in run['events']] == EVENTS
 
 
@@ -117,15 +117,12 @@ learns_by_heart = {'loss': lambda step: falling(step) - step / 500,
 of_pairs = [row | {'preference_loss': row['loss'], 'loss': 9.9} if 'loss' in row else row
             for row in history(**learns_by_heart)]
 RL = CONFIG | {'stage': 'rl', 'warmup_steps': 5, 'max_steps': 100}
-OVER = {'folder': 'out/a', 'scored': True}
 scored = lambda percent: {'pass@1': percent / 100}
 VERDICTS = [
-    (CONFIG | {'folder': 'out/a'}, history(), HEALTHY, 'eval.py --ckpt=out/a --data_dir=data/quickstart.'),
-    (CONFIG | OVER, history(), HEALTHY, '_sft.py --init_from=out/a --out_dir=out/a_sft '),
-    (CONFIG | OVER | {'stage': 'sft'}, history(), HEALTHY, 'python rl.py --init_from=out/a '),
-    (CONFIG | OVER | scored(12.5), history(), HEALTHY, ', pass@1 12.5%. To do: '),
-    (CONFIG | OVER | scored(0), history(), MODEL, 'none of the problems (pass@1 0%). To do: teach it: '),
-    (CONFIG | OVER | scored(0) | {'stage': 'sft'}, history(), MODEL, 'To do: read samples.jsonl'),
+    (CONFIG, history(), HEALTHY, 'To do: measure it with eval.py'),
+    (CONFIG, history(500), HEALTHY, 'To do: let it run.'),
+    (CONFIG | scored(12.5), history(), HEALTHY, ', pass@1 12.5%. To do: '),
+    (CONFIG | scored(0), history(), MODEL, 'none of the problems (pass@1 0%). To do: read samples.jsonl'),
     (CONFIG | scored(0), history(150), ('healthy', 'unknown'), 'too early to tell'),
     (CONFIG, history(**slower), SYSTEMS, 'throughput fell from '),
     (CONFIG, history(data_s=lambda step: 0.1), SYSTEMS, 'waiting for data takes '),
@@ -135,7 +132,6 @@ VERDICTS = [
     (CONFIG, history(repetition=lambda step: 0.97), MODEL, 'repeat themselves (97%)'),
     (CONFIG, history(events=[(800, 'rollback'), (900, 'rollback')]), MODEL, 'rolled back 2 times'),
     (CONFIG, [], ('unknown', 'unknown'), 'too early to tell'),
-    (RL | OVER, policy(), HEALTHY, 'To do: talk to it: python sample.py --ckpt=out/a --chat=True.'),
     (RL, policy(informative=lambda _: 0), MODEL, 'all answers to a prompt earn the same'),
     (RL, policy(val_reward=lambda step: 0.0), MODEL, 'no held-out answer earned a reward'),
     (RL, policy(val_reward=lambda step: 0.64 if step < 80 else 0.05), MODEL,

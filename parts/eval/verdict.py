@@ -6,7 +6,7 @@ A run's folder: read its log and judge it: does the run go well, and does the mo
     # 'healthy', 'unhealthy' or 'unknown', twice
     diagnose(vals, loss, vocab_size, warmup)            # one illness of a loss, or None
 """
-import contextlib, json, math, pathlib, shlex
+import contextlib, json, math, pathlib
 import numpy as np
 
 
@@ -56,15 +56,13 @@ def read_run(folder):
     home = pathlib.Path(folder)
     rows = [*filter(None, map(row_of, text_of(home / 'metrics.jsonl').splitlines()))]
     events = [row for row in rows if 'event' in row]
-    scored = sorted(home.glob('eval*.json'))
-    scores = sum(map(read_scores, scored), [])
+    scores = sum(map(read_scores, sorted(home.glob('eval*.json'))), [])
     rows = sorted([row for row in rows if 'event' not in row] + scores, key=lambda row: row['step'])
 
     config, data = (object_of(text_of(home / f'{name}.json')) for name in ('config', 'data'))
     config['vocab_size'] = config.get('vocab_size') or data.get('vocab_size')
     if 0 < (config.get('warmup_steps') or 0) < 1:       # a share of the steps
         config['warmup_steps'] *= config['max_steps']
-    config |= {'folder': folder, 'scored': bool(scored)}
     if scores:
         config['pass@1'] = max(scores, key=lambda row: row['step'])['pass_rate']
     last_sample = ('\n' + text_of(home / 'samples.txt')).split('\n--- step ')[-1]
@@ -82,6 +80,10 @@ def middle(values):
     """Return the median of the finite values. Of none it is nan: every comparison is false."""
     values = values[np.isfinite(values)]
     return np.median(values) if len(values) else math.nan
+
+
+# What to do after a run that went well.
+NEXT = 'measure it with eval.py if you have not, then try the next stage of README.md'
 
 
 def verdict(metrics, config):
@@ -106,11 +108,9 @@ def verdict(metrics, config):
     if 'pass@1' in config:
         figure += f', pass@1 {config["pass@1"]:.1%}'
         if not early and config['pass@1'] < 0.0005:         # 0.0%
-            to_do = what_follows(config)
-            if 'stage' in config:
-                to_do = ('read samples.jsonl: if the answers have the right form, train longer or on '
-                         'easier problems; if not, show it more examples')
-            course.append(('it solves none of the problems (pass@1 0%)', to_do))
+            course.append(('it solves none of the problems (pass@1 0%)',
+                           'read samples.jsonl: if the answers have the right form, train longer or '
+                           'on easier problems; if not, show it examples (python sft.py)'))
     systems = 'unhealthy' if machine else 'healthy'
     model = 'unknown' if early else 'healthy'
     if course:
@@ -118,33 +118,11 @@ def verdict(metrics, config):
     ailments = machine + course
     if not course:
         ailments.append((f'{train[-1]["tok_s"]:,.0f} tok/s, {figure}',
-                         'let it run' if step < max_steps else what_follows(config)))
+                         'let it run' if step < max_steps else NEXT))
     science = 'too early to tell' if model == 'unknown' else model
     return systems, model, (f'operationally {systems}, scientifically {science}: '
                             f'{"; ".join(why for why, _ in ailments)}. '
                             f'To do: {"; ".join(to_do for _, to_do in ailments)}.')
-
-
-def what_follows(config):
-    """The next command for a run that is over."""
-    folder = shlex.quote(str(config.get('folder', 'FOLDER')))
-    stage = config.get('stage', 'base')
-    data = shlex.quote(str(config.get('data_dir', 'data/quickstart')))
-    how = f'--data_dir={data}'
-    if 'stage' in config:
-        how = '--tasks=problems --allow_code_execution=True'
-    if config.get('loss_type') == 'rm':
-        return 'look at val_accuracy: of a reward model, 50% is guessing'
-    if config.get('objective', 'clm') != 'clm':
-        return (f'see how it fills a gap: python sample.py --ckpt={folder} '
-                "--prompt='for i in <|mask|>(9):'")
-    if not config.get('scored'):
-        return f'measure it: python eval.py --ckpt={folder} {how}'
-    flags = f'--init_from={folder} --out_dir={folder}'          # and what the stage adds
-    return {'base': f'teach it: python sft.py config/quickstart_sft.py {flags}_sft '
-                    f'--base_dir={data}',
-            'sft': f'reward its answers: python rl.py {flags}_rl --allow_code_execution=True',
-            }.get(stage, f'talk to it: python sample.py --ckpt={folder} --chat=True')
 
 
 def diagnose(vals, loss, vocab_size, warmup):
