@@ -37,13 +37,13 @@ def test_pass_at_k_is_the_share_of_all_draws_that_hold_a_passing_sample():
 def test_a_summary_is_the_mean_over_problems_and_leaves_out_what_the_machine_failed():
     outcomes = {'a': ['passed', 'wrong'], 'b': ['syntax', 'empty'], 'c': ['passed', 'infrastructure'],
                 'd': ['infrastructure', 'infrastructure']}
-    rows = [{'task_id': id, 'outcome': outcome, 'preferred': id == 'a'}
+    rows = [{'task_id': id, 'outcome': outcome, 'preferred': True}
             for id, row in outcomes.items() for outcome in row]
     result = summarise(rows, [1, 2])
     assert (result['n'], result['samples']) == (3, 5)
     assert result['pass@1'] == pytest.approx((1 / 2 + 0 + 1) / 3)
     assert result['pass@2'] == pytest.approx((1 + 0) / 2)           # of c, there are no two samples
-    assert result['parse_rate'] == pytest.approx(3 / 5) and result['preferred_rate'] == 1 / 2
+    assert result['parse_rate'] == pytest.approx(3 / 5)
 
     rows = [{'task_id': i, 'outcome': 'judged', 'score': score} for i, score in enumerate([1.0, 4.0] * 9)]
     result = summarise([*rows, {'task_id': 1, 'outcome': 'infrastructure', 'score': None}], [1])
@@ -97,45 +97,53 @@ def test_a_score_says_what_was_searched_in_the_training_data(base_run, data_dir,
 
 
 # --- answers that are there: each outcome is told and kept --------------------------------------------------
-AREAS = 'a * b', 'math.sqrt(a * b)', 'a * b / 2.0', 'a * b / a'         # of the CodeParrot article
+CODEPARROT = [      # the two problems of the CodeParrot article, as lines of HumanEval
+    {'task_id': 'area', 'entry_point': 'area_of_rectangle', 'canonical_solution': '    return a * b\n',
+     'prompt': 'def area_of_rectangle(a: float, b: float):\n    """Return the area of the rectangle."""\n',
+     'test': ''.join(f'assert abs(area_of_rectangle({a}, {b}) - {a * b}) < 1e-6\n'
+                     for a, b in ((2, 3), (4.0, 4.0), (1.5, 8.0)))},
+    {'task_id': 'mean', 'entry_point': 'mean', 'canonical_solution': '    return np.mean(a)\n',
+     'prompt': '# a function in native python:\ndef mean(a):\n    return sum(a)/len(a)\n'
+               '# the same function using numpy:\nimport numpy as np\ndef mean(a):\n',
+     'test': 'def check(mean):\n    assert abs(mean([-3, 0, 9, 9]) - 3.75) < 1e-6\n'}]
+BROKEN = {'task_id': 'broken', 'prompt': 'def f():\n', 'canonical_solution': '    return 0\n',
+          'test': 'def check(f):\n    assert f() == 1\n', 'entry_point': 'f'}
+AREAS = 'a * b', 'math.sqrt(a * b)', 'a * b / 2.0', 'a * b / a'         # that CodeParrot wrote
 
 
 def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
-    """Each outcome is told and kept. The first problem of the benchmark has a solution that fails, so it is
-    left out. Of four areas one is right, of four means all are."""
-    code = [{'task_id': f'c{i}', 'prompt': 'def f():\n', 'canonical_solution': f'    return {i}\n',
-             'test': 'def check(f):\n    assert f() == 1\n', 'entry_point': 'f'} for i in range(2)]
+    """Each outcome is told and kept. A problem whose own solution fails is left out. Of four areas one is
+    right, of four means all are."""
     own = [{'prompt': '# 4\n', 'tests': 'assert f() == 4'}, {'prompt': 'x', 'regex': 'a'}]
     gsm8k = [{'question': 'Eggs?', 'answer': '3 + 4 = <<3+4=7>>7\n#### 1,201'}]
-    for name, rows in {'humaneval': code, 'own': own, 'gsm8k': gsm8k}.items():
+    for name, rows in {'humaneval': [BROKEN, *CODEPARROT], 'own': own, 'gsm8k': gsm8k}.items():
         path = write(tmp_path / name, rows)
         path.write_text('\ufeff' + path.read_text(encoding='utf-8'), encoding='utf-8')     # a byte order mark
-    good, twin = (p['canonical_solution'] for p in problems(2, 0, 'variation'))
+    good, twin, third = (p['canonical_solution'] for p in problems(3, 0, 'variation'))
     answers = {
         'variation-0/0': [good, '    return None\n', '    return (\n', ' \n'],
         'variation-0/1': [twin, twin, '    raise ValueError\n', '    while True: pass\n'],
-        'codeparrot/0': [f'    return {area}\n' for area in AREAS],
-        'codeparrot/1': ['    return np.mean(a)\n'] * 4, 'c1': ['    return 1\n'] * 4,
+        'variation-0/2': [third] * 4, 'area': [f'    return {area}\n' for area in AREAS],
+        'mean': ['    return np.mean(a)\n'] * 4,
         'own/0': ['def f(): return 4', 'def f(): return 5', 'def g(): return 4', 'f'], 'own/1': ['b'] * 4,
         'gsm8k/0': [' #### 1201', ' so 1,201.', 'I do not know', '7']}
     given = write(tmp_path / 'given.jsonl', [{'task_id': id, 'completion': text}
                                              for id, texts in answers.items() for text in texts])
-    flags = ['--tasks=problems,humaneval,own,gsm8k', '--splits=codeparrot,variation', '--n_problems=2', YES,
+    flags = ['--tasks=problems,humaneval,own,gsm8k', '--splits=variation', '--n_problems=3', YES,
              f'--data={tmp_path}/humaneval,{tmp_path}/own,{tmp_path}/gsm8k', '--k=1,2,4', '--memory_mb=4000',
              '--timeout=4']
     said, tasks, rows = evaluate(tmp_path / 'a', *flags, f'--completions={given}')
     ours = tasks['problems']
-    rates = {family: of_family['pass@1'] for family, of_family in ours['by_family'].items()}
-    assert rates['area_of_rectangle'] == 1 / 4 and rates['mean'] == 4 / 4
-    assert ours['by_split']['variation']['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2)
-    assert ours['pass@4'] == 1 and (ours['n'], ours['samples']) == (4, 16)
-    assert ours['outcomes'] == {'passed': 8, 'wrong': 3, 'exception': 2, 'syntax': 1, 'empty': 1,
+    assert ours['by_split']['variation']['pass@2'] == pytest.approx((1 / 2 + 5 / 6 + 1) / 3)
+    assert ours['pass@4'] == 1 and (ours['n'], ours['samples']) == (3, 12)
+    assert ours['outcomes'] == {'passed': 7, 'wrong': 1, 'exception': 1, 'syntax': 1, 'empty': 1,
                                 'timeout': 1}
-    assert ours['failures'] == {'wrong value': 3, 'name': 1, 'syntax': 1, 'empty': 1, 'other exception': 1,
-                                'time': 1}                          # math is not imported
+    assert ours['failures'] == {'wrong value': 1, 'syntax': 1, 'empty': 1, 'other exception': 1, 'time': 1}
     for reason, n in ours['failures'].items():
         assert f'{reason} {n}' in said
-    assert tasks['humaneval']['pass@1'] == 1 and read_json(tmp_path / 'a/eval.json')['left_out'] == ['c0']
+    assert tasks['humaneval']['pass@1'] == (1 / 4 + 4 / 4) / 2
+    assert tasks['humaneval']['failures'] == {'wrong value': 2, 'name': 1}      # math is not imported
+    assert read_json(tmp_path / 'a/eval.json')['left_out'] == ['broken']
     assert tasks['own']['outcomes'] == {'passed': 1, 'wrong': 5, 'exception': 2}
     assert tasks['gsm8k']['outcomes'] == {'passed': 2, 'wrong': 2}
     assert {row['completion'] for row in rows} == {*sum(answers.values(), [])}

@@ -11,11 +11,10 @@ Small Python problems with unit tests, easy enough for a model of a few million 
 
 A family is one task ("the mean of a list") with many names, wordings and constants. Three families
 are composed, of steps or of filter, map and reduce; a cell is one composition. SPLITS are from easy
-to hard. The split codeparrot has the two problems of the CodeParrot article, word for word; the
-second one needs numpy. Hashes decide the split, not the seed: no two splits share a prompt, for any
-n and seed.
+to hard. Hashes decide the split, not the seed: no two splits share a prompt, for any n and seed.
 """
 import argparse, ast, builtins, functools, hashlib, json, keyword, random, re, textwrap
+from parts import Mistake
 
 SPLITS = {      # by hash: (kind, which fifths of the compositions, which tenths of the prompts)
     'train': ('example tasks', (2, 3, 4), range(8)),    # SFT shows answers, in a line or spelled out
@@ -138,19 +137,6 @@ NAMES = {   # of arguments, by kind; a tenth, by hash, occurs in the split 'name
     'dict': 'd mapping table scores prices ages stock counts inventory data m amounts votes'}
 TAKEN = {*'x y w c i k v total result best'.split(), *keyword.kwlist, *dir(builtins)}
 WORDS = 'a apple Anna bee egg ear grass lemon level net noon Paris radar rain stars tent tree'.split()
-
-
-CODEPARROT = [
-    {'entry_point': 'area_of_rectangle', 'canonical_solution': '    return a * b\n',
-     'prompt': 'def area_of_rectangle(a: float, b: float):\n'
-               '    """Return the area of the rectangle."""\n',
-     'test': ''.join(f'    assert abs(candidate({a}, {b}) - {a * b}) < 1e-6\n'
-                     for a, b in ((2, 3), (4.0, 4.0), (1.5, 8.0), (1, 1), (0.5, 0.25)))},
-    {'entry_point': 'mean', 'canonical_solution': '    return np.mean(a)\n',
-     'prompt': '# a function in native python:\ndef mean(a):\n    return sum(a)/len(a)\n'
-               '# the same function using numpy:\nimport numpy as np\ndef mean(a):\n',
-     'test': ''.join(f'    assert abs(candidate({a}) - {sum(a) / len(a)}) < 1e-6\n'
-                     for a in ([1, 2, 3], [4], [1.5, 2.5], [-3, 0, 9, 9], [10, -10]))}]
 
 
 @functools.cache
@@ -321,13 +307,8 @@ def draw(rng, split):
 def problems(n, seed=0, split='train'):
     """Return n dicts with different prompts; a larger n begins with the same ones. Of `solutions`
     the preferred one is first. ValueError if there are fewer."""
-    if split == 'codeparrot':
-        return [p | {'task_id': f'codeparrot/{i}', 'family': p['entry_point'],
-                     'cell': p['entry_point'], 'split': split,
-                     'test': f'def check(candidate):\n{p["test"]}'}
-                for i, p in enumerate(CODEPARROT)][:n]
     if split not in SPLITS:
-        raise ValueError(f'{split=} must be one of {", ".join(SPLITS)}, codeparrot')
+        raise Mistake(f'{split=} must be one of {", ".join(SPLITS)}')
     rng = random.Random(f'{split} {seed}')
     drawn = {}
     for _ in range(1000 + 100 * n):
@@ -336,7 +317,7 @@ def problems(n, seed=0, split='train'):
         problem = draw(rng, split)
         if problem and problem['prompt'] not in drawn:
             drawn[problem['prompt']] = {'task_id': f'{split}-{seed}/{len(drawn)}', **problem}
-    raise ValueError(f'there are only {len(drawn):,} of {n:,} problems of {split}; ask for fewer')
+    raise Mistake(f'there are only {len(drawn):,} of {n:,} problems of {split}; ask for fewer')
 
 
 def to_messages(problem):
