@@ -37,7 +37,7 @@ import collections, functools, glob, json, math, os, re, shlex
 import numpy as np
 import torch
 from tqdm import tqdm
-from configurator import configure, nearest, show
+from configurator import Mistake, configure, show
 from model import GPT
 from parts.model import checkpoints
 from parts.prepare import texts
@@ -86,42 +86,37 @@ config = configure(globals())
 #      'tests': '', 'entry_point': '', 'solution': ''}      # of programs: what is run
 # Of a function to complete, 'rules' is [] and 'tests' a program, such as 'assert add(1, 2) == 3'.
 all_tasks = tasks.split(',')
-known = 'loss', *questions.TASKS, 'learned', 'compare'
-for task in all_tasks:
-    if task not in known or all_tasks.count(task) > 1:
-        guess = nearest(task, known)        # '; did you mean problems?' or ''
-        raise ValueError(f'--tasks={tasks}: {task!r} is unknown, or there twice{guess}; tasks: '
-                         f'{", ".join(known)}; {questions.ELSEWHERE}')
-for name in 'judge', 'compare':
-    # The task without the command or file that its flag names, or the flag without the task.
-    if (name in all_tasks) != bool(config[name]):
-        raise ValueError(f"--tasks={name} and --{name} belong together, such as --judge='python "
-                         "ask.py' or --compare=out/dpo; see docs/measuring.md")
 files = data.split(',') if data else []
 asked = questions.of_tasks(all_tasks, files, n_problems, problems_seed, splits.split(','))
-# The tasks whose answers are programs, which have to run.
-tested = [task for task in asked if any(question['tests'] for question in asked[task])]
-if tested and not allow_code_execution:
-    raise ValueError("this runs a model's programs; first read parts/eval/sandbox.py, then give "
-                     '--allow_code_execution=True')
-if not re.fullmatch(r'[1-9]\d{0,4}(,[1-9]\d{0,4})*', k):
-    raise ValueError(f'{k=!r:.80} must be numbers from 1 to 99999, such as 1,10,100')
+measures_text = 'loss' in all_tasks or 'learned' in all_tasks
+for name in 'judge', 'compare':
+    if (name in all_tasks) != bool(config[name]):
+        raise Mistake(f"--tasks={name} and --{name} belong together, such as --judge='python "
+                      "ask.py' or --compare=out/dpo; see docs/measuring.md")
+if any(map(questions.tested, asked.values())) and not allow_code_execution:
+    raise Mistake("this runs a model's programs; first read parts/eval/sandbox.py, then give "
+                  '--allow_code_execution=True')
+if completions and measures_text:
+    raise Mistake('--completions need no model, so they go without --tasks=loss and learned')
+if not re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k):
+    raise Mistake(f'{k=!r:.80} must be numbers from 1 on, such as 1,10,100')
 ks = sorted({1, *map(int, k.split(','))})       # always with 1: the interval is that of pass@1
 if ks[-1] > num_samples and not completions:
-    raise ValueError(f'pass@{ks[-1]} needs --num_samples={ks[-1]} or more; {num_samples=}')
+    raise Mistake(f'pass@{ks[-1]} needs --num_samples={ks[-1]} or more; {num_samples=}')
 
-# --- 2. the checkpoints, and where the results go -------------------------------------------------
+# --- 2. the checkpoints, the held-out text, and where the results go ------------------------------
 paths = []
-for path in ckpt.split(','):
-    paths += sorted(glob.glob(path)) or [path]          # such as out/sft/*.pt
+for pattern in ckpt.split(','):
+    paths += sorted(glob.glob(pattern)) or [pattern]        # such as out/sft/*.pt
 if len(paths) > 1 and (compare or completions):
-    raise ValueError(f'--compare and --completions take one ckpt, not {len(paths)}')
+    raise Mistake(f'--compare and --completions take one ckpt, not {len(paths)}')
 run_folder = checkpoints.folder_of(completions or paths[0])     # of a file: the one it is in
 out = out or os.path.join(run_folder, 'scored' if completions else '', 'eval.json')
-out_folder = os.path.dirname(os.path.abspath(out))
-read_here = [*files, completions, results.path_of(compare) if compare else None]
-# Only a run that asks writes a samples.jsonl, which could replace one of these.
-results.check_out(out, read_here if asked else [])
+# Refuses to replace a file that this run reads, and fails now where nothing can be written.
+out_folder = results.claim(out, [*files, completions, compare and results.path_of(compare)])
+# {folder: (meta.json, {'train': ids, 'val': ids, ...}, what identifies the data)}
+held_out = {folder.rstrip('/'): open_bins(folder, 1)
+            for folder in data_dir.split(',') if measures_text}
 
 device, best_dtype = processes.choose(device, dtype)
 kind = torch.device(device).type
@@ -134,42 +129,44 @@ torch.set_float32_matmul_precision('highest')       # no TF32: the loss is exact
 # One checkpoint stays open for all tasks. Of several, two at once might not fit into memory.
 @functools.lru_cache(1 if len(paths) == 1 else 0)
 def open_checkpoint(path):
-    return checkpoints.open_to_sample(path, device, continues=True)
+    """Return (model, tokenizer, metadata). metadata: what eval.json says of the checkpoint."""
+    model, tokenizer, state = checkpoints.open_to_sample(path, device, continues=True)
+    for folder, (meta, *_) in held_out.items():
+        checkpoints.same_tokenizer(path, tokenizer.hash, folder, meta['tokenizer_hash'],
+                                   f'prepare it with --tokenizer={run_folder}/tokenizer.json')
+    is_tuned = 'stage' in state.get('config', {})       # by sft.py, dpo.py or rl.py
+    return model.eval(), tokenizer, {'ckpt': path, 'step': state.get('step'),
+                                     'chat': is_tuned if chat is None else chat}
 
 
 def models(untrained=False):
-    """Yield (model, tokenizer, metadata) of each checkpoint. metadata: what eval.json says of it.
-    Then, if asked for, an untrained model of the last one's shape, with its tokenizer."""
+    """Yield (model, tokenizer, metadata) of each checkpoint; then, if asked for, of an untrained
+    model that has the last one's shape and tokenizer."""
     for path in paths:
-        model, tokenizer, state = open_checkpoint(path)
-        is_tuned = 'stage' in state.get('config', {})       # by sft.py, dpo.py or rl.py
-        yield model.eval(), tokenizer, {'ckpt': path, 'step': state.get('step'),
-                                        'chat': is_tuned if chat is None else chat}
-    if untrained:           # model and tokenizer are still those of the last path
+        model, tokenizer, metadata = open_checkpoint(path)
+        yield model, tokenizer, metadata
+    if untrained:
         torch.manual_seed(seed)
         yield GPT(model.config).to(device).eval(), tokenizer, {'ckpt': 'untrained', 'chat': False}
 
 
-# In place of what models() yields, where no model is needed: answers come from a file.
-no_model = None, None, {'ckpt': None if completions else ckpt, 'step': None, 'chat': chat}
-needs_model = 'loss' in all_tasks or 'learned' in all_tasks or asked and not completions
-model, tokenizer, metadata = next(models()) if needs_model else no_model    # the first one
-del model           # of several checkpoints, each task opens this one again
+# Two files are compared without a model, and answers that are there are scored without one.
+first = None, None, {'ckpt': None, 'step': None, 'chat': chat}
+if all_tasks != ['compare'] and not completions:
+    first = open_checkpoint(paths[0])       # now, because a mistake should not cost an hour
+_, tokenizer, metadata = first
 # The benchmarks that prepare.py took out of the training data.
-stamp = questions.read_stamp(run_folder) if tokenizer else None
-# What becomes eval.json. bins_of() fills in 'data', each task 'tasks', and score() adds 'confined'
-# and 'left_out' where programs run.
-report = {**metadata, 'completions': completions, 'data_dir': data_dir, 'data': {},
-          'decontaminated': stamp, 'tokenizer_hash': tokenizer and tokenizer.hash, 'tasks': {}}
+stamp = questions.read_stamp(run_folder)
+# What becomes eval.json. Each task adds to 'tasks', and running programs 'confined', 'left_out'.
+report = {**metadata, 'settings': config, 'decontaminated': stamp,
+          'data': {folder: identity for folder, (_, _, identity) in held_out.items()},
+          'tokenizer_hash': tokenizer and tokenizer.hash, 'tasks': {}}
 show(config)
-if asked and tokenizer:
+if asked:
     print(f'contamination: {questions.searched(stamp)}')
-# A folder where nothing can be written shows now, not after an hour of answers.
-os.makedirs(out_folder, exist_ok=True)
-open(f'{out}.tmp', 'w', encoding='utf-8').close()
 
 
-# --- 3. the loss, of each checkpoint on each data -------------------------------------------------
+# --- 3. the loss ----------------------------------------------------------------------------------
 @torch.no_grad()
 def exact_loss(model, ids, block_size):
     """Return (nats, n): the summed loss of the n tokens ids[1:]. Each is predicted once, from its
@@ -192,48 +189,40 @@ def exact_loss(model, ids, block_size):
     return nats, n
 
 
-def bins_of(data_folder, tokenizer):
-    """Return the bins of a folder, which must have been prepared with the model's tokenizer."""
-    meta, bins, report['data'][data_folder] = open_bins(data_folder, 1)
-    checkpoints.same_tokenizer(ckpt, tokenizer.hash, data_folder, meta['tokenizer_hash'],
-                               f'prepare it with --tokenizer={run_folder}/tokenizer.json')
-    return bins
-
-
 def measure_loss():
-    """Return {name: row}. The name is 'trained', 'untrained' or, of several checkpoints, a path. If
-    there is more than one val.bin, the data follow: 'trained_web' is one source of a mixture,
+    """Return {name: losses}. The name is 'trained', 'untrained' or, of several checkpoints, a path.
+    If there is more than one val.bin, the data follow: 'trained_web' is one source of a mixture,
     'trained_data/code val' one of several folders."""
     losses = {}
     for model, tokenizer, metadata in models(random_init):
         name = metadata['ckpt'] if metadata['ckpt'] == 'untrained' or len(paths) > 1 else 'trained'
         text_bytes = np.array(tokenizer.text_bytes)     # of each token; of specials 0
-        for data_folder in data_dir.split(','):
-            for side, ids in bins_of(data_folder, tokenizer).items():
+        for folder, (_, bins, _) in held_out.items():
+            for side, ids in bins.items():
                 if side == 'train':
                     continue
                 ids = ids[:loss_tokens + 1] if loss_tokens else ids
                 nats, n = exact_loss(model, ids, model.config.block_size)
                 n_bytes = int(text_bytes[np.asarray(ids[1:])].sum())
                 where = side.removeprefix('val_')
-                if ',' in data_dir:
-                    where = f'{data_folder.rstrip("/")} {where}'
+                if len(held_out) > 1:
+                    where = f'{folder} {where}'
                 losses[name if where == 'val' else f'{name}_{where}'] = {
                     'nats': nats / n,
-                    'perplexity': math.exp(min(nats / n, 700)),     # exp(710) overflows
-                    'bits_per_byte': nats / math.log(2) / max(1, n_bytes),
+                    'perplexity': math.exp(nats / n),
+                    'bits_per_byte': nats / math.log(2) / n_bytes,
                     'tokens': n, 'bytes': n_bytes}
     results.print_table('loss', losses)
     return losses
 
 
-# --- 4. the score of a task: ask, run, count ------------------------------------------------------
+# --- 4. a task: ask, run, count -------------------------------------------------------------------
 samples = []        # every completion with its outcome, of all tasks and checkpoints
 
 
 def ask(model, tokenizer, prompts, n, ends=None):
-    """Return n answers to each prompt, and how many prompts were cut. ends: a pattern, where an
-    answer ends even if the model goes on."""
+    """Return n answers to each prompt. ends: a pattern, where an answer ends even if the model goes
+    on."""
     used_temperature = temperature
     if used_temperature is None:        # one answer: the likeliest; several have to differ
         used_temperature = 0.0 if n == 1 else 0.8
@@ -241,15 +230,19 @@ def ask(model, tokenizer, prompts, n, ends=None):
         answers, n_cut = asking.generate(model, tokenizer, prompts, n, max_new_tokens, seed,
                                          batch_size, ends, temperature=used_temperature,
                                          top_k=top_k, top_p=top_p)
-    return [[text for text, ended in several] for several in answers], n_cut
+    if n_cut:
+        print(f'{n_cut} prompts are longer than the context; the model saw their ends')
+    return [[text for text, ended in several] for several in answers]
 
 
-# Where a model's programs run: each in a process that is stopped after `timeout` seconds and gets
-# memory_mb (macOS does not enforce it). On Linux it gets no network, writes only to a folder of its
-# own, reads no files but those of Python and the system's libraries, and stops no other program; an
-# old kernel lacks some of these walls, and macOS all. That is no security boundary: for a
-# stranger's model take a container. See parts/eval/sandbox.py.
-run = functools.partial(sandbox.run_many, timeout=timeout, memory_mb=memory_mb)
+def run(jobs):
+    """Yield the result of each program with its tests, in order. Each runs in a process that is
+    stopped after `timeout` seconds and gets memory_mb (macOS does not enforce it). On Linux it gets
+    no network, writes only to a folder of its own, reads no files but those of Python and the
+    system's libraries, and stops no other program; an old kernel lacks some of these walls, and
+    macOS all. That is no security boundary: for a stranger's model take a container. See
+    parts/eval/sandbox.py."""
+    return sandbox.run_many(jobs, timeout, memory_mb)
 
 
 def grade(task, some, answers, metadata):
@@ -274,8 +267,7 @@ def grade(task, some, answers, metadata):
             f.writelines(json.dumps(row) + '\n' for row in samples)
     lost = [row['message'] for row in rows if row['outcome'] == 'infrastructure']
     if len(lost) > len(rows) / 50:
-        raise ValueError(f'no score of {task}: {len(lost)}/{len(rows)} could not be graded: '
-                         f'{lost[-1]}')
+        raise Mistake(f'no score of {task}: {len(lost)}/{len(rows)} could not be graded: {lost[-1]}')
     return rows
 
 
@@ -311,8 +303,7 @@ def summarise(rows, ks):
     and its interval. Answers that could not be graded do not count. pass@k is the mean over
     problems with at least k graded answers."""
     outcomes = collections.Counter(row['outcome'] for row in rows)
-    failures = collections.Counter(questions.why_failed(row) for row in rows
-                                   if row['outcome'] not in ('passed', 'judged'))
+    failures = collections.Counter(filter(None, map(questions.why_failed, rows)))
     groups = collections.defaultdict(list)      # task_id -> what each answer is worth, 0 to 1
     for row in rows:
         if row['outcome'] != 'infrastructure':
@@ -320,8 +311,7 @@ def summarise(rows, ks):
     means = [sum(group) / len(group) for group in groups.values()]
     n_samples = sum(map(len, groups.values()))
     result = {'n': len(groups), 'samples': n_samples, 'outcomes': dict(outcomes),
-              'failures': dict(failures.most_common()),
-              'interval': interval(means)}
+              'failures': dict(failures.most_common()), 'interval': interval(means)}
     if any('score' in row for row in rows):     # on the judge's scale, from 1 to 10
         score, *ends = [1 + 9 * x for x in (sum(means) / max(1, len(means)), *result['interval'])]
         return result | {'score': score, 'interval': ends}
@@ -330,9 +320,7 @@ def summarise(rows, ks):
         chances = [pass_at_k(len(group), sum(group), k) for group in groups.values()
                    if len(group) >= k]
         result[f'pass@{k}'] = sum(chances) / max(1, len(chances))
-    if any('preferred' in row for row in rows):     # programs: is the body a single line?
-        liked = sum(row['outcome'] == 'passed' and row.get('preferred', False) for row in rows)
-        result['preferred_rate'] = liked / outcomes['passed'] if outcomes['passed'] else None
+    if any('preferred' in row for row in rows):     # answers that are programs
         result['parse_rate'] = 1 - (outcomes['syntax'] + outcomes['empty']) / max(1, n_samples)
     return result
 
@@ -340,31 +328,25 @@ def summarise(rows, ks):
 def score(task):
     """Return the result of a task; of several checkpoints {'series': their results, by step}."""
     some = asked[task]
-    caution = {}
-    if task in tested:      # first run answers that are known to be right or wrong
-        left_out, report['confined'], caution = questions.check_harness(some, run)
+    if questions.tested(some):      # first run answers that are known to be right or wrong
+        left_out, report['confined'] = questions.check_harness(some, run)
         report['left_out'] = report.get('left_out', []) + left_out
         some = [question for question in some if question['task_id'] not in left_out]
 
     series = []
-    for model, tokenizer, metadata in [no_model] if completions else models():
+    for model, tokenizer, metadata in [first] if completions else models():
         if completions:
-            answers, n_cut = questions.given_answers(task, some, completions, ks[-1]), 0
+            answers = questions.given_answers(task, some, completions, ks[-1])
         else:
             # A base model does not know where to stop: its answer is cut at the pattern `ends`.
             form, ends = ('messages', None) if metadata['chat'] else ('prompt', some[0]['ends'])
             prompts = [question[form] for question in some]
-            answers, n_cut = ask(model, tokenizer, prompts, num_samples, ends)
+            answers = ask(model, tokenizer, prompts, num_samples, ends)
         rows = grade(task, some, answers, metadata)
-        result = summarise(rows, ks) | caution | metadata | {'prompts_cut': n_cut}
+        result = summarise(rows, ks) | metadata
         if task == 'problems':
-            for key in 'split', 'family', 'cell':
-                names = sorted({row[key] for row in rows})
-                result[f'by_{key}'] = {
-                    name: summarise([row for row in rows if row[key] == name], ks)
-                    for name in names}
-        if task == 'judge':
-            result['judge'] = judge
+            result['by_split'] = {split: summarise([row for row in rows if row['split'] == split], ks)
+                                  for split in sorted({row['split'] for row in rows})}
         series.append(result)
     series.sort(key=lambda result: result['step'] or 0)
     results.print_scores(task, series, problems.KINDS)
@@ -375,12 +357,12 @@ def score(task):
 def measure_learned():
     """Return {checkpoint, untrained or corpus: shares in n texts of it}."""
     n = max(32, num_samples)
-    bins = bins_of(data_dir.split(',')[0], tokenizer)
-    words, beginnings = texts.vocabulary(bins.values(), tokenizer)      # val knows its own, too
     # name -> texts, from the beginning of a document
-    written = {metadata['ckpt']: ask(model, tok, [''], n)[0][0]
-               for model, tok, metadata in models(random_init)}
+    written = {metadata['ckpt']: ask(model, tokenizer, [''], n)[0]
+               for model, tokenizer, metadata in models(random_init)}
+    _, bins, _ = next(iter(held_out.values()))
     written['corpus'] = texts.excerpts(bins['val'], tokenizer, n, max_new_tokens)
+    words, beginnings = texts.vocabulary(bins.values(), tokenizer)      # val knows its own, too
     levels = {name: texts.levels(some, words, beginnings) for name, some in written.items()}
     results.print_table(f'of {n} texts, share of', levels)
     return levels
@@ -403,7 +385,7 @@ def compare_models():
 
 # --- 7. all of it ---------------------------------------------------------------------------------
 measures = {'loss': measure_loss, 'learned': measure_learned, 'compare': compare_models}
-for task in sorted(all_tasks, key=known.index):
+for task in sorted(all_tasks, key=questions.TASKS.index):
     report['tasks'][task] = measures[task]() if task in measures else score(task)
 with open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n') as f:
     json.dump(report, f, indent=1)

@@ -15,13 +15,14 @@ def home(tmp_path):
     series = []
     for n, name in enumerate(('quickstart', 'quickstart_sft', 'quickstart_dpo', 'quickstart_rl')):
         folder = tmp_path / 'out' / name
-        by_split = {split: {'parse_rate': 0.9, 'pass@1': share, 'interval': [share - 0.1, share + 0.1],
-                            'preferred_rate': 0.25} for split, share in SPLITS.items()}
+        by_split = {split: {'parse_rate': 0.9, 'pass@1': share, 'interval': [share - 0.1, share + 0.1]}
+                    for split, share in SPLITS.items()}
         tasks = {'loss': {'trained': {'bits_per_byte': 1.5 + n}}, 'problems': {'by_split': by_split}}
         write(folder / 'eval.json', [{'tasks': tasks}])
         write(folder / 'metrics.jsonl', [{'step': 1, 'uptime_s': 60 * n + 90}, {'step': 2, 'val_loss': 4.0}])
         rows = [{'task_id': f'{split}-0/{i}', 'split': split, 'prompt': f'def {split}_{i}():',
-                 'outcome': 'passed' if n == 3 and i in (2, 10) else 'wrong', 'completion': f'{name} {i} {k}'}
+                 'outcome': 'passed' if n == 3 and i in (2, 10) else 'wrong', 'completion': f'{name} {i} {k}',
+                 'preferred': i == 2}
                 for split in SPLITS for i in (0, 2, 10) for k in 'ab']
         write(folder / 'samples.jsonl', rows)
         write(folder / 'compare.json', [{'tasks': {'compare': {'n': 800, 'gain': GAINS}}}])
@@ -35,8 +36,9 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(home)
     said = ok(run('parts.eval.chain_report', '--minutes=9.5', cwd=home))
     text = (home / 'out/quickstart/REPORT.md').read_text(encoding='utf-8')
     assert said.strip() == text.strip()
-    row = '| base | 50.0% (40% to 60%) | 40.0% (30% to 50%) | 30.0% (20% to 40%) | 25% | 1.500 | 1.5 |'
+    row = '| base | 50.0% (40% to 60%) | 40.0% (30% to 50%) | 30.0% (20% to 40%) | 0% | 1.500 | 1.5 |'
     assert row in text
+    assert '| 30.0% (20% to 40%) | 50% | 4.500 |' in text      # rl: one of its two passing problems
     assert '- RL over SFT, practice tasks: +18.2 (+14.1 to +22.3)' in text
     for split in 'variation', 'feedback_variation', 'cell':     # the first one on which SFT and RL differ: 2
         assert f'def {split}_2():' in text and f'def {split}_10():' not in text

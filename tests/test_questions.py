@@ -111,13 +111,9 @@ def test_a_broken_harness_gives_no_score():
     for words, outcome_of in BROKEN.items():
         run_all = lambda jobs: [Result(outcome_of(program)) for program, *_ in jobs]
         refused('no score.*' + words, check_harness, questions, run_all)
-    left_out, walls, _ = check_harness(questions, honest)
+    left_out, walls = check_harness(questions, honest)
     assert left_out == [] and list(walls) == [
         'network_denied', 'writes_denied', 'processes_denied', 'reads_denied']
-    unsolved = [question | {'solution': ''} for question in questions]
-    for could in True, False:
-        results = [Result(outcome, reads_denied=not could) for outcome in ('timeout', *['wrong'] * 3)]
-        assert bool(check_harness(unsolved, lambda _: results)[2]) == could
 
 
 def test_tests_that_pass_without_an_answer_are_refused():

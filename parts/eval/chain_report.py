@@ -38,9 +38,12 @@ def stage(name, folder, eight):
     kinds = {kind: [split[of]['pass@1'], *split[of]['interval']]
              for kind, (of, _) in KINDS.items()}
     new = split['variation']
+    passed = [row for row in read_rows(f'{folder}/samples.jsonl')
+              if row['split'] == 'variation' and row['outcome'] == 'passed']
+    preferred_rate = sum(row['preferred'] for row in passed) / max(1, len(passed))
     minutes = max(row.get('uptime_s', 0) for row in read_rows(f'{folder}/metrics.jsonl')) / 60
     return {'name': name, 'kinds': kinds, 'val_bpb': tasks['loss']['trained']['bits_per_byte'],
-            'parse_rate': new['parse_rate'], 'preferred_rate': new['preferred_rate'] or 0,
+            'parse_rate': new['parse_rate'], 'preferred_rate': preferred_rate,
             'pass@1': new['pass@1'], 'pass@8': eight['variation']['pass@8'],
             'pass@1_feedback': split['feedback_variation']['pass@1'],
             'pass@1_cells': split['cell']['pass@1'], 'pass@1_families': eight['family']['pass@1'],

@@ -13,7 +13,8 @@ from parts import Mistake
 from parts.eval import problems, results
 from parts.train import records
 
-TASKS = 'problems', 'humaneval', 'mbpp', 'own', 'gsm8k', 'judge'
+# In the order in which eval.py does them.
+TASKS = 'loss', 'problems', 'humaneval', 'mbpp', 'own', 'gsm8k', 'judge', 'learned', 'compare'
 ELSEWHERE = ('multiple choice (MMLU, ARC, HellaSwag) and IFEval are scored by lm_eval, on the '
              'folder that python sample.py --export=hf writes: lm_eval --model hf --model_args '
              'pretrained=FOLDER/hf --tasks=ifeval,mmlu; see docs/measuring.md')
@@ -76,10 +77,14 @@ def to_question(record, is_graded=True):
 def of_tasks(tasks, files, n, seed, splits):
     """Return {task: its questions}, at most n of each file, or n of each split of problems.py (100
     if n is None). files: one for each task that needs one, in the order of the tasks."""
-    need_file = [task for task in tasks if task in TASKS and task != 'problems']
+    for task in tasks:
+        if task not in TASKS or tasks.count(task) > 1:
+            raise Mistake(f'--tasks={",".join(tasks)}: {task!r} is unknown, or there twice; tasks: '
+                          f'{", ".join(TASKS)}; {ELSEWHERE}')
+    need_file = [task for task in tasks if task not in ('loss', 'problems', 'learned', 'compare')]
     if len(files) != len(need_file):
         raise Mistake(f'--data={",".join(files)} must name a .jsonl file for each of these '
-                         f'tasks, in this order: {", ".join(need_file) or "none"}')
+                      f'tasks, in this order: {", ".join(need_file) or "none"}')
     asked = {task: read(task, path)[:n] for task, path in zip(need_file, files)}
     if 'problems' in tasks:
         asked['problems'] = from_problems(n or 100, seed, splits)
@@ -181,15 +186,21 @@ def outcome(question, text, result=None):
     return {'outcome': 'wrong' if broken else 'passed', 'message': ', '.join(broken)}
 
 
-WHY = {'wrong': 'wrong value', 'exception': 'other exception', 'timeout': 'time'}
+WHY = {'passed': '', 'judged': '', 'wrong': 'wrong value', 'exception': 'other exception',
+       'timeout': 'time'}
 
 
 def why_failed(row):
     """Return why an answer did not pass: syntax, name, other exception, wrong value, time, or its
-    outcome."""
+    outcome; '' if it did, or has a grade."""
     if re.match(r'(Name|UnboundLocal)Error\b', row.get('message', '')):
         return 'name'       # it uses an unknown name, or defines another than it was asked for
     return WHY.get(row['outcome'], row['outcome'])
+
+
+def tested(questions):
+    """Return the questions whose answers are programs, which have to run."""
+    return [question for question in questions if question['tests']]
 
 
 def named(question):
@@ -198,40 +209,39 @@ def named(question):
 
 
 def check_harness(questions, run):
-    """Return the task_ids whose solution fails, at most one or 1%; which walls stand around
-    programs; a caution for the score. run: a list of (program, tests, entry point) -> their
-    results. ValueError if right and wrong programs are not told apart."""
-    tested = [question for question in questions if question['tests']]
-    if all('cell' in question for question in tested):  # all pass: tests/test_problems.py
-        tested = tested[::math.ceil(len(tested) / 20)]
-    solved = [question for question in tested if question['solution']]
+    """Run answers that are known to be right or wrong. Return the task_ids whose own solution
+    fails, at most one or 1%, and which walls stand around programs. run: a list of (program, tests,
+    entry point) -> their results. ValueError if right and wrong programs are not told apart."""
+    some = tested(questions)
+    if all('cell' in question for question in some):    # all pass: tests/test_problems.py
+        some = some[::math.ceil(len(some) / 20)]
+    solved = [question for question in some if question['solution']]
     right = [trial(question, question['solution']) for question in solved]
     empty = [trial(question, f'def {question["entry_point"] or "_"}(*args, **kwargs):\n    pass\n')
-             for question in tested]
+             for question in some]
     loop, *results = run([('while True:\n    pass', 'assert True', ''), *empty, *right])
 
-    for question, result in zip(tested, results):
+    for question, result in zip(some, results):
         if result.outcome == 'passed':
-            raise Mistake(f'no score: the tests of {named(question)!r} pass without an '
-                             'answer; they must call it, or define check(candidate) beside an '
-                             '"entry_point", the name of the function')
-    broken = [i for i, result in enumerate(results[len(tested):]) if result.outcome != 'passed']
+            raise Mistake(f'no score: the tests of {named(question)!r} pass without an answer; they '
+                          'must call it, or define check(candidate) beside an "entry_point", the '
+                          'name of the function')
+    broken = [i for i, result in enumerate(results[len(some):]) if result.outcome != 'passed']
     broken = [i for i in broken         # once more, alone: a busy machine is slow
               if next(iter(run([right[i]]))).outcome != 'passed']
     left_out = [named(solved[i]) for i in broken]
     may_fail = max(1, len(right) / 100) if len(right) > 1 else 0
     if len(broken) > may_fail or loop.outcome != 'timeout':
-        raise Mistake(f'no score: the test harness is broken. {len(broken)} of {len(right)} '
-                         f'known solutions fail {left_out[:3]}, and an endless loop ends as '
-                         f'{loop.outcome!r}; fix the tests, or see: python -m pytest '
-                         'tests/test_sandbox.py')
+        raise Mistake(f'no score: the test harness is broken. {len(broken)} of {len(right)} known '
+                      f'solutions fail {left_out[:3]}, and an endless loop ends as '
+                      f'{loop.outcome!r}; fix the tests, or see: python -m pytest '
+                      'tests/test_sandbox.py')
     if left_out:
         print('problems whose own solutions fail:', *left_out)
     walls = {name: value for name, value in vars(loop).items() if name.endswith('_denied')}
     if not all(walls.values()):
         print('warning: programs run here without all walls, see parts/eval/sandbox.py:', walls)
-    caution = {} if loop.reads_denied else {'caution': 'programs could read the tests'}
-    return left_out, walls, caution
+    return left_out, walls
 
 
 # --- code -----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ Results: two models compared on the same problems, and tables.
     print_table('loss', {'trained': {'nats': 1.25}, 'untrained': {'nats': 5.5}})
 """
 import collections, math, os
+from parts import Mistake
 from parts.train import records
 
 FIELDS = 'task', 'task_id', 'prompt', 'completion', 'outcome'
@@ -19,15 +20,20 @@ def path_of(path):
     return path if path.endswith('.jsonl') else os.path.join(path, 'samples.jsonl')
 
 
-def check_out(out, read):
-    """Refuse an eval.json that, or the samples.jsonl next to it, would replace something else.
-    read: paths of what eval.py reads, or None."""
+def claim(out, read):
+    """Make the folder of an eval.json, try to write there, and return it. Refuse if the file, or
+    the samples.jsonl next to it, would replace something else. read: paths of what eval.py reads,
+    or None."""
+    folder = os.path.dirname(os.path.abspath(out))
     if not out.endswith('.json') or os.path.basename(out) in OF_A_RUN:
-        raise ValueError(f'{out=} must end with .json and must not be a file of a run; try '
-                         '--out=eval.json')
-    written = out, path_of(os.path.dirname(out))
+        raise Mistake(f'{out=} must end with .json and must not be a file of a run; try '
+                      '--out=eval.json')
+    written = out, path_of(folder)
     if {*map(os.path.realpath, written)} & {*map(os.path.realpath, filter(None, read))}:
-        raise ValueError(f'{out=} would replace a file that is read; choose another --out')
+        raise Mistake(f'{out=} would replace a file that is read; choose another --out')
+    os.makedirs(folder, exist_ok=True)
+    open(f'{out}.tmp', 'w', encoding='utf-8').close()
+    return folder
 
 
 # --- two models, problem by problem ---------------------------------------------------------------
@@ -37,7 +43,7 @@ def answers_in(path, keys, hint):
     rows = records.read_jsonl(path, lambda row: row | {key: row[key] for key in keys}, hint)
     ckpts = {str(row.get('ckpt')) for row in rows}
     if len(ckpts) > 1:
-        raise ValueError(f'{path} has answers of several checkpoints, {sorted(ckpts)}; run eval.py '
+        raise Mistake(f'{path} has answers of several checkpoints, {sorted(ckpts)}; run eval.py '
                          'for one of them, with an --out of its own')
     return rows
 
@@ -68,7 +74,7 @@ def compare(a, b, interval):
     their difference, the problems, and p (McNemar 1947, exact). ValueError if they share none."""
     shared = in_both(a, b)
     if not shared:
-        raise ValueError('the two samples.jsonl have no problem in common; give both models the '
+        raise Mistake('the two samples.jsonl have no problem in common; give both models the '
                          'same --tasks')
     before, after = [[sum(map(worth, rows[key])) / len(rows[key]) for key in shared]
                      for rows in (a, b)]
@@ -133,8 +139,6 @@ def print_scores(task, series, kind_of):
             rows[f'{where}{kind_of.get(split, "split")}: {split}'] = shown(of_split)
         rows[f'{where}all'] = shown(result)
     print_table(task, rows)
-    if 'caution' in series[0]:
-        print('caution:', series[0]['caution'])
 
 
 def shown(result):
@@ -142,7 +146,7 @@ def shown(result):
     first, *others = [key for key in result if key == 'score' or key.startswith('pass@')]
     low, high = result['interval']
     cells = {'n': result['n'], 'samples': result['samples'], first: result[first],
-             '95 % from': low, 'to': high} | {key: result[key] for key in others}
+             '95% from': low, 'to': high} | {key: result[key] for key in others}
     if 'parse_rate' in result:
         cells['parses'] = result['parse_rate']
     why = ', '.join(f'{name} {n}' for name, n in result['failures'].items())
