@@ -44,7 +44,7 @@ from parts.prepare import texts
 from parts.train import processes
 from parts.train.data import open_bins, sequences
 from parts.sample import asking
-from parts.eval import problems, questions, results, sandbox
+from parts.eval import questions, results, sandbox
 
 # --- settings -------------------------------------------------------------------------------------
 ckpt = 'out/base'               # a folder or a .pt file; several: A,B or A/*.pt
@@ -108,12 +108,12 @@ if ks[-1] > num_samples and not completions:
 paths = []
 for pattern in ckpt.split(','):
     paths += sorted(glob.glob(pattern)) or [pattern]        # such as out/sft/*.pt
-if len(paths) > 1 and (compare or completions):
-    raise Mistake(f'--compare and --completions take one ckpt, not {len(paths)}')
+if len(paths) > 1 and compare:
+    raise Mistake(f'--compare takes one ckpt, not {len(paths)}')
 run_folder = checkpoints.folder_of(completions or paths[0])     # of a file: the one it is in
 out = out or os.path.join(run_folder, 'scored' if completions else '', 'eval.json')
-# Refuses to replace a file that this run reads, and fails now where nothing can be written.
-out_folder = results.claim(out, [*files, completions, compare and results.path_of(compare)])
+out_folder = os.path.dirname(os.path.abspath(out))
+results.check_out(out, [*files, completions, compare and results.path_of(compare)])
 # {folder: (meta.json, {'train': ids, 'val': ids, ...}, what identifies the data)}
 held_out = {folder.rstrip('/'): open_bins(folder, 1)
             for folder in data_dir.split(',') if measures_text}
@@ -135,13 +135,18 @@ def open_checkpoint(path):
         checkpoints.same_tokenizer(path, tokenizer.hash, folder, meta['tokenizer_hash'],
                                    f'prepare it with --tokenizer={run_folder}/tokenizer.json')
     is_tuned = 'stage' in state.get('config', {})       # by sft.py, dpo.py or rl.py
-    return model.eval(), tokenizer, {'ckpt': path, 'step': state.get('step'),
-                                     'chat': is_tuned if chat is None else chat}
+    metadata = {'ckpt': path, 'step': state.get('step'), 'tokenizer_hash': tokenizer.hash,
+                'chat': is_tuned if chat is None else chat}
+    return model.eval(), tokenizer, metadata
 
 
 def models(untrained=False):
     """Yield (model, tokenizer, metadata) of each checkpoint; then, if asked for, of an untrained
-    model that has the last one's shape and tokenizer."""
+    model that has the last one's shape and tokenizer. Answers that are in a file, and two files
+    that are compared, need no model."""
+    if completions or all_tasks == ['compare']:
+        yield None, None, {'ckpt': None, 'step': None, 'chat': chat}
+        return
     for path in paths:
         model, tokenizer, metadata = open_checkpoint(path)
         yield model, tokenizer, metadata
@@ -150,20 +155,19 @@ def models(untrained=False):
         yield GPT(model.config).to(device).eval(), tokenizer, {'ckpt': 'untrained', 'chat': False}
 
 
-# Two files are compared without a model, and answers that are there are scored without one.
-first = None, None, {'ckpt': None, 'step': None, 'chat': chat}
-if all_tasks != ['compare'] and not completions:
-    first = open_checkpoint(paths[0])       # now, because a mistake should not cost an hour
-_, tokenizer, metadata = first
+# The first one is opened now, because a mistake should not cost an hour.
+_, tokenizer, metadata = next(models())
 # The benchmarks that prepare.py took out of the training data.
 stamp = questions.read_stamp(run_folder)
 # What becomes eval.json. Each task adds to 'tasks', and running programs 'confined', 'left_out'.
 report = {**metadata, 'settings': config, 'decontaminated': stamp,
-          'data': {folder: identity for folder, (_, _, identity) in held_out.items()},
-          'tokenizer_hash': tokenizer and tokenizer.hash, 'tasks': {}}
+          'data': {folder: identity for folder, (_, _, identity) in held_out.items()}, 'tasks': {}}
 show(config)
 if asked:
     print(f'contamination: {questions.searched(stamp)}')
+# A folder where nothing can be written shows now, too.
+os.makedirs(out_folder, exist_ok=True)
+open(f'{out}.tmp', 'w', encoding='utf-8').close()
 
 
 # --- 3. the loss ----------------------------------------------------------------------------------
@@ -334,7 +338,7 @@ def score(task):
         some = [question for question in some if question['task_id'] not in left_out]
 
     series = []
-    for model, tokenizer, metadata in [first] if completions else models():
+    for model, tokenizer, metadata in models():
         if completions:
             answers = questions.given_answers(task, some, completions, ks[-1])
         else:
@@ -349,7 +353,7 @@ def score(task):
                                   for split in sorted({row['split'] for row in rows})}
         series.append(result)
     series.sort(key=lambda result: result['step'] or 0)
-    results.print_scores(task, series, problems.KINDS)
+    results.print_scores(task, series)
     return series[0] if len(series) == 1 else {'series': series}
 
 
@@ -377,10 +381,9 @@ def compare_models():
     whose interval is narrow."""
     # The answers of this run, or, if it asked nothing, those beside the checkpoint.
     a, b = results.read(out_folder if samples else run_folder), results.read(compare)
-    gain = results.gains(a, b, interval, problems.KINDS)
-    result = results.compare(a, b, interval) | {'with': compare, 'gain': gain}
-    print(results.describe(result))
-    return result
+    result = results.compare(a, b, interval)
+    results.print_comparison(result)
+    return result | {'with': compare}
 
 
 # --- 7. all of it ---------------------------------------------------------------------------------

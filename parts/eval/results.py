@@ -3,11 +3,12 @@ Results: two models compared on the same problems, and tables.
 
     a, b = read('out/sft/samples.jsonl'), read('out/dpo/samples.jsonl')     # {problem: its rows}
     result = compare(a, b, interval)            # interval: the function of eval.py
-    result['gained'], result['p']               # ['problems cell-0/3'], 1.0: McNemar's exact test
+    result['gained'], result['gain']            # ['problems cell-0/3'], {kind: [0.05, -0.01, 0.11]}
     print_table('loss', {'trained': {'nats': 1.25}, 'untrained': {'nats': 5.5}})
 """
-import collections, math, os
+import collections, os
 from parts import Mistake
+from parts.eval import problems
 from parts.train import records
 
 FIELDS = 'task', 'task_id', 'prompt', 'completion', 'outcome'
@@ -20,20 +21,15 @@ def path_of(path):
     return path if path.endswith('.jsonl') else os.path.join(path, 'samples.jsonl')
 
 
-def claim(out, read):
-    """Make the folder of an eval.json, try to write there, and return it. Refuse if the file, or
-    the samples.jsonl next to it, would replace something else. read: paths of what eval.py reads,
-    or None."""
-    folder = os.path.dirname(os.path.abspath(out))
+def check_out(out, read):
+    """Refuse an eval.json that, or the samples.jsonl next to it, would replace something else.
+    read: paths of what eval.py reads, or None."""
     if not out.endswith('.json') or os.path.basename(out) in OF_A_RUN:
         raise Mistake(f'{out=} must end with .json and must not be a file of a run; try '
                       '--out=eval.json')
-    written = out, path_of(folder)
+    written = out, path_of(os.path.dirname(out))
     if {*map(os.path.realpath, written)} & {*map(os.path.realpath, filter(None, read))}:
         raise Mistake(f'{out=} would replace a file that is read; choose another --out')
-    os.makedirs(folder, exist_ok=True)
-    open(f'{out}.tmp', 'w', encoding='utf-8').close()
-    return folder
 
 
 # --- two models, problem by problem ---------------------------------------------------------------
@@ -64,58 +60,51 @@ def worth(row):
     return (row['score'] - 1) / 9 if 'score' in row else int(row['outcome'] == 'passed')
 
 
-def in_both(a, b):
-    """Return the problems of both. In files without ids, one id may stand for another question."""
-    return [key for key in a if key in b and a[key][0]['prompt'] == b[key][0]['prompt']]
+def difference(before, after, interval):
+    """Return [difference, low, high]: how much higher the mean of `after` is, and its interval.
+    before, after: what the answers to each problem are worth, 0 to 1."""
+    mean = sum(after) / len(after) - sum(before) / len(before)
+    # interval() takes numbers from 0 to 1, so a difference of -1 goes in as 0, and 1 as 1.
+    low, high = [2 * end - 1 for end in interval([(1 + y - x) / 2 for x, y in zip(before, after)])]
+    if before == after:         # no problem differs: how many could, all to one side?
+        high = interval([0] * len(before))[1]
+        low = -high
+    return [mean, low, high]
 
 
 def compare(a, b, interval):
-    """Return what a second model gained and lost, of the rows of both: the means, the interval of
-    their difference, the problems, and p (McNemar 1947, exact). ValueError if they share none."""
-    shared = in_both(a, b)
+    """Return what a second model gained and lost, of the rows of both. ValueError if they have no
+    problem in common. 'gain': {kind of problem: its difference}."""
+    # In files without ids, one id may stand for another question.
+    shared = [key for key in a if key in b and a[key][0]['prompt'] == b[key][0]['prompt']]
     if not shared:
-        raise Mistake('the two samples.jsonl have no problem in common; give both models the '
-                         'same --tasks')
-    before, after = [[sum(map(worth, rows[key])) / len(rows[key]) for key in shared]
+        raise Mistake('the two samples.jsonl have no problem in common; give both models the same '
+                      '--tasks')
+    before, after = [{key: sum(map(worth, rows[key])) / len(rows[key]) for key in shared}
                      for rows in (a, b)]
-    gained = [key for key, x, y in zip(shared, before, after) if x < y]
-    lost = [key for key, x, y in zip(shared, before, after) if x > y]
+    of_kind = collections.defaultdict(list)
+    for key in shared:
+        of_kind[problems.KINDS.get(a[key][0].get('split'))].append(key)
 
-    n = len(gained) + len(lost)
-    fewer = min(len(gained), len(lost))
-    p = min(1.0, 2 * sum(math.comb(n, i) for i in range(fewer + 1)) / 2 ** n)
-    low, high = [2 * end - 1 for end in interval([(1 + y - x) / 2 for x, y in zip(before, after)])]
-    if not n:       # no problem differs: how many could, all to one side?
-        high = interval([0] * len(shared))[1]
-        low = -high
-    return {'n': len(shared), 'a': sum(before) / len(before), 'b': sum(after) / len(after),
-            'gained': gained, 'lost': lost, 'p': p, 'interval': [low, high]}
+    def gain(keys):
+        return difference([before[key] for key in keys], [after[key] for key in keys], interval)
 
-
-def gains(a, b, interval, kind_of):
-    """Return {kind: [difference of the means, low, high]} of the problems of each kind that both
-    have. kind_of: {split: its kind}."""
-    found = {}
-    for kind in dict.fromkeys(kind_of.values()):
-        some = {key: rows for key, rows in a.items() if kind_of.get(rows[0].get('split')) == kind}
-        if in_both(some, b):
-            result = compare(some, b, interval)
-            found[kind] = [result['b'] - result['a'], *result['interval']]
-    return found
+    return {'n': len(shared), 'a': sum(before.values()) / len(shared),
+            'b': sum(after.values()) / len(shared), 'interval': gain(shared)[1:],
+            'gained': [key for key in shared if before[key] < after[key]],
+            'lost': [key for key in shared if before[key] > after[key]],
+            'gain': {kind: gain(keys) for kind, keys in of_kind.items() if kind}}
 
 
-def describe(result):
-    """Return a comparison as lines for the terminal. result: that of compare(), and of gains() as
-    'gain'."""
+def print_comparison(result):
+    """Print what compare() returned."""
     low, high = result['interval']
-    p = f'p = {result["p"]:.3f}' if result['p'] >= 0.001 else 'p < 0.001'
-    lines = ['', f'problems: {result["n"]}, {result["a"]:.3f} -> {result["b"]:.3f}, 95% interval '
-                 f'of the difference {low:.3f} to {high:.3f}, {p}',
-             f'gained: {", ".join(result["gained"]) or "none"}',
-             f'lost: {", ".join(result["lost"]) or "none"}']
-    for kind, (difference, low, high) in result['gain'].items():
-        lines.append(f'gain in {kind}: {difference:.3f}, 95% interval {low:.3f} to {high:.3f}')
-    return '\n'.join(lines)
+    print(f'\nproblems: {result["n"]}, {result["a"]:.3f} -> {result["b"]:.3f}, 95% interval of the '
+          f'difference {low:.3f} to {high:.3f}')
+    for name in 'gained', 'lost':
+        print(f'{name}: {", ".join(result[name]) or "none"}')
+    for kind, (mean, low, high) in result['gain'].items():
+        print(f'gain in {kind}: {mean:.3f}, 95% interval {low:.3f} to {high:.3f}')
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -129,14 +118,13 @@ def print_table(title, rows):
         print(f'{name:<{width}}' + ''.join(f' {text:>11}' for text in texts))
 
 
-def print_scores(task, series, kind_of):
-    """Print the results of a task, one for each checkpoint, and of the splits in them. kind_of:
-    {split: its kind}."""
+def print_scores(task, series):
+    """Print the results of a task, one for each checkpoint, and of the splits in them."""
     rows = {}
     for result in series:
         where = f'{result["ckpt"]}, step {result["step"]}, ' if len(series) > 1 else ''
         for split, of_split in result.get('by_split', {}).items():
-            rows[f'{where}{kind_of.get(split, "split")}: {split}'] = shown(of_split)
+            rows[f'{where}{problems.KINDS[split]}: {split}'] = shown(of_split)
         rows[f'{where}all'] = shown(result)
     print_table(task, rows)
 
