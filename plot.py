@@ -19,28 +19,34 @@ config = configure(globals())
 if not out.endswith(('.png', '.svg', '.pdf')):
     raise Mistake(f'out={out} must end with .png, .svg or .pdf; try --out=dashboard.png')
 
-# --- read -----------------------------------------------------------------------------------------
-all_runs = [verdict.read_run(folder.strip().rstrip('/')) for folder in runs.split(',')]
-for run in all_runs:
+# --- 1. read, and judge ---------------------------------------------------------------------------
+# A run is a dict: 'rows' and 'events' of its metrics.jsonl, 'config', 'sample' and what is added
+# here, such as 'why': '19,446 tok/s, validation loss 3.19. To do: let it run.'
+all_runs = []
+for folder in runs.split(','):
+    run = verdict.read_run(folder.strip().rstrip('/'))
     if not run['rows']:
         raise Mistake(f'{run["name"]}/metrics.jsonl is missing or has no complete line yet; '
                       f'make a run: python train.py --out_dir={run["name"]}, or wait a minute')
-    last = run['rows'][-1]['step']
-    run['end'] = run['config'].get('max_steps') or last or 1
-    run['title'] = f'{run["name"]} (step {last:,} of {run["end"]:,})'
-    *_, run['sentence'] = verdict.verdict(run['rows'] + run['events'], run['config'])
+    step = run['rows'][-1]['step']
+    run['end'] = run['config'].get('max_steps') or step or 1
+    run['title'] = f'{run["name"]} (step {step:,} of {run["end"]:,})'
+    run['color'] = f'C{len(all_runs)}'
+    systems, model, run['why'] = verdict.verdict(run['rows'] + run['events'], run['config'])
+    run['health'] = [f'operationally {systems}', f'scientifically {model}']
+    all_runs.append(run)
 show(config)
-for i, run in enumerate(all_runs):
-    run['color'] = f'C{i}'
-    print(f'{run["title"]}: {run["sentence"]}')
+for run in all_runs:
+    print(f'{run["title"]}: {", ".join(run["health"])}: {run["why"]}')
 
-# --- panels ---------------------------------------------------------------------------------------
-# title; meaning, of shares with a %; metrics, first the one that counts
+# --- 2. panels ------------------------------------------------------------------------------------
+# Each is a title, a meaning and metrics, first the one that counts. A meaning with a % says that
+# the metrics are fractions, so they are drawn times 100.
 LOSS = 'loss', 'nats per token', 'val_loss loss'
 GRADIENT = 'gradient norm', 'before it is clipped', 'grad_norm'
 SOURCES = sorted({key for run in all_runs for row in run['rows'] for key in row
                   if re.fullmatch('val_.+_bpb', key)})
-PANELS = {
+OF_MODELS = {
     'base': [LOSS, ('bits per byte', 'dashed: by source', ' '.join(['val_bpb', *SOURCES])),
              ('samples', '% pass; dashed: parse, repeat', 'pass_rate parse_rate repetition'),
              GRADIENT, ('update', '% of the weights', 'update_ratio'),
@@ -55,22 +61,22 @@ PANELS = {
            ('informative', '% of prompts: rewards differ', 'informative'),
            ('length', 'tokens of an answer', 'val_length length'),
            ('entropy', 'nats per token; dashed: KL', 'entropy kl'),
-           ('clipped', '% of the tokens', 'clip_fraction')],
-    'systems': [('step time', 'seconds', 'dt'), ('speed', 'tokens per second', 'tok_s'),
-                ('memory', 'MB', 'memory_mb'),
-                ('waits', '% for data; dashed: eval, save', 'data_share eval_share save_share'),
-                ('GPU', '% of its peak', 'mfu'), ('network', '% waiting for it', 'comm_share'),
-                ('skipped', 'updates', 'skipped')]}
+           ('clipped', '% of the tokens', 'clip_fraction')]}
+OF_MACHINES = [('step time', 'seconds', 'dt'), ('speed', 'tokens per second', 'tok_s'),
+               ('memory', 'MB', 'memory_mb'),
+               ('waits', '% for data; dashed: eval, save', 'data_share eval_share save_share'),
+               ('GPU', '% of its peak', 'mfu'), ('network', '% waiting for it', 'comm_share'),
+               ('skipped', 'updates', 'skipped')]
 
 
 def points(run, key):
-    """Return (steps, figures) of a metric; () if it has fewer than two figures, or only 0."""
+    """Return (steps, values) of a metric; () if it has fewer than two finite values, or only 0."""
     finite = [row for row in run['rows'] if math.isfinite(row.get(key, math.nan))]
-    figures = verdict.column(finite, key)
-    return (verdict.column(finite, 'step'), figures) if len(figures) > 1 and figures.any() else ()
+    values = verdict.column(finite, key)
+    return (verdict.column(finite, 'step'), values) if len(values) > 1 and values.any() else ()
 
 
-# --- the picture: a long page of four columns -----------------------------------------------------
+# --- 3. one panel ---------------------------------------------------------------------------------
 try:        # --help and the verdict do without
     from matplotlib import figure, rcParams
 except ImportError as e:
@@ -81,14 +87,6 @@ rcParams.update({
     'text.parse_math': False, 'lines.markerfacecolor': 'w', 'axes.grid': True, 'axes.xmargin': 0,
     'axes.spines.top': False, 'axes.spines.right': False, 'axes.edgecolor': '#b8bfc8',
     'grid.color': '#e7eaee', 'xtick.color': GREY, 'ytick.color': GREY})
-LINES = 300         # of text, 0.2 inches each; the empty ones at the end are cut off
-fig = figure.Figure(figsize=(12, LINES / 5), dpi=150)
-grid = fig.add_gridspec(LINES, 4, left=0.04, right=0.95, bottom=0, top=1, wspace=0.55, hspace=0)
-
-
-def write(line, text, x=0.0, **style):
-    """Write text that begins at a line, x of the width from the left."""
-    fig.text(x, 1 - line / LINES, text, va='top', **style)
 
 
 def short(x, _=None):
@@ -96,40 +94,48 @@ def short(x, _=None):
     return f'{x:,.0f}' if abs(x) >= 100 else f'{x:.3g}'
 
 
-def draw(ax, group, of_machine, name, meaning, keys):
-    """Draw metrics of runs over their steps, and those of the machine over percent of the steps."""
-    keys = keys.split()
-    seen = [0] * of_machine     # without the first tenth: often far above the rest
-    ends = []
+def smooth(values):
+    """Return the mean of the values around each one, over 2% of the run."""
+    width = len(values) // 100 * 2 + 1              # odd, so that the middle one is itself
+    padded = np.pad(values, width // 2, 'edge')
+    return np.convolve(padded, np.ones(width) / width, 'valid')
+
+
+def draw(ax, group, title, meaning, metrics, of_machine=False):
+    """Draw metrics of runs over their steps, or those of the machine over percent of the steps.
+    What was measured is pale, and a smooth line lies over it, bold for the metric that counts."""
+    metrics = metrics.split()
+    visible = [0] * of_machine      # what must fit: not the first tenth, often far above the rest
+    ends = []                       # (last value, color) of each bold line
     for run in group:
-        has = [key for key in keys if points(run, key)]
-        for key in has:
+        measured = [key for key in metrics if points(run, key)]
+        for key in measured:
             x, y = points(run, key)
             x = x * (100 / run['end'] if of_machine else 1)
             y = y * (100 if '%' in meaning else 1)
-            width = len(y) // 100 * 2 + 1           # 2% of the run
-            mean = np.convolve(np.pad(y, width // 2, 'edge'), np.ones(width) / width, 'valid')
-            style = '-' if keys[0].endswith(key) else '--'
+            # loss and val_loss are one metric on two texts, so both are solid; others are dashed.
+            style = '-' if metrics[0].endswith(key) else '--'
             style += 'o' if len(x) < 16 else ''
             ax.plot(x, y, color=run['color'], linewidth=0.8, alpha=0.3)
-            ax.plot(x, mean, style, color=run['color'], linewidth=2.2 if key == has[0] else 1.2)
-            seen += [*mean[len(y) // 10:]]
-            ends += [(y[-1], run['color'])] if key == has[0] else []
+            ax.plot(x, smooth(y), style, color=run['color'],
+                    linewidth=2.2 if key == measured[0] else 1.2)
+            visible += [*smooth(y)[len(y) // 10:]]
+            ends += [(y[-1], run['color'])] if key == measured[0] else []
 
     # The machine's axes begin at 0. The others fit what is drawn, but for the highest 2%.
-    low, high = np.quantile(seen, [0, 0.98])
+    low, high = np.quantile(visible, [0, 0.98])
     margin = 0.1 * (high - low or 1)
     low, high = low and low - margin, high + margin
     ax.set_ylim(low, high)
     ax.locator_params(nbins=3)
     ax.xaxis.set_major_formatter(short)
     ax.yaxis.set_major_formatter(short)
-    ax.set_title(name, loc='left', weight='bold', pad=20)
+    ax.set_title(title, loc='left', weight='bold', pad=20)
     ax.text(0, 1.06, meaning, transform=ax.transAxes, color=GREY)
-    at = -1             # no number lies on another
-    for last, color in sorted(ends):
-        at = max(at + 0.13, min(1, (last - low) / (high - low)))
-        ax.text(1.03, at, short(last), transform=ax.transAxes, va='center', color=color,
+    height = -1         # of a number, in heights of the panel; the next one is at least 0.13 above
+    for value, color in sorted(ends):
+        height = max(height + 0.13, min(1, (value - low) / (high - low)))
+        ax.text(1.03, height, short(value), transform=ax.transAxes, va='center', color=color,
                 weight='bold')
     if not of_machine:
         mark(ax, group)
@@ -149,41 +155,59 @@ def mark(ax, group):
             ax.axvline(event['step'], color=run['color'], linewidth=0.7, alpha=0.4)
 
 
+# --- 4. the picture: one long page ----------------------------------------------------------------
+# Its unit is a line of text, 0.2 inches. The page has more lines than it needs, in four columns;
+# the empty ones at the end are cut off. A panel takes 10 lines of one column:
+#     0 to 2 title and meaning | 2 to 8 axes | 8 to 10 numbers of the steps, and air
+LINES = 300
+fig = figure.Figure(figsize=(12, LINES / 5), dpi=150)
+grid = fig.add_gridspec(LINES, 4, left=0.04, right=0.95, bottom=0, top=1, wspace=0.55, hspace=0)
+
+
+def write(line, text, x=0.0, **style):
+    """Write text that begins at a line, x of the width from the left."""
+    fig.text(x, 1 - line / LINES, text, va='top', **style)
+
+
+def draw_panels(line, group, panels, of_machine=False):
+    """Draw the panels of which a run has points, from a line on. Return how many they are."""
+    panels = [panel for panel in panels
+              if any(points(run, key) for run in group for key in panel[2].split())]
+    for i, panel in enumerate(panels):
+        top = line + 2 + i // 4 * 10
+        draw(fig.add_subplot(grid[top:top + 6, i % 4]), group, *panel, of_machine)
+    return len(panels)
+
+
 write(0, 'model: are we flying to the right place?', size=14, weight='bold')
 write(1.5, 'across: steps, or for systems percent of them; bold: what counts; circles: few points; '
       'yellow: the rate rises; blue: it is below half; hairlines: spikes, rollbacks and the like',
       color=GREY, size=9)
 line = 3
-for stage, panels in PANELS.items():
-    of_machine = stage == 'systems'
-    group = [run for run in all_runs if of_machine or run['config'].get('stage', 'base') == stage]
-    models = [] if of_machine else group
+for stage, panels in OF_MODELS.items():
+    group = [run for run in all_runs if run['config'].get('stage', 'base') == stage]
     if not group:
         continue
-    if of_machine:
-        write(line, 'systems: is the engine running?', size=14, weight='bold')
-        line += 2
-    for run in models:
+    for run in group:
         write(line, f'━ {stage}: {run["title"]}', color=run['color'], weight='bold', size=12)
-        health, _, advice = run['sentence'].partition(': ')
-        for i, half in enumerate(health.split(', ')):
-            color = '#cf222e' if 'unhealthy' in half else '#1a7f37'
-            write(line, f'● {half}', x=0.73 + 0.22 * i, color=color, weight='bold', ha='right')
-        advice = textwrap.wrap(advice, 140)
-        write(line + 1.2, '\n'.join(advice))
-        line += 2 + len(advice)
-    panels = [panel for panel in panels
-              if any(points(run, key) for run in group for key in panel[2].split())]
-    for i, panel in enumerate(panels):
-        top = line + 2 + i // 4 * 10
-        draw(fig.add_subplot(grid[top:top + 6, i % 4]), group, of_machine, *panel)
-    n_free = 4 - len(panels) % 4
-    line += len(panels) // 4 * 10
-    for i, run in enumerate(models):
+        for x, health in zip((0.73, 0.95), run['health']):
+            color = '#cf222e' if 'unhealthy' in health else '#1a7f37'
+            write(line, f'● {health}', x=x, color=color, weight='bold', ha='right')
+        why = textwrap.wrap(run['why'], 140)
+        write(line + 1.2, '\n'.join(why))
+        line += 2 + len(why)
+
+    # The last sample of each run is written into the columns that the last row of panels leaves.
+    n_panels = draw_panels(line, group, panels)
+    n_free = 4 - n_panels % 4
+    line += n_panels // 4 * 10
+    for i, run in enumerate(group):
         lines = run['sample'].expandtabs(4).splitlines()[:8 // len(group)]
         write(line + 1 + 3 * i, '\n'.join(text[:40 * n_free] for text in lines),
               x=1.03 - 0.25 * n_free, color=run['color'], family='monospace', size=8)
     line += 10 if n_free < 4 else 7
+write(line, 'systems: is the engine running?', size=14, weight='bold')
+draw_panels(line + 2, all_runs, OF_MACHINES, of_machine=True)
 fig.savefig(f'{out}.tmp', format=out.rpartition('.')[2], bbox_inches='tight')
 os.replace(f'{out}.tmp', out)                   # whoever watches the picture sees a whole one
 print(f'{out} is written')

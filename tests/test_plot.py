@@ -108,7 +108,7 @@ def test_the_pass_rate_of_the_checkpoints_joins_the_run(tmp_path):
 
 
 # --- the verdict --------------------------------------------------------------------------------------------
-HEALTHY = ('healthy', 'healthy')
+HEALTHY, EARLY = ('healthy', 'healthy'), 'too early to tell'
 SYSTEMS, MODEL = ('unhealthy', 'healthy'), ('healthy', 'unhealthy')         # ... is what is unhealthy
 slower = {'tok_s': lambda step: 20_000 if step < 700 else 12_000}
 learns_by_heart = {'loss': lambda step: falling(step) - step / 500,
@@ -123,7 +123,7 @@ VERDICTS = [
     (CONFIG, history(500), HEALTHY, 'To do: let it run.'),
     (CONFIG | scored(12.5), history(), HEALTHY, ', pass@1 12.5%. To do: '),
     (CONFIG | scored(0), history(), MODEL, 'none of the problems (pass@1 0%). To do: read samples.jsonl'),
-    (CONFIG | scored(0), history(150), ('healthy', 'unknown'), 'too early to tell'),
+    (CONFIG | scored(0), history(150), ('healthy', EARLY), 'pass@1 0.0%'),
     (CONFIG, history(**slower), SYSTEMS, 'throughput fell from '),
     (CONFIG, history(data_s=lambda step: 0.1), SYSTEMS, 'waiting for data takes '),
     (CONFIG, history(50, loss=lambda step: NAN), MODEL, 'lower learning_rate'),
@@ -131,7 +131,7 @@ VERDICTS = [
     (CONFIG, history(**dict.fromkeys(['loss', 'val_loss'], lambda step: 8.2)), MODEL, 'near ln V = 8.32'),
     (CONFIG, history(repetition=lambda step: 0.97), MODEL, 'repeat themselves (97%)'),
     (CONFIG, history(events=[(800, 'rollback'), (900, 'rollback')]), MODEL, 'rolled back 2 times'),
-    (CONFIG, [], ('unknown', 'unknown'), 'too early to tell'),
+    (CONFIG, [], (EARLY, EARLY), 'no step is logged'),
     (RL, policy(informative=lambda _: 0), MODEL, 'all answers to a prompt earn the same'),
     (RL, policy(val_reward=lambda step: 0.0), MODEL, 'no held-out answer earned a reward'),
     (RL, policy(val_reward=lambda step: 0.64 if step < 80 else 0.05), MODEL,

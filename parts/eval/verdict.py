@@ -2,8 +2,8 @@
 A run's folder: read its log and judge it: does the run go well, and does the model improve?
 
     run = read_run('out/quickstart')                    # finished, or still running
-    systems, model, sentence = verdict(run['rows'] + run['events'], run['config'])
-    # 'healthy', 'unhealthy' or 'unknown', twice
+    machine, model, why = verdict(run['rows'] + run['events'], run['config'])
+    # 'healthy', 'unhealthy', 'validation loss rises (drift). To do: try --dtype=float32.'
     diagnose(vals, loss, vocab_size, warmup)            # one illness of a loss, or None
 """
 import contextlib, json, math, pathlib
@@ -84,45 +84,42 @@ def middle(values):
 
 # What to do after a run that went well.
 NEXT = 'measure it with eval.py if you have not, then try the next stage of README.md'
+EARLY = 'too early to tell'
 
 
 def verdict(metrics, config):
-    """Return systems, model, sentence: twice 'healthy', 'unhealthy' or 'unknown'; then why, and
-    what to do."""
+    """Return how the machine does and how the model does, each 'healthy', 'unhealthy' or 'too early
+    to tell'; then a sentence: why, and what to do. metrics: the rows and events of a run."""
     train = [m for m in metrics if m.get('loss') is not None]
     if not train:
-        return 'unknown', 'unknown', 'too early to tell: no step is logged. To do: look again soon.'
+        return EARLY, EARLY, 'no step is logged. To do: look again soon.'
     step = train[-1]['step']
     max_steps = config.get('max_steps') or step
     early = step <= (config.get('warmup_steps') or 0) + 0.1 * max_steps
 
+    # Lists of (why, what to do), one for each thing that is wrong.
     machine = list(engine(train))
     if config.get('stage') == 'rl':         # whose loss is about 0, whatever happens
         course = list(course_of_rl(train, column(metrics, 'val_reward'), early))
-        figure = f'reward {middle(column(train, "reward")[-5:]):.2f}'
+        result = f'reward {middle(column(train, "reward")[-5:]):.2f}'
     else:
         course = list(course_of_loss(train, metrics, config, early))
         val_loss = column(metrics, 'val_loss')[-1:]
-        figure = f'validation loss {val_loss[0]:.2f}' if len(val_loss) else 'not evaluated yet'
-
+        result = f'validation loss {val_loss[0]:.2f}' if len(val_loss) else 'not evaluated yet'
     if 'pass@1' in config:
-        figure += f', pass@1 {config["pass@1"]:.1%}'
+        result += f', pass@1 {config["pass@1"]:.1%}'
         if not early and config['pass@1'] < 0.0005:         # 0.0%
             course.append(('it solves none of the problems (pass@1 0%)',
                            'read samples.jsonl: if the answers have the right form, train longer or '
                            'on easier problems; if not, show it examples (python sft.py)'))
-    systems = 'unhealthy' if machine else 'healthy'
-    model = 'unknown' if early else 'healthy'
-    if course:
-        model = 'unhealthy'
-    ailments = machine + course
+
+    said = machine + course
     if not course:
-        ailments.append((f'{train[-1]["tok_s"]:,.0f} tok/s, {figure}',
-                         'let it run' if step < max_steps else NEXT))
-    science = 'too early to tell' if model == 'unknown' else model
-    return systems, model, (f'operationally {systems}, scientifically {science}: '
-                            f'{"; ".join(why for why, _ in ailments)}. '
-                            f'To do: {"; ".join(to_do for _, to_do in ailments)}.')
+        said.append((f'{train[-1]["tok_s"]:,.0f} tok/s, {result}',
+                     'let it run' if step < max_steps else NEXT))
+    model = 'unhealthy' if course else EARLY if early else 'healthy'
+    return 'unhealthy' if machine else 'healthy', model, (
+        f'{"; ".join(why for why, _ in said)}. To do: {"; ".join(to_do for _, to_do in said)}.')
 
 
 def diagnose(vals, loss, vocab_size, warmup):
