@@ -34,13 +34,13 @@ import contextlib, dataclasses, math
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel as DDP
-# Most of what is RL's own is here and in rollouts, which reads tasks, writes answers and rewards
-# them. sandbox runs the programs in answers. The others serve train.py and sft.py as well.
+# What is RL's own is here and in rollouts, which reads tasks, writes answers and rewards them.
+# sandbox runs the programs in answers. The others serve train.py and sft.py as well.
 from configurator import Mistake, configure, set_by, show
 from model import IGNORE
 from parts.eval import sandbox
 from parts.model import checkpoints
-from parts.train import data, guards, optim, processes, rollouts, runs
+from parts.train import data, guards, optim, processes, records, rollouts, runs
 
 # --- settings -------------------------------------------------------------------------------------
 # the first ones to change
@@ -112,19 +112,41 @@ if eval_interval % updates or save_interval % updates or max_steps % updates:
     raise Mistake(f'eval_interval, save_interval and max_steps must be multiples of {updates=}')
 
 # --- 2. the model, and for kl_coef the one that it began as ---------------------------------------
+class Policy(torch.nn.Module):
+    """Inputs x and targets y, (N, T) -> log p of each target, float32 (N, T); 0 where it is IGNORE.
+    A prompt is never a target. For the prompt 5 6 7 and the answer 8 9 (_ is IGNORE):
+
+        x         5    6    7           8           9
+        y         _    _    8           9           _
+        log p     0    0    log p(8)    log p(9)    0"""
+
+    def __init__(self, model, temperature):
+        super().__init__()
+        self.model = model
+        self.temperature = temperature
+
+    def forward(self, x, y):
+        mask = y != IGNORE                                                              # (N, T)
+        # Only the n hidden states before a target go through the head, the largest matrix.
+        hidden = self.model.backbone(x)[mask]                                           # (n, C)
+        logits = self.model.head(hidden)[:, :self.model.config.vocab_size].float()      # (n, V)
+        log_p = (logits / self.temperature).log_softmax(-1)
+        of_targets = log_p.gather(1, y[mask][:, None])[:, 0]                            # (n,)
+        return torch.zeros(x.shape, device=x.device).masked_scatter(mask, of_targets)
+
+
 model, tokenizer = checkpoints.open_to_tune(config, state)
-model = model.grown(tokenizer.vocab_size).like(dropout=0.0)     # dropout: sampling has none either
+# grown() gives each token of the tokenizer a row of the embedding. There is no dropout, because
+# answers are sampled without it, and sampling and training must agree about a token's probability.
+model = model.grown(tokenizer.vocab_size).like(dropout=0.0)
 model.grad_checkpoint = grad_checkpoint
 model.to(here.device)
-# policy(x, y) returns log p of each target in y, (N, T): log_softmax(logits / temperature), and
-# gather takes the target's number of it. rollouts.collate shifts y by one position: for the prompt
-# 5 6 7 and the answer 8 9, x is 5 6 7 8 9 and y is _ _ 8 9 _, where _ is IGNORE.
-policy = rollouts.Policy(model, temperature)
+policy = Policy(model, temperature)
 net = DDP(policy, gradient_as_bucket_view=True) if here.world > 1 else policy
 reference = None
 if kl_coef:
     first = checkpoints.open_model(init_from, here.device)[0].grown(tokenizer.vocab_size)
-    reference = rollouts.Policy(first.eval(), temperature).requires_grad_(False)
+    reference = Policy(first.eval(), temperature).requires_grad_(False)
 opt = optim.build(model, optimizer, learning_rate, weight_decay)
 warmup_steps, min_lr, _ = optim.schedule_ends(max_steps, warmup_steps, learning_rate, min_lr)
 step = state.get('step', 0)
@@ -149,19 +171,16 @@ if state:
 # entry_point: the function that the tests' check(candidate) is called with; '' if the tests call
 # the function by its name, as here.
 longest = model.config.block_size - max_new_tokens      # tokens of a prompt
-# tasks: to train on
-# exam: held out, for evaluation
-# score: score(task, texts) of the reward model; None if there is none
-# identity: {'reward': the hash of its file}; a resumed run must have the same
-# about: a line for the log, how many prompts there are
-tasks, exam, score, identity, about = rollouts.open_tasks(config, tokenizer, longest, here)
+# val_tasks are held out. score(task, texts) is the reward model, None if there is none. identity is
+# the hash of the reward's file: a resumed run must have the same.
+tasks, val_tasks, score, identity = rollouts.open_tasks(config, tokenizer, longest, here)
 
 # From here on the run writes files. log: out_dir with train.log, metrics.jsonl and samples.txt;
 # guard: refuses updates whose loss or gradient is not finite.
 log = runs.Log(config, set_by, state, here, model, tokenizer, identity)
 guard = guards.Guard(state, log.note, scaler.is_enabled())
 show(config, log.say)
-log.facts(tasks=[about])
+log.facts(tasks=[f'prompts: {len(tasks):,}, held out: {len(val_tasks):,}'])
 
 
 # --- 4. a prompt becomes answers, rewards and advantages ------------------------------------------
@@ -241,6 +260,15 @@ def sample_batch(number):
 
 
 # --- 5. the loss, the reward of held-out prompts, the checkpoint ----------------------------------
+def collate(answers, pad):
+    """Return inputs and targets, int64 (N, T), as Policy shows them, and log p of each target when
+    it was sampled, float32 (N, T). Padding is on the right."""
+    x, y = records.collate([(a.prompt, a.ids) for a in answers], pad)
+    old_log_probs = torch.zeros(x.shape)
+    old_log_probs[y != IGNORE] = torch.tensor([log_p for a in answers for log_p in a.log_probs])
+    return x, y, old_log_probs
+
+
 def policy_loss(log_probs, old_log_probs, advantages, mask, clip_low=0.2, clip_high=0.2,
                 ref_log_probs=None, kl_coef=0.0):
     """Losses, ratios and KL of each token, float32 (N, T), all 0 where the mask is 0.
@@ -276,7 +304,7 @@ def evaluate():
     """Greedy answers to the held-out prompts. best.pt keeps the weights with the highest reward."""
     global best_val
     with log.timed('eval'):
-        mine = exam[here.rank::here.world]
+        mine = val_tasks[here.rank::here.world]
         answers = answers_to(mine, 1, 0.0, np.zeros((len(mine), max_new_tokens)))
         means = rollouts.figures(answers, here)
     del means['entropy']                        # of greedy answers it says nothing
@@ -331,7 +359,7 @@ while step < max_steps:
         loss = kl_sum = n_clipped = 0.0
         for i in range(0, len(useful), n_at_once):
             part = useful[i:i + n_at_once]
-            x, y, old_log_probs = (t.to(here.device) for t in rollouts.collate(part, pad))  # (N, T)
+            x, y, old_log_probs = [t.to(here.device) for t in collate(part, pad)]      # (N, T)
             A = torch.tensor([a.advantage for a in part], device=here.device)           # (N,)
             # DDP sums the gradients of all processes after the last micro-batch only.
             is_last = i + len(part) == len(useful)

@@ -43,7 +43,7 @@ def lift(script, *names):
     tree = ast.parse((ROOT / script).read_text(encoding='utf-8'))
     imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     functions = [node for node in tree.body
-                 if isinstance(node, ast.FunctionDef) and node.name in names]
+                 if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in names]
     assert {f.name for f in functions} == set(names), f'{script} does not define all of {names}'
     scope = {}
     exec(compile(ast.Module(imports + functions, []), script, 'exec'), scope)

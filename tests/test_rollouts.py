@@ -6,14 +6,16 @@ import types
 import numpy as np
 import pytest
 import torch
-from conftest import refused, save_run, sharpen
+from conftest import lift, refused, save_run, sharpen
 from test_records import BYTES
 
 from model import GPT, GPTConfig, IGNORE, load_checkpoint
 from parts.eval import questions
 from parts.eval.sandbox import Result
 from parts.train import data, rollouts
-from parts.train.rollouts import Policy, collate, noise_of
+from parts.train.rollouts import noise_of
+
+Policy, collate = lift('rl.py', 'Policy', 'collate')
 
 
 def test_fresh_answers_have_the_ratio_1():

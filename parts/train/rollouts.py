@@ -1,20 +1,16 @@
 """
-Rollouts of rl.py: prompts and what judges their answers, the answers, and batches of them.
+Rollouts of rl.py: prompts, their answers, and what judges these.
 
-    tasks, exam, score, identity, about = open_tasks(config, tokenizer, longest=192, here=here)
+    tasks, val_tasks, score, identity = open_tasks(config, tokenizer, longest=192, here=here)
     noise = noise_of(seed=1, number=0, rows=[0, 1, 2], length=64)   # float64 (3, 64), in [0, 1)
     for i, ids, log_probs, ended in write(model, prompts, noise, 1.0, tokenizer.stop): ...
     reward_of(questions.to_question({'prompt': '2 + 2?', 'answer': '4'}), 'It is 4')    # 1.0
-    x, y, old = collate(answers, pad=0)                             # (N, T) each
-    log_probs = Policy(model, temperature=1.0)(x, y)                # (N, T)
 
 The randomness of an answer is its row of noise. So, to rounding, an answer depends neither on those
 that are written next to it nor on the process.
 """
 import os, runpy, sys
 import numpy as np
-import torch
-from model import IGNORE
 from parts.eval import questions, sandbox
 from parts.model import adapters, checkpoints
 from parts.sample import asking
@@ -23,9 +19,9 @@ from parts.train import records
 
 # --- tasks: prompts, and what judges their answers ------------------------------------------------
 def open_tasks(config, tokenizer, longest, here):
-    """Return the tasks to train on, those held out, score() of a reward model or None, what
-    identifies the reward, and a line for the log. longest: tokens of a prompt. No prompt is both
-    trained on and held out."""
+    """Return the tasks to train on, those held out, score() of a reward model or None, and what
+    identifies the reward. longest: tokens of a prompt. No prompt is both trained on and held
+    out."""
     reward, held_out, eval_prompts = (
         config[name] for name in ('reward', 'held_out', 'eval_prompts'))
     score = None
@@ -35,18 +31,18 @@ def open_tasks(config, tokenizer, longest, here):
                        config['n_problems'], config['problems_seed'], ('train', 'feedback'),
                        is_judged=not score)
     if held_out or reward == 'problems':
-        exam = read_tasks(held_out or reward, tokenizer, longest, eval_prompts, 0,
+        val_tasks = read_tasks(held_out or reward, tokenizer, longest, eval_prompts, 0,
                           ('validation', 'feedback_validation'))
     else:
-        exam = dict([*tasks.items()][::10])
-    tasks = [task for ids, task in tasks.items() if ids not in exam]
-    exam = [*exam.values()][:eval_prompts]
-    if not tasks or not exam:
-        raise ValueError(f'{reward=}, prompts of at most {longest} tokens: {len(exam)} to evaluate '
+        val_tasks = dict([*tasks.items()][::10])
+    tasks = [task for ids, task in tasks.items() if ids not in val_tasks]
+    val_tasks = [*val_tasks.values()][:eval_prompts]
+    if not tasks or not val_tasks:
+        raise ValueError(f'{reward=}, prompts of at most {longest} tokens: {len(val_tasks)} to evaluate '
                          f'on, {len(tasks)} others to train on; give more, or lower '
                          '--max_new_tokens')
 
-    tested = [task for task in tasks + exam if task['tests']]
+    tested = [task for task in tasks + val_tasks if task['tests']]
     if tested and not config['allow_code_execution']:
         raise ValueError(f'{reward=}, {held_out=}: to judge answers, programs of the model run '
                          'here; read the top of parts/eval/sandbox.py, then add '
@@ -55,8 +51,7 @@ def open_tasks(config, tokenizer, longest, here):
         run = lambda jobs: [*sandbox.run_many(jobs, config['timeout'])]
         questions.check_harness(tested, run)
     known = reward if reward == 'problems' else records.digest(checkpoints.find(reward))
-    about = f'prompts: {len(tasks):,}, held out: {len(exam):,}'
-    return tasks, exam, score, {'reward': known}, about
+    return tasks, val_tasks, score, {'reward': known}
 
 
 def read_tasks(source, tokenizer, longest, n=0, seed=0, splits=(), is_judged=True):
@@ -193,34 +188,3 @@ def figures(answers, here):
     n, earned, passed, truncated, n_tokens, nats = here.sum(*sums)
     return {'reward': earned / n, 'pass_rate': passed / n, 'truncated': truncated / n,
             'length': n_tokens / n, 'entropy': nats / n_tokens}
-
-
-# --- what is trained ------------------------------------------------------------------------------
-def collate(answers, pad):
-    """Return inputs and targets, int64 (N, T), and log p of each target when it was sampled,
-    float32 (N, T). Only the tokens of answers are targets. Padding is on the right. For the prompt
-    5 6 7 and the answer 8 9 (_ is IGNORE):
-
-        x  5 6 7 8 9
-        y  _ _ 8 9 _"""
-    x, y = records.collate([(a.prompt, a.ids) for a in answers], pad)
-    old = torch.zeros(x.shape)
-    old[y != IGNORE] = torch.tensor([log_p for a in answers for log_p in a.log_probs])
-    return x, y, old
-
-
-class Policy(torch.nn.Module):
-    """Inputs and targets (N, T) -> log p of each target, float32 (N, T); 0 where it is IGNORE."""
-
-    def __init__(self, model, temperature):
-        super().__init__()
-        self.model = model
-        self.temperature = temperature
-
-    def forward(self, x, y):
-        mask = y != IGNORE
-        hidden = self.model.backbone(x)[mask]           # (n, C): a prompt needs no logits
-        logits = self.model.head(hidden)[:, :self.model.config.vocab_size].float()      # (n, V)
-        log_p = (logits / self.temperature).log_softmax(-1)
-        of_targets = log_p.gather(1, y[mask][:, None])[:, 0]                            # (n,)
-        return torch.zeros(x.shape, device=x.device).masked_scatter(mask, of_targets)
