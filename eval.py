@@ -199,7 +199,7 @@ def measure_loss():
     'trained_data/code val' one of several folders."""
     losses = {}
     for model, tokenizer, metadata in models(random_init):
-        name = metadata['ckpt'] if metadata['ckpt'] == 'untrained' or len(paths) > 1 else 'trained'
+        name = 'trained' if [metadata['ckpt']] == paths else metadata['ckpt']
         text_bytes = np.array(tokenizer.text_bytes)     # of each token; of specials 0
         for folder, (_, bins, _) in held_out.items():
             for side, ids in bins.items():
@@ -249,9 +249,9 @@ def run(jobs):
     return sandbox.run_many(jobs, timeout, memory_mb)
 
 
-def grade(task, some, answers, metadata):
+def grade(task, problems, answers, metadata):
     """Return the rows of samples.jsonl for the answers to some questions."""
-    cases = [(question, text) for question, several in zip(some, answers) for text in several]
+    cases = [(question, text) for question, several in zip(problems, answers) for text in several]
     rows = [questions.row_of(task, question, text, metadata) for question, text in cases]
     samples.extend(rows)
     # 1. A job is a program with its tests, or None: answers in words and empty ones don't run.
@@ -271,7 +271,8 @@ def grade(task, some, answers, metadata):
             f.writelines(json.dumps(row) + '\n' for row in samples)
     lost = [row['message'] for row in rows if row['outcome'] == 'infrastructure']
     if len(lost) > len(rows) / 50:
-        raise Mistake(f'no score of {task}: {len(lost)}/{len(rows)} could not be graded: {lost[-1]}')
+        raise Mistake(f'no score of {task}: {len(lost)}/{len(rows)} could not be graded: '
+                      f'{lost[-1]}')
     return rows
 
 
@@ -313,10 +314,10 @@ def summarise(rows, ks):
         if row['outcome'] != 'infrastructure':
             groups[row['task_id']].append(results.worth(row))
     means = [sum(group) / len(group) for group in groups.values()]
-    n_samples = sum(map(len, groups.values()))
+    n_samples = len(rows) - outcomes['infrastructure']
     result = {'n': len(groups), 'samples': n_samples, 'outcomes': dict(outcomes),
               'failures': dict(failures.most_common()), 'interval': interval(means)}
-    if any('score' in row for row in rows):     # on the judge's scale, from 1 to 10
+    if 'score' in rows[0]:          # on the judge's scale, from 1 to 10
         score, *ends = [1 + 9 * x for x in (sum(means) / max(1, len(means)), *result['interval'])]
         return result | {'score': score, 'interval': ends}
 
@@ -331,26 +332,27 @@ def summarise(rows, ks):
 
 def score(task):
     """Return the result of a task; of several checkpoints {'series': their results, by step}."""
-    some = asked[task]
-    if questions.tested(some):      # first run answers that are known to be right or wrong
-        left_out, report['confined'] = questions.check_harness(some, run)
+    problems = asked[task]
+    if questions.tested(problems):      # first run answers that are known to be right or wrong
+        left_out, report['confined'] = questions.check_harness(problems, run)
         report['left_out'] = report.get('left_out', []) + left_out
-        some = [question for question in some if question['task_id'] not in left_out]
+        problems = [question for question in problems if question['task_id'] not in left_out]
 
     series = []
     for model, tokenizer, metadata in models():
         if completions:
-            answers = questions.given_answers(task, some, completions, ks[-1])
+            answers = questions.given_answers(task, problems, completions, ks[-1])
         else:
             # A base model does not know where to stop: its answer is cut at the pattern `ends`.
-            form, ends = ('messages', None) if metadata['chat'] else ('prompt', some[0]['ends'])
-            prompts = [question[form] for question in some]
+            form, ends = ('messages', None) if metadata['chat'] else ('prompt', problems[0]['ends'])
+            prompts = [question[form] for question in problems]
             answers = ask(model, tokenizer, prompts, num_samples, ends)
-        rows = grade(task, some, answers, metadata)
+        rows = grade(task, problems, answers, metadata)
         result = summarise(rows, ks) | metadata
         if task == 'problems':
-            result['by_split'] = {split: summarise([row for row in rows if row['split'] == split], ks)
-                                  for split in sorted({row['split'] for row in rows})}
+            result['by_split'] = {
+                split: summarise([row for row in rows if row['split'] == split], ks)
+                for split in sorted({row['split'] for row in rows})}
         series.append(result)
     series.sort(key=lambda result: result['step'] or 0)
     results.print_scores(task, series)
@@ -383,7 +385,7 @@ def compare_models():
     a, b = results.read(out_folder if samples else run_folder), results.read(compare)
     result = results.compare(a, b, interval)
     results.print_comparison(result)
-    return result | {'with': compare}
+    return result
 
 
 # --- 7. all of it ---------------------------------------------------------------------------------
