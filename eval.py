@@ -82,7 +82,7 @@ config = configure(globals())
 #      'messages': [{'role': 'user', 'content': 'Janet has 16 eggs and eats 3. How ...?'}],  # chat
 #      'prompt': 'Question: Janet has 16 eggs and eats 3. How ...?\nAnswer:',         # base model
 #      'ends': ...,                         # a pattern: where the answer of a base model ends
-#      'rules': [('number', '16 - 3 = 13\n#### 13')],      # what is checked in the answer's text
+#      'rules': [('answer', '16 - 3 = 13\n#### 13')],      # what is checked in the answer's text
 #      'tests': '', 'entry_point': '', 'solution': ''}      # of programs: what is run
 # Of a function to complete, 'rules' is [] and 'tests' a program, such as 'assert add(1, 2) == 3'.
 all_tasks = tasks.split(',')

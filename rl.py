@@ -164,10 +164,10 @@ if state:
 # A task is a question in the form of eval.py, and the ids of its prompt. Of two tasks, what matters
 # here:
 #     {'messages': [{'role': 'user', 'content': 'What is 2 + 2?'}], 'ids': [258, 87, ...],
-#      'rules': [('number', '4')], 'tests': '', 'entry_point': ''}
+#      'rules': [('answer', '4')], 'tests': '', 'entry_point': ''}
 #     {'messages': [{'role': 'user', 'content': 'Write double(x).'}], 'ids': [258, 41, ...],
 #      'rules': [], 'tests': 'assert double(2) == 4', 'entry_point': ''}
-# rules: pairs (kind, value) that the answer must keep; here its last number must be 4.
+# rules: what the answer must keep; here its last number must be 4.
 # entry_point: the function that the tests' check(candidate) is called with; '' if the tests call
 # the function by its name, as here.
 longest = model.config.block_size - max_new_tokens      # tokens of a prompt

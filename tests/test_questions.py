@@ -31,16 +31,16 @@ REFUSED = [
 
 
 def test_each_rule_tells_good_from_bad_and_a_record_on_which_no_answer_fails_is_refused():
-    for kind, value, good, bad in [
-            ('contains', 'Cat', 'a cat', 'a dog'), ('not_contains', 'cat', 'dog', 'A CAT'),
-            ('regex', r'\d+', 'a\n1', 'a'), ('number', '7', 'it is 7.0', '7 or 8')]:
-        assert not broken_rules([(kind, value)], good), kind
-        assert broken_rules([(kind, value)], bad) == [kind]
+    for key, value, good, bad in [
+            ('must_contain', 'Cat', 'a cat', 'a dog'), ('must_not_contain', 'cat', 'dog', 'A CAT'),
+            ('regex', r'\d+', 'a\n1', 'a'), ('answer', '7', 'it is 7.0', '7 or 8')]:
+        assert not broken_rules([(key, value)], good), key
+        assert broken_rules([(key, value)], bad) == [key]
     for checks, words in REFUSED:
         with pytest.raises((AttributeError, TypeError, ValueError, SyntaxError, re.error), match=words):
             to_question({'prompt': 'x', **checks})
     record = {'prompt': 'x', 'must_contain': ['a', 'b'], 'must_not_contain': 'XY', 'regex': 'c'}
-    rules = [('contains', 'a'), ('contains', 'b'), ('not_contains', 'XY'), ('regex', 'c')]
+    rules = [('must_contain', 'a'), ('must_contain', 'b'), ('must_not_contain', 'XY'), ('regex', 'c')]
     assert to_question(record)['rules'] == rules
 
 

@@ -35,37 +35,31 @@ def stage(name, folder, eight):
     """Return what the files of a stage say. eight: scores of eight answers to a problem."""
     tasks = read_json(f'{folder}/eval.json')['tasks']
     split = tasks['problems']['by_split']
-    kinds = {kind: [split[of]['pass@1'], *split[of]['interval']]
-             for kind, (of, _) in KINDS.items()}
-    new = split['variation']
     passed = [row for row in read_rows(f'{folder}/samples.jsonl')
               if row['split'] == 'variation' and row['outcome'] == 'passed']
-    preferred_rate = sum(row['preferred'] for row in passed) / max(1, len(passed))
     minutes = max(row.get('uptime_s', 0) for row in read_rows(f'{folder}/metrics.jsonl')) / 60
-    return {'name': name, 'kinds': kinds, 'val_bpb': tasks['loss']['trained']['bits_per_byte'],
-            'parse_rate': new['parse_rate'], 'preferred_rate': preferred_rate,
-            'pass@1': new['pass@1'], 'pass@8': eight['variation']['pass@8'],
+    return {'name': name, 'val_bpb': tasks['loss']['trained']['bits_per_byte'], 'minutes': minutes,
+            'kinds': {kind: [split[of]['pass@1'], *split[of]['interval']]
+                      for kind, (of, _) in KINDS.items()},
+            'parse_rate': split['variation']['parse_rate'],
+            'preferred_rate': sum(row['preferred'] for row in passed) / max(1, len(passed)),
+            'pass@1': split['variation']['pass@1'], 'pass@8': eight['variation']['pass@8'],
             'pass@1_feedback': split['feedback_variation']['pass@1'],
-            'pass@1_cells': split['cell']['pass@1'], 'pass@1_families': eight['family']['pass@1'],
-            'minutes': minutes}
+            'pass@1_cells': split['cell']['pass@1'], 'pass@1_families': eight['family']['pass@1']}
 
 
-def answers():
+def one_of_each_kind():
     """Yield lines of Markdown: of each kind the first problem on which SFT and RL differ, and the
     first answer of each stage."""
-    firsts = {}             # {stage: {problem: its first answer}}
-    for name, folder in STAGES.items():
-        rows = read_rows(f'{folder}/samples.jsonl')
-        firsts[name] = {row['task_id']: row for row in reversed(rows)}
     yield '## One problem of each kind: the first on which SFT and RL differ'
+    rows = {name: read_rows(f'{folder}/samples.jsonl') for name, folder in STAGES.items()}
     for kind, (split, _) in KINDS.items():
-        problems = [row for row in reversed(firsts['sft'].values()) if row['split'] == split]
-        differ = [row for row in problems
-                  if row['outcome'] != firsts['rl'][row['task_id']]['outcome']]
-        first = (differ or problems)[0]
-        yield f'\n### {kind}\n\n```python\n{first["prompt"].rstrip()}\n```'
-        for name, rows in firsts.items():
-            row = rows[first['task_id']]
+        # All stages answered the same problems in the same order.
+        answers = [dict(zip(rows, row)) for row in zip(*rows.values()) if row[0]['split'] == split]
+        differ = [of for of in answers if of['sft']['outcome'] != of['rl']['outcome']]
+        shown = (differ or answers)[0]
+        yield f'\n### {kind}\n\n```python\n{shown["base"]["prompt"].rstrip()}\n```'
+        for name, row in shown.items():
             mark = '🟢' if row['outcome'] == 'passed' else '🔴'
             text = row['completion'].strip('\n')[:300] or '(nothing)'
             yield f'\n{mark} {name}: {row["outcome"]}\n\n```python\n{text}\n```'
@@ -83,8 +77,8 @@ def main():
              f'| stage | {" | ".join(KINDS)} | preferred | bits per byte | minutes |',
              '|---|---|---|---|---|---|---|']
     for row in stages:
-        cells = [f'{share:.1%} ({low:.0%} to {high:.0%})'
-                 for share, low, high in row['kinds'].values()]
+        cells = [f'{mean:.1%} ({low:.0%} to {high:.0%})'
+                 for mean, low, high in row['kinds'].values()]
         lines.append(f'| {row["name"]} | {" | ".join(cells)} | {row["preferred_rate"]:.0%} | '
                      f'{row["val_bpb"]:.3f} | {row["minutes"]:.1f} |')
     lines += ['', LEGEND, '']
@@ -96,14 +90,13 @@ def main():
             lines.append(f'- {row["name"].upper()} over SFT, {kind}: {points}')
     machine = f'{platform.machine()}, {os.cpu_count()} cores'
     lines += [f'- {minutes:.1f} minutes in all, on {machine}', '',
-              '![dashboard](dashboard.png)', '', *answers()]
+              '![dashboard](dashboard.png)', '', *one_of_each_kind()]
     text = '\n'.join(lines) + '\n'
     print(text)
-    pathlib.Path('out/quickstart/REPORT.md').write_text(text, encoding='utf-8')
-    names = {key: kind for kind, (_, key) in KINDS.items()}
-    report = json.dumps({'names': names, 'stages': stages, 'minutes': minutes, 'machine': machine},
-                        indent=1)
-    pathlib.Path('out/quickstart/report.json').write_text(report, encoding='utf-8')
+    folder = pathlib.Path('out/quickstart')
+    (folder / 'REPORT.md').write_text(text, encoding='utf-8')
+    report = {'stages': stages, 'minutes': minutes, 'machine': machine}
+    (folder / 'report.json').write_text(json.dumps(report, indent=1), encoding='utf-8')
 
 
 if __name__ == '__main__':

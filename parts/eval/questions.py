@@ -28,7 +28,7 @@ def to_question(record, is_graded=True):
         prompt              the text that a base model continues
         ends                a pattern: where its answer ends
         tests, entry_point  Python that judges the program in an answer, or ''
-        rules               pairs (kind, value) that an answer must keep; see RULES
+        rules               pairs (key, value) that an answer must keep; see RULES
         solution            a program that is known to pass the tests, or ''
 
     The keys of a record tell its kind. With "test" it is a function to complete, as in HumanEval,
@@ -273,18 +273,17 @@ def last_number(text):
     return float(numbers[-1].replace(',', '')) if numbers else None
 
 
-RULES = {'contains': lambda text, value: value.lower() in text.lower(),
-         'not_contains': lambda text, value: value.lower() not in text.lower(),
+# By the keys of a record: does a text keep the rule?
+RULES = {'must_contain': lambda text, value: value.lower() in text.lower(),
+         'must_not_contain': lambda text, value: value.lower() not in text.lower(),
          'regex': lambda text, value: re.search(value, text, re.S),
-         'number': lambda text, value: last_number(text) == last_number(value)}
-# The keys of a record whose texts become rules.
-KINDS = {'must_contain': 'contains', 'must_not_contain': 'not_contains', 'regex': 'regex'}
+         'answer': lambda text, value: last_number(text) == last_number(value)}
 
 
 def broken_rules(rules, text):
-    """Return the kinds of the rules that a text breaks.
-    broken_rules([('contains', 'a'), ('regex', '^b')], 'abc') -> ['regex']"""
-    return [kind for kind, value in rules if not RULES[kind](text, value)]
+    """Return the keys of the rules that a text breaks.
+    broken_rules([('must_contain', 'a'), ('regex', '^b')], 'abc') -> ['regex']"""
+    return [key for key, value in rules if not RULES[key](text, value)]
 
 
 def rules_of(record):
@@ -294,22 +293,21 @@ def rules_of(record):
         raise Mistake('"rules" are no longer read; a "regex" can say most of them, see '
                       'docs/measuring.md')
     rules = []
-    for key, kind in KINDS.items():
+    for key in 'must_contain', 'must_not_contain', 'regex':
         values = record.get(key, [])
-        rules += [(kind, value) for value in ([values] if isinstance(values, str) else values)]
+        rules += [(key, value) for value in ([values] if isinstance(values, str) else values)]
     if not rules and not record.get('tests'):
         if 'answer' not in record:
             raise Mistake('nothing is checked, every answer would pass; give one of '
-                          f'{", ".join(KINDS)}, tests, answer')
-        rules = [('number', str(record['answer']))]
+                          f'{", ".join(RULES)}, tests')
+        rules = [('answer', str(record['answer']))]
 
-    for kind, value in rules:
-        RULES[kind]('', value)      # an error, if the value is no text or no pattern
+    for key, value in rules:
+        RULES[key]('', value)       # an error, if the value is no text or no pattern
         # "7 #### " has a number, but none where the answer should be.
-        no_number = kind == 'number' and last_number(value.split('####')[-1]) is None
+        no_number = key == 'answer' and last_number(value.split('####')[-1]) is None
         if no_number or value in ('', '.*', '^.*$'):
-            raise Mistake(f'the rule {kind} has the value {value!r}, with which no answer can '
-                          'fail or pass')
+            raise Mistake(f'"{key}" has the value {value!r}, with which no answer can fail or pass')
     return rules
 
 
