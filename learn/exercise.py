@@ -5,9 +5,10 @@ Exercises: one function of this project that you write yourself, graded by the p
     bash run.sh exercise 4          # the first call: exercises/rope/model.py, where one function is empty
     bash run.sh exercise 4          # later calls: the tests of that function, run with your file
 
-docs/exercises.md lists them with what they teach. Your file is never overwritten: to start again, delete its
-folder. A grade copies today's scripts, parts/, config/, tests/ and learn/ to a temporary folder, with your
-file in place of the project's; so nothing is graded against an old test. It needs no network.
+docs/exercises.md lists them with what they teach, and in docs/exercises.ipynb each one is a cell. Your file
+is never overwritten: to start again, delete its folder. A grade copies today's scripts, parts/, config/,
+tests/ and learn/ to a temporary folder, with your file in place of the project's; so nothing is graded
+against an old test. It needs no network.
 """
 import ast
 import pathlib
@@ -149,6 +150,17 @@ def blanked(exercise, source):
     return ''.join([*lines[:first], textwrap.indent(EMPTY, indent) + '\n', *lines[stop:]])
 
 
+def part_to_write(exercise, source):
+    """Return what a cell of the notebook shows of the file: the function and the hole in it, or the block
+    with the hole if only a part of a function or of the loop is the reader's."""
+    lines = blanked(exercise, source).splitlines(keepends=True)
+    hole = lines_of(exercise, source)[0]
+    opens = r'.*:$' if exercise.begin else rf' *def {exercise.where.split(".")[-1]}\('
+    first = max(i for i in range(hole) if re.match(opens, lines[i]))
+    first -= lines[first - 1].lstrip().startswith('@')
+    return ''.join(lines[first:hole + 1])
+
+
 def copy_project(folder):
     """What the tests need of this project, into an empty folder."""
     for name in ('parts', 'config', 'tests', 'learn'):
@@ -167,6 +179,40 @@ def grade(tests, answers, *flags):
         command = [sys.executable, '-m', 'pytest', '-q', '--tb=short', '--no-header',
                    '-p', 'no:cacheprovider', *flags, *(f'tests/{name}' for name in tests)]
         return subprocess.run(command, cwd=folder, text=True, capture_output=True)
+
+
+def verdict(exercise, text, file):
+    """Grade the file's text, and print what the tests say. -> 0 if it passed. file: its name in messages."""
+    if EMPTY in text:
+        print('not yet: it is still empty.')
+        return 1
+    try:
+        ast.parse(text)
+    except SyntaxError as e:
+        print(f'not yet: {file}, line {e.lineno}, is not Python: {e.msg}')
+        return 1
+    result = grade(exercise.tests.split(), {exercise.file: text}, '-x')
+    counts = re.findall(r'(\d+) (passed|failed|error)', result.stdout)
+    said = ', '.join(f'{n} {word}' for n, word in counts)
+    if result.returncode:
+        print(result.stdout[-6000:] or result.stderr)
+        print(f'not yet ({said}). Read the lines that begin with E: what was found, what was expected.')
+        return 1
+    print(f'passed: {said}.')
+    return 0
+
+
+def load_ipython_extension(shell):
+    """Teach a notebook that a cell which begins with %%exercise NAME is an answer to be graded."""
+    shell.register_magic_function(grade_cell, 'cell', 'exercise')
+
+
+def grade_cell(name, cell):
+    exercise, = (e for e in EXERCISES if e.name == name.strip())
+    source = (ROOT / exercise.file).read_text(encoding='utf-8')
+    text = blanked(exercise, source).replace(part_to_write(exercise, source), cell.rstrip() + '\n')
+    if verdict(exercise, text, exercise.file) == 0:
+        print(f'Compare with ours: {exercise.file}, line {lines_of(exercise, source)[0] + 1}.')
 
 
 def explain(number, exercise, path):
@@ -201,24 +247,12 @@ def main():
         explain(number, exercise, path)
         return 0
     text = path.read_text(encoding='utf-8')
+    failed = verdict(exercise, text, path.relative_to(ROOT))
     if EMPTY in text:
-        print('not yet: it is still empty.')
         explain(number, exercise, path)
-        return 1
-    try:
-        ast.parse(text)
-    except SyntaxError as e:
-        print(f'not yet: {path.relative_to(ROOT)}, line {e.lineno}, is not Python: {e.msg}')
-        return 1
-    result = grade(exercise.tests.split(), {exercise.file: text}, '-x')
-    counts = re.findall(r'(\d+) (passed|failed|error)', result.stdout)
-    said = ', '.join(f'{n} {word}' for n, word in counts)
-    if result.returncode:
-        print(result.stdout[-6000:] or result.stderr)
-        print(f'not yet ({said}). Read the lines that begin with E: what was found, what was expected.')
-        return 1
-    print(f'passed: {said}. Compare with ours: diff {path.relative_to(ROOT)} {exercise.file}')
-    return 0
+    elif not failed:
+        print(f'Compare with ours: diff {path.relative_to(ROOT)} {exercise.file}')
+    return failed
 
 
 if __name__ == '__main__':

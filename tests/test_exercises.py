@@ -1,12 +1,22 @@
 """Every exercise can be begun and solved, and its grade refuses a usual mistake; the page lists them all."""
 import ast
+import json
 import re
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
-from exercise import EMPTY, EXERCISES, blanked, copy_project, grade, lines_of
+from exercise import (
+    EMPTY,
+    EXERCISES,
+    blanked,
+    copy_project,
+    grade,
+    grade_cell,
+    lines_of,
+    part_to_write,
+)
 
 PAGE = (ROOT / 'docs/exercises.md').read_text(encoding='utf-8')
 SOURCES = {e.name: (ROOT / e.file).read_text(encoding='utf-8') for e in EXERCISES}
@@ -63,6 +73,29 @@ def test_every_exercise_has_a_mistake_that_is_tried_and_a_row_of_the_page():
         assert (e.where or 'the loop') in where, e.name
         blank = blanked(e, SOURCES[e.name])
         assert blank.count(EMPTY) == 1 and ast.parse(blank) and answer(e, SOURCES[e.name]) not in blank
+        part = part_to_write(e, SOURCES[e.name])
+        assert blank.count(part) == part.count(EMPTY) == 1, e.name
+
+
+def test_the_notebook_has_a_cell_with_the_signature_of_each_exercise():
+    """Its docstrings may be older than ours: a grade takes them from the cell."""
+    cells = json.loads((ROOT / 'docs/exercises.ipynb').read_text(encoding='utf-8'))['cells']
+    texts = [''.join(cell['source']) for cell in cells]
+    texts = {text.splitlines()[0]: text for text in texts if text.startswith('%%exercise ')}
+    assert [*texts] == [f'%%exercise {e.name}' for e in EXERCISES], 'python learn/notebooks.py'
+    for e, text in zip(EXERCISES, texts.values()):
+        now = part_to_write(e, SOURCES[e.name])
+        assert re.findall(' *def .*', text) == re.findall(' *def .*', now), 'python learn/notebooks.py'
+        assert text.count(EMPTY) == 1
+
+
+def test_a_cell_of_the_notebook_is_graded_as_a_part_of_its_file(capsys):
+    e, = (e for e in EXERCISES if e.name == 'bpe_encode')
+    cell = part_to_write(e, SOURCES[e.name])
+    for written, verdict in ((EMPTY, 'still empty'), ('return (', 'is not Python'),
+                             (SLOWLY, 'passed: 1 passed')):
+        grade_cell(e.name, cell.replace(EMPTY, written))
+        assert verdict in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('names', TOGETHER + SLOW, ids='-'.join)

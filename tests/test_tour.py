@@ -1,9 +1,13 @@
 """docs/tour.md is true: its blocks run in order and print what is below them; what it names exists."""
 import ast
 import codeop
+import json
 import re
+import subprocess
+import sys
 
 from conftest import ROOT, mistake, ok, run, save_run
+from notebooks import begin, notebook, tour_cells
 from tour import BLOCK, PAGE, pieces
 
 from model import GPT, GPTConfig
@@ -54,6 +58,28 @@ def test_a_block_can_be_pasted_line_by_line():
             if codeop.compile_command('\n'.join(typed)):
                 typed = []
         assert not typed, block[2]
+
+
+def test_the_notebook_is_the_page_of_today_with_its_blocks_and_their_outputs():
+    written = (ROOT / 'docs/tour.ipynb').read_text(encoding='utf-8')
+    assert written == notebook(tour_cells()), 'docs/tour.ipynb is out of date: python learn/notebooks.py'
+    cells = json.loads(written)['cells']
+    _, *blocks = [cell for cell in cells if cell['cell_type'] == 'code']
+    shown = [(''.join(cell['source']) + '\n', ''.join(cell['outputs'][0]['text'])) for cell in blocks]
+    assert shown == [(block[2], block[4]) for block in BLOCK.finditer(TEXT)]
+    text = '\n'.join(''.join(cell['source']) for cell in cells if cell['cell_type'] == 'markdown')
+    assert text.split() == re.sub(BLOCK.pattern + '```\n', '', TEXT, flags=re.S).split()
+
+
+def test_the_first_cell_finds_the_project_or_says_how_to_get_it(tmp_path):
+    def after(folder, package='torch'):
+        text = ''.join(begin('tour.ipynb', 'requirements.txt', package)['source'])
+        text += '\nimport learn.tour, os\nprint(os.getcwd())'
+        return subprocess.run([sys.executable, '-I', '-c', text], cwd=folder, capture_output=True, text=True)
+    assert 'command that clones it' in after(tmp_path).stderr
+    (tmp_path / 'nanoparrot').symlink_to(ROOT)
+    assert after(ROOT / 'docs').stdout.strip() == str(ROOT) and after(tmp_path).returncode == 0
+    assert 'has no absent. Run %pip install' in after(ROOT, 'absent').stderr
 
 
 def test_each_function_that_a_page_names_is_there():
