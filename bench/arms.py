@@ -6,22 +6,23 @@ Two ways to train, compared seed by seed: which one ends with the lower loss? An
     git diff > my.diff                                  # other code: what you changed since the last commit
     python bench/arms.py --patch=my.diff
     python bench/arms.py --record=shakespeare_1 --b='--learning_rate=5e-3'
+    python bench/arms.py --record=full_1 --patch=my.diff                    # two hours
 
 bench/records.md has the records, their rules and more commands. Arm a is the record of that name; b has your
 flags after the record's own, and your patch in place of its own. Each run is train.py of the last commit with
 the patch. Runs of one shape with the same seed begin with the same weights and read the same batches, so the
 difference is taken seed by seed.
 """
-import argparse, collections, contextlib, datetime, json, math, os, pathlib, platform, runpy, shlex
+import argparse, collections, contextlib, datetime, json, math, os, pathlib, runpy, shlex
 import shutil, statistics, subprocess, sys, tempfile, time
-import torch
 from peers import ROOT
-from parts.train import processes
+from parts.eval import chain_report
 from parts.train.data import open_bins
 
 ENOUGH = 5          # seeds
 MORE_TIME = 1.1     # the most seconds of a challenger, over the record's
 GOES = 'anything goes'
+SPLIT = 'feedback_variation'        # practice tasks
 # config file and flags; a git diff, or ''; whether the patched eval.py measures it or the last commit's
 Arm = collections.namedtuple('Arm', 'words patch own')
 
@@ -67,25 +68,36 @@ def choosing(data, folder):
     pathlib.Path(folder, 'meta.json').write_text(json.dumps(meta), encoding='utf-8')
 
 
-def one_run(code, judge, words, data, seed):
-    """Train with the code in one folder, measure with the eval.py in another."""
+def one_run(code, judge, words, data, seed, problems_seed):
+    """Train with the code in one folder, measure with the eval.py in another. A script in place of a config
+    is the full run: what counts is the percentage of practice tasks that its last model solves."""
+    full = words[0].endswith('.sh')
     with tempfile.TemporaryDirectory() as folder:
+        run = f'{folder}/run'
         began = time.time()
-        call(sys.executable, f'{code}/train.py', os.path.join(code, words[0]), *words[1:],
-             f'--data_dir={data}', f'--seed={seed}', f'--out_dir={folder}/run', '--eval_tokens=0',
-             '--num_samples=1', '--sample_tokens=1')
+        if full:
+            call('bash', f'{code}/{words[0]}', sys.executable, data, run, str(seed), *words[1:])
+            what = ['--tasks=problems', f'--splits={SPLIT}', '--n_problems=500',
+                    f'--problems_seed={problems_seed}', '--allow_code_execution=True']
+        else:
+            call(sys.executable, f'{code}/train.py', os.path.join(code, words[0]), *words[1:],
+                 f'--data_dir={data}', f'--seed={seed}', f'--out_dir={run}', '--eval_tokens=0',
+                 '--num_samples=1', '--sample_tokens=1')
+            what = [f'--data_dir={data}']
         seconds = time.time() - began
-        call(sys.executable, f'{judge}/eval.py', f'--ckpt={folder}/run/last.pt', f'--data_dir={data}',
+        call(sys.executable, f'{judge}/eval.py', f'--ckpt={run}/last.pt', f'--out={run}/eval.json', *what,
              '--random_init=False', hint='' if code == judge else '; another layout needs --anything_goes')
-        config, figures = (json.loads(pathlib.Path(folder, 'run', name).read_bytes())
-                           for name in ('config.json', 'eval.json'))
-    measured = figures['tasks']['loss']['trained']
+        tasks = json.loads(pathlib.Path(run, 'eval.json').read_bytes())['tasks']
+        if full:
+            return {'solved': 100 * tasks['problems']['by_split'][SPLIT]['pass@1'], 'seconds': seconds}
+        config = json.loads(pathlib.Path(run, 'config.json').read_bytes())
+    measured = tasks['loss']['trained']
     tokens = config['max_steps'] * config['batch_size'] * config['block_size']
     return {'nats': measured['nats'], 'bits': measured['bits_per_byte'], 'seconds': seconds, 'tokens': tokens,
             'context': config['block_size']}
 
 
-def all_runs(arms, data, seeds):
+def all_runs(arms, data, seeds, problems_seed):
     """{name of an arm: [one_run of each seed]}, in turn; yielded after each seed."""
     runs = {name: [] for name in arms}
     with contextlib.ExitStack() as stack:
@@ -94,7 +106,7 @@ def all_runs(arms, data, seeds):
         for seed in range(seeds):
             for name, arm in arms.items():
                 judge = code[arm.patch if arm.own else '']
-                runs[name].append(one_run(code[arm.patch], judge, arm.words, data, seed))
+                runs[name].append(one_run(code[arm.patch], judge, arm.words, data, seed, problems_seed))
             yield runs
 
 
@@ -109,12 +121,15 @@ def difference(a, b):
     return mean, error, 'counts' if abs(mean) >= 2 * error else 'does not count'
 
 
-def against(record, challenger):
+def against(record, challenger, unit):
     """Yields what keeps a challenger from being a record. Both: the one_run of each seed."""
-    mean, _, verdict = difference(*([run['bits'] for run in runs] for runs in (record, challenger)))
-    if verdict != 'counts' or mean > 0:
-        yield verdict if verdict != 'counts' else 'the loss is higher'
-    for what, times in ('tokens', 1), ('context', 1), ('seconds', MORE_TIME):
+    mean, _, verdict = difference(*([run[unit] for run in runs] for runs in (record, challenger)))
+    if verdict != 'counts':
+        yield verdict
+    elif (mean > 0) != (unit == 'solved'):
+        yield 'the loss is higher' if mean > 0 else 'it solves less'
+    limits = {'seconds': MORE_TIME} if unit == 'solved' else {'tokens': 1, 'context': 1, 'seconds': MORE_TIME}
+    for what, times in limits.items():
         used, most = (statistics.mean(run[what] for run in runs) for runs in (challenger, record))
         if used > times * most:
             yield f'{used:,.0f} {what}, and the record has {most:,.0f}'
@@ -124,25 +139,14 @@ def row_for(name, arm, runs, unit, where):
     """A row of bench/records.md. runs: the one_run of each seed; those of the record beside it, if any."""
     losses = [[run[unit] for run in some] for some in runs]
     error = statistics.stdev(losses[0]) / math.sqrt(len(losses[0])) if len(losses[0]) > 1 else math.nan
-    loss = f'{statistics.mean(losses[0]):.4f} ± {error:.4f}: {", ".join(f"{x:.4f}" for x in losses[0])}'
-    beside = ', '.join(f'{statistics.mean(some):.4f}' for some in losses[1:]) or '-'
+    form = '.1f' if unit == 'solved' else '.4f'
+    each = ', '.join(f'{x:{form}}' for x in losses[0])
+    loss = f'{statistics.mean(losses[0]):{form}} ± {error:{form}}: {each}'
+    beside = ', '.join(f'{statistics.mean(some):{form}}' for some in losses[1:]) or '-'
     seconds = ', '.join(f'{statistics.mean(run["seconds"] for run in some):.0f}' for some in runs)
     how = f'[patch](records/{name}.diff), ' if arm.patch else ''
     cells = [name, GOES if arm.own else 'Llama layout kept', loss, beside, seconds, where]
     return f'| {" | ".join(cells)} | {how}`{shlex.join(arm.words)}` |'
-
-
-def machine():
-    """The processor or GPU, torch's threads, the type of its products, and the versions."""
-    device, dtype = processes.choose('auto', 'auto')
-    name = platform.machine()
-    if device.startswith('cuda'):
-        name = torch.cuda.get_device_name()
-    elif os.path.exists('/proc/cpuinfo'):
-        lines = pathlib.Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
-        name = next((line.split(': ')[1] for line in lines if line.startswith('model name')), name)
-    return (f'{name}, {torch.get_num_threads()} threads, {dtype}, Python {platform.python_version()}, '
-            f'torch {torch.__version__}')
 
 
 # --- the arms -----------------------------------------------------------------------------------------------
@@ -181,26 +185,30 @@ def main():
     parser.add_argument('--record', default='', help='a row of the table: it is the first arm')
     parser.add_argument('--records', default=f'{ROOT}/bench/records.md', help='the table')
     parser.add_argument('--anything_goes', action='store_true', help='eval.py of your patch measures b')
-    parser.add_argument('--choose', action='store_true', help='measure the last tenth of the training tokens')
+    parser.add_argument('--choose', action='store_true',
+                        help='measure the last tenth of the training tokens, or other problems')
     parser.add_argument('--data_dir', default='', help="prepared data; without it the config's")
     parser.add_argument('--seeds', type=int, default=ENOUGH)
     parser.add_argument('--steps', type=int, default=150, help='of a run; a record has its own')
     args = parser.parse_args()
 
     arms = arms_of(args)
-    preset = runpy.run_path(os.path.join(ROOT, arms['a'].words[0]))
+    full = arms['a'].words[0].endswith('.sh')
+    preset = runpy.run_path(os.path.join(ROOT, 'config/quickstart.py' if full else arms['a'].words[0]))
     data = os.path.abspath(args.data_dir or os.path.join(ROOT, preset['data_dir']))
     if not os.path.exists(f'{data}/meta.json'):
         stop(f'{data} holds no prepared data; give --data_dir, or run: {preset.get("data_from")}')
     is_char = json.loads(pathlib.Path(data, 'tokenizer.json').read_bytes())['kind'] == 'char'
     unit, meaning = ('nats', 'nats per character') if is_char else ('bits', 'bits per byte')
-    where = f'{machine()}, commit {call("git", "rev-parse", "--short", "HEAD")}'
+    if full:
+        unit, meaning = 'solved', '% solved'
+    where = f'{chain_report.machine()}, commit {chain_report.commit()}'
 
     with tempfile.TemporaryDirectory() as folder:
         if args.choose:
             choosing(data, folder)
             data = folder
-        for runs in all_runs(arms, data, args.seeds):
+        for runs in all_runs(arms, data, args.seeds, int(args.choose)):
             last = ' and '.join(f'{its[-1][unit]:.4f}' for its in runs.values())
             print(f'seed {len(runs["a"]) - 1}: {last} {meaning}', flush=True)
 
@@ -212,7 +220,7 @@ def main():
     if args.record and not args.choose:
         where = f'{where}, {datetime.date.today()}'
         if 'b' in arms:
-            reasons = '; '.join(against(runs['a'], runs['b']))
+            reasons = '; '.join(against(runs['a'], runs['b'], unit))
             print(f'no record: {reasons}' if reasons else f'a record; this is its row for {args.records}:')
         name = 'my_record' if 'b' in arms else args.record
         print(row_for(name, [*arms.values()][-1], [*runs.values()][::-1], unit, where))

@@ -16,3 +16,17 @@ def test_a_difference_counts_with_five_seeds_and_two_standard_errors():
         mean, error, says = arms.difference(FIRST, second)
         assert says == verdict and abs(mean - (sum(second) - 10) / 5) < 1e-12 and 0 <= error < 0.1, second
         assert arms.difference(FIRST[:4], second[:4])[2] == 'too few seeds'
+
+
+def test_a_challenger_has_to_solve_more_in_hardly_more_time():
+    runs = lambda percentages, seconds: [{'solved': x, 'seconds': seconds} for x in percentages]
+    record = runs([60, 61, 59, 60, 60.5], 500)
+    for percentages, seconds, reasons in (
+            ([62, 63, 61.5, 62, 62], 540, []), ([58, 59, 57.5, 58, 58], 540, ['it solves less']),
+            ([62, 63, 61.5, 62, 62], 560, ['560 seconds, and the record has 500']),
+            ([62, 58, 63, 57, 60], 400, ['does not count']), ([70] * 3, 500, ['too few seeds'])):
+        n = len(percentages)
+        assert [*arms.against(record[:n], runs(percentages, seconds), 'solved')] == reasons, percentages
+    losses = lambda change: [{'bits': x + change, 'seconds': 9, 'tokens': 8, 'context': 7} for x in FIRST]
+    assert [*arms.against(losses(0), losses(0.1), 'bits')] == ['the loss is higher']
+    assert [*arms.against(losses(0), losses(-0.1), 'bits')] == []
