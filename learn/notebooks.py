@@ -3,9 +3,9 @@ The notebooks of docs/: write tour.ipynb from tour.md, and exercises.ipynb from 
 
     python learn/notebooks.py       # after a change of the tour, of an exercise or of a function in one
 
-The tour's notebook has the text, the code and the outputs of the page. In the other, each exercise is a
-cell with a function to write; running the cell grades it. Don't edit a notebook here: a test compares
-both with what this program writes.
+The tour's notebook has the text, the code and the outputs of the page, and a test compares them. In the
+other, each exercise is a cell with a function to write, and running the cell grades it. Don't edit a
+notebook here: change what it is written from.
 """
 import json
 import pathlib

@@ -20,9 +20,10 @@ def home(tmp_path):
         tasks = {'loss': {'trained': {'bits_per_byte': 1.5 + n}}, 'problems': {'by_split': by_split}}
         write(folder / 'eval.json', [{'tasks': tasks}])
         write(folder / 'metrics.jsonl', [{'step': 1, 'uptime_s': 60 * n + 90}, {'step': 2, 'val_loss': 4.0}])
-        rows = [{'task_id': f'{split}-0/{i}', 'split': split, 'prompt': f'def {split}_{i}():',
-                 'outcome': 'passed' if n == 3 and i in (2, 10) else 'wrong', 'completion': f'{name} {i} {k}',
-                 'preferred': i == 2}
+        rows = [{'task_id': f'{split}-0/{i}', 'split': split,
+                 'prompt': f'def {split}_{i}():\n    """Do {i}."""', 'preferred': i == 2,
+                 'outcome': 'passed' if n == 3 and i in (2, 10) else 'wrong',
+                 'completion': f'{name} {i} {k}' + '\n# the quick parrot' * (i == 10)}
                 for split in SPLITS for i in (0, 2, 10) for k in 'ab']
         write(folder / 'samples.jsonl', rows)
         write(folder / 'compare.json', [{'tasks': {'compare': {'n': 800, 'gain': GAINS}}}])
@@ -43,6 +44,11 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(home)
     for split in 'variation', 'feedback_variation', 'cell':     # the first one on which SFT and RL differ: 2
         assert f'def {split}_2():' in text and f'def {split}_10():' not in text
     assert text.count('🟢 rl: passed\n\n```python\nquickstart_rl 2 a\n') == 3
+    first, machine, *last = text.splitlines()[-5:]
+    assert first.startswith('nanoparrot learned to write Python in 9.5 minutes (commit ')
+    assert re.search(r'.+, \d+ threads on \d+ cores, \w+, Python 3\.', machine)
+    assert last == ['practice tasks solved: 40.0% after SFT, 40.0% after RL',
+                    'I asked the base model: Do 10.', 'It answered: the quick parrot']
     report = read_json(home / 'out/quickstart/report.json')
     assert [(row['name'], round(row['pass@8'], 1)) for row in report['stages']] == [
         ('base', 0.7), ('sft', 0.8), ('dpo', 0.9), ('rl', 1.0)]

@@ -3,9 +3,11 @@ The report of `bash run.sh`: what each stage can do, what it gained, and answers
 
     python -m parts.eval.chain_report --minutes=8.3     # reads out/quickstart*
 
-Writes REPORT.md and report.json into out/quickstart.
+Writes REPORT.md and report.json into out/quickstart. The report ends with five lines for others to see.
 """
-import argparse, json, os, pathlib, platform
+import argparse, json, os, pathlib, platform, re, subprocess
+import torch
+from parts.train import processes
 
 STAGES = {'base': 'out/quickstart', 'sft': 'out/quickstart_sft', 'dpo': 'out/quickstart_dpo',
           'rl': 'out/quickstart_rl'}
@@ -29,6 +31,40 @@ def read_json(path):
 
 def read_rows(path):
     return [json.loads(line) for line in pathlib.Path(path).read_bytes().splitlines()]
+
+
+def machine():
+    """Return the GPU or CPU, cores, the type of its products and the versions, as records name them."""
+    device, dtype = processes.choose('auto', 'auto')
+    name = platform.machine()
+    if device.startswith('cuda'):
+        name = torch.cuda.get_device_name()
+    elif os.path.exists('/proc/cpuinfo'):
+        text = pathlib.Path('/proc/cpuinfo').read_text(encoding='utf-8')
+        name = ''.join(re.findall(r'^model name\s*: (.*)', text, re.M)[:1]) or name
+    return (f'{name}, {torch.get_num_threads()} threads on {os.cpu_count()} cores, {dtype}, '
+            f'Python {platform.python_version()}, torch {torch.__version__}')
+
+
+def commit():
+    found = subprocess.run('git rev-parse --short HEAD', shell=True, cwd=pathlib.Path(__file__).parent,
+                           capture_output=True, text=True)
+    return found.stdout.strip() or 'unknown'
+
+
+def to_paste(stages, minutes):
+    """Yield the five lines. The base model's funniest comment is the one with the most words."""
+    yield f'nanoparrot learned to write Python in {minutes:.1f} minutes (commit {commit()})'
+    yield machine()
+    solved = [f'{row["pass@1_feedback"]:.1%} after {row["name"].upper()}' for row in (stages[1], stages[-1])]
+    yield f'practice tasks solved: {", ".join(solved)}'
+    comments = [(text, row['prompt']) for row in read_rows(f'{STAGES["base"]}/samples.jsonl')
+                for text in re.findall(r'(?:# |""")(\w.*)', row['completion'])]
+    if comments:
+        answer, prompt = max(comments, key=lambda pair: len(re.findall('[a-z]{3,}', pair[0])))
+        _, question, *_ = prompt.split('"""')
+        yield f'I asked the base model: {question}'
+        yield f'It answered: {answer}'
 
 
 def stage(name, folder, eight):
@@ -88,14 +124,14 @@ def main():
         for kind in KINDS:
             points = '{:+.1f} ({:+.1f} to {:+.1f})'.format(*(100 * x for x in gain[kind]))
             lines.append(f'- {row["name"].upper()} over SFT, {kind}: {points}')
-    machine = f'{platform.machine()}, {os.cpu_count()} cores'
-    lines += [f'- {minutes:.1f} minutes in all, on {machine}', '',
-              '![dashboard](dashboard.png)', '', *one_of_each_kind()]
+    lines += [f'- {minutes:.1f} minutes in all, on {machine()}', '',
+              '![dashboard](dashboard.png)', '', *one_of_each_kind(),
+              '\n## To paste where others can see it\n', *to_paste(stages, minutes)]
     text = '\n'.join(lines) + '\n'
     print(text)
     folder = pathlib.Path('out/quickstart')
     (folder / 'REPORT.md').write_text(text, encoding='utf-8')
-    report = {'stages': stages, 'minutes': minutes, 'machine': machine}
+    report = {'stages': stages, 'minutes': minutes, 'machine': machine()}
     (folder / 'report.json').write_text(json.dumps(report, indent=1), encoding='utf-8')
 
 
