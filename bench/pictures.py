@@ -6,8 +6,9 @@ The pictures of README and docs/, from the files that runs leave: cards (SVG), a
     python bench/pictures.py rl funnel      # some of them
 
 These show what was measured, so they are drawn again when it is. The other pictures of docs/img explain an
-idea; what drew those is in 97e99de. A picture whose files are missing stays as it is. turning_green runs
-programs that the models wrote, in parts/eval/sandbox.py. Lengths are pixels, from the top left.
+idea; what drew those is in 97e99de. A picture whose files are missing stays as it is. To draw turning_green,
+which moves, programs that the models wrote run in parts/eval/sandbox.py. Lengths are pixels, from the top
+left.
 """
 import collections
 import difflib
@@ -17,6 +18,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 from PIL import Image
@@ -24,12 +26,17 @@ from peers import ROOT
 from parts.eval import problems, questions, sandbox
 
 WIDTH, LEFT = 880, 28
-CHARACTER = 6.92        # pixels of a letter of code
+CHARACTER = 0.602       # width of a letter of code, as a fraction of its size
 INK, GREY, LINE, PALE = '#1f2328', '#59636e', '#d0d7de', '#eef1f4'
 BLUE, ORANGE, GREEN, RED = '#0969a8', '#d9730d', '#1a7f37', '#cf222e'
 MIDDLE, ROUND = 'text-anchor="middle"', 'rx="5"'
 STYLE = """text { font-family: -apple-system, 'Segoe UI', 'DejaVu Sans', Helvetica, Arial, sans-serif }
 .code { font-family: 'DejaVu Sans Mono', Menlo, Consolas, monospace }"""
+# A shape that moves begins hidden or grey. Without animation it is in its final state, so a reader who asked
+# for less motion sees a still picture.
+MOTION = """@keyframes appear { from { fill-opacity: 0 } }
+@keyframes judge { from { fill: #8c959f } }
+@media (prefers-reduced-motion: reduce) { * { animation: none !important } }"""
 STAGES = {'base model': 'quickstart', 'after SFT': 'quickstart_sft', 'after RL': 'quickstart_rl'}
 SPLIT = 'feedback_variation'
 ARMS = {'more': 'more SFT, on given answers', 'rl': 'RL', 'random': 'RL, random reward',
@@ -47,8 +54,19 @@ def bold(x, y, text, size=14, colour=INK):
     return words(x, y, text, size, colour, 'font-weight="bold"')
 
 
-def code(x, y, text, colour=INK, more=''):
-    return words(x, y, text, 11.5, colour, f'class="code" xml:space="preserve" {more}')
+def code(x, y, text, colour=INK, more='', size=15.5):
+    return words(x, y, text, size, colour, f'class="code" xml:space="preserve" {more}')
+
+
+def appear(second, kind='appear'):
+    return f'style="animation: {kind} .2s {second:.4g}s both"'
+
+
+def typed(x, y, text, begin, seconds):
+    """Return a line of code whose letters appear one after the other."""
+    letters = [f'<tspan {appear(begin + i * seconds)}>{html.escape(letter)}</tspan>'
+               for i, letter in enumerate(text.replace(' ', '\xa0'))]
+    return code(x, y, 'LETTERS').replace('LETTERS', ''.join(letters))
 
 
 def box(x, y, width, height, colour, more=''):
@@ -56,10 +74,14 @@ def box(x, y, width, height, colour, more=''):
 
 
 def card(title, below, height, shapes):
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}">'
-    frame = box(0.5, 0.5, WIDTH - 1, height - 1, 'white', f'{ROUND} stroke="{LINE}"')
-    return '\n'.join([head, f'<title>{title}</title><style>{STYLE}</style>', frame, bold(LEFT, 40, title, 19),
-                      words(LEFT, 62, below, 12, GREY), *shapes, '</svg>', ''])
+    head = [bold(LEFT, 40, title, 19), words(LEFT, 62, below, 12, GREY)]
+    return picture(title, WIDTH, height, STYLE, [*head, *shapes])
+
+
+def picture(title, width, height, style, shapes):
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}">'
+    frame = box(0.5, 0.5, width - 1, height - 1, 'white', f'{ROUND} stroke="{LINE}"')
+    return '\n'.join([head, f'<title>{title}</title><style>{style}</style>', frame, *shapes, '</svg>', ''])
 
 
 # --- pictures: each is a card, from files below this folder -------------------------------------------------
@@ -131,7 +153,18 @@ def surplus(program, right):
     return found
 
 
+def choose(sft, learned):
+    """Return the first problem that SFT solves in part and RL in full, in fewer lines if there is one: then
+    it is easy to see what RL left out. Both: {problem: its row of samples.jsonl}."""
+    fixed = [p for p in problems.problems(len(sft), 0, SPLIT)
+             if sft[p['task_id']]['outcome'] != 'passed' == learned[p['task_id']]['outcome']]
+    size = lambda rows, p: rows[p['task_id']]['completion'].strip().count('\n')
+    fixed.sort(key=lambda p: size(learned, p) >= size(sft, p))
+    return next(p for p in fixed if any(passed(p, sft[p['task_id']])))
+
+
 def turning_green():
+    """One question, the answers of three stages, and their tests, one after the other. clock: seconds."""
     answers, shares = {}, {}
     for stage, folder in STAGES.items():
         with open(f'out/{folder}/samples.jsonl', encoding='utf-8') as f:
@@ -139,41 +172,54 @@ def turning_green():
         shares[stage] = np.mean([row['outcome'] == 'passed' for row in rows])
         answers[stage] = {row['task_id']: row for row in reversed(rows)}        # the first of each problem
     _, sft, learned = answers.values()
-    mended = [p for p in problems.problems(len(sft), 0, SPLIT)
-              if sft[p['task_id']]['outcome'] != 'passed' == learned[p['task_id']]['outcome']]
-    size = lambda rows, p: rows[p['task_id']]['completion'].strip().count('\n')
-    mended = [p for p in mended if size(learned, p) < size(sft, p)] or mended       # easier to see
-    problem = next((p for p in mended if any(passed(p, sft[p['task_id']]))), mended[0])
-    tests = [test.split('candidate')[1] for test in problem['test'].strip().split('\n')[1:]]
-    shapes = [box(LEFT, 80, WIDTH - 2 * LEFT, 62, PALE, ROUND)]
-    for i, text in enumerate(problem['prompt'].strip().split('\n')):
-        shapes.append(code(42, 104 + 22 * i, text))
-    for column, (stage, rows) in enumerate(answers.items()):
-        row = rows[problem['task_id']]
-        x = LEFT + 280 * column
-        shapes += [bold(x, 176, stage, 15), box(x, 188, 264, 112, PALE, ROUND)]
-        lines = [text for text in row['completion'].split('\n') if text.strip()]
-        passes = passed(problem, row)
-        if not lines:
-            shapes.append(code(x + 12, 210, '(nothing)', GREY))
+    problem = choose(sft, learned)
+    answers = {stage: rows[problem['task_id']] for stage, rows in answers.items()}
+    programs = {stage: [line for line in row['completion'].split('\n') if line.strip()]
+                for stage, row in answers.items()}
+    tests = [' → '.join(test) for test in re.findall(r'candidate\((.*)\) == (.*)', problem['test'])]
+    shown = sorted(range(len(tests)), key=lambda i: len(tests[i]) > 25)[:5]     # the first that fit
+    n_lines = max(len(shown), *(len(programs[stage]) for stage in STAGES if stage != 'base model'))
+
+    width, left, pitch, clock = 640, 22, 21, 0.5
+    signature, doc = problem['prompt'].strip().split('\n')
+    doc = textwrap.wrap(doc.strip(), 63, initial_indent='    ', subsequent_indent='    ')
+    y = pitch * (1 + len(doc)) + 22
+    shapes = [box(1, 1, width - 2, y, PALE, ROUND)]
+    for i, text in enumerate([signature, *doc]):
+        shapes.append(typed(left, 30 + pitch * i, text, clock, 0.02))
+        clock += 0.02 * len(text)
+
+    for stage, lines in programs.items():
+        passes = passed(problem, answers[stage])
+        solves = f'solves {100 * shares[stage]:.0f}% of such problems'
+        shapes += [bold(left, y + 34, stage, 18), words(left + 124, y + 34, solves, 15, GREY),
+                   box(left, y + 46, width - 2 * left, pitch * n_lines + 12, PALE, ROUND)]
+        clock += 0.5
+        for i, text in enumerate(lines[:n_lines] or ['(nothing)']):
+            clock += 0.2
+            shapes.append(code(left + 12, y + 66 + pitch * i, text[:34], INK, appear(clock)))
+        clock += 0.4
+        for i, number in enumerate(shown):
+            clock += 0.2
+            mark, colour = ('✓', GREEN) if passes[number] else ('✗', RED)
+            shapes += [code(374, y + 66 + pitch * i, mark, colour, appear(clock), 14),
+                       code(392, y + 66 + pitch * i, tests[number][:26], colour, appear(clock, 'judge'), 14)]
+        clock += 0.3
+        colour = GREEN if all(passes) else RED
+        shapes.append(words(width - left, y + 34, f'{sum(passes)} of {len(tests)} tests pass', 18, colour,
+                            f'font-weight="bold" text-anchor="end" {appear(clock)}'))
         wrong = {}
         if any(passes) and not all(passes):
-            wrong = surplus('\n'.join(lines), learned[problem['task_id']]['completion'].strip('\n'))
-        for i, text in enumerate(lines[:5]):
-            shapes.append(code(x + 12, 210 + 19 * i, text[:33]))
-            if i in wrong:
-                start, end = min(wrong[i]), max(wrong[i])
-                shapes.append(box(x + 12 + CHARACTER * start, 214 + 19 * i,
-                                  CHARACTER * (end - start), 2.5, RED))
-        for i, (test, ok) in enumerate(zip(tests[:6], passes)):
-            test = f'{"✓" if ok else "✗"} {problem["entry_point"]}{test}'
-            shapes.append(code(x + 4, 328 + 20 * i, test[:39], GREEN if ok else RED))
-        colour = GREEN if all(passes) else RED
-        share = f'It solves {100 * shares[stage]:.0f}% of {len(rows)} problems like this.'
-        shapes += [bold(x, 470, f'{sum(passes)} of {len(tests)} tests pass', 14, colour),
-                   words(x, 490, share, 12, GREY)]
-    return card('The same question, stage after stage', 'No stage was shown an answer to a problem like it. '
-                'Picked: the first that SFT solves in part and RL in full, in fewer lines.', 512, shapes)
+            wrong = surplus('\n'.join(lines), '\n'.join(programs['after RL']))
+        for i, columns in wrong.items():
+            start, end = (15.5 * CHARACTER * column for column in (min(columns), max(columns)))
+            shapes.append(box(left + 12 + start, y + 70 + pitch * i, end - start, 2.5, RED, appear(clock)))
+        y += pitch * n_lines + 60
+
+    for i, text in enumerate(['No stage was shown an answer to a problem like this one. We picked it',
+                              'because SFT solves it in part and RL in full.']):
+        shapes.append(words(left, y + 24 + 18 * i, text, 13, GREY))
+    return picture('The same question, stage after stage', width, y + 56, f'{STYLE}\n{MOTION}', shapes)
 
 
 def funnel():
