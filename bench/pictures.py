@@ -131,7 +131,7 @@ def depth():
 def passed(problem, row):
     """[whether the answer in a row of samples.jsonl passes each test]"""
     check, *tests = problem['test'].strip().split('\n')
-    program = questions.program(problem, row['completion'], 'messages' in row)
+    program = questions.program(problem, row['completion'], row['messages'] is not None)
     results = sandbox.run_many([(program, f'{check}\n{test}', problem['entry_point']) for test in tests])
     return [result.outcome == 'passed' for result in results]
 
@@ -153,13 +153,13 @@ def surplus(program, right):
     return found
 
 
-def choose(sft, learned):
-    """Return the first problem that SFT solves in part and RL in full, in fewer lines if there is one: then
-    it is easy to see what RL left out. Both: {problem: its row of samples.jsonl}."""
+def choose(base, sft, learned):
+    """Return a problem that SFT solves in part and RL in full: the first for which the base model wrote a few
+    lines, and RL fewer than SFT, if there is one. All: {problem: its row of samples.jsonl}."""
     fixed = [p for p in problems.problems(len(sft), 0, SPLIT)
              if sft[p['task_id']]['outcome'] != 'passed' == learned[p['task_id']]['outcome']]
     size = lambda rows, p: rows[p['task_id']]['completion'].strip().count('\n')
-    fixed.sort(key=lambda p: size(learned, p) >= size(sft, p))
+    fixed.sort(key=lambda p: (size(base, p) < 2, size(learned, p) >= size(sft, p)))
     return next(p for p in fixed if any(passed(p, sft[p['task_id']])))
 
 
@@ -171,8 +171,7 @@ def turning_green():
             rows = [row for row in map(json.loads, f) if row['split'] == SPLIT]
         shares[stage] = np.mean([row['outcome'] == 'passed' for row in rows])
         answers[stage] = {row['task_id']: row for row in reversed(rows)}        # the first of each problem
-    _, sft, learned = answers.values()
-    problem = choose(sft, learned)
+    problem = choose(*answers.values())
     answers = {stage: rows[problem['task_id']] for stage, rows in answers.items()}
     programs = {stage: [line for line in row['completion'].split('\n') if line.strip()]
                 for stage, row in answers.items()}
