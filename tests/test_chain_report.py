@@ -1,7 +1,6 @@
 """The report at the end of run.sh, from runs made up by hand; and run.sh itself is a list of commands."""
 import re
 
-import pytest
 from conftest import ROOT, ok, read_json, run, write
 from test_house import settings
 
@@ -10,51 +9,43 @@ GAINS = {'example tasks': [0.05, -0.1, 0.2], 'practice tasks': [0.182, 0.141, 0.
          'unseen combinations': [0.1, 0, 0.2]}
 
 
-@pytest.fixture
-def home(tmp_path):
+def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_path):
+    by_split = {split: {'parse_rate': 0.9, 'pass@1': share, 'interval': [share - 0.1, share + 0.1],
+                        'pass@8': 0.7} for split, share in SPLITS.items()}
     series = []
     for n, name in enumerate(('quickstart', 'quickstart_sft', 'quickstart_dpo', 'quickstart_rl')):
         folder = tmp_path / 'out' / name
-        by_split = {split: {'parse_rate': 0.9, 'pass@1': share, 'interval': [share - 0.1, share + 0.1]}
-                    for split, share in SPLITS.items()}
-        tasks = {'loss': {'trained': {'bits_per_byte': 1.5 + n}}, 'problems': {'by_split': by_split}}
-        write(folder / 'eval.json', [{'tasks': tasks}])
+        tasks = {'loss': {'trained': {'bits_per_byte': 1.5 + n}}, 'problems': {'by_split': by_split},
+                 'compare': {'gain': GAINS}}
+        for file in 'eval.json', 'compare.json':
+            write(folder / file, [{'tasks': tasks}])
         write(folder / 'metrics.jsonl', [{'step': 1, 'uptime_s': 60 * n + 90}, {'step': 2, 'val_loss': 4.0}])
-        rows = [{'task_id': f'{split}-0/{i}', 'split': split,
-                 'prompt': f'def {split}_{i}():\n    """Do {i}."""', 'preferred': i == 2,
-                 'outcome': 'passed' if n == 3 and i in (2, 10) else 'wrong',
-                 'completion': f'{name} {i} {k}' + '\n# the quick parrot' * (i == 10)}
-                for split in SPLITS for i in (0, 2, 10) for k in 'ab']
-        write(folder / 'samples.jsonl', rows)
-        write(folder / 'compare.json', [{'tasks': {'compare': {'n': 800, 'gain': GAINS}}}])
-        series.append({'ckpt': f'out/{name}', 'by_split': {'variation': {'pass@8': 0.7 + n / 10},
-                                                           'family': {'pass@1': 0.01}}})
+        write(folder / 'samples.jsonl', [
+            {'split': split, 'prompt': f'def {split}_{i}():\n    """Do {i}."""', 'preferred': i == 2,
+             'outcome': 'passed' if n == 3 and i > 0 else 'wrong',
+             'completion': f'{name} {i}' + '\n# the quick parrot' * (i == 10)}
+            for split in SPLITS for i in (0, 2, 10)])
+        series.append({'ckpt': f'out/{name}', 'by_split': by_split})
     write(tmp_path / 'out/quickstart/eight/eval.json', [{'tasks': {'problems': {'series': series}}}])
-    return tmp_path
 
-
-def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(home):
-    said = ok(run('parts.eval.chain_report', '--minutes=9.5', cwd=home))
-    text = (home / 'out/quickstart/REPORT.md').read_text(encoding='utf-8')
+    said = ok(run('parts.eval.chain_report', '--minutes=9.5', cwd=tmp_path))
+    text = (tmp_path / 'out/quickstart/REPORT.md').read_text(encoding='utf-8')
     assert said.strip() == text.strip()
     row = '| base | 50.0% (40% to 60%) | 40.0% (30% to 50%) | 30.0% (20% to 40%) | 0% | 1.500 | 1.5 |'
     assert row in text
-    assert '| 30.0% (20% to 40%) | 50% | 4.500 |' in text      # rl: one of its two passing problems
+    assert '| 30.0% (20% to 40%) | 50% | 4.500 |' in text       # rl: one of its two passing answers
     assert '- RL over SFT, practice tasks: +18.2 (+14.1 to +22.3)' in text
     for split in 'variation', 'feedback_variation', 'cell':     # the first one on which SFT and RL differ: 2
         assert f'def {split}_2():' in text and f'def {split}_10():' not in text
-    assert text.count('🟢 rl: passed\n\n```python\nquickstart_rl 2 a\n') == 3
+    assert text.count('🟢 rl: passed\n\n```python\nquickstart_rl 2\n') == 3
     first, machine, *last = text.splitlines()[-5:]
     assert first.startswith('nanoparrot learned to write Python in 9.5 minutes (commit ')
     assert re.search(r'.+, \d+ threads on \d+ cores, \w+, Python 3\.', machine)
     assert last == ['practice tasks solved: 40.0% after SFT, 40.0% after RL',
                     'I asked the base model: Do 10.', 'It answered: the quick parrot']
-    report = read_json(home / 'out/quickstart/report.json')
-    assert [(row['name'], round(row['pass@8'], 1)) for row in report['stages']] == [
-        ('base', 0.7), ('sft', 0.8), ('dpo', 0.9), ('rl', 1.0)]
-    keys = {'demonstrated': 'example tasks', 'feedback_only': 'practice tasks',
-            'never_shown': 'unseen combinations'}
-    assert report['stages'][3]['gain'] == {key: GAINS[kind] for key, kind in keys.items()}
+    *_, rl = read_json(tmp_path / 'out/quickstart/report.json')['stages']
+    assert (rl['name'], rl['pass@8'], rl['pass@1_families']) == ('rl', 0.7, 0.01)
+    assert rl['gain'] == dict(zip(('demonstrated', 'feedback_only', 'never_shown'), GAINS.values()))
 
 
 def test_run_sh_has_commands_that_exist():

@@ -80,20 +80,19 @@ def test_loss_is_that_of_every_token_but_the_first_once(base_run, data_dir, tmp_
         assert row['bits_per_byte'] == pytest.approx(row['nats'] * n / n_bytes / math.log(2), rel=1e-9)
 
 
-def test_a_score_says_what_was_searched_in_the_training_data(base_run, data_dir, tmp_path):
+def test_a_score_says_what_was_searched_in_the_training_data(base_run, tmp_path):
     """A folder named like a pattern."""
+    (tmp_path / '[z]').mkdir()
     for name in 'best.pt', 'tokenizer.json':
-        (tmp_path / '[z]').mkdir(exist_ok=True)
         shutil.copy(base_run / name, tmp_path / '[z]')
     write(tmp_path / '[z]/data.json', [{'decontaminated': {'ngram': 13, 'problems': ['Q']}}])
     write(tmp_path / 'own.jsonl', [{'prompt': 'x', 'regex': 'a'}])
     said = ok(run('eval.py', '--ckpt=[z]', '--tasks=own', '--data=own.jsonl', '--max_new_tokens=2',
                   '--device=cpu', cwd=tmp_path))
-    results = read_json(tmp_path / '[z]/eval.json')
-    assert results['decontaminated'] == {'ngram': 13, 'problems': ['Q']} and '13-gram of words with Q' in said
-    assert results['tokenizer_hash'] == Tokenizer.load(data_dir / 'tokenizer.json').hash
-    assert said.endswith("next: python sample.py --ckpt='[z]'\n")
-    assert 'parses' not in said                         # no program was written
+    result = read_json(tmp_path / '[z]/eval.json')
+    assert result['decontaminated'] == {'ngram': 13, 'problems': ['Q']} and '13-gram of words with Q' in said
+    assert result['tokenizer_hash'] == Tokenizer.load(base_run / 'tokenizer.json').hash
+    assert said.endswith("next: python sample.py --ckpt='[z]'\n") and 'parses' not in said
 
 
 # --- answers that are there: each outcome is told and kept --------------------------------------------------
@@ -174,41 +173,35 @@ def test_mbpp_is_scored_on_all_problems_whose_own_solution_passes(tmp_path):
 # --- answers of a model -------------------------------------------------------------------------------------
 @pytest.fixture(scope='module')
 def shelf(base_run, tmp_path_factory):
-    """Two checkpoints of a run, whose names do not tell their order; one that was taught to answer; a reward
-    model."""
+    """Two checkpoints of a run, whose names do not tell their order, and one that was taught to answer."""
     folder = tmp_path_factory.mktemp('shelf')
     shutil.copy(base_run / 'tokenizer.json', folder)
     model, state = load_checkpoint(base_run)
     torch.manual_seed(5)
     late = GPT(GPTConfig(**vars(model.config)))
-    for name, weights, more in (
-            ('a_late', late, {'step': 9}), ('b_first', model, {'step': 1}),
-            ('sft', model, {'config': {'stage': 'sft'}}), ('rm', model, {'reward_head': torch.zeros(1, 32)})):
-        more = {'step': 7, 'tokenizer_hash': state['tokenizer_hash']} | more
-        save_checkpoint(folder / f'{name}.pt', weights, **more)
+    for name, weights, more in (('a_late', late, {'step': 9}), ('b_first', model, {'step': 1}),
+                                ('sft', model, {'step': 7, 'config': {'stage': 'sft'}})):
+        save_checkpoint(folder / f'{name}.pt', weights, tokenizer_hash=state['tokenizer_hash'], **more)
     return folder
 
 
 def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(shelf, tmp_path):
     """Each number is that of the checkpoint alone, asked as it was taught, with its own tokenizer."""
-    data = write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in
-                                          ('def f(', 'import ', 'x', 'return', 'self.', 'for i')])
+    words = 'def f(', 'import ', 'x', 'return', 'self.', 'for i'
+    data = write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in words])
     flags = ['--tasks=own', f'--data={data}', '--max_new_tokens=5']
     first, late, tuned = (f'{shelf}/{name}.pt' for name in ('b_first', 'a_late', 'sft'))
     of_bytes = f'{tmp_path}/b'
     save_run(tmp_path / 'b', GPT(GPTConfig(BYTES.vocab_size, 32, 1, 2, 2, 32)), BYTES)
     said, several, rows = evaluate(tmp_path / 'all', f'--ckpt={tuned},{shelf}/*_*.pt,{of_bytes}', *flags)
     series = {result['ckpt']: result for result in several['own']['series']}
-    assert [(path, result['step']) for path, result in series.items()] == [
-        (of_bytes, None), (first, 1), (tuned, 7), (late, 9)]
+    assert [result['step'] for result in series.values()] == [None, 1, 7, 9]
     assert series[late] == evaluate(tmp_path / 'alone', f'--ckpt={late}', *flags)[1]['own']
     said_by = {path: [row['completion'] for row in rows if row['ckpt'] == path] for path in series}
     assert len(rows) == 24 and said_by[first] != said_by[late]
-    assert {row['ckpt'] for row in rows if row['messages']} == {tuned} == {
-        path for path, result in series.items() if result['chat']}
+    assert {row['ckpt'] for row in rows if row['messages']} == {tuned}
     assert said.index('b_first.pt') < said.rindex('a_late.pt')
     assert said.endswith(f'next: python sample.py --ckpt={tuned} --chat=True\n')
-    mistake(run('eval.py', f'--ckpt={late},{shelf}/rm.pt', *flags), 'rm.pt', 'is a reward model')
 
 
 def test_each_checkpoint_is_measured_on_each_data(shelf, data_dir, tmp_path):

@@ -1,6 +1,5 @@
 """plot.py: the picture of finished and running runs, and the verdict on histories that we made up."""
 import math
-import random
 
 from conftest import mistake, ok, run, write
 
@@ -15,22 +14,34 @@ def falling(step):
     return 3 + (LN_V - 3) * math.exp(-step / 300)
 
 
-def history(steps=1000, events=(), seed=1, **figures):
-    """The lines of a run of train.py that is well; figures: {key: another function of the step}."""
-    noise, rows = random.Random(seed), []
-    for step in range(0, steps + 1, 10):
-        tok_s = figures.get('tok_s', lambda _: 20_000)(step) * (1 + 0.03 * noise.gauss(0, 1))
-        loss, val = (figures.get(key, falling)(step) for key in ('loss', 'val_loss'))
-        dt = 4096 / tok_s
-        line = {'step': step, 'loss': loss + noise.gauss(0, 0.05), 'dt': dt, 'tok_s': tok_s, 'lr': 1e-3,
-                'mfu': None, 'grad_norm': 0.8 + 3 * math.exp(-step / 60), 'data_s': 0.03 * dt,
-                'memory_mb': 1800 + step / 50, 'update_ratio': 1e-3 * (0.3 + math.exp(-step / 300))}
-        evaluation = {'step': step, 'val_loss': val, 'val_bpb': val / 2.5, 'repetition': 0.15,
-                      'val_web_bpb': val / 2.4, 'val_code_bpb': val / 3.1, 'eval_share': 0.04}
-        for row in [line] * (step > 0) + [evaluation] * (step % 100 == 0):
-            own = row.keys() & figures.keys() - {'loss', 'tok_s'}
-            rows.append(row | {key: figures[key](step) for key in own})
-    return rows + [{'step': step, 'event': kind, 'text': kind} for step, kind in events]
+# What runs log that are well: {metric: a function of the step, or a number}
+STEP = {'loss': falling, 'tok_s': lambda step: 20_000 + step % 7 * 100, 'dt': 0.2, 'data_s': 0.006,
+        'mfu': None, 'lr': 1e-3, 'grad_norm': 0.8, 'memory_mb': 1800, 'update_ratio': 1e-3}
+EVALUATION = {'val_loss': falling, 'val_bpb': 1.5, 'val_web_bpb': 1.6, 'repetition': 0.15}
+RL_STEP = {'reward': lambda step: 0.5 + step / 500, 'informative': 0.5, 'loss': 0.001, 'kl': None,
+           'entropy': 0.3, 'tok_s': 700, 'dt': 9}
+RL_EVALUATION = {'val_reward': RL_STEP['reward']}
+
+
+def rows_of(usual, steps, other):
+    """Rows of metrics.jsonl. other: what this run logs in place of some of the usual."""
+    usual = usual | {key: value for key, value in other.items() if key in usual}
+    return [{'step': step} | {key: value(step) if callable(value) else value for key, value in usual.items()}
+            for step in steps]
+
+
+def history(steps=1000, events=(), **other):
+    """The rows of a run of train.py."""
+    rows = rows_of(STEP, range(10, steps + 1, 10), other)
+    rows += rows_of(EVALUATION, range(0, steps + 1, 100), other)
+    rows += [{'step': step, 'event': kind, 'text': kind} for step, kind in events]
+    return sorted(rows, key=lambda row: row['step'])
+
+
+def policy(**other):
+    """The rows of a run of rl.py."""
+    rows = rows_of(RL_STEP, range(2, 101, 2), other) + rows_of(RL_EVALUATION, range(0, 101, 20), other)
+    return sorted(rows, key=lambda row: row['step'])
 
 
 def home(folder, rows, config=CONFIG, half=''):
@@ -43,28 +54,13 @@ def home(folder, rows, config=CONFIG, half=''):
     return folder
 
 
-def policy(**figures):
-    """The lines of a run of rl.py; figures: {key: a function of the step}."""
-    usual = {'reward': lambda step: 0.5 + step / 500, 'informative': lambda _: 0.5,
-             'val_reward': lambda step: 0.5 + step / 500}
-    rows = []
-    for step in range(0, 101, 2):
-        row = {key: function(step) for key, function in (usual | figures).items()}
-        if step % 20:
-            del row['val_reward']
-        rows.append({'step': step, 'loss': 0.001, 'kl': None, 'length': 25, 'entropy': 0.3, 'tok_s': 700,
-                     'dt': 9, 'sample_s': 6, 'score_s': 1, 'train_s': 2, **row})
-    return rows
-
-
 # --- the picture --------------------------------------------------------------------------------------------
 EVENTS = [(220, 'spike'), (230, 'skip'), (300, 'rollback'), (640, 'resume'), (700, 'something new')]
 
 
 def test_the_picture_of_a_run_is_drawn(tmp_path):
     """Also of one whose every number is NaN; a picture for people is a PNG."""
-    no_number = dict.fromkeys(['loss', 'grad_norm', 'val_loss'], lambda step: NAN)
-    home(tmp_path / 'nan', history(200, **no_number), {})
+    home(tmp_path / 'nan', history(200, loss=NAN, grad_norm=NAN, val_loss=NAN), {})
     assert 'nan (step 200 of 200): operationally healthy' in ok(run('plot.py', '--runs=nan', cwd=tmp_path))
     assert (tmp_path / 'dashboard.png').read_bytes().startswith(b'\x89PNG')
 
@@ -72,7 +68,7 @@ def test_the_picture_of_a_run_is_drawn(tmp_path):
 def test_several_runs_get_a_verdict_each_and_a_row_of_panels_for_each_stage(tmp_path):
     """One is finished, one is being written."""
     home(tmp_path / 'a', history(lr=lambda step: 1e-5 * min(step, 1000 - step)))
-    home(tmp_path / 'b', policy(entropy=lambda step: NAN) + [{'step': 20, 'event': 'new', 'text': ''}], RL,
+    home(tmp_path / 'b', policy(entropy=NAN) + [{'step': 20, 'event': 'new', 'text': ''}], RL,
          half='{"step": 410, "lo')
     result = run('plot.py', '--runs=a,b', '--out=a.svg', cwd=tmp_path)
     assert 'a (step 1,000 of 1,000): operationally healthy' in ok(result) and not result.stderr
@@ -102,41 +98,36 @@ def test_the_pass_rate_of_the_checkpoints_joins_the_run(tmp_path):
         write(folder / f'eval-{i}.json', [{'tasks': {'problems': task}}])       # None: no model wrote them
     run = read_run(str(folder))
     rates = [(row['step'], row['pass_rate']) for row in run['rows'] if 'pass_rate' in row]
-    assert rates == [(20, 0.2), (40, 0.4), (50, 0.5)]
-    assert run['config']['pass@1'] == 0.5
-    assert run['config']['warmup_steps'] == 100 and [(e['step'], e['event']) for e in run['events']] == EVENTS
+    assert rates == [(20, 0.2), (40, 0.4), (50, 0.5)] and len(run['events']) == 5
+    assert (run['config']['pass@1'], run['config']['warmup_steps']) == (0.5, 100)
 
 
 # --- the verdict --------------------------------------------------------------------------------------------
 HEALTHY, EARLY = ('healthy', 'healthy'), 'too early to tell'
 SYSTEMS, MODEL = ('unhealthy', 'healthy'), ('healthy', 'unhealthy')         # ... is what is unhealthy
-slower = {'tok_s': lambda step: 20_000 if step < 700 else 12_000}
-learns_by_heart = {'loss': lambda step: falling(step) - step / 500,
-                   'val_loss': lambda step: falling(step) + max(0, step - 400) / 400}
 # the loss of dpo.py has a part that its validation loss has not
 of_pairs = [row | {'preference_loss': row['loss'], 'loss': 9.9} if 'loss' in row else row
-            for row in history(**learns_by_heart)]
+            for row in history(loss=lambda step: falling(step) - step / 500,
+                               val_loss=lambda step: falling(step) + max(0, step - 400) / 400)]
 RL = CONFIG | {'stage': 'rl', 'warmup_steps': 5, 'max_steps': 100}
-scored = lambda percent: {'pass@1': percent / 100}
 VERDICTS = [
     (CONFIG, history(), HEALTHY, 'To do: measure it with eval.py'),
     (CONFIG, history(500), HEALTHY, 'To do: let it run.'),
-    (CONFIG | scored(12.5), history(), HEALTHY, ', pass@1 12.5%. To do: '),
-    (CONFIG | scored(0), history(), MODEL, 'none of the problems (pass@1 0%). To do: read samples.jsonl'),
-    (CONFIG | scored(0), history(150), ('healthy', EARLY), 'pass@1 0.0%'),
-    (CONFIG, history(**slower), SYSTEMS, 'throughput fell from '),
-    (CONFIG, history(data_s=lambda step: 0.1), SYSTEMS, 'waiting for data takes '),
-    (CONFIG, history(50, loss=lambda step: NAN), MODEL, 'lower learning_rate'),
+    (CONFIG | {'pass@1': 0.125}, history(), HEALTHY, ', pass@1 12.5%. To do: '),
+    (CONFIG | {'pass@1': 0}, history(), MODEL, 'none of the problems (pass@1 0%). To do: read samples.jsonl'),
+    (CONFIG | {'pass@1': 0}, history(150), ('healthy', EARLY), 'pass@1 0.0%'),
+    (CONFIG, history(tok_s=lambda step: 2e4 if step < 700 else 1.2e4), SYSTEMS, 'throughput fell from '),
+    (CONFIG, history(data_s=0.1), SYSTEMS, 'waiting for data takes '),
+    (CONFIG, history(50, loss=NAN), MODEL, 'lower learning_rate'),
     (CONFIG | {'stage': 'dpo'}, of_pairs, MODEL, 'memorising'),
-    (CONFIG, history(**dict.fromkeys(['loss', 'val_loss'], lambda step: 8.2)), MODEL, 'near ln V = 8.32'),
-    (CONFIG, history(repetition=lambda step: 0.97), MODEL, 'repeat themselves (97%)'),
+    (CONFIG, history(val_loss=8.2), MODEL, 'near ln V = 8.32'),
+    (CONFIG, history(repetition=0.97), MODEL, 'repeat themselves (97%)'),
     (CONFIG, history(events=[(800, 'rollback'), (900, 'rollback')]), MODEL, 'rolled back 2 times'),
     (CONFIG, [], (EARLY, EARLY), 'no step is logged'),
-    (RL, policy(informative=lambda _: 0), MODEL, 'all answers to a prompt earn the same'),
-    (RL, policy(val_reward=lambda step: 0.0), MODEL, 'no held-out answer earned a reward'),
-    (RL, policy(val_reward=lambda step: 0.64 if step < 80 else 0.05), MODEL,
-     'went from 0.64 to 0.05'),
-    (RL, policy(val_reward=lambda step: 0.5 + (step % 80) / 500), HEALTHY, 'reward 0.69')]
+    (RL, policy(informative=0), MODEL, 'all answers to a prompt earn the same'),
+    (RL, policy(val_reward=0.0), MODEL, 'no held-out answer earned a reward'),
+    (RL, policy(val_reward=lambda step: 0.64 if step < 80 else 0.05), MODEL, 'went from 0.64 to 0.05'),
+    (RL, policy(), HEALTHY, 'reward 0.69')]
 
 
 def test_the_verdict():

@@ -17,17 +17,14 @@ CODE = {'prompt': 'def f():\n', 'canonical_solution': '    return 1\n', 'entry_p
 
 # --- records ------------------------------------------------------------------------------------------------
 REFUSED = [
-    ({}, 'nothing is checked'), ({'tests': ''}, 'nothing is checked'), ({'answer': '7 #### '}, 'can fail'),
-    ({'regex': '.*'}, 'can fail'), ({'must_contain': ''}, 'can fail'), ({'regex': '('}, 'unterminated'),
-    ({'must_contian': 'a'}, 'give one of must_contain'), ({'must_contain': []}, 'nothing is checked'),
+    ({}, 'nothing is checked'), ({'must_contian': 'a'}, 'give one of must_contain'),
+    ({'must_contain': []}, 'nothing is checked'), ({'must_contain': [2]}, 'no attribute'),
+    ({'answer': '7 #### '}, 'can fail'), ({'regex': '.*'}, 'can fail'), ({'regex': '('}, 'unterminated'),
     ({'rules': [{'kind': 'lines', 'value': 2}], 'regex': 'a'}, 'a "regex" can say most of them'),
-    ({'must_contain': [2]}, 'no attribute'),
-    ({'tests': ['assert f()']}, 'compile'), ({'tests': 'assert f('}, 'never closed'),
+    ({'tests': 'assert f('}, 'never closed'), ({**CODE, 'prompt': ''}, 'no prompt'),
     ({'tests': 'assert f()', 'entry_point': 'f()'}, 'name of a function'),
-    ({**CODE, 'test': ' '}, 'every answer'), ({**CODE, 'prompt': ''}, 'no prompt'),
-    ({'regex': 'a', 'task_id': [1]}, 'unhashable'),
-    ({'instruction_id_list': ['no_comma']}, 'lm_eval --model hf'),               # IFEval
-    ({'choices': ['a', 'b'], 'answer': 1}, 'sample.py --export=hf')]             # MMLU
+    ({**CODE, 'test': ' '}, 'every answer'), ({'regex': 'a', 'task_id': [1]}, 'unhashable'),
+    ({'choices': ['a', 'b'], 'answer': 1}, 'lm_eval --model hf')]             # MMLU
 
 
 def test_each_rule_tells_good_from_bad_and_a_record_on_which_no_answer_fails_is_refused():
@@ -75,20 +72,19 @@ def test_why_an_answer_failed():
 
 
 def test_answers_are_counted_by_task_id_so_none_occurs_twice(tmp_path):
-    twice = [{'task_id': id} for id in 'aba']
-    refused("g.jsonl has the task_id 'a' twice", identified, 'gsm8k', 'g.jsonl', twice)
+    refused("g.jsonl has the task_id 'a' twice", identified, 'gsm8k', 'g.jsonl', [{'task_id': 'a'}] * 2)
     refused('no problem of gsm8k', identified, 'gsm8k', 'g.jsonl', [])
     mixed = write(tmp_path / 'mixed.jsonl', [CODE, {'prompt': 'x', 'regex': 'a'}])
     refused('give each kind a file of its own', read, 'own', str(mixed))
-    questions = identified('own', 'o.jsonl', [{}, {'question_id': 9}, {'task_id': 'x'}])
-    assert [question['task_id'] for question in questions] == ['own/0', 9, 'x']
+    questions = identified('own', 'o.jsonl', [{}, {'question_id': 9}])
+    assert [question['task_id'] for question in questions] == ['own/0', 9]
 
     def given(rows, n=1):
         return given_answers('own', questions, str(write(tmp_path / 'c.jsonl', rows)), n)
 
-    rows = [{'task_id': 9, 'completion': 'a'}, {'task_id': 'x', 'completion': 'b'},
-            {'task_id': 'x', 'completion': 'c', 'task': 'gsm8k'}, {'task_id': 'own/0', 'completion': 'd'}]
-    assert given(rows) == [['d'], ['a'], ['b']]
+    rows = [{'task_id': 9, 'completion': 'a'}, {'task_id': 9, 'completion': 'c', 'task': 'gsm8k'},
+            {'task_id': 'own/0', 'completion': 'd'}]
+    assert given(rows) == [['d'], ['a']]
     refused('completions of own/0: 1, but 2 are needed', given, rows, 2)
     refused('several checkpoints', given, [rows[0] | {'ckpt': 'a'}, rows[1] | {'ckpt': 'b'}])
     refused('line 2: .*each line needs a "task_id" and a "completion"', given, [rows[0], {'task_id': 'x'}])
@@ -124,11 +120,10 @@ def test_tests_that_pass_without_an_answer_are_refused():
 
 # --- numbers and code in an answer --------------------------------------------------------------------------
 NUMBERS = {
-    '#### 18': 18, '18 eggs, so #### 1,200\nQuestion: 7': 1200, 'It is $3.50.': 3.5, '-4 or -5': -5,
-    'I know not': None, '': None, 'x = 12.': 12, '1,000,000 people': 1e6, '5-3': 3, 'so 5 - 3 = 2': 2,
-    'f(2)-7': 7, '(-3)': -3, 'x=-3': -3, 'x = .5': 0.5, 'it is -.25': -0.25, 'see 1.2.3': 3,
-    'answer: 20 #### ': 20, '2 #### 3 or 4': 3, 'wait...5': 5, '2e3 grams': 2000, '1.5e-3': 0.0015,
-    '\u22125 degrees': -5, 'room 2e': 2, '#### Step 1\n#### Step 2\nso 14': 14, 'it is -$5': -5}
+    '#### 18': 18, '18 eggs, so #### 1,200\nQuestion: 7': 1200, 'It is $3.50.': 3.5, '': None, 'x = 12.': 12,
+    '5-3': 3, 'so 5 - 3 = 2': 2, 'f(2)-7': 7, '(-3)': -3, 'it is -.25': -0.25, 'see 1.2.3': 3,
+    'answer: 20 #### ': 20, '2 #### 3 or 4': 3, 'wait...5': 5, '1.5e-3': 0.0015, '\u22125 degrees': -5,
+    'room 2e': 2, '#### Step 1\n#### Step 2\nso 14': 14, 'it is -$5': -5}
 
 
 def test_the_last_number_and_the_code_in_a_fence_however_that_is_written():
@@ -148,9 +143,8 @@ def test_the_last_number_and_the_code_in_a_fence_however_that_is_written():
 # --- a judge ------------------------------------------------------------------------------------------------
 def test_only_a_lone_number_from_1_to_10_is_a_grade(tmp_path):
     """A model wrote the answer, and may have learned to ask for a 10."""
-    grades = {'Surely [[9]]': None, '[[11]]': None, '7]]': None, '[[7': None, '[[7]] [[8]]': None, '-3': None,
-              '': None, ' 10': 10, '[[8]]': 8, '7.5\n': 7.5}
-    question = to_question({'prompt': 'Why?'}, is_graded=False)
+    grades = {'Surely [[9]]': None, '[[11]]': None, '[[7': None, ' 10': 10, '[[8]]': 8, '7.5\n': 7.5}
+    question = to_question({'prompt': 'Twice 5?', 'reference': '10'}, is_graded=False)
     for reply, score in grades.items():
         row = judged(shlex.join(['printf', '%s', reply]), question, 'So')
         assert (row['score'], row['outcome']) == (score, 'judged' if score else 'infrastructure'), reply
@@ -159,6 +153,5 @@ def test_only_a_lone_number_from_1_to_10_is_a_grade(tmp_path):
     script = tmp_path / 'my judge.py'           # it gets the conversation as JSON
     script.write_text('import json, sys\nd = json.load(sys.stdin)\n'
                       'print(len(d["messages"]) + 5 * (d["reference"] == "10"))', encoding='utf-8')
-    question = to_question({'prompt': 'Twice 5?', 'reference': '10'}, is_graded=False)
     assert judged(f"{sys.executable} -S '{script}'", question, 'ten')['score'] == 7
     assert judged('no-such-judge', question, ' \n') == {'outcome': 'empty', 'message': '', 'score': 1.0}

@@ -112,8 +112,6 @@ def test_the_reward_file_of_the_docs_can_be_learned_from(home, tmp_path):
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------
-
-
 def test_other_mistakes_are_one_line(home, tmp_path):
     (home / 'bad.jsonl').write_text('\n{"prompt": "a", "tests": "assert add(1, 2 == 3"}', encoding='utf-8')
     (home / 'empty.py').write_text('def prompts():\n    return []\n', encoding='utf-8')
@@ -129,14 +127,7 @@ def test_other_mistakes_are_one_line(home, tmp_path):
             (f'--reward={home}/unpaid.jsonl', ['line 1', 'nothing is checked'])):
         mistake(rl(home, *flags.split(), out=tmp_path / 'run'), *words)
         shutil.rmtree(tmp_path / 'run', ignore_errors=True)         # reward() fails after it began
-    solved = {'prompt': 'def f(x):\n', 'canonical_solution': '    return 2\n', 'entry_point': 'f',
-              'test': 'def check(candidate):\n    assert candidate(1) == 1\n'}
-    for record, words in (
-            ({'tests': 'assert True'}, ["'aa' pass without an answer"]),
-            (solved, ['12 of 12 known solutions fail'])):
-        write(home / 'idle.jsonl', [{'prompt': 'a' * i, 'asked': 'a' * i, **record}
-                                    for i in range(1, 13)])
-        mistake(rl(home, '--allow_code_execution=True', '--timeout=0.5', reward='idle.jsonl',
-                   out=tmp_path / 'run'), *words)
+    write(home / 'idle.jsonl', [{'prompt': 'a' * i, 'tests': 'assert True'} for i in range(1, 13)])
+    mistake(rl(home, '--allow_code_execution=True', '--timeout=0.5', reward='idle.jsonl',
+               out=tmp_path / 'run'), "'aa' pass without an answer")
     assert not (tmp_path / 'run').exists()
-
