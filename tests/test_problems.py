@@ -4,8 +4,7 @@ import ast
 import collections
 import hashlib
 import itertools
-
-from conftest import ok, read_rows, run
+import json
 
 from parts.eval import problems as P, questions
 
@@ -76,6 +75,8 @@ def test_a_conversation_asks_in_two_ways_and_both_tastes_occur():
     run_with_tests(p, questions.program(p, assistant['content'], chat=True))
     assert asked.keys() == {*itertools.product(('Complete:', 'Write'), (True, False))}
     assert min(asked.values()) > 0.22 * N['train']
+    first, *_ = P.to_jsonl(SETS['cell']).splitlines()
+    assert json.loads(first) == {**SETS['cell'][0], 'messages': P.to_messages(SETS['cell'][0])}
 
 
 # --- the splits ---------------------------------------------------------------------------------------------
@@ -114,11 +115,3 @@ def test_what_is_held_out_does_not_occur_in_training():
 def test_the_list_is_the_same_on_every_machine():
     lists = [P.problems(20, 7, split) for split in P.SPLITS]
     assert hashlib.md5(repr(lists).encode()).hexdigest() == 'e194d3c91c8e05e4aa786571ab07112d'
-
-
-def test_the_command_line_writes_what_the_function_returns(tmp_path):
-    ok(run('parts.eval.problems', '--n=20', '--seed=3', '--split=cell', '--out=p.jsonl', cwd=tmp_path))
-    wanted = [{**p, 'messages': P.to_messages(p)} for p in P.problems(20, 3, 'cell')]
-    assert read_rows(tmp_path / 'p.jsonl') == wanted
-    result = run('parts.eval.problems', '--n=20', '--out=gone/p.jsonl', cwd=tmp_path)
-    assert result.returncode == 2 and 'No such file' in result.stderr and 'Traceback' not in result.stderr

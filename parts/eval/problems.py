@@ -1,19 +1,17 @@
 """
 Small Python problems with unit tests, easy enough for a model of a few million parameters.
 
-    python -m parts.eval.problems                              # how many there are of each split
-    python -m parts.eval.problems --n=2500 --seed=0 --split=train --out=problems.jsonl
-
     p = problems(100, seed=0, split='train')[0]     # a dict with HumanEval's keys, and more
     to_messages(p)                                  # the same as a conversation
     p['prompt'] + p['canonical_solution']           # a program
     p['test']                                       # it defines check(candidate) for that program
+    to_jsonl(problems(2500))                        # conversations for sft.py, a line each
 
 A family is one task ("the mean of a list") with many names, wordings and constants. Three families
 are composed, of steps or of filter, map and reduce; a cell is one composition. SPLITS are from easy
 to hard. Hashes decide the split, not the seed: no two splits share a prompt, for any n and seed.
 """
-import argparse, ast, builtins, functools, hashlib, json, keyword, random, re, textwrap
+import ast, builtins, functools, hashlib, json, keyword, random, re, textwrap
 from parts import Mistake
 
 SPLITS = {      # by hash: (kind, which fifths of the compositions, which tenths of the prompts)
@@ -342,27 +340,3 @@ def preferred(code):
     lines = [line.strip() for line in code.split('\n')
              if not re.match(r'\s*(def |"""|#|```|$)', line)]
     return len(lines) == 1 and lines[0].startswith('return ')
-
-
-def main():
-    parser = argparse.ArgumentParser(description='Small Python problems with unit tests.')
-    parser.add_argument('--n', type=int, default=2500, help='problems (2500)')
-    parser.add_argument('--seed', type=int, default=0, help='other problems of the same split (0)')
-    parser.add_argument('--split', default='train', choices=SPLITS)
-    parser.add_argument('--out', help='a .jsonl file to write; without it, a table of the splits')
-    args = parser.parse_args()
-    try:
-        for split in [args.split] if args.out else SPLITS:
-            some = problems(args.n, args.seed, split)
-            families, cells = [len({p[key] for p in some}) for key in ('family', 'cell')]
-            print(f'{split:19} {len(some):6,} problems, {families:2} families, {cells:3} cells',
-                  KINDS[split])
-        if args.out:
-            with open(args.out, 'w', encoding='utf-8', newline='\n') as f:
-                f.write(to_jsonl(some))
-    except (OSError, ValueError) as e:
-        parser.error(e)
-
-
-if __name__ == '__main__':
-    main()

@@ -97,7 +97,7 @@ def read(task, path):
                                f'each line is a problem of {task}; see the top of eval.py')
     if len({question['ends'] for question in asked}) > 1:
         raise Mistake(f'{path} has functions to complete ("test") and other questions; give '
-                         'each kind a file of its own')
+                      'each kind a file of its own')
     return identified(task, path, asked)
 
 
@@ -159,7 +159,7 @@ def given_answers(task, questions, path, n):
         task_id = question['task_id']
         if len(answers[task_id]) < n:
             raise Mistake(f'completions of {task_id}: {len(answers[task_id])}, but {n} are '
-                             'needed; add them')
+                          'needed; add them')
     return [answers[question['task_id']] for question in questions]
 
 

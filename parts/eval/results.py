@@ -40,7 +40,7 @@ def answers_in(path, keys, hint):
     ckpts = {str(row.get('ckpt')) for row in rows}
     if len(ckpts) > 1:
         raise Mistake(f'{path} has answers of several checkpoints, {sorted(ckpts)}; run eval.py '
-                         'for one of them, with an --out of its own')
+                      'for one of them, with an --out of its own')
     return rows
 
 
