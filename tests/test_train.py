@@ -11,6 +11,7 @@ from accidents import replaced
 from conftest import ROOT, RUN_FILES, TINY, metrics, mistake, ok, read_json, read_rows, run, same, series
 from conftest import state
 
+from parts.eval.problems import problems, to_jsonl
 from parts.model import checkpoints
 from parts.prepare import texts
 from tokenizer import Tokenizer
@@ -200,9 +201,8 @@ def test_the_defaults_are_a_chain(python_files, tmp_path):
     missing('sft.py', 'python prepare.py --kind=sft')
     follow('prepare.py', '--kind=sft')
     for side, n, split in ('train', 5000, 'train'), ('val', 300, 'validation'):
-        written = f'--n={n}', f'--split={split}', f'--out={tmp_path}/{side}.jsonl'
-        ok(run('parts.eval.problems', *written))
-        assert (tmp_path / f'{side}.jsonl').read_bytes() == (tmp_path / f'data/sft/{side}.jsonl').read_bytes()
+        written = (tmp_path / f'data/sft/{side}.jsonl').read_text(encoding='utf-8')
+        assert written == to_jsonl(problems(n, split=split))
     for script in ('dpo.py', 'rl.py'):
         missing(script, 'python sft.py')
     follow('sft.py', '--eval_conversations=8')
@@ -236,5 +236,5 @@ def test_each_next_command_runs_in_a_folder_of_its_own(python_files, conversatio
         printed = make(*flags)
         assert words in printed
         follow(follow(printed, tmp_path), tmp_path)         # train, and sample
-    printed = ok(run('plot.py', '--runs=out/quickstart', cwd=tmp_path))
-    follow(follow(printed, tmp_path), tmp_path)             # eval, and sample
+    measure = 'python eval.py --ckpt=out/quickstart --data_dir=data/quickstart'
+    follow(follow(measure, tmp_path), tmp_path)             # eval, and sample
