@@ -17,10 +17,9 @@ humaneval, mbpp the same, from a file in HumanEval's layout
 gsm8k           the last number of the answer must be the one behind #### in the file
 own             your questions: {"prompt": "2 + 2?", "regex": "4"}; see docs/measuring.md
 judge           questions, such as the first turns of MT-Bench, graded 1 to 10 by a command, --judge
-learned         of texts that the model writes, and of val.bin: which share of the characters is
-                white space, and punctuation; which share of the words, and of the first words of
-                lines, stands in the data; which share of the paragraphs begins with NAME: as a
-                speech in a play does
+learned         texts that the model writes, next to texts of val.bin: the fraction of characters
+                that are white space or punctuation, of words and of first words of lines that occur
+                in the data, and of paragraphs that begin with NAME: as speeches in a play do
 compare         problems gained and lost between two samples.jsonl
 
 The decision made here is the measure. Choose it before you train: of twenty measures that did not
@@ -87,6 +86,7 @@ config = configure(globals())
 # Of a function to complete, 'rules' is [] and 'tests' a program, such as 'assert add(1, 2) == 3'.
 all_tasks = tasks.split(',')
 files = data.split(',') if data else []
+# {task: its questions}. The tasks loss, learned and compare ask none.
 asked = questions.of_tasks(all_tasks, files, n_problems, problems_seed, splits.split(','))
 measures_text = 'loss' in all_tasks or 'learned' in all_tasks
 for name in 'judge', 'compare':
@@ -194,9 +194,9 @@ def exact_loss(model, ids, block_size):
 
 
 def measure_loss():
-    """Return {name: losses}. The name is 'trained', 'untrained' or, of several checkpoints, a path.
-    If there is more than one val.bin, the data follow: 'trained_web' is one source of a mixture,
-    'trained_data/code val' one of several folders."""
+    """Return {name: its losses}, such as {'trained': {'nats': 1.25, ...}, 'untrained': ...}. Of
+    several checkpoints, the name is a path. If there is more than one val.bin, the data follow:
+    'trained_web' is one source of a mixture, 'trained_data/code val' one of several folders."""
     losses = {}
     for model, tokenizer, metadata in models(random_init):
         name = 'trained' if [metadata['ckpt']] == paths else metadata['ckpt']
@@ -307,9 +307,11 @@ def summarise(rows, ks):
     """Return pass@k and the interval of pass@1 of rows of samples.jsonl, or a judge's mean grade
     and its interval. Answers that could not be graded do not count. pass@k is the mean over
     problems with at least k graded answers."""
+    # {'passed': 120, 'wrong': 60, ...}, and why answers failed: {'wrong value': 60, ...}
     outcomes = collections.Counter(row['outcome'] for row in rows)
     failures = collections.Counter(filter(None, map(questions.why_failed, rows)))
-    groups = collections.defaultdict(list)      # task_id -> what each answer is worth, 0 to 1
+    # {'cell-0/3': [1, 0, 1, 1], ...}: what each answer to a problem is worth, 0 to 1
+    groups = collections.defaultdict(list)
     for row in rows:
         if row['outcome'] != 'infrastructure':
             groups[row['task_id']].append(results.worth(row))
@@ -343,8 +345,9 @@ def score(task):
         if completions:
             answers = questions.given_answers(task, problems, completions, ks[-1])
         else:
-            # A base model does not know where to stop: its answer is cut at the pattern `ends`.
-            form, ends = ('messages', None) if metadata['chat'] else ('prompt', problems[0]['ends'])
+            form, ends = 'messages', None
+            if not metadata['chat']:    # a base model doesn't know where to stop, so a pattern says
+                form, ends = 'prompt', problems[0]['ends']
             prompts = [question[form] for question in problems]
             answers = ask(model, tokenizer, prompts, num_samples, ends)
         rows = grade(task, problems, answers, metadata)
@@ -361,9 +364,10 @@ def score(task):
 
 # --- 5. what has been learned, at four levels: characters, words, lines, speeches -----------------
 def measure_learned():
-    """Return {checkpoint, untrained or corpus: shares in n texts of it}."""
+    """Return {name: {'space': 0.21, 'words': 0.97, ...}} of each checkpoint, 'untrained' and the
+    corpus."""
     n = max(32, num_samples)
-    # name -> texts, from the beginning of a document
+    # {name: n texts}: an empty prompt asks for the beginning of a document.
     written = {metadata['ckpt']: ask(model, tokenizer, [''], n)[0]
                for model, tokenizer, metadata in models(random_init)}
     _, bins, _ = next(iter(held_out.values()))
