@@ -4,7 +4,7 @@ Point prepare.py at text and you get train.bin and val.bin: flat arrays of token
     python prepare.py                               # Python's own standard library, without network
     python prepare.py --source=FOLDER --out_dir=data/mine --vocab_size=32768
     python prepare.py config/mix.py                 # several sources, weighted
-    python prepare.py --kind=sft                    # 5,000 conversations of parts/eval/problems.py
+    python prepare.py --kind=sft                    # 15,000 conversations of parts/eval/problems.py
 
     each document by itself:    read -> normalise -> source -> language -> rules -> models
                                 -> personal data -> decontaminate
@@ -102,6 +102,7 @@ temperature = 1.0               # >= 0.05: of sources without weights; above 1: 
 config = configure(globals())
 NGRAM = 13                      # words that a document and a benchmark share; GPT-3's choice
 TOKENIZER_BYTES = 1_000_000_000 # of bpe's training sample
+N_EXAMPLES = 15_000             # for SFT; more of them teach more (docs/practice.md)
 
 # --- --kind=sft without a source: problems of ours with their answers; the script ends here -------
 folder_of = {'text': 'data/quickstart', 'sft': 'data/sft', 'preference': 'data/pairs'}
@@ -119,10 +120,10 @@ if kind == 'sft' and not own_source:
     # The next run sees from meta.json that the folder is ours, and which kind of data is in it.
     meta = {'format': 'nanoparrot-data-1', 'config': {'kind': kind}}
     corpus.publish(out_dir, {
-        'train.jsonl': problems.to_jsonl(problems.problems(5000, split='train')),
-        'val.jsonl': problems.to_jsonl(problems.problems(300, split='validation')),
+        'train.jsonl': problems.to_jsonl(problems.problems(N_EXAMPLES, with_tests=False)),
+        'val.jsonl': problems.to_jsonl(problems.problems(300, 0, 'validation', with_tests=False)),
         'meta.json': json.dumps(meta)})
-    print(f'{out_dir}: 5,000 conversations to train on, 300 held out')
+    print(f'{out_dir}: {N_EXAMPLES:,} conversations to train on, 300 held out')
     print(f'next: python sft.py --data_dir={shlex.quote(out_dir)}')
     sys.exit()
 

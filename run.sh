@@ -40,7 +40,7 @@ python sft.py config/quickstart_sft.py --overwrite=True
 python eval.py --ckpt=out/quickstart_sft --random_init=False $held_out
 # 3. DPO: its own answers to other problems, judged by running them, become pairs
 python eval.py --ckpt=out/quickstart_sft --out=out/quickstart_sft/mined/eval.json $judged \
-    --splits=train --problems_seed=1 --n_problems=250 --num_samples=8
+    --splits=review --n_problems=250 --num_samples=8
 python prepare.py --kind=preference --source=out/quickstart_sft/mined/samples.jsonl --prefer=both --dedup=exact \
     --out_dir=data/pairs
 python dpo.py config/quickstart_dpo.py --overwrite=True

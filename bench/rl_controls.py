@@ -74,7 +74,7 @@ def write_examples(folder, seed, steps):
     """What the arms of one seed are given. The last file says that all are there."""
     if os.path.exists(f'{folder}/coin.py'):
         return
-    both = lambda n, seed, end='': [p for pair in zip(problems(n, seed, end or 'train'),
+    both = lambda n, seed, end='': [p for pair in zip(problems(n, seed, end or 'review'),
                                                       problems(n, seed, f'feedback{end and "_"}{end}'))
                                     for p in pair]
     exam = both(100, seed, 'validation')

@@ -7,7 +7,7 @@
 #
 #   python dpo.py config/quickstart_dpo.py
 init_from = 'out/quickstart_sft'
-data_from = 'python eval.py --ckpt=out/quickstart_sft --tasks=problems --splits=train --problems_seed=1 ' \
+data_from = 'python eval.py --ckpt=out/quickstart_sft --tasks=problems --splits=review ' \
             '--n_problems=250 --num_samples=8 --batch_size=64 --max_new_tokens=64 ' \
             '--allow_code_execution=True --out=out/quickstart_sft/mined/eval.json && ' \
             'python prepare.py --kind=preference --source=out/quickstart_sft/mined/samples.jsonl ' \

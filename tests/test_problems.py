@@ -5,10 +5,17 @@ import collections
 import hashlib
 import itertools
 import json
+import re
+import types
+
+from conftest import ROOT
 
 from parts.eval import problems as P, questions
+from parts.train import rollouts
+from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 N = {'train': 1600, 'validation': 80, 'variation': 80, 'names': 100, 'cell': 100, 'family': 100,
+     'review': 200,
      'feedback': 400, 'feedback_validation': 80, 'feedback_variation': 80}
 SETS = {split: P.problems(n, 0, split) for split, n in N.items()}
 ALL = [p for some in SETS.values() for p in some]
@@ -97,6 +104,28 @@ def test_no_prompt_is_there_twice_in_a_split_or_in_two_whatever_the_seed():
     assert len(shared(SETS['train'], train[1600:])) < 0.05 * 800      # of other seeds, few
 
 
+def test_what_the_stages_read_is_disjoint_by_hash():
+    """SFT's examples, the prompts of DPO and RL, and what is tested. (The splits names and family differ from
+    the others in names and tasks, so their hashes may be anything.)"""
+    hashed = [split for split in P.SPLITS if split not in ('names', 'family')]
+    for a, b in itertools.combinations(hashed, 2):
+        (_, fifths, tenths), (_, other_fifths, other_tenths) = P.SPLITS[a], P.SPLITS[b]
+        assert not {*fifths} & {*other_fifths} or not {*tenths} & {*other_tenths}, (a, b)
+    # SFT reads train: test_train.py. DPO's pairs come from run.sh's command, which the preset repeats.
+    for path in 'run.sh', 'config/quickstart_dpo.py':
+        mined = [*re.findall(r'--splits=(\S+)', (ROOT / path).read_text('utf-8'))]
+        assert 'review' in mined and 'train' not in mined
+    # RL
+    settings = {'reward': 'problems', 'held_out': None, 'eval_prompts': 20, 'init_from': '', 'timeout': 3.0,
+                'prompts': 'problems', 'n_problems': 40, 'problems_seed': 1, 'allow_code_execution': True}
+    here = types.SimpleNamespace(is_main=False)
+    tasks, exam, *_ = rollouts.open_tasks(settings, Tokenizer.byte(SPECIAL_TOKENS), 1000, here)
+    for some, n, seed, splits in ((tasks, 20, 1, ('review', 'feedback')),
+                                  (exam, 10, 0, ('validation', 'feedback_validation'))):
+        wanted = [P.to_messages(p)[:1] for split in splits for p in P.problems(n, seed, split)]
+        assert [task['messages'] for task in some] == wanted
+
+
 def test_what_is_held_out_does_not_occur_in_training():
     cells = {p['cell'] for p in SETS['train']}
     names = {name for p in SETS['train'] for name in arguments(p)}
@@ -114,4 +143,4 @@ def test_what_is_held_out_does_not_occur_in_training():
 # --- always the same ----------------------------------------------------------------------------------------
 def test_the_list_is_the_same_on_every_machine():
     lists = [P.problems(20, 7, split) for split in P.SPLITS]
-    assert hashlib.md5(repr(lists).encode()).hexdigest() == 'e194d3c91c8e05e4aa786571ab07112d'
+    assert hashlib.md5(repr(lists).encode()).hexdigest() == '9191f3c466eabc192bb857bd3eab6926'

@@ -15,11 +15,12 @@ import ast, builtins, functools, hashlib, json, keyword, random, re, textwrap
 from parts import Mistake
 
 SPLITS = {      # by hash: (kind, which fifths of the compositions, which tenths of the prompts)
-    'train': ('example tasks', (2, 3, 4), range(8)),    # SFT shows answers, in a line or spelled out
+    'train': ('example tasks', (2, 3, 4), range(7)),    # SFT shows answers, in a line or spelled out
+    'review': ('example tasks', (2, 3, 4), [7]),        # DPO and RL see prompts and tests, no answer
     'validation': ('example tasks', (2, 3, 4), [8]),    # new problems: choose settings with these
     'variation': ('example tasks', (2, 3, 4), [9]),     # report these
     'names': ('example tasks', (2, 3, 4), range(10)),   # argument names that are not in train
-    'feedback': ('practice tasks', [1], range(8)),      # rl.py sees prompts and tests, no answer
+    'feedback': ('practice tasks', [1], range(8)),      # RL sees prompts and tests, no answer
     'feedback_validation': ('practice tasks', [1], [8]),
     'feedback_variation': ('practice tasks', [1], [9]),
     'cell': ('unseen combinations', [0], range(10)),    # of known steps; no stage sees them
@@ -270,7 +271,7 @@ def write_test(rng, kinds, names, expression):
     return 'def check(candidate):\n' + ''.join(list(lines)[:len(edges) + 12])
 
 
-def draw(rng, split):
+def draw(rng, split, with_test):
     """Return a problem, or None if the one drawn belongs to another split."""
     kind, fifths, tenths = SPLITS[split]
     if kind == 'example tasks':
@@ -295,16 +296,20 @@ def draw(rng, split):
     if bucket(prompt, 10) not in tenths:
         return None
     kinds = [kind.partition(':')[0] for kind in kinds]
-    test = write_test(random.Random(prompt), kinds, names, bodies[0].removeprefix('return '))
+    tests = {}
+    if with_test:
+        expression = bodies[0].removeprefix('return ')
+        tests['test'] = write_test(random.Random(prompt), kinds, names, expression)
     bodies = [textwrap.indent(body, '    ') + '\n' for body in bodies]
     return {'family': family, 'cell': cell, 'split': split, 'prompt': prompt,
-            'entry_point': function, 'canonical_solution': rng.choice(bodies), 'test': test,
+            'entry_point': function, 'canonical_solution': rng.choice(bodies), **tests,
             'solutions': bodies, 'kinds': kinds}
 
 
-def problems(n, seed=0, split='train'):
+def problems(n, seed=0, split='train', with_tests=True):
     """Return n dicts with different prompts; a larger n begins with the same ones. Of `solutions`
-    the preferred one is first. ValueError if there are fewer."""
+    the preferred one is first. Tests are most of the work: examples for SFT need none.
+    ValueError if there are fewer than n."""
     if split not in SPLITS:
         raise Mistake(f'{split=} must be one of {", ".join(SPLITS)}')
     rng = random.Random(f'{split} {seed}')
@@ -312,7 +317,7 @@ def problems(n, seed=0, split='train'):
     for _ in range(1000 + 100 * n):
         if len(drawn) == n:
             return list(drawn.values())
-        problem = draw(rng, split)
+        problem = draw(rng, split, with_tests)
         if problem and problem['prompt'] not in drawn:
             drawn[problem['prompt']] = {'task_id': f'{split}-{seed}/{len(drawn)}', **problem}
     raise Mistake(f'there are only {len(drawn):,} of {n:,} problems of {split}; ask for fewer')

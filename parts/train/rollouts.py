@@ -28,7 +28,7 @@ def open_tasks(config, tokenizer, longest, here):
     if os.path.isdir(reward):
         score = reward_model(reward, config['init_from'], tokenizer, here.device)
     tasks = read_tasks(config['prompts'] if score else reward, tokenizer, longest,
-                       config['n_problems'], config['problems_seed'], ('train', 'feedback'),
+                       config['n_problems'], config['problems_seed'], ('review', 'feedback'),
                        is_judged=not score)
     if held_out or reward == 'problems':
         val_tasks = read_tasks(held_out or reward, tokenizer, longest, eval_prompts, 0,
