@@ -4,7 +4,7 @@ Point prepare.py at text and you get train.bin and val.bin: flat arrays of token
     python prepare.py                               # Python's own standard library, without network
     python prepare.py --source=FOLDER --out_dir=data/mine --vocab_size=32768
     python prepare.py config/mix.py                 # several sources, weighted
-    python prepare.py --kind=sft                    # 15,000 conversations of parts/eval/problems.py
+    python prepare.py --kind=sft                    # 30,000 conversations of parts/eval/problems.py
 
     each document by itself:    read -> normalise -> source -> language -> rules -> models
                                 -> personal data -> decontaminate
@@ -102,7 +102,7 @@ temperature = 1.0               # >= 0.05: of sources without weights; above 1: 
 config = configure(globals())
 NGRAM = 13                      # words that a document and a benchmark share; GPT-3's choice
 TOKENIZER_BYTES = 1_000_000_000 # of bpe's training sample
-N_EXAMPLES = 15_000             # for SFT; more of them teach more (docs/practice.md)
+N_EXAMPLES = 30_000             # for SFT; more of them teach more (docs/practice.md)
 
 # --- --kind=sft without a source: problems of ours with their answers; the script ends here -------
 folder_of = {'text': 'data/quickstart', 'sft': 'data/sft', 'preference': 'data/pairs'}

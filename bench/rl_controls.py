@@ -128,7 +128,7 @@ def train(arm, folder, seed, steps):
     if name == 'sft':
         write_examples(folder, seed, steps)
         call('sft.py', 'config/quickstart_sft.py', f'--init_from={BASE}', f'--data_dir={folder}/demos',
-             f'--out_dir={out}', f'--seed={seed}', '--overwrite=True', '--expect=None')
+             f'--out_dir={out}', f'--seed={seed}', '--epochs=2', '--overwrite=True', '--expect=None')
     elif name in ('rl', 'weak', 'random'):
         reward = {'rl': 'prompts.jsonl', 'weak': 'weak.jsonl', 'random': 'coin.py'}[name]
         call('rl.py', *RL, f'--init_from={folder}/sft', f'--reward={folder}/{reward}', f'--out_dir={out}',
