@@ -90,11 +90,15 @@ config['stage'] = 'dpo'         # so eval.py will ask this model in conversation
 
 # --- 1. this process ------------------------------------------------------------------------------
 # torchrun starts one process for each device. They share the pairs of each step, as in train.py.
-# set_by, from configurator.py: {setting: the config file, or 'command line', that gave it}.
-# state: the checkpoint that this run resumes; {} for a new run. On resuming, config takes over the
-# settings that the checkpoint holds, and globals().update gives them to the variables above.
-state = runs.begin(config, set_by)
-globals().update(config)
+# --- resume: same text in train.py, sft.py, dpo.py, rl.py ---
+# state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir, and the
+# run keeps the settings in it, except where a flag or a config file gives another one now. config
+# takes these settings over, and so do the variables above. init_from is again where it began.
+state = runs.begin(config)
+if state:
+    runs.take_over_settings(config, state, set_by)
+    globals().update(config)
+# --- end resume ---
 if beta is None:
     beta = config['beta'] = 2.0 if loss_type == 'simpo' else 0.1
 for name, its_type in ('label_smoothing', 'dpo'), ('gamma', 'simpo'):

@@ -92,10 +92,15 @@ config = configure(globals())
 config['stage'] = 'rl'          # so eval.py will ask this model in conversations
 
 # --- 1. this process ------------------------------------------------------------------------------
-# state: the checkpoint that this run resumes; {} for a new run. On resuming, config takes over the
-# settings that the checkpoint holds, and globals().update gives them to the variables above.
-state = runs.begin(config, set_by)
-globals().update(config)
+# --- resume: same text in train.py, sft.py, dpo.py, rl.py ---
+# state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir, and the
+# run keeps the settings in it, except where a flag or a config file gives another one now. config
+# takes these settings over, and so do the variables above. init_from is again where it began.
+state = runs.begin(config)
+if state:
+    runs.take_over_settings(config, state, set_by)
+    globals().update(config)
+# --- end resume ---
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 # `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
 # of device ('cuda') and the dtype of matrix products, as text.

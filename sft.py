@@ -73,12 +73,15 @@ config = configure(globals())
 config['stage'] = 'sft'         # so eval.py will ask this model in conversations
 
 # --- 1. this process ------------------------------------------------------------------------------
-# state is the checkpoint that a run with --init_from=resume continues, and {} in a new run. To
-# resume, begin() puts the settings of the interrupted run into config, except where a flag or a
-# config file sets another value; init_from becomes the model that that run began with.
-state = runs.begin(config, set_by)
-# So the variables above take these values, too.
-globals().update(config)
+# --- resume: same text in train.py, sft.py, dpo.py, rl.py ---
+# state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir, and the
+# run keeps the settings in it, except where a flag or a config file gives another one now. config
+# takes these settings over, and so do the variables above. init_from is again where it began.
+state = runs.begin(config)
+if state:
+    runs.take_over_settings(config, state, set_by)
+    globals().update(config)
+# --- end resume ---
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 # `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
 # of device ('cuda') and the dtype of matrix products, as text.

@@ -101,12 +101,15 @@ config = configure(globals())
 #     512 sequences = 8 processes x 16 micro-batches x 4 sequences
 # so the number of devices changes the speed and, up to rounding, not the result.
 
-# state is the checkpoint that a run with --init_from=resume continues, and {} in a new run. To
-# resume, begin() puts the settings of the interrupted run into config, except where a flag or a
-# config file sets another value; init_from becomes what that run began with, such as scratch.
-state = runs.begin(config, set_by)
-# So the variables above take these values, too.
-globals().update(config)
+# --- resume: same text in train.py, sft.py, dpo.py, rl.py ---
+# state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir, and the
+# run keeps the settings in it, except where a flag or a config file gives another one now. config
+# takes these settings over, and so do the variables above. init_from is again where it began.
+state = runs.begin(config)
+if state:
+    runs.take_over_settings(config, state, set_by)
+    globals().update(config)
+# --- end resume ---
 if plan:
     planner.show(config)
     sys.exit()

@@ -180,8 +180,11 @@ def test_a_run_that_resumes_keeps_its_settings_and_refuses_others_only_if_they_a
     saved = dict.fromkeys(runs.FIXED, 1) | {'init_from': 'base', 'learning_rate': 1e-3, 'max_steps': 4}
     checkpoints.write(f'{tmp_path}/last.pt', 1, checkpoint(step=4, config=saved))
     command = {'out_dir': str(tmp_path), 'init_from': 'resume', 'overwrite': True, 'plan': ''}
-    begin = lambda given: runs.begin(config := {**dict.fromkeys(saved, 0), **command, **given},
-                                     dict.fromkeys(given, 'my.py')) and config
+
+    def begin(given):
+        config = {**dict.fromkeys(saved, 0), **command, **given}
+        runs.take_over_settings(config, runs.begin(config), dict.fromkeys(given, 'my.py'))
+        return config
     own = {**saved, **command, 'init_from': 'base'}
     assert begin({}) == own and begin({'learning_rate': 2, 'seed': 1}) == {**own, 'learning_rate': 2}
     for name in runs.FIXED:

@@ -37,29 +37,30 @@ HARMLESS = {*OF_THE_COMMAND, 'seed', 'device', 'compile', 'micro_batch_size', 'g
 
 
 # --- how a run begins -----------------------------------------------------------------------------
-def begin(config, set_by):
-    """Return the checkpoint that a run resumes, or {} for a new run. With --init_from=resume config
-    takes over the settings of the run: the user may change any but those in FIXED. set_by:
-    {setting: who gave it}."""
-    out_dir, init_from = config['out_dir'], config['init_from']
-    if init_from != 'resume':
-        if not config.get('plan') and config.get('show_batch') is None:     # these write nothing
-            check_out_dir(out_dir, init_from, config['overwrite'])
-        return {}
-    state = checkpoints.newest(out_dir)
-    saved = state['config']
+def begin(config):
+    """Return the checkpoint that a run resumes, or {} for a new run, after a look at its folder."""
+    out_dir = config['out_dir']
+    if config['init_from'] == 'resume':
+        return checkpoints.newest(out_dir)
+    if not config.get('plan') and config.get('show_batch') is None:         # these write nothing
+        check_out_dir(out_dir, config['init_from'], config['overwrite'])
+    return {}
+
+
+def take_over_settings(config, state, set_by):
+    """Put the settings of the run that a checkpoint holds into config. The user may change any but
+    those in FIXED. set_by: {setting: who gave it}."""
+    out_dir, saved = config['out_dir'], state['config']
     if saved.get('stage') != config.get('stage'):
         raise Mistake(f'{out_dir} holds a run of {saved.get("stage", "train")}.py; resume it '
                       'with that script')
-    for name in (saved.keys() & config.keys()) - OF_THE_COMMAND - {'init_from'}:
-        if name not in set_by:
+    for name in (saved.keys() & config.keys()) - OF_THE_COMMAND:
+        if name not in set_by or name == 'init_from':
             config[name] = saved[name]
         elif name in FIXED and config[name] != saved[name]:
             raise Mistake(f'{set_by[name]}: {name}={config[name]!r:.80}, but the run in '
                           f'{out_dir} has {saved[name]!r:.80}; leave {name} out, or start a new '
                           f'run from its weights: --init_from={out_dir} and another --out_dir')
-    config['init_from'] = saved['init_from']            # where the run began
-    return state
 
 
 def check_out_dir(out_dir, init_from, overwrite):
