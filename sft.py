@@ -76,7 +76,8 @@ config['stage'] = 'sft'         # so eval.py will ask this model in conversation
 # --- resume: same text in train.py, sft.py, dpo.py, rl.py ---
 # state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir, and the
 # run keeps the settings in it, except where a flag or a config file gives another one now. config
-# takes these settings over, and so do the variables above. init_from is again where it began.
+# takes these settings over, and so do the variables above. init_from is then what the run began
+# with: a folder, or scratch.
 state = runs.begin(config)
 if state:
     runs.take_over_settings(config, state, set_by)

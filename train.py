@@ -104,7 +104,8 @@ config = configure(globals())
 # --- resume: same text in train.py, sft.py, dpo.py, rl.py ---
 # state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir, and the
 # run keeps the settings in it, except where a flag or a config file gives another one now. config
-# takes these settings over, and so do the variables above. init_from is again where it began.
+# takes these settings over, and so do the variables above. init_from is then what the run began
+# with: a folder, or scratch.
 state = runs.begin(config)
 if state:
     runs.take_over_settings(config, state, set_by)
@@ -158,18 +159,15 @@ if show_batch is not None:
 
 # --- 3. model: from nothing, from where this run stopped, or from the weights of another ----------
 torch.manual_seed(seed)
-# init_from says how the run began, also when it is resumed. Then its checkpoint, state, decides.
-if init_from == 'scratch' and not state:
+if state:           # section 4 loads its weights, together with the optimizer's moments
+    model = GPT(GPTConfig(**state['model_config']))
+elif init_from == 'scratch':
     model = GPT(GPTConfig(
         vocab_size=tokenizer.vocab_size, block_size=block_size, n_layer=n_layer, n_head=n_head,
         n_kv_head=n_kv_head, n_embd=n_embd, n_ffn=n_ffn, dropout=dropout, causal=objective != 'mlm',
         rope_theta=rope_theta or 1e4, vocab_multiple=vocab_multiple, tie_embeddings=tie_embeddings))
 else:
-    origin = state or checkpoints.from_weights(config, set_by, tokenizer)
-    model = GPT(GPTConfig(**origin['model_config']))
-    # In a resumed run load_state() in section 4 sets weights and the optimizer's moments together.
-    if not state:
-        model.load_state_dict(origin['model'])
+    model = checkpoints.from_weights(config, set_by, tokenizer)
 model.grad_checkpoint = grad_checkpoint
 compile = here.kind == 'cuda' if compile is None else compile
 # Without torchrun there is one process, and nothing to split: every value of shard does the same.
@@ -294,16 +292,6 @@ def save(name='last.pt'):
                 'tokens': step * tokens_per_step, 'best_val': best_val, **guard.state()})
 
 
-def roll_back():
-    """Return to last.pt, at half the learning rate. Return its step."""
-    then = checkpoints.newest(out_dir)
-    processes.load_state(model, opt, scaler, then)
-    if streaming:
-        source.go_to(then['positions'])
-    log.rewind(then)
-    return guard.step_back(step, then)
-
-
 # --- 6. the loop ----------------------------------------------------------------------------------
 # One matrix, watched: update_ratio in the log says how far a step moves it, relative to its size.
 watched = model.blocks[-1].mlp.w_down.weight.detach()
@@ -354,7 +342,13 @@ while step < max_steps:
     opt.zero_grad(set_to_none=here.world == 1)
     # --- end step ---
     if guard.wants_rollback and os.path.exists(f'{out_dir}/last.pt'):
-        step = roll_back()
+        # back to the last save, at half the learning rate
+        then = checkpoints.newest(out_dir)
+        processes.load_state(model, opt, scaler, then)
+        if streaming:
+            source.go_to(then['positions'])
+        log.rewind(then)
+        step = guard.step_back(step, then)
         continue
     step += 1
 

@@ -112,7 +112,7 @@ EXERCISES = [
              'Save all that a run needs to continue bit for bit: checkpoints.write(path, keep, state) writes '
              'a dict, and every state[...] in this file, in runs.py and in processes.py says a key. '
              "source.position is a stream's, **guard.state() the guard's. Random state is not needed: why?",
-             '        weights, moments = ', 'def roll_back'),
+             '        weights, moments = ', '# --- 6. the loop'),
     Exercise('bpe_train', 'tokenizer.py', 'learn_merges',
              'test_bpe.py::test_golden_low_lower_lowest '
              'test_bpe.py::test_the_merges_are_those_of_another_program '

@@ -159,9 +159,8 @@ def tokenizer_beside(ckpt, state):
 
 
 def from_weights(config, set_by, tokenizer):
-    """Return config['init_from'] for pretraining on data of this tokenizer, as a checkpoint with
-    model_config and model: with the dropout, the mask and the context of config. Its shape goes
-    into config."""
+    """Return the model in config['init_from'] for pretraining on data of this tokenizer: with the
+    dropout, the mask and the context of config. Its shape goes into config."""
     init_from, data_dir = config['init_from'], config['data_dir']
     model, state = open_model(init_from)
     its = tokenizer_beside(init_from, state)
@@ -180,10 +179,9 @@ def from_weights(config, set_by, tokenizer):
             raise Mistake(f'{set_by[name]}: {name}={config[name]}, but {init_from} has '
                           f'{name}={value}; leave {name} out, or set it to {value}')
         config[name] = value
-    model = model.like(dropout=config['dropout'], causal=config['objective'] != 'mlm',
-                       vocab_multiple=config['vocab_multiple'],
-                       **context(config, vars(model.config)))
-    return {'model_config': vars(model.config), 'model': model.state_dict()}
+    return model.like(dropout=config['dropout'], causal=config['objective'] != 'mlm',
+                      vocab_multiple=config['vocab_multiple'],
+                      **context(config, vars(model.config)))
 
 
 def context(config, before):
