@@ -283,13 +283,6 @@ def test_the_seconds_of_a_step_are_told_by_part_without_those_of_pauses(tmp_path
         [5, 1, 5, 8 / 18, 8], [2.5, 0.5, 2.5, 16 / 36, 8]]
 
 
-def test_a_run_that_learns_nothing_says_so_after_a_thousand_steps(tmp_path):
-    log = log_of(tmp_path)
-    for step, loss in ((999, math.log(50)), (1000, 3.0), (2000, math.log(50))):
-        log.evaluation(step, val_loss=loss)
-    assert [row['step'] for row in metrics(tmp_path) if row.get('event') == 'stuck'] == [2000]
-
-
 RANGES = {'val_loss': (4.05, 4.13)}
 
 

@@ -11,7 +11,7 @@ A run and its folder: how it begins or resumes, what it saves, what it writes do
 A checkpoint holds the settings of its run and what identifies its data. So `--init_from=resume` and
 the folder are enough to resume, and nothing else has to remember them.
 """
-import contextlib, datetime, glob, json, math, os, pathlib, shlex, shutil, sys, time
+import contextlib, datetime, json, math, os, pathlib, shlex, shutil, sys, time
 import torch
 from parts import Mistake
 from parts.model import adapters, checkpoints, planner
@@ -96,7 +96,7 @@ class Log:
         self.model_config = vars(model.config)
         self.tokenizer = tokenizer
         self.identity = identity
-        self.out_dir = config['out_dir']
+        self.out_dir = pathlib.Path(config['out_dir'])
         self.here = here
         self.max_steps = max_steps or config['max_steps']
         T = config.get('block_size') or model.config.block_size
@@ -123,7 +123,7 @@ class Log:
             raise Mistake(f'{self.out_dir} is at step {step} of max_steps={self.max_steps}; to '
                           f'continue, set --max_steps above {step}')
         if here.is_main:
-            os.makedirs(self.out_dir, exist_ok=True)
+            self.out_dir.mkdir(parents=True, exist_ok=True)
             self.take_folder(config, state)
             if state:
                 self.cut(step)
@@ -141,11 +141,11 @@ class Log:
         run."""
         settings = config | {'max_steps': self.max_steps}       # perhaps from epochs, for plot.py
         text = json.dumps({'format': checkpoints.FORMAT, **settings}, indent=1)
-        path = os.path.join(self.out_dir, 'config.json')
+        path = self.out_dir / 'config.json'
         # Before any other file, so that a run which is killed here leaves a folder that is ours.
-        if not os.path.exists(path):
+        if not path.exists():
             write_whole(path, text)
-        self.lock = open(os.path.join(self.out_dir, 'train.log'), 'a', encoding='utf-8')
+        self.lock = open(self.out_dir / 'train.log', 'a', encoding='utf-8')
         try:                    # the system lifts the lock when this process ends, however it ends
             if fcntl:
                 fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -158,15 +158,15 @@ class Log:
             self.lock.truncate(0)
             for name in ('last.pt*', 'last-*.pt*', 'best.pt*', 'metrics.jsonl', 'samples.txt',
                          'samples.jsonl', 'data.json', 'eval*.json', 'compare.json'):
-                for old in glob.glob(os.path.join(glob.escape(self.out_dir), name)):
-                    os.remove(old)
+                for old in self.out_dir.glob(name):
+                    old.unlink()
         write_whole(path, text)         # again, now that no other run can be writing here
-        self.tokenizer.save(os.path.join(self.out_dir, 'tokenizer.json'))
+        self.tokenizer.save(self.out_dir / 'tokenizer.json')
         # A fine-tuned model keeps what its base was trained on.
         origin = checkpoints.folder_of(config['init_from'])
         path = f'{origin}/data.json' if 'stage' in config else f'{config["data_dir"]}/meta.json'
         if os.path.exists(path):
-            shutil.copyfile(path, os.path.join(self.out_dir, 'data.json'))
+            shutil.copyfile(path, self.out_dir / 'data.json')
 
     def save(self, name, net, opt, scaler, guard, **more):
         """Write a checkpoint of fine-tuning; train.py shows what one holds. `model` is a GPT as
@@ -186,7 +186,7 @@ class Log:
 
     def cut(self, step):
         """Drop the metrics behind a step: the run goes on from there."""
-        path = pathlib.Path(self.out_dir, 'metrics.jsonl')
+        path = self.out_dir / 'metrics.jsonl'
         if path.exists():
             # The last line may be half written.
             lines = path.read_text(encoding='utf-8').split('\n')[:-1]
@@ -203,7 +203,7 @@ class Log:
         if self.here.is_main:
             if file == 'train.log':
                 print(text, flush=True)
-            with open(os.path.join(self.out_dir, file), 'a', encoding='utf-8', newline='\n') as f:
+            with open(self.out_dir / file, 'a', encoding='utf-8', newline='\n') as f:
                 f.write(text + '\n')
 
     def facts(self, **facts):
@@ -272,10 +272,6 @@ class Log:
         columns = [f'{name}: {value:.4f}' for name, value in self.measured.items()]
         self.say(' | '.join([f'step {step:>6}/{self.max_steps}', *columns]))
         self.metrics(step=step, **row)
-        untrained = self.model_config['vocab_size']             # the perplexity of any guess
-        if step >= 1000 and row.get('val_ppl', 0) > untrained * math.exp(-0.5):
-            self.note(step, 'stuck', 'val_loss is near ln(vocab_size), as if untrained: see '
-                      'docs/trouble.md#the-loss-stays-near-lnvocabulary')
 
     def end(self, step, best_val, command, what='lowest val_loss'):
         """The last lines of a run. command: the words to type next. what: the name of best_val."""
