@@ -14,22 +14,24 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from parts import Mistake
 
 
+# What torchrun says to each process: which one it is, of how many, and where the first one is.
+TORCHRUN = {'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'}
+
+
 class Process:
     """This process of a run. Public: rank, world (how many there are), is_main, device ('cuda:1'),
     kind ('cuda'), dtype (of matrix products, as text), stop_requests, sum, gather, same and
     leave. settings: of the run. They must be the same in all processes, which share its batch."""
 
     def __init__(self, device='auto', dtype='auto', settings=None):
-        texts = {name: os.environ.get(name, alone)
-                 for name, alone in (('RANK', '0'), ('WORLD_SIZE', '1'), ('LOCAL_RANK', '0'))}
-        numbers = all(map(str.isdecimal, texts.values()))
-        if not numbers or int(texts['RANK']) >= int(texts['WORLD_SIZE']):
-            raise Mistake(f'{" ".join(f"{name}={text}" for name, text in texts.items())}: '
-                          'torchrun did not set these variables together; start with torchrun, '
-                          'or unset them')
-        self.rank, self.world, local_rank = map(int, texts.values())
+        missing = TORCHRUN - os.environ.keys()
+        if missing and {'RANK', 'WORLD_SIZE'} & os.environ.keys():
+            raise Mistake(f'RANK or WORLD_SIZE is set, but not {" and ".join(sorted(missing))}; '
+                          'torchrun sets all of them: start with torchrun, or unset them')
+        self.rank = int(os.environ.get('RANK', 0))
+        self.world = int(os.environ.get('WORLD_SIZE', 1))
         self.is_main = self.rank == 0
-        self.device, self.dtype = choose(device, dtype, local_rank)
+        self.device, self.dtype = choose(device, dtype)
         self.kind = self.device.split(':')[0]
         self.stop_requests = 0
         # One process of torchrun joins, too: so a single GPU can try out FSDP.
@@ -50,11 +52,8 @@ class Process:
         is_cuda = self.kind == 'cuda'
         # Two hours, because the first process saves alone. NCCL would give up after ten minutes.
         patience = datetime.timedelta(hours=2)
-        try:
-            dist.init_process_group('nccl' if is_cuda else 'gloo', timeout=patience,
-                                    device_id=torch.device(self.device) if is_cuda else None)
-        except ValueError as e:
-            raise Mistake(f'{e}; start the {self.world} processes with torchrun') from e
+        dist.init_process_group('nccl' if is_cuda else 'gloo', timeout=patience,
+                                device_id=torch.device(self.device) if is_cuda else None)
         # Otherwise its threads could abort the process when the interpreter ends.
         atexit.register(dist.destroy_process_group)
 
@@ -103,7 +102,7 @@ class Process:
 
 
 # --- the device and its precision -----------------------------------------------------------------
-def choose(device, dtype, local_rank=0):
+def choose(device, dtype):
     """Return a device that is there and the dtype of matrix products, as text: ('cuda:0',
     'bfloat16')."""
     several = int(os.environ.get('WORLD_SIZE', 1)) > 1          # no library joins processes on mps
@@ -121,7 +120,7 @@ def choose(device, dtype, local_rank=0):
     if not available.get(kind):
         raise Mistake(f'device={device} is not available here; try --device=auto')
     if kind == 'cuda':
-        device = f'cuda:{local_rank}' if device == 'cuda' else device
+        device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}' if device == 'cuda' else device
         n = torch.cuda.device_count()
         if int(device.removeprefix('cuda:')) >= n:
             raise Mistake(f'device={device} is not here: there are {n} GPUs; one process each, '
