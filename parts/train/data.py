@@ -9,7 +9,7 @@ Which text a step sees follows from (seed, step), of a stream also from the proc
 run can be resumed at any step, and a batch that hurt can be looked at again. Bins are
 memory-mapped: a corpus may be larger than memory.
 """
-import functools, glob, gzip, hashlib, json, os, shlex, zlib
+import functools, glob, gzip, hashlib, json, os, pathlib, shlex, zlib
 import numpy as np
 from model import IGNORE
 from parts import Mistake
@@ -24,12 +24,11 @@ def open_bins(data_dir, block_size, streaming='', data_from='', vocab_size=0):
     files. Sides are train (not with --write=text), val and, of a mixture, val_NAME. data_from: a
     command that makes the data. ValueError or FileNotFoundError if a file is missing or does not
     fit the others."""
-    meta_path = os.path.join(data_dir, 'meta.json')
-    if not os.path.exists(meta_path):
+    folder = pathlib.Path(data_dir)
+    if not (folder / 'meta.json').exists():
         raise FileNotFoundError(f'{data_dir} holds no prepared data (no meta.json); run: '
                                 f'{command_for(data_dir, data_from)}')
-    with open(meta_path, 'rb') as f:
-        text = f.read()
+    text = (folder / 'meta.json').read_bytes()
     meta = json.loads(text)
     if 'dtype' not in meta:
         raise Mistake(f'{data_dir} holds {meta["config"]["kind"]} data, for sft.py or dpo.py; '
@@ -40,8 +39,8 @@ def open_bins(data_dir, block_size, streaming='', data_from='', vocab_size=0):
                               for path in shards_of(streaming)]
     bins = {}
     for side in ('train', 'val'):
-        path = os.path.join(data_dir, f'{side}.bin')
-        if side == 'train' and not os.path.exists(path):    # prepared with --write=text
+        path = folder / f'{side}.bin'
+        if side == 'train' and not path.exists():           # prepared with --write=text
             continue
         bins[side] = np.memmap(path, meta['dtype'], mode='r')
         n = len(bins[side])
@@ -54,10 +53,10 @@ def open_bins(data_dir, block_size, streaming='', data_from='', vocab_size=0):
                           'prepare more text')
         identity[f'{side}.bin'] = [n, hashlib.sha256(bins[side][:2 ** 20]).hexdigest()]
     for name in meta['sources'] if len(meta['sources']) > 1 else ():
-        path = os.path.join(data_dir, f'val_{name}.bin')
-        if os.path.getsize(path) > block_size * bins['val'].itemsize:   # it has a whole sequence
+        path = folder / f'val_{name}.bin'
+        if path.stat().st_size > block_size * bins['val'].itemsize:     # it has a whole sequence
             bins[f'val_{name}'] = np.memmap(path, meta['dtype'], mode='r')
-    tokenizer = Tokenizer.load(os.path.join(data_dir, 'tokenizer.json'))
+    tokenizer = Tokenizer.load(folder / 'tokenizer.json')
     if tokenizer.hash != meta['tokenizer_hash']:
         raise Mistake(f'{data_dir}/tokenizer.json is not the one that made these ids (hash '
                       f'{tokenizer.hash}, meta.json says {meta["tokenizer_hash"]}); run '
