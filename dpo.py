@@ -247,7 +247,7 @@ batches = records.Batches(sizes[:len(train)].max(1), batch_size, seed)
 max_steps = max_steps or max(1, round(epochs * batches.per_epoch))
 epochs = max_steps / batches.per_epoch
 eval_interval = eval_interval or batches.per_epoch
-warmup_steps, *_ = optim.schedule_ends(max_steps, warmup_steps, learning_rate, 0.0)
+warmup_steps = optim.schedule_ends(max_steps, warmup_steps, learning_rate, 0.0)[0]
 if show_batch is not None:
     for row, j in enumerate(batches.of(show_batch)):
         for (prompt, answer), name in zip(pairs[j], ('chosen', 'rejected')):
@@ -303,11 +303,12 @@ log.facts(data=[about],
 def losses_of(net, rows):
     """Return the losses of B pairs, (B,), and what the log says of them: {name: a number for each
     pair, or for each answer that there is, because kto's may come alone}."""
-    # scores, ref[rows].T and n are (2, B): row 0 of the chosen answers, row 1 of the rejected ones.
-    # A star passes the two rows as two arguments, so these are the first six of preference_loss.
+    # scores, n and ref_scores are (2, B): row 0 of the chosen answers, row 1 of the rejected ones.
     scores, n = scores_of(net, rows)
-    losses, chosen, rejected = preference_loss(*scores, *ref[rows].T, *n, loss_type, beta,
-                                               label_smoothing, gamma, kto_kl)
+    ref_scores = ref[rows].T
+    losses, chosen, rejected = preference_loss(
+        scores[0], scores[1], ref_scores[0], ref_scores[1], n[0], n[1],
+        loss_type, beta, label_smoothing, gamma, kto_kl)
     has_chosen, has_rejected = n > 0                                                # (B,) each
     figures = {'preference_loss': losses,
                'accuracy': 0.5 + 0.5 * (chosen - rejected).sign(),          # a tie is half right
@@ -318,7 +319,7 @@ def losses_of(net, rows):
     if has_reference:
         # The mean of log p_ref - log p over a pair's answers, (B,). One that is missing adds 0.
         # docs/chat.md says when this is a KL divergence.
-        figures['kl'] = (ref[rows].T - scores).sum(0) / (n > 0).sum(0)
+        figures['kl'] = (ref_scores - scores).sum(0) / (n > 0).sum(0)
     if nll_weight and loss_type not in ('orpo', 'rm'):
         losses = losses - nll_weight * scores[0] / n[0].clamp(min=1)
     return losses, {name: values.detach().cpu() for name, values in figures.items()}

@@ -99,7 +99,7 @@ if replay % here.world or replay and not base_dir:
 # The sequences of base_dir are rows batch_size, batch_size + 1, ... of a step. They are long, so
 # each of them is a micro-batch.
 replayed = np.arange(batch_size, batch_size + replay).reshape(here.world, -1, 1)[here.rank]
-my_rows = [*my_rows, *replayed]
+my_rows = list(my_rows) + list(replayed)
 
 # --- 2. model -------------------------------------------------------------------------------------
 model, tokenizer = checkpoints.open_to_tune(config, state)
@@ -152,7 +152,7 @@ by_length = records.Batches(lengths, batch_size, seed)
 max_steps = max_steps or max(1, round(epochs * by_length.per_epoch))
 epochs = max_steps / by_length.per_epoch
 eval_interval = eval_interval or by_length.per_epoch
-warmup_steps, *_ = optim.schedule_ends(max_steps, warmup_steps, learning_rate, 0.0)
+warmup_steps = optim.schedule_ends(max_steps, warmup_steps, learning_rate, 0.0)[0]
 if base_dir:
     meta, base, base_identity = data.open_bins(base_dir, model.config.block_size)
     checkpoints.same_tokenizer(init_from, tokenizer.hash, base_dir, meta['tokenizer_hash'],
@@ -160,7 +160,7 @@ if base_dir:
     every_token = objectives.Objective('clm', False, tokenizer, model.config.block_size, seed)
 if replay:
     identity |= base_identity
-    blocks = data.Blocks(base, block_size, replay, seed)
+    blocks = data.Blocks(base, block_size, replay, seed, meta=meta)
 
 
 def to_device(arrays):
@@ -272,7 +272,8 @@ while step < max_steps:
     # the gradient of the mean loss over all targets of the step, in all processes
     with log.timed('data'):
         batches = [get_batch(step, rows) for rows in my_rows]
-    n_targets = here.sum(sum((y != IGNORE).sum() for _, y, *_ in batches))[0]
+    # Most batches are x and y; *mask takes what else get_batch() returns: for most, nothing.
+    n_targets = here.sum(sum((y != IGNORE).sum() for x, y, *mask in batches))[0]
     loss = 0.0
     for i, (x, y, *mask) in enumerate(batches):
         # This micro-batch's share of all targets: of two with 30 and 90 targets, the first counts

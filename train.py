@@ -145,10 +145,11 @@ def to_device(arrays):
 
 
 def get_batch(step, rows):
-    """Return the arguments of model.forward for these sequences of a step: x and y (B, T), perhaps
-    a mask. Text of train.bin follows from (seed, step) alone; a stream goes on from its position,
-    whatever the step."""
-    return to_device(task.apply(*source.take(step, rows), rows, step))
+    """Return the arguments of model.forward for these sequences of a step: x and y (B, T); with
+    span also a mask, with document_mask a mask and the positions in the documents. Text of
+    train.bin follows from (seed, step) alone; a stream goes on from where it is."""
+    x, y = source.take(step, rows)
+    return to_device(task.apply(x, y, rows, step))
 
 
 if show_batch is not None:
@@ -311,7 +312,8 @@ while step < max_steps:
     # the gradient of the mean loss over all targets of the step, in all processes
     with log.timed('data'):
         batches = [get_batch(step, rows) for rows in my_rows]
-    n_targets = here.sum(sum((y != IGNORE).sum() for _, y, *_ in batches))[0]
+    # Most batches are x and y; *mask takes what else get_batch() returns: for most, nothing.
+    n_targets = here.sum(sum((y != IGNORE).sum() for x, y, *mask in batches))[0]
     loss = 0.0
     for i, (x, y, *mask) in enumerate(batches):
         # This micro-batch's share of all targets: of two with 30 and 90 targets, the first counts
