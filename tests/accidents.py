@@ -32,8 +32,7 @@ PLACES = {
 # With `n` calls of that place before this one, and `gradient`, a tensor that the update will use.
 DEEDS = {'nan': 'gradient.mul_(float("nan"))', 'spike': 'gradient.mul_(1e4)',
          'kill': 'os.kill(os.getpid(), signal.SIGKILL)', 'sigterm': 'os.kill(os.getpid(), signal.SIGTERM)',
-         'sigusr1': 'os.kill(os.getpid(), signal.SIGUSR1)',
-         'out of memory': 'raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")'}
+         'sigusr1': 'os.kill(os.getpid(), signal.SIGUSR1)'}
 
 
 def replaced(place, body):

@@ -42,28 +42,23 @@ def test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_ow
 def test_a_source_of_a_mixture_is_read_as_often_as_its_passes_say():
     """Sources of 12, 42 and 82 tokens have 2, 9 and 19 blocks of 4. A part of a pass is another one in each
     epoch. A folder that is mixed on the disk is one source."""
-    sizes = zip('abc', (12, 42, 82), (2.5, 1, 0.5))
-    sources = {name: {'tokens': n, 'passes': passes} for name, n, passes in sizes}
+    ends = 0, 12, 54, 136
+    sources = {name: {'tokens': end - begin, 'passes': passes}
+               for name, begin, end, passes in zip('abc', ends, ends[1:], (2.5, 1, 0.5))}
     meta = {'mixed': False, 'sources': sources}
-    ids = np.arange(136)
-    source = Blocks({'train': ids}, 4, 1, 0, meta=meta)
+    source = Blocks({'train': np.arange(136)}, 4, 1, 0, meta=meta)
     assert source.n_blocks == 5 + 9 + 10
     halves = set()
     for number in range(6):
         starts = [source.start(i) for i in range(number * 24, (number + 1) * 24)]
-        times = [collections.Counter(start for start in starts if low <= start < end)
-                 for low, end in ((0, 12), (12, 54), (54, 136))]
-        assert sorted(times[0].values()) == [2, 3]
-        assert set(times[1].values()) == {1} and len(times[1]) == 9
-        assert set(times[2].values()) == {1} and len(times[2]) == 10
+        times = [collections.Counter(start for start in starts if begin <= start <= end - 5)
+                 for begin, end in zip(ends, ends[1:])]                 # with a target, inside the source
+        assert [sorted(counter.values()) for counter in times] == [[2, 3], [1] * 9, [1] * 10]
         halves.add(tuple(sorted(times[2])))
-        for low, end, counter in zip((0, 12, 54), (12, 54, 136), times):
-            assert low <= min(counter) and max(counter) + 4 < end
     assert len(halves) == 6
-    in_order = Blocks({'train': ids}, 4, 1, 0, False, meta)
+    in_order = Blocks({'train': np.arange(136)}, 4, 1, 0, False, meta)
     assert [in_order.start(i) for i in range(8)] == [0, 4, 0, 4, 0, 12, 16, 20]
-    for old in {'sources': sources}, {}, None:
-        assert Blocks({'train': ids}, 4, 1, 0, meta=old).n_blocks == 33
+    assert Blocks({'train': np.arange(136)}, 4, 1, 0, meta={'sources': sources}).n_blocks == 33
 
 
 def test_a_step_depends_on_nothing_but_its_number_and_a_large_batch_is_two_small_ones():

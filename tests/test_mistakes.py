@@ -7,7 +7,7 @@ import re
 import shutil
 
 import pytest
-from accidents import accident, full_disk
+from accidents import before, full_disk
 from conftest import ROOT, contents, mistake, ok, refused, run, train
 
 from parts.eval.questions import to_question
@@ -76,16 +76,17 @@ def test_a_full_disk_leaves_the_last_checkpoint(data_dir, base_run, tmp_path):
 
 
 def test_out_of_memory_prints_the_ladder_of_remedies(data_dir, tmp_path):
-    """With half of each value; what is used already is left out."""
+    """With half of each value; what is used already is left out. It shows before a run writes a file."""
     for flags, ladder in (
             (['--batch_size=32'], 'try --micro_batch_size=16; then --grad_checkpoint=True; then '
              '--block_size=16; then --n_layer=1; then --batch_size=16; then '
              '--num_samples=4; then ending other programs'),
             (['--batch_size=1', '--n_layer=1', '--num_samples=1', '--grad_checkpoint=True'],
              'try --block_size=16; then ending')):
-        flags = [*flags, '--overwrite=True']
-        result = train(data_dir, tmp_path / 'out', *flags, before=accident('out of memory', 0))
+        result = train(data_dir, tmp_path / 'out', *flags, before=before('hidden states', """
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")"""))
         mistake(result, f'error: out of memory; {ladder}', '(CUDA out of memory. Tried to allocate 3 GiB)')
+    assert not (tmp_path / 'out').exists()
 
 
 def test_sampling_from_what_is_not_there(base_run, tmp_path):

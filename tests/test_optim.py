@@ -1,4 +1,4 @@
-"""The learning rate; Muon, against torch's in bits and against singular values; who decays, at which rate."""
+"""The learning rate; Muon, against torch's in bits; who decays, at which rate."""
 import numpy as np
 import pytest
 import torch
@@ -63,17 +63,6 @@ def test_in_bfloat16_it_is_torch_s_bit_for_bit(monkeypatch):
     ours = steps(lambda p: optim.Muon([{'params': p, 'use_muon': True}], lr=3e-3, weight_decay=0.1))
     theirs = steps(lambda p: torch.optim.Muon(p, lr=3e-3, weight_decay=0.1, adjust_lr_fn='match_rms_adamw'))
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs))
-
-
-def test_every_direction_of_the_update_is_about_as_long():
-    for shape in SHAPES:
-        torch.manual_seed(1)
-        g = torch.randn(shape)
-        update = optim.orthogonal(g[None], torch.float32)[0]
-        s = torch.linalg.svdvals(update)                # Keller Jordan's coefficients leave 0.7 to 1.2
-        assert update.shape == g.shape and s.min() > 0.3 and s.max() < 1.3, shape
-        u, _, v = torch.linalg.svd(g, full_matrices=False)          # and it points where U V^T points
-        assert ((u @ v) * update).sum() / (update.norm() * (u @ v).norm()) > 0.95, shape
 
 
 # --- groups of parameters -----------------------------------------------------------------------------------

@@ -330,35 +330,3 @@ def test_a_rehearsal_holds_the_moments_changes_nothing_and_names_the_flag_agains
     assert not any(value.any() for value in [*moments(), *(p.grad for p in model.parameters())])
     model.forward = Mock(side_effect=RuntimeError('no g++'))
     refused('torch.compile failed .*--compile=False', rehearse)
-
-
-# --- no memory left -----------------------------------------------------------------------------------------
-# no_more: from then on, no more memory than the process has and so many bytes; what glibc has kept is taken,
-# but for pieces of less than 16 MB. A training step begins with that; its scores need 34 MB
-NO_MORE = """
-import resource
-taken = []
-def no_more(n_bytes):
-    pages = int(open('/proc/self/statm').read().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + n_bytes, -1))
-    try:
-        while True:
-            taken.append(bytearray(2 ** 24))
-    except MemoryError:
-        pass
-"""
-
-
-@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc, and needs a limit on addresses')
-def test_a_batch_that_does_not_fit_is_one_sentence(numbers, made, train, tmp_path):
-    """And in training nothing is written before. What a run saved before: tests/test_resume.py."""
-    in_training = NO_MORE + before('hidden states', """
-        if arguments[0].training:
-            no_more(2 ** 22)""")
-    flags = ['--n_head=1', '--n_embd=16', '--block_size=256', '--batch_size=64', '--micro_batch_size=64']
-    mistake(train(tmp_path / 'run', *flags, before=in_training),
-            'out of memory; try --micro_batch_size=32; then --grad_checkpoint=True; then --')
-    assert not (tmp_path / 'run').exists()
-    flags = [f'--data_dir={numbers}', f'--out={tmp_path}/a.json', '--batch_size=4000']
-    mistake(run('eval.py', f'--ckpt={made("adamw")}', '--device=cpu', *flags,
-                before=f'{NO_MORE}no_more(3 * 2 ** 22)'), 'out of memory; try --batch_size=2000; then')
