@@ -177,9 +177,8 @@ if state:
 # entry_point: the function that the tests' check(candidate) is called with; '' if the tests call
 # the function by its name, as here.
 longest = model.config.block_size - max_new_tokens      # tokens of a prompt
-# val_tasks are held out. score(task, texts) is the reward model, None if there is none. identity is
-# the hash of the reward's file: a resumed run must have the same.
-tasks, val_tasks, score, identity = rollouts.open_tasks(config, tokenizer, longest, here)
+# val_tasks are held out. identity is the hash of the reward's file, which a resumed run must keep.
+tasks, val_tasks, identity = rollouts.open_tasks(config, tokenizer, longest, here)
 
 # From here on the run writes files. log: out_dir with train.log, metrics.jsonl and samples.txt;
 # guard: refuses updates whose loss or gradient is not finite.
@@ -244,7 +243,7 @@ def answers_to(batch, n, temperature, noise):
         with log.timed('score'), autocast:
             for i, task in enumerate(batch):
                 group = answers[i * n:i * n + n]
-                rewards = rollouts.rewards_of(task, group, score, warn)
+                rewards = rollouts.rewards_of(task, group, warn)
                 gains = advantages(torch.tensor([rewards], dtype=torch.float64), scale)     # (1, n)
                 for a, reward, gain in zip(group, rewards, gains[0].tolist()):
                     a.reward = reward

@@ -60,7 +60,7 @@ def test_a_reward_model_scores_the_whole_answer_with_its_end_whatever_is_next_to
         assert value == pytest.approx(wanted.item(), rel=1e-4)
     assert len({*found}) == 4
     answers = [types.SimpleNamespace(text=text) for text in texts]
-    assert rollouts.rewards_of(task, answers, score) == found
+    assert rollouts.rewards_of(task | {'score': score}, answers) == found
 
 
 # --- rewards: whatever a FILE.py does, rl.py gets a number, or a sentence that says why not -----------------

@@ -1,7 +1,7 @@
 """
 Rollouts of rl.py: prompts, their answers, and what judges these.
 
-    tasks, val_tasks, score, identity = open_tasks(config, tokenizer, longest=192, here=here)
+    tasks, val_tasks, identity = open_tasks(config, tokenizer, longest=192, here=here)
     noise = noise_of(seed=1, number=0, rows=[0, 1, 2], length=64)   # float64 (3, 64), in [0, 1)
     for i, ids, log_probs, ended in write(model, prompts, noise, 1.0, tokenizer.stop): ...
     reward_of(questions.to_question({'prompt': '2 + 2?', 'answer': '4'}), 'It is 4')    # 1.0
@@ -19,9 +19,8 @@ from parts.train import records
 
 # --- tasks: prompts, and what judges their answers ------------------------------------------------
 def open_tasks(config, tokenizer, longest, here):
-    """Return the tasks to train on, those held out, score() of a reward model or None, and what
-    identifies the reward. longest: tokens of a prompt. No prompt is both trained on and held
-    out."""
+    """Return the tasks to train on, those held out, and what identifies the reward. longest: tokens
+    of a prompt. No prompt is both trained on and held out."""
     reward, held_out, eval_prompts = (
         config[name] for name in ('reward', 'held_out', 'eval_prompts'))
     score = None
@@ -29,7 +28,7 @@ def open_tasks(config, tokenizer, longest, here):
         score = reward_model(reward, config['init_from'], tokenizer, here.device)
     tasks = read_tasks(config['prompts'] if score else reward, tokenizer, longest,
                        config['n_problems'], config['problems_seed'], ('review', 'feedback'),
-                       is_judged=not score)
+                       score=score)
     if held_out or reward == 'problems':
         val_tasks = read_tasks(held_out or reward, tokenizer, longest, eval_prompts, 0,
                           ('validation', 'feedback_validation'))
@@ -51,25 +50,25 @@ def open_tasks(config, tokenizer, longest, here):
         run = lambda jobs: [*sandbox.run_many(jobs, config['timeout'])]
         questions.check_harness(tested, run)
     known = reward if reward == 'problems' else records.digest(checkpoints.find(reward))
-    return tasks, val_tasks, score, {'reward': known}
+    return tasks, val_tasks, {'reward': known}
 
 
-def read_tasks(source, tokenizer, longest, n=0, seed=0, splits=(), is_judged=True):
+def read_tasks(source, tokenizer, longest, n=0, seed=0, splits=(), score=None):
     """Return {ids of a prompt, a tuple: its task}, of the prompts with at most `longest` tokens.
     source: FILE.jsonl, FILE.py, or problems: n of parts/eval/problems.py, of these splits. A prompt
-    that comes twice is one task. is_judged=False: prompts alone, for a reward model."""
+    that comes twice is one task. score: of a reward model, which judges in place of all else."""
     if source == 'problems':
         tasks = questions.from_problems(n // len(splits), seed, splits)
     elif source.endswith('.py'):
         tasks = tasks_of_file(source)
     else:
-        tasks = records.read_jsonl(source, lambda record: questions.to_question(record, is_judged),
+        tasks = records.read_jsonl(source, lambda record: questions.to_question(record, not score),
                                    'a line has "prompt", and "tests" or "answer" if no reward model '
                                    'judges; else: problems, FILE.py, or a folder of dpo.py')
     found = {}
     for task in tasks:
-        if not is_judged:
-            task = {'messages': task['messages'], 'tests': '', 'rules': []}
+        if score:
+            task = {'messages': task['messages'], 'tests': '', 'rules': [], 'score': score}
         ids, _ = tokenizer.render(task['messages'], add_generation_prompt=True)
         if len(ids) <= longest:
             found[tuple(ids)] = task | {'ids': ids}
@@ -144,11 +143,10 @@ def submit(court, task, text):
     return court.submit(*job) if job else None
 
 
-def rewards_of(task, answers, score=None, warn=None):
-    """Return what the answers to a task earn, floats: what reward_of says, or score() of a reward
-    model if the task is nothing but a prompt."""
-    if not (task['tests'] or task['rules'] or 'reward' in task):
-        return score(task, [a.text for a in answers])
+def rewards_of(task, answers, warn=None):
+    """Return what the answers to a task earn, floats: what its reward model says, or reward_of."""
+    if 'score' in task:
+        return task['score'](task, [a.text for a in answers])
     return [reward_of(task, a.text, a.verdict, warn) for a in answers]
 
 
