@@ -88,13 +88,12 @@ seed = 1337                     # [0, 2**32): of the order of the pairs
 config = configure(globals())
 config['stage'] = 'dpo'         # so eval.py will ask this model in conversations
 
-# --- 1. this process ------------------------------------------------------------------------------
-# torchrun starts one process for each device. They share the pairs of each step, as in train.py.
+# --- 1. this run and this process -----------------------------------------------------------------
 # --- resume: same text in train.py, sft.py, dpo.py, rl.py ---
 # state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir, and the
-# run keeps the settings in it, except where a flag or a config file gives another one now. config
-# takes these settings over, and so do the variables above. init_from is then what the run began
-# with: a folder, or scratch.
+# run keeps the settings in it, except those that a flag or a config file gives now (they are in
+# set_by). config takes these settings over, and so do the variables above. init_from is then what
+# the run began with: a folder, or scratch.
 state = runs.begin(config)
 if state:
     runs.take_over_settings(config, state, set_by)
@@ -105,6 +104,8 @@ if beta is None:
 for name, its_type in ('label_smoothing', 'dpo'), ('gamma', 'simpo'):
     if name in set_by and loss_type != its_type:
         raise Mistake(f'{name}={config[name]} is for loss_type={its_type}, not {loss_type}')
+
+# torchrun starts one process for each device. They share the pairs of each step, as in train.py.
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 # `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
 # of device ('cuda') and the dtype of matrix products, as text.
@@ -243,6 +244,8 @@ train, held_out, identity, about = records.open_files(
 pairs = train + held_out[:eval_pairs]       # from here on a pair is its number in this list
 sizes = np.array([[len(prompt) + len(answer) for prompt, answer in pair]
                   for pair in pairs])                                               # (n, 2): tokens
+# batches.of(step): the numbers of a step's pairs, which have about the same length, so that little
+# is padded.
 batches = records.Batches(sizes[:len(train)].max(1), batch_size, seed)
 max_steps = max_steps or max(1, round(epochs * batches.per_epoch))
 epochs = max_steps / batches.per_epoch

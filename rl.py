@@ -91,12 +91,12 @@ seed = 1337                     # [0, 2**32): of the order of prompts and of sam
 config = configure(globals())
 config['stage'] = 'rl'          # so eval.py will ask this model in conversations
 
-# --- 1. this process ------------------------------------------------------------------------------
+# --- 1. this run and this process -----------------------------------------------------------------
 # --- resume: same text in train.py, sft.py, dpo.py, rl.py ---
 # state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir, and the
-# run keeps the settings in it, except where a flag or a config file gives another one now. config
-# takes these settings over, and so do the variables above. init_from is then what the run began
-# with: a folder, or scratch.
+# run keeps the settings in it, except those that a flag or a config file gives now (they are in
+# set_by). config takes these settings over, and so do the variables above. init_from is then what
+# the run began with: a folder, or scratch.
 state = runs.begin(config)
 if state:
     runs.take_over_settings(config, state, set_by)

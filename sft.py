@@ -72,12 +72,12 @@ seed = 1337                     # [0, 2**32): of weights, order and dropout
 config = configure(globals())
 config['stage'] = 'sft'         # so eval.py will ask this model in conversations
 
-# --- 1. this process ------------------------------------------------------------------------------
+# --- 1. this run and this process -----------------------------------------------------------------
 # --- resume: same text in train.py, sft.py, dpo.py, rl.py ---
 # state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir, and the
-# run keeps the settings in it, except where a flag or a config file gives another one now. config
-# takes these settings over, and so do the variables above. init_from is then what the run began
-# with: a folder, or scratch.
+# run keeps the settings in it, except those that a flag or a config file gives now (they are in
+# set_by). config takes these settings over, and so do the variables above. init_from is then what
+# the run began with: a folder, or scratch.
 state = runs.begin(config)
 if state:
     runs.take_over_settings(config, state, set_by)
@@ -92,14 +92,9 @@ n_micro = batch_size // (here.world * micro_batch_size)
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
 scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
 # --- end setup ---
+# The rows of the batch that this process computes. Of a batch of 8 in micro-batches of 2, the
+# second of 2 processes has [[4, 5], [6, 7]].
 my_rows = np.arange(batch_size).reshape(here.world, n_micro, micro_batch_size)[here.rank]
-if replay % here.world or replay and not base_dir:
-    raise Mistake(f'replay={replay} must be a multiple of the number of processes, '
-                  f'{here.world}, and needs --base_dir=FOLDER')
-# The sequences of base_dir are rows batch_size, batch_size + 1, ... of a step. They are long, so
-# each of them is a micro-batch.
-replayed = np.arange(batch_size, batch_size + replay).reshape(here.world, -1, 1)[here.rank]
-my_rows = list(my_rows) + list(replayed)
 
 # --- 2. model -------------------------------------------------------------------------------------
 model, tokenizer = checkpoints.open_to_tune(config, state)
@@ -143,24 +138,35 @@ def marked(ids, mask, tokenizer):
     return text
 
 
-# identity has hashes of these data. Checkpoints keep it, so that no run resumes on other data.
+# conversations and held_out are lists of (ids, mask), about is a line for the log. identity has
+# hashes of these data. Checkpoints keep it, so that no run resumes on other data.
 conversations, held_out, identity, about = records.open_files(
     data_dir, records.read_conversations, block_size, tokenizer, data_from)
 held_out = held_out[:eval_conversations]
 lengths = np.array([len(ids) for ids, _ in conversations])              # (n,): tokens
+# by_length.of(step): the numbers of a step's conversations, which have about the same length, so
+# that little is padded.
 by_length = records.Batches(lengths, batch_size, seed)
 max_steps = max_steps or max(1, round(epochs * by_length.per_epoch))
 epochs = max_steps / by_length.per_epoch
 eval_interval = eval_interval or by_length.per_epoch
 warmup_steps = optim.schedule_ends(max_steps, warmup_steps, learning_rate, 0.0)[0]
+# If you give base_dir, we measure how much of it is forgotten, and with replay train on some of it.
 if base_dir:
     meta, base, base_identity = data.open_bins(base_dir, model.config.block_size)
     checkpoints.same_tokenizer(init_from, tokenizer.hash, base_dir, meta['tokenizer_hash'],
                                f'prepare it with --tokenizer={init_from}/tokenizer.json')
     every_token = objectives.Objective('clm', False, tokenizer, model.config.block_size, seed)
 if replay:
+    if not base_dir or replay % here.world:
+        raise Mistake(f'replay={replay} must be a multiple of the number of processes, '
+                      f'{here.world}, and needs --base_dir=FOLDER')
     identity |= base_identity
     blocks = data.Blocks(base, block_size, replay, seed, meta=meta)
+    # Its sequences are the rows batch_size, batch_size + 1, ... of a step. They are long, so each
+    # of them is a micro-batch.
+    replayed = np.arange(batch_size, batch_size + replay).reshape(here.world, -1, 1)[here.rank]
+    my_rows = list(my_rows) + list(replayed)
 
 
 def to_device(arrays):
@@ -193,7 +199,8 @@ if state:
 processes.rehearse(net, model, opt, get_batch(step, my_rows[-1]), autocast, compile)
 
 # --- 5. the log, the loss on held-out conversations, an answer, the checkpoint --------------------
-# From here on the run writes into out_dir.
+# From here on the run writes into out_dir: train.log, metrics.jsonl and samples.txt by log, which
+# also keeps other runs out of the folder, and checkpoints by save().
 log = runs.Log(config, set_by, state, here, model, tokenizer, identity, max_steps=max_steps)
 # The guard refuses the update of a step whose loss or gradient is a NaN.
 guard = guards.Guard(state, log.note, scaler.is_enabled())

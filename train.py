@@ -96,16 +96,12 @@ seed = 1337                     # [0, 2**32): of weights, order and dropout
 # log and the checkpoints keep. The code below computes with the variables.
 config = configure(globals())
 
-# --- 1. this process ------------------------------------------------------------------------------
-# torchrun starts one process for each device. They share the batch of each step, for instance
-#     512 sequences = 8 processes x 16 micro-batches x 4 sequences
-# so the number of devices changes the speed and, up to rounding, not the result.
-
+# --- 1. this run and this process -----------------------------------------------------------------
 # --- resume: same text in train.py, sft.py, dpo.py, rl.py ---
 # state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir, and the
-# run keeps the settings in it, except where a flag or a config file gives another one now. config
-# takes these settings over, and so do the variables above. init_from is then what the run began
-# with: a folder, or scratch.
+# run keeps the settings in it, except those that a flag or a config file gives now (they are in
+# set_by). config takes these settings over, and so do the variables above. init_from is then what
+# the run began with: a folder, or scratch.
 state = runs.begin(config)
 if state:
     runs.take_over_settings(config, state, set_by)
@@ -114,6 +110,10 @@ if state:
 if plan:
     planner.show(config)
     sys.exit()
+
+# torchrun starts one process for each device. They share the batch of each step, for instance
+#     512 sequences = 8 processes x 16 micro-batches x 4 sequences
+# so the number of devices changes the speed and, up to rounding, not the result.
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 # `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
 # of device ('cuda') and the dtype of matrix products, as text.
@@ -123,6 +123,8 @@ n_micro = batch_size // (here.world * micro_batch_size)
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
 scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
 # --- end setup ---
+# The rows of the batch that this process computes. Of a batch of 8 in micro-batches of 2, the
+# second of 2 processes has [[4, 5], [6, 7]].
 my_rows = np.arange(batch_size).reshape(here.world, n_micro, micro_batch_size)[here.rank]
 
 # --- 2. data --------------------------------------------------------------------------------------
@@ -228,7 +230,8 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * progress))
 
 
-# From here on the run writes into out_dir.
+# From here on the run writes into out_dir: train.log, metrics.jsonl and samples.txt by log, which
+# also keeps other runs out of the folder, and checkpoints by save().
 log = runs.Log(config, set_by, state, here, model, tokenizer, identity)
 # The guard refuses the update of a step whose loss or gradient is a NaN or a spike.
 guard = guards.Guard(state, log.note, scaler.is_enabled(), spike_z, spike_window, spike_action)
