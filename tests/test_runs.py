@@ -76,7 +76,7 @@ def test_where_a_run_was_killed_as_it_began_another_one_can_begin(data_dir, tmp_
     kill = before(place, f'if n == {calls}: os.kill(os.getpid(), 9)')
     out = tmp_path / 'run'
     assert train(data_dir, out, '--max_steps=4', before=kill).returncode == -9
-    assert {*os.listdir(out)} <= {'config.json', 'config.json.tmp', 'train.log'}
+    assert {*os.listdir(out)} <= {'config.json', 'config.json.tmp', 'tokenizer.json.tmp', 'train.log'}
     ok(train(data_dir, out, '--max_steps=4'))
     assert {*os.listdir(out)} <= RUN_FILES
 

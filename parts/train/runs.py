@@ -66,8 +66,8 @@ def take_over_settings(config, state, set_by):
 def check_out_dir(out_dir, init_from, overwrite):
     """Refuse to write where a run, a model or something else of the user is."""
     folder = pathlib.Path(out_dir)
-    # A .tmp is what a run that was killed while it wrote its settings leaves.
-    files = [f for f in folder.iterdir() if f.suffix != '.tmp'] if folder.is_dir() else []
+    # A run that was killed as it began leaves an empty train.log and perhaps a .tmp.
+    files = [f for f in folder.glob('*') if f.suffix != '.tmp' and f.stat().st_size]
     settings = folder / 'config.json'
     if files and not (settings.exists() and checkpoints.FORMAT.encode() in settings.read_bytes()):
         raise Mistake(f'{out_dir} holds {min(files).name}, which no run wrote there; choose '
@@ -139,12 +139,6 @@ class Log:
     def take_folder(self, config, state):
         """Lock the folder for this run; write down its settings, and remove what belongs to another
         run."""
-        settings = config | {'max_steps': self.max_steps}       # perhaps from epochs, for plot.py
-        text = json.dumps({'format': checkpoints.FORMAT, **settings}, indent=1)
-        path = self.out_dir / 'config.json'
-        # Before any other file, so that a run which is killed here leaves a folder that is ours.
-        if not path.exists():
-            write_whole(path, text)
         self.lock = open(self.out_dir / 'train.log', 'a', encoding='utf-8')
         try:                    # the system lifts the lock when this process ends, however it ends
             if fcntl:
@@ -160,7 +154,9 @@ class Log:
                          'samples.jsonl', 'data.json', 'eval*.json', 'compare.json'):
                 for old in self.out_dir.glob(name):
                     old.unlink()
-        write_whole(path, text)         # again, now that no other run can be writing here
+        # max_steps: plot.py needs a number, also where the user gave epochs.
+        settings = {'format': checkpoints.FORMAT, **config, 'max_steps': self.max_steps}
+        write_whole(self.out_dir / 'config.json', json.dumps(settings, indent=1))
         self.tokenizer.save(self.out_dir / 'tokenizer.json')
         # A fine-tuned model keeps what its base was trained on.
         origin = checkpoints.folder_of(config['init_from'])
