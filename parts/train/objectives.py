@@ -23,8 +23,8 @@ def chances(seed, step, rows, n, purpose):
 
 
 def hide_tokens(x, seed, step, rows, special, n_ordinary, rate=MASK_RATE):
-    """Masked language modelling (BERT, arXiv:1810.04805). 15 % of the tokens x (B, T) must be
-    predicted. Of these 80 % become <|mask|>, 10 % a random ordinary token, 10 % stay. Returns
+    """Masked language modelling (BERT, arXiv:1810.04805). 15% of the tokens x (B, T) must be
+    predicted. Of these 80% become <|mask|>, 10% a random ordinary token, 10% stay. Returns
     inputs, targets (B, T)."""
     chosen = chances(seed, step, rows, x.shape[1], 0) < rate
     how = chances(seed, step, rows, x.shape[1], 1)

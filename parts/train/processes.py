@@ -1,12 +1,14 @@
-""" Processes: where this one computes, in which precision, and what it shares with the others of
-its run.
+"""
+Processes: where this one computes, in which precision, and what it shares with the others of its
+run.
 
     here = Process('auto', 'auto')              # .rank 0, .world 1, .device 'cpu', .dtype 'float32'
-    total, = here.sum(3.0)                          # over all processes
+    here.sum(3.0)                               # [6.0] if there are two processes
     weights, moments = state_of(model, opt)     # as one process would have them, however split
 
 torchrun starts one process for each device. Everything here also works in a single process without
-torchrun. """
+torchrun.
+"""
 import atexit, ctypes, datetime, glob, os, signal, sys
 import torch
 import torch.distributed as dist
