@@ -154,13 +154,17 @@ def surplus(program, right):
 
 
 def choose(base, sft, learned):
-    """Return a problem that SFT solves in part and RL in full: the first for which the base model wrote a few
-    lines, and RL fewer than SFT, if there is one. All: {problem: its row of samples.jsonl}."""
-    fixed = [p for p in problems.problems(len(sft), 0, SPLIT)
-             if sft[p['task_id']]['outcome'] != 'passed' == learned[p['task_id']]['outcome']]
+    """Return the first problem that SFT solves in part and RL in full, preferably one for which the base
+    model wrote a few lines, and RL fewer than SFT. Without such a problem, another that RL solves.
+    All: {problem: its row of samples.jsonl}."""
+    every = problems.problems(len(sft), 0, SPLIT)
+    right = lambda rows, p: rows[p['task_id']]['outcome'] == 'passed'
     size = lambda rows, p: rows[p['task_id']]['completion'].strip().count('\n')
-    fixed.sort(key=lambda p: (size(base, p) < 2, size(learned, p) >= size(sft, p)))
-    return next(p for p in fixed if any(passed(p, sft[p['task_id']])))
+    every.sort(key=lambda p: (size(base, p) < 2, size(learned, p) >= size(sft, p)))
+    solved = [p for p in every if right(learned, p)]
+    fixed = [p for p in solved if not right(sft, p)]
+    partly = (p for p in fixed if any(passed(p, sft[p['task_id']])))
+    return next(partly, (fixed + solved)[0])
 
 
 def turning_green():
@@ -172,6 +176,7 @@ def turning_green():
         shares[stage] = np.mean([row['outcome'] == 'passed' for row in rows])
         answers[stage] = {row['task_id']: row for row in reversed(rows)}        # the first of each problem
     problem = choose(*answers.values())
+    n_problems = len(answers['after RL'])
     answers = {stage: rows[problem['task_id']] for stage, rows in answers.items()}
     programs = {stage: [line for line in row['completion'].split('\n') if line.strip()]
                 for stage, row in answers.items()}
@@ -215,8 +220,8 @@ def turning_green():
             shapes.append(box(left + 12 + start, y + 70 + pitch * i, end - start, 2.5, RED, appear(clock)))
         y += pitch * n_lines + 60
 
-    for i, text in enumerate(['No stage was shown an answer to a problem like this one. We picked it',
-                              'because SFT solves it in part and RL in full.']):
+    for i, text in enumerate(['No stage was shown an answer to a problem like this one. We picked one on',
+                              f'which the stages differ; the percentages are of all {n_problems} problems.']):
         shapes.append(words(left, y + 24 + 18 * i, text, 13, GREY))
     return picture('The same question, stage after stage', width, y + 56, f'{STYLE}\n{MOTION}', shapes)
 
