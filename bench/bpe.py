@@ -10,6 +10,8 @@ with its tests, vocabulary 32,768, one pattern for all, one process per measurem
 CPU seconds count all processes and threads, so they can be compared on a machine with other work, too.
 """
 import hashlib
+import importlib.metadata
+import importlib.util
 import json
 import os
 import resource
@@ -96,6 +98,8 @@ def main():
         return
     size = sum(len(text.encode()) for text in texts) / 1e6
     print(f'{len(texts):,} files, {size:.1f} MB, vocabulary {VOCAB:,}, {ROUNDS} rounds')
+    print(*[f'{name} {importlib.metadata.version(name)}' for name in ('tokenizers', 'rustbpe')
+            if importlib.util.find_spec(name)], sep=', ')
     with tempfile.TemporaryDirectory() as folder:
         if what == 'encode':
             os.environ['TOKENIZER'] = f'{folder}/tokenizer.json'
