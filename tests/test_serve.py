@@ -14,7 +14,7 @@ from accidents import replaced
 from conftest import ROOT, mistake, run, save_run, sharpen
 
 from model import GPT, GPTConfig
-from parts.sample.server import Server
+from parts.sample import server as serve
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 COMPLETE, CHAT = '/v1/completions', '/v1/chat/completions'
@@ -37,10 +37,9 @@ class Slow(GPT):
 
 
 @contextlib.contextmanager
-def serving(models, **limits):
-    """A server for {name: (model, tokenizer)}, in threads of this process. limits: of server.Server."""
-    server = Server(0, {name: (*pair, False) for name, pair in models.items()})
-    vars(server).update(limits)
+def serving(models):
+    """A server for {name: (model, tokenizer)}, in threads of this process."""
+    server = serve.Server(0, {name: (*pair, False) for name, pair in models.items()})
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
@@ -83,20 +82,21 @@ def models():
 
 
 @pytest.fixture
-def server(models):
-    with serving(models, body_bytes=5000, client_seconds=1.0) as server:
+def server(models, monkeypatch):
+    monkeypatch.setattr(serve, 'MOST_BYTES', 5000)
+    monkeypatch.setattr(serve.Handler, 'timeout', 1.0)
+    with serving(models) as server:
         yield server
         assert ask(server, COMPLETE, {'prompt': 'a', 'max_tokens': 2})[0] == 200        # whatever came before
 
 
 def refused(answer, status, *words):
-    """It is OpenAI's form of an error, with these words in its sentence. -> the error"""
+    """It is OpenAI's form of an error, with these words in its sentence."""
     assert answer[0] == status, answer
     error = answer[1]['error']
-    assert error.keys() == {'message', 'type', 'param', 'code'} and len(error['message']) < 350
+    assert error['type'] == 'invalid_request_error' and len(error['message']) < 350
     for word in words:
         assert word in error['message'], error
-    return error
 
 
 # --- what it answers ----------------------------------------------------------------------------------------
@@ -116,15 +116,13 @@ def test_a_completion_is_the_models_own_text(server, models):
         ids, text = greedy((model, tokenizer), prompt, 9)
         fields = {'model': name, 'prompt': 'def f(', 'max_tokens': 9, 'temperature': 0, 'logprobs': 2}
         status, answer = ask(server, COMPLETE, fields)
-        choice = answer['choices'][0]
-        assert (status, answer['object'], choice['text']) == (200, 'text_completion', text)
-        assert answer['model'] == (name or 'out/a')
-        logits = model(torch.tensor([prompt + ids]))[0][0, -10:-1]
-        logits[:, tokenizer.never_in_answers(model.config.vocab_size)] = -torch.inf
-        best = logits.log_softmax(-1).amax(-1).tolist()
-        _, *tokens = choice['logprobs']['content']          # the first is the prompt's last again
-        for found in tokens, [token['top_logprobs'][0] for token in tokens]:
-            assert [token['logprob'] for token in found] == pytest.approx(best, abs=1e-4)
+        assert (status, answer['object'], answer['choices'][0]['text']) == (200, 'text_completion', text)
+    logits = model(torch.tensor([prompt + ids]))[0][0, -10:-1]
+    logits[:, tokenizer.never_in_answers(model.config.vocab_size)] = -torch.inf
+    best = logits.log_softmax(-1).amax(-1).tolist()
+    _, *tokens = answer['choices'][0]['logprobs']['content']        # the first is the prompt's last again
+    for found in tokens, [token['top_logprobs'][0] for token in tokens]:
+        assert [token['logprob'] for token in found] == pytest.approx(best, abs=1e-4)
     near_the_end = {'prompt': 'x' * (CONTEXT - 3), 'max_tokens': 9, 'temperature': 0}
     answer = ask(server, COMPLETE, near_the_end)[1]
     assert answer['usage']['total_tokens'] == CONTEXT + 1
@@ -133,8 +131,7 @@ def test_a_completion_is_the_models_own_text(server, models):
 
 def test_a_chat_is_what_the_model_says_behind_the_template(server, models):
     text = greedy(models['out/a'], models['out/a'][1].render(MESSAGES, True)[0], 8)[1]
-    newer = [MESSAGES[0] | {'role': 'developer'}, MESSAGES[1]]      # OpenAI's newer name of system
-    fields = {'messages': newer, 'temperature': 0, 'max_completion_tokens': 8, 'max_tokens': 3,
+    fields = {'messages': MESSAGES, 'temperature': 0, 'max_completion_tokens': 8, 'max_tokens': 3,
               'frequency_penalty': 0, 'user': 'unknown: ignored'}
     status, answer = ask(server, CHAT, fields)
     assert (status, answer['object']) == (200, 'chat.completion')
@@ -142,21 +139,19 @@ def test_a_chat_is_what_the_model_says_behind_the_template(server, models):
 
 
 def test_a_stream_adds_up_to_the_whole_answer(server):
-    for path, more, text_of in (
-            (CHAT, {'messages': MESSAGES, 'logprobs': True}, lambda choice, kind: choice[kind]['content']),
-            (COMPLETE, {'prompt': 'one', 'logprobs': 0}, lambda choice, kind: choice['text'])):
-        for stop in ([], ['e', '\n']):
-            fields = {'seed': 5, 'max_tokens': 40, 'stop': stop, **more}
-            whole = ask(server, path, fields)[1]['choices'][0]
-            status, text = ask(server, path, fields | {'stream': True})
-            *lines, done, end = text.split('\n\n')
-            assert (status, done, end) == (200, 'data: [DONE]', '')
-            parts = [json.loads(line.removeprefix('data: '))['choices'][0] for line in lines]
-            ends = [part['finish_reason'] for part in parts]
-            assert ends == [None] * (len(parts) - 1) + [whole['finish_reason']] and len(ends) > 1
-            assert ''.join(text_of(part, 'delta') for part in parts) == text_of(whole, 'message')
-            tokens = [token for part in parts for token in part['logprobs']['content']]
-            assert tokens == whole['logprobs']['content']
+    for stop in ([], ['e', '\n']):
+        fields = {'seed': 5, 'max_tokens': 40, 'stop': stop, 'messages': MESSAGES, 'logprobs': True}
+        whole = ask(server, CHAT, fields)[1]['choices'][0]
+        status, text = ask(server, CHAT, fields | {'stream': True})
+        *lines, done, end = text.split('\n\n')
+        assert (status, done, end) == (200, 'data: [DONE]', '')
+        parts = [json.loads(line.removeprefix('data: '))['choices'][0] for line in lines]
+        ends = [part['finish_reason'] for part in parts]
+        assert ends == [None] * (len(parts) - 1) + [whole['finish_reason']] and len(ends) > 1
+        assert ''.join(part['delta']['content'] for part in parts) == whole['message']['content']
+        assert [part['delta'].get('role') for part in parts[:2]] == ['assistant', None]
+        tokens = [token for part in parts for token in part['logprobs']['content']]
+        assert tokens == whole['logprobs']['content']
 
 
 def test_the_client_of_openai_reads_it(server):
@@ -173,10 +168,9 @@ def test_the_client_of_openai_reads_it(server):
 
 
 # --- what it refuses ----------------------------------------------------------------------------------------
-WRONG = {'temperature': (-1, 3, '1', True, 10 ** 400), 'top_k': (1.5,), 'max_tokens': (0, {}), 'seed': ('x',),
-         'stream': (1,), 'stop': (5, [''], [['x']]), 'prompt': (5, 'x' * 200), 'suffix': (4,), 'n': (2,),
-         'echo': (True,)}
-WRONG_MESSAGES = (None, 'hi', [5], [{'role': 'user'}], [{'role': 'king', 'content': 'x'}],
+WRONG = {'temperature': (-1, 3, '1', True, 10 ** 400), 'top_k': (1.5,), 'max_tokens': ({},), 'seed': ('x',),
+         'stop': (5, [['x']]), 'prompt': (5, 'x' * 200), 'suffix': (4,), 'n': (2,), 'echo': (True,)}
+WRONG_MESSAGES = (None, 'hi', [5], [{'role': 'king', 'content': 'x'}],
                   [{'role': 'user', 'content': 'x' * 200}])
 REFUSED = [         # status, words of the sentence, what differs from a request that is answered
     (400, 'object', {'body': b'[]'}), (400, 'JSON', {'body': b'[' * 4000}),
@@ -194,8 +188,7 @@ REFUSED = [         # status, words of the sentence, what differs from a request
 def test_each_refusal_has_its_status_and_names_the_field(server):
     for name, values in WRONG.items():
         for value in values:
-            error = refused(ask(server, COMPLETE, {'prompt': 'a', name: value}), 400)
-            assert name in error['message'] and error['param'] == name, (name, value, error)
+            refused(ask(server, COMPLETE, {'prompt': 'a', name: value}), 400, name)
     for messages in WRONG_MESSAGES:
         refused(ask(server, CHAT, {'messages': messages}), 400)
     for status, words, how in REFUSED:
@@ -205,8 +198,7 @@ def test_each_refusal_has_its_status_and_names_the_field(server):
 
 def test_no_other_machine_and_no_page_of_another_site_is_let_in(server):
     preflight = b'OPTIONS /v1/completions HTTP/1.1\r\nHost: localhost\r\nOrigin: http://x.example\r\n\r\n'
-    head = raw(server, preflight)
-    assert b' 501 ' in head and b'access-control' not in head.lower()
+    assert b' 501 ' in raw(server, preflight)
     assert server.server_address[0] == '127.0.0.1'          # no other machine can connect
     page = (ROOT / 'parts' / 'sample' / 'page.html').read_text(encoding='utf-8')
     assert ask(server, '/') == (200, page) and "default-src 'none'" in page

@@ -14,49 +14,57 @@ Other machines cannot connect. But a page of another site, open in a browser her
 user's name. So Origin must be ours; and Host must name this machine, because a foreign name may
 lead here (DNS rebinding).
 """
-import contextlib, http.server, json, pathlib, re, secrets, signal, sys, threading, time, traceback
+import contextlib, http.server, json, pathlib, secrets, signal, threading, time, traceback
 import regex, torch
 from parts import Mistake
 from parts.eval import questions
 from parts.sample import asking
 
-# types, default, lowest and highest value of each field that is read
-FIELDS = {
-    'model': ([str], ''), 'task_id': ([str], ''), 'prompt': ([str], ''), 'messages': ([list], []),
-    'max_tokens': ([int], None, 1, 2 ** 31), 'max_completion_tokens': ([int], None, 1, 2 ** 31),
-    'temperature': ([int, float], 1.0, 0, 2), 'top_p': ([int, float], 1.0, 0, 1),
-    'top_k': ([int], 0, 0, 2 ** 31), 'seed': ([int], None, -2 ** 63, 2 ** 63),
-    'logprobs': ([bool, int], None, 0, 20), 'top_logprobs': ([int], 0, 0, 20),
-    'stop': ([str, list], []), 'stream': ([bool], False)}
 # settings of OpenAI's that would change an answer and that we lack; each with what asks for nothing
 LACKING = {'n': 1, 'best_of': 1, 'echo': False, 'suffix': '', 'logit_bias': {}, 'tools': [],
            'presence_penalty': 0, 'frequency_penalty': 0, 'response_format': {'type': 'text'}}
+MOST_BYTES = 1_000_000          # of a request
 
 
 class Refusal(Exception):
-    """A request without an answer. Its arguments: a status, a sentence, the field that is wrong."""
+    """A request without an answer. Its arguments: a sentence and, if it is not 400, a status."""
 
 
-def checked(fields):
-    """Return the fields of a request that are read, with their defaults."""
-    for name, harmless in LACKING.items():
-        if fields.get(name) not in (None, harmless):
-            raise Refusal(400, f'{name} is not supported here; leave it out', name)
-    values = {}
-    for name, (types, default, *limits) in FIELDS.items():
-        value = fields.get(name)
-        values[name] = default if value is None else value
-        # written with `not` because every comparison with nan is false: this refuses nan as well
-        if value is not None and (type(value) not in types
-                                  or limits and not limits[0] <= value <= limits[1]):
-            words = ' or '.join(kind.__name__ for kind in types)
-            words += ' from {} to {}'.format(*limits) if limits else ''
-            raise Refusal(400, f'{name}={value!r:.60} must be {words}', name)
-    if isinstance(values['stop'], str):
-        values['stop'] = [values['stop']]
-    if not all(isinstance(text, str) and text for text in values['stop']):
-        raise Refusal(400, f'stop={values["stop"]!r:.60} must be texts, none of them empty', 'stop')
-    return values
+# --- the fields of a request ----------------------------------------------------------------------
+def number(fields, name, default, highest):
+    """Return a field from 0 to highest, or its default if it is missing. If the default is a float,
+    it need not be whole."""
+    value = fields.get(name)
+    if value is None:
+        return default
+    # written with `not` because every comparison with nan is false: this refuses nan as well
+    if not (type(value) in (int, type(default)) and 0 <= value <= highest):
+        raise Refusal(f'{name}={value!r:.60} must be {type(default).__name__} from 0 to {highest}')
+    return value
+
+
+def of_kind(fields, name, kind):
+    """Return a text or a list, empty if it is missing."""
+    value = fields.get(name) or kind()
+    if not isinstance(value, kind):
+        raise Refusal(f'{name}={value!r:.60} must be {kind.__name__}')
+    return value
+
+
+def stops(fields):
+    """Return the pattern in front of which an answer ends. An empty text stops nothing."""
+    stop = fields.get('stop') or []
+    texts = [stop] if isinstance(stop, str) else of_kind(fields, 'stop', list)
+    if not all(isinstance(text, str) for text in texts):
+        raise Refusal(f'stop={stop!r:.60} must be a text, or a list of texts')
+    return '|'.join(map(regex.escape, filter(None, texts)))
+
+
+def found(known, name, path):
+    """Return what has this name."""
+    if name not in known:
+        raise Refusal(f'{name!r:.60} is not known here; see {path}', 404)
+    return known[name]
 
 
 # --- an answer ------------------------------------------------------------------------------------
@@ -83,8 +91,8 @@ def pieces(model, answer, n_top, **how):
 class Handler(http.server.BaseHTTPRequestHandler):
     """One request, in a thread of its own. HTTP/1.0: each answer ends with its connection."""
     server_version, sys_version = 'nanoparrot', ''
-    timeout = property(lambda self: self.server.client_seconds)
-    log_message = lambda self, *_: None         # prompts are nobody's business
+    timeout = 10.0                          # seconds in which a client sends, or takes, some bytes
+    log_message = lambda self, *_: None     # prompts are nobody's business
     is_streaming = False
 
     def route(self):
@@ -92,79 +100,72 @@ class Handler(http.server.BaseHTTPRequestHandler):
         try:
             fields = self.fields() if self.command == 'POST' else {}
             host = self.headers.get('Host', '')
-            if re.sub(r':\d*$', '', host).lower() not in ('127.0.0.1', 'localhost'):
-                raise Refusal(403, 'the Host header must name this machine: localhost or 127.0.0.1')
+            if host.partition(':')[0].lower() not in ('127.0.0.1', 'localhost'):
+                raise Refusal('the Host header must name this machine: localhost or 127.0.0.1', 403)
             if self.headers.get('Origin', f'http://{host}') != f'http://{host}':
-                raise Refusal(403, 'the page of another site may not ask here')
+                raise Refusal('the page of another site may not ask here', 403)
             if self.command == 'POST' and path in ('/v1/completions', '/v1/chat/completions'):
                 self.write(fields, 'chat' in path)
-            elif self.command == 'GET' and path in self.server.lists:
-                self.send(200, {'object': 'list', 'data': self.server.lists[path]})
-            elif self.command == 'GET' and path == '/':
-                page = pathlib.Path(__file__).with_name('page.html').read_bytes()
-                self.send(200, page, 'text/html; charset=utf-8')
+            elif self.command == 'GET' and path in self.server.pages:
+                self.send(200, *self.server.pages[path])
             else:
-                raise Refusal(404, f'there is nothing to {self.command} at {path[:100]}; see '
-                                   '/v1/models')
+                raise Refusal(f'there is nothing to {self.command} at {path[:100]}; see /v1/models',
+                              404)
         except Refusal as e:
             self.refuse(*e.args)
         except OSError:                         # the client went away, or does not read
             pass
         except Exception:
             traceback.print_exc()
-            self.refuse(500, 'the server made a mistake; its log says which')
+            self.refuse('the server made a mistake; its log says which', 500)
 
     do_GET = do_POST = route
 
     def fields(self):
+        """Return the JSON object that a client sends."""
         try:
             length = int(self.headers.get('Content-Length', 0))
-            if not 0 <= length <= self.server.body_bytes:
-                raise Refusal(413, f'Content-Length={length} must be from 0 to '
-                                   f'{self.server.body_bytes}')
-            fields = json.loads(self.rfile.read(length))
-        except (ValueError, RecursionError) as e:
-            raise Refusal(400, f'the body must be JSON in UTF-8: {str(e)[:200]}') from None
-        if not isinstance(fields, dict):
-            raise Refusal(400, 'the body must be a JSON object')
-        return fields
+            if not 0 <= length <= MOST_BYTES:
+                raise Refusal(f'Content-Length={length} must be from 0 to {MOST_BYTES}', 413)
+            return dict(**json.loads(self.rfile.read(length)))
+        except (ValueError, TypeError, RecursionError) as e:
+            raise Refusal(f'the body must be a JSON object in UTF-8: {str(e)[:200]}') from None
 
     def write(self, fields, is_chat):
         """Answer a prompt or messages, whole or as a stream of server-sent events."""
-        server, asked = self.server, checked(fields)
-        name, task_id = asked['model'] or next(iter(server.models)), asked['task_id']
-        if name not in server.models:
-            raise Refusal(404, f'there is no model {name!r:.60}; see /v1/models', 'model')
-        if task_id and task_id not in server.items:
-            raise Refusal(404, f'there is no problem {task_id!r:.60}; see /problems', 'task_id')
-        model, tokenizer, _ = server.models[name]
-        context = model.config.block_size
+        for name, harmless in LACKING.items():
+            if fields.get(name) not in (None, harmless):
+                raise Refusal(f'{name} is not supported here; leave it out')
+        server = self.server
+        name = of_kind(fields, 'model', str) or next(iter(server.models))
+        model, tokenizer, _ = found(server.models, name, '/v1/models')
+        task_id = of_kind(fields, 'task_id', str)
+        item = task_id and found(server.items, task_id, '/problems')
         source = 'messages' if is_chat else 'prompt'
-        prompt, ends = asked[source], '|'.join(map(regex.escape, asked['stop']))
-        item = server.items.get(task_id)
+        prompt, ends = of_kind(fields, source, list if is_chat else str), stops(fields)
         if item:        # no text of the client's: the answer that is judged is the model's own
             prompt, ends = item[source], '' if is_chat else item['ends']
+        if is_chat and not prompt:
+            raise Refusal('messages must be a list of objects with role and content')
         try:
-            if is_chat and not prompt:
-                raise ValueError('messages must be a list of objects with role and content')
-            for message in prompt if is_chat else ():
-                if isinstance(message, dict) and message.get('role') == 'developer':
-                    message['role'] = 'system'          # OpenAI's newer name
             prompt = asking.encode(tokenizer, prompt)
-            n_prompt = len(prompt.ids) + min(1, prompt.repeated)
-            if n_prompt > context:
-                raise ValueError(f'the prompt has {n_prompt} tokens, more than the context of '
-                                 f'{context}')
         except ValueError as e:
-            raise Refusal(400, str(e)[:300], source) from None
-        limit = asked['max_completion_tokens'] or asked['max_tokens']
-        limit = min(limit or (context if is_chat else 16), context + 1 - n_prompt)
-        seed = secrets.randbits(32) if asked['seed'] is None else asked['seed']
-        # a text, because a number would lose its sign
-        answer = asking.begin(tokenizer, prompt, limit, str(seed), ends)
+            raise Refusal(str(e)[:300]) from None
+        context = model.config.block_size
+        n_left = context + 1 - len(prompt.ids) - min(1, prompt.repeated)
+        if n_left < 1:
+            raise Refusal(f'{source}: {len(prompt.ids)} tokens do not fit the context of {context}')
+        limit = number(fields, 'max_tokens', context if is_chat else 16, 1e9)
+        limit = number(fields, 'max_completion_tokens', limit, 1e9)
+        how = {'temperature': number(fields, 'temperature', 1.0, 2),
+               'top_p': max(1e-9, number(fields, 'top_p', 1.0, 1)),
+               'top_k': number(fields, 'top_k', 0, 1e9)}
+        n_top = number(fields, 'top_logprobs' if is_chat else 'logprobs', 0, 20)
+        seed = number(fields, 'seed', secrets.randbits(32), 1e18)
+        answer = asking.begin(tokenizer, prompt, max(1, min(limit, n_left)), seed, ends)
 
-        streams = asked['stream']
-        kind = 'chat.completion' + '.chunk' * streams if is_chat else 'text_completion'
+        streams = fields.get('stream')
+        kind = 'chat.completion' + '.chunk' * bool(streams) if is_chat else 'text_completion'
         head = {'id': secrets.token_hex(12), 'object': kind, 'created': int(time.time()),
                 'model': name}
 
@@ -172,7 +173,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             content = {'text': text}
             if is_chat:
                 content = {'delta' if streams else 'message': role | {'content': text}}
-            logprobs = None if asked['logprobs'] is None else {'content': tokens}
+            logprobs = None if fields.get('logprobs') is None else {'content': tokens}
             return {'choices': [{'index': 0, **content, 'finish_reason': answer.finish,
                                  'logprobs': logprobs}]}
 
@@ -180,22 +181,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send(200, b'', 'text/event-stream')
             self.is_streaming = True
         tokens, role = [], {'role': 'assistant'}
-        n_top = asked['top_logprobs'] if is_chat else asked['logprobs'] or 0
-        how = {key: asked[key] for key in ('temperature', 'top_k')}
         with server.locks[name]:
-            for new, token in pieces(model, answer, n_top, top_p=max(1e-9, asked['top_p']), **how):
+            for new, token in pieces(model, answer, n_top, **how):
                 tokens.append(token)
                 if streams:
                     self.event(head | choices(new, [token], {} if answer.ids[1:] else role))
-        head |= {'verdict': self.verdict(item, answer.text, is_chat)} if item else {}
-        if streams and item:
-            self.event(head)
-        if streams:
-            self.wfile.write(b'data: [DONE]\n\n')
+        if item:
+            head['verdict'] = self.verdict(item, answer.text, is_chat)
+        if not streams:
+            n, n_new = len(prompt.ids), len(answer.ids)
+            usage = {'prompt_tokens': n, 'completion_tokens': n_new, 'total_tokens': n + n_new}
+            self.send(200, head | choices(answer.text, tokens, role) | {'usage': usage})
             return
-        n, n_new = len(prompt.ids), len(answer.ids)
-        usage = {'prompt_tokens': n, 'completion_tokens': n_new, 'total_tokens': n + n_new}
-        self.send(200, head | choices(answer.text, tokens, role) | {'usage': usage})
+        if item:
+            self.event(head)
+        self.wfile.write(b'data: [DONE]\n\n')
 
     def verdict(self, item, text, is_chat):
         """Run the tests of an answer to a problem. Return its outcome as in questions.py."""
@@ -213,50 +213,44 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def send(self, status, value, kind='application/json'):
         self.send_response(status)
-        for header in (('Content-Type', kind), ('X-Content-Type-Options', 'nosniff'),
-                       ('X-Frame-Options', 'DENY'), ('Cache-Control', 'no-store')):
-            self.send_header(*header)
+        self.send_header('Content-Type', kind)
+        self.send_header('X-Frame-Options', 'DENY')     # a page of another site may not frame ours
         self.end_headers()
         self.wfile.write(value if isinstance(value, bytes) else json.dumps(value).encode())
 
-    def refuse(self, status, sentence, param=None):
-        """Answer with a status and a sentence, in OpenAI's form."""
-        error = {'message': sentence, 'type': 'invalid_request_error', 'code': None, 'param': param}
+    def refuse(self, sentence, status=400):
+        """Answer with a sentence, in OpenAI's form."""
+        error = {'error': {'message': sentence, 'type': 'invalid_request_error'}}
         with contextlib.suppress(OSError):
             if self.is_streaming:
-                self.event({'error': error})
+                self.event(error)
             else:
-                self.send(status, {'error': error})
+                self.send(status, error)
 
 
 class Server(http.server.ThreadingHTTPServer):
     """Listens on a port of this machine's own address; on 0, a free one. models: {name: (model,
     tokenizer, can it chat?)}. items: the problems, of questions.py. run_code: that of sandbox.py;
     without it no program may run."""
-    body_bytes = 1_000_000          # the most in a request
-    client_seconds = 10.0           # in which a client sends, or takes, some bytes
-    daemon_threads = False          # so server_close() waits for the requests that run
+    daemon_threads = False                      # so server_close() waits for the requests that run
+    handle_error = lambda self, *_: None        # a client may send anything, and leave at any time
 
     def __init__(self, port, models, items=(), run_code=None):
-        self.models = models
-        self.locks = {name: threading.Lock() for name in models}
+        self.models, self.run_code = models, run_code
         self.items = {item['task_id']: item for item in items}
-        self.run_code = run_code
+        self.locks = {name: threading.Lock() for name in models}
         self.one_by_one = threading.Lock()                      # programs that run
-        about = {'object': 'model', 'created': 0, 'owned_by': 'nanoparrot'}
-        self.lists = {
-            '/v1/models': [{'id': name, 'chat': can_chat, **about}
-                           for name, (_, _, can_chat) in models.items()],
-            '/problems': [{key: item[key] for key in ('task_id', 'prompt', 'asked')}
-                          for item in items]}
+        lists = {'/v1/models': [{'id': name, 'object': 'model', 'chat': can_chat}
+                                for name, (_, _, can_chat) in models.items()],
+                 '/problems': [{key: item[key] for key in ('task_id', 'prompt', 'asked')}
+                               for item in items]}
+        page = pathlib.Path(__file__).with_name('page.html').read_bytes()
+        self.pages = {path: [{'object': 'list', 'data': rows}] for path, rows in lists.items()}
+        self.pages['/'] = page, 'text/html; charset=utf-8'
         try:
             super().__init__(('127.0.0.1', port), Handler)
         except OSError as e:
             raise Mistake(f'cannot listen on port {port}: {e.strerror}; try another port') from e
-
-    def handle_error(self, request, client_address):
-        if not isinstance(sys.exc_info()[1], OSError):      # a client may go away at any time
-            super().handle_error(request, client_address)
 
 
 def run(port, models, items=(), run_code=None):
