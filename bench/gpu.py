@@ -204,7 +204,7 @@ def train_py(name, preset, micro, limit, compiled, *flags, torchrun=()):
     found = {key: float(np.median([row[key] or 0 for row in rows])) for key in figures}
     peak = max(row['memory_mb'] for row in rows) * 2 ** 20 / 1e9       # of the GPU; else of the process
     stage = 3 if c['shard'] == 'fsdp' else 0
-    planned = planner.device_bytes(model, 1, stage, micro, 2, c['grad_checkpoint'], compiled) / 1e9
+    planned = planner.device_bytes(model, 1, stage, micro, 2, c['grad_checkpoint']) / 1e9
     return found | {'memory_gb': peak, 'planned_gb': planned, 'memory_over_plan': peak / planned,
                     'recompiles': said.count('Recompiling function'), 'micro': micro,
                     'loss': rows[-1]['loss'], 'whole_run_s': time.time() - began}

@@ -70,23 +70,16 @@ def flops_per_token(model, T):
     return 6 * (n['total'] - n['output']) + 12 * c.n_layer * c.n_head * c.head_dim * T
 
 
-def activation_bytes(c, batch, width=2, checkpoint=False, compiled=False, cpu=False):
-    """Bytes that autograd keeps of `batch` sequences. width: bytes of a value in matrix products.
-    checkpoint: keep only each block's input, and all of one block at a time. No T^2: attention's
-    scores are not kept."""
+def activation_bytes(c, batch, width=2, checkpoint=False):
+    """Bytes that autograd keeps of `batch` sequences in a compiled run: what matrix products read;
+    the rest is computed again. width: bytes of a value in matrix products. checkpoint: keep only
+    each block's input, and all of one block at a time. No T^2: attention's scores are not kept."""
     C, L, H, D, F, V = c.n_embd, c.n_layer, c.n_head, c.head_dim, c.n_ffn, c.vocab_size
     x = 4 * C                                       # the residual stream, float32
-    attention = 4 if cpu else width                 # bytes of attention's own values
     # the softmax's sums; queries, keys, values and the output
-    heads = 4 * H + attention * 2 * D * (H + c.n_kv_head)
-    norm = 4 * (C + 1)                              # x / rms and 1 / rms, float32
-    casts = 2 if width == 4 else 5      # the norms' outputs: autocast copies one for each Linear
-    inside = norm + heads + x + norm + width * (casts * C + D * H + 4 * F)
-    output = x + norm + width * C + 4 * V + 16      # log p in float32; ids and targets
-    if compiled:            # kept is what matrix products read; the rest is computed again
-        inside = heads + x + 8 + width * (2 * C + (D * H if cpu else 0) + 3 * F)
-        output = x + width * (C + V) + 24
-
+    heads = 4 * H + width * 2 * D * (H + c.n_kv_head)
+    inside = heads + x + 8 + width * (2 * C + 3 * F)        # of a block; 8: two norms' 1 / rms
+    output = x + width * (C + V) + 24
     values = max(inside, output) if checkpoint else L * inside + output
     return batch * c.block_size * (L * x + values)
 
@@ -99,7 +92,7 @@ def state_bytes(n_params, n_devices, stage, widths=(8, 4, 4)):
     return sum(width * n_params / share for width, share in zip(widths, shares))
 
 
-def device_bytes(model, n_devices, stage, batch, width=2, checkpoint=False, compiled=False):
+def device_bytes(model, n_devices, stage, batch, width=2, checkpoint=False):
     """The peak on a GPU: state, activations, the gradient of the logits, and the weights that
     matrix products read. Of these DDP (stage 0) keeps autocast's copies, zero2 (2) all and fsdp
     (3) the parts of two blocks, one of which works while the other one is gathered."""
@@ -108,9 +101,8 @@ def device_bytes(model, n_devices, stage, batch, width=2, checkpoint=False, comp
     part = max(count['per block'], count['embedding'] + count['output'])
     # Between two steps zero2 splits the weights, too.
     peak = state_bytes(count['total'], n_devices, 3 if stage else 0)
-    peak += activation_bytes(c, batch, width, checkpoint, compiled)
-    # In float32 the logits' gradient and that of log p.
-    peak += (width if compiled else 8) * batch * c.block_size * c.vocab_size
+    peak += activation_bytes(c, batch, width, checkpoint)
+    peak += width * batch * c.block_size * c.vocab_size     # the gradient of the logits
     if stage == 0:
         return peak + (2 * (count['total'] - count['output']) if width == 2 else 0)
     gathered = count['total'] if stage == 2 else 2 * part
@@ -141,7 +133,7 @@ def show(config):
 
     print(f'{n_devices} x {name}: {peak / 1e12:,.3g} TFLOP/s and {memory / 1e9:,.0f} GB each')
     print_model(model, width)
-    print_memory(model, n_devices, memory, at_once, width, config['compile'] is not False)
+    print_memory(model, n_devices, memory, at_once, width)
     print_tokens(count_parameters(model)['total'], tokens, here)
     if not here:
         print(f'  {path} is not there yet: the tokens at hand are unknown, and vocab_size=0 is '
@@ -163,7 +155,7 @@ def print_model(model, width):
           f'{1 - c.n_kv_head / c.n_head:.0%}')
 
 
-def print_memory(model, n_devices, memory, at_once, width, compiled):
+def print_memory(model, n_devices, memory, at_once, width):
     """Print what each device holds by ZeRO's stages, and what fits, with at_once sequences in a
     micro-batch."""
     n = count_parameters(model)['total']
@@ -175,7 +167,7 @@ def print_memory(model, n_devices, memory, at_once, width, compiled):
         row = [state_bytes(n, n_devices, stage, PAPER)]
         if shard:
             usual, less = (
-                device_bytes(model, n_devices, stage, at_once, width, checkpoint, compiled)
+                device_bytes(model, n_devices, stage, at_once, width, checkpoint)
                 for checkpoint in (False, True))
             row += [state_bytes(n, n_devices, 3 if stage else 0), usual, less]
             if less < limit:
@@ -185,9 +177,9 @@ def print_memory(model, n_devices, memory, at_once, width, compiled):
               + ''.join(f'{size / 1e9:>18.2f}' for size in row))
     print("  state, in bytes a parameter: here 4 of weights, 4 of gradients, 8 of Adam's moments; "
           "in ZeRO's paper (1910.02054) 2, 2 and 12")
-    print(f'  sequences: of a run {"with" if compiled else "without"} torch.compile')
+    print('  sequences: of a run with torch.compile, as on a GPU')
     nothing = 'nothing; take --micro_batch_size=1, or more devices'
-    if device_bytes(model, math.inf, 3, 1, width, True, compiled) >= limit:
+    if device_bytes(model, math.inf, 3, 1, width, True) >= limit:
         nothing = ('nothing, on any number of these: one layer and one sequence are too large; '
                    'tensor parallelism is not built here, so take a smaller n_embd or block_size')
     print(f'  fits: {", ".join(fitting) or nothing}')
