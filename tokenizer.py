@@ -423,9 +423,8 @@ def main():
     if not (args.input or args.report):
         parser.error('give --input=PATH to train, or [--load=FILE] --report=PATH')
     try:
-        from parts.model import gguf_file
         from parts.tokenizer import fit
-        pattern = gguf_file.PATTERNS.get(args.pattern, PATTERN)
+        pattern = fit.PATTERNS.get(args.pattern, PATTERN)
         documents = list(read_documents(args.report)) if args.report else []
         if args.load:
             tok = Tokenizer.load(args.load)

@@ -1,5 +1,5 @@
 """
-Byte-level BPE, beside HF tokenizers and rustbpe: training, and encoding in bulk. The whole standard library
+Byte-level BPE, beside HF tokenizers: training, and encoding in bulk. The whole standard library
 with its tests, vocabulary 32,768, one pattern for all, one process per measurement, in turn.
 
     pip install -r bench/requirements.txt
@@ -20,12 +20,11 @@ import tempfile
 
 import numpy as np
 from peers import cpu_of, in_turn, median, ours_over, python_documents, timed
-from parts.model import gguf_file
-from parts.tokenizer import bpe, hf_tokenizer
+from parts.tokenizer import bpe, fit, hf_tokenizer
 from tokenizer import PATTERN, Tokenizer
 
 VOCAB = 32_768          # bytes and merges; no special tokens, so that all do the same work
-SPLIT = gguf_file.PATTERNS.get(os.environ.get('SPLIT'), PATTERN)
+SPLIT = fit.PATTERNS.get(os.environ.get('SPLIT'), PATTERN)
 ROUNDS = int(os.environ.get('ROUNDS', 5))
 
 
@@ -46,16 +45,6 @@ def train_hf(texts):
     return lambda: t.train_from_iterator(texts, trainer)        # numbers the bytes differently: tests compare
 
 
-def train_rustbpe(texts):
-    import rustbpe
-    t = rustbpe.Tokenizer()
-
-    def work():
-        t.train_from_iterator(iter(texts), VOCAB, pattern=SPLIT)
-        return [bytes(token) for token, _ in sorted(t.get_mergeable_ranks(), key=lambda pair: pair[1])]
-    return work
-
-
 def in_bulk(encode, texts):
     encode(['warm up'])                         # builds tables
     return lambda: [np.array(ids, np.uint16) for batch in bpe.in_batches(texts, 4_000_000)
@@ -66,17 +55,15 @@ def encode_ours(texts):
     return in_bulk(Tokenizer.load(os.environ['TOKENIZER']).encode_batch, texts)
 
 
-def encode_hf(texts, fast=False):
+def encode_hf(texts):
     import tokenizers
     form = hf_tokenizer.to_their_form(Tokenizer.load(os.environ['TOKENIZER']).to_json(), {})
     theirs = tokenizers.Tokenizer.from_str(json.dumps(form))
-    encode = theirs.encode_batch_fast if fast else theirs.encode_batch
-    return in_bulk(lambda batch: [e.ids for e in encode(batch, add_special_tokens=False)], texts)
+    return in_bulk(lambda batch: [e.ids for e in theirs.encode_batch(batch, add_special_tokens=False)], texts)
 
 
-CONTESTANTS = {'train': {'ours': train_ours, 'hf': train_hf, 'rustbpe': train_rustbpe},
-               'encode': {'ours': encode_ours, 'hf_encode_batch': encode_hf,
-                          'hf_encode_batch_fast': lambda texts: encode_hf(texts, fast=True)}}
+CONTESTANTS = {'train': {'ours': train_ours, 'hf': train_hf},
+               'encode': {'ours': encode_ours, 'hf': encode_hf}}
 
 
 def cpu_seconds():

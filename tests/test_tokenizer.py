@@ -11,7 +11,6 @@ import tiktoken.load
 from conftest import SHARED, mistake, ok, refused, run, shared
 from hypothesis import given, strategies as st
 
-from parts.model import gguf_file
 from parts.tokenizer import fit
 from tokenizer import SPECIAL_TOKENS, Tokenizer, from_printable, printable
 
@@ -65,12 +64,6 @@ def test_lone_surrogates_become_the_replacement_character(code):
 @given(texts=st.lists(st.text(st.characters(exclude_categories=['Cs', 'Cn'])) | hostile))
 def test_encode_is_tiktokens_and_the_batchs(code, texts):     # Cn: characters that are not assigned (yet)
     agree(code, code.to_tiktoken(), texts)
-
-
-def test_encode_is_tiktokens_on_real_python_and_on_long_runs(code, stdlib):
-    agree(code, code.to_tiktoken(), [*stdlib[::50], *(text[:300] for text in stdlib), '\n' * 300_000])
-    spaces = ' ' * 1_000_000 + 'x'                      # tiktoken's regex engine overflows its stack on these
-    assert code.decode(code.encode(spaces)) == spaces
 
 
 def test_ids_are_bytes_then_merges_then_specials(code, stdlib):
@@ -137,8 +130,7 @@ def test_saving_and_loading_changes_nothing_and_the_hash_tells_tokenizers_apart(
 
 def test_a_broken_or_foreign_file_is_a_value_error(tmp_path):
     good = json.dumps(ODD.to_json())
-    for content in (good[:-9], '[]', '\udcff', '{"model": {"type": "BPE", "vocab": {"a": 0}}}', '[' * 100_000,
-                    good.replace('"bpe"', '"unigram"')):
+    for content in (good[:-9], '[]', '\udcff', '[' * 100_000, good.replace('"bpe"', '"unigram"')):
         (tmp_path / 'bad.json').write_bytes(content.encode('utf-8', 'surrogateescape'))
         refused(r'bad\.json is not a tokenizer of ours', Tokenizer.load, tmp_path / 'bad.json')
     refused(r'nowhere\.json is not .* \(no such file\); copy that', Tokenizer.load, tmp_path / 'nowhere.json')
@@ -190,24 +182,14 @@ def home(tmp_path_factory):
     for i in range(20):
         (home / 'c' / f'{i}.py').write_text(f'# {i}\n' + CODE * (i + 1), encoding='utf-8')
     (home / 'c' / 'b.jsonl').write_text('{"title": "no text"}', encoding='utf-8')
-    Tokenizer.train([CODE], 300, special_tokens=()).save(home / 'code.json')
+    train = '--input=c', '--vocab_size=330', '--pattern=cl100k', '--out=new/code.json'
+    assert 'new/code.json: 330 tokens' in ok(run('tokenizer.py', *train, cwd=home))
     return home
 
 
 def command(home, *arguments):
     return run('tokenizer.py', *arguments, cwd=home,
                env={**OFFLINE, 'TIKTOKEN_CACHE_DIR': str(home / 'empty')})
-
-
-def test_the_command_trains_what_the_library_trains(tmp_path):
-    text = 'line 7\n    indented\n' * 99
-    (tmp_path / 'a.txt').write_text(text, encoding='utf-8')
-    said = ok(run('tokenizer.py', '--input=a.txt', '--vocab_size=330', '--pattern=cl100k', '--out=b/t.json',
-                  cwd=tmp_path))
-    tokenizer = Tokenizer.load(tmp_path / 'b/t.json')
-    assert tokenizer.to_json() == Tokenizer.train([text], 330, pattern=gguf_file.PATTERNS['cl100k']).to_json()
-    for words in ('t.json', '330 tokens', f'{tokenizer.bytes_per_token:.2f} bytes', tokenizer.hash):
-        assert words in said
 
 
 def test_without_a_tokenizer_one_is_trained_on_nine_tenths(home):
@@ -222,22 +204,23 @@ def test_without_a_tokenizer_one_is_trained_on_nine_tenths(home):
 
 
 def test_the_report_puts_gpt2_beside_it(gpt2, home):
-    out = ok(command(home, '--load=code.json', '--report=c', f'--gpt2_dir={SHARED}'))
+    out = ok(command(home, '--load=new/code.json', '--report=c', f'--gpt2_dir={SHARED}'))
     assert "cl100k_base's vocabulary is not at hand" in out         # no network
     texts = [path.read_text('utf-8') for path in (home / 'c').glob('*.py')]
-    ours = sum(len(Tokenizer.load(home / 'code.json').encode(text)) for text in texts)
-    theirs = sum(len(gpt2.encode_ordinary(text)) for text in texts)
-    for words in (f'gpt2 needs {theirs / ours:.2f} times the tokens', 'gpt2: 22 tokens: def | Ġsay | _',
-                  f'hold as much as {1024 * theirs / ours:,.0f} of gpt2'):
-        assert words in out
+    tokenizer = Tokenizer.load(home / 'new/code.json')
+    assert tokenizer.pattern.startswith(fit.PATTERNS['cl100k'])
+    for name, encode in ('this', tokenizer.encode), ('gpt2', gpt2.encode_ordinary):
+        n = sum(len(encode(text)) for text in texts)
+        assert re.search(rf'^ +{name} .* {n:,}$', out, re.M), (name, n)
+    assert 'gpt2: 22 tokens: def | Ġsay | _' in out
 
 
 def test_mistakes_on_the_command_line(home):
     for arguments, words in (
             ('--input=gone', "'gone' is neither"), ('--input=c --vocab_size=319', '320'),
             ('--load=gone.json --report=c', 'make one: python tokenizer.py --input=FOLDER'),
-            ('--load=code.json --report=c --against=gpt3', 'gpt3'),
-            ('--load=code.json --report=c --gpt2_dir=empty', 'vocab.bpe')):
+            ('--load=new/code.json --report=c --against=gpt3', 'gpt3'),
+            ('--load=new/code.json --report=c --gpt2_dir=empty', 'vocab.bpe')):
         mistake(command(home, *arguments.split()), words)
     done = command(home)
     assert done.returncode == 2 and done.stderr.startswith('usage: ')

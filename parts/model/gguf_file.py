@@ -8,7 +8,7 @@ It differs from our checkpoint in this:
   of q and k change places. (It has our order, too, for Qwen3's architecture, which is a Llama with
   a norm of q and k.)
 - It cuts text into chunks by patterns that are compiled into it. A file can only name one of them:
-  PATTERNS. Ours is none of them. We name the nearest, and mark tokens with a newline to be cut out
+  NAMES. Ours is none of them. We name the nearest, and mark tokens with a newline to be cut out
   before it acts.
 - q8_0 stores 32 weights as int8 with one float16 scale. Tensors of one dimension stay float32.
 """
@@ -18,14 +18,8 @@ from parts.model import hf_model
 from parts.tokenizer import fit, hf_tokenizer
 from tokenizer import CHAT_TEMPLATE
 
-# Split patterns of llama.cpp, as regex and tiktoken read them; also to train with. Llama 3's joins
-# newlines.
-REST = (r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
-        r"|\s+(?!\S)|\s+")
-PATTERNS = {
-    'gpt2': r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    'cl100k': r"'(?:[sS]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD])|" + REST}
-NAMES = {PATTERNS['gpt2']: 'gpt-2', PATTERNS['cl100k']: 'llama-bpe', fit.PATTERN: 'gpt-2'}
+# llama.cpp's names of the split patterns that it has; Llama 3's joins newlines
+NAMES = {fit.PATTERNS['gpt2']: 'gpt-2', fit.PATTERNS['cl100k']: 'llama-bpe', fit.PATTERN: 'gpt-2'}
 DIFFERS = ("llama.cpp lacks this tokenizer's split pattern and cuts a few texts in another way, "
            'with other ids; python tokenizer.py --pattern=cl100k trains a tokenizer whose pattern '
            'it has')
@@ -47,12 +41,12 @@ def write(folder, model, tokenizer, kind, state):
         raise Mistake("llama.cpp cannot load a Qwen3 (qk_norm=True) with Llama 3.1's RoPE scaling")
     chat = 'stage' in state.get('config', {})                   # of sft.py, dpo.py or rl.py
     pre = pre_tokenizer(tokenizer)
-    tensors = rename(model)
-    D = 2 * model.cos.shape[1]                                  # width of a head
-    is_llama = 'blk.0.attn_q_norm.weight' not in tensors
+    arch = gguf.MODEL_ARCH.QWEN3 if c.qk_norm else gguf.MODEL_ARCH.LLAMA
+    tensors = rename(model, gguf.get_tensor_name_map(arch, c.n_layer))
+    D = c.head_dim
 
     path = os.path.join(folder, f'model-{kind.partition("-")[2] or "f32"}.gguf')
-    writer = gguf.GGUFWriter(f'{path}.tmp', 'llama' if is_llama else 'qwen3')
+    writer = gguf.GGUFWriter(f'{path}.tmp', gguf.MODEL_ARCH_NAMES[arch])
     sizes = {'context_length': c.block_size, 'embedding_length': c.n_embd, 'block_count': c.n_layer,
              'feed_forward_length': c.n_ffn, 'vocab_size': c.vocab_size, 'rope.dimension_count': D,
              'attention.head_count': c.n_head, 'attention.head_count_kv': c.n_kv_head,
@@ -68,7 +62,7 @@ def write(folder, model, tokenizer, kind, state):
     writer.add_file_type({'gguf': 0, 'gguf-f16': 1, 'gguf-q8_0': 7}[kind])
     for name, array in tensors.items():
         # Of each head, rows 0, D/2, 1, D/2 + 1, ...
-        if is_llama and name.split('.')[-2] in ('attn_q', 'attn_k'):
+        if not c.qk_norm and name.split('.')[-2] in ('attn_q', 'attn_k'):
             halves = array.reshape(-1, 2, D // 2, *array.shape[1:])
             array = halves.swapaxes(1, 2).reshape(array.shape)
         quantized = None
@@ -94,18 +88,17 @@ def write(folder, model, tokenizer, kind, state):
 
 
 # --- the weights ----------------------------------------------------------------------------------
-def rename(model):
+def rename(model, names):
     """Return {llama.cpp's name: float32 array} of a GPT's tensors: (rows out, columns in), or
-    (width,)."""
+    (width,). names: the package gguf's table of transformers' names."""
     c = model.config
     arrays = {}
-    names = hf_model.names_of(vars(c))
-    for ours, tensor in model.state_dict().items():
-        array = tensor.detach().float().cpu().numpy()
-        if ours in ('embedding.weight', 'head.weight'):
+    for name, tensor in model.state_dict().items():
+        array = tensor.float().cpu().numpy()
+        if name in ('embedding.weight', 'head.weight'):
             array = array[:c.vocab_size]                    # without rows that fill up a multiple
-        if ours != 'head.weight' or not c.tie_embeddings:
-            arrays[names[ours][1]] = array
+        if name != 'head.weight' or not c.tie_embeddings:
+            arrays[names.get_name(hf_model.their_name(name), ('.weight', '.bias'))] = array
     if len(c.rope_scaling) == 4:
         # Llama 3.1 divides each frequency by a number of its own. So do our angles at position 1.
         scaled = model.sin[1].atan2(model.cos[1]).cpu().double()

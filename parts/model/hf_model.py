@@ -7,7 +7,7 @@ Read and write Hugging Face's folders: a Llama's, Qwen2's or Qwen3's weights und
 
 The layouts are the same on both sides (rotate-half RoPE, gate/up/down): weights are only renamed.
 """
-import glob, json, os, pathlib, shutil
+import glob, json, os, pathlib, re, shutil
 from model import GPT, GPTConfig
 from parts import Mistake
 from parts.tokenizer import hf_tokenizer
@@ -20,22 +20,27 @@ NAMES = {'vocab_size': 'vocab_size', 'block_size': 'max_position_embeddings',
 KINDS = {'llama': (False, False), 'qwen2': (True, False), 'qwen3': (False, True)}
 # keys of rope_scaling
 LLAMA_3 = 'factor', 'low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings'
-# our names, those of transformers and those of llama.cpp; N is the number of a block
+# our names and theirs; N is the number of a block
 TENSORS = {
-    'embedding': ('model.embed_tokens', 'token_embd'),
-    'blocks.N.norm_1': ('model.layers.N.input_layernorm', 'blk.N.attn_norm'),
-    'blocks.N.attention.w_q': ('model.layers.N.self_attn.q_proj', 'blk.N.attn_q'),
-    'blocks.N.attention.w_k': ('model.layers.N.self_attn.k_proj', 'blk.N.attn_k'),
-    'blocks.N.attention.w_v': ('model.layers.N.self_attn.v_proj', 'blk.N.attn_v'),
-    'blocks.N.attention.w_o': ('model.layers.N.self_attn.o_proj', 'blk.N.attn_output'),
-    'blocks.N.attention.norm_q': ('model.layers.N.self_attn.q_norm', 'blk.N.attn_q_norm'),
-    'blocks.N.attention.norm_k': ('model.layers.N.self_attn.k_norm', 'blk.N.attn_k_norm'),
-    'blocks.N.norm_2': ('model.layers.N.post_attention_layernorm', 'blk.N.ffn_norm'),
-    'blocks.N.mlp.w_gate': ('model.layers.N.mlp.gate_proj', 'blk.N.ffn_gate'),
-    'blocks.N.mlp.w_up': ('model.layers.N.mlp.up_proj', 'blk.N.ffn_up'),
-    'blocks.N.mlp.w_down': ('model.layers.N.mlp.down_proj', 'blk.N.ffn_down'),
-    'norm': ('model.norm', 'output_norm'),
-    'head': ('lm_head', 'output')}
+    'embedding.weight': 'model.embed_tokens.weight',
+    'blocks.N.norm_1.weight': 'model.layers.N.input_layernorm.weight',
+    'blocks.N.attention.w_q.weight': 'model.layers.N.self_attn.q_proj.weight',
+    'blocks.N.attention.w_k.weight': 'model.layers.N.self_attn.k_proj.weight',
+    'blocks.N.attention.w_v.weight': 'model.layers.N.self_attn.v_proj.weight',
+    'blocks.N.attention.w_o.weight': 'model.layers.N.self_attn.o_proj.weight',
+    'blocks.N.norm_2.weight': 'model.layers.N.post_attention_layernorm.weight',
+    'blocks.N.mlp.w_gate.weight': 'model.layers.N.mlp.gate_proj.weight',
+    'blocks.N.mlp.w_up.weight': 'model.layers.N.mlp.up_proj.weight',
+    'blocks.N.mlp.w_down.weight': 'model.layers.N.mlp.down_proj.weight',
+    'norm.weight': 'model.norm.weight',
+    'head.weight': 'lm_head.weight'}
+QKV_BIAS = {                                    # Qwen2 has these, too
+    'blocks.N.attention.w_q.bias': 'model.layers.N.self_attn.q_proj.bias',
+    'blocks.N.attention.w_k.bias': 'model.layers.N.self_attn.k_proj.bias',
+    'blocks.N.attention.w_v.bias': 'model.layers.N.self_attn.v_proj.bias'}
+QK_NORM = {                                     # and Qwen3 these
+    'blocks.N.attention.norm_q.weight': 'model.layers.N.self_attn.q_norm.weight',
+    'blocks.N.attention.norm_k.weight': 'model.layers.N.self_attn.k_norm.weight'}
 
 
 def import_safetensors():
@@ -46,20 +51,15 @@ def import_safetensors():
     return safetensors.torch
 
 
-def names_of(config):
-    """Return {'blocks.0.norm_1.weight': (its name in transformers, in llama.cpp)} of all tensors of
-    a Llama, Qwen2 or Qwen3."""
-    names = {}
-    for part, others in TENSORS.items():
-        kinds = ['weight']
-        if part.endswith(('norm_q', 'norm_k')) and not config['qk_norm']:
-            kinds = []
-        if part.endswith(('w_q', 'w_k', 'w_v')) and config['qkv_bias']:
-            kinds = ['weight', 'bias']
-        for n in range(config['n_layer'] if 'N' in part else 1):
-            full = lambda name, kind: f'{name}.{kind}'.replace('N', str(n))
-            names |= {full(part, kind): [full(name, kind) for name in others] for kind in kinds}
-    return names
+def without_number(name):
+    """'blocks.3.norm_1.weight' -> 'blocks.N.norm_1.weight'"""
+    return re.sub(r'\.\d+\.', '.N.', name)
+
+
+def their_name(name):
+    """'blocks.3.norm_1.weight' -> 'model.layers.3.input_layernorm.weight'"""
+    theirs = (TENSORS | QKV_BIAS | QK_NORM)[without_number(name)]
+    return theirs.replace('N', name.split('.')[1])
 
 
 def read_config(theirs):
@@ -100,8 +100,7 @@ def read(folder):
         if config['tie_embeddings']:
             saved['lm_head.weight'] = saved['model.embed_tokens.weight']
         model = GPT(GPTConfig(**config))
-        names = names_of(config)
-        model.load_state_dict({ours: saved[theirs] for ours, (theirs, _) in names.items()})
+        model.load_state_dict({name: saved[their_name(name)] for name in model.state_dict()})
     except Exception as e:              # broken JSON, a missing key, a file that was cut off, ...
         raise Mistake(f'{reading} cannot be read as a Llama model: {type(e).__name__}: {e}') from e
     return model
@@ -110,7 +109,9 @@ def read(folder):
 def check_layout(config, tensors):
     """Refuse tensors that a Llama, Qwen2 or Qwen3 of this config does not have, as after an edit of
     model.py: other programs would run another model."""
-    if odd := names_of(config).keys() ^ tensors.keys():
+    theirs = {**TENSORS, **(QKV_BIAS if config['qkv_bias'] else {}),
+              **(QK_NORM if config['qk_norm'] else {})}
+    if odd := theirs.keys() ^ {without_number(name) for name in tensors}:
         raise Mistake(f'{min(odd)}: your model.py and a Llama differ in this tensor, so other '
                       'programs would run another model')
 
@@ -125,7 +126,7 @@ def write(folder, model, tokenizer=None):
                       'qk_norm')
     check_layout(config, tensors)
     os.makedirs(folder, exist_ok=True)
-    renamed = {theirs: tensors[ours] for ours, (theirs, _) in names_of(config).items()}
+    renamed = {their_name(name): tensor for name, tensor in tensors.items()}
     for name in 'model.embed_tokens.weight', 'lm_head.weight':
         # without the rows that fill up a multiple
         renamed[name] = renamed[name][:config['vocab_size']].contiguous()

@@ -11,6 +11,12 @@ import collections, glob, os, re, types
 import tiktoken.load
 from parts import Mistake
 
+# Other split patterns to train with. llama.cpp has them, too (parts/model/gguf_file.py).
+REST = (r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+        r"|\s+(?!\S)|\s+")
+PATTERNS = {
+    'gpt2': r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    'cl100k': r"'(?:[sS]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD])|" + REST}
 SAMPLE = 'def say_hello():\n    print("Hello, World!")\nsay_hello()\n'
 
 
@@ -53,12 +59,6 @@ def report(tokenizer, documents, printable, others):
              f'{"vocabulary":>12} {"size":>7} {"bytes/token":>12} {"tokens":>12}']
     lines += [f'{name[-12:]:>12} {t.vocab_size:>7,} {sum(n_bytes) / totals[name]:>12.2f} '
               f'{totals[name]:>12,}' for name, t in tokenizers.items()]
-    for name, n in totals.items():
-        if name != 'this':
-            ratio = n / totals['this']
-            lines.append(f'{name} needs {ratio:.2f} times the tokens, and FLOPs, for the same '
-                         'text: 1,024 tokens of this tokenizer hold as much as '
-                         f'{1024 * ratio:,.0f} of {name}.')
     lines += by_label(n_bytes, counts, labels_of(documents))
     lines += split_words(tokenizers, texts, pieces)
     lines += ['', SAMPLE.rstrip()]
