@@ -115,7 +115,7 @@ EXERCISES = [
              '        weights, moments = ', '# --- 6. the loop'),
     Exercise('bpe_train', 'tokenizer.py', 'learn_merges',
              'test_bpe.py::test_golden_low_lower_lowest '
-             'test_bpe.py::test_the_merges_are_those_of_another_program '
+             'test_bpe.py::test_the_merges_are_those_of_the_naive_loop '
              'test_bpe.py::test_counts_may_exceed_32_and_53_bits',
              'Learn the merges: count pairs, merge the most frequent, of equals the one with the smaller '
              'ids. parts/tokenizer/bpe.py does it on 30 MB in two seconds: how?'),

@@ -44,7 +44,7 @@ FASTEST = {
     'schedule': 'test_optim.py::test_the_schedule_at_its_landmarks',
     'attention': 'test_generation.py::'
                  'test_several_positions_behind_a_cache_see_no_future_and_a_mask_decides_if_there_is_one',
-    'bpe_train': 'test_bpe.py::test_the_merges_are_those_of_another_program'}
+    'bpe_train': 'test_bpe.py::test_the_merges_are_those_of_the_naive_loop'}
 REFUSES = {e.name: e.tests.split()[0] for e in EXERCISES} | FASTEST
 # exercises whose tests do not use each other's functions share one run of pytest; runs that train are slow
 ALONE, SLOW = [['chat_mask'], ['bpe_encode']], [['accumulation'], ['resume']]

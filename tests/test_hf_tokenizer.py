@@ -69,12 +69,6 @@ def test_a_user_cannot_forge_special_tokens_and_documents_begin_and_end_with_the
         assert ours.vocab_size == THEIRS[name].get_vocab_size() + 2 * is_llama
 
 
-def test_a_saved_one_is_the_same(tmp_path):
-    OURS['Llama 3'].save(tmp_path / 'tokenizer.json')
-    again = Tokenizer.load(tmp_path / 'tokenizer.json')
-    assert again.hash == OURS['Llama 3'].hash and again.special == OURS['Llama 3'].special
-
-
 def test_a_damaged_or_unknown_file_is_one_sentence(tmp_path):
     unigram = tokenizers.Tokenizer(tokenizers.models.Unigram([('a', 0.0), ('b', 0.0)], 0)).to_str()
     for text, words in (('{"added_tokens": [], "model": {}}', ''), (unigram, '.*only byte-level BPE is')):
@@ -87,8 +81,6 @@ SOURCE = open(__file__, encoding='utf-8').read()
 PIECES = [' ', '    ', '\n', '\r\n', '\t', '\n\n        ', 'def f', '):\n    ', "'s", "'LL", '12345', '_x',
           'é', '漢字', '🙂', 'ﬁ', 'ſ', 'İ', 'ا', 'e\u0301', '३', 'Ⅷ', '\xa0', '\u2003', '\u2028', '\u200d',
           '((', '\ufeff', '\0', '\x1c', '\x85', '\r', '<|endoftext|>', '<|im_end|>', '<|im_start|>', '-->']
-CHAT = [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': ' a '},
-        {'role': 'assistant', 'content': 'yo\n\n'}, {'role': 'user', 'content': '2 + 2'}]
 
 
 def texts(n):
@@ -140,9 +132,8 @@ def test_the_tokenizer_comes_back_and_leaves_once_more(folders, tmp_path):
     GPT.from_hf(folders['bpe']).save_hf(tmp_path, back)
     again = Tokenizer.load(tmp_path / 'tokenizer.json')
     assert (again.special, again.all_bytes) == (ours.special, ours.all_bytes)
-    assert (again.begin, again.stop) == (ours.begin, ours.stop)
+    assert (again.begin, again.stop, again.hash) == (ours.begin, ours.stop, back.hash)
     assert again.encode_batch(texts(99)) == ours.encode_batch(texts(99))
-    assert again.render(CHAT, True) == ours.render(CHAT, True)
     refused('a char tokenizer has no form', GPT(GPTConfig(2, 64, 1, 2, 0, 16)).save_hf, tmp_path,
             Tokenizer.char('ab'))
 

@@ -42,7 +42,7 @@ those, too.
 Byte-pair encoding: Sennrich et al. 2016, arXiv:1508.07909. tokenizer.py gives PATTERN and the
 count_chunks that counts on one core.
 """
-import collections, concurrent.futures, functools, multiprocessing, os, re
+import concurrent.futures, functools, itertools, multiprocessing, os, re
 import numpy as np
 import regex
 import tokenizer
@@ -259,11 +259,8 @@ def count_chunks(texts, pattern=tokenizer.PATTERN, processes=None):
         return total
     fork = multiprocessing.get_context('fork')
     with concurrent.futures.ProcessPoolExecutor(n, fork) as pool:
-        begun = collections.deque()
-        for batch in batches:
-            begun.append(pool.submit(count, batch))
-            if len(begun) == 4 * n:     # the reader waits for the workers
-                total.update(begun.popleft().result())
-        for job in begun:
-            total.update(job.result())
+        # A few batches for each worker at a time, because memory would not hold all of a corpus.
+        while some := list(itertools.islice(batches, 4 * n)):
+            for counts in pool.map(count, some):
+                total.update(counts)
     return total
