@@ -44,10 +44,10 @@ def configure(namespace):
         source = arguments.pop(0)
         if source.startswith('--'):
             name, equals, text = source[2:].partition('=')
-            if name in settings and not equals:         # the form "--key value"
-                if not arguments or arguments[0].startswith('--'):
-                    raise Mistake(f'--{name} has no value; its default is {defaults[name]!r}')
-                text = arguments.pop(0)
+            if name in settings and not equals and arguments and arguments[0][:2] != '--':
+                text = arguments.pop(0)                 # the form "--key value"
+            if not text and defaults.get(name):
+                raise Mistake(f'--{name} has no value; its default is {defaults[name]!r}')
             source = 'command line'
             new = {name: text}
         else:
@@ -60,12 +60,10 @@ def configure(namespace):
             set_by[name] = source
     for name, (_, rule, _) in settings.items():
         value = values[name]
-        # An empty text in place of, for example, a folder: no later error could name it.
-        is_good = value is None or eval(condition_of(rule)) and (value != '' or not defaults[name])
+        is_good = value is None or eval(condition_of(rule))
         if not is_good:
             raise Mistake(f'{set_by.get(name, "the script")}: {name}={value!r} must be '
-                          f'{"in " * rule.startswith(("[", "("))}'
-                          f'{rule or f"a text, such as {defaults[name]!r}"}'
+                          f'{"in " * rule.startswith(("[", "("))}{rule}'
                           f'{nearest(str(value), rule.split(" | ") if "|" in rule else [])}')
     namespace.update(values)
     return values
@@ -90,9 +88,10 @@ def read_settings(namespace):
             break
         found = re.match(r'(?!_)(\w+)(: .+?)? = .*?(?: # *(.*))?$', line)
         if found and (kind := type(namespace.get(found[1], sys)).__name__) in KINDS:
+            # 'min_lr', ': float | None', '>= 0: where the learning rate ends'
             name, types, comment = found.groups('')
             rule, _, meaning = comment.partition(':')
-            if condition_of(rule) == 'True':
+            if condition_of(rule) == 'True':        # prose
                 rule, meaning = '', comment
             heading = f'\n{above.strip("# -")}\n' if above.startswith('#') else ''
             flag = f'--{name}={namespace[name]!r}'
@@ -103,7 +102,12 @@ def read_settings(namespace):
 
 
 def condition_of(rule):
-    """Return a rule as an expression of Python: '0 <= value < 1' for [0, 1), 'True' for prose."""
+    """Return what a rule asks of `value`, as an expression of Python that eval() can judge:
+
+        >= 1            value >= 1
+        [0, 1)          0 <= value < 1
+        adamw | muon    str(value) in ['adamw', 'muon']
+        prose           True"""
     number = r'(-?\d+(?:\.\d+)?(?:e-?\d+|\*\*\d\d?)?)'               # 1, -0.5, 1e-3, 2**20
     if re.fullmatch(f'(>=|>|<=|<) {number}', rule):
         return f'value {rule}'
@@ -173,31 +177,40 @@ def nearest(word, choices):
 
 # --- what a user can put right becomes one line ---------------------------------------------------
 def one_line_for_mistakes(kind, error, tb):
-    """Print one line for a Mistake, an OSError and full memory. Any other error is a bug and keeps
-    its traceback."""
-    message = str(error)
-    # Some files of this project still raise a plain ValueError for a mistake. One that Python or a
-    # library raised, such as that of int('x'), is a bug.
-    last = traceback.extract_tb(tb)[-1]
-    is_ours = os.path.dirname(__file__) in last.filename and 'site-packages' not in last.filename
-    is_mistake = kind.__name__ == 'Mistake' or is_ours and last.line.startswith('raise ValueError')
+    """Python calls this in place of its own excepthook. Print one line for what a user can put
+    right, and exit with 2. Any other error is a bug and keeps its traceback."""
     if kind is BrokenPipeError:         # of `X.py --help | head`: nobody reads on
         os._exit(141)
-    if issubclass(kind, OSError) and error.errno:
-        path = str(error.filename or 'a file')
-        # A flag names the path, a folder that it is in, or one that could not be made in it.
-        flags = [f'--{name} than {text}' for name in defaults if (text := str(in_use[name] or ' '))
-                 and (path.startswith(text) or text.startswith(path))]
-        message = f'{path}: {error.strerror}; choose another {" or ".join(flags) or "path"}'
-    elif not is_mistake and re.search('MemoryError|bad_alloc|(of|allocate) memory', repr(error)):
-        ways = [f'--{name}={in_use[name] // 2 or True}' for name in (
-            'micro_batch_size', 'grad_checkpoint', 'slots', 'block_size', 'n_layer', 'batch_size',
-            'num_samples') if name in defaults and in_use[name] not in (None, 1)]
-        message = (f'out of memory; try {"; then ".join([*ways, "ending other programs"])} '
-                   f'({message or kind.__name__})')
-    elif not is_mistake and not issubclass(kind, OSError):
+    sentence = sentence_for(error, tb)
+    if not sentence:
         return sys.__excepthook__(kind, error, tb)
     # Rank 0 prints this error; then torchrun stops the other processes.
     time.sleep(3 * (os.environ.get('RANK', '0') != '0'))
-    print('error:', *message.split(), file=sys.__stderr__, flush=True)  # torch replaces sys.stderr
+    print('error:', *sentence.split(), file=sys.__stderr__, flush=True)  # torch replaces sys.stderr
     sys.exit(2)
+
+
+def sentence_for(error, tb):
+    """Return what to tell the user, or None if the error is a bug."""
+    # A Mistake has its sentence. Some files of this project still raise a plain ValueError. One that
+    # Python or a library raised, such as that of int('x'), is a bug.
+    last = traceback.extract_tb(tb)[-1]
+    is_ours = os.path.dirname(__file__) in last.filename and 'site-packages' not in last.filename
+    is_ours = is_ours and last.line.startswith('raise ValueError')
+    if type(error).__name__ == 'Mistake' or is_ours or isinstance(error, OSError) and not error.errno:
+        return str(error)
+
+    # 'data/x: No such file or directory; choose another --data_dir than data/x'. A flag names the
+    # path, a folder that it is in, or one that could not be made in it.
+    if isinstance(error, OSError):
+        path = str(error.filename or 'a file')
+        flags = [f'--{name} than {text}' for name in defaults if (text := str(in_use[name] or ' '))
+                 and (path.startswith(text) or text.startswith(path))]
+        return f'{path}: {error.strerror}; choose another {" or ".join(flags) or "path"}'
+    # 'out of memory; try --batch_size=16; then ending other programs (MemoryError)'
+    if re.search('MemoryError|bad_alloc|(of|allocate) memory', repr(error)):
+        ways = [f'--{name}={in_use[name] // 2 or True}' for name in (
+            'micro_batch_size', 'grad_checkpoint', 'slots', 'block_size', 'n_layer', 'batch_size',
+            'num_samples') if name in defaults and in_use[name] not in (None, 1)]
+        return (f'out of memory; try {"; then ".join([*ways, "ending other programs"])} '
+                f'({str(error) or type(error).__name__})')
