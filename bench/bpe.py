@@ -93,13 +93,11 @@ def main():
             Tokenizer.train(texts, VOCAB, special_tokens=()).save(os.environ['TOKENIZER'])
         rows_of = in_turn([f'{what}:{who}' for who in CONTESTANTS[what]], ROUNDS, __file__)
     results = {name.split(':')[1]: rows for name, rows in rows_of.items()}
-    print(f'{"":>22}{"seconds (min, median, max)":>32}{"ours / it":>12}{"CPU seconds":>14}{"ours / it":>12}'
-          f'{"peak MB":>10}   the same?')
+    print(f'{"medians":>10}{"seconds":>10}{"ours / it":>12}{"CPU seconds":>14}{"ours / it":>12}   the same?')
     for name, rows in results.items():
-        seconds = [row[0] for row in rows]
+        seconds = median([row[0] for row in rows])
         ratio, cpu_ratio = (ours_over(results, name, of) for of in (lambda row: row[0], cpu_of))
-        print(f'{name:>22}{min(seconds):>12.2f}{median(seconds):>10.2f}{max(seconds):>10.2f}{ratio:>12.2f}'
-              f'{median(map(cpu_of, rows)):>14.2f}{cpu_ratio:>12.2f}{max(row[1] for row in rows):>10.0f}'
+        print(f'{name:>10}{seconds:>10.2f}{ratio:>12.2f}{median(map(cpu_of, rows)):>14.2f}{cpu_ratio:>12.2f}'
               f'   {rows[0][2].split()[1]}')
 
 

@@ -59,7 +59,7 @@ if __name__ == '__main__':
     if sys.argv[1:2] not in (['train'], ['generate']) or set(sys.argv[2:]) - BATCHES[sys.argv[1]].keys():
         sys.exit(print(__doc__) or 2)
     what, *shapes = sys.argv[1:]
-    print(f'{"batch":>22}{"":>10}{"ours tok/s":>12}{"transformers":>14}{"ratio":>8}{"of CPU":>8}   peak MB')
+    print(f'{"batch":>22}{"":>10}{"ours tok/s":>12}{"transformers":>14}{"ratio":>8}{"of CPU":>8}')
     for shape in shapes or BATCHES[what]:
         for batch in BATCHES[what][shape]:
             for dtype in dict.fromkeys(['float32', processes.choose('cpu', 'auto')[1]]):
@@ -67,6 +67,5 @@ if __name__ == '__main__':
                 results = dict(zip(('ours', 'theirs'), in_turn(names, ROUNDS, __file__).values()))
                 rates = [median([float(row[2].split()[1]) for row in rows]) for rows in results.values()]
                 ratios = [1 / ours_over(results, 'theirs', of) for of in (lambda row: row[0], cpu_of)]
-                peaks = ' / '.join(f'{max(row[1] for row in rows):.0f}' for rows in results.values())
                 print(f'{shape:>16}{batch:>6}{dtype:>10}{rates[0]:>12,.0f}{rates[1]:>14,.0f}{ratios[0]:>8.2f}'
-                      f'{ratios[1]:>8.2f}   {peaks}', flush=True)
+                      f'{ratios[1]:>8.2f}', flush=True)
