@@ -12,6 +12,7 @@ from parts import Mistake
 
 
 def like(model, changes):
+    """Return a copy of a model whose config has these changes. New rows begin as the mean row."""
     before = model.config
     config = dataclasses.replace(before, **changes)
     if config.tie_embeddings and not before.tie_embeddings:

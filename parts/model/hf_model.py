@@ -63,13 +63,13 @@ def their_name(name):
 
 
 def read_config(theirs):
-    """Their config.json under our names. ValueError names the key that model.py cannot serve."""
-    # version 4, 5
+    """Return their config.json under our names. Refuse, by its key, what model.py cannot compute."""
+    # transformers 4 writes rope_scaling, and transformers 5 rope_parameters.
     rope = {**(theirs.get('rope_scaling') or {}), **(theirs.get('rope_parameters') or {})}
-    # may be omitted
+    # The first line has what a config may leave out.
     values = {'num_key_value_heads': None, 'tie_word_embeddings': False, 'head_dim': None,
               'model_type': 'llama', 'rope_type': rope.get('type') or 'default', **theirs, **rope}
-    # their parameters
+    # The ways of stretching RoPE that model.py has, and the keys of their numbers.
     ropes = {'default': (), 'linear': ('factor',), 'llama3': LLAMA_3}
     supported = {
         'model_type': KINDS, 'hidden_act': ['silu'], 'attention_bias': [False], 'mlp_bias': [False],
@@ -128,13 +128,13 @@ def write(folder, model, tokenizer=None):
     os.makedirs(folder, exist_ok=True)
     renamed = {their_name(name): tensor for name, tensor in tensors.items()}
     for name in 'model.embed_tokens.weight', 'lm_head.weight':
-        # without the rows that fill up a multiple
+        # Rows that only fill up vocab_multiple stay behind.
         renamed[name] = renamed[name][:config['vocab_size']].contiguous()
     if config['tie_embeddings']:
         del renamed['lm_head.weight']
     weights = os.path.join(folder, 'model.safetensors')
     safetensors.save_file(renamed, weights, metadata={'format': 'pt'})
-    os.chmod(weights, 0o644)            # it makes files that nobody else may read
+    os.chmod(weights, 0o644)            # safetensors makes files that nobody else may read
 
     scaling = config['rope_scaling']
     rope = {'rope_type': {0: 'default', 1: 'linear', 4: 'llama3'}[len(scaling)],
@@ -145,10 +145,10 @@ def write(folder, model, tokenizer=None):
         'architectures': [f'{kind.capitalize()}ForCausalLM'], 'model_type': kind,
         'hidden_act': 'silu', 'attention_bias': False, 'mlp_bias': False, 'bos_token_id': None,
         'eos_token_id': None,
-        # transformers 4 looks here and below
+        # transformers 4 reads the first two of these, and transformers 5 the third.
         'rope_theta': config['rope_theta'],
         'rope_scaling': rope if scaling else None,
-        'rope_parameters': {**rope, 'rope_theta': config['rope_theta']},        # transformers 5
+        'rope_parameters': {**rope, 'rope_theta': config['rope_theta']},
         'dtype': str(tensors['embedding.weight'].dtype).removeprefix('torch.')}
     with open(os.path.join(folder, 'config.json'), 'w', encoding='utf-8', newline='\n') as f:
         json.dump(theirs, f, indent=2)
