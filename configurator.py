@@ -192,12 +192,14 @@ def one_line_for_mistakes(kind, error, tb):
 
 def sentence_for(error, tb):
     """Return what to tell the user, or None if the error is a bug."""
-    # A Mistake has its sentence. Some files of this project still raise a plain ValueError. One that
-    # Python or a library raised, such as that of int('x'), is a bug.
+    # A Mistake has its sentence, and so has an OSError that we raised: it has no number. Some files
+    # of this project still raise a plain ValueError. One that Python or a library raised, such as
+    # that of int('x'), is a bug.
     last = traceback.extract_tb(tb)[-1]
     is_ours = os.path.dirname(__file__) in last.filename and 'site-packages' not in last.filename
     is_ours = is_ours and last.line.startswith('raise ValueError')
-    if type(error).__name__ == 'Mistake' or is_ours or isinstance(error, OSError) and not error.errno:
+    is_ours = is_ours or isinstance(error, OSError) and not error.errno
+    if type(error).__name__ == 'Mistake' or is_ours:
         return str(error)
 
     # 'data/x: No such file or directory; choose another --data_dir than data/x'. A flag names the

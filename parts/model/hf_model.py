@@ -63,7 +63,7 @@ def their_name(name):
 
 
 def read_config(theirs):
-    """Return their config.json under our names. Refuse, by its key, what model.py cannot compute."""
+    """Return their config.json under our names. Refuse what model.py lacks, by its key."""
     # transformers 4 writes rope_scaling, and transformers 5 rope_parameters.
     rope = {**(theirs.get('rope_scaling') or {}), **(theirs.get('rope_parameters') or {})}
     # The first line has what a config may leave out.
