@@ -135,13 +135,6 @@ def test_a_rule_beside_the_setting_is_enforced_in_files_and_flags(play):
     assert result(play('--name=large', '--seed=None', script=script)) == DEFAULTS | {'name': 'large'}
 
 
-def test_annotations_and_imports_of_a_stranger_s_script_are_read(play):
-    script = HEAD.replace('import json', 'import json\nimport typing\nhome = typing\nlater_on: int', 1)
-    script = script.replace('seed: int | None', 'seed: typing.Optional[int]')
-    script = script.replace('show(config)', 'home = 3')      # imported, and assigned below the call
-    assert result(play('--seed=3', script=script)) == DEFAULTS | {'seed': 3}
-
-
 def test_a_comment_that_is_not_exactly_a_rule_is_prose_and_stops_nothing(play):
     for comment in ('<- change me', 'width | height, in pixels', '[0, 9**9**9]: x'):
         script = HEAD.replace('# optimizer steps', f'# {comment}')
