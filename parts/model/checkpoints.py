@@ -28,26 +28,33 @@ SHAPE = 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'tie_embeddings'
 
 
 # --- files ----------------------------------------------------------------------------------------
-def write(path, keep, state):
-    """Write a checkpoint beside path, flush it, then rename it: a crash or a full disk leaves the
-    old one. A last.pt that was there becomes last-1.pt, last-1.pt becomes last-2.pt, ... and `keep`
-    of them stay."""
+@contextlib.contextmanager
+def replacing(path):
+    """Give the name of a new file beside path, and at the end rename it: a crash or a full disk
+    leaves the old one."""
     try:
-        with open(f'{path}.tmp', 'wb') as f:
-            torch.save({'format': FORMAT, **state}, f)
-            f.flush()
-            os.fsync(f.fileno())
+        yield f'{path}.tmp'
     except (OSError, RuntimeError) as e:        # torch wraps a failed write in a RuntimeError
         pathlib.Path(f'{path}.tmp').unlink(missing_ok=True)
         raise OSError(f'cannot write {path} ({e}); the file that was there before is '
                       'unchanged') from e
-    # A crash in here leaves no last.pt for a moment, but then newest() finds last-1.pt.
-    if os.path.basename(path) == 'last.pt':
-        names = names_of(os.path.dirname(path))[:keep]
-        for newer, older in reversed([*zip(names, names[1:])]):
-            if os.path.exists(newer):
-                os.replace(newer, older)
     os.replace(f'{path}.tmp', path)
+
+
+def write(path, keep, state):
+    """Write a checkpoint. A last.pt that was there becomes last-1.pt, last-1.pt becomes last-2.pt,
+    ... and `keep` of them stay."""
+    with replacing(path) as new:
+        with open(new, 'wb') as f:
+            torch.save({'format': FORMAT, **state}, f)
+            f.flush()
+            os.fsync(f.fileno())
+        # A crash in here leaves no last.pt for a moment, but then newest() finds last-1.pt.
+        if os.path.basename(path) == 'last.pt':
+            names = names_of(os.path.dirname(path))[:keep]
+            for newer, older in reversed([*zip(names, names[1:])]):
+                if os.path.exists(newer):
+                    os.replace(newer, older)
 
 
 def read(path, device='cpu'):

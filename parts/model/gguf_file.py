@@ -14,7 +14,7 @@ It differs from our checkpoint in this:
 """
 import os, pathlib
 from parts import Mistake
-from parts.model import hf_model
+from parts.model import checkpoints, hf_model
 from parts.tokenizer import fit, hf_tokenizer
 from tokenizer import CHAT_TEMPLATE
 
@@ -45,8 +45,7 @@ def write(folder, model, tokenizer, kind, state):
     tensors = rename(model, gguf.get_tensor_name_map(arch, c.n_layer))
     D = c.head_dim
 
-    path = os.path.join(folder, f'model-{kind.partition("-")[2] or "f32"}.gguf')
-    writer = gguf.GGUFWriter(f'{path}.tmp', gguf.MODEL_ARCH_NAMES[arch])
+    writer = gguf.GGUFWriter(None, gguf.MODEL_ARCH_NAMES[arch])
     sizes = {'context_length': c.block_size, 'embedding_length': c.n_embd, 'block_count': c.n_layer,
              'feed_forward_length': c.n_ffn, 'vocab_size': c.vocab_size, 'rope.dimension_count': D,
              'attention.head_count': c.n_head, 'attention.head_count_kv': c.n_kv_head,
@@ -73,16 +72,12 @@ def write(folder, model, tokenizer, kind, state):
         elif array.ndim > 1 and kind != 'gguf':
             array = array.astype('float16')
         writer.add_tensor(name, array, raw_dtype=quantized)
-    try:
-        writer.write_header_to_file()
+    path = os.path.join(folder, f'model-{kind.partition("-")[2] or "f32"}.gguf')
+    with checkpoints.replacing(path) as new:
+        writer.write_header_to_file(pathlib.Path(new))
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        os.replace(f'{path}.tmp', path)
-    except OSError as e:
-        pathlib.Path(f'{path}.tmp').unlink(missing_ok=True)
-        raise OSError(f'cannot write {path} ({e}); the file that was there before is '
-                      'unchanged') from e
     text = f'{path}: {os.path.getsize(path) / 1e6:.1f} MB; next: llama-cli -m {path}'
     return text if pre else f'{text}\nnote: {DIFFERS}'
 
