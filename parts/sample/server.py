@@ -14,7 +14,8 @@ Other machines cannot connect. But a page of another site, open in a browser her
 user's name. So Origin must be ours; and Host must name this machine, because a foreign name may
 lead here (DNS rebinding).
 """
-import contextlib, http.server, json, pathlib, secrets, signal, threading, time, traceback
+import contextlib, functools, http.server, json, pathlib, secrets, signal, threading, time
+import traceback
 import regex, torch
 from parts import Mistake
 from parts.eval import questions
@@ -68,24 +69,19 @@ def found(known, name, path):
 
 
 # --- an answer ------------------------------------------------------------------------------------
-def pieces(model, answer, n_top, **how):
-    """Write an Answer of asking.py. Yield its new characters and, in OpenAI's form of a chat, the
-    newest token with its n_top rivals."""
-    def draw(logits):
-        id = answer.draw(logits, **how)  # (1,)
-        log_p = logits.log_softmax(dim=-1)[0]  # (V,)
-        top = [*id.tolist(), *log_p.topk(n_top).indices.tolist()]
-        entries[:] = [{'token': answer.tokenizer.decode([id]),
-                       'logprob': max(-9999.0, log_p[id].item())} for id in top]
-        return id
+def score(n_top, logits, ids):
+    """logits (1, V), ids (1,) -> the ids of a token and its n_top rivals, each with its log p: (1,
+    1 + n_top, 2). All are float32, which is exact for ids below 2**24."""
+    log_p = logits.log_softmax(dim=-1)  # (1, V)
+    top = torch.cat((ids[:, None], log_p.topk(n_top).indices), dim=1)  # (1, 1 + n_top)
+    return torch.stack((top, log_p.gather(1, top)), dim=2)
 
-    entries = []
-    idx = torch.tensor([answer.prompt.ids], device=model.embedding.weight.device)  # (1, T)
-    for token in model.stream(idx, len(answer.noise), draw):
-        answer.append(token.item(), answer.tokenizer.stop)
-        yield answer.take(), entries[0] | {'top_logprobs': entries[1:]}
-        if answer.finish:
-            return
+
+def named(tokenizer, scores):
+    """Return the scores of a token in OpenAI's form of a chat."""
+    token, *rivals = [{'token': tokenizer.decode([int(id)]), 'logprob': max(-9999.0, log_p)}
+                      for id, log_p in scores]
+    return token | {'top_logprobs': rivals}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -169,29 +165,34 @@ class Handler(http.server.BaseHTTPRequestHandler):
         head = {'id': secrets.token_hex(12), 'object': kind, 'created': int(time.time()),
                 'model': name}
 
-        def choices(text, tokens, role):
+        def choices(text, scores, role):
             content = {'text': text}
             if is_chat:
                 content = {'delta' if streams else 'message': role | {'content': text}}
-            logprobs = None if fields.get('logprobs') is None else {'content': tokens}
+            logprobs = None
+            if fields.get('logprobs') is not None:
+                logprobs = {'content': [named(tokenizer, token) for token in scores]}
             return {'choices': [{'index': 0, **content, 'finish_reason': answer.finish,
                                  'logprobs': logprobs}]}
 
         if streams:
             self.send(200, b'', 'text/event-stream')
             self.is_streaming = True
-        tokens, role = [], {'role': 'assistant'}
+        role = {'role': 'assistant'}
+        never = tokenizer.never_in_answers(model.config.vocab_size)
         with server.locks[name]:
-            for new, token in pieces(model, answer, n_top, **how):
-                tokens.append(token)
+            for _ in asking.write(model, [answer], tokenizer.stop, never=never,
+                                  score=functools.partial(score, n_top), **how):
+                new = answer.take()
                 if streams:
-                    self.event(head | choices(new, [token], {} if answer.ids[1:] else role))
+                    self.event(head | choices(new, answer.scores[-1:], role))
+                    role = {}
         if item:
             head['verdict'] = self.verdict(item, answer.text, is_chat)
         if not streams:
             n, n_new = len(prompt.ids), len(answer.ids)
             usage = {'prompt_tokens': n, 'completion_tokens': n_new, 'total_tokens': n + n_new}
-            self.send(200, head | choices(answer.text, tokens, role) | {'usage': usage})
+            self.send(200, head | choices(answer.text, answer.scores, role) | {'usage': usage})
             return
         if item:
             self.event(head)
