@@ -240,14 +240,14 @@ def answers_to(batch, n, temperature, noise):
                 # Its program runs while other answers are still being written.
                 verdict = rollouts.submit(court, asked[i], text)
                 answers[i] = Answer(asked[i]['ids'], ids, log_probs, ended, text, verdict)
-        with log.timed('score'), autocast:
-            for i, task in enumerate(batch):
-                group = answers[i * n:i * n + n]
-                rewards = rollouts.rewards_of(task, group, warn)
-                gains = advantages(torch.tensor([rewards], dtype=torch.float64), scale)     # (1, n)
-                for a, reward, gain in zip(group, rewards, gains[0].tolist()):
-                    a.reward = reward
-                    a.advantage = gain
+        with log.timed('score'), autocast:          # waits for the programs that still run
+            rewards = [rollouts.rewards_of(task, answers[i * n:i * n + n], warn)
+                       for i, task in enumerate(batch)]
+    rewards = torch.tensor(rewards, dtype=torch.float64).view(len(batch), n)                # (P, n)
+    gains = advantages(rewards, scale)                                                      # (P, n)
+    for a, reward, gain in zip(answers, rewards.view(-1).tolist(), gains.view(-1).tolist()):
+        a.reward = reward
+        a.advantage = gain
     return answers
 
 
@@ -399,6 +399,7 @@ while step < max_steps:
     tokens += int(n_tokens)
 
     if step in (1, max_steps) or step % log_interval == 0:
+        # The line of the log shows the four that are named first; metrics.jsonl has all.
         log.step(('reward', 'informative', 'entropy', 'length'), step=step, tokens=tokens,
                  loss=loss, lr=lr, grad_norm=norm, **figures,
                  kl=kl_sum / n_tokens if reference else None,
