@@ -46,33 +46,38 @@ from parts.sample import asking
 from parts.eval import questions, results, sandbox
 
 # --- settings -------------------------------------------------------------------------------------
-ckpt = 'out/base'               # a folder or a .pt file; several: A,B or A/*.pt
-data_dir = 'data/quickstart'    # for loss and learned; made with ckpt's tokenizer; several: A,B
-tasks = 'loss'                  # comma-separated
-data: str | None = None         # the benchmark's .jsonl or .jsonl.gz; of several tasks: A,B
-completions: str | None = None  # .jsonl of {"task_id", "completion"}: score these, without a model
-splits = 'variation,feedback_variation,cell,family'     # for problems: see the top
-n_problems: int | None = None   # >= 1: None = 100 of each split, or a whole file
-problems_seed = 0               # another seed: other problems of these splits
-num_samples = 1                 # [1, 10000]: completions per problem; learned writes at least 32
-k = '1'                         # of pass@k, each at most num_samples; several: 1,10,100
-temperature: float | None = None    # >= 0: 0 = the likeliest token; None = 0 for 1 sample, else 0.8
-top_k = 0                       # >= 0: 0 = off
-top_p = 1.0                     # (0, 1]: 1 = off
+# the first ones to change
+ckpt = 'out/base'               # checkpoint: a folder or a .pt file; several: A,B or A/*.pt
+tasks = 'loss'                  # names from the list above, comma-separated
+data_dir = 'data/quickstart'    # prepared text for loss and learned; several: A,B
+data: str | None = None         # questions: a .jsonl or .jsonl.gz file; of several tasks: A,B
+allow_code_execution = False    # True: run a model's programs; first read parts/eval/sandbox.py
+out: str | None = None          # file for the results; None = eval.json, see above
+# questions
+n_problems: int | None = None   # >= 1: questions; None = 100 of each split, or a whole file
+splits = 'variation,feedback_variation,cell,family'     # of --tasks=problems; see above
+problems_seed = 0               # other problems of these splits
+completions: str | None = None  # answers to score without a model: {"task_id", "completion"} lines
+compare = ''                    # samples.jsonl of a second model, or its folder
+judge = ''                      # command that gets JSON on stdin and prints a grade
+# answers
+num_samples = 1                 # [1, 10000]: answers to a question; learned writes at least 32
+k = '1'                         # answers drawn for pass@k, at most num_samples; several: 1,10,100
+temperature: float | None = None    # >= 0: 0 = the likeliest token; None = 0 for 1 answer, else 0.8
+top_k = 0                       # >= 0: number of likeliest tokens to draw from; 0 = all
+top_p = 1.0                     # (0, 1]: probability of the likeliest tokens to draw from; 1 = all
 max_new_tokens = 256            # >= 1: tokens of an answer
 chat: bool | None = None        # ask in a conversation; None = as the checkpoint was taught
-allow_code_execution = False    # True: run a model's programs; first read parts/eval/sandbox.py
 timeout = 3.0                   # [0.01, 86400]: seconds for a program
-memory_mb = 512                 # >= 1: for a program
-judge = ''                      # a command: JSON on stdin -> a grade on stdout
-compare = ''                    # a samples.jsonl or its folder, to set beside that of ckpt
-batch_size = 16                 # >= 1: sequences per forward pass
-random_init = True              # loss, learned: measure an untrained model too
+memory_mb = 512                 # >= 1: MB for a program
+# loss and learned
+random_init = True              # measure an untrained model, too
 loss_tokens = 0                 # >= 0: tokens to measure, from the beginning; 0 = all
+# machine
+batch_size = 16                 # >= 1: sequences per forward pass
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # auto | float32 | bfloat16: of answers; auto = bfloat16 on GPUs
-out: str | None = None          # where the results go; None = eval.json, see above
-seed = 1337                     # [0, 2**32): of the untrained model, of samples
+seed = 1337                     # [0, 2**32): of the untrained model and of answers
 config = configure(globals())
 
 # --- 1. the questions -----------------------------------------------------------------------------
