@@ -110,8 +110,8 @@ def verdict(metrics, config):
         result += f', pass@1 {config["pass@1"]:.1%}'
         if not early and config['pass@1'] < 0.0005:         # 0.0%
             course.append(('it solves none of the problems (pass@1 0%)',
-                           'read samples.jsonl: if the answers have the right form, train longer or '
-                           'on easier problems; if not, show it examples (python sft.py)'))
+                           'read samples.jsonl: if the answers have the right form, train longer '
+                           'or on easier problems; if not, show it examples (python sft.py)'))
 
     said = machine + course
     if not course:

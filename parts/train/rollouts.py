@@ -11,6 +11,7 @@ that are written next to it nor on the process.
 """
 import os, runpy, sys
 import numpy as np
+from parts import Mistake
 from parts.eval import questions, sandbox
 from parts.model import adapters, checkpoints
 from parts.sample import asking
@@ -31,21 +32,19 @@ def open_tasks(config, tokenizer, longest, here):
                        score=score)
     if held_out or reward == 'problems':
         val_tasks = read_tasks(held_out or reward, tokenizer, longest, eval_prompts, 0,
-                          ('validation', 'feedback_validation'))
+                               ('validation', 'feedback_validation'))
     else:
         val_tasks = dict([*tasks.items()][::10])
     tasks = [task for ids, task in tasks.items() if ids not in val_tasks]
     val_tasks = [*val_tasks.values()][:eval_prompts]
     if not tasks or not val_tasks:
-        raise ValueError(f'{reward=}, prompts of at most {longest} tokens: {len(val_tasks)} to evaluate '
-                         f'on, {len(tasks)} others to train on; give more, or lower '
-                         '--max_new_tokens')
+        raise Mistake(f'{reward=}, prompts of at most {longest} tokens: {len(val_tasks)} to evaluate '
+                      f'on, {len(tasks)} others to train on; give more, or lower --max_new_tokens')
 
     tested = [task for task in tasks + val_tasks if task['tests']]
     if tested and not config['allow_code_execution']:
-        raise ValueError(f'{reward=}, {held_out=}: to judge answers, programs of the model run '
-                         'here; read the top of parts/eval/sandbox.py, then add '
-                         '--allow_code_execution=True')
+        raise Mistake(f'{reward=}, {held_out=}: to judge answers, programs of the model run here; '
+                      'read the top of parts/eval/sandbox.py, then add --allow_code_execution=True')
     if tested and here.is_main:     # first answers that are known to be right or wrong
         run = lambda jobs: [*sandbox.run_many(jobs, config['timeout'])]
         questions.check_harness(tested, run)
@@ -63,8 +62,8 @@ def read_tasks(source, tokenizer, longest, n=0, seed=0, splits=(), score=None):
         tasks = tasks_of_file(source)
     else:
         tasks = records.read_jsonl(source, lambda record: questions.to_question(record, not score),
-                                   'a line has "prompt", and "tests" or "answer" if no reward model '
-                                   'judges; else: problems, FILE.py, or a folder of dpo.py')
+                                   'a line has "prompt", and "tests" or "answer" if no reward '
+                                   'model judges; else: problems, FILE.py, or a folder of dpo.py')
     found = {}
     for task in tasks:
         if score:
@@ -82,8 +81,8 @@ def tasks_of_file(path):
     sys.path.append(os.path.dirname(os.path.abspath(path)))
     module = runpy.run_path(path)
     if not {'prompts', 'reward'} <= module.keys():
-        raise ValueError(f'{path} must define prompts(), a list of texts or messages, and '
-                         'reward(prompt, completion), a number')
+        raise Mistake(f'{path} must define prompts(), a list of texts or messages, and '
+                      'reward(prompt, completion), a number')
     return [questions.to_question({'prompt': prompt}, is_graded=False)
             | {'prompt': prompt, 'reward': module['reward']} for prompt in module['prompts']()]
 
@@ -92,16 +91,16 @@ def reward_model(path, init_from, tokenizer, device):
     """Return score(task, texts) of a reward model that dpo.py --loss_type=rm wrote: a number for
     each text as an answer to the task. Higher is better; only differences have a meaning."""
     model, state = checkpoints.open_model(path, device)
-    remedy = (f'train one: python dpo.py --loss_type=rm --init_from={init_from} --out_dir=out/reward'
-              ' --data_dir=data/pairs')
+    remedy = (f'train one: python dpo.py --loss_type=rm --init_from={init_from} '
+              '--out_dir=out/reward --data_dir=data/pairs')
     if 'reward_head' not in state:
-        raise ValueError(f'{path} is not a reward model, because it has no reward head; {remedy}')
+        raise Mistake(f'{path} is not a reward model, because it has no reward head; {remedy}')
     checkpoints.same_tokenizer(path, state['tokenizer_hash'], init_from, tokenizer.hash, remedy)
     net = adapters.RewardModel(model).requires_grad_(False).eval()
     net.score.weight.copy_(state['reward_head'])
 
     def score(task, texts):
-        # The model has seen ended answers only. So one that was cut off counts as if it ended there.
+        # The model has seen ended answers only, so one that was cut off counts as if it ended.
         answers = [[*tokenizer.encode(text), tokenizer.special['<|im_end|>']]
                    for text in texts]
         x, y = records.collate([records.fit_pair(task['ids'], answer, model.config.block_size)
@@ -158,8 +157,8 @@ def reward_of(task, text, verdict=None, warn=None):
         result = verdict and verdict.result()       # waits for the program
         outcome = questions.outcome(task, text, result)
         if outcome['outcome'] == 'infrastructure':
-            raise ValueError(f'no verdict on {task["messages"][-1]["content"]!r:.80}, by a fault '
-                             f'of its tests or of the machine: {outcome["message"]}')
+            raise Mistake(f'no verdict on {task["messages"][-1]["content"]!r:.80}, by a fault '
+                          f'of its tests or of the machine: {outcome["message"]}')
         return float(outcome['outcome'] == 'passed')
     # Nothing here ends a call that hangs.
     try:
@@ -172,8 +171,8 @@ def reward_of(task, text, verdict=None, warn=None):
         why = repr(e)
     why = f'reward({task["prompt"]!r:.80}, {text!r:.80}): {why}'
     if not warn:
-        raise ValueError(f'{why}; it must return a number up to 1e12; --bad_reward=zero counts '
-                         'others as 0')
+        raise Mistake(f'{why}; it must return a number up to 1e12; --bad_reward=zero counts '
+                      'others as 0')
     warn(f'counted as 0: {why}')
     return 0.0
 
