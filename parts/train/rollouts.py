@@ -38,8 +38,9 @@ def open_tasks(config, tokenizer, longest, here):
     tasks = [task for ids, task in tasks.items() if ids not in val_tasks]
     val_tasks = [*val_tasks.values()][:eval_prompts]
     if not tasks or not val_tasks:
-        raise Mistake(f'{reward=}, prompts of at most {longest} tokens: {len(val_tasks)} to evaluate '
-                      f'on, {len(tasks)} others to train on; give more, or lower --max_new_tokens')
+        raise Mistake(f'{reward=}, prompts of at most {longest} tokens: {len(val_tasks)} to '
+                      f'evaluate on, {len(tasks)} others to train on; give more, or lower '
+                      '--max_new_tokens')
 
     tested = [task for task in tasks + val_tasks if task['tests']]
     if tested and not config['allow_code_execution']:
