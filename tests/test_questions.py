@@ -7,8 +7,7 @@ import pytest
 from conftest import refused, write
 
 from parts.eval.questions import (broken_rules, check_harness, code_in, from_problems, given_answers,
-                                  identified, job, judged, last_number, outcome, program, read, to_question,
-                                  why_failed)
+                                  identified, job, judged, last_number, outcome, program, read, to_question)
 from parts.eval.sandbox import Result, run_many
 
 CODE = {'prompt': 'def f():\n', 'canonical_solution': '    return 1\n', 'entry_point': 'f',
@@ -60,15 +59,6 @@ def test_a_question_of_any_source_is_asked_and_graded_alike():
         assert found == ['passed', 'wrong'], record
         unjudged = to_question(record, is_graded=False)     # a reward model grades the answers
         assert not unjudged['tests'] and not unjudged['rules']
-
-
-def test_why_an_answer_failed():
-    for kind, message, reason in (
-            ('exception', "NameError: name 'a' is not defined", 'name'), ('timeout', '', 'time'),
-            ('exception', "UnboundLocalError: local variable 'a'", 'name'), ('wrong', 'regex', 'wrong value'),
-            ('exception', 'MyNameError: no', 'other exception'), ('syntax', 'SyntaxError: x', 'syntax'),
-            ('memory', '', 'memory')):
-        assert why_failed({'outcome': kind, 'message': message}) == reason, message
 
 
 def test_answers_are_counted_by_task_id_so_none_occurs_twice(tmp_path):

@@ -79,9 +79,3 @@ def test_gains_are_told_by_kind_and_pool_the_splits_of_one(capsys):
     results.print_comparison(result)
     said = capsys.readouterr().out
     assert 'gained: t 0, t 1, t 2, t 8\nlost: none\n' in said and '\ngain in example tasks: 1.000, ' in said
-
-
-def test_a_judge_s_grades_from_1_to_10_are_compared_as_shares_of_the_scale():
-    worst, best = (by_problem(rows_of('a', ['judged'] * 5, score=score)) for score in (1.0, 10.0))
-    result = compare(worst, best)
-    assert (result['a'], result['b']) == (0, 1)

@@ -5,7 +5,6 @@ import re
 import shutil
 
 import pytest
-import torch
 from conftest import PAID, ROOT, make_sft, metrics, mistake, ok, run, same, series
 from conftest import state, write
 
@@ -84,12 +83,7 @@ def test_a_reward_model_of_dpo_is_what_the_answers_earn(home, tmp_path):
     assert sum(scores[-4:]) > sum(scores[:4]) + 1, scores
     assert all(value * 32 % 1 == 0 for value in series(tmp_path / 'run', 'val_reward'))    # 4 in eighths
     assert 'prompts: 20, held out: 4' in said and series(tmp_path / 'run', 'kl')[-1] > 0
-
-    make_sft(tmp_path / 'other', special=['<|im_start|>', '<|im_end|>'])
-    checkpoint = torch.load(tmp_path / 'other/best.pt', weights_only=True)
-    torch.save(checkpoint | {'reward_head': torch.ones(1, 32)}, tmp_path / 'other/best.pt')
-    for folder, word in (tmp_path / 'other', 'with the tokenizer of hash'), (home / 'sft', 'is not a reward'):
-        mistake(rl(home, reward=folder, out=tmp_path / 'no'), word, 'dpo.py --loss_type=rm', str(home))
+    mistake(rl(home, reward=home / 'sft', out=tmp_path / 'no'), 'is not a reward', 'dpo.py --loss_type=rm')
 
 
 # --- prompts and rewards ------------------------------------------------------------------------------------
@@ -113,7 +107,6 @@ def test_the_reward_file_of_the_docs_can_be_learned_from(home, tmp_path):
 
 # --- mistakes -----------------------------------------------------------------------------------------------
 def test_other_mistakes_are_one_line(home, tmp_path):
-    (home / 'bad.jsonl').write_text('\n{"prompt": "a", "tests": "assert add(1, 2 == 3"}', encoding='utf-8')
     (home / 'empty.py').write_text('def prompts():\n    return []\n', encoding='utf-8')
     failing = paying(home, 'failing.py', 'return sum', 'return 1 / 0 * sum')
     (home / 'unpaid.jsonl').write_text('{"prompt": "a"}', encoding='utf-8')
@@ -123,7 +116,6 @@ def test_other_mistakes_are_one_line(home, tmp_path):
             (f'--reward={home}/empty.py', ['empty.py must define prompts()', 'reward(prompt, completion)']),
             (f'--reward={home}/{failing}', ["reward('", 'ZeroDivisionError', '--bad_reward=zero']),
             ('--reward=none', ['none does not exist', 'problems, FILE.py']),
-            (f'--reward={home}/bad.jsonl', ['line 2', 'tests', 'was never closed']),
             (f'--reward={home}/unpaid.jsonl', ['line 1', 'nothing is checked'])):
         mistake(rl(home, *flags.split(), out=tmp_path / 'run'), *words)
         shutil.rmtree(tmp_path / 'run', ignore_errors=True)         # reward() fails after it began
