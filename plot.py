@@ -2,12 +2,13 @@
 Two dashboards in one picture: is the engine running, and are we flying to the right place?
 
     python plot.py --runs=out/quickstart,out/sft --out=both.png     # finished, or still running
+    python plot.py --runs=out/mine --reference=config/curves/quickstart.jsonl
 
 Reads metrics.jsonl, config.json, data.json, samples.txt and eval*.json of each run. Prints a
 verdict on each run and draws them: panels for each stage, then those of the machine. Runs of the
 same stage share panels.
 """
-import math, os, re, textwrap, warnings
+import math, os, pathlib, re, textwrap, warnings
 import numpy as np
 from configurator import Mistake, configure, show
 from parts.eval import verdict
@@ -15,6 +16,7 @@ from parts.eval import verdict
 # --- settings -------------------------------------------------------------------------------------
 runs = 'out/base'           # folders that trainers wrote, comma-separated
 out = 'dashboard.png'       # or .svg, .pdf
+reference = ''              # curves to draw behind; '' = of the run's config with other seeds
 config = configure(globals())
 if not out.endswith(('.png', '.svg', '.pdf')):
     raise Mistake(f'out={out} must end with .png, .svg or .pdf; try --out=dashboard.png')
@@ -32,9 +34,17 @@ for folder in runs.split(','):
     run['end'] = run['config'].get('max_steps') or step or 1
     run['title'] = f'{run["name"]} (step {step:,} of {run["end"]:,})'
     run['color'] = f'C{len(all_runs)}'
+    # A run that kept what matters of config/NAME.py still has its `expect`. So the curves of other
+    # seeds in config/curves/NAME.jsonl are those of the same run.
+    name = run['config'].get('expect') and run['config'].get('preset')
+    curves = verdict.text_of(pathlib.Path(reference or f'config/curves/{name}.jsonl'))
+    run['behind'] = [curve for curve in map(verdict.object_of, curves.splitlines())
+                     if curve.get('stage') == run['config'].get('stage', 'base')]
     systems, model, run['why'] = verdict.verdict(run['rows'] + run['events'], run['config'])
     run['health'] = [f'operationally {systems}', f'scientifically {model}']
     all_runs.append(run)
+if reference and not any(run['behind'] for run in all_runs):
+    raise Mistake(f'reference={reference} has no curves of such runs; bench/curves.py writes them')
 show(config)
 for run in all_runs:
     print(f'{run["title"]}: {", ".join(run["health"])}: {run["why"]}')
@@ -108,6 +118,10 @@ def draw(ax, group, title, meaning, metrics, of_machine=False):
     visible = [0] * of_machine      # what must fit: not the first tenth, often far above the rest
     ends = []                       # (last value, color) of each bold line
     for run in group:
+        for curve in run['behind']:
+            if curve['metric'] in metrics:
+                ax.plot(curve['steps'], curve['values'], color='#aab2bb', zorder=1)
+                visible += curve['values']
         measured = [key for key in metrics if points(run, key)]
         for key in measured:
             x, y = points(run, key)
@@ -181,8 +195,8 @@ def draw_panels(line, group, panels, of_machine=False):
 
 write(0, 'model: are we flying to the right place?', size=14, weight='bold')
 write(1.5, 'across: steps, or for systems percent of them; bold: what counts; circles: few points; '
-      'yellow: the rate rises; blue: it is below half; hairlines: spikes, rollbacks and the like',
-      color=GREY, size=9)
+      'yellow: the rate rises; blue: it is below half; hairlines: spikes, rollbacks and the like; '
+      'gray: other seeds', color=GREY, size=9)
 line = 3
 for stage, panels in OF_MODELS.items():
     group = [run for run in all_runs if run['config'].get('stage', 'base') == stage]

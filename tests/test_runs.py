@@ -286,6 +286,15 @@ def test_the_last_line_compares_with_what_the_config_expects(tmp_path, capsys):
         refused('expect: a=.* must be .lowest, highest', log_of, tmp_path / 'x', expect={'a': ends})
 
 
+def test_a_run_remembers_the_config_file_that_it_is_of(tmp_path):
+    """plot.py looks for the curves of this name; a run that resumes is not told the file again."""
+    for file, saved, name in ('config/nano.py', None, 'nano'), ('', None, ''), ('', 'midi', 'midi'):
+        config = CONFIG | {'out_dir': str(tmp_path / f'of-{name}')}
+        state = {} if saved is None else checkpoint(step=5, config=config | {'preset': saved})
+        runs.Log(config, {'expect': file}, state, Mock(is_main=True), small(), Tokenizer.byte([]), {})
+        assert read_json(tmp_path / f'of-{name}' / 'config.json')['preset'] == name
+
+
 @pytest.mark.parametrize('changed, saved, speaks', [
     ({'overwrite': True, 'seed': 2, 'log_interval': 1}, None, True), ({'data_dir': 'data/mine'}, None, False),
     ({'expect': {'val_loss': (0, 9)}, 'max_steps': 9}, None, True),

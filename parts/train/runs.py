@@ -107,6 +107,8 @@ class Log:
         others = {name for name, file in set_by.items() if file != set_by.get('expect')}
         others = {*changed} if state else others
         config['expect'] = expected(config, set_by, others)
+        # The name of the config file: plot.py looks for the curves of other seeds under it.
+        config['preset'] = saved.get('preset', pathlib.Path(set_by.get('expect', '')).stem)
         step = state.get('step', 0)
         self.last = step, state.get('tokens', 0)        # when the last line of a step was written
         self.paused = {'eval': 0.0, 'save': 0.0}        # seconds of the run in timed(name)
