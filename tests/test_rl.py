@@ -111,7 +111,7 @@ def test_other_mistakes_are_one_line(home, tmp_path):
     failing = paying(home, 'failing.py', 'return sum', 'return 1 / 0 * sum')
     (home / 'unpaid.jsonl').write_text('{"prompt": "a"}', encoding='utf-8')
     for flags, words in (
-            ('--reward=problems --n_problems=20', ['--allow_code_execution=True']),
+            ('--reward=problems --n_problems=100', ['--allow_code_execution=True']),
             ('--updates=5', ['multiples of updates=5']), ('--max_new_tokens=90', ['0 to evaluate on']),
             (f'--reward={home}/empty.py', ['empty.py must define prompts()', 'reward(prompt, completion)']),
             (f'--reward={home}/{failing}', ["reward('", 'ZeroDivisionError', '--bad_reward=zero']),
