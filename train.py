@@ -315,7 +315,7 @@ while step < max_steps:
     # the gradient of the mean loss over all targets of the step, in all processes
     with log.timed('data'):
         batches = [get_batch(step, rows) for rows in my_rows]
-    # Most batches are x and y; *mask takes what else get_batch() returns: for most, nothing.
+    # *mask takes what get_batch() returns besides x and y: most often nothing.
     n_targets = here.sum(sum((y != IGNORE).sum() for x, y, *mask in batches))[0]
     loss = 0.0
     for i, (x, y, *mask) in enumerate(batches):
