@@ -99,6 +99,14 @@ def test_half_a_megabyte_without_a_break_trains():
 
 
 # --- training -----------------------------------------------------------------------------------------------
+def test_a_file_that_was_copied_alone_trains_the_same(texts, monkeypatch):
+    texts = [*texts[:10], 'é\r\n\0']
+    expected = Tokenizer.train(texts, 320)
+    monkeypatch.setitem(sys.modules, 'parts.tokenizer.bpe', None)       # importing it is an ImportError
+    monkeypatch.delattr('parts.tokenizer.bpe')
+    assert Tokenizer.train(texts, 320).to_json() == expected.to_json()
+
+
 TRAIN = '''import pathlib, sys, tokenizer
 texts = [path.read_text('utf-8') for path in sorted(pathlib.Path(sys.argv[1]).rglob('*.py'))]
 texts *= 2_500_000 // sum(map(len, texts)) + 1      # three batches for the workers
