@@ -56,3 +56,6 @@ python eval.py --ckpt=$all $judged --splits=variation,family --n_problems=30 --n
     --out=out/quickstart/eight/eval.json
 python plot.py --runs=$all --out=out/quickstart/dashboard.png
 python -m parts.eval.chain_report --minutes=$((SECONDS / 60)).$((SECONDS % 60 / 6))
+# ... and three of the models on a page that needs no Python
+python sample.py --ckpt=out/quickstart,out/quickstart_sft,out/quickstart_rl --export=html --out=out/quickstart/demo.html \
+    --allow_code_execution=True

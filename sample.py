@@ -8,6 +8,7 @@ Sampling: a checkpoint continues text.
     python sample.py --ckpt=out/span --prompt='def area(<|mask|>): return a * b'    # or a text
     python sample.py --ckpt=out/sft --chat=True         # talk; an empty line ends the chat
     python sample.py --ckpt=out/base,out/sft --serve=8000       # a page, OpenAI's API
+    python sample.py --ckpt=out/base,out/sft --export=html      # the page as a file: demo.html
 
 Reads the folder of a run, or of a Hugging Face model. A single answer is printed token by token.
 It ends at <|endoftext|>, at <|im_end|>, at stop_at, after max_new_tokens, or with Ctrl-C. Its speed
@@ -22,10 +23,10 @@ from model import GPT
 from parts.eval import questions, sandbox
 from parts.model import checkpoints, gguf_file, hf_model
 from parts.train import processes
-from parts.sample import asking, gaps, server
+from parts.sample import asking, gaps, html_file, server
 
 # --- settings -------------------------------------------------------------------------------------
-ckpt = 'out/base'           # a run's folder or a .pt file in it; for --serve several: A,B
+ckpt = 'out/base'           # a run's folder or a .pt file in it; for --serve and html several: A,B
 prompt = ''                 # '' = the start of a document
 prompt_file: str | None = None      # take the prompt from a file, exactly as it is
 prompts: str | None = None  # a file of prompts, one a line: continue each
@@ -38,10 +39,11 @@ top_p = 1.0                 # (0, 1]: ... and from the fewest that reach probabi
 stop_at = ''                # end before this text; function = where an indented body ends
 chat = False                # True: the prompt is a message; without a prompt, type messages
 system: str | None = None   # instruction that the assistant reads before a chat
-export: str | None = None   # hf | gguf | gguf-f16 | gguf-q8_0: write the model for other programs
+export: str | None = None   # hf | gguf | gguf-f16 | gguf-q8_0 | html: format to write the model in
+out = 'demo.html'           # the file of --export=html, which may hold several models: --ckpt=A,B
 random_init = False         # True: the same architecture with untrained weights, for comparison
 serve: int | None = None    # [0, 65535]: answer this machine's HTTP requests on this port; 0 = any
-allow_code_execution = False    # True: ... and run answers' tests; read parts/eval/sandbox.py
+allow_code_execution = False    # True: --serve and html run answers; read parts/eval/sandbox.py
 device = 'auto'             # auto, cpu, cuda, cuda:1, mps
 dtype = 'float32'           # float32 | bfloat16: of the weights
 seed: int | None = 1337     # [0, 2**32): None = different every time
@@ -50,8 +52,10 @@ config = configure(globals())
 # --- what excludes what ---------------------------------------------------------------------------
 paths = ckpt.split(',')
 changed = {name for name in defaults if config[name] != defaults[name]}
+shows_page = serve is not None or export == 'html'
 writes_here = export is None and serve is None
-for_texts = changed - {'ckpt', 'export', 'serve', 'allow_code_execution', 'device', 'dtype', 'seed'}
+for_texts = changed - {'ckpt', 'export', 'out', 'serve', 'allow_code_execution', 'device', 'dtype',
+                       'seed'}
 for is_wrong, sentence in (
         (len(changed & {'prompt', 'prompt_file', 'prompts'}) > 1,
          'give one of --prompt, --prompt_file and --prompts'),
@@ -60,8 +64,9 @@ for is_wrong, sentence in (
         (not all(isinstance(t, int | float) and t >= 0 for t in sweep),
          f'{sweep=} must be temperatures >= 0, such as 0,0.5,1.0'),
         (system and not chat, '--system is an instruction before a chat: it needs --chat=True'),
-        ((paths[1:] or allow_code_execution) and serve is None,
-         'several models and --allow_code_execution need a server: add --serve=8000'),
+        ((paths[1:] or allow_code_execution) and not shows_page,
+         'several models and --allow_code_execution need a page: --serve=8000 or --export=html'),
+        ('out' in changed and export != 'html', f'--out={out} needs --export=html'),
         (export and changed & {'serve', 'dtype'},
          '--export writes what was trained (in 16 or 8 bits: gguf-f16, gguf-q8_0); leave out '
          '--serve and --dtype'),
@@ -114,16 +119,20 @@ def write(prompt, seed):
 # --- export, serve, or write ----------------------------------------------------------------------
 if writes_here:
     show(config)
-if export:
+if shows_page:
+    shown = {path: (net, its, 'stage' in about.get('config', {}))
+             for path, (net, its, about) in models.items()}
+    page = (shown, questions.from_problems(100, 0, ['variation']),
+            sandbox.run_code if allow_code_execution else None)
+    if export:
+        print(html_file.write(out, *page))
+    else:
+        server.run(serve, *page)
+elif export:
     # model.py may have been edited
     hf_model.check_layout(vars(model.config), model.state_dict())
     publish = hf_model.publish if export == 'hf' else gguf_file.write
     print(publish(checkpoints.folder_of(ckpt), model, tokenizer, export, state))
-elif serve is not None:
-    served = {path: (net, its, 'stage' in about.get('config', {}))
-              for path, (net, its, about) in models.items()}
-    server.run(serve, served, questions.from_problems(100, 0, ['variation']),
-               sandbox.run_code if allow_code_execution else None)
 elif objective != 'clm':
     print(gaps.fill(model, tokenizer, prompt, objective, max_new_tokens, temperature=temperature,
                     **how))

@@ -1,5 +1,5 @@
 """
-The pictures of README and docs/, from the files that runs leave: cards (SVG), and plot.py's dashboard.
+The pictures of README and docs/, from the files that runs leave: cards (SVG), plot.py's dashboard, the page.
 
     bash run.sh                             # leaves out/quickstart* and data/quickstart
     python bench/pictures.py                # all pictures; also from another folder that has out/ and data/
@@ -251,18 +251,35 @@ def dashboard(path=f'{ROOT}/docs/img/dashboard.png'):
     picture.quantize(32, Image.Quantize.FASTOCTREE, dither=0).save(path, optimize=True)
 
 
+def page(path=f'{ROOT}/docs/img/page.png'):
+    """The page in Chromium, as run.sh leaves it: the first problem that RL solves and SFT doesn't."""
+    file = pathlib.Path('out/quickstart/demo.html').resolve()
+    found = re.search('<script id="models".*?>(.*?)</script>', file.read_text(encoding='utf-8'), re.S)
+    data = json.loads(found[1])
+    _, sft, learned = ({name for name, found in model['judged'].items() if found['outcome'] == 'passed'}
+                       for model in data['models'])
+    shown = [each['task_id'] for each in data['problems']]
+    problem = next((name for name in shown if name in learned - sft), shown[0])
+    command = ['chromium', '--headless', '--no-sandbox', '--window-size=1200,640', f'--screenshot={path}',
+               '--virtual-time-budget=60000', f'{file.as_uri()}#{problem}']
+    subprocess.run(command, check=True)
+    picture = Image.open(path).convert('RGB')
+    picture.quantize(32, Image.Quantize.FASTOCTREE, dither=0).save(path, optimize=True)
+
+
 CARDS = {p.__name__: p for p in (rl, depth, turning_green, funnel)}
+PICTURES = {p.__name__: p for p in (dashboard, page)}
 
 
 if __name__ == '__main__':
     if {'-h', '--help'} & {*sys.argv}:
         sys.exit(print(__doc__))
-    if set(sys.argv[1:]) - {*CARDS, 'dashboard'}:
+    if set(sys.argv[1:]) - {*CARDS, *PICTURES}:
         sys.exit(print(__doc__) or 2)
-    for name in sys.argv[1:] or [*CARDS, 'dashboard']:
+    for name in sys.argv[1:] or [*CARDS, *PICTURES]:
         try:
-            if name == 'dashboard':
-                dashboard()
+            if name in PICTURES:
+                PICTURES[name]()
             else:
                 pathlib.Path(ROOT, f'docs/img/{name}.svg').write_text(CARDS[name](), encoding='utf-8')
         except FileNotFoundError as e:

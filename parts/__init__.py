@@ -39,6 +39,7 @@ sample/                 a model writes
     asking              prompts become ids, and the ids of answers become text, many in one batch
     gaps                hidden tokens and spans are filled
     server              a page and OpenAI's API for the programs of this machine
+    html_file           the same page as one file, in which the models answer without Python
 eval/                   is it right, is it well?
     problems            small Python problems with tests
     questions           one form for HumanEval, MBPP, GSM8K and your own; how answers are graded

@@ -120,7 +120,8 @@ REFUSED = [         # model, flags, words of the sentence
     ('clm', '--serve=0 --prompt=a', 'leave out --prompt'), ('clm', '--serve=70000', '[0, 65535]'),
     ('clm', '--serve=0 --ckpt={}/clm,nowhere', 'nowhere'), ('clm', '--ckpt={}/clm,{}/clm', '--serve=8000'),
     ('span', '--serve=0', 'fills gaps; --serve'),
-    ('clm', '--allow_code_execution=True', 'a server'), ('clm', '--export=hf --dtype=bfloat16', 'gguf-q8_0')]
+    ('clm', '--allow_code_execution=True', 'a page'), ('clm', '--out=a.html', 'needs --export=html'),
+    ('clm', '--export=hf --dtype=bfloat16', 'gguf-q8_0')]
 
 
 def test_what_cannot_be_is_one_sentence(folder):

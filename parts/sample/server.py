@@ -243,7 +243,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.one_by_one = threading.Lock()                      # programs that run
         lists = {'/v1/models': [{'id': name, 'object': 'model', 'chat': can_chat}
                                 for name, (_, _, can_chat) in models.items()],
-                 '/problems': [{key: item[key] for key in ('task_id', 'prompt', 'asked')}
+                 '/problems': [{key: item[key] for key in ('task_id', 'prompt', 'asked', 'tests')}
                                for item in items]}
         page = pathlib.Path(__file__).with_name('page.html').read_bytes()
         self.pages = {path: [{'object': 'list', 'data': rows}] for path, rows in lists.items()}
