@@ -7,11 +7,11 @@ Point prepare.py at text and you get train.bin and val.bin: flat arrays of token
     python prepare.py --kind=sft                    # 30,000 conversations of parts/eval/problems.py
 
     each document by itself:    read -> normalise -> source -> language -> rules -> models
-                                -> personal data -> decontaminate
+                                -> decontaminate -> personal data
     all of them together:       duplicates -> split -> tokenise -> train.bin, val.bin
 
 A document is a file of text, or a record of .jsonl or .json. A lone file of text is not cleaned: a
-model trains on its first 90%, and the rest is held out.
+model trains on its first 90%, the rest is held out, and there is nothing to report.
 
 Writes under out_dir: meta.json, report.md and report.json; for text also train.bin, val.bin and
 tokenizer.json (with several sources, val_<source>.bin for each), else train.jsonl and val.jsonl.
@@ -21,7 +21,7 @@ You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a
 dropped. The decision made here is the corpus: a model shares its defects. Read report.md before you
 train.
 """
-import functools, json, math, os, shlex, shutil, sys
+import json, math, os, shlex, shutil, sys
 import numpy as np
 from tqdm import tqdm
 from configurator import configure, defaults, set_by, show
@@ -46,7 +46,7 @@ num_workers = 0                 # [0, 1024]: processes that share the work; 0 = 
 
 # --- settings of single rules: skip them on a first reading ---------------------------------------
 # read: files become documents, and answers that eval.py judged become conversations or pairs
-max_chars = 1_000_000           # >= 1: characters; a longer record, .py or .html file is not read
+max_chars = 1_000_000           # >= 1: characters; a longer record is dropped, a file is not
 download_dir = 'data/raw'       # for downloads
 keep_downloads = True           # False: delete each when it is clean
 prefer = 'passed'               # passed | taste | both: why one of eval.py's answers is better
@@ -60,7 +60,6 @@ licences = ''                   # keep only these: mit,bsd,unknown,...
 languages = ''                  # such as en,de: drop prose and chat clearly in another one
 # rules for prose, 0 = off; parts/prepare/filters.py says what each one does
 min_words = 20                  # >= 0
-max_words = 1_000_000           # >= 0
 max_symbols = 0.3               # [0, 1]: fraction of characters that are symbols, such as #
 max_repetition = 0.7            # [0, 1]: fraction of lines or words that repeat
 max_gibberish = 0.2             # [0, 1]: fraction of words that no language would spell
@@ -90,13 +89,11 @@ min_quality = 0.5               # [0, 1]: probability of `good`
 toxic_words: str | None = None  # file of words, one a line
 max_toxic = 1.0                 # >= 0: such words per 1,000; 0 = not one
 # duplicates: the first of those that say the same stays
-shingle = 5                     # [1, 100]: words per n-gram; near-copies share most n-grams
 bands = 32                      # [1, 1024]: of MinHash: texts that agree in one band are compared
 rows = 8                        # [1, 64]: numbers in a band; with more, fewer pairs are compared
 min_similarity = 0.85           # [0, 1]: of minhash: shared n-grams / all of both
 # tokenise, mix, write
 gpt2_dir: str | None = None     # has vocab.bpe, encoder.json
-min_chars_per_token = 1.5       # >= 0: code with fewer is a table; only if vocab_size >= 4,096
 write = 'bins'                  # bins | text: text: shards/*.jsonl.gz, for train.py --streaming
 temperature = 1.0               # >= 0.05: of sources without weights; above 1: more equal shares
 config = configure(globals())
@@ -150,17 +147,16 @@ if is_mixture and write == 'text' or kind != 'text' and (is_mixture or write == 
                      '--temperature need --write=bins')
 shards = files.shards(sources, download_dir, kind)      # [{'source', 'files'}]
 inputs = [file for shard in shards for file in shard['files']]
-total = report.Account(audit)
 # config has all settings; these are the ones that go into meta.json. A run knows its data by the
 # hash of that file, so the number of workers, which changes no token, must not change the hash.
 settings = {name: value for name, value in config.items() if name not in (
     'out_dir', 'num_workers', 'download_dir', 'keep_downloads', 'part', 'audit')}
 
 
-# --- the end of a run, of several documents or of one text ----------------------------------------
+# --- how a run ends, with documents or with a lone text -------------------------------------------
 def make_tokenizer(train_texts, all_texts, special_tokens):
-    """The tokenizer that --tokenizer names, and the type of its ids. Training texts decide about
-    bpe's merges; with char, a character of validation needs an id, too."""
+    """Return the tokenizer that --tokenizer names, and the type of its ids. Training texts decide
+    about bpe's merges; with char, a character of validation needs an id, too."""
     if tokenizer == 'bpe':
         new = Tokenizer.train(train_texts, vocab_size, special_tokens,
                               processes=num_workers or None)
@@ -172,40 +168,20 @@ def make_tokenizer(train_texts, all_texts, special_tokens):
     return new, np.dtype('uint16' if new.vocab_size <= 2 ** 16 else 'uint32')
 
 
-def finish_and_exit(files_of, of_source, sample=(), train_texts=(), val_texts=(), **more):
-    """Write the report and meta.json, give all files their names, say what comes next, and end the
-    script.
-
-    files_of    {'train': {'documents', 'tokens', 'bytes', 'sha256'}, 'val': ...}
-    of_source   {name: what a run must know of it: 'tokens', 'passes', ...}
-    sample      records, and for how many places among the training tokens each stands
-    more        keys of meta.json"""
-    of_source = {name: {'path': path, 'weight': weight, 'files': files.count(shards, name),
-                        **total.of_source(name), 'passed_over': files.passed_over(path),
-                        **of_source.get(name, {})}
-                 for name, (path, weight) in sources.items()}
-    content = total.report(files_of, of_source)
+def publish_and_exit(meta, pages):
+    """Give the results their names in out_dir, with meta.json and these pages, {name: text}. Say
+    what comes next, and end the script."""
+    meta = {'format': 'nanoparrot-data-1', **meta, 'sha256': corpus.hashes(out_dir),
+            'config': settings}
     if kind == 'text':
-        overlap = duplicates.overlap(reading.slices(train_texts),
-                                     [*reading.slices(val_texts, 20_000, 1000)], NGRAM)
-        content['card'] = report.card(sample, of_source, content['tokens']['train'], overlap)
         tok.save(f'{out_dir}/.work/new/tokenizer.json')
-        more |= {'tokens': content['tokens'], 'mixed': False, 'dtype': dtype.name,
-                 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash}
-    meta = {'format': 'nanoparrot-data-1', 'documents': content['documents'],
-            'bytes': content['bytes'], 'sources': of_source,
-            'sha256': {side: size.get('sha256') for side, size in files_of.items()}, **more,
-            'config': settings, 'set': sorted(settings.keys() & set_by.keys())}
-    pages = {'report.md': report.report_md(out_dir, content, files_of),
-             'report.json': json.dumps(content, indent=1), 'meta.json': json.dumps(meta, indent=1)}
-    if audit:
-        pages['audit.md'] = total.audit_md()
-    corpus.publish(out_dir, pages)
-    print(report.summary(content, files_of))
-    if is_mixture:
-        print('train.bin alone is unweighted; train.py reads each source as often as meta.json '
-              'says')
-    print(report.next_command(content, kind, out_dir, write == 'text'))
+        meta |= {'dtype': dtype.name, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash}
+    corpus.publish(out_dir, {**pages, 'meta.json': json.dumps(meta, indent=1)})
+
+    stage = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py config/quickstart_sft.py',
+             'preference': 'dpo.py config/quickstart_dpo.py'}[kind]
+    run = f'out/{os.path.basename(os.path.abspath(out_dir))}'
+    print(f'next: python {stage} {shlex.join([f"--data_dir={out_dir}", f"--out_dir={run}"])}')
     sys.exit()
 
 
@@ -218,76 +194,23 @@ if kind == 'text' and len(inputs) == 1 and not reading.is_kind(path, reading.REC
             raise ValueError(f'{name}={config[name]} needs documents: a folder or .jsonl, not '
                              f'{path}')
     corpus.check_out_dir(out_dir, [path], kind)
-    text, encoding = reading.text_of(path)
-    show(config)
-    shutil.rmtree(f'{out_dir}/.work', ignore_errors=True)       # of a run that was interrupted
+    text, _ = reading.text_of(path)
     cut = int(len(text) * (1 - val_fraction))
     if not 0 < cut < len(text):
         raise ValueError(f'{path} holds {len(text)} characters, too few to hold some out')
-    sides = {'train': text[:cut], 'val': text[cut:]}
+    show(config)
+    shutil.rmtree(f'{out_dir}/.work', ignore_errors=True)       # of a run that was interrupted
+    os.makedirs(f'{out_dir}/.work/new')
     # 65 characters or 256 bytes stay what they are: one text needs no <|endoftext|>.
     special_tokens = () if tokenizer in ('byte', 'char') else SPECIAL_TOKENS
-    tok, dtype = make_tokenizer([sides['train']], [text], special_tokens)
-    name, = sources
-    doc = {'text': text, 'path': path, 'source': name, 'mode': 'raw', 'encoding': encoding,
-           'licence': report.licence(sources[name][0], {})}
-    # The report's account, which the stages keep below: one document came through, and it is kept.
-    total.end(doc)
-    total.keep(name, 1, len(to_utf8(text)))
-    files_of = {}
-    for side, its_text in sides.items():
-        ids = np.array(tok.encode(its_text), dtype)
-        files_of[side] = {'documents': 1, 'tokens': len(ids), 'bytes': len(to_utf8(its_text)),
-                          'sha256': corpus.write_result(out_dir, f'{side}.bin', ids)}
-    finish_and_exit(files_of, {name: {**files_of['train'], 'passes': 1.0}}, sample=[(doc, 1)],
-                    train_texts=[sides['train']], val_texts=[sides['val']], separators=False)
-
-# --- what the stages compare with -----------------------------------------------------------------
-if kind == 'text' and tok and '<|endoftext|>' not in tok.special:
-    raise ValueError(f'{tokenizer} has no <|endoftext|> to end documents; use another, or '
-                     '--tokenizer=bpe')
-wanted_licences = {name.strip() for name in licences.lower().split(',')} - {''}
-wanted_languages = text_models.languages_of(languages)
-examples = {path: files.find_files(path, download_dir)
-            for path in (perplexity_reference, quality_good, quality_bad) if path}
-blocked = {*map(filters.host_of, filters.lines_of(url_block))}
-allowed = {*map(filters.host_of, filters.lines_of(url_allow))}
-toxic = filters.lines_of(toxic_words)
-phrases = filters.lines_of(unwanted)
-benchmarks = {path: reading.read_problems(path) for path in decontaminate.split(',') if path}
-forms = []
-for path, benchmark in benchmarks.items():
-    own = [form for text in conversions.strings_in(benchmark) for form in clean.variants(text)]
-    if not len(duplicates.ngrams_of(own, NGRAM)):
-        raise ValueError(f'{path} holds no text of {NGRAM} words: nothing could be found with it')
-    forms += own
-forms += [filters.hide(form)[0] for form in forms]    # as the stages may change a text
-benchmark_ngrams = duplicates.ngrams_of(forms, NGRAM)
-near = dedup if dedup in ('minhash', 'simhash') and kind != 'preference' else None
-others = [path for path in (url_block, url_allow, toxic_words, unwanted, *benchmarks) if path]
-everything = inputs + sum(examples.values(), []) + [{'path': path} for path in others]
-jobs = workers.part_of(range(len(shards)), part)
-corpus.check_out_dir(out_dir, [file['path'] for file in everything], kind)
-show(config)
-
-
-def mode_of(doc):
-    """How a document is treated: as code (Python), other code, prose, chat or raw."""
-    if mode != 'auto':
-        return mode
-    return clean.form_of(doc['texts'][0], doc['path']) if kind == 'text' else 'chat'
-
-
-def texts_of(path):
-    """Yield the texts of examples, normalised like documents."""
-    files.fetch_all(examples[path])
-    ignore = lambda *_: None
-    for doc in conversions.documents(reading.entries(examples[path], ignore), ignore):
-        yield clean.normalise(doc['texts'][0], mode_of(doc), strip_markup)
-
-
-# This trains the models, in this process: the workers below are forked from it and share them.
-judges = text_models.Judges(texts_of, perplexity_reference, quality_good, quality_bad)
+    tok, dtype = make_tokenizer([text[:cut]], [text], special_tokens)
+    n_tokens = {}
+    for side, half in ('train', text[:cut]), ('val', text[cut:]):
+        ids = np.array(tok.encode(half), dtype)
+        ids.tofile(f'{out_dir}/.work/new/{side}.bin')
+        n_tokens[side] = len(ids)
+        print(f'{side}.bin: {len(ids):,} tokens')
+    publish_and_exit({'tokens': n_tokens, 'sources': sources}, {})
 
 
 # --- the stages: what happens to a document by itself ---------------------------------------------
@@ -297,13 +220,29 @@ judges = text_models.Judges(texts_of, perplexity_reference, quality_good, qualit
 # share the work; and of several copies, the one that stays is never one that a rule would drop.
 
 
+def mode_of(doc):
+    """How a document is treated: as code (Python), other code, prose, chat or raw."""
+    if mode != 'auto':
+        return mode
+    return clean.form_of(doc['texts'][0], doc['path']) if kind == 'text' else 'chat'
+
+
 def check_text(doc, notes):
-    return 'empty' if conversions.is_empty(doc) else None
+    if not any(map(str.strip, doc['texts'])):
+        return 'empty'
+    is_file = 'encoding' in doc         # which may be a book; a record so long is most often data
+    if not is_file and sum(map(len, doc['texts'])) > max_chars:
+        return 'too long'
 
 
 def normalise(doc, notes):
     doc['texts'] = [clean.normalise(text, doc['mode'], strip_markup) for text in doc['texts']]
     return check_text(doc, notes)
+
+
+wanted_licences = {name.strip() for name in licences.lower().split(',')} - {''}
+blocked = {*map(filters.host_of, filters.lines_of(url_block))}
+allowed = {*map(filters.host_of, filters.lines_of(url_allow))}
 
 
 def check_source(doc, notes):
@@ -313,15 +252,19 @@ def check_source(doc, notes):
     return filters.url_reason(doc['url'], blocked, allowed) if 'url' in doc else None
 
 
+wanted_languages = text_models.languages_of(languages)
+
+
 def check_language(doc, notes):
-    """Drop a text that is clearly in another language: 'language fr', or 'another language' if it
-    is none that we know. What stays is counted: in a wanted language, or too short to tell."""
+    """Drop a text that is clearly in another language, also in one that we have no words of: then
+    the reason is 'language unknown'. A text that is too short to tell stays."""
     if wanted_languages and doc['mode'] in ('prose', 'chat'):
         text = '\n'.join(doc['texts'])
-        language = text_models.language_of(text)
         if text_models.is_foreign(text, wanted_languages):
-            return 'another language' if language == 'unknown' else f'language {language}'
-        notes['languages of what --languages keeps'][language] += 1
+            return f'language {text_models.language_of(text)}'
+
+
+phrases = filters.lines_of(unwanted)
 
 
 def check_rules(doc, notes):
@@ -340,8 +283,7 @@ def check_rules(doc, notes):
 
     text = doc['texts'][0]
     if doc['mode'] in ('prose', 'chat'):
-        return filters.prose_reason(text, min_words, max_words, max_symbols, max_repetition,
-                                    max_gibberish)
+        return filters.prose_reason(text, min_words, max_symbols, max_repetition, max_gibberish)
     is_python = doc['mode'] == 'code'
     chance = corpus.hash64(b'rules' + to_utf8(text)) / 2 ** 64      # in [0, 1); not what splits
     reason = filters.code_reason(text, chance, max_line, mean_line, min_alphanumeric, autogenerated,
@@ -349,6 +291,23 @@ def check_rules(doc, notes):
     if not reason and parse and is_python and texts.syntax_error(text):
         return 'does not parse'
     return reason
+
+
+examples = {path: files.find_files(path, download_dir)
+            for path in (perplexity_reference, quality_good, quality_bad) if path}
+
+
+def texts_of(path):
+    """Yield the texts of examples, normalised like documents."""
+    files.fetch_all(examples[path])
+    ignore = lambda *_: None
+    for doc in conversions.documents(reading.entries(examples[path], ignore), ignore):
+        yield clean.normalise(doc['texts'][0], mode_of(doc), strip_markup)
+
+
+# This trains the models, in this process: the workers below are forked from it and share them.
+judges = text_models.Judges(texts_of, perplexity_reference, quality_good, quality_bad)
+toxic = filters.lines_of(toxic_words)
 
 
 def check_models(doc, notes):
@@ -361,34 +320,43 @@ def check_models(doc, notes):
     return reason
 
 
-def hide_personal_data(doc, notes):
-    if not pii:
-        return None
-    for i, text in enumerate(doc['texts']):
-        doc['texts'][i], hits = filters.hide(text)
-        notes[f'personal data in {doc["source"]}'].update(hits)
-        # In code, x@model.co can be a product of matrices; with <EMAIL> there, nothing parses.
-        if hits and doc['mode'] == 'code':
-            if texts.syntax_error(doc['texts'][i]) and not texts.syntax_error(text):
-                return 'personal data, or code like it'
+benchmarks = {path: reading.read_problems(path) for path in decontaminate.split(',') if path}
+benchmark_ngrams = duplicates.ngrams_of(
+    (form for text in conversions.strings_in([*benchmarks.values()])
+     for form in clean.variants(text)), NGRAM)          # as normalise may leave it in a document
+if benchmarks and not len(benchmark_ngrams):
+    raise ValueError(f'{decontaminate} holds no text of {NGRAM} words: nothing could be found with '
+                     'it')
 
 
 def check_benchmarks(doc, notes):
-    if not benchmarks:
-        return None
-    for text in doc['texts']:
-        if len(duplicates.places_in(benchmark_ngrams, text, NGRAM)):
-            return 'in a benchmark'
+    if benchmarks and any(duplicates.has_ngram(text, benchmark_ngrams, NGRAM)
+                          for text in doc['texts']):
+        return 'in a benchmark'
+
+
+def hide_personal_data(doc, notes):
+    for i, text in enumerate(doc['texts'] if pii else ()):
+        doc['texts'][i], hits = filters.hide(text)
+        notes[f'personal data in {doc["source"]}'].update(hits)
 
 
 STAGES = {'read': check_text, 'normalise': normalise, 'source': check_source,
           'language': check_language, 'rules': check_rules, 'models': check_models,
-          'personal data': hide_personal_data, 'decontaminate': check_benchmarks}
+          'decontaminate': check_benchmarks, 'personal data': hide_personal_data}
 
 # --- the first pass: each shard through all stages, by several processes --------------------------
 # An interrupted run goes on with the shards that are not clean yet, if all settings and files are
 # the same.
-workers.end_with_parent()
+if kind == 'text' and tok and '<|endoftext|>' not in tok.special:
+    raise ValueError(f'{tokenizer} has no <|endoftext|> to end documents; use another, or '
+                     '--tokenizer=bpe')
+others = [path for path in (url_block, url_allow, toxic_words, unwanted, *benchmarks) if path]
+everything = inputs + sum(examples.values(), []) + [{'path': path} for path in others]
+jobs = workers.part_of(range(len(shards)), part)
+corpus.check_out_dir(out_dir, [file['path'] for file in everything], kind)
+show(config)
+near = dedup if dedup in ('minhash', 'simhash') and kind != 'preference' else None
 docs = corpus.Corpus(out_dir, corpus.state_of([settings, audit], everything),
                      [shard['source'] for shard in shards])
 
@@ -397,44 +365,36 @@ def words_of(text):
     """The word n-grams by which near-duplicates are found."""
     if kind == 'sft':
         text = '\n'.join(conversions.strings_in(json.loads(text)))
-    return duplicates.shingles(text, shingle)
+    return duplicates.shingles(text)
 
 
 def kept_documents(shard, account):
     """Yield the documents that pass all stages, for docs.write_shard."""
-    source = shard['source']
-    reject = functools.partial(account.reject, source)
-    entries = reading.entries(shard['files'], reject, max_chars)
-    if kind != 'text':          # eval.py's answers
-        entries = conversions.with_records(entries, reject, kind, prefer=prefer)
-    for doc in conversions.documents(entries, reject, kind, max_chars):
-        doc['source'] = source
+    entries = reading.entries(shard['files'], account.reject)
+    for doc in conversions.documents(entries, account.reject, kind, prefer):
+        doc['source'] = shard['source']
         doc['mode'] = mode_of(doc)
-        original = '\n'.join(doc['texts'])
-        size = conversions.size_of(doc)
+        account.found(doc)
         for name, stage in STAGES.items():
-            before = size
             reason = stage(doc, account.notes)
-            size = 0 if reason else conversions.size_of(doc)
-            account.removed[name] += before - size
             if reason:
                 break
+            account.bytes_left[name] += conversions.size_of(doc)
         account.end(doc, name, reason)
-        account.sample(reason, corpus.hash64(b'audit' + to_utf8(original)), doc['path'], original)
-        if reason:
-            continue
-        # A preference is a pair, or for kto one answer with a label: a thumb up or down.
-        if 'label' in doc.get('scores', ()):
-            account.notes['preferences']['thumbs'] += 1
-        text = conversions.to_text(doc)
-        # Two conversations with one question and different answers are no copies: they differ in
-        # copy_key. They share split_key, so that no held-out question is one of the training set.
-        copy_key, split_key = conversions.identity(doc)         # bytes, text
-        about = {key: doc[key] for key in ('path', 'source', 'licence', 'url') if key in doc}
-        yield {'record': {'text': text, **about}, 'size': size, 'exact': corpus.hash64(copy_key),
-               'split': corpus.hash64(to_utf8(split_key)),
-               'keys': duplicates.near_keys(words_of(text), near, bands, rows) if near else [],
-               'is_code': doc['mode'] == 'code'}
+        if not reason:
+            yield as_stored(doc)
+
+
+def as_stored(doc):
+    """Return what docs.write_shard stores of a document: a record, and hashes to compare."""
+    text = conversions.to_text(doc)
+    # Two conversations with one question and different answers are no copies: they differ in
+    # copy_key. They share split_key, so that no held-out question is one of the training set.
+    copy_key, split_key = conversions.identity(doc)         # bytes, text
+    about = {key: doc[key] for key in ('path', 'source', 'licence', 'url') if key in doc}
+    return {'record': {'text': text, **about}, 'size': conversions.size_of(doc),
+            'exact': corpus.hash64(copy_key), 'split': corpus.hash64(to_utf8(split_key)),
+            'keys': duplicates.near_keys(words_of(text), near, bands, rows) if near else []}
 
 
 def clean_shard(i):
@@ -453,6 +413,7 @@ if part:
     print(f'part {part}: {len(list(cleaned))} shards are clean; after all parts, run without '
           '--part')
     sys.exit()
+total = report.Account(audit)
 docs.gather(cleaned, total)
 
 # --- duplicates: of each cluster of documents that say the same, the first one stays --------------
@@ -478,54 +439,47 @@ if near and docs.keep.any():
 held_out = docs.split / 2 ** 64 < val_fraction          # bool (n,)
 in_train = docs.keep & ~held_out
 in_val = docs.keep & held_out
-n_train = int(in_train.sum())
-n_val = int(in_val.sum())
-if not (n_train and n_val):
+if not (in_train.any() and in_val.any()):
     shutil.rmtree(f'{out_dir}/.work')
-    raise ValueError(f'{", ".join(sources)}: documents left to train on: {n_train}, to validate: '
-                     f'{n_val} ({total.lost()}); give more, drop fewer, or change --val_fraction')
+    raise ValueError(f'{", ".join(sources)}: documents left to train on: {in_train.sum()}, to '
+                     f'validate: {in_val.sum()} ({total.lost()}); give more, drop fewer, or change '
+                     '--val_fraction')
 
 # --- tokenise and write ---------------------------------------------------------------------------
 # train.bin holds ids and nothing else, document after document. `x = 1` ends and `y = 2` begins:
 #     id        120     273     32      49      4032             121     ...     uint16, two bytes
 #     token     'x'     ' ='    ' '     '1'     <|endoftext|>    'y'     ...
 if kind == 'text':
-    chance = docs.exact / 2 ** 64       # from 0 to 1: bpe's sample is always the same
-    sample = in_train & (chance <= TOKENIZER_BYTES / docs.size[in_train].sum())
+    fraction = TOKENIZER_BYTES / docs.size[in_train].sum()
+    sample = in_train & (docs.exact / 2 ** 64 <= fraction)      # by a hash: always the same one
     sample_texts = tqdm(map(docs.text, np.flatnonzero(sample)), 'reading', disable=None)
     tok, dtype = make_tokenizer(sample_texts, map(docs.text, np.flatnonzero(docs.keep)),
                                 SPECIAL_TOKENS)
 
 
 def encoded_documents(shard):
-    """Yield each document's number, length in tokens, file and data, for docs.write_pieces."""
+    """Yield each document's side, length in tokens and data, for docs.write_pieces."""
     for numbers, records in docs.batches(shard):
         batch = [record['text'] for record in records]
         encoded = tok.encode_batch(batch) if kind == 'text' else batch
-        for i, record, text, ids in zip(numbers, records, batch, encoded):
+        for i, record, ids in zip(numbers, records, encoded):
             side = 'val' if held_out[i] else 'train'
-            is_table = len(text) < min_chars_per_token * len(ids)
             if kind != 'text':
-                yield i, 1, side, f'{text}\n'.encode()
-            elif is_table and docs.is_code[i] and tok.vocab_size >= 4096:
-                continue                # it has no length, and is dropped below
+                yield side, 1, f'{record["text"]}\n'.encode()
             elif write == 'text' and side == 'train':
-                yield i, len(ids) + 1, 'jsonl.gz', json.dumps(record).encode() + b'\n'
+                yield side, len(ids) + 1, json.dumps(record).encode() + b'\n'
             else:
-                yield i, len(ids) + 1, side, np.array([*ids, tok.special['<|endoftext|>']], dtype)
+                yield side, len(ids) + 1, np.array([*ids, tok.special['<|endoftext|>']], dtype)
 
 
 def encode_shard(shard):
-    return docs.write_pieces(shard, encoded_documents(shard))
+    return docs.write_pieces(shard, encoded_documents(shard), write == 'text')
 
 
 encoded = workers.in_parallel(encode_shard, range(len(shards)), num_workers, 'encoding')
-lengths = np.concatenate([*encoded])                            # (n,), in tokens
-docs.drop(total, 'tokenise', 'few characters per token', np.flatnonzero(docs.keep & (lengths == 0)))
-docs.count_kept(total)
+lengths = np.zeros(len(docs.keep), np.int64)            # in tokens; 0: dropped
+lengths[docs.keep] = np.concatenate([*encoded])
 owners = docs.owners[docs.shard]
-in_train &= docs.keep           # without the tables, which are dropped by now
-in_val &= docs.keep
 
 
 def sizes(which):
@@ -537,37 +491,49 @@ def sizes(which):
 files_of = {'train': sizes(in_train), 'val': sizes(in_val)}
 if kind == 'text' and len(sources) > 1:
     files_of |= {f'val_{name}': sizes(in_val & (owners == name)) for name in sources}
-for name, size in files_of.items():
+for name in files_of:
     side, _, own = name.partition('_')          # val_web: the side val, of the source web
     if side == 'val' or write == 'bins':
-        size['sha256'] = docs.join(f'{name}.{"bin" if kind == "text" else "jsonl"}', side, own)
-more = {'separators': True}
-if write == 'text':                     # shards take the place of train.bin
-    more['shards'] = {'train': docs.write_shards(in_train)}
-if benchmarks:
-    more['decontaminated'] = {
-        'problems': {path: len(found) for path, found in benchmarks.items()}, 'ngram': NGRAM,
-        'dropped': total.dropped().get('in a benchmark', 0)}
-if kind != 'text':
-    finish_and_exit(files_of, {}, **more)
+        docs.join(f'{name}.{"bin" if kind == "text" else "jsonl"}', side, own)
 
 # --- mix: a weight is a share of an epoch, and the passes over a source follow from it ------------
 # train.bin holds each source once, and an epoch reads as many tokens as it has. With 900 tokens of
 # web and 100 of books, both of weight 50, an epoch reads 500 of each: 500 / 900 = 0.56 passes over
 # web and 500 / 100 = 5 passes over books.
-of_source = {name: sizes(in_train & (owners == name)) for name in sources}
-for name, s in of_source.items():
-    if not s['tokens']:
-        raise ValueError(f'the source {name} has no training document left ({total.lost()}; of '
-                         'copies, the first one stays)')
-    s['weight'] = sources[name][1] or s['tokens'] ** (1 / temperature)
-n_tokens = sum(s['tokens'] for s in of_source.values())
-n_weights = sum(s['weight'] for s in of_source.values())
-for s in of_source.values():
-    s['passes'] = round(s['weight'] / n_weights * n_tokens / s['tokens'], 6)
+of_source = {name: {'path': path, **total.of_source(name), 'passed_over': files.passed_over(path)}
+             for name, (path, _) in sources.items()}
+if kind == 'text':
+    for name, s in of_source.items():
+        s |= sizes(in_train & (owners == name))
+        if not s['tokens']:
+            raise ValueError(f'the source {name} has no training document left ({total.lost()}; of '
+                             'copies, the first one stays)')
+        s['weight'] = sources[name][1] or s['tokens'] ** (1 / temperature)
+    n_tokens = sum(s['tokens'] for s in of_source.values())
+    n_weights = sum(s['weight'] for s in of_source.values())
+    for s in of_source.values():
+        s['passes'] = round(s['weight'] / n_weights * n_tokens / s['tokens'], 6)
 
-passes = np.array([of_source[name]['passes'] for name in docs.owners])[docs.shard]
-train_texts = (record['text'] for record, _ in docs.spread(in_train, 20_000))
-val_texts = (record['text'] for record, _ in docs.spread(in_val, 1000))
-finish_and_exit(files_of, of_source, sample=docs.spread(in_train * lengths * passes, 1000),
-                train_texts=train_texts, val_texts=val_texts, **more)
+# --- the report, and what a run must know of its data ---------------------------------------------
+content = total.report(files_of, of_source)
+meta = {name: content[name] for name in ('documents', 'tokens', 'bytes', 'sources')
+        if name in content}
+if kind == 'text':
+    # Of 1,000 places, a document gets as many as the tokens are that a run reads of it.
+    passes = np.array([of_source[name]['passes'] for name in docs.owners])[docs.shard]
+    content['card'] = report.card(docs.spread(in_train * lengths * passes, 1000), of_source,
+                                  content['tokens']['train'])
+    meta['mixed'] = False
+if write == 'text':                     # shards take the place of train.bin
+    docs.write_shards()
+if benchmarks:
+    meta['decontaminated'] = {
+        'problems': {path: len(found) for path, found in benchmarks.items()}, 'ngram': NGRAM}
+pages = {'report.md': report.report_md(out_dir, content, files_of),
+         'report.json': json.dumps(content, indent=1)}
+if audit:
+    pages['audit.md'] = total.audit_md()
+print(report.summary(content, files_of))
+if is_mixture:
+    print('train.bin alone is unweighted; train.py reads each source as often as meta.json says')
+publish_and_exit(meta, pages)

@@ -390,7 +390,7 @@ def read_documents(source):
     from parts.prepare import conversions, files, reading
     reasons = []
 
-    def reject(path, line, why, size):
+    def reject(path, line, why):
         reasons.append(f'{path} line {line}: {why}')
 
     for file in files.find_files(source):

@@ -1,8 +1,9 @@
 """What the tests of prepare.py share: small texts, its command, and what it leaves."""
 import random
+import re
 
 import numpy as np
-from conftest import ok, read_json, read_rows, run
+from conftest import ROOT, ok, read_json, read_rows, run
 from conftest import write as write_records  # noqa: F401
 
 from tokenizer import Tokenizer
@@ -24,6 +25,14 @@ WORDS = [''.join(random.Random(i).choice('bdfklmnprst') + random.Random(i + j * 
 def prose(seed, n=60):
     """A sentence of n words that nobody else has."""
     return ' '.join(random.Random(seed).choices(WORDS, k=n)).capitalize() + '.'
+
+
+def recipe(page, name):
+    """A function that docs/ shows."""
+    text = (ROOT / 'docs' / page).read_text(encoding='utf-8')
+    scope = {}
+    exec(next(code for code in re.findall('```python\n(.*?)```', text, re.S) if name in code), scope)
+    return scope[name]
 
 
 def write(folder, texts, name='{:03}.txt'):

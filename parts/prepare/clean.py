@@ -231,15 +231,3 @@ def variants(text):
     within_latex = r'\emph{} ' + text        # within LaTeX, every text loses its commands
     return {text, normalise(text, 'chat'), normalise(text, 'prose'),
             normalise(within_latex, 'prose')}
-
-
-def basic_clean(text):
-    """The filter chain of the source document, to compare with ours: the text or None. It joins all
-    lines, so no program survives it; the share of different words falls with length, so it drops
-    Shakespeare."""
-    text = re.sub(r'\s+', ' ', fix_mojibake(text)).strip()
-    words = text.split()
-    if len(text) < 200 or len(set(words)) / len(words) < 0.3:
-        return None
-    letters = sum(c.isalpha() for c in text)
-    return text if letters / len(text) >= 0.6 else None

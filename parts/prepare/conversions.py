@@ -3,15 +3,15 @@ Records of many forms become documents: texts, conversations, preferences.
 
     for doc in documents([('b.jsonl', 1, {'text': 'One.'})], reject=print):
         doc['texts'], doc['path']                   # its texts: one, or those of a conversation
-    messages_of({'instruction': 'Add 1 and 2.', 'input': '', 'output': '3'}) for path, line, record
-    in with_records(entries, print, 'preference', per_prompt=4, prefer='passed'):
+    messages_of({'instruction': 'Add 1 and 2.', 'input': '', 'output': '3'})
+    for record in from_samples(samples, 'preference', prefer='passed'):
         print(record)                                       # {'prompt', 'chosen', 'rejected'}
 
 A record is what a line of .jsonl holds, its text under one of the names in ALIASES, or {'text'} of
 a file. A sample is a record of eval.py, an answer that was run and judged: task_id, the prompt or
-the messages, completion, outcome, perhaps preferred. """
+the messages, completion, outcome, perhaps preferred.
+"""
 import itertools, json, math
-from parts.prepare.reading import is_kind
 
 # What a record may call a thing. The first name that has a value counts.
 ALIASES = {
@@ -55,23 +55,20 @@ def strings_in(value):
 
 
 # --- documents ------------------------------------------------------------------------------------
-def documents(entries, reject, kind='text', max_chars=1_000_000):
+def documents(entries, reject, kind='text', prefer='passed'):
     """Yield the documents of entries, tuples (path, line, record) of reading.entries: dicts of
     `texts` (one, or a conversation's), `path`, perhaps `url`, `licence` and `encoding`; with
-    kind='sft' or 'preference' also `roles`. A record that has another form, and a record or a .py
-    or .html file of more than max_chars, is skipped, after reject(path, line, why, size); size is 0
-    unless it is too long."""
+    kind='sft' or 'preference' also `roles`, and samples of eval.py become records as `prefer` says.
+    A record that has another form is skipped, after reject(path, line, why)."""
+    if kind != 'text':
+        entries = with_records(entries, reject, kind, prefer)
     for path, line, record in entries:
         try:
             if line == 0 and kind != 'text':
                 raise ValueError(f'{kind} needs records, in .jsonl or .json')
             doc = from_record(record, f'{path}:{line}' if line else path, kind)
         except MALFORMED as e:
-            reject(path, line or 1, f'{type(e).__name__}: {e}', 0)
-            continue
-        is_book = line == 0 and not is_kind(path, ('.py', '.html', '.htm'))
-        if not is_book and sum(map(len, doc['texts'])) > max_chars:
-            reject(path, line or 1, f'longer than {max_chars:,} characters', size_of(doc))
+            reject(path, line or 1, f'{type(e).__name__}: {e}')
             continue
         if line == 0:
             doc['encoding'] = record['encoding']
@@ -141,10 +138,6 @@ def identity(doc):
     return repr([fields, doc['roles'], label]).encode(), doc['texts'][doc['roles'][0] == 'system']
 
 
-def is_empty(doc):
-    return not any(map(str.strip, doc['texts']))
-
-
 def size_of(doc):
     return sum(len(text.encode('utf-8', 'surrogatepass')) for text in doc['texts'])
 
@@ -192,25 +185,6 @@ def messages_of(record):
     return messages
 
 
-def to_alpaca(messages):
-    """The last exchange is instruction and output, the earlier ones are history."""
-    turns = [m['content'] for m in messages if m['role'] != 'system']
-    roles = [m['role'] for m in messages if m['role'] != 'system']
-    if not turns or roles != ['user', 'assistant'] * (len(turns) // 2):
-        raise ValueError('the Alpaca form holds only questions and answers in turn')
-    *history, last = [turns[i:i + 2] for i in range(0, len(turns), 2)]
-    system = '\n'.join(m['content'] for m in messages if m['role'] == 'system')
-    return {'instruction': last[0], 'input': '', 'output': last[1], 'system': system,
-            'history': history}
-
-
-def to_vicuna(messages):
-    """{'conversations': [{'from': 'human' | 'gpt' | ..., 'value'}]}"""
-    names = {'user': 'human', 'assistant': 'gpt'}
-    turns = [{'from': names.get(m['role'], m['role']), 'value': m['content']} for m in messages]
-    return {'conversations': turns}
-
-
 def preference_of(record):
     """{'prompt', 'chosen', 'rejected'}, all text (the prompt of a longer conversation is its
     messages), perhaps 'margin' and 'agreement'. In the record, chosen and rejected may be
@@ -254,9 +228,10 @@ def conversation_of(record, answer):
 
 # --- samples of eval.py ---------------------------------------------------------------------------
 FIELDS = {'outcome', 'task_id', 'completion'}       # by which a sample is known
+PER_PROMPT = 4                                      # records that the samples of a prompt become
 
 
-def with_records(entries, reject, kind, per_prompt=4, prefer='passed'):
+def with_records(entries, reject, kind, prefer='passed'):
     """The entries (path, line, record), after which the records of from_samples take the place of
     those that are samples, of one file. Such a record comes from several lines: its line is
     None."""
@@ -269,17 +244,16 @@ def with_records(entries, reject, kind, per_prompt=4, prefer='passed'):
         else:
             yield path, line, record
 
-    records = list(from_samples(samples, kind, per_prompt, prefer))
+    records = list(from_samples(samples, kind, prefer))
     if samples and not records:
-        better = f'that is better than another of its prompt ({prefer=})'
-        wanted = 'that passed' if kind == 'sft' else better
-        reject(where, 1, f'none of {len(samples)} samples has an answer {wanted}', 0)
+        reject(where, 1, f'none of {len(samples)} samples passed (sft), or is better than another '
+               f'of its prompt (preference, {prefer=})')
     for record in records:
         yield where, None, record
 
 
-def from_samples(samples, kind, per_prompt=4, prefer='passed'):
-    """Yield at most per_prompt records of each prompt. kind='preference': pairs; chosen passed,
+def from_samples(samples, kind, prefer='passed'):
+    """Yield at most PER_PROMPT records of each prompt. kind='preference': pairs; chosen passed,
     rejected failed. prefer='taste': both passed, and only chosen is `preferred`. 'both': so many
     pairs of each way. kind='sft': conversations whose answer passed; with 'taste' it is
     `preferred`, too."""
@@ -292,14 +266,13 @@ def from_samples(samples, kind, per_prompt=4, prefer='passed'):
         liked = [text for text in passed if by_text[text].get('preferred')]
         others = [text for text in passed if text not in liked]
         if kind == 'sft':
-            question = [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt
-            for text in (liked if prefer == 'taste' else passed)[:per_prompt]:
-                yield {'messages': [*question, {'role': 'assistant', 'content': text}]}
+            for text in (liked if prefer == 'taste' else passed)[:PER_PROMPT]:
+                yield {'messages': conversation_of({'prompt': prompt}, text)}
             continue
 
         for way, better, worse in (('passed', passed, failed), ('taste', liked, others)):
             if prefer in (way, 'both') and better and worse:
                 # each about as often
-                for i in range(min(max(len(better), len(worse)), per_prompt)):
+                for i in range(min(max(len(better), len(worse)), PER_PROMPT)):
                     yield {'prompt': prompt, 'chosen': better[i % len(better)],
                            'rejected': worse[i % len(worse)]}

@@ -4,13 +4,13 @@ A corpus on its way to the disk. Nothing is in OUT_DIR before all of it is writt
     OUT_DIR/.work/STATE/00007.jsonl     a shard that is clean: its documents, one a line
                         00007.*.npy     what is known of them, and their keys of near-duplicates
                         00007.json      its account, written last
-                        00007.train     its token ids (of conversations: its lines), and 00007.val
+                        00007.train     its token ids (or its lines), and 00007.val
     OUT_DIR/.work/new/                  the results, until publish moves them into OUT_DIR
 
     docs = Corpus('data/x', 'what the work depends on', ['a source'])
     docs.write_shard(0, documents, account)             # perhaps in another process
     docs.gather([0], total)
-    docs.drop(total, 'rules', 'short', np.flatnonzero(docs.size < 100))
+    docs.drop(total, 'duplicates', 'a copy', np.array([7]))
 
 A shard is there or not: that is the whole of resuming.
 """
@@ -18,10 +18,8 @@ import contextlib, gzip, hashlib, json, os, pathlib, shutil
 import numpy as np
 
 PIECE = 16_000_000              # bytes held in memory at once
-RESULTS = {'meta.json', 'train.bin', 'val.bin', 'train.jsonl', 'val.jsonl', 'tokenizer.json',
-           'report.md', 'report.json', 'audit.md', 'shards'}
 ROW = np.dtype([('line', np.int64), ('size', np.int64), ('exact', np.uint64),
-                ('split', np.uint64), ('is_code', bool)])
+                ('split', np.uint64)])
 
 
 def hash64(data):
@@ -40,27 +38,22 @@ def new_file(path):
 
 
 def check_out_dir(folder, inputs, kind):
-    """Refuse a folder that holds an input, data of another kind, a model, or data that others
-    wrote."""
-    names = {*os.listdir(folder)} if os.path.isdir(folder) else set()
-    is_ours = '.work' in names          # an interrupted run
+    """Refuse a folder with files that we did not write, with data of another kind, or with an
+    input."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    meta = ''
     if 'meta.json' in names:
-        text = pathlib.Path(folder, 'meta.json').read_text(encoding='utf-8')
-        is_ours = is_ours or 'nanoparrot-data-' in text
-        # Else a trainer would find train.bin next to a meta.json of conversations.
-        its_kind = json.loads(text).get('config', {}).get('kind', kind)
-        if its_kind != kind:
-            raise ValueError(f'{folder} holds data of --kind={its_kind}; choose another --out_dir')
-    others = {name for name in names if name.endswith(('.pt', '.safetensors'))}
-    others |= set() if is_ours else names & RESULTS
-    if others:
-        raise ValueError(f'{folder} holds {min(others)}, which was not prepared there; choose '
+        meta = pathlib.Path(folder, 'meta.json').read_text(encoding='utf-8')
+    if names and 'nanoparrot-data-' not in meta and '.work' not in names:
+        raise ValueError(f'{folder} holds {min(names)}, which was not prepared there; choose '
                          'another --out_dir')
-    results = {os.path.realpath(f'{folder}/{name}') for name in RESULTS}
-    for path in inputs:
-        real = os.path.realpath(path)           # wherever links lead
-        if not results.isdisjoint((real, os.path.dirname(real))):
-            raise ValueError(f'{path} is read, and the results would replace it; choose another '
+    # Else a trainer would find train.bin next to a meta.json of conversations.
+    its_kind = json.loads(meta or '{}').get('config', {}).get('kind', kind)
+    if its_kind != kind:
+        raise ValueError(f'{folder} holds data of --kind={its_kind}; choose another --out_dir')
+    for path in inputs:                 # wherever links lead
+        if os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep):
+            raise ValueError(f'{path} is read, and results may replace it; choose another '
                              '--out_dir')
 
 
@@ -81,7 +74,6 @@ class Corpus:
     size        bytes of text, int64 (n,)
     exact       hash of the text, uint64 (n,): equal for copies
     split       hash that decides about training or validation, uint64 (n,)
-    is_code     bool (n,)
     keep        bool (n,): False for what a later pass dropped
     shard       the number of its shard, int64 (n,)
     first       the number of each shard's first document, and n, int64 (shards + 1,)"""
@@ -105,8 +97,8 @@ class Corpus:
         return self.path(shard, 'json').exists()
 
     def write_shard(self, shard, documents, account):
-        """Store a shard. documents: dicts of record (text, path, source...), size, exact, split,
-        is_code and keys of near-duplicates. account: complete after the last document."""
+        """Store a shard. documents: dicts of record (text, path, source...), size, exact, split and
+        keys of near-duplicates. account: complete after the last document."""
         rows, keys = [], []
         with new_file(self.path(shard, 'jsonl')) as f:
             for doc in documents:
@@ -150,10 +142,8 @@ class Corpus:
 
     def spread(self, weights, n):
         """Yield records and how many of n places are theirs. The places are evenly spread over the
-        weights of all documents, and are at most as many as the weights sum to. weights: (n
-        documents,), or a mask, of whose documents each has one place at most."""
+        weights of all documents, (n documents,)."""
         ends = np.cumsum(weights)
-        n = min(n, int(ends[-1]))
         places = np.searchsorted(ends, (np.arange(n) + 0.5) / n * ends[-1], 'right')
         for i, times in zip(*np.unique(places, return_counts=True)):
             yield self.record(i), int(times)
@@ -167,9 +157,11 @@ class Corpus:
     def drop(self, account, stage, reason, which):
         """Drop the documents whose numbers are in `which`, and say so in the account."""
         self.keep[which] = False
-        account.removed[stage] += int(self.size[which].sum())
+        account.bytes_left[stage] = int(self.size[self.keep].sum())
         for i in which.tolist():
-            account.ends[stage, reason, str(self.owners[self.shard[i]])] += 1
+            source = str(self.owners[self.shard[i]])
+            account.ends['kept', 'kept', source] -= 1
+            account.ends[stage, reason, source] += 1
             if account.n_samples:
                 record = self.record(i)
                 account.sample(reason, int(self.exact[i]), record['path'], record['text'])
@@ -184,12 +176,6 @@ class Corpus:
         left = np.flatnonzero(self.keep)
         self.drop(account, f'{reason}s', reason, left[left != left[heads]])
 
-    def count_kept(self, account):
-        """Say in the account which documents are left in the end."""
-        for source in np.unique(self.owners).tolist():
-            own = self.keep & (self.owners[self.shard] == source)
-            account.keep(source, int(own.sum()), int(self.size[own].sum()))
-
     # --- from documents to files ------------------------------------------------------------------
     def batches(self, shard):
         """Yield numbers and records of the documents that are left of a shard, some MB at a
@@ -198,54 +184,46 @@ class Corpus:
         for some in np.array_split(numbers, 1 + self.size[numbers].sum() // 4_000_000):
             yield some.tolist(), [self.record(i) for i in some]
 
-    def write_pieces(self, shard, documents):
-        """Write a shard's pieces of the results. documents: tuples of number, length, ending of the
-        piece and data. Returns the lengths, int64 (n,), 0 of those that are not there."""
-        lengths = np.zeros(len(self.size[self.span(shard)]), np.int64)
+    def write_pieces(self, shard, documents, is_gzipped):
+        """Write a shard's pieces of the results. documents: tuples of side, length and data;
+        is_gzipped: is the piece for training? Returns the lengths, int64."""
+        lengths = []
         with contextlib.ExitStack() as stack:
-            files = {ending: stack.enter_context(open(self.path(shard, ending), 'wb'))
-                     for ending in ('train', 'val', 'jsonl.gz')}
-            files['jsonl.gz'] = stack.enter_context(
-                gzip.GzipFile('', 'wb', 1, files['jsonl.gz'], mtime=0))
-            for i, n, ending, data in documents:
-                lengths[i - self.first[shard]] = n
-                files[ending].write(data)
-        return lengths
+            files = {side: stack.enter_context(open(self.path(shard, side), 'wb'))
+                     for side in ('train', 'val')}
+            if is_gzipped:
+                files['train'] = stack.enter_context(
+                    gzip.GzipFile('', 'wb', 1, files['train'], mtime=0))
+            for side, n, data in documents:
+                lengths.append(n)
+                files[side].write(data)
+        return np.array(lengths, np.int64)
 
     def join(self, name, ending, source=None):
-        """Write a result: the pieces of all shards (of a source), one after another. Returns its
-        SHA-256."""
-        digest = hashlib.sha256()
-        shards = np.flatnonzero((self.owners == source) | (not source))
+        """Write a result: the pieces of all shards (of a source), one after another."""
         with open(self.new / name, 'wb') as f:
-            for shard in shards:
+            for shard in np.flatnonzero((self.owners == source) | (not source)):
                 with open(self.path(shard, ending), 'rb') as piece:
-                    while block := piece.read(PIECE):
-                        f.write(block)
-                        digest.update(block)
-        return digest.hexdigest()
+                    shutil.copyfileobj(piece, f, PIECE)
 
-    def write_shards(self, in_train):
-        """Let shards of text take the place of train.bin. Returns [{'name', 'documents', 'bytes',
-        'sha256'}], one each."""
+    def write_shards(self):
+        """Let the pieces for training take the place of train.bin: shards of text."""
         (self.new / 'shards').mkdir()
-        shards = []
         for shard in range(len(self.owners)):
-            name = f'{shard:05}.jsonl.gz'
-            n = int(in_train[self.span(shard)].sum())
-            data = self.path(shard, 'jsonl.gz').read_bytes()
-            shards.append({'name': name, 'documents': n, 'bytes': len(data),
-                           'sha256': hashlib.sha256(data).hexdigest()})
-            self.path(shard, 'jsonl.gz').replace(self.new / 'shards' / name)
-        return shards
+            self.path(shard, 'train').replace(self.new / f'shards/{shard:05}.jsonl.gz')
 
 
-def write_result(out_dir, name, ids):
-    """Write an array of ids where publish finds it. Returns the SHA-256."""
-    new = pathlib.Path(out_dir, '.work/new')
-    new.mkdir(parents=True, exist_ok=True)
-    ids.tofile(new / name)
-    return hashlib.sha256(ids).hexdigest()
+def hashes(out_dir):
+    """{name: SHA-256} of the results that publish will move: {'train': ..., 'val': ...}."""
+    found = {}
+    for path in sorted(pathlib.Path(out_dir, '.work/new').rglob('*')):
+        if path.is_file():
+            digest = hashlib.sha256()
+            with open(path, 'rb') as f:
+                while block := f.read(PIECE):
+                    digest.update(block)
+            found[path.name.split('.')[0]] = digest.hexdigest()
+    return found
 
 
 def publish(out_dir, pages):
@@ -257,8 +235,10 @@ def publish(out_dir, pages):
     new.mkdir(parents=True, exist_ok=True)
     for name, text in pages.items():
         (new / name).write_text(text, encoding='utf-8', errors='backslashreplace')
-    for path in [out_dir / 'meta.json', *out_dir.glob('val_*.bin'), out_dir / 'audit.md']:
-        path.unlink(missing_ok=True)
+    for name in ('meta.json', 'report.md', 'report.json', 'audit.md'):
+        (out_dir / name).unlink(missing_ok=True)
+    for path in out_dir.glob('*.bin'):
+        path.unlink()
     shutil.rmtree(out_dir / 'shards', ignore_errors=True)
     for path in sorted(new.iterdir(), key=lambda path: path.name == 'meta.json'):
         path.replace(out_dir / path.name)

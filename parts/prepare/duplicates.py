@@ -64,23 +64,11 @@ def ngrams_of(texts, n):
     return distinct(np.concatenate([ngrams((), n), *(ngrams(words_of(text), n) for text in texts)]))
 
 
-def places_in(known, text, n):
-    """Where a text's n-grams are among the known ones: sorted distinct hashes, at least one."""
+def has_ngram(text, known, n):
+    """Whether a text has one of the known n-grams: sorted distinct hashes, at least one."""
     grams = ngrams_of([text], n)        # in order: searchsorted stays in one corner of the memory
-    place = np.searchsorted(known, grams).clip(max=len(known) - 1)
-    return place[known[place] == grams]
-
-
-def overlap(train_texts, val_texts, n=13):
-    """Of the validation texts of n words or more: the fraction that shares n words in a row with
-    the training texts; their number; n."""
-    wanted = [grams for grams in (ngrams_of([text], n) for text in val_texts) if len(grams)]
-    known = distinct(np.concatenate([ngrams((), n), *wanted]))
-    hit = np.zeros(len(known), bool)
-    for text in train_texts if wanted else ():
-        hit[places_in(known, text, n)] = True
-    n_seen = len([grams for grams in wanted if hit[np.searchsorted(known, grams)].any()])
-    return n_seen / max(1, len(wanted)), len(wanted), n
+    places = np.searchsorted(known, grams).clip(max=len(known) - 1)
+    return bool((known[places] == grams).any())
 
 
 def jaccard(a, b):

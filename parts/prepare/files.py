@@ -1,16 +1,18 @@
-""" The files of a source: found on the disk, or fetched from the network once, with resuming and a
+"""
+The files of a source: found on the disk, or fetched from the network once, with resuming and a
 checksum.
 
     find_files('stdlib')                # [{'path': '/usr/lib/python3.11/abc.py'}, ...], sorted
     find_files('hf:codeparrot/codeparrot-clean')    # [{'path', 'url', 'sha256', 'size'}, ...]
     fetch('https://host/a.txt', sha256, 'data/raw/a.txt')     # its path, when all of it is there
 """
-import collections, glob, hashlib, json, math, os, re, sysconfig
+import collections, glob, hashlib, math, os, re, sysconfig
 import requests, urllib3
+from parts.prepare.reading import RECORDS, is_kind
 
-RECORDS = '.jsonl', '.jsonl.gz', '.json', '.json.gz'
-TEXTS = 'py', 'txt', 'md', 'markdown', 'rst', 'tex', 'org', 'adoc', 'html', 'htm'
-ENDINGS = RECORDS + tuple(f'.{name}{gz}' for name in TEXTS for gz in ('', '.gz'))
+# each also with .gz
+ENDINGS = RECORDS + ('.py', '.txt', '.md', '.markdown', '.rst', '.tex', '.org', '.adoc', '.html',
+                     '.htm')
 SHARD = 16_000_000              # bytes of a shard
 PIECES = 8                      # of a larger .jsonl: so many processes can share it
 RESULTS = {'val.bin', 'val.jsonl'}      # prepare.py leaves one of them beside meta.json
@@ -36,15 +38,14 @@ def find_files(source, folder='data/raw'):
         paths = all_files(sysconfig.get_paths()['stdlib'], STDLIB_SKIPS)
         return [{'path': path} for path in paths if path.endswith('.py')]
 
-    paths = [path for path in all_files(source) if path.lower().endswith(ENDINGS)]
+    paths = [path for path in all_files(source) if is_kind(path, ENDINGS)]
     # a file that the user names is read, whatever its ending
     if os.path.isfile(source):
         paths = [source]
     if not paths:
         there = passed_over(source)
         raise ValueError(f'{source!r} is neither stdlib, shakespeare, codeparrot, hf:OWNER/NAME '
-                         f'nor a file, folder or glob with .{" .".join(TEXTS)} .jsonl .json (.gz) '
-                         'files'
+                         f'nor a file, folder or glob with {" ".join(ENDINGS)} (.gz) files'
                          + (f'; it holds {there}' if there else ''))
     return [{'path': path} for path in paths]
 
@@ -80,7 +81,7 @@ def passed_over(source):
     """'3 .c, 1 .rst': the endings of the files in a folder that are not read."""
     names = all_files(source) if os.path.isdir(source) else []
     endings = collections.Counter(os.path.splitext(name)[1] or 'without ending' for name in names
-                                  if not name.lower().endswith(ENDINGS))
+                                  if not is_kind(name, ENDINGS))
     return ', '.join(f'{n} {ending}' for ending, n in endings.most_common(5))
 
 
@@ -117,23 +118,17 @@ def shards(sources, folder, kind='text'):
         size = SHARD                    # each source begins a shard
         for file in find_files(path, folder):
             pieces = [file]
-            is_lines = file['path'].lower().removesuffix('.gz').endswith('.jsonl')
-            is_here = 'url' not in file
-            if kind == 'text' and is_lines and is_here and os.path.getsize(file['path']) > SHARD:
+            is_large = 'url' not in file and os.path.getsize(file['path']) > SHARD
+            if kind == 'text' and is_large and is_kind(file['path'], '.jsonl'):
                 pieces = [{**file, 'part': (i, PIECES)} for i in range(PIECES)]
             for piece in pieces:
                 if size >= SHARD:
                     shards.append({'source': name, 'files': []})
                     size = 0
                 shards[-1]['files'].append(piece)
-                is_records = file['path'].lower().endswith(RECORDS)
+                is_records = is_kind(file['path'], RECORDS)
                 size += SHARD if is_records else os.path.getsize(file['path'])
     return shards
-
-
-def count(shards, source):
-    return len({file['path'] for shard in shards if shard['source'] == source
-                for file in shard['files']})
 
 
 # --- downloads ------------------------------------------------------------------------------------
@@ -192,35 +187,27 @@ def fetch(url, sha256, path):
 
 
 def dataset_files(dataset, folder):
-    """The files of records in a Hugging Face dataset, [{path, url, sha256, size}]; folder keeps the
-    list."""
+    """The files of records in a Hugging Face dataset, [{path, url, sha256, size}], sorted."""
     hub = os.environ.get('HF_ENDPOINT', 'https://huggingface.co')
     folder = os.path.join(folder, dataset.replace('/', '--'))
-    listing = os.path.join(folder, 'files.json')
-    if not os.path.exists(listing):
-        url = f'{hub}/api/datasets/{dataset}/tree/main?recursive=true'
-        files = []
-        try:
-            with session() as s:
-                while url:                  # page by page
-                    page = s.get(url, timeout=30)
-                    page.raise_for_status()
-                    files += [{'path': os.path.join(folder, *entry['path'].split('/')),
-                               'size': entry['size'], 'sha256': entry['lfs']['oid'],
-                               'url': f'{hub}/datasets/{dataset}/resolve/main/{entry["path"]}'}
-                              for entry in page.json()
-                              if entry.get('lfs') and '..' not in entry['path']
-                              and entry['path'].endswith(RECORDS)]
-                    url = page.links.get('next', {}).get('url')
-        except requests.RequestException as e:
-            raise ValueError(f"can't list {url} ({type(e).__name__}); without network, put the "
-                             f'.json.gz files of {dataset} into a folder and use --source=FOLDER') from e
-        if not files:
-            raise ValueError(f'{hub}/datasets/{dataset} has no {" ".join(RECORDS)} files')
-        os.makedirs(folder, exist_ok=True)
-        # others may do the same now
-        with open(f'{listing}.{os.getpid()}', 'w', encoding='utf-8') as f:
-            json.dump(sorted(files, key=lambda file: file['path']), f, indent=1)
-        os.replace(f'{listing}.{os.getpid()}', listing)
-    with open(listing, encoding='utf-8') as f:
-        return json.load(f)
+    url = f'{hub}/api/datasets/{dataset}/tree/main?recursive=true'
+    files = []
+    try:
+        with session() as s:
+            while url:                  # page by page
+                page = s.get(url, timeout=30)
+                page.raise_for_status()
+                files += [{'path': os.path.join(folder, *entry['path'].split('/')),
+                           'size': entry['size'], 'sha256': entry['lfs']['oid'],
+                           'url': f'{hub}/datasets/{dataset}/resolve/main/{entry["path"]}'}
+                          for entry in page.json()
+                          if entry.get('lfs') and '..' not in entry['path']
+                          and is_kind(entry['path'], RECORDS)]
+                url = page.links.get('next', {}).get('url')
+    except requests.RequestException as e:
+        raise ValueError(f"can't list {url} ({type(e).__name__}); without network, put the "
+                         f'.json.gz files of {dataset} into a folder, or take those that are in '
+                         f'{folder} already, and use --source=FOLDER') from e
+    if not files:
+        raise ValueError(f'{hub}/datasets/{dataset} has no {" ".join(RECORDS)} files')
+    return sorted(files, key=lambda file: file['path'])

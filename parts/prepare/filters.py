@@ -65,8 +65,7 @@ def gibberish(text):
     return sum(map(is_odd, words)) / max(1, len(words))
 
 
-def prose_reason(text, min_words=20, max_words=1_000_000, max_symbols=0.3, max_repetition=0.7,
-                 max_gibberish=0.2):
+def prose_reason(text, min_words=20, max_symbols=0.3, max_repetition=0.7, max_gibberish=0.2):
     """Why a text is dropped, or None. The last three limits are shares, in [0, 1]."""
     n_words = len(text.split())
     if not text.isascii():              # scripts without spaces: about two characters make a word
@@ -74,8 +73,6 @@ def prose_reason(text, min_words=20, max_words=1_000_000, max_symbols=0.3, max_r
     head = text[:100_000]               # enough to judge by
     if n_words < min_words:
         return 'short'
-    if max_words and n_words > max_words:
-        return 'long'
     if max_symbols and symbol_share(head) > max_symbols:
         return 'symbols'
     if max_repetition and repeated_share(head) > max_repetition:

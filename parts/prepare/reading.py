@@ -1,15 +1,15 @@
 """
 Reading a file: a text in UTF-8 or Windows-1252, or records of JSON.
 
-    for path, line, record in entries([{'path': 'a.jsonl.gz'}], reject=print, max_chars=1_000_000):
+    for path, line, record in entries([{'path': 'a.jsonl.gz'}], reject=print):
         print(line, record)
     text_of('old.txt')                            # ('Caf\u00e9 ...', 'cp1252')
 
 Files of records end in RECORDS, all others hold text. Any of them may be gzipped.
-What can't be read goes to reject(path, line, why, size) and is never raised, because of a thousand
-shards one is damaged. size is 0, or the bytes of a record that is too long.
+What can't be read goes to reject(path, line, why) and is never raised, because of a thousand
+shards one is damaged.
 """
-import contextlib, gzip, itertools, json, re, zlib
+import contextlib, gzip, json, re, zlib
 
 RECORDS = ('.jsonl', '.json')           # also with .gz
 CONTROL = re.compile(rb'[\0-\x08\x0e-\x1f]')             # no text has these bytes
@@ -26,20 +26,19 @@ def open_file(path):
     return (gzip.open if path.lower().endswith('.gz') else open)(path, 'rb')
 
 
-def entries(files, reject, max_chars=1_000_000):
+def entries(files, reject):
     """Yield (path, line, record) for each record of some files, [{'path', perhaps 'part': (i, n)
-    for every n-th line}]. A file of text is one record, {'text', 'encoding'}, at line 0. A line of
-    more than 8 max_chars bytes is not read: a character may be \\u20ac."""
+    for every n-th line}]. A file of text is one record, {'text', 'encoding'}, at line 0."""
     for file in files:
         path = file['path']
         if is_kind(path, RECORDS):
-            for line, record in records(path, reject, 8 * max_chars, *file.get('part', ())):
+            for line, record in records(path, reject, *file.get('part', ())):
                 yield path, line, record
             continue
         try:
             text, encoding = text_of(path)
         except ValueError as e:
-            reject(path, 1, str(e), 0)
+            reject(path, 1, str(e))
         else:
             yield path, 0, {'text': text, 'encoding': encoding}
 
@@ -61,30 +60,10 @@ def text_of(path):
     raise ValueError(f'{path} is neither UTF-8 nor a text in Windows-1252')
 
 
-def slices(texts, size=100_000, most=1 << 62):
-    """The texts, or slices of them, at most so many characters each and so many of them."""
-    some = (text[i:i + size] for text in texts for i in range(0, len(text), size))
-    return itertools.islice(some, most)
-
-
 # --- records --------------------------------------------------------------------------------------
-def lines_of(f, longest):
-    """Yield (number from 1, beginning, size) of each line of a file. At most `longest` bytes of a
-    line are in memory."""
-    n = 0
-    while data := f.readline(longest):
-        n += 1
-        size = len(data)
-        rest = data
-        while len(rest) == longest and not rest.endswith(b'\n'):
-            rest = f.readline(longest)
-            size += len(rest)
-        yield n, data, size
-
-
-def records(path, reject, longest=1 << 30, part=0, n_parts=1):
-    """Yield (line, record) of a file of records of at most longest bytes, one a line, or of a .json
-    with a list. With n_parts, only those lines whose number leaves the remainder `part`."""
+def records(path, reject, part=0, n_parts=1):
+    """Yield (line, record) of a file of records, one a line, or of a .json with a list. With
+    n_parts, only those lines whose number leaves the remainder `part`."""
     line = 0
     try:
         with open_file(path) as f:
@@ -93,21 +72,18 @@ def records(path, reject, longest=1 << 30, part=0, n_parts=1):
             if is_kind(path, '.json') and beginning.startswith(b'['):
                 yield from enumerate(json.loads(f.read()), 1)
                 return
-            for line, data, size in lines_of(f, longest):
+            for line, data in enumerate(f, 1):
                 if line % n_parts != part or not data.strip():
-                    continue
-                if size > longest:
-                    reject(path, line, f'longer than {longest:,} bytes', size)
                     continue
                 try:
                     record = json.loads(data)
                 except (ValueError, RecursionError) as e:
-                    reject(path, line, f'{type(e).__name__}: {e}', 0)
+                    reject(path, line, f'{type(e).__name__}: {e}')
                 else:
                     yield line, record
     except UNREADABLE as e:
         if (line + 1) % n_parts == part:        # one part tells that the file is damaged
-            reject(path, line + 1, f'{type(e).__name__}: {e}', 0)
+            reject(path, line + 1, f'{type(e).__name__}: {e}')
 
 
 def read_problems(path):

@@ -2,8 +2,9 @@
 The report of prepare.py: what became of each document, and a card of what is left.
 
     account = Account()
-    account.removed['rules'] += 90                      # bytes that a stage took away
-    account.ends['rules', 'short', 'web'] += 1          # and the document that had them
+    account.bytes_left['found'] += 90                   # of a document
+    account.bytes_left['read'] += 90                    # a stage let it pass
+    account.ends['rules', 'short', 'web'] += 1          # and the next one did not
     account.notes['personal data in web']['email'] += 2
     account.stages()                                    # the rows of the table
     genre('ROMEO:\nBut soft!\n\nJULIET:\nAy me!\n')     # 'dialogue'
@@ -13,16 +14,16 @@ A model shares the defects of its data: BookCorpus is heavy with romance (arXiv:
 reads like a blog, C4's word list removed texts of minorities. The card counts such defects in what
 a model reads.
 """
-import collections, json, pathlib, re, shlex, statistics
-from parts.prepare import clean, text_models
+import collections, json, re
+from parts.prepare import clean, conversions, corpus, text_models
 
 
 # --- the account ----------------------------------------------------------------------------------
 class Account:
     """What became of the documents, each of which is counted once, where it ended:
 
-    ends        Counter of (stage, reason, source); ('kept', '', source) for what stays
-    removed     Counter of stage: its bytes less than before; 'kept': those that are left
+    ends        Counter of (stage, reason, source); ('kept', 'kept', source) for what stays
+    bytes_left  Counter of 'found' and then of the stages: the bytes that it let pass
     notes       {name of a list: Counter}: notes['licences of web']['mit'] documents
     samples     {reason: [[chance, path, text], ...]}, for --audit
     malformed   {path: [records that could not be read, where and why the first]}
@@ -31,7 +32,7 @@ class Account:
 
     def __init__(self, n_samples=0):
         self.ends = collections.Counter()
-        self.removed = collections.Counter()
+        self.bytes_left = collections.Counter()
         self.notes = collections.defaultdict(collections.Counter)
         self.samples = {}
         self.malformed = {}
@@ -39,12 +40,12 @@ class Account:
 
     def to_json(self):
         ends = [[*key, n] for key, n in self.ends.items()]
-        return json.dumps([ends, self.removed, self.notes, self.samples, self.malformed])
+        return json.dumps([ends, self.bytes_left, self.notes, self.samples, self.malformed])
 
-    def add(self, ends, removed, notes, samples, malformed):
+    def add(self, ends, bytes_left, notes, samples, malformed):
         """Add another account; the arguments are what its to_json holds."""
         self.ends.update({tuple(key): n for *key, n in ends})
-        self.removed.update(removed)
+        self.bytes_left.update(bytes_left)
         for name, counter in notes.items():
             self.notes[name].update(counter)
         for reason, documents in samples.items():
@@ -53,43 +54,41 @@ class Account:
         for path, (n, first) in malformed.items():
             self.malformed.setdefault(path, [0, first])[0] += n     # a file may be several shards
 
-    def end(self, doc, stage='', reason=''):
-        """A document was dropped by a stage for a reason; or, without one, it passed them all."""
+    def found(self, doc):
+        """A document was read, and now comes to the stages."""
+        self.bytes_left['found'] += conversions.size_of(doc)
         self.notes['documents taken as'][doc['mode']] += 1
-        if doc.get('encoding', 'utf-8') != 'utf-8':
-            self.notes['documents not in UTF-8'][doc['encoding']] += 1
-        if reason:
-            self.ends[stage, reason, doc['source']] += 1
-        else:
-            self.notes[f'licences of {doc["source"]}'][doc['licence']] += 1
+        if 'encoding' in doc:
+            self.notes['encodings of files'][doc['encoding']] += 1
 
-    def keep(self, source, n, n_bytes):
-        """So many documents of a source are left at the end of all stages."""
-        self.ends['kept', '', source] += n
-        self.removed['kept'] += n_bytes
+    def end(self, doc, stage, reason):
+        """A document was dropped by a stage for a reason; or, without a reason, it is kept."""
+        source = doc['source']
+        if not reason:
+            stage = reason = 'kept'
+            self.notes[f'licences of {source}'][doc['licence']] += 1
+        self.ends[stage, reason, source] += 1
+        text = '\n'.join(doc['texts'])
+        chance = corpus.hash64(text.encode('utf-8', 'surrogatepass'))
+        self.sample(reason, chance, doc['path'], text)
 
     def sample(self, reason, chance, path, text):
         """Keep the documents whose chance is smallest: a random sample that is always the same."""
         if self.n_samples:
-            samples = self.samples.setdefault(reason or 'kept', [])
+            samples = self.samples.setdefault(reason, [])
             samples.append([chance, path, text[:2000]])
             samples.sort()
             del samples[self.n_samples:]
 
-    def reject(self, source, path, line, why, size=0):
-        """A record could not be read; or, with a size in bytes, it was too long."""
-        if size:
-            self.ends['read', 'too long', source] += 1
-            self.removed['read'] += size
-            self.notes['too long to be read'][path] += 1
-        else:
-            self.malformed.setdefault(path, [0, f'line {line}: {why}'])[0] += 1
+    def reject(self, path, line, why):
+        """A record could not be read."""
+        self.malformed.setdefault(path, [0, f'line {line}: {why}'])[0] += 1
 
     def dropped(self, stage=None, source=None):
         """{reason: documents}, the most frequent first, of a stage and a source or of all."""
         reasons = collections.Counter()
         for (where, reason, whose), n in self.ends.items():
-            if reason and stage in (None, where) and source in (None, whose):
+            if where != 'kept' and stage in (None, where) and source in (None, whose):
                 reasons[reason] += n
         return dict(reasons.most_common())
 
@@ -102,13 +101,14 @@ class Account:
     def stages(self):
         """The rows of the table, in the order in which the stages first saw a document."""
         rows = []
-        n, size = self.ends.total(), self.removed.total()
-        for name in [name for name in self.removed if name != 'kept']:
+        n = self.ends.total()
+        (_, size), *stages = self.bytes_left.items()
+        for name, left in stages:
             dropped = self.dropped(name)
             row = {'name': name, 'docs_in': n, 'docs_out': n - sum(dropped.values()),
-                   'bytes_in': size, 'bytes_out': size - self.removed[name], 'dropped': dropped}
+                   'bytes_in': size, 'bytes_out': left, 'dropped': dropped}
             rows.append(row)
-            n, size = row['docs_out'], row['bytes_out']
+            n, size = row['docs_out'], left
         return rows
 
     def of_source(self, name):
@@ -125,7 +125,7 @@ class Account:
                 'malformed': sum(n for n, _ in self.malformed.values()),
                 'malformed_files': self.malformed,
                 **{what: {side: files_of[side][what] for side in ('train', 'val')}
-                   for what in files_of['train'] if what != 'sha256'},
+                   for what in files_of['train']},
                 'sources': sources,
                 'counts': {name: dict(counter.most_common(100))
                            for name, counter in sorted(self.notes.items())}}
@@ -161,15 +161,12 @@ def licence(path, doc):
 
 
 def genre(text):
-    """The kind of a prose text, by its lines: questions, dialogue, list, verse or running text."""
+    """The kind of a prose text, by its lines: questions, dialogue, list or running text."""
     lines = [line for line in text[:20_000].split('\n') if line.strip()]
     for name, beginning, fraction in GENRES:
         if len([line for line in lines if beginning.match(line)]) > fraction * len(lines):
             return name
-    capital = sum(line.lstrip()[:1].isupper() for line in lines)
-    is_short = statistics.median_high(map(len, lines or [''])) < 60
-    is_verse = len(lines) >= 8 and capital > 0.8 * len(lines) and is_short
-    return 'verse' if is_verse else 'running text'
+    return 'running text'
 
 
 def proportions(counts):
@@ -179,10 +176,9 @@ def proportions(counts):
     return {item: round(n / total, 3) for item, n in counts.most_common()}
 
 
-def card(sample, of_source, n_tokens, overlap):
+def card(sample, of_source, n_tokens):
     """The card, as report.json holds it. sample: records {'text', 'path', 'licence'}, and for how
-    many places among the training tokens each stands; of_source: see Account.report; overlap: that
-    of duplicates.overlap."""
+    many places among the training tokens each stands; of_source: see Account.report."""
     languages, genres, licences = (collections.Counter() for _ in range(3))
     for record, n in sample:
         text = record['text']
@@ -196,11 +192,10 @@ def card(sample, of_source, n_tokens, overlap):
     read = {name: round(s['tokens'] * s['passes']) for name, s in of_source.items()}
     usual = [f'{name}: {KNOWN[s["path"]]}' for name, s in of_source.items() if s['path'] in KNOWN]
     return {'languages': languages, 'genres': genres, 'licences': licences,
-            'skew': usual + skew(languages, genres, proportions(read), licences, n_tokens),
+            'skew': usual + skew(languages, genres, proportions(read) if len(read) > 1 else {},
+                                  licences, n_tokens),
             'share': f'training tokens: {n_tokens:,}, {n_tokens / PRETRAINED_ON:.2g} of the '
-                     f'{PRETRAINED_ON:,} of a pretraining corpus',
-            'overlap': f'{overlap[0]:.1%} of {overlap[1]:,} validation texts share {overlap[2]} '
-                       'words in a row with training texts (20,000 of them)'}
+                     f'{PRETRAINED_ON:,} of a pretraining corpus'}
 
 
 def skew(languages, genres, sources, licences, n_tokens):
@@ -213,9 +208,9 @@ def skew(languages, genres, sources, licences, n_tokens):
              'a model will write this kind of text, whatever it is asked for'),
             ('the training tokens', sources,
              'the manner of this source will be the manner of the model')):
-        name, part = next(iter(parts.items()), ('', 0))
-        if part >= 0.8 and name != 'unknown' and (len(parts) > 1 or parts is not sources):
-            sentences.append(f'{part:.0%} of {what}: {name}; {consequence}')
+        for name, part in parts.items():
+            if part >= 0.8 and name != 'unknown':
+                sentences.append(f'{part:.0%} of {what}: {name}; {consequence}')
     if licences.get('unknown', 0) >= 0.5:
         sentences.append(f'{licences["unknown"]:.0%} of the training tokens name no licence: find '
                          'out whether you may use them')
@@ -257,23 +252,6 @@ def summary(content, files_of):
     return '\n'.join(lines)
 
 
-def next_command(content, kind, folder, is_streamed):
-    """The next stage as a line to type. Its run gets the name of the data."""
-    sources = [source['path'] for source in content['sources'].values()]
-    script, preset = {'text': ('train', 'quickstart'), 'sft': ('sft', 'quickstart_sft'),
-                      'preference': ('dpo', 'quickstart_dpo')}[kind]
-    flags = [f'--data_dir={folder}', f'--out_dir=out/{pathlib.Path(folder).resolve().name}']
-    if sources == ['shakespeare']:
-        preset = 'shakespeare_cpu'
-    elif kind == 'text' and sources != ['stdlib']:
-        flags.append('--sample_prompt=')        # the preset's is for Python
-    if is_streamed:
-        flags.append(f'--streaming={folder}/shards')
-    if 'preferences' in content['counts']:
-        flags.append('--loss_type=kto')         # thumbs, not pairs
-    return f'next: python {script}.py config/{preset}.py {shlex.join(flags)}'
-
-
 def report_md(title, content, files_of):
     """The report for people. content: that of report.json."""
     lines = [f'# {title}', summary(content, files_of)]
@@ -281,8 +259,7 @@ def report_md(title, content, files_of):
         lines.append(f'- {path}: {n}, the first at {first}')
 
     for name, s in content['sources'].items():
-        lines += ['', f'{name} ({s["path"]}): files: {s["files"]}, licences: '
-                  f'{listed(s["licences"])}',
+        lines += ['', f'{name} ({s["path"]}): licences: {listed(s["licences"])}',
                   f'documents read: {s["read"]:,}, dropped: {listed(s["dropped"])}']
         if 'passes' in s:
             read = s['tokens'] * s['passes'] / content['tokens']['train']
@@ -299,7 +276,6 @@ def report_md(title, content, files_of):
                   f'- languages of the prose: {listed(card["languages"], ".1%")}',
                   f'- genres: {listed(card["genres"], ".1%")}',
                   f'- licences: {listed(card["licences"], ".1%")}',
-                  f'- validation and training: {card["overlap"]}',
                   '', 'Known skew:', '',
                   *(f'- {line}' for line in card['skew'] or ['nothing stands out'])]
     return '\n'.join(lines) + '\n'
