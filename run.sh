@@ -28,27 +28,27 @@ install requirements.txt
 
 # the models' answers are executed here, in parts/eval/sandbox.py: a guard against accidents
 judged='--tasks=problems --allow_code_execution=True --batch_size=128 --max_new_tokens=64'
-held_out="$judged --splits=variation,feedback_variation,cell --n_problems=200 --num_samples=2 --tasks=loss,problems"
+held_out="$judged --splits=variation,feedback_variation,cell --num_samples=1 --tasks=loss,problems"
 
-# 1. the base model: a language model of Python's own standard library; 200 problems of each kind, twice
+# 1. the base model: a language model of Python's own standard library; it solves none of 100 problems of each kind
 python prepare.py --out_dir=data/quickstart --vocab_size=4096
 python train.py config/quickstart.py --overwrite=True
-python eval.py --ckpt=out/quickstart $held_out
-# 2. SFT: examples, small problems with their answers
+python eval.py --ckpt=out/quickstart $held_out --n_problems=100
+# 2. SFT: examples, small problems with their answers; then one greedy answer to each of 500 other problems of a kind
 python prepare.py --kind=sft --out_dir=data/sft
 python sft.py config/quickstart_sft.py --overwrite=True
-python eval.py --ckpt=out/quickstart_sft --random_init=False $held_out
+python eval.py --ckpt=out/quickstart_sft --random_init=False $held_out --n_problems=500
 # 3. DPO: its own answers to other problems, judged by running them, become pairs
 python eval.py --ckpt=out/quickstart_sft --out=out/quickstart_sft/mined/eval.json $judged \
     --splits=review --n_problems=250 --num_samples=8
 python prepare.py --kind=preference --source=out/quickstart_sft/mined/samples.jsonl --prefer=both --dedup=exact \
     --out_dir=data/pairs
 python dpo.py config/quickstart_dpo.py --overwrite=True
-python eval.py --ckpt=out/quickstart_dpo --random_init=False $held_out
+python eval.py --ckpt=out/quickstart_dpo --random_init=False $held_out --n_problems=500
 python eval.py --tasks=compare --ckpt=out/quickstart_sft --compare=out/quickstart_dpo --out=out/quickstart_dpo/compare.json
 # 4. reinforcement learning, from SFT: it answers other problems, and what passes its tests is rewarded
 python rl.py config/quickstart_rl.py --overwrite=True --allow_code_execution=True
-python eval.py --ckpt=out/quickstart_rl --random_init=False $held_out
+python eval.py --ckpt=out/quickstart_rl --random_init=False $held_out --n_problems=500
 python eval.py --tasks=compare --ckpt=out/quickstart_sft --compare=out/quickstart_rl --out=out/quickstart_rl/compare.json
 # 5. all in one table and one picture; next: python sample.py --ckpt=out/quickstart_rl --chat=True
 all=out/quickstart,out/quickstart_sft,out/quickstart_dpo,out/quickstart_rl

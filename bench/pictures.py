@@ -157,7 +157,7 @@ def choose(base, sft, learned):
     """Return the first problem that SFT solves in part and RL in full, preferably one for which the base
     model wrote a few lines, and RL fewer than SFT. Without such a problem, another that RL solves.
     All: {problem: its row of samples.jsonl}."""
-    every = problems.problems(len(sft), 0, SPLIT)
+    every = problems.problems(len(base), 0, SPLIT)      # the base model answered the first ones only
     right = lambda rows, p: rows[p['task_id']]['outcome'] == 'passed'
     size = lambda rows, p: rows[p['task_id']]['completion'].strip().count('\n')
     every.sort(key=lambda p: (size(base, p) < 2, size(learned, p) >= size(sft, p)))

@@ -16,7 +16,7 @@ KINDS = {'example tasks': ('variation', 'demonstrated'),
          'practice tasks': ('feedback_variation', 'feedback_only'),
          'unseen combinations': ('cell', 'never_shown')}
 LEGEND = """Each number is the percentage of answers that pass all their tests, with a 95% interval:
-two answers to each problem, at temperature 0.8. Every problem is new to the model.
+one greedy answer to each problem. Every problem is new to the model.
 - example tasks: SFT showed it answers to other problems of the same task.
 - practice tasks: known steps in a new combination. RL tried them and ran the tests; the model was
   never shown an answer.
@@ -90,8 +90,9 @@ def one_of_each_kind():
     yield '## One problem of each kind: the first on which SFT and RL differ'
     rows = {name: read_rows(f'{folder}/samples.jsonl') for name, folder in STAGES.items()}
     for kind, (split, _) in KINDS.items():
-        # All stages answered the same problems in the same order.
-        answers = [dict(zip(rows, row)) for row in zip(*rows.values()) if row[0]['split'] == split]
+        # All stages answered the same problems in the same order; base only the first ones.
+        of_split = ([row for row in some if row['split'] == split] for some in rows.values())
+        answers = [dict(zip(rows, row)) for row in zip(*of_split)]
         differ = [of for of in answers if of['sft']['outcome'] != of['rl']['outcome']]
         shown = (differ or answers)[0]
         yield f'\n### {kind}\n\n```python\n{shown["base"]["prompt"].rstrip()}\n```'
