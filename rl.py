@@ -60,7 +60,7 @@ overwrite = False               # True: delete the run that out_dir holds, and s
 prompts = 'problems'            # for reward=FOLDER: problems, FILE.py, FILE.jsonl with "prompt"
 held_out: str | None = None     # problems or a file, for evaluation; None = every tenth prompt
 n_problems = 2000               # [2, 1e6]: of reward=problems or prompts=problems: how many
-problems_seed = 1               # >= 0: which ones; SFT's examples have seed 0
+problems_seed = 1               # >= 0: which ones; SFT saw none of them
 timeout = 3.0                   # [0.01, 86400]: seconds for a program
 bad_reward = 'stop'             # stop | zero: when reward() raises or returns no number
 # sampling

@@ -128,6 +128,31 @@ def depth():
     return gains('depth', 'Practice with two steps, tested on two, three and four')
 
 
+def examples():
+    """What more examples give: docs/img/examples.json has runs of sft.py, each to the end of its schedule."""
+    measured = read_json(f'{ROOT}/docs/img/examples.json')
+    left, bottom, second, point = 78, 400, 3.2, 2.9      # pixels, of a second and of a point of pass rate
+    shapes = []
+    for share in 0, 25, 50, 75, 100:
+        y = bottom - point * share
+        shapes += [box(left, y, 660, 1, LINE), words(LEFT, y + 4, f'{share}%', 11, GREY)]
+    for seconds in 0, 50, 100, 150, 200:
+        shapes.append(words(left + second * seconds, bottom + 20, f'{seconds} s', 11, GREY, MIDDLE))
+    for run in measured['runs']:
+        x = left + second * measured['seconds_per_step'] * run['steps']
+        for colour, share in zip((BLUE, ORANGE), run['passed']):
+            y = bottom - point * share
+            half = point * 1.96 * (share * (100 - share) / measured['n_problems']) ** 0.5
+            shapes += [box(x - 1, y - half, 3, 2 * half, colour), box(x - 5, y - 5, 10, 10, colour, ROUND),
+                       bold(x + 9, y + 4, f'{share:.0f}%', 11, colour)]
+        shapes.append(words(x + 9, y + 18, run['label'], 10.5, GREY))
+    for i, (kind, colour) in enumerate(zip(measured['kinds'], (BLUE, ORANGE))):
+        shapes.append(bold(left + 540, bottom - 70 + 22 * i, kind, 13, colour))
+    below = (f'Pass rate after so many seconds of sft.py, with 95% intervals: {measured["n_problems"]} new '
+             'problems of each kind, greedy answers')
+    return card('When do examples run out?', below, bottom + 40, shapes)
+
+
 def passed(problem, row):
     """[whether the answer in a row of samples.jsonl passes each test]"""
     check, *tests = problem['test'].strip().split('\n')
@@ -267,7 +292,7 @@ def page(path=f'{ROOT}/docs/img/page.png'):
     picture.quantize(32, Image.Quantize.FASTOCTREE, dither=0).save(path, optimize=True)
 
 
-CARDS = {p.__name__: p for p in (rl, depth, turning_green, funnel)}
+CARDS = {p.__name__: p for p in (rl, depth, examples, turning_green, funnel)}
 PICTURES = {p.__name__: p for p in (dashboard, page)}
 
 
