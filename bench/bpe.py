@@ -11,7 +11,6 @@ CPU seconds count all processes and threads, so they can be compared on a machin
 """
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import resource
@@ -84,9 +83,8 @@ def main():
         print(seconds, megabytes, cpu, name)
         return
     size = sum(len(text.encode()) for text in texts) / 1e6
-    print(f'{len(texts):,} files, {size:.1f} MB, vocabulary {VOCAB:,}, {ROUNDS} rounds')
-    print(*[f'{name} {importlib.metadata.version(name)}' for name in ('tokenizers', 'rustbpe')
-            if importlib.util.find_spec(name)], sep=', ')
+    print(f'{len(texts):,} files, {size:.1f} MB, vocabulary {VOCAB:,}, {ROUNDS} rounds; Hugging Face: '
+          f'tokenizers {importlib.metadata.version("tokenizers")}')
     with tempfile.TemporaryDirectory() as folder:
         if what == 'encode':
             os.environ['TOKENIZER'] = f'{folder}/tokenizer.json'
