@@ -41,9 +41,9 @@ class Muon(torch.optim.Optimizer):
                 of_shape.setdefault(p.shape, []).append((p, direction))
             for shape, pairs in of_shape.items():       # in bfloat16 a stack takes half of the time
                 updates = orthogonal(torch.stack([direction for _, direction in pairs]))
-                for (p, _), update in zip(pairs, updates):
+                for i, (p, _) in enumerate(pairs):      # torch 2.9 can't iterate sharded tensors
                     p.mul_(1 - group['lr'] * group['weight_decay'])
-                    p.add_(update, alpha=-group['lr'] * 0.2 * math.sqrt(max(shape)))
+                    p.add_(updates[i], alpha=-group['lr'] * 0.2 * math.sqrt(max(shape)))
 
 
 def orthogonal(g, dtype=None):
