@@ -180,8 +180,10 @@ def publish_and_exit(meta, pages):
 
     stage = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py config/quickstart_sft.py',
              'preference': 'dpo.py config/quickstart_dpo.py'}[kind]
-    run = f'out/{os.path.basename(os.path.abspath(out_dir))}'
-    print(f'next: python {stage} {shlex.join([f"--data_dir={out_dir}", f"--out_dir={run}"])}')
+    flags = [f'--data_dir={out_dir}', f'--out_dir=out/{os.path.basename(os.path.abspath(out_dir))}']
+    if write == 'text':
+        flags.append(f'--streaming={out_dir}/shards')
+    print(f'next: python {stage} {shlex.join(flags)}')
     sys.exit()
 
 
