@@ -182,7 +182,7 @@ def publish_and_exit(meta, pages):
              'preference': 'dpo.py config/quickstart_dpo.py'}[kind]
     flags = [f'--data_dir={out_dir}', f'--out_dir=out/{os.path.basename(os.path.abspath(out_dir))}']
     if kind == 'text' and list(sources) != ['stdlib']:
-        flags.append('--sample_prompt=')        # the preset's is Python; --tokenizer=char may lack it
+        flags.append('--sample_prompt=')        # the preset's is Python: char may lack its signs
     if write == 'text':
         flags.append(f'--streaming={out_dir}/shards')
     print(f'next: python {stage} {shlex.join(flags)}')
