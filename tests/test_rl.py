@@ -99,7 +99,8 @@ def test_no_prompt_is_both_trained_on_and_held_out(home, tmp_path):
 
 
 def test_the_reward_file_of_the_docs_can_be_learned_from(home, tmp_path):
-    code, = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/chat.md').read_text(encoding='utf-8'), re.S)
+    blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/chat.md').read_text(encoding='utf-8'), re.S)
+    code, = [block for block in blocks if 'def reward' in block]
     (home / 'docs.py').write_text(code, encoding='utf-8')
     ok(rl(home, '--max_steps=1', reward='docs.py', out=tmp_path / 'run'))
     assert all(0 <= value <= 1 for value in series(tmp_path / 'run', 'reward'))
