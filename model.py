@@ -288,8 +288,8 @@ class GPT(nn.Module):
 def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
     """logits (B, V) -> token ids (B,). Temperature 0 takes the largest. top_k keeps the k most
     probable, top_p then the fewest of them that have the probability top_p (arXiv:1904.09751).
-    u (B,): each row's number in (0, 1], so that it draws the same in any batch. Of probabilities
-    0.5 0.2 0.3, u = 0.6 draws id 1."""
+    u (B,): for each row a number from 0 to 1, with which it draws the same in any batch. Of
+    probabilities 0.5 0.2 0.3, u = 0.6 draws id 1."""
     if temperature < 1e-6:      # so close to 0 that the largest has all of the probability
         return logits.argmax(-1)
     logits = logits / temperature
