@@ -118,7 +118,9 @@ if len(paths) > 1 and compare:
 run_folder = checkpoints.folder_of(completions or paths[0])     # of a file: the one it is in
 out = out or os.path.join(run_folder, 'scored' if completions else '', 'eval.json')
 out_folder = os.path.dirname(os.path.abspath(out))
-results.check_out(out, [*files, completions, compare and results.path_of(compare)])
+read_here = [*files, completions, compare and results.path_of(compare)]
+# Only a run that asks writes a samples.jsonl, which could replace one of these.
+results.check_out(out, read_here if asked else [])
 # {folder: (meta.json, {'train': ids, 'val': ids, ...}, what identifies the data)}
 held_out = {folder.rstrip('/'): open_bins(folder, 1)
             for folder in data_dir.split(',') if measures_text}

@@ -242,7 +242,8 @@ def test_two_runs_are_compared_on_the_questions_that_are_the_same(tmp_path):
             {'task': 't', 'task_id': i, 'prompt': prompt, 'completion': f'{side} {i}', 'outcome': outcome}
             for i, prompt in enumerate(('p', 'p', side, 'p'))])
     flags = ['--tasks=compare', f'--ckpt={tmp_path}/a/best.pt', f'--compare={tmp_path}/b']
-    assert evaluate(tmp_path, *flags)[1]['compare']['gained'] == ['t 0', 't 1', 't 3']
+    # As in run.sh, the result is beside the answers that are read.
+    assert evaluate(tmp_path / 'b', *flags)[1]['compare']['gained'] == ['t 0', 't 1', 't 3']
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------
