@@ -12,7 +12,8 @@ A comment next to a setting is a rule if it begins with a bound, an interval or 
 
 A rule ends at the first colon. Any other comment is prose and stops nothing. A config file is
 Python, so it may loop, import and define functions. Every other name that it assigns must be a
-setting or begin with _. You can copy this file alone into a project of your own.
+setting or begin with _, because a misspelled setting would otherwise be ignored, and a run of days
+would have the default. You can copy this file alone into a project of your own.
 """
 import ast, contextlib, difflib, os, pathlib, re, sys, time, traceback
 

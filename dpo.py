@@ -313,8 +313,8 @@ def losses_of(net, rows):
         scores[0], scores[1], ref_scores[0], ref_scores[1], n[0], n[1],
         loss_type, beta, label_smoothing, gamma, kto_kl)
     has_chosen, has_rejected = n > 0                                                # (B,) each
-    # A tie is half right. Without the rounding, all answers of a model that has not learned yet would
-    # win or lose by its last digits.
+    # A tie is half right. Without the rounding, all answers of a model that has not learned yet
+    # would win or lose by its last digits.
     figures = {'preference_loss': losses,
                'accuracy': 0.5 + 0.5 * (chosen - rejected).round(decimals=4).sign(),
                'chosen_reward': chosen[has_chosen],

@@ -6,7 +6,21 @@ Two dashboards in one picture: is the engine running, and are we flying to the r
 
 Reads metrics.jsonl, config.json, data.json, samples.txt and eval*.json of each run. Prints a
 verdict on each run and draws them: panels for each stage, then those of the machine. Runs of the
-same stage share panels.
+same stage share panels. A run that was resumed is one curve, because it goes on in the same
+metrics.jsonl, without the rows behind its checkpoint. Losses of two tokenizers do not compare, bits
+per byte do.
+
+The verdict (parts/eval/verdict.py) has two halves. The machine is healthy if tokens per second did
+not fall by a fifth and less than a fifth of the time waits for data. The model is healthy if none
+of these is true:
+    - its loss is not a number, or after the warm-up still near ln(vocab_size), as in a model that
+      knows nothing; it was rolled back twice
+    - its held-out loss rises, or is flat: twice the steps brought less than 1%
+    - its samples repeat themselves; eval.py found that it solves nothing. So a falling loss alone
+      is not health.
+    - of rl.py: no answer earns more than another, or the held-out reward does not rise
+Spikes are train.py's: a loss or gradient spike_z deviations above those of the last spike_window
+steps, because noise stays within a few.
 """
 import math, os, pathlib, re, textwrap, warnings
 import numpy as np

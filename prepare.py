@@ -361,6 +361,12 @@ jobs = workers.part_of(range(len(shards)), part)
 corpus.check_out_dir(out_dir, [file['path'] for file in everything], kind)
 show(config)
 near = dedup if dedup in ('minhash', 'simhash') and kind != 'preference' else None
+# What is kept of the documents, once read. All but owners have an entry for each document:
+#     size        bytes of its text
+#     exact       a hash of its text: equal for copies
+#     split       a hash that decides whether it is for training or for validation
+#     keep        False for what a later stage dropped
+#     shard       the number of its shard; owners[shard] is the source that this shard came from
 docs = corpus.Corpus(out_dir, corpus.state_of([settings, audit], everything),
                      [shard['source'] for shard in shards])
 
@@ -523,7 +529,8 @@ content = total.report(files_of, of_source)
 meta = {name: content[name] for name in ('documents', 'tokens', 'bytes', 'sources')
         if name in content}
 if kind == 'text':
-    # Of 1,000 places, a document gets as many as the tokens are that a run reads of it.
+    # The card describes the corpus by 1,000 documents. A document is taken in proportion to the
+    # tokens that a run reads of it, so a long one may be taken several times.
     passes = np.array([of_source[name]['passes'] for name in docs.owners])[docs.shard]
     content['card'] = report.card(docs.spread(in_train * lengths * passes, 1000), of_source,
                                   content['tokens']['train'])

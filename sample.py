@@ -10,11 +10,19 @@ Sampling: a checkpoint continues text.
     python sample.py --ckpt=out/base,out/sft --serve=8000       # a page, OpenAI's API
     python sample.py --ckpt=out/base,out/sft --export=html      # the page as a file: demo.html
 
-Reads the folder of a run, or of a Hugging Face model. A single answer is printed token by token.
-It ends at <|endoftext|>, at <|im_end|>, at stop_at, after max_new_tokens, or with Ctrl-C. Its speed
-and the size of the weights follow on stderr.
+Reads the folder of a run, or of a Hugging Face model. How a single answer comes about, in write():
 
-Where a prompt ends inside a token, the first new token completes it.
+    ids         a text as its tokens; messages as one text with a mark before and behind each of
+                them, and behind them the mark that begins an answer (Tokenizer.render)
+    logits      the model runs over all of the prompt once, then over each new token; what it has
+                computed of earlier ones stays in a cache (GPT.stream in model.py)
+    a token     drawn from softmax(logits / temperature), so 0.5 squares the odds: 0.6 and 0.4
+                become 0.69 and 0.31. top_k keeps the likeliest, top_p then the fewest that have
+                the probability top_p together (sample in model.py)
+    the end     <|endoftext|>, <|im_end|>, the text stop_at, max_new_tokens, or Ctrl-C
+
+Its speed and the size of the weights follow on stderr. Where a prompt ends inside a token, the
+first new token completes it.
 """
 import contextlib, random, sys, time
 import torch
@@ -104,6 +112,8 @@ sys.stdout.reconfigure(errors='replace')    # what a terminal cannot show become
 
 def write(prompt, seed):
     """Print the answer to a prompt or messages token by token. Return the Answer."""
+    # It has prompt.ids, the prompt's tokens; noise, a random number for each token that it may
+    # have; ids and text, what is written so far; and finish, why it ended: None until it did.
     answer = asking.begin(tokenizer, prompt, max_new_tokens, seed, ends)
     idx = torch.tensor([answer.prompt.ids], device=device)  # (1, T)
     draw = lambda logits: answer.draw(logits, temperature=temperature, top_k=top_k, top_p=top_p)

@@ -164,7 +164,8 @@ if replay:
     identity |= base_identity
     blocks = data.Blocks(base, block_size, replay, seed, meta=meta)
     # Its sequences are the rows batch_size, batch_size + 1, ... of a step. They are long, so each
-    # of them is a micro-batch.
+    # of them is a micro-batch. With 4 conversations in micro-batches of 2 and replay=2, one process
+    # has [[0, 1], [2, 3], [4], [5]]: 4 and 5 are base text.
     replayed = np.arange(batch_size, batch_size + replay).reshape(here.world, -1, 1)[here.rank]
     my_rows = list(my_rows) + list(replayed)
 

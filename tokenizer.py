@@ -7,6 +7,8 @@ Tokenizers: text <-> token ids. Byte-level BPE with its trainer, single bytes, s
 
 Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; with bytes as the alphabet: GPT-2, 2019):
 1. A regex cuts text into chunks: words, numbers, symbols, indentation. No token crosses their edge.
+   Otherwise `dog.`, `dog!` and `dog?` would be tokens, each learned apart; and it is quicker to
+   count each different chunk once than to go through the text.
 2. Every chunk starts as its UTF-8 bytes. They are the first 256 tokens, so any text can be encoded.
 3. Training repeats: count adjacent pairs of tokens; make the most frequent pair the next token.
 4. Encoding replays the merges in the order they were learned.

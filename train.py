@@ -284,7 +284,13 @@ def evaluate():
 
 def save(name='last.pt'):
     """Write all that resuming needs. The last.pt before becomes last-1.pt. best.pt is for use:
-    without Adam's moments it is a third as large."""
+    without Adam's moments it is a third as large.
+
+    Without the moments, the first steps of the resumed run would be as wild as those of a new one;
+    without step, it would see the same text again, at the wrong learning rate; without positions,
+    the same shards of a stream; without scaler, float16 would overflow until it has found its scale
+    again; without the guard's window, it would not know what a spike is. The hashes of tokenizer
+    and data tell it whether it continues with the same ones."""
     with log.timed('save'):
         weights, moments = processes.state_of(model, [opt] if name == 'last.pt' else [])
         positions = here.gather(source.position)        # of streams
