@@ -45,9 +45,11 @@ def configure(namespace):
         source = arguments.pop(0)
         if source.startswith('--'):
             name, equals, text = source[2:].partition('=')
+            has_value = bool(equals)
             if name in settings and not equals and arguments and arguments[0][:2] != '--':
                 text = arguments.pop(0)                 # the form "--key value"
-            if not text and defaults.get(name):
+                has_value = True
+            if name in settings and not has_value or not text and defaults.get(name):
                 raise Mistake(f'--{name} has no value; its default is {defaults[name]!r}')
             source = 'command line'
             new = {name: text}

@@ -163,7 +163,7 @@ def models(untrained=False):
 
 
 # The first one is opened now, because a mistake should not cost an hour.
-_, tokenizer, metadata = next(models())
+tokenizer, metadata = next(models())[1:]
 # The benchmarks that prepare.py took out of the training data.
 stamp = questions.read_stamp(run_folder)
 # What becomes eval.json. Each task adds to 'tasks', and running programs 'confined', 'left_out'.
@@ -220,8 +220,8 @@ def measure_loss():
                     where = f'{folder} {where}'
                 losses[name if where == 'val' else f'{name}_{where}'] = {
                     'nats': nats / n,
-                    'perplexity': math.exp(nats / n),
-                    'bits_per_byte': nats / math.log(2) / n_bytes,
+                    'perplexity': math.exp(min(700, nats / n)),             # else it overflows
+                    'bits_per_byte': nats / math.log(2) / max(1, n_bytes),
                     'tokens': n, 'bytes': n_bytes}
     results.print_table('loss', losses)
     return losses

@@ -2,7 +2,7 @@
 Two dashboards in one picture: is the engine running, and are we flying to the right place?
 
     python plot.py --runs=out/quickstart,out/sft --out=both.png     # finished, or still running
-    python plot.py --runs=out/mine --reference=config/curves/quickstart.jsonl
+    python plot.py --runs=out/mine --reference=other_seeds.jsonl    # see bench/curves.py
 
 Reads metrics.jsonl, config.json, data.json, samples.txt and eval*.json of each run. Prints a
 verdict on each run and draws them: panels for each stage, then those of the machine. Runs of the

@@ -324,13 +324,17 @@ def check_models(doc, notes):
     return reason
 
 
+def ngrams_in(benchmark):
+    """The n-grams of all texts in a benchmark, as normalise may leave them in a document."""
+    return duplicates.ngrams_of((form for text in conversions.strings_in(benchmark)
+                                 for form in clean.variants(text)), NGRAM)
+
+
 benchmarks = {path: reading.read_problems(path) for path in decontaminate.split(',') if path}
-benchmark_ngrams = duplicates.ngrams_of(
-    (form for text in conversions.strings_in([*benchmarks.values()])
-     for form in clean.variants(text)), NGRAM)          # as normalise may leave it in a document
-if benchmarks and not len(benchmark_ngrams):
-    raise ValueError(f'{decontaminate} holds no text of {NGRAM} words: nothing could be found with '
-                     'it')
+for path, benchmark in benchmarks.items():
+    if not len(ngrams_in(benchmark)):
+        raise ValueError(f'{path} holds no text of {NGRAM} words: nothing could be found with it')
+benchmark_ngrams = ngrams_in([*benchmarks.values()])
 
 
 def check_benchmarks(doc, notes):
@@ -418,6 +422,7 @@ def clean_shard(i):
     return i
 
 
+workers.end_with_parent()       # also those that train the tokenizer
 cleaned = workers.in_parallel(clean_shard, jobs, num_workers, 'cleaning')       # a generator
 if part:
     print(f'part {part}: {len(list(cleaned))} shards are clean; after all parts, run without '

@@ -60,6 +60,7 @@ def choosing(data, folder):
     measure. So settings can be chosen before a validation token of `data` is ever read."""
     meta, bins, _ = open_bins(data, 1)
     meta['sources'] = meta['sha256'] = {}
+    meta['mixed'] = True                # train.bin is what it is: no source has passes of its own
     cut = len(bins['train']) * 9 // 10
     for side, ids in ('train', bins['train'][:cut]), ('val', bins['train'][cut:]):
         ids.tofile(f'{folder}/{side}.bin')

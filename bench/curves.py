@@ -1,6 +1,7 @@
 """
 Write down the curves of runs, so that plot.py can draw them behind other people's: is my loss normal?
 
+    mkdir -p config/curves
     for seed in 1 2 3; do python train.py config/quickstart.py --seed=$seed --out_dir=out/seed$seed; done
     python bench/curves.py out/seed1 out/seed2 out/seed3 > config/curves/quickstart.jsonl
 

@@ -101,7 +101,8 @@ def test_a_wrong_type_is_told_with_its_value_what_was_expected_and_where(play):
             ('--steps=1.5', 'steps=1.5 must be int, not float'), ('--steps=1e999', 'steps=inf & finite'),
             ('--flag yes', "'yes' must be bool"), ('--seed=1.5', 'seed=1.5 must be int or None'),
             ('--sources={[1]: 2}', 'sources & must be dict'),
-            ('--steps --rate=1', '--steps has no value & 10')):
+            ('--steps --rate=1', '--steps has no value & 10'),
+            ('--rate=1 --seed', '--seed has no value & None')):
         one_line(play(*arguments.split()), words)
     for text, words in (('name = 5', 'name=5 must be str'), ('import math as seed', 'seed & module')):
         one_line(play('wrong.py', wrong=text), f'{words} & wrong.py')

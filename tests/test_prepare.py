@@ -304,7 +304,7 @@ MISTAKES = [        # lines of a config file, words of the sentence
     ("source = 'x'\nkind = 'sft'", ['sft needs records']),
     ("source = 'x'\ntokenizer = 'byte.json'", ['byte.json', '<|endoftext|>']),
     ("source = 'x/000.txt'\nlanguages = 'en'", ['000.txt', 'languages=en', '.jsonl']),
-    ("source = 'x'\ndecontaminate = 'short.jsonl'", ['short.jsonl holds no']),
+    ("source = 'x'\ndecontaminate = 'long.jsonl,short.jsonl'", ['short.jsonl holds no']),
     ("source = 'x'\nwrite = 'text'\ntemperature = 2", ['--write=bins']),
     ("source = 'x'\nquality_good = 'x'", ['quality_bad'])]
 
@@ -312,6 +312,7 @@ MISTAKES = [        # lines of a config file, words of the sentence
 def test_settings_that_cannot_be_are_one_sentence(tmp_path):
     write(tmp_path / 'x', [prose(i) for i in range(3)])
     write_records(tmp_path / 'short.jsonl', [{'prompt': 'too short'}])
+    write_records(tmp_path / 'long.jsonl', [{'prompt': prose(0)}])
     Tokenizer.byte().save(tmp_path / 'byte.json')
     for lines, words in MISTAKES:
         (tmp_path / 'c.py').write_text(f"out_dir = 'out'\n{lines}\n", encoding='utf-8')

@@ -90,7 +90,7 @@ def test_a_reward_model_of_dpo_is_what_the_answers_earn(home, tmp_path):
 def test_no_prompt_is_both_trained_on_and_held_out(home, tmp_path):
     thrice = paying(home, 'thrice.py', """f'{i} and {"x" * (i % 7)}' for i in range(40)""",
                     'str(i % 3) for i in range(30)')
-    line = write(home / 'two.jsonl', [{'prompt': '2', 'answer': '3'}])          # one of the three
+    line = write(home / 'two.jsonl', [{'prompt': '2', 'answer': '3', 'score': 1}])          # one of the three
     for i, more in enumerate(([], [f'--held_out={line}'])):
         said = ok(rl(home, '--max_steps=1', *more, reward=thrice, out=tmp_path / f'{i}'))
         assert 'prompts: 2, held out: 1' in said

@@ -20,7 +20,7 @@ MADE_BY = {
     'out/base': 'python train.py',
     'data/sft': 'python prepare.py --kind=sft',
     'out/sft': 'python sft.py',
-    'data/pairs': 'python eval.py --ckpt=out/sft --tasks=problems --splits=train --problems_seed=1 '
+    'data/pairs': 'python eval.py --ckpt=out/sft --tasks=problems --splits=review '
                   '--n_problems=250 --num_samples=8 --allow_code_execution=True && python '
                   'prepare.py --kind=preference --source=out/sft/samples.jsonl --prefer=both '
                   '--dedup=exact'}

@@ -222,7 +222,7 @@ def hashes(out_dir):
             with open(path, 'rb') as f:
                 while block := f.read(PIECE):
                     digest.update(block)
-            found[path.name.split('.')[0]] = digest.hexdigest()
+            found[path.stem.removesuffix('.jsonl')] = digest.hexdigest()
     return found
 
 
@@ -238,7 +238,8 @@ def publish(out_dir, pages):
     for name in ('meta.json', 'report.md', 'report.json', 'audit.md'):
         (out_dir / name).unlink(missing_ok=True)
     for path in out_dir.glob('*.bin'):
-        path.unlink()
+        if path.name.startswith(('train.', 'val.', 'val_')):        # not a file of the user's
+            path.unlink()
     shutil.rmtree(out_dir / 'shards', ignore_errors=True)
     for path in sorted(new.iterdir(), key=lambda path: path.name == 'meta.json'):
         path.replace(out_dir / path.name)

@@ -17,13 +17,17 @@ def part_of(jobs, part):
 
 
 def end_with_parent():
-    """From now on, this process ends soon after the one that forked it: nobody waits for it."""
+    """From now on, what this process forks ends soon after it: nobody waits for its results."""
     def watch(parent):
         while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
 
-    threading.Thread(target=watch, args=[os.getppid()], daemon=True).start()
+    def begin():
+        threading.Thread(target=watch, args=[os.getppid()], daemon=True).start()
+
+    if hasattr(os, 'register_at_fork'):
+        os.register_at_fork(after_in_child=begin)
 
 
 def in_parallel(function, jobs, n_workers, what):
@@ -36,7 +40,7 @@ def in_parallel(function, jobs, n_workers, what):
         return
 
     fork = multiprocessing.get_context('fork')
-    with concurrent.futures.ProcessPoolExecutor(n, fork, end_with_parent) as pool:
+    with concurrent.futures.ProcessPoolExecutor(n, fork) as pool:
         try:
             yield from bar(pool.map(function, jobs))
         except ValueError as e:             # one line, as from a single process

@@ -172,6 +172,7 @@ def write_batch(model, answers, stop, never, score, look, **how):
     of a batch every `look` tokens, 0: 16 on a GPU, else 1. Answers that ended leave then, if they
     are more than a fifth, because that copies the cache."""
     block_size, device = model.config.block_size, model.embedding.weight.device
+    never = torch.tensor([*never], dtype=torch.long, device=device)
     look = look or (16 if device.type == 'cuda' and len(answers) > 1 else 1)
     prompts = [answer.prompt.ids[-block_size:] for answer in answers]
     T = max(len(ids) for ids in prompts)
