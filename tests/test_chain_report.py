@@ -15,7 +15,8 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_p
     series = []
     for n, name in enumerate(('quickstart', 'quickstart_sft', 'quickstart_dpo', 'quickstart_rl')):
         folder = tmp_path / 'out' / name
-        tasks = {'loss': {'trained': {'bits_per_byte': 1.5 + n}}, 'problems': {'by_split': by_split},
+        tasks = {'loss': {'trained': {'bits_per_byte': 1.5 + n}},
+                 'problems': {'by_split': by_split, 'failures': {'name': 7, 'syntax': n}},
                  'compare': {'gain': GAINS}}
         for file in 'eval.json', 'compare.json':
             write(folder / file, [{'tasks': tasks}])
@@ -34,6 +35,7 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_p
     row = '| base | 50.0% (40% to 60%) | 40.0% (30% to 50%) | 30.0% (20% to 40%) | 0% | 1.500 | 1.5 |'
     assert row in text
     assert '| 30.0% (20% to 40%) | 50% | 4.500 |' in text       # rl: one of its two passing answers
+    assert '- RL, why answers fail: name 7, syntax 3' in text
     assert '- RL over SFT, practice tasks: +18.2 (+14.1 to +22.3)' in text
     for split in 'variation', 'feedback_variation', 'cell':     # the first one on which SFT and RL differ: 2
         assert f'def {split}_2():' in text and f'def {split}_10():' not in text

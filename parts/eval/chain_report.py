@@ -77,7 +77,7 @@ def stage(name, folder, eight):
     return {'name': name, 'val_bpb': tasks['loss']['trained']['bits_per_byte'], 'minutes': minutes,
             'kinds': {kind: [split[of]['pass@1'], *split[of]['interval']]
                       for kind, (of, _) in KINDS.items()},
-            'parse_rate': split['variation']['parse_rate'],
+            'parse_rate': split['variation']['parse_rate'], 'failures': tasks['problems']['failures'],
             'preferred_rate': sum(row['preferred'] for row in passed) / max(1, len(passed)),
             'pass@1': split['variation']['pass@1'], 'pass@8': eight['variation']['pass@8'],
             'pass@1_feedback': split['feedback_variation']['pass@1'],
@@ -119,6 +119,9 @@ def main():
         lines.append(f'| {row["name"]} | {" | ".join(cells)} | {row["preferred_rate"]:.0%} | '
                      f'{row["val_bpb"]:.3f} | {row["minutes"]:.1f} |')
     lines += ['', LEGEND, '']
+    for row in stages:
+        causes = ', '.join(f'{cause} {n}' for cause, n in row['failures'].items())
+        lines.append(f'- {row["name"].upper()}, why answers fail: {causes}')
     for row in stages[2:]:
         gain = read_json(f'{STAGES[row["name"]]}/compare.json')['tasks']['compare']['gain']
         row['gain'] = {key: gain[kind] for kind, (_, key) in KINDS.items()}
