@@ -45,11 +45,9 @@ def configure(namespace):
         source = arguments.pop(0)
         if source.startswith('--'):
             name, equals, text = source[2:].partition('=')
-            has_value = bool(equals)
             if name in settings and not equals and arguments and arguments[0][:2] != '--':
-                text = arguments.pop(0)                 # the form "--key value"
-                has_value = True
-            if name in settings and not has_value or not text and defaults.get(name):
+                equals, text = '=', arguments.pop(0)    # "--key value" is "--key=value"
+            if name in settings and not equals or not text and defaults.get(name):
                 raise Mistake(f'--{name} has no value; its default is {defaults[name]!r}')
             source = 'command line'
             new = {name: text}
@@ -199,10 +197,10 @@ def sentence_for(error, tb):
     # of this project still raise a plain ValueError. One that Python or a library raised, such as
     # that of int('x'), is a bug.
     last = traceback.extract_tb(tb)[-1]
-    is_ours = os.path.dirname(__file__) in last.filename and 'site-packages' not in last.filename
-    is_ours = is_ours and last.line.startswith('raise ValueError')
-    is_ours = is_ours or isinstance(error, OSError) and not error.errno
-    if type(error).__name__ == 'Mistake' or is_ours:
+    is_here = os.path.dirname(__file__) in last.filename and 'site-packages' not in last.filename
+    if (type(error).__name__ == 'Mistake'
+            or is_here and last.line.startswith('raise ValueError')
+            or isinstance(error, OSError) and not error.errno):
         return str(error)
 
     # 'data/x: No such file or directory; choose another --data_dir than data/x'. A flag names the

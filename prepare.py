@@ -324,17 +324,15 @@ def check_models(doc, notes):
     return reason
 
 
-def ngrams_in(benchmark):
-    """The n-grams of all texts in a benchmark, as normalise may leave them in a document."""
-    return duplicates.ngrams_of((form for text in conversions.strings_in(benchmark)
-                                 for form in clean.variants(text)), NGRAM)
-
-
 benchmarks = {path: reading.read_problems(path) for path in decontaminate.split(',') if path}
+benchmark_ngrams = np.zeros(0, np.uint64)
 for path, benchmark in benchmarks.items():
-    if not len(ngrams_in(benchmark)):
+    forms = (form for text in conversions.strings_in(benchmark)
+             for form in clean.variants(text))          # as normalise may leave it in a document
+    own = duplicates.ngrams_of(forms, NGRAM)
+    if not len(own):
         raise ValueError(f'{path} holds no text of {NGRAM} words: nothing could be found with it')
-benchmark_ngrams = ngrams_in([*benchmarks.values()])
+    benchmark_ngrams = np.union1d(benchmark_ngrams, own)
 
 
 def check_benchmarks(doc, notes):

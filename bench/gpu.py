@@ -33,6 +33,7 @@ import gpu_calls
 from configurator import configure
 from gpu_calls import greedy, loss_of, ms, on_device, step_of
 from model import GPT, GPTConfig
+from parts.eval import chain_report
 from parts.model import planner
 from parts.train import objectives, processes
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -170,9 +171,8 @@ def the_machine():
     n = 256 if tiny else 8192
     a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in 'ab')
     name = torch.cuda.get_device_name() if on_gpu else 'cpu'
-    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=ROOT, capture_output=True, text=True)
     return {'device': name, 'torch': torch.__version__, 'cuda': torch.version.cuda, 'dtype': dtype,
-            'commit': commit.stdout.strip(), 'python': sys.version.split()[0], 'cores': os.cpu_count(),
+            'commit': chain_report.commit(), 'python': sys.version.split()[0], 'cores': os.cpu_count(),
             'gcc': bool(shutil.which('gcc')),
             'python_h': os.path.exists(f'{sysconfig.get_path("include")}/Python.h'),
             'tflops_bf16': 2 * n ** 3 / ms(lambda: a @ b) / 1e9, 'copy_gb_s': copied() / 1e9,

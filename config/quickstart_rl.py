@@ -21,4 +21,4 @@ eval_interval = 25
 save_interval = 25
 log_interval = 5
 micro_batch_size = 8            # of 16 problems: less memory, equal up to rounding
-expect = {'val_reward': (0.90, 1.0)}
+expect = {'val_reward': (0.90, 1.0)}    # one run: 0.965

@@ -45,9 +45,13 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_p
     assert re.search(r'.+, \d+ threads on \d+ cores, \w+, Python 3\.', machine)
     assert last == ['practice tasks solved: 40.0% after SFT, 40.0% after RL',
                     'I asked the base model: Do 10.', 'It answered: the quick parrot']
-    *_, rl = read_json(tmp_path / 'out/quickstart/report.json')['stages']
+    report = read_json(tmp_path / 'out/quickstart/report.json')
+    *_, rl = report['stages']
     assert (rl['name'], rl['pass@8'], rl['pass@1_families']) == ('rl', 0.7, 0.01)
-    assert rl['gain'] == dict(zip(('demonstrated', 'feedback_only', 'never_shown'), GAINS.values()))
+    keys = {'demonstrated': 'example tasks', 'feedback_only': 'practice tasks',
+            'never_shown': 'unseen combinations'}
+    assert report['names'] == keys and report['machine'] == machine
+    assert rl['gain'] == {key: GAINS[kind] for key, kind in keys.items()}
 
 
 def test_run_sh_has_commands_that_exist():

@@ -168,9 +168,10 @@ def test_the_client_of_openai_reads_it(server):
 
 
 # --- what it refuses ----------------------------------------------------------------------------------------
-WRONG = {'temperature': (-1, 3, '1', True, 10 ** 400), 'top_k': (1.5,), 'max_tokens': ({},), 'seed': ('x',),
-         'stop': (5, [['x']]), 'prompt': (5, 'x' * 200), 'suffix': (4,), 'n': (2,), 'echo': (True,)}
-WRONG_MESSAGES = (None, 'hi', [5], [{'role': 'king', 'content': 'x'}],
+WRONG = {'temperature': (-1, 3, '1', True, 10 ** 400), 'top_k': (1.5,), 'max_tokens': (0, {}), 'seed': ('x',),
+         'stream': (1,), 'stop': (5, [['x']]), 'prompt': (5, 'x' * 200), 'suffix': (4,), 'n': (2,),
+         'echo': (True,)}
+WRONG_MESSAGES = (None, 'hi', [5], [{'role': 'user'}], [{'role': 'king', 'content': 'x'}],
                   [{'role': 'user', 'content': 'x' * 200}])
 REFUSED = [         # status, words of the sentence, what differs from a request that is answered
     (400, 'object', {'body': b'[]'}), (400, 'JSON', {'body': b'[' * 4000}),

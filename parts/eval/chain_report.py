@@ -3,7 +3,7 @@ The report of `bash run.sh`: what each stage can do, what it gained, and answers
 
     python -m parts.eval.chain_report --minutes=8.3     # reads out/quickstart*
 
-Writes REPORT.md and report.json into out/quickstart. The report ends with five lines for others to see.
+Writes REPORT.md and report.json into out/quickstart. The report ends with five lines to post.
 """
 import argparse, json, os, pathlib, platform, re, subprocess
 import torch
@@ -34,7 +34,7 @@ def read_rows(path):
 
 
 def machine():
-    """Return the GPU or CPU, cores, the type of its products and the versions, as records name them."""
+    """Return the GPU or CPU, cores, the type of its products and the versions, as in a record."""
     device, dtype = processes.choose('auto', 'auto')
     name = platform.machine()
     if device.startswith('cuda'):
@@ -47,16 +47,18 @@ def machine():
 
 
 def commit():
-    found = subprocess.run('git rev-parse --short HEAD', shell=True, cwd=pathlib.Path(__file__).parent,
-                           capture_output=True, text=True)
+    found = subprocess.run('git rev-parse --short HEAD', shell=True, capture_output=True, text=True,
+                           cwd=pathlib.Path(__file__).parent)
     return found.stdout.strip() or 'unknown'
 
 
-def to_paste(stages, minutes):
-    """Yield the five lines. The base model's funniest comment is the one with the most words."""
+def to_post(stages, minutes, where):
+    """Yield the five lines. where: machine(). The base model's funniest comment is the one with the
+    most words."""
     yield f'nanoparrot learned to write Python in {minutes:.1f} minutes (commit {commit()})'
-    yield machine()
-    solved = [f'{row["pass@1_feedback"]:.1%} after {row["name"].upper()}' for row in (stages[1], stages[-1])]
+    yield where
+    solved = [f'{row["pass@1_feedback"]:.1%} after {row["name"].upper()}'
+              for row in (stages[1], stages[-1])]
     yield f'practice tasks solved: {", ".join(solved)}'
     comments = [(text, row['prompt']) for row in read_rows(f'{STAGES["base"]}/samples.jsonl')
                 for text in re.findall(r'(?:# |""")(\w.*)', row['completion'])]
@@ -77,7 +79,8 @@ def stage(name, folder, eight):
     return {'name': name, 'val_bpb': tasks['loss']['trained']['bits_per_byte'], 'minutes': minutes,
             'kinds': {kind: [split[of]['pass@1'], *split[of]['interval']]
                       for kind, (of, _) in KINDS.items()},
-            'parse_rate': split['variation']['parse_rate'], 'failures': tasks['problems']['failures'],
+            'parse_rate': split['variation']['parse_rate'],
+            'failures': tasks['problems']['failures'],
             'preferred_rate': sum(row['preferred'] for row in passed) / max(1, len(passed)),
             'pass@1': split['variation']['pass@1'], 'pass@8': eight['variation']['pass@8'],
             'pass@1_feedback': split['feedback_variation']['pass@1'],
@@ -128,14 +131,16 @@ def main():
         for kind in KINDS:
             points = '{:+.1f} ({:+.1f} to {:+.1f})'.format(*(100 * x for x in gain[kind]))
             lines.append(f'- {row["name"].upper()} over SFT, {kind}: {points}')
-    lines += [f'- {minutes:.1f} minutes in all, on {machine()}', '',
+    where = machine()
+    lines += [f'- {minutes:.1f} minutes in all, on {where}', '',
               '![dashboard](dashboard.png)', '', *one_of_each_kind(),
-              '\n## To paste where others can see it\n', *to_paste(stages, minutes)]
+              '\n## To paste where others can see it\n', *to_post(stages, minutes, where)]
     text = '\n'.join(lines) + '\n'
     print(text)
     folder = pathlib.Path('out/quickstart')
     (folder / 'REPORT.md').write_text(text, encoding='utf-8')
-    report = {'stages': stages, 'minutes': minutes, 'machine': machine()}
+    names = {key: kind for kind, (_, key) in KINDS.items()}
+    report = {'names': names, 'stages': stages, 'minutes': minutes, 'machine': where}
     (folder / 'report.json').write_text(json.dumps(report, indent=1), encoding='utf-8')
 
 

@@ -224,8 +224,8 @@ def check_harness(questions, run):
     for question, result in zip(some, results):
         if result.outcome == 'passed':
             raise Mistake(f'no score: the tests of {named(question)!r} pass without an answer; '
-                          'they must call it, or define check(candidate) beside an "entry_point", the '
-                          'name of the function')
+                          'they must call it, or define check(candidate) beside an '
+                          '"entry_point", the name of the function')
     broken = [i for i, result in enumerate(results[len(some):]) if result.outcome != 'passed']
     broken = [i for i in broken         # once more, alone: a busy machine is slow
               if next(iter(run([right[i]]))).outcome != 'passed']

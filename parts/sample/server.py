@@ -32,20 +32,21 @@ class Refusal(Exception):
 
 
 # --- the fields of a request ----------------------------------------------------------------------
-def number(fields, name, default, highest):
-    """Return a field from 0 to highest, or its default if it is missing. If the default is a float,
-    it need not be whole."""
+def number(fields, name, default, highest, lowest=0):
+    """Return a field from lowest to highest, or its default if it is missing. If the default is a
+    float, it need not be whole."""
     value = fields.get(name)
     if value is None:
         return default
     # written with `not` because every comparison with nan is false: this refuses nan as well
-    if not (type(value) in (int, type(default)) and 0 <= value <= highest):
-        raise Refusal(f'{name}={value!r:.60} must be {type(default).__name__} from 0 to {highest}')
+    if not (type(value) in (int, type(default)) and lowest <= value <= highest):
+        raise Refusal(f'{name}={value!r:.60} must be {type(default).__name__} from {lowest} to '
+                      f'{highest}')
     return value
 
 
 def of_kind(fields, name, kind):
-    """Return a text or a list, empty if it is missing."""
+    """Return a text, a list or a bool, empty or False if it is missing."""
     value = fields.get(name) or kind()
     if not isinstance(value, kind):
         raise Refusal(f'{name}={value!r:.60} must be {kind.__name__}')
@@ -151,17 +152,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         n_left = context + 1 - len(prompt.ids) - min(1, prompt.repeated)
         if n_left < 1:
             raise Refusal(f'{source}: {len(prompt.ids)} tokens do not fit the context of {context}')
-        limit = number(fields, 'max_tokens', context if is_chat else 16, 1e9)
-        limit = number(fields, 'max_completion_tokens', limit, 1e9)
+        limit = number(fields, 'max_tokens', context if is_chat else 16, 10 ** 9, lowest=1)
+        limit = number(fields, 'max_completion_tokens', limit, 10 ** 9, lowest=1)
         how = {'temperature': number(fields, 'temperature', 1.0, 2),
                'top_p': max(1e-9, number(fields, 'top_p', 1.0, 1)),
-               'top_k': number(fields, 'top_k', 0, 1e9)}
+               'top_k': number(fields, 'top_k', 0, 10 ** 9)}
         n_top = number(fields, 'top_logprobs' if is_chat else 'logprobs', 0, 20)
-        seed = number(fields, 'seed', secrets.randbits(32), 1e18)
-        answer = asking.begin(tokenizer, prompt, max(1, min(limit, n_left)), seed, ends)
+        seed = number(fields, 'seed', secrets.randbits(32), 10 ** 18)
+        answer = asking.begin(tokenizer, prompt, min(limit, n_left), seed, ends)
 
-        streams = fields.get('stream')
-        kind = 'chat.completion' + '.chunk' * bool(streams) if is_chat else 'text_completion'
+        streams = of_kind(fields, 'stream', bool)
+        kind = 'chat.completion' + '.chunk' * streams if is_chat else 'text_completion'
         head = {'id': secrets.token_hex(12), 'object': kind, 'created': int(time.time()),
                 'model': name}
 

@@ -68,10 +68,10 @@ def read_tasks(source, tokenizer, longest, n=0, seed=0, splits=(), score=None):
     found = {}
     for task in tasks:
         if score:
-            task = {'messages': task['messages'], 'tests': '', 'rules': [], 'score': score}
+            task = {'messages': task['messages'], 'tests': '', 'rules': []}
         ids, _ = tokenizer.render(task['messages'], add_generation_prompt=True)
         if len(ids) <= longest:
-            found[tuple(ids)] = task | {'ids': ids}
+            found[tuple(ids)] = task | {'ids': ids, 'score': score}     # not a record's own score
     return found
 
 
@@ -145,7 +145,7 @@ def submit(court, task, text):
 
 def rewards_of(task, answers, warn=None):
     """Return what the answers to a task earn, floats: what its reward model says, or reward_of."""
-    if callable(task.get('score')):         # of open_tasks; a record may have a number of that name
+    if task['score']:
         return task['score'](task, [a.text for a in answers])
     return [reward_of(task, a.text, a.verdict, warn) for a in answers]
 
