@@ -45,10 +45,10 @@ def configure(namespace):
         source = arguments.pop(0)
         if source.startswith('--'):
             name, equals, text = source[2:].partition('=')
-            if name in settings and not equals and arguments and arguments[0][:2] != '--':
-                equals, text = '=', arguments.pop(0)    # "--key value" is "--key=value"
-            if name in settings and not equals or not text and defaults.get(name):
-                raise Mistake(f'--{name} has no value; its default is {defaults[name]!r}')
+            if name in settings and not equals:         # the form "--key value"
+                if not arguments or arguments[0].startswith('--'):
+                    raise Mistake(f'--{name} has no value; its default is {defaults[name]!r}')
+                text = arguments.pop(0)
             source = 'command line'
             new = {name: text}
         else:
@@ -61,10 +61,12 @@ def configure(namespace):
             set_by[name] = source
     for name, (_, rule, _) in settings.items():
         value = values[name]
-        is_good = value is None or eval(condition_of(rule))
+        # An empty text in place of, for example, a folder: no later error could name it.
+        is_good = value is None or eval(condition_of(rule)) and (value != '' or not defaults[name])
         if not is_good:
             raise Mistake(f'{set_by.get(name, "the script")}: {name}={value!r} must be '
-                          f'{"in " * rule.startswith(("[", "("))}{rule}'
+                          f'{"in " * rule.startswith(("[", "("))}'
+                          f'{rule or f"a text, such as {defaults[name]!r}"}'
                           f'{nearest(str(value), rule.split(" | ") if "|" in rule else [])}')
     namespace.update(values)
     return values

@@ -104,7 +104,8 @@ def test_a_wrong_type_is_told_with_its_value_what_was_expected_and_where(play):
             ('--steps --rate=1', '--steps has no value & 10'),
             ('--rate=1 --seed', '--seed has no value & None')):
         one_line(play(*arguments.split()), words)
-    for text, words in (('name = 5', 'name=5 must be str'), ('import math as seed', 'seed & module')):
+    for text, words in (('name = 5', 'name=5 must be str'), ('name = ""', "name='' must be"),
+                        ('import math as seed', 'seed & module')):
         one_line(play('wrong.py', wrong=text), f'{words} & wrong.py')
 
 
@@ -182,6 +183,7 @@ def test_what_the_user_can_mend_is_one_line(play, tmp_path):
             ('class Mistake(ValueError): pass\nexec("raise Mistake(\'of a copied file\')")', 'of a copied'),
             ('raise MemoryError', 'out of memory; try ending other programs (MemoryError)'),
             ('raise RuntimeError("std::bad_alloc")', 'out of memory; try ending'),
+            ('raise RuntimeError("DefaultCPUAllocator: can\'t allocate memory")', 'try ending'),
             ('raise RuntimeError("CUDA out of memory. Tried to allocate 3 GiB")', '(CUDA out of'),
             ('try:\n    int("x")\nexcept ValueError as e:\n    raise ValueError("no number") from e',
              'no number')):

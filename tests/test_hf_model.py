@@ -106,6 +106,8 @@ def test_a_feature_that_we_do_not_have_is_refused_by_name(tmp_path):
     for config, change, words in (
             (TINYLLAMA, dict(attention_bias=True), 'attention_bias=True'),
             (QWEN3, dict(model_type='qwen3_moe'), 'qwen3_moe'),
+            (TINYLLAMA, dict(hidden_act='gelu'), 'hidden_act'),
+            (QWEN2, dict(use_sliding_window=True), 'use_sliding_window=True'),
             (SMOLLM2, dict(quantization_config=dict(quant_method='fp8')), 'quantization_config=.*fp8'),
             (QWEN2, dict(rope_scaling=dict(type='yarn', factor=4.0)), 'yarn'),
             (SMOLLM2, dict(rope_parameters=dict(rope_type='llama3', factor=8.0)), 'low_freq_factor')):

@@ -50,7 +50,7 @@ def test_settings_that_cannot_be(data_dir, tmp_path):
     for flag, words in [
             ('--vocab_size=300', 'vocab_size=300 512'), ('--n_embd=33', 'n_embd=33 n_head=2'),
             ('--block_size=1000000', 'block_size=1000000 --block_size'),
-            ('--out_dir=', "--out_dir 'out/base'"), ('--micro_batch_size=3', '=3 =8 multiple'),
+            ('--out_dir=', "out_dir='' 'out/base'"), ('--micro_batch_size=3', '=3 =8 multiple'),
             ('--init_from=gone', 'run.sh'), ('--warmup_steps=13', '=13 max_steps=12 --warmup_steps=0.1'),
             ('--device=tpu', 'tpu --device=auto'), ('--learning_rate=1e999', '=inf finite')]:
         mistake(train(data_dir, tmp_path / 'out', flag), *words.split())

@@ -65,6 +65,17 @@ def test_in_bfloat16_it_is_torch_s_bit_for_bit(monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs))
 
 
+def test_every_direction_of_the_update_is_about_as_long():
+    for shape in SHAPES:
+        torch.manual_seed(1)
+        g = torch.randn(shape)
+        update = optim.orthogonal(g[None], torch.float32)[0]
+        s = torch.linalg.svdvals(update)                # Keller Jordan's coefficients leave 0.7 to 1.2
+        assert update.shape == g.shape and s.min() > 0.3 and s.max() < 1.3, shape
+        u, _, v = torch.linalg.svd(g, full_matrices=False)          # and it points where U V^T points
+        assert ((u @ v) * update).sum() / (update.norm() * (u @ v).norm()) > 0.95, shape
+
+
 # --- groups of parameters -----------------------------------------------------------------------------------
 def test_weight_decay_acts_on_matrices_only_and_muon_on_those_of_the_blocks():
     """On the gain of a norm it would pull towards 0 what begins at 1; nor on the biases of Qwen2."""

@@ -68,6 +68,12 @@ def test_the_split_follows_from_the_document_alone(prepared, tmp_path):
     assert not set(after['train']) & set(after['val'])
 
 
+def test_what_a_rule_keeps_by_chance_can_be_held_out(tmp_path):
+    files = [f'# Unit tests\ndef f():\n    a = b = c = d = e = {i}\n' for i in range(60)]
+    prepare(tmp_path / 'out', write(tmp_path / 'in', files, '{}.py'), '--val_fraction=0.5', '--dedup=none')
+    assert min(map(len, documents(tmp_path / 'out').values())) >= 3
+
+
 def test_the_tokenizer_is_trained_on_training_documents_only(prepared):
     tok = read(prepared)[1]
     assert tok.hash == Tokenizer.train(documents(prepared)['train'], 400).hash

@@ -44,8 +44,8 @@ WATCHED += before('seed', 'print("a seed:", arguments[0])') + replaced('forward'
     return found""")
 
 
-ONE_OF_TORCHRUN = {'TORCHELASTIC_RUN_ID': 'one', 'RANK': '0', 'LOCAL_RANK': '0', 'WORLD_SIZE': '1',
-                   'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': '0'}
+ONE_OF_TORCHRUN = {'TORCHELASTIC_RUN_ID': 'one', 'RANK': '0', 'WORLD_SIZE': '1', 'MASTER_ADDR': '127.0.0.1',
+                   'MASTER_PORT': '0'}
 
 
 def killed_at(step):
@@ -206,7 +206,9 @@ def test_what_cannot_be_shared_or_torchrun_did_not_set_is_refused(train, tmp_pat
             (2, {}, ['--shard=fsdp', '--dtype=float16'], ['shard=fsdp', 'bfloat16']),
             (1, {}, ['--shard=zero3'], ["shard='zero3'", 'ddp | zero2 | fsdp']),
             (1, {}, ['--device=mps'], ['device=mps', '--device=auto']),
-            (1, {'RANK': '3', 'LOCAL_RANK': '0'}, [], ['MASTER_PORT and WORLD_SIZE; torchrun'])):
+            (1, {'RANK': '3', 'LOCAL_RANK': '0'}, [], ['MASTER_PORT and WORLD_SIZE; torchrun']),
+            (1, {**ONE_OF_TORCHRUN, 'RANK': '3'}, [], ['RANK=3 WORLD_SIZE=1', 'torchrun']),
+            (1, {**ONE_OF_TORCHRUN, 'RANK': 'x'}, [], ['RANK=x WORLD_SIZE=1', 'torchrun'])):
         result = train(tmp_path / 'run', *flags, processes=n, env=env)
         assert all(word in result.stderr for word in words) and result.returncode == 2
     assert not (tmp_path / 'run').exists()

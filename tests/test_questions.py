@@ -92,7 +92,7 @@ BROKEN = {
     "loop ends as 'passed'": lambda program: 'wrong' if '*args' in program else 'passed'}
 
 
-def test_a_broken_harness_gives_no_score():
+def test_a_broken_harness_gives_no_score(capsys):
     questions = from_problems(3, 0, ['variation'])
     for words, outcome_of in BROKEN.items():
         run_all = lambda jobs: [Result(outcome_of(program)) for program, *_ in jobs]
@@ -100,6 +100,13 @@ def test_a_broken_harness_gives_no_score():
     left_out, walls = check_harness(questions, honest)
     assert left_out == [] and list(walls) == [
         'network_denied', 'writes_denied', 'processes_denied', 'reads_denied']
+    unsolved = [question | {'solution': ''} for question in questions]
+    for is_open in False, True:
+        capsys.readouterr()
+        has_walls = {**dict.fromkeys(walls, True), 'reads_denied': not is_open}
+        results = [Result(outcome, **has_walls) for outcome in ('timeout', *['wrong'] * 3)]
+        check_harness(unsolved, lambda _: results)
+        assert ('without all walls' in capsys.readouterr().out) == is_open
 
 
 def test_tests_that_pass_without_an_answer_are_refused():

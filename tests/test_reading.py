@@ -53,6 +53,14 @@ def test_every_form_of_record_gives_the_same_texts(tmp_path):
             assert [doc['texts'][0] for doc in docs] == texts, path
 
 
+def test_a_json_is_a_list_or_has_a_record_a_line(tmp_path):
+    for text, n_records, n_errors in [
+            ('{"text": "a"}\n{"text": "b"}\n', 2, 0), ('{"text": "cut o\n{"text": "b"}\n', 1, 1),
+            ('\n \n[{"text": "a"},\n{"text": "b"}]', 2, 0), ('[]', 0, 0), ('[{"text": "a"},', 0, 1)]:
+        (tmp_path / 'a.json').write_text(text, encoding='utf-8')
+        assert [*map(len, read_entries(tmp_path / 'a.json'))] == [n_records, n_errors], text
+
+
 LINES = [json.dumps({'text': f'line {i} ' * (i % 7)}) for i in range(500)]
 LINES[17:19] = ['', '{broken']
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 from accidents import killed_after
-from conftest import ROOT, mistake, ok, run
+from conftest import ROOT, contents, mistake, ok, run
 from preparing import RAW, WORDS
 
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -94,6 +94,18 @@ def test_what_was_cleaned_otherwise_is_never_used(folders, source, tmp_path):
         for folder in (out, fresh):
             ok(run('prepare.py', *flags(source, folder, *more)))
         assert results(out) == results(fresh) != results(folders[2]), change
+
+
+def test_a_full_disk_leaves_the_old_data_and_then_the_run_resumes(folders, data_dir, tmp_path):
+    shutil.copytree(data_dir, tmp_path, dirs_exist_ok=True)
+    before = contents(tmp_path)
+    for kilobytes in (10, 100):             # too few for a shard, and for train.bin
+        limit = ['bash', '-c', f'ulimit -f {kilobytes}; exec "$@"', 'bash']     # in a fork no `.tmp` would go
+        command = [*limit, sys.executable, ROOT / 'prepare.py', *flags(folders[0], tmp_path)]
+        mistake(subprocess.run(command, capture_output=True, text=True), 'File too large')
+        assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.name != '.work'} == before
+    ok(run('prepare.py', *flags(folders[0], tmp_path)))
+    assert results(tmp_path) == results(folders[2])
 
 
 def test_a_mistake_of_a_worker_is_one_line_and_so_is_its_death_which_costs_nothing(folders, source, tmp_path):

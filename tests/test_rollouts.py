@@ -14,6 +14,7 @@ from parts.eval import questions
 from parts.eval.sandbox import Result
 from parts.train import data, rollouts
 from parts.train.rollouts import noise_of
+from tokenizer import Tokenizer
 
 Policy, collate = lift('rl.py', 'Policy', 'collate')
 
@@ -61,6 +62,8 @@ def test_a_reward_model_scores_the_whole_answer_with_its_end_whatever_is_next_to
     assert len({*found}) == 4
     answers = [types.SimpleNamespace(text=text) for text in texts]
     assert rollouts.rewards_of(task | {'score': score}, answers) == found
+    refused('with the tokenizer of hash', rollouts.reward_model, str(tmp_path / 'reward'), 'out/sft',
+            Tokenizer.byte(['<|im_start|>', '<|im_end|>']), 'cpu')
 
 
 # --- rewards: whatever a FILE.py does, rl.py gets a number, or a sentence that says why not -----------------

@@ -139,19 +139,23 @@ def test_a_chat_is_what_the_model_says_behind_the_template(server, models):
 
 
 def test_a_stream_adds_up_to_the_whole_answer(server):
-    for stop in ([], ['e', '\n']):
-        fields = {'seed': 5, 'max_tokens': 40, 'stop': stop, 'messages': MESSAGES, 'logprobs': True}
-        whole = ask(server, CHAT, fields)[1]['choices'][0]
-        status, text = ask(server, CHAT, fields | {'stream': True})
-        *lines, done, end = text.split('\n\n')
-        assert (status, done, end) == (200, 'data: [DONE]', '')
-        parts = [json.loads(line.removeprefix('data: '))['choices'][0] for line in lines]
-        ends = [part['finish_reason'] for part in parts]
-        assert ends == [None] * (len(parts) - 1) + [whole['finish_reason']] and len(ends) > 1
-        assert ''.join(part['delta']['content'] for part in parts) == whole['message']['content']
-        assert [part['delta'].get('role') for part in parts[:2]] == ['assistant', None]
-        tokens = [token for part in parts for token in part['logprobs']['content']]
-        assert tokens == whole['logprobs']['content']
+    for path, more, text_of in (
+            (CHAT, {'messages': MESSAGES, 'logprobs': True}, lambda choice, kind: choice[kind]['content']),
+            (COMPLETE, {'prompt': 'one', 'logprobs': 0}, lambda choice, kind: choice['text'])):
+        for stop in ([], ['e', '\n']):
+            fields = {'seed': 5, 'max_tokens': 40, 'stop': stop, **more}
+            whole = ask(server, path, fields)[1]['choices'][0]
+            status, text = ask(server, path, fields | {'stream': True})
+            *lines, done, end = text.split('\n\n')
+            assert (status, done, end) == (200, 'data: [DONE]', '')
+            parts = [json.loads(line.removeprefix('data: '))['choices'][0] for line in lines]
+            ends = [part['finish_reason'] for part in parts]
+            assert ends == [None] * (len(parts) - 1) + [whole['finish_reason']] and len(ends) > 1
+            assert ''.join(text_of(part, 'delta') for part in parts) == text_of(whole, 'message')
+            tokens = [token for part in parts for token in part['logprobs']['content']]
+            assert tokens == whole['logprobs']['content']
+            if path == CHAT:
+                assert [part['delta'].get('role') for part in parts[:2]] == ['assistant', None]
 
 
 def test_the_client_of_openai_reads_it(server):
@@ -169,8 +173,8 @@ def test_the_client_of_openai_reads_it(server):
 
 # --- what it refuses ----------------------------------------------------------------------------------------
 WRONG = {'temperature': (-1, 3, '1', True, 10 ** 400), 'top_k': (1.5,), 'max_tokens': (0, {}), 'seed': ('x',),
-         'stream': (1,), 'stop': (5, [['x']]), 'prompt': (5, 'x' * 200), 'suffix': (4,), 'n': (2,),
-         'echo': (True,)}
+         'stream': (1, 0), 'stop': (5, 0, [['x']]), 'prompt': (5, 0, [], 'x' * 200), 'suffix': (4,),
+         'n': (2,), 'echo': (True,)}
 WRONG_MESSAGES = (None, 'hi', [5], [{'role': 'user'}], [{'role': 'king', 'content': 'x'}],
                   [{'role': 'user', 'content': 'x' * 200}])
 REFUSED = [         # status, words of the sentence, what differs from a request that is answered

@@ -47,7 +47,7 @@ def number(fields, name, default, highest, lowest=0):
 
 def of_kind(fields, name, kind):
     """Return a text, a list or a bool, empty or False if it is missing."""
-    value = fields.get(name) or kind()
+    value = kind() if fields.get(name) is None else fields[name]
     if not isinstance(value, kind):
         raise Refusal(f'{name}={value!r:.60} must be {kind.__name__}')
     return value
@@ -55,7 +55,7 @@ def of_kind(fields, name, kind):
 
 def stops(fields):
     """Return the pattern in front of which an answer ends. An empty text stops nothing."""
-    stop = fields.get('stop') or []
+    stop = fields.get('stop')
     texts = [stop] if isinstance(stop, str) else of_kind(fields, 'stop', list)
     if not all(isinstance(text, str) for text in texts):
         raise Refusal(f'stop={stop!r:.60} must be a text, or a list of texts')
@@ -216,6 +216,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def send(self, status, value, kind='application/json'):
         self.send_response(status)
         self.send_header('Content-Type', kind)
+        self.send_header('X-Content-Type-Options', 'nosniff')
         self.send_header('X-Frame-Options', 'DENY')     # a page of another site may not frame ours
         self.end_headers()
         self.wfile.write(value if isinstance(value, bytes) else json.dumps(value).encode())

@@ -17,7 +17,7 @@ from parts import Mistake
 
 
 # What torchrun says to each process: which one it is, of how many, and where the first one is.
-TORCHRUN = {'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'}
+TORCHRUN = {'RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'}
 
 
 class Process:
@@ -30,8 +30,11 @@ class Process:
         if missing and {'RANK', 'WORLD_SIZE'} & os.environ.keys():
             raise Mistake(f'RANK or WORLD_SIZE is set, but not {" and ".join(sorted(missing))}; '
                           'torchrun sets all of them: start with torchrun, or unset them')
-        self.rank = int(os.environ.get('RANK', 0))
-        self.world = int(os.environ.get('WORLD_SIZE', 1))
+        rank, world = os.environ.get('RANK', '0'), os.environ.get('WORLD_SIZE', '1')
+        if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
+            raise Mistake(f'RANK={rank} WORLD_SIZE={world}: torchrun did not set these together; '
+                          'start with torchrun, or unset them')
+        self.rank, self.world = int(rank), int(world)
         self.is_main = self.rank == 0
         self.device, self.dtype = choose(device, dtype)
         self.kind = self.device.split(':')[0]
