@@ -18,7 +18,7 @@ import sys
 import tempfile
 
 import numpy as np
-from peers import cpu_of, in_turn, median, ours_over, python_documents, timed
+from peers import in_turn, median, ours_over, python_texts, timed
 from parts.tokenizer import bpe, fit, hf_tokenizer
 from tokenizer import PATTERN, Tokenizer
 
@@ -71,16 +71,21 @@ def cpu_seconds():
     return sum(u.ru_utime + u.ru_stime for u in usage)
 
 
+def measured(what, who, texts):
+    """What one contestant needs, and a name for what it returns: equal ids have equal names."""
+    work = CONTESTANTS[what][who](texts)
+    before = cpu_seconds()
+    seconds, found = timed(work)
+    cpu = cpu_seconds() - before
+    name = hashlib.sha256(b'\0'.join(map(bytes, found))).hexdigest()[:16] if found else '-'
+    return {'seconds': seconds, 'cpu': cpu, 'name': name}
+
+
 def main():
     what, _, who = sys.argv[1].partition(':')
-    texts = [text for _, text in python_documents()]
+    texts = python_texts()
     if who:
-        work = CONTESTANTS[what][who](texts)
-        before = cpu_seconds()
-        seconds, megabytes, found = timed(work)
-        cpu = cpu_seconds() - before
-        name = hashlib.sha256(b'\0'.join(map(bytes, found))).hexdigest()[:16] if found else '-'
-        print(seconds, megabytes, cpu, name)
+        print(json.dumps(measured(what, who, texts)))
         return
     size = sum(len(text.encode()) for text in texts) / 1e6
     print(f'{len(texts):,} files, {size:.1f} MB, vocabulary {VOCAB:,}, {ROUNDS} rounds; Hugging Face: '
@@ -89,14 +94,13 @@ def main():
         if what == 'encode':
             os.environ['TOKENIZER'] = f'{folder}/tokenizer.json'
             Tokenizer.train(texts, VOCAB, special_tokens=()).save(os.environ['TOKENIZER'])
-        rows_of = in_turn([f'{what}:{who}' for who in CONTESTANTS[what]], ROUNDS, __file__)
-    results = {name.split(':')[1]: rows for name, rows in rows_of.items()}
+        results = in_turn([f'{what}:{who}' for who in CONTESTANTS[what]], ROUNDS, __file__)
     print(f'{"medians":>10}{"seconds":>10}{"ours / it":>12}{"CPU seconds":>14}{"ours / it":>12}   the same?')
+    ours = results[f'{what}:ours']
     for name, rows in results.items():
-        seconds = median([row[0] for row in rows])
-        ratio, cpu_ratio = (ours_over(results, name, of) for of in (lambda row: row[0], cpu_of))
-        print(f'{name:>10}{seconds:>10.2f}{ratio:>12.2f}{median(map(cpu_of, rows)):>14.2f}{cpu_ratio:>12.2f}'
-              f'   {rows[0][2].split()[1]}')
+        seconds, cpu = (median([row[key] for row in rows]) for key in ('seconds', 'cpu'))
+        print(f'{name.split(":")[1]:>10}{seconds:>10.2f}{ours_over(ours, rows, "seconds"):>12.2f}'
+              f'{cpu:>14.2f}{ours_over(ours, rows, "cpu"):>12.2f}   {rows[0]["name"]}')
 
 
 if __name__ == '__main__':

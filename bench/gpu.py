@@ -6,7 +6,7 @@ prints a block of all results: please send us that of the third one in an issue.
 
     python bench/gpu.py --part=1 --out=FOLDER           # on a machine with an NVIDIA GPU
     python bench/gpu.py --part=2 --out=FOLDER
-    python bench/gpu.py --part=3 --out=FOLDER --shakespeare=FILE
+    python bench/gpu.py --part=3 --out=FOLDER
     python bench/gpu.py --out=FOLDER --only=generate    # some of them: those that had no time left
     python bench/gpu.py --out=FOLDER --tiny=True        # all at toy sizes, on a CPU too: is it whole?
 
@@ -14,12 +14,9 @@ prints a block of all results: please send us that of the third one in an issue.
         train           110M by train.py: a step, MFU, memory next to the plan's; also as one of eight GPUs
         llama           transformers' LlamaForCausalLM, same size, dtype, optimizer and compiler
         generate        batch 1, 16, 256, next to transformers
-    2   where           where a step's time goes, which kernels attention takes, how often it was compiled:
-                        as train.py has it, with logits, and not compiled
-        equal           does it compute what the CPU computes, in float32 and in bfloat16?
+    2   equal           does it compute what the CPU computes, in float32 and in bfloat16?
         shard           fsdp, zero2, float16 and resuming with real runs of train.py, one process over NCCL
     3   large           1.5B by train.py: fsdp with checkpoints, whose blocks are compiled, and ddp
-        shakespeare     config/shakespeare_gpu.py: seconds and the lowest loss; needs --shakespeare=FILE
 
 Each measurement is a process of its own with a limit of time. FOLDER/log.txt has what they said. It needs
 torch with CUDA, a C compiler and Python's headers for Triton, and transformers for the comparisons.
@@ -45,7 +42,6 @@ only = ''                   # names of measurements, with commas, instead of a p
 tiny: bool | None = None    # True: toy sizes; None = where there is no CUDA
 compiling: bool | None = None       # also with torch.compile; None = on CUDA
 device = 'auto'             # auto, cpu, cuda
-shakespeare = ''            # the file of Tiny Shakespeare; '' = another text: its loss compares with nothing
 work = ''                   # a folder for runs, set by the script itself; '' = where there is most room
 measure = ''                # set by the script itself: the measurement that this process makes
 config = configure(globals())
@@ -224,40 +220,6 @@ def large():
     attempt(f'train.py, 1.5B, compiled {compiling}', train_py, 'large', 'codeparrot', micro, 300, compiling)
 
 
-# --- where the time goes ------------------------------------------------------------------------------------
-def where():
-    """A step as train.py makes it; one that also returns the logits; one that is not compiled."""
-    counts = torch._dynamo.utils.counters['stats']
-    for name, compiled, with_logits in (('compiled', compiling, False), ('with logits', compiling, True),
-                                        ('not compiled', False, False)):
-        def measured():
-            torch._dynamo.reset()
-            counts.clear()
-            step = prepared(model, True, compiled, with_logits=with_logits)
-            graphs = counts['unique_graphs']
-            found = gpu_calls.profiled(step, on_gpu)
-            return found | {'memory_gb': peak_gb(), 'graphs': graphs,
-                            'recompiles': counts['unique_graphs'] - graphs}
-        model = on_device(SMALL, device)
-        attempt(f'where, 110M, {name}', measured)
-
-
-def prepared(model, is_ours, compiled, **how):
-    """A training step, which has run once. With cuDNN's attention if it is compiled, as in
-    processes.rehearse()."""
-    torch.backends.cuda.enable_cudnn_sdp(compiled)
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
-    net = torch.compile(model) if compiled else model
-    step = step_of(model, loss_of(net, is_ours, **how), SMALL, MICRO)
-    step()
-    return step
-
-
-def peak_gb():
-    return torch.cuda.max_memory_allocated() / 1e9 if on_gpu else None
-
-
 # --- is it right? -------------------------------------------------------------------------------------------
 def equal():
     attempt('equal: python model.py', lambda: {'said': finish(
@@ -329,37 +291,22 @@ def shard():
 # --- beside transformers ------------------------------------------------------------------------------------
 def llama():
     def speed(who, compiled):
-        model = on_device(SMALL, device) if who == 'ours' else gpu_calls.llama_of(SMALL, device)
-        step = prepared(model, who == 'ours', compiled)
-        took = ms(step)
-        return {'tok_s': MICRO * T / took * 1000, 'step_ms': took, 'memory_gb': peak_gb()}
+        is_ours = who == 'ours'
+        model = on_device(SMALL, device) if is_ours else gpu_calls.llama_of(SMALL, device)
+        # cuDNN's attention if it is compiled, as in processes.rehearse()
+        torch.backends.cuda.enable_cudnn_sdp(compiled)
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        net = torch.compile(model) if compiled else model
+        took = ms(step_of(model, loss_of(net, is_ours), SMALL, MICRO))
+        memory = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else None
+        return {'tok_s': MICRO * T / took * 1000, 'step_ms': took, 'memory_gb': memory}
 
     for compiled in dict.fromkeys([compiling, False]):
         how = 'compiled' if compiled else 'not compiled'
         a, b = (attempt(f'llama, 110M, {how}: {who}', speed, who, compiled) for who in ('ours', 'theirs'))
         if a and b:
             tell(f'llama, 110M, {how}', ours_over_theirs=a['tok_s'] / b['tok_s'])
-
-
-def shakespeare_run():
-    source, data, folder = f'{ROOT}/docs/data.md', f'{work}/characters', f'{work}/shakespeare'
-    if shakespeare:             # where prepare.py would put it, had it fetched the file
-        source = 'shakespeare'
-        os.makedirs(f'{work}/raw')
-        shutil.copy(shakespeare, f'{work}/raw/shakespeare.txt')
-    finish('prepare', start('prepare', 'prepare.py', f'--source={source}', '--tokenizer=char',
-                            f'--out_dir={data}', f'--download_dir={work}/raw'), 60)
-    size = ['--n_layer=1', '--n_head=2', '--n_embd=32', '--block_size=64', '--batch_size=4', '--max_steps=6',
-            '--warmup_steps=2', '--eval_interval=3', '--eval_tokens=1000', '--log_interval=2'] if tiny else []
-    began = time.time()
-    process = start('shakespeare', 'train.py', 'config/shakespeare_gpu.py', f'--data_dir={data}', *size,
-                    f'--out_dir={folder}', f'--device={device}', '--num_samples=1', '--sample_tokens=2')
-    finish('shakespeare', process, 400, expected=(0, 'none'))       # also a part of the run has figures
-    rows = rows_of(folder)
-    vals = [(row['val_loss'], row['step']) for row in rows if 'val_loss' in row]
-    return {'text': source, 'lowest_val_loss': min(vals)[0], 'at_step': min(vals)[1],
-            'steps': rows[-1]['step'], 'seconds': time.time() - began,
-            'tok_s': [row['tok_s'] for row in rows if 'tok_s' in row][-1]}
 
 
 def generate():
@@ -387,9 +334,7 @@ def generate():
 ALL = {     # the part, the call, the seconds that it needs at least, and those that it gets at most
     'machine': (1, lambda: attempt('machine', the_machine), 15, 40), 'train': (1, train, 40, 300),
     'llama': (1, llama, 40, 150), 'generate': (1, generate, 25, 120),
-    'where': (2, where, 40, 200), 'equal': (2, equal, 20, 150), 'shard': (2, shard, 40, 150),
-    'large': (3, large, 60, 420),
-    'shakespeare': (3, lambda: attempt('shakespeare_gpu', shakespeare_run), 40, 480)}
+    'equal': (2, equal, 20, 150), 'shard': (2, shard, 40, 150), 'large': (3, large, 60, 420)}
 
 
 def main():

@@ -1,8 +1,8 @@
 """
 Measurements within one process, of gpu.py and transformers_speed.py: does a model on a device compute the
-same as on the CPU, how long do calls take, where does the time of a training step go?
+same as on the CPU, and how long do calls take?
 """
-import collections, contextlib, math, re, time
+import contextlib, math, time
 import numpy as np
 import torch
 from model import GPT
@@ -10,11 +10,6 @@ from parts.train import optim
 
 HALF = 'bfloat16'           # also where dtype=auto is float32: a comparison needs the same for both
 REPEATS = 10                # of a call, of which the median counts; gpu.py lowers it at toy sizes
-# kinds of kernels, by their names: the first that fits
-KINDS = {'fused by the compiler': '^triton', 'attention': 'flash|fmha|attention|sdpa',
-         'logits and cross-entropy': 'softmax|nll|cross_entropy',
-         'optimizer and clipping': 'adam|multi_tensor|foreach', 'copies': 'memcpy|memset|copy_',
-         'matrix products': 'gemm|nvjet|cutlass|xmma|mm|linear', 'the rest': ''}
 
 
 def device_of(model):
@@ -75,10 +70,10 @@ def same_pass(pair, batch, **other):
 
 
 # --- ours or transformers': a training step, and generation -------------------------------------------------
-def loss_of(net, is_ours, with_logits=False):
+def loss_of(net, is_ours):
     """A call: the loss of a batch, without logits as in train.py. Theirs shifts the labels itself."""
     if is_ours:
-        return lambda x, y: net(x, y, with_logits=with_logits)[1]
+        return lambda x, y: net(x, y, with_logits=False)[1]
     return lambda x, y: net(input_ids=x, labels=x, use_cache=False).loss
 
 
@@ -106,37 +101,6 @@ def step_of(model, loss_of, c, micro, kind='adamw', dtype=HALF):
             optimizer.step()
         optimizer.zero_grad()
     return step
-
-
-def kind_of(kernel):
-    return next(kind for kind, words in KINDS.items() if re.search(words, kernel.lower()))
-
-
-def profiled(step, on_gpu, n=3):
-    """Shares of the wall-clock time of n steps: each kind of kernel; the host, for which the device waits.
-    And the names of the kernels that took longest, first those of attention."""
-    kinds = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * on_gpu
-    step()
-    wait()
-    with torch.profiler.profile(activities=kinds) as profile:
-        began = time.perf_counter()
-        for _ in range(n):
-            step()
-        wait()
-        wall = 1e6 * (time.perf_counter() - began)          # microseconds
-    spent, kernels = collections.Counter(), collections.Counter()
-    for e in profile.events():
-        if e.device_type.name != ('CUDA' if on_gpu else 'CPU') or getattr(e, 'is_user_annotation', False) \
-                or re.match('## |Torch-Compiled|Optimizer|ProfilerStep', e.name):      # a name for several
-            continue
-        took = e.time_range.elapsed_us() if on_gpu else e.self_cpu_time_total
-        spent[kind_of(e.name)] += took
-        kernels[e.name[:50]] += took
-    shares = {kind: spent[kind] / wall for kind in KINDS}
-    top = {name: float(f'{took / wall:.2g}') for name, took in kernels.most_common(8)}
-    attention = [name for name, _ in kernels.most_common() if kind_of(name) == 'attention']
-    return {'step_ms': wall / 1000 / n, 'attention_kernels': attention[:3], **shares,
-            'the device waits': 1 - sum(shares.values()), 'kernels': top}
 
 
 def on_device(c, device):

@@ -14,6 +14,7 @@ mistake that is not there, --tests adds the tests that noticed it: python bench/
 
 Two mistakes run at a time. The exit code is 1 if one was not caught.
 """
+import argparse
 import concurrent.futures
 import json
 import os
@@ -61,35 +62,34 @@ def result_of(mutant, tests, stop):
 
 
 def main():
-    flags = [a for a in sys.argv[1:] if a.startswith('--') and not a.startswith('--tests=')]
-    words = [a for a in sys.argv[1:] if not a.startswith('--')]
-    other_tests = [a.removeprefix('--tests=').split(',') for a in sys.argv[1:] if a.startswith('--tests=')]
-    files = sorted((ROOT / 'bench' / 'mutants').glob('*.jsonl'))
-    mutants = [json.loads(line) for path in files for line in path.read_text(encoding='utf-8').splitlines()]
-    chosen = [m for m in mutants if not words or any(w in m['name'] + m['file'] for w in words)]
-    if flags or not chosen:
-        print(__doc__)
-        sys.exit(0 if '--help' in flags else 2)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument('words', nargs='*', help='of names or files; without any, all mistakes')
+    parser.add_argument('--tests', default='', help='tests/test_a.py,tests/test_b.py or tests')
+    args = parser.parse_args()
+    mutants = [json.loads(line) for path in sorted((ROOT / 'bench/mutants').glob('*.jsonl'))
+               for line in path.read_text(encoding='utf-8').splitlines()]
+    chosen = [m for m in mutants if not args.words or any(w in m['name'] + m['file'] for w in args.words)]
     killers = json.loads(KILLERS.read_text(encoding='utf-8'))
     unmeasured = [m['name'] for m in chosen if m['name'] not in killers]
-    if unmeasured and not other_tests:
-        sys.exit(f'no killer is known of {", ".join(unmeasured)}: give --tests=tests/test_....py')
+    if not chosen:
+        parser.error(f'no mistake has {" or ".join(args.words)} in its name or file')
+    if unmeasured and not args.tests:
+        parser.error(f'no killer is known of {", ".join(unmeasured)}: give --tests=tests/test_....py')
 
     def judged(mutant):
-        tests = other_tests[0] if other_tests else [killers[mutant['name']][0][0]]
+        tests = args.tests.split(',') if args.tests else [killers[mutant['name']][0][0]]
         return result_of(mutant, tests, stop=mutant['name'] not in unmeasured)
 
-    results = []
+    caught = 0
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         for mutant, (result, found) in zip(chosen, pool.map(judged, chosen)):
-            results.append(result)
+            caught += result == 'caught'
             print(f'{result:<10}{mutant["file"]}: {mutant["name"]}', flush=True)
             if found and mutant['name'] in unmeasured:
                 killers[mutant['name']] = found[:3]
     if unmeasured:
         rows = [f'{json.dumps(name)}: {json.dumps(killers[name])}' for name in sorted(killers)]
         KILLERS.write_text('{\n' + ',\n'.join(rows) + '\n}\n', encoding='utf-8')
-    caught = results.count('caught')
     print(f'{caught} of {len(chosen)} mistakes were caught')
     sys.exit(caught < len(chosen))
 

@@ -1,10 +1,9 @@
 """
-Shared by the benchmarks: this checkout's leaves on the path, the whole standard library as documents, and a
-process of its own for every measurement, so that peak memory is that of one contestant.
+Shared by the benchmarks: this checkout's leaves on the path, the whole standard library as texts, and a
+process of its own for every measurement, so that no contestant meets what another one left in memory.
 """
-import os
+import json
 import pathlib
-import resource
 import subprocess
 import sys
 import sysconfig
@@ -16,27 +15,23 @@ from configurator import one_line_for_mistakes      # noqa: E402
 sys.excepthook = one_line_for_mistakes              # in each benchmark that imports this
 
 
-def python_documents(folder=None):
-    """The .py files below a folder, the standard library with its tests by default: [(path, text)]."""
-    folder = folder or sysconfig.get_paths()['stdlib']
-    documents = []
-    for root, _, names in os.walk(folder):
-        if 'site-packages' in root[len(folder):]:
-            continue
-        for name in names:
-            if name.endswith('.py'):
-                try:
-                    with open(os.path.join(root, name), encoding='utf-8', newline='') as f:
-                        documents.append((os.path.join(root, name), f.read()))
-                except UnicodeDecodeError:
-                    pass
-    return sorted(documents)
+def python_texts():
+    """The .py files of the standard library, with its tests; those that are not UTF-8 are left out."""
+    texts = []
+    for path in sorted(pathlib.Path(sysconfig.get_paths()['stdlib']).rglob('*.py')):
+        if 'site-packages' not in path.parts:
+            try:
+                texts.append(path.read_bytes().decode())
+            except UnicodeDecodeError:
+                pass
+    return texts
 
 
 def in_turn(contestants, rounds, script):
     """Run `script NAME` for each name, round after round (A B C A B C ...), because machines drift while the
-    ratios within a round do not. Each prints 'seconds megabytes note'. Returns {name: rows of these}. One
-    that fails, as does a peer that is not installed, is left out, with a line that says why."""
+    ratios within a round do not. Each prints what it measured as a line of JSON, {'seconds': 1.5, ...}.
+    Returns {name: what it measured in each round}. One that fails, as does a peer that is not installed, is
+    left out, with a line that says why."""
     results = {name: [] for name in contestants}
     for _ in range(rounds):
         for name in list(results):
@@ -45,16 +40,15 @@ def in_turn(contestants, rounds, script):
                 print(f'{name} failed: {run.stderr.strip().splitlines()[-1]}', flush=True)
                 del results[name]
                 continue
-            seconds, megabytes, note = run.stdout.strip().splitlines()[-1].split(' ', 2)
-            results[name].append((float(seconds), float(megabytes), note))
+            results[name].append(json.loads(run.stdout.splitlines()[-1]))
     return results
 
 
 def timed(work):
-    """Seconds that work() takes, the process's peak memory in MB, and what it returns."""
+    """Seconds that work() takes, and what it returns."""
     start = time.perf_counter()
     value = work()
-    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, value
+    return time.perf_counter() - start, value
 
 
 def median(values):
@@ -62,11 +56,6 @@ def median(values):
     return values[len(values) // 2]
 
 
-def cpu_of(row):
-    """The CPU seconds of a row of in_turn(), if the note begins with them."""
-    return float(row[2].split()[0])
-
-
-def ours_over(results, name, of):
-    """The median over the rounds of of(our row) / of(the other's row)."""
-    return median([of(ours) / of(other) for ours, other in zip(results['ours'], results[name])])
+def ours_over(ours, others, key):
+    """The median over the rounds of our number / the other's number."""
+    return median([a[key] / b[key] for a, b in zip(ours, others)])

@@ -8,12 +8,13 @@ threads: tokens a second, and ratios of seconds and of CPU seconds.
 
 bfloat16 is measured where the processor has it. Elsewhere torch emulates it: a step of nano takes 10 seconds.
 """
+import json
 import os
 import sys
 import time
 
 import torch
-from peers import cpu_of, in_turn, median, ours_over, timed
+from peers import in_turn, median, ours_over, timed
 from gpu_calls import greedy, llama_of, loss_of, step_of
 from model import GPT, GPTConfig
 from parts.train import processes
@@ -44,17 +45,16 @@ def measure(what, shape, who, dtype, batch):
     for _ in range(2):
         work(4)
     began = time.process_time()
-    times = [timed(lambda: work(NEW)) for _ in range(REPEATS[what])]
+    seconds = median([timed(lambda: work(NEW))[0] for _ in range(REPEATS[what])])
     cpu = (time.process_time() - began) / REPEATS[what]
-    seconds = median([row[0] for row in times])
-    return seconds, times[-1][1], cpu, tokens / seconds
+    return {'seconds': seconds, 'cpu': cpu, 'rate': tokens / seconds}
 
 
 if __name__ == '__main__':
     if {'-h', '--help'} & {*sys.argv}:
         sys.exit(print(__doc__))
     if ':' in ''.join(sys.argv[1:]):
-        print(*measure(*sys.argv[1].split(':')))
+        print(json.dumps(measure(*sys.argv[1].split(':'))))
         sys.exit()
     if sys.argv[1:2] not in (['train'], ['generate']) or set(sys.argv[2:]) - BATCHES[sys.argv[1]].keys():
         sys.exit(print(__doc__) or 2)
@@ -64,8 +64,8 @@ if __name__ == '__main__':
         for batch in BATCHES[what][shape]:
             for dtype in dict.fromkeys(['float32', processes.choose('cpu', 'auto')[1]]):
                 names = [f'{what}:{shape}:{who}:{dtype}:{batch}' for who in ('ours', 'transformers')]
-                results = dict(zip(('ours', 'theirs'), in_turn(names, ROUNDS, __file__).values()))
-                rates = [median([float(row[2].split()[1]) for row in rows]) for rows in results.values()]
-                ratios = [1 / ours_over(results, 'theirs', of) for of in (lambda row: row[0], cpu_of)]
+                ours, theirs = in_turn(names, ROUNDS, __file__).values()
+                rates = [median([row['rate'] for row in rows]) for rows in (ours, theirs)]
+                ratios = [1 / ours_over(ours, theirs, key) for key in ('seconds', 'cpu')]
                 print(f'{shape:>16}{batch:>6}{dtype:>10}{rates[0]:>12,.0f}{rates[1]:>14,.0f}{ratios[0]:>8.2f}'
                       f'{ratios[1]:>8.2f}', flush=True)

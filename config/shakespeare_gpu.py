@@ -1,6 +1,6 @@
 # Tiny Shakespeare with one token per character. The budget is that of nanoGPT's GPU preset.
-# Not yet run on a GPU. We expect about 1.47, which nanoGPT's README reports: if you have one, please run
-# bench/gpu.py, which measures this config, too, and send us what it prints (README.md, "Hardware").
+# Not yet run on a GPU. We expect about 1.47, which nanoGPT's README reports: if you have one, please run it
+# and send us the lowest loss and the seconds that it prints (README.md, "Hardware").
 # Size: 6 layers, 384 wide, context 256: 10,670,976 parameters.
 # Steps: 5,000 x 64 sequences x 256 = 81,920,000 characters, 82 epochs. That is why there is dropout.
 # You should see the lowest validation loss early, and then a rise; best.pt keeps the best weights.
