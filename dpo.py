@@ -51,7 +51,7 @@ data_dir = 'data/pairs'         # train.jsonl and val.jsonl, from prepare.py --k
 out_dir = 'out/dpo'             # where the run writes
 loss_type = 'dpo'               # dpo | ipo | kto | orpo | simpo | rm: rm trains a reward model
 beta: float | None = None       # > 0: how much leaving the reference costs; None = 0.1, for simpo 2
-epochs = 1.0                    # >= 0: how often each pair is seen
+epochs = 1.0                    # >= 0: how often each pair is seen; 1 to 3 are usual
 batch_size = 32                 # [1, 2**20]: pairs per step, over all devices and accumulation
 learning_rate = 3e-5            # >= 0: for millions of parameters; from 100 million on 5e-7 to 5e-6
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
@@ -299,8 +299,7 @@ show(config, log.say)
 log.facts(data=[about],
           step=[f'{batch_size} pairs = {here.world} processes x {n_micro} micro-batches x '
                 f'{micro_batch_size} pairs'],
-          plan=[f'{max_steps:,} steps = {epochs:.2f} epochs of {batches.per_epoch:,} steps'],
-          note=records.unusual(model, learning_rate, 5e-7, 5e-6, len(train), epochs))
+          plan=[f'{max_steps:,} steps = {epochs:.2f} epochs of {batches.per_epoch:,} steps'])
 
 
 def losses_of(net, rows):

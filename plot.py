@@ -89,8 +89,7 @@ OF_MODELS = {
 OF_MACHINES = [('step time', 'seconds', 'dt'), ('speed', 'tokens per second', 'tok_s'),
                ('memory', 'MB', 'memory_mb'),
                ('waits', '% for data; dashed: eval, save', 'data_share eval_share save_share'),
-               ('GPU', '% of its peak', 'mfu'), ('network', '% waiting for it', 'comm_share'),
-               ('skipped', 'updates', 'skipped')]
+               ('GPU', '% of its peak', 'mfu'), ('skipped', 'updates', 'skipped')]
 
 
 def points(run, key):

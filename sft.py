@@ -34,7 +34,7 @@ from parts.train import data, guards, objectives, optim, processes, records, run
 init_from = 'out/base'          # folder of the model to start from; or resume: continue in out_dir
 data_dir = 'data/sft'           # train.jsonl and val.jsonl, from prepare.py --kind=sft
 out_dir = 'out/sft'             # where the run writes
-epochs = 3.0                    # >= 0: how often each conversation is seen
+epochs = 3.0                    # >= 0: how often each conversation is seen; 1 to 3 are usual
 batch_size = 32                 # [1, 2**20]: conversations per step, over all devices
 learning_rate = 3e-4            # >= 0: for millions of parameters; from 100 million on 1e-5 to 5e-5
 lora = 0                        # >= 0: rank of adapters that train instead of the weights; 0 = none
@@ -210,8 +210,7 @@ shown = marked(*conversations[0], tokenizer)
 log.say(f'--- one conversation, its trained parts in [[ ]]\n{shown}---')
 log.facts(
     data=[about],
-    plan=[f'{max_steps:,} steps = {epochs:.2f} epochs of {by_length.per_epoch:,} steps'],
-    note=records.unusual(model, learning_rate, 1e-5, 5e-5, len(conversations), epochs))
+    plan=[f'{max_steps:,} steps = {epochs:.2f} epochs of {by_length.per_epoch:,} steps'])
 
 
 # --- loss: same text in train.py, sft.py ---

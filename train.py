@@ -236,7 +236,7 @@ log = runs.Log(config, set_by, state, here, model, tokenizer, identity)
 # The guard refuses the update of a step whose loss or gradient is a NaN or a spike.
 guard = guards.Guard(state, log.note, scaler.is_enabled(), spike_z, spike_window, spike_action)
 show(config, log.say)
-log.facts(data=task.described(meta, bins, batch_size, max_steps))
+log.facts(data=task.described(meta, batch_size, max_steps))
 
 
 # --- loss: same text in train.py, sft.py ---
@@ -367,8 +367,7 @@ while step < max_steps:
         moved = (watched - watched_before).norm()
         update_ratio = processes.whole(moved / watched_before.norm()).item()
         log.step(step=step, tokens=step * tokens_per_step, loss=loss, lr=lr, grad_norm=norm,
-                 update_ratio=update_ratio, skipped=guard.skipped,
-                 comm_share=processes.comm_share(net, n_micro))
+                 update_ratio=update_ratio, skipped=guard.skipped)
 
     # --- leave: same text in train.py, sft.py, dpo.py ---
     if step % eval_interval == 0 or step == max_steps:

@@ -100,7 +100,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 TIMES = ('dt', 'tok_s', 'tok_s_device', 'data_s', 'memory_mb', 'eval_share', 'save_s', 'mfu', 'uptime_s',
-         'comm_share', 'sample_s', 'score_s', 'train_s')
+         'sample_s', 'score_s', 'train_s')
 
 
 RUN_FILES = {'best.pt', 'last.pt', 'last-1.pt', 'config.json', 'data.json', 'metrics.jsonl', 'samples.txt',

@@ -164,14 +164,3 @@ def test_a_batch_has_rows_of_about_one_length_and_short_and_long_ones_come_in_tu
     n_padded = (lengths[rows].max(1, keepdims=True) - lengths[rows]).sum()
     assert n_padded < 0.2 * lengths[rows].sum()             # 1.2 in any order
     assert 0.4 < (np.diff(lengths[rows].mean(1)) > 0).mean() < 0.6
-
-
-def test_what_is_not_usual_in_fine_tuning_is_said():
-    for n, rate, rows, epochs, word in (
-            (2e8, 2e-5, 5000, 2, None), (2e8, 6e-5, 5000, 2, '6e-05'), (2e8, 1e-6, 5000, 2, '1e-06'),
-            (1e6, 3e-3, 5000, 3, None), (1e6, 3e-3, 5000, 4, '4.00'), (1e6, 3e-3, 5000, 0.5, '0.50'),
-            (1e6, 3e-3, 40, 1, 'rows: 40;'), (1e6, 3e-3, 500_000, 1, 'rows: 500,000;')):
-        model = torch.nn.Linear(int(n), 1, device='meta')
-        model.bias.requires_grad = False
-        notes = list(records.unusual(model, rate, 1e-5, 5e-5, rows, epochs))
-        assert [word in note for note in notes] == ([True] if word else []), word

@@ -59,22 +59,22 @@ def hide_spans(x, seed, step, rows, special, T):
     def lengths(n, n_parts, purpose):       # n cut into parts of at least 1 at random, (B, n_parts)
         u = chances(seed, step, rows, n - 1, purpose)
         cuts = np.sort(np.argsort(u, axis=1)[:, :n_parts - 1], axis=1) + 1
-        ends = np.concatenate([cuts, np.full((len(cuts), 1), n)], axis=1)
-        return np.diff(ends, axis=1, prepend=0)
+        return np.diff(cuts, axis=1, prepend=0, append=n)
 
-    hidden = lengths(n_hidden, n_spans, 0)
-    shown = lengths(n_text - n_hidden + 2, n_spans + 1, 1)
-    shown[:, [0, -1]] -= 1                  # a span may touch the beginning or the end of the text
+    # How many tokens are shown, hidden, shown, ..., shown in turn.
+    parts = np.empty((len(x), 2 * n_spans + 1), np.int64)
+    parts[:, ::2] = lengths(n_text - n_hidden + 2, n_spans + 1, 1)
+    parts[:, 1::2] = lengths(n_hidden, n_spans, 0)
+    parts[:, [0, -1]] -= 1                  # a span may touch the beginning or the end of the text
     out = []
-    for tokens, gaps, spans in zip(x[:, :n_text], shown, hidden):
+    for tokens, ends in zip(x, parts.cumsum(1)):
+        *pieces, rest, _ = np.split(tokens, ends)
         prefix = []
         answer = []
-        at = 0
-        for sentinel, gap, span in zip(sentinels, gaps, spans):
-            prefix += [*tokens[at:at + gap], sentinel]
-            answer += [sentinel, *tokens[at + gap:at + gap + span]]
-            at += gap + span
-        out.append([*prefix, *tokens[at:], *answer, sentinels[n_spans]])
+        for sentinel, shown, hidden in zip(sentinels, pieces[::2], pieces[1::2]):
+            prefix += [*shown, sentinel]
+            answer += [sentinel, *hidden]
+        out.append([*prefix, *rest, *answer, sentinels[n_spans]])
     out = np.array(out, dtype=np.int64)                                # (B, n_text + 2 n_spans + 1)
     n_prefix = n_text - n_hidden + n_spans
     targets = out[:, 1:].copy()
@@ -135,35 +135,18 @@ class Objective:
         x = np.zeros((B, self.n_text), np.int64)
         return self.apply(x, x, range(B))
 
-    def described(self, meta, bins, batch_size, max_steps):
+    def described(self, meta, batch_size, max_steps):
         """Yield 'tokens: 4,096, sequences: 16, steps an epoch: 2.0, epochs: 1.50; tokens held out:
-        512', then a line for each source of a mixture, and how much packing saves. What is read
-        more than about four times teaches less (arXiv:2305.16264)."""
+        512', then a line for each source of a mixture. What is read more than about four times
+        teaches less (arXiv:2305.16264)."""
         n = meta['tokens']['train']
         sequences = n / self.n_text
         epochs = max_steps * batch_size / sequences
-        less = ('; beyond about 4 that helps less and less: a smaller model in fewer steps may be '
-                'as good')
+        less = '; beyond 4 epochs that helps less and less: a smaller model may be as good'
         yield (f'tokens: {n:,}, sequences: {sequences:,.0f}, steps an epoch: '
                f'{sequences / batch_size:,.1f}, epochs: {epochs:.2f}; tokens held out: '
                f'{meta["tokens"]["val"]:,}{less if epochs > 4 else ""}')
         for name, source in meta['sources'].items() if len(meta['sources']) > 1 else ():
             passes = source.get('passes') or source['epochs']       # older folders say epochs
-            warning = ', and beyond 4 that helps less and less' if passes * epochs > 4 else ''
-            if f'val_{name}' not in bins:
-                warning += (f'; val_{name}.bin has no whole sequence, so nothing measures this '
-                            'source')
             yield (f'{name}: {passes * source["tokens"] / n:.1%} of the tokens, read '
-                   f'{passes * epochs:.2f} times{warning}')
-        yield from self.packing(bins['val'])
-
-    def packing(self, ids, most=10_000_000):
-        """[a line: how much padding packing saves, measured on the first tokens of a bin]; or
-        []."""
-        ends = np.flatnonzero(np.asarray(ids[:most]) == self.special.get('<|endoftext|>'))
-        if not len(ends):
-            return []
-        lengths = np.diff(ends, prepend=-1)                             # (documents,)
-        full = lengths.sum() / (-(-lengths // self.n_text) * self.n_text).sum()
-        return ['documents are packed: all positions hold a token; with padding, each document in '
-                f'sequences of its own, {full:.1%} would']
+                   f'{passes * epochs:.2f} times{less if passes * epochs > 4 else ""}')

@@ -9,15 +9,13 @@ run.
 torchrun starts one process for each device. Everything here also works in a single process without
 torchrun.
 """
-import atexit, ctypes, datetime, glob, os, signal, sys
+import atexit, ctypes, datetime, os, signal, sys
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel as DDP
 from parts import Mistake
 
-
 # What torchrun says to each process: which one it is, of how many, and where the first one is.
-TORCHRUN = {'RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'}
+TORCHRUN = 'RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'
 
 
 class Process:
@@ -26,15 +24,14 @@ class Process:
     leave. settings: of the run. They must be the same in all processes, which share its batch."""
 
     def __init__(self, device='auto', dtype='auto', settings=None):
-        missing = TORCHRUN - os.environ.keys()
-        if missing and {'RANK', 'WORLD_SIZE'} & os.environ.keys():
-            raise Mistake(f'RANK or WORLD_SIZE is set, but not {" and ".join(sorted(missing))}; '
-                          'torchrun sets all of them: start with torchrun, or unset them')
-        rank, world = os.environ.get('RANK', '0'), os.environ.get('WORLD_SIZE', '1')
-        if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
-            raise Mistake(f'RANK={rank} WORLD_SIZE={world}: torchrun did not set these together; '
-                          'start with torchrun, or unset them')
-        self.rank, self.world = int(rank), int(world)
+        told = {name: os.environ.get(name, '') for name in TORCHRUN}
+        rank, world = (told[name] for name in ('RANK', 'WORLD_SIZE'))
+        is_whole = all(told.values()) and rank.isdecimal() and world.isdecimal()
+        if rank + world and not (is_whole and int(rank) < int(world)):
+            raise Mistake(f'{" ".join(f"{name}={told[name]}" for name in told)}: torchrun sets '
+                          'all four, and they fit; start with torchrun, or unset RANK and '
+                          'WORLD_SIZE')
+        self.rank, self.world = int(rank or 0), int(world or 1)
         self.is_main = self.rank == 0
         self.device, self.dtype = choose(device, dtype)
         self.kind = self.device.split(':')[0]
@@ -116,11 +113,6 @@ def choose(device, dtype):
                  'cpu': True}
     if device == 'auto':
         device = next(name for name in available if available[name])
-        if device == 'cpu' and is_hidden_gpu():
-            raise Mistake('device=auto: this machine has an NVIDIA GPU, but torch '
-                          f'{torch.__version__} does not find it. Is its driver too old for '
-                          f'CUDA {torch.version.cuda}? Update the driver or install an older '
-                          'torch; --device=cpu computes without it')
     kind = device.split(':')[0]
     if not available.get(kind):
         raise Mistake(f'device={device} is not available here; try --device=auto')
@@ -139,14 +131,6 @@ def choose(device, dtype):
     if dtype == 'auto':
         dtype = 'bfloat16' if native_bfloat16(device) else 'float32'
     return device, dtype
-
-
-def is_hidden_gpu():
-    """Is there a GPU that torch was built for and does not find? After torch's warning, eight
-    processes would otherwise train on the CPU of a rented machine. CUDA_VISIBLE_DEVICES= hides a
-    GPU on purpose."""
-    on_purpose = os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1')
-    return bool(torch.version.cuda and glob.glob('/dev/nvidia[0-9]*') and not on_purpose)
 
 
 def keep_freed_memory():
@@ -256,14 +240,3 @@ def whole(t):
     """Return a number or a matrix as one process would have it. All must call this: FSDP's parts
     are gathered."""
     return t.full_tensor() if hasattr(t, 'full_tensor') else t
-
-
-def comm_share(net, n_micro):
-    """Return the share of a step's passes that waits for gradients, as DDP measured it last; or
-    None."""
-    ns = net._get_ddp_logging_data() if isinstance(net, DDP) else {}
-    if 'backward_comm_time' not in ns:
-        return None
-    alone = ns['backward_comm_time'] - ns['backward_compute_comm_overlap_time']
-    passes = n_micro * (ns['forward_compute_time'] + ns['backward_compute_time'])
-    return alone / (passes + alone)

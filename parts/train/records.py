@@ -69,20 +69,6 @@ class Batches:
         return group[order].reshape(-1, self.batch_size)[batch % 32]
 
 
-def unusual(model, learning_rate, lowest, highest, n_rows, epochs):
-    """Yield a text for each setting of a fine-tuning run that is not usual. lowest, highest: the
-    rates from 100 million trained parameters on; fewer (a small model, LoRA) bear higher rates."""
-    large = sum(p.numel() for p in model.parameters() if p.requires_grad) >= 1e8
-    if large and not lowest <= learning_rate <= highest:
-        yield (f'learning_rate={learning_rate:g}: from 100M parameters on {lowest:g} to '
-               f'{highest:g} is usual')
-    if not 0.95 <= epochs <= 3:
-        yield f'{epochs:.2f} epochs, 1 to 3 are usual: fewer miss rows, more learn them by heart'
-    if not 1000 <= n_rows <= 100_000:
-        yield (f'rows: {n_rows:,}; a few thousand to some tens of thousands are usual: quality '
-               'counts more')
-
-
 # --- conversations --------------------------------------------------------------------------------
 def fit_conversation(ids, mask, T, im_start):
     """Return a conversation of at most T + 1 tokens. If it is too long, we cut first the text after
