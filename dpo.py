@@ -94,10 +94,8 @@ config['stage'] = 'dpo'         # so eval.py will ask this model in conversation
 # run keeps the settings in it, except those that a flag or a config file gives now (they are in
 # set_by). config takes these settings over, and so do the variables above. init_from is then what
 # the run began with: a folder, or scratch.
-state = runs.begin(config)
-if state:
-    runs.take_over_settings(config, state, set_by)
-    globals().update(config)
+state = runs.take_over_settings(config, set_by)
+globals().update(config)
 # --- end resume ---
 if beta is None:
     beta = config['beta'] = 2.0 if loss_type == 'simpo' else 0.1
@@ -432,10 +430,8 @@ while step < max_steps:
     step += 1
 
     if step in (1, max_steps) or step % log_interval == 0:
-        update_ratio = ((watched - before).norm() / before.norm()).item()
         log.step(('accuracy', 'margin'), step=step, tokens=tokens, loss=loss, lr=lr, grad_norm=norm,
-                 update_ratio=update_ratio, skipped=guard.skipped,
-                 **means(parts))
+                 update_ratio=optim.change(before, watched), skipped=guard.skipped, **means(parts))
 
     # --- leave: same text in train.py, sft.py, dpo.py ---
     if step % eval_interval == 0 or step == max_steps:

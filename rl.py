@@ -97,10 +97,8 @@ config['stage'] = 'rl'          # so eval.py will ask this model in conversation
 # run keeps the settings in it, except those that a flag or a config file gives now (they are in
 # set_by). config takes these settings over, and so do the variables above. init_from is then what
 # the run began with: a folder, or scratch.
-state = runs.begin(config)
-if state:
-    runs.take_over_settings(config, state, set_by)
-    globals().update(config)
+state = runs.take_over_settings(config, set_by)
+globals().update(config)
 # --- end resume ---
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 # `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
@@ -404,7 +402,7 @@ while step < max_steps:
                  loss=loss, lr=lr, grad_norm=norm, **figures,
                  kl=kl_sum / n_tokens if reference else None,
                  clip_fraction=n_clipped / n_tokens, used=n_used / n_tokens, skipped=guard.skipped,
-                 update_ratio=((watched - before).norm() / before.norm()).item())
+                 update_ratio=optim.change(before, watched))
     if step % eval_interval == 0 or step == max_steps:
         evaluate()
     # A run ends between two batches only, because no checkpoint holds the answers.

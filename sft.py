@@ -27,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from configurator import Mistake, configure, set_by, show
 from model import IGNORE
 from parts.model import adapters, checkpoints
-from parts.train import data, guards, objectives, optim, processes, records, runs
+from parts.train import data, guards, optim, processes, records, runs
 
 # --- settings -------------------------------------------------------------------------------------
 # the first ones to change
@@ -78,10 +78,8 @@ config['stage'] = 'sft'         # so eval.py will ask this model in conversation
 # run keeps the settings in it, except those that a flag or a config file gives now (they are in
 # set_by). config takes these settings over, and so do the variables above. init_from is then what
 # the run began with: a folder, or scratch.
-state = runs.begin(config)
-if state:
-    runs.take_over_settings(config, state, set_by)
-    globals().update(config)
+state = runs.take_over_settings(config, set_by)
+globals().update(config)
 # --- end resume ---
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 # `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
@@ -156,7 +154,6 @@ if base_dir:
     meta, base, base_identity = data.open_bins(base_dir, model.config.block_size)
     checkpoints.same_tokenizer(init_from, tokenizer.hash, base_dir, meta['tokenizer_hash'],
                                f'prepare it with --tokenizer={init_from}/tokenizer.json')
-    every_token = objectives.Objective('clm', False, tokenizer, model.config.block_size, seed)
 if replay:
     if not base_dir or replay % here.world:
         raise Mistake(f'replay={replay} must be a multiple of the number of processes, '
@@ -242,7 +239,8 @@ def evaluate():
                    for i in range(0, len(mine), micro_batch_size)]
         row = {'val_loss': loss_of(batches)[0]}
         if base_dir:                        # how much of the pretraining is left?
-            text = data.evaluation(base['val'], every_token, eval_tokens, micro_batch_size, here)
+            text = data.evaluation(base['val'], model.config.block_size, eval_tokens,
+                                   micro_batch_size, here)
             row['base_bpb'] = loss_of(text)[1]
         if here.is_main:                    # the first question: all before the first trained token
             ids, mask = held_out[0]
@@ -314,9 +312,8 @@ while step < max_steps:
     tokens += int(lengths[by_length.of(step - 1)].sum()) + replay * block_size
 
     if step in (1, max_steps) or step % log_interval == 0:
-        update_ratio = ((watched - watched_before).norm() / watched_before.norm()).item()
         log.step(step=step, tokens=tokens, loss=loss, lr=lr, grad_norm=norm, trained=int(n_targets),
-                 update_ratio=update_ratio, skipped=guard.skipped)
+                 update_ratio=optim.change(watched_before, watched), skipped=guard.skipped)
 
     # --- leave: same text in train.py, sft.py, dpo.py ---
     if step % eval_interval == 0 or step == max_steps:

@@ -17,7 +17,7 @@ sequences of all devices: so without dropout, 1 and 8 of them differ by rounding
 in float32, and grows with the steps in bfloat16.
 parts/ holds what you can skip on a first reading.
 """
-import contextlib, math, os, sys
+import contextlib, math, sys
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel as DDP
@@ -102,10 +102,8 @@ config = configure(globals())
 # run keeps the settings in it, except those that a flag or a config file gives now (they are in
 # set_by). config takes these settings over, and so do the variables above. init_from is then what
 # the run began with: a folder, or scratch.
-state = runs.begin(config)
-if state:
-    runs.take_over_settings(config, state, set_by)
-    globals().update(config)
+state = runs.take_over_settings(config, set_by)
+globals().update(config)
 # --- end resume ---
 if plan:
     planner.show(config)
@@ -266,7 +264,8 @@ def evaluate():
         row = {}
         for name in bins:                   # val, and each source of a mixture: val_web, ...
             if name != 'train':
-                held_out = data.evaluation(bins[name], task, eval_tokens, micro_batch_size, here)
+                held_out = data.evaluation(bins[name], task.n_text, eval_tokens, micro_batch_size,
+                                           here, task.apply)
                 row[f'{name}_loss'], row[f'{name}_bpb'] = loss_of(held_out)
         val_loss = row['val_loss']
         if objective == 'clm':
@@ -352,22 +351,18 @@ while step < max_steps:
     # DDP's are parts of its buckets, the memory in which it averages them.
     opt.zero_grad(set_to_none=here.world == 1)
     # --- end step ---
-    if guard.wants_rollback and os.path.exists(f'{out_dir}/last.pt'):
+    if guard.wants_rollback and (then := log.rewind()):
         # back to the last save, at half the learning rate
-        then = checkpoints.newest(out_dir)
         processes.load_state(model, opt, scaler, then)
         if streaming:
             source.go_to(then['positions'])
-        log.rewind(then)
         step = guard.step_back(step, then)
         continue
     step += 1
 
     if step in (1, max_steps) or step % log_interval == 0:
-        moved = (watched - watched_before).norm()
-        update_ratio = processes.whole(moved / watched_before.norm()).item()
         log.step(step=step, tokens=step * tokens_per_step, loss=loss, lr=lr, grad_norm=norm,
-                 update_ratio=update_ratio, skipped=guard.skipped)
+                 update_ratio=optim.change(watched_before, watched), skipped=guard.skipped)
 
     # --- leave: same text in train.py, sft.py, dpo.py ---
     if step % eval_interval == 0 or step == max_steps:

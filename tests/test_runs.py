@@ -182,7 +182,7 @@ def test_a_run_that_resumes_keeps_its_settings_and_refuses_others_only_if_they_a
 
     def begin(given):
         config = {**dict.fromkeys(saved, 0), **command, **given}
-        runs.take_over_settings(config, runs.begin(config), dict.fromkeys(given, 'my.py'))
+        runs.take_over_settings(config, dict.fromkeys(given, 'my.py'))
         return config
     own = {**saved, **command, 'init_from': 'base'}
     assert begin({}) == own and begin({'learning_rate': 2, 'seed': 1}) == {**own, 'learning_rate': 2}

@@ -84,19 +84,19 @@ def sequences(ids, starts, T):
     return rows[:, :-1], rows[:, 1:]
 
 
-def evaluation(ids, task, n_tokens, micro_batch_size, here):
+def evaluation(ids, T, n_tokens, micro_batch_size, here, hide=lambda x, y, rows: (x, y)):
     """Yield the batches of an evaluation on about n_tokens, the arguments of model.forward: always
-    the same blocks, spread evenly over a bin, with the same tokens hidden (task: an Objective). The
-    processes share them. One that has no block left gets one without targets, because FSDP needs
-    all in each forward pass."""
-    n_blocks = (len(ids) - 1) // task.n_text
-    n = max(1, min(n_blocks, n_tokens // task.n_text))
+    the same blocks of T tokens, spread evenly over a bin. hide: Objective.apply; it hides the same
+    tokens each time. The processes share the blocks. One that has none left gets one without
+    targets, because FSDP needs all in each forward pass."""
+    n_blocks = (len(ids) - 1) // T
+    n = max(1, min(n_blocks, n_tokens // T))
     blocks = np.linspace(0, n_blocks - 1, n).astype(np.int64)
     mine = blocks[here.rank::here.world]
     for i in range(0, len(blocks[::here.world]), micro_batch_size):
         part = mine[i:i + micro_batch_size]
         rows = part if len(part) else blocks[:1]
-        x, y, *mask = task.apply(*sequences(ids, rows * task.n_text, task.n_text), rows)
+        x, y, *mask = hide(*sequences(ids, rows * T, T), rows)
         yield x, y if len(part) else np.full_like(y, IGNORE), *mask
 
 

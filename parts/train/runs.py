@@ -11,7 +11,7 @@ A run and its folder: how it begins or resumes, what it saves, what it writes do
 A checkpoint holds the settings of its run and what identifies its data. So `--init_from=resume` and
 the folder are enough to resume, and nothing else has to remember them.
 """
-import contextlib, datetime, json, math, os, pathlib, shlex, shutil, sys, time
+import collections, contextlib, datetime, json, math, os, pathlib, shlex, shutil, sys, time
 import torch
 from parts import Mistake
 from parts.model import adapters, checkpoints, planner
@@ -37,20 +37,17 @@ HARMLESS = {*OF_THE_COMMAND, 'seed', 'device', 'compile', 'micro_batch_size', 'g
 
 
 # --- how a run begins -----------------------------------------------------------------------------
-def begin(config):
-    """Return the checkpoint that a run resumes, or {} for a new run, after a look at its folder."""
+def take_over_settings(config, set_by):
+    """Return {} for a new run, after a look at its folder. Else return the checkpoint that the run
+    resumes, and put the settings in it into config. The user may change any but those in FIXED.
+    set_by: {setting: who gave it}."""
     out_dir = config['out_dir']
-    if config['init_from'] == 'resume':
-        return checkpoints.newest(out_dir)
-    if not config.get('plan') and config.get('show_batch') is None:         # these write nothing
-        check_out_dir(out_dir, config['init_from'], config['overwrite'])
-    return {}
-
-
-def take_over_settings(config, state, set_by):
-    """Put the settings of the run that a checkpoint holds into config. The user may change any but
-    those in FIXED. set_by: {setting: who gave it}."""
-    out_dir, saved = config['out_dir'], state['config']
+    if config['init_from'] != 'resume':
+        if not config.get('plan') and config.get('show_batch') is None:     # these write nothing
+            check_out_dir(out_dir, config['init_from'], config['overwrite'])
+        return {}
+    state = checkpoints.newest(out_dir)
+    saved = state['config']
     if saved.get('stage') != config.get('stage'):
         raise Mistake(f'{out_dir} holds a run of {saved.get("stage", "train")}.py; resume it '
                       'with that script')
@@ -61,6 +58,7 @@ def take_over_settings(config, state, set_by):
             raise Mistake(f'{set_by[name]}: {name}={config[name]!r:.80}, but the run in '
                           f'{out_dir} has {saved[name]!r:.80}; leave {name} out, or start a new '
                           f'run from its weights: --init_from={out_dir} and another --out_dir')
+    return state
 
 
 def check_out_dir(out_dir, init_from, overwrite):
@@ -112,7 +110,7 @@ class Log:
         step = state.get('step', 0)
         self.last = step, state.get('tokens', 0)        # when the last line of a step was written
         self.paused = {'eval': 0.0, 'save': 0.0}        # seconds of the run in timed(name)
-        self.seconds = {}                       # of other names, since the last line of a step
+        self.seconds = collections.Counter()    # of other names, since the last line of a step
         self.measured = {}                                                  # by the last evaluation
         read = state.get('data', identity)
         for name in read | identity:
@@ -191,11 +189,16 @@ class Log:
             kept = [line for line in lines if json.loads(line)['step'] <= step]
             write_whole(path, ''.join(line + '\n' for line in kept))
 
-    def rewind(self, then):
-        """Go back to the checkpoint `then`, in the same run."""
+    def rewind(self):
+        """Go back to the last save, in the same run. Return this checkpoint, or None if nothing was
+        saved yet."""
+        if not (self.out_dir / 'last.pt').exists():
+            return None
+        then = checkpoints.newest(self.out_dir)
         if self.here.is_main:
             self.cut(then['step'])
         self.last, self.since = (then['step'], then['tokens']), time.time()
+        return then
 
     def say(self, text, file='train.log'):
         if self.here.is_main:
@@ -234,7 +237,7 @@ class Log:
             self.since += spent
             self.seconds = seconds      # without what an evaluation did: it is no part of a step
         else:
-            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+            self.seconds[name] += spent
 
     def step(self, shown=(), **row):
         """The line and the metrics of a step, with its seconds and its speed since the last call.
@@ -258,7 +261,7 @@ class Log:
                  f'{datetime.timedelta(seconds=int(dt * (self.max_steps - row["step"])))}')
         self.metrics(**row)
         self.last, self.since = (row['step'], row['tokens']), now
-        self.seconds = dict.fromkeys(self.seconds, 0.0)
+        self.seconds.clear()
 
     def evaluation(self, step, **row):
         """The line and the metrics of an evaluation."""
@@ -284,7 +287,11 @@ class Log:
             self.say(f'next: {shlex.join(["python", *command])}')
         for name, (low, high) in (self.config['expect'] or {}).items():
             value = self.measured.get(name, math.nan)
-            self.say(f'{name} {value:.4g}: {compared(value, low, high)}')
+            off, way = (low - value, 'low') if value < low else (value - high, 'high')
+            verdict = f'as expected ({low} to {high})' if off <= 0 else (
+                f'{off:.2g} too {way}, expected {low} to {high}; see '
+                'docs/trouble.md#my-numbers-differ')
+            self.say(f'{name} {value:.4g}: {verdict}')
 
 
 def expected(config, set_by, others):
@@ -301,17 +308,8 @@ def expected(config, set_by, others):
 
 def write_whole(path, text):
     """Write a text beside path, then rename it: a crash or a full disk leaves the old file."""
-    beside = pathlib.Path(f'{path}.tmp')
-    beside.write_text(text, encoding='utf-8', newline='\n')
-    os.replace(beside, path)
-
-
-def compared(value, low, high):
-    """Return 'as expected (4.05 to 4.13)', or by how much a number is off."""
-    if low <= value <= high:
-        return f'as expected ({low} to {high})'
-    off = f'{low - value:.2g} too low' if value < low else f'{value - high:.2g} too high'
-    return f'{off}, expected {low} to {high}; see docs/trouble.md#my-numbers-differ'
+    with checkpoints.replacing(path) as new:
+        pathlib.Path(new).write_text(text, encoding='utf-8', newline='\n')
 
 
 def memory_mb(kind):
