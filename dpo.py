@@ -107,7 +107,7 @@ for name, its_type in ('label_smoothing', 'dpo'), ('gamma', 'simpo'):
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 # `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
 # of device ('cuda') and the dtype of matrix products, as text.
-here = processes.Process(device, dtype, config)
+here = processes.Process(config)
 micro_batch_size = micro_batch_size or batch_size // here.world
 n_micro = batch_size // (here.world * micro_batch_size)
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
@@ -294,10 +294,8 @@ ref = ref.to(here.device)
 log = runs.Log(config, set_by, state, here, model, tokenizer, identity, max_steps=max_steps)
 guard = guards.Guard(state, log.note, scaler.is_enabled())
 show(config, log.say)
-log.facts(data=[about],
-          step=[f'{batch_size} pairs = {here.world} processes x {n_micro} micro-batches x '
-                f'{micro_batch_size} pairs'],
-          plan=[f'{max_steps:,} steps = {epochs:.2f} epochs of {batches.per_epoch:,} steps'])
+log.say(f'  data     {about}\n  plan     {max_steps:,} steps = {epochs:.2f} epochs of '
+        f'{batches.per_epoch:,} steps')
 
 
 def losses_of(net, rows):

@@ -103,7 +103,7 @@ globals().update(config)
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 # `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
 # of device ('cuda') and the dtype of matrix products, as text.
-here = processes.Process(device, dtype, config)
+here = processes.Process(config)
 micro_batch_size = micro_batch_size or batch_size // here.world
 n_micro = batch_size // (here.world * micro_batch_size)
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
@@ -183,7 +183,7 @@ tasks, val_tasks, identity = rollouts.open_tasks(config, tokenizer, longest, her
 log = runs.Log(config, set_by, state, here, model, tokenizer, identity)
 guard = guards.Guard(state, log.note, scaler.is_enabled())
 show(config, log.say)
-log.facts(tasks=[f'prompts: {len(tasks):,}, held out: {len(val_tasks):,}'])
+log.say(f'  tasks    prompts: {len(tasks):,}, held out: {len(val_tasks):,}')
 
 
 # --- 4. a prompt becomes answers, rewards and advantages ------------------------------------------

@@ -84,7 +84,7 @@ globals().update(config)
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 # `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
 # of device ('cuda') and the dtype of matrix products, as text.
-here = processes.Process(device, dtype, config)
+here = processes.Process(config)
 micro_batch_size = micro_batch_size or batch_size // here.world
 n_micro = batch_size // (here.world * micro_batch_size)
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
@@ -205,9 +205,8 @@ guard = guards.Guard(state, log.note, scaler.is_enabled())
 show(config, log.say)
 shown = marked(*conversations[0], tokenizer)
 log.say(f'--- one conversation, its trained parts in [[ ]]\n{shown}---')
-log.facts(
-    data=[about],
-    plan=[f'{max_steps:,} steps = {epochs:.2f} epochs of {by_length.per_epoch:,} steps'])
+log.say(f'  data     {about}\n  plan     {max_steps:,} steps = {epochs:.2f} epochs of '
+        f'{by_length.per_epoch:,} steps')
 
 
 # --- loss: same text in train.py, sft.py ---

@@ -115,7 +115,7 @@ if plan:
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 # `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
 # of device ('cuda') and the dtype of matrix products, as text.
-here = processes.Process(device, dtype, config)
+here = processes.Process(config)
 micro_batch_size = micro_batch_size or batch_size // here.world
 n_micro = batch_size // (here.world * micro_batch_size)
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
@@ -234,7 +234,7 @@ log = runs.Log(config, set_by, state, here, model, tokenizer, identity)
 # The guard refuses the update of a step whose loss or gradient is a NaN or a spike.
 guard = guards.Guard(state, log.note, scaler.is_enabled(), spike_z, spike_window, spike_action)
 show(config, log.say)
-log.facts(data=task.described(meta, batch_size, max_steps))
+log.say('\n'.join(task.described(meta, batch_size, max_steps)))
 
 
 # --- loss: same text in train.py, sft.py ---

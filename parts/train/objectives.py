@@ -136,17 +136,17 @@ class Objective:
         return self.apply(x, x, range(B))
 
     def described(self, meta, batch_size, max_steps):
-        """Yield 'tokens: 4,096, sequences: 16, steps an epoch: 2.0, epochs: 1.50; tokens held out:
-        512', then a line for each source of a mixture. What is read more than about four times
-        teaches less (arXiv:2305.16264)."""
+        """Yield lines for the log: 'tokens: 4,096, sequences: 16, steps an epoch: 2.0, epochs:
+        1.50; tokens held out: 512', then one for each source of a mixture. What is read more than
+        about four times teaches less (arXiv:2305.16264)."""
         n = meta['tokens']['train']
         sequences = n / self.n_text
         epochs = max_steps * batch_size / sequences
         less = '; beyond 4 epochs that helps less and less: a smaller model may be as good'
-        yield (f'tokens: {n:,}, sequences: {sequences:,.0f}, steps an epoch: '
+        yield (f'  data     tokens: {n:,}, sequences: {sequences:,.0f}, steps an epoch: '
                f'{sequences / batch_size:,.1f}, epochs: {epochs:.2f}; tokens held out: '
                f'{meta["tokens"]["val"]:,}{less if epochs > 4 else ""}')
         for name, source in meta['sources'].items() if len(meta['sources']) > 1 else ():
             passes = source.get('passes') or source['epochs']       # older folders say epochs
-            yield (f'{name}: {passes * source["tokens"] / n:.1%} of the tokens, read '
+            yield (f'  data     {name}: {passes * source["tokens"] / n:.1%} of the tokens, read '
                    f'{passes * epochs:.2f} times{less if passes * epochs > 4 else ""}')

@@ -2,7 +2,7 @@
 Processes: where this one computes, in which precision, and what it shares with the others of its
 run.
 
-    here = Process('auto', 'auto')              # .rank 0, .world 1, .device 'cpu', .dtype 'float32'
+    here = Process(config)                      # .rank 0, .world 1, .device 'cpu', .dtype 'float32'
     here.sum(3.0)                               # [6.0] if there are two processes
     weights, moments = state_of(model, opt)     # as one process would have them, however split
 
@@ -23,7 +23,7 @@ class Process:
     kind ('cuda'), dtype (of matrix products, as text), stop_requests, sum, gather, same and
     leave. settings: of the run. They must be the same in all processes, which share its batch."""
 
-    def __init__(self, device='auto', dtype='auto', settings=None):
+    def __init__(self, settings):
         told = {name: os.environ.get(name, '') for name in TORCHRUN}
         rank, world = (told[name] for name in ('RANK', 'WORLD_SIZE'))
         is_whole = all(told.values()) and rank.isdecimal() and world.isdecimal()
@@ -33,7 +33,7 @@ class Process:
                           'WORLD_SIZE')
         self.rank, self.world = int(rank or 0), int(world or 1)
         self.is_main = self.rank == 0
-        self.device, self.dtype = choose(device, dtype)
+        self.device, self.dtype = choose(settings['device'], settings['dtype'])
         self.kind = self.device.split(':')[0]
         self.stop_requests = 0
         # One process of torchrun joins, too: so a single GPU can try out FSDP.
@@ -42,13 +42,12 @@ class Process:
         for name in ('SIGTERM', 'SIGINT', 'SIGUSR1'):       # Windows has no SIGUSR1
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), self.ask_to_stop)
-        if settings:
-            # Before the other collectives: with models of two shapes one of them would hang.
-            self.same(**settings)
-            batch_size, size = settings['batch_size'], settings['micro_batch_size']
-            if batch_size % (self.world * max(1, size)):
-                raise Mistake(f'{batch_size=} must be a multiple of {self.world} processes x '
-                              f'micro_batch_size={size}')
+        # Before the other collectives: with models of two shapes one of them would hang.
+        self.same(**settings)
+        batch_size, size = settings['batch_size'], settings['micro_batch_size']
+        if batch_size % (self.world * max(1, size)):
+            raise Mistake(f'{batch_size=} must be a multiple of {self.world} processes x '
+                          f'micro_batch_size={size}')
 
     def join(self):
         is_cuda = self.kind == 'cuda'

@@ -130,11 +130,10 @@ class Log:
         self.began = self.since = time.time()
         self.note(step, 'resumed', f'resumed {self.out_dir}') if state else self.say(
             f'starting from {config["init_from"]}')
-        self.facts(changed=[f'{name}: {saved[name]!r} before, {config[name]!r} now'
-                            for name in changed],
-                   model=[planner.described(model)],
-                   machine=[f'processes: {here.world}, on {here.device}, in {here.dtype}; torch '
-                            f'{torch.__version__}'])
+        for name in changed:
+            self.say(f'  changed  {name}: {saved[name]!r} before, {config[name]!r} now')
+        self.say(f'  model    {planner.described(model)}\n  machine  processes: {here.world}, on '
+                 f'{here.device}, in {here.dtype}; torch {torch.__version__}')
 
     def take_folder(self, config, state):
         """Lock the folder for this run; write down its settings, and remove what belongs to another
@@ -206,12 +205,6 @@ class Log:
                 print(text, flush=True)
             with open(self.out_dir / file, 'a', encoding='utf-8', newline='\n') as f:
                 f.write(text + '\n')
-
-    def facts(self, **facts):
-        """Say facts about the run: name = a list of texts."""
-        for name, texts in facts.items():
-            for text in texts:
-                self.say(f'  {name:<8} {text}')
 
     def metrics(self, **row):
         """Write a row of metrics.jsonl. JSON has no nan and no inf: they become null."""
