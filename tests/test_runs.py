@@ -33,9 +33,9 @@ def checkpoint(model=None, **more):
     return {'model': model.state_dict(), 'model_config': vars(model.config), **RUN, **more}
 
 
-def log_of(out, state=None, identity=None, **config):
-    return runs.Log({**CONFIG, 'out_dir': str(out), **config}, {'expect': 'command line'}, state or {},
-                    Mock(is_main=True), small(), Tokenizer.byte([]), identity or {})
+def log_of(out, state=None, identity=None, by=None, **config):
+    return runs.Log({**CONFIG, 'out_dir': str(out), **config}, by or {}, state or {}, Mock(is_main=True),
+                    small(), Tokenizer.byte([]), identity or {})
 
 
 # --- the folder ---------------------------------------------------------------------------------------------
@@ -284,23 +284,22 @@ def test_the_last_line_compares_with_what_the_config_expects(tmp_path, capsys):
         refused('expect: a=.* must be .lowest, highest', log_of, tmp_path / 'x', expect={'a': ends})
 
 
-def test_a_run_remembers_the_config_file_that_it_is_of(tmp_path):
-    """plot.py looks for the curves of this name; a run that resumes is not told the file again."""
-    for file, saved, name in ('config/nano.py', None, 'nano'), ('', None, ''), ('', 'midi', 'midi'):
-        config = CONFIG | {'out_dir': str(tmp_path / f'of-{name}')}
-        state = {} if saved is None else checkpoint(step=5, config=config | {'preset': saved})
-        runs.Log(config, {'expect': file}, state, Mock(is_main=True), small(), Tokenizer.byte([]), {})
-        assert read_json(tmp_path / f'of-{name}' / 'config.json')['preset'] == name
+FILE = 'config/quickstart.py'
 
 
 @pytest.mark.parametrize('changed, saved, speaks', [
     ({'overwrite': True, 'seed': 2, 'log_interval': 1}, None, True), ({'data_dir': 'data/mine'}, None, False),
     ({'expect': {'val_loss': (0, 9)}, 'max_steps': 9}, None, True),
-    # resumed: with its own settings, with others, and after others were used
-    ({'keep': 3}, {}, True), ({'max_steps': 99}, {}, False), ({}, {'max_steps': 9, 'expect': None}, False)])
+    # resumed: with its own settings, with others, after others were used, and without the config file
+    ({'keep': 3}, {}, True), ({'max_steps': 99}, {}, False), ({}, {'max_steps': 9, 'expect': None}, False),
+    (None, {'preset': 'quickstart'}, True)])
 def test_what_a_config_expects_is_silent_about_other_settings(tmp_path, changed, saved, speaks):
-    config = CONFIG | {'expect': RANGES, 'keep': 2, 'out_dir': str(tmp_path)}
-    state = {} if saved is None else checkpoint(step=5, config=config | saved)
-    by = dict.fromkeys(config, 'config/quickstart.py') | dict.fromkeys(changed, 'command line')
-    log = runs.Log(config | changed, by, state, Mock(is_main=True), small(), Tokenizer.byte([]), {})
+    """plot.py looks for the curves of a preset's name, which a run that resumes keeps."""
+    config = CONFIG | {'expect': RANGES, 'keep': 2}
+    state = {} if saved is None else checkpoint(step=5, config=config | {'out_dir': str(tmp_path)} | saved)
+    by = {} if changed is None else dict.fromkeys(config, FILE) | dict.fromkeys(changed, 'command line')
+    changed = changed or {}
+    log = log_of(tmp_path, state, by=by, **config | changed)
     assert log.config['expect'] == ((changed.get('expect') or RANGES) if speaks else None)
+    if 'expect' not in changed:
+        assert read_json(tmp_path / 'config.json')['preset'] == 'quickstart'
