@@ -201,7 +201,7 @@ processes.rehearse(net, model, opt, get_batch(step, my_rows[-1]), autocast, comp
 # also keeps other runs out of the folder, and checkpoints by save().
 log = runs.Log(config, set_by, state, here, model, tokenizer, identity, max_steps=max_steps)
 # The guard refuses the update of a step whose loss or gradient is a NaN.
-guard = guards.Guard(state, log.note, scaler.is_enabled())
+guard = guards.Guard(state, log.note, here.dtype)
 show(config, log.say)
 shown = marked(*conversations[0], tokenizer)
 log.say(f'--- one conversation, its trained parts in [[ ]]\n{shown}---')

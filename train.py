@@ -189,10 +189,10 @@ else:
 # Weight decay pulls weights towards 0. The norms' gains (vectors) belong near 1, so they have none.
 # All matrices have it, the embedding and the head included.
 embedding, head = model.embedding.weight, model.head.weight     # the same matrix if they are tied
-matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
 # optim.Muon reads use_muon, and gives the groups without it to AdamW. The loop reads lr_scale, a
 # factor of the group's learning rate.
-groups = [{'params': matrices, 'use_muon': optimizer == 'muon'},
+groups = [{'params': [p for p in model.blocks.parameters() if p.dim() == 2],
+           'use_muon': optimizer == 'muon'},
           {'params': [embedding], 'lr_scale': embedding_lr},
           {'params': [p for p in model.parameters() if p.dim() == 1], 'weight_decay': 0.0}]
 if head is not embedding:
@@ -232,7 +232,7 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
 # also keeps other runs out of the folder, and checkpoints by save().
 log = runs.Log(config, set_by, state, here, model, tokenizer, identity)
 # The guard refuses the update of a step whose loss or gradient is a NaN or a spike.
-guard = guards.Guard(state, log.note, scaler.is_enabled(), spike_z, spike_window, spike_action)
+guard = guards.Guard(state, log.note, here.dtype, spike_z, spike_window, spike_action)
 show(config, log.say)
 log.say('\n'.join(task.described(meta, batch_size, max_steps)))
 
@@ -293,7 +293,7 @@ def save(name='last.pt'):
     with log.timed('save'):
         weights, moments = processes.state_of(model, [opt] if name == 'last.pt' else [])
         positions = here.gather(source.position)        # of streams
-        if here.is_main:
+        if weights:                     # {} in all processes but the first
             checkpoints.write(f'{out_dir}/{name}', keep, {
                 'model': weights, 'model_config': vars(model.config), 'moments': moments,
                 'scaler': scaler.state_dict(), 'config': config, 'tokenizer_hash': tokenizer.hash,

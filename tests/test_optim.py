@@ -57,23 +57,16 @@ def steps(make):
     return params
 
 
-def test_in_bfloat16_it_is_torch_s_bit_for_bit(monkeypatch):
+def test_in_bfloat16_it_is_torch_s_bit_for_bit_and_in_float32_up_to_bfloat16_s_digits(monkeypatch):
     real = optim.orthogonal
     monkeypatch.setattr('.'.join(PLACES['orthogonal']), lambda g: real(g, torch.bfloat16))
     ours = steps(lambda p: optim.Muon([{'params': p, 'use_muon': True}], lr=3e-3, weight_decay=0.1))
     theirs = steps(lambda p: torch.optim.Muon(p, lr=3e-3, weight_decay=0.1, adjust_lr_fn='match_rms_adamw'))
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs))
-
-
-def test_every_direction_of_the_update_is_about_as_long():
-    for shape in SHAPES:
-        torch.manual_seed(1)
-        g = torch.randn(shape)
-        update = optim.orthogonal(g[None], torch.float32)[0]
-        s = torch.linalg.svdvals(update)                # Keller Jordan's coefficients leave 0.7 to 1.2
-        assert update.shape == g.shape and s.min() > 0.3 and s.max() < 1.3, shape
-        u, _, v = torch.linalg.svd(g, full_matrices=False)          # and it points where U V^T points
-        assert ((u @ v) * update).sum() / (update.norm() * (u @ v).norm()) > 0.95, shape
+    for shape in SHAPES:                    # measured: 0.009 to 0.014, of entries up to 0.87
+        g = torch.randn(1, *shape)
+        fine, coarse = real(g, torch.float32), real(g, torch.bfloat16).float()
+        torch.testing.assert_close(fine, coarse, atol=0.03, rtol=0)
 
 
 # --- groups of parameters -----------------------------------------------------------------------------------

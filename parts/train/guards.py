@@ -15,15 +15,15 @@ class Guard:
     is a spike, and spike_action says whether to skip it, to roll back to the last checkpoint, or
     only to log it.
 
-    state: of a checkpoint, or {}. float16: it finds its scale by overflowing, so more refusals in a
-    row are no trouble. note(number, event, text): writes down what was refused. `step` counts from
+    state: of a checkpoint, or {}. dtype: float16 finds its scale by overflowing, so more refusals in
+    a row are no trouble. note(number, event, text): writes down what was refused. `step` counts from
     0 and names the batch; its update makes step + 1, so that is the number of the note: Log.cut
     then drops exactly those that a resumed run, or one that was rolled back, will write again."""
 
-    def __init__(self, state, note, float16=False, spike_z=0.0, spike_window=100,
+    def __init__(self, state, note, dtype='float32', spike_z=0.0, spike_window=100,
                  spike_action='skip'):
         self.note = note
-        self.patience = 30 if float16 else 3                # refusals in a row that end the run
+        self.patience = 30 if dtype == 'float16' else 3     # refusals in a row that end the run
         self.spike_z = spike_z
         self.spike_window = spike_window
         self.spike_action = spike_action
