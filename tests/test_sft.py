@@ -93,14 +93,12 @@ def test_with_replay_the_base_text_is_learned_beside_the_answers(start, tmp_path
     assert series(beside, 'val_loss')[-1] < series(beside, 'val_loss')[0] - 1
 
 
-def test_the_out_dir_is_complete_and_evaluating_changes_nothing(start, tmp_path):
-    straight, often = tmp_path / 'straight', tmp_path / 'often'
-    printed = ok(sft(*start, f'--out_dir={straight}'))
+def test_the_out_dir_is_complete(start, tmp_path):
+    """That evaluating changes nothing is test_train.py's; loop and loss are the same text."""
+    printed = ok(sft(*start, f'--out_dir={tmp_path}/run'))
     assert re.search(r'assistant\n\[\[\d+<\|im_end\|>]]', printed)        # what is trained
-    ok(sft(*start, f'--out_dir={often}', '--eval_interval=1'))
-    assert series(often, 'loss') == series(straight, 'loss') and len(series(often, 'val_loss')) == 21
-    assert contents(straight).keys() == RUN_FILES
-    assert '\n7' in ok(run('sample.py', f'--ckpt={straight}', '--prompt=7', '--max_new_tokens=5'))
+    assert contents(tmp_path / 'run').keys() == RUN_FILES
+    assert '\n7' in ok(run('sample.py', f'--ckpt={tmp_path}/run', '--prompt=7', '--max_new_tokens=5'))
 
 
 def test_when_it_learns_by_heart_the_best_is_kept_and_what_is_forgotten_measured(start, tmp_path):
