@@ -83,7 +83,7 @@ def test_the_cat_sat_on_the_mat():
 def test_a_folder_that_does_not_fit_is_refused_and_other_shards_are_another_stream(tmp_path):
     ids = np.arange(100, dtype=np.uint16)
     made = write_bins(tmp_path, ids, BYTES)
-    assert all(isinstance(bin, np.memmap) for bin in data.open_bins(made, 8)[1].values())    # so any size fits
+    assert all(isinstance(bin, np.memmap) for bin in data.open_bins(made, 8)[1].values())  # of any size
     known = []
     for name, text in ('a', 'a'), ('b', 'b'), ('b', 'bb'):
         write(tmp_path / f'shards/{name}.jsonl', [{'text': text}])
