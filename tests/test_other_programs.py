@@ -11,9 +11,8 @@ from parts.model import gguf_file
 from parts.sample.asking import Answer, Prompt, write
 from tokenizer import Tokenizer
 
-SHAPES = [{}, {'n_kv_head': 4, 'tie_embeddings': False}, {'rope_scaling': (4.0,), 'rope_theta': 500.0},
-          {'rope_scaling': (8.0, 1.0, 4.0, 24.0), 'rope_theta': 500.0, 'vocab_multiple': 128},
-          {'qkv_bias': True}, {'qk_norm': True, 'head_dim': 32}]        # as Qwen2 and Qwen3 have them
+SHAPES = [{}, {'n_kv_head': 4, 'tie_embeddings': False},
+          {'rope_scaling': (4.0,), 'rope_theta': 500.0, 'vocab_multiple': 128}]
 SOURCE = (ROOT / 'tokenizer.py').read_text(encoding='utf-8')
 
 

@@ -5,12 +5,13 @@ GGUF: a model and its tokenizer as the one file that llama.cpp and ollama read.
 
 It differs from our checkpoint in this:
 - llama.cpp turns neighbours, x_2i with x_2i+1, by RoPE's angle; we turn x_i with x_i+D/2. So rows
-  of q and k change places. (It has our order, too, for Qwen3's architecture, which is a Llama with
-  a norm of q and k.)
+  of q and k change places.
 - It cuts text into chunks by patterns that are compiled into it. A file can only name one of them:
   NAMES. Ours is none of them. We name the nearest, and mark tokens with a newline to be cut out
   before it acts.
 - q8_0 stores 32 weights as int8 with one float16 scale. Tensors of one dimension stay float32.
+
+Only a plain Llama is written, because the tokenizers of other models cannot be written anyway.
 """
 import os, pathlib
 from parts import Mistake
@@ -23,12 +24,12 @@ NAMES = {fit.PATTERNS['gpt2']: 'gpt-2', fit.PATTERNS['cl100k']: 'llama-bpe', fit
 DIFFERS = ("llama.cpp lacks this tokenizer's split pattern and cuts a few texts in another way, "
            'with other ids; python tokenizer.py --pattern=cl100k trains a tokenizer whose pattern '
            'it has')
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5      # types of a token
+NORMAL, CONTROL, USER_DEFINED = 1, 3, 4     # types of a token
 
 
 def write(folder, model, tokenizer, kind, state):
     """Write a GPT and its tokenizer into a run's folder: model-f32.gguf, model-f16.gguf or
-    model-q8_0.gguf, for kind gguf, gguf-f16 or gguf-q8_0. Returns the text to print. state: the
+    model-q8_0.gguf, for kind gguf, gguf-f16 or gguf-q8_0. Return the text to print. state: the
     rest of the checkpoint. A checkpoint of sft.py, dpo.py or rl.py is for chat: its file has the
     chat template, and llama.cpp puts nothing before a text; with others it puts <|endoftext|>
     there."""
@@ -37,15 +38,19 @@ def write(folder, model, tokenizer, kind, state):
     except ImportError:
         raise Mistake('a GGUF file needs the package gguf: pip install gguf') from None
     c = model.config
-    if c.qk_norm and len(c.rope_scaling) == 4:
-        raise Mistake("llama.cpp cannot load a Qwen3 (qk_norm=True) with Llama 3.1's RoPE scaling")
+    if tokenizer.kind != 'bpe':
+        raise Mistake(f'a GGUF file takes our own byte-level BPE, not a tokenizer of kind '
+                      f"{tokenizer.kind}. One of Hugging Face's takes two commands: sample.py with "
+                      "--export=hf, then llama.cpp's convert_hf_to_gguf.py on the folder hf")
+    if c.qkv_bias or c.qk_norm or len(c.rope_scaling) > 1:
+        raise Mistake('a GGUF file takes a plain Llama, but this model has the biases of Qwen2, the '
+                      "norms of Qwen3 or Llama 3.1's long context; --export=hf takes all three")
     chat = 'stage' in state.get('config', {})                   # of sft.py, dpo.py or rl.py
     pre = pre_tokenizer(tokenizer)
-    arch = gguf.MODEL_ARCH.QWEN3 if c.qk_norm else gguf.MODEL_ARCH.LLAMA
-    tensors = rename(model, gguf.get_tensor_name_map(arch, c.n_layer))
+    tensors = rename(model, gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, c.n_layer))
     D = c.head_dim
 
-    writer = gguf.GGUFWriter(None, gguf.MODEL_ARCH_NAMES[arch])
+    writer = gguf.GGUFWriter(None, 'llama')
     sizes = {'context_length': c.block_size, 'embedding_length': c.n_embd, 'block_count': c.n_layer,
              'feed_forward_length': c.n_ffn, 'vocab_size': c.vocab_size, 'rope.dimension_count': D,
              'attention.head_count': c.n_head, 'attention.head_count_kv': c.n_kv_head,
@@ -54,25 +59,23 @@ def write(folder, model, tokenizer, kind, state):
         writer.add_uint32(f'{writer.arch}.{name}', size)
     writer.add_layer_norm_rms_eps(c.norm_eps)
     writer.add_rope_freq_base(c.rope_theta)
-    if len(c.rope_scaling) == 1:    # all frequencies are divided by one number
+    if c.rope_scaling:              # all frequencies are divided by one number
         writer.add_string(f'{writer.arch}.rope.scaling.type', 'linear')
         writer.add_rope_scaling_factor(c.rope_scaling[0])
-    add_tokenizer(writer, tokenizer, c.vocab_size, pre, chat)
-    writer.add_file_type({'gguf': 0, 'gguf-f16': 1, 'gguf-q8_0': 7}[kind])
+    add_tokenizer(writer, tokenizer, pre, chat)
+    types = gguf.GGMLQuantizationType
+    short = kind.partition('-')[2] or 'f32'
+    writer.add_file_type({'f32': 0, 'f16': 1, 'q8_0': 7}[short])
     for name, array in tensors.items():
-        # Of each head, rows 0, D/2, 1, D/2 + 1, ...
-        if not c.qk_norm and name.split('.')[-2] in ('attn_q', 'attn_k'):
-            halves = array.reshape(-1, 2, D // 2, *array.shape[1:])
+        if name.split('.')[-2] in ('attn_q', 'attn_k'):
+            # Of each head, rows 0, D/2, 1, D/2 + 1, ...
+            halves = array.reshape(-1, 2, D // 2, c.n_embd)
             array = halves.swapaxes(1, 2).reshape(array.shape)
-        quantized = None
-        # q8_0 has blocks of 32 numbers.
-        if array.ndim > 1 and kind == 'gguf-q8_0' and array.shape[1] % 32 == 0:
-            quantized = gguf.GGMLQuantizationType.Q8_0
-            array = gguf.quantize(array, quantized)
-        elif array.ndim > 1 and kind != 'gguf':
-            array = array.astype('float16')
-        writer.add_tensor(name, array, raw_dtype=quantized)
-    path = os.path.join(folder, f'model-{kind.partition("-")[2] or "f32"}.gguf')
+        stored = types.F32 if array.ndim == 1 else types[short.upper()]
+        if stored == types.Q8_0 and array.shape[1] % 32:
+            stored = types.F16          # q8_0 has blocks of 32 numbers
+        writer.add_tensor(name, gguf.quantize(array, stored), raw_dtype=stored)
+    path = os.path.join(folder, f'model-{short}.gguf')
     with checkpoints.replacing(path) as new:
         writer.write_header_to_file(pathlib.Path(new))
         writer.write_kv_data_to_file()
@@ -86,37 +89,27 @@ def write(folder, model, tokenizer, kind, state):
 def rename(model, names):
     """Return {llama.cpp's name: float32 array} of a GPT's tensors: (rows out, columns in), or
     (width,). names: the package gguf's table of transformers' names."""
-    c = model.config
     arrays = {}
     for name, tensor in model.state_dict().items():
         array = tensor.float().cpu().numpy()
         if name in ('embedding.weight', 'head.weight'):
-            array = array[:c.vocab_size]                    # without rows that fill up a multiple
-        if name != 'head.weight' or not c.tie_embeddings:
-            arrays[names.get_name(hf_model.their_name(name), ('.weight', '.bias'))] = array
-    if len(c.rope_scaling) == 4:
-        # Llama 3.1 divides each frequency by a number of its own. So do our angles at position 1.
-        scaled = model.sin[1].atan2(model.cos[1]).cpu().double()
-        plain = c.rope_theta ** -(scaled.new_tensor(range(len(scaled))) / len(scaled))
-        arrays['rope_freqs.weight'] = (plain / scaled).float().numpy()           # (D/2,)
+            array = array[:model.config.vocab_size]         # without rows that fill up a multiple
+        if name != 'head.weight' or not model.config.tie_embeddings:
+            arrays[names.get_name(hf_model.their_name(name), ('.weight',))] = array
     return arrays
 
 
 # --- the tokenizer --------------------------------------------------------------------------------
 def pre_tokenizer(tokenizer):
-    """llama.cpp's name of the tokenizer's split pattern, or None."""
-    if tokenizer.kind != 'bpe':
-        raise Mistake(f'a GGUF file takes our own byte-level BPE, not a tokenizer of kind '
-                      f"{tokenizer.kind}. One of Hugging Face's takes two commands: sample.py with "
-                      "--export=hf, then llama.cpp's convert_hf_to_gguf.py on the folder hf")
+    """Return llama.cpp's name of the tokenizer's split pattern, or None."""
     if len(tokenizer.vocab) == 256:
         return 'gpt-2'    # without merges every pattern is right
     return NAMES.get(tokenizer.pattern.removesuffix(r'|[\s\S]'))
 
 
-def add_tokenizer(writer, tokenizer, rows, pre, chat):
-    """Tokens, types, merges, special ids, the chat template. rows: those of the model's
-    embedding."""
+def add_tokenizer(writer, tokenizer, pre, chat):
+    """Write tokens, types, merges, special ids and, for chat, the template. pre: llama.cpp's name
+    of the split pattern, or None if it has none."""
     vocab = tokenizer.to_json()['vocab']                        # in GPT-2's visible form of bytes
     tokens = [*vocab, *tokenizer.special]
     types = [NORMAL] * len(vocab) + [CONTROL] * len(tokenizer.special)
@@ -127,9 +120,6 @@ def add_tokenizer(writer, tokenizer, rows, pre, chat):
                 # cut out of a text before the pattern acts
                 tokens[id] = token.decode()
                 types[id] = USER_DEFINED
-    for id in range(len(tokens), rows):
-        tokens.append(f'[UNUSED{id}]')
-        types.append(UNUSED)
 
     writer.add_tokenizer_model('gpt2')    # byte-level BPE
     writer.add_tokenizer_pre(pre or 'llama-bpe')
@@ -142,7 +132,7 @@ def add_tokenizer(writer, tokenizer, rows, pre, chat):
     for id in tokenizer.stop[:1]:
         writer.add_eos_token_id(id)
     # of llama.cpp from August 2026 on; the package gguf has no name for it
-    writer.add_array('tokenizer.ggml.suppress_tokens', tokenizer.never_in_answers(rows))
+    writer.add_array('tokenizer.ggml.suppress_tokens', tokenizer.never_in_answers())
     writer.add_add_bos_token(bool(tokenizer.begin) and not chat)
     if '<|im_end|>' in tokenizer.special:
         writer.add_eot_token_id(tokenizer.special['<|im_end|>'])

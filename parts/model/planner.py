@@ -5,7 +5,7 @@ The plan: memory, time and cost of a run, counted before it starts, with no memo
     model = sketch(GPTConfig(n_layer=48, n_head=25, n_embd=1600))   # a GPT without memory
     flops_per_token(model, 1024)                                    # 10_136_073_600
 """
-import json, math, os, re
+import json, math, pathlib, re
 import torch
 from model import GPT, GPTConfig, load_checkpoint
 from parts import Mistake
@@ -14,10 +14,8 @@ from parts import Mistake
 GPUS = {'B200': (2250e12, 180e9, 5.0), 'H200': (989e12, 141e9, 3.5), 'H100': (989e12, 80e9, 2.5),
         'A100': (312e12, 80e9, 1.5), 'L40S': (362e12, 48e9, 1.0), 'L4': (121e12, 24e9, 0.6),
         'RTX 4090': (165e12, 24e9, 0.4), 'RTX 3090': (71e12, 24e9, 0.3)}
-PAPER = 12, 2, 2    # ZeRO's bytes a parameter; ours are the default of state_bytes()
+STATE = 16          # bytes a parameter: 4 of weights, 4 of gradients, 8 of Adam's moments
 SHARDS = 'ddp', '', 'zero2', 'fsdp'     # our --shard for each stage of ZeRO; we have no ZeRO-1
-SIZES = ('n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'head_dim', 'tie_embeddings',
-         'vocab_multiple', 'qkv_bias', 'qk_norm')
 MFU = 0.4           # share of the peak that a run reaches: 0.3 to 0.5 is usual
 
 
@@ -31,11 +29,12 @@ def peak_flops(gpu):
 
 def machine_of(plan):
     """Return (8, 'H100') for '8xH100'."""
-    n, _, name = plan.lower().replace(' ', '').partition('x')
-    names = {gpu.lower().replace(' ', ''): gpu for gpu in GPUS}
-    if not re.fullmatch(r'[1-9]\d*', n) or name not in names:
-        raise Mistake(f'{plan=} must be like 8xH100; the names are {", ".join(GPUS)}')
-    return int(n), names[name]
+    for gpu in GPUS:
+        # Capitals and spaces do not matter: '1 x rtx4090' is a machine, too.
+        name = gpu.replace(' ', ' ?')
+        if found := re.fullmatch(rf'([1-9]\d*) ?x ?{name}', plan, re.IGNORECASE):
+            return int(found[1]), gpu
+    raise Mistake(f'{plan=} must be like 8xH100; the names are {", ".join(GPUS)}')
 
 
 def sketch(c):
@@ -84,23 +83,23 @@ def activation_bytes(c, batch, width=2, checkpoint=False):
     return batch * c.block_size * (L * x + values)
 
 
-def state_bytes(n_params, n_devices, stage, widths=(8, 4, 4)):
-    """Bytes of optimizer state, gradients and weights on each device. widths: bytes a parameter of
-    each. ZeRO (arXiv:1910.02054) shares out as many of the three as the stage says; 0 is DDP, 3 is
-    FSDP."""
+def paper_bytes(n_params, n_devices, stage):
+    """Bytes on each device by ZeRO's paper (arXiv:1910.02054): 12 a parameter of optimizer state, 2
+    of gradients and 2 of weights. It shares out as many of the three as the stage says; 0 is DDP,
+    3 is FSDP."""
     shares = [n_devices if stage > i else 1 for i in range(3)]
-    return sum(width * n_params / share for width, share in zip(widths, shares))
+    return sum(width * n_params / share for width, share in zip((12, 2, 2), shares))
 
 
 def device_bytes(model, n_devices, stage, batch, width=2, checkpoint=False):
-    """The peak on a GPU: state, activations, the gradient of the logits, and the weights that
-    matrix products read. Of these DDP (stage 0) keeps autocast's copies, zero2 (2) all and fsdp
-    (3) the parts of two blocks, one of which works while the other one is gathered."""
+    """Return the peak on a GPU: state, activations, the gradient of the logits, and the weights
+    that matrix products read. Of these DDP (stage 0) keeps autocast's copies, zero2 (2) all and
+    fsdp (3) the parts of two blocks, one of which works while the other one is gathered."""
     count = count_parameters(model)
     c = model.config
     part = max(count['per block'], count['embedding'] + count['output'])
     # Between two steps zero2 splits the weights, too.
-    peak = state_bytes(count['total'], n_devices, 3 if stage else 0)
+    peak = STATE * count['total'] / (n_devices if stage else 1)
     peak += activation_bytes(c, batch, width, checkpoint)
     peak += width * batch * c.block_size * c.vocab_size     # the gradient of the logits
     if stage == 0:
@@ -113,17 +112,18 @@ def show(config):
     """Print the plan of a run of train.py, given its settings."""
     n_devices, name = machine_of(config['plan'])
     peak, memory, price = GPUS[name]
-    path = os.path.join(config['data_dir'], 'meta.json')
+    path = pathlib.Path(config['data_dir'], 'meta.json')
     meta = {'tokens': {'train': 0}, 'vocab_size': 0}
-    if os.path.exists(path):
-        with open(path, encoding='utf-8') as f:
-            meta = json.load(f)
+    if path.exists():
+        meta = json.loads(path.read_text(encoding='utf-8'))
     shape = config
     if config['init_from'] not in ('scratch', 'resume'):
         shape = vars(load_checkpoint(config['init_from'])[0].config)
-    model = sketch(GPTConfig(
-        shape['vocab_size'] or meta['vocab_size'] or 32768, config['block_size'],
-        **{key: shape[key] for key in SIZES if key in shape}))
+    sizes = {key: shape[key] for key in vars(GPTConfig()) if key in shape}
+    # How RoPE stretches the context changes no size, and train.py has other names for it.
+    model = sketch(GPTConfig(**sizes | {
+        'vocab_size': shape['vocab_size'] or meta['vocab_size'] or 32768,
+        'block_size': config['block_size'], 'rope_theta': 1e4, 'rope_scaling': ()}))
     width = 4 if config['dtype'] == 'float32' else 2
     if width == 4:
         peak /= 2                       # a GPU multiplies float32 as TF32
@@ -138,7 +138,10 @@ def show(config):
     if not here:
         print(f'  {path} is not there yet: the tokens at hand are unknown, and vocab_size=0 is '
               'taken as 32,768')
-    print_time(flops_per_token(model, config['block_size']) * tokens, n_devices, peak, price)
+    flops = flops_per_token(model, config['block_size']) * tokens
+    hours = flops / (MFU * n_devices * peak) / 3600
+    print(f'  {flops:.2e} FLOPs: {hours:,.2f} hours, {hours / 24:,.1f} days, at {MFU:.0%} of the '
+          f'peak; ${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour')
 
 
 def print_model(model, width):
@@ -164,12 +167,12 @@ def print_memory(model, n_devices, memory, at_once, width):
     print("\n  GB on each device       in ZeRO's paper             state"
           f'{f"+ {at_once} sequences":>18}   grad_checkpoint')
     for stage, shard in enumerate(SHARDS):
-        row = [state_bytes(n, n_devices, stage, PAPER)]
+        row = [paper_bytes(n, n_devices, stage)]
         if shard:
             usual, less = (
                 device_bytes(model, n_devices, stage, at_once, width, checkpoint)
                 for checkpoint in (False, True))
-            row += [state_bytes(n, n_devices, 3 if stage else 0), usual, less]
+            row += [STATE * n / (n_devices if stage else 1), usual, less]
             if less < limit:
                 fitting.append(f'shard={shard}' + ' with grad_checkpoint' * (usual >= limit))
         name = f'ZeRO-{stage}' if stage else 'DDP'
@@ -186,7 +189,7 @@ def print_memory(model, n_devices, memory, at_once, width):
 
 
 def print_tokens(n, tokens, here):
-    """The tokens of n parameters: planned, Chinchilla's, at hand."""
+    """Print the tokens of n parameters: planned, Chinchilla's, at hand."""
     verdict = 'about compute-optimally trained'
     if tokens > 40 * n:
         verdict = 'over-trained'
@@ -198,9 +201,3 @@ def print_tokens(n, tokens, here):
     if here:
         print(f'  {here:,} at hand, {here / n / 20:.1%} of that: {tokens / here:.2f} epochs (after '
               '4, repeats teach little: 2305.16264)')
-
-
-def print_time(flops, n_devices, peak, price):
-    hours = flops / (MFU * n_devices * peak) / 3600
-    print(f'  {flops:.2e} FLOPs: {hours:,.2f} hours, {hours / 24:,.1f} days, at {MFU:.0%} of the '
-          f'peak; ${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour')
