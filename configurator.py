@@ -15,7 +15,7 @@ Python, so it may loop, import and define functions. Every other name that it as
 setting or begin with _, because a misspelled setting would otherwise be ignored, and a run of days
 would have the default. You can copy this file alone into a project of your own.
 """
-import ast, contextlib, difflib, os, pathlib, re, sys, time, traceback
+import ast, difflib, os, pathlib, re, sys, time, traceback
 
 KINDS = 'bool int float str list tuple dict NoneType'.split()       # types of settings
 defaults = {}       # {setting: its value in the script}, filled by configure
@@ -76,8 +76,7 @@ def show(config, say=print):
     """Say what the user and the config files changed. Call it after all checks, so that a mistake
     prints one line and nothing else."""
     by = ' and '.join(dict.fromkeys(set_by.values()))
-    changed = [f'{name}={config[name]!r}' for name in defaults
-               if name in set_by and config[name] != defaults[name]]
+    changed = [f'{name}={config[name]!r}' for name in set_by if config[name] != defaults[name]]
     say('\n  '.join([f'settings of {by or "the script"}:', *(changed or ['the defaults'])]))
 
 
@@ -135,8 +134,8 @@ def run_config_file(path, values):
         raise Mistake(f'{path}, {f"line {frame.tb_lineno}: " if frame else ""}{type(e).__name__}: '
                       f'{e}') from e
     changed = {name for name in values if scope.get(name) is not values[name]}  # from x import *
-    names = sorted(changed | assigned_names(ast.parse(source)))
-    return {name: scope.get(name) for name in names if name[0] != '_'}
+    changed |= assigned_names(ast.parse(source))
+    return {name: scope.get(name) for name in sorted(changed) if name[0] != '_'}
 
 
 def assigned_names(code):
@@ -155,9 +154,11 @@ def assigned_names(code):
 def convert(name, value, types, source):
     """Return value in one of the allowed types. 3 may become 3.0, and 3.0 may become 3."""
     if source == 'command line' and 'str' not in types:     # '3' -> 3, '1e-3' -> 0.001
-        with contextlib.suppress(Exception):
+        try:
             value = ast.literal_eval(
                 value.title() if value in ('true', 'false', 'none') else value)
+        except Exception:       # it stays a text, which is not among the types
+            pass
     if value in (None, 'None') and 'None' in types:
         return None
     kind = type(value).__name__
@@ -166,7 +167,7 @@ def convert(name, value, types, source):
         kind = 'number that is not finite, or above 1e18'
     elif is_number and 'int' in types and value % 1 == 0:
         return int(value)
-    elif kind == 'int' and 'float' in types:
+    elif is_number and 'float' in types:
         return float(value)
     if kind not in types:
         raise Mistake(f'{source}: {name}={value!r:.80} must be {" or ".join(types)}, not {kind}')

@@ -164,7 +164,7 @@ def test_help_into_a_pipe_that_nobody_reads_ends_quietly(play, tmp_path):
 
 def test_what_was_changed_and_by_whom_is_known_also_where_it_is_the_default(play):
     out = ok(play('a.py', '--rate=0.25', a='seed = 3\nflag = False')).partition('RESULT')[0]
-    assert out == 'settings of a.py and command line:\n  rate=0.25\n  seed=3\n'
+    assert out == 'settings of a.py and command line:\n  seed=3\n  rate=0.25\n'
     script = HEAD.replace('import configure', 'import set_by, configure')
     script += 'print("BY", json.dumps(set_by))\n'
     files = {'a': 'steps = 10\nfor i in (1, 2): rate = 0.5\n_x = [seed for seed in (1, 2)]\n_y = name',

@@ -97,7 +97,8 @@ def test_the_command_writes_it_and_what_cannot_be_is_one_sentence(tmp_path):
                                 ('span', 'hf', '=span fills gaps')):
         mistake(run('sample.py', f'--ckpt={tmp_path}/{folder}', f'--export={kind}'), words)
     for other in {'rope_scaling': (8., 1., 4., 24.)}, {'qkv_bias': True}, {'qk_norm': True}:
-        refused('a plain Llama, but', gguf_file.write, tmp_path, lively(**other), TOKENIZERS['byte'], 'gguf', {})
+        model = lively(**other)
+        refused('a plain Llama, but', gguf_file.write, tmp_path, model, TOKENIZERS['byte'], 'gguf', {})
 
 
 # --- the tokenizer ------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from parts import Mistake
 from parts.model import copies
 from tokenizer import Tokenizer
 
-FORMAT = 'nanoparrot-checkpoint-1'
+FORMAT = 'nanoparrot-checkpoint-1'      # as in model.py
 # The commands that make the folders which scripts read if no flag names another one.
 MADE_BY = {
     'data/quickstart': 'python prepare.py',
@@ -80,7 +80,7 @@ def read(path, device='cpu'):
 
 
 def names_of(out_dir):
-    """The checkpoints that a run may have written, the newest first."""
+    """Return the names that a run gives its checkpoints, the newest first."""
     names = ['last.pt', *(f'last-{i}.pt' for i in range(1, 100))]
     return [os.path.join(out_dir, name) for name in names]
 
@@ -128,13 +128,6 @@ def folder_of(path):
     return path if os.path.isdir(path) else os.path.dirname(path)
 
 
-def model_of(state, device='cpu'):
-    """Return the GPT whose weights a checkpoint holds."""
-    model = GPT(GPTConfig(**state['model_config'])).to(device)
-    model.load_state_dict(state['model'])
-    return model
-
-
 def open_model(path, device='cpu'):
     """Return the GPT of a checkpoint, a run's folder or a folder of Hugging Face, and the rest of
     what was saved."""
@@ -142,8 +135,10 @@ def open_model(path, device='cpu'):
     if os.path.isdir(path):
         return GPT.from_hf(path).to(device), {}
     state = read(path, device)
+    model = GPT(GPTConfig(**state['model_config'])).to(device)
+    model.load_state_dict(state['model'])
     rest = state.keys() - {'model', 'unmerged', 'moments'}
-    return model_of(state, device), {name: state[name] for name in rest}
+    return model, {name: state[name] for name in rest}
 
 
 # --- from the weights of another run --------------------------------------------------------------
@@ -181,8 +176,7 @@ def from_weights(config, set_by, tokenizer):
                        '--extend_vocab=True')
     for name in SHAPE:
         value = getattr(model.config, name)
-        is_0 = config[name] == 0 and name in ('n_kv_head', 'n_ffn')     # it follows from the others
-        if name in set_by and config[name] != value and not is_0:
+        if name in set_by and config[name] != value:
             raise Mistake(f'{set_by[name]}: {name}={config[name]}, but {init_from} has '
                           f'{name}={value}; leave {name} out, or set it to {value}')
         config[name] = value

@@ -5,26 +5,23 @@ Copies of a model: with another config, with more tokens, for another tokenizer.
     rows = carry_over(weight, old, new)         # (V_old, C) -> (V_new, C): by their tokens
 
 A model has a row for each token in two matrices, the embedding and the head. Tied, both are one.
+Behind them may be rows without a token, which fill up vocab_multiple.
 """
 import dataclasses
 import torch
-from parts import Mistake
 
 
 def like(model, changes):
-    """Return a copy of a model whose config has these changes. New rows begin as the mean row."""
-    before = model.config
-    config = dataclasses.replace(before, **changes)
-    if config.tie_embeddings and not before.tie_embeddings:
-        raise Mistake('tie_embeddings=True would lose the embedding: this model has a head of its '
-                      'own')
+    """Return a copy of a model whose config has these changes. New rows, and those without a token,
+    begin as the mean row."""
+    config = dataclasses.replace(model.config, **changes)
+    assert model.config.tie_embeddings or not config.tie_embeddings, 'this would lose the head'
     copy = type(model)(config).to(model.embedding.weight)
     weights = model.state_dict()
-    n_rows = len(copy.embedding.weight)         # with those that fill up vocab_multiple
-    if (config.vocab_size, n_rows) != (before.vocab_size, len(model.embedding.weight)):
-        for name in ('embedding.weight', 'head.weight'):
-            rows = weights[name][:min(before.vocab_size, n_rows)]
-            weights[name] = torch.cat([rows, rows.mean(0).expand(n_rows - len(rows), -1)])
+    n_rows = len(copy.embedding.weight)
+    for name in 'embedding.weight', 'head.weight':
+        rows = weights[name][:min(model.config.vocab_size, n_rows)]
+        weights[name] = torch.cat([rows, rows.mean(0).expand(n_rows - len(rows), -1)])
     copy.load_state_dict(weights)
     return copy
 
