@@ -1,30 +1,28 @@
 """
-Sampling: a checkpoint continues text.
+Sampling: a checkpoint continues text, one token after another.
 
     python sample.py --ckpt=out/quickstart --prompt=$'def f(x):\\n    ' --stop_at=function
     python sample.py --ckpt=out/quickstart --prompt_file=half_written.py        # complete a file
     python sample.py --ckpt=out/quickstart --prompts=prompts.txt --sweep=0,0.5,1
+    python sample.py --ckpt=out/sft --chat=True         # talk; an empty line ends the chat
     python sample.py --ckpt=out/mlm --prompt='for i in <|mask|>(10):'   # mlm: one token a gap
     python sample.py --ckpt=out/span --prompt='def area(<|mask|>): return a * b'    # or a text
-    python sample.py --ckpt=out/sft --chat=True         # talk; an empty line ends the chat
     python sample.py --ckpt=out/base,out/sft --serve=8000       # a page, OpenAI's API
     python sample.py --ckpt=out/base,out/sft --export=html      # the page as a file: demo.html
 
-Reads the folder of a run, or of a Hugging Face model. How a single answer comes about, in write():
+Reads the folder of a run, or of a Hugging Face model. An answer comes about in write():
 
-    ids         a text as its tokens; messages as one text with a mark before and behind each of
-                them, and behind them the mark that begins an answer (Tokenizer.render)
+    ids         the prompt as tokens. Messages become one text, with a mark before and behind each
+                of them, and at the end the mark that begins an answer (Tokenizer.render). A text
+                may end inside a token; then the first new token completes it (Tokenizer.heal)
     logits      the model runs over all of the prompt once, then over each new token; what it has
                 computed of earlier ones stays in a cache (GPT.stream in model.py)
     a token     drawn from softmax(logits / temperature), so 0.5 squares the odds: 0.6 and 0.4
                 become 0.69 and 0.31. top_k keeps the likeliest, top_p then the fewest that have
                 the probability top_p together (sample in model.py)
     the end     <|endoftext|>, <|im_end|>, the text stop_at, max_new_tokens, or Ctrl-C
-
-Its speed and the size of the weights follow on stderr. Where a prompt ends inside a token, the
-first new token completes it.
 """
-import contextlib, random, sys, time
+import contextlib, sys, time
 import torch
 from configurator import Mistake, configure, defaults, show
 from model import GPT
@@ -35,86 +33,86 @@ from parts.sample import asking, gaps, html_file, server
 
 # --- settings -------------------------------------------------------------------------------------
 ckpt = 'out/base'           # a run's folder or a .pt file in it; for --serve and html several: A,B
-prompt = ''                 # '' = the start of a document
-prompt_file: str | None = None      # take the prompt from a file, exactly as it is
-prompts: str | None = None  # a file of prompts, one a line: continue each
-sweep = ()                  # 0,0.5,1.0: ... at each of these temperatures
-num_samples = 1             # [1, 10000]: continuations of each prompt
-max_new_tokens = 200        # >= 1: tokens of each
+prompt = ''                 # text to continue; '' = the start of a document
+max_new_tokens = 200        # >= 1: tokens to write
 temperature = 0.8           # >= 0: 0 = always the most probable token; higher is more varied
 top_k = 50                  # >= 0: sample from the k most probable tokens; 0 = off
 top_p = 1.0                 # (0, 1]: ... and from the fewest that reach probability p; 1 = off
-stop_at = ''                # end before this text; function = where an indented body ends
-chat = False                # True: the prompt is a message; without a prompt, type messages
-system: str | None = None   # instruction that the assistant reads before a chat
-export: str | None = None   # hf | gguf | gguf-f16 | gguf-q8_0 | html: format to write the model in
-out = 'demo.html'           # the file of --export=html, which may hold several models: --ckpt=A,B
-random_init = False         # True: the same architecture with untrained weights, for comparison
-serve: int | None = None    # [0, 65535]: answer this machine's HTTP requests on this port; 0 = any
-allow_code_execution = False    # True: --serve and html run answers; read parts/eval/sandbox.py
+stop_at = ''                # text to stop in front of; function = where an indented body ends
+seed = 1337                 # [0, 2**32): another number, other answers
 device = 'auto'             # auto, cpu, cuda, cuda:1, mps
-dtype = 'float32'           # float32 | bfloat16: of the weights
-seed: int | None = 1337     # [0, 2**32): None = different every time
+dtype = 'float32'           # float32 | bfloat16: type of the weights
+random_init = False         # True: the same architecture with untrained weights, for comparison
+# --- a file, several texts ---
+prompt_file: str | None = None      # file to continue, exactly as it is
+prompts: str | None = None  # file of prompts, one a line: continue each
+num_samples = 1             # [1, 10000]: continuations of each prompt
+sweep = ()                  # temperatures to compare: 0,0.5,1.0
+# --- a chat ---
+chat = False                # True: the prompt is a message; without a prompt, type messages
+system: str | None = None   # instruction that the assistant reads before the chat
+# --- for other programs ---
+serve: int | None = None    # [0, 65535]: port on which to answer this machine's requests; 0 = any
+export: str | None = None   # hf | gguf | gguf-f16 | gguf-q8_0 | html: format to write the model in
+out = 'demo.html'           # file of --export=html
+allow_code_execution = False    # True: --serve and html run answers; read parts/eval/sandbox.py
 config = configure(globals())
 
-# --- what excludes what ---------------------------------------------------------------------------
-paths = ckpt.split(',')
-changed = {name for name in defaults if config[name] != defaults[name]}
-shows_page = serve is not None or export == 'html'
-writes_here = export is None and serve is None
-for_texts = changed - {'ckpt', 'export', 'out', 'serve', 'allow_code_execution', 'device', 'dtype',
-                       'seed'}
-for is_wrong, sentence in (
-        (len(changed & {'prompt', 'prompt_file', 'prompts'}) > 1,
-         'give one of --prompt, --prompt_file and --prompts'),
-        (chat and changed & {'stop_at', 'num_samples'},
-         'a chat has one answer, which ends by itself: leave out --stop_at and --num_samples'),
-        (not all(isinstance(t, int | float) and t >= 0 for t in sweep),
-         f'{sweep=} must be temperatures >= 0, such as 0,0.5,1.0'),
-        (system and not chat, '--system is an instruction before a chat: it needs --chat=True'),
-        ((paths[1:] or allow_code_execution) and not shows_page,
-         'several models and --allow_code_execution need a page: --serve=8000 or --export=html'),
-        ('out' in changed and export != 'html', f'--out={out} needs --export=html'),
-        (export and changed & {'serve', 'dtype'},
-         '--export writes what was trained (in 16 or 8 bits: gguf-f16, gguf-q8_0); leave out '
-         '--serve and --dtype'),
-        (for_texts and not writes_here, '--export and --serve write no text here: leave out '
-         + ' '.join(f'--{name}' for name in for_texts))):
-    if is_wrong:
-        raise Mistake(sentence)
-
-# --- texts and models -----------------------------------------------------------------------------
-if prompt_file:
-    prompt = asking.file_text(prompt_file)
-texts = asking.read_prompts(prompts) if prompts else [prompt]
-messages = [{'role': 'system', 'content': system}] if system else []
+# --- 1. the model ---------------------------------------------------------------------------------
 device = processes.choose(device, 'float32')[0]
-seed = random.randrange(2 ** 32) if seed is None else seed
-torch.manual_seed(seed)     # for gaps, untrained weights
-models = {path: checkpoints.open_to_sample(path, device, not writes_here) for path in paths}
-for net, _, _ in models.values():
-    net.eval().to(getattr(torch, dtype))
-model, tokenizer, state = models[paths[0]]
-if random_init:
-    model = GPT(model.config).to(model.embedding.weight).eval()
-
-trained = state.get('config', {})       # the settings of the run; {} for a Hugging Face model
+is_for_others = export or serve is not None         # for a browser, a client, llama.cpp
+torch.manual_seed(seed)             # for untrained weights and for gaps
+models = {}                         # {path: (model, tokenizer, whether it was taught to chat)}
+for path in ckpt.split(','):
+    model, tokenizer, state = checkpoints.open_to_sample(path, device, is_for_others)
+    if random_init:
+        model = GPT(model.config).to(device)
+    model.eval().to(getattr(torch, dtype))
+    trained = state.get('config', {})       # the settings of the run; {} for a Hugging Face model
+    models[path] = model, tokenizer, 'stage' in trained         # of sft.py, dpo.py or rl.py
 objective = trained.get('objective', 'clm')
-if objective != 'clm' and changed & {'sweep', 'prompts', 'num_samples', 'stop_at', 'chat'}:
-    raise Mistake('to fill gaps, give one --prompt; no --sweep, --num_samples, --stop_at, --chat')
-if chat and trained and 'stage' not in trained:         # of sft.py, dpo.py or rl.py
+
+# --- 2. the task ----------------------------------------------------------------------------------
+# What each task uses besides ckpt, seed and device. Any other setting would change nothing, and the
+# user would not notice; so it is refused.
+writing = 'prompt prompt_file max_new_tokens temperature top_k top_p dtype random_init '
+USED_BY = {
+    'a text': writing + 'stop_at prompts num_samples sweep',
+    '--chat=True': writing + 'chat system prompts sweep',
+    'a text with gaps': writing,
+    '--serve': 'serve dtype allow_code_execution',
+    '--export=html': 'export out allow_code_execution',
+    '--export=hf, gguf, gguf-f16 or gguf-q8_0': 'export'}
+task = ('--export=html' if export == 'html'
+        else '--export=hf, gguf, gguf-f16 or gguf-q8_0' if export
+        else '--serve' if serve is not None
+        else 'a text with gaps' if objective != 'clm'
+        else '--chat=True' if chat
+        else 'a text')
+changed = {name for name in defaults if config[name] != defaults[name]}
+for name in changed - {'ckpt', 'seed', 'device', *USED_BY[task].split()}:
+    others = [other for other, used in USED_BY.items() if name in used.split()]
+    raise Mistake(f'--{name} needs {" or ".join(others)}; {task} cannot use it')
+if ',' in ckpt and task not in ('--serve', '--export=html'):
+    raise Mistake('several models need a page: --serve=8000 or --export=html')
+if len(changed & {'prompt', 'prompt_file', 'prompts'}) > 1:
+    raise Mistake('give one of --prompt, --prompt_file and --prompts')
+if any(t < 0 for t in sweep):
+    raise Mistake(f'{sweep=} must be temperatures >= 0, such as 0,0.5,1.0')
+if chat and trained and 'stage' not in trained:
     print(f'note: {ckpt} continues texts; sft.py --init_from={ckpt} teaches it to answer',
           file=sys.stderr)
-how = {'top_k': top_k, 'top_p': top_p}
-ends = asking.end_of(stop_at)
 sys.stdout.reconfigure(errors='replace')    # what a terminal cannot show becomes a ?
+if not is_for_others:
+    show(config)
 
 
-def write(prompt, seed):
-    """Print the answer to a prompt or messages token by token. Return the Answer."""
+# --- 3. one token after another -------------------------------------------------------------------
+def write(prompt, temperature, seed):
+    """Print the answer to a text or to messages token by token. Return the Answer."""
     # It has prompt.ids, the prompt's tokens; noise, a random number for each token that it may
     # have; ids and text, what is written so far; and finish, why it ended: None until it did.
-    answer = asking.begin(tokenizer, prompt, max_new_tokens, seed, ends)
+    answer = asking.begin(tokenizer, prompt, max_new_tokens, seed, asking.end_of(stop_at))
     idx = torch.tensor([answer.prompt.ids], device=device)  # (1, T)
     draw = lambda logits: answer.draw(logits, temperature=temperature, top_k=top_k, top_p=top_p)
     with contextlib.suppress(KeyboardInterrupt):
@@ -123,48 +121,54 @@ def write(prompt, seed):
             print(answer.take(), end='', flush=True)
             if answer.finish:
                 break
+    print()
     return answer
 
 
-# --- export, serve, or write ----------------------------------------------------------------------
-if writes_here:
-    show(config)
-if shows_page:
-    shown = {path: (net, its, 'stage' in about.get('config', {}))
-             for path, (net, its, about) in models.items()}
-    page = (shown, questions.from_problems(100, 0, ['variation']),
-            sandbox.run_code if allow_code_execution else None)
+# --- 4. texts, a chat, gaps -----------------------------------------------------------------------
+messages = [{'role': 'system', 'content': system}] if system else []
+context = model.config.block_size
+if prompt_file:
+    prompt = asking.file_text(prompt_file)
+
+if chat and not (prompt or prompts):
+    with contextlib.suppress(EOFError, KeyboardInterrupt):  # Ctrl-D, or Ctrl-C at `you>`
+        while question := input('you> ').strip():           # until an empty line
+            messages = asking.with_question(tokenizer, messages, question, context)
+            answer = write(messages, temperature, f'{seed} {len(messages)}')
+            messages.append({'role': 'assistant', 'content': answer.text})
+
+elif task in ('a text', '--chat=True'):
+    began = time.perf_counter()
+    n_tokens = 0
+    for text in asking.read_prompts(prompts) if prompts else [prompt]:
+        asked = asking.with_question(tokenizer, messages, text, context) if chat else text
+        for t in sweep or [temperature]:
+            for i in range(num_samples):
+                print(f'--- temperature {t:g} '.ljust(80, '-'))
+                print(text, end='\n' if chat else '')
+                answer = write(asked, t, seed + i)
+                n_tokens += len(answer.ids)
+                if not answer.finish:
+                    sys.exit(130)       # Ctrl-C
+    ms = 1000 * (time.perf_counter() - began) / n_tokens
+    mb = sum(p.nbytes for p in model.parameters()) / 1e6
+    print(f'tokens: {n_tokens}, {ms:.1f} ms each, {dtype} on {device}; weights: {mb:.1f} MB',
+          file=sys.stderr)
+
+elif task == 'a text with gaps':
+    print(gaps.fill(model, tokenizer, prompt, objective, max_new_tokens, temperature=temperature,
+                    top_k=top_k, top_p=top_p))
+
+# --- 5. a page, a server, another format ----------------------------------------------------------
+elif task in ('--serve', '--export=html'):
+    problems = questions.from_problems(100, 0, ['variation'])
+    run_code = sandbox.run_code if allow_code_execution else None
     if export:
-        print(html_file.write(out, *page))
+        print(html_file.write(out, models, problems, run_code))
     else:
-        server.run(serve, *page)
-elif export:
-    # model.py may have been edited
-    hf_model.check_layout(vars(model.config), model.state_dict())
+        server.run(serve, models, problems, run_code)
+else:
+    hf_model.check_layout(vars(model.config), model.state_dict())       # you may have edited it
     publish = hf_model.publish if export == 'hf' else gguf_file.write
     print(publish(checkpoints.folder_of(ckpt), model, tokenizer, export, state))
-elif objective != 'clm':
-    print(gaps.fill(model, tokenizer, prompt, objective, max_new_tokens, temperature=temperature,
-                    **how))
-elif sweep or prompts or num_samples > 1:
-    asked = [[*messages, {'role': 'user', 'content': text}] if chat else text for text in texts]
-    asking.compare(model, tokenizer, asked, sweep or [temperature], num_samples, max_new_tokens,
-                   seed, ends=ends, **how)
-elif chat:
-    typed = iter(lambda: input('you> ').strip(), '')        # until an empty line
-    with contextlib.suppress(EOFError, KeyboardInterrupt):  # Ctrl-D, or Ctrl-C at `you>`
-        for question in [prompt] if prompt else typed:
-            messages.append({'role': 'user', 'content': question})
-            messages = asking.shortened(tokenizer, messages, model.config.block_size)
-            answer = write(messages, f'{seed} {len(messages)}')
-            print()
-            messages.append({'role': 'assistant', 'content': answer.text})
-else:
-    print('-' * 80, prompt, sep='\n', end='')
-    began = time.perf_counter()
-    answer = write(prompt, seed)
-    print('\n' + '-' * 80)
-    ms = 1000 * (time.perf_counter() - began) / len(answer.ids)
-    mb = sum(p.nbytes for p in model.parameters()) / 1e6
-    print(f'tokens: {len(answer.ids)}, {ms:.1f} ms each, {dtype} on {device}; weights: {mb:.1f} MB',
-          file=sys.stderr)

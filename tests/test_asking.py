@@ -2,6 +2,8 @@
 Many answers in a batch: each is the answer alone, whoever is next to it."""
 import math
 import random
+import re
+import types
 
 import pytest
 import torch
@@ -13,36 +15,35 @@ from parts.sample import asking
 from parts.sample.asking import Answer, Prompt, end_of
 from tokenizer import Tokenizer
 
-RULE, PROMPT = '-' * 80 + '\n', 'def f7'
+PROMPT = 'def f7'
 
 
 def sample(ckpt, *flags):
-    """What sample.py writes after its settings: the text, or the answers of several samples."""
-    said = ok(run('sample.py', f'--ckpt={ckpt}', '--device=cpu', f'--prompt={PROMPT}', *flags))
-    *texts, last = said.partition(RULE)[2].split('--- temperature 2\n')
-    return [text.removesuffix('\n') for text in [*texts[1:], last.removesuffix(RULE)]]
+    """The texts that sample.py writes, with their prompts."""
+    said = ok(run('sample.py', f'--ckpt={ckpt}', '--device=cpu', *flags))
+    return [text.removesuffix('\n') for text in re.split('--- temperature [^ ]+ -+\n', said)[1:]]
 
 
 def test_temperature_0_writes_the_most_probable_tokens_also_past_the_context(babbler):
     expected = greedy(babbler, PROMPT, 120)
     assert len(Tokenizer.load(babbler / 'tokenizer.json').encode(expected)) > 80      # the context is 32
-    assert sample(babbler, '--temperature=0', '--max_new_tokens=120', '--seed=2') == [expected]
-    assert sample(babbler, '--temperature=0', '--random_init=True', '--max_new_tokens=120') != [expected]
+    flags = [f'--prompt={PROMPT}', '--temperature=0', '--max_new_tokens=120']
+    assert sample(babbler, *flags, '--seed=2') == [expected]
+    assert sample(babbler, *flags, '--random_init=True') != [expected]
 
 
 def test_samples_are_as_many_as_asked_and_follow_from_the_seed(babbler):
-    flags = ['--num_samples=4', '--temperature=2', '--top_k=0', '--max_new_tokens=30']
+    flags = [f'--prompt={PROMPT}', '--num_samples=4', '--temperature=2', '--top_k=0', '--max_new_tokens=30']
     texts = sample(babbler, *flags)
-    assert len(texts) == 4 == len(set(texts))
+    assert len(texts) == 4 == len(set(texts)) and sample(babbler, *flags[:1], *flags[2:]) == texts[:1]
     assert sample(babbler, *flags) == texts and sample(babbler, *flags, '--seed=2') != texts
 
 
 def test_a_prompt_file_is_completed_character_for_character(babbler, tmp_path):
     for content in 'def f7(a, b):\n\treturn ', 'naïve 漢字 \n\n ', 'x' * 99:
         (tmp_path / 'prompt.py').write_text(content, encoding='utf-8')
-        said = ok(run('sample.py', f'--ckpt={babbler}', f'--prompt_file={tmp_path}/prompt.py',
-                      '--device=cpu', '--temperature=0', '--max_new_tokens=3'))
-        text = said.split(RULE)[1].removesuffix('\n')
+        flags = [f'--prompt_file={tmp_path}/prompt.py', '--temperature=0', '--max_new_tokens=3']
+        [text] = sample(babbler, *flags)
         assert text.startswith(content) and text == greedy(babbler, content, 3), content
 
 
@@ -51,7 +52,7 @@ def test_nothing_of_a_stop_text_is_written_though_tokens_cut_it(babbler):
     for begin in 10, 21:
         stop = whole[len(PROMPT) + begin:][:5]
         expected = whole[:whole.index(stop, len(PROMPT))]
-        flags = ['--temperature=0', '--max_new_tokens=60', f'--stop_at={stop}']
+        flags = [f'--prompt={PROMPT}', '--temperature=0', '--max_new_tokens=60', f'--stop_at={stop}']
         assert sample(babbler, *flags) == [expected], stop
 
 
@@ -102,9 +103,10 @@ def sharp():
     return sharpen(GPT(GPTConfig(97, CONTEXT, 2, 4, 2, 32)))
 
 
-def answers_to(prompts, limits):
+def answers_to(prompts, limits, never=()):
     """Answers to lists of ids. An answer's random numbers follow from its place in the list."""
-    return [Answer(Prompt(ids), [random.Random(i).random() for _ in range(limit)])
+    tokenizer = types.SimpleNamespace(never_in_answers=lambda n_rows: [*never])
+    return [Answer(Prompt(ids), [random.Random(i).random() for _ in range(limit)], tokenizer)
             for i, (ids, limit) in enumerate(zip(prompts, limits))]
 
 
@@ -112,13 +114,13 @@ def log_p(logits, ids):
     return logits.log_softmax(-1).gather(1, ids[:, None])[:, 0]
 
 
-def alone(model, answer, never=(), **how):
+def alone(model, answer, **how):
     """Independent: one row, no cache, the whole window afresh for each id. -> its ids, their log p"""
     ids, scores = list(answer.prompt.ids), []
     with torch.no_grad():
         while len(scores) < len(answer.noise) and not (scores and ids[-1] in STOP):
             logits = model(torch.tensor([ids[-CONTEXT:]]))[0][:, -1]
-            logits[:, never] = -math.inf
+            logits[:, answer.tokenizer.never_in_answers(97)] = -math.inf
             drawn = draw_one(logits, u=torch.tensor([answer.noise[len(scores)]]), **how)
             scores += log_p(logits, drawn).tolist()
             ids += drawn.tolist()
@@ -126,57 +128,38 @@ def alone(model, answer, never=(), **how):
 
 
 def test_prompts_of_1_to_52_ids_in_a_batch_are_answered_as_alone_also_past_the_context():
-    """Greedy, and sampled with the same numbers; whether the host looks at each id or at every 16th; and
-    whoever is next to it. 1e-4: of float32 sums in another order, at log p down to -15."""
+    """Greedy, and sampled with the same numbers; whoever is next to it. 1e-4: of float32 sums in another
+    order, at log p down to -15."""
     dice, model = random.Random(1), sharp()
     prompts = [[dice.randrange(1, 97) for _ in range(n)] for n in range(1, CONTEXT + 5)]
     prompts += prompts[:CONTEXT:3]              # some are equal
     limits = [1 + 7 * i % 40 for i in range(len(prompts))]
-    for how in ({'temperature': 0},
-                {'temperature': 1.6, 'top_k': 60, 'top_p': 0.5, 'never': [3, *range(50, 97)]}):
-        expected = [alone(model, answer, **how) for answer in answers_to(prompts, limits)]
+    for how, never in ({'temperature': 0}, []), (
+            {'temperature': 1.6, 'top_k': 60, 'top_p': 0.5}, [3, *range(50, 97)]):
+        expected = [alone(model, answer, **how) for answer in answers_to(prompts, limits, never)]
         assert sum(len(ids) + len(prompt) > CONTEXT + 1 for (ids, _), prompt in zip(expected, prompts)) > 5
-        for slots, look in ((1, 0), (5, 16), (99, 0), (99, 4)):
-            answers = answers_to(prompts, limits)
-            written = asking.write(model, answers, STOP, slots, score=log_p, look=look, **how)
+        for slots in 1, 5, 99:
+            answers = answers_to(prompts, limits, never)
+            written = asking.write(model, answers, STOP, slots, score=log_p, **how)
             ended = [answer for answer in written if answer.finish]
             assert sorted(map(id, ended)) == sorted(map(id, answers))
             for answer, (ids, scores) in zip(answers, expected):
-                assert answer.ids == ids, (slots, look)
+                assert answer.ids == ids, slots
                 assert answer.finish == ('stop' if answer.ids[-1] in STOP else 'length')
                 assert answer.scores == pytest.approx(scores, abs=1e-4)
 
 
-def test_equal_prompts_run_once_and_answers_that_ended_leave_at_the_next_look(monkeypatch):
-    shapes, model = [], sharp()         # (rows, columns) of what enters the embedding
+def test_equal_prompts_run_once_and_answers_that_ended_leave():
+    """Their reader may end one, too. They leave when they are more than a fifth."""
+    model, shapes = sharp(), []         # (rows, columns) of what enters the embedding
     model.embedding.register_forward_hook(lambda module, given, out: shapes.append(tuple(given[0].shape)))
-    for look, sizes, ends in ((1, [4, 3, 3, 2, 2, 1], [1, 6, 3, 5]), (4, [4, 4, 4, 1, 1, 1], [2, 6, 0, 3])):
-        shapes.clear()
-        answers = answers_to([[5, 6, 7], [8], [5, 6, 7], [5, 6, 7]], [9] * 4)
-        ends_of = {id(answers[i].noise): end for i, end in enumerate(ends)}
-        for answer in answers:          # the prompts are sorted by length: the numbers tell whose id is drawn
-            answer.noise = [ends_of[id(answer.noise)] / 10] * 7
-        steps = iter(range(7))
-
-        def draw(logits, u, **how):
-            return torch.where(next(steps) < (u * 10).round(), 9, 3)
-
-        monkeypatch.setattr(asking, 'sample', draw)
-        list(asking.write(model, answers, STOP, look=look))
-        assert shapes[0] == (2, 3) and [n for n, _ in shapes[1:]] == sizes, (look, shapes)
-        assert [answer.ids for answer in answers] == [[9] * end + [3] for end in ends]
-
-
-def test_a_reader_who_wants_no_more_ends_an_answer_and_it_costs_nothing_from_the_next_look_on():
-    model, rows = sharp(), []
-    model.embedding.register_forward_hook(lambda module, given, out: rows.append(len(given[0])))
-    for look, expected in (0, [2] * 3 + [1] * 6), (4, [2] * 4 + [1] * 5):
-        rows.clear()
-        answers = answers_to([[5, 6], [7]], [9, 9])
-        for answer in asking.write(model, answers, (), look=look):
-            if answer is answers[0] and len(answer.ids) == 3:
-                answer.finish = 'gone'          # what was written since the last look is lost
-        assert [len(answer.ids) for answer in answers] == [3, 9] and rows == expected
+    answers = answers_to([[5, 6, 7], [8], [5, 6, 7], [5, 6, 7]], [9, 2, 9, 5])
+    for answer in asking.write(model, answers, ()):
+        if answer is answers[0] and len(answer.ids) == 3:
+            answer.finish = 'gone'
+    assert shapes[0] == (2, 3)
+    assert [n for n, _ in shapes[1:]] == [4, 3, 2, 2, 1, 1, 1, 1]
+    assert [len(answer.ids) for answer in answers] == [3, 2, 9, 5]
 
 
 def test_the_first_token_may_be_restricted():

@@ -54,12 +54,9 @@ def sample(folder, name, *flags, **more):
 
 
 def test_each_prompt_is_answered_at_each_temperature(folder):
-    """In the order of the file, though the shorter prompt is written first."""
     out = ok(sample(folder, 'clm', f'--prompts={folder}/prompts.txt', '--sweep=0,1e-30,0.5', '--top_k=1'))
-    blocks = [block.splitlines() for block in out.split('-' * 80 + '\n')[1:]]
-    for block, prompt, rest in zip(blocks, ('cd', 'a'), ('efgh', 'bcdefgh'), strict=True):
-        heads = [f'--- temperature {t}' for t in ('0', '1e-30', '0.5')]
-        assert block == [prompt, *[line for head in heads for line in (head, rest)]]
+    texts = re.findall(r'^--- temperature (\S+) -+\n(.*)$', out, re.M)
+    assert texts == [(t, text) for text in ('cdefgh', 'abcdefgh') for t in ('0', '1e-30', '0.5')]
 
 
 def test_a_chat_ends_at_im_end_and_with_a_base_model_there_is_a_note(folder):
@@ -87,12 +84,13 @@ def test_a_chat_forgets_its_oldest_turns_but_no_system_message():
     roles = ('user', 'assistant')
     turns = [{'role': role, 'content': 12 * letter} for letter in 'abcdefgh' for role in roles]
     for begin in ([], [{'role': 'system', 'content': 's'}]):
-        messages = asking.shortened(TOKENIZER, [*begin, *turns[:-1]], 200)
+        messages = asking.with_question(TOKENIZER, [*begin, *turns], 'so?', 200)
         n = len(messages) - len(begin)
-        assert messages == begin + turns[-n - 1:-1] and n % 2       # the last ones; a question is first
+        question = {'role': 'user', 'content': 'so?'}
+        assert messages == begin + turns[1 - n:] + [question] and n % 2     # a question is first
         assert 100 < len(TOKENIZER.render(messages, True)[0]) <= 150
     with pytest.raises(ValueError, match='not fit into the context of 64'):
-        asking.shortened(TOKENIZER, [{'role': 'user', 'content': 'x' * 90}], 64)
+        asking.with_question(TOKENIZER, [], 'x' * 90, 64)
 
 
 def test_the_speed_and_the_size_are_on_stderr(folder):
@@ -114,13 +112,15 @@ REFUSED = [         # model, flags, words of the sentence
     ('clm', '--sweep=0,hot', "sweep='0,hot'"), ('clm', '--sweep=0,-1', '0,0.5,1.0'),
     ('clm', '--prompt=a --prompts=x', 'one of --prompt'), ('clm', '--prompts=nowhere.txt', 'nowhere.txt'),
     ('clm', '--prompts={}/latin.txt', 'UTF-8'), ('clm', '--prompts={}/empty.txt', 'one a line'),
-    ('span', '--prompt=a<|mask|> --sweep=0,1', 'gaps'), ('span', '--prompt=a', 'mark each'),
+    ('span', '--prompt=a<|mask|> --sweep=0,1', 'gaps cannot'), ('span', '--prompt=a', 'mark each'),
     ('rm', '--prompt=a', 'scores answers'), ('nan', '--export=hf', 'not finite'),
-    ('clm', '--system=brief', '--chat=True'), ('chat', '--chat=True --stop_at=x', 'itself: leave out --stop'),
-    ('clm', '--serve=0 --prompt=a', 'leave out --prompt'), ('clm', '--serve=70000', '[0, 65535]'),
+    ('clm', '--system=brief', '--chat=True'),
+    ('chat', '--chat=True --stop_at=x', '--stop_at needs a text; --chat=True cannot'),
+    ('clm', '--serve=0 --prompt=a', '--serve cannot'), ('clm', '--serve=70000', '[0, 65535]'),
     ('clm', '--serve=0 --ckpt={}/clm,nowhere', 'nowhere'), ('clm', '--ckpt={}/clm,{}/clm', '--serve=8000'),
     ('span', '--serve=0', 'fills gaps; --serve'),
-    ('clm', '--allow_code_execution=True', 'a page'), ('clm', '--out=a.html', 'needs --export=html'),
+    ('clm', '--allow_code_execution=True', 'needs --serve or --export=html'),
+    ('clm', '--out=a.html', 'needs --export=html'),
     ('clm', '--export=hf --dtype=bfloat16', 'gguf-q8_0')]
 
 

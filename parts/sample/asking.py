@@ -37,14 +37,15 @@ def encode(tokenizer, prompt):
     return Prompt(ids, allowed, repeated, prompt[-1:])
 
 
-def shortened(tokenizer, messages, block_size):
-    """Return a chat without its oldest questions and answers, so that a quarter of the context is
-    left. A system message, which comes first, stays."""
+def with_question(tokenizer, messages, text, block_size):
+    """Return a chat and a user's next message, without the oldest questions and answers, so that a
+    quarter of the context is left. A system message, which comes first, stays."""
+    messages = [*messages, {'role': 'user', 'content': text}]
     begin = 1 if messages[0]['role'] == 'system' else 0
-    n_tokens = lambda messages: len(tokenizer.render(messages, True)[0])
-    while n_tokens(messages) > block_size * 3 // 4 and len(messages) > begin + 1:
-        messages = messages[:begin] + messages[begin + 2:]
-    if n_tokens(messages) >= block_size:
+    n_tokens = lambda: len(tokenizer.render(messages, True)[0])
+    while n_tokens() > block_size * 3 // 4 and len(messages) > begin + 1:
+        del messages[begin:begin + 2]
+    if n_tokens() >= block_size:
         raise Mistake(f'the message does not fit into the context of {block_size} tokens; '
                       'shorten it')
     return messages
@@ -56,20 +57,20 @@ def end_of(stop_at):
     return r'(?<=\n)(?=[^\s#)\]}])' if stop_at == 'function' else regex.escape(stop_at)
 
 
+def file_text(path):
+    """Return the text of a file, with its ends of lines as they are."""
+    try:
+        return pathlib.Path(path).read_bytes().decode('utf-8-sig')      # without a byte order mark
+    except UnicodeDecodeError as e:
+        raise Mistake(f'{path} is not UTF-8 text: {e}') from e
+
+
 def read_prompts(path):
     """Return the prompts in a file: each line that is not blank."""
-    prompts = [line for line in file_text(path).removeprefix('\ufeff').splitlines() if line.strip()]
+    prompts = [line for line in file_text(path).splitlines() if line.strip()]
     if not prompts:
         raise Mistake(f'{path} must hold prompts, one a line')
     return prompts
-
-
-def file_text(path):
-    """Return the text of a file, exactly as it is."""
-    try:
-        return pathlib.Path(path).read_bytes().decode()
-    except UnicodeDecodeError as e:
-        raise Mistake(f'{path} is not UTF-8 text: {e}') from e
 
 
 class Answer:
@@ -92,9 +93,8 @@ class Answer:
 
     def draw(self, logits, **how):
         """Draw the next id from its logits, (1, V) -> (1,). how: temperature, top_k, top_p."""
-        never = self.tokenizer.never_in_answers(logits.shape[1])
         u = logits.new_tensor([self.noise[len(self.ids)]])
-        return draw(logits, [] if self.ids else [self], never, u=u, **how)
+        return draw(logits, [self], u=u, **how)
 
     def append(self, id, stop):
         """Note the next id. stop: the ids that end an answer."""
@@ -135,15 +135,15 @@ def begin(tokenizer, prompt, max_new_tokens, seed, ends=''):
     return Answer(prompt, [dice.random() for _ in range(limit)], tokenizer, ends)
 
 
-def draw(logits, beginners, never, **how):
-    """Logits (n, V) -> the ids that are drawn, (n,). beginners: the Answers, if it is their first
-    id. never: ids that are not drawn. how: see sample() of model.py."""
-    logits[:, never] = -math.inf
-    for row, answer in zip(logits, beginners):
-        if answer.prompt.allowed:
-            others = torch.ones_like(row, dtype=torch.bool)  # (V,)
-            others[answer.prompt.allowed] = False
-            row[others] = -math.inf
+def draw(logits, answers, **how):
+    """Logits (n, V) -> the next id of each of n Answers, (n,). how: see sample() of model.py."""
+    if tokenizer := answers[0].tokenizer:
+        logits[:, tokenizer.never_in_answers(logits.shape[1])] = -math.inf
+    for row, answer in zip(logits, answers):
+        if answer.prompt.allowed and not answer.ids:
+            allowed = row[answer.prompt.allowed]        # a copy
+            row[:] = -math.inf
+            row[answer.prompt.allowed] = allowed
     return sample(logits, **how)
 
 
@@ -156,24 +156,21 @@ def visible(idx, start):
     return ((at <= at[start:, None]) & (is_text[:, start:, None] == is_text[:, None]))[:, None]
 
 
-def write(model, answers, stop, slots=16, never=(), score=None, look=0, **how):
+def write(model, answers, stop, slots=16, score=None, **how):
     """Write all answers, `slots` at a time. Yield an answer whenever it has a new id; short prompts
-    come first. score(logits (n, V), ids (n,)) -> a tensor (n, ...), of which each answer's part is
-    appended to its `scores`. never, how: see draw(). look: see write_batch()."""
+    come first. stop: the ids that end an answer. score(logits (n, V), ids (n,)) -> a tensor (n,
+    ...), of which each answer's part is appended to its `scores`. how: temperature, top_k,
+    top_p."""
     waiting = sorted(answers, key=lambda answer: len(answer.prompt.ids))
     for first in range(0, len(waiting), slots):
-        yield from write_batch(model, waiting[first:first + slots], stop, never, score, look, **how)
+        yield from write_batch(model, waiting[first:first + slots], stop, score, **how)
 
 
 @torch.no_grad()
-def write_batch(model, answers, stop, never, score, look, **how):
+def write_batch(model, answers, stop, score, **how):
     """GPT.stream for many Answers: shorter prompts begin with padding, equal prompts run once, and
-    answers that ended leave. A GPU should not wait for the host, so the host looks at the new ids
-    of a batch every `look` tokens, 0: 16 on a GPU, else 1. Answers that ended leave then, if they
-    are more than a fifth, because that copies the cache."""
+    answers that ended leave when they are more than a fifth, because leaving copies the cache."""
     block_size, device = model.config.block_size, model.embedding.weight.device
-    never = torch.tensor([*never], dtype=torch.long, device=device)
-    look = look or (16 if device.type == 'cuda' and len(answers) > 1 else 1)
     prompts = [answer.prompt.ids[-block_size:] for answer in answers]
     T = max(len(ids) for ids in prompts)
     rows = [(*[IGNORE] * (T - len(ids)), *ids) for ids in prompts]
@@ -181,13 +178,11 @@ def write_batch(model, answers, stop, never, score, look, **how):
     # For the prompts b a b, numbers is {b: 0, a: 1}, so idx is b a until the first new id.
     numbers = {row: i for i, row in enumerate(dict.fromkeys(rows))}
     idx = torch.tensor(list(numbers), device=device)  # (different prompts, T)
-    n = max(len(answer.noise) for answer in answers)
-    noise = torch.tensor([answer.noise + [0] * (n - len(answer.noise)) for answer in answers],
-                         dtype=torch.float32, device=device)  # (B, n)
-    cache = model.empty_cache(len(idx), T + n)
+    noise = [torch.tensor(answer.noise) for answer in answers]
+    noise = torch.nn.utils.rnn.pad_sequence(noise, batch_first=True).to(device)  # (B, n)
+    cache = model.empty_cache(len(idx), T + noise.shape[1])
     n_cached = 0
-    new, scores = [], []        # of the answers, (B,) each time; the host has not seen them
-    for i in range(n):
+    for i in range(noise.shape[1]):
         if idx.shape[1] > block_size:           # as in GPT.stream
             idx = idx[:, -block_size:]
             n_cached = 0
@@ -198,26 +193,20 @@ def write_batch(model, answers, stop, never, score, look, **how):
         if i == 0:
             which = [numbers[row] for row in rows]
             idx, logits, cache = idx[which], logits[which], cache[:, :, which]
-        ids = draw(logits, answers if i == 0 else [], never, u=noise[:, i], **how)
+        ids = draw(logits, answers, u=noise[:, i], **how)
         idx = torch.cat((idx, ids[:, None]), dim=1)
-        new.append(ids)
-        scores.append(score(logits, ids) if score else ids)
-        if len(new) == look or i == n - 1:
-            seen = torch.stack(new, dim=1).tolist(), torch.stack(scores, dim=1).tolist()
-            new, scores = [], []
-            for answer, ids, values in zip(answers, *seen):
-                for id, value in zip(ids, values):
-                    if answer.finish:
-                        break
-                    answer.append(id, stop)
-                    answer.scores.append(value)
-                    yield answer
-            left = [row for row, answer in enumerate(answers) if not answer.finish]
-            if not left:
-                return
-            if len(left) < 0.8 * len(answers):
-                answers = [answers[row] for row in left]
-                idx, cache, noise = idx[left], cache[:, :, left], noise[left]
+        scores = score(logits, ids) if score else ids
+        for answer, id, value in zip(answers, ids.tolist(), scores.tolist()):
+            if not answer.finish:
+                answer.append(id, stop)
+                answer.scores.append(value)
+                yield answer
+        left = [row for row, answer in enumerate(answers) if not answer.finish]
+        if not left:
+            return
+        if len(left) < 0.8 * len(answers):
+            answers = [answers[row] for row in left]
+            idx, cache, noise = idx[left], cache[:, :, left], noise[left]
 
 
 def generate(model, tokenizer, prompts, num_samples, max_new_tokens, seed=0, slots=16, ends='',
@@ -227,21 +216,9 @@ def generate(model, tokenizer, prompts, num_samples, max_new_tokens, seed=0, slo
     prompts = [encode(tokenizer, prompt) for prompt in prompts]
     answers = [[begin(tokenizer, prompt, max_new_tokens, f'{seed} {i} {j}', ends)
                 for j in range(num_samples)] for i, prompt in enumerate(prompts)]
-    never = tokenizer.never_in_answers(model.config.vocab_size)
     with tqdm(total=len(prompts) * num_samples, desc='samples', disable=None) as bar:
-        for answer in write(model, sum(answers, []), tokenizer.stop, slots, never=never, **how):
+        for answer in write(model, sum(answers, []), tokenizer.stop, slots, **how):
             answer.take()
             bar.update(answer.finish is not None)
     pairs = [[(answer.text, answer.finish == 'stop') for answer in several] for several in answers]
     return pairs, sum(len(prompt.ids) > model.config.block_size for prompt in prompts)
-
-
-def compare(model, tokenizer, prompts, temperatures, num_samples, max_new_tokens, seed, **how):
-    """Print the answers to each prompt at each temperature, with the same random numbers."""
-    runs = [generate(model, tokenizer, prompts, num_samples, max_new_tokens, seed,
-                     temperature=t, **how)[0] for t in temperatures]
-    for i, prompt in enumerate(prompts):
-        print('-' * 80, prompt if isinstance(prompt, str) else prompt[-1]['content'], sep='\n')
-        for t, pairs in zip(temperatures, runs):
-            for text, _ in pairs[i]:
-                print(f'--- temperature {t:g}', text, sep='\n')

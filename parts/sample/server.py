@@ -3,78 +3,74 @@ The server: a page, and OpenAI's API, for the programs of this machine.
 
     run(8000, {'out/sft': (model, tokenizer, True)})    # until SIGTERM or Ctrl-C; True: it can chat
 
-A model writes one answer at a time: whoever asks next waits. The first model is the default. The
-log probabilities are the model's own, at temperature 1. An answer ends where the context ends, or
-earlier. top_k is ours, and so is task_id in place of a prompt: a problem, asked as eval.py asks it.
-After its answer comes a verdict. The first token may be the prompt's last one, written again.
-Everything else is a subset of OpenAI's API. What LACKING names is refused, and fields that this
-file doesn't name are not read.
+    GET /                               the page, page.html
+    GET /v1/models, /problems           what can answer, and what it can be asked
+    POST /v1/completions                {"prompt": "def f("} -> a text that goes on
+    POST /v1/chat/completions           {"messages": [{"role": "user", "content": "hi"}]} -> a reply
+
+A model writes one answer at a time, so whoever asks next waits. The first model is the default. An
+answer ends where the context ends, or earlier. Its first token may be the prompt's last one,
+written again. Log probabilities are the model's own, at temperature 1. top_k is ours, and so is
+task_id in place of a prompt: a problem, which is asked as eval.py asks it, and whose tests judge
+the answer. Everything else is a subset of OpenAI's API: FIELDS and logprobs are read, others are
+ignored.
 
 Other machines cannot connect. But a page of another site, open in a browser here, could ask in its
 user's name. So Origin must be ours; and Host must name this machine, because a foreign name may
 lead here (DNS rebinding).
 """
-import contextlib, functools, http.server, json, pathlib, secrets, signal, threading, time
-import traceback
+import contextlib, http.server, json, pathlib, secrets, signal, threading, time, traceback
 import regex, torch
 from parts import Mistake
 from parts.eval import questions
 from parts.sample import asking
 
-# settings of OpenAI's that would change an answer and that we lack; each with what asks for nothing
-LACKING = {'n': 1, 'best_of': 1, 'echo': False, 'suffix': '', 'logit_bias': {}, 'tools': [],
-           'presence_penalty': 0, 'frequency_penalty': 0, 'response_format': {'type': 'text'}}
 MOST_BYTES = 1_000_000          # of a request
+N_RIVALS = 4                    # of a token, in log probabilities
+
+# The fields of a request: the type, the default, and of a number the lowest and the highest value.
+FIELDS = {
+    'model': (str, ''), 'prompt': (str, ''), 'messages': (list, []), 'task_id': (str, ''),
+    'stop': (list, []), 'stream': (bool, False), 'n': (int, 1, 1, 1),
+    'max_tokens': (int, None, 1, 10**9), 'max_completion_tokens': (int, None, 1, 10**9),
+    'temperature': (float, 1.0, 0, 2), 'top_p': (float, 1.0, 0, 1), 'top_k': (int, 0, 0, 10**9),
+    'seed': (int, None, 0, 10**18)}
 
 
-class Refusal(Exception):
-    """A request without an answer. Its arguments: a sentence and, if it is not 400, a status."""
-
-
-# --- the fields of a request ----------------------------------------------------------------------
-def number(fields, name, default, highest, lowest=0):
-    """Return a field from lowest to highest, or its default if it is missing. If the default is a
-    float, it need not be whole."""
-    value = fields.get(name)
-    if value is None:
-        return default
-    # written with `not` because every comparison with nan is false: this refuses nan as well
-    if not (type(value) in (int, type(default)) and lowest <= value <= highest):
-        raise Refusal(f'{name}={value!r:.60} must be {type(default).__name__} from {lowest} to '
-                      f'{highest}')
-    return value
-
-
-def of_kind(fields, name, kind):
-    """Return a text, a list or a bool, empty or False if it is missing."""
-    value = kind() if fields.get(name) is None else fields[name]
-    if not isinstance(value, kind):
-        raise Refusal(f'{name}={value!r:.60} must be {kind.__name__}')
-    return value
-
-
-def stops(fields):
-    """Return the pattern in front of which an answer ends. An empty text stops nothing."""
-    stop = fields.get('stop')
-    texts = [stop] if isinstance(stop, str) else of_kind(fields, 'stop', list)
-    if not all(isinstance(text, str) for text in texts):
-        raise Refusal(f'stop={stop!r:.60} must be a text, or a list of texts')
-    return '|'.join(map(regex.escape, filter(None, texts)))
+# --- a request is read ----------------------------------------------------------------------------
+# Whatever is wrong with a request is a Mistake of two arguments: a sentence and, if it is not 400,
+# a status of HTTP.
+def read_fields(request):
+    """Return the value of each of FIELDS: what a request says, or the default. null is nothing."""
+    if isinstance(request.get('stop'), str):
+        request['stop'] = [request['stop']]
+    fields = {}
+    for name, (kind, default, *limits) in FIELDS.items():
+        fields[name] = value = default if request.get(name) is None else request[name]
+        # A whole number may be a float, but True is no number. A comparison with nan is false.
+        is_good = type(value) in ((int, kind) if limits else (kind,)) and (
+            not limits or limits[0] <= value <= limits[1])
+        if value is not default and not is_good:
+            raise Mistake(f'{name}={value!r:.60} must be {kind.__name__}'
+                          f'{" from {} to {}".format(*limits) if limits else ""}')
+    if not all(isinstance(text, str) for text in fields['stop']):
+        raise Mistake(f'stop={fields["stop"]!r:.60} must be a text, or a list of texts')
+    return fields
 
 
 def found(known, name, path):
     """Return what has this name."""
     if name not in known:
-        raise Refusal(f'{name!r:.60} is not known here; see {path}', 404)
+        raise Mistake(f'{name!r:.60} is not known here; see {path}', 404)
     return known[name]
 
 
-# --- an answer ------------------------------------------------------------------------------------
-def score(n_top, logits, ids):
-    """logits (1, V), ids (1,) -> the ids of a token and its n_top rivals, each with its log p: (1,
-    1 + n_top, 2). All are float32, which is exact for ids below 2**24."""
+# --- a request is answered ------------------------------------------------------------------------
+def score(logits, ids):
+    """logits (1, V), ids (1,) -> the ids of a token and its rivals, each with its log p: (1, 1 +
+    N_RIVALS, 2). All are float32, which is exact for ids below 2**24."""
     log_p = logits.log_softmax(dim=-1)  # (1, V)
-    top = torch.cat((ids[:, None], log_p.topk(n_top).indices), dim=1)  # (1, 1 + n_top)
+    top = torch.cat((ids[:, None], log_p.topk(N_RIVALS).indices), dim=1)  # (1, 1 + N_RIVALS)
     return torch.stack((top, log_p.gather(1, top)), dim=2)
 
 
@@ -87,127 +83,101 @@ def named(tokenizer, scores):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     """One request, in a thread of its own. HTTP/1.0: each answer ends with its connection."""
-    server_version, sys_version = 'nanoparrot', ''
     timeout = 10.0                          # seconds in which a client sends, or takes, some bytes
     log_message = lambda self, *_: None     # prompts are nobody's business
     is_streaming = False
 
-    def route(self):
-        path = self.path.split('?')[0]
+    def respond(self):
+        """Answer a request, or refuse it with a sentence."""
+        path, pages = self.path.split('?')[0], self.server.pages
         try:
-            fields = self.fields() if self.command == 'POST' else {}
+            request = self.read_json() if self.command == 'POST' else {}
             host = self.headers.get('Host', '')
-            if host.partition(':')[0].lower() not in ('127.0.0.1', 'localhost'):
-                raise Refusal('the Host header must name this machine: localhost or 127.0.0.1', 403)
-            if self.headers.get('Origin', f'http://{host}') != f'http://{host}':
-                raise Refusal('the page of another site may not ask here', 403)
-            if self.command == 'POST' and path in ('/v1/completions', '/v1/chat/completions'):
-                self.write(fields, 'chat' in path)
-            elif self.command == 'GET' and path in self.server.pages:
-                self.send(200, *self.server.pages[path])
+            if (host.partition(':')[0].lower() not in ('127.0.0.1', 'localhost')
+                    or self.headers.get('Origin', f'http://{host}') != f'http://{host}'):
+                raise Mistake('only programs and pages of this machine may ask: Host must be '
+                              'localhost or 127.0.0.1, and Origin the same', 403)
+            if self.command == 'GET' and path in pages:
+                self.send(200, *pages[path])
+            elif self.command == 'POST' and path in ('/v1/completions', '/v1/chat/completions'):
+                self.write('chat' in path, request.get('logprobs'), **read_fields(request))
             else:
-                raise Refusal(f'there is nothing to {self.command} at {path[:100]}; see /v1/models',
+                raise Mistake(f'there is nothing to {self.command} at {path[:100]}; see /v1/models',
                               404)
-        except Refusal as e:
+        except Mistake as e:
             self.refuse(*e.args)
+        except ValueError as e:                 # of the tokenizer
+            self.refuse(str(e)[:300])
         except OSError:                         # the client went away, or does not read
             pass
         except Exception:
             traceback.print_exc()
             self.refuse('the server made a mistake; its log says which', 500)
 
-    do_GET = do_POST = route
+    do_GET = do_POST = respond
 
-    def fields(self):
+    def read_json(self):
         """Return the JSON object that a client sends."""
+        length = int(self.headers.get('Content-Length', 0))
+        if not 0 <= length <= MOST_BYTES:
+            raise Mistake(f'Content-Length={length} must be from 0 to {MOST_BYTES}', 413)
         try:
-            length = int(self.headers.get('Content-Length', 0))
-            if not 0 <= length <= MOST_BYTES:
-                raise Refusal(f'Content-Length={length} must be from 0 to {MOST_BYTES}', 413)
             return dict(**json.loads(self.rfile.read(length)))
         except (ValueError, TypeError, RecursionError) as e:
-            raise Refusal(f'the body must be a JSON object in UTF-8: {str(e)[:200]}') from None
+            raise Mistake(f'the body must be a JSON object in UTF-8: {str(e)[:200]}') from None
 
-    def write(self, fields, is_chat):
+    def write(self, is_chat, logprobs, model, prompt, messages, task_id, stop, stream, n, seed,
+              max_tokens, max_completion_tokens, top_p, **how):
         """Answer a prompt or messages, whole or as a stream of server-sent events."""
-        for name, harmless in LACKING.items():
-            if fields.get(name) not in (None, harmless):
-                raise Refusal(f'{name} is not supported here; leave it out')
         server = self.server
-        name = of_kind(fields, 'model', str) or next(iter(server.models))
+        name = model or next(iter(server.models))
         model, tokenizer, _ = found(server.models, name, '/v1/models')
-        task_id = of_kind(fields, 'task_id', str)
+        source, asked = ('messages', messages) if is_chat else ('prompt', prompt)
+        ends = '|'.join(map(regex.escape, filter(None, stop)))
         item = task_id and found(server.items, task_id, '/problems')
-        source = 'messages' if is_chat else 'prompt'
-        prompt, ends = of_kind(fields, source, list if is_chat else str), stops(fields)
         if item:        # no text of the client's: the answer that is judged is the model's own
-            prompt, ends = item[source], '' if is_chat else item['ends']
-        if is_chat and not prompt:
-            raise Refusal('messages must be a list of objects with role and content')
-        try:
-            prompt = asking.encode(tokenizer, prompt)
-        except ValueError as e:
-            raise Refusal(str(e)[:300]) from None
-        context = model.config.block_size
-        n_left = context + 1 - len(prompt.ids) - min(1, prompt.repeated)
-        if n_left < 1:
-            raise Refusal(f'{source}: {len(prompt.ids)} tokens do not fit the context of {context}')
-        limit = number(fields, 'max_tokens', context if is_chat else 16, 10 ** 9, lowest=1)
-        limit = number(fields, 'max_completion_tokens', limit, 10 ** 9, lowest=1)
-        how = {'temperature': number(fields, 'temperature', 1.0, 2),
-               'top_p': max(1e-9, number(fields, 'top_p', 1.0, 1)),
-               'top_k': number(fields, 'top_k', 0, 10 ** 9)}
-        n_top = number(fields, 'top_logprobs' if is_chat else 'logprobs', 0, 20)
-        seed = number(fields, 'seed', secrets.randbits(32), 10 ** 18)
-        answer = asking.begin(tokenizer, prompt, min(limit, n_left), seed, ends)
+            asked, ends = item[source], '' if is_chat else item['ends']
+        if is_chat and not asked:
+            raise Mistake('messages must be a list of objects with role and content')
+        asked = asking.encode(tokenizer, asked)
+        context, n_asked = model.config.block_size, len(asked.ids)
+        if n_asked >= context:
+            raise Mistake(f'{source}: {n_asked} tokens do not fit the context of {context}')
+        limit = max_completion_tokens or max_tokens or (context if is_chat else 16)
+        answer = asking.begin(tokenizer, asked, min(limit, context - n_asked), seed, ends)
 
-        streams = of_kind(fields, 'stream', bool)
-        kind = 'chat.completion' + '.chunk' * streams if is_chat else 'text_completion'
-        head = {'id': secrets.token_hex(12), 'object': kind, 'created': int(time.time()),
-                'model': name}
+        head = {'id': secrets.token_hex(12), 'created': int(time.time()), 'model': name,
+                'object': 'chat.completion' + '.chunk' * stream if is_chat else 'text_completion'}
 
-        def choices(text, scores, role):
-            content = {'text': text}
+        def reply(text, scores, role):
+            choice = {'index': 0, 'finish_reason': answer.finish}
             if is_chat:
-                content = {'delta' if streams else 'message': role | {'content': text}}
-            logprobs = None
-            if fields.get('logprobs') is not None:
-                logprobs = {'content': [named(tokenizer, token) for token in scores]}
-            return {'choices': [{'index': 0, **content, 'finish_reason': answer.finish,
-                                 'logprobs': logprobs}]}
+                choice['delta' if stream else 'message'] = role | {'content': text}
+            else:
+                choice['text'] = text
+            if logprobs is not None and logprobs is not False:
+                choice['logprobs'] = {'content': [named(tokenizer, token) for token in scores]}
+            return head | {'choices': [choice]}
 
-        if streams:
+        role = {'role': 'assistant'}
+        if stream:
             self.send(200, b'', 'text/event-stream')
             self.is_streaming = True
-        role = {'role': 'assistant'}
-        never = tokenizer.never_in_answers(model.config.vocab_size)
         with server.locks[name]:
-            for _ in asking.write(model, [answer], tokenizer.stop, never=never,
-                                  score=functools.partial(score, n_top), **how):
+            for _ in asking.write(model, [answer], tokenizer.stop, score=score,
+                                  top_p=max(1e-9, top_p), **how):
                 new = answer.take()
-                if streams:
-                    self.event(head | choices(new, answer.scores[-1:], role))
+                if stream:
+                    self.event(reply(new, answer.scores[-1:], role))
                     role = {}
         if item:
-            head['verdict'] = self.verdict(item, answer.text, is_chat)
-        if not streams:
-            n, n_new = len(prompt.ids), len(answer.ids)
-            usage = {'prompt_tokens': n, 'completion_tokens': n_new, 'total_tokens': n + n_new}
-            self.send(200, head | choices(answer.text, answer.scores, role) | {'usage': usage})
+            head['verdict'] = server.verdict(item, answer.text, is_chat)
+        if not stream:
+            self.send(200, reply(answer.text, answer.scores, role))
             return
         if item:
             self.event(head)
         self.wfile.write(b'data: [DONE]\n\n')
-
-    def verdict(self, item, text, is_chat):
-        """Run the tests of an answer to a problem. Return its outcome as in questions.py."""
-        if not self.server.run_code:
-            return {'outcome': '', 'message': 'no tests: this server may not run programs; read '
-                    'parts/eval/sandbox.py, then start it with --allow_code_execution=True'}
-        job = questions.job(item, text, is_chat)
-        with self.server.one_by_one:
-            result = self.server.run_code(*job) if job else None
-        return questions.outcome(item, text, result)
 
     def event(self, value):
         """Send a server-sent event."""
@@ -216,7 +186,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def send(self, status, value, kind='application/json'):
         self.send_response(status)
         self.send_header('Content-Type', kind)
-        self.send_header('X-Content-Type-Options', 'nosniff')
         self.send_header('X-Frame-Options', 'DENY')     # a page of another site may not frame ours
         self.end_headers()
         self.wfile.write(value if isinstance(value, bytes) else json.dumps(value).encode())
@@ -224,13 +193,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def refuse(self, sentence, status=400):
         """Answer with a sentence, in OpenAI's form."""
         error = {'error': {'message': sentence, 'type': 'invalid_request_error'}}
-        with contextlib.suppress(OSError):
-            if self.is_streaming:
-                self.event(error)
-            else:
-                self.send(status, error)
+        if self.is_streaming:
+            self.event(error)
+        else:
+            self.send(status, error)
 
 
+# --- the server -----------------------------------------------------------------------------------
 class Server(http.server.ThreadingHTTPServer):
     """Listens on a port of this machine's own address; on 0, a free one. models: {name: (model,
     tokenizer, can it chat?)}. items: the problems, of questions.py. run_code: that of sandbox.py;
@@ -243,17 +212,24 @@ class Server(http.server.ThreadingHTTPServer):
         self.items = {item['task_id']: item for item in items}
         self.locks = {name: threading.Lock() for name in models}
         self.one_by_one = threading.Lock()                      # programs that run
-        lists = {'/v1/models': [{'id': name, 'object': 'model', 'chat': can_chat}
-                                for name, (_, _, can_chat) in models.items()],
-                 '/problems': [{key: item[key] for key in ('task_id', 'prompt', 'asked', 'tests')}
-                               for item in items]}
         page = pathlib.Path(__file__).with_name('page.html').read_bytes()
-        self.pages = {path: [{'object': 'list', 'data': rows}] for path, rows in lists.items()}
-        self.pages['/'] = page, 'text/html; charset=utf-8'
+        rows = [{'id': name, 'object': 'model', 'chat': can_chat}
+                for name, (_, _, can_chat) in models.items()]
+        self.pages = {'/': [page, 'text/html; charset=utf-8'], '/problems': [{'data': items}],
+                      '/v1/models': [{'object': 'list', 'data': rows}]}
         try:
             super().__init__(('127.0.0.1', port), Handler)
         except OSError as e:
             raise Mistake(f'cannot listen on port {port}: {e.strerror}; try another port') from e
+
+    def verdict(self, item, text, is_chat):
+        """Run the tests of an answer to a problem. Return its outcome as in questions.py."""
+        if not self.run_code:
+            return {'outcome': '', 'message': 'no tests: this server may not run programs; read '
+                    'parts/eval/sandbox.py, then start it with --allow_code_execution=True'}
+        job = questions.job(item, text, is_chat)
+        with self.one_by_one:
+            return questions.outcome(item, text, self.run_code(*job) if job else None)
 
 
 def run(port, models, items=(), run_code=None):
