@@ -36,7 +36,7 @@ sources: dict | None = None     # instead, in a config file: {'name': ('path', w
 kind = 'text'                   # text | sft | preference: documents, conversations, or pairs
 out_dir = ''                    # for results; '' = data/quickstart, data/sft or data/pairs, by kind
 tokenizer = 'bpe'               # bpe (trained here), byte, char, gpt2, or path of a tokenizer.json
-vocab_size = 4096               # >= 1: for bpe: 256 bytes + merges + 64 special tokens
+vocab_size = 4096               # >= 320: for bpe: 256 bytes + merges + 64 special tokens
 val_fraction = 0.1              # (0, 1): held out: fraction of documents, or of one text
 mode = 'auto'                   # auto | code | prose | chat | raw: auto looks at it; raw: no rules
 dedup = 'minhash'               # none | exact | minhash | simhash: the last two drop near-copies
@@ -54,8 +54,8 @@ audit = 0                       # >= 0: samples for each reason in audit.md
 part = ''                       # 3/16: clean the third of 16 parts of the work; then run without it
 # normalise, source, language
 strip_markup = True             # remove HTML and LaTeX commands from prose
-url_block: str | None = None    # file of domains, one a line
-url_allow: str | None = None    # file of domains that are never blocked
+url_block = ''                  # file of domains, one a line
+url_allow = ''                  # file of domains that are never blocked
 licences = ''                   # keep only these: mit,bsd,unknown,...
 languages = ''                  # such as en,de: drop prose and chat clearly in another one
 # rules for prose, 0 = off; parts/prepare/filters.py says what each one does
@@ -76,17 +76,17 @@ parse = True                    # it must compile; so must code in answers
 min_score: float | None = None  # the score that a judge gave
 min_answer = 0                  # >= 0: characters of each answer
 max_answer = 0                  # >= 0: 0 = no limit
-unwanted: str | None = None     # file of phrases that no answer may have
+unwanted = ''                   # file of phrases that no answer may have
 min_margin = 0.0                # score of chosen - score of rejected
 min_agreement = 0.0             # [0, 1]: fraction of annotators who agree
 # models: n-grams and a classifier
-perplexity_reference: str | None = None     # good text: its n-grams predict each document
+perplexity_reference = ''       # good text: its n-grams predict each document
 min_bits = 0.5                  # >= 0: bits per byte; less is boilerplate
 max_bits = 5.0                  # >= 0: more is noise
-quality_good: str | None = None # texts as you want them, to train a classifier
-quality_bad: str | None = None  # texts as you do not want them
+quality_good = ''               # texts as you want them, to train a classifier
+quality_bad = ''                # texts as you do not want them
 min_quality = 0.5               # [0, 1]: probability of `good`
-toxic_words: str | None = None  # file of words, one a line
+toxic_words = ''                # file of words, one a line
 max_toxic = 1.0                 # >= 0: such words per 1,000; 0 = not one
 # duplicates: the first of those that say the same stays
 bands = 32                      # [1, 1024]: of MinHash: texts that agree in one band are compared
@@ -101,30 +101,9 @@ NGRAM = 13                      # words that a document and a benchmark share; G
 TOKENIZER_BYTES = 1_000_000_000 # of bpe's training sample
 N_EXAMPLES = 30_000             # for SFT; more of them teach more (docs/practice.md)
 
-# --- --kind=sft without a source: problems of ours with their answers; the script ends here -------
-folder_of = {'text': 'data/quickstart', 'sft': 'data/sft', 'preference': 'data/pairs'}
-out_dir = out_dir or folder_of[kind]
-own_source = set_by.keys() & {'source', 'sources'}
-if kind == 'preference' and not own_source:
-    raise ValueError('--kind=preference needs --source=FILE with pairs or labels, such as the '
-                     'samples.jsonl that eval.py writes')
-if kind == 'sft' and not own_source:
-    misplaced = sorted(set_by.keys() - {'kind', 'out_dir'})
-    if misplaced:
-        raise ValueError(f'--{misplaced[0]} is for conversations of your own; add --source=FILE')
-    corpus.check_out_dir(out_dir, [], kind)
-    shutil.rmtree(f'{out_dir}/.work', ignore_errors=True)
-    # The next run sees from meta.json that the folder is ours, and which kind of data is in it.
-    meta = {'format': 'nanoparrot-data-1', 'config': {'kind': kind}}
-    corpus.publish(out_dir, {
-        'train.jsonl': problems.to_jsonl(problems.problems(N_EXAMPLES, with_tests=False)),
-        'val.jsonl': problems.to_jsonl(problems.problems(300, 0, 'validation', with_tests=False)),
-        'meta.json': json.dumps(meta)})
-    print(f'{out_dir}: {N_EXAMPLES:,} conversations to train on, 300 held out')
-    print(f'next: python sft.py --data_dir={shlex.quote(out_dir)}')
-    sys.exit()
-
 # --- settings that need each other ----------------------------------------------------------------
+out_dir = out_dir or {'text': 'data/quickstart', 'sft': 'data/sft',
+                      'preference': 'data/pairs'}[kind]
 tok = None                      # one that exists is loaded now, before the work
 if tokenizer == 'gpt2':
     tok = Tokenizer.gpt2(gpt2_dir)
@@ -133,27 +112,26 @@ elif tokenizer.endswith('.json'):
 elif tokenizer not in ('bpe', 'byte', 'char'):
     raise ValueError(f'tokenizer={tokenizer!r} must be bpe, byte, char, gpt2 or the path of a '
                      'tokenizer.json')
-elif tokenizer == 'bpe' and vocab_size < 256 + len(SPECIAL_TOKENS):
-    raise ValueError(f'vocab_size={vocab_size} must be >= {256 + len(SPECIAL_TOKENS)}: bytes and '
-                     'special tokens')
 if bool(quality_good) != bool(quality_bad):
     raise ValueError('a quality classifier needs both kinds of examples: --quality_good and '
                      '--quality_bad')
 # From here on `sources` is a dict in any case: a lone --source is {name: (path, None)}, no weight.
 sources = files.sources_of(source, sources, defaults['source'])
 is_mixture = temperature != 1 or any(weight for _, weight in sources.values())
-if is_mixture and write == 'text' or kind != 'text' and (is_mixture or write == 'text'):
+if is_mixture + (write == 'text') + (kind != 'text') > 1:
     raise ValueError('weights, --temperature and --write=text are for --kind=text; weights and '
                      '--temperature need --write=bins')
-shards = files.shards(sources, download_dir, kind)      # [{'source', 'files'}]
-inputs = [file for shard in shards for file in shard['files']]
+# files that the stages below need; they are read where they are used
+others = {path: files.find_files(path, download_dir) for path in (
+    url_block, url_allow, unwanted, toxic_words, perplexity_reference, quality_good, quality_bad,
+    *decontaminate.split(',')) if path}
 # config has all settings; these are the ones that go into meta.json. A run knows its data by the
 # hash of that file, so the number of workers, which changes no token, must not change the hash.
 settings = {name: value for name, value in config.items() if name not in (
     'out_dir', 'num_workers', 'download_dir', 'keep_downloads', 'part', 'audit')}
 
 
-# --- how a run ends, with documents or with a lone text -------------------------------------------
+# --- how a run ends -------------------------------------------------------------------------------
 def make_tokenizer(train_texts, all_texts, special_tokens):
     """Return the tokenizer that --tokenizer names, and the type of its ids. Training texts decide
     about bpe's merges; with char, a character of validation needs an id, too."""
@@ -168,28 +146,42 @@ def make_tokenizer(train_texts, all_texts, special_tokens):
     return new, np.dtype('uint16' if new.vocab_size <= 2 ** 16 else 'uint32')
 
 
-def publish_and_exit(meta, pages):
-    """Give the results their names in out_dir, with meta.json and these pages, {name: text}. Say
+def publish_and_exit(folder, meta, pages):
+    """Move the results from folder into out_dir, with meta.json and these pages, {name: text}. Say
     what comes next, and end the script."""
-    meta = {'format': 'nanoparrot-data-1', **meta, 'sha256': corpus.hashes(out_dir),
-            'config': settings}
     if kind == 'text':
-        tok.save(f'{out_dir}/.work/new/tokenizer.json')
+        tok.save(folder / 'tokenizer.json')
         meta |= {'dtype': dtype.name, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash}
-    corpus.publish(out_dir, {**pages, 'meta.json': json.dumps(meta, indent=1)})
-
-    stage = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py config/quickstart_sft.py',
-             'preference': 'dpo.py config/quickstart_dpo.py'}[kind]
-    flags = [f'--data_dir={out_dir}', f'--out_dir=out/{os.path.basename(os.path.abspath(out_dir))}']
-    if kind == 'text' and list(sources) != ['stdlib']:
-        flags.append('--sample_prompt=')        # the preset's is Python: char may lack its signs
+    corpus.publish(out_dir, {**meta, 'config': settings}, pages)
+    stage = {'text': 'train.py config/quickstart.py --sample_prompt=', 'sft': 'sft.py',
+             'preference': 'dpo.py'}[kind]
+    flags = [f'--data_dir={out_dir}', f'--out_dir=out/{folder.parents[1].name}']
     if write == 'text':
         flags.append(f'--streaming={out_dir}/shards')
     print(f'next: python {stage} {shlex.join(flags)}')
     sys.exit()
 
 
+# --- --kind=sft without a source: problems of ours with their answers -----------------------------
+if kind != 'text' and not set_by.keys() & {'source', 'sources'}:
+    misplaced = sorted(set_by.keys() - {'kind', 'out_dir'})
+    if kind == 'preference':
+        raise ValueError('--kind=preference needs --source=FILE with pairs or labels, such as the '
+                         'samples.jsonl that eval.py writes')
+    if misplaced:
+        raise ValueError(f'--{misplaced[0]} is for conversations of your own; add --source=FILE')
+    folder = corpus.new_folder(out_dir, [], kind)
+    for name, examples in (
+            ('train', problems.problems(N_EXAMPLES, with_tests=False)),
+            ('val', problems.problems(300, 0, 'validation', with_tests=False))):
+        (folder / f'{name}.jsonl').write_text(problems.to_jsonl(examples), encoding='utf-8')
+    print(f'{out_dir}: {N_EXAMPLES:,} conversations to train on, 300 held out')
+    publish_and_exit(folder, {}, {})
+
+
 # --- a lone text passes no stage: a model trains on its beginning, and its end is held out --------
+shards = files.shards(sources, download_dir, kind)      # [{'source', 'files'}]
+inputs = [file for shard in shards for file in shard['files']]
 path = inputs[0]['path']
 if kind == 'text' and len(inputs) == 1 and not reading.is_kind(path, reading.RECORDS):
     for name in ('decontaminate', 'temperature', 'write', 'part', 'languages', 'licences', 'audit',
@@ -197,24 +189,22 @@ if kind == 'text' and len(inputs) == 1 and not reading.is_kind(path, reading.REC
         if config[name] != defaults[name]:
             raise ValueError(f'{name}={config[name]} needs documents: a folder or .jsonl, not '
                              f'{path}')
-    corpus.check_out_dir(out_dir, [path], kind)
     text, _ = reading.text_of(path)
     cut = int(len(text) * (1 - val_fraction))
     if not 0 < cut < len(text):
         raise ValueError(f'{path} holds {len(text)} characters, too few to hold some out')
+    folder = corpus.new_folder(out_dir, [path], kind)
     show(config)
-    shutil.rmtree(f'{out_dir}/.work', ignore_errors=True)       # of a run that was interrupted
-    os.makedirs(f'{out_dir}/.work/new')
     # 65 characters or 256 bytes stay what they are: one text needs no <|endoftext|>.
     special_tokens = () if tokenizer in ('byte', 'char') else SPECIAL_TOKENS
     tok, dtype = make_tokenizer([text[:cut]], [text], special_tokens)
     n_tokens = {}
     for side, half in ('train', text[:cut]), ('val', text[cut:]):
         ids = np.array(tok.encode(half), dtype)
-        ids.tofile(f'{out_dir}/.work/new/{side}.bin')
+        ids.tofile(folder / f'{side}.bin')
         n_tokens[side] = len(ids)
         print(f'{side}.bin: {len(ids):,} tokens')
-    publish_and_exit({'tokens': n_tokens, 'sources': sources}, {})
+    publish_and_exit(folder, {'tokens': n_tokens, 'sources': sources}, {})
 
 
 # --- the stages: what happens to a document by itself ---------------------------------------------
@@ -297,15 +287,13 @@ def check_rules(doc, notes):
     return reason
 
 
-examples = {path: files.find_files(path, download_dir)
-            for path in (perplexity_reference, quality_good, quality_bad) if path}
 
 
 def texts_of(path):
     """Yield the texts of examples, normalised like documents."""
-    files.fetch_all(examples[path])
+    files.fetch_all(others[path])
     ignore = lambda *_: None
-    for doc in conversions.documents(reading.entries(examples[path], ignore), ignore):
+    for doc in conversions.documents(reading.entries(others[path], ignore), ignore):
         yield clean.normalise(doc['texts'][0], mode_of(doc), strip_markup)
 
 
@@ -357,11 +345,7 @@ STAGES = {'read': check_text, 'normalise': normalise, 'source': check_source,
 if kind == 'text' and tok and '<|endoftext|>' not in tok.special:
     raise ValueError(f'{tokenizer} has no <|endoftext|> to end documents; use another, or '
                      '--tokenizer=bpe')
-others = [path for path in (url_block, url_allow, toxic_words, unwanted, *benchmarks) if path]
-everything = inputs + sum(examples.values(), []) + [{'path': path} for path in others]
 jobs = workers.part_of(range(len(shards)), part)
-corpus.check_out_dir(out_dir, [file['path'] for file in everything], kind)
-show(config)
 near = dedup if dedup in ('minhash', 'simhash') and kind != 'preference' else None
 # What is kept of the documents, once read. All but owners have an entry for each document:
 #     size        bytes of its text
@@ -369,8 +353,9 @@ near = dedup if dedup in ('minhash', 'simhash') and kind != 'preference' else No
 #     split       a hash that decides whether it is for training or for validation
 #     keep        False for what a later stage dropped
 #     shard       the number of its shard; owners[shard] is the source that this shard came from
-docs = corpus.Corpus(out_dir, corpus.state_of([settings, audit], everything),
+docs = corpus.Corpus(out_dir, kind, [settings, audit], sum(others.values(), inputs),
                      [shard['source'] for shard in shards])
+show(config)
 
 
 def words_of(text):
@@ -386,14 +371,7 @@ def kept_documents(shard, account):
     for doc in conversions.documents(entries, account.reject, kind, prefer):
         doc['source'] = shard['source']
         doc['mode'] = mode_of(doc)
-        account.found(doc)
-        for name, stage in STAGES.items():
-            reason = stage(doc, account.notes)
-            if reason:
-                break
-            account.bytes_left[name] += conversions.size_of(doc)
-        account.end(doc, name, reason)
-        if not reason:
+        if account.passes(doc, STAGES):
             yield as_stored(doc)
 
 
@@ -435,7 +413,7 @@ docs.gather(cleaned, total)
 # whose n-grams overlap by J (shared / all) agree in one number with chance J, in all 8 of a band
 # with J^8, and in at least one of 32 bands with 1 - (1 - J^8)^32: 0.99999998 for J = 0.9, 0.12 for
 # 0.5 and 0.02 for 0.4. Only texts that agree in a band have their n-grams compared.
-if dedup != 'none' and docs.keep.any():
+if dedup != 'none':
     docs.drop_copies(total, 'exact duplicate', docs.exact_copies())
 if near and docs.keep.any():
     if near == 'minhash':
@@ -478,11 +456,12 @@ def encoded_documents(shard):
         for i, record, ids in zip(numbers, records, encoded):
             side = 'val' if held_out[i] else 'train'
             if kind != 'text':
-                yield side, 1, f'{record["text"]}\n'.encode()
+                data = f'{record["text"]}\n'.encode()
             elif write == 'text' and side == 'train':
-                yield side, len(ids) + 1, json.dumps(record).encode() + b'\n'
+                data = json.dumps(record).encode() + b'\n'
             else:
-                yield side, len(ids) + 1, np.array([*ids, tok.special['<|endoftext|>']], dtype)
+                data = np.array([*ids, tok.special['<|endoftext|>']], dtype)
+            yield side, len(ids) + 1, data
 
 
 def encode_shard(shard):
@@ -501,13 +480,14 @@ def sizes(which):
     return {'documents': int(which.sum()), **tokens, 'bytes': int(docs.size[which].sum())}
 
 
-files_of = {'train': sizes(in_train), 'val': sizes(in_val)}
+results = {'train': in_train, 'val': in_val}
 if kind == 'text' and len(sources) > 1:
-    files_of |= {f'val_{name}': sizes(in_val & (owners == name)) for name in sources}
-for name in files_of:
-    side, _, own = name.partition('_')          # val_web: the side val, of the source web
+    results |= {f'val_{name}': in_val & (owners == name) for name in sources}
+for name, which in results.items():
+    side = name.split('_')[0]
     if side == 'val' or write == 'bins':
-        docs.join(f'{name}.{"bin" if kind == "text" else "jsonl"}', side, own)
+        docs.join(f'{name}.{"bin" if kind == "text" else "jsonl"}', side, which)
+files_of = {name: sizes(which) for name, which in results.items()}
 
 # --- mix: a weight is a share of an epoch, and the passes over a source follow from it ------------
 # train.bin holds each source once, and an epoch reads as many tokens as it has. With 900 tokens of
@@ -522,10 +502,9 @@ if kind == 'text':
             raise ValueError(f'the source {name} has no training document left ({total.lost()}; of '
                              'copies, the first one stays)')
         s['weight'] = sources[name][1] or s['tokens'] ** (1 / temperature)
-    n_tokens = sum(s['tokens'] for s in of_source.values())
     n_weights = sum(s['weight'] for s in of_source.values())
     for s in of_source.values():
-        s['passes'] = round(s['weight'] / n_weights * n_tokens / s['tokens'], 6)
+        s['passes'] = round(s['weight'] / n_weights * files_of['train']['tokens'] / s['tokens'], 6)
 
 # --- the report, and what a run must know of its data ---------------------------------------------
 content = total.report(files_of, of_source)
@@ -538,8 +517,6 @@ if kind == 'text':
     content['card'] = report.card(docs.spread(in_train * lengths * passes, 1000), of_source,
                                   content['tokens']['train'])
     meta['mixed'] = False
-if write == 'text':                     # shards take the place of train.bin
-    docs.write_shards()
 if benchmarks:
     meta['decontaminated'] = {
         'problems': {path: len(found) for path, found in benchmarks.items()}, 'ngram': NGRAM}
@@ -550,4 +527,4 @@ if audit:
 print(report.summary(content, files_of))
 if is_mixture:
     print('train.bin alone is unweighted; train.py reads each source as often as meta.json says')
-publish_and_exit(meta, pages)
+publish_and_exit(docs.new, meta, pages)

@@ -80,7 +80,7 @@ def test_the_parts_of_a_large_file_are_together_the_file(tmp_path, monkeypatch):
         assert max(sizes) <= min(sizes) + 3
 
     source = {'a': (str(tmp_path / 'a.jsonl'), None)}
-    assert files.shards(source, '')[0]['files'] == [{'path': str(tmp_path / 'a.jsonl')}]
+    assert files.shards(source, '')[0]['files'] == [{'path': str(tmp_path / 'a.jsonl'), 'part': (0, 1)}]
     monkeypatch.setattr('.'.join(PLACES['size of a shard']), 100)
     assert [s['files'][0]['part'] for s in files.shards(source, '')] == [(i, 8) for i in range(8)]
     assert len(files.shards(source, '', 'sft')) == 1            # samples of one problem belong together

@@ -62,13 +62,15 @@ def test_the_card_has_the_shares_of_tokens_and_names_what_dominates():
     german = '- die alte Mühle stand und ist nicht mit dem Fluss, der in das Tal und zu den Wiesen\n'
     english = '- the old mill is not with the river that was in the valley and on to the meadows\n'
     texts = [('x = 1\nprint(x)\n', 'unknown'), *[(english, 'unknown')] * 8, *[(german, 'mit')] * 4]
-    sample = [({'text': text, 'path': 'x', 'licence': licence}, 1) for text, licence in texts]
+    sample = [{'text': text, 'path': 'x', 'licence': licence} for text, licence in texts]
     card = pages.card(sample, sources, 1000)
     skew = '; '.join(card['skew'])
     assert card['languages'] == {'en': 0.667, 'de': 0.333}
     assert card['licences'] == {'unknown': 0.692, 'mit': 0.308}
     assert '90% of the training tokens: web' in skew and '92% of the training tokens: list' in skew
     assert '69% of the training tokens name no licence' in skew and 'books: plays by one author' in skew
-    assert 'the prose' not in skew and not pages.skew({'unknown': 1.0}, {}, {}, {}, 10 ** 9)
+    assert card['sources'] == {'web': 0.9, 'books': 0.1} and 'the prose' not in skew
+    unknown = [{'text': '17 ' * 99, 'path': 'x', 'licence': 'mit'}]
+    assert 'unknown' not in str(pages.card(unknown, {}, 10 ** 9)['skew'])
     assert pages.licence('stdlib', {'licence': 'GPL'}) == 'psf' and pages.licence('x.jsonl', {}) == 'unknown'
     assert card['share'].startswith('training tokens: 1,000, 1e-07 of the 10,000')

@@ -58,11 +58,8 @@ def all_files(source, skip=()):
     # a/**/*.py: the folders under a/, and *.py in each
     top, deep, pattern = source.partition('**')
     paths = glob.glob(top or './')
-    if deep:
-        pattern = pattern.lstrip(os.sep) or '*'
-        folders = [folder for path in paths for folder in folders_under(path, skip)]
-        paths = [path for folder in folders
-                 for path in glob.glob(os.path.join(glob.escape(folder), pattern))]
+    for folder in [folder for path in paths if deep for folder in folders_under(path, skip)]:
+        paths += glob.glob(os.path.join(glob.escape(folder), pattern.lstrip(os.sep) or '*'))
     return sorted({path for path in paths if os.path.isfile(path)})
 
 
@@ -92,16 +89,12 @@ def sources_of(source, sources, default):
     if source != default:
         raise ValueError(f'source={source} beside sources={list(sources)}: leave one of them out')
     for name, value in sources.items():
-        try:
-            path, weight = value
-            is_well_formed = re.fullmatch(r'[\w.-]+', name) and isinstance(path, str) and (
-                weight is None or 0 < weight < math.inf)
-        except (TypeError, ValueError):
-            is_well_formed = False
-        if not is_well_formed:
-            raise ValueError(f"sources[{name!r}]={value!r} must look like 'name': ('path', "
-                             'weight), with a name for a file (letters, digits, _ . -) and a positive '
-                             'weight or None')
+        match name, value:
+            case str(), (str(), None | int() | float() as weight) if (
+                    re.fullmatch(r'[\w.-]+', name) and (weight is None or 0 < weight < math.inf)):
+                continue
+        raise ValueError(f"sources[{name!r}]={value!r} must look like 'name': ('path', weight), with a "
+                         'name for a file (letters, digits, _ . -) and a positive weight or None')
     if len({weight is None for _, weight in sources.values()}) != 1:
         raise ValueError(f'{sources=} must name a source, and give a weight to all sources, or to '
                          'none')
@@ -111,23 +104,21 @@ def sources_of(source, sources, default):
 def shards(sources, folder, kind='text'):
     """The files of several sources, {name: (path, weight)}, as shards of work: [{'source',
     'files'}]. A file of records ends a shard, as do 16 MB of small files. A larger .jsonl of texts
-    is several shards: `part`, (i, n), stands for those of its lines whose number leaves the
+    is several shards: `part`, (i, n), stands for those of a file's lines whose number leaves the
     remainder i when divided by n."""
     shards = []
     for name, (path, _) in sources.items():
         size = SHARD                    # each source begins a shard
         for file in find_files(path, folder):
-            pieces = [file]
-            is_large = 'url' not in file and os.path.getsize(file['path']) > SHARD
-            if kind == 'text' and is_large and is_kind(file['path'], '.jsonl'):
-                pieces = [{**file, 'part': (i, PIECES)} for i in range(PIECES)]
-            for piece in pieces:
+            n_bytes = 0 if 'url' in file else os.path.getsize(file['path'])
+            is_large = n_bytes > SHARD and is_kind(file['path'], '.jsonl')
+            n = PIECES if is_large and kind == 'text' else 1
+            for i in range(n):
                 if size >= SHARD:
                     shards.append({'source': name, 'files': []})
                     size = 0
-                shards[-1]['files'].append(piece)
-                is_records = is_kind(file['path'], RECORDS)
-                size += SHARD if is_records else os.path.getsize(file['path'])
+                shards[-1]['files'].append({**file, 'part': (i, n)})
+                size += SHARD if is_kind(file['path'], RECORDS) else n_bytes
     return shards
 
 
@@ -153,7 +144,7 @@ def fetch(url, sha256, path):
     if os.path.exists(path):
         return path
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with session() as s, open(f'{path}.part', 'a+b') as f:
+    with session() as s, open(f'{path}.part', 'ab') as f:
         before = -1
         while f.tell() > before:        # try again as long as more comes
             before = f.tell()
@@ -173,17 +164,22 @@ def fetch(url, sha256, path):
         else:
             raise OSError(f"can't download {url} ({problem}); run the same command again, or put "
                           f'the file at {path}')
-        f.seek(0)
-        digest = hashlib.sha256()       # hashlib.file_digest would need Python 3.11
-        while block := f.read(1 << 20):
-            digest.update(block)
 
-    if digest.hexdigest() != sha256:
+    found = sha256_of(f'{path}.part')
+    if found != sha256:
         os.remove(f'{path}.part')
-        raise OSError(f'{url} has the checksum {digest.hexdigest()[:16]}..., expected '
-                      f'{sha256[:16]}...; run the same command again')
+        raise OSError(f'{url} has the checksum {found[:16]}..., expected {sha256[:16]}...; run the '
+                      'same command again')
     os.replace(f'{path}.part', path)
     return path
+
+
+def sha256_of(path):
+    digest = hashlib.sha256()           # hashlib.file_digest would need Python 3.11
+    with open(path, 'rb') as f:
+        while block := f.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def dataset_files(dataset, folder):

@@ -2,13 +2,13 @@
 The report of prepare.py: what became of each document, and a card of what is left.
 
     account = Account()
-    account.bytes_left['found'] += 90                   # of a document
-    account.bytes_left['read'] += 90                    # a stage let it pass
-    account.ends['rules', 'short', 'web'] += 1          # and the next one did not
+    account.counts['bytes left']['found'] += 90         # of a document
+    account.counts['bytes left']['read'] += 90          # a stage let it pass
+    account.drop('rules', 'short', 'web')               # and the next one did not
     account.notes['personal data in web']['email'] += 2
+    account.passes({'texts': [...], ...}, STAGES)       # does all of this for a document
     account.stages()                                    # the rows of the table
     genre('ROMEO:\nBut soft!\n\nJULIET:\nAy me!\n')     # 'dialogue'
-    proportions({'en': 2, 'de': 1})                     # {'en': 0.667, 'de': 0.333}
 
 A model shares the defects of its data: BookCorpus is heavy with romance (arXiv:2105.05241), WebText
 reads like a blog, C4's word list removed texts of minorities. The card counts such defects in what
@@ -20,91 +20,88 @@ from parts.prepare import clean, conversions, corpus, text_models
 
 # --- the account ----------------------------------------------------------------------------------
 class Account:
-    """What became of the documents, each of which is counted once, where it ended:
+    """What became of the documents:
 
-    ends        Counter of (stage, reason, source); ('kept', 'kept', source) for what stays
-    bytes_left  Counter of 'found' and then of the stages: the bytes that it let pass
-    notes       {name of a list: Counter}: notes['licences of web']['mit'] documents
+    counts      {name: Counter}: 'read' of each source; 'dropped by STAGE' and 'dropped from SOURCE'
+                for each reason; 'bytes left' of 'found' and then of each stage: what it let pass
+    notes       {name: Counter} for the report: notes['licences of web']['mit'] documents
     samples     {reason: [[chance, path, text], ...]}, for --audit
     malformed   {path: [records that could not be read, where and why the first]}
 
     A shard has an account of its own, and they can be added."""
 
     def __init__(self, n_samples=0):
-        self.ends = collections.Counter()
-        self.bytes_left = collections.Counter()
+        self.counts = collections.defaultdict(collections.Counter)
         self.notes = collections.defaultdict(collections.Counter)
-        self.samples = {}
+        self.samples = collections.defaultdict(list)
         self.malformed = {}
         self.n_samples = n_samples
 
     def to_json(self):
-        ends = [[*key, n] for key, n in self.ends.items()]
-        return json.dumps([ends, self.bytes_left, self.notes, self.samples, self.malformed])
+        return json.dumps([self.counts, self.notes, self.samples, self.malformed])
 
-    def add(self, ends, bytes_left, notes, samples, malformed):
+    def add(self, counts, notes, samples, malformed):
         """Add another account; the arguments are what its to_json holds."""
-        self.ends.update({tuple(key): n for *key, n in ends})
-        self.bytes_left.update(bytes_left)
-        for name, counter in notes.items():
-            self.notes[name].update(counter)
+        for mine, new in (self.counts, counts), (self.notes, notes):
+            for name, counter in new.items():
+                mine[name].update(counter)
         for reason, documents in samples.items():
-            for document in documents:
-                self.sample(reason, *document)
+            for _, path, text in documents:
+                self.sample(reason, path, text)
         for path, (n, first) in malformed.items():
             self.malformed.setdefault(path, [0, first])[0] += n     # a file may be several shards
 
-    def found(self, doc):
-        """A document was read, and now comes to the stages."""
-        self.bytes_left['found'] += conversions.size_of(doc)
+    def passes(self, doc, stages):
+        """Whether a document passes all stages, {name: function}. The first one that returns a
+        reason drops it."""
+        source = doc['source']
+        self.counts['read'][source] += 1
+        self.counts['bytes left']['found'] += conversions.size_of(doc)
         self.notes['documents taken as'][doc['mode']] += 1
         if 'encoding' in doc:
             self.notes['encodings of files'][doc['encoding']] += 1
 
-    def end(self, doc, stage, reason):
-        """A document was dropped by a stage for a reason; or, without a reason, it is kept."""
-        source = doc['source']
-        if not reason:
-            stage = reason = 'kept'
+        for name, stage in stages.items():
+            reason = stage(doc, self.notes)
+            if reason:
+                self.drop(name, reason, source)
+                break
+            self.counts['bytes left'][name] += conversions.size_of(doc)
+        else:
             self.notes[f'licences of {source}'][doc['licence']] += 1
-        self.ends[stage, reason, source] += 1
-        text = '\n'.join(doc['texts'])
-        chance = corpus.hash64(text.encode('utf-8', 'surrogatepass'))
-        self.sample(reason, chance, doc['path'], text)
+        self.sample(reason or 'kept', doc['path'], '\n'.join(doc['texts']))
+        return not reason
 
-    def sample(self, reason, chance, path, text):
-        """Keep the documents whose chance is smallest: a random sample that is always the same."""
+    def drop(self, stage, reason, source):
+        self.counts[f'dropped by {stage}'][reason] += 1
+        self.counts[f'dropped from {source}'][reason] += 1
+
+    def sample(self, reason, path, text):
+        """Keep the documents whose hash is smallest: a random sample that is always the same."""
         if self.n_samples:
-            samples = self.samples.setdefault(reason, [])
-            samples.append([chance, path, text[:2000]])
-            samples.sort()
-            del samples[self.n_samples:]
+            text = text[:2000]
+            chance = corpus.hash64(text.encode('utf-8', 'surrogatepass'))
+            samples = sorted([*self.samples[reason], [chance, path, text]])
+            self.samples[reason] = samples[:self.n_samples]
 
     def reject(self, path, line, why):
         """A record could not be read."""
         self.malformed.setdefault(path, [0, f'line {line}: {why}'])[0] += 1
 
-    def dropped(self, stage=None, source=None):
-        """{reason: documents}, the most frequent first, of a stage and a source or of all."""
-        reasons = collections.Counter()
-        for (where, reason, whose), n in self.ends.items():
-            if where != 'kept' and stage in (None, where) and source in (None, whose):
-                reasons[reason] += n
-        return dict(reasons.most_common())
-
     def lost(self):
-        """'files that could not be read: 2, the first a.txt, line 1: ...; dropped: short: 35'"""
+        """'files that could not be read: 2, the first a.txt, line 1: ...; dropped by rules: short:
+        35'"""
         first = [f', the first {path}, {where}' for path, (_, where) in self.malformed.items()][:1]
-        return (f'files that could not be read: {len(self.malformed)}{"".join(first)}; dropped: '
-                f'{listed(self.dropped())}')
+        dropped = {name: counter for name, counter in self.counts.items() if 'dropped by' in name}
+        return f'files that could not be read: {len(self.malformed)}{"".join(first)}; {shown(dropped)}'
 
     def stages(self):
         """The rows of the table, in the order in which the stages first saw a document."""
         rows = []
-        n = self.ends.total()
-        (_, size), *stages = self.bytes_left.items()
+        n = self.counts['read'].total()
+        (_, size), *stages = self.counts['bytes left'].items()
         for name, left in stages:
-            dropped = self.dropped(name)
+            dropped = by_size(self.counts[f'dropped by {name}'])
             row = {'name': name, 'docs_in': n, 'docs_out': n - sum(dropped.values()),
                    'bytes_in': size, 'bytes_out': left, 'dropped': dropped}
             rows.append(row)
@@ -114,9 +111,9 @@ class Account:
     def of_source(self, name):
         """A source's part of the report: its licences, and how many documents were read and
         dropped."""
-        return {'licences': dict(self.notes[f'licences of {name}'].most_common()),
-                'read': sum(n for (*_, source), n in self.ends.items() if source == name),
-                'dropped': self.dropped(source=name)}
+        return {'licences': by_size(self.notes[f'licences of {name}']),
+                'read': self.counts['read'][name],
+                'dropped': by_size(self.counts[f'dropped from {name}'])}
 
     def report(self, files_of, sources):
         """The content of report.json. files_of: {'train': {'documents', 'tokens', 'bytes'},
@@ -127,7 +124,7 @@ class Account:
                 **{what: {side: files_of[side][what] for side in ('train', 'val')}
                    for what in files_of['train']},
                 'sources': sources,
-                'counts': {name: dict(counter.most_common(100))
+                'counts': {name: by_size(counter, 100)
                            for name, counter in sorted(self.notes.items())}}
 
     def audit_md(self):
@@ -140,11 +137,22 @@ class Account:
         return '\n'.join(chapters)
 
 
+def by_size(counter, n=None):
+    """{item: how many}, the n most frequent first."""
+    return dict(counter.most_common(n))
+
+
 # --- the card -------------------------------------------------------------------------------------
 # a genre, the beginning of its lines, and more than how many of them have it
 GENRES = (('questions', re.compile(r'(?:Q|Question|User|Human)\b.{0,20}:'), 1 / 20),
           ('dialogue', re.compile(r"[A-Z][\w.' -]{0,30}:(?:\s|$)"), 1 / 8),
           ('list', re.compile(r'\s*(?:[-*•|]|\d+[.)])\s'), 1 / 2))
+# what most of a corpus makes of a model
+SKEW = {'languages': '{:.0%} of the prose: {}; a model will hardly write any other language',
+        'genres': '{:.0%} of the training tokens: {}; a model will write this kind of text, whatever '
+                  'it is asked for',
+        'sources': '{:.0%} of the training tokens: {}; the manner of this source will be the manner '
+                   'of the model'}
 PRETRAINED_ON = 10_000_000_000  # tokens; 100 million are 1% of them, 5 billion are half
 LICENCES = {'stdlib': 'psf', 'shakespeare': 'public domain'}
 KNOWN = {       # sources by name
@@ -169,83 +177,63 @@ def genre(text):
     return 'running text'
 
 
-def proportions(counts):
-    """{item: its fraction} of {item: how many}, the most frequent first."""
-    counts = collections.Counter(counts)
-    total = max(1, counts.total())
-    return {item: round(n / total, 3) for item, n in counts.most_common()}
-
-
-def card(sample, of_source, n_tokens):
-    """The card, as report.json holds it. sample: records {'text', 'path', 'licence'}, and for how
-    many places among the training tokens each stands; of_source: see Account.report."""
-    languages, genres, licences = (collections.Counter() for _ in range(3))
-    for record, n in sample:
+def card(records, of_source, n_tokens):
+    """The card, as report.json holds it: {'languages': {'en': 0.667, 'de': 0.333}, ...}. records:
+    {'text', 'path', 'licence'} of places that are evenly spread over the training tokens;
+    of_source: see Account.report."""
+    counts = {name: collections.Counter() for name in ('languages', 'genres', 'licences')}
+    for record in records:
         text = record['text']
         # a table of codes in a .py file is code, too
         is_code = clean.form_of(text, record['path']) != 'prose'
-        genres['code' if is_code else genre(text)] += n
-        licences[record['licence']] += n
+        counts['genres']['code' if is_code else genre(text)] += 1
+        counts['licences'][record['licence']] += 1
         if not is_code:
-            languages[text_models.language_of(text)] += n
-    languages, genres, licences = map(proportions, (languages, genres, licences))
-    read = {name: round(s['tokens'] * s['passes']) for name, s in of_source.items()}
-    usual = [f'{name}: {KNOWN[s["path"]]}' for name, s in of_source.items() if s['path'] in KNOWN]
-    return {'languages': languages, 'genres': genres, 'licences': licences,
-            'skew': usual + skew(languages, genres, proportions(read) if len(read) > 1 else {},
-                                  licences, n_tokens),
+            counts['languages'][text_models.language_of(text)] += 1
+    if len(of_source) > 1:
+        counts['sources'] = collections.Counter(
+            {name: s['tokens'] * s['passes'] for name, s in of_source.items()})
+    parts = {name: {item: round(n / counter.total(), 3) for item, n in counter.most_common()}
+             for name, counter in counts.items()}
+
+    skew = [f'{name}: {KNOWN[s["path"]]}' for name, s in of_source.items() if s['path'] in KNOWN]
+    skew += [SKEW[name].format(part, item) for name in SKEW if name in parts
+             for item, part in parts[name].items() if part >= 0.8 and item != 'unknown']
+    unknown = parts['licences'].get('unknown', 0)
+    if unknown >= 0.5:
+        skew.append(f'{unknown:.0%} of the training tokens name no licence: find out whether you may '
+                    'use them')
+    if n_tokens < 100_000_000:
+        skew.append(f'{n_tokens:,} tokens are few: a model will know words and forms, hardly any '
+                    'facts')
+    return {**parts, 'skew': skew,
             'share': f'training tokens: {n_tokens:,}, {n_tokens / PRETRAINED_ON:.2g} of the '
                      f'{PRETRAINED_ON:,} of a pretraining corpus'}
 
 
-def skew(languages, genres, sources, licences, n_tokens):
-    """Sentences that name each dominant part of a corpus and its consequence for a model. All but
-    n_tokens are {name: fraction}, the largest first."""
-    sentences = []
-    for what, parts, consequence in (
-            ('the prose', languages, 'a model will hardly write any other language'),
-            ('the training tokens', genres,
-             'a model will write this kind of text, whatever it is asked for'),
-            ('the training tokens', sources,
-             'the manner of this source will be the manner of the model')):
-        for name, part in parts.items():
-            if part >= 0.8 and name != 'unknown':
-                sentences.append(f'{part:.0%} of {what}: {name}; {consequence}')
-    if licences.get('unknown', 0) >= 0.5:
-        sentences.append(f'{licences["unknown"]:.0%} of the training tokens name no licence: find '
-                         'out whether you may use them')
-    if n_tokens < 100_000_000:
-        sentences.append(f'{n_tokens:,} tokens are few: a model will know words and forms, hardly '
-                         'any facts')
-    return sentences
-
-
 # --- the pages ------------------------------------------------------------------------------------
+def shown(value):
+    """A value of report.json for people: {'short': 1200} is 'short: 1,200'."""
+    if isinstance(value, dict):
+        return ', '.join(f'{name}: {shown(x)}' for name, x in value.items()) or 'none'
+    if isinstance(value, list):
+        return '; '.join(map(shown, value)) or 'none'
+    return value if isinstance(value, str) else f'{value:,}'
+
+
 def table(rows):
-    """Rows as a Markdown table; the first one is its head."""
-    cells = [[f'{x:,}' if isinstance(x, int) else str(x) for x in row] for row in rows]
-    cells.insert(1, ['---'] * len(rows[0]))
-    return ''.join(f'\n| {" | ".join(row)} |' for row in cells) + '\n'
-
-
-def listed(counter, form=','):
-    return ', '.join(f'{name}: {n:{form}}' for name, n in counter.items()) or 'none'
+    """Rows, dicts with the same keys, as a Markdown table."""
+    cells = [rows[0], ['---'] * len(rows[0]), *(row.values() for row in rows)]
+    return ''.join(f'\n| {" | ".join(map(shown, row))} |' for row in cells) + '\n'
 
 
 def summary(content, files_of):
     """What each stage dropped and what the files hold, two tables for the terminal and the report.
     content: that of report.json; files_of: see Account.report."""
-    rows = [('stage', 'documents in', 'out', 'bytes in', 'out', 'dropped')]
-    for stage in content['stages']:
-        *numbers, dropped = stage.values()
-        rows.append([*numbers, ', '.join(f'{reason}: {n:,} ({n / stage["docs_in"]:.1%})'
-                                         for reason, n in dropped.items())])
-    names = 'documents', 'tokens', 'bytes'
-    sizes = [(path, *(size.get(name, '') for name in names)) for path, size in files_of.items()]
-    lines = [table(rows) + table([('file', *names), *sizes])]
-    for s in content['sources'].values():
-        if s['passed_over']:
-            lines.append(f'files of other kinds, passed over: {s["passed_over"]}')
+    lines = [table(content['stages'])
+             + table([{'file': name, **size} for name, size in files_of.items()])]
+    lines += [f'files of other kinds, passed over: {s["passed_over"]}'
+              for s in content['sources'].values() if s['passed_over']]
     lines.append(f'records that could not be read: {content["malformed"]}')
     if 'card' in content:
         lines.append(content['card']['share'])
@@ -255,27 +243,13 @@ def summary(content, files_of):
 def report_md(title, content, files_of):
     """The report for people. content: that of report.json."""
     lines = [f'# {title}', summary(content, files_of)]
-    for path, (n, first) in content['malformed_files'].items():
-        lines.append(f'- {path}: {n}, the first at {first}')
-
-    for name, s in content['sources'].items():
-        lines += ['', f'{name} ({s["path"]}): licences: {listed(s["licences"])}',
-                  f'documents read: {s["read"]:,}, dropped: {listed(s["dropped"])}']
-        if 'passes' in s:
-            read = s['tokens'] * s['passes'] / content['tokens']['train']
-            warning = '; more than 4 passes add little' if s['passes'] > 4 else ''
-            lines.append(f'to train on: documents: {s["documents"]:,}, tokens: {s["tokens"]:,} x '
-                         f'{s["passes"]:.2f} passes = {read:.1%} of what a run reads{warning}')
-    for name, counter in content['counts'].items():
-        lines += ['', f'{name}: {listed(counter)}']
-
-    if 'card' in content:
-        card = content['card']
-        lines += ['', '## Data card', '',
-                  'Fractions of the training tokens, in a sample of 1,000 places:', '',
-                  f'- languages of the prose: {listed(card["languages"], ".1%")}',
-                  f'- genres: {listed(card["genres"], ".1%")}',
-                  f'- licences: {listed(card["licences"], ".1%")}',
-                  '', 'Known skew:', '',
-                  *(f'- {line}' for line in card['skew'] or ['nothing stands out'])]
+    lines += [f'- {path}: {n}, the first at {first}'
+              for path, (n, first) in content['malformed_files'].items()]
+    chapters = {f'Source: {name}': s for name, s in content['sources'].items()}
+    chapters['Counts of documents'] = content['counts']
+    chapters['Data card: fractions of the training tokens'] = content.get('card', {})
+    for title, values in chapters.items():
+        lines += ['', f'## {title}', '', *(f'- {name}: {shown(x)}' for name, x in values.items())]
+    if any(s.get('passes', 0) > 4 for s in content['sources'].values()):
+        lines += ['', 'A source is read more than 4 times in an epoch: more than 4 passes add little.']
     return '\n'.join(lines) + '\n'

@@ -23,11 +23,9 @@ def end_with_parent():
             time.sleep(1)
         os._exit(1)
 
-    def begin():
-        threading.Thread(target=watch, args=[os.getppid()], daemon=True).start()
-
     if hasattr(os, 'register_at_fork'):
-        os.register_at_fork(after_in_child=begin)
+        os.register_at_fork(after_in_child=lambda: threading.Thread(
+            target=watch, args=[os.getppid()], daemon=True).start())
 
 
 def in_parallel(function, jobs, n_workers, what):
@@ -43,8 +41,6 @@ def in_parallel(function, jobs, n_workers, what):
     with concurrent.futures.ProcessPoolExecutor(n, fork) as pool:
         try:
             yield from bar(pool.map(function, jobs))
-        except ValueError as e:             # one line, as from a single process
-            raise ValueError(str(e)) from e
         except concurrent.futures.process.BrokenProcessPool as e:
             raise OSError('a process was killed, perhaps because memory ran out; what is done is '
                           f'kept, try again with fewer, --num_workers={(n + 1) // 2}') from e
