@@ -237,7 +237,7 @@ if here.world > 1:      # averages the gradients of all processes while backward
     net = DDP(net, gradient_as_bucket_view=True)
 
 # --- 4. data --------------------------------------------------------------------------------------
-train, held_out, identity, about = records.open_files(
+train, held_out, identity, summary = records.open_files(
     data_dir, records.read_pairs, block_size, tokenizer, loss_type, data_from)
 pairs = train + held_out[:eval_pairs]       # from here on a pair is its number in this list
 sizes = np.array([[len(prompt) + len(answer) for prompt, answer in pair]
@@ -294,7 +294,7 @@ ref = ref.to(here.device)
 log = runs.Log(config, set_by, state, here, model, tokenizer, identity, max_steps=max_steps)
 guard = guards.Guard(state, log.note, here.dtype)
 show(config, log.say)
-log.say(f'  data     {about}\n  plan     {max_steps:,} steps = {epochs:.2f} epochs of '
+log.say(f'  data     {summary}\n  plan     {max_steps:,} steps = {epochs:.2f} epochs of '
         f'{batches.per_epoch:,} steps')
 
 

@@ -136,9 +136,9 @@ def marked(ids, mask, tokenizer):
     return text
 
 
-# conversations and held_out are lists of (ids, mask), about is a line for the log. identity has
+# conversations and held_out are lists of (ids, mask), summary is a line for the log. identity has
 # hashes of these data. Checkpoints keep it, so that no run resumes on other data.
-conversations, held_out, identity, about = records.open_files(
+conversations, held_out, identity, summary = records.open_files(
     data_dir, records.read_conversations, block_size, tokenizer, data_from)
 held_out = held_out[:eval_conversations]
 lengths = np.array([len(ids) for ids, _ in conversations])              # (n,): tokens
@@ -205,7 +205,7 @@ guard = guards.Guard(state, log.note, here.dtype)
 show(config, log.say)
 shown = marked(*conversations[0], tokenizer)
 log.say(f'--- one conversation, its trained parts in [[ ]]\n{shown}---')
-log.say(f'  data     {about}\n  plan     {max_steps:,} steps = {epochs:.2f} epochs of '
+log.say(f'  data     {summary}\n  plan     {max_steps:,} steps = {epochs:.2f} epochs of '
         f'{by_length.per_epoch:,} steps')
 
 

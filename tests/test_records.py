@@ -57,16 +57,16 @@ def test_a_cut_keeps_the_last_answer_and_of_its_prompt_the_right(prompt, answer,
 def test_conversations_without_an_answer_are_dropped_and_counted(tmp_path):
     ask, answer = say('user', 'q' * 9), say('assistant', 'a')
     path = write(tmp_path / 'a', [{'messages': c} for c in ([ask], [ask, answer], [], [ask] * 3 + [answer])])
-    rows, about = records.read_conversations(str(path), 36, BYTES)
+    rows, summary = records.read_conversations(str(path), 36, BYTES)
     assert [[i for i, trained in zip(*row) if trained] for row in rows] == [[*b'a', E]] * 2
-    assert about.endswith('; without an answer: 2; cut: 1')
+    assert summary.endswith('; without an answer: 2; cut: 1')
 
 
 # --- preferences --------------------------------------------------------------------------------------------
 def test_what_lines_become(tmp_path):
     talk = [say('system', 'be'), say('user', 'q')]
     frame = [S, *b'system\nbe', E, 10, S, *b'user\nq', E, 10, S, *b'assistant\n']
-    pairs, about = read(
+    pairs, summary = read(
         tmp_path, {'prompt': 'q', 'chosen': 'é', 'rejected': 'no', 'margin': 3},
         {'prompt': talk, 'chosen': 'yes', 'rejected': 'no'},
         {'prompt': 'q', 'chosen': '', 'rejected': ''},
@@ -76,7 +76,7 @@ def test_what_lines_become(tmp_path):
     assert pairs == [pair('q', 'é', 'no'), ((frame, [*b'yes', E]), (frame, [*b'no', E])),
                      pair('q', 'up', None), pair('q', None, 'no'),
                      pair('a<|im_end|>', '<|im_start|>', '')]
-    assert about == 'cut to 96 tokens: 0; left out because both answers are the same: 1'
+    assert summary == 'cut to 96 tokens: 0; left out because both answers are the same: 1'
     assert sum(i >= 256 for i in pairs[-1][0][0] + pairs[-1][0][1]) == 4    # the frame's: none is forged
 
 
@@ -93,8 +93,8 @@ def test_a_pair_whose_answers_are_cut_to_the_same_is_dropped_and_counted(tmp_pat
     """Its loss has a gradient of rounding errors, of which AdamW makes steps of full size."""
     late = {'prompt': 'q', 'chosen': 'a' * 99 + 'x', 'rejected': 'a' * 99 + 'y'}
     early = {'prompt': 'q', 'chosen': 'x' + 'a' * 99, 'rejected': 'y'}
-    pairs, about = read(tmp_path, late, early, T=48)
-    assert [chosen[1][:2] for chosen, _ in pairs] == [[*b'xa']] and ': 1; left out' in about
+    pairs, summary = read(tmp_path, late, early, T=48)
+    assert [chosen[1][:2] for chosen, _ in pairs] == [[*b'xa']] and ': 1; left out' in summary
     assert pairs[0][0][0] == pairs[0][1][0]         # one prompt
     refused('48 tokens', read, tmp_path, late, T=48)
 

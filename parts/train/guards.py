@@ -15,10 +15,11 @@ class Guard:
     is a spike, and spike_action says whether to skip it, to roll back to the last checkpoint, or
     only to log it.
 
-    state: of a checkpoint, or {}. dtype: float16 finds its scale by overflowing, so more refusals in
-    a row are no trouble. note(number, event, text): writes down what was refused. `step` counts from
-    0 and names the batch; its update makes step + 1, so that is the number of the note: Log.cut
-    then drops exactly those that a resumed run, or one that was rolled back, will write again."""
+    state: of a checkpoint, or {}. dtype: float16 finds its scale by overflowing, so more refusals
+    in a row are no trouble. note(number, event, text): writes down what was refused. `step` counts
+    from 0 and names the batch; its update makes step + 1, so that is the number of the note:
+    Log.cut then drops exactly those that a resumed run, or one that was rolled back, will write
+    again."""
 
     def __init__(self, state, note, dtype='float32', spike_z=0.0, spike_window=100,
                  spike_action='skip'):

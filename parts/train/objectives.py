@@ -12,6 +12,7 @@ from model import IGNORE
 from parts import Mistake
 
 MASK_RATE = 0.15        # of the tokens are hidden
+MEAN_SPAN = 3           # tokens
 # A step that no run reaches: what is hidden in it is hidden in every evaluation.
 EVALUATION = 2 ** 40
 
@@ -22,23 +23,23 @@ def chances(seed, step, rows, n, purpose):
     return np.stack([np.random.default_rng([seed, step, row, purpose]).random(n) for row in rows])
 
 
-def hide_tokens(x, seed, step, rows, special, n_ordinary, rate=MASK_RATE):
+def hide_tokens(x, seed, step, rows, special, n_ordinary):
     """Masked language modelling (BERT, arXiv:1810.04805). 15% of the tokens x (B, T) must be
     predicted. Of these 80% become <|mask|>, 10% a random ordinary token, 10% stay. Returns
     inputs, targets (B, T)."""
-    chosen = chances(seed, step, rows, x.shape[1], 0) < rate
+    chosen = chances(seed, step, rows, x.shape[1], 0) < MASK_RATE
     how = chances(seed, step, rows, x.shape[1], 1)
     other = (chances(seed, step, rows, x.shape[1], 2) * n_ordinary).astype(np.int64)
     hidden = np.where(how < 0.8, special['<|mask|>'], np.where(how < 0.9, other, x))
     return np.where(chosen, hidden, x), np.where(chosen, x, IGNORE)
 
 
-def span_lengths(T, rate=MASK_RATE, mean=3):
+def span_lengths(T):
     """For a context of T: how many tokens of text fit, how many of them are hidden, and in how many
     spans."""
     for n_text in range(T, 1, -1):
-        n_hidden = max(1, round(n_text * rate))
-        n_spans = max(1, round(n_hidden / mean))
+        n_hidden = max(1, round(n_text * MASK_RATE))
+        n_spans = max(1, round(n_hidden / MEAN_SPAN))
         if n_text + 2 * n_spans <= T:
             return n_text, n_hidden, n_spans
     raise Mistake(f'a context of {T} tokens is too short for span corruption')
@@ -108,9 +109,8 @@ class Objective:
         self.n_text = span_lengths(block_size)[0] if name == 'span' else block_size
         if document_mask and name != 'clm':
             raise Mistake(f'document_mask is for --objective=clm, not {name}')
-        needs = {'mlm': '<|mask|>', 'span': '<|span_0|>'}.get(name)
-        needs = '<|endoftext|>' if document_mask else needs
-        if needs and needs not in self.special:
+        needs = {'clm': '<|endoftext|>', 'mlm': '<|mask|>', 'span': '<|span_0|>'}[name]
+        if (document_mask or name != 'clm') and needs not in self.special:
             raise Mistake(f'objective={name}, document_mask={document_mask}: the tokenizer of '
                           f'the data has no special token {needs}; prepare documents, or with '
                           '--tokenizer=bpe')

@@ -2,8 +2,8 @@
 Records: lines of JSON -> token ids, and batches of rows of about the same length.
 
     rows_of_step_7 = Batches(lengths=np.array([3, 9, 4, 8]), batch_size=2, seed=1).of(7)
-    train, held_out, identity, about = open_files('data/sft', read_conversations, 256, tokenizer)
-    train, held_out, identity, about = open_files('data/pairs', read_pairs, 256, tokenizer, 'dpo')
+    train, held_out, identity, summary = open_files('data/sft', read_conversations, 256, tokenizer)
+    train, held_out, identity, summary = open_files('data/pairs', read_pairs, 256, tokenizer, 'dpo')
 """
 import gzip, hashlib, json, os, pathlib
 import numpy as np
@@ -42,9 +42,10 @@ def open_files(data_dir, read, *settings):
     """Return the rows to train on, those held out, what identifies their files, and a line about
     them for the log: of train.jsonl and val.jsonl, each as read(path, *settings) returns it."""
     paths = {name: os.path.join(data_dir, name) for name in ('train.jsonl', 'val.jsonl')}
-    (train, about), (held_out, _) = [read(path, *settings) for path in paths.values()]
+    (train, summary), (held_out, _) = [read(path, *settings) for path in paths.values()]
     identity = {name: digest(path) for name, path in paths.items()}
-    return train, held_out, identity, f'rows: {len(train):,}, held out: {len(held_out):,}; {about}'
+    n = f'rows: {len(train):,}, held out: {len(held_out):,}'
+    return train, held_out, identity, f'{n}; {summary}'
 
 
 class Batches:
