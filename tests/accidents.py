@@ -11,7 +11,6 @@ PLACES = {
     'orthogonal': ('parts.train.optim', 'orthogonal'),              # the heart of Muon
     'guard': ('parts.train.guards', 'Guard.allows'),                # called with self and the step
     'sample text': ('parts.prepare.texts', 'write'),                # what a model in training writes
-    'end of a run': ('parts.train.processes', 'Process.leave'),
     'save': ('torch', 'save'),
     'rename': ('os', 'replace'),
     'lock': ('fcntl', 'flock'),

@@ -195,14 +195,15 @@ def shard(model, how, here, compiled=False):
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     from torch.distributed.fsdp import register_fsdp_forward_method
     # In bfloat16 half as many bytes travel; gradients are summed in float32.
-    half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
-    policy = half if here.dtype == 'bfloat16' else MixedPrecisionPolicy()
-    mesh = init_device_mesh(here.kind, (here.world,))
+    half = torch.bfloat16 if here.dtype == 'bfloat16' else None
+    options = {'mesh': init_device_mesh(here.kind, (here.world,)),
+               'mp_policy': MixedPrecisionPolicy(half, torch.float32, cast_forward_inputs=False),
+               'reshard_after_forward': how == 'fsdp'}
     for block in model.blocks:
         if compiled:          # each by itself, because FSDP's hooks between them cannot be compiled
             block.compile(dynamic=False)
-        fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=how == 'fsdp')
-    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=how == 'fsdp')
+        fully_shard(block, **options)
+    fully_shard(model, **options)
     # The residual stream stays float32.
     model.embedding.register_forward_hook(lambda module, x, y: y.float())
     # The cache grows with each token: the blocks would be compiled again for each length.
