@@ -33,7 +33,7 @@ class Muon(torch.optim.Optimizer):
         self.adamw.step()
         for group in (group for group in self.param_groups if group.get('use_muon')):
             of_shape = {}                   # shape -> [(matrix, its direction)]
-            for p in (p for p in group['params'] if p.grad is not None):
+            for p in group['params']:
                 if not self.state[p]:
                     self.state[p]['momentum_buffer'] = torch.zeros_like(p)
                 buffer = self.state[p]['momentum_buffer'].lerp_(p.grad, 1 - self.momentum)
