@@ -9,7 +9,7 @@ Which text a step sees follows from (seed, step), of a stream also from the proc
 run can be resumed at any step, and a batch that hurt can be looked at again. Bins are
 memory-mapped: a corpus may be larger than memory.
 """
-import functools, glob, gzip, hashlib, json, os, pathlib, shlex, zlib
+import functools, glob, gzip, hashlib, itertools, json, os, pathlib, shlex, zlib
 import numpy as np
 from model import IGNORE
 from parts import Mistake
@@ -211,21 +211,19 @@ class Stream:
 
     def read(self, shard, line):
         """Yield the text of each document from a position on, without end."""
-        found = shard + line            # is there any text at all? A run that resumes has seen some
         while True:
             path = self.paths[shard % len(self.paths)]
             try:
                 with (gzip.open if path.endswith('.gz') else open)(path, 'rb') as f:
-                    for number, data in enumerate(f):
-                        text = text_of(data) if number >= line else None
+                    for number, data in itertools.islice(enumerate(f), line, None):
+                        text = text_of(data)
                         if text is not None:
                             self.position[:2] = shard, number + 1
-                            found += 1
                             yield text
             except (EOFError, gzip.BadGzipFile, zlib.error):
                 pass
             shard, line = shard + 1, 0
-            if shard % len(self.paths) == 0 and not found:
+            if shard == len(self.paths) and self.position[:2] == [0, 0]:
                 raise Mistake(f'{", ".join(self.paths[:3])}...: no line has a text or content')
 
     def take(self, step, rows):
@@ -236,6 +234,6 @@ class Stream:
         while len(ids) <= n:            # one more than n: the last target
             ids += [*self.tokenizer.encode_batch([next(self.documents)])[0],
                     self.tokenizer.special['<|endoftext|>']]
-        data = np.array(ids[:n + 1], dtype=np.int64)                                      # (n + 1,)
+        taken = np.array(ids[:n + 1])                                                   # (n + 1,)
         del ids[:n]
-        return data[:-1].reshape(len(rows), -1), data[1:].reshape(len(rows), -1)
+        return sequences(taken, range(0, n, self.T), self.T)
