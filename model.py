@@ -218,7 +218,7 @@ class GPT(nn.Module):
         return (logits if with_logits else None), loss
 
     def empty_cache(self, B, T):
-        """Room for keys and values of T positions, at most block_size: (n_layer, 2, B, K, T, D)"""
+        """Return room for at most T positions of keys and values: (n_layer, 2, B, K, T, D)."""
         c = self.config
         weight = self.embedding.weight
         # Keys are products, and autocast may make products bfloat16. A small one tells.
@@ -265,17 +265,17 @@ class GPT(nn.Module):
         return torch.cat((idx, *new), dim=1)
 
     def like(self, **changes):
-        """A copy with a changed config, as like(dropout=0.1). New tokens begin as the mean row."""
+        """Return a copy with a changed config: like(dropout=0.1). New tokens begin as the mean row."""
         from parts.model import copies
         return copies.like(self, changes)
 
     def grown(self, vocab_size):
-        """A copy with rows for new tokens; itself, if no row is missing."""
+        """Return a copy with rows for new tokens, or the model itself if no row is missing."""
         return self.like(vocab_size=vocab_size) if vocab_size > self.config.vocab_size else self
 
     @staticmethod
     def from_hf(folder):
-        """A Llama, Qwen2 or Qwen3 in a Hugging Face folder -> GPT in float32."""
+        """Return the GPT, in float32, of a folder of Hugging Face: a Llama, Qwen2 or Qwen3."""
         from parts.model import hf_model
         return hf_model.read(folder)
 
@@ -315,7 +315,7 @@ def save_checkpoint(path, model, **extra):
 
 
 def load_checkpoint(path, device='cpu'):
-    """A .pt file, or with parts/ a folder of a run or of Hugging Face -> GPT, what else it has"""
+    """Return the GPT of a .pt file (with parts/ also of a folder) and a dict of what else it has."""
     if os.path.isdir(path):
         from parts.model import checkpoints
         return checkpoints.open_model(path, device)

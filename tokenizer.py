@@ -148,7 +148,8 @@ class Tokenizer:
         self.all_bytes = [*vocab, *(name.encode() for name in names)]
         # How many bytes of text each id stands for. A special token stands for none.
         self.text_bytes = [len(token) for token in vocab] + [0] * len(names)
-        # <|endoftext|> ends a document and begins the next one.
+        # <|endoftext|> ends a document and begins the next one. first: what a model reads if there
+        # is no prompt. stop: what ends its answer.
         self.begin = [id for name, id in self.special.items() if name == '<|endoftext|>']
         self.first = self.begin or [vocab.index(b'\n') if b'\n' in vocab else 0]
         self.stop = self.begin + [id for name, id in self.special.items() if name == '<|im_end|>']

@@ -94,6 +94,15 @@ def test_the_plan_of_codeparrot(plan):
         assert re.search(' +'.join(row.split('  ')), out), row
     assert 'nowhere/meta.json is not there yet' in out
 
+    one, two = (planner.sketch(GPTConfig(300, 7, 3, 4, 1, 32, 90, tie_embeddings=tied))
+                for tied in (True, False))
+    block = 2 * 32 * 32 + 2 * 32 * 8 + 3 * 32 * 90 + 2 * 32
+    assert planner.count_parameters(two) == {
+        'total': 2 * 9600 + 3 * block + 32, 'embedding': 9600, 'blocks': 3 * block, 'per block': block,
+        'final norm': 32, 'output': 9600}
+    # An embedding of its own is only looked up.
+    assert planner.flops_per_token(one, 7) == planner.flops_per_token(two, 7)
+
     grouped = shape(32768, 1024, 12, 16, 2, 768)        # 2 vectors of 48 numbers, 2 bytes each, and 12 layers
     said = plan('8xH100', grouped)
     assert f'KV cache: {2 * 12 * 2 * 48 * 2:,} bytes a token' in said

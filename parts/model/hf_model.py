@@ -80,7 +80,6 @@ def read_config(theirs):
             choices = ' or '.join(map(str, ours))
             raise Mistake(f'{key}={values[key]!r:.80} is not supported, only {choices}')
     config = {ours: values[name] for ours, name in NAMES.items()}
-    config['n_kv_head'] = config['n_kv_head'] or config['n_head']
     config['rope_theta'] = float(values.get('rope_theta') or 10000.0)
     config['rope_scaling'] = tuple(float(rope[key]) for key in ropes[values['rope_type']])
     config['qkv_bias'], config['qk_norm'] = KINDS[values['model_type']]

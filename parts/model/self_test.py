@@ -5,14 +5,12 @@ What `python model.py` prints: parameters, the first loss, and whether a model l
 
 Does a GPU compute what the CPU computes? bench/gpu.py compares them.
 """
-import argparse, math, sys
+import argparse, math, pathlib, runpy, sys
 import torch
 from model import GPT, GPTConfig
 from parts.model import planner
 
-# n_layer, n_head, n_kv_head, n_embd, n_ffn
-SIZES = {'mega': (22, 32, 0, 2048, 5632), 'midi': (12, 12, 0, 768, 2304),
-         'mini': (8, 8, 0, 512, 1536), 'nano': (6, 8, 0, 256, 768)}
+CONFIG = pathlib.Path(__file__).parents[2] / 'config'
 
 
 def by_heart(model, idx, steps=100):
@@ -36,8 +34,10 @@ def main():
         torch.empty(1, device=device)
     except (AssertionError, RuntimeError) as e:
         parser.error(f'--device={device} is not available here: {e}'.partition('\n')[0])
-    for name, shape in SIZES.items():
-        count = planner.count_parameters(planner.sketch(GPTConfig(256, 512, *shape)))
+    for name in 'nano', 'mini', 'midi', 'mega':         # presets of config/, of 256 bytes as tokens
+        preset = runpy.run_path(str(CONFIG / f'{name}.py'))
+        shape = {key: preset[key] for key in ('n_layer', 'n_head', 'n_embd', 'n_ffn')}
+        count = planner.count_parameters(planner.sketch(GPTConfig(256, 512, **shape)))
         print(f'{name}: ' + ', '.join(f'{part} {n:,}' for part, n in count.items()))
 
     # 16 different tokens in random order: only several tell which one comes next.
