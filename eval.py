@@ -89,7 +89,7 @@ config = configure(globals())
 #      'rules': [('answer', '16 - 3 = 13\n#### 13')],      # what is checked in the answer's text
 #      'tests': '', 'entry_point': '', 'solution': ''}      # of programs: what is run
 # Of a function to complete, 'rules' is [] and 'tests' a program, such as 'assert add(1, 2) == 3'.
-all_tasks = tasks.split(',')
+all_tasks = [*dict.fromkeys(tasks.split(','))]      # each once
 files = data.split(',') if data else []
 # {task: its questions}. The tasks loss, learned and compare ask none.
 asked = questions.of_tasks(all_tasks, files, n_problems, problems_seed, splits.split(','))

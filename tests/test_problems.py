@@ -14,9 +14,8 @@ from parts.eval import problems as P, questions
 from parts.train import rollouts
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
-N = {'train': 1600, 'validation': 80, 'variation': 80, 'names': 100, 'cell': 100, 'family': 100,
-     'review': 200,
-     'feedback': 400, 'feedback_validation': 80, 'feedback_variation': 80}
+N = {'train': 1600, 'validation': 80, 'variation': 80, 'cell': 100, 'family': 100,
+     'review': 200, 'feedback': 400, 'feedback_validation': 80, 'feedback_variation': 80}
 SETS = {split: P.problems(n, 0, split) for split, n in N.items()}
 ALL = [p for some in SETS.values() for p in some]
 PLAIN = {family[0] for family in P.plain(P.SHOWN)}
@@ -105,9 +104,9 @@ def test_no_prompt_is_there_twice_in_a_split_or_in_two_whatever_the_seed():
 
 
 def test_what_the_stages_read_is_disjoint_by_hash():
-    """SFT's examples, the prompts of DPO and RL, and what is tested. (The splits names and family differ from
-    the others in names and tasks, so their hashes may be anything.)"""
-    hashed = [split for split in P.SPLITS if split not in ('names', 'family')]
+    """SFT's examples, the prompts of DPO and RL, and what is tested. (The split family differs from the
+    others in its tasks, so its hashes may be anything.)"""
+    hashed = [split for split in P.SPLITS if split != 'family']
     for a, b in itertools.combinations(hashed, 2):
         (_, fifths, tenths), (_, other_fifths, other_tenths) = P.SPLITS[a], P.SPLITS[b]
         assert not {*fifths} & {*other_fifths} or not {*tenths} & {*other_tenths}, (a, b)
@@ -128,19 +127,16 @@ def test_what_the_stages_read_is_disjoint_by_hash():
 
 def test_what_is_held_out_does_not_occur_in_training():
     cells = {p['cell'] for p in SETS['train']}
-    names = {name for p in SETS['train'] for name in arguments(p)}
     assert not cells & {p['cell'] for p in SETS['cell'] + SETS['family'] + SETS['feedback']}
     practised = {p['cell'] for p in SETS['feedback']}       # by rl.py: these compositions, and no others
     assert not practised & {p['cell'] for p in SETS['cell']} and len(practised) > 100
     for split in 'feedback_validation', 'feedback_variation':
         assert {p['cell'] for p in SETS[split]} <= {p['cell'] for p in P.problems(2500, 0, 'feedback')}
-    for p in SETS['names']:
-        assert not names & set(arguments(p)), p['prompt']
-    for split in 'validation', 'variation', 'names':        # ... and nothing else is held out there
+    for split in 'validation', 'variation':         # ... and nothing else is held out there
         assert {p['family'] for p in SETS[split]} <= {p['family'] for p in SETS['train']}
 
 
 # --- always the same ----------------------------------------------------------------------------------------
 def test_the_list_is_the_same_on_every_machine():
     lists = [P.problems(20, 7, split) for split in P.SPLITS]
-    assert hashlib.md5(repr(lists).encode()).hexdigest() == '9191f3c466eabc192bb857bd3eab6926'
+    assert hashlib.md5(repr(lists).encode()).hexdigest() == '97cf08d8971b971e184e47388396e216'

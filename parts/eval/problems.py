@@ -19,7 +19,6 @@ SPLITS = {      # by hash: (kind, which fifths of the compositions, which tenths
     'review': ('example tasks', (2, 3, 4), [7]),        # DPO and RL see prompts and tests, no answer
     'validation': ('example tasks', (2, 3, 4), [8]),    # new problems: choose settings with these
     'variation': ('example tasks', (2, 3, 4), [9]),     # report these
-    'names': ('example tasks', (2, 3, 4), range(10)),   # argument names that are not in train
     'feedback': ('practice tasks', [1], range(8)),      # RL sees prompts and tests, no answer
     'feedback_validation': ('practice tasks', [1], [8]),
     'feedback_variation': ('practice tasks', [1], [9]),
@@ -128,7 +127,7 @@ STEPS = {
 FRAMES = {  # docstrings, by the first word of the meaning; for any other word, Return _ and Give _
     'whether': ('Return whether _.', 'Check whether _.', 'Return True if _, otherwise False.'),
     'the': ('Return the _.', 'Return the _.', 'Compute the _.', 'Find the _.', 'Get the _.')}
-NAMES = {   # of arguments, by kind; a tenth, by hash, occurs in the split 'names' only
+NAMES = {   # of arguments, by kind; a tenth, by hash, is never drawn: see argument_names()
     'int': 'n number value num a b m integer p q j current given start amount z first year degree',
     'ints': 'numbers values nums data items list1 elements array a b lst scores prices points results',
     'text': 's text string t message phrase content source chars st title label line p sentence comment',
@@ -208,8 +207,9 @@ def fill(rng, *texts):
     return [re.sub(r'\b[KMDLW]\b', lambda m: repr(constants[m[0]]), text) for text in texts]
 
 
-def argument_names(rng, kinds, unseen):
-    """Draw a name for each argument, from the pools or made up of letters and syllables."""
+def argument_names(rng, kinds):
+    """Draw a name for each argument, from the pools or made up of letters and syllables. Names of
+    one bucket of ten are left out, so that you can ask a model about names that it has not met."""
     names = []
     made_up = rng.random() < MADE_UP
     while len(names) < len(kinds):
@@ -221,8 +221,7 @@ def argument_names(rng, kinds, unseen):
             pool += [own] * 20
         if made_up:
             pool = [long[:rng.randint(4, 8)], short, f'{long[:4]}_{short}']
-        pool = [p for p in pool if p not in TAKEN and p not in names
-                and (bucket(p, 10) == 0) == unseen]
+        pool = [p for p in pool if p not in TAKEN and p not in names and bucket(p, 10) != 0]
         if pool:
             names.append(rng.choice(pool))
         else:
@@ -288,7 +287,7 @@ def draw(rng, split, with_test):
     start, _, rest = rng.choice(meanings).partition(' ')
     frames = FRAMES.get(start, (f'Return {start} _.', f'Give {start} _.'))
     doc = rng.choice(frames).replace('_', rest)
-    names = argument_names(rng, kinds, split == 'names')
+    names = argument_names(rng, kinds)
     doc, *bodies = [re.sub(r'\b[XYZ]\b', lambda m: names['XYZ'.index(m[0])], text)
                     for text in fill(rng, doc, f'return {expression}', spelled)]
     function = rng.choice([name for name in functions if name not in names])

@@ -8,7 +8,7 @@ Questions that a model is asked, all of one form, and how its answers are graded
     outcome(question, 'It is 4.')           # {'outcome': 'passed', 'message': ''}
     judged('./my_judge', question, 'Four')  # {'outcome': 'judged', 'message': '7', 'score': 7.0}
 """
-import collections, json, math, pathlib, re, shlex, subprocess
+import collections, difflib, json, math, pathlib, re, shlex, subprocess
 from parts import Mistake
 from parts.eval import problems, results
 from parts.train import records
@@ -40,9 +40,10 @@ def to_question(record, is_graded=True):
     asked = record.get('prompt') or record.get('question') or record.get('turns', [''])[0]
     if not asked or not isinstance(asked, str | list):
         raise Mistake('the line has no prompt or question')
-    question = record | {'messages': records.messages_of(asked), 'prompt': asked, 'tests': '',
-                         'entry_point': record.get('entry_point') or '', 'rules': [],
-                         'solution': '', 'ends': r'(?<=\n)(?=Question:)'}
+    tests = record.get('tests') or ''
+    question = record | {'messages': records.messages_of(asked), 'prompt': asked,
+                         'entry_point': record.get('entry_point') or '', 'solution': '',
+                         'ends': r'(?<=\n)(?=Question:)'}
     if 'test' in record:
         text = record.get('asked') or f'Complete:\n{asked.rstrip()}'
         solution = record.get('canonical_solution') or ''
@@ -51,23 +52,21 @@ def to_question(record, is_graded=True):
         whole = re.sub(r"\n[ \t]*'''", f"\n{indent}'''", asked + solution, count=1)
         if not record['test'].strip():
             raise Mistake('the test is empty: every answer would pass')
-        question |= {'messages': records.messages_of(text),
-                     'tests': f'import math\n{record["test"]}',
-                     'entry_point': record['entry_point'].strip(), 'solution': solution and whole,
+        tests = f'import math\n{record["test"]}'
+        question |= {'messages': records.messages_of(text), 'solution': solution and whole,
+                     'entry_point': record['entry_point'].strip(),
                      # before a line in column 0 that closes nothing
                      'ends': r'(?<=\n)(?=[^\s)\]}])'}
-    else:
-        if 'prompt' not in record:
-            question['prompt'] = f'Question: {asked}\nAnswer:'
-        elif isinstance(asked, list):
-            question['prompt'] = asked[-1]['content']
-        if is_graded:
-            question |= {'tests': record.get('tests') or '', 'rules': rules_of(record)}
-    if not is_graded:
-        question['tests'] = ''
+    elif 'prompt' not in record:
+        question['prompt'] = f'Question: {asked}\nAnswer:'
+    elif isinstance(asked, list):
+        question['prompt'] = asked[-1]['content']
+    question |= {'tests': '', 'rules': []}
+    if is_graded:
+        question |= {'tests': tests, 'rules': [] if 'test' in record else rules_of(record)}
 
     name = question['entry_point']
-    if name and not (isinstance(name, str) and name.isidentifier()):
+    if name and not name.isidentifier():
         raise Mistake(f'the entry_point {name!r:.80} must be the name of a function')
     compile(question['tests'], 'tests', 'exec')         # SyntaxError if they are no program
     hash(question.get('task_id'))                       # TypeError if no dict can hold it
@@ -78,8 +77,9 @@ def of_tasks(tasks, files, n, seed, splits):
     """Return {task: its questions}, at most n of each file, or n of each split of problems.py (100
     if n is None). files: one for each task that needs one, in the order of the tasks."""
     for task in tasks:
-        if task not in TASKS or tasks.count(task) > 1:
-            raise Mistake(f'--tasks={",".join(tasks)}: {task!r} is unknown, or there twice; tasks: '
+        if task not in TASKS:
+            near = [f'did you mean {name}? ' for name in difflib.get_close_matches(task, TASKS, 1)]
+            raise Mistake(f'--tasks={task}: there is no such task; {"".join(near)}tasks: '
                           f'{", ".join(TASKS)}; {ELSEWHERE}')
     need_file = [task for task in tasks if task not in ('loss', 'problems', 'learned', 'compare')]
     if len(files) != len(need_file):
@@ -216,9 +216,9 @@ def check_harness(questions, run):
     if all('cell' in question for question in some):    # all pass: tests/test_problems.py
         some = some[::math.ceil(len(some) / 20)]
     solved = [question for question in some if question['solution']]
-    right = [trial(question, question['solution']) for question in solved]
     empty = [trial(question, f'def {question["entry_point"] or "_"}(*args, **kwargs):\n    pass\n')
              for question in some]
+    right = [trial(question, question['solution']) for question in solved]
     loop, *results = run([('while True:\n    pass', 'assert True', ''), *empty, *right])
 
     for question, result in zip(some, results):
@@ -226,21 +226,24 @@ def check_harness(questions, run):
             raise Mistake(f'no score: the tests of {named(question)!r} pass without an answer; '
                           'they must call it, or define check(candidate) beside an '
                           '"entry_point", the name of the function')
-    broken = [i for i, result in enumerate(results[len(some):]) if result.outcome != 'passed']
-    broken = [i for i in broken         # once more, alone: a busy machine is slow
-              if next(iter(run([right[i]]))).outcome != 'passed']
-    left_out = [named(solved[i]) for i in broken]
+    left_out = []
+    for question, job, result in zip(solved, right, results[len(some):]):
+        # A solution that fails runs once more, alone, because a busy machine is slow.
+        if result.outcome != 'passed' and [*run([job])][0].outcome != 'passed':
+            left_out.append(named(question))
     may_fail = max(1, len(right) / 100) if len(right) > 1 else 0
-    if len(broken) > may_fail or loop.outcome != 'timeout':
-        raise Mistake(f'no score: the test harness is broken. {len(broken)} of {len(right)} known '
-                      f'solutions fail {left_out[:3]}, and an endless loop ends as '
+    if len(left_out) > may_fail or loop.outcome != 'timeout':
+        raise Mistake(f'no score: the test harness is broken. {len(left_out)} of {len(right)} '
+                      f'known solutions fail {left_out[:3]}, and an endless loop ends as '
                       f'{loop.outcome!r}; fix the tests, or see: python -m pytest '
                       'tests/test_sandbox.py')
     if left_out:
         print('problems whose own solutions fail:', *left_out)
     walls = {name: value for name, value in vars(loop).items() if name.endswith('_denied')}
-    if not all(walls.values()):
-        print('warning: programs run here without all walls, see parts/eval/sandbox.py:', walls)
+    missing = [name.removesuffix('_denied') for name, stands in walls.items() if not stands]
+    if missing:
+        print(f'warning: programs run here without all walls. Missing: {", ".join(missing)}. '
+              'parts/eval/sandbox.py says what programs can do without them.')
     return left_out, walls
 
 
@@ -289,9 +292,6 @@ def broken_rules(rules, text):
 def rules_of(record):
     """Return all rules of a record. "answer" is one only where nothing else is checked. ValueError
     if a rule cannot be tried or cannot fail, or if nothing is checked."""
-    if 'rules' in record:
-        raise Mistake('"rules" are no longer read; a "regex" can say most of them, see '
-                      'docs/measuring.md')
     rules = []
     for key in 'must_contain', 'must_not_contain', 'regex':
         values = record.get(key, [])
