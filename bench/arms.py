@@ -22,6 +22,7 @@ from parts.train.data import open_bins
 ENOUGH = 5          # seeds
 MORE_TIME = 1.1     # the most seconds of a challenger, over the record's
 GOES = 'anything goes'
+RECORDS = pathlib.Path(ROOT, 'bench/records.md')
 SPLIT = 'feedback_variation'        # practice tasks
 # config file and flags; a git diff, or ''; whether the patched eval.py measures it or the last commit's
 Arm = collections.namedtuple('Arm', 'words patch own')
@@ -151,12 +152,12 @@ def row_for(name, arm, runs, unit, where):
 
 
 # --- the arms -----------------------------------------------------------------------------------------------
-def row_of(name, path):
+def row_of(name):
     """The row of a record, and its command: the last words between backticks."""
-    lines = pathlib.Path(path).read_text(encoding='utf-8').splitlines()
+    lines = RECORDS.read_text(encoding='utf-8').splitlines()
     rows = {line.split('|')[1].strip(): line for line in lines if line.startswith('|') and '`' in line}
     if name not in rows:
-        stop(f'--record={name}: {path} has no such row; it has {", ".join(rows)}')
+        stop(f'--record={name}: {RECORDS} has no such row; it has {", ".join(rows)}')
     return rows[name], shlex.split(rows[name].rsplit('`', 2)[1])
 
 
@@ -169,8 +170,8 @@ def arms_of(args):
                 'b': Arm(words + shlex.split(args.b), args.patch, True)}
     if args.a:
         stop(f'--a={args.a} beside --record={args.record}: the record is arm a; expected --b')
-    row, words = row_of(args.record, args.records)
-    patch = pathlib.Path(args.records).with_name('records') / f'{args.record}.diff'
+    row, words = row_of(args.record)
+    patch = RECORDS.with_name('records') / f'{args.record}.diff'
     arms = {'a': Arm(words, str(patch) if patch.exists() else '', GOES in row)}
     if args.b or args.patch:
         arms['b'] = Arm(words + shlex.split(args.b), args.patch or arms['a'].patch, args.anything_goes)
@@ -184,7 +185,6 @@ def main():
     parser.add_argument('--b', default='', help='settings of the second arm')
     parser.add_argument('--patch', default='', help='a git diff: code of the second arm')
     parser.add_argument('--record', default='', help='a row of the table: it is the first arm')
-    parser.add_argument('--records', default=f'{ROOT}/bench/records.md', help='the table')
     parser.add_argument('--anything_goes', action='store_true', help='eval.py of your patch measures b')
     parser.add_argument('--choose', action='store_true',
                         help='measure the last tenth of the training tokens, or other problems')
@@ -222,7 +222,7 @@ def main():
         where = f'{where}, {datetime.date.today()}'
         if 'b' in arms:
             reasons = '; '.join(against(runs['a'], runs['b'], unit))
-            print(f'no record: {reasons}' if reasons else f'a record; this is its row for {args.records}:')
+            print(f'no record: {reasons}' if reasons else f'a record; this is its row for {RECORDS}:')
         name = 'my_record' if 'b' in arms else args.record
         print(row_for(name, [*arms.values()][-1], [*runs.values()][::-1], unit, where))
 

@@ -28,7 +28,7 @@ import torch
 from peers import ROOT
 import gpu_calls
 from configurator import configure
-from gpu_calls import greedy, loss_of, ms, on_device, step_of
+from gpu_calls import ms
 from model import GPT, GPTConfig
 from parts.eval import chain_report
 from parts.model import planner
@@ -167,16 +167,12 @@ def the_machine():
     n = 256 if tiny else 8192
     a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in 'ab')
     name = torch.cuda.get_device_name() if on_gpu else 'cpu'
-    return {'device': name, 'torch': torch.__version__, 'cuda': torch.version.cuda, 'dtype': dtype,
-            'commit': chain_report.commit(), 'python': sys.version.split()[0], 'cores': os.cpu_count(),
-            'gcc': bool(shutil.which('gcc')),
+    return {'machine': chain_report.machine(), 'cuda': torch.version.cuda,
+            'commit': chain_report.commit(), 'gcc': bool(shutil.which('gcc')),
             'python_h': os.path.exists(f'{sysconfig.get_path("include")}/Python.h'),
-            'tflops_bf16': 2 * n ** 3 / ms(lambda: a @ b) / 1e9, 'copy_gb_s': copied() / 1e9,
+            'tflops_bf16': 2 * n ** 3 / ms(lambda: a @ b) / 1e9,
+            'copy_gb_s': gpu_calls.copy_rate(device, 2 ** (20 if tiny else 30)) / 1e9,
             'tflops_datasheet': (planner.peak_flops(name) or 0) / 1e12}
-
-
-def copied():
-    return gpu_calls.copy_rate(device, 2 ** (20 if tiny else 30))
 
 
 # --- train.py -----------------------------------------------------------------------------------------------
@@ -289,45 +285,31 @@ def shard():
 
 
 # --- beside transformers ------------------------------------------------------------------------------------
-def llama():
-    def speed(who, compiled):
-        is_ours = who == 'ours'
-        model = on_device(SMALL, device) if is_ours else gpu_calls.llama_of(SMALL, device)
-        # cuDNN's attention if it is compiled, as in processes.rehearse()
-        torch.backends.cuda.enable_cudnn_sdp(compiled)
+def beside(name, what, batch, most, **how):
+    """Tell the speed of our model and of theirs, and the ratio. most: how many calls are timed."""
+    def speed(who):
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
-        net = torch.compile(model) if compiled else model
-        took = ms(step_of(model, loss_of(net, is_ours), SMALL, MICRO))
+        work, n_tokens = gpu_calls.work_of(what, who, SMALL, device, batch, **how)
+        took = ms(work, most, warm=1)
         memory = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else None
-        return {'tok_s': MICRO * T / took * 1000, 'step_ms': took, 'memory_gb': memory}
+        return {'tok_s': n_tokens / took * 1000, 'ms': took, 'memory_gb': memory}
 
+    a, b = (attempt(f'{name}: {who}', speed, who) for who in ('ours', 'theirs'))
+    if a and b:
+        tell(name, ours_over_theirs=a['tok_s'] / b['tok_s'])
+
+
+def llama():
     for compiled in dict.fromkeys([compiling, False]):
         how = 'compiled' if compiled else 'not compiled'
-        a, b = (attempt(f'llama, 110M, {how}: {who}', speed, who, compiled) for who in ('ours', 'theirs'))
-        if a and b:
-            tell(f'llama, 110M, {how}', ours_over_theirs=a['tok_s'] / b['tok_s'])
+        beside(f'llama, 110M, {how}', 'train', MICRO, 10, compiled=compiled)
 
 
 def generate():
-    prompt, new = (8, 8) if tiny else (32, 128)
-    model = on_device(SMALL, device).bfloat16().eval()
-    rate, weights = copied(), sum(p.nbytes for p in model.parameters())
-
-    def speed(who, batch):
-        idx = torch.randint(V, (batch, prompt), device=device)
-        is_ours = who == 'ours'
-        net = model if is_ours else gpu_calls.llama_of(SMALL, device).bfloat16().eval()
-        write = greedy(net, is_ours, idx)
-        took = ms(lambda: write(new), 3 if is_ours else 1, warm=1)
-        return {'tok_s': batch * new / took * 1000, 'ms_a_step': took / new,
-                'share_of_copy_rate': weights * new / took * 1000 / rate}
-
     for batch in (1, 16, 256):
-        a, b = (attempt(f'generate, 110M, batch {batch}: {who}', speed, who, batch)
-                for who in ('ours', 'theirs'))
-        if a and b:
-            tell(f'generate, 110M, batch {batch}', ours_over_theirs=a['tok_s'] / b['tok_s'])
+        beside(f'generate, 110M, batch {batch}', 'generate', batch, 2, new=8 if tiny else 128,
+               prompt=8 if tiny else 32)
 
 
 # --- one process for each measurement -----------------------------------------------------------------------

@@ -70,27 +70,34 @@ def same_pass(pair, batch, **other):
 
 
 # --- ours or transformers': a training step, and generation -------------------------------------------------
-def loss_of(net, is_ours):
-    """A call: the loss of a batch, without logits as in train.py. Theirs shifts the labels itself."""
-    if is_ours:
-        return lambda x, y: net(x, y, with_logits=False)[1]
-    return lambda x, y: net(input_ids=x, labels=x, use_cache=False).loss
+def work_of(what, who, c, device, batch, dtype=HALF, compiled=False, prompt=32, new=128):
+    """A call, and how many tokens it reads or writes: a training step, or greedy answers of `new` tokens to
+    prompts of random ids. c: a GPTConfig. who: ours, or theirs of the same size. batch: sequences."""
+    torch.manual_seed(0)
+    is_ours = who == 'ours'
+    model = on_device(c, device) if is_ours else llama_of(c, device)
+    if what == 'train':
+        # cuDNN's attention if it is compiled, as in processes.rehearse()
+        torch.backends.cuda.enable_cudnn_sdp(compiled)
+        net = torch.compile(model) if compiled else model
+        loss = lambda x, y: net(x, y, with_logits=False)[1]         # without logits, as in train.py
+        if not is_ours:
+            loss = lambda x, y: net(input_ids=x, labels=x, use_cache=False).loss    # it shifts the labels
+        return step_of(model, loss, c, batch, dtype), batch * c.block_size
+    model = model.to(getattr(torch, dtype)).eval()
+    idx = torch.randint(c.vocab_size, (batch, prompt), device=device)
+    write = lambda: model.generate(idx, new, temperature=0)
+    if not is_ours:
+        write = lambda: model.generate(idx, attention_mask=torch.ones_like(idx), do_sample=False,
+                                       pad_token_id=0, max_new_tokens=new, min_new_tokens=new)
+    return write, batch * new
 
 
-def greedy(net, is_ours, idx):
-    """A call: n tokens for each row of idx."""
-    if is_ours:
-        return lambda n: net.generate(idx, n, temperature=0)
-    return lambda n: net.generate(idx, attention_mask=torch.ones_like(idx), do_sample=False, pad_token_id=0,
-                                  max_new_tokens=n, min_new_tokens=n)
-
-
-def step_of(model, loss_of, c, micro, kind='adamw', dtype=HALF):
-    """A call: a step of train.py. c: a GPTConfig, the model's or one of its size. micro: sequences of random
-    ids."""
-    optimizer = optim.build(model, kind, 1e-4, 0.1)
+def step_of(model, loss_of, c, batch, dtype):
+    """A call: a step of train.py with sequences of random ids. loss_of(x, y): the loss of a batch."""
+    optimizer = optim.build(model, 'adamw', 1e-4, 0.1)
     device = device_of(model)
-    text = np.random.default_rng(0).integers(c.vocab_size, size=(micro, c.block_size + 1))
+    text = np.random.default_rng(0).integers(c.vocab_size, size=(batch, c.block_size + 1))
 
     def step():
         with autocast(device, dtype):

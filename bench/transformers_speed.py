@@ -13,10 +13,9 @@ import os
 import sys
 import time
 
-import torch
 from peers import in_turn, median, ours_over, timed
-from gpu_calls import greedy, llama_of, loss_of, step_of
-from model import GPT, GPTConfig
+from gpu_calls import work_of
+from model import GPTConfig
 from parts.train import processes
 
 SHAPES = {'shakespeare_cpu': GPTConfig(65, 64, 4, 4, 0, 128, tie_embeddings=False),
@@ -26,28 +25,16 @@ BATCHES = {'train': {'shakespeare_cpu': [12], 'quickstart': [8], 'nano': [2]},
            'generate': {name: [1, 16] for name in ('quickstart', 'nano', 'small')}}
 ROUNDS = int(os.environ.get('ROUNDS', 3))
 REPEATS = {'train': int(os.environ.get('STEPS', 10)), 'generate': 1}
-PROMPT, NEW = 32, int(os.environ.get('NEW', 128))
+NEW = int(os.environ.get('NEW', 128))
 
 
 def measure(what, shape, who, dtype, batch):
-    torch.manual_seed(0)
-    c = SHAPES[shape]
-    B = int(batch)
-    is_ours = who == 'ours'
-    model = GPT(c) if is_ours else llama_of(c, 'cpu')
-    if what == 'train':
-        step = step_of(model, loss_of(model, is_ours), c, B, dtype=dtype)
-        work, tokens = lambda _: step(), B * c.block_size
-    else:
-        model = model.to(getattr(torch, dtype)).eval()
-        idx = torch.randint(c.vocab_size, (B, PROMPT))
-        work, tokens = greedy(model, is_ours, idx), B * NEW
-    for _ in range(2):
-        work(4)
+    work, n_tokens = work_of(what, who, SHAPES[shape], 'cpu', int(batch), dtype, new=NEW)
+    work()
     began = time.process_time()
-    seconds = median([timed(lambda: work(NEW))[0] for _ in range(REPEATS[what])])
+    seconds = median([timed(work)[0] for _ in range(REPEATS[what])])
     cpu = (time.process_time() - began) / REPEATS[what]
-    return {'seconds': seconds, 'cpu': cpu, 'rate': tokens / seconds}
+    return {'seconds': seconds, 'cpu': cpu, 'rate': n_tokens / seconds}
 
 
 if __name__ == '__main__':
@@ -63,7 +50,7 @@ if __name__ == '__main__':
     for shape in shapes or BATCHES[what]:
         for batch in BATCHES[what][shape]:
             for dtype in dict.fromkeys(['float32', processes.choose('cpu', 'auto')[1]]):
-                names = [f'{what}:{shape}:{who}:{dtype}:{batch}' for who in ('ours', 'transformers')]
+                names = [f'{what}:{shape}:{who}:{dtype}:{batch}' for who in ('ours', 'theirs')]
                 ours, theirs = in_turn(names, ROUNDS, __file__).values()
                 rates = [median([row['rate'] for row in rows]) for rows in (ours, theirs)]
                 ratios = [1 / ours_over(ours, theirs, key) for key in ('seconds', 'cpu')]
