@@ -24,9 +24,8 @@ def test_a_challenger_has_to_solve_more_in_hardly_more_time():
     for percentages, seconds, reasons in (
             ([62, 63, 61.5, 62, 62], 540, []), ([58, 59, 57.5, 58, 58], 540, ['it solves less']),
             ([62, 63, 61.5, 62, 62], 560, ['560 seconds, and the record has 500']),
-            ([62, 58, 63, 57, 60], 400, ['does not count']), ([70] * 3, 500, ['too few seeds'])):
-        n = len(percentages)
-        assert [*arms.against(record[:n], runs(percentages, seconds), 'solved')] == reasons, percentages
+            ([62, 58, 63, 57, 60], 400, ['does not count'])):
+        assert [*arms.against(record, runs(percentages, seconds), 'solved')] == reasons, percentages
     losses = lambda change: [{'bits': x + change, 'seconds': 9, 'tokens': 8, 'context': 7} for x in FIRST]
     assert [*arms.against(losses(0), losses(0.1), 'bits')] == ['the loss is higher']
     assert [*arms.against(losses(0), losses(-0.1), 'bits')] == []

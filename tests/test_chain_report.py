@@ -1,8 +1,7 @@
-"""The report at the end of run.sh, from runs made up by hand; and run.sh itself is a list of commands."""
+"""The report at the end of run.sh, from runs made up by hand."""
 import re
 
-from conftest import ROOT, ok, read_json, run, write
-from test_house import settings
+from conftest import ok, read_json, run, write
 
 SPLITS = {'variation': 0.5, 'feedback_variation': 0.4, 'cell': 0.3, 'family': 0.01}
 GAINS = {'example tasks': [0.05, -0.1, 0.2], 'practice tasks': [0.182, 0.141, 0.223],
@@ -52,15 +51,3 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_p
             'never_shown': 'unseen combinations'}
     assert report['names'] == keys and report['machine'] == machine
     assert rl['gain'] == {key: GAINS[kind] for key, kind in keys.items()}
-
-
-def test_run_sh_has_commands_that_exist():
-    text = (ROOT / 'run.sh').read_text(encoding='utf-8')
-    for name, words in reversed(re.findall(r'^(\w+)=(.*)$', text, re.M)):     # the last variable first
-        text = text.replace(f'${name}', words)
-    commands = re.findall(r'^python (\S+)\.py( .*)?$', text.replace('\\\n', ' '), re.M)
-    assert {'prepare', 'train', 'sft', 'dpo', 'rl', 'eval', 'plot'} <= {script for script, _ in commands}
-    for script, words in commands:
-        assert (ROOT / f'{script}.py').exists(), script
-        assert set(re.findall(r'--(\w+)', words)) <= settings(script), (script, words)
-        assert all((ROOT / path).exists() for path in re.findall(r'config/\S+', words)), words

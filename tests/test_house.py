@@ -14,19 +14,10 @@ FILES = [*sorted(ROOT.glob('*.py')), *sorted((ROOT / 'parts').glob('*/*.py'))]
 TREES = {p.relative_to(ROOT).as_posix()[:-3]: ast.parse(p.read_text(encoding='utf-8')) for p in FILES}
 PARTS = [name for name in TREES if name.startswith('parts/')]
 OWN = TREES.keys() - PARTS | {'parts'}
-FOLDERS = {'tokenizer', 'prepare', 'model', 'train', 'sample', 'eval'}
-NINE = ['configurator', 'tokenizer', 'model', 'prepare', 'train', 'sft', 'dpo', 'sample', 'eval']
 
 
 def source(name):
     return (ROOT / f'{name}.py').read_text(encoding='utf-8')
-
-
-def test_the_top_folder_holds_the_files_of_the_design_parts_six_folders_and_nothing_is_a_drawer():
-    assert {p.stem for p in ROOT.glob('*.py')} == {*NINE, 'rl', 'plot'}
-    assert {name.split('/')[1] for name in PARTS} == FOLDERS
-    for name in TREES:
-        assert name.split('/')[-1] not in ('common', 'utils', 'util', 'helpers', 'misc'), name
 
 
 # --- who imports whom ---------------------------------------------------------------------------------------
@@ -72,25 +63,6 @@ def test_no_imports_go_in_a_circle():
 
 
 # --- leaves -------------------------------------------------------------------------------------------------
-IMPORT_ALONE = """
-import importlib.util, os, sys
-for path in sys.argv[1:]:
-    spec = importlib.util.spec_from_file_location(os.path.basename(path)[:-3], path)
-    sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[spec.name])
-assert not os.listdir(), 'importing a leaf must do no work'
-assert not sys.modules.keys() & {'parts', 'train', 'prepare'}
-"""
-
-
-def test_every_leaf_can_be_imported_without_the_rest(tmp_path):
-    """One process for all. The folder of the project is not on its path, so that nothing else is found."""
-    leaves = [str(ROOT / f'{name}.py') for name in ('configurator', 'tokenizer', 'model', *COPIED)]
-    result = subprocess.run([sys.executable, '-I', '-c', IMPORT_ALONE, *leaves], cwd=tmp_path,
-                            capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-
-
 def use_model():
     import sys
     import torch

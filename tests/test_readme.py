@@ -74,6 +74,12 @@ def test_every_link_and_each_file_that_is_named_exists_and_every_page_is_linked(
 def test_every_command_uses_settings_and_configs_that_exist():
     scripts = [*ROOT.glob('*.py'), *ROOT.glob('parts/*/*.py'), *ROOT.glob('config/*.py')]
     texts = [*PAGES.values(), *(path.read_text(encoding='utf-8') for path in scripts)]
+    run_sh = (ROOT / 'run.sh').read_text(encoding='utf-8').replace('\\\n', ' ')
+    for name, value in reversed(re.findall(r'^(\w+)=(.*)$', run_sh, re.M)):       # the last variable first
+        run_sh = run_sh.replace(f'${name}', value.strip("'\""))
+    texts.append(f'```bash\n{run_sh}```')
+    stages = {f'{name}.py' for name in ('prepare', 'train', 'sft', 'dpo', 'rl', 'eval', 'plot')}
+    assert stages <= {words(command)[1] for command in commands(texts[-1])}
     typed = sorted({command for text in texts for command in commands(text.replace('\\\n', ' '))})
     assert len(typed) > 100
     for command in typed:

@@ -70,7 +70,7 @@ def test_each_outcome():
     for (*job, outcome, words), result in zip(OUTCOMES, run_many(jobs, timeout=5), strict=True):
         assert result.outcome == outcome and words in result.message, (job, result)
     assert run_code('print(2)').stdout == '2\n'
-    big = run_code('def f(): return "x" * (130 << 20)', 'assert f() == "x"', memory_mb=256)
+    big = run_code('def f(): return "x" * (130 << 20)', 'assert f() == "x"', timeout=20, memory_mb=256)
     assert big.outcome == 'memory', big         # of the judge, or of the program that packs it
     assert run_code('def f(x): return 7', 'assert f(1) == 7', 'f').outcome == 'passed'      # without check()
     program = 'def sum(x): return 7'
