@@ -118,9 +118,9 @@ if len(paths) > 1 and compare:
 run_folder = checkpoints.folder_of(completions or paths[0])     # of a file: the one it is in
 out = out or os.path.join(run_folder, 'scored' if completions else '', 'eval.json')
 out_folder = os.path.dirname(os.path.abspath(out))
-read_here = [*files, completions, compare and results.path_of(compare)]
-# Only a run that asks writes a samples.jsonl, which could replace one of these.
-results.check_out(out, read_here if asked else [])
+# Only a run that asks writes a samples.jsonl, which could replace a file that is read.
+read_here = [*files, completions, compare and results.path_of(compare)] if asked else []
+results.check_out(out, read_here)
 # {folder: (meta.json, {'train': ids, 'val': ids, ...}, what identifies the data)}
 held_out = {folder.rstrip('/'): open_bins(folder, 1)
             for folder in data_dir.split(',') if measures_text}
@@ -164,17 +164,17 @@ def models(untrained=False):
 
 # The first one is opened now, because a mistake should not cost an hour.
 tokenizer, metadata = next(models())[1:]
-# The benchmarks that prepare.py took out of the training data.
-stamp = questions.read_stamp(run_folder)
+# The benchmarks that prepare.py took out of the training data, if it did.
+decontaminated = questions.read_decontaminated(run_folder)
 # What becomes eval.json. Each task adds to 'tasks', and running programs 'confined', 'left_out'.
-report = {**metadata, 'settings': config, 'decontaminated': stamp,
+report = {**metadata, 'settings': config, 'decontaminated': decontaminated,
           'data': {folder: identity for folder, (_, _, identity) in held_out.items()}, 'tasks': {}}
 show(config)
 if asked:
-    print(f'contamination: {questions.searched(stamp)}')
-# A folder where nothing can be written shows now, too.
+    print(f'contamination: {questions.searched(decontaminated)}')
+# A folder where nothing can be written shows now, too. eval.json appears when it is complete.
 os.makedirs(out_folder, exist_ok=True)
-open(f'{out}.tmp', 'w', encoding='utf-8').close()
+report_file = open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n')
 
 
 # --- 3. the loss ----------------------------------------------------------------------------------
@@ -403,8 +403,8 @@ def compare_models():
 measures = {'loss': measure_loss, 'learned': measure_learned, 'compare': compare_models}
 for task in sorted(all_tasks, key=questions.TASKS.index):
     report['tasks'][task] = measures[task]() if task in measures else score(task)
-with open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n') as f:
-    json.dump(report, f, indent=1)
+with report_file:
+    json.dump(report, report_file, indent=1)
 os.replace(f'{out}.tmp', out)
 print(f'\nwritten to {out}')
 if tokenizer:

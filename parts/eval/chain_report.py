@@ -132,8 +132,7 @@ def main():
             points = '{:+.1f} ({:+.1f} to {:+.1f})'.format(*(100 * x for x in gain[kind]))
             lines.append(f'- {row["name"].upper()} over SFT, {kind}: {points}')
     where = machine()
-    lines += [f'- {minutes:.1f} minutes in all, on {where}', '',
-              '![dashboard](dashboard.png)', '', *one_of_each_kind(),
+    lines += ['', '![dashboard](dashboard.png)', '', *one_of_each_kind(),
               '\n## To paste where others can see it\n', *to_post(stages, minutes, where)]
     text = '\n'.join(lines) + '\n'
     print(text)

@@ -15,8 +15,8 @@ import ast, builtins, functools, hashlib, json, keyword, random, re, textwrap
 from parts import Mistake
 
 SPLITS = {      # by hash: (kind, which fifths of the compositions, which tenths of the prompts)
-    'train': ('example tasks', (2, 3, 4), range(7)),    # SFT shows answers, in a line or spelled out
-    'review': ('example tasks', (2, 3, 4), [7]),        # DPO and RL see prompts and tests, no answer
+    'train': ('example tasks', (2, 3, 4), range(7)),    # SFT shows answers, short or spelled out
+    'review': ('example tasks', (2, 3, 4), [7]),        # DPO and RL see prompts, tests, no answer
     'validation': ('example tasks', (2, 3, 4), [8]),    # new problems: choose settings with these
     'variation': ('example tasks', (2, 3, 4), [9]),     # report these
     'feedback': ('practice tasks', [1], range(8)),      # RL sees prompts and tests, no answer
@@ -38,7 +38,8 @@ COMPOSED_NAMES = 'solve compute calculate process transform apply convert evalua
 # it matters which argument is which, the meaning must say so, because the names do not.
 SHOWN = r"""
 area_of_rectangle (pos:length pos:width) X * Y | the area of a rectangle from its X and Y
-perimeter rectangle_perimeter (pos:length pos:width) 2 * (X + Y) | the perimeter of a rectangle, X by Y
+perimeter rectangle_perimeter (pos:length pos:width) 2 * (X + Y)
+    | the perimeter of a rectangle, X by Y
 area_of_triangle (pos:base pos:height) X * Y / 2 | the area of a triangle with base X and height Y
 celsius_to_fahrenheit (int:celsius) X * 9 / 5 + 32 | the Fahrenheit temperature for X Celsius
 absolute_difference distance (int:a int:b) abs(X - Y) | the absolute difference of X and Y
@@ -48,12 +49,14 @@ larger_of_two (int:a int:b) max(X, Y) | the larger of X and Y | if X > Y:\n    r
 is_divisible (int:number) X % K == 0 | whether X is divisible by K | whether K divides X
 is_between in_range (int:value) K <= X <= M | whether X is at least K and at most M
 limit cap (int:value) min(X, K) | X, but no more than K | if X > K:\n    return K\nreturn X
-discounted_price discount (pos:price) X * (100 - K) / 100 | the price X after a discount of K percent
+discounted_price discount (pos:price) X * (100 - K) / 100
+    | the price X after a discount of K percent
 last_digit ones_digit (pos:number) X % 10 | the last digit of X
 sum_of_digits digit_sum (pos:number) sum(int(c) for c in str(X)) | the sum of the digits of X
 sign (int:number) 1 if X > 0 else -1 if X < 0 else 0 | 1 if X is positive, -1 if negative, else 0
     | if X > 0:\n    return 1\nif X < 0:\n    return -1\nreturn 0
-label classify (int:score) 'pass' if X >= K else 'fail' | 'pass' if X is at least K, otherwise 'fail'
+label classify (int:score) 'pass' if X >= K else 'fail'
+    | 'pass' if X is at least K, otherwise 'fail'
 multiples (int:number) [X * i for i in range(1, D + 1)] | a list of the first D multiples of X
 mean average (ints:numbers) sum(X) / len(X) | the mean of the numbers in X | the average of X
     | total = 0\nfor x in X:\n    total += x\nreturn total / len(X)
@@ -65,8 +68,10 @@ last_element last_item (ints) X[-1] | the last element of X | the item at the en
 first_items take_first (ints) X[:D] | the first D elements of X
 reverse_list backwards (ints) X[::-1] | the list X in reverse order | the elements of X backwards
     | result = []\nfor x in X:\n    result.insert(0, x)\nreturn result
-sort_descending descending (ints) sorted(X, reverse=True) | the numbers in X from largest to smallest
-remove_duplicates unique (ints) list(dict.fromkeys(X)) | the elements of X in order, without duplicates
+sort_descending descending (ints) sorted(X, reverse=True)
+    | the numbers in X from largest to smallest
+remove_duplicates unique (ints) list(dict.fromkeys(X))
+    | the elements of X in order, without duplicates
     | result = []\nfor x in X:\n    if x not in result:\n        result.append(x)\nreturn result
 count_value how_often (ints) X.count(K) | the number of times K occurs in X | the number of K in X
     | total = 0\nfor x in X:\n    if x == K:\n        total += 1\nreturn total
@@ -83,11 +88,13 @@ is_sorted is_ascending (ints) X == sorted(X) | whether X is in ascending order |
 common_items (ints ints) [x for x in X if x in Y] | the elements of X that are also in Y, in order
 count_vowels (text) sum(1 for c in X if c in 'aeiou') | the number of lowercase vowels in X
 count_letter (text) X.count(L) | the number of times L occurs in X | the number of letters L in X
-is_palindrome (text:word) X == X[::-1] | whether X is a palindrome | whether X reads the same backwards
+is_palindrome (text:word) X == X[::-1]
+    | whether X is a palindrome | whether X reads the same backwards
 count_words word_count (text:sentence) len(X.split()) | the number of words in X
 initials (text:name) ''.join(w[0] for w in X.split()) | the first letters of the words in X
 longest_word longest (words) max(X, key=len) | the longest string in X, the first of several
-words_with having_letter (words) [w for w in X if L in w] | a list of the strings in X that contain L
+words_with having_letter (words) [w for w in X if L in w]
+    | a list of the strings in X that contain L
 starts_with begins_with (text) X.startswith(L) | whether X starts with L
 remove_letter drop_letter (text) X.replace(L, '') | X without the letter L | X with every L removed
     | result = ''\nfor c in X:\n    if c != L:\n        result += c\nreturn result
@@ -106,7 +113,8 @@ smallest minimum (ints) min(X) | the smallest number in X | the minimum of a lis
 last_items take_last (ints) X[-D:] | the last D elements of X
 subtract_from_each (ints) [x - K for x in X] | the list X with each number decreased by K
 any_greater any_above (ints) any(x > K for x in X) | whether any number in X is greater than K
-missing_items (ints ints) [x for x in X if x not in Y] | the elements of X that are not in Y, in order
+missing_items (ints ints) [x for x in X if x not in Y]
+    | the elements of X that are not in Y, in order
 remove_vowels (text) ''.join(c for c in X if c not in 'aeiou') | X without its lowercase vowels
 ends_with has_last_letter (text) X.endswith(L) | whether X ends with L
 keys_below (dict) [k for k, v in X.items() if v < K] | a list of the keys of X with a value below K
@@ -115,15 +123,18 @@ keys_below (dict) [k for k, v in X.items() if v < K] | a list of the keys of X w
 FILTERS = {'even numbers': 'x % 2 == 0', 'odd numbers': 'x % 2 == 1', 'positive numbers': 'x > 0',
            'negative numbers': 'x < 0', 'numbers above K': 'x > K', 'numbers below K': 'x < K',
            'numbers divisible by D': 'x % D == 0', 'numbers other than K': 'x != K'}
-MAPS = {'': 'x', 'squares': 'x * x', 'cubes': 'x ** 3', 'doubles': 'x * 2', 'absolute values': 'abs(x)'}
+MAPS = {'': 'x', 'squares': 'x * x', 'cubes': 'x ** 3', 'doubles': 'x * 2',
+        'absolute values': 'abs(x)'}
 REDUCES = {'the sum of': 'sum(_)', 'a list of': '[_]', 'a sorted list of': 'sorted(_)',
            'the largest (or 0) of': 'max([_], default=0)'}
 STEPS = {
-    'int': {'add K': '(_) + K', 'subtract K': '(_) - K', 'multiply by K': '(_) * K', 'negate it': '-(_)',
-            'square it': '(_) ** 2', 'floor-divide by D': '(_) // D', 'take it modulo K': '(_) % K'},
-    'text': {'reverse it': '(_)[::-1]', 'convert it to upper case': '(_).upper()', 'append W': '(_) + W',
-             'remove its spaces': "(_).replace(' ', '')", 'repeat it D times': '(_) * D',
-             'keep its first D characters': '(_)[:D]', 'drop its first character': '(_)[1:]'}}
+    'int': {'add K': '(_) + K', 'subtract K': '(_) - K', 'multiply by K': '(_) * K',
+            'negate it': '-(_)', 'square it': '(_) ** 2', 'floor-divide by D': '(_) // D',
+            'take it modulo K': '(_) % K'},
+    'text': {'reverse it': '(_)[::-1]', 'convert it to upper case': '(_).upper()',
+             'append W': '(_) + W', 'remove its spaces': "(_).replace(' ', '')",
+             'repeat it D times': '(_) * D', 'keep its first D characters': '(_)[:D]',
+             'drop its first character': '(_)[1:]'}}
 FRAMES = {  # docstrings, by the first word of the meaning; for any other word, Return _ and Give _
     'whether': ('Return whether _.', 'Check whether _.', 'Return True if _, otherwise False.'),
     'the': ('Return the _.', 'Return the _.', 'Compute the _.', 'Find the _.', 'Get the _.')}

@@ -121,18 +121,19 @@ def identified(task, source, questions):
     return questions
 
 
-def read_stamp(folder):
+def read_decontaminated(folder):
     """Return what prepare.py searched the training data of a run for, {'ngram', 'problems'}, or
     None."""
     path = pathlib.Path(folder, 'data.json')
     return json.loads(path.read_bytes()).get('decontaminated') if path.exists() else None
 
 
-def searched(stamp):
-    if not stamp:
+def searched(found):
+    """Return the sentence that a score comes with. found: what read_decontaminated() returned."""
+    if not found:
         return 'no data.json says that text of pretraining was checked against a benchmark'
-    return (f'text of pretraining shares no {stamp["ngram"]}-gram of words with '
-            f'{" ".join(stamp["problems"])}')
+    return (f'text of pretraining shares no {found["ngram"]}-gram of words with '
+            f'{" ".join(found["problems"])}')
 
 
 # --- from a question to rows of samples.jsonl -----------------------------------------------------

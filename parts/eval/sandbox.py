@@ -29,9 +29,9 @@ Four walls stand around a candidate on Linux, one mechanism for each; Result say
 Without walls, too, verdicts come only from judges. Nothing but the judge reads the job, and the
 caller, the judge and what forks it are not dumpable on Linux, which closes their memory, pipes and
 environment, from the first program until the caller ends (a debugger needs root, too). A judge that
-was killed has judged nothing. But whoever can write your files can change these scripts. Limits hold
-for each of at most 64 processes; without namespaces these are all of the user's. macOS has no walls
-and does not enforce memory_mb.
+was killed has judged nothing. But whoever can write your files can change these scripts. Limits
+hold for each of at most 64 processes; without namespaces these are all of the user's. macOS has no
+walls and does not enforce memory_mb.
 
 Copy this file and trial.py, the other side of the pipe: they need the standard library.
 """
