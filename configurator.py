@@ -55,8 +55,8 @@ def configure(namespace):
             new = run_config_file(source, values)
         for name, value in new.items():
             if name not in settings:
-                raise Mistake(f'{source}: unknown setting {name}{nearest(name, settings)}; see '
-                              '--help')
+                raise Mistake(f'{source}: unknown setting {name}; --help prints all of them'
+                              f'{nearest(name, settings)}')
             values[name] = convert(name, value, settings[name][0], source)
             set_by[name] = source
     for name, (_, rule, _) in settings.items():

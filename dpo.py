@@ -101,7 +101,8 @@ if beta is None:
     beta = config['beta'] = 2.0 if loss_type == 'simpo' else 0.1
 for name, its_type in ('label_smoothing', 'dpo'), ('gamma', 'simpo'):
     if name in set_by and loss_type != its_type:
-        raise Mistake(f'{name}={config[name]} is for loss_type={its_type}, not {loss_type}')
+        raise Mistake(f'{name}={config[name]} needs --loss_type={its_type}, not {loss_type}; '
+                      'leave it out')
 
 # torchrun starts one process for each device. They share the pairs of each step, as in train.py.
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
@@ -213,8 +214,8 @@ model, tokenizer = checkpoints.open_to_tune(config, state)
 # A tokenizer of Hugging Face without <|im_start|> and <|im_end|> gets them when we read it, as its
 # last tokens. sft.py gives the model rows for them, so one with fewer rows has never seen them.
 if tokenizer.vocab_size > model.config.vocab_size:
-    raise Mistake(f'{init_from} has never seen <|im_start|> and <|im_end|>; fine-tune it first: '
-                  f'python sft.py --init_from={init_from}')
+    raise Mistake(f'{init_from} was not trained on <|im_start|> and <|im_end|>; fine-tune it '
+                  f'first: python sft.py --init_from={init_from}')
 block_size = block_size or model.config.block_size
 model = model.like(dropout=0.0).to(here.device)     # else policy and reference would differ
 model.grad_checkpoint = grad_checkpoint

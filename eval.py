@@ -96,15 +96,15 @@ asked = questions.of_tasks(all_tasks, files, n_problems, problems_seed, splits.s
 measures_text = 'loss' in all_tasks or 'learned' in all_tasks
 for name in 'judge', 'compare':
     if (name in all_tasks) != bool(config[name]):
-        raise Mistake(f"--tasks={name} and --{name} belong together, such as --judge='python "
+        raise Mistake(f"--tasks={name} and --{name} need each other, for example --judge='python "
                       "ask.py' or --compare=out/dpo; see docs/measuring.md")
 if any(map(questions.tested, asked.values())) and not allow_code_execution:
-    raise Mistake("this runs a model's programs; first read parts/eval/sandbox.py, then give "
-                  '--allow_code_execution=True')
+    raise Mistake('these tasks run programs that the model wrote; first read the top of '
+                  'parts/eval/sandbox.py, then add --allow_code_execution=True')
 if completions and measures_text:
-    raise Mistake('--completions need no model, so they go without --tasks=loss and learned')
+    raise Mistake('--completions needs no model, but --tasks=loss and learned do; leave them out')
 if not re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k):
-    raise Mistake(f'{k=!r:.80} must be numbers from 1 on, such as 1,10,100')
+    raise Mistake(f'{k=!r:.80} must be positive integers, such as 1,10,100')
 ks = sorted({1, *map(int, k.split(','))})       # always with 1: the interval is that of pass@1
 if ks[-1] > num_samples and not completions:
     raise Mistake(f'pass@{ks[-1]} needs --num_samples={ks[-1]} or more; {num_samples=}')
@@ -114,7 +114,7 @@ paths = []
 for pattern in ckpt.split(','):
     paths += sorted(glob.glob(pattern)) or [pattern]        # such as out/sft/*.pt
 if len(paths) > 1 and compare:
-    raise Mistake(f'--compare takes one ckpt, not {len(paths)}')
+    raise Mistake(f'--compare takes one --ckpt, not {len(paths)}')
 run_folder = checkpoints.folder_of(completions or paths[0])     # of a file: the one it is in
 out = out or os.path.join(run_folder, 'scored' if completions else '', 'eval.json')
 out_folder = os.path.dirname(os.path.abspath(out))
@@ -242,7 +242,7 @@ def ask(model, tokenizer, prompts, n, ends=None):
                                          batch_size, ends, temperature=used_temperature,
                                          top_k=top_k, top_p=top_p)
     if n_cut:
-        print(f'{n_cut} prompts are longer than the context; the model saw their ends')
+        print(f'{n_cut} prompts are longer than the context; the model saw only their ends')
     return [[text for text, ended in several] for several in answers]
 
 
@@ -381,7 +381,7 @@ def measure_learned():
     written['corpus'] = texts.excerpts(bins['val'], tokenizer, n, max_new_tokens)
     words, beginnings = texts.vocabulary(bins.values(), tokenizer)      # val knows its own, too
     levels = {name: texts.levels(some, words, beginnings) for name, some in written.items()}
-    results.print_table(f'of {n} texts, share of', levels)
+    results.print_table(f'of {n} texts, fraction of', levels)
     return levels
 
 

@@ -58,7 +58,7 @@ for folder in runs.split(','):
     run['health'] = [f'operationally {systems}', f'scientifically {model}']
     all_runs.append(run)
 if reference and not any(run['behind'] for run in all_runs):
-    raise Mistake(f'reference={reference} has no curves of such runs; bench/curves.py writes them')
+    raise Mistake(f'reference={reference} has no curves of this stage; bench/curves.py writes them')
 show(config)
 for run in all_runs:
     print(f'{run["title"]}: {", ".join(run["health"])}: {run["why"]}')

@@ -169,7 +169,7 @@ if kind != 'text' and not set_by.keys() & {'source', 'sources'}:
         raise ValueError('--kind=preference needs --source=FILE with pairs or labels, such as the '
                          'samples.jsonl that eval.py writes')
     if misplaced:
-        raise ValueError(f'--{misplaced[0]} is for conversations of your own; add --source=FILE')
+        raise ValueError(f'--{misplaced[0]} needs conversations of your own; add --source=FILE')
     folder = corpus.new_folder(out_dir, [], kind)
     for name, examples in (
             ('train', problems.problems(N_EXAMPLES, with_tests=False)),
@@ -319,7 +319,7 @@ for path, benchmark in benchmarks.items():
              for form in clean.variants(text))          # as normalise may leave it in a document
     own = duplicates.ngrams_of(forms, NGRAM)
     if not len(own):
-        raise ValueError(f'{path} holds no text of {NGRAM} words: nothing could be found with it')
+        raise ValueError(f'{path} has no text of {NGRAM} words, so it could find nothing')
     benchmark_ngrams = np.union1d(benchmark_ngrams, own)
 
 

@@ -49,7 +49,7 @@ max_steps = 0                   # >= 0: updates, instead of epochs; 0 = as many 
 micro_batch_size = 0            # >= 0: conversations per device and forward pass; 0 = all
 block_size = 0                  # >= 0: most tokens of a conversation; 0 = the model's context
 optimizer = 'adamw'             # adamw | muon: Muon for the blocks' matrices, AdamW for the rest
-warmup_steps: int | float = 0.03  # >= 0: steps of the linear rise; below 1 a share of all steps
+warmup_steps: int | float = 0.03  # >= 0: steps of the linear rise; below 1: this part of all steps
 weight_decay = 0.0              # >= 0: pull of the weights towards 0; of matrices only
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 dropout = 0.0                   # [0, 1)
@@ -156,8 +156,8 @@ if base_dir:
                                f'prepare it with --tokenizer={init_from}/tokenizer.json')
 if replay:
     if not base_dir or replay % here.world:
-        raise Mistake(f'replay={replay} must be a multiple of the number of processes, '
-                      f'{here.world}, and needs --base_dir=FOLDER')
+        raise Mistake(f'replay={replay} needs --base_dir=FOLDER, the data of the base model, and '
+                      f'must be a multiple of the {here.world} processes')
     identity |= base_identity
     blocks = data.Blocks(base, block_size, replay, seed, meta=meta)
     # Its sequences are the rows batch_size, batch_size + 1, ... of a step. They are long, so each

@@ -169,7 +169,7 @@ class Tokenizer:
         special_tokens = [*dict.fromkeys(special_tokens)]
         smallest = 256 + len(special_tokens)
         if vocab_size < smallest:
-            raise Mistake(f'{vocab_size=} is too small; bytes and specials: {smallest}')
+            raise Mistake(f'{vocab_size=} is too small: bytes and special tokens are {smallest}')
         if pattern != PATTERN:
             compiled = regex.compile(pattern)
             # With groups findall returns these, not the chunks.
@@ -366,8 +366,9 @@ class Tokenizer:
             why = f'{type(e).__name__}: {e}'
             if isinstance(e, FileNotFoundError):
                 why = 'no such file'
-            raise Mistake(f'{path} is not a tokenizer of ours ({why}); copy that of the data or '
-                          'the run, or make one: python tokenizer.py --input=FOLDER') from e
+            raise Mistake(f'{path} is not a tokenizer of ours ({why}); copy the one of '
+                          'the data or the run, or make one: python tokenizer.py '
+                          '--input=FOLDER') from e
 
     @property
     def hash(self):

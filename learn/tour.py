@@ -102,7 +102,8 @@ def main():
     """Print the page. The arguments: a flag that allows programs to run, and the folders of two models."""
     flag, *folders = sys.argv[1:] or ['']
     if flag != '--allow_code_execution=True' or len(folders) not in (0, 2):
-        raise ValueError("it runs a model's code: read parts/eval/sandbox.py, then type bash run.sh tour")
+        raise ValueError('the tour runs code that a model wrote: read parts/eval/sandbox.py, then type '
+                         'bash run.sh tour')
     if not folders and all(map(os.path.exists, QUICKSTART)):
         folders = QUICKSTART
     for piece in pieces(PAGE.read_text(encoding='utf-8'), *folders):
@@ -116,6 +117,6 @@ if __name__ == '__main__':
     try:
         main()
     except (ArithmeticError, LookupError, OSError, RuntimeError, ValueError) as e:
-        print(f'error: {e}; the tour takes no folder, or those of two runs with one tokenizer: a base model, '
-              'and one that answers', file=sys.stderr)
+        print(f'error: {e}; the tour takes no folder, or the folders of two runs with the same tokenizer: '
+              'of a base model and of a model that answers', file=sys.stderr)
         sys.exit(2)

@@ -41,9 +41,9 @@ OURS = '{"format": "nanoparrot-data-1"}'
 OUT_DIRS = [        # files that are there, what is read, a part of what is said, or None
     ({}, ['a.txt'], None), ({'meta.json': OURS, 'train.bin': ''}, ['a.txt', 'out.txt'], None),
     ({'.work': '', 'train.jsonl': ''}, ['a.txt'], None),
-    ({'train.jsonl': ''}, [], 'holds train.jsonl'), ({'meta.json': '{}'}, [], 'holds meta.json'),
-    ({'notes.txt': '', 'z.pt': ''}, [], 'holds notes.txt'),
-    ({'meta.json': OURS[:-1] + ', "config": {"kind": "sft"}}'}, ['a.txt'], 'holds data of --kind=sft'),
+    ({'train.jsonl': ''}, [], 'has train.jsonl'), ({'meta.json': '{}'}, [], 'has meta.json'),
+    ({'notes.txt': '', 'z.pt': ''}, [], 'has notes.txt'),
+    ({'meta.json': OURS[:-1] + ', "config": {"kind": "sft"}}'}, ['a.txt'], 'has data of --kind=sft'),
     ({'meta.json': OURS, 'val.jsonl': ''}, ['out/../out/val.jsonl'], 'out/val.jsonl is read'),
     ({'meta.json': OURS, 'shards/00.jsonl.gz': ''}, ['out/shards/00.jsonl.gz'], '00.jsonl.gz is read'),
     ({'meta.json': OURS, 'val.jsonl': ''}, ['link.jsonl'], 'link.jsonl is read'),       # it points to that

@@ -96,7 +96,7 @@ def test_a_folder_that_does_not_fit_is_refused_and_other_shards_are_another_stre
             ({'tokens': {'train': 100, 'val': 99}}, [8], 'val.bin has 100 tokens, meta.json says 99')):
         refused(words, data.open_bins, write_bins(made, ids, BYTES, **more), *arguments)
     write(made / 'meta.json', [{'config': {'kind': 'sft'}}])
-    refused('holds sft data, .*--kind=text', data.open_bins, made, 8)
+    refused('has sft data, .*--kind=text', data.open_bins, made, 8)
     refused('--streaming=', Blocks, {}, 8, 1, 0)
 
 
@@ -152,6 +152,6 @@ def test_damaged_shards_cost_what_is_damaged_and_what_cannot_be_a_stream_is_refu
         assert stream.take(0, [0])[0].tolist() == [[*b'kept', END, *b'good', END]]
     (tmp_path / 'c.jsonl').write_text('\n[1]\n', encoding='utf-8')
     refused('c.jsonl.* no line has a text', stream_of(tmp_path / 'c.jsonl', 8).take, 0, [0])
-    for name, more, words in (('nowhere', {}, '--write=text'), ('*', {'world': 4}, 'shards.*: 3; .* so 4'),
+    for name, more, words in (('nowhere', {}, '--write=text'), ('*', {'world': 4}, 'has 3 shards .*4 in all'),
                               ('*', {'tokenizer': Tokenizer.byte([])}, '<.endoftext.>.*--tokenizer=bpe')):
         refused(words, stream_of, tmp_path / name, 8, **more)

@@ -251,7 +251,7 @@ REFUSED = {
     '--tasks=problem': ['--tasks=problem:', 'did you mean problems? ', 'humaneval'],
     '--tasks=choice': ['no such task; tasks:', 'lm_eval --model hf'],
     '--tasks=gsm8k': ['gsm8k', '.jsonl'], '--tasks=compare': ['--compare=out/dpo'],
-    '--tasks=own,own': ['in this order: own'], '--tasks=compare --compare=x --ckpt=a,b': ['one ckpt'],
+    '--tasks=own,own': ['in this order: own'], '--tasks=compare --compare=x --ckpt=a,b': ['one --ckpt'],
     '--tasks=problems': [YES, 'sandbox.py'],
     f'--tasks=problems {YES} --splits=cell,cell': ["'cell-0/0' twice"],
     f'--tasks=problems {YES} --num_samples=4 --k=1,8': ['pass@8', '--num_samples=8'], '--k=0': ["k='0'"],

@@ -40,7 +40,7 @@ def test_plain_text_of_any_ending_is_read_and_what_is_passed_over_is_said(tmp_pa
         assert text.count('passed over: 2 .c, 1 without ending') == 1
     (tmp_path / 'c').mkdir()
     (source / 'd.c').rename(tmp_path / 'c/d.c')
-    refused('files; it holds 1 .c', files.find_files, str(tmp_path / 'c'))
+    refused('files; it has 1 .c', files.find_files, str(tmp_path / 'c'))
 
 
 def test_what_prepare_has_written_is_not_read_as_text(tmp_path):

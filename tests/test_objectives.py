@@ -97,7 +97,7 @@ def test_a_prefix_sees_both_directions_and_the_answer_only_back(model):
 
 def test_a_tokenizer_without_mask_or_sentinels_cannot_serve():
     for name, mask, word in (('mlm', False, '<.mask.>'), ('span', False, '<.span_0.>'),
-                             ('clm', True, '<.endoftext.>'), ('mlm', True, 'document_mask is for')):
+                             ('clm', True, '<.endoftext.>'), ('mlm', True, 'document_mask=True needs')):
         refused(word, Objective, name, mask, Tokenizer.byte([]), 32, 0)
 
 

@@ -39,7 +39,7 @@ def test_what_is_not_set_follows_from_the_rest_and_what_does_not_fit_is_refused(
     assert [ends(200, 10, 1.0, 0.0, True, n)[2] for n in (0, 190)] == [40, 190]
     for arguments, words in (((5, 6, 1.0, None), '^warmup_steps=6 must be at most max_steps=5; set --'),
                              ((5, 5, 1.0, None, True, 1), 'decay_steps=1 .* --decay_steps=0'),
-                             ((9, 1.5, 1.0, None), '^warmup_steps=1.5 .* a share of max_steps'),
+                             ((9, 1.5, 1.0, None), '^warmup_steps=1.5 .* a fraction of max_steps'),
                              ((5, 1, 1.0, 2.0), '^min_lr=2')):
         refused(words, ends, *arguments)
 

@@ -310,7 +310,7 @@ MISTAKES = [        # lines of a config file, words of the sentence
     ("source = 'x'\nkind = 'sft'", ['sft needs records']),
     ("source = 'x'\ntokenizer = 'byte.json'", ['byte.json', '<|endoftext|>']),
     ("source = 'x/000.txt'\nlanguages = 'en'", ['000.txt', 'languages=en', '.jsonl']),
-    ("source = 'x'\ndecontaminate = 'long.jsonl,short.jsonl'", ['short.jsonl holds no']),
+    ("source = 'x'\ndecontaminate = 'long.jsonl,short.jsonl'", ['short.jsonl has no']),
     ("source = 'x'\nwrite = 'text'\ntemperature = 2", ['--write=bins']),
     ("source = 'x'\nquality_good = 'x'", ['quality_bad'])]
 

@@ -106,7 +106,7 @@ def test_a_broken_harness_gives_no_score(capsys):
         results = [Result(outcome, **has_walls) for outcome in ('timeout', *['wrong'] * 3)]
         check_harness(unsolved, lambda _: results)
         said = capsys.readouterr().out
-        assert ('without all walls. Missing: reads. ' in said) == is_open == bool(said)
+        assert ('not complete here. Missing: reads. ' in said) == is_open == bool(said)
 
 
 def test_tests_that_pass_without_an_answer_are_refused():

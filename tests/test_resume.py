@@ -129,7 +129,7 @@ def test_a_run_is_not_overwritten_and_not_resumed_as_another(start, straight, sc
     begin = lambda *flags: run(f'{script}.py', f'--out_dir={out}', *flags, cwd=tmp_path)
     flags = *start[script], *CASES[script]
     (tmp_path / 'other.py').write_text(PAID.replace('/ 8', '/ 4'), encoding='utf-8')
-    mistake(begin(*flags), 'already holds a run', '--init_from=resume', '--overwrite=True')
+    mistake(begin(*flags), 'already has a run', '--init_from=resume', '--overwrite=True')
     mistake(begin(*flags, '--overwrite=True', '--warmup_steps=99'), 'warmup_steps')     # and nothing is lost
     settings, files = OTHERS[script]
     for flag in settings:

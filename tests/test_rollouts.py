@@ -106,4 +106,4 @@ def test_what_each_kind_of_task_pays():
                            ({'answer': 'so 4'}, {'answer': '5'}, {'regex': '^it'}))
     assert [paid(task) for task in (right, paying, wrong, regex)] == [1.0, 4 / 7, 0.0, 1.0]
     assert [paid(tests, outcome) for outcome in ('passed', 'wrong', 'timeout')] == [1.0, 0.0, 0.0]
-    refused("no verdict on 'write f', .*no space", paid, tests, 'infrastructure')
+    refused("no verdict on 'write f': .*no space", paid, tests, 'infrastructure')

@@ -40,7 +40,7 @@ def log_of(out, state=None, identity=None, by=None, **config):
 
 # --- the folder ---------------------------------------------------------------------------------------------
 OURS = f'config.json {{"format": "{checkpoints.FORMAT}"}}'
-HOLDS = ['already holds a run', '--init_from=resume', '--overwrite=True']
+HOLDS = ['already has a run', '--init_from=resume', '--overwrite=True']
 NOT_OURS = 'which no run wrote there'
 
 
@@ -48,8 +48,8 @@ NOT_OURS = 'which no run wrote there'
     ([], 'scratch', None, None), ([OURS, 'notes.md x'], 'scratch', None, None),
     ([OURS, 'last-1.pt x'], 'scratch', HOLDS, None), ([OURS, 'mine.pt x'], '..', HOLDS, None),
     ([OURS, 'last.pt x'], '.', 'the model that this run starts from', 'the model that'),
-    (['best.pt x'], 'scratch', f'holds best.pt, {NOT_OURS}', NOT_OURS),
-    (['config.json \xff'], 'scratch', f'holds config.json, {NOT_OURS}', NOT_OURS)])
+    (['best.pt x'], 'scratch', f'has best.pt, {NOT_OURS}', NOT_OURS),
+    (['config.json \xff'], 'scratch', f'has config.json, {NOT_OURS}', NOT_OURS)])
 def test_a_run_begins_in_a_folder_of_its_own(tmp_path, files, init_from, refusal, overwritten):
     out = tmp_path / 'a[1]'
     for name, _, text in (file.partition(' ') for file in files):
@@ -136,7 +136,7 @@ def test_the_newest_readable_checkpoint_is_taken_and_only_damage_puts_one_aside(
     """A damaged one is put aside: else the next save would push a good one out."""
     out = f'{tmp_path}/'                                # as the shell completes it
     save = lambda step, **more: checkpoints.write(f'{out}/last.pt', 2, checkpoint(step=step, **more))
-    refused('holds no checkpoint', checkpoints.newest, out)
+    refused('has no checkpoint', checkpoints.newest, out)
     save(8)
     save(12)
     for error in OSError(errno.EIO, 'an error'), MemoryError(), RuntimeError("can't allocate memory"):
@@ -153,7 +153,7 @@ def test_the_newest_readable_checkpoint_is_taken_and_only_damage_puts_one_aside(
         save(16, model=model)
         refused('the weights blocks.0.mlp.w_down.weight are not finite', checkpoints.read, f'{out}/last.pt')
     save(16, moments=None)
-    refused(['last.pt', 'no run that could be resumed', f'--init_from={out}'], checkpoints.newest, out)
+    refused(['last.pt', 'no run to resume', f'--init_from={out}'], checkpoints.newest, out)
 
 
 @pytest.mark.parametrize('keep, renames', [(1, 0), (2, 0), (2, 1), (3, 2)])
@@ -188,7 +188,7 @@ def test_a_run_that_resumes_keeps_its_settings_and_refuses_others_only_if_they_a
     assert begin({}) == own and begin({'learning_rate': 2, 'seed': 1}) == {**own, 'learning_rate': 2}
     for name in runs.FIXED:
         refused([f'my.py: {name}=5, but', 'has 1;', f'--init_from={tmp_path}'], begin, {name: 5})
-    refused(['holds a run of train.py'], begin, {'stage': 'sft'})
+    refused(['has a run of train.py'], begin, {'stage': 'sft'})
 
 
 # --- the model that a run starts from -----------------------------------------------------------------------

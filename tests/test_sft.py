@@ -117,9 +117,9 @@ def test_settings_that_cannot_be(start, tmp_path):
     plain = make_sft(tmp_path / 'plain', special=())        # tests/test_runs.py has more such models
     for flag, words in (
             ('--block_size=97', ['block_size=97', '96']), (f'--init_from={plain}', ['plain', '<|im_end|>']),
-            ('--init_from=resume', ['run holds no checkpoint', '--init_from=resume']),
+            ('--init_from=resume', ['run has no checkpoint', '--init_from=resume']),
             ('--data_dir=nowhere', ['train.jsonl', 'prepare.py --kind=sft']),
-            ('--block_size=1', ['train.jsonl', 'left in 1 tokens']), ('--base_dir=nowhere', ['meta.']),
+            ('--block_size=1', ['train.jsonl', 'fits into 1 tokens']), ('--base_dir=nowhere', ['meta.']),
             ('--replay=2', ['replay=2', '--base_dir'])):
         mistake(sft(*start, f'--out_dir={tmp_path}/run', flag), *words)
     assert not (tmp_path / 'run').exists()

@@ -133,7 +133,7 @@ def test_a_broken_or_foreign_file_is_a_value_error(tmp_path):
     for content in (good[:-9], '[]', '\udcff', '[' * 100_000, good.replace('"bpe"', '"unigram"')):
         (tmp_path / 'bad.json').write_bytes(content.encode('utf-8', 'surrogateescape'))
         refused(r'bad\.json is not a tokenizer of ours', Tokenizer.load, tmp_path / 'bad.json')
-    refused(r'nowhere\.json is not .* \(no such file\); copy that', Tokenizer.load, tmp_path / 'nowhere.json')
+    refused(r'nowhere\.json is not .* \(no such file\); copy the', Tokenizer.load, tmp_path / 'nowhere.json')
     for name in fit.FILES:
         (tmp_path / f'my_{name}').write_text('{}')
     refused('my_vocab.bpe and .*my_encoder.json: not those of gpt2 .*1ce16647', Tokenizer.gpt2, tmp_path)
@@ -205,7 +205,7 @@ def test_without_a_tokenizer_one_is_trained_on_nine_tenths(home):
 
 def test_the_report_puts_gpt2_beside_it(gpt2, home):
     out = ok(command(home, '--load=new/code.json', '--report=c', f'--gpt2_dir={SHARED}'))
-    assert "cl100k_base's vocabulary is not at hand" in out         # no network
+    assert "cl100k_base's vocabulary could not be downloaded" in out         # no network
     texts = [path.read_text('utf-8') for path in (home / 'c').glob('*.py')]
     tokenizer = Tokenizer.load(home / 'new/code.json')
     assert tokenizer.pattern.startswith(fit.PATTERNS['cl100k'])
@@ -217,7 +217,7 @@ def test_the_report_puts_gpt2_beside_it(gpt2, home):
 
 def test_mistakes_on_the_command_line(home):
     for arguments, words in (
-            ('--input=gone', "'gone' is neither"), ('--input=c --vocab_size=319', '320'),
+            ('--input=gone', "no text at 'gone'"), ('--input=c --vocab_size=319', '320'),
             ('--load=gone.json --report=c', 'make one: python tokenizer.py --input=FOLDER'),
             ('--load=new/code.json --report=c --against=gpt3', 'gpt3'),
             ('--load=new/code.json --report=c --gpt2_dir=empty', 'vocab.bpe')):

@@ -112,7 +112,7 @@ def identified(task, source, questions):
     """Return the questions, each with a task_id: its own or TASK/NUMBER. ValueError if there are
     none, or two have the same."""
     if not questions:
-        raise Mistake(f'{source} holds no problem of {task}; it must have one on each line')
+        raise Mistake(f'{source} has no problem of {task}; it must have one on each line')
     for i, question in enumerate(questions):
         question.setdefault('task_id', question.get('question_id', f'{task}/{i}'))
     task_id, n = collections.Counter(q['task_id'] for q in questions).most_common(1)[0]
@@ -131,7 +131,8 @@ def read_decontaminated(folder):
 def searched(found):
     """Return the sentence that a score comes with. found: what read_decontaminated() returned."""
     if not found:
-        return 'no data.json says that text of pretraining was checked against a benchmark'
+        return ('nobody searched the pretraining text for these problems; see --decontaminate of '
+                'prepare.py')
     return (f'text of pretraining shares no {found["ngram"]}-gram of words with '
             f'{" ".join(found["problems"])}')
 
@@ -225,7 +226,7 @@ def check_harness(questions, run):
     for question, result in zip(some, results):
         if result.outcome == 'passed':
             raise Mistake(f'no score: the tests of {named(question)!r} pass without an answer; '
-                          'they must call it, or define check(candidate) beside an '
+                          'they must call it, or define check(candidate) next to an '
                           '"entry_point", the name of the function')
     left_out = []
     for question, job, result in zip(solved, right, results[len(some):]):
@@ -243,7 +244,7 @@ def check_harness(questions, run):
     walls = {name: value for name, value in vars(loop).items() if name.endswith('_denied')}
     missing = [name.removesuffix('_denied') for name, stands in walls.items() if not stands]
     if missing:
-        print(f'warning: programs run here without all walls. Missing: {", ".join(missing)}. '
+        print(f'warning: the sandbox is not complete here. Missing: {", ".join(missing)}. '
               'parts/eval/sandbox.py says what programs can do without them.')
     return left_out, walls
 
@@ -308,7 +309,7 @@ def rules_of(record):
         # "7 #### " has a number, but none where the answer should be.
         no_number = key == 'answer' and last_number(value.split('####')[-1]) is None
         if no_number or value in ('', '.*', '^.*$'):
-            raise Mistake(f'"{key}" has the value {value!r}, with which no answer can fail or pass')
+            raise Mistake(f'"{key}" has the value {value!r}: no answer can fail, or none can pass')
     return rules
 
 

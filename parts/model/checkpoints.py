@@ -97,11 +97,11 @@ def newest(out_dir):
                 os.replace(path, f'{path}.damaged')
             continue
         if not state.get('moments'):
-            raise Mistake(f'{path} holds a model but no run that could be resumed; start a new '
+            raise Mistake(f'{path} has a model but no run to resume; start a new '
                           f'run from its weights: --init_from={path} and another --out_dir')
         return state
-    raise FileNotFoundError(f'{out_dir} holds no checkpoint of a run; start one without '
-                            '--init_from=resume')
+    raise FileNotFoundError(f'{out_dir} has no checkpoint to resume from; to start a new run, '
+                            'leave out --init_from=resume')
 
 
 def find(path):
@@ -118,7 +118,7 @@ def find(path):
             if os.path.exists(file):
                 return file
         if not glob.glob(os.path.join(glob.escape(path), '*.safetensors')):
-            raise FileNotFoundError(f'{path} holds no best.pt, last.pt or *.safetensors; run '
+            raise FileNotFoundError(f'{path} has no best.pt, last.pt or *.safetensors; run '
                                     'train.py first')
     return path
 

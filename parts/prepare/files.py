@@ -44,9 +44,10 @@ def find_files(source, folder='data/raw'):
         paths = [source]
     if not paths:
         there = passed_over(source)
-        raise ValueError(f'{source!r} is neither stdlib, shakespeare, codeparrot, hf:OWNER/NAME '
-                         f'nor a file, folder or glob with {" ".join(ENDINGS)} (.gz) files'
-                         + (f'; it holds {there}' if there else ''))
+        raise ValueError(f'no text at {source!r}; --source takes stdlib, shakespeare, codeparrot, '
+                         'hf:OWNER/NAME, or a file, folder or glob with '
+                         f'{" ".join(ENDINGS)} (.gz) files'
+                         + (f'; it has {there}' if there else ''))
     return [{'path': path} for path in paths]
 
 

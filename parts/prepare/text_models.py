@@ -33,7 +33,7 @@ class NgramModel:
                 np.add.at(self.counts[n], byte_ngrams(text, n, buckets), np.uint32(1))
         self.counts[0, 0] = self.counts[1].sum()
         if not self.counts[0, 0]:
-            raise ValueError('the reference holds no text that can be read')
+            raise ValueError('the reference has no text that can be read')
 
     def bits_per_byte(self, text, a=4.0):
         """Mean bits of a text's bytes, each predicted from the order - 1 before it."""

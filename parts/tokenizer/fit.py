@@ -151,8 +151,9 @@ def at_hand(name, folder=None):
     try:
         e = gpt2(folder) if name == 'gpt2' else tiktoken.get_encoding(name)
     except OSError as error:                # requests' errors are OSErrors
-        print(f"note: {name}'s vocabulary is not at hand ({type(error).__name__}). tiktoken "
-              f'fetches it once; GPT-2 also takes --gpt2_dir=FOLDER with {" and ".join(FILES)}\n')
+        print(f"note: {name}'s vocabulary could not be downloaded ({type(error).__name__}). "
+              f'tiktoken fetches it once; GPT-2 also takes --gpt2_dir=FOLDER with '
+              f'{" and ".join(FILES)}\n')
         return None
     all_bytes = {id: token for token, id in e._mergeable_ranks.items()}
     return types.SimpleNamespace(encode=e.encode_ordinary, encode_batch=e.encode_ordinary_batch,

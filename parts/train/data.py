@@ -26,13 +26,13 @@ def open_bins(data_dir, block_size, streaming='', data_from='', vocab_size=0):
     fit the others."""
     folder = pathlib.Path(data_dir)
     if not (folder / 'meta.json').exists():
-        raise FileNotFoundError(f'{data_dir} holds no prepared data (no meta.json); run: '
+        raise FileNotFoundError(f'{data_dir} has no prepared data (no meta.json); run: '
                                 f'{command_for(data_dir, data_from)}')
     text = (folder / 'meta.json').read_bytes()
     meta = json.loads(text)
     if 'dtype' not in meta:
-        raise Mistake(f'{data_dir} holds {meta["config"]["kind"]} data, for sft.py or dpo.py; '
-                      'expected tokens (--kind=text)')
+        raise Mistake(f'{data_dir} has {meta["config"]["kind"]} data, for sft.py or dpo.py; this '
+                      'script needs tokens: prepare.py --kind=text')
     identity = {'meta.json': hashlib.sha256(text).hexdigest()}
     if streaming:
         identity['shards'] = [[os.path.basename(path), os.path.getsize(path)]
@@ -188,11 +188,11 @@ class Stream:
     def __init__(self, streaming, here, tokenizer, T, positions=None):
         paths = shards_of(streaming)
         if len(paths) < here.world:
-            raise Mistake(f'streaming={streaming}: shards (.jsonl or .json, also .gz): '
-                          f'{len(paths)}; each process needs one, so {here.world}; prepare.py '
+            raise Mistake(f'streaming={streaming} has {len(paths)} shards (.jsonl or .json, also '
+                          f'.gz), and each process needs one ({here.world} in all); prepare.py '
                           '--write=text makes them')
         if '<|endoftext|>' not in tokenizer.special:
-            raise Mistake('the tokenizer has no <|endoftext|>, which stands between the '
+            raise Mistake('the tokenizer has no <|endoftext|>, which separates the '
                           'documents of a stream; prepare the data with --tokenizer=bpe')
         self.paths = paths[here.rank::here.world]
         self.here = here

@@ -42,7 +42,7 @@ def span_lengths(T):
         n_spans = max(1, round(n_hidden / MEAN_SPAN))
         if n_text + 2 * n_spans <= T:
             return n_text, n_hidden, n_spans
-    raise Mistake(f'a context of {T} tokens is too short for span corruption')
+    raise Mistake(f'a context of {T} tokens is too short for span corruption; raise --block_size')
 
 
 def hide_spans(x, seed, step, rows, special, T):
@@ -108,7 +108,7 @@ class Objective:
         self.n_ordinary = tokenizer.vocab_size - len(tokenizer.special)
         self.n_text = span_lengths(block_size)[0] if name == 'span' else block_size
         if document_mask and name != 'clm':
-            raise Mistake(f'document_mask is for --objective=clm, not {name}')
+            raise Mistake(f'document_mask=True needs --objective=clm, not {name}')
         needs = {'clm': '<|endoftext|>', 'mlm': '<|mask|>', 'span': '<|span_0|>'}[name]
         if (document_mask or name != 'clm') and needs not in self.special:
             raise Mistake(f'objective={name}, document_mask={document_mask}: the tokenizer of '

@@ -83,7 +83,7 @@ def schedule_ends(max_steps, warmup_steps, learning_rate, min_lr, decays=False, 
     min_lr None a tenth of learning_rate, decay_steps 0, if decays, a fifth of max_steps.
     ValueError: they do not fit."""
     if warmup_steps > 1 and warmup_steps % 1:
-        raise Mistake(f'{warmup_steps=} must be a whole number, or below 1: a share of '
+        raise Mistake(f'{warmup_steps=} must be a whole number, or below 1: a fraction of '
                       'max_steps')
     warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
     if min_lr is None:

@@ -119,8 +119,8 @@ def choose(device, dtype):
         device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}' if device == 'cuda' else device
         n = torch.cuda.device_count()
         if int(device.removeprefix('cuda:')) >= n:
-            raise Mistake(f'device={device} is not here: there are {n} GPUs; one process each, '
-                          'at most')
+            raise Mistake(f'device={device} does not exist: this machine has {n} GPUs; start '
+                          'at most one process for each')
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision('high')      # TF32 for products that stay float32
         # cuDNN's attention would build a plan, up to a second, for each new shape.
@@ -190,7 +190,7 @@ def shard(model, how, here, compiled=False):
     gradients and of Adam's moments; with how='fsdp' also of the weights, which are gathered, block
     by block, when they work."""
     if here.dtype == 'float16':
-        raise Mistake(f'shard={how} does not go with dtype=float16; use --dtype=bfloat16')
+        raise Mistake(f'shard={how} does not work with dtype=float16; use --dtype=bfloat16')
     from torch.distributed.device_mesh import init_device_mesh      # costs a second to import
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     from torch.distributed.fsdp import register_fsdp_forward_method

@@ -85,13 +85,14 @@ def read_conversations(path, T, tokenizer, data_from=''):
     """Return [(ids, mask)] of the conversations that have a trained token, and a line about them.
     data_from: a command that makes the file."""
     whole = read_jsonl(path, lambda record: tokenizer.render(record['messages']),
-                       f'run: {data.command_for(os.path.dirname(path), data_from, "sft")}')
+                       'a line needs "messages" (see the top of sft.py); for conversations, run: '
+                       f'{data.command_for(os.path.dirname(path), data_from, "sft")}')
     im_start = tokenizer.special['<|im_start|>']
     fitted = [fit_conversation(ids, mask, T, im_start) for ids, mask in whole]
     conversations = [(ids, mask) for ids, mask in fitted if 1 in mask[1:]]
     if not conversations:
-        raise Mistake(f'{path} has no conversation with an answer, or none is left in {T} '
-                      'tokens')
+        raise Mistake(f'{path} has no conversation with an answer that fits into {T} tokens; look '
+                      'at its lines, or raise --block_size')
     n_tokens, n_trained = np.sum([(len(mask), sum(mask)) for _, mask in conversations], 0)
     return conversations, (f'tokens: {n_tokens:,}, trained: {n_trained / n_tokens:.1%}; without an '
                            f'answer: {len(whole) - len(conversations)}; cut: '
@@ -126,7 +127,7 @@ def to_pair(record, tokenizer):
     if 'completion' not in record:
         return prompt, answer(record['chosen']), answer(record['rejected'])
     if record['label'] not in (True, False):
-        raise ValueError('a label is true or false')
+        raise ValueError('a label must be true or false')
     only = answer(record['completion'])
     return (prompt, only, []) if record['label'] else (prompt, [], only)
 
@@ -136,10 +137,12 @@ def read_pairs(path, T, tokenizer, loss_type, data_from=''):
     left out if both answers are the same, or are the same where they are cut. data_from: a command
     that makes the file."""
     whole = read_jsonl(path, lambda record: to_pair(record, tokenizer),
-                       f'run: {data.command_for(os.path.dirname(path), data_from, "preference")}')
+                       'a line needs "prompt", "chosen" and "rejected" (see the top of dpo.py); '
+                       'for pairs, run: '
+                       f'{data.command_for(os.path.dirname(path), data_from, "preference")}')
     if loss_type != 'kto' and any([] in answers for _, *answers in whole):
-        raise Mistake(f'{path} has answers with a label in place of pairs, which are not for '
-                      f'--loss_type={loss_type}; add --loss_type=kto')
+        raise Mistake(f'{path} has answers with a label instead of pairs; --loss_type={loss_type} '
+                      'needs pairs, so add --loss_type=kto')
     pairs = []
     n_cut = 0
     for prompt, *answers in whole:

@@ -44,7 +44,7 @@ def open_tasks(config, tokenizer, longest, here):
 
     tested = [task for task in tasks + val_tasks if task['tests']]
     if tested and not config['allow_code_execution']:
-        raise Mistake(f'{reward=}, {held_out=}: to judge answers, programs of the model run here; '
+        raise Mistake(f'{reward=}, {held_out=}: judging runs programs that the model wrote; first '
                       'read the top of parts/eval/sandbox.py, then add --allow_code_execution=True')
     if tested and here.is_main:     # first answers that are known to be right or wrong
         run = lambda jobs: [*sandbox.run_many(jobs, config['timeout'])]
@@ -63,8 +63,9 @@ def read_tasks(source, tokenizer, longest, n=0, seed=0, splits=(), score=None):
         tasks = tasks_of_file(source)
     else:
         tasks = records.read_jsonl(source, lambda record: questions.to_question(record, not score),
-                                   'a line has "prompt", and "tests" or "answer" if no reward '
-                                   'model judges; else: problems, FILE.py, or a folder of dpo.py')
+                                   'a line has "prompt" and, unless a reward model judges, '
+                                   '"tests" or "answer"; a reward can also be problems, '
+                                   'FILE.py, or a folder that dpo.py wrote')
     found = {}
     for task in tasks:
         if score:
@@ -158,8 +159,8 @@ def reward_of(task, text, verdict=None, warn=None):
         result = verdict and verdict.result()       # waits for the program
         outcome = questions.outcome(task, text, result)
         if outcome['outcome'] == 'infrastructure':
-            raise Mistake(f'no verdict on {task["messages"][-1]["content"]!r:.80}, by a fault '
-                          f'of its tests or of the machine: {outcome["message"]}')
+            raise Mistake(f'no verdict on {task["messages"][-1]["content"]!r:.80}: its '
+                          f'tests or the machine failed: {outcome["message"]}')
         return float(outcome['outcome'] == 'passed')
     # Nothing here ends a call that hangs.
     try:

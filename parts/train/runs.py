@@ -49,7 +49,7 @@ def take_over_settings(config, set_by):
     state = checkpoints.newest(out_dir)
     saved = state['config']
     if saved.get('stage') != config.get('stage'):
-        raise Mistake(f'{out_dir} holds a run of {saved.get("stage", "train")}.py; resume it '
+        raise Mistake(f'{out_dir} has a run of {saved.get("stage", "train")}.py; resume it '
                       'with that script')
     for name in (saved.keys() & config.keys()) - OF_THE_COMMAND:
         if name not in set_by or name == 'init_from':
@@ -68,14 +68,14 @@ def check_out_dir(out_dir, init_from, overwrite):
     files = [f for f in folder.glob('*') if f.suffix != '.tmp' and f.stat().st_size]
     settings = folder / 'config.json'
     if files and not (settings.exists() and checkpoints.FORMAT.encode() in settings.read_bytes()):
-        raise Mistake(f'{out_dir} holds {min(files).name}, which no run wrote there; choose '
+        raise Mistake(f'{out_dir} has {min(files).name}, which no run wrote there; choose '
                       'another --out_dir, or move it away')
     origin = os.path.realpath(checkpoints.folder_of(init_from))
     if os.path.exists(init_from) and origin == os.path.realpath(out_dir):
-        raise Mistake(f'out_dir={out_dir} holds the model that this run starts from; choose '
+        raise Mistake(f'out_dir={out_dir} has the model that this run starts from; choose '
                       'another')
     if [*folder.glob('*.pt')] and not overwrite:
-        raise Mistake(f'{out_dir} already holds a run; resume it with --init_from=resume, or '
+        raise Mistake(f'{out_dir} already has a run; resume it with --init_from=resume, or '
                       'choose another --out_dir, or start over with --overwrite=True')
 
 
