@@ -192,7 +192,7 @@ if kind == 'text' and len(inputs) == 1 and not reading.is_kind(path, reading.REC
     text, _ = reading.text_of(path)
     cut = int(len(text) * (1 - val_fraction))
     if not 0 < cut < len(text):
-        raise ValueError(f'{path} holds {len(text)} characters, too few to hold some out')
+        raise ValueError(f'{path} has {len(text)} characters, too few to hold some out')
     folder = corpus.new_folder(out_dir, [path], kind)
     show(config)
     # 65 characters or 256 bytes stay what they are: one text needs no <|endoftext|>.

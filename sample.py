@@ -94,7 +94,7 @@ for name in changed - {'ckpt', 'seed', 'device', *USED_BY[task].split()}:
     others = [other for other, used in USED_BY.items() if name in used.split()]
     raise Mistake(f'--{name} needs {" or ".join(others)}; {task} cannot use it')
 if ',' in ckpt and task not in ('--serve', '--export=html'):
-    raise Mistake('several models need a page: --serve=8000 or --export=html')
+    raise Mistake('several models need a page; add --serve=8000 or --export=html')
 if len(changed & {'prompt', 'prompt_file', 'prompts'}) > 1:
     raise Mistake('give one of --prompt, --prompt_file and --prompts')
 if any(t < 0 for t in sweep):

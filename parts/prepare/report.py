@@ -151,8 +151,7 @@ GENRES = (('questions', re.compile(r'(?:Q|Question|User|Human)\b.{0,20}:'), 1 / 
 SKEW = {'languages': '{:.0%} of the prose: {}; a model will hardly write any other language',
         'genres': '{:.0%} of the training tokens: {}; a model will write this kind of text, whatever '
                   'it is asked for',
-        'sources': '{:.0%} of the training tokens: {}; the manner of this source will be the manner '
-                   'of the model'}
+        'sources': '{:.0%} of the training tokens: {}; the model will sound like this source'}
 PRETRAINED_ON = 10_000_000_000  # tokens; 100 million are 1% of them, 5 billion are half
 LICENCES = {'stdlib': 'psf', 'shakespeare': 'public domain'}
 KNOWN = {       # sources by name
