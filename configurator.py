@@ -59,9 +59,10 @@ def configure(namespace):
                               f'{nearest(name, settings)}')
             values[name] = convert(name, value, settings[name][0], source)
             set_by[name] = source
-    for name, (_, rule, _) in settings.items():
-        value = values[name]
-        # An empty text in place of, for example, a folder: no later error could name it.
+    for name, value in values.items():
+        rule = settings[name][1]
+        # The condition of '>= 1' is the text 'value >= 1', so eval needs the name `value`. An empty
+        # text, for example in place of a folder, would later fail without a name.
         is_good = value is None or eval(condition_of(rule)) and (value != '' or not defaults[name])
         if not is_good:
             raise Mistake(f'{set_by.get(name, "the script")}: {name}={value!r} must be '
@@ -188,8 +189,8 @@ def one_line_for_mistakes(kind, error, tb):
     sentence = sentence_for(error, tb)
     if not sentence:
         return sys.__excepthook__(kind, error, tb)
-    # Rank 0 prints this error; then torchrun stops the other processes.
-    time.sleep(3 * (os.environ.get('RANK', '0') != '0'))
+    if os.environ.get('RANK', '0') != '0':
+        time.sleep(3)           # rank 0 prints this error; then torchrun stops the other processes
     print('error:', *sentence.split(), file=sys.__stderr__, flush=True)  # torch replaces sys.stderr
     sys.exit(2)
 

@@ -447,7 +447,7 @@ def main():
             others = {name: Tokenizer.load(name) if name.endswith('.json')
                       else fit.at_hand(name, args.gpt2_dir)
                       for name in args.against.split(',') if name}
-            print(fit.report(tok, documents, printable, others))
+            print(fit.report(tok, documents, others))
     except (ImportError, OSError, ValueError) as e:     # ImportError: copied without parts/
         parser.exit(2, f'error: {e}\n')
 

@@ -157,7 +157,7 @@ def test_the_report_measures_each_group_of_files_and_records():
     documents = [{'text': CODE * 9, 'path': f'{i}.py', 'file': f'c/src/{i}.py'} for i in range(3)]
     documents += [{'text': text, 'path': f'b.jsonl.gz:{i}', 'file': 'c/docs/b.jsonl.gz',
                    'labels': {'language': name}} for i, (name, text) in enumerate(PROSE.items())]
-    out = fit.report(ours, documents, printable, {'prose': theirs, 'nowhere': None})
+    out = fit.report(ours, documents, {'prose': theirs, 'nowhere': None})
     fits = lambda text: [round(len(text.encode()) / len(t.encode(text)), 2) for t in (ours, theirs)]
     assert groups(out, 'kind')['.py'] == groups(out, 'folder')['src'] == [3, *fits(CODE * 9)]
     assert groups(out, 'language')['fr'] == [1, *fits(PROSE['fr'])]

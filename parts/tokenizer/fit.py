@@ -1,7 +1,7 @@
 """
 Report whether a tokenizer fits some texts, next to tokenizers that exist.
 
-    print(report(tokenizer, documents, printable, {'gpt2': at_hand('gpt2')}))
+    print(report(tokenizer, documents, {'gpt2': at_hand('gpt2')}))
     gpt2('folder/with/its/files').encode_ordinary('ROMEO:')         # [33676, 4720, 25]
 
 A tokenizer is any object with encode(text), encode_batch(texts), vocab_size and all_bytes (id ->
@@ -10,6 +10,7 @@ bytes). The vocabularies of GPT-2 and GPT-4 (cl100k_base) are read as tiktoken r
 import collections, glob, os, re, types
 import tiktoken.load
 from parts import Mistake
+from tokenizer import printable
 
 # Other split patterns to train with. llama.cpp has them, too (parts/model/gguf_file.py).
 REST = (r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -41,9 +42,9 @@ def labels_of(documents):
 
 
 # --- the report -----------------------------------------------------------------------------------
-def report(tokenizer, documents, printable, others):
-    """Return a text to print. documents: [{'text', 'file', 'path', perhaps 'labels'}]. printable:
-    bytes -> str, to show a token. others: {name: tokenizer or None} to compare with."""
+def report(tokenizer, documents, others):
+    """Return a text to print. documents: [{'text', 'file', 'path', perhaps 'labels'}]. others:
+    {name: tokenizer or None} to compare with."""
     documents = [d for d in documents if d['text']]
     if not documents:
         raise Mistake('there is no text to report on')

@@ -28,7 +28,11 @@ class HFTokenizer(Tokenizer):
     needs rows for them. all_bytes: b'' for a hole in the vocabulary."""
 
     def __init__(self, text):
-        self.theirs = parse(text)
+        self.theirs = import_tokenizers().Tokenizer.from_str(text)
+        self.theirs.encode_special_tokens = True    # '<|im_end|>' in a user's text is ten characters
+        self.theirs.no_padding()
+        self.theirs.no_truncation()
+        self.theirs.add_special_tokens(['<|im_start|>', '<|im_end|>'])
         form = self.to_json()
         if 'ByteLevel' not in json.dumps([form['pre_tokenizer'], form['decoder']]):
             raise Mistake('only byte-level BPE is read, as SmolLM2, Qwen and Llama 3 have it')
@@ -72,16 +76,6 @@ def import_tokenizers():
     except ImportError:
         raise Mistake("Hugging Face's tokenizers need: pip install tokenizers") from None
     return tokenizers
-
-
-def parse(text):
-    """Return a tokenizers.Tokenizer to which '<|im_end|>' in a user's text is ten characters."""
-    theirs = import_tokenizers().Tokenizer.from_str(text)
-    theirs.encode_special_tokens = True
-    theirs.no_padding()
-    theirs.no_truncation()
-    theirs.add_special_tokens(['<|im_start|>', '<|im_end|>'])
-    return theirs
 
 
 # --- ours as theirs -------------------------------------------------------------------------------
