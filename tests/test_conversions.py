@@ -7,7 +7,7 @@ from conftest import mistake, ok, read_rows, refused, run, shared
 from preparing import dropped, recipe, records, report, write_records
 
 from parts.prepare.conversions import documents as documents_of, from_record, from_samples, messages_of
-from parts.prepare.conversions import preference_of
+from parts.prepare.conversions import to_record
 from parts.prepare.filters import messages_reason, programs
 
 
@@ -37,23 +37,22 @@ def prepare(tmp_path, kind, rows, *flags):
 
 
 # --- conversations ------------------------------------------------------------------------------------------
+AC = chat('a', 'c')
+SAC = chat('a', 'c', system='s')
 CONVERSATIONS = [
     ({'instruction': 'a', 'input': 'b', 'output': 'c'}, chat('a\n\nb', 'c')),
     ({'instruction': 'a', 'output': 'c', 'system': 's', 'history': [['d', 'e'], ['f', 'g']]},
      chat('d', 'e', 'f', 'g', 'a', 'c', system='s')),
     ({'conversations': [{'from': 'system', 'value': 's'}, {'from': 'Human', 'value': 'a'},
-                        {'from': 'gpt', 'value': 'c'}]}, chat('a', 'c', system='s')),
-    ({'messages': [{'role': 'developer', 'content': 's'}, *chat('a', 'c')]}, chat('a', 'c', system='s')),
-    ({'prompt': 'a', 'completion': 'c'}, chat('a', 'c')),
+                        {'from': 'gpt', 'value': 'c'}]}, SAC),
+    ({'messages': [{'role': 'developer', 'content': 's'}, *AC]}, SAC),
     # a system beside the turns, unless there is one among them
-    ({'system': 's', 'prompt': 'a', 'completion': 'c'}, chat('a', 'c', system='s')),
-    ({'system': 'other', 'messages': chat('a', 'c', system='s')}, chat('a', 'c', system='s')),
+    ({'system': 's', 'prompt': 'a', 'completion': 'c'}, SAC), ({'system': 'other', 'messages': SAC}, SAC),
     # cut off at either end: an answer to nothing, a question without an answer
-    ({'system': 's', 'messages': [*answered([], 'x'), *chat('a', 'c', 'd')]}, chat('a', 'c', system='s')),
+    ({'system': 's', 'messages': [*answered([], 'x'), *chat('a', 'c', 'd')]}, SAC),
     ({'system': 's', 'messages': chat('a')}, []),
     # a column of null does not hide another
-    ({'messages': None, 'conversations': chat('a', 'c')}, chat('a', 'c')),
-    ({'instruction': None, 'prompt': 'a', 'output': None, 'answer': 'c'}, chat('a', 'c'))]
+    ({'messages': None, 'instruction': None, 'prompt': 'a', 'output': None, 'answer': 'c'}, AC)]
 
 
 def test_every_form_becomes_messages_and_malformed_records_are_told():
@@ -61,16 +60,11 @@ def test_every_form_becomes_messages_and_malformed_records_are_told():
         before = json.dumps(record)
         assert messages_of(record) == messages, record
         assert json.dumps(record) == before
-
-    for record in MALFORMED:
+    for record in (None, 'messages', {}, {'messages': 'hello'}, {'messages': [{'role': 'user'}]},
+                   {'messages': [*AC, {'role': 'assistant', 'content': 3}]}, {'instruction': 'a'},
+                   {'instruction': 'a', 'output': 'c', 'history': [['x']]}):
         assert rejected(record, 'sft')
     assert 'wizard' in rejected({'messages': [{'role': 'wizard', 'content': 'a'}]}, 'sft')
-
-
-MALFORMED = [
-    None, 'messages', {}, {'messages': 'hello'}, {'messages': [{'role': 'user'}]},
-    {'messages': [*chat('a', 'b'), {'role': 'assistant', 'content': 3}]}, {'instruction': 'a'},
-    {'output': 'a'}, {'instruction': 'a', 'output': 'c', 'history': [['x']]}]
 
 
 def test_the_conversion_of_the_source_returns_only_None_and_ours_does_not():
@@ -124,13 +118,11 @@ def test_reasons_against_a_conversation():
             (answered(answered(CALL, 'b'), 'c'), 'roles do not alternate')]:
         assert messages_reason(messages) == reason, messages
 
-    for record, is_low in [
-            ({'score': '4.5'}, False), ({}, False), ({'score': None}, False), ({'score': 3.9}, True),
-            ({'score': 'good'}, True)]:
-        doc = from_record({'messages': chat('a', 'c'), **record}, 'x', 'sft')
+    for score, is_low in ('4.5', False), (None, False), (3.9, True), ('good', True):
+        doc = from_record({'messages': AC, 'score': score}, 'x', 'sft')
         score = doc.get('score', math.inf)
-        assert messages_reason(chat('a', 'c'), score, 4) == ('low score' if is_low else None), record
-        assert messages_reason(chat('a', 'c'), score) is None
+        assert messages_reason(AC, score, 4) == ('low score' if is_low else None), doc
+        assert messages_reason(AC, score) is None
 
 
 def test_programs_are_the_python_blocks_of_answers_and_drop_the_conversation_if_they_do_not_parse(tmp_path):
@@ -148,24 +140,22 @@ def test_programs_are_the_python_blocks_of_answers_and_drop_the_conversation_if_
 PAIR = {'prompt': 'q', 'chosen': 'good', 'rejected': 'bad'}
 LONG = chat('a', 'b', 'q', system='s')
 PREFERENCES = [
-    (PAIR, PAIR), ({'question': 'q', 'chosen': 'good', 'rejected': 'bad', 'id': 3}, PAIR),
+    (PAIR, PAIR),
     # whole conversations, with and without the prompt beside them
-    ({'prompt': 'q', 'chosen': chat('q', 'good'), 'rejected': chat('q', 'bad')}, PAIR),
+    ({'question': 'q', 'chosen': chat('q', 'good'), 'rejected': chat('q', 'bad'), 'id': 3}, PAIR),
     ({'chosen': answered(LONG, 'good'), 'rejected': answered(LONG, 'bad'), 'system': 'x'},
      {**PAIR, 'prompt': LONG}),
     # messages as prompt, and the answers alone as messages or texts
     ({'prompt': LONG, 'chosen': answered([], 'good'), 'rejected': 'bad'}, {**PAIR, 'prompt': LONG}),
-    ({'prompt': 'q', 'chosen': answered([], 'good')[0], 'rejected': 'bad'}, PAIR),
-    ({**PAIR, 'system': 's'}, {**PAIR, 'prompt': chat('q', system='s')}),
+    ({**PAIR, 'chosen': answered([], 'good')[0], 'system': 's'}, {**PAIR, 'prompt': chat('q', system='s')}),
     # kto: a thumb up or down
     ({'prompt': 'q', 'completion': 'c', 'label': 0}, {'prompt': 'q', 'completion': 'c', 'label': False}),
     # how much better, and how many agreed
-    ({**PAIR, 'score_chosen': 8, 'score_rejected': 5.5}, {**PAIR, 'margin': 2.5}),
+    ({**PAIR, 'score_chosen': 8, 'score_rejected': 5.5, 'margin': None}, {**PAIR, 'margin': 2.5}),
     ({**PAIR, 'margin': 0, 'score_chosen': 8, 'score_rejected': 5, 'agreement': 0.75},
-     {**PAIR, 'margin': 0.0, 'agreement': 0.75}),
-    ({**PAIR, 'score_chosen': 8, 'margin': None, 'agreement': None}, PAIR)]
+     {**PAIR, 'margin': 0.0, 'agreement': 0.75})]
 NO_PREFERENCES = [
-    ({'prompt': 'q', 'chosen': 'good'}, "KeyError: 'rejected'"), ({**PAIR, 'chosen': None}, 'Error'),
+    ({'prompt': 'q', 'chosen': 'good'}, "KeyError: 'rejected'"),
     ({'chosen': 'good', 'rejected': 'bad'}, 'a question'), ({**PAIR, 'prompt': 5}, 'Error'),
     ({**PAIR, 'chosen': chat('q', 'good'), 'rejected': chat('Q', 'bad')}, 'different prompts'),
     ({'prompt': 'q', 'completion': 'c', 'label': 'up'}, 'up'),
@@ -174,7 +164,7 @@ NO_PREFERENCES = [
 
 def test_every_form_becomes_a_preference_or_an_error_that_says_why():
     for record, pair in PREFERENCES:
-        assert preference_of(record) == pair, record
+        assert to_record(from_record(record, 'x', 'preference')) == pair, record
     for record, words in NO_PREFERENCES:
         assert words in rejected(record, 'preference'), record
 

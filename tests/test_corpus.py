@@ -8,33 +8,23 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, ok, read_json, refused, run, write
-from preparing import report
+from conftest import ROOT, read_json, refused, write
+from preparing import prepare, prose, report
 
 from parts.prepare.conversions import from_record, identity
 from parts.prepare.corpus import check_out_dir
 
-WORDS = 'old mill by the river where water rose each spring until it reached second step of stair'.split()
-
-
-def text(i):
-    words = (WORDS[(i * 7 + j * (i % 5 + 1)) % len(WORDS)] for j in range(40))
-    return ' '.join(word + str(i * j % 11) * (j % 3 == 0) for j, word in enumerate(words))
+BPE = ['--tokenizer=bpe', '--vocab_size=330', '--num_workers=1']
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('shards')
     for i in range(5):
-        rows = [{'text': text(i * 30 + j), 'license': 'MIT', 'url': f'https://a.org/{j}', 'repo_name': 'r',
-                 'path': f'{j}'} for j in range(30)]
-        write(folder / f'{i}.jsonl', rows)
+        write(folder / f'{i}.jsonl', [
+            {'text': prose(i * 30 + j, 60 if j else 9), 'license': 'MIT', 'url': f'https://a.org/{j}',
+             'repo_name': 'r', 'path': f'{j}'} for j in range(30)])
     return folder
-
-
-def flags(folder, out, *more):
-    return ['prepare.py', f'--source={folder}', f'--out_dir={out}', '--vocab_size=330', '--min_words=5',
-            '--max_repetition=0', '--max_gibberish=0', '--num_workers=1', *more]
 
 
 OURS = '{"format": "nanoparrot-data-1"}'
@@ -66,19 +56,19 @@ def test_nothing_of_others_is_replaced(tmp_path, monkeypatch):
 
 
 def test_parts_together_give_what_one_process_gives(folder, tmp_path):
-    ok(run(*flags(folder, tmp_path / 'one')))
-    command = [sys.executable, ROOT / 'prepare.py', *flags(folder, tmp_path / 'many')[1:]]
+    prepare(tmp_path / 'one', folder, *BPE)
+    command = [sys.executable, ROOT / 'prepare.py', f'--source={folder}', f'--out_dir={tmp_path}/many', *BPE]
     some = [subprocess.Popen([*command, f'--part={i}/2'], stdout=subprocess.PIPE, text=True) for i in (1, 2)]
     printed = [process.communicate(timeout=120)[0] for process in some]         # both began at once
     assert 'part 1/2: 3 shards are clean' in printed[0] and 'part 2/2: 2 shards are clean' in printed[1]
     assert not (tmp_path / 'many/meta.json').exists()
-    ok(run(*flags(folder, tmp_path / 'many')))
+    prepare(tmp_path / 'many', folder, *BPE)
     for name in ('train.bin', 'val.bin', 'tokenizer.json', 'report.json'):
         assert (tmp_path / 'many' / name).read_bytes() == (tmp_path / 'one' / name).read_bytes(), name
 
 
 def test_shards_of_text_say_what_they_are_and_where_each_document_is_from(folder, tmp_path):
-    ok(run(*flags(folder, tmp_path, '--write=text')))
+    prepare(tmp_path, folder, '--write=text')
     meta = read_json(tmp_path / 'meta.json')
     n = 0
     for i in range(5):
@@ -91,7 +81,7 @@ def test_shards_of_text_say_what_they_are_and_where_each_document_is_from(folder
         n += len(lines)
     assert n == meta['documents']['train']
     s = report(tmp_path)['sources'][str(folder)]
-    assert s['read'] == 150 == sum(s['dropped'].values()) + sum(meta['documents'].values())
+    assert s['read'] == 150 == 5 + sum(meta['documents'].values()) and s['dropped'] == {'short': 5}
 
 
 def test_pairs_are_copies_only_if_every_field_and_the_label_are():

@@ -149,5 +149,4 @@ def test_planted_benchmark_problems_are_all_found_and_nothing_else(tmp_path):
         prepare(tmp_path / 'out', source, '--dedup=none', '--val_fraction=0.3', f'--decontaminate={path}',
                 *flags)
         assert kept(tmp_path / 'out') == sorted(innocent), flags
-        assert read(tmp_path / 'out')[0]['decontaminated'] == {
-            'problems': {str(path): 43}, 'ngram': 13}
+        assert read(tmp_path / 'out')[0]['decontaminated'] == {'problems': [str(path)], 'ngram': 13}

@@ -1,9 +1,7 @@
 """Reading: text in its encoding, records in every form; what cannot be read is counted."""
 import gzip
 import json
-import os
 import random
-import re
 
 from accidents import PLACES
 from preparing import DOCUMENTS, RAW, documents, prepare, prose, report, write
@@ -40,25 +38,16 @@ def test_a_text_is_utf8_or_else_cp1252_and_what_is_neither_is_not_guessed(tmp_pa
 # --- records ------------------------------------------------------------------------------------------------
 def test_every_form_of_record_gives_the_same_texts(tmp_path):
     texts = [*DOCUMENTS, 'lone \ud800 surrogate']
-    forms = {'text.jsonl': [{'text': t, 'n': 1} for t in texts], 'list.json': [{'text': t} for t in texts],
-             'content.jsonl': [{'text': ' ', 'content': t} for t in texts],
-             'strings.jsonl': texts, 'strings.json': texts}
+    forms = {'text.jsonl': [{'text': t, 'n': 1} for t in texts], 'strings.jsonl': texts,
+             'content.jsonl': [{'text': ' ', 'content': t} for t in texts], 'list.json': texts}
     for name, rows in forms.items():
         lines = '\n'.join(json.dumps(row) + '\n' for row in rows)       # with blank lines between
-        if name.endswith('.json'):
+        if name == 'list.json':
             lines = f'\n {json.dumps(rows, indent=1)}'
         for path, data in ((name, f'\ufeff{lines}'.encode()), (f'{name}.gz', gzip.compress(lines.encode()))):
             (tmp_path / path).write_bytes(data)
             docs = conversions.documents(entries([{'path': str(tmp_path / path)}], None), None)
             assert [doc['texts'][0] for doc in docs] == texts, path
-
-
-def test_a_json_is_a_list_or_has_a_record_a_line(tmp_path):
-    for text, n_records, n_errors in [
-            ('{"text": "a"}\n{"text": "b"}\n', 2, 0), ('{"text": "cut o\n{"text": "b"}\n', 1, 1),
-            ('\n \n[{"text": "a"},\n{"text": "b"}]', 2, 0), ('[]', 0, 0), ('[{"text": "a"},', 0, 1)]:
-        (tmp_path / 'a.json').write_text(text, encoding='utf-8')
-        assert [*map(len, read_entries(tmp_path / 'a.json'))] == [n_records, n_errors], text
 
 
 LINES = [json.dumps({'text': f'line {i} ' * (i % 7)}) for i in range(500)]
@@ -87,38 +76,41 @@ def test_the_parts_of_a_large_file_are_together_the_file(tmp_path, monkeypatch):
 
 
 # --- garbage ------------------------------------------------------------------------------------------------
-def jsonl(*lines):
-    """Lines of text become records, bytes stay."""
-    return b'\n'.join(x if isinstance(x, bytes) else json.dumps({'text': x}).encode() for x in lines)
+MIXED = [b'{"text": "a"}', b'{"text": "cut o', b'{"text": "b"}', b'{"text": "a raw \0 byte"}',
+         b'{"text": "na\xefve"}', b'[' * 100_000, b'null', b'', b'{"title": "x"}', b'{"text": null}', b'"c"']
+NOISE = json.dumps({'text': random.Random(0).randbytes(60_000).hex()}).encode()
+ARCHIVE = gzip.compress(MIXED[0] + b'\n' + NOISE)
+FILES = [       # name, bytes, texts that arrive, lines that cannot be read
+    ('a.jsonl', b'\n'.join(MIXED), ['a', 'b', 'c'], [2, 4, 5, 6, 7, 9, 10]),
+    ('a.json', b'{"text": "cut o\n{"text": "b"}\n', ['b'], [1]), ('a.json', b'{"a": 1}\n', [], [1]),
+    ('a.json', b'\n \n[{"text": "a"}, 17,\n["b"], {"content": "c"}]', ['a', 'c'], [2, 3]),
+    ('a.json', b'[]', [], []), ('a.json', b'[{"text": "a"},', [], [1]),
+    ('a.jsonl.gz', ARCHIVE[:len(ARCHIVE) // 2], ['a'], [2]), ('a.jsonl.gz', b'', [], []),
+    ('a.txt.gz', b'x', [], [1]), ('a.txt.gz', ARCHIVE[:-100], [], [1]),
+    ('a.txt.gz', ARCHIVE[:10] + b'\xff' * 100, [], [1]), ('\udce9.txt', b'\xff', [], [1]),
+    ('a.txt', b'', [''], [])]
 
 
-def test_garbage_is_counted_with_file_and_line_and_what_is_good_arrives(tmp_path):
-    good = [prose(i) for i in range(60)]
-    write(tmp_path / 'files', good[:30])
-    archive = gzip.compress(jsonl(good[30], random.Random(0).randbytes(60_000).hex()))
-    contents = {       # name: bytes, records lost, line of the first
-        'mixed.jsonl': (jsonl(good[31], b'{"text": "cut o', good[32], b'{"text": "a raw \0 byte"}',
-                              'x' * 5_000_000, good[33], b'{"text": "na\xefve"}', b'[1, 2', b'null', b'',
-                              b'[' * 100_000,
-                              b'{"title": "x"}', b'17', b'{"text": null}', 'lone \ud800 surrogate'), 9, 2),
-        'list.json': (json.dumps([{'text': good[34]}, 17, {'title': 'x'}, good[35], None, [good[36]],
-                                  {'content': good[37]}]).encode(), 4, 2),
-        'not_a_list.json': (b'{"a": 1}\n', 1, 1), 'cut_off.json': (json.dumps(good).encode()[:-9], 1, 1),
-        'cut.jsonl.gz': (archive[:len(archive) // 2], 1, 2), 'no_archive.txt.gz': (b'x', 1, 1),
-        'cut.txt.gz': (archive[:-100], 1, 1), 'no_deflate.txt.gz': (archive[:10] + b'\xff' * 100, 1, 1),
-        'book.txt': (b'one word\n' * 130_000, 0, 0), 'cp1252.txt': (TEXT.encode('cp1252'), 0, 0),
-        '\udce9.txt': (b'\xff', 1, 1), 'nul.txt': (b'a\0b', 0, 0), 'empty.txt': (b'', 0, 0),
-        'empty.py.gz': (gzip.compress(b''), 0, 0), 'empty.jsonl.gz': (b'', 0, 0)}
-    for name, (data, *_) in contents.items():
-        (tmp_path / 'files' / name).write_bytes(data)
-    prepare(tmp_path / 'out', tmp_path / 'files', *RAW)
-    texts = [*good[:36], good[37], 'one word\n' * 130_000, TEXT, 'a\0b', 'lone \ufffd surrogate']
-    assert sorted(sum(documents(tmp_path / 'out').values(), [])) == sorted(texts)
+def test_garbage_is_told_with_its_line_and_what_is_good_arrives(tmp_path):
+    for name, data, texts, lines in FILES:
+        (tmp_path / name).write_bytes(data)
+        rejected = []
+        told = lambda path, line, why: rejected.append((path, line))
+        docs = [*conversions.documents(entries([{'path': str(tmp_path / name)}], told), told)]
+        assert [doc['texts'][0] for doc in docs] == texts, name
+        assert rejected == [(str(tmp_path / name), line) for line in lines], name
+
+
+def test_a_run_counts_garbage_and_drops_records_but_not_books_that_are_too_long(tmp_path):
+    book = 'one word\n' * 130_000
+    source = write(tmp_path / 'files', [*(prose(i) for i in range(30)), book, TEXT, ''])
+    lines = [*MIXED, json.dumps({'text': book}).encode(), b'{"text": "lone \\ud800 surrogate"}']
+    (source / 'mixed.jsonl').write_bytes(b'\n'.join(lines))
+    (source / '031.txt').write_bytes(TEXT.encode('cp1252'))
+    prepare(tmp_path / 'out', source, *RAW)
+    texts = sum(documents(tmp_path / 'out').values(), [])
+    assert len(texts) == 36 and {book, TEXT, 'lone \ufffd surrogate'} < {*texts}
     r = report(tmp_path / 'out')
-    lost = {os.path.basename(path): (n, int(re.match(r'line (\d+): .', first)[1]))
-            for path, (n, first) in r['malformed_files'].items()}
-    assert lost == {name: (n, line) for name, (_, n, line) in contents.items() if n}
-    assert r['malformed'] == sum(n for n, _ in lost.values())
-    assert r['stages'][0]['dropped'] == {'empty': 2, 'too long': 1}
-    assert r['counts']['encodings of files']['cp1252'] == 1
-    assert 'mixed.jsonl: 9, the first at line 2' in (tmp_path / 'out/report.md').read_text(encoding='utf-8')
+    assert r['malformed'] == 7 and r['stages'][0]['dropped'] == {'empty': 1, 'too long': 1}
+    assert r['counts']['encodings of files'] == {'utf-8': 32, 'cp1252': 1}
+    assert 'mixed.jsonl: 7, the first at line 2' in (tmp_path / 'out/report.md').read_text(encoding='utf-8')

@@ -87,17 +87,11 @@ def from_record(record, path, kind):
         # an empty column hides no other
         doc = {'texts': [next(filter(str.strip, texts), texts[0])]}
     elif kind == 'sft':
-        messages = messages_of(record)
-        doc = {'texts': [m['content'] for m in messages], 'roles': [m['role'] for m in messages]}
+        doc = with_roles(messages_of(record))
         if find(record, 'score') is not None:
             doc['score'] = number(find(record, 'score'))
     else:
-        pair = preference_of(record)
-        prompt = pair.pop('prompt')
-        messages = prompt if isinstance(prompt, list) else [{'role': 'user', 'content': prompt}]
-        answers = [pair.pop(key) for key in ('chosen', 'rejected', 'completion') if key in pair]
-        doc = {'texts': [m['content'] for m in messages] + answers,
-               'roles': [m['role'] for m in messages], 'scores': pair}
+        doc = preference_of(record)
 
     names = [record[key] for key in PLACE if isinstance(record.get(key), str)]
     doc['path'] = f'{path} {"/".join(names)}'.strip()
@@ -106,10 +100,14 @@ def from_record(record, path, kind):
     licence = find(record, 'licence')
     if isinstance(licence, list):
         licence = ', '.join(map(str, licence))
-    for key, value in (('url', find(record, 'url')), ('licence', licence)):
-        if value and isinstance(value, str):
-            doc[key] = value
+    doc |= {key: value for key, value in (('url', find(record, 'url')), ('licence', licence))
+            if value and isinstance(value, str)}
     return doc
+
+
+def with_roles(messages, answers=()):
+    return {'texts': [m['content'] for m in messages] + [*answers],
+            'roles': [m['role'] for m in messages]}
 
 
 def to_text(doc):
@@ -128,14 +126,14 @@ def to_record(doc):
 
 
 def identity(doc):
-    """Bytes that copies share: the texts without white space, roles and a label. And the text whose
-    hash decides between training and validation: conversations that begin alike stay together."""
-    fields = [text.encode('utf-8', 'surrogatepass').translate(None, b' \t\n\r\f\v')
-              for text in doc['texts']]
+    """Two keys, bytes. Copies share the first: the texts without white space, roles and a label.
+    The second decides between training and validation: conversations that begin alike share it."""
+    data = [text.encode('utf-8', 'surrogatepass') for text in doc['texts']]
+    fields = [text.translate(None, b' \t\n\r\f\v') for text in data]
     if 'roles' not in doc:
-        return fields[0], doc['texts'][0]
+        return fields[0], data[0]
     label = doc.get('scores', {}).get('label')
-    return repr([fields, doc['roles'], label]).encode(), doc['texts'][doc['roles'][0] == 'system']
+    return repr([fields, doc['roles'], label]).encode(), data[doc['roles'][0] == 'system']
 
 
 def size_of(doc):
@@ -186,10 +184,9 @@ def messages_of(record):
 
 
 def preference_of(record):
-    """{'prompt', 'chosen', 'rejected'}, all text (the prompt of a longer conversation is its
-    messages), perhaps 'margin' and 'agreement'. In the record, chosen and rejected may be
-    conversations that share all but the last message. For kto, 'completion' and 'label' take their
-    place."""
+    """A document of a prompt's messages and its two answers: a chosen and a rejected one, with
+    perhaps 'margin' and 'agreement' as scores. In the record, both may be conversations that share
+    all but the last message. For kto it has one answer, a 'completion' and its 'label'."""
     is_kto = 'label' in record and 'chosen' not in record
     names = ['completion'] if is_kto else ['chosen', 'rejected']
     talks = [conversation_of(record, record[name]) for name in names]
@@ -198,19 +195,16 @@ def preference_of(record):
         raise ValueError('chosen and rejected answer different prompts')
     if all(m['role'] == 'system' for m in prompt):
         raise ValueError('a preference needs a question and an answer')
-    pair = {'prompt': prompt[0]['content'] if len(prompt) == 1 else prompt}
-    pair |= {name: talk[-1]['content'] for name, talk in zip(names, talks)}
-    if is_kto:
-        pair['label'] = {0: False, 1: True}[record['label']]
 
-    figures = {name: record.get(name) for name in ('margin', 'agreement')}
-    scores = find(record, 'score of chosen'), find(record, 'score of rejected')
-    if figures['margin'] is None and None not in scores:
-        figures['margin'] = float(scores[0]) - float(scores[1])
-    figures = {name: float(value) for name, value in figures.items() if value is not None}
-    if not all(map(math.isfinite, figures.values())):
+    better, worse = (find(record, f'score of {name}') for name in ('chosen', 'rejected'))
+    scores = {name: record.get(name) for name in ('margin', 'agreement')}
+    if scores['margin'] is None and None not in (better, worse):
+        scores['margin'] = float(better) - float(worse)
+    scores = {name: float(value) for name, value in scores.items() if value is not None}
+    if not all(map(math.isfinite, scores.values())):
         raise ValueError('scores, margin and agreement must be numbers')
-    return pair | figures
+    label = {'label': {0: False, 1: True}[record['label']]} if is_kto else {}
+    return {**with_roles(prompt, [talk[-1]['content'] for talk in talks]), 'scores': label | scores}
 
 
 def conversation_of(record, answer):

@@ -8,7 +8,7 @@ A corpus on its way to the disk. Nothing is in OUT_DIR before all of it is writt
     OUT_DIR/.work/new/                  the results, until publish moves them into OUT_DIR
 
     docs = Corpus('data/x', 'text', settings, files, ['a source'])
-    docs.write_shard(0, documents, account)             # perhaps in another process
+    docs.write_shard(0, documents, keys_of, account)    # perhaps in another process
     docs.gather([0], total)
     docs.drop_copies(total, 'exact duplicate', docs.exact_copies())
 
@@ -16,6 +16,7 @@ A shard is there or not: that is the whole of resuming.
 """
 import contextlib, gzip, hashlib, json, os, pathlib, re, shutil
 import numpy as np
+from parts.prepare import conversions
 from parts.prepare.files import sha256_of
 
 # of each document: where its line begins, the bytes of its text, a hash of the text, and one that
@@ -99,14 +100,15 @@ def publish(out_dir, meta, pages):
 
 # --- the documents --------------------------------------------------------------------------------
 class Corpus:
-    """The documents that the stages kept, numbered in the order of their shards. They wait in a
-    work folder: a finished shard is never made again. In memory are about 50 bytes a document:
+    """The documents that the stages kept, in the order of their shards. They wait in a work folder:
+    a finished shard is never made again. In memory are about 50 bytes of each that is left:
 
     size        bytes of text, uint64 (n,)
     exact       hash of the text, uint64 (n,): equal for copies
     split       hash that decides about training or validation, uint64 (n,)
-    keep        bool (n,): False for what a later pass dropped
-    shard       the number of its shard, int64 (n,); owners[shard] is the source of this shard"""
+    shard       the number of its shard, int64 (n,); owners[shard] is the source of this shard
+    number      its number among those that the stages kept, int64 (n,); these were of the shards
+                in `filled`"""
 
     def __init__(self, out_dir, kind, settings, files, owners):
         """Work that was done with other settings, or while one of these files, [{'path', perhaps
@@ -128,14 +130,21 @@ class Corpus:
     def has_shard(self, shard):
         return self.path(shard, 'json').exists()
 
-    def write_shard(self, shard, documents, account):
-        """Store a shard. documents: dicts of record (text, path, source...), size, exact, split and
-        keys of near-duplicates. account: complete after the last document."""
+    def write_shard(self, shard, documents, keys_of, account):
+        """Store a shard. keys_of(text): the keys of its near-duplicates, uint64. account: complete
+        after the last document.
+
+        Two conversations with one question and different answers are no copies: they differ in
+        copy_key. They share split_key, so that no held-out question is one of the training set."""
         rows = []
         with new_file(self.path(shard, 'jsonl')) as f:
             for doc in documents:
-                rows.append((f.tell(), doc['size'], doc['exact'], doc['split'], *doc['keys']))
-                f.write(json.dumps(doc['record']).encode() + b'\n')
+                text = conversions.to_text(doc)
+                copy_key, split_key = map(hash64, conversions.identity(doc))
+                rows.append((f.tell(), conversions.size_of(doc), copy_key, split_key,
+                             *keys_of(text)))
+                record = {key: doc[key] for key in ('path', 'source', 'licence', 'url') if key in doc}
+                f.write(json.dumps({'text': text, **record}).encode() + b'\n')
         table = np.array(rows or np.zeros((0, len(COLUMNS))), np.uint64)
         with new_file(self.path(shard, 'npy')) as f:
             np.save(f, table.T.copy())          # column by column
@@ -153,7 +162,8 @@ class Corpus:
             tables.append(self.columns(shard, slice(len(COLUMNS))))
         self.shard = np.repeat(np.arange(len(tables)), [table.shape[1] for table in tables])
         self.place, self.size, self.exact, self.split = np.concatenate(tables, 1)
-        self.keep = np.ones(len(self.shard), bool)
+        self.number = np.arange(len(self.shard))
+        self.filled = np.unique(self.shard)
 
     def record(self, i):
         """What is known of a document: {'text', 'path', 'source', perhaps 'licence' and 'url'}."""
@@ -173,33 +183,34 @@ class Corpus:
 
     def keys(self, band):
         """A band's key of each document that is left, uint64."""
-        keys = [self.columns(shard, len(COLUMNS) + band) for shard in np.unique(self.shard)]
-        return np.concatenate(keys)[self.keep]
+        keys = [self.columns(shard, len(COLUMNS) + band) for shard in self.filled]
+        return np.concatenate(keys)[self.number]
 
     def exact_copies(self):
-        """For each document that is left, the place of its first copy among those that are left."""
-        _, first, which = np.unique(self.exact[self.keep], return_index=True, return_inverse=True)
+        """For each document, the place of its first copy."""
+        _, first, which = np.unique(self.exact, return_index=True, return_inverse=True)
         return first[which]
 
     def drop_copies(self, account, reason, heads):
         """Keep the first document of each cluster, and say so in the account. heads: its place, as
         in exact_copies."""
-        left = np.flatnonzero(self.keep)
-        for i in left[left != left[heads]]:
-            self.keep[i] = False
+        is_first = heads == np.arange(len(heads))
+        for i in np.flatnonzero(~is_first):
             account.drop(f'{reason}s', reason, str(self.owners[self.shard[i]]))
             if account.n_samples:
                 record = self.record(i)
                 account.sample(reason, record['path'], record['text'])
-        account.counts['bytes left'][f'{reason}s'] = int(self.size[self.keep].sum())
+        for name in ('number', 'shard', *COLUMNS):
+            setattr(self, name, getattr(self, name)[is_first])
+        account.counts['bytes left'][f'{reason}s'] = int(self.size.sum())
 
     # --- from documents to files ------------------------------------------------------------------
     def batches(self, shard):
         """Yield numbers and records of the documents that are left of a shard, some MB at a
         time."""
         start, end = np.searchsorted(self.shard, (shard, shard + 1))
-        numbers = start + np.flatnonzero(self.keep[start:end])
-        for some in np.array_split(numbers, 1 + int(self.size[numbers].sum()) // 4_000_000):
+        numbers = np.arange(start, end)
+        for some in np.array_split(numbers, 1 + int(self.size[start:end].sum()) // 4_000_000):
             yield some.tolist(), [self.record(i) for i in some]
 
     def write_pieces(self, shard, documents, is_text):

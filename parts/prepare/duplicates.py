@@ -112,9 +112,12 @@ def near_keys(shingles, method, bands, rows):
     return band_keys(minhash(shingles, bands * rows), bands)
 
 
-def minhash_clusters(columns, shingles_of, min_similarity):
-    """The clusters of documents whose Jaccard similarity is at least that. columns: their
-    band_keys; shingles_of(i): the set of document i."""
+def near_clusters(method, columns, shingles_of, min_similarity):
+    """The clusters of documents whose Jaccard similarity is at least that; with simhash, whose
+    fingerprints differ in at most 3 of 64 bits. columns: an iterator of near_keys by band, uint64
+    (n,) each; shingles_of(i): the set of document i."""
+    if method == 'simhash':
+        return simhash_clusters(next(columns).tolist(), 3)
     shingles_of = functools.lru_cache(512)(shingles_of)
     return clusters(columns, lambda i, j: jaccard(shingles_of(i), shingles_of(j)) >= min_similarity)
 
