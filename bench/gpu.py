@@ -7,14 +7,14 @@ prints a block of all results: please send us that of the third one in an issue.
     python bench/gpu.py --part=1 --out=FOLDER           # on a machine with an NVIDIA GPU
     python bench/gpu.py --part=2 --out=FOLDER
     python bench/gpu.py --part=3 --out=FOLDER
-    python bench/gpu.py --out=FOLDER --only=generate    # some of them: those that had no time left
+    python bench/gpu.py --out=FOLDER --only=generate    # some of them, such as one that failed
     python bench/gpu.py --out=FOLDER --tiny=True        # all at toy sizes, on a CPU too: is it whole?
 
     1   machine         the GPU's own rates, measured: a matrix product, a copy
         train           110M by train.py: a step, MFU, memory next to the plan's; also as one of eight GPUs
         llama           transformers' LlamaForCausalLM, same size, dtype, optimizer and compiler
-        generate        batch 1, 16, 256, next to transformers
-    2   equal           does it compute what the CPU computes, in float32 and in bfloat16?
+    2   generate        batch 1, 16, 256, next to transformers
+        equal           does it compute what the CPU computes, in float32 and in bfloat16?
         shard           fsdp, zero2, float16 and resuming with real runs of train.py, one process over NCCL
     3   large           1.5B by train.py: fsdp with checkpoints, whose blocks are compiled, and ddp
 
@@ -37,16 +37,16 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 out = 'out/gpu'             # the folder of results.jsonl and log.txt
 part = 0                    # [0, 3]: the measurements of one command; 0 = all
-minutes = 9.5               # > 0: for all of them; those that do not fit are skipped, with a line
 only = ''                   # names of measurements, with commas, instead of a part
 tiny: bool | None = None    # True: toy sizes; None = where there is no CUDA
 compiling: bool | None = None       # also with torch.compile; None = on CUDA
 device = 'auto'             # auto, cpu, cuda
 work = ''                   # a folder for runs, set by the script itself; '' = where there is most room
 measure = ''                # set by the script itself: the measurement that this process makes
+limit = 0                   # set by the script itself: seconds of that measurement
 config = configure(globals())
 
-DEADLINE = time.time() + 60 * minutes
+DEADLINE = time.time() + limit
 device, dtype = processes.choose(device, 'auto')
 on_gpu = device.startswith('cuda')
 tiny = not on_gpu if tiny is None else tiny
@@ -108,7 +108,7 @@ def start(name, *command):
 
 def finish(name, process, limit, expected=(0,)):
     """Wait for a process, at most limit seconds. Return what it said. RuntimeError: it failed."""
-    limit = max(1, min(limit, DEADLINE - time.time() - 3))
+    limit = max(1, min(limit, DEADLINE - time.time() - 3))      # before this measurement is ended
     try:
         code = process.wait(limit)
     except subprocess.TimeoutExpired:
@@ -313,10 +313,10 @@ def generate():
 
 
 # --- one process for each measurement -----------------------------------------------------------------------
-ALL = {     # the part, the call, the seconds that it needs at least, and those that it gets at most
-    'machine': (1, lambda: attempt('machine', the_machine), 15, 40), 'train': (1, train, 40, 300),
-    'llama': (1, llama, 40, 150), 'generate': (1, generate, 25, 120),
-    'equal': (2, equal, 20, 150), 'shard': (2, shard, 40, 150), 'large': (3, large, 60, 420)}
+ALL = {     # the part, the call, and the seconds that it gets at most
+    'machine': (1, lambda: attempt('machine', the_machine), 40), 'train': (1, train, 300),
+    'llama': (1, llama, 150), 'generate': (2, generate, 120),
+    'equal': (2, equal, 150), 'shard': (2, shard, 150), 'large': (3, large, 420)}
 
 
 def main():
@@ -330,23 +330,18 @@ def main():
            'TORCH_LOGS': 'recompiles'}
     with open(f'{out}/log.txt', 'ab') as log:
         for name in names:
-            _, _, least, most = ALL[name]
-            left = DEADLINE - time.time()
-            if left < (2 if tiny else least):
-                tell(name, skipped=f'{left:.0f} s are left, and it needs {least} at least')
-                continue
-            limit = min(most, left)
-            flags = {**config, 'measure': name, 'work': work, 'tiny': tiny, 'minutes': limit / 60, 'only': ''}
+            most = ALL[name][2]
+            flags = {**config, 'measure': name, 'work': work, 'tiny': tiny, 'limit': most, 'only': ''}
             flags = [f'--{key}={value}' for key, value in flags.items()]
             command = [sys.executable, os.path.abspath(__file__), *flags]
             # The compiler's cache does not know which attention was allowed, so each one has its own.
             own = {**env, 'TORCHINDUCTOR_CACHE_DIR': f'{work}/compiled_{name}'}
             process = subprocess.Popen(command, stderr=log, env=own)
             try:
-                code = process.wait(limit + 2)
+                code = process.wait(most + 2)
             except subprocess.TimeoutExpired:
                 end(process.pid)
-                code = f'{process.wait()}, after its limit of {limit:.0f} s'
+                code = f'{process.wait()}, after its limit of {most} s'
             if code != 0:
                 tell(name, error=f'exit code {code}; see log.txt')
     shutil.rmtree(work, ignore_errors=True)
