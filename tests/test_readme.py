@@ -7,7 +7,7 @@ import sys
 
 from conftest import ROOT, ok, run, write
 from test_house import settings
-from test_requirements import anchors
+from test_requirements import TABLE, anchors
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
 PAGES = {path: path.read_text(encoding='utf-8')
@@ -73,7 +73,7 @@ def test_every_link_and_each_file_that_is_named_exists_and_every_page_is_linked(
 
 def test_every_command_uses_settings_and_configs_that_exist():
     scripts = [*ROOT.glob('*.py'), *ROOT.glob('parts/*/*.py'), *ROOT.glob('config/*.py')]
-    texts = [*PAGES.values(), *(path.read_text(encoding='utf-8') for path in scripts)]
+    texts = [TABLE, *PAGES.values(), *(path.read_text(encoding='utf-8') for path in scripts)]
     run_sh = (ROOT / 'run.sh').read_text(encoding='utf-8').replace('\\\n', ' ')
     for name, value in reversed(re.findall(r'^(\w+)=(.*)$', run_sh, re.M)):       # the last variable first
         run_sh = run_sh.replace(f'${name}', value.strip("'\""))

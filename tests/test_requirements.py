@@ -1,11 +1,9 @@
-"""requirements.md is true: each row's tests, headings, sentences and commands exist."""
+"""requirements.md is true: each row's tests, headings and sentences exist. Its commands: test_readme.py."""
 import ast
 import functools
 import re
-import shlex
 
 from conftest import ROOT
-from test_house import settings
 
 TABLE = (ROOT / 'tests/requirements.md').read_text(encoding='utf-8')
 ROWS = re.findall(r'^\| (S00\d-\d\d) \| (MUST|SHOULD) \| (.+) \| (.+) \|$', TABLE, re.M)
@@ -57,12 +55,3 @@ def test_the_headings_and_sentences_stand_on_their_pages():
     missing += [(id, page, words) for id, (page, words) in of_kind('sentence')
                 if plain(words) not in plain(text_of(page))]
     assert not missing, missing
-
-
-def test_the_commands_have_settings_that_their_script_takes():
-    for id, (command,) in of_kind('command'):
-        words = shlex.split(command)
-        script, *flags = words[next(i for i, word in enumerate(words) if word.endswith('.py')):]
-        names = {flag[2:].split('=')[0] for flag in flags if flag.startswith('--')}
-        assert names <= settings(script.removesuffix('.py')), id
-        assert all((ROOT / flag).exists() for flag in flags if not flag.startswith('--')), id
