@@ -2,10 +2,10 @@
 # Size: 4 layers, 256 wide, context 256, vocabulary 4,096: 5,310,720 parameters.
 # Steps: 500 x 8 sequences x 256 = 1,024,000 tokens, 0.45 of the 2,269,194 training tokens.
 # Muon needs half of AdamW's steps, each a fifth longer. The embedding learns ten times as fast, and the head
-# has weights of its own: after SFT such a model passes more problems (LOG.md, "The base model with the
-# lowest loss is not the best start").
+# has weights of its own, because after SFT such a model passes more problems. LOG.md has that comparison
+# under "The base model with the lowest loss is not the best start".
 # You should see val_loss 5.3 at step 125, 4.7 at 250, 4.3 at 375 and 4.1 (1.50 bits per byte) at 500.
-# Hardware: two CPU cores with native bfloat16 need about 2 minutes.
+# Hardware: two CPU cores with native bfloat16 need about 3.1 minutes.
 #
 #   python train.py config/quickstart.py
 data_from = 'python prepare.py --source=stdlib --tokenizer=bpe --vocab_size=4096 --out_dir=data/quickstart'
@@ -21,7 +21,7 @@ max_steps = 500
 optimizer = 'muon'
 learning_rate = 3e-3
 embedding_lr = 10.0
-warmup_steps = 0.1      # a share of max_steps: 50
+warmup_steps = 0.1      # a tenth of max_steps: 50
 eval_interval = 125
 eval_tokens = 32_768
 save_interval = 125

@@ -1,7 +1,9 @@
 # RLHF's third step: the quickstart SFT model learns to write what a reward model likes. The tests judge the
 # held-out answers, so reward is what the reward model thinks and val_reward the fraction that is right.
-# You should see reward rise from 0 to about 0.7, and val_reward stay near its start, 0.7: kl_coef holds it
-# there. With --kl_coef=0 reward rises as much and val_reward falls to 0.3: the reward model is hacked.
+# You should see reward rise and val_reward stay near its start, because kl_coef keeps it there. With
+# --kl_coef=0 reward rises as much and val_reward falls: the policy hacks the reward model. When we measured
+# this, val_reward went from 0.70 to 0.68, or to 0.30 with --kl_coef=0. Our SFT model had seen 5,000 examples
+# then. Today's has seen 30,000, so your run will start higher.
 # Hardware: about 9 minutes on two CPU cores that other programs shared.
 #
 #   python rl.py config/quickstart_rlhf.py --allow_code_execution=True

@@ -1,4 +1,4 @@
-# SFT of a model that others pretrained: 134,515,008 parameters. Its folder holds config.json,
+# SFT of a model that others pretrained: 134,515,008 parameters. Its folder has config.json,
 # model.safetensors and tokenizer.json of https://huggingface.co/HuggingFaceTB/SmolLM2-135M.
 # Rates of 1e-5 to 5e-5 and one to three epochs are usual from 100M parameters on.
 # You should see val_loss fall within the first hundred steps, and hardly more after the first epoch.
