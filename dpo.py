@@ -74,17 +74,17 @@ grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
 log_interval = 10               # >= 1: steps
 eval_interval = 0               # >= 0: steps; 0 = an epoch; also before the first, after the last
-eval_pairs = 512                # >= 1: of val.jsonl, the first ones, always the same
+eval_pairs = 512                # >= 1: number of the first lines of val.jsonl to evaluate on
 save_interval = 250             # >= 1: steps
 num_samples = 8                 # >= 1: held-out prompts answered at each evaluation: samples.txt
-sample_tokens = 100             # >= 1: of an answer, at most
+sample_tokens = 100             # >= 1: most tokens of an answer
 expect: dict | None = None      # {'val_loss': (0.4, 0.5)}: the last line says whether it came
 show_batch: int | None = None   # >= 0: print the pairs of this step's batch, train nothing
 # machine
-dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of products; auto: the fast
+dtype = 'auto'                  # auto | float32 | bfloat16 | float16: auto = bfloat16 if it is fast
 compile = False                 # torch.compile; lengths vary, so it compiles twice
 grad_checkpoint = False         # compute each block twice: less memory, more time
-seed = 1337                     # [0, 2**32): of the order of the pairs
+seed = 1337                     # [0, 2**32): seed of the order of the pairs
 config = configure(globals())
 config['stage'] = 'dpo'         # so eval.py will ask this model in conversations
 

@@ -56,7 +56,7 @@ out: str | None = None          # file for the results; None = eval.json, see ab
 # questions
 n_problems: int | None = None   # >= 1: questions; None = 100 of each split, or a whole file
 splits = 'variation,feedback_variation,cell,family'     # of --tasks=problems; see above
-problems_seed = 0               # other problems of these splits
+problems_seed = 0               # seed of the problems of these splits
 completions: str | None = None  # answers to score without a model: {"task_id", "completion"} lines
 compare = ''                    # samples.jsonl of a second model, or its folder
 judge = ''                      # command that gets JSON on stdin and prints a grade
@@ -76,8 +76,8 @@ loss_tokens = 0                 # >= 0: tokens to measure, from the beginning; 0
 # machine
 batch_size = 16                 # >= 1: sequences per forward pass
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
-dtype = 'auto'                  # auto | float32 | bfloat16: of answers; auto = bfloat16 on GPUs
-seed = 1337                     # [0, 2**32): of the untrained model and of answers
+dtype = 'auto'                  # auto | float32 | bfloat16: for answers; auto = bfloat16 on GPUs
+seed = 1337                     # [0, 2**32): seed of the untrained model and of answers
 config = configure(globals())
 
 # --- 1. the questions -----------------------------------------------------------------------------

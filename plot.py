@@ -30,7 +30,7 @@ from parts.eval import verdict
 # --- settings -------------------------------------------------------------------------------------
 runs = 'out/base'           # folders that trainers wrote, comma-separated
 out = 'dashboard.png'       # or .svg, .pdf
-reference = ''              # curves to draw behind; '' = of the run's config with other seeds
+reference = ''              # curves to draw behind; '' = config/curves of the run's preset
 config = configure(globals())
 if not out.endswith(('.png', '.svg', '.pdf')):
     raise Mistake(f'out={out} must end with .png, .svg or .pdf; try --out=dashboard.png')

@@ -46,7 +46,7 @@ from parts.train import data, guards, optim, processes, records, rollouts, runs
 # the first ones to change
 init_from = 'out/sft'           # a folder to start from, or resume: continue in out_dir
 out_dir = 'out/rl'              # where the run writes
-reward = 'problems'             # problems, FILE.jsonl, FILE.py, FOLDER: what judges answers (3.)
+reward = 'problems'             # problems, FILE.jsonl, FILE.py, FOLDER: what judges answers
 allow_code_execution = False    # True: run programs of the model; first read parts/eval/sandbox.py
 max_steps = 100                 # >= 1: updates
 batch_size = 32                 # >= 1: prompts of a step, over all devices
@@ -60,11 +60,11 @@ overwrite = False               # True: delete the run that out_dir holds, and s
 prompts = 'problems'            # for reward=FOLDER: problems, FILE.py, FILE.jsonl with "prompt"
 held_out: str | None = None     # problems or a file, for evaluation; None = every tenth prompt
 n_problems = 2000               # [2, 1e6]: of reward=problems or prompts=problems: how many
-problems_seed = 1               # >= 0: which ones; SFT saw none of them
+problems_seed = 1               # >= 0: seed of these problems; SFT saw none of them
 timeout = 3.0                   # [0.01, 86400]: seconds for a program
-bad_reward = 'stop'             # stop | zero: when reward() raises or returns no number
+bad_reward = 'stop'             # stop | zero: what to do if reward() raises or returns no number
 # sampling
-temperature = 1.0               # > 0: of the policy, in sampling and in training
+temperature = 1.0               # > 0: divides the logits, in sampling and in training
 slots = 128                     # >= 1: answers written at a time, on each device
 # optimization
 micro_batch_size = 0            # >= 0: prompts per device and forward pass; 0 = all
@@ -85,9 +85,9 @@ eval_prompts = 200              # >= 2: held-out prompts, always the same, answe
 save_interval = 20              # >= 1: steps
 expect: dict | None = None      # {'val_reward': (0.6, 0.8)}: the last line says whether it came
 # machine
-dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of products; auto = native
+dtype = 'auto'                  # auto | float32 | bfloat16 | float16: auto = bfloat16 if it is fast
 grad_checkpoint = False         # compute each block twice: less memory, more time
-seed = 1337                     # [0, 2**32): of the order of prompts and of sampling
+seed = 1337                     # [0, 2**32): seed of the order of prompts and of sampling
 config = configure(globals())
 config['stage'] = 'rl'          # so eval.py will ask this model in conversations
 

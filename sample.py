@@ -39,7 +39,7 @@ temperature = 0.8           # >= 0: 0 = always the most probable token; higher i
 top_k = 50                  # >= 0: sample from the k most probable tokens; 0 = off
 top_p = 1.0                 # (0, 1]: ... and from the fewest that reach probability p; 1 = off
 stop_at = ''                # text to stop in front of; function = where an indented body ends
-seed = 1337                 # [0, 2**32): another number, other answers
+seed = 1337                 # [0, 2**32): seed of the answers
 device = 'auto'             # auto, cpu, cuda, cuda:1, mps
 dtype = 'float32'           # float32 | bfloat16: type of the weights
 random_init = False         # True: the same architecture with untrained weights, for comparison

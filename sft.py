@@ -56,17 +56,17 @@ dropout = 0.0                   # [0, 1)
 # watching
 log_interval = 10               # >= 1: steps
 eval_interval = 0               # >= 0: steps; 0 = an epoch; also before the first, after the last
-eval_conversations = 512        # >= 1: of val.jsonl, the first ones, always the same
-eval_tokens = 65_536            # >= 0: of base_dir, at each evaluation
+eval_conversations = 512        # >= 1: number of the first lines of val.jsonl to evaluate on
+eval_tokens = 65_536            # >= 0: tokens of base_dir at each evaluation
 save_interval = 250             # >= 1: steps
-sample_tokens = 100             # >= 1: of the answer to the first question of val.jsonl
+sample_tokens = 100             # >= 1: length of an answer to the first line of val.jsonl
 expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the last line says whether it came
 show_batch: int | None = None   # >= 0: print the conversations of this step's batch, train nothing
 # machine
-dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of products; auto = native
+dtype = 'auto'                  # auto | float32 | bfloat16 | float16: auto = bfloat16 if it is fast
 compile = False                 # torch.compile; lengths vary, so it compiles twice
 grad_checkpoint = False         # compute each block twice: less memory, more time
-seed = 1337                     # [0, 2**32): of weights, order and dropout
+seed = 1337                     # [0, 2**32): seed of weights, order and dropout
 # Config files and flags replace the values above. config is a dict of the same values, which the
 # log and the checkpoints keep. The code below computes with the variables.
 config = configure(globals())

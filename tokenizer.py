@@ -415,14 +415,14 @@ def main():
     parser.add_argument('--vocab_size', type=int, default=32768,
                         help='bytes + merges + special tokens (32768)')
     parser.add_argument('--pattern', default='ours', choices=['ours', 'gpt2', 'cl100k'],
-                        help='of the chunks')
+                        help='how text is cut into chunks (ours)')
     parser.add_argument('--out', default='tokenizer.json', help='where --input writes')
     parser.add_argument('--report',
-                        help='measure the fit on this; alone: train on nine tenths of it')
+                        help='measure the fit on this text; alone: train on nine tenths of it')
     parser.add_argument('--against', default='gpt2,cl100k_base',
-                        help='these two, or tokenizer.json files')
+                        help='compare with these, or with tokenizer.json files (gpt2,cl100k_base)')
     parser.add_argument('--gpt2_dir',
-                        help='folder with vocab.bpe and encoder.json; without: network')
+                        help="folder with GPT-2's vocab.bpe and encoder.json, if offline")
     args = parser.parse_args()
     if not (args.input or args.report):
         parser.error('give --input=PATH to train, or [--load=FILE] --report=PATH')

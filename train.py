@@ -1,7 +1,7 @@
 """
 Pretraining: a folder of token bins -> a language model.
 
-    python train.py config/quickstart.py                            # minutes on a laptop
+    python train.py config/quickstart.py                            # minutes on two CPU cores
     torchrun --nproc_per_node=8 train.py config/codeparrot.py       # eight GPUs, the same program
     python train.py --out_dir=out/base --init_from=resume           # resumes; on a CPU, bit for bit
     python train.py config/codeparrot.py --plan=8xH100              # days, memory and cost of it
@@ -91,7 +91,7 @@ dtype = 'auto'                  # auto | float32 | bfloat16 | float16: auto = bf
 compile: bool | None = None     # torch.compile; None = on CUDA
 shard = 'ddp'                   # ddp | zero2 | fsdp: split nothing, gradients and moments, or all
 grad_checkpoint = False         # compute each block twice: less memory, more time
-seed = 1337                     # [0, 2**32): of weights, order and dropout
+seed = 1337                     # [0, 2**32): seed of weights, order and dropout
 # Config files and flags replace the values above. config is a dict of the same values, which the
 # log and the checkpoints keep. The code below computes with the variables.
 config = configure(globals())

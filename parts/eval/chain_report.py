@@ -22,7 +22,9 @@ one greedy answer to each problem. Every problem is new to the model.
   never shown an answer.
 - unseen combinations: known steps in combinations that neither SFT nor RL met.
 - preferred: the percentage of passing answers that are a single return statement.
-- bits per byte: the loss on held-out text of the base model's corpus."""
+- bits per byte: the loss on held-out text of the base model's corpus.
+- why answers fail: the number of answers for each reason, as docs/measuring.md explains them.
+- over SFT: the gain in points, with its 95% interval. If 0 is in the interval, it may be luck."""
 
 
 def read_json(path):
