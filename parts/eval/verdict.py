@@ -23,19 +23,12 @@ def object_of(text):
 
 
 def row_of(line):
-    """Return the metrics in a line of metrics.jsonl, and those that follow from them; {} if it is
-    half written."""
-    row = object_of(line)
-    for key in 'loss', 'val_loss', 'grad_norm':
-        if row.get(key, 0) is None:
-            row[key] = math.nan                 # JSON has no nan
-    row = {key: value for key, value in row.items() if value is not None}
-    if 'val_loss' in row and 'val_margin' in row:
-        row['val_preference_loss'] = row['val_loss']
+    """Return the metrics in a line of metrics.jsonl, and the share of time that waits for data; {}
+    if the line is half written."""
+    # JSON has no nan: null stands for it, and for what could not be measured.
+    row = {key: math.nan if value is None else value for key, value in object_of(line).items()}
     if 'data_s' in row and 'dt' in row:
         row['data_share'] = row['data_s'] / row['dt']
-    if row.get('save_s') and row.get('uptime_s'):
-        row['save_share'] = row['save_s'] / row['uptime_s']
     return row
 
 
@@ -73,7 +66,7 @@ def read_run(folder):
 # --- judge ----------------------------------------------------------------------------------------
 def column(rows, key):
     """Return the numbers under key, of the rows that have one."""
-    return np.array([row[key] for row in rows if row.get(key) is not None], dtype=float)
+    return np.array([row[key] for row in rows if key in row], dtype=float)
 
 
 def middle(values):
@@ -82,15 +75,24 @@ def middle(values):
     return np.median(values) if len(values) else math.nan
 
 
-# What to do after a run that went well.
-NEXT = 'measure it with eval.py if you have not, then try the next stage of README.md'
 EARLY = 'too early to tell'
+
+
+def next_step(config):
+    """Return what to do after a run that went well."""
+    if config.get('objective', 'clm') != 'clm':
+        return "see it fill gaps: sample.py --prompt='for i in <|mask|>(10):'"
+    if config.get('loss_type') == 'rm':
+        return 'let it reward answers: rl.py --reward=FOLDER_OF_THIS_RUN'
+    if 'pass@1' in config:
+        return 'try the next stage of README.md'
+    return 'measure it with eval.py'
 
 
 def verdict(metrics, config):
     """Return how the machine does and how the model does, each 'healthy', 'unhealthy' or 'too early
     to tell'; then a sentence: why, and what to do. metrics: the rows and events of a run."""
-    train = [m for m in metrics if m.get('loss') is not None]
+    train = [m for m in metrics if 'loss' in m]
     if not train:
         return EARLY, EARLY, 'no step is logged. To do: look again soon.'
     step = train[-1]['step']
@@ -116,7 +118,7 @@ def verdict(metrics, config):
     said = machine + course
     if not course:
         said.append((f'{train[-1]["tok_s"]:,.0f} tok/s, {result}',
-                     'let it run' if step < max_steps else NEXT))
+                     'let it run' if step < max_steps else next_step(config)))
     model = 'unhealthy' if course else EARLY if early else 'healthy'
     return 'unhealthy' if machine else 'healthy', model, (
         f'{"; ".join(why for why, _ in said)}. To do: {"; ".join(to_do for _, to_do in said)}.')
