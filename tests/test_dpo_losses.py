@@ -9,6 +9,7 @@ preference_loss, _ = lift('dpo.py', 'preference_loss', 'log_odds')
 # log p of chosen and rejected, of the policy and of the reference; their lengths
 NUMBERS = [(-10, -12, -11, -11, 5, 4), (-7.5, -3.25, -7, -4, 3, 9), (-1, -80, -60, -2, 4, 40),
            (-4, -4, -4, -4, 2, 2)]
+THUMBS = [(-3, 0, -5, 0, 4, 0), (0, -3, 0, -5, 0, 4)]       # kto: one up, one down, without a partner
 # the first of them by hand, as in the docstring: the rewards and the loss
 BY_HAND = {'dpo': (0.1, -0.1, 0.598), 'ipo': (0.1, -0.1, 9), 'kto': (0.1, -0.1, 0.475),
            'orpo': (-0.2, -0.3, 2.029), 'simpo': (-0.2, -0.3, 1.241), 'rm': (-10, -12, 0.127)}
@@ -21,7 +22,9 @@ def slow(pc, pr, rc, rr, nc, nr, kind, beta, label_smoothing=0.0, gamma=1.0, kl=
     m = beta * ((pc - rc) - (pr - rr))
     return {'dpo': lambda: -(1 - label_smoothing) * math.log(s(m)) - label_smoothing * math.log(s(-m)),
             'ipo': lambda: (pc - rc - (pr - rr) - 1 / (2 * beta)) ** 2,
-            'kto': lambda: ((1 - s(beta * (pc - rc) - kl)) + (1 - s(kl - beta * (pr - rr)))) / 2,
+            'kto': lambda: (
+                (nc > 0) * (1 - s(beta * (pc - rc) - kl)) + (nr > 0) * (1 - s(kl - beta * (pr - rr)))
+            ) / ((nc > 0) + (nr > 0)),
             'orpo': lambda: -pc / nc - beta * math.log(s(math.log(odds(pc / nc) / odds(pr / nr)))),
             'simpo': lambda: -math.log(s(beta * pc / nc - beta * pr / nr - gamma)),
             'rm': lambda: -math.log(s(pc - pr))}[kind]()
@@ -53,10 +56,11 @@ def test_losses_and_gradients_are_those_of_the_formulas():
     for kind, settings in [*((kind, {}) for kind in BY_HAND), *more]:
         for beta in (0.1, 2.0):
             exact = lambda n: slow(*n, kind, beta, **settings)      # noqa: B023
-            losses, _, gradients = loss(NUMBERS, kind, beta, **settings)
-            assert losses.tolist() == approx([exact(n) for n in NUMBERS], rel=1e-5, abs=1e-6), (kind, beta)
+            numbers = NUMBERS + THUMBS * (kind == 'kto')
+            losses, _, gradients = loss(numbers, kind, beta, **settings)
+            assert losses.tolist() == approx([exact(n) for n in numbers], rel=1e-5, abs=1e-6), (kind, beta)
             for side in (0, 1):
-                for n, gradient in zip(NUMBERS, gradients[side].tolist()):
+                for n, gradient in zip(numbers, gradients[side].tolist()):
                     up, down = ([x + h * (i == side) for i, x in enumerate(n)] for h in (1e-5, -1e-5))
                     wanted = (exact(up) - exact(down)) / 2e-5
                     assert gradient == approx(wanted, rel=1e-4, abs=1e-4), (kind, beta, settings, side, n)
@@ -69,12 +73,3 @@ def test_margins_of_2000_have_finite_losses_and_gradients():
             assert losses.isfinite().all() and all(g.isfinite().all() for g in gradients), (kind, pc, pr)
     assert loss([(-2000, 0, 0, 0, 1, 1)], 'dpo', 1.0)[0].item() == approx(2000)
     assert loss([(0, 0, 0, 0, 3, 4)], 'orpo', 0.5)[0].item() == approx(0.5 * math.log(2))
-
-
-def test_kto_judges_a_single_thumb_alone():
-    up, down, both = (-3, 0, -5, 0, 4, 0), (0, -3, 0, -5, 0, 4), (-3, -3, -5, -5, 4, 4)
-    losses, _, gradients = loss([up, down, both], 'kto', 0.5, kl=0.25)
-    s = 1 / (1 + math.exp(-0.75))
-    assert losses.tolist() == approx([1 - s, s, 0.5])
-    assert gradients[0][1] == gradients[1][0] == 0 and gradients[0][0] < 0 < gradients[1][1]
-    assert gradients[0][0].item() == approx(2 * gradients[0][2].item())     # both: the mean of two

@@ -1,13 +1,8 @@
 """The rules of the house, held by parsing: who imports whom, what is repeated, what is promised."""
 import ast
 import graphlib
-import inspect
 import re
-import shutil
-import subprocess
-import sys
 
-import pytest
 from conftest import ROOT
 
 FILES = [*sorted(ROOT.glob('*.py')), *sorted((ROOT / 'parts').glob('*/*.py'))]
@@ -60,37 +55,6 @@ def test_no_imports_go_in_a_circle():
     graph = {name: imports_of(tree, top=name in ('model', 'tokenizer')) & TREES.keys()
              for name, tree in TREES.items()}
     list(graphlib.TopologicalSorter(graph).static_order())      # or CycleError
-
-
-# --- leaves -------------------------------------------------------------------------------------------------
-def use_model():
-    import sys
-    import torch
-    from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
-    model = GPT(GPTConfig(vocab_size=9, block_size=8, n_layer=1, n_head=2, n_embd=8))
-    x = torch.tensor([[1, 2, 3]])
-    model(x, x)[1].backward()
-    torch.optim.AdamW(model.parameters()).step()
-    assert model.generate(x, 4).shape == (1, 7)
-    save_checkpoint('model.pt', model, step=3)
-    assert load_checkpoint('model.pt')[1]['step'] == 3
-    assert 'parts' not in sys.modules
-
-
-def use_sandbox():
-    import sandbox
-    assert sandbox.run_code('def f(): return 1', 'assert f() == 1').outcome == 'passed'
-
-
-@pytest.mark.parametrize('use, files', [
-    (use_model, 'model'), (use_sandbox, 'parts/eval/sandbox parts/eval/trial')])
-def test_what_needs_more_than_an_import_works_copied_into_an_empty_folder(use, files, tmp_path):
-    """configurator.py alone: tests/test_configurator.py; tokenizer.py: tests/test_bpe.py."""
-    for name in files.split():
-        shutil.copy(ROOT / f'{name}.py', tmp_path)
-    code = f'import sys\nsys.path.insert(0, ".")\n{inspect.getsource(use)}\n{use.__name__}()'
-    result = subprocess.run([sys.executable, '-I', '-c', code], cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
 
 
 # --- texts --------------------------------------------------------------------------------------------------

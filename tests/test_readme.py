@@ -2,6 +2,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -140,16 +141,31 @@ def test_the_one_liners_print_what_their_comments_say(data_dir, conversations, b
     assert re.search(r'lr: \d\.\d\de-\d\d', rates)
 
 
-def test_the_python_of_copying_a_file_runs_and_gives_what_it_says(tmp_path, monkeypatch):
+USE = """
+import sandbox, torch
+from model import load_checkpoint, save_checkpoint
+assert tok.decode(ids) == 'def f(x):\\n    return x'
+x = torch.tensor([ids])
+model(x, x)[1].backward()
+torch.optim.AdamW(model.parameters()).step()
+assert model.generate(x, 4).shape == (1, len(ids) + 4)
+save_checkpoint('model.pt', model, step=3)
+assert load_checkpoint('model.pt')[1]['step'] == 3
+assert sandbox.run_code('def f(): return 1', 'assert f() == 1').outcome == 'passed'
+assert 'parts' not in sys.modules
+"""
+
+
+def test_files_that_were_copied_into_an_empty_folder_work(tmp_path):
+    """The Python of docs/use.md, and more. configurator.py alone: test_configurator.py."""
+    for name in ('tokenizer', 'model', 'parts/prepare/duplicates', 'parts/eval/sandbox', 'parts/eval/trial'):
+        shutil.copy(ROOT / f'{name}.py', tmp_path)
     (tmp_path / 'corpus.txt').write_text('def f(x):\n    return x\n' * 40, encoding='utf-8')
-    monkeypatch.chdir(tmp_path)
-    page = PAGES[ROOT / 'docs/use.md']
-    code = next(block for block in blocks('python', page) if 'import Tokenizer' in block)
-    scope = {}
-    exec('\n'.join(line for line in code.splitlines() if 'from_hf' not in line), scope)
-    assert scope['tok'].decode(scope['ids']) == 'def f(x):\n    return x'
-    assert scope['model'].config.vocab_size == scope['tok'].vocab_size
-    call, value = re.search(r'^(jaccard\(.*\)) +# (\S+)$', code, re.M).groups()
-    assert eval(call, scope) == float(value)
-
-
+    pages = blocks('python', PAGES[ROOT / 'docs/use.md'])
+    code = next(page for page in pages if 'import Tokenizer' in page)
+    code = re.sub('.*from_hf.*', '', code.replace('from parts.prepare.', 'from '))
+    code = re.sub(r'^(jaccard.*\)) +# (\S+)$', r'assert \1 == \2', code, flags=re.M)
+    assert code.count('assert') == 1
+    command = [sys.executable, '-I', '-c', f'import sys\nsys.path.insert(0, ".")\n{code}{USE}']
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
