@@ -4,7 +4,6 @@ import re
 import string
 
 import numpy as np
-import pytest
 from hypothesis import given, strategies as st
 from preparing import RAW, documents, dropped, kept, prepare, prose, read, write, write_records
 
@@ -16,25 +15,20 @@ TEXT = st.text(st.sampled_from('aAbB_1 .\né×\u07ff\u0800漢字😀\ud800') | s
 
 
 # --- words and sets of them ---------------------------------------------------------------------------------
-def naive_words(text):
-    """Runs of letters, digits, _ and two-byte characters; a character of three or four bytes by itself."""
-    return re.findall('[a-z0-9_\x80-\u07ff]+|[\u0800-\U0010ffff]', text.translate(LOWER))
-
-
-def naive_ngrams(text, n):
-    words = naive_words(text)
-    n = min(n, len(words))
-    return [tuple(words[i:i + n]) for i in range(len(words) - n + 1)] if n else []
-
-
 @given(st.lists(TEXT, min_size=1, max_size=4), st.integers(1, 6))
 def test_words_and_ngrams_are_those_of_a_regular_expression(texts, n):
-    naive = [gram for text in texts for gram in naive_ngrams(text, n)]
-    hashes = [h for t in texts for h in ngrams(words_of(t), min(n, len(words_of(t)) or 1)).tolist()]
+    """Runs of letters, digits, _ and two-byte characters; a character of three or four bytes by itself."""
+    hashes, naive = [], []
+    for text in texts:
+        words = re.findall('[a-z0-9_\x80-\u07ff]+|[\u0800-\U0010ffff]', text.translate(LOWER))
+        assert [word.decode('utf-8', 'surrogatepass') for word in words_of(text)] == words
+        grams = [tuple(words[i:i + n]) for i in range(len(words) - n + 1)]
+        naive += grams
+        hashes += ngrams(words_of(text), n).tolist()
+        five = ngrams(words_of(text), max(1, min(5, len(words))))
+        assert shingles(text).tolist() == sorted({*five.tolist()})
     # two hashes are equal where, and only where, the n-grams are
     assert len(set(zip(hashes, naive, strict=True))) == len(set(hashes)) == len(set(naive))
-    sets = shingles(texts[0])
-    assert (sets[:-1] < sets[1:]).all() and len(sets) == len(set(naive_ngrams(texts[0], 5)))
 
 
 @given(st.sets(st.integers(0, 40)), st.sets(st.integers(0, 40)))
@@ -50,20 +44,6 @@ def random_pair(rng, size, shared):
     return np.sort(pool[:size]), np.sort(pool[size - shared:]), shared / (2 * size - shared)
 
 
-@pytest.mark.parametrize('size, k, pairs', [(1, 256, 20), (5, 256, 400), (5, 7, 1500), (60, 256, 400),
-                                            (1500, 100, 100)])
-def test_minhash_agrees_with_probability_j(size, k, pairs):
-    rng = np.random.default_rng(size + k)
-    for share in (0, 0.2, 0.6, 0.8, 1):
-        agree = []
-        for _ in range(pairs):
-            a, b, j = random_pair(rng, size, int(share * size))
-            agree.append((minhash(a, k) == minhash(b, k)).mean())
-        assert abs(np.mean(agree) - j) <= 4 * np.std(agree) / pairs ** 0.5, (share, np.mean(agree), j)
-        # and no place says what another one says
-        assert np.std(agree) <= 1.3 * (j * (1 - j) / k) ** 0.5, share
-
-
 def test_a_signature_of_a_union_is_the_smaller_of_two():
     a, b, _ = random_pair(np.random.default_rng(0), 2500, 0)
     assert (minhash(np.append(a, b)) == np.minimum(minhash(a), minhash(b))).all()
@@ -77,12 +57,11 @@ def test_documents_share_a_band_as_often_as_the_formula_says():
     for bands, rows in ((32, 8), (16, 16), (64, 4)):
         rng = np.random.default_rng(bands)
         for share in (0.5, 0.7, 0.8, 0.9, 0.95):
-            hits = 0
-            for _ in range(400):
-                a, b, j = random_pair(rng, 2000, int(share * 2000))
-                hits += (band_keys(minhash(a), bands) == band_keys(minhash(b), bands)).any()
-            p = 1 - (1 - j ** rows) ** bands
-            assert abs(hits / 400 - p) <= 4 * (p * (1 - p) / 400) ** 0.5 + 1 / 400, (bands, j, hits / 400, p)
+            pairs = [random_pair(rng, 2000, int(share * 2000)) for _ in range(400)]
+            hits = np.mean([(band_keys(minhash(a), bands) == band_keys(minhash(b), bands)).any()
+                            for a, b, _ in pairs])
+            p = 1 - (1 - pairs[0][2] ** rows) ** bands
+            assert abs(hits - p) <= 4 * (p * (1 - p) / 400) ** 0.5 + 1 / 400, (bands, share, hits, p)
 
 
 def test_simhash_joins_what_differs_in_three_bits_and_not_in_four():
@@ -138,9 +117,8 @@ def test_planted_benchmark_problems_are_all_found_and_nothing_else(tmp_path):
     """In whatever form the cleaning has left them: with or without LaTeX, HTML, addresses, capitals."""
     prompts = [prose(1000 + i, 40) for i in range(40)] + PROBLEMS
     path = write_records(tmp_path / 'own.jsonl', [{'id': 1, 'tests': {'prompt': [p]}} for p in prompts])
-    twelve = [' '.join(prompt.split()[7:19]) for prompt in prompts]
-    innocent = [prose(i) for i in range(30)]
-    innocent += [f'{prose(i)} {twelve[i]} {prose(i)}' for i in range(20)]           # one word too few
+    innocent = [prose(i) for i in range(10)]        # and some that share twelve words, one too few
+    innocent += [f'{prose(i)} {" ".join(prompts[i].split()[7:19])} {prose(i)}' for i in range(10, 30)]
     guilty = [f'{prose(i)}\n\n{prompt}\n\n{prose(i + 99)}' for i, prompt in enumerate(prompts)]
     guilty += [text.upper().replace(' ', '  ') for text in guilty[:20]]
     guilty += [r'\section{One} ' + guilty[40], rf'\emph{{One}} {guilty[42]}', f'<p>{guilty[42]}</p>']

@@ -19,9 +19,10 @@ from parts.prepare import files
 # --- folders ------------------------------------------------------------------------------------------------
 @pytest.mark.skipif(os.name == 'nt', reason='no links')
 def test_links_to_files_are_read_and_those_to_folders_are_not(tmp_path):
-    for name in ('x/one.txt', 'x/sub/two.txt', 'x/.hidden/five.txt', 'y/four.txt'):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(name, encoding='utf-8')
+    write(tmp_path / 'x', ['one'], 'one.txt')
+    write(tmp_path / 'x/sub', ['two'], 'two.txt')
+    write(tmp_path / 'x/.hidden', ['five'], 'five.txt')
+    write(tmp_path / 'y', ['four'], 'four.txt')
     for name, to in (('a', '.'), ('b', '.'), ('sub/up', '..'), ('c.txt', 'one.txt'), ('far', '../y')):
         (tmp_path / 'x' / name).symlink_to(to)
     for pattern in ('', '/**', '/**/*.txt', '/sub/../**/*.txt'):
@@ -70,43 +71,32 @@ def hub(monkeypatch):
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = 'HTTP/1.1'           # connections stay open, as on the real hub
 
-        def answer(self, status, body=b'', cut=None, **headers):
-            self.send_response(status)
-            for name, value in {'Content-Length': len(body), **headers}.items():
-                self.send_header(name.replace('_', '-'), str(value))
-            self.end_headers()
-            self.wfile.write(body[:cut])
-            self.close_connection = cut is not None
-
-        def listing(self, query):
-            entries = [{'type': 'directory', 'path': 'data', 'size': 0}]
-            for name, data in here.files.items():
-                oid = hashlib.sha256(data).hexdigest()
-                entries.append({'type': 'file', 'path': name, 'size': len(data), 'lfs': {'oid': oid}})
-            if 'cursor=' in query:
-                self.answer(200, json.dumps(entries[3:]).encode())
-            else:
-                link = f'<{here.address}{self.path}&cursor=2>; rel="next"'
-                self.answer(200, json.dumps(entries[:3]).encode(), Link=link)
-
         def do_GET(self):
             path, _, query = self.path.partition('?')
             name = path.removeprefix(FOLDER)
             begin = int(re.search(r'\d+', self.headers.get('Range', '0'))[0])
             here.asked.append((name, begin))
             fault = (here.faults.get(name) or [None]).pop(0)
-            if not here.has_ranges:
-                begin = 0
-            if fault in (429, 503):
-                self.answer(fault, Retry_After=1)
-            elif path == LIST and 'recursive=true' in query:
-                self.listing(query)
-            elif begin and begin >= len(here.files[name]):
-                self.answer(416)
-            elif name in here.files:
-                self.answer(206 if begin else 200, here.files[name][begin:], fault)
+            headers = {}
+            if path == LIST:
+                entries = [{'path': name, 'size': len(data), 'lfs': {'oid': hashlib.sha256(data).hexdigest()}}
+                           for name, data in here.files.items()] + [{'path': 'data', 'size': 0}]
+                is_first = 'recursive=true' in query and 'cursor=' not in query
+                headers = {'Link': f'<{here.address}{self.path}&cursor=2>; rel="next"'} if is_first else {}
+                status, body = 200, json.dumps(entries[:2] if is_first else entries[2:]).encode()
+            elif begin and here.has_ranges:
+                body = here.files[name][begin:]
+                status = 206 if body else 416
             else:
-                self.answer(404)
+                status, body = 200, here.files[name]
+            if fault in (429, 503):
+                status, body, headers = fault, b'', {'Retry-After': '1'}
+            self.send_response(status)
+            for header, value in {'Content-Length': str(len(body)), **headers}.items():
+                self.send_header(header, value)
+            self.end_headers()
+            self.wfile.write(body[:fault])
+            self.close_connection = fault is not None
 
         def log_message(self, *_):
             pass

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 from conftest import ROOT, contents, mistake, ok, read_json, run, shared
-from preparing import DOCUMENTS, FOX, PROSE, RAW, WORDS, prose, write, write_records
+from preparing import DOCUMENTS, FOX, PROSE, RAW, prose, write, write_records
 from preparing import documents, dropped, kept, prepare, read, report
 
 from tokenizer import Tokenizer
@@ -48,8 +48,7 @@ def test_the_bytes_of_a_single_text_are_its_tokens_and_there_is_nothing_to_repor
     prepare(tmp_path / 'out', tmp_path / 'one.txt')
     meta, tok, bins = read(tmp_path / 'out')
     assert meta['vocab_size'] == tok.vocab_size == 256 and bytes([*bins['train'], *bins['val']]) == text
-    names = {path.name for path in (tmp_path / 'out').iterdir()}
-    assert names == {'train.bin', 'val.bin', 'tokenizer.json', 'meta.json'}
+    assert sorted(contents(tmp_path / 'out')) == ['meta.json', 'tokenizer.json', 'train.bin', 'val.bin']
 
 
 def test_the_bins_give_back_every_document_once(prepared):
@@ -85,9 +84,7 @@ def test_the_same_input_gives_the_same_bytes_and_a_run_that_fails_leaves_them(pr
     for side, ids in read(prepared)[2].items():
         assert f'\n| {side} | {len(documents(prepared)[side])} | {len(ids):,} |' in printed
     before = contents(tmp_path / 'out')
-    assert before.pop('report.md') and before == {name: data for name, data in contents(prepared).items()
-                                                  if name != 'report.md'}
-    before = contents(tmp_path / 'out')
+    assert {name for name, data in contents(prepared).items() if data != before[name]} == {'report.md'}
     source = write(tmp_path / 'one', [FOX, 'not json\n'], '{}.jsonl')
     for out in ('out', 'new'):
         flags = [f'--source={source}', '--mode=raw', f'--out_dir={tmp_path}/{out}']
@@ -98,19 +95,16 @@ def test_the_same_input_gives_the_same_bytes_and_a_run_that_fails_leaves_them(pr
 def test_report_and_meta_say_what_is_on_the_disk(prepared):
     r, (meta, _, bins), sides = report(prepared), read(prepared), documents(prepared)
     for side, ids in bins.items():
-        data = (prepared / f'{side}.bin').read_bytes()
         assert r['tokens'][side] == meta['tokens'][side] == len(ids)
         assert r['documents'][side] == len(sides[side])
         assert r['bytes'][side] == sum(len(text.encode()) for text in sides[side])
-        assert meta['sha256'][side] == hashlib.sha256(data).hexdigest()
+        assert meta['sha256'][side] == hashlib.sha256((prepared / f'{side}.bin').read_bytes()).hexdigest()
 
 
 def test_ids_are_as_wide_as_the_vocabulary_asks(folder, tmp_path):
-    # pairs of bytes; the last one, `og`, is in the texts: so the largest ids are really used
-    pairs = [bytes([a, b]) for a in range(256) for b in range(256) if (a, b) != (ord('o'), ord('g'))]
-    vocab = [bytes([b]) for b in range(256)] + pairs
     for dtype, size in (('uint16', 2 ** 16), ('uint32', 2 ** 16 + 1)):
-        Tokenizer('bpe', [*vocab[:size - 2], b'og'], ['<|endoftext|>']).save(tmp_path / 'big.json')
+        special = [f'<|{i}|>' for i in range(size - 257)]
+        Tokenizer.byte([*special, '<|endoftext|>']).save(tmp_path / 'big.json')      # the largest id is used
         prepare(tmp_path / 'out', folder, *RAW, f'--tokenizer={tmp_path}/big.json')
         meta, _, bins = read(tmp_path / 'out')
         assert (meta['dtype'], meta['vocab_size'], bins['train'].max()) == (dtype, size, size - 1)
@@ -127,7 +121,7 @@ def corpora(tmp_path_factory):
     folder = tmp_path_factory.mktemp('mix')
     for name, n in SIZES.items():
         words = [' '.join(f'word{i * 7 + j * 13}' for j in range(10)) for i in range(n)]
-        rows = [{'text': f'{name} {i}: {words[i]}\n', 'licence': 'MIT'} for i in range(n)]
+        rows = [{'text': f'{name} {i}: {words[i]}\n', 'licence': f'{name}-1'} for i in range(n)]
         write_records(folder / f'{name}.jsonl', rows)
     return folder
 
@@ -144,17 +138,31 @@ def mix(corpora, tmp_path, weights, *flags, check=ok):
 def test_weights_become_passes_over_sources_that_train_bin_holds_once(corpora, tmp_path):
     meta, printed = mix(corpora, tmp_path, {'web': 50, 'code': 15, 'stdlib': 35})
     assert meta['mixed'] is False and 'train.bin alone is unweighted' in printed
-    bins, tok = read(tmp_path / 'data')[2], read(tmp_path / 'data')[1]
+    _, tok, bins = read(tmp_path / 'data')
     end, n = 0, meta['tokens']['train']
-    assert n == len(bins['train'])
     for name, weight in zip(SIZES, (0.5, 0.15, 0.35)):
         s = meta['sources'][name]
         texts = tok.decode(bins['train'][end:end + s['tokens']]).split('<|endoftext|>')[:-1]
         assert len(texts) == s['documents'] and all(text.startswith(name) for text in texts)
         assert s['tokens'] * s['passes'] == pytest.approx(weight * n, rel=1e-4)
         end += s['tokens']
-    assert end == n and meta['sources']['stdlib']['licences'] == {'mit': 40}    # not what the real one has
+    assert end == n == len(bins['train'])
+    # the card is that of what a model reads; `stdlib` has not the licence of the real one
+    licences = report(tmp_path / 'data')['card']['licences']
+    assert licences == pytest.approx({'web-1': 0.5, 'code-1': 0.15, 'stdlib-1': 0.35}, abs=0.01)
     assert 'more than 4 passes' in (tmp_path / 'data/report.md').read_text(encoding='utf-8')
+
+    # each source has a validation file of its own
+    rows = {name: int(n) for name, n in re.findall(r'\n. (\w+) \| (\d+) \|', printed)}
+    in_sources = sum(s['documents'] for s in meta['sources'].values())
+    assert rows['train'] == meta['documents']['train'] == in_sources
+    assert rows['val'] == meta['documents']['val'] == sum(rows[f'val_{name}'] for name in SIZES)
+    parts = [np.fromfile(tmp_path / f'data/val_{name}.bin', meta['dtype']) for name in SIZES]
+    assert (np.concatenate(parts) == bins['val']).all()
+    for name, part in zip(SIZES, parts):
+        assert {text.split()[0] for text in tok.decode(part).split('<|endoftext|>')[:-1]} == {name}
+    mix(corpora, tmp_path, {'stdlib': 1})                                   # stale files go
+    assert not list(tmp_path.glob('data/val_*.bin'))
 
 
 def test_temperature_flattens_the_shares(corpora, tmp_path):
@@ -171,32 +179,6 @@ def test_the_seeds_preset_is_a_valid_mix():
     exec((ROOT / 'config/mix.py').read_text(encoding='utf-8'), scope)
     weights = [weight for _, weight in scope['sources'].values()]
     assert weights == [50, 15, 10, 25] and list(scope['sources'])[:3] == ['web', 'code', 'academic']
-
-
-def test_each_source_has_a_validation_file_of_its_own(corpora, tmp_path):
-    meta, printed = mix(corpora, tmp_path, {'web': 1, 'code': 9})
-    rows = {name: int(n) for name, n in re.findall(r'\n. (\w+) \| (\d+) \|', printed)}
-    in_sources = sum(source['documents'] for source in meta['sources'].values())
-    assert rows['train'] == meta['documents']['train'] == in_sources
-    assert rows['val'] == meta['documents']['val'] == rows['val_web'] + rows['val_code']
-    parts = [np.fromfile(tmp_path / f'data/val_{name}.bin', meta['dtype']) for name in ('web', 'code')]
-    whole = np.fromfile(tmp_path / 'data/val.bin', meta['dtype'])
-    assert all(len(p) for p in parts) and (np.concatenate(parts) == whole).all()
-    assert {'web'} == set(bytes(parts[0][parts[0] < 256].tolist()).decode().split()) & set(SIZES)
-    mix(corpora, tmp_path, {'stdlib': 1})                                   # stale files go
-    assert not list(tmp_path.glob('data/val_*.bin'))
-
-
-def test_the_card_of_a_mixture_is_that_of_what_a_model_reads(tmp_path):
-    """40 files of code for 4 of prose; the weights turn it round."""
-    code = [f'def {a}_{i}(x):\n    y = x + {i}\n    return y\n' * 9 for i, a in enumerate(WORDS[:40])]
-    write_records(tmp_path / 'a.jsonl', [{'text': text, 'licence': 'MIT'} for text in code])
-    write_records(tmp_path / 'b.jsonl', [{'text': ' '.join(PROSE[i:i + 9])} for i in range(4)])
-    mix(tmp_path, tmp_path, {'a': 10, 'b': 90}, '--mode=auto', *OFF)
-    card = report(tmp_path / 'data')['card']
-    assert card['genres'] == pytest.approx({'running text': 0.9, 'code': 0.1}, abs=0.02)
-    assert card['licences'] == {'mit': 0.1, 'unknown': 0.9} and card['languages'] == {'en': 1}
-    assert '90% of the training tokens: b;' in '; '.join(card['skew'])
 
 
 def test_a_copy_in_a_later_source_is_dropped_and_a_source_of_copies_is_named(corpora, tmp_path):
@@ -239,16 +221,17 @@ def test_addresses_and_licences_are_kept_or_not(tmp_path):
             for text, host, licence in zip(PROSE, hosts, sorted(licences, key=str))]
     source = write_records(tmp_path / 'x.jsonl', rows)
     (tmp_path / 'block').write_text('\ufeff.Spam.com\n# mine\n', encoding='utf-8')
-    (tmp_path / 'allow').write_text('https://www.ok.spam.com/index.html\n', encoding='utf-8')
-    flags = [f'--url_{name}={tmp_path}/{name}' for name in ('block', 'allow')]
-    prepare(tmp_path / 'out', source, *OWN, *flags)
-    assert dropped(tmp_path / 'out') == {'blocked domain': 8, 'spam domain': 8}
-    assert sum(report(tmp_path / 'out')['sources'][str(source)]['licences'].values()) == 24      # kept
-    (tmp_path / 'allow').write_text('best-casino.com\n', encoding='utf-8')
-    prepare(tmp_path / 'out', source, *OWN, '--licences=mit, BSD', flags[1])
+    (tmp_path / 'allow').write_text('https://www.ok.spam.com/index.html\nbest-casino.com\n', encoding='utf-8')
+    allow = f'--url_allow={tmp_path}/allow'
+    prepare(tmp_path / 'out', source, *OWN, f'--url_block={tmp_path}/block', allow)
+    assert dropped(tmp_path / 'out') == {'blocked domain': 8}
+    assert sum(report(tmp_path / 'out')['sources'][str(source)]['licences'].values()) == 32      # kept
+    prepare(tmp_path / 'out', source, *OWN, '--licences=mit, BSD', allow)
     assert dropped(tmp_path / 'out') == {'licence gpl': 8, 'licence mit, gpl-3.0': 8, 'licence unknown': 8}
-    (tmp_path / 'block').write_bytes('müller.de'.encode('latin-1'))
-    mistake(run('prepare.py', f'--source={source}', flags[0]), 'block', 'UTF-8')
+    prepare(tmp_path / 'out', source, *OWN)
+    assert dropped(tmp_path / 'out') == {'spam domain': 8}
+    (tmp_path / 'block').write_bytes('спам.рф'.encode('koi8-r'))
+    mistake(run('prepare.py', f'--source={source}', f'--url_block={tmp_path}/block'), 'block', 'UTF-8')
 
 
 def test_a_reference_text_cuts_what_is_too_predictable_and_what_is_noise(tmp_path):
@@ -282,7 +265,7 @@ def test_rules_are_switched_off_by_zero(tmp_path):
 
 def test_sources_without_text_are_one_sentence(tmp_path):
     for i, (files, words) in enumerate([
-            ({'a.png': b'x', 'b.png': b'x'}, ['neither', '.jsonl']), ({'a.txt': b''}, ['0 characters']),
+            ({'a.png': b'x', 'b.png': b'x'}, ['no text at', '.jsonl']), ({'a.txt': b''}, ['0 characters']),
             ({'a.md': b'a\xef\0', 'b.md': b'b'}, ['could not be read: 1']),
             ({'a.jsonl': b'{"messages": [{"role": "user"}]}\n' * 9}, ['a.jsonl, line 1', '--kind=sft']),
             ({'a.txt.gz': gzip.compress(b'x' * 99)[:-5]}, ['a.txt.gz'])]):
