@@ -64,8 +64,8 @@ class RMSNorm(nn.Module):
 
 def rotate(x, cos, sin):
     """RoPE turns the pair (a, b) = (x_i, x_{i + D/2}) by the angle position * frequency_i. With the
-    frequency 0.5, (1, 0) becomes (0.88, 0.48) at position 1 and (0.54, 0.84) at position 2. A query
-    at m is turned by m f, a key at n by n f, so only m - n is left in their product."""
+    frequency 0.5, (1, 0) becomes (0.88, 0.48) at position 1 and (0.54, 0.84) at position 2. Their
+    product is 0.88, as is that of (1, 0) at positions 0 and 1: it depends on the distance only."""
     a, b = x.float().chunk(2, dim=-1)  # (B, H, T, D/2) each
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).type_as(x)  # (B, H, T, D)
 
