@@ -265,7 +265,7 @@ class GPT(nn.Module):
         return torch.cat((idx, *new), dim=1)
 
     def like(self, **changes):
-        """Return a copy with a changed config: like(dropout=0.1). New tokens begin as the mean row."""
+        """Return a copy with another config: like(dropout=0.1). New rows start as the mean row."""
         from parts.model import copies
         return copies.like(self, changes)
 
@@ -315,7 +315,7 @@ def save_checkpoint(path, model, **extra):
 
 
 def load_checkpoint(path, device='cpu'):
-    """Return the GPT of a .pt file (with parts/ also of a folder) and a dict of what else it has."""
+    """Return the GPT of a .pt file, with parts/ also of a folder, and a dict of the rest of it."""
     if os.path.isdir(path):
         from parts.model import checkpoints
         return checkpoints.open_model(path, device)

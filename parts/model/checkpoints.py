@@ -142,11 +142,11 @@ def open_model(path, device='cpu'):
 
 
 # --- from the weights of another run --------------------------------------------------------------
-def same_tokenizer(one, its_hash, other, other_hash, remedy):
+def same_tokenizer(one, one_hash, other, other_hash, remedy):
     """Refuse what is at the paths `one` and `other` if their tokenizers differ. A hash of None is
     not known."""
-    if None not in (its_hash, other_hash) and its_hash != other_hash:
-        raise Mistake(f'{one} was made with the tokenizer of hash {its_hash}, {other} has '
+    if None not in (one_hash, other_hash) and one_hash != other_hash:
+        raise Mistake(f'{one} was made with the tokenizer of hash {one_hash}, {other} has '
                       f'{other_hash}: the same ids mean different text; {remedy}')
 
 
@@ -165,13 +165,13 @@ def from_weights(config, set_by, tokenizer):
     dropout, the mask and the context of config. Its shape goes into config."""
     init_from, data_dir = config['init_from'], config['data_dir']
     model, state = open_model(init_from)
-    its = tokenizer_beside(init_from, state)
-    model = model.grown(its.vocab_size)     # one of Hugging Face's may lack the tokens for chat
+    old = tokenizer_beside(init_from, state)
+    model = model.grown(old.vocab_size)     # one of Hugging Face's may lack the tokens for chat
     if config['extend_vocab']:
-        model = copies.carried_over(model, its, tokenizer)
+        model = copies.carried_over(model, old, tokenizer)
     else:
         beside = os.path.join(folder_of(init_from), 'tokenizer.json')
-        same_tokenizer(init_from, its.hash, data_dir, tokenizer.hash,
+        same_tokenizer(init_from, old.hash, data_dir, tokenizer.hash,
                        f'prepare it with --tokenizer={beside}, or take the weights over with '
                        '--extend_vocab=True')
     for name in SHAPE:
@@ -192,16 +192,16 @@ def context(config, before):
     block_size, rope_theta, rope_scaling = (
         config[name] for name in ('block_size', 'rope_theta', 'rope_scaling'))
     old = before['rope_scaling']
-    # the context of the first training: an earlier extension has kept it, or the factor
-    first = old[3] if len(old) == 4 else before['block_size'] / (old or [1])[0]
-    factor = block_size / first
+    # An earlier extension has kept the context of the first training, or the factor.
+    first_context = old[3] if len(old) == 4 else before['block_size'] / (old or [1])[0]
+    factor = block_size / first_context
     if rope_scaling == 'none' and not rope_theta:
         check_context(config['init_from'], before['block_size'], block_size)
     if rope_scaling != 'none' and block_size <= before['block_size']:
         raise Mistake(f'rope_scaling={rope_scaling} makes a context longer; set --block_size '
                       f'above the {before["block_size"]} tokens of {config["init_from"]}, or '
                       'leave --rope_scaling=none')
-    scaling = {'none': old, 'linear': (factor,), 'llama3': (factor, 1.0, 4.0, first)}
+    scaling = {'none': old, 'linear': (factor,), 'llama3': (factor, 1.0, 4.0, first_context)}
     return {'rope_theta': rope_theta or before['rope_theta'], 'rope_scaling': scaling[rope_scaling],
             'block_size': max(before['block_size'], block_size)}
 

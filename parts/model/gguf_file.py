@@ -43,8 +43,8 @@ def write(folder, model, tokenizer, kind, state):
                       f"{tokenizer.kind}. One of Hugging Face's takes two commands: sample.py with "
                       "--export=hf, then llama.cpp's convert_hf_to_gguf.py on the folder hf")
     if c.qkv_bias or c.qk_norm or len(c.rope_scaling) > 1:
-        raise Mistake('a GGUF file takes a plain Llama, but this model has the biases of Qwen2, the '
-                      "norms of Qwen3 or Llama 3.1's long context; --export=hf takes all three")
+        raise Mistake('a GGUF file takes a plain Llama, but this model has the biases of Qwen2, '
+                      "the norms of Qwen3 or Llama 3.1's long context; --export=hf takes all three")
     chat = 'stage' in state.get('config', {})                   # of sft.py, dpo.py or rl.py
     pre = pre_tokenizer(tokenizer)
     tensors = rename(model, gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, c.n_layer))

@@ -129,13 +129,13 @@ def show(config):
         peak /= 2                       # a GPU multiplies float32 as TF32
     at_once = config['micro_batch_size'] or math.ceil(config['batch_size'] / n_devices)
     tokens = config['batch_size'] * config['max_steps'] * config['block_size']
-    here = meta['tokens']['train']
+    at_hand = meta['tokens']['train']
 
     print(f'{n_devices} x {name}: {peak / 1e12:,.3g} TFLOP/s and {memory / 1e9:,.0f} GB each')
     print_model(model, width)
     print_memory(model, n_devices, memory, at_once, width)
-    print_tokens(count_parameters(model)['total'], tokens, here)
-    if not here:
+    print_tokens(count_parameters(model)['total'], tokens, at_hand)
+    if not at_hand:
         print(f'  {path} is not there yet: the tokens at hand are unknown, and vocab_size=0 is '
               'taken as 32,768')
     flops = flops_per_token(model, config['block_size']) * tokens
@@ -188,7 +188,7 @@ def print_memory(model, n_devices, memory, at_once, width):
     print(f'  fits: {", ".join(fitting) or nothing}')
 
 
-def print_tokens(n, tokens, here):
+def print_tokens(n, tokens, at_hand):
     """Print the tokens of n parameters: planned, Chinchilla's, at hand."""
     verdict = 'about compute-optimally trained'
     if tokens > 40 * n:
@@ -198,6 +198,6 @@ def print_tokens(n, tokens, here):
     print(f'\n  {tokens:,} tokens planned, {tokens / n:.1f} a parameter: {verdict}')
     print(f'  {20 * n:,} would be compute-optimal: 20 a parameter (Chinchilla, 2203.15556); the '
           f'plan has {tokens / n / 20:.1%} of that')
-    if here:
-        print(f'  {here:,} at hand, {here / n / 20:.1%} of that: {tokens / here:.2f} epochs (after '
-              '4, repeats teach little: 2305.16264)')
+    if at_hand:
+        print(f'  {at_hand:,} at hand, {at_hand / n / 20:.1%} of that: {tokens / at_hand:.2f} '
+              'epochs (after 4, repeats teach little: 2305.16264)')

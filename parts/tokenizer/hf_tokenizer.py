@@ -29,7 +29,8 @@ class HFTokenizer(Tokenizer):
 
     def __init__(self, text):
         self.theirs = import_tokenizers().Tokenizer.from_str(text)
-        self.theirs.encode_special_tokens = True    # '<|im_end|>' in a user's text is ten characters
+        # '<|im_end|>' in a user's text is ten characters.
+        self.theirs.encode_special_tokens = True
         self.theirs.no_padding()
         self.theirs.no_truncation()
         self.theirs.add_special_tokens(['<|im_start|>', '<|im_end|>'])
