@@ -44,7 +44,7 @@ def find_files(source, folder='data/raw'):
         paths = [source]
     if not paths:
         there = passed_over(source)
-        raise ValueError(f'no text at {source!r}; --source takes stdlib, shakespeare, codeparrot, '
+        raise ValueError(f'no text at {source!r}; it can be stdlib, shakespeare, codeparrot, '
                          'hf:OWNER/NAME, or a file, folder or glob with '
                          f'{" ".join(ENDINGS)} (.gz) files'
                          + (f'; it has {there}' if there else ''))
