@@ -37,7 +37,7 @@ prompt = ''                 # text to continue; '' = the start of a document
 max_new_tokens = 200        # >= 1: tokens to write
 temperature = 0.8           # >= 0: 0 = always the most probable token; higher is more varied
 top_k = 50                  # >= 0: sample from the k most probable tokens; 0 = off
-top_p = 1.0                 # (0, 1]: ... and from the fewest that reach probability p; 1 = off
+top_p = 1.0                 # (0, 1]: and from the fewest that reach probability p; 1 = off
 stop_at = ''                # text to stop in front of; function = where an indented body ends
 seed = 1337                 # [0, 2**32): seed of the answers
 device = 'auto'             # auto, cpu, cuda, cuda:1, mps
@@ -72,42 +72,8 @@ for path in ckpt.split(','):
     models[path] = model, tokenizer, 'stage' in trained         # of sft.py, dpo.py or rl.py
 objective = trained.get('objective', 'clm')
 
-# --- 2. the task ----------------------------------------------------------------------------------
-# What each task uses besides ckpt, seed and device. Any other setting would change nothing, and the
-# user would not notice; so it is refused.
-writing = 'prompt prompt_file max_new_tokens temperature top_k top_p dtype random_init '
-USED_BY = {
-    'a text': writing + 'stop_at prompts num_samples sweep',
-    '--chat=True': writing + 'chat system prompts sweep',
-    'a text with gaps': writing,
-    '--serve': 'serve dtype allow_code_execution',
-    '--export=html': 'export out allow_code_execution',
-    '--export=hf, gguf, gguf-f16 or gguf-q8_0': 'export'}
-task = ('--export=html' if export == 'html'
-        else '--export=hf, gguf, gguf-f16 or gguf-q8_0' if export
-        else '--serve' if serve is not None
-        else 'a text with gaps' if objective != 'clm'
-        else '--chat=True' if chat
-        else 'a text')
-changed = {name for name in defaults if config[name] != defaults[name]}
-for name in changed - {'ckpt', 'seed', 'device', *USED_BY[task].split()}:
-    others = [other for other, used in USED_BY.items() if name in used.split()]
-    raise Mistake(f'--{name} needs {" or ".join(others)}; {task} cannot use it')
-if ',' in ckpt and task not in ('--serve', '--export=html'):
-    raise Mistake('several models need a page; add --serve=8000 or --export=html')
-if len(changed & {'prompt', 'prompt_file', 'prompts'}) > 1:
-    raise Mistake('give one of --prompt, --prompt_file and --prompts')
-if any(t < 0 for t in sweep):
-    raise Mistake(f'{sweep=} must be temperatures >= 0, such as 0,0.5,1.0')
-if chat and trained and 'stage' not in trained:
-    print(f'note: {ckpt} continues texts; sft.py --init_from={ckpt} teaches it to answer',
-          file=sys.stderr)
-sys.stdout.reconfigure(errors='replace')    # what a terminal cannot show becomes a ?
-if not is_for_others:
-    show(config)
 
-
-# --- 3. one token after another -------------------------------------------------------------------
+# --- 2. one token after another -------------------------------------------------------------------
 def write(prompt, temperature, seed):
     """Print the answer to a text or to messages token by token. Return the Answer."""
     # It has prompt.ids, the prompt's tokens; noise, a random number for each token that it may
@@ -124,6 +90,42 @@ def write(prompt, temperature, seed):
     print()
     return answer
 
+
+# --- 3. the task ----------------------------------------------------------------------------------
+# What each task uses besides ckpt, seed and device. Another setting would change nothing, and the
+# user would not notice, so it is refused.
+writing = 'prompt prompt_file max_new_tokens temperature top_k top_p dtype random_init '
+USED_BY = {
+    'a text': writing + 'stop_at prompts num_samples sweep',
+    '--chat=True': writing + 'chat system prompts sweep',
+    'a text with gaps': writing,
+    '--serve': 'serve dtype allow_code_execution',
+    '--export=html': 'export out allow_code_execution',
+    '--export=hf, gguf, gguf-f16 or gguf-q8_0': 'export'}
+task = ('--export=html' if export == 'html'
+        else '--export=hf, gguf, gguf-f16 or gguf-q8_0' if export
+        else '--serve' if serve is not None
+        else 'a text with gaps' if objective != 'clm'
+        else '--chat=True' if chat
+        else 'a text')
+changed = {name for name in defaults if config[name] != defaults[name]}
+unused = changed - {'ckpt', 'seed', 'device', *USED_BY[task].split()}
+if unused:
+    name = min(unused)
+    others = [other for other, used in USED_BY.items() if name in used.split()]
+    raise Mistake(f'--{name} needs {" or ".join(others)}; {task} cannot use it')
+if ',' in ckpt and task not in ('--serve', '--export=html'):
+    raise Mistake('several models need a page; add --serve=8000 or --export=html')
+if len(changed & {'prompt', 'prompt_file', 'prompts'}) > 1:
+    raise Mistake('give one of --prompt, --prompt_file and --prompts')
+if any(t < 0 for t in sweep):
+    raise Mistake(f'{sweep=} must be temperatures >= 0, such as 0,0.5,1.0')
+if chat and trained and 'stage' not in trained:
+    print(f'note: {ckpt} continues texts; sft.py --init_from={ckpt} teaches it to answer',
+          file=sys.stderr)
+sys.stdout.reconfigure(errors='replace')    # what a terminal cannot show becomes a ?
+if not is_for_others:
+    show(config)
 
 # --- 4. texts, a chat, gaps -----------------------------------------------------------------------
 messages = [{'role': 'system', 'content': system}] if system else []

@@ -129,6 +129,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def write(self, is_chat, logprobs, model, prompt, messages, task_id, stop, stream, n, seed,
               max_tokens, max_completion_tokens, top_p, **how):
         """Answer a prompt or messages, whole or as a stream of server-sent events."""
+        # Who is asked, and what?
         server = self.server
         name = model or next(iter(server.models))
         model, tokenizer, _ = found(server.models, name, '/v1/models')
@@ -140,12 +141,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if is_chat and not asked:
             raise Mistake('messages must be a list of objects with role and content')
         asked = asking.encode(tokenizer, asked)
-        context, n_asked = model.config.block_size, len(asked.ids)
-        if n_asked >= context:
-            raise Mistake(f'{source}: {n_asked} tokens do not fit the context of {context}')
-        limit = max_completion_tokens or max_tokens or (context if is_chat else 16)
-        answer = asking.begin(tokenizer, asked, min(limit, context - n_asked), seed, ends)
+        n_left = model.config.block_size - len(asked.ids)
+        if n_left < 1:
+            raise Mistake(f'{source}: {len(asked.ids)} tokens do not fit the context of '
+                          f'{model.config.block_size}')
+        limit = max_completion_tokens or max_tokens or (n_left if is_chat else 16)
+        answer = asking.begin(tokenizer, asked, min(limit, n_left), seed, ends)
 
+        # What is the form of the answer, or of a piece of it?
         head = {'id': secrets.token_hex(12), 'created': int(time.time()), 'model': name,
                 'object': 'chat.completion' + '.chunk' * stream if is_chat else 'text_completion'}
 
@@ -155,10 +158,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 choice['delta' if stream else 'message'] = role | {'content': text}
             else:
                 choice['text'] = text
-            if logprobs is not None and logprobs is not False:
+            if logprobs is not None and logprobs is not False:      # 0 asks for them, too
                 choice['logprobs'] = {'content': [named(tokenizer, token) for token in scores]}
             return head | {'choices': [choice]}
 
+        # The model writes, and a stream has a piece for each token.
         role = {'role': 'assistant'}
         if stream:
             self.send(200, b'', 'text/event-stream')
