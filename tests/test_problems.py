@@ -93,22 +93,23 @@ def test_every_family_occurs_and_two_in_five_problems_are_composed():
 
 
 def test_no_prompt_is_there_twice_in_a_split_or_in_two_whatever_the_seed():
-    prompts = {split: {p['prompt'] for p in some} for split, some in SETS.items()}
+    """Hashes decide. Those of the split family may be anything: it differs from the others in its tasks."""
     for split, some in SETS.items():
-        assert len(prompts[split]) == N[split] and P.problems(40, 0, split) == some[:40]
-    again = {p['prompt'] for p in P.problems(800, 1)}
-    assert len(again & prompts['train']) < 0.05 * 800       # of other seeds, few
-    for a, b in itertools.combinations([again, *prompts.values()], 2):
-        assert a is again and b is prompts['train'] or not a & b
-
-
-def test_what_the_stages_read_is_disjoint_by_hash():
-    """SFT's examples, the prompts of DPO and RL, and what is tested. (The split family differs from the
-    others in its tasks, so its hashes may be anything.)"""
+        assert len({p['prompt'] for p in some}) == N[split] and P.problems(40, 0, split) == some[:40]
+        _, fifths, tenths = P.SPLITS[split]
+        for p in some + P.problems(40, 5, split):
+            assert P.bucket(p['prompt'], 10) in tenths
+            assert P.bucket(p['cell'], 5) in fifths or p['family'] in (UNSEEN if split == 'family' else PLAIN)
     hashed = [split for split in P.SPLITS if split != 'family']
     for a, b in itertools.combinations(hashed, 2):
         (_, fifths, tenths), (_, other_fifths, other_tenths) = P.SPLITS[a], P.SPLITS[b]
         assert not {*fifths} & {*other_fifths} or not {*tenths} & {*other_tenths}, (a, b)
+    again = {p['prompt'] for p in SETS['train']} & {p['prompt'] for p in P.problems(800, 1)}
+    assert len(again) < 0.05 * 800          # of other seeds, few
+
+
+def test_each_stage_reads_the_splits_that_are_its_own():
+    """SFT's examples, the prompts of DPO and RL, and what is tested."""
     # SFT reads train: test_train.py. DPO's pairs come from run.sh's command, which the preset repeats.
     for path in 'run.sh', 'config/quickstart_dpo.py':
         mined = [*re.findall(r'--splits=(\S+)', (ROOT / path).read_text('utf-8'))]
@@ -124,14 +125,11 @@ def test_what_the_stages_read_is_disjoint_by_hash():
         assert [task['messages'] for task in some] == wanted
 
 
-def test_what_is_held_out_does_not_occur_in_training():
-    cells = {p['cell'] for p in SETS['train']}
-    assert not cells & {p['cell'] for p in SETS['cell'] + SETS['family'] + SETS['feedback']}
-    practised = {p['cell'] for p in SETS['feedback']}       # by rl.py: these compositions, and no others
-    assert not practised & {p['cell'] for p in SETS['cell']} and len(practised) > 100
+def test_what_is_held_out_is_held_out_and_nothing_else():
+    assert len({p['cell'] for p in SETS['feedback']}) > 100     # practised by rl.py
     for split in 'feedback_validation', 'feedback_variation':
         assert {p['cell'] for p in SETS[split]} <= {p['cell'] for p in P.problems(2500, 0, 'feedback')}
-    for split in 'validation', 'variation':         # ... and nothing else is held out there
+    for split in 'validation', 'variation':
         assert {p['family'] for p in SETS[split]} <= {p['family'] for p in SETS['train']}
 
 
