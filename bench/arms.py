@@ -8,10 +8,10 @@ Two ways to train, compared seed by seed: which one ends with the lower loss? An
     python bench/arms.py --record=shakespeare_1 --b='--learning_rate=5e-3'
     python bench/arms.py --record=full_1 --patch=my.diff                    # two hours
 
-bench/records.md has the records, their rules and more commands. Arm a is the record of that name; b has your
-flags after the record's own, and your patch in place of its own. Each run is train.py of the last commit with
-the patch. Runs of one shape with the same seed begin with the same weights and read the same batches, so the
-difference is taken seed by seed.
+bench/records.md has the records, their rules and more commands. Variant a is the record of that name; b has
+your flags after the record's own, and your patch in place of its own. Each run is train.py of the last commit
+with the patch. Runs of one shape with the same seed begin with the same weights and read the same batches, so
+the difference is taken seed by seed.
 """
 import argparse, collections, contextlib, datetime, json, math, os, pathlib, runpy, shlex
 import shutil, statistics, subprocess, sys, tempfile, time
@@ -169,7 +169,7 @@ def arms_of(args):
         return {'a': Arm(words + shlex.split(args.a), '', True),
                 'b': Arm(words + shlex.split(args.b), args.patch, True)}
     if args.a:
-        stop(f'--a={args.a} beside --record={args.record}: the record is arm a; expected --b')
+        stop(f'--a={args.a} does not go with --record={args.record}, which is variant a; use --b')
     row, words = row_of(args.record)
     patch = RECORDS.with_name('records') / f'{args.record}.diff'
     arms = {'a': Arm(words, str(patch) if patch.exists() else '', GOES in row)}
@@ -181,16 +181,16 @@ def arms_of(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('config', nargs='?', default='config/quickstart.py')
-    parser.add_argument('--a', default='', help='settings of the first arm')
-    parser.add_argument('--b', default='', help='settings of the second arm')
-    parser.add_argument('--patch', default='', help='a git diff: code of the second arm')
-    parser.add_argument('--record', default='', help='a row of the table: it is the first arm')
+    parser.add_argument('--a', default='', help='settings of the first variant')
+    parser.add_argument('--b', default='', help='settings of the second variant')
+    parser.add_argument('--patch', default='', help='a git diff: code of the second variant')
+    parser.add_argument('--record', default='', help='a row of bench/records.md, which is the first variant')
     parser.add_argument('--anything_goes', action='store_true', help='eval.py of your patch measures b')
     parser.add_argument('--choose', action='store_true',
                         help='measure the last tenth of the training tokens, or other problems')
     parser.add_argument('--data_dir', default='', help="prepared data; without it the config's")
-    parser.add_argument('--seeds', type=int, default=ENOUGH)
-    parser.add_argument('--steps', type=int, default=150, help='of a run; a record has its own')
+    parser.add_argument('--seeds', type=int, default=ENOUGH, help='number of seeds, from 0 on')
+    parser.add_argument('--steps', type=int, default=150, help='steps of a run; a record has its own number')
     args = parser.parse_args()
 
     arms = arms_of(args)
