@@ -87,7 +87,7 @@ EXERCISES = [
              'Causal attention with grouped keys and values and with a cache. Vaswani et al. 2017, '
              'arXiv:1706.03762, eq. 1; 2305.13245. Without a cache first: then only the first test passes.'),
     Exercise('minhash', 'parts/prepare/duplicates.py', 'minhash',
-             'test_duplicates.py::test_minhash_agrees_with_probability_j '
+             'test_duplicates.py::test_documents_share_a_band_as_often_as_the_formula_says '
              'test_duplicates.py::test_a_signature_of_a_union_is_the_smaller_of_two',
              'k numbers, each of which is the same for two sets with probability J, their Jaccard '
              'similarity. Broder 1997: the smallest value under each of k hash functions. '

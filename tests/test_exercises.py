@@ -32,6 +32,8 @@ def test_every_exercise_has_a_row_of_the_page_and_a_mistake_that_its_tests_notic
         assert blank.count(EMPTY) == 1 and ast.parse(blank) and answer not in blank
         part = part_to_write(e, source)
         assert blank.count(part) == part.count(EMPTY) == 1, e.name
+        for file, _, test in (name.partition('::') for name in e.tests.split()):
+            assert f'def {test.split("[")[0]}' in (ROOT / 'tests' / file).read_text(encoding='utf-8'), test
         tests = [test.removeprefix('tests/') for mistake in MISTAKES
                  if mistake['file'] == e.file and mistake['old'] in answer
                  for test, _ in NOTICED_BY[mistake['name']]]
