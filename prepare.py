@@ -119,12 +119,12 @@ if bool(quality_good) != bool(quality_bad):
 sources = files.sources_of(source, sources, defaults['source'])
 is_mixture = temperature != 1 or any(weight for _, weight in sources.values())
 if is_mixture + (write == 'text') + (kind != 'text') > 1:
-    raise ValueError('weights, --temperature and --write=text are for --kind=text; weights and '
-                     '--temperature need --write=bins')
+    raise ValueError('weights, --temperature and --write=text need --kind=text; weights and '
+                     '--temperature also need --write=bins')
 # files that the stages below need; they are read where they are used
 others = {path: files.find_files(path, download_dir) for path in (
     url_block, url_allow, unwanted, toxic_words, perplexity_reference, quality_good, quality_bad,
-    *decontaminate.split(',')) if path}
+    *filter(os.path.exists, decontaminate.split(','))) if path}
 # config has all settings; these are the ones that go into meta.json. A run knows its data by the
 # hash of that file, so the number of workers, which changes no token, must not change the hash.
 settings = {name: value for name, value in config.items() if name not in (
