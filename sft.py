@@ -167,16 +167,12 @@ if replay:
     my_rows = list(my_rows) + list(replayed)
 
 
-def to_device(arrays):
-    return [torch.from_numpy(array).to(here.device) for array in arrays]
-
-
 def get_batch(step, rows):
     """Return x and y (B, T) of these rows of a step: conversations, or text of base_dir, of which
     every token is trained. Which ones follows from (seed, step) alone."""
     if rows[0] >= batch_size:
-        return to_device(blocks.take(step, rows - batch_size))
-    return to_device(collate([conversations[j] for j in by_length.of(step)[rows]]))
+        return here.to_device(blocks.take(step, rows - batch_size))
+    return here.to_device(collate([conversations[j] for j in by_length.of(step)[rows]]))
 
 
 if show_batch is not None:
@@ -201,7 +197,7 @@ processes.rehearse(net, model, opt, get_batch(step, my_rows[-1]), autocast, comp
 # also keeps other runs out of the folder, and checkpoints by save().
 log = runs.Log(config, set_by, state, here, model, tokenizer, identity, max_steps=max_steps)
 # The guard refuses the update of a step whose loss or gradient is a NaN.
-guard = guards.Guard(state, log.note, here.dtype)
+guard = guards.Guard(state, log, here.dtype)
 show(config, log.say)
 shown = marked(*conversations[0], tokenizer)
 log.say(f'--- one conversation, its trained parts in [[ ]]\n{shown}---')
@@ -220,7 +216,7 @@ def loss_of(batches):
     for arrays in batches:
         targets = arrays[1][arrays[1] != IGNORE]                                        # (n,)
         with autocast:
-            mean = model(*to_device(arrays), with_logits=False)[1]
+            mean = model(*here.to_device(arrays), with_logits=False)[1]
         sums += mean.item() * len(targets), len(targets), text_bytes[targets].sum()
     model.train()
     nats, n_targets, n_bytes = here.sum(*sums)

@@ -140,16 +140,12 @@ else:
     source = data.Blocks(bins, task.n_text, batch_size, seed, shuffle, meta)
 
 
-def to_device(arrays):
-    return [torch.from_numpy(array).to(here.device) for array in arrays]
-
-
 def get_batch(step, rows):
     """Return the arguments of model.forward for these sequences of a step: x and y (B, T); with
     span also a mask, with document_mask a mask and the positions in the documents. Text of
     train.bin follows from (seed, step) alone; a stream goes on from where it is."""
     x, y = source.take(step, rows)
-    return to_device(task.apply(x, y, rows, step))
+    return here.to_device(task.apply(x, y, rows, step))
 
 
 if show_batch is not None:
@@ -188,15 +184,14 @@ else:
 # --- 4. optimizer ---------------------------------------------------------------------------------
 # Weight decay pulls weights towards 0. The norms' gains (vectors) belong near 1, so they have none.
 # All matrices have it, the embedding and the head included.
-embedding, head = model.embedding.weight, model.head.weight     # the same matrix if they are tied
 # optim.Muon reads use_muon, and gives the groups without it to AdamW. The loop reads lr_scale, a
 # factor of the group's learning rate.
 groups = [{'params': [p for p in model.blocks.parameters() if p.dim() == 2],
            'use_muon': optimizer == 'muon'},
-          {'params': [embedding], 'lr_scale': embedding_lr},
+          {'params': [model.embedding.weight], 'lr_scale': embedding_lr},
           {'params': [p for p in model.parameters() if p.dim() == 1], 'weight_decay': 0.0}]
-if head is not embedding:
-    groups.append({'params': [head]})
+if model.head.weight is not model.embedding.weight:     # tied, they are one matrix
+    groups.append({'params': [model.head.weight]})
 Optimizer = optim.Muon if optimizer == 'muon' else torch.optim.AdamW
 opt = Optimizer(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay,
                 fused=here.kind != 'mps')
@@ -206,7 +201,8 @@ if state:
     processes.load_state(model, opt, scaler, state)
 # Does a micro-batch fit into memory, and does it compile? A run that fails here has written nothing
 # yet, and deleted nothing.
-processes.rehearse(net, model, opt, to_device(task.blank(micro_batch_size)), autocast, compile)
+processes.rehearse(net, model, opt, here.to_device(task.blank(micro_batch_size)), autocast,
+                   compile)
 
 # --- 5. the schedule, the log, the loss on held-out text, the checkpoint --------------------------
 warmup_steps, min_lr, decay_steps = optim.schedule_ends(
@@ -232,7 +228,7 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
 # also keeps other runs out of the folder, and checkpoints by save().
 log = runs.Log(config, set_by, state, here, model, tokenizer, identity)
 # The guard refuses the update of a step whose loss or gradient is a NaN or a spike.
-guard = guards.Guard(state, log.note, here.dtype, spike_z, spike_window, spike_action)
+guard = guards.Guard(state, log, here.dtype, spike_z, spike_window, spike_action)
 show(config, log.say)
 log.say('\n'.join(task.described(meta, batch_size, max_steps)))
 
@@ -248,7 +244,7 @@ def loss_of(batches):
     for arrays in batches:
         targets = arrays[1][arrays[1] != IGNORE]                                        # (n,)
         with autocast:
-            mean = model(*to_device(arrays), with_logits=False)[1]
+            mean = model(*here.to_device(arrays), with_logits=False)[1]
         sums += mean.item() * len(targets), len(targets), text_bytes[targets].sum()
     model.train()
     nats, n_targets, n_bytes = here.sum(*sums)
@@ -267,17 +263,17 @@ def evaluate():
                 held_out = data.evaluation(bins[name], task.n_text, eval_tokens, micro_batch_size,
                                            here, task.apply)
                 row[f'{name}_loss'], row[f'{name}_bpb'] = loss_of(held_out)
-        val_loss = row['val_loss']
         if objective == 'clm':
             torch.manual_seed(seed)         # the same numbers each time: only the model differs
             with autocast:                  # under FSDP all processes take part
                 samples, figures = texts.write(model, tokenizer, sample_prompt, num_samples,
                                                sample_tokens, bins['val'])
-            log.say(f'--- step {step}, val_loss {val_loss:.4f}\n{samples[0]}\n', 'samples.txt')
+            log.say(f'--- step {step}, val_loss {row["val_loss"]:.4f}\n{samples[0]}\n',
+                    'samples.txt')
             row |= figures
     log.evaluation(step, tokens=step * tokens_per_step, **row)
-    if val_loss < best_val and step > 0:    # never the untrained model
-        best_val = val_loss
+    if row['val_loss'] < best_val and step > 0:     # never the untrained model
+        best_val = row['val_loss']
         save('best.pt')
 
 

@@ -1,5 +1,6 @@
 """Accidents on purpose: what train.py does about them, and that what it did is written down."""
 import math
+from unittest.mock import Mock
 
 import pytest
 from accidents import accident
@@ -70,15 +71,14 @@ def test_the_metrics_of_a_run_name_what_the_system_did(base_run):
 
 
 def test_the_third_skip_in_a_row_is_trouble_and_says_how_to_resume():
-    note = lambda *_: None
-    guard = guards.Guard({'window': [[3.0, 1.0]] * 30}, note, spike_z=8.0)
+    guard = guards.Guard({'window': [[3.0, 1.0]] * 30}, Mock(), spike_z=8.0)
     assert guard.allows(0, 3.0, 1.0)
     for step, loss, norm in (1, math.nan, 1.0), (2, 3.0, math.inf), (3, 9.0, 1.0):
         assert not guard.trouble and not guard.allows(step, loss, norm)
     assert 'resume' in guard.trouble and 'step 4' in guard.trouble
     # resumed, it judges by what comes now: else it would stop again after three steps, for ever
-    assert guards.Guard(guard.state(), note, spike_z=8.0).allows(34, 9.0, 1.0)
+    assert guards.Guard(guard.state(), Mock(), spike_z=8.0).allows(34, 9.0, 1.0)
 
-    first = guards.Guard({}, note)                  # no update ever: nothing was saved
+    first = guards.Guard({}, Mock())                # no update ever: nothing was saved
     assert not first.allows(0, math.nan, 1.0) and not first.allows(1, 3.0, math.inf)
     refused('3 updates in a row', first.allows, 2, math.nan, 1.0)

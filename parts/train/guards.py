@@ -1,8 +1,8 @@
 """
 The guard: it decides which updates reach the weights, and writes down what it refuses.
 
-    guard = Guard(state={}, note=print, spike_z=8.0)
-    if guard.allows(step=7, loss=3.2, norm=0.8): ...        # else: note(8, 'skip', 'loss nan ...')
+    guard = Guard(state={}, log=log, spike_z=8.0)
+    if guard.allows(step=7, loss=3.2, norm=0.8): ...    # else: log.note(8, 'skip', 'loss nan ...')
 """
 import math
 import numpy as np
@@ -16,14 +16,14 @@ class Guard:
     only to log it.
 
     state: of a checkpoint, or {}. dtype: float16 finds its scale by overflowing, so more refusals
-    in a row are no trouble. note(number, event, text): writes down what was refused. `step` counts
+    in a row are no trouble. log: its note() writes down what was refused. `step` counts
     from 0 and names the batch; its update makes step + 1, so that is the number of the note:
     Log.cut then drops exactly those that a resumed run, or one that was rolled back, will write
     again."""
 
-    def __init__(self, state, note, dtype='float32', spike_z=0.0, spike_window=100,
+    def __init__(self, state, log, dtype='float32', spike_z=0.0, spike_window=100,
                  spike_action='skip'):
-        self.note = note
+        self.log = log
         self.patience = 30 if dtype == 'float16' else 3     # refusals in a row that end the run
         self.spike_z = spike_z
         self.spike_window = spike_window
@@ -52,14 +52,14 @@ class Guard:
             self.wants_rollback = self.spike_action == 'rollback'
             return self.refuse(step, spiked)
         if spiked:
-            self.note(step + 1, 'spike', f'{spiked} (its batch: --show_batch={step})')
+            self.log.note(step + 1, 'spike', f'{spiked} (its batch: --show_batch={step})')
         self.skipped_in_a_row = 0
         self.updates += 1
         self.window = [*self.window, [loss, norm]][-self.spike_window:]
         return True
 
     def refuse(self, step, why):
-        self.note(step + 1, 'skip', f'{why}: update skipped (its batch: --show_batch={step})')
+        self.log.note(step + 1, 'skip', f'{why}: update skipped (its batch: --show_batch={step})')
         self.skipped += 1
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row >= self.patience:
@@ -78,7 +78,7 @@ class Guard:
         self.bad_steps.add(step)
         self.lr_scale /= 2
         self.window = then['window']
-        self.note(then['step'] + 1, 'rollback', f'back from step {step + 1} to {then["step"]}, '
+        self.log.note(then['step'] + 1, 'rollback', f'back from step {step + 1} to {then["step"]}, '
                                                 f'learning rate x {self.lr_scale:g}')
         return then['step']
 

@@ -20,8 +20,9 @@ TORCHRUN = 'RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'
 
 class Process:
     """This process of a run. Public: rank, world (how many there are), is_main, device ('cuda:1'),
-    kind ('cuda'), dtype (of matrix products, as text), stop_requests, sum, gather, same and
-    leave. settings: of the run. They must be the same in all processes, which share its batch."""
+    kind ('cuda'), dtype (of matrix products, as text), stop_requests, to_device, sum, gather,
+    same and leave. settings: of the run. They must be the same in all processes, which share its
+    batch."""
 
     def __init__(self, settings):
         told = {name: os.environ.get(name, '') for name in TORCHRUN}
@@ -63,6 +64,10 @@ class Process:
         once."""
         self.stop_requests += 1
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def to_device(self, arrays):
+        """Return arrays of numpy as tensors on the device."""
+        return [torch.from_numpy(array).to(self.device) for array in arrays]
 
     def sum(self, *values):
         """Return the sums over all processes, as Python floats."""
