@@ -18,9 +18,12 @@ END = BYTES.special['<|endoftext|>']
 
 
 # --- blocks -------------------------------------------------------------------------------------------------
-def epoch(number, n_tokens, T, seed=0, shuffle=True):
+def blocks(n_tokens, T, seed=0, **more):
+    return Blocks({'train': np.arange(n_tokens)}, T, **{'batch_size': 1, 'seed': seed, **more})
+
+
+def epoch(number, source):
     """Where the blocks of an epoch begin, in its order."""
-    source = Blocks({'train': np.arange(n_tokens)}, T, 1, seed, shuffle)
     return [source.start(i) for i in range(number * source.n_blocks, (number + 1) * source.n_blocks)]
 
 
@@ -29,10 +32,10 @@ def test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_ow
     for n_tokens, T in (1001, 10), (1009, 10), (12, 10), (2, 1), (11_031, 1024):
         in_order = [k * T for k in range(max(1, n_tokens // T - 1))]
         for number, seed in (0, 0), (1, 1337), (10 ** 6, 2 ** 31):
-            starts = sorted(epoch(number, n_tokens, T, seed))
+            starts = sorted(epoch(number, blocks(n_tokens, T, seed)))
             assert starts == [starts[0] + start for start in in_order] and starts[-1] + T < n_tokens
-        assert epoch(1, n_tokens, T, shuffle=False) == in_order
-    epochs = [epoch(e, 10_001, 50, seed) for seed in (0, 1, 2) for e in range(10)]
+        assert epoch(1, blocks(n_tokens, T, shuffle=False)) == in_order
+    epochs = [epoch(e, blocks(10_001, 50, seed)) for seed in (0, 1, 2) for e in range(10)]
     assert len({tuple(start - min(starts) for start in starts) for starts in epochs}) == 30
     assert len({min(starts) for starts in epochs}) > 20                 # of 101; 26 on average
 
@@ -44,23 +47,22 @@ def test_a_source_of_a_mixture_is_read_as_often_as_its_passes_say():
     sources = {name: {'tokens': end - begin, 'passes': passes}
                for name, begin, end, passes in zip('abc', ends, ends[1:], (2.5, 1, 0.5))}
     meta = {'mixed': False, 'sources': sources}
-    source = Blocks({'train': np.arange(136)}, 4, 1, 0, meta=meta)
+    source = blocks(136, 4, meta=meta)
     assert source.n_blocks == 5 + 9 + 10
     halves = set()
     for number in range(6):
-        starts = [source.start(i) for i in range(number * 24, (number + 1) * 24)]
+        starts = epoch(number, source)
         times = [collections.Counter(start for start in starts if begin <= start <= end - 5)
                  for begin, end in zip(ends, ends[1:])]                 # with a target, inside the source
         assert [sorted(counter.values()) for counter in times] == [[2, 3], [1] * 9, [1] * 10]
         halves.add(tuple(sorted(times[2])))
     assert len(halves) == 6
-    in_order = Blocks({'train': np.arange(136)}, 4, 1, 0, False, meta)
-    assert [in_order.start(i) for i in range(8)] == [0, 4, 0, 4, 0, 12, 16, 20]
-    assert Blocks({'train': np.arange(136)}, 4, 1, 0, meta={'sources': sources}).n_blocks == 33
+    assert epoch(0, blocks(136, 4, meta=meta, shuffle=False))[:8] == [0, 4, 0, 4, 0, 12, 16, 20]
+    assert blocks(136, 4, meta={'sources': sources}).n_blocks == 33
 
 
 def test_a_step_depends_on_nothing_but_its_number_and_a_large_batch_is_two_small_ones():
-    eight, four = (Blocks({'train': np.arange(5001)}, 16, size, seed=1) for size in (8, 4))
+    eight, four = (blocks(5001, 16, seed=1, batch_size=size) for size in (8, 4))
     for step in 70, 3, 38, 39:                                          # 38 ends the first epoch
         whole = eight.take(step, range(8))
         rows = [eight.take(step, rows) for rows in (range(3), range(3, 8))]
