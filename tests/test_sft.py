@@ -1,6 +1,7 @@
 """sft.py: trained is what the assistants say, and nothing else; real runs, replay, a user's mistakes."""
 import re
 
+import numpy as np
 import pytest
 import torch
 from accidents import before
@@ -18,6 +19,13 @@ FLAGS = ('--batch_size=8 --max_steps=20 --eval_interval=6 --save_interval=5 --lo
 
 
 # --- the mask -----------------------------------------------------------------------------------------------
+def test_golden_inputs_and_targets():
+    """The last token of a row is a target only; the first trained one is the target of what precedes it."""
+    x, y = collate([([1, 2, 3, 4], [0, 0, 1, 1]), ([5, 6], [0, 1])], pad=9)
+    assert x.tolist() == [[1, 2, 3], [5, 9, 9]]
+    assert y.tolist() == [[IGNORE, 3, 4], [6, IGNORE, IGNORE]] and x.dtype == y.dtype == np.int64
+
+
 def test_a_row_s_loss_and_gradient_are_its_own_whatever_is_beside_it_and_pads_it():
     torch.manual_seed(0)
     model = GPT(GPTConfig(TRAPPING.vocab_size, 64, 2, 2, 0, 32, tie_embeddings=False))
