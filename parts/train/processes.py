@@ -39,7 +39,14 @@ class Process:
         self.stop_requests = 0
         # One process of torchrun joins, too: so a single GPU can try out FSDP.
         if self.world > 1 or dist.is_torchelastic_launched():
-            self.join()
+            is_cuda = self.kind == 'cuda'
+            # Two hours, because the first process saves alone. NCCL would give up after ten
+            # minutes.
+            patience = datetime.timedelta(hours=2)
+            dist.init_process_group('nccl' if is_cuda else 'gloo', timeout=patience,
+                                    device_id=torch.device(self.device) if is_cuda else None)
+            # Otherwise its threads could abort the process when the interpreter ends.
+            atexit.register(dist.destroy_process_group)
         for name in ('SIGTERM', 'SIGINT', 'SIGUSR1'):       # Windows has no SIGUSR1
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), self.ask_to_stop)
@@ -49,15 +56,6 @@ class Process:
         if batch_size % (self.world * max(1, size)):
             raise Mistake(f'{batch_size=} must be a multiple of {self.world} processes x '
                           f'micro_batch_size={size}')
-
-    def join(self):
-        is_cuda = self.kind == 'cuda'
-        # Two hours, because the first process saves alone. NCCL would give up after ten minutes.
-        patience = datetime.timedelta(hours=2)
-        dist.init_process_group('nccl' if is_cuda else 'gloo', timeout=patience,
-                                device_id=torch.device(self.device) if is_cuda else None)
-        # Otherwise its threads could abort the process when the interpreter ends.
-        atexit.register(dist.destroy_process_group)
 
     def ask_to_stop(self, number, frame):
         """Ctrl-C, SIGTERM and SIGUSR1 only ask: the loop saves and leaves. A second Ctrl-C ends at

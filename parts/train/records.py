@@ -72,11 +72,11 @@ class Batches:
 
 # --- conversations --------------------------------------------------------------------------------
 def fit_conversation(ids, mask, T, im_start):
-    """Return a conversation of at most T + 1 tokens. If it is too long, we cut first the text after
-    the last answer, then the oldest text, and only then the end of the last answer. The header of
-    that answer stays."""
-    end = max((i + 1 for i in range(len(ids)) if mask[i]), default=len(ids))    # of the last answer
-    header = max((i for i in range(end) if ids[i] == im_start), default=0)      # where it begins
+    """Return a conversation, which has an answer, of at most T + 1 tokens. If it is too long, we
+    cut first the text after the last answer, then the oldest text, and only then the end of the
+    last answer. The header of that answer stays."""
+    end = len(mask) - mask[::-1].index(1)                   # of the last answer
+    header = end - 1 - ids[end - 1::-1].index(im_start)     # where it begins
     start = max(0, min(end - (T + 1), header))
     return ids[start:start + T + 1], mask[start:start + T + 1]
 
@@ -88,7 +88,7 @@ def read_conversations(path, T, tokenizer, data_from=''):
                        'a line needs "messages" (see the top of sft.py); for conversations, run: '
                        f'{data.command_for(os.path.dirname(path), data_from, "sft")}')
     im_start = tokenizer.special['<|im_start|>']
-    fitted = [fit_conversation(ids, mask, T, im_start) for ids, mask in whole]
+    fitted = [fit_conversation(ids, mask, T, im_start) for ids, mask in whole if 1 in mask]
     conversations = [(ids, mask) for ids, mask in fitted if 1 in mask[1:]]
     if not conversations:
         raise Mistake(f'{path} has no conversation with an answer that fits into {T} tokens; look '
