@@ -33,9 +33,9 @@ def checkpoint(model=None, **more):
     return {'model': model.state_dict(), 'model_config': vars(model.config), **RUN, **more}
 
 
-def log_of(out, state=None, identity=None, by=None, **config):
-    return runs.Log({**CONFIG, 'out_dir': str(out), **config}, by or {}, state or {}, Mock(is_main=True),
-                    small(), Tokenizer.byte([]), identity or {})
+def log_of(out, state=None, identity=None, **config):
+    return runs.Log({**CONFIG, 'out_dir': str(out), **config}, state or {}, Mock(is_main=True), small(),
+                    Tokenizer.byte([]), identity or {})
 
 
 # --- the folder ---------------------------------------------------------------------------------------------
@@ -270,34 +270,10 @@ def test_the_seconds_of_a_step_are_told_by_part_without_those_of_pauses(tmp_path
         [4, 1, 5, 8 / 18, 8], [2, 0.5, 2.5, 16 / 36, 8]]
 
 
-RANGES = {'val_loss': (4.05, 4.13)}
-
-
 def test_the_last_line_compares_with_what_the_config_expects(tmp_path, capsys):
     for value, words in (4.09, 'as expected (4.05 to 4.13)'), (4.31, '0.18 too high'), (4.0, '0.05 too low'):
-        log = log_of(tmp_path / f'{value}', expect=RANGES)
+        log = log_of(tmp_path / f'{value}', expect={'val_loss': (4.05, 4.13)})
         log.evaluation(10, val_loss=value)
         for step in (9, 10):        # a run that stopped earlier has nothing to compare
             log.end(step, 1.0, [])
             assert (words in capsys.readouterr().out) == (step == 10)
-
-
-FILE = 'config/quickstart.py'
-
-
-@pytest.mark.parametrize('changed, saved, speaks', [
-    ({'overwrite': True, 'seed': 2, 'log_interval': 1}, None, True), ({'data_dir': 'data/mine'}, None, False),
-    ({'expect': {'val_loss': (0, 9)}, 'max_steps': 9}, None, True),
-    # resumed: with its own settings, with others, after others were used, and without the config file
-    ({'keep': 3}, {}, True), ({'max_steps': 99}, {}, False), ({}, {'max_steps': 9, 'expect': None}, False),
-    (None, {'preset': 'quickstart'}, True)])
-def test_what_a_config_expects_is_silent_about_other_settings(tmp_path, changed, saved, speaks):
-    """plot.py looks for the curves of a preset's name, which a run that resumes keeps."""
-    config = CONFIG | {'expect': RANGES, 'keep': 2}
-    state = {} if saved is None else checkpoint(step=5, config=config | {'out_dir': str(tmp_path)} | saved)
-    by = {} if changed is None else dict.fromkeys(config, FILE) | dict.fromkeys(changed, 'command line')
-    changed = changed or {}
-    log = log_of(tmp_path, state, by=by, **config | changed)
-    assert log.config['expect'] == ((changed.get('expect') or RANGES) if speaks else None)
-    if 'expect' not in changed:
-        assert read_json(tmp_path / 'config.json')['preset'] == 'quickstart'

@@ -129,7 +129,7 @@ def test_the_shape_of_a_model_that_is_continued_is_its_own(base, data_dir, tmp_p
     for flag, words in ('--n_kv_head=1', 'n_kv_head=2'), (six, 'six.py: n_layer=6 n_layer=2'):
         mistake(run(*flags, flag), str(base), *words.split())
     assert not (tmp_path / 'out').exists()
-    ok(run(*flags, '--n_ffn=0'))
+    ok(run(*flags))
     last = state(tmp_path / 'out')
     shape = {name: last['model_config'][name] for name in checkpoints.SHAPE}
     assert shape.items() <= last['config'].items() and last['config']['block_size'] == 16

@@ -30,10 +30,6 @@ FIXED = {*checkpoints.SHAPE, 'vocab_multiple', 'rope_theta', 'rope_scaling', 'ob
          'problems_seed'}
 # Settings of a command, which a resumed run does not take over.
 OF_THE_COMMAND = {'out_dir', 'overwrite', 'show_batch', 'plan'}
-# Settings that change no result by more than another seed does.
-HARMLESS = {*OF_THE_COMMAND, 'seed', 'device', 'compile', 'micro_batch_size', 'grad_checkpoint',
-            'log_interval', 'eval_interval', 'save_interval', 'keep', 'sample_prompt',
-            'sample_tokens', 'data_from', 'allow_code_execution'}
 
 
 # --- how a run begins -----------------------------------------------------------------------------
@@ -89,7 +85,7 @@ class Log:
     metrics behind its checkpoint, because these steps come again. identity: {name: what identifies
     these data}."""
 
-    def __init__(self, config, set_by, state, here, model, tokenizer, identity, max_steps=None):
+    def __init__(self, config, state, here, model, tokenizer, identity, max_steps=None):
         self.config = config
         self.model_config = vars(model.config)
         self.tokenizer = tokenizer
@@ -102,14 +98,6 @@ class Log:
         saved = state.get('config', config)
         changed = sorted(name for name in config.keys() & saved.keys() - OF_THE_COMMAND
                          if config[name] != saved[name])
-        # A config file states what to expect for its own settings. With --max_steps=10 or another
-        # --data_dir, the same ranges would be a false alarm.
-        source = set_by.get('expect', '')
-        others = changed if state else [name for name in set_by if set_by[name] != source]
-        if not HARMLESS.issuperset(others) and source != 'command line':
-            config['expect'] = None
-        # The name of the config file: plot.py looks for the curves of other seeds under it.
-        config['preset'] = saved.get('preset', pathlib.Path(source).stem)
         step = state.get('step', 0)
         self.last = step, state.get('tokens', 0)        # when the last line of a step was written
         self.paused = {'eval': 0.0, 'save': 0.0}        # seconds of the run in timed(name)
@@ -285,8 +273,8 @@ class Log:
             value = self.measured.get(name, math.nan)
             off, way = (low - value, 'low') if value < low else (value - high, 'high')
             verdict = f'as expected ({low} to {high})' if off <= 0 else (
-                f'{off:.2g} too {way}, expected {low} to {high}; see '
-                'docs/trouble.md#my-numbers-differ')
+                f'{off:.2g} too {way}, expected {low} to {high} with the settings of the config '
+                'file alone; see docs/trouble.md#my-numbers-differ')
             self.say(f'{name} {value:.4g}: {verdict}')
 
 
