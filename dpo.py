@@ -376,8 +376,6 @@ def save(name='last.pt'):
 
 
 # --- 6. the loop ----------------------------------------------------------------------------------
-# The log says how far a step moves one matrix: w_down of the last block or, with lora, its adapter.
-watched = opt.param_groups[0]['params'][-1].detach()
 if step == 0:
     first = evaluate()
     if has_reference:
@@ -420,7 +418,6 @@ while step < max_steps:
         # 'kl' is the mean of log p_ref - log p; the minus makes it that of log p - log p_ref. The
         # paper takes answers to other prompts.
         kto_kl = max(0.0, -beta * means(parts)['kl'])
-    before = watched.clone()
     if guard.allows(step, loss, norm):          # no NaN; it logs what it refuses
         scaler.step(opt)
     scaler.update()
@@ -430,7 +427,7 @@ while step < max_steps:
 
     if step in (1, max_steps) or step % log_interval == 0:
         log.step(('accuracy', 'margin'), step=step, tokens=tokens, loss=loss, lr=lr, grad_norm=norm,
-                 update_ratio=optim.change(before, watched), skipped=guard.skipped, **means(parts))
+                 skipped=guard.skipped, **means(parts))
 
     # --- leave: same text in train.py, sft.py, dpo.py ---
     if step % eval_interval == 0 or step == max_steps:

@@ -327,7 +327,6 @@ def save(name='last.pt'):
 
 
 # --- 6. the loop ----------------------------------------------------------------------------------
-watched = model.blocks[-1].mlp.w_down.weight.detach()       # the log says how far a step moves it
 pad = tokenizer.special.get('<|pad|>', 0)
 n_at_once = micro_batch_size * num_samples                  # answers of a forward pass
 n_silent = 0                                                # batches in a row that taught nothing
@@ -388,7 +387,6 @@ while step < max_steps:
         # Ctrl-C may reach one process only. The sum tells all, so they stop after the same step.
         loss, kl_sum, n_clipped, stop_requests = here.sum(loss, kl_sum, n_clipped,
                                                           here.stop_requests)
-        before = watched.clone()
         if guard.allows(step, loss, norm):      # no NaN; it logs what it refuses
             scaler.step(opt)
         scaler.update()
@@ -401,8 +399,7 @@ while step < max_steps:
         log.step(('reward', 'informative', 'entropy', 'length'), step=step, tokens=tokens,
                  loss=loss, lr=lr, grad_norm=norm, **figures,
                  kl=kl_sum / n_tokens if reference else None,
-                 clip_fraction=n_clipped / n_tokens, used=n_used / n_tokens, skipped=guard.skipped,
-                 update_ratio=optim.change(before, watched))
+                 clip_fraction=n_clipped / n_tokens, used=n_used / n_tokens, skipped=guard.skipped)
     if step % eval_interval == 0 or step == max_steps:
         evaluate()
     # A run ends between two batches only, because no checkpoint holds the answers.

@@ -256,8 +256,6 @@ def save(name='last.pt'):
 
 
 # --- 6. the loop ----------------------------------------------------------------------------------
-# One matrix, watched: update_ratio in the log says how far a step moves it, relative to its size.
-watched = opt.param_groups[0]['params'][-1].detach()
 if step == 0:
     evaluate()
 while step < max_steps:
@@ -295,7 +293,6 @@ while step < max_steps:
     # Each process has a part of the loss. The same call adds up the requests to stop (Ctrl-C,
     # SIGTERM): so all processes agree on whether this step is the last.
     loss, stop_requests = here.sum(loss, here.stop_requests)
-    watched_before = watched.clone()        # the update below changes watched
     if guard.allows(step, loss, norm):      # no NaN, no spike; it logs what it refuses
         scaler.step(opt)
     scaler.update()
@@ -308,7 +305,7 @@ while step < max_steps:
 
     if step in (1, max_steps) or step % log_interval == 0:
         log.step(step=step, tokens=tokens, loss=loss, lr=lr, grad_norm=norm, trained=int(n_targets),
-                 update_ratio=optim.change(watched_before, watched), skipped=guard.skipped)
+                 skipped=guard.skipped)
 
     # --- leave: same text in train.py, sft.py, dpo.py ---
     if step % eval_interval == 0 or step == max_steps:

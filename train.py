@@ -144,8 +144,7 @@ def get_batch(step, rows):
     """Return the arguments of model.forward for these sequences of a step: x and y (B, T); with
     span also a mask, with document_mask a mask and the positions in the documents. Text of
     train.bin follows from (seed, step) alone; a stream goes on from where it is."""
-    x, y = source.take(step, rows)
-    return here.to_device(task.apply(x, y, rows, step))
+    return here.to_device(task.apply(*source.take(step, rows), rows, step))
 
 
 if show_batch is not None:
@@ -311,6 +310,7 @@ while step < max_steps:
                                 decay_steps)
     for group in opt.param_groups:
         group['lr'] = lr * group.get('lr_scale', 1.0)
+    watched_before = watched.clone()        # the update below changes watched
 
     # --- step: same text in train.py, sft.py ---
     # the gradient of the mean loss over all targets of the step, in all processes
@@ -339,7 +339,6 @@ while step < max_steps:
     # Each process has a part of the loss. The same call adds up the requests to stop (Ctrl-C,
     # SIGTERM): so all processes agree on whether this step is the last.
     loss, stop_requests = here.sum(loss, here.stop_requests)
-    watched_before = watched.clone()        # the update below changes watched
     if guard.allows(step, loss, norm):      # no NaN, no spike; it logs what it refuses
         scaler.step(opt)
     scaler.update()
@@ -357,8 +356,9 @@ while step < max_steps:
     step += 1
 
     if step in (1, max_steps) or step % log_interval == 0:
+        moved = (watched - watched_before).norm() / watched_before.norm()
         log.step(step=step, tokens=step * tokens_per_step, loss=loss, lr=lr, grad_norm=norm,
-                 update_ratio=optim.change(watched_before, watched), skipped=guard.skipped)
+                 update_ratio=processes.whole(moved).item(), skipped=guard.skipped)
 
     # --- leave: same text in train.py, sft.py, dpo.py ---
     if step % eval_interval == 0 or step == max_steps:

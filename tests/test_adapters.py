@@ -69,7 +69,7 @@ def test_a_run_learns_and_its_folder_holds_a_plain_model(sft_model, pairs, tmp_p
     ok(run('dpo.py', f'--init_from={sft_model}', f'--data_dir={pairs}', f'--out_dir={tmp_path}', *LORA))
     losses = series(tmp_path, 'val_loss')
     assert losses[0] == pytest.approx(math.log(2), abs=1e-6)        # the policy starts as its reference
-    assert losses[-1] < losses[0] - 0.05 and 0 < series(tmp_path, 'update_ratio')[-1] < 1
+    assert losses[-1] < losses[0] - 0.05
     first = load_checkpoint(sft_model)[0].state_dict()
     for name in ('best.pt', 'last.pt'):
         saved = state(tmp_path, name)

@@ -73,11 +73,6 @@ def build(model, kind, learning_rate, weight_decay, betas=(0.9, 0.95)):
                 weight_decay=weight_decay, fused=named[0][1].device.type != 'mps')
 
 
-def change(before, now):
-    """Return how far a step has moved a matrix, relative to its size."""
-    return processes.whole((now - before).norm() / before.norm()).item()
-
-
 def schedule_ends(max_steps, warmup_steps, learning_rate, min_lr, decays=False, decay_steps=0):
     """warmup_steps, min_lr and decay_steps, filled in: a warm-up below 1 is a share of max_steps,
     min_lr None a tenth of learning_rate, decay_steps 0, if decays, a fifth of max_steps.
