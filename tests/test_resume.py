@@ -164,7 +164,7 @@ def test_the_weights_of_an_older_commit_are_measured_sampled_and_fine_tuned(conv
     """Such a run is not resumed."""
     shutil.copytree(ROOT / 'tests/old_run', tmp_path, dirs_exist_ok=True)
     here = {'cwd': tmp_path}
-    mistake(run('train.py', '--out_dir=run', '--init_from=resume', **here), 'run/last.pt', 'no run that')
+    mistake(run('train.py', '--out_dir=run', '--init_from=resume', **here), 'run/last.pt', 'no run to resume')
     ok(run('eval.py', '--ckpt=run', '--data_dir=data', '--device=cpu', **here))
     loss = read_json(tmp_path / 'run/eval.json')['tasks']['loss']
     assert loss['trained']['nats'] < loss['untrained']['nats'] - 0.5
