@@ -37,18 +37,17 @@ def kept(function, model, dtype):
     """Bytes of distinct storages that autograd saves, without the weights and their copies in bfloat16."""
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     matrices = {shape for p in model.parameters() if p.dim() == 2 for shape in (p.shape, p.shape[::-1])}
-    sizes, alive = {}, []
+    storages = {}               # it keeps them, so that no address is used again
 
     def pack(t):
         s = t.untyped_storage()
         if s.data_ptr() not in parameters and not (t.dtype == torch.bfloat16 and t.shape in matrices):
-            sizes[s.data_ptr()] = s.nbytes()
-            alive.append(s)                     # so that its address is not used again
+            storages[s.data_ptr()] = s
         return t
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), \
             torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
         function()
-    return sum(sizes.values())
+    return sum(s.nbytes() for s in storages.values())
 
 
 @pytest.mark.parametrize('checkpoint', [False, True])

@@ -136,8 +136,8 @@ def show(config):
     print_memory(model, n_devices, memory, at_once, width)
     print_tokens(count_parameters(model)['total'], tokens, at_hand)
     if not at_hand:
-        print(f'  {path} is not there yet: the tokens at hand are unknown, and vocab_size=0 is '
-              'taken as 32,768')
+        print(f'  {path} is not there yet: the tokens at hand are unknown, and vocab_size is '
+              f'taken as {model.config.vocab_size:,}')
     flops = flops_per_token(model, config['block_size']) * tokens
     hours = flops / (MFU * n_devices * peak) / 3600
     print(f'  {flops:.2e} FLOPs: {hours:,.2f} hours, {hours / 24:,.1f} days, at {MFU:.0%} of the '
