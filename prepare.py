@@ -27,7 +27,7 @@ from tqdm import tqdm
 from configurator import configure, defaults, set_by, show
 from parts.eval import problems
 from parts.prepare import clean, conversions, corpus, duplicates, files, filters, reading
-from parts.prepare import report, text_models, texts, workers
+from parts.prepare import report, text_models, workers
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 # --- settings: these are enough to begin ----------------------------------------------------------
@@ -112,9 +112,6 @@ elif tokenizer.endswith('.json'):
 elif tokenizer not in ('bpe', 'byte', 'char'):
     raise ValueError(f'tokenizer={tokenizer!r} must be bpe, byte, char, gpt2 or the path of a '
                      'tokenizer.json')
-if bool(quality_good) != bool(quality_bad):
-    raise ValueError('a quality classifier needs both kinds of examples: --quality_good and '
-                     '--quality_bad')
 # From here on `sources` is a dict in any case: a lone --source is {name: (path, None)}, no weight.
 sources = files.sources_of(source, sources, defaults['source'])
 is_mixture = temperature != 1 or any(weight for _, weight in sources.values())
@@ -131,7 +128,7 @@ settings = {name: value for name, value in config.items() if name not in (
     'out_dir', 'num_workers', 'download_dir', 'keep_downloads', 'part', 'audit')}
 
 
-# --- how a run ends -------------------------------------------------------------------------------
+# --- how a run ends: by a tokenizer, and with results that get their names all at once ------------
 def make_tokenizer(train_texts, all_texts, special_tokens):
     """Return the tokenizer that --tokenizer names, and the type of its ids. Training texts decide
     about bpe's merges; with char, a character of validation needs an id, too."""
@@ -143,33 +140,33 @@ def make_tokenizer(train_texts, all_texts, special_tokens):
     else:
         new = tok or Tokenizer.byte(special_tokens)
     print(f'tokenizer: {tokenizer}, {new.vocab_size:,} tokens, hash {new.hash}')
-    return new, np.dtype('uint16' if new.vocab_size <= 2 ** 16 else 'uint32')
+    return new, 'uint16' if new.vocab_size <= 2 ** 16 else 'uint32'
 
 
 def publish_and_exit(folder, meta, pages):
-    """Move the results from folder into out_dir, with meta.json and these pages, {name: text}. Say
-    what comes next, and end the script."""
+    """Move the results from a folder, OUT_DIR/.work/new, into out_dir, with meta.json and these
+    pages, {name: text}. Say what comes next, and end the script."""
     if kind == 'text':
         tok.save(folder / 'tokenizer.json')
-        meta |= {'dtype': dtype.name, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash}
+        meta |= {'dtype': dtype, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash}
     corpus.publish(out_dir, {**meta, 'config': settings}, pages)
     stage = {'text': 'train.py config/quickstart.py --sample_prompt=', 'sft': 'sft.py',
              'preference': 'dpo.py'}[kind]
     if write == 'text':
         stage += f' --streaming={shlex.quote(out_dir)}/shards'
-    name = folder.parents[1].name       # mine, of data/mine/.work/new
-    print(f'next: python {stage} --data_dir={shlex.quote(out_dir)} --out_dir=out/{shlex.quote(name)}')
+    run = shlex.quote(f'out/{folder.parents[1].name}')          # out/mine, of data/mine/.work/new
+    print(f'next: python {stage} --data_dir={shlex.quote(out_dir)} --out_dir={run}')
     sys.exit()
 
 
 # --- --kind=sft without a source: problems of ours with their answers -----------------------------
 if kind != 'text' and not set_by.keys() & {'source', 'sources'}:
-    misplaced = sorted(set_by.keys() - {'kind', 'out_dir'})
     if kind == 'preference':
         raise ValueError('--kind=preference needs --source=FILE with pairs or labels, such as the '
                          'samples.jsonl that eval.py writes')
-    if misplaced:
-        raise ValueError(f'--{misplaced[0]} needs conversations of your own; add --source=FILE')
+    for name in set_by:
+        if name not in ('kind', 'out_dir'):
+            raise ValueError(f'--{name} needs conversations of your own; add --source=FILE')
     folder = corpus.new_folder(out_dir, [], kind)
     for name, examples in (
             ('train', problems.problems(N_EXAMPLES, with_tests=False)),
@@ -180,6 +177,7 @@ if kind != 'text' and not set_by.keys() & {'source', 'sources'}:
 
 
 # --- a lone text passes no stage: a model trains on its beginning, and its end is held out --------
+# A single file, such as Tiny Shakespeare, is neither cleaned nor deduplicated.
 shards = files.shards(sources, download_dir, kind)      # [{'source', 'files'}]
 inputs = [file for shard in shards for file in shard['files']]
 path = inputs[0]['path']
@@ -208,28 +206,33 @@ if kind == 'text' and len(inputs) == 1 and not reading.is_kind(path, reading.REC
 
 
 # --- the stages: what happens to a document by itself ---------------------------------------------
-# A document is a dict: texts (one, or those of a conversation), path, source, mode, perhaps more.
+# A document is a dict. A file, and a conversation of a .jsonl, may be
+#     {'texts': ['import abc\n...'], 'path': 'lib/abc.py', 'source': 'stdlib', 'mode': 'code'}
+#     {'texts': ['Hi!', 'Hello.'], 'roles': ['user', 'assistant'], 'path': 'a.jsonl:7', ...}
 # A stage may change it, and returns the reason to drop it, or None. notes, {name: Counter}, is for
 # the report. Rules come before duplicates because they need one document at a time, so processes
 # share the work; and of several copies, the one that stays is never one that a rule would drop.
 
 
 def mode_of(doc):
-    """How a document is treated: as code (Python), other code, prose, chat or raw."""
+    """Return how to treat a document: as code (Python), other code, prose, chat or raw."""
     if mode != 'auto':
         return mode
     return clean.form_of(doc['texts'][0], doc['path']) if kind == 'text' else 'chat'
 
 
 def check_text(doc, notes):
+    """Drop what has no text, and records that are longer than max_chars, because such records are
+    most often data. A file that long may be a book."""
     if not any(map(str.strip, doc['texts'])):
         return 'empty'
-    is_file = 'encoding' in doc         # which may be a book; a record so long is most often data
+    is_file = 'encoding' in doc
     if not is_file and sum(map(len, doc['texts'])) > max_chars:
         return 'too long'
 
 
 def normalise(doc, notes):
+    """Give a document one form, whatever its source. Of a page of tags nothing is left."""
     doc['texts'] = [clean.normalise(text, doc['mode'], strip_markup) for text in doc['texts']]
     return check_text(doc, notes)
 
@@ -240,10 +243,12 @@ allowed = {*map(filters.host_of, filters.lines_of(url_allow))}
 
 
 def check_source(doc, notes):
+    """Drop a document by its licence or its address."""
     licence = doc['licence'] = report.licence(sources[doc['source']][0], doc)
     if wanted_licences and not wanted_licences.issuperset(licence.split(', ')):
         return f'licence {licence}'
-    return filters.url_reason(doc['url'], blocked, allowed) if 'url' in doc else None
+    if 'url' in doc:
+        return filters.url_reason(doc['url'], blocked, allowed)
 
 
 wanted_languages = text_models.languages_of(languages)
@@ -262,37 +267,29 @@ phrases = filters.lines_of(unwanted)
 
 
 def check_rules(doc, notes):
+    """Drop what a rule for this kind of text objects to. parts/prepare/filters.py has the rules."""
     if doc['mode'] == 'raw':
         return None
     if kind == 'preference':
         return filters.preference_reason(conversions.to_record(doc), min_margin, min_agreement)
     if kind == 'sft':
         messages = conversions.to_record(doc)['messages']
-        score = doc.get('score', math.inf)
-        reason = filters.messages_reason(messages, score, min_score, min_answer, max_answer,
-                                         phrases)
-        if parse and not reason and any(map(texts.syntax_error, filters.programs(messages))):
-            return 'code does not parse'
-        return reason
+        return filters.messages_reason(messages, doc.get('score', math.inf), min_score, min_answer,
+                                       max_answer, phrases, parse)
 
     text = doc['texts'][0]
     if doc['mode'] in ('prose', 'chat'):
         return filters.prose_reason(text, min_words, max_symbols, max_repetition, max_gibberish)
-    is_python = doc['mode'] == 'code'
     chance = corpus.hash64(b'rules' + text.encode()) / 2 ** 64      # in [0, 1); not what splits
-    reason = filters.code_reason(text, chance, max_line, mean_line, min_alphanumeric, autogenerated,
-                                 config_test, no_keywords, min_assignments, is_python)
-    if not reason and parse and is_python and texts.syntax_error(text):
-        return 'does not parse'
-    return reason
-
-
+    return filters.code_reason(text, chance, max_line, mean_line, min_alphanumeric, autogenerated,
+                               config_test, no_keywords, min_assignments, doc['mode'] == 'code',
+                               parse)
 
 
 def texts_of(path):
     """Yield the texts of examples, normalised like documents."""
     files.fetch_all(others[path])
-    ignore = lambda *_: None
+    ignore = report.Account().reject
     for doc in conversions.documents(reading.entries(others[path], ignore), ignore):
         yield clean.normalise(doc['texts'][0], mode_of(doc), strip_markup)
 
@@ -303,10 +300,12 @@ toxic = filters.lines_of(toxic_words)
 
 
 def check_models(doc, notes):
+    """Drop what is too predictable or too surprising, what is like the bad examples, and what has
+    many toxic words."""
     text = '\n'.join(doc['texts'])
     reason = judges.reason(text, notes, min_bits, max_bits, min_quality)
     hits = filters.toxic_words(text, toxic)
-    if hits and not reason and hits.total() * 1000 > max_toxic * len(text.split()):
+    if not reason and hits.total() * 1000 > max_toxic * len(text.split()):
         notes['toxic words in what was dropped'].update(hits)
         return 'toxic'
     return reason
@@ -324,12 +323,14 @@ for path in benchmarks:
 
 
 def check_benchmarks(doc, notes):
+    """Drop what shares 13 words in a row with a benchmark: a model would know the answers."""
     if benchmarks and any(duplicates.has_ngram(text, benchmark_ngrams, NGRAM)
                           for text in doc['texts']):
         return 'in a benchmark'
 
 
 def hide_personal_data(doc, notes):
+    """Replace personal data by placeholders. This stage drops nothing."""
     for i, text in enumerate(doc['texts'] if pii else ()):
         doc['texts'][i], hits = filters.hide(text)
         notes[f'personal data in {doc["source"]}'].update(hits)
@@ -342,7 +343,7 @@ STAGES = {'read': check_text, 'normalise': normalise, 'source': check_source,
 # --- the first pass: each shard through all stages, by several processes --------------------------
 # An interrupted run goes on with the shards that are not clean yet, if all settings and files are
 # the same.
-if kind == 'text' and tok and '<|endoftext|>' not in tok.special:
+if tok and '<|endoftext|>' not in tok.special:
     raise ValueError(f'{tokenizer} has no <|endoftext|> to end documents; use another, or '
                      '--tokenizer=bpe')
 jobs = workers.part_of(range(len(shards)), part)
@@ -365,6 +366,7 @@ def words_of(text):
 
 
 def keys_of(text):
+    """32 numbers, by which near-duplicates of this text are found after this pass."""
     return duplicates.near_keys(words_of(text), near, bands, rows) if near else []
 
 
@@ -379,6 +381,7 @@ def kept_documents(shard, account):
 
 
 def clean_shard(i):
+    """Send the documents of a shard through the stages, unless an interrupted run has done it."""
     if not docs.has_shard(i):
         downloads = files.fetch_all(shards[i]['files'])
         account = report.Account(audit)
@@ -389,8 +392,8 @@ def clean_shard(i):
     return i
 
 
-workers.end_with_parent()       # also those that train the tokenizer
-cleaned = workers.in_parallel(clean_shard, jobs, num_workers, 'cleaning')       # a generator
+# a generator: it begins when somebody asks for the first shard
+cleaned = workers.in_parallel(clean_shard, jobs, num_workers, 'cleaning')
 if part:
     print(f'part {part}: {len(list(cleaned))} shards are clean; after all parts, run without '
           '--part')
@@ -421,8 +424,8 @@ missing = [f'of the source {name} to train on' for name in sources
            if not (in_train & (owners == name)).any()] + ['to validate'] * (not in_val.any())
 if missing:
     shutil.rmtree(docs.new.parent)
-    raise ValueError(f'no documents are left {", ".join(missing)} ({total.lost()}; of copies, the first '
-                     'one stays); give more, drop fewer, or change --val_fraction')
+    raise ValueError(f'no documents are left {", ".join(missing)} ({total.lost()}; of copies, the '
+                     'first one stays); give more, drop fewer, or change --val_fraction')
 
 # --- tokenise and write ---------------------------------------------------------------------------
 # train.bin holds ids and nothing else, document after document. `x = 1` ends and `y = 2` begins:
@@ -452,19 +455,14 @@ def encoded_documents(shard):
 
 
 def encode_shard(shard):
+    """Write a shard's part of train.bin and val.bin. Returns the tokens of each document."""
     return docs.write_pieces(shard, encoded_documents(shard), write == 'text')
 
 
 encoded = workers.in_parallel(encode_shard, range(len(shards)), num_workers, 'encoding')
-lengths = np.concatenate([*encoded])                    # in tokens
+lengths = np.concatenate([*encoded])                    # in tokens, int64 (n,)
 
-
-def sizes(which):
-    """What the documents of a mask, bool (n,), have: {'documents', 'tokens', 'bytes'}."""
-    tokens = {'tokens': int(lengths[which].sum())} if kind == 'text' else {}
-    return {'documents': int(which.sum()), **tokens, 'bytes': int(docs.size[which].sum())}
-
-
+# which documents are in train.bin, in val.bin and, of several sources, in val_<source>.bin
 results = {'train': in_train, 'val': in_val}
 if kind == 'text' and len(sources) > 1:
     results |= {f'val_{name}': in_val & (owners == name) for name in sources}
@@ -472,40 +470,31 @@ for name, which in results.items():
     side = name.split('_')[0]
     if side == 'val' or write == 'bins':
         docs.join(f'{name}.{"bin" if kind == "text" else "jsonl"}', side, which)
-files_of = {name: sizes(which) for name, which in results.items()}
 
 # --- mix: a weight is a share of an epoch, and the passes over a source follow from it ------------
 # train.bin holds each source once, and an epoch reads as many tokens as it has. With 900 tokens of
 # web and 100 of books, both of weight 50, an epoch reads 500 of each: 500 / 900 = 0.56 passes over
 # web and 500 / 100 = 5 passes over books.
-of_source = {name: {'path': path, **total.of_source(name), 'passed_over': files.passed_over(path)}
-             for name, (path, _) in sources.items()}
+of_source = {name: {'path': path} for name, (path, _) in sources.items()}
 if kind == 'text':
     for name, s in of_source.items():
-        s |= sizes(in_train & (owners == name))
+        s['tokens'] = int(lengths[in_train & (owners == name)].sum())
         s['weight'] = sources[name][1] or s['tokens'] ** (1 / temperature)
-    n_weights = sum(s['weight'] for s in of_source.values())
+    n_tokens, n_weights = (sum(s[key] for s in of_source.values()) for key in ('tokens', 'weight'))
     for s in of_source.values():
-        s['passes'] = round(s['weight'] / n_weights * files_of['train']['tokens'] / s['tokens'], 6)
+        s['passes'] = round(s['weight'] / n_weights * n_tokens / s['tokens'], 6)
 
 # --- the report, and what a run must know of its data ---------------------------------------------
-content = total.report(files_of, of_source)
-meta = {name: content[name] for name in ('documents', 'tokens', 'bytes', 'sources')
-        if name in content}
-if kind == 'text':
-    # The card describes the corpus by 1,000 documents. A document is taken in proportion to the
-    # tokens that a run reads of it, so a long one may be taken several times.
-    passes = np.array([of_source[name]['passes'] for name in docs.owners])[docs.shard]
-    content['card'] = report.card(docs.spread(in_train * lengths * passes, 1000), of_source,
-                                  content['tokens']['train'])
-    meta['mixed'] = False
+content = total.report(docs, results, of_source, lengths if kind == 'text' else None)
+facts = 'documents', 'tokens', 'bytes', 'sources'
+meta = {'mixed': False, **{name: content[name] for name in facts if name in content}}
 if benchmarks:
     meta['decontaminated'] = {'problems': benchmarks, 'ngram': NGRAM}
-pages = {'report.md': report.report_md(out_dir, content, files_of),
+pages = {'report.md': report.report_md(out_dir, content),
          'report.json': json.dumps(content, indent=1)}
 if audit:
     pages['audit.md'] = total.audit_md()
-print(report.summary(content, files_of))
+print(report.summary(content))
 if is_mixture:
     print('train.bin alone is unweighted; train.py reads each source as often as meta.json says')
 publish_and_exit(docs.new, meta, pages)

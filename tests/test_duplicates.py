@@ -72,7 +72,7 @@ def test_simhash_joins_what_differs_in_three_bits_and_not_in_four():
     firsts = [dice.getrandbits(64) for _ in range(100)]
     for n, heads in ((3, range(100)), (4, range(100, 200))):
         copies = [first ^ sum(1 << bit for bit in dice.sample(range(64), n)) for first in firsts]
-        assert simhash_clusters([*firsts, *copies], 3).tolist() == [*range(100), *heads], n
+        assert simhash_clusters([*firsts, *copies]).tolist() == [*range(100), *heads], n
 
 
 # --- planted copies -----------------------------------------------------------------------------------------

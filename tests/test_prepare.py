@@ -2,7 +2,6 @@
 import gzip
 import hashlib
 import json
-import re
 
 import numpy as np
 import pytest
@@ -81,8 +80,8 @@ def test_the_tokenizer_is_trained_on_training_documents_only(prepared):
 
 def test_the_same_input_gives_the_same_bytes_and_a_run_that_fails_leaves_them(prepared, folder, tmp_path):
     printed = prepare(tmp_path / 'out', folder, *BPE, '--val_fraction=0.3', '--num_workers=1')
-    for side, ids in read(prepared)[2].items():
-        assert f'\n| {side} | {len(documents(prepared)[side])} | {len(ids):,} |' in printed
+    for name, sides in ('documents', documents(prepared)), ('tokens', read(prepared)[2]):
+        assert f'\n| {name} | {len(sides["train"]):,} | {len(sides["val"]):,} |' in printed
     before = contents(tmp_path / 'out')
     assert {name for name, data in contents(prepared).items() if data != before[name]} == {'report.md'}
     source = write(tmp_path / 'one', [FOX, 'not json\n'], '{}.jsonl')
@@ -153,10 +152,10 @@ def test_weights_become_passes_over_sources_that_train_bin_holds_once(corpora, t
     assert 'more than 4 passes' in (tmp_path / 'data/report.md').read_text(encoding='utf-8')
 
     # each source has a validation file of its own
-    rows = {name: int(n) for name, n in re.findall(r'\n. (\w+) \| (\d+) \|', printed)}
-    in_sources = sum(s['documents'] for s in meta['sources'].values())
-    assert rows['train'] == meta['documents']['train'] == in_sources
-    assert rows['val'] == meta['documents']['val'] == sum(rows[f'val_{name}'] for name in SIZES)
+    n = meta['documents']
+    assert f'\n| documents | {" | ".join(map(str, n.values()))} |\n' in printed
+    assert n['train'] == sum(s['documents'] for s in meta['sources'].values())
+    assert n['val'] == sum(n[f'val_{name}'] for name in SIZES)
     parts = [np.fromfile(tmp_path / f'data/val_{name}.bin', meta['dtype']) for name in SIZES]
     assert (np.concatenate(parts) == bins['val']).all()
     for name, part in zip(SIZES, parts):
@@ -185,7 +184,8 @@ def test_a_copy_in_a_later_source_is_dropped_and_a_source_of_copies_is_named(cor
     old = (corpora / 'web.jsonl').read_text(encoding='utf-8')
     (corpora / 'again.jsonl').write_text(old + json.dumps({'text': 'something new\n' * 3}), encoding='utf-8')
     meta, _ = mix(corpora, tmp_path, {'web': None, 'again': None}, '--dedup=exact', '--val_fraction=0.2')
-    assert sum(meta['documents'].values()) == 401 and meta['sources']['again']['documents'] == 1
+    n = meta['documents']
+    assert n['train'] + n['val'] == 401 and meta['sources']['again']['documents'] == 1
     (corpora / 'again.jsonl').write_text(old, encoding='utf-8')
     mistake(run('prepare.py', tmp_path / 'mix.py', f'--out_dir={tmp_path}/x', *RAW, '--dedup=exact'),
             'source again', 'exact duplicate: 400', 'first one stays')

@@ -88,8 +88,9 @@ def from_record(record, path, kind):
         doc = {'texts': [next(filter(str.strip, texts), texts[0])]}
     elif kind == 'sft':
         doc = with_roles(messages_of(record))
-        if find(record, 'score') is not None:
-            doc['score'] = number(find(record, 'score'))
+        score = find(record, 'score')
+        if score is not None:
+            doc['score'] = number(score)
     else:
         doc = preference_of(record)
 

@@ -22,8 +22,11 @@ from parts.prepare.files import sha256_of
 # of each document: where its line begins, the bytes of its text, a hash of the text, and one that
 # decides about training or validation
 COLUMNS = 'place', 'size', 'exact', 'split'
+# what is stored of it beside its text
+ABOUT = 'path', 'source', 'licence', 'url'
 # what an earlier run may have left; other files are the user's
-RESULTS = re.compile(r'meta\.json|report\.(md|json)|audit\.md|(train|val|val_.+)\.(bin|jsonl)|shards')
+RESULTS = re.compile(r'meta\.json|report\.(md|json)|audit\.md|shards|'
+                     r'(train|val)\.(bin|jsonl)|val_.+\.bin')
 
 
 def hash64(data):
@@ -143,8 +146,8 @@ class Corpus:
                 copy_key, split_key = map(hash64, conversions.identity(doc))
                 rows.append((f.tell(), conversions.size_of(doc), copy_key, split_key,
                              *keys_of(text)))
-                record = {key: doc[key] for key in ('path', 'source', 'licence', 'url') if key in doc}
-                f.write(json.dumps({'text': text, **record}).encode() + b'\n')
+                about = {key: doc[key] for key in ABOUT if key in doc}
+                f.write(json.dumps({'text': text, **about}).encode() + b'\n')
         table = np.array(rows or np.zeros((0, len(COLUMNS))), np.uint64)
         with new_file(self.path(shard, 'npy')) as f:
             np.save(f, table.T.copy())          # column by column
@@ -175,8 +178,8 @@ class Corpus:
         return self.record(i)['text']
 
     def spread(self, weights, n):
-        """Yield n records, evenly spread over the weights of all documents, (n documents,). One of a
-        large weight may come several times."""
+        """Yield n records, evenly spread over the weights of all documents, (n documents,). A
+        document of a large weight may come several times."""
         ends = np.cumsum(weights)
         for i in np.searchsorted(ends, (np.arange(n) + 0.5) / n * ends[-1], 'right'):
             yield self.record(i)

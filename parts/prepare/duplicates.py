@@ -54,7 +54,8 @@ def shingles(text, n=5):
 
 def ngrams_of(texts, n):
     """The set of word n-grams of several texts; those of fewer than n words add none."""
-    return np.unique(np.concatenate([ngrams((), n), *(ngrams(words_of(text), n) for text in texts)]))
+    return np.unique(np.concatenate(
+        [ngrams((), n), *(ngrams(words_of(text), n) for text in texts)]))
 
 
 def has_ngram(text, known, n):
@@ -117,24 +118,21 @@ def near_clusters(method, columns, shingles_of, min_similarity):
     fingerprints differ in at most 3 of 64 bits. columns: an iterator of near_keys by band, uint64
     (n,) each; shingles_of(i): the set of document i."""
     if method == 'simhash':
-        return simhash_clusters(next(columns).tolist(), 3)
+        return simhash_clusters(next(columns).tolist())
     shingles_of = functools.lru_cache(512)(shingles_of)
     return clusters(columns, lambda i, j: jaccard(shingles_of(i), shingles_of(j)) >= min_similarity)
 
 
-def simhash_clusters(fingerprints, distance):
-    """The clusters of documents whose fingerprints, ints, differ in at most so many bits. One of
-    the distance + 1 blocks of such fingerprints is the same (Manku 2007)."""
-    f = np.array(fingerprints, np.uint64)
-    n = 64 // (distance + 1)            # bits of a block
-    columns = [f >> np.uint64(n * i) & np.uint64(2 ** n - 1) for i in range(distance + 1)]
-    are_near = lambda i, j: (fingerprints[i] ^ fingerprints[j]).bit_count() <= distance
-    return clusters(columns, are_near)
+def simhash_clusters(fingerprints):
+    """The clusters of documents whose fingerprints, ints, differ in at most 3 of 64 bits. One of
+    the four blocks of 16 bits is the same in such fingerprints (Manku 2007)."""
+    columns = np.array(fingerprints, np.uint64).view(np.uint16).reshape(-1, 4).T
+    return clusters(columns, lambda i, j: (fingerprints[i] ^ fingerprints[j]).bit_count() <= 3)
 
 
 def clusters(columns, same):
     """For each document, the first one of its cluster, int64 (n,). Pairs connect documents
-    (union-find). columns: for each band, the keys of all documents, uint64 (n,). same(i, j) decides
+    (union-find). columns: for each band, the keys of all documents, (n,). same(i, j) decides
     whether two documents with one key belong together. A document is compared with the first of
     each of at most 50 groups with its key, because comparing all pairs would cost n^2."""
     parent = array.array('q')

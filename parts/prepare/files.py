@@ -3,7 +3,7 @@ The files of a source: found on the disk, or fetched from the network once, with
 checksum.
 
     find_files('stdlib')                # [{'path': '/usr/lib/python3.11/abc.py'}, ...], sorted
-    find_files('hf:codeparrot/codeparrot-clean')    # [{'path', 'url', 'sha256', 'size'}, ...]
+    find_files('hf:codeparrot/codeparrot-clean')    # [{'path', 'url', 'sha256'}, ...]
     fetch('https://host/a.txt', sha256, 'data/raw/a.txt')     # its path, when all of it is there
 """
 import collections, glob, hashlib, math, os, re, sysconfig
@@ -26,7 +26,7 @@ RETRY = urllib3.Retry(8, connect=1, backoff_factor=1, status_forcelist=(429, 500
 
 def find_files(source, folder='data/raw'):
     """The files of a source, [{'path', ...}], sorted, so that one folder gives the same bins
-    everywhere. Those of hf:OWNER/NAME also have url, sha256 and size, and need not be there yet."""
+    everywhere. Those of hf:OWNER/NAME also have url and sha256, and need not be there yet."""
     if source == 'codeparrot':
         source = 'hf:codeparrot/codeparrot-clean'
     if source.startswith('hf:'):
@@ -94,8 +94,9 @@ def sources_of(source, sources, default):
             case str(), (str(), None | int() | float() as weight) if (
                     re.fullmatch(r'[\w.-]+', name) and (weight is None or 0 < weight < math.inf)):
                 continue
-        raise ValueError(f"sources[{name!r}]={value!r} must look like 'name': ('path', weight), with a "
-                         'name for a file (letters, digits, _ . -) and a positive weight or None')
+        raise ValueError(f"sources[{name!r}]={value!r} must look like 'name': ('path', weight), "
+                         'with a name for a file (letters, digits, _ . -) and a positive weight or '
+                         'None')
     if len({weight is None for _, weight in sources.values()}) != 1:
         raise ValueError(f'{sources=} must name a source, and give a weight to all sources, or to '
                          'none')
@@ -184,7 +185,7 @@ def sha256_of(path):
 
 
 def dataset_files(dataset, folder):
-    """The files of records in a Hugging Face dataset, [{path, url, sha256, size}], sorted."""
+    """The files of records in a Hugging Face dataset, [{path, url, sha256}], sorted."""
     hub = os.environ.get('HF_ENDPOINT', 'https://huggingface.co')
     folder = os.path.join(folder, dataset.replace('/', '--'))
     url = f'{hub}/api/datasets/{dataset}/tree/main?recursive=true'
@@ -195,7 +196,7 @@ def dataset_files(dataset, folder):
                 page = s.get(url, timeout=30)
                 page.raise_for_status()
                 files += [{'path': os.path.join(folder, *entry['path'].split('/')),
-                           'size': entry['size'], 'sha256': entry['lfs']['oid'],
+                           'sha256': entry['lfs']['oid'],
                            'url': f'{hub}/datasets/{dataset}/resolve/main/{entry["path"]}'}
                           for entry in page.json()
                           if entry.get('lfs') and '..' not in entry['path']

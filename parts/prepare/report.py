@@ -15,7 +15,8 @@ reads like a blog, C4's word list removed texts of minorities. The card counts s
 a model reads.
 """
 import collections, json, re
-from parts.prepare import clean, conversions, corpus, text_models
+import numpy as np
+from parts.prepare import clean, conversions, corpus, files, text_models
 
 
 # --- the account ----------------------------------------------------------------------------------
@@ -93,7 +94,8 @@ class Account:
         35'"""
         first = [f', the first {path}, {where}' for path, (_, where) in self.malformed.items()][:1]
         dropped = {name: counter for name, counter in self.counts.items() if 'dropped by' in name}
-        return f'files that could not be read: {len(self.malformed)}{"".join(first)}; {shown(dropped)}'
+        n = len(self.malformed)
+        return f'files that could not be read: {n}{"".join(first)}; {shown(dropped)}'
 
     def stages(self):
         """The rows of the table, in the order in which the stages first saw a document."""
@@ -108,24 +110,36 @@ class Account:
             n, size = row['docs_out'], left
         return rows
 
-    def of_source(self, name):
-        """A source's part of the report: its licences, and how many documents were read and
-        dropped."""
-        return {'licences': by_size(self.notes[f'licences of {name}']),
-                'read': self.counts['read'][name],
-                'dropped': by_size(self.counts[f'dropped from {name}'])}
+    def report(self, docs, results, sources, lengths):
+        """The content of report.json. results: {name: the documents of docs in it, bool (n,)}, with
+        train and val among them; lengths: tokens, int64 (n,), or None. What is known of each source
+        is added to sources, {name: {'path'}}."""
+        def sizes(which):
+            tokens = {} if lengths is None else {'tokens': int(lengths[which].sum())}
+            return {'documents': int(which.sum()), **tokens, 'bytes': int(docs.size[which].sum())}
 
-    def report(self, files_of, sources):
-        """The content of report.json. files_of: {'train': {'documents', 'tokens', 'bytes'},
-        ...}."""
-        return {'stages': self.stages(),
-                'malformed': sum(n for n, _ in self.malformed.values()),
-                'malformed_files': self.malformed,
-                **{what: {side: files_of[side][what] for side in ('train', 'val')}
-                   for what in files_of['train']},
-                'sources': sources,
-                'counts': {name: by_size(counter, 100)
-                           for name, counter in sorted(self.notes.items())}}
+        sizes_of = {name: sizes(which) for name, which in results.items()}
+        for name, s in sources.items():
+            s |= {**sizes(results['train'] & (docs.owners[docs.shard] == name)),
+                  'read': self.counts['read'][name],
+                  'dropped': by_size(self.counts[f'dropped from {name}']),
+                  'licences': by_size(self.notes[f'licences of {name}']),
+                  'passed_over': files.passed_over(s['path'])}
+        content = {'stages': self.stages(),
+                   'malformed': sum(n for n, _ in self.malformed.values()),
+                   'malformed_files': self.malformed,
+                   **{what: {name: size[what] for name, size in sizes_of.items()}
+                      for what in sizes_of['train']},
+                   'sources': sources,
+                   'counts': {name: by_size(counter, 100)
+                              for name, counter in sorted(self.notes.items())}}
+        if lengths is not None:
+            # The card describes the corpus by 1,000 documents. A document is taken in proportion to
+            # the tokens that a run reads of it, so a long one may be taken several times.
+            passes = np.array([sources[name]['passes'] for name in docs.owners])[docs.shard]
+            records = docs.spread(results['train'] * lengths * passes, 1000)
+            content['card'] = card(records, sources, content['tokens']['train'])
+        return content
 
     def audit_md(self):
         """The samples of what was kept, and of what was dropped for each reason, for people to
@@ -149,16 +163,16 @@ GENRES = (('questions', re.compile(r'(?:Q|Question|User|Human)\b.{0,20}:'), 1 / 
           ('list', re.compile(r'\s*(?:[-*•|]|\d+[.)])\s'), 1 / 2))
 # what most of a corpus makes of a model
 SKEW = {'languages': '{:.0%} of the prose: {}; a model will hardly write any other language',
-        'genres': '{:.0%} of the training tokens: {}; a model will write this kind of text, whatever '
-                  'it is asked for',
+        'genres': '{:.0%} of the training tokens: {}; a model will write this kind of text, '
+                  'whatever it is asked for',
         'sources': '{:.0%} of the training tokens: {}; the model will sound like this source'}
 PRETRAINED_ON = 10_000_000_000  # tokens; 100 million are 1% of them, 5 billion are half
 LICENCES = {'stdlib': 'psf', 'shakespeare': 'public domain'}
 KNOWN = {       # sources by name
     'stdlib': "one project's style, reviewed code, hardly any scripts, notebooks or numerical code",
     'shakespeare': 'plays by one author, English of about 1600, nothing but speeches under names',
-    'codeparrot': "GitHub's public Python up to 2021: much Python 2 style, many forks and copies, few "
-                  'tests'}
+    'codeparrot': "GitHub's public Python up to 2021: much Python 2 style, many forks and copies, "
+                  'few tests'}
 
 
 def licence(path, doc):
@@ -200,8 +214,8 @@ def card(records, of_source, n_tokens):
              for item, part in parts[name].items() if part >= 0.8 and item != 'unknown']
     unknown = parts['licences'].get('unknown', 0)
     if unknown >= 0.5:
-        skew.append(f'{unknown:.0%} of the training tokens name no licence: find out whether you may '
-                    'use them')
+        skew.append(f'{unknown:.0%} of the training tokens name no licence: find out whether you '
+                    'may use them')
     if n_tokens < 100_000_000:
         skew.append(f'{n_tokens:,} tokens are few: a model will know words and forms, hardly any '
                     'facts')
@@ -226,11 +240,12 @@ def table(rows):
     return ''.join(f'\n| {" | ".join(map(shown, row))} |' for row in cells) + '\n'
 
 
-def summary(content, files_of):
+def summary(content):
     """What each stage dropped and what the files hold, two tables for the terminal and the report.
-    content: that of report.json; files_of: see Account.report."""
-    lines = [table(content['stages'])
-             + table([{'file': name, **size} for name, size in files_of.items()])]
+    content: that of report.json."""
+    sizes = [{'': what, **content[what]} for what in ('documents', 'tokens', 'bytes')
+             if what in content]
+    lines = [table(content['stages']) + table(sizes)]
     lines += [f'files of other kinds, passed over: {s["passed_over"]}'
               for s in content['sources'].values() if s['passed_over']]
     lines.append(f'records that could not be read: {content["malformed"]}')
@@ -239,16 +254,17 @@ def summary(content, files_of):
     return '\n'.join(lines)
 
 
-def report_md(title, content, files_of):
+def report_md(title, content):
     """The report for people. content: that of report.json."""
-    lines = [f'# {title}', summary(content, files_of)]
+    lines = [f'# {title}', summary(content)]
     lines += [f'- {path}: {n}, the first at {first}'
               for path, (n, first) in content['malformed_files'].items()]
     chapters = {f'Source: {name}': s for name, s in content['sources'].items()}
     chapters['Counts of documents'] = content['counts']
-    chapters['Data card: fractions of the training tokens'] = content.get('card', {})
+    if 'card' in content:
+        chapters['Data card: fractions of the training tokens'] = content['card']
     for title, values in chapters.items():
         lines += ['', f'## {title}', '', *(f'- {name}: {shown(x)}' for name, x in values.items())]
     if any(s.get('passes', 0) > 4 for s in content['sources'].values()):
-        lines += ['', 'A source is read more than 4 times in an epoch: more than 4 passes add little.']
+        lines += ['', 'An epoch reads a source more than 4 times: more than 4 passes add little.']
     return '\n'.join(lines) + '\n'

@@ -72,7 +72,8 @@ class Classifier:
         examples = list(examples)
         labels = sorted({label for _, label in examples})
         if len(labels) < 2:
-            raise ValueError(f'a classifier needs examples of at least two labels, not of {labels}')
+            raise ValueError('a quality classifier needs both kinds of examples: --quality_good and '
+                             '--quality_bad')
         data = [(cls.features(text, buckets), labels.index(label)) for text, label in examples]
         model = cls(labels, np.zeros((len(labels), buckets), np.float32))
         # rare labels count as much
@@ -146,10 +147,9 @@ class Judges:
         """texts_of: a function of each of the others, which are names of some megabytes of text, or
         None."""
         self.reference = NgramModel(texts_of(reference)) if reference else None
-        self.quality = None
-        if good:
-            examples = [(text, 'good') for text in texts_of(good)]
-            self.quality = Classifier.train(examples + [(text, 'bad') for text in texts_of(bad)])
+        examples = [(text, label) for label, path in (('good', good), ('bad', bad)) if path
+                    for text in texts_of(path)]
+        self.quality = Classifier.train(examples) if examples else None
 
     def reason(self, text, notes, min_bits, max_bits, min_quality):
         """Why a text is dropped, or None, by bits per byte, which notes count, and the chance to be

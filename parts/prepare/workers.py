@@ -16,8 +16,10 @@ def part_of(jobs, part):
     return jobs[int(numbers[1]) - 1::int(numbers[2])]
 
 
+@functools.cache
 def end_with_parent():
-    """From now on, what this process forks ends soon after it: nobody waits for its results."""
+    """From now on, what this process forks ends soon after it, because nobody waits for its
+    results; so do the processes that train a tokenizer."""
     def watch(parent):
         while os.getppid() == parent:
             time.sleep(1)
@@ -31,6 +33,7 @@ def end_with_parent():
 def in_parallel(function, jobs, n_workers, what):
     """Yield function(job) for each job, in order. The workers (0: one per core) are forked, so they
     see all that the caller has defined. Windows cannot fork: this process does it all."""
+    end_with_parent()
     bar = functools.partial(tqdm, total=len(jobs), desc=what, unit=' shards', disable=None)
     n = min(n_workers or os.cpu_count(), len(jobs))
     if n <= 1 or 'fork' not in multiprocessing.get_all_start_methods():
