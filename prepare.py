@@ -226,8 +226,7 @@ def check_text(doc, notes):
     most often data. A file that long may be a book."""
     if not any(map(str.strip, doc['texts'])):
         return 'empty'
-    is_file = 'encoding' in doc
-    if not is_file and sum(map(len, doc['texts'])) > max_chars:
+    if 'encoding' not in doc and sum(map(len, doc['texts'])) > max_chars:     # it is no file
         return 'too long'
 
 
@@ -353,8 +352,7 @@ near = dedup if dedup in ('minhash', 'simhash') and kind != 'preference' else No
 #     exact       a hash of its text: equal for copies
 #     split       a hash that decides whether it is for training or for validation
 #     shard       the number of its shard; owners[shard] is the source that this shard came from
-docs = corpus.Corpus(out_dir, kind, [settings, audit], sum(others.values(), inputs),
-                     [shard['source'] for shard in shards])
+docs = corpus.Corpus(out_dir, kind, [settings, audit], sum(others.values(), inputs), shards)
 show(config)
 
 
@@ -480,7 +478,8 @@ if kind == 'text':
     for name, s in of_source.items():
         s['tokens'] = int(lengths[in_train & (owners == name)].sum())
         s['weight'] = sources[name][1] or s['tokens'] ** (1 / temperature)
-    n_tokens, n_weights = (sum(s[key] for s in of_source.values()) for key in ('tokens', 'weight'))
+    n_tokens = int(lengths[in_train].sum())
+    n_weights = sum(s['weight'] for s in of_source.values())
     for s in of_source.values():
         s['passes'] = round(s['weight'] / n_weights * n_tokens / s['tokens'], 6)
 

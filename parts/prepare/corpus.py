@@ -7,7 +7,7 @@ A corpus on its way to the disk. Nothing is in OUT_DIR before all of it is writt
                         00007.train     its token ids (or its lines), and 00007.val
     OUT_DIR/.work/new/                  the results, until publish moves them into OUT_DIR
 
-    docs = Corpus('data/x', 'text', settings, files, ['a source'])
+    docs = Corpus('data/x', 'text', settings, files, [{'source': 'web'}])
     docs.write_shard(0, documents, keys_of, account)    # perhaps in another process
     docs.gather([0], total)
     docs.drop_copies(total, 'exact duplicate', docs.exact_copies())
@@ -113,9 +113,9 @@ class Corpus:
     number      its number among those that the stages kept, int64 (n,); these were of the shards
                 in `filled`"""
 
-    def __init__(self, out_dir, kind, settings, files, owners):
+    def __init__(self, out_dir, kind, settings, files, shards):
         """Work that was done with other settings, or while one of these files, [{'path', perhaps
-        'sha256'}], was another one, is thrown away. owners: the source of each shard."""
+        'sha256'}], was another one, is thrown away. shards: dicts with the 'source' of each."""
         state = [settings]
         for file in files:
             path = file['path']
@@ -125,7 +125,7 @@ class Corpus:
         self.new = new_folder(out_dir, [file['path'] for file in files], kind, name)
         self.folder = self.new.with_name(name)
         self.folder.mkdir(exist_ok=True)
-        self.owners = np.array(owners)
+        self.owners = np.array([shard['source'] for shard in shards])
 
     def path(self, shard, ending):
         return self.folder / f'{shard:05}.{ending}'
