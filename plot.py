@@ -195,13 +195,13 @@ for stage, panels in PANELS.items():
              if any(names_in(run, panel[2:]) for run in group)]
     if is_machine:
         page.append((0.4, [(write, 'systems: is the engine running?', 'black', 14, 'bold')]))
-        group = []
+        group = []          # their verdicts and samples are above
     for run in group:
         head = [(write, f'━ {stage}: {run["title"]}', run['color'], 12, 'bold'), (write, '')]
         for health in run['health']:
             color = '#cf222e' if 'unhealthy' in health else '#1a7f37'
             head.append((write, f'● {health}', color, 10, 'bold'))
-        page += [(0.25, head), (0.5, [(write, textwrap.fill(run['why'], 150))])]
+        page += [(0.25, head), (0.42, [(write, textwrap.fill(run['why'], 150))])]
         # The run's last sample goes behind the panels, into what is left of their last row.
         width = 42 * (4 - len(cells) % 4)
         lines = [line[:width] for line in run['sample'].expandtabs(4).splitlines()[:12]]

@@ -37,7 +37,7 @@ prompt = ''                 # text to continue; '' = the start of a document
 max_new_tokens = 200        # >= 1: tokens to write
 temperature = 0.8           # >= 0: 0 = always the most probable token; higher is more varied
 top_k = 50                  # >= 0: sample from the k most probable tokens; 0 = off
-top_p = 1.0                 # (0, 1]: and from the fewest that reach probability p; 1 = off
+top_p = 1.0                 # (0, 1]: sample from the fewest that reach probability p; 1 = off
 stop_at = ''                # text to stop in front of; function = where an indented body ends
 seed = 1337                 # [0, 2**32): seed of the answers
 device = 'auto'             # auto, cpu, cuda, cuda:1, mps

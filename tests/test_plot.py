@@ -67,7 +67,8 @@ def test_the_picture_has_a_verdict_for_each_run_and_panels_for_each_stage(tmp_pa
     result = run('plot.py', '--runs=a,b,c', '--out=a.svg', cwd=tmp_path)
     assert 'a (step 1,000 of 1,000): operationally healthy' in ok(result) and not result.stderr
     drawn = (tmp_path / 'a.svg').read_text(encoding='utf-8')
-    for title in ('loss', 'gradient norm', 'learning rate', 'reward', 'step time', 'def f(x):'):
+    for title in ('loss', 'nats per token: falls, ever slower', 'gradient norm', 'learning rate', 'reward',
+                  'step time', 'def f(x):'):
         assert f'<!-- {title} -->' in drawn, title
     for phase in ('#fdf4e1', '#ebf2f9'):        # the rate rises; it is below half of its peak
         assert f'fill: {phase}' in drawn

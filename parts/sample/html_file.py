@@ -10,8 +10,7 @@ temperature 0, and the file keeps the verdicts, because a browser runs no Python
 import base64, json, pathlib, re
 import torch
 from parts import Mistake
-from parts.eval import questions
-from parts.sample import asking
+from parts.sample import asking, server
 
 LARGEST = 50_000_000        # parameters, so that a phone opens the file
 
@@ -53,8 +52,7 @@ def packed(name, model, tokenizer, can_chat, items, run_code):
         ends = '' if can_chat else items[0]['ends']
         answers, _ = asking.generate(model, tokenizer, prompts, 1, 64, ends=ends, temperature=0)
         for item, [(text, _)] in zip(items, answers):
-            job = questions.job(item, text, can_chat)
-            found = questions.outcome(item, text, run_code(*job) if job else None)
+            found = server.verdict(item, text, can_chat, run_code)
             judged[item['task_id']] = found | {'text': text}
     its = {key: getattr(tokenizer, key) for key in ('pattern', 'special', 'begin', 'first', 'stop')}
     its['tokens'] = [token.decode('latin-1') for token in tokenizer.all_bytes]

@@ -27,6 +27,8 @@ from parts.sample import asking
 
 MOST_BYTES = 1_000_000          # of a request
 N_RIVALS = 4                    # of a token, in log probabilities
+NO_TESTS = ('no tests: this server may not run programs; read parts/eval/sandbox.py, then start it '
+            'with --allow_code_execution=True')
 
 # The fields of a request: the type, the default, and of a number the lowest and the highest value.
 FIELDS = {
@@ -66,6 +68,12 @@ def found(known, name, path):
 
 
 # --- a request is answered ------------------------------------------------------------------------
+def verdict(item, text, is_chat, run_code):
+    """Run the tests of an answer to a problem. Return its outcome as in questions.py."""
+    job = questions.job(item, text, is_chat)
+    return questions.outcome(item, text, run_code(*job) if job else None)
+
+
 def score(logits, ids):
     """logits (1, V), ids (1,) -> the ids of a token and its rivals, each with its log p: (1, 1 +
     N_RIVALS, 2). All are float32, which is exact for ids below 2**24."""
@@ -175,7 +183,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     self.event(reply(new, answer.scores[-1:], role))
                     role = {}
         if item:
-            head['verdict'] = server.verdict(item, answer.text, is_chat)
+            head['verdict'] = {'outcome': '', 'message': NO_TESTS}
+            if server.run_code:
+                with server.one_by_one:
+                    head['verdict'] = verdict(item, answer.text, is_chat, server.run_code)
         if not stream:
             self.send(200, reply(answer.text, answer.scores, role))
             return
@@ -225,15 +236,6 @@ class Server(http.server.ThreadingHTTPServer):
             super().__init__(('127.0.0.1', port), Handler)
         except OSError as e:
             raise Mistake(f'cannot listen on port {port}: {e.strerror}; try another port') from e
-
-    def verdict(self, item, text, is_chat):
-        """Run the tests of an answer to a problem. Return its outcome as in questions.py."""
-        if not self.run_code:
-            return {'outcome': '', 'message': 'no tests: this server may not run programs; read '
-                    'parts/eval/sandbox.py, then start it with --allow_code_execution=True'}
-        job = questions.job(item, text, is_chat)
-        with self.one_by_one:
-            return questions.outcome(item, text, self.run_code(*job) if job else None)
 
 
 def run(port, models, items=(), run_code=None):
