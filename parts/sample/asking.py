@@ -139,11 +139,11 @@ def draw(logits, answers, **how):
     """Logits (n, V) -> the next id of each of n Answers, (n,). how: see sample() of model.py."""
     if tokenizer := answers[0].tokenizer:
         logits[:, tokenizer.never_in_answers(logits.shape[1])] = -math.inf
-    for row, answer in zip(logits, answers):
+    for i, answer in enumerate(answers):
         if answer.prompt.allowed and not answer.ids:
-            allowed = row[answer.prompt.allowed]        # a copy
-            row[:] = -math.inf
-            row[answer.prompt.allowed] = allowed
+            allowed = logits[i, answer.prompt.allowed]          # a copy
+            logits[i] = -math.inf
+            logits[i, answer.prompt.allowed] = allowed
     return sample(logits, **how)
 
 
