@@ -113,7 +113,7 @@ unused = changed - {'ckpt', 'seed', 'device', *USED_BY[task].split()}
 if unused:
     name = min(unused)
     others = [other for other, used in USED_BY.items() if name in used.split()]
-    raise Mistake(f'--{name} needs {" or ".join(others)}; {task} cannot use it')
+    raise Mistake(f'{task} cannot use --{name}; leave it out, or use it with {" or ".join(others)}')
 if ',' in ckpt and task not in ('--serve', '--export=html'):
     raise Mistake('several models need a page; add --serve=8000 or --export=html')
 if len(changed & {'prompt', 'prompt_file', 'prompts'}) > 1:

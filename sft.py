@@ -157,7 +157,7 @@ if base_dir:
 if replay:
     if not base_dir or replay % here.world:
         raise Mistake(f'replay={replay} needs --base_dir=FOLDER, the data of the base model, and '
-                      f'must be a multiple of the {here.world} processes')
+                      f'must be a multiple of the number of processes ({here.world})')
     identity |= base_identity
     blocks = data.Blocks(base, block_size, replay, seed, meta=meta)
     # Its sequences are the rows batch_size, batch_size + 1, ... of a step. They are long, so each

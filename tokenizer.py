@@ -195,7 +195,7 @@ class Tokenizer:
         n_bytes = sum(n * len(word) for word, n in zip(words, counts))
         tokenizer = cls('bpe', vocab, special_tokens, pattern, n_bytes / n_tokens)
         if tokenizer.vocab_size < vocab_size:
-            print(f'note: the text has only {len(pairs):,} pairs to merge: the vocabulary is '
+            print(f'note: the text has few pairs to merge ({len(pairs):,}), so the vocabulary is '
                   f'{tokenizer.vocab_size:,}, not {vocab_size:,}', file=sys.stderr)
         return tokenizer
 

@@ -100,6 +100,7 @@ def test_a_folder_that_does_not_fit_is_refused_and_other_shards_are_another_stre
     write(made / 'meta.json', [{'config': {'kind': 'sft'}}])
     refused('has sft data, .*--kind=text', data.open_bins, made, 8)
     refused('--streaming=', Blocks, {}, 8, 1, 0)
+    assert data.command_for('data/pairs', kind='sft').endswith('sft --source=FILE --out_dir=data/pairs')
 
 
 # --- streams ------------------------------------------------------------------------------------------------

@@ -115,12 +115,12 @@ REFUSED = [         # model, flags, words of the sentence
     ('span', '--prompt=a<|mask|> --sweep=0,1', 'gaps cannot'), ('span', '--prompt=a', 'mark each'),
     ('rm', '--prompt=a', 'scores answers'), ('nan', '--export=hf', 'not finite'),
     ('clm', '--system=brief', '--chat=True'),
-    ('chat', '--chat=True --stop_at=x', '--stop_at needs a text; --chat=True cannot'),
+    ('chat', '--chat=True --stop_at=x', 'cannot use --stop_at; leave it out, or use it with a text'),
     ('clm', '--serve=0 --prompt=a', '--serve cannot'), ('clm', '--serve=70000', '[0, 65535]'),
     ('clm', '--serve=0 --ckpt={}/clm,nowhere', 'nowhere'), ('clm', '--ckpt={}/clm,{}/clm', '--serve=8000'),
     ('span', '--serve=0', 'fills gaps; --serve'),
-    ('clm', '--allow_code_execution=True', 'needs --serve or --export=html'),
-    ('clm', '--out=a.html', 'needs --export=html'),
+    ('clm', '--allow_code_execution=True', 'use it with --serve or --export=html'),
+    ('clm', '--out=a.html', 'use it with --export=html'),
     ('clm', '--export=hf --dtype=bfloat16', 'gguf-q8_0')]
 
 

@@ -74,7 +74,8 @@ def command_for(data_dir, data_from='', kind='text'):
         return data_from
     flag = '' if kind == 'text' else f' --kind={kind}'
     own = f'python prepare.py{flag} --source=FILE --out_dir={shlex.quote(data_dir)}'
-    return checkpoints.MADE_BY.get(os.path.normpath(data_dir), own)
+    made = checkpoints.MADE_BY.get(os.path.normpath(data_dir), own)
+    return made if flag in made else own        # data/pairs is no folder for sft.py
 
 
 def sequences(ids, starts, T):
