@@ -137,7 +137,7 @@ def test_a_line_that_cannot_be_used_is_named_by_its_number(tmp_path):
         (tmp_path / 'bad.jsonl').write_text(f'{good}\n{bad}', encoding='utf-8')
         refused(['bad.jsonl, line 2', word, 'prepare.py'], reader, str(tmp_path / 'bad.jsonl'))
     (tmp_path / 'up').write_text(UP, encoding='utf-8')
-    refused('up has answers with a label .* pairs, so add --loss_type=kto$', pairs, str(tmp_path / 'up'))
+    refused('up has answers with a label .*=dpo .* add --loss_type=kto$', pairs, str(tmp_path / 'up'))
 
 
 def epoch_of(batches, epoch):
