@@ -187,7 +187,7 @@ def test_the_command_of_a_preset_leads_to_its_data():
 def test_the_defaults_are_a_chain(python_files, tmp_path):
     """Each script reads by default what the one before it wrote, and names it where it is missing."""
     def missing(script, command):
-        mistake(run(script, cwd=tmp_path), f'; run: {command}')
+        mistake(run(script, cwd=tmp_path), f' run: {command}')
 
     def follow(script, *flags):
         return ok(run(script, *SMALL.get(script, []), *flags, cwd=tmp_path))
@@ -227,14 +227,14 @@ def follow(printed, cwd):
 def test_each_next_command_runs_in_a_folder_of_its_own(python_files, conversations, pairs, tmp_path):
     make = lambda *flags: ok(run('prepare.py', *flags, '--dedup=none', cwd=tmp_path))
     code = f'--source={python_files}/email', '--vocab_size=400'
-    chats = f'--source={conversations}/train.jsonl', '--kind=sft', '--out_dir=data/quickstart_sft'
+    chats = f'--source={conversations}/train.jsonl', '--kind=sft', '--out_dir=data/sft'
     for words, *flags in (
             ('--streaming=', *code, '--write=text', '--out_dir=a b'),
-            ('--out_dir=out/quickstart ', *code, '--out_dir=data/quickstart'),
-            ('next: python sft.py config/quickstart_sft.py --data_dir=data/quickstart_sft ', *chats),
+            ('--out_dir=out/base\n', *code, '--out_dir=data/base'),
+            ('next: python sft.py --data_dir=data/sft --out_dir=out/sft\n', *chats),
             ('=p --out_dir=out/p\n', f'--source={pairs}/train.jsonl', '--kind=preference', '--out_dir=p')):
         printed = make(*flags)
         assert words in printed
         follow(follow(printed, tmp_path), tmp_path)         # train, and sample
-    measure = 'python eval.py --ckpt=out/quickstart --data_dir=data/quickstart'
+    measure = 'python eval.py --ckpt=out/base --data_dir=data/base'
     follow(follow(measure, tmp_path), tmp_path)             # eval, and sample
