@@ -56,8 +56,7 @@ def test_the_classifier_tells_code_from_shuffled_code_it_has_not_seen(python_fil
         for examples in (good[600:], bad[600:]):
             right = [model.predict(text)[label] > 0.5 for text, label in examples]
             assert sum(right) >= least * len(right), (n_good, n_bad)
-    again = Classifier.train(good[:600] + bad[:12])
-    assert np.array_equal(model.weights, again.weights)
+    assert np.array_equal(model.weights, Classifier.train(good[:600] + bad[:12]).weights)
 
 
 # --- languages: the same sentence, written for this test and not used to choose anything --------------------
