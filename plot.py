@@ -130,6 +130,7 @@ def draw_panel(cell, group, of_machine, title, meaning, *metrics):
     cell.text(0.14, 0.95, title, weight='bold', size=12)
     cell.text(0.14, 0.86, meaning, color=GRAY, size=9)
     ax = cell.inset_axes([0.14, 0.17, 0.65, 0.63])      # left, bottom, width, height in the cell
+
     scale = 100 if meaning.startswith('%') else 1
     visible = [0] if of_machine else []
     ends = []                       # (last value, color) of the first line of each run
@@ -139,6 +140,8 @@ def draw_panel(cell, group, of_machine, title, meaning, *metrics):
             steps, values = run['curves'][name]
             x = steps * 100 / run['end'] if of_machine else steps
             y = smooth(values * scale)
+            # What was measured is pale. Over it lies the smooth line, with circles if it has few
+            # points, because a line through two of them says little.
             ax.plot(x, values * scale, color=run['color'], linewidth=0.8, alpha=0.3)
             ax.plot(x, y, 'o-' if len(x) < 16 else '-', color=run['color'],
                     linewidth=2.2 if name == metrics[0] else 1.2)
@@ -153,6 +156,7 @@ def draw_panel(cell, group, of_machine, title, meaning, *metrics):
     ax.locator_params(nbins=3)
     ax.xaxis.set_major_formatter(short)
     ax.yaxis.set_major_formatter(short)
+
     height = -1         # of a number, in heights of the panel; the next one is at least 0.13 above
     for value, color in sorted(ends):
         height = max(height + 0.13, min(1, (value - low) / (high - low)))
