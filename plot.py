@@ -2,6 +2,7 @@
 Two dashboards in one picture: is the engine running, and are we flying to the right place?
 
     python plot.py --runs=out/quickstart,out/sft --out=both.png     # finished, or still running
+    python plot.py --runs=out/mine --reference=other_seeds.jsonl    # bench/curves.py wrote these
 
 Reads metrics.jsonl, config.json, data.json, samples.txt and eval*.json of each run. Prints a
 verdict on each run and draws them: panels for each stage, then those of the machine. Runs of the
@@ -17,7 +18,7 @@ of these is true:
       is not health.
     - of rl.py: no answer earns more than another, or the held-out reward does not rise
 """
-import math, re, textwrap, warnings
+import math, pathlib, re, textwrap, warnings
 import numpy as np
 from configurator import Mistake, configure, show
 from parts.eval import verdict
@@ -25,6 +26,7 @@ from parts.eval import verdict
 # --- settings -------------------------------------------------------------------------------------
 runs = 'out/base'           # folders that trainers wrote, comma-separated
 out = 'dashboard.png'       # or .svg, .pdf
+reference = ''              # curves of other runs, drawn in gray behind these; '' = none
 config = configure(globals())
 if not out.endswith(('.png', '.svg', '.pdf')):
     raise Mistake(f'out={out} must end with .png, .svg or .pdf; try --out=dashboard.png')
@@ -90,6 +92,12 @@ for folder in runs.split(','):
         if len(values) > 1 and values.any():
             run['curves'][key] = verdict.column(finite, 'step'), values
     all_runs.append(run)
+
+# Dicts of "stage", "metric", "seed", "steps" and "values".
+curves = verdict.text_of(pathlib.Path(reference)) if reference else ''
+others = [curve for curve in map(verdict.object_of, curves.splitlines()) if 'values' in curve]
+if reference and not others:
+    raise Mistake(f'reference={reference} is missing or has no curves; bench/curves.py writes them')
 show(config)
 for run in all_runs:
     print(f'{run["title"]}: {", ".join(run["health"])}: {run["why"]}')
@@ -132,6 +140,9 @@ def draw_panel(cell, group, of_machine, title, meaning, *metrics):
     ax = cell.inset_axes([0.14, 0.17, 0.65, 0.63])      # left, bottom, width, height in the cell
 
     scale = 100 if meaning.startswith('%') else 1
+    for curve in others:
+        if curve['stage'] == group[0]['stage'] and curve['metric'] == metrics[0] and not of_machine:
+            ax.plot(curve['steps'], np.array(curve['values']) * scale, color='#aab2bb')
     visible = [0] if of_machine else []
     ends = []                       # (last value, color) of the first line of each run
     for run in group:

@@ -1,4 +1,5 @@
 """plot.py: the picture of finished and running runs, and the verdict on histories that we made up."""
+import json
 import math
 
 from conftest import mistake, ok, run, write
@@ -74,6 +75,32 @@ def test_the_picture_has_a_verdict_for_each_run_and_panels_for_each_stage(tmp_pa
         assert f'fill: {phase}' in drawn
 
 
+CURVES = [{'stage': stage, 'metric': 'val_loss', 'seed': seed, 'steps': [0, 9], 'values': [8, 2 + seed]}
+          for stage, seeds in (('base', '123'), ('sft', '4')) for seed in map(int, seeds)]
+
+
+def test_curves_of_other_seeds_are_drawn_behind_a_run_of_their_stage(tmp_path):
+    write(tmp_path / 'curves.jsonl', CURVES)
+    home(tmp_path / 'a', history(20))
+    for flags, n_curves in ('', 0), ('--reference=curves.jsonl', 3):
+        ok(run('plot.py', '--out=a.svg', '--runs=a', *flags.split(), cwd=tmp_path))
+        assert (tmp_path / 'a.svg').read_text(encoding='utf-8').count('stroke: #aab2bb') == n_curves, flags
+
+
+def test_the_curves_are_those_of_the_runs(tmp_path):
+    """Rounded to four digits, at most 60 points each and the last one among them."""
+    home(tmp_path / 'a', history(1000), CONFIG | {'seed': 1})
+    home(tmp_path / 'b', policy(), RL | {'seed': 2})
+    curves = [json.loads(line) for line in ok(run('bench/curves.py', 'a', 'b', cwd=tmp_path)).splitlines()]
+    found = {(curve['stage'], curve['seed'], curve['metric']): curve for curve in curves}
+    val = found['base', 1, 'val_loss']
+    assert val['steps'] == [*range(0, 1001, 100)]
+    assert val['values'] == [float(f'{falling(step):.4g}') for step in val['steps']]
+    assert found['rl', 2, 'val_reward']['values'][-1] == 0.7
+    steps = found['base', 1, 'grad_norm']['steps']
+    assert steps == [*range(20, 1001, 20)] and all(len(curve['steps']) <= 60 for curve in curves)
+
+
 def test_mistakes_are_one_sentence(tmp_path):
     home(tmp_path / 'a', [], half='{"step": 1')
     home(tmp_path / 'b', history(20))
@@ -81,6 +108,8 @@ def test_mistakes_are_one_sentence(tmp_path):
             ('--runs=b,nothing', '', 'nothing/metrics.jsonl is missing'),
             ('--runs=a', '', 'no complete line yet'),
             ('--runs=b --out=x.txt', '', 'out=x.txt'),
+            ('--runs=b --reference=typo.jsonl', '', 'reference=typo.jsonl is missing or has no curves'),
+            ('--runs=b --reference=b/metrics.jsonl', '', 'bench/curves.py'),
             ('--runs=b', 'import sys; sys.modules["matplotlib"] = None', 'pip install')):
         mistake(run('plot.py', *flags.split(), cwd=tmp_path, before=before), words)
 
