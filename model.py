@@ -207,13 +207,15 @@ class GPT(nn.Module):
     def forward(self, idx, targets=None, mask=None, positions=None, with_logits=True):
         """idx, targets (B, T) -> logits, float32 (B, T, V), and the loss: mean -log p(target)
         over the targets that are not IGNORE, or 0. For next tokens: idx = tokens[:-1], targets =
-        tokens[1:]. with_logits=False returns no logits; so a compiled step keeps none."""
+        tokens[1:]. with_logits=False: None, and the rest skips the head, the largest matrix."""
         hidden = self.backbone(idx, mask=mask, positions=positions)  # (B, T, C)
-        logits = self.head(hidden)[..., :self.config.vocab_size].float()  # (B, T, V)
+        if not with_logits and not torch.compiler.is_compiling():
+            hidden, targets = hidden[targets != IGNORE], targets[targets != IGNORE]  # (n, C), (n,)
+        logits = self.head(hidden)[..., :self.config.vocab_size].float()  # (B, T, V) or (n, V)
         if targets is None:
             return logits, None
-        losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE,
-                                 reduction='none')  # (B T,)
+        losses = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORE,
+                                 reduction='none')  # (B T,) or (n,)
         loss = losses.sum() / (targets != IGNORE).sum().clamp(min=1)
         return (logits if with_logits else None), loss
 
@@ -229,7 +231,6 @@ class GPT(nn.Module):
     @torch.no_grad()
     def stream(self, idx, max_new_tokens, draw, stop=()):
         """Continue each row of idx (B, T) by a token, again and again. Yield the new tokens, (B,).
-
         draw(logits (B, V)) -> tokens (B,). A row that has met an id of `stop` repeats it; when
         all have, the stream ends. What runs to write d, and then e:
 
@@ -287,9 +288,8 @@ class GPT(nn.Module):
 
 def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
     """logits (B, V) -> token ids (B,). Temperature 0 takes the largest. top_k keeps the k most
-    probable, top_p then the fewest of them that have the probability top_p (arXiv:1904.09751).
-    u (B,): for each row a number from 0 to 1, with which it draws the same in any batch. Of
-    probabilities 0.5 0.2 0.3, u = 0.6 draws id 1."""
+    probable, top_p then the fewest of them that have the probability top_p (arXiv:1904.09751). u
+    (B,), numbers from 0 to 1, draw the same in any batch: of 0.5 0.2 0.3, u = 0.6 draws id 1."""
     if temperature < 1e-6:      # so close to 0 that the largest has all of the probability
         return logits.argmax(-1)
     logits = logits / temperature

@@ -109,16 +109,23 @@ def test_the_forward_equals_the_formulas():
             same(model(batch()[0])[0], formula(model, batch()[0]), 1e-5)
 
 
-def test_loss_and_gradient_come_from_the_scored_positions_only_and_are_0_without_any():
+@pytest.mark.parametrize('with_logits', [True, False])
+def test_loss_and_gradient_come_from_the_scored_positions_only_and_are_0_without_any(with_logits):
+    """Without logits, only these positions go through the head."""
     model, (idx, targets) = lively(), batch()
-    logits, loss = model(idx, targets)
+    logits = model(idx)[0]
     scored = [(b, t) for b in range(8) for t in range(24) if targets[b, t] != IGNORE]
     assert 50 < len(scored) < 150
     by_hand = -sum(logits[b, t].double().log_softmax(-1)[targets[b, t]] for b, t in scored) / len(scored)
+    n_rows = []
+    model.head.register_forward_hook(lambda head, x, y: n_rows.append(x[0][..., 0].numel()))
+    returned, loss = model(idx, targets, with_logits=with_logits)
     same([loss], [by_hand], 1e-5)
-    same(gradients(model, model(idx, targets)[1]), gradients(model, by_hand), 1e-6)
+    same(gradients(model, loss), gradients(model, by_hand), 1e-6)
+    assert n_rows == [idx.numel() if with_logits else len(scored)]
+    assert torch.equal(returned, logits) if with_logits else returned is None
 
-    nothing = model(idx, torch.full_like(targets, IGNORE))[1]
+    nothing = model(idx, torch.full_like(targets, IGNORE), with_logits=with_logits)[1]
     assert nothing.item() == 0 and all(g.isfinite().all() for g in gradients(model, nothing))
 
 
