@@ -16,7 +16,8 @@ of these is true:
     - its held-out loss rises, or is flat: twice the steps brought less than 1%
     - its samples repeat themselves; eval.py found that it solves nothing. So a falling loss alone
       is not health.
-    - of rl.py: no answer earns more than another, or the held-out reward does not rise
+    - of rl.py: no answer earns more than another, or the held-out reward falls, or does not
+      rise from below 0.9
 """
 import math, pathlib, re, textwrap, warnings
 import numpy as np

@@ -153,6 +153,8 @@ VERDICTS = [
     (RL, policy(informative=0), MODEL, 'all answers to a prompt earn the same'),
     (RL, policy(val_reward=0.0), MODEL, 'no held-out answer earned a reward'),
     (RL, policy(val_reward=lambda step: 0.64 if step < 80 else 0.05), MODEL, 'went from 0.64 to 0.05'),
+    (RL, policy(val_reward=0.64), MODEL, 'went from 0.64 to 0.64'),
+    (RL, policy(val_reward=lambda step: 0.97 if step < 80 else 0.96), HEALTHY, 'reward 0.69'),
     (RL, policy(), HEALTHY, 'reward 0.69')]
 
 

@@ -206,7 +206,10 @@ def course_of_rl(train, held_out, early):
     if not early and len(held_out) and not held_out.any():
         yield ('no held-out answer earned a reward',
                'take easier prompts, or show the model more examples: python sft.py')
-    elif not early and len(held_out) > 2 and held_out[-1] <= held_out[0] < 1:
-        yield (f'the held-out reward went from {held_out[0]:.2f} to {held_out[-1]:.2f}',
-               'use best.pt and read samples.txt; lower learning_rate, or raise it if kl stays '
-               'near 0')
+    elif not early and len(held_out) > 2:
+        first, last = held_out[0], held_out[-1]
+        # From 0.9 on little is left to gain, and a hundredth less is chance.
+        if last <= first < 0.9 or last < first - 0.05:
+            yield (f'the held-out reward went from {first:.2f} to {last:.2f}',
+                   'use best.pt and read samples.txt; lower learning_rate, or raise it if kl stays '
+                   'near 0')

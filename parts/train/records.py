@@ -34,7 +34,8 @@ def read_jsonl(path, convert, advice):
                 if text := line.decode('utf-8-sig').strip():
                     rows.append(convert(json.loads(text)))
     except Exception as e:      # a damaged file, a folder, a missing key, JSON nested too deep, ...
-        raise Mistake(f'{path}, line {max(1, number)}: {type(e).__name__}: {e}; {advice}') from e
+        why = e if isinstance(e, Mistake) else f'{type(e).__name__}: {e}'
+        raise Mistake(f'{path}, line {max(1, number)}: {why}; {advice}') from e
     return rows
 
 
