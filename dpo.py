@@ -292,7 +292,7 @@ ref = ref.to(here.device)
 # --- 5. what is trained, what is shown, what is saved ---------------------------------------------
 # From here on the run writes files. log: out_dir with train.log, metrics.jsonl and samples.txt;
 # guard: refuses updates whose loss or gradient is not finite.
-log = runs.Log(config, state, here, model, tokenizer, identity, max_steps=max_steps)
+log = runs.Log(config, set_by, state, here, model, tokenizer, identity, max_steps=max_steps)
 guard = guards.Guard(state, log, here.dtype)
 show(config, log.say)
 log.say(f'  data     {summary}\n  plan     {max_steps:,} steps = {epochs:.2f} epochs of '

@@ -180,7 +180,7 @@ tasks, val_tasks, identity = rollouts.open_tasks(config, tokenizer, longest, her
 
 # From here on the run writes files. log: out_dir with train.log, metrics.jsonl and samples.txt;
 # guard: refuses updates whose loss or gradient is not finite.
-log = runs.Log(config, state, here, model, tokenizer, identity)
+log = runs.Log(config, set_by, state, here, model, tokenizer, identity)
 guard = guards.Guard(state, log, here.dtype)
 show(config, log.say)
 log.say(f'  tasks    prompts: {len(tasks):,}, held out: {len(val_tasks):,}')

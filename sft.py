@@ -195,7 +195,7 @@ processes.rehearse(net, model, opt, get_batch(step, my_rows[-1]), autocast, comp
 # --- 5. the log, the loss on held-out conversations, an answer, the checkpoint --------------------
 # From here on the run writes into out_dir: train.log, metrics.jsonl and samples.txt by log, which
 # also keeps other runs out of the folder, and checkpoints by save().
-log = runs.Log(config, state, here, model, tokenizer, identity, max_steps=max_steps)
+log = runs.Log(config, set_by, state, here, model, tokenizer, identity, max_steps=max_steps)
 # The guard refuses the update of a step whose loss or gradient is a NaN.
 guard = guards.Guard(state, log, here.dtype)
 show(config, log.say)

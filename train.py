@@ -225,7 +225,7 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
 
 # From here on the run writes into out_dir: train.log, metrics.jsonl and samples.txt by log, which
 # also keeps other runs out of the folder, and checkpoints by save().
-log = runs.Log(config, state, here, model, tokenizer, identity)
+log = runs.Log(config, set_by, state, here, model, tokenizer, identity)
 # The guard refuses the update of a step whose loss or gradient is a NaN or a spike.
 guard = guards.Guard(state, log, here.dtype, spike_z, spike_window, spike_action)
 show(config, log.say)

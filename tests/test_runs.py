@@ -34,8 +34,8 @@ def checkpoint(model=None, **more):
 
 
 def log_of(out, state=None, identity=None, **config):
-    return runs.Log({**CONFIG, 'out_dir': str(out), **config}, state or {}, Mock(is_main=True), small(),
-                    Tokenizer.byte([]), identity or {})
+    return runs.Log({**CONFIG, 'out_dir': str(out), **config}, {'expect': 'command line'}, state or {},
+                    Mock(is_main=True), small(), Tokenizer.byte([]), identity or {})
 
 
 # --- the folder ---------------------------------------------------------------------------------------------
@@ -270,10 +270,28 @@ def test_the_seconds_of_a_step_are_told_by_part_without_those_of_pauses(tmp_path
         [4, 1, 5, 8 / 18, 8], [2, 0.5, 2.5, 16 / 36, 8]]
 
 
+RANGES = {'val_loss': (4.05, 4.13)}
+
+
 def test_the_last_line_compares_with_what_the_config_expects(tmp_path, capsys):
     for value, words in (4.09, 'as expected (4.05 to 4.13)'), (4.31, '0.18 too high'), (4.0, '0.05 too low'):
-        log = log_of(tmp_path / f'{value}', expect={'val_loss': (4.05, 4.13)})
+        log = log_of(tmp_path / f'{value}', expect=RANGES)
         log.evaluation(10, val_loss=value)
         for step in (9, 10):        # a run that stopped earlier has nothing to compare
             log.end(step, 1.0, [])
             assert (words in capsys.readouterr().out) == (step == 10)
+    for ends in 3, (1,), (2, 1), (1, 2, 3):
+        refused('expect: a=.* must be .lowest, highest', log_of, tmp_path / 'x', expect={'a': ends})
+
+
+@pytest.mark.parametrize('changed, saved, speaks', [
+    ({'overwrite': True, 'seed': 2, 'log_interval': 1}, None, True), ({'data_dir': 'data/mine'}, None, False),
+    ({'expect': {'val_loss': (0, 9)}, 'max_steps': 9}, None, True),
+    # resumed: with its own settings, with others, and after others were used
+    ({'keep': 3}, {}, True), ({'max_steps': 99}, {}, False), ({}, {'max_steps': 9, 'expect': None}, False)])
+def test_what_a_config_expects_is_silent_about_other_settings(tmp_path, changed, saved, speaks):
+    config = CONFIG | {'expect': RANGES, 'keep': 2, 'out_dir': str(tmp_path)}
+    state = {} if saved is None else checkpoint(step=5, config=config | saved)
+    by = dict.fromkeys(config, 'config/quickstart.py') | dict.fromkeys(changed, 'command line')
+    log = runs.Log(config | changed, by, state, Mock(is_main=True), small(), Tokenizer.byte([]), {})
+    assert log.config['expect'] == ((changed.get('expect') or RANGES) if speaks else None)

@@ -30,6 +30,10 @@ FIXED = {*checkpoints.SHAPE, 'vocab_multiple', 'rope_theta', 'rope_scaling', 'ob
          'problems_seed'}
 # Settings of a command, which a resumed run does not take over.
 OF_THE_COMMAND = {'out_dir', 'overwrite', 'show_batch', 'plan'}
+# Settings that change no result by more than another seed does.
+HARMLESS = {*OF_THE_COMMAND, 'seed', 'device', 'compile', 'micro_batch_size', 'grad_checkpoint',
+            'log_interval', 'eval_interval', 'save_interval', 'keep', 'sample_prompt',
+            'sample_tokens', 'data_from', 'allow_code_execution'}
 
 
 # --- how a run begins -----------------------------------------------------------------------------
@@ -85,7 +89,7 @@ class Log:
     metrics behind its checkpoint, because these steps come again. identity: {name: what identifies
     these data}."""
 
-    def __init__(self, config, state, here, model, tokenizer, identity, max_steps=None):
+    def __init__(self, config, set_by, state, here, model, tokenizer, identity, max_steps=None):
         self.config = config
         self.model_config = vars(model.config)
         self.tokenizer = tokenizer
@@ -98,6 +102,8 @@ class Log:
         saved = state.get('config', config)
         changed = sorted(name for name in config.keys() & saved.keys() - OF_THE_COMMAND
                          if config[name] != saved[name])
+        others = {name for name, file in set_by.items() if file != set_by.get('expect')}
+        config['expect'] = expected(config, set_by, {*changed} if state else others)
         step = state.get('step', 0)
         self.last = step, state.get('tokens', 0)        # when the last line of a step was written
         self.paused = {'eval': 0.0, 'save': 0.0}        # seconds of the run in timed(name)
@@ -273,9 +279,21 @@ class Log:
             value = self.measured.get(name, math.nan)
             off, way = (low - value, 'low') if value < low else (value - high, 'high')
             verdict = f'as expected ({low} to {high})' if off <= 0 else (
-                f'{off:.2g} too {way}, expected {low} to {high} with the settings of the config '
-                'file alone; see docs/trouble.md#my-numbers-differ')
+                f'{off:.2g} too {way}, expected {low} to {high}; see '
+                'docs/trouble.md#my-numbers-differ')
             self.say(f'{name} {value:.4g}: {verdict}')
+
+
+def expected(config, set_by, others):
+    """Return config['expect'], or None if this run is not the one that the ranges were measured on:
+    a config file states them for its own settings. With --max_steps=10, or with --data_dir, the
+    same loss would be a false alarm. others: the settings that the file did not set."""
+    for name, ends in (config['expect'] or {}).items():
+        if not (isinstance(ends, tuple | list) and len(ends) == 2 and ends[0] <= ends[1]):
+            raise Mistake(f'expect: {name}={ends!r} must be (lowest, highest), such as (4.05, '
+                          '4.13)')
+    if others <= HARMLESS or set_by.get('expect') == 'command line':
+        return config['expect']
 
 
 def write_whole(path, text):
