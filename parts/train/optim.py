@@ -83,7 +83,8 @@ def schedule_ends(max_steps, warmup_steps, learning_rate, min_lr, decays=False, 
     warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
     if min_lr is None:
         min_lr = learning_rate / 10
-    decay_steps = (decay_steps or max_steps // 5) if decays else 0
+    fifth = max(0, min(max_steps // 5, max_steps - warmup_steps))
+    decay_steps = (decay_steps or fifth) if decays else 0
     if min_lr > learning_rate:
         raise Mistake(f'min_lr={min_lr} must be at most learning_rate={learning_rate}')
     if warmup_steps + decay_steps > max_steps:
