@@ -229,7 +229,7 @@ log = runs.Log(config, set_by, state, here, model, tokenizer, identity)
 # The guard refuses the update of a step whose loss or gradient is a NaN or a spike.
 guard = guards.Guard(state, log, here.dtype, spike_z, spike_window, spike_action)
 show(config, log.say)
-log.say('\n'.join(task.described(meta, batch_size, max_steps)))
+log.say('\n'.join(task.described(meta, bins, batch_size, max_steps)))
 
 
 # --- loss: same text in train.py, sft.py ---

@@ -104,13 +104,15 @@ def test_a_tokenizer_without_mask_or_sentinels_cannot_serve():
 # --- what a run says of its data ----------------------------------------------------------------------------
 def test_a_run_says_its_epochs_and_how_often_it_reads_each_source_of_a_mixture():
     task = Objective('clm', False, Tokenizer.byte([]), 10, seed=0)
+    bins = {'val': np.zeros(99), 'val_a': 0}
     sources = {'a': {'tokens': 900, 'passes': 1}, 'b': {'tokens': 100, 'epochs': 3, 'mixed': 300}}
     meta = {'tokens': {'train': 1200, 'val': 99}, 'sources': sources}
-    first, *rest = [line.removeprefix('  data     ') for line in task.described(meta, 4, 30)]
+    first, *rest = [line.removeprefix('  data     ') for line in task.described(meta, bins, 4, 30)]
     assert first == 'tokens: 1,200, sequences: 120, steps an epoch: 30.0, epochs: 1.00; tokens held out: 99'
-    assert rest == ['a: 75.0% of the tokens, read 1.00 times', 'b: 25.0% of the tokens, read 3.00 times']
+    assert rest == ['a: 75.0% of the tokens, read 1.00 times', 'b: 25.0% of the tokens, read 3.00 times; '
+                    'val_b.bin has no whole sequence, so nothing measures this source']
     for max_steps, warnings in (45, [False, False, True]), (150, [True, True, True]):
-        lines = task.described(meta, 4, max_steps)
+        lines = task.described(meta, bins, 4, max_steps)
         assert [' 4 epochs that helps less' in line for line in lines] == warnings
 
 

@@ -135,7 +135,7 @@ class Objective:
         x = np.zeros((B, self.n_text), np.int64)
         return self.apply(x, x, range(B))
 
-    def described(self, meta, batch_size, max_steps):
+    def described(self, meta, bins, batch_size, max_steps):
         """Yield lines for the log: 'tokens: 4,096, sequences: 16, steps an epoch: 2.0, epochs:
         1.50; tokens held out: 512', then one for each source of a mixture. What is read more than
         about four times teaches less (arXiv:2305.16264)."""
@@ -148,5 +148,9 @@ class Objective:
                f'{meta["tokens"]["val"]:,}{less if epochs > 4 else ""}')
         for name, source in meta['sources'].items() if len(meta['sources']) > 1 else ():
             passes = source.get('passes') or source['epochs']       # older folders say epochs
+            warning = less if passes * epochs > 4 else ''
+            if f'val_{name}' not in bins:
+                warning += (f'; val_{name}.bin has no whole sequence, so nothing measures this '
+                            'source')
             yield (f'  data     {name}: {passes * source["tokens"] / n:.1%} of the tokens, read '
-                   f'{passes * epochs:.2f} times{less if passes * epochs > 4 else ""}')
+                   f'{passes * epochs:.2f} times{warning}')
