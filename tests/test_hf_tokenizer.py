@@ -168,7 +168,7 @@ def test_every_stage_takes_a_hugging_face_folder(home, python_files):
         ok(dpo)
         ok(run('sample.py', f'--ckpt={home}/dpo', '--prompt=say 4', '--max_new_tokens=5', '--chat=True'))
     else:
-        mistake(dpo, 'never seen', 'sft.py')
+        mistake(dpo, 'was not trained on <|im_start|>', 'sft.py')
 
     ok(run('prepare.py', f'--source={python_files}/asyncio', f'--out_dir={home}/data',
            f'--tokenizer={llama}/tokenizer.json'))
