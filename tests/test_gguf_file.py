@@ -82,6 +82,17 @@ def test_smaller_types_are_the_same_matrices_quantized(runs, tmp_path):
             assert np.array_equal(tensor.data, gguf.quantize(array, tensor.tensor_type)), tensor.name
 
 
+def test_llama_3_s_frequencies_are_divided_by_the_numbers_in_the_file(tmp_path):
+    model = a_run(tmp_path / 'run', TOKENIZERS['byte'], rope_scaling=(8., 1., 4., 24.), rope_theta=500.)
+    gguf_file.write(tmp_path / 'run', model, TOKENIZERS['byte'], 'gguf', {})
+    reader = gguf.GGUFReader(tmp_path / 'run/model-f32.gguf')
+    assert reader.get_field('llama.rope.scaling.type') is None          # that would scale a second time
+    factors, = (t.data for t in reader.tensors if t.name == 'rope_freqs.weight')
+    angle = 5 * 500. ** (-np.arange(0, 16, 2) / 16) / factors
+    assert np.allclose(np.cos(angle), model.cos[5], atol=1e-5)
+    assert np.allclose(np.sin(angle), model.sin[5], atol=1e-5)
+
+
 def test_the_command_writes_it_and_what_cannot_be_is_one_sentence(tmp_path):
     a_run(tmp_path / 'run', TOKENIZERS['cl100k'])
     export = f'--ckpt={tmp_path}/run', '--export=gguf'
@@ -96,7 +107,7 @@ def test_the_command_writes_it_and_what_cannot_be_is_one_sentence(tmp_path):
     for folder, kind, words in (('theirs', 'gguf', 'convert_hf_to_gguf.py'),
                                 ('span', 'hf', '=span fills gaps')):
         mistake(run('sample.py', f'--ckpt={tmp_path}/{folder}', f'--export={kind}'), words)
-    for other in {'rope_scaling': (8., 1., 4., 24.)}, {'qkv_bias': True}, {'qk_norm': True}:
+    for other in {'qkv_bias': True}, {'qk_norm': True}:
         model = lively(**other)
         refused('a plain Llama, but', gguf_file.write, tmp_path, model, TOKENIZERS['byte'], 'gguf', {})
 

@@ -42,9 +42,9 @@ def write(folder, model, tokenizer, kind, state):
         raise Mistake(f'a GGUF file takes our own byte-level BPE, not a tokenizer of kind '
                       f"{tokenizer.kind}. One of Hugging Face's takes two commands: sample.py with "
                       "--export=hf, then llama.cpp's convert_hf_to_gguf.py on the folder hf")
-    if c.qkv_bias or c.qk_norm or len(c.rope_scaling) > 1:
-        raise Mistake('a GGUF file takes a plain Llama, but this model has the biases of Qwen2, '
-                      "the norms of Qwen3 or Llama 3.1's long context; --export=hf takes all three")
+    if c.qkv_bias or c.qk_norm:
+        raise Mistake('a GGUF file takes a plain Llama, but this model has the biases of Qwen2 or '
+                      'the norms of Qwen3; --export=hf takes both')
     chat = 'stage' in state.get('config', {})                   # of sft.py, dpo.py or rl.py
     pre = pre_tokenizer(tokenizer)
     tensors = rename(model, gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, c.n_layer))
@@ -59,7 +59,7 @@ def write(folder, model, tokenizer, kind, state):
         writer.add_uint32(f'{writer.arch}.{name}', size)
     writer.add_layer_norm_rms_eps(c.norm_eps)
     writer.add_rope_freq_base(c.rope_theta)
-    if c.rope_scaling:              # all frequencies are divided by one number
+    if len(c.rope_scaling) == 1:    # all frequencies are divided by one number
         writer.add_string(f'{writer.arch}.rope.scaling.type', 'linear')
         writer.add_rope_scaling_factor(c.rope_scaling[0])
     add_tokenizer(writer, tokenizer, pre, chat)
@@ -96,6 +96,11 @@ def rename(model, names):
             array = array[:model.config.vocab_size]         # without rows that fill up a multiple
         if name != 'head.weight' or not model.config.tie_embeddings:
             arrays[names.get_name(hf_model.their_name(name), ('.weight',))] = array
+    if len(model.config.rope_scaling) == 4:
+        # Llama 3.1 divides each frequency by a number of its own. So do our angles at position 1.
+        scaled = model.sin[1].atan2(model.cos[1]).cpu().double()
+        plain = model.config.rope_theta ** -(scaled.new_tensor(range(len(scaled))) / len(scaled))
+        arrays['rope_freqs.weight'] = (plain / scaled).float().numpy()           # (D/2,)
     return arrays
 
 
