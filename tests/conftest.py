@@ -1,5 +1,4 @@
 """What the tests share: running scripts as a user does, lifting functions out of them, small data."""
-import fcntl
 import functools
 import json
 import os
@@ -23,6 +22,11 @@ import torch    # noqa: E402
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint     # noqa: E402
 from tokenizer import SPECIAL_TOKENS, Tokenizer       # noqa: E402
+
+try:
+    import fcntl
+except ImportError:         # Windows
+    fcntl = None
 
 # real files that this project does not contain
 SHARED = pathlib.Path(os.environ.get('NANOPARROT_TEST_DATA', ROOT.parent / 'shared' / 'data'))
@@ -242,9 +246,10 @@ def make_conversations(folder, n=60):
 def once(factory, name, make):
     """The folder that make(folder) fills, shared by the processes of pytest-xdist."""
     base = factory.getbasetemp()
-    folder = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / name
+    folder = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ and fcntl else base) / name
     with open(f'{folder}.lock', 'w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        if fcntl:
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             try:
                 folder.mkdir()
