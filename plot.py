@@ -19,7 +19,7 @@ of these is true:
     - of rl.py: no answer earns more than another, or the held-out reward falls, or does not
       rise from below 0.9
 """
-import math, pathlib, re, textwrap, warnings
+import math, os, pathlib, re, textwrap, warnings
 import numpy as np
 from configurator import Mistake, configure, show
 from parts.eval import verdict
@@ -40,7 +40,7 @@ GRADIENT = ('gradient norm', 'before it is clipped: few spikes', 'grad_norm')
 PANELS = {
     'base': [
         LOSS,
-        ('bits per byte', 'falls; thin: by source', 'val_bpb', r'val_\w+_bpb'),
+        ('bits per byte', 'falls; thin: by source', 'val_bpb', r'val_.+_bpb'),
         ('samples', '% pass; thin: parse, repeat', 'pass_rate', 'parse_rate', 'repetition'),
         GRADIENT,
         ('update', '% of the weights: about 0.1', 'update_ratio'),
@@ -53,7 +53,7 @@ PANELS = {
     'dpo': [
         ('margin', 'lead of the better answer: rises', 'val_margin', 'margin'),
         ('right order', '% of the pairs: rises from 50', 'val_accuracy', 'accuracy'),
-        ('preference loss', 'nats: falls from ln 2 = 0.693', 'val_loss', 'preference_loss'),
+        ('preference loss', 'nats: falls, of dpo from ln 2', 'val_loss', 'preference_loss'),
         ('KL', 'of an answer, in nats: a few', 'val_kl', 'kl')],
     'rl': [
         ('reward', 'mean of the answers: rises', 'val_reward', 'reward'),
@@ -234,5 +234,6 @@ for cell in grid.flat:
 for places, (_, cells) in zip(grid, page):
     for place, (draw, *arguments) in zip(places, cells):
         draw(place, *arguments)
-fig.savefig(out, bbox_inches='tight')
+fig.savefig(f'{out}.tmp', format=out.rpartition('.')[2], bbox_inches='tight')
+os.replace(f'{out}.tmp', out)       # whoever watches the picture sees a whole one
 print(f'{out} is written')

@@ -97,7 +97,7 @@ def write(prompt, temperature, seed):
 writing = 'prompt prompt_file max_new_tokens temperature top_k top_p dtype random_init '
 USED_BY = {
     'a text': writing + 'stop_at prompts num_samples sweep',
-    '--chat=True': writing + 'chat system prompts sweep',
+    'a chat (--chat=True)': writing + 'chat system prompts sweep',
     'a text with gaps': writing,
     '--serve': 'serve dtype allow_code_execution',
     '--export=html': 'export out allow_code_execution',
@@ -106,7 +106,7 @@ task = ('--export=html' if export == 'html'
         else '--export=hf, gguf, gguf-f16 or gguf-q8_0' if export
         else '--serve' if serve is not None
         else 'a text with gaps' if objective != 'clm'
-        else '--chat=True' if chat
+        else 'a chat (--chat=True)' if chat
         else 'a text')
 changed = {name for name in defaults if config[name] != defaults[name]}
 unused = changed - {'ckpt', 'seed', 'device', *USED_BY[task].split()}
@@ -118,7 +118,7 @@ if ',' in ckpt and task not in ('--serve', '--export=html'):
     raise Mistake('several models need a page; add --serve=8000 or --export=html')
 if len(changed & {'prompt', 'prompt_file', 'prompts'}) > 1:
     raise Mistake('give one of --prompt, --prompt_file and --prompts')
-if any(t < 0 for t in sweep):
+if not all(isinstance(t, int | float) and t >= 0 for t in sweep):
     raise Mistake(f'{sweep=} must be temperatures >= 0, such as 0,0.5,1.0')
 if chat and trained and 'stage' not in trained:
     print(f'note: {ckpt} continues texts; sft.py --init_from={ckpt} teaches it to answer',
@@ -140,7 +140,7 @@ if chat and not (prompt or prompts):
             answer = write(messages, temperature, f'{seed} {len(messages)}')
             messages.append({'role': 'assistant', 'content': answer.text})
 
-elif task in ('a text', '--chat=True'):
+elif objective == 'clm' and not is_for_others:
     began = time.perf_counter()
     n_tokens = 0
     for text in asking.read_prompts(prompts) if prompts else [prompt]:

@@ -18,7 +18,7 @@ def falling(step):
 # What runs log that are well: {metric: a function of the step, or a number}
 STEP = {'loss': falling, 'tok_s': lambda step: 20_000 + step % 7 * 100, 'dt': 0.2, 'data_s': 0.006,
         'mfu': None, 'lr': 1e-3, 'grad_norm': 0.8, 'memory_mb': 1800, 'update_ratio': 1e-3}
-EVALUATION = {'val_loss': falling, 'val_bpb': 1.5, 'val_web_bpb': 1.6, 'repetition': 0.15}
+EVALUATION = {'val_loss': falling, 'val_bpb': 1.5, 'val_tiny-web_bpb': 1.6, 'repetition': 0.15}
 RL_STEP = {'reward': lambda step: 0.5 + step / 500, 'informative': 0.5, 'loss': 0.001, 'kl': None,
            'entropy': 0.3, 'tok_s': 700, 'dt': 9}
 RL_EVALUATION = {'val_reward': RL_STEP['reward']}
@@ -71,8 +71,16 @@ def test_the_picture_has_a_verdict_for_each_run_and_panels_for_each_stage(tmp_pa
     for title in ('loss', 'nats per token: falls, ever slower', 'gradient norm', 'learning rate', 'reward',
                   'step time', 'def f(x):'):
         assert f'<!-- {title} -->' in drawn, title
+    assert not (tmp_path / 'a.svg.tmp').exists()
     for phase in ('#fdf4e1', '#ebf2f9'):        # the rate rises; it is below half of its peak
         assert f'fill: {phase}' in drawn
+
+    n_thin = []                                 # a source's name may have a hyphen
+    for other in {}, {'val_tiny-web_bpb': NAN}:
+        home(tmp_path / 'a', history(**other))
+        ok(run('plot.py', '--runs=a', '--out=a.svg', cwd=tmp_path))
+        n_thin.append((tmp_path / 'a.svg').read_text(encoding='utf-8').count('stroke-width: 1.2'))
+    assert n_thin[0] == n_thin[1] + 1
 
 
 CURVES = [{'stage': stage, 'metric': 'val_loss', 'seed': seed, 'steps': [0, 9], 'values': [8, 2 + seed]}

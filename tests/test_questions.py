@@ -19,8 +19,10 @@ REFUSED = [
     ({}, 'nothing is checked'), ({'must_contian': 'a'}, 'give one of must_contain'),
     ({'must_contain': []}, 'nothing is checked'), ({'must_contain': [2]}, 'no attribute'),
     ({'answer': '7 #### '}, 'can fail'), ({'regex': '.*'}, 'can fail'), ({'regex': '('}, 'unterminated'),
+    ({'rules': [{'kind': 'lines', 'value': 2}], 'regex': 'a'}, 'a "regex" can say most of them'),
     ({'tests': 'assert f('}, 'never closed'), ({**CODE, 'prompt': ''}, 'no prompt'),
     ({'tests': 'assert f()', 'entry_point': 'f()'}, 'name of a function'),
+    ({'tests': 'assert f()', 'entry_point': 5}, 'name of a function'),
     ({**CODE, 'test': ' '}, 'every answer'), ({'regex': 'a', 'task_id': [1]}, 'unhashable'),
     ({'choices': ['a', 'b'], 'answer': 1}, 'lm_eval --model hf')]             # MMLU
 

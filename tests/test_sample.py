@@ -110,6 +110,7 @@ def test_a_narrow_terminal_shows_question_marks(folder):
 REFUSED = [         # model, flags, words of the sentence
     ('clm', '--prompt=a --top_p=0', 'top_p'), ('clm', '--prompt=a --temperature=inf', 'temperature'),
     ('clm', '--sweep=0,hot', "sweep='0,hot'"), ('clm', '--sweep=0,-1', '0,0.5,1.0'),
+    ('clm', "--sweep=(0,'hot')", 'temperatures >= 0'), ('span', '--chat=True', 'with a chat'),
     ('clm', '--prompt=a --prompts=x', 'one of --prompt'), ('clm', '--prompts=nowhere.txt', 'nowhere.txt'),
     ('clm', '--prompts={}/latin.txt', 'UTF-8'), ('clm', '--prompts={}/empty.txt', 'one a line'),
     ('span', '--prompt=a<|mask|> --sweep=0,1', 'gaps cannot'), ('span', '--prompt=a', 'mark each'),

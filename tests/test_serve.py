@@ -123,6 +123,9 @@ def test_a_completion_is_the_models_own_text(server, models):
     _, *tokens = answer['choices'][0]['logprobs']['content']        # the first is the prompt's last again
     for found in tokens, [token['top_logprobs'][0] for token in tokens]:
         assert [token['logprob'] for token in found] == pytest.approx(best, abs=1e-4)
+    assert all(len(token['top_logprobs']) == 4 for token in tokens)
+    del fields['logprobs']
+    assert 'logprobs' not in ask(server, COMPLETE, fields)[1]['choices'][0]
     near_the_end = {'prompt': 'x' * (CONTEXT - 3), 'max_tokens': 9, 'temperature': 0, 'logprobs': 0}
     choice = ask(server, COMPLETE, near_the_end)[1]['choices'][0]
     n_asked = len(tokenizer.begin) + CONTEXT - 4                    # the prompt's last token is written again

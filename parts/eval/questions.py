@@ -66,7 +66,7 @@ def to_question(record, is_graded=True):
         question |= {'tests': tests, 'rules': [] if 'test' in record else rules_of(record)}
 
     name = question['entry_point']
-    if name and not name.isidentifier():
+    if name and not (isinstance(name, str) and name.isidentifier()):
         raise Mistake(f'the entry_point {name!r:.80} must be the name of a function')
     compile(question['tests'], 'tests', 'exec')         # SyntaxError if they are no program
     hash(question.get('task_id'))                       # TypeError if no dict can hold it
@@ -131,8 +131,8 @@ def read_decontaminated(folder):
 def searched(found):
     """Return the sentence that a score comes with. found: what read_decontaminated() returned."""
     if not found:
-        return ('nobody searched the pretraining text for these problems; see --decontaminate of '
-                'prepare.py')
+        return ('no data.json says that the pretraining text was searched for these problems; see '
+                '--decontaminate of prepare.py')
     return (f'text of pretraining shares no {found["ngram"]}-gram of words with '
             f'{" ".join(found["problems"])}')
 
@@ -294,6 +294,9 @@ def broken_rules(rules, text):
 def rules_of(record):
     """Return all rules of a record. "answer" is one only where nothing else is checked. ValueError
     if a rule cannot be tried or cannot fail, or if nothing is checked."""
+    if 'rules' in record:
+        raise Mistake('"rules" are no longer read; a "regex" can say most of them, see '
+                      'docs/measuring.md')
     rules = []
     for key in 'must_contain', 'must_not_contain', 'regex':
         values = record.get(key, [])

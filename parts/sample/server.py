@@ -75,10 +75,11 @@ def verdict(item, text, is_chat, run_code):
 
 
 def score(logits, ids):
-    """logits (1, V), ids (1,) -> the ids of a token and its rivals, each with its log p: (1, 1 +
-    N_RIVALS, 2). All are float32, which is exact for ids below 2**24."""
+    """logits (1, V), ids (1,) -> the ids of a token and its n rivals, each with its log p: (1, 1 +
+    n, 2). All are float32, which is exact for ids below 2**24."""
     log_p = logits.log_softmax(dim=-1)  # (1, V)
-    top = torch.cat((ids[:, None], log_p.topk(N_RIVALS).indices), dim=1)  # (1, 1 + N_RIVALS)
+    rivals = log_p.topk(min(N_RIVALS, log_p.shape[1])).indices  # (1, n)
+    top = torch.cat((ids[:, None], rivals), dim=1)  # (1, 1 + n)
     return torch.stack((top, log_p.gather(1, top)), dim=2)
 
 
@@ -92,6 +93,7 @@ def named(tokenizer, scores):
 class Handler(http.server.BaseHTTPRequestHandler):
     """One request, in a thread of its own. HTTP/1.0: each answer ends with its connection."""
     timeout = 10.0                          # seconds in which a client sends, or takes, some bytes
+    server_version, sys_version = 'nanoparrot', ''
     log_message = lambda self, *_: None     # prompts are nobody's business
     is_streaming = False
 
@@ -201,6 +203,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def send(self, status, value, kind='application/json'):
         self.send_response(status)
         self.send_header('Content-Type', kind)
+        self.send_header('X-Content-Type-Options', 'nosniff')
         self.send_header('X-Frame-Options', 'DENY')     # a page of another site may not frame ours
         self.end_headers()
         self.wfile.write(value if isinstance(value, bytes) else json.dumps(value).encode())
