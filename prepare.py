@@ -36,7 +36,7 @@ sources: dict | None = None     # instead, in a config file: {'name': ('path', w
 kind = 'text'                   # text | sft | preference: documents, conversations, or pairs
 out_dir = ''                    # for results; '' = data/quickstart, data/sft or data/pairs, by kind
 tokenizer = 'bpe'               # bpe (trained here), byte, char, gpt2, or path of a tokenizer.json
-vocab_size = 4096               # >= 320: for bpe: 256 bytes + merges + 64 special tokens
+vocab_size = 4096               # >= 1: for bpe: 256 bytes + merges + 64 special tokens
 val_fraction = 0.1              # (0, 1): held out: fraction of documents, or of one text
 mode = 'auto'                   # auto | code | prose | chat | raw: auto looks at it; raw: no rules
 dedup = 'minhash'               # none | exact | minhash | simhash: the last two drop near-copies
@@ -118,10 +118,6 @@ is_mixture = temperature != 1 or any(weight for _, weight in sources.values())
 if is_mixture + (write == 'text') + (kind != 'text') > 1:
     raise ValueError('weights, --temperature and --write=text need --kind=text; weights and '
                      '--temperature also need --write=bins')
-# files that the stages below need; they are read where they are used
-others = {path: files.find_files(path, download_dir) for path in (
-    url_block, url_allow, unwanted, toxic_words, perplexity_reference, quality_good, quality_bad,
-    *filter(os.path.exists, decontaminate.split(','))) if path}
 # config has all settings; these are the ones that go into meta.json. A run knows its data by the
 # hash of that file, so the number of workers, which changes no token, must not change the hash.
 settings = {name: value for name, value in config.items() if name not in (
@@ -154,7 +150,8 @@ def publish_and_exit(folder, meta, pages):
              'preference': 'dpo.py'}[kind]
     if write == 'text':
         stage += f' --streaming={shlex.quote(out_dir)}/shards'
-    run = shlex.quote(f'out/{folder.parents[1].name}')          # out/mine, of data/mine/.work/new
+    # out/mine, of data/mine/.work/new
+    run = shlex.quote(f'out/{folder.parents[1].resolve().name}')
     print(f'next: python {stage} --data_dir={shlex.quote(out_dir)} --out_dir={run}')
     sys.exit()
 
@@ -183,7 +180,8 @@ inputs = [file for shard in shards for file in shard['files']]
 path = inputs[0]['path']
 if kind == 'text' and len(inputs) == 1 and not reading.is_kind(path, reading.RECORDS):
     for name in ('decontaminate', 'temperature', 'write', 'part', 'languages', 'licences', 'audit',
-                 'url_block', 'url_allow', 'toxic_words', 'quality_good', 'perplexity_reference'):
+                 'url_block', 'url_allow', 'toxic_words', 'quality_good', 'quality_bad',
+                 'perplexity_reference'):
         if config[name] != defaults[name]:
             raise ValueError(f'{name}={config[name]} needs documents: a folder or .jsonl, not '
                              f'{path}')
@@ -287,6 +285,14 @@ def check_rules(doc, notes):
                                parse)
 
 
+toxic = filters.lines_of(toxic_words)
+# What else is read: lists, texts to train models on, benchmarks. A list that is missing was refused
+# by lines_of, and a benchmark will be.
+others = {path: files.find_files(path, download_dir) for path in (
+    url_block, url_allow, unwanted, toxic_words, perplexity_reference, quality_good, quality_bad,
+    *filter(os.path.exists, decontaminate.split(','))) if path}
+
+
 def texts_of(path):
     """Yield the texts of examples, normalised like documents."""
     files.fetch_all(others[path])
@@ -297,7 +303,6 @@ def texts_of(path):
 
 # This trains the models, in this process: the workers below are forked from it and share them.
 judges = text_models.Judges(texts_of, perplexity_reference, quality_good, quality_bad)
-toxic = filters.lines_of(toxic_words)
 
 
 def check_models(doc, notes):
@@ -345,7 +350,7 @@ STAGES = {'read': check_text, 'normalise': normalise, 'source': check_source,
 # --- the first pass: each shard through all stages, by several processes --------------------------
 # An interrupted run goes on with the shards that are not clean yet, if all settings and files are
 # the same.
-if tok and '<|endoftext|>' not in tok.special:
+if kind == 'text' and tok and '<|endoftext|>' not in tok.special:
     raise ValueError(f'{tokenizer} has no <|endoftext|> to end documents; use another, or '
                      '--tokenizer=bpe')
 jobs = workers.part_of(range(len(shards)), part)
@@ -413,7 +418,8 @@ if dedup != 'none':
     docs.drop_copies(total, 'exact duplicate', docs.exact_copies())
 if near and len(docs.size):
     # for each band, its key of every document that is left
-    columns = map(docs.keys, tqdm(range(bands), 'near duplicates', unit=' bands', disable=None))
+    columns = map(docs.keys, tqdm(range(bands if near == 'minhash' else 1), 'near duplicates',
+                                  unit=' bands', disable=None))
     heads = duplicates.near_clusters(near, columns, lambda i: words_of(docs.text(i)),
                                      min_similarity)
     docs.drop_copies(total, 'near duplicate', heads)
@@ -422,12 +428,14 @@ if near and len(docs.size):
 in_val = docs.split / 2 ** 64 < val_fraction            # bool (n,)
 in_train = ~in_val
 owners = docs.owners[docs.shard]
-missing = [f'of the source {name} to train on' for name in sources
-           if not (in_train & (owners == name)).any()] + ['to validate'] * (not in_val.any())
+# A source of text has a weight, so each needs a document. For other kinds, one of all is enough.
+missing = [f'to train on from the source {name}' for name in sources
+           if not (in_train & ((owners == name) | (kind != 'text'))).any()
+           ] + ['to validate'] * (not in_val.any())
 if missing:
     shutil.rmtree(docs.new.parent)
-    raise ValueError(f'no documents are left {", ".join(missing)} ({total.lost()}; of copies, the '
-                     'first one stays); give more, drop fewer, or change --val_fraction')
+    raise ValueError(f'no documents are left {" and ".join(missing)} ({total.lost()}; of copies, '
+                     'the first one stays); give more, drop fewer, or change --val_fraction')
 
 # --- tokenise and write ---------------------------------------------------------------------------
 # train.bin holds ids and nothing else, document after document. `x = 1` ends and `y = 2` begins:
@@ -489,16 +497,16 @@ if kind == 'text':
         s['passes'] = round(s['weight'] / n_weights * n_tokens / s['tokens'], 6)
 
 # --- the report, and what a run must know of its data ---------------------------------------------
-content = total.report(docs, results, of_source, lengths if kind == 'text' else None)
+content, sizes = total.report(docs, results, of_source, lengths if kind == 'text' else None)
 facts = 'documents', 'tokens', 'bytes', 'sources'
 meta = {'mixed': False, **{name: content[name] for name in facts if name in content}}
 if benchmarks:
     meta['decontaminated'] = {'problems': benchmarks, 'ngram': NGRAM}
-pages = {'report.md': report.report_md(out_dir, content),
+pages = {'report.md': report.report_md(out_dir, content, sizes),
          'report.json': json.dumps(content, indent=1)}
 if audit:
     pages['audit.md'] = total.audit_md()
-print(report.summary(content))
+print(report.summary(content, sizes))
 if is_mixture:
     print('train.bin alone is unweighted; train.py reads each source as often as meta.json says')
 publish_and_exit(docs.new, meta, pages)

@@ -52,6 +52,7 @@ CONVERSATIONS = [
     ({'system': 's', 'messages': [*answered([], 'x'), *chat('a', 'c', 'd')]}, SAC),
     ({'system': 's', 'messages': chat('a')}, []),
     # a column of null does not hide another
+    ({'messages': None, 'conversations': AC}, AC),
     ({'messages': None, 'instruction': None, 'prompt': 'a', 'output': None, 'answer': 'c'}, AC)]
 
 
@@ -62,7 +63,7 @@ def test_every_form_becomes_messages_and_malformed_records_are_told():
         assert json.dumps(record) == before
     for record in (None, 'messages', {}, {'messages': 'hello'}, {'messages': [{'role': 'user'}]},
                    {'messages': [*AC, {'role': 'assistant', 'content': 3}]}, {'instruction': 'a'},
-                   {'instruction': 'a', 'output': 'c', 'history': [['x']]}):
+                   {'output': 'a'}, {'instruction': 'a', 'output': 'c', 'history': [['x']]}):
         assert rejected(record, 'sft')
     assert 'wizard' in rejected({'messages': [{'role': 'wizard', 'content': 'a'}]}, 'sft')
 
@@ -118,8 +119,10 @@ def test_reasons_against_a_conversation():
             (answered(answered(CALL, 'b'), 'c'), 'roles do not alternate')]:
         assert messages_reason(messages) == reason, messages
 
-    for score, is_low in ('4.5', False), (None, False), (3.9, True), ('good', True):
-        doc = from_record({'messages': AC, 'score': score}, 'x', 'sft')
+    for scores, is_low in [
+            ({'score': '4.5'}, False), ({}, False), ({'score': None}, False), ({'score': 3.9}, True),
+            ({'score': 'good'}, True)]:
+        doc = from_record({'messages': AC, **scores}, 'x', 'sft')
         score = doc.get('score', math.inf)
         assert messages_reason(AC, score, 4) == ('low score' if is_low else None), doc
         assert messages_reason(AC, score) is None
@@ -153,9 +156,10 @@ PREFERENCES = [
     # how much better, and how many agreed
     ({**PAIR, 'score_chosen': 8, 'score_rejected': 5.5, 'margin': None}, {**PAIR, 'margin': 2.5}),
     ({**PAIR, 'margin': 0, 'score_chosen': 8, 'score_rejected': 5, 'agreement': 0.75},
-     {**PAIR, 'margin': 0.0, 'agreement': 0.75})]
+     {**PAIR, 'margin': 0.0, 'agreement': 0.75}),
+    ({**PAIR, 'score_chosen': 8, 'margin': None, 'agreement': None}, PAIR)]
 NO_PREFERENCES = [
-    ({'prompt': 'q', 'chosen': 'good'}, "KeyError: 'rejected'"),
+    ({'prompt': 'q', 'chosen': 'good'}, "KeyError: 'rejected'"), ({**PAIR, 'chosen': None}, 'Error'),
     ({'chosen': 'good', 'rejected': 'bad'}, 'a question'), ({**PAIR, 'prompt': 5}, 'Error'),
     ({**PAIR, 'chosen': chat('q', 'good'), 'rejected': chat('Q', 'bad')}, 'different prompts'),
     ({'prompt': 'q', 'completion': 'c', 'label': 'up'}, 'up'),

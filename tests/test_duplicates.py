@@ -1,4 +1,5 @@
 """Duplicates: as slow programs find them and their theory says; planted copies and problems are found."""
+import io
 import random
 import re
 import string
@@ -6,8 +7,9 @@ import string
 import numpy as np
 from hypothesis import given, strategies as st
 from preparing import RAW, documents, dropped, kept, prepare, prose, read, write, write_records
+from tqdm import tqdm
 
-from parts.prepare.duplicates import band_keys, jaccard, minhash, ngrams, shingles, simhash
+from parts.prepare.duplicates import band_keys, jaccard, minhash, near_clusters, ngrams, shingles, simhash
 from parts.prepare.duplicates import simhash_clusters, words_of
 
 LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
@@ -44,6 +46,20 @@ def random_pair(rng, size, shared):
     return np.sort(pool[:size]), np.sort(pool[size - shared:]), shared / (2 * size - shared)
 
 
+def test_minhash_agrees_with_probability_j():
+    for size, k, pairs in (1, 7, 20), (5, 7, 1500), (60, 256, 100), (1500, 7, 400):
+        rng = np.random.default_rng(size + k)
+        for share in (0, 0.2, 0.6, 0.8, 1):
+            agree = []
+            for _ in range(pairs):
+                a, b, j = random_pair(rng, size, int(share * size))
+                agree.append((minhash(a, k) == minhash(b, k)).mean())
+            error = abs(np.mean(agree) - j)
+            assert error <= 4 * np.std(agree) / pairs ** 0.5, (size, share, np.mean(agree), j)
+            # and no place says what another one says
+            assert np.std(agree) <= 1.3 * (j * (1 - j) / k) ** 0.5, (size, share)
+
+
 def test_a_signature_of_a_union_is_the_smaller_of_two():
     a, b, _ = random_pair(np.random.default_rng(0), 2500, 0)
     assert (minhash(np.append(a, b)) == np.minimum(minhash(a), minhash(b))).all()
@@ -73,6 +89,9 @@ def test_simhash_joins_what_differs_in_three_bits_and_not_in_four():
     for n, heads in ((3, range(100)), (4, range(100, 200))):
         copies = [first ^ sum(1 << bit for bit in dice.sample(range(64), n)) for first in firsts]
         assert simhash_clusters([*firsts, *copies]).tolist() == [*range(100), *heads], n
+        bar = tqdm([np.array([*firsts, *copies], np.uint64)], file=io.StringIO())
+        near_clusters('simhash', iter(bar), None, None)
+        assert bar.n == 1                       # all of it was read, so the bar of a run ends
 
 
 # --- planted copies -----------------------------------------------------------------------------------------

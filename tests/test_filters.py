@@ -29,6 +29,15 @@ def test_each_reason_of_prose():
         assert prose_reason(text) == reason, text
 
 
+def test_the_thresholds_of_prose_are_arguments():
+    words, symbols = len(ENGLISH.split()), symbol_share(ENGLISH)
+    assert prose_reason(ENGLISH, min_words=words, max_symbols=symbols) is None
+    for name, limit, reason in [
+            ('min_words', words + 1, 'short'), ('max_symbols', symbols - 1e-9, 'symbols'),
+            ('max_repetition', 0.01, 'repetitive')]:
+        assert prose_reason(ENGLISH, **{name: limit}) == reason
+
+
 def test_the_measures_of_prose():
     assert symbol_share('ab 1!') == 0.25 and symbol_share('कि') == 0
     for ruler in ('====', '~~~~~~', '=====  ==', '|---|----|', '+-----+-+'):          # headings, tables

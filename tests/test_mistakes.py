@@ -125,5 +125,7 @@ def test_the_scripts_say_it_too(wrong):
     out = f'--out_dir={wrong}/out'
     mistake(run('prepare.py', f'--source={ROOT}/parts', out, f'--decontaminate={wrong}/half.jsonl'),
             'half.jsonl', 'must be the file of a benchmark')
+    mistake(run('prepare.py', f'--source={ROOT}/parts', out, f'--decontaminate={wrong}/none.json'),
+            'none.json', 'must be the file of a benchmark')
     mistake(run('prepare.py', f'--source={ROOT}/parts', out, f'--perplexity_reference={wrong}/bytes.jsonl'),
             'reference', 'no text')

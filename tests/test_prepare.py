@@ -2,11 +2,12 @@
 import gzip
 import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
 from conftest import ROOT, contents, mistake, ok, read_json, run, shared
-from preparing import DOCUMENTS, FOX, PROSE, RAW, prose, write, write_records
+from preparing import DOCUMENTS, FOX, PROSE, RAW, WORDS, prose, write, write_records
 from preparing import documents, dropped, kept, prepare, read, report
 
 from tokenizer import Tokenizer
@@ -44,10 +45,13 @@ def test_the_bytes_of_a_single_text_are_its_tokens_and_there_is_nothing_to_repor
     text = (FOX * 20 + 'naïve 漢字\r\n').encode()
     (tmp_path / 'one.txt').write_bytes(text)
     prepare(tmp_path / 'out', folder, *RAW, '--write=text', '--audit=1')        # its files go
-    prepare(tmp_path / 'out', tmp_path / 'one.txt')
+    prepare(tmp_path / 'out', tmp_path / 'one.txt', '--vocab_size=256')         # that is for bpe
     meta, tok, bins = read(tmp_path / 'out')
     assert meta['vocab_size'] == tok.vocab_size == 256 and bytes([*bins['train'], *bins['val']]) == text
     assert sorted(contents(tmp_path / 'out')) == ['meta.json', 'tokenizer.json', 'train.bin', 'val.bin']
+    (tmp_path / 'mine').mkdir()
+    flags = [f'--source={tmp_path}/one.txt', '--out_dir=.', '--tokenizer=byte']
+    assert ok(run('prepare.py', *flags, cwd=tmp_path / 'mine')).endswith('--out_dir=out/mine\n')
 
 
 def test_the_bins_give_back_every_document_once(prepared):
@@ -97,6 +101,7 @@ def test_report_and_meta_say_what_is_on_the_disk(prepared):
         assert r['tokens'][side] == meta['tokens'][side] == len(ids)
         assert r['documents'][side] == len(sides[side])
         assert r['bytes'][side] == sum(len(text.encode()) for text in sides[side])
+        assert [*r['documents']] == [*r['tokens']] == [*r['bytes']] == ['train', 'val']
         assert meta['sha256'][side] == hashlib.sha256((prepared / f'{side}.bin').read_bytes()).hexdigest()
 
 
@@ -153,9 +158,12 @@ def test_weights_become_passes_over_sources_that_train_bin_holds_once(corpora, t
 
     # each source has a validation file of its own
     n = meta['documents']
-    assert f'\n| documents | {" | ".join(map(str, n.values()))} |\n' in printed
-    assert n['train'] == sum(s['documents'] for s in meta['sources'].values())
-    assert n['val'] == sum(n[f'val_{name}'] for name in SIZES)
+    assert [*n] == [*meta['tokens']] == [*meta['bytes']] == ['train', 'val']    # other scripts add them up
+    head, counts = (re.search(rf'\n\| {name} \| (.*) \|\n', printed)[1].split(' | ')
+                    for name in ('', 'documents'))
+    rows = dict(zip(head, map(int, counts), strict=True))
+    assert n['train'] == rows['train'] == sum(s['documents'] for s in meta['sources'].values())
+    assert n['val'] == rows['val'] == sum(rows[f'val_{name}'] for name in SIZES)
     parts = [np.fromfile(tmp_path / f'data/val_{name}.bin', meta['dtype']) for name in SIZES]
     assert (np.concatenate(parts) == bins['val']).all()
     for name, part in zip(SIZES, parts):
@@ -180,15 +188,42 @@ def test_the_seeds_preset_is_a_valid_mix():
     assert weights == [50, 15, 10, 25] and list(scope['sources'])[:3] == ['web', 'code', 'academic']
 
 
+def test_the_card_of_a_mixture_is_that_of_what_a_model_reads(tmp_path):
+    """40 files of code for 4 of prose; the weights turn it round."""
+    code = [f'def {a}_{i}(x):\n    y = x + {i}\n    return y\n' * 9 for i, a in enumerate(WORDS[:40])]
+    write_records(tmp_path / 'a.jsonl', [{'text': text, 'licence': 'MIT'} for text in code])
+    write_records(tmp_path / 'b.jsonl', [{'text': ' '.join(PROSE[i:i + 9])} for i in range(4)])
+    mix(tmp_path, tmp_path, {'a': 10, 'b': 90}, '--mode=auto', *OFF)
+    card = report(tmp_path / 'data')['card']
+    assert card['genres'] == pytest.approx({'running text': 0.9, 'code': 0.1}, abs=0.02)
+    assert card['licences'] == {'mit': 0.1, 'unknown': 0.9} and card['languages'] == {'en': 1}
+    assert '90% of the training tokens: b;' in '; '.join(card['skew'])
+
+
 def test_a_copy_in_a_later_source_is_dropped_and_a_source_of_copies_is_named(corpora, tmp_path):
     old = (corpora / 'web.jsonl').read_text(encoding='utf-8')
     (corpora / 'again.jsonl').write_text(old + json.dumps({'text': 'something new\n' * 3}), encoding='utf-8')
     meta, _ = mix(corpora, tmp_path, {'web': None, 'again': None}, '--dedup=exact', '--val_fraction=0.2')
-    n = meta['documents']
-    assert n['train'] + n['val'] == 401 and meta['sources']['again']['documents'] == 1
+    assert sum(meta['documents'].values()) == 401 and meta['sources']['again']['documents'] == 1
     (corpora / 'again.jsonl').write_text(old, encoding='utf-8')
     mistake(run('prepare.py', tmp_path / 'mix.py', f'--out_dir={tmp_path}/x', *RAW, '--dedup=exact'),
-            'source again', 'exact duplicate: 400', 'first one stays')
+            'left to train on from the source again (files that could not be read: 0; '
+            'dropped: exact duplicate: 400; of copies, the first one stays)')
+    (corpora / 'again.jsonl').write_text('{\n{\n', encoding='utf-8')
+    mistake(run('prepare.py', tmp_path / 'mix.py', f'--out_dir={tmp_path}/x', *RAW, '--val_fraction=1e-9'),
+            'from the source again and to validate (files', 'again.jsonl, line 1', '; dropped: none; of')
+
+
+def test_of_several_sources_of_conversations_one_may_have_nothing_left(corpora, tmp_path):
+    rows = [{'prompt': prose(i, 5), 'completion': prose(-i, 5)} for i in range(40)]
+    write_records(corpora / 'chats.jsonl', rows)
+    write_records(corpora / 'none.jsonl', [{'prompt': 'no answer'}])
+    Tokenizer.byte().save(tmp_path / 'byte.json')           # what has no <|endoftext|> is of no matter here
+    mix(corpora, tmp_path, {'none': None, 'chats': None}, '--kind=sft', f'--tokenizer={tmp_path}/byte.json')
+    assert sum(report(tmp_path / 'data')['documents'].values()) == 40
+    flags = [f'--out_dir={tmp_path}/x', '--kind=sft', '--min_answer=999']
+    mistake(run('prepare.py', tmp_path / 'mix.py', *flags),
+            'left to train on from the source none and', ' and to validate (', 'dropped: short answer: 40;')
 
 
 # --- what each stage drops ----------------------------------------------------------------------------------
@@ -289,13 +324,19 @@ MISTAKES = [        # lines of a config file, words of the sentence
     ("kind = 'sft'\nmin_answer = 5", ['min_answer', '--source=FILE']),
     ("source = 'x'\npart = '5/4'", ['part', '3/16']),
     ("source = 'x'\ntokenizer = 'wordpiece'", ['wordpiece', 'bpe']),
-    ("source = 'x'\nvocab_size = 100", ['vocab_size', '320']),
+    ("source = 'x/000.txt'\nvocab_size = 100", ['vocab_size', '320']),
     ("source = 'x'\nkind = 'sft'", ['sft needs records']),
     ("source = 'x'\ntokenizer = 'byte.json'", ['byte.json', '<|endoftext|>']),
     ("source = 'x/000.txt'\nlanguages = 'en'", ['000.txt', 'languages=en', '.jsonl']),
     ("source = 'x'\ndecontaminate = 'long.jsonl,short.jsonl'", ['short.jsonl has no']),
     ("source = 'x'\nwrite = 'text'\ntemperature = 2", ['--write=bins']),
-    ("source = 'x'\nquality_good = 'x'", ['quality_bad'])]
+    ("source = 'x'\nquality_good = 'x'", ['quality_bad']),
+    ("source = 'x'\nquality_good = 'empty.jsonl'\nquality_bad = 'empty.jsonl'", ['both kinds']),
+    ("source = 'x'\nquality_good = 'empty.jsonl'", ['both kinds']),
+    ("source = 'x/000.txt'\nquality_bad = 'x'", ['quality_bad=x needs documents']),
+    ("source = 'x/000.txt'\ntoxic_words = 'nowhere'", ['toxic_words=nowhere needs documents']),
+    ("source = 'x'\ntoxic_words = 'nowhere.txt'", ['nowhere.txt is not a list', 'one entry a line']),
+    ("source = 'x'\nurl_block = 'nowhere'", ['nowhere is not a list', 'make such a file'])]
 
 
 def test_settings_that_cannot_be_are_one_sentence(tmp_path):
@@ -303,6 +344,7 @@ def test_settings_that_cannot_be_are_one_sentence(tmp_path):
     write_records(tmp_path / 'short.jsonl', [{'prompt': 'too short'}])
     write_records(tmp_path / 'long.jsonl', [{'prompt': prose(0)}])
     Tokenizer.byte().save(tmp_path / 'byte.json')
+    (tmp_path / 'empty.jsonl').touch()
     for lines, words in MISTAKES:
         (tmp_path / 'c.py').write_text(f"out_dir = 'out'\n{lines}\n", encoding='utf-8')
         mistake(run('prepare.py', 'c.py', cwd=tmp_path), *words)

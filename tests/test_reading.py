@@ -1,7 +1,9 @@
 """Reading: text in its encoding, records in every form; what cannot be read is counted."""
 import gzip
 import json
+import pathlib
 import random
+import re
 
 from accidents import PLACES
 from preparing import DOCUMENTS, RAW, documents, prepare, prose, report, write
@@ -88,7 +90,7 @@ FILES = [       # name, bytes, texts that arrive, lines that cannot be read
     ('a.jsonl.gz', ARCHIVE[:len(ARCHIVE) // 2], ['a'], [2]), ('a.jsonl.gz', b'', [], []),
     ('a.txt.gz', b'x', [], [1]), ('a.txt.gz', ARCHIVE[:-100], [], [1]),
     ('a.txt.gz', ARCHIVE[:10] + b'\xff' * 100, [], [1]), ('\udce9.txt', b'\xff', [], [1]),
-    ('a.txt', b'', [''], [])]
+    ('a.txt', b'', [''], []), ('a.py.gz', gzip.compress(b''), [''], [])]
 
 
 def test_garbage_is_told_with_its_line_and_what_is_good_arrives(tmp_path):
@@ -107,10 +109,21 @@ def test_a_run_counts_garbage_and_drops_records_but_not_books_that_are_too_long(
     lines = [*MIXED, json.dumps({'text': book}).encode(), b'{"text": "lone \\ud800 surrogate"}']
     (source / 'mixed.jsonl').write_bytes(b'\n'.join(lines))
     (source / '031.txt').write_bytes(TEXT.encode('cp1252'))
+    lost = {'mixed.jsonl': (7, 2)}                      # records, line of the first
+    for i, (name, data, _, numbers) in enumerate(FILES):
+        (source / f'{i:02}').mkdir()
+        (source / f'{i:02}' / name).write_bytes(data)
+        lost |= {f'{i:02}/{name}': (len(numbers), numbers[0])} if numbers else {}
     prepare(tmp_path / 'out', source, *RAW)
     texts = sum(documents(tmp_path / 'out').values(), [])
-    assert len(texts) == 36 and {book, TEXT, 'lone \ufffd surrogate'} < {*texts}
+    assert {book, TEXT, 'lone \ufffd surrogate'} < {*texts}
+    assert len(texts) == 36 + len([text for _, _, good, _ in FILES for text in good if text])
     r = report(tmp_path / 'out')
-    assert r['malformed'] == 7 and r['stages'][0]['dropped'] == {'empty': 1, 'too long': 1}
-    assert r['counts']['encodings of files'] == {'utf-8': 32, 'cp1252': 1}
-    assert 'mixed.jsonl: 7, the first at line 2' in (tmp_path / 'out/report.md').read_text(encoding='utf-8')
+    told = {str(pathlib.Path(path).relative_to(source)): (n, int(re.match(r'line (\d+): .', first)[1]))
+            for path, (n, first) in r['malformed_files'].items()}
+    assert told == lost
+    assert r['malformed'] == sum(n for n, _ in lost.values())
+    assert r['stages'][0]['dropped'] == {'empty': 3, 'too long': 1}
+    assert r['counts']['encodings of files'] == {'utf-8': 34, 'cp1252': 1}
+    page = (tmp_path / 'out/report.md').read_text(encoding='utf-8')
+    assert 'mixed.jsonl: 7, the first at line 2' in page and '\\udce9.txt: 1, the first at line 1' in page

@@ -28,13 +28,15 @@ def test_every_document_is_dropped_for_its_reason_and_the_figures_add_up(tmp_pat
     paths = ['x.py' if text.startswith('"') else 'x.txt' for text in texts]
     write_records(tmp_path / 'x.jsonl', [{'text': text, 'path': path} for text, path in zip(texts, paths)])
     out = tmp_path / 'out'
-    prepare(out, tmp_path / 'x.jsonl', '--audit=5')
+    printed = prepare(out, tmp_path / 'x.jsonl', '--audit=5')
     r = report(out)
     stages = r['stages']
     reasons = {(stage['name'], reason): n for stage in stages for reason, n in stage['dropped'].items()}
     assert reasons == {key: len(texts) for key, texts in rubbish.items()}
     assert stages[0]['docs_in'] == len(texts)
     assert stages[0]['bytes_in'] == sum(len(text.encode()) for text in texts)
+    share = f'short: 12 ({12 / (len(texts) - 3):.1%})'          # of what came to this stage
+    assert share in printed and share in (out / 'report.md').read_text(encoding='utf-8')
     left = {'docs_in': len(kept(out)), 'bytes_in': sum(r['bytes'].values())}
     for stage, after in zip(stages, [*stages[1:], left]):
         assert stage['docs_in'] - sum(stage['dropped'].values()) == stage['docs_out'] == after['docs_in']

@@ -118,7 +118,8 @@ def near_clusters(method, columns, shingles_of, min_similarity):
     fingerprints differ in at most 3 of 64 bits. columns: an iterator of near_keys by band, uint64
     (n,) each; shingles_of(i): the set of document i."""
     if method == 'simhash':
-        return simhash_clusters(next(columns).tolist())
+        [fingerprints] = columns
+        return simhash_clusters(fingerprints.tolist())
     shingles_of = functools.lru_cache(512)(shingles_of)
     return clusters(columns, lambda i, j: jaccard(shingles_of(i), shingles_of(j)) >= min_similarity)
 

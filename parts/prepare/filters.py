@@ -145,7 +145,11 @@ def url_reason(url, blocked=(), allowed=()):
 
 def lines_of(path):
     """The set of entries of a file, in lower case, one a line; # begins a comment."""
-    text = reading.text_of(path)[0] if path else ''
+    try:
+        text = reading.text_of(path)[0] if path else ''
+    except ValueError as e:
+        raise ValueError(f'{path} is not a list in UTF-8, one entry a line ({e}); make such a '
+                         'file') from e
     lines = text.removeprefix('\ufeff').lower().splitlines()
     return {line.split('#')[0].strip() for line in lines} - {''}
 

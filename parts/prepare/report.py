@@ -90,12 +90,12 @@ class Account:
         self.malformed.setdefault(path, [0, f'line {line}: {why}'])[0] += 1
 
     def lost(self):
-        """'files that could not be read: 2, the first a.txt, line 1: ...; dropped by rules: short:
-        35'"""
+        """'files that could not be read: 2, the first a.txt, line 1: ...; dropped: short: 35'"""
         first = [f', the first {path}, {where}' for path, (_, where) in self.malformed.items()][:1]
-        dropped = {name: counter for name, counter in self.counts.items() if 'dropped by' in name}
+        dropped = sum((counter for name, counter in self.counts.items()
+                       if name.startswith('dropped by ')), collections.Counter())
         n = len(self.malformed)
-        return f'files that could not be read: {n}{"".join(first)}; {shown(dropped)}'
+        return f'files that could not be read: {n}{"".join(first)}; dropped: {shown(dropped)}'
 
     def stages(self):
         """The rows of the table, in the order in which the stages first saw a document."""
@@ -111,9 +111,10 @@ class Account:
         return rows
 
     def report(self, docs, results, sources, lengths):
-        """The content of report.json. results: {name: the documents of docs in it, bool (n,)}, with
-        train and val among them; lengths: tokens, int64 (n,), or None. What is known of each source
-        is added to sources, {name: {'path'}}."""
+        """The content of report.json, and the sizes of the results, {name: {'documents', ...}}.
+        results: {name: the documents of docs in it, bool (n,)}, with train and val among them;
+        lengths: tokens, int64 (n,), or None. What is known of each source is added to sources,
+        {name: {'path'}}."""
         def sizes(which):
             tokens = {} if lengths is None else {'tokens': int(lengths[which].sum())}
             return {'documents': int(which.sum()), **tokens, 'bytes': int(docs.size[which].sum())}
@@ -128,7 +129,7 @@ class Account:
         content = {'stages': self.stages(),
                    'malformed': sum(n for n, _ in self.malformed.values()),
                    'malformed_files': self.malformed,
-                   **{what: {name: size[what] for name, size in sizes_of.items()}
+                   **{what: {side: sizes_of[side][what] for side in ('train', 'val')}
                       for what in sizes_of['train']},
                    'sources': sources,
                    'counts': {name: by_size(counter, 100)
@@ -139,7 +140,7 @@ class Account:
             passes = np.array([sources[name]['passes'] for name in docs.owners])[docs.shard]
             records = docs.spread(results['train'] * lengths * passes, 1000)
             content['card'] = card(records, sources, content['tokens']['train'])
-        return content
+        return content, sizes_of
 
     def audit_md(self):
         """The samples of what was kept, and of what was dropped for each reason, for people to
@@ -240,12 +241,15 @@ def table(rows):
     return ''.join(f'\n| {" | ".join(map(shown, row))} |' for row in cells) + '\n'
 
 
-def summary(content):
+def summary(content, sizes_of):
     """What each stage dropped and what the files hold, two tables for the terminal and the report.
-    content: that of report.json."""
-    sizes = [{'': what, **content[what]} for what in ('documents', 'tokens', 'bytes')
-             if what in content]
-    lines = [table(content['stages']) + table(sizes)]
+    content, sizes_of: see Account.report."""
+    stages = [{**stage, 'dropped': {reason: f'{n:,} ({n / stage["docs_in"]:.1%})'
+                                    for reason, n in stage['dropped'].items()}}
+              for stage in content['stages']]
+    sizes = [{'': what, **{name: size[what] for name, size in sizes_of.items()}}
+             for what in sizes_of['train']]
+    lines = [table(stages) + table(sizes)]
     lines += [f'files of other kinds, passed over: {s["passed_over"]}'
               for s in content['sources'].values() if s['passed_over']]
     lines.append(f'records that could not be read: {content["malformed"]}')
@@ -254,9 +258,9 @@ def summary(content):
     return '\n'.join(lines)
 
 
-def report_md(title, content):
-    """The report for people. content: that of report.json."""
-    lines = [f'# {title}', summary(content)]
+def report_md(title, content, sizes_of):
+    """The report for people. content, sizes_of: see Account.report."""
+    lines = [f'# {title}', summary(content, sizes_of)]
     lines += [f'- {path}: {n}, the first at {first}'
               for path, (n, first) in content['malformed_files'].items()]
     chapters = {f'Source: {name}': s for name, s in content['sources'].items()}

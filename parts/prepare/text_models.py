@@ -149,7 +149,7 @@ class Judges:
         self.reference = NgramModel(texts_of(reference)) if reference else None
         examples = [(text, label) for label, path in (('good', good), ('bad', bad)) if path
                     for text in texts_of(path)]
-        self.quality = Classifier.train(examples) if examples else None
+        self.quality = Classifier.train(examples) if good or bad else None
 
     def reason(self, text, notes, min_bits, max_bits, min_quality):
         """Why a text is dropped, or None, by bits per byte, which notes count, and the chance to be
