@@ -2,6 +2,8 @@
 import collections
 import gzip
 import json
+import os
+import re
 import types
 
 import numpy as np
@@ -81,11 +83,29 @@ def test_the_cat_sat_on_the_mat():
     assert said == ['The cat sat on the mat', 'cat sat on the mat <EOS>']
 
 
+@pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='memory is read from Linux')
+def test_reading_a_file_of_4_GB_keeps_no_memory(tmp_path):
+    def held():                                                         # kB that no file backs
+        with open('/proc/self/status') as f:
+            return int(re.search(r'RssAnon:\s+(\d+)', f.read())[1])
+    n = 2 * 10 ** 9
+    write_bins(tmp_path, np.zeros(2000, np.uint16), BYTES, tokens={'train': n, 'val': 2000})
+    os.truncate(tmp_path / 'train.bin', 2 * n)                          # sparse: it takes no disk
+    _, bins, _ = data.open_bins(tmp_path, 1024)
+    source = Blocks(bins, 1024, 4, 1337)
+    for step in range(12):                                              # blocks of all parts of the file
+        source.take(step, range(4))
+        if step == 2:
+            before = held()
+    assert held() - before < 4_000
+
+
 # --- the folder ---------------------------------------------------------------------------------------------
 def test_a_folder_that_does_not_fit_is_refused_and_other_shards_are_another_stream(tmp_path):
     ids = np.arange(100, dtype=np.uint16)
     made = write_bins(tmp_path, ids, BYTES)
     assert all(isinstance(bin, np.memmap) for bin in data.open_bins(made, 8)[1].values())  # of any size
+    assert isinstance(Blocks(data.open_bins(made, 8)[1], 8, 1, 0).ids, np.memmap)       # and no copy
     known = []
     for name, text in ('a', 'a'), ('b', 'b'), ('b', 'bb'):
         write(tmp_path / f'shards/{name}.jsonl', [{'text': text}])

@@ -92,6 +92,10 @@ def test_the_plan_of_codeparrot(plan):
                 'ZeRO-3  shard=fsdp  1.53  1.53'):          # GB of ZeRO's paper and of ours
         assert re.search(' +'.join(row.split('  ')), out), row
     assert 'nowhere/meta.json is not there yet' in out
+    eight = plan('8xH100')
+    for row in ('DDP  shard=ddp  24.51  24.51', r'ZeRO-1  8.43\n', 'ZeRO-2  shard=zero2  5.75  3.06',
+                'ZeRO-3  shard=fsdp  3.06  3.06'):
+        assert re.search(' +'.join(row.split('  ')), eight), row
 
     one, two = (planner.sketch(GPTConfig(300, 7, 3, 4, 1, 32, 90, tie_embeddings=tied))
                 for tied in (True, False))

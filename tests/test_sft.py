@@ -20,10 +20,16 @@ FLAGS = ('--batch_size=8 --max_steps=20 --eval_interval=6 --save_interval=5 --lo
 
 # --- the mask -----------------------------------------------------------------------------------------------
 def test_golden_inputs_and_targets():
-    """The last token of a row is a target only; the first trained one is the target of what precedes it."""
-    x, y = collate([([1, 2, 3, 4], [0, 0, 1, 1]), ([5, 6], [0, 1])], pad=9)
-    assert x.tolist() == [[1, 2, 3], [5, 9, 9]]
-    assert y.tolist() == [[IGNORE, 3, 4], [6, IGNORE, IGNORE]] and x.dtype == y.dtype == np.int64
+    chat = [say('user', 'q'), say('assistant', 'ab'), say('user', 'yo'), say('assistant', '')]
+    short = [(S, None), ('user\n', None), ('q', None), (E, None), ('\n', None),
+             (S, None), ('assistant\n', 'a'), ('a', 'b'), ('b', E), (E, None)]
+    long = [*short, ('\n', None), (S, None), ('user\n', None), ('yo', None), (E, None), ('\n', None),
+            (S, None), ('assistant\n', E), (E, None)]
+    x, y = collate([TRAPPING.render(chat), TRAPPING.render(chat[:2])], PAD)
+    read = lambda row: [TRAPPING.decode([i]) if i != IGNORE else None for i in row.tolist()]
+    assert x.dtype == y.dtype == np.int64 and list(zip(read(x[0]), read(y[0]), strict=True)) == long
+    padding = [('<|pad|>', None)] * (len(long) - len(short))    # on the right, and not <|endoftext|>
+    assert list(zip(read(x[1]), read(y[1]), strict=True)) == short + padding
 
 
 def test_a_row_s_loss_and_gradient_are_its_own_whatever_is_beside_it_and_pads_it():
@@ -101,11 +107,13 @@ def test_with_replay_the_base_text_is_learned_beside_the_answers(start, tmp_path
     assert series(beside, 'val_loss')[-1] < series(beside, 'val_loss')[0] - 1
 
 
-def test_the_out_dir_is_complete(start, tmp_path):
-    """That evaluating changes nothing is test_train.py's; loop and loss are the same text."""
+def test_the_out_dir_is_complete_and_evaluating_changes_nothing(start, tmp_path):
     printed = ok(sft(*start, f'--out_dir={tmp_path}/run'))
     assert re.search(r'assistant\n\[\[\d+<\|im_end\|>]]', printed)        # what is trained
     assert contents(tmp_path / 'run').keys() == RUN_FILES
+    ok(sft(*start, f'--out_dir={tmp_path}/often', '--eval_interval=1'))
+    assert series(tmp_path / 'often', 'loss') == series(tmp_path / 'run', 'loss')
+    assert len(series(tmp_path / 'often', 'val_loss')) == 21
     assert '\n7' in ok(run('sample.py', f'--ckpt={tmp_path}/run', '--prompt=7', '--max_new_tokens=5'))
 
 
