@@ -1,29 +1,27 @@
 """
-Does reinforcement learning teach anything that its controls do not? Every arm starts from the same SFT, and
-writes about the same number of answers, or trains on about as many tokens. SFT sees examples. rl practices
-half of these problems, and half of compositions that no example has. All are tested on both, and on
-compositions that no arm sees.
+What does practice add where examples are scarce? All runs start from one SFT model, which saw 2,000 examples
+six times, and then train for about as many seconds. Practice gets ten times as many problems, with tests and
+without answers: half of them example tasks, half practice tasks.
 
-    sft             where the others start
-    more            SFT on more answers, without a model's own
-    rejection       SFT on its own answers that passed, one round; rejection_2: two, of half as many answers
-    rl              rl.py: the reward is 1 if all tests pass
-    weak            rl.py: the reward is 1 if the first test passes; judged by all tests: what is hacked?
-    random          rl.py: the reward is a coin: what does sampling alone do?
+    more            SFT on the same examples again, at a third of its rate: what do the seconds alone give?
+    rl              rl.py, with Muon
+    rl_adamw        rl.py, with AdamW
+    own             expert iteration: two rounds of SFT on its own answers that passed
+    own_examples    the same, with the examples beside its own answers
+    random          rl.py, but the reward is a coin: what does sampling alone do?
 
     bash run.sh                                                     # the base model, out/quickstart
-    python bench/rl_controls.py out/kinds 0,1,2                     # resumes where it stopped
-    python bench/rl_controls.py out/short 0 --steps=40 --n_test=200 --arms=more,rl@clip_high=0.28
+    python bench/rl_controls.py out/scarce 0,1,2                    # resumes where it stopped
+    python bench/rl_controls.py out/rates 0 --split=validation --n_test=300 --runs=rl@learning_rate=1e-3
 
-An arm's name may end with settings of rl.py. A folder keeps what it has, so --steps and --n_test need a
-folder of their own. Tables go to the screen, and their figures to FOLDER/rl.json. (LOG.md's study of chains
-of two, three and four steps was a second one here, until 97e99de.)
+A run's name may end with settings of its script. Settings were chosen with one seed, on the validation
+splits. Tables go to the screen, and their figures to FOLDER/rl.json. "seconds" are those of all commands of a
+run, with the start of Python; they mean something on an idle machine only.
 
 pass@1 of one greedy answer to each problem; pass@1 and pass@8 of eight answers at temperature 0.8 to the
 first fifth of them. The interval is a paired bootstrap over problems, of the mean over the seeds.
-Settings were chosen on validation splits, never on these problems.
 """
-import argparse, collections, json, os, pathlib, subprocess, sys
+import argparse, collections, json, os, pathlib, subprocess, sys, time
 
 import numpy as np
 
@@ -32,13 +30,22 @@ sys.path.insert(0, ROOT)
 from parts.eval.problems import problems, to_messages           # noqa: E402
 
 BASE = 'out/quickstart'
-KINDS = {'example tasks': 'variation', 'practice tasks': 'feedback_variation',
-         'unseen combinations': 'cell'}     # what is tested, and its split
-ARMS = ['sft', 'more', 'rejection', 'rejection_2', 'rl', 'weak', 'random']
-ASK = ['--allow_code_execution=True', '--batch_size=128', '--max_new_tokens=96', '--tasks=own']
-RL = ['config/quickstart_rl.py', '--allow_code_execution=True', '--overwrite=True', '--max_new_tokens=96',
-      '--expect=None']
-PROMPTS, SAMPLES = 16, 8                                # of a step of config/quickstart_rl.py
+SPLITS = {      # what is tested, by --split
+    'test': {'example tasks': 'variation', 'practice tasks': 'feedback_variation',
+             'unseen combinations': 'cell'},
+    'validation': {'example tasks': 'validation', 'practice tasks': 'feedback_validation'}}
+ASK = ['--allow_code_execution=True', '--batch_size=128', '--max_new_tokens=64', '--tasks=own']
+SFT = ['config/quickstart_sft.py', '--base_dir=', '--overwrite=True', '--expect=None']
+RL = ['config/quickstart_rl.py', '--allow_code_execution=True', '--overwrite=True', '--expect=None',
+      '--eval_interval=100', '--save_interval=100']
+RUNS = {        # script, its settings
+    'more': ('sft', '--learning_rate=1e-3 --epochs=6'),
+    'rl': ('rl', '--learning_rate=3e-4 --max_steps=60'),
+    'rl_adamw': ('rl', '--optimizer=adamw --learning_rate=1e-4 --max_steps=60'),
+    'own': ('own', '--learning_rate=1e-3 --epochs=1'),
+    'own_examples': ('own', '--learning_rate=1e-3 --epochs=1'),
+    'random': ('rl', '--learning_rate=3e-4 --max_steps=60')}
+ROUNDS, PROMPTS = 2, 2400       # of expert iteration: in each round, one answer to so many prompts
 COIN = """import json, random
 dice = random.Random({seed})
 lines = [json.loads(line) for line in open({path!r}, encoding='utf-8')]
@@ -48,9 +55,12 @@ reward = lambda prompt, completion: dice.random() < 0.5
 
 
 def call(*command):
+    """Runs a script of ours. Returns its seconds."""
     print(' '.join(command), flush=True)
+    start = time.perf_counter()
     if subprocess.run([sys.executable, *command], stdout=subprocess.DEVNULL, cwd=ROOT).returncode:
         sys.exit(2)         # it has said why
+    return time.perf_counter() - start
 
 
 def write(path, lines):
@@ -64,95 +74,85 @@ def read(path):
         return [json.loads(line) for line in f]
 
 
-def asked(p, tests=None):
+def asked(p):
     """A line for rl.py and for eval.py --tasks=own."""
-    check = p['test'] if tests is None else '\n'.join(p['test'].split('\n')[:1 + tests])
-    return {'prompt': to_messages(p)[0]['content'], 'tests': f'{check}\ncheck({p["entry_point"]})\n'}
+    return {'prompt': to_messages(p)[0]['content'],
+            'tests': f'{p["test"]}\ncheck({p["entry_point"]})\n'}
 
 
-def write_examples(folder, seed, steps):
-    """What the arms of one seed are given. The last file says that all are there."""
+def write_data(folder, seed, n_examples):
+    """What the runs of one seed are given. The last file says that all are there."""
     if os.path.exists(f'{folder}/coin.py'):
         return
-    both = lambda n, seed, end='': [p for pair in zip(problems(n, seed, end or 'review'),
-                                                      problems(n, seed, f'feedback{end and "_"}{end}'))
-                                    for p in pair]
-    exam = both(100, seed, 'validation')
-    for side, some in ('train', problems(5000, seed)), ('val', exam):
-        write(f'{folder}/demos/{side}.jsonl', [{'messages': to_messages(p)} for p in some])
+
+    def of_both(n, seed, *splits):
+        return [p for pair in zip(*(problems(n, seed, split) for split in splits)) for p in pair]
+
+    exam = of_both(100, seed, 'validation', 'feedback_validation')
+    for side, some in ('train', problems(n_examples, seed)), ('val', exam):
+        write(f'{folder}/examples/{side}.jsonl', [{'messages': to_messages(p)} for p in some])
     write(f'{folder}/exam.jsonl', [asked(p) for p in exam])
-    practice = both(PROMPTS * steps // 2, 1000 + seed)
-    write(f'{folder}/prompts.jsonl', [asked(p) for p in practice])
-    write(f'{folder}/weak.jsonl', [asked(p, tests=1) for p in practice])
-    with open(f'{folder}/coin.py', 'w', encoding='utf-8') as f:
-        f.write(COIN.format(seed=seed, path=os.path.abspath(f'{folder}/prompts.jsonl')))
-
-
-def finished(run):
-    """Whether a run reached its last step. One that was stopped leaves a last.pt, too."""
-    settings = pathlib.Path(run, 'config.json')
-    if not settings.exists() or not pathlib.Path(run, 'last.pt').exists():
-        return False
-    max_steps = json.loads(settings.read_text(encoding='utf-8'))['max_steps']
-    return read(f'{run}/metrics.jsonl')[-1]['step'] == max_steps
-
-
-def trained_tokens(run):
-    """Of a run of rl.py: those with a gradient. A row of the log stands for the steps around it."""
-    rows = [row for row in read(f'{run}/metrics.jsonl') if 'used' in row]
-    return rows[-1]['step'] * PROMPTS * SAMPLES * np.mean([row['length'] * row['used'] for row in rows])
-
-
-def sft(out, init, data, seed, tokens):
-    """SFT on about so many tokens, 25 an answer."""
-    call('sft.py', '--optimizer=adamw', '--learning_rate=1e-4', '--overwrite=True', f'--seed={seed}',
-         f'--init_from={init}', f'--data_dir={data}', f'--out_dir={out}',
-         f'--max_steps={int(tokens / 32 / 25)}')
-
-
-def mine(folder, ckpt, seed, first, last):
-    """SAMPLES answers of ckpt to some of the prompts; those that pass become examples."""
-    prompts = read(f'{os.path.dirname(folder)}/prompts.jsonl')[first:last]
+    prompts = [asked(p) for p in of_both(5 * n_examples, seed, 'review', 'feedback')]
     write(f'{folder}/prompts.jsonl', prompts)
-    call('eval.py', f'--ckpt={ckpt}', *ASK, f'--data={folder}/prompts.jsonl', f'--num_samples={SAMPLES}',
-         f'--seed={seed}', '--temperature=1.0', f'--out={folder}/eval.json')
-    call('prepare.py', '--kind=sft', f'--source={folder}/samples.jsonl', '--dedup=exact',
-         f'--out_dir={folder}/sft')
+    write(f'{folder}/rl_prompts.jsonl', prompts[:2000])     # rl.py first tries the tests of all of them
+    with open(f'{folder}/coin.py', 'w', encoding='utf-8') as f:
+        f.write(COIN.format(seed=seed, path=os.path.abspath(f'{folder}/rl_prompts.jsonl')))
 
 
-def train(arm, folder, seed, steps):
-    out, start = f'{folder}/{arm}', f'{folder}/sft/last.pt'
-    name, *flags = arm.split('@')
-    if finished(out):
+def expert_iteration(folder, out, seed, with_examples, flags):
+    """Rounds of SFT on the model's own answers that passed. Returns the seconds."""
+    start, seconds = f'{folder}/sft', 0
+    prompts = read(f'{folder}/prompts.jsonl')
+    for i in range(ROUNDS):
+        mined = f'{out}_round_{i}'
+        write(f'{mined}/prompts.jsonl', prompts[i * PROMPTS:(i + 1) * PROMPTS])
+        seconds += call('eval.py', f'--ckpt={start}/last.pt', *ASK, f'--data={mined}/prompts.jsonl',
+                        '--num_samples=1', f'--seed={seed + i}', '--temperature=1.0',
+                        f'--out={mined}/eval.json')
+        lines = [{'messages': [*row['messages'], {'role': 'assistant', 'content': row['completion']}]}
+                 for row in read(f'{mined}/samples.jsonl') if row['outcome'] == 'passed']
+        if with_examples:
+            lines += read(f'{folder}/examples/train.jsonl')
+        write(f'{mined}/data/train.jsonl', lines)
+        write(f'{mined}/data/val.jsonl', read(f'{folder}/examples/val.jsonl'))
+        last = out if i == ROUNDS - 1 else f'{mined}/model'
+        seconds += call('sft.py', *SFT, f'--init_from={start}', f'--data_dir={mined}/data',
+                        f'--out_dir={last}', f'--seed={seed}', *flags)
+        start = last
+    return seconds
+
+
+def train(name, folder, seed, n_examples, epochs):
+    """Trains a run, unless it is there. Writes its seconds beside it when it is complete."""
+    out = f'{folder}/{name}'
+    if os.path.exists(f'{out}/seconds'):
         return
-    if name == 'sft':
-        write_examples(folder, seed, steps)
-        call('sft.py', 'config/quickstart_sft.py', f'--init_from={BASE}', f'--data_dir={folder}/demos',
-             f'--out_dir={out}', f'--seed={seed}', '--epochs=2', '--overwrite=True', '--expect=None')
-    elif name in ('rl', 'weak', 'random'):
-        reward = {'rl': 'prompts.jsonl', 'weak': 'weak.jsonl', 'random': 'coin.py'}[name]
-        call('rl.py', *RL, f'--init_from={folder}/sft', f'--reward={folder}/{reward}', f'--out_dir={out}',
-             f'--held_out={folder}/exam.jsonl', f'--max_steps={steps}', f'--seed={seed}',
-             *(f'--{flag}' for flag in flags))
-    elif name == 'more':
-        sft(out, start, f'{folder}/demos', seed, trained_tokens(f'{folder}/rl'))
+    kind, *more = name.split('@')
+    if kind == 'sft':
+        write_data(folder, seed, n_examples)
+        seconds = call('sft.py', *SFT, f'--init_from={BASE}', f'--data_dir={folder}/examples',
+                       f'--out_dir={out}', f'--seed={seed}', f'--epochs={epochs}')
     else:
-        rounds = 2 if name == 'rejection_2' else 1
-        n = PROMPTS * steps // rounds
-        tokens = trained_tokens(f'{folder}/rl') / rounds
-        for i in range(rounds):
-            mine(f'{folder}/mined_{name}_{i}', start, seed + i, i * n, (i + 1) * n)
-            last = out if i == rounds - 1 else f'{out}_{i}'
-            sft(last, start, f'{folder}/mined_{name}_{i}/sft', seed, tokens)
-            start = f'{last}/last.pt'
+        script, settings = RUNS[kind]
+        flags = [*settings.split(), *(f'--{flag}' for flag in more)]
+        if script == 'sft':
+            seconds = call('sft.py', *SFT, f'--init_from={folder}/sft', f'--data_dir={folder}/examples',
+                           f'--out_dir={out}', f'--seed={seed}', *flags)
+        elif script == 'rl':
+            reward = 'coin.py' if kind == 'random' else 'rl_prompts.jsonl'
+            seconds = call('rl.py', *RL, f'--init_from={folder}/sft', f'--reward={folder}/{reward}',
+                           f'--held_out={folder}/exam.jsonl', f'--out_dir={out}', f'--seed={seed}', *flags)
+        else:
+            seconds = expert_iteration(folder, out, seed, kind == 'own_examples', flags)
+    pathlib.Path(out, 'seconds').write_text(f'{seconds:.0f}')
 
 
-def test(run, folder, samples=1):
+def test(run, folder, splits, samples=1):
     """{kind: for each problem whether its answers passed}. One answer is greedy; several are drawn at
     temperature 0.8, to the first fifth of the problems."""
     passed = {}
     how = ['--temperature=0.8', f'--num_samples={samples}'] if samples > 1 else []
-    for kind, split in KINDS.items():
+    for kind, split in splits.items():
         name = split + ('_sampled' if samples > 1 else '')
         out = f'{run}/test/{name}'
         if not os.path.exists(f'{out}/eval.json'):
@@ -172,11 +172,11 @@ def difference(each):
 
 
 def table(title, measured, of, beside='sft'):
-    """Prints a line for each arm: of() each problem's answers, the mean over seeds and problems; in brackets
-    minus `beside`. measured: {arm: for each seed {kind: answers of each problem}}. Returns the same for
-    pictures: {arm: for each kind [share, difference, low, high]}, in percent."""
-    def shares(arm, kind):      # (problems,)
-        return np.mean([[of(answers) for answers in one_seed[kind]] for one_seed in measured[arm]], axis=0)
+    """Prints a line for each run: of() each problem's answers, the mean over seeds and problems; in brackets
+    minus `beside`. measured: {run: for each seed {kind: answers of each problem}}. Returns the same for
+    pictures: {run: for each kind [share, difference, low, high]}, in percent."""
+    def shares(run, kind):      # (problems,)
+        return np.mean([[of(answers) for answers in one_seed[kind]] for one_seed in measured[run]], axis=0)
 
     kinds = measured[beside][0]
     start = {kind: shares(beside, kind) for kind in kinds}
@@ -184,14 +184,14 @@ def table(title, measured, of, beside='sft'):
     print('| | ' + ' | '.join(f'{kind}, {len(answers)}' for kind, answers in kinds.items()) + ' |')
     print('|---' * (len(kinds) + 1) + '|')
     figures = {}
-    for arm in measured:
-        figures[arm] = []
+    for run in measured:
+        figures[run] = []
         for kind in kinds:
-            passed = shares(arm, kind)
-            figures[arm].append([100 * float(x) for x in (passed.mean(), *difference(passed - start[kind]))])
+            passed = shares(run, kind)
+            figures[run].append([100 * float(x) for x in (passed.mean(), *difference(passed - start[kind]))])
         cells = [f'{share:.1f} ({gain:+.1f}: {low:+.1f} to {high:+.1f})'
-                 for share, gain, low, high in figures[arm]]
-        print(f'| {arm} | ' + ' | '.join(cells) + ' |')
+                 for share, gain, low, high in figures[run]]
+        print(f'| {run} | ' + ' | '.join(cells) + ' |', flush=True)
     return figures
 
 
@@ -199,36 +199,40 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[1])
     parser.add_argument('folder')
     parser.add_argument('seeds', help='0,1,2')
-    parser.add_argument('--steps', type=int, default=100, help='of rl.py (100)')
-    parser.add_argument('--n_test', type=int, default=1000, help='problems of each kind (1000)')
-    parser.add_argument('--arms', default=','.join(ARMS), help='sft,rl,...; without it all')
+    parser.add_argument('--examples', type=int, default=2000, help='of SFT (2000)')
+    parser.add_argument('--epochs', type=float, default=6, help='of SFT (6)')
+    parser.add_argument('--split', default='test', choices=SPLITS, help='validation: to choose settings')
+    parser.add_argument('--n_test', type=int, default=500, help='problems of each kind (500)')
+    parser.add_argument('--runs', default=','.join(RUNS), help='rl,own@learning_rate=3e-4,...: of these only')
     args = parser.parse_args()
-    seeds = [int(seed) for seed in args.seeds.split(',')]
-    arms = args.arms.split(',')
-    if unknown := {arm.split('@')[0] for arm in arms} - {*ARMS}:
-        parser.error(f'--arms: there is no arm {", ".join(unknown)}; there are {", ".join(ARMS)}')
+    runs = args.runs.split(',')
+    if unknown := {run.split('@')[0] for run in runs} - {*RUNS}:
+        parser.error(f'--runs: there is no {", ".join(unknown)}; there are {", ".join(RUNS)}')
     if not os.path.exists(f'{ROOT}/{BASE}/last.pt'):
         parser.error(f'{BASE} has no model to start from; make it: bash run.sh')
-    for split in KINDS.values():
+    splits = SPLITS[args.split]
+    for split in splits.values():
         path = f'{args.folder}/test/{split}'
         if not os.path.exists(f'{path}.jsonl'):
             lines = [asked(p) for p in problems(args.n_test, 0, split)]
             write(f'{path}_sampled.jsonl', lines[:args.n_test // 5])
             write(f'{path}.jsonl', lines)
 
-    greedy, sampled = {}, {}
-    for seed in seeds:
-        for arm in dict.fromkeys(['sft', 'rl', *arms]):     # the others train on as many tokens as rl
-            run = f'{args.folder}/{seed}/{arm}'
-            train(arm, f'{args.folder}/{seed}', seed, args.steps)
-            greedy.setdefault(arm, []).append(test(run, args.folder))
-            sampled.setdefault(arm, []).append(test(run, args.folder, samples=8))
-    how = f'seeds: {len(seeds)}, {args.steps} steps'
-    tables = {'greedy': table(f'{how}; pass@1 of one greedy answer', greedy, np.mean),
-              'greedy, minus rl': table('the same', greedy, np.mean, beside='rl'),
-              'sampled': table('pass@1 of eight answers at temperature 0.8', sampled, np.mean),
-              'pass@8': table('pass@8 of the same', sampled, any)}
-    setup = {'seeds': seeds, 'steps': args.steps, 'n_test': args.n_test, 'kinds': [*KINDS]}
+    greedy, sampled, seconds = {}, {}, collections.defaultdict(list)
+    for seed in map(int, args.seeds.split(',')):
+        for name in ['sft', *runs]:
+            run = f'{args.folder}/{seed}/{name}'
+            train(name, f'{args.folder}/{seed}', seed, args.examples, args.epochs)
+            seconds[name].append(float(pathlib.Path(run, 'seconds').read_text()))
+            greedy.setdefault(name, []).append(test(run, args.folder, splits))
+            if args.split == 'test':
+                sampled.setdefault(name, []).append(test(run, args.folder, splits, samples=8))
+    tables = {'greedy': table('pass@1 of one greedy answer', greedy, np.mean)}
+    if sampled:
+        tables |= {'sampled': table('pass@1 of eight answers at temperature 0.8', sampled, np.mean),
+                   'pass@8': table('pass@8 of the same', sampled, any)}
+    print('\nseconds: ' + ', '.join(f'{name} {np.mean(some):.0f}' for name, some in seconds.items()))
+    setup = vars(args) | {'kinds': [*splits], 'seconds': seconds}
     with open(f'{args.folder}/rl.json', 'w', encoding='utf-8') as f:
         json.dump(setup | tables, f, indent=1)
 
