@@ -399,7 +399,7 @@ while step < max_steps:
     parts = []
     loss = 0.0
     for i, rows in enumerate(my_share(all_rows)):                           # (micro_batch_size,)
-        # DDP sums the gradients of all processes after the last micro-batch only.
+        # DDP averages the gradients over the processes after the last micro-batch only.
         is_last = i == n_micro - 1
         with contextlib.nullcontext() if is_last or not isinstance(net, DDP) else net.no_sync():
             losses, figures = losses_of(net, rows)

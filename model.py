@@ -207,9 +207,9 @@ class GPT(nn.Module):
     def forward(self, idx, targets=None, mask=None, positions=None, with_logits=True):
         """idx, targets (B, T) -> logits, float32 (B, T, V), and the loss: mean -log p(target)
         over the targets that are not IGNORE, or 0. For next tokens: idx = tokens[:-1], targets =
-        tokens[1:]. with_logits=False: None, and the rest skips the head, the largest matrix."""
+        tokens[1:]. with_logits=False returns no logits, and computes only those of the targets."""
         hidden = self.backbone(idx, mask=mask, positions=positions)  # (B, T, C)
-        if not with_logits and not torch.compiler.is_compiling():
+        if not with_logits and not torch.compiler.is_compiling():  # compiled, shapes are fixed
             hidden, targets = hidden[targets != IGNORE], targets[targets != IGNORE]  # (n, C), (n,)
         logits = self.head(hidden)[..., :self.config.vocab_size].float()  # (B, T, V) or (n, V)
         if targets is None:

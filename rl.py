@@ -363,7 +363,7 @@ while step < max_steps:
             part = useful[i:i + n_at_once]
             x, y, old_log_probs = [t.to(here.device) for t in collate(part, pad)]      # (N, T)
             A = torch.tensor([a.advantage for a in part], device=here.device)           # (N,)
-            # DDP sums the gradients of all processes after the last micro-batch only.
+            # DDP averages the gradients over the processes after the last micro-batch only.
             is_last = i + len(part) == len(useful)
             with contextlib.nullcontext() if is_last or not isinstance(net, DDP) else net.no_sync():
                 with autocast:

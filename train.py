@@ -347,7 +347,7 @@ while step < max_steps:
     opt.zero_grad(set_to_none=here.world == 1)
     # --- end step ---
     if guard.wants_rollback and (then := log.rewind()):
-        # back to the last save, at half the learning rate
+        # back to the last save, which rewind() returned, at half the learning rate
         processes.load_state(model, opt, scaler, then)
         if streaming:
             source.go_to(then['positions'])
