@@ -68,7 +68,7 @@ micro_batch_size = 0            # >= 0: pairs per device and forward pass; 0 = a
 block_size = 0                  # >= 0: tokens of prompt and answer; 0 = the context; more is cut
 lora = 0                        # >= 0: rank of adapters that train instead of the weights; 0 = none
 optimizer = 'adamw'             # adamw | muon: Muon for the blocks' matrices, AdamW for the rest
-warmup_steps: int | float = 0.1  # >= 0: steps of the linear rise; below 1 a fraction of all
+warmup_steps: int | float = 0.1  # >= 0: steps of the linear rise; below 1 a share of all
 weight_decay = 0.0              # >= 0: pull of the weights towards 0; of matrices only
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
@@ -415,8 +415,8 @@ while step < max_steps:
     # Ctrl-C may reach one process only. The sum tells all, so they stop after the same step.
     loss, stop_requests = here.sum(loss, here.stop_requests)
     if loss_type == 'kto':
-        # 'kl' is the mean of log p_ref - log p; the minus makes it that of log p - log p_ref. The
-        # paper takes answers to other prompts.
+        # kto asks how much likelier the answers are than under the reference, and 'kl' says how
+        # much less likely, hence the minus. The paper takes answers to other prompts.
         kto_kl = max(0.0, -beta * means(parts)['kl'])
     if guard.allows(step, loss, norm):          # no NaN; it logs what it refuses
         scaler.step(opt)

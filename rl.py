@@ -75,7 +75,7 @@ clip_high = 0.2                 # >= 0: and above 1 + clip_high; 0.28 keeps more
 kl_coef = 0.0                   # >= 0: pull towards the first model, which stays in memory above 0
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks
 min_lr: float | None = None     # >= 0: where the schedule ends; None = learning_rate / 10
-warmup_steps: int | float = 0.05  # >= 0: steps of the linear rise; below 1: this part of max_steps
+warmup_steps: int | float = 0.05  # >= 0: steps of the linear rise; below 1 a share of max_steps
 weight_decay = 0.0              # >= 0: pull of the weights towards 0; of matrices only
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching

@@ -49,7 +49,7 @@ max_steps = 0                   # >= 0: updates, instead of epochs; 0 = as many 
 micro_batch_size = 0            # >= 0: conversations per device and forward pass; 0 = all
 block_size = 0                  # >= 0: most tokens of a conversation; 0 = the model's context
 optimizer = 'adamw'             # adamw | muon: Muon for the blocks' matrices, AdamW for the rest
-warmup_steps: int | float = 0.03  # >= 0: steps of the linear rise; below 1: this part of all steps
+warmup_steps: int | float = 0.03  # >= 0: steps of the linear rise; below 1 a share of all steps
 weight_decay = 0.0              # >= 0: pull of the weights towards 0; of matrices only
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 dropout = 0.0                   # [0, 1)
@@ -170,7 +170,7 @@ if replay:
 def get_batch(step, rows):
     """Return x and y (B, T) of these rows of a step: conversations, or text of base_dir, of which
     every token is trained. Which ones follows from (seed, step) alone."""
-    if rows[0] >= batch_size:
+    if rows[0] >= batch_size:       # replayed base text: see my_rows
         return here.to_device(blocks.take(step, rows - batch_size))
     return here.to_device(collate([conversations[j] for j in by_length.of(step)[rows]]))
 

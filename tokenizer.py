@@ -238,10 +238,11 @@ class Tokenizer:
 
     def encode(self, text):
         """Return a list of ids, never a special one: if a user types '<|endoftext|>', that is
-        thirteen characters. tiktoken cuts what is not ASCII. Its Unicode tables differ from those
-        of regex, so it may cut a recent letter otherwise than we did in training."""
+        thirteen characters. Text that is not ASCII is split by tiktoken. Its Unicode tables differ
+        from those of regex, so it may split a recent letter otherwise than we did in training."""
         if self.kind == 'char':
             return self._encode_characters(text)
+        # Two short cuts with the same ids come first; the lesson is the loop below.
         if len(self.vocab) == 256:                          # no merges
             return list(to_utf8(text))
         if not text.isascii() or len(text) > 300:           # _merge_chunk is slow on a long chunk
@@ -257,8 +258,8 @@ class Tokenizer:
         return ids
 
     def _merge_chunk(self, chunk):
-        """Merge the adjacent pair whose union has the lowest id, again and again. Every union that
-        this makes possible has a higher id, so no earlier merge is missed."""
+        """Merge the adjacent pair that was learned first, whose union has the lowest id, again and
+        again. A merge makes only pairs possible that were learned later, so none is missed."""
         pieces = [bytes([b]) for b in to_utf8(chunk)]
         while len(pieces) > 1:
             rank = lambda pair: self.ranks.get(pair[0] + pair[1], math.inf)

@@ -64,7 +64,7 @@ micro_batch_size = 0            # >= 0: sequences per device and forward pass; 0
 optimizer = 'adamw'             # adamw | muon: Muon for the blocks' matrices, AdamW for the rest
 embedding_lr = 1.0              # > 0: factor of the embedding's (and a tied head's) learning rate
 min_lr: float | None = None     # >= 0: where the schedule ends; None = learning_rate / 10
-warmup_steps: int | float = 0.1  # >= 0: steps of the linear rise; below 1: this part of max_steps
+warmup_steps: int | float = 0.1  # >= 0: steps of the linear rise; below 1 a share of max_steps
 schedule = 'cosine'             # cosine | wsd: wsd stays at the peak, then falls in decay_steps
 decay_steps = 0                 # >= 0: steps of the final fall of wsd; 0 = a fifth of max_steps
 weight_decay = 0.1              # >= 0: pull of the weights towards 0; of matrices only
