@@ -188,7 +188,7 @@ class GPT(nn.Module):
                 nn.init.normal_(p, 0.0, 0.02 / math.sqrt(sums))
 
     def backbone(self, idx, cache=None, start=0, mask=None, positions=None):
-        """idx (B, T) -> (B, T, C). Positions count from start, or are given for packed documents."""
+        """idx (B, T) -> (B, T, C). Positions count from start; packed documents give their own."""
         T = idx.shape[1]
         if start + T > self.config.block_size:
             raise ValueError(f'{start + T} tokens do not fit block_size={self.config.block_size}')
