@@ -112,6 +112,9 @@ elif tokenizer.endswith('.json'):
 elif tokenizer not in ('bpe', 'byte', 'char'):
     raise ValueError(f'tokenizer={tokenizer!r} must be bpe, byte, char, gpt2 or the path of a '
                      'tokenizer.json')
+elif tokenizer == 'bpe' and vocab_size < 256 + len(SPECIAL_TOKENS):
+    raise ValueError(f'vocab_size={vocab_size} must be >= {256 + len(SPECIAL_TOKENS)}: bytes and '
+                     'special tokens')
 # From here on `sources` is a dict in any case: a lone --source is {name: (path, None)}, no weight.
 sources = files.sources_of(source, sources, defaults['source'])
 is_mixture = temperature != 1 or any(weight for _, weight in sources.values())

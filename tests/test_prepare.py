@@ -324,7 +324,7 @@ MISTAKES = [        # lines of a config file, words of the sentence
     ("kind = 'sft'\nmin_answer = 5", ['min_answer', '--source=FILE']),
     ("source = 'x'\npart = '5/4'", ['part', '3/16']),
     ("source = 'x'\ntokenizer = 'wordpiece'", ['wordpiece', 'bpe']),
-    ("source = 'x/000.txt'\nvocab_size = 100", ['vocab_size', '320']),
+    ('vocab_size = 100', ['vocab_size', '320']),
     ("source = 'x'\nkind = 'sft'", ['sft needs records']),
     ("source = 'x'\ntokenizer = 'byte.json'", ['byte.json', '<|endoftext|>']),
     ("source = 'x/000.txt'\nlanguages = 'en'", ['000.txt', 'languages=en', '.jsonl']),
