@@ -8,7 +8,7 @@ without answers: half of them example tasks, half practice tasks.
     rl_adamw        rl.py, with AdamW
     own             expert iteration: two rounds of SFT on its own answers that passed
     own_examples    the same, with the examples beside its own answers
-    random          rl.py, but the reward is a coin: what does sampling alone do?
+    random          rl.py with bench/random_reward.py: what does sampling alone do?
 
     bash run.sh                                                     # the base model, out/quickstart
     python bench/rl_controls.py out/scarce 0,1,2                    # resumes where it stopped
@@ -46,12 +46,6 @@ RUNS = {        # script, its settings
     'own_examples': ('own', '--learning_rate=1e-3 --epochs=1'),
     'random': ('rl', '--learning_rate=3e-4 --max_steps=60')}
 ROUNDS, PROMPTS = 2, 2400       # of expert iteration: in each round, one answer to so many prompts
-COIN = """import json, random
-dice = random.Random({seed})
-lines = [json.loads(line) for line in open({path!r}, encoding='utf-8')]
-prompts = lambda: [line['prompt'] for line in lines]
-reward = lambda prompt, completion: dice.random() < 0.5
-"""
 
 
 def call(*command):
@@ -82,7 +76,7 @@ def asked(p):
 
 def write_data(folder, seed, n_examples):
     """What the runs of one seed are given. The last file says that all are there."""
-    if os.path.exists(f'{folder}/coin.py'):
+    if os.path.exists(f'{folder}/rl_prompts.jsonl'):
         return
 
     def of_both(n, seed, *splits):
@@ -95,8 +89,12 @@ def write_data(folder, seed, n_examples):
     prompts = [asked(p) for p in of_both(5 * n_examples, seed, 'review', 'feedback')]
     write(f'{folder}/prompts.jsonl', prompts)
     write(f'{folder}/rl_prompts.jsonl', prompts[:2000])     # rl.py first tries the tests of all of them
-    with open(f'{folder}/coin.py', 'w', encoding='utf-8') as f:
-        f.write(COIN.format(seed=seed, path=os.path.abspath(f'{folder}/rl_prompts.jsonl')))
+
+
+def sft(start, data, out, seed, *flags):
+    """Trains on conversations. Returns the seconds."""
+    return call('sft.py', *SFT, f'--init_from={start}', f'--data_dir={data}', f'--out_dir={out}',
+                f'--seed={seed}', *flags)
 
 
 def expert_iteration(folder, out, seed, with_examples, flags):
@@ -116,8 +114,7 @@ def expert_iteration(folder, out, seed, with_examples, flags):
         write(f'{mined}/data/train.jsonl', lines)
         write(f'{mined}/data/val.jsonl', read(f'{folder}/examples/val.jsonl'))
         last = out if i == ROUNDS - 1 else f'{mined}/model'
-        seconds += call('sft.py', *SFT, f'--init_from={start}', f'--data_dir={mined}/data',
-                        f'--out_dir={last}', f'--seed={seed}', *flags)
+        seconds += sft(start, f'{mined}/data', last, seed, *flags)
         start = last
     return seconds
 
@@ -130,17 +127,15 @@ def train(name, folder, seed, n_examples, epochs):
     kind, *more = name.split('@')
     if kind == 'sft':
         write_data(folder, seed, n_examples)
-        seconds = call('sft.py', *SFT, f'--init_from={BASE}', f'--data_dir={folder}/examples',
-                       f'--out_dir={out}', f'--seed={seed}', f'--epochs={epochs}')
+        seconds = sft(BASE, f'{folder}/examples', out, seed, f'--epochs={epochs}')
     else:
         script, settings = RUNS[kind]
         flags = [*settings.split(), *(f'--{flag}' for flag in more)]
         if script == 'sft':
-            seconds = call('sft.py', *SFT, f'--init_from={folder}/sft', f'--data_dir={folder}/examples',
-                           f'--out_dir={out}', f'--seed={seed}', *flags)
+            seconds = sft(f'{folder}/sft', f'{folder}/examples', out, seed, *flags)
         elif script == 'rl':
-            reward = 'coin.py' if kind == 'random' else 'rl_prompts.jsonl'
-            seconds = call('rl.py', *RL, f'--init_from={folder}/sft', f'--reward={folder}/{reward}',
+            reward = 'bench/random_reward.py' if kind == 'random' else f'{folder}/rl_prompts.jsonl'
+            seconds = call('rl.py', *RL, f'--init_from={folder}/sft', f'--reward={reward}',
                            f'--held_out={folder}/exam.jsonl', f'--out_dir={out}', f'--seed={seed}', *flags)
         else:
             seconds = expert_iteration(folder, out, seed, kind == 'own_examples', flags)
@@ -227,7 +222,10 @@ def main():
             greedy.setdefault(name, []).append(test(run, args.folder, splits))
             if args.split == 'test':
                 sampled.setdefault(name, []).append(test(run, args.folder, splits, samples=8))
-    tables = {'greedy': table('pass@1 of one greedy answer', greedy, np.mean)}
+    greedily = 'pass@1 of one greedy answer'
+    tables = {'greedy': table(greedily, greedy, np.mean)}
+    for control in [run for run in ('more', 'rl') if run in greedy]:
+        tables[f'greedy, minus {control}'] = table(greedily, greedy, np.mean, beside=control)
     if sampled:
         tables |= {'sampled': table('pass@1 of eight answers at temperature 0.8', sampled, np.mean),
                    'pass@8': table('pass@8 of the same', sampled, any)}
