@@ -8,6 +8,7 @@ The model: a decoder-only transformer as in LLaMA, and the generation of text.
 Newer than the transformer of 2017 are RMSNorm before each sublayer (arXiv:1910.07467), rotary
 positions (RoPE, 2104.09864), grouped key/value heads (GQA, 2305.13245) and SwiGLU (2002.05202).
 B batch, T time, C = n_embd, H query heads, K key/value heads, D head width, V vocabulary.
+This file runs alone with torch. parts/ imports it, so it imports parts/ only inside functions.
 """
 import dataclasses, math, os
 import torch
@@ -25,28 +26,27 @@ class GPTConfig:
     n_layer: int = 12
     n_head: int = 12                # query heads
     n_kv_head: int = 0              # key/value heads, a divisor of n_head; 0 = n_head
-    n_embd: int = 768
+    n_embd: int = 768               # an even multiple of n_head, because RoPE turns pairs
     n_ffn: int = 0                  # width of SwiGLU; 0 = 8/3 n_embd, to the nearest 64
-    dropout: float = 0.0            # of the embedding and of what a block adds; not in attention
-    rope_theta: float = 10000.0     # the slowest pair turns once in about 2 pi theta positions
-    rope_scaling: tuple = ()        # (factor,) or (factor, low, high, T_old): rope_table()
+    dropout: float = 0.0            # of the embedding and each sublayer's output; not in attention
+    rope_theta: float = 10000.0     # RoPE's base: the larger, the slower its slowest pair turns
+    rope_scaling: tuple = ()        # (factor,) or (factor, low, high, T_old), see stretch()
     norm_eps: float = 1e-6
     tie_embeddings: bool = True     # embedding and projection are one matrix
     causal: bool = True             # False: each token sees all, for masked language modelling
-    vocab_multiple: int = 1         # of the embedding's rows; with 64 a GPU multiplies faster
+    vocab_multiple: int = 1         # add rows up to a multiple of it; with 64 a GPU is faster
     head_dim: int = 0               # D, an even number; 0 = n_embd / n_head
     qkv_bias: bool = False          # in w_q, w_k and w_v: Qwen2 has them
-    qk_norm: bool = False           # an RMSNorm of each head's q and k, before RoPE: Qwen3 has them
+    qk_norm: bool = False           # an RMSNorm of each head's q and k, before RoPE: Qwen3 has it
 
     def __post_init__(self):
-        # An even multiple, because RoPE turns the n_embd / n_head numbers of a head in pairs.
         if not self.head_dim and self.n_embd % (2 * self.n_head):
             raise ValueError(f'n_embd={self.n_embd} is no even multiple of n_head={self.n_head}')
         self.head_dim = self.head_dim or self.n_embd // self.n_head
         self.n_kv_head = self.n_kv_head or self.n_head
         if self.n_head % self.n_kv_head:
             raise ValueError(f'n_head={self.n_head} is no multiple of n_kv_head={self.n_kv_head}')
-        # 8/3: as many weights as a GELU that is 4 n_embd wide
+        # Three matrices that are 8/3 n_embd wide have as many weights as GPT-2's two of 4 n_embd.
         self.n_ffn = self.n_ffn or max(1, round(self.n_embd * 8 / 3 / 64)) * 64
 
 
@@ -64,8 +64,8 @@ class RMSNorm(nn.Module):
 
 def rotate(x, cos, sin):
     """RoPE turns the pair (a, b) = (x_i, x_{i + D/2}) by the angle position * frequency_i. With the
-    frequency 0.5, (1, 0) becomes (0.88, 0.48) at position 1 and (0.54, 0.84) at position 2. Their
-    product is 0.88, as is that of (1, 0) at positions 0 and 1: it depends on the distance only."""
+    frequency 0.5, (1, 0) stays (1, 0) at position 0, and becomes (0.88, 0.48) at 1 and (0.54, 0.84)
+    at 2. Neighbors have the dot product 0.88 in both cases: only the distance counts."""
     a, b = x.float().chunk(2, dim=-1)  # (B, H, T, D/2) each
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).type_as(x)  # (B, H, T, D)
 
@@ -82,46 +82,43 @@ class Attention(nn.Module):
         self.norm_k = RMSNorm(c.head_dim, c.norm_eps) if c.qk_norm else nn.Identity()
 
     def forward(self, x, cos, sin, cache=None, start=0, mask=None):
-        """x (B, T, C) follows `start` positions, whose keys and values are in the cache,
-        (2, B, K, room, D). mask, bool (B or 1, 1, T, start + T): does a query (T) see a key?"""
+        """x (B, T, C) -> (B, T, C). x follows `start` positions, whose keys and values are in the
+        cache (2, B, K, room, D). mask: True where a query sees a key, (B or 1, 1, T, start + T)."""
         T = x.shape[1]
         heads = lambda y: y.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
         q = rotate(self.norm_q(heads(self.w_q(x))), cos, sin)  # (B, H, T, D)
         k = rotate(self.norm_k(heads(self.w_k(x))), cos, sin)  # (B, K, T, D)
         v = heads(self.w_v(x))  # (B, K, T, D)
         if cache is not None:
-            cache[0][:, :, start:start + T] = k
-            cache[1][:, :, start:start + T] = v
+            cache[:, :, :, start:start + T] = torch.stack((k, v))
             k, v = cache[:, :, :, :start + T]  # (B, K, start + T, D) both
 
-        # A given mask decides alone. Else a query sees its own key and the earlier ones: is_causal
-        # says so if nothing came before; a single query (T = 1) after others sees all of them;
-        # T = 2 queries after start = 3 need a mask, ones(2, 5).tril(3):
+        # Without a mask, a query sees its own key and earlier ones. At start 0 is_causal says so.
+        # Later a single query sees all keys, but two queries at start 3 need ones(2, 5).tril(3):
         #     key         0 1 2 | 3 4
         #     position 3  1 1 1 | 1 .
         #     position 4  1 1 1 | 1 1
         is_causal = self.config.causal and mask is None and start == 0
         if mask is None and start > 0 and T > 1:
             mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)
-        y = attend(q, k, v, mask, is_causal, cache is not None)  # (B, H, T, D)
+
+        # softmax(q k^T / sqrt(D)) v. Each k and v serves H / K heads of q.
+        q, k, v = fit_device(q, k, v, mask, cache is not None)
+        with torch.autocast('cpu', enabled=False):      # else it would undo fit_device()
+            y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal,
+                                               enable_gqa=k.shape[1] < q.shape[1])  # (B, H, T, D)
         return self.w_o(y.transpose(1, 2).flatten(2).to(x.dtype))  # (B, T, C)
 
 
-def attend(q, k, v, mask, is_causal, is_cached):
-    """softmax(q k^T / sqrt(D)) v. q (B, H, T, D), k and v (B, K, keys, D) -> (B, H, T, D). Each k
-    and v serves H / K heads of q. Both ifs only save time or memory."""
-    is_grouped = k.shape[1] < q.shape[1]
-    if q.is_cuda and is_grouped and (mask is not None or q.dtype != torch.bfloat16):
-        # A GPU has a fast kernel for grouped heads only in bfloat16 and without a mask. The slow
-        # one keeps all T x T scores, so each k and v is repeated for its heads.
-        is_grouped = False
-        k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
+def fit_device(q, k, v, mask, is_cached):
+    """Return q, k, v as the device computes attention fastest. A CPU trains in float32, because its
+    backward pass in bfloat16 can be slow (LOG.md). A GPU's fast kernel for grouped heads takes only
+    bfloat16 without a mask, so otherwise each k and v is repeated for its heads of q."""
     if q.is_cpu and not is_cached:
-        # In training: a backward pass in bfloat16 is slow here (LOG.md), so no autocast either.
-        q, k, v = q.float(), k.float(), v.float()
-    with torch.autocast('cpu', enabled=False):
-        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal,
-                                              enable_gqa=is_grouped)
+        return q.float(), k.float(), v.float()
+    if q.is_cuda and k.shape[1] < q.shape[1] and (mask is not None or q.dtype != torch.bfloat16):
+        k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
+    return q, k, v
 
 
 class SwiGLU(nn.Module):
@@ -152,17 +149,22 @@ class Block(nn.Module):
 
 
 def rope_table(D, T, theta, scaling=()):
-    """Return cos and sin of position * frequency, float32 (T, D/2), the same on each device."""
+    """Return cos and sin of position * frequency, float32 (T, D/2), where the frequencies fall from
+    1 to almost 1 / theta. The CPU computes them, so that all devices have the same numbers."""
     frequency = theta ** (-torch.arange(0, D, 2, dtype=torch.float32, device='cpu') / D)  # (D/2,)
-    if len(scaling) == 1:  # linear interpolation of positions (arXiv:2306.15595)
-        frequency = frequency / scaling[0]
-    elif scaling:  # Llama 3.1: divide only what turned less than `high` times in T_old tokens
-        factor, low, high, T_old = scaling
-        turns = T_old * frequency / (2 * math.pi)
-        keep = ((turns - low) / (high - low)).clamp(0, 1)  # 1 stays, 0 is divided
-        frequency = frequency * (keep + (1 - keep) / factor)
+    frequency = stretch(frequency, *scaling) if scaling else frequency
     angle = torch.outer(torch.arange(T, dtype=torch.float32, device='cpu'), frequency)  # (T, D/2)
     return angle.cos(), angle.sin()
+
+
+def stretch(frequency, factor, low=None, high=None, T_old=None):
+    """Slow RoPE down for a longer context. Alone, the factor divides all frequencies (2306.15595).
+    As in Llama 3.1, it divides those below `low` turns in T_old tokens, and none above `high`."""
+    if T_old is None:
+        return frequency / factor
+    turns = T_old * frequency / (2 * math.pi)
+    keep = ((turns - low) / (high - low)).clamp(0, 1)  # (D/2,): 1 is kept, 0 is divided
+    return frequency * (keep + (1 - keep) / factor)
 
 
 class GPT(nn.Module):
@@ -170,29 +172,29 @@ class GPT(nn.Module):
         super().__init__()
         self.config = c = config
         rows = math.ceil(c.vocab_size / c.vocab_multiple) * c.vocab_multiple
-        self.embedding = nn.Embedding(rows, c.n_embd)       # no token has row V or a later one
+        self.embedding = nn.Embedding(rows, c.n_embd)       # rows from V on belong to no token
         self.dropout = nn.Dropout(c.dropout)
         self.blocks = nn.ModuleList(Block(c) for _ in range(c.n_layer))
         self.norm = RMSNorm(c.n_embd, c.norm_eps)
         self.head = nn.Linear(c.n_embd, rows, bias=False)
         if c.tie_embeddings:
             self.head.weight = self.embedding.weight
-        # Plain tensors: they are not saved, and they stay float32 after model.bfloat16().
+        # Plain tensors, because model.bfloat16() would round buffers.
         self.cos, self.sin = rope_table(c.head_dim, c.block_size, c.rope_theta, c.rope_scaling)
         self.grad_checkpoint = False    # True: backward computes the blocks again (1604.06174)
-        # As in GPT-2. What the blocks add to x are 2 n_layer outputs, of w_o and w_down. Variances
-        # add up, so these begin smaller by the root of their number, and x as in a shallow model.
+        # As in GPT-2. The blocks add 2 n_layer outputs of w_o and w_down to x. Variances add up, so
+        # these begin smaller by the root of that number, and x is no larger in a deeper model.
         for name, p in self.named_parameters():
             if p.dim() == 2:
-                sums = 2 * c.n_layer if name.endswith(('w_o.weight', 'w_down.weight')) else 1
-                nn.init.normal_(p, 0.0, 0.02 / math.sqrt(sums))
+                n_added = 2 * c.n_layer if name.endswith(('w_o.weight', 'w_down.weight')) else 1
+                nn.init.normal_(p, 0.0, 0.02 / math.sqrt(n_added))
 
     def backbone(self, idx, cache=None, start=0, mask=None, positions=None):
-        """idx (B, T) -> (B, T, C). Positions count from start; packed documents give their own."""
+        """idx (B, T) -> hidden states (B, T, C). positions (B, T); None: count from `start`."""
         T = idx.shape[1]
         if start + T > self.config.block_size:
             raise ValueError(f'{start + T} tokens do not fit block_size={self.config.block_size}')
-        if self.cos.device != idx.device:
+        if self.cos.device != idx.device:       # model.to(device) moves no plain tensors
             self.cos, self.sin = self.cos.to(idx.device), self.sin.to(idx.device)
         at = slice(start, start + T) if positions is None else positions[:, None]
         cos, sin = self.cos[at], self.sin[at]  # (T, D/2), or (B, 1, T, D/2)
@@ -205,11 +207,11 @@ class GPT(nn.Module):
         return self.norm(x)  # (B, T, C)
 
     def forward(self, idx, targets=None, mask=None, positions=None, with_logits=True):
-        """idx, targets (B, T) -> logits, float32 (B, T, V), and the loss: mean -log p(target)
-        over the targets that are not IGNORE, or 0. For next tokens: idx = tokens[:-1], targets =
-        tokens[1:]. with_logits=False returns no logits, and computes only those of the targets."""
+        """idx, targets (B, T) -> logits, float32 (B, T, V), and the loss: the mean -log p(target)
+        of targets that are not IGNORE, or 0 without any. For next tokens: idx = tokens[:-1],
+        targets = tokens[1:]. with_logits=False returns (None, loss) and computes fewer logits."""
         hidden = self.backbone(idx, mask=mask, positions=positions)  # (B, T, C)
-        if not with_logits and not torch.compiler.is_compiling():  # compiled, shapes are fixed
+        if not with_logits and not torch.compiler.is_compiling():  # compiled shapes are fixed
             hidden, targets = hidden[targets != IGNORE], targets[targets != IGNORE]  # (n, C), (n,)
         logits = self.head(hidden)[..., :self.config.vocab_size].float()  # (B, T, V) or (n, V)
         if targets is None:
@@ -223,27 +225,26 @@ class GPT(nn.Module):
         """Return room for at most T positions of keys and values: (n_layer, 2, B, K, T, D)."""
         c = self.config
         weight = self.embedding.weight
-        # Keys are products, and autocast may make products bfloat16. A small one tells.
+        # Keys are matrix products, which autocast may make bfloat16. A small product shows it.
         dtype = (weight[:1] @ weight[:1].T).dtype
         return weight.new_empty(c.n_layer, 2, B, c.n_kv_head, min(T, c.block_size),
                                 c.head_dim, dtype=dtype)
 
     @torch.no_grad()
     def stream(self, idx, max_new_tokens, draw, stop=()):
-        """Continue each row of idx (B, T) by a token, again and again. Yield the new tokens, (B,).
-        draw(logits (B, V)) -> tokens (B,). A row that has met an id of `stop` repeats it; when
-        all have, the stream ends. What runs to write d, and then e:
-
-            idx          runs     cache afterwards
-            a b c        a b c    a b c
-            a b c d      d        a b c d"""
+        """Yield the next token of each row of idx (B, T), then the one after it, ... (B,) each.
+        draw() chooses it: logits (B, V) -> (B,). A row that has drawn an id of `stop` repeats it,
+        and the stream ends when all rows have. To write d and then e after a b c:
+            idx          the blocks read    cache afterwards
+            a b c        a b c              a b c
+            a b c d      d                  a b c d"""
         stop = idx.new_tensor(stop)
         has_ended = torch.zeros_like(idx[:, 0], dtype=torch.bool)  # (B,)
         cache = self.empty_cache(len(idx), idx.shape[1] + max_new_tokens)
         n_cached = 0                    # positions whose keys and values are in the cache
         for _ in range(max_new_tokens):
             if idx.shape[1] > self.config.block_size:
-                # The window moves on by a token. So cached keys were turned for an old position.
+                # The window moves on by a token, but cached keys were turned for old positions.
                 idx = idx[:, -self.config.block_size:]
                 n_cached = 0
             hidden = self.backbone(idx[:, n_cached:], cache, n_cached)  # (B, T - n_cached, C)
@@ -287,10 +288,10 @@ class GPT(nn.Module):
 
 
 def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
-    """logits (B, V) -> token ids (B,). Temperature 0 takes the largest. top_k keeps the k most
-    probable, top_p then the fewest of them that have the probability top_p (arXiv:1904.09751). u
-    (B,), numbers from 0 to 1, draw the same in any batch: of 0.5 0.2 0.3, u = 0.6 draws id 1."""
-    if temperature < 1e-6:      # so close to 0 that the largest has all of the probability
+    """Draw a token for each row of logits (B, V) -> (B,). Temperature 0 takes the largest. top_k
+    keeps the k most probable, top_p the fewest that add up to top_p (arXiv:1904.09751). Given u
+    (B,) from 0 to 1, a row draws the same in any batch: id 1 if p is 0.5 0.2 0.3 and u is 0.6."""
+    if temperature < 1e-6:      # the largest has all of the probability
         return logits.argmax(-1)
     logits = logits / temperature
     if top_k:
@@ -301,10 +302,9 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
         # The sums before each of 0.5 0.3 0.2 are 0 0.5 0.8: with top_p = 0.7 the third goes.
         is_rest = p.cumsum(dim=-1) - p >= top_p
         logits = logits.masked_fill(is_rest.scatter(1, order, is_rest), -math.inf)
-    p = logits.softmax(-1)
     if u is None:
-        return torch.multinomial(p, 1)[:, 0]  # (B,)
-    sums = p.cumsum(dim=-1)
+        return torch.multinomial(logits.softmax(-1), 1)[:, 0]  # (B,)
+    sums = logits.softmax(-1).cumsum(dim=-1)  # (B, V)
     return torch.searchsorted(sums, u[:, None] * sums[:, -1:])[:, 0]  # (B,)
 
 
@@ -315,7 +315,7 @@ def save_checkpoint(path, model, **extra):
 
 
 def load_checkpoint(path, device='cpu'):
-    """Return the GPT of a .pt file, with parts/ also of a folder, and a dict of the rest of it."""
+    """Return the GPT of a .pt file, or of a run's folder, and a dict of what else was saved."""
     if os.path.isdir(path):
         from parts.model import checkpoints
         return checkpoints.open_model(path, device)
