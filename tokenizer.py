@@ -6,29 +6,30 @@ Tokenizers: text <-> token ids. Byte-level BPE with its trainer, single bytes, s
     python tokenizer.py --report=FOLDER     # is a new one better than GPT-2's and cl100k_base?
 
 Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; with bytes as the alphabet: GPT-2, 2019):
-1. A regex cuts text into chunks: words, numbers, symbols, indentation. No token crosses their edge.
-   Otherwise `dog.`, `dog!` and `dog?` would be tokens, each learned apart; and it is quicker to
-   count each different chunk once than to go through the text.
+1. A regex cuts text into chunks: words, numbers, symbols, indentation. No token crosses an edge of
+   a chunk. Otherwise `dog.`, `dog!` and `dog?` would become three tokens, and a model would learn
+   each by itself. Chunks also save time, because training merges each different one only once.
 2. Every chunk starts as its UTF-8 bytes. They are the first 256 tokens, so any text can be encoded.
 3. Training repeats: count adjacent pairs of tokens; make the most frequent pair the next token.
 4. Encoding replays the merges in the order they were learned.
 
 Ids: the 256 bytes, then the merges in order, then the special tokens. encode() never returns a
-special token. The decision made here is the vocabulary: it fixes how many tokens a text costs and
-how much a context holds.
+special token. The vocabulary decides how many tokens a text costs and how much text fits into a
+context.
 
 Copy this file alone: it needs regex and tiktoken. It then trains the naive way, which takes hours
-for 32,768 tokens; with parts/tokenizer/bpe.py it trains the same tokens in seconds. from_hf(),
-gpt2() and the command line need more of parts/.
+for 32,768 tokens. With parts/tokenizer/bpe.py next to it, it learns the same tokens in seconds.
+from_hf(), gpt2() and the command line need more of parts/. Only functions import it, because parts/
+imports this file.
 """
-import argparse, collections, contextlib, functools, hashlib, json, math, os, sys
+import argparse, collections, functools, hashlib, json, math, os, sys
 import regex, tiktoken
 
 # Each line matches one kind of chunk. They are tried from top to bottom. 'f(x):\n    x + 1234'
 # becomes the chunks 'f', '(x', '):\n    ', 'x', ' +', ' ', '123', '4'.
-# On Python this needs fewer tokens than GPT-2's and cl100k's patterns, because symbols, a newline
-# and indentation are one chunk (LOG.md). {1,256} is bounded, because a million spaces overflow the
-# stack of tiktoken's regex engine.
+# Python needs fewer tokens with it than with the patterns of GPT-2 and cl100k, because symbols, a
+# newline and the next indentation are one chunk (LOG.md). {1,256} has a bound, because a million
+# spaces would overflow the stack of tiktoken's regex engine.
 PATTERN = '|'.join([
     r'[^\r\n\p{L}\p{N}]?[\p{L}]+',          # a word and the space or symbol before it: `.join`
     r'[\p{N}]{1,3}',                        # up to three digits
@@ -36,17 +37,20 @@ PATTERN = '|'.join([
     r'\s{0,256}\n[ \t]*',                   # a newline, and the blanks before and after it
     r'\s{1,256}(?!\S)',                     # blanks, but not the last one, which is its word's
     r'\s{1,256}'])                          # a single blank before a digit or a symbol
+BYTES = [bytes([b]) for b in range(256)]
 FORMAT = 'nanoparrot-tokenizer-1'
+FAST_BPE = os.path.join(os.path.dirname(__file__), 'parts/tokenizer/bpe.py')
 # Longer chunks (DNA, base64) would stall the training, so they are cut after so many characters.
 MAX_CHUNK = 256
 
-# For documents and chats; for tools; for infilling (reserved); T5's for spans. 64 in all.
+# 64 names: for documents, chats and hidden tokens; for tools; for filling a gap (reserved); for
+# hidden spans, as in T5.
 SPECIAL_TOKENS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|pad|>', '<|mask|>',
                   '<|tool_call|>', '<|tool_result|>',
                   '<|fim_prefix|>', '<|fim_middle|>', '<|fim_suffix|>',
                   *(f'<|span_{i}|>' for i in range(54))]
 
-# What render() does, for programs that take a template of Jinja.
+# What render() does, as a Jinja template for other programs.
 CHAT_TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
                  "{{ m['content'] }}<|im_end|>\n"
                  '{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}')
@@ -60,7 +64,7 @@ CHAR_TO_BYTE = {c: b for b, c in BYTE_TO_CHAR.items()}
 
 
 class Mistake(ValueError):
-    """What a user can put right. configurator.py prints it as one line instead of a traceback."""
+    """What a user can put right. Scripts print it as one line instead of a traceback."""
 
 
 def printable(data):
@@ -74,8 +78,8 @@ def from_printable(text):
 
 
 def to_utf8(text):
-    """Return the UTF-8 of any str. A lone surrogate is no character: it becomes U+FFFD, as in
-    tiktoken."""
+    """Return the UTF-8 of any str. A lone surrogate is half a character and has none, so it becomes
+    U+FFFD, as in tiktoken."""
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -95,20 +99,20 @@ def count_chunks(texts, pattern=PATTERN, findall=regex.findall):
     return counts
 
 
-def merge(tokens, pair, union):
-    """Replace each occurrence of a pair in place, from left to right: [a, a, a], (a, a), b
-    becomes [b, a]."""
+def merge(tokens, pair, token):
+    """Replace each occurrence of a pair by one token, in place and from left to right. With the
+    pair (a, a) and the token b, [a, a, a] becomes [b, a]."""
     i = 0
     while i + 1 < len(tokens):
         if (tokens[i], tokens[i + 1]) == pair:
-            tokens[i:i + 2] = [union]
+            tokens[i:i + 2] = [token]
         i += 1
 
 
 def learn_merges(words, counts, n_merges):
     """Learn byte-pair encoding, the naive way. words: chunks as bytes; counts: how often each
-    occurs in the corpus. Return at most n_merges pairs of token ids, in order, and the number of
-    tokens that the corpus then has.
+    occurs in the corpus. Return at most n_merges pairs of token ids, in the order of learning, and
+    the number of tokens that the corpus has in the end.
 
         learn_merges([b'low', b' lower', b' lowest'], [1, 1, 1], 2)
         == ([(108, 111), (256, 119)], 10)
@@ -125,7 +129,7 @@ def learn_merges(words, counts, n_merges):
         if not frequency:                           # each chunk is a single token
             break
 
-        # Of equally frequent pairs, the one with the smaller ids.
+        # Of equally frequent pairs, the one with the smaller ids is merged first.
         best = min(frequency, key=lambda pair: (-frequency[pair], pair))
         for word in words:
             merge(word, best, 256 + len(merges))
@@ -141,19 +145,21 @@ class Tokenizer:
         self.kind = kind            # 'bpe' (bytes are BPE without merges), 'char' or 'hf'
         self.vocab = vocab          # vocab[i] is token i as bytes; the special tokens follow
         self.pattern = pattern
-        self.bytes_per_token = bytes_per_token      # of the text that it was trained on, else None
+        self.bytes_per_token = bytes_per_token      # of the text that trained it; None: untrained
         names = dict.fromkeys(special_tokens)
         self.special = {name: len(vocab) + i for i, name in enumerate(names)}
         self.vocab_size = len(vocab) + len(names)
         self.all_bytes = [*vocab, *(name.encode() for name in names)]
         # How many bytes of text each id stands for. A special token stands for none.
         self.text_bytes = [len(token) for token in vocab] + [0] * len(names)
-        # <|endoftext|> ends a document and begins the next one. first: what a model reads if there
-        # is no prompt. stop: what ends its answer.
-        self.begin = [id for name, id in self.special.items() if name == '<|endoftext|>']
+        # Lists of ids. begin: what stands before a document, and so ends the one before it. first:
+        # what a model reads if there is no prompt. stop: what ends its answer.
+        ids_of = lambda name: [self.special[name]] if name in names else []
+        self.begin = ids_of('<|endoftext|>')
         self.first = self.begin or [vocab.index(b'\n') if b'\n' in vocab else 0]
-        self.stop = self.begin + [id for name, id in self.special.items() if name == '<|im_end|>']
+        self.stop = self.begin + ids_of('<|im_end|>')
         self.ranks = {token: i for i, token in enumerate(vocab)}    # lower ids merge first
+        self._has_merges = kind == 'bpe' and len(vocab) > 256
         self._find = regex.compile(pattern).findall
         self._known = {}                            # chunk -> ids, because most chunks come again
         if kind == 'char':
@@ -166,8 +172,7 @@ class Tokenizer:
         merges and special tokens. The order of the texts and the number of processes do not change
         the result."""
         texts = [texts] if isinstance(texts, str) else texts
-        special_tokens = [*dict.fromkeys(special_tokens)]
-        smallest = 256 + len(special_tokens)
+        smallest = 256 + len({*special_tokens})
         if vocab_size < smallest:
             raise Mistake(f'{vocab_size=} is too small: bytes and special tokens are {smallest}')
         if pattern != PATTERN:
@@ -177,9 +182,11 @@ class Tokenizer:
                 raise Mistake(f'{pattern=} has groups, or matches ""; write (?:...)')
             pattern += r'|[\s\S]'       # a character that the pattern forgets is a chunk of its own
 
+        # bpe.py counts and learns the same, in seconds instead of hours. If this file was copied
+        # alone, its own two functions do it.
         count, learn = count_chunks, learn_merges
-        with contextlib.suppress(ImportError):              # this file was copied alone
-            from parts.tokenizer import bpe                 # the same in numpy
+        if os.path.exists(FAST_BPE):
+            from parts.tokenizer import bpe
             count = functools.partial(bpe.count_chunks, processes=processes)
             learn = bpe.learn_merges
         chunk_counts = count(texts, pattern)
@@ -189,7 +196,7 @@ class Tokenizer:
         counts = list(chunk_counts.values())
         pairs, n_tokens = learn(words, counts, vocab_size - smallest)
 
-        vocab = [bytes([b]) for b in range(256)]
+        vocab = [*BYTES]
         for left, right in pairs:
             vocab.append(vocab[left] + vocab[right])
         n_bytes = sum(n * len(word) for word, n in zip(words, counts))
@@ -202,7 +209,7 @@ class Tokenizer:
     @classmethod
     def byte(cls, special_tokens=()):
         """Return a tokenizer whose tokens are the 256 bytes: the ids of a text are its UTF-8."""
-        return cls('bpe', [bytes([b]) for b in range(256)], special_tokens)
+        return cls('bpe', BYTES, special_tokens)
 
     @classmethod
     def char(cls, text, special_tokens=()):
@@ -237,19 +244,18 @@ class Tokenizer:
     # --- text -> ids -> text
 
     def encode(self, text):
-        """Return a list of ids, never a special one: if a user types '<|endoftext|>', that is
-        thirteen characters. Text that is not ASCII is split by tiktoken. Its Unicode tables differ
-        from those of regex, so it may split a recent letter otherwise than we did in training."""
-        if self.kind == 'char':
-            return self._encode_characters(text)
-        # Two short cuts with the same ids come first; the lesson is the loop below.
-        if len(self.vocab) == 256:                          # no merges
-            return list(to_utf8(text))
-        if not text.isascii() or len(text) > 300:           # _merge_chunk is slow on a long chunk
-            return self._tiktoken.encode_ordinary(text)     # the same merges, in Rust
-        if len(self._known) > 100_000:                  # memory is finite
-            self._known.clear()
+        """Return the ids of a text, none of them special: if a user types '<|endoftext|>', that is
+        thirteen characters like any others."""
+        if not self._has_merges:
+            return self._encode_single(text)
+        # tiktoken merges alike, but in Rust, which is faster for a long text. It also gets what is
+        # not ASCII, so that encode_batch() agrees: tiktoken's Unicode tables may differ from those
+        # of regex, which cut the text in training, and then a recent letter is split differently.
+        if len(text) > 300 or not text.isascii():
+            return self._tiktoken.encode_ordinary(text)
 
+        if len(self._known) > 100_000:                      # memory is finite
+            self._known.clear()
         ids = []
         for chunk in self._find(text):
             if chunk not in self._known:
@@ -258,19 +264,23 @@ class Tokenizer:
         return ids
 
     def _merge_chunk(self, chunk):
-        """Merge the adjacent pair that was learned first, whose union has the lowest id, again and
-        again. A merge makes only pairs possible that were learned later, so none is missed."""
+        """Return the ids of a chunk. Merge the adjacent pair that was learned first (its token has
+        the lowest id), then do so again, until no pair makes a token. A merge creates only pairs
+        that were learned later, so this replays all merges in order."""
         pieces = [bytes([b]) for b in to_utf8(chunk)]
         while len(pieces) > 1:
-            rank = lambda pair: self.ranks.get(pair[0] + pair[1], math.inf)
+            rank = lambda pair: self.ranks.get(b''.join(pair), math.inf)
             best = min(zip(pieces, pieces[1:]), key=rank)
-            union = best[0] + best[1]
-            if union not in self.ranks:
+            token = b''.join(best)
+            if token not in self.ranks:
                 break
-            merge(pieces, best, union)
+            merge(pieces, best, token)
         return [self.ranks[piece] for piece in pieces]
 
-    def _encode_characters(self, text):
+    def _encode_single(self, text):
+        """Return the ids of a text whose tokens are single bytes or single characters."""
+        if self.kind == 'bpe':
+            return list(to_utf8(text))
         for i, c in enumerate(text):
             if c not in self.character_ids:
                 raise Mistake(f'character {c!r} at position {i} is not among the '
@@ -279,29 +289,28 @@ class Tokenizer:
         return [self.character_ids[c] for c in text]
 
     def encode_batch(self, texts):
-        """Return [encode(text) for text in texts], by tiktoken's Rust on all cores if it can."""
-        if self.kind == 'char' or len(self.vocab) == 256:
+        """Return [encode(text) for text in texts]. tiktoken does it on all cores."""
+        if not self._has_merges:
             return [self.encode(text) for text in texts]
         return self._tiktoken.encode_ordinary_batch(list(texts), num_threads=os.cpu_count())
 
     def decode_bytes(self, ids):
-        """Return the bytes of ids, and of special tokens their names. A token may hold only a part
-        of a character."""
+        """Return the bytes of ids; a special token's are its name. A token can be a part of a
+        character, so the bytes may begin or end within one."""
         ids = list(ids)
         if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
             raise Mistake(f'token ids {min(ids)} to {max(ids)} do not fit {self.vocab_size} tokens')
         return b''.join([self.all_bytes[i] for i in ids])
 
     def decode(self, ids):
-        """Return the text of ids. Bytes that are not UTF-8, as when ids end within a character,
-        become U+FFFD."""
+        """Return the text of ids. Where their bytes are not UTF-8, it has U+FFFD."""
         return self.decode_bytes(ids).decode('utf-8', 'replace')
 
     def heal(self, ids):
-        """Token healing. A prompt may end inside a token: it ends with `):`, and texts have `):`, a
-        newline and blanks as one token. So we drop the prompt's last token and let the model choose
-        one that starts with the same bytes. Return (ids without the last, the ids to choose from),
-        or (ids, None) if there is nothing to heal."""
+        """Token healing. A prompt may end with `):`, but where `):`, a newline and spaces are one
+        token, the model has hardly ever read `):` alone. We drop the prompt's last token and let
+        the model choose one that starts with the same bytes. Return (ids without the last, the ids
+        to choose from), or (ids, None) if there is nothing to heal."""
         if not ids or not self.text_bytes[ids[-1]]:
             return ids, None
         last = self.all_bytes[ids[-1]]
@@ -310,12 +319,12 @@ class Tokenizer:
 
     def render(self, messages, add_generation_prompt=False):
         r"""Return a chat in ChatML as ids, and its loss mask: 1 for what the assistant says and for
-        the <|im_end|> after it, in every turn. A user's hi and an assistant's yo become
+        the <|im_end|> after it, in every turn. A user's hi and the assistant's yo become
             <|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyo<|im_end|>\n
             0           0   0 0 0         0 0           0        0 1 1         0
-        Each part is encoded by itself, so content cannot merge with the frame or forge a special
-        token. The chat without its answer, plus add_generation_prompt, is the exact prefix of the
-        chat with it."""
+        Each part is encoded by itself, so that content cannot merge with its frame or forge a
+        special token. The ids of a chat without its last answer, with add_generation_prompt, are
+        exactly how the ids of the whole chat begin."""
         if not {'<|im_start|>', '<|im_end|>'} <= self.special.keys():
             raise Mistake('this tokenizer has no <|im_start|> and <|im_end|>; chat needs a bpe '
                           'tokenizer with them')
@@ -345,14 +354,14 @@ class Tokenizer:
                 'vocab': [as_text(token) for token in self.vocab]}
 
     def save(self, path):
-        """Write one JSON file, under another name that is changed last: a crash leaves the old file
-        or the new one."""
+        """Write one JSON file. It gets its name last, so that a crash leaves the old file whole."""
         with open(f'{path}.tmp', 'w', encoding='utf-8', newline='\n') as f:
             json.dump(self.to_json(), f, ensure_ascii=False, indent=0)
         os.replace(f'{path}.tmp', path)
 
     @classmethod
     def load(cls, path):
+        """Return the tokenizer of a file of ours, or of a tokenizer.json of Hugging Face."""
         try:
             with open(path, encoding='utf-8') as f:
                 d = json.load(f)
@@ -377,10 +386,6 @@ class Tokenizer:
         identity = {k: v for k, v in self.to_json().items() if k != 'bytes_per_token'}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
-    @functools.cached_property
-    def _tiktoken(self):
-        return self.to_tiktoken()
-
     def to_tiktoken(self):
         """Return a tiktoken.Encoding with the same ids."""
         if self.kind != 'bpe':
@@ -388,10 +393,13 @@ class Tokenizer:
         return tiktoken.Encoding('nanoparrot', pat_str=self.pattern, mergeable_ranks=self.ranks,
                                  special_tokens=self.special)
 
+    _tiktoken = functools.cached_property(to_tiktoken)      # made once, when it is first needed
+
 
 # --- the command line -----------------------------------------------------------------------------
 def read_documents(source):
-    """Yield what `prepare.py --source=...` reads: {'text', 'path', 'file', perhaps 'labels'}."""
+    """Yield {'text', 'path', 'file', perhaps 'labels'} for each document that prepare.py would read
+    with --source=source."""
     from parts.prepare import conversions, files, reading
     reasons = []
 
@@ -404,6 +412,39 @@ def read_documents(source):
     if reasons:
         print(f'note: {len(reasons):,} files or records were not read; the first: {reasons[0]}',
               file=sys.stderr)
+
+
+def train_on(documents, args):
+    """Return a tokenizer as --vocab_size and --pattern ask for it."""
+    from parts.tokenizer import fit
+    texts = (document['text'] for document in documents)
+    return Tokenizer.train(texts, args.vocab_size, pattern=fit.PATTERNS.get(args.pattern, PATTERN))
+
+
+def train_and_save(args):
+    """Train a tokenizer on --input and write it to --out."""
+    os.makedirs(os.path.dirname(args.out) or '.', exist_ok=True)
+    tokenizer = train_on(read_documents(args.input), args)
+    tokenizer.save(args.out)
+    print(f'{args.out}: {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} '
+          f'bytes/token, {tokenizer.hash}')
+
+
+def report(args):
+    """Print how well the tokenizer of --load or --input fits the text of --report. Without one,
+    train it on nine tenths of that text and measure it on the rest."""
+    from parts.tokenizer import fit
+    documents = list(read_documents(args.report))
+    if args.load or args.input:
+        tokenizer = Tokenizer.load(args.load or args.out)
+    else:
+        rest, documents = fit.held_out(documents)
+        tokenizer = train_on(rest, args)
+        print(f'this: trained on nine tenths of {args.report}; the other tenth is measured')
+    others = {name: Tokenizer.load(name) if name.endswith('.json')
+              else fit.at_hand(name, args.gpt2_dir)
+              for name in args.against.split(',') if name}
+    print(fit.report(tokenizer, documents, others))
 
 
 def main():
@@ -428,27 +469,10 @@ def main():
     if not (args.input or args.report):
         parser.error('give --input=PATH to train, or [--load=FILE] --report=PATH')
     try:
-        from parts.tokenizer import fit
-        pattern = fit.PATTERNS.get(args.pattern, PATTERN)
-        documents = list(read_documents(args.report)) if args.report else []
-        if args.load:
-            tok = Tokenizer.load(args.load)
-        elif args.input:
-            os.makedirs(os.path.dirname(args.out) or '.', exist_ok=True)
-            texts = (d['text'] for d in read_documents(args.input))
-            tok = Tokenizer.train(texts, args.vocab_size, pattern=pattern)
-            tok.save(args.out)
-            print(f'{args.out}: {tok.vocab_size:,} tokens, {tok.bytes_per_token:.2f} bytes/token, '
-                  f'{tok.hash}')
-        else:
-            rest, documents = fit.held_out(documents)
-            tok = Tokenizer.train((d['text'] for d in rest), args.vocab_size, pattern=pattern)
-            print(f'this: trained on nine tenths of {args.report}; the other tenth is measured')
+        if args.input:
+            train_and_save(args)
         if args.report:
-            others = {name: Tokenizer.load(name) if name.endswith('.json')
-                      else fit.at_hand(name, args.gpt2_dir)
-                      for name in args.against.split(',') if name}
-            print(fit.report(tok, documents, others))
+            report(args)
     except (ImportError, OSError, ValueError) as e:     # ImportError: copied without parts/
         parser.exit(2, f'error: {e}\n')
 
