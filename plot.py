@@ -4,25 +4,21 @@ Two dashboards in one picture: is the engine running, and are we flying to the r
     python plot.py --runs=out/quickstart,out/sft --out=both.png     # finished, or still running
     python plot.py --runs=out/mine --reference=other_seeds.jsonl    # bench/curves.py wrote these
 
-Reads metrics.jsonl, config.json, data.json, samples.txt and eval*.json of each run. Prints a
-verdict on each run and draws them: panels for each stage, then those of the machine. Runs of the
-same stage share panels. Losses of two tokenizers do not compare, bits per byte do.
+Reads what the trainers and eval.py have written into the folder of each run. Prints a verdict on
+the machine and one on the model, with what to do next, and draws the curves of both. Runs of the
+same stage share their panels. Compare their losses only if they have the same tokenizer; bits per
+byte can be compared between any two.
 
-The verdict (parts/eval/verdict.py) has two halves. The machine is healthy if tokens per second did
-not fall by a fifth and less than a fifth of the time waits for data. The model is healthy if none
-of these is true:
-    - its loss is not a number, or after the warm-up still near ln(vocab_size), as in a model that
-      knows nothing; it was rolled back twice
-    - its held-out loss rises, or is flat: twice the steps brought less than 1%
-    - its samples repeat themselves; eval.py found that it solves nothing. So a falling loss alone
-      is not health.
-    - of rl.py: no answer earns more than another, or the held-out reward falls, or does not
-      rise from below 0.9
+A run that is still going on is judged and drawn as far as it has come. A resumed run is one curve,
+because the trainer drops what it had logged after the checkpoint.
+
+A loss that falls is not yet health: while it falls, a model may repeat itself or solve none of its
+problems. So section 1 has rules for what the loss does not show, too.
 """
-import math, os, pathlib, re, textwrap, warnings
+import math
 import numpy as np
 from configurator import Mistake, configure, show
-from parts.eval import verdict
+from parts.eval import dashboard, run_log
 
 # --- settings -------------------------------------------------------------------------------------
 runs = 'out/base'           # folders that trainers wrote, comma-separated
@@ -32,12 +28,193 @@ config = configure(globals())
 if not out.endswith(('.png', '.svg', '.pdf')):
     raise Mistake(f'out={out} must end with .png, .svg or .pdf; try --out=dashboard.png')
 
-# --- 1. panels: what is drawn, and how it looks if all is well ------------------------------------
-# A panel is a title, a meaning and one or more metrics of metrics.jsonl. The first one counts: its
-# line is thick. A meaning that begins with % is about fractions, which are drawn times 100.
+
+# --- 1. rules: when is a run healthy? -------------------------------------------------------------
+# A rule that a run breaks yields what is wrong and what to do. Rules read the rows of
+# metrics.jsonl, such as {'step': 500, 'loss': 2.1, 'tok_s': 21000.0, 'dt': 0.2, 'data_s': 0.01}.
+def column(rows, key):
+    """Return the numbers under key, of the rows that have one."""
+    return np.array([row[key] for row in rows if key in row], dtype=float)
+
+
+def median(values):
+    """Return the median of the finite values. If there are none it is nan, and as every comparison
+    with nan is false, no rule is broken."""
+    values = values[np.isfinite(values)]
+    return np.median(values) if len(values) else math.nan
+
+
+def faults_of_machine(train):
+    """Yield (what is wrong, what to do) of the machine. train: the rows that have a loss."""
+    # Another program or a hot processor slows a run down, and no loss shows it. So the last quarter
+    # of the steps is compared with those before, except for the first one, which compiles.
+    n_last = max(3, len(train) // 4)
+    speed = column(train[1:], 'tok_s')
+    before = median(speed[:-n_last])
+    now = median(speed[-n_last:])
+    if len(speed) > 10 and now < 0.8 * before:
+        yield f'throughput fell from {before:,.0f} to {now:,.0f} tok/s', 'stop what else runs'
+
+    # A device that waits for its next batch computes nothing. At first any disk is slow, because
+    # the data are in no cache yet, so only the later half of the steps counts.
+    later = train[len(train) // 2:]
+    waiting = column(later, 'data_s').sum() / max(1e-9, column(later, 'dt').sum())
+    if waiting > 0.2:
+        yield f'waiting for data takes {waiting:.0%} of time', 'move the data to a fast disk'
+
+
+def faults_of_loss(train, metrics, config, early):
+    """Yield (what is wrong, what to do) of a model that learns from a loss."""
+    # Nothing is learned from a loss that is not a number. (With --nll_weight, the loss of dpo.py
+    # has a part that val_loss lacks. preference_loss lacks it as well.)
+    loss = column(train, 'preference_loss' if 'preference_loss' in train[-1] else 'loss')
+    if not np.isfinite([loss[-1], *column(metrics, 'val_loss')[-1:]]).all():
+        yield 'the loss is not a number', 'lower learning_rate to a third, keep grad_clip=1.0'
+
+    # After a spike, train.py can go back to its last checkpoint. A strange batch may be the reason
+    # for the first time; the second time it is probably the learning rate.
+    rollbacks = sum(m.get('event') == 'rollback' for m in metrics)
+    if rollbacks >= 2:
+        yield f'it was rolled back {rollbacks} times', 'lower learning_rate'
+
+    # While the learning rate still rises, the held-out loss says little.
+    if early:
+        return
+    warmup = config.get('warmup_steps') or 0
+    vals = [(m['step'], m['val_loss']) for m in metrics
+            if m['step'] > warmup and math.isfinite(m.get('val_loss', math.nan))]
+    recent = median(loss[-(len(loss) // 10 + 1):])
+    diagnosis = vals and diagnose(vals, recent, config.get('vocab_size'), warmup)
+    if diagnosis:
+        name, why, to_do = diagnosis
+        yield f'{why} ({name})', to_do
+
+    # Text that repeats itself is easy to predict, so the loss can be good while samples are bad.
+    repeats = median(column(metrics, 'repetition')[-1:])
+    if repeats >= 0.9:
+        yield f'samples repeat themselves ({repeats:.0%})', 'look for duplicates in the data'
+
+
+def diagnose(vals, loss, vocab_size, warmup):
+    """Return (name, what is wrong, what to do) if something is wrong with the held-out loss, else
+    None. vals: (step, validation loss) of each evaluation. loss: of training, now."""
+    # A model that knows nothing gives each of V tokens the probability 1 / V, so its loss is ln V,
+    # which is 8.3 for 4,096 tokens. Knowing only how often each token occurs usually improves it
+    # by more than half a nat, and is learned first.
+    step, now = vals[-1]
+    ln_v = math.log(vocab_size or math.inf)
+    if step >= max(200, 2 * warmup) and now > ln_v - 0.5:
+        return 'stuck', f'validation loss {now:.2f} is still near ln V = {ln_v:.2f}', (
+            'try a third of the learning rate and three times as much; then give it more data, or '
+            'take a larger model')
+    if len(vals) < 4:
+        return None
+
+    # The loss rises if it does so through four evaluations, or if the last two are both 1% above
+    # the best, because one alone may be chance. If the training loss is lower than the best
+    # held-out loss, the model learns its text by heart. If not, training itself goes wrong.
+    values = [value for _, value in vals]
+    best = min(values)
+    a, b, c, d = values[-4:]
+    rises = a < b < c < d or min(c, d) > 1.01 * best
+    if rises and loss < best:
+        return 'memorising', 'validation loss rises above the training loss', (
+            'more data, fewer epochs or dropout; best.pt is kept')
+    if rises:
+        return 'drift', 'validation loss rises', (
+            'see the data with --show_batch, try --dtype=float32; with dropout, fewer epochs')
+
+    # A loss falls ever slower, but twice the steps should still bring 1%: so the best of the second
+    # half has to be that much better than the best of the first.
+    half = len(values) // 2
+    first, second = min(values[:half]), min(values[half:])
+    if second > 0.99 * first:
+        return 'plateau', (f'validation loss is flat: {first:.2f} in the first half of the way, '
+                           f'{second:.2f} in the second'), 'a higher or lower rate, or other data'
+
+
+def faults_of_reward(train, held_out, early):
+    """Yield (what is wrong, what to do) of a run of rl.py, whose loss is about 0, whatever happens.
+    held_out: the rewards of its evaluations."""
+    if not np.isfinite(column(train, 'loss')[-1]):
+        yield 'the loss is not a number', 'lower learning_rate'
+
+    # An answer teaches only if it earned more, or less, than other answers to its prompt.
+    informative = column(train, 'informative')
+    if len(train) >= 8 and median(informative[-(len(train) // 4):]) == 0:
+        yield ('all answers to a prompt earn the same, so nothing is learned',
+               'take easier prompts if the reward is low, harder ones if it is high')
+
+    # The reward has to rise on prompts that are not practiced. From 0.9 on little is left to gain,
+    # and a hundredth less is chance.
+    if not early and len(held_out) and not held_out.any():
+        yield ('no held-out answer earned a reward',
+               'take easier prompts, or show the model more examples: python sft.py')
+    elif not early and len(held_out) > 2:
+        first, last = held_out[0], held_out[-1]
+        if last <= first < 0.9 or last < first - 0.05:
+            yield (f'the held-out reward went from {first:.2f} to {last:.2f}',
+                   'use best.pt and read samples.txt; lower learning_rate, or raise it if kl stays '
+                   'near 0')
+
+
+def verdict(metrics, config):
+    """Return how the machine does and how the model does, each 'healthy', 'unhealthy' or 'too early
+    to tell'; then a sentence: why, and what to do. metrics: the rows and events of a run."""
+    train = [m for m in metrics if 'loss' in m]
+    too_early = 'too early to tell'
+    if not train:
+        return too_early, too_early, 'no step is logged. To do: look again soon.'
+    step = train[-1]['step']
+    max_steps = config.get('max_steps') or step
+    # Early are the warm-up and a tenth of the run after it.
+    early = step <= (config.get('warmup_steps') or 0) + 0.1 * max_steps
+    of_machine = list(faults_of_machine(train))
+    if config.get('stage') == 'rl':
+        of_model = list(faults_of_reward(train, column(metrics, 'val_reward'), early))
+        result = f'reward {median(column(train, "reward")[-5:]):.2f}'
+    else:
+        of_model = list(faults_of_loss(train, metrics, config, early))
+        val_loss = column(metrics, 'val_loss')[-1:]
+        result = f'validation loss {val_loss[0]:.2f}' if len(val_loss) else 'not evaluated yet'
+    # Whatever its loss or its reward is, a model should solve something.
+    if 'pass@1' in config:
+        result += f', pass@1 {config["pass@1"]:.1%}'
+        if not early and config['pass@1'] < 0.0005:         # printed as 0.0%
+            of_model.append(('it solves none of the problems (pass@1 0%)',
+                             'read samples.jsonl: if the answers have the right form, train longer '
+                             'or on easier problems; if not, show it examples (python sft.py)'))
+
+    faults = of_machine + of_model
+    if not of_model:
+        faults.append((f'{train[-1]["tok_s"]:,.0f} tok/s, {result}',
+                       'let it run' if step < max_steps else next_step(config)))
+    model = 'unhealthy' if of_model else too_early if early else 'healthy'
+    return 'unhealthy' if of_machine else 'healthy', model, (
+        f'{"; ".join(why for why, _ in faults)}. To do: {"; ".join(to_do for _, to_do in faults)}.')
+
+
+def next_step(config):
+    """Return what to do after a run that went well."""
+    if config.get('objective', 'clm') != 'clm':
+        return "see it fill gaps: sample.py --prompt='for i in <|mask|>(10):'"
+    if config.get('loss_type') == 'rm':
+        return 'let it reward answers: rl.py --reward=FOLDER_OF_THIS_RUN'
+    if 'pass@1' in config:
+        return 'try the next stage of README.md'
+    return 'measure it with eval.py'
+
+
+# --- 2. panels: what is drawn, and how it looks if all is well ------------------------------------
+# A panel is a title, a meaning and metrics of metrics.jsonl. The line of the first metric is thick,
+# because it is the one to watch. A pattern stands for several metrics, here the sources of a
+# mixture. If the meaning begins with %, the metrics are fractions, which are drawn times 100.
+# A vertical line is an event, for instance a spike: the loss or the gradient norm of a step was 8
+# standard deviations above those of the last 100 steps (--spike_z of train.py). Normal noise is
+# above 4 once in 30,000 steps.
 LOSS = ('loss', 'nats per token: falls, ever slower', 'val_loss', 'loss')
 GRADIENT = ('gradient norm', 'before it is clipped: few spikes', 'grad_norm')
-PANELS = {
+MODEL = {
     'base': [
         LOSS,
         ('bits per byte', 'falls; thin: by source', 'val_bpb', r'val_.+_bpb'),
@@ -60,180 +237,33 @@ PANELS = {
         ('informative', '% of prompts that teach: never 0', 'informative'),
         ('length', 'tokens of an answer: steady', 'val_length', 'length'),
         ('entropy', 'nats per token: not 0; thin: KL', 'entropy', 'kl'),
-        ('clipped', '% of the tokens: a few', 'clip_fraction')],
-    'systems': [
-        ('step time', 'seconds: flat', 'dt'),
-        ('speed', 'tokens per second: flat', 'tok_s'),
-        ('memory', 'MB: flat', 'memory_mb'),
-        ('waits', '% for data: near 0; thin: evaluation', 'data_share', 'eval_share'),
-        ('GPU', '% of its peak: 30 or more', 'mfu'),
-        ('skipped', 'updates: none', 'skipped')]}
+        ('clipped', '% of the tokens: a few', 'clip_fraction')]}
+MACHINE = [
+    ('step time', 'seconds: flat', 'dt'),
+    ('speed', 'tokens per second: flat', 'tok_s'),
+    ('memory', 'MB: flat', 'memory_mb'),
+    ('waits', '% for data: near 0; thin: evaluation', 'data_share', 'eval_share'),
+    ('GPU', '% of its peak: 30 or more', 'mfu'),
+    ('skipped', 'updates: none', 'skipped')]
 
-# --- 2. read, and judge ---------------------------------------------------------------------------
-# A run is a dict: see verdict.read_run for what it has, and here for what is added.
+# --- 3. read, judge, draw -------------------------------------------------------------------------
 all_runs = []
 for folder in runs.split(','):
-    run = verdict.read_run(folder.strip().rstrip('/'))
+    run = run_log.read_run(folder.strip().rstrip('/'))
     if not run['rows']:
         raise Mistake(f'{run["name"]}/metrics.jsonl is missing or has no complete line yet; '
                       f'make a run: python train.py --out_dir={run["name"]}, or wait a minute')
-    run['stage'] = run['config'].get('stage', 'base')
-    run['color'] = f'C{len(all_runs)}'
-    step = run['rows'][-1]['step']
-    run['end'] = run['config'].get('max_steps') or step or 1
-    run['title'] = f'{run["name"]} (step {step:,} of {run["end"]:,})'
-    systems, model, run['why'] = verdict.verdict(run['rows'] + run['events'], run['config'])
-    run['health'] = [f'operationally {systems}', f'scientifically {model}']
-
-    # {metric: (steps, values)} of the metrics that have two numbers or more, and not only zeros
-    run['curves'] = {}
-    for key in sorted({key for row in run['rows'] for key in row}):
-        finite = [row for row in run['rows'] if math.isfinite(row.get(key, math.nan))]
-        values = verdict.column(finite, key)
-        if len(values) > 1 and values.any():
-            run['curves'][key] = verdict.column(finite, 'step'), values
+    machine, model, run['why'] = verdict(run['rows'] + run['events'], run['config'])
+    run['health'] = [f'operationally {machine}', f'scientifically {model}']
     all_runs.append(run)
-
-# Dicts of "stage", "metric", "seed", "steps" and "values".
-curves = verdict.text_of(pathlib.Path(reference)) if reference else ''
-others = [curve for curve in map(verdict.object_of, curves.splitlines()) if 'values' in curve]
-if reference and not others:
-    raise Mistake(f'reference={reference} is missing or has no curves; bench/curves.py writes them')
+references = []         # dicts of "stage", "metric", "seed", "steps" and "values"
+if reference:
+    references = [curve for curve in run_log.objects_in(reference) if 'values' in curve]
+    if not references:
+        raise Mistake(f'reference={reference} is missing or has no curves; bench/curves.py writes '
+                      'them')
 show(config)
 for run in all_runs:
     print(f'{run["title"]}: {", ".join(run["health"])}: {run["why"]}')
-
-# --- 3. one panel ---------------------------------------------------------------------------------
-try:        # --help and the verdict do without
-    from matplotlib import figure, rcParams
-except ImportError as e:
-    raise Mistake(f'the picture needs matplotlib ({e}): pip install matplotlib') from e
-warnings.filterwarnings('ignore', 'Glyph')      # a sample may hold what the font does not
-GRAY = '#5c6570'
-rcParams.update({
-    'text.parse_math': False, 'lines.markerfacecolor': 'w', 'axes.grid': True, 'axes.xmargin': 0,
-    'axes.spines.top': False, 'axes.spines.right': False, 'axes.edgecolor': '#b8bfc8',
-    'grid.color': '#e7eaee', 'xtick.color': GRAY, 'ytick.color': GRAY})
-
-
-def short(x, _=None):
-    """0.1234 -> 0.123; 1234 -> 1,234"""
-    return f'{x:,.0f}' if abs(x) >= 100 else f'{x:.3g}'
-
-
-def smooth(values):
-    """Return the mean of the values around each one, over 2% of the run."""
-    window = np.ones(len(values) // 100 * 2 + 1)    # an odd number, so that the middle is the value
-    n_values = np.convolve(np.ones(len(values)), window, 'same')        # fewer at both ends
-    return np.convolve(values, window, 'same') / n_values
-
-
-def names_in(run, metrics):
-    """Return the metrics of a panel that a run has. A name may be a pattern: several sources."""
-    return [name for pattern in metrics for name in run['curves'] if re.fullmatch(pattern, name)]
-
-
-def draw_panel(cell, group, of_machine, title, meaning, *metrics):
-    """Draw a panel for a group of runs: over the steps, or for the machine over percent of them,
-    because there runs of any length share it."""
-    cell.text(0.14, 0.95, title, weight='bold', size=12)
-    cell.text(0.14, 0.86, meaning, color=GRAY, size=9)
-    ax = cell.inset_axes([0.14, 0.17, 0.65, 0.63])      # left, bottom, width, height in the cell
-
-    scale = 100 if meaning.startswith('%') else 1
-    for curve in others:
-        if curve['stage'] == group[0]['stage'] and curve['metric'] == metrics[0] and not of_machine:
-            ax.plot(curve['steps'], np.array(curve['values']) * scale, color='#aab2bb')
-    visible = [0] if of_machine else []
-    ends = []                       # (last value, color) of the first line of each run
-    for run in group:
-        names = names_in(run, metrics)
-        for name in names:
-            steps, values = run['curves'][name]
-            x = steps * 100 / run['end'] if of_machine else steps
-            y = smooth(values * scale)
-            # What was measured is pale. Over it lies the smooth line, with circles if it has few
-            # points, because a line through two of them says little.
-            ax.plot(x, values * scale, color=run['color'], linewidth=0.8, alpha=0.3)
-            ax.plot(x, y, 'o-' if len(x) < 16 else '-', color=run['color'],
-                    linewidth=2.2 if name == metrics[0] else 1.2)
-            visible += [*y[len(y) // 10:]]          # the first tenth is often far above the rest
-            if name == names[0]:
-                ends.append((y[-1], run['color']))
-
-    low, high = np.quantile(visible, [0, 0.98])     # the highest 2% are spikes
-    margin = 0.1 * (high - low or 1)
-    low, high = low - margin, high + margin
-    ax.set_ylim(low, high)
-    ax.locator_params(nbins=3)
-    ax.xaxis.set_major_formatter(short)
-    ax.yaxis.set_major_formatter(short)
-
-    height = -1         # of a number, in heights of the panel; the next one is at least 0.13 above
-    for value, color in sorted(ends):
-        height = max(height + 0.13, min(1, (value - low) / (high - low)))
-        ax.text(1.03, height, short(value), transform=ax.transAxes, va='center', color=color,
-                weight='bold')
-    if not of_machine:
-        mark_phases(ax, group)
-
-
-def mark_phases(ax, group):
-    """Shade where the rate rises (yellow) and where it is below half of its peak (blue); draw a
-    hairline for each event."""
-    if 'lr' in group[0]['curves']:
-        steps, rates = group[0]['curves']['lr']
-        peak = rates.argmax()
-        ax.axvspan(0, steps[peak], color='#fdf4e1')
-        late = steps[(steps > steps[peak]) & (rates < rates[peak] / 2)]
-        if len(late):
-            ax.axvspan(late[0], late[-1], color='#ebf2f9')
-    for run in group:
-        for event in run['events']:
-            ax.axvline(event['step'], color=run['color'], linewidth=0.7, alpha=0.4)
-
-
-# --- 4. the page: rows of up to four cells --------------------------------------------------------
-def write(cell, text, color='black', size=10, weight='normal', family='sans-serif'):
-    cell.text(0, 1, text, va='top', color=color, size=size, weight=weight, family=family)
-
-
-# A row is its height in inches and its cells; a cell is a function, which draws into it, and the
-# function's other arguments. All cells have the width of a panel, and text may run into the next.
-page = [(0.3, [(write, 'model: are we flying to the right place?', 'black', 14, 'bold')]),
-        (0.3, [(write, 'Across: steps, or for systems percent of them. Thick: what counts. Pale: '
-                'as measured. Yellow: the learning rate rises; blue: it is below half of its peak. '
-                'Hairlines: spikes, rollbacks and the like.', GRAY, 8)])]
-for stage, panels in PANELS.items():
-    is_machine = stage == 'systems'
-    group = [run for run in all_runs if is_machine or run['stage'] == stage]
-    cells = [(draw_panel, group, is_machine, *panel) for panel in panels
-             if any(names_in(run, panel[2:]) for run in group)]
-    if is_machine:
-        page.append((0.4, [(write, 'systems: is the engine running?', 'black', 14, 'bold')]))
-        group = []          # their verdicts and samples are above
-    for run in group:
-        head = [(write, f'━ {stage}: {run["title"]}', run['color'], 12, 'bold'), (write, '')]
-        for health in run['health']:
-            color = '#cf222e' if 'unhealthy' in health else '#1a7f37'
-            head.append((write, f'● {health}', color, 10, 'bold'))
-        page += [(0.25, head), (0.42, [(write, textwrap.fill(run['why'], 150))])]
-        # The run's last sample goes behind the panels, into what is left of their last row.
-        width = 42 * (4 - len(cells) % 4)
-        lines = [line[:width] for line in run['sample'].expandtabs(4).splitlines()[:12]]
-        if lines:
-            cells.append((write, '\n'.join(lines), run['color'], 7.5, 'normal', 'monospace'))
-    page += [(2, cells[i:i + 4]) for i in range(0, len(cells), 4)]
-
-heights = [height for height, _ in page]
-fig = figure.Figure(figsize=(12, sum(heights)), dpi=150)
-grid = fig.subplots(len(page), 4, gridspec_kw={'height_ratios': heights})
-fig.subplots_adjust(left=0, right=1, bottom=0, top=1, wspace=0, hspace=0)
-for cell in grid.flat:
-    cell.axis('off')
-for places, (_, cells) in zip(grid, page):
-    for place, (draw, *arguments) in zip(places, cells):
-        draw(place, *arguments)
-fig.savefig(f'{out}.tmp', format=out.rpartition('.')[2], bbox_inches='tight')
-os.replace(f'{out}.tmp', out)       # whoever watches the picture sees a whole one
+dashboard.draw(out, all_runs, MODEL, MACHINE, references)
 print(f'{out} is written')

@@ -13,7 +13,7 @@ import json
 import sys
 
 import peers                # noqa: F401   it puts this checkout on the path
-from parts.eval import verdict
+from parts.eval import run_log
 
 # Of the panels of plot.py that are about the model, without the percentages.
 METRICS = ('val_loss', 'loss', 'val_bpb', 'base_bpb', 'grad_norm', 'val_margin', 'val_kl', 'val_reward',
@@ -21,8 +21,8 @@ METRICS = ('val_loss', 'loss', 'val_bpb', 'base_bpb', 'grad_norm', 'val_margin',
 
 
 def main():
-    for run in map(verdict.read_run, sys.argv[1:]):
-        about = {'stage': run['config'].get('stage', 'base'), 'seed': run['config']['seed']}
+    for run in map(run_log.read_run, sys.argv[1:]):
+        about = {'stage': run['stage'], 'seed': run['config']['seed']}
         for metric in METRICS:
             rows = [row for row in run['rows'] if row.get(metric) is not None]
             if rows:

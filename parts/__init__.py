@@ -46,7 +46,8 @@ eval/                   is it right, is it well?
     sandbox             runs programs that a model wrote
     trial               one run of a program in the sandbox
     results             two models on the same problems, tables
-    verdict             does a run go well?
+    run_log             what a run has written into its folder
+    dashboard           its curves and verdicts, as a picture
     chain_report        the table of `bash run.sh`
 """
 

@@ -2,9 +2,12 @@
 import json
 import math
 
-from conftest import mistake, ok, run, write
+from conftest import lift, mistake, ok, run, write
 
-from parts.eval.verdict import diagnose, read_run, verdict
+from parts.eval.run_log import read_run
+
+diagnose, verdict, *_ = lift('plot.py', 'diagnose', 'verdict', 'column', 'median', 'faults_of_machine',
+                             'faults_of_loss', 'faults_of_reward', 'next_step')
 
 CONFIG = {'max_steps': 1000, 'warmup_steps': 100, 'vocab_size': 4096}
 LN_V = math.log(4096)

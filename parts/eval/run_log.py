@@ -1,0 +1,77 @@
+"""
+The log of a run: what train.py, sft.py, dpo.py, rl.py and eval.py have written into its folder.
+
+    run = read_run('out/quickstart')                    # finished, or still running
+    run['rows'][-1]                                     # {'step': 500, 'val_loss': 1.68, ...}
+
+A line may be half written, and files may not be there yet: what is missing is left out.
+"""
+import contextlib, json, math, pathlib
+import numpy as np
+
+
+def text_of(path):
+    return path.read_text(encoding='utf-8', errors='replace') if path.exists() else ''
+
+
+def object_of(text):
+    """Return the object in a text of JSON; {} if the text is half written."""
+    with contextlib.suppress(ValueError):
+        return json.loads(text)
+    return {}
+
+
+def objects_in(path):
+    """Return the objects in a file that has one on each line."""
+    return [*filter(None, map(object_of, text_of(pathlib.Path(path)).splitlines()))]
+
+
+def row_of(metrics):
+    """Return a row of metrics.jsonl with the fraction of its time that waits for data."""
+    # JSON has no nan: null stands for it, and for what could not be measured.
+    row = {key: math.nan if value is None else value for key, value in metrics.items()}
+    if 'data_s' in row and 'dt' in row:
+        row['data_share'] = row['data_s'] / row['dt']
+    return row
+
+
+def read_scores(path):
+    """Return the pass rates in a file of eval.py, as rows of the steps whose checkpoints were
+    evaluated; not those of checkpoints in other folders."""
+    home = path.parent.resolve()
+    problems = object_of(text_of(path)).get('tasks', {}).get('problems', {})
+    scores = problems.get('series', [problems])
+    return [{'step': score['step'], 'pass_rate': score['pass@1']} for score in scores
+            if score.get('step') is not None
+            and home.name in pathlib.Path(score.get('ckpt', home)).parts]
+
+
+def read_run(folder):
+    """Return what is on the disk now: the run's name, stage and title, the rows and events of
+    metrics.jsonl, the curves of the rows, the config, the last step and the last sample."""
+    home = pathlib.Path(folder)
+    rows = [*map(row_of, objects_in(home / 'metrics.jsonl'))]
+    events = [row for row in rows if 'event' in row]
+    scores = sum(map(read_scores, sorted(home.glob('eval*.json'))), [])
+    rows = sorted([row for row in rows if 'event' not in row] + scores, key=lambda row: row['step'])
+
+    # {metric: (steps, values)} of the metrics that have two numbers or more, and not only zeros
+    curves = {}
+    for key in sorted({key for row in rows for key in row}):
+        points = [(row['step'], row[key]) for row in rows if math.isfinite(row.get(key, math.nan))]
+        if len(points) > 1 and any(value for _, value in points):
+            curves[key] = np.array(points, dtype=float).T
+
+    config, data = (object_of(text_of(home / f'{name}.json')) for name in ('config', 'data'))
+    config['vocab_size'] = config.get('vocab_size') or data.get('vocab_size')
+    if 0 < (config.get('warmup_steps') or 0) < 1:       # a part of max_steps
+        config['warmup_steps'] *= config['max_steps']
+    if scores:
+        config['pass@1'] = max(scores, key=lambda row: row['step'])['pass_rate']
+    last_sample = ('\n' + text_of(home / 'samples.txt')).split('\n--- step ')[-1]
+    sample = last_sample.partition('\n')[2].strip('\n')     # without the rest of its head line
+    step = rows[-1]['step'] if rows else 0
+    end = config.get('max_steps') or step or 1
+    return {'name': folder, 'stage': config.get('stage', 'base'), 'rows': rows, 'events': events,
+            'title': f'{folder} (step {step:,} of {end:,})', 'end': end, 'curves': curves,
+            'config': config, 'sample': sample}
