@@ -22,15 +22,14 @@ learned         texts that the model writes, next to texts of val.bin: the fract
                 in the data, and of paragraphs that begin with NAME: as speeches in a play do
 compare         problems gained and lost between two samples.jsonl
 
-The decision made here is the measure. Choose it before you train: of twenty measures that did not
-change, about one leaves its 95% interval by chance, and whoever chooses afterwards takes that one
-for progress.
+Choose the measure before you train. Of twenty measures that did not change, about one leaves its
+95% interval by chance, and whoever chooses afterwards takes that one for progress.
 
 Perplexity, e^nats, is the number of equally likely tokens that the model hesitates between. Bits
 per byte can be compared between tokenizers. pass@k is the chance that at least one of k answers
 passes. eval.py writes eval.json and samples.jsonl (every completion) beside the checkpoint. With
---completions it writes them to a folder scored/ beside that file, which may be a samples.jsonl
-itself and must not be replaced.
+--completions they go into a folder scored/ beside the file of completions, which may itself be a
+samples.jsonl and must not be replaced.
 """
 import collections, functools, glob, json, math, os, re, shlex
 import numpy as np
@@ -88,7 +87,8 @@ config = configure(globals())
 #      'ends': ...,                         # a pattern: where the answer of a base model ends
 #      'rules': [('answer', '16 - 3 = 13\n#### 13')],      # what is checked in the answer's text
 #      'tests': '', 'entry_point': '', 'solution': ''}      # of programs: what is run
-# Of a function to complete, 'rules' is [] and 'tests' a program, such as 'assert add(1, 2) == 3'.
+# If the question is a function to complete, 'rules' is [] and 'tests' a program, such as
+# 'assert add(1, 2) == 3'.
 all_tasks = [*dict.fromkeys(tasks.split(','))]      # each once
 files = data.split(',') if data else []
 # {task: its questions}. The tasks loss, learned and compare ask none.
@@ -118,9 +118,9 @@ if len(paths) > 1 and compare:
 run_folder = checkpoints.folder_of(completions or paths[0])     # of a file: the one it is in
 out = out or os.path.join(run_folder, 'scored' if completions else '', 'eval.json')
 out_folder = os.path.dirname(os.path.abspath(out))
-# Only a run that asks writes a samples.jsonl, which could replace a file that is read.
-read_here = [*files, completions, compare and results.path_of(compare)] if asked else []
-results.check_out(out, read_here)
+# A call that asks questions writes a samples.jsonl, which must not replace a file that it reads.
+inputs = [*files, completions, compare and results.path_of(compare)] if asked else []
+results.check_out(out, inputs)
 # {folder: (meta.json, {'train': ids, 'val': ids, ...}, what identifies the data)}
 held_out = {folder.rstrip('/'): open_bins(folder, 1)
             for folder in data_dir.split(',') if measures_text}
@@ -162,7 +162,7 @@ def models(untrained=False):
         yield GPT(model.config).to(device).eval(), tokenizer, {'ckpt': 'untrained', 'chat': False}
 
 
-# The first one is opened now, because a mistake should not cost an hour.
+# The first checkpoint is opened now, so that a mistake shows at once and not after an hour.
 tokenizer, metadata = next(models())[1:]
 # The benchmarks that prepare.py took out of the training data, if it did.
 decontaminated = questions.read_decontaminated(run_folder)
@@ -172,7 +172,7 @@ report = {**metadata, 'settings': config, 'decontaminated': decontaminated,
 show(config)
 if asked:
     print(f'contamination: {questions.searched(decontaminated)}')
-# A folder where nothing can be written shows now, too. eval.json appears when it is complete.
+# So does a folder in which nothing can be written. eval.json appears when it is complete.
 os.makedirs(out_folder, exist_ok=True)
 report_file = open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n')
 

@@ -24,7 +24,7 @@ Reads the folder of a run, or of a Hugging Face model. An answer comes about in 
 """
 import contextlib, sys, time
 import torch
-from configurator import Mistake, configure, defaults, show
+from configurator import Mistake, configure, set_by
 from model import GPT
 from parts.eval import questions, sandbox
 from parts.model import checkpoints, gguf_file, hf_model
@@ -56,21 +56,20 @@ serve: int | None = None    # [0, 65535]: port on which to answer this machine's
 export: str | None = None   # hf | gguf | gguf-f16 | gguf-q8_0 | html: format to write the model in
 out = 'demo.html'           # file of --export=html
 allow_code_execution = False    # True: --serve and html run answers; read parts/eval/sandbox.py
-config = configure(globals())
+configure(globals())
 
 # --- 1. the model ---------------------------------------------------------------------------------
 device = processes.choose(device, 'float32')[0]
-is_for_others = export or serve is not None         # for a browser, a client, llama.cpp
 torch.manual_seed(seed)             # for untrained weights and for gaps
 models = {}                         # {path: (model, tokenizer, whether it was taught to chat)}
 for path in ckpt.split(','):
-    model, tokenizer, state = checkpoints.open_to_sample(path, device, is_for_others)
+    model, tokenizer, state = checkpoints.open_to_sample(path, device, export or serve is not None)
     if random_init:
         model = GPT(model.config).to(device)
     model.eval().to(getattr(torch, dtype))
     trained = state.get('config', {})       # the settings of the run; {} for a Hugging Face model
     models[path] = model, tokenizer, 'stage' in trained         # of sft.py, dpo.py or rl.py
-objective = trained.get('objective', 'clm')
+sys.stdout.reconfigure(errors='replace')    # what a terminal cannot show becomes a ?
 
 
 # --- 2. one token after another -------------------------------------------------------------------
@@ -91,63 +90,23 @@ def write(prompt, temperature, seed):
     return answer
 
 
-# --- 3. the task ----------------------------------------------------------------------------------
-# What each task uses besides ckpt, seed and device. Another setting would change nothing, and the
-# user would not notice, so it is refused.
-writing = 'prompt prompt_file max_new_tokens temperature top_k top_p dtype random_init '
-USED_BY = {
-    'a text': writing + 'stop_at prompts num_samples sweep',
-    'a chat (--chat=True)': writing + 'chat system prompts sweep',
-    'a text with gaps': writing,
-    '--serve': 'serve dtype allow_code_execution',
-    '--export=html': 'export out allow_code_execution',
-    '--export=hf, gguf, gguf-f16 or gguf-q8_0': 'export'}
-task = ('--export=html' if export == 'html'
-        else '--export=hf, gguf, gguf-f16 or gguf-q8_0' if export
-        else '--serve' if serve is not None
-        else 'a text with gaps' if objective != 'clm'
-        else 'a chat (--chat=True)' if chat
-        else 'a text')
-changed = {name for name in defaults if config[name] != defaults[name]}
-unused = changed - {'ckpt', 'seed', 'device', *USED_BY[task].split()}
-if unused:
-    name = min(unused)
-    others = [other for other, used in USED_BY.items() if name in used.split()]
-    raise Mistake(f'{task} cannot use --{name}; leave it out, or use it with {" or ".join(others)}')
-if ',' in ckpt and task not in ('--serve', '--export=html'):
-    raise Mistake('several models need a page; add --serve=8000 or --export=html')
-if len(changed & {'prompt', 'prompt_file', 'prompts'}) > 1:
-    raise Mistake('give one of --prompt, --prompt_file and --prompts')
-if not all(isinstance(t, int | float) and t >= 0 for t in sweep):
-    raise Mistake(f'{sweep=} must be temperatures >= 0, such as 0,0.5,1.0')
-if chat and trained and 'stage' not in trained:
-    print(f'note: {ckpt} continues texts; sft.py --init_from={ckpt} teaches it to answer',
-          file=sys.stderr)
-sys.stdout.reconfigure(errors='replace')    # what a terminal cannot show becomes a ?
-if not is_for_others:
-    show(config)
-
-# --- 4. texts, a chat, gaps -----------------------------------------------------------------------
+# --- 3. what a call can do ------------------------------------------------------------------------
 messages = [{'role': 'system', 'content': system}] if system else []
 context = model.config.block_size
 if prompt_file:
     prompt = asking.file_text(prompt_file)
 
-if chat and not (prompt or prompts):
-    with contextlib.suppress(EOFError, KeyboardInterrupt):  # Ctrl-D, or Ctrl-C at `you>`
-        while question := input('you> ').strip():           # until an empty line
-            messages = asking.with_question(tokenizer, messages, question, context)
-            answer = write(messages, temperature, f'{seed} {len(messages)}')
-            messages.append({'role': 'assistant', 'content': answer.text})
 
-elif objective == 'clm' and not is_for_others:
+def write_texts():
+    """Continue each prompt, or answer it as a message, at each temperature. Print the speed."""
     began = time.perf_counter()
     n_tokens = 0
     for text in asking.read_prompts(prompts) if prompts else [prompt]:
         asked = asking.with_question(tokenizer, messages, text, context) if chat else text
         for t in sweep or [temperature]:
             for i in range(num_samples):
-                print(f'--- temperature {t:g} '.ljust(80, '-'))
+                if prompts or sweep or num_samples > 1:
+                    print(f'--- temperature {t:g} ---')
                 print(text, end='\n' if chat else '')
                 answer = write(asked, t, seed + i)
                 n_tokens += len(answer.ids)
@@ -158,19 +117,68 @@ elif objective == 'clm' and not is_for_others:
     print(f'tokens: {n_tokens}, {ms:.1f} ms each, {dtype} on {device}; weights: {mb:.1f} MB',
           file=sys.stderr)
 
-elif task == 'a text with gaps':
-    print(gaps.fill(model, tokenizer, prompt, objective, max_new_tokens, temperature=temperature,
-                    top_k=top_k, top_p=top_p))
 
-# --- 5. a page, a server, another format ----------------------------------------------------------
-elif task in ('--serve', '--export=html'):
+def talk():
+    """Answer what the user types, until an empty line, Ctrl-D, or Ctrl-C between two answers."""
+    history = messages
+    with contextlib.suppress(EOFError, KeyboardInterrupt):
+        while question := input('you> ').strip():
+            history = asking.with_question(tokenizer, history, question, context)
+            answer = write(history, temperature, f'{seed} {len(history)}')
+            history.append({'role': 'assistant', 'content': answer.text})
+
+
+def fill_gaps():
+    """Print the prompt with what the model puts in place of each <|mask|>."""
+    print(gaps.fill(model, tokenizer, prompt, trained['objective'], max_new_tokens,
+                    temperature=temperature, top_k=top_k, top_p=top_p))
+
+
+def make_page():
+    """Serve a page on which people ask all models, or write it into a file."""
     problems = questions.from_problems(100, 0, ['variation'])
-    run_code = sandbox.run_code if allow_code_execution else None
+    run_code = allow_code_execution and sandbox.run_code
     if export:
         print(html_file.write(out, models, problems, run_code))
     else:
         server.run(serve, models, problems, run_code)
-else:
+
+
+def write_model():
+    """Write the model in a format of other programs."""
     hf_model.check_layout(vars(model.config), model.state_dict())       # you may have edited it
     publish = hf_model.publish if export == 'hf' else gguf_file.write
     print(publish(checkpoints.folder_of(ckpt), model, tokenizer, export, state))
+
+
+# --- 4. what this call does -----------------------------------------------------------------------
+# A row is a kind of call, whether this call is one, the function, and the settings that it uses.
+# The first row that fits decides. Another setting would change nothing, and the user would not
+# notice, so it is refused.
+for_writing = 'ckpt seed device dtype random_init max_new_tokens temperature top_k top_p '
+CALLS = [
+    ('--serve', serve is not None, make_page, 'ckpt seed device dtype serve allow_code_execution'),
+    ('--export=html', export == 'html', make_page, 'ckpt seed device export out '
+     'allow_code_execution'),
+    ('--export=hf, gguf, gguf-f16 or gguf-q8_0', export, write_model, 'ckpt seed device export'),
+    ('a text with gaps', trained.get('objective', 'clm') != 'clm', fill_gaps,
+     for_writing + 'prompt prompt_file'),
+    ('a chat (--chat=True)', chat, write_texts if prompt or prompts else talk,
+     for_writing + 'prompt prompt_file prompts sweep chat system'),
+    ('a text', True, write_texts,
+     for_writing + 'prompt prompt_file prompts sweep num_samples stop_at')]
+call, _, function, used = next(row for row in CALLS if row[1])
+if unused := set_by.keys() - used.split():
+    name = min(unused)
+    others = [other for other, *_, used in CALLS if name in used.split()]
+    raise Mistake(f'{call} cannot use --{name}; leave it out, or use it with {" or ".join(others)}')
+if ',' in ckpt and function != make_page:
+    raise Mistake('several models need a page; add --serve=8000 or --export=html')
+if len(set_by.keys() & {'prompt', 'prompt_file', 'prompts'}) > 1:
+    raise Mistake('give one of --prompt, --prompt_file and --prompts')
+if not all(isinstance(t, int | float) and t >= 0 for t in sweep):
+    raise Mistake(f'{sweep=} must be temperatures >= 0, such as 0,0.5,1.0')
+if chat and trained and 'stage' not in trained:
+    print(f'note: {ckpt} continues texts; sft.py --init_from={ckpt} teaches it to answer',
+          file=sys.stderr)
+function()

@@ -114,7 +114,7 @@ def test_the_out_dir_is_complete_and_evaluating_changes_nothing(start, tmp_path)
     ok(sft(*start, f'--out_dir={tmp_path}/often', '--eval_interval=1'))
     assert series(tmp_path / 'often', 'loss') == series(tmp_path / 'run', 'loss')
     assert len(series(tmp_path / 'often', 'val_loss')) == 21
-    assert '\n7' in ok(run('sample.py', f'--ckpt={tmp_path}/run', '--prompt=7', '--max_new_tokens=5'))
+    assert ok(run('sample.py', f'--ckpt={tmp_path}/run', '--prompt=7', '--max_new_tokens=5')).startswith('7')
 
 
 def test_when_it_learns_by_heart_the_best_is_kept_and_what_is_forgotten_measured(start, tmp_path):
