@@ -41,13 +41,13 @@ lora = 0                        # >= 0: rank of adapters that train instead of t
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 # files
 data_from = ''                  # the command that makes data_dir: shown if it is missing
-base_dir = ''                   # data of the base model, to measure how much is forgotten; '' = not
-replay = 0                      # >= 0: sequences of base_dir in a step, with the conversations
+base_dir = ''                   # data of the base model: measures how much of it is forgotten
+replay = 0                      # >= 0: sequences of base_dir that each step also trains on
 overwrite = False               # True: delete the run that out_dir holds, and start over
 # optimization
 max_steps = 0                   # >= 0: updates, instead of epochs; 0 = as many as the epochs take
 micro_batch_size = 0            # >= 0: conversations per device and forward pass; 0 = all
-block_size = 0                  # >= 0: most tokens of a conversation; 0 = the model's context
+block_size = 0                  # >= 0: most tokens of a conversation; 0 = the context; more is cut
 optimizer = 'adamw'             # adamw | muon: Muon for the blocks' matrices, AdamW for the rest
 warmup_steps: int | float = 0.03  # >= 0: steps of the linear rise; below 1 a share of all steps
 weight_decay = 0.0              # >= 0: pull of the weights towards 0; of matrices only
@@ -56,10 +56,10 @@ dropout = 0.0                   # [0, 1)
 # watching
 log_interval = 10               # >= 1: steps
 eval_interval = 0               # >= 0: steps; 0 = an epoch; also before the first, after the last
-eval_conversations = 512        # >= 1: number of the first lines of val.jsonl to evaluate on
+eval_conversations = 512        # >= 1: lines of val.jsonl to evaluate on, from the first on
 eval_tokens = 65_536            # >= 0: tokens of base_dir at each evaluation
 save_interval = 250             # >= 1: steps
-sample_tokens = 100             # >= 1: length of an answer to the first line of val.jsonl
+sample_tokens = 100             # >= 1: most tokens of the answer that goes into samples.txt
 expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the last line says whether it came
 show_batch: int | None = None   # >= 0: print the conversations of this step's batch, train nothing
 # machine
@@ -90,18 +90,15 @@ n_micro = batch_size // (here.world * micro_batch_size)
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
 scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
 # --- end setup ---
-# The rows of the batch that this process computes. Of a batch of 8 in micro-batches of 2, the
-# second of 2 processes has [[4, 5], [6, 7]].
-my_rows = np.arange(batch_size).reshape(here.world, n_micro, micro_batch_size)[here.rank]
 
 # --- 2. model -------------------------------------------------------------------------------------
 model, tokenizer = checkpoints.open_to_tune(config, state)
-# A model of Hugging Face may lack rows for <|im_start|> and <|im_end|>.
-model = model.grown(tokenizer.vocab_size).like(dropout=dropout)
-adapters.adapt(model, lora)
+# grown() gives each token of the tokenizer a row of the embedding: a model of Hugging Face may lack
+# those of <|im_start|> and <|im_end|>.
+model = model.grown(tokenizer.vocab_size).like(dropout=dropout).to(here.device)
+adapters.adapt(model, lora)                 # does nothing if lora is 0
 model.grad_checkpoint = grad_checkpoint
 block_size = block_size or model.config.block_size
-model.to(here.device)
 net = torch.compile(model) if compile else model
 if here.world > 1:
     net = DDP(net, gradient_as_bucket_view=True)
@@ -126,7 +123,7 @@ def collate(rows, pad=0):
     return x, y
 
 
-def marked(ids, mask, tokenizer):
+def marked(ids, mask):
     """Return the text of a conversation, its trained parts in [[ ]]."""
     text = ''
     for is_trained, part in itertools.groupby(zip(ids, mask), key=lambda pair: pair[1]):
@@ -136,49 +133,48 @@ def marked(ids, mask, tokenizer):
     return text
 
 
-# conversations and held_out are lists of (ids, mask), summary is a line for the log. identity has
-# hashes of these data. Checkpoints keep it, so that no run resumes on other data.
+# conversations and held_out are lists of (ids, mask); a 1 in the mask says that this id is trained.
+# summary is a line for the log. identity has hashes of these data. Checkpoints keep it, so that no
+# run resumes on other data.
 conversations, held_out, identity, summary = records.open_files(
     data_dir, records.read_conversations, block_size, tokenizer, data_from)
-held_out = held_out[:eval_conversations]
 lengths = np.array([len(ids) for ids, _ in conversations])              # (n,): tokens
 # by_length.of(step): the numbers of a step's conversations, which have about the same length, so
 # that little is padded.
 by_length = records.Batches(lengths, batch_size, seed)
 max_steps = max_steps or max(1, round(epochs * by_length.per_epoch))
-epochs = max_steps / by_length.per_epoch
 eval_interval = eval_interval or by_length.per_epoch
 warmup_steps = optim.schedule_ends(max_steps, warmup_steps, learning_rate, 0.0)[0]
-# If you give base_dir, we measure how much of it is forgotten, and with replay train on some of it.
+# With base_dir, we measure how much the model forgets of it. With replay, we also train on it.
 if base_dir:
     meta, base, base_identity = data.open_bins(base_dir, model.config.block_size)
     checkpoints.same_tokenizer(init_from, tokenizer.hash, base_dir, meta['tokenizer_hash'],
                                f'prepare it with --tokenizer={init_from}/tokenizer.json')
 if replay:
-    if not base_dir or replay % here.world:
-        raise Mistake(f'replay={replay} needs --base_dir=FOLDER, the data of the base model, and '
-                      f'must be a multiple of the number of processes ({here.world})')
+    if not base_dir:
+        raise Mistake(f'replay={replay} needs --base_dir=FOLDER, the data of the base model')
     identity |= base_identity
     blocks = data.Blocks(base, block_size, replay, seed, meta=meta)
-    # Its sequences are the rows batch_size, batch_size + 1, ... of a step. They are long, so each
-    # of them is a micro-batch. With 4 conversations in micro-batches of 2 and replay=2, one process
-    # has [[0, 1], [2, 3], [4], [5]]: 4 and 5 are base text.
-    replayed = np.arange(batch_size, batch_size + replay).reshape(here.world, -1, 1)[here.rank]
-    my_rows = list(my_rows) + list(replayed)
+# The rows of a step are batch_size conversations and, after them, `replay` sequences of base text.
+# my_rows has the micro-batches of this process. A sequence of base text is long, so it is a micro-
+# batch of its own. With batch_size=4, micro_batch_size=2 and replay=2, a single process has
+#     [0, 1]  [2, 3]  [4]  [5]        4 and 5 are base text
+my_rows = [*np.arange(batch_size).reshape(here.world, n_micro, micro_batch_size)[here.rank],
+           *np.arange(batch_size, batch_size + replay)[here.rank::here.world, None]]
 
 
 def get_batch(step, rows):
-    """Return x and y (B, T) of these rows of a step: conversations, or text of base_dir, of which
-    every token is trained. Which ones follows from (seed, step) alone."""
-    if rows[0] >= batch_size:       # replayed base text: see my_rows
+    """Return x and y (B, T) of a micro-batch of a step: conversations, or base text, of which every
+    token is trained. Which ones they are follows from (seed, step) alone."""
+    if rows[0] >= batch_size:       # base text
         return here.to_device(blocks.take(step, rows - batch_size))
     return here.to_device(collate([conversations[j] for j in by_length.of(step)[rows]]))
 
 
 if show_batch is not None:
     for row, j in enumerate(by_length.of(show_batch)):
-        print(f'--- step {show_batch}, conversation {row} of {batch_size}')
-        print(marked(*conversations[j], tokenizer))
+        print(f'--- step {show_batch}, conversation {row} of {batch_size}\n'
+              f'{marked(*conversations[j])}')
     sys.exit()
 
 # --- 4. optimizer ---------------------------------------------------------------------------------
@@ -199,10 +195,9 @@ log = runs.Log(config, set_by, state, here, model, tokenizer, identity, max_step
 # The guard refuses the update of a step whose loss or gradient is a NaN.
 guard = guards.Guard(state, log, here.dtype)
 show(config, log.say)
-shown = marked(*conversations[0], tokenizer)
-log.say(f'--- one conversation, its trained parts in [[ ]]\n{shown}---')
-log.say(f'  data     {summary}\n  plan     {max_steps:,} steps = {epochs:.2f} epochs of '
-        f'{by_length.per_epoch:,} steps')
+log.say(f'--- one conversation, its trained parts in [[ ]]\n{marked(*conversations[0])}---\n'
+        f'  data     {summary}\n  plan     {max_steps:,} steps = '
+        f'{max_steps / by_length.per_epoch:.2f} epochs of {by_length.per_epoch:,} steps')
 
 
 # --- loss: same text in train.py, sft.py ---
@@ -229,21 +224,23 @@ def evaluate():
     write an answer. best.pt keeps the weights with the lowest loss."""
     global best_val
     with log.timed('eval'):
-        mine = held_out[here.rank::here.world]
+        mine = held_out[here.rank:eval_conversations:here.world]
         batches = [collate(mine[i:i + micro_batch_size])
                    for i in range(0, len(mine), micro_batch_size)]
         row = {'val_loss': loss_of(batches)[0]}
         if base_dir:                        # how much of the pretraining is left?
-            text = data.evaluation(base['val'], model.config.block_size, eval_tokens,
-                                   micro_batch_size, here)
-            row['base_bpb'] = loss_of(text)[1]
-        if here.is_main:                    # the first question: all before the first trained token
-            ids, mask = held_out[0]
-            question = torch.tensor([ids[:mask.index(1, 1)]], device=here.device)
-            with autocast:
-                ids = model.generate(question, sample_tokens, temperature=0, stop=tokenizer.stop)
-            text = tokenizer.decode(ids[0].tolist())
-            log.say(f'--- step {step}, val_loss {row["val_loss"]:.4f}\n{text}\n', 'samples.txt')
+            row['base_bpb'] = loss_of(data.evaluation(
+                base['val'], model.config.block_size, eval_tokens, micro_batch_size, here))[1]
+        # The model answers the first question in the first held-out conversation. The answer begins
+        # where the mask goes from 0 to 1. That need not be the first 1: a long conversation has
+        # lost its beginning, perhaps in the middle of an answer, and then the mask is 1 1 0 0 0 1.
+        ids, mask = held_out[0]
+        question = ids[:mask.index(1, mask.index(0))]
+        question = torch.tensor([question], device=here.device)                         # (1, T)
+        with autocast:
+            ids = model.generate(question, sample_tokens, temperature=0, stop=tokenizer.stop)
+        log.say(f'--- step {step}, val_loss {row["val_loss"]:.4f}\n'
+                f'{tokenizer.decode(ids[0].tolist())}\n', 'samples.txt')
     log.evaluation(step, tokens=tokens, **row)
     if row['val_loss'] < best_val and step > 0:     # never the untrained model
         best_val = row['val_loss']
@@ -300,8 +297,8 @@ while step < max_steps:
     # DDP's are parts of its buckets, the memory in which it averages them.
     opt.zero_grad(set_to_none=here.world == 1)
     # --- end step ---
+    tokens += int(lengths[by_length.of(step)].sum()) + replay * block_size
     step += 1
-    tokens += int(lengths[by_length.of(step - 1)].sum()) + replay * block_size
 
     if step in (1, max_steps) or step % log_interval == 0:
         log.step(step=step, tokens=tokens, loss=loss, lr=lr, grad_norm=norm, trained=int(n_targets),

@@ -117,6 +117,17 @@ def test_the_out_dir_is_complete_and_evaluating_changes_nothing(start, tmp_path)
     assert ok(run('sample.py', f'--ckpt={tmp_path}/run', '--prompt=7', '--max_new_tokens=5')).startswith('7')
 
 
+def test_the_question_it_answers_ends_where_an_answer_begins(start, tmp_path):
+    """Also of a conversation that was cut in the middle of an answer, so that its mask begins with 1 1."""
+    turns = [say('user', 'q'), say('assistant', 'a' * 99), say('user', 'why?'), say('assistant', '7')]
+    for side in ('train', 'val'):
+        write(tmp_path / f'data/{side}.jsonl', [{'messages': turns}])
+    ok(sft(*start, f'--data_dir={tmp_path}/data', f'--out_dir={tmp_path}/run', '--max_steps=1'))
+    samples = (tmp_path / 'run/samples.txt').read_text(encoding='utf-8')
+    question = BYTES.decode(BYTES.render(turns[2:3], add_generation_prompt=True)[0])
+    assert re.match(rf'--- step 0, val_loss .*\na{{10,90}}{re.escape(E)}\n{re.escape(question)}', samples)
+
+
 def test_when_it_learns_by_heart_the_best_is_kept_and_what_is_forgotten_measured(start, tmp_path):
     data, out = make_conversations(tmp_path / 'data', 4), tmp_path / 'run'
     base_text(data, 99)
