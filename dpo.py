@@ -27,11 +27,11 @@ val_loss is the mean of this loss over held-out pairs. At step 0, policy and ref
 the margin is 0 and val_loss is ln 2 = 0.693. If val_loss is anything else at step 0, the run ends.
 `loss`, of the pairs of a training step, is larger, because nll_weight adds a term to it.
 
-You should see accuracy and margin rise. Often BOTH rewards fall: the loss asks for a difference
-only. It gains as much if the bad answer falls by 5 and the good one by 2 as if the good one rises
-by 3. They share most of their tokens, so pushing one pushes the other, and other answers win that
-nobody compared. nll_weight holds the good answers up (Pang et al. 2024, arXiv:2404.19733). Try 0
-and read samples.txt.
+You should see accuracy and margin rise. Often BOTH rewards fall, because the loss asks for a
+difference only. It gains as much if the bad answer falls by 5 and the good one by 2 as if the good
+one rises by 3. The two share most of their tokens, so pushing the bad one down also pushes the good
+one down, and answers that nobody compared win. nll_weight holds the good answers up (Pang et al.
+2024, arXiv:2404.19733). Try --nll_weight=0 and read samples.txt.
 """
 import contextlib, math, sys
 import numpy as np
@@ -59,9 +59,9 @@ device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 data_from = ''                  # the command that makes data_dir: shown if it is missing
 overwrite = False               # True: delete the run that out_dir holds, and start over
 # the loss
-label_smoothing = 0.0           # [0, 0.5): dpo: fraction of pairs whose labels may be swapped
-gamma = 1.0                     # >= 0: simpo: margin by which the better answer must lead
-nll_weight = 1.0                # >= 0: adds it * -log p(chosen) per token to dpo, ipo, kto, simpo
+label_smoothing = 0.0           # [0, 0.5): of dpo: fraction of pairs whose labels may be wrong
+gamma = 1.0                     # >= 0: of simpo: margin by which the better answer must lead
+nll_weight = 1.0                # >= 0: weight of -log p(chosen) per token; not in orpo and rm
 # optimization
 max_steps = 0                   # >= 0: updates, instead of epochs; 0 = as many as the epochs take
 micro_batch_size = 0            # >= 0: pairs per device and forward pass; 0 = all
@@ -74,7 +74,7 @@ grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
 log_interval = 10               # >= 1: steps
 eval_interval = 0               # >= 0: steps; 0 = an epoch; also before the first, after the last
-eval_pairs = 512                # >= 1: number of the first lines of val.jsonl to evaluate on
+eval_pairs = 512                # >= 1: lines of val.jsonl to evaluate on, from the first on
 save_interval = 250             # >= 1: steps
 num_samples = 8                 # >= 1: held-out prompts answered at each evaluation: samples.txt
 sample_tokens = 100             # >= 1: most tokens of an answer
@@ -104,7 +104,7 @@ for name, its_type in ('label_smoothing', 'dpo'), ('gamma', 'simpo'):
         raise Mistake(f'{name}={config[name]} needs --loss_type={its_type}, not {loss_type}; '
                       'leave it out')
 
-# torchrun starts one process for each device. They share the pairs of each step, as in train.py.
+# torchrun starts one process for each device. The processes share the pairs of each step.
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 # `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
 # of device ('cuda') and the dtype of matrix products, as text.
@@ -118,8 +118,8 @@ scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
 
 # --- 2. the losses --------------------------------------------------------------------------------
 def log_odds(m):
-    """Return log(p / (1 - p)) for p = e^m: of m = log 0.8 it is log 4 = 1.39. The odds of p = 1
-    would be infinite, so m is at most -1e-30."""
+    """Return the log of the odds p / (1 - p), where m = log p: for p = 0.8 it is log 4 = 1.39. The
+    odds of p = 1 would be infinite, so m is at most -1e-30."""
     m = m.clamp(max=-1e-30)
     return m - torch.log(-torch.expm1(m))
 
@@ -212,7 +212,7 @@ first_losses = {'dpo': math.log(2), 'ipo': 1 / (2 * beta) ** 2, 'kto': 0.5}
 # --- 3. model and optimizer -----------------------------------------------------------------------
 model, tokenizer = checkpoints.open_to_tune(config, state)
 # A tokenizer of Hugging Face without <|im_start|> and <|im_end|> gets them when we read it, as its
-# last tokens. sft.py gives the model rows for them, so one with fewer rows has never seen them.
+# last tokens. sft.py gives the model rows for them, so a model with fewer rows never saw them.
 if tokenizer.vocab_size > model.config.vocab_size:
     raise Mistake(f'{init_from} was not trained on <|im_start|> and <|im_end|>; fine-tune it '
                   f'first: python sft.py --init_from={init_from}')
@@ -227,9 +227,8 @@ opt = optim.build(policy, optimizer, learning_rate, weight_decay)
 step = state.get('step', 0)
 tokens = state.get('tokens', 0)
 best_val = state.get('best_val', math.inf)
-# kto's zero point is the mean reward of the answers of the step before, but at least 0. If log p -
-# log p_ref was 1 and -0.4 there, the mean is 0.3, and with beta = 0.1 the zero point is 0.03. It is
-# above 0 if the answers have become likelier.
+# kto's zero point is beta times the 'kl' of the step before, but at least 0. losses_of() below says
+# what 'kl' is. If it was 0.3, and beta is 0.1, the zero point is 0.03.
 kto_kl = state.get('kto_kl', 0.0)
 if state:
     processes.load_state(policy, opt, scaler, state)
@@ -276,8 +275,8 @@ def my_share(rows):
     return parts[here.rank::here.world]
 
 
-# log p of all answers under the reference, (n, 2), is computed once, while the policy still is the
-# reference: so only one model is in memory.
+# ref: log p of all answers under the reference, (n, 2). It is computed once, now, while the policy
+# still is the reference. So only one model is in memory.
 ref = state.get('ref_log_probs', torch.zeros(len(pairs), 2))
 if has_reference and not state:
     longest_first = my_share(np.argsort(-sizes.max(1)))     # so too little memory shows at once
@@ -290,9 +289,10 @@ if has_reference and not state:
 ref = ref.to(here.device)
 
 # --- 5. what is trained, what is shown, what is saved ---------------------------------------------
-# From here on the run writes files. log: out_dir with train.log, metrics.jsonl and samples.txt;
-# guard: refuses updates whose loss or gradient is not finite.
+# From here on the run writes into out_dir: train.log, metrics.jsonl and samples.txt by log, which
+# also keeps other runs out of the folder, and checkpoints by save().
 log = runs.Log(config, set_by, state, here, model, tokenizer, identity, max_steps=max_steps)
+# The guard refuses the update of a step whose loss or gradient is a NaN.
 guard = guards.Guard(state, log, here.dtype)
 show(config, log.say)
 log.say(f'  data     {summary}\n  plan     {max_steps:,} steps = {epochs:.2f} epochs of '
@@ -302,15 +302,16 @@ log.say(f'  data     {summary}\n  plan     {max_steps:,} steps = {epochs:.2f} ep
 def losses_of(net, rows):
     """Return the losses of B pairs, (B,), and what the log says of them: {name: a number for each
     pair, or for each answer that there is, because kto's may come alone}."""
-    # scores, n and ref_scores are (2, B): row 0 of the chosen answers, row 1 of the rejected ones.
+    # scores, n (numbers of tokens) and ref_scores are (2, B): row 0 has the chosen answers, row 1
+    # the rejected ones.
     scores, n = scores_of(net, rows)
     ref_scores = ref[rows].T
     losses, chosen, rejected = preference_loss(
         scores[0], scores[1], ref_scores[0], ref_scores[1], n[0], n[1],
         loss_type, beta, label_smoothing, gamma, kto_kl)
     has_chosen, has_rejected = n > 0                                                # (B,) each
-    # A tie is half right. Without the rounding, all answers of a model that has not learned yet
-    # would win or lose by its last digits.
+    # A tie counts as half right. Without rounding, a model that has not learned anything yet would
+    # win and lose by the last digits.
     figures = {'preference_loss': losses,
                'accuracy': 0.5 + 0.5 * (chosen - rejected).round(decimals=4).sign(),
                'chosen_reward': chosen[has_chosen],
@@ -318,9 +319,10 @@ def losses_of(net, rows):
     if loss_type != 'rm':
         figures |= {'chosen_logp': scores[0][has_chosen], 'rejected_logp': scores[1][has_rejected]}
     if has_reference:
-        # The mean of log p_ref - log p over a pair's answers, (B,). One that is missing adds 0.
-        # docs/chat.md says when this is a KL divergence.
-        figures['kl'] = (ref_scores - scores).sum(0) / (n > 0).sum(0)
+        # How much likelier the answers of a pair have become, (B,): the mean of log p - log p_ref.
+        # For 1 and -0.4 it is 0.3. An answer that is missing adds 0, and is not counted. If the
+        # policy had written the answers, this would estimate KL(policy | reference).
+        figures['kl'] = (scores - ref_scores).sum(0) / (n > 0).sum(0)
     if nll_weight and loss_type not in ('orpo', 'rm'):
         losses = losses - nll_weight * scores[0] / n[0].clamp(min=1)
     return losses, {name: values.detach().cpu() for name, values in figures.items()}
@@ -379,13 +381,11 @@ def save(name='last.pt'):
 if step == 0:
     first = evaluate()
     if has_reference:
-        # Two errors are added. That of the loss is relative if the loss is above 1: if ipo's is
-        # 25.01 and not 25, that is 0.0004. beta * val_kl should be 0; only a tenth of it counts,
-        # because rounding adds up over the many tokens of an answer.
+        # Policy and reference are still the same model, so all rewards are 0 and the loss is known,
+        # but for rounding. Comparisons with nan are false, so `not` refuses nan as well.
         known = first_losses[loss_type]
-        error = abs(first['val_loss'] - known) / max(1, known) + abs(beta * first['val_kl']) / 10
-        # Every comparison with nan is false: written with `not`, this refuses nan as well.
-        if not error <= 1e-3:
+        is_known = math.isclose(first['val_loss'], known, rel_tol=1e-3, abs_tol=1e-3)
+        if not (is_known and abs(beta * first['val_kl']) <= 1e-2):
             raise Mistake(f'the first {loss_type} loss is {first["val_loss"]:.5f} and val_kl is '
                           f'{first["val_kl"]:.4f}, but policy and reference are the same model: '
                           f'{known:.5f} and 0 are expected; try --dtype=float32')
@@ -415,9 +415,8 @@ while step < max_steps:
     # Ctrl-C may reach one process only. The sum tells all, so they stop after the same step.
     loss, stop_requests = here.sum(loss, here.stop_requests)
     if loss_type == 'kto':
-        # kto asks how much likelier the answers are than under the reference, and 'kl' says how
-        # much less likely, hence the minus. The paper takes answers to other prompts.
-        kto_kl = max(0.0, -beta * means(parts)['kl'])
+        # The paper takes the kl of answers to other prompts.
+        kto_kl = max(0.0, beta * means(parts)['kl'])
     if guard.allows(step, loss, norm):          # no NaN; it logs what it refuses
         scaler.step(opt)
     scaler.update()
