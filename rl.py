@@ -19,8 +19,8 @@ R - b is the advantage. With updates > 1 the policy has moved since it wrote: ea
 the ratio p_now / p_then, clipped (PPO, 1707.06347).
 
 RLHF. People compare answers, dpo.py --loss_type=rm trains a model to score as they would, and
---reward=FOLDER makes the policy write what that model likes, near its start by kl_coef. So did
-InstructGPT (2203.02155), which learned the baseline with a second network, PPO's critic. Our
+--reward=FOLDER makes the policy write what that model likes, while kl_coef keeps it near its start.
+So did InstructGPT (2203.02155), which learned the baseline with a second network, PPO's critic. Our
 baseline, the group's mean, needs no network.
 
 You should see reward and val_reward rise, entropy fall slowly, and clip_fraction near 0 with
@@ -109,7 +109,6 @@ n_micro = batch_size // (here.world * micro_batch_size)
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
 scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
 # --- end setup ---
-n_prompts = n_micro * micro_batch_size      # of this process, in each batch of answers
 # A batch of answers serves `updates` steps, and no checkpoint holds answers. So last.pt and best.pt
 # are written between two batches only, and a resumed run begins with new answers.
 if eval_interval % updates or save_interval % updates or max_steps % updates:
@@ -135,16 +134,15 @@ class Policy(torch.nn.Module):
         hidden = self.model.backbone(x)[mask]                                           # (n, C)
         logits = self.model.head(hidden)[:, :self.model.config.vocab_size].float()      # (n, V)
         log_p = (logits / self.temperature).log_softmax(-1)
-        of_targets = log_p.gather(1, y[mask][:, None])[:, 0]                            # (n,)
-        return torch.zeros(x.shape, device=x.device).masked_scatter(mask, of_targets)
+        target_log_p = log_p.gather(1, y[mask][:, None])[:, 0]                          # (n,)
+        return torch.zeros(x.shape, device=x.device).masked_scatter(mask, target_log_p)
 
 
 model, tokenizer = checkpoints.open_to_tune(config, state)
 # grown() gives each token of the tokenizer a row of the embedding. There is no dropout, because
 # answers are sampled without it, and sampling and training must agree about a token's probability.
-model = model.grown(tokenizer.vocab_size).like(dropout=0.0)
+model = model.grown(tokenizer.vocab_size).like(dropout=0.0).to(here.device)
 model.grad_checkpoint = grad_checkpoint
-model.to(here.device)
 policy = Policy(model, temperature)
 net = DDP(policy, gradient_as_bucket_view=True) if here.world > 1 else policy
 reference = None
@@ -178,9 +176,10 @@ longest = model.config.block_size - max_new_tokens      # tokens of a prompt
 # val_tasks are held out. identity is the hash of the reward's file, which a resumed run must keep.
 tasks, val_tasks, identity = rollouts.open_tasks(config, tokenizer, longest, here)
 
-# From here on the run writes files. log: out_dir with train.log, metrics.jsonl and samples.txt;
-# guard: refuses updates whose loss or gradient is not finite.
+# From here on the run writes into out_dir: train.log, metrics.jsonl and samples.txt by log, which
+# also keeps other runs out of the folder, and checkpoints by save().
 log = runs.Log(config, set_by, state, here, model, tokenizer, identity)
+# The guard refuses the update of a step whose loss or gradient is a NaN.
 guard = guards.Guard(state, log, here.dtype)
 show(config, log.say)
 log.say(f'  tasks    prompts: {len(tasks):,}, held out: {len(val_tasks):,}')
@@ -242,31 +241,33 @@ def answers_to(batch, n, temperature, noise):
             rewards = [rollouts.rewards_of(task, answers[i * n:i * n + n], warn)
                        for i, task in enumerate(batch)]
     rewards = torch.tensor(rewards, dtype=torch.float64).view(len(batch), n)                # (P, n)
-    gains = advantages(rewards, scale)                                                      # (P, n)
-    for a, reward, gain in zip(answers, rewards.view(-1).tolist(), gains.view(-1).tolist()):
+    for a, reward, advantage in zip(answers, rewards.flatten().tolist(),
+                                    advantages(rewards, scale).flatten().tolist()):
         a.reward = reward
-        a.advantage = gain
+        a.advantage = advantage
     return answers
 
 
 def sample_batch(number):
-    """Return this process's part of a batch: num_samples answers to each of its n_prompts prompts.
-    Prompts and noise follow from (seed, number), however many processes share the batch."""
-    first = here.rank * n_prompts
+    """Return this process's part of a batch: num_samples answers to each of its prompts. Prompts
+    and noise follow from (seed, number), however many processes share the batch."""
+    # Of 4 prompts with 2 answers each, the second of 2 processes has prompts 2 and 3, and rows 4 to
+    # 7 of the noise.
+    numbers = np.arange(batch_size).reshape(here.world, -1)[here.rank]
+    rows = np.arange(batch_size * num_samples).reshape(here.world, -1)[here.rank]
     batch = []
-    for i in range(number * batch_size + first, number * batch_size + first + n_prompts):
+    for i in number * batch_size + numbers:
         epoch, place = divmod(i, len(tasks))
         batch.append(tasks[data.shuffled(len(tasks), seed, epoch)[place]])
-    rows = range(first * num_samples, (first + n_prompts) * num_samples)
     noise = rollouts.noise_of(seed, number, rows, max_new_tokens)
     return answers_to(batch, num_samples, temperature, noise)
 
 
 # --- 5. the loss, the reward of held-out prompts, the checkpoint ----------------------------------
-def collate(answers, pad):
+def collate(answers):
     """Return inputs and targets, int64 (N, T), as Policy shows them, and log p of each target when
-    it was sampled, float32 (N, T). Padding is on the right."""
-    x, y = records.collate([(a.prompt, a.ids) for a in answers], pad)
+    it was sampled, float32 (N, T). Padding is on the right, where attention does not see it."""
+    x, y = records.collate([(a.prompt, a.ids) for a in answers])
     old_log_probs = torch.zeros(x.shape)
     old_log_probs[y != IGNORE] = torch.tensor([log_p for a in answers for log_p in a.log_probs])
     return x, y, old_log_probs
@@ -284,11 +285,19 @@ def policy_loss(log_probs, old_log_probs, advantages, mask, clip_low=0.2, clip_h
     1 + clip_high earns nothing more: its gradient is 0. Where A < 0, the same holds below
     1 - clip_low.
 
-    kl_coef adds k = r - 1 - log r, r = p_ref / p (k3, Schulman 2020). On tokens that p sampled, the
-    mean of r is sum p (p_ref / p) = 1, so the mean of k is E[-log r] = KL(p | p_ref). Its gradient
-    is another one. Since grad log r = -grad log p and grad r = r grad log r,
-        grad k = (1 - r) grad log p,  and  E[grad k] = 0 - sum p_ref grad log p = grad KL(p_ref | p)
-    so we follow the gradient of the reverse KL. It, too, pulls p towards p_ref."""
+    kl_coef adds k = r - 1 - log r, r = p_ref / p (k3, Schulman 2020). Of two tokens, one has become
+    less likely than at the start of the run, and the other more:
+
+        p                   0.5     0.5
+        p_ref               0.8     0.2
+        r                   1.6     0.4
+        k                   0.13    0.32    never below 0; the mean over p is 0.22 = KL(p | p_ref)
+        grad k of log p     -0.6    0.6     it is 1 - r: the first becomes likelier
+
+    p samples each token half of the time. On average, the gradients of their logits are then
+    0.5 - 0.8 = -0.3 and 0.5 - 0.2 = 0.3: p - p_ref, as in cross-entropy with p_ref as the target.
+    That is the gradient of KL(p_ref | p). KL(p | p_ref) itself would have -0.35 and 0.35. Both pull
+    p towards p_ref."""
     mask = mask.bool()
     # e^80 is finite in float32.
     moved = torch.where(mask, log_probs.float() - old_log_probs.float(), 0.0).clamp(max=80)
@@ -303,16 +312,43 @@ def policy_loss(log_probs, old_log_probs, advantages, mask, clip_low=0.2, clip_h
     return losses * mask, ratios.detach() * mask, kl.detach() * mask
 
 
+def micro_batches_of(answers):
+    """Return the answers that have a gradient, in micro-batches of answers of about one length. An
+    answer whose advantage is 0 has no gradient, unless kl_coef gives it one. If none has, the first
+    one stays, because DDP waits for a backward pass of each process."""
+    chosen = [a for a in answers if a.advantage or reference] or answers[:1]
+    chosen.sort(key=lambda a: len(a.prompt) + len(a.ids))
+    n = micro_batch_size * num_samples
+    return [chosen[i:i + n] for i in range(0, len(chosen), n)]
+
+
+n_silent = 0            # batches in a row in which no prompt was informative
+
+
+def figures_of(answers):
+    """Return what the log says of a batch of answers. Every ten batches that taught nothing, warn
+    the user."""
+    global n_silent
+    figures = rollouts.figures(answers, num_samples, here)
+    n_silent = 0 if figures['informative'] else n_silent + 1
+    if n_silent and n_silent % 10 == 0:
+        log.note(step, 'silent', f'{n_silent} batches taught nothing: answers to a prompt earned '
+                 f'the same, {figures["reward"]:.3g} on average (low: easier prompts, more SFT; '
+                 'high: harder ones)')
+    return figures
+
+
 def evaluate():
-    """Greedy answers to the held-out prompts. best.pt keeps the weights with the highest reward."""
+    """Write greedy answers to the held-out prompts, and log what they earn. best.pt keeps the
+    weights with the highest reward."""
     global best_val
     with log.timed('eval'):
         mine = val_tasks[here.rank::here.world]
         answers = answers_to(mine, 1, 0.0, np.zeros((len(mine), max_new_tokens)))
-        means = rollouts.figures(answers, here)
-    del means['entropy']                        # of greedy answers it says nothing
+        means = rollouts.figures(answers, 1, here)
     val_reward = means['reward']
-    log.evaluation(step, **{f'val_{name}': mean for name, mean in means.items()})
+    log.evaluation(step, **{f'val_{name}': means[name]
+                            for name in ('reward', 'pass_rate', 'truncated', 'length')})
     log.say(f'--- step {step}, val_reward {val_reward:.4f}', 'samples.txt')
     for a in answers[:3]:
         log.say(f'{tokenizer.decode([*a.prompt, *a.ids])}\n[reward {a.reward:g}]\n', 'samples.txt')
@@ -327,31 +363,16 @@ def save(name='last.pt'):
 
 
 # --- 6. the loop ----------------------------------------------------------------------------------
-pad = tokenizer.special.get('<|pad|>', 0)
-n_at_once = micro_batch_size * num_samples                  # answers of a forward pass
-n_silent = 0                                                # batches in a row that taught nothing
 if step == 0:
     evaluate()
 while step < max_steps:
-    # The policy as it is now writes answers. They serve for `updates` steps.
+    # The policy as it is now writes answers, which are judged and get their advantages. They serve
+    # for `updates` steps.
     if step % updates == 0:
         answers = sample_batch(step // updates)
-        # An answer whose advantage is 0 has no gradient, unless kl_coef gives it one. Each process
-        # keeps one answer, because DDP waits for all. Answers of about one length share a pass.
-        useful = [a for a in answers if a.advantage or reference] or answers[:1]
-        useful.sort(key=lambda a: len(a.prompt) + len(a.ids))
-        n_tokens = sum(len(a.ids) for a in answers)
-        n_used = sum(len(a.ids) for a in answers if a.advantage)
-        # A prompt is informative if any of its answers has an advantage other than 0.
-        groups = torch.tensor([a.advantage for a in answers]).view(-1, num_samples)     # (P, G)
-        n_informative = groups.any(1).sum()
-        n_tokens, n_used, n_informative = here.sum(n_tokens, n_used, n_informative)
-        figures = rollouts.figures(answers, here) | {'informative': n_informative / batch_size}
-        n_silent = 0 if n_informative else n_silent + 1
-        if n_silent and n_silent % 10 == 0:
-            log.note(step, 'silent', f'{n_silent} batches taught nothing: answers to a prompt '
-                     f'earned the same, {figures["reward"]:.3g} on average (low: easier prompts, '
-                     'more SFT; high: harder ones)')
+        n_tokens = here.sum(sum(len(a.ids) for a in answers))[0]        # of all processes
+        figures = figures_of(answers)                                   # for the log
+        micro_batches = micro_batches_of(answers)
     lr = optim.cosine(step, max_steps, warmup_steps, learning_rate, min_lr)    # lr_at() of train.py
     for group in opt.param_groups:
         group['lr'] = lr
@@ -359,12 +380,11 @@ while step < max_steps:
     with log.timed('train'):
         # the gradient of the mean loss over all tokens of the batch (DAPO, 2503.14476, eq. 8)
         loss = kl_sum = n_clipped = 0.0
-        for i in range(0, len(useful), n_at_once):
-            part = useful[i:i + n_at_once]
-            x, y, old_log_probs = [t.to(here.device) for t in collate(part, pad)]      # (N, T)
+        for i, part in enumerate(micro_batches):
+            x, y, old_log_probs = [t.to(here.device) for t in collate(part)]            # (N, T)
             A = torch.tensor([a.advantage for a in part], device=here.device)           # (N,)
             # DDP averages the gradients over the processes after the last micro-batch only.
-            is_last = i + len(part) == len(useful)
+            is_last = i == len(micro_batches) - 1
             with contextlib.nullcontext() if is_last or not isinstance(net, DDP) else net.no_sync():
                 with autocast:
                     log_probs = net(x, y)                                               # (N, T)
@@ -399,7 +419,7 @@ while step < max_steps:
         log.step(('reward', 'informative', 'entropy', 'length'), step=step, tokens=tokens,
                  loss=loss, lr=lr, grad_norm=norm, **figures,
                  kl=kl_sum / n_tokens if reference else None,
-                 clip_fraction=n_clipped / n_tokens, used=n_used / n_tokens, skipped=guard.skipped)
+                 clip_fraction=n_clipped / n_tokens, skipped=guard.skipped)
     if step % eval_interval == 0 or step == max_steps:
         evaluate()
     # A run ends between two batches only, because no checkpoint holds the answers.

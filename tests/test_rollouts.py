@@ -31,7 +31,7 @@ def test_fresh_answers_have_the_ratio_1():
     assert {ended for *_, ended in written} == {True, False} and model.training
     order = [i for i, *_ in written]        # as they end
     assert order != sorted(order) == [*range(40)]
-    x, y, old = collate(answers, 0)
+    x, y, old = collate(answers)
     log_probs = Policy(model, 0.7)(x, y)
     assert (log_probs - old).abs().max() < 1e-4 and (y != IGNORE).sum() == sum(len(a.ids) for a in answers)
     assert (log_probs[y == IGNORE] == 0).all()

@@ -19,9 +19,9 @@ def digest(path):
 
 
 def read_jsonl(path, convert, advice):
-    """Return [convert(record)] of the lines of a .jsonl or .jsonl.gz file. A line that cannot be
-    read, is no JSON or is refused by convert is a ValueError that names it; advice: how to make
-    such a file. A byte order mark and empty lines are skipped."""
+    """Return [convert(record)] of the lines of a .jsonl or .jsonl.gz file. A Mistake names a line
+    that cannot be read, is no JSON, or is refused by convert(). advice: how to make such a file. A
+    byte order mark and empty lines are skipped."""
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path} does not exist; {advice}')
     rows = []
@@ -40,8 +40,8 @@ def read_jsonl(path, convert, advice):
 
 
 def open_files(data_dir, read, *settings):
-    """Return the rows to train on, those held out, what identifies their files, and a line about
-    them for the log: of train.jsonl and val.jsonl, each as read(path, *settings) returns it."""
+    """Return the rows of train.jsonl, the rows of val.jsonl, which are held out, what identifies
+    both files, and a line about them for the log. read(path, *settings) -> rows, a line."""
     paths = {name: os.path.join(data_dir, name) for name in ('train.jsonl', 'val.jsonl')}
     (train, summary), (held_out, _) = [read(path, *settings) for path in paths.values()]
     identity = {name: digest(path) for name, path in paths.items()}
@@ -73,9 +73,9 @@ class Batches:
 
 # --- conversations --------------------------------------------------------------------------------
 def fit_conversation(ids, mask, T, im_start):
-    """Return a conversation, which has an answer, of at most T + 1 tokens. If it is too long, we
-    cut first the text after the last answer, then the oldest text, and only then the end of the
-    last answer. The header of that answer stays."""
+    """Return a conversation with an answer, cut to T + 1 tokens: T inputs and a last target. If it
+    is too long, we cut first the text after the last answer, then the oldest text, and only then
+    the end of the last answer. The header of that answer stays."""
     end = len(mask) - mask[::-1].index(1)                   # of the last answer
     header = end - 1 - ids[end - 1::-1].index(im_start)     # where it begins
     start = max(0, min(end - (T + 1), header))
@@ -119,7 +119,7 @@ def to_pair(record, tokenizer):
     that a KTO record does not have."""
     messages = messages_of(record['prompt'])
     prompt = tokenizer.render(messages, add_generation_prompt=True)[0]
-    n_newline = len(tokenizer.encode('\n'))      # behind <|im_end|>: nothing learns it
+    n_newline = len(tokenizer.encode('\n'))      # follows <|im_end|>, and is not trained
 
     def answer(text):
         ids, _ = tokenizer.render([*messages, {'role': 'assistant', 'content': text}])

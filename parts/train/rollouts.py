@@ -46,7 +46,8 @@ def open_tasks(config, tokenizer, longest, here):
     if tested and not config['allow_code_execution']:
         raise Mistake(f'{reward=}, {held_out=}: judging runs programs that the model wrote; first '
                       'read the top of parts/eval/sandbox.py, then add --allow_code_execution=True')
-    if tested and here.is_main:     # first answers that are known to be right or wrong
+    # Do the tests work here? An answer that is known to be right must pass, and an empty one not.
+    if tested and here.is_main:
         run = lambda jobs: [*sandbox.run_many(jobs, config['timeout'])]
         questions.check_harness(tested, run)
     known = reward if reward == 'problems' else records.digest(checkpoints.find(reward))
@@ -79,7 +80,8 @@ def read_tasks(source, tokenizer, longest, n=0, seed=0, splits=(), score=None):
 def tasks_of_file(path):
     """Return the tasks of a FILE.py, which runs here and may import what is beside it. It defines
     prompts(), a list of texts or messages, and reward(prompt, completion), a number."""
-    # At the end, so that it hides no module of ours; for good, because reward() may import, too.
+    # Its folder goes to the end of sys.path, so that no file in it hides a module of ours. It stays
+    # there, because reward() may import as well.
     sys.path.append(os.path.dirname(os.path.abspath(path)))
     module = runpy.run_path(path)
     if not {'prompts', 'reward'} <= module.keys():
@@ -165,7 +167,8 @@ def reward_of(task, text, verdict=None, warn=None):
     # Nothing here ends a call that hangs.
     try:
         number = float(task['reward'](task['prompt'], text))
-        # Comparing with <= refuses nan as well. Squares of much larger numbers are no float32.
+        # Squares of much larger numbers do not fit into float32. nan is refused as well, because
+        # every comparison with it is false.
         if abs(number) <= 1e12:
             return number
         why = f'returned {number}'
@@ -179,11 +182,18 @@ def reward_of(task, text, verdict=None, warn=None):
     return 0.0
 
 
-def figures(answers, here):
-    """Return means over the answers of all processes. entropy: nats per sampled token."""
-    sums = np.zeros(6)          # a process without answers adds nothing
+def figures(answers, num_samples, here):
+    """Return means over the answers of all processes, num_samples to each prompt. entropy: nats per
+    sampled token. informative: the fraction of prompts of which an answer has an advantage other
+    than 0. used: the fraction of the tokens that are in answers with such an advantage."""
+    sums = np.zeros(7)          # a process without answers adds nothing
     for a in answers:
-        sums += [1, a.reward, a.reward >= 1, not a.ended, len(a.ids), -sum(a.log_probs)]
-    n, earned, passed, truncated, n_tokens, nats = here.sum(*sums)
+        n_tokens = len(a.ids)
+        sums += [1, a.reward, a.reward >= 1, not a.ended, n_tokens, -sum(a.log_probs),
+                 n_tokens * (a.advantage != 0)]
+    groups = np.reshape([a.advantage for a in answers], (-1, num_samples))              # (P, G)
+    n, earned, passed, truncated, n_tokens, nats, n_used, n_informative = here.sum(
+        *sums, groups.any(1).sum())
     return {'reward': earned / n, 'pass_rate': passed / n, 'truncated': truncated / n,
-            'length': n_tokens / n, 'entropy': nats / n_tokens}
+            'length': n_tokens / n, 'entropy': nats / n_tokens,
+            'informative': n_informative * num_samples / n, 'used': n_used / n_tokens}
