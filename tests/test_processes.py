@@ -168,7 +168,7 @@ def flags_of(conversations, pairs, sft_model, tmp_path_factory):
     # At 1e-2 the reward model leaps (its loss is 0.52, then 0.69), and rounding grows with it.
     rl = ['--kl_coef=0.1', '--batch_size=6', '--num_samples=4', '--updates=2', '--max_new_tokens=8',
           '--eval_prompts=4', '--grad_clip=0.03']
-    return {'sft': [*post, f'--data_dir={conversations}', f'--base_dir={folder}', '--replay=2'],
+    return {'sft': [*post, f'--data_dir={conversations}', f'--base_dir={folder}', '--replay=3'],
             'sft lora': [*post, f'--data_dir={conversations}', '--lora=4', '--optimizer=muon'],
             'dpo kto': [*post, f'--data_dir={folder}', '--loss_type=kto'],
             'dpo rm': [*post, f'--data_dir={pairs}', '--loss_type=rm', '--learning_rate=3e-3'],
@@ -178,7 +178,7 @@ def flags_of(conversations, pairs, sft_model, tmp_path_factory):
 @pytest.mark.parametrize('case', ['sft', 'sft lora', 'dpo kto', 'dpo rm', 'rl'])
 def test_the_trainers_after_it_share_their_batches_too(flags_of, case, tmp_path):
     """A batch at once, and in micro-batches of two processes. Clipping and kto's KL are of the whole batch.
-    Of three processes of rl.py one has nothing to learn."""
+    Of three replayed sequences one process has two. Of three processes of rl.py one has nothing to learn."""
     for name, n, size in ('one', 1, 0), ('shared', *((3, 1) if case == 'rl' else (2, 2))):
         ok(run(f'{case.split()[0]}.py', *flags_of[case], f'--out_dir={tmp_path}/{name}',
                f'--micro_batch_size={size}', processes=n, before=MUON_IN_FLOAT32))
