@@ -34,7 +34,7 @@ class GPTConfig:
     norm_eps: float = 1e-6
     tie_embeddings: bool = True     # embedding and projection are one matrix
     causal: bool = True             # False: each token sees all, for masked language modelling
-    vocab_multiple: int = 1         # add rows up to a multiple of it; with 64 a GPU is faster
+    vocab_multiple: int = 1         # rows are filled up to a multiple; with 64 a GPU is faster
     head_dim: int = 0               # D, an even number; 0 = n_embd / n_head
     qkv_bias: bool = False          # in w_q, w_k and w_v: Qwen2 has them
     qk_norm: bool = False           # an RMSNorm of each head's q and k, before RoPE: Qwen3 has it
@@ -244,7 +244,7 @@ class GPT(nn.Module):
         n_cached = 0                    # positions whose keys and values are in the cache
         for _ in range(max_new_tokens):
             if idx.shape[1] > self.config.block_size:
-                # The window moves on by a token, but cached keys were turned for old positions.
+                # The window moves on. Cached keys were turned for old positions, so start anew.
                 idx = idx[:, -self.config.block_size:]
                 n_cached = 0
             hidden = self.backbone(idx[:, n_cached:], cache, n_cached)  # (B, T - n_cached, C)

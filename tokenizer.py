@@ -9,9 +9,9 @@ Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; with bytes as the alphab
 1. A regex cuts text into chunks: words, numbers, symbols, indentation. No token crosses an edge of
    a chunk. Otherwise `dog.`, `dog!` and `dog?` would become three tokens, and a model would learn
    each by itself. Chunks also save time, because training merges each different one only once.
-2. Every chunk starts as its UTF-8 bytes. They are the first 256 tokens, so any text can be encoded.
+2. Every chunk starts as its UTF-8 bytes. Each byte is a token, so any text can be encoded.
 3. Training repeats: count adjacent pairs of tokens; make the most frequent pair the next token.
-4. Encoding replays the merges in the order they were learned.
+4. Encoding a text replays the merges in the order in which they were learned.
 
 Ids: the 256 bytes, then the merges in order, then the special tokens. encode() never returns a
 special token. The vocabulary decides how many tokens a text costs and how much text fits into a
@@ -25,18 +25,18 @@ imports this file.
 import argparse, collections, functools, hashlib, json, math, os, sys
 import regex, tiktoken
 
-# Each line matches one kind of chunk. They are tried from top to bottom. 'f(x):\n    x + 1234'
-# becomes the chunks 'f', '(x', '):\n    ', 'x', ' +', ' ', '123', '4'.
-# Python needs fewer tokens with it than with the patterns of GPT-2 and cl100k, because symbols, a
-# newline and the next indentation are one chunk (LOG.md). {1,256} has a bound, because a million
-# spaces would overflow the stack of tiktoken's regex engine.
+# Each line matches one kind of chunk, and the lines are tried from top to bottom.
+# 'f(x):\n    x + 1234' becomes the chunks 'f', '(x', '):\n    ', 'x', ' +', ' ', '123', '4'.
+# Python code needs fewer tokens with this pattern than with those of GPT-2 and cl100k, because
+# symbols, a newline and the indentation after it are one chunk (LOG.md). {1,256} has a bound,
+# because a million spaces would overflow the stack of tiktoken's regex engine.
 PATTERN = '|'.join([
     r'[^\r\n\p{L}\p{N}]?[\p{L}]+',          # a word and the space or symbol before it: `.join`
     r'[\p{N}]{1,3}',                        # up to three digits
     r' ?[^\s\p{L}\p{N}]+(?:\r?\n[ \t]*)*',   # symbols, and the newlines and indentation after them
-    r'\s{0,256}\n[ \t]*',                   # a newline, and the blanks before and after it
-    r'\s{1,256}(?!\S)',                     # blanks, but not the last one, which is its word's
-    r'\s{1,256}'])                          # a single blank before a digit or a symbol
+    r'\s{0,256}\n[ \t]*',                   # a newline, and the spaces before and after it
+    r'\s{1,256}(?!\S)',                     # spaces, except the last one before a word or symbol
+    r'\s{1,256}'])                          # a single space before a digit, a tab before a symbol
 BYTES = [bytes([b]) for b in range(256)]
 FORMAT = 'nanoparrot-tokenizer-1'
 FAST_BPE = os.path.join(os.path.dirname(__file__), 'parts/tokenizer/bpe.py')
@@ -56,7 +56,7 @@ CHAT_TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
                  '{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}')
 
 # GPT-2 writes each byte as one visible character, because JSON holds text. Latin-1's visible
-# characters stand for themselves; the other 68 bytes use U+0100 on.
+# characters stand for themselves; the other 68 bytes become U+0100 and the characters after it.
 VISIBLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 OTHERS = [b for b in range(256) if b not in VISIBLE]
 BYTE_TO_CHAR = {b: chr(b) for b in VISIBLE} | {b: chr(256 + i) for i, b in enumerate(OTHERS)}
@@ -177,7 +177,7 @@ class Tokenizer:
             raise Mistake(f'{vocab_size=} is too small: bytes and special tokens are {smallest}')
         if pattern != PATTERN:
             compiled = regex.compile(pattern)
-            # With groups findall returns these, not the chunks.
+            # If a pattern has groups, findall returns the groups and not the chunks.
             if compiled.groups or compiled.match(''):
                 raise Mistake(f'{pattern=} has groups, or matches ""; write (?:...)')
             pattern += r'|[\s\S]'       # a character that the pattern forgets is a chunk of its own

@@ -4,7 +4,7 @@ Checkpoints: how they are written, found and read, and what may be done with the
     model, rest = open_model('out/base')                # also one file, or a folder of Hugging Face
     model, tokenizer, rest = open_to_sample('out/sft')
 
-A model knows one tokenizer: every function that opens both checks that they belong together.
+A model knows one tokenizer, so every function that opens both checks that they belong together.
 """
 import contextlib, errno, glob, os, pathlib
 import torch
@@ -14,7 +14,7 @@ from parts.model import copies
 from tokenizer import Tokenizer
 
 FORMAT = 'nanoparrot-checkpoint-1'      # as in model.py
-# The commands that make the folders which scripts read if no flag names another one.
+# The commands that make the folders which scripts read by default.
 MADE_BY = {
     'data/quickstart': 'python prepare.py',
     'out/base': 'python train.py',
@@ -30,8 +30,8 @@ SHAPE = 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'tie_embeddings'
 # --- files ----------------------------------------------------------------------------------------
 @contextlib.contextmanager
 def replacing(path):
-    """Give the name of a new file beside path, and at the end rename it: a crash or a full disk
-    leaves the old one."""
+    """Give the name of a new file next to path and rename it to path at the end, so that a crash or
+    a full disk leaves the old file."""
     try:
         yield f'{path}.tmp'
     except (OSError, RuntimeError) as e:        # torch wraps a failed write in a RuntimeError
@@ -42,14 +42,14 @@ def replacing(path):
 
 
 def write(path, keep, state):
-    """Write a checkpoint. A last.pt that was there becomes last-1.pt, last-1.pt becomes last-2.pt,
-    ... and `keep` of them stay."""
+    """Write a checkpoint. If path is last.pt, an older last.pt becomes last-1.pt, last-1.pt becomes
+    last-2.pt, ... and the newest `keep` of them stay."""
     with replacing(path) as new:
         with open(new, 'wb') as f:
             torch.save({'format': FORMAT, **state}, f)
             f.flush()
             os.fsync(f.fileno())
-        # A crash in here leaves no last.pt for a moment, but then newest() finds last-1.pt.
+        # After a crash in this loop there may be no last.pt, but then newest() finds last-1.pt.
         if os.path.basename(path) == 'last.pt':
             names = names_of(os.path.dirname(path))[:keep]
             for newer, older in reversed([*zip(names, names[1:])]):
@@ -58,18 +58,18 @@ def write(path, keep, state):
 
 
 def read(path, device='cpu'):
-    """Return the dict that write() wrote. ValueError if the file is damaged or not ours, or a
-    weight is nan."""
+    """Return the dict that write() wrote. It is a Mistake if the file is damaged or not ours, or if
+    a weight is not finite."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
         if state['format'] != FORMAT:
             raise ValueError(f'format={state["format"]}')
     except Exception as e:
-        # A disk that does not answer or a full memory is no damage. EINVAL: of some files that were
-        # cut off.
+        # A disk that does not answer or a full memory is no damage to the file. But some files that
+        # were cut off raise an OSError with EINVAL.
         if isinstance(e, OSError) and e.errno != errno.EINVAL or 'memory' in repr(e).lower():
             raise
-        # The first sentence only: in the next ones torch advises to let the file run code.
+        # Only torch's first sentence, because the next ones advise to let the file run code.
         raise Mistake(f'{path} is not a readable checkpoint ({type(e).__name__}: '
                       f'{str(e).split(". ")[0]:.100}); use another') from e
     for name, p in state['model'].items():
@@ -80,20 +80,21 @@ def read(path, device='cpu'):
 
 
 def names_of(out_dir):
-    """Return the names that a run gives its checkpoints, the newest first."""
+    """Return the paths of a run's checkpoints, as it names them, the newest first."""
     names = ['last.pt', *(f'last-{i}.pt' for i in range(1, 100))]
     return [os.path.join(out_dir, name) for name in names]
 
 
 def newest(out_dir):
-    """Return the newest checkpoint in out_dir that can be read, to resume from it. A damaged one is
-    put aside."""
+    """Return the newest checkpoint in out_dir that can be read, to resume from it. A damaged one
+    is renamed to *.damaged."""
     for path in filter(os.path.exists, names_of(out_dir)):
         try:
             state = read(path)
         except ValueError as e:
             print(f'{e}\nlooking for an older checkpoint', flush=True)
-            with contextlib.suppress(OSError):   # otherwise the next save would push out a good one
+            # If it kept its name, the next save would move it down and push out a good one.
+            with contextlib.suppress(OSError):
                 os.replace(path, f'{path}.damaged')
             continue
         if not state.get('moments'):
@@ -105,8 +106,8 @@ def newest(out_dir):
 
 
 def find(path):
-    """Return the best checkpoint of a folder, or path itself if it is a file or a folder of Hugging
-    Face."""
+    """Return the path of a folder's best checkpoint, or path itself if it is a file or a folder of
+    Hugging Face."""
     if not os.path.exists(path):
         advice = ('give a checkpoint or a folder of a run: bash run.sh makes out/quickstart and '
                   'out/quickstart_sft')
@@ -124,7 +125,7 @@ def find(path):
 
 
 def folder_of(path):
-    """Return the folder of a run, given itself or a checkpoint in it."""
+    """Return the folder of a run, given that folder or a checkpoint in it."""
     return path if os.path.isdir(path) else os.path.dirname(path)
 
 
@@ -143,16 +144,16 @@ def open_model(path, device='cpu'):
 
 # --- from the weights of another run --------------------------------------------------------------
 def same_tokenizer(one, one_hash, other, other_hash, remedy):
-    """Refuse what is at the paths `one` and `other` if their tokenizers differ. A hash of None is
-    not known."""
+    """Refuse the models or data at the paths `one` and `other` if their tokenizers differ. None is
+    an unknown hash. remedy: what the user can do."""
     if None not in (one_hash, other_hash) and one_hash != other_hash:
         raise Mistake(f'{one} was made with the tokenizer of hash {one_hash}, {other} has '
                       f'{other_hash}: the same ids mean different text; {remedy}')
 
 
 def tokenizer_beside(ckpt, state):
-    """Return the tokenizer in a checkpoint's folder. ValueError if the model was trained with
-    another one."""
+    """Return the tokenizer in a checkpoint's folder. Refuse it if the model was trained with a
+    different one."""
     beside = os.path.join(folder_of(ckpt), 'tokenizer.json')
     tokenizer = Tokenizer.load(beside)
     same_tokenizer(ckpt, state.get('tokenizer_hash'), beside, tokenizer.hash,
@@ -161,12 +162,12 @@ def tokenizer_beside(ckpt, state):
 
 
 def from_weights(config, set_by, tokenizer):
-    """Return the model in config['init_from'] for pretraining on data of this tokenizer: with the
-    dropout, the mask and the context of config. Its shape goes into config."""
+    """Return the model in config['init_from'], to pretrain it on data of this tokenizer with the
+    dropout, the mask and the context of config. The model's shape is written into config."""
     init_from, data_dir = config['init_from'], config['data_dir']
     model, state = open_model(init_from)
     old = tokenizer_beside(init_from, state)
-    model = model.grown(old.vocab_size)     # one of Hugging Face's may lack the tokens for chat
+    model = model.grown(old.vocab_size)     # a model of Hugging Face may lack <|im_start|>
     if config['extend_vocab']:
         model = copies.carried_over(model, old, tokenizer)
     else:
@@ -187,12 +188,12 @@ def from_weights(config, set_by, tokenizer):
 
 def context(config, before):
     """Return the fields of GPTConfig that change if a model reads block_size tokens at a time.
-    before: its fields now. rope_scaling: linear or llama3, by block_size / the first context (see
-    model.rope_table)."""
+    before: its fields now. With rope_scaling=linear or llama3, RoPE is stretched by block_size over
+    the context of the first training: see model.stretch()."""
     block_size, rope_theta, rope_scaling = (
         config[name] for name in ('block_size', 'rope_theta', 'rope_scaling'))
     old = before['rope_scaling']
-    # An earlier extension has kept the context of the first training, or the factor.
+    # An earlier extension wrote down the context of the first training (llama3) or a factor.
     first_context = old[3] if len(old) == 4 else before['block_size'] / (old or [1])[0]
     factor = block_size / first_context
     if rope_scaling == 'none' and not rope_theta:
@@ -221,8 +222,8 @@ def refuse_reward_model(ckpt, state):
 
 
 def open_to_sample(ckpt, device='cpu', continues=False):
-    """Return a model to sample from, its tokenizer and the rest of the checkpoint. continues: no
-    model for gaps."""
+    """Return a model to sample from, its tokenizer and what else the checkpoint holds. continues:
+    refuse a model that fills gaps."""
     model, state = open_model(ckpt, device)
     if continues and (objective := state.get('config', {}).get('objective', 'clm')) != 'clm':
         raise Mistake(f'{ckpt}: a model of --objective={objective} fills gaps; --serve, --export '
@@ -230,15 +231,15 @@ def open_to_sample(ckpt, device='cpu', continues=False):
                       "metrics.jsonl; see it fill a gap: sample.py --prompt='a <|mask|>'")
     refuse_reward_model(ckpt, state)
     tokenizer = tokenizer_beside(ckpt, state)
-    # One of Hugging Face's may lack the tokens for chat.
+    # A model of Hugging Face may lack <|im_start|> and <|im_end|>.
     return model.grown(tokenizer.vocab_size), tokenizer, state
 
 
 def open_to_tune(config, state):
-    """Return the model to fine-tune and the tokenizer beside it: of the checkpoint `state`, or of
-    config['init_from']."""
+    """Return the model to fine-tune and its tokenizer: from the checkpoint `state` of a run that is
+    resumed, or else from config['init_from']."""
     origin = config['out_dir'] if state else config['init_from']
-    if state:               # its weights come with the optimizer's moments: processes.load_state
+    if state:               # processes.load_state() loads the weights, with the optimizer's moments
         model, saved = GPT(GPTConfig(**state['model_config'])), state
     else:
         model, saved = open_model(origin)

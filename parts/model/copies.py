@@ -4,16 +4,16 @@ Copies of a model: with another config, with more tokens, for another tokenizer.
     copy = like(model, {'vocab_size': 53})      # the same weights; a new row is the mean row
     rows = carry_over(weight, old, new)         # (V_old, C) -> (V_new, C): by their tokens
 
-A model has a row for each token in two matrices, the embedding and the head. Tied, both are one.
-Behind them may be rows without a token, which fill up vocab_multiple.
+A model has a row for each token in two matrices, the embedding and the head; if they are tied, they
+are one matrix. More rows, which belong to no token, may fill it up to a multiple (vocab_multiple).
 """
 import dataclasses
 import torch
 
 
 def like(model, changes):
-    """Return a copy of a model whose config has these changes. New rows, and those without a token,
-    begin as the mean row."""
+    """Return a copy of a model whose config has these changes. New rows, and rows that belong to no
+    token, begin as the mean of the other rows."""
     config = dataclasses.replace(model.config, **changes)
     assert model.config.tie_embeddings or not config.tie_embeddings, 'this would lose the head'
     copy = type(model)(config).to(model.embedding.weight)
@@ -27,9 +27,9 @@ def like(model, changes):
 
 
 def carry_over(weight, old, new):
-    """Return embeddings for another tokenizer's vocabulary, (V_new, C). A token that both have
-    keeps its row. A new one starts as the mean of the old tokens that spell it, a new special one
-    as the mean of all rows."""
+    """Return the embedding (V_new, C) for another tokenizer's vocabulary. A token of both keeps its
+    row. A new token starts as the mean of the old tokens that spell it, and a new special token as
+    the mean of all rows."""
     ids = {token: i for i, token in enumerate(old.all_bytes)}
     rows = []
     for token in new.all_bytes:
@@ -38,7 +38,7 @@ def carry_over(weight, old, new):
             spelled = [ids[token]]
         elif text in new.special:
             spelled = slice(None)
-        elif '\ufffd' in text:              # a part of a character: by its bytes
+        elif '\ufffd' in text:              # a part of a character: its bytes
             spelled = [ids[bytes([b])] for b in token]
         else:
             spelled = old.encode(text)

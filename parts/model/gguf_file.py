@@ -4,16 +4,18 @@ GGUF: a model and its tokenizer as the one file that llama.cpp and ollama read.
     print(write('out/sft', model, tokenizer, 'gguf-f16', state))    # makes out/sft/model-f16.gguf
 
 It differs from our checkpoint in this:
-- llama.cpp turns neighbours, x_2i with x_2i+1, by RoPE's angle; we turn x_i with x_i+D/2. So rows
-  of q and k change places.
-- It cuts text into chunks by patterns that are compiled into it. A file can only name one of them:
-  NAMES. Ours is none of them. We name the nearest, and mark tokens with a newline to be cut out
-  before it acts.
+- llama.cpp turns neighbors, x_2i with x_2i+1, by RoPE's angle, and we turn x_i with x_i+D/2. So
+  rows of q and k change places.
+- It cuts text into chunks by patterns that are compiled into it, and a file can only name one of
+  them (NAMES). Ours is not among them. We name the nearest one, and mark tokens with a newline, so
+  that they are cut out before it acts.
 - q8_0 stores 32 weights as int8 with one float16 scale. Tensors of one dimension stay float32.
 
 Only a plain Llama is written, because the tokenizers of other models cannot be written anyway.
 """
 import os, pathlib
+import torch
+from model import stretch
 from parts import Mistake
 from parts.model import checkpoints, hf_model
 from parts.tokenizer import fit, hf_tokenizer
@@ -29,9 +31,9 @@ NORMAL, CONTROL, USER_DEFINED = 1, 3, 4     # types of a token
 
 def write(folder, model, tokenizer, kind, state):
     """Write a GPT and its tokenizer into a run's folder: model-f32.gguf, model-f16.gguf or
-    model-q8_0.gguf, for kind gguf, gguf-f16 or gguf-q8_0. Return the text to print. state: the
-    rest of the checkpoint. A checkpoint of sft.py, dpo.py or rl.py is for chat: its file has the
-    chat template, and llama.cpp puts nothing before a text; with others it puts <|endoftext|>
+    model-q8_0.gguf, for kind gguf, gguf-f16 or gguf-q8_0. Return the text to print. state: what
+    else the checkpoint holds. A checkpoint of sft.py, dpo.py or rl.py is for chat, so its file has
+    the chat template, and llama.cpp puts nothing before a text. Otherwise it puts <|endoftext|>
     there."""
     try:
         import gguf
@@ -68,7 +70,7 @@ def write(folder, model, tokenizer, kind, state):
     writer.add_file_type({'f32': 0, 'f16': 1, 'q8_0': 7}[short])
     for name, array in tensors.items():
         if name.split('.')[-2] in ('attn_q', 'attn_k'):
-            # Of each head, rows 0, D/2, 1, D/2 + 1, ...
+            # The rows of each head in the order 0, D/2, 1, D/2 + 1, ...
             halves = array.reshape(-1, 2, D // 2, c.n_embd)
             array = halves.swapaxes(1, 2).reshape(array.shape)
         stored = types.F32 if array.ndim == 1 else types[short.upper()]
@@ -97,10 +99,11 @@ def rename(model, names):
         if name != 'head.weight' or not model.config.tie_embeddings:
             arrays[names.get_name(hf_model.their_name(name), ('.weight',))] = array
     if len(model.config.rope_scaling) == 4:
-        # Llama 3.1 divides each frequency by a number of its own. So do our angles at position 1.
-        scaled = model.sin[1].atan2(model.cos[1]).cpu().double()
-        plain = model.config.rope_theta ** -(scaled.new_tensor(range(len(scaled))) / len(scaled))
-        arrays['rope_freqs.weight'] = (plain / scaled).float().numpy()           # (D/2,)
+        # Llama 3.1 divides each frequency by a number of its own, which the file holds.
+        D = model.config.head_dim
+        plain = model.config.rope_theta ** (-torch.arange(0, D, 2).double() / D)
+        slower = stretch(plain, *model.config.rope_scaling)
+        arrays['rope_freqs.weight'] = (plain / slower).float().numpy()          # (D/2,)
     return arrays
 
 
@@ -108,13 +111,13 @@ def rename(model, names):
 def pre_tokenizer(tokenizer):
     """Return llama.cpp's name of the tokenizer's split pattern, or None."""
     if len(tokenizer.vocab) == 256:
-        return 'gpt-2'    # without merges every pattern is right
+        return 'gpt-2'    # any pattern does without merges
     return NAMES.get(tokenizer.pattern.removesuffix(r'|[\s\S]'))
 
 
 def add_tokenizer(writer, tokenizer, pre, chat):
-    """Write tokens, types, merges, special ids and, for chat, the template. pre: llama.cpp's name
-    of the split pattern, or None if it has none."""
+    """Write tokens, types, merges, special ids and, for chat, the template. pre: what
+    pre_tokenizer() returns."""
     vocab = tokenizer.to_json()['vocab']                        # in GPT-2's visible form of bytes
     tokens = [*vocab, *tokenizer.special]
     types = [NORMAL] * len(vocab) + [CONTROL] * len(tokenizer.special)
@@ -122,7 +125,7 @@ def add_tokenizer(writer, tokenizer, pre, chat):
     if not pre:
         for id, token in enumerate(tokenizer.vocab):
             if b'\n' in token and token.decode(errors='replace').encode() == token:
-                # cut out of a text before the pattern acts
+                # llama.cpp cuts these out of a text before the pattern acts.
                 tokens[id] = token.decode()
                 types[id] = USER_DEFINED
 
@@ -130,13 +133,13 @@ def add_tokenizer(writer, tokenizer, pre, chat):
     writer.add_tokenizer_pre(pre or 'llama-bpe')
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    # it insists on one; this one never happens
+    # llama.cpp insists on a merge. This one never happens.
     writer.add_token_merges(merges or ['<|none|> <|none|>'])
     for id in tokenizer.begin:
         writer.add_bos_token_id(id)
     for id in tokenizer.stop[:1]:
         writer.add_eos_token_id(id)
-    # of llama.cpp from August 2026 on; the package gguf has no name for it
+    # llama.cpp reads this since August 2026. The package gguf has no name for it.
     writer.add_array('tokenizer.ggml.suppress_tokens', tokenizer.never_in_answers())
     writer.add_add_bos_token(bool(tokenizer.begin) and not chat)
     if '<|im_end|>' in tokenizer.special:

@@ -17,8 +17,9 @@ NAMES = {'vocab_size': 'vocab_size', 'block_size': 'max_position_embeddings',
          'n_kv_head': 'num_key_value_heads', 'n_embd': 'hidden_size', 'n_ffn': 'intermediate_size',
          'norm_eps': 'rms_norm_eps', 'tie_embeddings': 'tie_word_embeddings',
          'head_dim': 'head_dim'}
+# qkv_bias and qk_norm of the three families that model.py can be
 KINDS = {'llama': (False, False), 'qwen2': (True, False), 'qwen3': (False, True)}
-# keys of rope_scaling
+# keys of rope_scaling, in the order of model.stretch()
 LLAMA_3 = 'factor', 'low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings'
 # our names and theirs; N is the number of a block
 TENSORS = {
@@ -34,11 +35,11 @@ TENSORS = {
     'blocks.N.mlp.w_down.weight': 'model.layers.N.mlp.down_proj.weight',
     'norm.weight': 'model.norm.weight',
     'head.weight': 'lm_head.weight'}
-QKV_BIAS = {                                    # Qwen2 has these, too
+QKV_BIAS = {                                    # in Qwen2 as well
     'blocks.N.attention.w_q.bias': 'model.layers.N.self_attn.q_proj.bias',
     'blocks.N.attention.w_k.bias': 'model.layers.N.self_attn.k_proj.bias',
     'blocks.N.attention.w_v.bias': 'model.layers.N.self_attn.v_proj.bias'}
-QK_NORM = {                                     # and Qwen3 these
+QK_NORM = {                                     # in Qwen3 as well
     'blocks.N.attention.norm_q.weight': 'model.layers.N.self_attn.q_norm.weight',
     'blocks.N.attention.norm_k.weight': 'model.layers.N.self_attn.k_norm.weight'}
 
@@ -66,10 +67,10 @@ def read_config(theirs):
     """Return their config.json under our names. Refuse what model.py lacks, by its key."""
     # transformers 4 writes rope_scaling, and transformers 5 rope_parameters.
     rope = {**(theirs.get('rope_scaling') or {}), **(theirs.get('rope_parameters') or {})}
-    # The first line has what a config may leave out.
+    # The first two lines are defaults for keys that a config may leave out.
     values = {'num_key_value_heads': None, 'tie_word_embeddings': False, 'head_dim': None,
               'model_type': 'llama', 'rope_type': rope.get('type') or 'default', **theirs, **rope}
-    # The ways of stretching RoPE that model.py has, and the keys of their numbers.
+    # The ways in which model.py can stretch RoPE, and the keys of their numbers.
     ropes = {'default': (), 'linear': ('factor',), 'llama3': LLAMA_3}
     supported = {
         'model_type': KINDS, 'hidden_act': ['silu'], 'attention_bias': [False], 'mlp_bias': [False],
@@ -87,7 +88,7 @@ def read_config(theirs):
 
 
 def read(folder):
-    """Return the GPT, in float32, of config.json and all *.safetensors of a folder."""
+    """Return the GPT, in float32, of a folder with config.json and *.safetensors."""
     safetensors = import_safetensors()
     reading = os.path.join(folder, 'config.json')
     try:
@@ -127,7 +128,7 @@ def write(folder, model, tokenizer=None):
     os.makedirs(folder, exist_ok=True)
     renamed = {their_name(name): tensor for name, tensor in tensors.items()}
     for name in 'model.embed_tokens.weight', 'lm_head.weight':
-        # Rows that only fill up vocab_multiple stay behind.
+        # Other programs know no rows that belong to no token.
         renamed[name] = renamed[name][:config['vocab_size']].contiguous()
     if config['tie_embeddings']:
         del renamed['lm_head.weight']
@@ -184,8 +185,8 @@ A model that was trained on chats needs `tokenizer.apply_chat_template` around t
 
 
 def publish(folder, model, tokenizer, kind, state):
-    """Write folder/kind: weights, tokenizer, README.md, and what the run's folder says of data and
-    scores. Return a text to print. state: the rest of the checkpoint."""
+    """Write folder/kind, a folder to publish: weights, tokenizer, README.md, and the run's files
+    about data and scores. Return a text to print. state: what else the checkpoint holds."""
     target = os.path.join(folder, kind)
     if os.path.exists(target):
         raise Mistake(f'{target} is there already; move it away')

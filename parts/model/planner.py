@@ -16,12 +16,12 @@ GPUS = {'B200': (2250e12, 180e9, 5.0), 'H200': (989e12, 141e9, 3.5), 'H100': (98
         'RTX 4090': (165e12, 24e9, 0.4), 'RTX 3090': (71e12, 24e9, 0.3)}
 STATE = 16          # bytes a parameter: 4 of weights, 4 of gradients, 8 of Adam's moments
 SHARDS = 'ddp', '', 'zero2', 'fsdp'     # our --shard for each stage of ZeRO; we have no ZeRO-1
-MFU = 0.4           # share of the peak that a run reaches: 0.3 to 0.5 is usual
+MFU = 0.4           # fraction of the peak that a run reaches: 0.3 to 0.5 is usual
 
 
 def peak_flops(gpu):
-    """FLOP/s of bfloat16 matrix products of a GPU, by torch's name for it; None if it is not
-    known. A laptop's is slower than its name, and a MIG slice is a part of a GPU."""
+    """Return the FLOP/s of a GPU's bfloat16 matrix products, or None if torch's name for it is not
+    in the table. A laptop's GPU is slower than its name says, and a MIG slice is a part of one."""
     for name, (peak, *_) in GPUS.items():
         if re.search(rf'\b{name}\b(?! [LPN]|.*MIG)', gpu):
             return peak
@@ -61,44 +61,45 @@ def described(model):
 
 
 def flops_per_token(model, T):
-    """Forward and backward: 6 per parameter, and 12 n_layer n_head D T for attention's scores and
-    sums (PaLM, arXiv:2204.02311, appendix B). An embedding that is not also the output layer is
-    only looked up: 0."""
+    """Return the FLOPs of forward and backward for a token: 6 for each parameter, and 12 n_layer
+    n_head D T for attention's scores and sums (PaLM, arXiv:2204.02311, appendix B). An embedding
+    that is not also the output layer counts nothing, because it is only looked up."""
     n = count_parameters(model)     # output: 0, or as many as the embedding
     c = model.config
     return 6 * (n['total'] - n['output']) + 12 * c.n_layer * c.n_head * c.head_dim * T
 
 
 def activation_bytes(c, batch, width=2, checkpoint=False):
-    """Bytes that autograd keeps of `batch` sequences in a compiled run: what matrix products read;
-    the rest is computed again. width: bytes of a value in matrix products. checkpoint: keep only
-    each block's input, and all of one block at a time. No T^2: attention's scores are not kept."""
+    """Return the bytes that autograd keeps for `batch` sequences in a compiled run: the inputs of
+    matrix products, because the rest is computed again. width: bytes of a value in such a product.
+    checkpoint: keep the input of each block, and everything of one block at a time. Nothing grows
+    with T^2, because attention's scores are not kept."""
     C, L, H, D, F, V = c.n_embd, c.n_layer, c.n_head, c.head_dim, c.n_ffn, c.vocab_size
     x = 4 * C                                       # the residual stream, float32
-    # the softmax's sums; queries, keys, values and the output
+    # attention: the sums of the softmax; queries, keys, values and the output
     heads = 4 * H + width * 2 * D * (H + c.n_kv_head)
-    inside = heads + x + 8 + width * (2 * C + 3 * F)        # of a block; 8: two norms' 1 / rms
+    inside = heads + x + 8 + width * (2 * C + 3 * F)        # a block; 8: 1 / rms of its two norms
     output = x + width * (C + V) + 24
     values = max(inside, output) if checkpoint else L * inside + output
     return batch * c.block_size * (L * x + values)
 
 
 def paper_bytes(n_params, n_devices, stage):
-    """Bytes on each device by ZeRO's paper (arXiv:1910.02054): 12 a parameter of optimizer state, 2
-    of gradients and 2 of weights. It shares out as many of the three as the stage says; 0 is DDP,
-    3 is FSDP."""
+    """Return the bytes on each device as in ZeRO's paper (arXiv:1910.02054). A parameter has 12 of
+    optimizer state, 2 of gradients and 2 of weights. Stage 1 divides the first of these three among
+    the devices, stage 2 the first two, and stage 3 (FSDP) all; stage 0 is DDP."""
     shares = [n_devices if stage > i else 1 for i in range(3)]
     return sum(width * n_params / share for width, share in zip((12, 2, 2), shares))
 
 
 def device_bytes(model, n_devices, stage, batch, width=2, checkpoint=False):
-    """Return the peak on a GPU: state, activations, the gradient of the logits, and the weights
-    that matrix products read. Of these DDP (stage 0) keeps autocast's copies, zero2 (2) all and
-    fsdp (3) the parts of two blocks, one of which works while the other one is gathered."""
+    """Return the peak of bytes on a GPU: state, activations, the gradient of the logits, and the
+    weights that matrix products read. Those are autocast's copies with DDP (stage 0), all weights
+    with zero2 (2), and two blocks with fsdp (3): one computes while the other is gathered."""
     count = count_parameters(model)
     c = model.config
     part = max(count['per block'], count['embedding'] + count['output'])
-    # Between two steps zero2 splits the weights, too.
+    # zero2 also splits the weights between two steps.
     peak = STATE * count['total'] / (n_devices if stage else 1)
     peak += activation_bytes(c, batch, width, checkpoint)
     peak += width * batch * c.block_size * c.vocab_size     # the gradient of the logits
@@ -120,7 +121,7 @@ def show(config):
     if config['init_from'] not in ('scratch', 'resume'):
         shape = vars(load_checkpoint(config['init_from'])[0].config)
     sizes = {key: shape[key] for key in vars(GPTConfig()) if key in shape}
-    # How RoPE stretches the context changes no size, and train.py has other names for it.
+    # RoPE's settings change no size, and train.py gives rope_scaling as a word.
     model = sketch(GPTConfig(**sizes | {
         'vocab_size': shape['vocab_size'] or meta['vocab_size'] or 32768,
         'block_size': config['block_size'], 'rope_theta': 1e4, 'rope_scaling': ()}))
@@ -145,7 +146,7 @@ def show(config):
 
 
 def print_model(model, width):
-    """Print parameters, FLOPs of a token, and the bytes that generating keeps of each token."""
+    """Print parameters, the FLOPs of a token, and the bytes of a token in the KV cache."""
     c = model.config
     print(f'  {described(model)}')
     flops = flops_per_token(model, c.block_size)
@@ -159,8 +160,8 @@ def print_model(model, width):
 
 
 def print_memory(model, n_devices, memory, at_once, width):
-    """Print what each device holds by ZeRO's stages, and what fits, with at_once sequences in a
-    micro-batch."""
+    """Print what each device holds at each stage of ZeRO, with at_once sequences in a micro-batch,
+    and which stages fit."""
     n = count_parameters(model)['total']
     limit = 0.9 * memory                # CUDA's own, NCCL's buffers, holes: a tenth, as a rule
     fitting = []
@@ -189,7 +190,7 @@ def print_memory(model, n_devices, memory, at_once, width):
 
 
 def print_tokens(n, tokens, at_hand):
-    """Print the tokens of n parameters: planned, Chinchilla's, at hand."""
+    """Print the tokens for n parameters: those planned, Chinchilla's number, those at hand."""
     verdict = 'about compute-optimally trained'
     if tokens > 40 * n:
         verdict = 'over-trained'

@@ -40,7 +40,7 @@ def main():
         count = planner.count_parameters(planner.sketch(GPTConfig(256, 512, **shape)))
         print(f'{name}: ' + ', '.join(f'{part} {n:,}' for part, n in count.items()))
 
-    # 16 different tokens in random order: only several tell which one comes next.
+    # 16 different tokens in random order: one token does not tell the next one, several do.
     torch.manual_seed(0)
     model = GPT(GPTConfig(256, 64, 2, 4, 2, 128)).to(device)
     idx = torch.randint(16, (4, 33), device=device)
@@ -49,7 +49,7 @@ def main():
     print(f'loss {first:.4f}, ln V = {math.log(256):.4f}; after 100 steps on one batch {last:.4f}: '
           + ('the model learns' if learns else 'it does NOT learn, look at your last change'))
 
-    # It writes again what it knows by heart, token by token, with keys and values from the cache.
+    # It must write what it knows by heart, one token at a time, with the cache.
     text = model.generate(idx[:, :8], 25, temperature=0)            # (4, 33)
     same = torch.equal(text, idx)
     print(f'generated (4, 8) -> {tuple(text.shape)}: '

@@ -3,7 +3,7 @@ Byte-pair encoding in seconds: many merges are learned at a time, chunks are cou
 
     learn_merges([b'low', b' lower', b' lowest'], [1, 1, 1], 2)     # ([(108, 111), (256, 119)], 10)
     count_chunks(['a b a', 'é']) == {'a': 1, ' b': 1, ' a': 1, 'é': 1}      # as in tokenizer.py
-    findall(PATTERN, 'an été') == ['an', ' été']    # as regex.findall, twice as fast
+    findall(PATTERN, 'an été') == ['an', ' été']    # as regex.findall does, in half the time
 
 # Merges
 
@@ -13,34 +13,34 @@ sort the pairs in that order, and merge as many of the first ones as we can at o
 ends before the first pair that begins with the end of an earlier one, or ends with its beginning,
 as `lo` and `ow`; and after one like `aa`.
 
-Why this is exact. Let p stand before q in a batch. The loop merges p first. Why does it still merge
-q next, with the same count, as long as no other pair of the batch stands between them?
+Why this is exact. Let p and q be two pairs of a batch, p just before q. The loop merges p first.
+Why does it still merge q next, with the same count?
 - *Merging p takes no occurrence of q away.* It could do so only where the two overlap in the text,
-  as `lo` and `ow` do in `low`: the end of one is the beginning of the other.
-- *Merging p makes no pair that comes before q.* Let p be `lo`. A new pair (`lo`, y) stands only
-  where (`o`, y) stood, so it is at most as frequent. Were it more frequent than q, then (`o`, y)
-  would come before q, too, and the batch would end before it. Were it as frequent as q, then q
-  would win: `lo` has the largest id so far. A new pair (x, `lo`) stands where (x, `l`) stood: the
-  same if it is more frequent than q, and if it is as frequent and x is smaller than q's left id,
-  then (x, `l`) comes before q for the same reason. (`lo`, `lo`) stands where (`o`, `l`) stood. Only
-  in `aaaa` is the pair that stood there p itself: so `aa` is the last.
+  as `lo` and `ow` do in `low`, but then one begins with the end of the other.
+- *Merging p makes no pair that comes before q.* Let p be `lo`. A new pair (x, `lo`) occurs only
+  where (x, `l`) occurred, which is at least as frequent and has smaller ids. So if the new pair
+  came before q, (x, `l`) would, too, and the batch would have ended between p and q. A new pair
+  (`lo`, y) occurs only where (`o`, y) occurred. If it is as frequent as q, it comes after q, since
+  `lo` has the largest id so far. If it were more frequent, so would (`o`, y) be, and again the
+  batch would have ended. (`lo`, `lo`) occurs where (`o`, `l`) occurred. Only in `aaaa` was the pair
+  that occurred there p itself, so a pair like `aa` is the last of its batch.
 
-Why it is fast. The text is one array of symbols in which each place knows its neighbours, so a
-merge is an assignment. All occurrences of a pair arise at once, when the newer of its two tokens
-does; later it only loses some. So pairs are numbered as they arise, each with a list of its places:
-no dictionary, no heap. Of 31 MB of Python 134,000 distinct words remain, and 32,512 merges are
-about 1,000 batches.
+Why it is fast. The text is one array of symbols in which each place knows its neighbors, so a
+merge is an assignment. All occurrences of a pair arise at once, with the newer of its two tokens;
+later a pair only loses some. So pairs are numbered as they arise, each with a list of its places,
+and there is no dictionary and no heap. 31 MB of Python have 134,000 different words, and 32,512
+merges take about 1,000 batches.
 
 # Chunks
 
-Python's own re is twice as fast as regex, but it does not know \p{L}, and its \s has four
-characters more. So for our own PATTERN we ask regex which characters it means, and write them out:
-[\p{L}] becomes [A-Za-zª-ªµ-µ...]. The rest of it means the same to both modules. Other patterns go
-to regex. So do texts with a character beyond U+FFFF, such as an emoji: re is slow where a set has
-those, too.
+Python's own re is twice as fast as regex, but it does not know \p{L}, and its \s has four more
+characters. So for our own PATTERN we ask regex which characters it means, and write them out:
+[\p{L}] becomes [A-Za-zª-ªµ-µ...]. The rest of the pattern means the same to both modules. Other
+patterns go to regex. So do texts with a character beyond U+FFFF, such as an emoji, because re is
+slow if a set has such characters.
 
-Byte-pair encoding: Sennrich et al. 2016, arXiv:1508.07909. tokenizer.py gives PATTERN and the
-count_chunks that counts on one core.
+Byte-pair encoding: Sennrich et al. 2016, arXiv:1508.07909. PATTERN and the count_chunks that counts
+on one core are in tokenizer.py.
 """
 import concurrent.futures, functools, itertools, multiprocessing, os, re
 import numpy as np
@@ -49,19 +49,19 @@ import tokenizer
 
 
 # --- merges, many at a time -----------------------------------------------------------------------
-GONE = -1           # the symbol of a place between two words, and of one that a merge has emptied
-CANDIDATES = 512    # pairs that are kept in order; the others are looked at when these are used up
+GONE = -1           # the symbol of a gap between two words, and of a place that a merge emptied
+CANDIDATES = 512    # pairs that are kept in order; when they are used up, we look at all again
 
 
 class Pairs:
-    """A text of n places, with a gap between words, and a table of the pairs of symbols that it
-    ever had.
+    """A text of n places, with a gap between words, and a table of all pairs of symbols that it has
+    or had.
 
-    Of each place: symbol; weight, how often its word occurs; before and after, its neighbours'
-    places; pair, the number of the pair that begins here. Number 0 stands for none.
-    Of each pair: key, left id * 2**32 + right id; count, its weight in the text; place[start:start
-    of the next], all places at which it ever began. A merge empties a place and makes at most two
-    pairs: 3n suffice.
+    A place has a symbol; a weight, which is how often its word occurs; before and after, the places
+    of its neighbors; and the number of the pair that begins here, or 0 for none.
+    A pair has a key, left id * 2**32 + right id; a count, its weight in the text; and the places at
+    which it ever began, place[start:start of the next pair]. A merge empties a place and makes at
+    most two pairs, so there is room for 3n.
     """
 
     def __init__(self, words, counts):
@@ -75,7 +75,7 @@ class Pairs:
         self.after = np.arange(1, n + 1, dtype=np.int32)
         self.pair = np.zeros(n, np.int32)
 
-        # memory is used as it is written
+        # np.empty takes no memory before it is written.
         self.key, self.count = np.empty((2, 3 * n + 2), np.int64)
         self.place, self.start = np.empty((2, 3 * n + 2), np.int32)
         self.key[0] = self.count[0] = self.start[0] = self.start[1] = 0
@@ -83,7 +83,7 @@ class Pairs:
         self.add(np.flatnonzero((self.symbol[:-1] != GONE) & (self.symbol[1:] != GONE)))
 
     def add(self, places):
-        """Number the pairs that begin at these places; none of them was there before. Return their
+        """Give numbers to the pairs that begin at these places, which are all new. Return the
         numbers."""
         keys = self.symbol[places].astype(np.int64)
         keys <<= 32
@@ -91,7 +91,7 @@ class Pairs:
         order = np.argsort(keys, kind='stable')
         keys = keys[order]
         places = places[order]
-        del order    # the first call's arrays are as long as the text
+        del order    # in the first call it is as long as the text
         is_first = np.append(True, keys[1:] != keys[:-1])[:len(keys)]
         first = np.flatnonzero(is_first)
         new = slice(self.n, self.n + len(first))
@@ -108,11 +108,11 @@ class Pairs:
         return np.arange(new.start, new.stop)
 
     def in_order(self, numbers):
-        """These pairs: the most frequent first; of equally frequent ones, the smaller ids."""
+        """Return these pairs, the most frequent first; equal ones in the order of their ids."""
         return numbers[np.lexsort((self.key[numbers], -self.count[numbers]))]
 
     def most_frequent(self, k):
-        """The first k of all pairs in that order."""
+        """Return the first k of all pairs in that order."""
         alive = np.flatnonzero(self.count[:self.n] > 0)
         if len(alive) > k:
             counts = self.count[alive]
@@ -120,21 +120,22 @@ class Pairs:
         return self.in_order(alive)[:k]
 
     def find(self, batch):
-        """Where these pairs are: places in the text, and for each the pair's index in the batch."""
+        """Return the places where these pairs begin, and for each place the pair's index in the
+        batch."""
         starts, stops = self.start[batch], self.start[batch + 1]
-        # np.intp is numpy's own index type. Here and below it is twice as fast.
+        # np.intp is numpy's own type of index, which is twice as fast here and below.
         places = np.concatenate([self.place[a:b] for a, b in zip(starts.tolist(), stops.tolist())],
                                 dtype=np.intp)
         index = np.repeat(np.arange(len(batch)), stops - starts)
-        here = self.pair[places] == batch[index]            # earlier merges took some apart
+        here = self.pair[places] == batch[index]            # earlier merges destroyed some
         return places[here], index[here]
 
     def merge(self, batch, new_id):
-        """The first pair of the batch becomes the token new_id, the second new_id + 1 ... Return
-        the new pairs."""
+        """Merge the pairs of a batch: the first becomes token new_id, the second new_id + 1, ...
+        Return the new pairs."""
         left, index = self.find(batch)
         last = int(self.key[batch[-1]])
-        # only the last of a batch may be like `aa`
+        # Only the last pair of a batch may be like `aa`.
         if last >> 32 == last & 0xffffffff:
             is_last = index == len(batch) - 1
             run = every_other(np.sort(left[is_last]), self.before)
@@ -145,10 +146,10 @@ class Pairs:
         front = self.before[left].astype(np.intp)
         self.symbol[left] = new_id + index
         self.symbol[right] = GONE
-        # neither a word's edge nor the right of another
+        # Without the edges of words, and without places that are the right half of another merge.
         front = front[self.symbol[front] != GONE]
 
-        # pairs with the neighbours lose these places
+        # The pairs with the old neighbors lose these places.
         for places in (front, right):
             np.subtract.at(self.count, self.pair[places].astype(np.intp), self.weight[places])
         self.count[batch] = 0
@@ -159,18 +160,18 @@ class Pairs:
 
 
 def every_other(places, before):
-    """Of places that begin the pair `aa`, from left to right, those that a merge takes: aaaaa
-    becomes aa aa a."""
+    """Return those places that a merge takes, given all that begin a pair `aa`, from left to right:
+    aaaaa becomes aa aa a, so every other one."""
     i = np.arange(len(places))
-    # the place before begins a pair `aa`, too
+    # Does the place before this one begin a pair `aa` as well?
     touches = before[places] == np.append(-1, places[:-1])
-    run = np.maximum.accumulate(np.where(touches, 0, i))    # where this one's run of `a` began
+    run = np.maximum.accumulate(np.where(touches, 0, i))    # where its run of `a` began
     return places[(i - run) % 2 == 0]
 
 
 def without_overlap(keys):
-    """How many of the first pairs make a batch: none begins with another's end, and one like `aa`
-    is the last."""
+    """Return how many of the first pairs make a batch: no pair begins with the end of another, and
+    a pair like `aa` is the last."""
     lefts, rights = set(), set()
     for i, key in enumerate(keys):
         left, right = key >> 32, key & 0xffffffff
@@ -184,13 +185,13 @@ def without_overlap(keys):
 
 
 def learn_merges(words, counts, n_merges):
-    """As in tokenizer.py. words: bytes; counts: how often each occurs; in all less than 2**63
-    bytes, the words themselves less than 0.7 GB."""
+    """Return what learn_merges of tokenizer.py returns. words: chunks as bytes, less than 0.7 GB;
+    counts: how often each occurs, less than 2**63 bytes in all."""
     pairs = Pairs(words, counts)
     merges = []
-    # all pairs down to the floor: the best of them is the best of all
+    # All pairs down to the floor, so the best of them is the best of all. The floor is the count
+    # and the key of the worst one. Counts only fall, so no other pair rises above it.
     candidates = np.empty(0, np.int64)
-    # count and key of the worst; counts only fall, so no other pair rises above it
     floor = 0, 0
     while len(merges) < n_merges:
         count, key = pairs.count[candidates], pairs.key[candidates]
@@ -212,12 +213,12 @@ def learn_merges(words, counts, n_merges):
 
 
 # --- chunks, on all cores -------------------------------------------------------------------------
-BATCH = 2_000_000       # characters that a process counts at a time
+BATCH = 2_000_000       # characters that a process counts at a time, about
 
 
 @functools.cache
 def find_by_re():
-    """The findall of re for tokenizer.PATTERN, with each kind of characters written out."""
+    """Return re's findall for tokenizer.PATTERN, with each class of characters written out."""
     pattern = tokenizer.PATTERN.replace(r'\s{', r'[\s]{').replace(r'\S', r'[^\s]')
     for kind in r'\p{L}', r'\p{N}', r'\s':
         runs = regex.findall(f'{kind}+', ''.join(map(chr, range(0x10000))))
@@ -227,14 +228,14 @@ def find_by_re():
 
 
 def findall(pattern, text):
-    """What regex.findall finds."""
+    """Return what regex.findall returns."""
     if pattern == tokenizer.PATTERN and (text.isascii() or max(text) < '\U00010000'):
         return find_by_re()(text)
     return regex.findall(pattern, text)
 
 
 def in_batches(texts, characters=BATCH):
-    """Yield lists of texts, each of about so many characters."""
+    """Yield lists of texts with about this many characters each."""
     batch, size = [], 0
     for text in texts:
         batch.append(text)
@@ -247,8 +248,8 @@ def in_batches(texts, characters=BATCH):
 
 def count_chunks(texts, pattern=tokenizer.PATTERN, processes=None):
     """Return a Counter of the chunks of an iterable of str; each text is held whole. This process
-    counts the first batch, which is often the only one. The other batches go to worker processes,
-    whose number does not change the sum. Where a system cannot fork (Windows), there are none."""
+    counts the first batch, which is often the only one. The others go to worker processes, whose
+    number does not change the sum. A system that cannot fork (Windows) has no workers."""
     count = functools.partial(tokenizer.count_chunks, pattern=pattern, findall=findall)
     batches = in_batches(texts)
     total = count(next(batches))        # before the fork, so that the workers have find_by_re
@@ -259,7 +260,7 @@ def count_chunks(texts, pattern=tokenizer.PATTERN, processes=None):
         return total
     fork = multiprocessing.get_context('fork')
     with concurrent.futures.ProcessPoolExecutor(n, fork) as pool:
-        # A few batches for each worker at a time, because memory would not hold all of a corpus.
+        # A few batches for each worker at a time, because a corpus may not fit into memory.
         while some := list(itertools.islice(batches, 4 * n)):
             for counts in pool.map(count, some):
                 total.update(counts)

@@ -12,7 +12,7 @@ import tiktoken.load
 from parts import Mistake
 from tokenizer import printable
 
-# Other split patterns to train with. llama.cpp has them, too (parts/model/gguf_file.py).
+# Other split patterns to train with. llama.cpp has them as well (parts/model/gguf_file.py).
 REST = (r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
         r"|\s+(?!\S)|\s+")
 PATTERNS = {
@@ -23,8 +23,8 @@ SAMPLE = 'def say_hello():\n    print("Hello, World!")\nsay_hello()\n'
 
 # --- the texts ------------------------------------------------------------------------------------
 def held_out(documents):
-    """Return nine tenths to train on and a tenth to measure: every tenth document. Of less than 20
-    documents it is the end of each."""
+    """Return nine tenths to train on and a tenth to measure: every tenth document, or the end of
+    each document if there are fewer than 20."""
     if len(documents) >= 20:
         return [d for i, d in enumerate(documents) if i % 10 != 9], documents[9::10]
     cut = [len(d['text']) * 9 // 10 for d in documents]
@@ -70,8 +70,8 @@ def report(tokenizer, documents, others):
 
 
 def by_label(n_bytes, counts, labels):
-    """Return for each label a table of its largest groups, if there are several. n_bytes: of each
-    text; counts: {name of a tokenizer: its tokens of each text}."""
+    """Return lines with a table of the largest groups for each label that has several groups.
+    n_bytes: of each text; counts: {name of a tokenizer: its number of tokens for each text}."""
     lines = []
     for label in dict.fromkeys(key for names in labels for key in names):
         groups = collections.defaultdict(list)
@@ -90,8 +90,8 @@ def by_label(n_bytes, counts, labels):
 
 
 def split_words(tokenizers, texts, pieces):
-    """Return the tokens per word, and the frequent words that are split, with a space before them
-    or without."""
+    """Return lines with the tokens per word, and with the most frequent words that are split, with
+    a space before them or without."""
     words = collections.Counter(w for text in texts for w in re.findall(r'[^\W\d]\w+', text))
     top = words.most_common(20_000)
     per_word = [sum(n * len(t.encode(f' {w}')) for w, n in top) / max(1, sum(n for _, n in top))
@@ -108,7 +108,7 @@ def split_words(tokenizers, texts, pieces):
 
 
 def verdict(totals):
-    """Return one sentence: does an existing tokenizer fit these texts? totals: {name: tokens}"""
+    """Say in one sentence whether an existing tokenizer fits these texts. totals: {name: tokens}"""
     question = 'Does an existing tokenizer fit your text? '
     if len(totals) == 1:
         return (question + 'To know, type: python tokenizer.py --report=PATH '
@@ -128,8 +128,8 @@ PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\
 
 
 def gpt2(folder=None):
-    """Return the tiktoken.Encoding of GPT-2, from a folder with its files, whose names may have a
-    prefix; without a folder from tiktoken's cache or the network."""
+    """Return the tiktoken.Encoding of GPT-2, from a folder with its two files, whose names may have
+    a prefix. Without a folder, from tiktoken's cache or the network."""
     if folder is None:
         return tiktoken.get_encoding('gpt2')
     paths = [path for name in FILES for path in glob.glob(f'{glob.escape(str(folder))}/*{name}')]
@@ -137,15 +137,15 @@ def gpt2(folder=None):
         raise Mistake(f'{folder} must hold {" and ".join(FILES)} of gpt2, once; it does not')
     try:
         ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(*paths, *FILES.values())
-    except ValueError as e:             # tiktoken's: another checksum
+    except ValueError as e:             # a checksum differs
         raise Mistake(f'{" and ".join(paths)}: not those of gpt2 ({e})') from e
     return tiktoken.Encoding('gpt2', pat_str=PATTERN, mergeable_ranks=ranks,
                              special_tokens={'<|endoftext|>': 50256})
 
 
 def at_hand(name, folder=None):
-    """Return encode, encode_batch, vocab_size and all_bytes of a known vocabulary; None, with a
-    note, if it is in no cache and the network is away. folder: for GPT-2."""
+    """Return an object with encode, encode_batch, vocab_size and all_bytes for a known vocabulary;
+    or None, with a note, if it is in no cache and there is no network. folder: for GPT-2."""
     if name not in ('gpt2', 'cl100k_base'):
         raise Mistake(f'--against={name} is unknown; it must be gpt2, cl100k_base or a '
                       'tokenizer.json')

@@ -1,21 +1,22 @@
 """
-Hugging Face's tokenizer.json: theirs behind our interface, ours in their form.
+Hugging Face's tokenizer.json: read as one of our tokenizers, and written from one.
 
     tokenizer = HFTokenizer(open('tokenizer.json', encoding='utf-8').read())
     tokenizer.encode('hi')                          # [5303]
     write('exported', tokenizer, block_size=1024)   # as AutoTokenizer of transformers reads it
 
-Both are byte-level BPE. SentencePiece (Llama 2, TinyLlama) is not read: it puts a blank before each
-text, so a text's ids depend on whether a document begins there.
+Both are byte-level BPE. SentencePiece (Llama 2, TinyLlama) is not read, because it puts a space
+before each text, so that the ids of a text depend on whether a document begins there.
 """
 import json
 from parts import Mistake
 from tokenizer import CHAT_TEMPLATE, Tokenizer, from_printable, to_utf8
 
-# The special tokens that begin and end documents: Llama 3's, and those of Qwen, SmolLM2 and ours.
+# The special tokens that begin and end documents, in Llama 3, and in Qwen, SmolLM2 and ours.
 BEGINS = '<|begin_of_text|>', '<|endoftext|>'
 ENDS = '<|endoftext|>', '<|end_of_text|>'
-# trl's assistant_only_loss trains what stands between these marks: the tokens of our loss mask.
+# trl's assistant_only_loss trains what is between the marks `generation` and `endgeneration`: the
+# tokens of our loss mask.
 BODY = "{{ m['content'] }}<|im_end|>"
 MARKED = ("{% if m['role'] == 'assistant' %}{% generation %}" + BODY
           + '{% endgeneration %}{% else %}' + BODY + "{% endif %}{{ '\\n' }}")
@@ -23,9 +24,9 @@ MARKED = ("{% if m['role'] == 'assistant' %}{% generation %}" + BODY
 
 # --- theirs as ours -------------------------------------------------------------------------------
 class HFTokenizer(Tokenizer):
-    """A byte-level BPE tokenizer, run by Hugging Face's library. The end of a text also has the
-    name <|endoftext|>. <|im_start|> and <|im_end|> are added where they are missing; the model
-    needs rows for them. all_bytes: b'' for a hole in the vocabulary."""
+    """A byte-level BPE tokenizer that Hugging Face's library runs. Its end of a text also gets the
+    name <|endoftext|>. If <|im_start|> and <|im_end|> are missing, they are added, and the model
+    needs rows for them. An id without a token has b'' in all_bytes."""
 
     def __init__(self, text):
         self.theirs = import_tokenizers().Tokenizer.from_str(text)
@@ -64,7 +65,7 @@ class HFTokenizer(Tokenizer):
         return [one.ids for one in encoded]
 
     def decode_bytes(self, ids):
-        """Return the bytes of ids. A model may have more rows than tokens; their ids have none."""
+        """Return the bytes of ids. A model may have more rows than tokens; those ids have none."""
         return b''.join(self.all_bytes[id] for id in ids if id < len(self.all_bytes))
 
     def to_json(self):
@@ -81,8 +82,9 @@ def import_tokenizers():
 
 # --- ours as theirs -------------------------------------------------------------------------------
 def write(folder, tokenizer, block_size):
-    """Write three files as AutoTokenizer of transformers reads them: the same ids, documents that
-    begin with <|endoftext|>, the chat template, and the ids at which generate() stops."""
+    """Write the three files that AutoTokenizer of transformers reads. They give the same ids,
+    documents that begin with <|endoftext|>, the chat template, and the ids at which generate()
+    stops."""
     form = tokenizer.to_json()
     if tokenizer.kind != 'hf':                  # else it is theirs already
         form = to_their_form(form, tokenizer.special)
@@ -107,7 +109,7 @@ def write(folder, tokenizer, block_size):
 
 
 def pairs_of_tokens(vocab):
-    """Return the merges of a vocabulary: as in tiktoken, any two tokens whose union is a token."""
+    """Return the merges of a vocabulary: any two tokens that make a token, as in tiktoken."""
     known = {*vocab}
     return [(token[:i], token[i:]) for token in vocab for i in range(1, len(token))
             if token[:i] in known and token[i:] in known]
