@@ -16,6 +16,7 @@ A shard is there or not: that is the whole of resuming.
 """
 import contextlib, gzip, hashlib, json, os, pathlib, re, shutil
 import numpy as np
+from parts import Mistake
 from parts.prepare import conversions
 from parts.prepare.files import sha256_of
 
@@ -53,16 +54,16 @@ def check_out_dir(folder, inputs, kind):
     if 'meta.json' in names:
         meta = pathlib.Path(folder, 'meta.json').read_text(encoding='utf-8')
     if names and 'nanoparrot-data-' not in meta and '.work' not in names:
-        raise ValueError(f'{folder} has {min(names)}, which was not prepared there; choose '
-                         'another --out_dir')
+        raise Mistake(f'{folder} has {min(names)}, which was not prepared there; choose '
+                      'another --out_dir')
     # Else a trainer would find train.bin next to a meta.json of conversations.
     its_kind = json.loads(meta or '{}').get('config', {}).get('kind', kind)
     if its_kind != kind:
-        raise ValueError(f'{folder} has data of --kind={its_kind}; choose another --out_dir')
+        raise Mistake(f'{folder} has data of --kind={its_kind}; choose another --out_dir')
     for path in inputs:                 # wherever links lead
         if os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep):
-            raise ValueError(f'{path} is read, and results may replace it; choose another '
-                             '--out_dir')
+            raise Mistake(f'{path} is read, and results may replace it; choose another '
+                          '--out_dir')
 
 
 def new_folder(out_dir, inputs, kind, state=''):

@@ -8,6 +8,7 @@ checksum.
 """
 import collections, glob, hashlib, math, os, re, sysconfig
 import requests, urllib3
+from parts import Mistake
 from parts.prepare.reading import RECORDS, is_kind
 
 # each also with .gz
@@ -44,10 +45,10 @@ def find_files(source, folder='data/raw'):
         paths = [source]
     if not paths:
         there = passed_over(source)
-        raise ValueError(f'no text at {source!r}; it can be stdlib, shakespeare, codeparrot, '
-                         'hf:OWNER/NAME, or a file, folder or glob with '
-                         f'{" ".join(ENDINGS)} (.gz) files'
-                         + (f'; it has {there}' if there else ''))
+        raise Mistake(f'no text at {source!r}; it can be stdlib, shakespeare, codeparrot, '
+                      'hf:OWNER/NAME, or a file, folder or glob with '
+                      f'{" ".join(ENDINGS)} (.gz) files'
+                      + (f'; it has {there}' if there else ''))
     return [{'path': path} for path in paths]
 
 
@@ -88,18 +89,18 @@ def sources_of(source, sources, default):
     if sources is None:
         return {source: (source, None)}
     if source != default:
-        raise ValueError(f'source={source} beside sources={list(sources)}: leave one of them out')
+        raise Mistake(f'source={source} beside sources={list(sources)}: leave one of them out')
     for name, value in sources.items():
         match name, value:
             case str(), (str(), None | int() | float() as weight) if (
                     re.fullmatch(r'[\w.-]+', name) and (weight is None or 0 < weight < math.inf)):
                 continue
-        raise ValueError(f"sources[{name!r}]={value!r} must look like 'name': ('path', weight), "
-                         'with a name for a file (letters, digits, _ . -) and a positive weight or '
-                         'None')
+        raise Mistake(f"sources[{name!r}]={value!r} must look like 'name': ('path', weight), "
+                      'with a name for a file (letters, digits, _ . -) and a positive weight or '
+                      'None')
     if len({weight is None for _, weight in sources.values()}) != 1:
-        raise ValueError(f'{sources=} must name a source, and give a weight to all sources, or to '
-                         'none')
+        raise Mistake(f'{sources=} must name a source, and give a weight to all sources, or to '
+                      'none')
     return sources
 
 
@@ -203,9 +204,9 @@ def dataset_files(dataset, folder):
                           and is_kind(entry['path'], RECORDS)]
                 url = page.links.get('next', {}).get('url')
     except requests.RequestException as e:
-        raise ValueError(f"can't list {url} ({type(e).__name__}); without network, put the "
-                         f'.json.gz files of {dataset} into a folder, or take those that are in '
-                         f'{folder} already, and use --source=FOLDER') from e
+        raise Mistake(f"can't list {url} ({type(e).__name__}); without network, put the "
+                      f'.json.gz files of {dataset} into a folder, or take those that are in '
+                      f'{folder} already, and use --source=FOLDER') from e
     if not files:
-        raise ValueError(f'{hub}/datasets/{dataset} has no {" ".join(RECORDS)} files')
+        raise Mistake(f'{hub}/datasets/{dataset} has no {" ".join(RECORDS)} files')
     return sorted(files, key=lambda file: file['path'])

@@ -14,6 +14,7 @@ hide() replaces personal data and keys, because a model may recite what it has s
 dates, IP addresses, hashes and example domains stay. So do names: to find those takes a model. A
 key is known by its beginning: `password = "x8..."` stays. """
 import collections, functools, math, re, textwrap, unicodedata, urllib.parse
+from parts import Mistake
 from parts.prepare import reading, texts
 
 ODD_WORD = re.compile(r'\w*[^aeiouyàáâãäåæèéêëìíîïòóôõöøùúûüýœ\W\d_]{6}|\w*[^\W\d_]\d+[^\W\d_]\w*\d|\w{31}',
@@ -147,9 +148,9 @@ def lines_of(path):
     """The set of entries of a file, in lower case, one a line; # begins a comment."""
     try:
         text = reading.text_of(path)[0] if path else ''
-    except ValueError as e:
-        raise ValueError(f'{path} is not a list in UTF-8, one entry a line ({e}); make such a '
-                         'file') from e
+    except Mistake as e:
+        raise Mistake(f'{path} is not a list in UTF-8, one entry a line ({e}); make such a '
+                      'file') from e
     lines = text.removeprefix('\ufeff').lower().splitlines()
     return {line.split('#')[0].strip() for line in lines} - {''}
 

@@ -10,6 +10,7 @@ What can't be read goes to reject(path, line, why) and is never raised, because 
 shards one is damaged.
 """
 import contextlib, gzip, json, re, zlib
+from parts import Mistake
 
 RECORDS = ('.jsonl', '.json')           # also with .gz
 CONTROL = re.compile(rb'[\0-\x08\x0e-\x1f]')             # no text has these bytes
@@ -37,7 +38,7 @@ def entries(files, reject):
             continue
         try:
             text, encoding = text_of(path)
-        except ValueError as e:
+        except Mistake as e:
             reject(path, 1, str(e))
         else:
             yield path, 0, {'text': text, 'encoding': encoding}
@@ -51,13 +52,13 @@ def text_of(path):
         with open_file(path) as f:
             data = f.read()
     except UNREADABLE as e:
-        raise ValueError(f"{path} can't be read: {e}") from e
+        raise Mistake(f"{path} can't be read: {e}") from e
     with contextlib.suppress(UnicodeDecodeError):
         return data.decode('utf-8'), 'utf-8'
     if not CONTROL.search(data) and len(NOT_ASCII.findall(data)) <= 0.3 * len(data):
         with contextlib.suppress(UnicodeDecodeError):
             return data.decode('cp1252'), 'cp1252'
-    raise ValueError(f'{path} is neither UTF-8 nor a text in Windows-1252')
+    raise Mistake(f'{path} is neither UTF-8 nor a text in Windows-1252')
 
 
 # --- records --------------------------------------------------------------------------------------
@@ -87,10 +88,10 @@ def records(path, reject, part=0, n_parts=1):
 
 
 def read_problems(path):
-    """The records of a benchmark; ValueError if one can't be read, or there are none."""
+    """The records of a benchmark; a Mistake if one can't be read, or there are none."""
     errors = []
     problems = [record for _, record in records(path, lambda *error: errors.append(error))]
     if errors or not problems:
         why = f'line {errors[0][1]} can\'t be read: {errors[0][2]}' if errors else 'it is empty'
-        raise ValueError(f'{path} must be the file of a benchmark, but {why}')
+        raise Mistake(f'{path} must be the file of a benchmark, but {why}')
     return problems

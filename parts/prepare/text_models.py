@@ -8,6 +8,7 @@ Two small models over byte n-grams: how surprising a text is, and which kind of 
 """
 import functools
 import numpy as np
+from parts import Mistake
 
 
 def byte_ngrams(text, n, buckets):
@@ -33,7 +34,7 @@ class NgramModel:
                 np.add.at(self.counts[n], byte_ngrams(text, n, buckets), np.uint32(1))
         self.counts[0, 0] = self.counts[1].sum()
         if not self.counts[0, 0]:
-            raise ValueError('the reference has no text that can be read')
+            raise Mistake('the reference has no text that can be read')
 
     def bits_per_byte(self, text, a=4.0):
         """Mean bits of a text's bytes, each predicted from the order - 1 before it."""
@@ -67,13 +68,13 @@ class Classifier:
 
     @classmethod
     def train(cls, examples, epochs=5, learning_rate=2.0, buckets=1 << 17):
-        """Stochastic gradient descent over (text, label) pairs; ValueError with fewer than two
+        """Stochastic gradient descent over (text, label) pairs; a Mistake with fewer than two
         labels."""
         examples = list(examples)
         labels = sorted({label for _, label in examples})
         if len(labels) < 2:
-            raise ValueError('a quality classifier needs both kinds of examples: --quality_good and '
-                             '--quality_bad')
+            raise Mistake('a quality classifier needs both kinds of examples: --quality_good and '
+                          '--quality_bad')
         data = [(cls.features(text, buckets), labels.index(label)) for text, label in examples]
         model = cls(labels, np.zeros((len(labels), buckets), np.float32))
         # rare labels count as much
@@ -166,10 +167,10 @@ class Judges:
 
 
 def languages_of(text):
-    """The set of a comma-separated list of languages; ValueError if one is not known."""
+    """The set of a comma-separated list of languages; a Mistake if one is not known."""
     languages = {*text.lower().split(',')} - {''}
     if not languages <= WORDS.keys():
-        raise ValueError(f'languages={text} must be among {",".join(WORDS)}')
+        raise Mistake(f'languages={text} must be among {",".join(WORDS)}')
     return languages
 
 

@@ -6,13 +6,14 @@ Workers: a function of many jobs, computed by several processes, the results in 
 """
 import concurrent.futures, functools, multiprocessing, os, re, threading, time
 from tqdm import tqdm
+from parts import Mistake
 
 
 def part_of(jobs, part):
     """Every sixteenth of some jobs, from the third, for part='3/16'; all for ''."""
     numbers = re.fullmatch(r'(\d+)/(\d+)', part or '1/1')
     if not numbers or not 1 <= int(numbers[1]) <= int(numbers[2]):
-        raise ValueError(f'part={part!r} must look like 3/16: the third of sixteen parts')
+        raise Mistake(f'part={part!r} must look like 3/16: the third of sixteen parts')
     return jobs[int(numbers[1]) - 1::int(numbers[2])]
 
 
