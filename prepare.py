@@ -10,12 +10,13 @@ Point prepare.py at text and you get train.bin and val.bin: flat arrays of token
                                 -> decontaminate -> personal data
     all of them together:       duplicates -> split -> tokenise -> train.bin, val.bin
 
-A document is a file of text, or a record of .jsonl or .json. A lone file of text is not cleaned: a
-model trains on its first 90%, the rest is held out, and there is nothing to report.
+A document is a file of text, or a record of .jsonl or .json. If the source is a single file of
+text, such as Tiny Shakespeare, it passes no stage: a model trains on its first 90%, and the rest is
+held out.
 
-Writes under out_dir: meta.json, report.md and report.json; for text also train.bin, val.bin and
-tokenizer.json (with several sources, val_<source>.bin for each), else train.jsonl and val.jsonl.
-The same command resumes an interrupted run.
+It writes into out_dir: meta.json, report.md and report.json; for text also train.bin, val.bin and
+tokenizer.json (with several sources, val_<source>.bin for each); for conversations and pairs
+train.jsonl and val.jsonl. The same command resumes an interrupted run.
 
 You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a table of what was
 dropped. The decision made here is the corpus: a model shares its defects. Read report.md before you
@@ -23,8 +24,7 @@ train.
 """
 import json, math, os, shlex, shutil, sys
 import numpy as np
-from tqdm import tqdm
-from configurator import configure, defaults, set_by, show
+from configurator import Mistake, configure, defaults, set_by, show
 from parts.eval import problems
 from parts.prepare import clean, conversions, corpus, duplicates, files, filters, reading
 from parts.prepare import report, text_models, workers
@@ -34,10 +34,10 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer
 source = 'stdlib'               # stdlib, shakespeare, codeparrot, hf:OWNER/NAME, file, folder, glob
 sources: dict | None = None     # instead, in a config file: {'name': ('path', weight), ...}
 kind = 'text'                   # text | sft | preference: documents, conversations, or pairs
-out_dir = ''                    # for results; '' = data/quickstart, data/sft or data/pairs, by kind
+out_dir = ''                    # folder of results; '' = data/quickstart, data/sft or data/pairs
 tokenizer = 'bpe'               # bpe (trained here), byte, char, gpt2, or path of a tokenizer.json
-vocab_size = 4096               # >= 1: for bpe: 256 bytes + merges + 64 special tokens
-val_fraction = 0.1              # (0, 1): held out: fraction of documents, or of one text
+vocab_size = 4096               # >= 1: tokens of bpe: 256 bytes + merges + 64 special tokens
+val_fraction = 0.1              # (0, 1): fraction of documents, or of a lone text, that is held out
 mode = 'auto'                   # auto | code | prose | chat | raw: auto looks at it; raw: no rules
 dedup = 'minhash'               # none | exact | minhash | simhash: the last two drop near-copies
 pii = True                      # e-mail, phone, SSN, keys become <EMAIL>, <PHONE>, <SSN>, <KEY>
@@ -46,20 +46,20 @@ num_workers = 0                 # [0, 1024]: processes that share the work; 0 = 
 
 # --- settings of single rules: skip them on a first reading ---------------------------------------
 # read: files become documents, and answers that eval.py judged become conversations or pairs
-max_chars = 1_000_000           # >= 1: characters; a longer record is dropped, a file is not
-download_dir = 'data/raw'       # for downloads
-keep_downloads = True           # False: delete each when it is clean
-prefer = 'passed'               # passed | taste | both: why one of eval.py's answers is better
-audit = 0                       # >= 0: samples for each reason in audit.md
+max_chars = 1_000_000           # >= 1: most characters of a record; a file may have more
+download_dir = 'data/raw'       # folder for downloads
+keep_downloads = True           # False: delete each one when its text is clean
+prefer = 'passed'               # passed | taste | both: what makes one of eval.py's answers better
+audit = 0                       # >= 0: documents to show in audit.md for each reason; 0 = no audit
 part = ''                       # 3/16: clean the third of 16 parts of the work; then run without it
 # normalise, source, language
 strip_markup = True             # remove HTML and LaTeX commands from prose
-url_block = ''                  # file of domains, one a line
-url_allow = ''                  # file of domains that are never blocked
-licences = ''                   # keep only these: mit,bsd,unknown,...
+url_block = ''                  # file of domains to drop, one a line
+url_allow = ''                  # file of domains that are never dropped
+licences = ''                   # the only licenses to keep: mit,bsd,unknown,...; '' = all
 languages = ''                  # such as en,de: drop prose and chat clearly in another one
 # rules for prose, 0 = off; parts/prepare/filters.py says what each one does
-min_words = 20                  # >= 0
+min_words = 20                  # >= 0: words
 max_symbols = 0.3               # [0, 1]: fraction of characters that are symbols, such as #
 max_repetition = 0.7            # [0, 1]: fraction of lines or words that repeat
 max_gibberish = 0.2             # [0, 1]: fraction of words that no language would spell
@@ -68,151 +68,82 @@ max_line = 1000                 # >= 0: characters of the longest line
 mean_line = 100                 # >= 0: characters of the average line
 min_alphanumeric = 0.25         # [0, 1]: fraction of letters and digits
 autogenerated = True            # drop files whose first lines say that a program wrote them
-config_test = 0.7               # [0, 1]: fraction of configuration and test files that go
-no_keywords = 0.7               # [0, 1]: fraction of files without def, class, for, while that go
+config_test = 0.7               # [0, 1]: fraction of configuration and test files to drop
+no_keywords = 0.7               # [0, 1]: fraction of files without def, class, for, while to drop
 min_assignments = 5             # >= 0: number of = signs
-parse = True                    # drop code that does not compile, in answers, too
+parse = True                    # drop Python that does not compile, in answers, too
 # rules for conversations (sft), then for pairs (preference)
 min_score: float | None = None  # the score that a judge gave
 min_answer = 0                  # >= 0: characters of each answer
-max_answer = 0                  # >= 0: 0 = no limit
-unwanted = ''                   # file of phrases that no answer may have
+max_answer = 0                  # >= 0: characters of each answer; 0 = no limit
+unwanted = ''                   # file of phrases that no answer may have, one a line
 min_margin = 0.0                # score of chosen - score of rejected
 min_agreement = 0.0             # [0, 1]: fraction of annotators who agree
 # models: n-grams and a classifier
 perplexity_reference = ''       # good text: its n-grams predict each document
-min_bits = 0.5                  # >= 0: bits per byte; less is boilerplate
-max_bits = 5.0                  # >= 0: more is noise
+min_bits = 0.5                  # >= 0: bits per byte; documents below it are boilerplate
+max_bits = 5.0                  # >= 0: bits per byte; documents above it are noise; 0 = no limit
 quality_good = ''               # texts as you want them, to train a classifier
 quality_bad = ''                # texts as you do not want them
-min_quality = 0.5               # [0, 1]: probability of `good`
+min_quality = 0.5               # [0, 1]: probability that a text is like the good ones
 toxic_words = ''                # file of words, one a line
-max_toxic = 1.0                 # >= 0: most toxic words per 1,000; 0 = not one
+max_toxic = 1.0                 # >= 0: toxic words in 1,000 words; 0 = not one
 # duplicates: the first of those that say the same stays
 bands = 32                      # [1, 1024]: MinHash bands; texts that agree in one are compared
 rows = 8                        # [1, 64]: numbers in a band; more numbers, fewer comparisons
-min_similarity = 0.85           # [0, 1]: minhash: shared n-grams / all of both, in a copy
+min_similarity = 0.85           # [0, 1]: minhash: Jaccard similarity of n-grams that makes a copy
 # tokenise, mix, write
 gpt2_dir: str | None = None     # folder with vocab.bpe and encoder.json; None = download
 write = 'bins'                  # bins | text: text: shards/*.jsonl.gz, for train.py --streaming
 temperature = 1.0               # >= 0.05: for sources without weights; above 1: more equal parts
 config = configure(globals())
-NGRAM = 13                      # words that a document and a benchmark share; GPT-3's choice
+NGRAM = 13                      # words in a row that a document and a benchmark share; as for GPT-3
 TOKENIZER_BYTES = 1_000_000_000 # of the training documents that bpe is trained on
 N_EXAMPLES = 30_000             # for SFT; more of them teach more (docs/practice.md)
 
-# --- settings that need each other ----------------------------------------------------------------
+# --- read: the files of all sources, in shards that processes share -------------------------------
 out_dir = out_dir or {'text': 'data/quickstart', 'sft': 'data/sft',
                       'preference': 'data/pairs'}[kind]
-tok = None                      # one that exists is loaded now, before the work
-if tokenizer == 'gpt2':
-    tok = Tokenizer.gpt2(gpt2_dir)
-elif tokenizer.endswith('.json'):
-    tok = Tokenizer.load(tokenizer)
-elif tokenizer not in ('bpe', 'byte', 'char'):
-    raise ValueError(f'tokenizer={tokenizer!r} must be bpe, byte, char, gpt2 or the path of a '
-                     'tokenizer.json')
-elif tokenizer == 'bpe' and vocab_size < 256 + len(SPECIAL_TOKENS):
-    raise ValueError(f'vocab_size={vocab_size} must be >= {256 + len(SPECIAL_TOKENS)}: bytes and '
-                     'special tokens')
-# From here on `sources` is a dict in any case: a lone --source is {name: (path, None)}, no weight.
+# From here on `sources` is a dict: a lone --source becomes {source: (source, None)}, no weight.
 sources = files.sources_of(source, sources, defaults['source'])
-is_mixture = temperature != 1 or any(weight for _, weight in sources.values())
-if is_mixture + (write == 'text') + (kind != 'text') > 1:
-    raise ValueError('weights, --temperature and --write=text need --kind=text; weights and '
-                     '--temperature also need --write=bins')
-# config has all settings; these are the ones that go into meta.json. A run knows its data by the
-# hash of that file, so the number of workers, which changes no token, must not change the hash.
-settings = {name: value for name, value in config.items() if name not in (
-    'out_dir', 'num_workers', 'download_dir', 'keep_downloads', 'part', 'audit')}
-
-
-# --- what all runs end with: a tokenizer, and results that get their names at once ----------------
-def make_tokenizer(train_texts, all_texts, special_tokens):
-    """Return the tokenizer that --tokenizer names, and the type of its ids. Training texts decide
-    about bpe's merges; with char, a character of validation needs an id, too."""
-    if tokenizer == 'bpe':
-        new = Tokenizer.train(train_texts, vocab_size, special_tokens,
-                              processes=num_workers or None)
-    elif tokenizer == 'char':
-        new = Tokenizer.char(all_texts, special_tokens)
-    else:
-        new = tok or Tokenizer.byte(special_tokens)
-    print(f'tokenizer: {tokenizer}, {new.vocab_size:,} tokens, hash {new.hash}')
-    return new, 'uint16' if new.vocab_size <= 2 ** 16 else 'uint32'
-
-
-def publish_and_exit(folder, meta, pages):
-    """Move the results from a folder, OUT_DIR/.work/new, into out_dir, with meta.json and these
-    pages, {name: text}. Say what comes next, and end the script."""
-    if kind == 'text':
-        tok.save(folder / 'tokenizer.json')
-        meta |= {'dtype': dtype, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash}
-    corpus.publish(out_dir, {**meta, 'config': settings}, pages)
-    stage = {'text': 'train.py config/quickstart.py --sample_prompt=', 'sft': 'sft.py',
-             'preference': 'dpo.py'}[kind]
-    if write == 'text':
-        stage += f' --streaming={shlex.quote(out_dir)}/shards'
-    # out/mine, of data/mine/.work/new
-    run = shlex.quote(f'out/{folder.parents[1].resolve().name}')
-    print(f'next: python {stage} --data_dir={shlex.quote(out_dir)} --out_dir={run}')
-    sys.exit()
-
-
-# --- --kind=sft without a source: problems of ours with their answers -----------------------------
-if kind != 'text' and not set_by.keys() & {'source', 'sources'}:
-    if kind == 'preference':
-        raise ValueError('--kind=preference needs --source=FILE with pairs or labels, such as the '
-                         'samples.jsonl that eval.py writes')
-    for name in set_by:
-        if name not in ('kind', 'out_dir'):
-            raise ValueError(f'--{name} needs conversations of your own; add --source=FILE')
-    folder = corpus.new_folder(out_dir, [], kind)
-    for name, examples in (
-            ('train', problems.problems(N_EXAMPLES, with_tests=False)),
-            ('val', problems.problems(300, 0, 'validation', with_tests=False))):
-        (folder / f'{name}.jsonl').write_text(problems.to_jsonl(examples), encoding='utf-8')
-    print(f'{out_dir}: {N_EXAMPLES:,} conversations to train on, 300 held out')
-    publish_and_exit(folder, {}, {})
-
-
-# --- a lone text passes no stage: a model trains on its beginning, and its end is held out --------
-# A single file, such as Tiny Shakespeare, is neither cleaned nor deduplicated.
-shards = files.shards(sources, download_dir, kind)      # [{'source', 'files'}]
+# A shard is one file of records, or small files of one source, 16 MB together:
+#     {'source': 'stdlib', 'files': [{'path': '/usr/lib/python3.11/abc.py'}, ...]}
+shards = files.shards(sources, download_dir, kind)
 inputs = [file for shard in shards for file in shard['files']]
+
+# Settings that can't go together are refused now, because the cleaning may take hours. A mixture,
+# shards of text, and conversations or pairs exclude each other.
+is_mixture = temperature != 1 or any(weight for _, weight in sources.values())
+if sum([is_mixture, write == 'text', kind != 'text']) > 1:
+    raise Mistake('weights, --temperature and --write=text need --kind=text; weights and '
+                  '--temperature also need --write=bins')
+# Without a source, --kind=sft writes problems of ours, which need no other setting.
+lacks_source = kind != 'text' and not set_by.keys() & {'source', 'sources'}
+if lacks_source and kind == 'preference':
+    raise Mistake('--kind=preference needs --source=FILE with pairs or labels, such as the '
+                  'samples.jsonl that eval.py writes')
+for name in set_by:
+    if lacks_source and name not in ('kind', 'out_dir'):
+        raise Mistake(f'--{name} needs conversations of your own; add --source=FILE')
+# A lone text passes no stage, so a setting of a stage would do nothing.
 path = inputs[0]['path']
-if kind == 'text' and len(inputs) == 1 and not reading.is_kind(path, reading.RECORDS):
+is_lone_text = kind == 'text' and len(inputs) == 1 and not reading.is_kind(path, reading.RECORDS)
+if is_lone_text:
     for name in ('decontaminate', 'temperature', 'write', 'part', 'languages', 'licences', 'audit',
                  'url_block', 'url_allow', 'toxic_words', 'quality_good', 'quality_bad',
                  'perplexity_reference'):
         if config[name] != defaults[name]:
-            raise ValueError(f'{name}={config[name]} needs documents: a folder or .jsonl, not '
-                             f'{path}')
-    text, _ = reading.text_of(path)
-    cut = int(len(text) * (1 - val_fraction))
-    if not 0 < cut < len(text):
-        raise ValueError(f'{path} has {len(text)} characters, too few to hold some out')
-    folder = corpus.new_folder(out_dir, [path], kind)
-    show(config)
-    # 65 characters or 256 bytes stay what they are: one text needs no <|endoftext|>.
-    special_tokens = () if tokenizer in ('byte', 'char') else SPECIAL_TOKENS
-    tok, dtype = make_tokenizer([text[:cut]], [text], special_tokens)
-    n_tokens = {}
-    for side, half in ('train', text[:cut]), ('val', text[cut:]):
-        ids = np.array(tok.encode(half), dtype)
-        ids.tofile(folder / f'{side}.bin')
-        n_tokens[side] = len(ids)
-        print(f'{side}.bin: {len(ids):,} tokens')
-    publish_and_exit(folder, {'tokens': n_tokens, 'sources': sources}, {})
+            raise Mistake(f'{name}={config[name]} needs documents: a folder or .jsonl, not {path}')
 
 
 # --- the stages: what happens to a document by itself ---------------------------------------------
 # A document is a dict. A file, and a conversation of a .jsonl, may be
 #     {'texts': ['import abc\n...'], 'path': 'lib/abc.py', 'source': 'stdlib', 'mode': 'code'}
 #     {'texts': ['Hi!', 'Hello.'], 'roles': ['user', 'assistant'], 'path': 'a.jsonl:7', ...}
-# A stage may change it, and returns the reason to drop it, or None. notes, {name: Counter}, is for
-# the report. Rules come before duplicates because they need one document at a time, so processes
-# share the work; and of several copies, the one that stays is never one that a rule would drop.
+# A stage may change a document. It returns the reason to drop it, or None. In notes,
+# {name: Counter}, it counts for the report. Rules come before duplicates for two reasons. A rule
+# needs one document at a time, so processes can share the work. And of several copies the first
+# one stays. If a rule dropped that one later, no copy would be left.
 
 
 def mode_of(doc):
@@ -227,12 +158,14 @@ def check_text(doc, notes):
     most often data. A file that long may be a book."""
     if not any(map(str.strip, doc['texts'])):
         return 'empty'
-    if 'encoding' not in doc and sum(map(len, doc['texts'])) > max_chars:     # it is no file
+    # Only a file has an encoding.
+    if 'encoding' not in doc and sum(map(len, doc['texts'])) > max_chars:
         return 'too long'
 
 
 def normalise(doc, notes):
-    """Give a document one form, whatever its source. Of a page of tags nothing is left."""
+    """Give texts one form, whatever their source: Unicode, line ends, markup. A page that has only
+    tags is empty then."""
     doc['texts'] = [clean.normalise(text, doc['mode'], strip_markup) for text in doc['texts']]
     return check_text(doc, notes)
 
@@ -243,7 +176,7 @@ allowed = {*map(filters.host_of, filters.lines_of(url_allow))}
 
 
 def check_source(doc, notes):
-    """Drop a document by its licence or its address."""
+    """Drop a document by its license or its address."""
     licence = doc['licence'] = report.licence(sources[doc['source']][0], doc)
     if wanted_licences and not wanted_licences.issuperset(licence.split(', ')):
         return f'licence {licence}'
@@ -255,8 +188,8 @@ wanted_languages = text_models.languages_of(languages)
 
 
 def check_language(doc, notes):
-    """Drop a text that is clearly in another language, also in one that we have no words of: then
-    the reason is 'language unknown'. A text that is too short to tell stays."""
+    """Drop a text that is clearly in another language. If we have no words of that language, the
+    reason is 'language unknown'. A text that is too short to tell stays."""
     if wanted_languages and doc['mode'] in ('prose', 'chat'):
         text = '\n'.join(doc['texts'])
         if text_models.is_foreign(text, wanted_languages):
@@ -280,31 +213,33 @@ def check_rules(doc, notes):
     text = doc['texts'][0]
     if doc['mode'] in ('prose', 'chat'):
         return filters.prose_reason(text, min_words, max_symbols, max_repetition, max_gibberish)
-    # Some rules drop 7 in 10 of what they find. This number in [0, 1) follows from the text. The
-    # split below takes another one, or all that such a rule keeps would be on one side of it.
+    # Some rules drop only 7 in 10 of what they find. A hash of the text, in [0, 1), decides which
+    # ones, so the next run drops the same. The split below uses another hash, because with one for
+    # both, all that such a rule keeps would be on one side of the split.
     chance = corpus.hash64(b'rules' + text.encode()) / 2 ** 64
     return filters.code_reason(text, chance, max_line, mean_line, min_alphanumeric, autogenerated,
                                config_test, no_keywords, min_assignments, doc['mode'] == 'code',
                                parse)
 
 
+benchmarks = [path for path in decontaminate.split(',') if path]
 toxic = filters.lines_of(toxic_words)
-# What else is read: lists, texts to train models on, benchmarks. A list that is missing was refused
-# by lines_of, and a benchmark will be.
-others = {path: files.find_files(path, download_dir) for path in (
+# Lists, texts to train models on, and benchmarks: {path: its files}. A benchmark that is missing is
+# refused below.
+stage_files = {path: files.find_files(path, download_dir) for path in (
     url_block, url_allow, unwanted, toxic_words, perplexity_reference, quality_good, quality_bad,
-    *filter(os.path.exists, decontaminate.split(','))) if path}
+    *filter(os.path.exists, benchmarks)) if path}
 
 
 def texts_of(path):
     """Yield the texts of examples, normalised like documents."""
-    files.fetch_all(others[path])
-    ignore = report.Account().reject
-    for doc in conversions.documents(reading.entries(others[path], ignore), ignore):
+    ignore = lambda *error: None        # a record that can't be read
+    files.fetch_all(stage_files[path])
+    for doc in conversions.documents(reading.entries(stage_files[path], ignore), ignore):
         yield clean.normalise(doc['texts'][0], mode_of(doc), strip_markup)
 
 
-# This trains the models, in this process: the workers below are forked from it and share them.
+# This trains the models. The processes that clean are forked from this one, so they share them.
 judges = text_models.Judges(texts_of, perplexity_reference, quality_good, quality_bad)
 
 
@@ -320,16 +255,15 @@ def check_models(doc, notes):
     return reason
 
 
-benchmarks = [path for path in decontaminate.split(',') if path]
 benchmark_ngrams = np.zeros(0, np.uint64)
-for path in benchmarks:
-    # A document has a problem as it was published, or as normalise leaves it: without LaTeX, say.
-    forms = (form for text in conversions.strings_in(reading.read_problems(path))
+for benchmark in benchmarks:
+    # A document may have a problem as it was published, or as normalise leaves it, without LaTeX.
+    forms = (form for text in conversions.strings_in(reading.read_problems(benchmark))
              for form in clean.variants(text))
-    own = duplicates.ngrams_of(forms, NGRAM)
-    if not len(own):
-        raise ValueError(f'{path} has no text of {NGRAM} words, so it could find nothing')
-    benchmark_ngrams = np.union1d(benchmark_ngrams, own)
+    ngrams = duplicates.ngrams_of(forms, NGRAM)
+    if not len(ngrams):
+        raise Mistake(f'{benchmark} has no text of {NGRAM} words, so it could find nothing')
+    benchmark_ngrams = np.union1d(benchmark_ngrams, ngrams)
 
 
 def check_benchmarks(doc, notes):
@@ -341,47 +275,131 @@ def check_benchmarks(doc, notes):
 
 def hide_personal_data(doc, notes):
     """Replace personal data by placeholders. This stage drops nothing."""
-    for i, text in enumerate(doc['texts'] if pii else ()):
-        doc['texts'][i], hits = filters.hide(text)
-        notes[f'personal data in {doc["source"]}'].update(hits)
+    if pii:
+        for i, text in enumerate(doc['texts']):
+            doc['texts'][i], hits = filters.hide(text)
+            notes[f'personal data in {doc["source"]}'].update(hits)
 
 
 STAGES = {'read': check_text, 'normalise': normalise, 'source': check_source,
           'language': check_language, 'rules': check_rules, 'models': check_models,
           'decontaminate': check_benchmarks, 'personal data': hide_personal_data}
 
-# --- the first pass: each shard through all stages, by several processes --------------------------
-# An interrupted run goes on with the shards that are not clean yet, if all settings and files are
-# the same.
+# --- the tokenizer: one that exists is loaded now, so a wrong path costs no hours of cleaning -----
+tok = None
+smallest_bpe = 256 + len(SPECIAL_TOKENS)
+if tokenizer == 'gpt2':
+    tok = Tokenizer.gpt2(gpt2_dir)
+elif tokenizer.endswith('.json'):
+    tok = Tokenizer.load(tokenizer)
+elif tokenizer not in ('bpe', 'byte', 'char'):
+    raise Mistake(f'tokenizer={tokenizer!r} must be bpe, byte, char, gpt2 or the path of a '
+                  'tokenizer.json')
+elif tokenizer == 'bpe' and vocab_size < smallest_bpe:
+    raise Mistake(f'vocab_size={vocab_size} must be >= {smallest_bpe}: bytes and special tokens')
+
+
+def make_tokenizer(train_texts, all_texts, special_tokens):
+    """Return the tokenizer that --tokenizer names, and the number type of its ids. Training texts
+    decide about bpe's merges. With char, a character of validation needs an id, too."""
+    if tokenizer == 'bpe':
+        new = Tokenizer.train(train_texts, vocab_size, special_tokens,
+                              processes=num_workers or None)
+    elif tokenizer == 'char':
+        new = Tokenizer.char(all_texts, special_tokens)
+    else:
+        new = tok or Tokenizer.byte(special_tokens)
+    print(f'tokenizer: {tokenizer}, {new.vocab_size:,} tokens, hash {new.hash}')
+    return new, 'uint16' if new.vocab_size <= 2 ** 16 else 'uint32'
+
+
+# --- the end of every run: the results get their names at once ------------------------------------
+# meta.json holds the settings that decide about the data. A run knows its data by the hash of that
+# file, so the number of workers, which changes no token, must not change the hash.
+settings = {name: value for name, value in config.items() if name not in (
+    'out_dir', 'num_workers', 'download_dir', 'keep_downloads', 'part', 'audit')}
+
+
+def publish_and_exit(folder, meta, pages):
+    """Move the results from their work folder into out_dir, with the tokenizer, meta.json and these
+    pages, {name: text}. Say what comes next, and end the script."""
+    if kind == 'text':
+        tok.save(folder / 'tokenizer.json')
+        meta |= {'dtype': dtype, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash}
+    corpus.publish(out_dir, {**meta, 'config': settings}, pages)
+    stage = {'text': 'train.py config/quickstart.py --sample_prompt=', 'sft': 'sft.py',
+             'preference': 'dpo.py'}[kind]
+    if write == 'text':
+        stage += f' --streaming={shlex.quote(out_dir)}/shards'
+    run = shlex.quote(f'out/{os.path.basename(os.path.realpath(out_dir))}')
+    print(f'next: python {stage} --data_dir={shlex.quote(out_dir)} --out_dir={run}')
+    sys.exit()
+
+
+# --- two short cuts that end the script: skip them on a first reading -----------------------------
+# --kind=sft without a source: problems of ours with their answers.
+if lacks_source:
+    folder = corpus.new_folder(out_dir, [], kind)
+    for name, examples in (
+            ('train', problems.problems(N_EXAMPLES, with_tests=False)),
+            ('val', problems.problems(300, 0, 'validation', with_tests=False))):
+        (folder / f'{name}.jsonl').write_text(problems.to_jsonl(examples), encoding='utf-8')
+    print(f'{out_dir}: {N_EXAMPLES:,} conversations to train on, 300 held out')
+    publish_and_exit(folder, {}, {})
+
+# A lone text: a model trains on its beginning, and its end is held out.
+if is_lone_text:
+    text, _ = reading.text_of(path)
+    cut = int(len(text) * (1 - val_fraction))
+    if not 0 < cut < len(text):
+        raise Mistake(f'{path} has {len(text)} characters, too few to hold some out')
+    folder = corpus.new_folder(out_dir, [path], kind)
+    show(config)
+    # One text needs no <|endoftext|>. So bytes have the ids 0 to 255, and nothing is added to the
+    # 65 characters of Tiny Shakespeare.
+    special_tokens = () if tokenizer in ('byte', 'char') else SPECIAL_TOKENS
+    tok, dtype = make_tokenizer([text[:cut]], [text], special_tokens)
+    n_tokens = {}
+    for side, half in ('train', text[:cut]), ('val', text[cut:]):
+        ids = np.array(tok.encode(half), dtype)
+        ids.tofile(folder / f'{side}.bin')
+        n_tokens[side] = len(ids)
+        print(f'{side}.bin: {len(ids):,} tokens')
+    publish_and_exit(folder, {'tokens': n_tokens, 'sources': sources}, {})
+
+# --- the first pass: processes send each shard through all stages ---------------------------------
 if kind == 'text' and tok and '<|endoftext|>' not in tok.special:
-    raise ValueError(f'{tokenizer} has no <|endoftext|> to end documents; use another, or '
-                     '--tokenizer=bpe')
-jobs = workers.part_of(range(len(shards)), part)
-# Near-duplicates are not looked for among pairs, whose two answers may differ in a word.
+    raise Mistake(f'{tokenizer} has no <|endoftext|> to end documents; use another, or '
+                  '--tokenizer=bpe')
+jobs = workers.part_of(range(len(shards)), part)        # numbers of the shards to clean
+# Near-duplicates of pairs stay, because two pairs may differ in the one word that they teach.
 near = dedup if dedup in ('minhash', 'simhash') and kind != 'preference' else None
-# What is kept in memory of the documents that are left, an entry for each:
+# The documents that are left. Their texts are on the disk. In memory each has an entry in
 #     size        bytes of its text
 #     exact       a hash of its text: equal for copies
 #     split       a hash that decides whether it is for training or for validation
 #     shard       the number of its shard; owners[shard] is the source that this shard came from
-docs = corpus.Corpus(out_dir, kind, [settings, audit], sum(others.values(), inputs), shards)
+# An interrupted run goes on with the shards that are not clean yet, if its settings and all files
+# that it reads are still the same.
+documents = corpus.Corpus(out_dir, kind, [settings, audit], sum(stage_files.values(), inputs),
+                          shards)
 show(config)
 
 
 def words_of(text):
-    """The word n-grams by which near-duplicates are found."""
+    """Return the word n-grams by which near-duplicates are found."""
     if kind == 'sft':
         text = '\n'.join(conversions.strings_in(json.loads(text)))
     return duplicates.shingles(text)
 
 
 def keys_of(text):
-    """32 numbers, by which near-duplicates of this text are found after this pass."""
+    """Return the numbers, 32 with MinHash, by which near-duplicates of this text will be found."""
     return duplicates.near_keys(words_of(text), near, bands, rows) if near else []
 
 
 def kept_documents(shard, account):
-    """Yield the documents that pass all stages."""
+    """Yield the documents that pass all stages. The account counts what each stage drops."""
     entries = reading.entries(shard['files'], account.reject)
     for doc in conversions.documents(entries, account.reject, kind, prefer):
         doc['source'] = shard['source']
@@ -392,71 +410,80 @@ def kept_documents(shard, account):
 
 def clean_shard(i):
     """Send the documents of a shard through the stages, unless an interrupted run has done it."""
-    if not docs.has_shard(i):
+    if not documents.has_shard(i):
         downloads = files.fetch_all(shards[i]['files'])
         account = report.Account(audit)
-        docs.write_shard(i, kept_documents(shards[i], account), keys_of, account)
+        documents.write_shard(i, kept_documents(shards[i], account), keys_of, account)
         if not keep_downloads:
             for path in downloads:
                 os.remove(path)
     return i
 
 
-# a generator: it begins when somebody asks for the first shard
+# A generator: the cleaning begins when list or gather asks for the first shard.
 cleaned = workers.in_parallel(clean_shard, jobs, num_workers, 'cleaning')
 if part:
     print(f'part {part}: {len(list(cleaned))} shards are clean; after all parts, run without '
           '--part')
     sys.exit()
-total = report.Account(audit)
-docs.gather(cleaned, total)
+# The account of all shards: what their stages dropped, and what is dropped from here on.
+whole_account = report.Account(audit)
+documents.gather(cleaned, whole_account)
 
-# --- duplicates: of each cluster of documents that say the same, the first one stays --------------
-# heads has, for each document that is left, the place of the first one of its cluster: [0, 1, 0]
-# says that the third is like the first. With minhash a text has 32 bands of 8 numbers. Two texts
-# whose n-grams overlap by J (shared / all) agree in one number with chance J, in all 8 of a band
-# with J^8, and in at least one of 32 bands with 1 - (1 - J^8)^32: 0.99999998 for J = 0.9, 0.12 for
-# 0.5 and 0.02 for 0.4. Only texts that agree in a band have their n-grams compared.
+# --- duplicates: of the documents that say the same, the first one stays --------------------------
+# A search returns, for each document, the position of the first one that says the same: [0, 1, 0]
+# means that the third is a copy of the first.
+#
+# MinHash finds near-duplicates without comparing each document with each. It gives a text 256
+# numbers, in 32 bands of 8. Let J be the Jaccard similarity of two texts: the n-grams that both
+# have, divided by the n-grams that at least one has. Then each number of one text agrees with that
+# of the other with probability J, all 8 of a band with J^8, and at least one band of 32 with
+# 1 - (1 - J^8)^32. Only texts that agree in a band have their n-grams compared:
+#     J                                   0.4     0.5     0.9
+#     probability of being compared       0.02    0.12    0.99999998
 if dedup != 'none':
-    docs.drop_copies(total, 'exact duplicate', docs.exact_copies())
-if near and len(docs.size):
-    # for each band, its key of every document that is left
-    columns = map(docs.keys, tqdm(range(bands if near == 'minhash' else 1), 'near duplicates',
-                                  unit=' bands', disable=None))
-    heads = duplicates.near_clusters(near, columns, lambda i: words_of(docs.text(i)),
-                                     min_similarity)
-    docs.drop_copies(total, 'near duplicate', heads)
+    documents.drop_copies(whole_account, 'exact duplicate', documents.exact_copies())
+if near and len(documents.size):
+    first_ones = duplicates.near_clusters(
+        near, documents.band_keys(), lambda i: words_of(documents.text(i)), min_similarity)
+    documents.drop_copies(whole_account, 'near duplicate', first_ones)
 
-# --- split: by a hash of the text (of how a conversation begins): copies and reruns agree ---------
-in_val = docs.split / 2 ** 64 < val_fraction            # bool (n,)
+# --- split: training or validation, by a hash of the text -----------------------------------------
+# A random number would put a document on another side in the next run, and its copies on both
+# sides. With a hash of the text a document stays where it is, next to its copies. Conversations are
+# split by a hash of their first question, so no question that is held out is trained on.
+in_val = documents.split / 2 ** 64 < val_fraction       # bool (n,)
 in_train = ~in_val
-owners = docs.owners[docs.shard]
-# A source of text has a weight, so each needs a document. For other kinds, one of all is enough.
+origin = documents.owners[documents.shard]              # the name of each document's source, (n,)
+# Each source of text needs a document to train on, because it has a weight. Of conversations and
+# pairs, one of all sources is enough.
 missing = [f'to train on from the source {name}' for name in sources
-           if not (in_train & ((owners == name) | (kind != 'text'))).any()
-           ] + ['to validate'] * (not in_val.any())
+           if not in_train[(origin == name) | (kind != 'text')].any()]
+if not in_val.any():
+    missing.append('to validate')
 if missing:
-    shutil.rmtree(docs.new.parent)
-    raise ValueError(f'no documents are left {" and ".join(missing)} ({total.lost()}; of copies, '
-                     'the first one stays); give more, drop fewer, or change --val_fraction')
+    # The next run must have other settings, so it can't go on with what is clean.
+    shutil.rmtree(documents.new.parent)
+    raise Mistake(f'no documents are left {" and ".join(missing)} ({whole_account.lost()}; of '
+                  'copies, the first one stays); give more, drop fewer, or change --val_fraction')
 
 # --- tokenise and write ---------------------------------------------------------------------------
 # train.bin holds ids and nothing else, document after document. `x = 1` ends and `y = 2` begins:
 #     id        120     273     32      49      4032             121     ...     uint16, two bytes
 #     token     'x'     ' ='    ' '     '1'     <|endoftext|>    'y'     ...
 if kind == 'text':
-    fraction = TOKENIZER_BYTES / docs.size[in_train].sum()
-    sample = in_train & (docs.exact / 2 ** 64 <= fraction)      # by a hash: always the same one
-    tok, dtype = make_tokenizer(
-        tqdm(map(docs.text, np.flatnonzero(sample)), 'reading', disable=None),
-        map(docs.text, range(len(docs.size))), SPECIAL_TOKENS)
+    # bpe is trained on at most a gigabyte. A hash draws this sample, the same one in every run.
+    fraction = TOKENIZER_BYTES / documents.size[in_train].sum()
+    sample = in_train & (documents.exact / 2 ** 64 <= fraction)
+    tok, dtype = make_tokenizer(documents.texts(sample), documents.texts(in_train | in_val),
+                                SPECIAL_TOKENS)
 
 
 def encoded_documents(shard):
-    """Yield each document's side, length in tokens and data, for docs.write_pieces."""
-    for numbers, records in docs.batches(shard):
-        batch = [record['text'] for record in records]
-        encoded = tok.encode_batch(batch) if kind == 'text' else batch
+    """Yield for each document of a shard: 'train' or 'val', its length in tokens, its data."""
+    for numbers, records in documents.batches(shard):
+        texts = [record['text'] for record in records]
+        encoded = tok.encode_batch(texts) if kind == 'text' else texts
         for i, record, ids in zip(numbers, records, encoded):
             side = 'val' if in_val[i] else 'train'
             if kind != 'text':
@@ -469,47 +496,48 @@ def encoded_documents(shard):
 
 
 def encode_shard(shard):
-    """Write a shard's part of train.bin and val.bin. Returns the tokens of each document."""
-    return docs.write_pieces(shard, encoded_documents(shard), write == 'text')
+    """Write a shard's part of train.bin and val.bin. Return the length of each document."""
+    return documents.write_pieces(shard, encoded_documents(shard), write == 'text')
 
 
 encoded = workers.in_parallel(encode_shard, range(len(shards)), num_workers, 'encoding')
 lengths = np.concatenate([*encoded])                    # in tokens, int64 (n,)
 
-# which documents are in train.bin, in val.bin and, of several sources, in val_<source>.bin
+# {name of a result: its documents, bool (n,)}. Several sources also have a val_<source>.bin each.
 results = {'train': in_train, 'val': in_val}
 if kind == 'text' and len(sources) > 1:
-    results |= {f'val_{name}': in_val & (owners == name) for name in sources}
+    results |= {f'val_{name}': in_val & (origin == name) for name in sources}
 for name, which in results.items():
-    side = name.split('_')[0]
-    if side == 'val' or write == 'bins':
-        docs.join(f'{name}.{"bin" if kind == "text" else "jsonl"}', side, which)
+    if name != 'train' or write == 'bins':
+        documents.join(f'{name}.{"bin" if kind == "text" else "jsonl"}', which)
 
 # --- mix: a weight is a share of an epoch, and the passes over a source follow from it ------------
 # train.bin holds each source once, and an epoch reads as many tokens as it has. With 900 tokens of
 # web and 100 of books, both of weight 50, an epoch reads 500 of each: 500 / 900 = 0.56 passes over
 # web and 500 / 100 = 5 passes over books.
-of_source = {name: {'path': path} for name, (path, _) in sources.items()}
+by_source = {name: {'path': path} for name, (path, _) in sources.items()}
 if kind == 'text':
-    for name, s in of_source.items():
-        s['tokens'] = int(lengths[in_train & (owners == name)].sum())
-        s['weight'] = sources[name][1] or s['tokens'] ** (1 / temperature)
+    for name, entry in by_source.items():
+        entry['tokens'] = int(lengths[in_train & (origin == name)].sum())
+        entry['weight'] = sources[name][1] or entry['tokens'] ** (1 / temperature)
     n_tokens = int(lengths[in_train].sum())
-    n_weights = sum(s['weight'] for s in of_source.values())
-    for s in of_source.values():
-        s['passes'] = round(s['weight'] / n_weights * n_tokens / s['tokens'], 6)
+    sum_of_weights = sum(entry['weight'] for entry in by_source.values())
+    for entry in by_source.values():
+        entry['passes'] = round(entry['weight'] / sum_of_weights * n_tokens / entry['tokens'], 6)
 
 # --- the report, and what a run must know of its data ---------------------------------------------
-content, sizes = total.report(docs, results, of_source, lengths if kind == 'text' else None)
+content, sizes = whole_account.report(documents, results, by_source,
+                                      lengths if kind == 'text' else None)
 facts = 'documents', 'tokens', 'bytes', 'sources'
-meta = {'mixed': False, **{name: content[name] for name in facts if name in content}}
+# mixed: False says that train.bin holds each source once.
+meta = {'mixed': False} | {name: content[name] for name in facts if name in content}
 if benchmarks:
     meta['decontaminated'] = {'problems': benchmarks, 'ngram': NGRAM}
 pages = {'report.md': report.report_md(out_dir, content, sizes),
          'report.json': json.dumps(content, indent=1)}
 if audit:
-    pages['audit.md'] = total.audit_md()
+    pages['audit.md'] = whole_account.audit_md()
 print(report.summary(content, sizes))
 if is_mixture:
     print('train.bin alone is unweighted; train.py reads each source as often as meta.json says')
-publish_and_exit(docs.new, meta, pages)
+publish_and_exit(documents.new, meta, pages)

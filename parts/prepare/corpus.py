@@ -9,13 +9,14 @@ A corpus on its way to the disk. Nothing is in OUT_DIR before all of it is writt
 
     docs = Corpus('data/x', 'text', settings, files, [{'source': 'web'}])
     docs.write_shard(0, documents, keys_of, account)    # perhaps in another process
-    docs.gather([0], total)
-    docs.drop_copies(total, 'exact duplicate', docs.exact_copies())
+    docs.gather([0], account)
+    docs.drop_copies(account, 'exact duplicate', docs.exact_copies())
 
 A shard is there or not: that is the whole of resuming.
 """
 import contextlib, gzip, hashlib, json, os, pathlib, re, shutil
 import numpy as np
+from tqdm import tqdm
 from parts import Mistake
 from parts.prepare import conversions
 from parts.prepare.files import sha256_of
@@ -158,11 +159,11 @@ class Corpus:
     def columns(self, shard, which):
         return np.array(np.load(self.path(shard, 'npy'), mmap_mode='r')[which])
 
-    def gather(self, shards, total):
-        """Take in shards 0, 1, 2, ... as they are finished, and add their accounts to the total."""
+    def gather(self, shards, account):
+        """Take in shards 0, 1, 2, ... as they are finished, and add their accounts to this one."""
         tables = []
         for shard in shards:
-            total.add(*json.loads(self.path(shard, 'json').read_bytes()))
+            account.add(*json.loads(self.path(shard, 'json').read_bytes()))
             tables.append(self.columns(shard, slice(len(COLUMNS))))
         self.shard = np.repeat(np.arange(len(tables)), [table.shape[1] for table in tables])
         self.place, self.size, self.exact, self.split = np.concatenate(tables, 1)
@@ -185,20 +186,29 @@ class Corpus:
         for i in np.searchsorted(ends, (np.arange(n) + 0.5) / n * ends[-1], 'right'):
             yield self.record(i)
 
-    def keys(self, band):
-        """A band's key of each document that is left, uint64."""
-        keys = [self.columns(shard, len(COLUMNS) + band) for shard in self.filled]
-        return np.concatenate(keys)[self.number]
+    def texts(self, which):
+        """Yield the texts of the documents `which`, bool (n,)."""
+        for i in tqdm(np.flatnonzero(which), 'reading', disable=None):
+            yield self.text(i)
+
+    def band_keys(self):
+        """Yield, for each band, its key of every document that is left, uint64 (n,)."""
+        n_columns = len(self.columns(self.filled[0], slice(None)))
+        for column in tqdm(range(len(COLUMNS), n_columns), 'near duplicates', unit=' bands',
+                           disable=None):
+            keys = [self.columns(shard, column) for shard in self.filled]
+            yield np.concatenate(keys)[self.number]
 
     def exact_copies(self):
-        """For each document, the place of its first copy."""
+        """Return, for each document, the position of its first copy: [0, 1, 0] says that the third
+        is a copy of the first."""
         _, first, which = np.unique(self.exact, return_index=True, return_inverse=True)
         return first[which]
 
-    def drop_copies(self, account, reason, heads):
-        """Keep the first document of each cluster, and say so in the account. heads: its place, as
-        in exact_copies."""
-        is_first = heads == np.arange(len(heads))
+    def drop_copies(self, account, reason, first_copies):
+        """Keep the first of the documents that say the same, and count the others in the account.
+        first_copies: as exact_copies returns them."""
+        is_first = first_copies == np.arange(len(first_copies))
         for i in np.flatnonzero(~is_first):
             account.drop(f'{reason}s', reason, str(self.owners[self.shard[i]]))
             if account.n_samples:
@@ -233,8 +243,10 @@ class Corpus:
                 (train if side == 'train' else val).write(data)
         return np.array(lengths, np.int64)
 
-    def join(self, name, side, which):
-        """Write a result: the pieces of the shards that hold the documents `which`, bool (n,)."""
+    def join(self, name, which):
+        """Write a result, such as train.bin or val_web.bin: the pieces of the shards that hold the
+        documents `which`, bool (n,)."""
+        side = 'train' if name.startswith('train.') else 'val'
         with open(self.new / name, 'wb') as f:
             for shard in np.unique(self.shard[which]):
                 with open(self.path(shard, side), 'rb') as piece:
