@@ -17,9 +17,9 @@ humaneval, mbpp the same, from a file in HumanEval's layout
 gsm8k           the last number of the answer must be the one behind #### in the file
 own             your questions: {"prompt": "2 + 2?", "regex": "4"}; see docs/measuring.md
 judge           questions, such as the first turns of MT-Bench, graded 1 to 10 by a command, --judge
-learned         texts that the model writes, next to texts of val.bin: the fraction of characters
-                that are white space or punctuation, of words and of first words of lines that occur
-                in the data, and of paragraphs that begin with NAME: as speeches in a play do
+learned         do texts that the model writes look like texts of val.bin? For both, the fraction of
+                characters that are white space or punctuation; of words, and of first words of
+                lines, that occur in the data; of paragraphs that begin with NAME: as in a play
 compare         problems gained and lost between two samples.jsonl
 
 Choose the measure before you train. Of twenty measures that did not change, about one leaves its
@@ -184,7 +184,8 @@ def exact_loss(model, ids, block_size):
     block so far. Of 11 ids and blocks of 4, 10 tokens are predicted, in blocks of 4, 4 and 2:
 
         x   0 1 2 3 | 4 5 6 7 | 8 9         y   1 2 3 4 | 5 6 7 8 | 9 10
-    """
+
+    A block sees no other block, so batch_size changes the loss by rounding only."""
     n = len(ids) - 1
     n_last = n % block_size         # tokens of the last block if it is a short one, 2 above
     starts = range(0, n - n_last, block_size)               # of the full blocks: 0 and 4
@@ -201,9 +202,9 @@ def exact_loss(model, ids, block_size):
 
 
 def measure_loss():
-    """Return {name: its losses}, such as {'trained': {'nats': 1.25, ...}, 'untrained': ...}. Of
-    several checkpoints, the name is a path. If there is more than one val.bin, the data follow:
-    'trained_web' is one source of a mixture, 'trained_data/code val' one of several folders."""
+    """Return {name: its losses}, such as {'trained': {'nats': 1.25, ...}, 'untrained': ...}. With
+    several checkpoints, a name is the path of one. With more than one val.bin, it ends with the
+    data: 'trained_web' is a source of a mixture, 'trained_data/code val' one of several folders."""
     losses = {}
     for model, tokenizer, metadata in models(random_init):
         name = 'trained' if [metadata['ckpt']] == paths else metadata['ckpt']

@@ -10,17 +10,18 @@ Sampling: a checkpoint continues text, one token after another.
     python sample.py --ckpt=out/base,out/sft --serve=8000       # a page, OpenAI's API
     python sample.py --ckpt=out/base,out/sft --export=html      # the page as a file: demo.html
 
-Reads the folder of a run, or of a Hugging Face model. An answer comes about in write():
+Reads the folder of a run, or of a Hugging Face model. write() writes an answer in four steps:
 
-    ids         the prompt as tokens. Messages become one text, with a mark before and behind each
-                of them, and at the end the mark that begins an answer (Tokenizer.render). A text
-                may end inside a token; then the first new token completes it (Tokenizer.heal)
-    logits      the model runs over all of the prompt once, then over each new token; what it has
-                computed of earlier ones stays in a cache (GPT.stream in model.py)
-    a token     drawn from softmax(logits / temperature), so 0.5 squares the odds: 0.6 and 0.4
-                become 0.69 and 0.31. top_k keeps the likeliest, top_p then the fewest that have
-                the probability top_p together (sample in model.py)
-    the end     <|endoftext|>, <|im_end|>, the text stop_at, max_new_tokens, or Ctrl-C
+    ids         The prompt becomes tokens. If it ends inside a token, the first new token completes
+                it (Tokenizer.heal). A chat becomes a single text (Tokenizer.render), such as
+                <|im_start|>user\\nhi<|im_end|>\\n<|im_start|>assistant\\n
+    logits      The model runs over the whole prompt once, and then over each new token alone. What
+                it has computed for earlier tokens is in a cache (GPT.stream in model.py).
+    a token     It is drawn from softmax(logits / temperature). Of 0.6 0.3 0.1, temperature 0.5
+                makes 0.78 0.20 0.02, the squares divided by their sum. top_k=2 keeps the likeliest
+                two. top_p=0.8 keeps the fewest that have 0.8 together (sample in model.py).
+    the end     The answer ends at <|endoftext|>, at <|im_end|>, in front of the text stop_at, after
+                max_new_tokens, or at Ctrl-C.
 """
 import contextlib, sys, time
 import torch
@@ -61,6 +62,7 @@ configure(globals())
 # --- 1. the model ---------------------------------------------------------------------------------
 device = processes.choose(device, 'float32')[0]
 torch.manual_seed(seed)             # for untrained weights and for gaps
+# A page can ask several models. Everything else uses the only one, which is the last one here.
 models = {}                         # {path: (model, tokenizer, whether it was taught to chat)}
 for path in ckpt.split(','):
     model, tokenizer, state = checkpoints.open_to_sample(path, device, export or serve is not None)
@@ -75,8 +77,8 @@ sys.stdout.reconfigure(errors='replace')    # what a terminal cannot show become
 # --- 2. one token after another -------------------------------------------------------------------
 def write(prompt, temperature, seed):
     """Print the answer to a text or to messages token by token. Return the Answer."""
-    # It has prompt.ids, the prompt's tokens; noise, a random number for each token that it may
-    # have; ids and text, what is written so far; and finish, why it ended: None until it did.
+    # An Answer has prompt.ids, the prompt's tokens; noise, a random number for each token that it
+    # may have; ids and text, what is written so far; and finish, why it ended, until then None.
     answer = asking.begin(tokenizer, prompt, max_new_tokens, seed, asking.end_of(stop_at))
     idx = torch.tensor([answer.prompt.ids], device=device)  # (1, T)
     draw = lambda logits: answer.draw(logits, temperature=temperature, top_k=top_k, top_p=top_p)
