@@ -105,7 +105,6 @@ globals().update(config)
 # of device ('cuda') and the dtype of matrix products, as text.
 here = processes.Process(config)
 micro_batch_size = micro_batch_size or batch_size // here.world
-n_micro = batch_size // (here.world * micro_batch_size)
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
 scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
 # --- end setup ---

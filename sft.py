@@ -86,7 +86,6 @@ globals().update(config)
 # of device ('cuda') and the dtype of matrix products, as text.
 here = processes.Process(config)
 micro_batch_size = micro_batch_size or batch_size // here.world
-n_micro = batch_size // (here.world * micro_batch_size)
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
 scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
 # --- end setup ---
@@ -159,7 +158,7 @@ if replay:
 # my_rows has the micro-batches of this process. A sequence of base text is long, so it is a micro-
 # batch of its own. With batch_size=4, micro_batch_size=2 and replay=2, a single process has
 #     [0, 1]  [2, 3]  [4]  [5]        4 and 5 are base text
-my_rows = [*np.arange(batch_size).reshape(here.world, n_micro, micro_batch_size)[here.rank],
+my_rows = [*np.arange(batch_size).reshape(here.world, -1, micro_batch_size)[here.rank],
            *np.arange(batch_size, batch_size + replay)[here.rank::here.world, None]]
 
 

@@ -117,13 +117,12 @@ if plan:
 # of device ('cuda') and the dtype of matrix products, as text.
 here = processes.Process(config)
 micro_batch_size = micro_batch_size or batch_size // here.world
-n_micro = batch_size // (here.world * micro_batch_size)
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
 scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
 # --- end setup ---
 # The rows of the batch that this process computes. Of a batch of 8 in micro-batches of 2, the
 # second of 2 processes has [[4, 5], [6, 7]].
-my_rows = np.arange(batch_size).reshape(here.world, n_micro, micro_batch_size)[here.rank]
+my_rows = np.arange(batch_size).reshape(here.world, -1, micro_batch_size)[here.rank]
 
 # --- 2. data --------------------------------------------------------------------------------------
 # x (B, T) are token ids, y (B, T) is the same text one token later. mlm and span hide some of x.
