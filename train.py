@@ -4,18 +4,22 @@ Pretraining: a folder of token bins -> a language model.
     python train.py config/quickstart.py                            # minutes on two CPU cores
     torchrun --nproc_per_node=8 train.py config/codeparrot.py       # eight GPUs, the same program
     python train.py --out_dir=out/base --init_from=resume           # resumes; on a CPU, bit for bit
-    python train.py config/codeparrot.py --plan=8xH100              # days, memory and cost of it
+    python train.py config/codeparrot.py --plan=8xH100              # says what that run would take
 
 It reads data_dir, which prepare.py made, and writes out_dir, a folder that you can zip and use
-anywhere. The decision made here is the objective: it fixes what you can use the model for. You
-should see a first loss near ln(vocab_size) and a fast fall.
+anywhere. The decision made here is the objective: a model of clm continues texts, one of mlm or
+span fills gaps in them. You should see a first loss near ln(vocab_size) and a fast fall.
 
-Two rules make runs exact. Which text a step sees follows from (seed, step), and its dropout from
-(seed, step, rank): so a resumed run equals one that was never interrupted. (The text of
---streaming follows from its position, which the checkpoint keeps.) And batch_size counts the
-sequences of all devices: so without dropout, 1 and 8 of them differ by rounding only. That is 1e-7
-in float32, and grows with the steps in bfloat16.
-parts/ holds what you can skip on a first reading.
+The loop is section 6, at the end. Sections 1 to 5 make what it uses, in this order: the rows of the
+batch that this process computes, get_batch(), the model, the optimizer, the learning rate, the log,
+evaluate() and save(). You can skip what is in parts/ on a first reading.
+
+Two rules make runs reproducible. First, the text of a step follows from (seed, step), and its
+dropout from (seed, step, rank), so a resumed run equals one that was never interrupted. (With
+--streaming the text follows from a position, which the checkpoint keeps.) Second, batch_size counts
+the sequences of all devices together, so 1 and 8 devices compute the same steps. Without dropout,
+they differ by rounding only: by 1e-7 in float32, and by more in bfloat16, where it grows with the
+steps.
 """
 import contextlib, math, sys
 import numpy as np
@@ -29,10 +33,11 @@ from parts.train import data, guards, objectives, optim, processes, runs
 from tokenizer import Tokenizer
 
 # --- settings -------------------------------------------------------------------------------------
+# The first eleven are enough to begin. Read the others when you need one: their defaults work.
 # the first ones to change
 data_dir = 'data/quickstart'    # made by prepare.py
 out_dir = 'out/base'            # where the run writes
-init_from = 'scratch'           # scratch, resume (out_dir/last.pt), or a folder: its weights
+init_from = 'scratch'           # scratch, resume (from out_dir/last.pt), or the folder of a model
 n_layer = 6                     # >= 1: blocks
 n_head = 6                      # >= 1: query heads, each n_embd / n_head wide; 32 to 128 is usual
 n_embd = 192                    # >= 1: width of the residual stream
@@ -42,9 +47,9 @@ batch_size = 32                 # [1, 2**20]: sequences per step, over all devic
 learning_rate = 1e-3            # >= 0: peak; lower for larger models
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 # files
-data_from = ''                  # the command that makes data_dir: shown if it is missing
+data_from = ''                  # printed if data_dir is missing: a config's 'python prepare.py ...'
 overwrite = False               # True: delete the run that out_dir holds, and start over
-extend_vocab = False            # init_from=FOLDER with another tokenizer: keep known tokens' rows
+extend_vocab = False            # the tokenizer isn't that of init_from: keep the tokens of both
 streaming: str | None = None    # folder or glob of .jsonl(.gz) shards, read instead of train.bin
 shuffle = True                  # visit the blocks of train.bin in random order
 # objective
@@ -55,7 +60,7 @@ n_kv_head = 0                   # >= 0: key/value heads; 0 = n_head; fewer make 
 n_ffn = 0                       # >= 0: hidden width of the MLP; 0 = 8/3 n_embd, to the nearest 64
 rope_theta = 0.0                # >= 0: base of RoPE's wavelengths; 0 = 10,000 or init_from's
 rope_scaling = 'none'           # none | linear | llama3: for a longer block_size than init_from's
-vocab_size = 0                  # >= 0: 0 = that of the data's tokenizer; any other is refused
+vocab_size = 0                  # >= 0: 0 = that of the data's tokenizer; another one is refused
 tie_embeddings = True           # one matrix is both embedding and head
 vocab_multiple = 1              # [1, 65536]: pads the vocabulary; 64 is fast on GPUs
 dropout = 0.0                   # [0, 1): 0.1 to 0.2 when the data are repeated many times
@@ -64,7 +69,7 @@ micro_batch_size = 0            # >= 0: sequences per device and forward pass; 0
 optimizer = 'adamw'             # adamw | muon: Muon for the blocks' matrices, AdamW for the rest
 embedding_lr = 1.0              # > 0: factor of the embedding's (and a tied head's) learning rate
 min_lr: float | None = None     # >= 0: where the schedule ends; None = learning_rate / 10
-warmup_steps: int | float = 0.1  # >= 0: steps of the linear rise; below 1 a share of max_steps
+warmup_steps: int | float = 0.1  # >= 0: steps of the rise; below 1: this fraction of max_steps
 schedule = 'cosine'             # cosine | wsd: wsd stays at the peak, then falls in decay_steps
 decay_steps = 0                 # >= 0: steps of the final fall of wsd; 0 = a fifth of max_steps
 weight_decay = 0.1              # >= 0: pull of the weights towards 0; of matrices only
@@ -79,10 +84,10 @@ save_interval = 250             # >= 1: steps
 sample_prompt = ''              # continued at each evaluation; '' = the start of a document
 sample_tokens = 100             # >= 1: length of a sample
 num_samples = 8                 # >= 1: samples per evaluation; samples.txt shows the first one
-expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the last line says whether it came
+expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the last line says if it is in there
 keep = 2                        # >= 1: checkpoints: last.pt, last-1.pt, ...
 spike_z = 8.0                   # >= 0: standard deviations that make a loss a spike; 0 = off
-spike_window = 100              # >= 30: the number of last steps that it is compared with
+spike_window = 100              # >= 30: number of last steps that a loss is compared with
 spike_action = 'skip'           # skip | rollback | log: rollback = to last.pt, at half the rate
 show_batch: int | None = None   # [0, 2**40): print this step's batch, train nothing
 plan = ''                       # 8xH100, 1xL4, ...: print memory, days and cost, train nothing
@@ -125,25 +130,26 @@ scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
 my_rows = np.arange(batch_size).reshape(here.world, -1, micro_batch_size)[here.rank]
 
 # --- 2. data --------------------------------------------------------------------------------------
-# x (B, T) are token ids, y (B, T) is the same text one token later. mlm and span hide some of x.
 # meta is the content of meta.json, bins is {'train': token ids, 'val': token ids}. identity has
-# hashes of these data. Checkpoints keep it, so that no run resumes on other data.
-meta, bins, identity = data.open_bins(data_dir, block_size, streaming, data_from, vocab_size)
+# hashes of these data, which checkpoints keep, so that no run resumes on other data.
+meta, bins, identity = data.open_bins(data_dir, block_size, config)
 tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json')
-task = objectives.Objective(objective, document_mask, tokenizer, block_size, seed)
-# task.n_text: tokens of text in a sequence. That is block_size, and for span less.
+# masking decides which tokens the model can't see (mlm and span hide some), and which ones it must
+# predict. masking.n_text is the number of tokens of text in a sequence: block_size, less with span.
+masking = objectives.Objective(objective, tokenizer, block_size, seed, document_mask=document_mask)
+# source has the text of each step: blocks of train.bin, or what comes next in a stream.
 if streaming:
-    # positions: where the stream of each process goes on
-    source = data.Stream(streaming, here, tokenizer, task.n_text, state.get('positions'))
+    source = data.Stream(streaming, here, tokenizer, masking.n_text)
 else:
-    source = data.Blocks(bins, task.n_text, batch_size, seed, shuffle, meta)
+    source = data.Blocks(bins, masking.n_text, batch_size, seed, shuffle=shuffle, meta=meta)
 
 
 def get_batch(step, rows):
-    """Return the arguments of model.forward for these sequences of a step: x and y (B, T); with
-    span also a mask, with document_mask a mask and the positions in the documents. Text of
-    train.bin follows from (seed, step) alone; a stream goes on from where it is."""
-    return here.to_device(task.apply(*source.take(step, rows), rows, step))
+    """Return the arguments of model.forward for these sequences of a step. x (B, T) are token ids,
+    y (B, T) is the same text one token later. span adds a mask, document_mask adds a mask and the
+    positions in the documents. Which text of train.bin it is follows from (seed, step) alone. A
+    stream goes on from its position."""
+    return here.to_device(masking.apply(*source.take(step, rows), rows, step))
 
 
 if show_batch is not None:
@@ -165,15 +171,16 @@ else:
     model = checkpoints.from_weights(config, set_by, tokenizer)
 model.grad_checkpoint = grad_checkpoint
 compile = here.kind == 'cuda' if compile is None else compile
-# Without torchrun there is one process, and nothing to split: every value of shard does the same.
+# The loop calls net, which is the model, perhaps compiled and wrapped in DDP, or split by FSDP.
+# Without torchrun there is one process and nothing to split, so every value of shard does the same.
 if shard == 'ddp' or not torch.distributed.is_initialized():
     model.to(here.device)
     net = torch.compile(model) if compile else model
     if here.world > 1:
-        # DDP collects gradients in buckets. As soon as one is full, the processes average it, while
-        # backward() computes the next. The compiler cuts its graph where a bucket ends. So a bucket
-        # is as large as a block: a smaller one would cut a block in two. The compiler takes none
-        # below 1 MB.
+        # DDP collects gradients in buckets. As soon as a bucket is full, the processes average it,
+        # while backward() fills the next one. The compiler cuts its graph where a bucket ends, and
+        # a small bucket would cut a block in two. So a bucket is as large as a block, and at least
+        # 1 MB, which the compiler needs.
         block_mb = sum(p.nbytes for p in model.blocks[0].parameters()) / 1_048_576
         net = DDP(net, gradient_as_bucket_view=True, bucket_cap_mb=max(1, block_mb))
 else:
@@ -182,7 +189,7 @@ else:
 # --- 4. optimizer ---------------------------------------------------------------------------------
 # Weight decay pulls weights towards 0. The norms' gains (vectors) belong near 1, so they have none.
 # All matrices have it, the embedding and the head included.
-# optim.Muon reads use_muon, and gives the groups without it to AdamW. The loop reads lr_scale, a
+# optim.Muon reads use_muon and updates the other groups as AdamW does. The loop reads lr_scale, a
 # factor of the group's learning rate.
 groups = [{'params': [p for p in model.blocks.parameters() if p.dim() == 2],
            'use_muon': optimizer == 'muon'},
@@ -193,26 +200,34 @@ if model.head.weight is not model.embedding.weight:     # tied, they are one mat
 Optimizer = optim.Muon if optimizer == 'muon' else torch.optim.AdamW
 opt = Optimizer(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay,
                 fused=here.kind != 'mps')
-step = state.get('step', 0)
-best_val = state.get('best_val', math.inf)
-if state:
+
+
+def restore(state):
+    """Go on from a checkpoint that save() wrote, when a run resumes or rolls back: take over its
+    weights, moments and scale, and the positions of streams. Return its step."""
     processes.load_state(model, opt, scaler, state)
+    source.go_to(state['positions'])
+    return state['step']
+
+
+step = restore(state) if state else 0
+best_val = state.get('best_val', math.inf)
 # Does a micro-batch fit into memory, and does it compile? A run that fails here has written nothing
 # yet, and deleted nothing.
-processes.rehearse(net, model, opt, here.to_device(task.blank(micro_batch_size)), autocast,
+processes.rehearse(net, model, opt, here.to_device(masking.blank(micro_batch_size)), autocast,
                    compile)
 
 # --- 5. the schedule, the log, the loss on held-out text, the checkpoint --------------------------
 warmup_steps, min_lr, decay_steps = optim.schedule_ends(
-    max_steps, warmup_steps, learning_rate, min_lr, schedule == 'wsd', decay_steps)
+    max_steps, warmup_steps, learning_rate, min_lr, decay_steps)
 tokens_per_step = batch_size * block_size
 
 
 def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
-    """Return the rate of update `step`, from 0: a linear rise, then half a cosine (SGDR,
-    arXiv:1608.03983), with 'wsd' a late, linear fall (2404.06395). It uses its arguments only, so
-    that tests and docs/tour.md can call it without a run; they have the names of the settings.
-    lr_at(step, 100, 10, 1.0, 0.1): 0.1 at 0, 1.0 at 9 and 10, 0.55 at 55."""
+    """Return the learning rate of update `step`, counted from 0: a linear rise, then half a cosine
+    (SGDR, arXiv:1608.03983), or with 'wsd' a constant rate and a linear fall at the end
+    (2404.06395). lr_at(step, 100, 10, 1.0, 0.1) is 0.1 at step 0, 1.0 at 9 and 10, 0.55 at 55. The
+    settings are arguments, so that tests and docs/tour.md can call it without a run."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
     if schedule == 'wsd':
@@ -222,13 +237,13 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * progress))
 
 
-# From here on the run writes into out_dir: train.log, metrics.jsonl and samples.txt by log, which
-# also keeps other runs out of the folder, and checkpoints by save().
+# From here on the run writes into out_dir. log writes train.log, metrics.jsonl and samples.txt, and
+# keeps other runs out of the folder; save() writes the checkpoints.
 log = runs.Log(config, set_by, state, here, model, tokenizer, identity)
 # The guard refuses the update of a step whose loss or gradient is a NaN or a spike.
 guard = guards.Guard(state, log, here.dtype, spike_z, spike_window, spike_action)
 show(config, log.say)
-log.say('\n'.join(task.described(meta, bins, batch_size, max_steps)))
+log.say(masking.described(meta, bins, batch_size, max_steps))
 
 
 # --- loss: same text in train.py, sft.py ---
@@ -258,8 +273,8 @@ def evaluate():
         row = {}
         for name in bins:                   # val, and each source of a mixture: val_web, ...
             if name != 'train':
-                held_out = data.evaluation(bins[name], task.n_text, eval_tokens, micro_batch_size,
-                                           here, task.apply)
+                held_out = data.evaluation(bins[name], masking.n_text, eval_tokens,
+                                           micro_batch_size, here, hide=masking.apply)
                 row[f'{name}_loss'], row[f'{name}_bpb'] = loss_of(held_out)
         if objective == 'clm':
             torch.manual_seed(seed)         # the same numbers each time: only the model differs
@@ -345,12 +360,9 @@ while step < max_steps:
     # DDP's are parts of its buckets, the memory in which it averages them.
     opt.zero_grad(set_to_none=here.world == 1)
     # --- end step ---
-    if guard.wants_rollback and (then := log.rewind()):
-        # back to the last save, which rewind() returned, at half the learning rate
-        processes.load_state(model, opt, scaler, then)
-        if streaming:
-            source.go_to(then['positions'])
-        step = guard.step_back(step, then)
+    # After a spike, --spike_action=rollback goes on from the last save, at half the learning rate.
+    if guard.wants_rollback:
+        step = restore(guard.roll_back(step))
         continue
     step += 1
 
@@ -370,6 +382,6 @@ while step < max_steps:
     # --- end leave ---
 
 # --- summary --------------------------------------------------------------------------------------
-gap = [] if objective == 'clm' else ['--prompt=a text with a <|mask|> in it']
-log.end(step, best_val, ['sample.py', f'--ckpt={out_dir}', *gap])
+prompt = [] if objective == 'clm' else ['--prompt=a text with a <|mask|> in it']
+log.end(step, best_val, ['sample.py', f'--ckpt={out_dir}', *prompt])     # the next command
 here.leave(guard.trouble)                   # with trouble: one line, and exit code 2

@@ -109,12 +109,13 @@ def test_a_folder_that_does_not_fit_is_refused_and_other_shards_are_another_stre
     known = []
     for name, text in ('a', 'a'), ('b', 'b'), ('b', 'bb'):
         write(tmp_path / f'shards/{name}.jsonl', [{'text': text}])
-        known.append(data.open_bins(made, 8, str(tmp_path / 'shards'))[2]['shards'])
-    assert known[0] != known[1] != known[2] == data.open_bins(made, 8, f'{tmp_path}/shards/*')[2]['shards']
+        known.append(data.open_bins(made, 8, {'streaming': str(tmp_path / 'shards')})[2]['shards'])
+    by_glob = data.open_bins(made, 8, {'streaming': f'{tmp_path}/shards/*'})[2]['shards']
+    assert known[0] != known[1] != known[2] == by_glob
 
     for more, arguments, words in (
             ({}, [100], 'train.bin has 100 tokens, .* lower --block_size'),
-            ({}, [8, '', '', 256], 'vocab_size=256, .* have 320.*--vocab_size=0'),
+            ({}, [8, {'vocab_size': 256}], 'vocab_size=256, .* have 320.*--vocab_size=0'),
             ({'tokens': {'train': 100, 'val': 99}}, [8], 'val.bin has 100 tokens, meta.json says 99')):
         refused(words, data.open_bins, write_bins(made, ids, BYTES, **more), *arguments)
     write(made / 'meta.json', [{'config': {'kind': 'sft'}}])
@@ -124,8 +125,8 @@ def test_a_folder_that_does_not_fit_is_refused_and_other_shards_are_another_stre
 
 
 # --- streams ------------------------------------------------------------------------------------------------
-def stream_of(pattern, T, rank=0, world=1, tokenizer=BYTES, positions=None):
-    return Stream(str(pattern), types.SimpleNamespace(rank=rank, world=world), tokenizer, T, positions)
+def stream_of(pattern, T, rank=0, world=1, tokenizer=BYTES):
+    return Stream(str(pattern), types.SimpleNamespace(rank=rank, world=world), tokenizer, T)
 
 
 @pytest.mark.parametrize('cut', range(7))
@@ -140,7 +141,8 @@ def test_a_stream_is_the_bin_of_its_documents_wherever_it_is_resumed(tmp_path, c
     stream, at = stream_of(tmp_path, T), 0
     for i, n in enumerate(sizes):
         if i == cut:                                                    # through JSON, as a checkpoint
-            stream = stream_of(tmp_path, T, positions=json.loads(json.dumps([stream.position])))
+            stream, position = stream_of(tmp_path, T), stream.position
+            stream.go_to(json.loads(json.dumps([position])))
         expected = np.concatenate([bins.take(at + row, [0]) for row in range(n)], 1)
         assert np.array_equal(stream.take(i, range(n)), expected)
         at += n
@@ -175,6 +177,7 @@ def test_damaged_shards_cost_what_is_damaged_and_what_cannot_be_a_stream_is_refu
         assert stream.take(0, [0])[0].tolist() == [[*b'kept', END, *b'good', END]]
     (tmp_path / 'c.jsonl').write_text('\n[1]\n', encoding='utf-8')
     refused('c.jsonl.* no line has a text', stream_of(tmp_path / 'c.jsonl', 8).take, 0, [0])
+    refused('resume it without --streaming', stream.go_to, [None])      # the position in train.bin
     for name, more, words in (('nowhere', {}, '--write=text'), ('*', {'world': 4}, 'has 3 shards .*4 in all'),
                               ('*', {'tokenizer': Tokenizer.byte([])}, '<.endoftext.>.*--tokenizer=bpe')):
         refused(words, stream_of, tmp_path / name, 8, **more)

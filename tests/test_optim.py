@@ -36,11 +36,10 @@ def test_what_is_not_set_follows_from_the_rest_and_what_does_not_fit_is_refused(
     ends = optim.schedule_ends
     assert ends(5, 5, 1.0, None) == (5, 0.1, 0) and ends(200, 0.05, 1.0, 0.0)[:2] == (10, 0.0)
     assert ends(1, 0.05, 1.0, 0.0)[0] == 0              # the default warm-up fits into any run
-    assert [ends(200, 10, 1.0, 0.0, True, n)[2] for n in (0, 190)] == [40, 190]
-    assert ends(10, 9, 1.0, 0.0, True)[2] == 1          # the default fall takes what the warm-up leaves
+    assert [ends(200, 10, 1.0, 0.0, n)[2] for n in (0, 190)] == [40, 190]
+    assert ends(10, 9, 1.0, 0.0)[2] == 1          # the default fall takes what the warm-up leaves
     for arguments, words in (((5, 6, 1.0, None), '^warmup_steps=6 must be at most max_steps=5; set --'),
-                             ((5, 6, 1.0, None, True), '^warmup_steps=6 must be at most max_steps=5'),
-                             ((5, 5, 1.0, None, True, 1), 'decay_steps=1 .* --decay_steps=0'),
+                             ((5, 5, 1.0, None, 1), 'decay_steps=1 .* --decay_steps=0'),
                              ((9, 1.5, 1.0, None), '^warmup_steps=1.5 .* a fraction of max_steps'),
                              ((5, 1, 1.0, 2.0), '^min_lr=2')):
         refused(words, ends, *arguments)

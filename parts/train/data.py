@@ -5,9 +5,9 @@ Training data: token bins or a stream of text, and which sequences make up a ste
     source = Blocks(bins, T=256, batch_size=8, seed=1337)
     x, y = source.take(step=0, rows=range(8))       # (8, 256) each, y one token later than x
 
-Which text a step sees follows from (seed, step), of a stream also from the process's shards. So a
-run can be resumed at any step, and a batch that hurt can be looked at again. Bins are
-memory-mapped: a corpus may be larger than memory.
+Which blocks of a bin a step sees follows from (seed, step), so a run can be resumed at any step,
+and a batch that made the loss jump can be printed again. A Stream has a position instead, which
+checkpoints keep. Bins are memory-mapped, so a corpus may be larger than memory.
 """
 import functools, glob, gzip, hashlib, itertools, json, os, pathlib, shlex, zlib
 import numpy as np
@@ -18,25 +18,29 @@ from tokenizer import Tokenizer
 
 
 # --- bins -----------------------------------------------------------------------------------------
-def open_bins(data_dir, block_size, streaming='', data_from='', vocab_size=0):
-    """Return meta.json, {side: memory-mapped token ids}, and what identifies these data: the hash
-    of meta.json, of each bin its length and the hash of its first million tokens, of a stream its
-    files. Sides are train (not with --write=text), val and, of a mixture, val_NAME. data_from: a
-    command that makes the data. ValueError or FileNotFoundError if a file is missing or does not
-    fit the others."""
+def open_bins(data_dir, block_size, config=None):
+    """Return (meta, bins, identity): the content of meta.json; {'train': token ids, 'val': token
+    ids}, memory-mapped, of a mixture also 'val_NAME' for each source; and what identifies these
+    data, which is the hash of meta.json, the length of each bin with the hash of its first million
+    tokens, and the names and sizes of a stream's files.
+
+    With --write=text there is no train.bin. config: the settings of train.py, for streaming,
+    vocab_size and data_from. Mistake or FileNotFoundError if a file is missing, or does not fit the
+    others."""
+    config = config or {}
     folder = pathlib.Path(data_dir)
     if not (folder / 'meta.json').exists():
         raise FileNotFoundError(f'{data_dir} has no prepared data (no meta.json); run: '
-                                f'{command_for(data_dir, data_from)}')
+                                f'{command_for(data_dir, config.get("data_from", ""))}')
     text = (folder / 'meta.json').read_bytes()
     meta = json.loads(text)
     if 'dtype' not in meta:
         raise Mistake(f'{data_dir} has {meta["config"]["kind"]} data, for sft.py or dpo.py; this '
                       'script needs tokens: prepare.py --kind=text')
     identity = {'meta.json': hashlib.sha256(text).hexdigest()}
-    if streaming:
+    if config.get('streaming'):
         identity['shards'] = [[os.path.basename(path), os.path.getsize(path)]
-                              for path in shards_of(streaming)]
+                              for path in shards_of(config['streaming'])]
     bins = {}
     for side in ('train', 'val'):
         path = folder / f'{side}.bin'
@@ -61,21 +65,22 @@ def open_bins(data_dir, block_size, streaming='', data_from='', vocab_size=0):
         raise Mistake(f'{data_dir}/tokenizer.json is not the one that made these ids (hash '
                       f'{tokenizer.hash}, meta.json says {meta["tokenizer_hash"]}); run '
                       'prepare.py again')
-    if vocab_size not in (0, tokenizer.vocab_size):
-        raise Mistake(f'vocab_size={vocab_size}, but the data in {data_dir} have '
+    if config.get('vocab_size', 0) not in (0, tokenizer.vocab_size):
+        raise Mistake(f'vocab_size={config["vocab_size"]}, but the data in {data_dir} have '
                       f'{tokenizer.vocab_size}; take theirs: --vocab_size=0')
     return meta, bins, identity
 
 
 def command_for(data_dir, data_from='', kind='text'):
-    """Return the command that makes a folder of data: data_from, a config's command, if it names
-    the folder; that of a default folder; else prepare.py with a FILE of the user."""
-    if data_dir in data_from:
+    """Return the command that makes a folder of data. It is data_from, the command of a config, if
+    that names the folder; a default folder has a command of its own; for any other folder it is
+    prepare.py with a FILE of the user."""
+    if data_dir in data_from:       # otherwise the user has replaced the config's data_dir
         return data_from
     flag = '' if kind == 'text' else f' --kind={kind}'
     own = f'python prepare.py{flag} --source=FILE --out_dir={shlex.quote(data_dir)}'
     made = checkpoints.MADE_BY.get(os.path.normpath(data_dir), own)
-    return made if flag in made else own        # data/pairs is no folder for sft.py
+    return made if flag in made else own        # sft.py can't read data/pairs
 
 
 def sequences(ids, starts, T):
@@ -86,10 +91,10 @@ def sequences(ids, starts, T):
 
 
 def evaluation(ids, T, n_tokens, micro_batch_size, here, hide=lambda x, y, rows: (x, y)):
-    """Yield the batches of an evaluation on about n_tokens, the arguments of model.forward: always
-    the same blocks of T tokens, spread evenly over a bin. hide: Objective.apply; it hides the same
-    tokens each time. The processes share the blocks. One that has none left gets one without
-    targets, because FSDP needs all in each forward pass."""
+    """Yield the batches of an evaluation on about n_tokens, each as the arguments of model.forward:
+    always the same blocks of T tokens, spread evenly over a bin. hide: Objective.apply, which hides
+    the same tokens each time. The processes share the blocks. FSDP needs all processes in each
+    forward pass, so a process that has no block left gets one without targets."""
     n_blocks = (len(ids) - 1) // T
     n = max(1, min(n_blocks, n_tokens // T))
     blocks = np.linspace(0, n_blocks - 1, n).astype(np.int64)
@@ -108,14 +113,14 @@ def shuffled(n, seed, epoch):
 
 
 class Blocks:
-    """The sequences of a bin: 10 tokens and T=3 make two blocks, 0 1 2 and 3 4 5, or, shifted by 2,
-    2 3 4 and 5 6 7, each with its next tokens as targets. An epoch visits every block once, in an
-    order of its own and with a shift of its own, so that text that is read again is not cut at the
-    same places again.
+    """The sequences of a bin. From the 10 tokens 0 to 9, T=3 makes two blocks: 0 1 2 and 3 4 5, or,
+    shifted by 2, 2 3 4 and 5 6 7. The targets of a block are its tokens one later: 1 2 3 for 0 1 2.
+    An epoch visits every block once. Each epoch has its own order and its own shift, so that a text
+    that is read again is not cut at the same positions again.
 
-    Of a mixture, train.bin holds each source once, and meta.json its tokens and its passes. A
-    source of 4 blocks and 2.5 passes has 10 sequences in an epoch: each block twice, and two of
-    them, in each epoch others, once more."""
+    The train.bin of a mixture has each source once, and meta.json says how many tokens and passes
+    each source has. A source of 4 blocks and 2.5 passes gives 10 sequences to an epoch: each block
+    twice, and two of the blocks, which are others in each epoch, a third time."""
 
     def __init__(self, bins, T, batch_size, seed, shuffle=True, meta=None):
         if 'train' not in bins:
@@ -130,11 +135,11 @@ class Blocks:
         if meta and not meta.get('mixed', True):        # older folders are mixed on the disk
             self.sources = [(s['tokens'], s['passes']) for s in meta['sources'].values()]
         self.n_blocks = len(self.starts(0))
-        self.position = None    # that of a Stream goes into the checkpoint; here the step is enough
+        self.position = None            # a Stream has one; here the step says which blocks are next
 
     @functools.lru_cache(1)     # noqa: B019, the order of one epoch is in memory: 8 bytes a block
     def starts(self, epoch):
-        """Where the sequences of an epoch begin, in their order, int64 (n_blocks,)."""
+        """Return where the sequences of an epoch begin, in their order, int64 (n_blocks,)."""
         starts, end = [], 0
         for n_tokens, passes in self.sources:
             n = max(1, n_tokens // self.T - 1)
@@ -150,9 +155,12 @@ class Blocks:
         return starts[shuffled(len(starts), self.seed, epoch)] if self.shuffle else starts
 
     def start(self, i):
-        """Where sequence i of the run begins. Step s has those from s * batch_size on."""
+        """Return where sequence i of the run begins. Step s reads those from s * batch_size on."""
         epoch, i = divmod(i, self.n_blocks)
         return self.starts(epoch)[i]
+
+    def go_to(self, positions):
+        """Do nothing: take() is told the step. A Stream needs this method."""
 
     def take(self, step, rows):
         """Return inputs and targets, int64 (B, T), of these rows of a step's batch."""
@@ -161,7 +169,7 @@ class Blocks:
 
 
 def shards_of(streaming):
-    """The .jsonl and .json files, gzipped or not, of a folder or a glob."""
+    """Return the .jsonl and .json files, gzipped or not, of a folder or a glob."""
     pattern = os.path.join(glob.escape(streaming), '*') if os.path.isdir(streaming) else streaming
     return sorted(path for path in glob.glob(pattern)
                   if path.removesuffix('.gz').endswith(('.jsonl', '.json')))
@@ -179,14 +187,14 @@ def text_of(line):
 
 
 class Stream:
-    """Sequences straight from text: shards of JSON lines are read and tokenised, over and over, and
-    never stored. The first pass gives the same tokens as a bin of the same documents, in the order
-    of the files.
+    """Sequences straight from text. A process reads its shards, which are files of JSON lines, and
+    tokenizes them, over and over; no tokens are stored. The first pass gives the same tokens as a
+    bin of the same documents, in the order of the files.
 
-    position: the shard and the line that come next, and the ids that were read and not yet taken.
-    Lines without a document and the rest of a damaged archive are skipped."""
+    position: [the shard and the line to read next, the ids that were read and not yet taken]. Lines
+    without a document are skipped, and so is the rest of a damaged archive."""
 
-    def __init__(self, streaming, here, tokenizer, T, positions=None):
+    def __init__(self, streaming, here, tokenizer, T):
         paths = shards_of(streaming)
         if len(paths) < here.world:
             raise Mistake(f'streaming={streaming} has {len(paths)} shards (.jsonl or .json, also '
@@ -199,10 +207,12 @@ class Stream:
         self.here = here
         self.tokenizer = tokenizer
         self.T = T
-        self.go_to(positions or [[0, 0, []]] * here.world)
+        self.go_to([[0, 0, []]] * here.world)
 
     def go_to(self, positions):
-        """Go on where the streams of all processes were."""
+        """Go on from the positions that the streams of all processes had."""
+        if None in positions:
+            raise Mistake('this run reads train.bin; resume it without --streaming')
         if len(positions) != self.here.world:
             raise Mistake(f'this run reads {len(positions)} streams, one in each process; '
                           f'resume it with as many processes, not with {self.here.world}')
@@ -211,7 +221,7 @@ class Stream:
         self.documents = self.read(shard, line)
 
     def read(self, shard, line):
-        """Yield the text of each document from a position on, without end."""
+        """Yield the text of each document from a position on, without an end."""
         while True:
             path = self.paths[shard % len(self.paths)]
             try:
@@ -228,8 +238,8 @@ class Stream:
                 raise Mistake(f'{", ".join(self.paths[:3])}...: no line has a text or content')
 
     def take(self, step, rows):
-        """Return the next inputs and targets, int64 (B, T). The last target is the next input. step
-        is not used: a stream goes on from its position."""
+        """Return the next inputs and targets, int64 (B, T). The last target is the first input of
+        the next call. A stream goes on from its position, so it does not use step."""
         ids = self.position[2]
         n = len(rows) * self.T
         while len(ids) <= n:            # one more than n: the last target

@@ -10,16 +10,17 @@ from parts import Mistake
 
 
 class Guard:
-    """Judges every step before its update. A loss or a gradient norm that is not finite never
-    reaches the weights. One that is spike_z deviations above those of the last spike_window steps
-    is a spike, and spike_action says whether to skip it, to roll back to the last checkpoint, or
-    only to log it.
+    """Judges every step before its update. A step whose loss or gradient norm is not finite never
+    reaches the weights. If one of them is spike_z standard deviations above its mean over the last
+    spike_window steps, that is a spike, and spike_action says whether to skip the step, to roll
+    back to the last checkpoint, or only to log it.
 
-    state: of a checkpoint, or {}. dtype: float16 finds its scale by overflowing, so more refusals
-    in a row are no trouble. log: its note() writes down what was refused. `step` counts
-    from 0 and names the batch; its update makes step + 1, so that is the number of the note:
-    Log.cut then drops exactly those that a resumed run, or one that was rolled back, will write
-    again."""
+    state: a checkpoint, or {}. log: its note() writes down what was refused. dtype: float16 finds
+    its scale by overflowing, so it may have more refusals in a row.
+
+    `step` counts from 0 and is the number of a batch. After its update the run is at step + 1, so
+    its notes have the number step + 1. Log.cut then drops exactly those notes that a resumed run,
+    or one that was rolled back, will write again."""
 
     def __init__(self, state, log, dtype='float32', spike_z=0.0, spike_window=100,
                  spike_action='skip'):
@@ -37,11 +38,13 @@ class Guard:
         self.wants_rollback = False
         self.trouble = ''                                   # why the run cannot continue
 
-    def state(self):        # for the checkpoint
+    def state(self):
+        """Return what a checkpoint keeps."""
         return {'window': self.window, 'skipped': self.skipped, 'lr_scale': self.lr_scale,
                 'bad_steps': sorted(self.bad_steps)}
 
     def allows(self, step, loss, norm):
+        """May the update of this step change the weights? If not, write down why."""
         self.wants_rollback = False
         if not math.isfinite(loss + norm):
             return self.refuse(step, f'loss {loss:.4f}, gradient norm {norm:.4f}: not finite')
@@ -49,7 +52,7 @@ class Guard:
         if step in self.bad_steps:
             return self.refuse(step, spiked or 'a step that was rolled back before')
         if spiked and self.spike_action != 'log':
-            self.wants_rollback = self.spike_action == 'rollback'
+            self.wants_rollback = self.spike_action == 'rollback' and self.log.can_rewind()
             return self.refuse(step, spiked)
         if spiked:
             self.log.note(step + 1, 'spike', f'{spiked} (its batch: --show_batch={step})')
@@ -59,6 +62,7 @@ class Guard:
         return True
 
     def refuse(self, step, why):
+        """Write down why a step is skipped. Return False, the answer of allows()."""
         self.log.note(step + 1, 'skip', f'{why}: update skipped (its batch: --show_batch={step})')
         self.skipped += 1
         self.skipped_in_a_row += 1
@@ -72,26 +76,28 @@ class Guard:
             self.window = []    # so that a resumed run judges its steps by each other, not by these
         return False
 
-    def step_back(self, step, then):
-        """`step` leads back to the checkpoint `then`: halve the rate. Returns the step of the
-        checkpoint."""
+    def roll_back(self, step):
+        """Return the last checkpoint, from which the run goes on at half the learning rate. The
+        batch of `step`, which made the loss jump, will be skipped when it comes again."""
+        saved = self.log.rewind()
         self.bad_steps.add(step)
         self.lr_scale /= 2
-        self.window = then['window']
-        self.log.note(then['step'] + 1, 'rollback', f'back from step {step + 1} to {then["step"]}, '
-                                                f'learning rate x {self.lr_scale:g}')
-        return then['step']
+        self.window = saved['window']
+        self.log.note(saved['step'] + 1, 'rollback', f'back from step {step + 1} to '
+                      f'{saved["step"]}, learning rate x {self.lr_scale:g}')
+        return saved
 
 
 def spike(window, loss, norm, limit):
-    """A text, if loss or norm is more than `limit` standard deviations above its mean in window,
-    the [loss, norm] of the last steps; else None. Norms vary by factors, so their logarithms are
-    compared."""
+    """Return a text if loss or norm is more than `limit` standard deviations above its mean in
+    window, the [loss, norm] of the last steps; otherwise None. Norms vary by factors, so their
+    logarithms are compared. After steps that were nearly alike the deviation is tiny, so it counts
+    as at least `floor`."""
     if not limit or len(window) < 30:       # the first steps say nothing about the next
         return None
     losses, norms = np.array(window).T
     logs = np.log(np.maximum([*norms, norm], 1e-12))
-    for name, now, before, floor in (('loss', loss, losses, 0.01 * losses.mean()),   # floor: of std
+    for name, now, before, floor in (('loss', loss, losses, 0.01 * losses.mean()),
                                      ('log of the gradient norm', logs[-1], logs[:-1], 0.3)):
         deviations = (now - before.mean()) / max(before.std(), floor)
         if deviations > limit:

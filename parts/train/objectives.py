@@ -18,15 +18,15 @@ EVALUATION = 2 ** 40
 
 
 def chances(seed, step, rows, n, purpose):
-    """Uniform random numbers in [0, 1), float64 (len(rows), n), that follow from the arguments
-    alone."""
+    """Return uniform random numbers in [0, 1), float64 (len(rows), n), that follow from the
+    arguments alone."""
     return np.stack([np.random.default_rng([seed, step, row, purpose]).random(n) for row in rows])
 
 
 def hide_tokens(x, seed, step, rows, special, n_ordinary):
-    """Masked language modelling (BERT, arXiv:1810.04805). 15% of the tokens x (B, T) must be
-    predicted. Of these 80% become <|mask|>, 10% a random ordinary token, 10% stay. Returns
-    inputs, targets (B, T)."""
+    """Masked language modeling (BERT, arXiv:1810.04805). Return inputs and targets (B, T): 15% of
+    the tokens x (B, T) must be predicted, and of these 80% become <|mask|>, 10% become a random
+    ordinary token, and 10% stay."""
     chosen = chances(seed, step, rows, x.shape[1], 0) < MASK_RATE
     how = chances(seed, step, rows, x.shape[1], 1)
     other = (chances(seed, step, rows, x.shape[1], 2) * n_ordinary).astype(np.int64)
@@ -35,8 +35,8 @@ def hide_tokens(x, seed, step, rows, special, n_ordinary):
 
 
 def span_lengths(T):
-    """For a context of T: how many tokens of text fit, how many of them are hidden, and in how many
-    spans."""
+    """Return how many tokens of text fit into a context of T, how many of them are hidden, and in
+    how many spans."""
     for n_text in range(T, 1, -1):
         n_hidden = max(1, round(n_text * MASK_RATE))
         n_spans = max(1, round(n_hidden / MEAN_SPAN))
@@ -46,18 +46,22 @@ def span_lengths(T):
 
 
 def hide_spans(x, seed, step, rows, special, T):
-    """Span corruption (T5, arXiv:1910.10683), for a decoder alone: a prefix-LM. x (B, n_text) ->
-    inputs and targets (B, n_text + 2 n_spans), and the length of the prefix, which may see itself
-    in both directions and is not scored.
+    """Span corruption (T5, arXiv:1910.10683) for a decoder alone, which makes it a prefix-LM. To
+    hide b c and f in a b c d e f g:
 
-    a b c d e f g, hiding b c and f:   a <0> d e <1> g | <0> b c <1> f <2>"""
+        a <0> d e <1> g | <0> b c <1> f <2>
+
+    The part before the | is the prefix. It sees itself in both directions, and it is not scored.
+    Return inputs and targets (B, n_text + 2 n_spans) of x (B, n_text), and the prefix's length."""
     n_text, n_hidden, n_spans = span_lengths(T)
     sentinels = [id for name, id in special.items() if name.startswith('<|span_')]
     if n_spans >= len(sentinels):
         raise Mistake(f'{T} tokens have {n_spans} spans, the tokenizer {len(sentinels)} '
                       'sentinels; lower --block_size')
 
-    def lengths(n, n_parts, purpose):       # n cut into parts of at least 1 at random, (B, n_parts)
+    def lengths(n, n_parts, purpose):
+        """Return the lengths of n_parts parts, at least 1 each, into which n tokens are cut at
+        random, (B, n_parts)."""
         u = chances(seed, step, rows, n - 1, purpose)
         cuts = np.sort(np.argsort(u, axis=1)[:, :n_parts - 1], axis=1) + 1
         return np.diff(cuts, axis=1, prepend=0, append=n)
@@ -84,9 +88,9 @@ def hide_spans(x, seed, step, rows, special, T):
 
 
 def document_mask(x, end_of_text):
-    """For packed documents, x (B, T): which keys a query sees, bool (B, 1, T, T), and the position
-    of each token in its document, int64 (B, T). <|endoftext|> begins the document that follows
-    it."""
+    """Return, for packed documents x (B, T), which keys a query sees, bool (B, 1, T, T), and the
+    position of each token in its document, int64 (B, T). <|endoftext|> begins the document that
+    follows it."""
     starts = x == end_of_text
     document = starts.cumsum(1, dtype=np.int32)
     mask = document[:, None, :, None] == document[:, None, None, :]
@@ -96,10 +100,10 @@ def document_mask(x, end_of_text):
 
 
 class Objective:
-    """clm, mlm or span: which tokens are hidden, and which predicted. n_text: text tokens in a
-    sequence."""
+    """clm, mlm or span: which tokens are hidden, and which are predicted. n_text: the number of
+    tokens of text in a sequence."""
 
-    def __init__(self, name, document_mask, tokenizer, block_size, seed):
+    def __init__(self, name, tokenizer, block_size, seed, document_mask=False):
         self.name = name
         self.document_mask = document_mask
         self.block_size = block_size
@@ -116,9 +120,9 @@ class Objective:
                           '--tokenizer=bpe')
 
     def apply(self, x, y, rows, step=EVALUATION):
-        """Return the arguments of model.forward for text x and its next tokens y, int64 (B,
-        n_text): inputs and targets, perhaps mask and positions. rows: the numbers of the sequences
-        in the step's batch."""
+        """Return the arguments of model.forward for a text x and its next tokens y, int64 (B,
+        n_text): inputs and targets, with span also a mask, with document_mask a mask and positions.
+        rows: the numbers of the sequences in the step's batch."""
         if self.name == 'mlm':
             return hide_tokens(x, self.seed, step, rows, self.special, self.n_ordinary)
         if self.name == 'span':
@@ -131,26 +135,28 @@ class Objective:
         return x, y
 
     def blank(self, B):
-        """Return what apply() returns for B sequences, of any text: to try whether they fit."""
+        """Return what apply() returns for B sequences of any text, to try whether they fit into
+        memory."""
         x = np.zeros((B, self.n_text), np.int64)
         return self.apply(x, x, range(B))
 
     def described(self, meta, bins, batch_size, max_steps):
-        """Yield lines for the log: 'tokens: 4,096, sequences: 16, steps an epoch: 2.0, epochs:
-        1.50; tokens held out: 512', then one for each source of a mixture. What is read more than
-        about four times teaches less (arXiv:2305.16264)."""
+        """Return lines for the log: 'data     tokens: 4,096, sequences: 16, steps an epoch: 2.0,
+        epochs: 1.50; tokens held out: 512', then a line for each source of a mixture. Text that is
+        read more than about four times teaches less (arXiv:2305.16264)."""
         n = meta['tokens']['train']
         sequences = n / self.n_text
         epochs = max_steps * batch_size / sequences
         less = '; beyond 4 epochs that helps less and less: a smaller model may be as good'
-        yield (f'  data     tokens: {n:,}, sequences: {sequences:,.0f}, steps an epoch: '
-               f'{sequences / batch_size:,.1f}, epochs: {epochs:.2f}; tokens held out: '
-               f'{meta["tokens"]["val"]:,}{less if epochs > 4 else ""}')
+        lines = [f'  data     tokens: {n:,}, sequences: {sequences:,.0f}, steps an epoch: '
+                 f'{sequences / batch_size:,.1f}, epochs: {epochs:.2f}; tokens held out: '
+                 f'{meta["tokens"]["val"]:,}{less if epochs > 4 else ""}']
         for name, source in meta['sources'].items() if len(meta['sources']) > 1 else ():
             passes = source.get('passes') or source['epochs']       # older folders say epochs
             warning = less if passes * epochs > 4 else ''
             if f'val_{name}' not in bins:
                 warning += (f'; val_{name}.bin has no whole sequence, so nothing measures this '
                             'source')
-            yield (f'  data     {name}: {passes * source["tokens"] / n:.1%} of the tokens, read '
-                   f'{passes * epochs:.2f} times{warning}')
+            lines.append(f'  data     {name}: {passes * source["tokens"] / n:.1%} of the tokens, '
+                         f'read {passes * epochs:.2f} times{warning}')
+        return '\n'.join(lines)

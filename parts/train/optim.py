@@ -15,10 +15,10 @@ from parts.train import processes
 class Muon(torch.optim.Optimizer):
     """Muon for the groups with use_muon=True, torch's AdamW for the others, behind one step().
 
-    Muon is momentum, orthogonalised (Keller Jordan 2024): equally large in every direction, and its
-    RMS is that of AdamW's updates, so both share a learning rate (arXiv:2502.16982). It equals
-    torch.optim.Muon(adjust_lr_fn='match_rms_adamw'), but uses float32 on a CPU that only emulates
-    bfloat16."""
+    An update of Muon is momentum, orthogonalized (Keller Jordan 2024), so that it is equally large
+    in every direction. It is scaled to the RMS of AdamW's updates, so that both share a learning
+    rate (arXiv:2502.16982). It equals torch.optim.Muon(adjust_lr_fn='match_rms_adamw'), but uses
+    float32 on a CPU that only emulates bfloat16."""
 
     def __init__(self, groups, momentum=0.95, **settings):
         super().__init__(groups, settings)
@@ -27,7 +27,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure=None):
-        # AdamW works on our own groups and state: then a checkpoint sees one optimizer.
+        # AdamW works on this object's groups and state, so a checkpoint sees one optimizer.
         self.adamw.param_groups = [g for g in self.param_groups if not g.get('use_muon')]
         self.adamw.state = self.state
         self.adamw.step()
@@ -47,7 +47,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(g, dtype=None):
-    """About U V^T of each matrix U S V^T in g (N, rows, columns), by five Newton-Schulz
+    """Return about U V^T for each matrix U S V^T in g (N, rows, columns), by five Newton-Schulz
     iterations."""
     native = processes.native_bfloat16(str(g.device))
     tall = g.shape[1] > g.shape[2]
@@ -61,8 +61,9 @@ def orthogonal(g, dtype=None):
 
 
 def build(model, kind, learning_rate, weight_decay, betas=(0.9, 0.95)):
-    """Return one optimizer for what a model learns in fine-tuning, in the groups of train.py: decay
-    for matrices only; with kind='muon' Muon for the matrices of the blocks, AdamW for the rest."""
+    """Return one optimizer for the weights that fine-tuning changes, in the groups of train.py:
+    decay for matrices only; with kind='muon' Muon for the matrices of the blocks, AdamW for the
+    rest."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     in_blocks = [p for name, p in named if 'blocks.' in name and p.dim() == 2]
     others = [p for name, p in named if 'blocks.' not in name and p.dim() == 2]
@@ -73,10 +74,11 @@ def build(model, kind, learning_rate, weight_decay, betas=(0.9, 0.95)):
                 weight_decay=weight_decay, fused=named[0][1].device.type != 'mps')
 
 
-def schedule_ends(max_steps, warmup_steps, learning_rate, min_lr, decays=False, decay_steps=0):
-    """warmup_steps, min_lr and decay_steps, filled in: a warm-up below 1 is a share of max_steps,
-    min_lr None a tenth of learning_rate, decay_steps 0, if decays, a fifth of max_steps.
-    ValueError: they do not fit."""
+def schedule_ends(max_steps, warmup_steps, learning_rate, min_lr, decay_steps=0):
+    """Return warmup_steps, min_lr and decay_steps with their defaults filled in: a warm-up below 1
+    is this fraction of max_steps, a min_lr of None is a tenth of learning_rate, and decay_steps=0
+    is a fifth of max_steps, or what the warm-up leaves. schedule_ends(200, 0.1, 1.0, None):
+    (20, 0.1, 40). Mistake if they don't fit."""
     if warmup_steps > 1 and warmup_steps % 1:
         raise Mistake(f'{warmup_steps=} must be a whole number, or below 1: a fraction of '
                       'max_steps')
@@ -84,7 +86,7 @@ def schedule_ends(max_steps, warmup_steps, learning_rate, min_lr, decays=False, 
     if min_lr is None:
         min_lr = learning_rate / 10
     fifth = max(0, min(max_steps // 5, max_steps - warmup_steps))
-    decay_steps = (decay_steps or fifth) if decays else 0
+    decay_steps = decay_steps or fifth
     if min_lr > learning_rate:
         raise Mistake(f'min_lr={min_lr} must be at most learning_rate={learning_rate}')
     if warmup_steps + decay_steps > max_steps:
@@ -96,10 +98,10 @@ def schedule_ends(max_steps, warmup_steps, learning_rate, min_lr, decays=False, 
 
 
 def cosine(step, max_steps, warmup_steps, learning_rate, min_lr):
-    """The learning rate of update `step`, counted from 0: a linear rise that reaches learning_rate
-    with the last warm-up step, then half a cosine down to min_lr at max_steps (SGDR,
-    arXiv:1608.03983, no restarts). cosine(step, 100, 10, 1.0, 0.1): 0.1 at step 0, 1.0 at 9 and 10,
-    0.55 at 55, 0.1 at 100."""
+    """Return the learning rate of update `step`, counted from 0: a linear rise that reaches
+    learning_rate with the last warm-up step, then half a cosine down to min_lr at max_steps (SGDR,
+    arXiv:1608.03983, without restarts). cosine(step, 100, 10, 1.0, 0.1): 0.1 at step 0, 1.0 at 9
+    and 10, 0.55 at 55, 0.1 at 100."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
     t = (step - warmup_steps) / max(1, max_steps - warmup_steps)        # 0 .. 1

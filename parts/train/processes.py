@@ -1,10 +1,10 @@
 """
-Processes: where this one computes, in which precision, and what it shares with the others of its
-run.
+Processes: where this process computes, in which precision, and what it shares with the other
+processes of its run.
 
     here = Process(config)                      # .rank 0, .world 1, .device 'cpu', .dtype 'float32'
     here.sum(3.0)                               # [6.0] if there are two processes
-    weights, moments = state_of(model, opt)     # as one process would have them, however split
+    weights, moments = state_of(model, [opt])   # as one process would have them, however split
 
 torchrun starts one process for each device. Everything here also works in a single process without
 torchrun.
@@ -19,10 +19,10 @@ TORCHRUN = 'RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'
 
 
 class Process:
-    """This process of a run. Public: rank, world (how many there are), is_main, device ('cuda:1'),
-    kind ('cuda'), dtype (of matrix products, as text), stop_requests, to_device, sum, gather,
-    same and leave. settings: of the run. They must be the same in all processes, which share its
-    batch."""
+    """This process of a run. Public: rank, world (the number of processes), is_main (rank is 0),
+    device ('cuda:1'), kind ('cuda'), dtype (of matrix products, as text), stop_requests, to_device,
+    sum, gather, same and leave. settings: those of the run. The processes share its batch, so the
+    settings must be the same in all of them."""
 
     def __init__(self, settings):
         told = {name: os.environ.get(name, '') for name in TORCHRUN}
@@ -37,20 +37,19 @@ class Process:
         self.device, self.dtype = choose(settings['device'], settings['dtype'])
         self.kind = self.device.split(':')[0]
         self.stop_requests = 0
-        # One process of torchrun joins, too: so a single GPU can try out FSDP.
+        # A process that torchrun started alone also joins a group, so one GPU can try out FSDP.
         if self.world > 1 or dist.is_torchelastic_launched():
             is_cuda = self.kind == 'cuda'
-            # Two hours, because the first process saves alone. NCCL would give up after ten
-            # minutes.
+            # While the first process saves, the others wait. NCCL would give up after ten minutes.
             patience = datetime.timedelta(hours=2)
             dist.init_process_group('nccl' if is_cuda else 'gloo', timeout=patience,
                                     device_id=torch.device(self.device) if is_cuda else None)
-            # Otherwise its threads could abort the process when the interpreter ends.
+            # Otherwise the group's threads could abort the process when the interpreter ends.
             atexit.register(dist.destroy_process_group)
         for name in ('SIGTERM', 'SIGINT', 'SIGUSR1'):       # Windows has no SIGUSR1
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), self.ask_to_stop)
-        # Before the other collectives: with models of two shapes one of them would hang.
+        # This comes before any other exchange, which would hang with models of two shapes.
         self.same(**settings)
         batch_size, size = settings['batch_size'], settings['micro_batch_size']
         if batch_size % (self.world * max(1, size)):
@@ -58,8 +57,8 @@ class Process:
                           f'micro_batch_size={size}')
 
     def ask_to_stop(self, number, frame):
-        """Ctrl-C, SIGTERM and SIGUSR1 only ask: the loop saves and leaves. A second Ctrl-C ends at
-        once."""
+        """Count a Ctrl-C, a SIGTERM or a SIGUSR1: the loop will save and leave. A second Ctrl-C
+        ends the process at once."""
         self.stop_requests += 1
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -93,22 +92,21 @@ class Process:
                                   'same settings and files')
 
     def leave(self, trouble=''):
-        """The last call of a script. trouble: why the run ended before its time: one line and exit
-        code 2."""
+        """End the script: the last call in it. trouble: why the run ended too early, which becomes
+        one line and exit code 2."""
         if self.world > 1:
             dist.barrier()              # the first process may still be writing
         if trouble:
             raise Mistake(trouble)
         sys.stdout.flush()
-        # The interpreter's own end takes a second with torch, and sometimes torch's threads abort
-        # it.
+        # The interpreter's own end takes a second, and torch's threads sometimes abort it.
         os._exit(0)
 
 
 # --- the device and its precision -----------------------------------------------------------------
 def choose(device, dtype):
-    """Return a device that is there and the dtype of matrix products, as text: ('cuda:0',
-    'bfloat16')."""
+    """Return a device that this machine has, and the dtype of matrix products, as text:
+    ('cuda:0', 'bfloat16')."""
     several = int(os.environ.get('WORLD_SIZE', 1)) > 1          # no library joins processes on mps
     available = {'cuda': torch.cuda.is_available(),
                  'mps': torch.backends.mps.is_available() and not several,
@@ -136,8 +134,8 @@ def choose(device, dtype):
 
 
 def keep_freed_memory():
-    """Make glibc keep large blocks that were freed: asking for new pages takes an eighth of a
-    step."""
+    """Make glibc keep large blocks that were freed, because asking the system for new pages takes
+    an eighth of a step."""
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
     if mallopt:                         # musl's libc has none
         mallopt(-4, 0)                  # M_MMAP_MAX: tensors get no mappings of their own
@@ -153,13 +151,13 @@ def native_bfloat16(device):
 
 
 def rehearse(net, model, opt, batch, autocast, compiled=False):
-    """Run net forward and backward on one batch, before the run writes anything: if it does not fit
-    into memory, you see it now. If net is compiled, that happens here, too. Afterwards the
-    gradients are 0."""
+    """Run net forward and backward on one batch before the run writes anything, so that you see now
+    whether it fits into memory. The first call also compiles net, if it is to be compiled.
+    Afterwards the gradients are 0."""
     if not opt.state:
-        # The first step would make Adam's moments. Made here, they take part in the rehearsal, and
-        # a checkpoint has them even if the guard refuses the first update. A rate of 0 leaves the
-        # weights as they are.
+        # The first step of opt makes Adam's moments. We take it here, so that they are in memory
+        # during the rehearsal, and in the checkpoint even if the guard refuses the first update. A
+        # rate of 0 leaves the weights as they are.
         for group in opt.param_groups:
             group['lr'] = 0.0           # the loop sets it before each step
             for p in group['params']:
@@ -168,10 +166,11 @@ def rehearse(net, model, opt, batch, autocast, compiled=False):
         for moments in opt.state.values():
             if 'step' in moments:
                 moments['step'].zero_()         # this step does not count
-    # Before the compiler sees RoPE's tables they must be on the device, or the second step compiles
-    # again.
+    # RoPE's tables must be on the device before the compiler sees them. Otherwise the second step
+    # would compile again.
     model.cos, model.sin = model.cos.to(batch[0].device), model.sin.to(batch[0].device)
-    # Training has one shape, so cuDNN's plan pays; the choice is compiled in.
+    # choose() turned cuDNN's attention off. Training has one shape, so its plan pays off here, and
+    # the compiler builds this choice in.
     torch.backends.cuda.enable_cudnn_sdp(compiled)
     try:
         with autocast:
@@ -183,48 +182,48 @@ def rehearse(net, model, opt, batch, autocast, compiled=False):
             raise
         raise Mistake(f'torch.compile failed ({type(e).__name__}); train without it, more '
                       'slowly: --compile=False') from e
-    net.zero_grad(set_to_none=False)    # DDP's stay in its buckets
+    net.zero_grad(set_to_none=False)    # DDP's gradients stay in its buckets
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 # --- more than one process: what each of them holds -----------------------------------------------
 def shard(model, how, here, compiled=False):
-    """Split a model over the processes (ZeRO, arXiv:1910.02054). Each holds its part of the
-    gradients and of Adam's moments; with how='fsdp' also of the weights, which are gathered, block
-    by block, when they work."""
+    """Split a model over the processes (ZeRO, arXiv:1910.02054). Each process holds its part of the
+    gradients and of Adam's moments, and with how='fsdp' its part of the weights: the weights of a
+    block are gathered when the block computes."""
     if here.dtype == 'float16':
         raise Mistake(f'shard={how} does not work with dtype=float16; use --dtype=bfloat16')
     from torch.distributed.device_mesh import init_device_mesh      # costs a second to import
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     from torch.distributed.fsdp import register_fsdp_forward_method
-    # In bfloat16 half as many bytes travel; gradients are summed in float32.
+    # In bfloat16 the weights that travel take half the bytes; gradients are summed in float32.
     half = torch.bfloat16 if here.dtype == 'bfloat16' else None
     options = {'mesh': init_device_mesh(here.kind, (here.world,)),
                'mp_policy': MixedPrecisionPolicy(half, torch.float32, cast_forward_inputs=False),
                'reshard_after_forward': how == 'fsdp'}
     for block in model.blocks:
-        if compiled:          # each by itself, because FSDP's hooks between them cannot be compiled
+        if compiled:            # each block alone: FSDP's hooks between them can't be compiled
             block.compile(dynamic=False)
         fully_shard(block, **options)
     fully_shard(model, **options)
     # The residual stream stays float32.
     model.embedding.register_forward_hook(lambda module, x, y: y.float())
-    # The cache grows with each token: the blocks would be compiled again for each length.
+    # The cache grows with each token, so the blocks would be compiled again for each length.
     model.generate = torch.compiler.set_stance('force_eager')(model.generate)
     register_fsdp_forward_method(model, 'generate')
     return torch.compile(model) if compiled else model
 
 
 def state_of(model, optimizers):
-    """Return weights and moments as one process would have them, in the memory of the first
-    process's CPU; the others get {}. All processes must call this."""
+    """Return weights and moments as one process would have them, on the CPU of the first process.
+    The other processes get {}. All processes must call this."""
     from torch.distributed.checkpoint import state_dict as whole_state    # costs a second to import
     options = whole_state.StateDictOptions(full_state_dict=True, cpu_offload=True)
     return whole_state.get_state_dict(model, optimizers, options=options)
 
 
 def load_state(model, opt, scaler, state):
-    """Take over the weights, the moments and float16's scale of a checkpoint; each process keeps
+    """Take over the weights, the moments and float16's scale from a checkpoint; each process keeps
     its part. Learning rate, weight decay and betas stay those of opt, so that a resumed run can
     change them."""
     from torch.distributed.checkpoint import state_dict as whole_state
@@ -240,6 +239,6 @@ def load_state(model, opt, scaler, state):
 
 
 def whole(t):
-    """Return a number or a matrix as one process would have it. All must call this: FSDP's parts
-    are gathered."""
+    """Return a number or a matrix as one process would have it. All processes must call this,
+    because FSDP's parts are gathered."""
     return t.full_tensor() if hasattr(t, 'full_tensor') else t

@@ -8,8 +8,8 @@ A run and its folder: how it begins or resumes, what it saves, what it writes do
     train.log samples.txt       for people
     tokenizer.json data.json    so that the folder can be used anywhere
 
-A checkpoint holds the settings of its run and what identifies its data. So `--init_from=resume` and
-the folder are enough to resume, and nothing else has to remember them.
+A checkpoint has the settings of its run and what identifies its data. So `--init_from=resume` and
+the folder are enough to resume: you need not type the other settings again.
 """
 import collections, contextlib, datetime, json, math, os, pathlib, shlex, shutil, sys, time
 import torch
@@ -22,13 +22,13 @@ try:
 except ImportError:             # Windows
     fcntl = resource = None
 
-# Settings that decide what a run computes: it would not be the same run with another value.
+# Settings that decide what a run computes. With another value it would not be the same run.
 FIXED = {*checkpoints.SHAPE, 'vocab_multiple', 'rope_theta', 'rope_scaling', 'objective',
          'optimizer', 'batch_size', 'block_size', 'seed', 'shuffle', 'embedding_lr', 'dropout',
          'document_mask', 'replay', 'loss_type', 'beta', 'gamma', 'label_smoothing', 'eval_pairs',
          'lora', 'num_samples', 'max_new_tokens', 'updates', 'prompts', 'n_problems',
          'problems_seed'}
-# Settings of a command, which a resumed run does not take over.
+# Settings of one command, which a resumed run does not take over.
 OF_THE_COMMAND = {'out_dir', 'overwrite', 'show_batch', 'plan'}
 # Settings that change no result by more than another seed does.
 HARMLESS = {*OF_THE_COMMAND, 'seed', 'device', 'compile', 'micro_batch_size', 'grad_checkpoint',
@@ -38,9 +38,9 @@ HARMLESS = {*OF_THE_COMMAND, 'seed', 'device', 'compile', 'micro_batch_size', 'g
 
 # --- how a run begins -----------------------------------------------------------------------------
 def take_over_settings(config, set_by):
-    """Return {} for a new run, after a look at its folder. Else return the checkpoint that the run
-    resumes, and put the settings in it into config. The user may change any but those in FIXED.
-    set_by: {setting: who gave it}."""
+    """Return {} for a new run, after a look at its folder. For a run that resumes, return its
+    checkpoint, and put the settings in it into config. The user may change all of them but those in
+    FIXED. set_by: {setting: the config file, or 'command line', that set it}."""
     out_dir = config['out_dir']
     if config['init_from'] != 'resume':
         if not config.get('plan') and config.get('show_batch') is None:     # these write nothing
@@ -62,7 +62,7 @@ def take_over_settings(config, set_by):
 
 
 def check_out_dir(out_dir, init_from, overwrite):
-    """Refuse to write where a run, a model or something else of the user is."""
+    """Refuse to write into a folder that has a run, a model or other files of the user."""
     folder = pathlib.Path(out_dir)
     # A run that was killed as it began leaves an empty train.log and perhaps a .tmp.
     files = [f for f in folder.glob('*') if f.suffix != '.tmp' and f.stat().st_size]
@@ -84,10 +84,10 @@ class Log:
     """train.log, metrics.jsonl and samples.txt. Only the first process writes; in the others every
     call does nothing.
 
-    Making a Log begins the run: it refuses to resume on other data, and processes that differ; it
-    locks the folder; a new run removes what an older one left there, a resumed one drops the
-    metrics behind its checkpoint, because these steps come again. identity: {name: what identifies
-    these data}."""
+    Making a Log begins the run. It refuses other data than the checkpoint's, and processes that
+    differ, and it locks the folder. A new run removes what an older one left there. A resumed run
+    drops the metrics after its checkpoint, because it will take these steps again. identity: what
+    identifies the data, by names."""
 
     def __init__(self, config, set_by, state, here, model, tokenizer, identity, max_steps=None):
         self.config = config
@@ -105,10 +105,10 @@ class Log:
         others = {name for name, file in set_by.items() if file != set_by.get('expect')}
         config['expect'] = expected(config, set_by, {*changed} if state else others)
         step = state.get('step', 0)
-        self.last = step, state.get('tokens', 0)        # when the last line of a step was written
+        self.last = step, state.get('tokens', 0)        # at the last line of a step
         self.paused = {'eval': 0.0, 'save': 0.0}        # seconds of the run in timed(name)
         self.seconds = collections.Counter()    # of other names, since the last line of a step
-        self.measured = {}                                                  # by the last evaluation
+        self.measured = {}                      # by the last evaluation
         read = state.get('data', identity)
         for name in read | identity:
             if read.get(name) != identity.get(name):
@@ -133,8 +133,8 @@ class Log:
                  f'{here.device}, in {here.dtype}; torch {torch.__version__}')
 
     def take_folder(self, config, state):
-        """Lock the folder for this run; write down its settings, and remove what belongs to another
-        run."""
+        """Lock the folder for this run, remove what an older run left in it, and write down the
+        settings."""
         self.lock = open(self.out_dir / 'train.log', 'a', encoding='utf-8')
         try:                    # the system lifts the lock when this process ends, however it ends
             if fcntl:
@@ -150,7 +150,7 @@ class Log:
                          'samples.jsonl', 'data.json', 'eval*.json', 'compare.json'):
                 for old in self.out_dir.glob(name):
                     old.unlink()
-        # max_steps: plot.py needs a number, also where the user gave epochs.
+        # plot.py needs the number max_steps, also if the user gave epochs.
         settings = {'format': checkpoints.FORMAT, **config, 'max_steps': self.max_steps}
         write_whole(self.out_dir / 'config.json', json.dumps(settings, indent=1))
         self.tokenizer.save(self.out_dir / 'tokenizer.json')
@@ -161,9 +161,10 @@ class Log:
             shutil.copyfile(path, self.out_dir / 'data.json')
 
     def save(self, name, net, opt, scaler, guard, **more):
-        """Write a checkpoint of fine-tuning; train.py shows what one holds. `model` is a GPT as
-        everywhere: adapters are merged into it, and a reward head is beside it. `unmerged` is what
-        trains. best.pt has no moments. All processes must call this."""
+        """Write a checkpoint of fine-tuning; save() in train.py says what is in one. `unmerged` are
+        the weights that train, to resume with. `model` are those of a GPT, as in every checkpoint:
+        adapters are merged into them, and a reward head has an entry of its own. best.pt has no
+        moments. All processes must call this."""
         with self.timed('save'):
             weights, moments = processes.state_of(net, [opt] if name == 'last.pt' else [])
             if self.here.is_main:
@@ -177,7 +178,7 @@ class Log:
                     **more})
 
     def cut(self, step):
-        """Drop the metrics behind a step: the run goes on from there."""
+        """Drop the metrics after a step, because the run goes on from this step."""
         path = self.out_dir / 'metrics.jsonl'
         if path.exists():
             # The last line may be half written.
@@ -185,16 +186,17 @@ class Log:
             kept = [line for line in lines if json.loads(line)['step'] <= step]
             write_whole(path, ''.join(line + '\n' for line in kept))
 
+    def can_rewind(self):
+        """Has this run saved a checkpoint?"""
+        return (self.out_dir / 'last.pt').exists()
+
     def rewind(self):
-        """Go back to the last save, in the same run. Return this checkpoint, or None if nothing was
-        saved yet."""
-        if not (self.out_dir / 'last.pt').exists():
-            return None
-        then = checkpoints.newest(self.out_dir)
+        """Go back to the last save, in the same run. Return its checkpoint."""
+        saved = checkpoints.newest(self.out_dir)
         if self.here.is_main:
-            self.cut(then['step'])
-        self.last, self.since = (then['step'], then['tokens']), time.time()
-        return then
+            self.cut(saved['step'])
+        self.last, self.since = (saved['step'], saved['tokens']), time.time()
+        return saved
 
     def say(self, text, file='train.log'):
         if self.here.is_main:
@@ -210,29 +212,30 @@ class Log:
         self.say(json.dumps(row), 'metrics.jsonl')
 
     def note(self, step, event, text):
-        """Write down an event on the way to a step: a resumed run that has this step behind it
-        keeps the note."""
+        """Write down an event on the way to a step. A run that resumes at this step or later keeps
+        the note."""
         self.say(f'step {step}: {text}')
         self.metrics(step=step, event=event, text=text)
 
     @contextlib.contextmanager
     def timed(self, name):
-        """Measure the seconds of 'eval' and 'save', pauses that the clock of the steps leaves out,
-        or of a part of the steps, which their lines report as NAME_s, per step."""
+        """Measure the seconds of a block. 'eval' and 'save' are pauses, which do not count as time
+        of a step. Any other NAME is a part of the steps, whose lines report it as NAME_s, in
+        seconds per step."""
         began, seconds = time.time(), self.seconds.copy()
         yield
         spent = time.time() - began
         if name in self.paused:
             self.paused[name] += spent
             self.since += spent
-            self.seconds = seconds      # without what an evaluation did: it is no part of a step
+            self.seconds = seconds      # what was timed inside the pause is no part of a step
         else:
             self.seconds[name] += spent
 
     def step(self, shown=(), **row):
-        """The line and the metrics of a step, with its seconds and its speed since the last call.
-        shown: further names for the line. mfu: the fraction of a GPU's peak that its products
-        reach."""
+        """Write the line and the metrics of a step, with its seconds and its speed since the last
+        call. shown: further names for the line. mfu: the fraction of a GPU's peak that the matrix
+        products reach."""
         now = time.time()
         n_steps, n_tokens = row['step'] - self.last[0], row['tokens'] - self.last[1]
         dt, speed = (now - self.since) / n_steps, n_tokens / (now - self.since)
@@ -254,8 +257,8 @@ class Log:
         self.seconds.clear()
 
     def evaluation(self, step, **row):
-        """The line and the metrics of an evaluation."""
-        # The val_loss of dpo.py is about pairs; the others are of the next token.
+        """Write the line and the metrics of an evaluation."""
+        # A perplexity belongs to a loss per token. The val_loss of dpo.py is a loss per pair.
         if 'val_loss' in row and 'loss_type' not in self.config:
             perplexity = math.exp(min(row['val_loss'], 700))
             row = {'val_loss': row['val_loss'], 'val_ppl': perplexity, **row}
@@ -265,7 +268,8 @@ class Log:
         self.metrics(step=step, **row)
 
     def end(self, step, best_val, command, what='lowest val_loss'):
-        """The last lines of a run. command: the words to type next. what: the name of best_val."""
+        """Write the last lines of a run. command: the words to type next. what: the name of
+        best_val."""
         if step < self.max_steps:
             script = self.config.get('stage', 'train')
             self.say(f'stopped at step {step}; {self.out_dir}/last.pt is saved; resume: python '
@@ -285,9 +289,10 @@ class Log:
 
 
 def expected(config, set_by, others):
-    """Return config['expect'], or None if this run is not the one that the ranges were measured on:
-    a config file states them for its own settings. With --max_steps=10, or with --data_dir, the
-    same loss would be a false alarm. others: the settings that the file did not set."""
+    """Return config['expect'], or None if this run is not the one that the ranges were measured on.
+    A config file states ranges for its own settings. With another --max_steps or --data_dir the
+    loss is another one, and to call it wrong would be a false alarm. others: the settings that the
+    file did not set."""
     for name, ends in (config['expect'] or {}).items():
         if not (isinstance(ends, tuple | list) and len(ends) == 2 and ends[0] <= ends[1]):
             raise Mistake(f'expect: {name}={ends!r} must be (lowest, highest), such as (4.05, '
@@ -297,7 +302,7 @@ def expected(config, set_by, others):
 
 
 def write_whole(path, text):
-    """Write a text beside path, then rename it: a crash or a full disk leaves the old file."""
+    """Write a text next to path, then rename it: a crash or a full disk leaves the old file."""
     with checkpoints.replacing(path) as new:
         pathlib.Path(new).write_text(text, encoding='utf-8', newline='\n')
 
