@@ -4,7 +4,7 @@ Point prepare.py at text and you get train.bin and val.bin: flat arrays of token
     python prepare.py                               # Python's own standard library, without network
     python prepare.py --source=FOLDER --out_dir=data/mine --vocab_size=32768
     python prepare.py config/mix.py                 # several sources, weighted
-    python prepare.py --kind=sft                    # 30,000 conversations of parts/eval/problems.py
+    python prepare.py --kind=sft                    # 2,000 conversations of parts/eval/problems.py
 
     each document by itself:    read -> normalise -> source -> language -> rules -> models
                                 -> decontaminate -> personal data
@@ -73,6 +73,7 @@ no_keywords = 0.7               # [0, 1]: fraction of files without def, class, 
 min_assignments = 5             # >= 0: number of = signs
 parse = True                    # drop Python that does not compile, in answers, too
 # rules for conversations (sft), then for pairs (preference)
+n_examples = 2000               # >= 1: number of them without a source; more teach more
 min_score: float | None = None  # the score that a judge gave
 min_answer = 0                  # >= 0: characters of each answer
 max_answer = 0                  # >= 0: characters of each answer; 0 = no limit
@@ -99,7 +100,6 @@ temperature = 1.0               # >= 0.05: for sources without weights; above 1:
 config = configure(globals())
 NGRAM = 13                      # words in a row that a document and a benchmark share; as for GPT-3
 TOKENIZER_BYTES = 1_000_000_000 # of the training documents that bpe is trained on
-N_EXAMPLES = 30_000             # for SFT; more of them teach more (docs/practice.md)
 
 # --- read: the files of all sources, in shards that processes share -------------------------------
 out_dir = out_dir or {'text': 'data/quickstart', 'sft': 'data/sft',
@@ -123,8 +123,11 @@ if lacks_source and kind == 'preference':
     raise Mistake('--kind=preference needs --source=FILE with pairs or labels, such as the '
                   'samples.jsonl that eval.py writes')
 for name in set_by:
-    if lacks_source and name not in ('kind', 'out_dir'):
+    if lacks_source and name not in ('kind', 'out_dir', 'n_examples'):
         raise Mistake(f'--{name} needs conversations of your own; add --source=FILE')
+if not lacks_source and 'n_examples' in set_by:
+    raise Mistake('--n_examples is the number of examples that we write: it needs --kind=sft and '
+                  'no --source')
 # A lone text passes no stage, so a setting of a stage would do nothing.
 path = inputs[0]['path']
 is_lone_text = kind == 'text' and len(inputs) == 1 and not reading.is_kind(path, reading.RECORDS)
@@ -341,10 +344,10 @@ def publish_and_exit(folder, meta, pages):
 if lacks_source:
     folder = corpus.new_folder(out_dir, [], kind)
     for name, examples in (
-            ('train', problems.problems(N_EXAMPLES, with_tests=False)),
+            ('train', problems.problems(n_examples, with_tests=False)),
             ('val', problems.problems(300, 0, 'validation', with_tests=False))):
         (folder / f'{name}.jsonl').write_text(problems.to_jsonl(examples), encoding='utf-8')
-    print(f'{out_dir}: {N_EXAMPLES:,} conversations to train on, 300 held out')
+    print(f'{out_dir}: {n_examples:,} conversations to train on, 300 held out')
     publish_and_exit(folder, {}, {})
 
 # A lone text: a model trains on its beginning, and its end is held out.

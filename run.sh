@@ -27,35 +27,43 @@ install requirements.txt
 [ -z "${1:-}" ] || exec .venv/bin/python -m pytest -q -n auto --dist worksteal "${@:2}"
 
 # the models' answers are executed here, in parts/eval/sandbox.py: a guard against accidents
-judged='--tasks=problems --allow_code_execution=True --batch_size=128 --max_new_tokens=64'
-held_out="$judged --splits=variation,feedback_variation,cell --num_samples=1 --tasks=loss,problems"
+judged='--tasks=problems --allow_code_execution=True --batch_size=128 --max_new_tokens=64 --timeout=1'
+held_out="$judged --splits=variation,feedback_variation,cell --num_samples=1 --tasks=loss,problems --loss_tokens=65536"
 
-# 1. the base model: a language model of Python's own standard library; it solves none of 100 problems of each kind
+# 1. the base model: a language model of Python's own standard library; it solves none of 30 problems of each kind
 python prepare.py --out_dir=data/quickstart --vocab_size=4096
 python train.py config/quickstart.py --overwrite=True
-python eval.py --ckpt=out/quickstart $held_out --n_problems=100
-# 2. SFT: examples, small problems with their answers; then one greedy answer to each of 500 other problems of a kind
+python eval.py --ckpt=out/quickstart $held_out --n_problems=30
+# 2. SFT: 2,000 small problems with their answers; then one greedy answer to each of 500 other problems of a kind
 python prepare.py --kind=sft --out_dir=data/sft
 python sft.py config/quickstart_sft.py --overwrite=True
 python eval.py --ckpt=out/quickstart_sft --random_init=False $held_out --n_problems=500
-# 3. DPO: its own answers to other problems, judged by running them, become pairs
+# 3. practice: it answers problems whose answers nobody wrote, twice each, and the tests judge
 python eval.py --ckpt=out/quickstart_sft --out=out/quickstart_sft/mined/eval.json $judged \
-    --splits=review --n_problems=250 --num_samples=8
+    --splits=review,feedback --n_problems=1000 --num_samples=2
+#    DPO: two answers to a problem, one better than the other, are a pair
 python prepare.py --kind=preference --source=out/quickstart_sft/mined/samples.jsonl --prefer=both --dedup=exact \
     --out_dir=data/pairs
 python dpo.py config/quickstart_dpo.py --overwrite=True
 python eval.py --ckpt=out/quickstart_dpo --random_init=False $held_out --n_problems=500
 python eval.py --tasks=compare --ckpt=out/quickstart_sft --compare=out/quickstart_dpo --out=out/quickstart_dpo/compare.json
-# 4. reinforcement learning, from SFT: it answers other problems, and what passes its tests is rewarded
+# 4. reinforcement learning, from SFT: it answers such problems again and again, and what passes is rewarded
 python rl.py config/quickstart_rl.py --overwrite=True --allow_code_execution=True
 python eval.py --ckpt=out/quickstart_rl --random_init=False $held_out --n_problems=500
 python eval.py --tasks=compare --ckpt=out/quickstart_sft --compare=out/quickstart_rl --out=out/quickstart_rl/compare.json
-# 5. all in one table and one picture; next: python sample.py --ckpt=out/quickstart_rl --chat=True
-all=out/quickstart,out/quickstart_sft,out/quickstart_dpo,out/quickstart_rl
+# 5. the control, rejection sampling: the answers of step 3 that passed become examples, next to those of step 2
+python prepare.py --kind=sft --source=out/quickstart_sft/mined/samples.jsonl --dedup=exact --out_dir=data/rejection
+cat data/sft/train.jsonl >> data/rejection/train.jsonl
+python sft.py config/quickstart_rejection.py --overwrite=True
+python eval.py --ckpt=out/quickstart_rejection --random_init=False $held_out --n_problems=500
+python eval.py --tasks=compare --ckpt=out/quickstart_sft --compare=out/quickstart_rejection \
+    --out=out/quickstart_rejection/compare.json
+# 6. all in one table and one picture; next: python sample.py --ckpt=out/quickstart_rejection --chat=True
+all=out/quickstart,out/quickstart_sft,out/quickstart_dpo,out/quickstart_rl,out/quickstart_rejection
 python eval.py --ckpt=$all $judged --splits=variation,family --n_problems=30 --num_samples=8 --k=1,8 \
     --out=out/quickstart/eight/eval.json
 python plot.py --runs=$all --out=out/quickstart/dashboard.png
 python -m parts.eval.chain_report --minutes=$((SECONDS / 60)).$((SECONDS % 60 / 6))
 # ... and three of the models on a page that needs no Python
-python sample.py --ckpt=out/quickstart,out/quickstart_sft,out/quickstart_rl --export=html --out=out/quickstart/demo.html \
-    --allow_code_execution=True
+python sample.py --ckpt=out/quickstart,out/quickstart_sft,out/quickstart_rejection --export=html \
+    --out=out/quickstart/demo.html --allow_code_execution=True

@@ -110,10 +110,11 @@ def test_no_prompt_is_there_twice_in_a_split_or_in_two_whatever_the_seed():
 
 def test_each_stage_reads_the_splits_that_are_its_own():
     """SFT's examples, the prompts of DPO and RL, and what is tested."""
-    # SFT reads train: test_train.py. DPO's pairs come from run.sh's command, which the preset repeats.
-    for path in 'run.sh', 'config/quickstart_dpo.py':
-        mined = [*re.findall(r'--splits=(\S+)', (ROOT / path).read_text('utf-8'))]
-        assert 'review' in mined and 'train' not in mined
+    # SFT reads train: test_train.py. DPO and rejection sampling read answers that run.sh's command
+    # writes, and the preset repeats it.
+    run_sh, preset = ((ROOT / path).read_text('utf-8') for path in ('run.sh', 'config/quickstart_dpo.py'))
+    mined = re.findall(r'mined/eval.json.*--splits=(\S+)', run_sh.replace('\\\n', ' '))
+    assert mined == re.findall(r'--splits=(\S+)', preset) == ['review,feedback']
     # RL
     settings = {'reward': 'problems', 'held_out': None, 'eval_prompts': 20, 'init_from': '', 'timeout': 3.0,
                 'prompts': 'problems', 'n_problems': 40, 'problems_seed': 1, 'allow_code_execution': True}

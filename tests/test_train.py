@@ -200,7 +200,7 @@ def test_the_defaults_are_a_chain(python_files, tmp_path):
         follow(script)
     missing('sft.py', 'python prepare.py --kind=sft')
     follow('prepare.py', '--kind=sft')
-    for side, n, split in ('train', 30_000, 'train'), ('val', 300, 'validation'):
+    for side, n, split in ('train', 2000, 'train'), ('val', 300, 'validation'):
         written = (tmp_path / f'data/sft/{side}.jsonl').read_text(encoding='utf-8')
         assert written == to_jsonl(problems(n, split=split, with_tests=False))
     for script in ('dpo.py', 'rl.py'):

@@ -9,8 +9,10 @@ import argparse, json, os, pathlib, platform, re, subprocess
 import torch
 from parts.train import processes
 
-STAGES = {'base': 'out/quickstart', 'sft': 'out/quickstart_sft', 'dpo': 'out/quickstart_dpo',
-          'rl': 'out/quickstart_rl'}
+# {name in report.json, which other programs read: (name for people, folder)}
+STAGES = {'base': ('base', 'out/quickstart'), 'sft': ('SFT', 'out/quickstart_sft'),
+          'dpo': ('DPO', 'out/quickstart_dpo'), 'rl': ('RL', 'out/quickstart_rl'),
+          'control rejection sampling': ('rejection sampling', 'out/quickstart_rejection')}
 # {kind: (its split, its name in report.json, which other programs read)}
 KINDS = {'example tasks': ('variation', 'demonstrated'),
          'practice tasks': ('feedback_variation', 'feedback_only'),
@@ -18,9 +20,10 @@ KINDS = {'example tasks': ('variation', 'demonstrated'),
 LEGEND = """Each number is the percentage of answers that pass all their tests, with a 95% interval:
 one greedy answer to each problem. Every problem is new to the model.
 - example tasks: SFT showed it answers to other problems of the same task.
-- practice tasks: known steps in a new combination. RL tried them and ran the tests; the model was
-  never shown an answer.
-- unseen combinations: known steps in combinations that neither SFT nor RL met.
+- practice tasks: known steps in a new combination. DPO, RL and rejection sampling tried such
+  problems and ran the tests; nobody showed the model an answer.
+- unseen combinations: known steps in combinations that no stage met.
+- rejection sampling is the control of RL: SFT on the examples and on its own answers that passed.
 - preferred: the percentage of passing answers that are a single return statement.
 - bits per byte: the loss on held-out text of the base model's corpus.
 - why answers fail: the number of answers for each reason, as docs/measuring.md explains them.
@@ -59,10 +62,10 @@ def to_post(stages, minutes, where):
     most words."""
     yield f'nanoparrot learned to write Python in {minutes:.1f} minutes (commit {commit()})'
     yield where
-    solved = [f'{row["pass@1_feedback"]:.1%} after {row["name"].upper()}'
-              for row in (stages[1], stages[-1])]
+    solved = [f'{row["pass@1_feedback"]:.1%} after {STAGES[row["name"]][0]}'
+              for row in stages if row['name'] not in ('base', 'dpo')]
     yield f'practice tasks solved: {", ".join(solved)}'
-    comments = [(text, row['prompt']) for row in read_rows(f'{STAGES["base"]}/samples.jsonl')
+    comments = [(text, row['prompt']) for row in read_rows('out/quickstart/samples.jsonl')
                 for text in re.findall(r'(?:# |""")(\w.*)', row['completion'])]
     if comments:
         answer, prompt = max(comments, key=lambda pair: len(re.findall('[a-z]{3,}', pair[0])))
@@ -71,8 +74,10 @@ def to_post(stages, minutes, where):
         yield f'It answered: {answer}'
 
 
-def stage(name, folder, eight):
-    """Return what the files of a stage say. eight: scores of eight answers to a problem."""
+def stage(name, eight):
+    """Return what the files of a stage say. eight: {folder: scores of eight answers}."""
+    _, folder = STAGES[name]
+    eight = eight[folder]
     tasks = read_json(f'{folder}/eval.json')['tasks']
     split = tasks['problems']['by_split']
     passed = [row for row in read_rows(f'{folder}/samples.jsonl')
@@ -93,7 +98,7 @@ def one_of_each_kind():
     """Yield lines of Markdown: of each kind the first problem on which SFT and RL differ, and the
     first answer of each stage."""
     yield '## One problem of each kind: the first on which SFT and RL differ'
-    rows = {name: read_rows(f'{folder}/samples.jsonl') for name, folder in STAGES.items()}
+    rows = {name: read_rows(f'{folder}/samples.jsonl') for name, (_, folder) in STAGES.items()}
     for kind, (split, _) in KINDS.items():
         # All stages answered the same problems in the same order; base only the first ones.
         of_split = ([row for row in some if row['split'] == split] for some in rows.values())
@@ -104,7 +109,7 @@ def one_of_each_kind():
         for name, row in shown.items():
             mark = '🟢' if row['outcome'] == 'passed' else '🔴'
             text = row['completion'].strip('\n')[:300] or '(nothing)'
-            yield f'\n{mark} {name}: {row["outcome"]}\n\n```python\n{text}\n```'
+            yield f'\n{mark} {STAGES[name][0]}: {row["outcome"]}\n\n```python\n{text}\n```'
 
 
 def main():
@@ -113,7 +118,7 @@ def main():
     minutes = parser.parse_args().minutes
     series = read_json('out/quickstart/eight/eval.json')['tasks']['problems']['series']
     eight = {row['ckpt']: row['by_split'] for row in series}
-    stages = [stage(name, folder, eight[folder]) for name, folder in STAGES.items()]
+    stages = [stage(name, eight) for name in STAGES]
 
     lines = ['# quickstart', '',
              f'| stage | {" | ".join(KINDS)} | preferred | bits per byte | minutes |',
@@ -121,18 +126,19 @@ def main():
     for row in stages:
         cells = [f'{mean:.1%} ({low:.0%} to {high:.0%})'
                  for mean, low, high in row['kinds'].values()]
-        lines.append(f'| {row["name"]} | {" | ".join(cells)} | {row["preferred_rate"]:.0%} | '
+        lines.append(f'| {STAGES[row["name"]][0]} | {" | ".join(cells)} | {row["preferred_rate"]:.0%} | '
                      f'{row["val_bpb"]:.3f} | {row["minutes"]:.1f} |')
     lines += ['', LEGEND, '']
     for row in stages:
         causes = ', '.join(f'{cause} {n}' for cause, n in row['failures'].items())
-        lines.append(f'- {row["name"].upper()}, why answers fail: {causes}')
+        lines.append(f'- {STAGES[row["name"]][0]}, why answers fail: {causes}')
     for row in stages[2:]:
-        gain = read_json(f'{STAGES[row["name"]]}/compare.json')['tasks']['compare']['gain']
+        title, folder = STAGES[row['name']]
+        gain = read_json(f'{folder}/compare.json')['tasks']['compare']['gain']
         row['gain'] = {key: gain[kind] for kind, (_, key) in KINDS.items()}
         for kind in KINDS:
             points = '{:+.1f} ({:+.1f} to {:+.1f})'.format(*(100 * x for x in gain[kind]))
-            lines.append(f'- {row["name"].upper()} over SFT, {kind}: {points}')
+            lines.append(f'- {title} over SFT, {kind}: {points}')
     where = machine()
     lines += ['', '![dashboard](dashboard.png)', '', *one_of_each_kind(),
               '\n## To paste where others can see it\n', *to_post(stages, minutes, where)]
@@ -141,7 +147,10 @@ def main():
     folder = pathlib.Path('out/quickstart')
     (folder / 'REPORT.md').write_text(text, encoding='utf-8')
     names = {key: kind for kind, (_, key) in KINDS.items()}
-    report = {'names': names, 'stages': stages, 'minutes': minutes, 'machine': where}
+    # With 30,000 examples little is left for practice (docs/practice.md).
+    n_examples = len(read_rows('data/sft/train.jsonl'))
+    report = {'names': names, 'setting': 'plenty' if n_examples > 5000 else 'scarce',
+              'stages': stages, 'minutes': minutes, 'machine': where}
     (folder / 'report.json').write_text(json.dumps(report, indent=1), encoding='utf-8')
 
 
