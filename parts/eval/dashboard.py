@@ -18,7 +18,7 @@ LEGEND = ('Across: steps, or for systems percent of them. Thick: what counts. Pa
 
 
 def draw(path, runs, model_panels, machine_panels, references):
-    """Write the picture. runs: of run_log.read_run, with a color, 'health' and 'why'."""
+    """Write the picture. runs: of run_log.read_run, and plot.py added 'health' and 'why'."""
     try:        # --help and the verdict do without
         from matplotlib import figure, rcParams
     except ImportError as e:
@@ -46,8 +46,7 @@ def draw(path, runs, model_panels, machine_panels, references):
                 fig.text(x, y, f'● {health}', va='top', color=color, weight='bold')
             fig.text(0, y - 0.25, textwrap.fill(run['why'], 150), va='top')
             y -= 0.67
-        of_stage = [curve for curve in references if curve['stage'] == stage]
-        y = draw_panels(fig, y, group, panels, False, of_stage)
+        y = draw_panels(fig, y, group, panels, False, references)
     fig.text(0, y, 'systems: is the engine running?', va='top', size=14, weight='bold')
     draw_panels(fig, y - 0.4, runs, machine_panels, True, [])
     fig.savefig(f'{path}.tmp', format=path.rpartition('.')[2], bbox_inches='tight')
@@ -70,12 +69,12 @@ def draw_panels(fig, y, group, panels, is_machine, references):
         fig.text(x, top, title, va='top', size=12, weight='bold')
         fig.text(x, top - 0.2, meaning, va='top', size=9, color=GRAY)
         ax = fig.add_axes([x, top - 1.6, 1.95, 1.2])      # left, bottom, width, height
-        behind = [curve for curve in references if curve['metric'] == metrics[0]]
-        draw_curves(ax, group, metrics, 100 if meaning[0] == '%' else 1, is_machine, behind)
+        draw_curves(ax, group, metrics, 100 if meaning[0] == '%' else 1, is_machine, references)
         if not is_machine:
             mark_phases(ax, group)
     for (x, top), run in zip(cells[len(panels):], samples):
-        n_free = 1 if run is not samples[-1] else round((12.42 - x) / 3)      # cells of its row
+        # The last sample may be as wide as the cells that are left in its row.
+        n_free = 1 if run is not samples[-1] else round((12.42 - x) / 3)
         lines = [line[:42 * n_free] for line in run['sample'].expandtabs(4).splitlines()[:12]]
         fig.text(x, top, '\n'.join(lines), va='top', size=7.5, color=run['color'],
                  family='monospace')
@@ -86,7 +85,8 @@ def draw_curves(ax, group, metrics, scale, is_machine, references):
     """Draw the metrics of a panel over the steps. Those of the machine are drawn over percent of
     the steps, because runs of any length share its panels."""
     for curve in references:
-        ax.plot(curve['steps'], np.array(curve['values']) * scale, color='#aab2bb')
+        if (curve['stage'], curve['metric']) == (group[0]['stage'], metrics[0]):
+            ax.plot(curve['steps'], np.array(curve['values']) * scale, color='#aab2bb')
     visible = [0] if is_machine else []
     ends = []                       # (last value, color) of the first line of each run
     for run in group:
