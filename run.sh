@@ -38,9 +38,9 @@ python eval.py --ckpt=out/quickstart $held_out --n_problems=30
 python prepare.py --kind=sft --out_dir=data/sft
 python sft.py config/quickstart_sft.py --overwrite=True
 python eval.py --ckpt=out/quickstart_sft --random_init=False $held_out --n_problems=500
-# 3. practice: it answers problems whose answers nobody wrote, twice each, and the tests judge
+# 3. practice: it answers problems whose answers nobody wrote, three times each, and the tests judge
 python eval.py --ckpt=out/quickstart_sft --out=out/quickstart_sft/mined/eval.json $judged \
-    --splits=review,feedback --n_problems=1000 --num_samples=2
+    --splits=review,feedback --n_problems=750 --num_samples=3
 #    DPO: two answers to a problem, one better than the other, are a pair
 python prepare.py --kind=preference --source=out/quickstart_sft/mined/samples.jsonl --prefer=both --dedup=exact \
     --out_dir=data/pairs

@@ -122,7 +122,7 @@ def collate(rows, pad=0):
     return x, y
 
 
-def marked(ids, mask):
+def marked(ids, mask, tokenizer):
     """Return the text of a conversation, its trained parts in [[ ]]."""
     text = ''
     for is_trained, part in itertools.groupby(zip(ids, mask), key=lambda pair: pair[1]):
@@ -173,7 +173,7 @@ def get_batch(step, rows):
 if show_batch is not None:
     for row, j in enumerate(by_length.of(show_batch)):
         print(f'--- step {show_batch}, conversation {row} of {batch_size}\n'
-              f'{marked(*conversations[j])}')
+              f'{marked(*conversations[j], tokenizer)}')
     sys.exit()
 
 # --- 4. optimizer ---------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ log = runs.Log(config, set_by, state, here, model, tokenizer, identity, max_step
 # The guard refuses the update of a step whose loss or gradient is a NaN.
 guard = guards.Guard(state, log, here.dtype)
 show(config, log.say)
-log.say(f'--- one conversation, its trained parts in [[ ]]\n{marked(*conversations[0])}---\n'
+log.say(f'--- one conversation, its trained parts in [[ ]]\n{marked(*conversations[0], tokenizer)}---\n'
         f'  data     {summary}\n  plan     {max_steps:,} steps = '
         f'{max_steps / by_length.per_epoch:.2f} epochs of {by_length.per_epoch:,} steps')
 
