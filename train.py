@@ -47,9 +47,9 @@ batch_size = 32                 # [1, 2**20]: sequences per step, over all devic
 learning_rate = 1e-3            # >= 0: peak; lower for larger models
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 # files
-data_from = ''                  # printed if data_dir is missing: a config's 'python prepare.py ...'
+data_from = ''                  # 'python prepare.py ...': the error shows it if data_dir is missing
 overwrite = False               # True: delete the run that out_dir holds, and start over
-extend_vocab = False            # the tokenizer isn't that of init_from: keep the tokens of both
+extend_vocab = False            # True: the tokenizer isn't init_from's; keep rows of common tokens
 streaming: str | None = None    # folder or glob of .jsonl(.gz) shards, read instead of train.bin
 shuffle = True                  # visit the blocks of train.bin in random order
 # objective
@@ -84,12 +84,12 @@ save_interval = 250             # >= 1: steps
 sample_prompt = ''              # continued at each evaluation; '' = the start of a document
 sample_tokens = 100             # >= 1: length of a sample
 num_samples = 8                 # >= 1: samples per evaluation; samples.txt shows the first one
-expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the last line says if it is in there
+expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: usual range; the last line compares
 keep = 2                        # >= 1: checkpoints: last.pt, last-1.pt, ...
 spike_z = 8.0                   # >= 0: standard deviations that make a loss a spike; 0 = off
 spike_window = 100              # >= 30: number of last steps that a loss is compared with
 spike_action = 'skip'           # skip | rollback | log: rollback = to last.pt, at half the rate
-show_batch: int | None = None   # [0, 2**40): print this step's batch, train nothing
+show_batch: int | None = None   # [0, 2**40): print this step's (a stream's first) batch, then end
 plan = ''                       # 8xH100, 1xL4, ...: print memory, days and cost, train nothing
 # machine
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: auto = bfloat16 if it is fast
@@ -301,7 +301,7 @@ def save(name='last.pt'):
     and data tell it whether it continues with the same ones."""
     with log.timed('save'):
         weights, moments = processes.state_of(model, [opt] if name == 'last.pt' else [])
-        positions = here.gather(source.position)        # of streams
+        positions = here.gather(source.position)        # of the streams, or None
         if weights:                     # {} in all processes but the first
             checkpoints.write(f'{out_dir}/{name}', keep, {
                 'model': weights, 'model_config': vars(model.config), 'moments': moments,
@@ -311,7 +311,7 @@ def save(name='last.pt'):
 
 
 # --- 6. the loop ----------------------------------------------------------------------------------
-# One matrix, watched: update_ratio in the log says how far a step moves it, relative to its size.
+# One matrix is watched: update_ratio in the log says how far a step moves it, relative to its size.
 watched = model.blocks[-1].mlp.w_down.weight.detach()
 if step == 0:
     evaluate()
