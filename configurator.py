@@ -1,6 +1,6 @@
 """
-Config files and command-line flags change a script's settings: its plain variables above its call
-of configure. Files and flags apply from left to right, so the last one wins.
+Config files and command-line flags change a script's settings, the plain variables above its call
+of configure(). Files and flags apply from left to right, so the last one wins.
 A comment next to a setting is a rule if it begins with a bound, an interval or words joined by |:
 
     min_lr: float | None = None         # >= 0: where the learning rate ends
@@ -10,10 +10,15 @@ A comment next to a setting is a rule if it begins with a bound, an interval or 
 
     python train.py config/shakespeare_cpu.py --max_steps=500 --device cpu
 
-A rule ends at the first colon. Any other comment is prose and stops nothing. A config file is
-Python, so it may loop, import and define functions. Every other name that it assigns must be a
-setting or begin with _, because a misspelled setting would otherwise be ignored, and a run of days
-would have the default. You can copy this file alone into a project of your own.
+A rule ends at the first colon. Any other comment is prose and stops nothing.
+
+A config file is Python, so it may loop, import and define functions. Apart from these, each name
+that it assigns must be a setting or begin with _. Otherwise a misspelled setting would be ignored,
+and a run of days would use the default.
+
+If a script raises Mistake, it ends with this one line and exit code 2. A file that is missing and a
+memory that is full also end it with one line. Any other error is a bug and prints a traceback. You
+can copy this file alone into a project of your own.
 """
 import ast, difflib, os, pathlib, re, sys, time, traceback
 
@@ -24,8 +29,8 @@ in_use = {}         # the script's globals: its settings as they are now, among 
 
 
 class Mistake(ValueError):
-    """What a user can put right: it ends a script with one line instead of a traceback. Each of the
-    files that can be copied alone has a class of this name."""
+    """What a user can put right: it ends a script with one line instead of a traceback. A class of
+    the same name in another file counts, too: files that can be copied alone have their own."""
 
 
 def configure(namespace):
@@ -74,8 +79,8 @@ def configure(namespace):
 
 
 def show(config, say=print):
-    """Say what the user and the config files changed. Call it after all checks, so that a mistake
-    prints one line and nothing else."""
+    """Say which settings differ from the defaults, and where they were set. Call it after all
+    checks, so that a mistake prints one line and nothing else."""
     by = ' and '.join(dict.fromkeys(set_by.values()))
     changed = [f'{name}={config[name]!r}' for name in set_by if config[name] != defaults[name]]
     say('\n  '.join([f'settings of {by or "the script"}:', *(changed or ['the defaults'])]))
@@ -153,7 +158,7 @@ def assigned_names(code):
 
 
 def convert(name, value, types, source):
-    """Return value in one of the allowed types. 3 may become 3.0, and 3.0 may become 3."""
+    """Return value as one of these types. 3 may become 3.0, and 3.0 may become 3."""
     if source == 'command line' and 'str' not in types:     # '3' -> 3, '1e-3' -> 0.001
         try:
             value = ast.literal_eval(
@@ -176,6 +181,7 @@ def convert(name, value, types, source):
 
 
 def nearest(word, choices):
+    """Return '; did you mean batch_size?' for batch_sise, or '' if no choice is similar."""
     matches = difflib.get_close_matches(word, choices)
     return f'; did you mean {matches[0]}?' if matches else ''
 
@@ -184,7 +190,7 @@ def nearest(word, choices):
 def one_line_for_mistakes(kind, error, tb):
     """Python calls this in place of its own excepthook. Print one line for what a user can put
     right, and exit with 2. Any other error is a bug and keeps its traceback."""
-    if kind is BrokenPipeError:         # of `X.py --help | head`: nobody reads on
+    if kind is BrokenPipeError:         # as in `X.py --help | head`: nobody reads on
         os._exit(141)
     sentence = sentence_for(error, tb)
     if not sentence:
@@ -197,14 +203,13 @@ def one_line_for_mistakes(kind, error, tb):
 
 def sentence_for(error, tb):
     """Return what to tell the user, or None if the error is a bug."""
-    # A Mistake has its sentence, and so has an OSError that we raised: it has no number. Some files
-    # of this project still raise a plain ValueError. One that Python or a library raised, such as
-    # that of int('x'), is a bug.
-    last = traceback.extract_tb(tb)[-1]
-    is_here = os.path.dirname(__file__) in last.filename and 'site-packages' not in last.filename
+    # A Mistake has its sentence, and so has an OSError that a script raised: only the system's have
+    # a number. model.py has no Mistake; if n_embd and n_head don't fit together, the __post_init__
+    # of its dataclass GPTConfig raises a ValueError.
+    place = traceback.extract_tb(tb)[-1].name
     if (type(error).__name__ == 'Mistake'
-            or is_here and last.line.startswith('raise ValueError')
-            or isinstance(error, OSError) and not error.errno):
+            or isinstance(error, OSError) and not error.errno
+            or isinstance(error, ValueError) and place == '__post_init__'):
         return str(error)
 
     # 'data/x: No such file or directory; choose another --data_dir than data/x'. A flag names the

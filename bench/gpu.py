@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from peers import ROOT
 import gpu_calls
-from configurator import configure
+from configurator import Mistake, configure
 from gpu_calls import ms
 from model import GPT, GPTConfig
 from parts.eval import chain_report
@@ -323,7 +323,7 @@ def main():
     global work
     names = [*filter(None, only.split(','))] or [name for name in ALL if part in (0, ALL[name][0])]
     if unknown := set(names) - set(ALL):
-        raise ValueError(f'only={only}: there is no {", ".join(sorted(unknown))}; there are {", ".join(ALL)}')
+        raise Mistake(f'only={only}: there is no {", ".join(sorted(unknown))}; there are {", ".join(ALL)}')
     os.makedirs(out, exist_ok=True)
     work = tempfile.mkdtemp(prefix='gpu-bench-')
     env = {**os.environ, 'OMP_NUM_THREADS': os.environ.get('OMP_NUM_THREADS', '1' if tiny else '8'),

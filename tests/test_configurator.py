@@ -12,7 +12,7 @@ HEAD = '''"""A throw-away script.
 
 It says what it was told."""
 import json
-from configurator import configure, show
+from configurator import Mistake, configure, show
 
 steps = 10                  # optimizer steps
 rate = 0.5                  # peak, per step
@@ -165,7 +165,7 @@ def test_help_into_a_pipe_that_nobody_reads_ends_quietly(play, tmp_path):
 def test_what_was_changed_and_by_whom_is_known_also_where_it_is_the_default(play):
     out = ok(play('a.py', '--rate=0.25', a='seed = 3\nflag = False')).partition('RESULT')[0]
     assert out == 'settings of a.py and command line:\n  seed=3\n  rate=0.25\n'
-    script = HEAD.replace('import configure', 'import set_by, configure')
+    script = HEAD.replace(', configure', ', set_by, configure')
     script += 'print("BY", json.dumps(set_by))\n'
     files = {'a': 'steps = 10\nfor i in (1, 2): rate = 0.5\n_x = [seed for seed in (1, 2)]\n_y = name',
              'd': 'from e import *\n', 'e': 'steps, _ = 11, 5'}
@@ -177,7 +177,9 @@ def test_what_was_changed_and_by_whom_is_known_also_where_it_is_the_default(play
 
 def test_what_the_user_can_mend_is_one_line(play, tmp_path):
     for body, words in (
-            ('raise ValueError(\n    "bad "\n    "batch")', 'bad batch'),
+            ('raise Mistake(\n    "bad "\n    "batch")', 'bad batch'),
+            ('import dataclasses\n@dataclasses.dataclass\nclass Shape:\n    n: int\n    '
+             'def __post_init__(self): raise ValueError(f"n={self.n} is odd")\nShape(3)', 'n=3 is odd'),
             ('open("gone")', 'gone: No such file or directory; choose another path'),
             ('open(name)', 'choose another --name than base'),
             ('class Mistake(ValueError): pass\nexec("raise Mistake(\'of a copied file\')")', 'of a copied'),
@@ -185,7 +187,7 @@ def test_what_the_user_can_mend_is_one_line(play, tmp_path):
             ('raise RuntimeError("std::bad_alloc")', 'out of memory; try ending'),
             ('raise RuntimeError("DefaultCPUAllocator: can\'t allocate memory")', 'try ending'),
             ('raise RuntimeError("CUDA out of memory. Tried to allocate 3 GiB")', '(CUDA out of'),
-            ('try:\n    int("x")\nexcept ValueError as e:\n    raise ValueError("no number") from e',
+            ('try:\n    int("x")\nexcept ValueError as e:\n    raise Mistake("no number") from e',
              'no number')):
         one_line(play(body=body), words)
 
@@ -194,6 +196,7 @@ def test_a_bug_keeps_its_traceback(play):
     for body, name in (
             ('1 / 0', 'ZeroDivisionError'), ('import numpy\nnumpy.zeros(3).reshape(2, 2)', 'ValueError'),
             ('x = "raise ValueError"; int("raise ")', 'ValueError'),
+            ('raise ValueError("ours")', 'ValueError'),
             ('raise RuntimeError("ours")', 'RuntimeError')):
         process = play(body=body)
         assert process.returncode == 1 and process.stderr.startswith('Traceback'), body

@@ -42,6 +42,10 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os
 TRIAL = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'trial.py')
 
 
+class Mistake(ValueError):
+    """What a user can put right. Scripts print it as one line instead of a traceback."""
+
+
 @dataclasses.dataclass
 class Result:
     # passed | wrong: an assertion failed | exception | syntax: does not parse | timeout | memory |
@@ -62,8 +66,8 @@ def forker():
     has one for life: Python starts once. If a program kills it, no other starts, because in the
     moment of its start that program could take it over."""
     if sys.platform == 'win32':
-        raise ValueError('running programs needs Linux or macOS, or WSL, because Windows has no '
-                         'limits for them')
+        raise Mistake('running programs needs Linux or macOS, or WSL, because Windows has no '
+                      'limits for them')
     if sys.platform == 'linux':
         # Not DUMPABLE: our memory, environment and pipes are closed to programs.
         ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
@@ -83,7 +87,7 @@ def forker():
 def run_code(program, tests='', entry_point='', timeout=3.0, memory_mb=512):
     """Return the Result of one program. tests: Python that raises AssertionError where it is wrong;
     with an entry_point, they define check(candidate), which gets that function. timeout: seconds.
-    ValueError on Windows."""
+    Mistake on Windows."""
     line = forker()
     began = time.monotonic()
     walls = []

@@ -128,7 +128,7 @@ def to_pair(record, tokenizer):
     if 'completion' not in record:
         return prompt, answer(record['chosen']), answer(record['rejected'])
     if record['label'] not in (True, False):
-        raise ValueError('a label must be true or false')
+        raise Mistake('a label must be true or false')
     only = answer(record['completion'])
     return (prompt, only, []) if record['label'] else (prompt, [], only)
 
