@@ -56,7 +56,7 @@ batch_size = 32                 # [1, 2**20]: pairs per step, over all devices a
 learning_rate = 3e-5            # >= 0: for millions of parameters; from 100 million on 5e-7 to 5e-6
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 # files
-data_from = ''                  # the command that makes data_dir: shown if it is missing
+data_from = ''                  # printed if data_dir is missing: a config's 'python prepare.py ...'
 overwrite = False               # True: delete the run that out_dir holds, and start over
 # the loss
 label_smoothing = 0.0           # [0, 0.5): of dpo: fraction of pairs whose labels may be wrong
@@ -68,17 +68,17 @@ micro_batch_size = 0            # >= 0: pairs per device and forward pass; 0 = a
 block_size = 0                  # >= 0: tokens of prompt and answer; 0 = the context; more is cut
 lora = 0                        # >= 0: rank of adapters that train instead of the weights; 0 = none
 optimizer = 'adamw'             # adamw | muon: Muon for the blocks' matrices, AdamW for the rest
-warmup_steps: int | float = 0.1  # >= 0: steps of the linear rise; below 1 a share of all
+warmup_steps: int | float = 0.1  # >= 0: steps of the rise; below 1: this fraction of max_steps
 weight_decay = 0.0              # >= 0: pull of the weights towards 0; of matrices only
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
-log_interval = 10               # >= 1: steps
-eval_interval = 0               # >= 0: steps; 0 = an epoch; also before the first, after the last
+log_interval = 10               # >= 1: steps between lines of the log
+eval_interval = 0               # >= 0: steps between evaluations, also at step 0; 0 = an epoch
 eval_pairs = 512                # >= 1: lines of val.jsonl to evaluate on, from the first on
-save_interval = 250             # >= 1: steps
+save_interval = 250             # >= 1: steps between saves of last.pt
 num_samples = 8                 # >= 1: held-out prompts answered at each evaluation: samples.txt
 sample_tokens = 100             # >= 1: most tokens of an answer
-expect: dict | None = None      # {'val_loss': (0.4, 0.5)}: the last line says whether it came
+expect: dict | None = None      # {'val_loss': (0.4, 0.5)}: the last line says if it is in there
 show_batch: int | None = None   # >= 0: print the pairs of this step's batch, train nothing
 # machine
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: auto = bfloat16 if it is fast
@@ -99,9 +99,9 @@ globals().update(config)
 # --- end resume ---
 if beta is None:
     beta = config['beta'] = 2.0 if loss_type == 'simpo' else 0.1
-for name, its_type in ('label_smoothing', 'dpo'), ('gamma', 'simpo'):
-    if name in set_by and loss_type != its_type:
-        raise Mistake(f'{name}={config[name]} needs --loss_type={its_type}, not {loss_type}; '
+for name, needed in ('label_smoothing', 'dpo'), ('gamma', 'simpo'):
+    if name in set_by and loss_type != needed:
+        raise Mistake(f'{name}={config[name]} needs --loss_type={needed}, not {loss_type}; '
                       'leave it out')
 
 # torchrun starts one process for each device. The processes share the pairs of each step.
@@ -239,7 +239,7 @@ if here.world > 1:      # averages the gradients of all processes while backward
 # --- 4. data --------------------------------------------------------------------------------------
 train, held_out, identity, summary = records.open_files(
     data_dir, records.read_pairs, block_size, tokenizer, loss_type, data_from)
-pairs = train + held_out[:eval_pairs]       # from here on a pair is its number in this list
+pairs = train + held_out[:eval_pairs]       # rows, below, are numbers of pairs in this list
 sizes = np.array([[len(prompt) + len(answer) for prompt, answer in pair]
                   for pair in pairs])                                               # (n, 2): tokens
 # batches.of(step): the numbers of a step's pairs, which have about the same length, so that little
@@ -332,7 +332,7 @@ def means(parts):
     """Return the mean of each name over the micro-batches of all processes: 'accuracy' is 0.625 if
     two micro-batches have 1, 1 and 0.5, 0. If there is no such answer it is nan, which
     metrics.jsonl writes as null."""
-    parts = [part for its_parts in here.gather(parts) for part in its_parts]
+    parts = [part for process_parts in here.gather(parts) for part in process_parts]
     row = {name: torch.cat([part[name] for part in parts]).double().mean().item()
            for name in parts[0]}
     row['margin'] = row['chosen_reward'] - row['rejected_reward']
@@ -396,11 +396,12 @@ while step < max_steps:
 
     # the gradient of the mean loss over the pairs of the step
     all_rows = batches.of(step)                                             # (batch_size,)
+    micro_batches = my_share(all_rows)
     parts = []
     loss = 0.0
-    for i, rows in enumerate(my_share(all_rows)):                           # (micro_batch_size,)
+    for i, rows in enumerate(micro_batches):                                # (micro_batch_size,)
         # DDP averages the gradients over the processes after the last micro-batch only.
-        is_last = i == n_micro - 1
+        is_last = i == len(micro_batches) - 1
         with contextlib.nullcontext() if is_last or not isinstance(net, DDP) else net.no_sync():
             losses, figures = losses_of(net, rows)
             share = losses.sum() / batch_size       # every pair of the step counts the same
@@ -415,7 +416,7 @@ while step < max_steps:
     # Ctrl-C may reach one process only. The sum tells all, so they stop after the same step.
     loss, stop_requests = here.sum(loss, here.stop_requests)
     if loss_type == 'kto':
-        # The paper takes the kl of answers to other prompts.
+        # the zero point of the next step; the paper takes the kl of answers to other prompts
         kto_kl = max(0.0, beta * means(parts)['kl'])
     if guard.allows(step, loss, norm):          # no NaN; it logs what it refuses
         scaler.step(opt)

@@ -6,17 +6,18 @@ Reinforcement learning: a model and a reward for its answers -> a model that ear
     python rl.py --init_from=out/sft --reward=mine.py       # prompts(), reward(prompt, completion)
     python rl.py --init_from=out/sft --reward=out/reward --kl_coef=0.05     # see RLHF below
 
-It reads a folder that sft.py or dpo.py wrote. The decision made here is the reward: the model
-learns that, not what you mean.
+It reads init_from, a folder that sft.py or dpo.py wrote, and writes out_dir as train.py does. The
+decision made here is the reward: the model learns what earns it, not what you mean.
 
 The policy gradient. The model p writes an answer a to a prompt and earns R(a). Then
     grad E[R] = sum over a of R(a) grad p(a) = E[R(a) grad log p(a)]    (REINFORCE, Williams 1992)
-so we train on an answer as on an example, weighted by its reward. A baseline b that does not
-depend on a removes noise and leaves the mean: E[b grad log p(a)] = b grad 1 = 0. Our b is the mean
-reward of the num_samples answers to the same prompt (GRPO, arXiv:2402.03300). Because a is one of
-them, the expected gradient is multiplied by 1 - 1 / num_samples; its direction does not change.
-R - b is the advantage. With updates > 1 the policy has moved since it wrote: each token counts by
-the ratio p_now / p_then, clipped (PPO, 1707.06347).
+so we train on an answer as on an example, weighted by its reward. We subtract a baseline b from R.
+If b does not depend on a, it removes noise and leaves the mean gradient as it is, because all p(a)
+add up to 1: E[b grad log p(a)] = b grad 1 = 0. Our b is the mean reward of the num_samples answers
+to the same prompt (GRPO, arXiv:2402.03300). Because a is one of them, the expected gradient is
+multiplied by 1 - 1 / num_samples; its direction does not change. R - b is the advantage. With
+updates > 1, the policy has moved since it wrote the answers. So each token counts by the ratio
+p_now / p_then, clipped (PPO, 1707.06347).
 
 RLHF. People compare answers, dpo.py --loss_type=rm trains a model to score as they would, and
 --reward=FOLDER makes the policy write what that model likes, while kl_coef keeps it near its start.
@@ -59,7 +60,7 @@ overwrite = False               # True: delete the run that out_dir holds, and s
 # the reward
 prompts = 'problems'            # for reward=FOLDER: problems, FILE.py, FILE.jsonl with "prompt"
 held_out: str | None = None     # problems or a file, for evaluation; None = every tenth prompt
-n_problems = 2000               # [2, 1e6]: of reward=problems or prompts=problems: how many
+n_problems = 2000               # [2, 1e6]: number of built-in problems
 problems_seed = 1               # >= 0: seed of these problems; SFT saw none of them
 timeout = 3.0                   # [0.01, 86400]: seconds for a program
 bad_reward = 'stop'             # stop | zero: what to do if reward() raises or returns no number
@@ -72,18 +73,18 @@ updates = 1                     # >= 1: steps with the same answers
 scale = False                   # divide advantages by their group's deviation: see advantages()
 clip_low = 0.2                  # [0, 1]: the ratio is clipped below 1 - clip_low
 clip_high = 0.2                 # >= 0: and above 1 + clip_high; 0.28 keeps more variety
-kl_coef = 0.0                   # >= 0: pull towards the first model, which stays in memory above 0
+kl_coef = 0.0                   # >= 0: pull towards the first model; above 0 it stays in memory
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks
 min_lr: float | None = None     # >= 0: where the schedule ends; None = learning_rate / 10
-warmup_steps: int | float = 0.05  # >= 0: steps of the linear rise; below 1 a share of max_steps
+warmup_steps: int | float = 0.05  # >= 0: steps of the rise; below 1: this fraction of max_steps
 weight_decay = 0.0              # >= 0: pull of the weights towards 0; of matrices only
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
-log_interval = 1                # >= 1: steps
-eval_interval = 20              # >= 1: steps; also before the first and after the last
+log_interval = 1                # >= 1: steps between lines of the log
+eval_interval = 20              # >= 1: steps between evaluations, also at step 0 and the end
 eval_prompts = 200              # >= 2: held-out prompts, always the same, answered greedily
-save_interval = 20              # >= 1: steps
-expect: dict | None = None      # {'val_reward': (0.6, 0.8)}: the last line says whether it came
+save_interval = 20              # >= 1: steps between saves of last.pt
+expect: dict | None = None      # {'val_reward': (0.6, 0.8)}: the last line says if it is in there
 # machine
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: auto = bfloat16 if it is fast
 grad_checkpoint = False         # compute each block twice: less memory, more time
@@ -162,8 +163,8 @@ if state:
 #     FILE.jsonl      1 if it keeps the rules of its line and passes its tests, else 0
 #     FILE.py         the number that the file's reward(prompt, completion) returns
 #     FOLDER          the score of a reward model, which dpo.py --loss_type=rm wrote
-# A task is a question in the form of eval.py, and the ids of its prompt. Of two tasks, what matters
-# here:
+# A task is a question in the form of eval.py, and the ids of its prompt. These are two tasks,
+# without the keys that do not matter here:
 #     {'messages': [{'role': 'user', 'content': 'What is 2 + 2?'}], 'ids': [258, 87, ...],
 #      'rules': [('answer', '4')], 'tests': '', 'entry_point': ''}
 #     {'messages': [{'role': 'user', 'content': 'Write double(x).'}], 'ids': [258, 41, ...],
@@ -206,26 +207,27 @@ def advantages(rewards, scale=False):
     scale divides by the group's standard deviation, as GRPO does. It is 0.33 if 1 of 8 answers is
     right, 0.5 if 4 are, so easy and hard prompts count more than others (Dr. GRPO, 2503.20783)."""
     rewards = rewards.double()
-    centred = rewards - rewards.mean(1, keepdim=True)
+    centered = rewards - rewards.mean(1, keepdim=True)
     if scale:
-        centred = centred / rewards.std(1, correction=0, keepdim=True)
+        centered = centered / rewards.std(1, correction=0, keepdim=True)
     equal = rewards.amax(1, keepdim=True) == rewards.amin(1, keepdim=True)              # (P, 1)
-    return centred.masked_fill(equal, 0.0).float()
+    return centered.masked_fill(equal, 0.0).float()
 
 
 def answers_to(batch, n, temperature, noise):
-    """Return n answers to each of the P tasks of a batch. noise: float64 (P n, max_new_tokens), for
-    each token of an answer a random number u in [0, 1). The token drawn is the first at which the
-    probabilities, added up, reach u: of 0.5 0.2 0.3, u = 0.6 draws the second. To "What is 2 + 2?",
-    with n = 4:
+    """Return n answers to each of the P tasks of a batch. To "What is 2 + 2?", with n = 4:
 
         text         It is 4    5        4        It is 3
         reward       1          0        1        0
-        advantage    0.5        -0.5     0.5      -0.5"""
+        advantage    0.5        -0.5     0.5      -0.5
+
+    noise: float64 (P n, max_new_tokens), for each token of an answer a random number u in [0, 1).
+    The token drawn is the first at which the probabilities, added up, reach u. With probabilities
+    0.5 0.2 0.3, u = 0.6 draws the second token."""
     asked = [task for task in batch for _ in range(n)]
     answers = [None] * len(asked)
     warn = log.say if bad_reward == 'zero' else None
-    # How many programs this process may run at once, because all processes share the CPU's cores.
+    # This process may run that many programs at once. All processes share the CPU's cores.
     n_judges = max(1, min(16, sandbox.CORES // here.world))
     with sandbox.Court(timeout, processes=n_judges) as court:
         with log.timed('sample'), autocast:
@@ -291,7 +293,7 @@ def policy_loss(log_probs, old_log_probs, advantages, mask, clip_low=0.2, clip_h
         p_ref               0.8     0.2
         r                   1.6     0.4
         k                   0.13    0.32    never below 0; the mean over p is 0.22 = KL(p | p_ref)
-        grad k of log p     -0.6    0.6     it is 1 - r: the first becomes likelier
+        dk / d log p        -0.6    0.6     1 - r: descent makes the first token likelier
 
     p samples each token half of the time. On average, the gradients of their logits are then
     0.5 - 0.8 = -0.3 and 0.5 - 0.2 = 0.3: p - p_ref, as in cross-entropy with p_ref as the target.
@@ -395,8 +397,8 @@ while step < max_steps:
                 scaler.scale(share * here.world).backward()
             loss += share.detach()
             kl_sum += kl.sum()
-            # Counted whatever the sign of A, so some of these tokens still have a gradient: with
-            # A < 0, those above 1 + clip_high.
+            # This counts all ratios outside of the bounds. Some still have a gradient: those above
+            # 1 + clip_high with A < 0, and those below 1 - clip_low with A > 0.
             is_clipped = (ratios < 1 - clip_low) | (ratios > 1 + clip_high)
             n_clipped += (is_clipped & (y != IGNORE)).sum()
 

@@ -40,7 +40,7 @@ learning_rate = 3e-4            # >= 0: for millions of parameters; from 100 mil
 lora = 0                        # >= 0: rank of adapters that train instead of the weights; 0 = none
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 # files
-data_from = ''                  # the command that makes data_dir: shown if it is missing
+data_from = ''                  # printed if data_dir is missing: a config's 'python prepare.py ...'
 base_dir = ''                   # data of the base model: measures how much of it is forgotten
 replay = 0                      # >= 0: sequences of base_dir that each step also trains on
 overwrite = False               # True: delete the run that out_dir holds, and start over
@@ -49,18 +49,18 @@ max_steps = 0                   # >= 0: updates, instead of epochs; 0 = as many 
 micro_batch_size = 0            # >= 0: conversations per device and forward pass; 0 = all
 block_size = 0                  # >= 0: most tokens of a conversation; 0 = the context; more is cut
 optimizer = 'adamw'             # adamw | muon: Muon for the blocks' matrices, AdamW for the rest
-warmup_steps: int | float = 0.03  # >= 0: steps of the linear rise; below 1 a share of all steps
+warmup_steps: int | float = 0.03  # >= 0: steps of the rise; below 1: this fraction of max_steps
 weight_decay = 0.0              # >= 0: pull of the weights towards 0; of matrices only
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
-dropout = 0.0                   # [0, 1)
+dropout = 0.0                   # [0, 1): fraction of activations that are set to 0
 # watching
-log_interval = 10               # >= 1: steps
-eval_interval = 0               # >= 0: steps; 0 = an epoch; also before the first, after the last
+log_interval = 10               # >= 1: steps between lines of the log
+eval_interval = 0               # >= 0: steps between evaluations, also at step 0; 0 = an epoch
 eval_conversations = 512        # >= 1: lines of val.jsonl to evaluate on, from the first on
 eval_tokens = 65_536            # >= 0: tokens of base_dir at each evaluation
-save_interval = 250             # >= 1: steps
+save_interval = 250             # >= 1: steps between saves of last.pt
 sample_tokens = 100             # >= 1: most tokens of the answer that goes into samples.txt
-expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the last line says whether it came
+expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the last line says if it is in there
 show_batch: int | None = None   # >= 0: print the conversations of this step's batch, train nothing
 # machine
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: auto = bfloat16 if it is fast
@@ -123,10 +123,10 @@ def collate(rows, pad=0):
 
 
 def marked(ids, mask, tokenizer):
-    """Return the text of a conversation, its trained parts in [[ ]]."""
+    """Return the text of a conversation, with its trained parts in [[ ]]."""
     text = ''
     for is_trained, part in itertools.groupby(zip(ids, mask), key=lambda pair: pair[1]):
-        # All at once, because a token may be half a character.
+        # One decode() for a whole part, because a token may be half a character.
         words = tokenizer.decode([i for i, _ in part])
         text += f'[[{words}]]' if is_trained else words
     return text
@@ -155,8 +155,8 @@ if replay:
     identity |= base_identity
     blocks = data.Blocks(base, block_size, replay, seed, meta=meta)
 # The rows of a step are batch_size conversations and, after them, `replay` sequences of base text.
-# my_rows has the micro-batches of this process. A sequence of base text is long, so it is a micro-
-# batch of its own. With batch_size=4, micro_batch_size=2 and replay=2, a single process has
+# my_rows has the micro-batches of this process. A sequence of base text is long, so it is alone in
+# its micro-batch. With batch_size=4, micro_batch_size=2 and replay=2, a single process has
 #     [0, 1]  [2, 3]  [4]  [5]        4 and 5 are base text
 my_rows = [*np.arange(batch_size).reshape(here.world, -1, micro_batch_size)[here.rank],
            *np.arange(batch_size, batch_size + replay)[here.rank::here.world, None]]
