@@ -113,7 +113,6 @@ micro_batch_size = micro_batch_size or batch_size // here.world
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
 scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
 # --- end setup ---
-n_micro = batch_size // (here.world * micro_batch_size)
 
 
 # --- 2. the losses --------------------------------------------------------------------------------
