@@ -10,9 +10,9 @@ It reads data_dir, which prepare.py made, and writes out_dir, a folder that you 
 anywhere. The decision made here is the objective: a model of clm continues texts, one of mlm or
 span fills gaps in them. You should see a first loss near ln(vocab_size) and a fast fall.
 
-The loop is section 6, at the end. Sections 1 to 5 make what it uses, in this order: the rows of the
-batch that this process computes, get_batch(), the model, the optimizer, the learning rate, the log,
-evaluate() and save(). You can skip what is in parts/ on a first reading.
+To read this file: the loop is section 6, at the end. Sections 1 to 5 make what it uses, in this
+order: the rows of the batch that this process computes, get_batch(), the model, the optimizer, the
+learning rate, the log, evaluate() and save(). You can skip what is in parts/ on a first reading.
 
 Two rules make runs reproducible. First, the text of a step follows from (seed, step), and its
 dropout from (seed, step, rank), so a resumed run equals one that was never interrupted. (With
