@@ -73,7 +73,7 @@ no_keywords = 0.7               # [0, 1]: fraction of files without def, class, 
 min_assignments = 5             # >= 0: number of = signs
 parse = True                    # drop Python that does not compile, in answers, too
 # rules for conversations (sft), then for pairs (preference)
-n_examples = 2000               # >= 1: number of them without a source; more teach more
+n_examples = 2000               # >= 1: conversations to write without a source; more teach more
 min_score: float | None = None  # the score that a judge gave
 min_answer = 0                  # >= 0: characters of each answer
 max_answer = 0                  # >= 0: characters of each answer; 0 = no limit
@@ -99,7 +99,7 @@ write = 'bins'                  # bins | text: text: shards/*.jsonl.gz, for trai
 temperature = 1.0               # >= 0.05: for sources without weights; above 1: more equal parts
 config = configure(globals())
 NGRAM = 13                      # words in a row that a document and a benchmark share; as for GPT-3
-TOKENIZER_BYTES = 1_000_000_000 # of the training documents that bpe is trained on
+TOKENIZER_BYTES = 1_000_000_000 # the most training text that bpe is trained on
 
 # --- read: the files of all sources, in shards that processes share -------------------------------
 out_dir = out_dir or {'text': 'data/quickstart', 'sft': 'data/sft',
@@ -289,7 +289,7 @@ STAGES = {'read': check_text, 'normalise': normalise, 'source': check_source,
           'decontaminate': check_benchmarks, 'personal data': hide_personal_data}
 
 # --- the tokenizer: one that exists is loaded now, so a wrong path costs no hours of cleaning -----
-tok = None
+tok = None                      # the tokenizer; the setting `tokenizer` is only its name or path
 smallest_bpe = 256 + len(SPECIAL_TOKENS)
 if tokenizer == 'gpt2':
     tok = Tokenizer.gpt2(gpt2_dir)
@@ -303,8 +303,8 @@ elif tokenizer == 'bpe' and vocab_size < smallest_bpe:
 
 
 def make_tokenizer(train_texts, all_texts, special_tokens):
-    """Return the tokenizer that --tokenizer names, and the number type of its ids. Training texts
-    decide about bpe's merges. With char, a character of validation needs an id, too."""
+    """Return the tokenizer that --tokenizer names, and the dtype of its ids. Only training texts
+    decide about bpe's merges, but with char the characters of validation texts need ids, too."""
     if tokenizer == 'bpe':
         new = Tokenizer.train(train_texts, vocab_size, special_tokens,
                               processes=num_workers or None)
@@ -340,7 +340,7 @@ def publish_and_exit(folder, meta, pages):
 
 
 # --- two short cuts that end the script: skip them on a first reading -----------------------------
-# --kind=sft without a source: problems of ours with their answers.
+# --kind=sft without a source: conversations are problems of ours with their answers.
 if lacks_source:
     folder = corpus.new_folder(out_dir, [], kind)
     for name, examples in (
@@ -377,7 +377,8 @@ if kind == 'text' and tok and '<|endoftext|>' not in tok.special:
 jobs = workers.part_of(range(len(shards)), part)        # numbers of the shards to clean
 # Near-duplicates of pairs stay, because two pairs may differ in the one word that they teach.
 near = dedup if dedup in ('minhash', 'simhash') and kind != 'preference' else None
-# The documents that are left. Their texts are on the disk. In memory each has an entry in
+# The documents that are left. Their texts are on the disk. In memory, each has an entry in these
+# arrays:
 #     size        bytes of its text
 #     exact       a hash of its text: equal for copies
 #     split       a hash that decides whether it is for training or for validation
@@ -458,8 +459,8 @@ if near and len(documents.size):
 in_val = documents.split / 2 ** 64 < val_fraction       # bool (n,)
 in_train = ~in_val
 origin = documents.owners[documents.shard]              # the name of each document's source, (n,)
-# Each source of text needs a document to train on, because it has a weight. Of conversations and
-# pairs, one of all sources is enough.
+# Each source of text needs a document to train on, because the passes over it are computed below.
+# For conversations and pairs, one document of any source is enough.
 missing = [f'to train on from the source {name}' for name in sources
            if not in_train[(origin == name) | (kind != 'text')].any()]
 if not in_val.any():
@@ -506,7 +507,7 @@ def encode_shard(shard):
 encoded = workers.in_parallel(encode_shard, range(len(shards)), num_workers, 'encoding')
 lengths = np.concatenate([*encoded])                    # in tokens, int64 (n,)
 
-# {name of a result: its documents, bool (n,)}. Several sources also have a val_<source>.bin each.
+# The documents of each result, bool (n,). Several sources also have a val_<source>.bin each.
 results = {'train': in_train, 'val': in_val}
 if kind == 'text' and len(sources) > 1:
     results |= {f'val_{name}': in_val & (origin == name) for name in sources}
