@@ -37,11 +37,11 @@ STYLE = """text { font-family: -apple-system, 'Segoe UI', 'DejaVu Sans', Helveti
 MOTION = """@keyframes appear { from { fill-opacity: 0 } }
 @keyframes judge { from { fill: #8c959f } }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important } }"""
-STAGES = {'base model': 'quickstart', 'after SFT': 'quickstart_sft', 'after RL': 'quickstart_rl'}
+STAGES = {'base model': 'quickstart', 'after SFT': 'quickstart_sft', 'after practice': 'quickstart_rejection'}
 SPLIT = 'feedback_variation'
-ARMS = {'more': 'more SFT, on given answers', 'rl': 'RL', 'random': 'RL, random reward',
-        'rejection': 'SFT on its own passing answers, once', 'curriculum': 'RL, then with three steps',
-        'weak': 'RL, first test only', 'rejection_2': 'SFT on its own passing answers'}
+ARMS = {'more': 'more SFT, on given answers', 'rl': 'RL', 'rl_adamw': 'RL, with AdamW',
+        'own_examples': 'rejection sampling', 'curriculum': 'RL, then with three steps',
+        'rejection_2': 'SFT on its own passing answers'}
 
 
 # --- shapes -------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def gains(study, title):
 
 
 def rl():
-    return gains('rl', 'RL and four controls: points gained over SFT')
+    return gains('rl', 'Practice and its controls: points gained over SFT on 2,000 examples')
 
 
 def depth():
@@ -201,7 +201,7 @@ def turning_green():
         shares[stage] = np.mean([row['outcome'] == 'passed' for row in rows])
         answers[stage] = {row['task_id']: row for row in reversed(rows)}        # the first of each problem
     problem = choose(*answers.values())
-    n_problems = len(answers['after RL'])
+    n_problems = len(answers['after practice'])
     answers = {stage: rows[problem['task_id']] for stage, rows in answers.items()}
     programs = {stage: [line for line in row['completion'].split('\n') if line.strip()]
                 for stage, row in answers.items()}
@@ -221,7 +221,7 @@ def turning_green():
     for stage, lines in programs.items():
         passes = passed(problem, answers[stage])
         solves = f'solves {100 * shares[stage]:.0f}% of such problems'
-        shapes += [bold(left, y + 34, stage, 18), words(left + 124, y + 34, solves, 15, GREY),
+        shapes += [bold(left, y + 34, stage, 18), words(left + 142, y + 34, solves, 15, GREY),
                    box(left, y + 46, width - 2 * left, pitch * n_lines + 12, PALE, ROUND)]
         clock += 0.5
         for i, text in enumerate(lines[:n_lines] or ['(nothing)']):
@@ -239,7 +239,7 @@ def turning_green():
                             f'font-weight="bold" text-anchor="end" {appear(clock)}'))
         wrong = {}
         if any(passes) and not all(passes):
-            wrong = surplus('\n'.join(lines), '\n'.join(programs['after RL']))
+            wrong = surplus('\n'.join(lines), '\n'.join(programs['after practice']))
         for i, columns in wrong.items():
             start, end = (15.5 * CHARACTER * column for column in (min(columns), max(columns)))
             shapes.append(box(left + 12 + start, y + 70 + pitch * i, end - start, 2.5, RED, appear(clock)))
@@ -277,7 +277,7 @@ def dashboard(path=f'{ROOT}/docs/img/dashboard.png'):
 
 
 def page(path=f'{ROOT}/docs/img/page.png'):
-    """The page in Chromium, as run.sh leaves it: the first problem that RL solves and SFT doesn't."""
+    """The page in Chromium, as run.sh leaves it: the first problem solved after practice, not after SFT."""
     file = pathlib.Path('out/quickstart/demo.html').resolve()
     found = re.search('<script id="models".*?>(.*?)</script>', file.read_text(encoding='utf-8'), re.S)
     data = json.loads(found[1])

@@ -214,7 +214,8 @@ def main():
             write(f'{path}.jsonl', lines)
 
     greedy, sampled, seconds = {}, {}, collections.defaultdict(list)
-    for seed in map(int, args.seeds.split(',')):
+    seeds = [int(seed) for seed in args.seeds.split(',')]
+    for seed in seeds:
         for name in ['sft', *runs]:
             run = f'{args.folder}/{seed}/{name}'
             train(name, f'{args.folder}/{seed}', seed, args.examples, args.epochs)
@@ -230,7 +231,7 @@ def main():
         tables |= {'sampled': table('pass@1 of eight answers at temperature 0.8', sampled, np.mean),
                    'pass@8': table('pass@8 of the same', sampled, any)}
     print('\nseconds: ' + ', '.join(f'{name} {np.mean(some):.0f}' for name, some in seconds.items()))
-    setup = vars(args) | {'kinds': [*splits], 'seconds': seconds}
+    setup = vars(args) | {'seeds': seeds, 'kinds': [*splits], 'seconds': seconds}
     with open(f'{args.folder}/rl.json', 'w', encoding='utf-8') as f:
         json.dump(setup | tables, f, indent=1)
 

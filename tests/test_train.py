@@ -175,7 +175,8 @@ def test_the_command_of_a_preset_leads_to_its_data():
     for path in presets:
         script = re.search(r'(\w+\.py) config/' + path.name, path.read_text(encoding='utf-8'))[1]
         preset = runpy.run_path(str(path))
-        _, program, *words = shlex.split(preset['data_from'].split(' && ')[-1])
+        commands = [command for command in preset['data_from'].split(' && ') if 'prepare.py' in command]
+        _, program, *words = shlex.split(commands[-1])
         flags = dict(word[2:].split('=', 1) for word in words)
         assert program == 'prepare.py' and flags['out_dir'] == preset['data_dir'], path
         if 'vocab_size' in preset and 'vocab_size' in flags:
