@@ -47,7 +47,7 @@ batch_size = 32                 # [1, 2**20]: sequences per step, over all devic
 learning_rate = 1e-3            # >= 0: peak; lower for larger models
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 # files
-data_from = ''                  # 'python prepare.py ...': the error shows it if data_dir is missing
+data_from = ''                  # printed if data_dir is missing: a config's 'python prepare.py ...'
 overwrite = False               # True: delete the run that out_dir holds, and start over
 extend_vocab = False            # True: the tokenizer isn't init_from's; keep rows of common tokens
 streaming: str | None = None    # folder or glob of .jsonl(.gz) shards, read instead of train.bin
