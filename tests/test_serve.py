@@ -259,7 +259,14 @@ def test_a_request_waits_for_the_one_before_unless_that_client_goes_away(models)
 
 # --- sample.py --serve --------------------------------------------------------------------------------------
 CLIENT = """
-import http.client, json, os, signal
+import http.client, json, os, signal, socketserver, time
+
+def slowly(server, *arguments):         # so the signal comes while the main thread still accepts the request
+    process_request(server, *arguments)
+    time.sleep(0.3)
+
+process_request = socketserver.ThreadingMixIn.process_request
+socketserver.ThreadingMixIn.process_request = slowly
 
 def ask(server, path, **fields):
     connection = http.client.HTTPConnection(*server.server_address, timeout=60)

@@ -19,7 +19,7 @@ Other machines cannot connect. But a page of another site, open in a browser her
 user's name. So Origin must be ours; and Host must name this machine, because a foreign name may
 lead here (DNS rebinding).
 """
-import contextlib, http.server, json, pathlib, secrets, signal, threading, time, traceback
+import http.server, json, pathlib, secrets, signal, threading, time, traceback
 import regex, torch
 from parts import Mistake
 from parts.eval import questions
@@ -243,7 +243,11 @@ class Server(http.server.ThreadingHTTPServer):
 
 def run(port, models, items=(), run_code=None):
     """Serve until SIGTERM or Ctrl-C, then finish the requests that run."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)       # as Ctrl-C
-    with Server(port, models, items, run_code) as server, contextlib.suppress(KeyboardInterrupt):
+    with Server(port, models, items, run_code) as server:
+        # If a signal raised KeyboardInterrupt here, while a request is accepted, socketserver would
+        # cut the answer to it. shutdown() waits for serve_forever(), so it has its own thread.
+        stop = lambda *_: threading.Thread(target=server.shutdown).start()
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
         print(f'http://127.0.0.1:{server.server_port} answers; Ctrl-C ends it', flush=True)
         server.serve_forever(poll_interval=0.1)
