@@ -66,10 +66,12 @@ def configure(namespace):
             set_by[name] = source
     for name, value in values.items():
         rule = settings[name][1]
-        # The condition of '>= 1' is the text 'value >= 1', so eval needs the name `value`. An empty
-        # text, for example in place of a folder, would later fail without a name.
-        is_good = value is None or eval(condition_of(rule)) and (value != '' or not defaults[name])
-        if not is_good:
+        # The condition of '>= 1' is the text 'value >= 1', so eval needs the name `value`.
+        keeps_rule = value is None or eval(condition_of(rule))
+        # An empty text, for example in place of a folder, would later fail without a name. Only a
+        # setting that is empty by default may have it.
+        is_missing = value == '' and defaults[name]
+        if is_missing or not keeps_rule:
             raise Mistake(f'{set_by.get(name, "the script")}: {name}={value!r} must be '
                           f'{"in " * rule.startswith(("[", "("))}'
                           f'{rule or f"a text, such as {defaults[name]!r}"}'
@@ -95,7 +97,9 @@ def read_settings(namespace):
         if line.endswith('configure(globals())'):
             break
         found = re.match(r'(?!_)(\w+)(: .+?)? = .*?(?: # *(.*))?$', line)
-        if found and (kind := type(namespace.get(found[1], sys)).__name__) in KINDS:
+        # A line of a docstring may look like a setting, but its name is no variable.
+        name = found and found[1]
+        if name in namespace and (kind := type(namespace[name]).__name__) in KINDS:
             # 'min_lr', ': float | None', '>= 0: where the learning rate ends'
             name, types, comment = found.groups('')
             rule, _, meaning = comment.partition(':')
@@ -145,8 +149,9 @@ def run_config_file(path, values):
 
 
 def assigned_names(code):
-    """Return the names that code assigns outside of functions, without those that a loop, with,
-    import or except binds."""
+    """Return the names that code assigns outside of functions. x = 1 may be a misspelled setting.
+    But the i of a loop or a comprehension and the f of `with open(path) as f` are helpers of the
+    file, so they are left out. What import or except binds is no ast.Name, so it needs no case."""
     names = set()
     if isinstance(code, ast.Name) and isinstance(code.ctx, ast.Store):
         names = {code.id}
@@ -206,10 +211,10 @@ def sentence_for(error, tb):
     # A Mistake has its sentence, and so has an OSError that a script raised: only the system's have
     # a number. model.py has no Mistake; if n_embd and n_head don't fit together, the __post_init__
     # of its dataclass GPTConfig raises a ValueError.
-    place = traceback.extract_tb(tb)[-1].name
     if (type(error).__name__ == 'Mistake'
             or isinstance(error, OSError) and not error.errno
-            or isinstance(error, ValueError) and place == '__post_init__'):
+            or isinstance(error, ValueError)
+            and traceback.extract_tb(tb)[-1].name == '__post_init__'):
         return str(error)
 
     # 'data/x: No such file or directory; choose another --data_dir than data/x'. A flag names the
@@ -221,8 +226,14 @@ def sentence_for(error, tb):
         return f'{path}: {error.strerror}; choose another {" or ".join(flags) or "path"}'
     # 'out of memory; try --batch_size=16; then ending other programs (MemoryError)'
     if re.search('MemoryError|bad_alloc|(of|allocate) memory', repr(error)):
-        ways = [f'--{name}={in_use[name] // 2 or True}' for name in (
-            'micro_batch_size', 'grad_checkpoint', 'slots', 'block_size', 'n_layer', 'batch_size',
-            'num_samples') if name in defaults and in_use[name] not in (None, 1)]
+        ways = []
+        for name in ('micro_batch_size', 'grad_checkpoint', 'slots', 'block_size', 'n_layer',
+                     'batch_size', 'num_samples'):
+            if name in defaults:
+                value = in_use[name]
+                if value is False:          # grad_checkpoint is off
+                    ways.append(f'--{name}=True')
+                elif value and value > 1:   # a number that can be halved
+                    ways.append(f'--{name}={value // 2}')
         return (f'out of memory; try {"; then ".join([*ways, "ending other programs"])} '
                 f'({str(error) or type(error).__name__})')
