@@ -25,18 +25,20 @@ imports this file.
 import argparse, collections, functools, hashlib, json, math, os, sys
 import regex, tiktoken
 
-# Each line matches one kind of chunk, and the lines are tried from top to bottom.
-# 'f(x):\n    x + 1234' becomes the chunks 'f', '(x', '):\n    ', 'x', ' +', ' ', '123', '4'.
+# Each line matches one kind of chunk, and the lines are tried from top to bottom. Here are the
+# chunks of 'f(x):\n    x + 1234', and below each one the number of the line that matched it:
+#     'f'  '(x'  '):\n    '  'x'  ' +'  ' '  '123'  '4'
+#      1    1     3           1    3     6    2      2
 # Python code needs fewer tokens with this pattern than with those of GPT-2 and cl100k, because
 # symbols, a newline and the indentation after it are one chunk (LOG.md). {1,256} has a bound,
 # because a million spaces would overflow the stack of tiktoken's regex engine.
 PATTERN = '|'.join([
-    r'[^\r\n\p{L}\p{N}]?[\p{L}]+',          # a word and the space or symbol before it: `.join`
-    r'[\p{N}]{1,3}',                        # up to three digits
-    r' ?[^\s\p{L}\p{N}]+(?:\r?\n[ \t]*)*',   # symbols, and the newlines and indentation after them
-    r'\s{0,256}\n[ \t]*',                   # a newline, and the spaces before and after it
-    r'\s{1,256}(?!\S)',                     # spaces, except the last one before a word or symbol
-    r'\s{1,256}'])                          # a single space before a digit, a tab before a symbol
+    r'[^\r\n\p{L}\p{N}]?[\p{L}]+',          # 1: a word and the space or symbol before it: `.join`
+    r'[\p{N}]{1,3}',                        # 2: up to three digits
+    r' ?[^\s\p{L}\p{N}]+(?:\r?\n[ \t]*)*',  # 3: symbols; newlines and indentation after them
+    r'\s{0,256}\n[ \t]*',                   # 4: a newline, and the spaces before and after it
+    r'\s{1,256}(?!\S)',                     # 5: spaces, except the last one before a word or symbol
+    r'\s{1,256}'])                          # 6: a space before a digit, a tab before a symbol
 BYTES = [bytes([b]) for b in range(256)]
 FORMAT = 'nanoparrot-tokenizer-1'
 FAST_BPE = os.path.join(os.path.dirname(__file__), 'parts/tokenizer/bpe.py')
@@ -117,7 +119,8 @@ def learn_merges(words, counts, n_merges):
         learn_merges([b'low', b' lower', b' lowest'], [1, 1, 1], 2)
         == ([(108, 111), (256, 119)], 10)
 
-    (108, 111) is l + o, which becomes token 256; (256, 119) is lo + w, which becomes token 257."""
+    (108, 111) is l + o, which becomes token 256; (256, 119) is lo + w, which becomes token 257.
+    The corpus had 3 + 6 + 7 = 16 bytes and now has 1 + 4 + 5 = 10 tokens."""
     words = [list(word) for word in words]          # a byte is its own id
 
     merges = []
@@ -129,7 +132,9 @@ def learn_merges(words, counts, n_merges):
         if not frequency:                           # each chunk is a single token
             break
 
-        # Of equally frequent pairs, the one with the smaller ids is merged first.
+        # Pairs are often equally frequent. If the one that was counted first won, the order of the
+        # texts would decide. So the one with the smaller ids wins, and a corpus gives the same
+        # merges in any order, and with any number of processes that count.
         best = min(frequency, key=lambda pair: (-frequency[pair], pair))
         for word in words:
             merge(word, best, 256 + len(merges))
@@ -248,9 +253,10 @@ class Tokenizer:
         thirteen characters like any others."""
         if not self._has_merges:
             return self._encode_single(text)
-        # tiktoken merges alike, but in Rust, which is faster for a long text. It also gets what is
-        # not ASCII, so that encode_batch() agrees: tiktoken's Unicode tables may differ from those
-        # of regex, which cut the text in training, and then a recent letter is split differently.
+        # tiktoken merges as we do below, and it is written in Rust, so a long text is faster there.
+        # A text that is not ASCII goes there because encode_batch(), which uses tiktoken, must give
+        # the same ids. tiktoken and regex each have a table of what is a letter, of other versions
+        # of Unicode perhaps, so they may cut a text with a recently added letter differently.
         if len(text) > 300 or not text.isascii():
             return self._tiktoken.encode_ordinary(text)
 
@@ -265,8 +271,16 @@ class Tokenizer:
 
     def _merge_chunk(self, chunk):
         """Return the ids of a chunk. Merge the adjacent pair that was learned first (its token has
-        the lowest id), then do so again, until no pair makes a token. A merge creates only pairs
-        that were learned later, so this replays all merges in order."""
+        the lowest id), then do so again, until no pair makes a token. If training has made the
+        tokens 256 = lo, 257 = low and 258 = er, then `lower` becomes 257 258:
+
+            l o w e r       l + o is 256, e + r is 258: the lower id is merged
+            lo w e r        lo + w is 257, e + r is 258
+            low e r         e + r is 258
+            low er          low + er is no token
+
+        This is the same as applying the merges 256, 257, 258, ... one after the other, as training
+        did. A merge makes only pairs with its own token, and they were learned later than it."""
         pieces = [bytes([b]) for b in to_utf8(chunk)]
         while len(pieces) > 1:
             rank = lambda pair: self.ranks.get(b''.join(pair), math.inf)
