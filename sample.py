@@ -17,9 +17,11 @@ Reads the folder of a run, or of a Hugging Face model. write() writes an answer 
                 <|im_start|>user\\nhi<|im_end|>\\n<|im_start|>assistant\\n
     logits      The model runs over the whole prompt once, and then over each new token alone. What
                 it has computed for earlier tokens is in a cache (GPT.stream in model.py).
-    a token     It is drawn from softmax(logits / temperature). Of 0.6 0.3 0.1, temperature 0.5
-                makes 0.78 0.20 0.02, the squares divided by their sum. top_k=2 keeps the likeliest
-                two. top_p=0.8 keeps the fewest that have 0.8 together (sample in model.py).
+    a token     It is drawn from softmax(logits / temperature). Of 0.5 0.3 0.15 0.05, temperature
+                0.5 makes 0.68 0.25 0.06 0.01, the squares divided by their sum. Only then top_k=2
+                keeps the likeliest two, and top_p=0.9 the fewest that have 0.9 together: here two
+                as well, 0.68 + 0.25. At temperature 1 it would be three, 0.5 + 0.3 + 0.15. See
+                sample() in model.py.
     the end     The answer ends at <|endoftext|>, at <|im_end|>, in front of the text stop_at, after
                 max_new_tokens, or at Ctrl-C.
 """
@@ -62,31 +64,41 @@ configure(globals())
 # --- 1. the model ---------------------------------------------------------------------------------
 device = processes.choose(device, 'float32')[0]
 torch.manual_seed(seed)             # for untrained weights and for gaps
-# A page can ask several models. Everything else uses the only one, which is the last one here.
 models = {}                         # {path: (model, tokenizer, whether it was taught to chat)}
 for path in ckpt.split(','):
-    model, tokenizer, state = checkpoints.open_to_sample(path, device, export or serve is not None)
+    model, tokenizer, state = checkpoints.open_to_sample(
+        path, device, continues=export or serve is not None)
     if random_init:
         model = GPT(model.config).to(device)
     model.eval().to(getattr(torch, dtype))
     trained = state.get('config', {})       # the settings of the run; {} for a Hugging Face model
     models[path] = model, tokenizer, 'stage' in trained         # of sft.py, dpo.py or rl.py
+# Only a page asks several models, and it takes them from `models`. For everything else there is one
+# path, so the loop ran once: model, tokenizer, state and trained are those of the only model.
 sys.stdout.reconfigure(errors='replace')    # what a terminal cannot show becomes a ?
 
 
 # --- 2. one token after another -------------------------------------------------------------------
 def write(prompt, temperature, seed):
-    """Print the answer to a text or to messages token by token. Return the Answer."""
-    # An Answer has prompt.ids, the prompt's tokens; noise, a random number for each token that it
-    # may have; ids and text, what is written so far; and finish, why it ended, until then None.
+    """Print the answer to a text or to messages token by token. Return the Answer. seed: a number
+    or a text, as random.Random takes it."""
+    # The Answer has the prompt as ids and, in `noise`, a random number u in [0, 1) for each token
+    # that may follow.
     answer = asking.begin(tokenizer, prompt, max_new_tokens, seed, asking.end_of(stop_at))
     idx = torch.tensor([answer.prompt.ids], device=device)  # (1, T)
+    # logits (1, V) -> the next token (1,), from sample() in model.py with the next u. Before that,
+    # some tokens get the probability 0: special ones that only prompts have, such as <|im_start|>,
+    # and where the first token completes the end of the prompt, those that don't begin with it.
     draw = lambda logits: answer.draw(logits, temperature=temperature, top_k=top_k, top_p=top_p)
     with contextlib.suppress(KeyboardInterrupt):
         for token in model.stream(idx, len(answer.noise), draw):        # (1,)
+            # append() adds the token to answer.ids. It sets `finish` to 'stop' if the token is
+            # <|endoftext|> or <|im_end|>, and to 'length' if all of `noise` is used.
             answer.append(token.item(), tokenizer.stop)
+            # take() returns the new characters. What may be the beginning of stop_at waits, and so
+            # do the bytes of half a character. It sets `finish` to 'stop' in front of stop_at.
             print(answer.take(), end='', flush=True)
-            if answer.finish:
+            if answer.finish:       # 'stop' or 'length'
                 break
     print()
     return answer
@@ -126,6 +138,7 @@ def talk():
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         while question := input('you> ').strip():
             history = asking.with_question(tokenizer, history, question, context)
+            # A seed for each turn. If all had the same one, all would draw the same numbers.
             answer = write(history, temperature, f'{seed} {len(history)}')
             history.append({'role': 'assistant', 'content': answer.text})
 
@@ -137,7 +150,10 @@ def fill_gaps():
 
 
 def make_page():
-    """Serve a page on which people ask all models, or write it into a file."""
+    """Serve a page on which people ask all models, or write it into a file. It offers 100 new
+    variations of the example tasks. With --allow_code_execution=True, their tests run the answers:
+    the server runs each one when it is written. But a browser runs no Python, so for the file each
+    model answers each problem now, and the file has these answers and whether they pass."""
     problems = questions.from_problems(100, 0, ['variation'])
     run_code = allow_code_execution and sandbox.run_code
     if export:
@@ -154,9 +170,9 @@ def write_model():
 
 
 # --- 4. what this call does -----------------------------------------------------------------------
-# A row is a kind of call, whether this call is one, the function, and the settings that it uses.
-# The first row that fits decides. Another setting would change nothing, and the user would not
-# notice, so it is refused.
+# A row has the name of a kind of call, whether this call is of that kind, the function that does
+# it, and the settings that have an effect. The first row that fits decides. Any other setting would
+# change nothing, and the user would not notice, so it is refused.
 for_writing = 'ckpt seed device dtype random_init max_new_tokens temperature top_k top_p '
 CALLS = [
     ('--serve', serve is not None, make_page, 'ckpt seed device dtype serve allow_code_execution'),
@@ -169,10 +185,10 @@ CALLS = [
      for_writing + 'prompt prompt_file prompts sweep chat system'),
     ('a text', True, write_texts,
      for_writing + 'prompt prompt_file prompts sweep num_samples stop_at')]
-call, _, function, used = next(row for row in CALLS if row[1])
-if unused := set_by.keys() - used.split():
+call, _, function, settings = next(row for row in CALLS if row[1])      # row[1]: is it this kind?
+if unused := set_by.keys() - settings.split():
     name = min(unused)
-    others = [other for other, *_, used in CALLS if name in used.split()]
+    others = [other for other, *_, its_settings in CALLS if name in its_settings.split()]
     raise Mistake(f'{call} cannot use --{name}; leave it out, or use it with {" or ".join(others)}')
 if ',' in ckpt and function != make_page:
     raise Mistake('several models need a page; add --serve=8000 or --export=html')
