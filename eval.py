@@ -9,10 +9,15 @@ Evaluation: how good a checkpoint is, measured on held-out data, with confidence
     python eval.py --tasks=compare --ckpt=out/sft --compare=out/dpo --out=out/dpo/compare.json
 
 loss            nats, perplexity and bits per byte of val.bin, and of each source of a mixture
-problems        functions of parts/eval/problems.py, written by the model and run. Four splits of
-                equal size: new variations of the example tasks, which sft.py shows (variation), and
-                of the practice tasks of rl.py (feedback_variation); unseen combinations of known
-                steps (cell); unseen tasks (family)
+problems        functions of parts/eval/problems.py, written by the model and run, of four splits:
+    variation           new variations of the example tasks, which sft.py shows with answers:
+                        "Compute the sum of all numbers in a."
+    feedback_variation  new variations of the practice tasks, which only rl.py meets, without
+                        answers: "Return x after these steps: drop its first character, then
+                        reverse it."
+    cell                unseen combinations of known steps: "Return a list of the doubles of the odd
+                        numbers in values."
+    family              unseen tasks: "Return whether any number in data is greater than 6."
 humaneval, mbpp the same, from a file in HumanEval's layout
 gsm8k           the last number of the answer must be the one behind #### in the file
 own             your questions: {"prompt": "2 + 2?", "regex": "4"}; see docs/measuring.md
@@ -27,11 +32,13 @@ Choose the measure before you train. Of twenty measures that did not change, abo
 
 Perplexity, e^nats, is the number of equally likely tokens that the model hesitates between. Bits
 per byte can be compared between tokenizers. pass@k is the chance that at least one of k answers
-passes. eval.py writes eval.json and samples.jsonl (every completion) beside the checkpoint. With
---completions they go into a folder scored/ beside the file of completions, which may itself be a
-samples.jsonl and must not be replaced.
+passes.
+
+eval.py writes eval.json and samples.jsonl (every completion) beside the checkpoint. The file of
+--completions may be a samples.jsonl of another call, which must not be replaced. So with
+--completions=a/samples.jsonl it writes a/scored/eval.json and a/scored/samples.jsonl.
 """
-import collections, functools, glob, json, math, os, re, shlex
+import collections, glob, json, math, os, re, shlex
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -79,7 +86,75 @@ dtype = 'auto'                  # auto | float32 | bfloat16: for answers; auto =
 seed = 1337                     # [0, 2**32): seed of the untrained model and of answers
 config = configure(globals())
 
-# --- 1. the questions -----------------------------------------------------------------------------
+# --- 1. what is measured: the loss, pass@k, its interval, the difference of two models ------------
+# Sections 2 and 3 set the names that these functions use, such as device. The first call is below.
+@torch.no_grad()
+def exact_loss(model, ids, block_size):
+    """Return (nats, n): the summed loss of the n tokens ids[1:]. Each is predicted once, from its
+    block so far. Of 11 ids and blocks of 4, 10 tokens are predicted, in blocks of 4, 4 and 2:
+
+        x   0 1 2 3 | 4 5 6 7 | 8 9         y   1 2 3 4 | 5 6 7 8 | 9 10
+
+    A block sees no other block, so batch_size changes the loss by rounding only."""
+    n = len(ids) - 1
+    n_last = n % block_size         # tokens of the last block if it is a short one, 2 above
+    starts = range(0, n - n_last, block_size)               # of the full blocks: 0 and 4
+    batches = [starts[i:i + batch_size] for i in range(0, len(starts), batch_size)]
+    if n_last:
+        batches.append([n - n_last])                        # a batch of its own: [8]
+    nats = 0.0
+    for batch in tqdm(batches, 'loss', disable=None):
+        length = min(block_size, n - batch[0])              # of the short block 10 - 8 = 2
+        x, y = sequences(ids, batch, length)                # (B, T) each
+        _, loss = model(torch.from_numpy(x).to(device), torch.from_numpy(y).to(device))
+        nats += loss.item() * y.size
+    return nats, n
+
+
+def pass_at_k(n, c, k):
+    """Return the chance that at least one of k completions passes, if k of n are drawn and c of the
+    n pass: 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, arXiv:2107.03374, eq. 1).
+    pass_at_k(4, 1, 2) -> 0.5. pass_at_k(10, 3, 5) -> 0.917. With p = 3/10, 1 - (1 - p)^5 would say
+    0.832. That is too low on average, because it may draw a failed answer twice: k different
+    answers are drawn, without putting one back."""
+    return 1 - math.comb(n - c, k) / math.comb(n, k)
+
+
+def interval(scores):
+    """Return the 95% interval of the mean of scores from 0 to 1, one for each problem.
+    interval([1] * 8 + [0] * 2) -> [0.49, 0.94]: ten problems say little. Half of 200 problems gives
+    [0.43, 0.57], half of 800 [0.47, 0.53]: four times the problems halve the width."""
+    n = max(1, len(scores))
+    p = sum(scores) / n
+    # If each score is 0 or 1, or all are equal: Wilson 1927. Of ten problems that all pass, p plus
+    # and minus 1.96 standard errors would be [1, 1], as if ten proved it. But with a true rate q, p
+    # has the standard error sqrt(q (1 - q) / n). Wilson's interval has each q from which p is at
+    # most 1.96 such errors away, so its ends solve (p - q)^2 = w q (1 - q): here [0.72, 1].
+    if set(scores) <= {0, 1} or len(set(scores)) == 1:
+        w = 1.96 ** 2 / n
+        half = math.sqrt(w * (p * (1 - p) + w / 4))
+        return [max(0.0, (p + w / 2 - half) / (1 + w)), min(1.0, (p + w / 2 + half) / (1 + w))]
+    # Else, as with 0.25 of several answers, the bootstrap: draw n of the n problems, putting each
+    # back, 2,000 times. 95% of the means lie in the interval.
+    drawn = np.random.default_rng(0).integers(n, size=(2000, n))
+    return np.percentile(np.array(scores)[drawn].mean(1), [2.5, 97.5]).tolist()
+
+
+def compare_models():
+    """Return what the model of --compare gained and lost beside that of --ckpt. Both answered the
+    same problems, and what is hard for one is hard for the other. With 0.9, 0.5, 0.1 before and
+    1.0, 0.7, 0.2 after, the scores of one model lie far apart, so the intervals of both are wide
+    and overlap. But the problems gained 0.1, 0.2, 0.1: how hard each is cancels in its difference,
+    whose interval is narrow."""
+    # The answers of this run, or, if it asked nothing, those beside the checkpoint.
+    before, after = results.read(out_folder if samples else run_folder), results.read(compare)
+    # interval() takes numbers from 0 to 1, so it gets (1 + after - before) / 2 of each problem.
+    result = results.compare(before, after, interval)
+    results.print_comparison(result)
+    return result
+
+
+# --- 2. the questions -----------------------------------------------------------------------------
 # All questions have one form. This one is from GSM8K, and its rule is: the last number must be 13.
 #     {'task_id': 'gsm8k/0',
 #      'messages': [{'role': 'user', 'content': 'Janet has 16 eggs and eats 3. How ...?'}],  # chat
@@ -109,7 +184,7 @@ ks = sorted({1, *map(int, k.split(','))})       # always with 1: the interval is
 if ks[-1] > num_samples and not completions:
     raise Mistake(f'pass@{ks[-1]} needs --num_samples={ks[-1]} or more; {num_samples=}')
 
-# --- 2. the checkpoints, the held-out text, and where the results go ------------------------------
+# --- 3. the checkpoints, the held-out text, and where the results go ------------------------------
 paths = []
 for pattern in ckpt.split(','):
     paths += sorted(glob.glob(pattern)) or [pattern]        # such as out/sft/*.pt
@@ -133,8 +208,6 @@ autocast = torch.autocast(kind, getattr(torch, best_dtype), enabled=best_dtype !
 torch.set_float32_matmul_precision('highest')       # no TF32: the loss is exact
 
 
-# One checkpoint stays open for all tasks. Of several, two at once might not fit into memory.
-@functools.lru_cache(1 if len(paths) == 1 else 0)
 def open_checkpoint(path):
     """Return (model, tokenizer, metadata). metadata: what eval.json says of the checkpoint."""
     model, tokenizer, state = checkpoints.open_to_sample(path, device, continues=True)
@@ -147,23 +220,31 @@ def open_checkpoint(path):
     return model.eval(), tokenizer, metadata
 
 
+# The first checkpoint is opened now, so that a mistake shows at once and not after an hour. Answers
+# that are in a file, and two files that are compared, need no model.
+if completions or all_tasks == ['compare']:
+    del paths[1:]
+    only = None, None, {'ckpt': None, 'step': None, 'chat': chat}
+else:
+    only = open_checkpoint(paths[0])
+tokenizer, metadata = only[1:]
+# A single checkpoint stays open for all tasks. Of several, each is opened when it is its turn,
+# because all of them might not fit into memory.
+if len(paths) > 1:
+    only = None
+
+
 def models(untrained=False):
     """Yield (model, tokenizer, metadata) of each checkpoint; then, if asked for, of an untrained
-    model that has the last one's shape and tokenizer. Answers that are in a file, and two files
-    that are compared, need no model."""
-    if completions or all_tasks == ['compare']:
-        yield None, None, {'ckpt': None, 'step': None, 'chat': chat}
-        return
+    model that has the last one's shape and tokenizer."""
     for path in paths:
-        model, tokenizer, metadata = open_checkpoint(path)
+        model, tokenizer, metadata = only or open_checkpoint(path)
         yield model, tokenizer, metadata
     if untrained:
         torch.manual_seed(seed)
         yield GPT(model.config).to(device).eval(), tokenizer, {'ckpt': 'untrained', 'chat': False}
 
 
-# The first checkpoint is opened now, so that a mistake shows at once and not after an hour.
-tokenizer, metadata = next(models())[1:]
 # The benchmarks that prepare.py took out of the training data, if it did.
 decontaminated = questions.read_decontaminated(run_folder)
 # What becomes eval.json. Each task adds to 'tasks', and running programs 'confined', 'left_out'.
@@ -172,42 +253,22 @@ report = {**metadata, 'settings': config, 'decontaminated': decontaminated,
 show(config)
 if asked:
     print(f'contamination: {questions.searched(decontaminated)}')
-# So does a folder in which nothing can be written. eval.json appears when it is complete.
+# A folder in which nothing can be written is a mistake that shows here. The file is eval.json.tmp
+# until it is complete.
 os.makedirs(out_folder, exist_ok=True)
 report_file = open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n')
 
 
-# --- 3. the loss ----------------------------------------------------------------------------------
-@torch.no_grad()
-def exact_loss(model, ids, block_size):
-    """Return (nats, n): the summed loss of the n tokens ids[1:]. Each is predicted once, from its
-    block so far. Of 11 ids and blocks of 4, 10 tokens are predicted, in blocks of 4, 4 and 2:
-
-        x   0 1 2 3 | 4 5 6 7 | 8 9         y   1 2 3 4 | 5 6 7 8 | 9 10
-
-    A block sees no other block, so batch_size changes the loss by rounding only."""
-    n = len(ids) - 1
-    n_last = n % block_size         # tokens of the last block if it is a short one, 2 above
-    starts = range(0, n - n_last, block_size)               # of the full blocks: 0 and 4
-    batches = [starts[i:i + batch_size] for i in range(0, len(starts), batch_size)]
-    if n_last:
-        batches.append([n - n_last])                        # a batch of its own: [8]
-    nats = 0.0
-    for batch in tqdm(batches, desc='loss', disable=None):
-        length = min(block_size, n - batch[0])              # of the short block 10 - 8 = 2
-        x, y = sequences(ids, batch, length)                # (B, T) each
-        _, loss = model(torch.from_numpy(x).to(device), torch.from_numpy(y).to(device))
-        nats += loss.item() * y.size
-    return nats, n
-
-
+# --- 4. the loss of each checkpoint on each text --------------------------------------------------
 def measure_loss():
     """Return {name: its losses}, such as {'trained': {'nats': 1.25, ...}, 'untrained': ...}. With
     several checkpoints, a name is the path of one. With more than one val.bin, it ends with the
     data: 'trained_web' is a source of a mixture, 'trained_data/code val' one of several folders."""
     losses = {}
     for model, tokenizer, metadata in models(random_init):
-        name = 'trained' if [metadata['ckpt']] == paths else metadata['ckpt']
+        name = metadata['ckpt']         # a path, or 'untrained'
+        if paths == [name]:             # it is the only checkpoint
+            name = 'trained'
         text_bytes = np.array(tokenizer.text_bytes)     # of each token; of specials 0
         for folder, (_, bins, _) in held_out.items():
             for side, ids in bins.items():
@@ -216,10 +277,10 @@ def measure_loss():
                 ids = ids[:loss_tokens + 1] if loss_tokens else ids
                 nats, n = exact_loss(model, ids, model.config.block_size)
                 n_bytes = int(text_bytes[np.asarray(ids[1:])].sum())
-                where = side.removeprefix('val_')
+                text = side.removeprefix('val_')        # 'val', or a source such as 'web'
                 if len(held_out) > 1:
-                    where = f'{folder} {where}'
-                losses[name if where == 'val' else f'{name}_{where}'] = {
+                    text = f'{folder} {text}'           # 'data/code val'
+                losses[name if text == 'val' else f'{name}_{text}'] = {
                     'nats': nats / n,
                     'perplexity': math.exp(min(700, nats / n)),             # else it overflows
                     'bits_per_byte': nats / math.log(2) / max(1, n_bytes),
@@ -228,7 +289,7 @@ def measure_loss():
     return losses
 
 
-# --- 4. a task: ask, run, count -------------------------------------------------------------------
+# --- 5. a task: ask, run, count -------------------------------------------------------------------
 samples = []        # every completion with its outcome, of all tasks and checkpoints
 
 
@@ -284,33 +345,6 @@ def grade(task, problems, answers, metadata):
     return rows
 
 
-def pass_at_k(n, c, k):
-    """Return the chance that at least one of k completions passes, if k of n are drawn and c of the
-    n pass: 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, arXiv:2107.03374, eq. 1).
-    pass_at_k(4, 1, 2) -> 0.5. pass_at_k(10, 3, 5) -> 0.917. With p = 3/10, 1 - (1 - p)^5 would say
-    0.832. That is too low on average, because it may draw a failed answer twice: k different
-    answers are drawn, without putting one back."""
-    return 1 - math.comb(n - c, k) / math.comb(n, k)
-
-
-def interval(scores):
-    """Return the 95% interval of the mean of scores from 0 to 1, one for each problem.
-    interval([1] * 8 + [0] * 2) -> [0.49, 0.94]: ten problems say little. Half of 200 problems gives
-    [0.43, 0.57], half of 800 [0.47, 0.53]: four times the problems halve the width."""
-    n = max(1, len(scores))
-    p = sum(scores) / n
-    # If each score is 0 or 1, or all are equal: Wilson 1927. Of ten problems that all pass, p plus
-    # and minus 1.96 standard errors would be [1, 1], as if ten proved it. Wilson says [0.72, 1].
-    if set(scores) <= {0, 1} or len(set(scores)) == 1:
-        w = 1.96 ** 2 / n
-        half = math.sqrt(w * (p * (1 - p) + w / 4))
-        return [max(0.0, (p + w / 2 - half) / (1 + w)), min(1.0, (p + w / 2 + half) / (1 + w))]
-    # Else, as with 0.25 of several answers, the bootstrap: draw n of the n problems, putting each
-    # back, 2,000 times. 95% of the means lie in the interval.
-    drawn = np.random.default_rng(0).integers(n, size=(2000, n))
-    return np.percentile(np.array(scores)[drawn].mean(1), [2.5, 97.5]).tolist()
-
-
 def summarise(rows, ks):
     """Return pass@k and the interval of pass@1 of rows of samples.jsonl, or a judge's mean grade
     and its interval. Answers that could not be graded do not count. pass@k is the mean over
@@ -327,9 +361,12 @@ def summarise(rows, ks):
     n_samples = len(rows) - outcomes['infrastructure']
     result = {'n': len(groups), 'samples': n_samples, 'outcomes': dict(outcomes),
               'failures': dict(failures.most_common()), 'interval': interval(means)}
-    if 'score' in rows[0]:          # on the judge's scale, from 1 to 10
-        score, *ends = [1 + 9 * x for x in (sum(means) / max(1, len(means)), *result['interval'])]
-        return result | {'score': score, 'interval': ends}
+    if 'score' in rows[0]:
+        # A judge's grades from 1 to 10 became 0 to 1 in results.worth(). Here they become grades
+        # again: 0.5 is 5.5.
+        grade_of = lambda x: 1 + 9 * x
+        return result | {'score': grade_of(sum(means) / max(1, len(means))),
+                         'interval': [*map(grade_of, result['interval'])]}
 
     for k in ks:
         chances = [pass_at_k(len(group), sum(group), k) for group in groups.values()
@@ -370,7 +407,7 @@ def score(task):
     return series[0] if len(series) == 1 else {'series': series}
 
 
-# --- 5. what has been learned, at four levels: characters, words, lines, speeches -----------------
+# --- 6. what has been learned, at four levels: characters, words, lines, speeches -----------------
 def measure_learned():
     """Return {name: {'space': 0.21, 'words': 0.97, ...}} of each checkpoint, 'untrained' and the
     corpus."""
@@ -384,20 +421,6 @@ def measure_learned():
     levels = {name: texts.levels(some, words, beginnings) for name, some in written.items()}
     results.print_table(f'of {n} texts, fraction of', levels)
     return levels
-
-
-# --- 6. two models, problem by problem ------------------------------------------------------------
-def compare_models():
-    """Return what the model of --compare gained and lost beside that of --ckpt. Both answered the
-    same problems, and what is hard for one is hard for the other. With 0.9, 0.5, 0.1 before and
-    1.0, 0.7, 0.2 after, the scores of one model lie far apart, so the intervals of both are wide
-    and overlap. But the problems gained 0.1, 0.2, 0.1: how hard each is cancels in its difference,
-    whose interval is narrow."""
-    # The answers of this run, or, if it asked nothing, those beside the checkpoint.
-    a, b = results.read(out_folder if samples else run_folder), results.read(compare)
-    result = results.compare(a, b, interval)
-    results.print_comparison(result)
-    return result
 
 
 # --- 7. all of it ---------------------------------------------------------------------------------
