@@ -145,14 +145,17 @@ def faults_of_reward(train, held_out, early):
         yield ('all answers to a prompt earn the same, so nothing is learned',
                'take easier prompts if the reward is low, harder ones if it is high')
 
-    # The reward has to rise on prompts that are not practiced. From 0.9 on little is left to gain,
-    # and a hundredth less is chance.
+    # The reward has to rise on prompts that are not practiced, unless it began at 0.9 or above:
+    # there, little is left to gain. And wherever it began, it must not fall. Up to 0.05 less may be
+    # chance, because the mean of 200 rewards of 0 or 1 has a standard error of up to 0.035.
     if not early and len(held_out) and not held_out.any():
         yield ('no held-out answer earned a reward',
                'take easier prompts, or show the model more examples: python sft.py')
     elif not early and len(held_out) > 2:
         first, last = held_out[0], held_out[-1]
-        if last <= first < 0.9 or last < first - 0.05:
+        has_not_risen = last <= first < 0.9
+        has_fallen = last < first - 0.05
+        if has_not_risen or has_fallen:
             yield (f'the held-out reward went from {first:.2f} to {last:.2f}',
                    'use best.pt and read samples.txt; lower learning_rate, or raise it if kl stays '
                    'near 0')
@@ -160,14 +163,15 @@ def faults_of_reward(train, held_out, early):
 
 def verdict(metrics, config):
     """Return how the machine does and how the model does, each 'healthy', 'unhealthy' or 'too early
-    to tell'; then a sentence: why, and what to do. metrics: the rows and events of a run."""
+    to tell'; then a sentence: why, and what to do. metrics: the rows and events of a run. config:
+    its settings and, if eval.py has asked the model, 'pass@1'; see section 3."""
     train = [m for m in metrics if 'loss' in m]
     too_early = 'too early to tell'
     if not train:
         return too_early, too_early, 'no step is logged. To do: look again soon.'
     step = train[-1]['step']
     max_steps = config.get('max_steps') or step
-    # Early are the warm-up and a tenth of the run after it.
+    # Early are the warm-up, in steps, and a tenth of the run after it.
     early = step <= (config.get('warmup_steps') or 0) + 0.1 * max_steps
     of_machine = list(faults_of_machine(train))
     if config.get('stage') == 'rl':
@@ -185,13 +189,16 @@ def verdict(metrics, config):
                              'read samples.jsonl: if the answers have the right form, train longer '
                              'or on easier problems; if not, show it examples (python sft.py)'))
 
-    faults = of_machine + of_model
-    if not of_model:
-        faults.append((f'{train[-1]["tok_s"]:,.0f} tok/s, {result}',
-                       'let it run' if step < max_steps else next_step(config)))
-    model = 'unhealthy' if of_model else too_early if early else 'healthy'
+    reasons = [why for why, _ in of_machine + of_model]
+    advice = [to_do for _, to_do in of_machine + of_model]
+    if of_model:
+        model = 'unhealthy'
+    else:
+        model = too_early if early else 'healthy'
+        reasons.append(f'{train[-1]["tok_s"]:,.0f} tok/s, {result}')
+        advice.append('let it run' if step < max_steps else next_step(config))
     return 'unhealthy' if of_machine else 'healthy', model, (
-        f'{"; ".join(why for why, _ in faults)}. To do: {"; ".join(to_do for _, to_do in faults)}.')
+        f'{"; ".join(reasons)}. To do: {"; ".join(advice)}.')
 
 
 def next_step(config):
@@ -206,12 +213,16 @@ def next_step(config):
 
 
 # --- 2. panels: what is drawn, and how it looks if all is well ------------------------------------
-# A panel is a title, a meaning and metrics of metrics.jsonl. The line of the first metric is thick,
-# because it is the one to watch. A pattern stands for several metrics, here the sources of a
-# mixture. If the meaning begins with %, the metrics are fractions, which are drawn times 100.
-# A vertical line is an event, for instance a spike: the loss or the gradient norm of a step was 8
-# standard deviations above those of the last 100 steps (--spike_z of train.py). Normal noise is
-# above 4 once in 30,000 steps.
+# A panel is a title, a line of text that is printed below it, and metrics of metrics.jsonl:
+#     ('samples', '% pass; thin: parse, repeat', 'pass_rate', 'parse_rate', 'repetition')
+# The first metric, pass_rate, becomes a thick line, because it is the one to watch. The others are
+# thin, and the text names them behind "thin:". The program looks only at the first character of the
+# text: % says that the metrics are fractions, so 0.25 is drawn as 25. The name of a metric may be a
+# pattern: val_.+_bpb stands for val_web_bpb, val_code_bpb and whatever else a mixture has.
+#
+# A vertical line is an event, for instance a spike: the loss or the gradient norm of a step was
+# more than 8 standard deviations above its mean over the last 100 steps (--spike_z of train.py).
+# Normal noise passes 4 standard deviations once in 30,000 steps and 8 practically never.
 LOSS = ('loss', 'nats per token: falls, ever slower', 'val_loss', 'loss')
 GRADIENT = ('gradient norm', 'before it is clipped: few spikes', 'grad_norm')
 MODEL = {
@@ -247,6 +258,11 @@ MACHINE = [
     ('skipped', 'updates: none', 'skipped')]
 
 # --- 3. read, judge, draw -------------------------------------------------------------------------
+# run_log.read_run() returns a dict with these among others:
+#     rows        of metrics.jsonl: [{'step': 10, 'loss': 5.1}, {'step': 20, 'val_loss': 4.9}, ...]
+#     events      [{'step': 815, 'event': 'spike', ...}]
+#     config      config.json. A warmup_steps below 1, which is a part of max_steps, is already in
+#                 steps. If there is an eval.json, 'pass@1' is its result for the latest checkpoint.
 all_runs = []
 for folder in runs.split(','):
     run = run_log.read_run(folder.strip().rstrip('/'))
