@@ -102,23 +102,21 @@ class Attention(nn.Module):
         if mask is None and start > 0 and T > 1:
             mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)
 
-        # softmax(q k^T / sqrt(D)) v. Each k and v serves H / K heads of q.
-        q, k, v = fit_device(q, k, v, mask, cache is not None)
-        with torch.autocast('cpu', enabled=False):      # else it would undo fit_device()
-            y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal,
-                                               enable_gqa=k.shape[1] < q.shape[1])  # (B, H, T, D)
+        y = attend(q, k, v, mask, is_causal, cache is not None)  # (B, H, T, D)
         return self.w_o(y.transpose(1, 2).flatten(2).to(x.dtype))  # (B, T, C)
 
 
-def fit_device(q, k, v, mask, is_cached):
-    """Return q, k, v as the device computes attention fastest. A CPU trains in float32, because its
-    backward pass in bfloat16 can be slow (LOG.md). A GPU's fast kernel for grouped heads takes only
-    bfloat16 without a mask, so otherwise each k and v is repeated for its heads of q."""
+def attend(q, k, v, mask, is_causal, is_cached):
+    """Return softmax(q k^T / sqrt(D)) v, (B, H, T, D). Each k and v serves H / K heads of q."""
+    # Only for speed: a CPU trains in float32, because its backward pass in bfloat16 can be slow
+    # (LOG.md), and a GPU's fast kernel for grouped heads takes only bfloat16 without a mask.
     if q.is_cpu and not is_cached:
-        return q.float(), k.float(), v.float()
+        q, k, v = q.float(), k.float(), v.float()
     if q.is_cuda and k.shape[1] < q.shape[1] and (mask is not None or q.dtype != torch.bfloat16):
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
-    return q, k, v
+    with torch.autocast('cpu', enabled=False):      # float32 would become bfloat16 again
+        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal,
+                                              enable_gqa=k.shape[1] < q.shape[1])
 
 
 class SwiGLU(nn.Module):
@@ -159,7 +157,8 @@ def rope_table(D, T, theta, scaling=()):
 
 def stretch(frequency, factor, low=None, high=None, T_old=None):
     """Slow RoPE down for a longer context. Alone, the factor divides all frequencies (2306.15595).
-    As in Llama 3.1, it divides those below `low` turns in T_old tokens, and none above `high`."""
+    Llama 3.1 divides only slow ones. With factor 8, low 1 and high 4, the frequency of a pair that
+    makes 9, 2.5 or 0.5 turns in T_old tokens is multiplied by 1, by 0.5625 (halfway) or by 1/8."""
     if T_old is None:
         return frequency / factor
     turns = T_old * frequency / (2 * math.pi)
@@ -244,13 +243,13 @@ class GPT(nn.Module):
         n_cached = 0                    # positions whose keys and values are in the cache
         for _ in range(max_new_tokens):
             if idx.shape[1] > self.config.block_size:
-                # The window moves on. Cached keys were turned for old positions, so start anew.
+                # Cached keys have old positions, so from now on each token reads a whole window.
                 idx = idx[:, -self.config.block_size:]
                 n_cached = 0
             hidden = self.backbone(idx[:, n_cached:], cache, n_cached)  # (B, T - n_cached, C)
             logits = self.head(hidden[:, -1])[:, :self.config.vocab_size].float()  # (B, V)
             n_cached = idx.shape[1]
-            token = torch.where(has_ended, idx[:, -1], draw(logits))  # (B,)
+            token = torch.where(has_ended, idx[:, -1], draw(logits))  # (B,): old stop id or new id
             idx = torch.cat((idx, token[:, None]), dim=1)  # (B, T + 1), then T + 2, ...
             yield token
             has_ended = torch.isin(token, stop)
@@ -289,8 +288,9 @@ class GPT(nn.Module):
 
 def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
     """Draw a token for each row of logits (B, V) -> (B,). Temperature 0 takes the largest. top_k
-    keeps the k most probable, top_p the fewest that add up to top_p (arXiv:1904.09751). Given u
-    (B,) from 0 to 1, a row draws the same in any batch: id 1 if p is 0.5 0.2 0.3 and u is 0.6."""
+    keeps the k most probable, top_p the fewest that add up to top_p (arXiv:1904.09751). u (B,),
+    from 0 to 1, are the random numbers: with p = 0.5 0.2 0.3, u = 0.6 draws id 1. rl.py, eval.py
+    and sample.py give each answer its own, so that no other row of the batch changes it."""
     if temperature < 1e-6:      # the largest has all of the probability
         return logits.argmax(-1)
     logits = logits / temperature

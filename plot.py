@@ -220,8 +220,9 @@ def next_step(config):
 # text: % says that the metrics are fractions, so 0.25 is drawn as 25. The name of a metric may be a
 # pattern: val_.+_bpb stands for val_web_bpb, val_code_bpb and whatever else a mixture has.
 #
-# A vertical line is an event, for instance a spike: the loss or the gradient norm of a step was
-# more than 8 standard deviations above its mean over the last 100 steps (--spike_z of train.py).
+# A vertical line is an event, for instance a spike: the loss of a step, or the logarithm of its
+# gradient norm, was more than 8 standard deviations above the mean of the last 100 steps (--spike_z
+# and --spike_window of train.py).
 # Normal noise passes 4 standard deviations once in 30,000 steps and 8 practically never.
 LOSS = ('loss', 'nats per token: falls, ever slower', 'val_loss', 'loss')
 GRADIENT = ('gradient norm', 'before it is clipped: few spikes', 'grad_norm')

@@ -84,8 +84,9 @@ EXERCISES = [
              'test_generation.py::'
              'test_several_positions_behind_a_cache_see_no_future_and_a_mask_decides_if_there_is_one '
              'test_generation.py::test_what_comes_later_leaves_earlier_logits_bit_identical',
-             'Causal attention with grouped keys and values and with a cache. Vaswani et al. 2017, '
-             'arXiv:1706.03762, eq. 1; 2305.13245. Without a cache first: then only the first test passes.'),
+             'Causal attention with grouped keys and values and with a cache. attend(), below it, computes '
+             'the softmax: give it q, k, v and the mask. Vaswani et al. 2017, arXiv:1706.03762, eq. 1; '
+             '2305.13245. Without a cache first: then only the first test passes.'),
     Exercise('minhash', 'parts/prepare/duplicates.py', 'minhash',
              'test_duplicates.py::test_documents_share_a_band_as_often_as_the_formula_says '
              'test_duplicates.py::test_a_signature_of_a_union_is_the_smaller_of_two',
