@@ -8,7 +8,7 @@ Point prepare.py at text and you get train.bin and val.bin: flat arrays of token
 
     each document by itself:    read -> normalise -> source -> language -> rules -> models
                                 -> decontaminate -> personal data
-    all of them together:       duplicates -> split -> tokenise -> train.bin, val.bin
+    all of them together:       duplicates -> split -> tokenise -> mix -> report
 
 A document is a file of text, or a record of .jsonl or .json. If the source is a single file of
 text, such as Tiny Shakespeare, it passes no stage: a model trains on its first 90%, and the rest is
@@ -21,6 +21,11 @@ train.jsonl and val.jsonl. The same command resumes an interrupted run.
 You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a table of what was
 dropped. The decision made here is the corpus: a model shares its defects. Read report.md before you
 train.
+
+To read this file: section 1 finds the files and refuses settings that don't fit together. Section 2
+has the stages, one function each, and section 3 has the other functions. Sections 4 to 10 do the
+work, in the order of the diagram. They make what the functions use, such as `documents`, the
+corpus, and `tok`, the tokenizer.
 """
 import json, math, os, shlex, shutil, sys
 import numpy as np
@@ -99,19 +104,19 @@ write = 'bins'                  # bins | text: text: shards/*.jsonl.gz, for trai
 temperature = 1.0               # >= 0.05: for sources without weights; above 1: more equal parts
 config = configure(globals())
 NGRAM = 13                      # words in a row that a document and a benchmark share; as for GPT-3
-TOKENIZER_BYTES = 1_000_000_000 # the most training text that bpe is trained on
 
-# --- read: the files of all sources, in shards that processes share -------------------------------
+# --- 1. the sources, and the settings that do not fit together ------------------------------------
 out_dir = out_dir or {'text': 'data/quickstart', 'sft': 'data/sft',
                       'preference': 'data/pairs'}[kind]
 # From here on `sources` is a dict: a lone --source becomes {source: (source, None)}, no weight.
 sources = files.sources_of(source, sources, defaults['source'])
-# A shard is one file of records, or small files of one source, 16 MB together:
+# Processes share the work by shards. A shard is one file of records, or small files of one source,
+# 16 MB together:
 #     {'source': 'stdlib', 'files': [{'path': '/usr/lib/python3.11/abc.py'}, ...]}
 shards = files.shards(sources, download_dir, kind)
 inputs = [file for shard in shards for file in shard['files']]
 
-# Settings that can't go together are refused now, because the cleaning may take hours. A mixture,
+# Settings that do not fit together are refused now, because the cleaning may take hours. A mixture,
 # shards of text, and conversations or pairs exclude each other.
 is_mixture = temperature != 1 or any(weight for _, weight in sources.values())
 if sum([is_mixture, write == 'text', kind != 'text']) > 1:
@@ -137,9 +142,22 @@ if is_lone_text:
                  'perplexity_reference'):
         if config[name] != defaults[name]:
             raise Mistake(f'{name}={config[name]} needs documents: a folder or .jsonl, not {path}')
+# A tokenizer that exists is loaded now, so that a wrong path is refused now. bpe and char are made
+# later, from the texts that are left.
+tok = None                      # the tokenizer; the setting `tokenizer` is only its name or path
+smallest_bpe = 256 + len(SPECIAL_TOKENS)
+if tokenizer == 'gpt2':
+    tok = Tokenizer.gpt2(gpt2_dir)
+elif tokenizer.endswith('.json'):
+    tok = Tokenizer.load(tokenizer)
+elif tokenizer not in ('bpe', 'byte', 'char'):
+    raise Mistake(f'tokenizer={tokenizer!r} must be bpe, byte, char, gpt2 or the path of a '
+                  'tokenizer.json')
+elif tokenizer == 'bpe' and vocab_size < smallest_bpe:
+    raise Mistake(f'vocab_size={vocab_size} must be >= {smallest_bpe}: bytes and special tokens')
 
 
-# --- the stages: what happens to a document by itself ---------------------------------------------
+# --- 2. the stages: what happens to a document by itself ------------------------------------------
 # A document is a dict. A file, and a conversation of a .jsonl, may be
 #     {'texts': ['import abc\n...'], 'path': 'lib/abc.py', 'source': 'stdlib', 'mode': 'code'}
 #     {'texts': ['Hi!', 'Hello.'], 'roles': ['user', 'assistant'], 'path': 'a.jsonl:7', ...}
@@ -147,6 +165,20 @@ if is_lone_text:
 # {name: Counter}, it counts for the report. Rules come before duplicates for two reasons. A rule
 # needs one document at a time, so processes can share the work. And of several copies the first
 # one stays. If a rule dropped that one later, no copy would be left.
+
+# what the stages look things up in
+wanted_licences = {name.strip() for name in licences.lower().split(',')} - {''}
+blocked = {*map(filters.host_of, filters.lines_of(url_block))}
+allowed = {*map(filters.host_of, filters.lines_of(url_allow))}
+wanted_languages = text_models.languages_of(languages)
+phrases = filters.lines_of(unwanted)
+toxic = filters.lines_of(toxic_words)
+benchmarks = [path for path in decontaminate.split(',') if path]
+# The files of these lists, of the benchmarks, and of the texts that train models: {path: files}. A
+# benchmark that is missing is refused in section 5.
+stage_files = {path: files.find_files(path, download_dir) for path in (
+    url_block, url_allow, unwanted, toxic_words, perplexity_reference, quality_good, quality_bad,
+    *filter(os.path.exists, benchmarks)) if path}
 
 
 def mode_of(doc):
@@ -173,11 +205,6 @@ def normalise(doc, notes):
     return check_text(doc, notes)
 
 
-wanted_licences = {name.strip() for name in licences.lower().split(',')} - {''}
-blocked = {*map(filters.host_of, filters.lines_of(url_block))}
-allowed = {*map(filters.host_of, filters.lines_of(url_allow))}
-
-
 def check_source(doc, notes):
     """Drop a document by its license or its address."""
     licence = doc['licence'] = report.licence(sources[doc['source']][0], doc)
@@ -187,9 +214,6 @@ def check_source(doc, notes):
         return filters.url_reason(doc['url'], blocked, allowed)
 
 
-wanted_languages = text_models.languages_of(languages)
-
-
 def check_language(doc, notes):
     """Drop a text that is clearly in another language. If we have no words of that language, the
     reason is 'language unknown'. A text that is too short to tell stays."""
@@ -197,9 +221,6 @@ def check_language(doc, notes):
         text = '\n'.join(doc['texts'])
         if text_models.is_foreign(text, wanted_languages):
             return f'language {text_models.language_of(text)}'
-
-
-phrases = filters.lines_of(unwanted)
 
 
 def check_rules(doc, notes):
@@ -216,39 +237,19 @@ def check_rules(doc, notes):
     text = doc['texts'][0]
     if doc['mode'] in ('prose', 'chat'):
         return filters.prose_reason(text, min_words, max_symbols, max_repetition, max_gibberish)
-    # Some rules drop only 7 in 10 of what they find. A hash of the text, in [0, 1), decides which
-    # ones, so the next run drops the same. The split below uses another hash, because with one for
-    # both, all that such a rule keeps would be on one side of the split.
+    # A rule such as config_test drops only 7 in 10 of what it finds: texts whose hash, in [0, 1),
+    # is below 0.7. So the next run drops the same ones. The split in section 7 holds out documents
+    # whose hash is below 0.1, and its hash is another one. With the same one, it would hold out
+    # nothing of what such a rule keeps, because all of that has a hash above 0.7.
     chance = corpus.hash64(b'rules' + text.encode()) / 2 ** 64
     return filters.code_reason(text, chance, max_line, mean_line, min_alphanumeric, autogenerated,
                                config_test, no_keywords, min_assignments, doc['mode'] == 'code',
                                parse)
 
 
-benchmarks = [path for path in decontaminate.split(',') if path]
-toxic = filters.lines_of(toxic_words)
-# Lists, texts to train models on, and benchmarks: {path: its files}. A benchmark that is missing is
-# refused below.
-stage_files = {path: files.find_files(path, download_dir) for path in (
-    url_block, url_allow, unwanted, toxic_words, perplexity_reference, quality_good, quality_bad,
-    *filter(os.path.exists, benchmarks)) if path}
-
-
-def texts_of(path):
-    """Yield the texts of examples, normalised like documents."""
-    ignore = lambda *error: None        # a record that can't be read
-    files.fetch_all(stage_files[path])
-    for doc in conversions.documents(reading.entries(stage_files[path], ignore), ignore):
-        yield clean.normalise(doc['texts'][0], mode_of(doc), strip_markup)
-
-
-# This trains the models. The processes that clean are forked from this one, so they share them.
-judges = text_models.Judges(texts_of, perplexity_reference, quality_good, quality_bad)
-
-
 def check_models(doc, notes):
     """Drop what is too predictable or too surprising, what is like the bad examples, and what has
-    many toxic words."""
+    many toxic words. `judges` are the two models that section 5 trains."""
     text = '\n'.join(doc['texts'])
     reason = judges.reason(text, notes, min_bits, max_bits, min_quality)
     hits = filters.toxic_words(text, toxic)
@@ -258,19 +259,9 @@ def check_models(doc, notes):
     return reason
 
 
-benchmark_ngrams = np.zeros(0, np.uint64)
-for benchmark in benchmarks:
-    # A document may have a problem as it was published, or as normalise leaves it, without LaTeX.
-    forms = (form for text in conversions.strings_in(reading.read_problems(benchmark))
-             for form in clean.variants(text))
-    ngrams = duplicates.ngrams_of(forms, NGRAM)
-    if not len(ngrams):
-        raise Mistake(f'{benchmark} has no text of {NGRAM} words, so it could find nothing')
-    benchmark_ngrams = np.union1d(benchmark_ngrams, ngrams)
-
-
 def check_benchmarks(doc, notes):
-    """Drop what shares 13 words in a row with a benchmark: a model would know the answers."""
+    """Drop what shares 13 words in a row with a benchmark: a model would know the answers. Section
+    5 makes benchmark_ngrams."""
     if benchmarks and any(duplicates.has_ngram(text, benchmark_ngrams, NGRAM)
                           for text in doc['texts']):
         return 'in a benchmark'
@@ -288,18 +279,16 @@ STAGES = {'read': check_text, 'normalise': normalise, 'source': check_source,
           'language': check_language, 'rules': check_rules, 'models': check_models,
           'decontaminate': check_benchmarks, 'personal data': hide_personal_data}
 
-# --- the tokenizer: one that exists is loaded now, so a wrong path costs no hours of cleaning -----
-tok = None                      # the tokenizer; the setting `tokenizer` is only its name or path
-smallest_bpe = 256 + len(SPECIAL_TOKENS)
-if tokenizer == 'gpt2':
-    tok = Tokenizer.gpt2(gpt2_dir)
-elif tokenizer.endswith('.json'):
-    tok = Tokenizer.load(tokenizer)
-elif tokenizer not in ('bpe', 'byte', 'char'):
-    raise Mistake(f'tokenizer={tokenizer!r} must be bpe, byte, char, gpt2 or the path of a '
-                  'tokenizer.json')
-elif tokenizer == 'bpe' and vocab_size < smallest_bpe:
-    raise Mistake(f'vocab_size={vocab_size} must be >= {smallest_bpe}: bytes and special tokens')
+# --- 3. the other functions -----------------------------------------------------------------------
+# They use what the work below makes: near, documents, in_val, tok and dtype.
+
+
+def texts_of(path):
+    """Yield the texts that train a model, normalised like documents."""
+    ignore = lambda *error: None        # a record that can't be read
+    files.fetch_all(stage_files[path])
+    for doc in conversions.documents(reading.entries(stage_files[path], ignore), ignore):
+        yield clean.normalise(doc['texts'][0], mode_of(doc), strip_markup)
 
 
 def make_tokenizer(train_texts, all_texts, special_tokens):
@@ -316,7 +305,64 @@ def make_tokenizer(train_texts, all_texts, special_tokens):
     return new, 'uint16' if new.vocab_size <= 2 ** 16 else 'uint32'
 
 
-# --- the end of every run: the results get their names at once ------------------------------------
+def words_of(text):
+    """Return the word n-grams by which near-duplicates are found."""
+    if kind == 'sft':
+        text = '\n'.join(conversions.strings_in(json.loads(text)))
+    return duplicates.shingles(text)
+
+
+def keys_of(text):
+    """Return the numbers, 32 with MinHash, by which near-duplicates of this text will be found."""
+    return duplicates.near_keys(words_of(text), near, bands, rows) if near else []
+
+
+def kept_documents(shard, account):
+    """Yield the documents that pass all stages. The account counts what each stage drops."""
+    entries = reading.entries(shard['files'], account.reject)
+    for doc in conversions.documents(entries, account.reject, kind, prefer):
+        doc['source'] = shard['source']
+        doc['mode'] = mode_of(doc)
+        if account.passes(doc, STAGES):
+            yield doc
+
+
+def clean_shard(i):
+    """Send the documents of a shard through the stages, and write those that pass into a file,
+    unless an interrupted run has done it. Return the number of the shard."""
+    if not documents.has_shard(i):
+        downloads = files.fetch_all(shards[i]['files'])
+        account = report.Account(audit)
+        documents.write_shard(i, kept_documents(shards[i], account), keys_of, account)
+        if not keep_downloads:
+            for path in downloads:
+                os.remove(path)
+    return i
+
+
+def encoded_documents(shard):
+    """Yield for each document of a shard: 'train' or 'val', its length, its data. The length of a
+    text is in tokens, with <|endoftext|>. That of a conversation or pair is in characters, with the
+    end of its line, and nothing uses it."""
+    for numbers, records in documents.batches(shard):
+        texts = [record['text'] for record in records]
+        encoded = tok.encode_batch(texts) if kind == 'text' else texts
+        for i, record, ids in zip(numbers, records, encoded):
+            side = 'val' if in_val[i] else 'train'
+            if kind != 'text':
+                data = f'{record["text"]}\n'.encode()
+            elif write == 'text' and side == 'train':
+                data = json.dumps(record).encode() + b'\n'
+            else:
+                data = np.array([*ids, tok.special['<|endoftext|>']], dtype)
+            yield side, len(ids) + 1, data
+
+
+def encode_shard(shard):
+    """Write a shard's part of train.bin and val.bin. Return the length of each document."""
+    return documents.write_pieces(shard, encoded_documents(shard), write == 'text')
+
+
 # meta.json holds the settings that decide about the data. A run knows its data by the hash of that
 # file, so the number of workers, which changes no token, must not change the hash.
 settings = {name: value for name, value in config.items() if name not in (
@@ -339,7 +385,7 @@ def publish_and_exit(folder, meta, pages):
     sys.exit()
 
 
-# --- two short cuts that end the script: skip them on a first reading -----------------------------
+# --- 4. two short cuts, each of which ends the script: skip them on a first reading ---------------
 # --kind=sft without a source: conversations are problems of ours with their answers.
 if lacks_source:
     folder = corpus.new_folder(out_dir, [], kind)
@@ -370,79 +416,64 @@ if is_lone_text:
         print(f'{side}.bin: {len(ids):,} tokens')
     publish_and_exit(folder, {'tokens': n_tokens, 'sources': sources}, {})
 
-# --- the first pass: processes send each shard through all stages ---------------------------------
+# --- 5. each document by itself: processes send the shards through the stages ---------------------
 if kind == 'text' and tok and '<|endoftext|>' not in tok.special:
     raise Mistake(f'{tokenizer} has no <|endoftext|> to end documents; use another, or '
                   '--tokenizer=bpe')
+# Two stages compare documents with these models and these n-grams. The models train now, on the
+# texts that the settings name. The processes that clean are forked from this one, so they share
+# all of it.
+judges = text_models.Judges(texts_of, perplexity_reference, quality_good, quality_bad)
+benchmark_ngrams = np.zeros(0, np.uint64)
+for benchmark in benchmarks:
+    # A document may have a problem as it was published, or as normalise leaves it, without LaTeX.
+    forms = (form for text in conversions.strings_in(reading.read_problems(benchmark))
+             for form in clean.variants(text))
+    ngrams = duplicates.ngrams_of(forms, NGRAM)
+    if not len(ngrams):
+        raise Mistake(f'{benchmark} has no text of {NGRAM} words, so it could find nothing')
+    benchmark_ngrams = np.union1d(benchmark_ngrams, ngrams)
+
 jobs = workers.part_of(range(len(shards)), part)        # numbers of the shards to clean
 # Near-duplicates of pairs stay, because two pairs may differ in the one word that they teach.
 near = dedup if dedup in ('minhash', 'simhash') and kind != 'preference' else None
-# The documents that are left. Their texts are on the disk. In memory, each has an entry in these
-# arrays:
-#     size        bytes of its text
-#     exact       a hash of its text: equal for copies
-#     split       a hash that decides whether it is for training or for validation
-#     shard       the number of its shard; owners[shard] is the source that this shard came from
-# An interrupted run goes on with the shards that are not clean yet, if its settings and all files
-# that it reads are still the same.
-documents = corpus.Corpus(out_dir, kind, [settings, audit], sum(stage_files.values(), inputs),
-                          shards)
+# The corpus. At this moment it is a folder for the work, out_dir/.work, and has no documents.
+# clean_shard writes them into the folder, and only then gather fills the arrays that the rest of
+# this file uses. If an interrupted run has left clean shards in the folder, only the others are
+# cleaned, provided that the settings and all files that a run reads are still the same.
+read_files = sum(stage_files.values(), inputs)
+documents = corpus.Corpus(out_dir, kind, [settings, audit], read_files, shards)
 show(config)
-
-
-def words_of(text):
-    """Return the word n-grams by which near-duplicates are found."""
-    if kind == 'sft':
-        text = '\n'.join(conversions.strings_in(json.loads(text)))
-    return duplicates.shingles(text)
-
-
-def keys_of(text):
-    """Return the numbers, 32 with MinHash, by which near-duplicates of this text will be found."""
-    return duplicates.near_keys(words_of(text), near, bands, rows) if near else []
-
-
-def kept_documents(shard, account):
-    """Yield the documents that pass all stages. The account counts what each stage drops."""
-    entries = reading.entries(shard['files'], account.reject)
-    for doc in conversions.documents(entries, account.reject, kind, prefer):
-        doc['source'] = shard['source']
-        doc['mode'] = mode_of(doc)
-        if account.passes(doc, STAGES):
-            yield doc
-
-
-def clean_shard(i):
-    """Send the documents of a shard through the stages, unless an interrupted run has done it."""
-    if not documents.has_shard(i):
-        downloads = files.fetch_all(shards[i]['files'])
-        account = report.Account(audit)
-        documents.write_shard(i, kept_documents(shards[i], account), keys_of, account)
-        if not keep_downloads:
-            for path in downloads:
-                os.remove(path)
-    return i
-
-
-# A generator: the cleaning begins when list or gather asks for the first shard.
-cleaned = workers.in_parallel(clean_shard, jobs, num_workers, 'cleaning')
+cleaned = list(workers.in_parallel(clean_shard, jobs, num_workers, 'cleaning'))     # [0, 1, ...]
 if part:
-    print(f'part {part}: {len(list(cleaned))} shards are clean; after all parts, run without '
-          '--part')
+    print(f'part {part}: {len(cleaned)} shards are clean; after all parts, run without --part')
     sys.exit()
-# The account of all shards: what their stages dropped, and what is dropped from here on.
+
+# From here on, one process looks at the n documents that are left, all together. Their texts stay
+# on the disk. gather fills these arrays, (n,) each:
+#     documents.size      bytes of its text
+#     documents.exact     a hash of its text: equal for copies
+#     documents.split     a hash that decides whether it is for training or for validation
+#     documents.shard     the number of its shard; documents.owners[shard] is the source of a shard
+# The account of all shards has what their stages dropped, and takes what is dropped from here on.
 whole_account = report.Account(audit)
 documents.gather(cleaned, whole_account)
 
-# --- duplicates: of the documents that say the same, the first one stays --------------------------
+# --- 6. duplicates: of the documents that say the same, the first one stays -----------------------
 # A search returns, for each document, the position of the first one that says the same: [0, 1, 0]
 # means that the third is a copy of the first.
 #
-# MinHash finds near-duplicates without comparing each document with each. It gives a text 256
-# numbers, in 32 bands of 8. Let J be the Jaccard similarity of two texts: the n-grams that both
-# have, divided by the n-grams that at least one has. Then each number of one text agrees with that
-# of the other with probability J, all 8 of a band with J^8, and at least one band of 32 with
-# 1 - (1 - J^8)^32. Only texts that agree in a band have their n-grams compared:
+# MinHash finds near-duplicates without comparing each document with each. Let one text have the
+# n-grams a, b, c and another one b, c, d. They share 2 of 4: their Jaccard similarity J is 0.5. A
+# hash function gives each n-gram a number that is as good as random:
+#     n-gram      a     b     c     d
+#     number      71    35    12    58
+# The smallest number of the first text is 12, and so is that of the second. They agree because c,
+# which has the smallest of the four numbers, is in both texts. If a or d had it, they would differ.
+# Each of the four is as likely to have it as the others, so they agree with probability 2 / 4 = J.
+# A text gets 256 such numbers from 256 hash functions, in 32 bands of 8. All 8 of a band agree with
+# probability J^8, and at least one band of 32 with 1 - (1 - J^8)^32. Only texts that agree in a
+# band have their n-grams compared:
 #     J                                   0.4     0.5     0.9
 #     probability of being compared       0.02    0.12    0.99999998
 if dedup != 'none':
@@ -452,17 +483,20 @@ if near and len(documents.size):
         near, documents.band_keys(), lambda i: words_of(documents.text(i)), min_similarity)
     documents.drop_copies(whole_account, 'near duplicate', first_ones)
 
-# --- split: training or validation, by a hash of the text -----------------------------------------
+# --- 7. split: training or validation, by a hash of the text --------------------------------------
 # A random number would put a document on another side in the next run, and its copies on both
 # sides. With a hash of the text a document stays where it is, next to its copies. Conversations are
 # split by a hash of their first question, so no question that is held out is trained on.
 in_val = documents.split / 2 ** 64 < val_fraction       # bool (n,)
 in_train = ~in_val
 origin = documents.owners[documents.shard]              # the name of each document's source, (n,)
-# Each source of text needs a document to train on, because the passes over it are computed below.
-# For conversations and pairs, one document of any source is enough.
-missing = [f'to train on from the source {name}' for name in sources
-           if not in_train[(origin == name) | (kind != 'text')].any()]
+# Each source of text needs a document to train on, because section 9 divides by its tokens. For
+# conversations and pairs, one document of any source is enough.
+missing = []
+for name in sources:
+    to_train_on = in_train[origin == name] if kind == 'text' else in_train
+    if not to_train_on.any():
+        missing.append(f'to train on from the source {name}')
 if not in_val.any():
     missing.append('to validate')
 if missing:
@@ -471,41 +505,18 @@ if missing:
     raise Mistake(f'no documents are left {" and ".join(missing)} ({whole_account.lost()}; of '
                   'copies, the first one stays); give more, drop fewer, or change --val_fraction')
 
-# --- tokenise and write ---------------------------------------------------------------------------
+# --- 8. tokenise and write ------------------------------------------------------------------------
 # train.bin holds ids and nothing else, document after document. `x = 1` ends and `y = 2` begins:
 #     id        120     273     32      49      4032             121     ...     uint16, two bytes
 #     token     'x'     ' ='    ' '     '1'     <|endoftext|>    'y'     ...
 if kind == 'text':
     # bpe is trained on at most a gigabyte. A hash draws this sample, the same one in every run.
-    fraction = TOKENIZER_BYTES / documents.size[in_train].sum()
+    fraction = 1e9 / documents.size[in_train].sum()
     sample = in_train & (documents.exact / 2 ** 64 <= fraction)
     tok, dtype = make_tokenizer(documents.texts(sample), documents.texts(in_train | in_val),
                                 SPECIAL_TOKENS)
-
-
-def encoded_documents(shard):
-    """Yield for each document of a shard: 'train' or 'val', its length in tokens, its data."""
-    for numbers, records in documents.batches(shard):
-        texts = [record['text'] for record in records]
-        encoded = tok.encode_batch(texts) if kind == 'text' else texts
-        for i, record, ids in zip(numbers, records, encoded):
-            side = 'val' if in_val[i] else 'train'
-            if kind != 'text':
-                data = f'{record["text"]}\n'.encode()
-            elif write == 'text' and side == 'train':
-                data = json.dumps(record).encode() + b'\n'
-            else:
-                data = np.array([*ids, tok.special['<|endoftext|>']], dtype)
-            yield side, len(ids) + 1, data
-
-
-def encode_shard(shard):
-    """Write a shard's part of train.bin and val.bin. Return the length of each document."""
-    return documents.write_pieces(shard, encoded_documents(shard), write == 'text')
-
-
-encoded = workers.in_parallel(encode_shard, range(len(shards)), num_workers, 'encoding')
-lengths = np.concatenate([*encoded])                    # in tokens, int64 (n,)
+# The number of tokens of each document, int64 (n,).
+lengths = np.concatenate([*workers.in_parallel(encode_shard, cleaned, num_workers, 'encoding')])
 
 # The documents of each result, bool (n,). Several sources also have a val_<source>.bin each.
 results = {'train': in_train, 'val': in_val}
@@ -515,7 +526,7 @@ for name, which in results.items():
     if name != 'train' or write == 'bins':
         documents.join(f'{name}.{"bin" if kind == "text" else "jsonl"}', which)
 
-# --- mix: a weight is a share of an epoch, and the passes over a source follow from it ------------
+# --- 9. mix: a weight is a share of an epoch, and the passes over a source follow from it ---------
 # train.bin holds each source once, and an epoch reads as many tokens as it has. With 900 tokens of
 # web and 100 of books, both of weight 50, an epoch reads 500 of each: 500 / 900 = 0.56 passes over
 # web and 500 / 100 = 5 passes over books.
@@ -529,7 +540,7 @@ if kind == 'text':
     for entry in by_source.values():
         entry['passes'] = round(entry['weight'] / sum_of_weights * n_tokens / entry['tokens'], 6)
 
-# --- the report, and what a run must know of its data ---------------------------------------------
+# --- 10. the report, and what a run must know of its data -----------------------------------------
 content, sizes = whole_account.report(documents, results, by_source,
                                       lengths if kind == 'text' else None)
 facts = 'documents', 'tokens', 'bytes', 'sources'
