@@ -74,10 +74,10 @@ config['stage'] = 'sft'         # so eval.py will ask this model in conversation
 
 # --- 1. this run and this process -----------------------------------------------------------------
 # --- resume: same text in train.py, sft.py, dpo.py, rl.py ---
-# state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir, and the
-# run keeps the settings in it, except those that a flag or a config file gives now (they are in
-# set_by). config takes these settings over, and so do the variables above. init_from is then what
-# the run began with: a folder, or scratch.
+# state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir. Then the
+# settings in it replace those in config, except what a flag or a config file gives now (they are in
+# set_by), and the second line gives the variables above the values in config. init_from, too, is
+# then what the run began with, a folder or scratch, and no longer the word resume.
 state = runs.take_over_settings(config, set_by)
 globals().update(config)
 # --- end resume ---
@@ -132,6 +132,13 @@ def marked(ids, mask, tokenizer):
     return text
 
 
+def question_of(ids, mask):
+    """Return the ids of a conversation up to its first answer, which begins where the mask goes
+    from 0 to 1. That need not be the first 1: a long conversation has lost its beginning, perhaps
+    in the middle of an answer. Of the mask 1 1 0 0 0 1 1, the first five ids are returned."""
+    return ids[:mask.index(1, mask.index(0))]
+
+
 # conversations and held_out are lists of (ids, mask); a 1 in the mask says that this id is trained.
 # summary is a line for the log. identity has hashes of these data. Checkpoints keep it, so that no
 # run resumes on other data.
@@ -144,7 +151,9 @@ by_length = records.Batches(lengths, batch_size, seed)
 max_steps = max_steps or max(1, round(epochs * by_length.per_epoch))
 eval_interval = eval_interval or by_length.per_epoch
 warmup_steps = optim.schedule_ends(max_steps, warmup_steps, learning_rate, 0.0)[0]
-# With base_dir, we measure how much the model forgets of it. With replay, we also train on it.
+# With base_dir, we measure how much the model forgets of it, in sequences as long as the model's
+# context. With replay, we also train on it, in sequences of block_size tokens, the length of the
+# longest conversations. open_bins refuses data that are too short for one sequence.
 if base_dir:
     meta, base, base_identity = data.open_bins(base_dir, model.config.block_size)
     checkpoints.same_tokenizer(init_from, tokenizer.hash, base_dir, meta['tokenizer_hash'],
@@ -158,6 +167,11 @@ if replay:
 # my_rows has the micro-batches of this process. A sequence of base text is long, so it is alone in
 # its micro-batch. With batch_size=4, micro_batch_size=2 and replay=2, a single process has
 #     [0, 1]  [2, 3]  [4]  [5]        4 and 5 are base text
+# Its array of base text is [4, 5], and None makes a column of it, [[4], [5]].
+#
+# Every token of base text is a target, so replay weighs more than it seems to. If the answers in
+# 32 conversations have 40 tokens each, they are 1,280 targets. replay=2 with block_size=256 adds
+# 512, which is 29% of the step's targets.
 my_rows = [*np.arange(batch_size).reshape(here.world, -1, micro_batch_size)[here.rank],
            *np.arange(batch_size, batch_size + replay)[here.rank::here.world, None]]
 
@@ -210,6 +224,8 @@ def loss_of(batches):
     model.eval()
     for arrays in batches:
         targets = arrays[1][arrays[1] != IGNORE]                                        # (n,)
+        # Here we call model, not net: DDP has no gradients to average, and the compiler would
+        # compile net a second time. FSDP splits model itself, so it gathers weights here as well.
         with autocast:
             mean = model(*here.to_device(arrays), with_logits=False)[1]
         sums += mean.item() * len(targets), len(targets), text_bytes[targets].sum()
@@ -220,8 +236,8 @@ def loss_of(batches):
 
 
 def evaluate():
-    """Measure the loss on held-out conversations, and on text of the base if there is some, and
-    write an answer. best.pt keeps the weights with the lowest loss."""
+    """Measure the loss on held-out conversations, and on text of the base if there is some. Write
+    the answer to the first held-out question. best.pt keeps the weights with the lowest loss."""
     global best_val
     with log.timed('eval'):
         mine = held_out[here.rank:eval_conversations:here.world]
@@ -231,12 +247,7 @@ def evaluate():
         if base_dir:                        # how much of the pretraining is left?
             row['base_bpb'] = loss_of(data.evaluation(
                 base['val'], model.config.block_size, eval_tokens, micro_batch_size, here))[1]
-        # The model answers the first question in the first held-out conversation. The answer begins
-        # where the mask goes from 0 to 1. That need not be the first 1: a long conversation has
-        # lost its beginning, perhaps in the middle of an answer, and then the mask is 1 1 0 0 0 1.
-        ids, mask = held_out[0]
-        question = ids[:mask.index(1, mask.index(0))]
-        question = torch.tensor([question], device=here.device)                         # (1, T)
+        question = torch.tensor([question_of(*held_out[0])], device=here.device)        # (1, T)
         with autocast:
             ids = model.generate(question, sample_tokens, temperature=0, stop=tokenizer.stop)
         log.say(f'--- step {step}, val_loss {row["val_loss"]:.4f}\n'
@@ -256,8 +267,8 @@ def save(name='last.pt'):
 if step == 0:
     evaluate()
 while step < max_steps:
-    # Dropout draws with another seed in each step and process. There is room for 4,096 processes in
-    # a step, and for 1,000,003 steps before the numbers of seed + 1 begin.
+    # Dropout draws other numbers in each step and process. The sum below counts like a clock: ranks
+    # are its seconds, steps its minutes of 4,096 seconds, and seeds its hours of 1,000,003 minutes.
     torch.manual_seed((seed * 1_000_003 + step) * 4096 + here.rank)
     lr = optim.cosine(step, max_steps, warmup_steps, learning_rate, 0.0)    # lr_at() of train.py
     for group in opt.param_groups:
@@ -267,7 +278,8 @@ while step < max_steps:
     # the gradient of the mean loss over all targets of the step, in all processes
     with log.timed('data'):
         batches = [get_batch(step, rows) for rows in my_rows]
-    # *mask takes what get_batch() returns besides x and y: most often nothing.
+    # The inner sum counts the targets of this process. here.sum adds up those of all processes, and
+    # [0] takes its only result. *mask is what get_batch() returns besides x and y: often nothing.
     n_targets = here.sum(sum((y != IGNORE).sum() for x, y, *mask in batches))[0]
     loss = 0.0
     for i, (x, y, *mask) in enumerate(batches):
@@ -279,13 +291,17 @@ while step < max_steps:
         with contextlib.nullcontext() if is_last or not isinstance(net, DDP) else net.no_sync():
             with autocast:
                 mean = net(x, y, *mask, with_logits=False)[1]   # over the micro-batch's targets
-            # DDP and FSDP divide the sum of all gradients by world; times world undoes that.
+            # DDP and FSDP average the gradients of the processes, and times world makes a sum of
+            # that. Let two processes have 30 and 90 targets with means a and b. We want the mean
+            # over all 120, which is a / 4 + 3 b / 4. One process calls backward() on 2 a / 4, the
+            # other one on 6 b / 4, and the average of the two is what we want.
             scaler.scale(mean * share * here.world).backward()
         loss += mean.detach() * share
 
     # the update
     scaler.unscale_(opt)                    # float16's gradients were scaled up; otherwise nothing
     norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf)
+    # Under FSDP the norm is spread over the processes. whole() makes one number of it.
     norm = processes.whole(norm).item()
     # Each process has a part of the loss. The same call adds up the requests to stop (Ctrl-C,
     # SIGTERM): so all processes agree on whether this step is the last.

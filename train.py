@@ -103,10 +103,10 @@ config = configure(globals())
 
 # --- 1. this run and this process -----------------------------------------------------------------
 # --- resume: same text in train.py, sft.py, dpo.py, rl.py ---
-# state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir, and the
-# run keeps the settings in it, except those that a flag or a config file gives now (they are in
-# set_by). config takes these settings over, and so do the variables above. init_from is then what
-# the run began with: a folder, or scratch.
+# state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir. Then the
+# settings in it replace those in config, except what a flag or a config file gives now (they are in
+# set_by), and the second line gives the variables above the values in config. init_from, too, is
+# then what the run began with, a folder or scratch, and no longer the word resume.
 state = runs.take_over_settings(config, set_by)
 globals().update(config)
 # --- end resume ---
@@ -134,8 +134,9 @@ my_rows = np.arange(batch_size).reshape(here.world, -1, micro_batch_size)[here.r
 # hashes of these data, which checkpoints keep, so that no run resumes on other data.
 meta, bins, identity = data.open_bins(data_dir, block_size, config)
 tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json')
-# masking decides which tokens the model can't see (mlm and span hide some), and which ones it must
-# predict. masking.n_text is the number of tokens of text in a sequence: block_size, less with span.
+# masking is what the objective does to a sequence. With clm it does nothing. mlm and span hide some
+# of its tokens, and the model must predict those. masking.n_text is the number of tokens of text in
+# a sequence: block_size, less with span.
 masking = objectives.Objective(objective, tokenizer, block_size, seed, document_mask=document_mask)
 # source has the text of each step: blocks of train.bin, or what comes next in a stream.
 if streaming:
@@ -145,10 +146,15 @@ else:
 
 
 def get_batch(step, rows):
-    """Return the arguments of model.forward for these sequences of a step. x (B, T) are token ids,
-    y (B, T) is the same text one token later. span adds a mask, document_mask adds a mask and the
-    positions in the documents. Which text of train.bin it is follows from (seed, step) alone. A
-    stream goes on from its position."""
+    """Return the arguments of model.forward for these sequences of a step. With clm they are token
+    ids x and y, (B, T) each. For a sequence that begins at token i of train.bin,
+
+        x = ids[i:i + T]
+        y = ids[i + 1:i + 1 + T]        # the same text, one token later
+
+    With mlm and span, x hides some tokens, and y asks for those only. span adds a mask,
+    document_mask adds a mask and the positions in the documents. Which i a step has follows from
+    (seed, step) alone. A stream goes on from its position."""
     return here.to_device(masking.apply(*source.take(step, rows), rows, step))
 
 
@@ -177,10 +183,9 @@ if shard == 'ddp' or not torch.distributed.is_initialized():
     model.to(here.device)
     net = torch.compile(model) if compile else model
     if here.world > 1:
-        # DDP collects gradients in buckets. As soon as a bucket is full, the processes average it,
-        # while backward() fills the next one. The compiler cuts its graph where a bucket ends, and
-        # a small bucket would cut a block in two. So a bucket is as large as a block, and at least
-        # 1 MB, which the compiler needs.
+        # DDP gives all processes the average of their gradients. It collects these in buckets. We
+        # make one as large as a block for speed alone, because the compiler cuts its graph where a
+        # bucket ends. (It also needs at least 1 MB.)
         block_mb = sum(p.nbytes for p in model.blocks[0].parameters()) / 1_048_576
         net = DDP(net, gradient_as_bucket_view=True, bucket_cap_mb=max(1, block_mb))
 else:
@@ -189,11 +194,12 @@ else:
 # --- 4. optimizer ---------------------------------------------------------------------------------
 # Weight decay pulls weights towards 0. The norms' gains (vectors) belong near 1, so they have none.
 # All matrices have it, the embedding and the head included.
-# optim.Muon reads use_muon and updates the other groups as AdamW does. The loop reads lr_scale, a
-# factor of the group's learning rate.
+# use_muon and lr_factor are ours, and AdamW ignores them. With --optimizer=muon, the first group,
+# the matrices of the blocks, is Muon's, and optim.Muon updates the groups without use_muon as AdamW
+# does. The loop multiplies the learning rate of a group by its lr_factor.
 groups = [{'params': [p for p in model.blocks.parameters() if p.dim() == 2],
            'use_muon': optimizer == 'muon'},
-          {'params': [model.embedding.weight], 'lr_scale': embedding_lr},
+          {'params': [model.embedding.weight], 'lr_factor': embedding_lr},
           {'params': [p for p in model.parameters() if p.dim() == 1], 'weight_decay': 0.0}]
 if model.head.weight is not model.embedding.weight:     # tied, they are one matrix
     groups.append({'params': [model.head.weight]})
@@ -231,7 +237,8 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
     if schedule == 'wsd':
-        fall = max(0.0, 1 - (max_steps - step) / max(1, decay_steps))       # 0, then from 0 to 1
+        # If the last 20 of 100 steps are the decay_steps: 0 up to step 80, 0.5 at 90, 1 at 100.
+        fall = max(0.0, 1 - (max_steps - step) / max(1, decay_steps))
         return learning_rate - (learning_rate - min_lr) * fall
     progress = (step - warmup_steps) / max(1, max_steps - warmup_steps)     # from 0 to 1
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * progress))
@@ -256,6 +263,8 @@ def loss_of(batches):
     model.eval()
     for arrays in batches:
         targets = arrays[1][arrays[1] != IGNORE]                                        # (n,)
+        # Here we call model, not net: DDP has no gradients to average, and the compiler would
+        # compile net a second time. FSDP splits model itself, so it gathers weights here as well.
         with autocast:
             mean = model(*here.to_device(arrays), with_logits=False)[1]
         sums += mean.item() * len(targets), len(targets), text_bytes[targets].sum()
@@ -316,21 +325,22 @@ watched = model.blocks[-1].mlp.w_down.weight.detach()
 if step == 0:
     evaluate()
 while step < max_steps:
-    # Dropout draws with another seed in each step and process. There is room for 4,096 processes in
-    # a step, and for 1,000,003 steps before the numbers of seed + 1 begin.
+    # Dropout draws other numbers in each step and process. The sum below counts like a clock: ranks
+    # are its seconds, steps its minutes of 4,096 seconds, and seeds its hours of 1,000,003 minutes.
     torch.manual_seed((seed * 1_000_003 + step) * 4096 + here.rank)
-    # guard.lr_scale is 1, and halved by each rollback.
+    # guard.lr_scale is 1. Each rollback after a spike, below, halves it.
     lr = guard.lr_scale * lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule,
                                 decay_steps)
     for group in opt.param_groups:
-        group['lr'] = lr * group.get('lr_scale', 1.0)
+        group['lr'] = lr * group.get('lr_factor', 1.0)
     watched_before = watched.clone()        # the update below changes watched
 
     # --- step: same text in train.py, sft.py ---
     # the gradient of the mean loss over all targets of the step, in all processes
     with log.timed('data'):
         batches = [get_batch(step, rows) for rows in my_rows]
-    # *mask takes what get_batch() returns besides x and y: most often nothing.
+    # The inner sum counts the targets of this process. here.sum adds up those of all processes, and
+    # [0] takes its only result. *mask is what get_batch() returns besides x and y: often nothing.
     n_targets = here.sum(sum((y != IGNORE).sum() for x, y, *mask in batches))[0]
     loss = 0.0
     for i, (x, y, *mask) in enumerate(batches):
@@ -342,13 +352,17 @@ while step < max_steps:
         with contextlib.nullcontext() if is_last or not isinstance(net, DDP) else net.no_sync():
             with autocast:
                 mean = net(x, y, *mask, with_logits=False)[1]   # over the micro-batch's targets
-            # DDP and FSDP divide the sum of all gradients by world; times world undoes that.
+            # DDP and FSDP average the gradients of the processes, and times world makes a sum of
+            # that. Let two processes have 30 and 90 targets with means a and b. We want the mean
+            # over all 120, which is a / 4 + 3 b / 4. One process calls backward() on 2 a / 4, the
+            # other one on 6 b / 4, and the average of the two is what we want.
             scaler.scale(mean * share * here.world).backward()
         loss += mean.detach() * share
 
     # the update
     scaler.unscale_(opt)                    # float16's gradients were scaled up; otherwise nothing
     norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf)
+    # Under FSDP the norm is spread over the processes. whole() makes one number of it.
     norm = processes.whole(norm).item()
     # Each process has a part of the loss. The same call adds up the requests to stop (Ctrl-C,
     # SIGTERM): so all processes agree on whether this step is the last.
@@ -367,6 +381,7 @@ while step < max_steps:
     step += 1
 
     if step in (1, max_steps) or step % log_interval == 0:
+        # Under FSDP a process has a part of the matrix, so whole() is needed as for the norm.
         moved = (watched - watched_before).norm() / watched_before.norm()
         log.step(step=step, tokens=step * tokens_per_step, loss=loss, lr=lr, grad_norm=norm,
                  update_ratio=processes.whole(moved).item(), skipped=guard.skipped)
