@@ -30,8 +30,9 @@ the margin is 0 and val_loss is ln 2 = 0.693. If val_loss is anything else at st
 You should see accuracy and margin rise. Often BOTH rewards fall, because the loss asks for a
 difference only. It gains as much if the bad answer falls by 5 and the good one by 2 as if the good
 one rises by 3. The two share most of their tokens, so pushing the bad one down also pushes the good
-one down, and answers that nobody compared win. nll_weight holds the good answers up (Pang et al.
-2024, arXiv:2404.19733). Try --nll_weight=0 and read samples.txt.
+one down. The probabilities of all answers to a prompt add up to 1, so what these two lose goes to
+answers that nobody compared. nll_weight holds the good answers up (Pang et al. 2024,
+arXiv:2404.19733). Try --nll_weight=0 and read samples.txt.
 """
 import contextlib, math, sys
 import numpy as np
@@ -90,10 +91,10 @@ config['stage'] = 'dpo'         # so eval.py will ask this model in conversation
 
 # --- 1. this run and this process -----------------------------------------------------------------
 # --- resume: same text in train.py, sft.py, dpo.py, rl.py ---
-# state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir, and the
-# run keeps the settings in it, except those that a flag or a config file gives now (they are in
-# set_by). config takes these settings over, and so do the variables above. init_from is then what
-# the run began with: a folder, or scratch.
+# state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir. Then the
+# settings in it replace those in config, except what a flag or a config file gives now (they are in
+# set_by), and the second line gives the variables above the values in config. init_from, too, is
+# then what the run began with, a folder or scratch, and no longer the word resume.
 state = runs.take_over_settings(config, set_by)
 globals().update(config)
 # --- end resume ---
@@ -120,6 +121,8 @@ def log_odds(m):
     """Return the log of the odds p / (1 - p), where m = log p: for p = 0.8 it is log 4 = 1.39. The
     odds of p = 1 would be infinite, so m is at most -1e-30."""
     m = m.clamp(max=-1e-30)
+    # log p - log(1 - p). expm1(m) is e^m - 1 = p - 1. With 1 - e^m, a p near 1 would be rounded to
+    # 1, and log(1 - p) would be infinite.
     return m - torch.log(-torch.expm1(m))
 
 
@@ -135,16 +138,22 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
         ipo     0.1, -0.1   the log-ratios 1 and -1 differ by 2, the target is 5: (2 - 5)^2 = 9
         kto     0.1, -0.1   c is 0.1 above the zero point: 1 - sigmoid(0.1) = 0.475. r is 0.1 below
                             it, which costs as much, so the mean is 0.475
-        orpo   -0.2, -0.3   log p per token is -2 and -3, so p is 0.135 and 0.050. The odds 0.157
-                            and 0.052 are as 2.987 to 1: -log(2.987 / 3.987) = 0.289. SFT's loss is
-                            2, and beta times 0.289 makes it 2.029
+        orpo   -0.2, -0.3   SFT's loss is 2, and beta times 0.289 (see below) makes it 2.029
         simpo  -0.2, -0.3   c leads by 0.1 and should by 1: -log sigmoid(0.1 - 1) = 1.241. With
                             its default, beta = 2, c would lead by 2, and the loss be 0.313
         rm      -10, -12    -log sigmoid(2) = 0.127
 
+    orpo compares the odds p / (1 - p), where log p is the mean over the tokens of an answer:
+
+                log p               p       odds
+        c       -10 / 5 = -2        0.135   0.157
+        r       -12 / 4 = -3        0.050   0.052
+
+    The odds are as 2.987 to 1. So -log sigmoid(log 2.987) = -log(2.987 / 3.987) = 0.289.
+
     policy_*, ref_*: log p of an answer, in nats, summed over its tokens (for rm: its score). *_len:
-    how many tokens it has, 0 if a kto record has no such answer. kl: kto's zero point, the
-    reward, at least 0, that divides good answers from bad ones; kto_kl below says which it is."""
+    how many tokens it has, 0 if a kto record has no such answer. kl: kto's zero point, explained
+    next to its loss."""
     policy_chosen, policy_rejected = policy_chosen.float(), policy_rejected.float()
     ratio_chosen = policy_chosen - ref_chosen                       # log (p / p_ref)
     ratio_rejected = policy_rejected - ref_rejected
@@ -165,9 +174,14 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
         # paper, log p is the sum over the tokens of an answer (docs/chat.md converts TRL's beta).
         losses = (ratio_chosen - ratio_rejected - 1 / (2 * beta)) ** 2
     elif loss_type == 'kto':
-        # No pairs: a good answer's reward should be above the zero point kl, a bad one's below it.
-        # In the paper kl is beta KL(policy | reference). A pair's loss is the mean of both.
-        # Ethayarajh et al. 2024, arXiv:2402.01306, eq. 8
+        # No pairs: the reward of a good answer should be above a zero point, kl, and that of a bad
+        # one below it. With 0 as the zero point, a policy that makes every answer likelier would
+        # seem to get better at the good ones. So kl is what answers have gained on average: beta
+        # times the mean of log p - log p_ref. If that mean is 0.3 and beta is 0.1, kl is 0.03, and
+        # a good answer must earn more than 0.03. kl is never below 0, and has no gradient. We
+        # average over the answers of the step before; in the first step kl is 0. The paper
+        # estimates beta KL(policy | reference), with answers to other prompts.
+        # A pair's loss is the mean of both. Ethayarajh et al. 2024, arXiv:2402.01306, eq. 8
         has_chosen = (chosen_len > 0).float()
         has_rejected = (rejected_len > 0).float()
         losses = has_chosen * (kl - chosen).sigmoid() + has_rejected * (rejected - kl).sigmoid()
@@ -226,9 +240,7 @@ opt = optim.build(policy, optimizer, learning_rate, weight_decay)
 step = state.get('step', 0)
 tokens = state.get('tokens', 0)
 best_val = state.get('best_val', math.inf)
-# kto's zero point is beta times the 'kl' of the step before, but at least 0. losses_of() below says
-# what 'kl' is. If it was 0.3, and beta is 0.1, the zero point is 0.03.
-kto_kl = state.get('kto_kl', 0.0)
+kto_kl = state.get('kto_kl', 0.0)       # kto's zero point, explained next to its loss
 if state:
     processes.load_state(policy, opt, scaler, state)
 net = torch.compile(policy) if compile else policy
@@ -278,10 +290,13 @@ def my_share(rows):
 # still is the reference. So only one model is in memory.
 ref = state.get('ref_log_probs', torch.zeros(len(pairs), 2))
 if has_reference and not state:
-    longest_first = my_share(np.argsort(-sizes.max(1)))     # so too little memory shows at once
+    # The micro-batches of this process. The longest pairs come first, so that too little memory
+    # shows at once.
+    longest_first = my_share(np.argsort(-sizes.max(1)))
     with torch.no_grad():
         for rows in tqdm(longest_first, 'log p under the reference', disable=not here.is_main):
-            ref[rows] = scores_of(policy, rows)[0].T.cpu()                                  # (B, 2)
+            scores, _ = scores_of(policy, rows)                                             # (2, B)
+            ref[rows] = scores.T.cpu()                                                      # (B, 2)
     # Each process has filled the rows of its share and left 0 in the others. gather returns one
     # tensor (n, 2) of each process, and their sum has all rows.
     ref = sum(here.gather(ref))
@@ -319,8 +334,9 @@ def losses_of(net, rows):
         figures |= {'chosen_logp': scores[0][has_chosen], 'rejected_logp': scores[1][has_rejected]}
     if has_reference:
         # How much likelier the answers of a pair have become, (B,): the mean of log p - log p_ref.
-        # For 1 and -0.4 it is 0.3. An answer that is missing adds 0, and is not counted. If the
-        # policy had written the answers, this would estimate KL(policy | reference).
+        # For 1 and -0.4 it is 0.3. An answer that is missing adds 0, and is not counted. KL is the
+        # mean over answers that the policy writes. These answers come from others, so this mean
+        # says only how far the policy has moved on them, and it may be below 0.
         figures['kl'] = (scores - ref_scores).sum(0) / (n > 0).sum(0)
     if nll_weight and loss_type not in ('orpo', 'rm'):
         losses = losses - nll_weight * scores[0] / n[0].clamp(min=1)
@@ -415,7 +431,7 @@ while step < max_steps:
     # Ctrl-C may reach one process only. The sum tells all, so they stop after the same step.
     loss, stop_requests = here.sum(loss, here.stop_requests)
     if loss_type == 'kto':
-        # the zero point of the next step; the paper takes the kl of answers to other prompts
+        # the zero point of the next step, explained next to the loss
         kto_kl = max(0.0, beta * means(parts)['kl'])
     if guard.allows(step, loss, norm):          # no NaN; it logs what it refuses
         scaler.step(opt)

@@ -9,14 +9,20 @@ Reinforcement learning: a model and a reward for its answers -> a model that ear
 It reads init_from, a folder that sft.py or dpo.py wrote, and writes out_dir as train.py does. The
 decision made here is the reward: the model learns what earns it, not what you mean.
 
-The policy gradient. The model p writes an answer a to a prompt and earns R(a). Then
-    grad E[R] = sum over a of R(a) grad p(a) = E[R(a) grad log p(a)]    (REINFORCE, Williams 1992)
-so we train on an answer as on an example, weighted by its reward. We subtract a baseline b from R.
-If b does not depend on a, it removes noise and leaves the mean gradient as it is, because all p(a)
-add up to 1: E[b grad log p(a)] = b grad 1 = 0. Our b is the mean reward of the num_samples answers
-to the same prompt (GRPO, arXiv:2402.03300). Because a is one of them, the expected gradient is
-multiplied by 1 - 1 / num_samples; its direction does not change. R - b is the advantage. With
-updates > 1, the policy has moved since it wrote the answers. So each token counts by the ratio
+The policy gradient. The model p writes an answer a to a prompt and earns R(a). Because grad log p
+is grad p / p, grad p is p grad log p, and
+    grad E[R] = sum over a of R(a) grad p(a)
+              = sum over a of R(a) p(a) grad log p(a) = E[R(a) grad log p(a)]
+(REINFORCE, Williams 1992). So we train on an answer as on an example, weighted by its reward.
+
+We subtract a baseline b from R, which removes noise. R - b is the advantage. If b does not depend
+on a, the mean gradient stays as it is: E[b grad log p(a)] is b times the sum over a of grad p(a),
+and that sum is 0, because all p(a) add up to 1 whatever the weights are. Our b is the mean reward
+of the n = num_samples answers to the same prompt (GRPO, arXiv:2402.03300). One of them is a, but
+    R - mean of all n = (1 - 1 / n) (R - mean of the others)
+and the others do not depend on a. So the mean gradient gets shorter and keeps its direction.
+
+With updates > 1, the policy has moved since it wrote the answers. So each token counts by the ratio
 p_now / p_then, clipped (PPO, 1707.06347).
 
 RLHF. People compare answers, dpo.py --loss_type=rm trains a model to score as they would, and
@@ -25,11 +31,12 @@ So did InstructGPT (2203.02155), which learned the baseline with a second networ
 baseline, the group's mean, needs no network.
 
 You should see reward and val_reward rise, entropy fall slowly, and clip_fraction near 0 with
-updates=1. With kl_coef, kl grows slowly. `informative` is the fraction of prompts whose answers
-differ in reward: 0.2 to 0.8 with rewards of 0 and 1. If entropy and informative fall to 0, the
-policy has collapsed: lower the learning rate. If reward rises but samples.txt gets worse, the
-reward is hacked: fix it, or raise kl_coef. If reward only scatters, the model learns nothing:
---reward=bench/random_reward.py shows how that looks.
+updates=1. With kl_coef, kl grows slowly. `entropy` is the mean of -log p over the tokens that the
+model draws: 0 if it never hesitates, 0.69 if it always wavers between two tokens. `informative` is
+the fraction of prompts whose answers differ in reward: 0.2 to 0.8 with rewards of 0 and 1. If
+entropy and informative fall to 0, the policy has collapsed: lower the learning rate. If reward
+rises but samples.txt gets worse, the reward is hacked: fix it, or raise kl_coef. If reward only
+scatters, the model learns nothing: --reward=bench/random_reward.py shows how that looks.
 """
 import contextlib, dataclasses, math
 import numpy as np
@@ -94,10 +101,10 @@ config['stage'] = 'rl'          # so eval.py will ask this model in conversation
 
 # --- 1. this run and this process -----------------------------------------------------------------
 # --- resume: same text in train.py, sft.py, dpo.py, rl.py ---
-# state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir, and the
-# run keeps the settings in it, except those that a flag or a config file gives now (they are in
-# set_by). config takes these settings over, and so do the variables above. init_from is then what
-# the run began with: a folder, or scratch.
+# state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir. Then the
+# settings in it replace those in config, except what a flag or a config file gives now (they are in
+# set_by), and the second line gives the variables above the values in config. init_from, too, is
+# then what the run began with, a folder or scratch, and no longer the word resume.
 state = runs.take_over_settings(config, set_by)
 globals().update(config)
 # --- end resume ---
@@ -110,7 +117,9 @@ autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dt
 scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
 # --- end setup ---
 # A batch of answers serves `updates` steps, and no checkpoint holds answers. So last.pt and best.pt
-# are written between two batches only, and a resumed run begins with new answers.
+# are written between two batches only, and a resumed run begins with new answers. With updates=4,
+# batches begin at steps 0, 4, 8, ..., so a save after step 20 is between two of them, and one after
+# step 10 would be in the middle of a batch.
 if eval_interval % updates or save_interval % updates or max_steps % updates:
     raise Mistake(f'eval_interval, save_interval and max_steps must be multiples of {updates=}')
 
@@ -194,7 +203,7 @@ class Answer:
     log_probs: list         # log p of each of its ids, when it was sampled
     ended: bool             # by itself, not at max_new_tokens
     text: str
-    verdict: object         # a Future: result() waits for its program; None if no tests judge it
+    verdict: object         # a Future: result() waits for its tests; None if no tests judge it
     reward: float = 0.0
     advantage: float = 0.0  # above 0: better than the other answers to the same prompt
 
@@ -227,18 +236,19 @@ def answers_to(batch, n, temperature, noise):
     asked = [task for task in batch for _ in range(n)]
     answers = [None] * len(asked)
     warn = log.say if bad_reward == 'zero' else None
-    # This process may run that many programs at once. All processes share the CPU's cores.
+    # Judges run the program in an answer and test it. submit() gives them an answer and returns at
+    # once, with a Future for their verdict, so they work while other answers are being written.
+    # rewards_of() waits for the verdicts. All processes share the CPU's cores.
     n_judges = max(1, min(16, sandbox.CORES // here.world))
-    with sandbox.Court(timeout, processes=n_judges) as court:
+    with sandbox.Court(timeout, processes=n_judges) as judges:
         with log.timed('sample'), autocast:
             written = rollouts.write(model, [task['ids'] for task in asked], noise, temperature,
                                      tokenizer.stop, slots)
             for i, ids, log_probs, ended in written:
                 text = tokenizer.decode(ids[:-1] if ended else ids)
-                # Its program runs while other answers are still being written.
-                verdict = rollouts.submit(court, asked[i], text)
+                verdict = rollouts.submit(judges, asked[i], text)
                 answers[i] = Answer(asked[i]['ids'], ids, log_probs, ended, text, verdict)
-        with log.timed('score'), autocast:          # waits for the programs that still run
+        with log.timed('score'), autocast:
             rewards = [rollouts.rewards_of(task, answers[i * n:i * n + n], warn)
                        for i, task in enumerate(batch)]
     rewards = torch.tensor(rewards, dtype=torch.float64).view(len(batch), n)                # (P, n)
@@ -282,23 +292,25 @@ def policy_loss(log_probs, old_log_probs, advantages, mask, clip_low=0.2, clip_h
     sampled, at the start of the run. advantages (N,). mask (N, T): 1 at the tokens of the answers.
     With ratio = p / p_old, a token's loss is
         -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A)
-    (PPO, arXiv:1707.06347, eq. 7; separate bounds: DAPO, 2503.14476). Where A > 0, a ratio above
-    1 + clip_high earns nothing more: its gradient is 0. Where A < 0, the same holds below
-    1 - clip_low.
+    (PPO, arXiv:1707.06347, eq. 7; separate bounds: DAPO, 2503.14476). At the first update the ratio
+    is 1, nothing is clipped, and the gradient is REINFORCE's, -A grad log p. Later, of two tokens
+    with the ratio 1.5, one should have become likelier, and the other less likely:
+
+        A     ratio A    clipped    loss    d loss / d log p
+        1     1.5        1.2        -1.2    0: it has become likelier by enough
+        -1    -1.5       -1.2       1.5     1.5: descent makes it less likely again
+
+    With the ratio 0.5 it is the other way round: below 1 - clip_low, A < 0 has no gradient.
 
     kl_coef adds k = r - 1 - log r, r = p_ref / p (k3, Schulman 2020). Of two tokens, one has become
     less likely than at the start of the run, and the other more:
 
-        p                   0.5     0.5
-        p_ref               0.8     0.2
-        r                   1.6     0.4
-        k                   0.13    0.32    never below 0; the mean over p is 0.22 = KL(p | p_ref)
-        dk / d log p        -0.6    0.6     1 - r: descent makes the first token likelier
+        p               0.5     0.5
+        p_ref           0.8     0.2
+        k               0.13    0.32    0 only if p is p_ref
+        dk / d log p    -0.6    0.6     1 - r: both pull p towards p_ref
 
-    p samples each token half of the time. On average, the gradients of their logits are then
-    0.5 - 0.8 = -0.3 and 0.5 - 0.2 = 0.3: p - p_ref, as in cross-entropy with p_ref as the target.
-    That is the gradient of KL(p_ref | p). KL(p | p_ref) itself would have -0.35 and 0.35. Both pull
-    p towards p_ref."""
+    docs/chat.md says which KL divergence this is."""
     mask = mask.bool()
     # e^80 is finite in float32.
     moved = torch.where(mask, log_probs.float() - old_log_probs.float(), 0.0).clamp(max=80)
