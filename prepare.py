@@ -461,7 +461,7 @@ documents.gather(cleaned, whole_account)
 
 # --- 6. duplicates: of the documents that say the same, the first one stays -----------------------
 # A search returns, for each document, the position of the first one that says the same: [0, 1, 0]
-# means that the third is a copy of the first.
+# means that the third is a copy of the first. drop_copies takes it out of all arrays.
 #
 # MinHash finds near-duplicates without comparing each document with each. Let one text have the
 # n-grams a, b, c and another one b, c, d. They share 2 of 4: their Jaccard similarity J is 0.5. A

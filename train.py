@@ -339,8 +339,9 @@ while step < max_steps:
     # the gradient of the mean loss over all targets of the step, in all processes
     with log.timed('data'):
         batches = [get_batch(step, rows) for rows in my_rows]
-    # The inner sum counts the targets of this process. here.sum adds up those of all processes, and
-    # [0] takes its only result. *mask is what get_batch() returns besides x and y: often nothing.
+    # The inner sum counts the targets of this process. With 30 here and 90 in the other process,
+    # here.sum returns [120.0] in both of them, a list because it can take several values at once.
+    # *mask is what get_batch() returns besides x and y: most often nothing.
     n_targets = here.sum(sum((y != IGNORE).sum() for x, y, *mask in batches))[0]
     loss = 0.0
     for i, (x, y, *mask) in enumerate(batches):
