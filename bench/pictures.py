@@ -153,6 +153,32 @@ def examples():
     return card('When do examples run out?', below, bottom + 40, shapes)
 
 
+def race():
+    """Two kinds of problems over the seconds after SFT: docs/img/race.json has runs like those of
+    bench/rl_controls.py, each point the end of a schedule of its own."""
+    measured = read_json(f'{ROOT}/docs/img/race.json')
+    bottom, second, low, point = 376, 2.1, 44, 11        # pixels, of a second and of a point of pass rate
+    shapes = []
+    for column, kind in enumerate(measured['sft']):
+        left = 62 + 430 * column
+        shapes.append(bold(left, 96, kind))
+        for share in range(45, 70, 5):
+            y = bottom - point * (share - low)
+            shapes += [box(left, y, 330, 1, LINE), words(left - 34, y + 4, f'{share}%', 11, GREY)]
+        for seconds in 0, 50, 100, 150:
+            shapes.append(words(left + second * seconds, bottom + 20, f'{seconds} s', 11, GREY, MIDDLE))
+        for (name, points), colour in zip(measured['runs'].items(), (GREEN, BLUE, ORANGE)):
+            corners = [(left + second * seconds, bottom - point * (shares[column] - low))
+                       for seconds, *shares in [[0, *measured['sft'].values()], *points]]
+            line = ' '.join(f'{x:.4g},{y:.4g}' for x, y in corners)
+            shapes.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+            shapes += [box(x - 4, y - 4, 8, 8, colour, ROUND) for x, y in corners[1:]]
+            shapes.append(bold(corners[-1][0] - 40, corners[-1][1] - 10, name, 12, colour))
+    below = (f'Pass rate after so many seconds of training that follow SFT: {measured["n_problems"]} new '
+             'problems of each kind, greedy, one seed')
+    return card('Practice and more of the same, from 2,000 examples', below, bottom + 40, shapes)
+
+
 def passed(problem, row):
     """[whether the answer in a row of samples.jsonl passes each test]"""
     check, *tests = problem['test'].strip().split('\n')
@@ -179,17 +205,17 @@ def surplus(program, right):
 
 
 def choose(base, sft, learned):
-    """Return the first problem that SFT solves in part and RL in full, preferably one for which the base
-    model wrote a few lines, and RL fewer than SFT. Without such a problem, another that RL solves.
-    All: {problem: its row of samples.jsonl}."""
+    """Return the first problem that practice solves and SFT doesn't, preferably one that SFT solves in part,
+    whose answers fit, and to which practice writes no more lines. All: {problem: row of samples.jsonl}."""
     every = problems.problems(len(base), 0, SPLIT)      # the base model answered the first ones only
     right = lambda rows, p: rows[p['task_id']]['outcome'] == 'passed'
-    size = lambda rows, p: rows[p['task_id']]['completion'].strip().count('\n')
-    every.sort(key=lambda p: (size(base, p) < 2, size(learned, p) >= size(sft, p)))
+    lines = lambda rows, p: rows[p['task_id']]['completion'].strip().split('\n')
     solved = [p for p in every if right(learned, p)]
     fixed = [p for p in solved if not right(sft, p)]
-    partly = (p for p in fixed if any(passed(p, sft[p['task_id']])))
-    return next(partly, (fixed + solved)[0])
+    fits = [p for p in fixed if len(lines(learned, p)) <= len(lines(sft, p))
+            and max(map(len, lines(learned, p) + lines(sft, p))) <= 34]
+    partly = (p for p in fits if any(passed(p, sft[p['task_id']])))
+    return next(partly, (fits + fixed + solved)[0])
 
 
 def turning_green():
@@ -292,7 +318,7 @@ def page(path=f'{ROOT}/docs/img/page.png'):
     picture.quantize(32, Image.Quantize.FASTOCTREE, dither=0).save(path, optimize=True)
 
 
-CARDS = {p.__name__: p for p in (rl, depth, examples, turning_green, funnel)}
+CARDS = {p.__name__: p for p in (rl, depth, examples, race, turning_green, funnel)}
 PICTURES = {p.__name__: p for p in (dashboard, page)}
 
 

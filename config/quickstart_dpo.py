@@ -1,7 +1,8 @@
 # DPO on the quickstart model's own answers, judged by their tests: an answer that passed is better than one
 # that failed. Of two that passed, the one with a single return statement is better; SFT did not teach this.
-# You should see margin 0 at the first step and a rising margin after it. One epoch is 7 steps.
-# In bash run.sh, the share of single-return answers rises from 67 to 98%, and the pass rate hardly changes.
+# You should see margin 0 at the first step and a rising margin after it. One epoch is 24 steps.
+# In bash run.sh, single-return answers go from 58% to 93% of those that pass, and the model solves 8 points
+# more of the practice tasks.
 # For longer runs use 3e-5 (LOG.md, "DPO harms at SFT's learning rate").
 # Hardware: two CPU cores with native bfloat16 need about 1 minute, including the answers.
 #

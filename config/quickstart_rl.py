@@ -9,7 +9,7 @@
 # that fail, and only these teach.
 # Rejection sampling gains more in less time (config/quickstart_rejection.py; docs/practice.md).
 # It starts from SFT, not from DPO: after DPO the answers are less varied.
-# Hardware: two CPU cores with native bfloat16 need about 2.4 minutes.
+# Hardware: two CPU cores with native bfloat16 need about 2.1 minutes.
 #
 #   python rl.py config/quickstart_rl.py --allow_code_execution=True
 init_from = 'out/quickstart_sft'
@@ -22,4 +22,4 @@ eval_interval = 20
 save_interval = 20
 log_interval = 5
 micro_batch_size = 8            # of 16 problems: less memory, equal up to rounding
-expect = {'val_reward': (0.57, 0.71)}    # EXPECT
+expect = {'val_reward': (0.57, 0.71)}    # one run: 0.64
