@@ -9,7 +9,8 @@ Evaluation: how good a checkpoint is, measured on held-out data, with confidence
     python eval.py --tasks=compare --ckpt=out/sft --compare=out/dpo --out=out/dpo/compare.json
 
 loss            nats, perplexity and bits per byte of val.bin, and of each source of a mixture
-problems        functions of parts/eval/problems.py, written by the model and run, of four splits:
+problems        functions of parts/eval/problems.py, which the model writes and we run. There are four
+                splits, with n_problems of each:
     variation           new variations of the example tasks, which sft.py shows with answers:
                         "Compute the sum of all numbers in a."
     feedback_variation  new variations of the practice tasks, which only rl.py meets, without
@@ -18,7 +19,7 @@ problems        functions of parts/eval/problems.py, written by the model and ru
     cell                unseen combinations of known steps: "Return a list of the doubles of the odd
                         numbers in values."
     family              unseen tasks: "Return whether any number in data is greater than 6."
-humaneval, mbpp the same, from a file in HumanEval's layout
+humaneval, mbpp other functions to write, from a file in HumanEval's layout
 gsm8k           the last number of the answer must be the one behind #### in the file
 own             your questions: {"prompt": "2 + 2?", "regex": "4"}; see docs/measuring.md
 judge           questions, such as the first turns of MT-Bench, graded 1 to 10 by a command, --judge
