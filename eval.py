@@ -9,8 +9,8 @@ Evaluation: how good a checkpoint is, measured on held-out data, with confidence
     python eval.py --tasks=compare --ckpt=out/sft --compare=out/dpo --out=out/dpo/compare.json
 
 loss            nats, perplexity and bits per byte of val.bin, and of each source of a mixture
-problems        functions of parts/eval/problems.py, which the model writes and we run. There are four
-                splits, with n_problems of each:
+problems        functions of parts/eval/problems.py, which the model writes and we run: n_problems
+                of each of four splits
     variation           new variations of the example tasks, which sft.py shows with answers:
                         "Compute the sum of all numbers in a."
     feedback_variation  new variations of the practice tasks, which only rl.py meets, without
