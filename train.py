@@ -194,12 +194,13 @@ else:
 # --- 4. optimizer ---------------------------------------------------------------------------------
 # Weight decay pulls weights towards 0. The norms' gains (vectors) belong near 1, so they have none.
 # All matrices have it, the embedding and the head included.
-# use_muon and lr_factor are ours, and AdamW ignores them. With --optimizer=muon, the first group,
+# use_muon and lr_scale are ours, and AdamW ignores them. With --optimizer=muon, the first group,
 # the matrices of the blocks, is Muon's, and optim.Muon updates the groups without use_muon as AdamW
-# does. The loop multiplies the learning rate of a group by its lr_factor.
+# does. The loop multiplies the learning rate of a group by its lr_scale. Checkpoints hold both names,
+# so a run could not be resumed with others.
 groups = [{'params': [p for p in model.blocks.parameters() if p.dim() == 2],
            'use_muon': optimizer == 'muon'},
-          {'params': [model.embedding.weight], 'lr_factor': embedding_lr},
+          {'params': [model.embedding.weight], 'lr_scale': embedding_lr},
           {'params': [p for p in model.parameters() if p.dim() == 1], 'weight_decay': 0.0}]
 if model.head.weight is not model.embedding.weight:     # tied, they are one matrix
     groups.append({'params': [model.head.weight]})
@@ -328,11 +329,11 @@ while step < max_steps:
     # Dropout draws other numbers in each step and process. The sum below counts like a clock: ranks
     # are its seconds, steps its minutes of 4,096 seconds, and seeds its hours of 1,000,003 minutes.
     torch.manual_seed((seed * 1_000_003 + step) * 4096 + here.rank)
-    # guard.lr_scale is 1. Each rollback after a spike, below, halves it.
-    lr = guard.lr_scale * lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule,
-                                decay_steps)
+    # guard.lr_factor is 1. Each rollback after a spike, below, halves it.
+    lr = guard.lr_factor * lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule,
+                                 decay_steps)
     for group in opt.param_groups:
-        group['lr'] = lr * group.get('lr_factor', 1.0)
+        group['lr'] = lr * group.get('lr_scale', 1.0)
     watched_before = watched.clone()        # the update below changes watched
 
     # --- step: same text in train.py, sft.py ---

@@ -31,7 +31,7 @@ class Guard:
         self.spike_action = spike_action
         self.window = state.get('window', [])              # [loss, gradient norm] of the last steps
         self.skipped = state.get('skipped', 0)
-        self.lr_scale = state.get('lr_scale', 1.0)          # halved by every rollback
+        self.lr_factor = state.get('lr_scale', 1.0)         # halved by every rollback
         self.bad_steps = set(state.get('bad_steps', []))    # led to a rollback: skipped next time
         self.skipped_in_a_row = 0
         self.updates = 0                                    # since this process began
@@ -39,8 +39,8 @@ class Guard:
         self.trouble = ''                                   # why the run cannot continue
 
     def state(self):
-        """Return what a checkpoint keeps."""
-        return {'window': self.window, 'skipped': self.skipped, 'lr_scale': self.lr_scale,
+        """Return what a checkpoint keeps. In it lr_factor has its older name, lr_scale."""
+        return {'window': self.window, 'skipped': self.skipped, 'lr_scale': self.lr_factor,
                 'bad_steps': sorted(self.bad_steps)}
 
     def allows(self, step, loss, norm):
@@ -81,10 +81,10 @@ class Guard:
         batch of `step`, which made the loss jump, will be skipped when it comes again."""
         saved = self.log.rewind()
         self.bad_steps.add(step)
-        self.lr_scale /= 2
+        self.lr_factor /= 2
         self.window = saved['window']
         self.log.note(saved['step'] + 1, 'rollback', f'back from step {step + 1} to '
-                      f'{saved["step"]}, learning rate x {self.lr_scale:g}')
+                      f'{saved["step"]}, learning rate x {self.lr_factor:g}')
         return saved
 
 
