@@ -196,8 +196,8 @@ else:
 # All matrices have it, the embedding and the head included.
 # use_muon and lr_scale are ours, and AdamW ignores them. With --optimizer=muon, the first group,
 # the matrices of the blocks, is Muon's, and optim.Muon updates the groups without use_muon as AdamW
-# does. The loop multiplies the learning rate of a group by its lr_scale. Checkpoints hold both names,
-# so a run could not be resumed with others.
+# does. The loop multiplies the learning rate of a group by its lr_scale. Checkpoints hold both
+# names, so they must stay.
 groups = [{'params': [p for p in model.blocks.parameters() if p.dim() == 2],
            'use_muon': optimizer == 'muon'},
           {'params': [model.embedding.weight], 'lr_scale': embedding_lr},
