@@ -167,13 +167,14 @@ def race():
             shapes += [box(left, y, 330, 1, LINE), words(left - 34, y + 4, f'{share}%', 11, GREY)]
         for seconds in 0, 50, 100, 150:
             shapes.append(words(left + second * seconds, bottom + 20, f'{seconds} s', 11, GREY, MIDDLE))
-        for (name, points), colour in zip(measured['runs'].items(), (GREEN, BLUE, ORANGE)):
+        for i, (name, points) in enumerate(measured['runs'].items()):
+            colour = (GREEN, BLUE, ORANGE)[i]
             corners = [(left + second * seconds, bottom - point * (shares[column] - low))
                        for seconds, *shares in [[0, *measured['sft'].values()], *points]]
             line = ' '.join(f'{x:.4g},{y:.4g}' for x, y in corners)
             shapes.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
             shapes += [box(x - 4, y - 4, 8, 8, colour, ROUND) for x, y in corners[1:]]
-            shapes.append(bold(corners[-1][0] - 40, corners[-1][1] - 10, name, 12, colour))
+            shapes.append(bold(left + 200, bottom - 62 + 22 * i, name, 13, colour))
     below = (f'Pass rate after so many seconds of training that follow SFT: {measured["n_problems"]} new '
              'problems of each kind, greedy, one seed')
     return card('Practice and more of the same, from 2,000 examples', below, bottom + 40, shapes)
