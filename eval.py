@@ -127,10 +127,11 @@ def interval(scores):
     [0.43, 0.57], half of 800 [0.47, 0.53]: four times the problems halve the width."""
     n = max(1, len(scores))
     p = sum(scores) / n
-    # If each score is 0 or 1, or all are equal: Wilson 1927. Of ten problems that all pass, p plus
-    # and minus 1.96 standard errors would be [1, 1], as if ten proved it. But with a true rate q, p
-    # has the standard error sqrt(q (1 - q) / n). Wilson's interval has each q from which p is at
-    # most 1.96 such errors away, so its ends solve (p - q)^2 = w q (1 - q): here [0.72, 1].
+    # If each score is 0 or 1, or all are equal: Wilson 1927. A measured rate p is within 1.96
+    # standard errors of the true rate q 95% of the time, and the error is sqrt(q (1 - q) / n). So
+    # the interval has each q from which p is that close. Its ends solve (p - q)^2 = w q (1 - q)
+    # with w = 1.96^2 / n, a quadratic equation. Of ten problems that all pass, it is [0.72, 1]. The
+    # error at p itself would be 0 there, and the interval [1, 1], as if ten problems proved it.
     if set(scores) <= {0, 1} or len(set(scores)) == 1:
         w = 1.96 ** 2 / n
         half = math.sqrt(w * (p * (1 - p) + w / 4))

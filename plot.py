@@ -65,8 +65,8 @@ def faults_of_machine(train):
 
 def faults_of_loss(train, metrics, config, early):
     """Yield (what is wrong, what to do) of a model that learns from a loss."""
-    # Nothing is learned from a loss that is not a number. (With --nll_weight, the loss of dpo.py
-    # has a part that val_loss lacks. preference_loss lacks it as well.)
+    # The training loss is compared with val_loss below, so both must measure the same. With
+    # --nll_weight, the loss of dpo.py has a second part, and preference_loss is without it.
     loss = column(train, 'preference_loss' if 'preference_loss' in train[-1] else 'loss')
     if not np.isfinite([loss[-1], *column(metrics, 'val_loss')[-1:]]).all():
         yield 'the loss is not a number', 'lower learning_rate to a third, keep grad_clip=1.0'
@@ -147,7 +147,8 @@ def faults_of_reward(train, held_out, early):
 
     # The reward has to rise on prompts that are not practiced, unless it began at 0.9 or above:
     # there, little is left to gain. And wherever it began, it must not fall. Up to 0.05 less may be
-    # chance, because the mean of 200 rewards of 0 or 1 has a standard error of up to 0.035.
+    # chance: the mean of the 200 rewards of an evaluation, each 0 or 1, has a standard error of up
+    # to sqrt(0.25 / 200) = 0.035, and the difference of two such means one of 0.05.
     if not early and len(held_out) and not held_out.any():
         yield ('no held-out answer earned a reward',
                'take easier prompts, or show the model more examples: python sft.py')

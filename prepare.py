@@ -174,8 +174,8 @@ wanted_languages = text_models.languages_of(languages)
 phrases = filters.lines_of(unwanted)
 toxic = filters.lines_of(toxic_words)
 benchmarks = [path for path in decontaminate.split(',') if path]
-# The files of these lists, of the benchmarks, and of the texts that train models: {path: files}. A
-# benchmark that is missing is refused in section 5.
+# The files of these lists, of the benchmarks, and of the texts that train models: {path: files}. An
+# interrupted run goes on only if none of them changed. Section 5 refuses a missing benchmark.
 stage_files = {path: files.find_files(path, download_dir) for path in (
     url_block, url_allow, unwanted, toxic_words, perplexity_reference, quality_good, quality_bad,
     *filter(os.path.exists, benchmarks)) if path}
@@ -323,6 +323,7 @@ def kept_documents(shard, account):
     for doc in conversions.documents(entries, account.reject, kind, prefer):
         doc['source'] = shard['source']
         doc['mode'] = mode_of(doc)
+        # Each stage in turn, until one returns a reason to drop the document.
         if account.passes(doc, STAGES):
             yield doc
 
@@ -544,7 +545,8 @@ if kind == 'text':
 content, sizes = whole_account.report(documents, results, by_source,
                                       lengths if kind == 'text' else None)
 facts = 'documents', 'tokens', 'bytes', 'sources'
-# mixed: False says that train.bin holds each source once.
+# mixed: False says that train.bin holds each source once. In folders of older versions, the
+# passes of a mixture are in the file.
 meta = {'mixed': False} | {name: content[name] for name in facts if name in content}
 if benchmarks:
     meta['decontaminated'] = {'problems': benchmarks, 'ngram': NGRAM}

@@ -66,6 +66,7 @@ device = processes.choose(device, 'float32')[0]
 torch.manual_seed(seed)             # for untrained weights and for gaps
 models = {}                         # {path: (model, tokenizer, whether it was taught to chat)}
 for path in ckpt.split(','):
+    # continues: a page and other programs need a model that continues texts, not one that fills gaps.
     model, tokenizer, state = checkpoints.open_to_sample(
         path, device, continues=export or serve is not None)
     if random_init:
@@ -83,12 +84,13 @@ def write(prompt, temperature, seed):
     """Print the answer to a text or to messages token by token. Return the Answer. seed: a number
     or a text, as random.Random takes it."""
     # The Answer has the prompt as ids and, in `noise`, a random number u in [0, 1) for each token
-    # that may follow.
+    # that may follow, so there are max_new_tokens of them. They are drawn now, so that an answer is
+    # the same whether it is written alone or, as in eval.py, in a batch.
     answer = asking.begin(tokenizer, prompt, max_new_tokens, seed, asking.end_of(stop_at))
     idx = torch.tensor([answer.prompt.ids], device=device)  # (1, T)
     # logits (1, V) -> the next token (1,), from sample() in model.py with the next u. Before that,
-    # some tokens get the probability 0: special ones that only prompts have, such as <|im_start|>,
-    # and where the first token completes the end of the prompt, those that don't begin with it.
+    # some tokens get the probability 0: special ones that only prompts have, such as <|im_start|>.
+    # If the prompt ends inside a token, as in `pri`, its first new token must begin with pri.
     draw = lambda logits: answer.draw(logits, temperature=temperature, top_k=top_k, top_p=top_p)
     with contextlib.suppress(KeyboardInterrupt):
         for token in model.stream(idx, len(answer.noise), draw):        # (1,)
