@@ -66,7 +66,7 @@ device = processes.choose(device, 'float32')[0]
 torch.manual_seed(seed)             # for untrained weights and for gaps
 models = {}                         # {path: (model, tokenizer, whether it was taught to chat)}
 for path in ckpt.split(','):
-    # continues: a page and other programs need a model that continues texts, not one that fills gaps.
+    # continues: a page and other programs need a model that continues texts, none that fills gaps.
     model, tokenizer, state = checkpoints.open_to_sample(
         path, device, continues=export or serve is not None)
     if random_init:
