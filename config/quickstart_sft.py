@@ -19,4 +19,4 @@ optimizer = 'muon'
 learning_rate = 3e-3
 warmup_steps = 0.032    # 12 of 372
 eval_tokens = 16_384
-expect = {'val_loss': (0.28, 0.38)}     # one run: 0.328
+expect = {'val_loss': (0.28, 0.38)}     # three seeds: 0.328 to 0.336
