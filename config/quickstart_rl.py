@@ -4,9 +4,9 @@
 # Many small steps with a tenth of SFT's rate: larger batches, a second update with the same answers, and
 # higher rates lose some of what SFT taught. Groups of 4 or 16 answers and prompts chosen by their pass rate
 # teach no sooner (LOG.md, "No choice of prompts or groups makes RL learn sooner").
-# You should see val_reward rise from about 0.6 to between 0.64 and 0.71. reward stays near 0.5, with much noise, because each
-# step has other problems. informative is near 0.5: half of the problems have answers that pass and answers
-# that fail, and only these teach.
+# You should see val_reward rise from about 0.6 to between 0.64 and 0.71. reward stays near 0.5, with noise,
+# because each step has other problems. informative is near 0.5: half of the problems have answers that pass
+# and answers that fail, and only these teach.
 # Rejection sampling gains more in less time (config/quickstart_rejection.py; docs/practice.md).
 # It starts from SFT, not from DPO: after DPO the answers are less varied.
 # Hardware: two CPU cores with native bfloat16 need about 2.1 minutes.
