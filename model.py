@@ -90,7 +90,8 @@ class Attention(nn.Module):
         k = rotate(self.norm_k(heads(self.w_k(x))), cos, sin)  # (B, K, T, D)
         v = heads(self.w_v(x))  # (B, K, T, D)
         if cache is not None:
-            cache[:, :, :, start:start + T] = torch.stack((k, v))
+            cache[0][:, :, start:start + T] = k
+            cache[1][:, :, start:start + T] = v
             k, v = cache[:, :, :, :start + T]  # (B, K, start + T, D) both
 
         # Without a mask, a query sees its own key and earlier ones. At start 0 is_causal says so.
@@ -101,7 +102,6 @@ class Attention(nn.Module):
         is_causal = self.config.causal and mask is None and start == 0
         if mask is None and start > 0 and T > 1:
             mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)
-
         y = attend(q, k, v, mask, is_causal, cache is not None)  # (B, H, T, D)
         return self.w_o(y.transpose(1, 2).flatten(2).to(x.dtype))  # (B, T, C)
 
