@@ -244,7 +244,7 @@ MODEL = {
         ('margin', 'lead of the better answer: rises', 'val_margin', 'margin'),
         ('right order', '% of the pairs: rises from 50', 'val_accuracy', 'accuracy'),
         ('preference loss', 'nats: falls, of dpo from ln 2', 'val_loss', 'preference_loss'),
-        ('KL', 'of an answer, in nats: a few', 'val_kl', 'kl')],
+        ('log p - log p_ref', 'of an answer, in nats: near 0', 'val_kl', 'kl')],
     'rl': [
         ('reward', 'mean of the answers: rises', 'val_reward', 'reward'),
         ('informative', '% of prompts that teach: never 0', 'informative'),

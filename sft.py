@@ -208,7 +208,7 @@ log = runs.Log(config, set_by, state, here, model, tokenizer, identity, max_step
 # The guard refuses the update of a step whose loss or gradient is a NaN.
 guard = guards.Guard(state, log, here.dtype)
 show(config, log.say)
-log.say(f'--- one conversation, its trained parts in [[ ]]\n'
+log.say('--- one conversation, its trained parts in [[ ]]\n'
         f'{marked(*conversations[0], tokenizer)}---\n'
         f'  data     {summary}\n  plan     {max_steps:,} steps = '
         f'{max_steps / by_length.per_epoch:.2f} epochs of {by_length.per_epoch:,} steps')

@@ -126,8 +126,8 @@ def main():
     for row in stages:
         cells = [f'{mean:.1%} ({low:.0%} to {high:.0%})'
                  for mean, low, high in row['kinds'].values()]
-        lines.append(f'| {STAGES[row["name"]][0]} | {" | ".join(cells)} | {row["preferred_rate"]:.0%} | '
-                     f'{row["val_bpb"]:.3f} | {row["minutes"]:.1f} |')
+        lines.append(f'| {STAGES[row["name"]][0]} | {" | ".join(cells)} | '
+                     f'{row["preferred_rate"]:.0%} | {row["val_bpb"]:.3f} | {row["minutes"]:.1f} |')
     lines += ['', LEGEND, '']
     for row in stages:
         causes = ', '.join(f'{cause} {n}' for cause, n in row['failures'].items())
