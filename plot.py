@@ -4,6 +4,9 @@ Two dashboards in one picture: is the engine running, and are we flying to the r
     python plot.py --runs=out/quickstart,out/sft --out=both.png     # finished, or still running
     python plot.py --runs=out/mine --reference=other_seeds.jsonl    # bench/curves.py wrote these
 
+Is my loss normal? If a run has the settings of a preset, the curves that we measured with this
+preset are behind it in gray. They are in config/curves.
+
 Reads what the trainers and eval.py have written into the folder of each run. Prints a verdict on
 the machine and one on the model, with what to do next, and draws the curves of both. Runs of the
 same stage share their panels. Compare their losses only if they have the same tokenizer; bits per
@@ -15,7 +18,7 @@ because the trainer drops what it had logged after the checkpoint.
 A loss that falls is not yet health: while it falls, a model may repeat itself or solve none of its
 problems. So section 1 has rules for what the loss does not show, too.
 """
-import math
+import glob, math
 import numpy as np
 from configurator import Mistake, configure, show
 from parts.eval import dashboard, run_log
@@ -23,7 +26,7 @@ from parts.eval import dashboard, run_log
 # --- settings -------------------------------------------------------------------------------------
 runs = 'out/base'           # folders that trainers wrote, comma-separated
 out = 'dashboard.png'       # or .svg, .pdf
-reference = ''              # curves of other runs, drawn in gray behind these; '' = none
+reference = ''              # file of curves to draw in gray; '' = those of the preset; or none
 config = configure(globals())
 if not out.endswith(('.png', '.svg', '.pdf')):
     raise Mistake(f'out={out} must end with .png, .svg or .pdf; try --out=dashboard.png')
@@ -274,12 +277,14 @@ for folder in runs.split(','):
     machine, model, run['why'] = verdict(run['rows'] + run['events'], run['config'])
     run['health'] = [f'operationally {machine}', f'scientifically {model}']
     all_runs.append(run)
-references = []         # dicts of "stage", "metric", "seed", "steps" and "values"
-if reference:
-    references = [curve for curve in run_log.objects_in(reference) if 'values' in curve]
-    if not references:
-        raise Mistake(f'reference={reference} is missing or has no curves; bench/curves.py writes '
-                      'them')
+# A reference has "preset", "stage", "metric", "seed", "steps" and "values". If a run changes a
+# setting of its preset, its config names no preset, because such a run has another loss.
+presets = {run['config'].get('preset') for run in all_runs}
+references = [curve for path in glob.glob(reference or 'config/curves/*.jsonl')
+              for curve in run_log.objects_in(path)
+              if 'values' in curve and (reference or curve['preset'] in presets)]
+if reference not in ('', 'none') and not references:
+    raise Mistake(f'reference={reference} is missing or has no curves; bench/curves.py writes them')
 show(config)
 for run in all_runs:
     print(f'{run["title"]}: {", ".join(run["health"])}: {run["why"]}')

@@ -1,13 +1,44 @@
-"""
+r"""
 Write down the curves of runs, so that plot.py can draw them behind other people's: is my loss normal?
 
-    mkdir -p config/curves
-    for seed in 1 2 3; do python train.py config/quickstart.py --seed=$seed --out_dir=out/seed$seed; done
-    python bench/curves.py out/seed1 out/seed2 out/seed3 > config/curves/quickstart.jsonl
-    python plot.py --runs=out/mine --reference=config/curves/quickstart.jsonl
+    python bench/curves.py config/quickstart.py out/s?/base > curves.jsonl
+    python plot.py --runs=out/mine --reference=curves.jsonl
 
-A line is one metric of one run, with at most 60 points:
-{"stage": "base", "seed": 1, "metric": "val_loss", "steps": [0, 125, 250], "values": [8.368, 5.312, 4.697]}
+A config file is the preset of the folders that follow it. A line is one metric of one run:
+{"preset": "config/quickstart.py", "stage": "base", "seed": 1, "metric": "val_loss", "steps": [0, 125], ...}
+
+These commands make the files in config/curves. The stages are those of run.sh:
+
+    python prepare.py --out_dir=data/quickstart --vocab_size=4096
+    python prepare.py --kind=sft --out_dir=data/sft
+    for seed in 1 2 3; do
+        o=out/s$seed
+        python train.py config/quickstart.py --seed=$seed --out_dir=$o/base
+        python sft.py config/quickstart_sft.py --seed=$seed --init_from=$o/base --out_dir=$o/sft
+        python eval.py --ckpt=$o/sft --out=$o/sft/mined/eval.json --tasks=problems --splits=review,feedback \
+            --n_problems=750 --num_samples=3 --batch_size=128 --max_new_tokens=64 --timeout=1 \
+            --allow_code_execution=True
+        python prepare.py --kind=preference --source=$o/sft/mined/samples.jsonl --prefer=both --dedup=exact \
+            --out_dir=$o/pairs
+        python dpo.py config/quickstart_dpo.py --seed=$seed --init_from=$o/sft --data_dir=$o/pairs \
+            --out_dir=$o/dpo
+        python rl.py config/quickstart_rl.py --seed=$seed --init_from=$o/sft --out_dir=$o/rl \
+            --allow_code_execution=True
+        python prepare.py --kind=sft --source=$o/sft/mined/samples.jsonl --dedup=exact --out_dir=$o/passed
+        cat data/sft/train.jsonl >> $o/passed/train.jsonl
+        python sft.py config/quickstart_rejection.py --seed=$seed --init_from=$o/sft --data_dir=$o/passed \
+            --out_dir=$o/rejection
+    done
+    python bench/curves.py config/quickstart.py out/s?/base config/quickstart_sft.py out/s?/sft \
+        config/quickstart_dpo.py out/s?/dpo config/quickstart_rl.py out/s?/rl > config/curves/quickstart.jsonl
+    name=quickstart_rejection
+    python bench/curves.py config/$name.py out/s?/rejection > config/curves/$name.jsonl
+
+    python prepare.py --source=shakespeare --tokenizer=char --out_dir=data/shakespeare_char
+    for name in shakespeare_cpu shakespeare_laptop; do
+        for seed in 1 2 3; do python train.py config/$name.py --seed=$seed --out_dir=out/$name-$seed; done
+        python bench/curves.py config/$name.py out/$name-? > config/curves/$name.jsonl
+    done
 """
 import json
 import sys
@@ -15,20 +46,25 @@ import sys
 import peers                # noqa: F401   it puts this checkout on the path
 from parts.eval import run_log
 
-# Of the panels of plot.py that are about the model, without the percentages.
-METRICS = ('val_loss', 'loss', 'val_bpb', 'base_bpb', 'grad_norm', 'val_margin', 'val_kl', 'val_reward',
-           'val_length', 'entropy')
+# The thick lines of plot.py's panels about the model, apart from lr, update_ratio and clip_fraction
+METRICS = ('val_loss', 'val_bpb', 'base_bpb', 'grad_norm', 'val_margin', 'val_accuracy', 'val_kl',
+           'val_reward', 'informative', 'val_length', 'entropy')
 
 
 def main():
-    for run in map(run_log.read_run, sys.argv[1:]):
-        about = {'stage': run['stage'], 'seed': run['config']['seed']}
+    preset = ''
+    for argument in sys.argv[1:]:
+        if argument.endswith('.py'):
+            preset = argument
+            continue
+        run = run_log.read_run(argument)
+        about = {'preset': preset, 'stage': run['stage'], 'seed': run['config']['seed']}
         for metric in METRICS:
-            rows = [row for row in run['rows'] if row.get(metric) is not None]
-            if rows:
-                rows = rows[::-1 - (len(rows) - 1) // 60][::-1]         # the last one is among them
-                steps = [row['step'] for row in rows]
-                values = [float(f'{row[metric]:.4g}') for row in rows]
+            if metric in run['curves']:
+                points = run['curves'][metric].T
+                points = points[::-1 - (len(points) - 1) // 60][::-1]       # the last one is among them
+                steps = [int(step) for step, _ in points]
+                values = [float(f'{value:.4g}') for _, value in points]
                 print(json.dumps({**about, 'metric': metric, 'steps': steps, 'values': values}))
 
 

@@ -2,8 +2,11 @@
 import json
 import math
 
-from conftest import lift, mistake, ok, run, write
+import numpy as np
+from conftest import ROOT, lift, mistake, ok, read_rows, run, write
+from matplotlib import figure
 
+from parts.eval import dashboard
 from parts.eval.run_log import read_run
 
 diagnose, verdict, *_ = lift('plot.py', 'diagnose', 'verdict', 'column', 'median', 'faults_of_machine',
@@ -86,30 +89,61 @@ def test_the_picture_has_a_verdict_for_each_run_and_panels_for_each_stage(tmp_pa
     assert n_thin[0] == n_thin[1] + 1
 
 
-CURVES = [{'stage': stage, 'metric': 'val_loss', 'seed': seed, 'steps': [0, 9], 'values': [8, 2 + seed]}
-          for stage, seeds in (('base', '123'), ('sft', '4')) for seed in map(int, seeds)]
+CURVES = [{'preset': f'config/{preset}.py', 'stage': stage, 'metric': 'val_loss', 'seed': seed,
+           'steps': [0, 9], 'values': [8, 2 + seed]}
+          for preset, stage, seeds in (('x', 'base', '12'), ('y', 'base', '3'), ('x', 'sft', '4'))
+          for seed in map(int, seeds)]
 
 
 def test_curves_of_other_seeds_are_drawn_behind_a_run_of_their_stage(tmp_path):
-    write(tmp_path / 'curves.jsonl', CURVES)
-    home(tmp_path / 'a', history(20))
-    for flags, n_curves in ('', 0), ('--reference=curves.jsonl', 3):
+    """Those of its own preset, which are found; all in a file that is named."""
+    write(tmp_path / 'config' / 'curves' / 'x.jsonl', CURVES)
+    for preset, flags, n_curves in (
+            (None, '', 0), ('x', '', 2), ('y', '', 1), ('z', '', 0), ('x', '--reference=none', 0),
+            (None, '--reference=config/curves/x.jsonl', 3), ('x', '--reference=config/curves/x.jsonl', 3)):
+        home(tmp_path / 'a', history(20), CONFIG | {'preset': preset and f'config/{preset}.py'})
         ok(run('plot.py', '--out=a.svg', '--runs=a', *flags.split(), cwd=tmp_path))
-        assert (tmp_path / 'a.svg').read_text(encoding='utf-8').count('stroke: #aab2bb') == n_curves, flags
+        drawn = (tmp_path / 'a.svg').read_text(encoding='utf-8').count('stroke: #aab2bb')
+        assert drawn == n_curves, (preset, flags)
+
+
+def test_a_panel_shows_its_run_and_the_curves_behind_it():
+    """A loss that stays at 8 shows that others fell to 3."""
+    ax = figure.Figure().add_axes([0, 0, 1, 1])
+    stuck = {'stage': 'base', 'color': 'C0', 'curves': {'val_loss': np.array([[0, 9], [8.3, 8.2]])}}
+    dashboard.draw_curves(ax, [stuck], ('val_loss', 'loss'), 1, False, CURVES)
+    low, high = ax.get_ylim()
+    assert low < 3 and high > 8.2
 
 
 def test_the_curves_are_those_of_the_runs(tmp_path):
     """Rounded to four digits, at most 60 points each and the last one among them."""
     home(tmp_path / 'a', history(1000), CONFIG | {'seed': 1})
     home(tmp_path / 'b', policy(), RL | {'seed': 2})
-    curves = [json.loads(line) for line in ok(run('bench/curves.py', 'a', 'b', cwd=tmp_path)).splitlines()]
-    found = {(curve['stage'], curve['seed'], curve['metric']): curve for curve in curves}
-    val = found['base', 1, 'val_loss']
+    lines = ok(run('bench/curves.py', 'a', 'config/quickstart_rl.py', 'b', cwd=tmp_path)).splitlines()
+    found = {(curve['preset'], curve['stage'], curve['seed'], curve['metric']): curve
+             for curve in map(json.loads, lines)}
+    val = found['', 'base', 1, 'val_loss']
     assert val['steps'] == [*range(0, 1001, 100)]
     assert val['values'] == [float(f'{falling(step):.4g}') for step in val['steps']]
-    assert found['rl', 2, 'val_reward']['values'][-1] == 0.7
-    steps = found['base', 1, 'grad_norm']['steps']
-    assert steps == [*range(20, 1001, 20)] and all(len(curve['steps']) <= 60 for curve in curves)
+    assert found['config/quickstart_rl.py', 'rl', 2, 'val_reward']['values'][-1] == 0.7
+    steps = found['', 'base', 1, 'grad_norm']['steps']
+    assert steps == [*range(20, 1001, 20)] and all(len(curve['steps']) <= 60 for curve in found.values())
+
+
+def test_the_curves_that_we_measured_are_small_and_of_presets():
+    """Each file has one preset of a stage, because a file that is named is drawn behind all of its stage."""
+    files = [*(ROOT / 'config' / 'curves').glob('*.jsonl')]
+    assert ROOT / 'config' / 'curves' / 'quickstart.jsonl' in files
+    for file in files:
+        curves = read_rows(file)
+        assert file.stat().st_size < 20_000 and f'config/{file.stem}.py' in {c['preset'] for c in curves}
+        assert all((ROOT / curve['preset']).exists() for curve in curves)
+        of_stage = {(curve['stage'], curve['preset']) for curve in curves}
+        assert len(of_stage) == len(dict(of_stage))
+        for curve in curves:
+            assert len(curve['steps']) == len(curve['values']) > 1, curve
+            assert np.isfinite(curve['steps'] + curve['values']).all()
 
 
 def test_mistakes_are_one_sentence(tmp_path):

@@ -14,7 +14,7 @@ from parts import Mistake
 GRAY = '#5c6570'
 LEGEND = ('Across: steps, or for systems percent of them. Thick: what counts. Pale: as measured. '
           'Yellow: the learning rate rises; blue: it is below half of its peak. '
-          'Hairlines: spikes, rollbacks and the like.')
+          'Hairlines: spikes, rollbacks and the like. Gray: other runs of the preset.')
 
 
 def draw(path, runs, model_panels, machine_panels, references):
@@ -84,10 +84,12 @@ def draw_panels(fig, y, group, panels, is_machine, references):
 def draw_curves(ax, group, metrics, scale, is_machine, references):
     """Draw the metrics of a panel over the steps. Those of the machine are drawn over percent of
     the steps, because runs of any length share its panels."""
+    visible = [0] if is_machine else []
     for curve in references:
         if (curve['stage'], curve['metric']) == (group[0]['stage'], metrics[0]):
-            ax.plot(curve['steps'], np.array(curve['values']) * scale, color='#aab2bb')
-    visible = [0] if is_machine else []
+            values = np.array(curve['values']) * scale
+            ax.plot(curve['steps'], values, color='#aab2bb')
+            visible += [*values[len(values) // 10:]]
     ends = []                       # (last value, color) of the first line of each run
     for run in group:
         names = names_in(run, metrics)

@@ -32,7 +32,7 @@ FIXED = {*checkpoints.SHAPE, 'vocab_multiple', 'rope_theta', 'rope_scaling', 'ob
 OF_THE_COMMAND = {'out_dir', 'overwrite', 'show_batch', 'plan'}
 # Settings that change no result by more than another seed does.
 HARMLESS = {*OF_THE_COMMAND, 'seed', 'device', 'compile', 'micro_batch_size', 'grad_checkpoint',
-            'log_interval', 'eval_interval', 'save_interval', 'keep', 'sample_prompt',
+            'log_interval', 'eval_interval', 'save_interval', 'keep', 'expect', 'sample_prompt',
             'sample_tokens', 'data_from', 'allow_code_execution'}
 
 
@@ -102,8 +102,13 @@ class Log:
         saved = state.get('config', config)
         changed = sorted(name for name in config.keys() & saved.keys() - OF_THE_COMMAND
                          if config[name] != saved[name])
-        others = {name for name, file in set_by.items() if file != set_by.get('expect')}
-        config['expect'] = expected(config, set_by, {*changed} if state else others)
+        preset = next((file for file in set_by.values() if file != 'command line'), None)
+        others = {name for name in set_by if set_by[name] != preset}
+        if state:
+            preset, others = saved.get('preset'), {*changed}
+        # plot.py draws other runs of the preset behind this one.
+        config['preset'] = preset if others <= HARMLESS else None
+        config['expect'] = expected(config, set_by, others)
         step = state.get('step', 0)
         self.last = step, state.get('tokens', 0)        # at the last line of a step
         self.paused = {'eval': 0.0, 'save': 0.0}        # seconds of the run in timed(name)
