@@ -55,6 +55,7 @@ def kept(function, model, dtype):
 def test_activations_are_what_autograd_keeps(dtype, checkpoint):
     """Of the partition into forward and backward that a GPU gets, without its kernels."""
     compiled = lambda f: torch.compile(f, backend='aot_eager_decomp_partition', dynamic=False)
+    keeps_last = tuple(map(int, torch.__version__.split('.')[:2])) < (2, 15)
     for c in GPTConfig(3000, 96, 2, 4, 0, 64), GPTConfig(70, 33, 1, 2, 1, 8, tie_embeddings=False):
         torch.manual_seed(0)
         torch._dynamo.reset()
@@ -69,6 +70,8 @@ def test_activations_are_what_autograd_keeps(dtype, checkpoint):
             step(), again()                     # compiles
         measured = kept(step, model, dtype)
         if checkpoint:          # the block that is computed again, unless the output layer has kept more
+            # torch 2.15 takes the last block's output from the block that it computes again
+            measured += 0 if keeps_last else x.nbytes
             measured = max(measured, (c.n_layer - 1) * x.nbytes + kept(again, model, dtype))
         # Attention on the CPU: float32 in any case, and its output is kept a second time.
         width, D = dtype.itemsize, c.head_dim
