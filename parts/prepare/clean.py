@@ -157,7 +157,8 @@ def is_python(text):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')                         # of odd escapes in strings
-            body = ast.parse(textwrap.dedent(text)).body
+            # dedent takes longer than parse, and only the body of a function needs it
+            body = ast.parse(textwrap.dedent(text) if text[:1].isspace() else text).body
     except Exception:                   # deep nesting: MemoryError, RecursionError
         return False
     words = [node for node in body if isinstance(node, ast.Expr | ast.AnnAssign)

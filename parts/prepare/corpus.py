@@ -14,7 +14,7 @@ A corpus on its way to the disk. Nothing is in OUT_DIR before all of it is writt
 
 A shard is there or not: that is the whole of resuming.
 """
-import contextlib, gzip, hashlib, json, os, pathlib, re, shutil
+import contextlib, gzip, hashlib, itertools, json, os, pathlib, re, shutil
 import numpy as np
 from tqdm import tqdm
 from parts import Mistake
@@ -170,26 +170,28 @@ class Corpus:
         self.number = np.arange(len(self.shard))
         self.filled = np.unique(self.shard)
 
-    def record(self, i):
-        """What is known of a document: {'text', 'path', 'source', perhaps 'licence' and 'url'}."""
-        with open(self.path(self.shard[i], 'jsonl'), 'rb') as f:
-            f.seek(self.place[i])
-            return json.loads(f.readline())
+    def records(self, numbers):
+        """Yield what is known of these documents: {'text', 'path', 'source', perhaps 'licence' and
+        'url'}. Neighbors of a shard are read from one open file."""
+        for shard, neighbors in itertools.groupby(numbers, self.shard.item):
+            with open(self.path(shard, 'jsonl'), 'rb') as f:
+                for i in neighbors:
+                    f.seek(self.place[i])
+                    yield json.loads(f.readline())
 
     def text(self, i):
-        return self.record(i)['text']
+        return next(self.records([i]))['text']
 
     def spread(self, weights, n):
         """Yield n records, evenly spread over the weights of all documents, (n documents,). A
         document of a large weight may come several times."""
         ends = np.cumsum(weights)
-        for i in np.searchsorted(ends, (np.arange(n) + 0.5) / n * ends[-1], 'right'):
-            yield self.record(i)
+        yield from self.records(np.searchsorted(ends, (np.arange(n) + 0.5) / n * ends[-1], 'right'))
 
     def texts(self, which):
         """Yield the texts of the documents `which`, bool (n,)."""
-        for i in tqdm(np.flatnonzero(which), 'reading', disable=None):
-            yield self.text(i)
+        for record in self.records(tqdm(np.flatnonzero(which), 'reading', disable=None)):
+            yield record['text']
 
     def band_keys(self):
         """Yield, for each band, its key of every document that is left, uint64 (n,)."""
@@ -212,7 +214,7 @@ class Corpus:
         for i in np.flatnonzero(~is_first):
             account.drop(f'{reason}s', reason, str(self.owners[self.shard[i]]))
             if account.n_samples:
-                record = self.record(i)
+                record = next(self.records([i]))
                 account.sample(reason, record['path'], record['text'])
         for name in ('number', 'shard', *COLUMNS):
             setattr(self, name, getattr(self, name)[is_first])
@@ -225,7 +227,7 @@ class Corpus:
         start, end = np.searchsorted(self.shard, (shard, shard + 1))
         numbers = np.arange(start, end)
         for some in np.array_split(numbers, 1 + int(self.size[start:end].sum()) // 4_000_000):
-            yield some.tolist(), [self.record(i) for i in some]
+            yield some.tolist(), [*self.records(some)]
 
     def write_pieces(self, shard, documents, is_text):
         """Write a shard's pieces of the results. documents: tuples of side, length and data;

@@ -19,10 +19,10 @@ from parts.prepare import reading, texts
 
 ODD_WORD = re.compile(r'\w*[^aeiouyàáâãäåæèéêëìíîïòóôõöøùúûüýœ\W\d_]{6}|\w*[^\W\d_]\d+[^\W\d_]\w*\d|\w{31}',
                       re.I)
-# a line of one sign, under a heading or in a table: =====, |---|---|
-RULER = re.compile(r'^[ \t|+]*([^\w\s|+])\1{2,}(?:[ \t|+]+\1+)*[ \t|+]*$', re.M)
+# A line of one sign, under a heading or in a table: =====, |---|---|. The pattern begins with the
+# newline before it, because re finds a given character faster than the beginning of a line.
+RULER = re.compile(r'\n[ \t|+]*([^\w\s|+])\1{2,}(?:[ \t|+]+\1+)*[ \t|+]*$', re.M)
 SIGNS = bytes(b for b in range(128) if not chr(b).isalnum())
-SYMBOL = re.compile(r'[^\w\s]|_')        # or a mark, such as an accent
 # scripts that put none between words, and some that do
 NO_SPACES = re.compile('[\u0e01-\U0010ffff]')
 
@@ -30,10 +30,12 @@ NO_SPACES = re.compile('[\u0e01-\U0010ffff]')
 def symbol_share(text):
     """Share of the visible characters that are no letters, digits or marks, without lines of one
     sign."""
-    text = RULER.sub('', text)
-    visible = len(''.join(text.split()))
-    symbols = sum(unicodedata.category(c)[0] != 'M' for c in SYMBOL.findall(text))
-    return 1 - (visible - symbols) / max(1, visible)
+    text = RULER.sub('', f'\n{text}')
+    # Signs and white space: a text has few different ones, so we ask about each of them only once.
+    counts = {c: text.count(c) for c in set(text)
+              if not c.isalnum() and unicodedata.category(c)[0] != 'M'}
+    visible = len(text) - sum(n for c, n in counts.items() if c.isspace())
+    return 1 - (len(text) - sum(counts.values())) / max(1, visible)
 
 
 def repeated_share(text, window=200):
