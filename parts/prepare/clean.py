@@ -179,8 +179,8 @@ def form_of(text, path=''):
 
 
 # --- one form -------------------------------------------------------------------------------------
-LINE_END = re.compile('[\x0b\x0c\x1c-\x1e\u2028\u2029]')      # vertical tab, new page, separators
-CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b\u2060\ufeff\ufff9-\ufffb]')
+LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\u2028\u2029'      # vertical tab, new page, separators
+CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\u2028\u2029\u2060\ufeff\ufff9-\ufffb]')
 # accents on a letter, which NFC sorts slowly
 PILE = re.compile('([\u0300-\u036f]{30})[\u0300-\u036f]+')
 SURROGATE = re.compile('[\ud800-\udfff]')
@@ -202,7 +202,7 @@ def normalise(text, mode, markup=True):
     if markup and mode == 'prose':
         text = outside_fences(text, lambda piece: strip_latex(strip_html(piece)))
     while True:
-        plain = CONTROL.sub('', LINE_END.sub('\n', text))
+        plain = CONTROL.sub(lambda m: '\n' if m[0] in LINE_ENDS else '', text)
         if not plain.isascii():
             plain = unicodedata.normalize('NFC', PILE.sub(r'\1', plain))
         if plain == text:

@@ -67,7 +67,7 @@ def gibberish(text):
 def prose_reason(text, min_words=20, max_symbols=0.3, max_repetition=0.7, max_gibberish=0.2):
     """Why a text is dropped, or None. The last three limits are shares, in [0, 1]."""
     n_words = len(text.split())
-    if not text.isascii():              # scripts without spaces: about two characters make a word
+    if n_words < min_words:             # scripts without spaces: about two characters make a word
         n_words = max(n_words, len(NO_SPACES.findall(text)) // 2)
     head = text[:100_000]               # enough to judge by
     if n_words < min_words:
