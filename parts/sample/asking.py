@@ -166,10 +166,18 @@ def write(model, answers, stop, slots=16, score=None, **how):
         yield from write_batch(model, waiting[first:first + slots], stop, score, **how)
 
 
+def keep(cache, rows, n):
+    """Make `rows` of a cache (n_layer, 2, B, K, room, D) its first ones: keep(cache, [0, 2], n)
+    makes row 2 the second row. Only the n positions that are filled move, one layer at a time,
+    because a copy of the whole cache would copy its empty room as well."""
+    for layer in cache:
+        layer[:, :len(rows), :, :n] = layer[:, rows, :, :n]
+
+
 @torch.no_grad()
 def write_batch(model, answers, stop, score, **how):
     """GPT.stream for many Answers: shorter prompts begin with padding, equal prompts run once, and
-    answers that ended leave when they are more than a fifth, because leaving copies the cache."""
+    answers that ended leave when they are more than a fifth, because leaving moves the others."""
     block_size, device = model.config.block_size, model.embedding.weight.device
     prompts = [answer.prompt.ids[-block_size:] for answer in answers]
     T = max(len(ids) for ids in prompts)
@@ -180,19 +188,21 @@ def write_batch(model, answers, stop, score, **how):
     idx = torch.tensor(list(numbers), device=device)  # (different prompts, T)
     noise = [torch.tensor(answer.noise) for answer in answers]
     noise = torch.nn.utils.rnn.pad_sequence(noise, batch_first=True).to(device)  # (B, n)
-    cache = model.empty_cache(len(idx), T + noise.shape[1])
+    cache = model.empty_cache(len(rows), T + noise.shape[1])
     n_cached = 0
     for i in range(noise.shape[1]):
         if idx.shape[1] > block_size:           # as in GPT.stream
             idx = idx[:, -block_size:]
             n_cached = 0
         mask = visible(idx, n_cached) if is_padded else None
-        hidden = model.backbone(idx[:, n_cached:].clamp(min=0), cache, n_cached, mask)
+        used = cache[:, :, :len(idx)]           # the others belong to answers that have left
+        hidden = model.backbone(idx[:, n_cached:].clamp(min=0), used, n_cached, mask)
         logits = model.head(hidden[:, -1])[:, :model.config.vocab_size].float()
         n_cached = idx.shape[1]
         if i == 0:
             which = [numbers[row] for row in rows]
-            idx, logits, cache = idx[which], logits[which], cache[:, :, which]
+            idx, logits = idx[which], logits[which]
+            keep(cache, which, n_cached)
         ids = draw(logits, answers, u=noise[:, i], **how)
         idx = torch.cat((idx, ids[:, None]), dim=1)
         scores = score(logits, ids) if score else ids
@@ -206,7 +216,8 @@ def write_batch(model, answers, stop, score, **how):
             return
         if len(left) < 0.8 * len(answers):
             answers = [answers[row] for row in left]
-            idx, cache, noise = idx[left], cache[:, :, left], noise[left]
+            idx, noise = idx[left], noise[left]
+            keep(cache, left, n_cached)
 
 
 def generate(model, tokenizer, prompts, num_samples, max_new_tokens, seed=0, slots=16, ends='',
