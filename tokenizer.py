@@ -27,18 +27,20 @@ import regex, tiktoken
 
 # Each line matches one kind of chunk, and the lines are tried from top to bottom. Here are the
 # chunks of 'f(x):\n    x + 1234', and below each one the number of the line that matched it:
-#     'f'  '(x'  '):\n    '  'x'  ' +'  ' '  '123'  '4'
-#      1    1     3           1    3     6    2      2
-# Python code needs fewer tokens with this pattern than with those of GPT-2 and cl100k, because
-# symbols, a newline and the indentation after it are one chunk (LOG.md). {1,256} has a bound,
-# because a million spaces would overflow the stack of tiktoken's regex engine.
+#     'f'  '('  'x'  '):\n    '  'x'  ' +'  ' '  '123'  '4'
+#      1    3    1    3           1    3     6    2      2
+# Only a space joins a word. The patterns of cl100k and Llama 3 also join a symbol: then x begins
+# with another token after '(' than after '[' or '.', and our small model copied more names wrongly
+# (LOG.md). Symbols, a newline and the indentation after it are one chunk, so Python code needs
+# fewer tokens than with GPT-2's pattern. {1,256} has a bound, because a million spaces would
+# overflow the stack of tiktoken's regex engine.
 PATTERN = '|'.join([
-    r'[^\r\n\p{L}\p{N}]?[\p{L}]+',          # 1: a word and the space or symbol before it: `.join`
+    r' ?[\p{L}]+',                          # 1: a word and the space before it
     r'[\p{N}]{1,3}',                        # 2: up to three digits
     r' ?[^\s\p{L}\p{N}]+(?:\r?\n[ \t]*)*',  # 3: symbols; newlines and indentation after them
     r'\s{0,256}\n[ \t]*',                   # 4: a newline, and the spaces before and after it
     r'\s{1,256}(?!\S)',                     # 5: spaces, except the last one before a word or symbol
-    r'\s{1,256}'])                          # 6: a space before a digit, a tab before a symbol
+    r'\s{1,256}'])                          # 6: a space before a digit, a tab before anything
 BYTES = [bytes([b]) for b in range(256)]
 FORMAT = 'nanoparrot-tokenizer-1'
 FAST_BPE = os.path.join(os.path.dirname(__file__), 'parts/tokenizer/bpe.py')
