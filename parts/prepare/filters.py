@@ -32,7 +32,7 @@ def symbol_share(text):
     sign."""
     text = RULER.sub('', f'\n{text}')
     # Signs and white space: a text has few different ones, so we ask about each of them only once.
-    counts = {c: text.count(c) for c in set(text)
+    counts = {c: n for c, n in collections.Counter(text).items()
               if not c.isalnum() and unicodedata.category(c)[0] != 'M'}
     visible = len(text) - sum(n for c, n in counts.items() if c.isspace())
     return 1 - (len(text) - sum(counts.values())) / max(1, visible)
