@@ -86,7 +86,7 @@ def write_data(folder, seed, n_examples):
     for side, some in ('train', problems(n_examples, seed)), ('val', exam):
         write(f'{folder}/examples/{side}.jsonl', [{'messages': to_messages(p)} for p in some])
     write(f'{folder}/exam.jsonl', [asked(p) for p in exam])
-    prompts = [asked(p) for p in of_both(5 * n_examples, seed, 'review', 'feedback')]
+    prompts = [asked(p) for p in of_both(ROUNDS * PROMPTS // 2, seed, 'review', 'feedback')]
     write(f'{folder}/prompts.jsonl', prompts)
     write(f'{folder}/rl_prompts.jsonl', prompts[:2000])     # rl.py first tries the tests of all of them
 
@@ -198,9 +198,9 @@ def main():
     parser.add_argument('--epochs', type=float, default=6, help='of SFT (6)')
     parser.add_argument('--split', default='test', choices=SPLITS, help='validation: to choose settings')
     parser.add_argument('--n_test', type=int, default=500, help='problems of each kind (500)')
-    parser.add_argument('--runs', default=','.join(RUNS), help='rl,own@learning_rate=3e-4,...: of these only')
+    parser.add_argument('--runs', default=','.join(RUNS), help='rl,own@learning_rate=3e-4,...: these only; with nothing behind =, only SFT')
     args = parser.parse_args()
-    runs = args.runs.split(',')
+    runs = args.runs.split(',') if args.runs else []
     if unknown := {run.split('@')[0] for run in runs} - {*RUNS}:
         parser.error(f'--runs: there is no {", ".join(unknown)}; there are {", ".join(RUNS)}')
     if not os.path.exists(f'{ROOT}/{BASE}/last.pt'):
