@@ -1,9 +1,10 @@
 """
 What does practice add where examples are scarce? All runs start from one SFT model, which saw 2,000 examples
-six times, and then train for about as many seconds. Practice gets ten times as many problems, with tests and
-without answers: half of them example tasks, half practice tasks.
+six times, and then train for about as many seconds. Practice gets 4,800 problems with tests and without
+answers: half of them example tasks, half practice tasks.
 
     more            SFT on the same examples again, at a third of its rate: what do the seconds alone give?
+    dpo             DPO on pairs of its own answers, as in run.sh
     rl              rl.py, with Muon
     rl_adamw        rl.py, with AdamW
     own             expert iteration: two rounds of SFT on its own answers that passed
@@ -40,12 +41,14 @@ RL = ['config/quickstart_rl.py', '--allow_code_execution=True', '--overwrite=Tru
       '--eval_interval=100', '--save_interval=100']
 RUNS = {        # script, its settings
     'more': ('sft', '--learning_rate=1e-3 --epochs=6'),
+    'dpo': ('dpo', ''),
     'rl': ('rl', '--learning_rate=3e-4 --max_steps=60'),
     'rl_adamw': ('rl', '--optimizer=adamw --learning_rate=1e-4 --max_steps=60'),
     'own': ('own', '--learning_rate=1e-3 --epochs=1'),
     'own_examples': ('own', '--learning_rate=1e-3 --epochs=1'),
     'random': ('rl', '--learning_rate=3e-4 --max_steps=60')}
 ROUNDS, PROMPTS = 2, 2400       # of expert iteration: in each round, one answer to so many prompts
+DPO_PROMPTS, DPO_ANSWERS = 2400, 3      # to each
 
 
 def call(*command):
@@ -97,16 +100,33 @@ def sft(start, data, out, seed, *flags):
                 f'--seed={seed}', *flags)
 
 
+def ask(start, mined, prompts, seed, n_answers):
+    """Has a model answer prompts, and runs the tests. Returns the seconds."""
+    write(f'{mined}/prompts.jsonl', prompts)
+    return call('eval.py', f'--ckpt={start}/last.pt', *ASK, f'--data={mined}/prompts.jsonl',
+                f'--num_samples={n_answers}', f'--seed={seed}', '--temperature=1.0',
+                f'--out={mined}/eval.json')
+
+
+def dpo(folder, out, seed, flags):
+    """Makes pairs of the model's own answers, and trains on them. Returns the seconds."""
+    mined = f'{out}_mined'
+    prompts = read(f'{folder}/prompts.jsonl')[:DPO_PROMPTS]
+    seconds = ask(f'{folder}/sft', mined, prompts, seed, DPO_ANSWERS)
+    seconds += call('prepare.py', '--kind=preference', f'--source={mined}/samples.jsonl', '--prefer=both',
+                    '--dedup=exact', f'--out_dir={mined}/pairs')
+    return seconds + call('dpo.py', 'config/quickstart_dpo.py', '--overwrite=True', '--expect=None',
+                          f'--init_from={folder}/sft', f'--data_dir={mined}/pairs', f'--out_dir={out}',
+                          f'--seed={seed}', *flags)
+
+
 def expert_iteration(folder, out, seed, with_examples, flags):
     """Rounds of SFT on the model's own answers that passed. Returns the seconds."""
     start, seconds = f'{folder}/sft', 0
     prompts = read(f'{folder}/prompts.jsonl')
     for i in range(ROUNDS):
         mined = f'{out}_round_{i}'
-        write(f'{mined}/prompts.jsonl', prompts[i * PROMPTS:(i + 1) * PROMPTS])
-        seconds += call('eval.py', f'--ckpt={start}/last.pt', *ASK, f'--data={mined}/prompts.jsonl',
-                        '--num_samples=1', f'--seed={seed + i}', '--temperature=1.0',
-                        f'--out={mined}/eval.json')
+        seconds += ask(start, mined, prompts[i * PROMPTS:(i + 1) * PROMPTS], seed + i, 1)
         lines = [{'messages': [*row['messages'], {'role': 'assistant', 'content': row['completion']}]}
                  for row in read(f'{mined}/samples.jsonl') if row['outcome'] == 'passed']
         if with_examples:
@@ -133,6 +153,8 @@ def train(name, folder, seed, n_examples, epochs):
         flags = [*settings.split(), *(f'--{flag}' for flag in more)]
         if script == 'sft':
             seconds = sft(f'{folder}/sft', f'{folder}/examples', out, seed, *flags)
+        elif script == 'dpo':
+            seconds = dpo(folder, out, seed, flags)
         elif script == 'rl':
             reward = 'bench/random_reward.py' if kind == 'random' else f'{folder}/rl_prompts.jsonl'
             seconds = call('rl.py', *RL, f'--init_from={folder}/sft', f'--reward={reward}',
@@ -198,7 +220,7 @@ def main():
     parser.add_argument('--epochs', type=float, default=6, help='of SFT (6)')
     parser.add_argument('--split', default='test', choices=SPLITS, help='validation: to choose settings')
     parser.add_argument('--n_test', type=int, default=500, help='problems of each kind (500)')
-    parser.add_argument('--runs', default=','.join(RUNS), help='rl,own@learning_rate=3e-4,...: these only; with nothing behind =, only SFT')
+    parser.add_argument('--runs', default=','.join(RUNS), help='rl,own@epochs=2,... only; empty: SFT')
     args = parser.parse_args()
     runs = args.runs.split(',') if args.runs else []
     if unknown := {run.split('@')[0] for run in runs} - {*RUNS}:
