@@ -39,7 +39,7 @@ MOTION = """@keyframes appear { from { fill-opacity: 0 } }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important } }"""
 STAGES = {'base model': 'quickstart', 'after SFT': 'quickstart_sft', 'after practice': 'quickstart_rejection'}
 SPLIT = 'feedback_variation'
-ARMS = {'more': 'more SFT, on given answers', 'rl': 'RL', 'rl_adamw': 'RL, with AdamW',
+ARMS = {'more': 'more SFT, on given answers', 'dpo': 'DPO', 'rl': 'RL', 'rl_adamw': 'RL, with AdamW',
         'own_examples': 'rejection sampling', 'curriculum': 'RL, then with three steps',
         'rejection_2': 'SFT on its own passing answers'}
 
