@@ -23,7 +23,7 @@ from tokenizer import CHAT_TEMPLATE
 
 # llama.cpp's names of the split patterns that it has; Llama 3's joins newlines
 NAMES = {fit.PATTERNS['gpt2']: 'gpt-2', fit.PATTERNS['cl100k']: 'llama-bpe', fit.PATTERN: 'gpt-2'}
-DIFFERS = ("llama.cpp lacks this tokenizer's split pattern and cuts a few texts in another way, "
+DIFFERS = ("llama.cpp lacks this tokenizer's split pattern and cuts some texts in another way, "
            'with other ids; python tokenizer.py --pattern=cl100k trains a tokenizer whose pattern '
            'it has')
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4     # types of a token
