@@ -27,20 +27,22 @@ import regex, tiktoken
 
 # Each line matches one kind of chunk, and the lines are tried from top to bottom. Here are the
 # chunks of 'f(x):\n    x + 1234', and below each one the number of the line that matched it:
-#     'f'  '('  'x'  '):\n    '  'x'  ' +'  ' '  '123'  '4'
-#      1    3    1    3           1    3     6    2      2
-# Only a space joins a word. The patterns of cl100k and Llama 3 also join a symbol: then x begins
-# with another token after '(' than after '[' or '.', and our small model copied more names wrongly
-# (LOG.md). Symbols, a newline and the indentation after it are one chunk, so Python code needs
-# fewer tokens than with GPT-2's pattern. {1,256} has a bound, because a million spaces would
-# overflow the stack of tiktoken's regex engine.
+#     'f'  '(x'  '):\n    '  'x'  ' +'  ' '  '123'  '4'
+#      1    1     3           1    3     6    2      2
+# Python code needs fewer tokens with this pattern than with those of GPT-2 and cl100k, because
+# symbols, a newline and the indentation after it are one chunk (LOG.md). {1,256} has a bound,
+# because a million spaces would overflow the stack of tiktoken's regex engine.
 PATTERN = '|'.join([
-    r' ?[\p{L}]+',                          # 1: a word and the space before it
+    r'[^\r\n\p{L}\p{N}]?[\p{L}]+',          # 1: a word and the space or symbol before it: `.join`
     r'[\p{N}]{1,3}',                        # 2: up to three digits
     r' ?[^\s\p{L}\p{N}]+(?:\r?\n[ \t]*)*',  # 3: symbols; newlines and indentation after them
     r'\s{0,256}\n[ \t]*',                   # 4: a newline, and the spaces before and after it
     r'\s{1,256}(?!\S)',                     # 5: spaces, except the last one before a word or symbol
-    r'\s{1,256}'])                          # 6: a space before a digit, a tab before anything
+    r'\s{1,256}'])                          # 6: a space before a digit, a tab before a symbol
+# In a vocabulary below 16,384, only a space joins a word: '(' and 'x' are two chunks. A model that
+# has read `(name` must often write ` name`. These are other tokens, and our small model copied such
+# names wrongly (LOG.md). With 32,768 tokens we keep the symbols, because code then needs 8% fewer.
+SMALL_PATTERN = PATTERN.replace(r'[^\r\n\p{L}\p{N}]?', ' ?', 1)
 BYTES = [bytes([b]) for b in range(256)]
 FORMAT = 'nanoparrot-tokenizer-1'
 FAST_BPE = os.path.join(os.path.dirname(__file__), 'parts/tokenizer/bpe.py')
@@ -173,16 +175,17 @@ class Tokenizer:
             self.character_ids = {token.decode(): i for i, token in enumerate(vocab)}
 
     @classmethod
-    def train(cls, texts, vocab_size, special_tokens=SPECIAL_TOKENS, pattern=PATTERN,
-              processes=None):
+    def train(cls, texts, vocab_size, special_tokens=SPECIAL_TOKENS, pattern=None, processes=None):
         """Train BPE on an iterable of str, which is read once. vocab_size counts everything: bytes,
-        merges and special tokens. The order of the texts and the number of processes do not change
+        merges and special tokens. pattern: None = PATTERN, or SMALL_PATTERN below 16,384. The order of the texts and the number of processes do not change
         the result."""
         texts = [texts] if isinstance(texts, str) else texts
         smallest = 256 + len({*special_tokens})
         if vocab_size < smallest:
             raise Mistake(f'{vocab_size=} is too small: bytes and special tokens are {smallest}')
-        if pattern != PATTERN:
+        if pattern is None:
+            pattern = PATTERN if vocab_size >= 16_384 else SMALL_PATTERN
+        else:
             compiled = regex.compile(pattern)
             # If a pattern has groups, findall returns the groups and not the chunks.
             if compiled.groups or compiled.match(''):
@@ -434,7 +437,7 @@ def train_on(documents, args):
     """Return a tokenizer as --vocab_size and --pattern ask for it."""
     from parts.tokenizer import fit
     texts = (document['text'] for document in documents)
-    return Tokenizer.train(texts, args.vocab_size, pattern=fit.PATTERNS.get(args.pattern, PATTERN))
+    return Tokenizer.train(texts, args.vocab_size, pattern=fit.PATTERNS.get(args.pattern))
 
 
 def train_and_save(args):

@@ -17,7 +17,7 @@ from model import sample
 from parts.eval import sandbox
 from parts.sample import asking, html_file
 from parts.tokenizer import fit
-from tokenizer import PATTERN, Tokenizer
+from tokenizer import PATTERN, SMALL_PATTERN, Tokenizer
 
 SOURCE = open(__file__, encoding='utf-8').read()
 NASTY = '''"quotes' and \\" <b>bold</b> </script><!-- <script> \u2028 😀👩‍👩‍👧 中文字,
@@ -177,7 +177,7 @@ def test_greedy_ids_are_torchs_in_chromium_and_texts_are_shown_as_text(shown, tm
 def test_ids_are_those_of_python_whatever_the_pattern(shown):
     page, _ = shown
     texts = [NASTY, SPACES, SOURCE, '', 'I\'ll', *prompts(100)]
-    for pattern in (PATTERN, fit.PATTERN, *fit.PATTERNS.values()):    # the second one has ++
+    for pattern in (PATTERN, SMALL_PATTERN, fit.PATTERN, *fit.PATTERNS.values()):   # the third one has ++
         tokenizer = Tokenizer.train(SOURCE + NASTY * 9 + SPACES * 9, 900, pattern=pattern)
         tokens = [token.decode('latin-1') for token in tokenizer.vocab]
         ids = in_node(page, '''{

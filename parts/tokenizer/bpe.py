@@ -34,8 +34,8 @@ merges take about 1,000 batches.
 # Chunks
 
 Python's own re is twice as fast as regex, but it does not know \p{L}, and its \s has four more
-characters. So for our own PATTERN we ask regex which characters it means, and write them out:
-[\p{L}] becomes [A-Za-zª-ªµ-µ...]. The rest of the pattern means the same to both modules. Other
+characters. So for our own patterns we ask regex which characters they mean, and write them out:
+[\p{L}] becomes [A-Za-zª-ªµ-µ...]. The rest of them means the same to both modules. Other
 patterns go to regex. So do texts with a character beyond U+FFFF, such as an emoji, because re is
 slow if a set has such characters.
 
@@ -217,9 +217,9 @@ BATCH = 2_000_000       # characters that a process counts at a time, about
 
 
 @functools.cache
-def find_by_re():
-    """Return re's findall for tokenizer.PATTERN, with each class of characters written out."""
-    pattern = tokenizer.PATTERN.replace(r'\s{', r'[\s]{').replace(r'\S', r'[^\s]')
+def find_by_re(pattern):
+    """Return re's findall for a pattern of ours, with each class of characters written out."""
+    pattern = pattern.replace(r'\s{', r'[\s]{').replace(r'\S', r'[^\s]')
     for kind in r'\p{L}', r'\p{N}', r'\s':
         runs = regex.findall(f'{kind}+', ''.join(map(chr, range(0x10000))))
         ranges = [f'{re.escape(run[0])}-{re.escape(run[-1])}' for run in runs]
@@ -229,8 +229,9 @@ def find_by_re():
 
 def findall(pattern, text):
     """Return what regex.findall returns."""
-    if pattern == tokenizer.PATTERN and (text.isascii() or max(text) < '\U00010000'):
-        return find_by_re()(text)
+    ours = tokenizer.PATTERN, tokenizer.SMALL_PATTERN
+    if pattern in ours and (text.isascii() or max(text) < '\U00010000'):
+        return find_by_re(pattern)(text)
     return regex.findall(pattern, text)
 
 
