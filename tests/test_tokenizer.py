@@ -6,13 +6,14 @@ import re
 import sysconfig
 
 import pytest
+import regex
 import tiktoken
 import tiktoken.load
 from conftest import SHARED, mistake, ok, refused, run, shared
 from hypothesis import given, strategies as st
 
 from parts.tokenizer import fit
-from tokenizer import SPECIAL_TOKENS, Tokenizer, from_printable, printable
+from tokenizer import PATTERN, SMALL_PATTERN, SPECIAL_TOKENS, Tokenizer, from_printable, printable
 
 BYTES = [bytes([b]) for b in range(256)]
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"     # as OpenAI wrote it
@@ -37,6 +38,13 @@ def gpt2():
     vocab, encoder = (str(shared(name)) for name in ('gpt2_vocab.bpe', 'gpt2_encoder.json'))
     ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(vocab_bpe_file=vocab, encoder_json_file=encoder)
     return tiktoken.Encoding('reference', pat_str=GPT2, mergeable_ranks=ranks, special_tokens={})
+
+
+def test_only_a_large_vocabulary_joins_symbols_to_words():
+    small, large = (Tokenizer.train(['f(name)'], vocab_size) for vocab_size in (16_383, 16_384))
+    assert small.pattern == SMALL_PATTERN and large.pattern == PATTERN
+    assert regex.findall(SMALL_PATTERN, 'f(x) + y') == ['f', '(', 'x', ')', ' +', ' y']
+    assert regex.findall(PATTERN, 'f(x) + y') == ['f', '(x', ')', ' +', ' y']
 
 
 def agree(tokenizer, reference, texts):
