@@ -177,8 +177,9 @@ class Tokenizer:
     @classmethod
     def train(cls, texts, vocab_size, special_tokens=SPECIAL_TOKENS, pattern=None, processes=None):
         """Train BPE on an iterable of str, which is read once. vocab_size counts everything: bytes,
-        merges and special tokens. pattern: None = PATTERN, or SMALL_PATTERN below 16,384. The order of the texts and the number of processes do not change
-        the result."""
+        merges and special tokens. pattern: None = PATTERN, or SMALL_PATTERN if the vocabulary is
+        below 16,384. The order of the texts and the number of processes do not change the
+        result."""
         texts = [texts] if isinstance(texts, str) else texts
         smallest = 256 + len({*special_tokens})
         if vocab_size < smallest:

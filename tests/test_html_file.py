@@ -177,7 +177,8 @@ def test_greedy_ids_are_torchs_in_chromium_and_texts_are_shown_as_text(shown, tm
 def test_ids_are_those_of_python_whatever_the_pattern(shown):
     page, _ = shown
     texts = [NASTY, SPACES, SOURCE, '', 'I\'ll', *prompts(100)]
-    for pattern in (PATTERN, SMALL_PATTERN, fit.PATTERN, *fit.PATTERNS.values()):   # the third one has ++
+    # fit.PATTERN has ++
+    for pattern in (PATTERN, SMALL_PATTERN, fit.PATTERN, *fit.PATTERNS.values()):
         tokenizer = Tokenizer.train(SOURCE + NASTY * 9 + SPACES * 9, 900, pattern=pattern)
         tokens = [token.decode('latin-1') for token in tokenizer.vocab]
         ids = in_node(page, '''{
