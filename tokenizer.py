@@ -43,6 +43,7 @@ PATTERN = '|'.join([
 # has read `(name` must often write ` name`. These are other tokens, and our small model copied such
 # names wrongly (LOG.md). With 32,768 tokens we keep the symbols, because code then needs 8% fewer.
 SMALL_PATTERN = PATTERN.replace(r'[^\r\n\p{L}\p{N}]?', ' ?', 1)
+OUR_PATTERNS = PATTERN, SMALL_PATTERN
 BYTES = [bytes([b]) for b in range(256)]
 FORMAT = 'nanoparrot-tokenizer-1'
 FAST_BPE = os.path.join(os.path.dirname(__file__), 'parts/tokenizer/bpe.py')
@@ -186,7 +187,7 @@ class Tokenizer:
             raise Mistake(f'{vocab_size=} is too small: bytes and special tokens are {smallest}')
         if pattern is None:
             pattern = PATTERN if vocab_size >= 16_384 else SMALL_PATTERN
-        else:
+        if pattern not in OUR_PATTERNS:
             compiled = regex.compile(pattern)
             # If a pattern has groups, findall returns the groups and not the chunks.
             if compiled.groups or compiled.match(''):

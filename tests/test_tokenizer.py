@@ -43,6 +43,8 @@ def gpt2():
 def test_only_a_large_vocabulary_joins_symbols_to_words():
     small, large = (Tokenizer.train(['f(name)'], vocab_size) for vocab_size in (16_383, 16_384))
     assert small.pattern == SMALL_PATTERN and large.pattern == PATTERN
+    named = Tokenizer.train(['f(name)'], 300, special_tokens=(), pattern=PATTERN)
+    assert named.pattern == PATTERN             # as it is, so bpe.py cuts with re
     assert regex.findall(SMALL_PATTERN, 'f(x) + y') == ['f', '(', 'x', ')', ' +', ' y']
     assert regex.findall(PATTERN, 'f(x) + y') == ['f', '(x', ')', ' +', ' y']
 
