@@ -280,8 +280,8 @@ for folder in runs.split(','):
 # A reference has "preset", "stage", "metric", "seed", "steps" and "values". If a run changes a
 # setting of its preset, its config names no preset, because such a run has another loss.
 presets = {run['config'].get('preset') for run in all_runs}
-references = [curve for path in glob.glob(reference or 'config/curves/*.jsonl')
-              for curve in run_log.objects_in(path)
+files = [reference] if reference else glob.glob('config/curves/*.jsonl')
+references = [curve for path in files for curve in run_log.objects_in(path)
               if 'values' in curve and (reference or curve['preset'] in presets)]
 if reference not in ('', 'none') and not references:
     raise Mistake(f'reference={reference} is missing or has no curves; bench/curves.py writes them')
