@@ -48,7 +48,7 @@ RUNS = {        # script, its settings
     'own_examples': ('own', '--learning_rate=1e-3 --epochs=1'),
     'random': ('rl', '--learning_rate=3e-4 --max_steps=60')}
 ROUNDS, PROMPTS = 2, 2400       # of expert iteration: in each round, one answer to so many prompts
-DPO_PROMPTS, DPO_ANSWERS = 2400, 3      # to each
+DPO_ANSWERS = 3                 # to each of as many prompts
 
 
 def call(*command):
@@ -111,7 +111,7 @@ def ask(start, mined, prompts, seed, n_answers):
 def dpo(folder, out, seed, flags):
     """Makes pairs of the model's own answers, and trains on them. Returns the seconds."""
     mined = f'{out}_mined'
-    prompts = read(f'{folder}/prompts.jsonl')[:DPO_PROMPTS]
+    prompts = read(f'{folder}/prompts.jsonl')[:PROMPTS]
     seconds = ask(f'{folder}/sft', mined, prompts, seed, DPO_ANSWERS)
     seconds += call('prepare.py', '--kind=preference', f'--source={mined}/samples.jsonl', '--prefer=both',
                     '--dedup=exact', f'--out_dir={mined}/pairs')
