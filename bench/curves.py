@@ -11,7 +11,7 @@ These commands make the files in config/curves. The stages are those of run.sh:
 
     python prepare.py --out_dir=data/quickstart --vocab_size=4096
     python prepare.py --kind=sft --out_dir=data/sft
-    for seed in 1 2 3; do
+    for seed in 1 2 1337; do                # 1337 is what a script takes without --seed
         o=out/s$seed
         python train.py config/quickstart.py --seed=$seed --out_dir=$o/base
         python sft.py config/quickstart_sft.py --seed=$seed --init_from=$o/base --out_dir=$o/sft
@@ -29,10 +29,10 @@ These commands make the files in config/curves. The stages are those of run.sh:
         python sft.py config/quickstart_rejection.py --seed=$seed --init_from=$o/sft --data_dir=$o/passed \
             --out_dir=$o/rejection
     done
-    python bench/curves.py config/quickstart.py out/s?/base config/quickstart_sft.py out/s?/sft \
-        config/quickstart_dpo.py out/s?/dpo config/quickstart_rl.py out/s?/rl > config/curves/quickstart.jsonl
+    python bench/curves.py config/quickstart.py out/s*/base config/quickstart_sft.py out/s*/sft \
+        config/quickstart_dpo.py out/s*/dpo config/quickstart_rl.py out/s*/rl > config/curves/quickstart.jsonl
     name=quickstart_rejection
-    python bench/curves.py config/$name.py out/s?/rejection > config/curves/$name.jsonl
+    python bench/curves.py config/$name.py out/s*/rejection > config/curves/$name.jsonl
 
     python prepare.py --source=shakespeare --tokenizer=char --out_dir=data/shakespeare_char
     for name in shakespeare_cpu shakespeare_laptop; do

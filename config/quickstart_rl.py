@@ -7,7 +7,7 @@
 # You should see val_reward rise from about 0.68 to between 0.67 and 0.75. reward stays near 0.5, with noise,
 # because each step has other problems. informative is near 0.5: half of the problems have answers that pass
 # and answers that fail, and only these teach.
-# Rejection sampling gains more in less time (config/quickstart_rejection.py; docs/practice.md).
+# Rejection sampling gains as much or more in less time (config/quickstart_rejection.py; docs/practice.md).
 # It starts from SFT, not from DPO: after DPO the answers are less varied.
 # Hardware: two CPU cores with native bfloat16 need about 2.3 minutes.
 #
