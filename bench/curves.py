@@ -58,6 +58,10 @@ def main():
             preset = argument
             continue
         run = run_log.read_run(argument)
+        if not run['rows']:
+            print(f'error: {argument} is no folder of a run: metrics.jsonl is missing or empty',
+                  file=sys.stderr)
+            sys.exit(2)
         about = {'preset': preset, 'stage': run['stage'], 'seed': run['config']['seed']}
         for metric in METRICS:
             if metric in run['curves']:
