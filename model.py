@@ -199,7 +199,7 @@ class GPT(nn.Module):
         cos, sin = self.cos[at], self.sin[at]  # (T, D/2), or (B, 1, T, D/2)
         x = self.dropout(self.embedding(idx))  # (B, T, C)
         for i, block in enumerate(self.blocks):
-            if self.grad_checkpoint and self.training:
+            if self.grad_checkpoint and torch.is_grad_enabled():
                 x = checkpoint(block, x, cos, sin, mask=mask, use_reentrant=False)
             else:
                 x = block(x, cos, sin, None if cache is None else cache[i], start, mask)

@@ -286,7 +286,7 @@ def evaluate():
                 held_out = data.evaluation(bins[name], masking.n_text, eval_tokens,
                                            micro_batch_size, here, hide=masking.apply)
                 row[f'{name}_loss'], row[f'{name}_bpb'] = loss_of(held_out)
-        if objective == 'clm':
+        if objective == 'clm' and math.isfinite(row['val_loss']):       # nothing is drawn from NaN
             torch.manual_seed(seed)         # the same numbers each time: only the model differs
             with autocast:                  # under FSDP all processes take part
                 samples, figures = texts.write(model, tokenizer, sample_prompt, num_samples,

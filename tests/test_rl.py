@@ -37,6 +37,15 @@ def paying(home, name, before, after):
     return name
 
 
+def test_recomputing_activations_changes_no_answer_and_no_update(home, tmp_path):
+    flags = ['--max_steps=2', '--eval_interval=2', '--save_interval=2']
+    for name in 'plain', 'again':
+        ok(rl(home, *flags, f'--grad_checkpoint={name == "again"}', out=tmp_path / name))
+    plain, again = tmp_path / 'plain', tmp_path / 'again'
+    assert same(state(plain)['model'], state(again)['model'])
+    assert (plain / 'samples.txt').read_text('utf-8') == (again / 'samples.txt').read_text('utf-8')
+
+
 # --- what is learned ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize('more', [[], ['--scale=True', '--updates=2', '--optimizer=muon']])
 def test_the_reward_rises(home, tmp_path, more):
@@ -114,7 +123,7 @@ def test_other_mistakes_are_one_line(home, tmp_path):
     for flags, words in (
             ('--reward=problems --n_problems=100', ['--allow_code_execution=True']),
             ('--updates=5', ['multiples of updates=5']), ('--max_new_tokens=90', ['0 to evaluate on']),
-            (f'--reward={home}/empty.py', ['empty.py must define prompts()', 'reward(prompt, completion)']),
+            (f'--reward={home}/empty.py', ['empty.py', 'must define prompts()', 'reward(prompt']),
             (f'--reward={home}/{failing}', ["reward('", 'ZeroDivisionError', '--bad_reward=zero']),
             ('--reward=none', ['none does not exist', 'problems, FILE.py']),
             (f'--reward={home}/unpaid.jsonl', ['line 1', 'nothing is checked'])):
