@@ -182,7 +182,7 @@ if state:
 # entry_point: the function that the tests' check(candidate) is called with; '' if the tests call
 # the function by its name, as here.
 longest = model.config.block_size - max_new_tokens      # tokens of a prompt
-# val_tasks are held out. identity is the hash of the reward's file, which a resumed run must keep.
+# val_tasks are held out. identity has the hashes of the files that a resumed run must find again.
 tasks, val_tasks, identity = rollouts.open_tasks(config, tokenizer, longest, here)
 
 # From here on the run writes into out_dir: train.log, metrics.jsonl and samples.txt by log, which

@@ -55,7 +55,7 @@ class Guard:
             self.wants_rollback = self.spike_action == 'rollback' and self.log.can_rewind()
             return self.refuse(step, spiked)
         if spiked:
-            self.log.note(step + 1, 'spike', f'{spiked} (its batch: --show_batch={step})')
+            self.log.note(step + 1, 'spike', spiked)
         self.skipped_in_a_row = 0
         self.updates += 1
         self.window = [*self.window, [loss, norm]][-self.spike_window:]
@@ -63,7 +63,7 @@ class Guard:
 
     def refuse(self, step, why):
         """Write down why a step is skipped. Return False, the answer of allows()."""
-        self.log.note(step + 1, 'skip', f'{why}: update skipped (its batch: --show_batch={step})')
+        self.log.note(step + 1, 'skip', f'{why}: update skipped')
         self.skipped += 1
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row >= self.patience:

@@ -9,7 +9,7 @@ processes of its run.
 torchrun starts one process for each device. Everything here also works in a single process without
 torchrun.
 """
-import atexit, ctypes, datetime, os, signal, sys
+import atexit, ctypes, datetime, os, re, signal, sys
 import torch
 import torch.distributed as dist
 from parts import Mistake
@@ -114,7 +114,7 @@ def choose(device, dtype):
     if device == 'auto':
         device = next(name for name in available if available[name])
     kind = device.split(':')[0]
-    if not available.get(kind):
+    if not available.get(kind) or not re.fullmatch(r'cpu|mps|cuda(:\d+)?', device):
         raise Mistake(f'device={device} is not available here; try --device=auto')
     if kind == 'cuda':
         device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}' if device == 'cuda' else device

@@ -14,8 +14,11 @@ from parts.train import data
 
 
 def digest(path):
-    """Return the SHA-256 of a file, as text."""
-    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+    """Return the SHA-256 of a file, or of the weights in a folder of Hugging Face, as text."""
+    files = [pathlib.Path(path)]
+    if os.path.isdir(path):
+        files = sorted(files[0].glob('*.safetensors'))
+    return hashlib.sha256(b''.join(file.read_bytes() for file in files)).hexdigest()
 
 
 def read_jsonl(path, convert, advice):

@@ -50,8 +50,11 @@ def open_tasks(config, tokenizer, longest, here):
     if tested and here.is_main:
         run = lambda jobs: [*sandbox.run_many(jobs, config['timeout'])]
         questions.check_harness(tested, run)
-    known = reward if reward == 'problems' else records.digest(checkpoints.find(reward))
-    return tasks, val_tasks, {'reward': known}
+    read = {'reward': reward, 'held_out': held_out, 'prompts': score and config['prompts'],
+            'the model of kl_coef': config['kl_coef'] and config['init_from']}
+    return tasks, val_tasks, {name: source if source == 'problems' else
+                              records.digest(checkpoints.find(source))
+                              for name, source in read.items() if source}
 
 
 def read_tasks(source, tokenizer, longest, n=0, seed=0, splits=(), score=None):
@@ -83,12 +86,14 @@ def tasks_of_file(path):
     # Its folder goes to the end of sys.path, so that no file in it hides a module of ours. It stays
     # there, because reward() may import as well.
     sys.path.append(os.path.dirname(os.path.abspath(path)))
-    module = runpy.run_path(path)
-    if not {'prompts', 'reward'} <= module.keys():
-        raise Mistake(f'{path} must define prompts(), a list of texts or messages, and '
-                      'reward(prompt, completion), a number')
-    return [questions.to_question({'prompt': prompt}, is_graded=False)
-            | {'prompt': prompt, 'reward': module['reward']} for prompt in module['prompts']()]
+    try:
+        module = runpy.run_path(path)
+        reward, prompts = module['reward'], module['prompts']()
+        return [questions.to_question({'prompt': prompt}, is_graded=False)
+                | {'prompt': prompt, 'reward': reward} for prompt in prompts]
+    except Exception as e:
+        raise Mistake(f'{path}: {type(e).__name__}: {e}; it must define prompts(), a list of texts '
+                      'or messages, and reward(prompt, completion), a number') from e
 
 
 def reward_model(path, init_from, tokenizer, device):

@@ -26,8 +26,7 @@ except ImportError:             # Windows
 FIXED = {*checkpoints.SHAPE, 'vocab_multiple', 'rope_theta', 'rope_scaling', 'objective',
          'optimizer', 'batch_size', 'block_size', 'seed', 'shuffle', 'embedding_lr', 'dropout',
          'document_mask', 'replay', 'loss_type', 'beta', 'gamma', 'label_smoothing', 'eval_pairs',
-         'lora', 'num_samples', 'max_new_tokens', 'updates', 'prompts', 'n_problems',
-         'problems_seed'}
+         'lora', 'max_new_tokens', 'updates', 'prompts', 'n_problems', 'problems_seed'}
 # Settings of one command, which a resumed run does not take over.
 OF_THE_COMMAND = {'out_dir', 'overwrite', 'show_batch', 'plan'}
 # Settings that change no result by more than another seed does.
@@ -285,7 +284,10 @@ class Log:
         if command:
             self.say(f'next: {shlex.join(["python", *command])}')
         for name, (low, high) in (self.config['expect'] or {}).items():
-            value = self.measured.get(name, math.nan)
+            if name not in self.measured:
+                self.say(f'expect: {name} was not measured; there are {", ".join(self.measured)}')
+                continue
+            value = self.measured[name]
             off, way = (low - value, 'low') if value < low else (value - high, 'high')
             verdict = f'as expected ({low} to {high})' if off <= 0 else (
                 f'{off:.2g} too {way}, expected {low} to {high}; see '
@@ -299,7 +301,8 @@ def expected(config, set_by, others):
     loss is another one, and to call it wrong would be a false alarm. others: the settings that the
     file did not set."""
     for name, ends in (config['expect'] or {}).items():
-        if not (isinstance(ends, tuple | list) and len(ends) == 2 and ends[0] <= ends[1]):
+        if not (isinstance(ends, tuple | list) and len(ends) == 2
+                and all(isinstance(end, int | float) for end in ends) and ends[0] <= ends[1]):
             raise Mistake(f'expect: {name}={ends!r} must be (lowest, highest), such as (4.05, '
                           '4.13)')
     if others <= HARMLESS or set_by.get('expect') == 'command line':
