@@ -52,7 +52,7 @@ data_dir = 'data/pairs'         # train.jsonl and val.jsonl, from prepare.py --k
 out_dir = 'out/dpo'             # where the run writes
 loss_type = 'dpo'               # dpo | ipo | kto | orpo | simpo | rm: rm trains a reward model
 beta: float | None = None       # > 0: how much leaving the reference costs; None = 0.1, for simpo 2
-epochs = 1.0                    # >= 0: how often each pair is seen; 1 to 3 are usual
+epochs = 1.0                    # > 0: how often each pair is seen; 1 to 3 are usual
 batch_size = 32                 # [1, 2**20]: pairs per step, over all devices and accumulation
 learning_rate = 3e-5            # >= 0: for millions of parameters; from 100 million on 5e-7 to 5e-6
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
@@ -100,10 +100,12 @@ globals().update(config)
 # --- end resume ---
 if beta is None:
     beta = config['beta'] = 2.0 if loss_type == 'simpo' else 0.1
-for name, needed in ('label_smoothing', 'dpo'), ('gamma', 'simpo'):
-    if name in set_by and loss_type != needed:
-        raise Mistake(f'{name}={config[name]} needs --loss_type={needed}, not {loss_type}; '
-                      'leave it out')
+for name, users in {'label_smoothing': ['dpo'], 'gamma': ['simpo'],
+                    'beta': ['dpo', 'ipo', 'kto', 'orpo', 'simpo'],
+                    'nll_weight': ['dpo', 'ipo', 'kto', 'simpo']}.items():
+    if name in set_by and loss_type not in users:
+        raise Mistake(f'{name}={config[name]} needs --loss_type={" or ".join(users)}, not '
+                      f'{loss_type}; leave it out')
 
 # torchrun starts one process for each device. The processes share the pairs of each step.
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---

@@ -34,7 +34,7 @@ from parts.train import data, guards, optim, processes, records, runs
 init_from = 'out/base'          # folder of the model to start from; or resume: continue in out_dir
 data_dir = 'data/sft'           # train.jsonl and val.jsonl, from prepare.py --kind=sft
 out_dir = 'out/sft'             # where the run writes
-epochs = 3.0                    # >= 0: how often each conversation is seen; 1 to 3 are usual
+epochs = 3.0                    # > 0: how often each conversation is seen; 1 to 3 are usual
 batch_size = 32                 # [1, 2**20]: conversations per step, over all devices
 learning_rate = 3e-4            # >= 0: for millions of parameters; from 100 million on 1e-5 to 5e-5
 lora = 0                        # >= 0: rank of adapters that train instead of the weights; 0 = none

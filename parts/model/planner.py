@@ -117,6 +117,9 @@ def show(config):
     meta = {'tokens': {'train': 0}, 'vocab_size': 0}
     if path.exists():
         meta = json.loads(path.read_text(encoding='utf-8'))
+        if 'vocab_size' not in meta:
+            raise Mistake(f'{path.parent} has {meta["config"]["kind"]} data, for sft.py or dpo.py; '
+                          'give tokens: prepare.py --kind=text')
     shape = config
     if config['init_from'] not in ('scratch', 'resume'):
         shape = vars(load_checkpoint(config['init_from'])[0].config)
