@@ -122,24 +122,21 @@ def pass_at_k(n, c, k):
 
 
 def interval(scores):
-    """Return the 95% interval of the mean of scores from 0 to 1, one for each problem.
+    """Return the 95% interval of a pass rate. scores: the share of passing answers, 0 to 1, of each
+    problem.
     interval([1] * 8 + [0] * 2) -> [0.49, 0.94]: ten problems say little. Half of 200 problems gives
     [0.43, 0.57], half of 800 [0.47, 0.53]: four times the problems halve the width."""
     n = max(1, len(scores))
     p = sum(scores) / n
-    # If each score is 0 or 1, or all are equal: Wilson 1927. A measured rate p is within 1.96
-    # standard errors of the true rate q 95% of the time, and the error is sqrt(q (1 - q) / n). So
-    # the interval has each q from which p is that close. Its ends solve (p - q)^2 = w q (1 - q)
-    # with w = 1.96^2 / n, a quadratic equation. Of ten problems that all pass, it is [0.72, 1]. The
-    # error at p itself would be 0 there, and the interval [1, 1], as if ten problems proved it.
-    if set(scores) <= {0, 1} or len(set(scores)) == 1:
-        w = 1.96 ** 2 / n
-        half = math.sqrt(w * (p * (1 - p) + w / 4))
-        return [max(0.0, (p + w / 2 - half) / (1 + w)), min(1.0, (p + w / 2 + half) / (1 + w))]
-    # Else, as with 0.25 of several answers, the bootstrap: draw n of the n problems, putting each
-    # back, 2,000 times. 95% of the means lie in the interval.
-    drawn = np.random.default_rng(0).integers(n, size=(2000, n))
-    return np.percentile(np.array(scores)[drawn].mean(1), [2.5, 97.5]).tolist()
+    # Wilson 1927. A measured rate p is within 1.96 standard errors of the true rate q 95% of the
+    # time, and the error is sqrt(q (1 - q) / n). So the interval has each q from which p is that
+    # close. Its ends solve (p - q)^2 = w q (1 - q) with w = 1.96^2 / n, a quadratic equation. Of
+    # ten problems that all pass, it is [0.72, 1]. The error at p itself would be 0 there, and the
+    # interval [1, 1], as if ten problems proved it. Shares such as 0.25 vary less than the 0 and 1
+    # of single answers, so the interval is then a little too wide.
+    w = 1.96 ** 2 / n
+    half = math.sqrt(w * (p * (1 - p) + w / 4))
+    return [max(0.0, (p + w / 2 - half) / (1 + w)), min(1.0, (p + w / 2 + half) / (1 + w))]
 
 
 def compare_models():
@@ -150,8 +147,7 @@ def compare_models():
     whose interval is narrow."""
     # The answers of this run, or, if it asked nothing, those beside the checkpoint.
     before, after = results.read(out_folder if samples else run_folder), results.read(compare)
-    # interval() takes numbers from 0 to 1, so it gets (1 + after - before) / 2 of each problem.
-    result = results.compare(before, after, interval)
+    result = results.compare(before, after)
     results.print_comparison(result)
     return result
 
@@ -192,12 +188,17 @@ for pattern in ckpt.split(','):
     paths += sorted(glob.glob(pattern)) or [pattern]        # such as out/sft/*.pt
 if len(paths) > 1 and compare:
     raise Mistake(f'--compare takes one --ckpt, not {len(paths)}')
+if completions and not asked:
+    raise Mistake(f'--tasks={tasks} grades no answers, so leave --completions out')
 run_folder = checkpoints.folder_of(completions or paths[0])     # of a file: the one it is in
 out = out or os.path.join(run_folder, 'scored' if completions else '', 'eval.json')
 out_folder = os.path.dirname(os.path.abspath(out))
 # A call that asks questions writes a samples.jsonl, which must not replace a file that it reads.
 inputs = [*files, completions, compare and results.path_of(compare)] if asked else []
 results.check_out(out, inputs)
+for path in [] if completions else paths:       # a mistake in the last one shows now
+    if not os.path.exists(path):
+        checkpoints.find(path)                  # says how to make it
 # {folder: (meta.json, {'train': ids, 'val': ids, ...}, what identifies the data)}
 held_out = {folder.rstrip('/'): open_bins(folder, 1)
             for folder in data_dir.split(',') if measures_text}
@@ -226,6 +227,8 @@ def open_checkpoint(path):
 # that are in a file, and two files that are compared, need no model.
 if completions or all_tasks == ['compare']:
     del paths[1:]
+    if chat is None and completions:
+        chat = results.are_replies(completions)
     only = None, None, {'ckpt': None, 'step': None, 'chat': chat}
 else:
     only = open_checkpoint(paths[0])
@@ -368,7 +371,7 @@ def summarise(rows, ks):
         # again: 0.5 is 5.5.
         grade_of = lambda x: 1 + 9 * x
         return result | {'score': grade_of(sum(means) / max(1, len(means))),
-                         'interval': [*map(grade_of, result['interval'])]}
+                         'interval': [*map(grade_of, results.bootstrap(means))]}
 
     for k in ks:
         chances = [pass_at_k(len(group), sum(group), k) for group in groups.values()

@@ -149,6 +149,17 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
     again = evaluate(tmp_path / 'b', *flags, f'--completions={tmp_path}/a/samples.jsonl')[1]
     assert again == tasks                               # its own samples, scored again
 
+    # replies to messages, as eval.py writes them, are programs in words
+    asked = [{'role': 'user', 'content': 'f?'}]
+    replies = write(tmp_path / 'c.jsonl', [{'task_id': 'own/0', 'messages': asked,
+                                            'completion': 'So:\n```\ndef f(): return 4\n```'}])
+    (tmp_path / 'one').write_bytes((tmp_path / 'own').read_bytes().splitlines()[0])
+    flags = ['--tasks=own', f'--data={tmp_path}/one', YES]
+    assert evaluate(tmp_path / 'c', *flags, f'--completions={replies}')[1]['own']['pass@1'] == 1
+    for line in '{"task_id": "own/0", "completion": 4}', '{"task_id": ["own/0"], "completion": "4"}':
+        replies.write_text(line, encoding='utf-8')
+        mistake(run('eval.py', *flags, f'--completions={replies}', f'--out={tmp_path}/c/eval.json'), 'line 1')
+
 
 def test_a_judge_that_gives_no_grade_gives_no_score_and_the_answers_are_kept(tmp_path):
     data = write(tmp_path / 'q.jsonl', [{'question_id': i, 'turns': ['a?', 'b?']} for i in range(3)])
@@ -241,6 +252,7 @@ def test_two_runs_are_compared_on_the_questions_that_are_the_same(tmp_path):
         write(tmp_path / side / 'samples.jsonl', [
             {'task': 't', 'task_id': i, 'prompt': prompt, 'completion': f'{side} {i}', 'outcome': outcome}
             for i, prompt in enumerate(('p', 'p', side, 'p'))])
+    (tmp_path / 'a/best.pt').touch()
     flags = ['--tasks=compare', f'--ckpt={tmp_path}/a/best.pt', f'--compare={tmp_path}/b']
     # As in run.sh, the result is beside the answers that are read.
     assert evaluate(tmp_path / 'b', *flags)[1]['compare']['gained'] == ['t 0', 't 1', 't 3']
@@ -252,6 +264,8 @@ REFUSED = {
     '--tasks=choice': ['no such task; tasks:', 'lm_eval --model hf'],
     '--tasks=gsm8k': ['gsm8k', '.jsonl'], '--tasks=compare': ['--compare=out/dpo'],
     '--tasks=own,own': ['in this order: own'], '--tasks=compare --compare=x --ckpt=a,b': ['one --ckpt'],
+    '--tasks=compare --compare=x --completions=y': ['leave --completions out'],
+    '--tasks=compare --compare=x --ckpt=mind': ['mind does not exist'],
     '--tasks=problems': [YES, 'sandbox.py'],
     f'--tasks=problems {YES} --splits=cell,cell': ["'cell-0/0' twice"],
     f'--tasks=problems {YES} --num_samples=4 --k=1,8': ['pass@8', '--num_samples=8'], '--k=0': ["k='0'"],

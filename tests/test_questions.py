@@ -122,7 +122,8 @@ NUMBERS = {
     '#### 18': 18, '18 eggs, so #### 1,200\nQuestion: 7': 1200, 'It is $3.50.': 3.5, '': None, 'x = 12.': 12,
     '5-3': 3, 'so 5 - 3 = 2': 2, 'f(2)-7': 7, '(-3)': -3, 'it is -.25': -0.25, 'see 1.2.3': 3,
     'answer: 20 #### ': 20, '2 #### 3 or 4': 3, 'wait...5': 5, '1.5e-3': 0.0015, '\u22125 degrees': -5,
-    'room 2e': 2, '#### Step 1\n#### Step 2\nso 14': 14, 'it is -$5': -5}
+    'room 2e': 2, 'primes: 2,3,5': 5, '12,345,678': 12345678,
+    '#### Step 1\n#### Step 2\nso 14': 14, 'it is -$5': -5}
 
 
 def test_the_last_number_and_the_code_in_a_fence_however_that_is_written():
@@ -134,6 +135,7 @@ def test_the_last_number_and_the_code_in_a_fence_however_that_is_written():
             answer = f'So:\r\n```{name}\nx = 1{end}'
             assert code_in(answer).split('#')[0].strip() == 'x = 1', answer
     assert code_in('Run\n```bash\nls\n```\nthen\n```python\nx = 1\n```') == 'x = 1\n'
+    assert code_in('- So:\n  ```\n  x = 1\n  y = 2\n  ```') == 'x = 1\ny = 2\n'
     asked = {'prompt': 'import math\nWrite `def f(x):`', 'entry_point': 'f'}
     assert program(asked, '```\nx = 1\n```', chat=True) == 'x = 1\n'
     assert program(asked | {'test': '1'}, 'x = 1', chat=True) == 'import math\nWrite `x = 1'

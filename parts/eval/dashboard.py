@@ -103,7 +103,7 @@ def draw_curves(ax, group, metrics, scale, is_machine, references):
             ax.plot(x, y, 'o-' if len(x) < 16 else '-', color=run['color'],
                     linewidth=2.2 if name == metrics[0] else 1.2)
             visible += [*y[len(y) // 10:]]          # the first tenth is often far above the rest
-            if name == names[0]:
+            if name == names[0] and re.fullmatch(metrics[0], name):
                 ends.append((y[-1], run['color']))
 
     low, high = np.quantile(visible, [0, 0.98])     # the highest 2% are spikes

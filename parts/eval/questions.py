@@ -8,7 +8,7 @@ Questions that a model is asked, all of one form, and how its answers are graded
     outcome(question, 'It is 4.')           # {'outcome': 'passed', 'message': ''}
     judged('./my_judge', question, 'Four')  # {'outcome': 'judged', 'message': '7', 'score': 7.0}
 """
-import collections, difflib, json, math, pathlib, re, shlex, subprocess
+import collections, difflib, json, math, pathlib, re, shlex, subprocess, textwrap
 from parts import Mistake
 from parts.eval import problems, results
 from parts.train import records
@@ -255,7 +255,7 @@ def code_in(text):
     all of it."""
     blocks = re.findall(r'```([\w.+#{}-]*)[ \t\r]*\n(.*?)(?:```|$)', text, re.S)
     python = [code for name, code in blocks if 'py' in name.lower()]
-    return (python or [code for _, code in blocks] or [text])[0]
+    return textwrap.dedent((python or [code for _, code in blocks] or [text])[0])
 
 
 def program(question, text, chat):
@@ -272,7 +272,8 @@ def program(question, text, chat):
 # --- rules ----------------------------------------------------------------------------------------
 def last_number(text):
     """Return the number behind ####, or else the last one, or None. A minus between two is none."""
-    number = r'(?:(?<![\w)])-)?(?:\d[\d,]*(?:\.\d+)?|(?<![\w.])\.\d+)(?:[eE][-+]?\d+\b)?'
+    whole = r'(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)'         # 1,200 is one number, and 2,3 are two
+    number = rf'(?:(?<![\w)])-)?(?:{whole}(?:\.\d+)?|(?<![\w.])\.\d+)(?:[eE][-+]?\d+\b)?'
     text = text.replace('\u2212', '-').replace('-$', '-')      # the minus sign of Unicode; -$5
     numbers = re.findall(rf'####[\s$*]*({number})', text) or re.findall(number, text)
     return float(numbers[-1].replace(',', '')) if numbers else None

@@ -2,11 +2,12 @@
 Results: two models compared on the same problems, and tables.
 
     a, b = read('out/sft/samples.jsonl'), read('out/dpo/samples.jsonl')     # {problem: its rows}
-    result = compare(a, b, interval)            # interval: the function of eval.py
+    result = compare(a, b)
     result['gained'], result['gain']            # ['problems cell-0/3'], {kind: [0.05, -0.01, 0.11]}
     print_table('loss', {'trained': {'nats': 1.25}, 'untrained': {'nats': 5.5}})
 """
 import collections, os
+import numpy as np
 from parts import Mistake
 from parts.eval import problems
 from parts.train import records
@@ -36,12 +37,24 @@ def check_out(out, read):
 def answers_in(path, keys, hint):
     """Return the rows of a file of answers, each with these keys. hint: what to do if one has not.
     ValueError if they are not of one checkpoint."""
-    rows = records.read_jsonl(path, lambda row: row | {key: row[key] for key in keys}, hint)
+    def checked(row):
+        for key in keys:
+            hash(row[key])              # TypeError if it is a list, as a task_id cannot be
+        if not isinstance(row['completion'], str):
+            raise Mistake('"completion" must be a text')
+        return row
+
+    rows = records.read_jsonl(path, checked, hint)
     ckpts = {str(row.get('ckpt')) for row in rows}
     if len(ckpts) > 1:
         raise Mistake(f'{path} has answers of several checkpoints, {sorted(ckpts)}; run eval.py '
                       'for one of them, with an --out of its own')
     return rows
+
+
+def are_replies(path):
+    """Does a file have replies to messages, as eval.py writes those of a model that can chat?"""
+    return any(records.read_jsonl(path, lambda row: row.get('messages'), 'each line is an answer'))
 
 
 def read(path):
@@ -60,21 +73,21 @@ def worth(row):
     return (row['score'] - 1) / 9 if 'score' in row else int(row['outcome'] == 'passed')
 
 
-def difference(before, after, interval):
-    """Return [difference, low, high]: how much higher the mean of `after` is, and its interval.
-    before, after: what the answers to each problem are worth, 0 to 1."""
-    mean = sum(after) / len(after) - sum(before) / len(before)
-    # interval() takes numbers from 0 to 1, so a difference of -1 goes in as 0, and 1 as 1.
-    low, high = [2 * end - 1 for end in interval([(1 + y - x) / 2 for x, y in zip(before, after)])]
-    if before == after:         # no problem differs: how many could, all to one side?
-        high = interval([0] * len(before))[1]
-        low = -high
-    return [mean, low, high]
+def bootstrap(numbers):
+    """Return the 95% interval of the mean of a number of each problem: of n numbers, n are drawn,
+    putting each back, 2,000 times, and 95% of the means lie in the interval."""
+    numbers = np.array(numbers)
+    n = max(1, len(numbers))
+    if (numbers == numbers[:1]).all():      # nothing varies; how many others could there be?
+        share = 1.96 ** 2 / (n + 1.96 ** 2)         # as Wilson says of 0 of n
+        return [numbers.sum() / n - share, numbers.sum() / n + share]
+    drawn = np.random.default_rng(0).integers(n, size=(2000, n))
+    return np.percentile(numbers[drawn].mean(1), [2.5, 97.5]).tolist()
 
 
-def compare(a, b, interval):
+def compare(a, b):
     """Return what a second model gained and lost, of the rows of both. ValueError if they have no
-    problem in common. 'gain': {kind of problem: its difference}."""
+    problem in common. 'gain': {kind of problem: [difference, low, high]}."""
     # In files without ids, one id may stand for another question.
     shared = [key for key in a if key in b and a[key][0]['prompt'] == b[key][0]['prompt']]
     if not shared:
@@ -87,7 +100,8 @@ def compare(a, b, interval):
         of_kind[problems.KINDS.get(a[key][0].get('split'))].append(key)
 
     def gain(keys):
-        return difference([before[key] for key in keys], [after[key] for key in keys], interval)
+        changes = [after[key] - before[key] for key in keys]
+        return [sum(changes) / len(changes), *bootstrap(changes)]
 
     return {'n': len(shared), 'a': sum(before.values()) / len(shared),
             'b': sum(after.values()) / len(shared), 'interval': gain(shared)[1:],
