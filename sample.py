@@ -137,11 +137,17 @@ def write_texts():
 def talk():
     """Answer what the user types, until an empty line, Ctrl-D, or Ctrl-C between two answers."""
     history = messages
+    n_turns = 0
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         while question := input('you> ').strip():
-            history = asking.with_question(tokenizer, history, question, context)
+            try:
+                history = asking.with_question(tokenizer, history, question, context)
+            except ValueError as mistake:       # this message is too long; the next may fit
+                print(mistake)
+                continue
             # A seed for each turn. If all had the same one, all would draw the same numbers.
-            answer = write(history, temperature, f'{seed} {len(history)}')
+            n_turns += 1
+            answer = write(history, temperature, f'{seed} {n_turns}')
             history.append({'role': 'assistant', 'content': answer.text})
 
 
@@ -177,10 +183,9 @@ def write_model():
 # change nothing, and the user would not notice, so it is refused.
 for_writing = 'ckpt seed device dtype random_init max_new_tokens temperature top_k top_p '
 CALLS = [
-    ('--serve', serve is not None, make_page, 'ckpt seed device dtype serve allow_code_execution'),
-    ('--export=html', export == 'html', make_page, 'ckpt seed device export out '
-     'allow_code_execution'),
-    ('--export=hf, gguf, gguf-f16 or gguf-q8_0', export, write_model, 'ckpt seed device export'),
+    ('--serve', serve is not None, make_page, 'ckpt device dtype serve allow_code_execution'),
+    ('--export=html', export == 'html', make_page, 'ckpt device export out allow_code_execution'),
+    ('--export=hf, gguf, gguf-f16 or gguf-q8_0', export, write_model, 'ckpt device export'),
     ('a text with gaps', trained.get('objective', 'clm') != 'clm', fill_gaps,
      for_writing + 'prompt prompt_file'),
     ('a chat (--chat=True)', chat, write_texts if prompt or prompts else talk,
@@ -196,6 +201,8 @@ if ',' in ckpt and function != make_page:
     raise Mistake('several models need a page; add --serve=8000 or --export=html')
 if len(set_by.keys() & {'prompt', 'prompt_file', 'prompts'}) > 1:
     raise Mistake('give one of --prompt, --prompt_file and --prompts')
+if sweep and 'temperature' in set_by:
+    raise Mistake(f'{sweep=} names the temperatures; leave --temperature out')
 if not all(isinstance(t, int | float) and t >= 0 for t in sweep):
     raise Mistake(f'{sweep=} must be temperatures >= 0, such as 0,0.5,1.0')
 if chat and trained and 'stage' not in trained:

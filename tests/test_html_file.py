@@ -131,7 +131,7 @@ def check_answers(models, requests, rows):
         prompt = asking.encode(tokenizer, request['messages'] if can_chat else request['prompt'])
         ids = row['ids']
         n_tokens += len(ids)
-        assert len(ids) == 20 or ids[-1] in tokenizer.stop
+        assert len(ids) == 20 + (prompt.repeated > 0) or ids[-1] in tokenizer.stop
         with torch.no_grad():
             logits = model(torch.tensor([prompt.ids + ids[:-1]]))[0][0, len(prompt.ids) - 1:]  # (n, V)
         logits[:, tokenizer.never_in_answers(model.config.vocab_size)] = -math.inf

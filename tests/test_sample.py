@@ -80,6 +80,15 @@ def test_ctrl_c_ends_an_answer_and_not_the_chat(folder):
     assert ok(result).splitlines()[-3:] == ['you> o', 'you> ok!', 'you> '] and result.stderr == ''
 
 
+def test_a_message_that_is_too_long_ends_no_chat_and_each_turn_draws_other_numbers(folder):
+    typed = 'hi\\n' + 'x' * 900 + '\\nhi\\nhi\\n'
+    seeds = before('begin an answer', 'print(arguments[3])')
+    typing = f"import io, sys; sys.stdin = io.StringIO('{typed}')"
+    result = sample(folder, 'chat', '--chat=True', before=typing + seeds)
+    assert re.findall(r'1337 \d', ok(result)) == ['1337 1', '1337 2', '1337 3']
+    assert result.stdout.count('shorten it') == 1
+
+
 def test_a_chat_forgets_its_oldest_turns_but_no_system_message():
     roles = ('user', 'assistant')
     turns = [{'role': role, 'content': 12 * letter} for letter in 'abcdefgh' for role in roles]
@@ -114,6 +123,8 @@ REFUSED = [         # model, flags, words of the sentence
     ('clm', "--sweep=(0,'hot')", 'temperatures >= 0'), ('span', '--chat=True', 'with a chat'),
     ('clm', '--prompt=a --prompts=x', 'one of --prompt'), ('clm', '--prompts=nowhere.txt', 'nowhere.txt'),
     ('clm', '--prompts={}/latin.txt', 'UTF-8'), ('clm', '--prompts={}/empty.txt', 'one a line'),
+    ('clm', '--sweep=0,1 --temperature=1', 'leave --temperature out'),
+    ('clm', '--serve=0 --seed=1', '--serve cannot'),
     ('span', '--prompt=a<|mask|> --sweep=0,1', 'gaps cannot'), ('span', '--prompt=a', 'mark each'),
     ('rm', '--prompt=a', 'scores answers'), ('nan', '--export=hf', 'not finite'),
     ('clm', '--system=brief', '--chat=True'),

@@ -10,10 +10,10 @@ The server: a page, and OpenAI's API, for the programs of this machine.
 
 A model writes one answer at a time, so whoever asks next waits. The first model is the default. An
 answer ends where the context ends, or earlier. Its first token may be the prompt's last one,
-written again. Log probabilities are the model's own, at temperature 1. top_k is ours, and so is
-task_id in place of a prompt: a problem, which is asked as eval.py asks it, and whose tests judge
-the answer. Everything else is a subset of OpenAI's API: FIELDS and logprobs are read, others are
-ignored.
+written again. Log probabilities are of temperature 1, over the tokens that may come: no special
+tokens, and first only those that fit to what is written again. top_k is ours, and so is task_id in
+place of a prompt: a problem, which is asked as eval.py asks it, and whose tests judge the answer.
+Everything else is a subset of OpenAI's API: FIELDS and logprobs are read, others are ignored.
 
 Other machines cannot connect. But a page of another site, open in a browser here, could ask in its
 user's name. So Origin must be ours; and Host must name this machine, because a foreign name may
