@@ -14,9 +14,10 @@ A document is a file of text, or a record of .jsonl or .json. If the source is a
 text, such as Tiny Shakespeare, it passes no stage: a model trains on its first 90%, and the rest is
 held out.
 
-It writes into out_dir: meta.json, report.md and report.json; for text also train.bin, val.bin and
-tokenizer.json (with several sources, val_<source>.bin for each); for conversations and pairs
-train.jsonl and val.jsonl. The same command resumes an interrupted run.
+It writes into out_dir: meta.json; for text also train.bin, val.bin and tokenizer.json (with several
+sources, val_<source>.bin for each, and with --write=text shards/ in place of train.bin); for
+conversations and pairs train.jsonl and val.jsonl; report.md and report.json, unless the source is a
+single file of text, or ours. The same command resumes an interrupted run.
 
 You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a table of what was
 dropped. The decision made here is the corpus: a model shares its defects. Read report.md before you
@@ -118,10 +119,10 @@ inputs = [file for shard in shards for file in shard['files']]
 
 # Settings that do not fit together are refused now, because the cleaning may take hours. A mixture,
 # shards of text, and conversations or pairs exclude each other.
-is_mixture = temperature != 1 or any(weight for _, weight in sources.values())
-if sum([is_mixture, write == 'text', kind != 'text']) > 1:
-    raise Mistake('weights, --temperature and --write=text need --kind=text; weights and '
-                  '--temperature also need --write=bins')
+has_weights = any(weight for _, weight in sources.values())
+if sum([has_weights, temperature != 1, write == 'text', kind != 'text']) > 1:
+    raise Mistake('weights, --temperature, --write=text, and --kind=sft or preference exclude each '
+                  'other')
 # Without a source, --kind=sft writes problems of ours, which need no other setting.
 lacks_source = kind != 'text' and not set_by.keys() & {'source', 'sources'}
 if lacks_source and kind == 'preference':
@@ -139,8 +140,8 @@ is_lone_text = kind == 'text' and len(inputs) == 1 and not reading.is_kind(path,
 if is_lone_text:
     for name in ('decontaminate', 'temperature', 'write', 'part', 'languages', 'licences', 'audit',
                  'url_block', 'url_allow', 'toxic_words', 'quality_good', 'quality_bad',
-                 'perplexity_reference'):
-        if config[name] != defaults[name]:
+                 'perplexity_reference', 'mode'):
+        if config[name] not in (defaults[name], 'raw'):         # raw is what happens
             raise Mistake(f'{name}={config[name]} needs documents: a folder or .jsonl, not {path}')
 # A tokenizer that exists is loaded now, so that a wrong path is refused now. bpe and char are made
 # later, from the texts that are left.
@@ -168,8 +169,8 @@ elif tokenizer == 'bpe' and vocab_size < smallest_bpe:
 
 # what the stages look things up in
 wanted_licences = {name.strip() for name in licences.lower().split(',')} - {''}
-blocked = {*map(filters.host_of, filters.lines_of(url_block))}
-allowed = {*map(filters.host_of, filters.lines_of(url_allow))}
+blocked = filters.domains_of(url_block)
+allowed = filters.domains_of(url_allow)
 wanted_languages = text_models.languages_of(languages)
 phrases = filters.lines_of(unwanted)
 toxic = filters.lines_of(toxic_words)
@@ -555,6 +556,6 @@ pages = {'report.md': report.report_md(out_dir, content, sizes),
 if audit:
     pages['audit.md'] = whole_account.audit_md()
 print(report.summary(content, sizes))
-if is_mixture:
+if has_weights or temperature != 1:
     print('train.bin alone is unweighted; train.py reads each source as often as meta.json says')
 publish_and_exit(documents.new, meta, pages)

@@ -83,7 +83,8 @@ def test_composed_and_decomposed_letters_become_the_same_text_and_prose_has_one_
 
 def test_html_and_latex_go_and_what_only_looks_like_them_stays():
     for text, expected in [
-            ('<p>a<br/>b</p>', '\na\nb\n'), ('<hr noshade><td nowrap class=a>b</td ><p/>', '\nb\n'),
+            ('<p>a<br/>b</p>', '\na\nb\n'), ('<hr noshade><td nowrap class=a>b</td ><p/>', '\n\nb\n\n'),
+            ('<dt>cat</dt><dd>animal', '\ncat\n\nanimal'),
             ('<A HREF="x">k</A> &amp; &lt;i&gt; &#228; &euro;', 'k & <i> ä €'),
             ('<div>x<script src="s">if (a<b) {}</script><style>p{}</style><!-- no -->y</div>', '\nx   y\n'),
             ('<p>Use <script> and <!-- here', '\nUse <script> and <!-- here')]:         # never closed

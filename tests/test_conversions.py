@@ -220,7 +220,11 @@ def test_prepare_turns_samples_into_data_for_both_stages_or_says_why_not(tmp_pat
     pairs = records(prepare(tmp_path, 'preference', rows, '--dedup=exact'))
     assert len(pairs) == 40 and all('+' in p['chosen'] and '-' in p['rejected'] for p in pairs)
     assert [p['prompt'] for p in pairs if p['chosen'].startswith('def f7(')] == ['do 7']
+    # two that are damaged are skipped
+    rows += [row | change for row in rows[:1] for change in (
+        {'completion': None}, {'task_id': 99, 'messages': [{'role': 'wizard', 'content': 'do 1'}]})]
     demonstrations = records(prepare(tmp_path / 'sft', 'sft', rows, '--dedup=exact'))
+    assert len(demonstrations) == 40
     assert all('+' in r['messages'][1]['content'] for r in demonstrations)
 
     source = write_records(tmp_path / 'bad.jsonl', sampled(1, ('a', 'wrong', False), ('b', 'timeout', False)))

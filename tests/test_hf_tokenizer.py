@@ -1,4 +1,5 @@
 """Tokenizers and chats of Hugging Face have their ids here, ours theirs there; each stage takes them."""
+import json
 import random
 import unicodedata
 
@@ -39,6 +40,11 @@ OURS = {name: Tokenizer.from_hf(hf.to_str()) for name, hf in THEIRS.items()}
 
 
 # --- theirs as ours -----------------------------------------------------------------------------------------
+def test_a_space_before_each_text_is_refused():
+    form = json.loads(THEIRS['Qwen'].to_str().replace('"add_prefix_space":false', '"add_prefix_space":true'))
+    refused('add_prefix_space', Tokenizer.from_hf, json.dumps(form))
+
+
 @given(text=st.text(max_size=60))
 @example(text='<|endoftext|>')
 @example(text="12345 don't  \r\n\n x<|im_end|> é")

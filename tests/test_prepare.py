@@ -329,18 +329,22 @@ MISTAKES = [        # lines of a config file, words of the sentence
     ("source = 'x'\ntokenizer = 'byte.json'", ['byte.json', '<|endoftext|>']),
     ("source = 'x/000.txt'\nlanguages = 'en'", ['000.txt', 'languages=en', '.jsonl']),
     ("source = 'x'\ndecontaminate = 'long.jsonl,short.jsonl'", ['short.jsonl has no']),
-    ("source = 'x'\nwrite = 'text'\ntemperature = 2", ['--write=bins']),
+    ("source = 'x'\nwrite = 'text'\ntemperature = 2", ['exclude each']),
     ("source = 'x'\nquality_good = 'x'", ['quality_bad']),
     ("source = 'x'\nquality_good = 'empty.jsonl'\nquality_bad = 'empty.jsonl'", ['both kinds']),
     ("source = 'x'\nquality_good = 'empty.jsonl'", ['both kinds']),
     ("source = 'x/000.txt'\nquality_bad = 'x'", ['quality_bad=x needs documents']),
     ("source = 'x/000.txt'\ntoxic_words = 'nowhere'", ['toxic_words=nowhere needs documents']),
     ("source = 'x'\ntoxic_words = 'nowhere.txt'", ['nowhere.txt is not a list', 'one entry a line']),
-    ("source = 'x'\nurl_block = 'nowhere'", ['nowhere is not a list', 'make such a file'])]
+    ("source = 'x'\nurl_block = 'nowhere'", ['nowhere is not a list', 'make such a file']),
+    ("source = 'x'\nurl_allow = 'adblock.txt'", ['adblock.txt must have a domain', 'adblock plus']),
+    ("sources = {'a': ('x', 1), 'b': ('x', 2)}\ntemperature = 2", ['exclude each']),
+    ("source = 'x/000.txt'\nmode = 'prose'", ['mode=prose needs documents'])]
 
 
 def test_settings_that_cannot_be_are_one_sentence(tmp_path):
     write(tmp_path / 'x', [prose(i) for i in range(3)])
+    (tmp_path / 'adblock.txt').write_text('[Adblock Plus 2.0]\nbad.com\n', encoding='utf-8')
     write_records(tmp_path / 'short.jsonl', [{'prompt': 'too short'}])
     write_records(tmp_path / 'long.jsonl', [{'prompt': prose(0)}])
     Tokenizer.byte().save(tmp_path / 'byte.json')

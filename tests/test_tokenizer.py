@@ -103,7 +103,7 @@ def test_bytes_are_printed_as_gpt2_prints_them():
 def test_gpt2s_vocabulary_encodes_as_gpt2(gpt2, stdlib):
     tokenizer = Tokenizer.gpt2(SHARED)
     assert tokenizer.vocab_size == 50304 and tokenizer.special['<|endoftext|>'] == 50256
-    assert len(tokenizer.encode(fit.SAMPLE)) == 22
+    assert len(tokenizer.encode('def say_hello():\n    print("Hello, World!")\nsay_hello()\n')) == 22
     assert [tokenizer.vocab[i] for i in tokenizer.encode('ROMEO:')] == [b'ROM', b'EO', b':']
     agree(tokenizer, gpt2, [*stdlib[::50], 'ROMEO:', ' \n\n  \t x  \n', "I'll 'S", 'naïve 你好 ½ Ⅷ\u3000x'])
 
@@ -174,7 +174,7 @@ def test_the_report_measures_each_group_of_files_and_records():
     pieces = ' '.join(printable(ours.vocab[i]) for i in ours.encode(' being'))
     assert re.search(rf'^ +2 +being +this: {re.escape(pieces)} +prose: ', out, re.M)
     for name, t in (('this', ours), ('prose', theirs)):
-        assert f'{name}: {len(t.encode(fit.SAMPLE))} tokens: ' in out
+        assert f'{name}: {len(t.encode(documents[0]["text"][:60]))} tokens: ' in out
 
 
 def test_the_last_sentence_says_what_a_tokenizer_of_ones_own_would_save():
@@ -222,7 +222,7 @@ def test_the_report_puts_gpt2_beside_it(gpt2, home):
     for name, encode in ('this', tokenizer.encode), ('gpt2', gpt2.encode_ordinary):
         n = sum(len(encode(text)) for text in texts)
         assert re.search(rf'^ +{name} .* {n:,}$', out, re.M), (name, n)
-    assert 'gpt2: 22 tokens: def | Ġsay | _' in out
+    assert re.search(r'^ +gpt2: \d+ tokens: \S+ \| ', out, re.M)
 
 
 def test_mistakes_on_the_command_line(home):

@@ -96,8 +96,8 @@ HIDDEN = [re.compile(f'{start}(?:.*?{end}|(.*))', re.S | re.I)
 # later.
 AFTER = (r'(?:\s+(?:[\w:.@-]+\s*=|(?:hidden|disabled|checked|selected|controls|nowrap|noshade|open)\b)[^<>]*|'
          r'\s*/?)>')
-BLOCK = re.compile('</?(?:br|p|div|h[1-6]|li|ul|ol|tr|table|section|article|blockquote|pre|hr)' + AFTER,
-                   re.I)
+BLOCK = re.compile('</?(?:br|p|div|h[1-6]|li|ul|ol|d[dt]|t[dhr]|table|section|article|blockquote|pre|hr|'
+                   'option|title)' + AFTER, re.I)
 TAG = re.compile(f'</?(?:{TAG_NAMES}){AFTER}|<!doctype[^<>]*>', re.I)
 ENTITY = re.compile(r'&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});')
 

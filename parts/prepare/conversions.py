@@ -234,8 +234,11 @@ def with_records(entries, reject, kind, prefer='passed'):
     for path, line, record in entries:
         names = record.keys() if isinstance(record, dict) else set()
         if FIELDS <= names and (record.get('messages') or record.get('prompt')):
-            samples.append(record)
-            where = path
+            if isinstance(record['completion'], str):
+                samples.append(record)
+                where = path
+            else:
+                reject(path, line, 'the completion of a sample must be a text')
         else:
             yield path, line, record
 
@@ -262,7 +265,8 @@ def from_samples(samples, kind, prefer='passed'):
         others = [text for text in passed if text not in liked]
         if kind == 'sft':
             for text in (liked if prefer == 'taste' else passed)[:PER_PROMPT]:
-                yield {'messages': conversation_of({'prompt': prompt}, text)}
+                turns = [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt
+                yield {'messages': [*turns, {'role': 'assistant', 'content': text}]}
             continue
 
         for way, better, worse in (('passed', passed, failed), ('taste', liked, others)):

@@ -146,6 +146,14 @@ def url_reason(url, blocked=(), allowed=()):
     return 'spam domain' if SPAM_WORDS.search(host) else None
 
 
+def domains_of(path):
+    """The set of domains in a file, one a line."""
+    try:
+        return {*map(host_of, lines_of(path))}
+    except ValueError as e:             # [Adblock Plus 2.0]
+        raise Mistake(f'{path} must have a domain on each line, such as example.org: {e}') from e
+
+
 def lines_of(path):
     """The set of entries of a file, in lower case, one a line; # begins a comment."""
     try:

@@ -18,7 +18,6 @@ REST = (r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n
 PATTERNS = {
     'gpt2': r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     'cl100k': r"'(?:[sS]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD])|" + REST}
-SAMPLE = 'def say_hello():\n    print("Hello, World!")\nsay_hello()\n'
 
 
 # --- the texts ------------------------------------------------------------------------------------
@@ -62,9 +61,10 @@ def report(tokenizer, documents, others):
               f'{totals[name]:>12,}' for name, t in tokenizers.items()]
     lines += by_label(n_bytes, counts, labels_of(documents))
     lines += split_words(tokenizers, texts, pieces)
-    lines += ['', SAMPLE.rstrip()]
+    sample = texts[0][:60]
+    lines += ['', sample.rstrip()]
     for name, t in tokenizers.items():
-        tokens = pieces(t, SAMPLE)
+        tokens = pieces(t, sample)
         lines.append(f'  {name:>5}: {len(tokens)} tokens: ' + ' | '.join(tokens))
     return '\n'.join([*lines, '', verdict(totals)])
 

@@ -38,6 +38,8 @@ class HFTokenizer(Tokenizer):
         form = self.to_json()
         if 'ByteLevel' not in json.dumps([form['pre_tokenizer'], form['decoder']]):
             raise Mistake('only byte-level BPE is read, as SmolLM2, Qwen and Llama 3 have it')
+        if '"add_prefix_space": true' in json.dumps(form['pre_tokenizer']):
+            raise Mistake('add_prefix_space: true puts a space before each text; set it to false')
         added = {token['id'] for token in form['added_tokens']}
         vocab = self.theirs.get_vocab()
         all_bytes = [b''] * (max(vocab.values()) + 1)
