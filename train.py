@@ -25,7 +25,7 @@ import contextlib, math, sys
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel as DDP
-from configurator import configure, set_by, show
+from configurator import Mistake, configure, set_by, show
 from model import GPT, GPTConfig, IGNORE
 from parts.model import checkpoints, planner
 from parts.prepare import texts
@@ -169,6 +169,8 @@ torch.manual_seed(seed)
 if state:           # section 4 loads its weights, together with the optimizer's moments
     model = GPT(GPTConfig(**state['model_config']))
 elif init_from == 'scratch':
+    if extend_vocab or rope_scaling != 'none':
+        raise Mistake('extend_vocab and rope_scaling change a model; name it: --init_from=FOLDER')
     model = GPT(GPTConfig(
         vocab_size=tokenizer.vocab_size, block_size=block_size, n_layer=n_layer, n_head=n_head,
         n_kv_head=n_kv_head, n_embd=n_embd, n_ffn=n_ffn, dropout=dropout, causal=objective != 'mlm',
@@ -225,6 +227,8 @@ processes.rehearse(net, model, opt, here.to_device(masking.blank(micro_batch_siz
                    compile)
 
 # --- 5. the schedule, the log, the loss on held-out text, the checkpoint --------------------------
+if decay_steps and schedule == 'cosine':
+    raise Mistake(f'{decay_steps=} is of --schedule=wsd; leave it out, or set that')
 warmup_steps, min_lr, decay_steps = optim.schedule_ends(
     max_steps, warmup_steps, learning_rate, min_lr, decay_steps)
 tokens_per_step = batch_size * block_size
