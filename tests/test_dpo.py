@@ -129,7 +129,8 @@ def test_settings_and_files_that_cannot_be_used(home, tmp_path):
     for flag, words in (
             ('--label_smoothing=0.1 --loss_type=ipo', 'label_smoothing=0.1 ipo'), ('--beta=0', 'beta=0'),
             ('--loss_type=rm --beta=3', 'beta=3.0 rm'), ('--loss_type=orpo --nll_weight=1', 'nll_weight=1.0'),
-            ('--epochs=0', 'epochs=0'), ('--label_smoothing=0.5', 'label_smoothing=0.5'), ('--loss_type=ppo', 'ppo dpo | ipo | kto'),
+            ('--epochs=0', 'epochs=0'), ('--label_smoothing=0.5', 'label_smoothing=0.5'),
+            ('--loss_type=ppo', 'ppo dpo | ipo | kto'),
             ('--gamma=2', 'gamma=2 loss_type=simpo'), ('--block_size=97', 'block_size=97 96'),
             ('--data_dir=nowhere', 'nowhere --kind=preference'),
             (f'--data_dir={tmp_path}', 'train.jsonl no pair of two different answers')):

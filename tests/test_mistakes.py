@@ -53,7 +53,7 @@ def test_settings_that_cannot_be(data_dir, tmp_path):
             ('--out_dir=', "out_dir='' 'out/base'"), ('--micro_batch_size=3', '=3 =8 multiple'),
             ('--init_from=gone', 'run.sh'), ('--warmup_steps=13', '=13 max_steps=12 --warmup_steps=0.1'),
             ('--device=tpu', 'tpu --device=auto'), ('--device=cpu:x', 'cpu:x --device=auto'),
-            ('--rope_scaling=llama3', '--init_from=FOLDER'), ('--decay_steps=3', 'decay_steps=3 --schedule=wsd'),
+            ('--rope_scaling=llama3', '--init_from=FOLDER'), ('--decay_steps=3', 'decay_steps=3 wsd'),
             ('--learning_rate=1e999', '=inf finite')]:
         mistake(train(data_dir, tmp_path / 'out', flag), *words.split())
 
