@@ -131,26 +131,26 @@ def depth():
 def examples():
     """What more examples give: docs/img/examples.json has runs of sft.py, each to the end of its schedule."""
     measured = read_json(f'{ROOT}/docs/img/examples.json')
-    left, bottom, second, point = 78, 400, 3.2, 2.9      # pixels, of a second and of a point of pass rate
+    left, top, point = 270, 124, 5                       # pixels, the last of a point of pass rate
+    bottom = top + 56 * len(measured['runs'])
     shapes = []
     for share in 0, 25, 50, 75, 100:
-        y = bottom - point * share
-        shapes += [box(left, y, 660, 1, LINE), words(LEFT, y + 4, f'{share}%', 11, GREY)]
-    for seconds in 0, 50, 100, 150, 200:
-        shapes.append(words(left + second * seconds, bottom + 20, f'{seconds} s', 11, GREY, MIDDLE))
-    for run in measured['runs']:
-        x = left + second * measured['seconds_per_step'] * run['steps']
-        for colour, share in zip((BLUE, ORANGE), run['passed']):
-            y = bottom - point * share
-            half = point * 1.96 * (share * (100 - share) / measured['n_problems']) ** 0.5
-            shapes += [box(x - 1, y - half, 3, 2 * half, colour), box(x - 5, y - 5, 10, 10, colour, ROUND),
-                       bold(x + 9, y + 4, f'{share:.0f}%', 11, colour)]
-        shapes.append(words(x + 9, y + 18, run['label'], 10.5, GREY))
-    for i, (kind, colour) in enumerate(zip(measured['kinds'], (BLUE, ORANGE))):
-        shapes.append(bold(left + 540, bottom - 70 + 22 * i, kind, 13, colour))
-    below = (f'Pass rate after so many seconds of sft.py, with 95% intervals: {measured["n_problems"]} new '
-             'problems of each kind, greedy answers')
-    return card('When do examples run out?', below, bottom + 40, shapes)
+        x = left + point * share
+        shapes += [box(x, top, 1, bottom - top, LINE), words(x, bottom + 18, f'{share}%', 11, GREY, MIDDLE)]
+    for column, (kind, colour) in enumerate(zip(measured['kinds'], (BLUE, ORANGE))):
+        shapes.append(bold(left + 160 * column, 100, kind, 13, colour))
+    for row, run in enumerate(measured['runs']):
+        y = top + 28 + 56 * row
+        seconds = measured['seconds_per_step'] * run['steps']
+        shapes += [bold(LEFT, y - 4, run['label'], 13),
+                   words(LEFT, y + 14, f'{run["steps"]} steps, {seconds:.0f} seconds', 11, GREY)]
+        for up, colour, (share, low, high) in zip((-9, 9), (BLUE, ORANGE), run['passed']):
+            shapes += [box(left + point * low, y + up - 1, point * (high - low), 3, colour),
+                       box(left + point * share - 5, y + up - 5, 10, 10, colour, ROUND),
+                       bold(left + point * high + 9, y + up + 4, f'{share:.0f}%', 11, colour)]
+    below = (f'Pass rate after SFT, {measured["n_problems"]} validation problems of each kind, greedy answers, '
+             f'mean of {len(measured["seeds"])} seeds with 95% intervals')
+    return card('When do examples run out?', below, bottom + 36, shapes)
 
 
 def race():
