@@ -148,7 +148,7 @@ def examples():
             shapes += [box(left + point * low, y + up - 1, point * (high - low), 3, colour),
                        box(left + point * share - 5, y + up - 5, 10, 10, colour, ROUND),
                        bold(left + point * high + 9, y + up + 4, f'{share:.0f}%', 11, colour)]
-    below = (f'Pass rate after SFT, {measured["n_problems"]} validation problems of each kind, greedy answers, '
+    below = (f'Pass rate after SFT, {measured["n_problems"]} validation problems of each kind, greedy, '
              f'mean of {len(measured["seeds"])} seeds with 95% intervals')
     return card('When do examples run out?', below, bottom + 36, shapes)
 

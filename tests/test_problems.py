@@ -117,7 +117,8 @@ def test_each_stage_reads_the_splits_that_are_its_own():
     assert mined == re.findall(r'--splits=(\S+)', preset) == ['review,feedback']
     # RL
     settings = {'reward': 'problems', 'held_out': None, 'eval_prompts': 20, 'init_from': '', 'timeout': 3.0,
-                'prompts': 'problems', 'n_problems': 40, 'problems_seed': 1, 'allow_code_execution': True}
+                'prompts': 'problems', 'n_problems': 40, 'problems_seed': 1, 'allow_code_execution': True,
+                'kl_coef': 0.0}
     here = types.SimpleNamespace(is_main=False)
     tasks, exam, *_ = rollouts.open_tasks(settings, Tokenizer.byte(SPECIAL_TOKENS), 1000, here)
     for some, n, seed, splits in ((tasks, 20, 1, ('review', 'feedback')),

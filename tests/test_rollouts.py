@@ -37,6 +37,13 @@ def test_fresh_answers_have_the_ratio_1():
     assert (log_probs[y == IGNORE] == 0).all()
 
 
+def test_a_model_that_diverged_is_named_instead_of_drawing_from_nothing():
+    model = GPT(GPTConfig(97, 64, 2, 4, 2, 32))
+    with torch.no_grad():
+        model.norm.weight[0] = float('nan')
+    refused('diverged', lambda: [*rollouts.write(model, [[1, 2]], noise_of(1, 0, [0], 3), 0.7, {0})])
+
+
 def test_noise_belongs_to_its_row_and_is_not_the_order_of_the_prompts():
     assert (noise_of(1, 2, [5, 3], 4)[0] == noise_of(1, 2, [5], 4)[0]).all()
     assert len(np.unique([noise_of(*key, [0], 1) for key in ((1, 2), (2, 1), (1, 3))])) == 3

@@ -136,6 +136,9 @@ def write(model, prompts, noise, temperature, stop, slots=128):
                  for i, (prompt, row) in enumerate(zip(prompts, noise.tolist()))}
 
     def log_p(logits, ids):
+        if logits.isnan().any():        # the guard comes too late, because nothing can be drawn
+            raise Mistake('the model computes NaN, so it has diverged; resume last.pt, or start '
+                          'again, with a lower --learning_rate or --dtype=float32')
         log_probs = (logits / (temperature or 1.0)).log_softmax(-1)                     # (n, V)
         return log_probs.gather(1, ids[:, None])[:, 0]                                  # (n,)
 
