@@ -22,6 +22,7 @@ def events(out):
 def test_an_accident_costs_at_most_one_update_and_is_written_down(data_dir, tmp_path, kind, action):
     ok(train(data_dir, tmp_path, *FLAGS, f'--spike_action={action}', before=accident(kind, 51)))
     assert events(tmp_path) == [(52, 'skip' if action == 'skip' else 'spike')]
+    assert '--show_batch=51' in series(tmp_path, 'text')[0]
     after = state(tmp_path)
     assert after['skipped'] == (action == 'skip') and all(p.isfinite().all() for p in after['model'].values())
 

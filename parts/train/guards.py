@@ -55,7 +55,7 @@ class Guard:
             self.wants_rollback = self.spike_action == 'rollback' and self.log.can_rewind()
             return self.refuse(step, spiked)
         if spiked:
-            self.log.note(step + 1, 'spike', spiked)
+            self.note(step, 'spike', spiked)
         self.skipped_in_a_row = 0
         self.updates += 1
         self.window = [*self.window, [loss, norm]][-self.spike_window:]
@@ -63,7 +63,7 @@ class Guard:
 
     def refuse(self, step, why):
         """Write down why a step is skipped. Return False, the answer of allows()."""
-        self.log.note(step + 1, 'skip', f'{why}: update skipped')
+        self.note(step, 'skip', f'{why}: update skipped')
         self.skipped += 1
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row >= self.patience:
@@ -75,6 +75,14 @@ class Guard:
                 raise Mistake(self.trouble)
             self.window = []    # so that a resumed run judges its steps by each other, not by these
         return False
+
+    def note(self, step, event, text):
+        """Write down an event, and how to look at its batch. rl.py cannot print one, and of a stream
+        --show_batch prints the first."""
+        config = self.log.config
+        if config.get('show_batch', 'no such setting') is None and not config.get('streaming'):
+            text += f' (its batch: --show_batch={step})'
+        self.log.note(step + 1, event, text)
 
     def roll_back(self, step):
         """Return the last checkpoint, from which the run goes on at half the learning rate. The
