@@ -147,7 +147,7 @@ def compare_models():
     whose interval is narrow."""
     # The answers of this run, or, if it asked nothing, those beside the checkpoint.
     before, after = results.read(out_folder if samples else run_folder), results.read(compare)
-    result = results.compare(before, after)
+    result = results.compare(before, after, interval)
     results.print_comparison(result)
     return result
 
@@ -371,7 +371,7 @@ def summarise(rows, ks):
         # again: 0.5 is 5.5.
         grade_of = lambda x: 1 + 9 * x
         return result | {'score': grade_of(sum(means) / max(1, len(means))),
-                         'interval': [*map(grade_of, results.bootstrap(means))]}
+                         'interval': [*map(grade_of, results.bootstrap(means, interval))]}
 
     for k in ks:
         chances = [pass_at_k(len(group), sum(group), k) for group in groups.values()

@@ -49,6 +49,8 @@ def test_a_summary_is_the_mean_over_problems_and_leaves_out_what_the_machine_fai
     result = summarise([*rows, {'task_id': 1, 'outcome': 'infrastructure', 'score': None}], [1])
     low, high = result['interval']      # on the scale of the grades, and it does not leave it
     assert (result['n'], result['score']) == (18, pytest.approx(2.5)) and 1 <= low < 2.5 < high < 4
+    assert 8 < summarise(rows[:1], [1])['interval'][1] <= 10 and summarise(
+        [row | {'score': 10.0} for row in rows], [1])['interval'][1] == pytest.approx(10)
 
 
 # --- the loss -----------------------------------------------------------------------------------------------

@@ -255,7 +255,8 @@ def code_in(text):
     all of it."""
     blocks = re.findall(r'```([\w.+#{}-]*)[ \t\r]*\n(.*?)(?:```|$)', text, re.S)
     python = [code for name, code in blocks if 'py' in name.lower()]
-    return textwrap.dedent((python or [code for _, code in blocks] or [text])[0])
+    fenced = python or [code for _, code in blocks]
+    return textwrap.dedent(fenced[0]) if fenced else text
 
 
 def program(question, text, chat):

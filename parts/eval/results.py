@@ -2,7 +2,7 @@
 Results: two models compared on the same problems, and tables.
 
     a, b = read('out/sft/samples.jsonl'), read('out/dpo/samples.jsonl')     # {problem: its rows}
-    result = compare(a, b)
+    result = compare(a, b, interval)            # interval: the function of eval.py
     result['gained'], result['gain']            # ['problems cell-0/3'], {kind: [0.05, -0.01, 0.11]}
     print_table('loss', {'trained': {'nats': 1.25}, 'untrained': {'nats': 5.5}})
 """
@@ -38,8 +38,8 @@ def answers_in(path, keys, hint):
     """Return the rows of a file of answers, each with these keys. hint: what to do if one has not.
     ValueError if they are not of one checkpoint."""
     def checked(row):
-        for key in keys:
-            hash(row[key])              # TypeError if it is a list, as a task_id cannot be
+        row |= {key: row[key] for key in keys}
+        hash(row['task_id'])            # TypeError if no dict can hold it
         if not isinstance(row['completion'], str):
             raise Mistake('"completion" must be a text')
         return row
@@ -73,21 +73,33 @@ def worth(row):
     return (row['score'] - 1) / 9 if 'score' in row else int(row['outcome'] == 'passed')
 
 
-def bootstrap(numbers):
-    """Return the 95% interval of the mean of a number of each problem: of n numbers, n are drawn,
-    putting each back, 2,000 times, and 95% of the means lie in the interval."""
-    numbers = np.array(numbers)
-    n = max(1, len(numbers))
-    if (numbers == numbers[:1]).all():      # nothing varies; how many others could there be?
-        share = 1.96 ** 2 / (n + 1.96 ** 2)         # as Wilson says of 0 of n
-        return [numbers.sum() / n - share, numbers.sum() / n + share]
+def bootstrap(scores, interval):
+    """Return the 95% interval of the mean of scores from 0 to 1: of n scores, n are drawn, putting
+    each back, 2,000 times, and 95% of the means lie in the interval. interval: the function of
+    eval.py, for scores that are all alike or all 0 or 1."""
+    if set(scores) <= {0, 1} or len(set(scores)) == 1:
+        return interval(scores)
+    n = len(scores)
     drawn = np.random.default_rng(0).integers(n, size=(2000, n))
-    return np.percentile(numbers[drawn].mean(1), [2.5, 97.5]).tolist()
+    return np.percentile(np.array(scores)[drawn].mean(1), [2.5, 97.5]).tolist()
 
 
-def compare(a, b):
+def difference(before, after, interval):
+    """Return [difference, low, high]: how much higher the mean of `after` is, and its interval.
+    before, after: what the answers to each problem are worth, 0 to 1."""
+    mean = sum(after) / len(after) - sum(before) / len(before)
+    # bootstrap() takes numbers from 0 to 1, so a difference of -1 goes in as 0, and 1 as 1.
+    changes = [(1 + y - x) / 2 for x, y in zip(before, after)]
+    low, high = [2 * end - 1 for end in bootstrap(changes, interval)]
+    if before == after:         # no problem differs: how many could, all to one side?
+        high = interval([0] * len(before))[1]
+        low = -high
+    return [mean, low, high]
+
+
+def compare(a, b, interval):
     """Return what a second model gained and lost, of the rows of both. ValueError if they have no
-    problem in common. 'gain': {kind of problem: [difference, low, high]}."""
+    problem in common. 'gain': {kind of problem: its difference}."""
     # In files without ids, one id may stand for another question.
     shared = [key for key in a if key in b and a[key][0]['prompt'] == b[key][0]['prompt']]
     if not shared:
@@ -100,8 +112,7 @@ def compare(a, b):
         of_kind[problems.KINDS.get(a[key][0].get('split'))].append(key)
 
     def gain(keys):
-        changes = [after[key] - before[key] for key in keys]
-        return [sum(changes) / len(changes), *bootstrap(changes)]
+        return difference([before[key] for key in keys], [after[key] for key in keys], interval)
 
     return {'n': len(shared), 'a': sum(before.values()) / len(shared),
             'b': sum(after.values()) / len(shared), 'interval': gain(shared)[1:],
