@@ -137,10 +137,13 @@ def test_chinchilla_is_20_tokens_a_parameter(capsys):
 
 
 def test_the_data_at_hand_give_the_vocabulary_and_the_epochs(plan, tmp_path):
-    (tmp_path / 'meta.json').write_text(json.dumps({'vocab_size': 336, 'tokens': {'train': 4096, 'val': 9}}))
-    out = plan('1xH100', SMALL, block_size=64, batch_size=8, micro_batch_size=0, max_steps=16,
-               data_dir=str(tmp_path))
+    meta = {'vocab_size': 336, 'dtype': 'uint16', 'tokens': {'train': 4096, 'val': 9}}
+    (tmp_path / 'meta.json').write_text(json.dumps(meta))
+    settings = dict(block_size=64, batch_size=8, micro_batch_size=0, max_steps=16, data_dir=str(tmp_path))
+    out = plan('1xH100', SMALL, **settings)
     assert all(text in out for text in ('vocab_size=336', '4,096 at hand', ': 2.00 epochs'))
+    (tmp_path / 'meta.json').write_text(json.dumps({'config': {'kind': 'sft'}}))
+    refused('has sft data', plan, '1xH100', SMALL, **settings)
 
 
 # --- machines -----------------------------------------------------------------------------------------------

@@ -5,10 +5,11 @@ The plan: memory, time and cost of a run, counted before it starts, with no memo
     model = sketch(GPTConfig(n_layer=48, n_head=25, n_embd=1600))   # a GPT without memory
     flops_per_token(model, 1024)                                    # 10_136_073_600
 """
-import json, math, pathlib, re
+import math, pathlib, re
 import torch
 from model import GPT, GPTConfig, load_checkpoint
 from parts import Mistake
+from parts.train import data
 
 # dense bfloat16 FLOP/s, bytes of memory, dollars an hour (of 2025)
 GPUS = {'B200': (2250e12, 180e9, 5.0), 'H200': (989e12, 141e9, 3.5), 'H100': (989e12, 80e9, 2.5),
@@ -116,10 +117,7 @@ def show(config):
     path = pathlib.Path(config['data_dir'], 'meta.json')
     meta = {'tokens': {'train': 0}, 'vocab_size': 0}
     if path.exists():
-        meta = json.loads(path.read_text(encoding='utf-8'))
-        if 'vocab_size' not in meta:
-            raise Mistake(f'{path.parent} has {meta["config"]["kind"]} data, for sft.py or dpo.py; '
-                          'give tokens: prepare.py --kind=text')
+        meta = data.read_meta(config['data_dir'])[1]
     shape = config
     if config['init_from'] not in ('scratch', 'resume'):
         shape = vars(load_checkpoint(config['init_from'])[0].config)

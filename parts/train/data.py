@@ -18,6 +18,17 @@ from tokenizer import Tokenizer
 
 
 # --- bins -----------------------------------------------------------------------------------------
+def read_meta(data_dir):
+    """Return meta.json, its bytes and its content. Mistake if it is that of conversations or
+    pairs."""
+    text = pathlib.Path(data_dir, 'meta.json').read_bytes()
+    meta = json.loads(text)
+    if 'dtype' not in meta:
+        raise Mistake(f'{data_dir} has {meta["config"]["kind"]} data, for sft.py or dpo.py; this '
+                      'script needs tokens: prepare.py --kind=text')
+    return text, meta
+
+
 def open_bins(data_dir, block_size, config=None):
     """Return (meta, bins, identity): the content of meta.json; {'train': token ids, 'val': token
     ids}, memory-mapped, of a mixture also 'val_NAME' for each source; and what identifies these
@@ -32,11 +43,7 @@ def open_bins(data_dir, block_size, config=None):
     if not (folder / 'meta.json').exists():
         raise FileNotFoundError(f'{data_dir} has no prepared data (no meta.json); run: '
                                 f'{command_for(data_dir, config.get("data_from", ""))}')
-    text = (folder / 'meta.json').read_bytes()
-    meta = json.loads(text)
-    if 'dtype' not in meta:
-        raise Mistake(f'{data_dir} has {meta["config"]["kind"]} data, for sft.py or dpo.py; this '
-                      'script needs tokens: prepare.py --kind=text')
+    text, meta = read_meta(data_dir)
     identity = {'meta.json': hashlib.sha256(text).hexdigest()}
     if config.get('streaming'):
         identity['shards'] = [[os.path.basename(path), os.path.getsize(path)]
