@@ -119,10 +119,10 @@ inputs = [file for shard in shards for file in shard['files']]
 
 # Settings that do not fit together are refused now, because the cleaning may take hours. A mixture,
 # shards of text, and conversations or pairs exclude each other.
-has_weights = any(weight for _, weight in sources.values())
-if sum([has_weights, temperature != 1, write == 'text', kind != 'text']) > 1:
-    raise Mistake('weights, --temperature, --write=text, and --kind=sft or preference exclude each '
-                  'other')
+mixing = temperature != 1, any(weight for _, weight in sources.values())
+if sum([*mixing, write == 'text', kind != 'text']) > 1:
+    raise Mistake('weights, --temperature and --write=text need --kind=text; weights and '
+                  '--temperature also need --write=bins, and exclude each other')
 # Without a source, --kind=sft writes problems of ours, which need no other setting.
 lacks_source = kind != 'text' and not set_by.keys() & {'source', 'sources'}
 if lacks_source and kind == 'preference':
@@ -556,6 +556,6 @@ pages = {'report.md': report.report_md(out_dir, content, sizes),
 if audit:
     pages['audit.md'] = whole_account.audit_md()
 print(report.summary(content, sizes))
-if has_weights or temperature != 1:
+if any(mixing):
     print('train.bin alone is unweighted; train.py reads each source as often as meta.json says')
 publish_and_exit(documents.new, meta, pages)

@@ -142,7 +142,7 @@ def talk():
         while question := input('you> ').strip():
             try:
                 history = asking.with_question(tokenizer, history, question, context)
-            except ValueError as mistake:       # this message is too long; the next may fit
+            except ValueError as mistake:       # such as a message that is too long
                 print(mistake)
                 continue
             # A seed for each turn. If all had the same one, all would draw the same numbers.
@@ -199,10 +199,9 @@ if unused := set_by.keys() - settings.split():
     raise Mistake(f'{call} cannot use --{name}; leave it out, or use it with {" or ".join(others)}')
 if ',' in ckpt and function != make_page:
     raise Mistake('several models need a page; add --serve=8000 or --export=html')
-if len(set_by.keys() & {'prompt', 'prompt_file', 'prompts'}) > 1:
-    raise Mistake('give one of --prompt, --prompt_file and --prompts')
-if sweep and 'temperature' in set_by:
-    raise Mistake(f'{sweep=} names the temperatures; leave --temperature out')
+for names in ['prompt', 'prompt_file', 'prompts'], ['sweep', 'temperature']:
+    if len(set_by.keys() & names) > 1:
+        raise Mistake(f'give one of --{", --".join(names)}')
 if not all(isinstance(t, int | float) and t >= 0 for t in sweep):
     raise Mistake(f'{sweep=} must be temperatures >= 0, such as 0,0.5,1.0')
 if chat and trained and 'stage' not in trained:

@@ -73,6 +73,14 @@ def box(x, y, width, height, colour, more=''):
     return f'<rect x="{x:.4g}" y="{y:.4g}" width="{width:.4g}" height="{height:.4g}" fill="{colour}" {more}/>'
 
 
+def estimate(x, y, scale, measured, text, colour):
+    """Return a dot with its interval. measured: value, low, high. x: of 0; scale: pixels of 1."""
+    value, low, high = measured
+    return [box(x + scale * low, y - 1, scale * (high - low), 3, colour),
+            box(x + scale * value - 5, y - 5, 10, 10, colour, ROUND),
+            bold(x + scale * high + 8, y + 4, text, 11, colour)]
+
+
 def card(title, below, height, shapes):
     head = [bold(LEFT, 40, title, 19), words(LEFT, 62, below, 12, GREY)]
     return picture(title, WIDTH, height, STYLE, [*head, *shapes])
@@ -112,9 +120,7 @@ def gains(study, title):
             if low < -12:                       # far to the left
                 shapes.append(words(x, y + 4, f'◀ {gain:.0f}: {share:.0f}% is left', 12, RED))
                 continue
-            shapes += [box(x + scale * low, y - 1, scale * (high - low), 3, colour),
-                       box(x + scale * gain - 5, y - 5, 10, 10, colour, ROUND),
-                       bold(x + scale * high + 8, y + 4, f'{gain:+.1f}', 11, colour)]
+            shapes += estimate(x, y, scale, (gain, low, high), f'{gain:+.1f}', colour)
     form = (f'Gain over SFT in points of pass rate, with 95% intervals: {measured["n_test"]:,} new problems '
             f'of each kind, greedy answers, {len(measured["seeds"])} seeds')
     return card(title, form, bottom + 36, shapes)
@@ -144,10 +150,8 @@ def examples():
         seconds = measured['seconds_per_step'] * run['steps']
         shapes += [bold(LEFT, y - 4, run['label'], 13),
                    words(LEFT, y + 14, f'{run["steps"]} steps, {seconds:.0f} seconds', 11, GREY)]
-        for up, colour, (share, low, high) in zip((-9, 9), (BLUE, ORANGE), run['passed']):
-            shapes += [box(left + point * low, y + up - 1, point * (high - low), 3, colour),
-                       box(left + point * share - 5, y + up - 5, 10, 10, colour, ROUND),
-                       bold(left + point * high + 9, y + up + 4, f'{share:.0f}%', 11, colour)]
+        for up, colour, passed in zip((-9, 9), (BLUE, ORANGE), run['passed']):
+            shapes += estimate(left, y + up, point, passed, f'{passed[0]:.0f}%', colour)
     below = (f'Pass rate after SFT, {measured["n_problems"]} validation problems of each kind, greedy, '
              f'mean of {len(measured["seeds"])} seeds with 95% intervals')
     return card('When do examples run out?', below, bottom + 36, shapes)

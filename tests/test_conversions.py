@@ -100,7 +100,7 @@ def test_conversations_with_one_beginning_stay_together_and_a_system_message_is_
              for side in ('train', 'val')]
     assert len(records(out)) == 90 and len(sides[0] | sides[1]) == 30
     assert sides[0] and sides[1] and not sides[0] & sides[1]
-    mistake(run('prepare.py', f'--source={tmp_path}', '--kind=sft', '--temperature=2'), 'exclude each')
+    mistake(run('prepare.py', f'--source={tmp_path}', '--kind=sft', '--temperature=2'), '--kind=text')
     mistake(run('prepare.py', f'--source={tmp_path}', '--kind=sft', '--n_examples=9'), 'no --source')
 
 

@@ -329,7 +329,7 @@ MISTAKES = [        # lines of a config file, words of the sentence
     ("source = 'x'\ntokenizer = 'byte.json'", ['byte.json', '<|endoftext|>']),
     ("source = 'x/000.txt'\nlanguages = 'en'", ['000.txt', 'languages=en', '.jsonl']),
     ("source = 'x'\ndecontaminate = 'long.jsonl,short.jsonl'", ['short.jsonl has no']),
-    ("source = 'x'\nwrite = 'text'\ntemperature = 2", ['exclude each']),
+    ("source = 'x'\nwrite = 'text'\ntemperature = 2", ['--write=bins']),
     ("source = 'x'\nquality_good = 'x'", ['quality_bad']),
     ("source = 'x'\nquality_good = 'empty.jsonl'\nquality_bad = 'empty.jsonl'", ['both kinds']),
     ("source = 'x'\nquality_good = 'empty.jsonl'", ['both kinds']),
@@ -338,7 +338,7 @@ MISTAKES = [        # lines of a config file, words of the sentence
     ("source = 'x'\ntoxic_words = 'nowhere.txt'", ['nowhere.txt is not a list', 'one entry a line']),
     ("source = 'x'\nurl_block = 'nowhere'", ['nowhere is not a list', 'make such a file']),
     ("source = 'x'\nurl_allow = 'adblock.txt'", ['adblock.txt must have a domain', 'adblock plus']),
-    ("sources = {'a': ('x', 1), 'b': ('x', 2)}\ntemperature = 2", ['exclude each']),
+    ("sources = {'a': ('x', 1), 'b': ('x', 2)}\ntemperature = 2", ['exclude each other']),
     ("source = 'x/000.txt'\nmode = 'prose'", ['mode=prose needs documents'])]
 
 

@@ -123,7 +123,7 @@ def test_other_mistakes_are_one_line(home, tmp_path):
     for flags, words in (
             ('--reward=problems --n_problems=100', ['--allow_code_execution=True']),
             ('--updates=5', ['multiples of updates=5']), ('--max_new_tokens=90', ['0 to evaluate on']),
-            (f'--reward={home}/empty.py', ['empty.py', 'must define prompts()', 'reward(prompt']),
+            (f'--reward={home}/empty.py', ['empty.py must define prompts()', 'reward(prompt, completion)']),
             (f'--reward={home}/{failing}', ["reward('", 'ZeroDivisionError', '--bad_reward=zero']),
             ('--reward=none', ['none does not exist', 'problems, FILE.py']),
             (f'--reward={home}/unpaid.jsonl', ['line 1', 'nothing is checked'])):

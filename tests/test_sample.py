@@ -123,7 +123,7 @@ REFUSED = [         # model, flags, words of the sentence
     ('clm', "--sweep=(0,'hot')", 'temperatures >= 0'), ('span', '--chat=True', 'with a chat'),
     ('clm', '--prompt=a --prompts=x', 'one of --prompt'), ('clm', '--prompts=nowhere.txt', 'nowhere.txt'),
     ('clm', '--prompts={}/latin.txt', 'UTF-8'), ('clm', '--prompts={}/empty.txt', 'one a line'),
-    ('clm', '--sweep=0,1 --temperature=1', 'leave --temperature out'),
+    ('clm', '--sweep=0,1 --temperature=1', 'one of --sweep, --temperature'),
     ('clm', '--serve=0 --seed=1', '--serve cannot'),
     ('span', '--prompt=a<|mask|> --sweep=0,1', 'gaps cannot'), ('span', '--prompt=a', 'mark each'),
     ('rm', '--prompt=a', 'scores answers'), ('nan', '--export=hf', 'not finite'),

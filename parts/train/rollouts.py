@@ -92,8 +92,8 @@ def tasks_of_file(path):
         return [questions.to_question({'prompt': prompt}, is_graded=False)
                 | {'prompt': prompt, 'reward': reward} for prompt in prompts]
     except Exception as e:
-        raise Mistake(f'{path}: {type(e).__name__}: {e}; it must define prompts(), a list of texts '
-                      'or messages, and reward(prompt, completion), a number') from e
+        raise Mistake(f'{path} must define prompts(), a list of texts or messages, and '
+                      f'reward(prompt, completion), a number: {type(e).__name__}: {e}') from e
 
 
 def reward_model(path, init_from, tokenizer, device):
