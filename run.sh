@@ -10,7 +10,7 @@ install() {     # install FILE: once, and again when the file changes
     local stamp=".venv/installed-${1//\//-}"
     if ! cmp -s "$1" "$stamp"; then
         echo "== installing $1"
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$1"
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r "$1"
         cp "$1" "$stamp"
     fi
 }
@@ -27,8 +27,8 @@ install requirements.txt
 [ -z "${1:-}" ] || exec .venv/bin/python -m pytest -q -n auto --dist worksteal "${@:2}"
 
 # the models' answers are executed here, in parts/eval/sandbox.py: a guard against accidents
-judged='--tasks=problems --allow_code_execution=True --batch_size=128 --max_new_tokens=64 --timeout=1'
-held_out="$judged --splits=variation,feedback_variation,cell --num_samples=1 --tasks=loss,problems --loss_tokens=65536"
+judged='--tasks=problems --allow_code_execution=True --batch_size=512 --max_new_tokens=64 --timeout=1'
+held_out="$judged --splits=variation,feedback_variation,cell --num_samples=1 --tasks=loss,problems --loss_tokens=16384"
 
 # 1. the base model: a language model of Python's own standard library; it solves none of 30 problems of each kind
 python prepare.py --out_dir=data/quickstart --vocab_size=4096

@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 "$python" prepare.py --kind=sft --out_dir="$out-examples"
 "$python" sft.py config/quickstart_sft.py --init_from="$out-base" --data_dir="$out-examples" --base_dir="$data" \
     --out_dir="$out-sft" --seed="$seed"
-"$python" eval.py --ckpt="$out-sft" --out="$out-mined/eval.json" --tasks=problems --allow_code_execution=True --batch_size=128 \
+"$python" eval.py --ckpt="$out-sft" --out="$out-mined/eval.json" --tasks=problems --allow_code_execution=True --batch_size=512 \
     --max_new_tokens=64 --timeout=1 --splits=review,feedback --n_problems=750 --num_samples=3 --seed="$seed"
 "$python" prepare.py --kind=sft --source="$out-mined/samples.jsonl" --dedup=exact --out_dir="$out-passed"
 cat "$out-examples/train.jsonl" >> "$out-passed/train.jsonl"

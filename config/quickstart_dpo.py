@@ -9,7 +9,7 @@
 #   python dpo.py config/quickstart_dpo.py
 init_from = 'out/quickstart_sft'
 data_from = 'python eval.py --ckpt=out/quickstart_sft --tasks=problems --splits=review,feedback ' \
-            '--n_problems=750 --num_samples=3 --batch_size=128 --max_new_tokens=64 ' \
+            '--n_problems=750 --num_samples=3 --batch_size=512 --max_new_tokens=64 ' \
             '--allow_code_execution=True --out=out/quickstart_sft/mined/eval.json && ' \
             'python prepare.py --kind=preference --source=out/quickstart_sft/mined/samples.jsonl ' \
             '--prefer=both --dedup=exact --out_dir=data/pairs'

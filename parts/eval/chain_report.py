@@ -25,7 +25,7 @@ one greedy answer to each problem. Every problem is new to the model.
 - unseen combinations: known steps in combinations that no stage met.
 - rejection sampling is the control of RL: SFT on the examples and on its own answers that passed.
 - preferred: the percentage of passing answers that are a single return statement.
-- bits per byte: the loss on the first 65,536 held-out tokens of the base model's corpus.
+- bits per byte: the loss on the first 16,384 held-out tokens of the base model's corpus.
 - why answers fail: the number of answers for each reason, as docs/measuring.md explains them.
 - over SFT: the gain in points, with its 95% interval. If 0 is in the interval, it may be luck."""
 

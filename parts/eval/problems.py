@@ -190,24 +190,29 @@ def plain(table):
     return families
 
 
-def composed(rng):
-    """Draw an entry of the same form: a composition, with its constants filled in."""
+def composed(rng, fifths):
+    """Draw an entry of the same form: a composition, with its constants filled in. None if it is
+    not of these fifths of the compositions."""
     family = rng.choice(['ints', *STEPS])
     if family == 'ints':
         parts = [rng.choice(list(table.items())) for table in (FILTERS, MAPS, REDUCES)]
-        (some, test), (what, value), (how, code) = [fill(rng, *part) for part in parts]
+    else:
+        parts = rng.sample(list(STEPS[family].items()), rng.choice([2, 2, 3]))
+    filled = [fill(rng, *part) for part in parts]       # each with constants of its own
+    cell = ' / '.join([family, *(part for part, _ in parts)])
+    if bucket(cell, 5) not in fifths:
+        return None
+    if family == 'ints':
+        (some, test), (what, value), (how, code) = filled
         expression = code.replace('_', f'{value} for x in X if {test}')
         meaning = f'{how} the {what and what + " of the "}{some} in X'
         spelled = spelled_out(expression)
     else:
-        parts = rng.sample(list(STEPS[family].items()), rng.choice([2, 2, 3]))
-        filled = [fill(rng, *part) for part in parts]   # each with constants of its own
         expression = functools.reduce(lambda inner, part: part[1].replace('_', inner), filled, 'X')
         # without the parentheses that it does not need
         expression = ast.unparse(ast.parse(expression))
         meaning = f'X after these steps: {", then ".join(step for step, _ in filled)}'
         spelled = ''.join(f'X = {code.replace("(_)", "X")}\n' for _, code in filled) + 'return X'
-    cell = ' / '.join([family, *(part for part, _ in parts)])
     return f'composed_{family}', cell, COMPOSED_NAMES, [family], [meaning], expression, spelled
 
 
@@ -289,12 +294,12 @@ def draw(rng, split, with_test):
     else:
         compose = split != 'family'
     if compose:
-        entry = composed(rng)
+        entry = composed(rng, fifths)
     else:
         entry = rng.choice(plain(UNSEEN if split == 'family' else SHOWN))
-    family, cell, functions, kinds, meanings, expression, spelled = entry
-    if compose and bucket(cell, 5) not in fifths:
+    if not entry:
         return None
+    family, cell, functions, kinds, meanings, expression, spelled = entry
     start, _, rest = rng.choice(meanings).partition(' ')
     frames = FRAMES.get(start, (f'Return {start} _.', f'Give {start} _.'))
     doc = rng.choice(frames).replace('_', rest)

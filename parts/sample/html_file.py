@@ -50,7 +50,8 @@ def packed(name, model, tokenizer, can_chat, items, run_code):
     if run_code:
         prompts = [item['messages' if can_chat else 'prompt'] for item in items]
         ends = '' if can_chat else items[0]['ends']
-        answers, _ = asking.generate(model, tokenizer, prompts, 1, 64, ends=ends, temperature=0)
+        answers, _ = asking.generate(model, tokenizer, prompts, 1, 64, slots=128, ends=ends,
+                                      temperature=0)
         for item, [(text, _)] in zip(items, answers):
             found = server.verdict(item, text, can_chat, run_code)
             judged[item['task_id']] = found | {'text': text}
