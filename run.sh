@@ -4,8 +4,10 @@
 # bash run.sh test    the tests; bash run.sh exercise [N]: functions for you to write, graded by the tests
 set -euo pipefail
 cd "$(dirname "$0")"
-export PYTHONUTF8=1 TOKENIZERS_PARALLELISM=false
-install() {     # install FILE: once, and again when the file changes
+export PYTHONUTF8=1 TOKENIZERS_PARALLELISM=false PYTHONDONTWRITEBYTECODE=
+# install FILE: once, and again when the file changes. Python compiles the modules that it imports, and keeps them;
+# pip would compile all of them, which is a third of the installation.
+install() {
     [ -x .venv/bin/python ] || python3 -m venv .venv
     local stamp=".venv/installed-${1//\//-}"
     if ! cmp -s "$1" "$stamp"; then

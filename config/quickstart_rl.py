@@ -9,7 +9,7 @@
 # and answers that fail, and only these teach.
 # Rejection sampling gains as much or more in less time (config/quickstart_rejection.py; docs/practice.md).
 # It starts from SFT, not from DPO: after DPO the answers are less varied.
-# Hardware: two CPU cores with native bfloat16 need about 2.3 minutes.
+# Hardware: two CPU cores with native bfloat16 need about 2.4 minutes.
 #
 #   python rl.py config/quickstart_rl.py --allow_code_execution=True
 init_from = 'out/quickstart_sft'

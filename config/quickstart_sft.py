@@ -5,7 +5,7 @@
 # You should see val_loss fall to about 0.22. What still fails are mostly wrong values, then names.
 # Bits per byte of the base data rise from 1.5 to 3.6: the model forgets. --replay=1 keeps most of what it
 # knew: in a run of 312 steps they rose to 1.8 instead of 3.1.
-# Hardware: two CPU cores with native bfloat16 need about 2.3 minutes.
+# Hardware: two CPU cores with native bfloat16 need about 2.2 minutes.
 #
 #   python sft.py config/quickstart_sft.py
 init_from = 'out/quickstart'
