@@ -2,7 +2,6 @@
 the hash seed and the number of processes."""
 import collections
 import functools
-import json
 import os
 import random
 import shutil
@@ -101,19 +100,19 @@ def test_half_a_megabyte_without_a_break_trains():
 
 
 # --- training -----------------------------------------------------------------------------------------------
-ALONE = '''import json, sys, tokenizer
-tokenizer.Tokenizer.train(json.load(open('texts.json')), 320).save('alone.json')
+ALONE = '''import sys, tokenizer
+tokenizer.Tokenizer.train(open('text', newline='').read(), 330).save('alone.json')
 assert 'numpy' not in sys.modules and not any(name.startswith('parts') for name in sys.modules)'''
 
 
-def test_a_file_that_was_copied_alone_trains_the_same(texts, tmp_path):
-    texts = [*texts[:10], 'é\r\n\0']
+def test_a_file_that_was_copied_alone_trains_the_same(tmp_path):
+    text = 'low lower lowest é\r\n\0'
     shutil.copy(ROOT / 'tokenizer.py', tmp_path)
-    (tmp_path / 'texts.json').write_text(json.dumps(texts))
+    (tmp_path / 'text').write_bytes(text.encode())
     subprocess.run([sys.executable, '-c', ALONE], cwd=tmp_path, check=True,
-                   env={**os.environ, 'PYTHONPATH': ''})
+                   env={**os.environ, 'PYTHONPATH': '', 'PYTHONUTF8': '1'})
     alone = Tokenizer.load(tmp_path / 'alone.json')
-    assert alone.to_json() == Tokenizer.train(texts, 320).to_json()
+    assert alone.to_json() == Tokenizer.train(text, 330).to_json()
 
 
 TRAIN = '''import pathlib, sys, tokenizer
@@ -145,7 +144,7 @@ def test_too_little_text_or_room_or_a_pattern_with_a_mistake_is_said(capsys):
     assert {'258,', '1,000'} <= set(capsys.readouterr().err.split())
     refused('no text', Tokenizer.train, [''], 999)
     refused('too small.*320', Tokenizer.train, ['a'], 319)
-    for pattern in (r'(\w)+', r'\w*', ''):
+    for pattern in (r'(\w)+', r'\w*'):
         refused('pattern', Tokenizer.train, ['a few words'], 300, special_tokens=(), pattern=pattern)
     own = Tokenizer.train(['a few words'], 262, special_tokens=(), pattern=r'\w+')
     assert own.decode(own.encode('a few, 🦜')) == 'a few, 🦜'          # what a pattern forgets is not lost

