@@ -36,7 +36,6 @@ LINEAR = dict(rope_type='linear', factor=4.0)
 LLAMA3 = dict(rope_type='llama3', factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0,
               original_max_position_embeddings=32)
 BASES = {'SmolLM2': SMOLLM2, 'TinyLlama': TINYLLAMA, 'Qwen2.5': QWEN2, 'Qwen3': QWEN3,
-         'Qwen2.5, 3B and up: untied': {**QWEN2, 'tie_word_embeddings': False},
          'linear': {**TINYLLAMA, 'rope_scaling': LINEAR}, 'Llama 3.1': {**TINYLLAMA, 'rope_scaling': LLAMA3}}
 
 

@@ -246,12 +246,12 @@ def test_the_file_needs_nothing_else(shown):
     assert page.count('</script>') == page.count('<script') == 3
     data = json.loads(re.search('<script id="models".*?>(.*?)</script>', page, re.S)[1])
     assert [each['prompt'] for each in data['problems']] == [each['prompt'] for each in PROBLEMS]
-    assert data['problems'][0]['tests'] == f'assert {NASTY!r}' and 'solution' not in data['problems'][0]
+    assert data['problems'][0]['tests'] == MESSAGE and 'solution' not in data['problems'][0]
     lines = (ROOT / 'parts/sample/demo.js').read_text(encoding='utf-8').splitlines()
     assert len(lines) <= 400
 
 
-def test_weights_are_rounded_to_8_bits_and_a_scale(shown):
+def test_weights_are_rounded_to_8_bits_and_a_scale():
     torch.manual_seed(0)
     before = torch.randn(5, 300)
     before[3] = 0

@@ -30,7 +30,6 @@ def test_state_is_16_bytes_a_parameter_shared_out_by_stages():
     for n, devices, stage, gigabytes in (
             (70e9, 1, 0, 1120), (7e9, 8, 0, 112), (7e9, 8, 1, 38.5), (7e9, 8, 2, 26.25), (7e9, 8, 3, 14)):
         assert planner.paper_bytes(n, devices, stage) / 1e9 == gigabytes
-    assert planner.STATE == sum((4, 4, 8))          # weights, gradients, moments, as torch holds them
 
 
 def kept(function, model, dtype):
@@ -92,13 +91,9 @@ def test_the_plan_of_codeparrot(plan):
     assert 'parameters: 1,532,059,200; blocks: 48' in out
     assert '26,214,400,000 tokens planned, 17.1 a parameter' in out
     for row in ('DDP  shard=ddp  24.51  24.51', r'ZeRO-1  7.28\n', 'ZeRO-2  shard=zero2  4.40  1.53',
-                'ZeRO-3  shard=fsdp  1.53  1.53'):          # GB of ZeRO's paper and of ours
+                'ZeRO-3  shard=fsdp  1.53  1.53'):      # GB of ZeRO's paper, and of our 16 bytes
         assert re.search(' +'.join(row.split('  ')), out), row
     assert 'nowhere/meta.json is not there yet' in out
-    eight = plan('8xH100')
-    for row in ('DDP  shard=ddp  24.51  24.51', r'ZeRO-1  8.43\n', 'ZeRO-2  shard=zero2  5.75  3.06',
-                'ZeRO-3  shard=fsdp  3.06  3.06'):
-        assert re.search(' +'.join(row.split('  ')), eight), row
 
     one, two = (planner.sketch(GPTConfig(300, 7, 3, 4, 1, 32, 90, tie_embeddings=tied))
                 for tied in (True, False))

@@ -16,7 +16,7 @@ CODE = {'prompt': 'def f():\n', 'canonical_solution': '    return 1\n', 'entry_p
 
 # --- records ------------------------------------------------------------------------------------------------
 REFUSED = [
-    ({}, 'nothing is checked'), ({'must_contian': 'a'}, 'give one of must_contain'),
+    ({'must_contian': 'a'}, 'give one of must_contain'),
     ({'must_contain': []}, 'nothing is checked'), ({'must_contain': [2]}, 'no attribute'),
     ({'answer': '7 #### '}, 'can fail'), ({'regex': '.*'}, 'can fail'), ({'regex': '('}, 'unterminated'),
     ({'rules': [{'kind': 'lines', 'value': 2}], 'regex': 'a'}, 'a "regex" can say most of them'),
@@ -78,7 +78,8 @@ def test_answers_are_counted_by_task_id_so_none_occurs_twice(tmp_path):
     assert given(rows) == [['d'], ['a']]
     refused('completions of own/0: 1, but 2 are needed', given, rows, 2)
     refused('several checkpoints', given, [rows[0] | {'ckpt': 'a'}, rows[1] | {'ckpt': 'b'}])
-    refused('line 2: .*each line needs a "task_id" and a "completion"', given, [rows[0], {'task_id': 'x'}])
+    for wrong in {'task_id': 'x'}, {'task_id': 'x', 'completion': 4}, {'task_id': ['x'], 'completion': '4'}:
+        refused('line 2: .*each line needs a "task_id" and a "completion"', given, [rows[0], wrong])
 
 
 # --- the harness is checked before a score ------------------------------------------------------------------
@@ -119,11 +120,10 @@ def test_tests_that_pass_without_an_answer_are_refused():
 
 # --- numbers and code in an answer --------------------------------------------------------------------------
 NUMBERS = {
-    '#### 18': 18, '18 eggs, so #### 1,200\nQuestion: 7': 1200, 'It is $3.50.': 3.5, '': None, 'x = 12.': 12,
-    '5-3': 3, 'so 5 - 3 = 2': 2, 'f(2)-7': 7, '(-3)': -3, 'it is -.25': -0.25, 'see 1.2.3': 3,
-    'answer: 20 #### ': 20, '2 #### 3 or 4': 3, 'wait...5': 5, '1.5e-3': 0.0015, '\u22125 degrees': -5,
-    'room 2e': 2, 'primes: 2,3,5': 5, '12,345,678': 12345678,
-    '#### Step 1\n#### Step 2\nso 14': 14, 'it is -$5': -5}
+    '18 eggs, so #### 1,200\nQuestion: 7': 1200, 'It is $3.50.': 3.5, '': None, '5-3': 3, 'f(2)-7': 7,
+    '(-3)': -3, 'it is -.25': -0.25, 'see 1.2.3': 3, 'answer: 20 #### ': 20, '2 #### 3 or 4': 3,
+    'wait...5': 5, '1.5e-3': 0.0015, '\u22125 degrees': -5, 'room 2e': 2, 'primes: 2,3,5': 5,
+    '12,345,678': 12345678, '#### Step 1\n#### Step 2\nso 14': 14, 'it is -$5': -5}
 
 
 def test_the_last_number_and_the_code_in_a_fence_however_that_is_written():

@@ -1,7 +1,6 @@
 """The sandbox judges right: references, each outcome, what crosses the pipe, order, cleaning up."""
 import gzip
 import json
-import math
 import os
 import signal
 import subprocess
@@ -12,7 +11,6 @@ import time
 from conftest import ROOT, shared
 
 from parts.eval.sandbox import Court, run_code, run_many
-from parts.eval.trial import pack, unpack
 
 
 def test_all_references_of_human_eval_pass_and_no_empty_body_does():
@@ -28,6 +26,8 @@ def test_all_references_of_human_eval_pass_and_no_empty_body_does():
 
 # --- outcomes -----------------------------------------------------------------------------------------------
 ADD = 'def add(a, b):\n    return a + b\n'
+PLAIN = r"""[None, True, 1, 10 ** 300, -0.0, 1e999, 1j, 'é\ud800\n', b'\xff', (), [(1,)], {1, (2,)},
+          {(1, 2): {}}, frozenset('ab')]"""
 OUTCOMES = [        # program, tests, outcome, a part of its message
     (ADD, 'assert add(1, 2) == 3', 'passed', ''),
     (ADD, 'assert add(1, 2) == 4', 'wrong', 'assert add(1, 2) == 4'),
@@ -43,10 +43,8 @@ OUTCOMES = [        # program, tests, outcome, a part of its message
     ('x = bytearray(10 << 30)', '', 'memory', ''),
     ('def f(n): return f(n + 1)', 'f(0)', 'exception', 'RecursionError'),
     ('import os\nos._exit(0)', 'pass', 'exited', ''),
-    ('import ctypes\nctypes.string_at(0)', 'pass', 'exited', ''),
-    ('input()', '', 'exception', 'EOFError'),
-    # strange results and exceptions
-    ('def f(): return object()', 'g = f()\nassert str(f) and f(g)', 'exception', ''),
+    # what comes back: plain data as they are, strange results and exceptions
+    ('def f(x): return x', f'assert f({PLAIN}) == {PLAIN}', 'passed', ''),
     ('class E(Exception):\n    def __str__(self): raise ValueError\ndef f(): raise E', 'f()', 'exited', ''),
     ('def f(): return 10 ** 5000', 'assert f() == 10 ** 5000', 'passed', ''),
     # what a program raises or shadows does not judge
@@ -69,18 +67,11 @@ def test_each_outcome():
     jobs = [(program, tests) for program, tests, *_ in OUTCOMES]
     for (*job, outcome, words), result in zip(OUTCOMES, run_many(jobs, timeout=5), strict=True):
         assert result.outcome == outcome and words in result.message, (job, result)
-    assert run_code('print(2)').stdout == '2\n'
     big = run_code('def f(): return "x" * (130 << 20)', 'assert f() == "x"', timeout=20, memory_mb=256)
     assert big.outcome == 'memory', big         # of the judge, or of the program that packs it
     assert run_code('def f(x): return 7', 'assert f(1) == 7', 'f').outcome == 'passed'      # without check()
     program = 'def sum(x): return 7'
     assert run_code(program, 'def check(f): assert f([1]) == 7 and sum([1]) == 7', 'sum').outcome == 'passed'
-
-
-def test_plain_data_crosses_the_pipe_and_comes_back_equal():
-    values = [None, True, 1, 10 ** 300, -0.0, math.inf, 1j, 'é\ud800\n', b'\xff', (), [(1,)],
-              {1, (2,)}, {(1, 2): {}}, frozenset('ab')]
-    assert unpack(json.dumps(pack(values, None))) == values
 
 
 # --- what is around it --------------------------------------------------------------------------------------

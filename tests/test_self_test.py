@@ -1,16 +1,15 @@
-"""The self-test: does a model learn at all?"""
+"""The self-test: does it see that a model does not learn?"""
 import torch
 
 from model import GPT, GPTConfig
 from parts.model import self_test
 
-IDX = torch.randint(96, (3, 33), generator=torch.Generator().manual_seed(0))
 
-
-def test_a_model_that_learns_knows_one_batch_by_heart_and_one_without_attention_does_not():
-    whole, blind = (GPT(GPTConfig(64, 32, 2, 4, 2, 128)) for _ in range(2))
+def test_a_model_without_attention_does_not_know_one_batch_by_heart():
+    """One that learns: what model.py prints, in test_model.py."""
+    blind = GPT(GPTConfig(64, 32, 2, 4, 2, 128))
     for block in blind.blocks:
         block.attention.forward = lambda x, *rest: torch.zeros_like(x)
-    for network, learns in (whole, True), (blind, False):
-        first, last = self_test.by_heart(network, IDX % 16)
-        assert (last < first / 10) == learns and (last > first / 5) != learns, (first, last)
+    idx = torch.randint(16, (3, 33), generator=torch.Generator().manual_seed(0))
+    first, last = self_test.by_heart(blind, idx)
+    assert last > first / 5, (first, last)

