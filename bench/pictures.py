@@ -180,7 +180,7 @@ def race():
             shapes += [box(x - 4, y - 4, 8, 8, colour, ROUND) for x, y in corners[1:]]
             shapes.append(bold(left + 200, bottom - 62 + 22 * i, name, 13, colour))
     below = (f'Pass rate after so many seconds of training that follow SFT: {measured["n_problems"]} new '
-             'problems of each kind, greedy, one seed')
+             f'problems of each kind, greedy, mean of {len(measured["seeds"])} seeds')
     return card('Practice and more of the same, from 2,000 examples', below, bottom + 40, shapes)
 
 
