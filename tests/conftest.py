@@ -170,10 +170,10 @@ def sharpen(model):
     return model
 
 
-def make_sft(folder, seed=0, special=SPECIAL_TOKENS[:4], **more):
+def make_sft(folder, **more):
     """An untrained model of bytes, as sft.py leaves one. more: of GPTConfig."""
-    torch.manual_seed(seed)
-    tokenizer = Tokenizer.byte(special)
+    torch.manual_seed(0)
+    tokenizer = Tokenizer.byte(SPECIAL_TOKENS[:4])
     model = GPT(GPTConfig(tokenizer.vocab_size, 96, 2, 2, 0, 32, **more))
     save_run(folder, model, tokenizer, config={'stage': 'sft'})
     (folder / 'data.json').write_text('{}', encoding='utf-8')
@@ -192,18 +192,17 @@ def write_bins(folder, ids, tokenizer, **more):
 
 
 def base_text(folder, sentences):
-    """Text of the base of that model, as bins of sequences; returns its ids."""
+    """Text of the base of that model, as bins of sequences."""
     tokenizer = Tokenizer.byte(SPECIAL_TOKENS[:4])
     ids = np.array(tokenizer.encode('Is it so? yo.\n' * sentences), dtype=np.uint16)
     write_bins(folder, ids, tokenizer)
-    return ids
 
 
-def make_pairs(folder, n=64):
+def make_pairs(folder):
     """Of unequal lengths; whether an answer holds sun or fog is all that makes it better or worse."""
     dice = random.Random(0)
     some = lambda: ''.join(dice.choices('abcdefgh', k=dice.randint(1, 5)))
-    for side, k in (('train', n), ('val', 32)):
+    for side, k in (('train', 64), ('val', 32)):
         write(folder / f'{side}.jsonl', [{'prompt': some(), 'chosen': f'{some()} sun {some()}',
                                           'rejected': f'{some()} fog {some()}'} for _ in range(k)])
     return folder

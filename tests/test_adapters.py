@@ -1,7 +1,4 @@
 """LoRA: only the adapters train, they start as nothing, merged they are the same model; and real runs."""
-import math
-
-import pytest
 import torch
 from conftest import ok, run, same, series, state
 from test_model import lively
@@ -17,14 +14,6 @@ SHAPES = ({}, {'qkv_bias': True}, {'qk_norm': True, 'head_dim': 16},        # Ll
 
 def base(**settings):
     return lively(**{'block_size': 32, 'n_kv_head': 2, **settings})
-
-
-def learn(model):
-    opt = optim.build(model, 'muon', 1e-2, 0.1)
-    for _ in range(3):
-        opt.zero_grad()
-        model(IDX[:, :-1], IDX[:, 1:])[1].backward()
-        opt.step()
 
 
 def test_with_B_0_it_is_the_base_bit_for_bit_and_else_the_formula_of_the_paper():
@@ -45,7 +34,11 @@ def test_merged_equals_unmerged_and_the_model_goes_on_unmerged():
         logits = model(IDX)[0]
         adapters.adapt(model, 4)
         before = {name: p.clone() for name, p in model.state_dict().items()}
-        learn(model)
+        opt = optim.build(model, 'muon', 1e-2, 0.1)
+        for _ in range(3):
+            opt.zero_grad()
+            model(IDX[:, :-1], IDX[:, 1:])[1].backward()
+            opt.step()
         weights = model.state_dict()
         changed = {name for name, p in weights.items() if not torch.equal(p, before[name])}
         assert changed == {name for name in weights if '.lora_' in name} and len(changed) == 28, shape
@@ -67,8 +60,7 @@ LORA = ['--lora=4', '--learning_rate=0.01', '--warmup_steps=2', '--log_interval=
 
 def test_a_run_learns_and_its_folder_holds_a_plain_model(sft_model, pairs, tmp_path):
     ok(run('dpo.py', f'--init_from={sft_model}', f'--data_dir={pairs}', f'--out_dir={tmp_path}', *LORA))
-    losses = series(tmp_path, 'val_loss')
-    assert losses[0] == pytest.approx(math.log(2), abs=1e-6)        # the policy starts as its reference
+    losses = series(tmp_path, 'val_loss')           # dpo.py refuses a first one that is not ln 2
     assert losses[-1] < losses[0] - 0.05
     first = load_checkpoint(sft_model)[0].state_dict()
     for name in ('best.pt', 'last.pt'):

@@ -186,7 +186,6 @@ def test_what_the_user_can_mend_is_one_line(play, tmp_path):
             ('raise MemoryError', 'out of memory; try ending other programs (MemoryError)'),
             ('raise RuntimeError("std::bad_alloc")', 'out of memory; try ending'),
             ('raise RuntimeError("DefaultCPUAllocator: can\'t allocate memory")', 'try ending'),
-            ('raise RuntimeError("CUDA out of memory. Tried to allocate 3 GiB")', '(CUDA out of'),
             ('try:\n    int("x")\nexcept ValueError as e:\n    raise Mistake("no number") from e',
              'no number')):
         one_line(play(body=body), words)
@@ -194,10 +193,8 @@ def test_what_the_user_can_mend_is_one_line(play, tmp_path):
 
 def test_a_bug_keeps_its_traceback(play):
     for body, name in (
-            ('1 / 0', 'ZeroDivisionError'), ('import numpy\nnumpy.zeros(3).reshape(2, 2)', 'ValueError'),
-            ('x = "raise ValueError"; int("raise ")', 'ValueError'),
-            ('raise ValueError("ours")', 'ValueError'),
-            ('raise RuntimeError("ours")', 'RuntimeError')):
+            ('import numpy\nnumpy.zeros(3).reshape(2, 2)', 'ValueError'),
+            ('raise ValueError("ours")', 'ValueError'), ('raise RuntimeError("ours")', 'RuntimeError')):
         process = play(body=body)
         assert process.returncode == 1 and process.stderr.startswith('Traceback'), body
         assert body.splitlines()[-1] in process.stderr and name in process.stderr.splitlines()[-1], body

@@ -1,24 +1,17 @@
 """From another run's weights: new data, a share of the old, another vocabulary."""
-import pytest
 import torch
-from conftest import mistake, ok, run, series, train
+from conftest import ok, run, series, train
 
 from parts.model import copies
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 
-@pytest.fixture(scope='module')
-def base(data_dir, tmp_path_factory):
-    out = tmp_path_factory.mktemp('base')
-    ok(train(data_dir, out, '--max_steps=60', '--learning_rate=3e-3', '--eval_interval=60',
+def test_another_vocabulary_starts_near_where_the_old_one_was(data_dir, python_files, tmp_path):
+    base = tmp_path / 'a'
+    ok(train(data_dir, base, '--max_steps=60', '--learning_rate=3e-3', '--eval_interval=60',
              '--save_interval=60'))
-    return out
-
-
-def test_another_vocabulary_starts_near_where_the_old_one_was(data_dir, python_files, base, tmp_path):
     ok(run('prepare.py', f'--source={python_files}', f'--out_dir={tmp_path}/data', '--vocab_size=640'))
     data, flags = tmp_path / 'data', ['--max_steps=1', '--warmup_steps=0', '--eval_interval=1']
-    mistake(train(data, tmp_path / 'a', *flags, f'--init_from={base}'), 'mean different text', 'extend_vocab')
     ok(train(data, tmp_path / 'b', *flags, f'--init_from={base}', '--extend_vocab=True'))
     ok(train(data, tmp_path / 'c', *flags))
     old, extended, untrained = (series(out, 'val_bpb') for out in (base, tmp_path / 'b', tmp_path / 'c'))

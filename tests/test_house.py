@@ -11,10 +11,6 @@ PARTS = [name for name in TREES if name.startswith('parts/')]
 OWN = TREES.keys() - PARTS | {'parts'}
 
 
-def source(name):
-    return (ROOT / f'{name}.py').read_text(encoding='utf-8')
-
-
 # --- who imports whom ---------------------------------------------------------------------------------------
 ARROWS = {'configurator': set(), 'model': {'parts'}, 'tokenizer': {'parts'},
           'plot': {'configurator', 'parts'}, 'prepare': {'configurator', 'tokenizer', 'parts'},
@@ -89,7 +85,8 @@ def test_checkpoints_are_loaded_as_data_never_as_code():
 
 def settings(script):
     """What may follow `--`: a script's assignments above configure(), or its argparse options."""
-    text = source({'model': 'parts/model/self_test'}.get(script, script))       # model.py calls it
+    file = 'parts/model/self_test' if script == 'model' else script             # model.py calls it
+    text = (ROOT / f'{file}.py').read_text(encoding='utf-8')
     if 'configure(globals())' in text:
         return set(re.findall(r'^(\w+)(?:: [^=\n]+)? = ', text.split('configure(globals())')[0], re.M))
     return set(re.findall(r"add_argument\('--(\w+)", text))

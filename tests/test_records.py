@@ -3,13 +3,10 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 from conftest import refused, write
 from hypothesis import given, strategies as st
 
-from model import GPT, GPTConfig
 from parts.train import records
-from parts.model.adapters import RewardModel
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 # one chunk for any text; each header is one token, and some tokens would swallow an edge of the frame
@@ -19,7 +16,7 @@ TRAPS = [b'yo', b'\ny', b'\nyo', b'yo\n', b'>\n', b'|>', b'<|']
 VOCAB = [*(bytes([b]) for b in range(256)), *HEADERS, *TRAPS]
 TRAPPING = Tokenizer('bpe', list(dict.fromkeys(VOCAB)), SPECIAL_TOKENS, r'[\s\S]+')
 BYTES = Tokenizer.byte(SPECIAL_TOKENS[:4])
-S, E, PAD = (BYTES.special[name] for name in ('<|im_start|>', '<|im_end|>', '<|pad|>'))
+S, E = (BYTES.special[name] for name in ('<|im_start|>', '<|im_end|>'))
 
 words = st.sampled_from(['<|im_end|>', '<|im_start|>', 'yo', '\n', 'é'])
 contents = st.text(max_size=9) | st.lists(words).map(''.join)
@@ -97,26 +94,6 @@ def test_a_pair_whose_answers_are_cut_to_the_same_is_dropped_and_counted(tmp_pat
     assert [chosen[1][:2] for chosen, _ in pairs] == [[*b'xa']] and ': 1; left out' in summary
     assert pairs[0][0][0] == pairs[0][1][0]         # one prompt
     refused('48 tokens', read, tmp_path, late, T=48)
-
-
-def sides_of(pairs):
-    """All better answers with their prompts, then all worse ones."""
-    return [p[side] for side in (0, 1) for p in pairs]
-
-
-PAIRS = [pair('q' * i, 'good ' * (i % 4) + '!', 'é' * (7 - i)) for i in range(1, 8)]
-
-
-def test_a_reward_is_read_where_the_answer_has_ended():
-    torch.manual_seed(0)
-    model = GPT(GPTConfig(BYTES.vocab_size, 96, 2, 2, 0, 32)).eval()
-    judge = RewardModel(model)
-    x, y = records.collate(sides_of(PAIRS))
-    assert (judge(x, y) == 0).all()                             # so the first loss is ln 2
-    torch.nn.init.normal_(judge.score.weight, std=1)
-    for value, (prompt, answer) in zip(judge(x, y), sides_of(PAIRS)):
-        hidden = model.backbone(torch.tensor([[*prompt, *answer]]))[0, -1]         # <|im_end|>
-        assert value.item() == pytest.approx(judge.score(hidden).item(), abs=1e-5)
 
 
 # --- what is refused ----------------------------------------------------------------------------------------

@@ -1,5 +1,4 @@
 """prepare.py killed, without room, with much to do: it resumes, never from stale work; and its workers."""
-import json
 import os
 import random
 import shutil
@@ -10,7 +9,7 @@ import time
 
 import pytest
 from accidents import killed_after
-from conftest import ROOT, contents, mistake, ok, run
+from conftest import ROOT, contents, mistake, ok, run, write
 from preparing import RAW, WORDS
 
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -24,15 +23,12 @@ def flags(source, out, *more):
             '--dedup=exact', '--num_workers=2', *more]
 
 
-def write(folder, seed):
+def shards(folder, seed):
     """Shards of prose of 30 kB, all the same size whatever the seed, and of the same time."""
     r = random.Random(seed)
-    folder.mkdir()
     for i in range(SHARDS):
         texts = [' '.join(r.choices(WORDS, k=300))[:1000].ljust(1000, 'x') for _ in range(30)]
-        path = folder / f'{i:05}.jsonl'
-        path.write_text(''.join(json.dumps({'text': t}) + '\n' for t in texts), encoding='utf-8')
-        os.utime(path, (1e9, 1e9))
+        os.utime(write(folder / f'{i:05}.jsonl', [{'text': text} for text in texts]), (1e9, 1e9))
     return folder
 
 
@@ -40,7 +36,7 @@ def write(folder, seed):
 def folders(tmp_path_factory):
     """A source, one that differs from it in nothing but the texts, and the first one prepared."""
     base = tmp_path_factory.mktemp('restart')
-    first, second = write(base / 'first', 1), write(base / 'second', 2)
+    first, second = shards(base / 'first', 1), shards(base / 'second', 2)
     ok(run('prepare.py', *flags(first, base / 'out')))
     return first, second, base / 'out'
 
@@ -53,12 +49,6 @@ def source(folders, tmp_path):
 def results(out):
     names = 'train.bin', 'val.bin', 'tokenizer.json', 'report.json'
     return [(out / name).read_bytes() for name in names]
-
-
-def dies(place, n, arguments):
-    """prepare.py, in one process, which is killed after n calls of that place."""
-    result = run('prepare.py', *arguments, '--num_workers=1', before=killed_after(place, n))
-    assert result.returncode == -signal.SIGKILL
 
 
 def test_after_a_kill_at_any_moment_no_shard_is_cleaned_twice_and_none_is_lost(folders, source, tmp_path):
@@ -84,7 +74,9 @@ def test_what_was_cleaned_otherwise_is_never_used(folders, source, tmp_path):
     for change in ('list', 'setting', 'source'):
         out, fresh = tmp_path / change / 'out', tmp_path / change / 'fresh'
         words.write_text(WORDS[500], encoding='utf-8')
-        dies('clean a shard', 3, flags(source, out, *more))
+        killed = run('prepare.py', *flags(source, out, *more), '--num_workers=1',
+                     before=killed_after('clean a shard', 3))
+        assert killed.returncode == -signal.SIGKILL
         if change == 'list':
             words.write_text(f'{WORDS[600]}\n', encoding='utf-8')
         elif change == 'setting':

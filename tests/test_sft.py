@@ -1,37 +1,23 @@
 """sft.py: trained is what the assistants say, and nothing else; real runs, replay, a user's mistakes."""
 import re
 
-import numpy as np
 import pytest
 import torch
 from accidents import before
-from conftest import RUN_FILES, base_text, contents, lift, make_conversations, make_sft, metrics, mistake
-from conftest import ok, read_rows, run, series, write
+from conftest import RUN_FILES, base_text, contents, lift, make_conversations, metrics, mistake, ok
+from conftest import read_rows, run, series, write
 from test_records import BYTES, TRAPPING, say
 
 from model import GPT, IGNORE, GPTConfig, load_checkpoint
 
-S, E = '<|im_start|>', '<|im_end|>'
+E = '<|im_end|>'
 END, PAD = TRAPPING.special[E], TRAPPING.special['<|pad|>']
 collate = lift('sft.py', 'collate')
 FLAGS = ('--batch_size=8 --max_steps=20 --eval_interval=6 --save_interval=5 --log_interval=1 '
          '--sample_tokens=8 --learning_rate=1e-2 --dropout=0.1 --device=cpu --dtype=float32').split()
 
 
-# --- the mask -----------------------------------------------------------------------------------------------
-def test_golden_inputs_and_targets():
-    chat = [say('user', 'q'), say('assistant', 'ab'), say('user', 'yo'), say('assistant', '')]
-    short = [(S, None), ('user\n', None), ('q', None), (E, None), ('\n', None),
-             (S, None), ('assistant\n', 'a'), ('a', 'b'), ('b', E), (E, None)]
-    long = [*short, ('\n', None), (S, None), ('user\n', None), ('yo', None), (E, None), ('\n', None),
-            (S, None), ('assistant\n', E), (E, None)]
-    x, y = collate([TRAPPING.render(chat), TRAPPING.render(chat[:2])], PAD)
-    read = lambda row: [TRAPPING.decode([i]) if i != IGNORE else None for i in row.tolist()]
-    assert x.dtype == y.dtype == np.int64 and list(zip(read(x[0]), read(y[0]), strict=True)) == long
-    padding = [('<|pad|>', None)] * (len(long) - len(short))    # on the right, and not <|endoftext|>
-    assert list(zip(read(x[1]), read(y[1]), strict=True)) == short + padding
-
-
+# --- the loss -----------------------------------------------------------------------------------------------
 def test_a_row_s_loss_and_gradient_are_its_own_whatever_is_beside_it_and_pads_it():
     torch.manual_seed(0)
     model = GPT(GPTConfig(TRAPPING.vocab_size, 64, 2, 2, 0, 32, tie_embeddings=False))
@@ -54,14 +40,13 @@ def test_a_row_s_loss_and_gradient_are_its_own_whatever_is_beside_it_and_pads_it
 
 
 # --- runs ---------------------------------------------------------------------------------------------------
-def sft(*arguments, **more):
-    return run('sft.py', *arguments, **more)
-
-
 @pytest.fixture(scope='module')
-def start(sft_model, conversations):
-    """Flags of a run. It has dropout, so that lost random state shows."""
-    return [f'--init_from={sft_model}', f'--data_dir={conversations}', *FLAGS]
+def sft(sft_model, conversations):
+    """sft(its folder, *flags). It has dropout, so that lost random state shows."""
+    def sft(out, *more, **how):
+        return run('sft.py', f'--init_from={sft_model}', f'--data_dir={conversations}', f'--out_dir={out}',
+                   *FLAGS, *more, **how)
+    return sft
 
 
 # writes down what reaches the loss
@@ -72,7 +57,7 @@ SPY = before('forward', """
             print(json.dumps([x.tolist(), y[0].tolist()]), file=file)""")
 
 
-def test_the_tensors_that_reach_the_loss_say_what_the_assistants_say(start, conversations, tmp_path):
+def test_the_tensors_that_reach_the_loss_say_what_the_assistants_say(sft, conversations, tmp_path):
     """Every answer of a conversation and its end, also of an empty one; never a question or padding."""
     rows = read_rows(conversations / 'train.jsonl')
     rows = [row for row in rows if len(row['messages']) < 6]            # none is cut
@@ -80,9 +65,8 @@ def test_the_tensors_that_reach_the_loss_say_what_the_assistants_say(start, conv
     for side in ('train', 'val'):
         write(tmp_path / f'data/{side}.jsonl', rows)
     chat_of = {BYTES.decode(BYTES.render(row['messages'])[0]): row['messages'] for row in rows}
-    flags = [*start, f'--data_dir={tmp_path}/data', '--micro_batch_size=4', '--max_steps=4',
-             f'--out_dir={tmp_path}/run']
-    ok(sft(*flags, before=SPY.replace('PATH', f'{tmp_path}/calls')))
+    ok(sft(tmp_path / 'run', f'--data_dir={tmp_path}/data', '--micro_batch_size=4', '--max_steps=4',
+           before=SPY.replace('PATH', f'{tmp_path}/calls')))
     calls = read_rows(tmp_path / 'calls')[1:]           # the first is the rehearsal
     texts = []
     n_trained = 0
@@ -96,10 +80,10 @@ def test_the_tensors_that_reach_the_loss_say_what_the_assistants_say(start, conv
     assert n_trained == sum(series(tmp_path / 'run', 'trained'))
 
 
-def test_with_replay_the_base_text_is_learned_beside_the_answers(start, tmp_path):
+def test_with_replay_the_base_text_is_learned_beside_the_answers(sft, tmp_path):
     base_text(tmp_path / 'base', 300)
     for replay in (0, 2):
-        ok(sft(*start, f'--base_dir={tmp_path}/base', f'--out_dir={tmp_path}/{replay}', f'--replay={replay}'))
+        ok(sft(tmp_path / f'{replay}', f'--base_dir={tmp_path}/base', f'--replay={replay}'))
     without, beside = tmp_path / '0', tmp_path / '2'
     trained = zip(series(without, 'trained'), series(beside, 'trained'))
     assert [b - a for a, b in trained] == [2 * 96] * 20                 # every token of two sequences
@@ -107,32 +91,31 @@ def test_with_replay_the_base_text_is_learned_beside_the_answers(start, tmp_path
     assert series(beside, 'val_loss')[-1] < series(beside, 'val_loss')[0] - 1
 
 
-def test_the_out_dir_is_complete_and_evaluating_changes_nothing(start, tmp_path):
-    printed = ok(sft(*start, f'--out_dir={tmp_path}/run'))
+def test_the_out_dir_is_complete_and_evaluating_changes_nothing(sft, tmp_path):
+    printed = ok(sft(tmp_path / 'run'))
     assert re.search(r'assistant\n\[\[\d+<\|im_end\|>]]', printed)        # what is trained
     assert contents(tmp_path / 'run').keys() == RUN_FILES
-    ok(sft(*start, f'--out_dir={tmp_path}/often', '--eval_interval=1'))
+    ok(sft(tmp_path / 'often', '--eval_interval=1'))
     assert series(tmp_path / 'often', 'loss') == series(tmp_path / 'run', 'loss')
     assert len(series(tmp_path / 'often', 'val_loss')) == 21
     assert ok(run('sample.py', f'--ckpt={tmp_path}/run', '--prompt=7', '--max_new_tokens=5')).startswith('7')
 
 
-def test_the_question_it_answers_ends_where_an_answer_begins(start, tmp_path):
+def test_the_question_it_answers_ends_where_an_answer_begins(sft, tmp_path):
     """Also of a conversation that was cut in the middle of an answer, so that its mask begins with 1 1."""
     turns = [say('user', 'q'), say('assistant', 'a' * 99), say('user', 'why?'), say('assistant', '7')]
     for side in ('train', 'val'):
         write(tmp_path / f'data/{side}.jsonl', [{'messages': turns}])
-    ok(sft(*start, f'--data_dir={tmp_path}/data', f'--out_dir={tmp_path}/run', '--max_steps=1'))
+    ok(sft(tmp_path / 'run', f'--data_dir={tmp_path}/data', '--max_steps=1'))
     samples = (tmp_path / 'run/samples.txt').read_text(encoding='utf-8')
     question = BYTES.decode(BYTES.render(turns[2:3], add_generation_prompt=True)[0])
     assert re.match(rf'--- step 0, val_loss .*\na{{10,90}}{re.escape(E)}\n{re.escape(question)}', samples)
 
 
-def test_when_it_learns_by_heart_the_best_is_kept_and_what_is_forgotten_measured(start, tmp_path):
+def test_when_it_learns_by_heart_the_best_is_kept_and_what_is_forgotten_measured(sft, tmp_path):
     data, out = make_conversations(tmp_path / 'data', 4), tmp_path / 'run'
     base_text(data, 99)
-    flags = [*start, '--max_steps=60', '--dropout=0', f'--data_dir={data}', f'--base_dir={data}']
-    ok(sft(*flags, f'--out_dir={out}'))
+    ok(sft(out, '--max_steps=60', '--dropout=0', f'--data_dir={data}', f'--base_dir={data}'))
     best = load_checkpoint(out / 'best.pt')[1]
     vals, bits = ({m['step']: m[k] for m in metrics(out) if k in m} for k in ('val_loss', 'base_bpb'))
     assert best['best_val'] == vals[best['step']] == min(v for step, v in vals.items() if step)
@@ -140,13 +123,11 @@ def test_when_it_learns_by_heart_the_best_is_kept_and_what_is_forgotten_measured
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------
-def test_settings_that_cannot_be(start, tmp_path):
-    plain = make_sft(tmp_path / 'plain', special=())        # tests/test_runs.py has more such models
+def test_settings_that_cannot_be(sft, tmp_path):
+    """tests/test_runs.py has models that cannot be tuned."""
     for flag, words in (
-            ('--block_size=97', ['block_size=97', '96']), (f'--init_from={plain}', ['plain', '<|im_end|>']),
-            ('--init_from=resume', ['run has no checkpoint', '--init_from=resume']),
             ('--data_dir=nowhere', ['train.jsonl', 'prepare.py --kind=sft']),
             ('--block_size=1', ['train.jsonl', 'fits into 1 tokens']), ('--base_dir=nowhere', ['meta.']),
             ('--replay=2', ['replay=2', '--base_dir'])):
-        mistake(sft(*start, f'--out_dir={tmp_path}/run', flag), *words)
+        mistake(sft(tmp_path / 'run', flag), *words)
     assert not (tmp_path / 'run').exists()
