@@ -1,4 +1,5 @@
 """bench/arms.py: when a difference counts."""
+import subprocess
 import sys
 
 from conftest import ROOT
@@ -21,3 +22,9 @@ def test_a_challenger_has_to_solve_more_in_hardly_more_time():
     assert [*arms.against(first, losses(2.1, 2.11, 2.09, 2.1, 2.1), 'bits')] == ['the loss is higher']
     # seed by seed it is lower, by less than seeds differ
     assert [*arms.against(first, losses(1.998, 2.009, 1.987, 1.999, 1.997), 'bits')] == []
+
+
+def test_the_patches_of_the_records_apply_to_the_code_of_today():
+    for path in (ROOT / 'bench/records').glob('*.diff'):
+        done = subprocess.run(['git', 'apply', '--check', path], cwd=ROOT, capture_output=True, text=True)
+        assert not done.returncode, done.stderr
