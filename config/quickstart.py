@@ -27,4 +27,4 @@ eval_tokens = 32_768
 save_interval = 125
 log_interval = 25
 sample_prompt = 'def mean(values):\n'
-expect = {'val_loss': (3.87, 3.99)}     # three seeds on one CPU: 3.918 to 3.943
+expect = {'val_loss': (3.87, 4.02)}     # five seeds on one CPU: 3.918 to 3.968
