@@ -53,7 +53,7 @@ python eval.py --tasks=compare --ckpt=out/quickstart_sft --compare=out/quickstar
 python rl.py config/quickstart_rl.py --overwrite=True --allow_code_execution=True
 python eval.py --ckpt=out/quickstart_rl --random_init=False $held_out --n_problems=500
 python eval.py --tasks=compare --ckpt=out/quickstart_sft --compare=out/quickstart_rl --out=out/quickstart_rl/compare.json
-# 5. the control, rejection sampling: the answers of step 3 that passed become examples, next to those of step 2
+# 5. the baseline, rejection sampling: the answers of step 3 that passed become examples, mixed with those of step 2
 python prepare.py --kind=sft --source=out/quickstart_sft/mined/samples.jsonl --dedup=exact --out_dir=data/rejection
 cat data/sft/train.jsonl >> data/rejection/train.jsonl
 python sft.py config/quickstart_rejection.py --overwrite=True

@@ -1,8 +1,8 @@
-# Rejection sampling, the control of rl.py: SFT on the quickstart model's own answers that passed their tests,
-# next to the examples that it began with. It uses the answers that dpo.py makes pairs of.
+# Rejection sampling, the baseline of rl.py: SFT on the quickstart model's own answers that passed their
+# tests, mixed with the examples that it began with. It uses the answers that dpo.py makes pairs of.
 # Steps: 3,277 conversations / 32 = 102, each seen once, with a third of SFT's rate.
 # The examples stay, because answers that passed are mostly to easy problems (docs/practice.md).
-# Hardware: two CPU cores with native bfloat16 need about half a minute, and as long for the answers.
+# Hardware: two CPU cores with native bfloat16 need about half a minute, and 0.8 minutes for the answers.
 #
 #   python sft.py config/quickstart_rejection.py
 init_from = 'out/quickstart_sft'

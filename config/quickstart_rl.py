@@ -4,7 +4,7 @@
 # Many small steps with a tenth of SFT's rate: larger batches, a second update with the same answers, and
 # higher rates lose some of what SFT taught. Groups of 4 or 16 answers and prompts chosen by their pass rate
 # teach no sooner (LOG.md, "No choice of prompts or groups makes RL learn sooner").
-# You should see val_reward rise from about 0.68 to between 0.67 and 0.75. reward stays near 0.5, with noise,
+# You should see val_reward rise by 0.02 to 0.08, to between 0.67 and 0.75. reward stays near 0.5, with noise,
 # because each step has other problems. informative is near 0.5: half of the problems have answers that pass
 # and answers that fail, and only these teach.
 # Rejection sampling gains as much or more in less time (config/quickstart_rejection.py; docs/practice.md).

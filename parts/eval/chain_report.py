@@ -23,7 +23,7 @@ one greedy answer to each problem. Every problem is new to the model.
 - practice tasks: known steps in a new combination. DPO, RL and rejection sampling tried such
   problems and ran the tests; nobody showed the model an answer.
 - unseen combinations: known steps in combinations that no stage met.
-- rejection sampling is the control of RL: SFT on the examples and on its own answers that passed.
+- rejection sampling is the baseline of RL: SFT on the examples and on its own answers that passed.
 - preferred: the percentage of passing answers that are a single return statement.
 - bits per byte: the loss on the first 16,384 held-out tokens of the base model's corpus.
 - why answers fail: the number of answers for each reason, as docs/measuring.md explains them.
