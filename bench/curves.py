@@ -7,7 +7,8 @@ Write down the curves of runs, so that plot.py can draw them behind other people
 A config file is the preset of the folders that follow it. A line is one metric of one run:
 {"preset": "config/quickstart.py", "stage": "base", "seed": 1, "metric": "val_loss", "steps": [0, 125], ...}
 
-These commands make the files in config/curves. The stages are those of run.sh:
+These commands made the files in config/curves, when SFT was evaluated after each epoch. The stages are those
+of run.sh:
 
     python prepare.py --out_dir=data/quickstart --vocab_size=4096
     python prepare.py --kind=sft --out_dir=data/sft
@@ -16,7 +17,7 @@ These commands make the files in config/curves. The stages are those of run.sh:
         python train.py config/quickstart.py --seed=$seed --out_dir=$o/base
         python sft.py config/quickstart_sft.py --seed=$seed --init_from=$o/base --out_dir=$o/sft
         python eval.py --ckpt=$o/sft --out=$o/sft/mined/eval.json --tasks=problems --splits=review,feedback \
-            --n_problems=750 --num_samples=3 --batch_size=128 --max_new_tokens=64 --timeout=1 \
+            --n_problems=750 --num_samples=3 --batch_size=512 --max_new_tokens=64 --timeout=1 \
             --allow_code_execution=True
         python prepare.py --kind=preference --source=$o/sft/mined/samples.jsonl --prefer=both --dedup=exact \
             --out_dir=$o/pairs
