@@ -1,4 +1,5 @@
 """Duplicates: as slow programs find them and their theory says; planted copies and problems are found."""
+import io
 import random
 import re
 import string
@@ -6,8 +7,9 @@ import string
 import numpy as np
 from hypothesis import given, strategies as st
 from preparing import RAW, dropped, kept, prepare, prose, read, write, write_records
+from tqdm import tqdm
 
-from parts.prepare.duplicates import band_keys, jaccard, minhash, ngrams, shingles, simhash
+from parts.prepare.duplicates import band_keys, jaccard, minhash, near_clusters, ngrams, shingles, simhash
 from parts.prepare.duplicates import simhash_clusters, words_of
 
 LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
@@ -79,6 +81,9 @@ def test_simhash_joins_what_differs_in_three_bits_and_not_in_four():
     for n, heads in ((3, range(100)), (4, range(100, 200))):
         copies = [first ^ sum(1 << bit for bit in dice.sample(range(64), n)) for first in firsts]
         assert simhash_clusters([*firsts, *copies]).tolist() == [*range(100), *heads], n
+        bar = tqdm([np.array([*firsts, *copies], np.uint64)], file=io.StringIO())
+        near_clusters('simhash', iter(bar), None, None)
+        assert bar.n == 1                       # all of it was read, so the bar of a run ends
 
 
 # --- planted copies -----------------------------------------------------------------------------------------

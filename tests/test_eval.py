@@ -136,6 +136,8 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
     ours = tasks['problems']
     assert ours['by_split']['variation']['pass@2'] == pytest.approx((1 / 2 + 5 / 6 + 1) / 3)
     assert ours['pass@4'] == 1 and (ours['n'], ours['samples']) == (3, 12)
+    assert ours['outcomes'] == {'passed': 7, 'wrong': 1, 'exception': 1, 'syntax': 1, 'empty': 1,
+                                'timeout': 1}
     assert ours['failures'] == {'wrong value': 1, 'syntax': 1, 'empty': 1, 'other exception': 1, 'time': 1}
     for reason, n in ours['failures'].items():
         assert f'{reason} {n}' in said

@@ -43,6 +43,8 @@ OUTCOMES = [        # program, tests, outcome, a part of its message
     ('x = bytearray(10 << 30)', '', 'memory', ''),
     ('def f(n): return f(n + 1)', 'f(0)', 'exception', 'RecursionError'),
     ('import os\nos._exit(0)', 'pass', 'exited', ''),
+    ('import ctypes\nctypes.string_at(0)', 'pass', 'exited', ''),
+    ('input()', '', 'exception', 'EOFError'),
     # what comes back: plain data as they are, strange results and exceptions
     ('def f(x): return x', f'assert f({PLAIN}) == {PLAIN}', 'passed', ''),
     ('class E(Exception):\n    def __str__(self): raise ValueError\ndef f(): raise E', 'f()', 'exited', ''),

@@ -221,7 +221,7 @@ def test_the_report_puts_gpt2_beside_it(gpt2, home):
     for name, encode in ('this', tokenizer.encode), ('gpt2', gpt2.encode_ordinary):
         n = sum(len(encode(text)) for text in texts)
         assert re.search(rf'^ +{name} .* {n:,}$', out, re.M), (name, n)
-    assert re.search(r'^ +gpt2: \d+ tokens: ', out, re.M)
+    assert re.search(r'^ +gpt2: \d+ tokens: \S+ \| ', out, re.M)
 
 
 def test_mistakes_on_the_command_line(home):
