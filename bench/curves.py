@@ -17,7 +17,7 @@ of run.sh:
         python train.py config/quickstart.py --seed=$seed --out_dir=$o/base
         python sft.py config/quickstart_sft.py --seed=$seed --init_from=$o/base --out_dir=$o/sft
         python eval.py --ckpt=$o/sft --out=$o/sft/mined/eval.json --tasks=problems --splits=review,feedback \
-            --n_problems=750 --num_samples=3 --batch_size=512 --max_new_tokens=64 --timeout=1 \
+            --n_problems=750 --num_samples=3 --batch_size=128 --max_new_tokens=64 --timeout=1 \
             --allow_code_execution=True
         python prepare.py --kind=preference --source=$o/sft/mined/samples.jsonl --prefer=both --dedup=exact \
             --out_dir=$o/pairs
