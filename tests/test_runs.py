@@ -118,7 +118,7 @@ def test_a_foreign_file_is_refused_in_one_sentence_and_its_code_never_runs(tmp_p
     whole = path.read_bytes()
     ours = {'format': checkpoints.FORMAT, **checkpoint()}
     for content in (pickle.dumps(BOMB, 2), BOMB, ours | BOMB, [1, 2], {'model': {}, 'iter_num': 3}, b'',
-                    whole[:len(whole) // 2]):
+                    whole[:len(whole) // 2], whole[:-1]):
         torch.save(content, path)
         if type(content) is bytes:
             path.write_bytes(content)
