@@ -326,7 +326,8 @@ def problems(n, seed=0, split='train', with_tests=True):
     the preferred one is first. Tests are most of the work: examples for SFT need none.
     ValueError if there are fewer than n."""
     if split not in SPLITS:
-        raise Mistake(f'{split=} must be one of {", ".join(SPLITS)}')
+        raise Mistake(f'{split!r} is no split of the problems; --splits takes '
+                      f'{", ".join(SPLITS)}')
     rng = random.Random(f'{split} {seed}')
     drawn = {}
     for _ in range(1000 + 100 * n):
