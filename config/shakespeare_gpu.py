@@ -3,7 +3,7 @@
 # loss is 1.4908 (one run). config/shakespeare_laptop.py reaches 1.40 with a tenth of the parameters.
 # Size: 6 layers, 384 wide, context 256: 10,670,976 parameters.
 # Steps: 5,000 x 64 sequences x 256 = 81,920,000 characters, 82 epochs. That is why there is dropout.
-# You should see the lowest validation loss at step 750, and then a rise to 2.51; best.pt keeps the best weights.
+# You should see the lowest validation loss at step 750, then a rise to 2.51; best.pt keeps the best weights.
 # Hardware: one GPU. An H200 that also did other work took 2.7 minutes, and half a minute to the lowest loss.
 #
 #   python train.py config/shakespeare_gpu.py
