@@ -1,6 +1,7 @@
 # The shape of CodeParrot-small with a LLaMA block: 110,119,680 parameters (with GPT-2's block: 111,008,256).
 # In 20 steps, one H200 read 470,000 tokens a second, 37% of its peak, with 7.3 GB. With micro_batch_size=32
-# it read 531,000, 42% and 15.9 GB. At 37% eight of them need 2.2 hours, and the time to exchange gradients.
+# it read 531,000, 42% and 15.9 GB. If eight of them kept 37% each, they would need 2.2 hours, and some time to
+# exchange gradients, which we haven't measured.
 # Steps: 150,000 x 192 sequences x 1,024 = 29.5 billion tokens, 268 a parameter: 13 times Chinchilla's 20.
 # Hardware: 8 GPUs of 24 GB. The original is said to have taken a day on 16 A100.
 #
@@ -15,7 +16,7 @@ n_embd = 768
 block_size = 1024
 vocab_size = 32768
 batch_size = 192
-# A guess for 24 GB. If memory runs out, halve it: that changes the losses by bfloat16's rounding only.
+# For 24 GB, without the compiler as well. If memory runs out, halve it: the losses change by rounding only.
 micro_batch_size = 12
 max_steps = 150_000
 learning_rate = 5e-4
