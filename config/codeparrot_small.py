@@ -1,7 +1,7 @@
 # The shape of CodeParrot-small with a LLaMA block: 110,119,680 parameters (with GPT-2's block: 111,008,256).
 # In 20 steps, one H200 read 470,000 tokens a second, 37% of its peak, with 7.3 GB. With micro_batch_size=32
-# it read 531,000, 42% and 15.9 GB. If eight of them kept 37% each, they would need 2.2 hours, and some time to
-# exchange gradients, which we haven't measured.
+# it read 531,000, 42% and 15.9 GB. If eight of them kept 37% each, they would need 2.2 hours, and time
+# to exchange gradients, which we haven't measured.
 # Steps: 150,000 x 192 sequences x 1,024 = 29.5 billion tokens, 268 a parameter: 13 times Chinchilla's 20.
 # Hardware: 8 GPUs of 24 GB. The original is said to have taken a day on 16 A100.
 #

@@ -1,6 +1,6 @@
 # Tiny Shakespeare with one token per character. The budget is that of nanoGPT's GPU preset.
-# nanoGPT's README reports 1.4697. This model begins to learn the text by heart after 750 steps, and our lowest
-# loss is 1.4908 (one run). config/shakespeare_laptop.py reaches 1.40 with a tenth of the parameters.
+# nanoGPT's README reports 1.4697. Ours begins to learn the text by heart after 750 steps, so its lowest loss
+# is 1.4908 (one run). config/shakespeare_laptop.py reaches 1.40 with a tenth of the parameters.
 # Size: 6 layers, 384 wide, context 256: 10,670,976 parameters.
 # Steps: 5,000 x 64 sequences x 256 = 81,920,000 characters, 82 epochs. That is why there is dropout.
 # You should see the lowest validation loss at step 750, then a rise to 2.51; best.pt keeps the best weights.
