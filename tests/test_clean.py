@@ -164,6 +164,8 @@ def test_code_within_prose_stays_and_the_prose_around_it_is_tidied():
     fenced = f'A <b>bold</b>   word:\n\n{fence}\n\n\n\nand  so\n  on.\n'
     assert form_of(fenced) == 'prose'
     assert normalise(fenced, 'prose') == f'A bold word:\n\n{fence}\n\nand so\n  on.'
+    # within a line, three backticks are no fence, and hide nothing that follows
+    assert normalise('<p>Type ```  twice.\n<b>It</b>  ends.\n', 'prose') == 'Type ``` twice.\nIt ends.'
     code = textwrap.indent(CLASS, '    ')
     page = 'Some  words about  it.\n\n' + code + '\nThe  end.\n' + 'A   day.\n' * 9
     tidy = normalise(page, 'prose')

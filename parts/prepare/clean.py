@@ -214,10 +214,10 @@ def normalise(text, mode, markup=True):
 
 
 def outside_fences(text, change):
-    # every second one is code; ~~~ may be a line under a heading
-    pieces = text.split('```')
-    pieces[::2] = map(change, pieces[::2])
-    return '```'.join(pieces)
+    # A fence is a line of its own, as in Markdown; ~~~ may be a line under a heading.
+    pieces = re.split(r'^([ \t]*```[^`\n]*)$', text, flags=re.M)     # text, fence, code, fence, ...
+    pieces[::4] = map(change, pieces[::4])
+    return ''.join(pieces)
 
 
 def one_blank(text):
