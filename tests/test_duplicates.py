@@ -84,6 +84,8 @@ def test_simhash_joins_what_differs_in_three_bits_and_not_in_four():
         bar = tqdm([np.array([*firsts, *copies], np.uint64)], file=io.StringIO())
         near_clusters('simhash', iter(bar), None, None)
         assert bar.n == 1                       # all of it was read, so the bar of a run ends
+    wordless = [simhash(shingles(text)) for text in ('---', '+++ ***')]
+    assert simhash_clusters(wordless).tolist() == [0, 1]
 
 
 # --- planted copies -----------------------------------------------------------------------------------------

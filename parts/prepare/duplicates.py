@@ -103,7 +103,8 @@ def band_keys(signature, bands):
 
 
 def simhash(shingles):
-    """64 bits, an int: each is the majority of that bit over all shingles (Charikar 2002)."""
+    """64 bits, an int: each is the majority of that bit over all shingles (Charikar 2002). An empty
+    set has 0."""
     bits = np.unpackbits(shingles.view(np.uint8)).reshape(-1, 64)
     return int.from_bytes(np.packbits(bits.sum(0) * 2 > len(bits)).tobytes(), 'big')
 
@@ -129,9 +130,11 @@ def near_clusters(method, columns, shingles_of, min_similarity):
 
 def simhash_clusters(fingerprints):
     """The clusters of documents whose fingerprints, ints, differ in at most 3 of 64 bits. One of
-    the four blocks of 16 bits is the same in such fingerprints (Manku 2007)."""
+    the four blocks of 16 bits is the same in such fingerprints (Manku 2007). Documents without a
+    word have 0, and nothing in common."""
     columns = np.array(fingerprints, np.uint64).view(np.uint16).reshape(-1, 4).T
-    return clusters(columns, lambda i, j: (fingerprints[i] ^ fingerprints[j]).bit_count() <= 3)
+    return clusters(columns, lambda i, j: (fingerprints[i] ^ fingerprints[j]).bit_count() <= 3
+                    and fingerprints[i] != 0)
 
 
 def clusters(columns, same):
