@@ -57,7 +57,7 @@ dropout = 0.0                   # [0, 1): fraction of activations that are set t
 log_interval = 10               # >= 1: steps between lines of the log
 eval_interval = 0               # >= 0: steps between evaluations, also at step 0; 0 = an epoch
 eval_conversations = 512        # >= 1: lines of val.jsonl to evaluate on, from the first on
-eval_tokens = 65_536            # >= 0: tokens of base_dir at each evaluation
+eval_tokens = 65_536            # >= 0: tokens of base_dir at each evaluation; 0 = all
 save_interval = 250             # >= 1: steps between saves of last.pt
 sample_tokens = 100             # >= 1: most tokens of the answer that goes into samples.txt
 expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the last line says if it is in there

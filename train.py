@@ -79,7 +79,7 @@ grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
 log_interval = 10               # >= 1: steps
 eval_interval = 250             # >= 1: steps; also before the first and after the last
-eval_tokens = 65_536            # >= 0: tokens of each val*.bin per evaluation, always the same
+eval_tokens = 65_536            # >= 0: tokens of each val*.bin to measure, always the same; 0 = all
 save_interval = 250             # >= 1: steps
 sample_prompt = ''              # continued at each evaluation; '' = the start of a document
 sample_tokens = 100             # >= 1: length of a sample

@@ -83,7 +83,7 @@ def one_run(code, judge, words, data, seed, problems_seed):
                     f'--problems_seed={problems_seed}', '--allow_code_execution=True']
         else:
             call(sys.executable, f'{code}/train.py', os.path.join(code, words[0]), *words[1:],
-                 f'--data_dir={data}', f'--seed={seed}', f'--out_dir={run}', '--eval_tokens=0',
+                 f'--data_dir={data}', f'--seed={seed}', f'--out_dir={run}', '--eval_tokens=1',
                  '--num_samples=1', '--sample_tokens=1')
             what = [f'--data_dir={data}']
         seconds = time.time() - began

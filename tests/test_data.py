@@ -73,6 +73,16 @@ def test_a_step_depends_on_nothing_but_its_number_and_a_large_batch_is_two_small
         assert np.array_equal(whole, np.concatenate(small, 1))
 
 
+def test_an_evaluation_reads_blocks_from_all_over_the_bin_or_with_0_every_block():
+    alone = types.SimpleNamespace(rank=0, world=1)
+
+    def starts(n_tokens):
+        return [int(row[0]) for x, _ in data.evaluation(np.arange(103), 10, n_tokens, 4, alone) for row in x]
+
+    assert starts(30) == [0, 40, 90] and starts(5) == [0]
+    assert starts(0) == starts(1000) == [*range(0, 100, 10)]
+
+
 def test_the_cat_sat_on_the_mat():
     """The lesson's own example: six words in, six targets out, the last of them the end of the text. The
     loss is test_model.py's, and that no word sees those after it test_generation.py's."""

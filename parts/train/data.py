@@ -98,12 +98,13 @@ def sequences(ids, starts, T):
 
 
 def evaluation(ids, T, n_tokens, micro_batch_size, here, hide=lambda x, y, rows: (x, y)):
-    """Yield the batches of an evaluation on about n_tokens, each as the arguments of model.forward:
-    always the same blocks of T tokens, spread evenly over a bin. hide: Objective.apply, which hides
-    the same tokens each time. The processes share the blocks. FSDP needs all processes in each
-    forward pass, so a process that has no block left gets one without targets."""
+    """Yield the batches of an evaluation on about n_tokens (0: all), each as the arguments of
+    model.forward: always the same blocks of T tokens, spread evenly over a bin. hide:
+    Objective.apply, which hides the same tokens each time. The processes share the blocks. FSDP
+    needs all processes in each forward pass, so a process that has no block left gets one without
+    targets."""
     n_blocks = (len(ids) - 1) // T
-    n = max(1, min(n_blocks, n_tokens // T))
+    n = max(1, min(n_blocks, (n_tokens or len(ids)) // T))
     blocks = np.linspace(0, n_blocks - 1, n).astype(np.int64)
     mine = blocks[here.rank::here.world]
     for i in range(0, len(blocks[::here.world]), micro_batch_size):
