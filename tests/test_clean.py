@@ -164,6 +164,9 @@ def test_code_within_prose_stays_and_the_prose_around_it_is_tidied():
     fenced = f'A <b>bold</b>   word:\n\n{fence}\n\n\n\nand  so\n  on.\n'
     assert form_of(fenced) == 'prose'
     assert normalise(fenced, 'prose') == f'A bold word:\n\n{fence}\n\nand so\n  on.'
+    for begin, end in ('> ```', '> ```'), ('- ```python', '  ```'), ('1. ```', '   ```'), ('````', '````'):
+        code = f'{begin}\nif  x <b>y</b>\n{end}'                       # in a quote, in a list, a longer one
+        assert normalise(f'A <b>bold</b>  word:\n\n{code}\n', 'prose') == f'A bold word:\n\n{code}'
     # within a line, three backticks are no fence, and hide nothing that follows
     assert normalise('<p>Type ```  twice.\n<b>It</b>  ends.\n', 'prose') == 'Type ``` twice.\nIt ends.'
     code = textwrap.indent(CLASS, '    ')

@@ -214,9 +214,10 @@ def normalise(text, mode, markup=True):
 
 
 def outside_fences(text, change):
-    # A fence is a line of its own, as in Markdown; ~~~ may be a line under a heading.
-    pieces = re.split(r'^([ \t]*```[^`\n]*)$', text, flags=re.M)     # text, fence, code, fence, ...
-    pieces[::4] = map(change, pieces[::4])
+    # A fence is a line of its own, perhaps in a quote (>) or a list (-, 1.), as in Markdown. ~~~ is
+    # none, because it may be a line under a heading.
+    pieces = re.split(r'^((?:[ \t>*+-]|\d+[.)])*`{3,}[^`\n]*)$', text, flags=re.M)
+    pieces[::4] = map(change, pieces[::4])      # text, fence, code, fence, text, ...
     return ''.join(pieces)
 
 
