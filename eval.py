@@ -13,9 +13,9 @@ problems        functions of parts/eval/problems.py, which the model writes and 
                 of each of four splits
     variation           new variations of the example tasks, which sft.py shows with answers:
                         "Compute the sum of all numbers in a."
-    feedback_variation  new variations of the practice tasks, which only rl.py meets, without
-                        answers: "Return x after these steps: drop its first character, then
-                        reverse it."
+    feedback_variation  new variations of the practice tasks, which DPO, RL and rejection sampling
+                        practice on, without answers: "Return x after these steps: drop its
+                        first character, then reverse it."
     cell                unseen combinations of known steps: "Return a list of the doubles of the odd
                         numbers in values."
     family              unseen tasks: "Return whether any number in data is greater than 6."
