@@ -310,7 +310,7 @@ def ask(model, tokenizer, prompts, n, ends=None):
                                          top_k=top_k, top_p=top_p)
     if n_cut:
         print(f'{n_cut} prompts are longer than the context; the model saw only their ends')
-    return [[text for text, ended in several] for several in answers]
+    return answers
 
 
 def run(jobs):

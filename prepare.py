@@ -429,8 +429,9 @@ judges = text_models.Judges(texts_of, perplexity_reference, quality_good, qualit
 benchmark_ngrams = np.zeros(0, np.uint64)
 for benchmark in benchmarks:
     # A document may have a problem as it was published, or as normalise leaves it, without LaTeX.
-    forms = (form for text in conversions.strings_in(reading.read_problems(benchmark))
-             for form in clean.variants(text))
+    records = reading.read_jsonl(benchmark, lambda record: record,
+                                 'it must be the file of a benchmark')
+    forms = (form for text in conversions.strings_in(records) for form in clean.variants(text))
     ngrams = duplicates.ngrams_of(forms, NGRAM)
     if not len(ngrams):
         raise Mistake(f'{benchmark} has no text of {NGRAM} words, so it could find nothing')

@@ -172,7 +172,6 @@ def make_page():
 
 def write_model():
     """Write the model in a format of other programs."""
-    hf_model.check_layout(vars(model.config), model.state_dict())       # you may have edited it
     publish = hf_model.publish if export == 'hf' else gguf_file.write
     print(publish(checkpoints.folder_of(ckpt), model, tokenizer, export, state))
 

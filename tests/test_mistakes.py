@@ -11,7 +11,7 @@ from accidents import before, full_disk
 from conftest import ROOT, contents, mistake, ok, refused, run, train
 
 from parts.eval.questions import to_question
-from parts.train.records import read_jsonl
+from parts.prepare.reading import read_jsonl
 
 
 # all that a user can start: the scripts, and the programs of the folders; trial.py is sandbox.py's

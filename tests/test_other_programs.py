@@ -23,7 +23,6 @@ def test_llama_cpp_continues_as_we_do(tmp_path, settings):
     small = dict(vocab_size=tokenizer.vocab_size, block_size=128, n_kv_head=2, n_embd=64, n_ffn=96)
     model = lively(**{**small, **settings}).eval()
     model.head.weight.data[tokenizer.special['<|span_3|>']] *= 9        # neither may draw it
-    never = tokenizer.never_in_answers()
     gguf_file.write(tmp_path, model, tokenizer, 'gguf', {})
     p = xllamacpp.CommonParams()
     p.model.path = str(tmp_path / 'model-f32.gguf')
@@ -37,6 +36,6 @@ def test_llama_cpp_continues_as_we_do(tmp_path, settings):
         request = dict(prompt=ids, n_predict=60, temperature=0, return_tokens=True, cache_prompt=False)
         data = json.dumps(request).encode()
         answer = urllib.request.urlopen(f'{server.listening_address}/completion', data)
-        ours = Answer(Prompt(ids), [0.5] * 60)
-        list(write(model, [ours], tokenizer.stop, temperature=0, never=never))
+        ours = Answer(Prompt(ids), [0.5] * 60, tokenizer)
+        list(write(model, [ours], tokenizer.stop, temperature=0))
         assert json.load(answer)['tokens'] == ours.ids

@@ -19,7 +19,6 @@ REFUSED = [
     ({'must_contian': 'a'}, 'give one of must_contain'),
     ({'must_contain': []}, 'nothing is checked'), ({'must_contain': [2]}, 'no attribute'),
     ({'answer': '7 #### '}, 'can fail'), ({'regex': '.*'}, 'can fail'), ({'regex': '('}, 'unterminated'),
-    ({'rules': [{'kind': 'lines', 'value': 2}], 'regex': 'a'}, 'a "regex" can say most of them'),
     ({'tests': 'assert f('}, 'never closed'), ({**CODE, 'prompt': ''}, 'no prompt'),
     ({'tests': 'assert f()', 'entry_point': 'f()'}, 'name of a function'),
     ({'tests': 'assert f()', 'entry_point': 5}, 'name of a function'),

@@ -11,6 +11,7 @@ Questions that a model is asked, all of one form, and how its answers are graded
 import collections, difflib, json, math, pathlib, re, shlex, subprocess, textwrap
 from parts import Mistake
 from parts.eval import problems, results
+from parts.prepare import reading
 from parts.train import records
 
 # In the order in which eval.py does them.
@@ -93,7 +94,7 @@ def of_tasks(tasks, files, n, seed, splits):
 
 def read(task, path):
     """Return the questions in the file of a task."""
-    asked = records.read_jsonl(path, lambda record: to_question(record, task != 'judge'),
+    asked = reading.read_jsonl(path, lambda record: to_question(record, task != 'judge'),
                                f'each line is a problem of {task}; see the top of eval.py')
     if len({question['ends'] for question in asked}) > 1:
         raise Mistake(f'{path} has functions to complete ("test") and other questions; give '
@@ -296,9 +297,6 @@ def broken_rules(rules, text):
 def rules_of(record):
     """Return all rules of a record. "answer" is one only where nothing else is checked. ValueError
     if a rule cannot be tried or cannot fail, or if nothing is checked."""
-    if 'rules' in record:
-        raise Mistake('"rules" are no longer read; a "regex" can say most of them, see '
-                      'docs/measuring.md')
     rules = []
     for key in 'must_contain', 'must_not_contain', 'regex':
         values = record.get(key, [])

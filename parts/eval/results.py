@@ -10,7 +10,7 @@ import collections, os
 import numpy as np
 from parts import Mistake
 from parts.eval import problems
-from parts.train import records
+from parts.prepare import reading
 
 FIELDS = 'task', 'task_id', 'prompt', 'completion', 'outcome'
 OF_A_RUN = 'config.json', 'data.json', 'tokenizer.json'
@@ -44,7 +44,7 @@ def answers_in(path, keys, hint):
             raise Mistake('"completion" must be a text')
         return row
 
-    rows = records.read_jsonl(path, checked, hint)
+    rows = reading.read_jsonl(path, checked, hint)
     ckpts = {str(row.get('ckpt')) for row in rows}
     if len(ckpts) > 1:
         raise Mistake(f'{path} has answers of several checkpoints, {sorted(ckpts)}; run eval.py '
@@ -54,7 +54,7 @@ def answers_in(path, keys, hint):
 
 def are_replies(path):
     """Does a file have replies to messages, as eval.py writes those of a model that can chat?"""
-    return any(records.read_jsonl(path, lambda row: row.get('messages'), 'each line is an answer'))
+    return any(reading.read_jsonl(path, lambda row: row.get('messages'), 'each line is an answer'))
 
 
 def read(path):

@@ -9,7 +9,7 @@ Files of records end in RECORDS, all others hold text. Any of them may be gzippe
 What can't be read goes to reject(path, line, why) and is never raised, because of a thousand
 shards one is damaged.
 """
-import contextlib, gzip, json, re, zlib
+import contextlib, gzip, json, os, re, zlib
 from parts import Mistake
 
 RECORDS = ('.jsonl', '.json')           # also with .gz
@@ -87,11 +87,17 @@ def records(path, reject, part=0, n_parts=1):
             reject(path, line + 1, f'{type(e).__name__}: {e}')
 
 
-def read_problems(path):
-    """The records of a benchmark; a Mistake if one can't be read, or there are none."""
-    errors = []
-    problems = [record for _, record in records(path, lambda *error: errors.append(error))]
-    if errors or not problems:
-        why = f'line {errors[0][1]} can\'t be read: {errors[0][2]}' if errors else 'it is empty'
-        raise Mistake(f'{path} must be the file of a benchmark, but {why}')
-    return problems
+def read_jsonl(path, convert, advice):
+    """Return [convert(record)] of a file of records. A Mistake names the first line that can't be
+    read or that convert() refuses. advice: how to make such a file."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(f'{path} does not exist; {advice}')
+    rows, errors = [], []
+    for line, record in records(path, lambda *error: errors.append(error[1:])):
+        try:
+            rows.append(convert(record))
+        except Exception as e:              # a missing key, a number in place of a text, ...
+            errors.append((line, e if isinstance(e, Mistake) else f'{type(e).__name__}: {e}'))
+    for line, why in errors[:1]:
+        raise Mistake(f'{path}, line {line}: {why}; {advice}')
+    return rows

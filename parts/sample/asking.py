@@ -222,8 +222,8 @@ def write_batch(model, answers, stop, score, **how):
 
 def generate(model, tokenizer, prompts, num_samples, max_new_tokens, seed=0, slots=16, ends='',
              **how):
-    """Return num_samples pairs (text, ended) for each prompt, and how many prompts were cut. ends:
-    a pattern, in front of which an answer ends. slots, how: see write()."""
+    """Return num_samples answers to each prompt, and how many prompts were cut. ends: a pattern, in
+    front of which an answer ends. slots, how: see write()."""
     prompts = [encode(tokenizer, prompt) for prompt in prompts]
     answers = [[begin(tokenizer, prompt, max_new_tokens, f'{seed} {i} {j}', ends)
                 for j in range(num_samples)] for i, prompt in enumerate(prompts)]
@@ -231,5 +231,5 @@ def generate(model, tokenizer, prompts, num_samples, max_new_tokens, seed=0, slo
         for answer in write(model, sum(answers, []), tokenizer.stop, slots, **how):
             answer.take()
             bar.update(answer.finish is not None)
-    pairs = [[(answer.text, answer.finish == 'stop') for answer in several] for several in answers]
-    return pairs, sum(len(prompt.ids) > model.config.block_size for prompt in prompts)
+    n_cut = sum(len(prompt.ids) > model.config.block_size for prompt in prompts)
+    return [[answer.text for answer in several] for several in answers], n_cut

@@ -52,7 +52,7 @@ def packed(name, model, tokenizer, can_chat, items, run_code):
         ends = '' if can_chat else items[0]['ends']
         answers, _ = asking.generate(model, tokenizer, prompts, 1, 64, slots=128, ends=ends,
                                       temperature=0)
-        for item, [(text, _)] in zip(items, answers):
+        for item, [text] in zip(items, answers):
             found = server.verdict(item, text, can_chat, run_code)
             judged[item['task_id']] = found | {'text': text}
     its = {key: getattr(tokenizer, key) for key in ('pattern', 'special', 'begin', 'first', 'stop')}

@@ -5,11 +5,12 @@ Records: lines of JSON -> token ids, and batches of rows of about the same lengt
     train, held_out, identity, summary = open_files('data/sft', read_conversations, 256, tokenizer)
     train, held_out, identity, summary = open_files('data/pairs', read_pairs, 256, tokenizer, 'dpo')
 """
-import gzip, hashlib, json, os, pathlib
+import hashlib, json, os, pathlib
 import numpy as np
 import torch
 from model import IGNORE
 from parts import Mistake
+from parts.prepare import reading
 from parts.train import data
 
 
@@ -19,27 +20,6 @@ def digest(path):
     if os.path.isdir(path):
         files = sorted(files[0].glob('*.safetensors'))
     return hashlib.sha256(b''.join(file.read_bytes() for file in files)).hexdigest()
-
-
-def read_jsonl(path, convert, advice):
-    """Return [convert(record)] of the lines of a .jsonl or .jsonl.gz file. A Mistake names a line
-    that cannot be read, is no JSON, or is refused by convert(). advice: how to make such a file. A
-    byte order mark and empty lines are skipped."""
-    if not os.path.exists(path):
-        raise FileNotFoundError(f'{path} does not exist; {advice}')
-    rows = []
-    number = 0
-    opener = gzip.open if str(path).endswith('.gz') else open
-    try:
-        with opener(path, 'rb') as f:
-            for line in f:
-                number += 1
-                if text := line.decode('utf-8-sig').strip():
-                    rows.append(convert(json.loads(text)))
-    except Exception as e:      # a damaged file, a folder, a missing key, JSON nested too deep, ...
-        why = e if isinstance(e, Mistake) else f'{type(e).__name__}: {e}'
-        raise Mistake(f'{path}, line {max(1, number)}: {why}; {advice}') from e
-    return rows
 
 
 def open_files(data_dir, read, *settings):
@@ -88,7 +68,7 @@ def fit_conversation(ids, mask, T, im_start):
 def read_conversations(path, T, tokenizer, data_from=''):
     """Return [(ids, mask)] of the conversations that have a trained token, and a line about them.
     data_from: a command that makes the file."""
-    whole = read_jsonl(path, lambda record: tokenizer.render(record['messages']),
+    whole = reading.read_jsonl(path, lambda record: tokenizer.render(record['messages']),
                        'a line needs "messages" (see the top of sft.py); for conversations, run: '
                        f'{data.command_for(os.path.dirname(path), data_from, "sft")}')
     im_start = tokenizer.special['<|im_start|>']
@@ -140,7 +120,7 @@ def read_pairs(path, T, tokenizer, loss_type, data_from=''):
     """Return [((prompt, chosen), (prompt, rejected))], all ids, and a line about them. A pair is
     left out if both answers are the same, or are the same where they are cut. data_from: a command
     that makes the file."""
-    whole = read_jsonl(path, lambda record: to_pair(record, tokenizer),
+    whole = reading.read_jsonl(path, lambda record: to_pair(record, tokenizer),
                        'a line needs "prompt", "chosen" and "rejected" (see the top of dpo.py); '
                        'for pairs, run: '
                        f'{data.command_for(os.path.dirname(path), data_from, "preference")}')

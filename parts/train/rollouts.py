@@ -66,7 +66,7 @@ def read_tasks(source, tokenizer, longest, n=0, seed=0, splits=(), score=None):
     elif source.endswith('.py'):
         tasks = tasks_of_file(source)
     else:
-        tasks = records.read_jsonl(source, lambda record: questions.to_question(record, not score),
+        tasks = reading.read_jsonl(source, lambda record: questions.to_question(record, not score),
                                    'a line has "prompt" and, unless a reward model judges, '
                                    '"tests" or "answer"; a reward can also be problems, '
                                    'FILE.py, or a folder that dpo.py wrote')
