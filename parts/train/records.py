@@ -5,7 +5,7 @@ Records: lines of JSON -> token ids, and batches of rows of about the same lengt
     train, held_out, identity, summary = open_files('data/sft', read_conversations, 256, tokenizer)
     train, held_out, identity, summary = open_files('data/pairs', read_pairs, 256, tokenizer, 'dpo')
 """
-import hashlib, json, os, pathlib
+import hashlib, os, pathlib
 import numpy as np
 import torch
 from model import IGNORE

@@ -14,6 +14,7 @@ import numpy as np
 from parts import Mistake
 from parts.eval import questions, sandbox
 from parts.model import adapters, checkpoints
+from parts.prepare import reading
 from parts.sample import asking
 from parts.train import records
 
