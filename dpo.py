@@ -93,8 +93,8 @@ config['stage'] = 'dpo'         # so eval.py will ask this model in conversation
 # --- resume: same text in train.py, sft.py, dpo.py, rl.py ---
 # state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir. Then the
 # settings in it replace those in config, except what a flag or a config file gives now (they are in
-# set_by), and the second line gives the variables above the values in config. init_from, too, is
-# then what the run began with, a folder or scratch, and no longer the word resume.
+# set_by), and the second line copies config into the variables above. From then on init_from is no
+# longer the word resume: it is what the run began with, a folder or scratch.
 state = runs.take_over_settings(config, set_by)
 globals().update(config)
 # --- end resume ---
@@ -221,8 +221,8 @@ def answer_log_probs(logits, y):
 
 # Only these three have a reference: orpo, simpo and rm need none. Policy and reference begin as the
 # same model, so at first all their rewards are 0, and the first loss is known: with dpo it is ln 2.
-has_reference = loss_type in ('dpo', 'ipo', 'kto')
 first_losses = {'dpo': math.log(2), 'ipo': 1 / (2 * beta) ** 2, 'kto': 0.5}
+has_reference = loss_type in first_losses
 
 # --- 3. model and optimizer -----------------------------------------------------------------------
 model, tokenizer = checkpoints.open_to_tune(config, state)
@@ -281,7 +281,7 @@ def scores_of(net, rows):
     return scores.view(2, -1), (y != IGNORE).sum(1).view(2, -1)
 
 
-def my_share(rows):
+def my_micro_batches(rows):
     """Return the micro-batches of rows that this process computes. If there are four of them and
     two processes, the first process has 0 and 2."""
     parts = [rows[i:i + micro_batch_size] for i in range(0, len(rows), micro_batch_size)]
@@ -292,9 +292,9 @@ def my_share(rows):
 # still is the reference. So only one model is in memory.
 ref = state.get('ref_log_probs', torch.zeros(len(pairs), 2))
 if has_reference and not state:
-    # The micro-batches of this process. The longest pairs come first, so that too little memory
-    # shows at once.
-    longest_first = my_share(np.argsort(-sizes.max(1)))
+    # The micro-batches of this process. The longest pairs come first, so that too little memory for
+    # a forward pass shows at once.
+    longest_first = my_micro_batches(np.argsort(-sizes.max(1)))
     with torch.no_grad():
         for rows in tqdm(longest_first, 'log p under the reference', disable=not here.is_main):
             scores, _ = scores_of(policy, rows)                                             # (2, B)
@@ -376,7 +376,7 @@ def evaluate():
     """Log the means over the held-out pairs, and write samples. best.pt keeps the best."""
     global best_val
     with log.timed('eval'):
-        held_out_rows = my_share(np.arange(len(train), len(pairs)))
+        held_out_rows = my_micro_batches(np.arange(len(train), len(pairs)))
         row = means([losses_of(policy, rows)[1] for rows in held_out_rows])
         row = {'val_loss': row.pop('preference_loss'), **{f'val_{name}': row[name] for name in row}}
         if here.is_main and loss_type != 'rm':
@@ -413,7 +413,7 @@ while step < max_steps:
 
     # the gradient of the mean loss over the pairs of the step
     all_rows = batches.of(step)                                             # (batch_size,)
-    micro_batches = my_share(all_rows)
+    micro_batches = my_micro_batches(all_rows)
     parts = []
     loss = 0.0
     for i, rows in enumerate(micro_batches):                                # (micro_batch_size,)

@@ -35,7 +35,7 @@ Perplexity, e^nats, is the number of equally likely tokens that the model hesita
 per byte can be compared between tokenizers. pass@k is the chance that at least one of k answers
 passes.
 
-eval.py writes eval.json and samples.jsonl (every completion) beside the checkpoint. The file of
+eval.py writes eval.json and samples.jsonl (every completion) next to the checkpoint. The file of
 --completions may be a samples.jsonl of another call, which must not be replaced. So with
 --completions=a/samples.jsonl it writes a/scored/eval.json and a/scored/samples.jsonl.
 """
@@ -62,7 +62,7 @@ allow_code_execution = False    # True: run a model's programs; first read parts
 out: str | None = None          # file for the results; None = eval.json, see above
 # questions
 n_problems: int | None = None   # >= 1: questions; None = 100 of each split, or a whole file
-splits = 'variation,feedback_variation,cell,family'     # of --tasks=problems; see above
+splits = 'variation,feedback_variation,cell,family'     # see the top; also SPLITS in problems.py
 problems_seed = 0               # seed of the problems of these splits
 completions: str | None = None  # answers to score without a model: {"task_id", "completion"} lines
 compare = ''                    # samples.jsonl of a second model, or its folder
@@ -122,8 +122,8 @@ def pass_at_k(n, c, k):
 
 
 def interval(scores):
-    """Return the 95% interval of a pass rate. scores: the share of passing answers, 0 to 1, of each
-    problem.
+    """Return the 95% interval of a pass rate. scores: of each problem the fraction of its answers
+    that pass, 0 to 1.
     interval([1] * 8 + [0] * 2) -> [0.49, 0.94]: ten problems say little. Half of 200 problems gives
     [0.43, 0.57], half of 800 [0.47, 0.53]: four times the problems halve the width."""
     n = max(1, len(scores))
@@ -132,20 +132,20 @@ def interval(scores):
     # time, and the error is sqrt(q (1 - q) / n). So the interval has each q from which p is that
     # close. Its ends solve (p - q)^2 = w q (1 - q) with w = 1.96^2 / n, a quadratic equation. Of
     # ten problems that all pass, it is [0.72, 1]. The error at p itself would be 0 there, and the
-    # interval [1, 1], as if ten problems proved it. Shares such as 0.25 vary less than the 0 and 1
-    # of single answers, so the interval is then a little too wide.
+    # interval [1, 1], as if ten problems proved it. Fractions such as 0.25 vary less than the 0 and
+    # 1 of single answers, so the interval is then a little too wide.
     w = 1.96 ** 2 / n
     half = math.sqrt(w * (p * (1 - p) + w / 4))
     return [max(0.0, (p + w / 2 - half) / (1 + w)), min(1.0, (p + w / 2 + half) / (1 + w))]
 
 
 def compare_models():
-    """Return what the model of --compare gained and lost beside that of --ckpt. Both answered the
-    same problems, and what is hard for one is hard for the other. With 0.9, 0.5, 0.1 before and
-    1.0, 0.7, 0.2 after, the scores of one model lie far apart, so the intervals of both are wide
-    and overlap. But the problems gained 0.1, 0.2, 0.1: how hard each is cancels in its difference,
-    whose interval is narrow."""
-    # The answers of this run, or, if it asked nothing, those beside the checkpoint.
+    """Return what the model of --compare gained and lost, compared with that of --ckpt. Both
+    answered the same problems, and what is hard for one is hard for the other. With 0.9, 0.5, 0.1
+    before and 1.0, 0.7, 0.2 after, the scores of one model lie far apart, so the intervals of both
+    are wide and overlap. But the problems gained 0.1, 0.2, 0.1: how hard each is cancels in its
+    difference, whose interval is narrow."""
+    # The answers of this run, or, if it asked nothing, those next to the checkpoint.
     before, after = results.read(out_folder if samples else run_folder), results.read(compare)
     result = results.compare(before, after, interval)
     results.print_comparison(result)
@@ -216,7 +216,8 @@ def open_checkpoint(path):
     model, tokenizer, state = checkpoints.open_to_sample(path, device, continues=True)
     for folder, (meta, *_) in held_out.items():
         checkpoints.same_tokenizer(path, tokenizer.hash, folder, meta['tokenizer_hash'],
-                                   f'prepare it with --tokenizer={run_folder}/tokenizer.json')
+                                   'prepare it with --tokenizer='
+                                   f'{checkpoints.folder_of(path)}/tokenizer.json')
     is_tuned = 'stage' in state.get('config', {})       # by sft.py, dpo.py or rl.py
     metadata = {'ckpt': path, 'step': state.get('step'), 'tokenizer_hash': tokenizer.hash,
                 'chat': is_tuned if chat is None else chat}

@@ -87,7 +87,9 @@ def faults_of_loss(train, metrics, config, early):
     vals = [(m['step'], m['val_loss']) for m in metrics
             if m['step'] > warmup and math.isfinite(m.get('val_loss', math.nan))]
     recent = median(loss[-(len(loss) // 10 + 1):])
-    diagnosis = vals and diagnose(vals, recent, config.get('vocab_size'), warmup)
+    # dpo.py's losses are of pairs, not of tokens, so ln V says nothing about them.
+    vocab_size = None if 'loss_type' in config else config.get('vocab_size')
+    diagnosis = vals and diagnose(vals, recent, vocab_size, warmup)
     if diagnosis:
         name, why, to_do = diagnosis
         yield f'{why} ({name})', to_do

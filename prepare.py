@@ -134,15 +134,14 @@ for name in set_by:
 if not lacks_source and 'n_examples' in set_by:
     raise Mistake('--n_examples is the number of examples that we write: it needs --kind=sft and '
                   'no --source')
-# A lone text passes no stage, so a setting of a stage would do nothing.
+# A lone text passes no stage, so other settings than these would do nothing.
 path = inputs[0]['path']
 is_lone_text = kind == 'text' and len(inputs) == 1 and not reading.is_kind(path, reading.RECORDS)
-if is_lone_text:
-    for name in ('decontaminate', 'temperature', 'write', 'part', 'languages', 'licences', 'audit',
-                 'url_block', 'url_allow', 'toxic_words', 'quality_good', 'quality_bad',
-                 'perplexity_reference', 'mode'):
-        if config[name] not in (defaults[name], 'raw'):         # raw is what happens
-            raise Mistake(f'{name}={config[name]} needs documents: a folder or .jsonl, not {path}')
+for_lone_texts = ('source sources kind out_dir tokenizer vocab_size val_fraction num_workers '
+                  'download_dir keep_downloads gpt2_dir')
+for name in set_by.keys() - for_lone_texts.split() if is_lone_text else ():
+    if config[name] not in (defaults[name], 'raw'):         # raw is what happens
+        raise Mistake(f'{name}={config[name]} needs documents: a folder or .jsonl, not {path}')
 # A tokenizer that exists is loaded now, so that a wrong path is refused now. bpe and char are made
 # later, from the texts that are left.
 tok = None                      # the tokenizer; the setting `tokenizer` is only its name or path
@@ -306,8 +305,8 @@ def make_tokenizer(train_texts, all_texts, special_tokens):
     return new, 'uint16' if new.vocab_size <= 2 ** 16 else 'uint32'
 
 
-def words_of(text):
-    """Return the word n-grams by which near-duplicates are found."""
+def shingles_of(text):
+    """Return the hashes of the word n-grams by which near-duplicates are found."""
     if kind == 'sft':
         text = '\n'.join(conversions.strings_in(json.loads(text)))
     return duplicates.shingles(text)
@@ -315,7 +314,7 @@ def words_of(text):
 
 def keys_of(text):
     """Return the numbers, 32 with MinHash, by which near-duplicates of this text will be found."""
-    return duplicates.near_keys(words_of(text), near, bands, rows) if near else []
+    return duplicates.near_keys(shingles_of(text), near, bands, rows) if near else []
 
 
 def kept_documents(shard, account):
@@ -483,7 +482,7 @@ if dedup != 'none':
     documents.drop_copies(whole_account, 'exact duplicate', documents.exact_copies())
 if near and len(documents.size):
     first_ones = duplicates.near_clusters(
-        near, documents.band_keys(), lambda i: words_of(documents.text(i)), min_similarity)
+        near, documents.band_keys(), lambda i: shingles_of(documents.text(i)), min_similarity)
     documents.drop_copies(whole_account, 'near duplicate', first_ones)
 
 # --- 7. split: training or validation, by a hash of the text --------------------------------------
@@ -529,7 +528,7 @@ for name, which in results.items():
     if name != 'train' or write == 'bins':
         documents.join(f'{name}.{"bin" if kind == "text" else "jsonl"}', which)
 
-# --- 9. mix: a weight is a share of an epoch, and the passes over a source follow from it ---------
+# --- 9. mix: a weight is a fraction of an epoch, and the passes over a source follow from it ------
 # train.bin holds each source once, and an epoch reads as many tokens as it has. With 900 tokens of
 # web and 100 of books, both of weight 50, an epoch reads 500 of each: 500 / 900 = 0.56 passes over
 # web and 500 / 100 = 5 passes over books.

@@ -103,8 +103,8 @@ config['stage'] = 'rl'          # so eval.py will ask this model in conversation
 # --- resume: same text in train.py, sft.py, dpo.py, rl.py ---
 # state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir. Then the
 # settings in it replace those in config, except what a flag or a config file gives now (they are in
-# set_by), and the second line gives the variables above the values in config. init_from, too, is
-# then what the run began with, a folder or scratch, and no longer the word resume.
+# set_by), and the second line copies config into the variables above. From then on init_from is no
+# longer the word resume: it is what the run began with, a folder or scratch.
 state = runs.take_over_settings(config, set_by)
 globals().update(config)
 # --- end resume ---
@@ -174,10 +174,11 @@ if state:
 #     FOLDER          the score of a reward model, which dpo.py --loss_type=rm wrote
 # A task is a question in the form of eval.py, and the ids of its prompt. These are two tasks,
 # without the keys that do not matter here:
-#     {'messages': [{'role': 'user', 'content': 'What is 2 + 2?'}], 'ids': [258, 87, ...],
-#      'rules': [('answer', '4')], 'tests': '', 'entry_point': ''}
-#     {'messages': [{'role': 'user', 'content': 'Write double(x).'}], 'ids': [258, 41, ...],
-#      'rules': [], 'tests': 'assert double(2) == 4', 'entry_point': ''}
+#     {'messages': [{'role': 'user', 'content': 'What is 2 + 2?'}],
+#      'ids': [4033, 1498, 10, 87, ...], 'rules': [('answer', '4')], 'tests': '', 'entry_point': ''}
+#     {'messages': [{'role': 'user', 'content': 'Write double(x).'}],
+#      'ids': [4033, 1498, 10, 610, ...], 'rules': [], 'tests': 'assert double(2) == 4',
+#      'entry_point': ''}
 # rules: what the answer must keep; here its last number must be 4.
 # entry_point: the function that the tests' check(candidate) is called with; '' if the tests call
 # the function by its name, as here.
@@ -268,8 +269,8 @@ def sample_batch(number):
     rows = np.arange(batch_size * num_samples).reshape(here.world, -1)[here.rank]
     batch = []
     for i in number * batch_size + numbers:
-        epoch, place = divmod(i, len(tasks))
-        batch.append(tasks[data.shuffled(len(tasks), seed, epoch)[place]])
+        epoch, position = divmod(i, len(tasks))
+        batch.append(tasks[data.shuffled(len(tasks), seed, epoch)[position]])
     noise = rollouts.noise_of(seed, number, rows, max_new_tokens)
     return answers_to(batch, num_samples, temperature, noise)
 

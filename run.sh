@@ -21,6 +21,7 @@ python() {      # the commands below are what you would type
     .venv/bin/python "$@" || { echo "run.sh: failed while: python $*" >&2; exit 1; }
 }
 
+case "${1:-}" in ''|tour|test|exercise) ;; *) echo "run.sh: no $1 here; leave it out, or take tour, test or exercise" >&2; exit 2;; esac
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 10) and "run.sh: Python 3.10 or newer is needed")'
 install requirements.txt
 [ "${1:-}" != tour ] || exec .venv/bin/python learn/tour.py --allow_code_execution=True "${@:2}"

@@ -5,8 +5,8 @@ Sampling: a checkpoint continues text, one token after another.
     python sample.py --ckpt=out/quickstart --prompt_file=half_written.py        # complete a file
     python sample.py --ckpt=out/quickstart --prompts=prompts.txt --sweep=0,0.5,1
     python sample.py --ckpt=out/sft --chat=True         # talk; an empty line ends the chat
-    python sample.py --ckpt=out/mlm --prompt='for i in <|mask|>(10):'   # mlm: one token a gap
-    python sample.py --ckpt=out/span --prompt='def area(<|mask|>): return a * b'    # or a text
+    python sample.py --ckpt=out/mlm --prompt='for i in <|mask|>(10):'   # a gap is one token
+    python sample.py --ckpt=out/span --prompt='def area(<|mask|>): return a * b'    # or any text
     python sample.py --ckpt=out/base,out/sft --serve=8000       # a page, OpenAI's API
     python sample.py --ckpt=out/base,out/sft --export=html      # the page as a file: demo.html
 
@@ -50,7 +50,7 @@ random_init = False         # True: the same architecture with untrained weights
 prompt_file: str | None = None      # file to continue, exactly as it is
 prompts: str | None = None  # file of prompts, one a line: continue each
 num_samples = 1             # [1, 10000]: continuations of each prompt
-sweep = ()                  # temperatures to compare: 0,0.5,1.0
+sweep = ()                  # two temperatures or more, to compare: 0,0.5,1.0
 # --- a chat ---
 chat = False                # True: the prompt is a message; without a prompt, type messages
 system: str | None = None   # instruction that the assistant reads before the chat
@@ -66,7 +66,8 @@ device = processes.choose(device, 'float32')[0]
 torch.manual_seed(seed)             # for untrained weights and for gaps
 models = {}                         # {path: (model, tokenizer, whether it was taught to chat)}
 for path in ckpt.split(','):
-    # continues: a page and other programs need a model that continues texts, none that fills gaps.
+    # continues=True refuses a model that fills gaps, because a page and other programs need one
+    # that continues texts.
     model, tokenizer, state = checkpoints.open_to_sample(
         path, device, continues=export or serve is not None)
     if random_init:
@@ -74,8 +75,8 @@ for path in ckpt.split(','):
     model.eval().to(getattr(torch, dtype))
     trained = state.get('config', {})       # the settings of the run; {} for a Hugging Face model
     models[path] = model, tokenizer, 'stage' in trained         # of sft.py, dpo.py or rl.py
-# Only a page asks several models, and it takes them from `models`. For everything else there is one
-# path, so the loop ran once: model, tokenizer, state and trained are those of the only model.
+# Only a page asks several models, and it takes them from `models`. Any other call has one path, so
+# model, tokenizer, state and trained are those of its only model.
 sys.stdout.reconfigure(errors='replace')    # what a terminal cannot show becomes a ?
 
 

@@ -76,8 +76,8 @@ config['stage'] = 'sft'         # so eval.py will ask this model in conversation
 # --- resume: same text in train.py, sft.py, dpo.py, rl.py ---
 # state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir. Then the
 # settings in it replace those in config, except what a flag or a config file gives now (they are in
-# set_by), and the second line gives the variables above the values in config. init_from, too, is
-# then what the run began with, a folder or scratch, and no longer the word resume.
+# set_by), and the second line copies config into the variables above. From then on init_from is no
+# longer the word resume: it is what the run began with, a folder or scratch.
 state = runs.take_over_settings(config, set_by)
 globals().update(config)
 # --- end resume ---
@@ -197,9 +197,10 @@ tokens = state.get('tokens', 0)
 best_val = state.get('best_val', math.inf)
 if state:
     processes.load_state(model, opt, scaler, state)
-# Does a micro-batch fit into memory, and does it compile? A run that fails here has written nothing
-# yet, and deleted nothing.
-processes.rehearse(net, model, opt, get_batch(step, my_rows[-1]), autocast, compile)
+# Do the longest conversations fit into memory, and does the model compile? A run that fails here
+# has written nothing yet, and deleted nothing.
+longest = [conversations[j] for j in np.argsort(lengths)[-micro_batch_size:]]
+processes.rehearse(net, model, opt, here.to_device(collate(longest)), autocast, compile)
 
 # --- 5. the log, the loss on held-out conversations, an answer, the checkpoint --------------------
 # From here on the run writes into out_dir: train.log, metrics.jsonl and samples.txt by log, which
@@ -284,9 +285,9 @@ while step < max_steps:
     n_targets = here.sum(sum((y != IGNORE).sum() for x, y, *mask in batches))[0]
     loss = 0.0
     for i, (x, y, *mask) in enumerate(batches):
-        # This micro-batch's share of all targets: of two with 30 and 90 targets, the first counts
-        # 1/4. With 1/2 each, a target of the first would count three times as much.
-        share = (y != IGNORE).sum() / max(1, n_targets)
+        # The fraction of all targets that are in this micro-batch: of two with 30 and 90 targets,
+        # the first counts 1/4. With 1/2 each, one of the first would weigh three times as much.
+        fraction = (y != IGNORE).sum() / max(1, n_targets)
         # DDP averages the gradients over the processes after the last micro-batch only.
         is_last = i == len(batches) - 1
         with contextlib.nullcontext() if is_last or not isinstance(net, DDP) else net.no_sync():
@@ -296,8 +297,8 @@ while step < max_steps:
             # that. Let two processes have 30 and 90 targets with means a and b. We want the mean
             # over all 120, which is a / 4 + 3 b / 4. One process calls backward() on 2 a / 4, the
             # other one on 6 b / 4, and the average of the two is what we want.
-            scaler.scale(mean * share * here.world).backward()
-        loss += mean.detach() * share
+            scaler.scale(mean * fraction * here.world).backward()
+        loss += mean.detach() * fraction
 
     # the update
     scaler.unscale_(opt)                    # float16's gradients were scaled up; otherwise nothing

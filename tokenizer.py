@@ -260,10 +260,10 @@ class Tokenizer:
         thirteen characters like any others."""
         if not self._has_merges:
             return self._encode_single(text)
-        # tiktoken merges as we do below, and it is written in Rust, so a long text is faster there.
-        # A text that is not ASCII goes there because encode_batch(), which uses tiktoken, must give
-        # the same ids. tiktoken and regex each have a table of what is a letter, of other versions
-        # of Unicode perhaps, so they may cut a text with a recently added letter differently.
+        # A long text goes to tiktoken, which merges as we do below and is faster, in Rust. A text
+        # that is not ASCII goes there, too: tiktoken and regex may know different versions of
+        # Unicode and so cut a recently added letter differently, and encode_batch(), which uses
+        # tiktoken, must give the same ids.
         if len(text) > 300 or not text.isascii():
             return self._tiktoken.encode_ordinary(text)
 
@@ -302,12 +302,13 @@ class Tokenizer:
         """Return the ids of a text whose tokens are single bytes or single characters."""
         if self.kind == 'bpe':
             return list(to_utf8(text))
-        for i, c in enumerate(text):
-            if c not in self.character_ids:
-                raise Mistake(f'character {c!r} at position {i} is not among the '
-                              f'{len(self.vocab)} of this char tokenizer; a byte or bpe tokenizer '
-                              'takes any text')
-        return [self.character_ids[c] for c in text]
+        try:
+            return [self.character_ids[c] for c in text]
+        except KeyError as e:
+            [c] = e.args
+            raise Mistake(f'character {c!r} at position {text.index(c)} is not among the '
+                          f'{len(self.vocab)} of this char tokenizer; a byte or bpe tokenizer '
+                          'takes any text') from None
 
     def encode_batch(self, texts):
         """Return [encode(text) for text in texts]. tiktoken does it on all cores."""

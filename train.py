@@ -15,11 +15,11 @@ order: the rows of the batch that this process computes, get_batch(), the model,
 learning rate, the log, evaluate() and save(). You can skip what is in parts/ on a first reading.
 
 Two rules make runs reproducible. First, the text of a step follows from (seed, step), and its
-dropout from (seed, step, rank), so a resumed run equals one that was never interrupted. (With
---streaming the text follows from a position, which the checkpoint keeps.) Second, batch_size counts
-the sequences of all devices together, so 1 and 8 devices compute the same steps. Without dropout,
-they differ by rounding only: by 1e-7 in float32, and by more in bfloat16, where it grows with the
-steps.
+dropout from (seed, step, rank), so a resumed run equals one that was never interrupted. Second,
+batch_size counts the sequences of all devices together, so 1 and 8 devices compute the same steps.
+Without dropout, they differ by rounding only: by 1e-7 in float32, and by more in bfloat16, where it
+grows with the steps. With --streaming, the text follows from a position, which the checkpoint
+keeps, and each device reads shards of its own, so another number of devices reads other text.
 """
 import contextlib, math, sys
 import numpy as np
@@ -105,8 +105,8 @@ config = configure(globals())
 # --- resume: same text in train.py, sft.py, dpo.py, rl.py ---
 # state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir. Then the
 # settings in it replace those in config, except what a flag or a config file gives now (they are in
-# set_by), and the second line gives the variables above the values in config. init_from, too, is
-# then what the run began with, a folder or scratch, and no longer the word resume.
+# set_by), and the second line copies config into the variables above. From then on init_from is no
+# longer the word resume: it is what the run began with, a folder or scratch.
 state = runs.take_over_settings(config, set_by)
 globals().update(config)
 # --- end resume ---
@@ -116,7 +116,8 @@ if plan:
 
 # torchrun starts one process for each device. They share the batch of each step, for instance
 #     512 sequences = 8 processes x 16 micro-batches x 4 sequences
-# so the number of devices changes the speed and, up to rounding, not the result.
+# so the number of devices changes the speed and, up to rounding, not the result. (A stream is
+# different: each process reads shards of its own.)
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 # `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
 # of device ('cuda') and the dtype of matrix products, as text.
@@ -228,7 +229,7 @@ processes.rehearse(net, model, opt, here.to_device(masking.blank(micro_batch_siz
 
 # --- 5. the schedule, the log, the loss on held-out text, the checkpoint --------------------------
 if decay_steps and schedule == 'cosine':
-    raise Mistake(f'{decay_steps=} is of --schedule=wsd; leave it out, or set that')
+    raise Mistake(f'{decay_steps=} needs --schedule=wsd; add it, or leave decay_steps out')
 warmup_steps, min_lr, decay_steps = optim.schedule_ends(
     max_steps, warmup_steps, learning_rate, min_lr, decay_steps)
 tokens_per_step = batch_size * block_size
@@ -350,9 +351,9 @@ while step < max_steps:
     n_targets = here.sum(sum((y != IGNORE).sum() for x, y, *mask in batches))[0]
     loss = 0.0
     for i, (x, y, *mask) in enumerate(batches):
-        # This micro-batch's share of all targets: of two with 30 and 90 targets, the first counts
-        # 1/4. With 1/2 each, a target of the first would count three times as much.
-        share = (y != IGNORE).sum() / max(1, n_targets)
+        # The fraction of all targets that are in this micro-batch: of two with 30 and 90 targets,
+        # the first counts 1/4. With 1/2 each, one of the first would weigh three times as much.
+        fraction = (y != IGNORE).sum() / max(1, n_targets)
         # DDP averages the gradients over the processes after the last micro-batch only.
         is_last = i == len(batches) - 1
         with contextlib.nullcontext() if is_last or not isinstance(net, DDP) else net.no_sync():
@@ -362,8 +363,8 @@ while step < max_steps:
             # that. Let two processes have 30 and 90 targets with means a and b. We want the mean
             # over all 120, which is a / 4 + 3 b / 4. One process calls backward() on 2 a / 4, the
             # other one on 6 b / 4, and the average of the two is what we want.
-            scaler.scale(mean * share * here.world).backward()
-        loss += mean.detach() * share
+            scaler.scale(mean * fraction * here.world).backward()
+        loss += mean.detach() * fraction
 
     # the update
     scaler.unscale_(opt)                    # float16's gradients were scaled up; otherwise nothing

@@ -69,7 +69,7 @@ def read(path):
 
 def worth(row):
     """Return what an answer is worth, 0 to 1: whether it passed, or a judge's grade from 1 to 10
-    as a share of that scale."""
+    as a fraction of that scale."""
     return (row['score'] - 1) / 9 if 'score' in row else int(row['outcome'] == 'passed')
 
 

@@ -28,7 +28,7 @@ def syntax_error(code):
 
 
 def parse_rate(texts):
-    """Share of texts that parse as Python without their last one to three top-level lines and what
+    """Fraction of texts that parse as Python without their last one to three top-level lines and what
     belongs to them: the last statement may be cut off, and between @cache and def, or try and
     except, is no end."""
     good = 0
@@ -64,7 +64,7 @@ def write(model, tokenizer, prompt, n, n_tokens, like):
 
 
 def repetition(texts, n=4):
-    """The share of n-grams of words that the same text has had before: above 0.9 it repeats
+    """The fraction of n-grams of words that the same text has had before: above 0.9 it repeats
     itself."""
     repeated = total = 0
     for text in texts:
@@ -100,7 +100,7 @@ def excerpts(ids, tokenizer, n, n_tokens):
 
 
 def levels(texts, words, beginnings):
-    """Shares, None where there is nothing to count: of characters, white space and punctuation; of
+    """Fractions, None where there is nothing to count: of characters, white space and punctuation; of
     words, those in `words`; of lines, those with one of the `beginnings`; of blocks, speeches,
     which are headed NAME: (a play's). The last word, line or block of a text may be cut off and is
     left out."""

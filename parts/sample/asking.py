@@ -2,7 +2,7 @@
 Asking a model: prompts become ids, and the ids of its answers become text.
 
     generate(model, tokenizer, ['def f(x):', 'import '], 1, 9)
-    # -> [[(text, ended)], [(text, ended)]], 0
+    # -> [['...'], ['...']], 0: the answers to each prompt; how many prompts were cut
 
     answer = begin(tokenizer, 'def f(x):', 9, seed=1)       # one alone, token by token: sample.py
     while not answer.finish:
@@ -10,7 +10,7 @@ Asking a model: prompts become ids, and the ids of its answers become text.
         print(answer.take(), end='')                        # the new characters
 
 A prompt is a text, messages [{'role', 'content'}], or a Prompt. tokenizer: as in tokenizer.py.
-The randomness of an answer is its own numbers, so it depends on its neighbors by rounding only.
+Each answer has random numbers of its own, so other answers in a batch change it by rounding only.
 """
 import codecs, collections, math, pathlib, random
 import regex, torch

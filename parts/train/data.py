@@ -132,8 +132,8 @@ class Blocks:
 
     def __init__(self, bins, T, batch_size, seed, shuffle=True, meta=None):
         if 'train' not in bins:
-            raise Mistake('data_dir has no train.bin: it was prepared with --write=text; read '
-                          'its text with --streaming=DATA_DIR/shards')
+            raise Mistake('there is no train.bin: the data were prepared with --write=text. Only '
+                          'train.py reads them, with --streaming=DATA_DIR/shards')
         self.ids = bins['train']
         self.T = T
         self.batch_size = batch_size

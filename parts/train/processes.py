@@ -29,9 +29,9 @@ class Process:
         rank, world = (told[name] for name in ('RANK', 'WORLD_SIZE'))
         is_whole = all(told.values()) and rank.isdecimal() and world.isdecimal()
         if rank + world and not (is_whole and int(rank) < int(world)):
-            raise Mistake(f'{" ".join(f"{name}={told[name]}" for name in told)}: torchrun sets '
-                          'all four, and they fit; start with torchrun, or unset RANK and '
-                          'WORLD_SIZE')
+            raise Mistake(f'{" ".join(f"{name}={told[name]}" for name in told)}: all four must be '
+                          'set, and RANK must be below WORLD_SIZE; start with torchrun, or unset '
+                          'RANK and WORLD_SIZE')
         self.rank, self.world = int(rank or 0), int(world or 1)
         self.is_main = self.rank == 0
         self.device, self.dtype = choose(settings['device'], settings['dtype'])
@@ -54,7 +54,7 @@ class Process:
         batch_size, size = settings['batch_size'], settings['micro_batch_size']
         if batch_size % (self.world * max(1, size)):
             raise Mistake(f'{batch_size=} must be a multiple of {self.world} processes x '
-                          f'micro_batch_size={size}')
+                          f'micro_batch_size={size or 1}')
 
     def ask_to_stop(self, number, frame):
         """Count a Ctrl-C, a SIGTERM or a SIGUSR1: the loop will save and leave. A second Ctrl-C

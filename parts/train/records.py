@@ -142,11 +142,12 @@ def read_pairs(path, T, tokenizer, loss_type, data_from=''):
                    f'{len(whole) - len(pairs)}')
 
 
-def collate(rows, pad=0):
+def collate(rows):
     """Return inputs and targets, int64 (N, T), of N prompts with their answers, ids, padded on the
-    right. Targets: the answer's tokens, else IGNORE. A reward model reads the last token."""
+    right. Targets: the answer's tokens, else IGNORE. The inputs
+    end with the answer's last token, because a reward model reads its score there."""
     T = max(len(prompt) + len(answer) for prompt, answer in rows)
-    x = torch.full((len(rows), T), pad)                                             # (N, T)
+    x = torch.zeros((len(rows), T), dtype=torch.long)                             # (N, T)
     y = torch.full((len(rows), T), IGNORE)                                          # (N, T)
     for row, (prompt, answer) in enumerate(rows):
         n = len(prompt) + len(answer)

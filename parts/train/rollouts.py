@@ -6,8 +6,8 @@ Rollouts of rl.py: prompts, their answers, and what judges these.
     for i, ids, log_probs, ended in write(model, prompts, noise, 1.0, tokenizer.stop): ...
     reward_of(questions.to_question({'prompt': '2 + 2?', 'answer': '4'}), 'It is 4')    # 1.0
 
-The randomness of an answer is its row of noise. So, to rounding, an answer depends neither on those
-that are written next to it nor on the process.
+Each answer has random numbers of its own, its row of noise. So other answers and other processes
+change it by rounding only.
 """
 import os, runpy, sys
 import numpy as np

@@ -3,7 +3,7 @@ A run and its folder: how it begins or resumes, what it saves, what it writes do
 
     config.json                 the settings, with `format` first: it marks the folder as ours
     last.pt, last-1.pt          all that resuming needs, and the one before
-    best.pt                     the weights with the lowest validation loss (checkpoints.py)
+    best.pt                     the weights with the lowest val_loss; rl.py: the best val_reward
     metrics.jsonl               a JSON object a line: a step, an evaluation, or an event
     train.log samples.txt       for people
     tokenizer.json data.json    so that the folder can be used anywhere
@@ -129,8 +129,10 @@ class Log:
             if state:
                 self.cut(step)
         self.began = self.since = time.time()
-        self.note(step, 'resumed', f'resumed {self.out_dir}') if state else self.say(
-            f'starting from {config["init_from"]}')
+        if state:
+            self.note(step, 'resumed', f'resumed {self.out_dir}')
+        else:
+            self.say(f'starting from {config["init_from"]}')
         for name in changed:
             self.say(f'  changed  {name}: {saved[name]!r} before, {config[name]!r} now')
         self.say(f'  model    {planner.described(model)}\n  machine  processes: {here.world}, on '
