@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 
 import pytest
 from accidents import before, full_disk
@@ -89,6 +90,11 @@ def test_out_of_memory_prints_the_ladder_of_remedies(data_dir, tmp_path):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")"""))
         mistake(result, f'error: out of memory; {ladder}', '(CUDA out of memory. Tried to allocate 3 GiB)')
     assert not (tmp_path / 'out').exists()
+
+
+def test_run_sh_takes_three_words():
+    done = subprocess.run(['bash', ROOT / 'run.sh', 'tuor'], capture_output=True, text=True)
+    assert done.returncode == 2 and 'no tuor here' in done.stderr and not done.stdout
 
 
 def test_sampling_from_what_is_not_there(base_run, tmp_path):
