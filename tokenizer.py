@@ -395,7 +395,7 @@ class Tokenizer:
             vocab = [as_bytes(token) for token in d['vocab']]
             return cls(d['kind'], vocab, d['special_tokens'], d['pattern'], d['bytes_per_token'])
         except Exception as e:              # another program's JSON may fail at any line above
-            why = f'{type(e).__name__}: {e}'
+            why = e if isinstance(e, Mistake) else f'{type(e).__name__}: {e}'
             if isinstance(e, FileNotFoundError):
                 why = 'no such file'
             raise Mistake(f'{path} is not a tokenizer of ours ({why}); copy the one of '

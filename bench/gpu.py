@@ -2,7 +2,7 @@
 Everything that needs a GPU, in three commands of at most ten minutes each, most important first. Each result
 is a line of JSON on stdout and in FOLDER/results.jsonl as soon as it is known, so a run that is cut keeps
 what it has. A measurement that fails is a line with its error, and the next begins. At its end each command
-prints a block of all results: please send us that of the third one in an issue. Needs no network.
+prints a block of all results: please send us the block of --part=3 in an issue. Needs no network.
 
     python bench/gpu.py --part=1 --out=FOLDER           # on a machine with an NVIDIA GPU
     python bench/gpu.py --part=2 --out=FOLDER
@@ -41,7 +41,7 @@ only = ''                   # names of measurements, with commas, instead of a p
 tiny: bool | None = None    # True: toy sizes; None = where there is no CUDA
 compiling: bool | None = None       # also with torch.compile; None = on CUDA
 device = 'auto'             # auto, cpu, cuda
-work = ''                   # a folder for runs, set by the script itself; '' = where there is most room
+work = ''                   # set by the script itself: a temporary folder for runs
 measure = ''                # set by the script itself: the measurement that this process makes
 limit = 0                   # set by the script itself: seconds of that measurement
 config = configure(globals())
@@ -54,7 +54,6 @@ compiling = on_gpu if compiling is None else compiling
 gpu_calls.REPEATS = 2 if tiny else 10
 V, T = (1024, 32) if tiny else (32768, 1024)
 SMALL = GPTConfig(V, T, 2, 2, 0, 32) if tiny else GPTConfig(V, T, 12, 12, 0, 768)         # 110M
-LARGE = GPTConfig(V, T, 3, 2, 0, 32) if tiny else GPTConfig(V, T, 48, 25, 0, 1600)        # 1.5B
 MICRO, SHARE = (2, 1) if tiny else (32, 12)     # sequences at once of 110M: alone, and as one of eight GPUs
 TORCHRUN = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=1']
 

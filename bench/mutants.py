@@ -8,8 +8,8 @@ For each mistake the tracked files are copied into a temporary folder, the chang
 "caught" means that a test failed. "SURVIVED" means that all passed: then a test is missing.
 A line has "name", "file", "old" (it stands in the file once) and "new".
 
-bench/mutants/killers.json is {name of a mistake: [[test, seconds], ...]}, the cheapest test first. Of a
-mistake that is not there, --tests adds the tests that noticed it: python bench/mutants.py 'a new mistake'
+bench/mutants/killers.json is {name of a mistake: [[test, seconds], ...]}, the cheapest test first. If a
+mistake has no entry, --tests adds the tests that noticed it: python bench/mutants.py 'a new mistake'
 --tests=tests/test_eval.py. Delete an entry to have it measured again.
 
 Two mistakes run at a time. The exit code is 1 if one was not caught.

@@ -339,4 +339,4 @@ if __name__ == '__main__':
             else:
                 pathlib.Path(ROOT, f'docs/img/{name}.svg').write_text(CARDS[name](), encoding='utf-8')
         except FileNotFoundError as e:
-            print(f'{name} is not drawn: {e.filename} is missing; bash run.sh makes it')
+            print(f'{name} is not drawn: {e.filename} is missing; bash run.sh makes what is in out/')

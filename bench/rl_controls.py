@@ -1,7 +1,7 @@
 """
 What does practice add where examples are scarce? All runs start from one SFT model, which saw 2,000 examples
-six times, and then train for about as many seconds. Practice gets 4,800 problems with tests and without
-answers: half of them example tasks, half practice tasks.
+six times, and then train for about as many seconds. Expert iteration gets 4,800 problems with tests and
+without answers, half of them example tasks, half practice tasks. DPO gets 2,400 of these, and RL 2,000.
 
     more            SFT on the same examples again, at a third of its rate: what do the seconds alone give?
     dpo             DPO on pairs of its own answers, as in run.sh
@@ -213,7 +213,8 @@ def table(title, measured, of, beside='sft'):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[1])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('folder')
     parser.add_argument('seeds', help='0,1,2')
     parser.add_argument('--examples', type=int, default=2000, help='of SFT (2000)')

@@ -1,4 +1,6 @@
 """From another run's weights: new data, a share of the old, another vocabulary."""
+from types import SimpleNamespace
+
 import torch
 from conftest import ok, run, series, train
 
@@ -31,3 +33,6 @@ def test_rows_are_kept_or_means_of_what_spells_them():
     new = Tokenizer.train(['éèéè'] * 9, 256 + 1, [])
     assert new.vocab[256] == b'\xa9\xc3'                # no text: by its bytes
     assert torch.allclose(copies.carry_over(weight, old, new)[256], weight[[0xa9, 0xc3]].mean(0))
+
+    new = SimpleNamespace(all_bytes=[b'l', b''], special={})        # Hugging Face's ids may have no token
+    assert torch.allclose(copies.carry_over(weight, old, new)[1], weight.mean(0))

@@ -310,7 +310,7 @@ MISTAKES = [        # lines of a config file, words of the sentence
     ("source = 'x'\nquality_good = 'x'", ['both kinds', 'quality_bad']),
     ("source = 'x'\nquality_bad = 'empty.jsonl'", ['both kinds']),
     ("source = 'x'\nurl_block = 'nowhere'",
-     ['nowhere is not a list in UTF-8, one entry a line', 'make such a file']),
+     ["nowhere can't be read", 'No such file']),
     ("source = 'x'\nurl_allow = 'adblock.txt'", ['adblock.txt must have a domain', 'adblock plus']),
     ("source = 'x/000.txt'\nmode = 'prose'", ['mode=prose needs documents'])]
 

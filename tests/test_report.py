@@ -75,4 +75,4 @@ def test_the_card_has_the_shares_of_tokens_and_names_what_dominates():
     unknown = [{'text': '17 ' * 99, 'path': 'x', 'licence': 'mit'}]
     assert 'unknown' not in str(pages.card(unknown, {}, 10 ** 9)['skew'])
     assert pages.licence('stdlib', {'licence': 'GPL'}) == 'psf' and pages.licence('x.jsonl', {}) == 'unknown'
-    assert card['share'].startswith('training tokens: 1,000, 1e-07 of the 10,000')
+    assert card['size'].startswith('1,000 training tokens; a corpus for pretraining has 10,000')

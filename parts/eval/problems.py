@@ -25,7 +25,8 @@ SPLITS = {      # by hash: (kind, which fifths of the compositions, which tenths
     'cell': ('unseen combinations', [0], range(10)),    # of known steps; no stage sees them
     'family': ('unseen tasks', [], range(10))}          # each similar to one that is in train
 KINDS = {split: kind for split, (kind, *_) in SPLITS.items()}
-# Of what is drawn for a split of both kinds; two fifths of it go to other splits.
+# Half of what is drawn for example tasks are compositions. Two fifths of those belong to other
+# splits and are dropped.
 COMPOSED = 0.5
 # With made-up names of arguments, from which a model learns to copy names.
 MADE_UP = 0.5
@@ -268,7 +269,8 @@ def write_test(rng, kinds, names, expression):
     new results."""
     edges = sorted({int(n) + d for n in re.findall(r'\b\d+\b', expression) for d in (-1, 0, 1)})
     function = eval(f'lambda {", ".join(names)}: {expression}')
-    cases = []      # (not of an edge?, how often its result was met, the line): lowest first
+    # (not of an edge?, how often its result was met, the line): edges and new results come first
+    cases = []
     results = []
     for edge in (edges or [7]) + [None] * 80:
         inputs = [draw_input(rng, kind, edges or range(-2, 6), edge) for kind in kinds]

@@ -38,7 +38,7 @@ def to_question(record, is_graded=True):
     is_graded=False: a judge or a reward model grades the answers. ValueError if nobody could."""
     if {'instruction_id_list', 'choices', 'endings'} & record.keys():
         raise Mistake(ELSEWHERE)
-    asked = record.get('prompt') or record.get('question') or record.get('turns', [''])[0]
+    asked = record.get('prompt') or record.get('question') or (record.get('turns') or [''])[0]
     if not asked or not isinstance(asked, str | list):
         raise Mistake('the line has no prompt or question')
     tests = record.get('tests') or ''
@@ -46,6 +46,9 @@ def to_question(record, is_graded=True):
                          'entry_point': record.get('entry_point') or '', 'solution': '',
                          'ends': r'(?<=\n)(?=Question:)'}
     if 'test' in record:
+        if not isinstance(asked, str) or 'entry_point' not in record:
+            raise Mistake('"test" needs a text as its prompt, and an "entry_point"; a question of '
+                          'your own has "tests"')
         text = record.get('asked') or f'Complete:\n{asked.rstrip()}'
         solution = record.get('canonical_solution') or ''
         # MBPP's solutions are not always indented as their docstrings, and its tests need math.
@@ -313,6 +316,8 @@ def rules_of(record):
         no_number = key == 'answer' and last_number(value.split('####')[-1]) is None
         if no_number or value in ('', '.*', '^.*$'):
             raise Mistake(f'"{key}" has the value {value!r}: no answer can fail, or none can pass')
+        if key == 'answer' and re.fullmatch(r'\s*[\d.]+ *[/:] *[\d.]+\s*', value):
+            raise Mistake(f'"answer" must be one number, not {value!r}; take "regex" for others')
     return rules
 
 

@@ -15,9 +15,11 @@ def text_of(path):
 
 
 def object_of(text):
-    """Return the object in a text of JSON; {} if the text is half written."""
+    """Return the object in a text of JSON; {} if the text is half written or has none."""
     with contextlib.suppress(ValueError):
-        return json.loads(text)
+        found = json.loads(text)
+        if isinstance(found, dict):
+            return found
     return {}
 
 

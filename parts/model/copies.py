@@ -28,15 +28,15 @@ def like(model, changes):
 
 def carry_over(weight, old, new):
     """Return the embedding (V_new, C) for another tokenizer's vocabulary. A token of both keeps its
-    row. A new token starts as the mean of the old tokens that spell it, and a new special token as
-    the mean of all rows."""
+    row. A new token starts as the mean of the old tokens that spell it. A special token, or an id
+    of Hugging Face that no token has, starts as the mean of all rows."""
     ids = {token: i for i, token in enumerate(old.all_bytes)}
     rows = []
     for token in new.all_bytes:
         text = token.decode('utf-8', 'replace')
         if token in ids:
             spelled = [ids[token]]
-        elif text in new.special:
+        elif not token or text in new.special:
             spelled = slice(None)
         elif '\ufffd' in text:              # a part of a character: its bytes
             spelled = [ids[bytes([b])] for b in token]

@@ -102,7 +102,8 @@ def read(folder):
         model = GPT(GPTConfig(**config))
         model.load_state_dict({name: saved[their_name(name)] for name in model.state_dict()})
     except Exception as e:              # broken JSON, a missing key, a file that was cut off, ...
-        raise Mistake(f'{reading} cannot be read as a Llama model: {type(e).__name__}: {e}') from e
+        why = e if isinstance(e, Mistake) else f'{type(e).__name__}: {e}'
+        raise Mistake(f'{reading} cannot be read as a Llama model: {why}') from e
     return model
 
 

@@ -1,7 +1,7 @@
 """
 What `python model.py` prints: parameters, the first loss, and whether a model learns and generates.
 
-    first, last = by_heart(model, idx)          # does it learn at all? 5.6, 0.01
+    first, last = by_heart(model, idx)          # does it learn at all? 5.5, 0.05
 
 Does a GPU compute what the CPU computes? bench/gpu.py compares them.
 """

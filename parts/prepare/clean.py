@@ -14,7 +14,8 @@ import ast, collections, html, re, textwrap, unicodedata, warnings
 # A lead byte (C2-F4) and one to three continuation bytes (80-BF) became characters that seldom meet
 # in texts.
 CLOSING = set('\u00a0 ’‘”“…–—»«›‹΄')    # these do follow letters, so alone they prove nothing
-# nor do these, after letters that end words more often than Â and Ã
+# Letters that end words more often than Â and Ã may have these after them, so they prove nothing,
+# either.
 MARKS = CLOSING | set('®™°²³´')
 
 

@@ -252,8 +252,8 @@ def with_records(entries, reject, kind, prefer='passed'):
 
 def from_samples(samples, kind, prefer='passed'):
     """Yield at most PER_PROMPT records of each prompt. kind='preference': pairs; chosen passed,
-    rejected failed. prefer='taste': both passed, and only chosen is `preferred`. 'both': so many
-    pairs of each way. kind='sft': conversations whose answer passed; with 'taste' it is
+    rejected failed. prefer='taste': both passed, and only chosen is `preferred`. 'both': as many
+    pairs of each of the two ways. kind='sft': conversations whose answer passed; with 'taste' it is
     `preferred`, too."""
     problem_of = lambda sample: (str(sample.get('task')), str(sample['task_id']))
     for _, group in itertools.groupby(sorted(samples, key=problem_of), problem_of):

@@ -2,8 +2,8 @@
 Duplicates: finding the documents of a corpus that say the same, without comparing each with each.
 
     a, b = shingles('the cat sat on the mat today'), shingles('the cat sat on the mat again')
-    jaccard(a, b)                               # shared word 5-grams / all word 5-grams
-    keys = band_keys(minhash(a), bands=32)      # 32 numbers; similar documents share at least one
+    jaccard(a, b)                               # 0.5: they share two of four 5-grams
+    keys = band_keys(minhash(a), bands=32)      # 32 numbers; nearly equal texts share at least one
     heads = clusters(columns, same)             # for each document, the first one of its cluster
 
 MinHash (Broder 1997) turns a set into a short signature. Two signatures agree in a place with

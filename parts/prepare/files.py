@@ -77,7 +77,7 @@ def folders_under(top, skip=()):
 
 
 def passed_over(source):
-    """'3 .c, 1 .rst': the endings of the files in a folder that are not read."""
+    """'3 .c, 1 .pdf': the endings of the files in a folder that are not read."""
     names = all_files(source) if os.path.isdir(source) else []
     endings = collections.Counter(os.path.splitext(name)[1] or 'without ending' for name in names
                                   if not is_kind(name, ENDINGS))

@@ -23,7 +23,7 @@ ODD_WORD = re.compile(r'\w*[^aeiouyàáâãäåæèéêëìíîïòóôõöøù�
 # newline before it, because re finds a given character faster than the beginning of a line.
 RULER = re.compile(r'\n[ \t|+]*([^\w\s|+])\1{2,}(?:[ \t|+]+\1+)*[ \t|+]*$', re.M)
 SIGNS = bytes(b for b in range(128) if not chr(b).isalnum())
-# scripts that put none between words, and some that do
+# Scripts without spaces between words, such as Thai and Chinese; some in this range have spaces.
 NO_SPACES = re.compile('[\u0e01-\U0010ffff]')
 
 
@@ -126,6 +126,8 @@ SPAM_WORDS = re.compile(r'(?:^|[.\-])(?:xxx|sex|escort|casino|poker|betting|viag
 def host_of(url):
     """'a.org' for https://www.a.org/x; ValueError for what is no address."""
     host = urllib.parse.urlsplit(url if '//' in url else f'//{url}').hostname or ''
+    if ' ' in host:
+        raise ValueError(f'{url} is no address')
     return host.strip('.').removeprefix('www.')
 
 
@@ -148,19 +150,16 @@ def url_reason(url, blocked=(), allowed=()):
 
 def domains_of(path):
     """The set of domains in a file, one a line."""
+    lines = lines_of(path)
     try:
-        return {*map(host_of, lines_of(path))}
+        return {*map(host_of, lines)}
     except ValueError as e:             # [Adblock Plus 2.0]
         raise Mistake(f'{path} must have a domain on each line, such as example.org: {e}') from e
 
 
 def lines_of(path):
     """The set of entries of a file, in lower case, one a line; # begins a comment."""
-    try:
-        text = reading.text_of(path)[0] if path else ''
-    except Mistake as e:
-        raise Mistake(f'{path} is not a list in UTF-8, one entry a line ({e}); make such a '
-                      'file') from e
+    text = reading.text_of(path)[0] if path else ''
     lines = text.removeprefix('\ufeff').lower().splitlines()
     return {line.split('#')[0].strip() for line in lines} - {''}
 

@@ -221,8 +221,7 @@ def card(records, of_source, n_tokens):
         skew.append(f'{n_tokens:,} tokens are few: a model will know words and forms, hardly any '
                     'facts')
     return {**parts, 'skew': skew,
-            'share': f'training tokens: {n_tokens:,}, {n_tokens / PRETRAINED_ON:.2g} of the '
-                     f'{PRETRAINED_ON:,} of a pretraining corpus'}
+            'size': f'{n_tokens:,} training tokens; a corpus for pretraining has {PRETRAINED_ON:,}'}
 
 
 # --- the pages ------------------------------------------------------------------------------------
@@ -254,7 +253,7 @@ def summary(content, sizes_of):
               for s in content['sources'].values() if s['passed_over']]
     lines.append(f'records that could not be read: {content["malformed"]}')
     if 'card' in content:
-        lines.append(content['card']['share'])
+        lines.append(content['card']['size'])
     return '\n'.join(lines)
 
 

@@ -145,8 +145,8 @@ class Judges:
     """The models of a corpus: n-grams of reference texts, and a classifier of good and bad ones."""
 
     def __init__(self, texts_of, reference, good, bad):
-        """texts_of: a function of each of the others, which are names of some megabytes of text, or
-        None."""
+        """texts_of(path) yields the texts at a path. reference, good, bad: such paths, or '' for
+        none."""
         self.reference = NgramModel(texts_of(reference)) if reference else None
         examples = [(text, label) for label, path in (('good', good), ('bad', bad)) if path
                     for text in texts_of(path)]

@@ -28,9 +28,10 @@ def syntax_error(code):
 
 
 def parse_rate(texts):
-    """Fraction of texts that parse as Python without their last one to three top-level lines and what
-    belongs to them: the last statement may be cut off, and between @cache and def, or try and
-    except, is no end."""
+    """Return the fraction of texts that parse as Python without their end. The last statement may
+    be cut off, so the last top-level line goes, and what belongs to it. If the rest does not parse,
+    because the cut fell between @cache and def or between try and except, two or three such lines
+    go."""
     good = 0
     for text in texts:
         ends = [m.start() for m in re.finditer(r'\n(?=[^\s#)\]}])', text)]
@@ -100,8 +101,8 @@ def excerpts(ids, tokenizer, n, n_tokens):
 
 
 def levels(texts, words, beginnings):
-    """Fractions, None where there is nothing to count: of characters, white space and punctuation; of
-    words, those in `words`; of lines, those with one of the `beginnings`; of blocks, speeches,
+    """Fractions, None where there is nothing to count: of characters, white space and punctuation;
+    of words, those in `words`; of lines, those with one of the `beginnings`; of blocks, speeches,
     which are headed NAME: (a play's). The last word, line or block of a text may be cut off and is
     left out."""
     characters = ''.join(texts)

@@ -6,7 +6,7 @@ Gaps: models that name hidden tokens (objective mlm) or write hidden spans (obje
 
 model, tokenizer: as in their files. how: temperature, top_k and top_p of the spans.
 """
-import re
+import re, sys
 import torch
 from model import sample
 from parts import Mistake
@@ -15,7 +15,8 @@ from parts import Mistake
 def fill(model, tokenizer, prompt, objective, max_new_tokens, **how):
     """Return the text of a prompt with its gaps filled."""
     ids, marks = with_marks(prompt, tokenizer, objective)
-    if len(ids) > model.config.block_size:
+    longest = model.config.block_size - (objective == 'span')       # which writes the gaps after it
+    if len(ids) > longest:
         raise Mistake(f'the prompt has {len(ids)} tokens, too many for the context of '
                       f'{model.config.block_size}; shorten it')
     if objective == 'span':
@@ -69,4 +70,7 @@ def fill_spans(model, tokenizer, ids, marks, max_new_tokens, **how):
     filled, answer = tokenizer.decode(ids[:n_prompt]), tokenizer.decode(ids[n_prompt:])
     for mark, text in re.findall(r'(<\|span_\d+\|>)((?:(?!<\|span_).)*)', answer, re.DOTALL):
         filled = filled.replace(mark, text)
+    if ids[-1] != marks[-1]:
+        print('note: the answer is cut off; give a larger --max_new_tokens or a shorter prompt',
+              file=sys.stderr)
     return filled
