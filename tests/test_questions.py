@@ -18,7 +18,8 @@ CODE = {'prompt': 'def f():\n', 'canonical_solution': '    return 1\n', 'entry_p
 REFUSED = [
     ({'must_contian': 'a'}, 'give one of must_contain'),
     ({'must_contain': []}, 'nothing is checked'), ({'must_contain': [2]}, 'no attribute'),
-    ({'answer': '7 #### '}, 'can fail'), ({'answer': '1/2'}, 'one number'), ({'regex': '.*'}, 'can fail'), ({'regex': '('}, 'unterminated'),
+    ({'answer': '7 #### '}, 'can fail'), ({'answer': '1/2'}, 'one number'),
+    ({'regex': '.*'}, 'can fail'), ({'regex': '('}, 'unterminated'),
     ({'tests': 'assert f('}, 'never closed'), ({**CODE, 'prompt': ''}, 'no prompt'),
     ({'test': 'assert f()'}, 'needs a text as its prompt'), ({**CODE, 'prompt': ['a']}, 'needs a text'),
     ({'tests': 'assert f()', 'entry_point': 'f()'}, 'name of a function'),
