@@ -192,10 +192,14 @@ def main():
     parser.add_argument('--seeds', type=int, default=ENOUGH, help='number of seeds, from 0 on')
     parser.add_argument('--steps', type=int, default=150, help='steps of a run; a record has its own number')
     args = parser.parse_args()
+    if args.seeds < 1:
+        stop(f'--seeds={args.seeds} must be at least 1')
 
     arms = arms_of(args)
     full = arms['a'].words[0].endswith('.sh')
     preset = runpy.run_path(os.path.join(ROOT, 'config/quickstart.py' if full else arms['a'].words[0]))
+    if not args.data_dir and 'data_dir' not in preset:
+        stop(f'{args.config} names no data; give --data_dir')
     data = os.path.abspath(args.data_dir or os.path.join(ROOT, preset['data_dir']))
     if not os.path.exists(f'{data}/meta.json'):
         stop(f'{data} has no prepared data; give --data_dir, or run: {preset.get("data_from")}')

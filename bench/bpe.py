@@ -23,7 +23,7 @@ from parts.tokenizer import bpe, fit, hf_tokenizer
 from tokenizer import PATTERN, Tokenizer
 
 VOCAB = 32_768          # bytes and merges; no special tokens, so that all do the same work
-SPLIT = fit.PATTERNS.get(os.environ.get('SPLIT'), PATTERN)
+SPLIT = fit.PATTERNS[os.environ['SPLIT']] if 'SPLIT' in os.environ else PATTERN        # gpt2, cl100k
 ROUNDS = int(os.environ.get('ROUNDS', 5))
 
 

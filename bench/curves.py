@@ -63,7 +63,7 @@ def main():
             print(f'error: {argument} is no folder of a run: metrics.jsonl is missing or empty',
                   file=sys.stderr)
             sys.exit(2)
-        about = {'preset': preset, 'stage': run['stage'], 'seed': run['config']['seed']}
+        about = {'preset': preset, 'stage': run['stage'], 'seed': run['config'].get('seed')}
         for metric in METRICS:
             if metric in run['curves']:
                 points = run['curves'][metric].T

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from statistics import median_high as median
 
 ROOT = str(pathlib.Path(__file__).resolve().parent.parent)
 sys.path.insert(0, ROOT)
@@ -49,11 +50,6 @@ def timed(work):
     start = time.perf_counter()
     value = work()
     return time.perf_counter() - start, value
-
-
-def median(values):
-    values = sorted(values)
-    return values[len(values) // 2]
 
 
 def ours_over(ours, others, key):

@@ -51,7 +51,10 @@ if __name__ == '__main__':
         for batch in BATCHES[what][shape]:
             for dtype in dict.fromkeys(['float32', processes.choose('cpu', 'auto')[1]]):
                 names = [f'{what}:{shape}:{who}:{dtype}:{batch}' for who in ('ours', 'theirs')]
-                ours, theirs = in_turn(names, ROUNDS, __file__).values()
+                rows_of = in_turn(names, ROUNDS, __file__)
+                if len(rows_of) < 2:
+                    sys.exit(2)             # one of them failed, and a line above says why
+                ours, theirs = rows_of.values()
                 rates = [median([row['rate'] for row in rows]) for rows in (ours, theirs)]
                 ratios = [1 / ours_over(ours, theirs, key) for key in ('seconds', 'cpu')]
                 print(f'{shape:>16}{batch:>6}{dtype:>10}{rates[0]:>12,.0f}{rates[1]:>14,.0f}{ratios[0]:>8.2f}'

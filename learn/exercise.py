@@ -209,7 +209,9 @@ def load_ipython_extension(shell):
 
 
 def grade_cell(name, cell):
-    exercise, = (e for e in EXERCISES if e.name == name.strip())
+    exercise = next((e for e in EXERCISES if e.name == name.strip()), None)
+    if not exercise:
+        return print(f'There is no exercise {name!r}; they are {", ".join(e.name for e in EXERCISES)}.')
     source = (ROOT / exercise.file).read_text(encoding='utf-8')
     text = blanked(exercise, source).replace(part_to_write(exercise, source), cell.rstrip() + '\n')
     if verdict(exercise, text, exercise.file) == 0:

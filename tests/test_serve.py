@@ -181,7 +181,8 @@ WRONG_MESSAGES = (None, 'hi', [5], [{'role': 'user'}], [{'role': 'king', 'conten
 REFUSED = [         # status, words of the sentence, what differs from a request that is answered
     (400, 'object', {'body': b'[]'}), (400, 'JSON', {'body': b'[' * 4000}),
     (400, 'UTF-8', {'body': b'"\xff"'}), (400, 'nan', {'body': b'{"temperature": NaN}'}),
-    (413, 'Content-Length', {'Content_Length': '-5'}), (413, '5001', {'body': b'x' * 5001}),
+    (413, 'Content-Length', {'Content_Length': '-5'}), (413, 'abc', {'Content_Length': 'abc'}),
+    (413, '5001', {'body': b'x' * 5001}),
     (404, '/v1/models', {'path': '/v1/nothing'}), (404, '', {'method': 'GET'}),
     (404, "'gpt'", {'body': b'{"model": "gpt"}'}), (404, '/problems', {'body': b'{"task_id": "train-0/99"}'}),
     *[(403, 'this machine', {name: text}) for name, texts in (

@@ -128,11 +128,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def read_json(self):
         """Return the JSON object that a client sends."""
-        length = int(self.headers.get('Content-Length', 0))
-        if not 0 <= length <= MOST_BYTES:
-            raise Mistake(f'Content-Length={length} must be from 0 to {MOST_BYTES}', 413)
+        length = self.headers.get('Content-Length', '0')
+        if not length.isdecimal() or int(length) > MOST_BYTES:
+            raise Mistake(f'Content-Length={length:.60} must be from 0 to {MOST_BYTES}', 413)
         try:
-            return dict(**json.loads(self.rfile.read(length)))
+            return dict(**json.loads(self.rfile.read(int(length))))
         except (ValueError, TypeError, RecursionError) as e:
             raise Mistake(f'the body must be a JSON object in UTF-8: {str(e)[:200]}') from None
 
