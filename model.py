@@ -8,8 +8,7 @@ The model: a decoder-only transformer as in LLaMA, and the generation of text.
 Newer than the transformer of 2017 are RMSNorm before each sublayer (arXiv:1910.07467), rotary
 positions (RoPE, 2104.09864), grouped key/value heads (GQA, 2305.13245) and SwiGLU (2002.05202).
 B batch, T time, C = n_embd, H query heads, K key/value heads, D head width, V vocabulary.
-Copied alone, GPT and sample() need only torch. The command above, like() and folders need parts/,
-which is imported inside functions, because it imports this file.
+Copied alone, GPT and sample() need only torch; like(), folders and the command above need parts/.
 """
 import dataclasses, math, os
 import torch
