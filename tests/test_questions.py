@@ -17,6 +17,7 @@ CODE = {'prompt': 'def f():\n', 'canonical_solution': '    return 1\n', 'entry_p
 # --- records ------------------------------------------------------------------------------------------------
 REFUSED = [
     ({'must_contian': 'a'}, 'give one of must_contain'),
+    ({'rules': [{'kind': 'lines', 'value': 2}], 'regex': 'a'}, 'a "regex" can say most of them'),
     ({'must_contain': []}, 'nothing is checked'), ({'must_contain': [2]}, 'no attribute'),
     ({'answer': '7 #### '}, 'can fail'), ({'answer': '1/2'}, 'one number'),
     ({'regex': '.*'}, 'can fail'), ({'regex': '('}, 'unterminated'),

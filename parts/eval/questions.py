@@ -300,6 +300,9 @@ def broken_rules(rules, text):
 def rules_of(record):
     """Return all rules of a record. "answer" is one only where nothing else is checked. ValueError
     if a rule cannot be tried or cannot fail, or if nothing is checked."""
+    if 'rules' in record:
+        raise Mistake('"rules" are no longer read; a "regex" can say most of them, see '
+                      'docs/measuring.md')
     rules = []
     for key in 'must_contain', 'must_not_contain', 'regex':
         values = record.get(key, [])

@@ -68,9 +68,9 @@ def fit_conversation(ids, mask, T, im_start):
 def read_conversations(path, T, tokenizer, data_from=''):
     """Return [(ids, mask)] of the conversations that have a trained token, and a line about them.
     data_from: a command that makes the file."""
-    whole = reading.read_jsonl(path, lambda record: tokenizer.render(record['messages']),
-                       'a line needs "messages" (see the top of sft.py); for conversations, run: '
-                       f'{data.command_for(os.path.dirname(path), data_from, "sft")}')
+    advice = ('a line needs "messages" (see the top of sft.py); for conversations, run: '
+              f'{data.command_for(os.path.dirname(path), data_from, "sft")}')
+    whole = reading.read_jsonl(path, lambda record: tokenizer.render(record['messages']), advice)
     im_start = tokenizer.special['<|im_start|>']
     fitted = [fit_conversation(ids, mask, T, im_start) for ids, mask in whole if 1 in mask]
     conversations = [(ids, mask) for ids, mask in fitted if 1 in mask[1:]]
@@ -120,10 +120,9 @@ def read_pairs(path, T, tokenizer, loss_type, data_from=''):
     """Return [((prompt, chosen), (prompt, rejected))], all ids, and a line about them. A pair is
     left out if both answers are the same, or are the same where they are cut. data_from: a command
     that makes the file."""
-    whole = reading.read_jsonl(path, lambda record: to_pair(record, tokenizer),
-                       'a line needs "prompt", "chosen" and "rejected" (see the top of dpo.py); '
-                       'for pairs, run: '
-                       f'{data.command_for(os.path.dirname(path), data_from, "preference")}')
+    advice = ('a line needs "prompt", "chosen" and "rejected" (see the top of dpo.py); for pairs, '
+              f'run: {data.command_for(os.path.dirname(path), data_from, "preference")}')
+    whole = reading.read_jsonl(path, lambda record: to_pair(record, tokenizer), advice)
     if loss_type != 'kto' and any([] in answers for _, *answers in whole):
         raise Mistake(f'{path} has answers with a label instead of pairs; --loss_type={loss_type} '
                       'needs pairs, so add --loss_type=kto')
@@ -144,10 +143,10 @@ def read_pairs(path, T, tokenizer, loss_type, data_from=''):
 
 def collate(rows):
     """Return inputs and targets, int64 (N, T), of N prompts with their answers, ids, padded on the
-    right. Targets: the answer's tokens, else IGNORE. The inputs
-    end with the answer's last token, because a reward model reads its score there."""
+    right. Targets: the answer's tokens, else IGNORE. The inputs end with the answer's last token,
+    because a reward model reads its score there."""
     T = max(len(prompt) + len(answer) for prompt, answer in rows)
-    x = torch.zeros((len(rows), T), dtype=torch.long)                             # (N, T)
+    x = torch.zeros((len(rows), T), dtype=torch.long)                               # (N, T)
     y = torch.full((len(rows), T), IGNORE)                                          # (N, T)
     for row, (prompt, answer) in enumerate(rows):
         n = len(prompt) + len(answer)
