@@ -19,11 +19,15 @@ import tempfile
 
 import numpy as np
 from peers import in_turn, median, ours_over, python_texts, timed
+from parts import Mistake
 from parts.tokenizer import bpe, fit, hf_tokenizer
 from tokenizer import PATTERN, Tokenizer
 
 VOCAB = 32_768          # bytes and merges; no special tokens, so that all do the same work
-SPLIT = fit.PATTERNS[os.environ['SPLIT']] if 'SPLIT' in os.environ else PATTERN        # gpt2, cl100k
+NAME = os.environ.get('SPLIT')
+if NAME not in (None, *fit.PATTERNS):
+    raise Mistake(f'SPLIT={NAME} must be one of {", ".join(fit.PATTERNS)}')
+SPLIT = fit.PATTERNS.get(NAME, PATTERN)
 ROUNDS = int(os.environ.get('ROUNDS', 5))
 
 
