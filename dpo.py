@@ -25,14 +25,14 @@ give the same margin and loss. So a larger beta keeps the policy nearer to the r
 
 val_loss is the mean of this loss over held-out pairs. At step 0, policy and reference are equal, so
 the margin is 0 and val_loss is ln 2 = 0.693. If val_loss is anything else at step 0, the run ends.
-`loss`, of the pairs of a training step, is larger, because nll_weight adds a term to it.
+`loss` is the same of the pairs of a training step, plus the term that nll_weight adds.
 
 You should see accuracy and margin rise. Often BOTH rewards fall, because the loss asks for a
 difference only. It gains as much if the bad answer falls by 5 and the good one by 2 as if the good
 one rises by 3. The two share most of their tokens, so pushing the bad one down also pushes the good
 one down. The probabilities of all answers to a prompt add up to 1, so what these two lose goes to
-answers that nobody compared. nll_weight holds the good answers up (Pang et al. 2024,
-arXiv:2404.19733). Try --nll_weight=0 and read samples.txt.
+answers that nobody compared. --nll_weight=1 adds the loss of SFT on the better answers, which holds
+them up (Pang et al. 2024, arXiv:2404.19733). It is no part of the papers' losses, so it is off.
 """
 import contextlib, math, sys
 import numpy as np
@@ -62,7 +62,7 @@ overwrite = False               # True: delete the run that out_dir holds, and s
 # the loss
 label_smoothing = 0.0           # [0, 0.5): of dpo: fraction of pairs whose labels may be wrong
 gamma = 1.0                     # >= 0: of simpo: margin by which the better answer must lead
-nll_weight = 1.0                # >= 0: weight of -log p(chosen) per token; not in orpo and rm
+nll_weight = 0.0                # >= 0: weight of -log p(chosen) per token; not in orpo and rm
 # optimization
 max_steps = 0                   # >= 0: updates, instead of epochs; 0 = as many as the epochs take
 micro_batch_size = 0            # >= 0: pairs per device and forward pass; 0 = all
@@ -103,9 +103,9 @@ if beta is None:
 for name, users in {'label_smoothing': ['dpo'], 'gamma': ['simpo'],
                     'beta': ['dpo', 'ipo', 'kto', 'orpo', 'simpo'],
                     'nll_weight': ['dpo', 'ipo', 'kto', 'simpo']}.items():
-    if name in set_by and loss_type not in users:
+    if name in set_by and config[name] and loss_type not in users:
         raise Mistake(f'{name}={config[name]} needs --loss_type={" or ".join(users)}, not '
-                      f'{loss_type}; leave it out')
+                      f'{loss_type}; leave it out' + f', or type --{name}=0' * (name != 'beta'))
 
 # torchrun starts one process for each device. The processes share the pairs of each step.
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---

@@ -31,9 +31,11 @@ import regex, tiktoken
 #      1    1     3           1    3     6    2      2
 # Python code needs fewer tokens with this pattern than with those of GPT-2 and cl100k, because
 # symbols, a newline and the indentation after it are one chunk (LOG.md). {1,256} has a bound,
-# because a million spaces would overflow the stack of tiktoken's regex engine.
+# because a million spaces would overflow the stack of tiktoken's regex engine. \p{M} are the marks
+# that follow their letter, such as the vowels of Hindi and Thai. GPT-2's pattern cuts before each of
+# them, so a word of Hindi became ten chunks; with them a token holds twice as much (LOG.md).
 PATTERN = '|'.join([
-    r'[^\r\n\p{L}\p{N}]?[\p{L}]+',          # 1: a word and the space or symbol before it: `.join`
+    r'[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+',     # 1: a word and the space or symbol before it: `.join`
     r'[\p{N}]{1,3}',                        # 2: up to three digits
     r' ?[^\s\p{L}\p{N}]+(?:\r?\n[ \t]*)*',  # 3: symbols; newlines and indentation after them
     r'\s{0,256}\n[ \t]*',                   # 4: a newline, and the spaces before and after it

@@ -93,6 +93,28 @@ def test_every_character_is_cut_as_the_package_regex_cuts():
         assert bpe.count_chunks(texts, pattern) == collections.Counter(sum(expected, []))
 
 
+@pytest.mark.parametrize('words', [
+    ['हिन्दी', 'विकिपीडिया', 'संस्कृति'], ['தமிழ்', 'மொழி'], ['ภาษาไทย', 'ที่นี่'], ['తెలుగు'], ['বাংলা'], ['မြန်မာ'],
+    ['مُحَمَّد', 'العَرَبِيَّة'], ['שָׁלוֹם'], ['cafe\u0301', 'n\u0303andu\u0301']])
+def test_a_word_with_combining_marks_is_one_chunk(words):
+    """Vowels and accents that follow their letter as characters of their own. A mark may also follow a
+    symbol, as in a red heart, and then it stays with it."""
+    text = ' '.join(words)
+    for pattern in (PATTERN, SMALL_PATTERN):
+        assert [chunk.strip() for chunk in count_chunks([text], pattern)] == list(dict.fromkeys(words))
+        assert bpe.count_chunks([text], pattern) == count_chunks([text], pattern)
+    assert [*count_chunks(['x \u2764\ufe0f y'], SMALL_PATTERN)] == ['x', ' \u2764\ufe0f', ' y']
+    tokenizer = Tokenizer.train([text] * 9, 256 + 64 + 120, processes=1)
+    assert len(tokenizer.encode(text)) == len(words) and tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_a_tokenizer_of_an_older_folder_keeps_its_pattern(tmp_path):
+    older = SMALL_PATTERN.replace(r'\p{M}', '')
+    Tokenizer.train(['a हिन्दी b'] * 9, 400, pattern=older, processes=1).save(tmp_path / 'old.json')
+    old = Tokenizer.load(tmp_path / 'old.json')
+    assert old.pattern.startswith(older) and len(old.encode('हिन्दी')) >= 6    # cut at each mark
+
+
 def test_half_a_megabyte_without_a_break_trains():
     text = ''.join(random.Random(0).choices('ACGT', k=500_000))
     counts = count_chunks([text, text])

@@ -156,7 +156,8 @@ class Blocks:
             if self.shuffle:
                 rest = len(blocks) % n          # the last pass may be a part of one
                 blocks[len(blocks) - rest:] = shuffled(n, self.seed, epoch)[:rest]
-                begin += shuffled(max(1, n_tokens - n * self.T), self.seed, epoch)[0]
+                shifts = max(1, n_tokens - n * self.T)
+                begin += np.random.default_rng([self.seed, epoch]).integers(shifts)
             starts.append(np.minimum(begin + blocks * self.T, len(self.ids) - self.T - 1))
             end += n_tokens
         starts = np.concatenate(starts)
