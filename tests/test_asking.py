@@ -78,6 +78,37 @@ def test_where_a_function_ends_and_that_the_prompts_last_character_is_no_stop_te
     assert answer_of('漢x', '')[1] == ['', '', '漢', 'x']                  # with the last byte of a character
 
 
+def test_of_several_stop_words_the_first_that_is_complete_ends_the_text_and_none_is_shown_in_part():
+    """Against a slow version, which looks at each beginning of the text."""
+    dice = random.Random(0)
+    some = lambda most: ''.join(dice.choices('ab', k=dice.randint(1, most)))
+    for _ in range(2000):
+        words, text = [some(5) for _ in range(dice.randint(1, 4))], some(12)
+        cuts = [min(at for word in words if (at := text[:n].find(word)) >= 0)
+                for n in range(len(text) + 1) if any(word in text[:n] for word in words)]
+        expected = text[:cuts[0]] if cuts else text
+        answer = Answer(Prompt([1]), [0.5] * len(text), Tokenizer.byte(), words)
+        shown = ''
+        for byte in text.encode():
+            if not answer.finish:
+                answer.append(byte, ())
+                shown += answer.take()
+                assert expected.startswith(shown)
+                kept = answer.text[len(shown):]
+                assert kept == '' or any(word.startswith(kept) for word in words)
+        assert shown == answer.text == expected, (words, text)
+        assert answer.finish == ('stop' if cuts else 'length')
+
+
+def test_a_long_text_to_stop_at_costs_no_time(babbler):
+    """Letters of the answer, so that its beginnings are looked for."""
+    flags = [f'--ckpt={babbler}', '--device=cpu', '--temperature=0', f'--prompt={PROMPT}',
+             '--max_new_tokens=12']
+    text = ok(run('sample.py', *flags))
+    for word in text[len(PROMPT):].strip() * 400, 'a' * 20_000:
+        assert ok(run('sample.py', *flags, f'--stop_at={word}', timeout=60)) == text
+
+
 # --- many answers at a time ---------------------------------------------------------------------------------
 CONTEXT, STOP = 48, {0, 3}
 

@@ -52,9 +52,27 @@ def with_question(tokenizer, messages, text, block_size):
 
 
 def end_of(stop_at):
-    """Return the pattern in front of which a text ends. 'function': a line that begins in column 0,
-    but not with a closing bracket or a comment; other text: itself."""
-    return r'(?<=\n)(?=[^\s#)\]}])' if stop_at == 'function' else regex.escape(stop_at)
+    """Return what a text ends in front of, as find_end() reads it. 'function': a line that begins
+    in column 0, but not with a closing bracket or a comment; other text: itself."""
+    return r'(?<=\n)(?=[^\s#)\]}])' if stop_at == 'function' else stop_at and [stop_at]
+
+
+def find_end(ends, text, begin, is_whole):
+    """Return where the first of `ends` is in a text, from position `begin` on, and whether all of
+    it is there. Unless the text is whole, its last characters may be the beginning of one of them.
+    ends: a pattern, or a list of words. 'a stor', ['or', 'ore'] -> 4, True: the text has `or`.
+    'a stor', ['story'] -> 2, False, or 6, False if the text is whole."""
+    if isinstance(ends, str):
+        match = regex.search(ends, text, pos=begin, partial=not is_whole)
+        return (match.start(), not match.partial) if match else (len(text), False)
+    # A pattern of a long word would take minutes: regex looks for the beginnings of a word of n
+    # letters in n^3 steps.
+    found = [at for word in ends if (at := text.find(word, begin)) >= 0]
+    if found or is_whole:
+        return min(found, default=len(text)), bool(found)
+    first = max(begin, len(text) - max(map(len, ends)) + 1)
+    may_begin = lambda at: any(word.startswith(text[at:]) for word in ends)
+    return next(filter(may_begin, range(first, len(text))), len(text)), False
 
 
 def file_text(path):
@@ -75,8 +93,8 @@ def read_prompts(path):
 
 class Answer:
     """An answer, while it is written: the numbers that draw its ids, the ids, and their text.
-    finish becomes 'stop' at a stop id or where the pattern `ends` matches, 'length' after the last
-    number. A reader who wants no more may set it, too."""
+    finish becomes 'stop' at a stop id or in front of one of `ends` (see find_end), 'length' after
+    the last number. A reader who wants no more may set it, too."""
 
     def __init__(self, prompt, noise, tokenizer=None, ends=''):
         self.prompt = prompt
@@ -105,7 +123,7 @@ class Answer:
             self.finish = 'length'
 
     def take(self):
-        """Read the newest id. Return the text that is certain now: what may begin a match of
+        """Read the newest id. Return the text that is certain now: what may begin one of
         `ends` is held back."""
         new = [] if self.finish == 'stop' else self.ids[-1:]        # a stop id has no text
         repeated = self.prompt.repeated if len(self.ids) == 1 else 0
@@ -115,13 +133,12 @@ class Answer:
         if self.ends:
             # The prompt's last character may be the newline that a pattern looks back for.
             before = self.prompt.last
-            match = regex.search(self.ends, before + self.text, pos=len(before),
-                                 partial=not self.finish)
-            if match:
-                end = match.start() - len(before)
-                if not match.partial:
-                    self.text = self.text[:end]
-                    self.finish = 'stop'
+            end, is_found = find_end(self.ends, before + self.text, len(before) + self.n_certain,
+                                     is_whole=self.finish is not None)
+            end -= len(before)
+            if is_found:
+                self.text = self.text[:end]
+                self.finish = 'stop'
         piece = self.text[self.n_certain:end]
         self.n_certain = end
         return piece
@@ -222,8 +239,8 @@ def write_batch(model, answers, stop, score, **how):
 
 def generate(model, tokenizer, prompts, num_samples, max_new_tokens, seed=0, slots=16, ends='',
              **how):
-    """Return num_samples answers to each prompt, and how many prompts were cut. ends: a pattern, in
-    front of which an answer ends. slots, how: see write()."""
+    """Return num_samples answers to each prompt, and how many prompts were cut. ends: see
+    find_end(). slots, how: see write()."""
     prompts = [encode(tokenizer, prompt) for prompt in prompts]
     answers = [[begin(tokenizer, prompt, max_new_tokens, f'{seed} {i} {j}', ends)
                 for j in range(num_samples)] for i, prompt in enumerate(prompts)]
