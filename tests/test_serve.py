@@ -4,7 +4,9 @@ import http.client
 import json
 import math
 import os
+import shutil
 import socket
+import subprocess
 import threading
 import time
 
@@ -37,9 +39,9 @@ class Slow(GPT):
 
 
 @contextlib.contextmanager
-def serving(models):
+def serving(models, items=()):
     """A server for {name: (model, tokenizer)}, in threads of this process."""
-    server = serve.Server(0, {name: (*pair, False) for name, pair in models.items()})
+    server = serve.Server(0, {name: (*pair, False) for name, pair in models.items()}, items)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
@@ -251,6 +253,53 @@ def test_a_request_waits_for_the_one_before_unless_that_client_goes_away(models)
         assert ask(server, COMPLETE, {'prompt': 'a', 'max_tokens': 1})[0] == 200
         model.pause = 0
     assert model.steps < 60 and model.most == 1
+
+
+# The page, in Node: enough of a document that its scripts run. Prints what is asked of the server.
+IN_NODE = """
+const { page, address, hash } = JSON.parse(require('fs').readFileSync(0, 'utf8'))
+const made = {}, posts = [], real = fetch
+const element = () => ({ dataset: {}, style: {}, children: [], heard: {}, value: '', firstChild: {},
+  append(...more) { this.children.push(...more) }, prepend() {}, replaceChildren() {}, querySelector: element,
+  addEventListener(kind, f) { this.heard[kind] = f } })
+Object.assign(globalThis, {
+  document: { getElementById: id => made[id] ??= element(), createElement: element }, location: { hash },
+  Option: class { constructor(text, value) { Object.assign(this, { text, value }) } },
+  fetch(path, options) {
+    if (options) posts.push(JSON.parse(options.body))
+    return real(address + path, options)
+  } })
+for (const [, script] of page.matchAll(/<script.*?>(.*?)<\\/script>/gs))
+  require('vm').runInThisContext(script)
+const wait = () => new Promise(done => setTimeout(done, 1500))
+wait().then(async () => {
+  const before = [made.prompt.value, posts.length]
+  made.form.heard.submit({ preventDefault() {} })
+  await wait()
+  console.log(JSON.stringify([...before, posts]))
+})
+"""
+
+
+def test_a_link_to_a_problem_fills_in_the_question_and_asks_only_after_a_click(models):
+    """Any page of the web may open the address, and with --allow_code_execution=True an answer is run."""
+    if not shutil.which('node'):
+        pytest.skip('node is not installed')
+    items = [{'task_id': f'variation-0/{i}', 'prompt': f'def f{i}(x):\n    """Return {i}."""\n', 'ends': '',
+              'asked': f'Complete f{i}', 'messages': [{'role': 'user', 'content': 'f'}], 'tests': 'pass'}
+             for i in range(5)]
+    with serving(models, items) as server:
+        page = ask(server, '/')[1]
+        for hash in '#variation-0/3', '#nothing', '':
+            job = {'page': page, 'address': f'http://127.0.0.1:{server.server_port}', 'hash': hash}
+            done = subprocess.run(['node', '-e', IN_NODE], input=json.dumps(job), capture_output=True,
+                                  encoding='utf-8', timeout=120)
+            assert done.returncode == 0, done.stderr
+            question, n_before, posts = json.loads(done.stdout)
+            number = 3 if '3' in hash else 0
+            assert question == items[number]['prompt'].rstrip() and n_before == 0
+            assert [(post['model'], post['task_id']) for post in posts] == [
+                (name, f'variation-0/{number}') for name in models]
 
 
 # --- sample.py --serve --------------------------------------------------------------------------------------
