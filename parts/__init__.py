@@ -38,6 +38,7 @@ train/                  a run
 sample/                 a model writes
     asking              prompts become ids, and the ids of answers become text, many in one batch
     gaps                hidden tokens and spans are filled
+    fields              what a client of the server asks is read, or refused
     server              a page and OpenAI's API for the programs of this machine
     html_file           the same page as one file, in which the models answer without Python
 eval/                   is it right, is it well?

@@ -16,7 +16,7 @@ from accidents import replaced
 from conftest import ROOT, mistake, run, save_run, sharpen
 
 from model import GPT, GPTConfig
-from parts.sample import server as serve
+from parts.sample import fields, server as serve
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 COMPLETE, CHAT = '/v1/completions', '/v1/chat/completions'
@@ -173,13 +173,101 @@ def test_the_client_of_openai_reads_it(server):
     assert ''.join(c.choices[0].delta.content for c in chunks) == whole.choices[0].message.content
     with pytest.raises(openai.BadRequestError, match='temperature=7'):
         client.completions.create(model='b', prompt='x', temperature=7)
+    with pytest.raises(openai.BadRequestError, match='response_format'):
+        client.chat.completions.parse(**fields, response_format={'type': 'json_object'})
+
+    options = {'stream': True, 'stream_options': {'include_usage': True}}
+    for create, asked in ((client.chat.completions.create, fields),
+                          (client.completions.create, {'model': 'b', 'prompt': 'one', 'seed': 1})):
+        whole = create(**asked)
+        *chunks, last = create(**asked, **options)
+        assert last.usage == whole.usage and last.choices == []
+        assert all(chunk.usage is None and len(chunk.choices) == 1 for chunk in chunks)
+        assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
+
+
+def test_usage_counts_the_tokens_of_the_prompt_and_of_the_answer(server, models):
+    """Each is a byte here. A prompt's last token that the model writes again counts once."""
+    tokenizer = models['out/a'][1]
+    for path, asked, ids in ((COMPLETE, {'prompt': 'é is'}, tokenizer.begin + tokenizer.encode('é is')),
+                             (CHAT, {'messages': MESSAGES}, tokenizer.render(MESSAGES, True)[0])):
+        for seed in range(6):
+            asked |= {'max_tokens': 9, 'seed': seed, 'temperature': 2}
+            answer = ask(server, path, asked | {'logprobs': True})[1]
+            choice, usage = answer['choices'][0], answer['usage']
+            n = len(choice['logprobs']['content']) - (path == COMPLETE)
+            assert (n == 9) == (choice['finish_reason'] == 'length')
+            assert usage == {'prompt_tokens': len(ids), 'completion_tokens': n, 'total_tokens': len(ids) + n}
+            for options in None, {}, {'include_usage': False}:
+                pieces = ask(server, path, asked | {'stream': True, 'stream_options': options})[1]
+                assert 'usage' not in pieces
+
+
+def test_messages_are_read_in_every_form_that_has_the_same_meaning(server):
+    """The role developer is system; a content may come in parts. What else a part may be is refused."""
+    answer = lambda *messages: ask(server, CHAT, {'messages': messages, 'seed': 1, 'max_tokens': 9})
+    part = lambda text: {'type': 'text', 'text': text}
+    expected = answer(*MESSAGES)[1]['choices']
+    for system, user in (
+            ({'role': 'developer', 'content': 'be brief'}, {'role': 'user', 'content': [part('hi')]}),
+            ({'role': 'developer', 'content': [part('be '), part('brief')], 'tool_calls': []},
+             {'role': 'user', 'content': [part('h'), part(''), part('i')], 'name': 'Ann'})):
+        assert answer(system, user)[1].get('choices') == expected
+    call = {'id': '1', 'type': 'function', 'function': {'name': 'f', 'arguments': '{}'}}
+    image = {'type': 'image_url', 'image_url': {'url': 'x'}}
+    for parts, words in (([part('hi'), image], 'image_url'), ([{'type': 'input_audio'}], 'input_audio'),
+                         (['text'], '"text"'), ([part(5)], '"text"')):
+        refused(answer(*MESSAGES, {'role': 'user', 'content': parts}), 400, 'messages[2]', words)
+    for said in ({'content': None, 'tool_calls': [call]}, {'content': 'I look.', 'tool_calls': [call]},
+                 {'content': None, 'function_call': call['function']}):
+        refused(answer(*MESSAGES, {'role': 'assistant', **said}), 400, 'messages[2]', 'calls a tool')
+
+
+SCHEMA = {'type': 'json_schema', 'json_schema': {'name': 'x', 'schema': {}}}
+TOOL = {'type': 'function', 'function': {'name': 'f'}}
+UNMET = {           # values that ask for more than this server can do; values that ask for nothing
+    'response_format': ([{'type': 'json_object'}, SCHEMA, 'json'], [{'type': 'text'}]),
+    'tool_choice': (['required', TOOL], ['none', 'auto']), 'tools': ([[TOOL]], [[]]),
+    'functions': ([[TOOL['function']]], [[]]), 'function_call': ([{'name': 'f'}], ['none', 'auto']),
+    'modalities': ([['text', 'audio']], [['text']]), 'audio': ([{'voice': 'x', 'format': 'wav'}], []),
+    'suffix': (['x'], ['']), 'echo': ([True], [False]), 'best_of': ([2], [1]), 'n': ([2], [1]),
+    'logit_bias': ([{'5': 1}], [{}]), 'presence_penalty': ([0.5, -1], [0, 0.0]),
+    'frequency_penalty': ([2], [0]), 'web_search_options': ([{}], []), 'moderation': ([{'model': 'x'}], []),
+    'reasoning_effort': (['high'], ['none']), 'verbosity': (['low'], ['medium'])}
+HARMLESS = {'user', 'metadata', 'store', 'service_tier', 'safety_identifier', 'parallel_tool_calls',
+            'prediction', 'prompt_cache_key', 'prompt_cache_options', 'prompt_cache_retention'}
+
+
+def test_a_field_that_would_change_the_answer_is_refused_unless_its_value_changes_nothing(server):
+    for path, asked in (COMPLETE, {'prompt': 'a'}), (CHAT, {'messages': MESSAGES}):
+        asked |= {'seed': 1, 'max_tokens': 5}
+        expected = ask(server, path, asked)[1]['choices']
+        harmless = {name: 'x' for name in HARMLESS}
+        for name, (unmet, empty) in UNMET.items():
+            for value in unmet:
+                refused(ask(server, path, asked | {name: value}), 400, name)
+            for value in [None, *empty]:
+                status, answer = ask(server, path, asked | harmless | {name: value})
+                assert (status, answer.get('choices')) == (200, expected), (name, value)
+
+
+def test_each_field_of_openais_client_is_read_refused_or_changes_nothing():
+    pytest.importorskip('openai', reason='pip install openai: the client that this test is about')
+    from openai.types import chat, completion_create_params as text
+    known = {name for params in (chat.completion_create_params, text)
+             for name in params.CompletionCreateParamsBase.__annotations__} | {'stream'}
+    assert len(known) > 30
+    assert known <= fields.FIELDS.keys() | fields.LACKING.keys() | HARMLESS
+    assert fields.LACKING.keys() <= UNMET.keys()
 
 
 # --- what it refuses ----------------------------------------------------------------------------------------
 WRONG = {'temperature': (-1, 3, '1', True, 10 ** 400), 'top_k': (1.5,), 'max_tokens': (0, {}), 'seed': ('x',),
-         'stream': (0,), 'stop': (0, [['x']]), 'prompt': (0, 'x' * 200), 'n': (2,)}
+         'stream': (0,), 'stop': (0, [['x']], 'x' * 65, ['a', 'y' * 2000], [*'abcde'], [''] * 900),
+         'prompt': (0, 'x' * 200), 'n': (2,), 'stream_options': (True, []), 'logprobs': (5, 'x', -1),
+         'top_logprobs': (5, True)}
 WRONG_MESSAGES = (None, 'hi', [5], [{'role': 'user'}], [{'role': 'king', 'content': 'x'}],
-                  [{'role': 'user', 'content': 'x' * 200}])
+                  [{'role': 'user', 'content': 'x' * 200}], [{'role': 'user', 'content': None}])
 REFUSED = [         # status, words of the sentence, what differs from a request that is answered
     (400, 'object', {'body': b'[]'}), (400, 'JSON', {'body': b'[' * 4000}),
     (400, 'UTF-8', {'body': b'"\xff"'}), (400, 'nan', {'body': b'{"temperature": NaN}'}),

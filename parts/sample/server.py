@@ -13,53 +13,26 @@ answer ends where the context ends, or earlier. Its first token may be the promp
 written again. Log probabilities are of temperature 1, over the tokens that may come: no special
 tokens, and first only those that fit to what is written again. top_k is ours, and so is task_id in
 place of a prompt: a problem, which is asked as eval.py asks it, and whose tests judge the answer.
-Everything else is a subset of OpenAI's API: FIELDS and logprobs are read, others are ignored.
+Everything else is a subset of OpenAI's API, see fields.py.
 
 Other machines cannot connect. But a page of another site, open in a browser here, could ask in its
 user's name. So Origin must be ours; and Host must name this machine, because a foreign name may
 lead here (DNS rebinding).
 """
 import http.server, json, pathlib, secrets, signal, threading, time, traceback
-import regex, torch
+import torch
 from parts import Mistake
 from parts.eval import questions
-from parts.sample import asking
+from parts.sample import asking, fields
 
 MOST_BYTES = 1_000_000          # of a request
-N_RIVALS = 4                    # of a token, in log probabilities
 NO_TESTS = ('no tests: this server may not run programs; read parts/eval/sandbox.py, then start it '
             'with --allow_code_execution=True')
 
-# The fields of a request: the type, the default, and of a number the lowest and the highest value.
-FIELDS = {
-    'model': (str, ''), 'prompt': (str, ''), 'messages': (list, []), 'task_id': (str, ''),
-    'stop': (list, []), 'stream': (bool, False), 'n': (int, 1, 1, 1),
-    'max_tokens': (int, None, 1, 10**9), 'max_completion_tokens': (int, None, 1, 10**9),
-    'temperature': (float, 1.0, 0, 2), 'top_p': (float, 1.0, 0, 1), 'top_k': (int, 0, 0, 10**9),
-    'seed': (int, None, 0, 10**18)}
 
-
-# --- a request is read ----------------------------------------------------------------------------
+# --- a request is answered ------------------------------------------------------------------------
 # Whatever is wrong with a request is a Mistake of two arguments: a sentence and, if it is not 400,
 # a status of HTTP.
-def read_fields(request):
-    """Return the value of each of FIELDS: what a request says, or the default. null is nothing."""
-    if isinstance(request.get('stop'), str):
-        request['stop'] = [request['stop']]
-    fields = {}
-    for name, (kind, default, *limits) in FIELDS.items():
-        fields[name] = value = default if request.get(name) is None else request[name]
-        # A whole number may be a float, but True is no number. A comparison with nan is false.
-        is_good = type(value) in ((int, kind) if limits else (kind,)) and (
-            not limits or limits[0] <= value <= limits[1])
-        if value is not default and not is_good:
-            raise Mistake(f'{name}={value!r:.60} must be {kind.__name__}'
-                          f'{" from {} to {}".format(*limits) if limits else ""}')
-    if not all(isinstance(text, str) for text in fields['stop']):
-        raise Mistake(f'stop={fields["stop"]!r:.60} must be a text, or a list of texts')
-    return fields
-
-
 def found(known, name, path):
     """Return what has this name."""
     if name not in known:
@@ -67,7 +40,6 @@ def found(known, name, path):
     return known[name]
 
 
-# --- a request is answered ------------------------------------------------------------------------
 def verdict(item, text, is_chat, run_code):
     """Run the tests of an answer to a problem. Return its outcome as in questions.py."""
     job = questions.job(item, text, is_chat)
@@ -78,7 +50,7 @@ def score(logits, ids):
     """logits (1, V), ids (1,) -> the ids of a token and its n rivals, each with its log p: (1, 1 +
     n, 2). All are float32, which is exact for ids below 2**24."""
     log_p = logits.log_softmax(dim=-1)  # (1, V)
-    rivals = log_p.topk(min(N_RIVALS, log_p.shape[1])).indices  # (1, n)
+    rivals = log_p.topk(min(fields.N_RIVALS, log_p.shape[1])).indices  # (1, n)
     top = torch.cat((ids[:, None], rivals), dim=1)  # (1, 1 + n)
     return torch.stack((top, log_p.gather(1, top)), dim=2)
 
@@ -110,10 +82,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if self.command == 'GET' and path in pages:
                 self.send(200, *pages[path])
             elif self.command == 'POST' and path in ('/v1/completions', '/v1/chat/completions'):
-                self.write('chat' in path, request.get('logprobs'), **read_fields(request))
+                self.write('chat' in path, **fields.read(request))
             else:
-                raise Mistake(f'there is nothing to {self.command} at {path[:100]}; see /v1/models',
-                              404)
+                raise Mistake(f'nothing to {self.command} at {path[:100]}; see /v1/models', 404)
         except Mistake as e:
             self.refuse(*e.args)
         except ValueError as e:                 # of the tokenizer
@@ -136,15 +107,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except (ValueError, TypeError, RecursionError) as e:
             raise Mistake(f'the body must be a JSON object in UTF-8: {str(e)[:200]}') from None
 
-    def write(self, is_chat, logprobs, model, prompt, messages, task_id, stop, stream, n, seed,
-              max_tokens, max_completion_tokens, top_p, **how):
+    def write(self, is_chat, model, prompt, messages, task_id, stop, stream, n, seed, max_tokens,
+              max_completion_tokens, top_p, stream_options, logprobs, top_logprobs, **how):
         """Answer a prompt or messages, whole or as a stream of server-sent events."""
         # Who is asked, and what?
         server = self.server
         name = model or next(iter(server.models))
         model, tokenizer, _ = found(server.models, name, '/v1/models')
-        source, asked = ('messages', messages) if is_chat else ('prompt', prompt)
-        ends = '|'.join(map(regex.escape, filter(None, stop)))
+        source, asked = ('messages', fields.plain(messages)) if is_chat else ('prompt', prompt)
+        ends = [text for text in stop if text]
         item = task_id and found(server.items, task_id, '/problems')
         if item:        # no text of the client's: the answer that is judged is the model's own
             asked, ends = item[source], '' if is_chat else item['ends']
@@ -168,7 +139,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 choice['delta' if stream else 'message'] = role | {'content': text}
             else:
                 choice['text'] = text
-            if logprobs is not None and logprobs is not False:      # 0 asks for them, too
+            if logprobs is not None:        # 0 asks for them, too
                 choice['logprobs'] = {'content': [named(tokenizer, token) for token in scores]}
             return head | {'choices': [choice]}
 
@@ -177,6 +148,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if stream:
             self.send(200, b'', 'text/event-stream')
             self.is_streaming = True
+            if with_usage := stream_options.get('include_usage'):
+                head['usage'] = None        # OpenAI's pieces have it, too; the last has the numbers
         with server.locks[name]:
             for _ in asking.write(model, [answer], tokenizer.stop, score=score,
                                   top_p=max(1e-9, top_p), **how):
@@ -184,16 +157,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 if stream:
                     self.event(reply(new, answer.scores[-1:], role))
                     role = {}
+        # A prompt's last token counts as the prompt's, though the model may have written it again.
+        n, n_asked = len(asked.ids) + len(answer.ids), len(asked.ids) + min(1, asked.repeated)
+        usage = {'prompt_tokens': n_asked, 'completion_tokens': n - n_asked, 'total_tokens': n}
         if item:
             head['verdict'] = {'outcome': '', 'message': NO_TESTS}
             if server.run_code:
                 with server.one_by_one:
                     head['verdict'] = verdict(item, answer.text, is_chat, server.run_code)
         if not stream:
-            self.send(200, reply(answer.text, answer.scores, role))
+            self.send(200, reply(answer.text, answer.scores, role) | {'usage': usage})
             return
         if item:
             self.event(head)
+        if with_usage:
+            self.event(head | {'choices': [], 'usage': usage})
         self.wfile.write(b'data: [DONE]\n\n')
 
     def event(self, value):
