@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -12,7 +13,7 @@ import time
 
 import pytest
 import torch
-from accidents import replaced
+from accidents import before, replaced
 from conftest import ROOT, mistake, run, save_run, sharpen
 
 from model import GPT, GPTConfig
@@ -343,6 +344,119 @@ def test_a_request_waits_for_the_one_before_unless_that_client_goes_away(models)
     assert model.steps < 60 and model.most == 1
 
 
+def chunked(*chunks, end=b'0\r\n\r\n', head=b''):
+    body = b''.join(b'%x\r\n%s\r\n' % (len(chunk), chunk) for chunk in chunks) + end
+    return (b'POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n%s\r\n'
+            % head + body)
+
+
+def test_a_body_may_come_in_chunks_of_any_size(server):
+    """Go, Java and Node send a body so when they don't know its length, and proxies pass it on so."""
+    asked = {'prompt': 'a é', 'max_tokens': 5, 'seed': 1}
+    body = json.dumps(asked, ensure_ascii=False).encode()
+    text = ask(server, COMPLETE, asked)[1]['choices'][0]['text']
+    for size in 1, 7, 999:
+        parts = [body[i:i + size] for i in range(0, len(body), size)]
+        answer = json.loads(raw(server, chunked(*parts)).partition(b'\r\n\r\n')[2])
+        assert answer.get('choices', [answer])[0].get('text') == text
+    odd = chunked(end=b'%X ; name="a value"\r\n%s\r\n000\r\n\r\n' % (len(body), body))
+    for data in odd, odd.replace(b': chunked', b':Chunked  '):
+        assert json.dumps(text).encode() in raw(server, data)
+
+
+SMUGGLED = b'POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}'
+MALFORMED = [
+    *(size + b'\r\n{}\r\n0\r\n\r\n' for size in (b'zz', b'-2', b'+2', b'0x2', b' 2', b'0_2', b'')),
+    b'2' * 300 + b'\r\n{}\r\n0\r\n\r\n',
+    b'2\n{}\n0\n\n', b'2\r\n{}0\r\n\r\n', b'1\r\n{}\r\n0\r\n\r\n', b'2\r\n{}\r\n0\r\nX: trailer\r\n\r\n',
+    b'0\r\n\r\n' + SMUGGLED]
+
+
+def test_a_body_whose_end_is_not_certain_is_refused_and_hides_no_second_request(server):
+    for end in MALFORMED:
+        answer = raw(server, chunked(end=end))
+        assert b' 400 ' in answer.split(b'\r\n')[0] and answer.count(b'HTTP/1.') == 1, (end, answer)
+        assert b'invalid_request_error' in answer
+    two = {b'Content-Length: 2\r\n': b'one Content-Length', b'Transfer-Encoding: gzip\r\n': b'chunked',
+           b'transfer-encoding: chunked\r\n': b'chunked'}
+    for head, words in two.items():
+        assert words in raw(server, chunked(b'{}', head=head) + SMUGGLED)
+    for coding in b': gzip, chunked', b': identity', b':', b': chunked, chunked':
+        data = chunked(b'{"prompt": "a"}').replace(b': chunked', coding, 1)
+        assert b' 400 ' in raw(server, data).split(b'\r\n')[0], coding
+    twice = post(b'{"prompt": "a"}', b'Content-Length: 15\r\n')
+    assert b' 400 ' in raw(server, twice).split(b'\r\n')[0]
+    for parts in [b'x' * 5001], [b'x' * 100] * 51, [b'x'] * 5001:
+        assert b' 413 ' in raw(server, chunked(*parts)).split(b'\r\n')[0]
+    for size in b'FFFFFFFF', b'1389':       # 1389 is 5001, and nothing of it has come
+        assert b' 413 ' in raw(server, chunked(end=size + b'\r\n')).split(b'\r\n')[0]
+    assert b' 413 ' in raw(server, GOOD.replace(b'Length: ', b'Length: ' + b'9' * 5000)).split(b'\r\n')[0]
+
+
+def drip(connection, data, pause, end):
+    """Send a byte now and then until the other side closes. -> whether it did"""
+    connection.settimeout(pause)
+    for byte in data:
+        if time.monotonic() > end:
+            return False
+        try:
+            connection.sendall(bytes([byte]))
+            if connection.recv(1) == b'':
+                return True
+        except TimeoutError:
+            pass
+        except OSError:
+            return True
+    return False
+
+
+def test_a_client_that_sends_a_byte_now_and_then_is_let_go(server):
+    """In the head, in a body and in chunks: no byte is late, but the whole takes longer than the second."""
+    many = b'{"prompt": "%s"}' % (b'a' * 900)
+    pairs = [       # what comes at once, and what comes slowly
+        (b'', GOOD), (b'POST / HTTP/1.1\r\nHost: localhost\r\n', b'A: b\r\n' * 90),
+        (post(many).partition(b'{')[0], many), (chunked(end=b''), b'1\r\na\r\n' * 200),
+        (chunked(end=b''), b'400\r\n' + many), (chunked(end=b''), b'1;' + b'x' * 190)]
+    results = []
+
+    def client(head, rest):
+        with socket.create_connection(server.server_address) as s:
+            s.sendall(head)
+            results.append(drip(s, rest, 0.3, time.monotonic() + 20))
+
+    threads = [threading.Thread(target=client, args=pair) for pair in pairs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [True] * len(threads)
+
+
+def test_a_client_that_reads_slowly_is_let_go_and_the_model_does_not_wait_for_it(server):
+    """It takes 7 kB/s of about 60 kB, so no piece waits for a second, but all of them for eight."""
+    server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)         # of its connections, too
+    taken = bytearray()
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        s.connect(server.server_address)
+        s.sendall(post(b'{"prompt": "a", "max_tokens": 120, "temperature": 0, "stream": true, '
+                       b'"logprobs": 1}'))
+        taken += s.recv(500)                # its answer has begun
+
+        def read():
+            with contextlib.suppress(ConnectionError):
+                while piece := s.recv(1500):
+                    taken.extend(piece)
+                    time.sleep(0.2)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        assert ask(server, COMPLETE, {'prompt': 'a', 'max_tokens': 1})[0] == 200
+        n_taken = len(taken)
+        reader.join()
+    assert n_taken < 30_000 and len(taken) < 50_000 and b'[DONE]' not in taken, (n_taken, len(taken))
+
+
 # The page, in Node: enough of a document that its scripts run. Prints what is asked of the server.
 IN_NODE = """
 const { page, address, hash } = JSON.parse(require('fs').readFileSync(0, 'utf8'))
@@ -438,3 +552,42 @@ def test_sigterm_finishes_what_runs_and_exits_with_0(models, tmp_path):
         port = other.getsockname()[1]
         result = run('sample.py', '--ckpt=base', '--device=cpu', f'--serve={port}', cwd=tmp_path)
         mistake(result, 'cannot listen', f'{port}', 'another port')
+
+
+# 20 clients hang: a third in the head, a third in a body, a third before an answer that they don't read.
+HANGING = """
+import itertools, os, signal, socket, threading, time
+
+def hang(server, kind):
+    with socket.create_connection(server.server_address) as s:
+        head = b'POST /v1/completions HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Length: '
+        body = b'{"prompt": "a", "stream": true, "max_tokens": 120, "logprobs": 1}'
+        s.sendall([head, head + b'900\\r\\n\\r\\n', head + b'%d\\r\\n\\r\\n' % len(body) + body][kind])
+        while True:
+            time.sleep(0.5)
+            if kind < 2:
+                s.sendall(b' ' if kind else b'1')
+
+def client(server):
+    for number in range(20):
+        threading.Thread(target=hang, args=(server, number % 3), daemon=True).start()
+    time.sleep(2)
+    for _ in range(SIGNALS):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+""" + replaced('listen', """
+    real(*arguments)
+    threading.Thread(target=client, args=arguments, daemon=True).start()""")
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='Windows has no SIGINT to send')
+def test_ctrl_c_ends_the_server_though_clients_hang_and_a_second_one_at_once(models, tmp_path):
+    save_run(tmp_path / 'base', *models['out/a'])
+    run_server = lambda first: run('sample.py', '--ckpt=base', '--serve=0', '--device=cpu', cwd=tmp_path,
+                                   before=first, timeout=90)
+    result = run_server('SIGNALS = 1' + HANGING)
+    assert (result.returncode, result.stderr) == (0, '')
+    # The server would give the clients minutes, and a model that is slow needs as many.
+    slow = before('hidden states', 'import time; time.sleep(5)')
+    patient = 'import parts.sample.server\nparts.sample.server.GRACE = 900\nSIGNALS = 2'
+    assert run_server(slow + patient + HANGING).returncode == -signal.SIGINT

@@ -8,24 +8,25 @@ The server: a page, and OpenAI's API, for the programs of this machine.
     POST /v1/completions                {"prompt": "def f("} -> a text that goes on
     POST /v1/chat/completions           {"messages": [{"role": "user", "content": "hi"}]} -> a reply
 
-A model writes one answer at a time, so whoever asks next waits. The first model is the default. An
-answer ends where the context ends, or earlier. Its first token may be the prompt's last one,
-written again. Log probabilities are of temperature 1, over the tokens that may come: no special
-tokens, and first only those that fit to what is written again. top_k is ours, and so is task_id in
-place of a prompt: a problem, which is asked as eval.py asks it, and whose tests judge the answer.
-Everything else is a subset of OpenAI's API, see fields.py.
+A model writes one answer at a time, so whoever asks next waits. An answer ends where the context
+ends, or earlier. Its first token may be the prompt's last one, written again. Log probabilities are
+of temperature 1, over the tokens that may come: no special tokens, and first only those that fit to
+what is written again. top_k is ours, and so is task_id in place of a prompt: a problem, asked as
+eval.py asks it, whose tests judge the answer. The rest is a subset of OpenAI's API, see fields.py.
 
 Other machines cannot connect. But a page of another site, open in a browser here, could ask in its
 user's name. So Origin must be ours; and Host must name this machine, because a foreign name may
 lead here (DNS rebinding).
 """
-import http.server, json, pathlib, secrets, signal, threading, time, traceback
-import torch
+import contextlib, http.server, json, math, pathlib, secrets, signal, socket, threading, time
+import traceback
+import regex, torch
 from parts import Mistake
 from parts.eval import questions
 from parts.sample import asking, fields
 
 MOST_BYTES = 1_000_000          # of a request
+GRACE = 5                       # seconds for the requests that run when the server ends
 NO_TESTS = ('no tests: this server may not run programs; read parts/eval/sandbox.py, then start it '
             'with --allow_code_execution=True')
 
@@ -64,7 +65,7 @@ def named(tokenizer, scores):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     """One request, in a thread of its own. HTTP/1.0: each answer ends with its connection."""
-    timeout = 10.0                          # seconds in which a client sends, or takes, some bytes
+    timeout = 10.0      # seconds to send a request, and to take what is left when the model is done
     server_version, sys_version = 'nanoparrot', ''
     log_message = lambda self, *_: None     # prompts are nobody's business
     is_streaming = False
@@ -72,8 +73,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def respond(self):
         """Answer a request, or refuse it with a sentence."""
         path, pages = self.path.split('?')[0], self.server.pages
+        self.unsent = bytearray()
         try:
             request = self.read_json() if self.command == 'POST' else {}
+            self.server.waits_since[self.connection] = math.inf     # now we do not wait for it
             host = self.headers.get('Host', '')
             if (host.partition(':')[0].lower() not in ('127.0.0.1', 'localhost')
                     or self.headers.get('Origin', f'http://{host}') != f'http://{host}'):
@@ -94,18 +97,42 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except Exception:
             traceback.print_exc()
             self.refuse('the server made a mistake; its log says which', 500)
+        self.server.waits_since[self.connection] = time.monotonic()
+        self.wfile.write(self.unsent)
 
     do_GET = do_POST = respond
 
     def read_json(self):
         """Return the JSON object that a client sends."""
-        length = self.headers.get('Content-Length', '0')
-        if not length.isdecimal() or int(length) > MOST_BYTES:
-            raise Mistake(f'Content-Length={length:.60} must be from 0 to {MOST_BYTES}', 413)
+        body = self.read_body()
         try:
-            return dict(**json.loads(self.rfile.read(int(length))))
+            return dict(**json.loads(body))
         except (ValueError, TypeError, RecursionError) as e:
             raise Mistake(f'the body must be a JSON object in UTF-8: {str(e)[:200]}') from None
+
+    def read_body(self):
+        """Return the body: as many bytes as Content-Length says, or chunks, each behind its length
+        in hex, up to one of 0 bytes. Both at once are refused, because a proxy that looks at the
+        other header than we do would see a request where we see a body."""
+        lengths, codings = (self.headers.get_all(name, [])
+                            for name in ('Content-Length', 'Transfer-Encoding'))
+        if len(lengths + codings) > 1 or codings and codings[0].strip().lower() != 'chunked':
+            raise Mistake('a request needs one Content-Length, or Transfer-Encoding: chunked')
+        if not codings:
+            length = ''.join(lengths).strip() or '0'
+            if not regex.fullmatch('[0-9]{1,9}', length) or int(length) > MOST_BYTES:
+                raise Mistake(f'Content-Length={length:.60} must be from 0 to {MOST_BYTES}', 413)
+            return self.rfile.read(int(length))
+        body, size = bytearray(), 1
+        while size:
+            head = regex.fullmatch(rb'([0-9a-fA-F]{1,8})[ \t]*(;.*)?\r\n', self.rfile.readline(200))
+            size = int(head[1], 16) if head else 0
+            if len(body) + size > MOST_BYTES:
+                raise Mistake(f'the body must have at most {MOST_BYTES} bytes', 413)
+            body += self.rfile.read(size)
+            if not head or self.rfile.read(2) != b'\r\n':
+                raise Mistake('the chunks of the body are cut off, malformed or end in trailers')
+        return body
 
     def write(self, is_chat, model, prompt, messages, task_id, stop, stream, n, seed, max_tokens,
               max_completion_tokens, top_p, stream_options, logprobs, top_logprobs, **how):
@@ -135,10 +162,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
         def reply(text, scores, role):
             choice = {'index': 0, 'finish_reason': answer.finish}
-            if is_chat:
-                choice['delta' if stream else 'message'] = role | {'content': text}
-            else:
-                choice['text'] = text
+            said = {'delta' if stream else 'message': role | {'content': text}}
+            choice |= said if is_chat else {'text': text}
             if logprobs is not None:        # 0 asks for them, too
                 choice['logprobs'] = {'content': [named(tokenizer, token) for token in scores]}
             return head | {'choices': [choice]}
@@ -151,8 +176,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if with_usage := stream_options.get('include_usage'):
                 head['usage'] = None        # OpenAI's pieces have it, too; the last has the numbers
         with server.locks[name]:
+            server.check_end()
             for _ in asking.write(model, [answer], tokenizer.stop, score=score,
                                   top_p=max(1e-9, top_p), **how):
+                server.check_end()
                 new = answer.take()
                 if stream:
                     self.event(reply(new, answer.scores[-1:], role))
@@ -164,6 +191,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             head['verdict'] = {'outcome': '', 'message': NO_TESTS}
             if server.run_code:
                 with server.one_by_one:
+                    server.check_end()
                     head['verdict'] = verdict(item, answer.text, is_chat, server.run_code)
         if not stream:
             self.send(200, reply(answer.text, answer.scores, role) | {'usage': usage})
@@ -172,11 +200,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.event(head)
         if with_usage:
             self.event(head | {'choices': [], 'usage': usage})
-        self.wfile.write(b'data: [DONE]\n\n')
+        self.put(b'data: [DONE]\n\n')
+
+    def put(self, data):
+        """Send what the connection takes at once. The rest waits for the next call, and finally for
+        respond(), because no model should wait for a client that reads slowly."""
+        self.unsent += data
+        self.connection.settimeout(0)
+        with contextlib.suppress(BlockingIOError):
+            del self.unsent[:self.connection.send(self.unsent)]
+        self.connection.settimeout(self.timeout)
 
     def event(self, value):
         """Send a server-sent event."""
-        self.wfile.write(f'data: {json.dumps(value)}\n\n'.encode())
+        self.put(f'data: {json.dumps(value)}\n\n'.encode())
 
     def send(self, status, value, kind='application/json'):
         self.send_response(status)
@@ -184,7 +221,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header('X-Content-Type-Options', 'nosniff')
         self.send_header('X-Frame-Options', 'DENY')     # a page of another site may not frame ours
         self.end_headers()
-        self.wfile.write(value if isinstance(value, bytes) else json.dumps(value).encode())
+        self.put(value if isinstance(value, bytes) else json.dumps(value).encode())
 
     def refuse(self, sentence, status=400):
         """Answer with a sentence, in OpenAI's form."""
@@ -208,6 +245,8 @@ class Server(http.server.ThreadingHTTPServer):
         self.items = {item['task_id']: item for item in items}
         self.locks = {name: threading.Lock() for name in models}
         self.one_by_one = threading.Lock()                      # programs that run
+        self.waits_since = {}       # {connection: when we began to wait for its client, or inf}
+        self.ends_at = math.inf
         page = pathlib.Path(__file__).with_name('page.html').read_bytes()
         rows = [{'id': name, 'object': 'model', 'chat': can_chat}
                 for name, (_, _, can_chat) in models.items()]
@@ -218,14 +257,45 @@ class Server(http.server.ThreadingHTTPServer):
         except OSError as e:
             raise Mistake(f'cannot listen on port {port}: {e.strerror}; try another port') from e
 
+    def process_request(self, connection, address):
+        self.waits_since[connection] = time.monotonic()
+        super().process_request(connection, address)        # in a thread
+
+    def shutdown_request(self, connection):
+        super().shutdown_request(connection)
+        del self.waits_since[connection]
+
+    def service_actions(self):
+        """Let slow clients go. serve_forever() calls this ten times a second. The timeout of a
+        connection alone would not do, since it begins again with each byte."""
+        for connection, since in list(self.waits_since.items()):
+            if time.monotonic() > min(since + Handler.timeout, self.ends_at):
+                with contextlib.suppress(OSError):          # it may have ended just now
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def check_end(self):
+        """End an answer that takes too long for a server that ends."""
+        if time.monotonic() > self.ends_at:
+            raise Mistake('the server is ending', 503)
+
 
 def run(port, models, items=(), run_code=None):
-    """Serve until SIGTERM or Ctrl-C, then finish the requests that run."""
+    """Serve until SIGTERM or Ctrl-C, then give the requests that run GRACE seconds. A second signal
+    ends the process at once."""
     with Server(port, models, items, run_code) as server:
         # If a signal raised KeyboardInterrupt here, while a request is accepted, socketserver would
         # cut the answer to it. shutdown() waits for serve_forever(), so it has its own thread.
-        stop = lambda *_: threading.Thread(target=server.shutdown).start()
+        def stop(*_):
+            for number in signal.SIGTERM, signal.SIGINT:
+                signal.signal(number, signal.SIG_DFL)
+            threading.Thread(target=server.shutdown).start()
+
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
         print(f'http://127.0.0.1:{server.server_port} answers; Ctrl-C ends it', flush=True)
         server.serve_forever(poll_interval=0.1)
+        print(f'whoever asked has {GRACE} more seconds; Ctrl-C again ends it now', flush=True)
+        server.ends_at = time.monotonic() + GRACE
+        while server.waits_since:
+            server.service_actions()
+            time.sleep(0.1)
