@@ -19,7 +19,7 @@ problems        functions of parts/eval/problems.py, which the model writes and 
     cell                unseen combinations of known steps: "Return a list of the doubles of the odd
                         numbers in values."
     family              unseen tasks: "Return whether any number in data is greater than 6."
-humaneval, mbpp other functions to write, from a file in HumanEval's layout
+humaneval, mbpp other functions to write, from a file in the layout of HumanEval or MBPP
 gsm8k           the last number of the answer must be the one behind #### in the file
 own             your questions: {"prompt": "2 + 2?", "regex": "4"}; see docs/measuring.md
 judge           questions, such as the first turns of MT-Bench, graded 1 to 10 by a command, --judge
@@ -176,8 +176,10 @@ if any(map(questions.tested, asked.values())) and not allow_code_execution:
                   'parts/eval/sandbox.py, then add --allow_code_execution=True')
 if completions and measures_text:
     raise Mistake('--completions needs no model, but --tasks=loss and learned do; leave them out')
-if not re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k):
-    raise Mistake(f'{k=!r:.80} must be positive integers, such as 1,10,100')
+# int() raises its own error for thousands of digits.
+if not re.fullmatch(r'[1-9]\d{0,8}(,[1-9]\d{0,8})*', k):
+    raise Mistake(f'{k=!r:.80} must be positive integers below a billion, such as '
+                  '1,10,100')
 ks = sorted({1, *map(int, k.split(','))})       # always with 1: the interval is that of pass@1
 if ks[-1] > num_samples and not completions:
     raise Mistake(f'pass@{ks[-1]} needs --num_samples={ks[-1]} or more; {num_samples=}')

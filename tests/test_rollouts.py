@@ -113,7 +113,7 @@ def test_what_each_kind_of_task_pays():
     paying = questions.to_question({'prompt': 'four'}, is_graded=False)
     paying['reward'] = lambda prompt, text: len(prompt) / len(text)
     right, wrong, regex = (questions.to_question({'prompt': '2 + 2?'} | check) for check in
-                           ({'answer': 'so 4'}, {'answer': '5'}, {'regex': '^it'}))
+                           ({'answer': 'so #### 4'}, {'answer': '5'}, {'regex': '^it'}))
     assert [paid(task) for task in (right, paying, wrong, regex)] == [1.0, 4 / 7, 0.0, 1.0]
     assert [paid(tests, outcome) for outcome in ('passed', 'wrong', 'timeout')] == [1.0, 0.0, 0.0]
     refused("no verdict on 'write f': .*no space", paid, tests, 'infrastructure')

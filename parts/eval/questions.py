@@ -8,7 +8,8 @@ Questions that a model is asked, all of one form, and how its answers are graded
     outcome(question, 'It is 4.')           # {'outcome': 'passed', 'message': ''}
     judged('./my_judge', question, 'Four')  # {'outcome': 'judged', 'message': '7', 'score': 7.0}
 """
-import collections, difflib, json, math, pathlib, re, shlex, subprocess, textwrap
+import ast, builtins, collections, difflib, itertools, json, math, pathlib, re, shlex, subprocess
+import symtable, textwrap, warnings
 from parts import Mistake
 from parts.eval import problems, results
 from parts.prepare import reading
@@ -32,23 +33,30 @@ def to_question(record, is_graded=True):
         rules               pairs (key, value) that an answer must keep; see RULES
         solution            a program that is known to pass the tests, or ''
 
-    The keys of a record tell its kind. With "test" it is a function to complete, as in HumanEval,
-    MBPP and problems.py. With "tests", "regex", "must_contain" or "must_not_contain" it is a
-    question of your own, and with nothing but "answer" the answer is a number, as in GSM8K.
+    The keys of a record tell its kind. With "test" it is a function to complete, as in HumanEval
+    and problems.py, with "test_list" one of MBPP. With "tests", "regex", "must_contain" or
+    "must_not_contain" it is a question of your own, and with nothing but "answer" the answer is a
+    number, as in GSM8K.
     is_graded=False: a judge or a reward model grades the answers. ValueError if nobody could."""
     if {'instruction_id_list', 'choices', 'endings'} & record.keys():
         raise Mistake(ELSEWHERE)
+    if 'test_list' in record:
+        solution = record.get('code') if is_graded else ''
+        return to_question(of_mbpp(record), is_graded) | {'solution': solution}
     asked = record.get('prompt') or record.get('question') or (record.get('turns') or [''])[0]
     if not asked or not isinstance(asked, str | list):
         raise Mistake('the line has no prompt or question')
     tests = record.get('tests') or ''
+    if not isinstance(tests, str):
+        raise Mistake(f'"tests" must be a text, a program, not {tests!r:.80}')
     question = record | {'messages': records.messages_of(asked), 'prompt': asked,
                          'entry_point': record.get('entry_point') or '', 'solution': '',
                          'ends': r'(?<=\n)(?=Question:)'}
     if 'test' in record:
-        if not isinstance(asked, str) or 'entry_point' not in record:
-            raise Mistake('"test" needs a text as its prompt, and an "entry_point"; a question of '
-                          'your own has "tests"')
+        texts = asked, record['test'], record.get('entry_point')
+        if not all(isinstance(text, str) for text in texts):
+            raise Mistake('"test" must be a text, and needs a text as its prompt, and an '
+                          '"entry_point"; a question of your own has "tests"')
         text = record.get('asked') or f'Complete:\n{asked.rstrip()}'
         solution = record.get('canonical_solution') or ''
         # MBPP's solutions are not always indented as their docstrings, and its tests need math.
@@ -75,6 +83,42 @@ def to_question(record, is_graded=True):
     compile(question['tests'], 'tests', 'exec')         # SyntaxError if they are no program
     hash(question.get('task_id'))                       # TypeError if no dict can hold it
     return question
+
+
+def of_mbpp(record):
+    """Return a problem of MBPP, whose two files have different keys, in HumanEval's layout. A chat
+    is asked the text and shown the tests. A base model continues the function: what its solution
+    imports, its signature, and a docstring of the same text and tests."""
+    record = {'test_setup_code': '', 'test_imports': [], 'code': None} | record
+    text, tests = record.get('text') or record.get('prompt'), record.pop('test_list')
+    texts = {'text': text, 'code': record['code'], 'test_setup_code': record['test_setup_code']}
+    lists = {'test_imports': record['test_imports'], 'test_list': tests}
+    for key, value in (texts | lists).items():
+        parts = value if key in lists else [value]
+        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+            raise Mistake(f'"{key}" of a problem of MBPP must be a '
+                          f'{"list of texts" if key in lists else "text"}, not {value!r:.80}')
+    for key, code in ('code', record['code']), *(('test_list', test) for test in tests):
+        if error := names_in(code)[2]:
+            raise Mistake(f'"{key}" of a problem of MBPP is not Python: {error}')
+
+    called = set.intersection(*[names_in(test)[1] for test in tests] or [set()])
+    tree = ast.parse(record['code'])
+    functions = [node for node in tree.body if getattr(node, 'name', '') in called]
+    if not functions or not isinstance(functions[-1], ast.FunctionDef):
+        raise Mistake('each test in the "test_list" of a problem of MBPP must call a function that '
+                      'its "code" defines')
+    function = functions[-1]
+    shown = '\n'.join(tests)
+    asked = f'{text.strip()}\n\nYour code should pass these tests:\n\n{shown}'
+    function.body = [ast.Expr(ast.Constant(textwrap.indent(f'\n{asked}\n', '    ') + '    '))]
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    # In HumanEval's layout check() is called last. The function of a problem has that name, too.
+    checked = 'def check(candidate):\n    pass'
+    return record | {
+        'prompt': ast.unparse(ast.Module([*imports, function], [])) + '\n', 'asked': asked,
+        'entry_point': function.name,
+        'test': '\n'.join([record['test_setup_code'], *record['test_imports'], *tests, checked])}
 
 
 def of_tasks(tasks, files, n, seed, splits):
@@ -254,34 +298,134 @@ def check_harness(questions, run):
 
 
 # --- code -----------------------------------------------------------------------------------------
-def code_in(text):
-    """Return the code of an answer in words: its first block of Python, else its first block, else
-    all of it."""
-    blocks = re.findall(r'```([\w.+#{}-]*)[ \t\r]*\n(.*?)(?:```|$)', text, re.S)
-    python = [code for name, code in blocks if 'py' in name.lower()]
-    fenced = python or [code for _, code in blocks]
-    return textwrap.dedent(fenced[0]) if fenced else text
+# A line that opens a block: a fence, ```, ```` or ~~~, and what is in it. In front of it may be the
+# mark of a list, or a sentence. A whole answer in ```markdown is no block, but those in it are.
+OPENING = re.compile(r'^(?!.*[`~]{3}[ \t]*(?:markdown|md)\b)'
+                     r'(?:([ \t]*(?:(?:[-*+]|\d+[.)])[ \t]+)?)(?:(`{3,})([^`\n]*)|(~{3,})(.*))'
+                     r'|[^`\n]*(`{3,})[ \t]*([^`\s]*)[ \t]*)$', re.M)
+# raw: its text; code: the same in column 0; defines, needs: names; error: why it is not Python
+Block = collections.namedtuple('Block', 'name raw code defines needs error')
+
+
+def names_in(code):
+    """Return the names that a program defines, those that it takes from elsewhere, and why it is
+    not Python, or ''.
+    names_in('import math\ndef f(): return g(math.pi)') -> ({'math', 'f'}, {'g'}, '')"""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')         # of '\d' in a text
+            tables = [symtable.symtable(code, 'answer', 'exec')]
+    except Exception as e:      # also null bytes, lone surrogates and deep nesting
+        return set(), set(), str(e)
+    for table in tables:        # the list grows
+        tables += table.get_children()
+    defines = {symbol.get_name() for symbol in tables[0].get_symbols()
+               if symbol.is_assigned() or symbol.is_imported()}
+    uses = {symbol.get_name() for table in tables for symbol in table.get_symbols()
+            if symbol.is_referenced() and symbol.is_global()}
+    return defines, uses - defines, ''
+
+
+def to_block(name, raw, margin):
+    """Return a Block. margin: columns in front of its fence, which are no part of the code."""
+    raw = re.sub(rf'^[ \t]{{1,{margin}}}', '', raw, flags=re.M) if margin else raw
+    # A text in three quotation marks may begin in column 0, so other lines are kept if they can be.
+    code = textwrap.dedent(raw) if raw[:1].isspace() and names_in(raw)[2] else raw
+    return Block(name, raw, code, *names_in(code))
+
+
+def blocks_in(text):
+    """Return the fenced Blocks of an answer."""
+    text = text.replace('\r\n', '\n')
+    blocks = []
+    end = 0
+    # A model that repeats itself may write thousands of fences, and each is looked for in the rest.
+    while (opening := OPENING.search(text, end)) and len(blocks) < 100:
+        before, *groups = opening.groups('')
+        fence, name = ''.join(groups[::2]), ''.join(groups[1::2])
+        start = opening.end() + 1
+        # A line with nothing but a fence, at least as long, closes the block; or the answer is cut.
+        closing = re.compile(rf'^[ \t]*{fence}{fence[0]}*[ \t]*$', re.M).finditer(text, start)
+        spans = [match.span() for match in itertools.islice(closing, 20)] + [(len(text),) * 2]
+        block_to = lambda stop: to_block(name.lower().strip().split(' ')[0], text[start:stop],
+                                         len(before))
+        for stop, after in spans:
+            block, end = block_to(stop), after
+            # In a docstring, a fence closes nothing. Only there would Python read on.
+            if 'triple-quoted' not in block.error:
+                break
+        if block.error:
+            stop, end = spans[0]
+            block = block_to(stop)
+            # perhaps it is closed at the end of a line: return 1```
+            stop = text.find(fence, start, stop)
+            if text[start:stop].strip() and stop >= 0 and not block_to(stop).error:
+                block, end = block_to(stop), stop + len(fence)
+        blocks.append(block)
+    return blocks
+
+
+def code_in(text, wanted=()):
+    """Return the code of an answer in words: the blocks that define the names that are wanted, and
+    those that define what these need; else the first block that is Python; else the first. Without
+    blocks it is all of the text."""
+    blocks = blocks_in(text)
+    if not blocks or not names_in(text)[2]:     # Python may have a fence, too, in a docstring
+        return text
+    ordered = sorted(blocks, key=lambda block: ('py' not in block.name, block.name != ''))
+    chosen = []
+    names = [*wanted]
+    for name in names:          # the list grows
+        block = next((block for block in chosen + ordered if name in block.defines), None)
+        if block and block not in chosen:
+            chosen.append(block)
+            names += sorted(block.needs - {*dir(builtins)})
+    if not chosen:
+        python = [block for block in ordered if not block.error and block.code.strip()]
+        chosen = (python or ordered)[:1]
+    return '\n'.join(block.code for block in blocks if block in chosen)
 
 
 def program(question, text, chat):
-    """Return what to run: the prompt and its completion; in a chat the code of the answer, and
-    above it what stands above the function that had to be completed."""
-    if not chat:
-        return question['prompt'] + text
-    if 'test' not in question:          # its prompt may be prose
-        return code_in(text)
-    above = question['prompt'].rfind(f'def {question["entry_point"]}')
-    return question['prompt'][:max(0, above)] + code_in(text)
+    """Return what to run: the prompt and its completion; in a chat, or where these are no Python,
+    for example because the prompt is prose, the code of the answer, and above it what stands above
+    the function that had to be completed."""
+    prompt, name = question['prompt'], question['entry_point']
+    if not chat and not names_in(prompt + text)[2]:
+        return prompt + text
+    code = code_in(text, [name, *sorted(names_in(question.get('tests', ''))[1])])
+    if 'test' not in question:
+        return code
+    if name not in names_in(code)[0]:       # perhaps the answer is the body of the function
+        for body in text, *[block.raw for block in blocks_in(text)]:
+            if re.match(r'\n*[ \t]', body) and not names_in(prompt + body)[2]:
+                return prompt + body
+        if not chat and code == text:
+            return prompt + text
+    return prompt[:max(0, prompt.rfind(f'def {name}'))] + code
 
 
 # --- rules ----------------------------------------------------------------------------------------
+# 1,200 is one number, and 2,3 are two. A minus between two numbers belongs to neither.
+NUMBER = (r'(?:(?<![\w)])-)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<![\w.])\.\d+)'
+          r'(?:[eE][-+]?\d+\b)?')
+
+
 def last_number(text):
-    """Return the number behind ####, or else the last one, or None. A minus between two is none."""
-    whole = r'(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)'         # 1,200 is one number, and 2,3 are two
-    number = rf'(?:(?<![\w)])-)?(?:{whole}(?:\.\d+)?|(?<![\w.])\.\d+)(?:[eE][-+]?\d+\b)?'
+    """Return the number behind ####, or else the last one, or None."""
     text = text.replace('\u2212', '-').replace('-$', '-')      # the minus sign of Unicode; -$5
-    numbers = re.findall(rf'####[\s$*]*({number})', text) or re.findall(number, text)
+    numbers = re.findall(rf'####[\s$*]*({NUMBER})', text) or re.findall(NUMBER, text)
     return float(numbers[-1].replace(',', '')) if numbers else None
+
+
+def is_number(answer):
+    """Is this a number, alone or behind ####: 18, '$1,200', '5 apples', '3 + 4 = 7. #### 7'? In other
+    texts, a number may be a part of a name, a date or a list: 'Apollo 11', '2026-11-27', '1/2'."""
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+        return False
+    text = str(answer).split('####')[-1]
+    return (re.fullmatch(rf'[^\w.]*{NUMBER}\D*', text) is not None
+            and math.isfinite(last_number(text)))
 
 
 # By the keys of a record: does a text keep the rule?
@@ -306,7 +450,10 @@ def rules_of(record):
     rules = []
     for key in 'must_contain', 'must_not_contain', 'regex':
         values = record.get(key, [])
-        rules += [(key, value) for value in ([values] if isinstance(values, str) else values)]
+        values = [values] if isinstance(values, str) else values
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise Mistake(f'"{key}" must be a text, or a list of texts, not {record[key]!r:.80}')
+        rules += [(key, value) for value in values]
     if not rules and not record.get('tests'):
         if 'answer' not in record:
             raise Mistake('nothing is checked, every answer would pass; give one of '
@@ -314,13 +461,13 @@ def rules_of(record):
         rules = [('answer', str(record['answer']))]
 
     for key, value in rules:
-        RULES[key]('', value)       # an error, if the value is no text or no pattern
-        # "7 #### " has a number, but none where the answer should be.
-        no_number = key == 'answer' and last_number(value.split('####')[-1]) is None
-        if no_number or value in ('', '.*', '^.*$'):
+        if key == 'answer' and not is_number(record['answer']):
+            raise Mistake(f'"answer" must be a number, not {record["answer"]!r:.80}; for a text '
+                          'take "must_contain" or "regex", and in a solution write #### in front '
+                          'of the number')
+        RULES[key]('', value)       # an error, if the value is no pattern
+        if value in ('', '.*', '^.*$'):
             raise Mistake(f'"{key}" has the value {value!r}: no answer can fail, or none can pass')
-        if key == 'answer' and re.fullmatch(r'\s*[\d.]+ *[/:] *[\d.]+\s*', value):
-            raise Mistake(f'"answer" must be one number, not {value!r}; take "regex" for others')
     return rules
 
 
