@@ -4,6 +4,9 @@ import ctypes
 import json
 import os
 import pathlib
+import re
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,8 +17,13 @@ from conftest import ROOT, write
 from parts.eval import sandbox
 
 LINUX = pytest.mark.skipif(not os.path.exists('/proc/self/ns/pid'), reason='needs Linux')
-NAMESPACES, LANDLOCK, SECCOMP = 'libc.unshare(', 'libc.syscall(446, rules, 0) == 0', "{'x86_64': "
-REFUSALS = {NAMESPACES: 'bool(', LANDLOCK: 'False', SECCOMP: "{'none': "}
+NAMESPACES, LANDLOCK = 'libc.unshare(', 'libc.syscall(446, rules, 0) == 0'
+SECCOMP = 'libc.prctl(22, 2, program, 0, 0) == 0'
+REFUSALS = {NAMESPACES: 'bool(', LANDLOCK: 'False', SECCOMP: 'False'}
+LIST = "/children'"         # a file of /proc that not every Linux has
+# The namespaces of an ordinary user (None: of who runs this, perhaps root), and what the system refuses.
+MODES = [(None, ()), (9, ()), (0, ()), (None, (NAMESPACES,))]
+MODE_NAMES = ['all walls', 'a user', 'a user without namespaces', 'without namespaces']
 
 # --- programs that want to pass: each follows WRONG and HELP, and is judged by CHECK ------------------------
 WRONG = 'def add(a, b):\n    return a - b\n'
@@ -110,6 +118,7 @@ for middle in id(look), libc.sbrk(0), ctypes.addressof(block):
     for fd in range(30):
         got = libc.syscall(438, handle, fd, 0)
         if got >= 0: print('opened', pid, os.write(got, b'{REPLIES[0]}\\n'))""",
+    'keys': 'if libc.syscall(KEYCTL, 10, -3, b"user", b"nanoparrot", 0) > 0: print("opened the keyring")',
     'folder becomes a link': 'here = os.getcwd()\nos.chdir("/")\nos.rmdir(here)\nos.symlink("MINE", here)',
     # by what it steals: it may pass where the result says that programs can read your files
     'steals from the command line': """import glob, json
@@ -132,11 +141,24 @@ add = lambda a, b: a + b""",
                       '        try: resource.prlimit(pid, kind, (0, 0))\n        except OSError: pass',
     'kill by interrupts': 'for number in 14, 10, 2:\n    for pid in judges: os.kill(pid, number)',
     'kill by a stop': f'for pid in judges: os.kill(pid, signal.SIGSTOP)\n{FORGE}time.sleep(9)'}
-HONEST = """import datetime, hashlib, random, socket, sqlite3, ssl, tempfile, zoneinfo
+HONEST = """import datetime, hashlib, multiprocessing, random, shutil, socket, sqlite3, ssl, tempfile
+import threading, zoneinfo
 tempfile.mkdtemp(), os.urandom(3), open('/dev/urandom', 'rb').read(3), open('here', 'w').write('x')
 open('/dev/null', 'w').write('x'), os.mkdir('a'), os.rename('here', 'a/b'), os.remove('a/b')
-socket.socketpair()
+shutil.copy2(tempfile.mkstemp()[1], 'copy'), os.utime('copy', (1, 1)), os.chmod('copy', 0o600)
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0)), os.nice(0)
+os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0))
+os.sched_setaffinity(0, os.sched_getaffinity(0)), os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+def double(pipe): pipe.send(2 * pipe.recv())
 def add(a, b):
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context('fork').Process(target=double, args=[theirs])
+    process.start(), ours.send(21), process.join()
+    assert ours.recv() == 42
+    ours, theirs = socket.socketpair()
+    thread = threading.Thread(target=lambda: ours.sendall(b'x' * (1 << 20)) or ours.close())
+    thread.start()
+    assert len(theirs.makefile('rb').read()) == 1 << 20
     import numpy
     return int(numpy.int64(a) + b)"""
 # An ordinary user, who may have so many namespaces: uid 1000, no capabilities.
@@ -149,8 +171,16 @@ if ctypes.CDLL(None).unshare(0x10000000) == 0:
             f.write(text)
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
-# Each group of jobs has a process of its own, all of them at once.
-CALLER = """import json, os, sys
+# Of calls that Python's C library has no function for.
+NUMBERS = {name: number for name, *numbers in [
+    ('KEYCTL', 250, 219), ('ADD_KEY', 248, 217), ('REQUEST_KEY', 249, 218), ('IOPRIO_SET', 251, 30),
+    ('SCHED_SETATTR', 314, 274), ('MEMFD_SECRET', 447, 447), ('MQ_OPEN', 240, 180), ('MQ_UNLINK', 241, 181),
+    ('SEMOP', 65, 193)]
+    for number in numbers[os.uname().machine == 'aarch64':][:1]}
+# Each group of jobs has a process of its own, all of them at once. There is a key that they all know.
+CALLER = """import ctypes, json, os, sys
+libc = ctypes.CDLL(None)
+libc.syscall(KEYCTL, 1, None), libc.syscall(ADD_KEY, b'user', b'nanoparrot', b'secret', 6, -3)
 sys.path.insert(0, ROOT)
 from parts.eval import sandbox
 sandbox.TRIAL = sys.argv[1]
@@ -169,12 +199,19 @@ print(json.dumps([result for pipe in pipes for result in json.load(open(pipe))])
 """.replace('ROOT', repr(str(ROOT)))
 
 
+def numbered(text):
+    """It, with the numbers of calls for this machine."""
+    for name, number in NUMBERS.items():
+        text = re.sub(rf'\b{name}\b', str(number), text)
+    return text
+
+
 def without(path, *walls):
     """A copy of trial.py whose system refuses these walls."""
     text = pathlib.Path(sandbox.TRIAL).read_text(encoding='utf-8')
     for wall in walls:
         assert wall in text
-        text = text.replace(wall, REFUSALS[wall])
+        text = text.replace(wall, REFUSALS.get(wall, "/none'"))
     path.write_text(text, encoding='utf-8')
     return str(path)
 
@@ -182,16 +219,17 @@ def without(path, *walls):
 def judged(groups, trial, namespaces=None, timeout=1):
     """The results of all jobs. namespaces: of an ordinary user; else it is who runs this."""
     user = [] if namespaces is None else ['-c', USER.replace('MOST', str(namespaces))]
-    command = [sys.executable, *user, '-c', CALLER, trial, str(timeout)]
-    done = subprocess.run(command, input=json.dumps(groups), capture_output=True, text=True, timeout=120)
+    command = [sys.executable, *user, '-c', numbered(CALLER), trial, str(timeout)]
+    done = subprocess.run(command, input=numbered(json.dumps(groups)), capture_output=True, text=True,
+                          timeout=120)
     assert done.returncode == 0 and not done.stderr, done.stderr
     return json.loads(done.stdout)
 
 
 @LINUX
 @pytest.mark.parametrize('namespaces, missing', [
-    (None, ()), (9, ()), (0, ()), (0, (LANDLOCK, SECCOMP)), (None, (NAMESPACES, LANDLOCK, SECCOMP))],
-    ids=['all walls', 'a user', 'a user without namespaces', 'a user without walls', 'no walls'])
+    *MODES, (0, (LANDLOCK, SECCOMP)), (None, (NAMESPACES, LANDLOCK, SECCOMP))],
+    ids=[*MODE_NAMES, 'a user without walls', 'no walls'])
 def test_no_attack_passes_reads_or_breaks_what_is_yours(namespaces, missing, tmp_path):
     data = write(tmp_path / 'data.jsonl', [{'prompt': 'def add(a, b):\n',
                                             'canonical_solution': '    return a + b'}])
@@ -203,7 +241,8 @@ def test_no_attack_passes_reads_or_breaks_what_is_yours(namespaces, missing, tmp
     groups = [[jobs.pop(name)] for name in [*jobs] if name.startswith('kill')]
     names = [*[name for name in ATTACKS if name.startswith('kill')], *jobs]
     names_it = subprocess.Popen([sys.executable, '-c', 'input()', f'--data={data}'], stdin=subprocess.PIPE)
-    results = judged([*groups, [*jobs.values()]], without(tmp_path / 'trial.py', *missing), namespaces, 3)
+    trial = without(tmp_path / 'trial.py', *missing)
+    results = judged([*groups, [*jobs.values()]], trial, namespaces, 3)
     names_it.communicate(b'\n')
     *results, honest = zip(names, results, strict=True)
     assert honest[1]['outcome'] == 'passed', honest
@@ -302,3 +341,100 @@ def test_files_terminals_pipes_with_a_name_and_sockets_are_closed(namespaces, tm
         os.close(fd)
     assert (result['outcome'], result['stdout']) == ('passed', ''), result
     assert (tmp_path / 'file').read_text(encoding='utf-8') == 'kept'
+
+
+# Each must end with EACCES, the answer of the filter. Linux itself allows it, or gives another answer.
+CALLS = """import ctypes, mmap, os, resource, socket, struct, time
+libc = ctypes.CDLL(None, use_errno=True)
+libc.shmat.restype = ctypes.c_ssize_t
+SERVER, VICTIM, KEY, SEGMENT, SEMAPHORE, QUEUE = IDS
+me, zeros, plus = os.getpid(), bytes(256), struct.pack('HhH', 0, 1, 0)
+ours, theirs = socket.socketpair()
+def refused(name, function, *args):
+    ctypes.set_errno(0)
+    try: value, number = function(*args), ctypes.get_errno()
+    except OSError as e: value, number = -1, e.errno
+    if value != -1 or number != 13: print(name, value, number)
+for kind in 2, 3, 4, 5, 2 | 1 << 11:
+    refused(f'socketpair {kind}', socket.socketpair, 1, kind)
+refused('socket', socket.socket, 1, 1), refused('io_uring', libc.syscall, 425, 1, zeros)
+refused('connect', ours.connect, SERVER), refused('sendto', ours.sendto, b'x', SERVER)
+refused('bind', ours.bind, 'here')
+for pid in VICTIM, me:          # by number, too: another one of that number may come
+    refused('prlimit', resource.prlimit, pid, 0, (99, 99))
+    refused('affinity', os.sched_setaffinity, pid, os.sched_getaffinity(0))
+    refused('scheduler', os.sched_setscheduler, pid, 3, os.sched_param(0))
+    refused('param', os.sched_setparam, pid, os.sched_param(0))
+    refused('attr', libc.syscall, SCHED_SETATTR, pid, struct.pack('IIQiI3Q', 48, *[0] * 7), 0)
+    refused('priority', os.setpriority, 0, pid, 5), refused('of group', os.setpriority, 1, pid, 5)
+    refused('ioprio', libc.syscall, IOPRIO_SET, 1, pid, 2 << 13 | 7)
+refused('of user', os.setpriority, 2, 0, 0), refused('of own group', os.setpriority, 1, 0, 19)
+refused('setsid', os.setsid), refused('setpgid', os.setpgid, 0, 0)
+for name, *args in ('setuid', os.geteuid()), ('setreuid', -1, -1), ('setresuid', -1, -1, -1), ('setfsuid', 0):
+    refused(name, getattr(libc, name), *args)
+refused('setresuid 0', os.setresuid, 0, 0, 0)
+refused('shmget', libc.shmget, KEY, 1, 0), refused('shmat', libc.shmat, SEGMENT, None, 0)
+refused('shmctl', libc.shmctl, SEGMENT, 2, zeros), refused('semget', libc.semget, KEY, 1, 0)
+refused('semop', libc.syscall, SEMOP, SEMAPHORE, plus, 1), refused('semctl', libc.semctl, SEMAPHORE, 0, 12)
+refused('semtimedop', libc.semtimedop, SEMAPHORE, plus, 1, None), refused('msgget', libc.msgget, KEY, 0)
+refused('msgsnd', libc.msgsnd, QUEUE, struct.pack('l8s', 1, b''), 1, 2048)
+refused('msgrcv', libc.msgrcv, QUEUE, zeros, 1, 0, 2048), refused('msgctl', libc.msgctl, QUEUE, 2, zeros)
+refused('mq_open', libc.syscall, MQ_OPEN, None, 66, 0o600, None)
+refused('mq_unlink', libc.syscall, MQ_UNLINK, b'nanoparrot')
+refused('keyctl', libc.syscall, KEYCTL, 10, -3, b'user', b'nanoparrot', 0)
+refused('own keys', libc.syscall, KEYCTL, 10, -4, b'user', b'nanoparrot', 0)
+refused('add_key', libc.syscall, ADD_KEY, b'user', b'mine', b'x', 1, -3)
+refused('request_key', libc.syscall, REQUEST_KEY, b'user', b'nanoparrot', None, 0)
+refused('memfd', os.memfd_create, 'x'), refused('memfd_secret', libc.syscall, MEMFD_SECRET, 0)
+refused('x32', libc.syscall, 0x40000000 | 39)
+if os.uname().machine == 'x86_64' and os.fork() == 0:       # int 0x80 is a crash where there are no 32 bits
+    code = mmap.mmap(-1, 4096, prot=7)
+    code.write(bytes.fromhex('b814000000cd80c3'))           # getpid()
+    value = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))()
+    os._exit(print('32 bits', value, flush=True) or 0 if value != -13 else 0)
+"""
+MANY = """children = 0
+try:
+    while children < 200:
+        if os.fork() == 0: time.sleep(9)
+        children += 1
+    print('no limit of processes')
+except OSError: pass
+"""
+
+
+@LINUX
+@pytest.mark.parametrize('namespaces, missing', MODES, ids=MODE_NAMES)
+def test_what_processes_of_a_user_share_is_refused(namespaces, missing, tmp_path):
+    """Also becoming root again, and memory that no limit counts."""
+    if os.uname().machine not in ('x86_64', 'aarch64'):
+        pytest.skip('there is no filter of system calls for this machine')
+    libc, key = ctypes.CDLL(None), 1 << 30 | os.getpid()
+    kept = [libc.shmget(key, 4096, 0o1666), libc.semget(key, 1, 0o1666), libc.msgget(key, 0o1666)]
+    tmp_path.chmod(0o777)
+    with (socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server,
+          subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE) as victim):
+        server.bind(f'{tmp_path}/socket')
+        os.chmod(f'{tmp_path}/socket', 0o777)
+        ids = f'{tmp_path}/socket', victim.pid, key, *kept
+        trial = without(tmp_path / 'trial.py', *missing)
+        program = CALLS.replace('IDS', repr(ids)) + MANY * (namespaces is None)     # see BOMB
+        result, = judged([[(program,)]], trial, namespaces, 5)
+        victim.communicate(b'\n')
+        with pytest.raises(BlockingIOError):
+            server.recv(9, socket.MSG_DONTWAIT)
+    libc.shmctl(kept[0], 0, None), libc.semctl(kept[1], 0, 0), libc.msgctl(kept[2], 0, None)
+    assert (result['outcome'], result['stdout']) == ('passed', ''), result
+
+
+@LINUX
+@pytest.mark.parametrize('missing, walls', [
+    ((SECCOMP,), ()), ((NAMESPACES, SECCOMP), ()), ((LANDLOCK,), ('network', 'processes')),
+    ((NAMESPACES, LANDLOCK), ('network',)), ((LANDLOCK, SECCOMP), ())])
+def test_a_wall_is_reported_only_with_all_that_it_needs(missing, walls, tmp_path):
+    """Without the filter, a service that a program asks can read, write and kill for it."""
+    result, = judged([[('pass',)]], without(tmp_path / 'trial.py', *missing))
+    reported = {name.removesuffix('_denied') for name, value in result.items() if value is True}
+    assert result['outcome'] == 'passed' and reported <= {*walls}, result
+    if os.uname().machine in ('x86_64', 'aarch64') and NAMESPACES in missing:
+        assert reported == {*walls}, result
