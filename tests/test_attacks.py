@@ -244,6 +244,7 @@ def test_no_attack_passes_reads_or_breaks_what_is_yours(namespaces, missing, tmp
     trial = without(tmp_path / 'trial.py', *missing)
     results = judged([*groups, [*jobs.values()]], trial, namespaces, 3)
     names_it.communicate(b'\n')
+    assert_no_process_is_left(trial)
     *results, honest = zip(names, results, strict=True)
     assert honest[1]['outcome'] == 'passed', honest
     for name, result in results:
@@ -278,6 +279,20 @@ LEFTOVERS = [
     'import os, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n'
     'if os.fork() == 0: time.sleep(999)',
     'import os, time\nif os.fork() == 0: time.sleep(999)\nos._exit(0)']
+# With a session of its own, where it gets one.
+STAY = """import os, resource, time
+def stay():
+    if os.fork() == 0:
+        try: os.setsid()
+        except OSError: pass
+        time.sleep(999)
+stay()
+"""
+LEFTOVERS = [*[(program,) for program in LEFTOVERS],
+             (STAY + 'resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (0, 0))',),
+             (STAY + 'time.sleep(0.2), os.kill(os.getppid() or 1, 9)',),
+             ('pass', STAY), ('pass', STAY.replace('os.setsid()', 'pass')),
+             (STAY, 'sum(range(10 ** 15))')]      # kills the judge, by its limit of CPU time: no handler runs
 BOMB = 'import os\nwhile True:\n    try: os.fork()\n    except OSError: pass'
 BOUNDED = {
     'while True: print("x" * 1000)': False, 'open("big", "w").write("x" * (1 << 28))': False,
@@ -288,26 +303,58 @@ BOUNDED = {
 
 
 @LINUX
-@pytest.mark.parametrize('missing', [(), (*REFUSALS,)], ids=['all walls', 'no walls'])
-def test_no_process_is_left_and_resources_are_bounded(missing, tmp_path):
-    programs = [*LEFTOVERS, *BOUNDED]
-    if not missing or not os.getuid():      # else the limit of processes would count those of the user
-        programs.append(BOMB)
+@pytest.mark.parametrize('namespaces, missing', [*MODES, (None, (*REFUSALS,)), (None, (NAMESPACES, LIST))],
+                         ids=[*MODE_NAMES, 'no walls', 'no list of children'])
+def test_no_process_is_left_and_resources_are_bounded(namespaces, missing, tmp_path):
+    leftovers = LEFTOVERS[:-3 if LIST in missing else None]         # without those of a judge
+    jobs = [*leftovers, *[(program,) for program in BOUNDED]]
+    # Else the limit of processes would count those of the user, or not bind root, who plays a user.
+    if namespaces is None and (not missing or not os.getuid()):
+        jobs.append((BOMB,))
     trial = without(tmp_path / 'trial.py', *missing)
-    results = judged([[(program,) for program in programs]], trial)
+    tmp_path.chmod(0o777)
+    results = judged([jobs], trial, namespaces)
+    assert_no_process_is_left(trial)
+    for (program, passes), result in zip(BOUNDED.items(), results[len(leftovers):]):
+        assert (result['outcome'] == 'passed') == passes, (program, result)
+        assert len(result['stdout']) <= 64 << 10
+
+
+def assert_no_process_is_left(trial):
     deadline = time.monotonic() + 5
     while left := [path for path in pathlib.Path('/proc').glob('[0-9]*/cmdline') if trial in text_of(path)]:
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
-    for (program, passes), result in zip(BOUNDED.items(), results[len(LEFTOVERS):]):
-        assert (result['outcome'] == 'passed') == passes, (program, result)
-        assert len(result['stdout']) <= 64 << 10
 
 
 def text_of(path):
     with contextlib.suppress(OSError):
         return path.read_text(errors='replace')
     return ''
+
+
+@LINUX
+@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGKILL])
+def test_no_process_is_left_when_the_caller_ends(how, tmp_path):
+    """Nor does it wait for the programs, which could take minutes."""
+    trial = without(tmp_path / 'trial.py', *REFUSALS)
+    up = tmp_path / 'up'
+    tmp_path.chmod(0o777)
+    code = f"""import signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+from parts.eval import sandbox
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sandbox.TRIAL = {trial!r}
+while True:         # again, if other programs of this user have just reached the limit of processes
+    sandbox.run_code({f'{STAY}open({str(up)!r}, "w"), time.sleep(60)'!r}, timeout=60)"""
+    process = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 20
+    while not up.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(how)
+    process.wait(8)
+    assert_no_process_is_left(trial)
 
 
 # --- what the result says of the walls holds ----------------------------------------------------------------
