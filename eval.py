@@ -200,7 +200,7 @@ inputs = [*files, completions, compare and results.path_of(compare)] if asked el
 results.check_out(out, inputs)
 for path in [] if completions else paths:       # a mistake in the last one shows now
     if not os.path.exists(path):
-        checkpoints.find(path)                  # says how to make it
+        checkpoints.find(path, 'ckpt')          # says which ones do, or how to make one
 # {folder: (meta.json, {'train': ids, 'val': ids, ...}, what identifies the data)}
 held_out = {folder.rstrip('/'): open_bins(folder, 1)
             for folder in data_dir.split(',') if measures_text}

@@ -34,6 +34,7 @@ from configurator import Mistake, configure, defaults, set_by, show
 from parts.eval import problems
 from parts.prepare import clean, conversions, corpus, duplicates, files, filters, reading
 from parts.prepare import report, text_models, workers
+from parts.train import folders
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 # --- settings: these are enough to begin ----------------------------------------------------------
@@ -377,12 +378,27 @@ def publish_and_exit(folder, meta, pages):
         tok.save(folder / 'tokenizer.json')
         meta |= {'dtype': dtype, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash}
     corpus.publish(out_dir, {**meta, 'config': settings}, pages)
-    stage = {'text': 'train.py config/quickstart.py --sample_prompt=', 'sft': 'sft.py',
-             'preference': 'dpo.py'}[kind]
-    if write == 'text':
-        stage += f' --streaming={shlex.quote(out_dir)}/shards'
-    run = shlex.quote(f'out/{os.path.basename(os.path.realpath(out_dir))}')
-    print(f'next: python {stage} --data_dir={shlex.quote(out_dir)} --out_dir={run}')
+    # What the next stage starts from is perhaps not there yet: then it is made first. The preset
+    # reads 256 tokens at a time, and a bin must have more.
+    if kind == 'text':
+        steps = ['python train.py config/quickstart.py --sample_prompt=']
+        if (n := min(meta['tokens'].values())) <= 256:
+            steps[0] += f' --block_size={n - 1}'
+        if write == 'text':
+            steps[0] += f' --streaming={shlex.quote(out_dir)}/shards'
+    elif kind == 'sft':
+        base, steps = folders.reach('out/base')
+        steps.append(f'python sft.py{folders.flag("init_from", base, "out/base")}')
+    else:
+        model, steps = folders.reach('out/sft')
+        labels = any(any(reading.read_jsonl(f'{out_dir}/{name}.jsonl', lambda record:
+                                            'completion' in record, ''))
+                     for name in ('train', 'val'))
+        steps.append(f'python dpo.py{folders.flag("init_from", model, "out/sft")}'
+                     f'{" --loss_type=kto" * labels}')
+    run = folders.unused(f'out/{os.path.basename(os.path.realpath(out_dir))}')
+    print(f'next: {" && ".join(steps)} --data_dir={shlex.quote(out_dir)} '
+          f'--out_dir={shlex.quote(run)}')
     sys.exit()
 
 

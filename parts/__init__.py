@@ -27,6 +27,7 @@ model/                  whatever takes a GPT or its config
     copies              of a model: another config, more tokens, another tokenizer
     checkpoints         written, found, read, and opened to sample, to fine-tune or to train on
 train/                  a run
+    folders             the folders that scripts read by default, and what makes them
     runs                how a run begins or resumes, what it saves, what it writes down
     processes           a process of a run: its device, its precision, what the others hold
     data                token bins and streams of text, and which sequences make up a step

@@ -56,7 +56,7 @@ def test_settings_that_cannot_be(data_dir, tmp_path):
             ('--device=tpu', 'tpu --device=auto'), ('--device=cpu:x', 'cpu:x --device=auto'),
             ('--rope_scaling=llama3', '--init_from=FOLDER'), ('--decay_steps=3', 'decay_steps=3 wsd'),
             ('--learning_rate=1e999', '=inf finite')]:
-        mistake(train(data_dir, tmp_path / 'out', flag), *words.split())
+        mistake(train(data_dir, tmp_path / 'out', flag, cwd=tmp_path), *words.split())
 
 
 def test_an_out_dir_that_cannot_be_made(data_dir, base_run, tmp_path):

@@ -11,19 +11,10 @@ import torch
 from model import GPT, GPTConfig
 from parts import Mistake
 from parts.model import copies
+from parts.train import folders
 from tokenizer import Tokenizer
 
 FORMAT = 'nanoparrot-checkpoint-1'      # as in model.py
-# The commands that make the folders which scripts read by default.
-MADE_BY = {
-    'data/quickstart': 'python prepare.py',
-    'out/base': 'python train.py',
-    'data/sft': 'python prepare.py --kind=sft',
-    'out/sft': 'python sft.py',
-    'data/pairs': 'python eval.py --ckpt=out/sft --tasks=problems --splits=review '
-                  '--n_problems=250 --num_samples=8 --allow_code_execution=True && python '
-                  'prepare.py --kind=preference --source=out/sft/samples.jsonl --prefer=both '
-                  '--dedup=exact'}
 SHAPE = 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'tie_embeddings'
 
 
@@ -105,15 +96,11 @@ def newest(out_dir):
                             'leave out --init_from=resume')
 
 
-def find(path):
+def find(path, flag=''):
     """Return the path of a folder's best checkpoint, or path itself if it is a file or a folder of
-    Hugging Face."""
+    Hugging Face. flag: the name of the setting that has the path, for a message."""
     if not os.path.exists(path):
-        advice = ('give a checkpoint or a folder of a run: bash run.sh makes out/quickstart and '
-                  'out/quickstart_sft')
-        if command := MADE_BY.get(os.path.normpath(path)):
-            advice = f'run: {command}'
-        raise FileNotFoundError(f'{path} does not exist; {advice}')
+        raise FileNotFoundError(f'{path} does not exist; {folders.instead_of(path, flag)}')
     if os.path.isdir(path):
         for file in (os.path.join(path, 'best.pt'), *names_of(path)):
             if os.path.exists(file):
@@ -129,10 +116,10 @@ def folder_of(path):
     return path if os.path.isdir(path) else os.path.dirname(path)
 
 
-def open_model(path, device='cpu'):
+def open_model(path, device='cpu', flag=''):
     """Return the GPT of a checkpoint, a run's folder or a folder of Hugging Face, and the rest of
-    what was saved."""
-    path = find(path)
+    what was saved. flag: as in find()."""
+    path = find(path, flag)
     if os.path.isdir(path):
         return GPT.from_hf(path).to(device), {}
     state = read(path, device)
@@ -165,7 +152,7 @@ def from_weights(config, set_by, tokenizer):
     """Return the model in config['init_from'], to pretrain it on data of this tokenizer with the
     dropout, the mask and the context of config. The model's shape is written into config."""
     init_from, data_dir = config['init_from'], config['data_dir']
-    model, state = open_model(init_from)
+    model, state = open_model(init_from, flag='init_from')
     old = tokenizer_beside(init_from, state)
     model = model.grown(old.vocab_size)     # a model of Hugging Face may lack <|im_start|>
     if config['extend_vocab']:
@@ -224,7 +211,7 @@ def refuse_reward_model(ckpt, state):
 def open_to_sample(ckpt, device='cpu', continues=False):
     """Return a model to sample from, its tokenizer and what else the checkpoint holds. continues:
     refuse a model that fills gaps."""
-    model, state = open_model(ckpt, device)
+    model, state = open_model(ckpt, device, 'ckpt')
     if continues and (objective := state.get('config', {}).get('objective', 'clm')) != 'clm':
         raise Mistake(f'{ckpt}: a model of --objective={objective} fills gaps; --serve, --export '
                       'and eval.py need one that continues texts; its val_loss is in '
@@ -242,7 +229,7 @@ def open_to_tune(config, state):
     if state:               # processes.load_state() loads the weights, with the optimizer's moments
         model, saved = GPT(GPTConfig(**state['model_config'])), state
     else:
-        model, saved = open_model(origin)
+        model, saved = open_model(origin, flag='init_from')
         refuse_reward_model(origin, saved)
     if not model.config.causal:
         raise Mistake(f'{origin} was trained with --objective=mlm and cannot answer; use a '

@@ -279,7 +279,7 @@ class Log:
         if step < self.max_steps:
             script = self.config.get('stage', 'train')
             self.say(f'stopped at step {step}; {self.out_dir}/last.pt is saved; resume: python '
-                     f'{script}.py --out_dir={self.out_dir} --init_from=resume')
+                     f'{script}.py --out_dir={shlex.quote(str(self.out_dir))} --init_from=resume')
             return
         minutes = (time.time() - self.began) / 60
         self.say(f'done in {minutes:.1f} minutes, {what} {best_val:.4f}; see {self.out_dir}')
