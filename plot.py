@@ -2,29 +2,28 @@
 Two dashboards in one picture: is the engine running, and are we flying to the right place?
 
     python plot.py --runs=out/quickstart,out/sft --out=both.png     # finished, or still running
+    python plot.py --runs='out/*'                                   # all
     python plot.py --runs=out/mine --reference=other_seeds.jsonl    # bench/curves.py wrote these
 
 Is my loss normal? If a run has the settings of a preset, the curves that we measured with this
 preset are behind it in gray. They are in config/curves.
 
-Reads what the trainers and eval.py have written into the folder of each run. Prints a verdict on
-the machine and one on the model, with what to do next, and draws the curves of both. Runs of the
-same stage share their panels. Compare their losses only if they have the same tokenizer; bits per
-byte can be compared between any two.
+Reads what the trainers and eval.py have written into the folder of each run. Prints in sentences
+what is seen in the numbers, and draws the curves. Runs of the same stage share their panels.
+Compare their losses only if they have the same tokenizer; bits per byte can be compared between any
+two. What to do about a sentence is in docs/trouble.md, under "While it trains".
 
-A run that is still going on is judged and drawn as far as it has come. A resumed run is one curve,
-because the trainer drops what it had logged after the checkpoint.
-
-A loss that falls is not yet health: while it falls, a model may repeat itself or solve none of its
-problems. So section 1 has rules for what the loss does not show, too.
+A run that is still going on is drawn as far as it has come. A resumed run is one curve, because the
+trainer drops what it had logged after the checkpoint.
 """
 import glob, math
 import numpy as np
 from configurator import Mistake, configure, show
 from parts.eval import dashboard, run_log
+from parts.train import folders
 
 # --- settings -------------------------------------------------------------------------------------
-runs = 'out/base'           # folders that trainers wrote, comma-separated
+runs = 'out/base'           # folders that trainers wrote; several: A,B or out/*
 out = 'dashboard.png'       # or .svg, .pdf
 reference = ''              # file of curves to draw in gray; '' = those of the preset; or none
 config = configure(globals())
@@ -32,9 +31,10 @@ if not out.endswith(('.png', '.svg', '.pdf')):
     raise Mistake(f'out={out} must end with .png, .svg or .pdf; try --out=dashboard.png')
 
 
-# --- 1. rules: when is a run healthy? -------------------------------------------------------------
-# A rule that a run breaks yields what is wrong and what to do. Rules read the rows of
-# metrics.jsonl, such as {'step': 500, 'loss': 2.1, 'tok_s': 21000.0, 'dt': 0.2, 'data_s': 0.01}.
+# --- 1. sentences: what is seen -------------------------------------------------------------------
+# Each sentence says what the rows of metrics.jsonl show, such as {'step': 500, 'loss': 2.1,
+# 'tok_s': 21000.0, 'dt': 0.2, 'data_s': 0.01}, so you can check it in the curves. None of them says
+# whether a run is good: that depends on what you want from it.
 def column(rows, key):
     """Return the numbers under key, of the rows that have one."""
     return np.array([row[key] for row in rows if key in row], dtype=float)
@@ -42,13 +42,45 @@ def column(rows, key):
 
 def median(values):
     """Return the median of the finite values. If there are none it is nan, and as every comparison
-    with nan is false, no rule is broken."""
+    with nan is false, nothing is said of it."""
     values = values[np.isfinite(values)]
     return np.median(values) if len(values) else math.nan
 
 
-def faults_of_machine(train):
-    """Yield (what is wrong, what to do) of the machine. train: the rows that have a loss."""
+def curve(rows, key):
+    """Return the steps and the finite values of a metric, float (n,) each."""
+    points = [(row['step'], row[key]) for row in rows if math.isfinite(row.get(key, math.nan))]
+    return np.array(points, dtype=float).reshape(-1, 2).T
+
+
+def level(steps, values, a, b):
+    """Return where a noisy curve is at step b: the end of a line through its last ten points that
+    are after step a. Their mean would lag behind a curve that falls."""
+    last = np.flatnonzero((steps > a) & (steps <= b))[-10:]
+    if not len(last):
+        return math.nan
+    return np.polyval(np.polyfit(steps[last], values[last], min(1, len(last) - 1)), b)
+
+
+def flat_since(steps, values):
+    """Return the first index from which on all values are within 1% of each other, or None if they
+    are fewer than four or begin in the last quarter of the steps."""
+    near = [i for i in range(len(values)) if values[i:].max() <= 1.01 * values[i:].min()]
+    long_enough = near and len(values) - near[0] >= 4 and steps[near[0]] <= 0.75 * steps[-1]
+    return near[0] if long_enough else None
+
+
+def times(n):
+    return 'once' if n == 1 else f'{n} times'
+
+
+def busy(train):
+    return (f'The machine is busy ({median(column(train, "tok_s")):,.0f} tokens/s) while the model '
+            'does not learn.')
+
+
+def seen_in_machine(train):
+    """Yield sentences on the machine. train: the rows that have a loss."""
     # Another program or a hot processor slows a run down, and no loss shows it. So the last quarter
     # of the steps is compared with those before, except for the first one, which compiles.
     n_last = max(3, len(train) // 4)
@@ -56,166 +88,146 @@ def faults_of_machine(train):
     before = median(speed[:-n_last])
     now = median(speed[-n_last:])
     if len(speed) > 10 and now < 0.8 * before:
-        yield f'throughput fell from {before:,.0f} to {now:,.0f} tok/s', 'stop what else runs'
+        yield f'The speed fell from {before:,.0f} to {now:,.0f} tokens/s in the last quarter of the log.'
 
-    # A device that waits for its next batch computes nothing. At first any disk is slow, because
-    # the data are in no cache yet, so only the later half of the steps counts.
+    # At first any disk is slow, because the data are in no cache yet, so only the later half of the
+    # steps counts.
     later = train[len(train) // 2:]
     waiting = column(later, 'data_s').sum() / max(1e-9, column(later, 'dt').sum())
     if waiting > 0.2:
-        yield f'waiting for data takes {waiting:.0%} of time', 'move the data to a fast disk'
+        yield f'In the later half of the log, waiting for data took {waiting:.0%} of the time.'
 
 
-def faults_of_loss(train, metrics, config, early):
-    """Yield (what is wrong, what to do) of a model that learns from a loss."""
-    # The training loss is compared with val_loss below, so both must measure the same. With
-    # --nll_weight, the loss of dpo.py has a second part, and preference_loss is without it.
-    loss = column(train, 'preference_loss' if 'preference_loss' in train[-1] else 'loss')
-    if not np.isfinite([loss[-1], *column(metrics, 'val_loss')[-1:]]).all():
-        yield 'the loss is not a number', 'lower learning_rate to a third, keep grad_clip=1.0'
-
-    # After a spike, train.py can go back to its last checkpoint. A strange batch may be the reason
-    # for the first time; the second time it is probably the learning rate.
-    rollbacks = sum(m.get('event') == 'rollback' for m in metrics)
-    if rollbacks >= 2:
-        yield f'it was rolled back {rollbacks} times', 'lower learning_rate'
-
-    # While the learning rate still rises, the held-out loss says little.
-    if early:
-        return
-    warmup = config.get('warmup_steps') or 0
-    vals = [(m['step'], m['val_loss']) for m in metrics
-            if m['step'] > warmup and math.isfinite(m.get('val_loss', math.nan))]
-    recent = median(loss[-(len(loss) // 10 + 1):])
-    # dpo.py's losses are of pairs, not of tokens, so ln V says nothing about them.
-    vocab_size = None if 'loss_type' in config else config.get('vocab_size')
-    diagnosis = vals and diagnose(vals, recent, vocab_size, warmup)
-    if diagnosis:
-        name, why, to_do = diagnosis
-        yield f'{why} ({name})', to_do
-
-    # Text that repeats itself is easy to predict, so the loss can be good while samples are bad.
-    repeats = median(column(metrics, 'repetition')[-1:])
-    if repeats >= 0.9:
-        yield f'samples repeat themselves ({repeats:.0%})', 'look for duplicates in the data'
-
-
-def diagnose(vals, loss, vocab_size, warmup):
-    """Return (name, what is wrong, what to do) if something is wrong with the held-out loss, else
-    None. vals: (step, validation loss) of each evaluation. loss: of training, now."""
-    # A model that knows nothing gives each of V tokens the probability 1 / V, so its loss is ln V,
-    # which is 8.3 for 4,096 tokens. Knowing only how often each token occurs usually improves it
-    # by more than half a nat, and is learned first.
-    step, now = vals[-1]
-    ln_v = math.log(vocab_size or math.inf)
-    if step >= max(200, 2 * warmup) and now > ln_v - 0.5:
-        return 'stuck', f'validation loss {now:.2f} is still near ln V = {ln_v:.2f}', (
-            'try a third of the learning rate and three times as much; then give it more data, or '
-            'take a larger model')
-    if len(vals) < 4:
-        return None
-
-    # The loss rises if it does so through four evaluations, or if the last two are both 1% above
-    # the best, because one alone may be chance. If the training loss is lower than the best
-    # held-out loss, the model learns its text by heart. If not, training itself goes wrong.
-    values = [value for _, value in vals]
-    best = min(values)
-    a, b, c, d = values[-4:]
-    rises = a < b < c < d or min(c, d) > 1.01 * best
-    if rises and loss < best:
-        return 'memorising', 'validation loss rises above the training loss', (
-            'more data, fewer epochs or dropout; best.pt is kept')
-    if rises:
-        return 'drift', 'validation loss rises', (
-            'see the data with --show_batch, try --dtype=float32; with dropout, fewer epochs')
-
-    # A loss falls ever slower, but twice the steps should still bring 1%: so the best of the second
-    # half has to be that much better than the best of the first.
-    half = len(values) // 2
-    first, second = min(values[:half]), min(values[half:])
-    if second > 0.99 * first:
-        return 'plateau', (f'validation loss is flat: {first:.2f} in the first half of the way, '
-                           f'{second:.2f} in the second'), 'a higher or lower rate, or other data'
-
-
-def faults_of_reward(train, held_out, early):
-    """Yield (what is wrong, what to do) of a run of rl.py, whose loss is about 0, whatever happens.
-    held_out: the rewards of its evaluations."""
-    if not np.isfinite(column(train, 'loss')[-1]):
-        yield 'the loss is not a number', 'lower learning_rate'
-
-    # An answer teaches only if it earned more, or less, than other answers to its prompt.
-    informative = column(train, 'informative')
-    if len(train) >= 8 and median(informative[-(len(train) // 4):]) == 0:
-        yield ('all answers to a prompt earn the same, so nothing is learned',
-               'take easier prompts if the reward is low, harder ones if it is high')
-
-    # The reward has to rise on prompts that are not practiced, unless it began at 0.9 or above:
-    # there, little is left to gain. And wherever it began, it must not fall. Up to 0.05 less may be
-    # chance: the mean of the 200 rewards of an evaluation, each 0 or 1, has a standard error of up
-    # to sqrt(0.25 / 200) = 0.035, and the difference of two such means one of 0.05.
-    if not early and len(held_out) and not held_out.any():
-        yield ('no held-out answer earned a reward',
-               'take easier prompts, or show the model more examples: python sft.py')
-    elif not early and len(held_out) > 2:
-        first, last = held_out[0], held_out[-1]
-        has_not_risen = last <= first < 0.9
-        has_fallen = last < first - 0.05
-        if has_not_risen or has_fallen:
-            yield (f'the held-out reward went from {first:.2f} to {last:.2f}',
-                   'use best.pt and read samples.txt; lower learning_rate, or raise it if kl stays '
-                   'near 0')
-
-
-def verdict(metrics, config):
-    """Return how the machine does and how the model does, each 'healthy', 'unhealthy' or 'too early
-    to tell'; then a sentence: why, and what to do. metrics: the rows and events of a run. config:
-    its settings and, if eval.py has asked the model, 'pass@1'; see section 3."""
-    train = [m for m in metrics if 'loss' in m]
-    too_early = 'too early to tell'
-    if not train:
-        return too_early, too_early, 'no step is logged. To do: look again soon.'
+def seen_in_events(run, train):
+    """Yield sentences on what interrupted the run."""
+    for event, what in (('spike', 'A spike was logged'), ('skip', 'An update was skipped'),
+                        ('rollback', 'It went back to a checkpoint'),
+                        ('resumed', 'It was resumed')):
+        found = [row for row in run['events'] if row['event'] == event]
+        if found:
+            yield (f'{what} {times(len(found))}, last at step {found[-1]["step"]:,}: '
+                   f'{found[-1]["text"]}.')
     step = train[-1]['step']
-    max_steps = config.get('max_steps') or step
-    # Early are the warm-up, in steps, and a tenth of the run after it.
-    early = step <= (config.get('warmup_steps') or 0) + 0.1 * max_steps
-    of_machine = list(faults_of_machine(train))
-    if config.get('stage') == 'rl':
-        of_model = list(faults_of_reward(train, column(metrics, 'val_reward'), early))
-        result = f'reward {median(column(train, "reward")[-5:]):.2f}'
-    else:
-        of_model = list(faults_of_loss(train, metrics, config, early))
-        val_loss = column(metrics, 'val_loss')[-1:]
-        result = f'validation loss {val_loss[0]:.2f}' if len(val_loss) else 'not evaluated yet'
-    # Whatever its loss or its reward is, a model should solve something.
-    if 'pass@1' in config:
-        result += f', pass@1 {config["pass@1"]:.1%}'
-        if not early and config['pass@1'] < 0.0005:         # printed as 0.0%
-            of_model.append(('it solves none of the problems (pass@1 0%)',
-                             'read samples.jsonl: if the answers have the right form, train longer '
-                             'or on easier problems; if not, show it examples (python sft.py)'))
-
-    reasons = [why for why, _ in of_machine + of_model]
-    advice = [to_do for _, to_do in of_machine + of_model]
-    if of_model:
-        model = 'unhealthy'
-    else:
-        model = too_early if early else 'healthy'
-        reasons.append(f'{train[-1]["tok_s"]:,.0f} tok/s, {result}')
-        advice.append('let it run' if step < max_steps else next_step(config))
-    return 'unhealthy' if of_machine else 'healthy', model, (
-        f'{"; ".join(reasons)}. To do: {"; ".join(advice)}.')
+    if step < run['end']:
+        yield (f'It was stopped at step {step:,} of {run["end"]:,}.' if run['stopped'] else
+               f'Its log ends at step {step:,} of {run["end"]:,}: it is still running, or it was '
+               'killed.')
 
 
-def next_step(config):
-    """Return what to do after a run that went well."""
-    if config.get('objective', 'clm') != 'clm':
-        return "see it fill gaps: sample.py --prompt='for i in <|mask|>(10):'"
-    if config.get('loss_type') == 'rm':
-        return 'let it reward answers: rl.py --reward=FOLDER_OF_THIS_RUN'
-    if 'pass@1' in config:
-        return 'try the next stage of README.md'
-    return 'measure it with eval.py'
+def seen_in_loss(run, train):
+    """Yield sentences on a model that learns from a loss, and last whether it does not learn."""
+    # val_loss is compared with the training loss that measures the same. With --nll_weight, the
+    # loss of dpo.py has a second part, and preference_loss is without it.
+    key = 'preference_loss' if 'preference_loss' in train[-1] else 'loss'
+    lost = [row['step'] for row in train if not math.isfinite(row[key])]
+    if lost:
+        yield (f'The loss is not a number at {len(lost)} of {len(train)} logged steps, the last '
+               f'one is step {lost[-1]:,}.')
+
+    # A jump is compared with the ten logged losses before it, and with how far they usually move.
+    at, loss = curve(train, key)
+    usual = np.array([median(loss[i - 10:i]) for i in range(10, len(loss))])
+    rises = loss[10:] - usual
+    jumps = np.flatnonzero(rises > np.maximum(8 * median(abs(rises)), 0.1 * usual))
+    jumps = jumps[np.diff(jumps, prepend=-2) > 1]       # what stays high has jumped once
+    if len(jumps):
+        i = jumps[rises[jumps].argmax()]
+        yield (f'The training loss jumps {times(len(jumps))}, farthest at step {at[10 + i]:,.0f}: '
+               f'to {loss[10 + i]:.3g} from about {usual[i]:.3g}.')
+
+    evaluations = [row for row in run['rows'] if 'val_loss' in row]
+    steps, values = curve(evaluations, 'val_loss')
+    if not len(steps) or steps[-1] < evaluations[-1]['step']:
+        yield ('The last validation loss is not a number.' if evaluations else
+               'There is no validation loss yet.')
+        return
+    end, last = steps[-1], values[-1]
+    best = len(values) - 1 - values[::-1].argmin()      # of equal ones the last
+    course = f'The validation loss is {last:.3g} at step {end:,.0f}'
+    flat = flat_since(steps, values)
+    before = max(0, np.searchsorted(steps, 0.75 * end, 'right') - 1)    # as the last quarter begins
+    if flat is not None:
+        course += (f': flat since step {steps[flat]:,.0f}, where {len(values) - flat} evaluations '
+                   f'are between {values[flat:].min():.4g} and {values[flat:].max():.4g}')
+    elif best == len(values) - 1 and (fall := values[before] - last) > 0:
+        course += (f', from {values[0]:.3g} at step {steps[0]:,.0f}, and still falling: by '
+                   f'{fall:.2g} ({fall / values[before]:.1%}) since step {steps[before]:,.0f}')
+    if best < (len(values) - 1 if flat is None else flat):
+        course += f'; it was lowest at step {steps[best]:,.0f}, {values[best]:.3g}'
+    yield f'{course}.'
+
+    # A model that knows nothing gives each of V tokens the probability 1 / V, so its loss is ln V.
+    # dpo.py's losses are of pairs, not of tokens, so ln V says nothing about them.
+    vocab_size = None if 'loss_type' in run['config'] else run['config'].get('vocab_size')
+    ln_v = math.log(vocab_size or math.inf)
+    knows_nothing = values.min() >= ln_v
+    if knows_nothing:
+        yield (f'It was never below ln V = {ln_v:.2f}, the loss of guessing among its '
+               f'{vocab_size:,} tokens: the model has learned nothing yet.')
+    elif last > ln_v - 0.5:
+        yield (f'It is near ln V = {ln_v:.2f}, the loss of guessing among its {vocab_size:,} '
+               'tokens.')
+
+    gaps = values - [level(at, loss, a, b) for a, b in zip([-1, *steps], steps)]
+    since = len(gaps) - 1
+    while since > 0 and gaps[since] > gaps[since - 1]:
+        since -= 1
+    if gaps[-1] > 0.01 * last:
+        yield f'The training loss is {gaps[-1]:.2g} below the validation loss.'
+        if since < len(gaps) - 3 and gaps[-1] - gaps[since] > 0.02 * last:
+            yield (f'This gap has grown at each evaluation since step {steps[since]:,.0f}, where '
+                   f'it was {gaps[since]:.2g}.')
+
+    n_read, n_tokens = train[-1].get('tokens', 0), run['data_tokens']
+    if n_tokens and n_read >= 2 * n_tokens:
+        yield (f'It has read {n_read:,} tokens, {n_read / n_tokens:.1f} times the {n_tokens:,} of '
+               'its training text.')
+
+    half = len(loss) // 2
+    stays = len(loss) > 7 and median(loss[-half // 2:]) > 0.99 * median(loss[half:-half // 2])
+    is_flat = flat is not None and steps[flat] <= end / 2 and stays
+    if knows_nothing and end > (run['config'].get('warmup_steps') or 0) or is_flat:
+        yield busy(train)
+
+
+def seen_in_reward(run, train):
+    """Yield sentences on a run of rl.py, whose loss is about 0, whatever happens."""
+    steps, rewards = curve(run['rows'], 'val_reward')
+    n = max(1, len(train) // 4)
+    reward = column(train, 'reward')
+    yield (f'The reward of a step is {median(reward[-n:]):.2f} in the last quarter of the log and '
+           f'{median(reward[:n]):.2f} in the first (medians).')
+    if len(rewards) and not rewards.any():
+        yield f'No held-out answer has earned a reward at any of {len(rewards)} evaluations.'
+    elif len(rewards):
+        best = rewards.argmax()
+        yield (f'The held-out reward is {rewards[-1]:.2f} at step {steps[-1]:,.0f}; it was '
+               f'{rewards[0]:.2f} at step {steps[0]:,.0f} and highest at step {steps[best]:,.0f}, '
+               f'{rewards[best]:.2f}.')
+    if not np.isfinite(column(train, 'loss')[-1]):
+        yield 'The loss is not a number.'
+    # An answer teaches only if it earned more, or less, than other answers to its prompt.
+    informative = column(train, 'informative')[-n:]
+    if len(informative) > 1 and not informative.any():
+        yield f'In the last {n} logged steps, all answers to a prompt earned the same.'
+        yield busy(train)
+
+
+def seen(run):
+    """Return the sentences on a run of run_log.read_run."""
+    train = [row for row in run['rows'] if 'loss' in row]
+    if not train:
+        return ['No step is logged yet.']
+    of_model = seen_in_reward if run['config'].get('stage') == 'rl' else seen_in_loss
+    sentences = [*of_model(run, train), *seen_in_events(run, train), *seen_in_machine(train)]
+    if 'pass@1' in run['config']:
+        sentences.append(f'It solves {run["config"]["pass@1"]:.1%} of the problems that eval.py '
+                         'asked (pass@1).')
+    # Text that repeats itself is easy to predict, so the loss can be good while samples are bad.
+    repeats = median(column(run['rows'], 'repetition')[-1:])
+    if repeats >= 0.5:
+        sentences.append(f'In its last samples, {repeats:.0%} of the 4-grams of words repeat.')
+    return sentences
 
 
 # --- 2. panels: what is drawn, and how it looks if all is well ------------------------------------
@@ -264,21 +276,28 @@ MACHINE = [
     ('GPU', '% of its peak: 30 or more', 'mfu'),
     ('skipped', 'updates: none', 'skipped')]
 
-# --- 3. read, judge, draw -------------------------------------------------------------------------
+# --- 3. read, say, draw ---------------------------------------------------------------------------
 # run_log.read_run() returns a dict with these among others:
 #     rows        of metrics.jsonl: [{'step': 10, 'loss': 5.1}, {'step': 20, 'val_loss': 4.9}, ...]
 #     events      [{'step': 815, 'event': 'spike', ...}]
 #     config      config.json. A warmup_steps below 1, which is a part of max_steps, is already in
 #                 steps. If there is an eval.json, 'pass@1' is its result for the latest checkpoint.
+#     end         max_steps
+#     stopped     whether train.log ends with Ctrl-C or SIGTERM
+#     data_tokens tokens of the training text of train.py, or None
 all_runs = []
-for folder in runs.split(','):
-    run = run_log.read_run(folder.strip().rstrip('/'))
-    if not run['rows']:
-        raise Mistake(f'{run["name"]}/metrics.jsonl is missing or has no complete line yet; '
-                      f'make a run: python train.py --out_dir={run["name"]}, or wait a minute')
-    machine, model, run['why'] = verdict(run['rows'] + run['events'], run['config'])
-    run['health'] = [f'operationally {machine}', f'scientifically {model}']
-    all_runs.append(run)
+for pattern in runs.split(','):
+    found = [run_log.read_run(folder.rstrip('/'))
+             for folder in sorted(glob.glob(pattern.strip())) or [pattern.strip()]]
+    found = [run for run in found if run['rows']]       # out/* may be other files, too
+    if not found:
+        there = [path.rpartition('/')[0] for path in sorted(glob.glob('out/*/metrics.jsonl'))]
+        raise Mistake(f'{pattern}/metrics.jsonl is missing or has no complete line yet; ' + (
+            f'give one that has: --runs={",".join(there)}' if there else
+            f'make a run: {" && ".join(folders.steps_to("out/base", "out/base"))}'))
+    all_runs += [run for run in found if run['name'] not in [other['name'] for other in all_runs]]
+for run in all_runs:
+    run['seen'] = seen(run)
 # A reference has "preset", "stage", "metric", "seed", "steps" and "values". If a run changes a
 # setting of its preset, its config names no preset, because such a run has another loss.
 presets = {run['config'].get('preset') for run in all_runs}
@@ -289,6 +308,6 @@ if reference not in ('', 'none') and not references:
     raise Mistake(f'reference={reference} is missing or has no curves; bench/curves.py writes them')
 show(config)
 for run in all_runs:
-    print(f'{run["title"]}: {", ".join(run["health"])}: {run["why"]}')
+    print('\n  '.join([f'{run["title"]}:', *run['seen']]))
 dashboard.draw(out, all_runs, MODEL, MACHINE, references)
 print(f'{out} is written')

@@ -49,7 +49,7 @@ eval/                   is it right, is it well?
     trial               one run of a program in the sandbox
     results             two models on the same problems, tables
     run_log             what a run has written into its folder
-    dashboard           its curves and verdicts, as a picture
+    dashboard           its curves and what is seen in them, as a picture
     chain_report        the table of `bash run.sh`
 """
 

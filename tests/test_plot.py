@@ -1,20 +1,23 @@
-"""plot.py: the picture of finished and running runs, and the verdict on histories that we made up."""
+"""plot.py: the picture of finished and running runs, and the sentences on histories that we made up."""
 import json
 import math
+import random
 
 import numpy as np
-from conftest import ROOT, lift, mistake, ok, read_rows, run, write
+import pytest
+from conftest import ROOT, mistake, ok, read_rows, run, write
 from matplotlib import figure
 
 from parts.eval import dashboard
 from parts.eval.run_log import read_run
 
-diagnose, verdict, *_ = lift('plot.py', 'diagnose', 'verdict', 'column', 'median', 'faults_of_machine',
-                             'faults_of_loss', 'faults_of_reward', 'next_step')
-
 CONFIG = {'max_steps': 1000, 'warmup_steps': 100, 'vocab_size': 4096}
 LN_V = math.log(4096)
 NAN = math.nan
+
+
+# The sentences are printed without matplotlib, too, and the picture takes long.
+NO_PICTURE = 'import sys; sys.modules["matplotlib"] = None'
 
 
 def falling(step):
@@ -22,7 +25,8 @@ def falling(step):
 
 
 # What runs log that are well: {metric: a function of the step, or a number}
-STEP = {'loss': falling, 'tok_s': lambda step: 20_000 + step % 7 * 100, 'dt': 0.2, 'data_s': 0.006,
+STEP = {'loss': falling, 'tokens': lambda step: 100 * step,
+        'tok_s': lambda step: 20_000 + step % 7 * 100, 'dt': 0.2, 'data_s': 0.006,
         'mfu': None, 'lr': 1e-3, 'grad_norm': 0.8, 'memory_mb': 1800, 'update_ratio': 1e-3}
 EVALUATION = {'val_loss': falling, 'val_bpb': 1.5, 'val_tiny-web_bpb': 1.6, 'repetition': 0.15}
 RL_STEP = {'reward': lambda step: 0.5 + step / 500, 'informative': 0.5, 'loss': 0.001, 'kl': None,
@@ -65,14 +69,14 @@ def home(folder, rows, config=CONFIG, half=''):
 EVENTS = [(220, 'spike'), (230, 'skip'), (300, 'rollback'), (640, 'resume'), (700, 'something new')]
 
 
-def test_the_picture_has_a_verdict_for_each_run_and_panels_for_each_stage(tmp_path):
+def test_the_picture_has_the_sentences_on_each_run_and_panels_for_each_stage(tmp_path):
     """One is finished, one is being written, and every number of the third is NaN."""
     home(tmp_path / 'a', history(lr=lambda step: 1e-5 * min(step, 1000 - step)))
     home(tmp_path / 'b', policy(entropy=NAN) + [{'step': 20, 'event': 'new', 'text': ''}], RL,
          half='{"step": 410, "lo')
     home(tmp_path / 'c', history(200, loss=NAN, grad_norm=NAN, val_loss=NAN), {})
     result = run('plot.py', '--runs=a,b,c', '--out=a.svg', cwd=tmp_path)
-    assert 'a (step 1,000 of 1,000): operationally healthy' in ok(result) and not result.stderr
+    assert 'a (step 1,000 of 1,000):\n  The validation loss is 3.19 ' in ok(result) and not result.stderr
     drawn = (tmp_path / 'a.svg').read_text(encoding='utf-8')
     for title in ('loss', 'nats per token: falls, ever slower', 'gradient norm', 'learning rate', 'reward',
                   'step time', 'def f(x):'):
@@ -146,6 +150,31 @@ def test_the_curves_that_we_measured_are_small_and_of_presets():
             assert np.isfinite(curve['steps'] + curve['values']).all()
 
 
+def test_a_pattern_means_the_runs_in_it(tmp_path):
+    """Other files and runs without a complete line are left out; no run is drawn twice."""
+    for name in 'a', 'b', 'c d':
+        home(tmp_path / 'out' / name, history(20))
+    home(tmp_path / 'out/early', [], half='{"step": 1')
+    (tmp_path / 'out/notes.txt').write_text('', encoding='utf-8')
+    for pattern, found in (
+            ('out/*', ['a', 'b', 'c d']), ('out/b,out/*', ['b', 'a', 'c d']), ('out/[bx]/', ['b'])):
+        printed = run('plot.py', f'--runs={pattern}', cwd=tmp_path, before=NO_PICTURE).stdout
+        assert [line[4:].split(' (')[0] for line in printed.splitlines() if line[:4] == 'out/'] == found
+
+
+def test_a_missing_run_is_answered_with_the_runs_that_are_there(tmp_path):
+    words = 'out/base/metrics.jsonl is missing', 'run: python prepare.py && python train.py'
+    mistake(run('plot.py', cwd=tmp_path), *words)
+    home(tmp_path / 'out/quickstart', history(20))
+    home(tmp_path / 'out/mine', history(20))
+    for flags in [], ['--runs=out/mime'], ['--runs=out/x*']:
+        result = run('plot.py', *flags, cwd=tmp_path)
+        mistake(result, 'metrics.jsonl is missing')
+        flag = result.stderr.strip().rpartition(' give one that has: ')[2]
+        assert flag == '--runs=out/mine,out/quickstart'
+    assert run('plot.py', flag, cwd=tmp_path, before=NO_PICTURE).stdout.count(' (step ') == 2
+
+
 def test_mistakes_are_one_sentence(tmp_path):
     home(tmp_path / 'a', [], half='{"step": 1')
     home(tmp_path / 'b', history(20))
@@ -155,7 +184,7 @@ def test_mistakes_are_one_sentence(tmp_path):
             ('--runs=b --out=x.txt', '', 'out=x.txt'),
             ('--runs=b --reference=typo.jsonl', '', 'reference=typo.jsonl is missing or has no curves'),
             ('--runs=b --reference=b/metrics.jsonl', '', 'bench/curves.py'),
-            ('--runs=b', 'import sys; sys.modules["matplotlib"] = None', 'pip install')):
+            ('--runs=b', NO_PICTURE, 'pip install')):
         mistake(run('plot.py', *flags.split(), cwd=tmp_path, before=before), words)
 
 
@@ -171,55 +200,141 @@ def test_the_pass_rate_of_the_checkpoints_joins_the_run(tmp_path):
     assert (run['config']['pass@1'], run['config']['warmup_steps']) == (0.5, 100)
 
 
-# --- the verdict --------------------------------------------------------------------------------------------
-HEALTHY, EARLY = ('healthy', 'healthy'), 'too early to tell'
-SYSTEMS, MODEL = ('unhealthy', 'healthy'), ('healthy', 'unhealthy')         # ... is what is unhealthy
-# the loss of dpo.py has a part that its validation loss has not
-of_pairs = [row | {'preference_loss': row['loss'], 'loss': 9.9} if 'loss' in row else row
-            for row in history(loss=lambda step: falling(step) - step / 500,
-                               val_loss=lambda step: falling(step) + max(0, step - 400) / 400)]
+# --- the sentences ------------------------------------------------------------------------------------------
 RL = CONFIG | {'stage': 'rl', 'warmup_steps': 5, 'max_steps': 100}
-VERDICTS = [
-    (CONFIG, history(), HEALTHY, 'To do: measure it with eval.py'),
-    (CONFIG, history(500), HEALTHY, 'To do: let it run.'),
-    (CONFIG | {'objective': 'span'}, history(), HEALTHY, 'To do: see it fill gaps: sample.py --prompt='),
-    (CONFIG | {'stage': 'dpo', 'loss_type': 'rm'}, history(), HEALTHY, 'To do: let it reward answers: rl.py'),
-    (CONFIG | {'pass@1': 0.125}, history(), HEALTHY, ', pass@1 12.5%. To do: try the next stage'),
-    (CONFIG | {'pass@1': 0}, history(), MODEL, 'none of the problems (pass@1 0%). To do: read samples.jsonl'),
-    (CONFIG | {'pass@1': 0}, history(150), ('healthy', EARLY), 'pass@1 0.0%'),
-    (CONFIG, history(tok_s=lambda step: 2e4 if step < 700 else 1.2e4), SYSTEMS, 'throughput fell from '),
-    (CONFIG, history(data_s=0.1), SYSTEMS, 'waiting for data takes '),
-    (CONFIG, history(50, loss=NAN), MODEL, 'lower learning_rate'),
-    (CONFIG | {'stage': 'dpo'}, of_pairs, MODEL, 'memorising'),
-    (CONFIG, history(val_loss=8.2), MODEL, 'near ln V = 8.32'),
-    (CONFIG, history(repetition=0.97), MODEL, 'repeat themselves (97%)'),
-    (CONFIG, history(events=[(800, 'rollback'), (900, 'rollback')]), MODEL, 'rolled back 2 times'),
-    (CONFIG, [], (EARLY, EARLY), 'no step is logged'),
-    (RL, policy(informative=0), MODEL, 'all answers to a prompt earn the same'),
-    (RL, policy(val_reward=0.0), MODEL, 'no held-out answer earned a reward'),
-    (RL, policy(val_reward=lambda step: 0.97 if step < 80 else 0.05), MODEL, 'went from 0.97 to 0.05'),
-    (RL, policy(val_reward=0.64), MODEL, 'went from 0.64 to 0.64'),
-    (RL, policy(val_reward=lambda step: 0.97 if step < 80 else 0.96), HEALTHY, 'reward 0.69'),
-    (RL, policy(), HEALTHY, 'reward 0.69')]
+# what is said of few of these runs
+RARE = ('not a number', 'ln V', 'learned nothing', 'training loss is', 'jumps', 'gap has grown', 'lowest',
+        'flat', 'falling', 'busy', 'times the', 'speed fell', 'waiting', 'log ends', 'stopped', 'skipped',
+        'resumed', 'went back', 'repeat', 'earned the same', 'No held-out', 'solves', 'no validation loss')
 
 
-def test_the_verdict():
-    for config, rows, expected, words in VERDICTS:
-        systems, model, sentence = verdict(rows, config)
-        assert (systems, model) == expected and words in sentence, (words, sentence)
-        assert '. To do: ' in sentence and 'nan' not in sentence, sentence
+def base(*words, config=CONFIG, **other):
+    """Words that must be said, config, rows of a run of train.py."""
+    return words, config, history(**other)
 
 
-SLOW = [[i, 4 + i / 1000] for i in range(0, 400, 100)]
-NOISY = [[i, v] for i, v in zip(range(0, 800, 100), (6.2, 5, 4, 3.5, 3.6, 3.58, 3.7, 3.65))]
-HALF = [[i, 2 * (i + 1) ** -0.02] for i in range(100, 1000, 100)]          # so many steps again bring 1.4 %
+def rl(*words, **other):
+    return words, RL, policy(**other)
 
 
-def test_one_diagnosis_names_what_ails_a_loss():
-    for vals, loss, event in [
-            ([[300, 6.2]], 6.2, 'stuck'), ([[300, 4.0]], 3.9, None), ([[100, 6.2]], 6.2, None),
-            (HALF, 1.6, None), (SLOW, 3.0, 'memorising'), (SLOW, 4.6, 'drift'), (NOISY, 3.6, 'drift'),
-            (NOISY[:5], 3.0, None),
-            ([[i, 4 - i / 1e6] for i in range(0, 400, 100)], 3.9, 'plateau')]:
-        illness = diagnose(vals, loss, vocab_size=512, warmup=10)
-        assert (illness and illness[0]) == event, (vals, illness)
+def noisy(step):
+    return falling(step) + random.Random(step).gauss(0, 0.03)
+
+
+def after(step, first, last):
+    """A function of the step that is `first`, a number or a function, before a step, and then `last`."""
+    return lambda now: last if now >= step else first(now) if callable(first) else first
+
+
+RUNS = {
+    'falls': base('is 3.19 at step 1,000, from 8.32 at step 0, and still falling: by 0.33 (9.3%) since '
+                  'step 700'),
+    'noise': base('still falling', loss=noisy),
+    'one_evaluation': base('The validation loss is 8.32 at step 0.', 'ln V', 'learned nothing', 'log ends',
+                           steps=50),
+    'flat': base('flat since step 500, where 6 evaluations are between 4 and ',
+                 'busy (20,300 tokens/s) while the model does not learn',
+                 loss=lambda step: max(4, falling(step)), val_loss=lambda step: max(4, falling(step))),
+    'two_alike': base('is 5 at step 100.', 'log ends', steps=100, loss=5, val_loss=5),
+    # it ends as runs do, slowly
+    'slow_end': base('still falling', 'training loss is',
+                     loss=lambda step: 1.9 + 6 * math.exp(-step / 150),
+                     val_loss=lambda step: 2 + 6 * math.exp(-step / 150)),
+    # no more on held-out text: it still learns its own
+    'flat_val': base('flat since step 300', 'training loss is', 'gap has grown',
+                     val_loss=lambda step: max(4, 5 - step / 300)),
+    'guesses': base('It was never below ln V = 8.32, the loss of guessing among its 4,096 tokens: the '
+                    'model has learned nothing yet', 'busy', 'flat', loss=8.35, val_loss=8.36),
+    'untrained': base('ln V', 'learned nothing yet', 'log ends', steps=20, val_loss=8.4),
+    'forgot': base('flat since step 500', 'lowest at step 400, 4.4', 'near ln V', 'busy',
+                   'jumps once, farthest at step 500: to 8.4 from about 4.2', loss=after(500, falling, 8.4),
+                   val_loss=after(500, falling, 8.4)),
+    'near': base('near ln V = 8.32', 'still falling', loss=lambda step: 8.3 - step / 2500,
+                 val_loss=lambda step: 8.3 - step / 2500),
+    'rises': base('is 4.69 at step 1,000; it was lowest at step 600, 4.22', 'training loss is 3.5 '
+                  'below', 'gap has grown at each evaluation since step 100, where it was 0.2',
+                  loss=lambda step: falling(step) - step / 500,
+                  val_loss=lambda step: falling(step) + max(0, step - 400) / 400),
+    'jumps': base('jumps 2 times, farthest at step 700: to 9.23 from about 3.', 'still falling',
+                  loss=lambda step: noisy(step) + {400: 3, 700: 5.7}.get(step, 0)),
+    'broken': base('not a number at 41 of 100 logged steps, the last one is step 1,000',
+                   'The last validation loss is not a number', loss=after(600, falling, NAN),
+                   val_loss=after(600, falling, NAN)),
+    'one_nan': base('not a number at 1 of 100 logged steps, the last one is step 300', 'still falling',
+                    loss=lambda step: NAN if step == 300 else falling(step)),
+    'skipped': base('An update was skipped 2 times, last at step 230: skip.', 'still falling',
+                    'resumed once, last at step 640: resumed.',
+                    'went back to a checkpoint once, last at step 300', events=[
+                        (220, 'skip'), (230, 'skip'), (300, 'rollback'), (640, 'resumed'), (700, 'news')]),
+    'running': base('Its log ends at step 500 of 1,000: it is still running, or it was killed',
+                    'still falling', steps=500),
+    'stopped': base('It was stopped at step 500 of 1,000.', 'still falling', steps=500),
+    'slower': base('speed fell from 20,300 to 12,000 tokens/s', 'still falling',
+                   tok_s=after(700, lambda step: 2e4 + step % 7 * 100, 1.2e4)),
+    'waits': base('waiting for data took 50% of the time', 'still falling', data_s=0.1),
+    'reads': base('It has read 8,000,000 tokens, 4.0 times the 2,000,000 of its training text',
+                  'still falling', tokens=lambda step: 8000 * step),
+    'repeats': base('97% of the 4-grams of words repeat', 'still falling', repetition=0.97),
+    'solves': base('It solves 0.0% of the problems', 'still falling'),
+    # the loss of dpo.py has a part that its validation loss has not, and it is none of tokens
+    'pairs': (('still falling', 'training loss is 0.3 below the validation'), CONFIG | {'loss_type': 'dpo'},
+              [row | {'preference_loss': row['loss'] - 0.3, 'loss': 9.9} if 'loss' in row else row
+               for row in history()]),
+    'late_evaluation': (('is 3.19 at step 1,000.',), CONFIG,
+                        [row for row in history() if 'loss' in row or row['step'] == 1000]),
+    'no_evaluation': (('no validation loss',), CONFIG, [row for row in history() if 'loss' in row]),
+    'rewarded': rl('is 0.70 at step 100; it was 0.50 at step 0 and highest at step 100, 0.70',
+                   'reward of a step is 0.68 in the last quarter of the log and 0.53 in the first'),
+    'fell': rl('is 0.05 at step 100; it was 0.97 at step 0 and highest at step 0, 0.97',
+               val_reward=after(80, 0.97, 0.05)),
+    'never': rl('No held-out answer has earned a reward at any of 6 evaluations', val_reward=0.0),
+    'alike': rl('In the last 12 logged steps, all answers to a prompt earned the same', 'busy (700 tokens/s)',
+                informative=0)}
+
+
+@pytest.fixture(scope='module')
+def said(tmp_path_factory):
+    """{run: what plot.py says of it}"""
+    folder = tmp_path_factory.mktemp('plot')
+    for name, (_, config, rows) in RUNS.items():
+        made = home(folder / 'out' / name, rows, config)
+        write(made / 'data.json', [{'tokens': {'train': 2_000_000}}])
+        log = 'stopped at step 500; ...\n' if name == 'stopped' else 'step 1\n'
+        (made / 'train.log').write_text(log, encoding='utf-8')
+    write(folder / 'out/solves/eval.json', [{'tasks': {'problems': {'step': 1000, 'pass@1': 0.0}}}])
+    printed = run('plot.py', '--runs=out/*', cwd=folder, before=NO_PICTURE).stdout
+    parts = [part.partition(' (step ') for part in printed.split('\nout/')[1:]]
+    assert [name for name, *_ in parts] == sorted(RUNS)
+    return {name: rest for name, _, rest in parts}
+
+
+@pytest.mark.parametrize('name', RUNS)
+def test_what_the_numbers_show_is_said_and_nothing_else(said, name):
+    expected = RUNS[name][0]
+    for words in expected:
+        assert words in said[name], said[name]
+    for words in RARE:
+        assert (words in said[name]) == any(words in more for more in expected), (words, said[name])
+    assert 'nan' not in said[name]
+
+
+def test_no_run_is_called_good_or_bad(said):
+    for name, text in said.items():
+        for word in ('health', 'stuck', 'scientific', 'operational', 'good', 'bad', 'memori', 'To do'):
+            assert word not in text, (name, text)
+
+
+def test_our_own_base_models_fall_until_their_end(tmp_path):
+    """The curves that we measured, of five hundred steps."""
+    curves = [curve for curve in read_rows(ROOT / 'config/curves/quickstart.jsonl')
+              if (curve['stage'], curve['metric']) == ('base', 'val_loss')]
+    assert len(curves) > 2
+    for curve in curves:
+        values = dict(zip(curve['steps'], curve['values']))
+        rows = [{'step': step, 'val_loss': value} for step, value in values.items()]
+        rows += [{'step': step, 'loss': float(np.interp(step, [*values], [*values.values()])), 'tok_s': 7400}
+                 for step in range(25, 501, 25)]
+        home(tmp_path / 'a', sorted(rows, key=lambda row: row['step']), CONFIG | {'max_steps': 500})
+        text = run('plot.py', '--runs=a', cwd=tmp_path, before=NO_PICTURE).stdout
+        assert f'still falling: by {values[375] - values[500]:.2g} (' in text and 'since step 375' in text
+        assert 'busy' not in text and 'ln V' not in text and 'flat' not in text

@@ -1,5 +1,5 @@
 """
-The picture of plot.py: for each stage the verdicts on its runs, the curves and a sample of each.
+The picture of plot.py: for each stage what is seen in its runs, the curves and a sample of each.
 
     draw('dashboard.png', runs, MODEL, MACHINE, references)     # all five: see plot.py
 
@@ -18,8 +18,8 @@ LEGEND = ('Across: steps, or for systems percent of them. Thick: what counts. Pa
 
 
 def draw(path, runs, model_panels, machine_panels, references):
-    """Write the picture. runs: of run_log.read_run, and plot.py added 'health' and 'why'."""
-    try:        # --help and the verdict do without
+    """Write the picture. runs: of run_log.read_run, and plot.py added 'seen', sentences."""
+    try:        # --help and the sentences do without
         from matplotlib import figure, rcParams
     except ImportError as e:
         raise Mistake(f'the picture needs matplotlib ({e}): pip install matplotlib') from e
@@ -41,11 +41,9 @@ def draw(path, runs, model_panels, machine_panels, references):
         for run in group:
             fig.text(0, y, f'━ {stage}: {run["title"]}', va='top', size=12, color=run['color'],
                      weight='bold')
-            for x, health in zip((6, 9), run['health']):
-                color = '#cf222e' if 'unhealthy' in health else '#1a7f37'
-                fig.text(x, y, f'● {health}', va='top', color=color, weight='bold')
-            fig.text(0, y - 0.25, textwrap.fill(run['why'], 150), va='top')
-            y -= 0.67
+            lines = textwrap.wrap(' '.join(run['seen']), 150)
+            fig.text(0, y - 0.25, '\n'.join(lines), va='top')
+            y -= 0.37 + 0.17 * len(lines)
         y = draw_panels(fig, y, group, panels, False, references)
     fig.text(0, y, 'systems: is the engine running?', va='top', size=14, weight='bold')
     draw_panels(fig, y - 0.4, runs, machine_panels, True, [])

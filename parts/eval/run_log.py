@@ -74,6 +74,10 @@ def read_run(folder):
     sample = last_sample.partition('\n')[2].strip('\n')     # without the rest of its head line
     step = rows[-1]['step'] if rows else 0
     end = config.get('max_steps') or step or 1
+    last_line = text_of(home / 'train.log').rstrip('\n').rpartition('\n')[2]
+    # data.json of a fine-tuned model is about the text of its base; a stream is read once.
+    reads_bins = 'stage' not in config and not config.get('streaming')
     return {'name': folder, 'stage': config.get('stage', 'base'), 'rows': rows, 'events': events,
             'title': f'{folder} (step {step:,} of {end:,})', 'end': end, 'curves': curves,
-            'config': config, 'sample': sample}
+            'config': config, 'sample': sample, 'stopped': last_line.startswith('stopped at step'),
+            'data_tokens': data.get('tokens', {}).get('train') if reads_bins else None}
