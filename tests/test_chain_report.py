@@ -8,6 +8,17 @@ GAINS = {'example tasks': [0.05, -0.1, 0.2], 'practice tasks': [0.182, 0.141, 0.
          'unseen combinations': [0.1, 0, 0.2]}
 
 
+PROBLEMS = 0, 2, 10, 30, 31      # base answered the first three
+
+
+def outcome(split, i, n):
+    """On example tasks SFT (1) and RL (3) differ in 2. On practice tasks they do in 31, which base was not
+    asked; before it they differ in why they fail. On unseen combinations both solve the same ones."""
+    if split == 'feedback_variation':
+        return 'passed' if i == 31 and n == 1 else ('name' if n == 3 else 'wrong')
+    return 'passed' if i > 0 and n == 3 or split == 'cell' and i > 0 and n > 0 else 'wrong'
+
+
 def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_path):
     by_split = {split: {'parse_rate': 0.9, 'pass@1': share, 'interval': [share - 0.1, share + 0.1],
                         'pass@8': 0.7} for split, share in SPLITS.items()}
@@ -23,9 +34,9 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_p
         write(folder / 'metrics.jsonl', [{'step': 1, 'uptime_s': 60 * n + 90}, {'step': 2, 'val_loss': 4.0}])
         write(folder / 'samples.jsonl', [
             {'split': split, 'prompt': f'def {split}_{i}():\n    """Do {i}."""', 'preferred': i == 2,
-             'outcome': 'passed' if n == 3 and i > 0 else 'wrong',
+             'outcome': outcome(split, i, n),
              'completion': f'{name} {i}' + '\n# the quick parrot' * (i == 10)}
-            for split in SPLITS for i in (0, 2, 10)])
+            for split in SPLITS for i in PROBLEMS if n > 0 or i < 11])
         series.append({'ckpt': f'out/{name}', 'by_split': by_split})
     write(tmp_path / 'data/sft/train.jsonl', [{}] * 2000)
     write(tmp_path / 'out/quickstart/eight/eval.json', [{'tasks': {'problems': {'series': series}}}])
@@ -35,17 +46,27 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_p
     assert said.strip() == text.strip()
     row = '| base | 50.0% (40% to 60%) | 40.0% (30% to 50%) | 30.0% (20% to 40%) | 0% | 1.500 | 1.5 |'
     assert row in text
-    assert '| 30.0% (20% to 40%) | 50% | 4.500 |' in text       # rl: one of its two passing answers
+    assert '| 30.0% (20% to 40%) | 25% | 4.500 |' in text       # rl: one of its four passing answers
     assert '- RL, why answers fail: name 7, syntax 3' in text
     assert '- RL over SFT, practice tasks: +18.2 (+14.1 to +22.3)' in text
-    for split in 'variation', 'feedback_variation', 'cell':     # the first one on which SFT and RL differ: 2
-        assert f'def {split}_2():' in text and f'def {split}_10():' not in text
-    assert text.count('🟢 RL: passed\n\n```python\nquickstart_rl 2\n') == 3
-    first, machine, *last = text.splitlines()[-5:]
-    assert first.startswith('nanoparrot learned to write Python in 9.5 minutes (commit ')
+    assert 'first that only one of SFT and RL solves' in text
+    kinds = dict(part.split('\n', 1) for part in text.split('## To paste')[0].split('\n### ')[1:])
+    assert [re.findall(r'def (\w+)\(', part) for part in kinds.values()] == [
+        ['variation_2'], ['feedback_variation_31'], ['cell_0']]
+    assert '🔴 base' in kinds['example tasks'] and '🟢 RL: passed\n\n```python\nquickstart_rl 2\n' in text
+    assert '🟢 SFT' in kinds['practice tasks'] and '🔴 RL: name' in kinds['practice tasks']
+    assert 'base model was not asked' in kinds['practice tasks'] and text.count('was not asked') == 1
+    assert 'solve the same ones of these 5 problems' in kinds['unseen combinations']
+    assert text.count('solve the same ones') == 1
+    first, machine, *last = text.splitlines()[-7:]
+    assert first.startswith('nanoparrot learned to write small Python functions that chain known steps, in '
+                            '9.5 minutes (commit ')
     assert re.search(r'.+, \d+ threads on \d+ cores, \w+, Python 3\.', machine)
     assert last == ['practice tasks solved: 40.0% after SFT, 40.0% after RL, '
                     '40.0% after rejection sampling',
+                    'unseen combinations solved: 30.0% after SFT, 30.0% after RL, '
+                    '30.0% after rejection sampling',
+                    'unseen tasks solved: 1.0% after SFT, 1.0% after RL, 1.0% after rejection sampling',
                     'I asked the base model: Do 10.', 'It answered: the quick parrot']
     report = read_json(tmp_path / 'out/quickstart/report.json')
     *_, rl, control = report['stages']

@@ -3,9 +3,9 @@ The report of `bash run.sh`: what each stage can do, what it gained, and answers
 
     python -m parts.eval.chain_report --minutes=8.3     # reads out/quickstart*
 
-Writes REPORT.md and report.json into out/quickstart. The report ends with five lines to post.
+Writes REPORT.md and report.json into out/quickstart. The report ends with lines to post.
 """
-import argparse, json, os, pathlib, platform, re, subprocess
+import argparse, collections, json, os, pathlib, platform, re, subprocess
 import torch
 from parts.train import processes
 
@@ -58,13 +58,16 @@ def commit():
 
 
 def to_post(stages, minutes, where):
-    """Yield the five lines. where: machine(). The base model's funniest comment is the one with the
+    """Yield the lines. where: machine(). The base model's funniest comment is the one with the
     most words."""
-    yield f'nanoparrot learned to write Python in {minutes:.1f} minutes (commit {commit()})'
+    yield (f'nanoparrot learned to write small Python functions that chain known steps, in '
+           f'{minutes:.1f} minutes (commit {commit()})')
     yield where
-    solved = [f'{row["pass@1_feedback"]:.1%} after {STAGES[row["name"]][0]}'
-              for row in stages if row['name'] not in ('base', 'dpo')]
-    yield f'practice tasks solved: {", ".join(solved)}'
+    for kind, key in (('practice tasks', 'pass@1_feedback'),
+                      ('unseen combinations', 'pass@1_cells'), ('unseen tasks', 'pass@1_families')):
+        solved = [f'{row[key]:.1%} after {STAGES[row["name"]][0]}'
+                  for row in stages if row['name'] not in ('base', 'dpo')]
+        yield f'{kind} solved: {", ".join(solved)}'
     comments = [(text, row['prompt']) for row in read_rows('out/quickstart/samples.jsonl')
                 for text in re.findall(r'(?:# |""")(\w.*)', row['completion'])]
     if comments:
@@ -95,17 +98,26 @@ def stage(name, eight):
 
 
 def one_of_each_kind():
-    """Yield lines of Markdown: of each kind the first problem on which SFT and RL differ, and the
-    first answer of each stage."""
-    yield '## One problem of each kind: the first on which SFT and RL differ'
+    """Yield lines of Markdown: of each kind the first problem of which SFT or RL solves one and the
+    other does not, and the answers of the stages that were asked."""
+    yield '## One problem of each kind: the first that only one of SFT and RL solves'
     rows = {name: read_rows(f'{folder}/samples.jsonl') for name, (_, folder) in STAGES.items()}
     for kind, (split, _) in KINDS.items():
-        # All stages answered the same problems in the same order; base only the first ones.
-        of_split = ([row for row in some if row['split'] == split] for some in rows.values())
-        answers = [dict(zip(rows, row)) for row in zip(*of_split)]
-        differ = [of for of in answers if of['sft']['outcome'] != of['rl']['outcome']]
-        shown = (differ or answers)[0]
-        yield f'\n### {kind}\n\n```python\n{shown["base"]["prompt"].rstrip()}\n```'
+        # {prompt: {stage: its answer}}. Base answered only the first problems of the others.
+        answers = collections.defaultdict(dict)
+        for name, some in rows.items():
+            for row in some:
+                if row['split'] == split:
+                    answers[row['prompt']].setdefault(name, row)
+        both = [of for of in answers.values() if {'sft', 'rl'} <= of.keys()]
+        solved = [[of[name]['outcome'] == 'passed' for name in ('sft', 'rl')] for of in both]
+        differ = [of for of, (sft, rl) in zip(both, solved) if sft != rl]
+        note = '' if differ else (f'\nSFT and RL solve the same ones of these {len(both)} problems, '
+                                  'so this is the first problem.\n')
+        shown = (differ or both)[0]
+        yield f'\n### {kind}\n{note}\n```python\n{shown["sft"]["prompt"].rstrip()}\n```'
+        if 'base' not in shown:
+            yield '\nThe base model was not asked this problem.'
         for name, row in shown.items():
             mark = '🟢' if row['outcome'] == 'passed' else '🔴'
             text = row['completion'].strip('\n')[:300] or '(nothing)'
