@@ -11,7 +11,7 @@ from parts.train import processes
 
 # {name in report.json, which other programs read: (name for people, folder)}
 STAGES = {'base': ('base', 'out/quickstart'), 'sft': ('SFT', 'out/quickstart_sft'),
-          'dpo': ('DPO', 'out/quickstart_dpo'), 'rl': ('RL', 'out/quickstart_rl'),
+          'dpo': ('DPO with an SFT term', 'out/quickstart_dpo'), 'rl': ('RL', 'out/quickstart_rl'),
           'control rejection sampling': ('rejection sampling', 'out/quickstart_rejection')}
 # {kind: (its split, its name in report.json, which other programs read)}
 KINDS = {'example tasks': ('variation', 'demonstrated'),
