@@ -1,12 +1,14 @@
 """
-The tour: run docs/tour.md. Each block of Python runs, and its output replaces the one on the page.
+The tour: run docs/tour.md. Each block of Python runs, and its output appears below it.
 
     bash run.sh tour                    # with out/quickstart and out/quickstart_sft, if they are there
     bash run.sh tour out/a out/a_sft    # with a base model and a chat model of yours
 
-Without models, the page trains two small ones. What this prints is a page again: you can save it as
-one. The blocks also run when you paste them into Python in the project's folder, because the first
-block imports from here what they need.
+Without models, the page trains two small ones, and the outputs of today replace those on the page: what
+this prints is a page again. With models of yours, a block that prints something else for them has two
+outputs: theirs, and the one on the page, because the text after a block is about the small models. The
+blocks also run when you paste them into Python in the project's folder, because the first block imports
+from here what they need.
 """
 import ast
 import contextlib
@@ -22,6 +24,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = ROOT / 'docs/tour.md'
 QUICKSTART = ['out/quickstart', 'out/quickstart_sft']
 BLOCK = re.compile(r'(```python\n)(.*?)(```\n+```\n)(.*?)(?=```\n)', re.S)      # code, and its output
+YOURS = 'Your models print this:'
+NOTHING = 'Your models print nothing here.'
+OURS = 'The small models print this, and the text below is about them:'
 FUNCTIONS = {'mean': ('mean of the numbers', 'sum(X) / len(X)'),
              'total': ('sum of the numbers', 'sum(X)'),
              'largest': ('largest number', 'max(X)'),
@@ -84,7 +89,10 @@ def other_files():
 
 # --- the page ------------------------------------------------------------------------------------
 def pieces(page, base=None, chat=None):
-    """Yield the page in pieces, with the outputs of today. base, chat: folders of models, or None."""
+    """Yield the page in pieces, with the outputs of today. base, chat: folders of models, or None.
+
+    What the page says behind a block is true of the output that the page shows there. So where models
+    of the reader print something else, that output stays, right above the text, and theirs is added."""
     end = 0
     scope = {}
     for block in BLOCK.finditer(page):
@@ -92,8 +100,13 @@ def pieces(page, base=None, chat=None):
         with contextlib.redirect_stdout(output):
             exec(compile(block[2], 'docs/tour.md', 'exec'), scope)
         scope |= {'base': base, 'chat': chat}       # the first block has imported None for both
-        lines = [line.rstrip() for line in output.getvalue().splitlines()]
-        yield page[end:block.start(4)] + '\n'.join(lines) + '\n'
+        printed = ''.join(line.rstrip() + '\n' for line in output.getvalue().splitlines())
+        yield page[end:block.end(2)]
+        if base and printed != block[4]:
+            theirs = f'{YOURS}\n\n```\n{printed}```' if printed else NOTHING
+            yield f'```\n\n{theirs}\n\n{OURS}\n\n```\n{block[4]}'
+        else:
+            yield block[3] + printed
         end = block.end(4)
     yield page[end:]
 

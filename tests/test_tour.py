@@ -2,15 +2,17 @@
 import ast
 import codeop
 import json
+import math
 import re
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT, mistake, ok, run, save_run
 from notebooks import begin, notebook, tour_cells
-from tour import BLOCK, PAGE, pieces
+from tour import BLOCK, NOTHING, OURS, PAGE, YOURS, pieces
 
-from model import GPT, GPTConfig
+from model import GPT, GPTConfig, load_checkpoint
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TEXT = PAGE.read_text(encoding='utf-8')
@@ -34,19 +36,51 @@ def test_the_page_prints_what_is_below_its_blocks(tmp_path):
             assert abs(a - b) <= max(0.02, 0.05 * abs(b)), (numbers, old_numbers, f'now: {tmp_path}/tour.md')
 
 
-def test_it_prints_the_values_of_two_models_of_the_reader(tmp_path):
+ALLOW = '--allow_code_execution=True'
+
+
+@pytest.fixture(scope='module')
+def theirs(tmp_path_factory):
+    """A folder with another model than ours: of bytes, and untrained. It is a base model and a chat model."""
     tokenizer = Tokenizer.byte(SPECIAL_TOKENS[:4])
-    model = GPT(GPTConfig(tokenizer.vocab_size, 256, 1, 2, 0, 32))
-    save_run(tmp_path, model, tokenizer)
-    allow = '--allow_code_execution=True'
-    page = ok(run('learn/tour.py', allow, tmp_path, tmp_path))
-    assert f'parameters: {sum(p.numel() for p in model.parameters())}\n' in page and 'ln V: 5.5' in page
+    folder = tmp_path_factory.mktemp('theirs')
+    save_run(folder, GPT(GPTConfig(tokenizer.vocab_size, 256, 1, 2, 0, 32)), tokenizer)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def their_page(theirs):
+    return ok(run('learn/tour.py', ALLOW, theirs, theirs))
+
+
+def test_it_prints_the_values_of_two_models_of_the_reader(theirs, their_page):
+    page = their_page
+    n_parameters = sum(p.numel() for p in load_checkpoint(theirs)[0].parameters())
+    assert f'parameters: {n_parameters}\n' in page and 'ln V: 5.5' in page
     after, by_hand = re.search(r'after: (\S+)\nby hand: (\S+),', page).groups()
     assert abs(float(after) - float(by_hand)) < 2e-4
     assert 'pass at 1: 0.0000' in page and page.splitlines()[0] == TEXT.splitlines()[0]
-    for arguments, words in (([], 'bash run.sh tour'), ([allow, tmp_path], 'two runs'),
-                             ([allow, 'none', 'none'], 'none does not exist')):
+    for arguments, words in (([], 'bash run.sh tour'), ([ALLOW, theirs], 'two runs'),
+                             ([ALLOW, 'none', 'none'], 'none does not exist')):
         mistake(run('learn/tour.py', *arguments), words)
+
+
+def test_what_the_page_says_of_the_small_models_is_below_their_output_also_for_models_of_a_reader(their_page):
+    """Without what the reader's models print and the labels, it is our page, letter by letter: each
+    sentence has the output above it that it is about."""
+    theirs = rf'(?:{YOURS}\n\n```\n(.+?)```|{re.escape(NOTHING)})\n\n'
+    added = re.compile(rf'```\n\n{theirs}{OURS}\n\n(?=```\n)', re.S)
+    outputs = added.findall(their_page)
+    assert added.sub('```\n', their_page) == TEXT
+    assert len(outputs) > 15 and outputs.count('') == 2                 # both trainings are skipped
+    assert f'ln V: {math.log(260):.4f}\n' in ''.join(outputs) and '```' not in ''.join(outputs)
+
+
+def test_a_question_tells_no_value_of_a_model():
+    """It comes before the output, so no label says whose value it is."""
+    questions = re.findall(r'^\*\*(.+?)\*\*$', TEXT, re.S | re.M)
+    assert len(questions) == TEXT.count('```python')
+    assert not [question for question in questions if NUMBER.search(question)]
 
 
 def test_a_block_can_be_pasted_line_by_line():
