@@ -114,10 +114,10 @@ def exact_loss(model, ids, block_size):
 
 def pass_at_k(n, c, k):
     """Return the chance that at least one of k completions passes, if k of n are drawn and c of the
-    n pass: 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, arXiv:2107.03374, eq. 1).
-    pass_at_k(4, 1, 2) -> 0.5. pass_at_k(10, 3, 5) -> 0.917. With p = 3/10, 1 - (1 - p)^5 would say
-    0.832. That is too low on average, because it may draw a failed answer twice: k different
-    answers are drawn, without putting one back."""
+    n pass (Chen et al. 2021, arXiv:2107.03374, eq. 1). pass_at_k(4, 1, 2) -> 0.5.
+    pass_at_k(10, 3, 5) -> 0.917. With p = 3/10, 1 - (1 - p)^5 would say 0.832. That is too low on
+    average, because it may draw a failed answer twice: k different answers are drawn, without
+    putting one back."""
     return 1 - math.comb(n - c, k) / math.comb(n, k)
 
 

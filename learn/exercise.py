@@ -21,6 +21,8 @@ import textwrap
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+# The three lines of tests/feedback.py in pytest's report: the input, and below it, indented, two values.
+FEEDBACK = re.compile(r'^[E |]+AssertionError: (.*)\n[E |]+(  found: .*)\n[E |]+(  expected: .*)', re.M)
 EMPTY = "raise NotImplementedError('yours to write')"
 
 
@@ -41,7 +43,7 @@ EXERCISES = [
              'eq. 1. The obvious 1 - (1 - c/n)^k is biased: the answers are drawn without putting one '
              'back.'),
     Exercise('schedule', 'train.py', 'lr_at',
-             'test_optim.py',
+             'test_optim.py::test_the_schedule_at_its_landmarks',
              'The learning rate of a step: a linear rise, then half a cosine (arXiv:1608.03983) or wsd '
              '(2404.06395). The docstring has values to check by hand.'),
     Exercise('rms_norm', 'model.py', 'RMSNorm.forward',
@@ -53,6 +55,8 @@ EXERCISES = [
              'Turn each pair (x_i, x_{i + D/2}) by its angle. Su et al. 2021, arXiv:2104.09864, eq. 34. '
              'The pairs are halves apart, as in Llama; in the paper they are neighbors.'),
     Exercise('top_p', 'model.py', 'sample',
+             'test_generation.py::'
+             'test_top_k_and_top_p_leave_the_most_probable_tokens_after_the_temperature '
              'test_generation.py::test_cached_sampling_equals_a_naive_sampler_with_the_same_seed '
              'test_generation.py::test_temperature_0_is_argmax_and_dropout_acts_only_in_training',
              'Draw a token: temperature, then top-k, then top-p. Holtzman et al. 2019, arXiv:1904.09751, '
@@ -64,6 +68,7 @@ EXERCISES = [
              'message is a ValueError that names the roles; without the special tokens, one that names '
              '<|im_end|>.'),
     Exercise('targets', 'sft.py', 'collate',
+             'test_sft.py::test_a_target_is_the_next_token_if_that_is_trained '
              'test_sft.py::test_the_tensors_that_reach_the_loss_say_what_the_assistants_say '
              'test_sft.py::test_a_row_s_loss_and_gradient_are_its_own_whatever_is_beside_it_and_pads_it',
              'Conversations of several lengths as inputs and targets. The target of a position is the NEXT'
@@ -88,13 +93,14 @@ EXERCISES = [
              'the softmax: give it q, k, v and the mask. Vaswani et al. 2017, arXiv:1706.03762, eq. 1; '
              '2305.13245. Without a cache first: then only the first test passes.'),
     Exercise('minhash', 'parts/prepare/duplicates.py', 'minhash',
-             'test_duplicates.py::test_documents_share_a_band_as_often_as_the_formula_says '
-             'test_duplicates.py::test_a_signature_of_a_union_is_the_smaller_of_two',
+             'test_duplicates.py::test_a_signature_of_a_union_is_the_smaller_of_two '
+             'test_duplicates.py::test_documents_share_a_band_as_often_as_the_formula_says',
              'k numbers, each of which is the same for two sets with probability J, their Jaccard '
              'similarity. Broder 1997: the smallest value under each of k hash functions. '
              'hash_functions(k) above has their a and b; a set of a million shingles must not take a '
              'million times k numbers of memory.'),
     Exercise('accumulation', 'train.py', '',
+             'test_processes.py::test_a_run_has_the_losses_of_the_golden_one[mlm] '
              'test_processes.py::test_one_process_accumulating_4_equals_two_accumulating_2[adamw-ddp-2]',
              'The gradient of the mean loss over all targets of a step, from micro-batches: batches has '
              'those of this process, each (x, y) and perhaps a mask. A target that is IGNORE does not count, '
@@ -196,8 +202,9 @@ def verdict(exercise, text, file):
     counts = re.findall(r'(\d+) (passed|failed|error)', result.stdout)
     said = ', '.join(f'{n} {word}' for n, word in counts)
     if result.returncode:
-        print(result.stdout[-6000:] or result.stderr)
-        print(f'not yet ({said}). Read the lines that begin with E: what was found, what was expected.')
+        feedback = FEEDBACK.search(result.stdout)       # a file that can't be imported has none
+        print('\n'.join(feedback.groups()) if feedback else result.stdout[-6000:] or result.stderr)
+        print(f'not yet ({said}).')
         return 1
     print(f'passed: {said}.')
     return 0

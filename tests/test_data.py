@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from accidents import before
 from conftest import TINY, metrics, mistake, ok, refused, run, same, state, write, write_bins
+from feedback import attempt, expect, told
 
 from parts.train import data
 from parts.train.data import Blocks, Stream
@@ -26,7 +27,7 @@ def blocks(n_tokens, T, seed=0, **more):
 
 def epoch(number, source):
     """Where the blocks of an epoch begin, in its order."""
-    return [source.start(i) for i in range(number * source.n_blocks, (number + 1) * source.n_blocks)]
+    return [int(source.start(i)) for i in range(number * source.n_blocks, (number + 1) * source.n_blocks)]
 
 
 def test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_own():
@@ -34,12 +35,20 @@ def test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_ow
     for n_tokens, T in (1009, 10), (12, 10), (2, 1):
         in_order = [k * T for k in range(max(1, n_tokens // T - 1))]
         for number, seed in (0, 0), (1, 1337), (10 ** 6, 2 ** 31):
-            starts = sorted(epoch(number, blocks(n_tokens, T, seed)))
-            assert starts == [starts[0] + start for start in in_order] and starts[-1] + T < n_tokens
-        assert epoch(1, blocks(n_tokens, T, shuffle=False)) == in_order
+            asked = f'{n_tokens} tokens, {T=}, {seed=}: where the sequences of epoch {number} begin'
+            starts = attempt(asked, in_order, lambda: sorted(epoch(number, blocks(n_tokens, T, seed))))
+            expect(f'{asked}, sorted, without the shift {starts[0]}', in_order,
+                   lambda: [start - starts[0] for start in starts])
+            end = starts[-1] + T
+            assert end < n_tokens, told(f'{asked}: where the last one ends', end, f'before {n_tokens}')
+        expect(f'{n_tokens} tokens, {T=}, shuffle=False: where the sequences of epoch 1 begin', in_order,
+               lambda: epoch(1, blocks(n_tokens, T, shuffle=False)))
     epochs = [epoch(e, blocks(10_001, 50, seed)) for seed in (0, 1, 2) for e in range(10)]
-    assert len({tuple(start - min(starts) for start in starts) for starts in epochs}) == 30
-    assert len({min(starts) for starts in epochs}) > 20                 # of 101; 26 on average
+    asked = '10,001 tokens, T=50, the epochs 0 to 9 of the seeds 0, 1 and 2:'
+    expect(f'{asked} how many of the 30 orders are different', 30,
+           lambda: len({tuple(start - min(starts) for start in starts) for starts in epochs}))
+    n_shifts = len({min(starts) for starts in epochs})                  # of 101; 26 on average
+    assert n_shifts > 20, told(f'{asked} how many of the 30 shifts are different', n_shifts, 'more than 20')
 
 
 def test_a_source_of_a_mixture_is_read_as_often_as_its_passes_say():

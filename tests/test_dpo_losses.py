@@ -3,6 +3,7 @@ import math
 
 import torch
 from conftest import lift
+from feedback import expect, told
 from pytest import approx
 
 preference_loss, _ = lift('dpo.py', 'preference_loss', 'log_odds')
@@ -40,13 +41,22 @@ def loss(numbers, kind, beta, **more):
     return losses.detach(), rewards, [p.grad for p in policies]
 
 
+def asked(numbers, kind, beta, **more):
+    """The words for preference_loss of one pair."""
+    chosen, rejected, ref_chosen, ref_rejected, *_ = (f'{number:g}' for number in numbers)
+    more = ''.join(f', {name}={value}' for name, value in more.items())
+    return (f'preference_loss, {kind}, {beta=}{more}: chosen log p {chosen} (reference {ref_chosen}), '
+            f'rejected {rejected} ({ref_rejected})')
+
+
 def test_hand_computed():
-    equal, _, _ = loss([(-9, -5, -9, -5, 4, 3)], 'dpo', 0.1)        # policy and reference
-    assert equal.item() == approx(math.log(2))
+    pair = -9, -5, -9, -5, 4, 3                                     # policy and reference are equal
+    expect(asked(pair, 'dpo', 0.1), approx(math.log(2)), lambda: loss([pair], 'dpo', 0.1)[0].item())
     for kind, (*wanted, value) in BY_HAND.items():
         assert slow(*NUMBERS[0], kind, 0.1) == approx(value, abs=5e-4), kind        # the formulas themselves
-        losses, rewards, _ = loss(NUMBERS[:1], kind, 0.1)
-        assert losses.item() == approx(value, abs=5e-4), kind
+        case = asked(NUMBERS[0], kind, 0.1)
+        expect(case, approx(value, abs=5e-4), lambda: loss(NUMBERS[:1], kind, 0.1)[0].item())
+        _, rewards, _ = loss(NUMBERS[:1], kind, 0.1)
         assert [r.item() for r in rewards] == approx(wanted, rel=1e-6), kind
 
 
@@ -57,19 +67,29 @@ def test_losses_and_gradients_are_those_of_the_formulas():
         for beta in (0.1, 2.0):
             exact = lambda n: slow(*n, kind, beta, **settings)      # noqa: B023
             numbers = NUMBERS + THUMBS * (kind == 'kto')
+            for n in numbers:
+                wanted = approx(exact(n), rel=1e-5, abs=1e-6)
+                case = asked(n, kind, beta, **settings)
+                expect(case, wanted, lambda: loss([n], kind, beta, **settings)[0].item())
             losses, _, gradients = loss(numbers, kind, beta, **settings)
             assert losses.tolist() == approx([exact(n) for n in numbers], rel=1e-5, abs=1e-6), (kind, beta)
             for side in (0, 1):
                 for n, gradient in zip(numbers, gradients[side].tolist()):
                     up, down = ([x + h * (i == side) for i, x in enumerate(n)] for h in (1e-5, -1e-5))
                     wanted = (exact(up) - exact(down)) / 2e-5
-                    assert gradient == approx(wanted, rel=1e-4, abs=1e-4), (kind, beta, settings, side, n)
+                    name = ('chosen', 'rejected')[side]
+                    case = f'{asked(n, kind, beta, **settings)}: the gradient of the {name} log p'
+                    assert gradient == approx(wanted, rel=1e-4, abs=1e-4), told(case, gradient, wanted)
 
 
 def test_margins_of_2000_have_finite_losses_and_gradients():
     for kind in BY_HAND:
         for pc, pr in ((0, -2000), (-2000, 0), (0, 0), (-1e-9, 0), (-1e5, -1e5)):
-            losses, _, gradients = loss([(pc, pr, 0, 0, 1, 1), (0, 0, pc, pr, 3, 4)], kind, 1.0)
-            assert losses.isfinite().all() and all(g.isfinite().all() for g in gradients), (kind, pc, pr)
-    assert loss([(-2000, 0, 0, 0, 1, 1)], 'dpo', 1.0)[0].item() == approx(2000)
+            pairs = (pc, pr, 0, 0, 1, 1), (0, 0, pc, pr, 3, 4)
+            losses, _, gradients = loss(pairs, kind, 1.0)
+            for pair, *found in zip(pairs, losses.tolist(), *(g.tolist() for g in gradients)):
+                case = f'{asked(pair, kind, 1.0)}: the loss and the gradients of the two log p'
+                assert all(map(math.isfinite, found)), told(case, found, 'finite numbers')
+    pair = -2000, 0, 0, 0, 1, 1
+    expect(asked(pair, 'dpo', 1.0), approx(2000), lambda: loss([pair], 'dpo', 1.0)[0].item())
     assert loss([(0, 0, 0, 0, 3, 4)], 'orpo', 0.5)[0].item() == approx(0.5 * math.log(2))

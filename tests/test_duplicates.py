@@ -5,6 +5,7 @@ import re
 import string
 
 import numpy as np
+from feedback import expect, told
 from hypothesis import given, strategies as st
 from preparing import RAW, dropped, kept, prepare, prose, read, write, write_records
 from tqdm import tqdm
@@ -47,12 +48,15 @@ def random_pair(rng, size, shared):
 
 
 def test_a_signature_of_a_union_is_the_smaller_of_two():
-    a, b, _ = random_pair(np.random.default_rng(0), 2500, 0)
-    assert (minhash(np.append(a, b)) == np.minimum(minhash(a), minhash(b))).all()
-    assert (minhash(a[:0], 8) == 2 ** 32 - 1).all()
     # for all time: other people keep such numbers, and a run is resumed with another numpy
-    assert minhash(shingles('the cat sat on the mat'), 4).tolist() == [
-        2336241653, 392179490, 1402237318, 518363992]
+    expect("minhash(shingles('the cat sat on the mat'), 4)",
+           np.array([2336241653, 392179490, 1402237318, 518363992], np.uint32),
+           lambda: minhash(shingles('the cat sat on the mat'), 4))
+    a, b, _ = random_pair(np.random.default_rng(0), 2500, 0)
+    expect('minhash of an empty set, 4 functions', np.full(4, 2 ** 32 - 1, np.uint32), minhash, a[:0], 4)
+    wanted = np.minimum(minhash(a), minhash(b))
+    expect('minhash of the union of two sets of 2,500, 256 functions; the smaller of their two signatures is '
+           'expected', wanted, minhash, np.append(a, b))
 
 
 def test_documents_share_a_band_as_often_as_the_formula_says():
@@ -66,10 +70,16 @@ def test_documents_share_a_band_as_often_as_the_formula_says():
                 agree.append((a == b).mean())
                 hits.append((band_keys(a, bands) == band_keys(b, bands)).any())
             # each number agrees with probability J, and none says what another one says
-            assert abs(np.mean(agree) - j) <= 4 * np.std(agree) / 400 ** 0.5, (size, share, np.mean(agree), j)
-            assert np.std(agree) <= 1.3 * (j * (1 - j) / 256) ** 0.5, (size, share)
+            case = f'400 pairs of sets of {size} shingles with the Jaccard similarity {j:.4f}'
+            mean = f'{case}: the mean fraction of the 256 numbers of minhash that agree'
+            assert abs(np.mean(agree) - j) <= 4 * np.std(agree) / 400 ** 0.5, told(mean, np.mean(agree), j)
+            spread, most = np.std(agree), 1.3 * (j * (1 - j) / 256) ** 0.5
+            deviation = f'{case}: the standard deviation of that fraction'
+            assert spread <= most, told(deviation, spread, f'at most {most:.4g}')
             p = 1 - (1 - j ** rows) ** bands
-            assert abs(np.mean(hits) - p) <= 4 * (p * (1 - p) / 400) ** 0.5 + 1 / 400, (bands, share, p)
+            shared = f'{case}: the fraction of pairs that share one of {bands} bands of {rows}'
+            wrong = abs(np.mean(hits) - p) - 4 * (p * (1 - p) / 400) ** 0.5
+            assert wrong <= 1 / 400, told(shared, np.mean(hits), p)
 
 
 def test_simhash_joins_what_differs_in_three_bits_and_not_in_four():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import lift, mistake, ok, read_json, read_rows, run, save_run, shared, write
+from feedback import expect
 from test_records import BYTES
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
@@ -30,8 +31,10 @@ def test_pass_at_k_is_the_share_of_all_draws_that_hold_a_passing_sample():
     for n in range(1, 7):
         for c, k in itertools.product(range(n + 1), range(1, n + 1)):
             draws = list(itertools.combinations([True] * c + [False] * (n - c), k))
-            assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, draws)) / len(draws))
-    assert pass_at_k(200, 1, 100) == pytest.approx(0.5, abs=1e-12)      # no rounding of large numbers
+            wanted = pytest.approx(sum(map(any, draws)) / len(draws))
+            expect(f'pass_at_k({n=}, {c=}, {k=})', wanted, pass_at_k, n, c, k)
+    wanted = pytest.approx(0.5, abs=1e-12)              # no rounding of large numbers
+    expect('pass_at_k(n=200, c=1, k=100)', wanted, pass_at_k, 200, 1, 100)
 
 
 def test_a_summary_is_the_mean_over_problems_and_leaves_out_what_the_machine_failed():

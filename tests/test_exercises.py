@@ -3,10 +3,13 @@ import ast
 import re
 import subprocess
 import sys
+import textwrap
 
+import pytest
 from conftest import ROOT, read_json, read_rows
-from exercise import EMPTY, EXERCISES, blanked, copy_project, grade_cell, lines_of, part_to_write
+from exercise import EMPTY, EXERCISES, blanked, copy_project, grade_cell, lines_of, part_to_write, verdict
 from notebooks import exercise_cells
+from wrong_answers import WRONG
 
 PAGE = (ROOT / 'docs/exercises.md').read_text(encoding='utf-8')
 SOURCES = {e.name: (ROOT / e.file).read_text(encoding='utf-8') for e in EXERCISES}
@@ -30,6 +33,7 @@ def test_every_exercise_has_a_row_of_the_page_and_a_mistake_that_its_tests_notic
         answer = ''.join(source.splitlines(keepends=True)[first:stop])
         blank = blanked(e, source)
         assert blank.count(EMPTY) == 1 and ast.parse(blank) and answer not in blank
+        assert e.name != 'pass_at_k' or not re.search(r'C\(n|math\.comb', blank)         # nor in words
         part = part_to_write(e, source)
         assert blank.count(part) == part.count(EMPTY) == 1, e.name
         for file, _, test in (name.partition('::') for name in e.tests.split()):
@@ -51,10 +55,10 @@ def test_the_notebook_has_a_cell_with_the_signature_of_each_exercise():
 def test_a_cell_of_the_notebook_is_graded_as_a_part_of_its_file(capsys):
     e, = (e for e in EXERCISES if e.name == 'bpe_encode')
     cell = part_to_write(e, SOURCES[e.name])
-    for written, verdict in ((EMPTY, 'still empty'), ('return (', 'is not Python'),
-                             (SLOWLY, 'passed: 1 passed')):
+    for written, said in ((EMPTY, 'still empty'), ('return (', 'is not Python'),
+                          (SLOWLY, 'passed: 1 passed')):
         grade_cell(e.name, cell.replace(EMPTY, written))
-        assert verdict in capsys.readouterr().out
+        assert said in capsys.readouterr().out
 
 
 def test_a_reader_begins_is_told_what_is_missing_and_passes(tmp_path):
@@ -72,7 +76,29 @@ def test_a_reader_begins_is_told_what_is_missing_and_passes(tmp_path):
     assert call('bpe_encode').returncode == 1 and mine.read_text(encoding='utf-8') == blank
     mine.write_text(blank.replace(EMPTY, 'return []'), encoding='utf-8')
     result = call('9')
-    assert result.returncode == 1 and 'not yet (1 failed). Read the lines that begin with E' in result.stdout
+    assert result.returncode == 1 and 'not yet (1 failed)' in result.stdout
     mine.write_text(blank.replace(EMPTY, SLOWLY), encoding='utf-8')     # another right answer
     result = call('9')
     assert result.returncode == 0 and 'passed: 1 passed' in result.stdout, result.stdout
+
+
+def answered(exercise, answer):
+    """Return the exercise's file with an answer in its hole."""
+    blank = blanked(exercise, SOURCES[exercise.name])
+    indent = re.search(f'^( *){re.escape(EMPTY)}', blank, re.M)[1]
+    return blank.replace(indent + EMPTY, textwrap.indent(answer.strip('\n'), indent))
+
+
+@pytest.mark.parametrize('exercise', EXERCISES, ids=lambda e: e.name)
+def test_who_fails_reads_the_input_what_was_found_and_what_was_expected(exercise, capsys):
+    """In three lines, also if the answer raises an error."""
+    assert len(WRONG[exercise.name]) == 2
+    for answer, *words in WRONG[exercise.name]:
+        assert verdict(exercise, answered(exercise, answer), exercise.file) == 1
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 4 and lines[3].startswith('not yet (1 failed'), lines
+        asked, found, expected = lines[:3]
+        assert found.startswith('  found:    ') and expected.startswith('  expected: '), lines
+        assert found.split(maxsplit=1)[1] != expected.split(maxsplit=1)[1], lines
+        for word, line in zip(words, lines):
+            assert word in line and len(line) < 270, (word, line)

@@ -2,6 +2,7 @@
 import math
 
 from conftest import refused
+from feedback import expect
 import torch
 from test_model import lively
 
@@ -36,18 +37,34 @@ def test_cached_greedy_generation_equals_the_naive_loop_for_every_prompt_length(
         model = small(n_kv_head=kv)
         for T in range(1, BLOCK + 4):
             ids = prompt(1 + kv, T)
-            assert torch.equal(model.generate(ids, 18, temperature=0), naive(model, ids, 18)), (kv, T)
+            asked = (f'18 tokens after prompts of length {T}, greedy, with a cache, {BLOCK} tokens in '
+                     f'the context, n_head=4, n_kv_head={kv}')
+            expect(asked, naive(model, ids, 18), model.generate, ids, 18, temperature=0)
 
 
 def test_cached_sampling_equals_a_naive_sampler_with_the_same_seed():
     model = small(n_kv_head=2)
     for top_k, top_p in ((None, None), (7, None), (0, 0.7), (9, 0.8), (1, None), (500, 1.0)):
         for T in range(1, BLOCK + 4, 3):
-            torch.manual_seed(T)
-            ours = model.generate(prompt(3, T), BLOCK, 0.8, top_k, top_p)
-            torch.manual_seed(T)
             pick = lambda logits: naive_sample(logits, 0.8, top_k, top_p)
-            assert torch.equal(ours, naive(model, prompt(3, T), BLOCK, pick)), (top_k, top_p, T)
+            torch.manual_seed(T)
+            wanted = naive(model, prompt(3, T), BLOCK, pick)
+            torch.manual_seed(T)
+            asked = f'{BLOCK} tokens after prompts of {T}: temperature 0.8, {top_k=}, {top_p=}, seed {T}'
+            expect(asked, wanted, model.generate, prompt(3, T), BLOCK, 0.8, top_k, top_p)
+
+
+def test_top_k_and_top_p_leave_the_most_probable_tokens_after_the_temperature():
+    p = torch.tensor([0.15, 0.5, 0.05, 0.3])
+    for temperature, top_k, top_p, wanted in (
+            (1.0, None, None, [0, 1, 2, 3]), (1.0, 2, None, [1, 3]), (1.0, None, 0.7, [1, 3]),
+            (1.0, None, 0.45, [1]), (0.5, None, 0.9, [1, 3]),   # 0.5 makes of them 0.062 0.685 0.007 0.247
+            (1.0, 3, 0.83, [1, 3]),                             # the three are 0.16 0.53 0.32 of their sum
+            (0, 3, 0.5, [1])):
+        torch.manual_seed(0)
+        asked = f'the ids that 1,000 draws give: p = 0.15 0.5 0.05 0.3, {temperature=}, {top_k=}, {top_p=}'
+        logits = p.log().repeat(1000, 1)
+        expect(asked, wanted, lambda: sorted({*sample(logits, temperature, top_k, top_p).tolist()}))
 
 
 def test_a_step_within_the_context_costs_one_position_and_scores_as_float32_without_a_cache():
@@ -71,19 +88,25 @@ def test_what_comes_later_leaves_earlier_logits_bit_identical():
         logits = model(idx)[0]
         for t in range(0, T - 1, T // 24):
             changed = torch.cat((idx[:, :t + 1], (idx[:, t + 1:] + 1 + t % 49) % 50), 1)
-            same = (model(changed)[0] == logits).all(-1).all(0)
-            assert same[:t + 1].all() and not same[t + 1:].any(), (T, t)
+            asked = (f'{T} tokens, of which all after position {t} change, n_kv_head={kv}: which positions '
+                     'keep their logits, bit for bit?')
+            wanted = [True] * (t + 1) + [False] * (T - t - 1)
+            expect(asked, wanted, lambda: (model(changed)[0] == logits).all(-1).all(0).tolist())
 
 
 def test_several_positions_behind_a_cache_see_no_future_and_a_mask_decides_if_there_is_one():
     model, idx = small(std=0.1), prompt(2, 9)
-    cache = model.empty_cache(2, BLOCK)
-    model.backbone(idx[:, :4], cache, 0)
-    later = lambda mask: model.head(model.backbone(idx[:, 4:], cache, 4, mask))
-    assert (later(None) - model(idx)[0][:, 4:]).abs().max() < 1e-5
+
+    def later(mask):
+        cache = model.empty_cache(2, BLOCK)
+        model.backbone(idx[:, :4], cache, 0)
+        return model.head(model.backbone(idx[:, 4:], cache, 4, mask))
+    asked = 'tokens 4 to 8 of 9 at once, the first 4 in the cache'
+    expect(f'the logits of {asked}', model(idx)[0][:, 4:], later, None, tolerance=1e-5)
     seen = torch.ones(9, 9, dtype=torch.bool).tril()[None, None, 4:]
     seen[..., 1:, 2] = False                # of the cached keys, one is hidden from all but the first
-    assert ((later(seen) - later(None)).abs().amax((0, 2)) > 1e-3).tolist() == [False] + [True] * 4
+    expect(f'{asked}, and a mask that hides token 2 from tokens 5 to 8: which of 4 to 8 change their logits?',
+           [False] + [True] * 4, lambda: ((later(seen) - later(None)).abs().amax((0, 2)) > 1e-3).tolist())
 
 
 def test_a_row_that_met_a_stop_id_repeats_it_and_the_stream_ends_when_all_have():
@@ -103,7 +126,8 @@ def test_u_draws_the_id_at_which_the_sum_of_probabilities_reaches_it():
 
 def test_temperature_0_is_argmax_and_dropout_acts_only_in_training():
     x, dropout, plain = torch.randn(100, 50), lively(dropout=0.5), lively()
-    assert torch.equal(sample(x, 0, 3, 0.5), x.argmax(-1))
+    asked = 'sample(logits, temperature=0, top_k=3, top_p=0.5) of 100 rows of 50 random logits'
+    expect(asked, x.argmax(-1), sample, x, 0, 3, 0.5)
     assert not torch.equal(dropout.train()(prompt())[0], dropout(prompt())[0])
     assert torch.equal(dropout.generate(prompt(), 9, 0), plain.generate(prompt(), 9, 0))
     assert all(part.training for part in dropout.modules())                 # as before

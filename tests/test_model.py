@@ -8,6 +8,7 @@ import runpy
 import pytest
 import torch
 from conftest import ROOT, mistake, ok, refused, run, train
+from feedback import expect, short
 
 from model import IGNORE, GPT, GPTConfig, RMSNorm, load_checkpoint, rope_table, rotate
 from parts.model.planner import count_parameters, sketch
@@ -79,20 +80,25 @@ def test_rmsnorm_equals_the_formula_and_stays_float32_under_autocast():
     torch.nn.init.normal_(rms.weight)
     for scale in (1e-4, 1.0, 1e4):          # at 1e-4 eps counts
         x = torch.randn(7, 48) * scale
-        same([rms(x)], [norm(x, rms.weight)], 2e-6)
+        asked = f'RMSNorm(48, eps=1e-6) with random weights, x of 7 x 48 random numbers times {scale:g}'
+        expect(f'{asked}, float32', norm(x, rms.weight), rms, x, tolerance=2e-6)
         with torch.autocast('cpu', torch.bfloat16):
-            assert rms(x).dtype == torch.float32
-            same([rms(x)], [norm(x, rms.weight)], 2e-6)
+            autocast = f'{asked}, under autocast to bfloat16'
+            expect(f'{autocast}: the type of its result for a float32', torch.float32, lambda: rms(x).dtype)
+            expect(f'{autocast}, float32', norm(x, rms.weight), rms, x, tolerance=2e-6)
             rounded_once = norm(x.bfloat16(), rms.weight).bfloat16()
-            assert torch.equal(rms(x.bfloat16()), rounded_once), scale
+            expect(f'{asked}, bfloat16, rounded once, at the end', rounded_once, rms, x.bfloat16())
 
 
 def test_rope_is_a_complex_rotation_that_keeps_norms_and_sees_only_distances():
     torch.manual_seed(0)
     for D, theta in ((2, 1e4), (8, 1e4), (64, 5e5)):
-        x = torch.randn(3, 1, D).expand(3, 60, D)           # the same vector at every position
-        y = rotate(x, *rope_table(D, 60, theta))
-        same(y, turn(x, theta), 2e-5)                       # so it keeps norms
+        x = torch.randn(3, 1, D).round(decimals=2).expand(3, 60, D)         # the same at every position
+        cos, sin = rope_table(D, 60, theta)
+        asked = (f'rotate(x, *rope_table({D}, 60, {theta:g})), x (3, 60, {D}) has a vector at every '
+                 f'position, the first one is {short(x[0, 0].tolist())}')
+        expect(asked, turn(x, theta), rotate, x, cos, sin, tolerance=2e-5)      # so it keeps norms
+        y = rotate(x, cos, sin)
         scores = y[0] @ y[1].T
         for distance in range(-59, 60):
             line = scores.diagonal(distance)
@@ -105,7 +111,10 @@ def test_the_forward_equals_the_formulas():
     for kv in (1, 2, 4):
         for tied in (True, False):
             model = lively(0.15, n_kv_head=kv, tie_embeddings=tied, rope_theta=500.0, norm_eps=1e-2)
-            same(model(batch()[0])[0], formula(model, batch()[0]), 1e-5)
+            asked = (f'the logits (row, position, token) of 2 layers with 4 heads of queries and {kv} of '
+                     'keys, for 8 rows of 24 tokens, without a cache')
+            wanted = formula(model, batch()[0])
+            expect(asked, wanted, lambda: model(batch()[0])[0], tolerance=1e-5)
 
 
 @pytest.mark.parametrize('with_logits', [True, False])

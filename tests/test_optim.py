@@ -4,6 +4,7 @@ import pytest
 import torch
 from accidents import PLACES
 from conftest import lift, ok, refused, series, state, train, write_bins
+from feedback import expect
 
 from model import GPT, GPTConfig
 from parts.train import optim
@@ -20,16 +21,22 @@ def exact(*expected):
 # --- the learning rate --------------------------------------------------------------------------------------
 
 
+def landmark(expected, step, max_steps, warmup_steps, schedule='cosine', decay_steps=0):
+    asked = f'lr_at({step=}, {max_steps=}, {warmup_steps=}, learning_rate=1.0, min_lr=0.1, {schedule=}'
+    asked += f', {decay_steps=})' if decay_steps else ')'
+    expect(asked, exact(expected), lr_at, step, max_steps, warmup_steps, 1.0, 0.1, schedule, decay_steps)
+
+
 def test_the_schedule_at_its_landmarks():
     at = {0: 0.1, 4: 0.5, 9: 1.0, 10: 1.0, 55: 0.55, 100: 0.1,         # warm-up; middle and end of the cosine
           40: 0.1 + 0.9 * 0.75, 70: 0.1 + 0.9 * 0.25}                   # cos(pi/3) = 1/2, cos(2 pi/3) = -1/2
     for step, expected in at.items():
-        assert lr_at(step, 100, 10, 1.0, 0.1) == exact(expected)
+        landmark(expected, step, 100, 10)
         assert optim.cosine(step, 100, 10, 1.0, 0.1) == exact(expected)     # of sft.py, dpo.py and rl.py
-    assert lr_at(0, 100, 0, 1.0, 0.1) == 1.0            # without warm-up
-    assert lr_at(5, 5, 5, 1.0, 0.1) == exact(1.0)       # all warm-up: the cosine has no length
-    wsd = [lr_at(step, 100, 10, 1.0, 0.1, 'wsd', 20) for step in (0, 9, 50, 80, 90, 100)]
-    assert wsd == exact([0.1, 1.0, 1.0, 1.0, 0.55, 0.1])
+    landmark(1.0, 0, 100, 0)                            # without warm-up
+    landmark(1.0, 5, 5, 5)                              # all warm-up: the cosine has no length
+    for step, expected in {0: 0.1, 9: 1.0, 50: 1.0, 80: 1.0, 90: 0.55, 100: 0.1}.items():
+        landmark(expected, step, 100, 10, 'wsd', 20)
 
 
 def test_what_is_not_set_follows_from_the_rest_and_what_does_not_fit_is_refused():

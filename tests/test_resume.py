@@ -7,6 +7,7 @@ import pytest
 from accidents import accident, before
 from conftest import PAID, ROOT, TINY, contents, make_sft, metrics, mistake, ok, read_json, run, same, series
 from conftest import state
+from feedback import attempt, expect
 
 from model import load_checkpoint
 
@@ -69,28 +70,40 @@ WHILE_RENAMING = before('rename', """
 @pytest.mark.parametrize('case', CASES)
 def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(start, straight, case, tmp_path):
     script = case.split(',')[0]
-    out, straight = tmp_path / 'run', straight(case)
+    out = tmp_path / 'run'
+    straight = attempt('a run of 18 steps that nothing disturbs', 'it ends', straight, case)
     # The folder is enough. Relative paths are those of the first command.
     again = lambda **more: run(f'{script}.py', f'--out_dir={out}', '--init_from=resume', **more)
+
+    def end_of(result):
+        return 'killed' if result.returncode == -signal.SIGKILL else ok(result) and 'finished'
 
     printed = ok(run(f'{script}.py', *start[script], *CASES[case], f'--out_dir={out}',
                      before=accident('sigusr1' if script == 'sft' else 'sigterm', 5)))
     assert 'stopped at step 6; ' in printed and '--init_from=resume' in printed
-    assert step_of(out) == metrics(out)[-1]['step'] == 6                    # no step is lost
-    assert again(before=WHILE_SAVING).returncode == -signal.SIGKILL
-    assert step_of(out) == 8
-    assert again(before=WHILE_RENAMING).returncode == -signal.SIGKILL
+    saved = 'the last.pt of a run that a signal stopped after step 6:'
+    expect(f'{saved} its step', 6, step_of, out)                            # no step is lost
+    assert metrics(out)[-1]['step'] == 6
+    expect(f"{saved} has it the optimizer's moments?", True, lambda: bool(state(out)['moments']))
+    expect('resumed at step 6, it is killed while it saves step 12', 'killed',
+           lambda: end_of(again(before=WHILE_SAVING)))
+    expect('killed while it saved step 12: the step in last.pt', 8, step_of, out)
+    expect('resumed at step 8, it is killed while it renames last.pt', 'killed',
+           lambda: end_of(again(before=WHILE_RENAMING)))
     assert not (out / 'last.pt').exists() and step_of(out, 'last-1.pt') == 8
-    assert again(before=accident('kill', 6)).returncode == -signal.SIGKILL
+    expect('resumed from last-1.pt at step 8, it is killed at step 14', 'killed',
+           lambda: end_of(again(before=accident('kill', 6))))
     assert step_of(out) == 12 and metrics(out)[-1]['step'] == 14            # what comes again is dropped
     last = again()
-    printed = ok(last)
+    printed = attempt('resumed at step 12', 'it ends', ok, last)
     assert 'step 12: resumed' in printed and '  changed  ' not in printed
     assert 'under the reference' not in last.stderr             # its model may have changed since
+    compared = 'a run that was stopped once and killed three times, next to one that nothing disturbed:'
+    expect(f'{compared} the rows of metrics.jsonl', metrics(straight), metrics, out)
     for file in ('last.pt', 'best.pt'):
         a, b = state(out, file), state(straight, file)
-        assert a.keys() == b.keys() and [k for k in a if not same(a[k], b[k])] == []
-    assert metrics(out) == metrics(straight)
+        assert a.keys() == b.keys()
+        expect(f'{compared} what differs in {file}', [], lambda: [k for k in a if not same(a[k], b[k])])
     assert contents(out).keys() == contents(straight).keys()                        # no leftovers
     config = {**read_json(straight / 'config.json'), 'out_dir': str(out)}           # also where it began
     assert read_json(out / 'config.json') == config

@@ -1,11 +1,13 @@
 """sft.py: trained is what the assistants say, and nothing else; real runs, replay, a user's mistakes."""
 import re
 
+import numpy as np
 import pytest
 import torch
 from accidents import before
 from conftest import RUN_FILES, base_text, contents, lift, make_conversations, metrics, mistake, ok
 from conftest import read_rows, run, series, write
+from feedback import expect
 from test_records import BYTES, TRAPPING, say
 
 from model import GPT, IGNORE, GPTConfig, load_checkpoint
@@ -18,6 +20,12 @@ FLAGS = ('--batch_size=8 --max_steps=20 --eval_interval=6 --save_interval=5 --lo
 
 
 # --- the loss -----------------------------------------------------------------------------------------------
+def test_a_target_is_the_next_token_if_that_is_trained():
+    rows = [([5, 6, 7, 8], [0, 0, 1, 1]), ([9, 3], [0, 1])]
+    for name, i, wanted in (('x', 0, [[5, 6, 7], [9, 0, 0]]), ('y', 1, [[-100, 7, 8], [3, -100, -100]])):
+        expect(f'{name} of collate({rows}, pad=0)', np.array(wanted), lambda: collate(rows, pad=0)[i])
+
+
 def test_a_row_s_loss_and_gradient_are_its_own_whatever_is_beside_it_and_pads_it():
     torch.manual_seed(0)
     model = GPT(GPTConfig(TRAPPING.vocab_size, 64, 2, 2, 0, 32, tie_embeddings=False))

@@ -1,0 +1,204 @@
+"""
+Two wrong answers to each exercise, as somebody might write them, and what the three lines of feedback must
+hold: words of the input, of what was found and of what was expected.
+"""
+
+WRONG = {
+    'pass_at_k': [('''
+return min(1.0, c * k / n)
+''',
+        'n=4, c=2, k=2', '1', '0.8333'),
+        ('''
+return 1 - math.prod((n - c - i) / (n - i) for i in range(k + 1))
+''',
+        'n=1, c=0, k=1', 'division by zero (eval.py, line', '0')],
+    'schedule': [('''
+return learning_rate * min(1.0, (step + 1) / warmup_steps)
+''',
+        'step=55, max_steps=100, warmup_steps=10', '1', '0.55'),
+        ('''
+if step < warmup_steps:
+    return learning_rate * (step + 1) / warmup_steps
+return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * step / max_steps))
+''',
+        'step=10, max_steps=100', '0.97797', '1')],
+    'rms_norm': [('''
+return x / (x.pow(2).mean(-1, keepdim=True) + self.eps).sqrt() * self.weight
+''',
+        'times 0.0001, bfloat16', 'torch.float32', 'torch.bfloat16'),
+        ('''
+return x / (x.pow(2).mean(-1, keepdim=True).sqrt() + self.eps) * self.weight
+''',
+        'times 0.0001, float32', ' at [0, 0]', ' at [0, 0]')],
+    'rope': [('''
+a, b = x[..., ::2], x[..., 1::2]
+return torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2)
+''',
+        'rope_table(8, 60, 10000)', ' at [0, 1, 0]', ' at [0, 1, 0]'),
+        ('''
+a, b = x.chunk(2, dim=-1)
+return x * cos + torch.cat((-b, a), dim=-1) * sin
+''',
+        '[-0.09, 0.52, -0.67, 0.85, -1.35, -1.7, 0.57, 0.79]', 'RuntimeError', '(3, 60, 8)')],
+    'top_p': [('''
+if temperature == 0:
+    return logits.argmax(-1)
+p = (logits / temperature).softmax(-1)
+if top_p:
+    p = p * (p > 1 - top_p)
+return torch.multinomial(p, 1)[:, 0]
+''',
+        'top_k=2, top_p=None', '[0, 1, 2, 3]', '[1, 3]'),
+        ('''
+return torch.multinomial((logits / temperature).softmax(-1), 1)[:, 0]
+''',
+        '0.15 0.5 0.05 0.3, temperature=1.0', '[0, 1, 2, 3]', '[1, 3]')],
+    'chat_mask': [(r'''
+text = ''.join(f'<|im_start|>{m["role"]}\n{m["content"]}<|im_end|>\n' for m in messages)
+return self.encode(text), [1] * len(self.encode(text))
+''',
+        "render([{'role': 'system', 'content': ''}])", '[285, 105', '[287, 261, 288, 10]'),
+        (r'''
+start, end = self.special["<|im_start|>"], self.special["<|im_end|>"]
+ids, mask = [], []
+for message in messages:
+    head = [start, *self.encode(message["role"] + "\n")]
+    body = [*self.encode(message["content"]), end]
+    ids += [*head, *body, *self.encode("\n")]
+    mask += [0] * len(head) + [int(message["role"] == "assistant")] * len(body) + [0]
+if add_generation_prompt:
+    ids += [start, *self.encode("assistant\n")]
+return ids, mask + [0] * (len(ids) - len(mask))
+''',
+        "{'role': 'human', 'content': 'hi'}", 'no error', 'a ValueError that says')],
+    'targets': [('''
+T = max(len(ids) for ids, _ in rows)
+x, y = np.full((len(rows), T), pad), np.full((len(rows), T), IGNORE)
+for row, (ids, mask) in enumerate(rows):
+    x[row, :len(ids)] = ids
+    y[row, :len(ids)] = np.where(mask, ids, IGNORE)
+return x, y
+''',
+        '[([5, 6, 7, 8], [0, 0, 1, 1]), ([9, 3], [0, 1])], pad=0', '(2, 4)', '(2, 3)'),
+        ('''
+T = max(len(ids) for ids, _ in rows) - 1
+x, y = np.full((len(rows), T), pad), np.full((len(rows), T), pad)
+for row, (ids, mask) in enumerate(rows):
+    x[row, :len(ids) - 1] = ids[:-1]
+    y[row, :len(ids) - 1] = np.where(mask[1:], ids[1:], pad)
+return x, y
+''',
+        'y of collate([([5, 6, 7, 8]', '[3, 0, 0]', '[3, -100, -100]')],
+    'dpo': [('''
+losses = -F.logsigmoid(chosen - rejected)
+''',
+        'label_smoothing=0.2: chosen log p -10', '0.598', '0.638'),
+        ('''
+losses = -F.logsigmoid(policy_chosen - policy_rejected)
+''',
+        'rejected -5 (-5)', '4.018', '0.693')],
+    'bpe_encode': [('''
+pieces = [bytes([b]) for b in to_utf8(chunk)]
+i = 0
+while i + 1 < len(pieces):
+    if pieces[i] + pieces[i + 1] in self.ranks:
+        pieces[i:i + 2] = [pieces[i] + pieces[i + 1]]
+    else:
+        i += 1
+return [self.ranks[piece] for piece in pieces]
+''',
+        "'aaaa'", '[257, 257]', '[272]'),
+        ('''
+return [self.ranks[letter] for letter in chunk]
+''',
+        "'a'", "KeyError: 'a' (tokenizer.py, line", '[97]')],
+    'attention': [('''
+T = x.shape[1]
+heads = lambda y: y.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
+q, k = (rotate(heads(w(x)), cos, sin) for w in (self.w_q, self.w_k))
+y = attend(q, k, heads(self.w_v(x)), mask, mask is None, False)
+return self.w_o(y.transpose(1, 2).flatten(2))
+''',
+        'prompts of length 1, greedy, with a cache', ' at [', ' at ['),
+        ('''
+B, T, C = x.shape
+q, k, v = (w(x).view(B, self.config.n_head, T, -1) for w in (self.w_q, self.w_k, self.w_v))
+y = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, mask, mask is None, False)
+return self.w_o(y.transpose(1, 2).flatten(2))
+''',
+        '4 heads of queries and 1 of keys', 'RuntimeError: mat1', '(8, 24, 50)')],
+    'minhash': [('''
+a, b = hash_functions(k)
+return (a * (shingles >> np.uint64(32)).astype(np.uint32) + b).max(1)
+''',
+        'the cat sat on the mat', '[4141112725', '[2336241653'),
+        ('''
+a, b = hash_functions(k)
+return (a * (shingles >> np.uint64(32)).astype(np.uint32) + b).min(1)
+''',
+        'an empty set, 4 functions', 'ValueError: zero-size', '[4294967295')],
+    'accumulation': [('''
+loss = 0.0
+for x, y, *mask in batches:
+    mean = net(x, y, *mask, with_logits=False)[1] / len(batches) / here.world
+    (mean * here.world).backward()
+    loss += mean.detach()
+''',
+        '--objective=mlm, one process, 4 micro-batches', '5.757', '5.754'),
+        ('''
+n_targets = sum((y != IGNORE).sum() for x, y, *mask in batches)
+loss = 0.0
+for x, y, *mask in batches:
+    mean = net(x, y, *mask, with_logits=False)[1] * (y != IGNORE).sum() / n_targets
+    mean.backward()
+    loss += mean.detach()
+''',
+        'loss of 8 steps in 2 processes', '11.548', '5.774')],
+    'batch_order': [('''
+random = np.random.default_rng((self.seed, epoch))
+return random.integers(0, len(self.ids) - self.T - 1, len(self.ids) // self.T)
+''',
+        '1009 tokens, T=10, seed=0', '3 at [1]', '10 at [1]'),
+        ('''
+blocks = np.arange(max(1, len(self.ids) // self.T - 1)) * self.T
+return blocks[shuffled(len(blocks), self.seed, epoch)] if self.shuffle else blocks
+''',
+        '10,001 tokens, T=50', '1', 'more than 20')],
+    'resume': [('''
+weights, moments = processes.state_of(model, [opt])
+checkpoints.write(f'{out_dir}/{name}', keep, {'model': weights, 'moments': moments, 'step': step})
+''',
+        'stopped after step 6', "KeyError: 'config'", '6'),
+        ('''
+weights, moments = processes.state_of(model, [opt])
+checkpoints.write(f'{out_dir}/{name}', keep, {
+    'model': weights, 'model_config': vars(model.config), 'moments': moments, 'config': config,
+    'scaler': scaler.state_dict(), 'tokenizer_hash': tokenizer.hash, 'data': identity,
+    'positions': None, 'step': step + 1, 'tokens': step * tokens_per_step, 'best_val': best_val,
+    **guard.state()})
+''',
+        'stopped after step 6', '7', '6')],
+    'bpe_train': [('''
+words, merges = [list(word) for word in words], []
+while len(merges) < n_merges:
+    frequency = collections.Counter(pair for word in words for pair in zip(word, word[1:]))
+    if not frequency:
+        break
+    best = min(frequency, key=lambda pair: (-frequency[pair], pair))
+    for word in words:
+        merge(word, best, 256 + len(merges))
+    merges.append(best)
+return merges, sum(n * len(word) for word, n in zip(words, counts))
+''',
+        "[b'aa', b'a '], [2, 1]", '(97, 32), (97, 97)', '(97, 97), (97, 32)'),
+        ('''
+words, merges = [list(word) for word in words], []
+for token in range(256, 256 + n_merges):
+    pairs = [pair for word, n in zip(words, counts) for pair in n * [*zip(word, word[1:])]]
+    merges.append(max(pairs, key=pairs.count))
+    for word in words:
+        merge(word, merges[-1], token)
+return merges, sum(n * len(word) for word, n in zip(words, counts))
+''',
+        "[b'a'], [1]", 'ValueError: max()', '([], 1)')],
+}
