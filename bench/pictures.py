@@ -58,6 +58,11 @@ def code(x, y, text, colour=INK, more='', size=15.5):
     return words(x, y, text, size, colour, f'class="code" xml:space="preserve" {more}')
 
 
+def cut(text, most):
+    """Return the text if it fits, else its beginning with an ellipsis."""
+    return text if len(text) <= most else text[:most - 1] + '…'
+
+
 def appear(second, kind='appear'):
     return f'style="animation: {kind} .2s {second:.4g}s both"'
 
@@ -161,12 +166,15 @@ def race():
     """Two kinds of problems over the seconds after SFT: docs/img/race.json has runs like those of
     bench/rl_controls.py, each point the end of a schedule of its own."""
     measured = read_json(f'{ROOT}/docs/img/race.json')
-    bottom, second, low, point = 376, 2.1, 44, 11        # pixels, of a second and of a point of pass rate
+    every = [share for points in measured['runs'].values() for _, *shares in points for share in shares]
+    every += measured['sft'].values()
+    low, high = int(min(every) // 5 * 5), int(-(-max(every) // 5) * 5)      # no point is outside the lines
+    bottom, second, point = 376, 2.1, 250 / (high - low)    # pixels, of a second and of a point of pass rate
     shapes = []
     for column, kind in enumerate(measured['sft']):
         left = 62 + 430 * column
         shapes.append(bold(left, 96, kind))
-        for share in range(45, 70, 5):
+        for share in range(low, high + 1, 5):
             y = bottom - point * (share - low)
             shapes += [box(left, y, 330, 1, LINE), words(left - 34, y + 4, f'{share}%', 11, GREY)]
         for seconds in 0, 50, 100, 150:
@@ -238,7 +246,9 @@ def turning_green():
                 for stage, row in answers.items()}
     tests = [' → '.join(test) for test in re.findall(r'candidate\((.*)\) == (.*)', problem['test'])]
     shown = sorted(range(len(tests)), key=lambda i: len(tests[i]) > 25)[:5]     # the first that fit
-    n_lines = max(len(shown), *(len(programs[stage]) for stage in STAGES if stage != 'base model'))
+    n_more = len(tests) - len(shown)
+    n_lines = len(shown) + (n_more > 0)
+    n_lines = max(n_lines, *(len(programs[stage]) for stage in STAGES if stage != 'base model'))
 
     width, left, pitch, clock = 640, 22, 21, 0.5
     signature, doc = problem['prompt'].strip().split('\n')
@@ -252,18 +262,22 @@ def turning_green():
     for stage, lines in programs.items():
         passes = passed(problem, answers[stage])
         solves = f'solves {100 * shares[stage]:.0f}% of such problems'
-        shapes += [bold(left, y + 34, stage, 18), words(left + 142, y + 34, solves, 15, GREY),
+        shapes += [bold(left, y + 34, stage, 18), words(left + 156, y + 34, solves, 15, GREY),
                    box(left, y + 46, width - 2 * left, pitch * n_lines + 12, PALE, ROUND)]
         clock += 0.5
         for i, text in enumerate(lines[:n_lines] or ['(nothing)']):
             clock += 0.2
-            shapes.append(code(left + 12, y + 66 + pitch * i, text[:34], INK, appear(clock)))
+            shapes.append(code(left + 12, y + 66 + pitch * i, cut(text, 34), INK, appear(clock)))
         clock += 0.4
         for i, number in enumerate(shown):
             clock += 0.2
             mark, colour = ('✓', GREEN) if passes[number] else ('✗', RED)
+            test = cut(tests[number], 26)
             shapes += [code(374, y + 66 + pitch * i, mark, colour, appear(clock), 14),
-                       code(392, y + 66 + pitch * i, tests[number][:26], colour, appear(clock, 'judge'), 14)]
+                       code(392, y + 66 + pitch * i, test, colour, appear(clock, 'judge'), 14)]
+        if n_more:
+            y_more = y + 66 + pitch * len(shown)
+            shapes.append(code(392, y_more, f'… and {n_more} more', GREY, appear(clock), 14))
         clock += 0.3
         colour = GREEN if all(passes) else RED
         shapes.append(words(width - left, y + 34, f'{sum(passes)} of {len(tests)} tests pass', 18, colour,
