@@ -4,7 +4,7 @@
 # You should see val_loss 4.18 at step 0, 1.82 at 500, 1.68 at 1,000 and 1.52 at 2,000. eval.py measures all
 # validation characters and prints about 1.547. AdamW at 1e-3 ends at 1.65.
 # Hardware: two CPU cores with native bfloat16 need 1.8 minutes.
-# nanoGPT's README reports 1.8857 for this budget. With these flags eight seeds end at 1.837 to 1.877 after 16
+# nanoGPT's README: 1.88 for this budget. With these flags eight seeds end at 1.837 to 1.877 after 16
 # seconds of one core, an eighth of nanoGPT's time:
 #   --batch_size=16 --max_steps=200 --warmup_steps=10 --schedule=wsd --decay_steps=170
 #   --learning_rate=1.2e-2 --embedding_lr=10 --min_lr=1e-3
