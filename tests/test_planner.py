@@ -54,10 +54,7 @@ def kept(function, model, dtype):
 def test_activations_are_what_autograd_keeps(dtype, checkpoint):
     """Of the partition into forward and backward that a GPU gets, without its kernels."""
     compiled = lambda f: torch.compile(f, backend='aot_eager_decomp_partition', dynamic=False)
-    version = tuple(map(int, torch.__version__.split('.')[:2]))
-    keeps_last = version < (2, 15)
-    allowed = 0.025 if version > (2, 9) else 0.031          # 2.9 keeps 3% less in bfloat16 with checkpoints
-    for c in GPTConfig(3000, 96, 2, 4, 0, 64), GPTConfig(70, 33, 1, 2, 1, 8, tie_embeddings=False):
+    for c in GPTConfig(3000, 96, 2, 4, 0, 64), GPTConfig(70, 33, 3, 2, 1, 8, tie_embeddings=False):
         torch.manual_seed(0)
         torch._dynamo.reset()
         model, batch = GPT(c).train(), 3
@@ -71,15 +68,28 @@ def test_activations_are_what_autograd_keeps(dtype, checkpoint):
             step(), again()                     # compiles
         measured = kept(step, model, dtype)
         if checkpoint:          # the block that is computed again, unless the output layer has kept more
-            # torch 2.15 takes the last block's output from the block that it computes again
-            measured += 0 if keeps_last else x.nbytes
             measured = max(measured, (c.n_layer - 1) * x.nbytes + kept(again, model, dtype))
         # Attention on the CPU: float32 in any case, and its output is kept a second time.
         width, D = dtype.itemsize, c.head_dim
         more = (4 - width) * 2 * D * (c.n_head + c.n_kv_head) + width * D * c.n_head
         blocks = int(c.vocab_size < 100) if checkpoint else c.n_layer       # 3,000: the output has the peak
         counted = planner.activation_bytes(c, batch, width, checkpoint)
-        assert counted + blocks * batch * c.block_size * more == pytest.approx(measured, rel=allowed), c
+        counted += blocks * batch * c.block_size * more
+        # Each torch decides for itself what it keeps between the last block and the output: 2.9 to 2.15 all
+        # differ, by up to one residual stream. In the blocks they agree, so three must not differ by more.
+        assert abs(counted - measured) <= x.nbytes, (c, counted / x.nbytes, measured / x.nbytes)
+
+
+def test_activations_are_the_sum_by_hand():
+    """Two layers of width 8, two heads of 4 with one key/value head, an MLP of 10; bytes of one token."""
+    c = GPTConfig(vocab_size=70, block_size=5, n_layer=2, n_head=2, n_kv_head=1, n_embd=8, n_ffn=10)
+    stream = 8 * 4
+    attention = 2 * 4 + (8 + 4 + 4 + 8) * 2         # the softmax's sums; queries, keys, values, output
+    mlp = (10 + 10 + 10) * 2                        # gate, up, their product
+    block = attention + mlp + 2 * (stream + 4 + 8 * 2)      # and two norms: input, 1 / rms, output
+    output = stream + 4 + 8 * 2 + 70 * 2 + 4 + 8 + 8    # norm, logits, their softmax's sum; token and target
+    assert planner.activation_bytes(c, 1) == 5 * (2 * block + output)
+    assert planner.activation_bytes(c, 3, checkpoint=True) == 15 * (2 * stream + max(block - stream, output))
 
 
 # --- time, tokens -------------------------------------------------------------------------------------------
