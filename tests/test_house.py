@@ -2,6 +2,7 @@
 import ast
 import graphlib
 import re
+import sys
 
 from conftest import ROOT
 
@@ -51,6 +52,30 @@ def test_no_imports_go_in_a_circle():
     graph = {name: imports_of(tree, top=name in ('model', 'tokenizer')) & TREES.keys()
              for name, tree in TREES.items()}
     list(graphlib.TopologicalSorter(graph).static_order())      # or CycleError
+
+
+def packages(*files):
+    """Names of the packages in requirements files, as one imports them."""
+    lines = [line for file in files for line in (ROOT / file).read_text(encoding='utf-8').splitlines()]
+    names = re.findall(r'^[\w-]+', '\n'.join(lines), re.M)
+    return {{'pillow': 'PIL'}.get(name, name) for name in names}
+
+
+def test_what_a_file_imports_is_in_its_requirements():
+    """A script or part may import inside a function what comes with the tests: it says if that is missing."""
+    base, tests = packages('requirements.txt'), packages('requirements.txt', 'tests/requirements.txt')
+    theirs = {'bench': packages('requirements.txt', 'bench/requirements.txt'), 'learn': base, 'tests': tests}
+    others = [path for folder in theirs for path in sorted((ROOT / folder).glob('*.py'))]
+    ours = OWN | theirs.keys() | {path.stem for path in others}
+    found = set()
+    for path in FILES + others:
+        for top in True, False:
+            modules = imports_of(ast.parse(path.read_text(encoding='utf-8')), top=top)
+            foreign = {re.match(r'\w+', module)[0] for module in modules} - ours - sys.stdlib_module_names
+            allowed = theirs.get(path.relative_to(ROOT).parts[0], base if top else tests)
+            assert foreign <= allowed, f'{path.name} imports {foreign - allowed}, which no requirement brings'
+            found |= foreign
+    assert {'torch', 'regex', 'safetensors', 'pytest'} <= found
 
 
 # --- texts --------------------------------------------------------------------------------------------------
