@@ -2,6 +2,8 @@
 import ast
 import functools
 import re
+import shutil
+import subprocess
 
 from conftest import ROOT, TINY, metrics, mistake, ok, run, write
 
@@ -53,3 +55,16 @@ def test_every_file_is_python_3_10():
     for path in FILES:
         text = path.read_text(encoding='utf-8')
         assert ast.parse(text, feature_version=(3, 10)) and not NEWER.search(re.sub(r'#.*', '', text)), path
+
+
+def test_ci_does_what_a_newcomer_types_and_then_the_lint(tmp_path):
+    """With programs in the places of the real ones that only say how they were called."""
+    shutil.copytree(ROOT / '.ci', tmp_path / '.ci')
+    for name, ends in (('run.sh', 0), ('.venv/bin/python', 0), ('.venv/bin/ruff', 3)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f'#!/bin/sh\necho {name} "$@" >> "{tmp_path}/calls"\nexit {ends}\n')
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run([tmp_path / '.ci/run'], cwd='/')
+    assert (tmp_path / 'calls').read_text().splitlines() == ['run.sh test', '.venv/bin/ruff check .']
+    assert done.returncode == 3                 # what fails there fails here
+    assert '- run: .ci/run\n' in (ROOT / '.github/workflows/tests.yml').read_text(encoding='utf-8')
