@@ -2,13 +2,17 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 from accidents import full_disk
-from conftest import mistake, ok, read_json, refused, run, same, save_run
+from conftest import ROOT, contents, mistake, ok, read_json, refused, run, same, save_run
+from test_model import lively
 
 from model import GPT, GPTConfig, load_checkpoint
+from parts.model import adapters, hf_model
 from tokenizer import Tokenizer
 
 safetensors = pytest.importorskip('safetensors.torch')
@@ -129,6 +133,63 @@ def test_a_damaged_folder_is_one_sentence_with_the_name_of_what_is_wrong(tmp_pat
     (tmp_path / 'config.json').write_text(good)
     weights.write_bytes(weights.read_bytes()[:-100])
     refused('model.safetensors.*Safetensor', GPT.from_hf, tmp_path)
+
+
+# --- a model.py that somebody has edited --------------------------------------------------------------------
+ALIBI = """        slope = 2.0 ** -torch.arange(1, q.shape[1] + 1, device=x.device).view(-1, 1, 1)
+        key = torch.arange(start + T, device=x.device)
+        far = key - key[start:, None]
+        mask, is_causal = torch.where(far > 0, -math.inf, slope * far), False
+        y = attend("""
+EDITS = {'relu2': ('F.silu(self.w_gate(x))', 'F.relu(self.w_gate(x)) ** 2'),
+         'layer norm': ('F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps)',
+                        'F.layer_norm(x.float(), self.weight.shape, self.weight.float())'),
+         'alibi': ('        y = attend(', ALIBI)}
+
+
+@pytest.mark.parametrize('edit, kind', [('relu2', 'hf'), ('layer norm', 'gguf'), ('alibi', 'html')])
+def test_an_export_of_another_architecture_is_refused_and_leaves_nothing(tmp_path, edit, kind):
+    for path in ROOT.glob('*.py'):
+        shutil.copy(path, tmp_path)
+    shutil.copytree(ROOT / 'parts', tmp_path / 'parts', ignore=shutil.ignore_patterns('__pycache__'))
+    old, new = EDITS[edit]
+    text = (ROOT / 'model.py').read_text(encoding='utf-8')
+    assert text.count(old) == 1
+    (tmp_path / 'model.py').write_text(text.replace(old, new), encoding='utf-8')
+    torch.manual_seed(0)
+    tokenizer = Tokenizer.train(text, 340)
+    save_run(tmp_path / 'run', GPT(GPTConfig(340, 40, 2, 2, 0, 32)), tokenizer)     # not even trained
+    before = contents(tmp_path / 'run')
+    command = [sys.executable, 'sample.py', '--ckpt=run', f'--export={kind}']
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding='utf-8')
+    mistake(done, 'your model.py computes something else than a llama', '--serve=8000')
+    assert contents(tmp_path / 'run') == before and not (tmp_path / 'demo.html').exists()
+
+
+@pytest.mark.parametrize('settings', [
+    {}, dict(tie_embeddings=False, vocab_multiple=64), dict(n_kv_head=2, head_dim=14), dict(qkv_bias=True),
+    dict(qk_norm=True, n_kv_head=1), dict(rope_scaling=(3.,)), dict(block_size=700, rope_theta=500.),
+    dict(rope_scaling=(8., 1., 4., 10.), rope_theta=90.), dict(norm_eps=0.1, dropout=0.5)], ids=str)
+def test_every_shape_that_our_model_can_have_passes_the_comparison(settings):
+    model = lively(0.3, **settings)
+    hf_model.check(model)
+    assert model.training
+    for part in model.modules():        # each wrong by as little as somebody could want
+        if isinstance(part, type(model.norm)):
+            part.eps += 0.01
+    refused('computes something else', hf_model.check, model)
+    hf_model.check(lively(0.3, **settings).bfloat16())
+
+
+def test_merged_adapters_pass_the_comparison_and_adapters_do_not():
+    model = lively()
+    adapters.adapt(model, 4)
+    for name, p in model.named_parameters():
+        p.data += 0.1 * ('lora' in name)
+    refused('lora_A', hf_model.check, model)
+    plain = lively()
+    plain.load_state_dict(adapters.merged(model.state_dict()))
+    hf_model.check(plain)
 
 
 # --- a folder to publish ------------------------------------------------------------------------------------

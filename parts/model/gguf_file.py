@@ -47,7 +47,7 @@ def write(folder, model, tokenizer, kind, state):
     if c.qkv_bias or c.qk_norm:
         raise Mistake('a GGUF file takes a plain Llama, but this model has the biases of Qwen2 or '
                       'the norms of Qwen3; --export=hf takes both')
-    hf_model.check_layout(vars(c), model.state_dict())          # you may have edited model.py
+    hf_model.check(model)               # you may have edited model.py
     chat = 'stage' in state.get('config', {})                   # of sft.py, dpo.py or rl.py
     pre = pre_tokenizer(tokenizer)
     tensors = rename(model, gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, c.n_layer))

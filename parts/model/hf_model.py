@@ -6,8 +6,12 @@ Read and write Hugging Face's folders: a Llama's, Qwen2's or Qwen3's weights und
     print(publish('out/sft', model, tokenizer, 'hf', state))    # makes out/sft/hf, with README.md
 
 The layouts are the same on both sides (rotate-half RoPE, gate/up/down): weights are only renamed.
+Whoever edits model.py may have a model that no other program knows. So each export (GGUF and HTML
+as well) first compares the model with logits(), which is written without model.py.
 """
-import glob, json, os, pathlib, re, shutil
+import copy, glob, json, math, os, pathlib, re, shutil
+import torch
+import torch.nn.functional as F
 from model import GPT, GPTConfig
 from parts import Mistake
 from parts.tokenizer import hf_tokenizer
@@ -117,25 +121,21 @@ def check_layout(config, tensors):
                       'programs would run another model')
 
 
-def write(folder, model, tokenizer=None):
-    """Write config.json, model.safetensors and the files of a tokenizer."""
-    safetensors = import_safetensors()
+def translated(model):
+    """Return what config.json and model.safetensors have to say of a GPT: a dict for JSON, and
+    {their name: tensor}."""
     config, tensors = vars(model.config), model.state_dict()
     kind = {has: kind for kind, has in KINDS.items()}.get((config['qkv_bias'], config['qk_norm']))
     if not kind or not config['causal']:
         raise Mistake('transformers has no model with causal=False, or with both qkv_bias and '
                       'qk_norm')
     check_layout(config, tensors)
-    os.makedirs(folder, exist_ok=True)
     renamed = {their_name(name): tensor for name, tensor in tensors.items()}
     for name in 'model.embed_tokens.weight', 'lm_head.weight':
         # Other programs know no rows that belong to no token.
         renamed[name] = renamed[name][:config['vocab_size']].contiguous()
     if config['tie_embeddings']:
         del renamed['lm_head.weight']
-    weights = os.path.join(folder, 'model.safetensors')
-    safetensors.save_file(renamed, weights, metadata={'format': 'pt'})
-    os.chmod(weights, 0o644)            # safetensors makes files that nobody else may read
 
     scaling = config['rope_scaling']
     rope = {'rope_type': {0: 'default', 1: 'linear', 4: 'llama3'}[len(scaling)],
@@ -151,10 +151,88 @@ def write(folder, model, tokenizer=None):
         'rope_scaling': rope if scaling else None,
         'rope_parameters': {**rope, 'rope_theta': config['rope_theta']},
         'dtype': str(tensors['embedding.weight'].dtype).removeprefix('torch.')}
+    return theirs, renamed
+
+
+def logits(config, tensors, idx):
+    """Return what other programs compute from such a config and such tensors: the logits (T, V) of
+    the ids idx (T,). It is a Llama, Qwen2 or Qwen3 without anything of model.py."""
+    T, D, rope = len(idx), config['head_dim'], config['rope_parameters']
+    w = {name.removesuffix('.weight'): tensor.float() for name, tensor in tensors.items()}
+    linear = lambda name, x: F.linear(x, w[name], w.get(f'{name}.bias'))
+
+    def norm(name, x):
+        return w[name] * x / (x.square().mean(-1, keepdim=True) + config['rms_norm_eps']).sqrt()
+
+    frequency = 1 / rope['rope_theta'] ** (torch.arange(0, D, 2) / D)  # (D/2,)
+    if rope['rope_type'] == 'linear':
+        frequency = frequency / rope['factor']
+    elif rope['rope_type'] == 'llama3':         # slow pairs, fast pairs, and those between
+        factor, low, high, T_old = (rope[key] for key in LLAMA_3)
+        wavelength = 2 * math.pi / frequency
+        smooth = (T_old / wavelength - low) / (high - low)
+        between = (1 - smooth) * frequency / factor + smooth * frequency
+        slow = torch.where(wavelength > T_old / low, frequency / factor, between)
+        frequency = torch.where(wavelength < T_old / high, frequency, slow)
+    angle = torch.outer(torch.arange(T), torch.cat((frequency, frequency))).to(idx.device)  # (T, D)
+
+    def turn(x):
+        a, b = x.chunk(2, dim=-1)
+        return x * angle.cos() + torch.cat((-b, a), dim=-1) * angle.sin()  # (H, T, D)
+
+    future = torch.ones(T, T, dtype=torch.bool, device=idx.device).triu(1)
+    x = w['model.embed_tokens'][idx]  # (T, C)
+    for i in range(config['num_hidden_layers']):
+        block, attn, mlp = (f'model.layers.{i}{name}' for name in ('', '.self_attn', '.mlp'))
+        y = norm(f'{block}.input_layernorm', x)
+        q, k, v = (linear(f'{attn}.{name}_proj', y).view(T, -1, D).transpose(0, 1)
+                   for name in 'qkv')  # (H, T, D), (K, T, D), (K, T, D)
+        if config['model_type'] == 'qwen3':
+            q, k = norm(f'{attn}.q_norm', q), norm(f'{attn}.k_norm', k)
+        k, v = (t.repeat_interleave(len(q) // len(t), dim=0) for t in (turn(k), v))  # (H, T, D)
+        scores = turn(q) @ k.mT / D ** 0.5  # (H, T, T)
+        y = scores.masked_fill(future, -math.inf).softmax(-1) @ v
+        x = x + linear(f'{attn}.o_proj', y.transpose(0, 1).flatten(1))
+        y = norm(f'{block}.post_attention_layernorm', x)
+        gate = F.silu(linear(f'{mlp}.gate_proj', y))
+        x = x + linear(f'{mlp}.down_proj', gate * linear(f'{mlp}.up_proj', y))
+    return F.linear(norm('model.norm', x), w.get('lm_head', w['model.embed_tokens']))
+
+
+@torch.no_grad()
+def check(model):
+    """Refuse a GPT that computes something else than a Llama with its weights, as after an edit of
+    model.py. For 256 random ids, or as many as it can read, no logit may differ by more than 1e-3
+    of the largest; rounding makes 1e-6 to 3e-5. Return what translated() does."""
+    config, tensors = translated(model)
+    T = min(256, config['max_position_embeddings'])
+    idx = torch.randint(config['vocab_size'], (T,), generator=torch.Generator().manual_seed(0))
+    idx = idx.to(model.embedding.weight.device)
+    whole = model if config['dtype'] == 'float32' else copy.deepcopy(model).float()
+    was_training = whole.training
+    ours = whole.eval()(idx[None])[0][0]  # (T, V)
+    whole.train(was_training)
+    off, largest = (ours - logits(config, tensors, idx)).abs().max(), ours.abs().max()
+    if not off <= 1e-3 * largest:               # nan is refused, too
+        raise Mistake(f'your model.py computes something else than a {config["model_type"]} with '
+                      f'these weights (logits differ by up to {off:.2g}, the largest is '
+                      f'{largest:.2g}), and other programs would not know; answer with '
+                      'sample.py --serve=8000 instead')
+    return config, tensors
+
+
+def write(folder, model, tokenizer=None):
+    """Write config.json, model.safetensors and the files of a tokenizer."""
+    safetensors = import_safetensors()
+    config, tensors = check(model)
+    os.makedirs(folder, exist_ok=True)
+    weights = os.path.join(folder, 'model.safetensors')
+    safetensors.save_file(tensors, weights, metadata={'format': 'pt'})
+    os.chmod(weights, 0o644)            # safetensors makes files that nobody else may read
     with open(os.path.join(folder, 'config.json'), 'w', encoding='utf-8', newline='\n') as f:
-        json.dump(theirs, f, indent=2)
+        json.dump(config, f, indent=2)
     if tokenizer:
-        hf_tokenizer.write(folder, tokenizer, config['block_size'])
+        hf_tokenizer.write(folder, tokenizer, model.config.block_size)
 
 
 # --- a folder to publish --------------------------------------------------------------------------

@@ -10,6 +10,7 @@ temperature 0, and the file keeps the verdicts, because a browser runs no Python
 import base64, json, pathlib, re
 import torch
 from parts import Mistake
+from parts.model import hf_model
 from parts.sample import asking, server
 
 LARGEST = 50_000_000        # parameters, so that a phone opens the file
@@ -43,6 +44,7 @@ def packed(name, model, tokenizer, can_chat, items, run_code):
             or re.search(r'\(\?[^:=!<]', tokenizer.pattern)):
         raise Mistake(f'{name}: a page can hold our own bpe tokenizers and models without '
                       'rope_scaling, qkv_bias and qk_norm; use --serve=8000')
+    hf_model.check(model)               # demo.js is a Llama, and you may have edited model.py
 
     weights = {part: rounded(weight) for part, weight in model.state_dict().items()
                if part != 'head.weight' or not c.tie_embeddings}
