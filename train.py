@@ -90,7 +90,7 @@ spike_z = 8.0                   # >= 0: standard deviations that make a loss a s
 spike_window = 100              # >= 30: number of last steps that a loss is compared with
 spike_action = 'skip'           # skip | rollback | log: rollback = to last.pt, at half the rate
 show_batch: int | None = None   # [0, 2**40): print this step's (a stream's first) batch, then end
-plan = ''                       # 8xH100, 1xL4, ...: print memory, days and cost, train nothing
+plan = ''                       # 8xH100, 2x8xA100, 4x312:80 (TFLOPs:GB): print memory, days, cost
 # machine
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: auto = bfloat16 if it is fast
 compile: bool | None = None     # torch.compile; None = on CUDA

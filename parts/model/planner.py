@@ -11,10 +11,16 @@ from model import GPT, GPTConfig, load_checkpoint
 from parts import Mistake
 from parts.train import data
 
-# dense bfloat16 FLOP/s, bytes of memory, dollars an hour (of 2025)
+# FLOP/s of dense matrix products in bfloat16 (GeForce: with float32 sums) from the makers' data
+# sheets, bytes of memory, dollars an hour (of 2025)
 GPUS = {'B200': (2250e12, 180e9, 5.0), 'H200': (989e12, 141e9, 3.5), 'H100': (989e12, 80e9, 2.5),
-        'A100': (312e12, 80e9, 1.5), 'L40S': (362e12, 48e9, 1.0), 'L4': (121e12, 24e9, 0.6),
-        'RTX 4090': (165e12, 24e9, 0.4), 'RTX 3090': (71e12, 24e9, 0.3)}
+        'A100': (312e12, 80e9, 1.5), 'A100 40GB': (312e12, 40e9, 1.3), 'L40S': (362e12, 48e9, 1.0),
+        'L4': (121e12, 24e9, 0.6), 'A10': (125e12, 24e9, 0.75), 'RTX A6000': (155e12, 48e9, 0.6),
+        'V100': (125e12, 16e9, 0.4), 'V100 32GB': (125e12, 32e9, 0.55), 'T4': (65e12, 16e9, 0.2),
+        'RTX 5090': (209e12, 32e9, 0.7), 'RTX 4090': (165e12, 24e9, 0.4),
+        'RTX 4080': (97e12, 16e9, 0.25), 'RTX 3090': (71e12, 24e9, 0.3)}
+# These have neither bfloat16 nor TF32: the peak is that of float16, and float32 has an eighth of it.
+OLD = 'T4', 'V100', 'V100 32GB'
 STATE = 16          # bytes a parameter: 4 of weights, 4 of gradients, 8 of Adam's moments
 SHARDS = 'ddp', '', 'zero2', 'fsdp'     # our --shard for each stage of ZeRO; we have no ZeRO-1
 MFU = 0.4           # fraction of the peak that a run reaches: 0.3 to 0.5 is usual
@@ -23,19 +29,49 @@ MFU = 0.4           # fraction of the peak that a run reaches: 0.3 to 0.5 is usu
 def peak_flops(gpu):
     """Return the FLOP/s of a GPU's bfloat16 matrix products, or None if torch's name for it is not
     in the table. A laptop's GPU is slower than its name says, and a MIG slice is a part of one."""
+    others = r' [LPN]| SUPER| Ti| D\b|.*MIG|(?<=V100)-PCIE'
     for name, (peak, *_) in GPUS.items():
-        if re.search(rf'\b{name}\b(?! [LPN]|.*MIG)', gpu):
+        if re.search(rf'\b{name}\b(?!{others})', gpu):
             return peak
 
 
 def machine_of(plan):
-    """Return (8, 'H100') for '8xH100'."""
-    for gpu in GPUS:
-        # Capitals and spaces do not matter: '1 x rtx4090' is a machine, too.
-        name = gpu.replace(' ', ' ?')
-        if found := re.fullmatch(rf'([1-9]\d*) ?x ?{name}', plan, re.IGNORECASE):
-            return int(found[1]), gpu
-    raise Mistake(f'{plan=} must be like 8xH100; the names are {", ".join(GPUS)}')
+    """Return (16, 'H100', FLOP/s, bytes, dollars) for 2x8xH100, two nodes of eight. A device that is
+    not in the table is TFLOPs:GB, as in 4x312:80, and has no price."""
+    # 'NVIDIA A100-SXM4 40 GB' -> 'a10040'; '8 × rtx_4090' -> '8x4090'
+    noise = r'nvidia|geforce|tesla|rtx|sxm\d?|tflops?(/s)?|gb|\bof\b|(?<=\w)[_-]|\s'
+    short = lambda text: re.sub(noise, '', re.sub('[×*]', 'x', text.lower()))
+    count = r'(?:([1-9]\d{0,4})x)?(?:([1-9]\d{0,4})(?:x|(?=[a-z])))?'
+    number = r'(\d{1,5}(?:\.\d+)?)'
+    for name, (peak, memory, price) in GPUS.items():
+        # People also say how much memory it has, 'H100-80GB', or the number at the end, 'H100x8'.
+        again = f'(?:{memory / 1e9:.0f})?(?:x([1-9]\\d{{0,4}}))?'
+        if found := re.fullmatch(count + short(name) + again, short(plan)):
+            n_devices = math.prod(int(n) for n in found.groups() if n)
+            return n_devices, name, peak, memory, price
+    if found := re.fullmatch(f'{count}{number}:{number}', short(plan)):
+        *counts, tflops, gigabytes = found.groups()
+        if float(tflops) and float(gigabytes):
+            n_devices = math.prod(int(n) for n in counts if n)
+            return n_devices, 'your device', float(tflops) * 1e12, float(gigabytes) * 1e9, None
+    if re.search(r'\b(cpus?|apple|i?mac\w*|mps|m[1-9])\b', re.sub(r'\d+ ?x ?', '', plan.lower())):
+        raise Mistake(f"{plan=}: Macs and CPUs have no bfloat16 peak on a data sheet, so type yours, "
+                      'TFLOPs:GB. An M1 of 16 GB, by its 2.6 float32 TFLOP/s, is --plan=1x2.6:16')
+    raise Mistake(f'{plan=} must be like 8xH100, 2x8xH100 (2 nodes of 8) or 4x312:80 (4 devices of '
+                  f'312 TFLOP/s and 80 GB); the names are {", ".join(GPUS)}')
+
+
+def speed(flops):
+    """2.25e15 -> '2.25 PFLOP/s'"""
+    size, letter = (1e15, 'P') if flops >= 1e15 else (1e12, 'T') if flops >= 1e12 else (1e9, 'G')
+    return f'{flops / size:.4g} {letter}FLOP/s'
+
+
+def duration(hours):
+    """37 -> '37.00 hours, 1.5 days'; 0.02 -> '1.2 minutes'"""
+    if hours >= 1:
+        return f'{hours:,.2f} hours, {hours / 24:,.1f} days'
+    return f'{60 * hours:.1f} minutes' if hours >= 1 / 60 else f'{3600 * hours:.2g} seconds'
 
 
 def sketch(c):
@@ -112,8 +148,7 @@ def device_bytes(model, n_devices, stage, batch, width=2, checkpoint=False):
 
 def show(config):
     """Print the plan of a run of train.py, given its settings."""
-    n_devices, name = machine_of(config['plan'])
-    peak, memory, price = GPUS[name]
+    n_devices, name, peak, memory, price = machine_of(config['plan'])
     path = pathlib.Path(config['data_dir'], 'meta.json')
     meta = {'tokens': {'train': 0}, 'vocab_size': 0}
     if path.exists():
@@ -127,13 +162,16 @@ def show(config):
         'vocab_size': shape['vocab_size'] or meta['vocab_size'] or 32768,
         'block_size': config['block_size'], 'rope_theta': 1e4, 'rope_scaling': ()}))
     width = 4 if config['dtype'] == 'float32' else 2
-    if width == 4:
-        peak /= 2                       # a GPU multiplies float32 as TF32
+    if width == 4 and price:
+        peak /= 8 if name in OLD else 2         # newer GPUs multiply float32 as TF32
     at_once = config['micro_batch_size'] or math.ceil(config['batch_size'] / n_devices)
     tokens = config['batch_size'] * config['max_steps'] * config['block_size']
     at_hand = meta['tokens']['train']
 
-    print(f'{n_devices} x {name}: {peak / 1e12:,.3g} TFLOP/s and {memory / 1e9:,.0f} GB each')
+    print(f'{n_devices} x {name}: {speed(peak)} and {memory / 1e9:,.4g} GB each')
+    if name in OLD and width == 2:
+        print(f'  {name} has no bfloat16: this is the peak of float16, so train with '
+              '--dtype=float16')
     print_model(model, width)
     print_memory(model, n_devices, memory, at_once, width)
     print_tokens(count_parameters(model)['total'], tokens, at_hand)
@@ -142,8 +180,9 @@ def show(config):
               f'taken as {model.config.vocab_size:,}')
     flops = flops_per_token(model, config['block_size']) * tokens
     hours = flops / (MFU * n_devices * peak) / 3600
-    print(f'  {flops:.2e} FLOPs: {hours:,.2f} hours, {hours / 24:,.1f} days, at {MFU:.0%} of the '
-          f'peak; ${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour')
+    cost = f'${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour' if price else (
+        'its price is yours to know')
+    print(f'  {flops:.2e} FLOPs: {duration(hours)}, at {MFU:.0%} of the peak; {cost}')
 
 
 def print_model(model, width):
