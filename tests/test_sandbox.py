@@ -80,7 +80,8 @@ def test_each_outcome():
 def test_nothing_stays_in_the_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
     for program in ('open("a", "w").write("b")', 'while True: pass', 'def f(:',
-                    'import os\nos.mkdir("a")\nos.chmod("a", 0)', 'import os\nos.rmdir(os.getcwd())'):
+                    'import os\nos.mkdir("a")\nos.chmod("a", 0)', 'import os\nos.rmdir(os.getcwd())',
+                    'import os\nfor _ in range(3000): os.mkdir("a"), os.chdir("a")\nos.chmod(".", 0)'):
         run_code(program, timeout=0.5)
         assert not list(tmp_path.iterdir()), program
 
