@@ -13,7 +13,7 @@ import functools, glob, gzip, hashlib, itertools, json, os, pathlib, shlex, zlib
 import numpy as np
 from model import IGNORE
 from parts import Mistake
-from parts.train import folders
+from parts.model import checkpoints
 from tokenizer import Tokenizer
 
 
@@ -84,11 +84,10 @@ def command_for(data_dir, data_from='', kind='text'):
     prepare.py with a FILE of the user."""
     if data_dir in data_from:       # otherwise the user has replaced the config's data_dir
         return data_from
-    default = {'text': 'data/quickstart', 'sft': 'data/sft', 'preference': 'data/pairs'}[kind]
-    if os.path.normpath(data_dir) == default:
-        return ' && '.join(folders.steps_to(default, default))
     flag = '' if kind == 'text' else f' --kind={kind}'
-    return f'python prepare.py{flag} --source=FILE --out_dir={shlex.quote(data_dir)}'
+    own = f'python prepare.py{flag} --source=FILE --out_dir={shlex.quote(data_dir)}'
+    made = checkpoints.MADE_BY.get(os.path.normpath(data_dir), own)
+    return made if flag in made else own        # sft.py can't read data/pairs
 
 
 def sequences(ids, starts, T):
@@ -157,8 +156,7 @@ class Blocks:
             if self.shuffle:
                 rest = len(blocks) % n          # the last pass may be a part of one
                 blocks[len(blocks) - rest:] = shuffled(n, self.seed, epoch)[:rest]
-                shifts = max(1, n_tokens - n * self.T)
-                begin += np.random.default_rng([self.seed, epoch]).integers(shifts)
+                begin += shuffled(max(1, n_tokens - n * self.T), self.seed, epoch)[0]
             starts.append(np.minimum(begin + blocks * self.T, len(self.ids) - self.T - 1))
             end += n_tokens
         starts = np.concatenate(starts)
