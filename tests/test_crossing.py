@@ -386,6 +386,10 @@ def test_a_function_of_the_tests_can_be_called_and_stays_closed():
     return g(1)"""
     result = run_code(program, 'secret = 5\nassert f(lambda x: x + 1) == 2')
     assert result.outcome == 'passed' and result.stdout == '', result
+    # Nor does it get out of its verdict by asking for what cannot cross.
+    tests = 'class A:\n    p = property(len)\nassert f(A()) == 1'
+    result = run_code('def f(a): return type(a).p', tests)
+    assert result.outcome == 'exception' and 'property' in result.message, result
 
 
 # --- what cannot be judged, and what would take too long ----------------------------------------------------
