@@ -54,12 +54,14 @@ def curve(rows, key):
 
 
 def level(steps, values, a, b):
-    """Return where a noisy curve is at step b: the end of a line through its last ten points that
-    are after step a. Their mean would lag behind a curve that falls."""
+    """Return where a noisy curve is at step b, and how far the points are from there (their standard
+    deviation): the end of a line through its last ten points that are after step a. Their mean would
+    lag behind a curve that falls."""
     last = np.flatnonzero((steps > a) & (steps <= b))[-10:]
     if not len(last):
-        return math.nan
-    return np.polyval(np.polyfit(steps[last], values[last], min(1, len(last) - 1)), b)
+        return math.nan, math.nan
+    line = np.polyfit(steps[last], values[last], min(1, len(last) - 1))
+    return np.polyval(line, b), (values[last] - np.polyval(line, steps[last])).std()
 
 
 def flat_since(steps, values):
@@ -157,22 +159,27 @@ def seen_in_loss(run, train):
     yield f'{course}.'
 
     # A model that knows nothing gives each of V tokens the probability 1 / V, so its loss is ln V.
+    # If the training loss was below ln V, the model has learned, though maybe from other texts than
+    # those that it is validated on, or since the last evaluation.
     # dpo.py's losses are of pairs, not of tokens, so ln V says nothing about them.
     vocab_size = None if 'loss_type' in run['config'] else run['config'].get('vocab_size')
     ln_v = math.log(vocab_size or math.inf)
-    knows_nothing = values.min() >= ln_v
+    knows_nothing = values.min() >= ln_v and not median(loss[-10:]) < ln_v - 0.1
     if knows_nothing:
         yield (f'It was never below ln V = {ln_v:.2f}, the loss of guessing among its '
                f'{vocab_size:,} tokens: the model has learned nothing yet.')
     elif last > ln_v - 0.5:
-        yield (f'It is near ln V = {ln_v:.2f}, the loss of guessing among its {vocab_size:,} '
+        where = 'above' if last > ln_v + 0.5 else 'near'
+        yield (f'It is {where} ln V = {ln_v:.2f}, the loss of guessing among its {vocab_size:,} '
                'tokens.')
 
-    gaps = values - [level(at, loss, a, b) for a, b in zip([-1, *steps], steps)]
+    levels, noise = np.array([level(at, loss, a, b) for a, b in zip([-1, *steps], steps)]).T
+    gaps = values - levels
     since = len(gaps) - 1
     while since > 0 and gaps[since] > gaps[since - 1]:
         since -= 1
-    if gaps[-1] > 0.01 * last:
+    # The end of a line through ten points is off by about 0.6 standard deviations of the points.
+    if gaps[-1] > max(0.01 * last, 1.2 * noise[-1]):
         yield f'The training loss is {gaps[-1]:.2g} below the validation loss.'
         if since < len(gaps) - 3 and gaps[-1] - gaps[since] > 0.02 * last:
             yield (f'This gap has grown at each evaluation since step {steps[since]:,.0f}, where '

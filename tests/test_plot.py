@@ -230,8 +230,16 @@ RUNS = {
     'falls': base('is 3.19 at step 1,000, from 8.32 at step 0, and still falling: by 0.33 (9.3%) since '
                   'step 700'),
     'noise': base('still falling', loss=noisy),
-    'one_evaluation': base('The validation loss is 8.32 at step 0.', 'ln V', 'learned nothing', 'log ends',
-                           steps=50),
+    # it has learned since then
+    'one_evaluation': base('The validation loss is 8.32 at step 0.', 'near ln V', 'log ends', steps=50),
+    # it learns its own text, and the held-out text is another
+    'other_text': base('flat since step 0', 'above ln V = 8.32', 'training loss is', 'gap has grown',
+                       val_loss=9.5),
+    'exploded': base('lowest at step 400', 'above ln V = 8.32', 'jumps once', 'flat since step 500', 'busy',
+                     loss=after(500, falling, 50), val_loss=after(500, falling, 50)),
+    # 10 noisy losses that happen to end low
+    'same_but_noisy': base('flat since step 0', val_loss=5,
+                           loss=lambda step: 5 + random.Random(step + 17).gauss(0, 0.5)),
     'flat': base('flat since step 500, where 6 evaluations are between 4 and ',
                  'busy (20,300 tokens/s) while the model does not learn',
                  loss=lambda step: max(4, falling(step)), val_loss=lambda step: max(4, falling(step))),
@@ -245,7 +253,7 @@ RUNS = {
                      val_loss=lambda step: max(4, 5 - step / 300)),
     'guesses': base('It was never below ln V = 8.32, the loss of guessing among its 4,096 tokens: the '
                     'model has learned nothing yet', 'busy', 'flat', loss=8.35, val_loss=8.36),
-    'untrained': base('ln V', 'learned nothing yet', 'log ends', steps=20, val_loss=8.4),
+    'untrained': base('ln V', 'learned nothing yet', 'log ends', steps=20, loss=8.35, val_loss=8.4),
     'forgot': base('flat since step 500', 'lowest at step 400, 4.4', 'near ln V', 'busy',
                    'jumps once, farthest at step 500: to 8.4 from about 4.2', loss=after(500, falling, 8.4),
                    val_loss=after(500, falling, 8.4)),
