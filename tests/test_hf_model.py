@@ -181,6 +181,19 @@ def test_every_shape_that_our_model_can_have_passes_the_comparison(settings):
     hf_model.check(lively(0.3, **settings).bfloat16())
 
 
+def test_a_window_that_only_long_texts_show_is_refused(monkeypatch):
+    plain = sys.modules['model'].attend
+
+    def windowed(q, k, v, mask, is_causal, is_cached):      # each token sees the last 300
+        T = q.shape[2]
+        mask = torch.ones(T, T, dtype=torch.bool).tril().triu(-299)
+        return plain(q, k, v, mask, False, is_cached)
+
+    monkeypatch.setattr('model.attend', windowed)
+    hf_model.check(lively(0.3, block_size=300))
+    refused('computes something else', hf_model.check, lively(0.3, block_size=1024))
+
+
 def test_merged_adapters_pass_the_comparison_and_adapters_do_not():
     model = lively()
     adapters.adapt(model, 4)

@@ -202,10 +202,10 @@ def logits(config, tensors, idx):
 @torch.no_grad()
 def check(model):
     """Refuse a GPT that computes something else than a Llama with its weights, as after an edit of
-    model.py. For 256 random ids, or as many as it can read, no logit may differ by more than 1e-3
+    model.py. For 1,024 random ids, or as many as it can read, no logit may differ by more than 1e-3
     of the largest; rounding makes 1e-6 to 3e-5. Return what translated() does."""
     config, tensors = translated(model)
-    T = min(256, config['max_position_embeddings'])
+    T = min(1024, config['max_position_embeddings'])
     idx = torch.randint(config['vocab_size'], (T,), generator=torch.Generator().manual_seed(0))
     idx = idx.to(model.embedding.weight.device)
     whole = model if config['dtype'] == 'float32' else copy.deepcopy(model).float()
