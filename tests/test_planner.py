@@ -155,15 +155,17 @@ def test_the_data_at_hand_give_the_vocabulary_and_the_epochs(plan, tmp_path):
 
 # --- machines -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize('means, spellings', [
-    ('8 x H100: 989 TFLOP/s and 80 GB', '8xH100|h100x8|8 × h100|8 H100|NVIDIA H100-SXM5-80GB * 8|1x8xH100'),
+    ('8 x H100: 989 TFLOP/s and 80 GB', '8xH100|h100x8|8 × h100|8 H100|NVIDIA H100-SXM5-80GB * 8|1x8xH100|'
+     '8 x NVIDIA H100 80GB HBM3'),
     ('6 x H200: 989 TFLOP/s and 141 GB', '2x3xH200|3 x 2 x h200|6xH200 141 GB'),
     ('1 x B200: 2.25 PFLOP/s and 180 GB', 'B200|1xb200'),
     ('1 x RTX 4090: 165 TFLOP/s and 24 GB', '4090|1x4090|rtx 4090|RTX-4090|NVIDIA GeForce RTX 4090|rtx4090'),
     ('4 x RTX 3090: 71 TFLOP/s and 24 GB', '4x3090|4 x RTX 3090 24GB|3090x4|2x2x3090'),
     ('1 x RTX 5090: 209 TFLOP/s and 32 GB', '5090|GeForce_RTX_5090'),
     ('2 x RTX 4080: 97 TFLOP/s and 16 GB', '2xRTX 4080|2x4080'),
-    ('1 x A100: 312 TFLOP/s and 80 GB', 'a100|A100-80GB'),
-    ('3 x A100 40GB: 312 TFLOP/s and 40 GB', '3xA100-SXM4-40GB|3 x A100 of 40 GB|a100 40 x 3'),
+    ('1 x A100: 312 TFLOP/s and 80 GB', 'a100|A100-80GB|A100 PCIe|NVIDIA A100 80GB PCIe'),
+    ('3 x A100 40GB: 312 TFLOP/s and 40 GB', '3xA100-SXM4-40GB|3 x A100 of 40 GB|a100 40 x 3|'
+     '3xNVIDIA A100-PCIE-40GB'),
     ('1 x A10: 125 TFLOP/s and 24 GB', 'A10|NVIDIA A10'), ('1 x L4: 121 TFLOP/s and 24 GB', 'l4'),
     ('1 x L40S: 362 TFLOP/s and 48 GB', 'L40s|L40S-48GB'),
     ('2 x RTX A6000: 155 TFLOP/s and 48 GB', '2xA6000|2 x RTX A6000'),
@@ -182,7 +184,7 @@ def test_a_machine_is_what_people_mean(plan, means, spellings):
 def test_another_machine_is_one_sentence_with_what_to_type():
     for where in ('8', '', 'x', '0xH100', '8xH1000', '-1xH100', 'H100 40GB', 'H100 PCIe', '8xRTX', 'A10G',
                   '84090', '4090 Laptop', '8xH100+8xA100', '0x312:80', '4x312', '4x0:80', '4x312:0', '1e3:80',
-                  '312:80:4'):
+                  '312:80:4', '4x-312:80', 'V100-PCIE-16GB'):
         refused(re.escape(f'plan={where!r} must be like 8xH100, 2x8xH100 (2 nodes of 8) or 4x312:80') +
                 '.*names are B200, H200.*RTX 3090$', planner.machine_of, where)
     for where in 'M1', '1xM2 Pro', 'm3 max', 'M4', 'Apple M4 Max', 'Mac', 'MacBook', 'mps', 'cpu', '2xCPU':

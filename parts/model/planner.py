@@ -39,7 +39,9 @@ def machine_of(plan):
     """Return (16, 'H100', FLOP/s, bytes, dollars) for 2x8xH100, two nodes of eight. A device that is
     not in the table is TFLOPs:GB, as in 4x312:80, and has no price."""
     # 'NVIDIA A100-SXM4 40 GB' -> 'a10040'; '8 × rtx_4090' -> '8x4090'
-    noise = r'nvidia|geforce|tesla|rtx|sxm\d?|tflops?(/s)?|gb|\bof\b|(?<=\w)[_-]|\s'
+    # An A100 for PCIe has the same peak; V100s and H100s for PCIe are slower.
+    noise = (r'nvidia|geforce|tesla|rtx|sxm\d?|hbm\d\w?|(?<=a100)[ -]pcie|(?<=a100 [48]0gb) pcie|'
+             r'tflops?(/s)?|gb|\bof\b|(?<=\w)[_-]|\s')
     short = lambda text: re.sub(noise, '', re.sub('[×*]', 'x', text.lower()))
     count = r'(?:([1-9]\d{0,4})x)?(?:([1-9]\d{0,4})(?:x|(?=[a-z])))?'
     number = r'(\d{1,5}(?:\.\d+)?)'
@@ -49,7 +51,7 @@ def machine_of(plan):
         if found := re.fullmatch(count + short(name) + again, short(plan)):
             n_devices = math.prod(int(n) for n in found.groups() if n)
             return n_devices, name, peak, memory, price
-    if found := re.fullmatch(f'{count}{number}:{number}', short(plan)):
+    if '-' not in plan and (found := re.fullmatch(f'{count}{number}:{number}', short(plan))):
         *counts, tflops, gigabytes = found.groups()
         if float(tflops) and float(gigabytes):
             n_devices = math.prod(int(n) for n in counts if n)
