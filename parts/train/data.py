@@ -82,7 +82,8 @@ def command_for(data_dir, data_from='', kind='text'):
     """Return the command that makes a folder of data. It is data_from, the command of a config, if
     that names the folder; a default folder has a command of its own; for any other folder it is
     prepare.py with a FILE of the user."""
-    if data_dir in data_from:       # otherwise the user has replaced the config's data_dir
+    # otherwise the user has replaced the config's data_dir
+    if f'--out_dir={data_dir}' in data_from.split():
         return data_from
     flag = '' if kind == 'text' else f' --kind={kind}'
     own = f'python prepare.py{flag} --source=FILE --out_dir={shlex.quote(data_dir)}'
