@@ -24,6 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # The three lines of tests/feedback.py in pytest's report: the input, and below it, indented, two values.
 FEEDBACK = re.compile(r'^[E |]+AssertionError: (.*)\n[E |]+(  found: .*)\n[E |]+(  expected: .*)', re.M)
 EMPTY = "raise NotImplementedError('yours to write')"
+PATIENCE = 600      # seconds for the tests of an answer, whose loop may be endless
 
 
 class Exercise(NamedTuple):
@@ -185,7 +186,7 @@ def grade(tests, answers, *flags):
             (folder / file).write_text(text, encoding='utf-8')
         command = [sys.executable, '-m', 'pytest', '-q', '--tb=short', '--no-header',
                    '-p', 'no:cacheprovider', *flags, *(f'tests/{name}' for name in tests)]
-        return subprocess.run(command, cwd=folder, text=True, capture_output=True)
+        return subprocess.run(command, cwd=folder, text=True, capture_output=True, timeout=PATIENCE)
 
 
 def verdict(exercise, text, file):
@@ -198,7 +199,14 @@ def verdict(exercise, text, file):
     except SyntaxError as e:
         print(f'not yet: {file}, line {e.lineno}, is not Python: {e.msg}')
         return 1
-    result = grade(exercise.tests.split(), {exercise.file: text}, '-x')
+    try:
+        result = grade(exercise.tests.split(), {exercise.file: text}, '-x')
+    except subprocess.TimeoutExpired:
+        print(f'not yet: the tests have not ended after {PATIENCE} seconds. Is there an endless loop?')
+        return 1
+    except KeyboardInterrupt:
+        print('not yet: you stopped the tests. If they took long, look for an endless loop.')
+        return 1
     counts = re.findall(r'(\d+) (passed|failed|error)', result.stdout)
     said = ', '.join(f'{n} {word}' for n, word in counts)
     if result.returncode:

@@ -61,6 +61,21 @@ def test_a_cell_of_the_notebook_is_graded_as_a_part_of_its_file(capsys):
         assert said in capsys.readouterr().out
 
 
+def test_who_writes_an_endless_loop_is_told_so_and_who_waits_no_longer_too(capsys, monkeypatch):
+    monkeypatch.setattr('exercise.PATIENCE', 2)
+    e = EXERCISES[0]
+    assert verdict(e, answered(e, 'while True:\n    pass'), e.file) == 1
+    assert capsys.readouterr().out == (
+        'not yet: the tests have not ended after 2 seconds. Is there an endless loop?\n')
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('subprocess.run', stopped)
+    assert verdict(e, answered(e, 'return 1'), e.file) == 1
+    assert capsys.readouterr().out.startswith('not yet: you stopped the tests.')
+
+
 def test_a_reader_begins_is_told_what_is_missing_and_passes(tmp_path):
     """The whole way of one exercise, as `bash run.sh exercise` walks it, in a copy of the project."""
     copy_project(tmp_path)
