@@ -33,7 +33,8 @@ import regex, tiktoken
 # symbols, a newline and the indentation after it are one chunk (LOG.md). {1,256} has a bound,
 # because a million spaces would overflow the stack of tiktoken's regex engine. \p{M} are the marks
 # that follow their letter, such as the vowels of Hindi and Thai. GPT-2's pattern cuts before each of
-# them, so a word of Hindi became ten chunks; with them a token holds twice as much (LOG.md).
+# them, so the six characters of the word "Hindi" in Hindi are six chunks. With the marks, a token of
+# Hindi holds 1.8 times as many bytes (LOG.md).
 PATTERN = '|'.join([
     r'[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+',     # 1: a word and the space or symbol before it: `.join`
     r'[\p{N}]{1,3}',                        # 2: up to three digits
