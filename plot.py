@@ -54,9 +54,9 @@ def curve(rows, key):
 
 
 def level(steps, values, a, b):
-    """Return where a noisy curve is at step b, and how far the points are from there (their standard
-    deviation): the end of a line through its last ten points that are after step a. Their mean would
-    lag behind a curve that falls."""
+    """Return where a noisy curve is at step b, and the standard deviation of its points: the end of
+    a line through the last ten that are after step a. Their mean would lag behind a curve that
+    falls."""
     last = np.flatnonzero((steps > a) & (steps <= b))[-10:]
     if not len(last):
         return math.nan, math.nan
@@ -90,7 +90,8 @@ def seen_in_machine(train):
     before = median(speed[:-n_last])
     now = median(speed[-n_last:])
     if len(speed) > 10 and now < 0.8 * before:
-        yield f'The speed fell from {before:,.0f} to {now:,.0f} tokens/s in the last quarter of the log.'
+        yield (f'The speed fell from {before:,.0f} to {now:,.0f} tokens/s in the last quarter of '
+               'the log.')
 
     # At first any disk is slow, because the data are in no cache yet, so only the later half of the
     # steps counts.

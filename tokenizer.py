@@ -32,9 +32,9 @@ import regex, tiktoken
 # Python code needs fewer tokens with this pattern than with those of GPT-2 and cl100k, because
 # symbols, a newline and the indentation after it are one chunk (LOG.md). {1,256} has a bound,
 # because a million spaces would overflow the stack of tiktoken's regex engine. \p{M} are the marks
-# that follow their letter, such as the vowels of Hindi and Thai. GPT-2's pattern cuts before each of
-# them, so the six characters of the word "Hindi" in Hindi are six chunks. With the marks, a token of
-# Hindi holds 1.8 times as many bytes (LOG.md).
+# that follow their letter, such as the vowels of Hindi and Thai. GPT-2's pattern cuts before each
+# of them, so the word "Hindi", six characters in Hindi, becomes six chunks. With the marks, a token
+# of Hindi holds 1.8 times as many bytes (LOG.md).
 PATTERN = '|'.join([
     r'[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+',     # 1: a word and the space or symbol before it: `.join`
     r'[\p{N}]{1,3}',                        # 2: up to three digits
