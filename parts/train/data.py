@@ -13,7 +13,7 @@ import functools, glob, gzip, hashlib, itertools, json, os, pathlib, shlex, zlib
 import numpy as np
 from model import IGNORE
 from parts import Mistake
-from parts.model import checkpoints
+from parts.train import folders
 from tokenizer import Tokenizer
 
 
@@ -85,10 +85,11 @@ def command_for(data_dir, data_from='', kind='text'):
     # otherwise the user has replaced the config's data_dir
     if f'--out_dir={data_dir}' in data_from.split():
         return data_from
+    default = {'text': 'data/quickstart', 'sft': 'data/sft', 'preference': 'data/pairs'}[kind]
+    if os.path.normpath(data_dir) == default:
+        return ' && '.join(folders.steps_to(default, default))
     flag = '' if kind == 'text' else f' --kind={kind}'
-    own = f'python prepare.py{flag} --source=FILE --out_dir={shlex.quote(data_dir)}'
-    made = checkpoints.MADE_BY.get(os.path.normpath(data_dir), own)
-    return made if flag in made else own        # sft.py can't read data/pairs
+    return f'python prepare.py{flag} --source=FILE --out_dir={shlex.quote(data_dir)}'
 
 
 def sequences(ids, starts, T):
