@@ -47,9 +47,9 @@ eval/                   is it right, is it well?
     questions           one form for HumanEval, MBPP, GSM8K and your own; how answers are graded
     sandbox             runs programs that a model wrote
     trial               one run of a program in the sandbox
+    crossing            what the program and its tests say to each other
     results             two models on the same problems, tables
     run_log             what a run has written into its folder
-    crossing            what the program and its tests say to each other in the sandbox
     dashboard           its curves and what is seen in them, as a picture
     chain_report        the table of `bash run.sh`
 """

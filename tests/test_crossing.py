@@ -13,7 +13,7 @@ PROGRAMS = r"""
 def evens(n):
     for i in range(0, n, 2): yield i
 --- range(0 => range(2
-assert list(evens(5)) == [0, 2, 4] and sum(evens(9000)) == 20245500
+assert list(evens(5)) == [0, 2, 4] and sum(evens(900)) == 202050
 === next
 def evens(n):
     for i in range(0, n, 2): yield i
@@ -90,15 +90,6 @@ s.items.append(9)
 s.name = 'n'
 assert s.push(3) is s and vars(s) == {'items': [1, 9, 3], 'name': 'n'}
 assert type(s) is Stack and isinstance(s, Stack) and s.kind == Stack.kind == 'stack'
-=== copies
-class A:
-    def __init__(self): self.x = [1]
---- self.x = => self.x = self.y =
-import copy
-a = A()
-b = copy.deepcopy(a)
-b.x.append(2)
-assert vars(a) == {'x': [1]} and b.x == [1, 2]
 === inheritance in the program
 class Animal:
     def name(self): return type(self).__name__
@@ -111,14 +102,13 @@ assert Dog().cry() == 'Dog!' and isinstance(Dog(), Animal) and issubclass(Dog, A
 class V:
     def __init__(self, x): self.x = x
     def __add__(self, other): return V(self.x + getattr(other, 'x', other))
-    def __mul__(self, k): return V(self.x * k)
-    __rmul__ = __mul__
+    def __mul__(self, other): return V(self.x * other.x)
     def __eq__(self, other): return isinstance(other, V) and self.x == other.x
     def __lt__(self, other): return self.x < other.x
     def __hash__(self): return hash(self.x)
     def __abs__(self): return abs(self.x)
---- x * k => x * 2
-assert V(1) + V(2) == V(3) and 3 * V(2) == V(2) * 3 == V(6) and (V(2) * 3).x == 6 and (V(1) + 4).x == 5
+--- * other.x => + other.x
+assert V(1) + V(2) == V(3) and V(2) * V(3) == V(6) and (V(2) * V(3)).x == 6
 assert max(V(1), V(5)).x == 5 and len({V(1), V(1)}) == 1 and abs(V(-2)) == 2
 === context managers
 import contextlib
@@ -311,7 +301,7 @@ d['b'] = 2
 assert d.a == 1 and d.total() == 3 and 'b' in d and isinstance(d, dict) and d == {'a': 1, 'b': 2}
 x = L([1])
 x.append(2)
-assert x == [1, 2] and x + [3] == [1, 2, 3] and x.second() == 2
+assert x == [1, 2] and x.second() == 2 and [*x, 3] == [1, 2, 3]
 === a global variable
 n = 0
 def f():
@@ -394,10 +384,25 @@ def test_a_function_of_the_tests_can_be_called_and_stays_closed():
 
 # --- what cannot be judged, and what would take too long ----------------------------------------------------
 def test_what_cannot_cross_is_said_and_is_no_wrong_value():
-    money = 'class Money:\n    def __init__(self, *n): pass\n    def __eq__(self, other): return other == 5\n'
+    money = """class Money:
+    def __init__(self, *n): self.n = n
+    def __eq__(self, other): return other == 5
+    def __mul__(self, k): return Money(*self.n * k)
+    __rmul__ = __add__ = __contains__ = __mul__
+class L(list): pass
+def g(): yield 1
+"""
     for tests, outcome, words in (
             ('class More(Money): pass', 'infrastructure', 'derive More'),
             ('import pickle\npickle.dumps(Money())', 'infrastructure', 'pickle'),
+            ('import copy\ncopy.copy(Money())', 'infrastructure', 'copy'),
+            ('import copy\ncopy.deepcopy([Money()])', 'infrastructure', 'copy'),
+            ('assert (Money(1) * 3).n', 'exception', 'compare two of its objects'),
+            ('assert (3 * Money(1)).n', 'exception', 'compare two of its objects'),
+            ('assert (Money(1) + 4).n', 'exception', 'compare two of its objects'),
+            ('assert 4 in Money(4)', 'exception', 'compare two of its objects'),
+            ('assert L([1]) + [2] == [1, 2]', 'exception', 'compare two of its objects'),
+            ('i = g()\nnext(i)\ntry: i.send(1)\nexcept StopIteration: pass', 'exception', 'StopIteration'),
             ('import re\nMoney(re.compile("a"))', 'infrastructure', 'not plain data'),
             ('assert Money() == 5', 'exception', 'compare two of its objects')):
         result = run_code(money, tests)
