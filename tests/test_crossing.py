@@ -376,6 +376,13 @@ def test_a_function_of_the_tests_can_be_called_and_stays_closed():
     return g(1)"""
     result = run_code(program, 'secret = 5\nassert f(lambda x: x + 1) == 2')
     assert result.outcome == 'passed' and result.stdout == '', result
+    # Nor can the program put an object of its own in the place of one that the tests handed out.
+    program = """def f(g):
+    end = type(g)._end
+    number = end.tags[id(g)]['known']
+    end.new.append({'list': [number]})"""
+    result = run_code(program, 'f(lambda: 1)')
+    assert result.outcome == 'exited', result
     # Nor does it get out of its verdict by asking for what cannot cross.
     tests = 'class A:\n    p = property(len)\nassert f(A()) == 1'
     result = run_code('def f(a): return type(a).p', tests)
