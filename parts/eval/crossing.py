@@ -17,8 +17,8 @@ special method. While one end waits, the other may ask back, because tests pass 
 The judge unpickles nothing, calls nothing but what its tests handed out, and reads at most 32 MB a
 line. Copy this file with trial.py and sandbox.py: they need the standard library.
 """
-import builtins, collections, contextlib, dataclasses, datetime, decimal, fractions, itertools, json
-import operator, pkgutil, sys, threading, types, zoneinfo
+import builtins, collections, contextlib, copy, dataclasses, datetime, decimal, fractions, itertools
+import json, operator, pkgutil, re, sys, threading, types, zoneinfo
 
 ERRORS = {kind for kind in vars(builtins).values()
           if isinstance(kind, type) and issubclass(kind, BaseException)}
@@ -37,6 +37,11 @@ COPIED |= {
     type({}.keys()): (list, lambda *keys: dict.fromkeys(keys).keys()),
     type({}.values()): (list, lambda *values: dict(enumerate(values)).values()),
     type({}.items()): (list, lambda *items: dict(items).items())}
+# Errors of the library that a test may wait for.
+LIBRARY = {f'{module.__name__}.{name}': kind for module in (copy, dataclasses, decimal, json, re)
+           for name, kind in vars(module).items()
+           if isinstance(kind, type) and issubclass(kind, Exception)}
+ERRORS |= {*LIBRARY.values()}
 # Containers, with the arguments that make an empty one.
 SHARED = dict.fromkeys([list, dict, set, bytearray, collections.OrderedDict, collections.Counter],
                        lambda container: [])
@@ -46,7 +51,7 @@ SHARED[collections.defaultdict] = lambda container: [container.default_factory]
 NAMED = {kind.__name__: kind for kind in [
     object, bool, float, str, type(None), map, zip, filter, enumerate, reversed, *COPIED, *SHARED,
     types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.GeneratorType]}
-NAMED |= {'NotImplemented': NotImplemented, 'Ellipsis': ..., '_FIELD': dataclasses._FIELD}
+NAMED |= LIBRARY | {'NotImplemented': NotImplemented, 'Ellipsis': ..., '_FIELD': dataclasses._FIELD}
 # A class derived from one of these has mirrors that are such values, too.
 BASES = {int, float, complex, str, bytes, tuple, *ERRORS}
 # The special methods that a mirror may have, first those whose argument may be plain data.
@@ -64,13 +69,16 @@ MOST = 32 << 20     # characters of a line
 def asking(name):
     """Return the special method, or else the property, of a mirror that asks the other end."""
     if name in SPECIAL:
-        return lambda self, *args, **more: self._end.special(self, name, *args, **more)
+        return lambda self, /, *args, **more: self._end.special(self, name, *args, **more)
     return property(lambda self: self._end.ask('getattr', self, name))
 
 
 class Asks:
     """Reads and writes the attributes of the object, or the class, at the other end."""
     def __getattr__(self, name):
+        # With these, NumPy and PyTorch would let a program compare: __array_function__.
+        if name.startswith(('__array', '__torch')):
+            raise AttributeError(name)
         return self._end.ask('getattr', self, name)
 
     def __setattr__(self, name, value):
@@ -82,9 +90,9 @@ class Asks:
 class Mirror(Asks, type):
     """The mirror of a class. A call makes an object at the other end."""
     __call__ = asking('__call__')
-    __len__ = asking('__len__')             # of an Enum, as the next two
+    __len__ = asking('__len__')             # of an Enum, as the next one
     __iter__ = asking('__iter__')
-    __getitem__ = asking('__getitem__')
+    __getitem__ = lambda cls, key: cls._end.ask('getitem', cls, key)    # Color['RED'], Stack[int]
     __bool__ = lambda cls: True
 
 
@@ -114,6 +122,11 @@ def contents(container):
     return [*container, *container.values()] if isinstance(container, dict) else [*container]
 
 
+def replaceable():
+    """Return what tests replace, to see what a program prints and to type what it reads."""
+    return sys.stdout, sys.stdin, builtins.input, builtins.print
+
+
 def tell(file, message):
     """Send a line."""
     file.write(json.dumps(message) + '\n')
@@ -123,7 +136,7 @@ def tell(file, message):
 class End:
     """One end of the pipe. first: its numbers are odd or even."""
     operations = {
-        'getattr': getattr, 'setattr': setattr,
+        'getattr': getattr, 'setattr': setattr, 'getitem': operator.getitem,
         'special': lambda thing, name, /, *args, **more: getattr(type(thing), name)(thing, *args, **more)}
 
     def __init__(self, channel, first):
@@ -193,9 +206,10 @@ class End:
         if tag == 'class':
             return self.know(number, self.mirror(*args))
         if tag == 'object':
-            cls, *args = self.base(args[0]), *args[1:]
-            if not isinstance(cls, Mirror):
-                raise TypeError(f'{cls} is no mirror of a class')
+            cls, *args = args
+            if cls in BASES - ERRORS:
+                raise TypeError(f'an object of the class {cls} crosses as a copy')
+            cls = self.class_of(cls)
             return self.know(number, cls.__new__(cls, *args))
         self.shared[number] = []
         return self.know(number, NAMED[tag](*args))
@@ -206,9 +220,10 @@ class End:
             raise KeyError(number)
         container = self.known[number]
         container.clear()
-        if isinstance(container, dict):
+        if isinstance(container, dict):     # update() of a Counter would add, dict's has no order
             half = len(items) // 2
-            dict.update(container, zip(items[:half], items[half:]))     # a Counter's would add
+            for key, value in zip(items[:half], items[half:]):
+                container[key] = value
         else:
             (container.update if isinstance(container, set) else container.extend)(items)
         self.shared[number] = contents(container)
@@ -222,13 +237,18 @@ class End:
         return Mirror(name, (*bases,), scope | more | {'_end': self, '__doc__': asking('__doc__')})
 
     def base(self, cls):
-        """Return what stands for a class here. Of a builtin such as list or generator it is a mirror
-        whose objects are lists or generators to isinstance(), which looks at __class__, too."""
-        if cls in BASES or cls not in NAMED.values():
+        """Return what the mirror of a derived class is derived from here."""
+        return cls if cls in BASES else self.class_of(cls)
+
+    def class_of(self, cls):
+        """Return the class of the mirrors of a class's objects. Of list, generator or another class
+        of the library they are lists or generators to isinstance(), which looks at __class__, too."""
+        if isinstance(cls, Mirror):
             return cls
         if cls not in self.known:
             real = property(lambda _: cls)
-            self.known[cls] = self.mirror(cls.__name__, [], names_of(cls), __class__=real)
+            self.known[cls] = (self.mirror(cls.__name__, [cls], names_of(cls)) if cls in BASES else
+                               self.mirror(cls.__name__, [], names_of(cls), __class__=real))
         return self.known[cls]
 
     # lines
@@ -270,7 +290,7 @@ class End:
             if self.shared.pop(number, None) is not None:
                 del self.tags[id(self.known.pop(number))]
 
-    def ask(self, operation, *args, **more):
+    def ask(self, operation, /, *args, **more):
         """Return what an operation at the other end returns, or raise what it raises. Meanwhile the
         other end may ask, too."""
         with self.lock:         # of threads
@@ -297,7 +317,7 @@ class End:
         except Exception as e:          # the value is too deep, too big, or strange
             self.send('raised', e.with_traceback(None))
 
-    def special(self, thing, name, *args, **more):
+    def special(self, thing, name, /, *args, **more):
         return self.ask('special', thing, name, *args, **more)
 
 
@@ -307,6 +327,7 @@ class Judge(End):
     def __init__(self, channel, end):
         super().__init__(channel, 1)
         self.end = end
+        self.first = self.replaced = replaceable()
         self.doubt = ''         # why a failed assertion may be no fault of the program
 
     def receive(self):
@@ -320,8 +341,13 @@ class Judge(End):
     def refuse(self, why):
         self.end('infrastructure', f'the tests ask too much: {why}')
 
-    def ask(self, operation, *args, **more):
+    def ask(self, operation, /, *args, **more):
         try:
+            now = replaceable()
+            if any(map(operator.is_not, now, self.replaced)):
+                self.replaced = now
+                super().ask('replace', *[None if new is old else new
+                                         for new, old in zip(now, self.first)])
             return super().ask(operation, *args, **more)
         except SystemExit as e:         # the tests could catch it
             self.end('exited', f'SystemExit: {e.args}')
@@ -354,7 +380,7 @@ class Judge(End):
             self.refuse(why)
         return super().refer(value)
 
-    def special(self, thing, name, *args, **more):
+    def special(self, thing, name, /, *args, **more):
         """Ask, unless the operand of an operator may be the value that the tests expect: no object of
         the program decides that. Python goes on after NotImplemented: it compares a namedtuple as a
         tuple, other objects are not equal, and < is a TypeError."""
