@@ -85,7 +85,7 @@ def refused(words, function, *arguments, **more):
     assert isinstance(words, str) or all(word in str(e.value) for word in words), (words, e.value)
 
 
-# a minute each: python -m pytest --slow runs them, too
+# The modules here, and tests that are marked: python -m pytest --slow runs them, too.
 SLOW = {'test_other_programs'}
 
 
@@ -93,9 +93,13 @@ def pytest_addoption(parser):
     parser.addoption('--slow', action='store_true', help='also the tests that take longest')
 
 
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'slow: waits for --slow')
+
+
 def pytest_collection_modifyitems(config, items):
     for item in items if not config.getoption('--slow') else ():
-        if item.module.__name__ in SLOW:
+        if item.module.__name__ in SLOW or item.get_closest_marker('slow'):
             item.add_marker(pytest.mark.skip(reason='slow; run it with --slow'))
 
 

@@ -104,7 +104,13 @@ def answered(exercise, answer):
     return blank.replace(indent + EMPTY, textwrap.indent(answer.strip('\n'), indent))
 
 
-@pytest.mark.parametrize('exercise', EXERCISES, ids=lambda e: e.name)
+# Each grade is a pytest of its own, so most of them wait for --slow.
+QUICK = 'pass_at_k', 'rms_norm', 'targets', 'schedule'
+
+
+@pytest.mark.parametrize('exercise', [
+    pytest.param(exercise, id=exercise.name, marks=() if exercise.name in QUICK else pytest.mark.slow)
+    for exercise in EXERCISES])
 def test_who_fails_reads_the_input_what_was_found_and_what_was_expected(exercise, capsys):
     """In three lines, also if the answer raises an error."""
     assert len(WRONG[exercise.name]) == 2

@@ -190,7 +190,8 @@ while len(merges) < n_merges:
     merges.append(best)
 return merges, sum(n * len(word) for word, n in zip(words, counts))
 ''',
-        "[b'aa', b'a '], [2, 1]", '(97, 32), (97, 97)', '(97, 97), (97, 32)'),
+        # hypothesis finds an input, and another one with another version of it
+        "learn_merges([b'", '(97, ', '(97, '),
         ('''
 words, merges = [list(word) for word in words], []
 for token in range(256, 256 + n_merges):
