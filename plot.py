@@ -157,6 +157,8 @@ def seen_in_loss(run, train):
                    f'{fall:.2g} ({fall / values[before]:.1%}) since step {steps[before]:,.0f}')
     if best < (len(values) - 1 if flat is None else flat):
         course += f'; it was lowest at step {steps[best]:,.0f}, {values[best]:.3g}'
+        if last > values[best]:
+            course += f', and has risen by {last - values[best]:.2g} since'
     yield f'{course}.'
 
     # A model that knows nothing gives each of V tokens the probability 1 / V, so its loss is ln V.
@@ -183,8 +185,8 @@ def seen_in_loss(run, train):
     if gaps[-1] > max(0.01 * last, 1.2 * noise[-1]):
         yield f'The training loss is {gaps[-1]:.2g} below the validation loss.'
         if since < len(gaps) - 3 and gaps[-1] - gaps[since] > 0.02 * last:
-            yield (f'This gap has grown at each evaluation since step {steps[since]:,.0f}, where '
-                   f'it was {gaps[since]:.2g}.')
+            yield ('The validation loss has moved farther above the training loss at each '
+                   f'evaluation since step {steps[since]:,.0f}, where the gap was {gaps[since]:.2g}.')
 
     n_read, n_tokens = train[-1].get('tokens', 0), run['data_tokens']
     if n_tokens and n_read >= 2 * n_tokens:

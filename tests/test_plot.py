@@ -203,7 +203,7 @@ def test_the_pass_rate_of_the_checkpoints_joins_the_run(tmp_path):
 # --- the sentences ------------------------------------------------------------------------------------------
 RL = CONFIG | {'stage': 'rl', 'warmup_steps': 5, 'max_steps': 100}
 # what is said of few of these runs
-RARE = ('not a number', 'ln V', 'learned nothing', 'training loss is', 'jumps', 'gap has grown', 'lowest',
+RARE = ('not a number', 'ln V', 'learned nothing', 'training loss is', 'jumps', 'farther above', 'lowest',
         'flat', 'falling', 'busy', 'times the', 'speed fell', 'waiting', 'log ends', 'stopped', 'skipped',
         'resumed', 'went back', 'repeat', 'earned the same', 'No held-out', 'solves', 'no validation loss')
 
@@ -233,7 +233,7 @@ RUNS = {
     # it has learned since then
     'one_evaluation': base('The validation loss is 8.32 at step 0.', 'near ln V', 'log ends', steps=50),
     # it learns its own text, and the held-out text is another
-    'other_text': base('flat since step 0', 'above ln V = 8.32', 'training loss is', 'gap has grown',
+    'other_text': base('flat since step 0', 'above ln V = 8.32', 'training loss is', 'farther above',
                        val_loss=9.5),
     'exploded': base('lowest at step 400', 'above ln V = 8.32', 'jumps once', 'flat since step 500', 'busy',
                      loss=after(500, falling, 50), val_loss=after(500, falling, 50)),
@@ -249,7 +249,7 @@ RUNS = {
                      loss=lambda step: 1.9 + 6 * math.exp(-step / 150),
                      val_loss=lambda step: 2 + 6 * math.exp(-step / 150)),
     # no more on held-out text: it still learns its own
-    'flat_val': base('flat since step 300', 'training loss is', 'gap has grown',
+    'flat_val': base('flat since step 300', 'training loss is', 'farther above',
                      val_loss=lambda step: max(4, 5 - step / 300)),
     'guesses': base('It was never below ln V = 8.32, the loss of guessing among its 4,096 tokens: the '
                     'model has learned nothing yet', 'busy', 'flat', loss=8.35, val_loss=8.36),
@@ -260,7 +260,8 @@ RUNS = {
     'near': base('near ln V = 8.32', 'still falling', loss=lambda step: 8.3 - step / 2500,
                  val_loss=lambda step: 8.3 - step / 2500),
     'rises': base('is 4.69 at step 1,000; it was lowest at step 600, 4.22', 'training loss is 3.5 '
-                  'below', 'gap has grown at each evaluation since step 100, where it was 0.2',
+                  'below', 'farther above the training loss at each '
+                  'evaluation since step 100, where the gap was 0.2',
                   loss=lambda step: falling(step) - step / 500,
                   val_loss=lambda step: falling(step) + max(0, step - 400) / 400),
     'jumps': base('jumps 2 times, farthest at step 700: to 9.23 from about 3.', 'still falling',
