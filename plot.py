@@ -186,7 +186,8 @@ def seen_in_loss(run, train):
         yield f'The training loss is {gaps[-1]:.2g} below the validation loss.'
         if since < len(gaps) - 3 and gaps[-1] - gaps[since] > 0.02 * last:
             yield ('The validation loss has moved farther above the training loss at each '
-                   f'evaluation since step {steps[since]:,.0f}, where the gap was {gaps[since]:.2g}.')
+                   f'evaluation since step {steps[since]:,.0f}, where the gap was '
+                   f'{gaps[since]:.2g}.')
 
     n_read, n_tokens = train[-1].get('tokens', 0), run['data_tokens']
     if n_tokens and n_read >= 2 * n_tokens:
