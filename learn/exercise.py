@@ -6,9 +6,9 @@ Exercises: one function of this project that you write yourself, graded by the p
     bash run.sh exercise 4          # later calls: the tests of that function, run with your file
 
 docs/exercises.md lists them with what they teach, and in docs/exercises.ipynb each one is a cell. Your file
-is never overwritten: to start again, delete its folder. A grade copies today's scripts, parts/, config/,
-tests/ and learn/ to a temporary folder, with your file in place of the project's; so nothing is graded
-against an old test. It needs no network.
+is never overwritten: to start again, delete its folder. A grade copies today's scripts, parts/, extras/,
+config/, tests/ and learn/ to a temporary folder, with your file in place of the project's; so nothing is
+graded against an old test. It needs no network.
 """
 import ast
 import pathlib
@@ -171,7 +171,7 @@ def part_to_write(exercise, source):
 
 def copy_project(folder):
     """What the tests need of this project, into an empty folder."""
-    for name in ('parts', 'config', 'tests', 'learn'):
+    for name in ('parts', 'extras', 'config', 'tests', 'learn'):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns('__pycache__'))
     for path in ROOT.glob('*.py'):
         shutil.copy(path, folder)
@@ -240,7 +240,7 @@ def explain(number, exercise, path):
     print(f'Exercise {number}, {exercise.name}: write {exercise.where or "the missing lines"} in '
           f'{path.relative_to(ROOT)}, line {line}.\n\n{textwrap.fill(exercise.task, 100)}\n')
     if exercise.where and exercise.file in ('train.py', 'sft.py', 'dpo.py', 'eval.py'):
-        print('Use its arguments and the imports of the file only: the tests take it out of the file.')
+        print('Use its arguments, and the imports and constants of the file: the tests take it out of it.')
     print(f'Then type `bash run.sh exercise {number}` again.')
 
 

@@ -43,15 +43,23 @@ work = pathlib.Path(scratch.name)       # goes when Python ends
 
 
 def lift(script, *names):
-    """Return functions of a flat script without running the script: compile its imports and these
-    functions only."""
+    """Return functions of a flat script without running the script: compile its imports, these
+    functions, and the constants in capitals that the functions use, such as IGNORE."""
     tree = ast.parse((ROOT / script).read_text(encoding='utf-8'))
     imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     functions = [node for node in tree.body
                  if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in names]
     assert {f.name for f in functions} == set(names), f'{script} does not define all of {names}'
+    # A letter is a size, for instance T, and most functions have a T of their own.
+    used = {node.id for function in functions for node in ast.walk(function)
+            if isinstance(node, ast.Name) and node.id.isupper() and len(node.id) > 1}
+    constants = []
+    for node in reversed(tree.body):        # because a constant may use one that is above it
+        if isinstance(node, ast.Assign) and used & {ast.unparse(target) for target in node.targets}:
+            constants.insert(0, node)
+            used |= {name.id for name in ast.walk(node.value) if isinstance(name, ast.Name)}
     scope = {}
-    exec(compile(ast.Module(imports + functions, []), script, 'exec'), scope)
+    exec(compile(ast.Module(imports + constants + functions, []), script, 'exec'), scope)
     return scope[names[0]] if len(names) == 1 else [scope[name] for name in names]
 
 

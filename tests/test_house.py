@@ -6,20 +6,26 @@ import sys
 
 from conftest import ROOT
 
-FILES = [*sorted(ROOT.glob('*.py')), *sorted((ROOT / 'parts').glob('*/*.py'))]
+FILES = [path for folder in ('*.py', 'parts/*/*.py', 'extras/*.py') for path in sorted(ROOT.glob(folder))]
 TREES = {p.relative_to(ROOT).as_posix()[:-3]: ast.parse(p.read_text(encoding='utf-8')) for p in FILES}
 PARTS = [name for name in TREES if name.startswith('parts/')]
-OWN = TREES.keys() - PARTS | {'parts'}
+EXTRAS = [name for name in TREES if name.startswith('extras/')]
+SCRIPTS = TREES.keys() - {*PARTS, *EXTRAS}
+OWN = SCRIPTS | {'parts', 'extras'}
 
 
 # --- who imports whom ---------------------------------------------------------------------------------------
-ARROWS = {'configurator': set(), 'model': {'parts'}, 'tokenizer': {'parts'},
-          'plot': {'configurator', 'parts'}, 'prepare': {'configurator', 'tokenizer', 'parts'},
-          **dict.fromkeys(('train', 'sft', 'dpo', 'rl', 'sample', 'eval'),
-                          {'configurator', 'model', 'tokenizer', 'parts'})}
+LEAVES = {'configurator', 'model', 'tokenizer'}
+ARROWS = {'configurator': set(), 'model': {'parts', 'extras'}, 'tokenizer': {'parts', 'extras'},
+          'plot': {'configurator', 'parts', 'extras'},
+          'prepare': {'configurator', 'tokenizer', 'parts', 'extras'},
+          **dict.fromkeys(('train', 'sft', 'dpo', 'rl', 'sample', 'eval'), LEAVES | {'parts', 'extras'}),
+          **dict.fromkeys(PARTS, {'model', 'tokenizer', 'parts', 'extras'}),
+          **dict.fromkeys(EXTRAS, LEAVES | {'extras'})}
 # People take these away, so they import nothing of ours.
 COPIED = {'parts/eval/sandbox', 'parts/eval/trial', 'parts/eval/crossing', 'parts/prepare/duplicates',
           'parts/model/adapters'}
+ARROWS |= dict.fromkeys(COPIED, set())
 
 
 def imports_of(tree, *, top=False):
@@ -38,18 +44,17 @@ def imports_of(tree, *, top=False):
 def test_every_file_imports_only_what_the_arrows_allow():
     for name, tree in TREES.items():
         modules = {module.split('/')[0].split('.')[0] for module in imports_of(tree)}
-        allowed = ARROWS.get(name, set() if name in COPIED else {'model', 'tokenizer', 'parts'})
-        assert modules & OWN <= allowed, name
+        assert modules & OWN <= ARROWS[name], name
         says = 'copy this file' in ' '.join(ast.get_docstring(tree).lower().split())
         assert not says or name in COPIED or '/' not in name, name
-        if name in ('model', 'tokenizer'):
-            top = {module.split('/')[0] for module in imports_of(tree, top=True)}
-            assert 'parts' not in top, f'{name} imports a part at its top: alone it would not work'
+        top = {module.split('/')[0] for module in imports_of(tree, top=True)}
+        doors = {'parts', 'extras'} if name in LEAVES else {'extras'} if name in SCRIPTS else set()
+        assert not top & doors, f'{name} imports {top & doors} at its top: alone it would not work'
         assert not modules & {'pickle', 'dill', 'marshal', 'shelve', 'joblib'}, name
 
 
 def test_no_imports_go_in_a_circle():
-    """model and tokenizer import parts only inside the functions that need them. These are not counted."""
+    """model and tokenizer import others only inside the functions that need them. These are not counted."""
     graph = {name: imports_of(tree, top=name in ('model', 'tokenizer')) & TREES.keys()
              for name, tree in TREES.items()}
     list(graphlib.TopologicalSorter(graph).static_order())      # or CycleError
@@ -113,8 +118,9 @@ def settings(script):
     """What may follow `--`: a script's assignments above configure(), or its argparse options."""
     file = 'parts/model/self_test' if script == 'model' else script             # model.py calls it
     text = (ROOT / f'{file}.py').read_text(encoding='utf-8')
-    if 'configure(globals())' in text:
-        return set(re.findall(r'^(\w+)(?:: [^=\n]+)? = ', text.split('configure(globals())')[0], re.M))
+    above, *below = re.split(r'^(?:config = )?configure\(globals\(\)', text, flags=re.M)
+    if below:
+        return set(re.findall(r'^([a-z]\w*)(?:: [^=\n]+)? = ', above, re.M))
     return set(re.findall(r"add_argument\('--(\w+)", text))
 
 
@@ -122,5 +128,6 @@ def test_configs_assign_only_settings_of_the_script_they_are_for():
     for path in ROOT.glob('config/*.py'):
         tree = ast.parse(path.read_text(encoding='utf-8'))
         names = {ast.unparse(t) for n in tree.body if isinstance(n, ast.Assign) for t in n.targets}
+        names = {name for name in names if not name.startswith('_')}        # notes, no settings
         scripts = 'train', 'sft', 'dpo', 'rl', 'prepare'
         assert any(names <= settings(s) for s in scripts if s in OWN), path.name

@@ -16,7 +16,7 @@ from parts.prepare.reading import read_jsonl
 
 
 # all that a user can start: the scripts, and the programs of the folders; trial.py is sandbox.py's
-PROGRAMS = [path for folder in ('*.py', 'parts/*/*.py', 'bench/*.py', 'learn/*.py')
+PROGRAMS = [path for folder in ('*.py', 'parts/*/*.py', 'extras/*.py', 'bench/*.py', 'learn/*.py')
             for path in sorted(ROOT.glob(folder)) if path.stem != 'trial'
             if re.search(r"^(if __name__ == '__main__'|config = configure\()", path.read_text('utf-8'), re.M)]
 
@@ -25,7 +25,7 @@ def test_help_says_what_each_program_does_and_does_nothing(tmp_path):
     assert len(PROGRAMS) > 15
     for path in PROGRAMS:
         name = path.relative_to(ROOT).as_posix()
-        if name.startswith('parts/'):
+        if name.startswith(('parts/', 'extras/')):
             name = name[:-3].replace('/', '.')
         result = run(name, '--help', cwd=tmp_path)
         about = ast.get_docstring(ast.parse(path.read_text('utf-8'))).splitlines()[0]

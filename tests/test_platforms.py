@@ -24,7 +24,8 @@ windows = functools.partial(run, before=WINDOWS)
 # names that came after 3.10
 NEWER = re.compile(r'hashlib\.file_digest|tomllib|itertools\.batched|TaskGroup|datetime\.UTC|StrEnum|'
                    r'catch_warnings\(action|typing\.Self|add_note|sqlite3\.autocommit')
-FILES = [path for folder in ('*.py', 'parts/*/*.py', 'config/*.py') for path in ROOT.glob(folder)]
+FOLDERS = '*.py', 'parts/*/*.py', 'extras/*.py', 'config/*.py'
+FILES = [path for folder in FOLDERS for path in ROOT.glob(folder)]
 
 
 def test_prepare_train_and_resume_need_nothing_that_windows_lacks(python_files, tmp_path):

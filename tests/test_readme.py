@@ -8,7 +8,6 @@ import sys
 
 from conftest import ROOT, ok, run, write
 from test_house import settings
-from test_requirements import TABLE, anchors
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
 PAGES = {path: path.read_text(encoding='utf-8')
@@ -26,7 +25,7 @@ def commands(text):
     lines += re.findall(r'`([^`\n]+)`', re.sub(r'```.*?```', '', text, flags=re.S))
     lines += [line.split(' #')[0].strip(' #') for line in text.splitlines()      # of a docstring or a comment
               if re.match(r'(#? {4}|# )(python|torchrun) \S', line)]
-    program = r'(python|torchrun --nproc_per_node=8) ([\w/]+\.py|-m parts\.)'
+    program = r'(python|torchrun --nproc_per_node=8) ([\w/]+\.py|-m (parts|extras)\.)'
     return [line for line in lines if re.match(program, line)]
 
 
@@ -36,18 +35,28 @@ def words(command):
     return shlex.split(ansi)
 
 
+def anchors(page):
+    """As GitHub makes them of headings: `## A run's folder` is #a-runs-folder."""
+    text = re.sub(r'```.*?```', '', page.read_text(encoding='utf-8'), flags=re.S)
+    headings = re.findall(r'^#+ (.+)$', text, re.M)
+    return {re.sub(r'[^\w -]', '', heading.lower()).strip().replace(' ', '-') for heading in headings}
+
+
 def names_in(*folder):
     return sorted(path.stem for path in ROOT.joinpath(*folder).glob('*.py') if path.stem != '__init__')
 
 
-def test_the_three_maps_name_each_file_and_no_other():
-    """README's table; the map of parts/, whose lines stand under their folders; the table of the tests."""
+def test_the_four_maps_name_each_file_and_no_other():
+    """README's table; the map of parts/, whose lines stand under their folders; that of extras/; the table
+    of the tests."""
     assert sorted(re.findall(r'^(?:\| )?\[(\w+)\.py\]\(\1\.py\)', README, re.M)) == names_in()
     text = (ROOT / 'parts/__init__.py').read_text(encoding='utf-8')
     _, *halves = re.split(r'^(\w+)/ .*\n', text, flags=re.M)         # folder, its lines, folder, ...
     named = [f'{folder}/{name}' for folder, lines in zip(halves[::2], halves[1::2])
              for name in re.findall(r'^    (\w+) +\w', lines, re.M)]
     assert sorted(named) == sorted(f'{path.parent.name}/{path.stem}' for path in ROOT.glob('parts/*/*.py'))
+    text = (ROOT / 'extras/__init__.py').read_text(encoding='utf-8')
+    assert sorted(re.findall(r'^    (\w+) +\w', text, re.M)) == names_in('extras')
     text = (ROOT / 'tests/README.md').read_text(encoding='utf-8')
     rows = text.split('## Which file tests what')[1].splitlines()[4:]
     named = [f'test_{name}' for row in rows for name in row.split('|')[2].split()]
@@ -67,14 +76,15 @@ def test_every_link_and_each_file_that_is_named_exists_and_every_page_is_linked(
                 assert page.exists(), (path.name, target)
                 assert not anchor or anchor in anchors(page), (path.name, target)
                 linked.add(page)
-        for name in re.findall(r'(?<![\w./:])((?:tests|bench|parts|config|docs)/[\w/]+\.\w+)', text):
+        for name in re.findall(r'(?<![\w./:])((?:tests|bench|parts|extras|config|docs)/[\w/]+\.\w+)', text):
             assert (ROOT / name).exists(), (path.name, name)
     assert {path for path in PAGES if path.parent.name == 'docs'} <= linked
 
 
 def test_every_command_uses_settings_and_configs_that_exist():
-    scripts = [*ROOT.glob('*.py'), *ROOT.glob('parts/*/*.py'), *ROOT.glob('config/*.py')]
-    texts = [TABLE, *PAGES.values(), *(path.read_text(encoding='utf-8') for path in scripts)]
+    folders = '*.py', 'parts/*/*.py', 'extras/*.py', 'config/*.py'
+    scripts = [path for folder in folders for path in ROOT.glob(folder)]
+    texts = [*PAGES.values(), *(path.read_text(encoding='utf-8') for path in scripts)]
     run_sh = (ROOT / 'run.sh').read_text(encoding='utf-8').replace('\\\n', ' ')
     for name, value in reversed(re.findall(r'^(\w+)=(.*)$', run_sh, re.M)):       # the last variable first
         run_sh = run_sh.replace(f'${name}', value.strip("'\""))
