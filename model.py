@@ -1,16 +1,17 @@
 """
 The model: a decoder-only transformer as in LLaMA, and the generation of text.
 
-    python model.py     # parameters of four sizes; does a model learn a text and write it?
+    model = GPT.load('out/base')                # a folder that train.py wrote
+    ids = model.generate(torch.tensor([[4, 5]]), max_new_tokens=100)
 
     embedding -> n_layer x [ x += attention(norm(x));  x += swiglu(norm(x)) ] -> norm -> projection
 
 Newer than the transformer of 2017 are RMSNorm before each sublayer (arXiv:1910.07467), rotary
 positions (RoPE, 2104.09864), grouped key/value heads (GQA, 2305.13245) and SwiGLU (2002.05202).
 B batch, T time, C = n_embd, H query heads, K key/value heads, D head width, V vocabulary.
-Copied alone, GPT and sample() need only torch; like(), folders and the command above need parts/.
+Copy this file alone: it needs torch, and for folders of Hugging Face extras/hf_model.py.
 """
-import dataclasses, math, os
+import dataclasses, math, os, random
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -180,6 +181,7 @@ class GPT(nn.Module):
             self.head.weight = self.embedding.weight
         # Plain tensors, because model.bfloat16() would round buffers.
         self.cos, self.sin = rope_table(c.head_dim, c.block_size, c.rope_theta, c.rope_scaling)
+        self.saved = {}
         self.grad_checkpoint = False    # True: backward computes the blocks again (1604.06174)
         # As in GPT-2. The blocks add 2 n_layer outputs of w_o and w_down to x. Variances add up, so
         # these begin smaller by the root of that number, and x is no larger in a deeper model.
@@ -205,19 +207,30 @@ class GPT(nn.Module):
                 x = block(x, cos, sin, None if cache is None else cache[i], start, mask)
         return self.norm(x)  # (B, T, C)
 
-    def forward(self, idx, targets=None, mask=None, positions=None, with_logits=True):
+    def forward(self, idx, targets=None, mask=None, positions=None, with_logits=True,
+                reduction='mean', temperature=1.0):
         """idx, targets (B, T) -> logits, float32 (B, T, V), and the loss: the mean -log p(target)
         of targets that are not IGNORE, or 0 without any. For next tokens: idx = tokens[:-1],
-        targets = tokens[1:]. with_logits=False returns (None, loss) and computes fewer logits."""
+        targets = tokens[1:]. with_logits=False returns (None, loss) and computes fewer logits. With
+        reduction='none', the loss is (B, T): -log p of each target, 0 where it is IGNORE. p is that
+        of sampling at this temperature, so the logits are divided by it."""
         hidden = self.backbone(idx, mask=mask, positions=positions)  # (B, T, C)
+        wanted = targets
         if not with_logits and not torch.compiler.is_compiling():  # compiled shapes are fixed
-            hidden, targets = hidden[targets != IGNORE], targets[targets != IGNORE]  # (n, C), (n,)
+            hidden, wanted = hidden[targets != IGNORE], targets[targets != IGNORE]  # (n, C), (n,)
         logits = self.head(hidden)[..., :self.config.vocab_size].float()  # (B, T, V) or (n, V)
+        if temperature != 1:
+            logits = logits / temperature
         if targets is None:
             return logits, None
-        losses = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORE,
+        losses = F.cross_entropy(logits.flatten(0, -2), wanted.flatten(), ignore_index=IGNORE,
                                  reduction='none')  # (B T,) or (n,)
-        loss = losses.sum() / (targets != IGNORE).sum().clamp(min=1)
+        if reduction == 'mean':
+            loss = losses.sum() / (targets != IGNORE).sum().clamp(min=1)
+        elif wanted is targets:
+            loss = losses.view_as(targets)  # (B, T)
+        else:
+            loss = losses.new_zeros(targets.shape).masked_scatter(targets != IGNORE, losses)
         return (logits if with_logits else None), loss
 
     def empty_cache(self, B, T):
@@ -229,68 +242,105 @@ class GPT(nn.Module):
         return weight.new_empty(c.n_layer, 2, B, c.n_kv_head, min(T, c.block_size),
                                 c.head_dim, dtype=dtype)
 
-    @torch.no_grad()
-    def stream(self, idx, max_new_tokens, draw, stop=()):
-        """Yield the next token of each row of idx (B, T), then the one after it, ... (B,) each.
-        draw() chooses it: logits (B, V) -> (B,). A row that has drawn an id of `stop` repeats it,
-        and the stream ends when all rows have. To write d and then e after a b c:
-            idx          the blocks read    cache afterwards
-            a b c        a b c              a b c
-            a b c d      d                  a b c d"""
-        stop = idx.new_tensor(stop)
-        has_ended = torch.zeros_like(idx[:, 0], dtype=torch.bool)  # (B,)
-        cache = self.empty_cache(len(idx), idx.shape[1] + max_new_tokens)
-        n_cached = 0                    # positions whose keys and values are in the cache
-        for _ in range(max_new_tokens):
-            if idx.shape[1] > self.config.block_size:
-                # Cached keys have old positions, so from now on each token reads a whole window.
-                idx = idx[:, -self.config.block_size:]
-                n_cached = 0
-            hidden = self.backbone(idx[:, n_cached:], cache, n_cached)  # (B, T - n_cached, C)
-            logits = self.head(hidden[:, -1])[:, :self.config.vocab_size].float()  # (B, V)
-            n_cached = idx.shape[1]
-            token = torch.where(has_ended, idx[:, -1], draw(logits))  # (B,): old stop id or new id
-            idx = torch.cat((idx, token[:, None]), dim=1)  # (B, T + 1), then T + 2, ...
-            yield token
-            has_ended = torch.isin(token, stop)
-            if len(stop) and has_ended.all():
-                return
+    def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(),
+                 seeds=(), with_log_p=False):
+        """idx (B, T) -> idx with up to max_new_tokens more, (B, T + n), without dropout. A row that
+        has drawn an id of `stop` repeats it. A shorter prompt begins with IGNORE (_):
+            _ _ 5 6     ->    _ _ 5 6 a b
+            5 6 7 8           5 6 7 8 c d
+        seeds, a number or a text for each row, draw its tokens, whatever the other rows are.
+        with_log_p=True also returns log p of the new tokens at this temperature, float32 (B, n)."""
+        dice = [random.Random(seed) for seed in seeds]
+        noise = torch.tensor([[d.random() for _ in range(max_new_tokens)] for d in dice],
+                             device=idx.device)  # (B, max_new_tokens), each from 0 to 1
+        log_p = torch.zeros(len(idx), max_new_tokens, device=idx.device)
 
-    def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=()):
-        """idx (B, T) -> idx with up to max_new_tokens more, (B, T + n), without dropout."""
-        draw = lambda logits: sample(logits, temperature, top_k, top_p)
+        def draw(logits, rows, t):
+            token = sample(logits, temperature, top_k, top_p, noise[rows, t] if dice else None)
+            log_p[rows, t] = -F.cross_entropy(logits / (temperature or 1), token, reduction='none')
+            return token
+
         was_training = self.training
         self.eval()
         new = [token[:, None] for token in self.stream(idx, max_new_tokens, draw, stop)]
         self.train(was_training)
-        return torch.cat((idx, *new), dim=1)
+        idx = torch.cat((idx, *new), dim=1)
+        return (idx, log_p[:, :len(new)]) if with_log_p else idx
 
-    def like(self, **changes):
-        """Return a copy with another config: like(dropout=0.1). New rows start as the mean row."""
-        from parts.model import copies
-        return copies.like(self, changes)
+    @torch.no_grad()
+    def stream(self, idx, max_new_tokens, draw, stop=()):
+        """Yield the next token of each row of idx (B, T), then the one after it, ... (B,) each,
+        until all rows have drawn an id of `stop`. To write d and then e after a b c:
+            idx          the blocks read    cache afterwards
+            a b c        a b c              a b c
+            a b c d      d                  a b c d
+        draw(logits (b, V), rows (b,), t) -> (b,) chooses token number t of the rows that go on."""
+        stop = idx.new_tensor(stop)
+        is_padded = (idx == IGNORE).any()
+        newest = idx[:, -1].clone()  # (B,)
+        rows = torch.arange(len(idx), device=idx.device)  # (b,): those in the batch
+        is_open = torch.ones_like(rows, dtype=torch.bool)  # (b,): those that have not ended
+        # Equal prompts are read once: of x y x, idx becomes x y, and `which` is 0 1 0.
+        idx, which = idx.unique(dim=0, return_inverse=True)
+        cache = self.empty_cache(len(idx), idx.shape[1] + max_new_tokens)
+        n_cached = 0                    # positions whose keys and values are in the cache
+        for t in range(max_new_tokens):
+            if idx.shape[1] > self.config.block_size:
+                # Cached keys have old positions, so from now on each token reads a whole window.
+                idx, n_cached = idx[:, -self.config.block_size:], 0
+            mask = without_padding(idx, n_cached) if is_padded else None
+            hidden = self.backbone(idx[:, n_cached:].clamp(min=0), cache, n_cached, mask)
+            logits = self.head(hidden[:, -1])[:, :self.config.vocab_size].float()  # (b, V)
+            n_cached = idx.shape[1]
+            if t == 0:
+                idx, cache, logits = idx[which], cache[:, :, which], logits[which]
+            newest[rows] = torch.where(is_open, draw(logits, rows, t), newest[rows])
+            yield newest.clone()
+            idx = torch.cat((idx, newest[rows, None]), dim=1)  # (b, T + 1), then T + 2, ...
+            is_open &= ~torch.isin(newest[rows], stop)
+            if len(stop) and is_open.float().mean() < 0.8:      # ended rows leave; this copies all
+                rows, idx, cache = rows[is_open], idx[is_open], cache[:, :, is_open]
+                is_open = is_open[is_open]
+            if len(rows) == 0:
+                return
 
-    def grown(self, vocab_size):
-        """Return a copy with rows for new tokens, or the model itself if no row is missing."""
-        return self.like(vocab_size=vocab_size) if vocab_size > self.config.vocab_size else self
+    @classmethod
+    def load(cls, path, files=('best.pt', 'last.pt', 'last-1.pt'), **changes):
+        """Return the GPT of a .pt file or of a run's folder: best.pt, or if there is none last.pt.
+        changes: of its config, that keep the shapes of its weights: load('out/base', dropout=0.1).
+        A folder of Hugging Face (Llama, Qwen2, Qwen3) needs extras/."""
+        if os.path.isdir(path):
+            paths = [os.path.join(path, name) for name in files]
+            path = next(filter(os.path.exists, paths), path)
+        if os.path.isdir(path):
+            from extras import hf_model
+            config, weights = hf_model.read(path)
+        else:
+            state = torch.load(path, map_location='cpu', weights_only=True)
+            config, weights = state['model_config'], state['model']
+        model = cls(GPTConfig(**{**config, **changes}))
+        model.load_state_dict(weights)
+        model.saved = state
+        return model
 
-    @staticmethod
-    def from_hf(folder):
-        """Return the GPT, in float32, of a folder of Hugging Face: a Llama, Qwen2 or Qwen3."""
-        from parts.model import hf_model
-        return hf_model.read(folder)
+    def save(self, path, **more):
+        """Write a .pt file that load() reads, with more entries."""
+        torch.save({'model': self.state_dict(), 'model_config': vars(self.config), **more}, path)
 
-    def save_hf(self, folder, tokenizer=None):
-        """Write a folder for LlamaForCausalLM and, with a tokenizer, for AutoTokenizer."""
-        from parts.model import hf_model
-        hf_model.write(folder, self, tokenizer)
+
+def without_padding(idx, start):
+    """Which keys do positions of idx (B, T) from `start` on see? bool (B, 1, T - start, T). In the
+    row _ 5 6, 6 sees 5 6, and _ sees itself: a softmax over nothing is not a number. That 5 is at
+    position 1 changes nothing, because for RoPE only distances count."""
+    key = torch.arange(idx.shape[1], device=idx.device)  # (T,)
+    query = key[start:, None]  # (T - start, 1)
+    return ((key < query) & (idx != IGNORE)[:, None] | (key == query))[:, None]
 
 
 def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
     """Draw a token for each row of logits (B, V) -> (B,). Temperature 0 takes the largest. top_k
     keeps the k most probable, top_p the fewest that add up to top_p (arXiv:1904.09751). u (B,),
-    from 0 to 1, are the random numbers: with p = 0.5 0.2 0.3, u = 0.6 draws id 1. rl.py, eval.py
-    and sample.py give each answer its own, so that no other row of the batch changes it."""
+    from 0 to 1, are the random numbers: with p = 0.5 0.2 0.3, u = 0.6 draws id 1."""
     if temperature < 1e-6:      # the largest has all of the probability
         return logits.argmax(-1)
     logits = logits / temperature
@@ -306,25 +356,3 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
         return torch.multinomial(logits.softmax(-1), 1)[:, 0]  # (B,)
     sums = logits.softmax(-1).cumsum(dim=-1)  # (B, V)
     return torch.searchsorted(sums, u[:, None] * sums[:, -1:])[:, 0]  # (B,)
-
-
-def save_checkpoint(path, model, **extra):
-    """Write a GPT (not a wrapper of DDP or torch.compile), its config and `extra` to path."""
-    torch.save({'format': 'nanoparrot-checkpoint-1', 'model': model.state_dict(),
-                'model_config': vars(model.config), **extra}, path)
-
-
-def load_checkpoint(path, device='cpu'):
-    """Return the GPT of a .pt file, or of a run's folder, and a dict of what else was saved."""
-    if os.path.isdir(path):
-        from parts.model import checkpoints
-        return checkpoints.open_model(path, device)
-    state = torch.load(path, map_location=device, weights_only=True)
-    model = GPT(GPTConfig(**state.pop('model_config'))).to(device)
-    model.load_state_dict(state.pop('model'))
-    return model, state
-
-
-if __name__ == '__main__':
-    from parts.model import self_test
-    self_test.main()
