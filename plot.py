@@ -225,7 +225,9 @@ def seen(run):
     if not train:
         return ['No step is logged yet.']
     of_model = seen_in_reward if run['config'].get('stage') == 'rl' else seen_in_loss
-    sentences = [*of_model(run, train), *seen_in_course(run, train), *seen_in_machine(train)]
+    sentences = [f'At its end, {run_log.verdict(name, *numbers)}.'
+                 for name, numbers in run_log.as_expected(run).items()]
+    sentences += [*of_model(run, train), *seen_in_course(run, train), *seen_in_machine(train)]
     if 'pass@1' in run['config']:
         sentences.append(f'It solves {run["config"]["pass@1"]:.1%} of the problems that eval.py '
                          'asked (pass@1).')
@@ -277,7 +279,7 @@ MACHINE = [
 #     rows        of metrics.jsonl: [{'step': 10, 'loss': 5.1}, {'step': 20, 'val_loss': 4.9}, ...]
 #     config      config.json. A warmup_steps below 1, which is a part of max_steps, is already in
 #                 steps. If there is an eval.json, 'pass@1' is its result for the latest checkpoint.
-#     end         max_steps
+#     end         max_steps; if a preset says in _expect what is usual there, a sentence compares
 #     stopped     whether train.log ends with Ctrl-C or SIGTERM
 #     data_tokens tokens of the training text of train.py, or None
 all_runs = []

@@ -47,7 +47,6 @@ batch_size = 32                 # [1, 2**20]: sequences per step, over all devic
 learning_rate = 1e-3            # >= 0: peak; lower for larger models
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 # files
-data_from = ''                  # printed if data_dir is missing: a config's 'python prepare.py ...'
 overwrite = False               # True: delete the run that out_dir holds, and start over
 extend_vocab = False            # True: the tokenizer isn't init_from's; keep rows of common tokens
 streaming: str | None = None    # folder or glob of .jsonl(.gz) shards, read instead of train.bin
@@ -84,7 +83,6 @@ save_interval = 250             # >= 1: steps
 sample_prompt = ''              # continued at each evaluation; '' = the start of a document
 sample_tokens = 100             # >= 1: length of a sample
 num_samples = 8                 # >= 1: samples per evaluation; samples.txt shows the first one
-expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: usual range; the last line compares
 keep = 2                        # >= 1: checkpoints: last.pt, last-1.pt, ...
 spike_z = 8.0                   # >= 0: standard deviations that make a loss a spike; 0 = off
 spike_window = 100              # >= 30: number of last steps that a loss is compared with

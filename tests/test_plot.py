@@ -4,8 +4,9 @@ import random
 
 import numpy as np
 import pytest
-from conftest import mistake, ok, run, write
+from conftest import ROOT, mistake, ok, run, write
 
+from parts.eval import run_log
 from parts.eval.run_log import read_run
 
 CONFIG = {'max_steps': 1000, 'warmup_steps': 100, 'vocab_size': 4096}
@@ -152,6 +153,37 @@ def test_of_a_resumed_run_only_what_led_to_its_end_counts(tmp_path):
         assert 5 not in [r.get('loss') for r in run['rows']]
 
 
+def test_the_end_of_a_run_is_compared_with_what_its_preset_expects_and_no_config_is_executed(
+        tmp_path, monkeypatch):
+    folder = tmp_path / 'config'
+    folder.mkdir()
+    monkeypatch.setattr(run_log, 'PRESETS', folder)
+    mark = tmp_path / 'executed'
+    text = f"open({str(mark)!r}, 'w')\n_expect = {{'val_loss': (3, 3.5), 'other': (0, 1)}}\n"
+    for path in (folder / 'mine.py', tmp_path / 'foreign.py'):
+        path.write_text(text, encoding='utf-8')
+    (folder / 'silent.py').write_text('max_steps = 1000\n', encoding='utf-8')
+    found = {'val_loss': (falling(1000), 3, 3.5)}
+    for preset, steps, expected in (
+            ('mine.py', 1000, found), ('config/mine.py', 1000, found),          # older runs have the path
+            ('mine.py', 900, {}), ('silent.py', 1000, {}), (None, 1000, {}), ('', 1000, {}),
+            ('..', 1000, {}), ([1], 1000, {}), (str(tmp_path / 'foreign.py'), 1000, {})):
+        run = read_run(str(home(tmp_path / 'a', history(steps), CONFIG | {'preset': preset})))
+        assert run_log.as_expected(run) == expected, preset
+    run = read_run(str(home(tmp_path / 'a', history(val_loss=NAN), CONFIG | {'preset': 'mine.py'})))
+    assert run_log.as_expected(run) == {} and not mark.exists()
+    assert run_log.verdict('val_loss', 4.31, 4.05, 4.13).startswith('val_loss 4.31 is 0.18 too high: ')
+    assert run_log.verdict('val_loss', 4.0, 4.05, 4.13).startswith('val_loss 4 is 0.05 too low: ')
+    assert run_log.verdict('x', 4.09, 4.05, 4.13) == 'x 4.09 is in the usual range, 4.05 to 4.13'
+
+
+def test_each_preset_expects_pairs_of_numbers():
+    found = {path.name: run_log.expected(path.name) for path in (ROOT / 'config').glob('*.py')}
+    assert len([*filter(None, found.values())]) > 5
+    for ranges in found.values():
+        assert all(low < high for low, high in ranges.values())
+
+
 # --- the sentences ------------------------------------------------------------------------------------------
 RL = CONFIG | {'stage': 'rl', 'warmup_steps': 5, 'max_steps': 100}
 # what is said of few of these runs
@@ -236,6 +268,11 @@ RUNS = {
     'waits': base('waiting for data took 50% of the time', 'still falling', data_s=0.1),
     'reads': base('It has read 8,000,000 tokens, 4.0 times the 2,000,000 of its training text',
                   'still falling', tokens=lambda step: 8000 * step),
+    'usual': base('At its end, val_loss 3.92 is in the usual range, 3.85 to 4.2.', 'still falling',
+                  config=CONFIG | {'preset': 'quickstart.py'}, loss=lambda step: falling(step) + 0.73,
+                  val_loss=lambda step: falling(step) + 0.73),
+    'unusual': base('At its end, val_loss 3.19 is 0.66 too low: the usual range is 3.85 to 4.2; see',
+                    'still falling', config=CONFIG | {'preset': 'quickstart.py'}),
     'solves': base('It solves 0.0% of the problems', 'still falling'),
     # the loss of dpo.py has a part that its validation loss has not, and it is none of tokens
     'pairs': (('still falling', 'training loss is 0.3 below the validation'), CONFIG | {'loss_type': 'dpo'},

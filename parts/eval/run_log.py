@@ -2,12 +2,15 @@
 The log of a run: what train.py, sft.py, dpo.py, rl.py and eval.py have written into its folder.
 
     run = read_run('out/quickstart')                    # finished, or still running
-    run['rows'][-1]                                     # {'step': 500, 'val_loss': 1.68, ...}
+    run['rows'][-1]                                     # {'step': 500, 'val_loss': 3.92, ...}
+    as_expected(run)                                    # {'val_loss': (3.92, 3.85, 4.2)}
 
 A line may be half written, and files may not be there yet: what is missing is left out.
 """
-import contextlib, json, math, pathlib
+import ast, contextlib, json, math, pathlib
 import numpy as np
+
+PRESETS = pathlib.Path(__file__).parents[2] / 'config'
 
 
 def text_of(path):
@@ -99,3 +102,34 @@ def read_run(folder):
             'title': f'{folder} (step {step:,} of {end:,})', 'end': end, 'curves': curves,
             'config': config, 'sample': sample, 'stopped': last_line.startswith('stopped at step'),
             'data_tokens': data.get('tokens', {}).get('train') if reads_bins else None}
+
+
+def expected(preset):
+    """Return what a config file of this project says in _expect: {'val_loss': (3.85, 4.2)}, or {}.
+
+    The folder of a run may come from a stranger, so only the name of its preset counts, the file is
+    ours, and nothing in it is executed."""
+    path = PRESETS / pathlib.Path(str(preset or '')).name
+    if path.is_file():
+        for node in ast.parse(text_of(path)).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == '_expect':
+                return ast.literal_eval(node.value)
+    return {}
+
+
+def as_expected(run):
+    """Return {metric: (value at the end, low, high)} of what the preset of a run expects. It is {}
+    before the end, and for settings that are not the preset's."""
+    ends = {name: row[name] for row in run['rows'] if row['step'] == run['end'] for name in row}
+    ranges = expected(run['config'].get('preset'))
+    return {name: (ends[name], *ranges[name]) for name in ranges
+            if math.isfinite(ends.get(name, math.nan))}
+
+
+def verdict(name, value, low, high):
+    """'val_loss 3.918 is in the usual range, 3.85 to 4.2'"""
+    if low <= value <= high:
+        return f'{name} {value:.4g} is in the usual range, {low:g} to {high:g}'
+    off, way = (low - value, 'low') if value < low else (value - high, 'high')
+    return (f'{name} {value:.4g} is {off:.2g} too {way}: the usual range is {low:g} to {high:g}; '
+            'see "My numbers differ" in docs/trouble.md')
