@@ -57,7 +57,6 @@ batch_size = 32                 # [1, 2**20]: pairs per step, over all devices a
 learning_rate = 3e-5            # >= 0: for millions of parameters; from 100 million on 5e-7 to 5e-6
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 # files
-data_from = ''                  # printed if data_dir is missing: a config's 'python prepare.py ...'
 overwrite = False               # True: delete the run that out_dir holds, and start over
 # the loss
 label_smoothing = 0.0           # [0, 0.5): of dpo: fraction of pairs whose labels may be wrong
@@ -79,7 +78,6 @@ eval_pairs = 512                # >= 1: lines of val.jsonl to evaluate on, from 
 save_interval = 250             # >= 1: steps between saves of last.pt
 num_samples = 8                 # >= 1: held-out prompts answered at each evaluation: samples.txt
 sample_tokens = 100             # >= 1: most tokens of an answer
-expect: dict | None = None      # {'val_loss': (0.4, 0.5)}: the last line says if it is in there
 show_batch: int | None = None   # >= 0: print the pairs of this step's batch, train nothing
 # machine
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: auto = bfloat16 if it is fast
@@ -251,7 +249,7 @@ if here.world > 1:      # averages the gradients of all processes while backward
 
 # --- 4. data --------------------------------------------------------------------------------------
 train, held_out, identity, summary = records.open_files(
-    data_dir, records.read_pairs, block_size, tokenizer, loss_type, data_from)
+    data_dir, records.read_pairs, block_size, tokenizer, loss_type)
 pairs = train + held_out[:eval_pairs]       # rows, below, are numbers of pairs in this list
 sizes = np.array([[len(prompt) + len(answer) for prompt, answer in pair]
                   for pair in pairs])                                               # (n, 2): tokens

@@ -91,7 +91,6 @@ log_interval = 1                # >= 1: steps between lines of the log
 eval_interval = 20              # >= 1: steps between evaluations, also at step 0 and the end
 eval_prompts = 200              # >= 2: held-out prompts, always the same, answered greedily
 save_interval = 20              # >= 1: steps between saves of last.pt
-expect: dict | None = None      # {'val_reward': (0.6, 0.8)}: the last line says if it is in there
 # machine
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: auto = bfloat16 if it is fast
 grad_checkpoint = False         # compute each block twice: less memory, more time

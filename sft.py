@@ -40,7 +40,6 @@ learning_rate = 3e-4            # >= 0: for millions of parameters; from 100 mil
 lora = 0                        # >= 0: rank of adapters that train instead of the weights; 0 = none
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 # files
-data_from = ''                  # printed if data_dir is missing: a config's 'python prepare.py ...'
 base_dir = ''                   # data of the base model: measures how much of it is forgotten
 replay = 0                      # >= 0: sequences of base_dir that each step also trains on
 overwrite = False               # True: delete the run that out_dir holds, and start over
@@ -60,7 +59,6 @@ eval_conversations = 512        # >= 1: lines of val.jsonl to evaluate on, from 
 eval_tokens = 65_536            # >= 0: tokens of base_dir at each evaluation; 0 = all
 save_interval = 250             # >= 1: steps between saves of last.pt
 sample_tokens = 100             # >= 1: most tokens of the answer that goes into samples.txt
-expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the last line says if it is in there
 show_batch: int | None = None   # >= 0: print the conversations of this step's batch, train nothing
 # machine
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: auto = bfloat16 if it is fast
@@ -143,7 +141,7 @@ def question_of(ids, mask):
 # summary is a line for the log. identity has hashes of these data. Checkpoints keep it, so that no
 # run resumes on other data.
 conversations, held_out, identity, summary = records.open_files(
-    data_dir, records.read_conversations, block_size, tokenizer, data_from)
+    data_dir, records.read_conversations, block_size, tokenizer)
 lengths = np.array([len(ids) for ids, _ in conversations])              # (n,): tokens
 # by_length.of(step): the numbers of a step's conversations, which have about the same length, so
 # that little is padded.

@@ -202,7 +202,7 @@ def main():
         stop(f'{args.config} names no data; give --data_dir')
     data = os.path.abspath(args.data_dir or os.path.join(ROOT, preset['data_dir']))
     if not os.path.exists(f'{data}/meta.json'):
-        stop(f'{data} has no prepared data; give --data_dir, or run: {preset.get("data_from")}')
+        stop(f'{data} has no prepared data; give --data_dir, or run: {preset.get("_data_from")}')
     is_char = json.loads(pathlib.Path(data, 'tokenizer.json').read_bytes())['kind'] == 'char'
     unit, meaning = ('nats', 'nats per character') if is_char else ('bits', 'bits per byte')
     if full:

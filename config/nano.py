@@ -8,7 +8,7 @@
 #
 #   python train.py config/nano.py
 #   python train.py config/nano.py config/mini.py --plan=1xL4       # prints what it will take; trains nothing
-data_from = 'python prepare.py --source=shakespeare --tokenizer=byte --out_dir=data/shakespeare_byte'
+_data_from = 'python prepare.py --source=shakespeare --tokenizer=byte --out_dir=data/shakespeare_byte'
 data_dir = 'data/shakespeare_byte'
 out_dir = 'out/nano'
 n_layer = 6

@@ -65,11 +65,11 @@ def fit_conversation(ids, mask, T, im_start):
     return ids[start:start + T + 1], mask[start:start + T + 1]
 
 
-def read_conversations(path, T, tokenizer, data_from=''):
+def read_conversations(path, T, tokenizer):
     """Return [(ids, mask)] of the conversations that have a trained token, and a line about them.
     data_from: a command that makes the file."""
     advice = ('a line needs "messages" (see the top of sft.py); for conversations, run: '
-              f'{data.command_for(os.path.dirname(path), data_from, "sft")}')
+              f'{data.command_for(os.path.dirname(path), "sft")}')
     whole = reading.read_jsonl(path, lambda record: tokenizer.render(record['messages']), advice)
     im_start = tokenizer.special['<|im_start|>']
     fitted = [fit_conversation(ids, mask, T, im_start) for ids, mask in whole if 1 in mask]
@@ -116,12 +116,12 @@ def to_pair(record, tokenizer):
     return (prompt, only, []) if record['label'] else (prompt, [], only)
 
 
-def read_pairs(path, T, tokenizer, loss_type, data_from=''):
+def read_pairs(path, T, tokenizer, loss_type):
     """Return [((prompt, chosen), (prompt, rejected))], all ids, and a line about them. A pair is
     left out if both answers are the same, or are the same where they are cut. data_from: a command
     that makes the file."""
     advice = ('a line needs "prompt", "chosen" and "rejected" (see the top of dpo.py); for pairs, '
-              f'run: {data.command_for(os.path.dirname(path), data_from, "preference")}')
+              f'run: {data.command_for(os.path.dirname(path), "preference")}')
     whole = reading.read_jsonl(path, lambda record: to_pair(record, tokenizer), advice)
     if loss_type != 'kto' and any([] in answers for _, *answers in whole):
         raise Mistake(f'{path} has answers with a label instead of pairs; --loss_type={loss_type} '
