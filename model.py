@@ -1,17 +1,18 @@
 """
 The model: a decoder-only transformer as in LLaMA, and the generation of text.
 
+    python model.py                             # does a small one learn a text and write it?
     model = GPT.load('out/base')                # a folder that train.py wrote
-    ids = model.generate(torch.tensor([[4, 5]]), max_new_tokens=100)
+    model.generate(idx, max_new_tokens=100)     # (B, T) -> (B, T + 100)
 
     embedding -> n_layer x [ x += attention(norm(x));  x += swiglu(norm(x)) ] -> norm -> projection
 
 Newer than the transformer of 2017 are RMSNorm before each sublayer (arXiv:1910.07467), rotary
 positions (RoPE, 2104.09864), grouped key/value heads (GQA, 2305.13245) and SwiGLU (2002.05202).
 B batch, T time, C = n_embd, H query heads, K key/value heads, D head width, V vocabulary.
-Copy this file alone: it needs torch, and for folders of Hugging Face extras/hf_model.py.
+Copied alone, this file needs only torch; folders of Hugging Face need extras/.
 """
-import dataclasses, math, os, random
+import dataclasses, math, os, random, zipfile
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -91,33 +92,20 @@ class Attention(nn.Module):
         k = rotate(self.norm_k(heads(self.w_k(x))), cos, sin)  # (B, K, T, D)
         v = heads(self.w_v(x))  # (B, K, T, D)
         if cache is not None:
-            cache[0][:, :, start:start + T] = k
-            cache[1][:, :, start:start + T] = v
+            cache[:, :, :, start:start + T] = torch.stack((k, v))
             k, v = cache[:, :, :, :start + T]  # (B, K, start + T, D) both
-
-        # Without a mask, a query sees its own key and earlier ones. At start 0 is_causal says so.
-        # Later a single query sees all keys, but two queries at start 3 need ones(2, 5).tril(3):
-        #     key         0 1 2 | 3 4
-        #     position 3  1 1 1 | 1 .
-        #     position 4  1 1 1 | 1 1
-        is_causal = self.config.causal and mask is None and start == 0
-        if mask is None and start > 0 and T > 1:
-            mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)
-        y = attend(q, k, v, mask, is_causal, cache is not None)  # (B, H, T, D)
-        return self.w_o(y.transpose(1, 2).flatten(2).to(x.dtype))  # (B, T, C)
+        # Without a mask, a query sees its own key and earlier ones, so a single query sees all keys.
+        is_causal = self.config.causal and mask is None and T > 1
+        y = attend(q, k, v, mask, is_causal)  # (B, H, T, D)
+        return self.w_o(y.transpose(1, 2).flatten(2))  # (B, T, C)
 
 
-def attend(q, k, v, mask, is_causal, is_cached):
+def attend(q, k, v, mask, is_causal):
     """Return softmax(q k^T / sqrt(D)) v, (B, H, T, D). Each k and v serves H / K heads of q."""
-    # Only for speed: a CPU trains in float32, because its backward pass in bfloat16 can be slow
-    # (LOG.md), and a GPU's fast kernel for grouped heads takes only bfloat16 without a mask.
-    if q.is_cpu and not is_cached:
-        q, k, v = q.float(), k.float(), v.float()
-    if q.is_cuda and k.shape[1] < q.shape[1] and (mask is not None or q.dtype != torch.bfloat16):
+    # A GPU's fast kernel for grouped heads takes only bfloat16 without a mask.
+    if q.is_cuda and (mask is not None or q.dtype != torch.bfloat16):
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
-    with torch.autocast('cpu', enabled=False):      # float32 would become bfloat16 again
-        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal,
-                                              enable_gqa=k.shape[1] < q.shape[1])
+    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, enable_gqa=True)
 
 
 class SwiGLU(nn.Module):
@@ -142,21 +130,20 @@ class Block(nn.Module):
         self.mlp = SwiGLU(c)
         self.dropout = nn.Dropout(c.dropout)
 
-    def forward(self, x, cos, sin, cache=None, start=0, mask=None):
-        x = x + self.dropout(self.attention(self.norm_1(x), cos, sin, cache, start, mask))
+    def forward(self, x, *where):  # cos, sin, cache, start, mask: see Attention
+        x = x + self.dropout(self.attention(self.norm_1(x), *where))
         return x + self.dropout(self.mlp(self.norm_2(x)))
 
 
 def rope_table(D, T, theta, scaling=()):
     """Return cos and sin of position * frequency, float32 (T, D/2), where the frequencies fall from
     1 to almost 1 / theta. The CPU computes them, so that all devices have the same numbers."""
-    frequency = theta ** (-torch.arange(0, D, 2, dtype=torch.float32, device='cpu') / D)  # (D/2,)
-    frequency = stretch(frequency, *scaling) if scaling else frequency
-    angle = torch.outer(torch.arange(T, dtype=torch.float32, device='cpu'), frequency)  # (T, D/2)
+    frequency = stretch(theta ** (-torch.arange(0.0, D, 2, device='cpu') / D), *scaling)  # (D/2,)
+    angle = torch.outer(torch.arange(float(T), device='cpu'), frequency)  # (T, D/2)
     return angle.cos(), angle.sin()
 
 
-def stretch(frequency, factor, low=None, high=None, T_old=None):
+def stretch(frequency, factor=1.0, low=None, high=None, T_old=None):
     """Slow RoPE down for a longer context. Alone, the factor divides all frequencies (2306.15595).
     Llama 3.1 divides only slow ones. With factor 8, low 1 and high 4, the frequency of a pair that
     makes 9, 2.5 or 0.5 turns in T_old tokens is multiplied by 1, by 0.5625 (halfway) or by 1/8."""
@@ -181,7 +168,6 @@ class GPT(nn.Module):
             self.head.weight = self.embedding.weight
         # Plain tensors, because model.bfloat16() would round buffers.
         self.cos, self.sin = rope_table(c.head_dim, c.block_size, c.rope_theta, c.rope_scaling)
-        self.saved = {}
         self.grad_checkpoint = False    # True: backward computes the blocks again (1604.06174)
         # As in GPT-2. The blocks add 2 n_layer outputs of w_o and w_down to x. Variances add up, so
         # these begin smaller by the root of that number, and x is no larger in a deeper model.
@@ -202,45 +188,39 @@ class GPT(nn.Module):
         x = self.dropout(self.embedding(idx))  # (B, T, C)
         for i, block in enumerate(self.blocks):
             if self.grad_checkpoint and torch.is_grad_enabled():
-                x = checkpoint(block, x, cos, sin, mask=mask, use_reentrant=False)
+                x = checkpoint(block, x, cos, sin, None, 0, mask, use_reentrant=False)
             else:
                 x = block(x, cos, sin, None if cache is None else cache[i], start, mask)
         return self.norm(x)  # (B, T, C)
 
-    def forward(self, idx, targets=None, mask=None, positions=None, with_logits=True,
-                reduction='mean', temperature=1.0):
+    def forward(self, idx, targets=None, mask=None, positions=None, with_logits=True):
         """idx, targets (B, T) -> logits, float32 (B, T, V), and the loss: the mean -log p(target)
         of targets that are not IGNORE, or 0 without any. For next tokens: idx = tokens[:-1],
-        targets = tokens[1:]. with_logits=False returns (None, loss) and computes fewer logits. With
-        reduction='none', the loss is (B, T): -log p of each target, 0 where it is IGNORE. p is that
-        of sampling at this temperature, so the logits are divided by it."""
+        targets = tokens[1:]. with_logits=False returns (None, loss) and computes fewer logits."""
         hidden = self.backbone(idx, mask=mask, positions=positions)  # (B, T, C)
-        wanted = targets
         if not with_logits and not torch.compiler.is_compiling():  # compiled shapes are fixed
-            hidden, wanted = hidden[targets != IGNORE], targets[targets != IGNORE]  # (n, C), (n,)
+            hidden, targets = hidden[targets != IGNORE], targets[targets != IGNORE]  # (n, C), (n,)
         logits = self.head(hidden)[..., :self.config.vocab_size].float()  # (B, T, V) or (n, V)
-        if temperature != 1:
-            logits = logits / temperature
         if targets is None:
             return logits, None
-        losses = F.cross_entropy(logits.flatten(0, -2), wanted.flatten(), ignore_index=IGNORE,
-                                 reduction='none')  # (B T,) or (n,)
-        if reduction == 'mean':
-            loss = losses.sum() / (targets != IGNORE).sum().clamp(min=1)
-        elif wanted is targets:
-            loss = losses.view_as(targets)  # (B, T)
-        else:
-            loss = losses.new_zeros(targets.shape).masked_scatter(targets != IGNORE, losses)
+        losses = F.cross_entropy(logits.flatten(0, -2), targets.flatten(),
+                                 reduction='none')  # (B T,) or (n,): 0 where it is IGNORE
+        loss = losses.sum() / (targets != IGNORE).sum().clamp(min=1)
         return (logits if with_logits else None), loss
 
     def empty_cache(self, B, T):
         """Return room for at most T positions of keys and values: (n_layer, 2, B, K, T, D)."""
         c = self.config
-        weight = self.embedding.weight
-        # Keys are matrix products, which autocast may make bfloat16. A small product shows it.
-        dtype = (weight[:1] @ weight[:1].T).dtype
-        return weight.new_empty(c.n_layer, 2, B, c.n_kv_head, min(T, c.block_size),
-                                c.head_dim, dtype=dtype)
+        shape = c.n_layer, 2, B, c.n_kv_head, min(T, c.block_size), c.head_dim
+        row = self.embedding.weight[:1]
+        return (row @ row.T).new_empty(shape)   # its type is that of keys, also under autocast
+
+    def log_p(self, idx, targets, temperature=1.0):
+        """Return log p of the m targets that are not IGNORE, row after row, float32 (m,), as one
+        samples at this temperature. Only the hidden states in front of them go through the head."""
+        hidden = self.backbone(idx)[targets != IGNORE]  # (m, C)
+        logits = self.head(hidden)[:, :self.config.vocab_size].float() / temperature  # (m, V)
+        return -F.cross_entropy(logits, targets[targets != IGNORE], reduction='none')
 
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(),
                  seeds=(), with_log_p=False):
@@ -248,16 +228,17 @@ class GPT(nn.Module):
         has drawn an id of `stop` repeats it. A shorter prompt begins with IGNORE (_):
             _ _ 5 6     ->    _ _ 5 6 a b
             5 6 7 8           5 6 7 8 c d
-        seeds, a number or a text for each row, draw its tokens, whatever the other rows are.
-        with_log_p=True also returns log p of the new tokens at this temperature, float32 (B, n)."""
+        seeds, a number or a text for each row, draw its tokens, whatever the other rows are. With
+        with_log_p=True also return log p of the new tokens at this temperature, float32 (B, n)."""
         dice = [random.Random(seed) for seed in seeds]
-        noise = torch.tensor([[d.random() for _ in range(max_new_tokens)] for d in dice],
-                             device=idx.device)  # (B, max_new_tokens), each from 0 to 1
-        log_p = torch.zeros(len(idx), max_new_tokens, device=idx.device)
+        log_p = torch.zeros(len(idx), max_new_tokens, device=idx.device)    # 0 after a stop
 
         def draw(logits, rows, t):
-            token = sample(logits, temperature, top_k, top_p, noise[rows, t] if dice else None)
-            log_p[rows, t] = -F.cross_entropy(logits / (temperature or 1), token, reduction='none')
+            u = logits.new_tensor([dice[row].random() for row in rows.tolist()]) if dice else None
+            token = sample(logits, temperature, top_k, top_p, u)
+            if with_log_p:
+                logits = logits / (temperature or 1)
+                log_p[rows, t] = -F.cross_entropy(logits, token, reduction='none')
             return token
 
         was_training = self.training
@@ -270,15 +251,14 @@ class GPT(nn.Module):
     @torch.no_grad()
     def stream(self, idx, max_new_tokens, draw, stop=()):
         """Yield the next token of each row of idx (B, T), then the one after it, ... (B,) each,
-        until all rows have drawn an id of `stop`. To write d and then e after a b c:
+        until all rows have drawn an id of `stop`. draw(logits (b, V), rows (b,), t) -> (b,) chooses
+        token t of the b rows that have drawn none yet. To write d and then e after a b c:
             idx          the blocks read    cache afterwards
             a b c        a b c              a b c
-            a b c d      d                  a b c d
-        draw(logits (b, V), rows (b,), t) -> (b,) chooses token number t of the rows that go on."""
+            a b c d      d                  a b c d"""
         stop = idx.new_tensor(stop)
-        is_padded = (idx == IGNORE).any()
-        newest = idx[:, -1].clone()  # (B,)
-        rows = torch.arange(len(idx), device=idx.device)  # (b,): those in the batch
+        token = idx[:, -1].clone()  # (B,)
+        rows = torch.arange(len(idx), device=idx.device)  # (b,): the rows that are in idx
         is_open = torch.ones_like(rows, dtype=torch.bool)  # (b,): those that have not ended
         # Equal prompts are read once: of x y x, idx becomes x y, and `which` is 0 1 0.
         idx, which = idx.unique(dim=0, return_inverse=True)
@@ -287,45 +267,60 @@ class GPT(nn.Module):
         for t in range(max_new_tokens):
             if idx.shape[1] > self.config.block_size:
                 # Cached keys have old positions, so from now on each token reads a whole window.
-                idx, n_cached = idx[:, -self.config.block_size:], 0
-            mask = without_padding(idx, n_cached) if is_padded else None
+                idx = idx[:, -self.config.block_size:]
+                n_cached = 0
+            mask = without_padding(idx, n_cached) if (idx == IGNORE).any() else None
             hidden = self.backbone(idx[:, n_cached:].clamp(min=0), cache, n_cached, mask)
             logits = self.head(hidden[:, -1])[:, :self.config.vocab_size].float()  # (b, V)
             n_cached = idx.shape[1]
             if t == 0:
                 idx, cache, logits = idx[which], cache[:, :, which], logits[which]
-            newest[rows] = torch.where(is_open, draw(logits, rows, t), newest[rows])
-            yield newest.clone()
-            idx = torch.cat((idx, newest[rows, None]), dim=1)  # (b, T + 1), then T + 2, ...
-            is_open &= ~torch.isin(newest[rows], stop)
-            if len(stop) and is_open.float().mean() < 0.8:      # ended rows leave; this copies all
-                rows, idx, cache = rows[is_open], idx[is_open], cache[:, :, is_open]
-                is_open = is_open[is_open]
-            if len(rows) == 0:
+            token[rows[is_open]] = draw(logits[is_open], rows[is_open], t)
+            yield token.clone()
+            idx = torch.cat((idx, token[rows, None]), dim=1)  # (b, T + 1), then T + 2, ...
+            is_open = ~torch.isin(token[rows], stop)
+            if not is_open.any():
                 return
+            if is_open.float().mean() < 0.8:
+                # Rows that have ended leave. Not each at once, because this copies the others.
+                idx, cache, rows = idx[is_open], cache[:, :, is_open], rows[is_open]
+                is_open = is_open[is_open]
 
     @classmethod
-    def load(cls, path, files=('best.pt', 'last.pt', 'last-1.pt'), **changes):
-        """Return the GPT of a .pt file or of a run's folder: best.pt, or if there is none last.pt.
-        changes: of its config, that keep the shapes of its weights: load('out/base', dropout=0.1).
-        A folder of Hugging Face (Llama, Qwen2, Qwen3) needs extras/."""
-        if os.path.isdir(path):
-            paths = [os.path.join(path, name) for name in files]
-            path = next(filter(os.path.exists, paths), path)
-        if os.path.isdir(path):
-            from extras import hf_model
-            config, weights = hf_model.read(path)
-        else:
-            state = torch.load(path, map_location='cpu', weights_only=True)
-            config, weights = state['model_config'], state['model']
-        model = cls(GPTConfig(**{**config, **changes}))
-        model.load_state_dict(weights)
-        model.saved = state
+    def load(cls, path, **changes):
+        """Return the GPT, in float32, of a .pt file, a run's folder (best.pt, or else last.pt) or a
+        Hugging Face folder. What else the file holds is in model.saved. changes: of its config, if
+        they keep the shapes of the weights: load('out/base', dropout=0.1)."""
+        files = [os.path.join(path, name) for name in ('best.pt', 'last.pt', 'last-1.pt')]
+        path = next(filter(os.path.exists, files), path)
+        try:
+            if os.path.isdir(path):
+                from extras import hf_model
+                config, weights = hf_model.read(path)
+                saved = {}
+            else:       # mmap reads only what is used, so not an optimizer's moments
+                saved = torch.load(path, map_location='cpu', weights_only=True,
+                                   mmap=zipfile.is_zipfile(path))
+                config, weights = saved.pop('model_config'), saved.pop('model')
+            model = cls(GPTConfig(**{**config, **changes}))
+            model.load_state_dict(weights)
+        except Exception as e:
+            why = ' '.join(f'{type(e).__name__}: {e}'.split()).split('. ')[0]
+            raise ValueError(f'{path} cannot be loaded into this model.py ({why:.200})') from e
+        if not all(weight.isfinite().all() for weight in (model.cos, *model.parameters())):
+            raise ValueError(f'{path} has weights that are not finite; use another checkpoint')
+        model.saved = {name: saved[name] for name in saved.keys() - {'moments', 'unmerged'}}
         return model
 
     def save(self, path, **more):
-        """Write a .pt file that load() reads, with more entries."""
-        torch.save({'model': self.state_dict(), 'model_config': vars(self.config), **more}, path)
+        """Write a .pt file that load() reads, with more entries. A crash leaves the old file."""
+        new = f'{path}.tmp'
+        if os.path.lexists(new):        # after a crash, or somebody's link to another file
+            os.remove(new)
+        with open(new, 'xb') as f:
+            torch.save({'format': 'nanoparrot-checkpoint-1', 'model': self.state_dict(),
+                        'model_config': vars(self.config), **more}, f)
+        os.replace(new, path)
 
 
 def without_padding(idx, start):
@@ -340,7 +335,8 @@ def without_padding(idx, start):
 def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
     """Draw a token for each row of logits (B, V) -> (B,). Temperature 0 takes the largest. top_k
     keeps the k most probable, top_p the fewest that add up to top_p (arXiv:1904.09751). u (B,),
-    from 0 to 1, are the random numbers: with p = 0.5 0.2 0.3, u = 0.6 draws id 1."""
+    from 0 to 1, are the random numbers: with p = 0.5 0.2 0.3, u = 0.6 draws id 1. rl.py, eval.py
+    and sample.py give each answer its own, so that no other row of the batch changes it."""
     if temperature < 1e-6:      # the largest has all of the probability
         return logits.argmax(-1)
     logits = logits / temperature
@@ -356,3 +352,26 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
         return torch.multinomial(logits.softmax(-1), 1)[:, 0]  # (B,)
     sums = logits.softmax(-1).cumsum(dim=-1)  # (B, V)
     return torch.searchsorted(sums, u[:, None] * sums[:, -1:])[:, 0]  # (B,)
+
+
+if __name__ == '__main__':
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(256, 64, 2, 4, 2, 128))
+    for part in ('embedding', 'attention', 'mlp', 'norm', ''):
+        n = sum(p.numel() for name, p in model.named_parameters() if part in name)
+        print(f'{part or "all"}: {n:,} parameters')
+
+    # 16 different tokens in random order: one token does not tell the next one, several do.
+    idx = torch.randint(16, (4, 33))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for step in range(101):
+        loss = model(idx[:, :-1], idx[:, 1:])[1]
+        if step in (0, 100):
+            print(f'step {step}: loss {loss:.4f}, ln V is {math.log(256):.4f}')
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.5, 'it does not learn: look at your last change'
+    text = model.generate(idx[:, :8], 25, temperature=0)
+    assert text.equal(idx), 'it writes something else than it has learned: look at the cache'
+    print('it learns four texts by heart, and writes them token by token, with the cache')

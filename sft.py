@@ -26,7 +26,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel as DDP
 from configurator import Mistake, configure, set_by, show
 from model import IGNORE
-from parts.model import adapters, checkpoints
+from parts.model import adapters, checkpoints, copies
 from parts.train import data, guards, optim, processes, records, runs
 
 # --- settings -------------------------------------------------------------------------------------
@@ -90,9 +90,7 @@ scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
 
 # --- 2. model -------------------------------------------------------------------------------------
 model, tokenizer = checkpoints.open_to_tune(config, state)
-# grown() gives each token of the tokenizer a row of the embedding: a model of Hugging Face may lack
-# those of <|im_start|> and <|im_end|>.
-model = model.grown(tokenizer.vocab_size).like(dropout=dropout).to(here.device)
+model = copies.like(model, dropout=dropout).to(here.device)
 adapters.adapt(model, lora)                 # does nothing if lora is 0
 model.grad_checkpoint = grad_checkpoint
 block_size = block_size or model.config.block_size

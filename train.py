@@ -258,10 +258,14 @@ try:
     wanted = GPTConfig(vocab_size=V, block_size=block_size, **shape, **changes)
     if init_from == 'scratch':
         model = GPT(wanted)
-    elif init_from == 'resume':         # after a crash the last one may be damaged
-        model = GPT.load(out_dir, files=('last.pt', 'last-1.pt'), **changes)
-    else:
+    elif init_from != 'resume':
         model = GPT.load(init_from, **changes)
+    else:
+        try:
+            model = GPT.load(f'{out_dir}/last.pt', **changes)
+        except ValueError as error:     # the disk was full, or the power failed
+            print(f'{error}; trying last-1.pt')
+            model = GPT.load(f'{out_dir}/last-1.pt', **changes)
 except ValueError as error:
     raise Mistake(error) from None
 state = model.saved if init_from == 'resume' else {}    # what resuming needs besides the weights
@@ -273,7 +277,7 @@ for name in [*shape, 'optimizer', 'objective', 'document_mask', 'batch_size', 's
 config |= {name: getattr(model.config, name) for name in shape}
 require(block_size <= model.config.block_size, f'{block_size=} is above the context of {init_from},'
         f' {model.config.block_size}; make it longer: python -m extras.longer_context')
-require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
+require(getattr(model, 'saved', {}).get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
         f'{init_from} has another tokenizer than {data_dir}; prepare the data with its '
         'tokenizer.json, or see python -m extras.new_vocabulary')
 if state:
