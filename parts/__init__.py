@@ -22,7 +22,6 @@ model/                  whatever takes a GPT or its config
     hf_model            folders of Hugging Face, read and written, and the card of one
     gguf_file           a file for llama.cpp
     adapters            LoRA: only small matrices train; a score instead of the next token
-    planner             memory, days and price of a run, before it starts
     self_test           parameters; does a model learn, is its cache right?
     copies              of a model: another config, more tokens, another tokenizer
     checkpoints         written, found, read, and opened to sample, to fine-tune or to train on

@@ -11,7 +11,7 @@ from conftest import ROOT, mistake, ok, refused, run, train
 from feedback import expect, short
 
 from model import IGNORE, GPT, GPTConfig, RMSNorm, load_checkpoint, rope_table, rotate
-from parts.model.planner import count_parameters, sketch
+from extras.planner import count_parameters, sketch
 from parts.model.checkpoints import context
 
 

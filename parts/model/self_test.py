@@ -8,7 +8,7 @@ Does a GPU compute what the CPU computes? bench/gpu.py compares them.
 import argparse, math, pathlib, runpy, sys
 import torch
 from model import GPT, GPTConfig
-from parts.model import planner
+from extras import planner
 
 CONFIG = pathlib.Path(__file__).parents[2] / 'config'
 
