@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel as DDP
 from model import GPT, GPTConfig, IGNORE
-from parts.model import checkpoints, planner
+from parts.model import checkpoints
 from parts.prepare import texts
 from parts.train import data, guards, objectives, optim, processes, runs
 from tokenizer import Tokenizer
@@ -117,6 +117,7 @@ state = runs.take_over_settings(config, set_by)
 globals().update(config)
 # --- end resume ---
 if plan:
+    from extras import planner
     planner.show(config)
     sys.exit()
 

@@ -31,7 +31,7 @@ from configurator import Mistake, configure
 from gpu_calls import ms
 from model import GPT, GPTConfig
 from parts.eval import chain_report
-from parts.model import planner
+from extras import planner
 from parts.train import objectives, processes
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 

@@ -20,7 +20,6 @@ prepare/                a text becomes tokens on the disk
 model/                  whatever takes a GPT or its config
     gguf_file           a file for llama.cpp
     adapters            LoRA: only small matrices train; a score instead of the next token
-    planner             memory, days and price of a run, before it starts
     copies              of a model, with another config
     checkpoints         written, found, read, and opened to sample, to fine-tune or to train on
 train/                  a run

@@ -13,8 +13,9 @@ the folder are enough to resume: you need not type the other settings again.
 """
 import collections, contextlib, datetime, json, math, os, pathlib, shlex, shutil, sys, time
 import torch
+from extras import planner
 from parts import Mistake
-from parts.model import adapters, checkpoints, planner
+from parts.model import adapters, checkpoints
 from parts.train import processes
 
 try:
