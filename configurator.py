@@ -3,139 +3,169 @@ Config files and command-line flags replace a script's settings, the plain varia
 of configure(). Files and flags apply from left to right, so the last one wins.
 
     batch_size = 32                                     # sequences per step
-    min_lr: float | None = None                         # where the rate ends
+    min_lr: float | None = None                         # where the learning rate ends
     optimizer: Literal['adamw', 'muon'] = 'adamw'       # what updates the weights
-    config = configure(globals())
+    config = configure(globals(), {'batch_size': (1, 1e6)})     # other numbers: at least 0
 
-A value has the type of the default, or of its annotation. A config file is Python: each plain value
-that it leaves is a setting, and the names of its helpers begin with _. A misspelled one is refused,
-because a run of days would otherwise use the default. Copy this file alone.
+    python train.py config/shakespeare_cpu.py --max_steps=500 --device cpu
+
+A value has the type of the default, or of its annotation. A config file is Python. Each name in it
+must be a setting, begin with _, or be a function, a class or a module. Otherwise a misspelled
+setting would be ignored, and a run of days would use the default. You can copy this file alone.
 """
-import ast, contextlib, difflib, json, os, re, sys, typing
+import ast, contextlib, difflib, glob, json, os, re, signal, sys, time, traceback, typing
 
-PLAIN = bool, int, float, str, type(None), tuple, dict
-# A run that resumes takes its settings from out_dir/config.json, but not these: they are typed.
-TYPED = 'out_dir', 'init_from', 'overwrite', 'allow_code_execution', 'plan'
 set_by = {}         # {setting: the config file, or 'command line', that set it}
+# A run that resumes takes over its config.json, perhaps a stranger's, which can't set these.
+TYPED = {'out_dir', 'init_from', 'overwrite', 'allow_code_execution', 'plan'}
+# A run with other values of these is still the run of its config file.
+HARMLESS = {*('out_dir overwrite seed device compile micro_batch_size grad_checkpoint log_interval '
+              'eval_interval save_interval sample_prompt sample_tokens '
+              'allow_code_execution').split()}
+LESS_MEMORY = ('--micro_batch_size=1', '--grad_checkpoint=True', '--shard=fsdp', '--lora=8',
+               '--num_workers=1')
 
 
-class Mistake(Exception):
+class Mistake(ValueError):
     """What a user can put right: it ends a script with one sentence and exit code 2."""
 
 
-def require(condition, sentence):
-    if not condition:
-        raise Mistake(sentence)
+def configure(script, bounds=()):
+    """Apply sys.argv to script, a script's globals(). Return {setting: value}. bounds: {setting:
+    (lowest, highest)}."""
+    config = {name: value for name, value in script.items() if name.islower() and name[0] != '_'
+              and isinstance(value, int | float | str | tuple | dict | None) and value is not set_by}
+    arguments = iter(sys.argv[1:])
+    for source in arguments:
+        if source in ('-h', '--help'):
+            sys.exit(print_help(script))
+        if source.startswith('--'):
+            name, equals, text = source[2:].partition('=')
+            if not equals:                                  # --name value
+                text = next(arguments, '--')
+                if text.startswith('--'):
+                    example = config.get(name) or True
+                    raise Mistake(f'{source} needs a value, such as {source}={example}')
+            new, source = {name: text}, 'command line'
+        else:
+            new = read_file(source, config)
+        for name, value in new.items():
+            if name not in config:
+                [near] = difflib.get_close_matches(name, config, 1, cutoff=0)
+                raise Mistake(f'{source}: there is no setting {name}; the closest is {near}')
+            config[name] = convert(script, bounds, source, name, value)
+            set_by[name] = source
+    path = path_to_resume(config)
+    origins = {os.path.basename(set_by[name]) for name in set_by.keys() - HARMLESS}
+    if path:
+        saved = read_file(path, config)
+        origins.add(saved.get('preset', 'command line'))
+        for name in saved.keys() & config.keys() - set_by.keys() - TYPED:
+            if not str(saved[name]).endswith('.py'):        # a program, such as a reward
+                config[name] = convert(script, bounds, path, name, saved[name])
+    script.update(config)
+    if len(origins) == 1 and 'command line' not in origins:
+        config['preset'] = origins.pop()
+    return config
+
+
+def path_to_resume(config):
+    """Return the config.json of the run that goes on, or None. auto becomes resume or scratch."""
+    folder, start = config.get('out_dir'), config.get('init_from')
+    restarts = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') > '0'      # torchrun, after a crash
+    if start in ('auto', 'resume'):
+        set_by.pop('init_from', None)           # it is no choice of another model
+    if start == 'auto' or restarts and config.get('overwrite'):
+        found = glob.glob(f'{glob.escape(folder)}/last*.pt')
+        if found:
+            start = 'resume'
+        elif start == 'auto':
+            start = 'scratch'
+        config['init_from'] = start
+    if start == 'resume' and os.path.exists(f'{folder}/config.json'):
+        return f'{folder}/config.json'
+
+
+def read_file(path, settings):
+    """Return {name: value} of a config file or a config.json, without a config file's helpers."""
+    scope = {}
+    try:
+        with open(path, 'rb') as f:
+            if path.endswith('.json'):
+                return json.load(f)
+            exec(compile(f.read(), path, 'exec'), scope)
+    except (Exception, SystemExit) as error:
+        lines = [f', line {frame.lineno}' for frame in traceback.extract_tb(error.__traceback__)
+                 if frame.filename == path]
+        raise Mistake(f'{path}{"".join(lines)}: {type(error).__name__}: {error}; a config file is '
+                      'Python, and flags begin with --') from error
+    return {name: value for name, value in scope.items()        # what is defined has a __name__
+            if name in settings or name[0] != '_' and not hasattr(value, '__name__')}
+
+
+def convert(script, bounds, source, name, value):
+    """Return a value in the type of its setting."""
+    kind = script.get('__annotations__', {}).get(name, type(script[name]))
+    kinds = typing.get_args(kind) or [kind]         # int | None: int, NoneType; Literal: its choices
+    if source == 'command line' and value not in kinds and (str not in kinds or value == 'None'):
+        with contextlib.suppress(Exception):        # '3' -> 3, '1,2' -> (1, 2)
+            value = ast.literal_eval(value.title() if value in ('true', 'false') else value)
+    if type(value) is list:                         # JSON has no tuples
+        value = tuple(value)
+    if type(value) in (int, float):
+        low, high = dict(bounds).get(name, (0, 1e18))
+        if not low <= value <= high:                # with nan, every comparison is false
+            raise Mistake(f'{source}: {name}={value} must be from {low:g} to {high:g}')
+        if int in kinds and value % 1 == 0:
+            value = int(value)
+        elif float in kinds:
+            value = float(value)
+    is_missing = value == '' and script[name]
+    if is_missing or value not in kinds and type(value) not in kinds:
+        raise Mistake(f'{source}: {name}={value!r:.80} must be '
+                      f'{" or ".join(getattr(k, "__name__", k) for k in kinds)}, such as '
+                      f'{script[name]!r}')
+    return value
+
+
+def print_help(script):
+    """Print a script's docstring, and the lines of its settings."""
+    with open(script['__file__'], encoding='utf-8') as f:
+        head = f.read().partition('configure(globals()')[0]
+    print(script['__doc__'], *re.findall(r'^[a-z]\w*.* = .+', head, re.M), sep='\n', flush=True)
 
 
 def end(kind, error, trace):
-    """Python calls this for an exception that nothing caught. Exit code 1 is a bug, 2 a mistake or
-    the machine (disk, memory), 130 Ctrl-C. A mistake has no traceback."""
-    is_door = isinstance(error, ImportError) and (error.name or '').startswith('extras')
-    is_mistake = kind.__name__ == 'Mistake' or is_door      # tokenizer.py has its own Mistake
-    is_machine = isinstance(error, (OSError, MemoryError)) or 'out of memory' in str(error)
-    with contextlib.redirect_stderr(sys.__stderr__):        # torch.distributed holds sys.stderr back
-        if not is_mistake and kind is not KeyboardInterrupt:
-            sys.__excepthook__(kind, error, trace)
-        if is_mistake or is_machine:
-            print(f'error: {error}{", which needs the folder extras" * is_door}', file=sys.stderr)
-    code = 130 if kind is KeyboardInterrupt else 2 if is_mistake or is_machine else 1
-    if 'RANK' in os.environ:    # Python's usual end may wait for processes that wait for this one
+    """Python calls this for an error that nothing caught. Exit code 1 is a bug, 2 a Mistake or the
+    machine (disk, memory), 130 Ctrl-C. A Mistake has no traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)    # a second Ctrl-C ends the process at once
+    sys.stderr = sys.__stderr__                     # torch.distributed holds sys.stderr back
+    code, sentence, text = 2, f'error: {error}', repr(error)
+    door = re.search(r'extras\.(\w+)', traceback.extract_tb(trace)[-1].line)
+    if kind.__name__ == 'Mistake':                  # tokenizer.py has a class of its own
+        time.sleep(3 * (os.environ.get('RANK', '0') > '0'))     # rank 0 says the same, and ends us
+    elif kind is ModuleNotFoundError and door:
+        sentence += f'; this needs extras/{door[1]}.py'
+    elif kind is KeyboardInterrupt:
+        code, sentence = 130, 'stopped by Ctrl-C'
+    elif kind is BrokenPipeError:                   # X.py --help | head
+        os._exit(141)
+    else:
+        sys.__excepthook__(kind, error, trace)
+        if re.search('MemoryError|(of|allocate) memory|bad_alloc', text):
+            ways = [f'{way}, ' for way in LESS_MEMORY if way not in sys.argv
+                    and re.search(r'\w+', way)[0] in trace.tb_frame.f_globals]
+            sentence += f'; memory is full: try {"".join(ways)}a smaller batch or model'
+        elif re.search('No space|File too large|quota|requested and|unexpected pos|Writer fail', text):
+            sentence += '; the disk is full: make room; what was saved before stays'
+        elif not isinstance(error, OSError):
+            code, sentence = 1, ''
+    if sentence:
+        print(*sentence.split(), file=sys.stderr)
+    if 'RANK' in os.environ:        # Python's usual end may wait for processes that wait for us
         sys.stdout.flush()
-        sys.__stderr__.flush()
         os._exit(code)
     sys.exit(code)
 
 
-def configure(script, bounds={}):
-    """Apply sys.argv to script, a script's globals(). Return {setting: value}."""
-    sys.excepthook = end
-    config = plain_values(script)
-    types = sys.modules[script['__name__']].__annotations__
-    given = {}          # {setting: (its value, what set it)}
-    arguments = iter(sys.argv[1:])
-    for argument in arguments:
-        if argument in ('-h', '--help'):
-            sys.exit(print_help(script, config))
-        if argument.startswith('--'):                   # --key=value or --key value
-            name, equals, text = argument[2:].partition('=')
-            text = text if equals else next(arguments, '--')
-            if not equals and text.startswith('--') and name in config:     # --chat alone
-                example = config[name] or True
-                raise Mistake(f'{argument} needs a value, such as {argument}={example}')
-            given[name] = text, 'command line'
-        else:
-            given |= {name: (value, argument) for name, value in run_config_file(argument).items()}
-    given = {**saved_settings(config, given), **given}
-    for name, (value, source) in given.items():
-        if name not in config:
-            [near] = difflib.get_close_matches(name, config, 1, cutoff=0)
-            raise Mistake(f'{source}: there is no setting {name}; the closest is {near}')
-        config[name] = convert(name, value, types.get(name, type(script[name])), source)
-        set_by[name] = source
-    script.update(config)
-    return config
-
-
-def saved_settings(config, given):
-    """Return the settings of the run in out_dir if it goes on, else {}. init_from=auto becomes
-    resume if there is a checkpoint, else scratch."""
-    out_dir, start = [given.get(name, (config.get(name),))[0] for name in ('out_dir', 'init_from')]
-    if start == 'auto':
-        is_there = any(os.path.exists(f'{out_dir}/{name}') for name in ('last.pt', 'last-1.pt'))
-        start = 'resume' if is_there else 'scratch'
-        given['init_from'] = start, 'auto'
-    path = f'{out_dir}/config.json'
-    if start != 'resume' or not os.path.exists(path):
-        return {}
-    with open(path, encoding='utf-8') as f:
-        saved = json.load(f)
-    return {name: (value, path) for name, value in saved.items()        # FILE.py is a reward
-            if name in config and name not in TYPED and not str(value).endswith('.py')}
-
-
-def plain_values(scope):
-    """Return the settings among some variables. IGNORE, a constant, and _helper are none."""
-    return {name: value for name, value in scope.items()
-            if name.islower() and name[0] != '_' and isinstance(value, PLAIN) and value is not set_by}
-
-
-def run_config_file(path):
-    """Return the settings in a config file."""
-    scope = {}
-    try:
-        with open(path, encoding='utf-8') as f:
-            exec(compile(f.read(), path, 'exec'), scope)
-    except (FileNotFoundError, IsADirectoryError):
-        raise Mistake(f"{path} isn't a config file, and flags begin with --") from None
-    return plain_values(scope)
-
-
-def convert(name, value, kind, source):
-    """Return value as this kind: a type, a union of types, or a Literal of choices."""
-    kinds = typing.get_args(kind) or [kind]
-    is_choice = typing.get_origin(kind) is typing.Literal
-    if source == 'command line' and not is_choice and not {str, dict} & {*kinds}:
-        with contextlib.suppress(ValueError, SyntaxError):      # '3' -> 3, '1,2' -> (1, 2)
-            value = ast.literal_eval(value.title() if value in ('true', 'false', 'none') else value)
-    if type(value) is list:             # JSON has no tuples
-        value = tuple(value)
-    if type(value) is int and int not in kinds and float in kinds:
-        value = float(value)
-    if type(value) is float and float not in kinds and int in kinds and value.is_integer():
-        value = int(value)              # --max_steps=1e6
-    if value not in kinds if is_choice else type(value) not in kinds:
-        wanted = ' or '.join(getattr(k, '__name__', str(k)) for k in kinds)
-        raise Mistake(f'{source}: {name}={value!r:.80} must be {wanted}')
-    return value
-
-
-def print_help(script, config):
-    """Print a script's docstring, and each setting with its comment."""
-    print(script['__doc__'])
-    with open(script['__file__'], encoding='utf-8') as f:
-        for line in f.read().partition('configure(globals()')[0].split('\n'):
-            found = re.match(r'(\w+)(?:: (.+?))? = .*?(?:# (.*))?$', line)
-            if found and found[1] in config:
-                name, kind, comment = found.groups('')
-                print(f'  {f"--{name}={config[name]!r}":<35} {comment}  {kind}'.rstrip())
+sys.excepthook = end

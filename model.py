@@ -1,9 +1,9 @@
 """
 The model: a decoder-only transformer as in LLaMA, and the generation of text.
 
-    python model.py                             # does a small one learn a text and write it?
-    model = GPT.load('out/base')                # a folder that train.py wrote
-    model.generate(idx, max_new_tokens=100)     # (B, T) -> (B, T + 100)
+    python model.py                 # does a small one learn a text and write it? (model.py cuda)
+    model = GPT.load('out/base')    # a folder that train.py wrote
+    model.generate(idx, 100)        # (B, T) -> (B, T + 100)
 
     embedding -> n_layer x [ x += attention(norm(x));  x += swiglu(norm(x)) ] -> norm -> projection
 
@@ -12,7 +12,7 @@ positions (RoPE, 2104.09864), grouped key/value heads (GQA, 2305.13245) and SwiG
 B batch, T time, C = n_embd, H query heads, K key/value heads, D head width, V vocabulary.
 Copied alone, this file needs only torch; folders of Hugging Face need extras/.
 """
-import dataclasses, math, os, random, zipfile
+import dataclasses, math, os, random, sys, zipfile
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -257,14 +257,20 @@ class GPT(nn.Module):
             a b c        a b c              a b c
             a b c d      d                  a b c d"""
         stop = idx.new_tensor(stop)
-        token = idx[:, -1].clone()  # (B,)
+        token = torch.full_like(idx[:, 0], -1)  # (B,)
         rows = torch.arange(len(idx), device=idx.device)  # (b,): the rows that are in idx
-        is_open = torch.ones_like(rows, dtype=torch.bool)  # (b,): those that have not ended
         # Equal prompts are read once: of x y x, idx becomes x y, and `which` is 0 1 0.
         idx, which = idx.unique(dim=0, return_inverse=True)
         cache = self.empty_cache(len(idx), idx.shape[1] + max_new_tokens)
         n_cached = 0                    # positions whose keys and values are in the cache
         for t in range(max_new_tokens):
+            is_open = ~torch.isin(token[rows], stop)  # (b,)
+            if not is_open.any():
+                return
+            if is_open.float().mean() < 0.8:
+                # Rows that have ended leave. Not each at once, because this copies the others.
+                idx, cache, rows = idx[is_open], cache[:, :, is_open], rows[is_open]
+                is_open = is_open[is_open]
             if idx.shape[1] > self.config.block_size:
                 # Cached keys have old positions, so from now on each token reads a whole window.
                 idx = idx[:, -self.config.block_size:]
@@ -275,16 +281,9 @@ class GPT(nn.Module):
             n_cached = idx.shape[1]
             if t == 0:
                 idx, cache, logits = idx[which], cache[:, :, which], logits[which]
-            token[rows[is_open]] = draw(logits[is_open], rows[is_open], t)
-            yield token.clone()
+            token = token.scatter(0, rows[is_open], draw(logits[is_open], rows[is_open], t))
+            yield token
             idx = torch.cat((idx, token[rows, None]), dim=1)  # (b, T + 1), then T + 2, ...
-            is_open = ~torch.isin(token[rows], stop)
-            if not is_open.any():
-                return
-            if is_open.float().mean() < 0.8:
-                # Rows that have ended leave. Not each at once, because this copies the others.
-                idx, cache, rows = idx[is_open], cache[:, :, is_open], rows[is_open]
-                is_open = is_open[is_open]
 
     @classmethod
     def load(cls, path, **changes):
@@ -355,6 +354,8 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
 
 
 if __name__ == '__main__':
+    for device in sys.argv[1:]:
+        torch.set_default_device(device)
     torch.manual_seed(0)
     model = GPT(GPTConfig(256, 64, 2, 4, 2, 128))
     for part in ('embedding', 'attention', 'mlp', 'norm', ''):

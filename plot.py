@@ -12,16 +12,16 @@ two. What to do about a sentence is in docs/trouble.md, under "While it trains".
 A run that is still going on is drawn as far as it has come. A resumed run is one curve: of a step
 that was logged twice the last row counts.
 """
-import glob, math
+import glob, math, os
+from configurator import Mistake, configure
 import numpy as np
-from configurator import Mistake, configure, show
 from parts.eval import dashboard, run_log
 from parts.train import folders
 
 # --- settings -------------------------------------------------------------------------------------
 runs = 'out/base'           # folders that trainers wrote; several: A,B or out/*
 out = 'dashboard.png'       # or .svg, .pdf
-config = configure(globals())
+configure(globals())
 if not out.endswith(('.png', '.svg', '.pdf')):
     raise Mistake(f'out={out} must end with .png, .svg or .pdf; try --out=dashboard.png')
 
@@ -295,7 +295,6 @@ for pattern in runs.split(','):
     all_runs += [run for run in found if run['name'] not in [other['name'] for other in all_runs]]
 for run in all_runs:
     run['seen'] = seen(run)
-show(config)
 for run in all_runs:
     print('\n  '.join([f'{run["title"]}:', *run['seen']]))
 dashboard.draw(out, all_runs, MODEL, MACHINE)

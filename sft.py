@@ -21,10 +21,11 @@ the loss falls, the model memorizes: use fewer epochs. With base_dir, base_bpb s
 model forgets; replay helps.
 """
 import contextlib, itertools, math, sys
+from typing import Literal
+from configurator import Mistake, configure, set_by
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel as DDP
-from configurator import Mistake, configure, set_by, show
 from model import IGNORE
 from parts.model import adapters, checkpoints, copies
 from parts.train import data, guards, optim, processes, records, runs
@@ -34,40 +35,44 @@ from parts.train import data, guards, optim, processes, records, runs
 init_from = 'out/base'          # folder of the model to start from; or resume: continue in out_dir
 data_dir = 'data/sft'           # train.jsonl and val.jsonl, from prepare.py --kind=sft
 out_dir = 'out/sft'             # where the run writes
-epochs = 3.0                    # > 0: how often each conversation is seen; 1 to 3 are usual
-batch_size = 32                 # [1, 2**20]: conversations per step, over all devices
-learning_rate = 3e-4            # >= 0: for millions of parameters; from 100 million on 1e-5 to 5e-5
-lora = 0                        # >= 0: rank of adapters that train instead of the weights; 0 = none
+epochs = 3.0                    # how often each conversation is seen; 1 to 3 are usual
+batch_size = 32                 # conversations per step, over all devices
+learning_rate = 3e-4            # for millions of parameters; from 100 million on 1e-5 to 5e-5
+lora = 0                        # rank of adapters that train instead of the weights; 0 = none
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 # files
 base_dir = ''                   # data of the base model: measures how much of it is forgotten
-replay = 0                      # >= 0: sequences of base_dir that each step also trains on
+replay = 0                      # sequences of base_dir that each step also trains on
 overwrite = False               # True: delete the run that out_dir holds, and start over
 # optimization
-max_steps = 0                   # >= 0: updates, instead of epochs; 0 = as many as the epochs take
-micro_batch_size = 0            # >= 0: conversations per device and forward pass; 0 = all
-block_size = 0                  # >= 0: most tokens of a conversation; 0 = the context; more is cut
-optimizer = 'adamw'             # adamw | muon: Muon for the blocks' matrices, AdamW for the rest
-warmup_steps: int | float = 0.03  # >= 0: steps of the rise; below 1: this fraction of max_steps
-weight_decay = 0.0              # >= 0: pull of the weights towards 0; of matrices only
-grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
-dropout = 0.0                   # [0, 1): fraction of activations that are set to 0
+max_steps = 0                   # updates, instead of epochs; 0 = as many as the epochs take
+micro_batch_size = 0            # conversations per device and forward pass; 0 = all
+block_size = 0                  # most tokens of a conversation; 0 = the context; more is cut
+optimizer: Literal['adamw', 'muon'] = 'adamw'  # Muon for the blocks' matrices, AdamW for the rest
+warmup_steps: int | float = 0.03  # steps of the rise; below 1: this fraction of max_steps
+weight_decay = 0.0              # pull of the weights towards 0; of matrices only
+grad_clip = 1.0                 # largest norm of the gradient; 0 = off
+dropout = 0.0                   # fraction of activations that are set to 0
 # watching
-log_interval = 10               # >= 1: steps between lines of the log
-eval_interval = 0               # >= 0: steps between evaluations, also at step 0; 0 = an epoch
-eval_conversations = 512        # >= 1: lines of val.jsonl to evaluate on, from the first on
-eval_tokens = 65_536            # >= 0: tokens of base_dir at each evaluation; 0 = all
-save_interval = 250             # >= 1: steps between saves of last.pt
-sample_tokens = 100             # >= 1: most tokens of the answer that goes into samples.txt
-show_batch: int | None = None   # >= 0: print the conversations of this step's batch, train nothing
+log_interval = 10               # steps between lines of the log
+eval_interval = 0               # steps between evaluations, also at step 0; 0 = an epoch
+eval_conversations = 512        # lines of val.jsonl to evaluate on, from the first on
+eval_tokens = 65_536            # tokens of base_dir at each evaluation; 0 = all
+save_interval = 250             # steps between saves of last.pt
+sample_tokens = 100             # most tokens of the answer that goes into samples.txt
+show_batch: int | None = None   # print the conversations of this step's batch, train nothing
 # machine
-dtype = 'auto'                  # auto | float32 | bfloat16 | float16: auto = bfloat16 if it is fast
+dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto'  # auto = bfloat16 if it is fast
 compile = False                 # torch.compile; lengths vary, so it compiles twice
 grad_checkpoint = False         # compute each block twice: less memory, more time
-seed = 1337                     # [0, 2**32): seed of weights, order and dropout
+seed = 1337                     # seed of weights, order and dropout
+# The lowest and the highest value of numbers; any other number must be at least 0.
+BOUNDS = {'epochs': (1e-6, 1e6), 'batch_size': (1, 1e6), 'dropout': (0, 0.99),
+          'log_interval': (1, 1e9), 'save_interval': (1, 1e9), 'eval_conversations': (1, 1e9),
+          'sample_tokens': (1, 1e6), 'seed': (0, 2 ** 32 - 1)}
 # Config files and flags replace the values above. config is a dict of the same values, which the
 # log and the checkpoints keep. The code below computes with the variables.
-config = configure(globals())
+config = configure(globals(), BOUNDS)
 config['stage'] = 'sft'         # so eval.py will ask this model in conversations
 
 # --- 1. this run and this process -----------------------------------------------------------------
@@ -204,7 +209,6 @@ processes.rehearse(net, model, opt, here.to_device(collate(longest)), autocast, 
 log = runs.Log(config, set_by, state, here, model, tokenizer, identity, max_steps=max_steps)
 # The guard refuses the update of a step whose loss or gradient is a NaN.
 guard = guards.Guard(state, log, here.dtype)
-show(config, log.say)
 log.say('--- one conversation, its trained parts in [[ ]]\n'
         f'{marked(*conversations[0], tokenizer)}---\n'
         f'  data     {summary}\n  plan     {max_steps:,} steps = '

@@ -31,7 +31,7 @@ from configurator import Mistake, configure
 from gpu_calls import ms
 from model import GPT, GPTConfig
 from parts.eval import chain_report
-from parts.model import planner
+from extras import planner
 from parts.train import objectives, processes
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -55,8 +55,6 @@ gpu_calls.REPEATS = 2 if tiny else 10
 V, T = (1024, 32) if tiny else (32768, 1024)
 SMALL = GPTConfig(V, T, 2, 2, 0, 32) if tiny else GPTConfig(V, T, 12, 12, 0, 768)         # 110M
 MICRO, SHARE = (2, 1) if tiny else (32, 12)     # sequences at once of 110M: alone, and as one of eight GPUs
-SELF_TEST = (f'import runpy, torch; torch.set_default_device({device!r}); '
-             "runpy.run_path('model.py', run_name='__main__')")
 TORCHRUN = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=1']
 
 
@@ -220,7 +218,7 @@ def large():
 # --- is it right? -------------------------------------------------------------------------------------------
 def equal():
     attempt('equal: python model.py', lambda: {'said': finish(
-        'self_test', start('self_test', '-c', SELF_TEST), 60).splitlines()[-3:]})
+        'self_test', start('self_test', 'model.py', device), 60).splitlines()[-3:]})
     torch.set_float32_matmul_precision('highest')           # no TF32
     torch.manual_seed(0)
     bf16 = gpu_calls.autocast(device, gpu_calls.HALF)

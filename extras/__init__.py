@@ -6,4 +6,5 @@ asks for it, and works without the folder as long as no flag does.
     hf_tokenizer        tokenizer.json files of Hugging Face, read and written
     longer_context      a command: a model reads more tokens at a time
     new_vocabulary      a command: a model gets another tokenizer
+    planner             memory, days and price of a run, before it starts
 """

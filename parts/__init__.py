@@ -20,7 +20,6 @@ prepare/                a text becomes tokens on the disk
 model/                  whatever takes a GPT or its config
     gguf_file           a file for llama.cpp
     adapters            LoRA: only small matrices train; a score instead of the next token
-    planner             memory, days and price of a run, before it starts
     copies              of a model, with another config
     checkpoints         written, found, read, and opened to sample, to fine-tune or to train on
 train/                  a run
@@ -50,8 +49,4 @@ eval/                   is it right, is it well?
     dashboard           its curves and what is seen in them, as a picture
     chain_report        the table of `bash run.sh`
 """
-
-
-# The files of the top folder that can be copied alone have a class of this name, too.
-class Mistake(ValueError):
-    """What a user can put right: it ends a script with one line instead of a traceback."""
+from configurator import Mistake      # noqa: F401

@@ -116,6 +116,7 @@ def test_a_feature_that_we_do_not_have_is_refused_by_name(tmp_path):
             (QWEN2, dict(rope_scaling=dict(type='yarn', factor=4.0)), 'yarn'),
             (SMOLLM2, dict(rope_parameters=dict(rope_type='llama3', factor=8.0)), 'low_freq_factor')):
         (tmp_path / 'config.json').write_text(json.dumps({**config, **change}))
+        (tmp_path / 'model.safetensors').touch()
         refused(f'config.json.*{words}', GPT.load, tmp_path)
     own, both = (GPT(GPTConfig(96, 64, 1, 2, 0, 16, qkv_bias=both, qk_norm=both)) for both in (False, True))
     own.blocks[0].mlp.w_up = torch.nn.Linear(16, 64)                        # somebody's own model.py
@@ -134,6 +135,26 @@ def test_a_damaged_folder_is_one_sentence_with_the_name_of_what_is_wrong(tmp_pat
     (tmp_path / 'config.json').write_text(good)
     weights.write_bytes(weights.read_bytes()[:-100])
     refused('model.safetensors.*Safetensor', GPT.load, tmp_path)
+
+
+def test_a_tokenizer_with_more_tokens_gets_rows_that_are_the_mean_row(tmp_path):
+    """Tokenizer.load adds <|im_start|> and <|im_end|>. The old tokens keep their logits."""
+    tokenizers = pytest.importorskip('tokenizers')
+    pre = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    ids = {letter: i for i, letter in enumerate(sorted(pre.alphabet()))}
+    theirs = tokenizers.Tokenizer(tokenizers.models.BPE(ids, []))
+    theirs.pre_tokenizer, theirs.decoder = pre, tokenizers.decoders.ByteLevel()
+    theirs.save(str(tmp_path / 'tokenizer.json'))
+    for tied, n_rows, n_tokens in (True, 256, 258), (False, 256, 258), (False, 300, 300):
+        model = published(tmp_path, tie_word_embeddings=tied, vocab_size=n_rows)
+        ours = GPT.load(tmp_path)
+        assert ours.config.vocab_size == len(ours.head.weight) == n_tokens
+        for rows, before in ((ours.embedding.weight, model.get_input_embeddings().weight),
+                             (ours.head.weight, model.get_output_embeddings().weight)):
+            assert torch.equal(rows[:n_rows], before)
+            assert torch.allclose(rows[n_rows:], before.mean(0).expand(n_tokens - n_rows, -1), atol=1e-6)
+        a, b = model(IDX).logits, ours.eval()(IDX)[0][..., :n_rows]
+        assert (a - b).abs().max() < 2e-5 * a.abs().max()
 
 
 # --- a model.py that somebody has edited --------------------------------------------------------------------

@@ -13,8 +13,9 @@ the folder are enough to resume: you need not type the other settings again.
 """
 import collections, contextlib, datetime, json, math, os, pathlib, shlex, shutil, sys, time
 import torch
+from extras import planner
 from parts import Mistake
-from parts.model import adapters, checkpoints, planner
+from parts.model import adapters, checkpoints
 from parts.train import processes
 
 try:
@@ -29,10 +30,6 @@ FIXED = {*checkpoints.SHAPE, 'vocab_multiple', 'rope_theta', 'rope_scaling', 'ob
          'lora', 'max_new_tokens', 'updates', 'prompts', 'n_problems', 'problems_seed'}
 # Settings of one command, which a resumed run does not take over.
 OF_THE_COMMAND = {'out_dir', 'overwrite', 'show_batch', 'plan'}
-# Settings that change no result by more than another seed does.
-HARMLESS = {*OF_THE_COMMAND, 'seed', 'device', 'compile', 'micro_batch_size', 'grad_checkpoint',
-            'log_interval', 'eval_interval', 'save_interval', 'keep', 'sample_prompt',
-            'sample_tokens', 'allow_code_execution'}
 
 
 # --- how a run begins -----------------------------------------------------------------------------
@@ -101,14 +98,6 @@ class Log:
         saved = state.get('config', config)
         changed = sorted(name for name in config.keys() & saved.keys() - OF_THE_COMMAND
                          if config[name] != saved[name])
-        preset = next((file for file in set_by.values() if file != 'command line'), None)
-        others = {name for name in set_by if set_by[name] != preset}
-        if state:
-            preset, others = saved.get('preset'), {*changed}
-        # plot.py and the report of run.sh compare the run with what its preset expects. A run with
-        # other settings has another loss, so it is none of the preset.
-        preset = preset and os.path.basename(preset)
-        config['preset'] = preset if others <= HARMLESS else None
         step = state.get('step', 0)
         self.last = step, state.get('tokens', 0)        # at the last line of a step
         self.paused = {'eval': 0.0, 'save': 0.0}        # seconds of the run in timed(name)
@@ -133,6 +122,8 @@ class Log:
             self.note(step, 'resumed', f'resumed {self.out_dir}')
         else:
             self.say(f'starting from {config["init_from"]}')
+        given = [f'{name}={config[name]!r}' for name in set_by]
+        self.say('\n  '.join(['settings that were given:', *(given or ['none'])]))
         for name in changed:
             self.say(f'  changed  {name}: {saved[name]!r} before, {config[name]!r} now')
         self.say(f'  model    {planner.described(model)}\n  machine  processes: {here.world}, on '
