@@ -12,7 +12,7 @@ two. What to do about a sentence is in docs/trouble.md, under "While it trains".
 A run that is still going on is drawn as far as it has come. A resumed run is one curve: of a step
 that was logged twice the last row counts.
 """
-import glob, math, os
+import glob, math
 from configurator import Mistake, configure
 import numpy as np
 from parts.eval import dashboard, run_log
