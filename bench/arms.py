@@ -84,7 +84,7 @@ def one_run(code, judge, words, data, seed, problems_seed):
         else:
             call(sys.executable, f'{code}/train.py', os.path.join(code, words[0]), *words[1:],
                  f'--data_dir={data}', f'--seed={seed}', f'--out_dir={run}', '--eval_tokens=1',
-                 '--num_samples=1', '--sample_tokens=1')
+                 '--sample_tokens=1')
             what = [f'--data_dir={data}']
         seconds = time.time() - began
         call(sys.executable, f'{judge}/eval.py', f'--ckpt={run}/last.pt', f'--out={run}/eval.json', *what,

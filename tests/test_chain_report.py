@@ -35,8 +35,9 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_p
         write(folder / 'metrics.jsonl', [{'step': 2, 'loss': 4.0},
                                          {'step': 2, 'val_loss': 4.0, 'val_reward': 0.5}])
         write(folder / 'config.json', [{'max_steps': 2, 'preset': f'{name}.py' if n != 2 else None}])
-        write(folder / 'last.pt', [])
-        os.utime(folder / 'config.json', (1e9, 1e9))
+        for file in 'tokenizer.json', 'last.pt':
+            write(folder / file, [])
+        os.utime(folder / 'tokenizer.json', (1e9, 1e9))
         os.utime(folder / 'last.pt', (1e9 + 60 * n + 90, 1e9 + 60 * n + 90))
         write(folder / 'samples.jsonl', [
             {'split': split, 'prompt': f'def {split}_{i}():\n    """Do {i}."""', 'preferred': i == 2,

@@ -88,8 +88,9 @@ def stage(name, eight):
     split = tasks['problems']['by_split']
     passed = [row for row in read_rows(f'{folder}/samples.jsonl')
               if row['split'] == 'variation' and row['outcome'] == 'passed']
-    # A trainer writes config.json as it begins, and last.pt as it ends.
-    began, ended = (os.path.getmtime(f'{folder}/{file}') for file in ('config.json', 'last.pt'))
+    # A trainer writes tokenizer.json as it begins, and last.pt as it ends. (It may write config.json
+    # with each save.)
+    began, ended = (os.path.getmtime(f'{folder}/{file}') for file in ('tokenizer.json', 'last.pt'))
     return {'name': name, 'val_bpb': tasks['loss']['trained']['bits_per_byte'],
             'minutes': (ended - began) / 60,
             'expect': run_log.as_expected(run_log.read_run(folder)),
