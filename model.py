@@ -94,7 +94,7 @@ class Attention(nn.Module):
         if cache is not None:
             cache[:, :, :, start:start + T] = torch.stack((k, v))
             k, v = cache[:, :, :, :start + T]  # (B, K, start + T, D) both
-        # Without a mask, a query sees its own key and earlier ones, so a single query sees all keys.
+        # Without a mask, a query sees its own key and earlier ones. A single query sees all keys.
         is_causal = self.config.causal and mask is None and T > 1
         y = attend(q, k, v, mask, is_causal)  # (B, H, T, D)
         return self.w_o(y.transpose(1, 2).flatten(2))  # (B, T, C)
