@@ -113,8 +113,8 @@ def settings(script):
     """What may follow `--`: a script's assignments above configure(), or its argparse options."""
     file = 'parts/model/self_test' if script == 'model' else script             # model.py calls it
     text = (ROOT / f'{file}.py').read_text(encoding='utf-8')
-    if 'configure(globals())' in text:
-        return set(re.findall(r'^(\w+)(?:: [^=\n]+)? = ', text.split('configure(globals())')[0], re.M))
+    if 'configure(globals()' in text:
+        return set(re.findall(r'^(\w+)(?:: [^=\n]+)? = ', text.split('configure(globals()')[0], re.M))
     return set(re.findall(r"add_argument\('--(\w+)", text))
 
 

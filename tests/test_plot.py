@@ -312,7 +312,7 @@ def said(tmp_path_factory):
         (made / 'train.log').write_text(log, encoding='utf-8')
     write(folder / 'out/solves/eval.json', [{'tasks': {'problems': {'step': 1000, 'pass@1': 0.0}}}])
     printed = run('plot.py', '--runs=out/*', cwd=folder, before=NO_PICTURE).stdout
-    parts = [part.partition(' (step ') for part in printed.split('\nout/')[1:]]
+    parts = [part.partition(' (step ') for part in f'\n{printed}'.split('\nout/')[1:]]
     assert [name for name, *_ in parts] == sorted(RUNS)
     return {name: rest for name, _, rest in parts}
 

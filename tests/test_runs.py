@@ -282,17 +282,11 @@ def test_the_last_line_compares_with_what_the_config_expects(tmp_path, capsys):
         refused('expect: a=.* must be .lowest, highest', log_of, tmp_path / 'x', expect={'a': ends})
 
 
-@pytest.mark.parametrize('changed, saved, speaks', [
-    ({'overwrite': True, 'seed': 2, 'log_interval': 1}, None, True), ({'data_dir': 'data/mine'}, None, False),
-    ({'expect': {'val_loss': (0, 9)}, 'max_steps': 9}, None, True),
-    # resumed: with its own settings, with others, and after others were used
-    ({'keep': 3}, {}, True), ({'max_steps': 99}, {}, False), ({}, {'max_steps': 9, 'expect': None}, False)])
-def test_what_a_config_expects_is_silent_about_other_settings(tmp_path, changed, saved, speaks):
-    """And such a run is none of its preset, for plot.py."""
-    file = 'config/quickstart.py'
+@pytest.mark.parametrize('changed, speaks', [
+    ({'preset': 'quickstart.py'}, True), ({}, False), ({'expect': {'val_loss': (0, 9)}}, True)])
+def test_what_a_config_expects_is_silent_about_other_settings(tmp_path, changed, speaks):
+    """configure() names the preset unless other settings were given: tests/test_configurator.py."""
     config = CONFIG | {'expect': RANGES, 'keep': 2, 'out_dir': str(tmp_path)}
-    state = {} if saved is None else checkpoint(step=5, config={'preset': file} | config | saved)
-    by = dict.fromkeys(config, file) | dict.fromkeys(changed, 'command line')
-    log = runs.Log(config | changed, by, state, Mock(is_main=True), small(), Tokenizer.byte([]), {})
+    by = dict.fromkeys(config, 'config/quickstart.py') | dict.fromkeys(changed, 'command line')
+    log = runs.Log(config | changed, by, {}, Mock(is_main=True), small(), Tokenizer.byte([]), {})
     assert log.config['expect'] == ((changed.get('expect') or RANGES) if speaks else None)
-    assert log.config['preset'] == (file if speaks and 'max_steps' not in changed else None)

@@ -298,7 +298,7 @@ def expected(config, set_by):
                 and all(isinstance(end, int | float) for end in ends) and ends[0] <= ends[1]):
             raise Mistake(f'expect: {name}={ends!r} must be (lowest, highest), such as (4.05, '
                           '4.13)')
-    if 'preset' in config or set_by.get('expect') == 'command line':
+    if config.get('preset') or set_by.get('expect') == 'command line':
         return config['expect']
 
 
