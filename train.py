@@ -4,7 +4,6 @@ Pretraining: a folder of token bins -> a language model.
     python train.py config/quickstart.py                            # minutes on two CPU cores
     torchrun --nproc_per_node=8 train.py config/codeparrot.py       # eight GPUs, the same program
     python train.py --out_dir=out/base --init_from=resume           # resumes; on a CPU, bit for bit
-    python train.py config/codeparrot.py --plan=8xH100              # says what that run would take
 
 It reads data_dir, which prepare.py made, and writes out_dir, a folder that you can zip and use
 anywhere. You should see a first loss near ln(vocab_size) and a fast fall. A line that imports
@@ -16,8 +15,7 @@ batch_size counts the sequences of all devices together, for instance 512 = 8 pr
 micro-batches x 4, so 1 and 8 devices compute the same steps. Without dropout they differ by
 rounding only: by 1e-7 in float32, and by more in bfloat16, where it grows with the steps.
 """
-import contextlib, copy, datetime, functools, hashlib, json, math, os, pathlib, shutil, signal
-import sys, time
+import copy, datetime, functools, hashlib, json, math, os, pathlib, signal, sys, time, zipfile
 from typing import Literal
 import numpy as np
 import torch
@@ -80,10 +78,9 @@ optimizer: Literal['adamw', 'muon'] = 'adamw'   # Muon for the blocks' matrices,
 shard: Literal['ddp', 'zero2', 'fsdp'] = 'ddp'      # split nothing, gradients and moments, or all
 plan = ''                       # 8xH100, 2x8xA100, 4x312:80 (TFLOPs:GB): print memory, days, cost
 # What some numbers may be; all others are at least 0.
-BOUNDS = {**dict.fromkeys('n_layer n_head n_embd block_size vocab_multiple max_steps batch_size '
-                          'log_interval eval_interval save_interval sample_tokens'.split(),
-                          (1, 1e12)),
-          **dict.fromkeys(('dropout', 'beta1', 'beta2'), (0, 0.9999)), 'seed': (0, 2 ** 32 - 1)}
+BOUNDS = dict.fromkeys(('n_layer', 'n_head', 'n_embd', 'block_size', 'vocab_multiple', 'max_steps',
+                        'batch_size', 'log_interval', 'eval_interval', 'save_interval'), (1, 1e12))
+BOUNDS |= {'dropout': (0, 0.99), 'beta1': (0, 0.9999), 'beta2': (0, 0.9999), 'seed': (0, 4e9)}
 
 
 # --- which text a step reads, and how far it goes -------------------------------------------------
@@ -117,6 +114,12 @@ config = configure(globals(), BOUNDS)
 if plan:
     from extras import planner
     sys.exit(planner.show(config))
+require(schedule == 'wsd' or not decay_steps, f'{decay_steps=} needs --schedule=wsd')
+decay_steps = decay_steps or (max_steps // 5 if schedule == 'wsd' else 0)
+warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
+require(warmup_steps + decay_steps <= max_steps,
+        f'{warmup_steps=} and {decay_steps=} must fit into {max_steps=}; try --warmup_steps=0.1')
+min_lr = learning_rate / 10 if min_lr is None else min_lr
 
 # --- this process ---------------------------------------------------------------------------------
 # torchrun starts a process for each device, and tells each its rank and the size of the world.
@@ -126,122 +129,82 @@ if device == 'auto':
     device = 'cuda' if torch.cuda.is_available() else device
 if device == 'cuda':
     device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
-kind = device.split(':')[0]             # cuda, of cuda:1
 try:
-    torch.empty(1, device=device)
+    kind = torch.empty(1, device=device).device.type        # cuda, of cuda:1
 except (RuntimeError, AssertionError) as error:
     raise Mistake(f'{device=} is not here ({error}); try --device=auto') from None
+is_native = kind == 'cpu' and torch.cpu._is_avx512_bf16_supported()
 if kind == 'cuda':
     torch.cuda.set_device(device)
     torch.set_float32_matmul_precision('high')          # TF32 for products that stay float32
+    is_native = torch.cuda.get_device_capability()[0] >= 8
 if dtype == 'auto':                     # older GPUs and many CPUs only emulate bfloat16, slowly
-    is_native = (torch.cuda.get_device_capability()[0] >= 8 if kind == 'cuda' else
-                 kind == 'cpu' and torch.cpu._is_avx512_bf16_supported())
     dtype = 'bfloat16' if is_native else 'float32'
 autocast = torch.autocast(kind, getattr(torch, dtype), enabled=dtype != 'float32')
 scaler = torch.amp.GradScaler(kind, enabled=dtype == 'float16')
 if 'WORLD_SIZE' in os.environ:
     print(f'process {rank} of {world} waits for the others', flush=True)
     dist.init_process_group('nccl' if kind == 'cuda' else 'gloo',
-                            timeout=datetime.timedelta(minutes=30),         # a save may take long
-                            device_id=torch.device(device) if kind == 'cuda' else None)
-
-
-def summed(*values):
-    """Return the sums over all processes, as Python floats, for which the CPU waits."""
-    exact = torch.float32 if kind == 'mps' else torch.float64
-    sums = torch.stack([torch.as_tensor(value, dtype=exact, device=device) for value in values])
-    if world > 1:
-        dist.all_reduce(sums)
-    return sums.tolist()
-
-
-stop_requests = []                      # signals that this process has got
-
-
-def ask_to_stop(number, frame):
-    """Ask the loop to save and stop. A second Ctrl-C ends the process at once."""
-    stop_requests.append(number)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-for name in {'SIGINT', 'SIGTERM', 'SIGUSR1'} & {*dir(signal)}:          # Windows has no SIGUSR1
-    signal.signal(getattr(signal, name), ask_to_stop)
-
-# --- the schedule --------------------------------------------------------------------------------
-warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
-min_lr = learning_rate / 10 if min_lr is None else min_lr
-if schedule == 'wsd':
-    decay_steps = decay_steps or max(0, min(max_steps // 5, max_steps - warmup_steps))
-require(batch_size % world == 0, f'{batch_size=} must be a multiple of the {world} processes')
-require(schedule == 'wsd' or not decay_steps, f'{decay_steps=} needs --schedule=wsd')
-require(warmup_steps + decay_steps <= max_steps,
-        f'{warmup_steps=} and {decay_steps=} must fit into {max_steps=}; try --warmup_steps=0.1')
+                            timeout=datetime.timedelta(minutes=30))         # a save may take long
 
 # --- data -----------------------------------------------------------------------------------------
-require(os.path.exists(f'{data_dir}/meta.json'),
-        f'{data_dir} has no meta.json; prepare it as your config file says, or from your text: '
-        f'python prepare.py --source=FILE --out_dir={data_dir}')
+require(os.path.exists(f'{data_dir}/meta.json'), f'{data_dir} has no meta.json; prepare it as your '
+        f'config says, or from your text: python prepare.py --source=FILE --out_dir={data_dir}')
 meta_text = pathlib.Path(data_dir, 'meta.json').read_bytes()
 meta = json.loads(meta_text)
 tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json')
 V = tokenizer.vocab_size
-require(meta.get('tokenizer_hash') == tokenizer.hash and 'dtype' in meta and vocab_size in (0, V),
-        f'{data_dir} must have token ids of its tokenizer.json, which has {V} tokens; run '
-        'prepare.py again, or leave --vocab_size out')
+require(meta.get('tokenizer_hash') == tokenizer.hash and vocab_size in (0, V), f'{data_dir} needs '
+        f'the ids of its tokenizer.json, and {vocab_size=} must be 0 or {V}; run prepare.py again')
 T = block_size                  # tokens of text in a sequence; span adds sentinels to them
-hide = stream = None
+hide = stream = mixture = None
 if objective != 'clm' or document_mask:
     from extras.objectives import Objective
     hide = Objective(objective, document_mask, tokenizer, block_size, seed)
     T = hide.n_text
-# {'train': token ids, 'val': ..., and of a mixture a 'val_web' for each source}, memory-mapped
-bins = {}
+bins = {}       # {'train': token ids, 'val': ..., and of a mixture 'val_SOURCE': ...}
 data_hash = hashlib.sha256(meta_text)   # of what a run reads: it goes on with the same
-sources = meta['sources'] if len(meta['sources']) > 1 else {}
-for name in ('train', 'val', *[f'val_{source}' for source in sources]):
-    path = f'{data_dir}/{name}.bin'
-    if os.path.exists(path) and os.path.getsize(path) > T * np.dtype(meta['dtype']).itemsize:
-        bins[name] = ids = np.memmap(path, meta['dtype'], 'r')
-        # 64 pieces, which of a bin of up to 16 million tokens are all
-        starts = np.linspace(0, max(0, len(ids) - 2 ** 18), 64).astype(int)
-        pieces = np.concatenate([ids[i:i + 2 ** 18] for i in starts])
-        data_hash.update(pieces)
-        require(pieces.max() < V, f'{path} has ids above {V}, the size of the vocabulary')
+for path in sorted(pathlib.Path(data_dir).glob('*.bin')):
+    if path.stat().st_size > T * np.dtype(meta['dtype']).itemsize:
+        bins[path.stem] = ids = np.memmap(path, meta['dtype'], 'r')
+        piece = ids[:2 ** 24]           # of most bins all
+        data_hash.update(piece)
+        require(piece.max() < V and len(ids) == meta['tokens'].get(path.stem, len(ids)),
+                f'{path} has {len(ids)} tokens, up to id {piece.max()}; run prepare.py again')
 if streaming:
     from extras.streaming import Stream
     stream = Stream(streaming, rank, world, tokenizer)
     data_hash.update(stream.identity)
-elif sources and not meta.get('mixed', True):       # each is read as often as it weighs
-    from extras import mixture
-    starts_of = mixture.weighted(sources)
+elif len(meta['sources']) > 1 and not meta.get('mixed', True):
+    from extras import mixture          # each source is read as often as it weighs
+    starts_of = mixture.weighted(meta['sources'])
 require('val' in bins and ('train' in bins or stream), f'{data_dir} needs train.bin and val.bin, '
         f'of more than {T} tokens each; shards of text need --streaming=FOLDER')
 data_hash = data_hash.hexdigest()
 
 # The rows of a step's batch that this process computes. Of a batch of 8 in micro-batches of 2, the
 # second of 2 processes has [[4, 5], [6, 7]]. A micro-batch is the largest that divides its rows.
-per_process = batch_size // world
-micro_batch_size = max(n for n in range(1, per_process + 1)
-                       if per_process % n == 0 and n <= (micro_batch_size or per_process))
+require(batch_size % world == 0, f'{batch_size=} must be a multiple of the {world} processes')
+most = min(micro_batch_size or batch_size, batch_size // world)
+micro_batch_size = max(n for n in range(1, most + 1) if batch_size // world % n == 0)
 my_rows = np.arange(batch_size).reshape(world, -1, micro_batch_size)[rank]
+step_tokens = batch_size * block_size
 
 
 def get_batch(ids, numbers, step=None):
     """Return the arguments of model.forward, on the device: inputs and targets, (B, T) each, the
-    same text one token later, and perhaps a mask. numbers: rows of the batch of a step, or, if step
-    is None, blocks of held-out text. Row 5 of step 7 is sequence 7 * batch_size + 5 of the run, an
-    epoch has n sequences. A stream goes on from its position instead."""
-    if stream and step is not None:
-        texts = stream.take(len(numbers), T)                                        # (B, T + 1)
+    same text one token later, and perhaps a mask. numbers: rows of the batch of a step, or without
+    a step, blocks of held-out text. Row 5 of step 7 is sequence 7 * batch_size + 5 of the run."""
+    if step is None:
+        texts = [ids[i * T:i * T + T + 1] for i in numbers]
+    elif stream:
+        texts = stream.take(len(numbers), T)
     else:
-        starts = numbers * T
-        if step is not None:
-            n = len(starts_of(0, len(ids), T, seed))
-            starts = [starts_of(i // n, len(ids), T, seed)[i % n]
-                      for i in step * batch_size + numbers]
-        texts = np.stack([ids[i:i + T + 1] for i in starts]).astype(np.int64)       # (B, T + 1)
-    tensors = torch.from_numpy(texts[:, :-1]), torch.from_numpy(texts[:, 1:])
+        n = len(starts_of(0, len(ids), T, seed))        # sequences in an epoch
+        starts = [starts_of(i // n, len(ids), T, seed)[i % n] for i in step * batch_size + numbers]
+        texts = [ids[start:start + T + 1] for start in starts]
+    texts = torch.from_numpy(np.stack(texts).astype(np.int64))                      # (B, T + 1)
+    tensors = texts[:, :-1], texts[:, 1:]
     if hide:
         tensors = hide.apply(*tensors, numbers, step)
     if kind == 'cuda':                  # from pinned memory a GPU copies while the CPU goes on
@@ -251,50 +214,42 @@ def get_batch(ids, numbers, step=None):
 
 # --- model: new, of the run that goes on, or of a folder ------------------------------------------
 torch.manual_seed(seed)
+shape = {name: config[name] for name in vars(GPTConfig()) if name in config} | {'vocab_size': V}
 changes = {'dropout': dropout, 'causal': objective != 'mlm'}
-shape = {name: config[name] for name in ('n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn',
-                                         'vocab_multiple', 'tie_embeddings')}
+# A .pt file is a zip file, and of one that a crash cut off the end is missing.
+whole = [p for p in (f'{out_dir}/last.pt', f'{out_dir}/last-1.pt') if zipfile.is_zipfile(p)]
+require(init_from != 'resume' or whole, f'{out_dir}/last.pt is missing: there is no run to resume')
+source = whole[0] if init_from == 'resume' else init_from
 try:
-    wanted = GPTConfig(vocab_size=V, block_size=block_size, **shape, **changes)
-    if init_from == 'scratch':
-        model = GPT(wanted)
-    elif init_from != 'resume':
-        model = GPT.load(init_from, **changes)
-    else:
-        try:
-            model = GPT.load(f'{out_dir}/last.pt', **changes)
-        except ValueError as error:     # the disk was full, or the power failed
-            print(f'{error}; trying last-1.pt')
-            model = GPT.load(f'{out_dir}/last-1.pt', **changes)
+    wanted = GPTConfig(**{**shape, **changes})
+    model = GPT(wanted) if init_from == 'scratch' else GPT.load(source, **changes)
 except ValueError as error:
     raise Mistake(error) from None
-state = model.saved if init_from == 'resume' else {}    # what resuming needs besides the weights
-before = vars(model.config) | state.get('config', {})
-for name in [*shape, 'optimizer', 'objective', 'document_mask', 'batch_size', 'seed']:
-    value = getattr(wanted, name, config[name])
-    require(name not in set_by or value == before.get(name, value),
-            f'{init_from}: {name} is {before.get(name)!r} there, not {value!r}; leave {name} out')
-config |= {name: getattr(model.config, name) for name in shape}
-require(block_size <= model.config.block_size, f'{block_size=} is above the context of {init_from},'
-        f' {model.config.block_size}; make it longer: python -m extras.longer_context')
-require(getattr(model, 'saved', {}).get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
-        f'{init_from} has another tokenizer than {data_dir}; prepare the data with its '
-        'tokenizer.json, or see python -m extras.new_vocabulary')
+saved = {} if init_from == 'scratch' else model.saved
+require(block_size <= model.config.block_size, f'{block_size=} is above the context of {source}, '
+        f'{model.config.block_size}; make it longer: python -m extras.longer_context')
+require(saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash, f'{data_dir} has another '
+        f'tokenizer than {source}; prepare it with that, or see python -m extras.new_vocabulary')
+fixed = {name: getattr(model.config, name) for name in shape} | {'block_size': block_size}
+state = saved if init_from == 'resume' else {}          # what a run needs to go on
 if state:
-    require(state.get('data') == data_hash,
-            f'the run in {out_dir} has read other data than {data_dir}, or is not of this train.py')
+    require(state.get('data') == data_hash, f'{source} has read other data than {data_dir}')
     require(state['step'] < max_steps, f'{out_dir} is at {max_steps=}; to go on, raise it')
+    fixed |= {name: state['config'][name] for name in ('optimizer', 'objective', 'document_mask',
+                                                       'batch_size', 'block_size', 'seed')}
     config['init_from'] = state['config']['init_from']
     if stream:
         stream.go_to(state['positions'])
+now = config | vars(wanted)
+for name, value in fixed.items():
+    require(name not in set_by or now[name] == value, f'leave {name} out; {source} has {value!r}')
+config |= fixed
 if world > 1:           # processes that differ would hang, or train two models that mix
-    weights = init_from != 'scratch' and [
-        p.detach().view(torch.int32).sum().item() for p in model.parameters()]
-    mine = config, data_hash, weights, state.get('step')
+    mine = config, data_hash, [hashlib.sha256(p.detach().numpy()).digest()
+                               for p in model.parameters() if init_from != 'scratch']
     theirs = [None] * world
     dist.all_gather_object(theirs, mine)
-    require(theirs.count(mine) == world, 'the processes have different settings, data or weights; '
-            'start all of them with the same flags and files')
+    require(theirs.count(mine) == world, 'the processes have different settings, data or weights')
 
 # The loop calls net: the model, perhaps compiled, and in DDP, which averages gradients.
 compile = kind == 'cuda' if compile is None else compile
@@ -311,12 +266,10 @@ else:
 # --- optimizer ------------------------------------------------------------------------------------
 # Weight decay pulls weights towards 0. The norms' gains (vectors) belong near 1, so they have none.
 # AdamW ignores use_muon and lr_scale: the first is for Muon, the second for the loop.
-groups = [{'params': [p for p in model.blocks.parameters() if p.dim() == 2],
-           'use_muon': optimizer == 'muon'},
+groups = [{'params': [p for p in model.blocks.parameters() if p.dim() == 2], 'use_muon': True},
           {'params': [model.embedding.weight], 'lr_scale': embedding_lr},
+          {'params': [p for name, p in model.named_parameters() if name == 'head.weight']},
           {'params': [p for p in model.parameters() if p.dim() == 1], 'weight_decay': 0.0}]
-if not model.config.tie_embeddings:
-    groups.append({'params': [model.head.weight]})
 Optimizer = torch.optim.AdamW
 if optimizer == 'muon':
     from extras.muon import Muon as Optimizer
@@ -324,62 +277,59 @@ opt = Optimizer(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=wei
                 fused=kind != 'mps')
 if state:               # the moments; rates, decay and betas stay those of now
     moments = state['optimizer'] if shard == 'ddp' else sharding.split(state['optimizer'], opt)
-    opt.load_state_dict({**opt.state_dict(), 'state': copy.deepcopy(moments)})
+    opt.load_state_dict(copy.deepcopy({**opt.state_dict(), 'state': moments}))
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
-step = state.get('step', 0)
-best_val = state.get('best_val', math.inf)
+step, skipped = state.get('step', 0), state.get('skipped', 0)           # updates
 window = state.get('window', [])        # losses of the last 100 updates
-skipped = state.get('skipped', 0)       # updates
-state = moments = model.saved = {}      # frees their memory
+best_val = state.get('best_val', math.inf)
+state = saved = moments = model.saved = {}      # frees their memory
 
 # --- out_dir --------------------------------------------------------------------------------------
+ours = ['last.pt', 'last-1.pt', 'best.pt', 'config.json', 'tokenizer.json', 'data.json',
+        'metrics.jsonl', 'samples.txt', 'train.log', 'eval.json', 'samples.jsonl']
+out = pathlib.Path(out_dir)
 if rank == 0:
-    ours = ['last.pt', 'last-1.pt', 'best.pt', 'config.json', 'tokenizer.json', 'data.json',
-            'metrics.jsonl', 'samples.txt', 'train.log', 'eval.json', 'samples.jsonl']
-    is_origin = os.path.realpath(init_from).startswith(os.path.realpath(out_dir))
-    is_there = any(os.path.exists(f'{out_dir}/{name}') for name in ours[:4])
-    require(not is_there or init_from == 'resume' or overwrite and not is_origin,
-            f'{out_dir} has a run or a model; choose another --out_dir, resume with '
-            '--init_from=resume or, unless it starts from there, --overwrite=True')
-    os.makedirs(out_dir, exist_ok=True)
-    lock = open(f'{out_dir}/.lock', 'w')        # the system lifts it when this process ends
-    with contextlib.suppress(ImportError):      # Windows has no such locks
+    has_run = any(out.glob('*.pt')) or (out / 'config.json').exists()
+    is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
+    require(init_from == 'resume' or not has_run or overwrite and not is_origin, f'{out_dir} has a '
+            'run; choose another --out_dir, --init_from=resume or (elsewhere) --overwrite=True')
+    out.mkdir(parents=True, exist_ok=True)
+    lock = open(out / '.lock', 'a')             # the system lifts it when this process ends
+    try:
         import fcntl
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Mistake(f'another run writes to {out_dir}; wait, or choose another') from None
-    for path in pathlib.Path(out_dir).iterdir():        # a link could lead our writes anywhere
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        pass                                    # Windows has no such locks
+    except BlockingIOError:
+        raise Mistake(f'another run writes to {out_dir}; wait, or choose another') from None
+    for path in out.iterdir():                  # a link could lead our writes anywhere
         if path.name.removesuffix('.tmp') in ours and (init_from != 'resume' or path.is_symlink()):
             path.unlink()
-    tokenizer.save(f'{out_dir}/tokenizer.json')
-    shutil.copy(f'{data_dir}/meta.json', f'{out_dir}/data.json')
+    tokenizer.save(out / 'tokenizer.json')
+    (out / 'data.json').write_bytes(meta_text)
 
 
 def save(name):
     """Write what resuming needs under another name, then rename it: a crash or a full disk leaves
-    the old file. Without the moments, the first steps of a resumed run would be as wild as those of
-    a new one. best.pt is for use and has none."""
-    path = f'{out_dir}/{name}'
+    the old file. best.pt is for use, so it has no moments."""
     checkpoint = {'format': 'nanoparrot-checkpoint-1', 'model': model.state_dict(),
                   'model_config': vars(model.config), 'config': config,
                   'optimizer': opt.state_dict()['state'] if name == 'last.pt' else {},
                   'scaler': scaler.state_dict(), 'tokenizer_hash': tokenizer.hash,
-                  'data': data_hash, 'step': step, 'tokens': step * batch_size * block_size,
+                  'data': data_hash, 'step': step, 'tokens': step * step_tokens,
                   'best_val': best_val, 'window': window, 'skipped': skipped,
                   'positions': stream and stream.positions()}
     if shard != 'ddp':
         checkpoint = sharding.whole(checkpoint)
     if rank == 0:
-        with open(f'{path}.tmp', 'wb') as f:
+        with open(out / f'{name}.tmp', 'wb') as f:
             torch.save(checkpoint, f)
-            f.flush()
-            os.fsync(f.fileno())
-        if name == 'last.pt' and os.path.exists(path):
-            os.replace(path, f'{out_dir}/last-1.pt')
-        os.replace(f'{path}.tmp', path)
-        pathlib.Path(f'{out_dir}/config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
-        os.replace(f'{out_dir}/config.json.tmp', f'{out_dir}/config.json')
+            os.fsync(f)
+        if name == 'last.pt' and (out / name).exists():
+            os.replace(out / name, out / 'last-1.pt')
+        os.replace(out / f'{name}.tmp', out / name)
+        (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
+        os.replace(out / 'config.json.tmp', out / 'config.json')
 
 
 def say(text, file='train.log'):
@@ -387,26 +337,32 @@ def say(text, file='train.log'):
     if rank == 0:
         if file == 'train.log':
             print(text, flush=True)
-        with open(f'{out_dir}/{file}', 'a', encoding='utf-8', newline='\n') as f:
+        with open(out / file, 'a', encoding='utf-8', newline='\n') as f:
             f.write(text + '\n')
 
 
 def log(**row):
-    """Print a row of figures, and append it to metrics.jsonl, where a resumed run repeats steps:
-    the last row of a step counts. JSON has no nan, so it becomes null."""
+    """Print figures, and append them to metrics.jsonl, where the last row of a step counts."""
     row = {name: value if math.isfinite(value) else None for name, value in row.items()}
     words = [f'{name}: {value:.4g}' for name, value in row.items() if value is not None]
     say(' | '.join([f'step {step:>6}/{max_steps}', *words]))
-    row = {'step': step, 'tokens': step * batch_size * block_size, **row}
-    say(json.dumps(row), 'metrics.jsonl')
+    say(json.dumps({'step': step, 'tokens': step * step_tokens} | row), 'metrics.jsonl')
+
+
+def summed(*values):
+    """Return the sums over all processes, as Python floats, for which the CPU waits."""
+    exact = torch.float32 if kind == 'mps' else torch.float64
+    sums = torch.stack([torch.as_tensor(value, dtype=exact, device=device) for value in values])
+    if world > 1:
+        dist.all_reduce(sums)
+    return sums.tolist()
 
 
 @torch.no_grad()
 def loss_of(ids):
-    """Return nats a token and bits per byte of text, of about eval_tokens of a bin: always the same
-    blocks, spread evenly over it. It draws no random numbers, so it changes no training. The
-    processes share the blocks; FSDP and the compiler want batches of one shape from all of them, so
-    a row that is too many has no targets."""
+    """Return nats a token and bits per byte of about eval_tokens of a bin: always the same blocks,
+    spread evenly over it. It draws no random numbers, so it changes no training. The processes
+    share the blocks in batches of one shape, for FSDP and the compiler: some rows don't count."""
     text_bytes = np.array(tokenizer.text_bytes)                                         # (V,)
     n_blocks = (len(ids) - 1) // T
     n = max(1, min(n_blocks, (eval_tokens or len(ids)) // T))
@@ -427,21 +383,18 @@ def loss_of(ids):
 
 
 def evaluate():
-    """Measure the loss on held-out text, of each source if there are several, and write a sample.
-    best.pt keeps the weights with the lowest loss."""
+    """Measure the loss on held-out text and write a sample. best.pt keeps the best weights."""
     global best_val
-    losses = {name: loss_of(ids) for name, ids in bins.items() if name != 'train'}
-    val_loss = losses['val'][0]
-    row = {'val_loss': val_loss, 'val_ppl': math.exp(min(val_loss, 700))}
-    for name, (nats, bits_per_byte) in losses.items():
-        row |= {f'{name}_loss': nats, f'{name}_bpb': bits_per_byte}
-    log(**row)
+    row = {}
+    for name in [name for name in bins if name != 'train']:
+        row[f'{name}_loss'], row[f'{name}_bpb'] = loss_of(bins[name])
+    val_loss = row['val_loss']
+    log(**row, val_ppl=math.exp(min(val_loss, 700)))
     if objective == 'clm' and math.isfinite(val_loss):                  # nothing is drawn from NaN
-        torch.manual_seed(seed)         # the same numbers each time: only the model differs
         prompt = torch.tensor([tokenizer.encode(sample_prompt) or tokenizer.first], device=device)
         torch.backends.cuda.enable_cudnn_sdp(False)     # it would plan anew for each length
         with autocast:                  # under FSDP all processes take part
-            [ids] = model.generate(prompt, sample_tokens, temperature=0.8, top_k=50).tolist()
+            [ids] = model.generate(prompt, sample_tokens, 0.8, top_k=50, seeds=[seed]).tolist()
         torch.backends.cuda.enable_cudnn_sdp(True)
         say(f'--- step {step}, val_loss {val_loss:.4f}\n{tokenizer.decode(ids)}\n', 'samples.txt')
     if val_loss < best_val and step > 0:                # never the untrained model
@@ -449,23 +402,28 @@ def evaluate():
         save('best.pt')
 
 
+def ask_to_stop(number, frame):
+    """Ask the loop to save and stop. A second Ctrl-C ends the process at once."""
+    stop_requests.append(number)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 # --- the loop -------------------------------------------------------------------------------------
 n_params = sum(p.numel() for p in model.parameters())
 epochs = max_steps * batch_size * T / meta['tokens']['train']
-say(f'{" ".join(sys.argv)}\n{model.config}\nparameters: {n_params:,}; ln(vocab_size): '
-    f'{math.log(V):.4f}; tokens: {meta["tokens"]}; epochs: {epochs:.2f} (from 4 on, more teach '
-    f'less and less)\nprocesses: {world}, on {device}, in {dtype}; micro-batches: '
-    f'{len(my_rows)} x {micro_batch_size}')
-if sources and not stream:
-    say(mixture.described(sources, epochs))
-# FLOPs of a token, forward and backward (PaLM, arXiv:2204.02311, appendix B), and what a GPU can do
-# in a second in bfloat16: mfu is the fraction that the run reaches, null on other devices.
-flops = 6 * n_params + 12 * model.config.n_layer * model.config.n_embd * T
-peaks = {'H200': 989e12, 'H100': 989e12, 'A100': 312e12, 'L40S': 362e12, 'L4': 121e12}
-gpu = torch.cuda.get_device_name() if kind == 'cuda' else ''
-peak = next((peaks[word] for word in gpu.replace('-', ' ').split() if word in peaks), math.nan)
-stopping = refused = 0                  # requests to stop; updates in a row that were skipped
-seconds = []                            # of the steps since the last log, and of their data
+say(f'{" ".join(sys.argv)}\nfrom {source}, step {step}: {model.config}\nparameters: {n_params:,}, '
+    f'ln(vocab_size): {math.log(V):.4f}, tokens: {meta["tokens"]}, epochs: {epochs:.2f}\n'
+    f'processes: {world} ({device}, {dtype}), micro-batches: {len(my_rows)} x {micro_batch_size}')
+if mixture:
+    say(mixture.described(meta['sources'], epochs))
+# mfu: the fraction of a GPU's bfloat16 FLOPs that a run reaches (PaLM, arXiv:2204.02311, B)
+flops = (6 * n_params + 12 * model.config.n_layer * model.config.n_embd * T) * step_tokens / world
+gpu = torch.cuda.get_device_name() if kind == 'cuda' else 'none'
+peak = 989e12 if 'H100' in gpu or 'H200' in gpu else 312e12 if 'A100' in gpu else math.nan
+stop_requests = []                      # signals that this process has got
+for name in {'SIGINT', 'SIGTERM', 'SIGUSR1'} & {*dir(signal)}:          # Windows has no SIGUSR1
+    signal.signal(getattr(signal, name), ask_to_stop)
+stopping = refused = 0                  # requests of all; updates in a row that were skipped
 while True:
     if step % eval_interval == 0 or step == max_steps:
         evaluate()
@@ -474,8 +432,7 @@ while True:
     if step == max_steps or stopping:
         break
     began = time.perf_counter()
-    # Dropout draws other numbers in each step and process.
-    torch.manual_seed((seed * 1_000_003 + step) * 4096 + rank)
+    torch.manual_seed((seed * 1_000_003 + step) * 4096 + rank)      # of dropout
     lr = lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule, decay_steps)
     for group in opt.param_groups:
         group['lr'] = lr * group.get('lr_scale', 1.0)
@@ -497,44 +454,36 @@ while True:
         scaler.scale(mean * fraction * world).backward()
         loss += mean.detach() * fraction
 
-    # Each process has a part of the loss, and a request to stop may have reached one only. For the
-    # sums the CPU waits for the GPU, once a step.
+    # Each process has a part of the loss, and perhaps a signal. The CPU waits for the sums only.
     scaler.unscale_(opt)                # float16's gradients were scaled up; otherwise nothing
     norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf)
     norm = norm.full_tensor() if shard != 'ddp' else norm
     loss, norm, stopping = summed(loss, norm / world, len(stop_requests))
-    usual = np.mean(window) if len(window) >= 30 else math.inf
-    limit = usual + spike_z * max(np.std(window or 0), 0.01 * usual) if spike_z else math.inf
-    is_finite = math.isfinite(loss + norm)
-    if is_finite and loss <= limit:     # neither NaN nor a spike reaches the weights
+    limit = math.inf
+    if spike_z and len(window) >= 30:
+        limit = np.mean(window) + spike_z * max(np.std(window), 0.01 * np.mean(window))
+    if math.isfinite(loss + norm) and loss <= limit:    # neither NaN nor a spike gets in
         scaler.step(opt)
         window, refused = [*window[-99:], loss], 0
     else:
         skipped, refused = skipped + 1, refused + 1
-        say(f'step {step + 1}: update skipped, loss {loss:.4f} and gradient norm {norm:.4f} are '
-            + (f'above the limit of {limit:.4f}: a spike' if is_finite else 'not finite'))
+        say(f'step {step + 1}: update skipped, loss {loss:.4f} or gradient norm {norm:.4f} is not '
+            f'finite, or the loss is a spike, above {limit:.4f}')
     scaler.update()
     opt.zero_grad(set_to_none=world == 1)       # DDP's gradients stay in its buckets, as zeros
     step += 1
-    seconds.append((time.perf_counter() - began, data_s))
-
     if step in (1, max_steps) or step % log_interval == 0:
-        dt, data_s = np.maximum(np.mean(seconds, axis=0), 1e-9)     # some clocks tick coarsely
-        speed = batch_size * block_size / dt
-        memory = torch.cuda.max_memory_allocated() / 2 ** 20 if kind == 'cuda' else math.nan
-        log(loss=loss, lr=lr, grad_norm=norm, dt=dt, tok_s=speed, data_s=data_s, skipped=skipped,
-            mfu=flops * speed / world / peak, memory_mb=memory,
-            minutes_left=dt * (max_steps - step) / 60)
-        seconds = []
-    # float16 finds its scale by overflowing, so it may have more refusals in a row.
-    require(refused < (30 if dtype == 'float16' else 3),
-            f'{refused} updates in a row were skipped (see train.log); resume with a lower '
-            f'--learning_rate; if that fails, too, first: cp {out_dir}/last-1.pt {out_dir}/last.pt')
+        dt = max(1e-9, time.perf_counter() - began)     # some clocks tick coarsely
+        log(loss=loss, lr=lr, grad_norm=norm, dt=dt, tok_s=step_tokens / dt, mfu=flops / dt / peak,
+            data_s=data_s, skipped=skipped, minutes_left=dt * (max_steps - step) / 60,
+            memory_mb=torch.cuda.max_memory_allocated() / 2 ** 20 if kind == 'cuda' else math.nan)
+    require(refused < (30 if dtype == 'float16' else 3),    # float16 overflows to find its scale
+            f'{refused} updates in a row were skipped; resume with a lower --learning_rate, or '
+            f'first also: cp {out_dir}/last-1.pt {out_dir}/last.pt')
 
-say(f'done, lowest val_loss {best_val:.4f}; next: python sample.py --ckpt={out_dir}'
-    if step == max_steps else f'stopped at step {step}, {out_dir}/last.pt is saved; resume: '
-    f'python train.py --out_dir={out_dir} --init_from=resume')
+if step == max_steps:
+    say(f'done, lowest val_loss {best_val:.4f}; next: python sample.py --ckpt={out_dir}')
+else:
+    say(f'stopped at step {step}; resume: python train.py --out_dir={out_dir} --init_from=resume')
 if world > 1:
-    dist.barrier()              # the first process may still be writing
-    sys.stdout.flush()
-    os._exit(0)                 # the interpreter's own end waits for gloo's threads, or aborts
+    dist.destroy_process_group()
