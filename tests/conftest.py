@@ -20,7 +20,7 @@ from tour import lift     # noqa: E402, F401
 os.environ.setdefault('OMP_NUM_THREADS', '1')      # models this small lose by threads, and much under load
 import torch    # noqa: E402
 
-from model import GPT, GPTConfig, load_checkpoint, save_checkpoint     # noqa: E402
+from model import GPT, GPTConfig     # noqa: E402
 from tokenizer import SPECIAL_TOKENS, Tokenizer       # noqa: E402
 
 try:
@@ -77,6 +77,17 @@ def mistake(result, *words):
         assert word in lines[0], (word, lines[0])
 
 
+def machine(result, *words):
+    """The script ended as it must when the disk, the memory or a permission stopped it: exit code 2, a
+    traceback, and then one line with the words."""
+    assert result.returncode == 2, (result.returncode, result.stdout, result.stderr)
+    assert 'Traceback' in result.stderr
+    lines = result.stderr.splitlines()
+    assert [line for line in lines if line.startswith('error: ')] == lines[-1:], result.stderr
+    for word in words:
+        assert word in lines[-1], (word, lines[-1])
+
+
 def refused(words, function, *arguments, **more):
     """It raises one sentence, which matches words, a regular expression, or holds each of a list of them."""
     with pytest.raises((ValueError, OSError), match=words if isinstance(words, str) else None) as e:
@@ -104,7 +115,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 TIMES = ('dt', 'tok_s', 'tok_s_device', 'data_s', 'memory_mb', 'eval_share', 'save_s', 'mfu', 'uptime_s',
-         'sample_s', 'score_s', 'train_s')
+         'sample_s', 'score_s', 'train_s', 'minutes_left')
 
 
 RUN_FILES = {'best.pt', 'last.pt', 'last-1.pt', 'config.json', 'data.json', 'metrics.jsonl', 'samples.txt',
@@ -112,9 +123,13 @@ RUN_FILES = {'best.pt', 'last.pt', 'last-1.pt', 'config.json', 'data.json', 'met
 
 
 def metrics(out_dir):
-    """metrics.jsonl without the figures that no two runs share, and without the notes of resuming."""
-    rows = read_rows(pathlib.Path(out_dir) / 'metrics.jsonl')
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows if row.get('event') != 'resumed']
+    """metrics.jsonl without the figures that no two runs share, and without the notes of resuming. A resumed
+    run repeats steps, so of two rows of the same kind and step the last one counts."""
+    rows = {}
+    for row in read_rows(pathlib.Path(out_dir) / 'metrics.jsonl'):
+        if row.get('event') != 'resumed':
+            rows[row['step'], *row] = {k: v for k, v in row.items() if k not in TIMES}
+    return [*rows.values()]
 
 
 def series(out_dir, key):
@@ -164,7 +179,7 @@ def save_run(folder, model, tokenizer, **more):
     """As a trainer leaves them: best.pt and tokenizer.json."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(folder / 'tokenizer.json')
-    save_checkpoint(folder / 'best.pt', model, **{'tokenizer_hash': tokenizer.hash, **more})
+    model.save(folder / 'best.pt', **{'tokenizer_hash': tokenizer.hash, **more})
 
 
 def sharpen(model):
@@ -290,6 +305,19 @@ def train(data_dir, out, *flags, **how):
     return run('train.py', f'--data_dir={data_dir}', f'--out_dir={out}', *TINY, *flags, **how)
 
 
+def square_numbers(folder):
+    """Token bins that are the same on every machine: 300 documents of bytes."""
+    tok = Tokenizer.byte(SPECIAL_TOKENS)
+    ids = [id for n in range(300)
+           for id in [*tok.encode(f'{n} times {n} is {n * n}.\n'), tok.special['<|endoftext|>']]]
+    write_bins(folder, np.array(ids, np.uint16), tok)
+
+
+@pytest.fixture(scope='session')
+def numbers(tmp_path_factory):
+    return once(tmp_path_factory, 'numbers', square_numbers)
+
+
 @pytest.fixture(scope='session')
 def base_run(data_dir, tmp_path_factory):
     """A run of train.py on it: 12 steps in float32."""
@@ -299,7 +327,7 @@ def base_run(data_dir, tmp_path_factory):
 @pytest.fixture(scope='session')
 def babbler(base_run, tmp_path_factory):
     """A model of the shape of that run, whose large random weights do not repeat its last token."""
-    model = load_checkpoint(base_run)[0]
+    model = GPT.load(base_run)
     torch.manual_seed(0)
     for parameter in model.parameters():
         parameter.data.normal_(0, 0.3)
@@ -311,7 +339,7 @@ def babbler(base_run, tmp_path_factory):
 def greedy(ckpt, prompt, n):
     """A prompt and its n most probable next tokens, afresh each: one row, no cache. The last token of the
     prompt may become a longer one (healing)."""
-    model, tok = load_checkpoint(ckpt)[0].eval(), Tokenizer.load(ckpt / 'tokenizer.json')
+    model, tok = GPT.load(ckpt).eval(), Tokenizer.load(ckpt / 'tokenizer.json')
     *ids, last = tok.special['<|endoftext|>'], *tok.encode(prompt)
     allowed = [i for i, token in enumerate(tok.vocab) if token.startswith(tok.vocab[last])]
     for i in range(n + 1):
