@@ -5,12 +5,11 @@ PLACES is the only list of functions that tests replace: when one of them moves,
 import textwrap
 
 PLACES = {
-    'native bfloat16': ('parts.train.processes', 'native_bfloat16'),
-    'batch': ('parts.train.data', 'Blocks.take'),                   # called with self, a step, its rows
+    'native bfloat16': ('torch.cpu', '_is_avx512_bf16_supported'),
     'clip': ('torch.nn.utils', 'clip_grad_norm_'),                  # once in each update
-    'orthogonal': ('parts.train.optim', 'orthogonal'),              # the heart of Muon
+    'orthogonal': ('extras.muon', 'orthogonal'),                    # the heart of Muon
     'guard': ('parts.train.guards', 'Guard.allows'),                # called with self and the step
-    'sample text': ('parts.prepare.texts', 'write'),                # what a model in training writes
+    'sample': ('model', 'GPT.generate'),                            # what a model in training writes
     'save': ('torch', 'save'),
     'rename': ('os', 'replace'),
     'lock': ('fcntl', 'flock'),
@@ -18,7 +17,7 @@ PLACES = {
     'build a model': ('model', 'GPT.__init__'),
     'forward': ('model', 'GPT.forward'),
     'compile': ('torch', 'compile'),
-    'shard': ('parts.train.processes', 'shard'),
+    'shard': ('extras.sharding', 'shard'),
     'rehearse': ('parts.train.processes', 'rehearse'),             # called with net, model, opt, a batch
     'hidden states': ('model', 'GPT.backbone'),
     'clean a shard': ('parts.prepare.corpus', 'Corpus.write_shard'),
@@ -80,15 +79,16 @@ def full_disk(n_bytes):
 
 
 def accident(kind, *updates):
-    """It happens in these updates of a trainer, counted from 0, before the gradient is clipped. badbatch: in
-    train.py, the batches of these steps are noise."""
+    """It happens in these updates of a trainer, counted from 0, before the gradient is clipped. badbatch: the
+    batches of these steps are noise, which a model that has learned finds far too improbable."""
     if kind == 'badbatch':
-        return replaced('batch', f'''
-            arrays = real(*arguments, **more)
-            if arguments[1] in {updates}:
-                import numpy as np
-                arrays = [np.random.default_rng(a.size).integers(256, size=a.shape) for a in arrays]
-            return arrays''')
+        return replaced('forward', f'''
+            model, x, y = arguments
+            if model.training:
+                model.n_steps = getattr(model, 'n_steps', -1) + 1
+                if model.n_steps in {updates}:
+                    arguments = model, torch.randint_like(x, 256), torch.randint_like(y, 256)
+            return real(*arguments, **more)''')
     return before('clip', f'''
         if n in {updates}:
             arguments = [*arguments[0]], *arguments[1:]             # the parameters came as an iterator

@@ -62,6 +62,14 @@ def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before
     return subprocess.CompletedProcess(script, *json.loads(server().stdout.readline()))
 
 
+def torchrun(n, script, *arguments, cwd=None, agent=(), timeout=150):
+    """A script of this checkout as n processes of torchrun itself, which takes a free port. agent: its flags.
+    run(processes=n) is faster, but kills processes that would wait for one that has ended."""
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={n}', *agent,
+               ROOT / script, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, timeout=timeout, text=True, capture_output=True)
+
+
 def ok(result):
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
@@ -115,7 +123,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 TIMES = ('dt', 'tok_s', 'tok_s_device', 'data_s', 'memory_mb', 'eval_share', 'save_s', 'mfu', 'uptime_s',
-         'sample_s', 'score_s', 'train_s')
+         'sample_s', 'score_s', 'train_s', 'minutes_left')
 
 
 RUN_FILES = {'best.pt', 'last.pt', 'last-1.pt', 'config.json', 'data.json', 'metrics.jsonl', 'samples.txt',
@@ -123,9 +131,13 @@ RUN_FILES = {'best.pt', 'last.pt', 'last-1.pt', 'config.json', 'data.json', 'met
 
 
 def metrics(out_dir):
-    """metrics.jsonl without the figures that no two runs share, and without the notes of resuming."""
-    rows = read_rows(pathlib.Path(out_dir) / 'metrics.jsonl')
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows if row.get('event') != 'resumed']
+    """metrics.jsonl without the figures that no two runs share, and without the notes of resuming. A resumed
+    run repeats steps, so of two rows of the same kind and step the last one counts."""
+    rows = {}
+    for row in read_rows(pathlib.Path(out_dir) / 'metrics.jsonl'):
+        if row.get('event') != 'resumed':
+            rows[row['step'], *row] = {k: v for k, v in row.items() if k not in TIMES}
+    return [*rows.values()]
 
 
 def series(out_dir, key):
@@ -299,6 +311,19 @@ TINY = ['--n_layer=2', '--n_head=2', '--n_embd=32', '--block_size=32', '--batch_
 
 def train(data_dir, out, *flags, **how):
     return run('train.py', f'--data_dir={data_dir}', f'--out_dir={out}', *TINY, *flags, **how)
+
+
+def square_numbers(folder):
+    """Token bins that are the same on every machine: 300 documents of bytes."""
+    tok = Tokenizer.byte(SPECIAL_TOKENS)
+    ids = [id for n in range(300)
+           for id in [*tok.encode(f'{n} times {n} is {n * n}.\n'), tok.special['<|endoftext|>']]]
+    write_bins(folder, np.array(ids, np.uint16), tok)
+
+
+@pytest.fixture(scope='session')
+def numbers(tmp_path_factory):
+    return once(tmp_path_factory, 'numbers', square_numbers)
 
 
 @pytest.fixture(scope='session')

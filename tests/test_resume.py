@@ -1,105 +1,69 @@
 """An interrupted run, resumed, is the straight run: bit for bit, whatever interrupted it."""
 import functools
+import random
 import shutil
 import signal
 
 import pytest
 from accidents import accident, before
-from conftest import PAID, ROOT, TINY, contents, make_sft, metrics, mistake, ok, read_json, run, same, series
-from conftest import state
+from conftest import ROOT, TINY, contents, metrics, mistake, ok, read_json, run, same, series, state
+from conftest import write
 from feedback import attempt, expect
 
-from model import GPT
-
 # dropout, so that lost random state would show; saves and evaluations at different steps
-STEPS = ['--max_steps=18', '--save_interval=4', '--eval_interval=6', '--warmup_steps=0.2', '--log_interval=1',
-         '--learning_rate=1e-2', '--device=cpu', '--dtype=float32']
-POST = [*STEPS, '--batch_size=4', '--sample_tokens=4']
-RL = [*STEPS, '--batch_size=4', '--num_samples=4', '--max_new_tokens=8', '--eval_prompts=4']
-CASES = {'train': ['--dropout=0.1'],
-         'train, with Muon': ['--dropout=0.1', '--optimizer=muon', '--schedule=wsd', '--decay_steps=6',
-                              '--dtype=bfloat16', '--tie_embeddings=False', '--embedding_lr=10'],
-         'sft': ['--lora=4', '--micro_batch_size=2'], 'dpo': ['--loss_type=kto'],
-         'dpo, a reward model': ['--loss_type=rm'], 'rl': ['--updates=2', '--kl_coef=0.1']}
+FLAGS = [*TINY, '--max_steps=18', '--save_interval=4', '--eval_interval=6', '--warmup_steps=0.2',
+         '--log_interval=1', '--learning_rate=1e-2', '--device=cpu', '--dtype=float32', '--dropout=0.1']
+CASES = {'plain': [], 'stream': ['--streaming=shards'],
+         'muon': ['--optimizer=muon', '--schedule=wsd', '--decay_steps=6', '--dtype=bfloat16',
+                  '--tie_embeddings=False', '--embedding_lr=10', '--document_mask=True']}
 
 
 @pytest.fixture(scope='module')
-def start(data_dir, conversations, pairs, tmp_path_factory):
-    """The flags of each script but out_dir: data, a model to begin from, sizes."""
-    folder = make_sft(tmp_path_factory.mktemp('start') / 'dropout', dropout=0.1)
-    (folder / 'paid.py').write_text(PAID, encoding='utf-8')
-    base = f'--init_from={folder}'
-    return {'train': [f'--data_dir={data_dir}', *TINY, *STEPS],
-            'sft': [base, f'--data_dir={conversations}', *POST],
-            'dpo': [base, f'--data_dir={pairs}', *POST],
-            'rl': [base, f'--reward={folder}/paid.py', *RL]}
+def place(numbers, tmp_path_factory):
+    """A folder with data, also as shards of text; their first line has none."""
+    folder = tmp_path_factory.mktemp('place')
+    shutil.copytree(numbers, folder / 'data')
+    for i in range(4):
+        texts = [{'text': f'{n} times {n} is {n * n}.\n'} for n in range(i, 400, 4)]
+        write(folder / f'shards/{i}.jsonl', [3, *texts])
+    return folder
 
 
 @pytest.fixture(scope='module')
-def straight(start, tmp_path_factory):
+def begin(place):
+    def begin(case, out, *more, **how):
+        """A run with the flags of a case. out is a path, perhaps relative to that folder."""
+        return run('train.py', '--data_dir=data', *FLAGS, *CASES[case], f'--out_dir={out}', *more, cwd=place,
+                   **how)
+    return begin
+
+
+@pytest.fixture(scope='module')
+def straight(begin, tmp_path_factory):
     """straight(case) is the folder of a run that nothing disturbs."""
     @functools.cache
-    def straight(case):
+    def straight(case, processes=1):
         out = tmp_path_factory.mktemp('straight') / 'run'
-        script = case.split(',')[0]
-        ok(run(f'{script}.py', *start[script], *CASES[case], f'--out_dir={out}'))
+        ok(begin(case, out, processes=processes))
         return out
     return straight
 
 
-def data_of(flags):
-    return next(flag.removeprefix('--data_dir=') for flag in flags if flag.startswith('--data_dir='))
+@pytest.fixture(scope='module')
+def resume(place):
+    """The folder is enough. Relative paths are those of the first command."""
+    return lambda out, *more, **how: run('train.py', f'--out_dir={out}', '--init_from=resume', *more,
+                                         cwd=place, **how)
 
 
 def step_of(out, file='last.pt'):
     return state(out, file)['step']
 
 
-# the power fails when half of a checkpoint is written, and when the old last.pt has become last-1.pt
-WHILE_SAVING = before('save', """
-    state, file = arguments
-    if state['step'] == 12 and state['moments']:
-        file.write(b'half')
-        file.flush()
-        os.kill(os.getpid(), signal.SIGKILL)""")
-WHILE_RENAMING = before('rename', """
-    if str(arguments[0]).endswith('last.pt.tmp'):
-        os.kill(os.getpid(), signal.SIGKILL)""")
-
-
-@pytest.mark.parametrize('case', CASES)
-def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(start, straight, case, tmp_path):
-    script = case.split(',')[0]
-    out = tmp_path / 'run'
-    straight = attempt('a run of 18 steps that nothing disturbs', 'it ends', straight, case)
-    # The folder is enough. Relative paths are those of the first command.
-    again = lambda **more: run(f'{script}.py', f'--out_dir={out}', '--init_from=resume', **more)
-
-    def end_of(result):
-        return 'killed' if result.returncode == -signal.SIGKILL else ok(result) and 'finished'
-
-    printed = ok(run(f'{script}.py', *start[script], *CASES[case], f'--out_dir={out}',
-                     before=accident('sigusr1' if script == 'sft' else 'sigterm', 5)))
-    assert 'stopped at step 6; ' in printed and '--init_from=resume' in printed
-    saved = 'the last.pt of a run that a signal stopped after step 6:'
-    expect(f'{saved} its step', 6, step_of, out)                            # no step is lost
-    assert metrics(out)[-1]['step'] == 6
-    expect(f"{saved} has it the optimizer's moments?", True, lambda: bool(state(out)['moments']))
-    expect('resumed at step 6, it is killed while it saves step 12', 'killed',
-           lambda: end_of(again(before=WHILE_SAVING)))
-    expect('killed while it saved step 12: the step in last.pt', 8, step_of, out)
-    expect('resumed at step 8, it is killed while it renames last.pt', 'killed',
-           lambda: end_of(again(before=WHILE_RENAMING)))
-    assert not (out / 'last.pt').exists() and step_of(out, 'last-1.pt') == 8
-    expect('resumed from last-1.pt at step 8, it is killed at step 14', 'killed',
-           lambda: end_of(again(before=accident('kill', 6))))
-    assert step_of(out) == 12 and metrics(out)[-1]['step'] == 14            # what comes again is dropped
-    last = again()
-    printed = attempt('resumed at step 12', 'it ends', ok, last)
-    assert 'step 12: resumed' in printed and '  changed  ' not in printed
-    assert 'under the reference' not in last.stderr             # its model may have changed since
-    compared = 'a run that was stopped once and killed three times, next to one that nothing disturbed:'
-    expect(f'{compared} the rows of metrics.jsonl', metrics(straight), metrics, out)
+def equal(out, straight):
+    """Nothing tells the two runs apart."""
+    compared = 'a run that was interrupted, next to one that nothing disturbed:'
+    expect(f'{compared} the rows of metrics.jsonl, of each step the last', metrics(straight), metrics, out)
     for file in ('last.pt', 'best.pt'):
         a, b = state(out, file), state(straight, file)
         assert a.keys() == b.keys()
@@ -109,65 +73,204 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(start,
     assert read_json(out / 'config.json') == config
 
 
-def test_the_best_model_is_the_best_of_all_parts_of_a_run(start, tmp_path):
-    flags = ['train.py', *start['train'], f'--out_dir={tmp_path}', '--eval_interval=2']
-    ok(run(*flags, before=accident('sigterm', 7)))
+# the power fails when half of a checkpoint is written, and when the old last.pt has become last-1.pt
+WHILE_SAVING = before('save', """
+    state, file = arguments
+    if state['step'] == 12 and state['optimizer']:
+        file.write(b'half')
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)""")
+WHILE_RENAMING = before('rename', """
+    if str(arguments[0]).endswith('last.pt.tmp'):
+        os.kill(os.getpid(), signal.SIGKILL)""")
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(begin, resume, straight, case,
+                                                                          tmp_path):
+    out = tmp_path / 'run'
+    straight = attempt('a run of 18 steps that nothing disturbs', 'it ends', straight, case)
+
+    def end_of(result):
+        return 'killed' if result.returncode == -signal.SIGKILL else ok(result) and 'finished'
+
+    printed = ok(begin(case, out, before=accident('sigusr1' if case == 'muon' else 'sigterm', 5)))
+    assert 'stopped at step 6' in printed and '--init_from=resume' in printed
+    saved = 'the last.pt of a run that a signal stopped after step 6:'
+    expect(f'{saved} its step', 6, step_of, out)                            # no step is lost
+    assert metrics(out)[-1]['step'] == 6
+    expect(f"{saved} has it the optimizer's moments?", True, lambda: bool(state(out)['optimizer']))
+    expect('resumed at step 6, it is killed while it saves step 12', 'killed',
+           lambda: end_of(resume(out, before=WHILE_SAVING)))
+    expect('killed while it saved step 12: the step in last.pt', 8, step_of, out)
+    expect('resumed at step 8, it is killed while it renames last.pt', 'killed',
+           lambda: end_of(resume(out, before=WHILE_RENAMING)))
+    assert not (out / 'last.pt').exists() and step_of(out, 'last-1.pt') == 8
+    expect('resumed from last-1.pt at step 8, it is killed at step 14', 'killed',
+           lambda: end_of(resume(out, before=accident('kill', 6))))
+    assert step_of(out) == 12 and metrics(out)[-1]['step'] == 14
+    attempt('resumed at step 12', 'it ends', ok, resume(out))
+    equal(out, straight)
+
+
+@pytest.mark.parametrize('case, processes, seed', [('plain', 1, 1), ('stream', 1, 2), ('stream', 2, 3)])
+def test_a_run_killed_at_random_steps_is_the_straight_run(begin, straight, tmp_path, case, processes, seed):
+    """init_from=auto begins, and then goes on. At most six steps are done between two kills, so some are
+    repeated twice."""
+    dice = random.Random(seed)
+    out = tmp_path / 'run'
+    codes = []
+    for _ in range(4):
+        kill = accident('kill', dice.randint(2, 6))
+        codes.append(begin(case, out, '--init_from=auto', before=kill, processes=processes).returncode)
+    ok(begin(case, out, '--init_from=auto', processes=processes))
+    assert codes.count(-signal.SIGKILL) >= 3
+    equal(out, straight(case, processes))
+
+
+# GPT.load, which train.py hands both names, must try the next one.
+NO_OTHER = pytest.mark.xfail(strict=True, reason='a damaged last.pt ends the run; last-1.pt is not tried')
+
+
+@pytest.mark.parametrize('damage', ['gone', *(pytest.param(damage, marks=NO_OTHER)
+                                              for damage in ('cut off', 'empty', 'noise'))])
+def test_where_the_last_checkpoint_is_damaged_the_one_before_serves(resume, straight, tmp_path, damage):
+    out = shutil.copytree(straight('plain'), tmp_path / 'run')
+    whole = (out / 'last.pt').read_bytes()
+    texts = {'cut off': whole[:len(whole) // 2], 'empty': b'', 'noise': b'half a file'}
+    (out / 'last.pt').unlink()
+    if damage in texts:
+        (out / 'last.pt').write_bytes(texts[damage])
+    ok(resume(out))
+    assert step_of(out, 'last.pt') == 18
+    assert metrics(out) == metrics(straight('plain')) and same(state(out), state(straight('plain')))
+
+
+def test_where_both_are_damaged_it_is_one_sentence_and_nothing_is_touched(resume, straight, tmp_path):
+    out = shutil.copytree(straight('plain'), tmp_path / 'run')
+    for name in 'last.pt', 'last-1.pt':
+        (out / name).write_bytes(b'half a file')
+    before = contents(out)
+    mistake(resume(out, '--max_steps=20'), str(out))
+    assert contents(out) == before
+
+
+def test_ctrl_c_saves_and_a_second_one_ends_at_once(begin, tmp_path):
+    once = before('clip', 'if n == 5: os.kill(os.getpid(), signal.SIGINT)')
+    assert 'stopped at step 6' in ok(begin('plain', tmp_path / 'once', before=once))
+    assert step_of(tmp_path / 'once') == 6
+    twice = before('clip', """
+        if n == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            import time
+            time.sleep(100)""")
+    result = begin('plain', tmp_path / 'twice', before=twice, timeout=60)
+    assert result.returncode in (-signal.SIGINT, 130), result.stderr
+    assert 'Traceback' not in result.stderr and step_of(tmp_path / 'twice') == 4
+
+
+def test_the_best_model_is_the_best_of_all_parts_of_a_run(begin, resume, tmp_path):
+    ok(begin('plain', tmp_path, '--eval_interval=2', before=accident('sigterm', 7)))
     best = min(series(tmp_path, 'val_loss'))
-    ok(run(*flags, '--init_from=resume', '--learning_rate=3', '--spike_z=0'))           # far too high
+    ok(resume(tmp_path, '--learning_rate=3', '--spike_z=0'))                            # far too high
     assert all(later > best for later in series(tmp_path, 'val_loss')[5:])
-    assert GPT.load(tmp_path).saved['best_val'] == state(tmp_path)['best_val'] == best
+    assert state(tmp_path, 'best.pt')['best_val'] == state(tmp_path)['best_val'] == best
 
 
-def test_a_stop_before_the_first_step_saves_what_a_start_needs(start, tmp_path):
+def test_a_stop_before_the_first_step_saves_what_a_start_needs(begin, tmp_path):
     """SIGTERM comes while the untrained model writes its sample."""
-    early = before('sample text', 'os.kill(os.getpid(), signal.SIGTERM)')
-    ok(run('train.py', *start['train'], f'--out_dir={tmp_path}', before=early))
+    early = before('sample', 'os.kill(os.getpid(), signal.SIGTERM)')
+    ok(begin('plain', tmp_path, before=early))
     assert step_of(tmp_path) == 1
 
 
 # --- a run goes on as itself or not at all ------------------------------------------------------------------
-# {script: (flags that would make another run of it, files of its data)}; test_runs.py has all fixed settings
-OTHERS = {'train': (['--batch_size=4', '--max_steps=18'], ['meta.json', 'train.bin', 'val.bin']),
-          'sft': (['--lora=8'], ['train.jsonl', 'val.jsonl']),
-          'dpo': (['--loss_type=simpo'], ['train.jsonl', 'val.jsonl']),
-          'rl': (['--max_new_tokens=4', '--reward=other.py'], [])}
+OTHERS = {'n_layer': 3, 'n_kv_head': 1, 'n_embd': 64, 'tie_embeddings': False, 'vocab_multiple': 64,
+          'optimizer': 'muon', 'objective': 'mlm', 'document_mask': True, 'batch_size': 4, 'seed': 1}
 
 
-@pytest.mark.parametrize('script', OTHERS)
-def test_a_run_is_not_overwritten_and_not_resumed_as_another(start, straight, script, tmp_path):
-    out = straight(script)
+def test_a_run_is_not_resumed_as_another(resume, straight):
+    """A flag that would make another run of it is refused, and so are other data."""
+    out = straight('plain')
     before = contents(out)
-    begin = lambda *flags: run(f'{script}.py', f'--out_dir={out}', *flags, cwd=tmp_path)
-    flags = *start[script], *CASES[script]
-    (tmp_path / 'other.py').write_text(PAID.replace('/ 8', '/ 4'), encoding='utf-8')
-    mistake(begin(*flags), 'already has a run', '--init_from=resume', '--overwrite=True')
-    mistake(begin(*flags, '--overwrite=True', '--warmup_steps=99'), 'warmup_steps')     # and nothing is lost
-    settings, files = OTHERS[script]
-    for flag in settings:
-        mistake(begin('--init_from=resume', '--max_steps=20', flag), flag[2:].split('=')[0])
-    for file in files:
-        data = shutil.copytree(data_of(flags), tmp_path / file)
-        text = (data / file).read_bytes()
-        (data / file).write_bytes(text[2:] + text[:2] if file.endswith('.bin') else text + b'\n')
-        mistake(begin('--init_from=resume', '--max_steps=20', f'--data_dir={data}'), file)
+    for name, value in OTHERS.items():
+        mistake(resume(out, '--max_steps=20', f'--{name}={value}'), name)
     assert contents(out) == before
 
 
-@pytest.mark.parametrize('script', OTHERS)
-def test_a_setting_that_may_change_is_said_and_used_and_data_may_move(start, straight, script, tmp_path):
-    out = shutil.copytree(straight(script), tmp_path / 'run')
-    new = {'max_steps': 30, 'weight_decay': 9.0, 'learning_rate': 0.02, 'log_interval': 3}
-    if script != 'rl':
-        shutil.copytree(data_of(start[script]), tmp_path / 'moved')
-        new['data_dir'] = 'moved'
-    flags = [f'--{name}={value}' for name, value in new.items()]
-    printed = ok(run(f'{script}.py', f'--out_dir={out}', '--init_from=resume', *flags, cwd=tmp_path))
-    changed = {line.split()[1].rstrip(':') for line in printed.splitlines() if line.startswith('  changed  ')}
-    assert changed == new.keys() and 'before, 9.0 now' in printed
-    assert series(out, 'lr')[18] > 5e-3         # the old schedule has ended near 0
-    groups = state(out)['moments']['param_groups']
-    decays = {9.0} if script == 'sft' else {9.0, 0.0}           # with LoRA no vector is trained
-    assert {group['weight_decay'] for group in groups} == decays
+def test_the_flags_of_its_first_command_may_be_typed_again(begin, straight, tmp_path):
+    """With the other settings that such a command has, for instance in a script of a cluster."""
+    out = shutil.copytree(straight('muon'), tmp_path / 'run')
+    ok(begin('muon', out, '--init_from=resume', '--max_steps=20', '--seed=1337', '--batch_size=8'))
+    assert step_of(out) == 20
+
+
+@pytest.mark.parametrize('file', ['meta.json', 'train.bin', 'val.bin'])
+def test_a_run_goes_on_with_its_data_only_wherever_they_are(resume, straight, place, tmp_path, file):
+    out = shutil.copytree(straight('plain'), tmp_path / 'run')
+    data = shutil.copytree(place / 'data', tmp_path / 'data')
+    text = (data / file).read_bytes()
+    (data / file).write_bytes(text[2:] + text[:2] if file.endswith('.bin') else text + b'\n')
+    before = contents(out)
+    mistake(resume(out, '--max_steps=20', f'--data_dir={data}'), str(data), 'data')
+    assert contents(out) == before
+    (data / file).write_bytes(text)
+    ok(resume(out, '--max_steps=20', f'--data_dir={data}'))
+
+
+def test_a_stream_goes_on_with_its_shards_and_processes_only(resume, straight, place, tmp_path):
+    out = shutil.copytree(straight('stream'), tmp_path / 'run')
+    before = contents(out)
+    shards = shutil.copytree(place / 'shards', tmp_path / 'shards')
+    write(shards / '4.jsonl', [{'text': 'more'}])
+    mistake(resume(out, '--max_steps=20', f'--streaming={shards}'), 'data')
+    result = resume(out, '--max_steps=20', processes=2)
+    assert result.returncode == 2 and 'resume it with as many processes, not with 2' in result.stderr
+    mistake(resume(out, '--max_steps=20', '--streaming='))
+    mistake(resume(straight('plain'), '--max_steps=20', '--streaming=shards'))
+    assert contents(out) == before
+
+
+def test_a_run_that_has_reached_its_steps_is_told_to_raise_them(resume, straight):
+    before = contents(straight('plain'))
+    mistake(resume(straight('plain')), 'max_steps', '18')
+    assert contents(straight('plain')) == before
+
+
+def test_a_setting_that_may_change_is_used(resume, straight, tmp_path):
+    out = shutil.copytree(straight('plain'), tmp_path / 'run')
+    new = {'max_steps': 30, 'weight_decay': 9.0, 'learning_rate': 0.02, 'log_interval': 3, 'dropout': 0.0}
+    ok(resume(out, *(f'--{name}={value}' for name, value in new.items())))
+    config = read_json(out / 'config.json')
+    assert new == {name: config[name] for name in new}
+    assert state(out)['config'] == {**config, 'out_dir': ''}
+    rows = [row for row in metrics(out) if row['step'] > 18 and 'loss' in row]
+    assert [row['step'] for row in rows] == [21, 24, 27, 30]
+    assert rows[0]['lr'] > 5e-3                 # the old schedule has ended near 0
+    a, b = (state(folder)['model']['blocks.0.mlp.w_up.weight'] for folder in (out, straight('plain')))
+    assert a.norm() < 0.75 * b.norm()           # 12 steps, each 0.02 * 9 of a decay
+
+
+def test_a_run_goes_back_to_the_checkpoint_before_with_a_lower_rate(resume, straight, tmp_path):
+    """cp last-1.pt last.pt: the way back for a run that exploded later than it was noticed."""
+    out = shutil.copytree(straight('plain'), tmp_path / 'run')
+    shutil.copy(out / 'last-1.pt', out / 'last.pt')
+    ok(resume(out, '--learning_rate=1e-4'))
+    assert [row['step'] for row in metrics(out) if 'loss' in row] == [*range(1, 19)]
+    assert series(out, 'lr')[17] < series(straight('plain'), 'lr')[17]
+    assert series(out, 'loss')[:17] == series(straight('plain'), 'loss')[:17]
+
+
+# --- init_from=auto -----------------------------------------------------------------------------------------
+def test_auto_begins_resumes_last_pt_and_resumes_last_1_pt(begin, straight, tmp_path):
+    out = tmp_path / 'run'
+    assert begin('plain', out, '--init_from=auto', before=accident('kill', 1)).returncode == -9
+    assert begin('plain', out, '--init_from=auto', before=accident('kill', 6)).returncode == -9
+    assert step_of(out) == 4 and step_of(out, 'last-1.pt') == 0
+    (out / 'last.pt').unlink()
+    ok(begin('plain', out, '--init_from=auto'))
+    equal(out, straight('plain'))
 
 
 # --- the folder of an older commit --------------------------------------------------------------------------
@@ -175,7 +278,16 @@ def test_the_weights_of_an_older_commit_are_measured_sampled_and_fine_tuned(conv
     """Such a run is not resumed."""
     shutil.copytree(ROOT / 'tests/old_run', tmp_path, dirs_exist_ok=True)
     here = {'cwd': tmp_path}
-    mistake(run('train.py', '--out_dir=run', '--init_from=resume', **here), 'run/last.pt', 'no run to resume')
+    shutil.copy(tmp_path / 'data/val.bin', tmp_path / 'data/train.bin')
+    begin = lambda *flags: run('train.py', '--data_dir=data', '--block_size=32', *flags, **here)
+    before = contents(tmp_path / 'run')
+    mistake(begin('--out_dir=run', '--init_from=resume', '--max_steps=999'), 'run')
+    assert contents(tmp_path / 'run') == before
+    for start in 'run', 'scratch':
+        ok(begin(f'--init_from={start}', f'--out_dir=from_{start}', '--max_steps=1', '--batch_size=2',
+                 '--device=cpu'))
+    first = [series(tmp_path / f'from_{start}', 'val_loss')[0] for start in ('run', 'scratch')]
+    assert first[0] < first[1] - 0.5
     ok(run('eval.py', '--ckpt=run', '--data_dir=data', '--device=cpu', **here))
     loss = read_json(tmp_path / 'run/eval.json')['tasks']['loss']
     assert loss['trained']['nats'] < loss['untrained']['nats'] - 0.5

@@ -1,20 +1,19 @@
 """Pretraining: what a run writes, and what it depends on."""
 import math
-import random
 import re
 import runpy
 import shlex
 
+import numpy as np
 import pytest
 import torch
 from accidents import replaced
 from conftest import ROOT, RUN_FILES, TINY, metrics, mistake, ok, read_json, read_rows, run, same, series
-from conftest import state
+from conftest import state, write_bins
 
+from model import GPT
 from parts.eval.problems import problems, to_jsonl
-from parts.model import checkpoints
-from parts.prepare import texts
-from tokenizer import Tokenizer
+from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 # with dropout, so that a step whose randomness came from elsewhere would show
 BASE = [*TINY, '--dtype=float32', '--dropout=0.1', '--learning_rate=1e-2', '--max_steps=16']
@@ -30,144 +29,184 @@ def training(out):
 
 
 @pytest.fixture(scope='module')
-def base(data_dir, tmp_path_factory):
-    return train(data_dir, tmp_path_factory.mktemp('runs') / 'base')
+def base(numbers, tmp_path_factory):
+    return train(numbers, tmp_path_factory.mktemp('runs') / 'base')
 
 
-def test_out_dir_is_complete(base, data_dir):
-    assert {p.name for p in base.iterdir()} == RUN_FILES
+def test_out_dir_is_complete(base, numbers):
+    assert {p.name for p in base.iterdir()} - {'.lock'} == RUN_FILES
     best, last = state(base, 'best.pt'), state(base)                # to use the model, and to go on
-    assert best['step'] == last['step'] == 16 and last['moments'] and not best['moments']
-    assert best['tokenizer_hash'] == Tokenizer.load(data_dir / 'tokenizer.json').hash
-    config = {'format': checkpoints.FORMAT, **best['config'], 'out_dir': str(base)}
-    assert read_json(base / 'config.json') == config and config['max_steps'] == 16
+    assert best['step'] == last['step'] == 16 and last['optimizer'] and not best['optimizer']
+    assert best['tokens'] == 16 * 8 * 32 and best['format'] == 'nanoparrot-checkpoint-1'
+    assert best['tokenizer_hash'] == Tokenizer.load(numbers / 'tokenizer.json').hash
+    assert read_json(base / 'config.json') == {**best['config'], 'out_dir': str(base)}
+    assert best['config']['max_steps'] == 16
     assert (base / 'samples.txt').read_text(encoding='utf-8').count('--- step') == 5
-    assert (base / 'tokenizer.json').read_bytes() == (data_dir / 'tokenizer.json').read_bytes()
+    assert (base / 'tokenizer.json').read_bytes() == (numbers / 'tokenizer.json').read_bytes()
 
 
-def test_log_and_metrics_say_the_same(base):
+def test_log_and_metrics_say_the_same(base, numbers):
     log = (base / 'train.log').read_text(encoding='utf-8').splitlines()
     assert sum('lr:' in line for line in log) == 16                     # `grep lr: train.log` is a loss curve
-    assert any(f'{math.log(512):.4f}' in line for line in log)          # what to expect of the first loss
+    V = Tokenizer.load(numbers / 'tokenizer.json').vocab_size
+    assert any(f'{math.log(V):.4f}' in line for line in log)            # what to expect of the first loss
     lines = read_rows(base / 'metrics.jsonl')
     steps = [m for m in lines if 'loss' in m]
     assert [m['step'] for m in steps] == list(range(1, 17))
     for m in steps:
-        assert {'step', 'tokens', 'loss', 'lr', 'grad_norm', 'dt', 'tok_s'} <= m.keys()
+        assert {'step', 'tokens', 'loss', 'lr', 'grad_norm', 'dt', 'tok_s', 'mfu', 'data_s', 'memory_mb',
+                'skipped'} <= m.keys()
         assert m['tokens'] == m['step'] * 8 * 32 and abs(m['tok_s'] * m['dt'] - 256) < 1e-6
-    for m in lines:
-        if 'val_loss' in m:
-            assert m['val_ppl'] == pytest.approx(math.exp(m['val_loss']), rel=1e-12)
-            assert 0 < m['val_bpb'] < m['val_loss']
+        assert 0 <= m['data_s'] < m['dt'] and m['mfu'] is None          # on a CPU, none is claimed
+    evaluations = [m for m in lines if 'val_loss' in m]
+    assert [m['step'] for m in evaluations] == [0, 4, 8, 12, 16]
+    for m in evaluations:
+        assert m['val_ppl'] == pytest.approx(math.exp(m['val_loss']), rel=1e-12)
+        assert 0 < m['val_bpb'] < 2 * m['val_loss']
+    samples = (base / 'samples.txt').read_text(encoding='utf-8')
+    assert all(f'--- step {m["step"]}, val_loss {m["val_loss"]:.4f}' in samples for m in evaluations)
 
 
-def test_a_run_begins_by_saying_what_is_about_to_happen(data_dir, tmp_path):
-    said = ok(run('train.py', f'--data_dir={data_dir}', *TINY, f'--out_dir={tmp_path}', '--max_steps=9',
+def test_bits_per_byte_are_nats_by_hand(numbers, tmp_path):
+    """Of all blocks of val.bin, which --eval_tokens=0 asks for; a special token has no bytes."""
+    out = train(numbers, tmp_path, '--eval_tokens=0', '--max_steps=1', '--warmup_steps=0')
+    tokenizer = Tokenizer.load(numbers / 'tokenizer.json')
+    model = GPT.load(out / 'last.pt').eval()
+    ids = torch.from_numpy(np.fromfile(numbers / 'val.bin', np.uint16).astype(np.int64))
+    n = (len(ids) - 1) // 32
+    x, y = ids[:n * 32].view(n, 32), ids[1:n * 32 + 1].view(n, 32)
+    with torch.no_grad():
+        nats = sum(model(a[None], b[None])[1].item() * 32 for a, b in zip(x, y))
+    n_bytes = sum(tokenizer.text_bytes[id] for id in y.flatten().tolist())
+    assert n_bytes < y.numel()
+    assert series(out, 'val_loss')[-1] == pytest.approx(nats / y.numel(), rel=1e-6)
+    assert series(out, 'val_bpb')[-1] == pytest.approx(nats / math.log(2) / n_bytes, rel=1e-6)
+
+
+def test_a_run_begins_by_saying_what_is_about_to_happen(numbers, tmp_path):
+    said = ok(run('train.py', f'--data_dir={numbers}', *TINY, f'--out_dir={tmp_path}', '--max_steps=9',
                   before=replaced('native bfloat16', 'return True')))
-    tokens = read_json(data_dir / 'meta.json')['tokens']
-    for words in ('settings that were given: ', f"out_dir='{tmp_path}'", f'tokens: {tokens["train"]:,}, ',
-                  'steps an epoch', f'tokens held out: {tokens["val"]:,}', 'blocks: 2, of',
-                  'ln(vocab_size=512) = 6.2383', 'processes: 1, on cpu, in bfloat16', 'batch_size=8',
-                  'max_steps=9', 'warmup_steps=4'):
-        assert words in ' '.join(said.split()), words
+    n = read_json(numbers / 'meta.json')['tokens']['train']
+    V = Tokenizer.load(numbers / 'tokenizer.json').vocab_size
+    for words in (f'--out_dir={tmp_path}', str(n), f'epochs: {9 * 8 * 32 / n:.2f}', f'{math.log(V):.4f}',
+                  'processes: 1, on cpu, in bfloat16', 'parameters: ', 'n_layer=2'):
+        assert words in ' '.join(said.replace(f'{n:,}', str(n)).split()), words
 
 
 def test_the_defaults_are_those_of_the_lessons():
     update = "optimizer='adamw' beta1=0.9 beta2=0.95 weight_decay=0.1 grad_clip=1.0 min_lr=None"
     for script, flags in (('train.py', update),
                           ('sft.py', 'epochs=3.0 eval_interval=0 grad_clip=1.0'), ('dpo.py', 'beta=None')):
-        lines = re.findall(r'^(\w+).*? = (\S+)', ok(run(script, '--help')), re.M)
-        assert {*flags.split()} <= {f'{name}={default}' for name, default in lines}, script
+        printed = ok(run(script, '--help'))
+        for name, value in (flag.split('=') for flag in flags.split()):
+            assert re.search(rf'^\W*{name}\b.*?= ?{value}(?!\w)', printed, re.M), (script, name)
 
 
-def test_watching_does_not_change_training_but_clipping_and_the_seed_do(base, data_dir, tmp_path):
-    watched = train(data_dir, tmp_path / 'watched', '--eval_interval=3', '--eval_tokens=64',
+def test_watching_does_not_change_training_but_clipping_and_the_seed_do(base, numbers, tmp_path):
+    watched = train(numbers, tmp_path / 'watched', '--eval_interval=3', '--eval_tokens=64',
                     '--sample_tokens=40', '--save_interval=5', '--log_interval=5', '--sample_prompt=import')
     assert training(watched) == [line for line in training(base) if line[0] in (1, 5, 10, 15, 16)]
     assert same(state(watched)['model'], state(base)['model'])
 
     # the logged norm is the one before clipping; --overwrite leaves nothing of the run before
-    tight = train(data_dir, watched, '--overwrite=True', '--grad_clip=0.01', '--max_steps=4')
+    tight = train(numbers, watched, '--overwrite=True', '--grad_clip=0.01', '--max_steps=4')
     assert training(tight)[0] == training(base)[0] and len(training(tight)) == 4
     assert series(tight, 'loss')[3] != series(base, 'loss')[3]
-    other = train(data_dir, watched, '--overwrite=True', '--seed=1', '--max_steps=4')
+    other = train(numbers, watched, '--overwrite=True', '--seed=1', '--max_steps=4')
     assert training(other)[0] != training(base)[0]
 
 
-def test_half_precision_trains_on_a_cpu_with_float32_weights(base, data_dir, tmp_path):
+def test_half_precision_trains_on_a_cpu_with_float32_weights(base, numbers, tmp_path):
     for dtype in ('bfloat16', 'float16'):
-        out = train(data_dir, tmp_path / dtype, f'--dtype={dtype}')
+        out = train(numbers, tmp_path / dtype, f'--dtype={dtype}')
         assert all(w.dtype == torch.float32 for w in state(out)['model'].values())
         a, b = series(out, 'loss'), series(base, 'loss')
         assert a != b and a == pytest.approx(b, abs=0.02)   # products rounded to 8 bits, over 16 steps
 
 
-def test_init_from_a_folder_starts_from_its_weights_at_step_0(base, data_dir, tmp_path):
-    out = train(data_dir, tmp_path, f'--init_from={base}', '--dropout=0', '--max_steps=3', '--warmup_steps=2')
+def test_a_clock_that_ticks_coarsely_divides_by_nothing(base, numbers, tmp_path):
+    still = 'import time; time.perf_counter = lambda: 7.0'
+    ok(run('train.py', f'--data_dir={numbers}', f'--out_dir={tmp_path}', *BASE, before=still))
+    assert training(tmp_path) == training(base)
+    assert all(row['tok_s'] is None or row['tok_s'] > 0 for row in read_rows(tmp_path / 'metrics.jsonl')
+               if 'loss' in row)
+
+
+def test_init_from_a_folder_starts_from_its_weights_at_step_0(base, numbers, tmp_path):
+    out = train(numbers, tmp_path, f'--init_from={base}', '--dropout=0', '--max_steps=3', '--warmup_steps=2')
     first, second = metrics(out)[:2]
     assert first['step'] == 0 and first['val_loss'] == series(base, 'val_loss')[-1]     # the same model,
     assert second['step'] == 1 and second['lr'] == pytest.approx(0.5e-2)    # on a schedule of its own
     assert state(out)['step'] == 3
-    assert all(moments['step'] == 3 for moments in state(out)['moments']['state'].values())     # new ones
+    assert all(moments['step'] == 3 for moments in state(out)['optimizer'].values())        # new ones
 
 
-def test_the_shape_of_a_model_that_is_continued_is_its_own(base, data_dir, tmp_path):
+def test_the_shape_of_a_model_that_is_continued_is_its_own(base, numbers, tmp_path):
     """A setting that says otherwise is refused; one that nobody gave follows the model."""
     some = [flag for flag in BASE if not flag.startswith(('--n_', '--block_size'))]
-    flags = ['train.py', f'--data_dir={data_dir}', *some, '--block_size=16', f'--out_dir={tmp_path}/out']
+    flags = ['train.py', f'--data_dir={numbers}', *some, '--block_size=16', f'--out_dir={tmp_path}/out']
     flags += [f'--init_from={base}', '--max_steps=4']
     six = tmp_path / 'six.py'
     six.write_text('n_layer = 6\n', encoding='utf-8')                           # the default
-    for flag, words in ('--n_kv_head=1', 'n_kv_head=2'), (six, 'six.py: n_layer=6 n_layer=2'):
+    for flag, words in (('--n_kv_head=1', 'n_kv_head 1 2'), (six, 'n_layer 6 2'),
+                        ('--n_embd=384', 'n_embd 384 32'),
+                        ('--tie_embeddings=False', 'tie_embeddings False True')):
         mistake(run(*flags, flag), str(base), *words.split())
     assert not (tmp_path / 'out').exists()
     ok(run(*flags))
     last = state(tmp_path / 'out')
-    shape = {name: last['model_config'][name] for name in checkpoints.SHAPE}
-    assert shape.items() <= last['config'].items() and last['config']['block_size'] == 16
+    for name in 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'vocab_multiple', 'tie_embeddings':
+        assert last['config'][name] == last['model_config'][name], name
+    assert last['config']['block_size'] == 16
 
 
-# --- what a run says of itself beside its loss --------------------------------------------------------------
+def test_a_shape_that_cannot_be_is_one_sentence(numbers, tmp_path):
+    flags = [f'--data_dir={numbers}', *TINY, f'--out_dir={tmp_path}/out']
+    for flag, *words in (('--n_head=5', 'n_head', '5'), ('--n_kv_head=3', 'n_kv_head', '3'),
+                         ('--block_size=9999', '9999', str(numbers)),
+                         ('--vocab_size=77', 'vocab_size', '320'),
+                         ('--n_layer=0', 'n_layer', '0'), ('--dropout=1', 'dropout', '1'),
+                         ('--learning_rate=nan', 'learning_rate', 'nan'), ('--batch_size=0', 'batch_size'),
+                         ('--eval_interval=0', 'eval_interval'), ('--decay_steps=3', 'decay_steps', 'wsd'),
+                         ('--schedule=step', 'schedule', 'step', 'wsd'), ('--device=tpu', 'device', 'tpu'),
+                         ('--init_from=nowhere', 'nowhere')):
+        mistake(run('train.py', *flags, flag), *words)
+    assert not (tmp_path / 'out').exists()
+
+
+# --- a mixture ----------------------------------------------------------------------------------------------
 def test_a_mixture_is_watched_source_by_source(tmp_path):
-    for name, words in (('a', 'red green blue'), ('b', 'one two three four')):
-        (tmp_path / name).mkdir()
-        dice = random.Random(name)
-        for i in range(60):
-            text = ' '.join(dice.choices(words.split(), k=200))
-            (tmp_path / name / f'{i}.md').write_text(f'{text} {i}\n', encoding='utf-8')
-    sources = {name: (f'{tmp_path}/{name}', 0.5) for name in 'ab'}
-    (tmp_path / 'mix.py').write_text(f'sources = {sources}\n', encoding='utf-8')
-    ok(run('prepare.py', tmp_path / 'mix.py', f'--out_dir={tmp_path}/data', '--tokenizer=byte', '--mode=raw',
-           '--dedup=none', '--val_fraction=0.3'))
-    said = ok(run('train.py', f'--data_dir={tmp_path}/data', f'--out_dir={tmp_path}/out', *TINY))
-    percents = [float(x) for x in re.findall(r': ([\d.]+)% of the tokens, read 0\.\d', said)]
-    assert len(percents) == 2 and sum(percents) == pytest.approx(100, abs=0.2) and min(percents) > 40
+    """train.bin has 3,000 tokens of a and then 3,000 of b, which count threefold."""
+    tokenizer = Tokenizer.byte(SPECIAL_TOKENS)
+    texts = {'a': 'red green blue ' * 200, 'b': 'one two three ' * 300}
+    ids = {name: np.array(tokenizer.encode(text[:3000]), np.uint16) for name, text in texts.items()}
+    sources = {'a': {'tokens': 3000, 'passes': 1}, 'b': {'tokens': 3000, 'passes': 3}}
+    data = write_bins(tmp_path / 'data', np.concatenate([*ids.values()]), tokenizer, sources=sources,
+                      mixed=False)
+    for name in 'ab':
+        ids[name].tofile(data / f'val_{name}.bin')
+    train(data, tmp_path / 'out', '--learning_rate=3e-2', '--max_steps=24')
+    said = (tmp_path / 'out/train.log').read_text(encoding='utf-8')
+    epochs = 24 * 8 * 32 / 6000
+    assert re.findall(r'(\w): ([\d.]+)% of the tokens, read ([\d.]+) times', said) == [
+        ('a', '25.0', f'{epochs:.2f}'), ('b', '75.0', f'{3 * epochs:.2f}')]
     for name in 'ab':
         first, *_, last = series(tmp_path / 'out', f'val_{name}_bpb')
         assert last < first
-    assert not series(tmp_path / 'out', 'parse_rate') and series(tmp_path / 'out', 'repetition')
-
-
-def test_repetition_counts_what_a_text_has_had_before_and_parse_rate_judges_whole_statements():
-    for words, share in (['a b c d a b c d'], 1 / 5), (['a b c d', 'a b c d'], 0), (['a b', ''], 0):
-        assert texts.repetition(words) == pytest.approx(share), words
-    for text, parses in (
-            ('def f(x):\n    return x\n\ndef g(', 1), ('def f(x:\n    return x\n\ndef', 0), ('x = 1', 0),
-            ('import os\nx = [\n    1,\n]\ny', 1), ('', 0), ('x = 1\ntry:\n    x\nexcept E:\n    y', 1),
-            ('\0\nx', 0), ('x = ' + '(' * 5000 + '\ny', 0)):
-        assert texts.parse_rate([text, 'x = 1\ny']) == (parses + 1) / 2, text[:40]
+    losses = [series(tmp_path / 'out', f'val_{name}loss')[-1] for name in ('', 'a_', 'b_')]
+    assert losses[0] == pytest.approx((losses[1] + losses[2]) / 2, rel=0.03) and losses[2] < losses[1]
 
 
 # --- where data come from -----------------------------------------------------------------------------------
 def test_the_command_of_a_preset_leads_to_its_data():
     kinds = {'train.py': 'text', 'sft.py': 'sft', 'dpo.py': 'preference'}
     presets = [path for path in (ROOT / 'config').glob('*.py')
-               if '\n_data_from = ' in path.read_text(encoding='utf-8')]
+               if '\ndata_from = ' in path.read_text(encoding='utf-8')]
     assert len(presets) > 5
     for path in presets:
         script = re.search(r'(\w+\.py) config/' + path.name, path.read_text(encoding='utf-8'))[1]
         preset = runpy.run_path(str(path))
-        commands = [command for command in preset['_data_from'].split(' && ') if 'prepare.py' in command]
+        commands = [command for command in preset['data_from'].split(' && ') if 'prepare.py' in command]
         _, program, *words = shlex.split(commands[-1])
         flags = dict(word[2:].split('=', 1) for word in words)
         assert program == 'prepare.py' and flags['out_dir'] == preset['data_dir'], path
