@@ -2,9 +2,16 @@
 Options of the scripts at the top, one idea a file. A script opens a file of this folder when a flag
 asks for it, and works without the folder as long as no flag does.
 
+what train.py opens
+    objectives          which tokens are hidden, and which the model must predict
+    streaming           text is tokenized while it is read
+    mixture             each source is read as often as it weighs
+    sharding            each process holds a part of the gradients, moments and weights
+    muon                an optimizer for the matrices of the blocks
+    planner             memory, days and price of a run, before it starts
+models
     hf_model            folders of Hugging Face, read and written, and the card of one
     hf_tokenizer        tokenizer.json files of Hugging Face, read and written
     longer_context      a command: a model reads more tokens at a time
     new_vocabulary      a command: a model gets another tokenizer
-    planner             memory, days and price of a run, before it starts
 """

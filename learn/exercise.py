@@ -105,22 +105,21 @@ EXERCISES = [
              'test_processes.py::test_one_process_accumulating_4_equals_two_accumulating_2[adamw-ddp-2]',
              'The gradient of the mean loss over all targets of a step, from micro-batches: batches has '
              'those of this process, each (x, y) and perhaps a mask. A target that is IGNORE does not count, '
-             'and here.sum() adds over the processes. Leave in loss what this process adds to the mean. '
-             'Goyal et al. 2017, arXiv:1706.02677, section 3: divide once, by the whole.',
-             '    n_targets = ', '    # the update'),
-    Exercise('batch_order', 'parts/train/data.py', 'Blocks.starts',
+             'and dist.all_reduce(t) adds a tensor over the processes. Leave in loss what this process adds '
+             'to the mean. Goyal et al. 2017, arXiv:1706.02677, section 3: divide once, by the whole.',
+             '    n_targets = ', '    # Each process has a part'),
+    Exercise('batch_order', 'train.py', 'starts_of',
              'test_data.py::test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_own '
              'test_data.py::test_the_cat_sat_on_the_mat',
              'Where the sequences of an epoch begin, as a function of epoch and seed alone: then nothing '
-             'about data has to be saved, and a step can be repeated. shuffled() above the class is yours '
-             'to use: it orders the blocks, and its first number is a good shift. Begin with one source '
-             'that is read once.'),
-    Exercise('resume', 'train.py', '',
-             'test_resume.py::test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run[train]',
-             'Save all that a run needs to continue bit for bit: checkpoints.write(path, keep, state) writes '
-             'a dict, and every state[...] in this file, in runs.py and in processes.py says a key. '
-             "source.position is a stream's, **guard.state() the guard's. Random state is not needed: why?",
-             '        weights, moments = ', '# --- 6. the loop'),
+             'about data has to be saved, and a step can be repeated. np.random.default_rng([seed, epoch])'
+             '.permutation(n) orders n blocks, and the first number of such a permutation is a good shift.'),
+    Exercise('resume', 'train.py', 'save',
+             'test_resume.py::test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run',
+             'Save all that a run needs to go on bit for bit: torch.save(checkpoint, f) writes a dict, and '
+             'every state[...] and state.get(...) in this file says a key. The file must never be half '
+             'written: os.replace(new, name) renames, and the last.pt before becomes last-1.pt. Random state '
+             'is not needed: why?'),
     Exercise('bpe_train', 'tokenizer.py', 'learn_merges',
              'test_bpe.py::test_golden_low_lower_lowest '
              'test_bpe.py::test_the_merges_are_those_of_the_naive_loop '
