@@ -1,7 +1,8 @@
 """
 The order of a mixture of sources, each of which is read as often as its weight says.
 
-    python prepare.py config/mix.py && python train.py --data_dir=data/mix
+    python prepare.py config/mix.py
+    python train.py --data_dir=data/mix
 
     starts_of = weighted(meta['sources'])       # in place of the function of train.py
     starts_of(epoch=0, n_tokens=10_000, T=256, seed=1337)
