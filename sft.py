@@ -32,7 +32,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.utils.rnn import pad_sequence
 from configurator import Mistake, configure, set_by
-from model import GPT, GPTConfig, IGNORE
+from model import GPT, IGNORE
 from tokenizer import Tokenizer
 try:
     import fcntl
