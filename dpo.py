@@ -42,7 +42,7 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from tqdm import tqdm
 from configurator import Mistake, configure, set_by, show
 from model import IGNORE
-from parts.model import adapters, checkpoints
+from parts.model import adapters, checkpoints, copies
 from parts.train import guards, optim, processes, records, runs
 
 # --- settings -------------------------------------------------------------------------------------
@@ -226,13 +226,11 @@ has_reference = loss_type in first_losses
 
 # --- 3. model and optimizer -----------------------------------------------------------------------
 model, tokenizer = checkpoints.open_to_tune(config, state)
-# A tokenizer of Hugging Face without <|im_start|> and <|im_end|> gets them when we read it, as its
-# last tokens. sft.py gives the model rows for them, so a model with fewer rows never saw them.
-if tokenizer.vocab_size > model.config.vocab_size:
+if not checkpoints.knows_chat(model, tokenizer):
     raise Mistake(f'{init_from} was not trained on <|im_start|> and <|im_end|>; fine-tune it '
                   f'first: python sft.py --init_from={init_from}')
 block_size = block_size or model.config.block_size
-model = model.like(dropout=0.0).to(here.device)     # else policy and reference would differ
+model = copies.like(model, dropout=0.0).to(here.device)     # else policy and reference would differ
 model.grad_checkpoint = grad_checkpoint
 adapters.adapt(model, lora)
 # The reward model's score is a new linear layer, n_embd -> 1 without bias, of the last block's

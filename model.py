@@ -1,16 +1,18 @@
 """
 The model: a decoder-only transformer as in LLaMA, and the generation of text.
 
-    python model.py     # parameters of four sizes; does a model learn a text and write it?
+    python model.py                 # does a small one learn a text and write it? (model.py cuda)
+    model = GPT.load('out/base')    # a folder that train.py wrote
+    model.generate(idx, 100)        # (B, T) -> (B, T + 100)
 
     embedding -> n_layer x [ x += attention(norm(x));  x += swiglu(norm(x)) ] -> norm -> projection
 
 Newer than the transformer of 2017 are RMSNorm before each sublayer (arXiv:1910.07467), rotary
 positions (RoPE, 2104.09864), grouped key/value heads (GQA, 2305.13245) and SwiGLU (2002.05202).
 B batch, T time, C = n_embd, H query heads, K key/value heads, D head width, V vocabulary.
-Copied alone, GPT and sample() need only torch; like(), folders and the command above need parts/.
+Copied alone, this file needs only torch; folders of Hugging Face need extras/.
 """
-import dataclasses, math, os
+import dataclasses, math, os, random, sys, zipfile
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -90,33 +92,20 @@ class Attention(nn.Module):
         k = rotate(self.norm_k(heads(self.w_k(x))), cos, sin)  # (B, K, T, D)
         v = heads(self.w_v(x))  # (B, K, T, D)
         if cache is not None:
-            cache[0][:, :, start:start + T] = k
-            cache[1][:, :, start:start + T] = v
+            cache[:, :, :, start:start + T] = torch.stack((k, v))
             k, v = cache[:, :, :, :start + T]  # (B, K, start + T, D) both
-
-        # Without a mask, a query sees its own key and earlier ones. At start 0 is_causal says so.
-        # Later a single query sees all keys, but two queries at start 3 need ones(2, 5).tril(3):
-        #     key         0 1 2 | 3 4
-        #     position 3  1 1 1 | 1 .
-        #     position 4  1 1 1 | 1 1
-        is_causal = self.config.causal and mask is None and start == 0
-        if mask is None and start > 0 and T > 1:
-            mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)
-        y = attend(q, k, v, mask, is_causal, cache is not None)  # (B, H, T, D)
-        return self.w_o(y.transpose(1, 2).flatten(2).to(x.dtype))  # (B, T, C)
+        # Without a mask, a query sees its own key and earlier ones, so a single query sees all keys.
+        is_causal = self.config.causal and mask is None and T > 1
+        y = attend(q, k, v, mask, is_causal)  # (B, H, T, D)
+        return self.w_o(y.transpose(1, 2).flatten(2))  # (B, T, C)
 
 
-def attend(q, k, v, mask, is_causal, is_cached):
+def attend(q, k, v, mask, is_causal):
     """Return softmax(q k^T / sqrt(D)) v, (B, H, T, D). Each k and v serves H / K heads of q."""
-    # Only for speed: a CPU trains in float32, because its backward pass in bfloat16 can be slow
-    # (LOG.md), and a GPU's fast kernel for grouped heads takes only bfloat16 without a mask.
-    if q.is_cpu and not is_cached:
-        q, k, v = q.float(), k.float(), v.float()
-    if q.is_cuda and k.shape[1] < q.shape[1] and (mask is not None or q.dtype != torch.bfloat16):
+    # A GPU's fast kernel for grouped heads takes only bfloat16 without a mask.
+    if q.is_cuda and (mask is not None or q.dtype != torch.bfloat16):
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
-    with torch.autocast('cpu', enabled=False):      # float32 would become bfloat16 again
-        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal,
-                                              enable_gqa=k.shape[1] < q.shape[1])
+    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, enable_gqa=True)
 
 
 class SwiGLU(nn.Module):
@@ -141,21 +130,20 @@ class Block(nn.Module):
         self.mlp = SwiGLU(c)
         self.dropout = nn.Dropout(c.dropout)
 
-    def forward(self, x, cos, sin, cache=None, start=0, mask=None):
-        x = x + self.dropout(self.attention(self.norm_1(x), cos, sin, cache, start, mask))
+    def forward(self, x, *where):  # cos, sin, cache, start, mask: see Attention
+        x = x + self.dropout(self.attention(self.norm_1(x), *where))
         return x + self.dropout(self.mlp(self.norm_2(x)))
 
 
 def rope_table(D, T, theta, scaling=()):
     """Return cos and sin of position * frequency, float32 (T, D/2), where the frequencies fall from
     1 to almost 1 / theta. The CPU computes them, so that all devices have the same numbers."""
-    frequency = theta ** (-torch.arange(0, D, 2, dtype=torch.float32, device='cpu') / D)  # (D/2,)
-    frequency = stretch(frequency, *scaling) if scaling else frequency
-    angle = torch.outer(torch.arange(T, dtype=torch.float32, device='cpu'), frequency)  # (T, D/2)
+    frequency = stretch(theta ** (-torch.arange(0.0, D, 2, device='cpu') / D), *scaling)  # (D/2,)
+    angle = torch.outer(torch.arange(float(T), device='cpu'), frequency)  # (T, D/2)
     return angle.cos(), angle.sin()
 
 
-def stretch(frequency, factor, low=None, high=None, T_old=None):
+def stretch(frequency, factor=1.0, low=None, high=None, T_old=None):
     """Slow RoPE down for a longer context. Alone, the factor divides all frequencies (2306.15595).
     Llama 3.1 divides only slow ones. With factor 8, low 1 and high 4, the frequency of a pair that
     makes 9, 2.5 or 0.5 turns in T_old tokens is multiplied by 1, by 0.5625 (halfway) or by 1/8."""
@@ -200,7 +188,7 @@ class GPT(nn.Module):
         x = self.dropout(self.embedding(idx))  # (B, T, C)
         for i, block in enumerate(self.blocks):
             if self.grad_checkpoint and torch.is_grad_enabled():
-                x = checkpoint(block, x, cos, sin, mask=mask, use_reentrant=False)
+                x = checkpoint(block, x, cos, sin, None, 0, mask, use_reentrant=False)
             else:
                 x = block(x, cos, sin, None if cache is None else cache[i], start, mask)
         return self.norm(x)  # (B, T, C)
@@ -215,75 +203,132 @@ class GPT(nn.Module):
         logits = self.head(hidden)[..., :self.config.vocab_size].float()  # (B, T, V) or (n, V)
         if targets is None:
             return logits, None
-        losses = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORE,
-                                 reduction='none')  # (B T,) or (n,)
+        losses = F.cross_entropy(logits.flatten(0, -2), targets.flatten(),
+                                 reduction='none')  # (B T,) or (n,): 0 where it is IGNORE
         loss = losses.sum() / (targets != IGNORE).sum().clamp(min=1)
         return (logits if with_logits else None), loss
 
     def empty_cache(self, B, T):
         """Return room for at most T positions of keys and values: (n_layer, 2, B, K, T, D)."""
         c = self.config
-        weight = self.embedding.weight
-        # Keys are matrix products, which autocast may make bfloat16. A small product shows it.
-        dtype = (weight[:1] @ weight[:1].T).dtype
-        return weight.new_empty(c.n_layer, 2, B, c.n_kv_head, min(T, c.block_size),
-                                c.head_dim, dtype=dtype)
+        shape = c.n_layer, 2, B, c.n_kv_head, min(T, c.block_size), c.head_dim
+        row = self.embedding.weight[:1]
+        return (row @ row.T).new_empty(shape)   # its type is that of keys, also under autocast
 
-    @torch.no_grad()
-    def stream(self, idx, max_new_tokens, draw, stop=()):
-        """Yield the next token of each row of idx (B, T), then the one after it, ... (B,) each.
-        draw() chooses it: logits (B, V) -> (B,). A row that has drawn an id of `stop` repeats it,
-        and the stream ends when all rows have. To write d and then e after a b c:
-            idx          the blocks read    cache afterwards
-            a b c        a b c              a b c
-            a b c d      d                  a b c d"""
-        stop = idx.new_tensor(stop)
-        has_ended = torch.zeros_like(idx[:, 0], dtype=torch.bool)  # (B,)
-        cache = self.empty_cache(len(idx), idx.shape[1] + max_new_tokens)
-        n_cached = 0                    # positions whose keys and values are in the cache
-        for _ in range(max_new_tokens):
-            if idx.shape[1] > self.config.block_size:
-                # Cached keys have old positions, so from now on each token reads a whole window.
-                idx = idx[:, -self.config.block_size:]
-                n_cached = 0
-            hidden = self.backbone(idx[:, n_cached:], cache, n_cached)  # (B, T - n_cached, C)
-            logits = self.head(hidden[:, -1])[:, :self.config.vocab_size].float()  # (B, V)
-            n_cached = idx.shape[1]
-            token = torch.where(has_ended, idx[:, -1], draw(logits))  # (B,): old stop id or new id
-            idx = torch.cat((idx, token[:, None]), dim=1)  # (B, T + 1), then T + 2, ...
-            yield token
-            has_ended = torch.isin(token, stop)
-            if len(stop) and has_ended.all():
-                return
+    def log_p(self, idx, targets, temperature=1.0):
+        """Return log p of the m targets that are not IGNORE, row after row, float32 (m,), as one
+        samples at this temperature. Only the hidden states in front of them go through the head."""
+        hidden = self.backbone(idx)[targets != IGNORE]  # (m, C)
+        logits = self.head(hidden)[:, :self.config.vocab_size].float() / temperature  # (m, V)
+        return -F.cross_entropy(logits, targets[targets != IGNORE], reduction='none')
 
-    def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=()):
-        """idx (B, T) -> idx with up to max_new_tokens more, (B, T + n), without dropout."""
-        draw = lambda logits: sample(logits, temperature, top_k, top_p)
+    def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(),
+                 seeds=(), with_log_p=False):
+        """idx (B, T) -> idx with up to max_new_tokens more, (B, T + n), without dropout. A row that
+        has drawn an id of `stop` repeats it. A shorter prompt begins with IGNORE (_):
+            _ _ 5 6     ->    _ _ 5 6 a b
+            5 6 7 8           5 6 7 8 c d
+        seeds, a number or a text for each row, draw its tokens, whatever the other rows are. With
+        with_log_p=True also return log p of the new tokens at this temperature, float32 (B, n)."""
+        dice = [random.Random(seed) for seed in seeds]
+        log_p = torch.zeros(len(idx), max_new_tokens, device=idx.device)    # 0 after a stop
+
+        def draw(logits, rows, t):
+            u = logits.new_tensor([dice[row].random() for row in rows.tolist()]) if dice else None
+            token = sample(logits, temperature, top_k, top_p, u)
+            if with_log_p:
+                logits = logits / (temperature or 1)
+                log_p[rows, t] = -F.cross_entropy(logits, token, reduction='none')
+            return token
+
         was_training = self.training
         self.eval()
         new = [token[:, None] for token in self.stream(idx, max_new_tokens, draw, stop)]
         self.train(was_training)
-        return torch.cat((idx, *new), dim=1)
+        idx = torch.cat((idx, *new), dim=1)
+        return (idx, log_p[:, :len(new)]) if with_log_p else idx
 
-    def like(self, **changes):
-        """Return a copy with another config: like(dropout=0.1). New rows start as the mean row."""
-        from parts.model import copies
-        return copies.like(self, changes)
+    @torch.no_grad()
+    def stream(self, idx, max_new_tokens, draw, stop=()):
+        """Yield the next token of each row of idx (B, T), then the one after it, ... (B,) each,
+        until all rows have drawn an id of `stop`. draw(logits (b, V), rows (b,), t) -> (b,) chooses
+        token t of the b rows that have drawn none yet. To write d and then e after a b c:
+            idx          the blocks read    cache afterwards
+            a b c        a b c              a b c
+            a b c d      d                  a b c d"""
+        stop = idx.new_tensor(stop)
+        token = torch.full_like(idx[:, 0], -1)  # (B,)
+        rows = torch.arange(len(idx), device=idx.device)  # (b,): the rows that are in idx
+        # Equal prompts are read once: of x y x, idx becomes x y, and `which` is 0 1 0.
+        idx, which = idx.unique(dim=0, return_inverse=True)
+        cache = self.empty_cache(len(idx), idx.shape[1] + max_new_tokens)
+        n_cached = 0                    # positions whose keys and values are in the cache
+        for t in range(max_new_tokens):
+            is_open = ~torch.isin(token[rows], stop)  # (b,)
+            if not is_open.any():
+                return
+            if is_open.float().mean() < 0.8:
+                # Rows that have ended leave. Not each at once, because this copies the others.
+                idx, cache, rows = idx[is_open], cache[:, :, is_open], rows[is_open]
+                is_open = is_open[is_open]
+            if idx.shape[1] > self.config.block_size:
+                # Cached keys have old positions, so from now on each token reads a whole window.
+                idx = idx[:, -self.config.block_size:]
+                n_cached = 0
+            mask = without_padding(idx, n_cached) if (idx == IGNORE).any() else None
+            hidden = self.backbone(idx[:, n_cached:].clamp(min=0), cache, n_cached, mask)
+            logits = self.head(hidden[:, -1])[:, :self.config.vocab_size].float()  # (b, V)
+            n_cached = idx.shape[1]
+            if t == 0:
+                idx, cache, logits = idx[which], cache[:, :, which], logits[which]
+            token = token.scatter(0, rows[is_open], draw(logits[is_open], rows[is_open], t))
+            yield token
+            idx = torch.cat((idx, token[rows, None]), dim=1)  # (b, T + 1), then T + 2, ...
 
-    def grown(self, vocab_size):
-        """Return a copy with rows for new tokens, or the model itself if no row is missing."""
-        return self.like(vocab_size=vocab_size) if vocab_size > self.config.vocab_size else self
+    @classmethod
+    def load(cls, path, **changes):
+        """Return the GPT, in float32, of a .pt file, a run's folder (best.pt, or else last.pt) or a
+        Hugging Face folder. What else the file holds is in model.saved. changes: of its config, if
+        they keep the shapes of the weights: load('out/base', dropout=0.1)."""
+        files = [os.path.join(path, name) for name in ('best.pt', 'last.pt', 'last-1.pt')]
+        path = next(filter(os.path.exists, files), path)
+        try:
+            if os.path.isdir(path):
+                from extras import hf_model
+                config, weights = hf_model.read(path)
+                saved = {}
+            else:       # mmap reads only what is used, so not an optimizer's moments
+                saved = torch.load(path, map_location='cpu', weights_only=True,
+                                   mmap=zipfile.is_zipfile(path))
+                config, weights = saved.pop('model_config'), saved.pop('model')
+            model = cls(GPTConfig(**{**config, **changes}))
+            model.load_state_dict(weights)
+        except Exception as e:
+            why = ' '.join(f'{type(e).__name__}: {e}'.split()).split('. ')[0]
+            raise ValueError(f'{path} cannot be loaded into this model.py ({why:.200})') from e
+        if not all(weight.isfinite().all() for weight in (model.cos, *model.parameters())):
+            raise ValueError(f'{path} has weights that are not finite; use another checkpoint')
+        model.saved = {name: saved[name] for name in saved.keys() - {'moments', 'unmerged'}}
+        return model
 
-    @staticmethod
-    def from_hf(folder):
-        """Return the GPT, in float32, of a folder of Hugging Face: a Llama, Qwen2 or Qwen3."""
-        from parts.model import hf_model
-        return hf_model.read(folder)
+    def save(self, path, **more):
+        """Write a .pt file that load() reads, with more entries. A crash leaves the old file."""
+        new = f'{path}.tmp'
+        if os.path.lexists(new):        # after a crash, or somebody's link to another file
+            os.remove(new)
+        with open(new, 'xb') as f:
+            torch.save({'format': 'nanoparrot-checkpoint-1', 'model': self.state_dict(),
+                        'model_config': vars(self.config), **more}, f)
+        os.replace(new, path)
 
-    def save_hf(self, folder, tokenizer=None):
-        """Write a folder for LlamaForCausalLM and, with a tokenizer, for AutoTokenizer."""
-        from parts.model import hf_model
-        hf_model.write(folder, self, tokenizer)
+
+def without_padding(idx, start):
+    """Which keys do positions of idx (B, T) from `start` on see? bool (B, 1, T - start, T). In the
+    row _ 5 6, 6 sees 5 6, and _ sees itself: a softmax over nothing is not a number. That 5 is at
+    position 1 changes nothing, because for RoPE only distances count."""
+    key = torch.arange(idx.shape[1], device=idx.device)  # (T,)
+    query = key[start:, None]  # (T - start, 1)
+    return ((key < query) & (idx != IGNORE)[:, None] | (key == query))[:, None]
 
 
 def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
@@ -308,23 +353,26 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
     return torch.searchsorted(sums, u[:, None] * sums[:, -1:])[:, 0]  # (B,)
 
 
-def save_checkpoint(path, model, **extra):
-    """Write a GPT (not a wrapper of DDP or torch.compile), its config and `extra` to path."""
-    torch.save({'format': 'nanoparrot-checkpoint-1', 'model': model.state_dict(),
-                'model_config': vars(model.config), **extra}, path)
-
-
-def load_checkpoint(path, device='cpu'):
-    """Return the GPT of a .pt file, or of a run's folder, and a dict of what else was saved."""
-    if os.path.isdir(path):
-        from parts.model import checkpoints
-        return checkpoints.open_model(path, device)
-    state = torch.load(path, map_location=device, weights_only=True)
-    model = GPT(GPTConfig(**state.pop('model_config'))).to(device)
-    model.load_state_dict(state.pop('model'))
-    return model, state
-
-
 if __name__ == '__main__':
-    from parts.model import self_test
-    self_test.main()
+    for device in sys.argv[1:]:
+        torch.set_default_device(device)
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(256, 64, 2, 4, 2, 128))
+    for part in ('embedding', 'attention', 'mlp', 'norm', ''):
+        n = sum(p.numel() for name, p in model.named_parameters() if part in name)
+        print(f'{part or "all"}: {n:,} parameters')
+
+    # 16 different tokens in random order: one token does not tell the next one, several do.
+    idx = torch.randint(16, (4, 33))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for step in range(101):
+        loss = model(idx[:, :-1], idx[:, 1:])[1]
+        if step in (0, 100):
+            print(f'step {step}: loss {loss:.4f}, ln V is {math.log(256):.4f}')
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.5, 'it does not learn: look at your last change'
+    text = model.generate(idx[:, :8], 25, temperature=0)
+    assert text.equal(idx), 'it writes something else than it has learned: look at the cache'
+    print('it learns four texts by heart, and writes them token by token, with the cache')

@@ -47,7 +47,7 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from configurator import Mistake, configure, set_by, show
 from model import IGNORE
 from parts.eval import sandbox
-from parts.model import checkpoints
+from parts.model import checkpoints, copies
 from parts.train import data, guards, optim, processes, records, rollouts, runs
 
 # --- settings -------------------------------------------------------------------------------------
@@ -148,15 +148,15 @@ class Policy(torch.nn.Module):
 
 
 model, tokenizer = checkpoints.open_to_tune(config, state)
-# grown() gives each token of the tokenizer a row of the embedding. There is no dropout, because
-# answers are sampled without it, and sampling and training must agree about a token's probability.
-model = model.grown(tokenizer.vocab_size).like(dropout=0.0).to(here.device)
+# There is no dropout, because answers are sampled without it, and sampling and training must agree
+# about a token's probability.
+model = copies.like(model, dropout=0.0).to(here.device)
 model.grad_checkpoint = grad_checkpoint
 policy = Policy(model, temperature)
 net = DDP(policy, gradient_as_bucket_view=True) if here.world > 1 else policy
 reference = None
 if kl_coef:
-    first = checkpoints.open_model(init_from, here.device)[0].grown(tokenizer.vocab_size)
+    first = checkpoints.open_model(init_from, here.device)[0]
     reference = Policy(first.eval(), temperature).requires_grad_(False)
 opt = optim.build(model, optimizer, learning_rate, weight_decay)
 warmup_steps, min_lr, _ = optim.schedule_ends(max_steps, warmup_steps, learning_rate, min_lr)

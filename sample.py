@@ -30,7 +30,7 @@ import torch
 from configurator import Mistake, configure, set_by
 from model import GPT
 from parts.eval import questions, sandbox
-from parts.model import checkpoints, gguf_file, hf_model
+from parts.model import checkpoints, gguf_file
 from parts.train import processes
 from parts.sample import asking, gaps, html_file, server
 
@@ -92,7 +92,8 @@ def write(prompt, temperature, seed):
     # logits (1, V) -> the next token (1,), from sample() in model.py with the next u. Before that,
     # some tokens get the probability 0: special ones that only prompts have, such as <|im_start|>.
     # If the prompt ends inside a token, as in `pri`, its first new token must begin with pri.
-    draw = lambda logits: answer.draw(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+    draw = lambda logits, rows, t: answer.draw(
+        logits, temperature=temperature, top_k=top_k, top_p=top_p)
     with contextlib.suppress(KeyboardInterrupt):
         for token in model.stream(idx, len(answer.noise), draw):        # (1,)
             # append() adds the token to answer.ids. It sets `finish` to 'stop' if the token is
@@ -173,6 +174,7 @@ def make_page():
 
 def write_model():
     """Write the model in a format of other programs."""
+    from extras import hf_model
     publish = hf_model.publish if export == 'hf' else gguf_file.write
     print(publish(checkpoints.folder_of(ckpt), model, tokenizer, export, state))
 

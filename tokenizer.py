@@ -247,7 +247,7 @@ class Tokenizer:
     def from_hf(cls, text):
         """Return a tokenizer from the text of Hugging Face's tokenizer.json. We add <|im_start|>
         and <|im_end|> if it lacks them; the model then needs rows for them: GPT.grown."""
-        from parts.tokenizer import hf_tokenizer
+        from extras import hf_tokenizer
         return hf_tokenizer.HFTokenizer(text)
 
     def never_in_answers(self, n_rows=0):

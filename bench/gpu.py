@@ -218,7 +218,7 @@ def large():
 # --- is it right? -------------------------------------------------------------------------------------------
 def equal():
     attempt('equal: python model.py', lambda: {'said': finish(
-        'self_test', start('self_test', 'model.py', f'--device={device}'), 60).splitlines()[-3:]})
+        'self_test', start('self_test', 'model.py', device), 60).splitlines()[-3:]})
     torch.set_float32_matmul_precision('highest')           # no TF32
     torch.manual_seed(0)
     bf16 = gpu_calls.autocast(device, gpu_calls.HALF)

@@ -88,7 +88,7 @@ EXERCISES = [
              'test_model.py::test_the_forward_equals_the_formulas '
              'test_generation.py::test_cached_greedy_generation_equals_the_naive_loop_for_every_prompt_length '      # noqa: E501
              'test_generation.py::'
-             'test_several_positions_behind_a_cache_see_no_future_and_a_mask_decides_if_there_is_one '
+             'test_several_positions_behind_a_cache_see_what_their_mask_shows '
              'test_generation.py::test_what_comes_later_leaves_earlier_logits_bit_identical',
              'Causal attention with grouped keys and values and with a cache. attend(), below it, computes '
              'the softmax: give it q, k, v and the mask. Vaswani et al. 2017, arXiv:1706.03762, eq. 1; '

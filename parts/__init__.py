@@ -4,7 +4,6 @@ A reader may skip all of them.
 
 tokenizer/              bytes become ids
     bpe                 merges of byte-pair encoding, many at a time; chunks, counted on all cores
-    hf_tokenizer        tokenizer.json files of Hugging Face, read and written
     fit                 does a tokenizer fit some texts? GPT-2's and GPT-4's vocabularies next to it
 prepare/                a text becomes tokens on the disk
     files               the files of a source, found on the disk or downloaded once
@@ -19,12 +18,10 @@ prepare/                a text becomes tokens on the disk
     report              what came in, what was dropped and why, and a card of what is left
     workers             many jobs, computed by several processes
 model/                  whatever takes a GPT or its config
-    hf_model            folders of Hugging Face, read and written, and the card of one
     gguf_file           a file for llama.cpp
     adapters            LoRA: only small matrices train; a score instead of the next token
     planner             memory, days and price of a run, before it starts
-    self_test           parameters; does a model learn, is its cache right?
-    copies              of a model: another config, more tokens, another tokenizer
+    copies              of a model, with another config
     checkpoints         written, found, read, and opened to sample, to fine-tune or to train on
 train/                  a run
     folders             the folders that scripts read by default, and what makes them

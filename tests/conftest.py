@@ -20,7 +20,7 @@ from tour import lift     # noqa: E402, F401
 os.environ.setdefault('OMP_NUM_THREADS', '1')      # models this small lose by threads, and much under load
 import torch    # noqa: E402
 
-from model import GPT, GPTConfig, load_checkpoint, save_checkpoint     # noqa: E402
+from model import GPT, GPTConfig     # noqa: E402
 from tokenizer import SPECIAL_TOKENS, Tokenizer       # noqa: E402
 
 try:
@@ -164,7 +164,7 @@ def save_run(folder, model, tokenizer, **more):
     """As a trainer leaves them: best.pt and tokenizer.json."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(folder / 'tokenizer.json')
-    save_checkpoint(folder / 'best.pt', model, **{'tokenizer_hash': tokenizer.hash, **more})
+    model.save(folder / 'best.pt', **{'tokenizer_hash': tokenizer.hash, **more})
 
 
 def sharpen(model):
@@ -299,7 +299,7 @@ def base_run(data_dir, tmp_path_factory):
 @pytest.fixture(scope='session')
 def babbler(base_run, tmp_path_factory):
     """A model of the shape of that run, whose large random weights do not repeat its last token."""
-    model = load_checkpoint(base_run)[0]
+    model = GPT.load(base_run)
     torch.manual_seed(0)
     for parameter in model.parameters():
         parameter.data.normal_(0, 0.3)
@@ -311,7 +311,7 @@ def babbler(base_run, tmp_path_factory):
 def greedy(ckpt, prompt, n):
     """A prompt and its n most probable next tokens, afresh each: one row, no cache. The last token of the
     prompt may become a longer one (healing)."""
-    model, tok = load_checkpoint(ckpt)[0].eval(), Tokenizer.load(ckpt / 'tokenizer.json')
+    model, tok = GPT.load(ckpt).eval(), Tokenizer.load(ckpt / 'tokenizer.json')
     *ids, last = tok.special['<|endoftext|>'], *tok.encode(prompt)
     allowed = [i for i, token in enumerate(tok.vocab) if token.startswith(tok.vocab[last])]
     for i in range(n + 1):

@@ -3,7 +3,7 @@ import torch
 from conftest import ok, run, same, series, state
 from test_model import lively
 
-from model import load_checkpoint
+from model import GPT
 from parts.model import adapters
 from parts.train import optim
 
@@ -62,7 +62,7 @@ def test_a_run_learns_and_its_folder_holds_a_plain_model(sft_model, pairs, tmp_p
     ok(run('dpo.py', f'--init_from={sft_model}', f'--data_dir={pairs}', f'--out_dir={tmp_path}', *LORA))
     losses = series(tmp_path, 'val_loss')           # dpo.py refuses a first one that is not ln 2
     assert losses[-1] < losses[0] - 0.05
-    first = load_checkpoint(sft_model)[0].state_dict()
+    first = GPT.load(sft_model).state_dict()
     for name in ('best.pt', 'last.pt'):
         saved = state(tmp_path, name)
         weights, unmerged = saved['model'], saved['unmerged']

@@ -169,7 +169,7 @@ def test_prompts_of_1_to_52_ids_in_a_batch_are_answered_as_alone_also_past_the_c
 
 
 def test_equal_prompts_run_once_and_answers_that_ended_leave():
-    """Their reader may end one, too. They leave when they are more than a fifth."""
+    """Their reader may end one, too. They leave when they are more than a fifth, one token later."""
     model, shapes = sharp(), []         # (rows, columns) of what enters the embedding
     model.embedding.register_forward_hook(lambda module, given, out: shapes.append(tuple(given[0].shape)))
     answers = answers_to([[5, 6, 7], [8], [5, 6, 7], [5, 6, 7]], [9, 2, 9, 5])
@@ -177,5 +177,5 @@ def test_equal_prompts_run_once_and_answers_that_ended_leave():
         if answer is answers[0] and len(answer.ids) == 3:
             answer.finish = 'gone'
     assert shapes[0] == (2, 3)
-    assert [n for n, _ in shapes[1:]] == [4, 3, 2, 2, 1, 1, 1, 1]
+    assert [n for n, _ in shapes[1:]] == [4, 4, 3, 2, 2, 1, 1, 1]
     assert [len(answer.ids) for answer in answers] == [3, 2, 9, 5]

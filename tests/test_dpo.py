@@ -7,7 +7,7 @@ from accidents import replaced
 from conftest import metrics, mistake, ok, read_rows, run, series, state, thumbs_of, write
 from test_records import pair
 
-from model import load_checkpoint
+from model import GPT
 
 FLAGS = ('--device=cpu --dtype=float32 --batch_size=8 --max_steps=12 --warmup_steps=2 --learning_rate=3e-3 '
          '--log_interval=1 --eval_interval=5 --save_interval=4 --num_samples=2 --sample_tokens=4').split()
@@ -74,7 +74,7 @@ def test_the_reference_is_what_init_from_says_before_and_after_training(dpo, sft
     ok(dpo(tmp_path))
     ref = state(tmp_path)['ref_log_probs']
     assert torch.equal(ref, state(tmp_path, 'last-1.pt')['ref_log_probs'])
-    model = load_checkpoint(sft_model)[0].eval()
+    model = GPT.load(sft_model).eval()
     rows = sum((read_rows(pairs / f'{side}.jsonl') for side in ('train', 'val')), [])
     wanted = [[slow_log_p(model, *side) for side in pair(row['prompt'], row['chosen'], row['rejected'])]
               for row in rows[::5]]

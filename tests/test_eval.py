@@ -10,7 +10,7 @@ from conftest import lift, mistake, ok, read_json, read_rows, run, save_run, sha
 from feedback import expect
 from test_records import BYTES
 
-from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
+from model import GPT, GPTConfig
 from parts.eval.problems import problems
 from parts.prepare.texts import levels
 from tokenizer import Tokenizer
@@ -70,7 +70,7 @@ def test_loss_is_that_of_every_token_but_the_first_once(base_run, data_dir, tmp_
     """Of the first 500 tokens; the last block is a short one. Of the model, and of an untrained one."""
     n = 499
     val = np.fromfile(data_dir / 'val.bin', 'uint16').astype(np.int64)[:n + 1]
-    model = load_checkpoint(base_run)[0]
+    model = GPT.load(base_run)
     tok = Tokenizer.load(data_dir / 'tokenizer.json')
     torch.manual_seed(1337)
     models = {'trained': model.eval(), 'untrained': GPT(model.config).eval()}
@@ -187,12 +187,12 @@ def shelf(base_run, tmp_path_factory):
     """Two checkpoints of a run, whose names do not tell their order, and one that was taught to answer."""
     folder = tmp_path_factory.mktemp('shelf')
     shutil.copy(base_run / 'tokenizer.json', folder)
-    model, state = load_checkpoint(base_run)
+    model = GPT.load(base_run)
     torch.manual_seed(5)
     late = GPT(GPTConfig(**vars(model.config)))
     for name, weights, more in (('a_late', late, {'step': 9}), ('b_first', model, {'step': 1}),
                                 ('sft', model, {'step': 7, 'config': {'stage': 'sft'}})):
-        save_checkpoint(folder / f'{name}.pt', weights, tokenizer_hash=state['tokenizer_hash'], **more)
+        weights.save(folder / f'{name}.pt', tokenizer_hash=model.saved['tokenizer_hash'], **more)
     return folder
 
 

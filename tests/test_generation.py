@@ -6,7 +6,7 @@ from feedback import expect
 import torch
 from test_model import lively
 
-from model import sample
+from model import IGNORE, sample
 
 BLOCK = 12
 small = lambda **settings: lively(**{'block_size': BLOCK, **settings}).eval()
@@ -94,7 +94,7 @@ def test_what_comes_later_leaves_earlier_logits_bit_identical():
             expect(asked, wanted, lambda: (model(changed)[0] == logits).all(-1).all(0).tolist())
 
 
-def test_several_positions_behind_a_cache_see_no_future_and_a_mask_decides_if_there_is_one():
+def test_several_positions_behind_a_cache_see_what_their_mask_shows():
     model, idx = small(std=0.1), prompt(2, 9)
 
     def later(mask):
@@ -102,19 +102,85 @@ def test_several_positions_behind_a_cache_see_no_future_and_a_mask_decides_if_th
         model.backbone(idx[:, :4], cache, 0)
         return model.head(model.backbone(idx[:, 4:], cache, 4, mask))
     asked = 'tokens 4 to 8 of 9 at once, the first 4 in the cache'
-    expect(f'the logits of {asked}', model(idx)[0][:, 4:], later, None, tolerance=1e-5)
-    seen = torch.ones(9, 9, dtype=torch.bool).tril()[None, None, 4:]
+    past = torch.ones(9, 9, dtype=torch.bool).tril()[None, None, 4:]
+    expect(f'the logits of {asked}, with a mask that hides the future', model(idx)[0][:, 4:], later, past,
+           tolerance=1e-5)
+    seen = past.clone()
     seen[..., 1:, 2] = False                # of the cached keys, one is hidden from all but the first
     expect(f'{asked}, and a mask that hides token 2 from tokens 5 to 8: which of 4 to 8 change their logits?',
-           [False] + [True] * 4, lambda: ((later(seen) - later(None)).abs().amax((0, 2)) > 1e-3).tolist())
+           [False] + [True] * 4, lambda: ((later(seen) - later(past)).abs().amax((0, 2)) > 1e-3).tolist())
 
 
 def test_a_row_that_met_a_stop_id_repeats_it_and_the_stream_ends_when_all_have():
     scripts = torch.tensor([[9, 7, 9, 9, 9], [9, 9, 9, 8, 9]]).T                # the draws of two rows
     for stop, expected in (((7, 8), [[9, 7, 7, 7], [9, 9, 9, 8]]), ((), scripts.T.tolist())):
         draws = iter(scripts)
-        written = list(small().stream(prompt(2), 5, lambda logits: next(draws), stop))
+        written = list(small().stream(prompt(2), 5, lambda logits, rows, t: next(draws)[rows], stop))
         assert torch.stack(written, dim=1).tolist() == expected
+
+
+# --- rows of different lengths, seeds, log p ----------------------------------------------------------------
+LENGTHS = [5, 2, 1, 9, 5, 12, 14, 5]
+ROWS = [prompt(1, T)[0] for T in LENGTHS]     # three of them are equal
+RAGGED = torch.stack([torch.cat((torch.full((14 - len(row),), IGNORE), row)) for row in ROWS])
+
+
+def test_a_row_is_written_as_alone_whatever_its_length_also_past_the_context():
+    """Greedy, and drawn with its seed, a number or a text; 12 tokens are the context."""
+    model = small(n_kv_head=2)
+    seeds = [3, 'three', 5, 6, '7', 8, 9, 10]
+    for how in dict(temperature=0), dict(temperature=1.3, top_k=30, top_p=0.9):
+        rows = model.generate(RAGGED, 20, **how, seeds=seeds)
+        for row, seed, written in zip(ROWS, seeds, rows):
+            alone = model.generate(row[None], 20, **how, seeds=[seed])[0]
+            assert torch.equal(alone[len(row):], written[14:])
+            if not how['temperature']:
+                assert torch.equal(alone[None], naive(model, row[None], 20))
+    backwards = model.generate(RAGGED.flip(0), 20, 1.3, 30, 0.9, seeds=seeds[::-1])
+    assert torch.equal(backwards.flip(0), rows)
+    assert len({tuple(rows[i, 14:].tolist()) for i in (0, 4, 7)}) == 3        # equal prompts, other seeds
+
+
+def test_rows_that_meet_a_stop_id_end_and_the_others_go_on_as_if_alone():
+    model, stop = small(), [*range(12)]
+    rows, log_p = model.generate(RAGGED, 30, stop=stop, seeds=range(8), with_log_p=True)
+    ends = []
+    for i, row in enumerate(ROWS):
+        alone = model.generate(row[None], 30, stop=stop, seeds=[i])[0][len(row):]
+        new, end = rows[i, 14:], len(alone)
+        assert torch.equal(new[:end], alone) and (new[end:] == new[end - 1]).all()
+        assert end == 30 or (alone[-1] in stop and not torch.isin(alone[:-1], torch.tensor(stop)).any())
+        assert (log_p[i, :end] < 0).all() and not log_p[i, end:].any()
+        ends.append(end)
+    assert len({*ends}) > 3 and rows.shape[1] - 14 == log_p.shape[1] == max(ends)
+
+
+def test_log_p_of_generation_is_the_models():
+    """1e-4: float32 sums in another order, at log p down to -12."""
+    model = small(block_size=40)
+    for temperature in 1.0, 0.6, 0:
+        rows, log_p = model.generate(RAGGED, 20, temperature, seeds=range(8), with_log_p=True)
+        for i, row in enumerate(ROWS):
+            x = rows[i:i + 1, 14 - len(row):]
+            y = x[:, 1:].clone()
+            y[:, :len(row) - 1] = IGNORE
+            assert (model.log_p(x[:, :-1], y, temperature or 1.0) - log_p[i]).abs().max() < 1e-4
+    assert torch.equal(model.generate(RAGGED, 20, 0), rows)             # and without it, only the rows
+
+
+def test_equal_prompts_are_read_once_and_rows_that_ended_leave_when_they_are_more_than_a_fifth():
+    model, shapes, drawn = small(block_size=40), [], []
+    model.embedding.register_forward_hook(lambda module, given, out: shapes.append(tuple(given[0].shape)))
+    ends = [9, 1, 9, 9, 9, 3, 4, 9]         # of the eight rows, the token at which they stop
+
+    def draw(logits, rows, t):
+        drawn.append(rows.tolist())
+        assert len(logits) == len(rows)
+        return torch.tensor([1 if t + 1 == ends[row] else 0 for row in rows.tolist()])
+
+    assert len(list(model.stream(RAGGED, 12, draw, stop=[1]))) == 9
+    assert shapes == [(6, 14), (8, 1), (8, 1), *[(6, 1)] * 6]       # 5 of 6 are not worth a copy
+    assert drawn == [[row for row in range(8) if ends[row] > t] for t in range(9)]
 
 
 def test_u_draws_the_id_at_which_the_sum_of_probabilities_reaches_it():

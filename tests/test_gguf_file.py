@@ -5,6 +5,7 @@ from accidents import full_disk
 from conftest import mistake, ok, refused, run, save_run
 from test_model import lively
 
+from extras import hf_model
 from model import GPT, GPTConfig
 from parts.model import gguf_file
 from parts.tokenizer import fit
@@ -55,7 +56,7 @@ def test_tensors_are_equal_bit_for_bit_with_q_and_k_turned_back(runs, tmp_path):
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
     for name in ('ours', 'byte'):
         model, _, reader = runs[name]
-        model.save_hf(tmp_path / name)
+        hf_model.write(tmp_path / name, model)
         theirs = safetensors.load_file(tmp_path / name / 'model.safetensors')
         wanted = {names.get_name(key, ('.weight',)): w.numpy() for key, w in theirs.items()}
         arrays = {t.name: t.data for t in reader.tensors}
@@ -102,7 +103,7 @@ def test_the_command_writes_it_and_what_cannot_be_is_one_sentence(tmp_path):
     mistake(result, 'cannot write', 'model-f32.gguf', 'unchanged')
     assert (tmp_path / 'run/model-f32.gguf').read_bytes() == before and not list(tmp_path.rglob('*.tmp'))
     mistake(run('sample.py', *export, before="sys.modules['gguf'] = None"), 'pip install gguf')
-    GPT(GPTConfig(600, 64, 1, 2, 0, 16)).save_hf(tmp_path / 'theirs', TOKENIZERS['cl100k'])
+    hf_model.write(tmp_path / 'theirs', GPT(GPTConfig(600, 64, 1, 2, 0, 16)), TOKENIZERS['cl100k'])
     mistake(run('sample.py', f'--ckpt={tmp_path}/theirs', '--export=gguf'), 'convert_hf_to_gguf.py')
     for other in {'qkv_bias': True}, {'qk_norm': True}:
         model = lively(**other)

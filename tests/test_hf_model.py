@@ -11,8 +11,9 @@ from accidents import full_disk
 from conftest import ROOT, contents, mistake, ok, read_json, refused, run, same, save_run
 from test_model import lively
 
-from model import GPT, GPTConfig, load_checkpoint
-from parts.model import adapters, hf_model
+from extras import hf_model
+from model import GPT, GPTConfig
+from parts.model import adapters
 from tokenizer import Tokenizer
 
 safetensors = pytest.importorskip('safetensors.torch')
@@ -73,7 +74,7 @@ def base(request, tmp_path_factory):
 
 def test_its_logits_and_its_greedy_text_are_those_of_transformers(base):
     theirs, folder = base
-    ours = GPT.from_hf(folder).eval()
+    ours = GPT.load(folder).eval()
     same_logits(theirs, ours)
     text = theirs.generate(IDX[:, :5], attention_mask=torch.ones(3, 5), do_sample=False, max_new_tokens=40,
                            eos_token_id=None, pad_token_id=0)
@@ -82,12 +83,12 @@ def test_its_logits_and_its_greedy_text_are_those_of_transformers(base):
 
 def test_it_leaves_as_the_same_kind_and_comes_back_bit_for_bit(base, tmp_path):
     theirs, folder = base
-    ours = GPT.from_hf(folder)
-    ours.save_hf(tmp_path)
+    ours = GPT.load(folder)
+    hf_model.write(tmp_path, ours)
     again, report = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     assert type(again) is type(theirs) and not any(report.values()), report
     same_logits(again.eval(), ours)
-    back = GPT.from_hf(tmp_path)
+    back = GPT.load(tmp_path)
     assert back.config == ours.config and same(dict(back.state_dict()), dict(ours.state_dict()))
     assert (back.head.weight is back.embedding.weight) == ours.config.tie_embeddings
 
@@ -100,7 +101,7 @@ def test_keys_are_found_in_their_old_and_new_place_and_may_be_omitted(tmp_path):
         for key in ('num_key_value_heads', 'tie_word_embeddings', 'rope_scaling'):
             config.pop(key)
         (tmp_path / 'config.json').write_text(json.dumps(config))
-        ours = GPT.from_hf(tmp_path)
+        ours = GPT.load(tmp_path)
         assert ours.config.rope_theta == theta and ours.config.n_kv_head == 8
         same_logits(theirs, ours)
 
@@ -115,11 +116,12 @@ def test_a_feature_that_we_do_not_have_is_refused_by_name(tmp_path):
             (QWEN2, dict(rope_scaling=dict(type='yarn', factor=4.0)), 'yarn'),
             (SMOLLM2, dict(rope_parameters=dict(rope_type='llama3', factor=8.0)), 'low_freq_factor')):
         (tmp_path / 'config.json').write_text(json.dumps({**config, **change}))
-        refused(f'config.json.*{words}', GPT.from_hf, tmp_path)
+        (tmp_path / 'model.safetensors').touch()
+        refused(f'config.json.*{words}', GPT.load, tmp_path)
     own, both = (GPT(GPTConfig(96, 64, 1, 2, 0, 16, qkv_bias=both, qk_norm=both)) for both in (False, True))
     own.blocks[0].mlp.w_up = torch.nn.Linear(16, 64)                        # somebody's own model.py
     for model, words in ((own, 'w_up.bias: your model.py'), (both, 'qkv_bias and qk_norm')):
-        refused(words, model.save_hf, tmp_path)
+        refused(words, hf_model.write, tmp_path, model)
 
 
 def test_a_damaged_folder_is_one_sentence_with_the_name_of_what_is_wrong(tmp_path):
@@ -129,10 +131,30 @@ def test_a_damaged_folder_is_one_sentence_with_the_name_of_what_is_wrong(tmp_pat
             ('q_proj.bias', good.replace('"llama"', '"qwen2"')),
             ('config.json.*vocab_size', '{"model_type": "llama"}'), ('config.json.*JSON', '{"model_')):
         (tmp_path / 'config.json').write_text(config)
-        refused(words, GPT.from_hf, tmp_path)
+        refused(words, GPT.load, tmp_path)
     (tmp_path / 'config.json').write_text(good)
     weights.write_bytes(weights.read_bytes()[:-100])
-    refused('model.safetensors.*Safetensor', GPT.from_hf, tmp_path)
+    refused('model.safetensors.*Safetensor', GPT.load, tmp_path)
+
+
+def test_a_tokenizer_with_more_tokens_gets_rows_that_are_the_mean_row(tmp_path):
+    """Tokenizer.load adds <|im_start|> and <|im_end|>. The old tokens keep their logits."""
+    tokenizers = pytest.importorskip('tokenizers')
+    pre = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    ids = {letter: i for i, letter in enumerate(sorted(pre.alphabet()))}
+    theirs = tokenizers.Tokenizer(tokenizers.models.BPE(ids, []))
+    theirs.pre_tokenizer, theirs.decoder = pre, tokenizers.decoders.ByteLevel()
+    theirs.save(str(tmp_path / 'tokenizer.json'))
+    for tied, n_rows, n_tokens in (True, 256, 258), (False, 256, 258), (False, 300, 300):
+        model = published(tmp_path, tie_word_embeddings=tied, vocab_size=n_rows)
+        ours = GPT.load(tmp_path)
+        assert ours.config.vocab_size == len(ours.head.weight) == n_tokens
+        for rows, before in ((ours.embedding.weight, model.get_input_embeddings().weight),
+                             (ours.head.weight, model.get_output_embeddings().weight)):
+            assert torch.equal(rows[:n_rows], before)
+            assert torch.allclose(rows[n_rows:], before.mean(0).expand(n_tokens - n_rows, -1), atol=1e-6)
+        a, b = model(IDX).logits, ours.eval()(IDX)[0][..., :n_rows]
+        assert (a - b).abs().max() < 2e-5 * a.abs().max()
 
 
 # --- a model.py that somebody has edited --------------------------------------------------------------------
@@ -151,7 +173,8 @@ EDITS = {'relu2': ('F.silu(self.w_gate(x))', 'F.relu(self.w_gate(x)) ** 2'),
 def test_an_export_of_another_architecture_is_refused_and_leaves_nothing(tmp_path, edit, kind):
     for path in ROOT.glob('*.py'):
         shutil.copy(path, tmp_path)
-    shutil.copytree(ROOT / 'parts', tmp_path / 'parts', ignore=shutil.ignore_patterns('__pycache__'))
+    for name in 'parts', 'extras':
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns('__pycache__'))
     old, new = EDITS[edit]
     text = (ROOT / 'model.py').read_text(encoding='utf-8')
     assert text.count(old) == 1
@@ -184,10 +207,10 @@ def test_every_shape_that_our_model_can_have_passes_the_comparison(settings):
 def test_a_window_that_only_long_texts_show_is_refused(monkeypatch):
     plain = sys.modules['model'].attend
 
-    def windowed(q, k, v, mask, is_causal, is_cached):      # each token sees the last 300
+    def windowed(q, k, v, mask, is_causal):     # each token sees the last 300
         T = q.shape[2]
         mask = torch.ones(T, T, dtype=torch.bool).tril().triu(-299)
-        return plain(q, k, v, mask, False, is_cached)
+        return plain(q, k, v, mask, False)
 
     monkeypatch.setattr('model.attend', windowed)
     hf_model.check(lively(0.3, block_size=300))
@@ -223,7 +246,7 @@ def folder(tmp_path_factory):
 
 
 def test_the_model_generates_what_ours_does(folder):
-    model, _ = load_checkpoint(folder / 'sft')
+    model = GPT.load(folder / 'sft')
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder / 'sft/hf')
     idx = torch.tensor([[5, 70, 300]])
     tokenizer = Tokenizer.load(folder / 'sft/tokenizer.json')

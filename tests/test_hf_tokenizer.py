@@ -8,6 +8,7 @@ import torch
 from conftest import mistake, ok, refused, run, series, write
 from hypothesis import example, given, strategies as st
 
+from extras import hf_model
 from model import GPT, GPTConfig
 from tokenizer import Tokenizer
 
@@ -104,7 +105,7 @@ def folders(tmp_path_factory):
     made = {}
     for name, tokenizer in EXPORTED.items():
         made[name] = tmp_path_factory.mktemp('hf') / name
-        GPT(GPTConfig(tokenizer.vocab_size, 64, 1, 2, 0, 16)).save_hf(made[name], tokenizer)
+        hf_model.write(made[name], GPT(GPTConfig(tokenizer.vocab_size, 64, 1, 2, 0, 16)), tokenizer)
     return made
 
 
@@ -134,12 +135,12 @@ def test_a_chat_is_rendered_to_our_ids_unless_a_message_begins_with_a_blank(fold
 
 def test_the_tokenizer_comes_back_and_leaves_once_more(folders, tmp_path):
     ours, back = EXPORTED['bpe'], Tokenizer.load(folders['bpe'] / 'tokenizer.json')
-    GPT.from_hf(folders['bpe']).save_hf(tmp_path, back)
+    hf_model.write(tmp_path, GPT.load(folders['bpe']), back)
     again = Tokenizer.load(tmp_path / 'tokenizer.json')
     assert (again.special, again.all_bytes) == (ours.special, ours.all_bytes)
     assert (again.begin, again.stop, again.hash) == (ours.begin, ours.stop, back.hash)
     assert again.encode_batch(texts(99)) == ours.encode_batch(texts(99))
-    refused('a char tokenizer has no form', GPT(GPTConfig(2, 64, 1, 2, 0, 16)).save_hf, tmp_path,
+    refused('a char tokenizer has no form', hf_model.write, tmp_path, GPT(GPTConfig(2, 64, 1, 2, 0, 16)),
             Tokenizer.char('ab'))
 
 

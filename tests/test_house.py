@@ -116,8 +116,7 @@ def test_checkpoints_are_loaded_as_data_never_as_code():
 
 def settings(script):
     """What may follow `--`: a script's assignments above configure(), or its argparse options."""
-    file = 'parts/model/self_test' if script == 'model' else script             # model.py calls it
-    text = (ROOT / f'{file}.py').read_text(encoding='utf-8')
+    text = (ROOT / f'{script}.py').read_text(encoding='utf-8')
     above, *below = re.split(r'^(?:config = )?configure\(globals\(\)', text, flags=re.M)
     if below:
         return set(re.findall(r'^([a-z]\w*)(?:: [^=\n]+)? = ', above, re.M))

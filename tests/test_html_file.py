@@ -15,6 +15,7 @@ from test_sample import TOKENIZER, chain
 
 from model import sample
 from parts.eval import sandbox
+from parts.model.copies import like
 from parts.sample import asking, html_file
 from parts.tokenizer import fit
 from tokenizer import PATTERN, SMALL_PATTERN, Tokenizer
@@ -98,7 +99,7 @@ def shown(tmp_path_factory):
     small = dict(vocab_size=tokenizer.vocab_size, block_size=CONTEXT, n_ffn=44, vocab_multiple=64)
     models = {'a "base"': (lively(0.3, **small, n_kv_head=2, tie_embeddings=False), tokenizer, False),
               'chat': (lively(0.3, **small, n_layer=1, n_head=2, rope_theta=500.0), tokenizer, True),
-              'knows': (chain('\nok', '<|im_end|>').like(block_size=256), TOKENIZER, True)}
+              'knows': (like(chain('\nok', '<|im_end|>'), block_size=256), TOKENIZER, True)}
     path = tmp_path_factory.mktemp('page') / 'demo.html'
     said = html_file.write(path, models, PROBLEMS, lambda *job: sandbox.Result('wrong', MESSAGE))
     assert str(path) in said and '3 models' in said

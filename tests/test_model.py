@@ -1,18 +1,17 @@
-"""The model computes what its formulas say; its sizes, its first loss, its copies; a longer context."""
+"""The model computes what its formulas say; its sizes, its first loss, its copies, its files."""
 import dataclasses
-import functools
 import math
 import re
 import runpy
 
 import pytest
 import torch
-from conftest import ROOT, mistake, ok, refused, run, train
+from conftest import ROOT, refused
 from feedback import expect, short
 
-from model import IGNORE, GPT, GPTConfig, RMSNorm, load_checkpoint, rope_table, rotate
+from model import IGNORE, GPT, GPTConfig, RMSNorm, rope_table, rotate
+from parts.model.copies import like
 from parts.model.planner import count_parameters, sketch
-from parts.model.checkpoints import context
 
 
 def lively(std=0.2, **settings):
@@ -165,28 +164,20 @@ def test_an_impossible_config_is_a_value_error_with_value_and_expectation():
 
 def test_a_tied_head_is_the_embedding_and_a_copy_may_have_two_but_cannot_tie_them():
     tied = GPT(GPTConfig(50, 8, 1, 2, 0, 16))
-    untied = tied.like(tie_embeddings=False)
+    untied = like(tied, tie_embeddings=False)
     assert torch.equal(untied.head.weight, tied.head.weight)
     assert tied.head.weight.data_ptr() == tied.embedding.weight.data_ptr()
     assert untied.head.weight.data_ptr() != untied.embedding.weight.data_ptr()
     with pytest.raises(AssertionError, match='lose the head'):
-        untied.like(tie_embeddings=True)
-
-
-def test_without_arguments_it_prints_the_ladder_and_a_self_test():
-    out = ok(run('model.py'))
-    for name in ('nano', 'mini', 'midi', 'mega'):
-        assert re.search(rf'^{name}: total {LADDER[name]:,}, embedding ', out, re.M), name
-    assert 'the model learns\n' in out and out.endswith('(4, 8) -> (4, 33): the same batch\n')
-    assert abs(float(re.search(r'loss (\d\.\d+)', out)[1]) - 5.5452) < 0.1
+        like(untied, tie_embeddings=True)
 
 
 def test_a_copy_has_the_weights_their_type_and_the_changed_config_and_grows_by_the_mean_row():
-    assert {p.dtype for p in lively().bfloat16().like(dropout=0.1).parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in like(lively().bfloat16(), dropout=0.1).parameters()} == {torch.bfloat16}
     idx = torch.randint(50, (2, 8))
     model = lively(block_size=8, tie_embeddings=False, vocab_multiple=64).eval()
     model.embedding.weight.data[50:] = 1000.0               # rows that only fill up are in no mean
-    copy = model.like(dropout=0.5, causal=False)
+    copy = like(model, dropout=0.5, causal=False)
     assert copy.config == dataclasses.replace(model.config, dropout=0.5, causal=False)
     for name, weight in model.state_dict().items():
         if len(weight) == 64:           # the rows without a token begin as the mean
@@ -194,40 +185,133 @@ def test_a_copy_has_the_weights_their_type_and_the_changed_config_and_grows_by_t
         assert torch.equal(copy.state_dict()[name], weight), name
     assert not torch.equal(copy(idx)[0], copy(idx)[0])                      # it drops
     assert not torch.equal(copy.eval()(idx)[0], model(idx)[0])              # it sees what comes
-    grown = model.grown(53)
-    assert model.grown(50) is model and grown.config.vocab_size == 53 and len(grown.head.weight) == 64
+    grown = like(model, vocab_size=53)
+    assert grown.config.vocab_size == 53 and len(grown.head.weight) == 64
     for name in ('embedding.weight', 'head.weight'):
         rows = model.state_dict()[name][:50]
         assert torch.equal(grown.state_dict()[name][:53], torch.cat([rows, rows.mean(0).expand(3, -1)])), name
 
 
-# --- a longer context ---------------------------------------------------------------------------------------
-OLD_CONFIG = vars(GPTConfig(96, 32, 2, 2, 0, 32, rope_theta=500.0))
+# --- files --------------------------------------------------------------------------------------------------
+def saved(path, **changes):
+    """A checkpoint as it comes from a small model, but for these entries."""
+    model = GPT(GPTConfig(50, 8, 1, 2, 0, 16))
+    torch.save({'model': model.state_dict(), 'model_config': vars(model.config), **changes}, path)
+    return path
 
 
-def test_a_second_extension_counts_from_the_first_context():
-    def longer(block_size, scaling, before):
-        asked = {'init_from': 'x', 'block_size': block_size, 'rope_theta': 0, 'rope_scaling': scaling}
-        return context(asked, before)
+def test_what_was_saved_is_loaded_with_its_other_entries_and_changes_that_keep_the_shapes(tmp_path):
+    model = lively(tie_embeddings=False, vocab_multiple=64)
+    model.save(tmp_path / 'a.pt', step=3, config={'stage': 'sft'}, moments={'exp_avg': torch.zeros(3)})
+    torch.manual_seed(7)
+    back = GPT.load(tmp_path / 'a.pt', dropout=0.5, causal=False, block_size=99, rope_scaling=(2.0,))
+    assert back.config == dataclasses.replace(model.config, dropout=0.5, causal=False, block_size=99,
+                                              rope_scaling=(2.0,))
+    assert same_weights(back, model) and back.training
+    assert back.saved == {'format': 'nanoparrot-checkpoint-1', 'step': 3, 'config': {'stage': 'sft'}}
+    lively().bfloat16().save(tmp_path / 'half.pt')
+    assert {p.dtype for p in GPT.load(str(tmp_path / 'half.pt')).parameters()} == {torch.float32}
+    tied = GPT.load(saved(tmp_path / 'tied.pt'))
+    assert tied.head.weight is tied.embedding.weight
 
-    for before, block_size in (((), 32), ((2.0,), 64), ((2.0, 1.0, 4.0, 32), 64)):
-        old = {**OLD_CONFIG, 'block_size': block_size, 'rope_scaling': before}
-        assert longer(256, 'linear', old)['rope_scaling'] == (8.0,), before
-        assert longer(256, 'llama3', old)['rope_scaling'] == (8.0, 1.0, 4.0, 32), before
+
+def same_weights(a, b):
+    return all(torch.equal(w, b.state_dict()[name]) for name, w in a.state_dict().items())
 
 
-def test_train_py_continues_and_resumes_with_it_and_refuses_what_does_not_fit(base_run, data_dir, tmp_path):
-    extend = functools.partial(train, data_dir, tmp_path / 'a')
-    for flag, word in (('--block_size=128', '--rope_scaling=llama3'),
-                       ('--rope_scaling=linear', '--block_size')):
-        mistake(extend(f'--init_from={base_run}', flag), word)
+def test_of_a_runs_folder_the_best_model_counts_then_the_last_and_a_copied_file_is_not_mapped(tmp_path):
+    for n, name in enumerate(('last-1.pt', 'last.pt', 'best.pt')):
+        lively().save(tmp_path / name, step=n)
+        assert GPT.load(tmp_path).saved['step'] == n
+    model = GPT.load(tmp_path)
+    with open(tmp_path / 'best.pt', 'r+b') as f:        # as cp does, in place
+        f.write(bytes(200_000))
+    assert same_weights(model, lively())
 
-    flags = ['--rope_scaling=llama3', '--rope_theta=5e4', '--block_size=128']
-    ok(extend(*flags, f'--init_from={base_run}', '--max_steps=5'))
-    config = load_checkpoint(tmp_path / 'a')[0].config
-    assert (config.block_size, config.rope_scaling, config.rope_theta) == (128, (4.0, 1.0, 4.0, 32.0), 5e4)
-    ok(extend(*flags, '--init_from=resume', '--max_steps=6'))
-    assert load_checkpoint(tmp_path / 'a' / 'last.pt')[0].config == config
+
+def test_a_run_of_an_older_version_is_loaded():
+    model = GPT.load(ROOT / 'tests/old_run/run')
+    assert model.saved['step'] and not {'model', 'model_config', 'moments'} & model.saved.keys()
+
+
+NAN = {name: w * (math.nan if name == 'norm.weight' else 1)
+       for name, w in GPT(GPTConfig(50, 8, 1, 2, 0, 16)).state_dict().items()}
+
+
+def test_what_is_no_model_of_ours_is_one_sentence_with_its_path(tmp_path):
+    file, good = tmp_path / 'a.pt', saved(tmp_path / 'good.pt')
+    data, config = good.read_bytes(), vars(GPT.load(good).config)
+    for content in b'', b'hello', data[:len(data) // 2], data[:-300]:
+        file.write_bytes(content)
+        refused(re.escape(f'{file} cannot be loaded'), GPT.load, file)
+    for content in [1, 2], 'text', {'model': {}}, {'model_config': config}:
+        torch.save(content, file)
+        refused(re.escape(f'{file} cannot be loaded'), GPT.load, file)
+    for weights, words in (3, ''), ({'norm.weight': 'x'}, ''), ({}, 'embedding.weight'), (NAN, 'not finite'):
+        refused(f'{re.escape(str(file))}.*{words}', GPT.load, saved(file, model=weights))
+    for odd, words in (
+            ({'n_heads': 3}, 'n_heads'), ({'n_head': 3}, 'n_head=3'), ({'n_head': 0}, ''),
+            ({'n_layer': -1}, 'blocks.0'), ({'n_layer': 2}, 'blocks.1'), ({'dropout': 'x'}, ''),
+            ({'rope_theta': 0.0}, 'not finite'), ({'n_embd': 10**14}, ''), ({'qk_norm': True}, 'norm_q'),
+            ({'vocab_size': 51}, 'embedding.weight')):
+        saved(file, model_config={**config, **odd})
+        refused(f'{re.escape(str(file))}.*{words}', GPT.load, file)
+    refused(f'{tmp_path}/x.pt', GPT.load, tmp_path / 'x.pt')
+    (tmp_path / 'empty').mkdir()
+    refused(f'{tmp_path}/empty.*no best.pt, last.pt', GPT.load, tmp_path / 'empty')
+
+
+def test_a_change_of_shapes_or_an_edited_model_py_is_named(tmp_path):
+    good = saved(tmp_path / 'good.pt')
+    for changes in {'n_layer': 2}, {'n_embd': 32}, {'n_heads': 2}, {'vocab_size': 51}:
+        refused('good.pt .*this model.py', GPT.load, good, **changes)
+    text = (ROOT / 'model.py').read_text(encoding='utf-8')
+    for old, new, words in (('n_layer', 'n_layers', 'n_layer'), ('w_up', 'w_upper', 'w_upper')):
+        (tmp_path / 'model.py').write_text(text.replace(old, new), encoding='utf-8')
+        edited = runpy.run_path(str(tmp_path / 'model.py'))['GPT']
+        refused(f'good.pt .*this model.py .*{words}', edited.load, good)
+
+
+def test_no_file_runs_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / 'ran'), 'w'))
+    saved(tmp_path / 'a.pt', more=Evil())
+    refused('a.pt', GPT.load, tmp_path / 'a.pt')
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_a_save_that_fails_leaves_the_old_file_and_a_link_at_its_temporary_name_is_not_followed(
+        tmp_path, monkeypatch):
+    path, victim = tmp_path / 'a.pt', tmp_path / 'victim'
+    victim.write_text('mine')
+    (tmp_path / 'a.pt.tmp').symlink_to(victim)
+    lively().save(path, step=1)
+    assert victim.read_text() == 'mine' and not path.is_symlink() and GPT.load(path).saved['step'] == 1
+    monkeypatch.setattr('torch.save', lambda state, f: f.write(None))
+    with pytest.raises(TypeError):
+        lively().save(path, step=2)
+    monkeypatch.undo()
+    assert GPT.load(path).saved['step'] == 1
+    lively().save(path, step=3)             # also if the last one died
+    assert GPT.load(path).saved['step'] == 3 and {*tmp_path.iterdir()} == {path, victim}
+
+
+# --- log p --------------------------------------------------------------------------------------------------
+def test_log_p_is_that_of_the_scored_targets_row_after_row_at_a_temperature():
+    """Only they go through the head. A target's gradient comes through it."""
+    model, (idx, targets) = lively(), batch()
+    n_rows = []
+    model.head.register_forward_hook(lambda head, x, y: n_rows.append(x[0][..., 0].numel()))
+    for temperature in 1.0, 0.5, 3.0:
+        by_hand = torch.stack([(model(idx)[0][b, t].double() / temperature).log_softmax(-1)[targets[b, t]]
+                               for b in range(8) for t in range(24) if targets[b, t] != IGNORE])
+        found = model.log_p(idx, targets, temperature)
+        same([found], [by_hand], 1e-5)
+        assert found.dtype == torch.float32 and n_rows[-1] == len(found) == (targets != IGNORE).sum()
+    same(gradients(model, model.log_p(idx, targets).mean()), gradients(model, -model(idx, targets)[1]), 1e-6)
+    nothing = model.log_p(idx, torch.full_like(targets, IGNORE))
+    assert nothing.shape == (0,) and all(not g.any() for g in gradients(model, nothing.sum()))
 
 
 # --- the presets of config/ ---------------------------------------------------------------------------------
@@ -269,7 +353,7 @@ def test_padding_changes_no_loss_logit_or_gradient_and_is_never_sampled():
     """The padded rows would win each comparison."""
     for tied in (True, False):
         plain, (idx, targets) = lively(tie_embeddings=tied), batch()
-        padded = plain.like(vocab_multiple=64)
+        padded = like(plain, vocab_multiple=64)
         for matrix in (padded.embedding.weight, padded.head.weight):
             assert matrix.shape == (64, 32)
             matrix.data[50:] = 1000.0

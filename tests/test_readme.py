@@ -154,16 +154,15 @@ def test_the_one_liners_print_what_their_comments_say(data_dir, conversations, b
 
 USE = """
 import sandbox, torch
-from model import load_checkpoint, save_checkpoint
 assert tok.decode(ids) == 'def f(x):\\n    return x'
 x = torch.tensor([ids])
 model(x, x)[1].backward()
 torch.optim.AdamW(model.parameters()).step()
 assert model.generate(x, 4).shape == (1, len(ids) + 4)
-save_checkpoint('model.pt', model, step=3)
-assert load_checkpoint('model.pt')[1]['step'] == 3
+model.save('model.pt', step=3)
+assert GPT.load('model.pt').saved['step'] == 3
 assert sandbox.run_code('def f(): return 1', 'assert f() == 1').outcome == 'passed'
-assert 'parts' not in sys.modules
+assert not {'parts', 'extras'} & sys.modules.keys()
 """
 
 
@@ -175,7 +174,7 @@ def test_files_that_were_copied_into_an_empty_folder_work(tmp_path):
     (tmp_path / 'corpus.txt').write_text('def f(x):\n    return x\n' * 40, encoding='utf-8')
     pages = blocks('python', PAGES[ROOT / 'docs/use.md'])
     code = next(page for page in pages if 'import Tokenizer' in page)
-    code = re.sub('.*from_hf.*', '', code.replace('from parts.prepare.', 'from '))
+    code = re.sub(".*GPT.load\\('path.*", '', code.replace('from parts.prepare.', 'from '))
     code = re.sub(r'^(jaccard.*\)) +# (\S+)$', r'assert \1 == \2', code, flags=re.M)
     assert code.count('assert') == 1
     command = [sys.executable, '-I', '-c', f'import sys\nsys.path.insert(0, ".")\n{code}{USE}']

@@ -9,7 +9,7 @@ from conftest import PAID, ROOT, TINY, contents, make_sft, metrics, mistake, ok,
 from conftest import state
 from feedback import attempt, expect
 
-from model import load_checkpoint
+from model import GPT
 
 # dropout, so that lost random state would show; saves and evaluations at different steps
 STEPS = ['--max_steps=18', '--save_interval=4', '--eval_interval=6', '--warmup_steps=0.2', '--log_interval=1',
@@ -115,7 +115,7 @@ def test_the_best_model_is_the_best_of_all_parts_of_a_run(start, tmp_path):
     best = min(series(tmp_path, 'val_loss'))
     ok(run(*flags, '--init_from=resume', '--learning_rate=3', '--spike_z=0'))           # far too high
     assert all(later > best for later in series(tmp_path, 'val_loss')[5:])
-    assert load_checkpoint(tmp_path)[1]['best_val'] == state(tmp_path)['best_val'] == best
+    assert GPT.load(tmp_path).saved['best_val'] == state(tmp_path)['best_val'] == best
 
 
 def test_a_stop_before_the_first_step_saves_what_a_start_needs(start, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from conftest import PAID, ROOT, make_sft, metrics, mistake, ok, run, same, series
 from conftest import state, write
 
-from model import load_checkpoint
+from model import GPT
 
 FLAGS = ('--device=cpu --dtype=float32 --batch_size=4 --num_samples=6 --max_new_tokens=8 --slots=7 '
          '--max_steps=12 --warmup_steps=0 --learning_rate=1e-2 --min_lr=1e-2 --eval_interval=6 '
@@ -52,7 +52,7 @@ def test_equal_rewards_leave_the_weights_exactly_as_they_were(rl, sft_model, tmp
     assert series(out, 'grad_norm') == [0.0] * 12
     (step, text), = [(m['step'], m['text']) for m in metrics(out) if m.get('event') == 'silent']
     assert step == 9 and '10 batches taught' in text and 'earned the same, 0.3 on average' in text
-    assert same(load_checkpoint(sft_model)[0].state_dict(), state(out)['model'])
+    assert same(GPT.load(sft_model).state_dict(), state(out)['model'])
 
 
 def test_a_reward_model_of_dpo_is_what_the_answers_earn(rl, sft_model, tmp_path):

@@ -9,7 +9,7 @@ import torch
 from conftest import lift, refused, save_run, sharpen
 from test_records import BYTES
 
-from model import GPT, GPTConfig, IGNORE, load_checkpoint
+from model import GPT, GPTConfig, IGNORE
 from parts.eval import questions
 from parts.eval.sandbox import Result
 from parts.train import data, rollouts
@@ -56,7 +56,7 @@ def test_a_reward_model_scores_the_whole_answer_with_its_end_whatever_is_next_to
     model = sharpen(GPT(GPTConfig(BYTES.vocab_size, 48, 2, 2, 0, 32))).eval()
     save_run(tmp_path / 'reward', model, BYTES, reward_head=torch.randn(1, 32))
     score = rollouts.reward_model(str(tmp_path / 'reward'), 'out/sft', BYTES, 'cpu')
-    head = load_checkpoint(tmp_path / 'reward')[1]['reward_head']
+    head = GPT.load(tmp_path / 'reward').saved['reward_head']
     task = questions.to_question({'prompt': 'hi'}, is_graded=False)
     task['ids'] = BYTES.render(task['messages'], add_generation_prompt=True)[0]
     texts = ['yo', '', 'a longer one', 'é' * 30]

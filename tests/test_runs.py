@@ -224,7 +224,8 @@ def test_a_model_that_cannot_do_it_is_refused(tmp_path):
         tokenizer = Tokenizer.byte(special)
         save_run(tmp_path, small(vocab_size=tokenizer.vocab_size, **config), tokenizer, **more)
         refused(words, command)
-    refused(['block_size=9', 'context of 8 tokens', '--rope_scaling'], checkpoints.check_context, 'out', 8, 9)
+    refused(['block_size=9', 'context of 8 tokens', 'extras.longer_context'], checkpoints.check_context,
+            'out', 8, 9)
 
 
 # --- the log ------------------------------------------------------------------------------------------------

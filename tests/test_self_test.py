@@ -1,15 +1,35 @@
-"""The self-test: does it see that a model does not learn?"""
-import torch
+"""python model.py: its parts, and whether it sees that a model does not learn or that the cache is wrong."""
+import re
+import subprocess
+import sys
 
-from model import GPT, GPTConfig
-from parts.model import self_test
+import pytest
+from conftest import ROOT
 
 
-def test_a_model_without_attention_does_not_know_one_batch_by_heart():
-    """One that learns: what model.py prints, in test_model.py."""
-    blind = GPT(GPTConfig(64, 32, 2, 4, 2, 128))
-    for block in blind.blocks:
-        block.attention.forward = lambda x, *rest: torch.zeros_like(x)
-    idx = torch.randint(16, (3, 33), generator=torch.Generator().manual_seed(0))
-    first, last = self_test.by_heart(blind, idx)
-    assert last > first / 5, (first, last)
+def say(tmp_path, old='', new=''):
+    """What a model.py says that lies alone in a folder, with this text replaced."""
+    text = (ROOT / 'model.py').read_text(encoding='utf-8')
+    assert old in text
+    (tmp_path / 'model.py').write_text(text.replace(old, new) if old else text, encoding='utf-8')
+    return subprocess.run([sys.executable, 'model.py'], cwd=tmp_path, capture_output=True, text=True)
+
+
+def test_it_prints_its_parts_and_a_loss_near_ln_V_and_learns_and_writes(tmp_path):
+    done = say(tmp_path)
+    assert done.returncode == 0, done.stderr
+    parts = re.findall(r'(\w+): ([\d,]+) parameters', done.stdout)
+    parts = {name: int(n.replace(',', '')) for name, n in parts}
+    assert parts == {'embedding': 256 * 128, 'attention': 2 * 3 * 128 * 128, 'mlp': 2 * 3 * 128 * 320,
+                     'norm': 5 * 128, 'all': 377_472} and sum(parts.values()) == 2 * 377_472
+    first, last = map(float, re.findall(r'loss (\d\.\d+)', done.stdout))
+    assert abs(first - 5.5452) < 0.1 and last < 0.5
+
+
+@pytest.mark.parametrize('old, new, words', [
+    ('x = x + self.dropout(self.attention(self.norm_1(x), *where))', '', 'does not learn'),
+    ('k, v = cache[:, :, :, :start + T]', 'k, v = cache[:, :, :, 1:start + T]', 'look at the cache'),
+    ('slice(start, start + T)', 'slice(0, T)', 'look at the cache')])
+def test_a_model_that_is_broken_fails(tmp_path, old, new, words):
+    done = say(tmp_path, old, new)
+    assert done.returncode == 1 and words in done.stderr, done.stdout + done.stderr

@@ -10,7 +10,7 @@ from conftest import read_rows, run, series, write
 from feedback import expect
 from test_records import BYTES, TRAPPING, say
 
-from model import GPT, IGNORE, GPTConfig, load_checkpoint
+from model import GPT, IGNORE, GPTConfig
 
 E = '<|im_end|>'
 END, PAD = TRAPPING.special[E], TRAPPING.special['<|pad|>']
@@ -124,7 +124,7 @@ def test_when_it_learns_by_heart_the_best_is_kept_and_what_is_forgotten_measured
     data, out = make_conversations(tmp_path / 'data', 4), tmp_path / 'run'
     base_text(data, 99)
     ok(sft(out, '--max_steps=60', '--dropout=0', f'--data_dir={data}', f'--base_dir={data}'))
-    best = load_checkpoint(out / 'best.pt')[1]
+    best = GPT.load(out / 'best.pt').saved
     vals, bits = ({m['step']: m[k] for m in metrics(out) if k in m} for k in ('val_loss', 'base_bpb'))
     assert best['best_val'] == vals[best['step']] == min(v for step, v in vals.items() if step)
     assert series(out, 'loss')[-1] < best['best_val'] < vals[60] and bits[60] > bits[0]

@@ -12,7 +12,7 @@ from conftest import ROOT, mistake, ok, run, save_run
 from notebooks import begin, notebook, tour_cells
 from tour import BLOCK, NOTHING, OURS, PAGE, YOURS, pieces
 
-from model import GPT, GPTConfig, load_checkpoint
+from model import GPT, GPTConfig
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TEXT = PAGE.read_text(encoding='utf-8')
@@ -55,7 +55,7 @@ def their_page(theirs):
 
 def test_it_prints_the_values_of_two_models_of_the_reader(theirs, their_page):
     page = their_page
-    n_parameters = sum(p.numel() for p in load_checkpoint(theirs)[0].parameters())
+    n_parameters = sum(p.numel() for p in GPT.load(theirs).parameters())
     assert f'parameters: {n_parameters}\n' in page and 'ln V: 5.5' in page
     after, by_hand = re.search(r'after: (\S+)\nby hand: (\S+),', page).groups()
     assert abs(float(after) - float(by_hand)) < 2e-4

@@ -116,14 +116,14 @@ return [self.ranks[letter] for letter in chunk]
 T = x.shape[1]
 heads = lambda y: y.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
 q, k = (rotate(heads(w(x)), cos, sin) for w in (self.w_q, self.w_k))
-y = attend(q, k, heads(self.w_v(x)), mask, mask is None, False)
+y = attend(q, k, heads(self.w_v(x)), mask, mask is None)
 return self.w_o(y.transpose(1, 2).flatten(2))
 ''',
         'prompts of length 1, greedy, with a cache', ' at [', ' at ['),
         ('''
 B, T, C = x.shape
 q, k, v = (w(x).view(B, self.config.n_head, T, -1) for w in (self.w_q, self.w_k, self.w_v))
-y = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, mask, mask is None, False)
+y = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, mask, mask is None)
 return self.w_o(y.transpose(1, 2).flatten(2))
 ''',
         '4 heads of queries and 1 of keys', 'RuntimeError: mat1', '(8, 24, 50)')],

@@ -8,6 +8,7 @@ A model knows one tokenizer, so every function that opens both checks that they 
 """
 import contextlib, errno, glob, os, pathlib
 import torch
+from extras import longer_context, new_vocabulary
 from model import GPT, GPTConfig
 from parts import Mistake
 from parts.model import copies
@@ -121,7 +122,7 @@ def open_model(path, device='cpu', flag=''):
     what was saved. flag: as in find()."""
     path = find(path, flag)
     if os.path.isdir(path):
-        return GPT.from_hf(path).to(device), {}
+        return GPT.load(path).to(device), {}
     state = read(path, device)
     model = GPT(GPTConfig(**state['model_config'])).to(device)
     model.load_state_dict(state['model'])
@@ -154,9 +155,8 @@ def from_weights(config, set_by, tokenizer):
     init_from, data_dir = config['init_from'], config['data_dir']
     model, state = open_model(init_from, flag='init_from')
     old = tokenizer_beside(init_from, state)
-    model = model.grown(old.vocab_size)     # a model of Hugging Face may lack <|im_start|>
     if config['extend_vocab']:
-        model = copies.carried_over(model, old, tokenizer)
+        model = new_vocabulary.carried_over(model, old, tokenizer)
     else:
         beside = os.path.join(folder_of(init_from), 'tokenizer.json')
         same_tokenizer(init_from, old.hash, data_dir, tokenizer.hash,
@@ -168,7 +168,7 @@ def from_weights(config, set_by, tokenizer):
             raise Mistake(f'{set_by[name]}: {name}={config[name]}, but {init_from} has '
                           f'{name}={value}; leave {name} out, or set it to {value}')
         config[name] = value
-    return model.like(dropout=config['dropout'], causal=config['objective'] != 'mlm',
+    return copies.like(model, dropout=config['dropout'], causal=config['objective'] != 'mlm',
                       vocab_multiple=config['vocab_multiple'],
                       **context(config, vars(model.config)))
 
@@ -179,19 +179,14 @@ def context(config, before):
     the context of the first training: see model.stretch()."""
     block_size, rope_theta, rope_scaling = (
         config[name] for name in ('block_size', 'rope_theta', 'rope_scaling'))
-    old = before['rope_scaling']
-    # An earlier extension wrote down the context of the first training (llama3) or a factor.
-    first_context = old[3] if len(old) == 4 else before['block_size'] / (old or [1])[0]
-    factor = block_size / first_context
     if rope_scaling == 'none' and not rope_theta:
         check_context(config['init_from'], before['block_size'], block_size)
     if rope_scaling != 'none' and block_size <= before['block_size']:
         raise Mistake(f'rope_scaling={rope_scaling} makes a context longer; set --block_size '
                       f'above the {before["block_size"]} tokens of {config["init_from"]}, or '
                       'leave --rope_scaling=none')
-    scaling = {'none': old, 'linear': (factor,), 'llama3': (factor, 1.0, 4.0, first_context)}
-    return {'rope_theta': rope_theta or before['rope_theta'], 'rope_scaling': scaling[rope_scaling],
-            'block_size': max(before['block_size'], block_size)}
+    new = longer_context.changes(before, block_size, rope_scaling, rope_theta)
+    return {**new, 'block_size': max(before['block_size'], block_size)}
 
 
 def check_context(init_from, context, block_size):
@@ -199,7 +194,7 @@ def check_context(init_from, context, block_size):
     if block_size > context:
         raise Mistake(f'{init_from} has a context of {context} tokens, less than '
                       f'block_size={block_size}; set --block_size={context}, or extend it: '
-                      'train.py --rope_scaling=llama3')
+                      'python -m extras.longer_context')
 
 
 def refuse_reward_model(ckpt, state):
@@ -218,8 +213,14 @@ def open_to_sample(ckpt, device='cpu', continues=False):
                       "metrics.jsonl; see it fill a gap: sample.py --prompt='a <|mask|>'")
     refuse_reward_model(ckpt, state)
     tokenizer = tokenizer_beside(ckpt, state)
-    # A model of Hugging Face may lack <|im_start|> and <|im_end|>.
-    return model.grown(tokenizer.vocab_size), tokenizer, state
+    return model, tokenizer, state
+
+
+def knows_chat(model, tokenizer):
+    """Was a model ever trained on <|im_start|> and <|im_end|>? If a model of Hugging Face lacks
+    them, they get rows when it is loaded, and both are the mean row."""
+    start, end = (tokenizer.special[name] for name in ('<|im_start|>', '<|im_end|>'))
+    return not torch.equal(model.embedding.weight[start], model.embedding.weight[end])
 
 
 def open_to_tune(config, state):
@@ -239,7 +240,7 @@ def open_to_tune(config, state):
         raise Mistake(f'the tokenizer of {origin} has no <|im_start|> and <|im_end|>, which '
                       'frame each message; pretrain with one that has: python prepare.py '
                       '--tokenizer=bpe')
-    if config.get('lora') and tokenizer.vocab_size > model.config.vocab_size:
+    if config.get('lora') and not knows_chat(model, tokenizer):
         raise Mistake(f'lora={config["lora"]} cannot train the new rows of <|im_start|> and '
                       '<|im_end|>; set --lora=0')
     check_context(origin, model.config.block_size, config.get('block_size', 0))

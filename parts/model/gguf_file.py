@@ -17,8 +17,9 @@ import os, pathlib
 import torch
 from model import stretch
 from parts import Mistake
-from parts.model import checkpoints, hf_model
-from parts.tokenizer import fit, hf_tokenizer
+from extras import hf_model, hf_tokenizer
+from parts.model import checkpoints
+from parts.tokenizer import fit
 from tokenizer import CHAT_TEMPLATE
 
 # llama.cpp's names of the split patterns that it has; Llama 3's joins newlines
@@ -92,13 +93,13 @@ def write(folder, model, tokenizer, kind, state):
 def rename(model, names):
     """Return {llama.cpp's name: float32 array} of a GPT's tensors: (rows out, columns in), or
     (width,). names: the package gguf's table of transformers' names."""
-    arrays = {}
+    arrays, theirs = {}, hf_model.names_of(vars(model.config))
     for name, tensor in model.state_dict().items():
         array = tensor.float().cpu().numpy()
         if name in ('embedding.weight', 'head.weight'):
             array = array[:model.config.vocab_size]         # without rows that fill up a multiple
         if name != 'head.weight' or not model.config.tie_embeddings:
-            arrays[names.get_name(hf_model.their_name(name), ('.weight',))] = array
+            arrays[names.get_name(theirs[name], ('.weight',))] = array
     if len(model.config.rope_scaling) == 4:
         # Llama 3.1 divides each frequency by a number of its own, which the file holds.
         D = model.config.head_dim

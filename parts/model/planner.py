@@ -7,7 +7,7 @@ The plan: memory, time and cost of a run, counted before it starts, with no memo
 """
 import math, pathlib, re
 import torch
-from model import GPT, GPTConfig, load_checkpoint
+from model import GPT, GPTConfig
 from parts import Mistake
 from parts.train import data
 
@@ -159,7 +159,7 @@ def show(config):
         meta = data.read_meta(config['data_dir'])[1]
     shape = config
     if config['init_from'] not in ('scratch', 'resume'):
-        shape = vars(load_checkpoint(config['init_from'])[0].config)
+        shape = vars(GPT.load(config['init_from']).config)
     sizes = {key: shape[key] for key in vars(GPTConfig()) if key in shape}
     # RoPE's settings change no size, and train.py gives rope_scaling as a word.
     model = sketch(GPTConfig(**sizes | {

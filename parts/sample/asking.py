@@ -14,6 +14,7 @@ Each answer has random numbers of its own, so other answers in a batch change it
 """
 import codecs, collections, math, pathlib, random
 import regex, torch
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from model import IGNORE, sample
 from parts import Mistake
@@ -164,15 +165,6 @@ def draw(logits, answers, **how):
     return sample(logits, **how)
 
 
-def visible(idx, start):
-    """Which keys do the positions from `start` on see? bool (B, 1, T - start, T). In a row _ _ a b,
-    where _ is padding, a sees a, and b sees a b; a _ sees each _ up to itself, because a softmax
-    over nothing is not a number."""
-    is_text = idx != IGNORE  # (B, T)
-    at = torch.arange(idx.shape[1], device=idx.device)  # (T,)
-    return ((at <= at[start:, None]) & (is_text[:, start:, None] == is_text[:, None]))[:, None]
-
-
 def write(model, answers, stop, slots=16, score=None, **how):
     """Write all answers, `slots` at a time. Yield an answer whenever it has a new id; short prompts
     come first. stop: the ids that end an answer. score(logits (n, V), ids (n,)) -> a tensor (n,
@@ -183,58 +175,32 @@ def write(model, answers, stop, slots=16, score=None, **how):
         yield from write_batch(model, waiting[first:first + slots], stop, score, **how)
 
 
-def keep(cache, rows, n):
-    """Make `rows` of a cache (n_layer, 2, B, K, room, D) its first ones: keep(cache, [0, 2], n)
-    makes row 2 the second row. Only the n positions that are filled move, one layer at a time,
-    because a copy of the whole cache would copy its empty room as well."""
-    for layer in cache:
-        layer[:, :len(rows), :, :n] = layer[:, rows, :, :n]
-
-
-@torch.no_grad()
 def write_batch(model, answers, stop, score, **how):
-    """GPT.stream for many Answers: shorter prompts begin with padding, equal prompts run once, and
-    answers that ended leave when they are more than a fifth, because leaving moves the others."""
-    block_size, device = model.config.block_size, model.embedding.weight.device
-    prompts = [answer.prompt.ids[-block_size:] for answer in answers]
-    T = max(len(ids) for ids in prompts)
-    rows = [(*[IGNORE] * (T - len(ids)), *ids) for ids in prompts]
-    is_padded = any(len(ids) < T for ids in prompts)
-    # For the prompts b a b, numbers is {b: 0, a: 1}, so idx is b a until the first new id.
-    numbers = {row: i for i, row in enumerate(dict.fromkeys(rows))}
-    idx = torch.tensor(list(numbers), device=device)  # (different prompts, T)
-    noise = [torch.tensor(answer.noise) for answer in answers]
-    noise = torch.nn.utils.rnn.pad_sequence(noise, batch_first=True).to(device)  # (B, n)
-    cache = model.empty_cache(len(rows), T + noise.shape[1])
-    n_cached = 0
-    for i in range(noise.shape[1]):
-        if idx.shape[1] > block_size:           # as in GPT.stream
-            idx = idx[:, -block_size:]
-            n_cached = 0
-        mask = visible(idx, n_cached) if is_padded else None
-        used = cache[:, :, :len(idx)]           # the others belong to answers that have left
-        hidden = model.backbone(idx[:, n_cached:].clamp(min=0), used, n_cached, mask)
-        logits = model.head(hidden[:, -1])[:, :model.config.vocab_size].float()
-        n_cached = idx.shape[1]
-        if i == 0:
-            which = [numbers[row] for row in rows]
-            idx, logits = idx[which], logits[which]
-            keep(cache, which, n_cached)
-        ids = draw(logits, answers, u=noise[:, i], **how)
-        idx = torch.cat((idx, ids[:, None]), dim=1)
-        scores = score(logits, ids) if score else ids
-        for answer, id, value in zip(answers, ids.tolist(), scores.tolist()):
-            if not answer.finish:
+    """GPT.stream for many Answers: shorter prompts begin with padding."""
+    device = model.embedding.weight.device
+    prompts = [torch.tensor(answer.prompt.ids[-model.config.block_size:]) for answer in answers]
+    idx = pad_sequence(prompts, batch_first=True, padding_value=IGNORE, padding_side='left')
+    noise = pad_sequence([torch.tensor(answer.noise) for answer in answers], batch_first=True)
+    noise = noise.to(device)  # (B, n)
+    written = []                # the answers that have a new id
+
+    def choose(logits, rows, t):
+        # An answer that has ended at a word, at its length or by its reader gets IGNORE, which is
+        # a stop id here, so that its row leaves.
+        ids = torch.full_like(rows, IGNORE)  # (b,)
+        going = [i for i, row in enumerate(rows.tolist()) if not answers[row].finish]
+        written[:] = [answers[row] for row in rows[going].tolist()]
+        if written:
+            logits = logits[going]
+            ids[going] = draw(logits, written, u=noise[rows[going], t], **how)
+            scores = score(logits, ids[going]) if score else ids[going]
+            for answer, id, value in zip(written, ids[going].tolist(), scores.tolist()):
                 answer.append(id, stop)
                 answer.scores.append(value)
-                yield answer
-        left = [row for row, answer in enumerate(answers) if not answer.finish]
-        if not left:
-            return
-        if len(left) < 0.8 * len(answers):
-            answers = [answers[row] for row in left]
-            idx, noise = idx[left], noise[left]
-            keep(cache, left, n_cached)
+        return ids
+
+    for _ in model.stream(idx.to(device), noise.shape[1], choose, (IGNORE, *stop)):
+        yield from written
 
 
 def generate(model, tokenizer, prompts, num_samples, max_new_tokens, seed=0, slots=16, ends='',

@@ -10,7 +10,7 @@ temperature 0, and the file keeps the verdicts, because a browser runs no Python
 import base64, json, pathlib, re
 import torch
 from parts import Mistake
-from parts.model import hf_model
+from extras import hf_model
 from parts.sample import asking, server
 
 LARGEST = 50_000_000        # parameters, so that a phone opens the file

@@ -1,7 +1,7 @@
 """
 Read and write Hugging Face's folders: a Llama's, Qwen2's or Qwen3's weights under our names.
 
-    model = read('SmolLM2-135M')                # a GPT in float32
+    config, weights = read('SmolLM2-135M')      # GPT.load('SmolLM2-135M') calls it
     write('exported', model, tokenizer)         # as LlamaForCausalLM of transformers reads it
     print(publish('out/sft', model, tokenizer, 'hf', state))    # makes out/sft/hf, with README.md
 
@@ -9,12 +9,12 @@ The layouts are the same on both sides (rotate-half RoPE, gate/up/down): weights
 Whoever edits model.py may have a model that no other program knows. So each export (GGUF and HTML
 as well) first compares the model with logits(), which is written without model.py.
 """
-import copy, glob, json, math, os, pathlib, re, shutil
+import copy, glob, json, math, os, pathlib, shutil
 import torch
 import torch.nn.functional as F
-from model import GPT, GPTConfig
-from parts import Mistake
-from parts.tokenizer import hf_tokenizer
+from configurator import Mistake
+from extras import hf_tokenizer
+from tokenizer import Tokenizer
 
 NAMES = {'vocab_size': 'vocab_size', 'block_size': 'max_position_embeddings',
          'n_layer': 'num_hidden_layers', 'n_head': 'num_attention_heads',
@@ -56,15 +56,12 @@ def import_safetensors():
     return safetensors.torch
 
 
-def without_number(name):
-    """'blocks.3.norm_1.weight' -> 'blocks.N.norm_1.weight'"""
-    return re.sub(r'\.\d+\.', '.N.', name)
-
-
-def their_name(name):
-    """'blocks.3.norm_1.weight' -> 'model.layers.3.input_layernorm.weight'"""
-    theirs = (TENSORS | QKV_BIAS | QK_NORM)[without_number(name)]
-    return theirs.replace('N', name.split('.')[1])
+def names_of(config):
+    """Return {our name: their name} of all tensors of a model with this config."""
+    both = TENSORS | (QKV_BIAS if config['qkv_bias'] else {}) | (QK_NORM if config['qk_norm'] else {})
+    return {ours.replace('.N.', f'.{i}.'): theirs.replace('.N.', f'.{i}.')
+            for ours, theirs in both.items()
+            for i in range(config['n_layer'] if '.N.' in ours else 1)}
 
 
 def read_config(theirs):
@@ -92,31 +89,43 @@ def read_config(theirs):
 
 
 def read(folder):
-    """Return the GPT, in float32, of a folder with config.json and *.safetensors."""
+    """Return the config, a dict under our names, and the weights, {our name: tensor}, of a folder
+    with config.json and *.safetensors. If the tokenizer beside them has more tokens than they have
+    rows, because <|im_start|> and <|im_end|> were added to it, a new row is the mean of the others.
+    """
+    found = glob.glob(os.path.join(glob.escape(folder), '*.safetensors'))
+    if not found:
+        raise Mistake('it has no best.pt, last.pt or *.safetensors')
     safetensors = import_safetensors()
     reading = os.path.join(folder, 'config.json')
     try:
         with open(reading, encoding='utf-8') as f:
             config = read_config(json.load(f))
         saved = {}
-        for reading in sorted(glob.glob(os.path.join(glob.escape(folder), '*.safetensors'))):
+        for reading in sorted(found):
             saved |= safetensors.load_file(reading)
         if config['tie_embeddings']:
             saved['lm_head.weight'] = saved['model.embed_tokens.weight']
-        model = GPT(GPTConfig(**config))
-        model.load_state_dict({name: saved[their_name(name)] for name in model.state_dict()})
+        names = names_of(config)
+        weights = {ours: saved[theirs] for ours, theirs in names.items()}
+        reading = os.path.join(folder, 'tokenizer.json')
+        if os.path.exists(reading):
+            n_new = max(0, Tokenizer.load(reading).vocab_size - config['vocab_size'])
+            for name in 'embedding.weight', 'head.weight':
+                rows = weights[name]  # (V, C)
+                new = rows.float().mean(0).expand(n_new, -1).to(rows)
+                weights[name] = torch.cat((rows, new))
+            config['vocab_size'] += n_new
     except Exception as e:              # broken JSON, a missing key, a file that was cut off, ...
         why = e if isinstance(e, Mistake) else f'{type(e).__name__}: {e}'
-        raise Mistake(f'{reading} cannot be read as a Llama model: {why}') from e
-    return model
+        raise Mistake(f'{os.path.basename(reading)} is not that of a Llama: {why}') from e
+    return config, weights
 
 
 def check_layout(config, tensors):
     """Refuse tensors that a Llama, Qwen2 or Qwen3 of this config does not have, as after an edit of
     model.py: other programs would run another model."""
-    theirs = {**TENSORS, **(QKV_BIAS if config['qkv_bias'] else {}),
-              **(QK_NORM if config['qk_norm'] else {})}
-    if odd := theirs.keys() ^ {without_number(name) for name in tensors}:
+    if odd := names_of(config).keys() ^ tensors.keys():
         raise Mistake(f'{min(odd)}: your model.py and a Llama differ in this tensor, so other '
                       'programs would run another model')
 
@@ -130,7 +139,7 @@ def translated(model):
         raise Mistake('transformers has no model with causal=False, or with both qkv_bias and '
                       'qk_norm')
     check_layout(config, tensors)
-    renamed = {their_name(name): tensor for name, tensor in tensors.items()}
+    renamed = {theirs: tensors[ours] for ours, theirs in names_of(config).items()}
     for name in 'model.embed_tokens.weight', 'lm_head.weight':
         # Other programs know no rows that belong to no token.
         renamed[name] = renamed[name][:config['vocab_size']].contiguous()
@@ -274,7 +283,7 @@ def publish(folder, model, tokenizer, kind, state):
                        settings='\n'.join(f'{key} = {value!r}' for key, value in config.items()))
     new = f'{target}.tmp'
     try:
-        model.save_hf(new, tokenizer)
+        write(new, model, tokenizer)
         pathlib.Path(new, 'README.md').write_text(card, encoding='utf-8', newline='\n')
         for path in (f'{folder}/eval.json', f'{folder}/data.json',
                      os.path.join(config.get('data_dir', folder), 'report.md')):
