@@ -1,239 +1,171 @@
 """
-Config files and command-line flags change a script's settings, the plain variables above its call
+Config files and command-line flags replace a script's settings, the plain variables above its call
 of configure(). Files and flags apply from left to right, so the last one wins.
-A comment next to a setting is a rule if it begins with a bound, an interval or words joined by |:
 
-    min_lr: float | None = None         # >= 0: where the learning rate ends
-    dropout = 0.0                       # [0, 1): the fraction of activations that become 0
-    optimizer = 'adamw'                 # adamw | muon
-    config = configure(globals())
+    batch_size = 32                                     # sequences per step
+    min_lr: float | None = None                         # where the learning rate ends
+    optimizer: Literal['adamw', 'muon'] = 'adamw'       # what updates the weights
+    config = configure(globals(), {'batch_size': (1, 1e6)})     # other numbers: at least 0
 
     python train.py config/shakespeare_cpu.py --max_steps=500 --device cpu
 
-A rule ends at the first colon. Any other comment is prose and stops nothing.
-
-A config file is Python, so it may loop, import and define functions. Apart from these, each name
-that it assigns must be a setting or begin with _. Otherwise a misspelled setting would be ignored,
-and a run of days would use the default.
-
-If a script raises Mistake, it ends with this one line and exit code 2. A file that is missing and a
-memory that is full also end it with one line. Any other error is a bug and prints a traceback. You
-can copy this file alone into a project of your own.
+A value has the type of the default, or of its annotation. A config file is Python. Each name in it
+must be a setting, begin with _, or be a function, a class or a module. Otherwise a misspelled
+setting would be ignored, and a run of days would use the default. You can copy this file alone.
 """
-import ast, difflib, os, pathlib, re, sys, time, traceback
+import ast, contextlib, difflib, glob, json, os, re, signal, sys, time, traceback, typing
 
-KINDS = 'bool int float str list tuple dict NoneType'.split()       # types of settings
-defaults = {}       # {setting: its value in the script}, filled by configure
 set_by = {}         # {setting: the config file, or 'command line', that set it}
-in_use = {}         # the script's globals: its settings as they are now, among others
+# A run that resumes takes over its config.json, perhaps a stranger's, which can't set these.
+TYPED = {'out_dir', 'init_from', 'overwrite', 'allow_code_execution', 'plan'}
+# A run with other values of these is still the run of its config file.
+HARMLESS = {*('out_dir overwrite seed device compile micro_batch_size grad_checkpoint log_interval '
+              'eval_interval save_interval sample_prompt sample_tokens '
+              'allow_code_execution').split()}
+LESS_MEMORY = ('--micro_batch_size=1', '--grad_checkpoint=True', '--shard=fsdp', '--lora=8',
+               '--num_workers=1')
 
 
 class Mistake(ValueError):
-    """What a user can put right: it ends a script with one line instead of a traceback. A class of
-    the same name in another file counts, too: files that can be copied alone have their own."""
+    """What a user can put right: it ends a script with one sentence and exit code 2."""
 
 
-def configure(namespace):
-    """Apply sys.argv to namespace, a script's globals(). Return {setting: value}."""
-    global in_use
-    in_use = namespace
-    sys.excepthook = one_line_for_mistakes
-    settings = read_settings(namespace)
-    values = {name: namespace[name] for name in settings}
-    defaults.update(values)
-    arguments = sys.argv[1:]
-    if '--help' in arguments or '-h' in arguments:
-        print(namespace['__doc__'] or '', *[line for *_, line in settings.values()],
-              sep='\n', flush=True)
-        sys.exit()
-    while arguments:
-        source = arguments.pop(0)
+def configure(script, bounds=()):
+    """Apply sys.argv to script, a script's globals(). Return {setting: value}. bounds: {setting:
+    (lowest, highest)}."""
+    config = {name: value for name, value in script.items() if name.islower() and name[0] != '_'
+              and isinstance(value, int | float | str | tuple | dict | None) and value is not set_by}
+    arguments = iter(sys.argv[1:])
+    for source in arguments:
+        if source in ('-h', '--help'):
+            sys.exit(print_help(script))
         if source.startswith('--'):
             name, equals, text = source[2:].partition('=')
-            if name in settings and not equals:         # the form "--key value"
-                if not arguments or arguments[0].startswith('--'):
-                    raise Mistake(f'--{name} has no value; its default is {defaults[name]!r}')
-                text = arguments.pop(0)
-            source = 'command line'
-            new = {name: text}
+            if not equals:                                  # --name value
+                text = next(arguments, '--')
+                if text.startswith('--'):
+                    example = config.get(name) or True
+                    raise Mistake(f'{source} needs a value, such as {source}={example}')
+            new, source = {name: text}, 'command line'
         else:
-            new = run_config_file(source, values)
+            new = read_file(source, config)
         for name, value in new.items():
-            if name not in settings:
-                raise Mistake(f'{source}: unknown setting {name}; --help prints all of them'
-                              f'{nearest(name, settings)}')
-            values[name] = convert(name, value, settings[name][0], source)
+            if name not in config:
+                [near] = difflib.get_close_matches(name, config, 1, cutoff=0)
+                raise Mistake(f'{source}: there is no setting {name}; the closest is {near}')
+            config[name] = convert(script, bounds, source, name, value)
             set_by[name] = source
-    for name, value in values.items():
-        rule = settings[name][1]
-        # The condition of '>= 1' is the text 'value >= 1', so eval needs the name `value`.
-        keeps_rule = value is None or eval(condition_of(rule))
-        # An empty text, for example in place of a folder, would later fail without a name. Only a
-        # setting that is empty by default may have it.
-        is_missing = value == '' and defaults[name]
-        if is_missing or not keeps_rule:
-            raise Mistake(f'{set_by.get(name, "the script")}: {name}={value!r} must be '
-                          f'{"in " * rule.startswith(("[", "("))}'
-                          f'{rule or f"a text, such as {defaults[name]!r}"}'
-                          f'{nearest(str(value), rule.split(" | ") if "|" in rule else [])}')
-    namespace.update(values)
-    return values
+    path = path_to_resume(config)
+    origins = {os.path.basename(set_by[name]) for name in set_by.keys() - HARMLESS}
+    if path:
+        saved = read_file(path, config)
+        origins.add(saved.get('preset', 'command line'))
+        for name in saved.keys() & config.keys() - set_by.keys() - TYPED:
+            if not str(saved[name]).endswith('.py'):        # a program, such as a reward
+                config[name] = convert(script, bounds, path, name, saved[name])
+    script.update(config)
+    if len(origins) == 1 and 'command line' not in origins:
+        config['preset'] = origins.pop()
+    return config
 
 
-def show(config, say=print):
-    """Say which settings differ from the defaults, and where they were set. Call it after all
-    checks, so that a mistake prints one line and nothing else."""
-    by = ' and '.join(dict.fromkeys(set_by.values()))
-    changed = [f'{name}={config[name]!r}' for name in set_by if config[name] != defaults[name]]
-    say('\n  '.join([f'settings of {by or "the script"}:', *(changed or ['the defaults'])]))
+def path_to_resume(config):
+    """Return the config.json of the run that goes on, or None. auto becomes resume or scratch."""
+    folder, start = config.get('out_dir'), config.get('init_from')
+    restarts = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') > '0'      # torchrun, after a crash
+    if start in ('auto', 'resume'):
+        set_by.pop('init_from', None)           # it is no choice of another model
+    if start == 'auto' or restarts and config.get('overwrite'):
+        found = glob.glob(f'{glob.escape(folder)}/last*.pt')
+        if found:
+            start = 'resume'
+        elif start == 'auto':
+            start = 'scratch'
+        config['init_from'] = start
+    if start == 'resume' and os.path.exists(f'{folder}/config.json'):
+        return f'{folder}/config.json'
 
 
-def read_settings(namespace):
-    """Return {name: (names of its types, rule, line of --help)} of a script's settings. A comment
-    on the line above a setting is the heading of a group."""
-    settings = {}
-    above = ''
-    for line in pathlib.Path(namespace['__file__']).read_text(encoding='utf-8').split('\n'):
-        if line.endswith('configure(globals())'):
-            break
-        found = re.match(r'(?!_)(\w+)(: .+?)? = .*?(?: # *(.*))?$', line)
-        # A line of a docstring may look like a setting, but its name is no variable.
-        name = found and found[1]
-        if name in namespace and (kind := type(namespace[name]).__name__) in KINDS:
-            # 'min_lr', ': float | None', '>= 0: where the learning rate ends'
-            name, types, comment = found.groups('')
-            rule, _, meaning = comment.partition(':')
-            if condition_of(rule) == 'True':        # prose
-                rule, meaning = '', comment
-            heading = f'\n{above.strip("# -")}\n' if above.startswith('#') else ''
-            flag = f'--{name}={namespace[name]!r}'
-            line = f'{heading}  {flag:<35} {meaning.strip()}  [{rule}]'.removesuffix('  []')
-            settings[name] = re.findall(r'\w+', types or kind), rule, line.rstrip()
-        above = line
-    return settings
-
-
-def condition_of(rule):
-    """Return what a rule asks of `value`, as an expression of Python that eval() can judge:
-
-        >= 1            value >= 1
-        [0, 1)          0 <= value < 1
-        adamw | muon    str(value) in ['adamw', 'muon']
-        prose           True"""
-    number = r'(-?\d+(?:\.\d+)?(?:e-?\d+|\*\*\d\d?)?)'               # 1, -0.5, 1e-3, 2**20
-    if re.fullmatch(f'(>=|>|<=|<) {number}', rule):
-        return f'value {rule}'
-    if interval := re.fullmatch(rf'([\[(]){number}, {number}([\])])', rule):
-        left, low, high, right = interval.groups()
-        return f'{low} <{"=" * (left == "[")} value <{"=" * (right == "]")} {high}'
-    if re.fullmatch(r'\S+( \| \S+)+', rule):
-        return f'str(value) in {rule.split(" | ")}'
-    return 'True'
-
-
-def run_config_file(path, values):
-    """Run a config file. Return what it sets: settings, and unknown names that it assigns."""
-    if not os.path.isfile(path):
-        raise Mistake(f"{path} isn't a file; config files are in config/, and flags begin with --")
-    source = pathlib.Path(path).read_bytes()
-    scope = dict(values)
+def read_file(path, settings):
+    """Return {name: value} of a config file or a config.json, without a config file's helpers."""
+    scope = {}
     try:
-        exec(compile(source, path, 'exec'), scope)
-    except (Exception, SystemExit) as e:
-        frame = e.__traceback__.tb_next     # of the config file; a SyntaxError names its line
-        raise Mistake(f'{path}, {f"line {frame.tb_lineno}: " if frame else ""}{type(e).__name__}: '
-                      f'{e}') from e
-    changed = {name for name in values if scope.get(name) is not values[name]}  # from x import *
-    changed |= assigned_names(ast.parse(source))
-    return {name: scope.get(name) for name in sorted(changed) if name[0] != '_'}
+        with open(path, 'rb') as f:
+            if path.endswith('.json'):
+                return json.load(f)
+            exec(compile(f.read(), path, 'exec'), scope)
+    except (Exception, SystemExit) as error:
+        lines = [f', line {frame.lineno}' for frame in traceback.extract_tb(error.__traceback__)
+                 if frame.filename == path]
+        raise Mistake(f'{path}{"".join(lines)}: {type(error).__name__}: {error}; a config file is '
+                      'Python, and flags begin with --') from error
+    return {name: value for name, value in scope.items()        # what is defined has a __name__
+            if name in settings or name[0] != '_' and not hasattr(value, '__name__')}
 
 
-def assigned_names(code):
-    """Return the names that code assigns outside of functions. x = 1 may be a misspelled setting.
-    But the i of a loop or a comprehension and the f of `with open(path) as f` are helpers of the
-    file, so they are left out. What import or except binds is no ast.Name, so it needs no case."""
-    names = set()
-    if isinstance(code, ast.Name) and isinstance(code.ctx, ast.Store):
-        names = {code.id}
-    elif not isinstance(code, ast.FunctionDef | ast.ClassDef | ast.comprehension | ast.withitem):
-        names = names.union(*map(assigned_names, ast.iter_child_nodes(code)))
-    if isinstance(code, ast.For):
-        names -= assigned_names(code.target)
-    return names
-
-
-def convert(name, value, types, source):
-    """Return value as one of these types. 3 may become 3.0, and 3.0 may become 3."""
-    if source == 'command line' and 'str' not in types:     # '3' -> 3, '1e-3' -> 0.001
-        try:
-            value = ast.literal_eval(
-                value.title() if value in ('true', 'false', 'none') else value)
-        except Exception:       # it stays a text, which is not among the types
-            pass
-    if value in (None, 'None') and 'None' in types:
-        return None
-    kind = type(value).__name__
-    is_number = kind in ('int', 'float')
-    if is_number and not abs(value) < 1e18:
-        kind = 'number that is not finite, or above 1e18'
-    elif is_number and 'int' in types and value % 1 == 0:
-        return int(value)
-    elif is_number and 'float' in types:
-        return float(value)
-    if kind not in types:
-        raise Mistake(f'{source}: {name}={value!r:.80} must be {" or ".join(types)}, not {kind}')
+def convert(script, bounds, source, name, value):
+    """Return a value in the type of its setting."""
+    kind = script.get('__annotations__', {}).get(name, type(script[name]))
+    kinds = typing.get_args(kind) or [kind]         # int | None: int, NoneType; Literal: its choices
+    if source == 'command line' and value not in kinds and (str not in kinds or value == 'None'):
+        with contextlib.suppress(Exception):        # '3' -> 3, '1,2' -> (1, 2)
+            value = ast.literal_eval(value.title() if value in ('true', 'false') else value)
+    if type(value) is list:                         # JSON has no tuples
+        value = tuple(value)
+    if type(value) in (int, float):
+        low, high = dict(bounds).get(name, (0, 1e18))
+        if not low <= value <= high:                # with nan, every comparison is false
+            raise Mistake(f'{source}: {name}={value} must be from {low:g} to {high:g}')
+        if int in kinds and value % 1 == 0:
+            value = int(value)
+        elif float in kinds:
+            value = float(value)
+    is_missing = value == '' and script[name]
+    if is_missing or value not in kinds and type(value) not in kinds:
+        raise Mistake(f'{source}: {name}={value!r:.80} must be '
+                      f'{" or ".join(getattr(k, "__name__", k) for k in kinds)}, such as '
+                      f'{script[name]!r}')
     return value
 
 
-def nearest(word, choices):
-    """Return '; did you mean batch_size?' for batch_sise, or '' if no choice is similar."""
-    matches = difflib.get_close_matches(word, choices)
-    return f'; did you mean {matches[0]}?' if matches else ''
+def print_help(script):
+    """Print a script's docstring, and the lines of its settings."""
+    with open(script['__file__'], encoding='utf-8') as f:
+        head = f.read().partition('configure(globals()')[0]
+    print(script['__doc__'], *re.findall(r'^[a-z]\w*.* = .+', head, re.M), sep='\n', flush=True)
 
 
-# --- what a user can put right becomes one line ---------------------------------------------------
-def one_line_for_mistakes(kind, error, tb):
-    """Python calls this in place of its own excepthook. Print one line for what a user can put
-    right, and exit with 2. Any other error is a bug and keeps its traceback."""
-    if kind is BrokenPipeError:         # as in `X.py --help | head`: nobody reads on
+def end(kind, error, trace):
+    """Python calls this for an error that nothing caught. Exit code 1 is a bug, 2 a Mistake or the
+    machine (disk, memory), 130 Ctrl-C. A Mistake has no traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)    # a second Ctrl-C ends the process at once
+    sys.stderr = sys.__stderr__                     # torch.distributed holds sys.stderr back
+    code, sentence, text = 2, f'error: {error}', repr(error)
+    door = re.search(r'extras\.(\w+)', traceback.extract_tb(trace)[-1].line)
+    if kind.__name__ == 'Mistake':                  # tokenizer.py has a class of its own
+        time.sleep(3 * (os.environ.get('RANK', '0') > '0'))     # rank 0 says the same, and ends us
+    elif kind is ModuleNotFoundError and door:
+        sentence += f'; this needs extras/{door[1]}.py'
+    elif kind is KeyboardInterrupt:
+        code, sentence = 130, 'stopped by Ctrl-C'
+    elif kind is BrokenPipeError:                   # X.py --help | head
         os._exit(141)
-    sentence = sentence_for(error, tb)
-    if not sentence:
-        return sys.__excepthook__(kind, error, tb)
-    if os.environ.get('RANK', '0') != '0':
-        time.sleep(3)           # rank 0 prints this error; then torchrun stops the other processes
-    print('error:', *sentence.split(), file=sys.__stderr__, flush=True)  # torch replaces sys.stderr
-    sys.exit(2)
+    else:
+        sys.__excepthook__(kind, error, trace)
+        if re.search('MemoryError|(of|allocate) memory|bad_alloc', text):
+            ways = [f'{way}, ' for way in LESS_MEMORY if way not in sys.argv
+                    and re.search(r'\w+', way)[0] in trace.tb_frame.f_globals]
+            sentence += f'; memory is full: try {"".join(ways)}a smaller batch or model'
+        elif re.search('No space|File too large|quota|requested and|unexpected pos|Writer fail', text):
+            sentence += '; the disk is full: make room; what was saved before stays'
+        elif not isinstance(error, OSError):
+            code, sentence = 1, ''
+    if sentence:
+        print(*sentence.split(), file=sys.stderr)
+    if 'RANK' in os.environ:        # Python's usual end may wait for processes that wait for us
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
-def sentence_for(error, tb):
-    """Return what to tell the user, or None if the error is a bug."""
-    # A Mistake has its sentence, and so has an OSError that a script raised: only the system's have
-    # a number. model.py has no Mistake; if n_embd and n_head don't fit together, the __post_init__
-    # of its dataclass GPTConfig raises a ValueError.
-    if (type(error).__name__ == 'Mistake'
-            or isinstance(error, OSError) and not error.errno
-            or isinstance(error, ValueError)
-            and traceback.extract_tb(tb)[-1].name == '__post_init__'):
-        return str(error)
-
-    # 'data/x: No such file or directory; choose another --data_dir than data/x'. A flag names the
-    # path, a folder that it is in, or one that could not be made in it.
-    if isinstance(error, OSError):
-        path = str(error.filename or 'a file')
-        flags = [f'--{name} than {text}' for name in defaults if (text := str(in_use[name] or ' '))
-                 and (path.startswith(text) or text.startswith(path))]
-        return f'{path}: {error.strerror}; choose another {" or ".join(flags) or "path"}'
-    # 'out of memory; try --batch_size=16; then ending other programs (MemoryError)'
-    if re.search('MemoryError|bad_alloc|(of|allocate) memory', repr(error)):
-        ways = []
-        for name in ('micro_batch_size', 'grad_checkpoint', 'slots', 'block_size', 'n_layer',
-                     'batch_size', 'num_samples'):
-            if name in defaults:
-                value = in_use[name]
-                if value is False:          # grad_checkpoint is off
-                    ways.append(f'--{name}=True')
-                elif value and value > 1:   # a number that can be halved
-                    ways.append(f'--{name}={value // 2}')
-        return (f'out of memory; try {"; then ".join([*ways, "ending other programs"])} '
-                f'({str(error) or type(error).__name__})')
+sys.excepthook = end

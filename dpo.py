@@ -35,12 +35,13 @@ answers that nobody compared. --nll_weight=1 adds the loss of SFT on the better 
 them up (Pang et al. 2024, arXiv:2404.19733). It is no part of the papers' losses, so it is off.
 """
 import contextlib, math, sys
+from typing import Literal
+from configurator import Mistake, configure, set_by
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel as DDP
 from tqdm import tqdm
-from configurator import Mistake, configure, set_by, show
 from model import IGNORE
 from parts.model import adapters, checkpoints, copies
 from parts.train import guards, optim, processes, records, runs
@@ -50,43 +51,48 @@ from parts.train import guards, optim, processes, records, runs
 init_from = 'out/sft'           # policy and reference: a run's folder; or resume: go on in out_dir
 data_dir = 'data/pairs'         # train.jsonl and val.jsonl, from prepare.py --kind=preference
 out_dir = 'out/dpo'             # where the run writes
-loss_type = 'dpo'               # dpo | ipo | kto | orpo | simpo | rm: rm trains a reward model
-beta: float | None = None       # > 0: how much leaving the reference costs; None = 0.1, for simpo 2
-epochs = 1.0                    # > 0: how often each pair is seen; 1 to 3 are usual
-batch_size = 32                 # [1, 2**20]: pairs per step, over all devices and accumulation
-learning_rate = 3e-5            # >= 0: for millions of parameters; from 100 million on 5e-7 to 5e-6
+loss_type: Literal['dpo', 'ipo', 'kto', 'orpo', 'simpo', 'rm'] = 'dpo'  # rm trains a reward model
+beta: float | None = None       # how much leaving the reference costs; None = 0.1, for simpo 2
+epochs = 1.0                    # how often each pair is seen; 1 to 3 are usual
+batch_size = 32                 # pairs per step, over all devices and accumulation
+learning_rate = 3e-5            # for millions of parameters; from 100 million on 5e-7 to 5e-6
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 # files
 data_from = ''                  # printed if data_dir is missing: a config's 'python prepare.py ...'
 overwrite = False               # True: delete the run that out_dir holds, and start over
 # the loss
-label_smoothing = 0.0           # [0, 0.5): of dpo: fraction of pairs whose labels may be wrong
-gamma = 1.0                     # >= 0: of simpo: margin by which the better answer must lead
-nll_weight = 0.0                # >= 0: weight of -log p(chosen) per token; not in orpo and rm
+label_smoothing = 0.0           # of dpo: fraction of pairs whose labels may be wrong
+gamma = 1.0                     # of simpo: margin by which the better answer must lead
+nll_weight = 0.0                # weight of -log p(chosen) per token; not in orpo and rm
 # optimization
-max_steps = 0                   # >= 0: updates, instead of epochs; 0 = as many as the epochs take
-micro_batch_size = 0            # >= 0: pairs per device and forward pass; 0 = all
-block_size = 0                  # >= 0: tokens of prompt and answer; 0 = the context; more is cut
-lora = 0                        # >= 0: rank of adapters that train instead of the weights; 0 = none
-optimizer = 'adamw'             # adamw | muon: Muon for the blocks' matrices, AdamW for the rest
-warmup_steps: int | float = 0.1  # >= 0: steps of the rise; below 1: this fraction of max_steps
-weight_decay = 0.0              # >= 0: pull of the weights towards 0; of matrices only
-grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
+max_steps = 0                   # updates, instead of epochs; 0 = as many as the epochs take
+micro_batch_size = 0            # pairs per device and forward pass; 0 = all
+block_size = 0                  # tokens of prompt and answer; 0 = the context; more is cut
+lora = 0                        # rank of adapters that train instead of the weights; 0 = none
+optimizer: Literal['adamw', 'muon'] = 'adamw'  # Muon for the blocks' matrices, AdamW for the rest
+warmup_steps: int | float = 0.1  # steps of the rise; below 1: this fraction of max_steps
+weight_decay = 0.0              # pull of the weights towards 0; of matrices only
+grad_clip = 1.0                 # largest norm of the gradient; 0 = off
 # watching
-log_interval = 10               # >= 1: steps between lines of the log
-eval_interval = 0               # >= 0: steps between evaluations, also at step 0; 0 = an epoch
-eval_pairs = 512                # >= 1: lines of val.jsonl to evaluate on, from the first on
-save_interval = 250             # >= 1: steps between saves of last.pt
-num_samples = 8                 # >= 1: held-out prompts answered at each evaluation: samples.txt
-sample_tokens = 100             # >= 1: most tokens of an answer
+log_interval = 10               # steps between lines of the log
+eval_interval = 0               # steps between evaluations, also at step 0; 0 = an epoch
+eval_pairs = 512                # lines of val.jsonl to evaluate on, from the first on
+save_interval = 250             # steps between saves of last.pt
+num_samples = 8                 # held-out prompts answered at each evaluation: samples.txt
+sample_tokens = 100             # most tokens of an answer
 expect: dict | None = None      # {'val_loss': (0.4, 0.5)}: the last line says if it is in there
-show_batch: int | None = None   # >= 0: print the pairs of this step's batch, train nothing
+show_batch: int | None = None   # print the pairs of this step's batch, train nothing
 # machine
-dtype = 'auto'                  # auto | float32 | bfloat16 | float16: auto = bfloat16 if it is fast
+dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto'  # auto = bfloat16 if it is fast
 compile = False                 # torch.compile; lengths vary, so it compiles twice
 grad_checkpoint = False         # compute each block twice: less memory, more time
-seed = 1337                     # [0, 2**32): seed of the order of the pairs
-config = configure(globals())
+seed = 1337                     # seed of the order of the pairs
+# The lowest and the highest value of numbers; any other number must be at least 0.
+BOUNDS = {'epochs': (1e-6, 1e6), 'batch_size': (1, 1e6), 'beta': (1e-9, 1e6),
+          'label_smoothing': (0, 0.49), 'log_interval': (1, 1e9), 'save_interval': (1, 1e9),
+          'eval_pairs': (1, 1e9), 'num_samples': (1, 1e4), 'sample_tokens': (1, 1e6),
+          'seed': (0, 2 ** 32 - 1)}
+config = configure(globals(), BOUNDS)
 config['stage'] = 'dpo'         # so eval.py will ask this model in conversations
 
 # --- 1. this run and this process -----------------------------------------------------------------
@@ -308,7 +314,6 @@ ref = ref.to(here.device)
 log = runs.Log(config, set_by, state, here, model, tokenizer, identity, max_steps=max_steps)
 # The guard refuses the update of a step whose loss or gradient is a NaN.
 guard = guards.Guard(state, log, here.dtype)
-show(config, log.say)
 log.say(f'  data     {summary}\n  plan     {max_steps:,} steps = {epochs:.2f} epochs of '
         f'{batches.per_epoch:,} steps')
 

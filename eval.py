@@ -40,10 +40,11 @@ eval.py writes eval.json and samples.jsonl (every completion) next to the checkp
 --completions=a/samples.jsonl it writes a/scored/eval.json and a/scored/samples.jsonl.
 """
 import collections, glob, json, math, os, re, shlex
+from typing import Literal
+from configurator import Mistake, configure
 import numpy as np
 import torch
 from tqdm import tqdm
-from configurator import Mistake, configure, show
 from model import GPT
 from parts.model import checkpoints
 from parts.prepare import texts
@@ -61,31 +62,35 @@ data: str | None = None         # questions: a .jsonl or .jsonl.gz file; of seve
 allow_code_execution = False    # True: run a model's programs; first read parts/eval/sandbox.py
 out: str | None = None          # file for the results; None = eval.json, see above
 # questions
-n_problems: int | None = None   # >= 1: questions; None = 100 of each split, or a whole file
+n_problems: int | None = None   # questions; None = 100 of each split, or a whole file
 splits = 'variation,feedback_variation,cell,family'     # see the top; also SPLITS in problems.py
 problems_seed = 0               # seed of the problems of these splits
 completions: str | None = None  # answers to score without a model: {"task_id", "completion"} lines
 compare = ''                    # samples.jsonl of a second model, or its folder
 judge = ''                      # command that gets JSON on stdin and prints a grade
 # answers
-num_samples = 1                 # [1, 10000]: answers to a question; learned writes at least 32
+num_samples = 1                 # answers to a question; learned writes at least 32
 k = '1'                         # answers drawn for pass@k, at most num_samples; several: 1,10,100
-temperature: float | None = None    # >= 0: 0 = the likeliest token; None = 0 for 1 answer, else 0.8
-top_k = 0                       # >= 0: number of likeliest tokens to draw from; 0 = all
-top_p = 1.0                     # (0, 1]: probability of the likeliest tokens to draw from; 1 = all
-max_new_tokens = 256            # >= 1: tokens of an answer
+temperature: float | None = None    # 0 = the likeliest token; None = 0 for 1 answer, else 0.8
+top_k = 0                       # number of likeliest tokens to draw from; 0 = all
+top_p = 1.0                     # probability of the likeliest tokens to draw from; 1 = all
+max_new_tokens = 256            # tokens of an answer
 chat: bool | None = None        # ask in a conversation; None = as the checkpoint was taught
-timeout = 3.0                   # [0.01, 86400]: seconds for a program
-memory_mb = 512                 # >= 1: MB for a program
+timeout = 3.0                   # seconds for a program
+memory_mb = 512                 # MB for a program
 # loss and learned
 random_init = True              # measure an untrained model, too
-loss_tokens = 0                 # >= 0: tokens to measure, from the beginning; 0 = all
+loss_tokens = 0                 # tokens to measure, from the beginning; 0 = all
 # machine
-batch_size = 16                 # >= 1: sequences per forward pass
+batch_size = 16                 # sequences per forward pass
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
-dtype = 'auto'                  # auto | float32 | bfloat16: for answers; auto = bfloat16 on GPUs
-seed = 1337                     # [0, 2**32): seed of the untrained model and of answers
-config = configure(globals())
+dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto'  # for answers; auto = bfloat16 on GPUs
+seed = 1337                     # seed of the untrained model and of answers
+# The lowest and the highest value of numbers; any other number must be at least 0.
+BOUNDS = {'n_problems': (1, 1e9), 'num_samples': (1, 10000), 'top_p': (1e-9, 1),
+          'max_new_tokens': (1, 1e6), 'timeout': (0.01, 86400), 'memory_mb': (1, 1e9),
+          'batch_size': (1, 1e6), 'seed': (0, 2 ** 32 - 1)}
+config = configure(globals(), BOUNDS)
 
 # --- 1. what is measured: the loss, pass@k, its interval, the difference of two models ------------
 # Sections 2 and 3 set the names that these functions use, such as device. The first call is below.
@@ -258,7 +263,6 @@ decontaminated = questions.read_decontaminated(run_folder)
 # What becomes eval.json. Each task adds to 'tasks', and running programs 'confined', 'left_out'.
 report = {**metadata, 'settings': config, 'decontaminated': decontaminated,
           'data': {folder: identity for folder, (_, _, identity) in held_out.items()}, 'tasks': {}}
-show(config)
 if asked:
     print(f'contamination: {questions.searched(decontaminated)}')
 # A folder in which nothing can be written is a mistake that shows here. The file is eval.json.tmp

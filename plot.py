@@ -16,9 +16,9 @@ two. What to do about a sentence is in docs/trouble.md, under "While it trains".
 A run that is still going on is drawn as far as it has come. A resumed run is one curve, because the
 trainer drops what it had logged after the checkpoint.
 """
-import glob, math
+import glob, math, os
+from configurator import Mistake, configure
 import numpy as np
-from configurator import Mistake, configure, show
 from parts.eval import dashboard, run_log
 from parts.train import folders
 
@@ -26,7 +26,7 @@ from parts.train import folders
 runs = 'out/base'           # folders that trainers wrote; several: A,B or out/*
 out = 'dashboard.png'       # or .svg, .pdf
 reference = ''              # file of curves to draw in gray; '' = those of the preset; or none
-config = configure(globals())
+configure(globals())
 if not out.endswith(('.png', '.svg', '.pdf')):
     raise Mistake(f'out={out} must end with .png, .svg or .pdf; try --out=dashboard.png')
 
@@ -311,13 +311,13 @@ for run in all_runs:
     run['seen'] = seen(run)
 # A reference has "preset", "stage", "metric", "seed", "steps" and "values". If a run changes a
 # setting of its preset, its config names no preset, because such a run has another loss.
-presets = {run['config'].get('preset') for run in all_runs}
+presets = {os.path.basename(run['config'].get('preset') or '') for run in all_runs}
 files = [reference] if reference else glob.glob('config/curves/*.jsonl')
 references = [curve for path in files for curve in run_log.objects_in(path)
-              if 'values' in curve and (reference or curve['preset'] in presets)]
+              if 'values' in curve
+              and (reference or os.path.basename(curve['preset']) in presets)]
 if reference not in ('', 'none') and not references:
     raise Mistake(f'reference={reference} is missing or has no curves; bench/curves.py writes them')
-show(config)
 for run in all_runs:
     print('\n  '.join([f'{run["title"]}:', *run['seen']]))
 dashboard.draw(out, all_runs, MODEL, MACHINE, references)

@@ -39,12 +39,13 @@ rises but samples.txt gets worse, the reward is hacked: fix it, or raise kl_coef
 scatters, the model learns nothing: --reward=bench/random_reward.py shows how that looks.
 """
 import contextlib, dataclasses, math
+from typing import Literal
+from configurator import Mistake, configure, set_by
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel as DDP
 # What is RL's own is here and in rollouts, which reads tasks, writes answers and rewards them.
 # sandbox runs the programs in answers. The others serve train.py and sft.py as well.
-from configurator import Mistake, configure, set_by, show
 from model import IGNORE
 from parts.eval import sandbox
 from parts.model import checkpoints, copies
@@ -56,47 +57,53 @@ init_from = 'out/sft'           # a folder to start from, or resume: continue in
 out_dir = 'out/rl'              # where the run writes
 reward = 'problems'             # problems, FILE.jsonl, FILE.py, FOLDER: what judges answers
 allow_code_execution = False    # True: run programs of the model; first read parts/eval/sandbox.py
-max_steps = 100                 # >= 1: updates
-batch_size = 32                 # >= 1: prompts of a step, over all devices
-num_samples = 8                 # >= 2: answers to a prompt
-max_new_tokens = 64             # >= 1: tokens of an answer
-learning_rate = 2e-4            # >= 0: for millions of parameters; from 100 million on 1e-6 to 1e-5
+max_steps = 100                 # updates
+batch_size = 32                 # prompts of a step, over all devices
+num_samples = 8                 # answers to a prompt
+max_new_tokens = 64             # tokens of an answer
+learning_rate = 2e-4            # for millions of parameters; from 100 million on 1e-6 to 1e-5
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 # files
 overwrite = False               # True: delete the run that out_dir holds, and start over
 # the reward
 prompts = 'problems'            # for reward=FOLDER: problems, FILE.py, FILE.jsonl with "prompt"
 held_out: str | None = None     # problems or a file, for evaluation; None = every tenth prompt
-n_problems = 2000               # [2, 1e6]: number of built-in problems
-problems_seed = 1               # >= 0: seed of these problems; SFT saw none of them
-timeout = 3.0                   # [0.01, 86400]: seconds for a program
-bad_reward = 'stop'             # stop | zero: what to do if reward() raises or returns no number
+n_problems = 2000               # number of built-in problems
+problems_seed = 1               # seed of these problems; SFT saw none of them
+timeout = 3.0                   # seconds for a program
+bad_reward: Literal['stop', 'zero'] = 'stop'  # what to do if reward() raises or returns no number
 # sampling
-temperature = 1.0               # > 0: divides the logits, in sampling and in training
-slots = 128                     # >= 1: answers written at a time, on each device
+temperature = 1.0               # divides the logits, in sampling and in training
+slots = 128                     # answers written at a time, on each device
 # optimization
-micro_batch_size = 0            # >= 0: prompts per device and forward pass; 0 = all
-updates = 1                     # >= 1: steps with the same answers
+micro_batch_size = 0            # prompts per device and forward pass; 0 = all
+updates = 1                     # steps with the same answers
 scale = False                   # divide advantages by their group's deviation: see advantages()
-clip_low = 0.2                  # [0, 1]: the ratio is clipped below 1 - clip_low
-clip_high = 0.2                 # >= 0: and above 1 + clip_high; 0.28 keeps more variety
-kl_coef = 0.0                   # >= 0: pull towards the first model; above 0 it stays in memory
-optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks
-min_lr: float | None = None     # >= 0: where the schedule ends; None = learning_rate / 10
-warmup_steps: int | float = 0.05  # >= 0: steps of the rise; below 1: this fraction of max_steps
-weight_decay = 0.0              # >= 0: pull of the weights towards 0; of matrices only
-grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
+clip_low = 0.2                  # the ratio is clipped below 1 - clip_low
+clip_high = 0.2                 # and above 1 + clip_high; 0.28 keeps more variety
+kl_coef = 0.0                   # pull towards the first model; above 0 it stays in memory
+optimizer: Literal['adamw', 'muon'] = 'adamw'  # Muon for the matrices in the blocks
+min_lr: float | None = None     # where the schedule ends; None = learning_rate / 10
+warmup_steps: int | float = 0.05  # steps of the rise; below 1: this fraction of max_steps
+weight_decay = 0.0              # pull of the weights towards 0; of matrices only
+grad_clip = 1.0                 # largest norm of the gradient; 0 = off
 # watching
-log_interval = 1                # >= 1: steps between lines of the log
-eval_interval = 20              # >= 1: steps between evaluations, also at step 0 and the end
-eval_prompts = 200              # >= 2: held-out prompts, always the same, answered greedily
-save_interval = 20              # >= 1: steps between saves of last.pt
+log_interval = 1                # steps between lines of the log
+eval_interval = 20              # steps between evaluations, also at step 0 and the end
+eval_prompts = 200              # held-out prompts, always the same, answered greedily
+save_interval = 20              # steps between saves of last.pt
 expect: dict | None = None      # {'val_reward': (0.6, 0.8)}: the last line says if it is in there
 # machine
-dtype = 'auto'                  # auto | float32 | bfloat16 | float16: auto = bfloat16 if it is fast
+dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto'  # auto = bfloat16 if it is fast
 grad_checkpoint = False         # compute each block twice: less memory, more time
-seed = 1337                     # [0, 2**32): seed of the order of prompts and of sampling
-config = configure(globals())
+seed = 1337                     # seed of the order of prompts and of sampling
+# The lowest and the highest value of numbers; any other number must be at least 0.
+BOUNDS = {'max_steps': (1, 1e9), 'batch_size': (1, 1e6), 'num_samples': (2, 1e4),
+          'max_new_tokens': (1, 1e6), 'n_problems': (2, 1e6), 'timeout': (0.01, 86400),
+          'temperature': (0.01, 100), 'slots': (1, 1e6), 'updates': (1, 1e4), 'clip_low': (0, 1),
+          'log_interval': (1, 1e9), 'eval_interval': (1, 1e9), 'eval_prompts': (2, 1e6),
+          'save_interval': (1, 1e9), 'seed': (0, 2 ** 32 - 1)}
+config = configure(globals(), BOUNDS)
 config['stage'] = 'rl'          # so eval.py will ask this model in conversations
 
 # --- 1. this run and this process -----------------------------------------------------------------
@@ -191,7 +198,6 @@ tasks, val_tasks, identity = rollouts.open_tasks(config, tokenizer, longest, her
 log = runs.Log(config, set_by, state, here, model, tokenizer, identity)
 # The guard refuses the update of a step whose loss or gradient is a NaN.
 guard = guards.Guard(state, log, here.dtype)
-show(config, log.say)
 log.say(f'  tasks    prompts: {len(tasks):,}, held out: {len(val_tasks):,}')
 
 

@@ -26,8 +26,9 @@ Reads the folder of a run, or of a Hugging Face model. write() writes an answer 
                 max_new_tokens, or at Ctrl-C.
 """
 import contextlib, sys, time
-import torch
+from typing import Literal
 from configurator import Mistake, configure, set_by
+import torch
 from model import GPT
 from parts.eval import questions, sandbox
 from parts.model import checkpoints, gguf_file
@@ -37,29 +38,33 @@ from parts.sample import asking, gaps, html_file, server
 # --- settings -------------------------------------------------------------------------------------
 ckpt = 'out/base'           # a run's folder or a .pt file in it; for --serve and html several: A,B
 prompt = ''                 # text to continue; '' = the start of a document
-max_new_tokens = 200        # >= 1: tokens to write
-temperature = 0.8           # >= 0: 0 = always the most probable token; higher is more varied
-top_k = 50                  # >= 0: sample from the k most probable tokens; 0 = off
-top_p = 1.0                 # (0, 1]: sample from the fewest that reach probability p; 1 = off
+max_new_tokens = 200        # tokens to write
+temperature = 0.8           # 0 = always the most probable token; higher is more varied
+top_k = 50                  # sample from the k most probable tokens; 0 = off
+top_p = 1.0                 # sample from the fewest that reach probability p; 1 = off
 stop_at = ''                # text to stop in front of; function = where an indented body ends
-seed = 1337                 # [0, 2**32): seed of the answers
+seed = 1337                 # seed of the answers
 device = 'auto'             # auto, cpu, cuda, cuda:1, mps
-dtype = 'float32'           # float32 | bfloat16: type of the weights
+dtype: Literal['float32', 'bfloat16'] = 'float32'  # type of the weights
 random_init = False         # True: the same architecture with untrained weights, for comparison
 # --- a file, several texts ---
 prompt_file: str | None = None      # file to continue, exactly as it is
 prompts: str | None = None  # file of prompts, one a line: continue each
-num_samples = 1             # [1, 10000]: continuations of each prompt
+num_samples = 1             # continuations of each prompt
 sweep = ()                  # two temperatures or more, to compare: 0,0.5,1.0
 # --- a chat ---
 chat = False                # True: the prompt is a message; without a prompt, type messages
 system: str | None = None   # instruction that the assistant reads before the chat
 # --- for other programs ---
-serve: int | None = None    # [0, 65535]: port on which to answer this machine's requests; 0 = any
-export: str | None = None   # hf | gguf | gguf-f16 | gguf-q8_0 | html: format to write the model in
+serve: int | None = None    # port on which to answer this machine's requests; 0 = any
+# the format to write the model in
+export: Literal['', 'hf', 'gguf', 'gguf-f16', 'gguf-q8_0', 'html'] = ''
 out = 'demo.html'           # file of --export=html
 allow_code_execution = False    # True: --serve and html run answers; read parts/eval/sandbox.py
-configure(globals())
+# The lowest and the highest value of numbers; any other number must be at least 0.
+BOUNDS = {'max_new_tokens': (1, 1e6), 'top_p': (1e-9, 1), 'seed': (0, 2 ** 32 - 1),
+          'num_samples': (1, 10000), 'serve': (0, 65535)}
+configure(globals(), BOUNDS)
 
 # --- 1. the model ---------------------------------------------------------------------------------
 device = processes.choose(device, 'float32')[0]

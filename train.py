@@ -22,10 +22,11 @@ grows with the steps. With --streaming, the text follows from a position, which 
 keeps, and each device reads shards of its own, so another number of devices reads other text.
 """
 import contextlib, math, sys
+from typing import Literal
+from configurator import Mistake, configure, set_by
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel as DDP
-from configurator import Mistake, configure, set_by, show
 from model import GPT, GPTConfig, IGNORE
 from parts.model import checkpoints, planner
 from parts.prepare import texts
@@ -38,13 +39,13 @@ from tokenizer import Tokenizer
 data_dir = 'data/quickstart'    # made by prepare.py
 out_dir = 'out/base'            # where the run writes
 init_from = 'scratch'           # scratch, resume (from out_dir/last.pt), or the folder of a model
-n_layer = 6                     # >= 1: blocks
-n_head = 6                      # >= 1: query heads, each n_embd / n_head wide; 32 to 128 is usual
-n_embd = 192                    # >= 1: width of the residual stream
-block_size = 256                # >= 1: context, tokens
-max_steps = 1000                # >= 1: updates
-batch_size = 32                 # [1, 2**20]: sequences per step, over all devices and accumulation
-learning_rate = 1e-3            # >= 0: peak; lower for larger models
+n_layer = 6                     # blocks
+n_head = 6                      # query heads, each n_embd / n_head wide; 32 to 128 is usual
+n_embd = 192                    # width of the residual stream
+block_size = 256                # context, tokens
+max_steps = 1000                # updates
+batch_size = 32                 # sequences per step, over all devices and accumulation
+learning_rate = 1e-3            # peak; lower for larger models
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 # files
 data_from = ''                  # printed if data_dir is missing: a config's 'python prepare.py ...'
@@ -53,53 +54,60 @@ extend_vocab = False            # True: the tokenizer isn't init_from's; keep ro
 streaming: str | None = None    # folder or glob of .jsonl(.gz) shards, read instead of train.bin
 shuffle = True                  # visit the blocks of train.bin in random order
 # objective
-objective = 'clm'               # clm | mlm | span: predict the next token, masked ones, or spans
+objective: Literal['clm', 'mlm', 'span'] = 'clm'  # predict the next token, masked ones, or spans
 document_mask = False           # clm: attention stays within a document
 # model (GPTConfig in model.py)
-n_kv_head = 0                   # >= 0: key/value heads; 0 = n_head; fewer make the cache smaller
-n_ffn = 0                       # >= 0: hidden width of the MLP; 0 = 8/3 n_embd, to the nearest 64
-rope_theta = 0.0                # >= 0: base of RoPE's wavelengths; 0 = 10,000 or init_from's
-rope_scaling = 'none'           # none | linear | llama3: for a longer block_size than init_from's
-vocab_size = 0                  # >= 0: 0 = that of the data's tokenizer; another one is refused
+n_kv_head = 0                   # key/value heads; 0 = n_head; fewer make the cache smaller
+n_ffn = 0                       # hidden width of the MLP; 0 = 8/3 n_embd, to the nearest 64
+rope_theta = 0.0                # base of RoPE's wavelengths; 0 = 10,000 or init_from's
+rope_scaling: Literal['none', 'linear', 'llama3'] = 'none'  # to a longer block_size
+vocab_size = 0                  # 0 = that of the data's tokenizer; another one is refused
 tie_embeddings = True           # one matrix is both embedding and head
-vocab_multiple = 1              # [1, 65536]: pads the vocabulary; 64 is fast on GPUs
-dropout = 0.0                   # [0, 1): 0.1 to 0.2 when the data are repeated many times
+vocab_multiple = 1              # pads the vocabulary; 64 is fast on GPUs
+dropout = 0.0                   # 0.1 to 0.2 when the data are repeated many times
 # optimization
-micro_batch_size = 0            # >= 0: sequences per device and forward pass; 0 = all
-optimizer = 'adamw'             # adamw | muon: Muon for the blocks' matrices, AdamW for the rest
-embedding_lr = 1.0              # > 0: factor of the embedding's (and a tied head's) learning rate
-min_lr: float | None = None     # >= 0: where the schedule ends; None = learning_rate / 10
-warmup_steps: int | float = 0.1  # >= 0: steps of the rise; below 1: this fraction of max_steps
-schedule = 'cosine'             # cosine | wsd: wsd stays at the peak, then falls in decay_steps
-decay_steps = 0                 # >= 0: steps of the final fall of wsd; 0 = a fifth of max_steps
-weight_decay = 0.1              # >= 0: pull of the weights towards 0; of matrices only
-beta1 = 0.9                     # [0, 1): AdamW's decay of the mean gradient
-beta2 = 0.95                    # [0, 1): its decay of the mean square; 0.95 averages 20 steps
-grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
+micro_batch_size = 0            # sequences per device and forward pass; 0 = all
+optimizer: Literal['adamw', 'muon'] = 'adamw'  # Muon for the blocks' matrices, AdamW for the rest
+embedding_lr = 1.0              # factor of the embedding's (and a tied head's) learning rate
+min_lr: float | None = None     # where the schedule ends; None = learning_rate / 10
+warmup_steps: int | float = 0.1  # steps of the rise; below 1: this fraction of max_steps
+schedule: Literal['cosine', 'wsd'] = 'cosine'  # wsd stays at the peak, then falls in decay_steps
+decay_steps = 0                 # steps of the final fall of wsd; 0 = a fifth of max_steps
+weight_decay = 0.1              # pull of the weights towards 0; of matrices only
+beta1 = 0.9                     # AdamW's decay of the mean gradient
+beta2 = 0.95                    # its decay of the mean square; 0.95 averages 20 steps
+grad_clip = 1.0                 # largest norm of the gradient; 0 = off
 # watching
-log_interval = 10               # >= 1: steps
-eval_interval = 250             # >= 1: steps; also before the first and after the last
-eval_tokens = 65_536            # >= 0: tokens of each val*.bin to measure, always the same; 0 = all
-save_interval = 250             # >= 1: steps
+log_interval = 10               # steps
+eval_interval = 250             # steps; also before the first and after the last
+eval_tokens = 65_536            # tokens of each val*.bin to measure, always the same; 0 = all
+save_interval = 250             # steps
 sample_prompt = ''              # continued at each evaluation; '' = the start of a document
-sample_tokens = 100             # >= 1: length of a sample
-num_samples = 8                 # >= 1: samples per evaluation; samples.txt shows the first one
+sample_tokens = 100             # length of a sample
+num_samples = 8                 # samples per evaluation; samples.txt shows the first one
 expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: usual range; the last line compares
-keep = 2                        # >= 1: checkpoints: last.pt, last-1.pt, ...
-spike_z = 8.0                   # >= 0: standard deviations that make a loss a spike; 0 = off
-spike_window = 100              # >= 30: number of last steps that a loss is compared with
-spike_action = 'skip'           # skip | rollback | log: rollback = to last.pt, at half the rate
-show_batch: int | None = None   # [0, 2**40): print this step's (a stream's first) batch, then end
+keep = 2                        # checkpoints: last.pt, last-1.pt, ...
+spike_z = 8.0                   # standard deviations that make a loss a spike; 0 = off
+spike_window = 100              # number of last steps that a loss is compared with
+spike_action: Literal['skip', 'rollback', 'log'] = 'skip'  # rollback = to last.pt, at half the rate
+show_batch: int | None = None   # print this step's (a stream's first) batch, then end
 plan = ''                       # 8xH100, 2x8xA100, 4x312:80 (TFLOPs:GB): print memory, days, cost
 # machine
-dtype = 'auto'                  # auto | float32 | bfloat16 | float16: auto = bfloat16 if it is fast
+dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto'  # auto = bfloat16 if it is fast
 compile: bool | None = None     # torch.compile; None = on CUDA
-shard = 'ddp'                   # ddp | zero2 | fsdp: split nothing, gradients and moments, or all
+shard: Literal['ddp', 'zero2', 'fsdp'] = 'ddp'  # split nothing, gradients and moments, or all
 grad_checkpoint = False         # compute each block twice: less memory, more time
-seed = 1337                     # [0, 2**32): seed of weights, order and dropout
+seed = 1337                     # seed of weights, order and dropout
+# The lowest and the highest value of numbers; any other number must be at least 0.
+BOUNDS = {'n_layer': (1, 1e4), 'n_head': (1, 1e4), 'n_embd': (1, 1e6), 'block_size': (1, 1e7),
+          'max_steps': (1, 1e9), 'batch_size': (1, 1e6), 'vocab_multiple': (1, 65536),
+          'dropout': (0, 0.99), 'beta1': (0, 0.9999), 'beta2': (0, 0.9999),
+          'log_interval': (1, 1e9), 'eval_interval': (1, 1e9), 'save_interval': (1, 1e9),
+          'sample_tokens': (1, 1e6), 'num_samples': (1, 1e4), 'keep': (1, 99),
+          'spike_window': (30, 1e6), 'seed': (0, 2 ** 32 - 1)}
 # Config files and flags replace the values above. config is a dict of the same values, which the
 # log and the checkpoints keep. The code below computes with the variables.
-config = configure(globals())
+config = configure(globals(), BOUNDS)
 
 # --- 1. this run and this process -----------------------------------------------------------------
 # --- resume: same text in train.py, sft.py, dpo.py, rl.py ---
@@ -172,10 +180,15 @@ if state:           # section 4 loads its weights, together with the optimizer's
 elif init_from == 'scratch':
     if extend_vocab or rope_scaling != 'none':
         raise Mistake('extend_vocab and rope_scaling change a model; name it: --init_from=FOLDER')
-    model = GPT(GPTConfig(
-        vocab_size=tokenizer.vocab_size, block_size=block_size, n_layer=n_layer, n_head=n_head,
-        n_kv_head=n_kv_head, n_embd=n_embd, n_ffn=n_ffn, dropout=dropout, causal=objective != 'mlm',
-        rope_theta=rope_theta or 1e4, vocab_multiple=vocab_multiple, tie_embeddings=tie_embeddings))
+    try:
+        shape = GPTConfig(
+            vocab_size=tokenizer.vocab_size, block_size=block_size, n_layer=n_layer, n_head=n_head,
+            n_kv_head=n_kv_head, n_embd=n_embd, n_ffn=n_ffn, dropout=dropout,
+            causal=objective != 'mlm', rope_theta=rope_theta or 1e4, vocab_multiple=vocab_multiple,
+            tie_embeddings=tie_embeddings)
+    except ValueError as e:         # these numbers don't fit together
+        raise Mistake(e) from e
+    model = GPT(shape)
 else:
     model = checkpoints.from_weights(config, set_by, tokenizer)
 model.grad_checkpoint = grad_checkpoint
@@ -255,7 +268,6 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
 log = runs.Log(config, set_by, state, here, model, tokenizer, identity)
 # The guard refuses the update of a step whose loss or gradient is a NaN or a spike.
 guard = guards.Guard(state, log, here.dtype, spike_z, spike_window, spike_action)
-show(config, log.say)
 log.say(masking.described(meta, bins, batch_size, max_steps))
 
 

@@ -12,8 +12,7 @@ from statistics import median_high as median
 
 ROOT = str(pathlib.Path(__file__).resolve().parent.parent)
 sys.path.insert(0, ROOT)
-from configurator import one_line_for_mistakes      # noqa: E402
-sys.excepthook = one_line_for_mistakes              # in each benchmark that imports this
+import configurator     # noqa: E402, F401      # each benchmark ends as the scripts do
 
 
 def python_texts():

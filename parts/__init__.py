@@ -50,8 +50,4 @@ eval/                   is it right, is it well?
     dashboard           its curves and what is seen in them, as a picture
     chain_report        the table of `bash run.sh`
 """
-
-
-# The files of the top folder that can be copied alone have a class of this name, too.
-class Mistake(ValueError):
-    """What a user can put right: it ends a script with one line instead of a traceback."""
+from configurator import Mistake      # noqa: F401

@@ -77,6 +77,17 @@ def mistake(result, *words):
         assert word in lines[0], (word, lines[0])
 
 
+def machine(result, *words):
+    """The script ended as it must when the disk, the memory or a permission stopped it: exit code 2, a
+    traceback, and then one line with the words."""
+    assert result.returncode == 2, (result.returncode, result.stdout, result.stderr)
+    assert 'Traceback' in result.stderr
+    lines = result.stderr.splitlines()
+    assert [line for line in lines if line.startswith('error: ')] == lines[-1:], result.stderr
+    for word in words:
+        assert word in lines[-1], (word, lines[-1])
+
+
 def refused(words, function, *arguments, **more):
     """It raises one sentence, which matches words, a regular expression, or holds each of a list of them."""
     with pytest.raises((ValueError, OSError), match=words if isinstance(words, str) else None) as e:

@@ -1,18 +1,20 @@
-"""Settings arrive as the user meant them; a mistake is one line and exit code 2, a bug a traceback."""
+"""Settings arrive as the user meant them; an error ends a script as the table of exit codes says."""
 import json
-import math
+import os
 import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, mistake, ok, run
+from conftest import ROOT, machine, mistake, ok, run
 
 HEAD = '''"""A throw-away script.
 
 It says what it was told."""
 import json
-from configurator import Mistake, configure, show
+from typing import Literal
+from configurator import Mistake, configure, set_by
 
 steps = 10                  # optimizer steps
 rate = 0.5                  # peak, per step
@@ -20,16 +22,29 @@ name = 'base'               # what # the run is called
 flag = False
 seed: int | None = None     # None = the clock
 note: str | None = None
+warmup: int | float = 0.1
+kind: Literal['none', 'big'] = 'none'
+sweep = ()
 sources = {'a': 1.0}        # weights
 _hidden = 1
-config = configure(globals())
-show(config)
+BOUNDS = {'steps': (1, 100)}
+config = configure(globals(), BOUNDS)
 later = 3                   # derived
-assert config == {key: globals()[key] for key in config}
-print('RESULT ' + json.dumps(config))
+assert all(globals()[key] == value for key, value in config.items() if key != 'preset')
+print('RESULT ' + json.dumps(config), 'BY ' + json.dumps(set_by))
 '''
 DEFAULTS = {'steps': 10, 'rate': 0.5, 'name': 'base', 'flag': False, 'seed': None, 'note': None,
-            'sources': {'a': 1.0}}
+            'warmup': 0.1, 'kind': 'none', 'sweep': [], 'sources': {'a': 1.0}}
+RUN = """
+out_dir = 'out'
+init_from = 'scratch'
+overwrite = False
+allow_code_execution = False
+plan = ''
+reward = 'problems'
+batch_size = 8
+device = 'auto'
+config ="""
 
 
 @pytest.fixture
@@ -37,15 +52,19 @@ def play(tmp_path):
     """play(*arguments, body=code after configure, **config files) -> the finished process."""
     shutil.copy(ROOT / 'configurator.py', tmp_path)
 
-    def play(*arguments, body='', **files):
+    def play(*arguments, body='', processes=1, env=None, **files):
         for name, text in {'script': HEAD + body, **files}.items():
             (tmp_path / f'{name}.py').write_text(text, encoding='utf-8')
-        return run(tmp_path / 'script.py', *arguments, cwd=tmp_path, env={'RANK': '0'})
+        return run(tmp_path / 'script.py', *arguments, cwd=tmp_path, env=env, processes=processes)
     return play
 
 
 def result(process):
-    return json.loads(ok(process).partition('RESULT ')[2])
+    return json.loads(ok(process).partition('RESULT ')[2].partition('BY ')[0])
+
+
+def by(process):
+    return json.loads(ok(process).partition('BY ')[2])
 
 
 def one_line(process, words):
@@ -54,22 +73,23 @@ def one_line(process, words):
     assert len(process.stderr.splitlines()) == 1
 
 
+# --- values -------------------------------------------------------------------------------------------------
 def test_files_and_flags_apply_from_left_to_right(play):
     for arguments, steps, name in (
-            ('b.py a.py', 1, 'a'), ('--steps=3 a.py', 1, 'a'), ('--steps 3 b.py --name x', 2, 'x'),
-            ('--steps=3 twice.py twice.py', 12, 'base')):
-        process = play(*arguments.split(), a='steps = 1\nname = "a"', b='steps = 2',
-                       twice='steps = steps * 2')
-        assert result(process) == DEFAULTS | {'steps': steps, 'name': name}, arguments
+            ('b.py a.py', 1, 'a'), ('--steps=3 a.py', 1, 'a'), ('--steps 3 b.py --name x', 2, 'x')):
+        process = play(*arguments.split(), a='steps = 1\nname = "a"', b='steps = 2')
+        got = result(process)
+        got.pop('preset', None)
+        assert got == DEFAULTS | {'steps': steps, 'name': name}, arguments
 
 
 def test_a_value_takes_the_type_of_its_setting(play):
     for key, values in {
-            'rate': {'2': 2.0, '-1e-4': -1e-4}, 'steps': {'1e3': 1000},
+            'rate': {'2': 2.0, '1e-4': 1e-4}, 'steps': {'1e2': 100},
             'flag': {'True': True, 'false': False}, 'seed': {'None': None, '1e3': 1000},
-            'name': {text: text for text in ('123', 'None', 'a=b=c', "it's 🦜 café")},
-            'note': {'7': '7', 'None': None},
-            'sources': {"{'b=c': 2, 'd': 0.5}": {'b=c': 2, 'd': 0.5}}}.items():
+            'name': {text: text for text in ('123', "'a'", 'a=b=c', "it's 🦜 café")},
+            'note': {'7': '7', 'None': None}, 'warmup': {'4': 4, '1e3': 1000, '0.5': 0.5},
+            'kind': {'none': 'none', 'big': 'big'}, 'sweep': {'0,0.5': [0, 0.5], '()': []}}.items():
         for text, value in values.items():
             got = result(play(f'--{key}={text}'))
             assert got == DEFAULTS | {key: value} and type(got[key]) is type(value), text
@@ -77,81 +97,236 @@ def test_a_value_takes_the_type_of_its_setting(play):
 
 def test_a_config_file_is_python(play):
     for text, changed in (
-            ('"""Why."""\nfrom math import pi\nrate = 1\nsources = {"pi": round(pi, 2)}',
+            ('"""Why."""\nimport math\nrate = 1\nsources = {"pi": round(math.pi, 2)}',
              {'rate': 1.0, 'sources': {'pi': 3.14}}),
-            ('for count in (1, 2): steps = count', {'steps': 2}), ('globals()["seed"] = 5', {'seed': 5}),
+            ('for _i in (1, 2): steps = _i\nsweep = [0, 1]', {'steps': 2, 'sweep': [0, 1]}),
+            ('globals()["steps"] = 5\nfrom math import sqrt', {'steps': 5}),
             ('def half(n):\n    m = n // 2\n    return m\nclass Six:\n    n = 6\nsteps = half(Six.n)',
              {'steps': 3}),
-            ('import math as m\n_n = 3\nfor i in (1, 2):\n    i = i + 1\nwith open("a.py") as f: steps = i\n'
-             'try: 1 / 0\nexcept ZeroDivisionError as error: rate = m.e', {'steps': 3, 'rate': math.e})):
-        assert result(play('a.py', a=text)) == DEFAULTS | changed, text
+            ('_n = 3\nwith open("a.py") as _f: steps = len(_f.read(_n))\n'
+             'try: 1 / 0\nexcept ZeroDivisionError as error: rate = 0.1', {'steps': 3, 'rate': 0.1})):
+        assert result(play('a.py', a=text)) == DEFAULTS | {'preset': 'a.py'} | changed, text
 
 
 def test_an_unknown_key_is_a_mistake_and_names_the_closest_one(play):
-    for text, name in (('steps, rat = 3, 0.1', 'rat'), ('for i in (1, 2): stepz = i', 'stepz')):
-        one_line(play('a.py', a=text), f'a.py & unknown setting {name}; & did you mean')
+    for text, name in (('steps, rat = 3, 0.1', 'rat'), ('for _ in (1, 2): stepz = _', 'stepz'),
+                       ('Steps = 3', 'Steps'), ('ratee = [1]', 'ratee'),
+                       ('import pathlib\nnam = pathlib.Path("a")', 'nam')):
+        closest = {'S': 'steps', 's': 'steps', 'r': 'rate', 'n': 'name'}[name[0]]
+        one_line(play('a.py', a=text), f'a.py: there is no setting {name}; the closest is {closest}')
     for argument, words in (
-            ('--step=3', 'unknown setting step; & did you mean steps?'),
-            ('--qqqqqqqq=1', 'qqqqqqqq & --help'), ('--_hidden=2', '_hidden'), ('--later=2', 'later')):
+            ('--step=3', 'there is no setting step; & closest is steps'),
+            ('--_hidden=2', '_hidden'), ('--later=2', 'later'), ('--BOUNDS=2', 'BOUNDS')):
         one_line(play(argument), words)
 
 
 def test_a_wrong_type_is_told_with_its_value_what_was_expected_and_where(play):
     for arguments, words in (
-            ('--steps=1.5', 'steps=1.5 must be int, not float'), ('--steps=1e999', 'steps=inf & finite'),
-            ('--flag yes', "'yes' must be bool"), ('--seed=1.5', 'seed=1.5 must be int or None'),
-            ('--sources={[1]: 2}', 'sources & must be dict'),
-            ('--steps --rate=1', '--steps has no value & 10'),
-            ('--rate=1 --seed', '--seed has no value & None')):
+            ('--steps=1.5', 'steps=1.5 must be int, such as 10'), ('--rate=1e999', 'rate=inf must be'),
+            ('--rate=1e19', 'rate=1e+19 must be'), ('--flag yes', "'yes' must be bool"),
+            ('--flag=1', 'flag=1 must be bool'), ('--seed=1.5', 'seed=1.5 must be int or NoneType'),
+            ('--sources={[1]: 2}', 'sources & must be dict'), ('--kind=bigg', "'bigg' must be none or big"),
+            ('--name=', "name='' must be str, such as 'base'"),
+            ('--steps --rate=1', '--steps needs a value & --steps=10'),
+            ('--flag', '--flag needs a value, such as --flag=True')):
         one_line(play(*arguments.split()), words)
     for text, words in (('name = 5', 'name=5 must be str'), ('name = ""', "name='' must be"),
+                        ('kind = "x"', 'kind & none or big'), ('rate = float("nan")', 'rate=nan must be'),
+                        ('import pathlib\nname = pathlib.Path("a")', "name=PosixPath('a') must be str"),
                         ('import math as seed', 'seed & module')):
         one_line(play('wrong.py', wrong=text), f'{words} & wrong.py')
 
 
+def test_a_number_keeps_to_its_bounds_and_is_not_negative_without_any(play):
+    for flag in ('--steps=1', '--steps=100', '--rate=0'):
+        ok(play(flag))
+    for flag, words in (('--steps=0', 'steps=0 & from 1 to 100'), ('--steps=101', 'steps=101'),
+                        ('--rate=-0.1', 'rate=-0.1'), ('--seed=-1', 'seed=-1'), ('--rate=nan', 'rate')):
+        one_line(play(flag), words)
+    one_line(play('a.py', a='steps = 101'), 'a.py: steps=101 must be')
+
+
+def test_a_comment_is_prose_and_stops_nothing(play):
+    for comment in ('>= 11: few', 'width | height', '[0, 9**9**9]: x', "open('x')"):
+        script = HEAD.replace('# optimizer steps', f'# {comment}')
+        assert result(play('--steps=5', script=script)) == DEFAULTS | {'steps': 5}, comment
+
+
 def test_a_broken_config_file_is_one_line_with_its_place(play):
     files = {'syntax': 'steps = 1\nsteps = = 2', 'nested': 'import json\nsteps = json.loads("{")',
-             'leaves': 'raise SystemExit(3)'}
+             'leaves': 'raise SystemExit(3)', 'lacks': 'steps = 1\nimport nowhere'}
     for argument, words in (
-            ('gone.py', "isn't a file & config files are in config/"), ('steps=3', 'begin with --'),
-            ('syntax.py', 'syntax.py, SyntaxError & (syntax.py, line 2)'),
-            ('nested.py', 'line 2 & JSONDecodeError'), ('leaves.py', 'line 1 & SystemExit: 3')):
+            ('gone.py', 'No such file'), ('steps=3', 'begin with --'),
+            ('syntax.py', 'syntax.py: SyntaxError & (syntax.py, line 2)'), ('lacks.py', 'line 2 & nowhere'),
+            ('nested.py', 'line 2 & JSONDecodeError'), ('leaves.py', 'line 1: SystemExit: 3')):
         one_line(play(argument, **files), f'{argument} & {words}')
 
 
-def test_a_rule_beside_the_setting_is_enforced_in_files_and_flags(play):
-    for rule, good, bad in (
-            ('>= 1: steps', '1', '0'), ('< 5: few', '4', '5'), ('1 | 2 | 4: a divisor', '4', '3'),
-            ('[-2, 8)', '-2 7', '-3 8'), ('(2, 2**3]', '3 8', '2 9')):
-        script = HEAD.replace('steps = 10                  # optimizer steps', f'steps = 4   # {rule}')
-        for value in good.split():
-            assert result(play(f'--steps={value}', script=script))['steps'] == int(value), rule
-        for value in bad.split():
-            expected = f'steps={value} & must be & {rule.partition(":")[0]}'
-            one_line(play('a.py', script=script, a=f'steps = {value}'), expected + ' & a.py')
-    one_line(play(script=HEAD.replace('# optimizer steps', '# >= 11')), 'steps=10 & >= 11')     # the default
-    assert 'mean' not in play(script=HEAD.replace('# optimizer steps', '# > 10: few')).stderr      # > 10?
-    script = HEAD.replace('# what # the run is called', '# base | large: how big')
-    script = script.replace('# None =', '# >= 3: None =')
-    one_line(play('--name=lage', script=script), "name='lage' must be base | large; did you mean large?")
-    assert result(play('--name=large', '--seed=None', script=script)) == DEFAULTS | {'name': 'large'}
+def test_help_prints_the_settings_as_they_are_written(play):
+    process = play('--steps=3', '--help')
+    assert ok(process).startswith('A throw-away script.\n\nIt says what it was told.')
+    assert [' '.join(line.split()) for line in process.stdout.splitlines()[3:]] == [
+        'steps = 10 # optimizer steps', 'rate = 0.5 # peak, per step',
+        "name = 'base' # what # the run is called", 'flag = False', 'seed: int | None = None # None = the clock',
+        'note: str | None = None', 'warmup: int | float = 0.1', "kind: Literal['none', 'big'] = 'none'",
+        'sweep = ()', "sources = {'a': 1.0} # weights"]
 
 
-def test_a_comment_that_is_not_exactly_a_rule_is_prose_and_stops_nothing(play):
-    for comment in ('<- change me', 'width | height, in pixels', '[0, 9**9**9]: x'):
-        script = HEAD.replace('# optimizer steps', f'# {comment}')
-        assert result(play('--steps=-5', script=script)) == DEFAULTS | {'steps': -5}, comment
+def test_who_set_what_is_known_also_where_it_is_the_default(play):
+    files = {'a': 'steps = 10\nfor _i in (1, 2): rate = 0.5\n_x = [seed for seed in (1, 2)]\n_y = 1',
+             'd': 'from e import *\n', 'e': 'steps, _ = 11, 5'}
+    for arguments, expected in (('a.py', {'steps': 'a.py', 'rate': 'a.py'}), ('', {}),
+                                ('a.py d.py --rate=0.5', {'steps': 'd.py', 'rate': 'command line'})):
+        assert by(play(*arguments.split(), **files)) == expected, arguments
 
 
-def test_help_prints_the_meaning_then_the_rule_in_groups(play):
-    script = HEAD.replace('steps = 10 ', '# the first ones\nsteps = 10 ').replace('# optimizer', '# >= 1:')
-    script = script.replace('flag = False', '# --- and the rest ---\nflag = False')
-    out = ok(play('--steps=3', '--help', script=script))
-    assert out.startswith('A throw-away script.\n\nIt says what it was told.') and 'RESULT' not in out
-    assert [' '.join(line.split()) for line in out.splitlines()[4:]] == [
-        'the first ones', '--steps=10 steps [>= 1]', '--rate=0.5 peak, per step',
-        "--name='base' what # the run is called", '', 'and the rest', '--flag=False',
-        '--seed=None None = the clock', '--note=None', "--sources={'a': 1.0} weights"]
+def test_a_run_is_that_of_its_config_file_unless_a_flag_changes_its_results(play):
+    files = {'a': 'steps = 9\nbatch_size = 4', 'b': 'rate = 1', 'script': HEAD.replace('\nconfig =', RUN)}
+    for arguments, preset in (('a.py', 'a.py'), ('a.py --device=cpu --out_dir=x', 'a.py'), ('', None),
+                              ('./a.py', 'a.py'), ('a.py --rate=0.5', None), ('a.py b.py', None),
+                              ('--device=cpu', None), ('a.py --init_from=auto', 'a.py')):
+        assert result(play(*arguments.split(), **files)).get('preset') == preset, arguments
+
+
+# --- a run that resumes -------------------------------------------------------------------------------------
+@pytest.fixture
+def resume(play, tmp_path):
+    """resume(*flags, env=None, **saved in config.json) -> the process; out/ has a run."""
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out/last-1.pt').write_text('x')
+
+    def resume(*flags, env=None, **saved):
+        (tmp_path / 'out/config.json').write_text(json.dumps(saved))
+        return play('--init_from=resume', *flags, env=env, script=HEAD.replace('\nconfig =', RUN), a='rate = 3')
+    return resume
+
+
+def test_a_resumed_run_has_the_settings_of_config_json_below_flags_and_files(resume):
+    process = resume('--steps=7', 'a.py', steps=5, rate=2, seed=3, sweep=[1, 2], format='x', later=4)
+    got = result(process)
+    assert (got['steps'], got['rate'], got['seed'], got['sweep']) == (7, 3, 3, [1, 2])
+    assert by(process) == {'steps': 'command line', 'rate': 'a.py'}     # nothing of config.json
+    assert 'format' not in got and 'later' not in got
+    assert result(resume('--device=cpu', preset='p.py'))['preset'] == 'p.py'
+    assert 'preset' not in result(resume('--rate=1', preset='p.py'))
+    assert 'preset' not in result(resume())
+
+
+def test_a_foreign_config_json_cannot_permit_execute_or_redirect(resume, tmp_path):
+    foreign = dict(allow_code_execution=True, overwrite=True, plan='1xL4', reward='/tmp/mine.py',
+                   out_dir='elsewhere', init_from='elsewhere', _hidden=5, __name__='x', BOUNDS={})
+    got = result(resume(**foreign))
+    assert (got['allow_code_execution'], got['overwrite'], got['plan'], got['reward'], got['out_dir'],
+            got['init_from']) == (False, False, '', 'problems', 'out', 'resume')
+    assert result(resume('--reward=mine.py', **foreign))['reward'] == 'mine.py'
+
+
+def test_what_is_wrong_in_config_json_is_one_line_that_names_it(resume, tmp_path):
+    for saved, words in ((dict(steps='x'), "steps='x' must be int"), (dict(steps=0), 'steps=0 must be from 1')):
+        one_line(resume(**saved), f'out/config.json: & {words}')
+    script = HEAD.replace('\nconfig =', RUN)
+    (tmp_path / 'out/config.json').write_text('{"steps"')
+    (tmp_path / 'script.py').write_text(script)
+    one_line(run(tmp_path / 'script.py', '--init_from=resume', cwd=tmp_path), 'out/config.json: JSONDecodeError')
+
+
+def test_auto_resumes_if_there_is_a_checkpoint_and_so_does_a_restart_by_torchrun(resume, tmp_path):
+    assert result(resume('--init_from=auto', rate=2))['rate'] == 2
+    again = {'TORCHELASTIC_RESTART_COUNT': '1'}
+    late = '--init_from=base', '--overwrite=True'
+    assert result(resume(*late, env=again, rate=2))['init_from'] == 'resume'
+    assert result(resume(*late, env={'TORCHELASTIC_RESTART_COUNT': '0'}, rate=2))['init_from'] == 'base'
+    assert result(resume('--init_from=base', env=again, rate=2))['init_from'] == 'base'
+    (tmp_path / 'out/last-1.pt').unlink()
+    assert result(resume('--init_from=auto', rate=2))['init_from'] == 'scratch'
+    assert result(resume(*late, env=again, rate=2))['init_from'] == 'base'
+
+
+# --- how a script ends --------------------------------------------------------------------------------------
+def test_what_the_user_can_mend_is_one_line(play):
+    for body, words in (
+            ('raise Mistake(\n    "bad "\n    "batch")', 'bad batch'),
+            ('raise Mistake("two\\nlines")', 'two lines'),
+            ('class Mistake(ValueError): pass\nexec("raise Mistake(\'of a copied file\')")', 'of a copied'),
+            ('try:\n    int("x")\nexcept ValueError as e:\n    raise Mistake("no number") from e',
+             'no number')):
+        one_line(play(body=body), words)
+
+
+def test_a_door_that_is_missing_is_one_line_that_names_its_file(play, tmp_path):
+    for line in ('from extras.muon import Muon', 'import extras.muon'):
+        one_line(play(body=f'if flag:\n    {line}', a='', script=HEAD + f'if not flag:\n    {line}'),
+                 'extras/muon.py')
+    (tmp_path / 'extras').mkdir()
+    one_line(play(body='from extras.muon import Muon'), 'extras/muon.py')
+    (tmp_path / 'extras/muon.py').write_text('import nowhere')
+    for body in ('from extras.muon import Muon', 'import nowhere'):     # a bug, or a package
+        process = play(body=body)
+        assert process.returncode == 1 and process.stderr.splitlines()[-1].startswith('ModuleNotFound')
+
+
+def test_the_machine_keeps_its_traceback_and_says_what_to_do(play):
+    no_room = '; the disk is full'
+    limit = 'import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n'
+    for body, words in (
+            ('open("gone")', "No such file or directory: 'gone'"),
+            ('open("/proc/no/x", "w")', '/proc/no/x'),
+            ('with open("/dev/full", "w") as f: f.write("a line of the log")', no_room),
+            (limit + 'with open("log", "a") as f: f.write("a line of the log" * 9999)', no_room),
+            ('import numpy\nnumpy.zeros(10**6).tofile("/dev/full")', no_room),
+            ('import torch\ntorch.save(torch.zeros(10**6), "/dev/full")', no_room),
+            ('raise MemoryError', 'error: '), ('import numpy\nnumpy.zeros(10**13)', 'memory is full'),
+            ('raise RuntimeError("std::bad_alloc")', 'memory is full'),
+            ('import torch\ntorch.zeros(10**13)', 'memory is full'),
+            ('import torch\nraise torch.OutOfMemoryError("CUDA out of memory. Tried")', 'memory is full')):
+        machine(play(body=body), words)
+
+
+def test_out_of_memory_names_what_the_script_has_and_does_not_do_yet(play):
+    script = HEAD.replace('\nconfig =', '\nmicro_batch_size = 0\ngrad_checkpoint = False\nlora = 0\nconfig =')
+    process = play('--micro_batch_size=1', script=script + 'raise MemoryError')
+    machine(process, 'try --grad_checkpoint=True, --lora=8, a smaller')
+    assert 'micro_batch_size=1' not in process.stderr.splitlines()[-1] and 'shard' not in process.stderr
+
+
+def test_a_bug_keeps_its_traceback(play):
+    for body, name in (
+            ('import numpy\nnumpy.zeros(3).reshape(2, 2)', 'ValueError'),
+            ('10.0 ** 1000', 'OverflowError'), ('chr(2 ** 70)', 'OverflowError'),   # too large, no disk
+            ('raise ValueError("ours")', 'ValueError'), ('raise RuntimeError("ours")', 'RuntimeError')):
+        process = play(body=body)
+        assert process.returncode == 1 and process.stderr.startswith('Traceback'), body
+        assert body.splitlines()[-1] in process.stderr and name in process.stderr.splitlines()[-1], body
+
+
+def start(tmp_path, text, *arguments, **env):
+    """A script in a process of its own, as a user starts it."""
+    shutil.copy(ROOT / 'configurator.py', tmp_path)
+    (tmp_path / 'alone.py').write_text(text)
+    return subprocess.Popen([sys.executable, *arguments, tmp_path / 'alone.py'], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, cwd=tmp_path, env={**os.environ, **env})
+
+
+READY = 'import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n'   # pytest may ignore it
+WAIT = 'print("ready", flush=True)\ntime.sleep(60)\n'
+
+
+def test_ctrl_c_is_one_line_and_130_also_before_configure(tmp_path):
+    for text in (READY + 'import configurator\n' + WAIT,        # as while torch is imported
+                 READY + '"""x"""\nfrom configurator import configure\nconfigure(globals())\n' + WAIT):
+        process = start(tmp_path, text)
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130 and process.stderr.read() == 'stopped by Ctrl-C\n'
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path):
+    late = 'import atexit, configurator\natexit.register(lambda: print("ready", flush=True) or time.sleep(60))\n'
+    process = start(tmp_path, READY + late + WAIT)
+    for _ in range(2):
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+    assert process.wait(10) == -signal.SIGINT and process.stderr.read() == 'stopped by Ctrl-C\n'
 
 
 def test_help_into_a_pipe_that_nobody_reads_ends_quietly(play, tmp_path):
@@ -162,39 +337,28 @@ def test_help_into_a_pipe_that_nobody_reads_ends_quietly(play, tmp_path):
     assert process.stderr.read() == b'' and process.wait() == 141
 
 
-def test_what_was_changed_and_by_whom_is_known_also_where_it_is_the_default(play):
-    out = ok(play('a.py', '--rate=0.25', a='seed = 3\nflag = False')).partition('RESULT')[0]
-    assert out == 'settings of a.py and command line:\n  seed=3\n  rate=0.25\n'
-    script = HEAD.replace(', configure', ', set_by, configure')
-    script += 'print("BY", json.dumps(set_by))\n'
-    files = {'a': 'steps = 10\nfor i in (1, 2): rate = 0.5\n_x = [seed for seed in (1, 2)]\n_y = name',
-             'd': 'from e import *\n', 'e': 'steps, _ = 11, 5'}
-    for arguments, by in (('a.py', {'steps': 'a.py', 'rate': 'a.py'}), ('', {}),
-                          ('a.py d.py --rate=0.5', {'steps': 'd.py', 'rate': 'command line'})):
-        printed = ok(play(*arguments.split(), script=script, **files))
-        assert json.loads(printed.partition('BY ')[2]) == by, arguments
+def test_a_profile_is_written_and_literals_are_known_to_the_profiler(play, tmp_path):
+    ok(play())
+    command = [sys.executable, '-m', 'cProfile', '-o', 'profile', 'script.py']
+    done = subprocess.run([*command, '--seed=3', '--kind=big'], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and (tmp_path / 'profile').stat().st_size > 1000, done.stderr
+    done = subprocess.run([*command, '--kind=bigg'], cwd=tmp_path, capture_output=True, text=True)
+    assert 'must be none or big' in done.stderr
 
 
-def test_what_the_user_can_mend_is_one_line(play, tmp_path):
-    for body, words in (
-            ('raise Mistake(\n    "bad "\n    "batch")', 'bad batch'),
-            ('import dataclasses\n@dataclasses.dataclass\nclass Shape:\n    n: int\n    '
-             'def __post_init__(self): raise ValueError(f"n={self.n} is odd")\nShape(3)', 'n=3 is odd'),
-            ('open("gone")', 'gone: No such file or directory; choose another path'),
-            ('open(name)', 'choose another --name than base'),
-            ('class Mistake(ValueError): pass\nexec("raise Mistake(\'of a copied file\')")', 'of a copied'),
-            ('raise MemoryError', 'out of memory; try ending other programs (MemoryError)'),
-            ('raise RuntimeError("std::bad_alloc")', 'out of memory; try ending'),
-            ('raise RuntimeError("DefaultCPUAllocator: can\'t allocate memory")', 'try ending'),
-            ('try:\n    int("x")\nexcept ValueError as e:\n    raise Mistake("no number") from e',
-             'no number')):
-        one_line(play(body=body), words)
+def test_under_torchrun_an_error_ends_its_process_while_others_wait(play):
+    """A thread that never ends stands for a collective; the other process waits in a real one."""
+    stuck = 'import threading, time\nthreading.Thread(target=time.sleep, args=[60]).start()\n'
+    for body, code, words in (('raise Mistake("bad batch")', 2, 'error: bad batch'), ('1 / 0', 1, 'Traceback'),
+                              ('raise MemoryError', 2, 'memory is full'),
+                              ('import sys\nsys.stderr = open("held", "w")\n1 / 0', 1, 'Traceback')):
+        process = play(body=stuck + body, env={'RANK': '0'})
+        assert process.returncode == code and words in process.stderr, body
+    barrier = ('import os, torch.distributed as dist\ndist.init_process_group("gloo")\n'
+               'if os.environ["RANK"] == "1": raise ValueError("of one rank")\ndist.barrier()')
+    process = play(body=barrier, processes=2)
+    assert process.returncode == 1 and 'of one rank' in process.stderr
 
 
-def test_a_bug_keeps_its_traceback(play):
-    for body, name in (
-            ('import numpy\nnumpy.zeros(3).reshape(2, 2)', 'ValueError'),
-            ('raise ValueError("ours")', 'ValueError'), ('raise RuntimeError("ours")', 'RuntimeError')):
-        process = play(body=body)
-        assert process.returncode == 1 and process.stderr.startswith('Traceback'), body
-        assert body.splitlines()[-1] in process.stderr and name in process.stderr.splitlines()[-1], body
+def test_a_mistake_of_all_processes_is_said_once(play):
+    one_line(play('--steps=0', processes=2), 'steps=0')

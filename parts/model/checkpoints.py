@@ -93,22 +93,21 @@ def newest(out_dir):
             raise Mistake(f'{path} has a model but no run to resume; start a new '
                           f'run from its weights: --init_from={path} and another --out_dir')
         return state
-    raise FileNotFoundError(f'{out_dir} has no checkpoint to resume from; to start a new run, '
-                            'leave out --init_from=resume')
+    raise Mistake(f'{out_dir} has no checkpoint to resume from; to start a new run, leave out '
+                  '--init_from=resume')
 
 
 def find(path, flag=''):
     """Return the path of a folder's best checkpoint, or path itself if it is a file or a folder of
     Hugging Face. flag: the name of the setting that has the path, for a message."""
     if not os.path.exists(path):
-        raise FileNotFoundError(f'{path} does not exist; {folders.instead_of(path, flag)}')
+        raise Mistake(f'{path} does not exist; {folders.instead_of(path, flag)}')
     if os.path.isdir(path):
         for file in (os.path.join(path, 'best.pt'), *names_of(path)):
             if os.path.exists(file):
                 return file
         if not glob.glob(os.path.join(glob.escape(path), '*.safetensors')):
-            raise FileNotFoundError(f'{path} has no best.pt, last.pt or *.safetensors; run '
-                                    'train.py first')
+            raise Mistake(f'{path} has no best.pt, last.pt or *.safetensors; run train.py first')
     return path
 
 

@@ -162,9 +162,12 @@ def show(config):
         shape = vars(GPT.load(config['init_from']).config)
     sizes = {key: shape[key] for key in vars(GPTConfig()) if key in shape}
     # RoPE's settings change no size, and train.py gives rope_scaling as a word.
-    model = sketch(GPTConfig(**sizes | {
-        'vocab_size': shape['vocab_size'] or meta['vocab_size'] or 32768,
-        'block_size': config['block_size'], 'rope_theta': 1e4, 'rope_scaling': ()}))
+    sizes |= {'vocab_size': shape['vocab_size'] or meta['vocab_size'] or 32768,
+              'block_size': config['block_size'], 'rope_theta': 1e4, 'rope_scaling': ()}
+    try:
+        model = sketch(GPTConfig(**sizes))
+    except ValueError as e:         # these numbers don't fit together
+        raise Mistake(e) from e
     width = 4 if config['dtype'] == 'float32' else 2
     if width == 4 and price:
         peak /= 8 if name in OLD else 2         # newer GPUs multiply float32 as TF32

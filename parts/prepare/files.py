@@ -84,11 +84,12 @@ def passed_over(source):
     return ', '.join(f'{n} {ending}' for ending, n in endings.most_common(5))
 
 
-def sources_of(source, sources, default):
-    """{name: (path, weight or None)}: the sources of a config file, or the one source."""
+def sources_of(source, sources, both):
+    """{name: (path, weight or None)}: the sources of a config file, or the one source.
+    both: the user gave a source, too."""
     if sources is None:
         return {source: (source, None)}
-    if source != default:
+    if both:
         raise Mistake(f'source={source} beside sources={list(sources)}: leave one of them out')
     for name, value in sources.items():
         match name, value:
@@ -165,13 +166,13 @@ def fetch(url, sha256, path):
             except requests.RequestException as e:
                 problem = type(e).__name__
         else:
-            raise OSError(f"can't download {url} ({problem}); run the same command again, or put "
+            raise Mistake(f"can't download {url} ({problem}); run the same command again, or put "
                           f'the file at {path}')
 
     found = sha256_of(f'{path}.part')
     if found != sha256:
         os.remove(f'{path}.part')
-        raise OSError(f'{url} has the checksum {found[:16]}..., expected {sha256[:16]}...; run the '
+        raise Mistake(f'{url} has the checksum {found[:16]}..., expected {sha256[:16]}...; run the '
                       'same command again')
     os.replace(f'{path}.part', path)
     return path

@@ -91,7 +91,7 @@ def read_jsonl(path, convert, advice):
     """Return [convert(record)] of a file of records. A Mistake names the first line that can't be
     read or that convert() refuses. advice: how to make such a file."""
     if not os.path.exists(path):
-        raise FileNotFoundError(f'{path} does not exist; {advice}')
+        raise Mistake(f'{path} does not exist; {advice}')
     rows, errors = [], []
     for line, record in records(path, lambda *error: errors.append(error[1:])):
         try:

@@ -46,5 +46,5 @@ def in_parallel(function, jobs, n_workers, what):
         try:
             yield from bar(pool.map(function, jobs))
         except concurrent.futures.process.BrokenProcessPool as e:
-            raise OSError('a process was killed, perhaps because memory ran out; what is done is '
+            raise Mistake('a process was killed, perhaps because memory ran out; what is done is '
                           f'kept, try again with fewer, --num_workers={(n + 1) // 2}') from e

@@ -36,13 +36,12 @@ def open_bins(data_dir, block_size, config=None):
     tokens, and the names and sizes of a stream's files.
 
     With --write=text there is no train.bin. config: the settings of train.py, for streaming,
-    vocab_size and data_from. Mistake or FileNotFoundError if a file is missing, or does not fit the
-    others."""
+    vocab_size and data_from. Mistake: a file is missing, or does not fit the others."""
     config = config or {}
     folder = pathlib.Path(data_dir)
     if not (folder / 'meta.json').exists():
-        raise FileNotFoundError(f'{data_dir} has no prepared data (no meta.json); run: '
-                                f'{command_for(data_dir, config.get("data_from", ""))}')
+        raise Mistake(f'{data_dir} has no prepared data (no meta.json); run: '
+                      f'{command_for(data_dir, config.get("data_from", ""))}')
     text, meta = read_meta(data_dir)
     identity = {'meta.json': hashlib.sha256(text).hexdigest()}
     if config.get('streaming'):

@@ -29,10 +29,6 @@ FIXED = {*checkpoints.SHAPE, 'vocab_multiple', 'rope_theta', 'rope_scaling', 'ob
          'lora', 'max_new_tokens', 'updates', 'prompts', 'n_problems', 'problems_seed'}
 # Settings of one command, which a resumed run does not take over.
 OF_THE_COMMAND = {'out_dir', 'overwrite', 'show_batch', 'plan'}
-# Settings that change no result by more than another seed does.
-HARMLESS = {*OF_THE_COMMAND, 'seed', 'device', 'compile', 'micro_batch_size', 'grad_checkpoint',
-            'log_interval', 'eval_interval', 'save_interval', 'keep', 'expect', 'sample_prompt',
-            'sample_tokens', 'data_from', 'allow_code_execution'}
 
 
 # --- how a run begins -----------------------------------------------------------------------------
@@ -101,13 +97,7 @@ class Log:
         saved = state.get('config', config)
         changed = sorted(name for name in config.keys() & saved.keys() - OF_THE_COMMAND
                          if config[name] != saved[name])
-        preset = next((file for file in set_by.values() if file != 'command line'), None)
-        others = {name for name in set_by if set_by[name] != preset}
-        if state:
-            preset, others = saved.get('preset'), {*changed}
-        # plot.py draws other runs of the preset behind this one.
-        config['preset'] = preset if others <= HARMLESS else None
-        config['expect'] = expected(config, set_by, others)
+        config['expect'] = expected(config, set_by)
         step = state.get('step', 0)
         self.last = step, state.get('tokens', 0)        # at the last line of a step
         self.paused = {'eval': 0.0, 'save': 0.0}        # seconds of the run in timed(name)
@@ -133,6 +123,8 @@ class Log:
             self.note(step, 'resumed', f'resumed {self.out_dir}')
         else:
             self.say(f'starting from {config["init_from"]}')
+        given = [f'{name}={config[name]!r}' for name in set_by]
+        self.say('\n  '.join(['settings that were given:', *(given or ['none'])]))
         for name in changed:
             self.say(f'  changed  {name}: {saved[name]!r} before, {config[name]!r} now')
         self.say(f'  model    {planner.described(model)}\n  machine  processes: {here.world}, on '
@@ -297,17 +289,16 @@ class Log:
             self.say(f'{name} {value:.4g}: {verdict}')
 
 
-def expected(config, set_by, others):
+def expected(config, set_by):
     """Return config['expect'], or None if this run is not the one that the ranges were measured on.
     A config file states ranges for its own settings. With another --max_steps or --data_dir the
-    loss is another one, and to call it wrong would be a false alarm. others: the settings that the
-    file did not set."""
+    loss is another one, and to call it wrong would be a false alarm."""
     for name, ends in (config['expect'] or {}).items():
         if not (isinstance(ends, tuple | list) and len(ends) == 2
                 and all(isinstance(end, int | float) for end in ends) and ends[0] <= ends[1]):
             raise Mistake(f'expect: {name}={ends!r} must be (lowest, highest), such as (4.05, '
                           '4.13)')
-    if others <= HARMLESS or set_by.get('expect') == 'command line':
+    if 'preset' in config or set_by.get('expect') == 'command line':
         return config['expect']
 
 
