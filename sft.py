@@ -221,8 +221,9 @@ tokenizer.render([])                    # refuses a tokenizer without <|im_start
 context = model.config.block_size
 if model.saved.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
     raise Mistake(f'{folder}/tokenizer.json is not the tokenizer that {origin} was trained with')
-if not model.config.causal:
-    raise Mistake(f'{origin} fills gaps (--objective=mlm) and writes no answers; use a model of clm')
+if not model.config.causal or 'reward_head' in model.saved:
+    raise Mistake(f'{origin} fills gaps (--objective=mlm) or is a reward model, and writes no '
+                  'answers; use a model of train.py --objective=clm, or of sft.py')
 if block_size > context:
     raise Mistake(f'{block_size=} is more than the context of {origin}, {context}; lower it, or '
                   'make a longer one: python -m extras.longer_context')
@@ -243,6 +244,8 @@ def read(path):
     trained. Print how many were cut or left out."""
     rows, counts = [], collections.Counter()
     for number, line in enumerate(open(path, 'rb'), 1):
+        if line.isspace():
+            continue
         try:
             messages = json.loads(line)['messages']
             turns = [(*tokenizer.render([message]), message['role']) for message in messages]

@@ -6,9 +6,9 @@
 #
 #   python sft.py config/quickstart_rejection.py
 init_from = 'out/quickstart_sft'
-data_from = 'python prepare.py --kind=sft --source=out/quickstart_sft/mined/samples.jsonl ' \
-            '--dedup=exact --out_dir=data/rejection && ' \
-            'cat data/sft/train.jsonl >> data/rejection/train.jsonl'
+_data_from = 'python prepare.py --kind=sft --source=out/quickstart_sft/mined/samples.jsonl ' \
+             '--dedup=exact --out_dir=data/rejection && ' \
+             'cat data/sft/train.jsonl >> data/rejection/train.jsonl'
 data_dir = 'data/rejection'
 base_dir = 'data/quickstart'    # measures how much of the base data is forgotten
 out_dir = 'out/quickstart_rejection'
@@ -17,5 +17,4 @@ batch_size = 32
 optimizer = 'muon'
 learning_rate = 1e-3
 warmup_steps = 0.1
-eval_tokens = 16_384
-expect = {'val_loss': (0.03, 0.11)}     # five seeds, each of all stages: 0.044 to 0.077
+_expect = {'val_loss': (0.03, 0.11)}     # five seeds, each of all stages: 0.044 to 0.077

@@ -17,6 +17,7 @@ PLACES = {
     'seed': ('torch', 'manual_seed'),
     'build a model': ('model', 'GPT.__init__'),
     'forward': ('model', 'GPT.forward'),
+    'log p': ('model', 'GPT.log_p'),                                # what sft.py trains on
     'compile': ('torch', 'compile'),
     'shard': ('parts.train.processes', 'shard'),
     'rehearse': ('parts.train.processes', 'rehearse'),             # called with net, model, opt, a batch

@@ -114,7 +114,7 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason='slow; run it with --slow'))
 
 
-TIMES = ('dt', 'tok_s', 'tok_s_device', 'data_s', 'memory_mb', 'eval_share', 'save_s', 'mfu', 'uptime_s',
+TIMES = ('dt', 'minutes_left', 'tok_s', 'tok_s_device', 'data_s', 'memory_mb', 'eval_share', 'save_s', 'mfu', 'uptime_s',
          'sample_s', 'score_s', 'train_s')
 
 
@@ -123,9 +123,12 @@ RUN_FILES = {'best.pt', 'last.pt', 'last-1.pt', 'config.json', 'data.json', 'met
 
 
 def metrics(out_dir):
-    """metrics.jsonl without the figures that no two runs share, and without the notes of resuming."""
+    """metrics.jsonl without the figures that no two runs share, and without the notes of resuming. A run that
+    was resumed has taken some steps twice: the last row of a step counts."""
     rows = read_rows(pathlib.Path(out_dir) / 'metrics.jsonl')
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows if row.get('event') != 'resumed']
+    rows = [row for row in rows if row.get('event') != 'resumed']
+    last = {(row['step'], row.get('event'), 'loss' in row): row for row in rows}
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in last.values()]
 
 
 def series(out_dir, key):

@@ -23,8 +23,7 @@ ARROWS = {'configurator': set(), 'model': {'parts', 'extras'}, 'tokenizer': {'pa
           **dict.fromkeys(PARTS, {'model', 'tokenizer', 'parts', 'extras'}),
           **dict.fromkeys(EXTRAS, LEAVES | {'extras'})}
 # People take these away, so they import nothing of ours.
-COPIED = {'parts/eval/sandbox', 'parts/eval/trial', 'parts/eval/crossing', 'parts/prepare/duplicates',
-          'parts/model/adapters'}
+COPIED = {'parts/eval/sandbox', 'parts/eval/trial', 'parts/eval/crossing', 'parts/prepare/duplicates'}
 ARROWS |= dict.fromkeys(COPIED, set())
 
 

@@ -19,18 +19,17 @@ RL = [*STEPS, '--batch_size=4', '--num_samples=4', '--max_new_tokens=8', '--eval
 CASES = {'train': ['--dropout=0.1'],
          'train, with Muon': ['--dropout=0.1', '--optimizer=muon', '--schedule=wsd', '--decay_steps=6',
                               '--dtype=bfloat16', '--tie_embeddings=False', '--embedding_lr=10'],
-         'sft': ['--lora=4', '--micro_batch_size=2'], 'dpo': ['--loss_type=kto'],
+         'dpo': ['--loss_type=kto'],
          'dpo, a reward model': ['--loss_type=rm'], 'rl': ['--updates=2', '--kl_coef=0.1']}
 
 
 @pytest.fixture(scope='module')
-def start(data_dir, conversations, pairs, tmp_path_factory):
+def start(data_dir, pairs, tmp_path_factory):
     """The flags of each script but out_dir: data, a model to begin from, sizes."""
     folder = make_sft(tmp_path_factory.mktemp('start') / 'dropout', dropout=0.1)
     (folder / 'paid.py').write_text(PAID, encoding='utf-8')
     base = f'--init_from={folder}'
     return {'train': [f'--data_dir={data_dir}', *TINY, *STEPS],
-            'sft': [base, f'--data_dir={conversations}', *POST],
             'dpo': [base, f'--data_dir={pairs}', *POST],
             'rl': [base, f'--reward={folder}/paid.py', *RL]}
 
@@ -79,7 +78,7 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(start,
         return 'killed' if result.returncode == -signal.SIGKILL else ok(result) and 'finished'
 
     printed = ok(run(f'{script}.py', *start[script], *CASES[case], f'--out_dir={out}',
-                     before=accident('sigusr1' if script == 'sft' else 'sigterm', 5)))
+                     before=accident('sigusr1' if script == 'dpo' else 'sigterm', 5)))
     assert 'stopped at step 6; ' in printed and '--init_from=resume' in printed
     saved = 'the last.pt of a run that a signal stopped after step 6:'
     expect(f'{saved} its step', 6, step_of, out)                            # no step is lost
@@ -128,7 +127,6 @@ def test_a_stop_before_the_first_step_saves_what_a_start_needs(start, tmp_path):
 # --- a run goes on as itself or not at all ------------------------------------------------------------------
 # {script: (flags that would make another run of it, files of its data)}; test_runs.py has all fixed settings
 OTHERS = {'train': (['--batch_size=4', '--max_steps=18'], ['meta.json', 'train.bin', 'val.bin']),
-          'sft': (['--lora=8'], ['train.jsonl', 'val.jsonl']),
           'dpo': (['--loss_type=simpo'], ['train.jsonl', 'val.jsonl']),
           'rl': (['--max_new_tokens=4', '--reward=other.py'], [])}
 
@@ -166,8 +164,7 @@ def test_a_setting_that_may_change_is_said_and_used_and_data_may_move(start, str
     assert changed == new.keys() and 'before, 9.0 now' in printed
     assert series(out, 'lr')[18] > 5e-3         # the old schedule has ended near 0
     groups = state(out)['moments']['param_groups']
-    decays = {9.0} if script == 'sft' else {9.0, 0.0}           # with LoRA no vector is trained
-    assert {group['weight_decay'] for group in groups} == decays
+    assert {group['weight_decay'] for group in groups} == {9.0, 0.0}
 
 
 # --- the folder of an older commit --------------------------------------------------------------------------

@@ -89,11 +89,10 @@ def test_two_runs_do_not_write_to_one_folder(data_dir, tmp_path):
                                                  '--expect={"val_loss": (1, 99)}'))
 
 
-def test_commands_that_only_read_work_where_a_run_is(data_dir, base_run, sft_model, conversations, pairs):
+def test_commands_that_only_read_work_where_a_run_is(data_dir, base_run, sft_model, pairs):
     tuned = f'--init_from={sft_model}'
     before = contents(base_run)
     for script, *flags in (('train.py', f'--data_dir={data_dir}', *TINY),
-                           ('sft.py', tuned, f'--data_dir={conversations}'),
                            ('dpo.py', tuned, f'--data_dir={pairs}')):
         assert '--- step 7' in ok(run(script, *flags, f'--out_dir={base_run}', '--show_batch=7')), script
     assert '8 x H100' in ok(run('train.py', *TINY, f'--out_dir={base_run}', '--plan=8xH100'))
