@@ -58,7 +58,6 @@ batch_size = 32                 # pairs per step, over all devices and accumulat
 learning_rate = 3e-5            # for millions of parameters; from 100 million on 5e-7 to 5e-6
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 # files
-data_from = ''                  # printed if data_dir is missing: a config's 'python prepare.py ...'
 overwrite = False               # True: delete the run that out_dir holds, and start over
 # the loss
 label_smoothing = 0.0           # of dpo: fraction of pairs whose labels may be wrong
@@ -80,7 +79,6 @@ eval_pairs = 512                # lines of val.jsonl to evaluate on, from the fi
 save_interval = 250             # steps between saves of last.pt
 num_samples = 8                 # held-out prompts answered at each evaluation: samples.txt
 sample_tokens = 100             # most tokens of an answer
-expect: dict | None = None      # {'val_loss': (0.4, 0.5)}: the last line says if it is in there
 show_batch: int | None = None   # print the pairs of this step's batch, train nothing
 # machine
 dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto'  # auto = bfloat16 if it is fast
@@ -96,7 +94,7 @@ config = configure(globals(), BOUNDS)
 config['stage'] = 'dpo'         # so eval.py will ask this model in conversations
 
 # --- 1. this run and this process -----------------------------------------------------------------
-# --- resume: same text in train.py, sft.py, dpo.py, rl.py ---
+# --- resume: same text in dpo.py, rl.py ---
 # state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir. Then the
 # settings in it replace those in config, except what a flag or a config file gives now (they are in
 # set_by), and the second line copies config into the variables above. From then on init_from is no
@@ -114,7 +112,7 @@ for name, users in {'label_smoothing': ['dpo'], 'gamma': ['simpo'],
                       f'{loss_type}; leave it out' + f', or type --{name}=0' * (name != 'beta'))
 
 # torchrun starts one process for each device. The processes share the pairs of each step.
-# --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
+# --- setup: same text in dpo.py, rl.py ---
 # `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
 # of device ('cuda') and the dtype of matrix products, as text.
 here = processes.Process(config)
@@ -255,7 +253,7 @@ if here.world > 1:      # averages the gradients of all processes while backward
 
 # --- 4. data --------------------------------------------------------------------------------------
 train, held_out, identity, summary = records.open_files(
-    data_dir, records.read_pairs, block_size, tokenizer, loss_type, data_from)
+    data_dir, records.read_pairs, block_size, tokenizer, loss_type)
 pairs = train + held_out[:eval_pairs]       # rows, below, are numbers of pairs in this list
 sizes = np.array([[len(prompt) + len(answer) for prompt, answer in pair]
                   for pair in pairs])                                               # (n, 2): tokens
@@ -449,7 +447,6 @@ while step < max_steps:
         log.step(('accuracy', 'margin'), step=step, tokens=tokens, loss=loss, lr=lr, grad_norm=norm,
                  skipped=guard.skipped, **means(parts))
 
-    # --- leave: same text in train.py, sft.py, dpo.py ---
     if step % eval_interval == 0 or step == max_steps:
         evaluate()
     stopping = stop_requests or guard.trouble       # the same answer in all processes
@@ -457,7 +454,6 @@ while step < max_steps:
         save()
     if stopping:
         break
-    # --- end leave ---
 
 # --- summary --------------------------------------------------------------------------------------
 command = ['sample.py', f'--ckpt={out_dir}', '--chat=True'] if loss_type != 'rm' else []

@@ -85,7 +85,8 @@ class Attention(nn.Module):
 
     def forward(self, x, cos, sin, cache=None, start=0, mask=None):
         """x (B, T, C) -> (B, T, C). x follows `start` positions, whose keys and values are in the
-        cache (2, B, K, room, D). mask: True where a query sees a key, (B or 1, 1, T, start + T)."""
+        cache (2, B, K, room, D). mask: True where a query sees a key, (B or 1, 1, T, start + T); it
+        may be missing if T is 1 or start is 0."""
         T = x.shape[1]
         heads = lambda y: y.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
         q = rotate(self.norm_q(heads(self.w_q(x))), cos, sin)  # (B, H, T, D)
@@ -94,6 +95,8 @@ class Attention(nn.Module):
         if cache is not None:
             cache[:, :, :, start:start + T] = torch.stack((k, v))
             k, v = cache[:, :, :, :start + T]  # (B, K, start + T, D) both
+        elif x.is_cpu:      # in training, the backward pass in bfloat16 can be slow (LOG.md)
+            q, k, v = q.float(), k.float(), v.float()
         # Without a mask, a query sees its own key and earlier ones, so a single query sees all keys.
         is_causal = self.config.causal and mask is None and T > 1
         y = attend(q, k, v, mask, is_causal)  # (B, H, T, D)
@@ -103,9 +106,11 @@ class Attention(nn.Module):
 def attend(q, k, v, mask, is_causal):
     """Return softmax(q k^T / sqrt(D)) v, (B, H, T, D). Each k and v serves H / K heads of q."""
     # A GPU's fast kernel for grouped heads takes only bfloat16 without a mask.
-    if q.is_cuda and (mask is not None or q.dtype != torch.bfloat16):
+    if q.is_cuda and k.shape[1] < q.shape[1] and (mask is not None or q.dtype != torch.bfloat16):
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
-    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, enable_gqa=True)
+    with torch.autocast('cpu', enabled=False):      # float32 would become bfloat16 again
+        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal,
+                                              enable_gqa=k.shape[1] < q.shape[1])
 
 
 class SwiGLU(nn.Module):

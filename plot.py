@@ -3,20 +3,16 @@ Two dashboards in one picture: is the engine running, and are we flying to the r
 
     python plot.py --runs=out/quickstart,out/sft --out=both.png     # finished, or still running
     python plot.py --runs='out/*'                                   # all
-    python plot.py --runs=out/mine --reference=other_seeds.jsonl    # bench/curves.py wrote these
-
-Is my loss normal? If a run has the settings of a preset, the curves that we measured with this
-preset are behind it in gray. They are in config/curves.
 
 Reads what the trainers and eval.py have written into the folder of each run. Prints in sentences
 what is seen in the numbers, and draws the curves. Runs of the same stage share their panels.
 Compare their losses only if they have the same tokenizer; bits per byte can be compared between any
 two. What to do about a sentence is in docs/trouble.md, under "While it trains".
 
-A run that is still going on is drawn as far as it has come. A resumed run is one curve, because the
-trainer drops what it had logged after the checkpoint.
+A run that is still going on is drawn as far as it has come. A resumed run is one curve: of a step
+that was logged twice the last row counts.
 """
-import glob, math, os
+import glob, math
 from configurator import Mistake, configure
 import numpy as np
 from parts.eval import dashboard, run_log
@@ -25,7 +21,6 @@ from parts.train import folders
 # --- settings -------------------------------------------------------------------------------------
 runs = 'out/base'           # folders that trainers wrote; several: A,B or out/*
 out = 'dashboard.png'       # or .svg, .pdf
-reference = ''              # file of curves to draw in gray; '' = those of the preset; or none
 configure(globals())
 if not out.endswith(('.png', '.svg', '.pdf')):
     raise Mistake(f'out={out} must end with .png, .svg or .pdf; try --out=dashboard.png')
@@ -101,15 +96,15 @@ def seen_in_machine(train):
         yield f'In the later half of the log, waiting for data took {waiting:.0%} of the time.'
 
 
-def seen_in_events(run, train):
-    """Yield sentences on what interrupted the run."""
-    for event, what in (('spike', 'A spike was logged'), ('skip', 'An update was skipped'),
-                        ('rollback', 'It went back to a checkpoint'),
-                        ('resumed', 'It was resumed')):
-        found = [row for row in run['events'] if row['event'] == event]
-        if found:
-            yield (f'{what} {times(len(found))}, last at step {found[-1]["step"]:,}: '
-                   f'{found[-1]["text"]}.')
+def seen_in_course(run, train):
+    """Yield sentences on updates that were refused, and on the end of the run."""
+    # Trainers count the updates that they refuse because of a NaN or a spike.
+    at, skipped = curve(train, 'skipped')
+    more = np.diff(skipped, prepend=0)
+    if (more > 0).any():
+        n = more[more > 0].sum()
+        yield (f'{n:,.0f} update{"s were" if n > 1 else " was"} skipped, the last one by step '
+               f'{at[more > 0][-1]:,.0f}.')
     step = train[-1]['step']
     if step < run['end']:
         yield (f'It was stopped at step {step:,} of {run["end"]:,}.' if run['stopped'] else
@@ -230,38 +225,30 @@ def seen(run):
     if not train:
         return ['No step is logged yet.']
     of_model = seen_in_reward if run['config'].get('stage') == 'rl' else seen_in_loss
-    sentences = [*of_model(run, train), *seen_in_events(run, train), *seen_in_machine(train)]
+    sentences = [f'At its end, {run_log.verdict(name, *numbers)}.'
+                 for name, numbers in run_log.as_expected(run).items()]
+    sentences += [*of_model(run, train), *seen_in_course(run, train), *seen_in_machine(train)]
     if 'pass@1' in run['config']:
         sentences.append(f'It solves {run["config"]["pass@1"]:.1%} of the problems that eval.py '
                          'asked (pass@1).')
-    # Text that repeats itself is easy to predict, so the loss can be good while samples are bad.
-    repeats = median(column(run['rows'], 'repetition')[-1:])
-    if repeats >= 0.5:
-        sentences.append(f'In its last samples, {repeats:.0%} of the 4-grams of words repeat.')
     return sentences
 
 
 # --- 2. panels: what is drawn, and how it looks if all is well ------------------------------------
 # A panel is a title, a line of text that is printed below it, and metrics of metrics.jsonl:
-#     ('samples', '% pass; thin: parse, repeat', 'pass_rate', 'parse_rate', 'repetition')
-# The first metric, pass_rate, becomes a thick line, because it is the one to watch. The others are
-# thin, and the text names them behind "thin:". The program looks only at the first character of the
-# text: % says that the metrics are fractions, so 0.25 is drawn as 25. The name of a metric may be a
-# pattern: val_.+_bpb stands for val_web_bpb, val_code_bpb and whatever else a mixture has.
-#
-# A vertical line is an event, for instance a spike: the loss of a step, or the logarithm of its
-# gradient norm, was more than 8 standard deviations above the mean of the last 100 steps (--spike_z
-# and --spike_window of train.py).
-# Normal noise passes 4 standard deviations once in 30,000 steps and 8 practically never.
+#     ('right order', '% of the pairs: rises from 50', 'val_accuracy', 'accuracy')
+# The first metric, val_accuracy, becomes a thick line, because it is the one to watch. The others
+# are thin, and the text may name them behind "thin:". The program looks only at the first character
+# of the text: % says that the metrics are fractions, so 0.25 is drawn as 25. The name of a metric
+# may be a pattern: val_.+_bpb stands for val_web_bpb, val_code_bpb and all others of a mixture.
 LOSS = ('loss', 'nats per token: falls, ever slower', 'val_loss', 'loss')
 GRADIENT = ('gradient norm', 'before it is clipped: few spikes', 'grad_norm')
 MODEL = {
     'base': [
         LOSS,
         ('bits per byte', 'falls; thin: by source', 'val_bpb', r'val_.+_bpb'),
-        ('samples', '% pass; thin: parse, repeat', 'pass_rate', 'parse_rate', 'repetition'),
+        ('answers that pass', '%: rises', 'pass_rate'),
         GRADIENT,
-        ('update', '% of the weights: about 0.1', 'update_ratio'),
         ('learning rate', 'as planned: up, then down', 'lr')],
     'sft': [
         LOSS,
@@ -283,17 +270,16 @@ MACHINE = [
     ('step time', 'seconds: flat', 'dt'),
     ('speed', 'tokens per second: flat', 'tok_s'),
     ('memory', 'MB: flat', 'memory_mb'),
-    ('waits', '% for data: near 0; thin: evaluation', 'data_share', 'eval_share'),
+    ('waits', '% of the time, for data: near 0', 'data_share'),
     ('GPU', '% of its peak: 30 or more', 'mfu'),
     ('skipped', 'updates: none', 'skipped')]
 
 # --- 3. read, say, draw ---------------------------------------------------------------------------
 # run_log.read_run() returns a dict with these among others:
 #     rows        of metrics.jsonl: [{'step': 10, 'loss': 5.1}, {'step': 20, 'val_loss': 4.9}, ...]
-#     events      [{'step': 815, 'event': 'spike', ...}]
 #     config      config.json. A warmup_steps below 1, which is a part of max_steps, is already in
 #                 steps. If there is an eval.json, 'pass@1' is its result for the latest checkpoint.
-#     end         max_steps
+#     end         max_steps; if a preset says in _expect what is usual there, a sentence compares
 #     stopped     whether train.log ends with Ctrl-C or SIGTERM
 #     data_tokens tokens of the training text of train.py, or None
 all_runs = []
@@ -309,16 +295,7 @@ for pattern in runs.split(','):
     all_runs += [run for run in found if run['name'] not in [other['name'] for other in all_runs]]
 for run in all_runs:
     run['seen'] = seen(run)
-# A reference has "preset", "stage", "metric", "seed", "steps" and "values". If a run changes a
-# setting of its preset, its config names no preset, because such a run has another loss.
-presets = {os.path.basename(run['config'].get('preset') or '') for run in all_runs}
-files = [reference] if reference else glob.glob('config/curves/*.jsonl')
-references = [curve for path in files for curve in run_log.objects_in(path)
-              if 'values' in curve
-              and (reference or os.path.basename(curve['preset']) in presets)]
-if reference not in ('', 'none') and not references:
-    raise Mistake(f'reference={reference} is missing or has no curves; bench/curves.py writes them')
 for run in all_runs:
     print('\n  '.join([f'{run["title"]}:', *run['seen']]))
-dashboard.draw(out, all_runs, MODEL, MACHINE, references)
+dashboard.draw(out, all_runs, MODEL, MACHINE)
 print(f'{out} is written')

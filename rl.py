@@ -92,7 +92,6 @@ log_interval = 1                # steps between lines of the log
 eval_interval = 20              # steps between evaluations, also at step 0 and the end
 eval_prompts = 200              # held-out prompts, always the same, answered greedily
 save_interval = 20              # steps between saves of last.pt
-expect: dict | None = None      # {'val_reward': (0.6, 0.8)}: the last line says if it is in there
 # machine
 dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto'  # auto = bfloat16 if it is fast
 grad_checkpoint = False         # compute each block twice: less memory, more time
@@ -107,7 +106,7 @@ config = configure(globals(), BOUNDS)
 config['stage'] = 'rl'          # so eval.py will ask this model in conversations
 
 # --- 1. this run and this process -----------------------------------------------------------------
-# --- resume: same text in train.py, sft.py, dpo.py, rl.py ---
+# --- resume: same text in dpo.py, rl.py ---
 # state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir. Then the
 # settings in it replace those in config, except what a flag or a config file gives now (they are in
 # set_by), and the second line copies config into the variables above. From then on init_from is no
@@ -115,7 +114,7 @@ config['stage'] = 'rl'          # so eval.py will ask this model in conversation
 state = runs.take_over_settings(config, set_by)
 globals().update(config)
 # --- end resume ---
-# --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
+# --- setup: same text in dpo.py, rl.py ---
 # `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
 # of device ('cuda') and the dtype of matrix products, as text.
 here = processes.Process(config)

@@ -84,7 +84,7 @@ def one_run(code, judge, words, data, seed, problems_seed):
         else:
             call(sys.executable, f'{code}/train.py', os.path.join(code, words[0]), *words[1:],
                  f'--data_dir={data}', f'--seed={seed}', f'--out_dir={run}', '--eval_tokens=1',
-                 '--num_samples=1', '--sample_tokens=1')
+                 '--sample_tokens=1')
             what = [f'--data_dir={data}']
         seconds = time.time() - began
         call(sys.executable, f'{judge}/eval.py', f'--ckpt={run}/last.pt', f'--out={run}/eval.json', *what,
@@ -202,7 +202,7 @@ def main():
         stop(f'{args.config} names no data; give --data_dir')
     data = os.path.abspath(args.data_dir or os.path.join(ROOT, preset['data_dir']))
     if not os.path.exists(f'{data}/meta.json'):
-        stop(f'{data} has no prepared data; give --data_dir, or run: {preset.get("data_from")}')
+        stop(f'{data} has no prepared data; give --data_dir, or run: {preset.get("_data_from")}')
     is_char = json.loads(pathlib.Path(data, 'tokenizer.json').read_bytes())['kind'] == 'char'
     unit, meaning = ('nats', 'nats per character') if is_char else ('bits', 'bits per byte')
     if full:

@@ -30,9 +30,8 @@ import gpu_calls
 from configurator import Mistake, configure
 from gpu_calls import ms
 from model import GPT, GPTConfig
-from parts.eval import chain_report
-from parts.model import planner
-from parts.train import objectives, processes
+from extras import objectives, planner
+from parts.eval import chain_report, run_log
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 out = 'out/gpu'             # the folder of results.jsonl and log.txt
@@ -47,7 +46,7 @@ limit = 0                   # set by the script itself: seconds of that measurem
 config = configure(globals())
 
 DEADLINE = time.time() + limit
-device, dtype = processes.choose(device, 'auto')
+device, dtype = gpu_calls.choose(device)
 on_gpu = device.startswith('cuda')
 tiny = not on_gpu if tiny is None else tiny
 compiling = on_gpu if compiling is None else compiling
@@ -176,14 +175,14 @@ def the_machine():
 
 # --- train.py -----------------------------------------------------------------------------------------------
 def train_py(name, preset, micro, limit, compiled, *flags, torchrun=()):
-    """A run of two micro-batches a step that is killed once there are enough rows: nothing is saved."""
+    """A run of two micro-batches a step that is killed once there are enough rows."""
     every, steps = (2, 6) if tiny else (5, 20)
     size = ['--n_layer=2', '--n_head=2', '--n_embd=32', f'--block_size={T}', '--vocab_size=0'] if tiny else []
     folder = f'{work}/{name}'
     process = start(name, *torchrun, 'train.py', f'config/{preset}.py', f'--data_dir={synthetic(V)}', *size,
                     f'--out_dir={folder}', f'--micro_batch_size={micro}', f'--batch_size={2 * micro}',
-                    f'--log_interval={every}', f'--eval_tokens={micro * T}', '--num_samples=1', '--keep=1',
-                    '--sample_tokens=1', f'--device={device.split(":")[0]}', f'--compile={compiled}', *flags)
+                    f'--log_interval={every}', f'--eval_tokens={micro * T}', '--sample_tokens=1',
+                    f'--device={device.split(":")[0]}', f'--compile={compiled}', *flags)
     began = time.time()
     kill_at(steps, process, folder, limit)
     said = finish(name, process, limit, expected=(-9,))
@@ -193,7 +192,7 @@ def train_py(name, preset, micro, limit, compiled, *flags, torchrun=()):
     model = planner.sketch(GPTConfig(V, c['block_size'], c['n_layer'], c['n_head'], 0, c['n_embd']))
     figures = 'tok_s', 'mfu', 'dt', 'data_s'
     found = {key: float(np.median([row[key] or 0 for row in rows])) for key in figures}
-    peak = max(row['memory_mb'] for row in rows) * 2 ** 20 / 1e9       # of the GPU; else of the process
+    peak = max(row['memory_mb'] or 0 for row in rows) * 2 ** 20 / 1e9       # of the GPU
     stage = 3 if c['shard'] == 'fsdp' else 0
     planned = planner.device_bytes(model, 1, stage, micro, 2, c['grad_checkpoint']) / 1e9
     return found | {'memory_gb': peak, 'planned_gb': planned, 'memory_over_plan': peak / planned,
@@ -247,7 +246,7 @@ def shard():
     flags = [f'--data_dir={synthetic(1024)}', '--n_layer=2', '--n_head=2', '--n_embd=64', '--block_size=64',
              '--batch_size=8', f'--max_steps={steps}', '--warmup_steps=2', f'--save_interval={half_way}',
              f'--eval_interval={steps}', '--log_interval=1', '--eval_tokens=512', '--sample_tokens=2',
-             '--num_samples=1', f'--device={device.split(":")[0]}', '--learning_rate=3e-3',
+             f'--device={device.split(":")[0]}', '--learning_rate=3e-3',
              f'--compile={compiling}']
     f32 = '--dtype=float32'
     runs = {'alone': ['train.py', f32], 'ddp': [*TORCHRUN, 'train.py', f32],
@@ -259,7 +258,8 @@ def shard():
                for name, command in runs.items()}
 
     def losses(name):
-        rows = rows_of(f'{work}/{name}') if os.path.exists(f'{work}/{name}/metrics.jsonl') else []
+        path = f'{work}/{name}/metrics.jsonl'
+        rows = run_log.valid_rows(rows_of(f'{work}/{name}')) if os.path.exists(path) else []
         return [row['loss'] for row in rows if 'loss' in row]
 
     def compared(name, process):
@@ -276,8 +276,9 @@ def shard():
 
     def resumed():
         os.makedirs(f'{work}/resumed')
-        for name, as_name in (('last-1.pt', 'last.pt'), ('metrics.jsonl', 'metrics.jsonl')):
-            shutil.copy(f'{work}/alone/{name}', f'{work}/resumed/{as_name}')
+        for name in 'config.json', 'tokenizer.json', 'metrics.jsonl':
+            shutil.copy(f'{work}/alone/{name}', f'{work}/resumed')
+        shutil.copy(f'{work}/alone/last-1.pt', f'{work}/resumed/last.pt')
         return compared('resumed', start('resumed', 'train.py', *flags, f32, f'--out_dir={work}/resumed',
                                          '--init_from=resume'))
     attempt('shard, resumed half-way', resumed)

@@ -6,10 +6,18 @@ import contextlib, math, time
 import numpy as np
 import torch
 from model import GPT
-from parts.train import optim
 
 HALF = 'bfloat16'           # also where dtype=auto is float32: a comparison needs the same for both
 REPEATS = 10                # of a call, of which the median counts; gpu.py lowers it at toy sizes
+
+
+def choose(device='auto'):
+    """Return a device and the dtype of its products: bfloat16 if it is fast there, as in train.py."""
+    if device == 'auto':
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    is_native = (torch.cuda.get_device_capability()[0] >= 8 if device.startswith('cuda') else
+                 torch.cpu._is_avx512_bf16_supported())
+    return device, 'bfloat16' if is_native else 'float32'
 
 
 def device_of(model):
@@ -75,10 +83,9 @@ def work_of(what, who, c, device, batch, dtype=HALF, compiled=False, prompt=32, 
     prompts of random ids. c: a GPTConfig. who: ours, or theirs of the same size. batch: sequences."""
     torch.manual_seed(0)
     is_ours = who == 'ours'
+    torch.backends.cuda.enable_cudnn_sdp(what == 'train')     # as train.py does
     model = on_device(c, device) if is_ours else llama_of(c, device)
     if what == 'train':
-        # cuDNN's attention if it is compiled, as in processes.rehearse()
-        torch.backends.cuda.enable_cudnn_sdp(compiled)
         net = torch.compile(model) if compiled else model
         loss = lambda x, y: net(x, y, with_logits=False)[1]         # without logits, as in train.py
         if not is_ours:
@@ -95,7 +102,10 @@ def work_of(what, who, c, device, batch, dtype=HALF, compiled=False, prompt=32, 
 
 def step_of(model, loss_of, c, batch, dtype):
     """A call: a step of train.py with sequences of random ids. loss_of(x, y): the loss of a batch."""
-    optimizer = optim.build(model, 'adamw', 1e-4, 0.1)
+    vectors = [p for p in model.parameters() if p.dim() == 1]
+    matrices = [p for p in model.parameters() if p.dim() != 1]
+    optimizer = torch.optim.AdamW([{'params': matrices}, {'params': vectors, 'weight_decay': 0.0}],
+                                  lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     device = device_of(model)
     text = np.random.default_rng(0).integers(c.vocab_size, size=(batch, c.block_size + 1))
 
@@ -111,7 +121,7 @@ def step_of(model, loss_of, c, batch, dtype):
 
 
 def on_device(c, device):
-    """A model whose tables are on the device already, as processes.rehearse() leaves it."""
+    """A model whose tables are on the device already, as after a first pass."""
     model = GPT(c).to(device)
     with torch.no_grad():
         model(torch.zeros(1, 1, dtype=torch.long, device=device))

@@ -36,8 +36,8 @@ SPLITS = {      # what is tested, by --split
              'unseen combinations': 'cell'},
     'validation': {'example tasks': 'validation', 'practice tasks': 'feedback_validation'}}
 ASK = ['--allow_code_execution=True', '--batch_size=128', '--max_new_tokens=64', '--tasks=own']
-SFT = ['config/quickstart_sft.py', '--base_dir=', '--overwrite=True', '--expect=None']
-RL = ['config/quickstart_rl.py', '--allow_code_execution=True', '--overwrite=True', '--expect=None',
+SFT = ['config/quickstart_sft.py', '--base_dir=', '--overwrite=True']
+RL = ['config/quickstart_rl.py', '--allow_code_execution=True', '--overwrite=True',
       '--eval_interval=100', '--save_interval=100']
 RUNS = {        # script, its settings
     'more': ('sft', '--learning_rate=1e-3 --epochs=6'),
@@ -115,7 +115,7 @@ def dpo(folder, out, seed, flags):
     seconds = ask(f'{folder}/sft', mined, prompts, seed, DPO_ANSWERS)
     seconds += call('prepare.py', '--kind=preference', f'--source={mined}/samples.jsonl', '--prefer=both',
                     '--dedup=exact', f'--out_dir={mined}/pairs')
-    return seconds + call('dpo.py', 'config/quickstart_dpo.py', '--overwrite=True', '--expect=None',
+    return seconds + call('dpo.py', 'config/quickstart_dpo.py', '--overwrite=True',
                           f'--init_from={folder}/sft', f'--data_dir={mined}/pairs', f'--out_dir={out}',
                           f'--seed={seed}', *flags)
 

@@ -14,9 +14,8 @@ import sys
 import time
 
 from peers import in_turn, median, ours_over, timed
-from gpu_calls import work_of
+from gpu_calls import choose, work_of
 from model import GPTConfig
-from parts.train import processes
 
 SHAPES = {'shakespeare_cpu': GPTConfig(65, 64, 4, 4, 0, 128, tie_embeddings=False),
           'quickstart': GPTConfig(4096, 256, 4, 4, 0, 256, tie_embeddings=False),
@@ -49,7 +48,7 @@ if __name__ == '__main__':
     print(f'{"batch":>22}{"":>10}{"ours tok/s":>12}{"transformers":>14}{"ratio":>8}{"of CPU":>8}')
     for shape in shapes or BATCHES[what]:
         for batch in BATCHES[what][shape]:
-            for dtype in dict.fromkeys(['float32', processes.choose('cpu', 'auto')[1]]):
+            for dtype in dict.fromkeys(['float32', choose('cpu')[1]]):
                 names = [f'{what}:{shape}:{who}:{dtype}:{batch}' for who in ('ours', 'theirs')]
                 rows_of = in_turn(names, ROUNDS, __file__)
                 if len(rows_of) < 2:

@@ -1,13 +1,13 @@
 # The shape of CodeParrot-small with a LLaMA block: 110,119,680 parameters (with GPT-2's block: 111,008,256).
-# In 20 steps, one H200 read 470,000 tokens a second, 37% of its peak, with 7.3 GB. With micro_batch_size=32
-# it read 531,000, 42% and 15.9 GB. If eight of them kept 37% each, they would need 2.2 hours, and time
-# to exchange gradients, which we haven't measured.
+# Measured in 20 steps on one H200: 470,000 tokens a second with micro_batch_size=12, 37% of its peak, and
+# 531,000 with 32, 42%. Estimated for 24: 520,000, so about 2 hours for eight of them, and the time to
+# exchange gradients, which we haven't measured.
 # Steps: 150,000 x 192 sequences x 1,024 = 29.5 billion tokens, 268 a parameter: 13 times Chinchilla's 20.
-# Hardware: 8 GPUs of 24 GB. The original is said to have taken a day on 16 A100.
+# Hardware: 8 GPUs of 24 GB: --plan counts 13.5 of them. The original is said to have taken a day on 16 A100.
 #
 #   python train.py config/codeparrot_small.py --plan=8xH100        # prints what it will take; trains nothing
 #   torchrun --nproc_per_node=8 train.py config/codeparrot_small.py
-data_from = 'python prepare.py --source=codeparrot --vocab_size=32768 --out_dir=data/codeparrot'
+_data_from = 'python prepare.py --source=codeparrot --vocab_size=32768 --out_dir=data/codeparrot'
 data_dir = 'data/codeparrot'
 out_dir = 'out/codeparrot_small'
 n_layer = 12
@@ -16,8 +16,8 @@ n_embd = 768
 block_size = 1024
 vocab_size = 32768
 batch_size = 192
-# For 24 GB, without the compiler as well. If memory runs out, halve it: the losses change by rounding only.
-micro_batch_size = 12
+# At most. With --compile=False, or if memory runs out, halve it: the losses change by rounding only.
+micro_batch_size = 24
 max_steps = 150_000
 learning_rate = 5e-4
 warmup_steps = 2000

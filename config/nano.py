@@ -8,7 +8,7 @@
 #
 #   python train.py config/nano.py
 #   python train.py config/nano.py config/mini.py --plan=1xL4       # prints what it will take; trains nothing
-data_from = 'python prepare.py --source=shakespeare --tokenizer=byte --out_dir=data/shakespeare_byte'
+_data_from = 'python prepare.py --source=shakespeare --tokenizer=byte --out_dir=data/shakespeare_byte'
 data_dir = 'data/shakespeare_byte'
 out_dir = 'out/nano'
 n_layer = 6
@@ -17,8 +17,8 @@ n_embd = 256
 n_ffn = 768
 block_size = 512
 vocab_size = 256        # bytes; Tiny Shakespeare uses 65, so the loss falls quickly to ln 65 = 4.17
-batch_size = 32         # the lesson: 16, accumulated twice; two devices take 16 each
-micro_batch_size = 16
+batch_size = 32         # the lesson: 16, accumulated twice
+micro_batch_size = 16   # at most, on each device; two devices take 16 each, eight take 4
 max_steps = 10_000
 learning_rate = 3e-4
 min_lr = 3e-5

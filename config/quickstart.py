@@ -8,7 +8,7 @@
 # Hardware: two CPU cores with native bfloat16 need about 3.1 minutes.
 #
 #   python train.py config/quickstart.py
-data_from = 'python prepare.py --source=stdlib --tokenizer=bpe --vocab_size=4096 --out_dir=data/quickstart'
+_data_from = 'python prepare.py --source=stdlib --tokenizer=bpe --vocab_size=4096 --out_dir=data/quickstart'
 data_dir = 'data/quickstart'
 out_dir = 'out/quickstart'
 n_layer = 4
@@ -29,4 +29,4 @@ log_interval = 25
 sample_prompt = 'def mean(values):\n'
 # The text is that of your Python. One seed each in float32: 3.10 ends at 4.00, 3.11 at 3.92, 3.12 at 4.12,
 # 3.13 at 3.99; five seeds of 3.11 in bfloat16 at 3.918 to 3.968.
-expect = {'val_loss': (3.85, 4.20)}
+_expect = {'val_loss': (3.85, 4.20)}

@@ -10,7 +10,7 @@
 #   --learning_rate=1.2e-2 --embedding_lr=10 --min_lr=1e-3
 #
 #   python train.py config/shakespeare_cpu.py
-data_from = 'python prepare.py --source=shakespeare --tokenizer=char --out_dir=data/shakespeare_char'
+_data_from = 'python prepare.py --source=shakespeare --tokenizer=char --out_dir=data/shakespeare_char'
 data_dir = 'data/shakespeare_char'
 out_dir = 'out/shakespeare_cpu'
 n_layer = 4
@@ -30,4 +30,4 @@ save_interval = 500
 log_interval = 50
 sample_prompt = 'ROMEO:'
 sample_tokens = 300
-expect = {'val_loss': (1.49, 1.57)}     # three seeds on one CPU: 1.519 to 1.534
+_expect = {'val_loss': (1.49, 1.57)}     # three seeds on one CPU: 1.519 to 1.534

@@ -1,4 +1,5 @@
 """The report at the end of run.sh, from runs made up by hand."""
+import os
 import re
 
 from conftest import ok, read_json, run, write
@@ -31,7 +32,13 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_p
                  'compare': {'gain': GAINS}}
         for file in 'eval.json', 'compare.json':
             write(folder / file, [{'tasks': tasks}])
-        write(folder / 'metrics.jsonl', [{'step': 1, 'uptime_s': 60 * n + 90}, {'step': 2, 'val_loss': 4.0}])
+        write(folder / 'metrics.jsonl', [{'step': 2, 'loss': 4.0},
+                                         {'step': 2, 'val_loss': 4.0, 'val_reward': 0.5}])
+        write(folder / 'config.json', [{'max_steps': 2, 'preset': f'{name}.py' if n != 2 else None}])
+        for file in 'tokenizer.json', 'last.pt':
+            write(folder / file, [])
+        os.utime(folder / 'tokenizer.json', (1e9, 1e9))
+        os.utime(folder / 'last.pt', (1e9 + 60 * n + 90, 1e9 + 60 * n + 90))
         write(folder / 'samples.jsonl', [
             {'split': split, 'prompt': f'def {split}_{i}():\n    """Do {i}."""', 'preferred': i == 2,
              'outcome': outcome(split, i, n),
@@ -49,6 +56,10 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_p
     assert '| 30.0% (20% to 40%) | 25% | 4.500 |' in text       # rl: one of its four passing answers
     assert '- RL, why answers fail: name 7, syntax 3' in text
     assert '- RL over SFT, practice tasks: +18.2 (+14.1 to +22.3)' in text
+    assert '- base: val_loss 4 is in the usual range, 3.85 to 4.2\n' in text
+    assert '- SFT: val_loss 4 is 3.7 too high: the usual range is 0.18 to 0.3; see' in text
+    assert '- RL: val_reward 0.5 is 0.11 too low' in text and '- rejection sampling: val_loss 4 is' in text
+    assert 'DPO with an SFT term: val' not in text              # that run had settings of its own
     assert 'first that only one of SFT and RL solves' in text
     kinds = dict(part.split('\n', 1) for part in text.split('## To paste')[0].split('\n### ')[1:])
     assert [re.findall(r'def (\w+)\(', part) for part in kinds.values()] == [
@@ -71,6 +82,7 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_p
     report = read_json(tmp_path / 'out/quickstart/report.json')
     *_, rl, control = report['stages']
     assert (rl['name'], rl['pass@8'], rl['pass@1_families']) == ('rl', 0.7, 0.01)
+    assert rl['expect'] == {'val_reward': [0.5, 0.61, 0.81]} and rl['minutes'] == 4.5
     assert (control['name'], report['setting']) == ('control rejection sampling', 'scarce')
     keys = {'demonstrated': 'example tasks', 'feedback_only': 'practice tasks',
             'never_shown': 'unseen combinations'}

@@ -135,11 +135,7 @@ def test_a_folder_that_does_not_fit_is_refused_and_other_shards_are_another_stre
     refused('has sft data, .*--kind=text', data.open_bins, made, 8)
     refused('--streaming=', Blocks, {}, 8, 1, 0)
     assert data.command_for('data/pairs', kind='sft').endswith('sft --source=FILE --out_dir=data/pairs')
-    # a config's command makes the config's folder only
-    makes = 'python prepare.py --source=shakespeare --out_dir=data/shakespeare_char'
-    assert data.command_for('data/shakespeare_char', makes) == makes
-    for other in 'data/shakespeare', 'shakespeare', 'data':
-        assert data.command_for(other, makes).endswith(f'--source=FILE --out_dir={other}')
+    assert data.command_for('data/mine').endswith('prepare.py --source=FILE --out_dir=data/mine')
 
 
 # --- streams ------------------------------------------------------------------------------------------------

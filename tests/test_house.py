@@ -23,7 +23,8 @@ ARROWS = {'configurator': set(), 'model': {'parts', 'extras'}, 'tokenizer': {'pa
           **dict.fromkeys(PARTS, {'model', 'tokenizer', 'parts', 'extras'}),
           **dict.fromkeys(EXTRAS, LEAVES | {'extras'})}
 # People take these away, so they import nothing of ours.
-COPIED = {'parts/eval/sandbox', 'parts/eval/trial', 'parts/eval/crossing', 'parts/prepare/duplicates'}
+COPIED = {'parts/eval/sandbox', 'parts/eval/trial', 'parts/eval/crossing', 'parts/prepare/duplicates',
+          'extras/muon'}
 ARROWS |= dict.fromkeys(COPIED, set())
 
 
@@ -116,7 +117,7 @@ def test_checkpoints_are_loaded_as_data_never_as_code():
 def settings(script):
     """What may follow `--`: a script's assignments above configure(), or its argparse options."""
     text = (ROOT / f'{script}.py').read_text(encoding='utf-8')
-    above, *below = re.split(r'^(?:config = )?configure\(globals\(\)', text, flags=re.M)
+    above, *below = re.split(r'^ *(?:config = )?configure\(globals\(\)', text, flags=re.M)
     if below:
         return set(re.findall(r'^([a-z]\w*)(?:: [^=\n]+)? = ', above, re.M))
     return set(re.findall(r"add_argument\('--(\w+)", text))

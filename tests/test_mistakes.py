@@ -34,8 +34,8 @@ def test_help_says_what_each_program_does_and_does_nothing(tmp_path):
 
 
 def test_data_that_are_missing_or_damaged(data_dir, base_run, tmp_path):
-    result = train(tmp_path / 'nowhere', tmp_path / 'out', '--data_from=python prepare.py --out_dir=other')
-    mistake(result, 'nowhere', 'python prepare.py --source=FILE --out_dir=')        # not the preset's data
+    result = train(tmp_path / 'nowhere', tmp_path / 'out')
+    mistake(result, 'nowhere', 'python prepare.py --source=FILE --out_dir=')
 
     damaged = shutil.copytree(data_dir, tmp_path / 'damaged')
     (damaged / 'val.bin').rename(damaged / 'away')

@@ -11,7 +11,7 @@ from feedback import expect, short
 
 from model import IGNORE, GPT, GPTConfig, RMSNorm, rope_table, rotate
 from parts.model.copies import like
-from parts.model.planner import count_parameters, sketch
+from extras.planner import count_parameters, sketch
 
 
 def lively(std=0.2, **settings):

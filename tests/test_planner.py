@@ -1,13 +1,14 @@
 """The planner's arithmetic: against the sources' cases, against what torch keeps, against sums by hand."""
 import json
 import re
+import runpy
 
 import pytest
-from conftest import mistake, ok, refused, run
+from conftest import ROOT, mistake, ok, refused, run
 import torch
 
 from model import GPT, GPTConfig
-from parts.model import planner
+from extras import planner
 
 shape = lambda *sizes: vars(GPTConfig(*sizes))
 CODEPARROT, N = shape(32768, 1024, 48, 25, 0, 1600), 1_532_059_200
@@ -128,9 +129,39 @@ def test_what_helps_where_nothing_fits(plan):
             (llama, '1xA100', 1, 'nothing; take --micro_batch_size=1, or more devices'),
             (llama | {'n_embd': 65536, 'n_ffn': 0}, '8xA100', 1, 'nothing, on any number of these'),
             (llama, '8xA100', 3, 'shard=zero2 with grad_checkpoint, shard=fsdp with gr')):
-        said = plan(where, config, block_size=config['block_size'], micro_batch_size=micro)
+        said = plan(where, config, block_size=config['block_size'], micro_batch_size=micro, batch_size=24)
         assert f'fits: {words}' in said, where
     assert 'fits: shard=ddp, shard=zero2, shard=fsdp\n' in plan('8xH100')
+    # What computes each block twice comes last.
+    said = plan('8 x A100 40GB', micro_batch_size=8)
+    assert 'fits: shard=zero2, shard=fsdp, shard=ddp with grad_checkpoint\n' in said
+    assert 'grad_checkpoint computes a third more' in said and 'a third more' not in plan('8xH100')
+
+
+def test_the_sequences_at_once_are_the_largest_divisor_that_micro_batch_size_allows(plan):
+    for batch, where, micro, at_once in ((512, '8xH100', 8, 8), (512, 'H100', 24, 16), (32, '8xH100', 16, 4),
+                                         (32, '8xH100', 0, 4), (30, '2xH100', 4, 3), (7, 'H100', 5, 1)):
+        said = plan(where, batch_size=batch, micro_batch_size=micro)
+        assert f' + {at_once} sequences ' in said, (batch, where)
+
+
+def test_the_ladder_is_that_of_the_presets_and_has_the_time_for_20_tokens_a_parameter(plan):
+    out = plan('8xH100')
+    for name, c in planner.LADDER.items():
+        preset = {}
+        for file in dict.fromkeys(['nano', name]):
+            preset |= runpy.run_path(str(ROOT / f'config/{file}.py'))
+        assert c == GPTConfig(**{key: preset[key] for key in vars(c).keys() & preset.keys()}), name
+        n = planner.count_parameters(planner.sketch(c))['total']
+        assert re.search(rf'^    {name} +{n:,} ', out, re.M), name
+    mega = 20 * n * planner.flops_per_token(planner.sketch(planner.LADDER['mega']), 512)
+    assert re.search(rf'^    mega .*   {mega / (0.4 * 8 * 989e12) / 3600:.2f} hours', out, re.M)
+
+
+def test_settings_that_make_no_model_are_one_sentence(plan):
+    refused('n_head=25 is no multiple', plan, '8xH100', n_kv_head=7)
+    for name in 'auto', 'resume':           # as the settings say, whatever is in out_dir
+        assert 'parameters: 1,532,059,200' in plan('8xH100', init_from=name)
 
 
 def test_chinchilla_is_20_tokens_a_parameter(capsys):

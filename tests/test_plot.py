@@ -1,14 +1,12 @@
 """plot.py: the picture of finished and running runs, and the sentences on histories that we made up."""
-import json
 import math
 import random
 
 import numpy as np
 import pytest
-from conftest import ROOT, mistake, ok, read_rows, run, write
-from matplotlib import figure
+from conftest import ROOT, mistake, ok, run, write
 
-from parts.eval import dashboard
+from parts.eval import run_log
 from parts.eval.run_log import read_run
 
 CONFIG = {'max_steps': 1000, 'warmup_steps': 100, 'vocab_size': 4096}
@@ -27,8 +25,8 @@ def falling(step):
 # What runs log that are well: {metric: a function of the step, or a number}
 STEP = {'loss': falling, 'tokens': lambda step: 100 * step,
         'tok_s': lambda step: 20_000 + step % 7 * 100, 'dt': 0.2, 'data_s': 0.006,
-        'mfu': None, 'lr': 1e-3, 'grad_norm': 0.8, 'memory_mb': 1800, 'update_ratio': 1e-3}
-EVALUATION = {'val_loss': falling, 'val_bpb': 1.5, 'val_tiny-web_bpb': 1.6, 'repetition': 0.15}
+        'mfu': None, 'lr': 1e-3, 'grad_norm': 0.8, 'memory_mb': 1800, 'skipped': 0}
+EVALUATION = {'val_loss': falling, 'val_bpb': 1.5, 'val_tiny-web_bpb': 1.6}
 RL_STEP = {'reward': lambda step: 0.5 + step / 500, 'informative': 0.5, 'loss': 0.001, 'kl': None,
            'entropy': 0.3, 'tok_s': 700, 'dt': 9}
 RL_EVALUATION = {'val_reward': RL_STEP['reward']}
@@ -93,63 +91,6 @@ def test_the_picture_has_the_sentences_on_each_run_and_panels_for_each_stage(tmp
     assert n_thin[0] == n_thin[1] + 1
 
 
-CURVES = [{'preset': f'config/{preset}.py', 'stage': stage, 'metric': 'val_loss', 'seed': seed,
-           'steps': [0, 9], 'values': [8, 2 + seed]}
-          for preset, stage, seeds in (('x', 'base', '12'), ('y', 'base', '3'), ('x', 'sft', '4'))
-          for seed in map(int, seeds)]
-
-
-def test_curves_of_other_seeds_are_drawn_behind_a_run_of_their_stage(tmp_path):
-    """Those of its own preset, which are found; all in a file that is named."""
-    write(tmp_path / 'config' / 'curves' / 'x.jsonl', CURVES)
-    for preset, flags, n_curves in (
-            (None, '', 0), ('x', '', 2), ('x', '--reference=none', 0),
-            (None, '--reference=config/curves/x.jsonl', 3)):
-        home(tmp_path / 'a', history(20), CONFIG | {'preset': preset and f'config/{preset}.py'})
-        ok(run('plot.py', '--out=a.svg', '--runs=a', *flags.split(), cwd=tmp_path))
-        drawn = (tmp_path / 'a.svg').read_text(encoding='utf-8').count('stroke: #aab2bb')
-        assert drawn == n_curves, (preset, flags)
-
-
-def test_a_panel_shows_its_run_and_the_curves_behind_it():
-    """A loss that stays at 8 shows that others fell to 3."""
-    ax = figure.Figure().add_axes([0, 0, 1, 1])
-    stuck = {'stage': 'base', 'color': 'C0', 'curves': {'val_loss': np.array([[0, 9], [8.3, 8.2]])}}
-    dashboard.draw_curves(ax, [stuck], ('val_loss', 'loss'), 1, False, CURVES)
-    low, high = ax.get_ylim()
-    assert low < 3 and high > 8.2
-
-
-def test_the_curves_are_those_of_the_runs(tmp_path):
-    """Rounded to four digits, at most 60 points each and the last one among them."""
-    home(tmp_path / 'a', history(1000), CONFIG | {'seed': 1})
-    home(tmp_path / 'b', policy(), RL | {'seed': 2})
-    lines = ok(run('bench/curves.py', 'a', 'config/quickstart_rl.py', 'b', cwd=tmp_path)).splitlines()
-    found = {(curve['preset'], curve['stage'], curve['seed'], curve['metric']): curve
-             for curve in map(json.loads, lines)}
-    val = found['', 'base', 1, 'val_loss']
-    assert val['steps'] == [*range(0, 1001, 100)]
-    assert val['values'] == [float(f'{falling(step):.4g}') for step in val['steps']]
-    assert found['config/quickstart_rl.py', 'rl', 2, 'val_reward']['values'][-1] == 0.7
-    steps = found['', 'base', 1, 'grad_norm']['steps']
-    assert steps == [*range(20, 1001, 20)]
-
-
-def test_the_curves_that_we_measured_are_small_and_of_presets():
-    """Each file has one preset of a stage, because a file that is named is drawn behind all of its stage."""
-    files = [*(ROOT / 'config' / 'curves').glob('*.jsonl')]
-    assert ROOT / 'config' / 'curves' / 'quickstart.jsonl' in files
-    for file in files:
-        curves = read_rows(file)
-        assert file.stat().st_size < 20_000 and f'config/{file.stem}.py' in {c['preset'] for c in curves}
-        assert all((ROOT / curve['preset']).exists() for curve in curves)
-        of_stage = {(curve['stage'], curve['preset']) for curve in curves}
-        assert len(of_stage) == len(dict(of_stage))
-        for curve in curves:
-            assert len(curve['steps']) == len(curve['values']) > 1, curve
-            assert np.isfinite(curve['steps'] + curve['values']).all()
-
-
 def test_a_pattern_means_the_runs_in_it(tmp_path):
     """Other files and runs without a complete line are left out; no run is drawn twice."""
     for name in 'a', 'b', 'c d':
@@ -182,8 +123,6 @@ def test_mistakes_are_one_sentence(tmp_path):
             ('--runs=b,nothing', '', 'nothing/metrics.jsonl is missing'),
             ('--runs=a', '', 'no complete line yet'),
             ('--runs=b --out=x.txt', '', 'out=x.txt'),
-            ('--runs=b --reference=typo.jsonl', '', 'reference=typo.jsonl is missing or has no curves'),
-            ('--runs=b --reference=b/metrics.jsonl', '', 'bench/curves.py'),
             ('--runs=b', NO_PICTURE, 'pip install')):
         mistake(run('plot.py', *flags.split(), cwd=tmp_path, before=before), words)
 
@@ -196,8 +135,53 @@ def test_the_pass_rate_of_the_checkpoints_joins_the_run(tmp_path):
         write(folder / f'eval-{i}.json', [{'tasks': {'problems': task}}])       # None: no model wrote them
     run = read_run(str(folder))
     rates = [(row['step'], row['pass_rate']) for row in run['rows'] if 'pass_rate' in row]
-    assert rates == [(20, 0.2), (40, 0.4), (50, 0.5)] and len(run['events']) == 5
+    assert rates == [(20, 0.2), (40, 0.4), (50, 0.5)] and not [row for row in run['rows'] if 'event' in row]
     assert (run['config']['pass@1'], run['config']['warmup_steps']) == (0.5, 100)
+
+
+def test_of_a_resumed_run_only_what_led_to_its_end_counts(tmp_path):
+    """Steps are repeated, rows lie behind the save that it went on from, and the kill has cut a line."""
+    row = lambda step, loss: {'step': step, 'loss': loss}
+    val = lambda step, loss: {'step': step, 'val_loss': loss}
+    rows = [val(0, 9), row(10, 8), row(20, 7), val(20, 7.5), row(30, 6), row(40, 5), val(40, 5.5),
+            row(30, 6.1), row(50, 4.1), val(50, 4.5)]
+    for again, steps in ((row(30, 6.1), [0, 10, 20, 20, 30, 50, 50]),
+                         (val(20, 7.6), [0, 10, 20, 20, 50, 50])):
+        rows[7] = again
+        run = read_run(str(home(tmp_path / 'a', rows, half='{"step": 60, "lo')))
+        assert [r['step'] for r in run['rows']] == steps and again in run['rows']
+        assert 5 not in [r.get('loss') for r in run['rows']]
+
+
+def test_the_end_of_a_run_is_compared_with_what_its_preset_expects_and_no_config_is_executed(
+        tmp_path, monkeypatch):
+    folder = tmp_path / 'config'
+    folder.mkdir()
+    monkeypatch.setattr(run_log, 'PRESETS', folder)
+    mark = tmp_path / 'executed'
+    text = f"open({str(mark)!r}, 'w')\n_expect = {{'val_loss': (3, 3.5), 'other': (0, 1)}}\n"
+    for path in (folder / 'mine.py', tmp_path / 'foreign.py'):
+        path.write_text(text, encoding='utf-8')
+    (folder / 'silent.py').write_text('max_steps = 1000\n', encoding='utf-8')
+    found = {'val_loss': (falling(1000), 3, 3.5)}
+    for preset, steps, expected in (
+            ('mine.py', 1000, found), ('config/mine.py', 1000, found),          # older runs have the path
+            ('mine.py', 900, {}), ('silent.py', 1000, {}), (None, 1000, {}), ('', 1000, {}),
+            ('..', 1000, {}), ([1], 1000, {}), (str(tmp_path / 'foreign.py'), 1000, {})):
+        run = read_run(str(home(tmp_path / 'a', history(steps), CONFIG | {'preset': preset})))
+        assert run_log.as_expected(run) == expected, preset
+    run = read_run(str(home(tmp_path / 'a', history(val_loss=NAN), CONFIG | {'preset': 'mine.py'})))
+    assert run_log.as_expected(run) == {} and not mark.exists()
+    assert run_log.verdict('val_loss', 4.31, 4.05, 4.13).startswith('val_loss 4.31 is 0.18 too high: ')
+    assert run_log.verdict('val_loss', 4.0, 4.05, 4.13).startswith('val_loss 4 is 0.05 too low: ')
+    assert run_log.verdict('x', 4.09, 4.05, 4.13) == 'x 4.09 is in the usual range, 4.05 to 4.13'
+
+
+def test_each_preset_expects_pairs_of_numbers():
+    found = {path.name: run_log.expected(path.name) for path in (ROOT / 'config').glob('*.py')}
+    assert len([*filter(None, found.values())]) > 5
+    for ranges in found.values():
+        assert all(low < high for low, high in ranges.values())
 
 
 # --- the sentences ------------------------------------------------------------------------------------------
@@ -205,7 +189,7 @@ RL = CONFIG | {'stage': 'rl', 'warmup_steps': 5, 'max_steps': 100}
 # what is said of few of these runs
 RARE = ('not a number', 'ln V', 'learned nothing', 'training loss is', 'jumps', 'farther above', 'lowest',
         'flat', 'falling', 'busy', 'times the', 'speed fell', 'waiting', 'log ends', 'stopped', 'skipped',
-        'resumed', 'went back', 'repeat', 'earned the same', 'No held-out', 'solves', 'no validation loss')
+        'earned the same', 'No held-out', 'solves', 'no validation loss')
 
 
 def base(*words, config=CONFIG, **other):
@@ -271,10 +255,11 @@ RUNS = {
                    val_loss=after(600, falling, NAN)),
     'one_nan': base('not a number at 1 of 100 logged steps, the last one is step 300', 'still falling',
                     loss=lambda step: NAN if step == 300 else falling(step)),
-    'skipped': base('An update was skipped 2 times, last at step 230: skip.', 'still falling',
-                    'resumed once, last at step 640: resumed.',
-                    'went back to a checkpoint once, last at step 300', events=[
-                        (220, 'skip'), (230, 'skip'), (300, 'rollback'), (640, 'resumed'), (700, 'news')]),
+    'skipped': base('3 updates were skipped, the last one by step 640.', 'still falling',
+                    skipped=lambda step: 2 * (step >= 230) + (step >= 640), events=EVENTS),
+    # the run went back to a checkpoint from before the first one, and skipped it again
+    'skipped_again': base('2 updates were skipped, the last one by step 500', 'still falling',
+                          skipped=lambda step: int(step >= 230) - (400 <= step < 500)),
     'running': base('Its log ends at step 500 of 1,000: it is still running, or it was killed',
                     'still falling', steps=500),
     'stopped': base('It was stopped at step 500 of 1,000.', 'still falling', steps=500),
@@ -283,7 +268,11 @@ RUNS = {
     'waits': base('waiting for data took 50% of the time', 'still falling', data_s=0.1),
     'reads': base('It has read 8,000,000 tokens, 4.0 times the 2,000,000 of its training text',
                   'still falling', tokens=lambda step: 8000 * step),
-    'repeats': base('97% of the 4-grams of words repeat', 'still falling', repetition=0.97),
+    'usual': base('At its end, val_loss 3.92 is in the usual range, 3.85 to 4.2.', 'still falling',
+                  config=CONFIG | {'preset': 'quickstart.py'}, loss=lambda step: falling(step) + 0.73,
+                  val_loss=lambda step: falling(step) + 0.73),
+    'unusual': base('At its end, val_loss 3.19 is 0.66 too low: the usual range is 3.85 to 4.2; see',
+                    'still falling', config=CONFIG | {'preset': 'quickstart.py'}),
     'solves': base('It solves 0.0% of the problems', 'still falling'),
     # the loss of dpo.py has a part that its validation loss has not, and it is none of tokens
     'pairs': (('still falling', 'training loss is 0.3 below the validation'), CONFIG | {'loss_type': 'dpo'},
@@ -312,7 +301,7 @@ def said(tmp_path_factory):
         (made / 'train.log').write_text(log, encoding='utf-8')
     write(folder / 'out/solves/eval.json', [{'tasks': {'problems': {'step': 1000, 'pass@1': 0.0}}}])
     printed = run('plot.py', '--runs=out/*', cwd=folder, before=NO_PICTURE).stdout
-    parts = [part.partition(' (step ') for part in printed.split('\nout/')[1:]]
+    parts = [part.partition(' (step ') for part in f'\n{printed}'.split('\nout/')[1:]]
     assert [name for name, *_ in parts] == sorted(RUNS)
     return {name: rest for name, _, rest in parts}
 
@@ -334,12 +323,10 @@ def test_no_run_is_called_good_or_bad(said):
 
 
 def test_our_own_base_models_fall_until_their_end(tmp_path):
-    """The curves that we measured, of five hundred steps."""
-    curves = [curve for curve in read_rows(ROOT / 'config/curves/quickstart.jsonl')
-              if (curve['stage'], curve['metric']) == ('base', 'val_loss')]
-    assert len(curves) > 2
-    for curve in curves:
-        values = dict(zip(curve['steps'], curve['values']))
+    """Three seeds of the quickstart."""
+    for curve in ([8.364, 5.108, 4.492, 4.117, 3.943], [8.372, 5.149, 4.516, 4.122, 3.939],
+                  [8.379, 5.113, 4.482, 4.09, 3.918]):
+        values = dict(zip(range(0, 501, 125), curve))
         rows = [{'step': step, 'val_loss': value} for step, value in values.items()]
         rows += [{'step': step, 'loss': float(np.interp(step, [*values], [*values.values()])), 'tok_s': 7400}
                  for step in range(25, 501, 25)]

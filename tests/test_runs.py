@@ -19,7 +19,7 @@ from parts.train import runs
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 RUN = {'config': {}, 'data': {}, 'moments': {'state': {}}, 'tokens': 0}
-CONFIG = {'init_from': 'scratch', 'data_dir': 'data/quick', 'max_steps': 10, 'expect': None, 'seed': 1}
+CONFIG = {'init_from': 'scratch', 'data_dir': 'data/quick', 'max_steps': 10, 'seed': 1}
 
 
 def small(seed=0, **changes):
@@ -34,7 +34,7 @@ def checkpoint(model=None, **more):
 
 
 def log_of(out, state=None, identity=None, **config):
-    return runs.Log({**CONFIG, 'out_dir': str(out), **config}, {'expect': 'command line'}, state or {},
+    return runs.Log({**CONFIG, 'out_dir': str(out), **config}, {'seed': 'command line'}, state or {},
                     Mock(is_main=True), small(), Tokenizer.byte([]), identity or {})
 
 
@@ -85,8 +85,7 @@ def test_two_runs_do_not_write_to_one_folder(data_dir, tmp_path):
     mistake(train(data_dir, tmp_path, '--overwrite=True'), 'another run', str(tmp_path), '--out_dir')
     assert contents(tmp_path) == before
     log.lock.close()                                    # as the system does when a process ends
-    assert ': as expected (1 to 99)' in ok(train(data_dir, tmp_path, '--max_steps=4',
-                                                 '--expect={"val_loss": (1, 99)}'))
+    ok(train(data_dir, tmp_path, '--max_steps=4'))
 
 
 def test_commands_that_only_read_work_where_a_run_is(data_dir, base_run, sft_model, pairs):
@@ -268,31 +267,16 @@ def test_the_seconds_of_a_step_are_told_by_part_without_those_of_pauses(tmp_path
         [4, 1, 5, 8 / 18, 8], [2, 0.5, 2.5, 16 / 36, 8]]
 
 
-RANGES = {'val_loss': (4.05, 4.13)}
-
-
-def test_the_last_line_compares_with_what_the_config_expects(tmp_path, capsys):
-    for value, words in (4.09, 'as expected (4.05 to 4.13)'), (4.31, '0.18 too high'), (4.0, '0.05 too low'):
-        log = log_of(tmp_path / f'{value}', expect=RANGES)
-        log.evaluation(10, val_loss=value)
-        for step in (9, 10):        # a run that stopped earlier has nothing to compare
-            log.end(step, 1.0, [])
-            assert (words in capsys.readouterr().out) == (step == 10)
-    for ends in 3, (1,), (2, 1):
-        refused('expect: a=.* must be .lowest, highest', log_of, tmp_path / 'x', expect={'a': ends})
-
-
 @pytest.mark.parametrize('changed, saved, speaks', [
     ({'overwrite': True, 'seed': 2, 'log_interval': 1}, None, True), ({'data_dir': 'data/mine'}, None, False),
-    ({'expect': {'val_loss': (0, 9)}, 'max_steps': 9}, None, True),
+    ({'max_steps': 9}, None, False),
     # resumed: with its own settings, with others, and after others were used
-    ({'keep': 3}, {}, True), ({'max_steps': 99}, {}, False), ({}, {'max_steps': 9, 'expect': None}, False)])
-def test_what_a_config_expects_is_silent_about_other_settings(tmp_path, changed, saved, speaks):
-    """And such a run is none of its preset, for plot.py."""
+    ({'keep': 3}, {}, True), ({'max_steps': 99}, {}, False), ({}, {'max_steps': 9}, False)])
+def test_a_run_with_other_settings_is_none_of_its_preset(tmp_path, changed, saved, speaks):
+    """So plot.py and the report don't compare it with what the preset expects."""
     file = 'config/quickstart.py'
-    config = CONFIG | {'expect': RANGES, 'keep': 2, 'out_dir': str(tmp_path)}
+    config = CONFIG | {'keep': 2, 'out_dir': str(tmp_path)}
     state = {} if saved is None else checkpoint(step=5, config={'preset': file} | config | saved)
     by = dict.fromkeys(config, file) | dict.fromkeys(changed, 'command line')
     log = runs.Log(config | changed, by, state, Mock(is_main=True), small(), Tokenizer.byte([]), {})
-    assert log.config['expect'] == ((changed.get('expect') or RANGES) if speaks else None)
-    assert log.config['preset'] == (file if speaks and 'max_steps' not in changed else None)
+    assert log.config['preset'] == ('quickstart.py' if speaks else None)

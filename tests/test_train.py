@@ -162,12 +162,12 @@ def test_repetition_counts_what_a_text_has_had_before_and_parse_rate_judges_whol
 def test_the_command_of_a_preset_leads_to_its_data():
     kinds = {'train.py': 'text', 'sft.py': 'sft', 'dpo.py': 'preference'}
     presets = [path for path in (ROOT / 'config').glob('*.py')
-               if '\ndata_from = ' in path.read_text(encoding='utf-8')]
+               if '\n_data_from = ' in path.read_text(encoding='utf-8')]
     assert len(presets) > 5
     for path in presets:
         script = re.search(r'(\w+\.py) config/' + path.name, path.read_text(encoding='utf-8'))[1]
         preset = runpy.run_path(str(path))
-        commands = [command for command in preset['data_from'].split(' && ') if 'prepare.py' in command]
+        commands = [command for command in preset['_data_from'].split(' && ') if 'prepare.py' in command]
         _, program, *words = shlex.split(commands[-1])
         flags = dict(word[2:].split('=', 1) for word in words)
         assert program == 'prepare.py' and flags['out_dir'] == preset['data_dir'], path

@@ -7,6 +7,7 @@ Writes REPORT.md and report.json into out/quickstart. The report ends with lines
 """
 import argparse, collections, json, os, pathlib, platform, re, subprocess
 import torch
+from parts.eval import run_log
 from parts.train import processes
 
 # {name in report.json, which other programs read: (name for people, folder)}
@@ -27,6 +28,8 @@ one greedy answer to each problem. Every problem is new to the model.
 - preferred: the percentage of passing answers that are a single return statement.
 - bits per byte: the loss on the first 16,384 held-out tokens of the base model's corpus.
 - why answers fail: the number of answers for each reason, as docs/measuring.md explains them.
+- minutes: from the start of training to the last save.
+- usual range: what the preset of a stage expects at its end, after several seeds of ours.
 - over SFT: the gain in points, with its 95% interval. If 0 is in the interval, it may be luck."""
 
 
@@ -85,8 +88,12 @@ def stage(name, eight):
     split = tasks['problems']['by_split']
     passed = [row for row in read_rows(f'{folder}/samples.jsonl')
               if row['split'] == 'variation' and row['outcome'] == 'passed']
-    minutes = max(row.get('uptime_s', 0) for row in read_rows(f'{folder}/metrics.jsonl')) / 60
-    return {'name': name, 'val_bpb': tasks['loss']['trained']['bits_per_byte'], 'minutes': minutes,
+    # A trainer writes tokenizer.json as it begins, and last.pt as it ends. (It may write config.json
+    # with each save.)
+    began, ended = (os.path.getmtime(f'{folder}/{file}') for file in ('tokenizer.json', 'last.pt'))
+    return {'name': name, 'val_bpb': tasks['loss']['trained']['bits_per_byte'],
+            'minutes': (ended - began) / 60,
+            'expect': run_log.as_expected(run_log.read_run(folder)),
             'kinds': {kind: [split[of]['pass@1'], *split[of]['interval']]
                       for kind, (of, _) in KINDS.items()},
             'parse_rate': split['variation']['parse_rate'],
@@ -144,6 +151,9 @@ def main():
     for row in stages:
         causes = ', '.join(f'{cause} {n}' for cause, n in row['failures'].items())
         lines.append(f'- {STAGES[row["name"]][0]}, why answers fail: {causes}')
+    for row in stages:
+        for name, numbers in row['expect'].items():
+            lines.append(f'- {STAGES[row["name"]][0]}: {run_log.verdict(name, *numbers)}')
     for row in stages[2:]:
         title, folder = STAGES[row['name']]
         gain = read_json(f'{folder}/compare.json')['tasks']['compare']['gain']

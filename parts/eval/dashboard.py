@@ -1,7 +1,7 @@
 """
 The picture of plot.py: for each stage what is seen in its runs, the curves and a sample of each.
 
-    draw('dashboard.png', runs, MODEL, MACHINE, references)     # all five: see plot.py
+    draw('dashboard.png', runs, MODEL, MACHINE)     # all four: see plot.py
 
 The figure is one inch wide and high, so its coordinates are inches. Everything hangs below it, x to
 the right of the left margin and y, which is negative, below the upper one. bbox_inches='tight'
@@ -14,10 +14,10 @@ from parts import Mistake
 GRAY = '#5c6570'
 LEGEND = ('Across: steps, or for systems percent of them. Thick: what counts. Pale: as measured. '
           'Yellow: the learning rate rises; blue: it is below half of its peak. '
-          'Hairlines: spikes, rollbacks and the like. Gray: other runs of the preset.')
+          'Circles: few points.')
 
 
-def draw(path, runs, model_panels, machine_panels, references):
+def draw(path, runs, model_panels, machine_panels):
     """Write the picture. runs: of run_log.read_run, and plot.py added 'seen', sentences."""
     try:        # --help and the sentences do without
         from matplotlib import figure, rcParams
@@ -44,9 +44,9 @@ def draw(path, runs, model_panels, machine_panels, references):
             lines = textwrap.wrap(' '.join(run['seen']), 150)
             fig.text(0, y - 0.25, '\n'.join(lines), va='top')
             y -= 0.37 + 0.17 * len(lines)
-        y = draw_panels(fig, y, group, panels, False, references)
+        y = draw_panels(fig, y, group, panels, False)
     fig.text(0, y, 'systems: is the engine running?', va='top', size=14, weight='bold')
-    draw_panels(fig, y - 0.4, runs, machine_panels, True, [])
+    draw_panels(fig, y - 0.4, runs, machine_panels, True)
     fig.savefig(f'{path}.tmp', format=path.rpartition('.')[2], bbox_inches='tight')
     os.replace(f'{path}.tmp', path)     # whoever watches the picture sees a whole one
 
@@ -56,7 +56,7 @@ def names_in(run, metrics):
     return [name for pattern in metrics for name in run['curves'] if re.fullmatch(pattern, name)]
 
 
-def draw_panels(fig, y, group, panels, is_machine, references):
+def draw_panels(fig, y, group, panels, is_machine):
     """Draw the panels for which the runs of a group have curves, in rows of four. The last sample
     of each run comes behind them. Return the y of what is below."""
     panels = [panel for panel in panels if any(names_in(run, panel[2:]) for run in group)]
@@ -67,7 +67,7 @@ def draw_panels(fig, y, group, panels, is_machine, references):
         fig.text(x, top, title, va='top', size=12, weight='bold')
         fig.text(x, top - 0.2, meaning, va='top', size=9, color=GRAY)
         ax = fig.add_axes([x, top - 1.6, 1.95, 1.2])      # left, bottom, width, height
-        draw_curves(ax, group, metrics, 100 if meaning[0] == '%' else 1, is_machine, references)
+        draw_curves(ax, group, metrics, 100 if meaning[0] == '%' else 1, is_machine)
         if not is_machine:
             mark_phases(ax, group)
     for (x, top), run in zip(cells[len(panels):], samples):
@@ -79,15 +79,10 @@ def draw_panels(fig, y, group, panels, is_machine, references):
     return y - 2 * math.ceil(n_cells / 4)
 
 
-def draw_curves(ax, group, metrics, scale, is_machine, references):
+def draw_curves(ax, group, metrics, scale, is_machine):
     """Draw the metrics of a panel over the steps. Those of the machine are drawn over percent of
     the steps, because runs of any length share its panels."""
     visible = [0] if is_machine else []
-    for curve in references:
-        if (curve['stage'], curve['metric']) == (group[0]['stage'], metrics[0]):
-            values = np.array(curve['values']) * scale
-            ax.plot(curve['steps'], values, color='#aab2bb')
-            visible += [*values[len(values) // 10:]]
     ends = []                       # (last value, color) of the first line of each run
     for run in group:
         names = names_in(run, metrics)
@@ -132,8 +127,7 @@ def smooth(values):
 
 
 def mark_phases(ax, group):
-    """Shade where the rate rises (yellow) and where it is below half of its peak (blue); draw a
-    hairline for each event."""
+    """Shade where the rate rises (yellow) and where it is below half of its peak (blue)."""
     if 'lr' in group[0]['curves']:
         steps, rates = group[0]['curves']['lr']
         peak = rates.argmax()
@@ -141,6 +135,3 @@ def mark_phases(ax, group):
         late = steps[peak:][rates[peak:] < rates[peak] / 2]
         if len(late):
             ax.axvspan(late[0], late[-1], color='#ebf2f9')
-    for run in group:
-        for event in run['events']:
-            ax.axvline(event['step'], color=run['color'], linewidth=0.7, alpha=0.4)

@@ -35,13 +35,13 @@ def open_bins(data_dir, block_size, config=None):
     data, which is the hash of meta.json, the length of each bin with the hash of its first million
     tokens, and the names and sizes of a stream's files.
 
-    With --write=text there is no train.bin. config: the settings of train.py, for streaming,
-    vocab_size and data_from. Mistake: a file is missing, or does not fit the others."""
+    With --write=text there is no train.bin. config: the settings of train.py, for streaming and
+    vocab_size. Mistake: a file is missing, or does not fit the others."""
     config = config or {}
     folder = pathlib.Path(data_dir)
     if not (folder / 'meta.json').exists():
         raise Mistake(f'{data_dir} has no prepared data (no meta.json); run: '
-                      f'{command_for(data_dir, config.get("data_from", ""))}')
+                      f'{command_for(data_dir)}')
     text, meta = read_meta(data_dir)
     identity = {'meta.json': hashlib.sha256(text).hexdigest()}
     if config.get('streaming'):
@@ -77,13 +77,9 @@ def open_bins(data_dir, block_size, config=None):
     return meta, bins, identity
 
 
-def command_for(data_dir, data_from='', kind='text'):
-    """Return the command that makes a folder of data. It is data_from, the command of a config, if
-    that names the folder; a default folder has a command of its own; for any other folder it is
-    prepare.py with a FILE of the user."""
-    # otherwise the user has replaced the config's data_dir
-    if f'--out_dir={data_dir}' in data_from.split():
-        return data_from
+def command_for(data_dir, kind='text'):
+    """Return the command that makes a folder of data. A default folder has a command of its own;
+    for any other folder it is prepare.py with a FILE of the user."""
     default = {'text': 'data/quickstart', 'sft': 'data/sft', 'preference': 'data/pairs'}[kind]
     if os.path.normpath(data_dir) == default:
         return ' && '.join(folders.steps_to(default, default))

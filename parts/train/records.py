@@ -86,12 +86,12 @@ def to_pair(record, tokenizer):
     return (prompt, only, []) if record['label'] else (prompt, [], only)
 
 
-def read_pairs(path, T, tokenizer, loss_type, data_from=''):
+def read_pairs(path, T, tokenizer, loss_type):
     """Return [((prompt, chosen), (prompt, rejected))], all ids, and a line about them. A pair is
     left out if both answers are the same, or are the same where they are cut. data_from: a command
     that makes the file."""
     advice = ('a line needs "prompt", "chosen" and "rejected" (see the top of dpo.py); for pairs, '
-              f'run: {data.command_for(os.path.dirname(path), data_from, "preference")}')
+              f'run: {data.command_for(os.path.dirname(path), "preference")}')
     whole = reading.read_jsonl(path, lambda record: to_pair(record, tokenizer), advice)
     if loss_type != 'kto' and any([] in answers for _, *answers in whole):
         raise Mistake(f'{path} has answers with a label instead of pairs; --loss_type={loss_type} '

@@ -13,8 +13,9 @@ the folder are enough to resume: you need not type the other settings again.
 """
 import collections, contextlib, datetime, json, math, os, pathlib, shlex, shutil, sys, time
 import torch
+from extras import planner
 from parts import Mistake
-from parts.model import adapters, checkpoints, planner
+from parts.model import adapters, checkpoints
 from parts.train import processes
 
 try:
@@ -97,12 +98,10 @@ class Log:
         saved = state.get('config', config)
         changed = sorted(name for name in config.keys() & saved.keys() - OF_THE_COMMAND
                          if config[name] != saved[name])
-        config['expect'] = expected(config, set_by)
         step = state.get('step', 0)
         self.last = step, state.get('tokens', 0)        # at the last line of a step
         self.paused = {'eval': 0.0, 'save': 0.0}        # seconds of the run in timed(name)
         self.seconds = collections.Counter()    # of other names, since the last line of a step
-        self.measured = {}                      # by the last evaluation
         read = state.get('data', identity)
         for name in read | identity:
             if read.get(name) != identity.get(name):
@@ -260,8 +259,7 @@ class Log:
         if 'val_loss' in row and 'loss_type' not in self.config:
             perplexity = math.exp(min(row['val_loss'], 700))
             row = {'val_loss': row['val_loss'], 'val_ppl': perplexity, **row}
-        self.measured = {name: value for name, value in row.items() if isinstance(value, float)}
-        columns = [f'{name}: {value:.4f}' for name, value in self.measured.items()]
+        columns = [f'{name}: {value:.4f}' for name, value in row.items() if isinstance(value, float)]
         self.say(' | '.join([f'step {step:>6}/{self.max_steps}', *columns]))
         self.metrics(step=step, **row)
 
@@ -277,29 +275,6 @@ class Log:
         self.say(f'done in {minutes:.1f} minutes, {what} {best_val:.4f}; see {self.out_dir}')
         if command:
             self.say(f'next: {shlex.join(["python", *command])}')
-        for name, (low, high) in (self.config['expect'] or {}).items():
-            if name not in self.measured:
-                self.say(f'expect: {name} was not measured; there are {", ".join(self.measured)}')
-                continue
-            value = self.measured[name]
-            off, way = (low - value, 'low') if value < low else (value - high, 'high')
-            verdict = f'as expected ({low} to {high})' if off <= 0 else (
-                f'{off:.2g} too {way}, expected {low} to {high}; see '
-                'docs/trouble.md#my-numbers-differ')
-            self.say(f'{name} {value:.4g}: {verdict}')
-
-
-def expected(config, set_by):
-    """Return config['expect'], or None if this run is not the one that the ranges were measured on.
-    A config file states ranges for its own settings. With another --max_steps or --data_dir the
-    loss is another one, and to call it wrong would be a false alarm."""
-    for name, ends in (config['expect'] or {}).items():
-        if not (isinstance(ends, tuple | list) and len(ends) == 2
-                and all(isinstance(end, int | float) for end in ends) and ends[0] <= ends[1]):
-            raise Mistake(f'expect: {name}={ends!r} must be (lowest, highest), such as (4.05, '
-                          '4.13)')
-    if 'preset' in config or set_by.get('expect') == 'command line':
-        return config['expect']
 
 
 def write_whole(path, text):

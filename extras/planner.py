@@ -5,11 +5,10 @@ The plan: memory, time and cost of a run, counted before it starts, with no memo
     model = sketch(GPTConfig(n_layer=48, n_head=25, n_embd=1600))   # a GPT without memory
     flops_per_token(model, 1024)                                    # 10_136_073_600
 """
-import math, pathlib, re
+import functools, json, math, pathlib, re
 import torch
+from configurator import Mistake
 from model import GPT, GPTConfig
-from parts import Mistake
-from parts.train import data
 
 # FLOP/s of dense matrix products in bfloat16 (GeForce: with float32 sums) from the makers' data
 # sheets, bytes of memory, dollars an hour (of 2025)
@@ -24,6 +23,11 @@ OLD = 'T4', 'V100', 'V100 32GB'
 STATE = 16          # bytes a parameter: 4 of weights, 4 of gradients, 8 of Adam's moments
 SHARDS = 'ddp', '', 'zero2', 'fsdp'     # our --shard for each stage of ZeRO; we have no ZeRO-1
 MFU = 0.4           # fraction of the peak that a run reaches: 0.3 to 0.5 is usual
+# The shapes of four presets, each with 256 bytes as tokens and a context of 512: how large is large?
+LADDER = {'nano': GPTConfig(256, 512, n_layer=6, n_head=8, n_embd=256, n_ffn=768),
+          'mini': GPTConfig(256, 512, n_layer=8, n_head=8, n_embd=512, n_ffn=1536),
+          'midi': GPTConfig(256, 512, n_layer=12, n_head=12, n_embd=768, n_ffn=2304),
+          'mega': GPTConfig(256, 512, n_layer=22, n_head=32, n_embd=2048, n_ffn=5632)}
 
 
 def peak_flops(gpu):
@@ -150,28 +154,41 @@ def device_bytes(model, n_devices, stage, batch, width=2, checkpoint=False):
     return peak + width * gathered + (width + 4) * part     # gradients of a part, and their sums
 
 
+def planned_model(config, meta):
+    """Return the sketch of the model that a run of train.py begins with, given its settings and the
+    meta.json of its data."""
+    try:
+        shape = config
+        if config['init_from'] not in ('scratch', 'resume', 'auto'):
+            shape = vars(GPT.load(config['init_from']).config)
+        # RoPE's settings change no size.
+        sizes = {key: shape[key] for key in vars(GPTConfig()).keys() & shape.keys()
+                 if not key.startswith('rope_')}
+        vocab_size = shape['vocab_size'] or meta['vocab_size'] or 32768
+        return sketch(GPTConfig(**sizes | {'vocab_size': vocab_size,
+                                           'block_size': config['block_size']}))
+    except ValueError as e:         # n_embd and n_head don't fit together, or there is no model
+        raise Mistake(str(e)) from e
+
+
 def show(config):
     """Print the plan of a run of train.py, given its settings."""
     n_devices, name, peak, memory, price = machine_of(config['plan'])
     path = pathlib.Path(config['data_dir'], 'meta.json')
     meta = {'tokens': {'train': 0}, 'vocab_size': 0}
     if path.exists():
-        meta = data.read_meta(config['data_dir'])[1]
-    shape = config
-    if config['init_from'] not in ('scratch', 'resume'):
-        shape = vars(GPT.load(config['init_from']).config)
-    sizes = {key: shape[key] for key in vars(GPTConfig()) if key in shape}
-    # RoPE's settings change no size, and train.py gives rope_scaling as a word.
-    sizes |= {'vocab_size': shape['vocab_size'] or meta['vocab_size'] or 32768,
-              'block_size': config['block_size'], 'rope_theta': 1e4, 'rope_scaling': ()}
-    try:
-        model = sketch(GPTConfig(**sizes))
-    except ValueError as e:         # these numbers don't fit together
-        raise Mistake(e) from e
+        meta = json.loads(path.read_bytes())
+        if 'dtype' not in meta:
+            raise Mistake(f'{path.parent} has {meta["config"]["kind"]} data, for sft.py or dpo.py; '
+                          'train.py needs tokens: prepare.py --kind=text')
+    model = planned_model(config, meta)
     width = 4 if config['dtype'] == 'float32' else 2
     if width == 4 and price:
         peak /= 8 if name in OLD else 2         # newer GPUs multiply float32 as TF32
-    at_once = config['micro_batch_size'] or math.ceil(config['batch_size'] / n_devices)
+    # micro_batch_size is the most: as train.py does, take the largest divisor of a process's part.
+    part = math.ceil(config['batch_size'] / n_devices)
+    most = min(config['micro_batch_size'] or part, part)
+    at_once = next(n for n in range(most, 0, -1) if part % n == 0)
     tokens = config['batch_size'] * config['max_steps'] * config['block_size']
     at_hand = meta['tokens']['train']
 
@@ -181,6 +198,7 @@ def show(config):
               '--dtype=float16')
     print_model(model, width)
     print_memory(model, n_devices, memory, at_once, width)
+    print_ladder(MFU * n_devices * peak)
     print_tokens(count_parameters(model)['total'], tokens, at_hand)
     if not at_hand:
         print(f'  {path} is not there yet: the tokens at hand are unknown, and vocab_size is '
@@ -211,7 +229,7 @@ def print_memory(model, n_devices, memory, at_once, width):
     and which stages fit."""
     n = count_parameters(model)['total']
     limit = 0.9 * memory                # CUDA's own, NCCL's buffers, holes: a tenth, as a rule
-    fitting = []
+    fitting, slower = [], []
     print("\n  GB on each device       in ZeRO's paper             state"
           f'{f"+ {at_once} sequences":>18}   grad_checkpoint')
     for stage, shard in enumerate(SHARDS):
@@ -221,8 +239,10 @@ def print_memory(model, n_devices, memory, at_once, width):
                 device_bytes(model, n_devices, stage, at_once, width, checkpoint)
                 for checkpoint in (False, True))
             row += [STATE * n / (n_devices if stage else 1), usual, less]
-            if less < limit:
-                fitting.append(f'shard={shard}' + ' with grad_checkpoint' * (usual >= limit))
+            if usual < limit:
+                fitting.append(f'shard={shard}')
+            elif less < limit:
+                slower.append(f'shard={shard} with grad_checkpoint')
         name = f'ZeRO-{stage}' if stage else 'DDP'
         print(f'    {name:<8}{shard and f"shard={shard}":<12}'
               + ''.join(f'{size / 1e9:>18.2f}' for size in row))
@@ -230,10 +250,12 @@ def print_memory(model, n_devices, memory, at_once, width):
           "in ZeRO's paper (1910.02054) 2, 2 and 12")
     print('  sequences: of a run with torch.compile, as on a GPU')
     nothing = 'nothing; take --micro_batch_size=1, or more devices'
+    if fitting and slower:
+        print('  grad_checkpoint computes a third more, so take a shard that fits without it')
     if device_bytes(model, math.inf, 3, 1, width, True) >= limit:
         nothing = ('nothing, on any number of these: one layer and one sequence are too large; '
                    'tensor parallelism is not built here, so take a smaller n_embd or block_size')
-    print(f'  fits: {", ".join(fitting) or nothing}')
+    print(f'  fits: {", ".join(fitting + slower) or nothing}')
 
 
 def print_tokens(n, tokens, at_hand):
@@ -249,3 +271,22 @@ def print_tokens(n, tokens, at_hand):
     if at_hand:
         print(f'  {at_hand:,} at hand, {at_hand / n / 20:.1%} of that: {tokens / at_hand:.2f} '
               'epochs (after 4, repeats teach little: 2305.16264)')
+
+
+def print_ladder(speed):
+    """Print the parameters of four presets, and the time for 20 tokens a parameter at `speed`, in
+    FLOP/s of all devices."""
+    print(f'\n  {"other sizes, of bytes":<23}{"parameters":>15}{"embedding":>11}{"blocks":>15}   '
+          '20 tokens a parameter')
+    for name, (n, flops) in ladder().items():
+        hours = 20 * n['total'] * flops / speed / 3600
+        print(f'    {name:<21}{n["total"]:>15,}{n["embedding"]:>11,}{n["blocks"]:>15,}   '
+              f'{duration(hours)}')
+
+
+@functools.cache        # sketches take a second
+def ladder():
+    """Return {name: (parameters by part, FLOPs of a token)} of LADDER."""
+    models = {name: sketch(c) for name, c in LADDER.items()}
+    return {name: (count_parameters(model), flops_per_token(model, model.config.block_size))
+            for name, model in models.items()}
