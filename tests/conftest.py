@@ -114,8 +114,8 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason='slow; run it with --slow'))
 
 
-TIMES = ('dt', 'minutes_left', 'tok_s', 'tok_s_device', 'data_s', 'memory_mb', 'eval_share', 'save_s', 'mfu', 'uptime_s',
-         'sample_s', 'score_s', 'train_s')
+TIMES = ('dt', 'minutes_left', 'tok_s', 'tok_s_device', 'data_s', 'memory_mb', 'eval_share', 'save_s', 'mfu',
+         'uptime_s', 'sample_s', 'score_s', 'train_s')
 
 
 RUN_FILES = {'best.pt', 'last.pt', 'last-1.pt', 'config.json', 'data.json', 'metrics.jsonl', 'samples.txt',
