@@ -30,6 +30,12 @@ class Mistake(ValueError):
     """What a user can put right: it ends a script with one sentence and exit code 2."""
 
 
+def require(condition, sentence):
+    """Refuse what a user typed, with this sentence, unless the condition holds."""
+    if not condition:
+        raise Mistake(sentence)
+
+
 def configure(script, bounds=()):
     """Apply sys.argv to script, a script's globals(). Return {setting: value}. bounds: {setting:
     (lowest, highest)}."""

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch.nn.utils.rnn import pad_sequence
-from configurator import Mistake, configure, set_by
+from configurator import Mistake, configure, require, set_by
 from model import GPT, IGNORE
 from tokenizer import Tokenizer
 try:
@@ -176,9 +176,8 @@ if device == 'auto':
     device = 'cuda' if torch.cuda.is_available() else 'mps' if mps else 'cpu'
 if device == 'cuda':
     device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
-kind = device.split(':')[0]             # cuda, of cuda:1
 try:
-    torch.empty(1, device=device)
+    kind = torch.empty(1, device=device).device.type        # cuda, of cuda:1
 except (RuntimeError, AssertionError) as error:
     raise Mistake(f'{device=} is not available ({error}); try --device=auto') from None
 if kind == 'cuda':
@@ -208,25 +207,23 @@ except ValueError as error:
         advice = f'start a new run from one that can: --init_from={shlex.quote(models[0])}'
     raise Mistake(f'{error}; {advice}') from None
 state = {} if is_new else model.saved   # the checkpoint of a run that goes on
-if not is_new and 'weights' not in state:
-    raise Mistake(f'{last} is not the last.pt of sft.py; {anew}')
+require(is_new or 'weights' in state, f'{last} is not the last.pt of sft.py; {anew}')
+saved_config = state.get('config', config)
 for name in ('stage', 'batch_size', 'block_size', 'dropout', 'optimizer', 'lora', 'replay', 'seed'):
-    if state and config[name] != state['config'].get(name):         # it would not be the same run
-        raise Mistake(f'{name}={config[name]!r}, but the run in {out_dir} has '
-                      f'{state["config"].get(name)!r}; leave {name} out, or {anew}')
-config['init_from'] = state.get('config', config)['init_from']
+    value = saved_config.get(name)      # another one would be another run
+    require(config[name] == value, f'{name}={config[name]!r}, but the run in {out_dir} has '
+            f'{value!r}; leave {name} out, or {anew}')
+config['init_from'] = saved_config['init_from']
 
 tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
 tokenizer.render([])                    # refuses a tokenizer without <|im_start|> and <|im_end|>
 context = model.config.block_size
-if model.saved.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
-    raise Mistake(f'{folder}/tokenizer.json is not the tokenizer that {origin} was trained with')
-if not model.config.causal or 'reward_head' in model.saved:
-    raise Mistake(f'{origin} fills gaps (--objective=mlm) or is a reward model, and writes no '
-                  'answers; use a model of train.py --objective=clm, or of sft.py')
-if block_size > context:
-    raise Mistake(f'{block_size=} is more than the context of {origin}, {context}; lower it, or '
-                  'make a longer one: python -m extras.longer_context')
+require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
+        f'{folder}/tokenizer.json is not the tokenizer that {origin} was trained with')
+require(model.config.causal and 'reward_head' not in model.saved, f'{origin} fills gaps '
+        '(--objective=mlm) or is a reward model, and writes no answers; use a model of clm or sft')
+require(block_size <= context, f'{block_size=} is more than the context of {origin}, {context}; '
+        'lower it, or make a longer one: python -m extras.longer_context')
 T = block_size or context               # most inputs of a row
 if lora:
     from extras.lora import adapt, merged
@@ -259,16 +256,15 @@ def read(path):
             rows.append((np.array(ids, np.int32), np.array(mask, bool)))
     if rank == 0:
         print(path, dict(counts), flush=True)
-    if not rows:
-        raise Mistake(f'{path} has no conversation with an answer that fits into {T} tokens')
+    require(rows, f'{path} has no conversation with an answer that fits into {T} tokens')
     return rows
 
 
 paths = [f'{data_dir}/train.jsonl', f'{data_dir}/val.jsonl']
-if not all(map(os.path.exists, paths)):
-    source = '' if data_dir == 'data/sft' else ' --source=FILE'
-    raise Mistake(f'{" or ".join(paths)} is missing; make them as your config file says, or run: '
-                  f'python prepare.py --kind=sft{source} --out_dir={shlex.quote(data_dir)}')
+source = '' if data_dir == 'data/sft' else ' --source=FILE'
+require(all(map(os.path.exists, paths)), f'{" or ".join(paths)} is missing; make them as your '
+        f'config file says, or run: python prepare.py --kind=sft{source} '
+        f'--out_dir={shlex.quote(data_dir)}')
 train, held_out = map(read, paths)
 held_out = held_out[:512]               # enough for a loss to two digits
 lengths = np.array([len(ids) for ids, mask in train])                                   # (n,)
@@ -278,9 +274,8 @@ if base_dir or replay:
     base = Base(base_dir, tokenizer, T, context, replay, seed)
     data += base.hash
 data_hash = hashlib.sha256(data).hexdigest()
-if state and state['data'] != data_hash:
-    raise Mistake(f'{data_dir} or {base_dir=} has other data than the run in {out_dir} has read; '
-                  f'resume with the same, or {anew}')
+require(state.get('data', data_hash) == data_hash, f'{data_dir} or {base_dir=} has other data than '
+        f'the run in {out_dir} has read; resume with the same, or {anew}')
 
 per_epoch = max(1, len(train) // batch_size)                                            # steps
 if 'epochs' in set_by and 'max_steps' not in set_by:    # config.json has max_steps
@@ -290,8 +285,8 @@ eval_interval = eval_interval or per_epoch
 micro_batch_size = micro_batch_size or batch_size
 warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
 step = state.get('step', 0)
-if max(warmup_steps, step + 1) > max_steps:
-    raise Mistake(f'{max_steps=} is too low for {warmup_steps=} or a run that is at {step=}')
+require(max(warmup_steps, step + 1) <= max_steps,
+        f'{max_steps=} is too low for {warmup_steps=} or a run that is at {step=}')
 
 # --- optimizer ------------------------------------------------------------------------------------
 Optimizer = torch.optim.AdamW           # it ignores use_muon
@@ -315,18 +310,16 @@ if world > 1:           # processes that differ would wait for each other, or tr
         p.detach().view(torch.int32).sum().item() for p in model.parameters())
     theirs = [None] * world
     dist.all_gather_object(theirs, mine)
-    if theirs.count(mine) < world:
-        raise Mistake('the processes have different settings, data or weights; start all of them '
-                      'with the same flags and files')
+    require(theirs.count(mine) == world, 'the processes have different settings, data or weights; '
+            'start all of them with the same flags and files')
 if rank == 0:
     ours = ['last.pt', 'last-1.pt', 'best.pt', 'config.json', 'tokenizer.json', 'data.json',
             'metrics.jsonl', 'samples.txt', 'train.log', 'eval.json', 'samples.jsonl']
     found = [name for name in ours if os.path.lexists(f'{out_dir}/{name}')]
     may_replace = overwrite and os.path.realpath(folder) != os.path.realpath(out_dir)
-    if is_new and found and not may_replace:
-        raise Mistake(f'{out_dir} already has {found[0]}; resume that run with --init_from=resume, '
-                      'choose another --out_dir or, unless this run starts from there, start over '
-                      'with --overwrite=True')
+    require(not is_new or not found or may_replace, f'{out_dir} already has {found[:1]}; resume '
+            'that run with --init_from=resume, choose another --out_dir or, unless this run starts '
+            'from there, start over with --overwrite=True')
     os.makedirs(out_dir, exist_ok=True)
     lock = open(f'{out_dir}/.lock', 'a')
     try:                        # the system lifts the lock when this process ends, however it ends
@@ -463,10 +456,9 @@ while step < max_steps:
 
     norm = torch.nn.utils.clip_grad_norm_(trained.values(), grad_clip or math.inf)
     loss, norm = torch.stack([loss, norm]).tolist()     # the CPU waits for the GPU: once a step
-    if not math.isfinite(loss + norm):
-        raise Mistake(f'step {step + 1}: the loss is {loss}, the norm of the gradient {norm}; go on '
-                      f'from step {saved} with a lower rate: {again} '
-                      f'--learning_rate={learning_rate / 4:g}')
+    require(math.isfinite(loss + norm), f'step {step + 1}: the loss is {loss}, the norm of the '
+            f'gradient {norm}; go on from step {saved} with a lower rate: {again} '
+            f'--learning_rate={learning_rate / 4:g}')
     opt.step()
     opt.zero_grad(set_to_none=False)
     tokens += sum(len(ids) for ids, mask in batch) + replay * T
