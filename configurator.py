@@ -50,8 +50,8 @@ def configure(script, bounds=()):
             if not equals:                                  # --name value
                 text = next(arguments, '--')
                 if text.startswith('--'):
-                    example = config.get(name) or True
-                    raise Mistake(f'{source} needs a value, such as {source}={example}')
+                    raise Mistake(f'{source} needs a value, such as {source}='
+                                  f'{config.get(name) or True}')
             new, source = {name: text}, 'command line'
         else:
             new = read_file(source, config)
@@ -82,8 +82,7 @@ def path_to_resume(config):
     if start in ('auto', 'resume'):
         set_by.pop('init_from', None)           # it is no choice of another model
     if start == 'auto' or restarts and config.get('overwrite'):
-        found = glob.glob(f'{glob.escape(folder)}/last*.pt')
-        if found:
+        if glob.glob(f'{glob.escape(folder)}/last*.pt'):
             start = 'resume'
         elif start == 'auto':
             start = 'scratch'
@@ -146,11 +145,11 @@ def end(kind, error, trace):
     machine (disk, memory), 130 Ctrl-C. A Mistake has no traceback."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)    # a second Ctrl-C ends the process at once
     sys.stderr = sys.__stderr__                     # torch.distributed holds sys.stderr back
-    code, sentence, text = 2, f'error: {error}', repr(error)
-    door = re.search(r'extras\.(\w+)', traceback.extract_tb(trace)[-1].line)
+    code, sentence = 2, f'error: {error}'
+    line = f'{traceback.extract_tb(trace)[-1].line}'
     if kind.__name__ == 'Mistake':                  # tokenizer.py has a class of its own
         time.sleep(3 * (os.environ.get('RANK', '0') > '0'))     # rank 0 says the same, and ends us
-    elif kind is ModuleNotFoundError and door:
+    elif kind is ModuleNotFoundError and (door := re.search(r'extras\.(\w+)', line)):
         sentence += f'; this needs extras/{door[1]}.py'
     elif kind is KeyboardInterrupt:
         code, sentence = 130, 'stopped by Ctrl-C'
@@ -158,12 +157,13 @@ def end(kind, error, trace):
         os._exit(141)
     else:
         sys.__excepthook__(kind, error, trace)
-        if re.search('MemoryError|(of|allocate) memory|bad_alloc', text):
+        if re.search('MemoryError|(of|allocate) memory|bad_alloc', repr(error)):
             ways = [f'{way}, ' for way in LESS_MEMORY if way not in sys.argv
                     and re.search(r'\w+', way)[0] in trace.tb_frame.f_globals]
-            sentence += f'; memory is full: try {"".join(ways)}a smaller batch or model'
-        elif re.search('No space|File too large|quota|requested and|unexpected pos|Writer fail', text):
-            sentence += '; the disk is full: make room; what was saved before stays'
+            sentence = f'error: out of memory; try {"".join(ways)}a smaller batch ({error!r})'
+        elif re.search('No space|File too large|quota|requested and|unexpected pos|Writer fail',
+                       repr(error)):
+            sentence = f'error: the disk is full; make room; what was saved stays ({error})'
         elif not isinstance(error, OSError):
             code, sentence = 1, ''
     if sentence:

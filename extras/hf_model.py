@@ -58,7 +58,8 @@ def import_safetensors():
 
 def names_of(config):
     """Return {our name: their name} of all tensors of a model with this config."""
-    both = TENSORS | (QKV_BIAS if config['qkv_bias'] else {}) | (QK_NORM if config['qk_norm'] else {})
+    both = TENSORS | (QKV_BIAS if config['qkv_bias'] else {})
+    both |= QK_NORM if config['qk_norm'] else {}
     return {ours.replace('.N.', f'.{i}.'): theirs.replace('.N.', f'.{i}.')
             for ours, theirs in both.items()
             for i in range(config['n_layer'] if '.N.' in ours else 1)}

@@ -31,10 +31,11 @@ def become(script, arguments, before, cwd, env, outputs):
     except BaseException:
         code = 1
         kind, error, trace = sys.exc_info()
-        while trace.tb_next and trace.tb_frame.f_code.co_filename in (__file__, '<frozen runpy>', runpy.__file__):
+        ours = __file__, '<frozen runpy>', runpy.__file__
+        while trace.tb_next and trace.tb_frame.f_code.co_filename in ours:
             trace = trace.tb_next               # a user's process has no such frames
         try:
-            sys.excepthook(kind, error, trace)
+            sys.excepthook(kind, error.with_traceback(trace), trace)
         except SystemExit as e:                 # the hook of configurator.py
             code = e.code
     if isinstance(code, str):

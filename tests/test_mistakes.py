@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 from accidents import before, full_disk
-from conftest import ROOT, contents, mistake, ok, refused, run, train
+from conftest import ROOT, contents, machine, mistake, ok, refused, run, train
 
 from parts.eval.questions import to_question
 from parts.prepare.reading import read_jsonl
@@ -55,16 +55,16 @@ def test_settings_that_cannot_be(data_dir, tmp_path):
             ('--init_from=gone', 'run.sh'), ('--warmup_steps=13', '=13 max_steps=12 --warmup_steps=0.1'),
             ('--device=tpu', 'tpu --device=auto'), ('--device=cpu:x', 'cpu:x --device=auto'),
             ('--rope_scaling=llama3', '--init_from=FOLDER'), ('--decay_steps=3', 'decay_steps=3 wsd'),
-            ('--learning_rate=1e999', '=inf finite')]:
+            ('--learning_rate=1e999', 'learning_rate=inf')]:
         mistake(train(data_dir, tmp_path / 'out', flag, cwd=tmp_path), *words.split())
 
 
 def test_an_out_dir_that_cannot_be_made(data_dir, base_run, tmp_path):
     (tmp_path / 'file').write_text('', encoding='utf-8')
-    for out in ('/proc/no/x', tmp_path / 'file'):
-        mistake(train(data_dir, out), f'choose another --out_dir than {out}')
+    for out, words in (('/proc/no/x', "'/proc/no'"), (tmp_path / 'file', f'{tmp_path}/file')):
+        machine(train(data_dir, out), words)
     result = run('eval.py', f'--ckpt={base_run}', f'--data_dir={data_dir}', '--out=/proc/no/eval.json')
-    mistake(result, 'choose another --out than /proc/no/eval.json')
+    machine(result, '/proc/no')
     assert 'nats' not in result.stdout          # refused before anything is measured
 
 
@@ -72,23 +72,20 @@ def test_a_full_disk_leaves_the_last_checkpoint(data_dir, base_run, tmp_path):
     out = shutil.copytree(base_run, tmp_path / 'run')
     before = contents(out)
     more = '--init_from=resume', '--max_steps=16'
-    mistake(train(data_dir, out, *more, before=full_disk(100_000)), '.pt', 'unchanged')
+    machine(train(data_dir, out, *more, before=full_disk(100_000)), '.pt', 'unchanged', 'the disk is full')
     after = contents(out)
     assert after.keys() == before.keys()
     assert all(after[name] == before[name] for name in after if name.endswith('.pt'))
 
 
 def test_out_of_memory_prints_the_ladder_of_remedies(data_dir, tmp_path):
-    """With half of each value; what is used already is left out. It shows before a run writes a file."""
+    """What is used already is left out. It shows before a run writes a file."""
     for flags, ladder in (
-            (['--batch_size=32'], 'try --micro_batch_size=16; then --grad_checkpoint=True; then '
-             '--block_size=16; then --n_layer=1; then --batch_size=16; then '
-             '--num_samples=4; then ending other programs'),
-            (['--batch_size=1', '--n_layer=1', '--num_samples=1', '--grad_checkpoint=True'],
-             'try --block_size=16; then ending')):
+            ([], 'try --micro_batch_size=1, --grad_checkpoint=True, --shard=fsdp, a smaller batch ('),
+            (['--grad_checkpoint=True'], 'try --micro_batch_size=1, --shard=fsdp, a smaller')):
         result = train(data_dir, tmp_path / 'out', *flags, before=before('hidden states', """
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")"""))
-        mistake(result, f'error: out of memory; {ladder}', '(CUDA out of memory. Tried to allocate 3 GiB)')
+        machine(result, f'error: out of memory; {ladder}', 'CUDA out of memory. Tried to allocate 3 GiB')
     assert not (tmp_path / 'out').exists()
 
 

@@ -267,16 +267,3 @@ def test_the_seconds_of_a_step_are_told_by_part_without_those_of_pauses(tmp_path
         [4, 1, 5, 8 / 18, 8], [2, 0.5, 2.5, 16 / 36, 8]]
 
 
-@pytest.mark.parametrize('changed, saved, speaks', [
-    ({'overwrite': True, 'seed': 2, 'log_interval': 1}, None, True), ({'data_dir': 'data/mine'}, None, False),
-    ({'max_steps': 9}, None, False),
-    # resumed: with its own settings, with others, and after others were used
-    ({'keep': 3}, {}, True), ({'max_steps': 99}, {}, False), ({}, {'max_steps': 9}, False)])
-def test_a_run_with_other_settings_is_none_of_its_preset(tmp_path, changed, saved, speaks):
-    """So plot.py and the report don't compare it with what the preset expects."""
-    file = 'config/quickstart.py'
-    config = CONFIG | {'keep': 2, 'out_dir': str(tmp_path)}
-    state = {} if saved is None else checkpoint(step=5, config={'preset': file} | config | saved)
-    by = dict.fromkeys(config, file) | dict.fromkeys(changed, 'command line')
-    log = runs.Log(config | changed, by, state, Mock(is_main=True), small(), Tokenizer.byte([]), {})
-    assert log.config['preset'] == ('quickstart.py' if speaks else None)

@@ -80,6 +80,8 @@ def file_text(path):
     """Return the text of a file, with its ends of lines as they are."""
     try:
         return pathlib.Path(path).read_bytes().decode('utf-8-sig')      # without a byte order mark
+    except FileNotFoundError as e:
+        raise Mistake(f'{path} does not exist') from e
     except UnicodeDecodeError as e:
         raise Mistake(f'{path} is not UTF-8 text: {e}') from e
 

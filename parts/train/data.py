@@ -52,6 +52,8 @@ def open_bins(data_dir, block_size, config=None):
         path = folder / f'{side}.bin'
         if side == 'train' and not path.exists():           # prepared with --write=text
             continue
+        if not path.exists():
+            raise Mistake(f'{path} is missing; run prepare.py again')
         bins[side] = np.memmap(path, meta['dtype'], mode='r')
         n = len(bins[side])
         if n != meta['tokens'][side]:
@@ -64,6 +66,8 @@ def open_bins(data_dir, block_size, config=None):
         identity[f'{side}.bin'] = [n, hashlib.sha256(bins[side][:2 ** 20]).hexdigest()]
     for name in meta['sources'] if len(meta['sources']) > 1 else ():
         path = folder / f'val_{name}.bin'
+        if not path.exists():
+            raise Mistake(f'{path} is missing; run prepare.py again')
         if path.stat().st_size > block_size * bins['val'].itemsize:     # it has a whole sequence
             bins[f'val_{name}'] = np.memmap(path, meta['dtype'], mode='r')
     tokenizer = Tokenizer.load(folder / 'tokenizer.json')
