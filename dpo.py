@@ -94,7 +94,7 @@ config = configure(globals(), BOUNDS)
 config['stage'] = 'dpo'         # so eval.py will ask this model in conversations
 
 # --- 1. this run and this process -----------------------------------------------------------------
-# --- resume: same text in train.py, sft.py, dpo.py, rl.py ---
+# --- resume: same text in dpo.py, rl.py ---
 # state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir. Then the
 # settings in it replace those in config, except what a flag or a config file gives now (they are in
 # set_by), and the second line copies config into the variables above. From then on init_from is no
@@ -112,7 +112,7 @@ for name, users in {'label_smoothing': ['dpo'], 'gamma': ['simpo'],
                       f'{loss_type}; leave it out' + f', or type --{name}=0' * (name != 'beta'))
 
 # torchrun starts one process for each device. The processes share the pairs of each step.
-# --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
+# --- setup: same text in dpo.py, rl.py ---
 # `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
 # of device ('cuda') and the dtype of matrix products, as text.
 here = processes.Process(config)
@@ -447,7 +447,6 @@ while step < max_steps:
         log.step(('accuracy', 'margin'), step=step, tokens=tokens, loss=loss, lr=lr, grad_norm=norm,
                  skipped=guard.skipped, **means(parts))
 
-    # --- leave: same text in train.py, sft.py, dpo.py ---
     if step % eval_interval == 0 or step == max_steps:
         evaluate()
     stopping = stop_requests or guard.trouble       # the same answer in all processes
@@ -455,7 +454,6 @@ while step < max_steps:
         save()
     if stopping:
         break
-    # --- end leave ---
 
 # --- summary --------------------------------------------------------------------------------------
 command = ['sample.py', f'--ckpt={out_dir}', '--chat=True'] if loss_type != 'rm' else []

@@ -106,7 +106,7 @@ config = configure(globals(), BOUNDS)
 config['stage'] = 'rl'          # so eval.py will ask this model in conversations
 
 # --- 1. this run and this process -----------------------------------------------------------------
-# --- resume: same text in train.py, sft.py, dpo.py, rl.py ---
+# --- resume: same text in dpo.py, rl.py ---
 # state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir. Then the
 # settings in it replace those in config, except what a flag or a config file gives now (they are in
 # set_by), and the second line copies config into the variables above. From then on init_from is no
@@ -114,7 +114,7 @@ config['stage'] = 'rl'          # so eval.py will ask this model in conversation
 state = runs.take_over_settings(config, set_by)
 globals().update(config)
 # --- end resume ---
-# --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
+# --- setup: same text in dpo.py, rl.py ---
 # `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
 # of device ('cuda') and the dtype of matrix products, as text.
 here = processes.Process(config)

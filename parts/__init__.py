@@ -19,7 +19,7 @@ prepare/                a text becomes tokens on the disk
     workers             many jobs, computed by several processes
 model/                  whatever takes a GPT or its config
     gguf_file           a file for llama.cpp
-    adapters            LoRA: only small matrices train; a score instead of the next token
+    adapters            a score instead of the next token; LoRA is in extras/lora.py
     copies              of a model, with another config
     checkpoints         written, found, read, and opened to sample, to fine-tune or to train on
 train/                  a run

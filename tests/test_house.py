@@ -24,7 +24,7 @@ ARROWS = {'configurator': set(), 'model': {'parts', 'extras'}, 'tokenizer': {'pa
           **dict.fromkeys(EXTRAS, LEAVES | {'extras'})}
 # People take these away, so they import nothing of ours.
 COPIED = {'parts/eval/sandbox', 'parts/eval/trial', 'parts/eval/crossing', 'parts/prepare/duplicates',
-          'parts/model/adapters', 'extras/muon'}
+          'extras/muon'}
 ARROWS |= dict.fromkeys(COPIED, set())
 
 

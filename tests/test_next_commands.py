@@ -9,7 +9,7 @@ from conftest import PAID, ROOT, make_conversations, make_pairs, ok, read_rows, 
 # Flags that make the run of a command small; a later flag wins.
 SMALL = {'train.py': ['--n_layer=1', '--n_head=2', '--n_embd=32', '--batch_size=2', '--max_steps=2',
                       '--warmup_steps=0', '--eval_tokens=64', '--sample_tokens=4', '--num_samples=1'],
-         'sft.py': ['--max_steps=2', '--batch_size=2', '--sample_tokens=4', '--eval_conversations=4'],
+         'sft.py': ['--max_steps=2', '--batch_size=2', '--sample_tokens=4'],
          'dpo.py': ['--max_steps=2', '--batch_size=2', '--sample_tokens=4', '--num_samples=1'],
          'rl.py': ['--max_steps=1', '--batch_size=2', '--num_samples=2', '--max_new_tokens=4',
                    '--micro_batch_size=2', '--eval_prompts=4', '--reward=paid.py'],
@@ -137,7 +137,7 @@ def corrected(desk, command):
     """Type a command, and do what its mistake says: add a flag, or run other commands first."""
     result = desk.typed(command)
     assert result.returncode == 2, (command, result.stdout)
-    if found := re.search(r'give one that does: (--\w+=\S+)((?: \(or .*\))?)', result.stderr):
+    if found := re.search(r'(?:give one that does|one that can): (--\w+=\S+)((?: \(or .*\))?)', result.stderr):
         for other in re.findall(r'out/\w+', found[2]):
             assert (desk.folder / other).is_dir()
         return f'{command} {found[1]}'
@@ -148,7 +148,7 @@ def corrected(desk, command):
 
 def test_a_default_that_is_not_there_is_answered_with_what_is(like_run_sh):
     words = {'sample.py': '--ckpt=out/quickstart', 'eval.py': '--ckpt=out/quickstart',
-             'sft.py': '--init_from=out/quickstart', 'dpo.py': '--init_from=out/quickstart_sft',
+             'sft.py': '--init_from=out/quickstart/best.pt', 'dpo.py': '--init_from=out/quickstart_sft',
              'rl.py': '--init_from=out/quickstart_sft'}
     for script, flag in words.items():
         command = corrected(like_run_sh, f'python {script}')

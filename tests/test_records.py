@@ -4,7 +4,7 @@ import itertools
 import numpy as np
 import pytest
 from conftest import refused, write
-from hypothesis import given, strategies as st
+from hypothesis import strategies as st
 
 from parts.train import records
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -36,27 +36,6 @@ def pair(prompt, *answers):
 
 def read(folder, *lines, T=96):
     return records.read_pairs(str(write(folder / 'pairs.jsonl', lines)), T, BYTES, 'kto')
-
-
-# --- conversations ------------------------------------------------------------------------------------------
-@given(chats, contents, chats, st.integers(1, 70))
-def test_a_cut_keeps_the_last_answer_and_of_its_prompt_the_right(prompt, answer, more, T):
-    chat = [*prompt, say('assistant', answer)]
-    ids, mask = TRAPPING.render(chat + [m for m in more if m['role'] == 'user'])
-    header = len(TRAPPING.render(prompt)[0])                    # where the last answer's begins
-    end = len(TRAPPING.render(chat)[0]) - 1                     # and where the answer ends
-    start = header if end - header > T + 1 else max(0, end - (T + 1))   # what follows goes first
-    short = records.fit_conversation(ids, mask, T, TRAPPING.special['<|im_start|>'])
-    assert short == (ids[start:][:T + 1], mask[start:][:T + 1])
-    assert len(ids) > T + 1 or short == (ids, mask)
-
-
-def test_conversations_without_an_answer_are_dropped_and_counted(tmp_path):
-    ask, answer = say('user', 'q' * 9), say('assistant', 'a')
-    path = write(tmp_path / 'a', [{'messages': c} for c in ([ask], [ask, answer], [], [ask] * 3 + [answer])])
-    rows, summary = records.read_conversations(str(path), 36, BYTES)
-    assert [[i for i, trained in zip(*row) if trained] for row in rows] == [[*b'a', E]] * 2
-    assert summary.endswith('; without an answer: 2; cut: 1')
 
 
 # --- preferences --------------------------------------------------------------------------------------------
@@ -97,17 +76,13 @@ def test_a_pair_whose_answers_are_cut_to_the_same_is_dropped_and_counted(tmp_pat
 
 
 # --- what is refused ----------------------------------------------------------------------------------------
-CHAT = '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}'
 PAIR = '{"prompt": "q", "chosen": "a", "rejected": "b"}'
 UP = '{"prompt": "q", "completion": "a", "label": true}'
 
 
 def test_a_line_that_cannot_be_used_is_named_by_its_number(tmp_path):
-    conversations = lambda path: records.read_conversations(path, 96, BYTES)
     pairs = lambda path: records.read_pairs(path, 96, BYTES, 'dpo')
     for reader, good, bad, word in (
-            (conversations, CHAT, '{"a": 1}', 'messages'),
-            (conversations, CHAT, CHAT.replace('user', 'wizard'), 'wizard'),
             (pairs, PAIR, '{"prompt": ""}', 'chosen'),
             (pairs, PAIR, UP.replace('true', '"false"'), 'true or false'),
             (pairs, PAIR, PAIR.replace('"a"', 'null'), 'text')):

@@ -2,7 +2,6 @@
 Records: lines of JSON -> token ids, and batches of rows of about the same length.
 
     rows_of_step_7 = Batches(lengths=np.array([3, 9, 4, 8]), batch_size=2, seed=1).of(7)
-    train, held_out, identity, summary = open_files('data/sft', read_conversations, 256, tokenizer)
     train, held_out, identity, summary = open_files('data/pairs', read_pairs, 256, tokenizer, 'dpo')
 """
 import hashlib, os, pathlib
@@ -52,35 +51,6 @@ class Batches:
         group = rows[batch - batch % 32:][:32].flatten()
         order = np.argsort(self.lengths[group], kind='stable')
         return group[order].reshape(-1, self.batch_size)[batch % 32]
-
-
-# --- conversations --------------------------------------------------------------------------------
-def fit_conversation(ids, mask, T, im_start):
-    """Return a conversation with an answer, cut to T + 1 tokens: T inputs and a last target. If it
-    is too long, we cut first the text after the last answer, then the oldest text, and only then
-    the end of the last answer. The header of that answer stays."""
-    end = len(mask) - mask[::-1].index(1)                   # of the last answer
-    header = end - 1 - ids[end - 1::-1].index(im_start)     # where it begins
-    start = max(0, min(end - (T + 1), header))
-    return ids[start:start + T + 1], mask[start:start + T + 1]
-
-
-def read_conversations(path, T, tokenizer):
-    """Return [(ids, mask)] of the conversations that have a trained token, and a line about them.
-    data_from: a command that makes the file."""
-    advice = ('a line needs "messages" (see the top of sft.py); for conversations, run: '
-              f'{data.command_for(os.path.dirname(path), "sft")}')
-    whole = reading.read_jsonl(path, lambda record: tokenizer.render(record['messages']), advice)
-    im_start = tokenizer.special['<|im_start|>']
-    fitted = [fit_conversation(ids, mask, T, im_start) for ids, mask in whole if 1 in mask]
-    conversations = [(ids, mask) for ids, mask in fitted if 1 in mask[1:]]
-    if not conversations:
-        raise Mistake(f'{path} has no conversation with an answer that fits into {T} tokens; look '
-                      'at its lines, or raise --block_size')
-    n_tokens, n_trained = np.sum([(len(mask), sum(mask)) for _, mask in conversations], 0)
-    return conversations, (f'tokens: {n_tokens:,}, trained: {n_trained / n_tokens:.1%}; without an '
-                           f'answer: {len(whole) - len(conversations)}; cut: '
-                           f'{sum(len(ids) > T + 1 for ids, _ in whole)}')
 
 
 # --- preferences: a prompt, a better and a worse answer -------------------------------------------
