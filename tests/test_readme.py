@@ -148,7 +148,7 @@ def test_the_one_liners_print_what_their_comments_say(data_dir, conversations, b
     tokens, number, size, rates = printed
     assert tokens == f"{json.loads((data_dir / 'meta.json').read_text())['tokens']}\n"
     assert int(number) == len((conversations / 'train.jsonl').read_text().splitlines())
-    assert re.search(r' parameters: [\d,]+', size) and size.count('\n') == 1
+    assert re.match(r'parameters: [\d,]+', size) and size.count('\n') == 1
     assert re.search(r'lr: \d\.\d\de-\d\d', rates)
 
 
