@@ -26,10 +26,9 @@ train/                  a run
     folders             the folders that scripts read by default, and what makes them
     runs                how a run begins or resumes, what it saves, what it writes down
     processes           a process of a run: its device, its precision, what the others hold
-    data                token bins and streams of text, and which sequences make up a step
-    objectives          which tokens are hidden, and which the model must predict
+    data                the folder of token bins that eval.py measures
     records             conversations and pairs as token ids, in batches
-    optim               Muon behind the interface of torch, and the ends of a schedule
+    optim               the groups of an optimizer, and the ends of a schedule
     guards              which updates may reach the weights
     rollouts            answers for a step of rl.py, and what each of them earns
 sample/                 a model writes

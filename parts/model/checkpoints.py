@@ -8,10 +8,8 @@ A model knows one tokenizer, so every function that opens both checks that they 
 """
 import contextlib, errno, glob, os, pathlib
 import torch
-from extras import longer_context, new_vocabulary
 from model import GPT, GPTConfig
 from parts import Mistake
-from parts.model import copies
 from parts.train import folders
 from tokenizer import Tokenizer
 
@@ -146,46 +144,6 @@ def tokenizer_beside(ckpt, state):
     same_tokenizer(ckpt, state.get('tokenizer_hash'), beside, tokenizer.hash,
                    f"copy the run's own tokenizer.json back into {folder_of(ckpt)}")
     return tokenizer
-
-
-def from_weights(config, set_by, tokenizer):
-    """Return the model in config['init_from'], to pretrain it on data of this tokenizer with the
-    dropout, the mask and the context of config. The model's shape is written into config."""
-    init_from, data_dir = config['init_from'], config['data_dir']
-    model, state = open_model(init_from, flag='init_from')
-    old = tokenizer_beside(init_from, state)
-    if config['extend_vocab']:
-        model = new_vocabulary.carried_over(model, old, tokenizer)
-    else:
-        beside = os.path.join(folder_of(init_from), 'tokenizer.json')
-        same_tokenizer(init_from, old.hash, data_dir, tokenizer.hash,
-                       f'prepare it with --tokenizer={beside}, or take the weights over with '
-                       '--extend_vocab=True')
-    for name in SHAPE:
-        value = getattr(model.config, name)
-        if name in set_by and config[name] != value:
-            raise Mistake(f'{set_by[name]}: {name}={config[name]}, but {init_from} has '
-                          f'{name}={value}; leave {name} out, or set it to {value}')
-        config[name] = value
-    return copies.like(model, dropout=config['dropout'], causal=config['objective'] != 'mlm',
-                      vocab_multiple=config['vocab_multiple'],
-                      **context(config, vars(model.config)))
-
-
-def context(config, before):
-    """Return the fields of GPTConfig that change if a model reads block_size tokens at a time.
-    before: its fields now. With rope_scaling=linear or llama3, RoPE is stretched by block_size over
-    the context of the first training: see model.stretch()."""
-    block_size, rope_theta, rope_scaling = (
-        config[name] for name in ('block_size', 'rope_theta', 'rope_scaling'))
-    if rope_scaling == 'none' and not rope_theta:
-        check_context(config['init_from'], before['block_size'], block_size)
-    if rope_scaling != 'none' and block_size <= before['block_size']:
-        raise Mistake(f'rope_scaling={rope_scaling} makes a context longer; set --block_size '
-                      f'above the {before["block_size"]} tokens of {config["init_from"]}, or '
-                      'leave --rope_scaling=none')
-    new = longer_context.changes(before, block_size, rope_scaling, rope_theta)
-    return {**new, 'block_size': max(before['block_size'], block_size)}
 
 
 def check_context(init_from, context, block_size):

@@ -1,5 +1,5 @@
 """
-Optimizers and learning rates: Muon, the groups of parameters in fine-tuning, the schedule.
+Optimizers and learning rates: the groups of parameters in fine-tuning, the schedule.
 
     opt = build(model, 'muon', learning_rate=3e-3, weight_decay=0.1)
     for group in opt.param_groups:
@@ -8,56 +8,8 @@ Optimizers and learning rates: Muon, the groups of parameters in fine-tuning, th
 """
 import math
 import torch
+from extras.muon import Muon
 from parts import Mistake
-from parts.train import processes
-
-
-class Muon(torch.optim.Optimizer):
-    """Muon for the groups with use_muon=True, torch's AdamW for the others, behind one step().
-
-    An update of Muon is momentum, orthogonalized (Keller Jordan 2024), so that it is equally large
-    in every direction. It is scaled to the RMS of AdamW's updates, so that both share a learning
-    rate (arXiv:2502.16982). It equals torch.optim.Muon(adjust_lr_fn='match_rms_adamw'), but uses
-    float32 on a CPU that only emulates bfloat16."""
-
-    def __init__(self, groups, momentum=0.95, **settings):
-        super().__init__(groups, settings)
-        self.momentum = momentum
-        self.adamw = torch.optim.AdamW(self.param_groups, **settings)
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        # AdamW works on this object's groups and state, so a checkpoint sees one optimizer.
-        self.adamw.param_groups = [g for g in self.param_groups if not g.get('use_muon')]
-        self.adamw.state = self.state
-        self.adamw.step()
-        for group in (group for group in self.param_groups if group.get('use_muon')):
-            of_shape = {}                   # shape -> [(matrix, its direction)]
-            for p in group['params']:
-                if not self.state[p]:
-                    self.state[p]['momentum_buffer'] = torch.zeros_like(p)
-                buffer = self.state[p]['momentum_buffer'].lerp_(p.grad, 1 - self.momentum)
-                direction = p.grad.lerp(buffer, self.momentum)                      # Nesterov's
-                of_shape.setdefault(p.shape, []).append((p, direction))
-            for shape, pairs in of_shape.items():       # in bfloat16 a stack takes half of the time
-                updates = orthogonal(torch.stack([direction for _, direction in pairs]))
-                for i, (p, _) in enumerate(pairs):      # torch 2.9 can't iterate sharded tensors
-                    p.mul_(1 - group['lr'] * group['weight_decay'])
-                    p.add_(updates[i], alpha=-group['lr'] * 0.2 * math.sqrt(max(shape)))
-
-
-def orthogonal(g, dtype=None):
-    """Return about U V^T for each matrix U S V^T in g (N, rows, columns), by five Newton-Schulz
-    iterations."""
-    native = processes.native_bfloat16(str(g.device))
-    tall = g.shape[1] > g.shape[2]
-    x = (g.mT if tall else g).to(dtype or (torch.bfloat16 if native else torch.float32))
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)          # no singular value is above 1
-    for _ in range(5):
-        gram = x @ x.mT
-        factors = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
-        x = torch.baddbmm(x, factors, x, beta=3.4445)
-    return x.mT if tall else x
 
 
 def build(model, kind, learning_rate, weight_decay, betas=(0.9, 0.95)):

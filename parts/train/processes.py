@@ -187,33 +187,6 @@ def rehearse(net, model, opt, batch, autocast, compiled=False):
 
 
 # --- more than one process: what each of them holds -----------------------------------------------
-def shard(model, how, here, compiled=False):
-    """Split a model over the processes (ZeRO, arXiv:1910.02054). Each process holds its part of the
-    gradients and of Adam's moments, and with how='fsdp' its part of the weights: the weights of a
-    block are gathered when the block computes."""
-    if here.dtype == 'float16':
-        raise Mistake(f'shard={how} does not work with dtype=float16; use --dtype=bfloat16')
-    from torch.distributed.device_mesh import init_device_mesh      # costs a second to import
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-    from torch.distributed.fsdp import register_fsdp_forward_method
-    # In bfloat16 the weights that travel take half the bytes; gradients are summed in float32.
-    half = torch.bfloat16 if here.dtype == 'bfloat16' else None
-    options = {'mesh': init_device_mesh(here.kind, (here.world,)),
-               'mp_policy': MixedPrecisionPolicy(half, torch.float32, cast_forward_inputs=False),
-               'reshard_after_forward': how == 'fsdp'}
-    for block in model.blocks:
-        if compiled:            # each block alone: FSDP's hooks between them can't be compiled
-            block.compile(dynamic=False)
-        fully_shard(block, **options)
-    fully_shard(model, **options)
-    # The residual stream stays float32.
-    model.embedding.register_forward_hook(lambda module, x, y: y.float())
-    # The cache grows with each token, so the blocks would be compiled again for each length.
-    model.generate = torch.compiler.set_stance('force_eager')(model.generate)
-    register_fsdp_forward_method(model, 'generate')
-    return torch.compile(model) if compiled else model
-
-
 def state_of(model, optimizers):
     """Return weights and moments as one process would have them, on the CPU of the first process.
     The other processes get {}. All processes must call this."""
@@ -236,9 +209,3 @@ def load_state(model, opt, scaler, state):
     for group, own in zip(opt.param_groups, settings):
         group.update(own)
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
-
-
-def whole(t):
-    """Return a number or a matrix as one process would have it. All processes must call this,
-    because FSDP's parts are gathered."""
-    return t.full_tensor() if hasattr(t, 'full_tensor') else t
