@@ -26,7 +26,6 @@ from model import GPT, GPTConfig, IGNORE
 from tokenizer import Tokenizer
 
 # --- settings -------------------------------------------------------------------------------------
-# files
 data_dir = 'data/quickstart'    # made by prepare.py
 out_dir = 'out/base'            # where the run writes
 init_from = 'scratch'           # scratch, resume, auto (resume if it can), a model's folder or .pt
@@ -109,8 +108,7 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * progress))
 
 
-# Config files and flags replace the values above. config is a dict of the same values.
-config = configure(globals(), BOUNDS)
+config = configure(globals(), BOUNDS)   # config files and flags replace the values above
 if plan:
     from extras import planner
     sys.exit(planner.show(config))
@@ -242,7 +240,7 @@ if state:
         stream.go_to(state['positions'])
 now = config | vars(wanted)
 for name, value in fixed.items():
-    require(name not in set_by or now[name] == value, f'leave {name} out; {source} has {value!r}')
+    require(name not in set_by or now[name] == value, f'leave {name} out: {source} has {value!r}')
 config |= fixed
 if world > 1:           # processes that differ would hang, or train two models that mix
     mine = config, data_hash, [hashlib.sha256(p.detach().numpy()).digest()
@@ -292,7 +290,7 @@ if rank == 0:
     has_run = any(out.glob('*.pt')) or (out / 'config.json').exists()
     is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
     require(init_from == 'resume' or not has_run or overwrite and not is_origin, f'{out_dir} has a '
-            'run; choose another --out_dir, --init_from=resume or (elsewhere) --overwrite=True')
+            'run: --init_from=resume goes on, --overwrite=True begins anew (from elsewhere)')
     out.mkdir(parents=True, exist_ok=True)
     lock = open(out / '.lock', 'a')             # the system lifts it when this process ends
     try:
@@ -324,6 +322,7 @@ def save(name):
     if rank == 0:
         with open(out / f'{name}.tmp', 'wb') as f:
             torch.save(checkpoint, f)
+            f.flush()
             os.fsync(f)
         if name == 'last.pt' and (out / name).exists():
             os.replace(out / name, out / 'last-1.pt')
@@ -424,10 +423,11 @@ stop_requests = []                      # signals that this process has got
 for name in {'SIGINT', 'SIGTERM', 'SIGUSR1'} & {*dir(signal)}:          # Windows has no SIGUSR1
     signal.signal(getattr(signal, name), ask_to_stop)
 stopping = refused = 0                  # requests of all; updates in a row that were skipped
+resumed_at = step if init_from == 'resume' else None       # measured and saved before
 while True:
-    if step % eval_interval == 0 or step == max_steps:
+    if (step % eval_interval == 0 or step == max_steps) and step != resumed_at:
         evaluate()
-    if step % save_interval == 0 or step == max_steps or stopping:
+    if (step % save_interval == 0 or step == max_steps or stopping) and step != resumed_at:
         save('last.pt')
     if step == max_steps or stopping:
         break
@@ -454,7 +454,7 @@ while True:
         scaler.scale(mean * fraction * world).backward()
         loss += mean.detach() * fraction
 
-    # Each process has a part of the loss, and perhaps a signal. The CPU waits for the sums only.
+    # Each process has a part of the loss, and perhaps a signal. For their sums the CPU waits.
     scaler.unscale_(opt)                # float16's gradients were scaled up; otherwise nothing
     norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf)
     norm = norm.full_tensor() if shard != 'ddp' else norm
@@ -478,8 +478,8 @@ while True:
             data_s=data_s, skipped=skipped, minutes_left=dt * (max_steps - step) / 60,
             memory_mb=torch.cuda.max_memory_allocated() / 2 ** 20 if kind == 'cuda' else math.nan)
     require(refused < (30 if dtype == 'float16' else 3),    # float16 overflows to find its scale
-            f'{refused} updates in a row were skipped; resume with a lower --learning_rate, or '
-            f'first also: cp {out_dir}/last-1.pt {out_dir}/last.pt')
+            f'{refused} updates in a row were skipped; resume with a lower --learning_rate; if '
+            f'that fails, too, first: cp {out_dir}/last-1.pt {out_dir}/last.pt')
 
 if step == max_steps:
     say(f'done, lowest val_loss {best_val:.4f}; next: python sample.py --ckpt={out_dir}')
