@@ -50,8 +50,9 @@ def configure(script, bounds=()):
             if not equals:                                  # --name value
                 text = next(arguments, '--')
                 if text.startswith('--'):
+                    default = config.get(name)
                     raise Mistake(f'{source} needs a value, such as {source}='
-                                  f'{config.get(name) or True}')
+                                  f'{default is False or default}')
             new, source = {name: text}, 'command line'
         else:
             new = read_file(source, config)
@@ -61,7 +62,7 @@ def configure(script, bounds=()):
                 raise Mistake(f'{source}: there is no setting {name}; the closest is {near}')
             config[name] = convert(script, bounds, source, name, value)
             set_by[name] = source
-    path = path_to_resume(config)
+    path = path_to_resume(script, config)
     origins = {os.path.basename(set_by[name]) for name in set_by.keys() - HARMLESS}
     if path:
         saved = read_file(path, config)
@@ -75,8 +76,8 @@ def configure(script, bounds=()):
     return config
 
 
-def path_to_resume(config):
-    """Return the config.json of the run that goes on, or None. auto becomes resume or scratch."""
+def path_to_resume(script, config):
+    """Return the config.json of the run that goes on, or None. auto becomes resume or the default."""
     folder, start = config.get('out_dir'), config.get('init_from')
     restarts = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') > '0'      # torchrun, after a crash
     if start in ('auto', 'resume'):
@@ -85,7 +86,7 @@ def path_to_resume(config):
         if glob.glob(f'{glob.escape(folder)}/last*.pt'):
             start = 'resume'
         elif start == 'auto':
-            start = 'scratch'
+            start = script['init_from']
         config['init_from'] = start
     if start == 'resume' and os.path.exists(f'{folder}/config.json'):
         return f'{folder}/config.json'

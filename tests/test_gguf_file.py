@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 from accidents import full_disk
-from conftest import mistake, ok, refused, run, save_run
+from conftest import machine, mistake, ok, refused, run, save_run
 from test_model import lively
 
 from extras import hf_model
@@ -100,7 +100,7 @@ def test_the_command_writes_it_and_what_cannot_be_is_one_sentence(tmp_path):
     assert 'model-f32.gguf' in ok(run('sample.py', *export))
     before = (tmp_path / 'run/model-f32.gguf').read_bytes()
     result = run('sample.py', *export, before=full_disk(100_000))
-    mistake(result, 'cannot write', 'model-f32.gguf', 'unchanged')
+    machine(result, 'cannot write', 'model-f32.gguf', 'unchanged')
     assert (tmp_path / 'run/model-f32.gguf').read_bytes() == before and not list(tmp_path.rglob('*.tmp'))
     mistake(run('sample.py', *export, before="sys.modules['gguf'] = None"), 'pip install gguf')
     hf_model.write(tmp_path / 'theirs', GPT(GPTConfig(600, 64, 1, 2, 0, 16)), TOKENIZERS['cl100k'])

@@ -9,7 +9,7 @@ import time
 
 import pytest
 from accidents import killed_after
-from conftest import ROOT, contents, mistake, ok, run, write
+from conftest import ROOT, contents, machine, mistake, ok, run, write
 from preparing import RAW, WORDS
 
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -94,7 +94,7 @@ def test_a_full_disk_leaves_the_old_data_and_then_the_run_resumes(folders, data_
     for kilobytes in (10, 100):             # too few for a shard, and for train.bin
         limit = ['bash', '-c', f'ulimit -f {kilobytes}; exec "$@"', 'bash']     # in a fork no `.tmp` would go
         command = [*limit, sys.executable, ROOT / 'prepare.py', *flags(folders[0], tmp_path)]
-        mistake(subprocess.run(command, capture_output=True, text=True), 'File too large')
+        machine(subprocess.run(command, capture_output=True, text=True), 'File too large', 'the disk is full')
         assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.name != '.work'} == before
     ok(run('prepare.py', *flags(folders[0], tmp_path)))
     assert results(tmp_path) == results(folders[2])
