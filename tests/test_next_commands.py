@@ -8,7 +8,7 @@ from conftest import PAID, ROOT, make_conversations, make_pairs, ok, read_rows, 
 
 # Flags that make the run of a command small; a later flag wins.
 SMALL = {'train.py': ['--n_layer=1', '--n_head=2', '--n_embd=32', '--batch_size=2', '--max_steps=2',
-                      '--warmup_steps=0', '--eval_tokens=64', '--sample_tokens=4', '--num_samples=1'],
+                      '--warmup_steps=0', '--eval_tokens=64', '--sample_tokens=4'],
          'sft.py': ['--max_steps=2', '--batch_size=2', '--sample_tokens=4'],
          'dpo.py': ['--max_steps=2', '--batch_size=2', '--sample_tokens=4', '--num_samples=1'],
          'rl.py': ['--max_steps=1', '--batch_size=2', '--num_samples=2', '--max_new_tokens=4',

@@ -312,6 +312,13 @@ def test_another_run_is_not_resumed_as_this_one(sft_model, conversations, done, 
     assert series(tmp_path / 'more', 'loss')[:6] == series(done, 'loss')
 
 
+def test_the_best_model_is_the_best_of_all_parts_of_a_run(done, tmp_path):
+    out = shutil.copytree(done, tmp_path / 'run')
+    best = min(series(out, 'val_loss')[1:])
+    ok(run('sft.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=12', '--learning_rate=3'))
+    assert series(out, 'val_loss')[-1] > best == state(out)['best_val'] == GPT.load(out).saved['best_val']
+
+
 def test_epochs_can_be_raised_when_a_run_goes_on(sft_model, conversations, tmp_path):
     flags = [f'--data_dir={conversations}', f'--out_dir={tmp_path}/run', '--device=cpu', '--batch_size=30']
     ok(run('sft.py', *flags, f'--init_from={sft_model}', '--epochs=1'))

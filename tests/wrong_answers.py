@@ -77,7 +77,7 @@ x, y = np.full((len(rows), T), pad), np.full((len(rows), T), IGNORE)
 for row, (ids, mask) in enumerate(rows):
     x[row, :len(ids)] = ids
     y[row, :len(ids)] = np.where(mask, ids, IGNORE)
-return x, y
+return torch.from_numpy(x), torch.from_numpy(y)
 ''',
         '[([5, 6, 7, 8], [0, 0, 1, 1]), ([9, 3], [0, 1])], pad=0', '(2, 4)', '(2, 3)'),
         ('''
@@ -86,7 +86,7 @@ x, y = np.full((len(rows), T), pad), np.full((len(rows), T), pad)
 for row, (ids, mask) in enumerate(rows):
     x[row, :len(ids) - 1] = ids[:-1]
     y[row, :len(ids) - 1] = np.where(mask[1:], ids[1:], pad)
-return x, y
+return torch.from_numpy(x), torch.from_numpy(y)
 ''',
         'y of collate([([5, 6, 7, 8]', '[3, 0, 0]', '[3, -100, -100]')],
     'dpo': [('''
