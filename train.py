@@ -242,7 +242,7 @@ if state:
         stream.go_to(state['positions'])
 now = config | vars(wanted)
 for name, value in fixed.items():
-    require(name not in set_by or now[name] == value, f'leave {name} out; {source} has {value!r}')
+    require(name not in set_by or now[name] == value, f'leave {name} out: {source} has {value!r}')
 config |= fixed
 if world > 1:           # processes that differ would hang, or train two models that mix
     mine = config, data_hash, [hashlib.sha256(p.detach().numpy()).digest()
@@ -292,7 +292,7 @@ if rank == 0:
     has_run = any(out.glob('*.pt')) or (out / 'config.json').exists()
     is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
     require(init_from == 'resume' or not has_run or overwrite and not is_origin, f'{out_dir} has a '
-            'run; choose another --out_dir, --init_from=resume or (elsewhere) --overwrite=True')
+            'run; change it, or add --init_from=resume, or --overwrite=True (not for its own model)')
     out.mkdir(parents=True, exist_ok=True)
     lock = open(out / '.lock', 'a')             # the system lifts it when this process ends
     try:
@@ -454,7 +454,7 @@ while True:
         scaler.scale(mean * fraction * world).backward()
         loss += mean.detach() * fraction
 
-    # Each process has a part of the loss, and perhaps a signal. The CPU waits for the sums only.
+    # Each process has a part of the loss, and perhaps a signal. For their sums the CPU waits.
     scaler.unscale_(opt)                # float16's gradients were scaled up; otherwise nothing
     norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf)
     norm = norm.full_tensor() if shard != 'ddp' else norm
@@ -478,8 +478,8 @@ while True:
             data_s=data_s, skipped=skipped, minutes_left=dt * (max_steps - step) / 60,
             memory_mb=torch.cuda.max_memory_allocated() / 2 ** 20 if kind == 'cuda' else math.nan)
     require(refused < (30 if dtype == 'float16' else 3),    # float16 overflows to find its scale
-            f'{refused} updates in a row were skipped; resume with a lower --learning_rate, or '
-            f'first also: cp {out_dir}/last-1.pt {out_dir}/last.pt')
+            f'{refused} updates in a row were skipped; resume with a lower --learning_rate; if '
+            f'that fails, too, first: cp {out_dir}/last-1.pt {out_dir}/last.pt')
 
 if step == max_steps:
     say(f'done, lowest val_loss {best_val:.4f}; next: python sample.py --ckpt={out_dir}')
