@@ -173,6 +173,7 @@ class GPT(nn.Module):
             self.head.weight = self.embedding.weight
         # Plain tensors, because model.bfloat16() would round buffers.
         self.cos, self.sin = rope_table(c.head_dim, c.block_size, c.rope_theta, c.rope_scaling)
+        self.saved = {}                 # what else load() found in a file
         self.grad_checkpoint = False    # True: backward computes the blocks again (1604.06174)
         # As in GPT-2. The blocks add 2 n_layer outputs of w_o and w_down to x. Variances add up, so
         # these begin smaller by the root of that number, and x is no larger in a deeper model.

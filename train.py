@@ -15,7 +15,7 @@ batch_size counts the sequences of all devices together, for instance 512 = 8 pr
 micro-batches x 4, so 1 and 8 devices compute the same steps. Without dropout they differ by
 rounding only: by 1e-7 in float32, and by more in bfloat16, where it grows with the steps.
 """
-import copy, datetime, functools, hashlib, json, math, os, pathlib, signal, sys, time, zipfile
+import copy, datetime, functools, hashlib, json, math, os, pathlib, signal, sys, time
 from typing import Literal
 import numpy as np
 import torch
@@ -150,6 +150,7 @@ require(os.path.exists(f'{data_dir}/meta.json'), f'{data_dir} has no meta.json; 
         f'config says, or from your text: python prepare.py --source=FILE --out_dir={data_dir}')
 meta_text = pathlib.Path(data_dir, 'meta.json').read_bytes()
 meta = json.loads(meta_text)
+require('dtype' in meta, f'{data_dir} has no token ids; run prepare.py without --kind')
 tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json')
 V = tokenizer.vocab_size
 require(meta.get('tokenizer_hash') == tokenizer.hash and vocab_size in (0, V), f'{data_dir} needs '
@@ -214,22 +215,21 @@ def get_batch(ids, numbers, step=None):
 torch.manual_seed(seed)
 shape = {name: config[name] for name in vars(GPTConfig()) if name in config} | {'vocab_size': V}
 changes = {'dropout': dropout, 'causal': objective != 'mlm'}
-# A .pt file is a zip file, and of one that a crash cut off the end is missing.
-whole = [p for p in (f'{out_dir}/last.pt', f'{out_dir}/last-1.pt') if zipfile.is_zipfile(p)]
-require(init_from != 'resume' or whole, f'{out_dir}/last.pt is missing: there is no run to resume')
-source = whole[0] if init_from == 'resume' else init_from
-try:
-    wanted = GPTConfig(**{**shape, **changes})
-    model = GPT(wanted) if init_from == 'scratch' else GPT.load(source, **changes)
-except ValueError as error:
-    raise Mistake(error) from None
-saved = {} if init_from == 'scratch' else model.saved
+sources = [f'{out_dir}/last.pt', f'{out_dir}/last-1.pt'] if init_from == 'resume' else [init_from]
+for source in sources:
+    try:
+        wanted = GPTConfig(**{**shape, **changes})
+        model = GPT(wanted) if init_from == 'scratch' else GPT.load(source, **changes)
+        break
+    except ValueError as error:         # a crash or a full disk may have damaged last.pt
+        require(source != sources[-1], error)
+        print(f'{error}; trying {sources[-1]}')
 require(block_size <= model.config.block_size, f'{block_size=} is above the context of {source}, '
         f'{model.config.block_size}; make it longer: python -m extras.longer_context')
-require(saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash, f'{data_dir} has another '
-        f'tokenizer than {source}; prepare it with that, or see python -m extras.new_vocabulary')
+require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash, f'{data_dir} has '
+        f'another tokenizer than {source}; use that, or python -m extras.new_vocabulary')
 fixed = {name: getattr(model.config, name) for name in shape} | {'block_size': block_size}
-state = saved if init_from == 'resume' else {}          # what a run needs to go on
+state = model.saved if init_from == 'resume' else {}    # what a run needs to go on
 if state:
     require(state.get('data') == data_hash, f'{source} has read other data than {data_dir}')
     require(state['step'] < max_steps, f'{out_dir} is at {max_steps=}; to go on, raise it')
@@ -280,7 +280,7 @@ if state:               # the moments; rates, decay and betas stay those of now
 step, skipped = state.get('step', 0), state.get('skipped', 0)           # updates
 window = state.get('window', [])        # losses of the last 100 updates
 best_val = state.get('best_val', math.inf)
-state = saved = moments = model.saved = {}      # frees their memory
+state = moments = model.saved = {}      # frees their memory
 
 # --- out_dir --------------------------------------------------------------------------------------
 ours = ['last.pt', 'last-1.pt', 'best.pt', 'config.json', 'tokenizer.json', 'data.json',
