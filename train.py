@@ -275,7 +275,7 @@ if optimizer == 'muon':
     from extras.muon import Muon as Optimizer
 opt = Optimizer(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay,
                 fused=kind != 'mps')
-if state:               # the moments; rates, decay and betas stay those of now
+if state:       # copied, so that the file can be replaced; rates, decay and betas stay those of now
     moments = state['optimizer'] if shard == 'ddp' else sharding.split(state['optimizer'], opt)
     opt.load_state_dict(copy.deepcopy({**opt.state_dict(), 'state': moments}))
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
@@ -292,7 +292,7 @@ if rank == 0:
     has_run = any(out.glob('*.pt')) or (out / 'config.json').exists()
     is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
     require(init_from == 'resume' or not has_run or overwrite and not is_origin, f'{out_dir} has a '
-            'run; change it, or add --init_from=resume, or --overwrite=True (not for its own model)')
+            'run; choose another, or --init_from=resume or, to start elsewhere, --overwrite=True')
     out.mkdir(parents=True, exist_ok=True)
     lock = open(out / '.lock', 'a')             # the system lifts it when this process ends
     try:
