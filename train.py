@@ -5,9 +5,8 @@ Pretraining: a folder of token bins -> a language model.
     torchrun --nproc_per_node=8 train.py config/codeparrot.py       # eight GPUs, the same program
     python train.py --out_dir=out/base --init_from=resume           # resumes; on a CPU, bit for bit
 
-It reads data_dir, which prepare.py made, and writes out_dir, a folder that you can zip and use
-anywhere. You should see a first loss near ln(vocab_size) and a fast fall. A line that imports
-extras is a door: one setting opens it.
+It reads data_dir, which prepare.py made, and writes out_dir, a folder that you can zip. The first
+loss is near ln(vocab_size). Lines that import extras are doors, and one setting opens each.
 
 Two rules make runs reproducible. First, the text of a step follows from (seed, step), and its
 dropout from (seed, step, rank), so a resumed run equals one that was never interrupted. Second,
@@ -275,7 +274,9 @@ opt = Optimizer(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=wei
                 fused=kind != 'mps')
 if state:               # the moments; rates, decay and betas stay those of now
     moments = state['optimizer'] if shard == 'ddp' else sharding.split(state['optimizer'], opt)
-    opt.load_state_dict(copy.deepcopy({**opt.state_dict(), 'state': moments}))
+    if kind == 'cpu':           # a copy: these are mapped to a file that will be replaced
+        moments = copy.deepcopy(moments)
+    opt.load_state_dict({**opt.state_dict(), 'state': moments})
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
 step, skipped = state.get('step', 0), state.get('skipped', 0)           # updates
 window = state.get('window', [])        # losses of the last 100 updates
@@ -303,6 +304,8 @@ if rank == 0:
     for path in out.iterdir():                  # a link could lead our writes anywhere
         if path.name.removesuffix('.tmp') in ours and (init_from != 'resume' or path.is_symlink()):
             path.unlink()
+    if source == f'{out_dir}/last-1.pt':        # last.pt is damaged, and must not replace it
+        (out / 'last.pt').unlink(missing_ok=True)
     tokenizer.save(out / 'tokenizer.json')
     (out / 'data.json').write_bytes(meta_text)
 
@@ -481,9 +484,8 @@ while True:
             f'{refused} updates in a row were skipped; resume with a lower --learning_rate; if '
             f'that fails, too, first: cp {out_dir}/last-1.pt {out_dir}/last.pt')
 
-if step == max_steps:
-    say(f'done, lowest val_loss {best_val:.4f}; next: python sample.py --ckpt={out_dir}')
-else:
-    say(f'stopped at step {step}; resume: python train.py --out_dir={out_dir} --init_from=resume')
+say(f'done, lowest val_loss {best_val:.4f}; next: python sample.py --ckpt={out_dir}'
+    if step == max_steps else
+    f'stopped at step {step}; resume: python train.py --out_dir={out_dir} --init_from=resume')
 if world > 1:
     dist.destroy_process_group()

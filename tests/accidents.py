@@ -10,6 +10,7 @@ PLACES = {
     'orthogonal': ('extras.muon', 'orthogonal'),                    # the heart of Muon
     'guard': ('parts.train.guards', 'Guard.allows'),                # called with self and the step
     'sample': ('model', 'GPT.generate'),                            # what a model in training writes
+    'backward': ('torch', 'Tensor.backward'),                       # once in each micro-batch
     'save': ('torch', 'save'),
     'rename': ('os', 'replace'),
     'lock': ('fcntl', 'flock'),

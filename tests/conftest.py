@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 
 import hypothesis
 import numpy as np
@@ -52,22 +53,38 @@ def server():
                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before=''):
+def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before='', grace=2):
     """A script of this checkout, or with python -m a module, as its user runs it; paths in arguments are
-    relative to cwd. `before` is executed in each process first."""
+    relative to cwd. `before` is executed in each process first. grace: seconds that the other processes have
+    when one has failed."""
     job = {'script': str(ROOT / script) if str(script).endswith('.py') else script,
            'arguments': [*map(str, arguments)], 'before': before, 'env': env or {},
-           'cwd': str(cwd or os.getcwd()), 'processes': processes, 'timeout': timeout}
+           'cwd': str(cwd or os.getcwd()), 'processes': processes, 'timeout': timeout, 'grace': grace}
     print(json.dumps(job), file=server().stdin, flush=True)
     return subprocess.CompletedProcess(script, *json.loads(server().stdout.readline()))
 
 
-def torchrun(n, script, *arguments, cwd=None, agent=(), timeout=150):
+# What torchrun starts instead of a script, if something is to be executed first.
+STARTER = """
+import os, runpy, sys
+del sys.argv[0]
+sys.path[0] = os.path.dirname(sys.argv[0])
+exec(os.environ['BEFORE'])
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
+
+def torchrun(n, script, *arguments, cwd=None, agent=(), before='', env=None, timeout=150):
     """A script of this checkout as n processes of torchrun itself, which takes a free port. agent: its flags.
-    run(processes=n) is faster, but kills processes that would wait for one that has ended."""
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={n}', *agent,
-               ROOT / script, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, timeout=timeout, text=True, capture_output=True)
+    run(processes=n) is faster."""
+    with tempfile.TemporaryDirectory() as folder:
+        starter = pathlib.Path(folder, 'starter.py')
+        starter.write_text(STARTER, encoding='utf-8')
+        start = [starter] if before else []
+        command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={n}']
+        command += [*agent, *start, ROOT / script, *map(str, arguments)]
+        return subprocess.run(command, cwd=cwd, timeout=timeout, text=True, capture_output=True,
+                              env={**os.environ, 'BEFORE': before, **(env or {})})
 
 
 def ok(result):

@@ -49,9 +49,9 @@ def become(script, arguments, before, cwd, env, outputs):
     os._exit(code or 0)                         # taking the interpreter down takes longer than many a run
 
 
-def result_of(script, arguments, before, cwd, env, processes, timeout):
+def result_of(script, arguments, before, cwd, env, processes, timeout, grace):
     """Run it in as many processes. -> the code of the first that failed, or 0; all of stdout; all of stderr.
-    When one has failed, the others have two seconds to end, too."""
+    When one has failed, the others have `grace` seconds to end, too."""
     outputs = [[tempfile.NamedTemporaryFile() for _ in ('stdout', 'stderr')] for _ in range(processes)]
     if processes > 1:                           # what torchrun would say
         with socket.create_server(('127.0.0.1', 0)) as s:
@@ -78,7 +78,7 @@ def result_of(script, arguments, before, cwd, env, processes, timeout):
         running.remove(pid)
         failure = failure or os.waitstatus_to_exitcode(status)
         if failure:
-            signal.alarm(2)
+            signal.alarm(grace)
     signal.alarm(0)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     stdout, stderr = (''.join(open(file.name, encoding='utf-8', errors='replace').read() for file in files)

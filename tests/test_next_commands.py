@@ -47,7 +47,7 @@ class Desk:
             for command in done[-1].split(' && '):
                 result = self.typed(command)
                 assert result.returncode == 0, (done, result.stdout, result.stderr)
-            for line in re.findall('^next: (.*)', result.stdout, re.M):
+            for line in re.findall('(?:^|; )next: (.*)', result.stdout, re.M):
                 if line not in done:
                     waiting.append(line)
         return done

@@ -6,8 +6,8 @@ import torch
 from conftest import mistake, ok, refused, run, series, train, write_bins
 from hypothesis import given, strategies as st
 
+from extras.objectives import Objective, document_mask, hide_spans, hide_tokens, span_lengths
 from model import GPT, GPTConfig, IGNORE
-from parts.train.objectives import Objective, document_mask, hide_spans, hide_tokens, span_lengths
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 MASK, N = 500, 400          # ids of text are below N
@@ -83,9 +83,9 @@ def test_a_packed_document_is_read_as_if_it_were_alone(model):
 
 
 def test_a_prefix_sees_both_directions_and_the_answer_only_back(model):
-    task = Objective('span', Tokenizer.byte(SPECIAL_TOKENS), 48, 7)
-    text = np.random.default_rng(0).integers(0, 256, (1, task.n_text + 1))
-    x, y, mask = map(torch.from_numpy, task.apply(text[:, :-1], text[:, 1:], [0], 0))
+    task = Objective('span', False, Tokenizer.byte(SPECIAL_TOKENS), 48, 7)
+    text = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, task.n_text + 1)))
+    x, y, mask = task.apply(text[:, :-1], text[:, 1:], [0], 0)
     last = int((y[0] != IGNORE).int().argmax())                     # of the prefix: it has the first target
     before = model(x, mask=mask)[0][0]
     for at, reach in ((last, 0), (last + 3, last + 3)):             # who may notice that token `at` changed
@@ -98,22 +98,16 @@ def test_a_prefix_sees_both_directions_and_the_answer_only_back(model):
 def test_a_tokenizer_without_mask_or_sentinels_cannot_serve():
     for name, mask, word in (('mlm', False, '<.mask.>'), ('span', False, '<.span_0.>'),
                              ('clm', True, '<.endoftext.>'), ('mlm', True, 'document_mask=True needs')):
-        refused(word, Objective, name, Tokenizer.byte([]), 32, 0, document_mask=mask)
+        refused(word, Objective, name, mask, Tokenizer.byte([]), 32, 0)
 
 
-# --- what a run says of its data ----------------------------------------------------------------------------
-def test_a_run_says_its_epochs_and_how_often_it_reads_each_source_of_a_mixture():
-    task = Objective('clm', Tokenizer.byte([]), 10, seed=0)
-    bins = {'val': np.zeros(99), 'val_a': 0}
-    sources = {'a': {'tokens': 900, 'passes': 1}, 'b': {'tokens': 100, 'epochs': 3, 'mixed': 300}}
-    meta = {'tokens': {'train': 1200, 'val': 99}, 'sources': sources}
-    lines = lambda max_steps: task.described(meta, bins, 4, max_steps).splitlines()
-    first, *rest = [line.removeprefix('  data     ') for line in lines(30)]
-    assert first == 'tokens: 1,200, sequences: 120, steps an epoch: 30.0, epochs: 1.00; tokens held out: 99'
-    assert rest == ['a: 75.0% of the tokens, read 1.00 times', 'b: 25.0% of the tokens, read 3.00 times; '
-                    'val_b.bin has no whole sequence, so nothing measures this source']
-    for max_steps, warnings in (45, [False, False, True]), (150, [True, True, True]):
-        assert [' 4 epochs that helps less' in line for line in lines(max_steps)] == warnings
+def test_an_evaluation_hides_the_same_tokens_each_time_and_a_step_others():
+    for name in 'mlm', 'span':
+        task = Objective(name, False, Tokenizer.byte(SPECIAL_TOKENS), 48, 7)
+        text = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, task.n_text + 1)))
+        made = [task.apply(text[:, :-1], text[:, 1:], np.arange(4), *step)[1] for step in ([], [], [0], [1])]
+        assert torch.equal(made[0], made[1])
+        assert not torch.equal(made[0], made[2]) and not torch.equal(made[2], made[3])
 
 
 # --- a model that fills gaps --------------------------------------------------------------------------------
