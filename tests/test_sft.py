@@ -319,6 +319,12 @@ def test_the_best_model_is_the_best_of_all_parts_of_a_run(done, tmp_path):
     assert series(out, 'val_loss')[-1] > best == state(out)['best_val'] == GPT.load(out).saved['best_val']
 
 
+def test_the_best_model_is_never_the_untrained_one(sft, tmp_path):
+    ok(sft(tmp_path / 'run', '--learning_rate=3', '--warmup_steps=0', '--max_steps=1'))
+    before, after = series(tmp_path / 'run', 'val_loss')
+    assert before < after == GPT.load(tmp_path / 'run').saved['best_val']
+
+
 def test_epochs_can_be_raised_when_a_run_goes_on(sft_model, conversations, tmp_path):
     flags = [f'--data_dir={conversations}', f'--out_dir={tmp_path}/run', '--device=cpu', '--batch_size=30']
     ok(run('sft.py', *flags, f'--init_from={sft_model}', '--epochs=1'))
