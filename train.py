@@ -16,11 +16,11 @@ rounding only: by 1e-7 in float32, and by more in bfloat16, where it grows with 
 """
 import copy, datetime, functools, hashlib, json, math, os, pathlib, signal, sys, time
 from typing import Literal
+from configurator import Mistake, configure, require, set_by
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel as DDP
-from configurator import Mistake, configure, require, set_by
 from model import GPT, GPTConfig, IGNORE
 from tokenizer import Tokenizer
 
@@ -180,11 +180,10 @@ require('val' in bins and ('train' in bins or stream), f'{data_dir} needs train.
         f'of more than {T} tokens each; shards of text need --streaming=FOLDER')
 data_hash = data_hash.hexdigest()
 
-# The rows of a step's batch that this process computes. Of a batch of 8 in micro-batches of 2, the
-# second of 2 processes has [[4, 5], [6, 7]]. A micro-batch is the largest that divides its rows.
+# Of a batch of 8 in micro-batches of 2, the second of 2 processes computes rows [[4, 5], [6, 7]].
 require(batch_size % world == 0, f'{batch_size=} must be a multiple of the {world} processes')
-most = min(micro_batch_size or batch_size, batch_size // world)
-micro_batch_size = max(n for n in range(1, most + 1) if batch_size // world % n == 0)
+micro_batch_size = max(n for n in range(1, (micro_batch_size or batch_size) + 1)
+                       if batch_size // world % n == 0)
 my_rows = np.arange(batch_size).reshape(world, -1, micro_batch_size)[rank]
 step_tokens = batch_size * block_size
 
@@ -418,9 +417,8 @@ say(f'{" ".join(sys.argv)}\nfrom {source}, step {step}: {model.config}\nparamete
     f'processes: {world} ({device}, {dtype}), micro-batches: {len(my_rows)} x {micro_batch_size}')
 if mixture:
     say(mixture.described(meta['sources'], epochs))
-# mfu: the fraction of a GPU's bfloat16 FLOPs that a run reaches (PaLM, arXiv:2204.02311, B)
 flops = (6 * n_params + 12 * model.config.n_layer * model.config.n_embd * T) * step_tokens / world
-gpu = torch.cuda.get_device_name() if kind == 'cuda' else 'none'
+gpu = torch.cuda.get_device_name() if kind == 'cuda' else 'none'    # mfu: arXiv:2204.02311, B
 peak = 989e12 if 'H100' in gpu or 'H200' in gpu else 312e12 if 'A100' in gpu else math.nan
 stop_requests = []                      # signals that this process has got
 for name in {'SIGINT', 'SIGTERM', 'SIGUSR1'} & {*dir(signal)}:          # Windows has no SIGUSR1
