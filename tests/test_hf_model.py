@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from accidents import full_disk
-from conftest import ROOT, contents, machine, mistake, ok, read_json, refused, run, same, save_run
+from conftest import ROOT, contents, mistake, ok, read_json, refused, run, same, save_run
 from test_model import lively
 
 from extras import hf_model
@@ -273,5 +273,5 @@ def test_nothing_is_replaced_and_a_full_disk_leaves_nothing(folder):
     export = lambda **how: run('sample.py', f'--ckpt={folder}/sft', '--export=hf', **how)
     mistake(export(), 'sft/hf is there already')
     shutil.move(folder / 'sft/hf', folder / 'hf')
-    machine(export(before=full_disk(60_000)), 'cannot write')
+    mistake(export(before=full_disk(60_000)), 'cannot write')
     assert not list(folder.glob('sft/hf*'))
