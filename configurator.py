@@ -45,7 +45,7 @@ def configure(script, bounds=()):
     config = {**defaults}
     arguments = iter(sys.argv[1:])
     for source in arguments:
-        if source in ('-h', '--help'):
+        if source == '--help':
             sys.exit(print_help(script))
         if source.startswith('--'):
             name, equals, text = source[2:].partition('=')
@@ -95,18 +95,14 @@ def path_to_resume(config):
 
 
 def read_file(path, settings):
-    """Return {name: value} of a config file or a config.json, without a config file's helpers."""
+    """Return {name: value} of a config file or a config.json, without a config file's helpers. A
+    bug in it keeps Python's traceback, which shows its line."""
+    require(os.path.isfile(path), f'{path} is no file; a flag begins with --')
+    text = pathlib.Path(path).read_bytes()
+    if path.endswith('.json'):
+        return json.loads(text)
     scope = {}
-    try:
-        text = pathlib.Path(path).read_bytes()
-        if path.endswith('.json'):
-            return json.loads(text)
-        exec(compile(text, path, 'exec'), scope)
-    except (Exception, SystemExit) as error:
-        lines = [f', line {frame.lineno}' for frame in traceback.extract_tb(error.__traceback__)
-                 if frame.filename == path]
-        raise Mistake(f'{path}{"".join(lines)}: {type(error).__name__}: {error}; a config file is '
-                      'Python, and flags begin with --') from error
+    exec(compile(text, path, 'exec'), scope)
     return {name: value for name, value in scope.items()        # what is defined has a __name__
             if name in settings or name[0] != '_' and not hasattr(value, '__name__')}
 
@@ -136,7 +132,7 @@ def convert(script, bounds, source, name, value):
 def print_help(script):
     """Print a script's docstring, and the lines of its settings."""
     text = pathlib.Path(script['__file__']).read_text('utf-8').partition('configure(globals()')[0]
-    print(script['__doc__'], *re.findall(r'^[a-z]\w*.* = .+', text, re.M), sep='\n', flush=True)
+    print(script['__doc__'], *re.findall(r'^[a-z]\w*.* = .+', text, re.M), sep='\n')
 
 
 def end(kind, error, trace):
@@ -145,12 +141,11 @@ def end(kind, error, trace):
     signal.signal(signal.SIGINT, signal.SIG_DFL)    # a second Ctrl-C ends the process at once
     sys.stderr = sys.__stderr__                     # torch.distributed holds sys.stderr back
     code, sentence = 2, f'error: {error}'
-    text = f'{error!r}, {traceback.extract_tb(trace)[-1].line}'
-    door = re.search(r"(named 'extras|from 'extras').* extras(\.| import )(\w+)", text)
+    text = repr(error)
+    door = re.search(r"(named 'extras|from 'extras').* extras(\.| import )(\w+)",
+                     f'{text}, {traceback.extract_tb(trace)[-1].line}')
     if kind is KeyboardInterrupt:
         code, sentence = 130, 'stopped by Ctrl-C'
-    elif kind is BrokenPipeError:                   # X.py --help | head
-        os._exit(141)
     elif door:
         sentence += f'; this needs extras/{door[3]}.py'
     elif kind.__name__ != 'Mistake':                # tokenizer.py has a class of its own
