@@ -54,7 +54,6 @@ class GPTConfig:
 
 class RMSNorm(nn.Module):
     """w * x / sqrt(mean(x^2) + eps), always computed in float32."""
-
     def __init__(self, C, eps):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(C))
@@ -76,12 +75,13 @@ class Attention(nn.Module):
     def __init__(self, c):
         super().__init__()
         self.config = c
-        self.w_q = nn.Linear(c.n_embd, c.n_head * c.head_dim, bias=c.qkv_bias)
-        self.w_k = nn.Linear(c.n_embd, c.n_kv_head * c.head_dim, bias=c.qkv_bias)
-        self.w_v = nn.Linear(c.n_embd, c.n_kv_head * c.head_dim, bias=c.qkv_bias)
-        self.w_o = nn.Linear(c.n_head * c.head_dim, c.n_embd, bias=False)
-        self.norm_q = RMSNorm(c.head_dim, c.norm_eps) if c.qk_norm else nn.Identity()
-        self.norm_k = RMSNorm(c.head_dim, c.norm_eps) if c.qk_norm else nn.Identity()
+        C, D = c.n_embd, c.head_dim
+        self.w_q = nn.Linear(C, c.n_head * D, bias=c.qkv_bias)
+        self.w_k = nn.Linear(C, c.n_kv_head * D, bias=c.qkv_bias)
+        self.w_v = nn.Linear(C, c.n_kv_head * D, bias=c.qkv_bias)
+        self.w_o = nn.Linear(c.n_head * D, C, bias=False)
+        self.norm_q, self.norm_k = (RMSNorm(D, c.norm_eps) if c.qk_norm else nn.Identity()
+                                    for _ in 'qk')
 
     def forward(self, x, cos, sin, cache=None, start=0, mask=None):
         """x (B, T, C) -> (B, T, C). x follows `start` positions, whose keys and values are in the
@@ -115,7 +115,6 @@ def attend(q, k, v, mask, is_causal):
 
 class SwiGLU(nn.Module):
     """down(silu(gate(x)) * up(x)), silu(z) = z sigmoid(z): the gate says how much of up passes."""
-
     def __init__(self, c):
         super().__init__()
         self.w_gate = nn.Linear(c.n_embd, c.n_ffn, bias=False)
@@ -175,6 +174,7 @@ class GPT(nn.Module):
         self.cos, self.sin = rope_table(c.head_dim, c.block_size, c.rope_theta, c.rope_scaling)
         self.saved = {}                 # what else load() found in a file
         self.grad_checkpoint = False    # True: backward computes the blocks again (1604.06174)
+        self.saved = {}                 # what else the file has that load() read
         # As in GPT-2. The blocks add 2 n_layer outputs of w_o and w_down to x. Variances add up, so
         # these begin smaller by the root of that number, and x is no larger in a deeper model.
         for name, p in self.named_parameters():
@@ -193,10 +193,11 @@ class GPT(nn.Module):
         cos, sin = self.cos[at], self.sin[at]  # (T, D/2), or (B, 1, T, D/2)
         x = self.dropout(self.embedding(idx))  # (B, T, C)
         for i, block in enumerate(self.blocks):
+            where = cos, sin, None if cache is None else cache[i], start, mask
             if self.grad_checkpoint and torch.is_grad_enabled():
-                x = checkpoint(block, x, cos, sin, None, 0, mask, use_reentrant=False)
+                x = checkpoint(block, x, *where, use_reentrant=False)
             else:
-                x = block(x, cos, sin, None if cache is None else cache[i], start, mask)
+                x = block(x, *where)
         return self.norm(x)  # (B, T, C)
 
     def forward(self, idx, targets=None, mask=None, positions=None, with_logits=True):
@@ -264,7 +265,7 @@ class GPT(nn.Module):
             a b c d      d                  a b c d"""
         stop = idx.new_tensor(stop)
         token = torch.full_like(idx[:, 0], -1)  # (B,)
-        rows = torch.arange(len(idx), device=idx.device)  # (b,): the rows that are in idx
+        rows = torch.arange(len(idx), device=idx.device)  # (b,), those that are in idx
         # Equal prompts are read once: of x y x, idx becomes x y, and `which` is 0 1 0.
         idx, which = idx.unique(dim=0, return_inverse=True)
         cache = self.empty_cache(len(idx), idx.shape[1] + max_new_tokens)
@@ -314,7 +315,7 @@ class GPT(nn.Module):
             raise ValueError(f'{path} cannot be loaded into this model.py ({why:.200})') from e
         if not all(weight.isfinite().all() for weight in (model.cos, *model.parameters())):
             raise ValueError(f'{path} has weights that are not finite; use another checkpoint')
-        model.saved = {name: saved[name] for name in saved.keys() - {'moments', 'unmerged'}}
+        model.saved = saved
         return model
 
     def save(self, path, **more):
@@ -360,25 +361,26 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
 
 
 if __name__ == '__main__':
+    if '--help' in sys.argv:
+        sys.exit(print(__doc__))
     for device in sys.argv[1:]:
         torch.set_default_device(device)
     torch.manual_seed(0)
-    model = GPT(GPTConfig(256, 64, 2, 4, 2, 128))
-    for part in ('embedding', 'attention', 'mlp', 'norm', ''):
-        n = sum(p.numel() for name, p in model.named_parameters() if part in name)
-        print(f'{part or "all"}: {n:,} parameters')
+    nano = GPT(GPTConfig(256, 512, 6, 8, 0, 256, 768))
+    for name, part in ('nano', nano), ('block', nano.blocks[0]):
+        print(f'{name}: {sum(p.numel() for p in part.parameters()):,} parameters')
 
     # 16 different tokens in random order: one token does not tell the next one, several do.
-    idx = torch.randint(16, (4, 33))
+    model, idx = GPT(GPTConfig(256, 64, 2, 4, 2, 128)), torch.randint(16, (4, 33))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for step in range(101):
         loss = model(idx[:, :-1], idx[:, 1:])[1]
-        if step in (0, 100):
-            print(f'step {step}: loss {loss:.4f}, ln V is {math.log(256):.4f}')
+        if step % 100 == 0:
+            print(f'step {step}: loss {loss:.4f}; before training it is near ln 256 = 5.545')
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     assert loss < 0.5, 'it does not learn: look at your last change'
     text = model.generate(idx[:, :8], 25, temperature=0)
-    assert text.equal(idx), 'it writes something else than it has learned: look at the cache'
-    print('it learns four texts by heart, and writes them token by token, with the cache')
+    assert text.equal(idx), 'it generates something else than it has learned: look at the cache'
+    print('it learned four texts by heart, and generates them token by token, with the cache')

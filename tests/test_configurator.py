@@ -1,5 +1,4 @@
 """Settings arrive as the user meant them; an error ends a script as the table of exit codes says."""
-import ast
 import json
 import os
 import shutil
@@ -126,10 +125,10 @@ def test_a_wrong_type_is_told_with_its_value_what_was_expected_and_where(play):
             ('--steps=1.5', 'steps=1.5 must be int, such as 10'), ('--rate=1e999', 'rate=inf must be'),
             ('--rate=1e19', 'rate=1e+19 must be'), ('--flag yes', "'yes' must be bool"),
             ('--flag=1', 'flag=1 must be bool'), ('--seed=1.5', 'seed=1.5 must be int or NoneType'),
-            ('--sources={[1]: 2}', 'sources & must be dict'), ('--kind=bigg', "'bigg' must be none or big"),
+            ('--sources={[1]:2}', 'sources & must be dict'), ('--kind=bigg', "'bigg' must be none or big"),
             ('--name=', "name='' must be str, such as 'base'"),
             ('--steps --rate=1', '--steps needs a value & --steps=10'),
-            ('--flag', '--flag needs a value, such as --flag=True'), ('--seed', '--seed=None')):
+            ('--flag', '--flag needs a value, such as --flag=True')):
         one_line(play(*arguments.split()), words)
     for text, words in (('name = 5', 'name=5 must be str'), ('name = ""', "name='' must be"),
                         ('kind = "x"', 'kind & none or big'), ('rate = float("nan")', 'rate=nan must be'),
@@ -153,14 +152,15 @@ def test_a_comment_is_prose_and_stops_nothing(play):
         assert result(play('--steps=5', script=script)) == DEFAULTS | {'steps': 5}, comment
 
 
-def test_a_broken_config_file_is_one_line_with_its_place(play):
+def test_a_config_file_that_is_missing_is_one_line_and_a_bug_in_one_shows_its_line(play):
     files = {'syntax': 'steps = 1\nsteps = = 2', 'nested': 'import json\nsteps = json.loads("{")',
-             'leaves': 'raise SystemExit(3)', 'lacks': 'steps = 1\nimport nowhere'}
-    for argument, words in (
-            ('gone.py', 'No such file'), ('steps=3', 'begin with --'),
-            ('syntax.py', 'syntax.py: SyntaxError & (syntax.py, line 2)'), ('lacks.py', 'line 2 & nowhere'),
-            ('nested.py', 'line 2 & JSONDecodeError'), ('leaves.py', 'line 1: SystemExit: 3')):
-        one_line(play(argument, **files), f'{argument} & {words}')
+             'lacks': 'steps = 1\nimport nowhere'}
+    for argument in 'gone.py', 'steps=3', '.', '-h':
+        one_line(play(argument), f'{argument} is no file; & begins with --')
+    for name, words in (('syntax', 'SyntaxError'), ('lacks', 'nowhere'), ('nested', 'JSONDecodeError')):
+        process = play(f'{name}.py', **files)
+        assert process.returncode == 1 and f'{name}.py", line 2' in process.stderr
+        assert words in process.stderr.splitlines()[-1]
 
 
 def test_help_prints_the_settings_as_they_are_written(play):
@@ -188,13 +188,6 @@ def test_a_run_is_that_of_its_config_file_unless_a_flag_changes_its_results(play
                               ('./a.py', 'a.py'), ('a.py --rate=0.5', None), ('a.py b.py', None),
                               ('--device=cpu', None), ('a.py --init_from=auto', 'a.py')):
         assert result(play(*arguments.split(), **files)).get('preset') == preset, arguments
-
-
-def test_it_imports_the_standard_library_alone_and_nothing_that_windows_lacks():
-    tree = ast.parse((ROOT / 'configurator.py').read_text(encoding='utf-8'))
-    modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert modules <= sys.stdlib_module_names - {'fcntl', 'resource', 'pwd', 'grp', 'termios', 'pty'}
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
 
 
 # --- a run that resumes -------------------------------------------------------------------------------------
@@ -231,14 +224,9 @@ def test_a_foreign_config_json_cannot_permit_execute_or_redirect(resume, tmp_pat
     assert result(resume('--reward=mine.py', **foreign))['reward'] == 'mine.py'
 
 
-def test_what_is_wrong_in_config_json_is_one_line_that_names_it(resume, tmp_path):
+def test_what_is_wrong_in_config_json_is_one_line_that_names_it(resume):
     for value, words in (('x', "steps='x' must be int"), (0, 'steps=0 must be from 1')):
         one_line(resume(steps=value), f'out/config.json: & {words}')
-    script = HEAD.replace('\nconfig =', RUN)
-    (tmp_path / 'out/config.json').write_text('{"steps"')
-    (tmp_path / 'script.py').write_text(script)
-    process = run(tmp_path / 'script.py', '--init_from=resume', cwd=tmp_path)
-    one_line(process, 'out/config.json: JSONDecodeError')
 
 
 def test_auto_resumes_if_there_is_a_checkpoint_and_so_does_a_restart_by_torchrun(resume, tmp_path):
@@ -265,15 +253,18 @@ def test_what_the_user_can_mend_is_one_line(play):
 
 
 def test_a_door_that_is_missing_is_one_line_that_names_its_file(play, tmp_path):
-    for line in ('from extras.muon import Muon', 'import extras.muon'):
+    for line in ('from extras.muon import Muon', 'import extras.muon', 'from extras import muon'):
         one_line(play(body=f'if flag:\n    {line}', a='', script=HEAD + f'if not flag:\n    {line}'),
                  'extras/muon.py')
     (tmp_path / 'extras').mkdir()
-    one_line(play(body='from extras.muon import Muon'), 'extras/muon.py')
-    (tmp_path / 'extras/muon.py').write_text('import nowhere')
-    for body in ('from extras.muon import Muon', 'import nowhere'):     # a bug, or a package
+    (tmp_path / 'extras/__init__.py').write_text('')
+    for line in ('from extras.muon import Muon', 'from extras import muon'):
+        one_line(play(body=line), 'extras/muon.py')
+    for text, body in (('import nowhere', 'from extras.muon import Muon'), ('', 'import nowhere'),
+                       ('', 'from extras.muon import Mun')):    # bugs, or a package
+        (tmp_path / 'extras/muon.py').write_text(text)
         process = play(body=body)
-        assert process.returncode == 1 and process.stderr.splitlines()[-1].startswith('ModuleNotFound')
+        assert process.returncode == 1 and 'Error: ' in process.stderr.splitlines()[-1]
 
 
 def test_the_machine_keeps_its_traceback_and_says_what_to_do(play):
@@ -294,10 +285,18 @@ def test_the_machine_keeps_its_traceback_and_says_what_to_do(play):
 
 
 def test_out_of_memory_names_what_the_script_has_and_does_not_do_yet(play):
-    script = HEAD.replace('\nconfig =', '\nmicro_batch_size = 0\ngrad_checkpoint = False\nlora = 0\nconfig =')
-    process = play('--micro_batch_size=1', script=script + 'raise MemoryError')
-    machine(process, 'try --grad_checkpoint=True, --lora=8, a smaller')
+    script = HEAD.replace('\nconfig =', """
+n_layer = block_size = 8
+micro_batch_size = lora = num_workers = 0
+grad_checkpoint = False
+shard = 'ddp'
+config =""") + 'raise MemoryError'
+    process = play('--micro_batch_size=1', script=script)
+    machine(process, 'try --grad_checkpoint=True, --lora=8, --block_size=LESS, --n_layer=LESS, '
+                     '--num_workers=1, a smaller batch')
     assert 'micro_batch_size=1' not in process.stderr.splitlines()[-1] and 'shard' not in process.stderr
+    process = play(script=script, env={'RANK': '0'})        # of torchrun
+    machine(process, 'try --micro_batch_size=1, --shard=fsdp, --grad_checkpoint=True, --lora=8')
 
 
 def test_a_bug_keeps_its_traceback(play):
@@ -341,14 +340,6 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
     assert process.wait(10) == -signal.SIGINT and process.stderr.read() == 'stopped by Ctrl-C\n'
 
 
-def test_help_into_a_pipe_that_nobody_reads_ends_quietly(play, tmp_path):
-    play()
-    process = subprocess.Popen([sys.executable, tmp_path / 'script.py', '--help'], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE)
-    process.stdout.close()
-    assert process.stderr.read() == b'' and process.wait() == 141
-
-
 def test_a_profile_is_written_and_literals_are_known_to_the_profiler(play, tmp_path):
     ok(play())
     command = [sys.executable, '-m', 'cProfile', '-o', 'profile', 'script.py']
@@ -362,7 +353,8 @@ def test_under_torchrun_an_error_ends_its_process_while_others_wait(play):
     """A thread that never ends stands for a collective; the other process waits in a real one."""
     stuck = 'import threading, time\nthreading.Thread(target=time.sleep, args=[60]).start()\n'
     for body, code, words in (('raise Mistake("bad batch")', 2, 'error: bad batch'),
-                              ('1 / 0', 1, 'Traceback'), ('raise MemoryError', 2, 'out of memory'),
+                              ('1 / 0', 1, 'Traceback'),
+                              ('raise MemoryError', 2, 'error: out of memory; try a smaller batch'),
                               ('import sys\nsys.stderr = open("held", "w")\n1 / 0', 1, 'Traceback')):
         process = play(body=stuck + body, env={'RANK': '0'})
         assert process.returncode == code and words in process.stderr, body

@@ -81,8 +81,8 @@ def test_a_full_disk_leaves_the_last_checkpoint(data_dir, base_run, tmp_path):
 def test_out_of_memory_prints_the_ladder_of_remedies(data_dir, tmp_path):
     """What is used already is left out. It shows before a run writes a file."""
     for flags, ladder in (
-            ([], 'try --micro_batch_size=1, --grad_checkpoint=True, --shard=fsdp, a smaller batch ('),
-            (['--grad_checkpoint=True'], 'try --micro_batch_size=1, --shard=fsdp, a smaller')):
+            ([], 'try --micro_batch_size=1, --grad_checkpoint=True, --block_size=LESS, --n_layer=LESS, a'),
+            (['--grad_checkpoint=True'], 'try --micro_batch_size=1, --block_size=LESS, --n_layer=LESS, a')):
         result = train(data_dir, tmp_path / 'out', *flags, before=before('hidden states', """
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")"""))
         machine(result, f'error: out of memory; {ladder}', 'CUDA out of memory. Tried to allocate 3 GiB')

@@ -15,13 +15,13 @@ def say(tmp_path, old='', new=''):
     return subprocess.run([sys.executable, 'model.py'], cwd=tmp_path, capture_output=True, text=True)
 
 
-def test_it_prints_its_parts_and_a_loss_near_ln_V_and_learns_and_writes(tmp_path):
+def test_it_prints_sizes_and_a_loss_near_ln_V_and_learns_and_generates(tmp_path):
     done = say(tmp_path)
     assert done.returncode == 0, done.stderr
-    parts = re.findall(r'(\w+): ([\d,]+) parameters', done.stdout)
-    parts = {name: int(n.replace(',', '')) for name, n in parts}
-    assert parts == {'embedding': 256 * 128, 'attention': 2 * 3 * 128 * 128, 'mlp': 2 * 3 * 128 * 320,
-                     'norm': 5 * 128, 'all': 377_472} and sum(parts.values()) == 2 * 377_472
+    parts = {name: int(n.replace(',', '')) for name, n in re.findall(r'(\w+): ([\d,]+) param', done.stdout)}
+    block = 4 * 256 * 256 + 3 * 256 * 768 + 2 * 256
+    assert parts == {'nano': 256 * 256 + 6 * block + 256, 'block': block} and block == 852_480
+    assert '5,180,672' in done.stdout and 'generates' in done.stdout
     first, last = map(float, re.findall(r'loss (\d\.\d+)', done.stdout))
     assert abs(first - 5.5452) < 0.1 and last < 0.5
 
