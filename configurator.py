@@ -41,7 +41,7 @@ def configure(script, bounds=()):
     config = {**defaults}
     arguments = iter(sys.argv[1:])
     for source in arguments:
-        if source == '--help':
+        if source in ('-h', '--help'):
             sys.exit(print_help(script))
         if source.startswith('--'):
             name, equals, text = source[2:].partition('=')
@@ -91,14 +91,18 @@ def path_to_resume(config, defaults):
 
 
 def read_file(path, settings):
-    """Return {name: value} of a config file or a config.json, without a config file's helpers. A
-    bug in it keeps Python's traceback, which shows its line."""
+    """Return {name: value} of a config file or a config.json, without a config file's helpers."""
     require(os.path.isfile(path), f'{path} is no file; a flag begins with --')
     text = pathlib.Path(path).read_bytes()
-    if path.endswith('.json'):
-        return json.loads(text)
     scope = {}
-    exec(compile(text, path, 'exec'), scope)
+    try:
+        if path.endswith('.json'):
+            return json.loads(text)
+        exec(compile(text, path, 'exec'), scope)
+    except Exception as error:
+        lines = [f', line {frame.lineno}' for frame in traceback.extract_tb(error.__traceback__)
+                 if frame.filename == path]
+        raise Mistake(f'{path}{"".join(lines)}: {type(error).__name__}: {error}') from error
     return {name: value for name, value in scope.items()        # what is defined has a __name__
             if name in settings or name[0] != '_' and not hasattr(value, '__name__')}
 

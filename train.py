@@ -176,8 +176,8 @@ if streaming:
 elif len(meta['sources']) > 1 and not meta.get('mixed', True):
     from extras import mixture          # each source is read as often as it weighs
     starts_of = mixture.weighted(meta['sources'])
-require('val' in bins and ('train' in bins or stream), f'{data_dir} needs train.bin and val.bin, '
-        f'of more than {T} tokens each; shards of text need --streaming=FOLDER')
+require('val' in bins and ('train' in bins or stream), f'{data_dir} needs train.bin and val.bin '
+        f'with more tokens than {block_size=}; shards of text need --streaming=FOLDER')
 data_hash = data_hash.hexdigest()
 
 # Of a batch of 8 in micro-batches of 2, the second of 2 processes computes rows [[4, 5], [6, 7]].
@@ -273,8 +273,7 @@ opt = Optimizer(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=wei
                 fused=kind != 'mps')
 if state:               # the moments; rates, decay and betas stay those of now
     moments = state['optimizer'] if shard == 'ddp' else sharding.split(state['optimizer'], opt)
-    if kind == 'cpu':           # a copy: these are mapped to a file that will be replaced
-        moments = copy.deepcopy(moments)
+    moments = copy.deepcopy(moments) if kind == 'cpu' else moments      # those are still in a file
     opt.load_state_dict({**opt.state_dict(), 'state': moments})
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
 step, skipped = state.get('step', 0), state.get('skipped', 0)           # updates
@@ -301,7 +300,8 @@ if rank == 0:
     except BlockingIOError:
         raise Mistake(f'another run writes to {out_dir}; wait, or choose another') from None
     for path in out.iterdir():                  # a link could lead our writes anywhere
-        if path.name.removesuffix('.tmp') in ours and (init_from != 'resume' or path.is_symlink()):
+        goes = init_from != 'resume' or path.is_symlink() or path.suffix == '.tmp'
+        if goes and path.name.removesuffix('.tmp') in ours:
             path.unlink()
     if source == f'{out_dir}/last-1.pt':        # last.pt is damaged, and must not replace it
         (out / 'last.pt').unlink(missing_ok=True)
