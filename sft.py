@@ -89,15 +89,14 @@ def fit(turns, T):
         return [], [], 'left out: no answer'
     roles = [role for ids, mask, role in turns]
     head = next(i for i, role in enumerate(roles) if role != 'system')
-    # All of it, or from a later question on. A user may ask in several messages in a row.
     for start in range(head, len(turns)):
-        if start > head and not roles[start] == 'user' != roles[start - 1]:
-            continue
-        kept = turns[:head] + turns[start:]
-        ids, mask = ([x for turn in kept for x in turn[part]] for part in (0, 1))
-        end = len(mask) - mask[::-1].index(1)
-        if end <= T + 1:
-            return ids[:end], mask[:end], 'whole' if start == head else 'older turns left out'
+        # A user may ask in several messages in a row: a question begins with the first of them.
+        if start == head or roles[start] == 'user' != roles[start - 1]:
+            kept = turns[:head] + turns[start:]
+            ids, mask = ([x for turn in kept for x in turn[part]] for part in (0, 1))
+            end = len(mask) - mask[::-1].index(1)
+            if end <= T + 1:
+                return ids[:end], mask[:end], 'whole' if start == head else 'older turns left out'
     if T + 1 - mask.index(1) < T / 4:
         return [], [], 'left out: its question is too long'
     end = T + 1 - mask[T::-1].index(1)          # not in the middle of what a tool says
@@ -223,8 +222,8 @@ def read(path):
             messages = json.loads(line)['messages']
             turns = [(*tokenizer.render([message]), message['role']) for message in messages]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise Mistake(f'{path}, line {number}: {type(error).__name__}: {error!s:.200}; see '
-                          'the top of sft.py; prepare.py --kind=sft writes such lines') from None
+            raise Mistake(f'{path}, line {number}: {type(error).__name__}: {error!s:.200}; it needs '
+                          '"messages", see the top of sft.py, or prepare.py --kind=sft') from None
         ids, mask, how = fit(turns, T)
         counts[how] += 1
         if ids:                         # arrays take a tenth of the memory of lists
@@ -259,14 +258,14 @@ if lora:
 model.to(device)
 model.grad_checkpoint = grad_checkpoint
 trained = [p for p in model.parameters() if p.requires_grad]
-rates = {'lr': learning_rate, 'betas': (0.9, 0.95), 'weight_decay': 0.0, 'fused': kind != 'mps'}
-opt = torch.optim.AdamW(trained, **rates)
+options = {'betas': (0.9, 0.95), 'weight_decay': 0.0, 'fused': kind != 'mps', 'lr': learning_rate}
+opt = torch.optim.AdamW(trained, **options)
 if optimizer == 'muon':
     from extras.muon import for_blocks
-    opt = for_blocks(model, **rates)
+    opt = for_blocks(model, **options)
 if state:
-    require(state.get('data') == data_hash, f'{source} is of another program, or of other data, '
-            f'lora or optimizer than {data_dir=}, {base_dir=}, {lora=}, {optimizer=}')
+    require(state.get('data') == data_hash, f'{source} has other data, lora or optimizer than '
+            f'{data_dir=}, {base_dir=}, {lora=}, {optimizer=}, or is not of sft.py')
     config['init_from'] = state['config']['init_from']
     model.load_state_dict(state['weights'])
     opt.load_state_dict(copy.deepcopy(state['optimizer']))
@@ -302,7 +301,7 @@ if rank == 0:
 
 
 def save(name):
-    """Write a checkpoint for GPT.load. Only last.pt has what resuming needs."""
+    """Write a checkpoint that GPT.load reads. last.pt also has what a run needs to go on."""
     weights = model.state_dict()
     more = {'weights': weights, 'optimizer': opt.state_dict(), 'data': data_hash}
     if rank == 0:
@@ -358,8 +357,7 @@ def evaluate():
     if rank == 0:
         ids, mask = held_out[0]
         question = torch.tensor(ids[None, :mask.argmax()], device=device).long()        # (1, T)
-        with autocast:
-            [ids] = model.generate(question, sample_tokens, temperature=0, stop=tokenizer.stop)
+        [ids] = model.generate(question, sample_tokens, temperature=0, stop=tokenizer.stop)
         with open(out / 'samples.txt', 'a', encoding='utf-8') as f:
             f.write(f'--- step {step}\n{tokenizer.decode(ids.tolist())}\n\n')
     model.train()
