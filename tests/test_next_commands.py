@@ -148,13 +148,11 @@ def corrected(desk, command):
 
 def test_a_default_that_is_not_there_is_answered_with_what_is(like_run_sh):
     words = {'sample.py': '--ckpt=out/quickstart', 'eval.py': '--ckpt=out/quickstart',
-             'sft.py': '--init_from=out/quickstart/best.pt', 'dpo.py': '--init_from=out/quickstart_sft',
-             'rl.py': '--init_from=out/quickstart_sft'}
+             'dpo.py': '--init_from=out/quickstart_sft', 'rl.py': '--init_from=out/quickstart_sft'}
     for script, flag in words.items():
         command = corrected(like_run_sh, f'python {script}')
         assert command == f'python {script} {flag}'
         ok(like_run_sh.typed(command))
-        shutil.rmtree(like_run_sh.folder / 'out/sft', ignore_errors=True)       # sft.py made it
     assert 'out/quickstart_rl' in like_run_sh.typed('python sample.py').stderr
     command = corrected(like_run_sh, 'python sample.py --chat=True --ckpt=out/sftt')
     ok(like_run_sh.typed(command))
