@@ -137,7 +137,8 @@ def corrected(desk, command):
     """Type a command, and do what its mistake says: add a flag, or run other commands first."""
     result = desk.typed(command)
     assert result.returncode == 2, (command, result.stdout)
-    if found := re.search(r'(?:give one that does|one that can): (--\w+=\S+)((?: \(or .*\))?)', result.stderr):
+    offer = r'(?:give one that does|one that can): (--\w+=\S+)((?: \(or .*\))?)'
+    if found := re.search(offer, result.stderr):
         for other in re.findall(r'out/\w+', found[2]):
             assert (desk.folder / other).is_dir()
         return f'{command} {found[1]}'

@@ -210,8 +210,8 @@ def test_two_questions_whose_answers_do_not_fit_get_their_own_answers(sft_model,
         write(tmp_path / f'{side}.jsonl', [{'messages': [
             say('user', f'Say {color}, number {i}.'), say('assistant', f'# {color}\n' + 'x = 1\n' * 40)]}
             for i in range(n // 2) for color in ('red', 'blue')])
-    printed = ok(run('sft.py', f'--init_from={sft_model}', f'--data_dir={tmp_path}', f'--out_dir={tmp_path}/run',
-                     '--learning_rate=5e-3', '--max_steps=200', '--batch_size=16', '--device=cpu',
+    printed = ok(run('sft.py', f'--init_from={sft_model}', f'--data_dir={tmp_path}',
+                     f'--out_dir={tmp_path}/run', '--learning_rate=5e-3', '--max_steps=200', '--batch_size=16', '--device=cpu',
                      '--dtype=float32', '--eval_interval=100', '--sample_tokens=4'))
     assert "train.jsonl {'answer cut': 200}" in printed
     model = GPT.load(tmp_path / 'run')
@@ -349,7 +349,8 @@ def test_a_run_is_not_replaced_by_accident_nor_what_it_starts_from_at_all(sft, s
 
 def test_links_in_a_folder_of_a_stranger_lead_nowhere(sft, done, tmp_path):
     out = shutil.copytree(done, tmp_path / 'run')
-    names = 'metrics.jsonl', 'samples.txt', 'last.pt.tmp', 'best.pt.tmp', 'config.json.tmp', 'tokenizer.json.tmp'
+    names = ('metrics.jsonl', 'samples.txt', 'last.pt.tmp', 'best.pt.tmp', 'config.json.tmp',
+             'tokenizer.json.tmp')
     for name in names:
         (tmp_path / name).write_text('precious', encoding='utf-8')
         (out / name).unlink(missing_ok=True)
@@ -427,7 +428,8 @@ def test_processes_that_differ_are_refused(sft, conversations, tmp_path):
 
 
 # --- copied -------------------------------------------------------------------------------------------------
-def test_with_its_three_leaves_alone_it_trains_in_one_and_in_two_processes(sft_model, conversations, tmp_path):
+def test_with_its_three_leaves_alone_it_trains_in_one_and_in_two_processes(sft_model, conversations,
+                                                                           tmp_path):
     """And a flag whose file is not there is told by name."""
     for name in ('sft.py', 'model.py', 'tokenizer.py', 'configurator.py'):
         shutil.copy(ROOT / name, tmp_path)
