@@ -34,7 +34,7 @@ from tokenizer import Tokenizer
 
 # --- settings -------------------------------------------------------------------------------------
 # the first ones to change
-init_from = 'out/base'          # folder or .pt to start from; resume: go on; auto: resume if it can
+init_from = 'out/base'          # folder or .pt to start from; resume; auto: resume if it can
 data_dir = 'data/sft'           # train.jsonl and val.jsonl, from prepare.py --kind=sft
 out_dir = 'out/sft'             # where the run writes
 overwrite = False               # True: delete the run that out_dir holds, and start over
@@ -156,8 +156,7 @@ def lr_at(step, max_steps, warmup_steps, learning_rate):
     return 0.5 * learning_rate * (1 + math.cos(math.pi * progress))
 
 
-# Config files and flags replace the settings. config is a dict of the same values.
-config = configure(globals(), BOUNDS)
+config = configure(globals(), BOUNDS)   # from the run that goes on, then from files, then flags
 config['stage'] = 'sft'         # so eval.py will ask this model in conversations
 
 # --- this process ---------------------------------------------------------------------------------
@@ -207,6 +206,10 @@ require(T <= context, f'{block_size=} is more than the context of {source}, {con
 
 
 # --- data -----------------------------------------------------------------------------------------
+# of what must be the same when a run goes on: lora, optimizer, and all that it reads
+data_hash = hashlib.sha256(f'{lora} {optimizer}'.encode())
+
+
 def read(path):
     """Return the conversations of a file, (ids, mask) each: a 1 in the mask says that this id is
     trained. Print how many were cut or left out."""
@@ -222,7 +225,7 @@ def read(path):
             messages = json.loads(line)['messages']
             turns = [(*tokenizer.render([message]), message['role']) for message in messages]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise Mistake(f'{path}, line {number}: {type(error).__name__}: {error!s:.200}; it needs '
+            raise Mistake(f'{path}, line {number}: {type(error).__name__}: {error!s:.200}; needs '
                           '"messages", see the top of sft.py, or prepare.py --kind=sft') from None
         ids, mask, how = fit(turns, T)
         counts[how] += 1
@@ -234,8 +237,6 @@ def read(path):
     return rows
 
 
-# of all that a run reads, and how it trains: it goes on with the same
-data_hash = hashlib.sha256(f'{lora} {optimizer}'.encode())
 train = read(f'{data_dir}/train.jsonl')
 held_out = read(f'{data_dir}/val.jsonl')[:512]          # enough for a loss to two digits
 lengths = np.array([len(ids) for ids, mask in train])                                   # (n,)
@@ -257,18 +258,19 @@ if lora:
     adapt(model, lora, tokenizer)
 model.to(device)
 model.grad_checkpoint = grad_checkpoint
-trained = [p for p in model.parameters() if p.requires_grad]
+params = [p for p in model.parameters() if p.requires_grad]
 options = {'betas': (0.9, 0.95), 'weight_decay': 0.0, 'fused': kind != 'mps', 'lr': learning_rate}
-opt = torch.optim.AdamW(trained, **options)
 if optimizer == 'muon':
     from extras.muon import for_blocks
     opt = for_blocks(model, **options)
+else:
+    opt = torch.optim.AdamW(params, **options)
 if state:
     require(state.get('data') == data_hash, f'{source} has other data, lora or optimizer than '
             f'{data_dir=}, {base_dir=}, {lora=}, {optimizer=}, or is not of sft.py')
     config['init_from'] = state['config']['init_from']
     model.load_state_dict(state['weights'])
-    opt.load_state_dict(copy.deepcopy(state['optimizer']))
+    opt.load_state_dict(copy.deepcopy(state['optimizer']))          # those are still in the file
 step, tokens = state.get('step', 0), state.get('tokens', 0)
 best_val = state.get('best_val', math.inf)
 state = model.saved = {}                # frees their memory
@@ -287,8 +289,9 @@ if world > 1:           # processes that differ would wait for each other, or tr
 if rank == 0:
     old = [path for path in out.glob('*') if path.name.removesuffix('.tmp') in ours]
     is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
-    require(not is_new or not old or overwrite and not is_origin, f'{out_dir} has a run; '
-            'choose another --out_dir, --init_from=resume or (elsewhere) --overwrite=True')
+    may_begin = not old or (overwrite and not is_origin)
+    require(may_begin or not is_new, f'{out_dir} has a run: --init_from=resume goes on, '
+            '--overwrite=True begins anew (from elsewhere)')
     out.mkdir(parents=True, exist_ok=True)
     for path in old:
         if is_new or path.is_symlink():             # a link could lead our writes anywhere
@@ -358,7 +361,8 @@ def evaluate():
     log(**row)
     if rank == 0:
         ids, mask = held_out[0]
-        question = torch.tensor(ids[None, :mask.argmax()], device=device).long()        # (1, T)
+        n_asked = mask.argmax()                         # of ids in front of the first answer
+        question = torch.tensor(ids[None, :n_asked], device=device).long()              # (1, T)
         [ids] = model.generate(question, sample_tokens, temperature=0, stop=tokenizer.stop)
         with open(out / 'samples.txt', 'a', encoding='utf-8') as f:
             f.write(f'--- step {step}\n{tokenizer.decode(ids.tolist())}\n\n')
@@ -371,14 +375,15 @@ def evaluate():
 def stop(number, frame):
     """End the run at Ctrl-C or SIGTERM; a second Ctrl-C ends it at once. (print may be busy.)"""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.write(1, f'\nstopped; last.pt has step {saved_step}; resume: {again}\n'.encode() * (not rank))
+    if rank == 0:
+        os.write(1, f'\nstopped; last.pt has step {saved_step}; resume: {again}\n'.encode())
     sys.exit(128 + number)
 
 
 # --- the loop -------------------------------------------------------------------------------------
 again = f'python sft.py --out_dir={out_dir} --init_from=resume'
 if rank == 0:
-    print(f'{model.config}\ntrained parameters: {sum(p.numel() for p in trained):,}, steps: '
+    print(f'{model.config}\ntrained parameters: {sum(p.numel() for p in params):,}, steps: '
           f'{max_steps:,}, {per_epoch:,} an epoch, processes: {world} ({device}, {dtype})\n'
           f'a conversation:\n{marked(*train[0], tokenizer)}')
 if is_new:                      # shows whether there is room, and there is a run to resume
@@ -402,16 +407,16 @@ while True:
     batch = [train[i] for i in numbers_of(step, lengths, batch_size, seed)]
     base_text = base.rows_of(step) if replay else []
 
-    for p in trained:           # a process without a row adds zeros
+    for p in params:            # a process without a row adds zeros
         p.grad = torch.zeros_like(p)
     loss = mean_loss(batch, base_text)
     if world > 1:               # the gradients of all processes are added up, as one message
-        parts = [p.grad for p in trained]
+        parts = [p.grad for p in params]
         total = parameters_to_vector(parts)
         dist.all_reduce(total)
         vector_to_parameters(total, parts)
 
-    norm = clip_grad_norm_(trained, grad_clip or math.inf)
+    norm = clip_grad_norm_(params, grad_clip or math.inf)
     loss, norm = torch.stack([loss, norm]).tolist()     # the CPU waits for the GPU: once a step
     require(math.isfinite(loss + norm), f'step {step + 1}: the loss is {loss}, the norm of the '
             f'gradient {norm}; go on from step {saved_step} with a lower rate: {again} '

@@ -3,7 +3,7 @@ Pretraining: a folder of token bins -> a language model.
 
     python train.py config/quickstart.py                            # minutes on two CPU cores
     torchrun --nproc_per_node=8 train.py config/codeparrot.py       # eight GPUs, the same program
-    python train.py --out_dir=out/base --init_from=resume           # resumes; on a CPU, bit for bit
+    python train.py --out_dir=out/base --init_from=resume           # with its settings, bit for bit
 
 It reads data_dir, which prepare.py made, and writes out_dir, a folder that you can zip. The first
 loss is near ln(vocab_size). Lines that import extras are doors, and one setting opens each.
@@ -27,7 +27,7 @@ from tokenizer import Tokenizer
 # --- settings -------------------------------------------------------------------------------------
 data_dir = 'data/quickstart'    # made by prepare.py
 out_dir = 'out/base'            # where the run writes
-init_from = 'scratch'           # scratch, resume, auto (resume if it can), a model's folder or .pt
+init_from = 'scratch'           # scratch, resume, a model's folder or .pt; auto: resume if it can
 overwrite = False               # True: delete the run that out_dir holds, and start over
 # model (GPTConfig in model.py)
 n_layer = 6                     # blocks
@@ -107,7 +107,7 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * progress))
 
 
-config = configure(globals(), BOUNDS)   # config files and flags replace the values above
+config = configure(globals(), BOUNDS)   # from the run that goes on, then from files, then flags
 if plan:
     from extras import planner
     sys.exit(planner.show(config))
@@ -300,8 +300,8 @@ if rank == 0:
     except BlockingIOError:
         raise Mistake(f'another run writes to {out_dir}; wait, or choose another') from None
     for path in out.iterdir():                  # a link could lead our writes anywhere
-        goes = init_from != 'resume' or path.is_symlink() or path.suffix == '.tmp'
-        if goes and path.name.removesuffix('.tmp') in ours:
+        is_stale = init_from != 'resume' or path.is_symlink() or path.suffix == '.tmp'
+        if is_stale and path.name.removesuffix('.tmp') in ours:
             path.unlink()
     if source == f'{out_dir}/last-1.pt':        # last.pt is damaged, and must not replace it
         (out / 'last.pt').unlink(missing_ok=True)
@@ -480,7 +480,7 @@ while True:
             memory_mb=torch.cuda.max_memory_allocated() / 2 ** 20 if kind == 'cuda' else math.nan)
     require(refused < (30 if dtype == 'float16' else 3),    # float16 overflows to find its scale
             f'{refused} updates in a row were skipped; resume with a lower --learning_rate; if '
-            f'that fails, too, first: cp {out_dir}/last-1.pt {out_dir}/last.pt')
+            f'that fails, too, go back first: cp {out_dir}/last-1.pt {out_dir}/last.pt')
 
 say(f'done, lowest val_loss {best_val:.4f}; next: python sample.py --ckpt={out_dir}'
     if step == max_steps else

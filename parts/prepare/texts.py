@@ -47,23 +47,6 @@ def is_python(text):
     return parse_rate(text.split('<|endoftext|>')[:4]) >= 0.5
 
 
-def write(model, tokenizer, prompt, n, n_tokens, like):
-    """Return n texts that begin with the prompt, or, if it is empty, as documents begin; and for
-    metrics.jsonl how much they repeat themselves and, if the ids `like` are Python, which fraction
-    of them parses."""
-    import torch            # takes seconds, and prepare.py has no use for it
-    ids = tokenizer.encode(prompt) or tokenizer.first
-    idx = torch.tensor([ids] * n, device=model.embedding.weight.device)                     # (n, T)
-    # (n, T + n_tokens)
-    rows = model.generate(idx, n_tokens, temperature=0.8, top_k=50)
-    rows = rows[:, 0 if prompt else len(ids):].tolist()     # a row may have no token
-    texts = [tokenizer.decode([id for id in row if id < tokenizer.vocab_size]) for row in rows]
-    figures = {'repetition': repetition(texts)}
-    if is_python(tokenizer.decode(like[:100_000].tolist())):
-        figures['parse_rate'] = parse_rate(texts)
-    return texts, figures
-
-
 def repetition(texts, n=4):
     """The fraction of n-grams of words that the same text has had before: above 0.9 it repeats
     itself."""
