@@ -69,13 +69,7 @@ def without_extras(tmp_path_factory):
     return folder
 
 
-FROM_EXTRAS = pytest.mark.xfail(strict=True, reason="'from extras import X' in train.py: configurator.py"
-                                " names the file of 'from extras.X import Y' only")
-
-
-@pytest.mark.parametrize('door', [
-    'objectives', 'streaming', 'muon', pytest.param('sharding', marks=FROM_EXTRAS),
-    pytest.param('planner', marks=FROM_EXTRAS)])
+@pytest.mark.parametrize('door', DOORS)
 def test_a_flag_whose_file_is_gone_ends_in_one_sentence_that_names_it(without_extras, numbers, tmp_path,
                                                                       door):
     """Also if the folder is there, and the file is not."""
@@ -93,7 +87,6 @@ def test_a_flag_whose_file_is_gone_ends_in_one_sentence_that_names_it(without_ex
     assert not (tmp_path / 'out').exists()
 
 
-@FROM_EXTRAS
 def test_a_mixture_without_its_file_is_one_sentence(without_extras, numbers, tmp_path):
     data = shutil.copytree(numbers, tmp_path / 'data')
     meta = read_json(data / 'meta.json')
