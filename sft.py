@@ -161,7 +161,9 @@ config['stage'] = 'sft'         # so eval.py will ask this model in conversation
 
 # --- this process ---------------------------------------------------------------------------------
 # torchrun starts a process for each device, and tells each its rank and the size of the world.
-rank, world = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
+told = [os.environ.get(name) for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')]
+rank, world = (int(told[0]), int(told[1])) if all(told) else (0, 1)
+require(rank < world, f'{rank=} must be below WORLD_SIZE={world}; start them with torchrun')
 if device == 'auto':
     device = 'mps' if torch.backends.mps.is_available() and world == 1 else 'cpu'
     device = 'cuda' if torch.cuda.is_available() else device

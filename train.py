@@ -5,9 +5,7 @@ Pretraining: a folder of token bins -> a language model.
     torchrun --nproc_per_node=8 train.py config/codeparrot.py       # eight GPUs, the same program
     python train.py --out_dir=out/base --init_from=resume           # with its settings, bit for bit
 
-It reads data_dir, which prepare.py made, and writes out_dir, a folder that you can zip. The first
-loss is near ln(vocab_size). Lines that import extras are doors, and one setting opens each.
-
+It reads data_dir, which prepare.py made, and writes out_dir. Lines that import extras are doors.
 Two rules make runs reproducible. First, the text of a step follows from (seed, step), and its
 dropout from (seed, step, rank), so a resumed run equals one that was never interrupted. Second,
 batch_size counts the sequences of all devices together, for instance 512 = 8 processes x 16
@@ -120,7 +118,9 @@ min_lr = learning_rate / 10 if min_lr is None else min_lr
 
 # --- this process ---------------------------------------------------------------------------------
 # torchrun starts a process for each device, and tells each its rank and the size of the world.
-rank, world = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
+told = [os.environ.get(name) for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')]
+rank, world = (int(told[0]), int(told[1])) if all(told) else (0, 1)
+require(rank < world, f'{rank=} must be below WORLD_SIZE={world}; start them with torchrun')
 if device == 'auto':
     device = 'mps' if torch.backends.mps.is_available() and world == 1 else 'cpu'
     device = 'cuda' if torch.cuda.is_available() else device
@@ -139,7 +139,7 @@ if dtype == 'auto':                     # older GPUs and many CPUs only emulate 
     dtype = 'bfloat16' if is_native else 'float32'
 autocast = torch.autocast(kind, getattr(torch, dtype), enabled=dtype != 'float32')
 scaler = torch.amp.GradScaler(kind, enabled=dtype == 'float16')
-if 'WORLD_SIZE' in os.environ:
+if all(told):
     print(f'process {rank} of {world} waits for the others', flush=True)
     dist.init_process_group('nccl' if kind == 'cuda' else 'gloo',
                             timeout=datetime.timedelta(minutes=30))         # a save may take long
@@ -163,12 +163,12 @@ if objective != 'clm' or document_mask:
 bins = {}       # {'train': token ids, 'val': ..., and of a mixture 'val_SOURCE': ...}
 data_hash = hashlib.sha256(meta_text)   # of what a run reads: it goes on with the same
 for path in sorted(pathlib.Path(data_dir).glob('*.bin')):
-    if path.stat().st_size > T * np.dtype(meta['dtype']).itemsize:
-        bins[path.stem] = ids = np.memmap(path, meta['dtype'], 'r')
-        piece = ids[:2 ** 24]           # of most bins all
-        data_hash.update(piece)
-        require(piece.max() < V and len(ids) == meta['tokens'].get(path.stem, len(ids)),
-                f'{path} has {len(ids)} tokens, up to id {piece.max()}; run prepare.py again')
+    n = path.stat().st_size // np.dtype(meta['dtype']).itemsize
+    if n > T:
+        bins[path.stem] = ids = np.memmap(path, meta['dtype'], 'r', shape=(n,))
+        data_hash.update(ids[:2 ** 24])         # of most bins all
+        require(ids[:2 ** 24].max() < V and n == meta['tokens'].get(path.stem, n),
+                f'{path} has {n} tokens, up to id {ids[:2 ** 24].max()}; run prepare.py again')
 if streaming:
     from extras.streaming import Stream
     stream = Stream(streaming, rank, world, tokenizer)
