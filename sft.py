@@ -191,7 +191,7 @@ folder = source if os.path.isdir(source) else os.path.dirname(source) or '.'
 try:
     model = GPT.load(source, dropout=dropout)
 except ValueError as error:
-    raise Mistake(f'{error}; start from another model, or make one, run: '
+    raise Mistake(f'{error}; start from another model, or run: '
                   'python prepare.py && python train.py') from None
 state = {} if is_new else model.saved   # what a run needs to go on
 tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
@@ -234,7 +234,7 @@ def read(path):
     return rows
 
 
-# of all that a run reads, and how it trains: it goes on with the same
+# what a run can't change when it goes on: lora, optimizer and all that it reads
 data_hash = hashlib.sha256(f'{lora} {optimizer}'.encode())
 train = read(f'{data_dir}/train.jsonl')
 held_out = read(f'{data_dir}/val.jsonl')[:512]          # enough for a loss to two digits
