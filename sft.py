@@ -192,7 +192,7 @@ folder = source if os.path.isdir(source) else os.path.dirname(source) or '.'
 try:
     model = GPT.load(source, dropout=dropout)
 except ValueError as error:
-    raise Mistake(f'{error}; start from another model, or make one, run: '
+    raise Mistake(f'{error}; start from another model, or run: '
                   'python prepare.py && python train.py') from None
 state = {} if is_new else model.saved   # what a run needs to go on
 tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')

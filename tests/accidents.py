@@ -17,7 +17,6 @@ PLACES = {
     'seed': ('torch', 'manual_seed'),
     'build a model': ('model', 'GPT.__init__'),
     'forward': ('model', 'GPT.forward'),
-    'log p': ('model', 'GPT.log_p'),                                # what sft.py trains on
     'compile': ('torch', 'compile'),
     'shard': ('extras.sharding', 'shard'),
     'rehearse': ('parts.train.processes', 'rehearse'),             # called with net, model, opt, a batch

@@ -68,7 +68,7 @@ def sft(sft_model, conversations):
 
 
 # writes down what reaches the loss
-SPY = before('log p', """
+SPY = before('forward', """
     model, x, y = arguments
     if model.training:
         with open('PATH', 'a') as file:
@@ -211,8 +211,8 @@ def test_two_questions_whose_answers_do_not_fit_get_their_own_answers(sft_model,
             say('user', f'Say {color}, number {i}.'), say('assistant', f'# {color}\n' + 'x = 1\n' * 40)]}
             for i in range(n // 2) for color in ('red', 'blue')])
     printed = ok(run('sft.py', f'--init_from={sft_model}', f'--data_dir={tmp_path}',
-                     f'--out_dir={tmp_path}/run', '--learning_rate=5e-3', '--max_steps=200', '--batch_size=16',
-                     '--device=cpu', '--dtype=float32', '--eval_interval=100', '--sample_tokens=4'))
+                     f'--out_dir={tmp_path}/run', '--learning_rate=5e-3', '--max_steps=200',
+                     '--batch_size=16', '--device=cpu', '--dtype=float32', '--eval_interval=100', '--sample_tokens=4'))
     assert "train.jsonl {'answer cut': 200}" in printed
     model = GPT.load(tmp_path / 'run')
     for color in ('red', 'blue'):
@@ -336,8 +336,8 @@ def test_the_steps_of_some_epochs_can_be_raised_when_a_run_goes_on(sft_model, co
 def test_a_run_is_not_replaced_by_accident_nor_what_it_starts_from_at_all(sft, sft_model, done, tmp_path):
     before = contents(done)
     mistake(sft(done), 'has a run', '--init_from=resume', '--overwrite=True')
-    mistake(sft(done, f'--init_from={done}', '--overwrite=True'), 'has a run', '(elsewhere)')
-    mistake(sft(done, f'--init_from={done}/last.pt', '--overwrite=True'), '(elsewhere)')
+    mistake(sft(done, f'--init_from={done}', '--overwrite=True'), 'has a run', 'elsewhere')
+    mistake(sft(done, f'--init_from={done}/last.pt', '--overwrite=True'), 'elsewhere')
     assert contents(done) == before
     out = shutil.copytree(done, tmp_path / 'run')
     for name in ('notes.md', 'lasting.pt', 'eval.json'):
