@@ -22,7 +22,8 @@ model forgets; replay helps.
 Only train.py saves when it is stopped, keeps last-1.pt, locks out_dir, skips spikes, compiles,
 shards, and has float16.
 """
-import collections, copy, hashlib, itertools, json, math, os, pathlib, shutil, signal, sys, time
+import collections, copy, hashlib, itertools, json, math, os, pathlib, shlex, shutil, signal
+import sys, time
 from typing import Literal
 import numpy as np
 import torch
@@ -192,8 +193,8 @@ folder = source if os.path.isdir(source) else os.path.dirname(source) or '.'
 try:
     model = GPT.load(source, dropout=dropout)
 except ValueError as error:
-    raise Mistake(f'{error}; start from another model, or run: '
-                  'python prepare.py && python train.py') from None
+    steps = '' if os.path.exists('data/quickstart') else 'python prepare.py && '
+    raise Mistake(f'{error}; start from another model, or run: {steps}python train.py') from None
 state = {} if is_new else model.saved   # what a run needs to go on
 tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
 tokenizer.render([])                    # refuses a tokenizer without <|im_start|> and <|im_end|>
@@ -383,7 +384,7 @@ def stop(number, frame):
 
 
 # --- the loop -------------------------------------------------------------------------------------
-again = f'python sft.py --out_dir={out_dir} --init_from=resume'
+again = f'python sft.py --out_dir={shlex.quote(out_dir)} --init_from=resume'
 if rank == 0:
     print(f'{model.config}\ntrained parameters: {sum(p.numel() for p in params):,}, steps: '
           f'{max_steps:,}, {per_epoch:,} an epoch, processes: {world} ({device}, {dtype})\n'
@@ -434,7 +435,7 @@ while True:
 
 if rank == 0:
     print(f'done, lowest val_loss {best_val:.4f}\n'
-          f'next: python sample.py --ckpt={out_dir} --chat=True')
+          f'next: python sample.py --ckpt={shlex.quote(out_dir)} --chat=True')
 if world > 1:
     dist.barrier()              # the first process may still be writing
     dist.destroy_process_group()

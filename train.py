@@ -12,7 +12,7 @@ batch_size counts the sequences of all devices together, for instance 512 = 8 pr
 micro-batches x 4, so 1 and 8 devices compute the same steps. Without dropout they differ by
 rounding only: by 1e-7 in float32, and by more in bfloat16, where it grows with the steps.
 """
-import copy, datetime, functools, hashlib, json, math, os, pathlib, signal, sys, time
+import copy, datetime, functools, hashlib, json, math, os, pathlib, shlex, signal, sys, time
 from typing import Literal
 from configurator import Mistake, configure, require, set_by
 import numpy as np
@@ -145,8 +145,8 @@ if all(told):
                             timeout=datetime.timedelta(minutes=30))         # a save may take long
 
 # --- data -----------------------------------------------------------------------------------------
-require(os.path.exists(f'{data_dir}/meta.json'), f'{data_dir} has no meta.json; prepare it as your '
-        f'config says, or from your text: python prepare.py --source=FILE --out_dir={data_dir}')
+require(os.path.exists(f'{data_dir}/meta.json'), f'{data_dir} has no meta.json; make it as your '
+        f'config says, or (--source=FILE: your own) run: python prepare.py --out_dir={data_dir}')
 meta_text = pathlib.Path(data_dir, 'meta.json').read_bytes()
 meta = json.loads(meta_text)
 require('dtype' in meta, f'{data_dir} has no token ids; run prepare.py without --kind')
@@ -482,8 +482,8 @@ while True:
             f'{refused} updates in a row were skipped; resume with a lower --learning_rate; if '
             f'that fails, too, go back first: cp {out_dir}/last-1.pt {out_dir}/last.pt')
 
-say(f'done, lowest val_loss {best_val:.4f}; next: python sample.py --ckpt={out_dir}'
-    if step == max_steps else
-    f'stopped at step {step}; resume: python train.py --out_dir={out_dir} --init_from=resume')
+again = f'python train.py --out_dir={shlex.quote(out_dir)} --init_from=resume'
+say(f'stopped at step {step}; resume: {again}' if step < max_steps else
+    f'done, lowest val_loss {best_val:.4f}; next: python sample.py --ckpt={shlex.quote(out_dir)}')
 if world > 1:
     dist.destroy_process_group()

@@ -212,7 +212,8 @@ def test_two_questions_whose_answers_do_not_fit_get_their_own_answers(sft_model,
             for i in range(n // 2) for color in ('red', 'blue')])
     printed = ok(run('sft.py', f'--init_from={sft_model}', f'--data_dir={tmp_path}',
                      f'--out_dir={tmp_path}/run', '--learning_rate=5e-3', '--max_steps=200',
-                     '--batch_size=16', '--device=cpu', '--dtype=float32', '--eval_interval=100', '--sample_tokens=4'))
+                     '--batch_size=16', '--device=cpu', '--dtype=float32', '--eval_interval=100',
+                     '--sample_tokens=4'))
     assert "train.jsonl {'answer cut': 200}" in printed
     model = GPT.load(tmp_path / 'run')
     for color in ('red', 'blue'):
