@@ -307,13 +307,18 @@ if rank == 0:
 
 
 def save(name):
-    """Write a checkpoint that GPT.load reads. last.pt also has what a run needs to go on."""
+    """Write a checkpoint that GPT.load reads under another name, then rename it: a crash leaves the
+    old file. last.pt also has what a run needs to go on."""
     weights = model.state_dict()
-    more = {'weights': weights, 'optimizer': opt.state_dict(), 'data': data_hash}
+    checkpoint = {'format': 'nanoparrot-checkpoint-1', 'model_config': vars(model.config),
+                  'model': merged(weights) if lora else weights, 'config': config, 'step': step,
+                  'tokens': tokens, 'best_val': best_val, 'tokenizer_hash': tokenizer.hash}
+    if name == 'last.pt':
+        checkpoint |= {'weights': weights, 'optimizer': opt.state_dict(), 'data': data_hash}
     if rank == 0:
-        model.save(out / name, model=merged(weights) if lora else weights, config=config,
-                   step=step, tokens=tokens, best_val=best_val, tokenizer_hash=tokenizer.hash,
-                   **(more if name == 'last.pt' else {}))
+        with open(out / f'{name}.tmp', 'wb') as file:
+            torch.save(checkpoint, file)
+        os.replace(out / f'{name}.tmp', out / name)
 
 
 def log(**row):

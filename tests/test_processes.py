@@ -146,8 +146,7 @@ def batch_of(world, batch_size, micro_batch_size):
     tree = ast.parse((ROOT / 'train.py').read_text(encoding='utf-8'))
     lines = [node for node in tree.body if isinstance(node, ast.Assign)]
     [end] = [i for i, line in enumerate(lines) if ast.unparse(line.targets[0]) == 'my_rows']
-    [start] = [i for i, line in enumerate(lines) if 'batch_size // world' in ast.unparse(line)
-               and 'micro_batch_size =' not in ast.unparse(line)]
+    [start] = [i for i, line in enumerate(lines) if 'batch_size // world' in ast.unparse(line)]
     code = compile(ast.Module(lines[start:end + 1], []), 'train.py', 'exec')
     ranks = []
     for rank in range(world):
