@@ -138,7 +138,7 @@ def test_of_two_runs_in_a_folder_the_second_is_told_and_the_first_goes_on(made, 
         while not (out / 'last.pt').exists() and time.time() < until:
             time.sleep(0.1)
         for more in ['--init_from=resume'], ['--init_from=auto'], ['--overwrite=True']:
-            mistake(run('train.py', *flags, *more), 'another run', str(out))
+            mistake(run('train.py', *flags, *more, timeout=60), 'another run', str(out))
         assert first.poll() is None
         first.terminate()
         printed = first.communicate(timeout=60)[0]
