@@ -1,4 +1,4 @@
-"""What sft.py, dpo.py and rl.py share in parts/train: a run's folder, exact resume, the guard, processes."""
+"""What dpo.py and rl.py share in parts/train: a run's folder, exact resume, the guard, processes."""
 import contextlib
 import copy
 import errno
@@ -8,21 +8,19 @@ import os
 import pickle
 import shutil
 import signal
-import types
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from accidents import accident, before, replaced
-from conftest import PAID, RUN_FILES, base_text, contents, make_sft, metrics, mistake, ok, read_json
+from conftest import PAID, RUN_FILES, contents, make_sft, metrics, mistake, ok, read_json
 from conftest import read_rows, refused, run, same, save_run, series, state, thumbs_of, write, write_bins
 from feedback import attempt, expect
 
 from model import GPT, GPTConfig
 from parts.model import checkpoints
 from parts.train import data, guards, optim, processes, runs
-from parts.train.data import Blocks
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 BYTES = Tokenizer.byte(SPECIAL_TOKENS)
@@ -35,18 +33,17 @@ STEPS = ['--max_steps=18', '--save_interval=4', '--eval_interval=6', '--warmup_s
          '--learning_rate=1e-2', '--device=cpu', '--dtype=float32']
 POST = [*STEPS, '--batch_size=4', '--sample_tokens=4']
 RL = [*STEPS, '--batch_size=4', '--num_samples=4', '--max_new_tokens=8', '--eval_prompts=4']
-CASES = {'sft': ['--lora=4', '--micro_batch_size=2'], 'dpo': ['--loss_type=kto'],
+CASES = {'dpo': ['--loss_type=kto'],
          'dpo, a reward model': ['--loss_type=rm'], 'rl': ['--updates=2', '--kl_coef=0.1']}
 
 
 @pytest.fixture(scope='module')
-def start(conversations, pairs, tmp_path_factory):
+def start(pairs, tmp_path_factory):
     """The flags of each script but out_dir: data, a model to begin from, sizes."""
     folder = make_sft(tmp_path_factory.mktemp('start') / 'dropout', dropout=0.1)
     (folder / 'paid.py').write_text(PAID, encoding='utf-8')
     base = f'--init_from={folder}'
-    return {'sft': [base, f'--data_dir={conversations}', *POST],
-            'dpo': [base, f'--data_dir={pairs}', *POST],
+    return {'dpo': [base, f'--data_dir={pairs}', *POST],
             'rl': [base, f'--reward={folder}/paid.py', *RL]}
 
 
@@ -94,7 +91,7 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(start,
         return 'killed' if result.returncode == -signal.SIGKILL else ok(result) and 'finished'
 
     printed = ok(run(f'{script}.py', *start[script], *CASES[case], f'--out_dir={out}',
-                     before=accident('sigusr1' if script == 'sft' else 'sigterm', 5)))
+                     before=accident('sigusr1' if script == 'dpo' else 'sigterm', 5)))
     assert 'stopped at step 6; ' in printed and '--init_from=resume' in printed
     saved = 'the last.pt of a run that a signal stopped after step 6:'
     expect(f'{saved} its step', 6, step_of, out)                            # no step is lost
@@ -126,8 +123,7 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(start,
 
 # --- a run goes on as itself or not at all ------------------------------------------------------------------
 # {script: (flags that would make another run of it, files of its data)}; test_runs.py has all fixed settings
-OTHERS = {'sft': (['--lora=8'], ['train.jsonl', 'val.jsonl']),
-          'dpo': (['--loss_type=simpo'], ['train.jsonl', 'val.jsonl']),
+OTHERS = {'dpo': (['--loss_type=simpo'], ['train.jsonl', 'val.jsonl']),
           'rl': (['--max_new_tokens=4', '--reward=other.py'], [])}
 
 
@@ -164,7 +160,7 @@ def test_a_setting_that_may_change_is_said_and_used_and_data_may_move(start, str
     assert changed == new.keys() and 'before, 9.0 now' in printed
     assert series(out, 'lr')[18] > 5e-3         # the old schedule has ended near 0
     groups = state(out)['moments']['param_groups']
-    decays = {9.0} if script == 'sft' else {9.0, 0.0}           # with LoRA no vector is trained
+    decays = {9.0, 0.0}
     assert {group['weight_decay'] for group in groups} == decays
 
 
@@ -376,21 +372,6 @@ def test_the_seconds_of_a_step_are_told_by_part_without_those_of_pauses(tmp_path
         [4, 1, 5, 8 / 18, 8], [2, 0.5, 2.5, 16 / 36, 8]]
 
 
-@pytest.mark.parametrize('changed, saved, speaks', [
-    ({'overwrite': True, 'seed': 2, 'log_interval': 1}, None, True), ({'data_dir': 'data/mine'}, None, False),
-    ({'max_steps': 9}, None, False),
-    # resumed: with its own settings, with others, and after others were used
-    ({'keep': 3}, {}, True), ({'max_steps': 99}, {}, False), ({}, {'max_steps': 9}, False)])
-def test_a_run_with_other_settings_is_none_of_its_preset(tmp_path, changed, saved, speaks):
-    """So plot.py and the report don't compare it with what the preset expects."""
-    file = 'config/quickstart.py'
-    config = CONFIG | {'keep': 2, 'out_dir': str(tmp_path)}
-    state = {} if saved is None else checkpoint(step=5, config={'preset': file} | config | saved)
-    by = dict.fromkeys(config, file) | dict.fromkeys(changed, 'command line')
-    log = runs.Log(config | changed, by, state, Mock(is_main=True), small(), Tokenizer.byte([]), {})
-    assert log.config['preset'] == ('quickstart.py' if speaks else None)
-
-
 # --- the guard ----------------------------------------------------------------------------------------------
 def test_what_a_spike_is():
     spike = guards.spike
@@ -440,29 +421,26 @@ def test_weight_decay_acts_on_matrices_only_and_muon_on_those_of_the_blocks():
 
 
 # --- processes ---------------------------------------------------------------------------------------------
-POST = ['--dtype=float32', '--grad_clip=0.3', '--learning_rate=1e-2', '--batch_size=8', '--max_steps=4',
+SHORT = ['--dtype=float32', '--grad_clip=0.3', '--learning_rate=1e-2', '--batch_size=8', '--max_steps=4',
         '--eval_interval=2', '--save_interval=2', '--log_interval=1', '--warmup_steps=2', '--device=cpu']
 # Only every fourth prompt has answers whose rewards differ: often one of three processes has none of them.
 SELDOM = PAID.replace('return sum', 'return int(prompt.split()[0]) % 4 == 0 and sum')
 
 
 @pytest.fixture(scope='module')
-def flags_of(conversations, pairs, sft_model, tmp_path_factory):
+def flags_of(pairs, sft_model, tmp_path_factory):
     """{case: the flags of a run but for its folder and micro-batch}."""
     folder = tmp_path_factory.mktemp('shared')
     (folder / 'paid.py').write_text(SELDOM, encoding='utf-8')
-    base_text(folder, 300)
     for side in ('train', 'val'):               # every second pair is a thumb
         rows = read_rows(pairs / f'{side}.jsonl')
         rows[1::2] = thumbs_of(rows)[1::2]
         write(folder / f'{side}.jsonl', rows)
-    post = [f'--init_from={sft_model}', *POST]
+    post = [f'--init_from={sft_model}', *SHORT]
     # At 1e-2 the reward model leaps (its loss is 0.52, then 0.69), and rounding grows with it.
     rl = ['--kl_coef=0.1', '--batch_size=6', '--num_samples=4', '--updates=2', '--max_new_tokens=8',
           '--eval_prompts=4', '--grad_clip=0.03']
-    return {'sft': [*post, f'--data_dir={conversations}', f'--base_dir={folder}', '--replay=3'],
-            'sft lora': [*post, f'--data_dir={conversations}', '--lora=4', '--optimizer=muon'],
-            'dpo kto': [*post, f'--data_dir={folder}', '--loss_type=kto'],
+    return {'dpo kto': [*post, f'--data_dir={folder}', '--loss_type=kto'],
             'dpo rm': [*post, f'--data_dir={pairs}', '--loss_type=rm', '--learning_rate=3e-3'],
             'rl': [*post, f'--reward={folder}/paid.py', *rl]}
 
@@ -478,7 +456,7 @@ def equal(a, b, bound=1e-6):
     assert {path.name for path in a.iterdir()} == {path.name for path in b.iterdir()}
 
 
-@pytest.mark.parametrize('case', ['sft', 'sft lora', 'dpo kto', 'dpo rm', 'rl'])
+@pytest.mark.parametrize('case', ['dpo kto', 'dpo rm', 'rl'])
 def test_the_trainers_after_it_share_their_batches_too(flags_of, case, tmp_path):
     """A batch at once, and in micro-batches of two processes. Clipping and kto's KL are of the whole batch.
     Of three replayed sequences one process has two. Of three processes of rl.py one has nothing to learn.
@@ -509,39 +487,10 @@ def test_a_rehearsal_holds_the_moments_changes_nothing_and_names_the_flag_agains
 
 
 # --- bins, for eval.py --------------------------------------------------------------------------------------
-def test_an_evaluation_reads_blocks_from_all_over_the_bin_or_with_0_every_block():
-    alone = types.SimpleNamespace(rank=0, world=1)
-
-    def starts(n_tokens):
-        return [int(row[0]) for x, _ in data.evaluation(np.arange(103), 10, n_tokens, 4, alone) for row in x]
-
-    assert starts(30) == [0, 40, 90] and starts(5) == [0]
-    assert starts(0) == starts(1000) == [*range(0, 100, 10)]
-
-
-def test_the_cat_sat_on_the_mat():
-    """The lesson's own example: six words in, six targets out, the last of them the end of the text. The
-    loss is test_model.py's, and that no word sees those after it test_generation.py's."""
-    words = 'The cat sat on the mat <EOS>'.split()
-    ids = np.array([sorted(set(words)).index(word) for word in words], dtype=np.uint16)
-    x, y = data.sequences(ids, [0], 6)
-    said = [' '.join(sorted(set(words))[i] for i in row) for row in (*x, *y)]
-    assert said == ['The cat sat on the mat', 'cat sat on the mat <EOS>']
-
-
-def test_a_folder_that_does_not_fit_is_refused_and_other_shards_are_another_stream(tmp_path):
+def test_a_folder_that_does_not_fit_is_refused(tmp_path):
     made = write_bins(tmp_path, np.arange(100, dtype=np.uint16), BYTES)
     assert all(isinstance(bin, np.memmap) for bin in data.open_bins(made, 8)[1].values())  # of any size
-    assert isinstance(Blocks(data.open_bins(made, 8)[1], 8, 1, 0).ids, np.memmap)       # and no copy
-    known = []
-    for name, text in ('a', 'a'), ('b', 'b'), ('b', 'bb'):
-        write(tmp_path / f'shards/{name}.jsonl', [{'text': text}])
-        known.append(data.open_bins(made, 8, {'streaming': str(tmp_path / 'shards')})[2]['shards'])
-    by_glob = data.open_bins(made, 8, {'streaming': f'{tmp_path}/shards/*'})[2]['shards']
-    assert known[0] != known[1] != known[2] == by_glob
-
     write(made / 'meta.json', [{'config': {'kind': 'sft'}}])
     refused('has sft data, .*--kind=text', data.open_bins, made, 8)
-    refused('--streaming=', Blocks, {}, 8, 1, 0)
     assert data.command_for('data/pairs', kind='sft').endswith('sft --source=FILE --out_dir=data/pairs')
     assert data.command_for('data/mine').endswith('prepare.py --source=FILE --out_dir=data/mine')
