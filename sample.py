@@ -25,9 +25,9 @@ Reads the folder of a run, or of a Hugging Face model. write() writes an answer 
     the end     The answer ends at <|endoftext|>, at <|im_end|>, in front of the text stop_at, after
                 max_new_tokens, or at Ctrl-C.
 """
-import contextlib, sys, time
+import contextlib, os, sys, time
 from typing import Literal
-from configurator import Mistake, configure, set_by
+from configurator import Mistake, configure, require, set_by
 import torch
 from model import GPT
 from parts.eval import questions, sandbox
@@ -172,6 +172,7 @@ def make_page():
     problems = questions.from_problems(100, 0, ['variation'])
     run_code = allow_code_execution and sandbox.run_code
     if export:
+        require(os.path.isdir(os.path.dirname(out) or '.'), f'--out={out}: its folder is missing')
         print(html_file.write(out, models, problems, run_code))
     else:
         server.run(serve, models, problems, run_code)
