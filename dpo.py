@@ -230,7 +230,7 @@ has_reference = loss_type in first_losses
 
 # --- 3. model and optimizer -----------------------------------------------------------------------
 model, tokenizer = checkpoints.open_to_tune(config, state)
-if not checkpoints.knows_chat(model, tokenizer):
+if not adapters.knows_chat(model, tokenizer):
     raise Mistake(f'{init_from} was not trained on <|im_start|> and <|im_end|>; fine-tune it '
                   f'first: python sft.py --init_from={init_from}')
 block_size = block_size or model.config.block_size

@@ -97,7 +97,7 @@ class Attention(nn.Module):
             k, v = cache[:, :, :, :start + T]  # (B, K, start + T, D) both
         elif x.is_cpu:      # in training, the backward pass in bfloat16 can be slow (LOG.md)
             q, k, v = q.float(), k.float(), v.float()
-        # Without a mask, a query sees its own key and earlier ones, so a single query sees all keys.
+        # Without a mask, a query sees its own key and earlier ones. A single query sees all keys.
         is_causal = self.config.causal and mask is None and T > 1
         y = attend(q, k, v, mask, is_causal)  # (B, H, T, D)
         return self.w_o(y.transpose(1, 2).flatten(2))  # (B, T, C)
@@ -172,7 +172,6 @@ class GPT(nn.Module):
             self.head.weight = self.embedding.weight
         # Plain tensors, because model.bfloat16() would round buffers.
         self.cos, self.sin = rope_table(c.head_dim, c.block_size, c.rope_theta, c.rope_scaling)
-        self.saved = {}                 # what else load() found in a file
         self.grad_checkpoint = False    # True: backward computes the blocks again (1604.06174)
         self.saved = {}                 # what else the file has that load() read
         # As in GPT-2. The blocks add 2 n_layer outputs of w_o and w_down to x. Variances add up, so

@@ -340,8 +340,9 @@ def mean_loss(*groups):
     for rows in groups:
         mine = rows[rank::world]
         for i in range(0, len(mine), micro_batch_size):
-            batch = collate(mine[i:i + micro_batch_size])                               # (B, T)
-            fraction = count_targets(mine[i:i + micro_batch_size]) / n_targets
+            few = mine[i:i + micro_batch_size]
+            batch = collate(few)                                                        # (B, T)
+            fraction = count_targets(few) / n_targets
             if kind == 'cuda':          # from pinned memory a GPU copies while the CPU goes on
                 batch = [t.pin_memory() for t in batch]
             batch = [t.to(device, non_blocking=True) for t in batch]

@@ -15,7 +15,8 @@ D the width of a head.
 Reads:  the model and the tokenizer in init_from
 Writes: out_dir/best.pt and tokenizer.json
 """
-import os
+import dataclasses, os
+from typing import Literal
 from configurator import Mistake, configure
 from model import GPT
 from tokenizer import Tokenizer
@@ -23,7 +24,7 @@ from tokenizer import Tokenizer
 init_from = 'out/base'      # folder of a model, or one .pt file in it
 out_dir = 'out/longer'      # folder to write, which must not exist
 block_size = 1024           # tokens of the new context
-rope_scaling = 'llama3'     # none, linear or llama3
+rope_scaling: Literal['none', 'linear', 'llama3'] = 'llama3'
 rope_theta = 0.0            # base of RoPE's wavelengths; 0 = the model's own
 
 
@@ -35,8 +36,6 @@ def changes(config, block_size, rope_scaling, rope_theta=0.0):
     first_context = old[3] if len(old) == 4 else config['block_size'] / (old or [1])[0]
     factor = block_size / first_context
     scalings = {'none': old, 'linear': (factor,), 'llama3': (factor, 1.0, 4.0, first_context)}
-    if rope_scaling not in scalings:
-        raise Mistake(f'--rope_scaling={rope_scaling} must be {", ".join(scalings)}')
     return {'block_size': block_size, 'rope_scaling': scalings[rope_scaling],
             'rope_theta': rope_theta or config['rope_theta']}
 
@@ -75,7 +74,9 @@ if __name__ == '__main__':
     if block_size <= config['block_size']:
         raise Mistake(f'--block_size={block_size} must be above the {config["block_size"]} tokens '
                       f'that {init_from} reads')
-    model = GPT.load(init_from, **changes(config, block_size, rope_scaling, rope_theta))
-    write_folder(out_dir, model, tokenizer, saved)
+    longer = GPT(dataclasses.replace(
+        model.config, **changes(config, block_size, rope_scaling, rope_theta)))
+    longer.load_state_dict(model.state_dict())
+    write_folder(out_dir, longer, tokenizer, saved)
     print(f'{out_dir} reads {block_size:,} tokens; next, because it was not trained on that many:\n'
           f'python train.py --init_from={out_dir} --block_size={block_size}')

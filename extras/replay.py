@@ -9,9 +9,10 @@ Every token of base text is a target, so replay weighs more than it seems to. If
 conversations have 40 tokens each, they are 1,280 targets. replay=2 with block_size=256 adds 512,
 which is 29% of the step's targets.
 """
-import functools, hashlib, json, math, pathlib
+import hashlib, json, math, pathlib
 import numpy as np
 from configurator import Mistake
+from extras import mixture
 
 EVAL_TOKENS = 65_536            # of val.bin, at each evaluation
 
@@ -26,8 +27,7 @@ class Base:
         try:
             text = pathlib.Path(base_dir, 'meta.json').read_bytes()
             meta = json.loads(text)
-            self.sources = meta['sources']
-            self.mixed = meta.get('mixed', True)
+            sources = meta['sources']
             self.train, val = (np.memmap(f'{base_dir}/{name}.bin', meta['dtype'], 'r')
                                for name in ('train', 'val'))
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -40,7 +40,10 @@ class Base:
             raise Mistake(f'{base_dir} needs more than {T} tokens in train.bin and {context} in '
                           'val.bin, a sequence each; prepare more text')
         self.T, self.replay, self.seed = T, replay, seed
-        self.n_blocks = len(self.starts_of(0))
+        if len(sources) < 2 or meta.get('mixed', True):     # else each is read as often as it weighs
+            sources = {'all': {'tokens': len(self.train), 'passes': 1}}
+        self.starts_of = mixture.weighted(sources)          # for one source, that of train.py
+        self.n_blocks = len(self.starts_of(0, len(self.train), T, seed))
         pieces = [self.train[i:i + 1000] for i in range(0, len(self.train),
                                                         max(1000, len(self.train) // 64))]
         self.hash = hashlib.sha256(text + np.concatenate(pieces).tobytes()).digest() if replay else b''
@@ -56,22 +59,12 @@ class Base:
         """Return the loss in bits per byte of text, from the one in nats per token."""
         return float(nats / math.log(2) * self.tokens_per_byte)
 
-    @functools.lru_cache(1)     # noqa: B019, of one epoch: 8 bytes a sequence
-    def starts_of(self, epoch):
-        """Return where the sequences of an epoch begin, in the order in which they are read, as in
-        train.py."""
-        if len(self.sources) > 1 and not self.mixed:    # each is read as often as it weighs
-            from extras import mixture
-            return mixture.weighted(self.sources)(epoch, len(self.train), self.T, self.seed)
-        shuffled = lambda n: np.random.default_rng([self.seed, epoch]).permutation(n)
-        n = max(1, len(self.train) // self.T - 1)
-        return shuffled(n) * self.T + shuffled(len(self.train) - n * self.T)[0]
-
     def rows_of(self, step):
         """Return the rows of a step."""
-        numbers = range(step * self.replay, (step + 1) * self.replay)
         n = self.n_blocks
-        return [row(self.train, self.starts_of(i // n)[i % n], self.T) for i in numbers]
+        starts = [self.starts_of(i // n, len(self.train), self.T, self.seed)[i % n]
+                  for i in range(step * self.replay, (step + 1) * self.replay)]
+        return [row(self.train, start, self.T) for start in starts]
 
 
 def row(ids, start, T):

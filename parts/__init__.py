@@ -10,7 +10,7 @@ prepare/                a text becomes tokens on the disk
     reading             a file becomes text in the right encoding, or records of JSON
     conversions         records of many forms become texts, conversations or pairs
     clean               a text gets one form, whatever its source
-    texts               is a text Python, does it repeat itself?
+    texts               is a text Python, and what has its writer learned?
     filters             why a document is not worth learning from; personal data become placeholders
     text_models         how surprising a text is, and which language or quality it has
     duplicates          documents that say the same, found without comparing each with each

@@ -19,7 +19,6 @@ PLACES = {
     'forward': ('model', 'GPT.forward'),
     'compile': ('torch', 'compile'),
     'shard': ('extras.sharding', 'shard'),
-    'rehearse': ('parts.train.processes', 'rehearse'),             # called with net, model, opt, a batch
     'hidden states': ('model', 'GPT.backbone'),
     'clean a shard': ('parts.prepare.corpus', 'Corpus.write_shard'),
     'take a token': ('parts.sample.asking', 'Answer.take'),           # of an answer that is being written
@@ -72,6 +71,22 @@ def killed_after(place, calls):
         if n + 1 == {calls}:
             os.kill(os.getpid(), 9)
         return result''')
+
+
+def killed_while_saving(step):
+    """The power fails when half of the last.pt of that step is written. A best.pt has no moments."""
+    return before('save', f"""
+        state, file = arguments
+        if state['step'] == {step} and state.get('optimizer', state.get('moments')):
+            file.write(b'half')
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)""")
+
+
+# the power fails when the old last.pt has become last-1.pt
+KILLED_WHILE_RENAMING = before('rename', """
+    if str(arguments[0]).endswith('last.pt.tmp'):
+        os.kill(os.getpid(), signal.SIGKILL)""")
 
 
 def full_disk(n_bytes):

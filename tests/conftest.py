@@ -21,6 +21,7 @@ from tour import lift     # noqa: E402, F401
 os.environ.setdefault('OMP_NUM_THREADS', '1')      # models this small lose by threads, and much under load
 import torch    # noqa: E402
 
+from feedback import expect     # noqa: E402
 from model import GPT, GPTConfig     # noqa: E402
 from tokenizer import SPECIAL_TOKENS, Tokenizer       # noqa: E402
 
@@ -176,6 +177,31 @@ def same(a, b):
     if isinstance(a, list):
         return len(a) == len(b) and all(map(same, a, b))
     return a == b
+
+
+def expect_same_run(out, straight, disturbed='interrupted'):
+    """Nothing tells the two runs apart."""
+    compared = f'a run that was {disturbed}, next to one that nothing disturbed:'
+    expect(f'{compared} the rows of metrics.jsonl, of each step the last', metrics(straight), metrics, out)
+    for file in ('last.pt', 'best.pt'):
+        a, b = state(out, file), state(straight, file)
+        assert a.keys() == b.keys()
+        expect(f'{compared} what differs in {file}', [], lambda: [k for k in a if not same(a[k], b[k])])
+    assert contents(out).keys() == contents(straight).keys()                        # no leftovers
+    config = {**read_json(straight / 'config.json'), 'out_dir': str(out)}           # also where it began
+    assert read_json(out / 'config.json') == config
+
+
+def assert_same_sums(a, b, bound=1e-6):
+    """The two runs added the same numbers in another order. Around a loss of 5, float32 has a number each
+    5e-7, and two orders differ by one of these or by none; bound is two."""
+    for key in ('step', 'tokens', 'loss', 'val_loss', 'val_bpb', 'grad_norm', 'update_ratio'):
+        assert series(a, key) == pytest.approx(series(b, key), abs=bound), key
+    one, two = state(a)['model'], state(b)['model']
+    assert one.keys() == two.keys()                         # no prefix of DDP's
+    for name, value in one.items():
+        torch.testing.assert_close(value, two[name], atol=bound, rtol=0)
+    assert {path.name for path in a.iterdir()} == {path.name for path in b.iterdir()}
 
 
 def contents(folder):

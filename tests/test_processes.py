@@ -12,9 +12,8 @@ import time
 
 import numpy as np
 import pytest
-import torch
 from accidents import accident, before, full_disk, replaced
-from conftest import ROOT, machine, metrics, mistake, ok, read_json, read_rows, run, same
+from conftest import ROOT, assert_same_sums, machine, metrics, mistake, ok, read_json, read_rows, run, same
 from conftest import series, state, torchrun
 from feedback import attempt, expect, told
 
@@ -70,18 +69,6 @@ def made(train, tmp_path_factory):
     return made
 
 
-def equal(a, b, bound=1e-6):
-    """The same sums in another order. Around a loss of 5, float32 has a number each 5e-7, and two orders
-    differ by one of these or by none; bound is two."""
-    for key in ('step', 'tokens', 'loss', 'val_loss', 'val_bpb', 'grad_norm'):
-        assert series(a, key) == pytest.approx(series(b, key), abs=bound), key
-    one, two = state(a)['model'], state(b)['model']
-    assert one.keys() == two.keys()                         # no prefix of DDP's
-    for name, value in one.items():
-        torch.testing.assert_close(value, two[name], atol=bound, rtol=0)
-    assert {path.name for path in a.iterdir()} == {path.name for path in b.iterdir()}
-
-
 @pytest.mark.parametrize('case', CASES)
 def test_a_run_has_the_losses_of_the_golden_one(made, case):
     asked = f'the losses of 8 steps, {CASES[case]}, one process, 4 micro-batches of 2 sequences'
@@ -102,7 +89,7 @@ def test_one_process_accumulating_4_equals_two_accumulating_2(made, case, shard,
     two = attempt(asked, 'it ends', made, case, n, shard)
     for key in ('loss', 'grad_norm'):
         expect(f'{key} of {asked}', pytest.approx(series(one, key), abs=1e-6), series, two, key)
-    equal(one, two)
+    assert_same_sums(one, two)
     samples = [out / 'samples.txt' for out in (one, two) if case in ('adamw', 'muon')]
     assert len({path.read_text(encoding='utf-8') for path in samples}) < 2
 
@@ -137,7 +124,7 @@ def test_a_run_killed_thrice_goes_on_in_other_processes_that_share_its_state(mad
         flags += ['--init_from=resume'] * (i > 0)
         result = train(tmp_path / 'run', *flags, processes=n, before=accident('kill', kill - done))
         assert result.returncode == (-9 if kill < 8 else 0), result.stderr
-    equal(made('adamw'), tmp_path / 'run')
+    assert_same_sums(made('adamw'), tmp_path / 'run')
 
 
 # --- the batch ----------------------------------------------------------------------------------------------
@@ -330,7 +317,7 @@ def test_torchrun_starts_a_run_again_that_lost_a_process(train, made, numbers, t
     ok(result)
     rows = [row['step'] for row in read_rows(tmp_path / 'run/metrics.jsonl') if 'loss' in row]
     assert rows == [1, 2, 3, 4, 5, 5, 6, 7, 8]              # it goes on from step 4
-    equal(made('adamw'), tmp_path / 'run')
+    assert_same_sums(made('adamw'), tmp_path / 'run')
 
 
 def test_the_command_of_the_page_trains_on_two_machines(numbers, made, tmp_path):
@@ -351,7 +338,7 @@ def test_the_command_of_the_page_trains_on_two_machines(numbers, made, tmp_path)
         for agent in agents:
             agent.kill()
     assert [agent.returncode for agent in agents] == [0, 0], printed
-    equal(made('adamw'), tmp_path / 'two')
+    assert_same_sums(made('adamw'), tmp_path / 'two')
 
 
 # --- what one process can show of them ----------------------------------------------------------------------

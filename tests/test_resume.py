@@ -5,9 +5,9 @@ import shutil
 import signal
 
 import pytest
-from accidents import accident, before
-from conftest import ROOT, TINY, contents, metrics, mistake, ok, read_json, run, same, series, state
-from conftest import write
+from accidents import KILLED_WHILE_RENAMING, accident, before, killed_while_saving
+from conftest import ROOT, TINY, contents, expect_same_run, metrics, mistake, ok, read_json, run, same
+from conftest import series, state, write
 from feedback import attempt, expect
 
 # dropout, so that lost random state would show; saves and evaluations at different steps
@@ -60,31 +60,6 @@ def step_of(out, file='last.pt'):
     return state(out, file)['step']
 
 
-def equal(out, straight):
-    """Nothing tells the two runs apart."""
-    compared = 'a run that was interrupted, next to one that nothing disturbed:'
-    expect(f'{compared} the rows of metrics.jsonl, of each step the last', metrics(straight), metrics, out)
-    for file in ('last.pt', 'best.pt'):
-        a, b = state(out, file), state(straight, file)
-        assert a.keys() == b.keys()
-        expect(f'{compared} what differs in {file}', [], lambda: [k for k in a if not same(a[k], b[k])])
-    assert contents(out).keys() == contents(straight).keys()                        # no leftovers
-    config = {**read_json(straight / 'config.json'), 'out_dir': str(out)}           # also where it began
-    assert read_json(out / 'config.json') == config
-
-
-# the power fails when half of a checkpoint is written, and when the old last.pt has become last-1.pt
-WHILE_SAVING = before('save', """
-    state, file = arguments
-    if state['step'] == 12 and state['optimizer']:
-        file.write(b'half')
-        file.flush()
-        os.kill(os.getpid(), signal.SIGKILL)""")
-WHILE_RENAMING = before('rename', """
-    if str(arguments[0]).endswith('last.pt.tmp'):
-        os.kill(os.getpid(), signal.SIGKILL)""")
-
-
 @pytest.mark.parametrize('case', CASES)
 def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(begin, resume, straight, case,
                                                                           tmp_path):
@@ -101,16 +76,16 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(begin,
     assert metrics(out)[-1]['step'] == 6
     expect(f"{saved} has it the optimizer's moments?", True, lambda: bool(state(out)['optimizer']))
     expect('resumed at step 6, it is killed while it saves step 12', 'killed',
-           lambda: end_of(resume(out, before=WHILE_SAVING)))
+           lambda: end_of(resume(out, before=killed_while_saving(12))))
     expect('killed while it saved step 12: the step in last.pt', 8, step_of, out)
     expect('resumed at step 8, it is killed while it renames last.pt', 'killed',
-           lambda: end_of(resume(out, before=WHILE_RENAMING)))
+           lambda: end_of(resume(out, before=KILLED_WHILE_RENAMING)))
     assert not (out / 'last.pt').exists() and step_of(out, 'last-1.pt') == 8
     expect('resumed from last-1.pt at step 8, it is killed at step 14', 'killed',
            lambda: end_of(resume(out, before=accident('kill', 6))))
     assert step_of(out) == 12 and metrics(out)[-1]['step'] == 14
     attempt('resumed at step 12', 'it ends', ok, resume(out))
-    equal(out, straight)
+    expect_same_run(out, straight)
 
 
 @pytest.mark.parametrize('case, processes, seed', [('plain', 1, 1), ('stream', 1, 2), ('stream', 2, 3)])
@@ -125,7 +100,7 @@ def test_a_run_killed_at_random_steps_is_the_straight_run(begin, straight, tmp_p
         codes.append(begin(case, out, '--init_from=auto', before=kill, processes=processes).returncode)
     ok(begin(case, out, '--init_from=auto', processes=processes))
     assert codes.count(-signal.SIGKILL) >= 3
-    equal(out, straight(case, processes))
+    expect_same_run(out, straight(case, processes))
 
 
 @pytest.mark.parametrize('damage', ['cut off', 'empty', 'gone', 'noise'])
@@ -265,7 +240,7 @@ def test_auto_begins_resumes_last_pt_and_resumes_last_1_pt(begin, straight, tmp_
     assert step_of(out) == 4 and step_of(out, 'last-1.pt') == 0
     (out / 'last.pt').unlink()
     ok(begin('plain', out, '--init_from=auto'))
-    equal(out, straight('plain'))
+    expect_same_run(out, straight('plain'))
 
 
 # --- the folder of an older commit --------------------------------------------------------------------------

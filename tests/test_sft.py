@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from accidents import accident, before, full_disk
+from accidents import accident, before, full_disk, killed_while_saving
 from conftest import ROOT, base_text, contents, lift, machine, make_conversations, metrics, mistake, ok
 from conftest import read_rows, run, same, save_run, series, state, write
 from feedback import expect
@@ -251,15 +251,6 @@ def test_a_batch_has_rows_of_about_one_length_and_short_and_long_ones_come_in_tu
 # --- it goes on where it was --------------------------------------------------------------------------------
 CASES = {'dropout': [], 'lora, muon and replay': ['--lora=4', '--optimizer=muon', '--replay=2',
                                                   '--micro_batch_size=4']}
-# the power fails while a checkpoint is written
-WHILE_SAVING = before('save', """
-    checkpoint, file = arguments
-    if checkpoint['step'] == 10:
-        file.write(b'half')
-        file.flush()
-        os.kill(os.getpid(), signal.SIGKILL)""")
-
-
 @pytest.mark.parametrize('case', CASES)
 def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(sft, case, tmp_path):
     base_text(tmp_path / 'base', 300)
@@ -267,7 +258,7 @@ def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(sft, 
     ok(sft(tmp_path / 'straight', *more))
     out = tmp_path / 'run'
     again = ['sft.py', f'--out_dir={out}', '--init_from=resume']
-    killed = [sft(out, *more, before=accident('kill', 2)), run(*again, before=WHILE_SAVING),
+    killed = [sft(out, *more, before=accident('kill', 2)), run(*again, before=killed_while_saving(10)),
               run(*again, before=accident('kill', 8))]
     assert [result.returncode for result in killed] == [-signal.SIGKILL] * 3, killed
     assert state(out)['step'] == 10

@@ -1,6 +1,4 @@
 """What dpo.py and rl.py share in parts/train: a run's folder, exact resume, the guard, processes."""
-import contextlib
-import copy
 import errno
 import functools
 import math
@@ -13,14 +11,15 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from accidents import accident, before, replaced
-from conftest import PAID, RUN_FILES, contents, make_sft, metrics, mistake, ok, read_json
-from conftest import read_rows, refused, run, same, save_run, series, state, thumbs_of, write, write_bins
+from accidents import KILLED_WHILE_RENAMING, accident, killed_while_saving, replaced
+from conftest import PAID, RUN_FILES, assert_same_sums, contents, expect_same_run, make_sft, metrics
+from conftest import mistake, ok, read_json
+from conftest import read_rows, refused, run, save_run, series, state, thumbs_of, write, write_bins
 from feedback import attempt, expect
 
 from model import GPT, GPTConfig
 from parts.model import checkpoints
-from parts.train import data, guards, optim, processes, runs
+from parts.train import data, guards, optim, runs
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 BYTES = Tokenizer.byte(SPECIAL_TOKENS)
@@ -67,18 +66,6 @@ def step_of(out, file='last.pt'):
     return state(out, file)['step']
 
 
-# the power fails when half of a checkpoint is written, and when the old last.pt has become last-1.pt
-WHILE_SAVING = before('save', """
-    state, file = arguments
-    if state['step'] == 12 and state['moments']:
-        file.write(b'half')
-        file.flush()
-        os.kill(os.getpid(), signal.SIGKILL)""")
-WHILE_RENAMING = before('rename', """
-    if str(arguments[0]).endswith('last.pt.tmp'):
-        os.kill(os.getpid(), signal.SIGKILL)""")
-
-
 @pytest.mark.parametrize('case', CASES)
 def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(start, straight, case, tmp_path):
     script = case.split(',')[0]
@@ -98,10 +85,10 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(start,
     assert metrics(out)[-1]['step'] == 6
     expect(f"{saved} has it the optimizer's moments?", True, lambda: bool(state(out)['moments']))
     expect('resumed at step 6, it is killed while it saves step 12', 'killed',
-           lambda: end_of(again(before=WHILE_SAVING)))
+           lambda: end_of(again(before=killed_while_saving(12))))
     expect('killed while it saved step 12: the step in last.pt', 8, step_of, out)
     expect('resumed at step 8, it is killed while it renames last.pt', 'killed',
-           lambda: end_of(again(before=WHILE_RENAMING)))
+           lambda: end_of(again(before=KILLED_WHILE_RENAMING)))
     assert not (out / 'last.pt').exists() and step_of(out, 'last-1.pt') == 8
     expect('resumed from last-1.pt at step 8, it is killed at step 14', 'killed',
            lambda: end_of(again(before=accident('kill', 6))))
@@ -110,15 +97,7 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(start,
     printed = attempt('resumed at step 12', 'it ends', ok, last)
     assert 'step 12: resumed' in printed and '  changed  ' not in printed
     assert 'under the reference' not in last.stderr             # its model may have changed since
-    compared = 'a run that was stopped once and killed three times, next to one that nothing disturbed:'
-    expect(f'{compared} the rows of metrics.jsonl', metrics(straight), metrics, out)
-    for file in ('last.pt', 'best.pt'):
-        a, b = state(out, file), state(straight, file)
-        assert a.keys() == b.keys()
-        expect(f'{compared} what differs in {file}', [], lambda: [k for k in a if not same(a[k], b[k])])
-    assert contents(out).keys() == contents(straight).keys()                        # no leftovers
-    config = {**read_json(straight / 'config.json'), 'out_dir': str(out)}           # also where it began
-    assert read_json(out / 'config.json') == config
+    expect_same_run(out, straight, 'stopped once and killed three times')
 
 
 # --- a run goes on as itself or not at all ------------------------------------------------------------------
@@ -445,17 +424,6 @@ def flags_of(pairs, sft_model, tmp_path_factory):
             'rl': [*post, f'--reward={folder}/paid.py', *rl]}
 
 
-def equal(a, b, bound=1e-6):
-    """The same sums in another order: in float32 they measure 6e-8 to 5e-7."""
-    for key in ('step', 'tokens', 'loss', 'val_loss', 'grad_norm', 'update_ratio'):
-        assert series(a, key) == pytest.approx(series(b, key), abs=bound), key
-    one, two = state(a)['model'], state(b)['model']
-    assert one.keys() == two.keys()                         # no prefix of DDP's
-    for name, value in one.items():
-        torch.testing.assert_close(value, two[name], atol=bound, rtol=0)
-    assert {path.name for path in a.iterdir()} == {path.name for path in b.iterdir()}
-
-
 @pytest.mark.parametrize('case', ['dpo kto', 'dpo rm', 'rl'])
 def test_the_trainers_after_it_share_their_batches_too(flags_of, case, tmp_path):
     """A batch at once, and in micro-batches of two processes. Clipping and kto's KL are of the whole batch.
@@ -465,25 +433,10 @@ def test_the_trainers_after_it_share_their_batches_too(flags_of, case, tmp_path)
         ok(run(f'{case.split()[0]}.py', *flags_of[case], f'--out_dir={tmp_path}/{name}',
                f'--micro_batch_size={size}', f'--grad_checkpoint={n > 1}', processes=n,
                before=MUON_IN_FLOAT32))
-    equal(tmp_path / 'one', tmp_path / 'shared', 2e-5)
+    assert_same_sums(tmp_path / 'one', tmp_path / 'shared', 2e-5)
     for key in ('val_accuracy', 'base_bpb', 'chosen_reward', 'reward', 'informative', 'trained'):
         one, two = (series(tmp_path / name, key) for name in ('one', 'shared'))
         assert one == pytest.approx(two, abs=2e-5), key
-
-
-def test_a_rehearsal_holds_the_moments_changes_nothing_and_names_the_flag_against_the_compiler():
-    model, held = GPT(GPTConfig(64, 16, 2, 2, 1, 16)), []
-    opt, weights = optim.build(model, 'adamw', 1e-2, 0.1), copy.deepcopy(model.state_dict())
-    moments = lambda: [value for values in opt.state.values() for value in values.values()]
-    model.register_forward_pre_hook(lambda *_: held.append(sum(value.nbytes for value in moments())))
-    rehearse = lambda: processes.rehearse(model, model, opt, [torch.zeros(2, 16).long()] * 2,
-                                          contextlib.nullcontext(), compiled=True)
-    rehearse()
-    assert held[0] > 2 * sum(p.nbytes for p in model.parameters())
-    assert same(weights, model.state_dict())
-    assert not any(value.any() for value in [*moments(), *(p.grad for p in model.parameters())])
-    model.forward = Mock(side_effect=RuntimeError('no g++'))
-    refused('torch.compile failed .*--compile=False', rehearse)
 
 
 # --- bins, for eval.py --------------------------------------------------------------------------------------

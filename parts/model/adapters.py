@@ -7,7 +7,7 @@ A reward model has a head that gives a score. LoRA is in extras/lora.py; dpo.py 
 import torch
 import torch.nn as nn
 from extras import lora
-from extras.lora import merged      # noqa: F401
+from extras.lora import knows_chat, merged      # noqa: F401
 
 
 def adapt(model, rank):

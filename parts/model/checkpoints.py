@@ -8,6 +8,7 @@ A model knows one tokenizer, so every function that opens both checks that they 
 """
 import contextlib, errno, glob, os, pathlib
 import torch
+from extras.lora import knows_chat
 from model import GPT, GPTConfig
 from parts import Mistake
 from parts.train import folders
@@ -171,13 +172,6 @@ def open_to_sample(ckpt, device='cpu', continues=False):
     refuse_reward_model(ckpt, state)
     tokenizer = tokenizer_beside(ckpt, state)
     return model, tokenizer, state
-
-
-def knows_chat(model, tokenizer):
-    """Was a model ever trained on <|im_start|> and <|im_end|>? If a model of Hugging Face lacks
-    them, they get rows when it is loaded, and both are the mean row."""
-    start, end = (tokenizer.special[name] for name in ('<|im_start|>', '<|im_end|>'))
-    return not torch.equal(model.embedding.weight[start], model.embedding.weight[end])
 
 
 def open_to_tune(config, state):

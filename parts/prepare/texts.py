@@ -1,9 +1,7 @@
 """
-Figures of text: is it Python, does it repeat itself, what has the model that wrote it learned?
+Figures of text: is it Python, and what has the model that wrote it learned?
 
     syntax_error('x = = 1')                     # 'SyntaxError: invalid syntax (program, line 1)'
-    parse_rate(['x = 1\\ny = [', 'no code'])    # 0.5: the last statement may be cut off
-    repetition(['a b c d a b c d'])             # 0.2: one 4-gram of five was there before
     levels(['we go, wo'], {'we', 'go'}, set())['words']     # 1.0: the last word may be cut off
 """
 import re, warnings
@@ -25,38 +23,6 @@ def syntax_error(code):
             compile(code, 'program', 'exec', dont_inherit=True)
     except Exception as e:          # lone surrogates: UnicodeEncodeError; deep nesting: MemoryError
         return f'{type(e).__name__}: {e}'
-
-
-def parse_rate(texts):
-    """Return the fraction of texts that parse as Python without their end. The last statement may
-    be cut off, so the last top-level line goes, and what belongs to it. If the rest does not parse,
-    because the cut fell between @cache and def or between try and except, two or three such lines
-    go."""
-    good = 0
-    for text in texts:
-        ends = [m.start() for m in re.finditer(r'\n(?=[^\s#)\]}])', text)]
-        wholes = [text[:end] for end in ends[-3:]]
-        if any(re.search(r'^[^\s#]', whole, re.M) and syntax_error(whole) is None
-               for whole in wholes):
-            good += 1
-    return good / len(texts)
-
-
-def is_python(text):
-    """Is most of a text Python? It may be several documents, of which the last is cut off."""
-    return parse_rate(text.split('<|endoftext|>')[:4]) >= 0.5
-
-
-def repetition(texts, n=4):
-    """The fraction of n-grams of words that the same text has had before: above 0.9 it repeats
-    itself."""
-    repeated = total = 0
-    for text in texts:
-        words = text.split()
-        grams = [tuple(words[i:i + n]) for i in range(len(words) - n + 1)]
-        repeated += len(grams) - len(set(grams))
-        total += len(grams)
-    return repeated / max(1, total)
 
 
 # --- what has been learned, at four levels --------------------------------------------------------

@@ -11,54 +11,40 @@ from parts import Mistake
 
 class Guard:
     """Judges every step before its update. A step whose loss or gradient norm is not finite never
-    reaches the weights. If one of them is spike_z standard deviations above its mean over the last
-    spike_window steps, that is a spike, and spike_action says whether to skip the step, to roll
-    back to the last checkpoint, or only to log it.
+    reaches the weights, nor does a spike: one of them is spike_z standard deviations above its mean
+    over the last 100 steps.
 
     state: a checkpoint, or {}. log: its note() writes down what was refused. dtype: float16 finds
     its scale by overflowing, so it may have more refusals in a row.
 
     `step` counts from 0 and is the number of a batch. After its update the run is at step + 1, so
-    its notes have the number step + 1. Log.cut then drops exactly those notes that a resumed run,
-    or one that was rolled back, will write again."""
+    its notes have the number step + 1. Log.cut then drops exactly those notes that a resumed run
+    will write again."""
 
-    def __init__(self, state, log, dtype='float32', spike_z=0.0, spike_window=100,
-                 spike_action='skip'):
+    def __init__(self, state, log, dtype='float32', spike_z=0.0):
         self.log = log
         self.patience = 30 if dtype == 'float16' else 3     # refusals in a row that end the run
         self.spike_z = spike_z
-        self.spike_window = spike_window
-        self.spike_action = spike_action
         self.window = state.get('window', [])              # [loss, gradient norm] of the last steps
         self.skipped = state.get('skipped', 0)
-        self.lr_factor = state.get('lr_scale', 1.0)         # halved by every rollback
-        self.bad_steps = set(state.get('bad_steps', []))    # led to a rollback: skipped next time
         self.skipped_in_a_row = 0
         self.updates = 0                                    # since this process began
-        self.wants_rollback = False
         self.trouble = ''                                   # why the run cannot continue
 
     def state(self):
-        """Return what a checkpoint keeps. In it lr_factor has its older name, lr_scale."""
-        return {'window': self.window, 'skipped': self.skipped, 'lr_scale': self.lr_factor,
-                'bad_steps': sorted(self.bad_steps)}
+        """Return what a checkpoint keeps."""
+        return {'window': self.window, 'skipped': self.skipped}
 
     def allows(self, step, loss, norm):
         """May the update of this step change the weights? If not, write down why."""
-        self.wants_rollback = False
         if not math.isfinite(loss + norm):
             return self.refuse(step, f'loss {loss:.4f}, gradient norm {norm:.4f}: not finite')
         spiked = spike(self.window, loss, norm, self.spike_z)
-        if step in self.bad_steps:
-            return self.refuse(step, spiked or 'a step that was rolled back before')
-        if spiked and self.spike_action != 'log':
-            self.wants_rollback = self.spike_action == 'rollback' and self.log.can_rewind()
-            return self.refuse(step, spiked)
         if spiked:
-            self.note(step, 'spike', spiked)
+            return self.refuse(step, spiked)
         self.skipped_in_a_row = 0
         self.updates += 1
-        self.window = [*self.window, [loss, norm]][-self.spike_window:]
+        self.window = [*self.window[-99:], [loss, norm]]
         return True
 
     def refuse(self, step, why):
@@ -67,7 +53,6 @@ class Guard:
         self.skipped += 1
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row >= self.patience:
-            self.wants_rollback = False
             self.trouble = (f'{self.skipped_in_a_row} updates in a row were skipped, the last at '
                             f'step {step + 1}: {why}; resume last.pt, or start again if there is '
                             'none, with a lower --learning_rate or --dtype=float32')
@@ -83,18 +68,6 @@ class Guard:
         if config.get('show_batch', 'no such setting') is None and not config.get('streaming'):
             text += f' (its batch: --show_batch={step})'
         self.log.note(step + 1, event, text)
-
-    def roll_back(self, step):
-        """Return the last checkpoint, from which the run goes on at half the learning rate. The
-        batch of `step`, which made the loss jump, will be skipped when it comes again."""
-        saved = self.log.rewind()
-        self.bad_steps.add(step)
-        self.lr_factor /= 2
-        self.window = saved['window']
-        self.log.note(saved['step'] + 1, 'rollback', f'back from step {step + 1} to '
-                      f'{saved["step"]}, learning rate x {self.lr_factor:g}')
-        return saved
-
 
 def spike(window, loss, norm, limit):
     """Return a text if loss or norm is more than `limit` standard deviations above its mean in

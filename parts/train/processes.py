@@ -12,6 +12,7 @@ torchrun.
 import atexit, ctypes, datetime, os, re, signal, sys
 import torch
 import torch.distributed as dist
+from extras.muon import is_native
 from parts import Mistake
 
 # What torchrun says to each process: which one it is, of how many, and where the first one is.
@@ -129,7 +130,7 @@ def choose(device, dtype):
     if kind == 'cpu' and sys.platform == 'linux':
         keep_freed_memory()
     if dtype == 'auto':
-        dtype = 'bfloat16' if native_bfloat16(device) else 'float32'
+        dtype = 'bfloat16' if is_native(torch.device(device)) else 'float32'
     return device, dtype
 
 
@@ -140,50 +141,6 @@ def keep_freed_memory():
     if mallopt:                         # musl's libc has none
         mallopt(-4, 0)                  # M_MMAP_MAX: tensors get no mappings of their own
         mallopt(-1, 2 ** 31 - 1)        # M_TRIM_THRESHOLD: bytes that stay
-
-
-def native_bfloat16(device):
-    """Does the hardware multiply in bfloat16? GPUs before Ampere and many CPUs only emulate it,
-    slowly."""
-    if device.startswith('cuda'):
-        return torch.cuda.get_device_capability(device)[0] >= 8
-    return device == 'cpu' and torch.cpu._is_avx512_bf16_supported()
-
-
-def rehearse(net, model, opt, batch, autocast, compiled=False):
-    """Run net forward and backward on one batch before the run writes anything, so that you see now
-    whether it fits into memory. The first call also compiles net, if it is to be compiled.
-    Afterwards the gradients are 0."""
-    if not opt.state:
-        # The first step of opt makes Adam's moments. We take it here, so that they are in memory
-        # during the rehearsal, and in the checkpoint even if the guard refuses the first update. A
-        # rate of 0 leaves the weights as they are.
-        for group in opt.param_groups:
-            group['lr'] = 0.0           # the loop sets it before each step
-            for p in group['params']:
-                p.grad = torch.zeros_like(p)
-        opt.step()
-        for moments in opt.state.values():
-            if 'step' in moments:
-                moments['step'].zero_()         # this step does not count
-    # RoPE's tables must be on the device before the compiler sees them. Otherwise the second step
-    # would compile again.
-    model.cos, model.sin = model.cos.to(batch[0].device), model.sin.to(batch[0].device)
-    # choose() turned cuDNN's attention off. Training has one shape, so its plan pays off here, and
-    # the compiler builds this choice in.
-    torch.backends.cuda.enable_cudnn_sdp(compiled)
-    try:
-        with autocast:
-            loss = net(*batch, with_logits=False)[1]
-        loss.backward()
-        loss.item()                     # waits for the device
-    except Exception as e:
-        if not compiled or 'memory' in str(e):
-            raise
-        raise Mistake(f'torch.compile failed ({type(e).__name__}); train without it, more '
-                      'slowly: --compile=False') from e
-    net.zero_grad(set_to_none=False)    # DDP's gradients stay in its buckets
-    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 # --- more than one process: what each of them holds -----------------------------------------------

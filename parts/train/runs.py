@@ -183,18 +183,6 @@ class Log:
             kept = [line for line in lines if json.loads(line)['step'] <= step]
             write_whole(path, ''.join(line + '\n' for line in kept))
 
-    def can_rewind(self):
-        """Has this run saved a checkpoint?"""
-        return (self.out_dir / 'last.pt').exists()
-
-    def rewind(self):
-        """Go back to the last save, in the same run. Return its checkpoint."""
-        saved = checkpoints.newest(self.out_dir)
-        if self.here.is_main:
-            self.cut(saved['step'])
-        self.last, self.since = (saved['step'], saved['tokens']), time.time()
-        return saved
-
     def say(self, text, file='train.log'):
         if self.here.is_main:
             if file == 'train.log':
