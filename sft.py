@@ -10,9 +10,8 @@ It reads a model of train.py or of Hugging Face, and data_dir/train.jsonl and va
 {"messages": [{"role": "user", "content": ...}, {"role": "assistant", ...}]}. It writes out_dir.
 
 The loop is that of train.py. One thing is new, the mask: the loss counts only the assistant's words
-and the <|im_end|> after them, in every turn. All other tokens are context, with IGNORE as target. A
-model that is also trained on the questions learns to ask. Without training on <|im_end|> it never
-stops. The conversations decide the form of an answer: the model copies their length and tone.
+and the <|im_end|> after them. A model that is also trained on the questions learns to ask. Without
+training on <|im_end|> it never stops.
 
 You should see one conversation with its trained parts in [[ ]], a first loss well above the base
 model's, and a fall of loss and val_loss within the first hundred steps. If val_loss rises while
@@ -72,18 +71,15 @@ BOUNDS = {'batch_size': (1, 2 ** 20), 'dropout': (0, 0.99), 'log_interval': (1, 
 # --- what is new: the mask, and conversations of all lengths --------------------------------------
 def fit(turns, T):
     """Return ids and mask of a conversation, at most T + 1 each (T inputs and a last target), and
-    how they were cut. turns: (ids, mask, role) of each message.
+    how it was cut. turns: (ids, mask, role) of each message. A question that nobody answers goes.
+    Then the oldest turns go, and only then the end of the answer, because without its beginning or
+    its system message a question is another question:
 
-    A question without its beginning is another question, and so is one without the system message.
-    A conversation that is too long loses its oldest turns, and only then the end of the answer:
+        system  user  assistant  user  assistant        too long
+        system                   user  assistant        older turns left out
+        system                   user  assist           answer cut
 
-        system  user  assistant  user  assistant  user      too long
-        system  user  assistant  user  assistant            what nobody answers always goes
-        system                   user  assistant            older turns left out
-        system                   user  assist               answer cut
-
-    If system message and question leave less than a quarter of T for the answer, or if there is no
-    answer, the conversation is left out, and ids and mask are empty."""
+    Without an answer, or if less than a quarter of T remains for it, ids and mask are empty."""
     while turns and 1 not in turns[-1][1]:
         turns = turns[:-1]
     if not turns:
@@ -148,39 +144,28 @@ def numbers_of(step, lengths, batch_size, seed):
     return group[order].reshape(-1, batch_size)[batch % 32]
 
 
-def lr_at(step, max_steps, warmup_steps, learning_rate):
-    """Return the learning rate of update `step`, counted from 0: a linear rise, then half a cosine
-    down to 0. lr_at(step, 100, 10, 1.0) is 0.1 at step 0, 1.0 at 9 and 10, 0.5 at 55."""
-    if step < warmup_steps:
-        return learning_rate * (step + 1) / warmup_steps
-    progress = (step - warmup_steps) / max(1, max_steps - warmup_steps)     # from 0 to 1
-    return 0.5 * learning_rate * (1 + math.cos(math.pi * progress))
-
-
 config = configure(globals(), BOUNDS)   # from the run that goes on, then from files, then flags
 config['stage'] = 'sft'         # so eval.py will ask this model in conversations
 
 # --- this process ---------------------------------------------------------------------------------
-# torchrun starts a process for each device, and tells each its rank and the size of the world.
-told = [os.environ.get(name) for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')]
-rank, world = (int(told[0]), int(told[1])) if all(told) else (0, 1)
-require(rank < world, f'{rank=} must be below WORLD_SIZE={world}; start them with torchrun')
+rank, world = 0, 1
+if 'MASTER_ADDR' in os.environ:         # torchrun starts a process for each device
+    rank, world = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
 if device == 'auto':
-    device = 'mps' if torch.backends.mps.is_available() and world == 1 else 'cpu'
-    device = 'cuda' if torch.cuda.is_available() else device
+    device = str(torch.accelerator.current_accelerator(check_available=True) or 'cpu')
 if device == 'cuda':
     device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
 try:
     kind = torch.empty(1, device=device).device.type        # cuda, of cuda:1
 except (RuntimeError, AssertionError) as error:
     raise Mistake(f'{device=} is not here ({error}); try --device=auto') from None
-is_native = kind == 'cpu' and torch.cpu._is_avx512_bf16_supported()
 if kind == 'cuda':
     torch.cuda.set_device(device)
     torch.set_float32_matmul_precision('high')          # TF32 for products that stay float32
     torch.backends.cuda.enable_cudnn_sdp(False)         # it plans anew for each length of a batch
-    is_native = torch.cuda.get_device_capability()[0] >= 8
 if dtype == 'auto':                     # older GPUs and many CPUs only emulate bfloat16, slowly
+    is_native = kind == 'cpu' and torch.cpu._is_avx512_bf16_supported()
+    is_native |= kind == 'cuda' and torch.cuda.get_device_capability()[0] >= 8
     dtype = 'bfloat16' if is_native else 'float32'
 autocast = torch.autocast(kind, torch.bfloat16, enabled=dtype == 'bfloat16')
 if world > 1:
@@ -193,8 +178,8 @@ folder = source if os.path.isdir(source) else os.path.dirname(source) or '.'
 try:
     model = GPT.load(source, dropout=dropout)
 except ValueError as error:
-    steps = '' if os.path.exists('data/quickstart') else 'python prepare.py && '
-    raise Mistake(f'{error}; start from another model, or run: {steps}python train.py') from None
+    raise Mistake(f'{error}; start from another model, or make one: '
+                  'python prepare.py && python train.py') from None
 state = {} if is_new else model.saved   # what a run needs to go on
 tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
 tokenizer.render([])                    # refuses a tokenizer without <|im_start|> and <|im_end|>
@@ -207,7 +192,6 @@ T = block_size or context               # most inputs of a row
 require(T <= context, f'{block_size=} is more than the context of {source}, {context}; '
         'make it longer: python -m extras.longer_context')
 
-
 # --- data -----------------------------------------------------------------------------------------
 # of what must be the same when a run goes on: lora, optimizer, and all that it reads
 data_hash = hashlib.sha256(f'{lora} {optimizer}'.encode())
@@ -218,9 +202,9 @@ def read(path):
     trained. Print how many were cut or left out."""
     require(os.path.exists(path), f'{path} is missing; make it as your config file says, or (with '
             f'--source=FILE of your own) run: python prepare.py --kind=sft --out_dir={data_dir}')
-    rows, counts = [], collections.Counter()
     text = pathlib.Path(path).read_bytes()
     data_hash.update(text)
+    rows, counts = [], collections.Counter()
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -263,11 +247,10 @@ model.to(device)
 model.grad_checkpoint = grad_checkpoint
 params = [p for p in model.parameters() if p.requires_grad]
 options = {'betas': (0.9, 0.95), 'weight_decay': 0.0, 'fused': kind != 'mps', 'lr': learning_rate}
+opt = torch.optim.AdamW(params, **options)
 if optimizer == 'muon':
     from extras.muon import for_blocks
     opt = for_blocks(model, **options)
-else:
-    opt = torch.optim.AdamW(params, **options)
 if state:
     require(state.get('data') == data_hash, f'{source} has other data, lora or optimizer than '
             f'{data_dir=}, {base_dir=}, {lora=}, {optimizer=}, or is not of sft.py')
@@ -292,43 +275,38 @@ if world > 1:           # processes that differ would wait for each other, or tr
 if rank == 0:
     old = [path for path in out.glob('*') if path.name.removesuffix('.tmp') in ours]
     is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
-    may_begin = not old or (overwrite and not is_origin)
-    require(may_begin or not is_new, f'{out_dir} has a run: --init_from=resume goes on, '
-            '--overwrite=True begins anew (from elsewhere)')
-    out.mkdir(parents=True, exist_ok=True)
+    require(not is_new or not old or overwrite and not is_origin, f'{out_dir} has a run: '
+            '--init_from=resume goes on, --overwrite=True begins anew (from elsewhere)')
     for path in old:
-        if is_new or path.is_symlink():             # a link could lead our writes anywhere
+        if is_new or path.is_symlink():     # a link could lead our writes anywhere
             path.unlink()
+    out.mkdir(parents=True, exist_ok=True)
     (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
     os.replace(out / 'config.json.tmp', out / 'config.json')
     tokenizer.save(out / 'tokenizer.json')
-    if is_new and os.path.exists(f'{folder}/data.json'):        # what the base has read
-        shutil.copy(f'{folder}/data.json', out)
+    if is_new and os.path.exists(f'{folder}/data.json'):
+        shutil.copy(f'{folder}/data.json', out)     # what the base has read
 
 
 def save(name):
-    """Write a checkpoint that GPT.load reads under another name, then rename it: a crash leaves the
-    old file. last.pt also has what a run needs to go on."""
-    weights = model.state_dict()
-    checkpoint = {'format': 'nanoparrot-checkpoint-1', 'model_config': vars(model.config),
-                  'model': merged(weights) if lora else weights, 'config': config, 'step': step,
-                  'tokens': tokens, 'best_val': best_val, 'tokenizer_hash': tokenizer.hash}
-    if name == 'last.pt':
-        checkpoint |= {'weights': weights, 'optimizer': opt.state_dict(), 'data': data_hash}
+    """Write a checkpoint that GPT.load reads. last.pt also has what a run needs to go on."""
     if rank == 0:
-        with open(out / f'{name}.tmp', 'wb') as file:
-            torch.save(checkpoint, file)
-        os.replace(out / f'{name}.tmp', out / name)
+        weights = model.state_dict()
+        more = {'model': merged(weights)} if lora else {}
+        if name == 'last.pt':
+            more |= {'weights': weights, 'optimizer': opt.state_dict(), 'data': data_hash}
+        model.save(out / name, config=config, step=step, tokens=tokens, best_val=best_val,
+                   tokenizer_hash=tokenizer.hash, **more)
 
 
 def log(**row):
     """Print figures, and append them to metrics.jsonl, where the last row of a step counts."""
     if rank == 0:
         words = [f'{name}: {value:.4g}' for name, value in row.items()]
-        print(' | '.join([f'step {step:>6}/{max_steps}', *words]), flush=True)
+        print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
         row = {name: value if math.isfinite(value) else None for name, value in row.items()}
         with open(out / 'metrics.jsonl', 'a') as f:
-            f.write(json.dumps({'step': step, 'tokens': tokens} | row) + '\n')
+            print(json.dumps({'step': step, 'tokens': tokens} | row), file=f)
 
 
 def mean_loss(*groups):
@@ -341,14 +319,10 @@ def mean_loss(*groups):
         mine = rows[rank::world]
         for i in range(0, len(mine), micro_batch_size):
             few = mine[i:i + micro_batch_size]
-            batch = collate(few)                                                        # (B, T)
-            fraction = count_targets(few) / n_targets
-            if kind == 'cuda':          # from pinned memory a GPU copies while the CPU goes on
-                batch = [t.pin_memory() for t in batch]
-            batch = [t.to(device, non_blocking=True) for t in batch]
+            x, y = collate(few)                                                         # (B, T)
             with autocast:
-                mean = model(*batch, with_logits=False)[1]      # over the micro-batch's targets
-            part = mean * fraction
+                mean = model(x.to(device), y.to(device), with_logits=False)[1]
+            part = mean * count_targets(few) / n_targets
             if torch.is_grad_enabled():
                 part.backward()
             loss += part.detach()
@@ -360,8 +334,7 @@ def mean_loss(*groups):
 @torch.no_grad()
 def evaluate():
     """Measure the loss on held-out conversations, and on text of the base if there is some. Write
-    the answer to the first held-out question. best.pt keeps the best weights. This draws no random
-    numbers, so it changes no training."""
+    the answer to the first held-out question. best.pt keeps the best weights."""
     global best_val
     model.eval()                # no dropout
     row = {'val_loss': mean_loss(held_out).item()}
@@ -370,11 +343,10 @@ def evaluate():
     log(**row)
     if rank == 0:
         ids, mask = held_out[0]
-        n_asked = mask.argmax()                         # of ids in front of the first answer
-        question = torch.tensor(ids[None, :n_asked], device=device).long()              # (1, T)
+        question = torch.tensor(ids[None, :mask.argmax()], device=device).long()        # (1, T)
         [ids] = model.generate(question, sample_tokens, temperature=0, stop=tokenizer.stop)
         with open(out / 'samples.txt', 'a', encoding='utf-8') as f:
-            f.write(f'--- step {step}\n{tokenizer.decode(ids.tolist())}\n\n')
+            print(f'--- step {step}\n{tokenizer.decode(ids.tolist())}\n', file=f)
     model.train()
     if row['val_loss'] < best_val and step > 0:         # never the untrained model
         best_val = row['val_loss']
@@ -410,7 +382,10 @@ while True:
         break
     began = time.perf_counter()
     torch.manual_seed((seed * 1_000_003 + step) * 4096 + rank)      # of dropout
-    lr = lr_at(step, max_steps, warmup_steps, learning_rate)
+    # the learning rate: a linear rise, then half a cosine down to 0
+    progress = max(0, step - warmup_steps) / max(1, max_steps - warmup_steps)       # from 0 to 1
+    lr = learning_rate * min(1, (step + 1) / max(1, warmup_steps))
+    lr *= 0.5 * (1 + math.cos(math.pi * progress))
     for group in opt.param_groups:
         group['lr'] = lr
     batch = [train[i] for i in numbers_of(step, lengths, batch_size, seed)]
