@@ -5,11 +5,10 @@ call of configure(). Files and flags apply from left to right, so the last one w
     min_lr: float | None = None                         # a type other than the default's
     optimizer: Literal['adamw', 'muon'] = 'adamw'       # choices
     config = configure(globals(), {'batch_size': (1, 1e6)})     # other numbers: at least 0
-
     python train.py config/shakespeare_cpu.py --max_steps=500 --device cpu
 
-A config file is Python. Each name in it must be a setting, begin with _, or be a function, a class
-or a module: a misspelled setting would otherwise be ignored, and a run of days use the default.
+A config file is Python. A misspelled setting in it is refused, because a run of days would use the
+default. Other names begin with _, or are those of functions, classes and modules.
 """
 import ast, contextlib, difflib, glob, json, os, pathlib, re, signal, sys, time, traceback, typing
 
@@ -37,7 +36,6 @@ def configure(script, bounds=()):
     if {'-h', '--help'} & {*sys.argv}:
         lines = [f'  --{name}={rest}{kind}' for name, kind, rest in settings]
         sys.exit(print(script['__doc__'], *lines, sep='\n'))
-
     config = {name: script[name] for name, _, _ in settings}
     arguments = iter(sys.argv[1:])
     for source in arguments:
@@ -67,7 +65,9 @@ def configure(script, bounds=()):
         config['init_from'] = 'resume' if found else {'auto': script['init_from']}.get(start, start)
     path = pathlib.Path(config.get('out_dir', ''), 'config.json')
     goes_on = config.get('init_from') == 'resume' and path.exists()
-    saved = json.loads(path.read_text('utf-8')) if goes_on else {}
+    text = path.read_text('utf-8') if goes_on else '{}'
+    require(text.rstrip().endswith('}'), f'{path} is cut off; remove it, and type its settings')
+    saved = json.loads(text)
     for name in saved.keys() & config.keys() - TYPED - set_by.keys():
         if not str(saved[name]).endswith('.py'):                    # a program, such as a reward
             config[name] = convert(script, bounds, path, name, saved[name])
