@@ -248,17 +248,20 @@ if world > 1:           # processes that differ would hang, or train two models 
     dist.all_gather_object(theirs, mine)
     require(theirs.count(mine) == world, 'the processes have different settings, data or weights')
 
-# The loop calls net: the model, perhaps compiled, and in DDP, which averages gradients.
-compile = kind == 'cuda' if compile is None else compile
 model.grad_checkpoint = grad_checkpoint
+if compile or (compile is None and kind == 'cuda'):
+    for part in (*model.blocks, model.norm):        # all blocks are alike: it compiles one
+        part.compile(dynamic=False)
+    model.predict = torch.compile(model.predict, dynamic=False)
+    torch._dynamo.config.optimize_ddp = False       # DDP's buckets may end within a block
+# The loop calls net: the model, perhaps in DDP, which averages gradients, or split by FSDP.
 if shard == 'ddp':
-    model.to(device)
-    net = torch.compile(model) if compile else model
-    if world > 1:               # large buckets, because the compiler cuts its graph between them
-        net = DDP(net, gradient_as_bucket_view=True, bucket_cap_mb=100)
+    net = model.to(device)
+    if world > 1:
+        net = DDP(model, gradient_as_bucket_view=True, bucket_cap_mb=100)
 else:
     from extras import sharding
-    net = sharding.shard(model, shard, kind, dtype, compile)
+    net = sharding.shard(model, shard, kind, dtype)
 
 # --- optimizer ------------------------------------------------------------------------------------
 # Weight decay pulls weights towards 0. The norms' gains (vectors) belong near 1, so they have none.
@@ -375,7 +378,7 @@ def loss_of(ids):
         rows = np.arange(i + rank, i + world * micro_batch_size, world)
         x, y, *mask = get_batch(ids, blocks[rows % n])
         y = y.masked_fill(torch.tensor(rows >= n, device=device)[:, None], IGNORE)
-        with autocast:                  # model, not net, which would be compiled a second time
+        with autocast:                  # model, not net: DDP would exchange for nothing
             mean = model(x, y, *mask, with_logits=False)[1]
         targets = y[y != IGNORE].tolist()                                               # (n,)
         sums += mean.item() * len(targets), len(targets), text_bytes[targets].sum()
@@ -395,7 +398,8 @@ def evaluate():
     if objective == 'clm' and math.isfinite(val_loss):                  # nothing is drawn from NaN
         prompt = torch.tensor([tokenizer.encode(sample_prompt) or tokenizer.first], device=device)
         torch.backends.cuda.enable_cudnn_sdp(False)     # it would plan anew for each length
-        with autocast:                  # under FSDP all processes take part
+        # Under FSDP all processes take part. Its lengths grow: each would be compiled anew.
+        with autocast, torch.compiler.set_stance('force_eager'):
             [ids] = model.generate(prompt, sample_tokens, 0.8, top_k=50, seeds=[seed]).tolist()
         torch.backends.cuda.enable_cudnn_sdp(True)
         say(f'--- step {step}, val_loss {val_loss:.4f}\n{tokenizer.decode(ids)}\n', 'samples.txt')
