@@ -385,7 +385,7 @@ def loss_of(ids):
 
 
 def evaluate():
-    """Measure held-out loss, and write a sample (all processes, for FSDP). Keep the best weights."""
+    """Measure held-out loss and write a sample (all processes, for FSDP). Keep the best weights."""
     global best_val
     row = {}
     for name in [name for name in bins if name != 'train']:
