@@ -204,6 +204,10 @@ class GPT(nn.Module):
         of targets that are not IGNORE, or 0 without any. For next tokens: idx = tokens[:-1],
         targets = tokens[1:]. with_logits=False returns (None, loss) and computes fewer logits."""
         hidden = self.backbone(idx, mask=mask, positions=positions)  # (B, T, C)
+        return self.predict(hidden, targets, with_logits)
+
+    def predict(self, hidden, targets=None, with_logits=True):
+        """What forward() does with the hidden states, (B, T, C)."""
         if not with_logits and not torch.compiler.is_compiling():  # compiled shapes are fixed
             hidden, targets = hidden[targets != IGNORE], targets[targets != IGNORE]  # (n, C), (n,)
         logits = self.head(hidden)[..., :self.config.vocab_size].float()  # (B, T, V) or (n, V)
