@@ -78,8 +78,8 @@ def killed_while_saving(step):
     return before('save', f"""
         state, file = arguments
         if state['step'] == {step} and state.get('optimizer', state.get('moments')):
-            file.write(b'half')
-            file.flush()
+            with open(getattr(file, 'name', file), 'wb') as half:
+                half.write(b'half')
             os.kill(os.getpid(), signal.SIGKILL)""")
 
 
