@@ -182,18 +182,12 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
     return losses, chosen.detach(), rejected.detach()
 
 
-def log_p_of(model, x, y):
-    """Return log p of N answers, float32 (N,): the sum over their tokens. collate shows x and y."""
-    n_tokens = (y != IGNORE).sum(1).tolist()
-    return torch.stack([log_p.sum() for log_p in model.log_p(x, y).split(n_tokens)])
-
-
 # --- pairs of all lengths -------------------------------------------------------------------------
 def fit(turns, chosen, rejected, T):
-    """Return prompt, chosen and rejected, ids, at most T in a prompt and its answer, and how they
-    were cut. turns: (ids, role) of each message, then of the header of an answer. The oldest turns
-    go, and only then the ends of the answers, because without its beginning or its system message a
-    question is another question:
+    """Return prompt, chosen and rejected, ids, a prompt and its answer at most T, and how they were
+    cut. turns: (ids, role) of each message, and of the header of an answer. The oldest turns go,
+    and only then the ends of the answers, because a question needs its beginning and its system
+    message:
 
         system  user  assistant  user  header       chosen, rejected        too long
         system                   user  header       chosen, rejected        older turns left out
@@ -201,22 +195,22 @@ def fit(turns, chosen, rejected, T):
 
     If less than a quarter of T remains for an answer, or both are the same, all three are empty."""
     roles = [role for ids, role in turns]
-    longest = max(len(chosen), len(rejected))
     head = next(i for i, role in enumerate(roles) if role != 'system')
-    how = 'whole'
+    longest = max(len(chosen), len(rejected))
     for start in range(head, len(turns)):
         # A user may ask in several messages in a row: a question begins with the first of them.
         if start == head or roles[start] == 'user' != roles[start - 1]:
             prompt = [id for ids, role in turns[:head] + turns[start:] for id in ids]
+            how = 'whole' if start == head else 'older turns left out'
             if len(prompt) + longest <= T:
                 break
-            how = 'older turns left out'
     room = T - len(prompt)
     if room < T / 4:
         return [], [], [], 'left out: its question is too long'
-    if chosen[:room] == rejected[:room]:
+    chosen, rejected = chosen[:room], rejected[:room]
+    if chosen == rejected:
         return [], [], [], 'left out: both answers are the same'
-    return prompt, chosen[:room], rejected[:room], how if longest <= room else 'answers cut'
+    return prompt, chosen, rejected, how if longest <= room else 'answers cut'
 
 
 def collate(pairs):
@@ -235,9 +229,8 @@ def collate(pairs):
 
 
 def numbers_of(step, lengths, batch_size, seed):
-    """Return the numbers of a step's pairs, (batch_size,). They have about the same length, so that
-    little is padded. An epoch has each of them at most once: those that do not fill a batch are
-    left out. If there are too few for one batch, some are repeated."""
+    """Return the numbers of a step's pairs, (batch_size,), as in sft.py: in random order, but those
+    of a step have about the same length, so that little is padded."""
     per_epoch = max(1, len(lengths) // batch_size)
     epoch, i = divmod(step, per_epoch)
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
@@ -251,17 +244,15 @@ def numbers_of(step, lengths, batch_size, seed):
 
 config = configure(globals(), BOUNDS)   # from the run that goes on, then from files, then flags
 config['stage'] = 'dpo'         # so eval.py will ask this model in conversations
-for name, users in {'label_smoothing': ['dpo'], 'gamma': ['simpo'],
-                    'beta': ['dpo', 'ipo', 'kto', 'orpo', 'simpo'],
-                    'nll_weight': ['dpo', 'ipo', 'kto', 'simpo']}.items():
-    require(name not in set_by or not config[name] or loss_type in users, f'{name}={config[name]} '
-            f'needs --loss_type={" or ".join(users)}, not {loss_type}; leave it out, or add '
-            f'--{name}={None if name == "beta" else 0}')
+for name, users in {'label_smoothing': 'dpo', 'gamma': 'simpo', 'nll_weight': 'dpo ipo kto simpo',
+                    'beta': 'dpo ipo kto orpo simpo'}.items():
+    require(name not in set_by or not config[name] or loss_type in users.split(),
+            f'{name}={config[name]} needs --loss_type={users.replace(" ", "|")}, not {loss_type}; '
+            'leave it out' + f', or add --{name}=0' * (name != 'beta'))
 beta = config['beta'] = beta or (2.0 if loss_type == 'simpo' else 0.1)
-# At the start, policy and reference are one model and all scores of a reward model are 0, so the
-# first loss is known. orpo and simpo need no reference, and rm needs none.
-first_loss = {'dpo': math.log(2), 'ipo': 1 / (2 * beta) ** 2, 'kto': 0.5, 'rm': math.log(2)}
 has_reference = loss_type in ('dpo', 'ipo', 'kto')
+# At the start all rewards are 0, so these losses are known.
+first_loss = {'dpo': math.log(2), 'ipo': 1 / (2 * beta) ** 2, 'kto': 0.5, 'rm': math.log(2)}
 
 # --- this process ---------------------------------------------------------------------------------
 rank, world = 0, 1
@@ -302,29 +293,22 @@ require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
         f'{folder}/tokenizer.json is not the tokenizer that {source} was trained with')
 require(not is_new or model.config.causal and 'reward_head' not in model.saved,
         f'{source} was made with --objective=mlm or is a reward model: it writes no answers')
-first, last = (model.embedding.weight[tokenizer.special[f'<|im_{end}|>']] for end in ('start', 'end'))
-require(not first.equal(last), f'{source} was not trained on <|im_start|> and <|im_end|>; fine-tune '
-        f'it first: python sft.py --init_from={shlex.quote(source)}')
-context = model.config.block_size
-T = block_size or context               # most inputs of a row
-require(T <= context, f'{block_size=} is more than the context of {source}, {context}; '
-        'make it longer: python -m extras.longer_context')
+start, end = (tokenizer.special[name] for name in ('<|im_start|>', '<|im_end|>'))
+require(not model.embedding.weight[start].equal(model.embedding.weight[end]), f'{source} does not '
+        f'know <|im_start|> and <|im_end|>; first run: python sft.py --init_from={source}')
+T = block_size or model.config.block_size       # most ids of a prompt and its answer
+require(T <= model.config.block_size, f'{block_size=} is more than the context of {source}, '
+        f'{model.config.block_size}; make it longer: python -m extras.longer_context')
 
 # --- data -----------------------------------------------------------------------------------------
 # of what must be the same when a run goes on: the loss, what trains, and all that it reads
-data_hash = hashlib.sha256(
-    f'{loss_type} {beta} {gamma} {label_smoothing} {T} {lora} {optimizer}'.encode())
-
-
-def ids_of(text):
-    """Return the ids of an answer, with <|im_end|>."""
-    ids, mask = tokenizer.render([{'role': 'assistant', 'content': text}])
-    return [id for id, is_said in zip(ids, mask) if is_said]
+same = loss_type, beta, gamma, label_smoothing, T, lora, optimizer
+data_hash = hashlib.sha256(str(same).encode())
 
 
 def read(path):
-    """Return the pairs of a file, (prompt, chosen, rejected), ids each. A line for kto has one of
-    the answers, and the other one is empty. Print how many were cut or left out."""
+    """Return the pairs of a file, (prompt, chosen, rejected): ids. A line for kto may have only one
+    answer, then the other is empty. Print how many were cut or left out."""
     require(os.path.exists(path), f'{path} is missing; make it as your config file says, or from '
             f'pairs of your own: python prepare.py --kind=preference --source=FILE '
             f'--out_dir={data_dir}; config/quickstart_dpo.py lets a model make them')
@@ -340,16 +324,16 @@ def read(path):
             if isinstance(prompt, str):
                 prompt = [{'role': 'user', 'content': prompt}]
             turns = [(tokenizer.render([message])[0], message['role']) for message in prompt]
+            ids = lambda name: [*tokenizer.encode(record[name]), end]
             if loss_type == 'kto' and 'completion' in record:
-                answer = ids_of(record['completion'])
-                answers = {True: (answer, []), False: ([], answer)}[record['label']]
+                only = ids('completion')
+                answers = {True: (only, []), False: ([], only)}[record['label']]
             else:
-                answers = ids_of(record['chosen']), ids_of(record['rejected'])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+                answers = ids('chosen'), ids('rejected')
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise Mistake(f'{path}, line {number}: {type(error).__name__}: {error!s:.200}; needs '
-                          '"prompt", "chosen" and "rejected", or for --loss_type=kto "prompt", '
-                          '"completion" and a "label", true or false; see prepare.py '
-                          '--kind=preference') from None
+                          'texts "prompt", "chosen", "rejected", or for --loss_type=kto "prompt", '
+                          '"completion" and "label", true or false; see prepare.py') from None
         *row, how = fit([*turns, (header, 'assistant')], *answers, T)
         counts[how] += 1
         if 'left out' not in how:       # arrays take a tenth of the memory of lists
@@ -379,7 +363,7 @@ if lora:
     from extras.lora import adapt, merged
     adapt(model, lora)
 if loss_type == 'rm':           # a score takes the place of log p
-    from extras.reward_model import add_head, score as log_p_of
+    from extras.reward_model import add_head, score
     add_head(model)
 model.to(device)
 model.grad_checkpoint = grad_checkpoint
@@ -453,46 +437,51 @@ def log(**row):
 
 
 def scores_of(numbers):
-    """Return log p (for rm: the scores) of both answers of B pairs, and their numbers of tokens,
-    (2, B) each: row 0 has the chosen answers, row 1 the rejected ones."""
+    """Return log p of both answers of B pairs, the sums over their tokens (for rm: their scores),
+    and how many tokens they have. (2, B) each: the chosen ones, the rejected ones."""
     x, y = collate([pairs[i] for i in numbers])                                         # (2 B, T)
+    n = (y != IGNORE).sum(1)                                                            # (2 B,)
+    x, y = x.to(device), y.to(device)
     with autocast:
-        scores = log_p_of(model, x.to(device), y.to(device))                            # (2 B,)
-    return scores.view(2, -1), (y != IGNORE).sum(1).view(2, -1).to(device)
+        if loss_type == 'rm':
+            scores = score(model, x, y)
+        else:
+            parts = model.log_p(x, y).split(n.tolist())
+            scores = torch.stack([log_p.sum() for log_p in parts])
+    return scores.view(2, -1), n.view(2, -1).to(device)
 
 
 def measure(numbers, kl=0.0):
     """Return means over these pairs, in all processes. Unless under no_grad, add this process's
     part of the gradient of their mean loss to p.grad. The first of two processes takes the pairs 0,
     2, 4, ...; it may also get none. kl: kto's zero point."""
-    of_pairs = torch.zeros(4, device=device)            # sums
-    of_answers = torch.zeros(3, 2, device=device)       # of the chosen ones, of the rejected ones
+    names = ('loss', 'preference_loss', 'accuracy', 'kl', 'chosen_reward', 'rejected_reward',
+             'chosen_logp', 'rejected_logp')
+    sums = torch.zeros(10, device=device)       # of these, and the numbers of both kinds of answers
     mine = numbers[rank::world]
     for i in range(0, len(mine), micro_batch_size):
         few = mine[i:i + micro_batch_size]
         policy, n = scores_of(few)                                                      # (2, B)
         losses, *rewards = preference_loss(*policy, *ref[few].T, *n, loss_type, beta,
                                            label_smoothing, gamma, kl)                  # (B,)
-        with_nll = losses - nll_weight * policy[0] / n[0].clamp(min=1)
+        loss = losses - nll_weight * policy[0] / n[0].clamp(min=1)
         if torch.is_grad_enabled():
-            (with_nll.sum() / len(numbers)).backward()
+            (loss.sum() / len(numbers)).backward()
         # A tie is half right. Unrounded, an untrained model would win and lose by the last digits.
         is_right = 0.5 + 0.5 * (rewards[0] - rewards[1]).round(decimals=4).sign()
         # how much likelier the answers of a pair have become; one that is missing adds 0
         gain = (policy - ref[few].T).sum(0) / (n > 0).sum(0)
-        of_pairs += torch.stack([with_nll, losses, is_right, gain]).detach().sum(1)
-        of_answers += torch.stack([torch.stack(rewards), policy.detach(), n > 0]).sum(2)
+        columns = [loss, losses, is_right, gain, *rewards, *policy, *(n > 0)]
+        sums += torch.stack(columns).detach().sum(1)
     if world > 1:
-        dist.all_reduce(of_pairs)
-        dist.all_reduce(of_answers)
-    loss, preference, accuracy, kl = (of_pairs / len(numbers)).tolist()
-    (chosen, rejected), log_p = (of_answers[:2] / of_answers[2]).tolist()   # without any: nan
-    row = {'loss': loss, 'preference_loss': preference, 'accuracy': accuracy,
-           'margin': chosen - rejected, 'chosen_reward': chosen, 'rejected_reward': rejected}
-    if loss_type != 'rm':
-        row |= {'chosen_logp': log_p[0], 'rejected_logp': log_p[1]}
-    if has_reference:
-        row['kl'] = kl
+        dist.all_reduce(sums)
+    counts = torch.cat([torch.full((4,), len(numbers), device=device), sums[8:], sums[8:]])
+    row = dict(zip(names, (sums[:8] / counts).tolist()))
+    row['margin'] = row['chosen_reward'] - row['rejected_reward']
+    if not has_reference:
+        del row['kl']
+    if loss_type == 'rm':
+        del row['chosen_logp'], row['rejected_logp']
     return row
 
 
@@ -514,10 +503,11 @@ def evaluate():
                 print(f'--- step {step}\n{tokenizer.decode(ids.tolist())}\n', file=f)
         row['val_response_len'] = np.mean(answer_lengths)
     log(**row)
-    known = first_loss.get(loss_type)
-    require(step or not known or math.isclose(row['val_loss'], known, rel_tol=1e-3),
-            f'the first {loss_type} loss is {row["val_loss"]:.5f}, but policy and reference are the '
-            f'same model, so {known:.5f} is expected; try --dtype=float32')
+    if step == 0 and loss_type in first_loss:
+        known = first_loss[loss_type]
+        require(math.isclose(row['val_loss'], known, rel_tol=1e-3),
+                f'the first {loss_type} loss is {row["val_loss"]:.5f} in place of {known:.5f}, but '
+                'policy and reference are still the same model; try --dtype=float32')
     if row['val_loss'] < best_val and step > 0:         # never the untrained model
         best_val = row['val_loss']
         save('best.pt')
