@@ -184,10 +184,9 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
 
 # --- pairs of all lengths -------------------------------------------------------------------------
 def fit(turns, chosen, rejected, T):
-    """Return prompt, chosen and rejected, ids, a prompt and its answer at most T, and how they were
-    cut. turns: (ids, role) of each message, and of the header of an answer. The oldest turns go,
-    and only then the ends of the answers, because a question needs its beginning and its system
-    message:
+    """Return prompt, chosen and rejected, ids, and how they were cut: a prompt and its answer have
+    at most T. turns: (ids, role) of each message, and of the header of an answer. The oldest turns
+    go, then the ends of the answers, but no question loses its beginning or its system message:
 
         system  user  assistant  user  header       chosen, rejected        too long
         system                   user  header       chosen, rejected        older turns left out
@@ -294,24 +293,27 @@ require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
 require(not is_new or model.config.causal and 'reward_head' not in model.saved,
         f'{source} was made with --objective=mlm or is a reward model: it writes no answers')
 start, end = (tokenizer.special[name] for name in ('<|im_start|>', '<|im_end|>'))
-require(not model.embedding.weight[start].equal(model.embedding.weight[end]), f'{source} does not '
-        f'know <|im_start|> and <|im_end|>; first run: python sft.py --init_from={source}')
+require(not model.embedding.weight[start].equal(model.embedding.weight[end]), f'{source} was not '
+        f'trained on <|im_start|> and <|im_end|>; first run: python sft.py --init_from={source}')
 T = block_size or model.config.block_size       # most ids of a prompt and its answer
 require(T <= model.config.block_size, f'{block_size=} is more than the context of {source}, '
         f'{model.config.block_size}; make it longer: python -m extras.longer_context')
 
 # --- data -----------------------------------------------------------------------------------------
 # of what must be the same when a run goes on: the loss, what trains, and all that it reads
-same = loss_type, beta, gamma, label_smoothing, T, lora, optimizer
-data_hash = hashlib.sha256(str(same).encode())
+fixed = loss_type, beta, gamma, label_smoothing, T, lora, optimizer
+data_hash = hashlib.sha256(str(fixed).encode())
 
 
 def read(path):
     """Return the pairs of a file, (prompt, chosen, rejected): ids. A line for kto may have only one
     answer, then the other is empty. Print how many were cut or left out."""
     require(os.path.exists(path), f'{path} is missing; make it as your config file says, or from '
-            f'pairs of your own: python prepare.py --kind=preference --source=FILE '
-            f'--out_dir={data_dir}; config/quickstart_dpo.py lets a model make them')
+            'pairs of your own (prepare.py --kind=preference --source=FILE), or from answers of '
+            f'{folder}, run: python eval.py --ckpt={folder} --tasks=problems --splits=review '
+            '--n_problems=250 --num_samples=8 --allow_code_execution=True '
+            f'--out={folder}/mined/eval.json && python prepare.py --kind=preference '
+            f'--source={folder}/mined/samples.jsonl --prefer=both --out_dir={data_dir}')
     text = pathlib.Path(path).read_bytes()
     data_hash.update(text)
     rows, counts = [], collections.Counter()
@@ -324,12 +326,12 @@ def read(path):
             if isinstance(prompt, str):
                 prompt = [{'role': 'user', 'content': prompt}]
             turns = [(tokenizer.render([message])[0], message['role']) for message in prompt]
-            ids = lambda name: [*tokenizer.encode(record[name]), end]
+            answer = lambda name: [*tokenizer.encode(record[name]), end]
             if loss_type == 'kto' and 'completion' in record:
-                only = ids('completion')
+                only = answer('completion')
                 answers = {True: (only, []), False: ([], only)}[record['label']]
             else:
-                answers = ids('chosen'), ids('rejected')
+                answers = answer('chosen'), answer('rejected')
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise Mistake(f'{path}, line {number}: {type(error).__name__}: {error!s:.200}; needs '
                           'texts "prompt", "chosen", "rejected", or for --loss_type=kto "prompt", '
@@ -342,7 +344,7 @@ def read(path):
     if rank == 0:
         print(path, dict(counts), f'better answers: {n_better}, worse: {n_worse}', flush=True)
     require(n_better and n_worse, f'{path} has {n_better} better and {n_worse} worse answers that '
-            f'differ within {T} tokens: it needs both')
+            f'fit into {T} tokens and differ; training needs both kinds')
     return rows
 
 
@@ -451,10 +453,10 @@ def scores_of(numbers):
     return scores.view(2, -1), n.view(2, -1).to(device)
 
 
-def measure(numbers, kl=0.0):
+def measure(numbers, zero_point=0.0):
     """Return means over these pairs, in all processes. Unless under no_grad, add this process's
     part of the gradient of their mean loss to p.grad. The first of two processes takes the pairs 0,
-    2, 4, ...; it may also get none. kl: kto's zero point."""
+    2, 4, ...; it may also get none. zero_point: kl of preference_loss, for kto."""
     names = ('loss', 'preference_loss', 'accuracy', 'kl', 'chosen_reward', 'rejected_reward',
              'chosen_logp', 'rejected_logp')
     sums = torch.zeros(10, device=device)       # of these, and the numbers of both kinds of answers
@@ -463,7 +465,7 @@ def measure(numbers, kl=0.0):
         few = mine[i:i + micro_batch_size]
         policy, n = scores_of(few)                                                      # (2, B)
         losses, *rewards = preference_loss(*policy, *ref[few].T, *n, loss_type, beta,
-                                           label_smoothing, gamma, kl)                  # (B,)
+                                           label_smoothing, gamma, zero_point)          # (B,)
         loss = losses - nll_weight * policy[0] / n[0].clamp(min=1)
         if torch.is_grad_enabled():
             (loss.sum() / len(numbers)).backward()
