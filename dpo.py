@@ -9,8 +9,8 @@ that prefers the better ones. DPO and its family, and a reward model.
 
 It reads a model of sft.py, and data_dir/train.jsonl and val.jsonl, lines of {"prompt", "chosen",
 "rejected"}; a prompt is text or messages. kto also takes {"prompt", "completion", "label"} lines.
-It writes out_dir. The loop is that of sft.py, and lacks the same; new are losses and reference.
-The decision made here is the taste: who says which answer is better?
+It writes out_dir. The loop is that of sft.py, which also says what only train.py has. New are the
+losses and the reference. The decision made here is the taste: who says which answer is better?
 
 DPO in four lines. The policy p is the model that trains. The reference p_ref is the same model at
 the start. A prompt has a better answer c (chosen) and a worse answer r (rejected):
@@ -194,13 +194,13 @@ def fit(turns, chosen, rejected, T):
 
     If less than a quarter of T remains for an answer, or both are the same, all three are empty."""
     roles = [role for ids, role in turns]
-    head = next(i for i, role in enumerate(roles) if role != 'system')
+    n_system = next(i for i, role in enumerate(roles) if role != 'system')
     longest = max(len(chosen), len(rejected))
-    for start in range(head, len(turns)):
+    for start in range(n_system, len(turns)):
         # A user may ask in several messages in a row: a question begins with the first of them.
-        if start == head or roles[start] == 'user' != roles[start - 1]:
-            prompt = [id for ids, role in turns[:head] + turns[start:] for id in ids]
-            how = 'whole' if start == head else 'older turns left out'
+        if start == n_system or roles[start] == 'user' != roles[start - 1]:
+            prompt = [id for ids, role in turns[:n_system] + turns[start:] for id in ids]
+            how = 'whole' if start == n_system else 'older turns left out'
             if len(prompt) + longest <= T:
                 break
     room = T - len(prompt)
@@ -228,8 +228,8 @@ def collate(pairs):
 
 
 def numbers_of(step, lengths, batch_size, seed):
-    """Return the numbers of a step's pairs, (batch_size,), as in sft.py: in random order, but those
-    of a step have about the same length, so that little is padded."""
+    """Return the numbers of a step's pairs, (batch_size,), as in sft.py: in random order, but with
+    about the same length within a step, so that little is padded."""
     per_epoch = max(1, len(lengths) // batch_size)
     epoch, i = divmod(step, per_epoch)
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
@@ -439,8 +439,9 @@ def log(**row):
 
 
 def scores_of(numbers):
-    """Return log p of both answers of B pairs, the sums over their tokens (for rm: their scores),
-    and how many tokens they have. (2, B) each: the chosen ones, the rejected ones."""
+    """Return log p of the answers of B pairs, the sums over their tokens (for rm: their scores),
+    and how many tokens they have, (2, B) each: row 0 has the chosen answers, row 1 the rejected
+    ones. numbers: 3 is pairs[3]."""
     x, y = collate([pairs[i] for i in numbers])                                         # (2 B, T)
     n = (y != IGNORE).sum(1)                                                            # (2 B,)
     x, y = x.to(device), y.to(device)
@@ -459,7 +460,7 @@ def measure(numbers, zero_point=0.0):
     2, 4, ...; it may also get none. zero_point: kl of preference_loss, for kto."""
     names = ('loss', 'preference_loss', 'accuracy', 'kl', 'chosen_reward', 'rejected_reward',
              'chosen_logp', 'rejected_logp')
-    sums = torch.zeros(10, device=device)       # of these, and the numbers of both kinds of answers
+    sums = torch.zeros(10, device=device)       # of these, and how many chosen and rejected exist
     mine = numbers[rank::world]
     for i in range(0, len(mine), micro_batch_size):
         few = mine[i:i + micro_batch_size]
@@ -471,12 +472,14 @@ def measure(numbers, zero_point=0.0):
             (loss.sum() / len(numbers)).backward()
         # A tie is half right. Unrounded, an untrained model would win and lose by the last digits.
         is_right = 0.5 + 0.5 * (rewards[0] - rewards[1]).round(decimals=4).sign()
-        # how much likelier the answers of a pair have become; one that is missing adds 0
+        # How much likelier the answers of a pair have become: 0.3 if log p - log p_ref is 1 and
+        # -0.4. KL is this mean over answers of the policy itself; here it may be below 0.
         gain = (policy - ref[few].T).sum(0) / (n > 0).sum(0)
         columns = [loss, losses, is_right, gain, *rewards, *policy, *(n > 0)]
         sums += torch.stack(columns).detach().sum(1)
     if world > 1:
         dist.all_reduce(sums)
+    # four means over pairs, and four over answers: nan without any
     counts = torch.cat([torch.full((4,), len(numbers), device=device), sums[8:], sums[8:]])
     row = dict(zip(names, (sums[:8] / counts).tolist()))
     row['margin'] = row['chosen_reward'] - row['rejected_reward']
