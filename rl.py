@@ -106,22 +106,18 @@ config = configure(globals(), BOUNDS)
 config['stage'] = 'rl'          # so eval.py will ask this model in conversations
 
 # --- 1. this run and this process -----------------------------------------------------------------
-# --- resume: same text in dpo.py, rl.py ---
 # state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir. Then the
 # settings in it replace those in config, except what a flag or a config file gives now (they are in
 # set_by), and the second line copies config into the variables above. From then on init_from is no
 # longer the word resume: it is what the run began with, a folder or scratch.
 state = runs.take_over_settings(config, set_by)
 globals().update(config)
-# --- end resume ---
-# --- setup: same text in dpo.py, rl.py ---
 # `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
 # of device ('cuda') and the dtype of matrix products, as text.
 here = processes.Process(config)
 micro_batch_size = micro_batch_size or batch_size // here.world
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
 scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
-# --- end setup ---
 # A batch of answers serves `updates` steps, and no checkpoint holds answers. So last.pt and best.pt
 # are written between two batches only, and a resumed run begins with new answers. With updates=4,
 # batches begin at steps 0, 4, 8, ..., so a save after step 20 is between two of them, and one after

@@ -19,7 +19,7 @@ prepare/                a text becomes tokens on the disk
     workers             many jobs, computed by several processes
 model/                  whatever takes a GPT or its config
     gguf_file           a file for llama.cpp
-    adapters            a score instead of the next token; LoRA is in extras/lora.py
+    adapters            a score instead of the next token, for rl.py
     copies              of a model, with another config
     checkpoints         written, found, read, and opened to sample, to fine-tune or to train on
 train/                  a run
@@ -27,7 +27,7 @@ train/                  a run
     runs                how a run begins or resumes, what it saves, what it writes down
     processes           a process of a run: its device, its precision, what the others hold
     data                the folder of token bins that eval.py measures
-    records             conversations and pairs as token ids, in batches
+    records             prompts and answers of rl.py as tensors
     optim               the groups of an optimizer, and the ends of a schedule
     guards              which updates may reach the weights
     rollouts            answers for a step of rl.py, and what each of them earns

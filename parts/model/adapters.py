@@ -1,20 +1,10 @@
 """
-A reward model has a head that gives a score. LoRA is in extras/lora.py; dpo.py takes it from here.
+A reward model has a head that gives a score: dpo.py trains one, rl.py uses it.
 
-    adapt(model, rank=8)            # rank 0: nothing
     RewardModel(model)(x, y)        # (N,) scores, from inputs and targets (N, T)
 """
 import torch
 import torch.nn as nn
-from extras import lora
-from extras.lora import knows_chat, merged      # noqa: F401
-
-
-def adapt(model, rank):
-    """Do nothing if rank is 0."""
-    if rank:
-        lora.adapt(model, rank)
-
 
 IGNORE = -100       # a target outside the answer, as in model.py
 

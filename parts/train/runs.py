@@ -13,9 +13,9 @@ the folder are enough to resume: you need not type the other settings again.
 """
 import collections, contextlib, datetime, json, math, os, pathlib, shlex, shutil, sys, time
 import torch
-from extras import planner
+from extras import lora, planner
 from parts import Mistake
-from parts.model import adapters, checkpoints
+from parts.model import checkpoints
 from parts.train import processes
 
 try:
@@ -165,7 +165,7 @@ class Log:
         with self.timed('save'):
             weights, moments = processes.state_of(net, [opt] if name == 'last.pt' else [])
             if self.here.is_main:
-                plain = adapters.merged({k.removeprefix('model.'): w for k, w in weights.items()})
+                plain = lora.merged({k.removeprefix('model.'): w for k, w in weights.items()})
                 if 'score.weight' in plain:
                     more['reward_head'] = plain.pop('score.weight')
                 checkpoints.write(f'{self.out_dir}/{name}', 2, {
