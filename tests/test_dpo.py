@@ -493,7 +493,7 @@ def test_with_its_three_leaves_alone_it_trains_in_one_and_in_two_processes(sft_m
         ok(call(sys.executable, *flags, f'--loss_type={kind}', f'--out_dir={kind}'))
     for flag, file in (('--lora=2', 'lora'), ('--optimizer=muon', 'muon'),
                        ('--loss_type=rm', 'reward_model')):
-        mistake(call(sys.executable, *flags, '--out_dir=three', flag), f'extras/{file}.py')
+        mistake(call(sys.executable, *flags, '--out_dir=three', flag), 'copy extras, too', f'extras.{file}')
 
 
 # --- the reward model ---------------------------------------------------------------------------------------
