@@ -47,7 +47,6 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 # What is RL's own is here and in rollouts, which reads tasks, writes answers and rewards them.
 # sandbox runs the programs in answers. The others serve train.py and sft.py as well.
 from model import IGNORE
-from parts.eval import sandbox
 from parts.model import checkpoints, copies
 from parts.train import data, guards, optim, processes, records, rollouts, runs
 
@@ -56,7 +55,7 @@ from parts.train import data, guards, optim, processes, records, rollouts, runs
 init_from = 'out/sft'           # a folder to start from, or resume: continue in out_dir
 out_dir = 'out/rl'              # where the run writes
 reward = 'problems'             # problems, FILE.jsonl, FILE.py, FOLDER: what judges answers
-allow_code_execution = False    # True: run programs of the model; first read parts/eval/sandbox.py
+allow_code_execution = False    # True: run programs of the model; first read extras/sandbox.py
 max_steps = 100                 # updates
 batch_size = 32                 # prompts of a step, over all devices
 num_samples = 8                 # answers to a prompt
@@ -245,8 +244,8 @@ def answers_to(batch, n, temperature, noise):
     # Judges run the program in an answer and test it. submit() gives them an answer and returns at
     # once, with a Future for their verdict, so they work while other answers are being written.
     # rewards_of() waits for the verdicts. All processes share the CPU's cores.
-    n_judges = max(1, min(16, sandbox.CORES // here.world))
-    with sandbox.Court(timeout, processes=n_judges) as judges:
+    n_judges = max(1, min(16, rollouts.sandbox.CORES // here.world))
+    with rollouts.sandbox.Court(timeout, processes=n_judges) as judges:
         with log.timed('sample'), autocast:
             written = rollouts.write(model, [task['ids'] for task in asked], noise, temperature,
                                      tokenizer.stop, slots)

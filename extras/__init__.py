@@ -12,6 +12,13 @@ what train.py opens
 what sft.py opens
     lora                only small matrices train, beside the weights
     replay              sft.py also reads base text, and measures how much of it is forgotten
+what rl.py, prepare.py, sample.py and eval.py open
+    problems            small Python problems with tests
+    questions           one form for HumanEval, MBPP, GSM8K and your own
+    grading             how answers are graded
+    sandbox             runs programs that a model wrote
+    trial               one run of a program in the sandbox
+    crossing            what the program and its tests say to each other
 models
     hf_model            folders of Hugging Face, read and written, and the card of one
     hf_tokenizer        tokenizer.json files of Hugging Face, read and written

@@ -38,11 +38,7 @@ sample/                 a model writes
     server              a page and OpenAI's API for the programs of this machine
     html_file           the same page as one file, in which the models answer without Python
 eval/                   is it right, is it well?
-    problems            small Python problems with tests
-    questions           one form for HumanEval, MBPP, GSM8K and your own; how answers are graded
-    sandbox             runs programs that a model wrote
-    trial               one run of a program in the sandbox
-    crossing            what the program and its tests say to each other
+    questions           which questions eval.py asks, and what it writes down about an answer
     results             two models on the same problems, tables
     run_log             what a run has written into its folder
     dashboard           its curves and what is seen in them, as a picture

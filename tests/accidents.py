@@ -23,7 +23,7 @@ PLACES = {
     'clean a shard': ('parts.prepare.corpus', 'Corpus.write_shard'),
     'take a token': ('parts.sample.asking', 'Answer.take'),           # of an answer that is being written
     'begin an answer': ('parts.sample.asking', 'begin'),            # called with tokenizer, prompt, n, seed
-    'trial': ('parts.eval.sandbox', 'TRIAL'),                       # the path of trial.py
+    'trial': ('extras.sandbox', 'TRIAL'),                       # the path of trial.py
     'size of a shard': ('parts.prepare.files', 'SHARD'),
     'listen': ('parts.sample.server', 'Server.server_activate'),
 }

@@ -10,7 +10,7 @@ import types
 
 from conftest import ROOT
 
-from parts.eval import problems as P, questions
+from extras import grading, problems as P
 from parts.train import rollouts
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -35,8 +35,8 @@ def test_every_reference_of_either_taste_passes_its_tests():
     assert len(ALL) >= 2000
     for p in ALL:
         for body in p['solutions']:
-            run_with_tests(p, questions.program(p, p['prompt'] + body, chat=True))
-            run_with_tests(p, questions.program(p, body, chat=False))
+            run_with_tests(p, grading.program(p, p['prompt'] + body, chat=True))
+            run_with_tests(p, grading.program(p, body, chat=False))
         assert p['test'].count('    assert ') >= 5, p['test']
         assert p['canonical_solution'] in p['solutions']
 
@@ -78,7 +78,7 @@ def test_a_conversation_asks_in_two_ways_and_both_tastes_occur():
         asked[user['content'].split()[0], P.preferred(assistant['content'])] += 1
         short, spelled = p['solutions']
         assert P.preferred(short) and not P.preferred(spelled)
-    run_with_tests(p, questions.program(p, assistant['content'], chat=True))
+    run_with_tests(p, grading.program(p, assistant['content'], chat=True))
     assert asked.keys() == {*itertools.product(('Complete:', 'Write'), (True, False))}
     assert min(asked.values()) > 0.22 * N['train']
     first, *_ = P.to_jsonl(SETS['cell']).splitlines()

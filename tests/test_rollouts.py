@@ -10,8 +10,8 @@ from conftest import lift, refused, save_run, sharpen
 from test_records import BYTES
 
 from model import GPT, GPTConfig, IGNORE
-from parts.eval import questions
-from parts.eval.sandbox import Result
+from extras import questions
+from extras.sandbox import Result
 from parts.train import data, rollouts
 from parts.train.rollouts import noise_of
 from tokenizer import Tokenizer

@@ -12,7 +12,7 @@ from conftest import ROOT, RUN_FILES, TINY, metrics, mistake, ok, read_json, rea
 from conftest import state, write_bins
 
 from model import GPT
-from parts.eval.problems import problems, to_jsonl
+from extras.problems import problems, to_jsonl
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 # with dropout, so that a step whose randomness came from elsewhere would show

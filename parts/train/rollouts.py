@@ -12,7 +12,7 @@ change it by rounding only.
 import os, runpy, sys
 import numpy as np
 from parts import Mistake
-from parts.eval import questions, sandbox
+from extras import grading, questions, sandbox
 from parts.model import adapters, checkpoints
 from parts.prepare import reading
 from parts.sample import asking
@@ -46,11 +46,11 @@ def open_tasks(config, tokenizer, longest, here):
     tested = [task for task in tasks + val_tasks if task['tests']]
     if tested and not config['allow_code_execution']:
         raise Mistake(f'{reward=}, {held_out=}: judging runs programs that the model wrote; first '
-                      'read the top of parts/eval/sandbox.py, then add --allow_code_execution=True')
+                      'read the top of extras/sandbox.py, then add --allow_code_execution=True')
     # Do the tests work here? An answer that is known to be right must pass, and an empty one not.
     if tested and here.is_main:
         run = lambda jobs: [*sandbox.run_many(jobs, config['timeout'])]
-        questions.check_harness(tested, run)
+        grading.check_harness(tested, run)
     read = {'reward': reward, 'held_out': held_out, 'prompts': score and config['prompts'],
             'the model of kl_coef': config['kl_coef'] and config['init_from']}
     return tasks, val_tasks, {name: source if source == 'problems' else
@@ -60,7 +60,7 @@ def open_tasks(config, tokenizer, longest, here):
 
 def read_tasks(source, tokenizer, longest, n=0, seed=0, splits=(), score=None):
     """Return {ids of a prompt, a tuple: its task}, of the prompts with at most `longest` tokens.
-    source: FILE.jsonl, FILE.py, or problems: n of parts/eval/problems.py, of these splits. A prompt
+    source: FILE.jsonl, FILE.py, or problems: n of extras/problems.py, of these splits. A prompt
     that comes twice is one task. score: of a reward model, which judges in place of all else."""
     if source == 'problems':
         tasks = questions.from_problems(n // len(splits), seed, splits)
@@ -151,7 +151,7 @@ def write(model, prompts, noise, temperature, stop, slots=128):
 def submit(court, task, text):
     """Begin to run the program in an answer, if tests judge it. Return its future Result, or None.
     court: a sandbox.Court."""
-    job = questions.job(task, text, chat=True)
+    job = grading.job(task, text, chat=True)
     return court.submit(*job) if job else None
 
 
@@ -168,7 +168,7 @@ def reward_of(task, text, verdict=None, warn=None):
     of a FILE.py count as 0; without it they are errors."""
     if 'reward' not in task:
         result = verdict and verdict.result()       # waits for the program
-        outcome = questions.outcome(task, text, result)
+        outcome = grading.outcome(task, text, result)
         if outcome['outcome'] == 'infrastructure':
             raise Mistake(f'no verdict on {task["messages"][-1]["content"]!r:.80}: its '
                           f'tests or the machine failed: {outcome["message"]}')
