@@ -94,14 +94,12 @@ config = configure(globals(), BOUNDS)
 config['stage'] = 'dpo'         # so eval.py will ask this model in conversations
 
 # --- 1. this run and this process -----------------------------------------------------------------
-# --- resume: same text in dpo.py, rl.py ---
 # state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir. Then the
 # settings in it replace those in config, except what a flag or a config file gives now (they are in
 # set_by), and the second line copies config into the variables above. From then on init_from is no
 # longer the word resume: it is what the run began with, a folder or scratch.
 state = runs.take_over_settings(config, set_by)
 globals().update(config)
-# --- end resume ---
 if beta is None:
     beta = config['beta'] = 2.0 if loss_type == 'simpo' else 0.1
 for name, users in {'label_smoothing': ['dpo'], 'gamma': ['simpo'],
@@ -112,14 +110,12 @@ for name, users in {'label_smoothing': ['dpo'], 'gamma': ['simpo'],
                       f'{loss_type}; leave it out' + f', or type --{name}=0' * (name != 'beta'))
 
 # torchrun starts one process for each device. The processes share the pairs of each step.
-# --- setup: same text in dpo.py, rl.py ---
 # `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
 # of device ('cuda') and the dtype of matrix products, as text.
 here = processes.Process(config)
 micro_batch_size = micro_batch_size or batch_size // here.world
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
 scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
-# --- end setup ---
 
 
 # --- 2. the losses --------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ Reinforcement learning: a model and a reward for its answers -> a model that ear
     torchrun --nproc_per_node=8 rl.py --init_from=out/sft --reward=mine.py  # the same steps
 
 It reads init_from, a folder that sft.py or dpo.py wrote, and writes out_dir. The loop is that of
-sft.py with another loss. Its batch is new: the model writes it. The decision made here is the
-reward: the model learns what earns it, not what you mean.
+sft.py, but the model writes the batch. You decide one thing, the reward: the model learns what
+earns it, not what you mean.
 
 The policy gradient. The model p writes an answer a to a prompt and earns R(a). Because grad log p
 is grad p / p, grad p is p grad log p, and
@@ -26,24 +26,26 @@ of the n = num_samples answers to the same prompt (GRPO, arXiv:2402.03300). One 
 and the others do not depend on a. So the mean gradient gets shorter and keeps its direction.
 
 RLHF. People compare answers, dpo.py --loss_type=rm trains a model to score as they would, and
---reward=FOLDER makes the policy write what that model likes, while kl_coef keeps it near its start.
-So did InstructGPT (2203.02155), which learned the baseline with a second network, PPO's critic.
+--reward=FOLDER makes the policy write what that model likes, while kl_coef keeps it near its start
+(InstructGPT, 2203.02155, which learned the baseline with a second network, PPO's critic).
 
 You should see reward and val_reward rise, and entropy fall slowly: the mean of -log p over the
 tokens that the model draws, 0 if it never hesitates, 0.69 if it always wavers between two tokens.
-`informative` is the fraction of prompts whose answers differ in reward, 0.2 to 0.8 with rewards of
-0 and 1. If both fall to 0, the policy has collapsed: lower the learning rate. If reward rises but
-samples.txt gets worse, the reward is hacked: fix it, or raise kl_coef. If reward only scatters, the
-model learns nothing: --reward=bench/random_reward.py shows how that looks.
+`informative` is the fraction of prompts whose answers differ in reward. If both fall to 0, the
+policy has collapsed: lower the learning rate. If reward rises but samples.txt gets worse, the
+reward is hacked: fix it, or raise kl_coef. If reward only scatters, the model learns nothing:
+--reward=bench/random_reward.py shows how that looks.
+
+Only train.py saves when it is stopped, keeps last-1.pt, locks out_dir, skips spikes, compiles,
+shards, and has float16.
 """
-import copy, dataclasses, hashlib, json, math, os, pathlib, re, runpy, shlex, shutil, signal, sys
-import time
-from typing import Literal
+import copy, hashlib, json, math, os, pathlib, re, runpy, shlex, shutil, signal, sys, time
+from typing import Literal, NamedTuple
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector, rnn, vector_to_parameters
-from configurator import Mistake, configure, require, set_by
+from configurator import Mistake, configure, require
 from model import GPT, IGNORE
 from tokenizer import Tokenizer
 
@@ -89,33 +91,11 @@ optimizer: Literal['adamw', 'muon'] = 'adamw'   # Muon for the blocks' matrices,
 # The least and the most of some numbers; all others are at least 0.
 BOUNDS = {'batch_size': (1, 1e6), 'num_samples': (2, 1e4), 'max_new_tokens': (1, 1e6),
           'temperature': (0.01, 100), 'updates': (1, 1e4), 'log_interval': (1, 1e9),
-          'eval_interval': (1, 1e9), 'save_interval': (1, 1e9), 'seed': (0, 2 ** 32 - 1)}
+          'eval_interval': (1, 1e9), 'eval_prompts': (2, 1e6), 'save_interval': (1, 1e9),
+          'seed': (0, 2 ** 32 - 1)}
 
 
-# --- what is new: rewards, advantages, and a loss for answers -------------------------------------
-# 1,200 is one number, and 2,3 are two. A minus between two numbers belongs to neither.
-NUMBER = (r'(?:(?<![\w)])-)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<![\w.])\.\d+)'
-          r'(?:[eE][-+]?\d+\b)?')
-# A line with one of these keys is judged in extras/.
-TESTS = rb'"(question|tests?|test_list|regex|must_contain|must_not_contain)" *:'
-
-
-def is_right(text, answer):
-    """Does a text give the answer? If that is a number, perhaps with words behind it, the last
-    number of the text must be the same, else the whole text:
-
-        answer          right               wrong
-        1200            'It is $1,200.'     '1200 or 1201', 'Which one?'
-        '2 + 5 #### 7'  'six, no, 7.0'      '2 + 5'             (#### as in GSM8K)
-        'Yes'           'yes'               'no', 'It is yes'"""
-    answer = str(answer).rpartition('####')[2].strip()
-    if not re.fullmatch(rf'[^\w.]*{NUMBER}\D*', answer):        # Apollo 11, 2026-11-27, 1/2
-        return text.strip().lower() == answer.lower()
-    found, wanted = ([float(number.replace(',', '')) for number in re.findall(NUMBER, part)]
-                     for part in (text, answer))
-    return found[-1:] == wanted
-
-
+# --- what is new: advantages, and a loss for answers that the model wrote -------------------------
 def advantages(rewards, scale=False):
     """Rewards (P, G) of G answers to each of P prompts -> advantages, float32 (P, G): minus the
     mean of the group. Four answers to one prompt, one of them right: rewards 1 0 0 0, mean 0.25,
@@ -163,38 +143,56 @@ def policy_loss(log_p, old_log_p, A, clip_low=0.2, clip_high=0.2, ref_log_p=None
     return loss + kl_coef * kl, ratio.detach(), kl.detach()
 
 
-@dataclasses.dataclass
-class Answer:
-    """What the model wrote to a prompt, and what that is worth."""
-    prompt: list            # ids
-    ids: list               # with the one that ended it, unless it was cut at max_new_tokens
-    log_p: list             # of each of its ids, when it was drawn
-    is_cut: bool
+class Answer(NamedTuple):
+    """What the model wrote to a prompt."""
+    prompt: tuple           # ids
+    ids: list               # with the one that ended it
+    log_p: list             # of each of ids, when it was drawn
     text: str
-    reward: float = 0.0
-    advantage: float = 0.0
+    is_cut: bool            # at max_new_tokens: it did not end by itself
 
 
-def collate(answers):
-    """Return inputs and targets, int64 (N, T), of N answers, and of the n targets the log p when
-    they were drawn and the advantage, float32 (n,). For the prompt 5 6 7 and the answer 8 9, whose
-    tokens were drawn with the probabilities 0.5 and 0.1 (_ is IGNORE):
+def collate(pairs):
+    """Return inputs and targets, int64 (N, T), of N pairs of an answer and its advantage, and of
+    the n targets the log p when they were drawn and the advantage, float32 (n,). For the prompt
+    5 6 7 and the answer 8 9, drawn with the probabilities 0.5 and 0.1 (_ is IGNORE):
 
         x    5    6    7    8    9          old_log_p    -0.69    -2.3
         y    _    _    8    9    _          A            0.75     0.75"""
-    x = [torch.tensor(a.prompt + a.ids) for a in answers]
-    y = [torch.tensor([IGNORE] * (len(a.prompt) - 1) + a.ids + [IGNORE]) for a in answers]
+    x = [torch.tensor([*a.prompt, *a.ids]) for a, _ in pairs]
+    y = [torch.tensor([IGNORE] * (len(a.prompt) - 1) + a.ids + [IGNORE]) for a, _ in pairs]
     return (rnn.pad_sequence(x, True), rnn.pad_sequence(y, True, IGNORE),
-            torch.tensor([log_p for a in answers for log_p in a.log_p]),
-            torch.tensor([a.advantage for a in answers for _ in a.ids]))
+            torch.tensor([log_p for a, _ in pairs for log_p in a.log_p]),
+            torch.tensor([advantage for a, advantage in pairs for _ in a.ids]))
+
+
+# 1,200 is one number, and 2,3 are two. A minus between two numbers belongs to neither.
+NUMBER = (r'(?:(?<![\w)])-)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<![\w.])\.\d+)'
+          r'(?:[eE][-+]?\d+\b)?')
+
+
+def is_right(text, answer):
+    """Does a text give the answer? If that is a number, perhaps with words behind it, the last
+    number of the text must be the same, else the whole text:
+
+        answer          right               wrong
+        1200            'It is $1,200.'     '1200 or 1201', 'Which one?'
+        '2 + 5 #### 7'  'six, no, 7.0'      '2 + 5'             (#### as in GSM8K)
+        'Yes'           'yes'               'no', 'It is yes'"""
+    # the minus sign of Unicode, and -$5
+    text, answer = (str(part).replace('\u2212', '-').replace('-$', '-') for part in (text, answer))
+    answer = answer.rpartition('####')[2].strip()
+    if not re.fullmatch(rf'[^\w.]*{NUMBER}\D*', answer):        # Apollo 11, 2026-11-27, 1/2
+        return text.strip().lower() == answer.lower()
+    last = lambda text: [float(n.replace(',', '')) for n in re.findall(NUMBER, text)[-1:]]
+    return last(text) == last(answer)
 
 
 config = configure(globals(), BOUNDS)   # from the run that goes on, then from files, then flags
 config['stage'] = 'rl'          # so eval.py will ask this model in conversations
-is_new = init_from != 'resume'
-require(reward or not is_new, 'say what judges the answers: --reward=FILE.py with prompts() and '
-        'reward(prompt, completion), FILE.jsonl with {"prompt", "answer"} lines, problems, which '
-        'runs programs, or the FOLDER of a reward model')
+require(reward, 'say what judges the answers: --reward=FILE.py with prompts() and reward(prompt, '
+        'completion), FILE.jsonl with {"prompt", "answer"} lines, problems, which runs programs, or '
+        'the FOLDER of a reward model; a FILE.py must also be typed when a run goes on')
 
 # --- this process ---------------------------------------------------------------------------------
 rank, world = 0, 1
@@ -230,6 +228,7 @@ def summed(*values):
 
 
 # --- model ----------------------------------------------------------------------------------------
+is_new = init_from != 'resume'
 source = init_from if is_new else f'{out_dir}/last.pt'
 folder = source if os.path.isdir(source) else os.path.dirname(source) or '.'
 reference = None
@@ -241,12 +240,8 @@ try:
     if kl_coef:
         reference = GPT.load(config['init_from']).requires_grad_(False).to(device).eval()
 except ValueError as error:
-    raise Mistake(f'{error}; start from another model, or make one: python prepare.py && python '
+    raise Mistake(f'{error}; start from another model, or run: python prepare.py && python '
                   'train.py && python prepare.py --kind=sft && python sft.py') from None
-was = state.get('config', config)
-lost = [f'--{name}={was.get(name)}' for name in ('reward', 'held_out')
-        if was.get(name) != config[name] and name not in set_by]
-require(not lost, f'a program that judges only runs if it is typed; add {" ".join(lost)}')
 tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
 tokenizer.render([])                    # refuses a tokenizer without <|im_start|> and <|im_end|>
 require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
@@ -280,16 +275,13 @@ def earned(reward, prompt, text):
 
 def open_source(source, n_held_out=0):
     """Return prompts, each a text or messages; judge(prompts, texts), which says what these texts
-    earn as answers to these prompts; and bytes that identify all this."""
+    earn as answers to these prompts; and bytes that identify both."""
     if os.path.isdir(source):
         from extras.reward_scores import open_scores
         return open_scores(source, prompts, tokenizer, device, autocast)
     require(source == 'problems' or os.path.isfile(source), f'{source} does not exist; a reward is '
             'FILE.py, FILE.jsonl, problems, or the folder of a reward model')
     content = b'' if source == 'problems' else pathlib.Path(source).read_bytes()
-    if source == 'problems' or re.search(TESTS, content) and not source.endswith('.py'):
-        from extras.reward_tests import open_tests
-        return open_tests(source, content, n_held_out, allow_code_execution, timeout, rank, world)
     if source.endswith('.py'):
         sys.path.append(os.path.dirname(os.path.abspath(source)))       # it may import neighbors
         try:
@@ -297,22 +289,25 @@ def open_source(source, n_held_out=0):
             asked, reward = [*file['prompts']()], file['reward']
         except (Exception, SystemExit) as error:
             raise Mistake(f'{source} must define prompts(), texts or messages, and reward(prompt, '
-                          f'completion), a number: {error!r}') from error
+                          f'completion), a number: {error!r}') from None
         return asked, lambda *lists: [earned(reward, *pair) for pair in zip(*lists)], content
-    asked, answer_of = [], {}           # of a prompt as text
+    tests = rb'"(question|tests?|test_list|regex|must_contain|must_not_contain)" *:'       # in a line
+    if source == 'problems' or re.search(tests, content):
+        from extras.reward_tests import open_tests
+        return open_tests(source, content, n_held_out, allow_code_execution, timeout, rank, world)
+    asked, answer_of = [], {}
     for number, line in enumerate(content.splitlines(), 1):
         try:
-            if line.strip():
-                row = json.loads(line)
-                prompt, answer = row['prompt'], row['answer']
-                require(isinstance(prompt, str | list) and type(answer) in (str, int, float)
-                        and str(answer).rpartition('####')[2].strip(),
-                        f'{answer=!r:.80} must be a number or a text, and not empty')
-                asked.append(prompt)
-                answer_of[str(prompt)] = answer
+            row = json.loads(line)
+            prompt, answer = row['prompt'], row['answer']
+            require(isinstance(prompt, str | list) and type(answer) in (str, int, float)
+                    and str(answer).rpartition('####')[2].strip(), f'{prompt=!r:.80} must be a text '
+                    f'or messages, and {answer=!r:.80} a number or a text')
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise Mistake(f'{source}, line {number}: {type(error).__name__}: {error!s:.200}; needs '
                           '"prompt" and "answer" or "tests", see docs/chat.md') from None
+        asked.append(prompt)
+        answer_of[str(prompt)] = answer
     return asked, lambda *lists: [is_right(text, answer_of[str(prompt)])
                                   for prompt, text in zip(*lists)], content
 
@@ -337,12 +332,14 @@ def open_tasks(source, n_held_out=0):
     return fitting, judge
 
 
-train, judge = open_tasks(reward)
-val, val_judge = dict([*train.items()][::10]), judge
+prompt_of, judge = open_tasks(reward)
+val, val_judge = [*prompt_of][::10], judge
 if held_out or reward == 'problems':
-    val, val_judge = open_tasks(held_out or reward, eval_prompts)
-train = [task for task in train.items() if task[0] not in val]      # (ids, prompt) each
-val = [*val.items()][:eval_prompts]
+    others, val_judge = open_tasks(held_out or reward, eval_prompts)
+    val = [*others]
+    prompt_of |= others
+train = [ids for ids in prompt_of if ids not in {*val}]     # tuples of ids, as in val
+val = val[:eval_prompts]
 require(train and val, f'{reward=}, prompts of at most {longest} tokens: {len(val)} to evaluate on, '
         f'{len(train)} others to train on; give more, or lower --max_new_tokens')
 data_hash = data_hash.hexdigest()
@@ -359,9 +356,9 @@ if optimizer == 'muon':
     from extras.muon import for_blocks
     opt = for_blocks(model, **options)
 if state:
-    require(state.get('data') == data_hash, f'{source} has other prompts, rewards or another '
-            f'optimizer than {reward=}, {held_out=}, {prompts=}, {optimizer=}, or another first '
-            'model for kl_coef, or is not of rl.py')
+    require(state.get('data') == data_hash, f'{source} has other prompts, rewards, optimizer or '
+            f'first model than {reward=}, {held_out=}, {prompts=}, {optimizer=}, {kl_coef=}, or is '
+            'not of rl.py; a FILE.py must be typed again')
     opt.load_state_dict(copy.deepcopy(state['optimizer']))          # it is still in the file
 step, tokens = state.get('step', 0), state.get('tokens', 0)     # tokens: of all answers so far
 best_val = state.get('best_val', -math.inf)
@@ -415,12 +412,12 @@ def log(**row):
             print(json.dumps({'step': step, 'tokens': tokens} | row), file=f)
 
 
-def write_answers(prompts, temperature, seeds=()):
-    """Return an Answer to each prompt, a list of ids. Its seed alone draws it: other prompts, and
+def write_answers(asked, temperature, seeds=()):
+    """Return an Answer to each prompt, a tuple of ids. Its seed alone draws it: other prompts, and
     other processes, change it by rounding only."""
     answers = []
-    for i in range(0, len(prompts), at_once):
-        few = prompts[i:i + at_once]
+    for i in range(0, len(asked), at_once):
+        few = asked[i:i + at_once]
         idx = rnn.pad_sequence([torch.tensor(ids) for ids in few], True, IGNORE, 'left')    # (B, T)
         with autocast:
             idx, log_p = model.generate(idx.to(device), max_new_tokens, temperature,
@@ -429,43 +426,35 @@ def write_answers(prompts, temperature, seeds=()):
         new = idx[:, -log_p.shape[1]:].tolist()
         for prompt, ids, values in zip(few, new, log_p.tolist()):
             n = min([ids.index(id) for id in tokenizer.stop if id in ids], default=len(ids))
-            # ids[n], if there is one, ended the answer.
-            answers.append(Answer([*prompt], ids[:n + 1], values[:n + 1], is_cut=n == len(ids),
-                                  text=tokenizer.decode(ids[:n])))
+            text = tokenizer.decode(ids[:n])            # ids[n], if there is one, ended the answer
+            answers.append(Answer(prompt, ids[:n + 1], values[:n + 1], text, n == len(ids)))
     return answers
 
 
-def figures_of(answers, n_each):
-    """Return what metrics.jsonl says of the answers of all processes, n_each to a prompt, and the
-    number of their tokens."""
-    A = np.reshape([a.advantage for a in answers], (-1, n_each))                        # (P, G)
-    rows = [[1, a.reward, a.reward >= 1, a.is_cut, len(a.ids), -sum(a.log_p),
-             len(a.ids) * (a.advantage != 0)] for a in answers]
-    n, reward, n_passed, n_cut, n_tokens, nats, n_used, n_informative = summed(
-        *np.sum([[0] * 7, *rows], axis=0), A.any(1).sum())
-    return {'reward': reward / n, 'pass_rate': n_passed / n, 'entropy': nats / n_tokens,
-            'length': n_tokens / n, 'truncated': n_cut / n, 'used': n_used / n_tokens,
-            'informative': n_informative * n_each / n}, n_tokens
+def means_of(answers, rewards):
+    """Return means over the answers of all processes, and the number of their tokens."""
+    rows = [[0] * 6]            # of a process without answers
+    for a, reward in zip(answers, rewards):
+        rows.append([1, reward, reward >= 1, a.is_cut, len(a.ids), -sum(a.log_p)])
+    n, total, n_passed, n_cut, n_tokens, nats = summed(*map(sum, zip(*rows)))
+    return {'reward': total / n, 'pass_rate': n_passed / n, 'length': n_tokens / n,
+            'truncated': n_cut / n, 'entropy': nats / n_tokens}, n_tokens
 
 
 def evaluate():
     """Answer the held-out prompts greedily. best.pt keeps the weights with the highest reward."""
     global best_val
-    mine = val[rank::world]
-    answers = write_answers([ids for ids, prompt in mine], temperature=0.0)
-    rewards = val_judge([prompt for ids, prompt in mine], [a.text for a in answers])
-    for a, reward in zip(answers, rewards):
-        a.reward = reward
-    figures, _ = figures_of(answers, 1)
-    val_reward = figures['reward']
-    log(**{f'val_{name}': figures[name] for name in ('reward', 'length', 'pass_rate', 'truncated')})
+    answers = write_answers(val[rank::world], temperature=0.0)
+    rewards = val_judge([prompt_of[a.prompt] for a in answers], [a.text for a in answers])
+    means, _ = means_of(answers, rewards)
+    log(**{f'val_{name}': mean for name, mean in means.items()})
     if rank == 0:
         with open(out / 'samples.txt', 'a', encoding='utf-8') as f:
-            for a in answers[:3]:
-                text = tokenizer.decode(a.prompt + a.ids)
-                print(f'--- step {step}\n{text}\n[reward {a.reward:g}]\n', file=f)
-    if val_reward > best_val and step > 0:      # never the model that it began as
-        best_val = val_reward
+            for a, reward in [*zip(answers, rewards)][:3]:
+                text = tokenizer.decode([*a.prompt, *a.ids])
+                print(f'--- step {step}\n{text}\n[reward {reward:g}]\n', file=f)
+    if means['reward'] > best_val and step > 0:         # never the model that it began as
+        best_val = means['reward']
         save('best.pt')
 
 
@@ -490,6 +479,7 @@ saved_step = step
 signal.signal(signal.SIGINT, stop)
 signal.signal(signal.SIGTERM, stop)
 while True:
+    # 5. Has the model learned more than its prompts? Held-out prompts say so.
     if step % eval_interval == 0 or step == max_steps:
         evaluate()
     if step > saved_step and (step % save_interval == 0 or step == max_steps):
@@ -502,31 +492,30 @@ while True:
     #        text         It is 4    5        4        It is 3
     #        reward       1          0        1        0
     #        advantage    0.5        -0.5     0.5      -0.5
-    # Of the prompts 0 1 2 3, the second of two processes has 1 and 3.
+    # Each pass over the prompts has its own order. The first of two processes has the 1st, 3rd, ...
     began = time.perf_counter()
     first = step // updates * batch_size
     numbers = range(first + rank, first + batch_size, world)
-    shuffled = lambda epoch: np.random.default_rng([seed, epoch]).permutation(len(train))
-    batch = [train[shuffled(i // len(train))[i % len(train)]] for i in numbers]
-    asked = [task for task in batch for _ in range(num_samples)]        # P G: of 1 and 3, 1 1 3 3
+    order = lambda epoch: np.random.default_rng([seed, epoch]).permutation(len(train))
+    batch = [train[order(i // len(train))[i % len(train)]] for i in numbers]                # P
+    asked = [ids for ids in batch for _ in range(num_samples)]                              # P G
     seeds = [f'{seed} {i} {k}' for i in numbers for k in range(num_samples)]
-    answers = write_answers([ids for ids, prompt in asked], temperature, seeds)
+    answers = write_answers(asked, temperature, seeds)
 
     # 2. The judge says what each answer earns.
     written = time.perf_counter()
-    rewards = judge([prompt for ids, prompt in asked], [a.text for a in answers])
+    rewards = judge([prompt_of[a.prompt] for a in answers], [a.text for a in answers])
     judged = time.perf_counter()
 
-    # 3. Advantages: is an answer better than the others to its prompt?
+    # 3. Advantages: is an answer better than the others to its prompt? If not better or worse, it
+    # has no gradient, unless kl_coef gives it one.
     A = advantages(torch.tensor(rewards, dtype=torch.float64).view(-1, num_samples), scale)  # (P, G)
-    for a, reward, advantage in zip(answers, rewards, A.flatten().tolist()):
-        a.reward, a.advantage = reward, advantage
-    figures, n_tokens = figures_of(answers, num_samples)
+    chosen = [pair for pair in zip(answers, A.flatten().tolist()) if pair[1] or reference]
+    chosen.sort(key=lambda pair: len(pair[0].prompt) + len(pair[0].ids))    # so little is padded
+    means, n_tokens = means_of(answers, rewards)
+    n_informative, n_used = summed(A.any(1).sum(), sum(len(a.ids) for a, each in chosen if each))
 
     # 4. The clipped gradient of the mean over all tokens of all answers (DAPO, 2503.14476, eq. 8).
-    # An answer whose advantage is 0 has no gradient, unless kl_coef gives it one.
-    chosen = [a for a in answers if a.advantage or reference]
-    chosen.sort(key=lambda a: len(a.prompt) + len(a.ids))       # so little is padded
     for _ in range(updates):
         started = time.perf_counter()
         progress = max(0, step - warmup_steps) / max(1, max_steps - warmup_steps)       # from 0 to 1
@@ -566,10 +555,11 @@ while True:
         if step in (1, max_steps) or step % log_interval == 0:
             train_s = time.perf_counter() - started
             dt = (judged - began) / updates + train_s
-            log(**figures, loss=loss, lr=lr, grad_norm=norm, dt=dt, tok_s=n_tokens / updates / dt,
-                kl=kl_sum / n_tokens if reference else math.nan, clip_fraction=n_clipped / n_tokens,
+            log(**means, informative=n_informative / batch_size, loss=loss, lr=lr, grad_norm=norm,
+                used=n_used / n_tokens, clip_fraction=n_clipped / n_tokens,
+                kl=kl_sum / n_tokens if reference else math.nan, dt=dt, train_s=train_s,
                 sample_s=(written - began) / updates, score_s=(judged - written) / updates,
-                train_s=train_s)
+                tok_s=n_tokens / updates / dt)
 
 if rank == 0:
     print(f'done, highest val_reward {best_val:.4f}\n'

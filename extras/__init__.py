@@ -12,7 +12,10 @@ what train.py opens
 what sft.py opens
     lora                only small matrices train, beside the weights
     replay              sft.py also reads base text, and measures how much of it is forgotten
-what rl.py, prepare.py, sample.py and eval.py open
+what rl.py opens
+    reward_tests        an answer earns 1 if its program passes the tests
+    reward_scores       an answer earns what a reward model says
+what rl.py, prepare.py, sample.py and eval.py need for programs and their tests
     problems            small Python problems with tests
     questions           one form for HumanEval, MBPP, GSM8K and your own
     grading             how answers are graded

@@ -30,7 +30,6 @@ train/                  a run
     records             conversations and pairs as token ids, in batches
     optim               the groups of an optimizer, and the ends of a schedule
     guards              which updates may reach the weights
-    rollouts            answers for a step of rl.py, and what each of them earns
 sample/                 a model writes
     asking              prompts become ids, and the ids of answers become text, many in one batch
     gaps                hidden tokens and spans are filled

@@ -85,27 +85,6 @@ def test_what_a_file_imports_is_in_its_requirements():
 
 
 # --- texts --------------------------------------------------------------------------------------------------
-def fences(text):
-    """{name: (files, block)} of `# --- name: same text in a.py, b.py ---` ... `# --- end name ---`"""
-    found = {}
-    for m in re.finditer(r'^ *# --- ([\w ]+): same text in ([\w., ]+?) -+$', text, re.M):
-        end = re.compile(rf'^ *# --- end {m[1]} -+$', re.M).search(text, m.end())
-        assert end and m[1] not in found, m[0]
-        found[m[1]] = set(m[2].split(', ')), text[m.start():end.end()]
-    assert len(found) == len(re.findall(r'^ *# --- end ', text, re.M)) == text.count(': same text in ')
-    return found
-
-
-def test_fenced_blocks_are_the_same_text_wherever_they_say():
-    found = {p.name: fences(p.read_text(encoding='utf-8')) for p in FILES}
-    assert 'resume' in found['dpo.py']
-    for name, blocks in found.items():
-        for fence, (files, block) in blocks.items():
-            assert name in files, (name, fence)
-            for other in files & found.keys():
-                assert found[other].get(fence, ('', ''))[1] == block, (name, other, fence)
-
-
 def test_checkpoints_are_loaded_as_data_never_as_code():
     loads = [(name, node) for name, tree in TREES.items() for node in ast.walk(tree)
              if isinstance(node, ast.Call) and ast.unparse(node.func) == 'torch.load']

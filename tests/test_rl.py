@@ -37,12 +37,13 @@ def rl(sft_model, tmp_path):
 
 
 # --- what is learned ----------------------------------------------------------------------------------------
-@pytest.mark.parametrize('more', [[], ['--scale=True', '--updates=2', '--optimizer=muon']])
+@pytest.mark.parametrize('more', [[], ['--scale=True', '--updates=2', '--optimizer=muon',
+                                       '--max_steps=72', '--eval_interval=36', '--learning_rate=2e-2']])
 def test_the_reward_rises(rl, tmp_path, more):
     out = tmp_path / 'run'
     said = ok(rl(out, '--max_steps=24', '--eval_interval=12', *more))
     paid = series(out, 'reward')
-    assert len(paid) == 24 and sum(paid[-4:]) > sum(paid[:4]) + 4 * 0.1, paid
+    assert len(paid) == (72 if more else 24) and sum(paid[-4:]) > sum(paid[:4]) + 4 * 0.1, paid
     assert series(out, 'val_reward')[-1] > 0.9 and len(series(out, 'val_reward')) == 3
     last = [m for m in metrics(out) if 'reward' in m][-1]
     assert last['kl'] is None and 0 < last['entropy'] < 6 and last['length'] <= 8
@@ -70,12 +71,13 @@ def test_equal_rewards_leave_the_weights_exactly_as_they_were(rl, sft_model, tmp
 
 
 def test_a_random_reward_teaches_nothing(rl, tmp_path):
-    """What reward() would pay for the answers stays where it is, but is not what they earn."""
-    ok(rl(tmp_path / 'run', '--max_steps=24', f'--held_out={tmp_path}/paid.py', paid=PAID.replace(
-        'return sum', 'return random.random() < 0.5 if prompt in prompts()[:40] else sum').replace(
-        '\ndef prompts', 'import random\n\ndef prompts', 1)))
+    """What PAID says of the held-out answers stays near its start."""
+    (tmp_path / 'held.py').write_text(PAID.replace('{i} and', '{i} or'), encoding='utf-8')
+    dice = PAID.replace('return sum', 'return dice.random() < 0.5; sum')
+    ok(rl(tmp_path / 'run', '--max_steps=48', f'--held_out={tmp_path}/held.py', '--learning_rate=1e-3',
+          '--eval_interval=12', paid=f'import random\ndice = random.Random(0)\n{dice}'))
     rewards = series(tmp_path / 'run', 'reward')
-    assert 0.3 < np.mean(rewards[:12]) < 0.7 and abs(np.mean(rewards[12:]) - np.mean(rewards[:12])) < 0.1
+    assert abs(np.mean(rewards[:24]) - 0.5) < 0.1 > abs(np.mean(rewards[24:]) - 0.5)
 
 
 def test_a_letter_is_learned_from_lines_with_answers(rl, tmp_path):
@@ -88,7 +90,7 @@ def test_a_letter_is_learned_from_lines_with_answers(rl, tmp_path):
     ok(rl(tmp_path / 'run', f'--reward={lines}', f'--init_from={model}', '--max_new_tokens=1',
           '--num_samples=32', '--max_steps=20'))
     rewards = series(tmp_path / 'run', 'reward')
-    assert rewards[0] < 0.5 and series(tmp_path / 'run', 'val_reward')[-1] == 1 and rewards[-1] > 0.9, rewards
+    assert series(tmp_path / 'run', 'val_reward')[-1] == 1 and rewards[-1] > rewards[0] + 0.5, rewards
 
 
 def test_a_reward_model_of_dpo_is_what_the_answers_earn(rl, sft_model, tmp_path):
@@ -123,8 +125,8 @@ def test_what_sampling_and_training_say_of_a_token_differs_by_rounding_only():
     answers = []
     for prompt, ids, values in zip(prompts, new[:, idx.shape[1]:].tolist(), log_p.tolist()):
         n = min([ids.index(id) for id in (0, 3) if id in ids], default=len(ids) - 1) + 1
-        answers.append(Answer(prompt, ids[:n], values[:n], False, '', advantage=len(answers)))
-    x, y, old, A = collate(answers)
+        answers.append(Answer(prompt, ids[:n], values[:n], '', False))
+    x, y, old, A = collate([*zip(answers, range(40))])
     assert len({len(a.ids) for a in answers}) > 5
     assert (model.log_p(x, y, 0.7) - old).abs().max() < 1e-4
     assert y[y != IGNORE].tolist() == [id for a in answers for id in a.ids]
@@ -137,6 +139,7 @@ def test_an_answer_is_right_as_a_number_or_as_a_text():
             (-2.5, ['It is -2.50'], ['2.5', '']), ('$1,200', ['1200'], ['1,201', '1,2']),
             ('5 apples', ['five? 5'], ['5 or 6', 'apples']), ('1e3', ['1,000'], ['13', '1']),
             ('So: 3 + 4.\n#### 7', ['7', '#### 7'], ['3 + 4', '####']), ('.5', ['0.5'], ['5']),
+            ('\u22125', ['-5'], ['5']), ('-$5', ['\u22125', '-$5.0'], ['5']),
             ('Yes', ['yes', ' YES\n'], ['no', '', 'It is yes', 'None']), ('None', ['none'], ['', 'no']),
             ('Apollo 11', ['apollo 11'], ['11', 'Apollo 13']), ('1/2', ['1/2'], ['2', '3/2'])):
         assert [is_right(text, answer) for text in right] == [True] * len(right), answer
@@ -176,7 +179,7 @@ def test_a_reward_file_may_import_what_is_beside_it_also_late(rl, tmp_path):
 
 def test_a_reward_is_a_number_or_a_sentence_that_names_the_prompt(rl, tmp_path):
     bodies = {'raise KeyError("a")': "KeyError('a')", 'return float("nan")': 'not nan', 'return 1e13': '1000',
-              'return None': 'None', 'return "1"': "'1'", 'exit()': 'SystemExit', 'return [1]': '[1]'}
+              'return None': 'None', 'return "1"': "'1'", 'exit()': 'SystemExit', 'return [1]': "'list'"}
     for body, why in bodies.items():
         result = rl(tmp_path / 'run', '--overwrite=True', paid=PAID.replace('return sum', f'{body}; sum'))
         mistake(result, "reward('0 and ', ", 'must return a number up to 1e12', why)
@@ -207,14 +210,18 @@ def test_one_ctrl_c_ends_a_run_whose_reward_hangs_and_catches_everything(rl, sft
 
 def test_a_line_that_cannot_be_used_is_named_by_its_number(rl, tmp_path):
     good = '{"prompt": "a", "answer": 1}\n'
-    for bad, word in (('{"a": 1}', 'prompt'), ('[1]', 'TypeError'), ('{"prompt": "a"}', 'answer'), ('{', 'JSON'),
+    for bad, word in (('{"a": 1}', 'prompt'), ('[1]', 'TypeError'), ('{"prompt": "a"}', 'answer'),
+                      ('{', 'JSON'),
                       ('{"prompt": null, "answer": 1}', 'prompt=None'), ('[' * 100_000, 'Recursion'),
-                      ('{"prompt": "a", "answer": null}', 'None'), ('{"prompt": "a", "answer": ""}', 'empty'),
-                      ('{"prompt": "a", "answer": true}', 'True'), ('{"prompt": "a", "answer": "####"}', 'empty'),
+                      ('{"prompt": "a", "answer": null}', 'None'),
+                      ('{"prompt": "a", "answer": ""}', "answer=''"),
+                      ('{"prompt": "a", "answer": true}', 'True'),
+                      ('{"prompt": "a", "answer": "####"}', '####'),
                       (b'\xff\xfe', 'Decode')):
-        (tmp_path / 'lines.jsonl').write_bytes(good.encode() + (bad if isinstance(bad, bytes) else bad.encode()))
+        bad = bad if isinstance(bad, bytes) else bad.encode()
+        (tmp_path / 'lines.jsonl').write_bytes(good.encode() + bad)
         mistake(rl(tmp_path / 'run', f'--reward={tmp_path}/lines.jsonl'), 'lines.jsonl, line 2', word)
-    (tmp_path / 'lines.jsonl').write_text('')
+    (tmp_path / 'lines.jsonl').write_text('', encoding='utf-8')
     mistake(rl(tmp_path / 'run', f'--reward={tmp_path}/lines.jsonl'), '0 others to train on')
     assert not (tmp_path / 'run').exists()
 
@@ -222,11 +229,13 @@ def test_a_line_that_cannot_be_used_is_named_by_its_number(rl, tmp_path):
 def test_programs_run_only_if_that_is_typed_and_tests_that_judge_nothing_are_refused(rl, tmp_path):
     idle = write(tmp_path / 'idle.jsonl', [{'prompt': 'a' * i, 'tests': 'assert True'} for i in range(1, 13)])
     for source in 'problems', idle:
-        mistake(rl(tmp_path / 'run', f'--reward={source}'), '--allow_code_execution=True', 'extras/sandbox.py')
+        mistake(rl(tmp_path / 'run', f'--reward={source}'), '--allow_code_execution=True',
+                'extras/sandbox.py')
     mistake(rl(tmp_path / 'run', '--allow_code_execution=True', '--timeout=0.5', f'--reward={idle}'),
-            "'aa' pass without an answer")
+            "'a' pass without an answer")
     assert not (tmp_path / 'run').exists()
-    fine = write(tmp_path / 'fine.jsonl', [{'prompt': 'a' * i, 'tests': f'assert f() == {i}'} for i in range(1, 13)])
+    fine = write(tmp_path / 'fine.jsonl', [{'prompt': 'a' * i, 'tests': f'assert f() == {i}'}
+                                           for i in range(1, 13)])
     ok(rl(tmp_path / 'run', '--allow_code_execution=True', f'--reward={fine}', '--max_steps=1'))
     again = f'--out_dir={tmp_path}/run', '--init_from=resume', '--max_steps=2'
     mistake(run('rl.py', *again), '--allow_code_execution=True')
@@ -239,7 +248,8 @@ def resumed(out, *flags, paid, **how):
     return run('rl.py', f'--out_dir={out}', '--init_from=resume', f'--reward={paid}', *flags, **how)
 
 
-@pytest.mark.parametrize('more', [['--updates=2', '--kl_coef=0.1'], ['--optimizer=muon', '--micro_batch_size=1']])
+@pytest.mark.parametrize('more', [['--updates=2', '--kl_coef=0.1'],
+                                  ['--optimizer=muon', '--micro_batch_size=1']])
 def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(rl, more, tmp_path):
     ok(rl(tmp_path / 'straight', *more))
     out, paid = tmp_path / 'run', tmp_path / 'paid.py'
@@ -263,8 +273,8 @@ def test_another_run_is_not_resumed_as_this_one_and_a_program_must_be_typed_agai
     model = shutil.copytree(sft_model, tmp_path / 'model')
     ok(rl(out, '--max_steps=4', '--kl_coef=0.1', f'--init_from={model}'))
     before = contents(out)
-    mistake(run('rl.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=8'), 'is typed',
-            f'--reward={paid}')
+    mistake(run('rl.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=8'), 'say what judges',
+            'must also be typed when a run goes on')
     again = lambda *flags, paid=paid: resumed(out, '--max_steps=8', *flags, paid=paid)
     (tmp_path / 'other.py').write_text(PAID.replace('/ 8', '/ 4'), encoding='utf-8')
     mistake(again(paid=tmp_path / 'other.py'), 'other prompts, rewards')
@@ -293,7 +303,7 @@ def test_a_program_that_judges_held_out_answers_must_be_typed_again_too(rl, tmp_
     line = write(tmp_path / 'lines.jsonl', [{'prompt': f'{i}', 'answer': 1} for i in range(20)])
     ok(rl(tmp_path / 'run', f'--reward={line}', f'--held_out={tmp_path}/held.py', '--max_steps=1'))
     again = 'rl.py', f'--out_dir={tmp_path}/run', '--init_from=resume', '--max_steps=2'
-    mistake(run(*again), f'--held_out={tmp_path}/held.py')
+    mistake(run(*again), "held_out=''", 'must be typed again')
     ok(run(*again, f'--held_out={tmp_path}/held.py'))
 
 
@@ -314,7 +324,8 @@ def test_a_run_is_not_replaced_by_accident_nor_what_it_starts_from_at_all(rl, tm
 def test_links_in_a_folder_of_a_stranger_lead_nowhere(rl, tmp_path):
     out = tmp_path / 'run'
     ok(rl(out, '--max_steps=1'))
-    names = 'metrics.jsonl', 'samples.txt', 'last.pt.tmp', 'best.pt.tmp', 'config.json.tmp', 'tokenizer.json.tmp'
+    names = ('metrics.jsonl', 'samples.txt', 'last.pt.tmp', 'best.pt.tmp', 'config.json.tmp',
+             'tokenizer.json.tmp')
     for name in names:
         (tmp_path / name).write_text('precious', encoding='utf-8')
         (out / name).unlink(missing_ok=True)
@@ -364,23 +375,26 @@ SELDOM = PAID.replace('return sum', 'return int(prompt.split()[0]) % 4 == 0 and 
 @pytest.mark.parametrize('n, batch_size', [(2, 5), (3, 6), (4, 3)])
 def test_any_batch_is_shared_by_any_number_of_processes(rl, n, batch_size, tmp_path):
     """Of 4 processes and 3 prompts, one has nothing to answer."""
-    flags = [f'--batch_size={batch_size}', '--updates=2', '--kl_coef=0.1', '--max_steps=4', '--eval_interval=2',
-             '--learning_rate=1e-3']
+    flags = [f'--batch_size={batch_size}', '--updates=2', '--kl_coef=0.1', '--max_steps=4',
+             '--eval_interval=2', '--learning_rate=1e-3']
     for processes in 1, n:
         ok(rl(tmp_path / str(processes), *flags, f'--micro_batch_size={int(processes > 1)}',
               f'--grad_checkpoint={processes > 1}', paid=SELDOM, processes=processes))
     one, more = tmp_path / '1', tmp_path / str(n)
-    for key in ('reward', 'informative', 'used', 'length', 'val_reward', 'entropy', 'kl', 'loss', 'grad_norm'):
+    for key in ('reward', 'informative', 'used', 'length', 'val_reward', 'entropy', 'kl', 'loss',
+                'grad_norm'):
         assert series(one, key) == pytest.approx(series(more, key), abs=2e-6), key
     for name, weight in state(one)['model'].items():
         torch.testing.assert_close(weight, state(more)['model'][name], atol=1e-5, rtol=0)
 
 
 def test_the_gradient_of_two_processes_is_that_of_one(rl, tmp_path):
-    spy = before('clip', f"torch.save([p.grad for p in arguments[0]], f'{tmp_path}/{{os.environ.get(\"RANK\", 2)}}')")
+    spy = before('clip', f"""
+        name = os.environ.get('RANK', 'alone')
+        torch.save([p.grad for p in arguments[0]], f'{tmp_path}/{{name}}')""")
     for processes in 1, 2:
         ok(rl(tmp_path / f'run{processes}', '--max_steps=1', processes=processes, before=spy))
-    one, two = (torch.load(tmp_path / name) for name in '20')
+    one, two = (torch.load(tmp_path / name) for name in ('alone', '0'))
     largest = max(grad.abs().max() for grad in one)
     assert largest > 1e-3 and max((a - b).abs().max() for a, b in zip(one, two)) < 1e-6 * max(1, largest)
 
@@ -407,7 +421,8 @@ def test_a_reward_that_fails_in_one_process_ends_the_other_which_judges(rl, tmp_
 
 def test_processes_that_differ_are_refused(rl, tmp_path):
     write(tmp_path / 'lines.jsonl', [{'prompt': f'{i}', 'answer': 1} for i in range(20)])
-    for argument in ('f"--kl_coef=0.{rank}"', f'"--reward={tmp_path}/lines.jsonl" if rank else "--seed=1337"'):
+    for argument in ('f"--kl_coef=0.{rank}"',
+                     f'"--reward={tmp_path}/lines.jsonl" if rank else "--seed=1337"'):
         result = rl(tmp_path / 'run', processes=2, timeout=60,
                     before=f"rank = int(os.environ['RANK']); sys.argv.append({argument})")
         assert result.returncode == 2 and 'different settings, data or weights' in result.stderr
@@ -428,22 +443,25 @@ def test_with_its_three_leaves_alone_it_learns_in_one_and_in_two_processes(sft_m
     call = lambda *words: subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     for command, out in (([sys.executable], 'one'), (TORCHRUN, 'two')):
         ok(call(*command, *flags, f'--out_dir={out}', '--reward=mine.py'))
-        ok(call(*command, 'rl.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=5', '--reward=mine.py'))
+        ok(call(*command, 'rl.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=5',
+                '--reward=mine.py'))
         assert len(series(tmp_path / out, 'loss')) == 5
         ok(call(*command, *flags, f'--out_dir={out}_lines', f'--reward={lines}'))
         ok(call(*command, 'rl.py', f'--out_dir={out}_lines', '--init_from=resume', '--max_steps=5'))
     for flag, file in (('--optimizer=muon', 'muon'), ('--reward=problems', 'reward_tests'),
                        (f'--reward={sft_model}', 'reward_scores')):
-        mistake(call(sys.executable, *flags, '--reward=mine.py', '--out_dir=three', flag), f'extras/{file}.py')
+        mistake(call(sys.executable, *flags, '--reward=mine.py', '--out_dir=three', flag),
+                f'extras/{file}.py')
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------
 def test_settings_that_cannot_be(rl, tmp_path):
     for flag, words in (
-            ('--reward=', ['say what judges', '--reward=FILE.py', 'prompts()', '"answer"', 'problems', 'FOLDER']),
+            ('--reward=', ['say what judges', '--reward=FILE.py', 'prompts()', '"answer"', 'FOLDER']),
             ('--reward=none', ['none does not exist', 'problems', 'FILE.py']), ('--updates=5', ['updates=5']),
             ('--num_samples=1', ['num_samples=1']), ('--temperature=0', ['temperature']),
-            ('--warmup_steps=13', ['warmup_steps=13', 'max_steps=12']), ('--device=tpu', ['tpu', '--device=auto']),
+            ('--warmup_steps=13', ['warmup_steps=13', 'max_steps=12']),
+            ('--device=tpu', ['tpu', '--device=auto']),
             ('--init_from=gone', ['gone', 'python prepare.py && python train.py', 'python sft.py']),
             ('--slots=3', ['no setting slots'])):
         mistake(rl(tmp_path / 'run', flag, cwd=tmp_path), *words)

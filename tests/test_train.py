@@ -235,10 +235,12 @@ def test_the_defaults_are_a_chain(python_files, tmp_path):
     for side, n, split in ('train', 2000, 'train'), ('val', 300, 'validation'):
         written = (tmp_path / f'data/sft/{side}.jsonl').read_text(encoding='utf-8')
         assert written == to_jsonl(problems(n, split=split, with_tests=False))
-    for script in ('dpo.py', 'rl.py'):
-        missing(script, 'python sft.py')
+    missing('dpo.py', 'python sft.py')
+    mistake(run('rl.py', cwd=tmp_path), '--reward=FILE.py')
+    mistake(run('rl.py', '--reward=problems', cwd=tmp_path), ' run: python prepare.py && python train.py',
+            'python sft.py')
     follow('sft.py')
-    mistake(run('rl.py', cwd=tmp_path), 'add --allow_code_execution=True')
+    mistake(run('rl.py', '--reward=problems', cwd=tmp_path), 'add --allow_code_execution=True')
     missing('dpo.py', 'python eval.py --ckpt=out/sft')
 
 

@@ -1,4 +1,4 @@
-"""What dpo.py and rl.py share in parts/train: a run's folder, exact resume, the guard, processes."""
+"""What dpo.py uses of parts/train: a run's folder, exact resume, the guard, processes."""
 import errno
 import functools
 import math
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from accidents import KILLED_WHILE_RENAMING, accident, killed_while_saving, replaced
-from conftest import PAID, RUN_FILES, assert_same_sums, contents, expect_same_run, make_sft, metrics
+from conftest import RUN_FILES, assert_same_sums, contents, expect_same_run, make_sft, metrics
 from conftest import mistake, ok, read_json
 from conftest import read_rows, refused, run, save_run, series, state, thumbs_of, write, write_bins
 from feedback import attempt, expect
@@ -31,19 +31,15 @@ MUON_IN_FLOAT32 = replaced('native bfloat16', 'return False')
 STEPS = ['--max_steps=18', '--save_interval=4', '--eval_interval=6', '--warmup_steps=0.2', '--log_interval=1',
          '--learning_rate=1e-2', '--device=cpu', '--dtype=float32']
 POST = [*STEPS, '--batch_size=4', '--sample_tokens=4']
-RL = [*STEPS, '--batch_size=4', '--num_samples=4', '--max_new_tokens=8', '--eval_prompts=4']
 CASES = {'dpo': ['--loss_type=kto'],
-         'dpo, a reward model': ['--loss_type=rm'], 'rl': ['--updates=2', '--kl_coef=0.1']}
+         'dpo, a reward model': ['--loss_type=rm']}
 
 
 @pytest.fixture(scope='module')
 def start(pairs, tmp_path_factory):
     """The flags of each script but out_dir: data, a model to begin from, sizes."""
     folder = make_sft(tmp_path_factory.mktemp('start') / 'dropout', dropout=0.1)
-    (folder / 'paid.py').write_text(PAID, encoding='utf-8')
-    base = f'--init_from={folder}'
-    return {'dpo': [base, f'--data_dir={pairs}', *POST],
-            'rl': [base, f'--reward={folder}/paid.py', *RL]}
+    return {'dpo': [f'--init_from={folder}', f'--data_dir={pairs}', *POST]}
 
 
 @pytest.fixture(scope='module')
@@ -78,7 +74,7 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(start,
         return 'killed' if result.returncode == -signal.SIGKILL else ok(result) and 'finished'
 
     printed = ok(run(f'{script}.py', *start[script], *CASES[case], f'--out_dir={out}',
-                     before=accident('sigusr1' if script == 'dpo' else 'sigterm', 5)))
+                     before=accident('sigusr1', 5)))
     assert 'stopped at step 6; ' in printed and '--init_from=resume' in printed
     saved = 'the last.pt of a run that a signal stopped after step 6:'
     expect(f'{saved} its step', 6, step_of, out)                            # no step is lost
@@ -102,8 +98,7 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(start,
 
 # --- a run goes on as itself or not at all ------------------------------------------------------------------
 # {script: (flags that would make another run of it, files of its data)}; test_runs.py has all fixed settings
-OTHERS = {'dpo': (['--loss_type=simpo'], ['train.jsonl', 'val.jsonl']),
-          'rl': (['--max_new_tokens=4', '--reward=other.py'], [])}
+OTHERS = {'dpo': (['--loss_type=simpo'], ['train.jsonl', 'val.jsonl'])}
 
 
 @pytest.mark.parametrize('script', OTHERS)
@@ -112,7 +107,6 @@ def test_a_run_is_not_overwritten_and_not_resumed_as_another(start, straight, sc
     before = contents(out)
     begin = lambda *flags: run(f'{script}.py', f'--out_dir={out}', *flags, cwd=tmp_path)
     flags = *start[script], *CASES[script]
-    (tmp_path / 'other.py').write_text(PAID.replace('/ 8', '/ 4'), encoding='utf-8')
     mistake(begin(*flags), 'already has a run', '--init_from=resume', '--overwrite=True')
     mistake(begin(*flags, '--overwrite=True', '--warmup_steps=99'), 'warmup_steps')     # and nothing is lost
     settings, files = OTHERS[script]
@@ -130,9 +124,8 @@ def test_a_run_is_not_overwritten_and_not_resumed_as_another(start, straight, sc
 def test_a_setting_that_may_change_is_said_and_used_and_data_may_move(start, straight, script, tmp_path):
     out = shutil.copytree(straight(script), tmp_path / 'run')
     new = {'max_steps': 30, 'weight_decay': 9.0, 'learning_rate': 0.02, 'log_interval': 3}
-    if script != 'rl':
-        shutil.copytree(data_of(start[script]), tmp_path / 'moved')
-        new['data_dir'] = 'moved'
+    shutil.copytree(data_of(start[script]), tmp_path / 'moved')
+    new['data_dir'] = 'moved'
     flags = [f'--{name}={value}' for name, value in new.items()]
     printed = ok(run(f'{script}.py', f'--out_dir={out}', '--init_from=resume', *flags, cwd=tmp_path))
     changed = {line.split()[1].rstrip(':') for line in printed.splitlines() if line.startswith('  changed  ')}
@@ -402,39 +395,33 @@ def test_weight_decay_acts_on_matrices_only_and_muon_on_those_of_the_blocks():
 # --- processes ---------------------------------------------------------------------------------------------
 SHORT = ['--dtype=float32', '--grad_clip=0.3', '--learning_rate=1e-2', '--batch_size=8', '--max_steps=4',
         '--eval_interval=2', '--save_interval=2', '--log_interval=1', '--warmup_steps=2', '--device=cpu']
-# Only every fourth prompt has answers whose rewards differ: often one of three processes has none of them.
-SELDOM = PAID.replace('return sum', 'return int(prompt.split()[0]) % 4 == 0 and sum')
 
 
 @pytest.fixture(scope='module')
 def flags_of(pairs, sft_model, tmp_path_factory):
     """{case: the flags of a run but for its folder and micro-batch}."""
     folder = tmp_path_factory.mktemp('shared')
-    (folder / 'paid.py').write_text(SELDOM, encoding='utf-8')
     for side in ('train', 'val'):               # every second pair is a thumb
         rows = read_rows(pairs / f'{side}.jsonl')
         rows[1::2] = thumbs_of(rows)[1::2]
         write(folder / f'{side}.jsonl', rows)
     post = [f'--init_from={sft_model}', *SHORT]
     # At 1e-2 the reward model leaps (its loss is 0.52, then 0.69), and rounding grows with it.
-    rl = ['--kl_coef=0.1', '--batch_size=6', '--num_samples=4', '--updates=2', '--max_new_tokens=8',
-          '--eval_prompts=4', '--grad_clip=0.03']
     return {'dpo kto': [*post, f'--data_dir={folder}', '--loss_type=kto'],
-            'dpo rm': [*post, f'--data_dir={pairs}', '--loss_type=rm', '--learning_rate=3e-3'],
-            'rl': [*post, f'--reward={folder}/paid.py', *rl]}
+            'dpo rm': [*post, f'--data_dir={pairs}', '--loss_type=rm', '--learning_rate=3e-3']}
 
 
-@pytest.mark.parametrize('case', ['dpo kto', 'dpo rm', 'rl'])
+@pytest.mark.parametrize('case', ['dpo kto', 'dpo rm'])
 def test_the_trainers_after_it_share_their_batches_too(flags_of, case, tmp_path):
     """A batch at once, and in micro-batches of two processes. Clipping and kto's KL are of the whole batch.
-    Of three replayed sequences one process has two. Of three processes of rl.py one has nothing to learn.
-    One of the runs computes its blocks twice, which changes nothing, and no answer of rl.py either."""
-    for name, n, size in ('one', 1, 0), ('shared', *((3, 1) if case == 'rl' else (2, 2))):
+    Of three replayed sequences one process has two. One of the runs computes its blocks twice, which changes
+    nothing."""
+    for name, n, size in ('one', 1, 0), ('shared', 2, 2):
         ok(run(f'{case.split()[0]}.py', *flags_of[case], f'--out_dir={tmp_path}/{name}',
                f'--micro_batch_size={size}', f'--grad_checkpoint={n > 1}', processes=n,
                before=MUON_IN_FLOAT32))
     assert_same_sums(tmp_path / 'one', tmp_path / 'shared', 2e-5)
-    for key in ('val_accuracy', 'base_bpb', 'chosen_reward', 'reward', 'informative', 'trained'):
+    for key in ('val_accuracy', 'base_bpb', 'chosen_reward', 'trained'):
         one, two = (series(tmp_path / name, key) for name in ('one', 'shared'))
         assert one == pytest.approx(two, abs=2e-5), key
 
