@@ -12,7 +12,7 @@ positions (RoPE, 2104.09864), grouped key/value heads (GQA, 2305.13245) and SwiG
 B batch, T time, C = n_embd, H query heads, K key/value heads, D head width, V vocabulary.
 Copied alone, this file needs only torch; folders of Hugging Face need extras/.
 """
-import dataclasses, math, os, random, sys, zipfile
+import dataclasses, math, os, random, sys
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -52,13 +52,8 @@ class GPTConfig:
         self.n_ffn = self.n_ffn or max(1, round(self.n_embd * 8 / 3 / 64)) * 64
 
 
-class RMSNorm(nn.Module):
-    """w * x / sqrt(mean(x^2) + eps), always computed in float32."""
-    def __init__(self, C, eps):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(C))
-        self.eps = eps
-
+class RMSNorm(nn.RMSNorm):
+    """w * x / sqrt(mean(x^2) + eps). PyTorch's has w and eps; here float32 computes it, always."""
     def forward(self, x):
         return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).type_as(x)
 
@@ -75,18 +70,16 @@ class Attention(nn.Module):
     def __init__(self, c):
         super().__init__()
         self.config = c
-        C, D = c.n_embd, c.head_dim
-        self.w_q = nn.Linear(C, c.n_head * D, bias=c.qkv_bias)
-        self.w_k = nn.Linear(C, c.n_kv_head * D, bias=c.qkv_bias)
-        self.w_v = nn.Linear(C, c.n_kv_head * D, bias=c.qkv_bias)
-        self.w_o = nn.Linear(c.n_head * D, C, bias=False)
-        self.norm_q, self.norm_k = (RMSNorm(D, c.norm_eps) if c.qk_norm else nn.Identity()
-                                    for _ in 'qk')
+        self.w_q = nn.Linear(c.n_embd, c.n_head * c.head_dim, bias=c.qkv_bias)
+        self.w_k = nn.Linear(c.n_embd, c.n_kv_head * c.head_dim, bias=c.qkv_bias)
+        self.w_v = nn.Linear(c.n_embd, c.n_kv_head * c.head_dim, bias=c.qkv_bias)
+        self.w_o = nn.Linear(c.n_head * c.head_dim, c.n_embd, bias=False)
+        self.norm_q = RMSNorm(c.head_dim, c.norm_eps) if c.qk_norm else nn.Identity()
+        self.norm_k = RMSNorm(c.head_dim, c.norm_eps) if c.qk_norm else nn.Identity()
 
     def forward(self, x, cos, sin, cache=None, start=0, mask=None):
         """x (B, T, C) -> (B, T, C). x follows `start` positions, whose keys and values are in the
-        cache (2, B, K, room, D). mask: True where a query sees a key, (B or 1, 1, T, start + T); it
-        may be missing if T is 1 or start is 0."""
+        cache (2, B, K, room, D). mask: True where a query sees a key, (B or 1, 1, T, start + T)."""
         T = x.shape[1]
         heads = lambda y: y.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
         q = rotate(self.norm_q(heads(self.w_q(x))), cos, sin)  # (B, H, T, D)
@@ -97,7 +90,7 @@ class Attention(nn.Module):
             k, v = cache[:, :, :, :start + T]  # (B, K, start + T, D) both
         elif x.is_cpu:      # in training, the backward pass in bfloat16 can be slow (LOG.md)
             q, k, v = q.float(), k.float(), v.float()
-        # Without a mask, a query sees its own key and earlier ones. A single query sees all keys.
+        # Without a mask, a query sees its own key and earlier ones: then T is 1, or start is 0.
         is_causal = self.config.causal and mask is None and T > 1
         y = attend(q, k, v, mask, is_causal)  # (B, H, T, D)
         return self.w_o(y.transpose(1, 2).flatten(2))  # (B, T, C)
@@ -204,13 +197,16 @@ class GPT(nn.Module):
         of targets that are not IGNORE, or 0 without any. For next tokens: idx = tokens[:-1],
         targets = tokens[1:]. with_logits=False returns (None, loss) and computes fewer logits."""
         hidden = self.backbone(idx, mask=mask, positions=positions)  # (B, T, C)
+        return self.predict(hidden, targets, with_logits)
+
+    def predict(self, hidden, targets=None, with_logits=True):
+        """What forward() does with the hidden states, (B, T, C)."""
         if not with_logits and not torch.compiler.is_compiling():  # compiled shapes are fixed
             hidden, targets = hidden[targets != IGNORE], targets[targets != IGNORE]  # (n, C), (n,)
         logits = self.head(hidden)[..., :self.config.vocab_size].float()  # (B, T, V) or (n, V)
         if targets is None:
             return logits, None
-        losses = F.cross_entropy(logits.flatten(0, -2), targets.flatten(),
-                                 reduction='none')  # (B T,) or (n,): 0 where it is IGNORE
+        losses = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction='none')
         loss = losses.sum() / (targets != IGNORE).sum().clamp(min=1)
         return (logits if with_logits else None), loss
 
@@ -222,8 +218,7 @@ class GPT(nn.Module):
         return (row @ row.T).new_empty(shape)   # its type is that of keys, also under autocast
 
     def log_p(self, idx, targets, temperature=1.0):
-        """Return log p of the m targets that are not IGNORE, row after row, float32 (m,), as one
-        samples at this temperature. Only the hidden states in front of them go through the head."""
+        """Return log p of the m targets that are not IGNORE, row after row, (m,), at a temperature."""
         hidden = self.backbone(idx)[targets != IGNORE]  # (m, C)
         logits = self.head(hidden)[:, :self.config.vocab_size].float() / temperature  # (m, V)
         return -F.cross_entropy(logits, targets[targets != IGNORE], reduction='none')
@@ -268,7 +263,6 @@ class GPT(nn.Module):
         # Equal prompts are read once: of x y x, idx becomes x y, and `which` is 0 1 0.
         idx, which = idx.unique(dim=0, return_inverse=True)
         cache = self.empty_cache(len(idx), idx.shape[1] + max_new_tokens)
-        n_cached = 0                    # positions whose keys and values are in the cache
         for t in range(max_new_tokens):
             is_open = ~torch.isin(token[rows], stop)  # (b,)
             if not is_open.any():
@@ -276,15 +270,14 @@ class GPT(nn.Module):
             if is_open.float().mean() < 0.8:
                 # Rows that have ended leave. Not each at once, because this copies the others.
                 idx, cache, rows = idx[is_open], cache[:, :, is_open], rows[is_open]
-                is_open = is_open[is_open]
-            if idx.shape[1] > self.config.block_size:
-                # Cached keys have old positions, so from now on each token reads a whole window.
-                idx = idx[:, -self.config.block_size:]
-                n_cached = 0
+                is_open = is_open[is_open]      # all of them
+            # Once the window moves, cached keys have old positions, and each token reads all of it.
+            has_moved = idx.shape[1] > self.config.block_size
+            idx = idx[:, -self.config.block_size:]
+            n_cached = 0 if t == 0 or has_moved else idx.shape[1] - 1
             mask = without_padding(idx, n_cached) if (idx == IGNORE).any() else None
             hidden = self.backbone(idx[:, n_cached:].clamp(min=0), cache, n_cached, mask)
             logits = self.head(hidden[:, -1])[:, :self.config.vocab_size].float()  # (b, V)
-            n_cached = idx.shape[1]
             if t == 0:
                 idx, cache, logits = idx[which], cache[:, :, which], logits[which]
             token = token.scatter(0, rows[is_open], draw(logits[is_open], rows[is_open], t))
@@ -301,14 +294,11 @@ class GPT(nn.Module):
         try:
             if os.path.isdir(path):
                 from extras import hf_model
-                config, weights = hf_model.read(path)
-                saved = {}
+                saved = hf_model.read(path)
             else:       # mmap reads only what is used, so not an optimizer's moments
-                saved = torch.load(path, map_location='cpu', weights_only=True,
-                                   mmap=zipfile.is_zipfile(path))
-                config, weights = saved.pop('model_config'), saved.pop('model')
-            model = cls(GPTConfig(**{**config, **changes}))
-            model.load_state_dict(weights)
+                saved = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+            model = cls(GPTConfig(**{**saved.pop('model_config'), **changes}))
+            model.load_state_dict(saved.pop('model'))
         except Exception as e:
             why = ' '.join(f'{type(e).__name__}: {e}'.split()).split('. ')[0]
             raise ValueError(f'{path} cannot be loaded into this model.py ({why:.200})') from e
@@ -319,13 +309,9 @@ class GPT(nn.Module):
 
     def save(self, path, **more):
         """Write a .pt file that load() reads, with more entries. A crash leaves the old file."""
-        new = f'{path}.tmp'
-        if os.path.lexists(new):        # after a crash, or somebody's link to another file
-            os.remove(new)
-        with open(new, 'xb') as f:
-            torch.save({'format': 'nanoparrot-checkpoint-1', 'model': self.state_dict(),
-                        'model_config': vars(self.config), **more}, f)
-        os.replace(new, path)
+        torch.save({'format': 'nanoparrot-checkpoint-1', 'model': self.state_dict(),
+                    'model_config': vars(self.config), **more}, f'{path}.tmp')
+        os.replace(f'{path}.tmp', path)
 
 
 def without_padding(idx, start):
@@ -340,8 +326,7 @@ def without_padding(idx, start):
 def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
     """Draw a token for each row of logits (B, V) -> (B,). Temperature 0 takes the largest. top_k
     keeps the k most probable, top_p the fewest that add up to top_p (arXiv:1904.09751). u (B,),
-    from 0 to 1, are the random numbers: with p = 0.5 0.2 0.3, u = 0.6 draws id 1. rl.py, eval.py
-    and sample.py give each answer its own, so that no other row of the batch changes it."""
+    from 0 to 1, are the random numbers: with p = 0.5 0.2 0.3, u = 0.6 draws id 1."""
     if temperature < 1e-6:      # the largest has all of the probability
         return logits.argmax(-1)
     logits = logits / temperature
@@ -362,15 +347,12 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
 if __name__ == '__main__':
     if '--help' in sys.argv:
         sys.exit(print(__doc__))
-    for device in sys.argv[1:]:
-        torch.set_default_device(device)
+    torch.set_default_device(sys.argv[1] if sys.argv[1:] else 'cpu')
     torch.manual_seed(0)
-    nano = GPT(GPTConfig(256, 512, 6, 8, 0, 256, 768))
-    for name, part in ('nano', nano), ('block', nano.blocks[0]):
-        print(f'{name}: {sum(p.numel() for p in part.parameters()):,} parameters')
-
+    model = GPT(GPTConfig(256, 64, 2, 4, 2, 128))
+    print(f'a small model of {sum(p.numel() for p in model.parameters()):,} parameters')
     # 16 different tokens in random order: one token does not tell the next one, several do.
-    model, idx = GPT(GPTConfig(256, 64, 2, 4, 2, 128)), torch.randint(16, (4, 33))
+    idx = torch.randint(16, (4, 33))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for step in range(101):
         loss = model(idx[:, :-1], idx[:, 1:])[1]
@@ -380,6 +362,5 @@ if __name__ == '__main__':
         loss.backward()
         optimizer.step()
     assert loss < 0.5, 'it does not learn: look at your last change'
-    text = model.generate(idx[:, :8], 25, temperature=0)
-    assert text.equal(idx), 'it generates something else than it has learned: look at the cache'
+    assert model.generate(idx[:, :8], 25, temperature=0).equal(idx), 'wrong text: look at the cache'
     print('it learned four texts by heart, and generates them token by token, with the cache')

@@ -376,7 +376,7 @@ def encode_shard(shard):
 # meta.json holds the settings that decide about the data. A run knows its data by the hash of that
 # file, so the number of workers, which changes no token, must not change the hash.
 settings = {name: value for name, value in config.items() if name not in (
-    'out_dir', 'num_workers', 'download_dir', 'keep_downloads', 'part', 'audit')}
+    'out_dir', 'num_workers', 'download_dir', 'keep_downloads', 'part', 'audit', 'preset')}
 
 
 def publish_and_exit(folder, meta, pages):

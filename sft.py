@@ -178,8 +178,8 @@ folder = source if os.path.isdir(source) else os.path.dirname(source) or '.'
 try:
     model = GPT.load(source, dropout=dropout)
 except ValueError as error:
-    raise Mistake(f'{error}; start from another model, or make one: '
-                  'python prepare.py && python train.py') from None
+    steps = '' if os.path.exists('data/quickstart') else 'python prepare.py && '
+    raise Mistake(f'{error}; start from another model, or run: {steps}python train.py') from None
 state = {} if is_new else model.saved   # what a run needs to go on
 tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
 tokenizer.render([])                    # refuses a tokenizer without <|im_start|> and <|im_end|>

@@ -6,13 +6,12 @@ Pretraining: a folder of token bins -> a language model.
     python train.py --out_dir=out/base --init_from=resume           # with its settings, bit for bit
 
 It reads data_dir, which prepare.py made, and writes out_dir. Lines that import extras are doors.
-Two rules make runs reproducible. First, the text of a step follows from (seed, step), and its
-dropout from (seed, step, rank), so a resumed run equals one that was never interrupted. Second,
-batch_size counts the sequences of all devices together, for instance 512 = 8 processes x 16
-micro-batches x 4, so 1 and 8 devices compute the same steps. Without dropout they differ by
-rounding only: by 1e-7 in float32, and by more in bfloat16, where it grows with the steps.
+The text of a step follows from (seed, step), and its dropout from (seed, step, rank), so a resumed
+run equals one that was never interrupted. batch_size counts the sequences of all devices together,
+such as 512 = 8 processes x 16 micro-batches x 4, so 1 and 8 devices compute the same steps. Without
+dropout they differ by rounding only: by 1e-7 in float32, and in bfloat16 by more with each step.
 """
-import copy, datetime, functools, hashlib, json, math, os, pathlib, shlex, signal, sys, time
+import copy, functools, hashlib, json, math, os, pathlib, shlex, signal, sys, time
 from typing import Literal
 from configurator import Mistake, configure, require, set_by
 import numpy as np
@@ -122,27 +121,25 @@ told = [os.environ.get(name) for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', '
 rank, world = (int(told[0]), int(told[1])) if all(told) else (0, 1)
 require(rank < world, f'{rank=} must be below WORLD_SIZE={world}; start them with torchrun')
 if device == 'auto':
-    device = 'mps' if torch.backends.mps.is_available() and world == 1 else 'cpu'
-    device = 'cuda' if torch.cuda.is_available() else device
+    device = str(torch.accelerator.current_accelerator(check_available=True) or 'cpu')
 if device == 'cuda':
     device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
 try:
     kind = torch.empty(1, device=device).device.type        # cuda, of cuda:1
 except (RuntimeError, AssertionError) as error:
     raise Mistake(f'{device=} is not here ({error}); try --device=auto') from None
-is_native = kind == 'cpu' and torch.cpu._is_avx512_bf16_supported()
 if kind == 'cuda':
     torch.cuda.set_device(device)
     torch.set_float32_matmul_precision('high')          # TF32 for products that stay float32
-    is_native = torch.cuda.get_device_capability()[0] >= 8
 if dtype == 'auto':                     # older GPUs and many CPUs only emulate bfloat16, slowly
+    is_native = kind == 'cpu' and torch.cpu._is_avx512_bf16_supported()
+    is_native |= kind == 'cuda' and torch.cuda.get_device_capability()[0] >= 8
     dtype = 'bfloat16' if is_native else 'float32'
 autocast = torch.autocast(kind, getattr(torch, dtype), enabled=dtype != 'float32')
 scaler = torch.amp.GradScaler(kind, enabled=dtype == 'float16')
 if all(told):
     print(f'process {rank} of {world} waits for the others', flush=True)
-    dist.init_process_group('nccl' if kind == 'cuda' else 'gloo',
-                            timeout=datetime.timedelta(minutes=30))         # a save may take long
+    dist.init_process_group('nccl' if kind == 'cuda' else 'gloo')
 
 # --- data -----------------------------------------------------------------------------------------
 require(os.path.exists(f'{data_dir}/meta.json'), f'{data_dir} has no meta.json; make it as your '
@@ -248,17 +245,20 @@ if world > 1:           # processes that differ would hang, or train two models 
     dist.all_gather_object(theirs, mine)
     require(theirs.count(mine) == world, 'the processes have different settings, data or weights')
 
-# The loop calls net: the model, perhaps compiled, and in DDP, which averages gradients.
-compile = kind == 'cuda' if compile is None else compile
 model.grad_checkpoint = grad_checkpoint
+if compile or (compile is None and kind == 'cuda'):
+    for part in (*model.blocks, model.norm):        # all blocks are alike: it compiles one
+        part.compile(dynamic=False)
+    model.predict = torch.compile(model.predict, dynamic=False)
+    torch._dynamo.config.optimize_ddp = False       # DDP's buckets may end within a block
+# The loop calls net: the model, perhaps in DDP, which averages gradients, or split by FSDP.
 if shard == 'ddp':
-    model.to(device)
-    net = torch.compile(model) if compile else model
-    if world > 1:               # large buckets, because the compiler cuts its graph between them
-        net = DDP(net, gradient_as_bucket_view=True, bucket_cap_mb=100)
+    net = model.to(device)
+    if world > 1:
+        net = DDP(model, gradient_as_bucket_view=True, bucket_cap_mb=100)
 else:
     from extras import sharding
-    net = sharding.shard(model, shard, kind, dtype, compile)
+    net = sharding.shard(model, shard, kind, dtype)
 
 # --- optimizer ------------------------------------------------------------------------------------
 # Weight decay pulls weights towards 0. The norms' gains (vectors) belong near 1, so they have none.
@@ -375,7 +375,7 @@ def loss_of(ids):
         rows = np.arange(i + rank, i + world * micro_batch_size, world)
         x, y, *mask = get_batch(ids, blocks[rows % n])
         y = y.masked_fill(torch.tensor(rows >= n, device=device)[:, None], IGNORE)
-        with autocast:                  # model, not net, which would be compiled a second time
+        with autocast:                  # model, not net: DDP would exchange for nothing
             mean = model(x, y, *mask, with_logits=False)[1]
         targets = y[y != IGNORE].tolist()                                               # (n,)
         sums += mean.item() * len(targets), len(targets), text_bytes[targets].sum()
@@ -385,7 +385,7 @@ def loss_of(ids):
 
 
 def evaluate():
-    """Measure the loss on held-out text and write a sample. best.pt keeps the best weights."""
+    """Measure held-out loss and write a sample (all processes, for FSDP). Keep the best weights."""
     global best_val
     row = {}
     for name in [name for name in bins if name != 'train']:
@@ -395,7 +395,7 @@ def evaluate():
     if objective == 'clm' and math.isfinite(val_loss):                  # nothing is drawn from NaN
         prompt = torch.tensor([tokenizer.encode(sample_prompt) or tokenizer.first], device=device)
         torch.backends.cuda.enable_cudnn_sdp(False)     # it would plan anew for each length
-        with autocast:                  # under FSDP all processes take part
+        with autocast, torch.compiler.set_stance('force_eager'):        # so would the compiler
             [ids] = model.generate(prompt, sample_tokens, 0.8, top_k=50, seeds=[seed]).tolist()
         torch.backends.cuda.enable_cudnn_sdp(True)
         say(f'--- step {step}, val_loss {val_loss:.4f}\n{tokenizer.decode(ids)}\n', 'samples.txt')

@@ -208,10 +208,11 @@ def train():
 
 def large():
     micro = 2 if tiny else 8
-    checkpoints = ['--shard=fsdp', '--grad_checkpoint=True']
-    attempt('train.py, 1.5B, fsdp, checkpoints, compiled blocks', train_py, 'fsdp', 'codeparrot', micro, 150,
-            compiling, *checkpoints, torchrun=TORCHRUN)
-    attempt(f'train.py, 1.5B, compiled {compiling}', train_py, 'large', 'codeparrot', micro, 300, compiling)
+    ways = {'ddp': [], 'fsdp, checkpoints': ['--shard=fsdp', '--grad_checkpoint=True']}
+    for way, flags in ways.items():
+        attempt(f'train.py, 1.5B, {way}, micro {micro}', train_py, 'large', 'codeparrot', micro, 200,
+                compiling, *flags, torchrun=TORCHRUN if flags else ())
+        shutil.rmtree(f'{work}/large', ignore_errors=True)      # 18 GB
 
 
 # --- is it right? -------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """
 Read and write Hugging Face's folders: a Llama's, Qwen2's or Qwen3's weights under our names.
 
-    config, weights = read('SmolLM2-135M')      # GPT.load('SmolLM2-135M') calls it
+    saved = read('SmolLM2-135M')                # GPT.load('SmolLM2-135M') calls it
     write('exported', model, tokenizer)         # as LlamaForCausalLM of transformers reads it
     print(publish('out/sft', model, tokenizer, 'hf', state))    # makes out/sft/hf, with README.md
 
@@ -90,10 +90,10 @@ def read_config(theirs):
 
 
 def read(folder):
-    """Return the config, a dict under our names, and the weights, {our name: tensor}, of a folder
-    with config.json and *.safetensors. If the tokenizer beside them has more tokens than they have
-    rows, because <|im_start|> and <|im_end|> were added to it, a new row is the mean of the others.
-    """
+    """Return of a folder with config.json and *.safetensors what a .pt file would hold: its
+    model_config, a dict under our names, and its model, {our name: tensor}. If the tokenizer beside
+    them has more tokens than they have rows, because <|im_start|> and <|im_end|> were added to it,
+    a new row is the mean of the others."""
     found = glob.glob(os.path.join(glob.escape(folder), '*.safetensors'))
     if not found:
         raise Mistake('it has no best.pt, last.pt or *.safetensors')
@@ -120,7 +120,7 @@ def read(folder):
     except Exception as e:              # broken JSON, a missing key, a file that was cut off, ...
         why = e if isinstance(e, Mistake) else f'{type(e).__name__}: {e}'
         raise Mistake(f'{os.path.basename(reading)} is not that of a Llama: {why}') from e
-    return config, weights
+    return {'model_config': config, 'model': weights}
 
 
 def check_layout(config, tensors):

@@ -83,7 +83,7 @@ def test_a_flag_whose_file_is_gone_ends_in_one_sentence_that_names_it(without_ex
         for flag in DOORS[door]:
             result = run(script, f'--data_dir={numbers}', f'--out_dir={tmp_path}/out', *TINY, flag,
                          cwd=tmp_path, before=FORGET)
-            mistake(result, f'extras/{door}.py')
+            mistake(result, 'copy extras, too', door)
     assert not (tmp_path / 'out').exists()
 
 
@@ -93,7 +93,7 @@ def test_a_mixture_without_its_file_is_one_sentence(without_extras, numbers, tmp
     half = {'tokens': meta['tokens']['train'] // 2, 'passes': 1}
     write(data / 'meta.json', [{**meta, 'mixed': False, 'sources': {'a': half, 'b': half}}])
     mistake(run(without_extras / 'train.py', f'--data_dir={data}', f'--out_dir={tmp_path}/out', *TINY,
-                before=FORGET), 'extras/mixture.py')
+                before=FORGET), 'copy extras, too', 'mixture')
 
 
 def test_without_extras_the_rest_works(without_extras, numbers, tmp_path):

@@ -59,8 +59,12 @@ def play(tmp_path):
     return play
 
 
-def result(process):
+def config(process):
     return json.loads(ok(process).partition('RESULT ')[2].partition('BY ')[0])
+
+
+def result(process):
+    return {name: value for name, value in config(process).items() if name != 'preset'}
 
 
 def by(process):
@@ -78,9 +82,7 @@ def test_files_and_flags_apply_from_left_to_right(play):
     for arguments, steps, name in (
             ('b.py a.py', 1, 'a'), ('--steps=3 a.py', 1, 'a'), ('--steps 3 b.py --name x', 2, 'x')):
         process = play(*arguments.split(), a='steps = 1\nname = "a"', b='steps = 2')
-        got = result(process)
-        got.pop('preset', None)
-        assert got == DEFAULTS | {'steps': steps, 'name': name}, arguments
+        assert result(process) == DEFAULTS | {'steps': steps, 'name': name}, arguments
 
 
 def test_a_value_takes_the_type_of_its_setting(play):
@@ -105,7 +107,7 @@ def test_a_config_file_is_python(play):
              {'steps': 3}),
             ('_n = 3\nwith open("a.py") as _f: steps = len(_f.read(_n))\n'
              'try: 1 / 0\nexcept ZeroDivisionError as error: rate = 0.1', {'steps': 3, 'rate': 0.1})):
-        assert result(play('a.py', a=text)) == DEFAULTS | {'preset': 'a.py'} | changed, text
+        assert result(play('a.py', a=text)) == DEFAULTS | changed, text
 
 
 def test_an_unknown_key_is_a_mistake_and_names_the_closest_one(play):
@@ -132,8 +134,7 @@ def test_a_wrong_type_is_told_with_its_value_what_was_expected_and_where(play):
         one_line(play(*arguments.split()), words)
     for text, words in (('name = 5', 'name=5 must be str'), ('name = ""', "name='' must be"),
                         ('kind = "x"', 'kind & none or big'), ('rate = float("nan")', 'rate=nan must be'),
-                        ('import pathlib\nname = pathlib.Path("a")', "name=PosixPath('a') must be str"),
-                        ('import math as seed', 'seed & module')):
+                        ('import pathlib\nname = pathlib.Path("a")', "name=PosixPath('a') must be str")):
         one_line(play('wrong.py', wrong=text), f'{words} & wrong.py')
 
 
@@ -167,11 +168,11 @@ def test_help_prints_the_settings_as_flags_with_their_comments_and_types(play):
         process = play('--steps=3', flag)
         assert ok(process).startswith('A throw-away script.\n\nIt says what it was told.')
         assert [' '.join(line.split()) for line in process.stdout.splitlines()[3:]] == [
-            '--steps=10 optimizer steps', '--rate=0.5 peak, per step',
-            "--name='base' what # the run is called", '--flag=False',
-            '--seed=None None = the clock int | None', '--note=None str | None',
-            '--warmup=0.1 int | float', "--kind='none' Literal['none', 'big']",
-            '--sweep=()', "--sources={'a': 1.0} weights"]
+            '--steps=10 # optimizer steps', '--rate=0.5 # peak, per step',
+            "--name='base' # what # the run is called", '--flag=False',
+            '--seed=None # None = the clock: int | None', '--note=None: str | None',
+            '--warmup=0.1: int | float', "--kind='none': Literal['none', 'big']",
+            '--sweep=()', "--sources={'a': 1.0} # weights"]
 
 
 def test_who_set_what_is_known_also_where_it_is_the_default(play):
@@ -184,10 +185,11 @@ def test_who_set_what_is_known_also_where_it_is_the_default(play):
 
 def test_a_run_is_that_of_its_config_file_unless_a_flag_changes_its_results(play):
     files = {'a': 'steps = 9\nbatch_size = 4', 'b': 'rate = 1', 'script': HEAD.replace('\nconfig =', RUN)}
-    for arguments, preset in (('a.py', 'a.py'), ('a.py --device=cpu --out_dir=x', 'a.py'), ('', None),
-                              ('./a.py', 'a.py'), ('a.py --rate=0.5', None), ('a.py b.py', None),
-                              ('--device=cpu', None), ('a.py --init_from=auto', 'a.py')):
-        assert result(play(*arguments.split(), **files)).get('preset') == preset, arguments
+    for arguments, preset in (('a.py', 'a.py'), ('a.py --device=cpu --out_dir=x', 'a.py'),
+                              ('./a.py', 'a.py'), ('a.py --rate=0.5', 'a.py, command line'),
+                              ('a.py b.py', 'a.py, b.py'), ('--rate=1', 'command line'), ('', 'defaults'),
+                              ('--device=cpu', 'defaults'), ('a.py --init_from=auto', 'a.py')):
+        assert config(play(*arguments.split(), **files))['preset'] == preset, arguments
 
 
 # --- a run that resumes -------------------------------------------------------------------------------------
@@ -197,8 +199,8 @@ def resume(play, tmp_path):
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out/last-1.pt').write_text('x')
 
-    def resume(*flags, env=None, **saved):
-        (tmp_path / 'out/config.json').write_text(json.dumps(saved))
+    def resume(*flags, env=None, end='}\n', **saved):
+        (tmp_path / 'out/config.json').write_text(json.dumps(saved)[:-1] + end)
         script = HEAD.replace('\nconfig =', RUN)
         return play('--init_from=resume', *flags, env=env, script=script, a='rate = 3')
     return resume
@@ -208,11 +210,17 @@ def test_a_resumed_run_has_the_settings_of_config_json_below_flags_and_files(res
     process = resume('--steps=7', 'a.py', steps=5, rate=2, seed=3, sweep=[1, 2], format='x', later=4)
     got = result(process)
     assert (got['steps'], got['rate'], got['seed'], got['sweep']) == (7, 3, 3, [1, 2])
-    assert by(process) == {'steps': 'command line', 'rate': 'a.py'}     # nothing of config.json
+    typed = {'init_from': 'command line', 'steps': 'command line', 'rate': 'a.py'}
+    assert by(process) == typed                                         # nothing of config.json
     assert 'format' not in got and 'later' not in got
-    assert result(resume('--device=cpu', preset='p.py'))['preset'] == 'p.py'
-    assert 'preset' not in result(resume('--rate=1', preset='p.py'))
-    assert 'preset' not in result(resume())
+
+
+def test_a_resumed_run_is_that_of_all_files_and_flags_that_made_it(resume):
+    for flags, before, now in (('--device=cpu', 'p.py', 'p.py'), ('a.py', 'a.py', 'a.py'),
+                               ('a.py', 'p.py', 'a.py, p.py'), ('a.py', 'defaults', 'a.py, defaults'),
+                               ('--rate=1', 'p.py', 'command line, p.py'), ('', 'defaults', 'defaults'),
+                               ('a.py', 'a.py, command line', 'a.py, a.py, command line')):
+        assert config(resume(*flags.split(), preset=before))['preset'] == now, (flags, before)
 
 
 def test_a_foreign_config_json_cannot_permit_execute_or_redirect(resume, tmp_path):
@@ -227,6 +235,7 @@ def test_a_foreign_config_json_cannot_permit_execute_or_redirect(resume, tmp_pat
 def test_what_is_wrong_in_config_json_is_one_line_that_names_it(resume):
     for value, words in (('x', "steps='x' must be int"), (0, 'steps=0 must be from 1')):
         one_line(resume(steps=value), f'out/config.json: & {words}')
+    one_line(resume(steps=3, end=''), 'out/config.json is cut off & settings')
 
 
 def test_auto_resumes_if_there_is_a_checkpoint_and_so_does_a_restart_by_torchrun(resume, tmp_path):
@@ -254,12 +263,11 @@ def test_what_the_user_can_mend_is_one_line(play):
 
 def test_a_door_that_is_missing_is_one_line_that_names_its_file(play, tmp_path):
     for line in ('from extras.muon import Muon', 'import extras.muon', 'from extras import muon'):
-        one_line(play(body=f'if flag:\n    {line}', a='', script=HEAD + f'if not flag:\n    {line}'),
-                 'extras/muon.py')
+        one_line(play(body=f'if not flag:\n    {line}'), f"named 'extras & copy extras, too & : {line}")
     (tmp_path / 'extras').mkdir()
     (tmp_path / 'extras/__init__.py').write_text('')
     for line in ('from extras.muon import Muon', 'from extras import muon'):
-        one_line(play(body=line), 'extras/muon.py')
+        one_line(play(body=line), f'copy extras, too & : {line}')
     for text, body in (('import nowhere', 'from extras.muon import Muon'), ('', 'import nowhere'),
                        ('', 'from extras.muon import Mun')):    # bugs, or a package
         (tmp_path / 'extras/muon.py').write_text(text)
@@ -282,21 +290,6 @@ def test_the_machine_keeps_its_traceback_and_says_what_to_do(play):
             ('import torch\ntorch.zeros(10**13)', no_memory),
             ('import torch\nraise torch.OutOfMemoryError("CUDA out of memory. Tried")', no_memory)):
         machine(play(body=body), words)
-
-
-def test_out_of_memory_names_what_the_script_has_and_does_not_do_yet(play):
-    script = HEAD.replace('\nconfig =', """
-n_layer = block_size = 8
-micro_batch_size = lora = num_workers = 0
-grad_checkpoint = False
-shard = 'ddp'
-config =""") + 'raise MemoryError'
-    process = play('--micro_batch_size=1', script=script)
-    machine(process, 'try --grad_checkpoint=True, --lora=8, --block_size=LESS, --n_layer=LESS, '
-                     '--num_workers=1, a smaller batch')
-    assert 'micro_batch_size=1' not in process.stderr.splitlines()[-1] and 'shard' not in process.stderr
-    process = play(script=script, env={'RANK': '0'})        # of torchrun
-    machine(process, 'try --micro_batch_size=1, --shard=fsdp, --grad_checkpoint=True, --lora=8')
 
 
 def test_a_bug_keeps_its_traceback(play):
