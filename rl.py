@@ -58,7 +58,7 @@ reward = ''                     # FILE.py, FILE.jsonl, problems or FOLDER: what 
 learning_rate = 2e-4            # for millions of parameters; from 100 million on 1e-6 to 1e-5
 max_steps = 100                 # updates
 # prompts and rewards
-held_out = ''                   # the same, for evaluation; '' = every tenth prompt
+held_out = ''                   # what --reward takes, to evaluate with; '' = every tenth prompt
 prompts = 'problems'            # for reward=FOLDER: problems or FILE.jsonl with "prompt"
 allow_code_execution = False    # True: run programs of the model; first read extras/sandbox.py
 timeout = 3.0                   # seconds for a program
@@ -161,7 +161,8 @@ def collate(pairs):
         y    _    _    8    9    _          A            0.75     0.75"""
     x = [torch.tensor([*a.prompt, *a.ids]) for a, _ in pairs]
     y = [torch.tensor([IGNORE] * (len(a.prompt) - 1) + a.ids + [IGNORE]) for a, _ in pairs]
-    return (rnn.pad_sequence(x, True), rnn.pad_sequence(y, True, IGNORE),
+    return (rnn.pad_sequence(x, batch_first=True),
+            rnn.pad_sequence(y, batch_first=True, padding_value=IGNORE),
             torch.tensor([log_p for a, _ in pairs for log_p in a.log_p]),
             torch.tensor([advantage for a, advantage in pairs for _ in a.ids]))
 
@@ -240,8 +241,7 @@ try:
     if kl_coef:
         reference = GPT.load(config['init_from']).requires_grad_(False).to(device).eval()
 except ValueError as error:
-    raise Mistake(f'{error}; start from another model, or run: python prepare.py && python '
-                  'train.py && python prepare.py --kind=sft && python sft.py') from None
+    raise Mistake(f'{error}; start from another model, or run: python sft.py') from None
 tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
 tokenizer.render([])                    # refuses a tokenizer without <|im_start|> and <|im_end|>
 require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
@@ -261,11 +261,12 @@ def bits_of(model):
 data_hash = hashlib.sha256(f'{optimizer} {reference and bits_of(reference)}'.encode())
 
 
-def earned(reward, prompt, text):
+def earned(function, prompt, text):
     """Return what the reward() of a FILE.py gives: a number, or the run ends with one sentence."""
     try:
-        value = reward(prompt, text)
-        is_number = not isinstance(value, str) and abs(float(value)) <= 1e12    # NaN <= nothing
+        value = function(prompt, text)
+        # with NaN, every comparison is false
+        is_number = not isinstance(value, str) and abs(float(value)) <= 1e12
     except (Exception, SystemExit) as error:
         value, is_number = error, False
     require(is_number, f'reward({prompt!r:.80}, {text!r:.80}) must return a number up to 1e12, not '
@@ -274,8 +275,9 @@ def earned(reward, prompt, text):
 
 
 def open_source(source, n_held_out=0):
-    """Return prompts, each a text or messages; judge(prompts, texts), which says what these texts
-    earn as answers to these prompts; and bytes that identify both."""
+    """Return prompts, each a text or messages; judge(prompts, texts), which returns what the texts
+    earn as answers to these prompts; and bytes that identify both. n_held_out: problems that nobody
+    trains on; 0 = those to train on."""
     if os.path.isdir(source):
         from extras.reward_scores import open_scores
         return open_scores(source, prompts, tokenizer, device, autocast)
@@ -283,20 +285,25 @@ def open_source(source, n_held_out=0):
             'FILE.py, FILE.jsonl, problems, or the folder of a reward model')
     content = b'' if source == 'problems' else pathlib.Path(source).read_bytes()
     if source.endswith('.py'):
-        sys.path.append(os.path.dirname(os.path.abspath(source)))       # it may import neighbors
+        # It may import what is beside it, but no file there hides a module of ours.
+        sys.path.append(os.path.dirname(os.path.abspath(source)))
         try:
             file = runpy.run_path(source)
-            asked, reward = [*file['prompts']()], file['reward']
+            asked, function = [*file['prompts']()], file['reward']
         except (Exception, SystemExit) as error:
             raise Mistake(f'{source} must define prompts(), texts or messages, and reward(prompt, '
                           f'completion), a number: {error!r}') from None
-        return asked, lambda *lists: [earned(reward, *pair) for pair in zip(*lists)], content
-    tests = rb'"(question|tests?|test_list|regex|must_contain|must_not_contain)" *:'       # in a line
-    if source == 'problems' or re.search(tests, content):
+        return asked, lambda prompts, texts: [earned(function, prompt, text)
+                                              for prompt, text in zip(prompts, texts)], content
+    keys_of_tests = rb'"(question|tests?|test_list|regex|must_contain|must_not_contain)" *:'
+    if source == 'problems' or re.search(keys_of_tests, content):
         from extras.reward_tests import open_tests
         return open_tests(source, content, n_held_out, allow_code_execution, timeout, rank, world)
-    asked, answer_of = [], {}
+    asked = []
+    answer_of = {}          # by the prompt as text, because messages can be no key
     for number, line in enumerate(content.splitlines(), 1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
             prompt, answer = row['prompt'], row['answer']
@@ -308,8 +315,8 @@ def open_source(source, n_held_out=0):
                           '"prompt" and "answer" or "tests", see docs/chat.md') from None
         asked.append(prompt)
         answer_of[str(prompt)] = answer
-    return asked, lambda *lists: [is_right(text, answer_of[str(prompt)])
-                                  for prompt, text in zip(*lists)], content
+    return asked, lambda prompts, texts: [is_right(text, answer_of[str(prompt)])
+                                          for prompt, text in zip(prompts, texts)], content
 
 
 def open_tasks(source, n_held_out=0):
@@ -418,7 +425,8 @@ def write_answers(asked, temperature, seeds=()):
     answers = []
     for i in range(0, len(asked), at_once):
         few = asked[i:i + at_once]
-        idx = rnn.pad_sequence([torch.tensor(ids) for ids in few], True, IGNORE, 'left')    # (B, T)
+        idx = rnn.pad_sequence([torch.tensor(ids) for ids in few], batch_first=True,
+                               padding_value=IGNORE, padding_side='left')               # (B, T)
         with autocast:
             idx, log_p = model.generate(idx.to(device), max_new_tokens, temperature,
                                         stop=tokenizer.stop, seeds=seeds[i:i + at_once],
@@ -516,6 +524,8 @@ while True:
     n_informative, n_used = summed(A.any(1).sum(), sum(len(a.ids) for a, each in chosen if each))
 
     # 4. The clipped gradient of the mean over all tokens of all answers (DAPO, 2503.14476, eq. 8).
+    # In bfloat16 even the first ratio is not quite 1 (mostly within 0.001, a token in thousands 0.1
+    # away), because one rounds differently when one reads a whole answer.
     for _ in range(updates):
         started = time.perf_counter()
         progress = max(0, step - warmup_steps) / max(1, max_steps - warmup_steps)       # from 0 to 1

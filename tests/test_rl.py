@@ -221,7 +221,7 @@ def test_a_line_that_cannot_be_used_is_named_by_its_number(rl, tmp_path):
         bad = bad if isinstance(bad, bytes) else bad.encode()
         (tmp_path / 'lines.jsonl').write_bytes(good.encode() + bad)
         mistake(rl(tmp_path / 'run', f'--reward={tmp_path}/lines.jsonl'), 'lines.jsonl, line 2', word)
-    (tmp_path / 'lines.jsonl').write_text('', encoding='utf-8')
+    (tmp_path / 'lines.jsonl').write_text('\n \n', encoding='utf-8')
     mistake(rl(tmp_path / 'run', f'--reward={tmp_path}/lines.jsonl'), '0 others to train on')
     assert not (tmp_path / 'run').exists()
 
@@ -462,7 +462,7 @@ def test_settings_that_cannot_be(rl, tmp_path):
             ('--num_samples=1', ['num_samples=1']), ('--temperature=0', ['temperature']),
             ('--warmup_steps=13', ['warmup_steps=13', 'max_steps=12']),
             ('--device=tpu', ['tpu', '--device=auto']),
-            ('--init_from=gone', ['gone', 'python prepare.py && python train.py', 'python sft.py']),
+            ('--init_from=gone', ['gone', 'run: python sft.py']),
             ('--slots=3', ['no setting slots'])):
         mistake(rl(tmp_path / 'run', flag, cwd=tmp_path), *words)
     assert not (tmp_path / 'run').exists()
