@@ -78,7 +78,7 @@ def configure(script, bounds=()):
 
 
 def convert(script, bounds, source, name, value):
-    """Return a value in the type of its setting: of int | None, 1000 for 1e3 and None for 'None'."""
+    """Return a value in the type of its setting: for int | None, '1e3' is 1000, 'None' is None."""
     kinds = typing.get_args(script.get('__annotations__', {}).get(name)) or [type(script[name])]
     if type(value) is str and (str not in kinds or value == 'None'):
         with contextlib.suppress(Exception):            # '3' -> 3, '1,2' -> (1, 2)

@@ -3,13 +3,14 @@ Preference optimization: a model that answers, and pairs of a better and a worse
 that prefers the better ones. DPO and its family, and a reward model.
 
     python dpo.py --init_from=out/sft --data_dir=data/pairs
-    python dpo.py --init_from=resume --out_dir=out/dpo              # resumes; on a CPU, bit for bit
-    python dpo.py --init_from=out/sft --data_dir=data/pairs --loss_type=rm --out_dir=out/reward
+    python dpo.py --init_from=out/sft --loss_type=rm --out_dir=out/reward   # a reward model
+    python dpo.py --out_dir=out/dpo --init_from=resume              # resumes; on a CPU, bit for bit
+    torchrun --nproc_per_node=8 dpo.py --init_from=out/sft          # eight GPUs, the same steps
 
-It reads init_from, a folder that sft.py wrote, and data_dir/train.jsonl and val.jsonl, lines of
-{"prompt", "chosen", "rejected"}; a prompt is text or messages. kto also takes {"prompt",
-"completion", "label"} lines. It writes out_dir as train.py does.
-The decision made here is the taste: who says which answer is better?
+It reads a model of sft.py, and data_dir/train.jsonl and val.jsonl, lines of {"prompt", "chosen",
+"rejected"}; a prompt is text or messages. kto also takes {"prompt", "completion", "label"} lines.
+It writes out_dir. The loop is that of sft.py, which also says what only train.py has. New are the
+losses and the reference. The decision made here is the taste: who says which answer is better?
 
 DPO in four lines. The policy p is the model that trains. The reference p_ref is the same model at
 the start. A prompt has a better answer c (chosen) and a worse answer r (rejected):
@@ -34,91 +35,60 @@ one down. The probabilities of all answers to a prompt add up to 1, so what thes
 answers that nobody compared. --nll_weight=1 adds the loss of SFT on the better answers, which holds
 them up (Pang et al. 2024, arXiv:2404.19733). It is no part of the papers' losses, so it is off.
 """
-import contextlib, math, sys
+import collections, copy, hashlib, json, math, os, pathlib, shlex, shutil, signal, sys, time
 from typing import Literal
-from configurator import Mistake, configure, set_by
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from torch.nn.parallel import DistributedDataParallel as DDP
+from torch.nn.utils import clip_grad_norm_, parameters_to_vector, rnn, vector_to_parameters
 from tqdm import tqdm
-from model import IGNORE
-from parts.model import adapters, checkpoints, copies
-from parts.train import guards, optim, processes, records, runs
+from configurator import Mistake, configure, require, set_by
+from model import GPT, IGNORE
+from tokenizer import Tokenizer
 
 # --- settings -------------------------------------------------------------------------------------
 # the first ones to change
-init_from = 'out/sft'           # policy and reference: a run's folder; or resume: go on in out_dir
+init_from = 'out/sft'           # policy and reference: a folder or .pt; or resume: go on in out_dir
 data_dir = 'data/pairs'         # train.jsonl and val.jsonl, from prepare.py --kind=preference
 out_dir = 'out/dpo'             # where the run writes
+overwrite = False               # True: delete the run that out_dir holds, and start over
 loss_type: Literal['dpo', 'ipo', 'kto', 'orpo', 'simpo', 'rm'] = 'dpo'  # rm trains a reward model
 beta: float | None = None       # how much leaving the reference costs; None = 0.1, for simpo 2
 epochs = 1.0                    # how often each pair is seen; 1 to 3 are usual
-batch_size = 32                 # pairs per step, over all devices and accumulation
+batch_size = 32                 # pairs per step, over all devices
 learning_rate = 3e-5            # for millions of parameters; from 100 million on 5e-7 to 5e-6
-device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
-# files
-overwrite = False               # True: delete the run that out_dir holds, and start over
 # the loss
 label_smoothing = 0.0           # of dpo: fraction of pairs whose labels may be wrong
 gamma = 1.0                     # of simpo: margin by which the better answer must lead
 nll_weight = 0.0                # weight of -log p(chosen) per token; not in orpo and rm
 # optimization
 max_steps = 0                   # updates, instead of epochs; 0 = as many as the epochs take
-micro_batch_size = 0            # pairs per device and forward pass; 0 = all
-block_size = 0                  # tokens of prompt and answer; 0 = the context; more is cut
-lora = 0                        # rank of adapters that train instead of the weights; 0 = none
-optimizer: Literal['adamw', 'muon'] = 'adamw'  # Muon for the blocks' matrices, AdamW for the rest
+micro_batch_size = 0            # most pairs per device and forward pass; 0 = all
+block_size = 0                  # most tokens of prompt and answer; 0 = the context; more is cut
 warmup_steps: int | float = 0.1  # steps of the rise; below 1: this fraction of max_steps
-weight_decay = 0.0              # pull of the weights towards 0; of matrices only
 grad_clip = 1.0                 # largest norm of the gradient; 0 = off
 # watching
-log_interval = 10               # steps between lines of the log
-eval_interval = 0               # steps between evaluations, also at step 0; 0 = an epoch
-eval_pairs = 512                # lines of val.jsonl to evaluate on, from the first on
-save_interval = 250             # steps between saves of last.pt
+log_interval = 10               # steps
+eval_interval = 0               # steps; also before the first and after the last; 0 = an epoch
+save_interval = 250             # steps
 num_samples = 8                 # held-out prompts answered at each evaluation: samples.txt
-sample_tokens = 100             # most tokens of an answer
-show_batch: int | None = None   # print the pairs of this step's batch, train nothing
+sample_tokens = 100             # most tokens of such an answer
 # machine
-dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto'  # auto = bfloat16 if it is fast
-compile = False                 # torch.compile; lengths vary, so it compiles twice
+device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
+dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto'      # auto: bfloat16 if it is fast
 grad_checkpoint = False         # compute each block twice: less memory, more time
-seed = 1337                     # seed of the order of the pairs
-# The lowest and the highest value of numbers; any other number must be at least 0.
-BOUNDS = {'epochs': (1e-6, 1e6), 'batch_size': (1, 1e6), 'beta': (1e-9, 1e6),
-          'label_smoothing': (0, 0.49), 'log_interval': (1, 1e9), 'save_interval': (1, 1e9),
-          'eval_pairs': (1, 1e9), 'num_samples': (1, 1e4), 'sample_tokens': (1, 1e6),
-          'seed': (0, 2 ** 32 - 1)}
-config = configure(globals(), BOUNDS)
-config['stage'] = 'dpo'         # so eval.py will ask this model in conversations
-
-# --- 1. this run and this process -----------------------------------------------------------------
-# state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir. Then the
-# settings in it replace those in config, except what a flag or a config file gives now (they are in
-# set_by), and the second line copies config into the variables above. From then on init_from is no
-# longer the word resume: it is what the run began with, a folder or scratch.
-state = runs.take_over_settings(config, set_by)
-globals().update(config)
-if beta is None:
-    beta = config['beta'] = 2.0 if loss_type == 'simpo' else 0.1
-for name, users in {'label_smoothing': ['dpo'], 'gamma': ['simpo'],
-                    'beta': ['dpo', 'ipo', 'kto', 'orpo', 'simpo'],
-                    'nll_weight': ['dpo', 'ipo', 'kto', 'simpo']}.items():
-    if name in set_by and config[name] and loss_type not in users:
-        raise Mistake(f'{name}={config[name]} needs --loss_type={" or ".join(users)}, not '
-                      f'{loss_type}; leave it out' + f', or type --{name}=0' * (name != 'beta'))
-
-# torchrun starts one process for each device. The processes share the pairs of each step.
-# `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
-# of device ('cuda') and the dtype of matrix products, as text.
-here = processes.Process(config)
-micro_batch_size = micro_batch_size or batch_size // here.world
-autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
-scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
+seed = 1337                     # of the order of the pairs
+# doors to extras/
+optimizer: Literal['adamw', 'muon'] = 'adamw'   # Muon for the blocks' matrices, AdamW for the rest
+lora = 0                        # rank of adapters that train instead of the weights; 0 = none
+# The least and the most of some numbers; all others are at least 0.
+BOUNDS = {'epochs': (1e-6, 1e6), 'batch_size': (1, 2 ** 20), 'beta': (1e-9, 1e6),
+          'label_smoothing': (0, 0.49), 'log_interval': (1, 1e12), 'save_interval': (1, 1e12),
+          'num_samples': (1, 1e4), 'seed': (0, 2 ** 32 - 1)}
 
 
-# --- 2. the losses --------------------------------------------------------------------------------
+# --- what is new: the losses ----------------------------------------------------------------------
 def log_odds(m):
     """Return the log of the odds p / (1 - p), where m = log p: for p = 0.8 it is log 4 = 1.39. The
     odds of p = 1 would be infinite, so m is at most -1e-30."""
@@ -212,246 +182,416 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
     return losses, chosen.detach(), rejected.detach()
 
 
-def answer_log_probs(logits, y):
-    """Return log p of N answers, float32 (N,), from logits (N, T, V) and targets (N, T): the sum
-    over their tokens. Targets that are IGNORE count nothing."""
-    nats = F.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction='none')
-    return -nats.view_as(y).sum(1)
+# --- pairs of all lengths -------------------------------------------------------------------------
+def fit(turns, chosen, rejected, T):
+    """Return prompt, chosen and rejected, ids, and how they were cut: a prompt and its answer have
+    at most T. turns: (ids, role) of each message, and of the header of an answer. The oldest turns
+    go, then the ends of the answers, but no question loses its beginning or its system message:
+
+        system  user  assistant  user  header       chosen, rejected        too long
+        system                   user  header       chosen, rejected        older turns left out
+        system                   user  header       chos, reje              answers cut
+
+    If less than a quarter of T remains for an answer, or both are the same, all three are empty."""
+    roles = [role for ids, role in turns]
+    n_system = next(i for i, role in enumerate(roles) if role != 'system')
+    longest = max(len(chosen), len(rejected))
+    for start in range(n_system, len(turns)):
+        # A user may ask in several messages in a row: a question begins with the first of them.
+        if start == n_system or roles[start] == 'user' != roles[start - 1]:
+            prompt = [id for ids, role in turns[:n_system] + turns[start:] for id in ids]
+            how = 'whole' if start == n_system else 'older turns left out'
+            if len(prompt) + longest <= T:
+                break
+    room = T - len(prompt)
+    if room < T / 4:
+        return [], [], [], 'left out: its question is too long'
+    chosen, rejected = chosen[:room], rejected[:room]
+    if chosen == rejected:
+        return [], [], [], 'left out: both answers are the same'
+    return prompt, chosen, rejected, how if longest <= room else 'answers cut'
 
 
-# Only these three have a reference: orpo, simpo and rm need none. Policy and reference begin as the
-# same model, so at first all their rewards are 0, and the first loss is known: with dpo it is ln 2.
-first_losses = {'dpo': math.log(2), 'ipo': 1 / (2 * beta) ** 2, 'kto': 0.5}
-has_reference = loss_type in first_losses
+def collate(pairs):
+    """Return inputs and targets, int64 (2 B, T), of the B better and then of the B worse answers.
+    Of the prompt 5 6 and the answers 7 8 9 and 7 4 (_ is IGNORE; a padded input may be any id):
 
-# --- 3. model and optimizer -----------------------------------------------------------------------
-model, tokenizer = checkpoints.open_to_tune(config, state)
-if not adapters.knows_chat(model, tokenizer):
-    raise Mistake(f'{init_from} was not trained on <|im_start|> and <|im_end|>; fine-tune it '
-                  f'first: python sft.py --init_from={init_from}')
-block_size = block_size or model.config.block_size
-model = copies.like(model, dropout=0.0).to(here.device)     # else policy and reference would differ
+        x    5 6 7 8 9      y    _ 7 8 9 _
+             5 6 7 4 0           _ 7 4 _ _
+
+    Inputs end with the last token of the answer, because a reward model reads its score there."""
+    rows = [(pair[0], pair[side]) for side in (1, 2) for pair in pairs]
+    x = [torch.tensor(np.concatenate(row)) for row in rows]
+    y = [F.pad(torch.tensor(answer), (len(prompt) - 1, 1), value=IGNORE) for prompt, answer in rows]
+    return (rnn.pad_sequence(x, batch_first=True).long(),                               # (2 B, T)
+            rnn.pad_sequence(y, batch_first=True, padding_value=IGNORE).long())
+
+
+def numbers_of(step, lengths, batch_size, seed):
+    """Return the numbers of a step's pairs, (batch_size,), as in sft.py: in random order, but with
+    about the same length within a step, so that little is padded."""
+    per_epoch = max(1, len(lengths) // batch_size)
+    epoch, i = divmod(step, per_epoch)
+    shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
+    batches = np.resize(shuffled(len(lengths)), (per_epoch, batch_size))
+    # 32 batches at a time are sorted by length. The steps visit the batches in random order.
+    batch = shuffled(per_epoch)[i]
+    group = batches[batch - batch % 32:][:32].flatten()
+    order = np.argsort(lengths[group], kind='stable')
+    return group[order].reshape(-1, batch_size)[batch % 32]
+
+
+config = configure(globals(), BOUNDS)   # from the run that goes on, then from files, then flags
+config['stage'] = 'dpo'         # so eval.py will ask this model in conversations
+for name, users in {'label_smoothing': 'dpo', 'gamma': 'simpo', 'nll_weight': 'dpo ipo kto simpo',
+                    'beta': 'dpo ipo kto orpo simpo'}.items():
+    require(name not in set_by or not config[name] or loss_type in users.split(),
+            f'{name}={config[name]} needs --loss_type={users.replace(" ", "|")}, not {loss_type}; '
+            'leave it out' + f', or add --{name}=0' * (name != 'beta'))
+beta = config['beta'] = beta or (2.0 if loss_type == 'simpo' else 0.1)
+has_reference = loss_type in ('dpo', 'ipo', 'kto')
+# At the start all rewards are 0, so these losses are known.
+first_loss = {'dpo': math.log(2), 'ipo': 1 / (2 * beta) ** 2, 'kto': 0.5, 'rm': math.log(2)}
+
+# --- this process ---------------------------------------------------------------------------------
+rank, world = 0, 1
+if 'MASTER_ADDR' in os.environ:         # torchrun starts a process for each device
+    rank, world = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
+if device == 'auto':
+    device = str(torch.accelerator.current_accelerator(check_available=True) or 'cpu')
+if device == 'cuda':
+    device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
+try:
+    kind = torch.empty(1, device=device).device.type        # cuda, of cuda:1
+except (RuntimeError, AssertionError) as error:
+    raise Mistake(f'{device=} is not here ({error}); try --device=auto') from None
+if kind == 'cuda':
+    torch.cuda.set_device(device)
+    torch.set_float32_matmul_precision('high')          # TF32 for products that stay float32
+    torch.backends.cuda.enable_cudnn_sdp(False)         # it plans anew for each length of a batch
+if dtype == 'auto':                     # older GPUs and many CPUs only emulate bfloat16, slowly
+    is_native = kind == 'cpu' and torch.cpu._is_avx512_bf16_supported()
+    is_native |= kind == 'cuda' and torch.cuda.get_device_capability()[0] >= 8
+    dtype = 'bfloat16' if is_native else 'float32'
+autocast = torch.autocast(kind, torch.bfloat16, enabled=dtype == 'bfloat16')
+if world > 1:
+    dist.init_process_group('nccl' if kind == 'cuda' else 'gloo')
+
+# --- model ----------------------------------------------------------------------------------------
+is_new = init_from != 'resume'
+source = init_from if is_new else f'{out_dir}/last.pt'
+folder = source if os.path.isdir(source) else os.path.dirname(source) or '.'
+try:
+    model = GPT.load(source, dropout=0.0)       # with dropout, policy and reference would differ
+except ValueError as error:
+    raise Mistake(f'{error}; start from another model, or run: python sft.py') from None
+state = {} if is_new else model.saved   # what a run needs to go on
+tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
+header, _ = tokenizer.render([], add_generation_prompt=True)    # refuses one without <|im_start|>
+require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
+        f'{folder}/tokenizer.json is not the tokenizer that {source} was trained with')
+require(not is_new or model.config.causal and 'reward_head' not in model.saved,
+        f'{source} was made with --objective=mlm or is a reward model: it writes no answers')
+start, end = (tokenizer.special[name] for name in ('<|im_start|>', '<|im_end|>'))
+require(not model.embedding.weight[start].equal(model.embedding.weight[end]), f'{source} was not '
+        f'trained on <|im_start|> and <|im_end|>; first run: python sft.py --init_from={source}')
+T = block_size or model.config.block_size       # most ids of a prompt and its answer
+require(T <= model.config.block_size, f'{block_size=} is more than the context of {source}, '
+        f'{model.config.block_size}; make it longer: python -m extras.longer_context')
+
+# --- data -----------------------------------------------------------------------------------------
+# of what must be the same when a run goes on: the loss, what trains, and all that it reads
+fixed = loss_type, beta, gamma, label_smoothing, T, lora, optimizer
+data_hash = hashlib.sha256(str(fixed).encode())
+
+
+def read(path):
+    """Return the pairs of a file, (prompt, chosen, rejected): ids. A line for kto may have only one
+    answer, then the other is empty. Print how many were cut or left out."""
+    require(os.path.exists(path), f'{path} is missing; make it as your config file says, or from '
+            'pairs of your own (prepare.py --kind=preference --source=FILE), or from answers of '
+            f'{folder}, run: python eval.py --ckpt={folder} --tasks=problems --splits=review '
+            '--n_problems=250 --num_samples=8 --allow_code_execution=True '
+            f'--out={folder}/mined/eval.json && python prepare.py --kind=preference '
+            f'--source={folder}/mined/samples.jsonl --prefer=both --out_dir={data_dir}')
+    text = pathlib.Path(path).read_bytes()
+    data_hash.update(text)
+    rows, counts = [], collections.Counter()
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            prompt = record['prompt']
+            if isinstance(prompt, str):
+                prompt = [{'role': 'user', 'content': prompt}]
+            turns = [(tokenizer.render([message])[0], message['role']) for message in prompt]
+            answer = lambda name: [*tokenizer.encode(record[name]), end]
+            if loss_type == 'kto' and 'completion' in record:
+                only = answer('completion')
+                answers = {True: (only, []), False: ([], only)}[record['label']]
+            else:
+                answers = answer('chosen'), answer('rejected')
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise Mistake(f'{path}, line {number}: {type(error).__name__}: {error!s:.200}; needs '
+                          'texts "prompt", "chosen", "rejected", or for --loss_type=kto "prompt", '
+                          '"completion" and "label", true or false; see prepare.py') from None
+        *row, how = fit([*turns, (header, 'assistant')], *answers, T)
+        counts[how] += 1
+        if 'left out' not in how:       # arrays take a tenth of the memory of lists
+            rows.append([np.array(ids, np.int32) for ids in row])
+    n_better, n_worse = (sum(len(row[side]) > 0 for row in rows) for side in (1, 2))
+    if rank == 0:
+        print(path, dict(counts), f'better answers: {n_better}, worse: {n_worse}', flush=True)
+    require(n_better and n_worse, f'{path} has {n_better} better and {n_worse} worse answers that '
+            f'fit into {T} tokens and differ; training needs both kinds')
+    return rows
+
+
+train = read(f'{data_dir}/train.jsonl')
+pairs = train + read(f'{data_dir}/val.jsonl')[:512]     # enough for a loss to two digits
+data_hash = data_hash.hexdigest()
+lengths = np.array([len(prompt) + max(len(chosen), len(rejected))
+                    for prompt, chosen, rejected in pairs])                             # (n,)
+
+per_epoch = max(1, len(train) // batch_size)                                            # steps
+max_steps = config['max_steps'] = max_steps or max(1, round(epochs * per_epoch))
+eval_interval = eval_interval or per_epoch
+micro_batch_size = micro_batch_size or batch_size
+warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
+
+# --- optimizer ------------------------------------------------------------------------------------
+if lora:
+    from extras.lora import adapt, merged
+    adapt(model, lora)
+if loss_type == 'rm':           # a score takes the place of log p
+    from extras.reward_model import add_head, score
+    add_head(model)
+model.to(device)
 model.grad_checkpoint = grad_checkpoint
-adapters.adapt(model, lora)
-# The reward model's score is a new linear layer, n_embd -> 1 without bias, of the last block's
-# hidden state (after the final norm) at the last token of the answer, <|im_end|> unless it was cut.
-policy = adapters.RewardModel(model) if loss_type == 'rm' else model
-opt = optim.build(policy, optimizer, learning_rate, weight_decay)
-step = state.get('step', 0)
-tokens = state.get('tokens', 0)
+params = [p for p in model.parameters() if p.requires_grad]
+options = {'betas': (0.9, 0.95), 'weight_decay': 0.0, 'fused': kind != 'mps', 'lr': learning_rate}
+opt = torch.optim.AdamW(params, **options)
+if optimizer == 'muon':
+    from extras.muon import for_blocks
+    opt = for_blocks(model, **options)
+if state:
+    require(state.get('data') == data_hash, f'{source} has other data, loss, block_size, lora or '
+            f'optimizer than {data_dir=}, {loss_type=}, {lora=}, {optimizer=}, or is not of dpo.py')
+    config['init_from'] = state['config']['init_from']
+    model.load_state_dict(state['weights'])
+    opt.load_state_dict(copy.deepcopy(state['optimizer']))          # those are still in the file
+step, tokens = state.get('step', 0), state.get('tokens', 0)
 best_val = state.get('best_val', math.inf)
 kto_kl = state.get('kto_kl', 0.0)       # kto's zero point, explained next to its loss
-if state:
-    processes.load_state(policy, opt, scaler, state)
-net = torch.compile(policy) if compile else policy
-if here.world > 1:      # averages the gradients of all processes while backward() is still running
-    net = DDP(net, gradient_as_bucket_view=True)
+ref = state.get('ref_log_probs', torch.zeros(len(pairs), 2)).to(device)     # see below
+state = model.saved = {}                # frees their memory
+require(max(warmup_steps, step + 1) <= max_steps,
+        f'{max_steps=} is too low for {warmup_steps=} or a run that is at {step=}')
 
-# --- 4. data --------------------------------------------------------------------------------------
-train, held_out, identity, summary = records.open_files(
-    data_dir, records.read_pairs, block_size, tokenizer, loss_type)
-pairs = train + held_out[:eval_pairs]       # rows, below, are numbers of pairs in this list
-sizes = np.array([[len(prompt) + len(answer) for prompt, answer in pair]
-                  for pair in pairs])                                               # (n, 2): tokens
-# batches.of(step): the numbers of a step's pairs, which have about the same length, so that little
-# is padded.
-batches = records.Batches(sizes[:len(train)].max(1), batch_size, seed)
-max_steps = max_steps or max(1, round(epochs * batches.per_epoch))
-epochs = max_steps / batches.per_epoch
-eval_interval = eval_interval or batches.per_epoch
-warmup_steps = optim.schedule_ends(max_steps, warmup_steps, learning_rate, 0.0)[0]
-if show_batch is not None:
-    for row, j in enumerate(batches.of(show_batch)):
-        for (prompt, answer), name in zip(pairs[j], ('chosen', 'rejected')):
-            print(f'--- step {show_batch}, pair {row} of {batch_size}, {name}\n'
-                  f'{tokenizer.decode(prompt)}[[{tokenizer.decode(answer)}]]')
-    sys.exit()
+# --- out_dir --------------------------------------------------------------------------------------
+ours = ['last.pt', 'last-1.pt', 'best.pt', 'config.json', 'tokenizer.json', 'data.json',
+        'metrics.jsonl', 'samples.txt', 'train.log', 'eval.json', 'samples.jsonl']
+out = pathlib.Path(out_dir)
+if world > 1:           # processes that differ would wait for each other, or train a mixture
+    bits = sum(p.detach().view(torch.int32).sum().item() for p in model.parameters())
+    theirs = [None] * world
+    dist.all_gather_object(theirs, (config, data_hash, bits))
+    require(theirs[1:] == theirs[:-1], 'the processes have different settings, data or weights')
+if rank == 0:
+    old = [path for path in out.glob('*') if path.name.removesuffix('.tmp') in ours]
+    is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
+    require(not is_new or not old or overwrite and not is_origin, f'{out_dir} has a run: '
+            '--init_from=resume goes on, --overwrite=True begins anew (from elsewhere)')
+    for path in old:
+        if is_new or path.is_symlink():     # a link could lead our writes anywhere
+            path.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+    (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
+    os.replace(out / 'config.json.tmp', out / 'config.json')
+    tokenizer.save(out / 'tokenizer.json')
+    if is_new and os.path.exists(f'{folder}/data.json'):
+        shutil.copy(f'{folder}/data.json', out)     # what the base has read
 
 
-def scores_of(net, rows):
-    """Return log p of the chosen and of the rejected answers of B pairs (for rm: their scores), and
-    how many tokens each has. (2, B) both."""
-    # Rows 0 to B - 1 are the chosen answers, the others the rejected ones.
-    x, y = records.collate([pairs[j][side] for side in (0, 1) for j in rows])       # (2 B, T) each
-    x, y = x.to(here.device), y.to(here.device)
+def save(name):
+    """Write a checkpoint that GPT.load reads. last.pt also has what a run needs to go on."""
+    if rank == 0:
+        weights = model.state_dict()
+        more = {'model': merged(weights) if lora else dict(weights)}
+        if loss_type == 'rm':
+            more['reward_head'] = more['model'].pop('reward_head')
+        if name == 'last.pt':
+            more |= {'weights': weights, 'optimizer': opt.state_dict(), 'data': data_hash,
+                     'ref_log_probs': ref, 'kto_kl': kto_kl}
+        model.save(out / name, config=config, step=step, tokens=tokens, best_val=best_val,
+                   tokenizer_hash=tokenizer.hash, **more)
+
+
+def log(**row):
+    """Print figures, and append them to metrics.jsonl, where the last row of a step counts."""
+    if rank == 0:
+        words = [f'{name}: {value:.4g}' for name, value in row.items()]
+        print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
+        row = {name: value if math.isfinite(value) else None for name, value in row.items()}
+        with open(out / 'metrics.jsonl', 'a') as f:
+            print(json.dumps({'step': step, 'tokens': tokens} | row), file=f)
+
+
+def scores_of(numbers):
+    """Return log p of the answers of B pairs, the sums over their tokens (for rm: their scores),
+    and how many tokens they have, (2, B) each: row 0 has the chosen answers, row 1 the rejected
+    ones. numbers: 3 is pairs[3]."""
+    x, y = collate([pairs[i] for i in numbers])                                         # (2 B, T)
+    n = (y != IGNORE).sum(1)                                                            # (2 B,)
+    x, y = x.to(device), y.to(device)
     with autocast:
-        scores = net(x, y) if loss_type == 'rm' else answer_log_probs(net(x)[0], y)         # (2 B,)
-    return scores.view(2, -1), (y != IGNORE).sum(1).view(2, -1)
+        if loss_type == 'rm':
+            scores = score(model, x, y)
+        else:
+            parts = model.log_p(x, y).split(n.tolist())
+            scores = torch.stack([log_p.sum() for log_p in parts])
+    return scores.view(2, -1), n.view(2, -1).to(device)
 
 
-def my_micro_batches(rows):
-    """Return the micro-batches of rows that this process computes. If there are four of them and
-    two processes, the first process has 0 and 2."""
-    parts = [rows[i:i + micro_batch_size] for i in range(0, len(rows), micro_batch_size)]
-    return parts[here.rank::here.world]
-
-
-# ref: log p of all answers under the reference, (n, 2). It is computed once, now, while the policy
-# still is the reference. So only one model is in memory.
-ref = state.get('ref_log_probs', torch.zeros(len(pairs), 2))
-if has_reference and not state:
-    # The micro-batches of this process. The longest pairs come first, so that too little memory for
-    # a forward pass shows at once.
-    longest_first = my_micro_batches(np.argsort(-sizes.max(1)))
-    with torch.no_grad():
-        for rows in tqdm(longest_first, 'log p under the reference', disable=not here.is_main):
-            scores, _ = scores_of(policy, rows)                                             # (2, B)
-            ref[rows] = scores.T.cpu()                                                      # (B, 2)
-    # Each process has filled the rows of its share and left 0 in the others. gather returns one
-    # tensor (n, 2) of each process, and their sum has all rows.
-    ref = sum(here.gather(ref))
-ref = ref.to(here.device)
-
-# --- 5. what is trained, what is shown, what is saved ---------------------------------------------
-# From here on the run writes into out_dir: train.log, metrics.jsonl and samples.txt by log, which
-# also keeps other runs out of the folder, and checkpoints by save().
-log = runs.Log(config, set_by, state, here, model, tokenizer, identity, max_steps=max_steps)
-# The guard refuses the update of a step whose loss or gradient is a NaN.
-guard = guards.Guard(state, log, here.dtype)
-log.say(f'  data     {summary}\n  plan     {max_steps:,} steps = {epochs:.2f} epochs of '
-        f'{batches.per_epoch:,} steps')
-
-
-def losses_of(net, rows):
-    """Return the losses of B pairs, (B,), and what the log says of them: {name: a number for each
-    pair, or for each answer that there is, because kto's may come alone}."""
-    # scores, n (numbers of tokens) and ref_scores are (2, B): row 0 has the chosen answers, row 1
-    # the rejected ones.
-    scores, n = scores_of(net, rows)
-    ref_scores = ref[rows].T
-    losses, chosen, rejected = preference_loss(
-        scores[0], scores[1], ref_scores[0], ref_scores[1], n[0], n[1],
-        loss_type, beta, label_smoothing, gamma, kto_kl)
-    has_chosen, has_rejected = n > 0                                                # (B,) each
-    # A tie counts as half right. Without rounding, a model that has not learned anything yet would
-    # win and lose by the last digits.
-    figures = {'preference_loss': losses,
-               'accuracy': 0.5 + 0.5 * (chosen - rejected).round(decimals=4).sign(),
-               'chosen_reward': chosen[has_chosen],
-               'rejected_reward': rejected[has_rejected]}
-    if loss_type != 'rm':
-        figures |= {'chosen_logp': scores[0][has_chosen], 'rejected_logp': scores[1][has_rejected]}
-    if has_reference:
-        # How much likelier the answers of a pair have become, (B,): the mean of log p - log p_ref.
-        # For 1 and -0.4 it is 0.3. An answer that is missing adds 0, and is not counted. KL is the
-        # mean over answers that the policy writes. These answers come from others, so this mean
-        # says only how far the policy has moved on them, and it may be below 0.
-        figures['kl'] = (scores - ref_scores).sum(0) / (n > 0).sum(0)
-    if nll_weight and loss_type not in ('orpo', 'rm'):
-        losses = losses - nll_weight * scores[0] / n[0].clamp(min=1)
-    return losses, {name: values.detach().cpu() for name, values in figures.items()}
-
-
-def means(parts):
-    """Return the mean of each name over the micro-batches of all processes: 'accuracy' is 0.625 if
-    two micro-batches have 1, 1 and 0.5, 0. If there is no such answer it is nan, which
-    metrics.jsonl writes as null."""
-    parts = [part for process_parts in here.gather(parts) for part in process_parts]
-    row = {name: torch.cat([part[name] for part in parts]).double().mean().item()
-           for name in parts[0]}
+def measure(numbers, zero_point=0.0):
+    """Return means over these pairs, in all processes. Unless under no_grad, add this process's
+    part of the gradient of their mean loss to p.grad. The first of two processes takes the pairs 0,
+    2, 4, ...; it may also get none. zero_point: kl of preference_loss, for kto."""
+    names = ('loss', 'preference_loss', 'accuracy', 'kl', 'chosen_reward', 'rejected_reward',
+             'chosen_logp', 'rejected_logp')
+    sums = torch.zeros(10, device=device)       # of these, and how many chosen and rejected exist
+    mine = numbers[rank::world]
+    for i in range(0, len(mine), micro_batch_size):
+        few = mine[i:i + micro_batch_size]
+        policy, n = scores_of(few)                                                      # (2, B)
+        losses, *rewards = preference_loss(*policy, *ref[few].T, *n, loss_type, beta,
+                                           label_smoothing, gamma, zero_point)          # (B,)
+        loss = losses - nll_weight * policy[0] / n[0].clamp(min=1)
+        if torch.is_grad_enabled():
+            (loss.sum() / len(numbers)).backward()
+        # A tie is half right. Unrounded, an untrained model would win and lose by the last digits.
+        is_right = 0.5 + 0.5 * (rewards[0] - rewards[1]).round(decimals=4).sign()
+        # How much likelier the answers of a pair have become: 0.3 if log p - log p_ref is 1 and
+        # -0.4. KL is this mean over answers of the policy itself; here it may be below 0.
+        gain = (policy - ref[few].T).sum(0) / (n > 0).sum(0)
+        columns = [loss, losses, is_right, gain, *rewards, *policy, *(n > 0)]
+        sums += torch.stack(columns).detach().sum(1)
+    if world > 1:
+        dist.all_reduce(sums)
+    # four means over pairs, and four over answers: nan without any
+    counts = torch.cat([torch.full((4,), len(numbers), device=device), sums[8:], sums[8:]])
+    row = dict(zip(names, (sums[:8] / counts).tolist()))
     row['margin'] = row['chosen_reward'] - row['rejected_reward']
+    if not has_reference:
+        del row['kl']
+    if loss_type == 'rm':
+        del row['chosen_logp'], row['rejected_logp']
     return row
-
-
-@torch.no_grad()
-def write_samples():
-    """Write greedy answers to the first held-out prompts into samples.txt. Return their mean number
-    of tokens."""
-    log.say(f'--- step {step}', 'samples.txt')
-    lengths = []
-    for (prompt, _), _ in held_out[:num_samples]:
-        ids = torch.tensor([prompt], device=here.device)                            # (1, T)
-        with autocast:
-            [ids] = model.generate(ids, sample_tokens, temperature=0, stop=tokenizer.stop).tolist()
-        log.say(tokenizer.decode(ids) + '\n', 'samples.txt')
-        lengths.append(len(ids) - len(prompt))
-    return np.mean(lengths)
 
 
 @torch.no_grad()
 def evaluate():
-    """Log the means over the held-out pairs, and write samples. best.pt keeps the best."""
+    """Measure the held-out pairs, and answer the first of their prompts. best.pt keeps the best
+    weights. The zero point of kto is 0 here, or best.pt would compare different losses."""
     global best_val
-    with log.timed('eval'):
-        held_out_rows = my_micro_batches(np.arange(len(train), len(pairs)))
-        row = means([losses_of(policy, rows)[1] for rows in held_out_rows])
-        row = {'val_loss': row.pop('preference_loss'), **{f'val_{name}': row[name] for name in row}}
-        if here.is_main and loss_type != 'rm':
-            row['val_response_len'] = write_samples()
-    log.evaluation(step, tokens=tokens, **row)
+    held_out = range(len(train), len(pairs))
+    row = {f'val_{name}': value for name, value in measure(held_out).items()}
+    row['val_loss'] = row.pop('val_preference_loss')
+    if rank == 0 and loss_type != 'rm':
+        answer_lengths = []
+        with open(out / 'samples.txt', 'a', encoding='utf-8') as f:
+            for prompt, *_ in pairs[len(train):][:num_samples]:
+                ids = torch.tensor(prompt[None], device=device).long()                  # (1, T)
+                [ids] = model.generate(ids, sample_tokens, temperature=0, stop=tokenizer.stop)
+                answer_lengths.append(len(ids) - len(prompt))
+                print(f'--- step {step}\n{tokenizer.decode(ids.tolist())}\n', file=f)
+        row['val_response_len'] = np.mean(answer_lengths)
+    log(**row)
+    if step == 0 and loss_type in first_loss:
+        known = first_loss[loss_type]
+        require(math.isclose(row['val_loss'], known, rel_tol=1e-3),
+                f'the first {loss_type} loss is {row["val_loss"]:.5f} in place of {known:.5f}, but '
+                'policy and reference are still the same model; try --dtype=float32')
     if row['val_loss'] < best_val and step > 0:         # never the untrained model
         best_val = row['val_loss']
         save('best.pt')
-    return row
 
 
-def save(name='last.pt'):
-    """Write all that resuming needs. The last.pt before becomes last-1.pt."""
-    log.save(name, policy, opt, scaler, guard, step=step, tokens=tokens, best_val=best_val,
-             kto_kl=kto_kl, ref_log_probs=ref)
+def stop(number, frame):
+    """End the run at Ctrl-C or SIGTERM; a second Ctrl-C ends it at once. (print may be busy.)"""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if rank == 0:
+        os.write(1, f'\nstopped; last.pt has step {saved_step}; resume: {again}\n'.encode())
+    sys.exit(128 + number)
 
 
-# --- 6. the loop ----------------------------------------------------------------------------------
-if step == 0:
-    first = evaluate()
-    if has_reference:
-        # Policy and reference are still the same model, so all rewards are 0 and the loss is known,
-        # but for rounding. Comparisons with nan are false, so `not` refuses nan as well.
-        known = first_losses[loss_type]
-        is_known = math.isclose(first['val_loss'], known, rel_tol=1e-3, abs_tol=1e-3)
-        if not (is_known and abs(beta * first['val_kl']) <= 1e-2):
-            raise Mistake(f'the first {loss_type} loss is {first["val_loss"]:.5f} and val_kl is '
-                          f'{first["val_kl"]:.4f}, but policy and reference are the same model: '
-                          f'{known:.5f} and 0 are expected; try --dtype=float32')
-while step < max_steps:
-    lr = optim.cosine(step, max_steps, warmup_steps, learning_rate, 0.0)    # lr_at() of train.py
+# --- the loop -------------------------------------------------------------------------------------
+again = f'python dpo.py --out_dir={shlex.quote(out_dir)} --init_from=resume'
+if rank == 0:
+    print(f'{model.config}\ntrained parameters: {sum(p.numel() for p in params):,}, steps: '
+          f'{max_steps:,}, {per_epoch:,} an epoch, processes: {world} ({device}, {dtype})\n'
+          'a pair:', *map(tokenizer.decode, train[0]), sep='\n')
+if is_new and has_reference:    # Now the policy is the reference. So only one model is in memory.
+    longest_first = np.argsort(-lengths)[rank::world]           # shows whether there is room
+    for i in tqdm(range(0, len(longest_first), micro_batch_size), 'log p under the reference',
+                  disable=rank > 0):
+        few = longest_first[i:i + micro_batch_size]
+        with torch.no_grad():
+            ref[few] = scores_of(few)[0].T                                              # (B, 2)
+    if world > 1:               # each process has filled its rows, and left 0 in the others
+        dist.all_reduce(ref)
+if is_new:                      # there is a run to resume
+    save('last.pt')
+saved_step = step
+signal.signal(signal.SIGINT, stop)
+signal.signal(signal.SIGTERM, stop)
+while True:
+    if step % eval_interval == 0 or step == max_steps:
+        evaluate()
+    if step > saved_step and (step % save_interval == 0 or step == max_steps):
+        save('last.pt')
+        saved_step = step
+    if step == max_steps:
+        break
+    began = time.perf_counter()
+    # the learning rate: a linear rise, then half a cosine down to 0
+    progress = max(0, step - warmup_steps) / max(1, max_steps - warmup_steps)       # from 0 to 1
+    lr = learning_rate * min(1, (step + 1) / max(1, warmup_steps))
+    lr *= 0.5 * (1 + math.cos(math.pi * progress))
     for group in opt.param_groups:
         group['lr'] = lr
 
-    # the gradient of the mean loss over the pairs of the step
-    all_rows = batches.of(step)                                             # (batch_size,)
-    micro_batches = my_micro_batches(all_rows)
-    parts = []
-    loss = 0.0
-    for i, rows in enumerate(micro_batches):                                # (micro_batch_size,)
-        # DDP averages the gradients over the processes after the last micro-batch only.
-        is_last = i == len(micro_batches) - 1
-        with contextlib.nullcontext() if is_last or not isinstance(net, DDP) else net.no_sync():
-            losses, figures = losses_of(net, rows)
-            share = losses.sum() / batch_size       # every pair of the step counts the same
-            # DDP divides the sum of all gradients by world; times world undoes it.
-            scaler.scale(share * here.world).backward()
-        loss += share.item()
-        parts.append(figures)
+    for p in params:            # a process without a pair adds zeros
+        p.grad = torch.zeros_like(p)
+    batch = numbers_of(step, lengths[:len(train)], batch_size, seed)
+    row = measure(batch, kto_kl)
+    if loss_type == 'kto':      # the zero point of the next step
+        kto_kl = max(0.0, beta * row['kl'])
+    if world > 1:               # the gradients of all processes are added up, as one message
+        parts = [p.grad for p in params]
+        total = parameters_to_vector(parts)
+        dist.all_reduce(total)
+        vector_to_parameters(total, parts)
 
-    # the update
-    scaler.unscale_(opt)                        # float16's gradients were scaled up
-    norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf).item()
-    # Ctrl-C may reach one process only. The sum tells all, so they stop after the same step.
-    loss, stop_requests = here.sum(loss, here.stop_requests)
-    if loss_type == 'kto':
-        # the zero point of the next step, explained next to the loss
-        kto_kl = max(0.0, beta * means(parts)['kl'])
-    if guard.allows(step, loss, norm):          # no NaN; it logs what it refuses
-        scaler.step(opt)
-    scaler.update()
-    opt.zero_grad(set_to_none=here.world == 1)  # DDP's gradients stay in its buckets, as zeros
-    tokens += int(sizes[all_rows].sum())
+    norm = clip_grad_norm_(params, grad_clip or math.inf).item()
+    require(math.isfinite(row['loss'] + norm), f'step {step + 1}: the loss is {row["loss"]}, the '
+            f'norm of the gradient {norm}; go on from step {saved_step} with a lower rate: {again} '
+            f'--learning_rate={learning_rate / 4:g}')
+    opt.step()
+    # both answers are computed, each with the prompt
+    step_tokens = sum(2 * len(pairs[i][0]) + len(pairs[i][1]) + len(pairs[i][2]) for i in batch)
+    tokens += step_tokens
     step += 1
-
     if step in (1, max_steps) or step % log_interval == 0:
-        log.step(('accuracy', 'margin'), step=step, tokens=tokens, loss=loss, lr=lr, grad_norm=norm,
-                 skipped=guard.skipped, **means(parts))
+        dt = max(1e-9, time.perf_counter() - began)     # some clocks tick coarsely
+        log(**row, lr=lr, grad_norm=norm, dt=dt, tok_s=step_tokens / dt,
+            minutes_left=dt * (max_steps - step) / 60)
 
-    if step % eval_interval == 0 or step == max_steps:
-        evaluate()
-    stopping = stop_requests or guard.trouble       # the same answer in all processes
-    if step % save_interval == 0 or step == max_steps or stopping:
-        save()
-    if stopping:
-        break
-
-# --- summary --------------------------------------------------------------------------------------
-command = ['sample.py', f'--ckpt={out_dir}', '--chat=True'] if loss_type != 'rm' else []
-log.end(step, best_val, command)
-here.leave(guard.trouble)
+if rank == 0:
+    print(f'done, lowest val_loss {best_val:.4f}')
+    if loss_type != 'rm':
+        print(f'next: python sample.py --ckpt={shlex.quote(out_dir)} --chat=True')
+if world > 1:
+    dist.barrier()              # the first process may still be writing
+    dist.destroy_process_group()

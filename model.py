@@ -218,7 +218,7 @@ class GPT(nn.Module):
         return (row @ row.T).new_empty(shape)   # its type is that of keys, also under autocast
 
     def log_p(self, idx, targets, temperature=1.0):
-        """Return log p of the m targets that are not IGNORE, row after row, (m,), at a temperature."""
+        """Return log p of the m targets that are not IGNORE, in order, (m,), at a temperature."""
         hidden = self.backbone(idx)[targets != IGNORE]  # (m, C)
         logits = self.head(hidden)[:, :self.config.vocab_size].float() / temperature  # (m, V)
         return -F.cross_entropy(logits, targets[targets != IGNORE], reduction='none')

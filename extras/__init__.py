@@ -9,9 +9,10 @@ what train.py opens
     sharding            each process holds a part of the gradients, moments and weights
     muon                an optimizer for the matrices of the blocks
     planner             memory, days and price of a run, before it starts
-what sft.py opens
+what sft.py and dpo.py open
     lora                only small matrices train, beside the weights
     replay              sft.py also reads base text, and measures how much of it is forgotten
+    reward_model        dpo.py trains a head that scores answers
 what rl.py opens
     reward_tests        an answer earns 1 if its program passes the tests
     reward_scores       an answer earns what a reward model says

@@ -8,7 +8,6 @@ PLACES = {
     'native bfloat16': ('torch.cpu', '_is_avx512_bf16_supported'),
     'clip': ('torch.nn.utils', 'clip_grad_norm_'),                  # once in each update
     'orthogonal': ('extras.muon', 'orthogonal'),                    # the heart of Muon
-    'guard': ('parts.train.guards', 'Guard.allows'),                # called with self and the step
     'sample': ('model', 'GPT.generate'),                            # what a model in training writes
     'backward': ('torch', 'Tensor.backward'),                       # once in each micro-batch
     'save': ('torch', 'save'),
@@ -78,8 +77,8 @@ def killed_while_saving(step):
     return before('save', f"""
         state, file = arguments
         if state['step'] == {step} and state.get('optimizer', state.get('moments')):
-            file.write(b'half')
-            file.flush()
+            with open(getattr(file, 'name', file), 'wb') as half:
+                half.write(b'half')
             os.kill(os.getpid(), signal.SIGKILL)""")
 
 

@@ -3,9 +3,9 @@ import torch
 from conftest import ok, run, same, series, state
 from test_model import lively
 
+from extras import lora
+from extras.muon import for_blocks
 from model import GPT
-from parts.model import adapters
-from parts.train import optim
 
 IDX = torch.randint(50, (4, 17), generator=torch.Generator().manual_seed(0))
 SHAPES = ({}, {'qkv_bias': True}, {'qk_norm': True, 'head_dim': 16},        # Llama, Qwen2, Qwen3
@@ -19,7 +19,7 @@ def base(**settings):
 def test_with_B_0_it_is_the_base_bit_for_bit_and_else_the_formula_of_the_paper():
     model = base()
     logits = model(IDX)[0]
-    adapters.adapt(model, 4)
+    lora.adapt(model, 4)
     assert torch.equal(model(IDX)[0], logits)
     part = model.blocks[1].mlp.w_down
     torch.nn.init.normal_(part.lora_B)
@@ -32,9 +32,9 @@ def test_merged_equals_unmerged_and_the_model_goes_on_unmerged():
     for shape in SHAPES:
         model, plain = base(**shape), base(**shape)
         logits = model(IDX)[0]
-        adapters.adapt(model, 4)
+        lora.adapt(model, 4)
         before = {name: p.clone() for name, p in model.state_dict().items()}
-        opt = optim.build(model, 'muon', 1e-2, 0.1)
+        opt = for_blocks(model, lr=1e-2, weight_decay=0.1)
         for _ in range(3):
             opt.zero_grad()
             model(IDX[:, :-1], IDX[:, 1:])[1].backward()
@@ -42,14 +42,14 @@ def test_merged_equals_unmerged_and_the_model_goes_on_unmerged():
         weights = model.state_dict()
         changed = {name for name, p in weights.items() if not torch.equal(p, before[name])}
         assert changed == {name for name in weights if '.lora_' in name} and len(changed) == 28, shape
-        merged = adapters.merged(weights)
+        merged = lora.merged(weights)
         plain.load_state_dict(merged)
         with torch.no_grad():
             after = model(IDX)[0]
             assert (after - logits).abs().max() > 0.1                       # it has learned
             assert (plain(IDX)[0] - after).abs().max() < 2e-5 * after.abs().max()       # float32
         assert merged['embedding.weight'] is weights['embedding.weight']    # the rest is shared, not copied
-        assert same(adapters.merged(merged), merged)                        # without adapters nothing changes
+        assert same(lora.merged(merged), merged)                        # without adapters nothing changes
 
 
 # --- real runs ----------------------------------------------------------------------------------------------
@@ -64,10 +64,10 @@ def test_a_run_learns_and_its_folder_holds_a_plain_model(sft_model, pairs, tmp_p
     assert losses[-1] < losses[0] - 0.05
     first = GPT.load(sft_model).state_dict()
     for name in ('best.pt', 'last.pt'):
-        saved = state(tmp_path, name)
-        weights, unmerged = saved['model'], saved['unmerged']
+        weights = state(tmp_path, name)['model']
         changed = {key for key in weights if not torch.equal(weights[key], first[key])}
         assert changed and all('.w_' in key for key in changed)
         assert weights.keys() == first.keys()                               # a plain model
-        assert same({key: unmerged[key] for key in first}, dict(first))     # the base is as it was
-        assert same(adapters.merged(unmerged), weights)
+    saved = state(tmp_path)
+    assert same({key: saved['weights'][key] for key in first}, dict(first))     # the base is as it was
+    assert same(lora.merged(saved['weights']), saved['model'])

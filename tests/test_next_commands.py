@@ -148,8 +148,7 @@ def corrected(desk, command):
 
 
 def test_a_default_that_is_not_there_is_answered_with_what_is(like_run_sh):
-    words = {'sample.py': '--ckpt=out/quickstart', 'eval.py': '--ckpt=out/quickstart',
-             'dpo.py': '--init_from=out/quickstart_sft'}
+    words = {'sample.py': '--ckpt=out/quickstart', 'eval.py': '--ckpt=out/quickstart'}
     for script, flag in words.items():
         command = corrected(like_run_sh, f'python {script}')
         assert command == f'python {script} {flag}'

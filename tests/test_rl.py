@@ -450,8 +450,8 @@ def test_with_its_three_leaves_alone_it_learns_in_one_and_in_two_processes(sft_m
         ok(call(*command, 'rl.py', f'--out_dir={out}_lines', '--init_from=resume', '--max_steps=5'))
     for flag, file in (('--optimizer=muon', 'muon'), ('--reward=problems', 'reward_tests'),
                        (f'--reward={sft_model}', 'reward_scores')):
-        mistake(call(sys.executable, *flags, '--reward=mine.py', '--out_dir=three', flag),
-                f'extras/{file}.py')
+        mistake(call(sys.executable, *flags, '--reward=mine.py', '--out_dir=three', flag), 'copy extras, too',
+                file)
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------
