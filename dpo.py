@@ -415,17 +415,21 @@ if rank == 0:
 
 
 def save(name):
-    """Write a checkpoint that GPT.load reads. last.pt also has what a run needs to go on."""
+    """Write a checkpoint for GPT.load under another name, then rename it: a crash leaves the old
+    one. last.pt also has what a run needs to go on."""
     if rank == 0:
         weights = model.state_dict()
-        more = {'model': merged(weights) if lora else dict(weights)}
+        checkpoint = {'format': 'nanoparrot-checkpoint-1', 'model_config': vars(model.config),
+                      'model': merged(weights) if lora else dict(weights), 'config': config,
+                      'step': step, 'tokens': tokens, 'best_val': best_val,
+                      'tokenizer_hash': tokenizer.hash}
         if loss_type == 'rm':
-            more['reward_head'] = more['model'].pop('reward_head')
+            checkpoint['reward_head'] = checkpoint['model'].pop('reward_head')
         if name == 'last.pt':
-            more |= {'weights': weights, 'optimizer': opt.state_dict(), 'data': data_hash,
-                     'ref_log_probs': ref, 'kto_kl': kto_kl}
-        model.save(out / name, config=config, step=step, tokens=tokens, best_val=best_val,
-                   tokenizer_hash=tokenizer.hash, **more)
+            checkpoint |= {'weights': weights, 'optimizer': opt.state_dict(), 'data': data_hash,
+                           'ref_log_probs': ref, 'kto_kl': kto_kl}
+        torch.save(checkpoint, out / f'{name}.tmp')
+        os.replace(out / f'{name}.tmp', out / name)
 
 
 def log(**row):

@@ -349,8 +349,11 @@ if __name__ == '__main__':
         sys.exit(print(__doc__))
     torch.set_default_device(sys.argv[1] if sys.argv[1:] else 'cpu')
     torch.manual_seed(0)
+    nano = GPT(GPTConfig(256, 512, 6, 8, 0, 256, 768))
+    for name, part in ('nano', nano), ('a block of it', nano.blocks[0]):
+        print(f'{name}: {sum(p.numel() for p in part.parameters()):,} parameters')
+
     model = GPT(GPTConfig(256, 64, 2, 4, 2, 128))
-    print(f'a small model of {sum(p.numel() for p in model.parameters()):,} parameters')
     # 16 different tokens in random order: one token does not tell the next one, several do.
     idx = torch.randint(16, (4, 33))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)

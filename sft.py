@@ -11,7 +11,8 @@ It reads a model of train.py or of Hugging Face, and data_dir/train.jsonl and va
 
 The loop is that of train.py. One thing is new, the mask: the loss counts only the assistant's words
 and the <|im_end|> after them. A model that is also trained on the questions learns to ask. Without
-training on <|im_end|> it never stops.
+training on <|im_end|> it never stops. The conversations decide the form of an answer: the model
+copies their length and tone.
 
 You should see one conversation with its trained parts in [[ ]], a first loss well above the base
 model's, and a fall of loss and val_loss within the first hundred steps. If val_loss rises while

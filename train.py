@@ -1,15 +1,14 @@
 """
-Pretraining: a folder of token bins -> a language model.
+Pretraining: a folder of token bins -> a language model. This decides its size and what it knows.
 
     python train.py config/quickstart.py                            # minutes on two CPU cores
     torchrun --nproc_per_node=8 train.py config/codeparrot.py       # eight GPUs, the same program
     python train.py --out_dir=out/base --init_from=resume           # with its settings, bit for bit
 
-It reads data_dir, which prepare.py made, and writes out_dir. Lines that import extras are doors.
-The text of a step follows from (seed, step), and its dropout from (seed, step, rank), so a resumed
-run equals one that was never interrupted. batch_size counts the sequences of all devices together,
-such as 512 = 8 processes x 16 micro-batches x 4, so 1 and 8 devices compute the same steps. Without
-dropout they differ by rounding only: by 1e-7 in float32, and in bfloat16 by more with each step.
+Lines that import extras are doors. The text of a step follows from (seed, step), and its dropout
+from (seed, step, rank), so a resumed run equals one that was never interrupted. batch_size counts
+the sequences of all devices together, such as 512 = 8 processes x 16 micro-batches x 4, so 1 and 8
+devices compute the same steps. Without dropout they differ by rounding only: by 1e-7 in float32.
 """
 import copy, functools, hashlib, json, math, os, pathlib, shlex, signal, sys, time
 from typing import Literal
@@ -411,11 +410,12 @@ def ask_to_stop(number, frame):
 
 
 # --- the loop -------------------------------------------------------------------------------------
-n_params = sum(p.numel() for p in model.parameters())
+n_params, n_block = (sum(p.numel() for p in part.parameters()) for part in (model, model.blocks[0]))
 epochs = max_steps * batch_size * T / meta['tokens']['train']
 say(f'{" ".join(sys.argv)}\nfrom {source}, step {step}: {model.config}\nparameters: {n_params:,}, '
-    f'ln(vocab_size): {math.log(V):.4f}, tokens: {meta["tokens"]}, epochs: {epochs:.2f}\n'
-    f'processes: {world} ({device}, {dtype}), micro-batches: {len(my_rows)} x {micro_batch_size}')
+    f'{n_block:,} a block, ln(vocab_size): {math.log(V):.4f}, tokens: {meta["tokens"]["train"]:,}, '
+    f'epochs: {epochs:.2f}\nprocesses: {world} ({device}, {dtype}), '
+    f'micro-batches: {len(my_rows)} x {micro_batch_size}')
 if mixture:
     say(mixture.described(meta['sources'], epochs))
 flops = (6 * n_params + 12 * model.config.n_layer * model.config.n_embd * T) * step_tokens / world
