@@ -515,8 +515,8 @@ while True:
     rewards = judge([prompt_of[a.prompt] for a in answers], [a.text for a in answers])
     judged = time.perf_counter()
 
-    # 3. Advantages: is an answer better than the others to its prompt? If not better or worse, it
-    # has no gradient, unless kl_coef gives it one.
+    # 3. Advantages: is an answer better than the others to its prompt? One with the advantage 0 has
+    # no gradient, unless kl_coef gives it one.
     A = advantages(torch.tensor(rewards, dtype=torch.float64).view(-1, num_samples), scale)  # (P, G)
     chosen = [pair for pair in zip(answers, A.flatten().tolist()) if pair[1] or reference]
     chosen.sort(key=lambda pair: len(pair[0].prompt) + len(pair[0].ids))    # so little is padded
@@ -524,8 +524,8 @@ while True:
     n_informative, n_used = summed(A.any(1).sum(), sum(len(a.ids) for a, each in chosen if each))
 
     # 4. The clipped gradient of the mean over all tokens of all answers (DAPO, 2503.14476, eq. 8).
-    # In bfloat16 even the first ratio is not quite 1 (mostly within 0.001, a token in thousands 0.1
-    # away), because one rounds differently when one reads a whole answer.
+    # In bfloat16 the first ratio is not quite 1 (0.001 away on average, at most 0.1), because sampling
+    # reads one token at a time and rounds differently.
     for _ in range(updates):
         started = time.perf_counter()
         progress = max(0, step - warmup_steps) / max(1, max_steps - warmup_steps)       # from 0 to 1
