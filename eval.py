@@ -9,7 +9,7 @@ Evaluation: how good a checkpoint is, measured on held-out data, with confidence
     python eval.py --tasks=compare --ckpt=out/sft --compare=out/dpo --out=out/dpo/compare.json
 
 loss            nats, perplexity and bits per byte of val.bin, and of each source of a mixture
-problems        functions of parts/eval/problems.py, which the model writes and we run: n_problems
+problems        functions of extras/problems.py, which the model writes and we run: n_problems
                 of each of four splits
     variation           new variations of the example tasks, which sft.py shows with answers:
                         "Compute the sum of all numbers in a."
@@ -51,7 +51,7 @@ from parts.prepare import texts
 from parts.train import processes
 from parts.train.data import open_bins, sequences
 from parts.sample import asking
-from parts.eval import questions, results, sandbox
+from parts.eval import questions, results
 
 # --- settings -------------------------------------------------------------------------------------
 # the first ones to change
@@ -59,7 +59,7 @@ ckpt = 'out/base'               # checkpoint: a folder or a .pt file; several: A
 tasks = 'loss'                  # names from the list above, comma-separated
 data_dir = 'data/quickstart'    # prepared text for loss and learned; several: A,B
 data: str | None = None         # questions: a .jsonl or .jsonl.gz file; of several tasks: A,B
-allow_code_execution = False    # True: run a model's programs; first read parts/eval/sandbox.py
+allow_code_execution = False    # True: run a model's programs; first read extras/sandbox.py
 out: str | None = None          # file for the results; None = eval.json, see above
 # questions
 n_problems: int | None = None   # questions; None = 100 of each split, or a whole file
@@ -178,7 +178,7 @@ for name in 'judge', 'compare':
                       "ask.py' or --compare=out/dpo; see docs/measuring.md")
 if any(map(questions.tested, asked.values())) and not allow_code_execution:
     raise Mistake('these tasks run programs that the model wrote; first read the top of '
-                  'parts/eval/sandbox.py, then add --allow_code_execution=True')
+                  'extras/sandbox.py, then add --allow_code_execution=True')
 if completions and measures_text:
     raise Mistake('--completions needs no model, but --tasks=loss and learned do; leave them out')
 # int() raises its own error for thousands of digits.
@@ -326,7 +326,8 @@ def run(jobs):
     no network, writes only to a folder of its own, reads no files but those of Python and the
     system's libraries, and stops no other program; an old kernel lacks some of these walls, and
     macOS all. That is no security boundary: for a stranger's model take a container. See
-    parts/eval/sandbox.py."""
+    extras/sandbox.py."""
+    from extras import sandbox
     return sandbox.run_many(jobs, timeout, memory_mb)
 
 

@@ -4,7 +4,7 @@ Point prepare.py at text and you get train.bin and val.bin: flat arrays of token
     python prepare.py                               # Python's own standard library, without network
     python prepare.py --source=FOLDER --out_dir=data/mine --vocab_size=32768
     python prepare.py config/mix.py                 # several sources, weighted
-    python prepare.py --kind=sft                    # 2,000 conversations of parts/eval/problems.py
+    python prepare.py --kind=sft                    # 2,000 conversations of extras/problems.py
 
     each document by itself:    read -> normalise -> source -> language -> rules -> models
                                 -> decontaminate -> personal data
@@ -32,7 +32,6 @@ import json, math, os, shlex, shutil, sys
 from typing import Literal
 from configurator import Mistake, configure, set_by
 import numpy as np
-from parts.eval import problems
 from parts.prepare import clean, conversions, corpus, duplicates, files, filters, reading
 from parts.prepare import report, text_models, workers
 from parts.train import folders
@@ -414,6 +413,7 @@ def publish_and_exit(folder, meta, pages):
 # --- 4. two short cuts, each of which ends the script: skip them on a first reading ---------------
 # --kind=sft without a source: conversations are problems of ours with their answers.
 if lacks_source:
+    from extras import problems
     folder = corpus.new_folder(out_dir, [], kind)
     for name, examples in (
             ('train', problems.problems(n_examples, with_tests=False)),

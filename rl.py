@@ -1,13 +1,16 @@
 """
 Reinforcement learning: a model and a reward for its answers -> a model that earns more.
 
-    python rl.py --init_from=out/sft --allow_code_execution=True    # built-in problems and tests
-    python rl.py --init_from=out/sft --reward=tasks.jsonl           # {"prompt", "answer"} lines
     python rl.py --init_from=out/sft --reward=mine.py       # prompts(), reward(prompt, completion)
+    python rl.py --init_from=out/sft --reward=tasks.jsonl           # {"prompt", "answer"} lines
+    python rl.py --init_from=out/sft --reward=problems --allow_code_execution=True  # and tests
     python rl.py --init_from=out/sft --reward=out/reward --kl_coef=0.05     # see RLHF below
+    python rl.py --init_from=resume --out_dir=out/rl        # go on; on a CPU, bit for bit
+    torchrun --nproc_per_node=8 rl.py --init_from=out/sft --reward=mine.py  # the same steps
 
-It reads init_from, a folder that sft.py or dpo.py wrote, and writes out_dir as train.py does. The
-decision made here is the reward: the model learns what earns it, not what you mean.
+It reads init_from, a folder that sft.py or dpo.py wrote, and writes out_dir. The loop is that of
+sft.py, but the model writes the batch. You decide one thing, the reward: the model learns what
+earns it, not what you mean.
 
 The policy gradient. The model p writes an answer a to a prompt and earns R(a). Because grad log p
 is grad p / p, grad p is p grad log p, and
@@ -22,194 +25,77 @@ of the n = num_samples answers to the same prompt (GRPO, arXiv:2402.03300). One 
     R - mean of all n = (1 - 1 / n) (R - mean of the others)
 and the others do not depend on a. So the mean gradient gets shorter and keeps its direction.
 
-With updates > 1, the policy has moved since it wrote the answers. So each token counts by the ratio
-p_now / p_then, clipped (PPO, 1707.06347).
-
 RLHF. People compare answers, dpo.py --loss_type=rm trains a model to score as they would, and
---reward=FOLDER makes the policy write what that model likes, while kl_coef keeps it near its start.
-So did InstructGPT (2203.02155), which learned the baseline with a second network, PPO's critic. Our
-baseline, the group's mean, needs no network.
+--reward=FOLDER makes the policy write what that model likes, while kl_coef keeps it near its start
+(InstructGPT, 2203.02155, which learned the baseline with a second network, PPO's critic).
 
-You should see reward and val_reward rise, entropy fall slowly, and clip_fraction near 0 with
-updates=1. With kl_coef, kl grows slowly. `entropy` is the mean of -log p over the tokens that the
-model draws: 0 if it never hesitates, 0.69 if it always wavers between two tokens. `informative` is
-the fraction of prompts whose answers differ in reward: 0.2 to 0.8 with rewards of 0 and 1. If
-entropy and informative fall to 0, the policy has collapsed: lower the learning rate. If reward
-rises but samples.txt gets worse, the reward is hacked: fix it, or raise kl_coef. If reward only
-scatters, the model learns nothing: --reward=bench/random_reward.py shows how that looks.
+You should see reward and val_reward rise, and entropy fall slowly: the mean of -log p over the
+tokens that the model draws, 0 if it never hesitates, 0.69 if it always wavers between two tokens.
+`informative` is the fraction of prompts whose answers differ in reward. If both fall to 0, the
+policy has collapsed: lower the learning rate. If reward rises but samples.txt gets worse, the
+reward is hacked: fix it, or raise kl_coef. If reward only scatters, the model learns nothing:
+--reward=bench/random_reward.py shows how that looks.
+
+Only train.py saves when it is stopped, keeps last-1.pt, locks out_dir, skips spikes, compiles,
+shards, and has float16.
 """
-import contextlib, dataclasses, math
-from typing import Literal
-from configurator import Mistake, configure, set_by
+import copy, hashlib, json, math, os, pathlib, re, runpy, shlex, shutil, signal, sys, time
+from typing import Literal, NamedTuple
 import numpy as np
 import torch
-from torch.nn.parallel import DistributedDataParallel as DDP
-# What is RL's own is here and in rollouts, which reads tasks, writes answers and rewards them.
-# sandbox runs the programs in answers. The others serve train.py and sft.py as well.
-from model import IGNORE
-from parts.eval import sandbox
-from parts.model import checkpoints, copies
-from parts.train import data, guards, optim, processes, records, rollouts, runs
+import torch.distributed as dist
+from torch.nn.utils import clip_grad_norm_, parameters_to_vector, rnn, vector_to_parameters
+from configurator import Mistake, configure, require
+from model import GPT, IGNORE
+from tokenizer import Tokenizer
 
 # --- settings -------------------------------------------------------------------------------------
 # the first ones to change
-init_from = 'out/sft'           # a folder to start from, or resume: continue in out_dir
+init_from = 'out/sft'           # folder or .pt to start from; resume; auto: resume if it can
 out_dir = 'out/rl'              # where the run writes
-reward = 'problems'             # problems, FILE.jsonl, FILE.py, FOLDER: what judges answers
-allow_code_execution = False    # True: run programs of the model; first read parts/eval/sandbox.py
+overwrite = False               # True: delete the run that out_dir holds, and start over
+reward = ''                     # FILE.py, FILE.jsonl, problems or FOLDER: what judges answers
+learning_rate = 2e-4            # for millions of parameters; from 100 million on 1e-6 to 1e-5
 max_steps = 100                 # updates
+# prompts and rewards
+held_out = ''                   # what --reward takes, to evaluate with; '' = every tenth prompt
+prompts = 'problems'            # for reward=FOLDER: problems or FILE.jsonl with "prompt"
+allow_code_execution = False    # True: run programs of the model; first read extras/sandbox.py
+timeout = 3.0                   # seconds for a program
+# answers
 batch_size = 32                 # prompts of a step, over all devices
 num_samples = 8                 # answers to a prompt
 max_new_tokens = 64             # tokens of an answer
-learning_rate = 2e-4            # for millions of parameters; from 100 million on 1e-6 to 1e-5
-device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
-# files
-overwrite = False               # True: delete the run that out_dir holds, and start over
-# the reward
-prompts = 'problems'            # for reward=FOLDER: problems, FILE.py, FILE.jsonl with "prompt"
-held_out: str | None = None     # problems or a file, for evaluation; None = every tenth prompt
-n_problems = 2000               # number of built-in problems
-problems_seed = 1               # seed of these problems; SFT saw none of them
-timeout = 3.0                   # seconds for a program
-bad_reward: Literal['stop', 'zero'] = 'stop'  # what to do if reward() raises or returns no number
-# sampling
 temperature = 1.0               # divides the logits, in sampling and in training
-slots = 128                     # answers written at a time, on each device
 # optimization
-micro_batch_size = 0            # prompts per device and forward pass; 0 = all
 updates = 1                     # steps with the same answers
+micro_batch_size = 0            # prompts per device that are answered or trained at once; 0 = all
 scale = False                   # divide advantages by their group's deviation: see advantages()
 clip_low = 0.2                  # the ratio is clipped below 1 - clip_low
 clip_high = 0.2                 # and above 1 + clip_high; 0.28 keeps more variety
 kl_coef = 0.0                   # pull towards the first model; above 0 it stays in memory
-optimizer: Literal['adamw', 'muon'] = 'adamw'  # Muon for the matrices in the blocks
-min_lr: float | None = None     # where the schedule ends; None = learning_rate / 10
 warmup_steps: int | float = 0.05  # steps of the rise; below 1: this fraction of max_steps
-weight_decay = 0.0              # pull of the weights towards 0; of matrices only
 grad_clip = 1.0                 # largest norm of the gradient; 0 = off
 # watching
-log_interval = 1                # steps between lines of the log
-eval_interval = 20              # steps between evaluations, also at step 0 and the end
+log_interval = 1                # steps
+eval_interval = 20              # steps; also before the first and after the last
 eval_prompts = 200              # held-out prompts, always the same, answered greedily
-save_interval = 20              # steps between saves of last.pt
+save_interval = 20              # steps
 # machine
-dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto'  # auto = bfloat16 if it is fast
+device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
+dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto'      # auto: bfloat16 if it is fast
 grad_checkpoint = False         # compute each block twice: less memory, more time
-seed = 1337                     # seed of the order of prompts and of sampling
-# The lowest and the highest value of numbers; any other number must be at least 0.
-BOUNDS = {'max_steps': (1, 1e9), 'batch_size': (1, 1e6), 'num_samples': (2, 1e4),
-          'max_new_tokens': (1, 1e6), 'n_problems': (2, 1e6), 'timeout': (0.01, 86400),
-          'temperature': (0.01, 100), 'slots': (1, 1e6), 'updates': (1, 1e4), 'clip_low': (0, 1),
-          'log_interval': (1, 1e9), 'eval_interval': (1, 1e9), 'eval_prompts': (2, 1e6),
-          'save_interval': (1, 1e9), 'seed': (0, 2 ** 32 - 1)}
-config = configure(globals(), BOUNDS)
-config['stage'] = 'rl'          # so eval.py will ask this model in conversations
-
-# --- 1. this run and this process -----------------------------------------------------------------
-# state is {} in a new run. With --init_from=resume it is the newest checkpoint in out_dir. Then the
-# settings in it replace those in config, except what a flag or a config file gives now (they are in
-# set_by), and the second line copies config into the variables above. From then on init_from is no
-# longer the word resume: it is what the run began with, a folder or scratch.
-state = runs.take_over_settings(config, set_by)
-globals().update(config)
-# `here` is this process: its rank, the number of processes (world), its device ('cuda:1'), the kind
-# of device ('cuda') and the dtype of matrix products, as text.
-here = processes.Process(config)
-micro_batch_size = micro_batch_size or batch_size // here.world
-autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
-scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
-# A batch of answers serves `updates` steps, and no checkpoint holds answers. So last.pt and best.pt
-# are written between two batches only, and a resumed run begins with new answers. With updates=4,
-# batches begin at steps 0, 4, 8, ..., so a save after step 20 is between two of them, and one after
-# step 10 would be in the middle of a batch.
-if eval_interval % updates or save_interval % updates or max_steps % updates:
-    raise Mistake(f'eval_interval, save_interval and max_steps must be multiples of {updates=}')
-
-# --- 2. the model, and for kl_coef the one that it began as ---------------------------------------
-class Policy(torch.nn.Module):
-    """Inputs x and targets y, (N, T) -> log p of each target, float32 (N, T); 0 where it is IGNORE.
-    A prompt is never a target. For the prompt 5 6 7 and the answer 8 9 (_ is IGNORE):
-
-        x         5    6    7           8           9
-        y         _    _    8           9           _
-        log p     0    0    log p(8)    log p(9)    0"""
-
-    def __init__(self, model, temperature):
-        super().__init__()
-        self.model = model
-        self.temperature = temperature
-
-    def forward(self, x, y):
-        mask = y != IGNORE                                                              # (N, T)
-        # Only the n hidden states before a target go through the head, the largest matrix.
-        hidden = self.model.backbone(x)[mask]                                           # (n, C)
-        logits = self.model.head(hidden)[:, :self.model.config.vocab_size].float()      # (n, V)
-        log_p = (logits / self.temperature).log_softmax(-1)
-        target_log_p = log_p.gather(1, y[mask][:, None])[:, 0]                          # (n,)
-        return torch.zeros(x.shape, device=x.device).masked_scatter(mask, target_log_p)
+seed = 1337                     # of the order of prompts and of the answers
+# a door to extras/, as are reward=problems, reward=FOLDER and programs that are tested
+optimizer: Literal['adamw', 'muon'] = 'adamw'   # Muon for the blocks' matrices, AdamW for the rest
+# The least and the most of some numbers; all others are at least 0.
+BOUNDS = {'batch_size': (1, 1e6), 'num_samples': (2, 1e4), 'max_new_tokens': (1, 1e6),
+          'temperature': (0.01, 100), 'updates': (1, 1e4), 'log_interval': (1, 1e9),
+          'eval_interval': (1, 1e9), 'eval_prompts': (2, 1e6), 'save_interval': (1, 1e9),
+          'seed': (0, 2 ** 32 - 1)}
 
 
-model, tokenizer = checkpoints.open_to_tune(config, state)
-# There is no dropout, because answers are sampled without it, and sampling and training must agree
-# about a token's probability.
-model = copies.like(model, dropout=0.0).to(here.device)
-model.grad_checkpoint = grad_checkpoint
-policy = Policy(model, temperature)
-net = DDP(policy, gradient_as_bucket_view=True) if here.world > 1 else policy
-reference = None
-if kl_coef:
-    first = checkpoints.open_model(init_from, here.device)[0]
-    reference = Policy(first.eval(), temperature).requires_grad_(False)
-opt = optim.build(model, optimizer, learning_rate, weight_decay)
-warmup_steps, min_lr, _ = optim.schedule_ends(max_steps, warmup_steps, learning_rate, min_lr)
-step = state.get('step', 0)
-tokens = state.get('tokens', 0)         # of the answers of all steps so far
-best_val = state.get('best_val', -math.inf)
-if state:
-    processes.load_state(model, opt, scaler, state)
-
-# --- 3. tasks: prompts, and what judges their answers ---------------------------------------------
-# --reward has four forms. What an answer earns with each of them:
-#     problems        1 if the program in it passes the tests of a built-in problem, else 0
-#     FILE.jsonl      1 if it keeps the rules of its line and passes its tests, else 0
-#     FILE.py         the number that the file's reward(prompt, completion) returns
-#     FOLDER          the score of a reward model, which dpo.py --loss_type=rm wrote
-# A task is a question in the form of eval.py, and the ids of its prompt. These are two tasks,
-# without the keys that do not matter here:
-#     {'messages': [{'role': 'user', 'content': 'What is 2 + 2?'}],
-#      'ids': [4033, 1498, 10, 87, ...], 'rules': [('answer', '4')], 'tests': '', 'entry_point': ''}
-#     {'messages': [{'role': 'user', 'content': 'Write double(x).'}],
-#      'ids': [4033, 1498, 10, 610, ...], 'rules': [], 'tests': 'assert double(2) == 4',
-#      'entry_point': ''}
-# rules: what the answer must keep; here its last number must be 4.
-# entry_point: the function that the tests' check(candidate) is called with; '' if the tests call
-# the function by its name, as here.
-longest = model.config.block_size - max_new_tokens      # tokens of a prompt
-# val_tasks are held out. identity has the hashes of the files that a resumed run must find again.
-tasks, val_tasks, identity = rollouts.open_tasks(config, tokenizer, longest, here)
-
-# From here on the run writes into out_dir: train.log, metrics.jsonl and samples.txt by log, which
-# also keeps other runs out of the folder, and checkpoints by save().
-log = runs.Log(config, set_by, state, here, model, tokenizer, identity)
-# The guard refuses the update of a step whose loss or gradient is a NaN.
-guard = guards.Guard(state, log, here.dtype)
-log.say(f'  tasks    prompts: {len(tasks):,}, held out: {len(val_tasks):,}')
-
-
-# --- 4. a prompt becomes answers, rewards and advantages ------------------------------------------
-@dataclasses.dataclass
-class Answer:
-    """What the model wrote to a prompt, and what that is worth."""
-    prompt: list            # ids
-    ids: list               # of the answer
-    log_probs: list         # log p of each of its ids, when it was sampled
-    ended: bool             # by itself, not at max_new_tokens
-    text: str
-    verdict: object         # a Future: result() waits for its tests; None if no tests judge it
-    reward: float = 0.0
-    advantage: float = 0.0  # above 0: better than the other answers to the same prompt
-
-
+# --- what is new: advantages, and a loss for answers that the model wrote -------------------------
 def advantages(rewards, scale=False):
     """Rewards (P, G) of G answers to each of P prompts -> advantages, float32 (P, G): minus the
     mean of the group. Four answers to one prompt, one of them right: rewards 1 0 0 0, mean 0.25,
@@ -225,78 +111,15 @@ def advantages(rewards, scale=False):
     return centered.masked_fill(equal, 0.0).float()
 
 
-def answers_to(batch, n, temperature, noise):
-    """Return n answers to each of the P tasks of a batch. To "What is 2 + 2?", with n = 4:
-
-        text         It is 4    5        4        It is 3
-        reward       1          0        1        0
-        advantage    0.5        -0.5     0.5      -0.5
-
-    noise: float64 (P n, max_new_tokens), for each token of an answer a random number u in [0, 1).
-    The token drawn is the first at which the probabilities, added up, reach u. With probabilities
-    0.5 0.2 0.3, u = 0.6 draws the second token."""
-    asked = [task for task in batch for _ in range(n)]
-    answers = [None] * len(asked)
-    warn = log.say if bad_reward == 'zero' else None
-    # Judges run the program in an answer and test it. submit() gives them an answer and returns at
-    # once, with a Future for their verdict, so they work while other answers are being written.
-    # rewards_of() waits for the verdicts. All processes share the CPU's cores.
-    n_judges = max(1, min(16, sandbox.CORES // here.world))
-    with sandbox.Court(timeout, processes=n_judges) as judges:
-        with log.timed('sample'), autocast:
-            written = rollouts.write(model, [task['ids'] for task in asked], noise, temperature,
-                                     tokenizer.stop, slots)
-            for i, ids, log_probs, ended in written:
-                text = tokenizer.decode(ids[:-1] if ended else ids)
-                verdict = rollouts.submit(judges, asked[i], text)
-                answers[i] = Answer(asked[i]['ids'], ids, log_probs, ended, text, verdict)
-        with log.timed('score'), autocast:
-            rewards = [rollouts.rewards_of(task, answers[i * n:i * n + n], warn)
-                       for i, task in enumerate(batch)]
-    rewards = torch.tensor(rewards, dtype=torch.float64).view(len(batch), n)                # (P, n)
-    for a, reward, advantage in zip(answers, rewards.flatten().tolist(),
-                                    advantages(rewards, scale).flatten().tolist()):
-        a.reward = reward
-        a.advantage = advantage
-    return answers
-
-
-def sample_batch(number):
-    """Return this process's part of a batch: num_samples answers to each of its prompts. Prompts
-    and noise follow from (seed, number), however many processes share the batch."""
-    # Of 4 prompts with 2 answers each, the second of 2 processes has prompts 2 and 3, and rows 4 to
-    # 7 of the noise.
-    numbers = np.arange(batch_size).reshape(here.world, -1)[here.rank]
-    rows = np.arange(batch_size * num_samples).reshape(here.world, -1)[here.rank]
-    batch = []
-    for i in number * batch_size + numbers:
-        epoch, position = divmod(i, len(tasks))
-        batch.append(tasks[data.shuffled(len(tasks), seed, epoch)[position]])
-    noise = rollouts.noise_of(seed, number, rows, max_new_tokens)
-    return answers_to(batch, num_samples, temperature, noise)
-
-
-# --- 5. the loss, the reward of held-out prompts, the checkpoint ----------------------------------
-def collate(answers):
-    """Return inputs and targets, int64 (N, T), as Policy shows them, and log p of each target when
-    it was sampled, float32 (N, T). Padding is on the right, where attention does not see it."""
-    x, y = records.collate([(a.prompt, a.ids) for a in answers])
-    old_log_probs = torch.zeros(x.shape)
-    old_log_probs[y != IGNORE] = torch.tensor([log_p for a in answers for log_p in a.log_probs])
-    return x, y, old_log_probs
-
-
-def policy_loss(log_probs, old_log_probs, advantages, mask, clip_low=0.2, clip_high=0.2,
-                ref_log_probs=None, kl_coef=0.0):
-    """Losses, ratios and KL of each token, float32 (N, T), all 0 where the mask is 0.
-
-    log_probs, old_log_probs, ref_log_probs, float32 (N, T): log p of each token now, when it was
-    sampled, at the start of the run. advantages (N,). mask (N, T): 1 at the tokens of the answers.
-    With ratio = p / p_old, a token's loss is
+def policy_loss(log_p, old_log_p, A, clip_low=0.2, clip_high=0.2, ref_log_p=None, kl_coef=0.0):
+    """Return the loss, the ratio and the KL of each of n tokens, float32 (n,). log_p, old_log_p,
+    ref_log_p (n,): of a token now, when it was drawn, at the start of the run. A (n,): the
+    advantage of its answer. With ratio = p / p_old, the loss is
         -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A)
     (PPO, arXiv:1707.06347, eq. 7; separate bounds: DAPO, 2503.14476). At the first update the ratio
-    is 1, nothing is clipped, and the gradient is REINFORCE's, -A grad log p. Later, of two tokens
-    with the ratio 1.5, one should have become likelier, and the other less likely:
+    is 1, nothing is clipped, and the gradient is REINFORCE's, -A grad log p. With updates > 1 the
+    model moves away from the one that wrote the answers. Then, of two tokens with the ratio 1.5,
+    one should have become likelier, and the other less likely:
 
         A     ratio A    clipped    loss    d loss / d log p
         1     1.5        1.2        -1.2    0: it has become likelier by enough
@@ -304,147 +127,453 @@ def policy_loss(log_probs, old_log_probs, advantages, mask, clip_low=0.2, clip_h
 
     With the ratio 0.5 it is the other way round: below 1 - clip_low, A < 0 has no gradient.
 
-    kl_coef adds k = r - 1 - log r, r = p_ref / p (k3, Schulman 2020). Of two tokens, one has become
-    less likely than at the start of the run, and the other more:
+    kl_coef adds k = r - 1 - log r, r = p_ref / p (k3, Schulman 2020; docs/chat.md says which KL it
+    is). Of two tokens, one has become less likely than at the start of the run, the other more:
 
         p               0.5     0.5
         p_ref           0.8     0.2
         k               0.13    0.32    0 only if p is p_ref
-        dk / d log p    -0.6    0.6     1 - r: both pull p towards p_ref
-
-    docs/chat.md says which KL divergence this is."""
-    mask = mask.bool()
-    # e^80 is finite in float32.
-    moved = torch.where(mask, log_probs.float() - old_log_probs.float(), 0.0).clamp(max=80)
-    ratios = moved.exp()                                                                # (N, T)
-    A = advantages.float()[:, None]                                                     # (N, 1)
-    losses = -torch.minimum(ratios * A, ratios.clamp(1 - clip_low, 1 + clip_high) * A)
-    kl = torch.zeros_like(losses)
-    if ref_log_probs is not None:
-        back = torch.where(mask, ref_log_probs.float() - log_probs.float(), 0.0).clamp(max=80)
-        kl = back.exp() - 1 - back
-        losses = losses + kl_coef * kl
-    return losses * mask, ratios.detach() * mask, kl.detach() * mask
+        dk / d log p    -0.6    0.6     1 - r: both pull p towards p_ref"""
+    ratio = (log_p - old_log_p).clamp(max=80).exp()             # e^80 is finite in float32
+    loss = -torch.minimum(ratio * A, ratio.clamp(1 - clip_low, 1 + clip_high) * A)
+    kl = torch.zeros_like(loss)
+    if ref_log_p is not None:
+        log_r = (ref_log_p - log_p).clamp(max=80)
+        kl = log_r.exp() - 1 - log_r
+    return loss + kl_coef * kl, ratio.detach(), kl.detach()
 
 
-def micro_batches_of(answers):
-    """Return the answers that have a gradient, in micro-batches of answers of about one length. An
-    answer whose advantage is 0 has no gradient, unless kl_coef gives it one. If none has, the first
-    one stays, because DDP waits for a backward pass of each process."""
-    chosen = [a for a in answers if a.advantage or reference] or answers[:1]
-    chosen.sort(key=lambda a: len(a.prompt) + len(a.ids))
-    n = micro_batch_size * num_samples
-    return [chosen[i:i + n] for i in range(0, len(chosen), n)]
+class Answer(NamedTuple):
+    """What the model wrote to a prompt."""
+    prompt: tuple           # ids
+    ids: list               # with the one that ended it
+    log_p: list             # of each of ids, when it was drawn
+    text: str
+    is_cut: bool            # at max_new_tokens: it did not end by itself
 
 
-n_silent = 0            # batches in a row in which no prompt was informative
+def collate(pairs):
+    """Return inputs and targets, int64 (N, T), of N pairs of an answer and its advantage, and of
+    the n targets the log p when they were drawn and the advantage, float32 (n,). For the prompt
+    5 6 7 and the answer 8 9, drawn with the probabilities 0.5 and 0.1 (_ is IGNORE):
+
+        x    5    6    7    8    9          old_log_p    -0.69    -2.3
+        y    _    _    8    9    _          A            0.75     0.75"""
+    x = [torch.tensor([*a.prompt, *a.ids]) for a, _ in pairs]
+    y = [torch.tensor([IGNORE] * (len(a.prompt) - 1) + a.ids + [IGNORE]) for a, _ in pairs]
+    return (rnn.pad_sequence(x, batch_first=True),
+            rnn.pad_sequence(y, batch_first=True, padding_value=IGNORE),
+            torch.tensor([log_p for a, _ in pairs for log_p in a.log_p]),
+            torch.tensor([advantage for a, advantage in pairs for _ in a.ids]))
 
 
-def figures_of(answers):
-    """Return what the log says of a batch of answers. Every ten batches that taught nothing, warn
-    the user."""
-    global n_silent
-    figures = rollouts.figures(answers, num_samples, here)
-    n_silent = 0 if figures['informative'] else n_silent + 1
-    if n_silent and n_silent % 10 == 0:
-        log.note(step, 'silent', f'{n_silent} batches taught nothing: answers to a prompt earned '
-                 f'the same, {figures["reward"]:.3g} on average (low: easier prompts, more SFT; '
-                 'high: harder ones)')
-    return figures
+# 1,200 is one number, and 2,3 are two. A minus between two numbers belongs to neither.
+NUMBER = (r'(?:(?<![\w)])-)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<![\w.])\.\d+)'
+          r'(?:[eE][-+]?\d+\b)?')
+
+
+def is_right(text, answer):
+    """Does a text give the answer? If that is a number, perhaps with words behind it, the last
+    number of the text must be the same, else the whole text:
+
+        answer          right               wrong
+        1200            'It is $1,200.'     '1200 or 1201', 'Which one?'
+        '2 + 5 #### 7'  'six, no, 7.0'      '2 + 5'             (#### as in GSM8K)
+        'Yes'           'yes'               'no', 'It is yes'"""
+    # the minus sign of Unicode, and -$5
+    text, answer = (str(part).replace('\u2212', '-').replace('-$', '-') for part in (text, answer))
+    answer = answer.rpartition('####')[2].strip()
+    if not re.fullmatch(rf'[^\w.]*{NUMBER}\D*', answer):        # Apollo 11, 2026-11-27, 1/2
+        return text.strip().lower() == answer.lower()
+    last = lambda text: [float(n.replace(',', '')) for n in re.findall(NUMBER, text)[-1:]]
+    return last(text) == last(answer)
+
+
+config = configure(globals(), BOUNDS)   # from the run that goes on, then from files, then flags
+config['stage'] = 'rl'          # so eval.py will ask this model in conversations
+require(reward, 'say what judges the answers: --reward=FILE.py with prompts() and reward(prompt, '
+        'completion), FILE.jsonl with {"prompt", "answer"} lines, problems, which runs programs, or '
+        'the FOLDER of a reward model; a FILE.py must also be typed when a run goes on')
+
+# --- this process ---------------------------------------------------------------------------------
+rank, world = 0, 1
+if 'MASTER_ADDR' in os.environ:         # torchrun starts a process for each device
+    rank, world = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
+if device == 'auto':
+    device = str(torch.accelerator.current_accelerator(check_available=True) or 'cpu')
+if device == 'cuda':
+    device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
+try:
+    kind = torch.empty(1, device=device).device.type        # cuda, of cuda:1
+except (RuntimeError, AssertionError) as error:
+    raise Mistake(f'{device=} is not here ({error}); try --device=auto') from None
+if kind == 'cuda':
+    torch.cuda.set_device(device)
+    torch.set_float32_matmul_precision('high')          # TF32 for products that stay float32
+    torch.backends.cuda.enable_cudnn_sdp(False)         # it plans anew for each length of a batch
+if dtype == 'auto':                     # older GPUs and many CPUs only emulate bfloat16, slowly
+    is_native = kind == 'cpu' and torch.cpu._is_avx512_bf16_supported()
+    is_native |= kind == 'cuda' and torch.cuda.get_device_capability()[0] >= 8
+    dtype = 'bfloat16' if is_native else 'float32'
+autocast = torch.autocast(kind, torch.bfloat16, enabled=dtype == 'bfloat16')
+if world > 1:
+    dist.init_process_group('nccl' if kind == 'cuda' else 'gloo')
+
+
+def summed(*values):
+    """Return the sums of these numbers over all processes."""
+    sums = torch.tensor(values, dtype=torch.float64, device=device if world > 1 else 'cpu')
+    if world > 1:
+        dist.all_reduce(sums)
+    return sums.tolist()
+
+
+# --- model ----------------------------------------------------------------------------------------
+is_new = init_from != 'resume'
+source = init_from if is_new else f'{out_dir}/last.pt'
+folder = source if os.path.isdir(source) else os.path.dirname(source) or '.'
+reference = None
+try:
+    # without dropout, because sampling and training must agree about probabilities
+    model = GPT.load(source, dropout=0.0)
+    state = {} if is_new else model.saved       # what a run needs to go on
+    config['init_from'] = state.get('config', config)['init_from']
+    if kl_coef:
+        reference = GPT.load(config['init_from']).requires_grad_(False).to(device).eval()
+except ValueError as error:
+    raise Mistake(f'{error}; start from another model, or run: python sft.py') from None
+tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
+tokenizer.render([])                    # refuses a tokenizer without <|im_start|> and <|im_end|>
+require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
+        f'{folder}/tokenizer.json is not the tokenizer that {source} was trained with')
+require(model.config.causal and 'reward_head' not in model.saved,
+        f'{source} was made with --objective=mlm or is a reward model: it writes no answers')
+longest = model.config.block_size - max_new_tokens      # tokens of a prompt
+
+
+def bits_of(model):
+    """Return a number that is another one if a weight is."""
+    return sum(p.detach().view(torch.int32).sum().item() for p in model.parameters())
+
+
+# --- data: prompts, and a function that judges the answers to them --------------------------------
+# of what must be the same when a run goes on: the optimizer, all that is read, the first model
+data_hash = hashlib.sha256(f'{optimizer} {reference and bits_of(reference)}'.encode())
+
+
+def earned(function, prompt, text):
+    """Return what the reward() of a FILE.py gives: a number, or the run ends with one sentence."""
+    try:
+        value = function(prompt, text)
+        # with NaN, every comparison is false
+        is_number = not isinstance(value, str) and abs(float(value)) <= 1e12
+    except (Exception, SystemExit) as error:
+        value, is_number = error, False
+    require(is_number, f'reward({prompt!r:.80}, {text!r:.80}) must return a number up to 1e12, not '
+            f'{value!r:.200}')
+    return float(value)
+
+
+def open_source(source, n_held_out=0):
+    """Return prompts, each a text or messages; judge(prompts, texts), which returns what the texts
+    earn as answers to these prompts; and bytes that identify both. n_held_out: problems that nobody
+    trains on; 0 = those to train on."""
+    if os.path.isdir(source):
+        from extras.reward_scores import open_scores
+        return open_scores(source, prompts, tokenizer, device, autocast)
+    require(source == 'problems' or os.path.isfile(source), f'{source} does not exist; a reward is '
+            'FILE.py, FILE.jsonl, problems, or the folder of a reward model')
+    content = b'' if source == 'problems' else pathlib.Path(source).read_bytes()
+    if source.endswith('.py'):
+        # It may import what is beside it, but no file there hides a module of ours.
+        sys.path.append(os.path.dirname(os.path.abspath(source)))
+        try:
+            file = runpy.run_path(source)
+            asked, function = [*file['prompts']()], file['reward']
+        except (Exception, SystemExit) as error:
+            raise Mistake(f'{source} must define prompts(), texts or messages, and reward(prompt, '
+                          f'completion), a number: {error!r}') from None
+        return asked, lambda prompts, texts: [earned(function, prompt, text)
+                                              for prompt, text in zip(prompts, texts)], content
+    keys_of_tests = rb'"(question|tests?|test_list|regex|must_contain|must_not_contain)" *:'
+    if source == 'problems' or re.search(keys_of_tests, content):
+        from extras.reward_tests import open_tests
+        return open_tests(source, content, n_held_out, allow_code_execution, timeout, rank, world)
+    asked = []
+    answer_of = {}          # by the prompt as text, because messages can be no key
+    for number, line in enumerate(content.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            prompt, answer = row['prompt'], row['answer']
+            require(isinstance(prompt, str | list) and type(answer) in (str, int, float)
+                    and str(answer).rpartition('####')[2].strip(), f'{prompt=!r:.80} must be a text '
+                    f'or messages, and {answer=!r:.80} a number or a text')
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise Mistake(f'{source}, line {number}: {type(error).__name__}: {error!s:.200}; needs '
+                          '"prompt" and "answer" or "tests", see docs/chat.md') from None
+        asked.append(prompt)
+        answer_of[str(prompt)] = answer
+    return asked, lambda prompts, texts: [is_right(text, answer_of[str(prompt)])
+                                          for prompt, text in zip(prompts, texts)], content
+
+
+def open_tasks(source, n_held_out=0):
+    """Return {the ids of a prompt: the prompt}, of those that leave room for an answer, and the
+    function that judges."""
+    asked, judge, identity = open_source(source, n_held_out)
+    data_hash.update(identity + repr(asked).encode())
+    tasks = {}
+    for prompt in asked:
+        messages = [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt
+        try:
+            ids, _ = tokenizer.render(messages, add_generation_prompt=True)
+        except (ValueError, TypeError) as error:
+            raise Mistake(f'{source}: {prompt=!r:.80}: {error}') from None
+        tasks[tuple(ids)] = prompt
+    fitting = {ids: prompt for ids, prompt in tasks.items() if len(ids) <= longest}
+    if rank == 0:
+        print(f'{source}: prompts: {len(tasks):,}, left out, because they have more than {longest} '
+              f'tokens: {len(tasks) - len(fitting):,}', flush=True)
+    return fitting, judge
+
+
+prompt_of, judge = open_tasks(reward)
+val, val_judge = [*prompt_of][::10], judge
+if held_out or reward == 'problems':
+    others, val_judge = open_tasks(held_out or reward, eval_prompts)
+    val = [*others]
+    prompt_of |= others
+train = [ids for ids in prompt_of if ids not in {*val}]     # tuples of ids, as in val
+val = val[:eval_prompts]
+require(train and val, f'{reward=}, prompts of at most {longest} tokens: {len(val)} to evaluate on, '
+        f'{len(train)} others to train on; give more, or lower --max_new_tokens')
+data_hash = data_hash.hexdigest()
+at_once = (micro_batch_size or batch_size) * num_samples        # answers in a forward pass
+warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
+
+# --- optimizer ------------------------------------------------------------------------------------
+model.to(device)
+model.grad_checkpoint = grad_checkpoint
+params = [*model.parameters()]
+options = {'betas': (0.9, 0.95), 'weight_decay': 0.0, 'fused': kind != 'mps', 'lr': learning_rate}
+opt = torch.optim.AdamW(params, **options)
+if optimizer == 'muon':
+    from extras.muon import for_blocks
+    opt = for_blocks(model, **options)
+if state:
+    require(state.get('data') == data_hash, f'{source} has other prompts, rewards, optimizer or '
+            f'first model than {reward=}, {held_out=}, {prompts=}, {optimizer=}, {kl_coef=}, or is '
+            'not of rl.py; a FILE.py must be typed again')
+    opt.load_state_dict(copy.deepcopy(state['optimizer']))          # it is still in the file
+step, tokens = state.get('step', 0), state.get('tokens', 0)     # tokens: of all answers so far
+best_val = state.get('best_val', -math.inf)
+state = model.saved = {}                # frees their memory
+require(max(warmup_steps, step + 1) <= max_steps,
+        f'{max_steps=} is too low for {warmup_steps=} or a run that is at {step=}')
+# No checkpoint holds answers, so a run is saved, and goes on, between two batches of them.
+require(not any(n % updates for n in (step, max_steps, eval_interval, save_interval)),
+        f'max_steps, eval_interval, save_interval and {step=}, where the run is, must be multiples '
+        f'of {updates=}')
+
+# --- out_dir --------------------------------------------------------------------------------------
+ours = ['last.pt', 'last-1.pt', 'best.pt', 'config.json', 'tokenizer.json', 'data.json',
+        'metrics.jsonl', 'samples.txt', 'train.log', 'eval.json', 'samples.jsonl']
+out = pathlib.Path(out_dir)
+if world > 1:           # processes that differ would wait for each other, or train a mixture
+    theirs = [None] * world
+    dist.all_gather_object(theirs, (config, data_hash, bits_of(model)))
+    require(theirs[1:] == theirs[:-1], 'the processes have different settings, data or weights')
+if rank == 0:
+    old = [path for path in out.glob('*') if path.name.removesuffix('.tmp') in ours]
+    is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
+    require(not is_new or not old or overwrite and not is_origin, f'{out_dir} has a run: '
+            '--init_from=resume goes on, --overwrite=True begins anew (from elsewhere)')
+    for path in old:
+        if is_new or path.is_symlink():     # a link could lead our writes anywhere
+            path.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+    (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
+    os.replace(out / 'config.json.tmp', out / 'config.json')
+    tokenizer.save(out / 'tokenizer.json')
+    if is_new and os.path.exists(f'{folder}/data.json'):
+        shutil.copy(f'{folder}/data.json', out)     # what the base has read
+
+
+def save(name):
+    """Write a checkpoint that GPT.load reads. last.pt also has what a run needs to go on."""
+    if rank == 0:
+        more = {'optimizer': opt.state_dict(), 'data': data_hash} if name == 'last.pt' else {}
+        model.save(out / name, config=config, step=step, tokens=tokens, best_val=best_val,
+                   tokenizer_hash=tokenizer.hash, **more)
+
+
+def log(**row):
+    """Append figures to metrics.jsonl, where the last row of a step counts. Print the first six."""
+    if rank == 0:
+        words = [f'{name}: {value:.4g}' for name, value in [*row.items()][:6]]
+        print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
+        row = {name: value if math.isfinite(value) else None for name, value in row.items()}
+        with open(out / 'metrics.jsonl', 'a') as f:
+            print(json.dumps({'step': step, 'tokens': tokens} | row), file=f)
+
+
+def write_answers(asked, temperature, seeds=()):
+    """Return an Answer to each prompt, a tuple of ids. Its seed alone draws it: other prompts, and
+    other processes, change it by rounding only."""
+    answers = []
+    for i in range(0, len(asked), at_once):
+        few = asked[i:i + at_once]
+        idx = rnn.pad_sequence([torch.tensor(ids) for ids in few], batch_first=True,
+                               padding_value=IGNORE, padding_side='left')               # (B, T)
+        with autocast:
+            idx, log_p = model.generate(idx.to(device), max_new_tokens, temperature,
+                                        stop=tokenizer.stop, seeds=seeds[i:i + at_once],
+                                        with_log_p=True)                # (B, T + n), (B, n)
+        new = idx[:, -log_p.shape[1]:].tolist()
+        for prompt, ids, values in zip(few, new, log_p.tolist()):
+            n = min([ids.index(id) for id in tokenizer.stop if id in ids], default=len(ids))
+            text = tokenizer.decode(ids[:n])            # ids[n], if there is one, ended the answer
+            answers.append(Answer(prompt, ids[:n + 1], values[:n + 1], text, n == len(ids)))
+    return answers
+
+
+def means_of(answers, rewards):
+    """Return means over the answers of all processes, and the number of their tokens."""
+    rows = [[0] * 6]            # of a process without answers
+    for a, reward in zip(answers, rewards):
+        rows.append([1, reward, reward >= 1, a.is_cut, len(a.ids), -sum(a.log_p)])
+    n, total, n_passed, n_cut, n_tokens, nats = summed(*map(sum, zip(*rows)))
+    return {'reward': total / n, 'pass_rate': n_passed / n, 'length': n_tokens / n,
+            'truncated': n_cut / n, 'entropy': nats / n_tokens}, n_tokens
 
 
 def evaluate():
-    """Write greedy answers to the held-out prompts, and log what they earn. best.pt keeps the
-    weights with the highest reward."""
+    """Answer the held-out prompts greedily. best.pt keeps the weights with the highest reward."""
     global best_val
-    with log.timed('eval'):
-        mine = val_tasks[here.rank::here.world]
-        answers = answers_to(mine, 1, 0.0, np.zeros((len(mine), max_new_tokens)))
-        means = rollouts.figures(answers, 1, here)
-    val_reward = means['reward']
-    log.evaluation(step, **{f'val_{name}': means[name]
-                            for name in ('reward', 'pass_rate', 'truncated', 'length')})
-    log.say(f'--- step {step}, val_reward {val_reward:.4f}', 'samples.txt')
-    for a in answers[:3]:
-        log.say(f'{tokenizer.decode([*a.prompt, *a.ids])}\n[reward {a.reward:g}]\n', 'samples.txt')
-    if val_reward > best_val and step > 0:      # never the model that it began as
-        best_val = val_reward
+    answers = write_answers(val[rank::world], temperature=0.0)
+    rewards = val_judge([prompt_of[a.prompt] for a in answers], [a.text for a in answers])
+    means, _ = means_of(answers, rewards)
+    log(**{f'val_{name}': mean for name, mean in means.items()})
+    if rank == 0:
+        with open(out / 'samples.txt', 'a', encoding='utf-8') as f:
+            for a, reward in [*zip(answers, rewards)][:3]:
+                text = tokenizer.decode([*a.prompt, *a.ids])
+                print(f'--- step {step}\n{text}\n[reward {reward:g}]\n', file=f)
+    if means['reward'] > best_val and step > 0:         # never the model that it began as
+        best_val = means['reward']
         save('best.pt')
 
 
-def save(name='last.pt'):
-    """Write all that resuming needs. The last.pt before becomes last-1.pt."""
-    log.save(name, model, opt, scaler, guard, step=step, tokens=tokens, best_val=best_val)
+def stop(number, frame):
+    """End the run at Ctrl-C or SIGTERM. (print may be busy; reward() could catch an exception.)"""
+    if rank == 0:
+        os.write(1, f'\nstopped; last.pt has step {saved_step}; resume: {again}\n'.encode())
+    os._exit(128 + number)
 
 
-# --- 6. the loop ----------------------------------------------------------------------------------
-if step == 0:
-    evaluate()
-while step < max_steps:
-    # The policy as it is now writes answers, which are judged and get their advantages. They serve
-    # for `updates` steps.
-    if step % updates == 0:
-        answers = sample_batch(step // updates)
-        n_tokens = here.sum(sum(len(a.ids) for a in answers))[0]        # of all processes
-        figures = figures_of(answers)                                   # for the log
-        micro_batches = micro_batches_of(answers)
-    lr = optim.cosine(step, max_steps, warmup_steps, learning_rate, min_lr)    # lr_at() of train.py
-    for group in opt.param_groups:
-        group['lr'] = lr
-
-    with log.timed('train'):
-        # the gradient of the mean loss over all tokens of the batch (DAPO, 2503.14476, eq. 8)
-        loss = kl_sum = n_clipped = 0.0
-        for i, part in enumerate(micro_batches):
-            x, y, old_log_probs = [t.to(here.device) for t in collate(part)]            # (N, T)
-            A = torch.tensor([a.advantage for a in part], device=here.device)           # (N,)
-            # DDP averages the gradients over the processes after the last micro-batch only.
-            is_last = i == len(micro_batches) - 1
-            with contextlib.nullcontext() if is_last or not isinstance(net, DDP) else net.no_sync():
-                with autocast:
-                    log_probs = net(x, y)                                               # (N, T)
-                    ref_log_probs = reference(x, y) if reference else None
-                losses, ratios, kl = policy_loss(log_probs, old_log_probs, A, y != IGNORE, clip_low,
-                                                 clip_high, ref_log_probs, kl_coef)
-                share = losses.sum() / n_tokens     # each token of all processes counts the same
-                # DDP divides the sum of all gradients by world; times world undoes it.
-                scaler.scale(share * here.world).backward()
-            loss += share.detach()
-            kl_sum += kl.sum()
-            # This counts all ratios outside of the bounds. Some still have a gradient: those above
-            # 1 + clip_high with A < 0, and those below 1 - clip_low with A > 0.
-            is_clipped = (ratios < 1 - clip_low) | (ratios > 1 + clip_high)
-            n_clipped += (is_clipped & (y != IGNORE)).sum()
-
-        # the update
-        scaler.unscale_(opt)            # float16's gradients were scaled up; otherwise nothing
-        norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf).item()
-        # Ctrl-C may reach one process only. The sum tells all, so they stop after the same step.
-        loss, kl_sum, n_clipped, stop_requests = here.sum(loss, kl_sum, n_clipped,
-                                                          here.stop_requests)
-        if guard.allows(step, loss, norm):      # no NaN; it logs what it refuses
-            scaler.step(opt)
-        scaler.update()
-        opt.zero_grad(set_to_none=here.world == 1)  # DDP's gradients stay in its buckets, as zeros
-    step += 1
-    tokens += int(n_tokens)
-
-    if step in (1, max_steps) or step % log_interval == 0:
-        # The line of the log shows the four that are named first; metrics.jsonl has all.
-        log.step(('reward', 'informative', 'entropy', 'length'), step=step, tokens=tokens,
-                 loss=loss, lr=lr, grad_norm=norm, **figures,
-                 kl=kl_sum / n_tokens if reference else None,
-                 clip_fraction=n_clipped / n_tokens, skipped=guard.skipped)
+# --- the loop -------------------------------------------------------------------------------------
+again = f'python rl.py --out_dir={shlex.quote(out_dir)} --init_from=resume'
+for name in 'reward', 'held_out', 'allow_code_execution':
+    if str(config[name]).endswith(('.py', 'True')):     # these must be typed
+        again += f' --{name}={shlex.quote(str(config[name]))}'
+if rank == 0:
+    print(f'{model.config}\nparameters: {sum(p.numel() for p in params):,}, prompts: '
+          f'{len(train):,}, held out: {len(val):,}, processes: {world} ({device}, {dtype})')
+if is_new:                      # shows whether there is room, and there is a run to resume
+    save('last.pt')
+saved_step = step
+signal.signal(signal.SIGINT, stop)
+signal.signal(signal.SIGTERM, stop)
+while True:
+    # 5. Has the model learned more than its prompts? Held-out prompts say so.
     if step % eval_interval == 0 or step == max_steps:
         evaluate()
-    # A run ends between two batches only, because no checkpoint holds the answers.
-    stopping = (stop_requests or guard.trouble) and step % updates == 0
-    if step % save_interval == 0 or step == max_steps or stopping:
-        save()
-    if stopping:
+    if step > saved_step and (step % save_interval == 0 or step == max_steps):
+        save('last.pt')
+        saved_step = step
+    if step == max_steps:
         break
 
-# --- summary --------------------------------------------------------------------------------------
-log.end(step, best_val, ['sample.py', f'--ckpt={out_dir}', '--chat=True'],
-        what='highest val_reward')
-here.leave(guard.trouble)                   # with trouble: one line, and exit code 2
+    # 1. Each prompt becomes G = num_samples answers. To "What is 2 + 2?", with G = 4:
+    #        text         It is 4    5        4        It is 3
+    #        reward       1          0        1        0
+    #        advantage    0.5        -0.5     0.5      -0.5
+    # Each pass over the prompts has its own order. The first of two processes has the 1st, 3rd, ...
+    began = time.perf_counter()
+    first = step // updates * batch_size
+    numbers = range(first + rank, first + batch_size, world)
+    order = lambda epoch: np.random.default_rng([seed, epoch]).permutation(len(train))
+    batch = [train[order(i // len(train))[i % len(train)]] for i in numbers]                # P
+    asked = [ids for ids in batch for _ in range(num_samples)]                              # P G
+    seeds = [f'{seed} {i} {k}' for i in numbers for k in range(num_samples)]
+    answers = write_answers(asked, temperature, seeds)
+
+    # 2. The judge says what each answer earns.
+    written = time.perf_counter()
+    rewards = judge([prompt_of[a.prompt] for a in answers], [a.text for a in answers])
+    judged = time.perf_counter()
+
+    # 3. Advantages: is an answer better than the others to its prompt? One with the advantage 0 has
+    # no gradient, unless kl_coef gives it one.
+    A = advantages(torch.tensor(rewards, dtype=torch.float64).view(-1, num_samples), scale)  # (P, G)
+    chosen = [pair for pair in zip(answers, A.flatten().tolist()) if pair[1] or reference]
+    chosen.sort(key=lambda pair: len(pair[0].prompt) + len(pair[0].ids))    # so little is padded
+    means, n_tokens = means_of(answers, rewards)
+    n_informative, n_used = summed(A.any(1).sum(), sum(len(a.ids) for a, each in chosen if each))
+
+    # 4. The clipped gradient of the mean over all tokens of all answers (DAPO, 2503.14476, eq. 8).
+    # In bfloat16 the first ratio is not quite 1 (0.001 away on average, at most 0.1), because sampling
+    # reads one token at a time and rounds differently.
+    for _ in range(updates):
+        started = time.perf_counter()
+        progress = max(0, step - warmup_steps) / max(1, max_steps - warmup_steps)       # from 0 to 1
+        # the learning rate: a linear rise, then half a cosine down to a tenth
+        lr = learning_rate * min(1, (step + 1) / max(1, warmup_steps))
+        lr *= 0.1 + 0.45 * (1 + math.cos(math.pi * progress))
+        for group in opt.param_groups:
+            group['lr'] = lr
+        for p in params:        # a process without answers to learn from adds zeros
+            p.grad = torch.zeros_like(p)
+        loss = kl_sum = n_clipped = 0.0
+        for i in range(0, len(chosen), at_once):
+            x, y, old_log_p, token_A = (t.to(device) for t in collate(chosen[i:i + at_once]))
+            with autocast:
+                log_p = model.log_p(x, y, temperature)                                  # (n,)
+                ref_log_p = reference.log_p(x, y, temperature) if reference else None
+            losses, ratio, kl = policy_loss(log_p, old_log_p, token_A, clip_low, clip_high,
+                                            ref_log_p, kl_coef)
+            (losses.sum() / n_tokens).backward()
+            loss += losses.detach().sum() / n_tokens
+            kl_sum += kl.sum()
+            n_clipped += ((ratio < 1 - clip_low) | (ratio > 1 + clip_high)).sum()
+        if world > 1:           # the gradients of all processes are added up, as one message
+            parts = [p.grad for p in params]
+            total = parameters_to_vector(parts)
+            dist.all_reduce(total)
+            vector_to_parameters(total, parts)
+
+        norm = clip_grad_norm_(params, grad_clip or math.inf).item()
+        loss, kl_sum, n_clipped = summed(loss, kl_sum, n_clipped)
+        require(math.isfinite(loss + norm), f'step {step + 1}: the loss is {loss}, the norm of the '
+                f'gradient {norm}; go on from step {saved_step} with a lower rate: {again} '
+                f'--learning_rate={learning_rate / 4:g}')
+        opt.step()
+        tokens += int(n_tokens)
+        step += 1
+        if step in (1, max_steps) or step % log_interval == 0:
+            train_s = time.perf_counter() - started
+            dt = (judged - began) / updates + train_s
+            log(**means, informative=n_informative / batch_size, loss=loss, lr=lr, grad_norm=norm,
+                used=n_used / n_tokens, clip_fraction=n_clipped / n_tokens,
+                kl=kl_sum / n_tokens if reference else math.nan, dt=dt, train_s=train_s,
+                sample_s=(written - began) / updates, score_s=(judged - written) / updates,
+                tok_s=n_tokens / updates / dt)
+
+if rank == 0:
+    print(f'done, highest val_reward {best_val:.4f}\n'
+          f'next: python sample.py --ckpt={shlex.quote(out_dir)} --chat=True')
+if world > 1:
+    dist.barrier()              # the first process may still be writing
+    dist.destroy_process_group()

@@ -31,7 +31,7 @@ install requirements.txt
 [ "${1:-}" != exercise ] || exec .venv/bin/python learn/exercise.py "${@:2}"
 [ -z "${1:-}" ] || exec .venv/bin/python -m pytest -q -n auto --dist worksteal "${@:2}"
 
-# the models' answers are executed here, in parts/eval/sandbox.py: a guard against accidents
+# the models' answers are executed here, in extras/sandbox.py: a guard against accidents
 judged='--tasks=problems --allow_code_execution=True --batch_size=512 --max_new_tokens=64 --timeout=1'
 held_out="$judged --splits=variation,feedback_variation,cell --num_samples=1 --tasks=loss,problems --loss_tokens=16384"
 

@@ -30,7 +30,6 @@ from typing import Literal
 from configurator import Mistake, configure, require, set_by
 import torch
 from model import GPT
-from parts.eval import questions, sandbox
 from parts.model import checkpoints, gguf_file
 from parts.train import processes
 from parts.sample import asking, gaps, html_file, server
@@ -60,7 +59,7 @@ serve: int | None = None    # port on which to answer this machine's requests; 0
 # the format to write the model in
 export: Literal['', 'hf', 'gguf', 'gguf-f16', 'gguf-q8_0', 'html'] = ''
 out = 'demo.html'           # file of --export=html
-allow_code_execution = False    # True: --serve and html run answers; read parts/eval/sandbox.py
+allow_code_execution = False    # True: --serve and html run answers; read extras/sandbox.py
 # The lowest and the highest value of numbers; any other number must be at least 0.
 BOUNDS = {'max_new_tokens': (1, 1e6), 'top_p': (1e-9, 1), 'seed': (0, 2 ** 32 - 1),
           'num_samples': (1, 10000), 'serve': (0, 65535)}
@@ -169,6 +168,7 @@ def make_page():
     variations of the example tasks. With --allow_code_execution=True, their tests run the answers:
     the server runs each one when it is written. But a browser runs no Python, so for the file each
     model answers each problem now, and the file has these answers and whether they pass."""
+    from extras import questions, sandbox
     problems = questions.from_problems(100, 0, ['variation'])
     run_code = allow_code_execution and sandbox.run_code
     if export:

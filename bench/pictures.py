@@ -7,7 +7,7 @@ The pictures of README and docs/, from the files that runs leave: cards (SVG), p
 
 These show what was measured, so they are drawn again when it is. The other pictures of docs/img explain an
 idea; what drew those is in 97e99de. A picture whose files are missing stays as it is. To draw turning_green,
-which moves, programs that the models wrote run in parts/eval/sandbox.py. Lengths are pixels, from the top
+which moves, programs that the models wrote run in extras/sandbox.py. Lengths are pixels, from the top
 left.
 """
 import collections
@@ -23,7 +23,7 @@ import textwrap
 import numpy as np
 from PIL import Image
 from peers import ROOT
-from parts.eval import problems, questions, sandbox
+from extras import grading, problems, sandbox
 
 WIDTH, LEFT = 880, 28
 CHARACTER = 0.602       # width of a letter of code, as a fraction of its size
@@ -195,7 +195,7 @@ def race():
 def passed(problem, row):
     """[whether the answer in a row of samples.jsonl passes each test]"""
     check, *tests = problem['test'].strip().split('\n')
-    program = questions.program(problem, row['completion'], row['messages'] is not None)
+    program = grading.program(problem, row['completion'], row['messages'] is not None)
     results = sandbox.run_many([(program, f'{check}\n{test}', problem['entry_point']) for test in tests])
     return [result.outcome == 'passed' for result in results]
 

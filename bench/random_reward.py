@@ -9,7 +9,7 @@ training on noise do to a model. If your own reward does no better, the model ha
 """
 import random
 
-from parts.eval.problems import problems, to_messages
+from extras.problems import problems, to_messages
 
 # Not a hash of the answer: a model could learn which answers pay.
 dice = random.Random(0)

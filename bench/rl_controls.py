@@ -28,7 +28,7 @@ import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
-from parts.eval.problems import problems, to_messages           # noqa: E402
+from extras.problems import problems, to_messages           # noqa: E402
 
 BASE = 'out/quickstart'
 SPLITS = {      # what is tested, by --split

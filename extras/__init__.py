@@ -13,6 +13,16 @@ what sft.py and dpo.py open
     lora                only small matrices train, beside the weights
     replay              sft.py also reads base text, and measures how much of it is forgotten
     reward_model        dpo.py trains a head that scores answers
+what rl.py opens
+    reward_tests        an answer earns 1 if its program passes the tests
+    reward_scores       an answer earns what a reward model says
+what rl.py, prepare.py, sample.py and eval.py need for programs and their tests
+    problems            small Python problems with tests
+    questions           one form for HumanEval, MBPP, GSM8K and your own
+    grading             how answers are graded
+    sandbox             runs programs that a model wrote
+    trial               one run of a program in the sandbox
+    crossing            what the program and its tests say to each other
 models
     hf_model            folders of Hugging Face, read and written, and the card of one
     hf_tokenizer        tokenizer.json files of Hugging Face, read and written

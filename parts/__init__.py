@@ -8,8 +8,7 @@ tokenizer/              bytes become ids
 prepare/                a text becomes tokens on the disk
     files               the files of a source, found on the disk or downloaded once
     reading             a file becomes text in the right encoding, or records of JSON
-    conversions         records of many forms become texts, conversations or pairs
-    clean               a text gets one form, whatever its source
+    conversions         clean               a text gets one form, whatever its source
     texts               is a text Python, and what has its writer learned?
     filters             why a document is not worth learning from; personal data become placeholders
     text_models         how surprising a text is, and which language or quality it has
@@ -19,18 +18,12 @@ prepare/                a text becomes tokens on the disk
     workers             many jobs, computed by several processes
 model/                  whatever takes a GPT or its config
     gguf_file           a file for llama.cpp
-    adapters            a score instead of the next token, for rl.py
     copies              of a model, with another config
     checkpoints         written, found, read, and opened to sample, to fine-tune or to train on
 train/                  a run
     folders             the folders that scripts read by default, and what makes them
-    runs                how a run begins or resumes, what it saves, what it writes down
     processes           a process of a run: its device, its precision, what the others hold
     data                the folder of token bins that eval.py measures
-    records             prompts and answers of rl.py as tensors
-    optim               the groups of an optimizer, and the ends of a schedule
-    guards              which updates may reach the weights
-    rollouts            answers for a step of rl.py, and what each of them earns
 sample/                 a model writes
     asking              prompts become ids, and the ids of answers become text, many in one batch
     gaps                hidden tokens and spans are filled
@@ -38,11 +31,7 @@ sample/                 a model writes
     server              a page and OpenAI's API for the programs of this machine
     html_file           the same page as one file, in which the models answer without Python
 eval/                   is it right, is it well?
-    problems            small Python problems with tests
-    questions           one form for HumanEval, MBPP, GSM8K and your own; how answers are graded
-    sandbox             runs programs that a model wrote
-    trial               one run of a program in the sandbox
-    crossing            what the program and its tests say to each other
+    questions           which questions eval.py asks, and what it writes down about an answer
     results             two models on the same problems, tables
     run_log             what a run has written into its folder
     dashboard           its curves and what is seen in them, as a picture

@@ -8,7 +8,6 @@ PLACES = {
     'native bfloat16': ('torch.cpu', '_is_avx512_bf16_supported'),
     'clip': ('torch.nn.utils', 'clip_grad_norm_'),                  # once in each update
     'orthogonal': ('extras.muon', 'orthogonal'),                    # the heart of Muon
-    'guard': ('parts.train.guards', 'Guard.allows'),                # called with self and the step
     'sample': ('model', 'GPT.generate'),                            # what a model in training writes
     'backward': ('torch', 'Tensor.backward'),                       # once in each micro-batch
     'save': ('torch', 'save'),
@@ -23,7 +22,7 @@ PLACES = {
     'clean a shard': ('parts.prepare.corpus', 'Corpus.write_shard'),
     'take a token': ('parts.sample.asking', 'Answer.take'),           # of an answer that is being written
     'begin an answer': ('parts.sample.asking', 'begin'),            # called with tokenizer, prompt, n, seed
-    'trial': ('parts.eval.sandbox', 'TRIAL'),                       # the path of trial.py
+    'trial': ('extras.sandbox', 'TRIAL'),                       # the path of trial.py
     'size of a shard': ('parts.prepare.files', 'SHARD'),
     'listen': ('parts.sample.server', 'Server.server_activate'),
 }

@@ -233,8 +233,9 @@ TEXTS = ['Paris', 'yes', 'No.', '', ' ', True, False, None, [4], ['a'], {'a': 1}
 
 def test_an_answer_that_is_no_number_is_told_to_be_another_check(tmp_path, sft_model):
     for answer in TEXTS:
-        refused(tmp_path, sft_model, {'prompt': 'x', 'answer': answer}, '"answer" must be a number',
-                '"must_contain" or "regex"')
+        data = write(tmp_path / 'refused.jsonl', [{'prompt': 'x', 'answer': answer}])
+        mistake(run('eval.py', '--tasks=own', f'--data={data}', f'--ckpt={sft_model}', YES), 'line 1: ',
+                '"answer" must be a number', '"must_contain" or "regex"')
 
 
 def test_a_number_may_have_a_unit_or_be_behind_its_solution(tmp_path):

@@ -15,7 +15,7 @@ import time
 import pytest
 from conftest import ROOT, write
 
-from parts.eval import sandbox
+from extras import sandbox
 
 LINUX = pytest.mark.skipif(not os.path.exists('/proc/self/ns/pid'), reason='needs Linux')
 NAMESPACES, LANDLOCK = 'libc.unshare(', 'libc.syscall(446, rules, 0) == 0'
@@ -129,7 +129,7 @@ for path in glob.glob('/proc/[0-9]*/cmdline'):          # of eval.py, too: --dat
             for line in open(file): exec(json.loads(line)['prompt'] + json.loads(line)['canonical_solution'])
     except Exception: pass          # other programs of this machine have data, too""",
     'steals a solution': f"""sys.path.insert(0, {str(ROOT)!r})
-from parts.eval import problems
+from extras import problems
 problem, = problems.problems(1, 0, 'variation')
 exec((problem['prompt'] + problem['canonical_solution']).replace(problem['entry_point'], 'add'))
 add = lambda a, b: a + b""",
@@ -183,7 +183,7 @@ CALLER = """import ctypes, json, os, sys
 libc = ctypes.CDLL(None)
 libc.syscall(KEYCTL, 1, None), libc.syscall(ADD_KEY, b'user', b'nanoparrot', b'secret', 6, -3)
 sys.path.insert(0, ROOT)
-from parts.eval import sandbox
+from extras import sandbox
 sandbox.TRIAL = sys.argv[1]
 os.environ['OPENAI_API_KEY'] = 'sk-secret'
 pipes = []
@@ -209,7 +209,7 @@ def numbered(text):
 
 def without(path, *walls):
     """A copy of trial.py, with crossing.py beside it, whose system refuses these walls."""
-    shutil.copy(ROOT / 'parts/eval/crossing.py', path.parent)
+    shutil.copy(ROOT / 'extras/crossing.py', path.parent)
     text = pathlib.Path(sandbox.TRIAL).read_text(encoding='utf-8')
     for wall in walls:
         assert wall in text
@@ -344,7 +344,7 @@ def test_no_process_is_left_when_the_caller_ends(how, tmp_path):
     tmp_path.chmod(0o777)
     code = f"""import signal, sys
 sys.path.insert(0, {str(ROOT)!r})
-from parts.eval import sandbox
+from extras import sandbox
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sandbox.TRIAL = {trial!r}
 while True:         # again, if other programs of this user have just reached the limit of processes

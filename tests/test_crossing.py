@@ -5,7 +5,7 @@ import time
 import pytest
 from conftest import ok, read_json, read_rows, run, write
 
-from parts.eval.sandbox import run_code, run_many
+from extras.sandbox import run_code, run_many
 
 # A right program, what makes it a wrong one (old => new), and tests.
 PROGRAMS = r"""

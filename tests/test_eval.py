@@ -11,7 +11,7 @@ from feedback import expect
 from test_records import BYTES
 
 from model import GPT, GPTConfig
-from parts.eval.problems import problems
+from extras.problems import problems
 from parts.prepare.texts import levels
 from tokenizer import Tokenizer
 

@@ -11,9 +11,8 @@ from accidents import full_disk
 from conftest import ROOT, contents, mistake, ok, read_json, refused, run, same, save_run
 from test_model import lively
 
-from extras import hf_model
+from extras import hf_model, lora
 from model import GPT, GPTConfig
-from parts.model import adapters
 from tokenizer import Tokenizer
 
 safetensors = pytest.importorskip('safetensors.torch')
@@ -219,12 +218,12 @@ def test_a_window_that_only_long_texts_show_is_refused(monkeypatch):
 
 def test_merged_adapters_pass_the_comparison_and_adapters_do_not():
     model = lively()
-    adapters.adapt(model, 4)
+    lora.adapt(model, 4)
     for name, p in model.named_parameters():
         p.data += 0.1 * ('lora' in name)
     refused('lora_A', hf_model.check, model)
     plain = lively()
-    plain.load_state_dict(adapters.merged(model.state_dict()))
+    plain.load_state_dict(lora.merged(model.state_dict()))
     hf_model.check(plain)
 
 

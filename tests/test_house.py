@@ -23,13 +23,13 @@ ARROWS = {'configurator': set(), 'model': {'parts', 'extras'}, 'tokenizer': {'pa
           **dict.fromkeys(PARTS, {'model', 'tokenizer', 'parts', 'extras'}),
           **dict.fromkeys(EXTRAS, LEAVES | {'extras'})}
 # People take these away, so they import nothing of ours.
-COPIED = {'parts/eval/sandbox', 'parts/eval/trial', 'parts/eval/crossing', 'parts/prepare/duplicates',
+COPIED = {'extras/sandbox', 'extras/trial', 'extras/crossing', 'parts/prepare/duplicates',
           'extras/muon'}
 ARROWS |= dict.fromkeys(COPIED, set())
 
 
 def imports_of(tree, *, top=False):
-    """{'os.path', 'parts/eval/trial', ...}: the modules that a file imports, anywhere or only at its top."""
+    """{'os.path', 'extras/trial', ...}: the modules that a file imports, anywhere or only at its top."""
     modules = set()
     for node in tree.body if top else ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -14,7 +14,7 @@ from test_model import lively
 from test_sample import TOKENIZER, chain
 
 from model import sample
-from parts.eval import sandbox
+from extras import sandbox
 from parts.model.copies import like
 from parts.sample import asking, html_file
 from parts.tokenizer import fit

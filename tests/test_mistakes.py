@@ -11,7 +11,7 @@ import pytest
 from accidents import before, full_disk
 from conftest import ROOT, contents, machine, mistake, ok, refused, run, train
 
-from parts.eval.questions import to_question
+from extras.questions import to_question
 from parts.prepare.reading import read_jsonl
 
 

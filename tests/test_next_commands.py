@@ -148,8 +148,7 @@ def corrected(desk, command):
 
 
 def test_a_default_that_is_not_there_is_answered_with_what_is(like_run_sh):
-    words = {'sample.py': '--ckpt=out/quickstart', 'eval.py': '--ckpt=out/quickstart',
-             'rl.py': '--init_from=out/quickstart_sft'}
+    words = {'sample.py': '--ckpt=out/quickstart', 'eval.py': '--ckpt=out/quickstart'}
     for script, flag in words.items():
         command = corrected(like_run_sh, f'python {script}')
         assert command == f'python {script} {flag}'
@@ -163,6 +162,11 @@ def test_a_missing_default_is_made_by_the_commands_of_its_mistake(desk):
     """In an empty folder they are the whole chain. For dpo.py some answers must pass, and here none does."""
     for script in 'sample.py', 'eval.py', 'rl.py', 'sft.py':
         shutil.rmtree(desk.folder / 'out', ignore_errors=True)
+        if script == 'rl.py':       # it names sft.py, which says what that needs
+            assert ' run: python sft.py' in desk.typed('python rl.py').stderr
+            ok(desk.typed(corrected(desk, corrected(desk, 'python sft.py'))))      # a base, its data
+            ok(desk.typed('python rl.py'))
+            continue
         command = corrected(desk, f'python {script}')
         if script == 'sft.py':      # the examples may be missing, too
             shutil.rmtree(desk.folder / 'data/sft')

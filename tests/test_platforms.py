@@ -16,9 +16,9 @@ for name in 'SIGUSR1', 'SIGKILL':
     delattr(signal, name)
 for name in 'fork', 'sysconf', 'sched_getaffinity', 'pread', 'getuid', 'geteuid', 'killpg', 'setsid':
     delattr(os, name)
-import parts.prepare.corpus, parts.eval.sandbox, types
+import parts.prepare.corpus, extras.sandbox, types
 parts.prepare.corpus.os = types.SimpleNamespace(**{**vars(os), 'name': 'nt'})
-parts.eval.sandbox.sys = types.SimpleNamespace(platform='win32', executable=sys.executable)
+extras.sandbox.sys = types.SimpleNamespace(platform='win32', executable=sys.executable)
 """
 windows = functools.partial(run, before=WINDOWS)
 # names that came after 3.10

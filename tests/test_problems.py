@@ -6,13 +6,10 @@ import hashlib
 import itertools
 import json
 import re
-import types
 
 from conftest import ROOT
 
-from parts.eval import problems as P, questions
-from parts.train import rollouts
-from tokenizer import SPECIAL_TOKENS, Tokenizer
+from extras import grading, problems as P, reward_tests
 
 N = {'train': 1600, 'validation': 80, 'variation': 80, 'cell': 100, 'family': 100,
      'review': 200, 'feedback': 400, 'feedback_validation': 80, 'feedback_variation': 80}
@@ -35,8 +32,8 @@ def test_every_reference_of_either_taste_passes_its_tests():
     assert len(ALL) >= 2000
     for p in ALL:
         for body in p['solutions']:
-            run_with_tests(p, questions.program(p, p['prompt'] + body, chat=True))
-            run_with_tests(p, questions.program(p, body, chat=False))
+            run_with_tests(p, grading.program(p, p['prompt'] + body, chat=True))
+            run_with_tests(p, grading.program(p, body, chat=False))
         assert p['test'].count('    assert ') >= 5, p['test']
         assert p['canonical_solution'] in p['solutions']
 
@@ -78,7 +75,7 @@ def test_a_conversation_asks_in_two_ways_and_both_tastes_occur():
         asked[user['content'].split()[0], P.preferred(assistant['content'])] += 1
         short, spelled = p['solutions']
         assert P.preferred(short) and not P.preferred(spelled)
-    run_with_tests(p, questions.program(p, assistant['content'], chat=True))
+    run_with_tests(p, grading.program(p, assistant['content'], chat=True))
     assert asked.keys() == {*itertools.product(('Complete:', 'Write'), (True, False))}
     assert min(asked.values()) > 0.22 * N['train']
     first, *_ = P.to_jsonl(SETS['cell']).splitlines()
@@ -108,7 +105,7 @@ def test_no_prompt_is_there_twice_in_a_split_or_in_two_whatever_the_seed():
     assert len(again) < 0.05 * 800          # of other seeds, few
 
 
-def test_each_stage_reads_the_splits_that_are_its_own():
+def test_each_stage_reads_the_splits_that_are_its_own(monkeypatch):
     """SFT's examples, the prompts of DPO and RL, and what is tested."""
     # SFT reads train: test_train.py. DPO and rejection sampling read answers that run.sh's command
     # writes, and the preset repeats it.
@@ -116,15 +113,11 @@ def test_each_stage_reads_the_splits_that_are_its_own():
     mined = re.findall(r'mined/eval.json.*--splits=(\S+)', run_sh.replace('\\\n', ' '))
     assert mined == re.findall(r'--splits=(\S+)', preset) == ['review,feedback']
     # RL
-    settings = {'reward': 'problems', 'held_out': None, 'eval_prompts': 20, 'init_from': '', 'timeout': 3.0,
-                'prompts': 'problems', 'n_problems': 40, 'problems_seed': 1, 'allow_code_execution': True,
-                'kl_coef': 0.0}
-    here = types.SimpleNamespace(is_main=False)
-    tasks, exam, *_ = rollouts.open_tasks(settings, Tokenizer.byte(SPECIAL_TOKENS), 1000, here)
-    for some, n, seed, splits in ((tasks, 20, 1, ('review', 'feedback')),
-                                  (exam, 10, 0, ('validation', 'feedback_validation'))):
-        wanted = [P.to_messages(p)[:1] for split in splits for p in P.problems(n, seed, split)]
-        assert [task['messages'] for task in some] == wanted
+    monkeypatch.setattr(reward_tests, 'N_PROBLEMS', 40)
+    for n_held_out, n, seed, splits in ((0, 20, 1, ('review', 'feedback')),
+                                        (20, 10, 0, ('validation', 'feedback_validation'))):
+        asked, *_ = reward_tests.open_tests('problems', b'', n_held_out, True, 3.0, rank=1, world=2)
+        assert asked == [P.to_messages(p)[:1] for split in splits for p in P.problems(n, seed, split)]
 
 
 def test_what_is_held_out_is_held_out_and_nothing_else():

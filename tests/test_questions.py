@@ -6,9 +6,10 @@ import sys
 import pytest
 from conftest import refused, write
 
-from parts.eval.questions import (broken_rules, check_harness, code_in, from_problems, given_answers,
-                                  identified, job, judged, last_number, outcome, program, read, to_question)
-from parts.eval.sandbox import Result, run_many
+from extras.grading import check_harness, code_in, job, outcome, program
+from extras.questions import broken_rules, from_problems, identified, last_number, to_question
+from extras.sandbox import Result, run_many
+from parts.eval.questions import given_answers, judged, read
 
 CODE = {'prompt': 'def f():\n', 'canonical_solution': '    return 1\n', 'entry_point': 'f',
         'test': 'def check(candidate):\n    assert candidate() == 1\n'}

@@ -168,8 +168,8 @@ assert not {'parts', 'extras'} & sys.modules.keys()
 
 def test_files_that_were_copied_into_an_empty_folder_work(tmp_path):
     """The Python of docs/use.md, and more. configurator.py alone: test_configurator.py."""
-    for name in ('tokenizer', 'model', 'parts/prepare/duplicates', 'parts/eval/sandbox', 'parts/eval/trial',
-                 'parts/eval/crossing'):
+    for name in ('tokenizer', 'model', 'parts/prepare/duplicates', 'extras/sandbox', 'extras/trial',
+                 'extras/crossing'):
         shutil.copy(ROOT / f'{name}.py', tmp_path)
     (tmp_path / 'corpus.txt').write_text('def f(x):\n    return x\n' * 40, encoding='utf-8')
     pages = blocks('python', PAGES[ROOT / 'docs/use.md'])

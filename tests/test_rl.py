@@ -1,41 +1,58 @@
-"""rl.py: real runs in which the reward rises; controls, equalities, and a user's mistakes."""
+"""rl.py: real runs in which the reward rises; rewards and whoever gives them; exact resume, processes."""
 import random
 import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
 
+import numpy as np
 import pytest
-from conftest import PAID, ROOT, make_sft, metrics, mistake, ok, run, same, series
-from conftest import state, write
+import torch
+from accidents import accident, before, full_disk, killed_while_saving
+from conftest import PAID, ROOT, contents, lift, machine, make_sft, metrics, mistake, ok, read_json
+from conftest import read_rows, run, same, save_run, series, sharpen, state, write
+from test_records import BYTES
 
-from model import GPT
+from model import GPT, GPTConfig, IGNORE
+from tokenizer import SPECIAL_TOKENS, Tokenizer
 
-FLAGS = ('--device=cpu --dtype=float32 --batch_size=4 --num_samples=6 --max_new_tokens=8 --slots=7 '
-         '--max_steps=12 --warmup_steps=0 --learning_rate=1e-2 --min_lr=1e-2 --eval_interval=6 '
+Answer, collate, is_right = lift('rl.py', 'Answer', 'collate', 'is_right')
+FLAGS = ('--device=cpu --dtype=float32 --batch_size=4 --num_samples=6 --max_new_tokens=8 '
+         '--max_steps=12 --warmup_steps=0 --learning_rate=1e-2 --eval_interval=6 '
          '--save_interval=4 --eval_prompts=4').split()
+FILES = {'best.pt', 'last.pt', 'config.json', 'data.json', 'metrics.jsonl', 'samples.txt', 'tokenizer.json'}
 
 
 @pytest.fixture
 def rl(sft_model, tmp_path):
     """rl(its folder, *flags, paid=the text of its reward file)"""
-    def rl(out, *more, paid=PAID):
+    def rl(out, *more, paid=PAID, **how):
         (tmp_path / 'paid.py').write_text(paid, encoding='utf-8')
         return run('rl.py', f'--init_from={sft_model}', f'--reward={tmp_path}/paid.py', f'--out_dir={out}',
-                   *FLAGS, *more)
+                   *FLAGS, *more, **how)
     return rl
 
 
 # --- what is learned ----------------------------------------------------------------------------------------
-@pytest.mark.parametrize('more', [[], ['--scale=True', '--updates=2', '--optimizer=muon']])
+@pytest.mark.parametrize('more', [[], ['--scale=True', '--updates=2', '--optimizer=muon',
+                                       '--max_steps=72', '--eval_interval=36', '--learning_rate=2e-2']])
 def test_the_reward_rises(rl, tmp_path, more):
     out = tmp_path / 'run'
     said = ok(rl(out, '--max_steps=24', '--eval_interval=12', *more))
     paid = series(out, 'reward')
-    assert len(paid) == 24 and sum(paid[-4:]) > sum(paid[:4]) + 4 * 0.15, paid
+    assert len(paid) == (72 if more else 24) and sum(paid[-4:]) > sum(paid[:4]) + 4 * 0.1, paid
     assert series(out, 'val_reward')[-1] > 0.9 and len(series(out, 'val_reward')) == 3
     last = [m for m in metrics(out) if 'reward' in m][-1]
     assert last['kl'] is None and 0 < last['entropy'] < 6 and last['length'] <= 8
     assert series(out, 'clip_fraction')[0] == 0                 # the first ratio of fresh answers is 1
     assert all(0 <= last[name] <= 1 for name in ('clip_fraction', 'truncated', 'informative', 'used'))
+    row = read_rows(out / 'metrics.jsonl')[-2]
+    assert {'loss', 'lr', 'grad_norm', 'sample_s', 'score_s', 'train_s', 'dt', 'tok_s'} < row.keys()
     assert 'highest val_reward ' in said and '[reward ' in (out / 'samples.txt').read_text('utf-8')
+    assert contents(out).keys() == FILES
 
 
 def test_the_kl_holds_the_model_near_its_start(rl, tmp_path):
@@ -49,10 +66,31 @@ def test_the_kl_holds_the_model_near_its_start(rl, tmp_path):
 def test_equal_rewards_leave_the_weights_exactly_as_they_were(rl, sft_model, tmp_path):
     out = tmp_path / 'run'
     ok(rl(out, paid=PAID.replace('return sum', 'return 0.3 or sum')))
-    assert series(out, 'grad_norm') == [0.0] * 12
-    (step, text), = [(m['step'], m['text']) for m in metrics(out) if m.get('event') == 'silent']
-    assert step == 9 and '10 batches taught' in text and 'earned the same, 0.3 on average' in text
+    assert series(out, 'grad_norm') == [0.0] * 12 == series(out, 'informative') == series(out, 'used')
     assert same(GPT.load(sft_model).state_dict(), state(out)['model'])
+
+
+def test_a_random_reward_teaches_nothing(rl, tmp_path):
+    """What PAID says of the held-out answers stays near its start."""
+    (tmp_path / 'held.py').write_text(PAID.replace('{i} and', '{i} or'), encoding='utf-8')
+    dice = PAID.replace('return sum', 'return dice.random() < 0.5; sum')
+    ok(rl(tmp_path / 'run', '--max_steps=48', f'--held_out={tmp_path}/held.py', '--learning_rate=1e-3',
+          '--eval_interval=12', paid=f'import random\ndice = random.Random(0)\n{dice}'))
+    rewards = series(tmp_path / 'run', 'reward')
+    assert abs(np.mean(rewards[:24]) - 0.5) < 0.1 > abs(np.mean(rewards[24:]) - 0.5)
+
+
+def test_a_letter_is_learned_from_lines_with_answers(rl, tmp_path):
+    lines = write(tmp_path / 'lines.jsonl', [{'prompt': f'{i}', 'answer': 'B'} for i in range(20)])
+    model = make_sft(tmp_path / 'sft')
+    net = GPT.load(model)
+    net.embedding.weight.data[ord('B')] *= 4        # it writes some of them, or it could never learn
+    net.embedding.weight.data[ord('B')] += net.embedding.weight.data[10] * 3    # behind a line break
+    save_run(model, net, BYTES, config={'stage': 'sft'})
+    ok(rl(tmp_path / 'run', f'--reward={lines}', f'--init_from={model}', '--max_new_tokens=1',
+          '--num_samples=32', '--max_steps=20'))
+    rewards = series(tmp_path / 'run', 'reward')
+    assert series(tmp_path / 'run', 'val_reward')[-1] == 1 and rewards[-1] > rewards[0] + 0.5, rewards
 
 
 def test_a_reward_model_of_dpo_is_what_the_answers_earn(rl, sft_model, tmp_path):
@@ -65,14 +103,47 @@ def test_a_reward_model_of_dpo_is_what_the_answers_earn(rl, sft_model, tmp_path)
     ok(run('dpo.py', f'--init_from={sft_model}', f'--data_dir={tmp_path}/pairs', '--loss_type=rm',
            f'--out_dir={tmp_path}/reward', '--device=cpu', '--max_steps=24', '--learning_rate=1e-2'))
     assert series(tmp_path / 'reward', 'val_accuracy')[-1] > 0.9
-    prompts = write(tmp_path / 'prompts.jsonl', [{'prompt': f'{i}!'} for i in range(20)])
-    said = ok(rl(tmp_path / 'run', f'--prompts={prompts}', f'--held_out={tmp_path}/paid.py',
+    asked = write(tmp_path / 'prompts.jsonl', [{'prompt': f'{i}!'} for i in range(20)])
+    said = ok(rl(tmp_path / 'run', f'--prompts={asked}', f'--held_out={tmp_path}/paid.py',
                  '--kl_coef=0.01', '--max_steps=24', f'--reward={tmp_path}/reward'))
     scores = series(tmp_path / 'run', 'reward')
     assert sum(scores[-4:]) > sum(scores[:4]) + 1, scores
     assert all(value * 32 % 1 == 0 for value in series(tmp_path / 'run', 'val_reward'))    # 4 in eighths
     assert 'prompts: 20, held out: 4' in said and series(tmp_path / 'run', 'kl')[-1] > 0
     mistake(rl(tmp_path / 'no', f'--reward={sft_model}'), 'is not a reward', 'dpo.py --loss_type=rm')
+    mistake(rl(tmp_path / 'no', f'--reward={tmp_path}/reward', '--prompts=gone'), 'prompts=gone', '"prompt"')
+
+
+# --- what is drawn, and what the loss reads -----------------------------------------------------------------
+def test_what_sampling_and_training_say_of_a_token_differs_by_rounding_only():
+    torch.manual_seed(0)
+    model = sharpen(GPT(GPTConfig(97, 64, 2, 4, 2, 32)))
+    dice = np.random.default_rng(0)
+    prompts = [dice.integers(1, 97, dice.integers(1, 44)).tolist() for _ in range(40)]
+    idx = torch.nn.utils.rnn.pad_sequence([torch.tensor(p) for p in prompts], True, IGNORE, 'left')
+    new, log_p = model.generate(idx, 20, 0.7, stop=[0, 3], seeds=range(40), with_log_p=True)
+    answers = []
+    for prompt, ids, values in zip(prompts, new[:, idx.shape[1]:].tolist(), log_p.tolist()):
+        n = min([ids.index(id) for id in (0, 3) if id in ids], default=len(ids) - 1) + 1
+        answers.append(Answer(prompt, ids[:n], values[:n], '', False))
+    x, y, old, A = collate([*zip(answers, range(40))])
+    assert len({len(a.ids) for a in answers}) > 5
+    assert (model.log_p(x, y, 0.7) - old).abs().max() < 1e-4
+    assert y[y != IGNORE].tolist() == [id for a in answers for id in a.ids]
+    assert A.tolist() == [i for i, a in enumerate(answers) for _ in a.ids]
+
+
+def test_an_answer_is_right_as_a_number_or_as_a_text():
+    for answer, right, wrong in (
+            (18, ['18', 'It is 18.', '$18.0', '7, no, 18'], ['-18', '18 or 19', 'Which?', '', 'None']),
+            (-2.5, ['It is -2.50'], ['2.5', '']), ('$1,200', ['1200'], ['1,201', '1,2']),
+            ('5 apples', ['five? 5'], ['5 or 6', 'apples']), ('1e3', ['1,000'], ['13', '1']),
+            ('So: 3 + 4.\n#### 7', ['7', '#### 7'], ['3 + 4', '####']), ('.5', ['0.5'], ['5']),
+            ('\u22125', ['-5'], ['5']), ('-$5', ['\u22125', '-$5.0'], ['5']),
+            ('Yes', ['yes', ' YES\n'], ['no', '', 'It is yes', 'None']), ('None', ['none'], ['', 'no']),
+            ('Apollo 11', ['apollo 11'], ['11', 'Apollo 13']), ('1/2', ['1/2'], ['2', '3/2'])):
+        assert [is_right(text, answer) for text in right] == [True] * len(right), answer
+        assert [is_right(text, answer) for text in wrong] == [False] * len(wrong), answer
 
 
 # --- prompts and rewards ------------------------------------------------------------------------------------
@@ -85,6 +156,13 @@ def test_no_prompt_is_both_trained_on_and_held_out(rl, tmp_path):
             '3 to evaluate on, 0 others to train on')
 
 
+def test_prompts_that_are_too_long_are_counted(rl, tmp_path):
+    long = PAID.replace("for i in range(40)", "for i in range(40)] + ['a' * 99, 'b' * 99, 'c' * 99")
+    said = ok(rl(tmp_path / 'run', '--max_steps=1', paid=long))
+    assert 'paid.py: prompts: 43, left out, because they have more than 88 tokens: 3' in said
+    mistake(rl(tmp_path / 'no', '--max_new_tokens=90'), '0 to evaluate on', '--max_new_tokens')
+
+
 def test_the_reward_file_of_the_docs_can_be_learned_from(rl, tmp_path):
     blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/chat.md').read_text(encoding='utf-8'), re.S)
     code, = [block for block in blocks if 'def reward' in block]
@@ -92,21 +170,313 @@ def test_the_reward_file_of_the_docs_can_be_learned_from(rl, tmp_path):
     assert all(0 <= value <= 1 for value in series(tmp_path / 'run', 'reward'))
 
 
-# --- mistakes -----------------------------------------------------------------------------------------------
-def test_other_mistakes_are_one_line(rl, tmp_path):
-    (tmp_path / 'empty.py').write_text('def prompts():\n    return []\n', encoding='utf-8')
-    (tmp_path / 'unpaid.jsonl').write_text('{"prompt": "a"}', encoding='utf-8')
-    for flags, words in (
-            ('--reward=problems --n_problems=100', ['--allow_code_execution=True']),
-            ('--updates=5', ['multiples of updates=5']), ('--max_new_tokens=90', ['0 to evaluate on']),
-            (f'--reward={tmp_path}/empty.py',
-             ['empty.py must define prompts()', 'reward(prompt, completion)']),
-            ('--reward=none', ['none does not exist', 'problems, FILE.py']),
-            (f'--reward={tmp_path}/unpaid.jsonl', ['line 1', 'nothing is checked'])):
-        mistake(rl(tmp_path / 'run', *flags.split()), *words)
-    idle = write(tmp_path / 'idle.jsonl', [{'prompt': 'a' * i, 'tests': 'assert True'} for i in range(1, 13)])
-    mistake(rl(tmp_path / 'run', '--allow_code_execution=True', '--timeout=0.5', f'--reward={idle}'),
-            "'aa' pass without an answer")
+def test_a_reward_file_may_import_what_is_beside_it_also_late(rl, tmp_path):
+    (tmp_path / 'late_rule.py').write_text('rule = len', encoding='utf-8')
+    (tmp_path / 'torch.py').write_text('1 / 0', encoding='utf-8')           # it hides no module of ours
+    ok(rl(tmp_path / 'run', '--max_steps=1', paid=PAID.replace(
+        'return sum', 'import late_rule, torch\n    return late_rule.rule(completion) or sum')))
+
+
+def test_a_reward_is_a_number_or_a_sentence_that_names_the_prompt(rl, tmp_path):
+    bodies = {'raise KeyError("a")': "KeyError('a')", 'return float("nan")': 'not nan', 'return 1e13': '1000',
+              'return None': 'None', 'return "1"': "'1'", 'exit()': 'SystemExit', 'return [1]': "'list'"}
+    for body, why in bodies.items():
+        result = rl(tmp_path / 'run', '--overwrite=True', paid=PAID.replace('return sum', f'{body}; sum'))
+        mistake(result, "reward('0 and ', ", 'must return a number up to 1e12', why)
+    assert state(tmp_path / 'run')['step'] == 0
+    for text in 'import numpyy', 'def prompts(:', 'def prompts(): pass', 'import sys; sys.exit()', '':
+        mistake(rl(tmp_path / 'no', paid=f'{text}\nreward = len'), 'paid.py must define prompts()')
+    for made in '[1]', '[None]', '[[1]]', '[[{"role": "user"}]]':
+        mistake(rl(tmp_path / 'no', paid=f'prompts, reward = lambda: {made}, len'), 'paid.py: prompt=')
+    assert not (tmp_path / 'no').exists()
+
+
+def test_one_ctrl_c_ends_a_run_whose_reward_hangs_and_catches_everything(rl, sft_model, tmp_path):
+    (tmp_path / 'paid.py').write_text(PAID.replace('return sum', """
+    print('hangs', flush=True)
+    while True:
+        try:
+            while True: pass
+        except BaseException: pass
+    sum"""), encoding='utf-8')
+    process = subprocess.Popen([sys.executable, ROOT / 'rl.py', f'--init_from={sft_model}', *FLAGS,
+                                f'--reward={tmp_path}/paid.py', f'--out_dir={tmp_path}/run'],
+                               stdout=subprocess.PIPE, text=True)
+    while 'hangs' not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130 and 'last.pt has step 0' in process.stdout.read()
+
+
+def test_a_line_that_cannot_be_used_is_named_by_its_number(rl, tmp_path):
+    good = '{"prompt": "a", "answer": 1}\n'
+    for bad, word in (('{"a": 1}', 'prompt'), ('[1]', 'TypeError'), ('{"prompt": "a"}', 'answer'),
+                      ('{', 'JSON'),
+                      ('{"prompt": null, "answer": 1}', 'prompt=None'), ('[' * 100_000, 'Recursion'),
+                      ('{"prompt": "a", "answer": null}', 'None'),
+                      ('{"prompt": "a", "answer": ""}', "answer=''"),
+                      ('{"prompt": "a", "answer": true}', 'True'),
+                      ('{"prompt": "a", "answer": "####"}', '####'),
+                      (b'\xff\xfe', 'Decode')):
+        bad = bad if isinstance(bad, bytes) else bad.encode()
+        (tmp_path / 'lines.jsonl').write_bytes(good.encode() + bad)
+        mistake(rl(tmp_path / 'run', f'--reward={tmp_path}/lines.jsonl'), 'lines.jsonl, line 2', word)
+    (tmp_path / 'lines.jsonl').write_text('\n \n', encoding='utf-8')
+    mistake(rl(tmp_path / 'run', f'--reward={tmp_path}/lines.jsonl'), '0 others to train on')
     assert not (tmp_path / 'run').exists()
-    failing = PAID.replace('return sum', 'return 1 / 0 * sum')          # reward() fails after it began
-    mistake(rl(tmp_path / 'run', paid=failing), "reward('", 'ZeroDivisionError', '--bad_reward=zero')
+
+
+def test_programs_run_only_if_that_is_typed_and_tests_that_judge_nothing_are_refused(rl, tmp_path):
+    idle = write(tmp_path / 'idle.jsonl', [{'prompt': 'a' * i, 'tests': 'assert True'} for i in range(1, 13)])
+    for source in 'problems', idle:
+        mistake(rl(tmp_path / 'run', f'--reward={source}'), '--allow_code_execution=True',
+                'extras/sandbox.py')
+    mistake(rl(tmp_path / 'run', '--allow_code_execution=True', '--timeout=0.5', f'--reward={idle}'),
+            "'a' pass without an answer")
+    assert not (tmp_path / 'run').exists()
+    fine = write(tmp_path / 'fine.jsonl', [{'prompt': 'a' * i, 'tests': f'assert f() == {i}'}
+                                           for i in range(1, 13)])
+    ok(rl(tmp_path / 'run', '--allow_code_execution=True', f'--reward={fine}', '--max_steps=1'))
+    again = f'--out_dir={tmp_path}/run', '--init_from=resume', '--max_steps=2'
+    mistake(run('rl.py', *again), '--allow_code_execution=True')
+    ok(run('rl.py', *again, '--allow_code_execution=True'))
+    assert series(tmp_path / 'run', 'reward') == [0, 0]
+
+
+# --- it goes on where it was --------------------------------------------------------------------------------
+def resumed(out, *flags, paid, **how):
+    return run('rl.py', f'--out_dir={out}', '--init_from=resume', f'--reward={paid}', *flags, **how)
+
+
+@pytest.mark.parametrize('more', [['--updates=2', '--kl_coef=0.1'],
+                                  ['--optimizer=muon', '--micro_batch_size=1']])
+def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(rl, more, tmp_path):
+    ok(rl(tmp_path / 'straight', *more))
+    out, paid = tmp_path / 'run', tmp_path / 'paid.py'
+    killed = [rl(out, *more, before=accident('kill', 5)),
+              resumed(out, paid=paid, before=killed_while_saving(8)),
+              resumed(out, paid=paid, before=accident('kill', 6))]
+    assert [result.returncode for result in killed] == [-signal.SIGKILL] * 3, killed
+    assert state(out)['step'] == 8
+    ok(resumed(out, paid=paid))
+    assert metrics(out) == metrics(tmp_path / 'straight')
+    for file in ('last.pt', 'best.pt'):
+        a, b = state(out, file), state(tmp_path / 'straight', file)
+        assert [name for name in a if not same(a[name], b[name])] == []
+    assert contents(out).keys() == FILES
+    assert read_json(out / 'config.json')['init_from'] != 'resume'
+    mistake(resumed(out, paid=paid), 'max_steps=12', 'step=12')
+
+
+def test_another_run_is_not_resumed_as_this_one_and_a_program_must_be_typed_again(rl, sft_model, tmp_path):
+    out, paid = tmp_path / 'run', tmp_path / 'paid.py'
+    model = shutil.copytree(sft_model, tmp_path / 'model')
+    ok(rl(out, '--max_steps=4', '--kl_coef=0.1', f'--init_from={model}'))
+    before = contents(out)
+    mistake(run('rl.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=8'), 'say what judges',
+            'must also be typed when a run goes on')
+    again = lambda *flags, paid=paid: resumed(out, '--max_steps=8', *flags, paid=paid)
+    (tmp_path / 'other.py').write_text(PAID.replace('/ 8', '/ 4'), encoding='utf-8')
+    mistake(again(paid=tmp_path / 'other.py'), 'other prompts, rewards')
+    mistake(again('--optimizer=muon'), 'optimizer')
+    mistake(again('--updates=3', '--max_steps=12', '--save_interval=3'), 'step=4', 'multiples of updates=3')
+    net = GPT.load(model)
+    net.norm.weight.data += 1
+    save_run(model, net, BYTES)
+    mistake(again(), 'first model')
+    shutil.rmtree(model)
+    mistake(again(), f'{model} cannot be loaded')
+    shutil.copytree(sft_model, model)
+    damaged = shutil.copytree(out, tmp_path / 'damaged')
+    (damaged / 'last.pt').write_bytes((damaged / 'last.pt').read_bytes()[:999])
+    mistake(resumed(damaged, paid=paid), 'last.pt', 'start from another model')
+    shutil.copy(damaged / 'best.pt', damaged / 'last.pt')
+    mistake(resumed(damaged, '--max_steps=8', paid=paid), 'or is not of rl.py')
+    assert contents(out) == before
+    moved = shutil.copy(paid, tmp_path / 'moved.py')                # the same program
+    ok(again('--learning_rate=1e-3', paid=moved))
+    assert len(series(out, 'loss')) == 8
+
+
+def test_a_program_that_judges_held_out_answers_must_be_typed_again_too(rl, tmp_path):
+    (tmp_path / 'held.py').write_text(PAID.replace('range(40)', "range(9)").replace('} and', '} or'))
+    line = write(tmp_path / 'lines.jsonl', [{'prompt': f'{i}', 'answer': 1} for i in range(20)])
+    ok(rl(tmp_path / 'run', f'--reward={line}', f'--held_out={tmp_path}/held.py', '--max_steps=1'))
+    again = 'rl.py', f'--out_dir={tmp_path}/run', '--init_from=resume', '--max_steps=2'
+    mistake(run(*again), "held_out=''", 'must be typed again')
+    ok(run(*again, f'--held_out={tmp_path}/held.py'))
+
+
+def test_a_run_is_not_replaced_by_accident_nor_what_it_starts_from_at_all(rl, tmp_path):
+    out = tmp_path / 'run'
+    ok(rl(out, '--max_steps=1'))
+    before = contents(out)
+    mistake(rl(out), 'has a run', '--init_from=resume', '--overwrite=True')
+    mistake(rl(out, f'--init_from={out}', '--overwrite=True'), 'has a run', 'elsewhere')
+    assert contents(out) == before
+    for name in ('notes.md', 'lasting.pt', 'eval.json'):
+        (out / name).write_text('mine', encoding='utf-8')
+    ok(rl(out, '--overwrite=True', '--max_steps=1'))
+    assert contents(out).keys() == FILES | {'notes.md', 'lasting.pt'}       # eval.json was about the old one
+    assert len(metrics(out)) == 3
+
+
+def test_links_in_a_folder_of_a_stranger_lead_nowhere(rl, tmp_path):
+    out = tmp_path / 'run'
+    ok(rl(out, '--max_steps=1'))
+    names = ('metrics.jsonl', 'samples.txt', 'last.pt.tmp', 'best.pt.tmp', 'config.json.tmp',
+             'tokenizer.json.tmp')
+    for name in names:
+        (tmp_path / name).write_text('precious', encoding='utf-8')
+        (out / name).unlink(missing_ok=True)
+        (out / name).symlink_to(tmp_path / name)
+    ok(resumed(out, '--max_steps=2', paid=tmp_path / 'paid.py'))
+    assert all((tmp_path / name).read_text(encoding='utf-8') == 'precious' for name in names)
+
+
+# --- it ends early ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize('name, code', [('SIGINT', 130), ('SIGTERM', 143)])
+def test_a_signal_ends_it_with_the_step_that_was_saved_and_what_resumes_it(rl, name, code, tmp_path):
+    result = rl(tmp_path / 'run', before=before('clip', f'n == 6 and os.kill(os.getpid(), signal.{name})'))
+    assert result.returncode == code and not result.stderr
+    [line] = [line for line in result.stdout.splitlines() if line.startswith('stopped; ')]
+    assert f'last.pt has step 4; resume: python rl.py --out_dir={tmp_path}/run' in line
+    ok(run(*shlex.split(line.partition('resume: python ')[2])))
+    assert state(tmp_path / 'run')['step'] == 12
+
+
+def test_what_is_not_finite_ends_it_before_the_weights_and_the_advice_works(rl, tmp_path):
+    result = rl(tmp_path / 'run', before=accident('nan', 6))
+    mistake(result, 'step 7', 'nan', 'step 4', '--learning_rate=0.0025')
+    assert all(weight.isfinite().all() for weight in state(tmp_path / 'run')['model'].values())
+    ok(run(*shlex.split(re.search('lower rate: python (.*)', result.stderr)[1])))
+    assert state(tmp_path / 'run')['step'] == 12
+
+
+def test_the_first_save_comes_before_the_first_step(rl, tmp_path):
+    assert rl(tmp_path / 'run', before=accident('kill', 0)).returncode == -signal.SIGKILL
+    assert state(tmp_path / 'run')['step'] == 0
+    ok(resumed(tmp_path / 'run', paid=tmp_path / 'paid.py'))
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(rl, tmp_path):
+    ok(rl(tmp_path / 'run', '--max_steps=1'))
+    last = (tmp_path / 'run/last.pt').read_bytes()
+    machine(resumed(tmp_path / 'run', '--max_steps=2', paid=tmp_path / 'paid.py', before=full_disk(60_000)),
+            'disk')
+    assert (tmp_path / 'run/last.pt').read_bytes() == last
+
+
+# --- several processes --------------------------------------------------------------------------------------
+# Only every fourth prompt has answers whose rewards differ: often one of three processes has none of them.
+SELDOM = PAID.replace('return sum', 'return int(prompt.split()[0]) % 4 == 0 and sum')
+
+
+@pytest.mark.parametrize('n, batch_size', [(2, 5), (3, 6), (4, 3)])
+def test_any_batch_is_shared_by_any_number_of_processes(rl, n, batch_size, tmp_path):
+    """Of 4 processes and 3 prompts, one has nothing to answer."""
+    flags = [f'--batch_size={batch_size}', '--updates=2', '--kl_coef=0.1', '--max_steps=4',
+             '--eval_interval=2', '--learning_rate=1e-3']
+    for processes in 1, n:
+        ok(rl(tmp_path / str(processes), *flags, f'--micro_batch_size={int(processes > 1)}',
+              f'--grad_checkpoint={processes > 1}', paid=SELDOM, processes=processes))
+    one, more = tmp_path / '1', tmp_path / str(n)
+    for key in ('reward', 'informative', 'used', 'length', 'val_reward', 'entropy', 'kl', 'loss',
+                'grad_norm'):
+        assert series(one, key) == pytest.approx(series(more, key), abs=2e-6), key
+    for name, weight in state(one)['model'].items():
+        torch.testing.assert_close(weight, state(more)['model'][name], atol=1e-5, rtol=0)
+
+
+def test_the_gradient_of_two_processes_is_that_of_one(rl, tmp_path):
+    spy = before('clip', f"""
+        name = os.environ.get('RANK', 'alone')
+        torch.save([p.grad for p in arguments[0]], f'{tmp_path}/{{name}}')""")
+    for processes in 1, 2:
+        ok(rl(tmp_path / f'run{processes}', '--max_steps=1', processes=processes, before=spy))
+    one, two = (torch.load(tmp_path / name) for name in ('alone', '0'))
+    largest = max(grad.abs().max() for grad in one)
+    assert largest > 1e-3 and max((a - b).abs().max() for a, b in zip(one, two)) < 1e-6 * max(1, largest)
+
+
+@pytest.mark.parametrize('deed', ['os.kill(os.getpid(), signal.SIGKILL)', 'raise ValueError("a bug")'])
+@pytest.mark.parametrize('rank', ['0', '1'])
+def test_when_a_process_ends_the_others_do_not_wait(rl, deed, rank, tmp_path):
+    trouble = before('clip', f"if n == 3 and os.environ['RANK'] == '{rank}': {deed}")
+    result = rl(tmp_path / 'run', processes=2, timeout=60, before=trouble)
+    assert result.returncode != 0 and 'done' not in result.stdout
+
+
+def test_a_reward_that_fails_in_one_process_ends_the_other_which_judges(rl, tmp_path):
+    paid = 'import os, time\n' + PAID.replace('return sum', """
+    if os.environ['RANK'] == '1':
+        1 / 0
+    time.sleep(0.05)
+    return sum""")
+    began = time.time()
+    result = rl(tmp_path / 'run', processes=2, timeout=60, paid=paid)
+    assert result.returncode == 2 and "reward('" in result.stderr and 'ZeroDivisionError' in result.stderr
+    assert time.time() - began < 60
+
+
+def test_processes_that_differ_are_refused(rl, tmp_path):
+    write(tmp_path / 'lines.jsonl', [{'prompt': f'{i}', 'answer': 1} for i in range(20)])
+    for argument in ('f"--kl_coef=0.{rank}"',
+                     f'"--reward={tmp_path}/lines.jsonl" if rank else "--seed=1337"'):
+        result = rl(tmp_path / 'run', processes=2, timeout=60,
+                    before=f"rank = int(os.environ['RANK']); sys.argv.append({argument})")
+        assert result.returncode == 2 and 'different settings, data or weights' in result.stderr
+        assert not (tmp_path / 'run').exists()
+
+
+# --- copied -------------------------------------------------------------------------------------------------
+TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
+
+
+def test_with_its_three_leaves_alone_it_learns_in_one_and_in_two_processes(sft_model, tmp_path):
+    """From a FILE.py and from lines with answers; a flag whose file is not there is told by name."""
+    for name in ('rl.py', 'model.py', 'tokenizer.py', 'configurator.py'):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / 'mine.py').write_text(PAID, encoding='utf-8')
+    lines = write(tmp_path / 'lines.jsonl', [{'prompt': f'{i}', 'answer': 1} for i in range(20)])
+    flags = ['rl.py', f'--init_from={sft_model}', *FLAGS, '--max_steps=3']
+    call = lambda *words: subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    for command, out in (([sys.executable], 'one'), (TORCHRUN, 'two')):
+        ok(call(*command, *flags, f'--out_dir={out}', '--reward=mine.py'))
+        ok(call(*command, 'rl.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=5',
+                '--reward=mine.py'))
+        assert len(series(tmp_path / out, 'loss')) == 5
+        ok(call(*command, *flags, f'--out_dir={out}_lines', f'--reward={lines}'))
+        ok(call(*command, 'rl.py', f'--out_dir={out}_lines', '--init_from=resume', '--max_steps=5'))
+    for flag, file in (('--optimizer=muon', 'muon'), ('--reward=problems', 'reward_tests'),
+                       (f'--reward={sft_model}', 'reward_scores')):
+        mistake(call(sys.executable, *flags, '--reward=mine.py', '--out_dir=three', flag), 'copy extras, too',
+                file)
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------
+def test_settings_that_cannot_be(rl, tmp_path):
+    for flag, words in (
+            ('--reward=', ['say what judges', '--reward=FILE.py', 'prompts()', '"answer"', 'FOLDER']),
+            ('--reward=none', ['none does not exist', 'problems', 'FILE.py']), ('--updates=5', ['updates=5']),
+            ('--num_samples=1', ['num_samples=1']), ('--temperature=0', ['temperature']),
+            ('--warmup_steps=13', ['warmup_steps=13', 'max_steps=12']),
+            ('--device=tpu', ['tpu', '--device=auto']),
+            ('--init_from=gone', ['gone', 'run: python sft.py']),
+            ('--slots=3', ['no setting slots'])):
+        mistake(rl(tmp_path / 'run', flag, cwd=tmp_path), *words)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_model_that_cannot_answer_is_no_start(rl, tmp_path):
+    def start(special=SPECIAL_TOKENS[:4], saved=(), **config):
+        tokenizer = Tokenizer.byte(special)
+        model = GPT(GPTConfig(tokenizer.vocab_size, 96, 1, 2, 0, 32, **config))
+        shutil.rmtree(tmp_path / 'start', ignore_errors=True)
+        save_run(tmp_path / 'start', model, tokenizer, **dict(saved))
+        return f'--init_from={tmp_path}/start'
+    for how, word in (({'special': SPECIAL_TOKENS[:1]}, '<|im_start|>'), ({'causal': False}, 'mlm'),
+                      ({'saved': {'reward_head': torch.zeros(2)}}, 'reward model'),
+                      ({'saved': {'tokenizer_hash': 'x'}}, 'tokenizer.json is not')):
+        mistake(rl(tmp_path / 'run', start(**how)), word)
+    assert not (tmp_path / 'run').exists()

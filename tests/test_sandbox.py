@@ -10,7 +10,7 @@ import time
 
 from conftest import ROOT, shared
 
-from parts.eval.sandbox import Court, run_code, run_many
+from extras.sandbox import Court, run_code, run_many
 
 
 def test_all_references_of_human_eval_pass_and_no_empty_body_does():
@@ -90,7 +90,7 @@ def test_nothing_stays_in_the_temporary_folder(tmp_path, monkeypatch):
 def test_ctrl_c_ends_the_programs(tmp_path):
     code = f"""import signal, sys
 sys.path.insert(0, {str(ROOT)!r})
-from parts.eval import sandbox
+from extras import sandbox
 signal.signal(signal.SIGINT, signal.default_int_handler)        # a shell's background job ignores it
 print('on', flush=True)
 list(sandbox.run_many([('import time\\ntime.sleep(987)',)] * 4, timeout=3, processes=2))"""

@@ -12,7 +12,7 @@ from conftest import ROOT, RUN_FILES, TINY, metrics, mistake, ok, read_json, rea
 from conftest import state, write_bins
 
 from model import GPT
-from parts.eval.problems import problems, to_jsonl
+from extras.problems import problems, to_jsonl
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 # with dropout, so that a step whose randomness came from elsewhere would show
@@ -235,10 +235,11 @@ def test_the_defaults_are_a_chain(python_files, tmp_path):
     for side, n, split in ('train', 2000, 'train'), ('val', 300, 'validation'):
         written = (tmp_path / f'data/sft/{side}.jsonl').read_text(encoding='utf-8')
         assert written == to_jsonl(problems(n, split=split, with_tests=False))
-    for script in ('dpo.py', 'rl.py'):
-        missing(script, 'python sft.py')
+    missing('dpo.py', 'python sft.py')
+    mistake(run('rl.py', cwd=tmp_path), '--reward=FILE.py')
+    mistake(run('rl.py', '--reward=problems', cwd=tmp_path), ' run: python sft.py')
     follow('sft.py')
-    mistake(run('rl.py', cwd=tmp_path), 'add --allow_code_execution=True')
+    mistake(run('rl.py', '--reward=problems', cwd=tmp_path), 'add --allow_code_execution=True')
     missing('dpo.py', 'python eval.py --ckpt=out/sft')
 
 

@@ -9,7 +9,7 @@ Results: two models compared on the same problems, and tables.
 import collections, os
 import numpy as np
 from parts import Mistake
-from parts.eval import problems
+from extras import problems
 from parts.prepare import reading
 
 FIELDS = 'task', 'task_id', 'prompt', 'completion', 'outcome'

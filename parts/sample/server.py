@@ -22,12 +22,12 @@ import contextlib, http.server, json, math, pathlib, secrets, signal, socket, th
 import traceback
 import regex, torch
 from parts import Mistake
-from parts.eval import questions
+from extras import grading
 from parts.sample import asking, fields
 
 MOST_BYTES = 1_000_000          # of a request
 GRACE = 5                       # seconds for the requests that run when the server ends
-NO_TESTS = ('no tests: this server may not run programs; read parts/eval/sandbox.py, then start it '
+NO_TESTS = ('no tests: this server may not run programs; read extras/sandbox.py, then start it '
             'with --allow_code_execution=True')
 
 
@@ -42,9 +42,9 @@ def found(known, name, path):
 
 
 def verdict(item, text, is_chat, run_code):
-    """Run the tests of an answer to a problem. Return its outcome as in questions.py."""
-    job = questions.job(item, text, is_chat)
-    return questions.outcome(item, text, run_code(*job) if job else None)
+    """Run the tests of an answer to a problem. Return its outcome as in grading.py."""
+    job = grading.job(item, text, is_chat)
+    return grading.outcome(item, text, run_code(*job) if job else None)
 
 
 def score(logits, ids):

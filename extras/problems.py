@@ -12,7 +12,7 @@ are composed, of steps or of filter, map and reduce; a cell is one composition. 
 to hard. Hashes decide the split, not the seed: no two splits share a prompt, for any n and seed.
 """
 import ast, builtins, functools, hashlib, json, keyword, random, re, textwrap
-from parts import Mistake
+from configurator import Mistake
 
 SPLITS = {      # by hash: (kind, which fifths of the compositions, which tenths of the prompts)
     'train': ('example tasks', (2, 3, 4), range(7)),    # SFT shows answers, short or spelled out

@@ -1,0 +1,183 @@
+"""
+How good is an answer to a question of questions.py? Its program runs in the sandbox, or a rule decides.
+
+    job(question, 'It is 4.', chat=True)    # (program, tests, entry point) to run, or None
+    outcome(question, 'It is 4.')           # {'outcome': 'passed', 'message': ''}
+    code_in('So:\\n```python\\nx = 1\\n```')        # 'x = 1\\n'
+"""
+import builtins, collections, itertools, math, re, textwrap
+from configurator import Mistake
+from extras.questions import broken_rules, names_in
+
+
+# --- how good is an answer? -----------------------------------------------------------------------
+def job(question, text, chat):
+    """Return what has to run to grade an answer, (program, tests, entry point), or None."""
+    if question['tests'] and text.strip() and not broken_rules(question['rules'], text):
+        return trial(question, program(question, text, chat))
+    return None
+
+
+def trial(question, program):
+    """Return a job of the sandbox: this program, judged by the tests of a question."""
+    return program, question['tests'], question['entry_point']
+
+
+def outcome(question, text, result=None):
+    """Return the outcome of an answer and its reason. result: the sandbox's, of its job()."""
+    if not text.strip():
+        return {'outcome': 'empty', 'message': ''}
+    if result:
+        return {'outcome': result.outcome, 'message': result.message}
+    broken = broken_rules(question['rules'], text)
+    return {'outcome': 'wrong' if broken else 'passed', 'message': ', '.join(broken)}
+
+
+WHY = {'passed': '', 'judged': '', 'wrong': 'wrong value', 'exception': 'other exception',
+       'timeout': 'time'}
+
+
+def why_failed(row):
+    """Return why an answer did not pass: syntax, name, other exception, wrong value, time, or its
+    outcome; '' if it did, or has a grade."""
+    if re.match(r'(Name|UnboundLocal)Error\b', row.get('message', '')):
+        return 'name'       # it uses an unknown name, or defines another than it was asked for
+    return WHY.get(row['outcome'], row['outcome'])
+
+
+def tested(questions):
+    """Return the questions whose answers are programs, which have to run."""
+    return [question for question in questions if question['tests']]
+
+
+def named(question):
+    """Return the task_id of a question, or else how it begins."""
+    return question.get('task_id', question['messages'][-1]['content'][:60])
+
+
+def check_harness(questions, run):
+    """Run answers that are known to be right or wrong. Return the task_ids whose own solution
+    fails, at most one or 1%, and which walls stand around programs. run: a list of (program, tests,
+    entry point) -> their results. ValueError if right and wrong programs are not told apart."""
+    some = tested(questions)
+    if all('cell' in question for question in some):    # all pass: tests/test_problems.py
+        some = some[::math.ceil(len(some) / 20)]
+    solved = [question for question in some if question['solution']]
+    empty = [trial(question, f'def {question["entry_point"] or "_"}(*args, **kwargs):\n    pass\n')
+             for question in some]
+    right = [trial(question, question['solution']) for question in solved]
+    loop, *results = run([('while True:\n    pass', 'assert True', ''), *empty, *right])
+
+    for question, result in zip(some, results):
+        if result.outcome == 'passed':
+            raise Mistake(f'no score: the tests of {named(question)!r} pass without an answer; '
+                          'they must call it, or define check(candidate) next to an '
+                          '"entry_point", the name of the function')
+    left_out = []
+    for question, job, result in zip(solved, right, results[len(some):]):
+        # A solution that fails runs once more, alone, because a busy machine is slow.
+        if result.outcome != 'passed' and [*run([job])][0].outcome != 'passed':
+            left_out.append(named(question))
+    may_fail = max(1, len(right) / 100) if len(right) > 1 else 0
+    if len(left_out) > may_fail or loop.outcome != 'timeout':
+        raise Mistake(f'no score: the test harness is broken. {len(left_out)} of {len(right)} '
+                      f'known solutions fail {left_out[:3]}, and an endless loop ends as '
+                      f'{loop.outcome!r}; fix the tests, or see: python -m pytest '
+                      'tests/test_sandbox.py')
+    if left_out:
+        print('problems whose own solutions fail:', *left_out)
+    walls = {name: value for name, value in vars(loop).items() if name.endswith('_denied')}
+    missing = [name.removesuffix('_denied') for name, stands in walls.items() if not stands]
+    if missing:
+        print(f'warning: the sandbox is not complete here. Missing: {", ".join(missing)}. '
+              'extras/sandbox.py says what programs can do without them.')
+    return left_out, walls
+
+
+# --- code -----------------------------------------------------------------------------------------
+# A line that opens a block: a fence, ```, ```` or ~~~, and what is in it. In front of it may be the
+# mark of a list, or a sentence. A whole answer in ```markdown is no block, but those in it are.
+OPENING = re.compile(r'^(?!.*[`~]{3}[ \t]*(?:markdown|md)\b)'
+                     r'(?:([ \t]*(?:(?:[-*+]|\d+[.)])[ \t]+)?)(?:(`{3,})([^`\n]*)|(~{3,})(.*))'
+                     r'|[^`\n]*(`{3,})[ \t]*([^`\s]*)[ \t]*)$', re.M)
+# raw: its text; code: the same in column 0; defines, needs: names; error: why it is not Python
+Block = collections.namedtuple('Block', 'name raw code defines needs error')
+
+
+def to_block(name, raw, margin):
+    """Return a Block. margin: columns in front of its fence, which are no part of the code."""
+    raw = re.sub(rf'^[ \t]{{1,{margin}}}', '', raw, flags=re.M) if margin else raw
+    # A text in three quotation marks may begin in column 0, so other lines are kept if they can be.
+    code = textwrap.dedent(raw) if raw[:1].isspace() and names_in(raw)[2] else raw
+    return Block(name, raw, code, *names_in(code))
+
+
+def blocks_in(text):
+    """Return the fenced Blocks of an answer."""
+    text = text.replace('\r\n', '\n')
+    blocks = []
+    end = 0
+    # A model that repeats itself may write thousands of fences, and each is looked for in the rest.
+    while (opening := OPENING.search(text, end)) and len(blocks) < 100:
+        before, *groups = opening.groups('')
+        fence, name = ''.join(groups[::2]), ''.join(groups[1::2])
+        start = opening.end() + 1
+        # A line with nothing but a fence, at least as long, closes the block; or the answer is cut.
+        closing = re.compile(rf'^[ \t]*{fence}{fence[0]}*[ \t]*$', re.M).finditer(text, start)
+        spans = [match.span() for match in itertools.islice(closing, 20)] + [(len(text),) * 2]
+        block_to = lambda stop: to_block(name.lower().strip().split(' ')[0], text[start:stop],
+                                         len(before))
+        for stop, after in spans:
+            block, end = block_to(stop), after
+            # In a docstring, a fence closes nothing. Only there would Python read on.
+            if 'triple-quoted' not in block.error:
+                break
+        if block.error:
+            stop, end = spans[0]
+            block = block_to(stop)
+            # perhaps it is closed at the end of a line: return 1```
+            stop = text.find(fence, start, stop)
+            if text[start:stop].strip() and stop >= 0 and not block_to(stop).error:
+                block, end = block_to(stop), stop + len(fence)
+        blocks.append(block)
+    return blocks
+
+
+def code_in(text, wanted=()):
+    """Return the code of an answer in words: the blocks that define the names that are wanted, and
+    those that define what these need; else the first block that is Python; else the first. Without
+    blocks it is all of the text."""
+    blocks = blocks_in(text)
+    if not blocks or not names_in(text)[2]:     # Python may have a fence, too, in a docstring
+        return text
+    ordered = sorted(blocks, key=lambda block: ('py' not in block.name, block.name != ''))
+    chosen = []
+    names = [*wanted]
+    for name in names:          # the list grows
+        block = next((block for block in chosen + ordered if name in block.defines), None)
+        if block and block not in chosen:
+            chosen.append(block)
+            names += sorted(block.needs - {*dir(builtins)})
+    if not chosen:
+        python = [block for block in ordered if not block.error and block.code.strip()]
+        chosen = (python or ordered)[:1]
+    return '\n'.join(block.code for block in blocks if block in chosen)
+
+
+def program(question, text, chat):
+    """Return what to run: the prompt and its completion; in a chat, or where these are no Python,
+    for example because the prompt is prose, the code of the answer, and above it what stands above
+    the function that had to be completed."""
+    prompt, name = question['prompt'], question['entry_point']
+    if not chat and not names_in(prompt + text)[2]:
+        return prompt + text
+    code = code_in(text, [name, *sorted(names_in(question.get('tests', ''))[1])])
+    if 'test' not in question:
+        return code
+    if name not in names_in(code)[0]:       # perhaps the answer is the body of the function
+        for body in text, *[block.raw for block in blocks_in(text)]:
+            if re.match(r'\n*[ \t]', body) and not names_in(prompt + body)[2]:
+                return prompt + body
+        if not chat and code == text:
+            return prompt + text
+    return prompt[:max(0, prompt.rfind(f'def {name}'))] + code
