@@ -402,11 +402,16 @@ if rank == 0:
 
 
 def save(name):
-    """Write a checkpoint that GPT.load reads. last.pt also has what a run needs to go on."""
+    """Write a checkpoint for GPT.load under another name, then rename it: a crash leaves the old
+    one. last.pt also has what a run needs to go on."""
     if rank == 0:
-        more = {'optimizer': opt.state_dict(), 'data': data_hash} if name == 'last.pt' else {}
-        model.save(out / name, config=config, step=step, tokens=tokens, best_val=best_val,
-                   tokenizer_hash=tokenizer.hash, **more)
+        checkpoint = {'format': 'nanoparrot-checkpoint-1', 'model_config': vars(model.config),
+                      'model': model.state_dict(), 'config': config, 'step': step,
+                      'tokens': tokens, 'best_val': best_val, 'tokenizer_hash': tokenizer.hash}
+        if name == 'last.pt':
+            checkpoint |= {'optimizer': opt.state_dict(), 'data': data_hash}
+        torch.save(checkpoint, out / f'{name}.tmp')
+        os.replace(out / f'{name}.tmp', out / name)
 
 
 def log(**row):
