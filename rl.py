@@ -192,8 +192,8 @@ def is_right(text, answer):
 config = configure(globals(), BOUNDS)   # from the run that goes on, then from files, then flags
 config['stage'] = 'rl'          # so eval.py will ask this model in conversations
 require(reward, 'say what judges the answers: --reward=FILE.py with prompts() and reward(prompt, '
-        'completion), FILE.jsonl with {"prompt", "answer"} lines, problems, which runs programs, or '
-        'the FOLDER of a reward model; a FILE.py must also be typed when a run goes on')
+        'completion), FILE.jsonl with {"prompt", "answer"} lines, problems, which runs programs, '
+        'or the FOLDER of a reward model; a FILE.py must also be typed when a run goes on')
 
 # --- this process ---------------------------------------------------------------------------------
 rank, world = 0, 1
@@ -308,8 +308,8 @@ def open_source(source, n_held_out=0):
             row = json.loads(line)
             prompt, answer = row['prompt'], row['answer']
             require(isinstance(prompt, str | list) and type(answer) in (str, int, float)
-                    and str(answer).rpartition('####')[2].strip(), f'{prompt=!r:.80} must be a text '
-                    f'or messages, and {answer=!r:.80} a number or a text')
+                    and str(answer).rpartition('####')[2].strip(), f'{prompt=!r:.80} must be a '
+                    f'text or messages, and {answer=!r:.80} a number or a text')
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise Mistake(f'{source}, line {number}: {type(error).__name__}: {error!s:.200}; needs '
                           '"prompt" and "answer" or "tests", see docs/chat.md') from None
@@ -347,8 +347,8 @@ if held_out or reward == 'problems':
     prompt_of |= others
 train = [ids for ids in prompt_of if ids not in {*val}]     # tuples of ids, as in val
 val = val[:eval_prompts]
-require(train and val, f'{reward=}, prompts of at most {longest} tokens: {len(val)} to evaluate on, '
-        f'{len(train)} others to train on; give more, or lower --max_new_tokens')
+require(train and val, f'{reward=}, prompts of at most {longest} tokens: {len(val)} to evaluate '
+        f'on, {len(train)} others to train on; give more, or lower --max_new_tokens')
 data_hash = data_hash.hexdigest()
 at_once = (micro_batch_size or batch_size) * num_samples        # answers in a forward pass
 warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
@@ -522,19 +522,19 @@ while True:
 
     # 3. Advantages: is an answer better than the others to its prompt? One with the advantage 0 has
     # no gradient, unless kl_coef gives it one.
-    A = advantages(torch.tensor(rewards, dtype=torch.float64).view(-1, num_samples), scale)  # (P, G)
+    A = advantages(torch.tensor(rewards, dtype=torch.float64).view(-1, num_samples), scale)
     chosen = [pair for pair in zip(answers, A.flatten().tolist()) if pair[1] or reference]
     chosen.sort(key=lambda pair: len(pair[0].prompt) + len(pair[0].ids))    # so little is padded
     means, n_tokens = means_of(answers, rewards)
     n_informative, n_used = summed(A.any(1).sum(), sum(len(a.ids) for a, each in chosen if each))
 
     # 4. The clipped gradient of the mean over all tokens of all answers (DAPO, 2503.14476, eq. 8).
-    # In bfloat16 the first ratio is not quite 1 (0.001 away on average, at most 0.1), because sampling
-    # reads one token at a time and rounds differently.
+    # In bfloat16 the first ratio is not quite 1 (0.001 away on average, at most 0.1), because a model
+    # that reads one token at a time rounds differently.
     for _ in range(updates):
         started = time.perf_counter()
-        progress = max(0, step - warmup_steps) / max(1, max_steps - warmup_steps)       # from 0 to 1
-        # the learning rate: a linear rise, then half a cosine down to a tenth
+        progress = max(0, step - warmup_steps) / max(1, max_steps - warmup_steps)
+        # the learning rate: a linear rise, then half a cosine down to a tenth (progress: 0 to 1)
         lr = learning_rate * min(1, (step + 1) / max(1, warmup_steps))
         lr *= 0.1 + 0.45 * (1 + math.cos(math.pi * progress))
         for group in opt.param_groups:
