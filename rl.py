@@ -345,7 +345,8 @@ if held_out or reward == 'problems':
     others, val_judge = open_tasks(held_out or reward, eval_prompts)
     val = [*others]
     prompt_of |= others
-train = [ids for ids in prompt_of if ids not in {*val}]     # tuples of ids, as in val
+held_out_ids = {*val}
+train = [ids for ids in prompt_of if ids not in held_out_ids]       # tuples of ids, as in val
 val = val[:eval_prompts]
 require(train and val, f'{reward=}, prompts of at most {longest} tokens: {len(val)} to evaluate '
         f'on, {len(train)} others to train on; give more, or lower --max_new_tokens')
@@ -529,7 +530,7 @@ while True:
     n_informative, n_used = summed(A.any(1).sum(), sum(len(a.ids) for a, each in chosen if each))
 
     # 4. The clipped gradient of the mean over all tokens of all answers (DAPO, 2503.14476, eq. 8).
-    # In bfloat16 the first ratio is not quite 1 (0.001 away on average, at most 0.1), because a model
+    # In bfloat16 the first ratio is not quite 1 (0.001 away on average, at most 0.1): a model
     # that reads one token at a time rounds differently.
     for _ in range(updates):
         started = time.perf_counter()
