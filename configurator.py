@@ -116,7 +116,7 @@ def end(kind, error, trace):
         if re.search('MemoryError|(of|allocate) memory|bad_alloc', text):
             sentence = 'error: out of memory; try a smaller batch, in training --micro_batch_size=1'
         elif re.search('No space|File too large|requested and|unexpected pos|Writer fail', text):
-            sentence = 'error: the disk is full; make room; what was saved stays'
+            sentence = f'error: the disk is full; make room; what was saved stays ({error})'
         elif not isinstance(error, OSError):
             code = 1
     time.sleep(3 * (os.environ.get('RANK', '0') > '0'))     # rank 0 says the same, and ends us

@@ -1,5 +1,5 @@
 """
-Checkpoints: how they are written, found and read, and what may be done with the model in one.
+Checkpoints: how they are found and read, and what may be done with the model in one.
 
     model, rest = open_model('out/base')                # also one file, or a folder of Hugging Face
     model, tokenizer, rest = open_to_sample('out/sft')
@@ -8,14 +8,12 @@ A model knows one tokenizer, so every function that opens both checks that they 
 """
 import contextlib, errno, glob, os, pathlib
 import torch
-from extras.lora import knows_chat
 from model import GPT, GPTConfig
 from parts import Mistake
 from parts.train import folders
 from tokenizer import Tokenizer
 
 FORMAT = 'nanoparrot-checkpoint-1'      # as in model.py
-SHAPE = 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'tie_embeddings'
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -32,25 +30,9 @@ def replacing(path):
     os.replace(f'{path}.tmp', path)
 
 
-def write(path, keep, state):
-    """Write a checkpoint. If path is last.pt, an older last.pt becomes last-1.pt, last-1.pt becomes
-    last-2.pt, ... and the newest `keep` of them stay."""
-    with replacing(path) as new:
-        with open(new, 'wb') as f:
-            torch.save({'format': FORMAT, **state}, f)
-            f.flush()
-            os.fsync(f.fileno())
-        # After a crash in this loop there may be no last.pt, but then newest() finds last-1.pt.
-        if os.path.basename(path) == 'last.pt':
-            names = names_of(os.path.dirname(path))[:keep]
-            for newer, older in reversed([*zip(names, names[1:])]):
-                if os.path.exists(newer):
-                    os.replace(newer, older)
-
-
 def read(path, device='cpu'):
-    """Return the dict that write() wrote. It is a Mistake if the file is damaged or not ours, or if
-    a weight is not finite."""
+    """Return the dict of a checkpoint. It is a Mistake if the file is damaged or not ours, or if a
+    weight is not finite."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
         if state['format'] != FORMAT:
@@ -70,41 +52,15 @@ def read(path, device='cpu'):
     return state
 
 
-def names_of(out_dir):
-    """Return the paths of a run's checkpoints, as it names them, the newest first."""
-    names = ['last.pt', *(f'last-{i}.pt' for i in range(1, 100))]
-    return [os.path.join(out_dir, name) for name in names]
-
-
-def newest(out_dir):
-    """Return the newest checkpoint in out_dir that can be read, to resume from it. A damaged one
-    is renamed to *.damaged."""
-    for path in filter(os.path.exists, names_of(out_dir)):
-        try:
-            state = read(path)
-        except ValueError as e:
-            print(f'{e}\nlooking for an older checkpoint', flush=True)
-            # If it kept its name, the next save would move it down and push out a good one.
-            with contextlib.suppress(OSError):
-                os.replace(path, f'{path}.damaged')
-            continue
-        if not state.get('moments'):
-            raise Mistake(f'{path} has a model but no run to resume; start a new '
-                          f'run from its weights: --init_from={path} and another --out_dir')
-        return state
-    raise Mistake(f'{out_dir} has no checkpoint to resume from; to start a new run, leave out '
-                  '--init_from=resume')
-
-
 def find(path, flag=''):
     """Return the path of a folder's best checkpoint, or path itself if it is a file or a folder of
     Hugging Face. flag: the name of the setting that has the path, for a message."""
     if not os.path.exists(path):
         raise Mistake(f'{path} does not exist; {folders.instead_of(path, flag)}')
     if os.path.isdir(path):
-        for file in (os.path.join(path, 'best.pt'), *names_of(path)):
-            if os.path.exists(file):
-                return file
+        for name in ('best.pt', 'last.pt', 'last-1.pt'):
+            if os.path.exists(os.path.join(path, name)):
+                return os.path.join(path, name)
         if not glob.glob(os.path.join(glob.escape(path), '*.safetensors')):
             raise Mistake(f'{path} has no best.pt, last.pt or *.safetensors; run train.py first')
     return path
@@ -124,7 +80,7 @@ def open_model(path, device='cpu', flag=''):
     state = read(path, device)
     model = GPT(GPTConfig(**state['model_config'])).to(device)
     model.load_state_dict(state['model'])
-    rest = state.keys() - {'model', 'unmerged', 'moments'}
+    rest = state.keys() - {'model', 'weights', 'optimizer', 'unmerged', 'moments'}
     return model, {name: state[name] for name in rest}
 
 
@@ -147,14 +103,6 @@ def tokenizer_beside(ckpt, state):
     return tokenizer
 
 
-def check_context(init_from, context, block_size):
-    """Refuse sequences that are longer than a model's context."""
-    if block_size > context:
-        raise Mistake(f'{init_from} has a context of {context} tokens, less than '
-                      f'block_size={block_size}; set --block_size={context}, or extend it: '
-                      'python -m extras.longer_context')
-
-
 def refuse_reward_model(ckpt, state):
     if 'reward_head' in state:
         raise Mistake(f'{ckpt} is a reward model: it scores answers and writes none (how well: '
@@ -172,27 +120,3 @@ def open_to_sample(ckpt, device='cpu', continues=False):
     refuse_reward_model(ckpt, state)
     tokenizer = tokenizer_beside(ckpt, state)
     return model, tokenizer, state
-
-
-def open_to_tune(config, state):
-    """Return the model to fine-tune and its tokenizer: from the checkpoint `state` of a run that is
-    resumed, or else from config['init_from']."""
-    origin = config['out_dir'] if state else config['init_from']
-    if state:               # processes.load_state() loads the weights, with the optimizer's moments
-        model, saved = GPT(GPTConfig(**state['model_config'])), state
-    else:
-        model, saved = open_model(origin, flag='init_from')
-        refuse_reward_model(origin, saved)
-    if not model.config.causal:
-        raise Mistake(f'{origin} was trained with --objective=mlm and cannot answer; use a '
-                      'model of clm')
-    tokenizer = tokenizer_beside(origin, saved)
-    if not {'<|im_start|>', '<|im_end|>'} <= tokenizer.special.keys():
-        raise Mistake(f'the tokenizer of {origin} has no <|im_start|> and <|im_end|>, which '
-                      'frame each message; pretrain with one that has: python prepare.py '
-                      '--tokenizer=bpe')
-    if config.get('lora') and not knows_chat(model, tokenizer):
-        raise Mistake(f'lora={config["lora"]} cannot train the new rows of <|im_start|> and '
-                      '<|im_end|>; set --lora=0')
-    check_context(origin, model.config.block_size, config.get('block_size', 0))
-    return model, tokenizer

@@ -82,9 +82,3 @@ def sequences(ids, starts, T):
     token later."""
     rows = np.stack([ids[s:s + T + 1] for s in starts]).astype(np.int64)                # (B, T + 1)
     return rows[:, :-1], rows[:, 1:]
-
-
-# --- which sequences make up a step ---------------------------------------------------------------
-def shuffled(n, seed, epoch):
-    """Return range(n) in an order that follows from seed and epoch, int64 (n,)."""
-    return np.random.default_rng([seed, epoch]).permutation(n)
