@@ -197,7 +197,7 @@ require(reward, 'say what judges the answers: --reward=FILE.py with prompts() an
 
 # --- this process ---------------------------------------------------------------------------------
 rank, world = 0, 1
-if 'MASTER_ADDR' in os.environ:         # torchrun starts a process for each device
+if {'RANK', 'WORLD_SIZE', 'MASTER_ADDR'} <= os.environ.keys():      # torchrun started several
     rank, world = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
 if device == 'auto':
     device = str(torch.accelerator.current_accelerator(check_available=True) or 'cpu')
@@ -392,7 +392,8 @@ if rank == 0:
     require(not is_new or not old or overwrite and not is_origin, f'{out_dir} has a run: '
             '--init_from=resume goes on, --overwrite=True begins anew (from elsewhere)')
     for path in old:
-        if is_new or path.is_symlink():     # a link could lead our writes anywhere
+        # A link could lead our writes anywhere. A .pt is safe, because save() renames.
+        if is_new or path.is_symlink() and path.suffix != '.pt':
             path.unlink()
     out.mkdir(parents=True, exist_ok=True)
     (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
@@ -532,6 +533,7 @@ while True:
     # 4. The clipped gradient of the mean over all tokens of all answers (DAPO, 2503.14476, eq. 8).
     # In bfloat16 the first ratio is not quite 1 (0.001 away on average, at most 0.1): a model
     # that reads one token at a time rounds differently.
+    tokens += int(n_tokens)
     for _ in range(updates):
         started = time.perf_counter()
         progress = max(0, step - warmup_steps) / max(1, max_steps - warmup_steps)
@@ -566,7 +568,6 @@ while True:
                 f'gradient {norm}; go on from step {saved_step} with a lower rate: {again} '
                 f'--learning_rate={learning_rate / 4:g}')
         opt.step()
-        tokens += int(n_tokens)
         step += 1
         if step in (1, max_steps) or step % log_interval == 0:
             train_s = time.perf_counter() - started

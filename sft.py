@@ -150,7 +150,7 @@ config['stage'] = 'sft'         # so eval.py will ask this model in conversation
 
 # --- this process ---------------------------------------------------------------------------------
 rank, world = 0, 1
-if 'MASTER_ADDR' in os.environ:         # torchrun starts a process for each device
+if {'RANK', 'WORLD_SIZE', 'MASTER_ADDR'} <= os.environ.keys():      # torchrun started several
     rank, world = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
 if device == 'auto':
     device = str(torch.accelerator.current_accelerator(check_available=True) or 'cpu')
@@ -279,7 +279,8 @@ if rank == 0:
     require(not is_new or not old or overwrite and not is_origin, f'{out_dir} has a run: '
             '--init_from=resume goes on, --overwrite=True begins anew (from elsewhere)')
     for path in old:
-        if is_new or path.is_symlink():     # a link could lead our writes anywhere
+        # A link could lead our writes anywhere. A .pt is safe, because save() renames.
+        if is_new or path.is_symlink() and path.suffix != '.pt':
             path.unlink()
     out.mkdir(parents=True, exist_ok=True)
     (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')

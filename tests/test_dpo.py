@@ -16,11 +16,11 @@ from conftest import ROOT, contents, lift, machine, make_sft, metrics, mistake, 
 from conftest import save_run, series, state, thumbs_of, write
 from feedback import expect
 from hypothesis import given, strategies as st
-from test_records import BYTES, TRAPPING, chats, pair, say
+from test_records import BYTES, TRAPPING, chats, say
 from test_sft import TORCHRUN, epoch_of
 
+from extras.reward_scores import open_scores
 from model import GPT, GPTConfig
-from parts.train import rollouts
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 collate, fit, numbers_of = lift('dpo.py', 'collate', 'fit', 'numbers_of')
@@ -28,6 +28,13 @@ FILES = {'best.pt', 'last.pt', 'config.json', 'data.json', 'metrics.jsonl', 'sam
          'tokenizer.json'}
 FLAGS = ('--device=cpu --dtype=float32 --batch_size=8 --max_steps=12 --warmup_steps=2 --learning_rate=3e-3 '
          '--log_interval=1 --eval_interval=5 --save_interval=4 --num_samples=2 --sample_tokens=4').split()
+
+
+def pair(prompt, *answers):
+    """Prompt and answer of a pair, ids; the frame written out by hand."""
+    S, E = (BYTES.special[name] for name in ('<|im_start|>', '<|im_end|>'))
+    asked = [S, *b'user\n', *prompt.encode(), E, 10, S, *b'assistant\n']
+    return tuple((asked, [*a.encode(), E] if a is not None else []) for a in answers)
 
 
 @pytest.fixture(scope='module')
@@ -222,6 +229,7 @@ def test_what_is_cut_is_what_the_page_shows():
             (talk, 40, 3, 40, 'answers cut', 'SSSSS rrrrr'), (talk, 9, 40, 40, 'answers cut', 'SSSSS rrrrr'),
             ([user('q', 5), user('r', 5)], 99, 3, 40, 'answers cut', 'qqqqq rrrrr'),
             ([user('q', 60)], 9, 3, 64, 'left out: its question is too long', ''),
+            ([user('q', 90)], 9, 3, 115, 'whole', 'q' * 90),        # short answers need little room
             (talk, 3, 3, 200, 'left out: both answers are the same', '')):
         prompt, chosen, rejected, found = fit(turns_of(messages), [7] * c, [7] * d, T)
         text = re.sub(r'<[^>]*>(system|user|assistant)?', ' ', TRAPPING.decode(prompt))
@@ -505,12 +513,11 @@ def test_a_reward_model_is_a_plain_model_and_a_head_and_its_scores_are_those_of_
     assert saved['model'].keys() == GPT.load(sft_model).state_dict().keys()
     assert saved['reward_head'].shape == (1, 32) and saved['reward_head'].any()
     (tmp_path / 'run/best.pt').unlink()             # so last.pt is read
-    score = rollouts.reward_model(str(tmp_path / 'run'), str(sft_model), BYTES, 'cpu')
-    ends = []
-    for row in read_rows(pairs / 'val.jsonl'):
-        [(prompt, _)] = pair(row['prompt'], '')
-        a, b = score({'ids': prompt}, [row['chosen'], row['rejected']])
-        ends.append(a - b)
+    autocast = torch.autocast('cpu', enabled=False)
+    asked, judge, _ = open_scores(str(tmp_path / 'run'), str(pairs / 'val.jsonl'), BYTES, 'cpu', autocast)
+    rows = read_rows(pairs / 'val.jsonl')
+    assert asked == [row['prompt'] for row in rows]
+    ends = [a - b for a, b in (judge([row['prompt']] * 2, [row['chosen'], row['rejected']]) for row in rows)]
     assert np.mean(ends) == pytest.approx(series(tmp_path / 'run', 'val_margin')[-1], abs=1e-5)
 
 

@@ -347,8 +347,16 @@ def test_links_in_a_folder_of_a_stranger_lead_nowhere(sft, done, tmp_path):
         (tmp_path / name).write_text('precious', encoding='utf-8')
         (out / name).unlink(missing_ok=True)
         (out / name).symlink_to(tmp_path / name)
+    target = tmp_path / 'elsewhere.pt'
+    (out / 'last.pt').rename(target)
+    (out / 'last.pt').symlink_to(target)
+    weights = target.read_bytes()
+    result = run('sft.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=8',
+                 before=accident('kill', 1))
+    assert result.returncode == -signal.SIGKILL and state(out)['step'] == 6     # the link is still there
     ok(run('sft.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=8'))
     assert all((tmp_path / name).read_text(encoding='utf-8') == 'precious' for name in names)
+    assert target.read_bytes() == weights and state(out)['step'] == 8
 
 
 # --- it ends early ------------------------------------------------------------------------------------------
