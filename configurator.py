@@ -5,7 +5,6 @@ call of configure(). Files and flags apply from left to right, so the last one w
     min_lr: float | None = None                         # a type other than the default's
     optimizer: Literal['adamw', 'muon'] = 'adamw'       # choices
     config = configure(globals(), {'batch_size': (1, 1e6)})     # other numbers: at least 0
-    python train.py config/shakespeare_cpu.py --max_steps=500 --device cpu
 
 A config file is Python. A misspelled setting in it is refused, because a run of days would use the
 default. Other names begin with _, or are those of functions, classes and modules.
@@ -65,15 +64,16 @@ def configure(script, bounds=()):
         config['init_from'] = 'resume' if found else {'auto': script['init_from']}.get(start, start)
     path = pathlib.Path(config.get('out_dir', ''), 'config.json')
     goes_on = config.get('init_from') == 'resume' and path.exists()
-    text = path.read_text('utf-8') if goes_on else '{}'
-    require(text.rstrip().endswith('}'), f'{path} is cut off; remove it, and type its settings')
-    saved = json.loads(text)
+    try:
+        saved = json.loads(path.read_text('utf-8')) if goes_on else {}
+    except ValueError as error:
+        raise Mistake(f'{path} is damaged ({error}); remove it, and type its settings') from None
     for name in saved.keys() & config.keys() - TYPED - set_by.keys():
         if not str(saved[name]).endswith('.py'):                    # a program, such as a reward
             config[name] = convert(script, bounds, path, name, saved[name])
     script.update(config)
     sources = {os.path.basename(set_by[name]) for name in set_by.keys() - HARMLESS}
-    sources = sorted({*sources, saved.get('preset', '')} - {''})
+    sources = sorted({*sources, str(saved.get('preset', ''))} - {''})
     return {**config, 'preset': ', '.join(sources) or 'defaults'}
 
 

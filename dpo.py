@@ -258,7 +258,8 @@ rank, world = 0, 1
 if {'RANK', 'WORLD_SIZE', 'MASTER_ADDR'} <= os.environ.keys():      # torchrun started several
     rank, world = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
 if device == 'auto':
-    device = str(torch.accelerator.current_accelerator(check_available=True) or 'cpu')
+    mps = torch.backends.mps.is_available() and world == 1      # no library joins several
+    device = 'cuda' if torch.cuda.is_available() else 'mps' if mps else 'cpu'
 if device == 'cuda':
     device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
 try:
@@ -301,7 +302,7 @@ require(T <= model.config.block_size, f'{block_size=} is more than the context o
 
 # --- data -----------------------------------------------------------------------------------------
 # of what must be the same when a run goes on: the loss, what trains, and all that it reads
-fixed = loss_type, beta, gamma, label_smoothing, T, lora, optimizer
+fixed = loss_type, beta, gamma, label_smoothing, T, lora, optimizer, batch_size, seed
 data_hash = hashlib.sha256(str(fixed).encode())
 
 
@@ -355,6 +356,8 @@ lengths = np.array([len(prompt) + max(len(chosen), len(rejected))
                     for prompt, chosen, rejected in pairs])                             # (n,)
 
 per_epoch = max(1, len(train) // batch_size)                                            # steps
+if 'epochs' in set_by and 'max_steps' not in set_by:        # typed when a run goes on
+    max_steps = 0
 max_steps = config['max_steps'] = max_steps or max(1, round(epochs * per_epoch))
 eval_interval = eval_interval or per_epoch
 micro_batch_size = micro_batch_size or batch_size
@@ -376,22 +379,23 @@ if optimizer == 'muon':
     from extras.muon import for_blocks
     opt = for_blocks(model, **options)
 if state:
-    require(state.get('data') == data_hash, f'{source} has other data, loss, block_size, lora or '
-            f'optimizer than {data_dir=}, {loss_type=}, {lora=}, {optimizer=}, or is not of dpo.py')
+    require(state.get('data') == data_hash, f'{source} has other data or settings than '
+            f'{data_dir=}, {loss_type=}, {beta=}, {gamma=}, {label_smoothing=}, {block_size=}, '
+            f'{lora=}, {optimizer=}, {batch_size=}, {seed=}, or is not of dpo.py')
     config['init_from'] = state['config']['init_from']
     model.load_state_dict(state['weights'])
     opt.load_state_dict(copy.deepcopy(state['optimizer']))          # those are still in the file
 step, tokens = state.get('step', 0), state.get('tokens', 0)
 best_val = state.get('best_val', math.inf)
 kto_kl = state.get('kto_kl', 0.0)       # kto's zero point, explained next to its loss
-ref = state.get('ref_log_probs', torch.zeros(len(pairs), 2)).to(device)     # see below
+ref = state.get('ref_log_probs', torch.zeros(len(pairs), 2)).clone().to(device)
 state = model.saved = {}                # frees their memory
 require(max(warmup_steps, step + 1) <= max_steps,
         f'{max_steps=} is too low for {warmup_steps=} or a run that is at {step=}')
 
 # --- out_dir --------------------------------------------------------------------------------------
 ours = ['last.pt', 'last-1.pt', 'best.pt', 'config.json', 'tokenizer.json', 'data.json',
-        'metrics.jsonl', 'samples.txt', 'train.log', 'eval.json', 'samples.jsonl']
+        'metrics.jsonl', 'samples.txt', 'train.log', 'eval.json', 'samples.jsonl', 'compare.json']
 out = pathlib.Path(out_dir)
 if world > 1:           # processes that differ would wait for each other, or train a mixture
     bits = sum(p.detach().view(torch.int32).sum().item() for p in model.parameters())
@@ -403,16 +407,6 @@ if rank == 0:
     is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
     require(not is_new or not old or overwrite and not is_origin, f'{out_dir} has a run: '
             '--init_from=resume goes on, --overwrite=True begins anew (from elsewhere)')
-    for path in old:
-        # A link could lead our writes anywhere. A .pt is safe, because save() renames.
-        if is_new or path.is_symlink() and path.suffix != '.pt':
-            path.unlink()
-    out.mkdir(parents=True, exist_ok=True)
-    (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
-    os.replace(out / 'config.json.tmp', out / 'config.json')
-    tokenizer.save(out / 'tokenizer.json')
-    if is_new and os.path.exists(f'{folder}/data.json'):
-        shutil.copy(f'{folder}/data.json', out)     # what the base has read
 
 
 def save(name):
@@ -546,7 +540,18 @@ if is_new and has_reference:    # Now the policy is the reference. So only one m
             ref[few] = scores_of(few)[0].T                                              # (B, 2)
     if world > 1:               # each process has filled its rows, and left 0 in the others
         dist.all_reduce(ref)
-if is_new:                      # there is a run to resume
+if rank == 0:                   # Nothing was written so far: the same command can be repeated.
+    for path in old:
+        # A link could lead our writes anywhere. A .pt is safe, because save() renames.
+        if is_new or path.is_symlink() and path.suffix != '.pt':
+            path.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+    (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
+    os.replace(out / 'config.json.tmp', out / 'config.json')
+    tokenizer.save(out / 'tokenizer.json')
+    if is_new and os.path.exists(f'{folder}/data.json'):
+        shutil.copy(f'{folder}/data.json', out)     # what the base has read
+if is_new:
     save('last.pt')
 saved_step = step
 signal.signal(signal.SIGINT, stop)

@@ -185,8 +185,9 @@ def is_right(text, answer):
     answer = answer.rpartition('####')[2].strip()
     if not re.fullmatch(rf'[^\w.]*{NUMBER}\D*', answer):        # Apollo 11, 2026-11-27, 1/2
         return text.strip().lower() == answer.lower()
-    last = lambda text: [float(n.replace(',', '')) for n in re.findall(NUMBER, text)[-1:]]
-    return last(text) == last(answer)
+    numbers = re.findall(rf'####[\s$*]*({NUMBER})', text) or re.findall(NUMBER, text)
+    value = lambda numbers: [float(number.replace(',', '')) for number in numbers[-1:]]
+    return value(numbers) == value(re.findall(NUMBER, answer))
 
 
 config = configure(globals(), BOUNDS)   # from the run that goes on, then from files, then flags
@@ -200,7 +201,8 @@ rank, world = 0, 1
 if {'RANK', 'WORLD_SIZE', 'MASTER_ADDR'} <= os.environ.keys():      # torchrun started several
     rank, world = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
 if device == 'auto':
-    device = str(torch.accelerator.current_accelerator(check_available=True) or 'cpu')
+    mps = torch.backends.mps.is_available() and world == 1      # no library joins several
+    device = 'cuda' if torch.cuda.is_available() else 'mps' if mps else 'cpu'
 if device == 'cuda':
     device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
 try:
@@ -258,7 +260,8 @@ def bits_of(model):
 
 # --- data: prompts, and a function that judges the answers to them --------------------------------
 # of what must be the same when a run goes on: the optimizer, all that is read, the first model
-data_hash = hashlib.sha256(f'{optimizer} {reference and bits_of(reference)}'.encode())
+fixed = optimizer, batch_size, num_samples, max_new_tokens, seed
+data_hash = hashlib.sha256(f'{fixed} {reference and bits_of(reference)}'.encode())
 
 
 def earned(function, prompt, text):
@@ -364,9 +367,10 @@ if optimizer == 'muon':
     from extras.muon import for_blocks
     opt = for_blocks(model, **options)
 if state:
-    require(state.get('data') == data_hash, f'{source} has other prompts, rewards, optimizer or '
-            f'first model than {reward=}, {held_out=}, {prompts=}, {optimizer=}, {kl_coef=}, or is '
-            'not of rl.py; a FILE.py must be typed again')
+    require(state.get('data') == data_hash, f'{source} has other prompts, rewards or settings '
+            f'than {reward=}, {held_out=}, {prompts=}, {optimizer=}, {batch_size=}, '
+            f'{num_samples=}, {max_new_tokens=}, {seed=}, another first model if '
+            f'{kl_coef=}, or is not of rl.py; a FILE.py must be typed again')
     opt.load_state_dict(copy.deepcopy(state['optimizer']))          # it is still in the file
 step, tokens = state.get('step', 0), state.get('tokens', 0)     # tokens: of all answers so far
 best_val = state.get('best_val', -math.inf)
@@ -380,7 +384,7 @@ require(not any(n % updates for n in (step, max_steps, eval_interval, save_inter
 
 # --- out_dir --------------------------------------------------------------------------------------
 ours = ['last.pt', 'last-1.pt', 'best.pt', 'config.json', 'tokenizer.json', 'data.json',
-        'metrics.jsonl', 'samples.txt', 'train.log', 'eval.json', 'samples.jsonl']
+        'metrics.jsonl', 'samples.txt', 'train.log', 'eval.json', 'samples.jsonl', 'compare.json']
 out = pathlib.Path(out_dir)
 if world > 1:           # processes that differ would wait for each other, or train a mixture
     theirs = [None] * world

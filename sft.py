@@ -29,7 +29,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector, rnn, vector_to_parameters
-from configurator import Mistake, configure, require
+from configurator import Mistake, configure, require, set_by
 from model import GPT, IGNORE
 from tokenizer import Tokenizer
 
@@ -153,7 +153,8 @@ rank, world = 0, 1
 if {'RANK', 'WORLD_SIZE', 'MASTER_ADDR'} <= os.environ.keys():      # torchrun started several
     rank, world = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
 if device == 'auto':
-    device = str(torch.accelerator.current_accelerator(check_available=True) or 'cpu')
+    mps = torch.backends.mps.is_available() and world == 1      # no library joins several
+    device = 'cuda' if torch.cuda.is_available() else 'mps' if mps else 'cpu'
 if device == 'cuda':
     device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
 try:
@@ -194,8 +195,8 @@ require(T <= context, f'{block_size=} is more than the context of {source}, {con
         'make it longer: python -m extras.longer_context')
 
 # --- data -----------------------------------------------------------------------------------------
-# of what must be the same when a run goes on: lora, optimizer, and all that it reads
-data_hash = hashlib.sha256(f'{lora} {optimizer}'.encode())
+# of what must be the same when a run goes on: these settings, and all that it reads
+data_hash = hashlib.sha256(f'{lora} {optimizer} {batch_size} {seed}'.encode())
 
 
 def read(path):
@@ -235,6 +236,8 @@ if base_dir or replay:
 data_hash = data_hash.hexdigest()
 
 per_epoch = max(1, len(train) // batch_size)                                            # steps
+if 'epochs' in set_by and 'max_steps' not in set_by:        # typed when a run goes on
+    max_steps = 0
 max_steps = config['max_steps'] = max_steps or max(1, round(epochs * per_epoch))
 eval_interval = eval_interval or per_epoch
 micro_batch_size = micro_batch_size or batch_size
@@ -253,8 +256,9 @@ if optimizer == 'muon':
     from extras.muon import for_blocks
     opt = for_blocks(model, **options)
 if state:
-    require(state.get('data') == data_hash, f'{source} has other data, lora or optimizer than '
-            f'{data_dir=}, {base_dir=}, {lora=}, {optimizer=}, or is not of sft.py')
+    require(state.get('data') == data_hash, f'{source} has other data or settings than '
+            f'{data_dir=}, {base_dir=}, {lora=}, {optimizer=}, {batch_size=}, {seed=}, or is '
+            'not of sft.py')
     config['init_from'] = state['config']['init_from']
     model.load_state_dict(state['weights'])
     opt.load_state_dict(copy.deepcopy(state['optimizer']))          # those are still in the file
@@ -266,7 +270,7 @@ require(max(warmup_steps, step + 1) <= max_steps,
 
 # --- out_dir --------------------------------------------------------------------------------------
 ours = ['last.pt', 'last-1.pt', 'best.pt', 'config.json', 'tokenizer.json', 'data.json',
-        'metrics.jsonl', 'samples.txt', 'train.log', 'eval.json', 'samples.jsonl']
+        'metrics.jsonl', 'samples.txt', 'train.log', 'eval.json', 'samples.jsonl', 'compare.json']
 out = pathlib.Path(out_dir)
 if world > 1:           # processes that differ would wait for each other, or train a mixture
     bits = sum(p.detach().view(torch.int32).sum().item() for p in model.parameters())

@@ -80,10 +80,9 @@ BOUNDS |= {'dropout': (0, 0.99), 'beta1': (0, 0.9999), 'beta2': (0, 0.9999), 'se
 # --- which text a step reads, and how far it goes -------------------------------------------------
 @functools.lru_cache(2)         # 8 bytes a sequence
 def starts_of(epoch, n_tokens, T, seed):
-    """Return where the sequences of an epoch begin in a bin of n_tokens, in the order in which they
-    are read, int64 (n,). Each block of T tokens is there once. Each epoch has its own order and its
-    own shift, so a text that is read again is cut elsewhere: of 10 tokens, T=3 makes the blocks
-    0 1 2 and 3 4 5 or, shifted by 2, 2 3 4 and 5 6 7."""
+    """Return where the blocks of an epoch begin in a bin of n_tokens, in reading order, int64 (n,).
+    Each epoch has its own order and its own shift, so a text that is read again is cut elsewhere:
+    of 10 tokens, T=3 makes the blocks 0 1 2 and 3 4 5 or, shifted by 2, 2 3 4 and 5 6 7."""
     n = max(1, n_tokens // T - 1)
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
     return shuffled(n) * T + shuffled(n_tokens - n * T)[0]
@@ -120,7 +119,8 @@ told = [os.environ.get(name) for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', '
 rank, world = (int(told[0]), int(told[1])) if all(told) else (0, 1)
 require(rank < world, f'{rank=} must be below WORLD_SIZE={world}; start them with torchrun')
 if device == 'auto':
-    device = str(torch.accelerator.current_accelerator(check_available=True) or 'cpu')
+    mps = torch.backends.mps.is_available() and world == 1      # no library joins several
+    device = 'cuda' if torch.cuda.is_available() else 'mps' if mps else 'cpu'
 if device == 'cuda':
     device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
 try:
@@ -283,7 +283,7 @@ state = moments = model.saved = {}      # frees their memory
 
 # --- out_dir --------------------------------------------------------------------------------------
 ours = ['last.pt', 'last-1.pt', 'best.pt', 'config.json', 'tokenizer.json', 'data.json',
-        'metrics.jsonl', 'samples.txt', 'train.log', 'eval.json', 'samples.jsonl']
+        'metrics.jsonl', 'samples.txt', 'train.log', 'eval.json', 'samples.jsonl', 'compare.json']
 out = pathlib.Path(out_dir)
 if rank == 0:
     has_run = any(out.glob('*.pt')) or (out / 'config.json').exists()

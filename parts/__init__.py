@@ -8,7 +8,8 @@ tokenizer/              bytes become ids
 prepare/                a text becomes tokens on the disk
     files               the files of a source, found on the disk or downloaded once
     reading             a file becomes text in the right encoding, or records of JSON
-    conversions         clean               a text gets one form, whatever its source
+    conversions         records of many forms become texts, conversations or pairs
+    clean               a text gets one form, whatever its source
     texts               is a text Python, and what has its writer learned?
     filters             why a document is not worth learning from; personal data become placeholders
     text_models         how surprising a text is, and which language or quality it has
@@ -19,10 +20,10 @@ prepare/                a text becomes tokens on the disk
 model/                  whatever takes a GPT or its config
     gguf_file           a file for llama.cpp
     copies              of a model, with another config
-    checkpoints         written, found, read, and opened to sample, to fine-tune or to train on
+    checkpoints         found, read, and opened to sample from
 train/                  a run
     folders             the folders that scripts read by default, and what makes them
-    processes           a process of a run: its device, its precision, what the others hold
+    processes           the device and the precision of a script that samples or measures
     data                the folder of token bins that eval.py measures
 sample/                 a model writes
     asking              prompts become ids, and the ids of answers become text, many in one batch

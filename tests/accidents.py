@@ -77,7 +77,7 @@ def killed_while_saving(step):
     return before('save', f"""
         state, file = arguments
         if state['step'] == {step} and state.get('optimizer', state.get('moments')):
-            with open(getattr(file, 'name', file), 'wb') as half:
+            with open(file if isinstance(file, os.PathLike) else file.name, 'wb') as half:
                 half.write(b'half')
             os.kill(os.getpid(), signal.SIGKILL)""")
 

@@ -235,7 +235,8 @@ def test_a_foreign_config_json_cannot_permit_execute_or_redirect(resume, tmp_pat
 def test_what_is_wrong_in_config_json_is_one_line_that_names_it(resume):
     for value, words in (('x', "steps='x' must be int"), (0, 'steps=0 must be from 1')):
         one_line(resume(steps=value), f'out/config.json: & {words}')
-    one_line(resume(steps=3, end=''), 'out/config.json is cut off & settings')
+    for end in ('', ',}', '}}'):
+        one_line(resume(steps=3, end=end), 'out/config.json is damaged & settings')
 
 
 def test_auto_resumes_if_there_is_a_checkpoint_and_so_does_a_restart_by_torchrun(resume, tmp_path):

@@ -355,7 +355,7 @@ def test_another_run_is_not_resumed_as_this_one(dpo, sft_model, pairs, done, tmp
     again = lambda *flags, out=done: run('dpo.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=14',
                                          *flags)
     for flag in ('--optimizer=muon', '--lora=2', '--loss_type=ipo', '--beta=0.2', '--block_size=60'):
-        mistake(again(flag), 'other data, loss, block_size, lora or optimizer')
+        mistake(again(flag), 'other data or settings')
     for side in ('train', 'val'):
         shutil.copytree(pairs, tmp_path / side)
         with open(tmp_path / side / f'{side}.jsonl', 'a') as f:
@@ -519,6 +519,14 @@ def test_a_reward_model_is_a_plain_model_and_a_head_and_its_scores_are_those_of_
     assert asked == [row['prompt'] for row in rows]
     ends = [a - b for a, b in (judge([row['prompt']] * 2, [row['chosen'], row['rejected']]) for row in rows)]
     assert np.mean(ends) == pytest.approx(series(tmp_path / 'run', 'val_margin')[-1], abs=1e-5)
+
+
+def test_a_run_that_ends_before_its_reference_is_known_leaves_nothing_behind(dpo, tmp_path):
+    """So the same command can be typed again."""
+    killed = "import tqdm\ntqdm.tqdm = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
+    assert dpo(tmp_path / 'run', before=killed).returncode == -signal.SIGKILL
+    assert not (tmp_path / 'run').exists()
+    ok(dpo(tmp_path / 'run', '--max_steps=2'))
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------

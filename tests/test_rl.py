@@ -16,6 +16,7 @@ from conftest import PAID, ROOT, contents, lift, machine, make_sft, metrics, mis
 from conftest import read_rows, run, same, save_run, series, sharpen, state, write
 from test_records import BYTES
 
+from extras import questions
 from model import GPT, GPTConfig, IGNORE
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -138,12 +139,13 @@ def test_an_answer_is_right_as_a_number_or_as_a_text():
             (18, ['18', 'It is 18.', '$18.0', '7, no, 18'], ['-18', '18 or 19', 'Which?', '', 'None']),
             (-2.5, ['It is -2.50'], ['2.5', '']), ('$1,200', ['1200'], ['1,201', '1,2']),
             ('5 apples', ['five? 5'], ['5 or 6', 'apples']), ('1e3', ['1,000'], ['13', '1']),
-            ('So: 3 + 4.\n#### 7', ['7', '#### 7'], ['3 + 4', '####']), ('.5', ['0.5'], ['5']),
+            ('So: 3 + 4.\n#### 7', ['7', '#### 7', '#### 7, as 3 + 4'], ['3 + 4', '####']), ('.5', ['0.5'], ['5']),
             ('\u22125', ['-5'], ['5']), ('-$5', ['\u22125', '-$5.0'], ['5']),
             ('Yes', ['yes', ' YES\n'], ['no', '', 'It is yes', 'None']), ('None', ['none'], ['', 'no']),
             ('Apollo 11', ['apollo 11'], ['11', 'Apollo 13']), ('1/2', ['1/2'], ['2', '3/2'])):
         assert [is_right(text, answer) for text in right] == [True] * len(right), answer
         assert [is_right(text, answer) for text in wrong] == [False] * len(wrong), answer
+    assert is_right.__globals__['NUMBER'] == questions.NUMBER           # as eval.py reads it
 
 
 # --- prompts and rewards ------------------------------------------------------------------------------------

@@ -285,8 +285,9 @@ def test_another_run_is_not_resumed_as_this_one(sft_model, conversations, done, 
     again = lambda *flags, out=done: run('sft.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=9',
                                          *flags)
     base_text(tmp_path / 'base', 300)
-    for flags in ['--optimizer=muon'], ['--lora=2'], ['--replay=1', f'--base_dir={tmp_path}/base']:
-        mistake(again(*flags), 'other data, lora or optimizer', flags[-1][2:6])
+    for flags in (['--optimizer=muon'], ['--lora=2'], ['--seed=5'], ['--batch_size=4'],
+                  ['--replay=1', f'--base_dir={tmp_path}/base']):
+        mistake(again(*flags), 'other data or settings', flags[-1][2:6])
     shutil.copytree(conversations, tmp_path / 'data')
     with open(tmp_path / 'data/val.jsonl', 'a') as f:
         f.write('\n')
@@ -323,6 +324,8 @@ def test_the_steps_of_some_epochs_can_be_raised_when_a_run_goes_on(sft_model, co
     ok(run('sft.py', *flags, f'--init_from={sft_model}', '--epochs=1'))
     ok(run('sft.py', *flags, '--init_from=resume', '--max_steps=6'))
     assert state(tmp_path / 'run')['step'] == 6
+    ok(run('sft.py', *flags, '--init_from=resume', '--epochs=4'))
+    assert state(tmp_path / 'run')['step'] == 8
 
 
 def test_a_run_is_not_replaced_by_accident_nor_what_it_starts_from_at_all(sft, sft_model, done, tmp_path):
