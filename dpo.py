@@ -9,7 +9,7 @@ that prefers the better ones. DPO and its family, and a reward model.
 
 It reads a model of sft.py, and data_dir/train.jsonl and val.jsonl, lines of {"prompt", "chosen",
 "rejected"}; a prompt is text or messages. kto also takes {"prompt", "completion", "label"} lines.
-It writes out_dir. The loop is that of sft.py, which also says what only train.py has. New are the
+It writes out_dir. The loop is that of sft.py, which lists what only train.py has. New are the
 losses and the reference. The decision made here is the taste: who says which answer is better?
 
 DPO in four lines. The policy p is the model that trains. The reference p_ref is the same model at
@@ -26,7 +26,7 @@ give the same margin and loss. So a larger beta keeps the policy nearer to the r
 
 val_loss is the mean of this loss over held-out pairs. At step 0, policy and reference are equal, so
 the margin is 0 and val_loss is ln 2 = 0.693. If val_loss is anything else at step 0, the run ends.
-`loss` is the same of the pairs of a training step, plus the term that nll_weight adds.
+`loss` is that of the pairs of a training step, plus the term that nll_weight adds.
 
 You should see accuracy and margin rise. Often BOTH rewards fall, because the loss asks for a
 difference only. It gains as much if the bad answer falls by 5 and the good one by 2 as if the good
@@ -428,7 +428,7 @@ def save(name):
 
 
 def log(**row):
-    """Print figures, and append them to metrics.jsonl, where the last row of a step counts."""
+    """Print figures, and append them to metrics.jsonl. Rows of a resumed run replace older ones."""
     if rank == 0:
         words = [f'{name}: {value:.4g}' for name, value in row.items()]
         print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)

@@ -16,7 +16,8 @@ The policy gradient. The model p writes an answer a to a prompt and earns R(a). 
 is grad p / p, grad p is p grad log p, and
     grad E[R] = sum over a of R(a) grad p(a)
               = sum over a of R(a) p(a) grad log p(a) = E[R(a) grad log p(a)]
-(REINFORCE, Williams 1992). So we train on an answer as on an example, weighted by its reward.
+(REINFORCE, Williams 1992). So we train on an answer as on an example, weighted by its reward. As
+log p(a) is a sum over tokens, each token of an answer has the weight of the answer.
 
 We subtract a baseline b from R, which removes noise. R - b is the advantage. If b does not depend
 on a, the mean gradient stays as it is: E[b grad log p(a)] is b times the sum over a of grad p(a),
@@ -254,7 +255,7 @@ longest = model.config.block_size - max_new_tokens      # tokens of a prompt
 
 
 def bits_of(model):
-    """Return a number that is another one if a weight is."""
+    """Return a checksum of the weights."""
     return sum(p.detach().view(torch.int32).sum().item() for p in model.parameters())
 
 
@@ -421,7 +422,8 @@ def save(name):
 
 
 def log(**row):
-    """Append figures to metrics.jsonl, where the last row of a step counts. Print the first six."""
+    """Append figures to metrics.jsonl; those of a resumed run replace older ones. Print the first
+    six."""
     if rank == 0:
         words = [f'{name}: {value:.4g}' for name, value in [*row.items()][:6]]
         print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
@@ -487,7 +489,7 @@ def stop(number, frame):
 # --- the loop -------------------------------------------------------------------------------------
 again = f'python rl.py --out_dir={shlex.quote(out_dir)} --init_from=resume'
 for name in 'reward', 'held_out', 'allow_code_execution':
-    if str(config[name]).endswith(('.py', 'True')):     # these must be typed
+    if str(config[name]).endswith(('.py', 'True')):     # no config.json sets these
         again += f' --{name}={shlex.quote(str(config[name]))}'
 if rank == 0:
     print(f'{model.config}\nparameters: {sum(p.numel() for p in params):,}, prompts: '

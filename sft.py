@@ -309,7 +309,7 @@ def save(name):
 
 
 def log(**row):
-    """Print figures, and append them to metrics.jsonl, where the last row of a step counts."""
+    """Print figures, and append them to metrics.jsonl. Rows of a resumed run replace older ones."""
     if rank == 0:
         words = [f'{name}: {value:.4g}' for name, value in row.items()]
         print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)

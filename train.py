@@ -343,7 +343,7 @@ def say(text, file='train.log'):
 
 
 def log(**row):
-    """Print figures, and append them to metrics.jsonl, where the last row of a step counts."""
+    """Print figures, and append them to metrics.jsonl. Rows of a resumed run replace older ones."""
     row = {name: value if math.isfinite(value) else None for name, value in row.items()}
     words = [f'{name}: {value:.4g}' for name, value in row.items() if value is not None]
     say(' | '.join([f'step {step:>6}/{max_steps}', *words]))
