@@ -65,8 +65,8 @@ lora = 0                        # rank of adapters that train instead of the wei
 base_dir = ''                   # data of the base model: measures how much of it is forgotten
 replay = 0                      # sequences of base_dir that each step also trains on
 # The least and the most of some numbers; all others are at least 0.
-BOUNDS = {'batch_size': (1, 2 ** 20), 'dropout': (0, 0.99), 'log_interval': (1, 1e12),
-          'save_interval': (1, 1e12), 'seed': (0, 2 ** 32 - 1)}
+BOUNDS = {'epochs': (1e-6, 1e6), 'batch_size': (1, 2 ** 20), 'dropout': (0, 0.99),
+          'seed': (0, 2 ** 32 - 1), 'log_interval': (1, 1e12), 'save_interval': (1, 1e12)}
 
 
 # --- what is new: the mask, and conversations of all lengths --------------------------------------
