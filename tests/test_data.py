@@ -76,7 +76,8 @@ def test_a_source_of_a_mixture_is_read_as_often_as_its_passes_say():
 def test_a_mixture_says_how_often_it_reads_each_source():
     sources = {'a': {'tokens': 900, 'passes': 1}, 'b': {'tokens': 100, 'passes': 3}}
     assert described(sources, 2).splitlines() == ['a: 75.0% of the tokens, read 2.00 times',
-                                                  'b: 25.0% of the tokens, read 6.00 times, more than 4: it may be learned by heart']
+                                                  'b: 25.0% of the tokens, read 6.00 times, '
+                                                  'more than 4: it may be learned by heart']
 
 
 def test_a_step_depends_on_nothing_but_its_number_and_a_large_batch_is_two_small_ones():
