@@ -60,8 +60,8 @@ def configure(script, bounds=()):
     start = config.get('init_from')
     crashed = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') > '0'
     if start == 'auto' or crashed and config.get('overwrite'):
-        found = glob.glob('last*.pt', root_dir=config['out_dir'])
-        config['init_from'] = 'resume' if found else {'auto': script['init_from']}.get(start, start)
+        old = glob.glob('last*.pt', root_dir=config['out_dir'])
+        config['init_from'] = 'resume' if old else script['init_from'] if start == 'auto' else start
     path = pathlib.Path(config.get('out_dir', ''), 'config.json')
     goes_on = config.get('init_from') == 'resume' and path.exists()
     try:

@@ -517,8 +517,9 @@ while True:
     began = time.perf_counter()
     first = step // updates * batch_size
     numbers = range(first + rank, first + batch_size, world)
-    order = lambda epoch: np.random.default_rng([seed, epoch]).permutation(len(train))
-    batch = [train[order(i // len(train))[i % len(train)]] for i in numbers]                # P
+    orders = {epoch: np.random.default_rng([seed, epoch]).permutation(len(train))
+              for epoch in {i // len(train) for i in numbers}}
+    batch = [train[orders[i // len(train)][i % len(train)]] for i in numbers]               # P
     asked = [ids for ids in batch for _ in range(num_samples)]                              # P G
     seeds = [f'{seed} {i} {k}' for i in numbers for k in range(num_samples)]
     answers = write_answers(asked, temperature, seeds)

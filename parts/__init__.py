@@ -19,7 +19,6 @@ prepare/                a text becomes tokens on the disk
     workers             many jobs, computed by several processes
 model/                  whatever takes a GPT or its config
     gguf_file           a file for llama.cpp
-    copies              of a model, with another config
     checkpoints         found, read, and opened to sample from
 train/                  a run
     folders             the folders that scripts read by default, and what makes them

@@ -76,7 +76,7 @@ def killed_while_saving(step):
     """The power fails when half of the last.pt of that step is written. A best.pt has no moments."""
     return before('save', f"""
         state, file = arguments
-        if state['step'] == {step} and state.get('optimizer', state.get('moments')):
+        if state['step'] == {step} and state.get('optimizer'):
             with open(file if isinstance(file, os.PathLike) else file.name, 'wb') as half:
                 half.write(b'half')
             os.kill(os.getpid(), signal.SIGKILL)""")

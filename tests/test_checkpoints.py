@@ -85,5 +85,4 @@ def test_a_folder_that_does_not_fit_is_refused(tmp_path):
     assert all(isinstance(bin, np.memmap) for bin in data.open_bins(made, 8)[1].values())  # of any size
     write(made / 'meta.json', [{'config': {'kind': 'sft'}}])
     refused('has sft data, .*--kind=text', data.open_bins, made, 8)
-    assert data.command_for('data/pairs', kind='sft').endswith('sft --source=FILE --out_dir=data/pairs')
     assert data.command_for('data/mine').endswith('prepare.py --source=FILE --out_dir=data/mine')

@@ -1,31 +1,31 @@
 """dpo.py: real runs; their reference, against a slow loop; pairs that are too long; a user's mistakes."""
-import json
 import math
 import re
-import shlex
 import shutil
 import signal
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from accidents import accident, before, full_disk, killed_while_saving, replaced
-from conftest import ROOT, contents, lift, machine, make_sft, metrics, mistake, ok, read_rows, run, same
+from accidents import accident, killed_while_saving, replaced
+from alike import FILES, TORCHRUN, copied, each_death, expect_a_full_disk_leaves_the_last_checkpoint
+from alike import expect_a_signal_names_the_save, expect_all_end, expect_links_lead_nowhere
+from alike import expect_nan_stays_out, expect_no_run_is_replaced, expect_processes_that_differ_are_refused
+from alike import expect_straight, resumed
+from conftest import contents, lift, make_sft, metrics, mistake, ok, read_rows, run
 from conftest import save_run, series, state, thumbs_of, write
 from feedback import expect
 from hypothesis import given, strategies as st
 from test_records import BYTES, TRAPPING, chats, say
-from test_sft import TORCHRUN, epoch_of
+from test_sft import epoch_of
 
 from extras.reward_scores import open_scores
 from model import GPT, GPTConfig
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 collate, fit, numbers_of = lift('dpo.py', 'collate', 'fit', 'numbers_of')
-FILES = {'best.pt', 'last.pt', 'config.json', 'data.json', 'metrics.jsonl', 'samples.txt',
-         'tokenizer.json'}
+goes_on = resumed('dpo.py')
 FLAGS = ('--device=cpu --dtype=float32 --batch_size=8 --max_steps=12 --warmup_steps=2 --learning_rate=3e-3 '
          '--log_interval=1 --eval_interval=5 --save_interval=4 --num_samples=2 --sample_tokens=4').split()
 
@@ -325,21 +325,11 @@ def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(case,
     flags = ['dpo.py', f'--init_from={start}', f'--data_dir={data}', *FLAGS, '--max_steps=18', *CASES[case]]
     ok(run(*flags, f'--out_dir={tmp_path}/straight'))
     out = tmp_path / 'run'
-    again = ['dpo.py', f'--out_dir={out}', '--init_from=resume']
     killed = [run(*flags, f'--out_dir={out}', before=accident('kill', 2))]
     shutil.rmtree(start)
-    killed += [run(*again, before=killed_while_saving(8)), run(*again, before=accident('kill', 8))]
-    assert [result.returncode for result in killed] == [-signal.SIGKILL] * 3, killed
-    assert state(out)['step'] == 12
-    printed = run(*again)
-    assert 'under the reference' not in ok(printed) + printed.stderr
-    assert metrics(out) == metrics(tmp_path / 'straight')
-    for file in ('last.pt', 'best.pt'):
-        a, b = state(out, file), state(tmp_path / 'straight', file)
-        assert [name for name in a if not same(a[name], b[name])] == []
-    assert contents(out).keys() == contents(tmp_path / 'straight').keys()
-    assert json.loads((out / 'config.json').read_text())['init_from'] != 'resume'
-    mistake(run(*again), 'max_steps=18', 'step=18')
+    killed += [goes_on(out, before=killed_while_saving(8)), goes_on(out, before=accident('kill', 8))]
+    finished = expect_straight(out, tmp_path / 'straight', killed, goes_on, 12, 18)
+    assert 'under the reference' not in finished.stdout + finished.stderr
 
 
 @pytest.fixture(scope='module')
@@ -380,48 +370,23 @@ def test_the_best_model_is_the_best_and_never_the_untrained_one(dpo, done, tmp_p
 
 def test_a_run_is_not_replaced_by_accident_nor_what_it_starts_from_at_all(dpo, done, tmp_path):
     before = contents(done)
-    mistake(dpo(done), 'has a run', '--init_from=resume', '--overwrite=True')
-    mistake(dpo(done, f'--init_from={done}', '--overwrite=True'), 'has a run', 'elsewhere')
     mistake(dpo(done, '--overwrite=True', '--warmup_steps=99'), 'warmup_steps')
     assert contents(done) == before
-    out = shutil.copytree(done, tmp_path / 'run')
-    for name in ('notes.md', 'lasting.pt', 'eval.json'):
-        (out / name).write_text('mine', encoding='utf-8')
-    ok(dpo(out, '--overwrite=True', '--max_steps=1', '--warmup_steps=0'))
-    assert contents(out).keys() == FILES | {'notes.md', 'lasting.pt'}       # eval.json was about the old one
-    assert len(metrics(out)) == 3
+    expect_no_run_is_replaced(dpo, done, tmp_path / 'run', '--warmup_steps=0')
 
 
 def test_links_in_a_folder_of_a_stranger_lead_nowhere(done, tmp_path):
-    out = shutil.copytree(done, tmp_path / 'run')
-    names = ('metrics.jsonl', 'samples.txt', 'last.pt.tmp', 'best.pt.tmp', 'config.json.tmp',
-             'tokenizer.json.tmp')
-    for name in names:
-        (tmp_path / name).write_text('precious', encoding='utf-8')
-        (out / name).unlink(missing_ok=True)
-        (out / name).symlink_to(tmp_path / name)
-    ok(run('dpo.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=14'))
-    assert all((tmp_path / name).read_text(encoding='utf-8') == 'precious' for name in names)
+    expect_links_lead_nowhere(done, tmp_path, goes_on)
 
 
 # --- it ends early ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize('name, code', [('SIGINT', 130), ('SIGTERM', 143)])
 def test_a_signal_ends_it_with_the_step_that_was_saved(dpo, name, code, tmp_path):
-    result = dpo(tmp_path / 'run', before=before('clip', f'n == 6 and os.kill(os.getpid(), signal.{name})'))
-    assert result.returncode == code and 'Traceback' not in result.stderr
-    [line] = [line for line in result.stdout.splitlines() if line.startswith('stopped; ')]
-    assert f'last.pt has step 4; resume: python dpo.py --out_dir={tmp_path}/run' in line
-    ok(run(*shlex.split(line.partition('resume: python ')[2])))
-    assert state(tmp_path / 'run')['step'] == 12
+    expect_a_signal_names_the_save(dpo, tmp_path / 'run', 'dpo.py', name, code, 6, 4, 12)
 
 
 def test_what_is_not_finite_ends_it_before_the_weights_and_the_advice_works(dpo, tmp_path):
-    result = dpo(tmp_path / 'run', before=accident('nan', 6))
-    mistake(result, 'step 7', 'nan', 'step 4', '--learning_rate=0.00075')
-    assert all(weight.isfinite().all() for weight in state(tmp_path / 'run')['model'].values())
-    command = re.search('lower rate: python (.*)', result.stderr)[1]
-    ok(run(*shlex.split(command)))
-    assert state(tmp_path / 'run')['step'] == 12
+    expect_nan_stays_out(dpo, tmp_path / 'run', 6, 4, '0.00075', 12)
 
 
 def test_the_first_save_comes_before_the_first_step(dpo, done, tmp_path):
@@ -432,11 +397,7 @@ def test_the_first_save_comes_before_the_first_step(dpo, done, tmp_path):
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(done, tmp_path):
-    out = shutil.copytree(done, tmp_path / 'run')
-    result = run('dpo.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=14',
-                 before=full_disk(60_000))
-    machine(result, 'disk')
-    assert (out / 'last.pt').read_bytes() == (done / 'last.pt').read_bytes()
+    expect_a_full_disk_leaves_the_last_checkpoint(done, tmp_path / 'run', goes_on)
 
 
 def test_a_figure_that_cannot_be_measured_is_null(dpo, pairs, tmp_path):
@@ -468,31 +429,24 @@ def test_any_batch_is_shared_by_any_number_of_processes(dpo, n, batch_size, kind
     assert one.keys() == two.keys()
 
 
-@pytest.mark.parametrize('deed', ['os.kill(os.getpid(), signal.SIGKILL)', 'raise ValueError("a bug")'])
-@pytest.mark.parametrize('rank', ['0', '1'])
+@each_death
 def test_when_a_process_ends_the_others_do_not_wait(dpo, deed, rank, tmp_path):
-    accident = before('clip', f"if n == 3 and os.environ['RANK'] == '{rank}': {deed}")
-    result = dpo(tmp_path / 'run', processes=2, timeout=60, before=accident)
-    assert result.returncode != 0 and 'done' not in result.stdout
+    expect_all_end(dpo, tmp_path / 'run', deed, rank)
 
 
 def test_processes_that_differ_are_refused(dpo, pairs, tmp_path):
     shutil.copytree(pairs, tmp_path / 'data')
     (tmp_path / 'data/train.jsonl').write_text((pairs / 'val.jsonl').read_text('utf-8'), 'utf-8')
-    for argument in ('f"--beta=0.{rank + 1}"', f'"--data_dir={tmp_path}/data" if rank else "--epochs=1"'):
-        result = dpo(tmp_path / 'run', processes=2, timeout=60,
-                     before=f"rank = int(os.environ['RANK']); sys.argv.append({argument})")
-        assert result.returncode == 2 and 'different settings, data or weights' in result.stderr
-        assert not (tmp_path / 'run').exists()
+    expect_processes_that_differ_are_refused(
+        dpo, tmp_path / 'run', 'f"--beta=0.{rank + 1}"',
+        f'"--data_dir={tmp_path}/data" if rank else "--epochs=1"')
 
 
 # --- copied -------------------------------------------------------------------------------------------------
 def test_with_its_three_leaves_alone_it_trains_in_one_and_in_two_processes(sft_model, pairs, tmp_path):
     """dpo, ipo, orpo, simpo, and kto; and a flag whose file is not there is told by name."""
-    for name in ('dpo.py', 'model.py', 'tokenizer.py', 'configurator.py'):
-        shutil.copy(ROOT / name, tmp_path)
+    call = copied('dpo.py', tmp_path)
     flags = ['dpo.py', f'--init_from={sft_model}', f'--data_dir={pairs}', *FLAGS, '--max_steps=3']
-    call = lambda *words: subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     for command, out in (([sys.executable], 'one'), (TORCHRUN, 'two')):
         ok(call(*command, *flags, f'--out_dir={out}'))
         ok(call(*command, 'dpo.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=5'))

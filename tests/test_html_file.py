@@ -9,13 +9,12 @@ import urllib.parse
 
 import pytest
 import torch
-from conftest import ROOT, mistake, ok, refused, run, save_run
+from conftest import ROOT, like, mistake, ok, refused, run, save_run
 from test_model import lively
 from test_sample import TOKENIZER, chain
 
 from model import sample
 from extras import sandbox
-from parts.model.copies import like
 from parts.sample import asking, html_file
 from parts.tokenizer import fit
 from tokenizer import PATTERN, SMALL_PATTERN, Tokenizer

@@ -7,11 +7,10 @@ import runpy
 
 import pytest
 import torch
-from conftest import ROOT, refused
+from conftest import ROOT, like, refused
 from feedback import expect, short
 
 from model import IGNORE, GPT, GPTConfig, RMSNorm, rope_table, rotate
-from parts.model.copies import like
 from extras.planner import count_parameters, sketch
 
 

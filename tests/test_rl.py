@@ -1,7 +1,6 @@
 """rl.py: real runs in which the reward rises; rewards and whoever gives them; exact resume, processes."""
 import random
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -11,8 +10,12 @@ import time
 import numpy as np
 import pytest
 import torch
-from accidents import accident, before, full_disk, killed_while_saving
-from conftest import PAID, ROOT, contents, lift, machine, make_sft, metrics, mistake, ok, read_json
+from accidents import accident, before, killed_while_saving
+from alike import FILES, TORCHRUN, copied, each_death, expect_a_full_disk_leaves_the_last_checkpoint
+from alike import expect_a_signal_names_the_save, expect_all_end, expect_links_lead_nowhere
+from alike import expect_nan_stays_out, expect_no_run_is_replaced, expect_processes_that_differ_are_refused
+from alike import expect_straight, resumed
+from conftest import PAID, ROOT, contents, lift, make_sft, metrics, mistake, ok
 from conftest import read_rows, run, same, save_run, series, sharpen, state, write
 from test_records import BYTES
 
@@ -24,7 +27,6 @@ Answer, collate, is_right = lift('rl.py', 'Answer', 'collate', 'is_right')
 FLAGS = ('--device=cpu --dtype=float32 --batch_size=4 --num_samples=6 --max_new_tokens=8 '
          '--max_steps=12 --warmup_steps=0 --learning_rate=1e-2 --eval_interval=6 '
          '--save_interval=4 --eval_prompts=4').split()
-FILES = {'best.pt', 'last.pt', 'config.json', 'data.json', 'metrics.jsonl', 'samples.txt', 'tokenizer.json'}
 
 
 @pytest.fixture
@@ -247,38 +249,39 @@ def test_programs_run_only_if_that_is_typed_and_tests_that_judge_nothing_are_ref
 
 
 # --- it goes on where it was --------------------------------------------------------------------------------
-def resumed(out, *flags, paid, **how):
-    return run('rl.py', f'--out_dir={out}', '--init_from=resume', f'--reward={paid}', *flags, **how)
+@pytest.fixture
+def goes_on(tmp_path):
+    """Resume a run of rl(); a program must be typed again."""
+    return resumed('rl.py', f'--reward={tmp_path}/paid.py')
+
+
+@pytest.fixture
+def done(rl, tmp_path):
+    """The folder of a run of one step."""
+    ok(rl(tmp_path / 'done', '--max_steps=1'))
+    return tmp_path / 'done'
 
 
 @pytest.mark.parametrize('more', [['--updates=2', '--kl_coef=0.1'],
                                   ['--optimizer=muon', '--micro_batch_size=1']])
-def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(rl, more, tmp_path):
+def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(rl, goes_on, more, tmp_path):
     ok(rl(tmp_path / 'straight', *more))
-    out, paid = tmp_path / 'run', tmp_path / 'paid.py'
-    killed = [rl(out, *more, before=accident('kill', 5)),
-              resumed(out, paid=paid, before=killed_while_saving(8)),
-              resumed(out, paid=paid, before=accident('kill', 6))]
-    assert [result.returncode for result in killed] == [-signal.SIGKILL] * 3, killed
-    assert state(out)['step'] == 8
-    ok(resumed(out, paid=paid))
-    assert metrics(out) == metrics(tmp_path / 'straight')
-    for file in ('last.pt', 'best.pt'):
-        a, b = state(out, file), state(tmp_path / 'straight', file)
-        assert [name for name in a if not same(a[name], b[name])] == []
+    out = tmp_path / 'run'
+    killed = [rl(out, *more, before=accident('kill', 5)), goes_on(out, before=killed_while_saving(8)),
+              goes_on(out, before=accident('kill', 6))]
+    expect_straight(out, tmp_path / 'straight', killed, goes_on, 8, 12)
     assert contents(out).keys() == FILES
-    assert read_json(out / 'config.json')['init_from'] != 'resume'
-    mistake(resumed(out, paid=paid), 'max_steps=12', 'step=12')
 
 
-def test_another_run_is_not_resumed_as_this_one_and_a_program_must_be_typed_again(rl, sft_model, tmp_path):
+def test_another_run_is_not_resumed_as_this_one_and_a_program_must_be_typed_again(rl, goes_on, sft_model,
+                                                                                  tmp_path):
     out, paid = tmp_path / 'run', tmp_path / 'paid.py'
     model = shutil.copytree(sft_model, tmp_path / 'model')
     ok(rl(out, '--max_steps=4', '--kl_coef=0.1', f'--init_from={model}'))
     before = contents(out)
     mistake(run('rl.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=8'), 'say what judges',
             'must also be typed when a run goes on')
-    again = lambda *flags, paid=paid: resumed(out, '--max_steps=8', *flags, paid=paid)
+    again = lambda *flags, paid=paid: resumed('rl.py', f'--reward={paid}')(out, '--max_steps=8', *flags)
     (tmp_path / 'other.py').write_text(PAID.replace('/ 8', '/ 4'), encoding='utf-8')
     mistake(again(paid=tmp_path / 'other.py'), 'other prompts, rewards')
     mistake(again('--optimizer=muon'), 'optimizer')
@@ -292,9 +295,9 @@ def test_another_run_is_not_resumed_as_this_one_and_a_program_must_be_typed_agai
     shutil.copytree(sft_model, model)
     damaged = shutil.copytree(out, tmp_path / 'damaged')
     (damaged / 'last.pt').write_bytes((damaged / 'last.pt').read_bytes()[:999])
-    mistake(resumed(damaged, paid=paid), 'last.pt', 'start from another model')
+    mistake(goes_on(damaged), 'last.pt', 'start from another model')
     shutil.copy(damaged / 'best.pt', damaged / 'last.pt')
-    mistake(resumed(damaged, '--max_steps=8', paid=paid), 'or is not of rl.py')
+    mistake(goes_on(damaged, '--max_steps=8'), 'or is not of rl.py')
     assert contents(out) == before
     moved = shutil.copy(paid, tmp_path / 'moved.py')                # the same program
     ok(again('--learning_rate=1e-3', paid=moved))
@@ -310,64 +313,32 @@ def test_a_program_that_judges_held_out_answers_must_be_typed_again_too(rl, tmp_
     ok(run(*again, f'--held_out={tmp_path}/held.py'))
 
 
-def test_a_run_is_not_replaced_by_accident_nor_what_it_starts_from_at_all(rl, tmp_path):
-    out = tmp_path / 'run'
-    ok(rl(out, '--max_steps=1'))
-    before = contents(out)
-    mistake(rl(out), 'has a run', '--init_from=resume', '--overwrite=True')
-    mistake(rl(out, f'--init_from={out}', '--overwrite=True'), 'has a run', 'elsewhere')
-    assert contents(out) == before
-    for name in ('notes.md', 'lasting.pt', 'eval.json'):
-        (out / name).write_text('mine', encoding='utf-8')
-    ok(rl(out, '--overwrite=True', '--max_steps=1'))
-    assert contents(out).keys() == FILES | {'notes.md', 'lasting.pt'}       # eval.json was about the old one
-    assert len(metrics(out)) == 3
+def test_a_run_is_not_replaced_by_accident_nor_what_it_starts_from_at_all(rl, done, tmp_path):
+    expect_no_run_is_replaced(rl, done, tmp_path / 'run')
 
 
-def test_links_in_a_folder_of_a_stranger_lead_nowhere(rl, tmp_path):
-    out = tmp_path / 'run'
-    ok(rl(out, '--max_steps=1'))
-    names = ('metrics.jsonl', 'samples.txt', 'last.pt.tmp', 'best.pt.tmp', 'config.json.tmp',
-             'tokenizer.json.tmp')
-    for name in names:
-        (tmp_path / name).write_text('precious', encoding='utf-8')
-        (out / name).unlink(missing_ok=True)
-        (out / name).symlink_to(tmp_path / name)
-    ok(resumed(out, '--max_steps=2', paid=tmp_path / 'paid.py'))
-    assert all((tmp_path / name).read_text(encoding='utf-8') == 'precious' for name in names)
+def test_links_in_a_folder_of_a_stranger_lead_nowhere(done, goes_on, tmp_path):
+    expect_links_lead_nowhere(done, tmp_path, goes_on)
 
 
 # --- it ends early ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize('name, code', [('SIGINT', 130), ('SIGTERM', 143)])
 def test_a_signal_ends_it_with_the_step_that_was_saved_and_what_resumes_it(rl, name, code, tmp_path):
-    result = rl(tmp_path / 'run', before=before('clip', f'n == 6 and os.kill(os.getpid(), signal.{name})'))
-    assert result.returncode == code and not result.stderr
-    [line] = [line for line in result.stdout.splitlines() if line.startswith('stopped; ')]
-    assert f'last.pt has step 4; resume: python rl.py --out_dir={tmp_path}/run' in line
-    ok(run(*shlex.split(line.partition('resume: python ')[2])))
-    assert state(tmp_path / 'run')['step'] == 12
+    assert not expect_a_signal_names_the_save(rl, tmp_path / 'run', 'rl.py', name, code, 6, 4, 12).stderr
 
 
 def test_what_is_not_finite_ends_it_before_the_weights_and_the_advice_works(rl, tmp_path):
-    result = rl(tmp_path / 'run', before=accident('nan', 6))
-    mistake(result, 'step 7', 'nan', 'step 4', '--learning_rate=0.0025')
-    assert all(weight.isfinite().all() for weight in state(tmp_path / 'run')['model'].values())
-    ok(run(*shlex.split(re.search('lower rate: python (.*)', result.stderr)[1])))
-    assert state(tmp_path / 'run')['step'] == 12
+    expect_nan_stays_out(rl, tmp_path / 'run', 6, 4, '0.0025', 12)
 
 
-def test_the_first_save_comes_before_the_first_step(rl, tmp_path):
+def test_the_first_save_comes_before_the_first_step(rl, goes_on, tmp_path):
     assert rl(tmp_path / 'run', before=accident('kill', 0)).returncode == -signal.SIGKILL
     assert state(tmp_path / 'run')['step'] == 0
-    ok(resumed(tmp_path / 'run', paid=tmp_path / 'paid.py'))
+    ok(goes_on(tmp_path / 'run'))
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(rl, tmp_path):
-    ok(rl(tmp_path / 'run', '--max_steps=1'))
-    last = (tmp_path / 'run/last.pt').read_bytes()
-    machine(resumed(tmp_path / 'run', '--max_steps=2', paid=tmp_path / 'paid.py', before=full_disk(60_000)),
-            'disk')
-    assert (tmp_path / 'run/last.pt').read_bytes() == last
+def test_a_full_disk_leaves_the_last_checkpoint(done, goes_on, tmp_path):
+    expect_a_full_disk_leaves_the_last_checkpoint(done, tmp_path / 'run', goes_on)
 
 
 # --- several processes --------------------------------------------------------------------------------------
@@ -402,12 +373,9 @@ def test_the_gradient_of_two_processes_is_that_of_one(rl, tmp_path):
     assert largest > 1e-3 and max((a - b).abs().max() for a, b in zip(one, two)) < 1e-6 * max(1, largest)
 
 
-@pytest.mark.parametrize('deed', ['os.kill(os.getpid(), signal.SIGKILL)', 'raise ValueError("a bug")'])
-@pytest.mark.parametrize('rank', ['0', '1'])
+@each_death
 def test_when_a_process_ends_the_others_do_not_wait(rl, deed, rank, tmp_path):
-    trouble = before('clip', f"if n == 3 and os.environ['RANK'] == '{rank}': {deed}")
-    result = rl(tmp_path / 'run', processes=2, timeout=60, before=trouble)
-    assert result.returncode != 0 and 'done' not in result.stdout
+    expect_all_end(rl, tmp_path / 'run', deed, rank)
 
 
 def test_a_reward_that_fails_in_one_process_ends_the_other_which_judges(rl, tmp_path):
@@ -424,26 +392,18 @@ def test_a_reward_that_fails_in_one_process_ends_the_other_which_judges(rl, tmp_
 
 def test_processes_that_differ_are_refused(rl, tmp_path):
     write(tmp_path / 'lines.jsonl', [{'prompt': f'{i}', 'answer': 1} for i in range(20)])
-    for argument in ('f"--kl_coef=0.{rank}"',
-                     f'"--reward={tmp_path}/lines.jsonl" if rank else "--seed=1337"'):
-        result = rl(tmp_path / 'run', processes=2, timeout=60,
-                    before=f"rank = int(os.environ['RANK']); sys.argv.append({argument})")
-        assert result.returncode == 2 and 'different settings, data or weights' in result.stderr
-        assert not (tmp_path / 'run').exists()
+    expect_processes_that_differ_are_refused(
+        rl, tmp_path / 'run', 'f"--kl_coef=0.{rank}"',
+        f'"--reward={tmp_path}/lines.jsonl" if rank else "--seed=1337"')
 
 
 # --- copied -------------------------------------------------------------------------------------------------
-TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
-
-
 def test_with_its_three_leaves_alone_it_learns_in_one_and_in_two_processes(sft_model, tmp_path):
     """From a FILE.py and from lines with answers; a flag whose file is not there is told by name."""
-    for name in ('rl.py', 'model.py', 'tokenizer.py', 'configurator.py'):
-        shutil.copy(ROOT / name, tmp_path)
+    call = copied('rl.py', tmp_path)
     (tmp_path / 'mine.py').write_text(PAID, encoding='utf-8')
     lines = write(tmp_path / 'lines.jsonl', [{'prompt': f'{i}', 'answer': 1} for i in range(20)])
     flags = ['rl.py', f'--init_from={sft_model}', *FLAGS, '--max_steps=3']
-    call = lambda *words: subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     for command, out in (([sys.executable], 'one'), (TORCHRUN, 'two')):
         ok(call(*command, *flags, f'--out_dir={out}', '--reward=mine.py'))
         ok(call(*command, 'rl.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=5',

@@ -1,18 +1,20 @@
 """sft.py: trained is what the assistants say, and nothing else; real runs, replay, a user's mistakes."""
 import json
 import re
-import shlex
 import shutil
 import signal
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from accidents import accident, before, full_disk, killed_while_saving
-from conftest import ROOT, base_text, contents, lift, machine, make_conversations, metrics, mistake, ok
-from conftest import read_rows, run, same, save_run, series, state, write
+from accidents import accident, before, killed_while_saving
+from alike import FILES, TORCHRUN, copied, each_death, expect_a_full_disk_leaves_the_last_checkpoint
+from alike import expect_a_signal_names_the_save, expect_all_end, expect_links_lead_nowhere
+from alike import expect_nan_stays_out, expect_no_run_is_replaced, expect_processes_that_differ_are_refused
+from alike import expect_straight, resumed
+from conftest import base_text, contents, lift, make_conversations, metrics, mistake, ok
+from conftest import read_rows, run, save_run, series, state, write
 from feedback import expect
 from hypothesis import given, strategies as st
 from test_records import BYTES, TRAPPING, chats, say
@@ -23,8 +25,7 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer
 E = '<|im_end|>'
 END, PAD = TRAPPING.special[E], TRAPPING.special['<|pad|>']
 collate, fit, numbers_of = lift('sft.py', 'collate', 'fit', 'numbers_of')
-FILES = {'best.pt', 'last.pt', 'config.json', 'data.json', 'metrics.jsonl', 'samples.txt',
-         'tokenizer.json'}
+goes_on = resumed('sft.py')
 FLAGS = ('--batch_size=8 --max_steps=20 --eval_interval=6 --save_interval=5 --log_interval=1 '
          '--sample_tokens=8 --learning_rate=1e-2 --dropout=0.1 --device=cpu --dtype=float32').split()
 
@@ -257,19 +258,10 @@ def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(sft, 
     more = [*CASES[case], f'--base_dir={tmp_path}/base']
     ok(sft(tmp_path / 'straight', *more))
     out = tmp_path / 'run'
-    again = ['sft.py', f'--out_dir={out}', '--init_from=resume']
-    killed = [sft(out, *more, before=accident('kill', 2)), run(*again, before=killed_while_saving(10)),
-              run(*again, before=accident('kill', 8))]
-    assert [result.returncode for result in killed] == [-signal.SIGKILL] * 3, killed
-    assert state(out)['step'] == 10
-    ok(run(*again))
-    assert metrics(out) == metrics(tmp_path / 'straight')
-    for file in ('last.pt', 'best.pt'):
-        a, b = state(out, file), state(tmp_path / 'straight', file)
-        assert [name for name in a if not same(a[name], b[name])] == []
+    killed = [sft(out, *more, before=accident('kill', 2)), goes_on(out, before=killed_while_saving(10)),
+              goes_on(out, before=accident('kill', 8))]
+    expect_straight(out, tmp_path / 'straight', killed, goes_on, 10, 20)
     assert contents(out).keys() == FILES
-    assert json.loads((out / 'config.json').read_text())['init_from'] != 'resume'
-    mistake(run(*again), 'max_steps=20', 'step=20')
 
 
 @pytest.fixture(scope='module')
@@ -328,58 +320,22 @@ def test_the_steps_of_some_epochs_can_be_raised_when_a_run_goes_on(sft_model, co
     assert state(tmp_path / 'run')['step'] == 8
 
 
-def test_a_run_is_not_replaced_by_accident_nor_what_it_starts_from_at_all(sft, sft_model, done, tmp_path):
-    before = contents(done)
-    mistake(sft(done), 'has a run', '--init_from=resume', '--overwrite=True')
-    mistake(sft(done, f'--init_from={done}', '--overwrite=True'), 'has a run', 'elsewhere')
-    mistake(sft(done, f'--init_from={done}/last.pt', '--overwrite=True'), 'elsewhere')
-    assert contents(done) == before
-    out = shutil.copytree(done, tmp_path / 'run')
-    for name in ('notes.md', 'lasting.pt', 'eval.json'):
-        (out / name).write_text('mine', encoding='utf-8')
-    ok(sft(out, '--overwrite=True', '--max_steps=1'))
-    assert contents(out).keys() == FILES | {'notes.md', 'lasting.pt'}       # eval.json was about the old one
-    assert len(metrics(out)) == 3
+def test_a_run_is_not_replaced_by_accident_nor_what_it_starts_from_at_all(sft, done, tmp_path):
+    expect_no_run_is_replaced(sft, done, tmp_path / 'run')
 
 
-def test_links_in_a_folder_of_a_stranger_lead_nowhere(sft, done, tmp_path):
-    out = shutil.copytree(done, tmp_path / 'run')
-    names = ('metrics.jsonl', 'samples.txt', 'last.pt.tmp', 'best.pt.tmp', 'config.json.tmp',
-             'tokenizer.json.tmp')
-    for name in names:
-        (tmp_path / name).write_text('precious', encoding='utf-8')
-        (out / name).unlink(missing_ok=True)
-        (out / name).symlink_to(tmp_path / name)
-    target = tmp_path / 'elsewhere.pt'
-    (out / 'last.pt').rename(target)
-    (out / 'last.pt').symlink_to(target)
-    weights = target.read_bytes()
-    result = run('sft.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=8',
-                 before=accident('kill', 1))
-    assert result.returncode == -signal.SIGKILL and state(out)['step'] == 6     # the link is still there
-    ok(run('sft.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=8'))
-    assert all((tmp_path / name).read_text(encoding='utf-8') == 'precious' for name in names)
-    assert target.read_bytes() == weights and state(out)['step'] == 8
+def test_links_in_a_folder_of_a_stranger_lead_nowhere(done, tmp_path):
+    expect_links_lead_nowhere(done, tmp_path, goes_on)
 
 
 # --- it ends early ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize('name, code', [('SIGINT', 130), ('SIGTERM', 143)])
 def test_a_signal_ends_it_with_the_step_that_was_saved(sft, name, code, tmp_path):
-    result = sft(tmp_path / 'run', before=before('clip', f'n == 7 and os.kill(os.getpid(), signal.{name})'))
-    assert result.returncode == code and not result.stderr
-    [line] = [line for line in result.stdout.splitlines() if line.startswith('stopped; ')]
-    assert f'last.pt has step 5; resume: python sft.py --out_dir={tmp_path}/run' in line
-    ok(run(*shlex.split(line.partition('resume: python ')[2])))
-    assert state(tmp_path / 'run')['step'] == 20
+    assert not expect_a_signal_names_the_save(sft, tmp_path / 'run', 'sft.py', name, code, 7, 5, 20).stderr
 
 
 def test_what_is_not_finite_ends_it_before_the_weights_and_the_advice_works(sft, tmp_path):
-    result = sft(tmp_path / 'run', before=accident('nan', 7))
-    mistake(result, 'step 8', 'nan', 'step 5', '--learning_rate=0.0025')
-    assert all(weight.isfinite().all() for weight in state(tmp_path / 'run')['model'].values())
-    command = re.search('lower rate: python (.*)', result.stderr)[1]
-    ok(run(*shlex.split(command)))
-    assert state(tmp_path / 'run')['step'] == 20
+    expect_nan_stays_out(sft, tmp_path / 'run', 7, 5, '0.0025', 20)
 
 
 def test_the_first_save_comes_before_the_first_step(sft, sft_model, tmp_path):
@@ -390,11 +346,7 @@ def test_the_first_save_comes_before_the_first_step(sft, sft_model, tmp_path):
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(done, tmp_path):
-    out = shutil.copytree(done, tmp_path / 'run')
-    result = run('sft.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=8',
-                 before=full_disk(60_000))
-    machine(result, 'disk')
-    assert (out / 'last.pt').read_bytes() == (done / 'last.pt').read_bytes()
+    expect_a_full_disk_leaves_the_last_checkpoint(done, tmp_path / 'run', goes_on)
 
 
 # --- several processes --------------------------------------------------------------------------------------
@@ -409,35 +361,25 @@ def test_any_batch_is_shared_by_any_number_of_processes(sft, n, batch_size, tmp_
         assert one == pytest.approx(more, abs=2e-6), key
 
 
-TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
-
-
-@pytest.mark.parametrize('deed', ['os.kill(os.getpid(), signal.SIGKILL)', 'raise ValueError("a bug")'])
-@pytest.mark.parametrize('rank', ['0', '1'])
+@each_death
 def test_when_a_process_ends_the_others_do_not_wait(sft, deed, rank, tmp_path):
-    accident = before('clip', f"if n == 3 and os.environ['RANK'] == '{rank}': {deed}")
-    result = sft(tmp_path / 'run', processes=2, timeout=60, before=accident)
-    assert result.returncode != 0 and 'done' not in result.stdout
+    expect_all_end(sft, tmp_path / 'run', deed, rank)
 
 
 def test_processes_that_differ_are_refused(sft, conversations, tmp_path):
     shutil.copytree(conversations, tmp_path / 'data')
     (tmp_path / 'data/train.jsonl').write_text((conversations / 'val.jsonl').read_text('utf-8'), 'utf-8')
-    for argument in ('f"--dropout=0.{rank}"', f'"--data_dir={tmp_path}/data" if rank else "--epochs=3"'):
-        result = sft(tmp_path / 'run', processes=2, timeout=60,
-                     before=f"rank = int(os.environ['RANK']); sys.argv.append({argument})")
-        assert result.returncode == 2 and 'different settings, data or weights' in result.stderr
-        assert not (tmp_path / 'run').exists()
+    expect_processes_that_differ_are_refused(
+        sft, tmp_path / 'run', 'f"--dropout=0.{rank}"',
+        f'"--data_dir={tmp_path}/data" if rank else "--epochs=3"')
 
 
 # --- copied -------------------------------------------------------------------------------------------------
 def test_with_its_three_leaves_alone_it_trains_in_one_and_in_two_processes(sft_model, conversations,
                                                                            tmp_path):
     """And a flag whose file is not there is told by name."""
-    for name in ('sft.py', 'model.py', 'tokenizer.py', 'configurator.py'):
-        shutil.copy(ROOT / name, tmp_path)
+    call = copied('sft.py', tmp_path)
     flags = ['sft.py', f'--init_from={sft_model}', f'--data_dir={conversations}', *FLAGS, '--max_steps=3']
-    call = lambda *words: subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     for command, out in (([sys.executable], 'one'), (TORCHRUN, 'two')):
         ok(call(*command, *flags, f'--out_dir={out}'))
         ok(call(*command, 'sft.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=5'))

@@ -67,14 +67,12 @@ def open_bins(data_dir, block_size):
     return meta, bins, identity
 
 
-def command_for(data_dir, kind='text'):
-    """Return the command that makes a folder of data. A default folder has a command of its own;
+def command_for(data_dir):
+    """Return the command that makes a folder of data. The default folder has a command of its own;
     for any other folder it is prepare.py with a FILE of the user."""
-    default = {'text': 'data/quickstart', 'sft': 'data/sft', 'preference': 'data/pairs'}[kind]
-    if os.path.normpath(data_dir) == default:
-        return ' && '.join(folders.steps_to(default, default))
-    flag = '' if kind == 'text' else f' --kind={kind}'
-    return f'python prepare.py{flag} --source=FILE --out_dir={shlex.quote(data_dir)}'
+    if os.path.normpath(data_dir) == 'data/quickstart':
+        return ' && '.join(folders.steps_to('data/quickstart', 'data/quickstart'))
+    return f'python prepare.py --source=FILE --out_dir={shlex.quote(data_dir)}'
 
 
 def sequences(ids, starts, T):
