@@ -64,6 +64,9 @@ def configure(script, bounds=()):
         config['init_from'] = 'resume' if old else script['init_from'] if start == 'auto' else start
     path = pathlib.Path(config.get('out_dir', ''), 'config.json')
     goes_on = config.get('init_from') == 'resume' and path.exists()
+    for link in filter(os.path.islink, path.parent.glob('*') if goes_on else ()):
+        require(link.suffix == '.pt', f'{link} is a link; what is written there would land elsewhere: '
+                'remove it')
     try:
         saved = json.loads(path.read_text('utf-8')) if goes_on else {}
     except ValueError as error:

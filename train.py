@@ -299,9 +299,8 @@ if rank == 0:
         pass                                    # Windows has no such locks
     except BlockingIOError:
         raise Mistake(f'another run writes to {out_dir}; wait, or choose another') from None
-    for path in out.iterdir():          # a link could lead our writes anywhere; save() renames .pt
-        is_stale = path.suffix == '.tmp' or path.is_symlink() and path.suffix != '.pt'
-        if (init_from != 'resume' or is_stale) and path.name.removesuffix('.tmp') in ours:
+    for path in out.iterdir():
+        if init_from != 'resume' and path.name.removesuffix('.tmp') in ours:
             path.unlink()
     if source == f'{out_dir}/last-1.pt':        # last.pt is damaged, and must not replace it
         (out / 'last.pt').unlink(missing_ok=True)
