@@ -65,8 +65,7 @@ def configure(script, bounds=()):
     path = pathlib.Path(config.get('out_dir', ''), 'config.json')
     goes_on = config.get('init_from') == 'resume' and path.exists()
     for link in filter(os.path.islink, path.parent.glob('*') if goes_on else ()):
-        require(link.suffix == '.pt', f'{link} is a link; what is written there would land elsewhere: '
-                'remove it')
+        require(link.suffix == '.pt', f'{link} is a link: a run would write elsewhere; remove it')
     try:
         saved = json.loads(path.read_text('utf-8')) if goes_on else {}
     except ValueError as error:
