@@ -44,8 +44,7 @@ PATTERN = '|'.join([
     r'\s{1,256}'])                          # 6: a space before a digit, a tab before a symbol
 # In a vocabulary below 16,384, only a space joins a word: '(' and 'x' are two chunks. A model that
 # has read `(name` must often write ` name`. These are other tokens, and our small model copied such
-# names wrongly (docs/log.md). With 32,768 tokens we keep the symbols, because code then needs 8%
-# fewer.
+# names wrongly (docs/log.md). With 32,768 tokens we keep the symbols, as code then needs 8% fewer.
 SMALL_PATTERN = PATTERN.replace(r'[^\r\n\p{L}\p{N}]?', ' ?', 1)
 OUR_PATTERNS = PATTERN, SMALL_PATTERN
 BYTES = [bytes([b]) for b in range(256)]
