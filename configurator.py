@@ -116,7 +116,8 @@ def end(kind, error, trace):
     elif kind.__name__ != 'Mistake':                # tokenizer.py has a class of its own
         sys.__excepthook__(kind, error, trace)
         if re.search('MemoryError|(of|allocate) memory|bad_alloc', text):
-            sentence = 'error: out of memory; try a smaller batch, in training --micro_batch_size=1'
+            sentence = ('error: out of memory; try a smaller batch, in training '
+                        '--micro_batch_size=1, on several GPUs also --shard=zero2 or fsdp')
         elif re.search('No space|File too large|requested and|unexpected pos|Writer fail', text):
             sentence = f'error: the disk is full; make room; what was saved stays ({error})'
         elif not isinstance(error, OSError):
