@@ -16,15 +16,13 @@ Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; with bytes as the alphab
 3. Training repeats: count adjacent pairs of tokens; make the most frequent pair the next token.
 4. Encoding a text replays the merges in the order in which they were learned.
 
-Ids: the 256 bytes, then the merges in order, then the special tokens. encode() never returns a
-special token. The vocabulary decides how many tokens a text costs and how much text fits into a
-context.
+Ids: the 256 bytes, then the merges in order, then the special tokens, which encode() never returns.
+The vocabulary decides how many tokens a text costs and how much text fits into a context.
 
 Copy this file alone: it needs regex and tiktoken, and its command configurator.py. It learns the
 32,768 tokens of --input=stdlib in 10 seconds; with extras/bpe.py next to it, the same in 2.
 """
-import collections, contextlib, functools, glob, hashlib, heapq, json, math, os, pathlib, sys
-import sysconfig
+import collections, contextlib, functools, glob, hashlib, heapq, json, os, pathlib, sys, sysconfig
 from typing import Literal
 import regex, tiktoken
 
@@ -84,7 +82,7 @@ def to_utf8(text):
     return text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace').encode()
 
 
-# --- training -------------------------------------------------------------------------------------
+# --- byte-pair encoding ---------------------------------------------------------------------------
 def count_chunks(texts, pattern=PATTERN, findall=regex.findall):
     """Count the chunks of some texts: ['a b a'] -> {'a': 1, ' b': 1, ' a': 1}"""
     counts = collections.Counter()
@@ -145,7 +143,7 @@ def learn_merges_faster(words, counts, n_merges):
     A heap has the most frequent pair on top; of equals, the one with the smaller ids. Its counts
     may be old, but never too low, because a pair gets all its occurrences when the newer of its two
     tokens is made, and then only loses some. So an old count on top is put right, and sinks."""
-    words = [list(word) for word in words]
+    words, merges = [list(word) for word in words], []
     frequency = collections.Counter()
     holders = collections.defaultdict(set)          # pair -> the indices of words that hold it
     for i, word in enumerate(words):
@@ -153,8 +151,6 @@ def learn_merges_faster(words, counts, n_merges):
             frequency[pair] += counts[i]
             holders[pair].add(i)
     heap = sorted((-n, pair) for pair, n in frequency.items())
-
-    merges = []
     while heap and heap[0][0] < 0 and len(merges) < n_merges:
         n, best = heap[0]
         if -n != frequency[best]:
@@ -176,7 +172,6 @@ def learn_merges_faster(words, counts, n_merges):
     return merges, sum(n * len(word) for word, n in zip(words, counts))
 
 
-# --- encoding -------------------------------------------------------------------------------------
 def encode_chunk(chunk, ranks):
     """Return the ids of a chunk. ranks: token -> id. Merge the adjacent pair that was learned first
     (its token has the lowest id), then do so again, until no pair makes a token. If training has
@@ -192,8 +187,7 @@ def encode_chunk(chunk, ranks):
     Read this function; Tokenizer.encode has tiktoken do the same, in Rust."""
     pieces = [bytes([b]) for b in to_utf8(chunk)]
     while len(pieces) > 1:
-        rank = lambda pair: ranks.get(b''.join(pair), math.inf)
-        best = min(zip(pieces, pieces[1:]), key=rank)
+        best = min(zip(pieces, pieces[1:]), key=lambda pair: ranks.get(b''.join(pair), 1e9))
         if b''.join(best) not in ranks:
             break
         merge(pieces, best, b''.join(best))
@@ -222,15 +216,12 @@ class Tokenizer:
         self.first = self.begin or [vocab.index(b'\n') if b'\n' in vocab else 0]
         self.stop = self.begin + ids_of('<|im_end|>')
         self.ranks = {token: i for i, token in enumerate(vocab)}    # lower ids merge first
-        if kind == 'char':
-            self.character_ids = {token.decode(): i for i, token in enumerate(vocab)}
 
     @classmethod
     def train(cls, texts, vocab_size, special_tokens=SPECIAL_TOKENS, pattern=None, processes=None):
-        """Train BPE on an iterable of str, which is read once. vocab_size counts everything: bytes,
-        merges and special tokens. pattern: None = PATTERN, or SMALL_PATTERN if the vocabulary is
-        below 16,384. The order of the texts and the number of processes do not change the
-        result."""
+        """Train BPE on an iterable of str, which is read once. vocab_size counts bytes, merges and
+        special tokens. pattern: None = PATTERN, or SMALL_PATTERN if the vocabulary is below 16,384.
+        The order of the texts and the number of processes do not change the result."""
         texts = [texts] if isinstance(texts, str) else texts
         smallest = 256 + len({*special_tokens})
         if vocab_size < smallest:
@@ -273,8 +264,7 @@ class Tokenizer:
 
     @classmethod
     def char(cls, text, special_tokens=()):
-        """Return a tokenizer whose tokens are the distinct characters of text, in sorted order.
-        text: one str or an iterable of str."""
+        """Return a tokenizer of the characters in text, a str or an iterable of them, sorted."""
         characters = {c for part in text for c in part}
         return cls('char', [c.encode() for c in sorted(characters)], special_tokens)
 
@@ -293,13 +283,12 @@ class Tokenizer:
         return for_prompts + [*range(self.vocab_size, n_rows)]
 
     def encode(self, text):
-        """Return the ids of a text, none of them special: if a user types '<|endoftext|>', that is
-        thirteen characters like any others."""
+        """Return the ids of a text. '<|endoftext|>' in it is thirteen characters like any others."""
         if self.kind == 'char':
             try:
-                return [self.character_ids[c] for c in text]
+                return [self.ranks[c.encode()] for c in text]
             except KeyError as e:
-                [c] = e.args
+                c = e.args[0].decode()
                 raise ValueError(f'{c!r} at position {text.index(c)} is no character of this char '
                                  'tokenizer; a byte or bpe tokenizer takes any text') from None
         return self._tiktoken.encode_ordinary(text)
@@ -396,8 +385,7 @@ class Tokenizer:
     @property
     def hash(self):
         """16 hex digits of all that decides the ids. Data, checkpoint and prompt must agree."""
-        identity = self.to_json()
-        identity.pop('bytes_per_token', None)
+        identity = {k: v for k, v in self.to_json().items() if k != 'bytes_per_token'}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_tiktoken(self):
@@ -454,11 +442,7 @@ def read_documents(source):
         if text is not None:
             yield {'text': text, 'path': path}
             continue
-        try:                                    # records, archives, other encodings
-            from parts.prepare import conversions, reading
-        except ImportError:
-            reject(path, 1, 'a copied tokenizer.py reads only texts in UTF-8')
-            continue
+        from parts.prepare import conversions, reading      # records, archives, other encodings
         for doc in conversions.documents(reading.entries([{'path': path}], reject), reject):
             yield {**doc, 'text': doc['texts'][0]}
     if reasons:
@@ -471,11 +455,10 @@ if __name__ == '__main__':
     configure(globals(), {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e9)})
     require((input or report) and not (input and load),
             'type --input=PATH to train, or [--load=FILE] --report=PATH to measure')
-    split_pattern = None
+    split = None
     if report or pattern != 'ours':
         from extras import fit
-        split_pattern = fit.PATTERNS.get(pattern)
-    os.makedirs(os.path.dirname(out) or '.', exist_ok=True)
+        split = fit.PATTERNS.get(pattern)
     try:
         measured = list(read_documents(report)) if report else []
         if load:
@@ -484,9 +467,10 @@ if __name__ == '__main__':
             documents = read_documents(input)
             if not input:
                 documents, measured = fit.held_out(measured)
-            texts = (document['text'] for document in documents)
-            tokenizer = Tokenizer.train(texts, vocab_size, pattern=split_pattern)
+                print(f'this: trained on nine tenths of {report}; the other tenth is measured')
+            tokenizer = Tokenizer.train((d['text'] for d in documents), vocab_size, pattern=split)
         if input:
+            os.makedirs(os.path.dirname(out) or '.', exist_ok=True)
             tokenizer.save(out)
             print(f'{out}: {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} '
                   f'bytes/token, {tokenizer.hash}')
