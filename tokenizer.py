@@ -20,7 +20,7 @@ Ids: the 256 bytes, then the merges in order, then the special tokens, which enc
 The vocabulary decides how many tokens a text costs and how much text fits into a context.
 
 Copy this file alone: it needs regex and tiktoken, and its command configurator.py. It learns the
-32,768 tokens of --input=stdlib in 10 seconds; with extras/bpe.py next to it, the same in 2.
+32,768 tokens of --input=stdlib in 12 seconds; with extras/bpe.py next to it, the same ones in 3.
 """
 import collections, contextlib, functools, glob, hashlib, heapq, json, os, pathlib, sys, sysconfig
 from typing import Literal
@@ -380,7 +380,7 @@ class Tokenizer:
         except Exception as e:              # another program's JSON may fail at any line above
             why = 'no such file' if isinstance(e, FileNotFoundError) else f'{type(e).__name__}: {e}'
             raise ValueError(f'{path} is not a tokenizer of ours ({why}); copy the one of the data '
-                             'or the run, or run: python tokenizer.py --input=FOLDER') from e
+                             'or the run, or make one: python tokenizer.py --input=FOLDER') from e
 
     @property
     def hash(self):
