@@ -48,11 +48,9 @@ SMALL_PATTERN = PATTERN.replace(r'[^\r\n\p{L}\p{N}]?', ' ?', 1)
 OUR_PATTERNS = PATTERN, SMALL_PATTERN
 BYTES = [bytes([b]) for b in range(256)]
 FORMAT = 'nanoparrot-tokenizer-1'
-# Longer chunks (DNA, base64) would stall the training, so they are cut after so many characters.
-MAX_CHUNK = 256
+MAX_CHUNK = 256                 # characters; longer chunks (DNA, base64) would stall the training
 
-# 64 names: for documents, chats and hidden tokens; for tools; for filling a gap (reserved); for
-# hidden spans, as in T5.
+# 64: for documents, chats, hidden tokens; tools; filling a gap (reserved); hidden spans, as in T5.
 SPECIAL_TOKENS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|pad|>', '<|mask|>',
                   '<|tool_call|>', '<|tool_result|>',
                   '<|fim_prefix|>', '<|fim_middle|>', '<|fim_suffix|>',
@@ -77,8 +75,7 @@ def from_printable(text):
 
 
 def to_utf8(text):
-    """Return the UTF-8 of any str. A lone surrogate is half a character and has none, so it becomes
-    U+FFFD, as in tiktoken."""
+    """Return the UTF-8 of a str. Half a character (a surrogate) becomes U+FFFD, as in tiktoken."""
     return text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace').encode()
 
 
@@ -270,9 +267,8 @@ class Tokenizer:
 
     @classmethod
     def gpt2(cls, folder=None, special_tokens=SPECIAL_TOKENS[:48]):
-        """Return GPT-2's 50,256 tokens and <|endoftext|>, then our other special tokens, up to
-        50,304 = 786 x 64. folder holds vocab.bpe and encoder.json. Without it, tiktoken looks into
-        its cache, or asks the network."""
+        """Return GPT-2's 50,257 tokens, then 47 special ones of ours: 50,304 = 786 x 64. folder has
+        vocab.bpe and encoder.json. Without it, tiktoken looks into its cache, or downloads them."""
         from extras import fit
         return cls('bpe', fit.vocabulary(fit.gpt2(folder)), special_tokens, fit.PATTERN)
 
@@ -283,7 +279,7 @@ class Tokenizer:
         return for_prompts + [*range(self.vocab_size, n_rows)]
 
     def encode(self, text):
-        """Return the ids of a text. '<|endoftext|>' in it is thirteen characters like any others."""
+        """Return the ids of a text. '<|endoftext|>' in it is 13 characters like any others."""
         if self.kind == 'char':
             try:
                 return [self.ranks[c.encode()] for c in text]
@@ -408,16 +404,17 @@ report = ''                     # measure the fit on this; alone: train on nine 
 against = 'gpt2,cl100k_base'    # compare with these, with tokenizer.json files, or with none
 gpt2_dir = ''                   # folder with GPT-2's vocab.bpe and encoder.json, if offline
 
-TEXTS = '.txt', '.py', '.md', '.markdown', '.rst', '.tex', '.org', '.adoc', '.html', '.htm'
-RECORDS = '.jsonl', '.json', '.gz'
+TEXTS = tuple('.txt .py .md .markdown .rst .tex .org .adoc .html .htm .c .cpp .h .cs .java .js .ts '
+              '.go .rs .rb .php .sh .sql .css'.split())
+RECORDS = tuple('.jsonl .ndjson .jsonlines .json .parquet .gz .zst'.split())
 
 
 def find_files(source):
     """Return the files of a folder or of a glob, sorted, but no hidden ones."""
-    skipped, endings = [], TEXTS + RECORDS
+    skipped, endings = {'node_modules', 'venv', 'site-packages', 'dist-packages'}, TEXTS + RECORDS
     if source == 'stdlib':      # 12 MB of Python; with its tests it would be 30 MB
         source, endings = sysconfig.get_paths()['stdlib'], '.py'
-        skipped = ['test', 'tests', 'idle_test', 'site-packages', 'dist-packages']
+        skipped |= {'test', 'tests', 'idle_test'}
     paths = [source] if os.path.exists(source) else glob.glob(source, recursive=True)
     for folder, inner, names in os.walk(source):
         inner[:] = [name for name in inner if name[0] != '.' and name not in skipped]
@@ -425,15 +422,14 @@ def find_files(source):
                   if name[0] != '.' and name.lower().endswith(endings)]
     paths = sorted(filter(os.path.isfile, paths))
     if not paths:
-        raise ValueError(f'no text at {source!r}; it must be stdlib, or a file, folder or glob of '
-                         f'{" ".join(TEXTS + RECORDS)} files')
+        raise ValueError(f'no text at {source!r}, no file that ends in {" ".join(endings)}')
     return paths
 
 
 def read_documents(source):
-    """Yield {'text', 'path', perhaps 'labels'} for each document. Say what could not be read."""
+    """Yield {'text', 'path', perhaps 'record'} for each document. Say what could not be read."""
     reasons = []
-    reject = lambda path, line, why: reasons.append(f'{path} line {line}: {why}')
+    reject = lambda place, why: reasons.append(f'{place}: {why}')
     for path in find_files(source):
         text = None
         with contextlib.suppress(OSError, UnicodeDecodeError):
@@ -442,12 +438,16 @@ def read_documents(source):
         if text is not None:
             yield {'text': text, 'path': path}
             continue
-        from parts.prepare import conversions, reading      # records, archives, other encodings
-        for doc in conversions.documents(reading.entries([{'path': path}], reject), reject):
-            yield {**doc, 'text': doc['texts'][0]}
+        from extras import records              # and archives, and other encodings
+        for line, record in records.read(path, reject):
+            try:
+                text = records.text_of(record)
+            except ValueError as error:
+                reject(f'{path}:{line}', error)
+            else:
+                yield {'text': text, 'path': f'{path}:{line}', 'record': record}
     if reasons:
-        print(f'note: {len(reasons):,} files or records are left out; the first: {reasons[0]}',
-              file=sys.stderr)
+        print(f'note: {len(reasons):,} left out, such as {reasons[0]}', file=sys.stderr)
 
 
 if __name__ == '__main__':

@@ -24,7 +24,7 @@ what rl.py, prepare.py, sample.py and eval.py need for programs and their tests
     trial               one run of a program in the sandbox
     crossing            what the program and its tests say to each other
 what tokenizer.py opens
-    bpe                 it trains faster if this file is there: many merges at a time, on all cores
+    bpe                 training is faster if this file is there: many merges at a time, on all cores
     fit                 --report, --pattern, gpt2(): does a tokenizer fit a text? next to GPT-2's and GPT-4's
 models
     hf_model            folders of Hugging Face, read and written, and the card of one

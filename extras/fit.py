@@ -18,6 +18,8 @@ REST = (r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n
 PATTERNS = {
     'gpt2': r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     'cl100k': r"'(?:[sS]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD])|" + REST}
+# The fields of a record that name its group.
+LABELS = 'source', 'pile_set_name', 'domain', 'language', 'lang', 'repo_name', 'max_stars_repo_name'
 
 
 # --- the texts ------------------------------------------------------------------------------------
@@ -32,17 +34,28 @@ def held_out(documents):
 
 
 def labels_of(documents):
-    """Return for each document the kind and the folder of its file, and the labels it has."""
-    folders = [os.path.dirname(d['path']) or '.' for d in documents]        # of a.jsonl:3, too
+    """Return for each document the kind and the folder of its file, and the labels of its record. A
+    record of CodeParrot says which file it was: then the kind is that one's."""
+    folders = [os.path.dirname(d['path']) or '.' for d in documents]        # of a.jsonl.gz:3, too
     top = os.path.commonpath(folders)
-    kind = lambda path: os.path.splitext(path.replace('.gz', ''))[1].split(':')[0]  # a.jsonl.gz:3
-    return [{'kind': kind(doc['path']), 'folder': os.path.relpath(folder, top).split(os.sep)[0],
-             **doc.get('labels', {})} for doc, folder in zip(documents, folders)]
+    rows = []
+    for doc, folder in zip(documents, folders):
+        record = doc.get('record')
+        record = record if isinstance(record, dict) else {}
+        if isinstance(record.get('meta'), dict):                # as the Pile has it
+            record = {**record['meta'], **record}
+        texts = {name: value for name, value in record.items() if isinstance(value, str)}
+        path = texts.get('path') or texts.get('max_stars_repo_path') or doc['path']
+        path = path.replace('.gz', '')
+        rows.append({'kind': os.path.splitext(path)[1].split(':')[0],
+                     'folder': os.path.relpath(folder, top).split(os.sep)[0],
+                     **{name: texts[name] for name in LABELS if name in texts}})
+    return rows
 
 
 # --- the report -----------------------------------------------------------------------------------
 def report(tokenizer, documents, others):
-    """Return a text to print. documents: [{'text', 'path', perhaps 'labels'}]. others: {name:
+    """Return a text to print. documents: [{'text', 'path', perhaps 'record'}]. others: {name:
     tokenizer or None} to compare with."""
     documents = [d for d in documents if d['text']]
     if not documents:

@@ -411,7 +411,7 @@ def groups(out, label):
 def test_the_report_measures_each_group_of_files_and_records():
     ours, theirs = (Tokenizer.train(texts, 300, special_tokens=()) for texts in ([CODE], PROSE.values()))
     documents = [{'text': CODE * 9, 'path': f'c/src/{i}.py'} for i in range(3)]
-    documents += [{'text': text, 'path': f'c/docs/b.jsonl.gz:{i}', 'labels': {'language': name}}
+    documents += [{'text': text, 'path': f'c/docs/b.jsonl.gz:{i}', 'record': {'language': name, 'n': i}}
                   for i, (name, text) in enumerate(PROSE.items())]
     out = fit.report(ours, documents, {'prose': theirs, 'nowhere': None})
     fits = lambda text: [round(len(text.encode()) / len(t.encode(text)), 2) for t in (ours, theirs)]
@@ -452,7 +452,7 @@ def test_without_a_tokenizer_one_is_trained_on_nine_tenths(home):
     done = command(home, '--report=c', '--vocab_size=340', '--against=none')
     out = ok(done)
     assert 'files: 2,' in out and re.search('^ *this +340 ', out, re.M) and 'To know, type' in out
-    assert re.search(r'note: 1 .*b\.jsonl line 1: .*no text', done.stderr)
+    assert re.search(r'note: 1 .*b\.jsonl:1: it has title, and no text', done.stderr)
     many = [{'text': str(i)} for i in range(30)]
     rest, held_out = fit.held_out(many)
     assert held_out == many[9::10] and rest == [d for d in many if d not in held_out]
