@@ -411,7 +411,7 @@ RECORDS = tuple('.jsonl .ndjson .jsonlines .json .parquet .gz .zst'.split())
 
 def find_files(source):
     """Return the files of a folder or of a glob, sorted, but no hidden ones."""
-    skipped, endings = {'node_modules', 'venv', 'site-packages', 'dist-packages'}, TEXTS + RECORDS
+    skipped, endings = {'node_modules', 'site-packages', 'dist-packages'}, TEXTS + RECORDS
     if source == 'stdlib':      # 12 MB of Python; with its tests it would be 30 MB
         source, endings = sysconfig.get_paths()['stdlib'], '.py'
         skipped |= {'test', 'tests', 'idle_test'}

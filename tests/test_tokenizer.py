@@ -503,7 +503,9 @@ def test_with_configurator_alone_the_command_trains_the_same_without_numpy(tmp_p
     assert find_files(str(tmp_path / 'c')) == paths and find_files(str(tmp_path / 'c/**/*.txt')) == paths[1:]
     picture = f'{tmp_path}/c/picture.png'
     assert find_files(picture) == [picture]             # whoever names a file means it
-    assert not any('/test/' in path or not path.endswith('.py') for path in find_files('stdlib'))
+    library = find_files('stdlib')
+    assert not any('/test/' in path or not path.endswith('.py') for path in library)
+    assert any(path.endswith('venv/__init__.py') for path in library)       # a module, no environment
 
 
 def test_what_is_not_utf8_goes_the_way_of_prepare(tmp_path, capsys):
