@@ -284,11 +284,11 @@ source = init_from if is_new else f'{out_dir}/last.pt'
 folder = source if os.path.isdir(source) else os.path.dirname(source) or '.'
 try:
     model = GPT.load(source, dropout=0.0)       # with dropout, policy and reference would differ
+    tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
+    header, _ = tokenizer.render([], add_generation_prompt=True)    # needs <|im_start|>
 except ValueError as error:
     raise Mistake(f'{error}; start from another model, or run: python sft.py') from None
 state = {} if is_new else model.saved   # what a run needs to go on
-tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
-header, _ = tokenizer.render([], add_generation_prompt=True)    # refuses one without <|im_start|>
 require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
         f'{folder}/tokenizer.json is not the tokenizer that {source} was trained with')
 require(not is_new or model.config.causal and 'reward_head' not in model.saved,

@@ -243,10 +243,10 @@ try:
     config['init_from'] = state.get('config', config)['init_from']
     if kl_coef:
         reference = GPT.load(config['init_from']).requires_grad_(False).to(device).eval()
+    tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
+    tokenizer.render([])                # refuses a tokenizer without <|im_start|> and <|im_end|>
 except ValueError as error:
     raise Mistake(f'{error}; start from another model, or run: python sft.py') from None
-tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
-tokenizer.render([])                    # refuses a tokenizer without <|im_start|> and <|im_end|>
 require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
         f'{folder}/tokenizer.json is not the tokenizer that {source} was trained with')
 require(model.config.causal and 'reward_head' not in model.saved,

@@ -23,6 +23,9 @@ what rl.py, prepare.py, sample.py and eval.py need for programs and their tests
     sandbox             runs programs that a model wrote
     trial               one run of a program in the sandbox
     crossing            what the program and its tests say to each other
+what tokenizer.py opens
+    bpe                 training is faster if this file is there: many merges at a time, on all cores
+    fit                 --report, --pattern, gpt2(): does a tokenizer fit a text? next to GPT-2's and GPT-4's
 models
     hf_model            folders of Hugging Face, read and written, and the card of one
     hf_tokenizer        tokenizer.json files of Hugging Face, read and written

@@ -1,10 +1,7 @@
 """
-The depth behind the lesson, one idea a file, in six folders, in the order in which a text flows through them.
-A reader may skip all of them.
+The depth behind the lesson, one idea a file, in five folders, in the order in which a text flows through
+them. A reader may skip all of them.
 
-tokenizer/              bytes become ids
-    bpe                 merges of byte-pair encoding, many at a time; chunks, counted on all cores
-    fit                 does a tokenizer fit some texts? GPT-2's and GPT-4's vocabularies next to it
 prepare/                a text becomes tokens on the disk
     files               the files of a source, found on the disk or downloaded once
     reading             a file becomes text in the right encoding, or records of JSON

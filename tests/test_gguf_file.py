@@ -5,11 +5,10 @@ from accidents import full_disk
 from conftest import machine, mistake, ok, refused, run, save_run
 from test_model import lively
 
-from extras import hf_model
+from extras import fit, hf_model, hf_tokenizer
 from model import GPT, GPTConfig
 from parts.model import gguf_file
-from parts.tokenizer import fit
-from tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, Tokenizer, from_printable
+from tokenizer import SPECIAL_TOKENS, Tokenizer, from_printable
 
 gguf = pytest.importorskip('gguf')
 safetensors = pytest.importorskip('safetensors.torch')
@@ -127,4 +126,5 @@ def test_the_vocabulary_is_complete_and_its_ends_are_ours(runs):
         assert get('ggml.suppress_tokens') == tokenizer.never_in_answers()
         assert get('ggml.add_bos_token') == (name != 'ours')    # a run on conversations has none before them
         template = reader.get_field('tokenizer.chat_template')
-        assert (template.contents() if template else None) == (CHAT_TEMPLATE if name == 'ours' else None)
+        expected = hf_tokenizer.CHAT_TEMPLATE if name == 'ours' else None
+        assert (template.contents() if template else None) == expected

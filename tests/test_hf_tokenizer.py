@@ -9,6 +9,7 @@ from conftest import mistake, ok, refused, run, series, write
 from hypothesis import example, given, strategies as st
 
 from extras import hf_model
+from extras.hf_tokenizer import HFTokenizer
 from model import GPT, GPTConfig
 from tokenizer import Tokenizer
 
@@ -37,13 +38,13 @@ def trained(names):
 
 THEIRS = {'Qwen': trained(['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|object_ref_start|>']),
           'Llama 3': trained(['<|begin_of_text|>', '<|end_of_text|>', '<|eot_id|>'])}
-OURS = {name: Tokenizer.from_hf(hf.to_str()) for name, hf in THEIRS.items()}
+OURS = {name: HFTokenizer(hf.to_str()) for name, hf in THEIRS.items()}
 
 
 # --- theirs as ours -----------------------------------------------------------------------------------------
 def test_a_space_before_each_text_is_refused():
     form = json.loads(THEIRS['Qwen'].to_str().replace('"add_prefix_space":false', '"add_prefix_space":true'))
-    refused('add_prefix_space', Tokenizer.from_hf, json.dumps(form))
+    refused('add_prefix_space', HFTokenizer, json.dumps(form))
 
 
 @given(text=st.text(max_size=60))

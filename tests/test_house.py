@@ -16,7 +16,7 @@ OWN = SCRIPTS | {'parts', 'extras'}
 
 # --- who imports whom ---------------------------------------------------------------------------------------
 LEAVES = {'configurator', 'model', 'tokenizer'}
-ARROWS = {'configurator': set(), 'model': {'parts', 'extras'}, 'tokenizer': {'parts', 'extras'},
+ARROWS = {'configurator': set(), 'model': {'parts', 'extras'}, 'tokenizer': {'configurator', 'extras'},
           'plot': {'configurator', 'parts', 'extras'},
           'prepare': {'configurator', 'tokenizer', 'parts', 'extras'},
           **dict.fromkeys(('train', 'sft', 'dpo', 'rl', 'sample', 'eval'), LEAVES | {'parts', 'extras'}),

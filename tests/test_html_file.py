@@ -13,10 +13,9 @@ from conftest import ROOT, like, mistake, ok, refused, run, save_run
 from test_model import lively
 from test_sample import TOKENIZER, chain
 
+from extras import fit, sandbox
 from model import sample
-from extras import sandbox
 from parts.sample import asking, html_file
-from parts.tokenizer import fit
 from tokenizer import PATTERN, SMALL_PATTERN, Tokenizer
 
 SOURCE = open(__file__, encoding='utf-8').read()

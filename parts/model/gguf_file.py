@@ -17,10 +17,8 @@ import os, pathlib
 import torch
 from model import stretch
 from parts import Mistake
-from extras import hf_model, hf_tokenizer
+from extras import fit, hf_model, hf_tokenizer
 from parts.model import checkpoints
-from parts.tokenizer import fit
-from tokenizer import CHAT_TEMPLATE
 
 # llama.cpp's names of the split patterns that it has; Llama 3's joins newlines
 NAMES = {fit.PATTERNS['gpt2']: 'gpt-2', fit.PATTERNS['cl100k']: 'llama-bpe', fit.PATTERN: 'gpt-2'}
@@ -147,4 +145,4 @@ def add_tokenizer(writer, tokenizer, pre, chat):
     if '<|im_end|>' in tokenizer.special:
         writer.add_eot_token_id(tokenizer.special['<|im_end|>'])
         if chat:
-            writer.add_chat_template(CHAT_TEMPLATE)
+            writer.add_chat_template(hf_tokenizer.CHAT_TEMPLATE)
