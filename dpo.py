@@ -9,8 +9,7 @@ that prefers the better ones. DPO and its family, and a reward model.
 
 It reads a model of sft.py, and data_dir/train.jsonl and val.jsonl, lines of {"prompt", "chosen",
 "rejected"}; a prompt is text or messages. kto also takes {"prompt", "completion", "label"} lines.
-It writes out_dir. The loop is that of sft.py, which lists what only train.py has. New are the
-losses and the reference.
+It writes out_dir. The loop is that of sft.py, which lists what only train.py has.
 
 DPO in four lines. The policy p is the model that trains. The reference p_ref is the same model at
 the start. A prompt has a better answer c (chosen) and a worse answer r (rejected):
@@ -82,10 +81,8 @@ BOUNDS = {'epochs': (1e-6, 1e6), 'batch_size': (1, 2 ** 20), 'beta': (1e-9, 1e6)
 # --- what is new: the losses ----------------------------------------------------------------------
 def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, chosen_len,
                     rejected_len, loss_type, beta, label_smoothing=0.0, gamma=1.0, kl=0.0):
-    """Return the losses, and the rewards of both answers, of B pairs: float32 (B,) each.
-
-    Take the pair from the top of this file, and let c have 5 tokens and r 4. log p is -10 and -12,
-    and -11 for both under the reference. With beta = 0.1, gamma = 1 and kl = 0:
+    """Return the losses, and the rewards of both answers, of B pairs: float32 (B,) each. For the
+    pair at the top of this file, where c has 5 tokens and r 4, with beta = 0.1, gamma = 1, kl = 0:
 
                 rewards     loss
         dpo     0.1, -0.1   the margin is 0.2: -log sigmoid(0.2) = 0.598
@@ -93,8 +90,7 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
         kto     0.1, -0.1   c is 0.1 above the zero point, r as far below: 1 - sigmoid(0.1) = 0.475
         orpo   -0.2, -0.3   SFT's loss is 2, the odds p / (1 - p) of c, with log p = -10 / 5, are
                             2.987 times those of r: 2 - 0.1 log(2.987 / 3.987) = 2.029
-        simpo  -0.2, -0.3   c leads by 0.1 and should by 1: -log sigmoid(0.1 - 1) = 1.241. With
-                            its default, beta = 2, c would lead by 2, and the loss be 0.313
+        simpo  -0.2, -0.3   c leads by 0.1 and should by 1: -log sigmoid(0.1 - 1) = 1.241
         rm      -10, -12    -log sigmoid(2) = 0.127
 
     policy_*, ref_*: log p of an answer, in nats, summed over its tokens (for rm: its score). *_len:
@@ -113,15 +109,13 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
                   - label_smoothing * F.logsigmoid(-margin))
     elif loss_type == 'ipo':
         # If all annotators agree, dpo's margin grows for ever, and beta no longer holds the policy
-        # back. Here the margin has a target. Azar et al. 2023, arXiv:2310.12036, eq. 17. (TRL takes
-        # means over tokens: docs/chat.md converts its beta.)
+        # back. Here the margin has a target. Azar et al. 2023, arXiv:2310.12036, eq. 17
         losses = (ratios[0] - ratios[1] - 1 / (2 * beta)) ** 2
     elif loss_type == 'kto':
-        # A good answer should earn more than a zero point, and a bad one less. With 0 as the zero
-        # point, a policy that makes every answer likelier would seem to get better. So it is kl,
-        # what answers have gained on average, without a gradient and at least 0. If log p -
-        # log p_ref was 0.3 in the step before and beta is 0.1, kl is 0.03. (The paper takes answers
-        # to other prompts.) Ethayarajh et al. 2024, arXiv:2402.01306, eq. 8
+        # A good answer should earn more than a zero point, and a bad one less. It is what answers
+        # have gained on average, or a policy that makes all answers likelier would seem to learn.
+        # If log p - log p_ref was 0.3 in the step before and beta is 0.1, kl is 0.03. It is at
+        # least 0, and has no gradient. Ethayarajh et al. 2024, arXiv:2402.01306, eq. 8
         losses = ((kl - chosen).sigmoid() + (rejected - kl).sigmoid()) / 2
     elif loss_type == 'orpo':
         # SFT's loss takes the place of the reference. Means per token, because with sums every p
@@ -142,10 +136,9 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
 
 # --- pairs of all lengths -------------------------------------------------------------------------
 def fit(turns, chosen, rejected, T):
-    """Return prompt, chosen and rejected, ids, and how they were cut, as in sft.py: the oldest turns
-    go, then the ends of the answers, until a prompt and its answer have at most T. turns: (ids,
-    role) of each message, and of the header of an answer. If less than a quarter of T remains for
-    an answer, or both are the same, all three are empty."""
+    """Return prompt, chosen and rejected, ids, and how they were cut to T, as in sft.py: the oldest
+    turns go, then the ends of both answers. All are empty if both answers are the same, or if less
+    than a quarter of T remains for them. turns: (ids, role) of each message, and of a header."""
     roles = [role for ids, role in turns]
     n_system = next(i for i, role in enumerate(roles) if role != 'system')
     longest = max(len(chosen), len(rejected))
@@ -166,12 +159,11 @@ def fit(turns, chosen, rejected, T):
 
 def collate(pairs):
     """Return inputs and targets, int64 (2 B, T), of the B better and then of the B worse answers.
-    A pair is two rows, (prompt, answer). Of 5 6, 7 8 9 and 5 6, 7 4 (_ is IGNORE):
+    A pair is two rows, (prompt, answer). Of 5 6, 7 8 9 and 5 6, 7 4 (_ is IGNORE; a reward model
+    reads its score from the last input of a row, before the padding):
 
         x    5 6 7 8 9      y    _ 7 8 9 _
-             5 6 7 4 0           _ 7 4 _ _          (0 may be any id)
-
-    Inputs end with the last token of the answer, because a reward model reads its score there."""
+             5 6 7 4 0           _ 7 4 _ _"""
     rows = [pair[side] for side in (0, 1) for pair in pairs]
     x = [torch.tensor(np.concatenate(row)) for row in rows]
     y = [F.pad(torch.tensor(answer), (len(prompt) - 1, 1), value=IGNORE) for prompt, answer in rows]
@@ -186,8 +178,7 @@ def log_p(model, x, y):
 
 
 def numbers_of(step, lengths, batch_size, seed):
-    """Return the numbers of a step's pairs, (batch_size,), as in sft.py: in random order, but with
-    about the same length within a step, so that little is padded."""
+    """Return the numbers of a step's pairs, (batch_size,), of about the same length: see sft.py."""
     per_epoch = max(1, len(lengths) // batch_size)
     epoch, i = divmod(step, per_epoch)
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
@@ -201,8 +192,7 @@ def numbers_of(step, lengths, batch_size, seed):
 
 config = configure(globals(), BOUNDS)   # from the run that goes on, then from files, then flags
 config['stage'] = 'dpo'         # so eval.py will ask this model in conversations
-require(not nll_weight or loss_type not in ('orpo', 'rm'),
-        f'{nll_weight=} is not for {loss_type=}; add --nll_weight=0')
+require(not nll_weight or loss_type not in ('orpo', 'rm'), f'{nll_weight=}: {loss_type} needs 0')
 beta = config['beta'] = beta or (2.0 if loss_type == 'simpo' else 0.1)
 has_reference = loss_type in ('dpo', 'ipo', 'kto')
 # At the start all rewards are 0, so these losses are known.
@@ -259,39 +249,31 @@ require(T <= model.config.block_size, f'{block_size=} is more than the context o
         f'{model.config.block_size}; make it longer: python -m extras.longer_context')
 
 # --- data -----------------------------------------------------------------------------------------
-# of what must be the same when a run goes on: the loss, what trains, and all that it reads
-fixed = (f'{loss_type=}, {beta=}, {gamma=}, {label_smoothing=}, {block_size=}, {lora=}, '
-         f'{batch_size=}, {seed=}')
+# what must be the same when a run goes on, beside all that it reads
+fixed = f'{loss_type=}, {beta=}, {block_size=}, {lora=}, {batch_size=}, {seed=}'
 data_hash = hashlib.sha256(fixed.encode())
 
 
 def read(path):
-    """Return the pairs of a file, two rows each: (prompt, answer), ids. Print how many answers were
-    cut or left out."""
-    require(os.path.exists(path), f'{path} is missing; prepare.py --kind=preference makes it, see '
-            'your config file or docs/chat.md')
+    """Return the pairs of a file, two rows each: (prompt, answer), ids. Print what was cut."""
+    require(os.path.exists(path), f'{path} is missing; prepare.py --kind=preference makes it')
     text = pathlib.Path(path).read_bytes()
     data_hash.update(text)
     better, worse, counts = [], [], collections.Counter()
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in enumerate(text.rstrip().splitlines(), 1):
         try:
             record = json.loads(line)
             prompt = record['prompt']
             if isinstance(prompt, str):
                 prompt = [{'role': 'user', 'content': prompt}]
             turns = [(tokenizer.render([message])[0], message['role']) for message in prompt]
-            answer = lambda name: [*tokenizer.encode(record[name]), end]
+            names = 'chosen', 'rejected'
             if loss_type == 'kto' and 'completion' in record:
-                only = answer('completion')
-                answers = {True: (only, []), False: ([], only)}[record['label']]
-            else:
-                answers = answer('chosen'), answer('rejected')
+                names = {True: ('completion', None), False: (None, 'completion')}[record['label']]
+            answers = [[*tokenizer.encode(record[name]), end] if name else [] for name in names]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise Mistake(f'{path}, line {number}: {error!r:.200}; needs "prompt", "chosen" and '
-                          '"rejected", or for --loss_type=kto "completion" and a true or false '
-                          '"label"; see prepare.py') from None
+                          '"rejected", for kto "completion" and "label", true or false') from None
         prompt, *answers, how = fit([*turns, (header, 'assistant')], *answers, T)
         counts[how] += 1
         for rows, answer in zip((better, worse), answers):
@@ -308,7 +290,6 @@ def read(path):
 
 train = read(f'{data_dir}/train.jsonl')
 pairs = train + read(f'{data_dir}/val.jsonl')[:512]     # enough for a loss to two digits
-data_hash = data_hash.hexdigest()
 lengths = np.array([max(sum(map(len, row)) for row in pair) for pair in pairs])         # (n,)
 
 per_epoch = max(1, len(train) // batch_size)                                            # steps
@@ -330,8 +311,8 @@ params = [p for p in model.parameters() if p.requires_grad]
 opt = torch.optim.AdamW(params, learning_rate, betas=(0.9, 0.95), weight_decay=0.0,
                         fused=kind != 'mps')
 if state:
-    require(state.get('data') == data_hash, f'{source} is not of dpo.py, or has other data or '
-            f'settings than {data_dir=}, {fixed}')
+    require(state.get('data') == data_hash.hexdigest(), f'{source} is not of dpo.py, or has other '
+            f'data or settings than {data_dir=}, {fixed}')
     config['init_from'] = state['config']['init_from']
     model.load_state_dict(state['weights'])
     opt.load_state_dict(copy.deepcopy(state['optimizer']))          # those are still in the file
@@ -356,8 +337,8 @@ def save(name):
         if loss_type == 'rm':
             checkpoint['reward_head'] = checkpoint['model'].pop('reward_head')
         if name == 'last.pt':
-            checkpoint |= {'weights': weights, 'optimizer': opt.state_dict(), 'data': data_hash,
-                           'ref_log_probs': ref, 'kto_kl': kto_kl}
+            checkpoint |= {'weights': weights, 'optimizer': opt.state_dict(), 'ref_log_probs': ref,
+                           'kto_kl': kto_kl, 'data': data_hash.hexdigest()}
         torch.save(checkpoint, out / f'{name}.tmp')
         os.replace(out / f'{name}.tmp', out / name)
 
@@ -398,10 +379,10 @@ def measure(numbers, zero_point=0.0):
         if torch.is_grad_enabled():
             (loss.sum() / len(numbers)).backward()
         # A tie is half right. Unrounded, an untrained model would win and lose by the last digits.
-        is_right = 0.5 + 0.5 * (chosen - rejected).round(decimals=4).sign()
+        right = 0.5 + 0.5 * (chosen - rejected).round(decimals=4).sign()
         # Over answers of the policy itself, this mean would be KL. Here it may be below 0.
         gain = (policy - ref[few].T).mean(0)
-        figures = torch.stack([loss, losses, is_right, chosen, rejected, *policy, gain])
+        figures = torch.stack([loss, losses, right, chosen, rejected, *policy, gain])   # (8, B)
         sums += figures.detach().sum(1)
     if world > 1:
         dist.all_reduce(sums)
@@ -451,7 +432,7 @@ if rank == 0:
           f'{max_steps:,}, {per_epoch:,} an epoch, processes: {world} ({device}, {dtype})\n'
           'a pair:', *[tokenizer.decode(np.concatenate(row)) for row in train[0]], sep='\n')
 if is_new and has_reference:    # Now the policy is the reference. So only one model is in memory.
-    longest_first = np.argsort(-lengths)                    # shows whether there is room
+    longest_first = np.argsort(-lengths)        # shows whether there is room
     n_parts = math.ceil(len(pairs) / world / micro_batch_size)
     with torch.no_grad():
         for few, policy, _ in tqdm(scored(longest_first), 'reference', n_parts, disable=rank > 0):
