@@ -64,6 +64,8 @@ def configure(script, bounds=()):
         config['init_from'] = 'resume' if old else script['init_from'] if start == 'auto' else start
     path = pathlib.Path(config.get('out_dir', ''), 'config.json')
     goes_on = config.get('init_from') == 'resume' and path.exists()
+    for link in filter(os.path.islink, path.parent.glob('*') if goes_on else ()):
+        require(link.suffix == '.pt', f'{link} is a link: a run would write elsewhere; remove it')
     try:
         saved = json.loads(path.read_text('utf-8')) if goes_on else {}
     except ValueError as error:
@@ -114,7 +116,8 @@ def end(kind, error, trace):
     elif kind.__name__ != 'Mistake':                # tokenizer.py has a class of its own
         sys.__excepthook__(kind, error, trace)
         if re.search('MemoryError|(of|allocate) memory|bad_alloc', text):
-            sentence = 'error: out of memory; try a smaller batch, in training --micro_batch_size=1'
+            sentence = ('error: out of memory; try a smaller batch, in training '
+                        '--micro_batch_size=1, on several GPUs also --shard=zero2 or fsdp')
         elif re.search('No space|File too large|requested and|unexpected pos|Writer fail', text):
             sentence = f'error: the disk is full; make room; what was saved stays ({error})'
         elif not isinstance(error, OSError):

@@ -88,7 +88,7 @@ class Attention(nn.Module):
         if cache is not None:
             cache[:, :, :, start:start + T] = torch.stack((k, v))
             k, v = cache[:, :, :, :start + T]  # (B, K, start + T, D) both
-        elif x.is_cpu:      # in training, the backward pass in bfloat16 can be slow (LOG.md)
+        elif x.is_cpu:      # in training, the backward pass in bfloat16 can be slow (docs/log.md)
             q, k, v = q.float(), k.float(), v.float()
         # Without a mask, a query sees its own key and earlier ones: then T is 1, or start is 0.
         is_causal = self.config.causal and mask is None and T > 1

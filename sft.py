@@ -19,8 +19,8 @@ model's, and a fall of loss and val_loss within the first hundred steps. If val_
 the loss falls, the model memorizes: use fewer epochs. With base_dir, base_bpb shows how much the
 model forgets; replay helps.
 
-Only train.py saves when it is stopped, keeps last-1.pt, locks out_dir, skips spikes, compiles,
-shards, and has float16.
+Only train.py saves when it is stopped, keeps last-1.pt, locks out_dir, compares its processes,
+skips spikes, compiles, shards, and has float16.
 """
 import collections, copy, hashlib, itertools, json, math, os, pathlib, shlex, shutil, signal
 import sys, time
@@ -29,7 +29,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector, rnn, vector_to_parameters
-from configurator import Mistake, configure, require, set_by
+from configurator import Mistake, configure, require
 from model import GPT, IGNORE
 from tokenizer import Tokenizer
 
@@ -149,19 +149,14 @@ config = configure(globals(), BOUNDS)   # from the run that goes on, then from f
 config['stage'] = 'sft'         # so eval.py will ask this model in conversations
 
 # --- this process ---------------------------------------------------------------------------------
-rank, world = 0, 1
-if {'RANK', 'WORLD_SIZE', 'MASTER_ADDR'} <= os.environ.keys():      # torchrun started several
-    rank, world = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
-if device == 'auto':
-    mps = torch.backends.mps.is_available() and world == 1      # no library joins several
-    device = 'cuda' if torch.cuda.is_available() else 'mps' if mps else 'cpu'
-if device == 'cuda':
-    device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
-try:
-    kind = torch.empty(1, device=device).device.type        # cuda, of cuda:1
-except (RuntimeError, AssertionError) as error:
-    raise Mistake(f'{device=} is not here ({error}); try --device=auto') from None
+rank, world = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))  # of torchrun
+mps = torch.backends.mps.is_available() and world == 1          # no library joins several
+here = ['cpu'] + ['mps'] * mps + ['cuda'] * torch.cuda.is_available()
+kind, _, number = (here[-1] if device == 'auto' else device).partition(':')     # cuda:1
+require(kind in here and f'0{number}'.isdigit(), f'{device=} is not here; try --device=auto')
+device = kind
 if kind == 'cuda':
+    device = f'cuda:{number or os.environ.get("LOCAL_RANK", 0)}'
     torch.cuda.set_device(device)
     torch.set_float32_matmul_precision('high')          # TF32 for products that stay float32
     torch.backends.cuda.enable_cudnn_sdp(False)         # it plans anew for each length of a batch
@@ -180,8 +175,7 @@ folder = source if os.path.isdir(source) else os.path.dirname(source) or '.'
 try:
     model = GPT.load(source, dropout=dropout)
 except ValueError as error:
-    steps = '' if os.path.exists('data/quickstart') else 'python prepare.py && '
-    raise Mistake(f'{error}; start from another model, or run: {steps}python train.py') from None
+    raise Mistake(f'{error}; start from another model, or run: python train.py') from None
 state = {} if is_new else model.saved   # what a run needs to go on
 tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
 tokenizer.render([])                    # refuses a tokenizer without <|im_start|> and <|im_end|>
@@ -236,9 +230,7 @@ if base_dir or replay:
 data_hash = data_hash.hexdigest()
 
 per_epoch = max(1, len(train) // batch_size)                                            # steps
-if 'epochs' in set_by and 'max_steps' not in set_by:        # typed when a run goes on
-    max_steps = 0
-max_steps = config['max_steps'] = max_steps or max(1, round(epochs * per_epoch))
+max_steps = max_steps or max(1, round(epochs * per_epoch))
 eval_interval = eval_interval or per_epoch
 micro_batch_size = micro_batch_size or batch_size
 warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
@@ -272,20 +264,15 @@ require(max(warmup_steps, step + 1) <= max_steps,
 ours = ['last.pt', 'last-1.pt', 'best.pt', 'config.json', 'tokenizer.json', 'data.json',
         'metrics.jsonl', 'samples.txt', 'train.log', 'eval.json', 'samples.jsonl', 'compare.json']
 out = pathlib.Path(out_dir)
-if world > 1:           # processes that differ would wait for each other, or train a mixture
-    bits = sum(p.detach().view(torch.int32).sum().item() for p in model.parameters())
-    theirs = [None] * world
-    dist.all_gather_object(theirs, (config, data_hash, bits))
-    require(theirs[1:] == theirs[:-1], 'the processes have different settings, data or weights')
+if world > 1:
+    dist.barrier()              # all have read config.json
 if rank == 0:
-    old = [path for path in out.glob('*') if path.name.removesuffix('.tmp') in ours]
+    old = [path for path in out.glob('*') if is_new and path.name.removesuffix('.tmp') in ours]
     is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
-    require(not is_new or not old or overwrite and not is_origin, f'{out_dir} has a run: '
-            '--init_from=resume goes on, --overwrite=True begins anew (from elsewhere)')
+    require(not old or overwrite and not is_origin, f'{out_dir} has a run: --init_from=resume '
+            'goes on, --overwrite=True begins anew (from elsewhere)')
     for path in old:
-        # A link could lead our writes anywhere. A .pt is safe, because save() renames.
-        if is_new or path.is_symlink() and path.suffix != '.pt':
-            path.unlink()
+        path.unlink()
     out.mkdir(parents=True, exist_ok=True)
     (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
     os.replace(out / 'config.json.tmp', out / 'config.json')

@@ -30,11 +30,11 @@ import regex, tiktoken
 #     'f'  '(x'  '):\n    '  'x'  ' +'  ' '  '123'  '4'
 #      1    1     3           1    3     6    2      2
 # Python code needs fewer tokens with this pattern than with those of GPT-2 and cl100k, because
-# symbols, a newline and the indentation after it are one chunk (LOG.md). {1,256} has a bound,
+# symbols, a newline and the indentation after it are one chunk (docs/log.md). {1,256} has a bound,
 # because a million spaces would overflow the stack of tiktoken's regex engine. \p{M} are the marks
 # that follow their letter, such as the vowels of Hindi and Thai. GPT-2's pattern cuts before each
 # of them, so the word "Hindi", six characters in Hindi, becomes six chunks. With the marks, a token
-# of Hindi holds 1.8 times as many bytes (LOG.md).
+# of Hindi holds 1.8 times as many bytes (docs/log.md).
 PATTERN = '|'.join([
     r'[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+',     # 1: a word and the space or symbol before it: `.join`
     r'[\p{N}]{1,3}',                        # 2: up to three digits
@@ -44,7 +44,7 @@ PATTERN = '|'.join([
     r'\s{1,256}'])                          # 6: a space before a digit, a tab before a symbol
 # In a vocabulary below 16,384, only a space joins a word: '(' and 'x' are two chunks. A model that
 # has read `(name` must often write ` name`. These are other tokens, and our small model copied such
-# names wrongly (LOG.md). With 32,768 tokens we keep the symbols, because code then needs 8% fewer.
+# names wrongly (docs/log.md). With 32,768 tokens we keep the symbols, as code then needs 8% fewer.
 SMALL_PATTERN = PATTERN.replace(r'[^\r\n\p{L}\p{N}]?', ' ?', 1)
 OUR_PATTERNS = PATTERN, SMALL_PATTERN
 BYTES = [bytes([b]) for b in range(256)]

@@ -118,16 +118,13 @@ min_lr = learning_rate / 10 if min_lr is None else min_lr
 told = [os.environ.get(name) for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')]
 rank, world = (int(told[0]), int(told[1])) if all(told) else (0, 1)
 require(rank < world, f'{rank=} must be below WORLD_SIZE={world}; start them with torchrun')
-if device == 'auto':
-    mps = torch.backends.mps.is_available() and world == 1      # no library joins several
-    device = 'cuda' if torch.cuda.is_available() else 'mps' if mps else 'cpu'
-if device == 'cuda':
-    device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
-try:
-    kind = torch.empty(1, device=device).device.type        # cuda, of cuda:1
-except (RuntimeError, AssertionError) as error:
-    raise Mistake(f'{device=} is not here ({error}); try --device=auto') from None
+mps = torch.backends.mps.is_available() and world == 1          # no library joins several
+here = ['cpu'] + ['mps'] * mps + ['cuda'] * torch.cuda.is_available()
+kind, _, number = (here[-1] if device == 'auto' else device).partition(':')     # cuda:1
+require(kind in here and f'0{number}'.isdigit(), f'{device=} is not here; try --device=auto')
+device = kind
 if kind == 'cuda':
+    device = f'cuda:{number or os.environ.get("LOCAL_RANK", 0)}'
     torch.cuda.set_device(device)
     torch.set_float32_matmul_precision('high')          # TF32 for products that stay float32
 if dtype == 'auto':                     # older GPUs and many CPUs only emulate bfloat16, slowly
@@ -299,9 +296,8 @@ if rank == 0:
         pass                                    # Windows has no such locks
     except BlockingIOError:
         raise Mistake(f'another run writes to {out_dir}; wait, or choose another') from None
-    for path in out.iterdir():          # a link could lead our writes anywhere; save() renames .pt
-        is_stale = path.suffix == '.tmp' or path.is_symlink() and path.suffix != '.pt'
-        if (init_from != 'resume' or is_stale) and path.name.removesuffix('.tmp') in ours:
+    for path in out.iterdir():
+        if init_from != 'resume' and path.name.removesuffix('.tmp') in ours:
             path.unlink()
     if source == f'{out_dir}/last-1.pt':        # last.pt is damaged, and must not replace it
         (out / 'last.pt').unlink(missing_ok=True)

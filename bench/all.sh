@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every speed that LOG.md compares with a peer's, one after the other. One that fails, as where a peer is not
-# installed, is one line, and the rest still runs. Nothing else should run on the machine.
+# Every speed that docs/numbers.md compares with a peer's, one after the other. One that fails, as where a
+# peer is not installed, is one line, and the rest still runs. Nothing else should run on the machine.
 #
 #     pip install -r bench/requirements.txt
 #     bash bench/all.sh | tee all.txt

@@ -2,8 +2,8 @@
 # Size: 4 layers, 256 wide, context 256, vocabulary 4,096: 5,310,720 parameters.
 # Steps: 500 x 8 sequences x 256 = 1,024,000 tokens, 0.43 of the 2,354,461 training tokens.
 # Muon needs half of AdamW's steps, each a fifth longer. The embedding learns ten times as fast, and the head
-# has weights of its own, because after SFT such a model passes more problems. LOG.md has that comparison
-# under "The base model with the lowest loss is not the best start".
+# has weights of its own, because after SFT such a model passes more problems. docs/log.md has that
+# comparison under "The base model with the lowest loss is not the best start".
 # You should see val_loss 5.1 at step 125, 4.5 at 250, 4.1 at 375 and 3.9 (1.50 bits per byte) at 500.
 # Hardware: two CPU cores with native bfloat16 need about 3.1 minutes.
 #

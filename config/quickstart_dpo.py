@@ -5,7 +5,7 @@
 # You should see margin 0 at the first step and a rising margin after it. One epoch is 26 steps.
 # In bash run.sh, single-return answers go from 54% to 94% of those that pass, and the model solves 3 points
 # more of the practice tasks (5 on average over five seeds).
-# For longer runs use 3e-5 (LOG.md, "DPO harms at SFT's learning rate").
+# For longer runs use 3e-5 (docs/log.md, "What we called DPO was DPO with an SFT term").
 # Hardware: two CPU cores with native bfloat16 need about 1 minute, including the answers.
 #
 #   python dpo.py config/quickstart_dpo.py

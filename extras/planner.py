@@ -256,6 +256,9 @@ def print_memory(model, n_devices, memory, at_once, width):
         nothing = ('nothing, on any number of these: one layer and one sequence are too large; '
                    'tensor parallelism is not built here, so take a smaller n_embd or block_size')
     print(f'  fits: {", ".join(fitting + slower) or nothing}')
+    # weights and two moments in last.pt and last-1.pt, weights in best.pt, and a save writes a file
+    # beside the one that it replaces
+    print(f'  disk: {(3 * 12 + 4) * n / 1e9:,.2f} GB in out_dir')
 
 
 def print_tokens(n, tokens, at_hand):

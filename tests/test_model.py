@@ -147,7 +147,7 @@ def test_logits_and_loss_are_float32_under_autocast_and_the_scores_are_close():
 def test_the_first_loss_is_ln_V():
     """nano's shape at its full context; the exact mean over all targets: no luck of the draw. A tied head
     favors the token it has just read, which among 65 weighs more: 0.12. A smaller embedding would fix that
-    but costs training (LOG.md, initialisation), so it is the bound that gives way."""
+    but costs training (docs/log.md, "Most choices inside a block"), so it is the bound that gives way."""
     for V, tied, most in ((65, True, 0.15), (32768, True, 0.1), (256, False, 0.1)):
         torch.manual_seed(0)
         model = GPT(GPTConfig(V, 512, 6, 8, 0, 256, 768, tie_embeddings=tied))
