@@ -98,8 +98,7 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
     policy = torch.stack([policy_chosen, policy_rejected])                              # (2, B)
     ratios = policy - torch.stack([ref_chosen, ref_rejected])           # log (p / p_ref)
     means = policy / torch.stack([chosen_len, rejected_len])            # log p per token
-    # the rewards; orpo and simpo have no reference
-    chosen, rejected = beta * (means if loss_type in ('orpo', 'simpo') else ratios)
+    chosen, rejected = beta * (means if loss_type in ('orpo', 'simpo') else ratios)    # rewards
 
     if loss_type == 'dpo':
         # Rafailov et al. 2023, arXiv:2305.18290, eq. 7. Sums over tokens, because p of an answer is
@@ -124,8 +123,8 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
         log_odds = m - torch.log(-torch.expm1(m))       # expm1 is e^m - 1, not rounded to 0
         losses = -means[0] - beta * F.logsigmoid(log_odds[0] - log_odds[1])
     elif loss_type == 'simpo':
-        # Means per token, so that a long answer neither loses nor wins by its length; the better
-        # one must lead by gamma. Meng et al. 2024, arXiv:2405.14734, eq. 6
+        # No reference. Means per token, so that a long answer neither loses nor wins by its length;
+        # the better one must lead by gamma. Meng et al. 2024, arXiv:2405.14734, eq. 6
         losses = -F.logsigmoid(chosen - rejected - gamma)
     elif loss_type == 'rm':
         # The rewards are the scores. Bradley and Terry 1952; arXiv:2203.02155, eq. 1
@@ -205,8 +204,8 @@ out = pathlib.Path(out_dir)
 is_new = init_from != 'resume'
 old = [path for path in out.glob('*') if is_new and path.name.removesuffix('.tmp') in ours]
 is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
-require(not old or overwrite and not is_origin, f'{out_dir} has a run: --init_from=resume '
-        'goes on, --overwrite=True begins anew (from elsewhere)')
+require(not old or overwrite and not is_origin, f'{out_dir} has a run: --init_from=resume goes on, '
+        '--overwrite=True begins anew (from elsewhere)')
 
 # --- this process ---------------------------------------------------------------------------------
 rank, world = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))  # of torchrun
@@ -326,8 +325,7 @@ require(max(warmup_steps, step + 1) <= max_steps,
 
 
 def save(name):
-    """Write a checkpoint for GPT.load under another name, then rename it: a crash leaves the old
-    one. last.pt also has what a run needs to go on."""
+    """Write a checkpoint for GPT.load, and rename it at the end: a crash leaves the old one."""
     if rank == 0:
         weights = model.state_dict()
         checkpoint = {'format': 'nanoparrot-checkpoint-1', 'model_config': vars(model.config),
@@ -336,7 +334,7 @@ def save(name):
                       'tokenizer_hash': tokenizer.hash}
         if loss_type == 'rm':
             checkpoint['reward_head'] = checkpoint['model'].pop('reward_head')
-        if name == 'last.pt':
+        if name == 'last.pt':       # and what a run needs to go on
             checkpoint |= {'weights': weights, 'optimizer': opt.state_dict(), 'ref_log_probs': ref,
                            'kto_kl': kto_kl, 'data': data_hash.hexdigest()}
         torch.save(checkpoint, out / f'{name}.tmp')
@@ -394,7 +392,7 @@ def measure(numbers, zero_point=0.0):
 @torch.no_grad()
 def evaluate():
     """Measure the held-out pairs, and answer the first of their prompts. best.pt keeps the best
-    weights. The zero point of kto is 0 here, or best.pt would compare different losses."""
+    weights; so that it compares equal losses, the zero point of kto is 0 here."""
     global best_val
     row = {f'val_{name}': value for name, value in measure(range(len(train), len(pairs))).items()}
     row['val_loss'] = row.pop('val_preference_loss')
