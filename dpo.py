@@ -212,7 +212,7 @@ rank, world = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1
 mps = torch.backends.mps.is_available() and world == 1          # no library joins several
 here = ['cpu'] + ['mps'] * mps + ['cuda'] * torch.cuda.is_available()
 kind, _, number = (here[-1] if device == 'auto' else device).partition(':')     # cuda:1
-require(kind in here, f'{device=} is not here; try --device=auto')
+require(kind in here and f'0{number}'.isdigit(), f'{device=} is not here; try --device=auto')
 device = kind
 if kind == 'cuda':
     device = f'cuda:{number or os.environ.get("LOCAL_RANK", 0)}'
