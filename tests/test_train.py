@@ -236,9 +236,9 @@ def test_the_defaults_are_a_chain(python_files, tmp_path):
         written = (tmp_path / f'data/sft/{side}.jsonl').read_text(encoding='utf-8')
         assert written == to_jsonl(problems(n, split=split, with_tests=False))
     missing('dpo.py', 'python sft.py')
-    mistake(run('rl.py', cwd=tmp_path), '--reward=FILE.py')
-    mistake(run('rl.py', '--reward=problems', cwd=tmp_path), ' run: python sft.py')
+    mistake(run('rl.py', cwd=tmp_path), ' run: python sft.py')
     follow('sft.py')
+    mistake(run('rl.py', cwd=tmp_path), '--reward= does not exist', 'problems')
     mistake(run('rl.py', '--reward=problems', cwd=tmp_path), 'add --allow_code_execution=True')
     mistake(run('dpo.py', cwd=tmp_path), 'prepare.py --kind=preference')
 
