@@ -193,19 +193,11 @@ try:
     model = GPT.load(source, dropout=0.0)
     state = {} if is_new else model.saved       # what a run needs to go on
     config['init_from'] = state.get('config', config)['init_from']
-<<<<<<< HEAD
-    if kl_coef:
-        reference = GPT.load(config['init_from']).requires_grad_(False).to(device).eval()
+    reference = kl_coef and GPT.load(config['init_from']).eval().requires_grad_(False).to(device)
     tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
     tokenizer.render([])                # refuses a tokenizer without <|im_start|> and <|im_end|>
 except ValueError as error:
     raise Mistake(f'{error}; start from another model, or run: python sft.py') from None
-=======
-    reference = kl_coef and GPT.load(config['init_from']).eval().requires_grad_(False).to(device)
-except ValueError as error:
-    raise Mistake(f'{error}; start from another model, or run: python sft.py') from None
-tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
->>>>>>> part-rl
 require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
         f'{folder}/tokenizer.json is not the tokenizer that {source} was trained with')
 require(model.config.causal and 'reward_head' not in model.saved,
@@ -277,7 +269,10 @@ def open_tasks(source, n_held_out=0):
     prompt_of = {}
     for prompt in asked:
         messages = prompt if isinstance(prompt, list) else [{'role': 'user', 'content': prompt}]
-        ids, _ = tokenizer.render(messages, add_generation_prompt=True)
+        try:
+            ids, _ = tokenizer.render(messages, add_generation_prompt=True)
+        except (ValueError, TypeError) as error:
+            raise Mistake(f'{source}: {prompt=!r:.80}: {error}') from None
         if len(ids) <= longest:
             prompt_of[tuple(ids)] = prompt
     if rank == 0:
