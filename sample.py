@@ -257,7 +257,7 @@ elif export == 'html':
     print(html_file.write(out, models, encode, allow_code_execution))
 elif export:
     if export == 'hf':
-        from extras.hf_model import publish
+        from extras.model_card import publish
     else:
         from extras.gguf_file import publish
     only('--export=hf or gguf', 'export')

@@ -260,7 +260,7 @@ def test_the_model_generates_what_ours_does(folder):
 
 def test_the_card_names_settings_and_step_beside_scores_and_data_and_its_example_runs(folder):
     card = (folder / 'sft/hf/README.md').read_text(encoding='utf-8')
-    for words in ("init_from = 'out/base'", 'license: other', 'of step 7'):
+    for words in ("init_from = 'out/base'", 'license: other', 'at step 7'):
         assert words in card, (words, card)
     for path in 'sft/eval.json', 'sft/data.json', 'data/report.md':
         assert (folder / 'sft/hf' / path.split('/')[1]).read_text() == path

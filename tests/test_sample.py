@@ -6,13 +6,14 @@ import types
 import pytest
 import torch
 from accidents import before
-from conftest import mistake, ok, run, save_run
+from conftest import lift, mistake, ok, run, save_run
 
 from model import GPT, GPTConfig
-from parts.sample import asking, gaps
+from extras import gaps
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TOKENIZER = Tokenizer.byte(SPECIAL_TOKENS)
+with_question, _ = lift('sample.py', 'with_question', 'encode')
 V = TOKENIZER.vocab_size
 
 
@@ -70,8 +71,7 @@ def test_a_chat_ends_at_im_end_and_with_a_base_model_there_is_a_note(folder):
 
 
 CTRL_C = "import io, sys; sys.stdin = io.StringIO('hi\\nhi\\n')" + before('take a token', """
-    if arguments[0].text == 'o' and not hasattr(spoiled, 'pressed'):
-        spoiled.pressed = True
+    if n == 1:
         raise KeyboardInterrupt""")
 
 
@@ -82,7 +82,7 @@ def test_ctrl_c_ends_an_answer_and_not_the_chat(folder):
 
 def test_a_message_that_is_too_long_ends_no_chat_and_each_turn_draws_other_numbers(folder):
     typed = 'hi\\n' + 'x' * 900 + '\\nhi\\nhi\\n'
-    seeds = before('begin an answer', 'print(arguments[3])')
+    seeds = before('throw dice', 'print(*arguments)')
     typing = f"import io, sys; sys.stdin = io.StringIO('{typed}')"
     result = sample(folder, 'chat', '--chat=True', before=typing + seeds)
     assert re.findall(r'1337 \d', ok(result)) == ['1337 1', '1337 2', '1337 3']
@@ -93,7 +93,7 @@ def test_a_chat_forgets_its_oldest_turns_but_no_system_message():
     roles = ('user', 'assistant')
     turns = [{'role': role, 'content': 12 * letter} for letter in 'abcdefgh' for role in roles]
     for begin in ([], [{'role': 'system', 'content': 's'}]):
-        messages = asking.with_question(TOKENIZER, [*begin, *turns], 'so?', 200)
+        messages = with_question(TOKENIZER, [*begin, *turns], 'so?', 200)
         n = len(messages) - len(begin)
         question = {'role': 'user', 'content': 'so?'}
         assert messages == begin + turns[1 - n:] + [question] and n % 2     # a question is first
@@ -119,14 +119,16 @@ REFUSED = [         # model, flags, words of the sentence
     ('clm', '--sweep=0,-1', '0,0.5,1.0'), ('clm', "--sweep=(0,'hot')", 'temperatures >= 0'),
     ('clm', '--prompt=a --prompts=x', 'one of --prompt'), ('clm', '--prompts=nowhere.txt', 'nowhere.txt'),
     ('clm', '--prompts={}/latin.txt', 'UTF-8'), ('clm', '--prompts={}/empty.txt', 'one a line'),
-    ('clm', '--sweep=0,1 --temperature=1', 'one of --sweep, --temperature'),
+    ('clm', '--prompts=nowhere.txt --prompt_file=x', 'one of --prompt'),
     ('span', '--prompt=a<|mask|> --sweep=0,1', 'gaps cannot'), ('rm', '--prompt=a', 'scores answers'),
-    ('nan', '--export=hf', 'not finite'), ('clm', '--export=hf --dtype=bfloat16', 'gguf-q8_0'),
-    ('chat', '--chat=True --stop_at=x', 'cannot use --stop_at; leave it out, or use it with a text'),
+    ('nan', '--export=hf', 'not finite'), ('clm', '--export=hf --seed=1', 'cannot use --seed'),
+    ('chat', '--chat=True --num_samples=2', 'a talk cannot use --num_samples; leave it out'),
     ('clm', '--serve=0 --prompt=a', '--serve cannot'), ('clm', '--serve=0 --ckpt={}/clm,nowhere', 'nowhere'),
     ('clm', '--ckpt={}/clm,{}/clm', '--serve=8000'), ('span', '--serve=0', 'fills gaps; --serve'),
     ('span', '--export=hf', 'fills gaps; --serve'),
-    ('clm', '--allow_code_execution=True', 'use it with --serve or --export=html')]
+    ('clm', '--allow_code_execution=True', 'a text cannot use --allow_code_execution'),
+    ('clm', '--ckpt=Who/Model-1B', 'hf download Who/Model-1B --local-dir=Model-1B'),
+    ('clm', '--ckpt=out/nothing', 'run: python prepare.py && python train.py')]
 
 
 def test_what_cannot_be_is_one_sentence(folder):
