@@ -91,28 +91,11 @@ def with_question(tokenizer, messages, text, block_size):
     return messages
 
 
-def find_end(ends, text, begin, is_whole):
-    """Return where the first of `ends` is in a text, from position `begin` on, and whether all of
-    it is there. Unless the text is whole, its last characters may be the beginning of one of them.
-    ends: a pattern, or a list of words. 'a stor', ['or', 'ore'] -> 4, True: the text has `or`.
-    'a stor', ['story'] -> 2, False, or 6, False if the text is whole."""
-    if isinstance(ends, str):
-        match = regex.search(ends, text, pos=begin, partial=not is_whole)
-        return (match.start(), not match.partial) if match else (len(text), False)
-    # A pattern of a long word would take minutes: regex looks for the beginnings of a word of n
-    # letters in n^3 steps.
-    found = [at for word in ends if (at := text.find(word, begin)) >= 0]
-    if found or is_whole or not ends:
-        return min(found, default=len(text)), bool(found)
-    first = max(begin, len(text) - max(map(len, ends)) + 1)
-    may_begin = lambda at: any(word.startswith(text[at:]) for word in ends)
-    return next(filter(may_begin, range(first, len(text))), len(text)), False
-
-
-def write(model, tokenizer, prompt, max_new_tokens, draw, ends=()):
+def write(model, tokenizer, prompt, max_new_tokens, draw, ends=''):
     """Yield for each token of an answer the text that is certain now, and why the answer ends here:
-    'stop', 'length', or '' if it goes on. What may be the beginning of one of `ends` waits for the
-    next token, and so do the bytes of half a character: 'é' of two tokens is yielded as '', 'é'.
+    'stop', 'length', or '' if it goes on. Half a character waits for its other half: 'é' of two
+    tokens is yielded as '', 'é'. What may be the beginning of `ends`, a pattern, waits, too: with
+    'END', of 'a E' only 'a ' is certain, until the next token tells whether it is END.
     prompt: a text or messages. draw(logits (1, V)) -> the next token (1,)."""
     ids, allowed, n_again = encode(tokenizer, prompt)
     n = max_new_tokens + (n_again > 0)          # the first one replaces the prompt's last
@@ -133,11 +116,17 @@ def write(model, tokenizer, prompt, max_new_tokens, draw, ends=()):
     idx = torch.tensor([ids], device=model.embedding.weight.device)  # (1, T)
     for t, token in enumerate(model.stream(idx, n, choose, tokenizer.stop)):
         id = token.item()
-        why = 'stop' if id in tokenizer.stop else 'length' if t + 1 == n else ''
-        data = b'' if id in tokenizer.stop else tokenizer.decode_bytes([id])
-        text += decoder.decode(data[n_again if t == 0 else 0:], final=why != '')
-        end, is_found = find_end(ends, text, n_shown, is_whole=why != '')
-        why = 'stop' if is_found else why
+        why = ''
+        if id in tokenizer.stop:
+            why = 'stop'
+        elif t + 1 == n:
+            why = 'length'
+        data = b'' if why == 'stop' else tokenizer.decode_bytes([id])
+        text += decoder.decode(data[n_again if t == 0 else 0:], bool(why))
+        found = regex.search(ends, text, pos=n_shown, partial=not why) if ends else None
+        if found and not found.partial:
+            why = 'stop'
+        end = found.start() if found else len(text)
         yield text[n_shown:end], why
         n_shown = end
         if why:
@@ -166,6 +155,7 @@ configure(globals(), BOUNDS)
 sys.stdout.reconfigure(errors='replace')        # what a terminal cannot show becomes a ?
 require(len(set_by.keys() & {'prompt', 'prompt_file', 'prompts'}) < 2,
         'give one of --prompt, --prompt_file and --prompts')
+require(not {'sweep', 'temperature'} <= set_by.keys(), 'give one of --sweep and --temperature')
 require(all(isinstance(t, int | float) and t >= 0 for t in sweep),
         f'{sweep=} must be temperatures >= 0, such as 0,0.5,1.0')
 is_page = serve is not None or export == 'html'
@@ -173,8 +163,8 @@ require(is_page or ',' not in ckpt, 'several models need a page; add --serve=800
 
 # --- the models -----------------------------------------------------------------------------------
 if device == 'auto':
-    mps = torch.backends.mps.is_available()
-    device = 'cuda' if torch.cuda.is_available() else 'mps' if mps else 'cpu'
+    device = 'mps' if torch.backends.mps.is_available() else 'cpu'
+    device = 'cuda' if torch.cuda.is_available() else device
 try:
     kind = torch.empty(1, device=device).device.type        # cuda, of cuda:1
 except (RuntimeError, AssertionError) as error:
@@ -197,7 +187,8 @@ def open_model(path):
             'writes none; use the model of sft.py')
     require(trained.get('objective', 'clm') == 'clm' or not (is_page or export), f'{path} fills '
             'gaps; --serve and --export need a model that continues texts')
-    beside = f'{folder_of(path)}/tokenizer.json'
+    folder = path if os.path.isdir(path) else os.path.dirname(path) or '.'
+    beside = f'{folder}/tokenizer.json'
     require(os.path.exists(beside), f"{beside} is missing; copy the run's own file back; of a "
             "Hugging Face model it is in the download, or transformers' AutoTokenizer writes it")
     tokenizer = Tokenizer.load(beside)
@@ -206,10 +197,6 @@ def open_model(path):
     if random_init:
         model = GPT(model.config)
     return model.to(device, getattr(torch, dtype)).eval(), tokenizer, trained
-
-
-def folder_of(path):
-    return path if os.path.isdir(path) else os.path.dirname(path) or '.'
 
 
 torch.manual_seed(seed)         # for untrained weights and for gaps; answers have their own dice
@@ -234,37 +221,35 @@ def draw_by(temperature, seed):
 
 
 writing = 'random_init prompt prompt_file max_new_tokens temperature top_k top_p seed'
-texts = [prompt]
-if prompt_file:
-    texts = [read_text(prompt_file)]
+texts = [read_text(prompt_file) if prompt_file else prompt]
 if prompts:
     texts = [line for line in read_text(prompts).splitlines() if line.strip()]
     require(texts, f'{prompts} must hold prompts, one a line')
 # A body ends where a line begins in column 0, but not with a closing bracket or a comment.
-ends = r'(?<=\n)(?=[^\s#)\]}])' if stop_at == 'function' else [stop_at] * bool(stop_at)
+ends = r'(?<=\n)(?=[^\s#)\]}])' if stop_at == 'function' else regex.escape(stop_at)
 history = [{'role': 'system', 'content': system}] if system else []
 if trained and chat != ('stage' in trained) and not (is_page or export):
     print(f'hint: {ckpt} continues texts; sft.py --init_from={ckpt} teaches it to answer' if chat
           else f'hint: {ckpt} has learned to answer messages; add --chat=True', file=sys.stderr)
 
-if serve is not None:
-    from extras import server
-    only('--serve', 'serve allow_code_execution')
-    server.run(serve, models, encode, write, allow_code_execution)
-elif export == 'html':
-    from extras import html_file
-    only('--export=html', 'export out allow_code_execution')
-    print(html_file.write(out, models, encode, allow_code_execution))
+if is_page:
+    only('a page', 'serve export out allow_code_execution')
+    if export:
+        from extras import html_file
+        print(html_file.write(out, models, encode, allow_code_execution))
+    else:
+        from extras import server
+        server.run(serve, models, encode, write, allow_code_execution)
 elif export:
+    only('--export=hf or gguf', 'export')
     if export == 'hf':
         from extras.model_card import publish
     else:
         from extras.gguf_file import publish
-    only('--export=hf or gguf', 'export')
-    print(publish(folder_of(ckpt), model, tokenizer))
+    print(publish(ckpt, model, tokenizer))
 elif trained.get('objective', 'clm') != 'clm':
-    from extras import gaps
     only('a model that fills gaps', writing)
+    from extras import gaps
     print(gaps.fill(model, tokenizer, texts[0], trained['objective'], max_new_tokens,
                     temperature=temperature, top_k=top_k, top_p=top_p))
 elif chat and not any(texts):

@@ -33,10 +33,11 @@ DIFFERS = ("llama.cpp lacks this tokenizer's split pattern and cuts some texts i
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4     # types of a token
 
 
-def publish(folder, model, tokenizer):
-    """Write model-f32.gguf, a GPT and its tokenizer, into a run's folder. Return the text to print.
-    A model of sft.py, dpo.py or rl.py is for chat, so its file has the chat template, and llama.cpp
-    puts nothing before a text. Otherwise it puts <|endoftext|> there."""
+def publish(ckpt, model, tokenizer):
+    """Write model-f32.gguf, a GPT and its tokenizer, into a run's folder. ckpt: the folder, or a
+    .pt file in it. Return the text to print. A model of sft.py, dpo.py or rl.py is for chat, so its
+    file has the chat template, and llama.cpp puts nothing before a text. Otherwise it puts
+    <|endoftext|> there."""
     try:
         import gguf
     except ImportError:
@@ -75,6 +76,7 @@ def publish(folder, model, tokenizer):
             halves = array.reshape(-1, 2, D // 2, c.n_embd)
             array = halves.swapaxes(1, 2).reshape(array.shape)
         writer.add_tensor(name, array)
+    folder = ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt) or '.'
     path = os.path.join(folder, 'model-f32.gguf')
     try:
         writer.write_header_to_file(pathlib.Path(f'{path}.tmp'))

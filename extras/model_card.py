@@ -51,9 +51,10 @@ def base_of(init_from):
     return '', 'other'
 
 
-def publish(folder, model, tokenizer):
-    """Write folder/hf, a folder to publish: weights, tokenizer, README.md, and the run's files
-    about data and scores. Return a text to print."""
+def publish(ckpt, model, tokenizer):
+    """Write hf, a folder to publish, into a run's folder: weights, tokenizer, README.md, and the
+    run's files about data and scores. Return a text to print. ckpt: the folder, or a .pt in it."""
+    folder = ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt) or '.'
     target = os.path.join(folder, 'hf')
     if os.path.exists(target):
         raise Mistake(f'{target} is there already; move it away')

@@ -20,6 +20,7 @@ lead here (DNS rebinding).
 """
 import contextlib, http.server, json, math, pathlib, random, secrets, signal, socket, threading
 import time, traceback
+import regex
 from configurator import Mistake
 from extras import api_fields, grading, questions, sandbox
 from model import sample
@@ -110,7 +111,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         name = model or next(iter(server.models))
         model, tokenizer, _ = found(server.models, name, '/v1/models')
         source, asked = ('messages', api_fields.plain(messages)) if is_chat else ('prompt', prompt)
-        ends = [text for text in stop if text]
+        ends = '|'.join(regex.escape(text) for text in stop if text)
         item = task_id and found(server.items, task_id, '/problems')
         if item:        # no text of the client's: the answer that is judged is the model's own
             asked, ends = item[source], '' if is_chat else item['ends']
@@ -146,7 +147,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 head['usage'] = None        # OpenAI's pieces have it, too; the last has the numbers
         with server.locks[name]:
             server.check_end()
-            for piece, why in server.write(model, tokenizer, asked, limit, draw, ends or ()):
+            for piece, why in server.write(model, tokenizer, asked, limit, draw, ends):
                 server.check_end()
                 text += piece
                 if stream:

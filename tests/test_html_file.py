@@ -97,7 +97,8 @@ def shown(tmp_path_factory):
     tokenizer = Tokenizer.train(SOURCE, 700)
     small = dict(vocab_size=tokenizer.vocab_size, block_size=CONTEXT, n_ffn=44, vocab_multiple=64)
     models = {'a "base"': (lively(0.3, **small, n_kv_head=2, tie_embeddings=False), tokenizer, {}),
-              'chat': (lively(0.3, **small, n_layer=1, n_head=2, rope_theta=500.0), tokenizer, {'stage': 'sft'}),
+              'chat': (lively(0.3, **small, n_layer=1, n_head=2, rope_theta=500.0), tokenizer,
+                       {'stage': 'sft'}),
               'knows': (like(chain('\nok', '<|im_end|>'), block_size=256), TOKENIZER, {'stage': 'dpo'})}
     path = tmp_path_factory.mktemp('page') / 'demo.html'
     judge = lambda *job: sandbox.Result('wrong', MESSAGE)

@@ -119,7 +119,7 @@ REFUSED = [         # model, flags, words of the sentence
     ('clm', '--sweep=0,-1', '0,0.5,1.0'), ('clm', "--sweep=(0,'hot')", 'temperatures >= 0'),
     ('clm', '--prompt=a --prompts=x', 'one of --prompt'), ('clm', '--prompts=nowhere.txt', 'nowhere.txt'),
     ('clm', '--prompts={}/latin.txt', 'UTF-8'), ('clm', '--prompts={}/empty.txt', 'one a line'),
-    ('clm', '--prompts=nowhere.txt --prompt_file=x', 'one of --prompt'),
+    ('clm', '--sweep=0,1 --temperature=1', 'one of --sweep and --temperature'),
     ('span', '--prompt=a<|mask|> --sweep=0,1', 'gaps cannot'), ('rm', '--prompt=a', 'scores answers'),
     ('nan', '--export=hf', 'not finite'), ('clm', '--export=hf --seed=1', 'cannot use --seed'),
     ('chat', '--chat=True --num_samples=2', 'a talk cannot use --num_samples; leave it out'),

@@ -23,7 +23,7 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer
 COMPLETE, CHAT = '/v1/completions', '/v1/chat/completions'
 MESSAGES = [{'role': 'system', 'content': 'be brief'}, {'role': 'user', 'content': 'hi'}]
 CONTEXT = 128
-encode, write, _ = lift('sample.py', 'encode', 'write', 'find_end')
+encode, write = lift('sample.py', 'encode', 'write')
 
 
 # --- a model that can be slow, a server in a thread, requests -----------------------------------------------
