@@ -104,8 +104,9 @@ def about_loss(rows, train, config):
     # With --nll_weight, dpo.py's loss has a second part; preference_loss is that of val_loss.
     at, loss = curve(train, 'preference_loss' if 'preference_loss' in train[-1] else 'loss')
     steps, values = curve(rows, 'val_loss')
-    if not len(values):
-        yield 'There is no validation loss yet.'
+    evaluated = [row['step'] for row in rows if 'val_loss' in row]
+    if not len(values) or steps[-1] < evaluated[-1]:
+        yield 'There is no validation loss, or the last one is not a number.'
         return
     last, best = values[-1], values.argmin()
     course = f'The validation loss is {last:.3g} at step {steps[-1]:,.0f}'
@@ -138,7 +139,7 @@ def about_reward(rows, train, config):
                f'{values[0]:.2f} at step {steps[0]:,.0f} and highest at step {steps[best]:,.0f}, '
                f'{values[best]:.2f}.')
     # An answer teaches only if it earned more, or less, than other answers to its prompt.
-    n = max(1, len(train) // 4)
+    n = 1 + len(train) // 4
     if not curve(train[-n:], 'informative')[1].any():
         yield (f'In the last {n} logged steps all answers to a prompt earned the same, so the '
                'machine is busy and the model does not learn.')
@@ -156,7 +157,7 @@ def about_machine(train):
         yield f'In the later half of the log, {waits.mean():.0%} of a step waited for data.'
     skipped = curve(train, 'skipped')[1]
     if skipped.any():
-        yield f'Updates skipped, because of a spike or a nan: {skipped[-1]:,.0f}.'
+        yield f'Updates skipped, because of a spike or a NaN: {skipped[-1]:,.0f}.'
 
 
 def about_end(rows, end, usual):
@@ -225,15 +226,14 @@ def draw_panel(ax, panel, group, is_machine):
             x, y = curve(run['rows'], name)
             if is_machine:          # runs of any length share its panels
                 x = 100 * x / run['end']
-            width, label = (2, run['title']) if name == patterns[0] else (0.8, None)
+            width, label = (2, run['title']) if name == patterns[0] else (1.2, None)
             ax.plot(x, scale * y, 'o-' if len(x) < 16 else '-', color=run['color'],
                     linewidth=width, label=label, markersize=3)
             visible += [*scale * y[len(y) // 10:]]      # the first tenth is often far above
     low, high = np.quantile(visible, [0, 0.98])
     margin = 0.1 * (high - low) or 1
     ax.set_ylim(low - margin, high + margin)
-    ax.set_title(f'{title}\n', loc='left', weight='bold', size=11)
-    ax.text(0, 1.04, meaning, transform=ax.transAxes, size=8, color='gray')
+    ax.set_title(f'{title}\n{meaning}', loc='left', size=9)
     ax.grid(alpha=0.3)
 
 
@@ -244,7 +244,7 @@ for stage in dict.fromkeys(run['stage'] for run in all_runs):
     headline = f'model, {stage}: are we flying to the right place?'
     parts.append(([headline, *said], MODEL, group))
 parts.append((['systems: is the engine running? (across: % of the steps)'], MACHINE, all_runs))
-fig = figure.Figure((14, 6 * len(parts)), dpi=120, layout='constrained')
+fig = figure.Figure((14, 6 * len(parts)), layout='constrained')
 for part, (text, panels, group) in zip(fig.subfigures(len(parts)), parts):
     part.suptitle('\n'.join(textwrap.fill(line, 150) for line in text), x=0.01, ha='left', size=10)
     axes = iter(part.subplots(2, 4).flatten())
