@@ -101,7 +101,7 @@ def write(model, tokenizer, prompt, max_new_tokens, draw, ends=''):
     n = max_new_tokens + (n_again > 0)          # the first one replaces the prompt's last
 
     def choose(logits, rows, t):
-        # special tokens that only prompts have, such as <|im_start|>
+        # Special tokens that only prompts have, such as <|im_start|>, are never drawn.
         logits[:, tokenizer.never_in_answers(logits.shape[1])] = -torch.inf
         if t == 0 and allowed:
             first = logits[:, allowed]          # a copy
@@ -158,6 +158,7 @@ require(len(set_by.keys() & {'prompt', 'prompt_file', 'prompts'}) < 2,
 require(not {'sweep', 'temperature'} <= set_by.keys(), 'give one of --sweep and --temperature')
 require(all(isinstance(t, int | float) and t >= 0 for t in sweep),
         f'{sweep=} must be temperatures >= 0, such as 0,0.5,1.0')
+require(chat or not system, '--system needs --chat=True')
 is_page = serve is not None or export == 'html'
 require(is_page or ',' not in ckpt, 'several models need a page; add --serve=8000 or --export=html')
 
@@ -233,7 +234,7 @@ if trained and chat != ('stage' in trained) and not (is_page or export):
           else f'hint: {ckpt} has learned to answer messages; add --chat=True', file=sys.stderr)
 
 if is_page:
-    only('a page', 'serve export out allow_code_execution')
+    only('--serve or --export=html', 'serve export out allow_code_execution')
     if export:
         from extras import html_file
         print(html_file.write(out, models, encode, allow_code_execution))
@@ -259,7 +260,7 @@ elif chat and not any(texts):
         while question := input('you> ').strip():
             try:
                 history = with_question(tokenizer, history, question, context)
-            except Mistake as mistake:      # such as a message that is too long
+            except ValueError as mistake:   # such as a message that is too long
                 print(mistake)
                 continue
             # A seed for each turn. If all had the same one, all would draw the same numbers.

@@ -24,12 +24,12 @@ what rl.py, prepare.py, sample.py and eval.py need for programs and their tests
     trial               one run of a program in the sandbox
     crossing            what the program and its tests say to each other
 what sample.py opens
-    server              --serve=8000: a page and OpenAI's API for the programs of this machine
+    server              a page and OpenAI's API for the programs of this machine: --serve=8000
     api_fields          what a client of the server asks is read, or refused
-    html_file           --export=html: the page as one file, whose models answer without Python
+    html_file           the page as one file, whose models answer without Python: --export=html
     page.html, demo.js  the page; the model once more, in JavaScript
-    model_card          --export=hf: a folder to publish, with a card
-    gguf_file           --export=gguf: a file for llama.cpp
+    model_card          a folder to publish, with a card: --export=hf
+    gguf_file           a file for llama.cpp: --export=gguf
     gaps                models of --objective=mlm or span: hidden tokens and spans are filled
 what run.sh needs
     chain_report        a command: the table of what each stage can do

@@ -289,8 +289,8 @@ def test_the_commands_of_the_page_continue_fine_tune_and_chat_and_the_card_names
     """Those of docs/use.md, and what they print as the next one, with a small model of transformers."""
     theirs = tmp_path / 'SmolLM2-135M'
     tokenizer = Tokenizer.train(open(__file__, encoding='utf-8').read(), 500)
-    published(theirs, SMOLLM2, vocab_size=500)
-    hf_tokenizer.write(theirs, tokenizer, 64)
+    published(theirs, SMOLLM2, vocab_size=500, max_position_embeddings=256)
+    hf_tokenizer.write(theirs, tokenizer, 256)
     (theirs / 'README.md').write_text('---\nlicense: apache-2.0\n---\n# SmolLM2\n')
     page = (ROOT / 'docs/use.md').read_text(encoding='utf-8')
     section = page.split('## Start from another model')[1].split('\n## ')[0]

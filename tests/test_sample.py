@@ -13,7 +13,7 @@ from extras import gaps
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TOKENIZER = Tokenizer.byte(SPECIAL_TOKENS)
-with_question, _ = lift('sample.py', 'with_question', 'encode')
+with_question, write, encode = lift('sample.py', 'with_question', 'write', 'encode')
 V = TOKENIZER.vocab_size
 
 
@@ -115,15 +115,63 @@ def test_a_narrow_terminal_shows_question_marks(folder):
     assert ok(sample(folder, 'clm', '--prompt=é', before=narrow)).startswith('?')
 
 
+class Typist:
+    """A model that wants to write these bytes, one a token."""
+    embedding = types.SimpleNamespace(weight=torch.zeros(1))
+
+    def __init__(self, data):
+        self.data = data
+
+    def stream(self, idx, n, draw, stop):
+        for t, byte in enumerate(self.data[:n]):
+            yield draw(torch.nn.functional.one_hot(torch.tensor([byte]), V).float(), None, t)
+
+
+BODY = r'(?<=\n)(?=[^\s#)\]}])'
+TYPED = [       # what it writes, the prompt, ends, what is shown, why it ends
+    ('a é 漢字 😀', 'hi', '', 'a é 漢字 😀', 'length'), ('a é', 'hi', 'END', 'a é', 'length'),
+    ('a E ENEND b', 'hi', 'END', 'a E EN', 'stop'), ('a EN', 'hi', 'END', 'a EN', 'length'),
+    ('a or story', 'hi', 'story|or', 'a ', 'stop'), ('ENDx', 'hi', 'END', '', 'stop'),
+    ('x = 1\n  y\n\n# z\n)\ndef', 'hi', BODY, 'x = 1\n  y\n\n# z\n)\n', 'stop'),
+    ('\n', 'f:\n', BODY, '', 'length'), ('\ndef', 'f:\n', BODY, '', 'stop')]
+
+
+def test_pieces_split_no_character_and_show_nothing_of_an_end_or_of_a_token_that_is_written_again():
+    best = lambda logits: logits.argmax(-1)
+    for text, prompt, ends, shown, why in TYPED:
+        asked = prompt if ends == BODY and prompt[-1] == '\n' else [{'role': 'user', 'content': prompt}]
+        n = len(text.encode()) - isinstance(asked, str)         # its first token is the prompt's last, again
+        steps = list(write(Typist(text.encode()), TOKENIZER, asked, n, best, ends))
+        pieces, reasons = zip(*steps)
+        assert ''.join(pieces) == shown and reasons == ('',) * (len(steps) - 1) + (why,), (text, steps)
+        assert '\ufffd' not in ''.join(pieces)
+    odd = [TOKENIZER.special['<|im_start|>'], 97, TOKENIZER.special['<|im_end|>'], 98]      # the first: never
+    steps = list(write(Typist(odd), TOKENIZER, [], 9, best))
+    assert [why for _, why in steps] == ['', '', 'stop'] and steps[1][0] == 'a' and '<' not in steps[0][0]
+
+
+def test_a_prompt_that_ends_inside_a_token_is_read_without_it():
+    tokenizer = Tokenizer.train('def f(x):\n    return x\n' * 9, 330)
+    ids, allowed, n_again = encode(tokenizer, 'def f(x):')
+    whole = [*tokenizer.begin, *tokenizer.encode('def f(x):')]
+    assert ids == whole[:-1] and b'def f(x):'.endswith(tokenizer.vocab[whole[-1]])
+    assert n_again == len(tokenizer.vocab[whole[-1]])
+    assert all(tokenizer.all_bytes[i].startswith(tokenizer.vocab[whole[-1]]) for i in allowed)
+    assert encode(tokenizer, '') == (tokenizer.first, None, 0)
+    assert encode(tokenizer, [{'role': 'user', 'content': 'x'}])[1:] == (None, 0)
+
+
 REFUSED = [         # model, flags, words of the sentence
     ('clm', '--sweep=0,-1', '0,0.5,1.0'), ('clm', "--sweep=(0,'hot')", 'temperatures >= 0'),
     ('clm', '--prompt=a --prompts=x', 'one of --prompt'), ('clm', '--prompts=nowhere.txt', 'nowhere.txt'),
+    ('clm', '--system=x --prompt=a', '--system needs --chat=True'),
     ('clm', '--prompts={}/latin.txt', 'UTF-8'), ('clm', '--prompts={}/empty.txt', 'one a line'),
     ('clm', '--sweep=0,1 --temperature=1', 'one of --sweep and --temperature'),
     ('span', '--prompt=a<|mask|> --sweep=0,1', 'gaps cannot'), ('rm', '--prompt=a', 'scores answers'),
     ('nan', '--export=hf', 'not finite'), ('clm', '--export=hf --seed=1', 'cannot use --seed'),
     ('chat', '--chat=True --num_samples=2', 'a talk cannot use --num_samples; leave it out'),
-    ('clm', '--serve=0 --prompt=a', '--serve cannot'), ('clm', '--serve=0 --ckpt={}/clm,nowhere', 'nowhere'),
+    ('clm', '--serve=0 --prompt=a', '--export=html cannot use --prompt'),
+    ('clm', '--serve=0 --ckpt={}/clm,nowhere', 'nowhere'),
     ('clm', '--ckpt={}/clm,{}/clm', '--serve=8000'), ('span', '--serve=0', 'fills gaps; --serve'),
     ('span', '--export=hf', 'fills gaps; --serve'),
     ('clm', '--allow_code_execution=True', 'a text cannot use --allow_code_execution'),
