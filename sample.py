@@ -147,8 +147,10 @@ def instead_of(path):
     if regex.fullmatch(r'[\w.-]+/[\w.-]+', path) and owner != 'out' and not os.path.exists(owner):
         return f'download it, then name its folder: hf download {path} --local-dir={name}'
     there = sorted({os.path.dirname(file) for file in glob.glob('out/*/*.pt')})
-    return (f'give one that does: --ckpt={shlex.quote(there[0])} (of {", ".join(there)})'
-            if there else 'run: python prepare.py && python train.py')
+    if there:
+        return f'give one that does: --ckpt={shlex.quote(there[0])} (of {", ".join(there)})'
+    steps = '' if os.path.exists('data/quickstart') else 'python prepare.py && '
+    return f'run: {steps}python train.py'
 
 
 configure(globals(), BOUNDS)
@@ -179,6 +181,9 @@ def open_model(path):
     """Return a model, its tokenizer, and the settings of the run that trained it: {} for a folder
     of Hugging Face."""
     require(os.path.exists(path), f'{path} does not exist; {instead_of(path)}')
+    folder = path if os.path.isdir(path) else os.path.dirname(path) or '.'
+    require({'.pt', '.safetensors'} & {pathlib.Path(name).suffix for name in os.listdir(folder)},
+            f'{path} has no best.pt, last.pt or *.safetensors; {instead_of(path)}')
     try:
         model = GPT.load(path)
     except ValueError as error:
@@ -188,7 +193,6 @@ def open_model(path):
             'writes none; use the model of sft.py')
     require(trained.get('objective', 'clm') == 'clm' or not (is_page or export), f'{path} fills '
             'gaps; --serve and --export need a model that continues texts')
-    folder = path if os.path.isdir(path) else os.path.dirname(path) or '.'
     beside = f'{folder}/tokenizer.json'
     require(os.path.exists(beside), f"{beside} is missing; copy the run's own file back; of a "
             "Hugging Face model it is in the download, or transformers' AutoTokenizer writes it")
