@@ -4,15 +4,15 @@ Two dashboards in one picture: is the engine running, and are we flying to the r
     python plot.py --runs=out/quickstart,out/sft --out=both.png     # finished, or still running
     python plot.py --runs='out/*'                                   # all
 
-It reads metrics.jsonl, config.json, data.json, samples.txt and eval.json, as far as they are in the
-folder of a run. It prints in sentences what is seen in the numbers, and draws the curves: those of
-the model, and below them those of the machine. A fast machine and a model that learns nothing cost
-as much as a good run, so look at both. Runs of the same stage share their panels. Compare their
-losses only if they have the same tokenizer; bits per byte can be compared between any two.
+It reads metrics.jsonl in the folder of a run, and config.json and samples.txt if they are there. It
+prints in sentences what is seen in the numbers, and draws the curves: those of the model, and below
+them those of the machine. A fast machine on which a model learns nothing costs as much as a good
+run, so look at both. Runs of the same stage share their panels. Compare their losses only if they
+have the same tokenizer; bits per byte can be compared between any two.
 
 You should see a loss that falls ever slower, and a speed that stays. No sentence says whether a run
-is good: that depends on what you want from it. What to do is in docs/trouble.md, under "While it
-trains". Copy this file with configurator.py.
+is good, because that depends on what you want from it. docs/trouble.md says what to do, under
+"While it trains". Copy this file with configurator.py; it needs numpy and matplotlib.
 """
 import ast, glob, json, math, os, pathlib, re, textwrap, warnings
 import numpy as np
