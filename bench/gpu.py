@@ -30,8 +30,7 @@ import gpu_calls
 from configurator import Mistake, configure
 from gpu_calls import ms
 from model import GPT, GPTConfig
-from extras import objectives, planner
-from extras import chain_report
+from extras import chain_report, objectives, planner
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 out = 'out/gpu'             # the folder of results.jsonl and log.txt
