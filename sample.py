@@ -161,6 +161,7 @@ require(not {'sweep', 'temperature'} <= set_by.keys(), 'give one of --sweep and 
 require(all(isinstance(t, int | float) and t >= 0 for t in sweep),
         f'{sweep=} must be temperatures >= 0, such as 0,0.5,1.0')
 require(chat or not system, '--system needs --chat=True')
+require(len(stop_at) <= 200, '--stop_at must have at most 200 characters')
 is_page = serve is not None or export == 'html'
 require(is_page or ',' not in ckpt, 'several models need a page; add --serve=8000 or --export=html')
 

@@ -164,6 +164,7 @@ def test_a_prompt_that_ends_inside_a_token_is_read_without_it():
 REFUSED = [         # model, flags, words of the sentence
     ('clm', '--sweep=0,-1', '0,0.5,1.0'), ('clm', "--sweep=(0,'hot')", 'temperatures >= 0'),
     ('clm', '--prompt=a --prompts=x', 'one of --prompt'), ('clm', '--prompts=nowhere.txt', 'nowhere.txt'),
+    ('clm', f'--stop_at={"a" * 201}', 'at most 200'),
     ('clm', '--system=x --prompt=a', '--system needs --chat=True'),
     ('clm', '--prompts={}/latin.txt', 'UTF-8'), ('clm', '--prompts={}/empty.txt', 'one a line'),
     ('clm', '--sweep=0,1 --temperature=1', 'one of --sweep and --temperature'),
