@@ -199,7 +199,7 @@ for folder in dict.fromkeys(folders):
     about = about_reward if stage == 'rl' else about_loss
     seen = [*about(rows, train, config), *about_end(rows, end, usual), *about_machine(train)]
     title = f'{folder} ({stage}, step {rows[-1]["step"]:,} of {end:,})'
-    print(f'{title}:', *seen, sep='\n  ')
+    print(f'\n{title}:', *seen, sep='\n  ')
     sample = read(home / 'samples.txt').rpartition('\n--- step ')[2]       # the last one
     all_runs.append({'title': title, 'stage': stage, 'rows': rows, 'end': end, 'seen': seen,
                      'color': f'C{len(all_runs)}', 'sample': sample})
