@@ -15,7 +15,6 @@ prepare/                a text becomes tokens on the disk
     report              what came in, what was dropped and why, and a card of what is left
     workers             many jobs, computed by several processes
 model/                  whatever takes a GPT or its config
-    gguf_file           a file for llama.cpp
     checkpoints         found, read, and opened to sample from
 train/                  a run
     folders             the folders that scripts read by default, and what makes them
@@ -23,15 +22,8 @@ train/                  a run
     data                the folder of token bins that eval.py measures
 sample/                 a model writes
     asking              prompts become ids, and the ids of answers become text, many in one batch
-    gaps                hidden tokens and spans are filled
-    fields              what a client of the server asks is read, or refused
-    server              a page and OpenAI's API for the programs of this machine
-    html_file           the same page as one file, in which the models answer without Python
 eval/                   is it right, is it well?
     questions           which questions eval.py asks, and what it writes down about an answer
     results             two models on the same problems, tables
-    run_log             what a run has written into its folder
-    dashboard           its curves and what is seen in them, as a picture
-    chain_report        the table of `bash run.sh`
 """
 from configurator import Mistake      # noqa: F401
