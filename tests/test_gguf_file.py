@@ -5,7 +5,7 @@ from accidents import full_disk
 from conftest import machine, mistake, ok, refused, run, save_run
 from test_model import lively
 
-from extras import fit, gguf_file, hf_model, hf_tokenizer
+from extras import gguf_file, hf_model, hf_tokenizer
 from model import GPT, GPTConfig
 from tokenizer import SPECIAL_TOKENS, Tokenizer, from_printable
 

@@ -13,7 +13,7 @@ from conftest import ROOT, lift, like, mistake, ok, refused, run, save_run
 from test_model import lively
 from test_sample import TOKENIZER, chain
 
-from extras import fit, sandbox
+from extras import sandbox
 from model import sample
 from extras import gguf_file, html_file
 from tokenizer import PATTERN, SMALL_PATTERN, Tokenizer
