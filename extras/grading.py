@@ -1,16 +1,78 @@
 """
-How good is an answer to a question of questions.py? Its program runs in the sandbox, or a rule decides.
+How good are answers to questions of questions.py? Tests run their programs, or a rule or a judge
+decides. eval.py and rl.py take their verdicts from here.
 
-    job(question, 'It is 4.', chat=True)    # (program, tests, entry point) to run, or None
-    outcome(question, 'It is 4.')           # {'outcome': 'passed', 'message': ''}
+    run = sandbox.run_many                  # programs with their tests -> what became of them
+    left_out, walls = check_harness(questions, run)     # can the tests tell right from wrong?
+    for verdict in verdicts([(question, 'It is 4.')], chat=True, run=run):
+        print(verdict)                      # {'outcome': 'passed', 'message': ''}
     code_in('So:\\n```python\\nx = 1\\n```')        # 'x = 1\\n'
 """
-import builtins, collections, itertools, math, re, textwrap
+import builtins, collections, itertools, json, math, re, shlex, subprocess, textwrap
 from configurator import Mistake
-from extras.questions import broken_rules, names_in
+from extras import problems
+from extras.questions import broken_rules, content_of, convert, names_in
 
 
-# --- how good is an answer? -----------------------------------------------------------------------
+# --- answers --------------------------------------------------------------------------------------
+def read_answers(path):
+    """Return the rows of a file of answers, {"task_id", "completion"}, all of one checkpoint."""
+    def checked(row):
+        hash(row['task_id'])            # TypeError if no dict can hold it
+        if not isinstance(row['completion'], str):
+            raise Mistake('"completion" must be a text')
+        return row
+
+    rows = convert(path, content_of(path), checked,
+                   'each line needs a "task_id" and a "completion"')
+    ckpts = {str(row.get('ckpt')) for row in rows}
+    if len(ckpts) > 1:
+        raise Mistake(f'{path} has answers of several checkpoints, {sorted(ckpts)}; run eval.py '
+                      'for one of them, with an --out of its own')
+    return rows
+
+
+def given_answers(task, questions, rows, n):
+    """Return the answers to each question among rows of {"task_id", "completion"}: at least n."""
+    answers = collections.defaultdict(list)
+    for row in rows:
+        if row.get('task', task) == task:
+            answers[row['task_id']].append(row['completion'])
+    for question in questions:
+        task_id = question['task_id']
+        if len(answers[task_id]) < n:
+            raise Mistake(f'completions of {task_id}: {len(answers[task_id])}, but {n} are '
+                          'needed; add them')
+    return [answers[question['task_id']] for question in questions]
+
+
+def row_of(task, question, text, metadata):
+    """Return the row of samples.jsonl of an answer, not yet judged. metadata: {'ckpt', 'step',
+    'chat'} of its model."""
+    row = {key: question.get(key) for key in ('task_id', 'family', 'cell', 'split', 'prompt')}
+    row |= {'task': task, 'messages': question['messages'] if metadata['chat'] else None,
+            'completion': text, 'outcome': 'ungraded', 'message': '', 'ckpt': metadata['ckpt'],
+            'step': metadata['step']}
+    if question['tests']:
+        row['preferred'] = problems.preferred(text)     # a single line, which DPO teaches
+    return row
+
+
+# --- verdicts -------------------------------------------------------------------------------------
+def verdicts(cases, chat, run, judge=''):
+    """Yield the verdict on each (question, answer), in order: {'outcome', 'message'}, and a judge's
+    'score'. chat: whether the question was asked in a conversation. run: [(program, tests, entry
+    point)] -> their results. judge: a command, see judged()."""
+    # A job is a program with its tests, or None, because answers in words and empty ones don't run.
+    jobs = [job(*case, chat) for case in cases]
+    results = iter(run([job for job in jobs if job])) if any(jobs) else None    # in their order
+    for (question, text), is_run in zip(cases, jobs):
+        if judge and not question['rules'] and not question['tests']:
+            yield judged(judge, question, text)
+        else:
+            yield outcome(question, text, next(results) if is_run else None)
+
+
 def job(question, text, chat):
     """Return what has to run to grade an answer, (program, tests, entry point), or None."""
     if question['tests'] and text.strip() and not broken_rules(question['rules'], text):
@@ -33,18 +95,30 @@ def outcome(question, text, result=None):
     return {'outcome': 'wrong' if broken else 'passed', 'message': ', '.join(broken)}
 
 
-WHY = {'passed': '', 'judged': '', 'wrong': 'wrong value', 'exception': 'other exception',
-       'timeout': 'time'}
+def judged(judge, question, text):
+    """Return the grade of a judge, 1 to 10, and its reply. judge: a command, which gets JSON on
+    stdin. A model wrote the answer and may have learned to ask for a 10, so only a reply of a lone
+    number is a grade."""
+    if not text.strip():
+        return {'outcome': 'empty', 'message': '', 'score': 1.0}
+    messages = [*question['messages'], {'role': 'assistant', 'content': text}]
+    conversation = {'messages': messages, 'reference': question.get('reference'),
+                    'category': question.get('category')}
+    try:
+        done = subprocess.run(shlex.split(judge), input=json.dumps(conversation), timeout=120,
+                              capture_output=True, encoding='utf-8', errors='replace')
+        reply = f'it failed: {done.stderr}' if done.returncode else done.stdout
+    except (OSError, ValueError, subprocess.TimeoutExpired) as e:   # ValueError: an open quotation
+        reply = f'it cannot be asked: {e}'
+    grade = re.fullmatch(r'\s*(\[\[)?(\d+(?:\.\d+)?)(?(1)\]\])\s*', reply)
+    score = float(grade[2]) if grade else 0.0
+    if 1 <= score <= 10:
+        return {'outcome': 'judged', 'message': reply[:200], 'score': score}
+    return {'outcome': 'infrastructure', 'score': None,
+            'message': f'{reply[:200]} (a judge must reply with a number from 1 to 10)'}
 
 
-def why_failed(row):
-    """Return why an answer did not pass: syntax, name, other exception, wrong value, time, or its
-    outcome; '' if it did, or has a grade."""
-    if re.match(r'(Name|UnboundLocal)Error\b', row.get('message', '')):
-        return 'name'       # it uses an unknown name, or defines another than it was asked for
-    return WHY.get(row['outcome'], row['outcome'])
-
-
+# --- does the harness work here? ------------------------------------------------------------------
 def tested(questions):
     """Return the questions whose answers are programs, which have to run."""
     return [question for question in questions if question['tests']]

@@ -5,10 +5,11 @@ Questions that a model is asked, all of one form, whatever the records of their 
     question['messages']                    # for a chat: [{'role': 'user', 'content': '2 + 2?'}]
     question['prompt']                      # for a base model: 'Question: 2 + 2?\\nAnswer:'
     broken_rules(question['rules'], 'It is 4.')         # [], none
+    of_tasks(['own'], ['own.jsonl'], 9, 0, [])          # {'own': its first nine questions}
 
 grading.py says how good an answer is.
 """
-import ast, collections, math, re, symtable, textwrap, warnings
+import ast, collections, gzip, json, math, pathlib, re, symtable, textwrap, warnings
 from configurator import Mistake
 from extras import problems
 
@@ -119,6 +120,58 @@ def of_mbpp(record):
         'prompt': ast.unparse(ast.Module([*imports, function], [])) + '\n', 'asked': asked,
         'entry_point': function.name,
         'test': '\n'.join([record['test_setup_code'], *record['test_imports'], *tests, checked])}
+
+
+# --- files of questions and of answers ------------------------------------------------------------
+def of_tasks(tasks, files, n, seed, splits):
+    """Return {task: its questions}, at most n of each file, or n of each split of problems.py (100
+    if n is None). files: one for each task that needs one, in the order of the tasks."""
+    need_file = [task for task in tasks if task != 'problems']
+    if len(files) != len(need_file):
+        raise Mistake(f'--data={",".join(files)} must name a .jsonl file for each of these '
+                      f'tasks, in this order: {", ".join(need_file) or "none"}')
+    asked = {task: read(task, path)[:n] for task, path in zip(need_file, files)}
+    if 'problems' in tasks:
+        asked['problems'] = from_problems(n or 100, seed, splits)
+    return asked
+
+
+def read(task, path):
+    """Return the questions in the file of a task."""
+    asked = convert(path, content_of(path), lambda record: to_question(record, task != 'judge'),
+                    f'each line is a problem of {task}; see the top of eval.py')
+    if len({question['ends'] for question in asked}) > 1:
+        raise Mistake(f'{path} has functions to complete ("test") and other questions; give '
+                      'each kind a file of its own')
+    return identified(task, path, asked)
+
+
+def content_of(path):
+    """Return the bytes of a file."""
+    try:
+        return pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise Mistake(f"{path} can't be read: {error}") from None
+
+
+def convert(path, content, function, hint):
+    """Return [function(record)] of a file with this content: records of JSON, one a line or all in
+    one list, perhaps gzipped. A Mistake names the first line that can't be read or that function()
+    refuses. hint: what a line must be."""
+    number, results = 1, []
+    try:
+        if content[:2] == b'\x1f\x8b':
+            content = gzip.decompress(content)
+        content = content.removeprefix(b'\xef\xbb\xbf')         # a byte order mark
+        if content.lstrip()[:1] == b'[':
+            return [function(record) for record in json.loads(content)]
+        for number, line in enumerate(content.splitlines(), 1):
+            if line.strip():
+                results.append(function(json.loads(line)))
+    except Exception as error:      # half an archive, a missing key, a pattern that is none, ...
+        kind = '' if isinstance(error, Mistake) else f'{type(error).__name__}: '
+        raise Mistake(f'{path}, line {number}: {kind}{error}; {hint}') from error
+    return results
 
 
 def from_problems(n, seed, splits):

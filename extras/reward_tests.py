@@ -8,10 +8,9 @@ of its line, else 0.
 Lines may have all forms of questions.py, so the .jsonl files of HumanEval, MBPP and GSM8K, too. The
 top of sandbox.py says what a program of the model can do to your machine.
 """
-import json
 from configurator import Mistake
 from extras import grading, sandbox
-from extras.questions import from_problems, to_question
+from extras.questions import convert, from_problems, to_question
 
 N_PROBLEMS = 2000       # to train on, half of them compositions; problems.py draws any number
 
@@ -25,7 +24,8 @@ def open_tests(source, content, n_held_out, allow_code_execution, timeout, rank,
         asked = from_problems((n_held_out or N_PROBLEMS) // 2, 0 if n_held_out else 1, splits)
         content = repr(asked).encode()
     else:
-        asked = read(source, content)
+        asked = convert(source, content, to_question, 'a line has "prompt" and "answer", "tests" '
+                        'or rules, see docs/chat.md')
     question_of = {str(question['messages']): question for question in asked}
     n_judges = max(1, min(16, sandbox.CORES // world))      # all processes share the cores
 
@@ -34,15 +34,12 @@ def open_tests(source, content, n_held_out, allow_code_execution, timeout, rank,
 
     def judge(prompts, texts):
         cases = [(question_of[str(prompt)], text) for prompt, text in zip(prompts, texts)]
-        jobs = [grading.job(*case, chat=True) for case in cases]
-        results = iter(run(list(filter(None, jobs))))
         rewards = []
-        for case, job in zip(cases, jobs):
-            outcome = grading.outcome(*case, next(results) if job else None)
-            if outcome['outcome'] == 'infrastructure':
-                raise Mistake(f'no verdict on {case[0]["messages"][-1]["content"]!r:.80}: its '
-                              f'tests or the machine failed: {outcome["message"]}')
-            rewards.append(float(outcome['outcome'] == 'passed'))
+        for (question, _), verdict in zip(cases, grading.verdicts(cases, chat=True, run=run)):
+            if verdict['outcome'] == 'infrastructure':
+                raise Mistake(f'no verdict on {question["messages"][-1]["content"]!r:.80}: its '
+                              f'tests or the machine failed: {verdict["message"]}')
+            rewards.append(float(verdict['outcome'] == 'passed'))
         return rewards
 
     tested = grading.tested(asked)
@@ -53,17 +50,3 @@ def open_tests(source, content, n_held_out, allow_code_execution, timeout, rank,
     if tested and rank == 0:
         grading.check_harness(tested, run)
     return [question['messages'] for question in asked], judge, content
-
-
-def read(path, content):
-    """Return the questions of a file; a mistake names the line."""
-    asked = []
-    for number, line in enumerate(content.splitlines(), 1):
-        try:
-            if line.strip():
-                asked.append(to_question(json.loads(line)))
-        except Exception as error:          # a pattern that is none, tests that are no Python, ...
-            kind = '' if isinstance(error, Mistake) else f'{type(error).__name__}: '
-            raise Mistake(f'{path}, line {number}: {kind}{error}; a line has "prompt" and '
-                          '"answer", "tests" or rules, see docs/chat.md') from error
-    return asked
