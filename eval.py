@@ -13,11 +13,8 @@ compare         pass@k of two samples.jsonl, whose answers are judged already, a
                 the second model gained and lost
 problems        functions of extras/problems.py, which the model writes and we run: n_problems
                 of each of four splits
-    variation           new variations of the example tasks, which sft.py shows with answers:
-                        "Compute the sum of all numbers in a."
-    feedback_variation  new variations of the practice tasks, which DPO, RL and rejection sampling
-                        practice on, without answers: "Return x after these steps: drop its
-                        first character, then reverse it."
+    variation           new variations of the example tasks, which sft.py shows with answers
+    feedback_variation  of the practice tasks, which DPO and RL practice on, without answers
     cell                unseen combinations of known steps: "Return a list of the doubles of the odd
                         numbers in values."
     family              unseen tasks: "Return whether any number in data is greater than 6."
@@ -26,15 +23,15 @@ gsm8k           the last number of the answer must be the one behind #### in the
 own             your questions: {"prompt": "2 + 2?", "regex": "4"}; see docs/measuring.md
 judge           questions, such as the first turns of MT-Bench, graded 1 to 10 by a command, --judge
 
-Loss and compare need no extras/. Choose the measure before you train. Of twenty measures that did
-not change, about one leaves its 95% interval by chance, and whoever chooses afterwards takes that
-one for progress.
+Only loss and compare need no extras/. Choose the measure before you train. Of twenty measures that
+did not change, about one leaves its 95% interval by chance, and whoever chooses afterwards takes
+that one for progress.
 
 eval.py writes eval.json and samples.jsonl (every completion) next to the checkpoint. The file of
 --completions may be a samples.jsonl of another call, which must not be replaced. So with
 --completions=a/samples.jsonl it writes a/scored/eval.json and a/scored/samples.jsonl.
 """
-import collections, difflib, functools, glob, hashlib, json, math, os, pathlib, re, shlex, tempfile
+import collections, difflib, functools, glob, hashlib, json, math, os, pathlib, re, shlex
 from typing import Literal
 import numpy as np
 import torch
@@ -85,8 +82,7 @@ dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto'  # for answers; auto = bf
 seed = 1337                     # seed of the untrained model and of answers
 # The lowest and the highest value of numbers; any other number must be at least 0.
 BOUNDS = {'n_problems': (1, 1e9), 'num_samples': (1, 10000), 'top_p': (1e-9, 1),
-          'max_new_tokens': (1, 1e6), 'timeout': (0.01, 86400), 'memory_mb': (1, 1e9),
-          'batch_size': (1, 1e6), 'seed': (0, 2 ** 32 - 1)}
+          'max_new_tokens': (1, 1e6), 'timeout': (0.01, 86400), 'batch_size': (1, 1e6)}
 
 
 # --- 1. what is measured on text ------------------------------------------------------------------
@@ -100,17 +96,15 @@ def exact_loss(model, ids, batch_size):
     A block sees no other block, so batch_size changes the loss by rounding only."""
     T = model.config.block_size
     n = len(ids) - 1
-    starts = range(0, n - n % T, T)                         # of the full blocks: 0 and 4
-    batches = [starts[i:i + batch_size] for i in range(0, len(starts), batch_size)]
-    if n % T:
-        batches.append([n - n % T])                         # the short block, alone: [8]
+    cuts = [*range(0, n - n % T, T * batch_size), n - n % T, n]     # 0 4 8 10 if batch_size is 1
     nats = 0.0
-    for batch in tqdm(batches, 'loss', disable=None):
-        length = min(T, n - batch[0])                       # of the short block 10 - 8 = 2
-        rows = np.stack([ids[start:start + length + 1] for start in batch]).astype(np.int64)
-        rows = torch.from_numpy(rows).to(model.embedding.weight.device)  # (B, T + 1)
-        _, loss = model(rows[:, :-1], rows[:, 1:])
-        nats += loss.item() * len(batch) * length
+    for begin, end in tqdm([*zip(cuts, cuts[1:])], 'loss', disable=None):
+        if begin < end:                 # n % T may be 0
+            some = torch.from_numpy(ids[begin:end + 1].astype(np.int64))
+            some = some.to(model.embedding.weight.device)  # (B T + 1,)
+            length = min(T, end - begin)
+            _, loss = model(some[:-1].view(-1, length), some[1:].view(-1, length))
+            nats += loss.item() * (end - begin)
     return nats, n
 
 
@@ -221,18 +215,19 @@ def summarise(rows, ks):
     outcomes = collections.Counter(row['outcome'] for row in rows)
     failures = collections.Counter(why_failed(row) for row in rows
                                    if row['outcome'] not in ('passed', 'judged'))
-    result = {'n': len(groups), 'samples': sum(map(len, groups)), 'outcomes': dict(outcomes),
-              'failures': dict(failures.most_common()), 'interval': interval(means)}
+    result = {'n': len(groups), 'samples': sum(map(len, groups))}
     if 'score' in rows[0]:      # 0.5 is the grade 5.5
         low, high = bootstrap(means)
-        return result | {'score': 1 + 9 * mean(means), 'interval': [1 + 9 * low, 1 + 9 * high]}
-    for k in [k for k in ks if k <= max(map(len, groups), default=1)]:
-        result[f'pass@{k}'] = mean([pass_at_k(len(group), sum(group), k)
-                                    for group in groups if len(group) >= k])
-    if any('preferred' in row for row in rows):     # answers that are programs
+        result |= {'score': 1 + 9 * mean(means), 'interval': [1 + 9 * low, 1 + 9 * high]}
+    else:
+        for k in ks:
+            result[f'pass@{k}'] = mean([pass_at_k(len(group), sum(group), k)
+                                        for group in groups if len(group) >= k])
+        result['interval'] = interval(means)
+    if 'preferred' in rows[0]:          # answers that are programs
         n_broken = outcomes['syntax'] + outcomes['empty']
         result['parse_rate'] = 1 - n_broken / max(1, result['samples'])
-    return result
+    return result | {'failures': dict(failures.most_common()), 'outcomes': dict(outcomes)}
 
 
 def compare_samples(before, after):
@@ -242,32 +237,46 @@ def compare_samples(before, after):
     shared = [problem for problem in before if problem in after]
     require(shared, 'the two samples.jsonl have no problem in common; give both models the same '
             '--tasks')
-    pairs = {problem: [mean([*map(worth, rows[problem])]) for rows in (before, after)]
-             for problem in shared}
-    of_kind = collections.defaultdict(list)
-    for problem, pair in pairs.items():
-        of_kind[KINDS.get(before[problem][0].get('split'))].append(pair)
-    a, b = zip(*pairs.values())
+    a, b = [[mean([*map(worth, rows[problem])]) for problem in shared] for rows in (before, after)]
+    pairs_of = collections.defaultdict(list)            # {kind of problem: [(0.5, 1.0), ...]}
+    for problem, x, y in zip(shared, a, b):
+        pairs_of[KINDS.get(before[problem][0].get('split'))].append((x, y))
+    pairs_of.pop(None, None)            # other problems than those of problems.py
     return {'n': len(shared), 'a': mean(a), 'b': mean(b), 'interval': paired_difference(a, b)[1:],
-            'gained': [name for (name, _), (x, y) in pairs.items() if x < y],
-            'lost': [name for (name, _), (x, y) in pairs.items() if x > y],
-            'gain': {kind: paired_difference(*zip(*some)) for kind, some in of_kind.items()
-                     if kind}}
+            'gained': [name for (name, _), x, y in zip(shared, a, b) if x < y],
+            'lost': [name for (name, _), x, y in zip(shared, a, b) if x > y],
+            'gain': {kind: paired_difference(*zip(*pairs)) for kind, pairs in pairs_of.items()}}
+
+
+def shown(value):
+    """Return how a table shows a value: 0.5 as 0.5000, an interval as `0.4 to 0.6`, and counts,
+    {'name': 3}, as `name 3`."""
+    if isinstance(value, dict):
+        return ', '.join(f'{name} {n}' for name, n in value.items()) or 'none'
+    if isinstance(value, list):
+        return ' to '.join(map(shown, value))
+    return f'{value:.4f}' if isinstance(value, float) else str(value)
+
+
+def print_table(title, rows):
+    """Print rows {name: {head of a column: value}}, all with the same columns."""
+    heads = [head for head in next(iter(rows.values())) if head != 'outcomes']
+    width = max(26, *map(len, rows))
+    print(f'\n{title:<{width}}', *(f'{head:>16}' for head in heads))
+    for name, row in rows.items():
+        print(f'{name:<{width}}', *(f'{shown(row[head]):>16}' for head in heads))
 
 
 config = configure(globals(), BOUNDS)
 
-# --- 3. what is asked for -------------------------------------------------------------------------
+# --- 3. what is asked for, and where the results go -----------------------------------------------
 all_tasks = [*dict.fromkeys(tasks.split(','))]          # each once
-for task in all_tasks:
-    [near] = difflib.get_close_matches(task, TASKS, 1, 0)
-    require(task == near, f'--tasks={task}: there is no such task; did you mean {near}? tasks: '
-            f'{", ".join(TASKS)}; multiple choice and IFEval: lm_eval, see docs/measuring.md')
+require({*all_tasks} <= {*TASKS}, f'--tasks={tasks}: the tasks are {", ".join(TASKS)}; for multiple '
+        'choice and IFEval take lm_eval, see docs/measuring.md')
 asking = [task for task in all_tasks if task not in ('loss', 'compare')]
 needs_model = not completions and all_tasks != ['compare']
-for name in 'judge', 'compare':
-    require((name in all_tasks) == bool(config[name]), f'--tasks={name} and --{name} need each '
-            "other, for example --judge='python ask.py' or --compare=out/dpo")
+require(bool(judge) == ('judge' in all_tasks) and bool(compare) == ('compare' in all_tasks),
+        "--tasks=judge needs --judge='python ask.py', and --tasks=compare --compare=out/dpo")
 require(not completions or asking and 'loss' not in all_tasks, f'--tasks={tasks} needs a model, or '
         'grades no answers; leave --completions out')
 # int() raises its own error for thousands of digits.
@@ -276,15 +285,14 @@ require(re.fullmatch(r'[1-9]\d{0,8}(,[1-9]\d{0,8})*', k),
 ks = sorted({1, *map(int, k.split(','))})               # always with 1: the interval is pass@1's
 require(completions or not asking or ks[-1] <= num_samples,
         f'pass@{ks[-1]} needs --num_samples={ks[-1]} or more; {num_samples=}')
-paths = [path for pattern in ckpt.split(',') for path in sorted(glob.glob(pattern)) or [pattern]]
+paths = [completions] if completions else [
+    path for pattern in ckpt.split(',') for path in sorted(glob.glob(pattern)) or [pattern]]
 require(len(paths) == 1 or not compare, f'--compare takes one --ckpt, not {len(paths)}')
-for path in paths:
-    there = [os.path.dirname(last) for last in sorted(glob.glob('out/*/last.pt'))]
-    steps = '' if os.path.exists('data/quickstart') else 'python prepare.py && '
-    advice = f'run: {steps}python train.py'
-    if there:
-        advice = f'give one that does: --ckpt={shlex.quote(there[0])} (or {", ".join(there)})'
-    require(completions or os.path.exists(path), f'{path} does not exist; {advice}')
+missing = [path for path in paths if not os.path.exists(path) and not completions]
+there = sorted(glob.glob('out/*/last.pt'))
+steps = '' if os.path.exists('data/quickstart') else 'python prepare.py && '
+advice = f'give one that does: --ckpt={os.path.dirname(there[0])}' if there else f'run: {steps}python train.py'
+require(not missing, f'{missing} does not exist; {advice}')
 
 
 def folder_of(path):
@@ -299,17 +307,13 @@ def samples_in(path):
 
 def read_samples(path):
     """Return the rows of a samples.jsonl, or of the one in a folder: judged answers of a model."""
-    path = samples_in(path)
     try:
-        rows = [json.loads(line) for line in pathlib.Path(path).read_bytes().splitlines() if line]
-        for row in rows:
-            row |= {key: row[key] for key in ('task', 'task_id', 'prompt', 'outcome')}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Mistake(f'{path}: {type(error).__name__}: {error}; take a samples.jsonl that eval.py '
-                      'wrote') from None
-    ckpts = {str(row.get('ckpt')) for row in rows}
-    require(len(ckpts) == 1, f'{path} has answers of {len(ckpts)} checkpoints, {sorted(ckpts)}; '
-            'run eval.py for one of them, with an --out of its own')
+        lines = pathlib.Path(samples_in(path)).read_bytes().splitlines()
+        rows = [json.loads(line) for line in lines]
+        [_] = {str(row.get('ckpt')) for row in rows if row['task_id'] and row['outcome']}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Mistake(f'{samples_in(path)} must have judged answers of one checkpoint, as eval.py '
+                      f'writes them: {type(error).__name__}: {error}') from None
     return rows
 
 
@@ -317,36 +321,36 @@ def write(path, text):
     """Write a file under a new name, then rename it: two eval.py can't mix what they write."""
     new = pathlib.Path(f'{path}.{os.getpid()}.tmp')
     new.unlink(missing_ok=True)         # it may be a link to somewhere else
-    with open(new, 'x', encoding='utf-8', newline='\n') as f:
+    with new.open('x', encoding='utf-8', newline='\n') as f:
         f.write(text)
-    os.replace(new, path)
+    new.replace(path)
 
 
-run_folder = folder_of(completions or paths[0])
+run_folder = folder_of(paths[0])
 out = out or os.path.join(run_folder, 'scored' if completions else '', 'eval.json')
 out_folder = os.path.dirname(os.path.abspath(out))
-require(out.endswith('.json') and os.path.basename(out) not in ('config.json', 'data.json',
-        'tokenizer.json'), f'{out=} must end with .json and must not be a file of a run; try '
-        '--out=eval.json')
+require(out.endswith('.json') and not out.endswith(('config.json', 'data.json', 'tokenizer.json')),
+        f'{out=} must end with .json and must not be a file of a run; try --out=eval.json')
 files = data.split(',') if data else []
 inputs = [*files, completions or '', compare and samples_in(compare)] if asking else []
-outputs = {os.path.realpath(out), os.path.realpath(samples_in(out_folder))}
-require(not outputs & {*map(os.path.realpath, inputs)},
+require(os.path.realpath(samples_in(out_folder)) not in map(os.path.realpath, inputs),
         f'{out=} would replace a file that is read; choose another --out')
+os.makedirs(out_folder, exist_ok=True)
 
+# What becomes eval.json. Each task adds to 'tasks'.
+report = {'settings': config, 'tasks': {}}
 problems_of, given, run = {}, [], None
+if allow_code_execution:
+    from extras import sandbox
+    run = functools.partial(sandbox.run_many, timeout=timeout, memory_mb=memory_mb)
 if asking:
     from extras import answers, grading, questions
     problems_of = questions.of_tasks(asking, files, n_problems, problems_seed, splits.split(','))
     given = grading.read_answers(completions) if completions else []
-    if chat is None and given:
-        chat = any(row.get('messages') for row in given)        # replies, as to a conversation
-if allow_code_execution:
-    from extras import sandbox
-    run = functools.partial(sandbox.run_many, timeout=timeout, memory_mb=memory_mb)
-for task, problems in problems_of.items():
-    require(run or not grading.tested(problems), f'{task} runs programs that the model wrote; first '
-            'read the top of extras/sandbox.py, then add --allow_code_execution=True')
+    report['decontaminated'] = questions.contamination(run_folder)
+    # First run answers that are known to be right or wrong.
+    problems_of, harness = grading.check(problems_of, run)
+    report |= harness
 
 # --- 4. text and models ---------------------------------------------------------------------------
 if device == 'auto':
@@ -366,27 +370,25 @@ autocast = torch.autocast(kind, torch.bfloat16, enabled=dtype == 'bfloat16')
 
 
 def open_data(folder):
-    """Return meta.json, {'val': token ids}, memory-mapped, of a mixture also those of each source,
-    and what identifies them."""
+    """Return meta.json, its hash, and {'val': token ids}, memory-mapped, of a mixture also those of
+    each source."""
+    files = sorted(pathlib.Path(folder).glob('val*.bin'))
     path = pathlib.Path(folder, 'meta.json')
-    source = '' if folder == 'data/quickstart' else f' --source=FILE --out_dir={folder}'
-    require(path.exists(), f'{folder} has no prepared data (no meta.json); run: python '
-            f'prepare.py{source}')
-    meta = json.loads(path.read_bytes())
-    require('dtype' in meta, f'{folder} has data for sft.py or dpo.py, whose metrics.jsonl have '
-            'the loss; this script needs tokens: prepare.py --kind=text')
-    files = {file.stem: file for file in sorted(path.parent.glob('val*.bin'))}
-    bins = {name.removeprefix('val_'): np.memmap(file, meta['dtype'], 'r')
-            for name, file in files.items() if file.stat().st_size > 4}
-    require('val' in bins and len(bins['val']) == meta['tokens']['val'], f'{folder}/val.bin is '
-            'missing, too short, or not as long as meta.json says; run prepare.py again')
-    identity = {'meta.json': hashlib.sha256(path.read_bytes()).hexdigest(),
-                'val.bin': [len(bins['val']), hashlib.sha256(bins['val'][:2 ** 20]).hexdigest()]}
-    return meta, bins, identity
+    flags = '' if folder == 'data/quickstart' else f' --source=FILE --out_dir={folder}'
+    require(files and path.exists(), f'{folder} has no prepared text, meta.json and val.bin; run: '
+            f'python prepare.py{flags}')
+    text = path.read_bytes()
+    meta = json.loads(text)
+    bins = {file.stem.removeprefix('val_'): np.memmap(file, meta['dtype'], 'r')
+            for file in files if file.stat().st_size > 4}           # a token and its target
+    n = len(bins.get('val', ()))
+    require(n == meta['tokens']['val'] > 1, f'{folder}/val.bin has {n:,} tokens, meta.json says '
+            f'{meta["tokens"]["val"]:,}; run prepare.py again')
+    return meta, hashlib.sha256(text).hexdigest(), bins
 
 
-held_out = {folder.rstrip('/'): open_data(folder.rstrip('/')) for folder in data_dir.split(',')
-            if 'loss' in all_tasks}
+held_out = {folder: open_data(folder) for folder in data_dir.split(',') if 'loss' in all_tasks}
+report['data'] = {folder: {'meta.json': digest} for folder, (_, digest, _) in held_out.items()}
 
 
 @functools.lru_cache(1)
@@ -394,47 +396,32 @@ def open_checkpoint(path):
     """Return (model, tokenizer, metadata). metadata: what eval.json says of the checkpoint. A
     single one stays open for all tasks. Several might not fit into memory."""
     if not needs_model:         # the answers are there already
-        return None, None, {'ckpt': None, 'step': None, 'chat': chat}
+        are_replies = any(row.get('messages') for row in given)
+        return None, None, {'ckpt': None, 'step': None,
+                            'chat': are_replies if chat is None else chat}
     try:
         model = GPT.load(path).to(device).eval()
     except ValueError as error:
         raise Mistake(error) from None
-    saved = model.saved
-    trained = saved.get('config', {})               # the settings of its training
+    trained = model.saved.get('config', {})         # the settings of its training
     objective = trained.get('objective', 'clm')
-    require(objective == 'clm' and 'reward_head' not in saved, f'{path} was trained with '
+    require(objective == 'clm' and 'reward_head' not in model.saved, f'{path} was trained with '
             f'{objective=} or is a reward model, and continues no text; metrics.jsonl beside it '
             'says how good it is')
     own = os.path.join(folder_of(path), 'tokenizer.json')
     tokenizer = Tokenizer.load(own)
-    require(saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
-            f'{own} is not the tokenizer that {path} was trained with')
-    for folder, (meta, _, _) in held_out.items():
-        require(meta['tokenizer_hash'] == tokenizer.hash, f'{path} and {folder} have different '
-                f'tokenizers; prepare the text with --tokenizer={own}')
+    hashes = {path: model.saved.get('tokenizer_hash', tokenizer.hash)}
+    hashes |= {folder: meta['tokenizer_hash'] for folder, (meta, _, _) in held_out.items()}
+    for source, digest in hashes.items():
+        require(digest == tokenizer.hash, f'{source} was made with another tokenizer than {own}; '
+                f"put the model's own one there, and prepare text with --tokenizer={own}")
     return model, tokenizer, {          # sft.py, dpo.py and rl.py teach a model to answer
-        'ckpt': path, 'step': saved.get('step'), 'tokenizer_hash': tokenizer.hash,
+        'ckpt': path, 'step': model.saved.get('step'), 'tokenizer_hash': tokenizer.hash,
         'chat': 'stage' in trained if chat is None else chat}
 
 
-def print_table(title, rows):
-    """Print rows {name: {head of the column: cell}}, all with the same columns."""
-    columns = next(iter(rows.values()))
-    width = max(26, *map(len, rows))
-    print()
-    for name, cells in [(title, columns), *((name, row.values()) for name, row in rows.items())]:
-        texts = [f'{cell:.4f}' if isinstance(cell, float) else str(cell) for cell in cells]
-        print(f'{name:<{width}}' + ''.join(f' {text:>11}' for text in texts))
-
-
-# Mistakes show now and not after an hour: one in the first checkpoint, or a folder for the results
-# in which nobody can write.
-_, _, metadata = open_checkpoint(paths[0])
-os.makedirs(out_folder, exist_ok=True)
-tempfile.TemporaryFile(dir=out_folder).close()
-# What becomes eval.json. Each task adds to 'tasks', and running programs 'confined', 'left_out'.
-report = {**metadata, 'settings': config, 'tasks': {},
-          'data': {folder: identity for folder, (_, _, identity) in held_out.items()}}
+_, _, metadata = open_checkpoint(paths[0])          # its mistakes show now and not after an hour
+report |= metadata
 
 # --- 5. the loss of each checkpoint on each text --------------------------------------------------
 # {name: its losses}, such as {'trained': {'nats': 1.25, ...}, 'untrained': ...}. With several
@@ -449,15 +436,14 @@ for name in [*paths, *['untrained'] * random_init] if held_out else []:
         torch.manual_seed(seed)
         model = GPT(model.config).to(device).eval()
     text_bytes = np.array(tokenizer.text_bytes)             # of each token; of specials 0
-    for folder, (_, bins, _) in held_out.items():
+    for folder, (_, _, bins) in held_out.items():
         for text, ids in bins.items():
             ids = ids[:loss_tokens + 1] if loss_tokens else ids
             nats, n = exact_loss(model, ids, batch_size)
             n_bytes = int(text_bytes[ids[1:]].sum())
             text = text if len(held_out) == 1 else f'{folder} {text}'
             losses[name if text == 'val' else f'{name}_{text}'] = {
-                'nats': nats / n,
-                'perplexity': math.exp(min(700, nats / n)),             # else it overflows
+                'nats': nats / n, 'perplexity': math.exp(min(700, nats / n)),
                 'bits_per_byte': bits_per_byte(nats, n_bytes), 'tokens': n, 'bytes': n_bytes}
 if losses:
     report['tasks']['loss'] = losses
@@ -490,67 +476,39 @@ def score(task, problems, path):
             texts = answers.write(model, tokenizer, prompts, num_samples, ends, max_new_tokens,
                                   seed, batch_size, temperature, top_k, top_p)
     # 3. A verdict on each answer: from what its program did, from rules, or from a judge.
-    cases = [(problem, text) for problem, several in zip(problems, texts) for text in several]
-    rows = [grading.row_of(task, problem, text, metadata) for problem, text in cases]
+    rows = grading.rows_of(task, problems, texts, metadata)
     samples.extend(rows)
-    verdicts = grading.verdicts(cases, metadata['chat'], run, judge)
+    verdicts = grading.verdicts(problems, texts, metadata['chat'], run, judge)
     try:
-        for row, verdict in zip(tqdm(rows, 'judge', disable=None), verdicts):
+        for verdict, row in zip(verdicts, tqdm(rows, 'judge', disable=None)):
             row |= verdict
     finally:            # no answer is lost if a judge can't be asked
         write(samples_in(out_folder), ''.join(json.dumps(row) + '\n' for row in samples))
-    lost = [row['message'] for row in rows if row['outcome'] == 'infrastructure']
-    require(len(lost) <= len(rows) / 50, f'no score of {task}: {len(lost)}/{len(rows)} could not '
-            f'be graded: {lost[-1:]}')
     # 4. pass@k, of all rows and of each split
-    result = summarise(rows, ks) | metadata
-    if task == 'problems':
-        result['by_split'] = {
-            split: summarise([row for row in rows if row['split'] == split], ks)
-            for split in sorted({row['split'] for row in rows})}
-    return result
-
-
-def shown(result):
-    """Return what a table shows of a result of summarise(): {head of the column: cell}."""
-    first, *others = [key for key in result if key == 'score' or key.startswith('pass@')]
-    low, high = result['interval']
-    cells = {'n': result['n'], 'samples': result['samples'], first: result[first],
-             '95% from': low, 'to': high} | {key: result[key] for key in others}
-    if 'parse_rate' in result:
-        cells['parses'] = result['parse_rate']
-    why = ', '.join(f'{name} {n}' for name, n in result['failures'].items())
-    return cells | {'failed by': why or 'none'}
+    parts = {'all': rows}
+    for row in rows if task == 'problems' else []:
+        parts.setdefault(row['split'], []).append(row)
+    parts = {split: summarise(part, ks) for split, part in parts.items()}
+    print_table(f'{task}: {metadata["ckpt"]}',
+                {f'{KINDS.get(split, "")} {split}': part for split, part in parts.items()})
+    return parts.pop('all') | metadata | {'by_split': parts}
 
 
 for task, problems in problems_of.items():
-    if grading.tested(problems):        # first run answers that are known to be right or wrong
-        left_out, report['confined'] = grading.check_harness(problems, run)
-        report['left_out'] = report.get('left_out', []) + left_out
-        problems = [problem for problem in problems if problem['task_id'] not in left_out]
-    series = [score(task, problems, path) for path in (paths if needs_model else paths[:1])]
+    series = [score(task, problems, path) for path in paths]
     series.sort(key=lambda result: result['step'] or 0)
     report['tasks'][task] = series[0] if len(series) == 1 else {'series': series}
-    table = {}
-    for result in series:
-        where = f'{result["ckpt"]}, step {result["step"]}, ' if len(series) > 1 else ''
-        for split, of_split in result.get('by_split', {}).items():
-            table[f'{where}{KINDS[split]}: {split}'] = shown(of_split)
-        table[f'{where}all'] = shown(result)
-    print_table(task, table)
 
 # --- 7. two models on the same problems -----------------------------------------------------------
 if compare:     # the answers of this run or, if it asked nothing, those next to the checkpoint
     both = {run_folder: samples or read_samples(run_folder), compare: read_samples(compare)}
+    print_table('judged already', {name: summarise(rows, ks) for name, rows in both.items()})
     report['tasks']['compare'] = result = compare_samples(*both.values())
-    print_table('judged already', {name: shown(summarise(rows, ks)) for name, rows in both.items()})
-    low, high = result['interval']
-    print(f'\nproblems: {result["n"]}, {result["a"]:.3f} -> {result["b"]:.3f}, 95% interval of the '
-          f'difference {low:.3f} to {high:.3f}')
+    gains = {'all': [result['b'] - result['a'], *result['interval']]} | result['gain']
+    print_table('gain', {kind: {'mean': gain[0], 'interval': gain[1:]}
+                         for kind, gain in gains.items()})
     for name in 'gained', 'lost':
         print(f'{name}: {", ".join(result[name]) or "none"}')
-    for kind, (gain, low, high) in result['gain'].items():
-        print(f'gain in {kind}: {gain:.3f}, 95% interval {low:.3f} to {high:.3f}')
 
 write(out, json.dumps(report, indent=1))
 print(f'\nwritten to {out}')

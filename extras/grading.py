@@ -46,31 +46,41 @@ def given_answers(task, questions, rows, n):
     return [answers[question['task_id']] for question in questions]
 
 
-def row_of(task, question, text, metadata):
-    """Return the row of samples.jsonl of an answer, not yet judged. metadata: {'ckpt', 'step',
-    'chat'} of its model."""
-    row = {key: question.get(key) for key in ('task_id', 'family', 'cell', 'split', 'prompt')}
-    row |= {'task': task, 'messages': question['messages'] if metadata['chat'] else None,
-            'completion': text, 'outcome': 'ungraded', 'message': '', 'ckpt': metadata['ckpt'],
-            'step': metadata['step']}
-    if question['tests']:
-        row['preferred'] = problems.preferred(text)     # a single line, which DPO teaches
-    return row
+def rows_of(task, questions, texts, metadata):
+    """Return the rows of samples.jsonl of several answers to each question, not yet judged.
+    metadata: {'ckpt', 'step', 'chat'} of their model."""
+    rows = []
+    for question, several in zip(questions, texts):
+        row = {key: question.get(key) for key in ('task_id', 'family', 'cell', 'split', 'prompt')}
+        row |= {'task': task, 'messages': question['messages'] if metadata['chat'] else None}
+        for text in several:
+            rows.append(row | {'completion': text, 'outcome': 'ungraded', 'message': '',
+                               'ckpt': metadata['ckpt'], 'step': metadata['step']})
+            if question['tests']:       # is it a single line? DPO teaches it
+                rows[-1]['preferred'] = problems.preferred(text)
+    return rows
 
 
 # --- verdicts -------------------------------------------------------------------------------------
-def verdicts(cases, chat, run, judge=''):
-    """Yield the verdict on each (question, answer), in order: {'outcome', 'message'}, and a judge's
-    'score'. chat: whether the question was asked in a conversation. run: [(program, tests, entry
-    point)] -> their results. judge: a command, see judged()."""
+def verdicts(questions, texts, chat, run, judge=''):
+    """Yield the verdict on each of several texts that answer each question, in order: {'outcome',
+    'message'}, and a judge's 'score'. chat: whether the questions were asked in a conversation.
+    run: [(program, tests, entry point)] -> their results. judge: a command, see judged(). A Mistake
+    in the end, if more than 2% could not be judged."""
+    cases = [(question, text) for question, several in zip(questions, texts) for text in several]
     # A job is a program with its tests, or None, because answers in words and empty ones don't run.
     jobs = [job(*case, chat) for case in cases]
     results = iter(run([job for job in jobs if job])) if any(jobs) else None    # in their order
+    lost = []
     for (question, text), is_run in zip(cases, jobs):
         if judge and not question['rules'] and not question['tests']:
-            yield judged(judge, question, text)
+            verdict = judged(judge, question, text)
         else:
-            yield outcome(question, text, next(results) if is_run else None)
+            verdict = outcome(question, text, next(results) if is_run else None)
+        yield verdict
+        lost += [verdict['message']] * (verdict['outcome'] == 'infrastructure')
+    if len(lost) > len(cases) / 50:
+        raise Mistake(f'no score: {len(lost)}/{len(cases)} could not be graded: {lost[-1]}')
 
 
 def job(question, text, chat):
@@ -127,6 +137,20 @@ def tested(questions):
 def named(question):
     """Return the task_id of a question, or else how it begins."""
     return question.get('task_id', question['messages'][-1]['content'][:60])
+
+
+def check(questions_of, run):
+    """Return {task: questions} without the questions whose own solution fails, and what eval.json
+    says of the harness: these questions, and which walls stand around programs."""
+    some = tested(sum(questions_of.values(), []))
+    if not some:
+        return questions_of, {}
+    if not run:
+        raise Mistake('these tasks run programs that the model wrote; first read the top of '
+                      'extras/sandbox.py, then add --allow_code_execution=True')
+    left_out, walls = check_harness(some, run)
+    return {task: [question for question in questions if question['task_id'] not in left_out]
+            for task, questions in questions_of.items()}, {'left_out': left_out, 'confined': walls}
 
 
 def check_harness(questions, run):

@@ -174,6 +174,20 @@ def convert(path, content, function, hint):
     return results
 
 
+def contamination(folder):
+    """Return what prepare.py searched the training data of a run for, {'ngram', 'problems'}, or
+    None. Print the sentence that a score comes with."""
+    path = pathlib.Path(folder, 'data.json')
+    found = json.loads(path.read_bytes()).get('decontaminated') if path.exists() else None
+    if found:
+        print(f'contamination: text of pretraining shares no {found["ngram"]}-gram of words with '
+              f'{" ".join(found["problems"])}')
+    else:
+        print('contamination: no data.json says that the pretraining text was searched for these '
+              'problems; see --decontaminate of prepare.py')
+    return found
+
+
 def from_problems(n, seed, splits):
     """Return n questions of problems.py of each split."""
     asked = [problem | {'asked': problems.to_messages(problem)[0]['content']}

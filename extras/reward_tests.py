@@ -33,9 +33,10 @@ def open_tests(source, content, n_held_out, allow_code_execution, timeout, rank,
         return [*sandbox.run_many(jobs, timeout, processes=n_judges)]
 
     def judge(prompts, texts):
-        cases = [(question_of[str(prompt)], text) for prompt, text in zip(prompts, texts)]
+        asked = [question_of[str(prompt)] for prompt in prompts]
+        verdicts = grading.verdicts(asked, [[text] for text in texts], chat=True, run=run)
         rewards = []
-        for (question, _), verdict in zip(cases, grading.verdicts(cases, chat=True, run=run)):
+        for question, verdict in zip(asked, verdicts):
             if verdict['outcome'] == 'infrastructure':
                 raise Mistake(f'no verdict on {question["messages"][-1]["content"]!r:.80}: its '
                               f'tests or the machine failed: {verdict["message"]}')
