@@ -31,7 +31,7 @@ eval.py writes eval.json and samples.jsonl (every completion) next to the checkp
 --completions may be a samples.jsonl of another call, which must not be replaced. So with
 --completions=a/samples.jsonl it writes a/scored/eval.json and a/scored/samples.jsonl.
 """
-import collections, difflib, functools, glob, hashlib, json, math, os, pathlib, re, shlex
+import collections, functools, glob, json, math, os, pathlib, re, shlex
 from typing import Literal
 import numpy as np
 import torch
@@ -52,14 +52,14 @@ KINDS = {'train': 'example tasks', 'review': 'example tasks', 'validation': 'exa
 ckpt = 'out/base'               # checkpoint: a folder or a .pt file; several: A,B or A/*.pt
 tasks = 'loss'                  # names from the list above, comma-separated
 data_dir = 'data/quickstart'    # prepared text for the loss; several: A,B
-data: str | None = None         # questions: a .jsonl or .jsonl.gz file; of several tasks: A,B
+data = ''                       # questions: a .jsonl or .jsonl.gz file; of several tasks: A,B
 allow_code_execution = False    # True: run a model's programs; first read extras/sandbox.py
-out: str | None = None          # file for the results; None = eval.json, see above
+out = ''                        # file for the results; '' = eval.json, see above
 # questions
 n_problems: int | None = None   # questions; None = 100 of each split, or a whole file
 splits = 'variation,feedback_variation,cell,family'     # see the top; also SPLITS in problems.py
 problems_seed = 0               # seed of the problems of these splits
-completions: str | None = None  # answers to score without a model: {"task_id", "completion"} lines
+completions = ''                # answers to score without a model: {"task_id", "completion"} lines
 compare = ''                    # samples.jsonl of a second model, or its folder
 judge = ''                      # command that gets JSON on stdin and prints a grade
 # answers
@@ -80,9 +80,8 @@ batch_size = 16                 # sequences per forward pass
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto'  # for answers; auto = bfloat16 on GPUs
 seed = 1337                     # seed of the untrained model and of answers
-# The lowest and the highest value of numbers; any other number must be at least 0.
-BOUNDS = {'n_problems': (1, 1e9), 'num_samples': (1, 10000), 'top_p': (1e-9, 1),
-          'max_new_tokens': (1, 1e6), 'timeout': (0.01, 86400), 'batch_size': (1, 1e6)}
+# The least and the most of some numbers; all others are at least 0.
+BOUNDS = {'num_samples': (1, 10000), 'max_new_tokens': (1, 1e6), 'batch_size': (1, 1e6)}
 
 
 # --- 1. what is measured on text ------------------------------------------------------------------
@@ -96,15 +95,14 @@ def exact_loss(model, ids, batch_size):
     A block sees no other block, so batch_size changes the loss by rounding only."""
     T = model.config.block_size
     n = len(ids) - 1
-    cuts = [*range(0, n - n % T, T * batch_size), n - n % T, n]     # 0 4 8 10 if batch_size is 1
+    cuts = sorted({*range(0, n - n % T, T * batch_size), n - n % T, n})     # 0 4 8 10, one by one
     nats = 0.0
     for begin, end in tqdm([*zip(cuts, cuts[1:])], 'loss', disable=None):
-        if begin < end:                 # n % T may be 0
-            some = torch.from_numpy(ids[begin:end + 1].astype(np.int64))
-            some = some.to(model.embedding.weight.device)  # (B T + 1,)
-            length = min(T, end - begin)
-            _, loss = model(some[:-1].view(-1, length), some[1:].view(-1, length))
-            nats += loss.item() * (end - begin)
+        length = min(T, end - begin)
+        some = torch.from_numpy(ids[begin:end + 1].astype(np.int64))
+        some = some.to(model.embedding.weight.device)  # (B T + 1,)
+        _, loss = model(some[:-1].view(-1, length), some[1:].view(-1, length))
+        nats += loss.item() * (end - begin)
     return nats, n
 
 
@@ -182,12 +180,13 @@ def paired_difference(before, after):
 
 def by_problem(rows):
     """Return {problem: its rows of samples.jsonl} without those that nobody could judge. A problem
-    is a name and a prompt, because in files without ids one name may mean two questions."""
+    is a name, a prompt, because in files without ids one name may mean two questions, and its
+    kind."""
     problems = collections.defaultdict(list)
     for row in rows:
         if row['outcome'] not in ('infrastructure', 'ungraded'):
             name = f'{row.get("task")} {row["task_id"]}'
-            problems[name, str(row.get('prompt'))].append(row)
+            problems[name, str(row.get('prompt')), KINDS.get(row.get('split'))].append(row)
     return problems
 
 
@@ -221,8 +220,9 @@ def summarise(rows, ks):
         result |= {'score': 1 + 9 * mean(means), 'interval': [1 + 9 * low, 1 + 9 * high]}
     else:
         for k in ks:
-            result[f'pass@{k}'] = mean([pass_at_k(len(group), sum(group), k)
-                                        for group in groups if len(group) >= k])
+            chances = [pass_at_k(len(group), sum(group), k) for group in groups
+                       if len(group) >= k]
+            result[f'pass@{k}'] = mean(chances) if chances else None
         result['interval'] = interval(means)
     if 'preferred' in rows[0]:          # answers that are programs
         n_broken = outcomes['syntax'] + outcomes['empty']
@@ -238,14 +238,14 @@ def compare_samples(before, after):
     require(shared, 'the two samples.jsonl have no problem in common; give both models the same '
             '--tasks')
     a, b = [[mean([*map(worth, rows[problem])]) for problem in shared] for rows in (before, after)]
-    pairs_of = collections.defaultdict(list)            # {kind of problem: [(0.5, 1.0), ...]}
-    for problem, x, y in zip(shared, a, b):
-        pairs_of[KINDS.get(before[problem][0].get('split'))].append((x, y))
-    pairs_of.pop(None, None)            # other problems than those of problems.py
-    return {'n': len(shared), 'a': mean(a), 'b': mean(b), 'interval': paired_difference(a, b)[1:],
-            'gained': [name for (name, _), x, y in zip(shared, a, b) if x < y],
-            'lost': [name for (name, _), x, y in zip(shared, a, b) if x > y],
-            'gain': {kind: paired_difference(*zip(*pairs)) for kind, pairs in pairs_of.items()}}
+    names, _, kinds = zip(*shared)
+    gain = {}
+    for kind in ['all', *dict.fromkeys(filter(None, kinds))]:
+        pairs = [pair for own, *pair in zip(kinds, a, b) if kind in ('all', own)]
+        gain[kind] = paired_difference(*map(list, zip(*pairs)))
+    return {'n': len(shared), 'a': mean(a), 'b': mean(b), 'interval': gain['all'][1:],
+            'gained': [name for name, x, y in zip(names, a, b) if x < y],
+            'lost': [name for name, x, y in zip(names, a, b) if x > y], 'gain': gain}
 
 
 def shown(value):
@@ -284,15 +284,16 @@ require(re.fullmatch(r'[1-9]\d{0,8}(,[1-9]\d{0,8})*', k),
         f'{k=!r:.80} must be positive integers below a billion, such as 1,10,100')
 ks = sorted({1, *map(int, k.split(','))})               # always with 1: the interval is pass@1's
 require(completions or not asking or ks[-1] <= num_samples,
-        f'pass@{ks[-1]} needs --num_samples={ks[-1]} or more; {num_samples=}')
+        f'pass@{ks[-1]} draws from as many answers or more: --num_samples={ks[-1]}')
 paths = [completions] if completions else [
     path for pattern in ckpt.split(',') for path in sorted(glob.glob(pattern)) or [pattern]]
-require(len(paths) == 1 or not compare, f'--compare takes one --ckpt, not {len(paths)}')
-missing = [path for path in paths if not os.path.exists(path) and not completions]
-there = sorted(glob.glob('out/*/last.pt'))
+require(len(paths) == 1 or not compare, f'--compare takes one --ckpt, not {ckpt}')
 steps = '' if os.path.exists('data/quickstart') else 'python prepare.py && '
-advice = f'give one that does: --ckpt={os.path.dirname(there[0])}' if there else f'run: {steps}python train.py'
-require(not missing, f'{missing} does not exist; {advice}')
+advice = f'run: {steps}python train.py'
+for there in sorted(glob.glob('out/*/last.pt'), reverse=True):
+    advice = f'give one that does: --ckpt={shlex.quote(os.path.dirname(there))}'
+for path in paths:
+    require(completions or os.path.exists(path), f'{path} does not exist; {advice}')
 
 
 def folder_of(path):
@@ -307,13 +308,14 @@ def samples_in(path):
 
 def read_samples(path):
     """Return the rows of a samples.jsonl, or of the one in a folder: judged answers of a model."""
+    path = samples_in(path)
     try:
-        lines = pathlib.Path(samples_in(path)).read_bytes().splitlines()
-        rows = [json.loads(line) for line in lines]
-        [_] = {str(row.get('ckpt')) for row in rows if row['task_id'] and row['outcome']}
+        rows = [json.loads(line) for line in pathlib.Path(path).read_bytes().splitlines()]
+        by_problem(rows)
+        [_] = {str(row.get('ckpt')) for row in rows}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Mistake(f'{samples_in(path)} must have judged answers of one checkpoint, as eval.py '
-                      f'writes them: {type(error).__name__}: {error}') from None
+        raise Mistake(f'{path} must have judged answers of one checkpoint, as eval.py writes them: '
+                      f'{error!r}') from None
     return rows
 
 
@@ -331,22 +333,23 @@ out = out or os.path.join(run_folder, 'scored' if completions else '', 'eval.jso
 out_folder = os.path.dirname(os.path.abspath(out))
 require(out.endswith('.json') and not out.endswith(('config.json', 'data.json', 'tokenizer.json')),
         f'{out=} must end with .json and must not be a file of a run; try --out=eval.json')
-files = data.split(',') if data else []
-inputs = [*files, completions or '', compare and samples_in(compare)] if asking else []
-require(os.path.realpath(samples_in(out_folder)) not in map(os.path.realpath, inputs),
+inputs = [*data.split(','), completions, compare and samples_in(compare)]
+require(not asking or os.path.realpath(samples_in(out_folder)) not in map(os.path.realpath, inputs),
         f'{out=} would replace a file that is read; choose another --out')
 os.makedirs(out_folder, exist_ok=True)
 
 # What becomes eval.json. Each task adds to 'tasks'.
 report = {'settings': config, 'tasks': {}}
-problems_of, given, run = {}, [], None
+problems_of, run = {}, None
 if allow_code_execution:
     from extras import sandbox
     run = functools.partial(sandbox.run_many, timeout=timeout, memory_mb=memory_mb)
 if asking:
     from extras import answers, grading, questions
-    problems_of = questions.of_tasks(asking, files, n_problems, problems_seed, splits.split(','))
-    given = grading.read_answers(completions) if completions else []
+    problems_of = questions.of_tasks(asking, data, n_problems, problems_seed, splits)
+    if completions:
+        given = grading.read_answers(completions)
+        chat = any(row.get('messages') for row in given) if chat is None else chat
     report['decontaminated'] = questions.contamination(run_folder)
     # First run answers that are known to be right or wrong.
     problems_of, harness = grading.check(problems_of, run)
@@ -363,32 +366,29 @@ except (RuntimeError, AssertionError) as error:
 if kind == 'cuda':
     torch.backends.cuda.enable_cudnn_sdp(False)         # it plans anew for each length of a text
 if dtype == 'auto':
-    is_native = kind == 'cuda' and torch.cuda.get_device_capability()[0] >= 8
-    dtype = 'bfloat16' if is_native else 'float32'
+    is_fast = kind == 'cuda' and torch.cuda.get_device_capability()[0] >= 8
+    dtype = 'bfloat16' if is_fast else 'float32'
 # Only answers are written in bfloat16. The loss is exact.
 autocast = torch.autocast(kind, torch.bfloat16, enabled=dtype == 'bfloat16')
 
 
 def open_data(folder):
-    """Return meta.json, its hash, and {'val': token ids}, memory-mapped, of a mixture also those of
-    each source."""
+    """Return meta.json and {'val': token ids}, memory-mapped, of a mixture also those of each
+    source."""
     files = sorted(pathlib.Path(folder).glob('val*.bin'))
     path = pathlib.Path(folder, 'meta.json')
-    flags = '' if folder == 'data/quickstart' else f' --source=FILE --out_dir={folder}'
     require(files and path.exists(), f'{folder} has no prepared text, meta.json and val.bin; run: '
-            f'python prepare.py{flags}')
-    text = path.read_bytes()
-    meta = json.loads(text)
+            f'python prepare.py --source=FILE --out_dir={folder}')
+    meta = json.loads(path.read_bytes())
     bins = {file.stem.removeprefix('val_'): np.memmap(file, meta['dtype'], 'r')
             for file in files if file.stat().st_size > 4}           # a token and its target
-    n = len(bins.get('val', ()))
-    require(n == meta['tokens']['val'] > 1, f'{folder}/val.bin has {n:,} tokens, meta.json says '
-            f'{meta["tokens"]["val"]:,}; run prepare.py again')
-    return meta, hashlib.sha256(text).hexdigest(), bins
+    require(len(bins.get('val', ())) == meta['tokens']['val'], f'{folder}/val.bin has too few '
+            'tokens, or not as many as meta.json says; run prepare.py again')
+    return meta, bins
 
 
 held_out = {folder: open_data(folder) for folder in data_dir.split(',') if 'loss' in all_tasks}
-report['data'] = {folder: {'meta.json': digest} for folder, (_, digest, _) in held_out.items()}
+report['data'] = {folder: meta.get('sha256') for folder, (meta, _) in held_out.items()}
 
 
 @functools.lru_cache(1)
@@ -396,22 +396,19 @@ def open_checkpoint(path):
     """Return (model, tokenizer, metadata). metadata: what eval.json says of the checkpoint. A
     single one stays open for all tasks. Several might not fit into memory."""
     if not needs_model:         # the answers are there already
-        are_replies = any(row.get('messages') for row in given)
-        return None, None, {'ckpt': None, 'step': None,
-                            'chat': are_replies if chat is None else chat}
+        return None, None, {'ckpt': None, 'step': None, 'chat': chat}
     try:
         model = GPT.load(path).to(device).eval()
     except ValueError as error:
         raise Mistake(error) from None
     trained = model.saved.get('config', {})         # the settings of its training
-    objective = trained.get('objective', 'clm')
-    require(objective == 'clm' and 'reward_head' not in model.saved, f'{path} was trained with '
-            f'{objective=} or is a reward model, and continues no text; metrics.jsonl beside it '
-            'says how good it is')
+    require(trained.get('objective', 'clm') == 'clm' and 'reward_head' not in model.saved,
+            f'{path} continues no text, because --objective=mlm or span taught it to fill gaps, or '
+            'it is a reward model; metrics.jsonl says how good it is')
     own = os.path.join(folder_of(path), 'tokenizer.json')
     tokenizer = Tokenizer.load(own)
     hashes = {path: model.saved.get('tokenizer_hash', tokenizer.hash)}
-    hashes |= {folder: meta['tokenizer_hash'] for folder, (meta, _, _) in held_out.items()}
+    hashes |= {folder: meta['tokenizer_hash'] for folder, (meta, _) in held_out.items()}
     for source, digest in hashes.items():
         require(digest == tokenizer.hash, f'{source} was made with another tokenizer than {own}; '
                 f"put the model's own one there, and prepare text with --tokenizer={own}")
@@ -436,7 +433,7 @@ for name in [*paths, *['untrained'] * random_init] if held_out else []:
         torch.manual_seed(seed)
         model = GPT(model.config).to(device).eval()
     text_bytes = np.array(tokenizer.text_bytes)             # of each token; of specials 0
-    for folder, (_, _, bins) in held_out.items():
+    for folder, (_, bins) in held_out.items():
         for text, ids in bins.items():
             ids = ids[:loss_tokens + 1] if loss_tokens else ids
             nats, n = exact_loss(model, ids, batch_size)
@@ -465,16 +462,16 @@ samples = []        # every completion with its outcome, of all tasks and checkp
 def score(task, problems, path):
     """Return the result of a task, of one checkpoint or of the answers of --completions."""
     model, tokenizer, metadata = open_checkpoint(path)
-    # 1. A prompt for each problem. A base model doesn't know where to stop, so a pattern says it.
-    form, ends = ('messages', '') if metadata['chat'] else ('prompt', problems[0]['ends'])
-    prompts = [problem[form] for problem in problems]
-    # 2. n answers to each prompt: [['yes', 'no'], ...]
+    # 1. A prompt for each problem
+    prompts = [problem['messages' if metadata['chat'] else 'prompt'] for problem in problems]
+    # 2. n answers to each prompt, [['yes', 'no'], ...]. A base model doesn't know where to stop, so
+    # a pattern says it.
     if completions:
         texts = grading.given_answers(task, problems, given, ks[-1])
     else:
         with autocast:
-            texts = answers.write(model, tokenizer, prompts, num_samples, ends, max_new_tokens,
-                                  seed, batch_size, temperature, top_k, top_p)
+            texts = answers.write(model, tokenizer, prompts, num_samples, problems[0]['ends'],
+                                  max_new_tokens, seed, batch_size, temperature, top_k, top_p)
     # 3. A verdict on each answer: from what its program did, from rules, or from a judge.
     rows = grading.rows_of(task, problems, texts, metadata)
     samples.extend(rows)
@@ -486,8 +483,9 @@ def score(task, problems, path):
         write(samples_in(out_folder), ''.join(json.dumps(row) + '\n' for row in samples))
     # 4. pass@k, of all rows and of each split
     parts = {'all': rows}
-    for row in rows if task == 'problems' else []:
-        parts.setdefault(row['split'], []).append(row)
+    for row in rows:
+        if row['split']:
+            parts.setdefault(row['split'], []).append(row)
     parts = {split: summarise(part, ks) for split, part in parts.items()}
     print_table(f'{task}: {metadata["ckpt"]}',
                 {f'{KINDS.get(split, "")} {split}': part for split, part in parts.items()})
@@ -504,14 +502,12 @@ if compare:     # the answers of this run or, if it asked nothing, those next to
     both = {run_folder: samples or read_samples(run_folder), compare: read_samples(compare)}
     print_table('judged already', {name: summarise(rows, ks) for name, rows in both.items()})
     report['tasks']['compare'] = result = compare_samples(*both.values())
-    gains = {'all': [result['b'] - result['a'], *result['interval']]} | result['gain']
     print_table('gain', {kind: {'mean': gain[0], 'interval': gain[1:]}
-                         for kind, gain in gains.items()})
+                         for kind, gain in result['gain'].items()})
     for name in 'gained', 'lost':
         print(f'{name}: {", ".join(result[name]) or "none"}')
 
 write(out, json.dumps(report, indent=1))
 print(f'\nwritten to {out}')
 if needs_model:
-    asking_in_chat = ' --chat=True' if metadata['chat'] else ''
-    print(f'next: python sample.py --ckpt={shlex.quote(paths[0])}{asking_in_chat}')
+    print(f'next: python sample.py --ckpt={shlex.quote(paths[0])}{" --chat=True" * metadata["chat"]}')

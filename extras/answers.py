@@ -16,11 +16,12 @@ from model import IGNORE, sample
 
 class Answer:
     """An answer, while it is written. seed: of the random numbers that draw its ids, so that other
-    answers in its batch change it by rounding only. ends: a pattern in front of which it ends."""
+    answers in its batch change it by rounding only. ends: a pattern in front of which the answer to
+    a text ends. Whoever answers messages knows where to stop."""
 
     def __init__(self, tokenizer, prompt, n, seed, ends=''):
         self.tokenizer = tokenizer
-        self.ends = re.compile(ends) if ends else None
+        self.ends = re.compile(ends) if ends and isinstance(prompt, str) else None
         self.ids, self.allowed, self.n_repeated, self.before = read(tokenizer, prompt)
         dice = random.Random(seed)
         # A healed prompt has lost its last token, so the first new one writes that again.

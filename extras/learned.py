@@ -14,8 +14,8 @@ import torch
 from tqdm import tqdm
 from configurator import configure, require
 from extras import answers
+from extras.longer_context import open_model
 from model import GPT
-from tokenizer import Tokenizer
 
 # --- settings -------------------------------------------------------------------------------------
 ckpt = 'out/base'               # checkpoint: a folder or a .pt file; several: A,B or A/*.pt
@@ -77,14 +77,13 @@ def main():
     require(paths, f'--ckpt={ckpt} does not exist; the first model comes from: python train.py')
     require(os.path.exists(f'{data_dir}/meta.json'), f'--data_dir={data_dir} has no prepared text; '
             'it comes from: python prepare.py')
+    model = None
     for path in [*paths, 'untrained']:
         if path == 'untrained':         # it has the last one's shape and tokenizer
             torch.manual_seed(seed)
             model = GPT(model.config)
         else:
-            model = GPT.load(path)
-            folder = path if os.path.isdir(path) else os.path.dirname(path)
-            tokenizer = Tokenizer.load(os.path.join(folder, 'tokenizer.json'))
+            model, tokenizer = open_model(path)
         # An empty prompt asks for the beginning of a document.
         [written[path]] = answers.write(model.to(device).eval(), tokenizer, [''], num_samples,
                                         max_new_tokens=max_new_tokens, seed=seed,
@@ -97,8 +96,11 @@ def main():
     words, beginnings = vocabulary(bins.values(), tokenizer)
     width = max(map(len, written))
     for name, texts in written.items():
-        for level, share in levels(texts, words, beginnings).items():
-            print(f'{name:<{width}} {level:<12} {share if share is None else round(share, 4)}')
+        shares = levels(texts, words, beginnings)
+        if name == paths[0]:
+            print(f'{"":<{width}}', *(f'{level:>11}' for level in shares))
+        print(f'{name:<{width}}', *('       none' if share is None else f'{share:>11.4f}'
+                                    for share in shares.values()))
 
 
 if __name__ == '__main__':

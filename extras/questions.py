@@ -5,7 +5,7 @@ Questions that a model is asked, all of one form, whatever the records of their 
     question['messages']                    # for a chat: [{'role': 'user', 'content': '2 + 2?'}]
     question['prompt']                      # for a base model: 'Question: 2 + 2?\\nAnswer:'
     broken_rules(question['rules'], 'It is 4.')         # [], none
-    of_tasks(['own'], ['own.jsonl'], 9, 0, [])          # {'own': its first nine questions}
+    of_tasks(['own'], 'own.jsonl', 9, 0, '')          # {'own': its first nine questions}
 
 grading.py says how good an answer is.
 """
@@ -123,16 +123,18 @@ def of_mbpp(record):
 
 
 # --- files of questions and of answers ------------------------------------------------------------
-def of_tasks(tasks, files, n, seed, splits):
+def of_tasks(tasks, data, n, seed, splits):
     """Return {task: its questions}, at most n of each file, or n of each split of problems.py (100
-    if n is None). files: one for each task that needs one, in the order of the tasks."""
+    if n is None). data: 'A.jsonl,B.jsonl', a file for each task that needs one, in the order of the
+    tasks. splits: 'variation,cell'."""
+    files = data.split(',') if data else []
     need_file = [task for task in tasks if task != 'problems']
     if len(files) != len(need_file):
-        raise Mistake(f'--data={",".join(files)} must name a .jsonl file for each of these '
+        raise Mistake(f'--data={data} must name a .jsonl file for each of these '
                       f'tasks, in this order: {", ".join(need_file) or "none"}')
     asked = {task: read(task, path)[:n] for task, path in zip(need_file, files)}
     if 'problems' in tasks:
-        asked['problems'] = from_problems(n or 100, seed, splits)
+        asked['problems'] = from_problems(n or 100, seed, splits.split(','))
     return asked
 
 
@@ -158,16 +160,16 @@ def convert(path, content, function, hint):
     """Return [function(record)] of a file with this content: records of JSON, one a line or all in
     one list, perhaps gzipped. A Mistake names the first line that can't be read or that function()
     refuses. hint: what a line must be."""
-    number, results = 1, []
+    number, results = 0, []
     try:
         if content[:2] == b'\x1f\x8b':
             content = gzip.decompress(content)
         content = content.removeprefix(b'\xef\xbb\xbf')         # a byte order mark
-        if content.lstrip()[:1] == b'[':
-            return [function(record) for record in json.loads(content)]
-        for number, line in enumerate(content.splitlines(), 1):
-            if line.strip():
-                results.append(function(json.loads(line)))
+        is_list = content.lstrip()[:1] == b'['
+        for part in json.loads(content) if is_list else content.splitlines():
+            number += 1
+            if is_list or part.strip():
+                results.append(function(part if is_list else json.loads(part)))
     except Exception as error:      # half an archive, a missing key, a pattern that is none, ...
         kind = '' if isinstance(error, Mistake) else f'{type(error).__name__}: '
         raise Mistake(f'{path}, line {number}: {kind}{error}; {hint}') from error
