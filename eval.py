@@ -56,7 +56,7 @@ data = ''                       # questions: a .jsonl or .jsonl.gz file; of seve
 allow_code_execution = False    # True: run a model's programs; first read extras/sandbox.py
 out = ''                        # file for the results; '' = eval.json, see above
 # questions
-n_problems: int | None = None   # questions; None = 100 of each split, or a whole file
+n_problems = 0                  # questions; 0 = 100 of each split, or a whole file
 splits = 'variation,feedback_variation,cell,family'     # see the top; also SPLITS in problems.py
 problems_seed = 0               # seed of the problems of these splits
 completions = ''                # answers to score without a model: {"task_id", "completion"} lines
@@ -143,9 +143,8 @@ def interval(scores):
     # Wilson 1927. A measured rate p is within 1.96 standard errors of the true rate q 95% of the
     # time, and the error is sqrt(q (1 - q) / n). So the interval has each q from which p is that
     # close. Its ends solve (p - q)^2 = w q (1 - q) with w = 1.96^2 / n, a quadratic equation. Of
-    # ten problems that all pass, it is [0.72, 1]. The error at p itself would be 0 there, and the
-    # interval [1, 1], as if ten problems proved it. Fractions such as 0.25 vary less than the 0 and
-    # 1 of single answers, so the interval is then a little too wide.
+    # ten problems that all pass, it is [0.72, 1], where the error at p itself would be 0. Fractions
+    # such as 0.25 vary less than the 0 and 1 of single answers: it is then a little too wide.
     w = 1.96 ** 2 / n
     half = math.sqrt(w * (p * (1 - p) + w / 4))
     return [max(0.0, (p + w / 2 - half) / (1 + w)), min(1.0, (p + w / 2 + half) / (1 + w))]
@@ -166,8 +165,8 @@ def paired_difference(before, after):
     """Return [difference, low, high]: how much higher the mean of `after` is, and its 95% interval.
     Two models answered the same problems, and what is hard for one is hard for the other:
 
-        before      0.9     0.5     0.1     The scores lie far apart, so the intervals of both
-        after       1.0     0.7     0.2     models are wide and overlap.
+        before      0.9     0.5     0.1     The scores of one model lie far apart, so the
+        after       1.0     0.7     0.2     intervals of both are wide and overlap.
         gained      0.1     0.2     0.1     How hard each problem is cancels here."""
     # bootstrap() takes numbers from 0 to 1, so a difference of -1 goes in as 0, and 1 as 1.
     changes = [(1 + b - a) / 2 for a, b in zip(before, after)]
@@ -180,8 +179,7 @@ def paired_difference(before, after):
 
 def by_problem(rows):
     """Return {problem: its rows of samples.jsonl} without those that nobody could judge. A problem
-    is a name, a prompt, because in files without ids one name may mean two questions, and its
-    kind."""
+    is (name, prompt, kind), because in files without ids one name may mean two questions."""
     problems = collections.defaultdict(list)
     for row in rows:
         if row['outcome'] not in ('infrastructure', 'ungraded'):
@@ -197,11 +195,11 @@ def worth(row):
 
 
 def why_failed(row):
-    """Return why an answer did not pass: syntax, name, other exception, wrong value, time, or its
-    outcome."""
+    """Return why an answer did not pass, such as `wrong value`; '' if it did or has a grade."""
     if re.match(r'(Name|UnboundLocal)Error\b', row.get('message', '')):
         return 'name'       # it uses an unknown name, or defines another than it was asked for
-    words = {'wrong': 'wrong value', 'exception': 'other exception', 'timeout': 'time'}
+    words = {'passed': '', 'judged': '', 'wrong': 'wrong value', 'exception': 'other exception',
+             'timeout': 'time'}
     return words.get(row['outcome'], row['outcome'])
 
 
@@ -212,8 +210,7 @@ def summarise(rows, ks):
     groups = [[*map(worth, answers)] for answers in by_problem(rows).values()]
     means = [*map(mean, groups)]
     outcomes = collections.Counter(row['outcome'] for row in rows)
-    failures = collections.Counter(why_failed(row) for row in rows
-                                   if row['outcome'] not in ('passed', 'judged'))
+    failures = collections.Counter(filter(None, map(why_failed, rows)))
     result = {'n': len(groups), 'samples': sum(map(len, groups))}
     if 'score' in rows[0]:      # 0.5 is the grade 5.5
         low, high = bootstrap(means)
@@ -242,7 +239,7 @@ def compare_samples(before, after):
     gain = {}
     for kind in ['all', *dict.fromkeys(filter(None, kinds))]:
         pairs = [pair for own, *pair in zip(kinds, a, b) if kind in ('all', own)]
-        gain[kind] = paired_difference(*map(list, zip(*pairs)))
+        gain[kind] = paired_difference(*zip(*pairs))
     return {'n': len(shared), 'a': mean(a), 'b': mean(b), 'interval': gain['all'][1:],
             'gained': [name for name, x, y in zip(names, a, b) if x < y],
             'lost': [name for name, x, y in zip(names, a, b) if x > y], 'gain': gain}
@@ -260,19 +257,20 @@ def shown(value):
 
 def print_table(title, rows):
     """Print rows {name: {head of a column: value}}, all with the same columns."""
-    heads = [head for head in next(iter(rows.values())) if head != 'outcomes']
+    first = next(iter(rows.values()))
     width = max(26, *map(len, rows))
-    print(f'\n{title:<{width}}', *(f'{head:>16}' for head in heads))
-    for name, row in rows.items():
-        print(f'{name:<{width}}', *(f'{shown(row[head]):>16}' for head in heads))
+    for name, row in {title: dict(zip(first, first)), **rows}.items():
+        cells = [f'{shown(row[head]):>16}' for head in first if head != 'outcomes']
+        print(f'{name:<{width}}', *cells)
+    print()
 
 
 config = configure(globals(), BOUNDS)
 
 # --- 3. what is asked for, and where the results go -----------------------------------------------
 all_tasks = [*dict.fromkeys(tasks.split(','))]          # each once
-require({*all_tasks} <= {*TASKS}, f'--tasks={tasks}: the tasks are {", ".join(TASKS)}; for multiple '
-        'choice and IFEval take lm_eval, see docs/measuring.md')
+require({*all_tasks} <= {*TASKS}, f'--tasks={tasks}: the tasks are {", ".join(TASKS)}; for '
+        'multiple choice and IFEval take lm_eval, see docs/measuring.md')
 asking = [task for task in all_tasks if task not in ('loss', 'compare')]
 needs_model = not completions and all_tasks != ['compare']
 require(bool(judge) == ('judge' in all_tasks) and bool(compare) == ('compare' in all_tasks),
@@ -288,12 +286,6 @@ require(completions or not asking or ks[-1] <= num_samples,
 paths = [completions] if completions else [
     path for pattern in ckpt.split(',') for path in sorted(glob.glob(pattern)) or [pattern]]
 require(len(paths) == 1 or not compare, f'--compare takes one --ckpt, not {ckpt}')
-steps = '' if os.path.exists('data/quickstart') else 'python prepare.py && '
-advice = f'run: {steps}python train.py'
-for there in sorted(glob.glob('out/*/last.pt'), reverse=True):
-    advice = f'give one that does: --ckpt={shlex.quote(os.path.dirname(there))}'
-for path in paths:
-    require(completions or os.path.exists(path), f'{path} does not exist; {advice}')
 
 
 def folder_of(path):
@@ -336,7 +328,6 @@ require(out.endswith('.json') and not out.endswith(('config.json', 'data.json', 
 inputs = [*data.split(','), completions, compare and samples_in(compare)]
 require(not asking or os.path.realpath(samples_in(out_folder)) not in map(os.path.realpath, inputs),
         f'{out=} would replace a file that is read; choose another --out')
-os.makedirs(out_folder, exist_ok=True)
 
 # What becomes eval.json. Each task adds to 'tasks'.
 report = {'settings': config, 'tasks': {}}
@@ -356,17 +347,16 @@ if asking:
     report |= harness
 
 # --- 4. text and models ---------------------------------------------------------------------------
-if device == 'auto':
-    mps = torch.backends.mps.is_available()
-    device = 'cuda' if torch.cuda.is_available() else 'mps' if mps else 'cpu'
+if device == 'auto':            # cuda, mps, ...
+    device = str(torch.accelerator.current_accelerator(check_available=True) or 'cpu')
 try:
     kind = torch.empty(1, device=device).device.type        # cuda, of cuda:1
 except (RuntimeError, AssertionError) as error:
     raise Mistake(f'{device=} is not here ({error}); try --device=auto') from None
 if kind == 'cuda':
     torch.backends.cuda.enable_cudnn_sdp(False)         # it plans anew for each length of a text
-if dtype == 'auto':
-    is_fast = kind == 'cuda' and torch.cuda.get_device_capability()[0] >= 8
+if dtype == 'auto':             # older GPUs only emulate bfloat16, slowly
+    is_fast = kind == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False)
     dtype = 'bfloat16' if is_fast else 'float32'
 # Only answers are written in bfloat16. The loss is exact.
 autocast = torch.autocast(kind, torch.bfloat16, enabled=dtype == 'bfloat16')
@@ -417,15 +407,22 @@ def open_checkpoint(path):
         'chat': 'stage' in trained if chat is None else chat}
 
 
+steps = '' if os.path.exists('data/quickstart') else 'python prepare.py && '
+advice = f'run: {steps}python train.py'
+for there in sorted(glob.glob('out/*/last.pt'), reverse=True):
+    advice = f'give one that does: --ckpt={shlex.quote(os.path.dirname(there))}'
+for path in paths:
+    require(completions or os.path.exists(path), f'{path} does not exist; {advice}')
 _, _, metadata = open_checkpoint(paths[0])          # its mistakes show now and not after an hour
 report |= metadata
+os.makedirs(out_folder, exist_ok=True)
 
 # --- 5. the loss of each checkpoint on each text --------------------------------------------------
 # {name: its losses}, such as {'trained': {'nats': 1.25, ...}, 'untrained': ...}. With several
 # checkpoints, a name is the path of one. With more than one val.bin, it ends with the data:
 # 'trained_web' is a source of a mixture, 'trained_data/code val' one of several folders.
 losses = {}
-for name in [*paths, *['untrained'] * random_init] if held_out else []:
+for name in paths + ['untrained'] * random_init if held_out else []:
     if name in paths:
         model, tokenizer, _ = open_checkpoint(name)
         name = name if len(paths) > 1 else 'trained'
@@ -447,20 +444,18 @@ if losses:
     print_table('loss', losses)
 
 # --- 6. a task: problem -> prompt -> answers -> verdicts -> pass@k --------------------------------
-# All problems have one form. This one is from GSM8K, and its rule is: the last number must be 13.
-#     {'task_id': 'gsm8k/0',
+# All problems have one form, see extras/questions.py. This one is from GSM8K. Of a function to
+# complete, 'rules' is [] and 'tests' a program, such as 'assert add(1, 2) == 3'.
+#     {'task_id': 'gsm8k/0', 'tests': '', 'entry_point': '', 'solution': '', 'ends': ...,
 #      'messages': [{'role': 'user', 'content': 'Janet has 16 eggs and eats 3. How ...?'}],  # chat
 #      'prompt': 'Question: Janet has 16 eggs and eats 3. How ...?\nAnswer:',         # base model
-#      'ends': ...,                         # a pattern: where the answer of a base model ends
-#      'rules': [('answer', '16 - 3 = 13\n#### 13')],      # what is checked in the answer's text
-#      'tests': '', 'entry_point': '', 'solution': ''}      # of programs: what is run
-# If the problem is a function to complete, 'rules' is [] and 'tests' a program, such as
-# 'assert add(1, 2) == 3'.
+#      'rules': [('answer', '16 - 3 = 13\n#### 13')]}      # the answer's last number must be 13
 samples = []        # every completion with its outcome, of all tasks and checkpoints
 
 
 def score(task, problems, path):
-    """Return the result of a task, of one checkpoint or of the answers of --completions."""
+    """Return what eval.json says of a checkpoint, or of the answers of --completions, and the
+    results of a task: {'all': pass@k, ...}, also of each split of problems.py."""
     model, tokenizer, metadata = open_checkpoint(path)
     # 1. A prompt for each problem
     prompts = [problem['messages' if metadata['chat'] else 'prompt'] for problem in problems]
@@ -486,15 +481,15 @@ def score(task, problems, path):
     for row in rows:
         if row['split']:
             parts.setdefault(row['split'], []).append(row)
-    parts = {split: summarise(part, ks) for split, part in parts.items()}
-    print_table(f'{task}: {metadata["ckpt"]}',
-                {f'{KINDS.get(split, "")} {split}': part for split, part in parts.items()})
-    return parts.pop('all') | metadata | {'by_split': parts}
+    return metadata, {split: summarise(part, ks) for split, part in parts.items()}
 
 
 for task, problems in problems_of.items():
-    series = [score(task, problems, path) for path in paths]
-    series.sort(key=lambda result: result['step'] or 0)
+    scores = [score(task, problems, path) for path in paths]
+    scores.sort(key=lambda pair: pair[0]['step'] or 0)
+    print_table(task, {f'{about["ckpt"]} {KINDS.get(split, "")} {split}': part
+                       for about, parts in scores for split, part in parts.items()})
+    series = [parts.pop('all') | about | {'by_split': parts} for about, parts in scores]
     report['tasks'][task] = series[0] if len(series) == 1 else {'series': series}
 
 # --- 7. two models on the same problems -----------------------------------------------------------
@@ -508,6 +503,7 @@ if compare:     # the answers of this run or, if it asked nothing, those next to
         print(f'{name}: {", ".join(result[name]) or "none"}')
 
 write(out, json.dumps(report, indent=1))
-print(f'\nwritten to {out}')
+print(f'written to {out}')
 if needs_model:
-    print(f'next: python sample.py --ckpt={shlex.quote(paths[0])}{" --chat=True" * metadata["chat"]}')
+    in_chat = ' --chat=True' if metadata['chat'] else ''
+    print(f'next: python sample.py --ckpt={shlex.quote(paths[0])}{in_chat}')

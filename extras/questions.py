@@ -124,15 +124,15 @@ def of_mbpp(record):
 
 # --- files of questions and of answers ------------------------------------------------------------
 def of_tasks(tasks, data, n, seed, splits):
-    """Return {task: its questions}, at most n of each file, or n of each split of problems.py (100
-    if n is None). data: 'A.jsonl,B.jsonl', a file for each task that needs one, in the order of the
+    """Return {task: its questions}, at most n of each file, or n of each split of problems.py (0 is
+    a whole file, or 100). data: 'A.jsonl,B.jsonl', a file for each task that needs one, in the order of the
     tasks. splits: 'variation,cell'."""
     files = data.split(',') if data else []
     need_file = [task for task in tasks if task != 'problems']
     if len(files) != len(need_file):
         raise Mistake(f'--data={data} must name a .jsonl file for each of these '
                       f'tasks, in this order: {", ".join(need_file) or "none"}')
-    asked = {task: read(task, path)[:n] for task, path in zip(need_file, files)}
+    asked = {task: read(task, path)[:n or None] for task, path in zip(need_file, files)}
     if 'problems' in tasks:
         asked['problems'] = from_problems(n or 100, seed, splits.split(','))
     return asked

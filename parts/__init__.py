@@ -23,7 +23,6 @@ model/                  whatever takes a GPT or its config
 train/                  a run
     folders             the folders that scripts read by default, and what makes them
     processes           the device and the precision of a script that samples or measures
-    data                the folder of token bins that eval.py measures
 sample/                 a model writes
     asking              prompts become ids, and the ids of answers become text, many in one batch
     gaps                hidden tokens and spans are filled
@@ -31,8 +30,6 @@ sample/                 a model writes
     server              a page and OpenAI's API for the programs of this machine
     html_file           the same page as one file, in which the models answer without Python
 eval/                   is it right, is it well?
-    questions           which questions eval.py asks, and what it writes down about an answer
-    results             two models on the same problems, tables
     run_log             what a run has written into its folder
     dashboard           its curves and what is seen in them, as a picture
     chain_report        the table of `bash run.sh`
