@@ -2,8 +2,7 @@
 Evaluation: how good a checkpoint is, measured on held-out data, with confidence intervals.
 
     python eval.py --ckpt=out/quickstart --data_dir=data/quickstart
-    python eval.py --ckpt=out/sft --tasks=problems --num_samples=8 --k=1,8 \\
-        --allow_code_execution=True
+    python eval.py --ckpt=out/sft --tasks=problems --num_samples=8 --allow_code_execution=True
     python eval.py --ckpt='out/sft/*.pt' --tasks=gsm8k,own --data=gsm8k_test.jsonl,own.jsonl
     python eval.py --ckpt=out/a,out/b --data_dir=data/code,data/prose   # which is better at what
     python eval.py --tasks=compare --ckpt=out/sft --compare=out/dpo --out=out/dpo/compare.json
@@ -12,24 +11,19 @@ loss            nats, perplexity and bits per byte of val.bin, and of each sourc
 compare         pass@k of two samples.jsonl, whose answers are judged already, and the problems that
                 the second model gained and lost
 problems        functions of extras/problems.py, which the model writes and we run: n_problems
-                of each of four splits
-    variation           new variations of the example tasks, which sft.py shows with answers
-    feedback_variation  of the practice tasks, which DPO and RL practice on, without answers
-    cell                unseen combinations of known steps: "Return a list of the doubles of the odd
-                        numbers in values."
-    family              unseen tasks: "Return whether any number in data is greater than 6."
+                of each split. variation: new variations of what sft.py shows; feedback_variation:
+                of what DPO and RL practice on; cell: unseen combinations of known steps; family:
+                unseen tasks, such as "Return whether any number in data is greater than 6."
 humaneval, mbpp other functions to write, from a file in the layout of HumanEval or MBPP
 gsm8k           the last number of the answer must be the one behind #### in the file
 own             your questions: {"prompt": "2 + 2?", "regex": "4"}; see docs/measuring.md
 judge           questions, such as the first turns of MT-Bench, graded 1 to 10 by a command, --judge
 
-Only loss and compare need no extras/. Choose the measure before you train. Of twenty measures that
-did not change, about one leaves its 95% interval by chance, and whoever chooses afterwards takes
-that one for progress.
+Only loss and compare need no extras/. Choose the measure before you train: of twenty that did not
+change, about one leaves its 95% interval by chance, and looks like progress.
 
-eval.py writes eval.json and samples.jsonl (every completion) next to the checkpoint. The file of
---completions may be a samples.jsonl of another call, which must not be replaced. So with
---completions=a/samples.jsonl it writes a/scored/eval.json and a/scored/samples.jsonl.
+eval.py writes eval.json and samples.jsonl (every completion) next to the checkpoint. With
+--completions=a/samples.jsonl, which must not be replaced, it writes both into a/scored.
 """
 import collections, functools, glob, json, math, os, pathlib, re, shlex
 from typing import Literal
@@ -115,7 +109,7 @@ def bits_per_byte(nats, n_bytes):
         "the "      1/16        2.77            2.77            4       1
         t h e " "   1/2         0.69            2.77            4       1
 
-    Both find the text equally likely, though a token costs the first one four times as much."""
+    Both find the text equally likely."""
     return nats / math.log(2) / max(1, n_bytes)
 
 
@@ -124,8 +118,7 @@ def pass_at_k(n, c, k):
     """Return the chance that at least one of k completions passes, if k of n are drawn and c of the
     n pass (Chen et al. 2021, arXiv:2107.03374, eq. 1). pass_at_k(4, 1, 2) -> 0.5.
     pass_at_k(10, 3, 5) -> 0.917. With p = 3/10, 1 - (1 - p)^5 would say 0.832. That is too low on
-    average, because it may draw a failed answer twice: k different answers are drawn, without
-    putting one back."""
+    average, because it may draw a failed answer twice: k different answers are drawn."""
     return 1 - math.comb(n - c, k) / math.comb(n, k)
 
 
@@ -194,15 +187,6 @@ def worth(row):
     return (row['score'] - 1) / 9 if 'score' in row else int(row['outcome'] == 'passed')
 
 
-def why_failed(row):
-    """Return why an answer did not pass, such as `wrong value`; '' if it did or has a grade."""
-    if re.match(r'(Name|UnboundLocal)Error\b', row.get('message', '')):
-        return 'name'       # it uses an unknown name, or defines another than it was asked for
-    words = {'passed': '', 'judged': '', 'wrong': 'wrong value', 'exception': 'other exception',
-             'timeout': 'time'}
-    return words.get(row['outcome'], row['outcome'])
-
-
 def summarise(rows, ks):
     """Return pass@k of rows of samples.jsonl, which is the mean over problems with at least k
     judged answers, and the interval of pass@1; or a judge's mean grade and its interval."""
@@ -210,15 +194,15 @@ def summarise(rows, ks):
     groups = [[*map(worth, answers)] for answers in by_problem(rows).values()]
     means = [*map(mean, groups)]
     outcomes = collections.Counter(row['outcome'] for row in rows)
-    failures = collections.Counter(filter(None, map(why_failed, rows)))
+    failures = collections.Counter(row.get('why', row['outcome']) for row in rows
+                                   if row['outcome'] not in ('passed', 'judged'))
     result = {'n': len(groups), 'samples': sum(map(len, groups))}
     if 'score' in rows[0]:      # 0.5 is the grade 5.5
         low, high = bootstrap(means)
         result |= {'score': 1 + 9 * mean(means), 'interval': [1 + 9 * low, 1 + 9 * high]}
     else:
         for k in ks:
-            chances = [pass_at_k(len(group), sum(group), k) for group in groups
-                       if len(group) >= k]
+            chances = [pass_at_k(len(few), sum(few), k) for few in groups if len(few) >= k]
             result[f'pass@{k}'] = mean(chances) if chances else None
         result['interval'] = interval(means)
     if 'preferred' in rows[0]:          # answers that are programs
@@ -228,12 +212,10 @@ def summarise(rows, ks):
 
 
 def compare_samples(before, after):
-    """Return what a second model gained and lost, of the rows of samples.jsonl of both. 'gain':
-    {kind of problem: its paired_difference()}."""
+    """Return what the second of two models gained and lost, of the rows of their samples.jsonl."""
     before, after = by_problem(before), by_problem(after)
     shared = [problem for problem in before if problem in after]
-    require(shared, 'the two samples.jsonl have no problem in common; give both models the same '
-            '--tasks')
+    require(shared, 'the two samples.jsonl have no problem in common: give both the same --tasks')
     a, b = [[mean([*map(worth, rows[problem])]) for problem in shared] for rows in (before, after)]
     names, _, kinds = zip(*shared)
     gain = {}
@@ -246,12 +228,11 @@ def compare_samples(before, after):
 
 
 def shown(value):
-    """Return how a table shows a value: 0.5 as 0.5000, an interval as `0.4 to 0.6`, and counts,
-    {'name': 3}, as `name 3`."""
+    """Return how a table shows a value: 0.5 as 0.5000, {'name': 3} as `name 3`, and [] as none."""
     if isinstance(value, dict):
-        return ', '.join(f'{name} {n}' for name, n in value.items()) or 'none'
+        value = [f'{name} {n}' for name, n in value.items()]
     if isinstance(value, list):
-        return ' to '.join(map(shown, value))
+        return ', '.join(map(shown, value)) or 'none'
     return f'{value:.4f}' if isinstance(value, float) else str(value)
 
 
@@ -277,9 +258,8 @@ require(bool(judge) == ('judge' in all_tasks) and bool(compare) == ('compare' in
         "--tasks=judge needs --judge='python ask.py', and --tasks=compare --compare=out/dpo")
 require(not completions or asking and 'loss' not in all_tasks, f'--tasks={tasks} needs a model, or '
         'grades no answers; leave --completions out')
-# int() raises its own error for thousands of digits.
 require(re.fullmatch(r'[1-9]\d{0,8}(,[1-9]\d{0,8})*', k),
-        f'{k=!r:.80} must be positive integers below a billion, such as 1,10,100')
+        f'--k={k:.80} must be positive integers below a billion, such as 1,10,100')
 ks = sorted({1, *map(int, k.split(','))})               # always with 1: the interval is pass@1's
 require(completions or not asking or ks[-1] <= num_samples,
         f'pass@{ks[-1]} draws from as many answers or more: --num_samples={ks[-1]}')
@@ -329,8 +309,7 @@ inputs = [*data.split(','), completions, compare and samples_in(compare)]
 require(not asking or os.path.realpath(samples_in(out_folder)) not in map(os.path.realpath, inputs),
         f'{out=} would replace a file that is read; choose another --out')
 
-# What becomes eval.json. Each task adds to 'tasks'.
-report = {'settings': config, 'tasks': {}}
+report = {'settings': config, 'tasks': {}}      # it becomes eval.json
 problems_of, run = {}, None
 if allow_code_execution:
     from extras import sandbox
@@ -363,8 +342,7 @@ autocast = torch.autocast(kind, torch.bfloat16, enabled=dtype == 'bfloat16')
 
 
 def open_data(folder):
-    """Return meta.json and {'val': token ids}, memory-mapped, of a mixture also those of each
-    source."""
+    """Return meta.json and {'val': token ids}, of a mixture also those of each source."""
     files = sorted(pathlib.Path(folder).glob('val*.bin'))
     path = pathlib.Path(folder, 'meta.json')
     require(files and path.exists(), f'{folder} has no prepared text, meta.json and val.bin; run: '
@@ -383,8 +361,8 @@ report['data'] = {folder: meta.get('sha256') for folder, (meta, _) in held_out.i
 
 @functools.lru_cache(1)
 def open_checkpoint(path):
-    """Return (model, tokenizer, metadata). metadata: what eval.json says of the checkpoint. A
-    single one stays open for all tasks. Several might not fit into memory."""
+    """Return (model, tokenizer, metadata for eval.json). A single checkpoint stays open for all
+    tasks. Several might not fit into memory."""
     if not needs_model:         # the answers are there already
         return None, None, {'ckpt': None, 'step': None, 'chat': chat}
     try:
@@ -393,15 +371,15 @@ def open_checkpoint(path):
         raise Mistake(error) from None
     trained = model.saved.get('config', {})         # the settings of its training
     require(trained.get('objective', 'clm') == 'clm' and 'reward_head' not in model.saved,
-            f'{path} continues no text, because --objective=mlm or span taught it to fill gaps, or '
-            'it is a reward model; metrics.jsonl says how good it is')
+            f'{path} fills gaps (--objective=mlm or span) or is a reward model: it continues no '
+            'text; metrics.jsonl says how good it is')
     own = os.path.join(folder_of(path), 'tokenizer.json')
     tokenizer = Tokenizer.load(own)
-    hashes = {path: model.saved.get('tokenizer_hash', tokenizer.hash)}
-    hashes |= {folder: meta['tokenizer_hash'] for folder, (meta, _) in held_out.items()}
+    hashes = {folder: meta['tokenizer_hash'] for folder, (meta, _) in held_out.items()}
+    hashes[path] = model.saved.get('tokenizer_hash', tokenizer.hash)
     for source, digest in hashes.items():
         require(digest == tokenizer.hash, f'{source} was made with another tokenizer than {own}; '
-                f"put the model's own one there, and prepare text with --tokenizer={own}")
+                'copy its own one there, or prepare the text with --tokenizer=FILE')
     return model, tokenizer, {          # sft.py, dpo.py and rl.py teach a model to answer
         'ckpt': path, 'step': model.saved.get('step'), 'tokenizer_hash': tokenizer.hash,
         'chat': 'stage' in trained if chat is None else chat}
@@ -418,9 +396,8 @@ report |= metadata
 os.makedirs(out_folder, exist_ok=True)
 
 # --- 5. the loss of each checkpoint on each text --------------------------------------------------
-# {name: its losses}, such as {'trained': {'nats': 1.25, ...}, 'untrained': ...}. With several
-# checkpoints, a name is the path of one. With more than one val.bin, it ends with the data:
-# 'trained_web' is a source of a mixture, 'trained_data/code val' one of several folders.
+# The losses have names. 'trained' is a single checkpoint, 'trained_web' its loss on one source of a
+# mixture, 'out/a_data/code val' that of one of several checkpoints on one of several folders.
 losses = {}
 for name in paths + ['untrained'] * random_init if held_out else []:
     if name in paths:
@@ -454,13 +431,11 @@ samples = []        # every completion with its outcome, of all tasks and checkp
 
 
 def score(task, problems, path):
-    """Return what eval.json says of a checkpoint, or of the answers of --completions, and the
-    results of a task: {'all': pass@k, ...}, also of each split of problems.py."""
+    """Return the metadata of a checkpoint, and {'all': its pass@k, ...}, also of each split."""
     model, tokenizer, metadata = open_checkpoint(path)
     # 1. A prompt for each problem
     prompts = [problem['messages' if metadata['chat'] else 'prompt'] for problem in problems]
-    # 2. n answers to each prompt, [['yes', 'no'], ...]. A base model doesn't know where to stop, so
-    # a pattern says it.
+    # 2. n answers to each prompt, [['yes', 'no'], ...]. `ends` says where those of a base model end.
     if completions:
         texts = grading.given_answers(task, problems, given, ks[-1])
     else:
@@ -500,7 +475,7 @@ if compare:     # the answers of this run or, if it asked nothing, those next to
     print_table('gain', {kind: {'mean': gain[0], 'interval': gain[1:]}
                          for kind, gain in result['gain'].items()})
     for name in 'gained', 'lost':
-        print(f'{name}: {", ".join(result[name]) or "none"}')
+        print(f'{name}: {shown(result[name])}')
 
 write(out, json.dumps(report, indent=1))
 print(f'written to {out}')

@@ -5,7 +5,7 @@ Answers of a model to many prompts at once, for eval.py.
     # -> [['...', '...'], ['...', '...']]: two answers to each prompt
 
 A prompt is a text, or messages [{'role', 'content'}]. All tokens come from GPT.stream. What is here
-turns prompts into ids, forbids some ids, and turns ids into text. Copy this file with model.py.
+turns prompts into ids, forbids some ids, and turns ids into text. It needs model.py beside extras/.
 """
 import codecs, math, random, re
 import torch

@@ -4,8 +4,8 @@ decides. eval.py and rl.py take their verdicts from here.
 
     run = sandbox.run_many                  # programs with their tests -> what became of them
     left_out, walls = check_harness(questions, run)     # can the tests tell right from wrong?
-    for verdict in verdicts([(question, 'It is 4.')], chat=True, run=run):
-        print(verdict)                      # {'outcome': 'passed', 'message': ''}
+    for verdict in verdicts([question], [['It is 4.']], chat=True, run=run):
+        print(verdict)              # {'outcome': 'passed', 'message': '', 'why': ''}
     code_in('So:\\n```python\\nx = 1\\n```')        # 'x = 1\\n'
 """
 import builtins, collections, itertools, json, math, re, shlex, subprocess, textwrap
@@ -64,7 +64,7 @@ def rows_of(task, questions, texts, metadata):
 # --- verdicts -------------------------------------------------------------------------------------
 def verdicts(questions, texts, chat, run, judge=''):
     """Yield the verdict on each of several texts that answer each question, in order: {'outcome',
-    'message'}, and a judge's 'score'. chat: whether the questions were asked in a conversation.
+    'message', 'why'}, and a judge's 'score'. chat: whether the questions were asked in a conversation.
     run: [(program, tests, entry point)] -> their results. judge: a command, see judged(). A Mistake
     in the end, if more than 2% could not be judged."""
     cases = [(question, text) for question, several in zip(questions, texts) for text in several]
@@ -77,7 +77,7 @@ def verdicts(questions, texts, chat, run, judge=''):
             verdict = judged(judge, question, text)
         else:
             verdict = outcome(question, text, next(results) if is_run else None)
-        yield verdict
+        yield verdict | {'why': why_failed(verdict)}
         lost += [verdict['message']] * (verdict['outcome'] == 'infrastructure')
     if len(lost) > len(cases) / 50:
         raise Mistake(f'no score: {len(lost)}/{len(cases)} could not be graded: {lost[-1]}')
@@ -103,6 +103,15 @@ def outcome(question, text, result=None):
         return {'outcome': result.outcome, 'message': result.message}
     broken = broken_rules(question['rules'], text)
     return {'outcome': 'wrong' if broken else 'passed', 'message': ', '.join(broken)}
+
+
+def why_failed(verdict):
+    """Return why an answer did not pass, such as `wrong value`; '' if it did, or has a grade."""
+    if re.match(r'(Name|UnboundLocal)Error\b', verdict['message']):
+        return 'name'       # it uses an unknown name, or defines another than it was asked for
+    words = {'passed': '', 'judged': '', 'wrong': 'wrong value', 'exception': 'other exception',
+             'timeout': 'time'}
+    return words.get(verdict['outcome'], verdict['outcome'])
 
 
 def judged(judge, question, text):

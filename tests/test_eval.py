@@ -15,6 +15,7 @@ import torch
 from conftest import (ROOT, lift, mistake, ok, read_json, read_rows, refused, run, save_run, sharpen, shared,
                       write, write_bins)
 from feedback import expect
+from test_alone import FORGET
 from test_records import BYTES
 
 from model import GPT, GPTConfig
@@ -27,7 +28,7 @@ from tokenizer import Tokenizer
 YES = '--allow_code_execution=True'
 pass_at_k, summarise, interval, bootstrap, compare_samples, *_ = lift(
     'eval.py', 'pass_at_k', 'summarise', 'interval', 'bootstrap', 'compare_samples', 'paired_difference',
-    'by_problem', 'worth', 'why_failed', 'mean')
+    'by_problem', 'worth', 'mean')
 
 
 def evaluate(out, *flags):
@@ -98,7 +99,7 @@ def test_loss_is_that_of_every_token_but_the_first_once(base_run, data_dir, tmp_
 def test_text_that_does_not_fit_is_refused(base_run, tmp_path):
     made = write_bins(tmp_path, np.arange(100, dtype=np.uint16), BYTES)
     flags = f'--ckpt={base_run}', f'--data_dir={made}'
-    mistake(run('eval.py', *flags), str(made), 'another tokenizer', f'--tokenizer={base_run}/tokenizer.json')
+    mistake(run('eval.py', *flags), str(made), 'another tokenizer', f'{base_run}/tokenizer.json')
     os.truncate(made / 'val.bin', 50)
     mistake(run('eval.py', *flags), 'val.bin has too few tokens, or not as many as meta.json says')
     (made / 'val.bin').unlink()
@@ -390,14 +391,32 @@ def test_two_runs_are_compared_on_the_questions_that_are_the_same(tmp_path):
     # As in run.sh, the result is beside the answers that are read.
     said, tasks, _ = evaluate(tmp_path / 'b', *flags)
     assert tasks['compare']['gained'] == ['t 0', 't 1', 't 3']
-    for words in (f'{tmp_path}/a .* 0.0000 .*wrong value 4', f'{tmp_path}/b .* 1.0000 .*none',
-                  'all .* 1.0000 -0.1230 to 1.0000', 'gained: t 0, t 1, t 3', 'lost: none'):
+    for words in (f'{tmp_path}/a .* 0.0000 .*wrong 4', f'{tmp_path}/b .* 1.0000 .*none',
+                  'all .* 1.0000 +-0.1230, 1.0000', 'gained: t 0, t 1, t 3', 'lost: none'):
         assert re.search(words, said), said
     several = rows_of('a', ['passed'], ckpt='x.pt') + rows_of('b', ['wrong'], ckpt='y.pt')
     for rows, words in ((several, 'ValueError'), ([{'task': 't', 'task_id': 1}], "KeyError('outcome')"),
                         ([7], 'TypeError')):
         write(tmp_path / 'b/samples.jsonl', rows)
         mistake(run('eval.py', *flags), 'b/samples.jsonl must have judged answers of one checkpoint', words)
+
+
+# --- alone --------------------------------------------------------------------------------------------------
+def test_with_three_files_beside_it_the_loss_and_judged_answers_are_measured(base_run, data_dir, tmp_path):
+    """And a task that needs extras/ ends in a sentence."""
+    (tmp_path / 'alone').mkdir()
+    for name in 'eval.py', 'model.py', 'tokenizer.py', 'configurator.py':
+        shutil.copy(ROOT / name, tmp_path / 'alone')
+    for name, passes in ('a', '0101'), ('b', '1101'):
+        write(tmp_path / name / 'samples.jsonl', graded(name, passes))
+    flags = {'loss': [f'--ckpt={base_run}', f'--data_dir={data_dir}', '--loss_tokens=500'],
+             'compare': ['--tasks=compare', f'--ckpt={tmp_path}/a', f'--compare={tmp_path}/b']}
+    for name, some in flags.items():
+        ok(run(tmp_path / 'alone/eval.py', '--device=cpu', *some, f'--out={tmp_path}/{name}/eval.json',
+               before=FORGET))
+        assert read_json(tmp_path / f'{name}/eval.json')['tasks'] == evaluate(tmp_path / 'here', *some)[1]
+    mistake(run(tmp_path / 'alone/eval.py', f'--ckpt={base_run}', '--tasks=gsm8k', before=FORGET),
+            'copy extras, too')
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------
@@ -409,7 +428,7 @@ REFUSED = {
     '--tasks=compare --compare=x --ckpt=mind': ['mind does not exist'],
     '--tasks=problems': [YES, 'sandbox.py'],
     f'--tasks=problems {YES} --splits=cell,cell': ["'cell-0/0' twice"],
-    f'--tasks=problems {YES} --num_samples=4 --k=1,8': ['pass@8', '--num_samples=8'], '--k=0': ["k='0'"],
+    f'--tasks=problems {YES} --num_samples=4 --k=1,8': ['pass@8', '--num_samples=8'], '--k=0': ['--k=0'],
     '--out=tokenizer.json': ['must end with .json', 'a file of a run'],
     '--tasks=own --data=samples.jsonl --completions=x --out=eval.json': ['would replace a file that is read']}
 
