@@ -10,10 +10,9 @@ Evaluation: how good a checkpoint is, measured on held-out data, with confidence
 loss            nats, perplexity and bits per byte of val.bin, and of each source of a mixture
 compare         pass@k of two samples.jsonl, whose answers are judged already, and the problems that
                 the second model gained and lost
-problems        functions of extras/problems.py, which the model writes and we run: n_problems
-                of each split. variation: new variations of what sft.py shows; feedback_variation:
-                of what DPO and RL practice on; cell: unseen combinations of known steps; family:
-                unseen tasks, such as "Return whether any number in data is greater than 6."
+problems        functions that the model writes and we run, like those that sft.py shows (split
+                variation), that DPO and RL practice (feedback_variation), unseen combinations of
+                known steps (cell), unseen tasks (family); n_problems of each of these splits
 humaneval, mbpp other functions to write, from a file in the layout of HumanEval or MBPP
 gsm8k           the last number of the answer must be the one behind #### in the file
 own             your questions: {"prompt": "2 + 2?", "regex": "4"}; see docs/measuring.md
@@ -337,8 +336,7 @@ if kind == 'cuda':
 if dtype == 'auto':             # older GPUs only emulate bfloat16, slowly
     is_fast = kind == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False)
     dtype = 'bfloat16' if is_fast else 'float32'
-# Only answers are written in bfloat16. The loss is exact.
-autocast = torch.autocast(kind, torch.bfloat16, enabled=dtype == 'bfloat16')
+autocast = torch.autocast(kind, torch.bfloat16, enabled=dtype == 'bfloat16')    # not of the loss
 
 
 def open_data(folder):
@@ -435,7 +433,7 @@ def score(task, problems, path):
     model, tokenizer, metadata = open_checkpoint(path)
     # 1. A prompt for each problem
     prompts = [problem['messages' if metadata['chat'] else 'prompt'] for problem in problems]
-    # 2. n answers to each prompt, [['yes', 'no'], ...]. `ends` says where those of a base model end.
+    # 2. n answers to each prompt, [['yes', 'no'], ...]. `ends`: where those of a base model end.
     if completions:
         texts = grading.given_answers(task, problems, given, ks[-1])
     else:
@@ -462,9 +460,11 @@ def score(task, problems, path):
 for task, problems in problems_of.items():
     scores = [score(task, problems, path) for path in paths]
     scores.sort(key=lambda pair: pair[0]['step'] or 0)
-    print_table(task, {f'{about["ckpt"]} {KINDS.get(split, "")} {split}': part
-                       for about, parts in scores for split, part in parts.items()})
-    series = [parts.pop('all') | about | {'by_split': parts} for about, parts in scores]
+    print_table(task, {
+        f'{who["ckpt"] or completions}, step {who["step"]}: {KINDS.get(split, "")} {split}': part
+        for who, parts in scores for split, part in parts.items()})
+    series = [parts.pop('all') | who | ({'by_split': parts} if parts else {})
+              for who, parts in scores]
     report['tasks'][task] = series[0] if len(series) == 1 else {'series': series}
 
 # --- 7. two models on the same problems -----------------------------------------------------------
