@@ -16,10 +16,13 @@ what sft.py and dpo.py open
 what rl.py opens
     reward_tests        an answer earns 1 if its program passes the tests
     reward_scores       an answer earns what a reward model says
+what eval.py opens for --tasks=problems, humaneval, own, ...
+    answers             a model answers many prompts at a time
+    learned             a command: do a model's texts look like those of the data?
 what rl.py, prepare.py, sample.py and eval.py need for programs and their tests
     problems            small Python problems with tests
     questions           one form for HumanEval, MBPP, GSM8K and your own
-    grading             how answers are graded
+    grading             how good an answer is: tests, rules, a judge
     sandbox             runs programs that a model wrote
     trial               one run of a program in the sandbox
     crossing            what the program and its tests say to each other
