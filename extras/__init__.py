@@ -3,7 +3,8 @@ Options of the scripts at the top, one idea a file. A script opens a file of thi
 asks for it, and works without the folder as long as no flag does.
 
 what prepare.py opens: --kind=sft or preference
-    conversations       forms of conversations, and the rules for them
+    conversations       conversations for sft.py, and the rules for them
+    messages            the forms that conversations have, as one
     pairs               pairs of answers, and single ones with a thumb up or down
     judged_answers      --prefer: answers that eval.py judged become pairs or conversations
     next_steps          the command that trains on them, and what must be made before

@@ -1,6 +1,6 @@
 """
 Look at your data: audit.md shows some documents that were kept, and some that were dropped for each
-reason; the data card in report.md says what the corpus is made of, and what a model will make of it.
+reason. The data card in report.md says what the corpus is made of, and what a model makes of it.
 
     python prepare.py --source=FOLDER --audit=20
 
@@ -97,9 +97,9 @@ def genre(text):
 
 
 def card(documents, sources, n_tokens, mode_of):
-    """Return the card: {'languages': {'en': 0.667, 'de': 0.333}, ...}. documents:
-    evenly spread over the training tokens; sources: {name: {'path', 'tokens', 'passes'}};
-    mode_of(text, path): 'code', 'other code', 'prose' ..."""
+    """Return the card: {'languages': {'en': 0.667, 'de': 0.333}, ...}. documents: evenly spread
+    over the training tokens; sources: {name: {'path', 'tokens', 'passes'}}; mode_of(text, path):
+    'code', 'other code', 'prose' ..."""
     counts = {name: collections.Counter() for name in ('languages', 'genres', 'licences')}
     for document in documents:
         text = '\n'.join(document['texts'])

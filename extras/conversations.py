@@ -4,29 +4,13 @@ Conversations for sft.py: records in the usual forms become lines of train.jsonl
     python prepare.py --kind=sft                            # 2,000 conversations of problems.py
     python prepare.py --kind=sft --source=chats.json --min_score=3 --out_dir=data/chats
 
-    messages_of({'instruction': 'Add 1 and 2.', 'input': '', 'output': '3'})
-        # [{'role': 'user', 'content': 'Add 1 and 2.'}, {'role': 'assistant', 'content': '3'}]
-
 In prepare.py a conversation is a document of several texts, {'texts': ['Hi!', 'Hello.'], 'roles':
 ['user', 'assistant']}. It passes the same stages as a text, with rules of its own. Pairs of answers
-(--kind=preference) are documents, too: pairs.py has their forms and rules.
+(--kind=preference) are documents, too; their forms and rules are in pairs.py.
 """
 import itertools, json, math, re, textwrap
-from extras import judged_answers
+from extras import judged_answers, messages, pairs
 
-# What a record may call a thing. The first name that has a value counts.
-ALIASES = {
-    'messages': ('messages', 'conversations', 'conversation'),
-    'role': ('role', 'from'),
-    'words': ('content', 'value'),
-    'question': ('instruction', 'prompt', 'question'),
-    'answer': ('output', 'completion', 'response', 'answer'),
-    'score': ('score', 'rating', 'judge_score'),
-    'score of chosen': ('score_chosen', 'chosen_score'),
-    'score of rejected': ('score_rejected', 'rejected_score')}
-ROLES = {'system': 'system', 'developer': 'system', 'user': 'user', 'human': 'user',
-         'assistant': 'assistant', 'gpt': 'assistant', 'chatgpt': 'assistant', 'bot': 'assistant',
-         'model': 'assistant', 'tool': 'tool', 'function': 'tool', 'observation': 'tool'}
 # what a record raises that has another form than the one it is read as
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 # Two rules for you to edit: an answer of another length is dropped, and so is one with such a
@@ -56,12 +40,19 @@ def documents(entries, reject, kind, prefer='passed'):
 def fields_of(record, kind):
     """Return the texts and roles of a record, and perhaps its score."""
     if kind == 'preference':
-        from extras import pairs
         return pairs.fields_of(record)
-    messages = messages_of(record)
-    fields = {'texts': [m['content'] for m in messages], 'roles': [m['role'] for m in messages]}
-    score = find(record, 'score')
+    turns = messages.messages_of(record)
+    fields = {'texts': [m['content'] for m in turns], 'roles': [m['role'] for m in turns]}
+    score = messages.find(record, 'score')
     return fields if score is None else {**fields, 'score': number(score)}
+
+
+def number(value):
+    """Return a score as a float. What is no number becomes nan, which reaches no limit."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def stage(kind, compiles, min_score=None, min_margin=0.0, min_agreement=0.0):
@@ -71,7 +62,6 @@ def stage(kind, compiles, min_score=None, min_margin=0.0, min_agreement=0.0):
         if document['mode'] == 'raw':
             return None
         if kind == 'preference':
-            from extras import pairs
             return pairs.reason_of(document, min_margin, min_agreement)
         return reason_of(document, compiles, min_score)
 
@@ -83,7 +73,6 @@ def to_line(document):
     texts, roles = document['texts'], document['roles']
     record = {'messages': [{'role': role, 'content': text} for role, text in zip(roles, texts)]}
     if roles[-1] in ('rejected', 'good', 'bad'):
-        from extras import pairs
         record = pairs.to_record(document)
     return json.dumps(record, ensure_ascii=False)
 
@@ -94,56 +83,6 @@ def examples(n):
     from extras import problems
     return {'train': problems.to_jsonl(problems.problems(n, with_tests=False)),
             'val': problems.to_jsonl(problems.problems(300, 0, 'validation', with_tests=False))}
-
-
-# --- the forms of records -------------------------------------------------------------------------
-def find(record, name):
-    """Return the first value that is not None under the names of a thing in a record, or None."""
-    return next((record[key] for key in ALIASES[name] if record.get(key) is not None), None)
-
-
-def number(value):
-    """Return a score as a float. What is no number becomes nan, which reaches no limit."""
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
-
-
-def messages_of(record):
-    """Return [{'role': 'system' | 'user' | 'assistant' | 'tool', 'content'}] of a record. Its form
-    is one of
-
-        messages or conversation: [{'role', 'content'}]
-        ShareGPT, Vicuna: conversations: [{'from', 'value'}]
-        Alpaca: instruction, perhaps input, output, and history: [[question, answer]]
-        prompt or question, with completion, response or answer
-
-    Each may have a system, a text."""
-    turns = find(record, 'messages')
-    if turns is None:
-        question, context = find(record, 'question'), record.get('input')
-        if question is None:
-            raise ValueError('neither messages, nor conversations, nor instruction and output in '
-                             f'it, only: {", ".join(record)}')
-        last = ['\n\n'.join(filter(None, (question, context))), find(record, 'answer')]
-        turns = [{'role': role, 'content': text} for pair in [*(record.get('history') or ()), last]
-                 for role, text in zip(('user', 'assistant'), pair, strict=True)]
-    messages = [{'role': ROLES[find(turn, 'role').lower()], 'content': find(turn, 'words')}
-                for turn in turns]
-    system = record.get('system') or ''
-    if not all(isinstance(text, str) for text in [system, *(m['content'] for m in messages)]):
-        raise TypeError('a message is not text')
-
-    # ShareGPT often starts in the middle
-    while messages and messages[0]['role'] == 'assistant':
-        messages.pop(0)
-    # an unanswered question teaches nothing
-    while messages and messages[-1]['role'] != 'assistant':
-        messages.pop()
-    if messages and system and all(m['role'] != 'system' for m in messages):
-        messages.insert(0, {'role': 'system', 'content': system})
-    return messages
 
 
 # --- rules ----------------------------------------------------------------------------------------

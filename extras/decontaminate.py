@@ -1,5 +1,5 @@
 """
-Benchmarks: drop what shares 13 words in a row with a problem, because a model would know the answer.
+Benchmarks: drop what shares 13 words in a row with a problem, else a model knows the answers.
 
     python prepare.py --source=MY_CODE --decontaminate=HumanEval.jsonl.gz,mbpp.jsonl
 

@@ -12,8 +12,8 @@ perhaps preferred, which means that it is written in good taste. Of four answers
 
     a passed, preferred     b passed     c wrong     d timeout
 
-prefer=passed makes the pairs (a, c) and (b, d), prefer=taste makes (a, b), and both makes all three.
-For sft.py, a and b are good answers, and with taste only a.
+prefer=passed makes the pairs (a, c) and (b, d), prefer=taste makes (a, b), and prefer=both makes
+all three. For sft.py, a and b are good answers, and with taste only a.
 """
 import itertools
 

@@ -72,21 +72,22 @@ def is_foreign(text, languages):
 # A language shows in its smallest words, the most frequent first. A text in another language is
 # unknown or taken for a neighbor: Danish for Swedish.
 WORDS = {
-    'ar': 'في من على إلى أن عن التي الذي مع هذا هذه كان ما لا كل بين بعد قد ذلك لم أو هو هي كما وقد '
-          'حيث',
-    'de': 'der die und in zu den das nicht von sie ist des sich mit dem dass er es ein ich auf so '
-          'eine auch als an nach wie im für man aber aus durch wenn nur war noch werden bei hat wir '
-          'was wird',
-    'en': 'the of and to in a is that for it was on with as be he by at this not are from or have '
-          'an they but which you we his had were her she there been has their would what will if '
-          'who so can',
+    'ar': 'في من على إلى أن عن التي الذي مع هذا هذه كان ما لا كل بين بعد قد ذلك لم أو هو هي كما '
+          'وقد حيث',
+    'de': 'der die und in zu den das nicht von sie ist des sich mit dem dass er es ein ich auf '
+          'so eine auch als an nach wie im für man aber aus durch wenn nur war noch werden bei '
+          'hat wir was wird',
+    'en': 'the of and to in a is that for it was on with as be he by at this not are from or '
+          'have an they but which you we his had were her she there been has their would what '
+          'will if who so can',
     'es': 'de la que el en y a los se del las un por con no una su para es al lo como más o pero '
-          'sus le ha todo entre cuando muy desde nos durante uno ni contra otros ese eso había ser '
-          'son dos',
-    'fr': 'de la le et les des en un une du que est dans qui par pour au ne sur se pas plus à ce il '
-          'sont nous vous mais elle on ont leur cette ces même avec tout comme être fait aussi son '
-          'sa ses',
-    'hi': 'के का में की है और से को पर इस यह कि जो एक भी ने तो किया नहीं या हैं करने लिए अपने हो था',
+          'sus le ha todo entre cuando muy desde nos durante uno ni contra otros ese eso había '
+          'ser son dos',
+    'fr': 'de la le et les des en un une du que est dans qui par pour au ne sur se pas plus à ce '
+          'il sont nous vous mais elle on ont leur cette ces même avec tout comme être fait '
+          'aussi son sa ses',
+    'hi': 'के का में की है और से को पर इस यह कि जो एक भी ने तो किया नहीं या हैं करने लिए अपने हो '
+          'था',
     'id': 'yang dan di dengan untuk dari ini tidak itu dalam pada adalah akan atau oleh atas ke '
           'juga saya kami kita mereka dia anda sudah telah bisa ada seperti karena lebih tetapi '
           'ketika belum',
@@ -95,23 +96,24 @@ WORDS = {
           'tutti lo sua',
     'ja': 'の は を に が と で て いる する こと れ この その です ます ない から も へ よう した 人 という',
     'ko': '이 그 및 의 에 를 은 는 가 있다 또는 하는 것 수 한 그리고 나는 에서 으로 대한 입니다',
-    'nl': 'de van het een en in is dat op te zijn met voor niet die aan er om ook als dan maar bij '
-          'uit nog heeft hebben had was werd wordt zich hij ze wij we ik je deze dit geen wel kan '
-          'zou meer',
-    'pl': 'i w na z do się nie jest to że a o jak od po za co dla przez ale oraz są lub jego tego '
-          'być może już tylko tak był była było kiedy mnie go ich jej ten ta tym nas czy sobie',
-    'pt': 'de a o que e do da em um para é com não uma os no se na por mais as dos como mas foi ao '
-          'ele das entre quando muito desde nos uno nem contra outros esse isso havia ser são '
+    'nl': 'de van het een en in is dat op te zijn met voor niet die aan er om ook als dan maar '
+          'bij uit nog heeft hebben had was werd wordt zich hij ze wij we ik je deze dit geen '
+          'wel kan zou meer',
+    'pl': 'i w na z do się nie jest to że a o jak od po za co dla przez ale oraz są lub jego '
+          'tego być może już tylko tak był była było kiedy mnie go ich jej ten ta tym nas czy '
+          'sobie',
+    'pt': 'de a o que e do da em um para é com não uma os no se na por mais as dos como mas foi '
+          'ao ele das entre quando muito desde nos uno nem contra outros esse isso havia ser são '
           'também até há',
     'ru': 'и в не на что я он с как это по но к из за у от его все она так же о бы для мы только '
-          'был или быть чтобы которые вы были этот эти их также уже если когда во со них чем этого '
-          'может была',
+          'был или быть чтобы которые вы были этот эти их также уже если когда во со них чем '
+          'этого может была',
     'sv': 'och i att det som en på är av för med till den har de inte om ett han var jag men sig '
-          'från vi så vad bli någon hans något mellan själv ut nu mycket mot efter bara denna vara '
-          'vid deras',
-    'tr': 've bir bu da de için ile çok ne o her olarak var gibi olan en daha veya ya kadar sonra '
-          'ben sen biz mi ki ama değil şey bunu diye içinde önce ise böyle nasıl kendi iyi zaman '
-          'oldu şu hiç yok',
+          'från vi så vad bli någon hans något mellan själv ut nu mycket mot efter bara denna '
+          'vara vid deras',
+    'tr': 've bir bu da de için ile çok ne o her olarak var gibi olan en daha veya ya kadar '
+          'sonra ben sen biz mi ki ama değil şey bunu diye içinde önce ise böyle nasıl kendi iyi '
+          'zaman oldu şu hiç yok',
     'vi': 'và của là có trong cho không được với các một người những đã này để khi về từ như đều '
           'hay tôi',
     'zh': '的 一 是 在 不 了 有 人 和 我 这 中 大 为 上 个 国 以 要 他 时 来 们 或 我们 可以 没有',

@@ -4,16 +4,16 @@ Pairs for dpo.py: two answers to one prompt, of which people or a judge like one
 
     python prepare.py --kind=preference --source=pairs.jsonl --min_margin=0.5 --out_dir=data/pairs
 
-    fields_of({'prompt': 'Hi!', 'chosen': 'Hello.', 'rejected': 'What?', 'margin': 2})
-        # {'texts': ['Hi!', 'Hello.', 'What?'], 'roles': ['user', 'chosen', 'rejected'], 'margin': 2.0}
-    fields_of({'prompt': 'Hi!', 'completion': 'What?', 'label': 0})
-        # {'texts': ['Hi!', 'What?'], 'roles': ['user', 'bad']}
+    fields_of({'prompt': 'Hi!', 'chosen': 'Hey.', 'rejected': 'Go!', 'margin': 2})
+        # {'texts': ['Hi!', 'Hey.', 'Go!'], 'roles': ['user', 'chosen', 'rejected'], 'margin': 2.0}
+    fields_of({'prompt': 'Hi!', 'completion': 'Go!', 'label': 0})
+        # {'texts': ['Hi!', 'Go!'], 'roles': ['user', 'bad']}
 
 The prompt may be messages, and an answer may be a whole conversation that has the prompt in it.
 Two pairs may differ in the one word that they teach, so near-copies of pairs stay.
 """
 import math
-from extras.conversations import find, messages_of
+from extras.messages import find, messages_of
 
 SCORES = 'margin', 'agreement'      # score of chosen - score of rejected; fraction of annotators
 
