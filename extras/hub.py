@@ -40,8 +40,7 @@ def open_file(path):
     if path.endswith('.parquet'):
         return rows_of_parquet(path)
     if path.endswith('.zst'):
-        zstandard = need('zstandard', path)
-        return io.BufferedReader(zstandard.open(path, 'rb'))
+        return io.BufferedReader(Unpacked(path))
     return (gzip.open if path.lower().endswith('.gz') else open)(path, 'rb')
 
 
@@ -136,6 +135,42 @@ def need(package, path, install=''):
         return importlib.import_module(package)
     except ImportError:
         raise Mistake(f'{path} needs a package: pip install {install or package}') from None
+
+
+class Unpacked(io.RawIOBase):
+    """The bytes of a .zst file, unpacked. zstandard's own reader ends without a word where a file
+    is cut off."""
+
+    def __init__(self, path):
+        self.zstandard = need('zstandard', path)
+        self.file = open(path, 'rb')
+        self.frame = None               # what unpacks the current frame of the file
+        self.waiting = b''              # bytes that are unpacked and not yet read
+
+    def readable(self):
+        return True
+
+    def close(self):
+        self.file.close()
+        super().close()
+
+    def readinto(self, buffer):
+        while not self.waiting:
+            packed = self.frame.unused_data if self.frame and self.frame.eof else b''
+            packed = packed or self.file.read(1 << 14)
+            if not packed:
+                if self.frame and not self.frame.eof:
+                    raise EOFError('the file is cut off')
+                return 0
+            if not self.frame or self.frame.eof:
+                self.frame = self.zstandard.ZstdDecompressor().decompressobj()
+            try:
+                self.waiting = memoryview(self.frame.decompress(packed))
+            except self.zstandard.ZstdError as error:
+                raise ValueError(error) from None
+        n = min(len(buffer), len(self.waiting))
+        buffer[:n], self.waiting = self.waiting[:n], self.waiting[n:]
+        return n
 
 
 def rows_of_parquet(path):
