@@ -30,7 +30,7 @@ def documents(entries, reject, kind, prefer='passed'):
                     raise ValueError(f'{kind} needs records, in .jsonl or .json')
                 fields = fields_of(record, kind)
             except MALFORMED as error:
-                reject(f'{path}:{line or 1}', error)
+                reject(f'{path}:{line or 1}', f'{type(error).__name__}: {error}')
                 continue
             # A record of judged answers comes from several lines, and line is None.
             yield {**fields, 'record': record, 'path': f'{path}:{line}' if line else path,

@@ -45,8 +45,9 @@ def open_file(path):
 
 
 def delete(path):
-    """Delete what was fetched of a file on a hub."""
-    os.remove(path.split(' ', 2)[2])
+    """Delete what was fetched of a file on a hub. A file of yours stays."""
+    if path.startswith('hf:'):
+        os.remove(path.split(' ', 2)[2])
 
 
 # --- downloads ------------------------------------------------------------------------------------

@@ -33,15 +33,14 @@ def with_records(entries, reject, kind, prefer='passed'):
                 samples.append(record)
                 where = path
             else:
-                reject(f'{path}:{line}', ValueError('the completion of a sample must be a text'))
+                reject(f'{path}:{line}', 'the completion of a sample must be a text')
         else:
             yield path, line, record
 
     records = [*from_samples(samples, kind, prefer)]
     if samples and not records:
-        reject(f'{where}:1', ValueError(
-            f'none of {len(samples)} samples passed (sft), or is better than another of its prompt '
-            f'(preference, {prefer=})'))
+        reject(f'{where}:1', f'none of {len(samples)} samples passed (sft), or is better than '
+               f'another of its prompt (preference, {prefer=})')
     for record in records:
         yield where, None, record
 

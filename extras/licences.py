@@ -10,19 +10,17 @@ A document with several licenses stays if you name all of them. The report lists
 what was kept. Whether you may use a text is a question for you, not for a program.
 """
 NAMES = 'licence', 'license', 'max_stars_repo_licenses'     # of a record; the last is The Stack's
+OF_PATH = {'stdlib': 'psf', 'shakespeare': 'public domain'}
 
 
-def stage(licences, of_source):
+def stage(licences, sources):
     """Return a stage of prepare.py that notes the license of each document. licences: those to
-    keep, such as 'mit,bsd', or '' for all. of_source: {name of a source: what all of it has}, for
-    sources whose records name none."""
+    keep, such as 'mit,bsd', or '' for all. sources: {name: (path, weight)}."""
     wanted = {name.strip() for name in licences.lower().split(',')} - {''}
 
     def check_licence(document, notes):
-        licence = licence_of(document['record'])
-        if licence == 'unknown':
-            licence = of_source.get(document['source'], licence)
-        document['licence'] = licence
+        path, _ = sources[document['source']]
+        licence = document['licence'] = OF_PATH.get(path) or licence_of(document['record'])
         if wanted and not wanted.issuperset(licence.split(', ')):
             return f'licence {licence}'
 

@@ -26,7 +26,7 @@ def read(record, kind):
     if not documents:
         [(place, error)] = told
         assert place == 'a.jsonl:7'
-        return f'{type(error).__name__}: {error}'
+        return error
     [document] = documents
     assert (document['path'], document['record']) == ('a.jsonl:7', record) and not told
     return json.loads(conversations.to_line(document)) if document['texts'] else {'messages': []}

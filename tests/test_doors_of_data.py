@@ -24,7 +24,7 @@ def notes():
 
 def reasons(check, texts, **more):
     """Why a stage drops each text."""
-    return [check({'texts': [text], 'path': 'x', 'record': {}, 'mode': 'prose', **more}, notes()) for text in texts]
+    return [check({'texts': [text], 'mode': 'prose', **more}, notes()) for text in texts]
 
 
 # --- bits per byte ------------------------------------------------------------------------------------------
@@ -173,9 +173,9 @@ ADDRESSES = {
     'blocked domain': ['https://spam.com/x', '//a.b.spam.com:80', 'SPAM.COM', 'spam.com.', '//a@spam.com'],
     'spam domain': ['free-casino.net', 'https://sex.com', 'http://a@pornhub.xy/', 'x.casinos.org'],
     'no address': ['http://[x'],
-    None: ['notspam.com', 'spam.com.org', 'https://a.org/spam.com', 'good.spam.com', 'both.com', 'popcorn.com',
-           'x.good.spam.com', 'ok.casino.net', 'https://www.essex.ac.uk/a', 'sussex.gov.uk', '', 'crackers.com',
-           'https://a.org/poker', 7]}
+    None: ['notspam.com', 'spam.com.org', 'https://a.org/spam.com', 'good.spam.com', 'both.com',
+           'x.good.spam.com', 'ok.casino.net', 'https://www.essex.ac.uk/a', 'sussex.gov.uk',
+           'popcorn.com', '', 'crackers.com', 'https://a.org/poker', 7]}
 
 
 def test_addresses_are_judged_by_whole_domains_where_allow_wins_and_words_as_whole_words(tmp_path):
@@ -193,16 +193,18 @@ def test_addresses_are_judged_by_whole_domains_where_allow_wins_and_words_as_who
 
 
 def test_licenses_are_those_of_the_record_or_of_the_source_and_all_must_be_wanted():
-    names = {'MIT': 'mit', ('mit', 'BSD'): 'mit, bsd', ('MIT', 'GPL-3.0'): 'mit, gpl-3.0', (): 'psf', '': 'psf'}
+    names = {'MIT': 'mit', ('mit', 'BSD'): 'mit, bsd', ('MIT', 'GPL'): 'mit, gpl', (): 'unknown', '': 'unknown'}
     for value, licence in names.items():
         record = {'license': [*value] if isinstance(value, tuple) else value}
-        for flag, wanted in (('', True), ('mit, BSD', licence in ('mit', 'mit, bsd')), ('psf', licence == 'psf')):
+        kept_by = {'': names.values(), 'mit, BSD': ['mit', 'mit, bsd'], 'unknown': ['unknown']}
+        for flag, wanted in kept_by.items():
             document = {'record': record, 'source': 'lib'}
-            check = licences.stage(flag, {'lib': 'psf'})
-            assert check(document, notes()) == (None if wanted else f'licence {licence}'), (value, flag)
+            check = licences.stage(flag, {'lib': ('x', None)})
+            assert check(document, notes()) == (None if licence in wanted else f'licence {licence}'), flag
             assert document['licence'] == licence
     assert licences.licence_of({'licence': None, 'max_stars_repo_licenses': ['Apache-2.0']}) == 'apache-2.0'
-    assert licences.licence_of({'text': 'x'}) == 'unknown'
+    python = {'record': {'text': 'x'}, 'source': 'web'}
+    assert licences.stage('mit', {'web': ('stdlib', 1)})(python, notes()) == 'licence psf'
 
 
 def test_addresses_and_licences_are_kept_or_not(tmp_path):
@@ -261,7 +263,8 @@ def test_a_benchmark_that_cannot_be_used_is_refused(tmp_path):
     write_records(tmp_path / 'short', [{'prompt': 'too short'}])
     (tmp_path / 'damaged').write_text(f'["{prose(0)}"]\n{{oops\n', encoding='utf-8')
     check = decontaminate.stage(f'{tmp_path}/long', *how)
-    assert reasons(check, [prose(0), prose(1), ' '.join(prose(0).split()[:12])]) == ['in a benchmark', None, None]
+    texts = [prose(0), prose(1), ' '.join(prose(0).split()[:12])]
+    assert reasons(check, texts) == ['in a benchmark', None, None]
     for name, words in (('short', 'short has no text of 13 words'), ('none', 'none does not exist'),
                         ('damaged', ['damaged:2', 'must be the file of a benchmark'])):
         refused(words, decontaminate.stage, f'{tmp_path}/long,{tmp_path}/{name}', *how)
