@@ -193,7 +193,8 @@ def test_addresses_are_judged_by_whole_domains_where_allow_wins_and_words_as_who
 
 
 def test_licenses_are_those_of_the_record_or_of_the_source_and_all_must_be_wanted():
-    names = {'MIT': 'mit', ('mit', 'BSD'): 'mit, bsd', ('MIT', 'GPL'): 'mit, gpl', (): 'unknown', '': 'unknown'}
+    names = {'MIT': 'mit', ('mit', 'BSD'): 'mit, bsd', ('MIT', 'GPL'): 'mit, gpl',
+             (): 'unknown', '': 'unknown'}
     for value, licence in names.items():
         record = {'license': [*value] if isinstance(value, tuple) else value}
         kept_by = {'': names.values(), 'mit, BSD': ['mit', 'mit, bsd'], 'unknown': ['unknown']}
