@@ -22,7 +22,7 @@ Lines that import extras are doors: a flag, or a kind of file, asks for what not
 Without extras/ this file works, with tokenizer.py and configurator.py beside it.
 """
 import ast, collections, concurrent.futures, contextlib, functools, glob, gzip, hashlib, html, io
-import itertools, json, math, multiprocessing, os, pathlib, re, shlex, shutil, signal, sys
+import itertools, json, multiprocessing, os, pathlib, re, shlex, shutil, signal, sys
 import sysconfig, textwrap, threading, time, types, unicodedata, warnings, zlib
 from typing import Literal
 from configurator import Mistake, configure, require, set_by
@@ -260,7 +260,7 @@ def text_of(record, names=TEXT_NAMES):
     texts = [record[name] for name in names if isinstance(record.get(name), str)]
     if not texts:
         raise ValueError(f'it has {", ".join(record) or "no field"}, and no {" or ".join(names)}; '
-                         'name the field of the text: --text_field=NAME')
+                         'name the field of the text: --text_field=NAME; conversations need --kind=sft')
     return next(filter(str.strip, texts), texts[0])
 # --- end records ----------------------------------------------------------------------------------
 
@@ -891,16 +891,7 @@ def copies(columns, similar):
 
 def exact_copies(hashes):
     """Return which documents are copies of earlier ones, bool (n,)."""
-    _, firsts = np.unique(hashes, return_index=True)
-    return ~np.isin(np.arange(len(hashes)), firsts)
-
-
-def count_copies(notes, reason, gone, left, owners, size):
-    """Add what is gone for this reason to the notes, and the bytes that are left."""
-    for name in owners[gone[reason]]:
-        notes[f'dropped by {reason}s'][reason] += 1
-        notes[f'dropped from {name}'][reason] += 1
-    notes['bytes'][f'{reason}s'] = int(size[left].sum())
+    return ~np.isin(np.arange(len(hashes)), np.unique(hashes, return_index=True)[1])
 
 
 # --- split: training or validation, by a hash of the text -----------------------------------------
@@ -910,12 +901,21 @@ def held_out(hashes, val_fraction):
     """Return which of n documents are for validation, bool (n,): those whose hash, as a number in
     [0, 1), is below val_fraction, but at least one and at most n - 1, the lowest ones. Of four
     documents with the hashes 0.7 0.3 0.9 0.4 the second one is held out."""
+    if len(hashes) < 2:
+        return np.ones(len(hashes), bool)
     n_below = np.sum(hashes / 2 ** 64 < val_fraction)
     highest = np.sort(hashes)[np.clip(n_below, 1, len(hashes) - 1) - 1]
     return hashes <= highest
 
 
 # --- tokenizer and bins ---------------------------------------------------------------------------
+def existing_tokenizer(config):
+    """Return GPT-2's tokenizer, or that of a file, which must have <|endoftext|>, unless all is one
+    text."""
+    name = config['tokenizer']
+    return Tokenizer.gpt2(config['gpt2_dir']) if name == 'gpt2' else Tokenizer.load(name)
+
+
 def make_tokenizer(config, special_tokens, train_texts, all_texts):
     """Return the tokenizer that a setting names. Only training texts decide about bpe's merges, but
     with char the characters of validation texts need ids, too."""
@@ -927,7 +927,7 @@ def make_tokenizer(config, special_tokens, train_texts, all_texts):
     elif name == 'byte':
         tok = Tokenizer.byte(special_tokens)
     else:
-        tok = Tokenizer.gpt2(config['gpt2_dir']) if name == 'gpt2' else Tokenizer.load(name)
+        tok = existing_tokenizer(config)
     print(f'tokenizer: {name}, {tok.vocab_size:,} tokens, hash {tok.hash}')
     return tok
 
@@ -944,51 +944,40 @@ def encode(texts, tok, end=()):
     return [np.array([*ids, *end], dtype_of(tok)) for ids in tok.encode_batch(texts)]
 
 
-def write_results(folder, results, ending, rows):
-    """Write rows, the data of each of n documents, into files. results: {name of a file: which of
-    the documents are in it, bool (n,)}. Return the lengths of the rows, int64 (n,)."""
-    lengths = []
+def write_files(folder, rows):
+    """Write rows, pairs (names of files, data), into a folder. Return the hash of each file."""
+    files, hashes = {}, collections.defaultdict(hashlib.sha256)
     with contextlib.ExitStack() as stack:
-        files = {name: stack.enter_context(open(folder / f'{name}.{ending}', 'wb'))
-                 for name in results}
-        for data in rows:
-            for name, which in results.items():
-                if which[len(lengths)]:
-                    files[name].write(data)
-            lengths.append(len(data))
-    return np.array(lengths)
+        for names, data in rows:
+            for name in names:
+                if name not in files:
+                    files[name] = stack.enter_context(open(folder / name, 'wb'))
+                files[name].write(data)
+                hashes[pathlib.Path(name).stem].update(data)
+    return {name: digest.hexdigest() for name, digest in hashes.items()}
 
 
 # --- report: what came in, what was dropped and why, what is left ---------------------------------
 def funnel(notes):
-    """Return what each stage let pass, in documents and bytes, and what it dropped for which
-    reason: the rows of a table, which begins with what was found."""
-    n_documents = notes['read'].total()
+    """Return what came to each stage and what it let pass, in documents and bytes, and what it
+    dropped for which reason: the rows of a table."""
+    rows, n_documents = [], notes['read'].total()
     (_, n_bytes), *stages = notes['bytes'].items()
-    table = []
     for name, left in stages:
         dropped = dict(notes[f'dropped by {name}'].most_common())
-        table.append({'name': name, 'docs_in': n_documents,
-                      'docs_out': n_documents - sum(dropped.values()), 'bytes_in': n_bytes,
-                      'bytes_out': left, 'dropped': dropped})
-        n_documents, n_bytes = table[-1]['docs_out'], left
-    return table
-
-
-def sizes_of(which, size, lengths):
-    """Return the size of the documents `which`, bool (n,). size: bytes of each document, (n,);
-    lengths: its tokens, (n,), or None for conversations and pairs."""
-    tokens = {} if lengths is None else {'tokens': int(lengths[which].sum())}
-    return {'documents': int(which.sum()), **tokens, 'bytes': int(size[which].sum())}
+        row = {'name': name, 'docs_in': n_documents, 'docs_out': n_documents - sum(dropped.values()),
+               'bytes_in': n_bytes, 'bytes_out': left, 'dropped': dropped}
+        rows.append(row)
+        n_documents, n_bytes = row['docs_out'], left
+    return rows
 
 
 def lost(notes):
     """Return 'could not be read: 2, the first a.txt:1: ...; dropped: short: 35'."""
-    dropped = sum((counter for title, counter in notes.items() if title.startswith('dropped by ')),
-                  collections.Counter())
+    dropped = [counter for title, counter in notes.items() if title.startswith('dropped by ')]
     first = ''.join(f', the first {place}' for place in [*notes['first']][:1])
     return (f'could not be read: {notes["could not be read"].total()}{first}; '
-            f'dropped: {shown(dict(dropped.most_common()))}')
+            f'dropped: {shown(sum(dropped, collections.Counter()))}')
 
 
 def shown(value):
@@ -1006,26 +995,14 @@ def table_of(rows):
     return ''.join(f'\n| {" | ".join(map(shown, row))} |' for row in cells) + '\n'
 
 
-def tables_of(stages, sizes):
-    """Return two tables: what each stage dropped, with percentages of what came to it, and what the
-    files hold. sizes: {'train': as sizes_of() returns it, ...}."""
-    stages = [{**stage, 'dropped': {reason: f'{n:,} ({n / stage["docs_in"]:.1%})'
-                                    for reason, n in stage['dropped'].items()}} for stage in stages]
-    return table_of(stages) + table_of([
-        {'': what, **{name: size[what] for name, size in sizes.items()}} for what in sizes['train']])
-
-
-def report_md(title, content, tables):
-    """Return the report for people."""
-    chapters = {f'Source: {name}': values for name, values in content['sources'].items()}
-    chapters |= {'Counts of documents': content['counts'],
-                 'Could not be read': content['malformed_files']}
-    if 'card' in content:
-        chapters['Data card: fractions of the training tokens'] = content['card']
-    lines = [f'# {title}', tables]
-    for chapter, values in chapters.items():
-        lines += ['', f'## {chapter}', '', *(f'- {name}: {shown(x)}' for name, x in values.items())]
-    return '\n'.join(lines) + '\n'
+def tables_of(content, sizes):
+    """Return what each stage dropped, with percentages of what came to it, and what the files hold:
+    two tables."""
+    stages = [{**stage, 'dropped': {reason: f'{n:,} ({n / stage["docs_in"]:.1%})' for reason, n in
+                                    stage['dropped'].items()}} for stage in content['stages']]
+    columns = [{'': what, **{name: size[what] for name, size in sizes.items()}}
+               for what in sizes['train']]
+    return table_of(stages) + table_of(columns)
 
 
 def next_command(out_dir, n_tokens, streaming):
@@ -1033,50 +1010,56 @@ def next_command(out_dir, n_tokens, streaming):
     must have more."""
     data, n = shlex.quote(str(out_dir)), min(n_tokens.values())
     flags = f' --block_size={n - 1}' * (n <= 256) + f' --streaming={data}/shards' * streaming
-    run = f'out/{out_dir.resolve().name}'
-    names = [f'{run}_{i}' if i > 1 else run for i in range(1, 999)]
-    unused = next(name for name in names if not os.path.exists(name))
+    runs = (f'out/{out_dir.resolve().name}{i}' for i in ('', *map('_{}'.format, range(2, 999))))
+    run = shlex.quote(next(run for run in runs if not os.path.exists(run)))
     return (f'python train.py config/quickstart.py --sample_prompt={flags} --data_dir={data} '
-            f'--out_dir={shlex.quote(unused)}')
+            f'--out_dir={run}')
 
 
 # --- out_dir: the folder of results ---------------------------------------------------------------
 FOLDERS = {'text': 'data/quickstart', 'sft': 'data/sft', 'preference': 'data/pairs'}
 # what an earlier run may have left; other files are the user's
-RESULTS = re.compile(r'meta\.json|report\.(md|json)|audit\.md|shards|'
-                     r'(train|val)\.(bin|jsonl)|val_.+\.bin')
+RESULTS = re.compile(r'meta\.json|report\.(md|json)|audit\.md|shards|(train|val)\.(bin|jsonl)|'
+                     r'val_.+\.bin')
 WORK = '.prepare_py'            # in out_dir, while a run works
-# settings that don't decide about the data; its hash, by which runs know it, doesn't have them
+# settings that don't decide about the data; meta.json, whose hash a run knows, doesn't have them
 HARMLESS = set('out_dir overwrite num_workers download_dir keep_downloads part audit preset'.split())
+LISTS = 'url_block url_allow toxic_words decontaminate perplexity_reference quality_good quality_bad'
 
 
-def check_out_dir(out_dir, config, files, overwrite):
+def check_out_dir(out_dir, config, files):
     """Refuse a folder with files of others, with the data of other sources, or with an input."""
     names = os.listdir(out_dir) if out_dir.is_dir() else []
-    meta = (out_dir / 'meta.json').read_text('utf-8') if 'meta.json' in names else '{}'
-    require(not names or 'nanoparrot-data-' in meta or WORK in names,
+    meta = json.loads((out_dir / 'meta.json').read_text('utf-8')) if 'meta.json' in names else {}
+    require(not names or 'nanoparrot-data-' in meta.get('format', '') or WORK in names,
             f'{out_dir} has {min(names, default="")}, which was not prepared there; choose another '
             '--out_dir')
-    old = json.loads(meta).get('config', {})
     for name in 'kind', 'sources', 'source':
-        require(overwrite or not old or json.dumps(old.get(name)) == json.dumps(config[name]),
-                f'{out_dir} has data of --{name}={old.get(name)}; --overwrite=True replaces them, '
-                'or choose another --out_dir')
+        old = meta.get('config', {}).get(name)
+        require(not meta or config['overwrite'] or json.dumps(old) == json.dumps(config[name]),
+                f'{out_dir} has data of --{name}={old}; --overwrite=True replaces them, or choose '
+                'another --out_dir')
     for path in files:                  # wherever links lead
         require(not os.path.realpath(path).startswith(os.path.realpath(out_dir) + os.sep),
                 f'{path} is read, and results may replace it; choose another --out_dir')
 
 
-def stamps_of(files):
-    """Return the size and the time of each file."""
-    return [(path, os.path.getsize(path), os.path.getmtime(path))
-            for path in files if os.path.exists(path)]
+def state_of(config, files):
+    """Return what decides about the work: settings, files and programs. What was done in another
+    state is done again."""
+    lists = [path for name in LISTS.split() for path in config[name].split(',')]
+    programs = [__file__, *glob.glob(os.path.join(os.path.dirname(__file__), 'extras/*.py'))]
+    files = files + sum((find_files(path, True)[0] for path in lists if os.path.exists(path)), [])
+    stamps = [(path, os.path.exists(path) and (os.path.getsize(path), os.path.getmtime(path)))
+              for path in files]
+    return {'settings': {name: value for name, value in config.items() if name not in HARMLESS},
+            'audit': config['audit'], 'files': stamps,
+            'programs': [hash64(pathlib.Path(path).read_bytes()) for path in sorted(programs)]}
 
 
 def work_folder(out_dir, state, part):
     """Return out_dir/.prepare_py/HASH, with the shards that an interrupted run has cleaned in the
-    same state: with the same settings, program and files. What runs in another state left there
-    goes. A lock holds until this process ends; parts share it."""
+    same state, and a lock, which holds until this process ends. Parts share it."""
     top = out_dir / WORK
     top.mkdir(parents=True, exist_ok=True)
     lock = open(top / 'lock', 'a+')
@@ -1088,53 +1071,48 @@ def work_folder(out_dir, state, part):
             raise Mistake(f'another prepare.py works in {out_dir}; wait for it, or choose another '
                           '--out_dir') from None
     work = top / f'{hash64(json.dumps(state).encode()):016x}'
-    for old in top.iterdir() if not part else ():
-        if old.is_dir() and old != work:
+    for old in [work / 'new', *top.iterdir()] if not part else ():
+        if old not in (work, top / 'lock'):
             shutil.rmtree(old, ignore_errors=True)
-    for name in ('new', 'old') if not part else ():
-        shutil.rmtree(work / name, ignore_errors=True)
-        (work / name).mkdir(parents=True)
-    work.mkdir(exist_ok=True)
+    (work / 'new').mkdir(parents=True, exist_ok=True)
     return work, lock
 
 
-def publish(work, out_dir, meta, pages, tok=None):
-    """Move what is in the folder work/new into out_dir, with these pages, {name: text}, and a
-    meta.json that knows the SHA-256 of the data. All of it is on the disk before old files go.
-    meta.json goes first and comes last: a folder without it is no data."""
-    new, old = work / 'new', work / 'old'
-    hashes = {}
-    for path in sorted(new.rglob('*')):
-        if path.suffix in ('.bin', '.jsonl', '.gz'):
-            digest = hashlib.sha256()
-            with open(path, 'rb') as f:
-                while block := f.read(1 << 20):
-                    digest.update(block)
-            hashes[path.stem.removesuffix('.jsonl')] = digest.hexdigest()
-    meta = {'format': 'nanoparrot-data-1', 'sha256': hashes, **meta}
+def publish(new, out_dir, meta, pages, tok=None):
+    """Move what is in the folder `new` into out_dir, with the tokenizer, these pages, {name: text},
+    and meta.json. All of it is on the disk before old files go. meta.json goes first and comes
+    last: a folder without it is no data."""
     if tok:
         tok.save(new / 'tokenizer.json')
         meta |= {'dtype': dtype_of(tok), 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash}
-    for name, text in {**pages, 'meta.json': json.dumps(meta, indent=1)}.items():
+    pages['meta.json'] = json.dumps({'format': 'nanoparrot-data-1', 'mixed': False, **meta}, indent=1)
+    for name, text in pages.items():
         (new / name).write_text(text, encoding='utf-8', errors='backslashreplace')
     by_meta = lambda path: path.name == 'meta.json'
     for path in sorted(out_dir.iterdir(), key=by_meta, reverse=True):
         if RESULTS.fullmatch(path.name):
-            path.replace(old / path.name)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     for path in sorted(new.iterdir(), key=by_meta):
         path.replace(out_dir / path.name)
     shutil.rmtree(out_dir / WORK, ignore_errors=True)
 
 
 # --- a lone text: a model trains on its beginning, and its end is held out ------------------------
-def is_divided(path):
-    """Whether a file has lines <|endoftext|>, which end its texts."""
-    with contextlib.suppress(OSError, EOFError, zlib.error), open_file(path) as f:
-        return re.search(rb'(?m)^<\|endoftext\|>\r?$', f.read(PIECE)) is not None
+# what a text that passes no stage can have
+FOR_LONE_TEXTS = set('source kind out_dir overwrite tokenizer vocab_size val_fraction pii '
+                     'num_workers download_dir keep_downloads gpt2_dir'.split())
+
+
+def is_lone_text(files):
+    """Whether these are one file of text, without lines <|endoftext|> that divide it."""
+    if len(files) == 1 and not ends_with(files[0], RECORDS):
+        with contextlib.suppress(OSError, EOFError, zlib.error), open_file(files[0]) as f:
+            return not re.search(rb'(?m)^<\|endoftext\|>\r?$', f.read(PIECE))
+        return True                     # it can't be read, which is said later
 
 
 def pieces_of(path, pii, found):
-    """Yield the text of a file, in pieces of about 4 MB, without personal data."""
+    """Yield a text in pieces of about 4 MB, without personal data."""
     def refuse(place, error):
         raise Mistake(f"{path} can't be read: {error}")
 
@@ -1143,163 +1121,140 @@ def pieces_of(path, pii, found):
         yield hide(record['text'], found) if pii else record['text']
 
 
-def prepare_lone_text(path, folder, config):
-    """Write train.bin and val.bin, and return the tokenizer and the number of tokens of each. One
-    text needs no <|endoftext|>: so bytes have the ids 0 to 255, and Tiny Shakespeare 65 tokens."""
-    pieces = lambda: pieces_of(path, config['pii'], found)
-    found = collections.Counter()
-    n_characters = sum(map(len, pieces()))
-    print(f'personal data replaced: {shown(found) if config["pii"] else "no"}')
-    cut = int(n_characters * (1 - config['val_fraction']))
-    require(0 < cut < n_characters, f'{path} has {n_characters} characters, too few to hold some out')
+def halves_of(pieces, cut):
+    """Yield ('train', text) up to the character `cut`, and ('val', text) for the rest."""
+    begin = 0
+    for text in pieces:
+        n = max(0, cut - begin)
+        yield from ((side, half) for side, half in (('train', text[:n]), ('val', text[n:])) if half)
+        begin += len(text)
 
-    def halves():
-        begin = 0
-        for text in pieces():
-            n = max(0, cut - begin)
-            yield from ((side, half) for side, half in (('train', text[:n]), ('val', text[n:])) if half)
-            begin += len(text)
 
-    special_tokens = () if config['tokenizer'] in ('byte', 'char') else SPECIAL_TOKENS
-    tok = make_tokenizer(config, special_tokens, (text for side, text in halves() if side == 'train'),
-                         pieces())
-    n_tokens = {'train': 0, 'val': 0}
-    with open(folder / 'train.bin', 'wb') as train, open(folder / 'val.bin', 'wb') as val:
-        for side, text in halves():
+def prepare_lone_text(path, new, config):
+    """Write train.bin and val.bin. Return the tokenizer, and what meta.json says of the text. One
+    text needs no <|endoftext|>: bytes have the ids 0 to 255, and Tiny Shakespeare has 65 tokens."""
+    pieces = functools.partial(pieces_of, path, config['pii'])
+    found, n_tokens = collections.Counter(), collections.Counter()
+    n = sum(map(len, pieces(found)))
+    print(f'personal data replaced: {shown(found)}')
+    cut = int(n * (1 - config['val_fraction']))
+    require(0 < cut < n, f'{path} has {n} characters, too few to hold some out')
+    tok = make_tokenizer(config, () if config['tokenizer'] in ('byte', 'char') else SPECIAL_TOKENS, (
+        text for side, text in halves_of(pieces(found), cut) if side == 'train'), pieces(found))
+
+    def rows():
+        for side, text in halves_of(pieces(found), cut):
             [ids] = encode([text], tok)
-            {'train': train, 'val': val}[side].write(ids)
             n_tokens[side] += len(ids)
+            yield [f'{side}.bin'], ids
+
+    hashes = write_files(new, rows())
     for side, n in n_tokens.items():
         print(f'{side}.bin: {n:,} tokens')
-    return tok, n_tokens
-
-
-# --- before the job: what doesn't fit is refused, because cleaning may take hours -----------------
-# what a lone text, which passes no stage, can have
-FOR_LONE_TEXTS = set('source kind out_dir overwrite tokenizer vocab_size val_fraction pii text_field '
-                     'num_workers download_dir keep_downloads gpt2_dir'.split())
-# settings that name files
-LISTS = ('url_block url_allow toxic_words decontaminate perplexity_reference quality_good '
-         'quality_bad').split()
-
-
-def check_settings(config, set_by):
-    """Refuse settings that don't fit together."""
-    name, size, part = config['tokenizer'], config['vocab_size'], config['part']
-    require(name in ('bpe', 'byte', 'char', 'gpt2') or name.endswith('.json'),
-            f'tokenizer={name!r} must be bpe, byte, char, gpt2 or the path of a tokenizer.json')
-    smallest = 256 + len(SPECIAL_TOKENS)
-    require(name != 'bpe' or size >= smallest,
-            f'vocab_size={size} must be >= {smallest}: bytes and special tokens')
-    numbers = re.fullmatch(r'(\d+)/(\d+)', part or '1/1')
-    require(numbers and 1 <= int(numbers[1]) <= int(numbers[2]),
-            f'{part=} must look like 3/16: the third of sixteen parts')
-    require(config['kind'] == 'text' or config['write'] == 'bins', '--write=text needs --kind=text')
-    has_source = {'source', 'sources'} & set_by.keys()
-    require(config['kind'] != 'preference' or has_source, '--kind=preference needs --source=FILE '
-            'with pairs or labels, such as the samples.jsonl that eval.py writes')
-    for name in set_by.keys() - {'kind', 'out_dir', 'n_examples', 'overwrite'}:
-        require(config['kind'] != 'sft' or has_source,
-                f'--{name} needs conversations of your own; add --source=FILE')
-    require('n_examples' not in set_by or config['kind'] == 'sft' and not has_source,
-            '--n_examples is the number of examples that we write: it needs --kind=sft and no '
-            '--source')
-
-
-def state_of(config, files):
-    """Return all that decides about the work. What was done in another state is done again."""
-    programs = [__file__, *glob.glob(os.path.join(os.path.dirname(__file__), 'extras/*.py'))]
-    lists = [path for name in LISTS for path in config[name].split(',') if os.path.exists(path)]
-    files = files + sum((find_files(path, True)[0] for path in lists), [])
-    return {'settings': {name: value for name, value in config.items() if name not in HARMLESS},
-            'audit': config['audit'], 'files': files,
-            'changed': [(os.path.getsize(path), os.path.getmtime(path))
-                        for path in files if os.path.exists(path)],
-            'programs': [hash64(pathlib.Path(path).read_bytes()) for path in sorted(programs)]}
+    return tok, {'sha256': hashes, 'tokens': n_tokens}
 
 
 # --- the job --------------------------------------------------------------------------------------
 if __name__ == '__main__':
     config = configure(globals(), BOUNDS)
-    check_settings(config, set_by)
+    smallest = 256 + len(SPECIAL_TOKENS)
+    require(tokenizer in ('bpe', 'byte', 'char', 'gpt2') or tokenizer.endswith('.json'),
+            f'{tokenizer=} must be bpe, byte, char, gpt2 or the path of a tokenizer.json')
+    require(tokenizer != 'bpe' or vocab_size >= smallest,
+            f'{vocab_size=} must be >= {smallest}: bytes and special tokens')
+    require(re.fullmatch(r'\d+/\d+', part or '1/1'), f'{part=} must look like 3/16: the third of 16')
+    first, n_parts = map(int, (part or '1/1').split('/'))
+    require(1 <= first <= n_parts, f'{part=} must look like 3/16: the third of 16')
+    require(kind == 'text' or write == 'bins', '--write=text needs --kind=text')
+    out_dir = pathlib.Path(out_dir or FOLDERS[kind])
+    is_ours = kind != 'text' and not {'source', 'sources'} & set_by.keys()
+    require('n_examples' not in set_by or is_ours, '--n_examples is the number of examples that we '
+            'write: it needs --kind=sft and no --source')
     if sources is not None or temperature != 1:
         from extras import weights
         weights.check(config, set_by)
     sources = {source: (source, None)} if sources is None else sources
-    out_dir = pathlib.Path(out_dir or FOLDERS[kind])
-    is_ours = kind == 'sft' and not {'source', 'sources'} & set_by.keys()
-    found = {} if is_ours else {name: find_files(path, mode == 'raw', download_dir)
-                                for name, (path, _) in sources.items()}
+    found = {name: find_files(path, mode == 'raw', download_dir)
+             for name, (path, _) in sources.items() if not is_ours}
     for name, (paths, others) in found.items():
         print(f'{name}: {len(paths):,} files{"; passed over: " * bool(others)}{others}')
     files = [path for paths, _ in found.values() for path in paths]
-    check_out_dir(out_dir, config, files, overwrite)
+    check_out_dir(out_dir, config, files)
     # Near-copies of pairs stay, because two pairs may differ in the one word that they teach.
     dedup = 'exact' if kind == 'preference' and dedup != 'none' else dedup
     settings = json.dumps({**config, 'sources': sources, 'dedup': dedup})
-    make_stages(settings)                   # they refuse a list that is missing, for instance
+    make_stages(settings)                   # a list that is missing is refused now
     state = state_of(config, files)
     work, lock = work_folder(out_dir, state, part)
-    new = work / 'new'
-    meta = {'mixed': False, 'config': state['settings']}
+    meta = {'config': state['settings'], 'sources': sources}
 
     # Two short ways: problems of ours with their answers, and a lone text.
     if is_ours:
         from extras import conversations, next_steps
-        for side, lines in conversations.examples(n_examples).items():
-            (new / f'{side}.jsonl').write_text(lines, encoding='utf-8')
-        publish(work, out_dir, meta, {})
+        examples = conversations.examples(n_examples, kind, set_by)
+        meta['sha256'] = write_files(work / 'new', (
+            ([f'{side}.jsonl'], lines.encode()) for side, lines in examples.items()))
+        publish(work / 'new', out_dir, meta, {})
         print(f'{out_dir}: {n_examples:,} conversations to train on, 300 held out')
         sys.exit(print('next:', next_steps.next_command(kind, out_dir)))
-    if kind == 'text' and len(files) == 1 and not (
-            ends_with(files[0], RECORDS) or is_divided(files[0])):
+    if kind == 'text' and is_lone_text(files):
         for name in set_by.keys() - FOR_LONE_TEXTS:
             require(config[name] == 'raw', f'{name}={config[name]} needs documents: a folder or '
                     f'.jsonl, not {files[0]}')
-        tok, n_tokens = prepare_lone_text(files[0], new, config)
-        publish(work, out_dir, {**meta, 'tokens': n_tokens, 'sources': sources}, {}, tok)
-        sys.exit(print('next:', next_command(out_dir, n_tokens, False)))
+        tok, facts = prepare_lone_text(files[0], work / 'new', config)
+        publish(work / 'new', out_dir, {**meta, **facts}, {}, tok)
+        sys.exit(print('next:', next_command(out_dir, facts['tokens'], False)))
+
+    if kind == 'text' and tokenizer not in ('bpe', 'byte', 'char'):
+        require('<|endoftext|>' in existing_tokenizer(config).special, f'{tokenizer} has no '
+                '<|endoftext|> to end documents; use another, or --tokenizer=bpe')
 
     # 1. clean: each document by itself; processes share the shards
     shards = cut_into_shards({name: paths for name, (paths, _) in found.items()})
     folders = [work / f'{i:05}' for i in range(len(shards))]
-    jobs = [(i, *shard, folder, settings) for i, (shard, folder) in enumerate(zip(shards, folders))]
-    first, n_parts = map(int, (part or '1/1').split('/'))
-    in_processes(clean_shard, jobs[first - 1::n_parts], num_workers)
-    require(state_of(config, files)['changed'] == state['changed'],
+    jobs = [(i, *shards[i], folders[i], settings) for i in range(first - 1, len(shards), n_parts)]
+    in_processes(clean_shard, jobs, num_workers)
+    require(state_of(config, files)['files'] == state['files'],
             'a file changed while it was read; run the same command again')
     if part:
-        sys.exit(print(f'part {part}: {len(jobs[first - 1::n_parts])} shards are clean; after all '
-                       'parts, run without --part'))
+        sys.exit(print(f'part {part}: {len(jobs)} shards are clean; after all parts, run without '
+                       '--part'))
 
     # 2. duplicates: of those that say the same, the first one stays
     notes, table = gather(folders, 5 + len(keys_of([''], dedup, bands, rows)), work / 'table')
     shard, begin, size, exact, split, *keys = table             # (n documents,) each
     documents = functools.partial(read_back, folders, shard, begin)
     owners = np.array([name for name, _ in shards])[shard]      # the source of each document
-    left, gone = np.arange(len(shard)), {}                      # numbers of documents
-    if dedup != 'none':
-        is_copy = exact_copies(exact)
-        gone['exact duplicate'], left = left[is_copy], left[~is_copy]
-        count_copies(notes, 'exact duplicate', gone, left, owners, size)
-    if keys and len(left):
-        shingles_of = functools.lru_cache(512)(
-            lambda i: shingles('\n'.join(next(documents([left[i]]))['texts'])))
-        similar = lambda i, j: jaccard(shingles_of(i), shingles_of(j)) >= min_similarity
+    left = np.arange(len(shard))                                # numbers of documents
+    shingles_of = functools.lru_cache(512)(
+        lambda i: shingles('\n'.join(next(documents([left[i]]))['texts'])))
+    similar = lambda i, j: jaccard(shingles_of(i), shingles_of(j)) >= min_similarity
+    for reason in {'none': [], 'exact': ['exact duplicate']}.get(
+            dedup, ['exact duplicate', 'near duplicate']):
         columns = (column[left] for column in tqdm(keys, 'near duplicates', disable=None))
-        if dedup == 'simhash':
+        if reason == 'exact duplicate':
+            is_copy = exact_copies(exact)
+        elif dedup == 'simhash':
             from extras import simhash
             is_copy = simhash.copies([*columns], copies)
         else:
             is_copy = copies(columns, similar)
-        gone['near duplicate'], left = left[is_copy], left[~is_copy]
-        count_copies(notes, 'near duplicate', gone, left, owners, size)
+        for name in owners[left[is_copy]]:
+            notes[f'dropped by {reason}s'][reason] += 1
+            notes[f'dropped from {name}'][reason] += 1
+        if audit:
+            from extras import audit as auditor
+            for document in documents(left[is_copy]):
+                auditor.sample(notes, reason, document['path'], '\n'.join(document['texts']), audit,
+                               hash64)
+        left = left[~is_copy]
+        notes['bytes'][f'{reason}s'] = int(size[left].sum())
 
     # 3. split by a hash: the same in every run
-    in_val = held_out(split[left], val_fraction) if len(left) > 1 else np.ones(len(left), bool)
-    size, owners, in_train = size[left], owners[left], ~in_val  # of the documents that are left
-    by_source = {name: in_train & (owners == name) for name in sources}
-    missing = [name for name, which in by_source.items() if not which.any()]
+    in_val = held_out(split[left], val_fraction)
+    size, owners, in_train = size[left], owners[left], ~in_val      # of the documents that are left
+    of_source = {name: in_train & (owners == name) for name in sources}
+    missing = [name for name, which in of_source.items() if not which.any()]
     if missing and (kind == 'text' or not in_train.any()):
         shutil.rmtree(out_dir / WORK)       # the next run must have other settings
         raise Mistake(f'no documents are left to train on from the source {" and ".join(missing)} '
@@ -1307,66 +1262,89 @@ if __name__ == '__main__':
                       'more, drop fewer, or change --val_fraction')
 
     # 4. tokenizer: of training texts only, of at most a gigabyte, which a hash draws
-    texts = lambda numbers: (document['texts'][0] for document in documents(numbers))
     tok = None
     if kind == 'text':
+        texts = lambda numbers: (document['texts'][0] for document in documents(numbers))
         is_drawn = exact[left] / 2 ** 64 <= 1e9 / size[in_train].sum()
         tok = make_tokenizer(config, SPECIAL_TOKENS, texts(left[in_train & is_drawn]), texts(left))
 
     # 5. bins, or lines of conversations and pairs
+    lengths = []                            # tokens of each document
+
+    def rows_of(numbers):
+        """Yield (names of files, data) for each of some documents."""
+        some = [*documents(numbers)]
+        if tok:
+            end = [tok.special['<|endoftext|>']]
+            encoded = encode([document['texts'][0] for document in some], tok, end)
+        else:
+            from extras import conversations
+            encoded = [f'{conversations.to_line(document)}\n'.encode() for document in some]
+        for document, data in zip(some, encoded):
+            names = ['val', f'val_{document["source"]}'] if in_val[len(lengths)] else ['train']
+            lengths.append(len(data))
+            yield [f'{name}.bin' if tok else f'{name}.jsonl' for name in names
+                   if name in results and (name, write) != ('train', 'text')], data
+
     results = {'train': in_train, 'val': in_val}
     if tok and len(sources) > 1:
         results |= {f'val_{name}': in_val & (owners == name) for name in sources}
     cuts = np.flatnonzero(np.diff(np.cumsum(size) // 4_000_000)) + 1        # about 4 MB at a time
-    batches = ([*documents(some)] for some in tqdm(np.split(left, cuts), 'writing', disable=None))
-    if tok:
-        data = (ids for batch in batches for ids in encode(
-            [document['texts'][0] for document in batch], tok, [tok.special['<|endoftext|>']]))
-    else:
-        from extras import conversations
-        data = (f'{conversations.to_line(document)}\n'.encode()
-                for batch in batches for document in batch)
-    lengths = write_results(new, results, 'bin' if tok else 'jsonl', data)
-    lengths = lengths if tok else None
+    meta['sha256'] = write_files(work / 'new', (
+        row for numbers in tqdm(np.split(left, cuts), 'writing', disable=None)
+        for row in rows_of(numbers)))
     if write == 'text':
         from extras import text_shards
-        text_shards.write(new, shard[left[in_train]], documents(left[in_train]))
+        meta['sha256'] |= text_shards.write(work / 'new', shard[left[in_train]],
+                                            documents(left[in_train]))
 
     # 6. report
-    sizes = {name: sizes_of(which, size, lengths) for name, which in results.items()}
-    about = {name: {'path': sources[name][0], **sizes_of(which, size, lengths),
-                    'read': notes['read'][name], 'dropped': dict(notes[f'dropped from {name}']),
-                    'licences': dict(notes[f'licences of {name}']), 'passed_over': found[name][1]}
-             for name, which in by_source.items()}
-    if len(sources) > 1:
+    measures = {'documents': np.ones(len(left), int), 'tokens': np.array(lengths), 'bytes': size}
+    if not tok:
+        del measures['tokens']
+    sizes_of = lambda which: {name: int(values[which].sum()) for name, values in measures.items()}
+    sizes = {name: sizes_of(which) for name, which in results.items()}
+    about = {name: {
+        'path': sources[name][0], **sizes_of(which), 'read': notes['read'][name],
+        'dropped': notes.get(f'dropped from {name}', {}), 'passed_over': found[name][1],
+        'licences': notes.get(f'licences of {name}', {})} for name, which in of_source.items()}
+    for name in sources:
+        if sizes.get(f'val_{name}', {'tokens': 999})['tokens'] <= 256:
+            print(f'{name} is too short to be measured: val_{name}.bin has fewer than 257 tokens')
+    if tok and len(sources) > 1:
         from extras import weights
         weights.add_passes(about, sources, temperature)
     content = {'stages': funnel(notes), 'malformed': notes['could not be read'].total(),
-               'malformed_files': dict(notes['first']),
-               **{what: {side: sizes[side][what] for side in ('train', 'val')}
-                  for what in sizes['train']},
-               'sources': about}
+               'malformed_files': notes['first'], 'sources': about}
+    content |= {what: {side: sizes[side][what] for side in ('train', 'val')} for what in measures}
+    meta |= {name: content[name] for name in ('sources', *measures)}
     pages = {}
-    if audit or languages:
+    if audit:
         from extras import audit as auditor
-        for reason, numbers in gone.items():
-            for document in documents(numbers):
-                auditor.sample(notes, reason, document['path'], '\n'.join(document['texts']), audit,
-                               hash64)
         pages['audit.md'] = auditor.pages(notes, audit, hash64)
-        weight = lengths * in_train * np.array([about[name].get('passes', 1) for name in owners])
-        content['card'] = auditor.card(documents(left[auditor.spread(weight, 1000)]), about,
+    if tok and (audit or languages):
+        from extras import audit as auditor
+        read_tokens = np.array(lengths) * in_train * [about[name].get('passes', 1) for name in owners]
+        content['card'] = auditor.card(documents(left[auditor.spread(read_tokens, 1000)]), about,
                                        content['tokens']['train'], mode_of)
+    if decontaminate:
+        from extras import decontaminate as benchmarks
+        meta['decontaminated'] = {'problems': [*filter(None, decontaminate.split(','))],
+                                  'ngram': benchmarks.NGRAM}
     content['counts'] = {title: dict(counter.most_common(100)) for title, counter in sorted(
         notes.items()) if not re.match('bytes$|read$|first$|could not be read$|dropped ', title)}
-    tables = tables_of(content['stages'], sizes)
-    pages |= {'report.md': report_md(out_dir, content, tables), 'report.json': json.dumps(content, indent=1)}
-    print(tables, lost(notes).partition(';')[0], sep='\n')
-    meta |= {name: content[name] for name in ('documents', 'tokens', 'bytes', 'sources') if name in content}
-    publish(work, out_dir, meta, pages, tok)
+    tables = tables_of(content, sizes) + lost(notes).partition(';')[0]
+    chapters = {**{f'Source: {name}': values for name, values in about.items()},
+                'Counts of documents': content['counts'], 'Could not be read': notes['first'],
+                'Data card: fractions of the training tokens': content.get('card', {})}
+    pages['report.md'] = f'# {out_dir}\n{tables}\n' + ''.join(
+        f'\n## {title}\n\n' + ''.join(f'- {name}: {shown(x)}\n' for name, x in values.items())
+        for title, values in chapters.items() if values)
+    pages['report.json'] = json.dumps(content, indent=1)
+    print(tables)
+    publish(work / 'new', out_dir, meta, pages, tok)
     if tok:
         print('next:', next_command(out_dir, content['tokens'], write == 'text'))
     else:
         from extras import next_steps
         print('next:', next_steps.next_command(kind, out_dir))
-

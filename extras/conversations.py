@@ -9,6 +9,7 @@ In prepare.py a conversation is a document of several texts, {'texts': ['Hi!', '
 (--kind=preference) are documents, too; their forms and rules are in pairs.py.
 """
 import itertools, json, math, re, textwrap
+from configurator import Mistake, require
 from extras import judged_answers, messages, pairs
 
 # what a record raises that has another form than the one it is read as
@@ -77,9 +78,13 @@ def to_line(document):
     return json.dumps(record, ensure_ascii=False)
 
 
-def examples(n):
+def examples(n, kind='sft', set_by=()):
     """Return the texts of train.jsonl and val.jsonl: conversations about n small Python problems,
-    and about 300 others."""
+    and about 300 others. set_by: the settings that a user gave; none of them could do anything."""
+    require(kind == 'sft', '--kind=preference needs --source=FILE with pairs or labels, such as the '
+            'samples.jsonl that eval.py writes')
+    for name in {*set_by} - {'kind', 'out_dir', 'n_examples', 'overwrite'}:
+        raise Mistake(f'--{name} needs conversations of your own; add --source=FILE')
     from extras import problems
     return {'train': problems.to_jsonl(problems.problems(n, with_tests=False)),
             'val': problems.to_jsonl(problems.problems(300, 0, 'validation', with_tests=False))}

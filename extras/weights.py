@@ -51,3 +51,7 @@ def add_passes(about, sources, temperature):
     weights = {name: sources[name][1] or n ** (1 / temperature) for name, n in n_tokens.items()}
     for name, passes in passes_of(n_tokens, weights).items():
         about[name] |= {'weight': weights[name], 'passes': passes}
+        if passes > 4:
+            about[name]['note'] = 'more than 4 passes add little'
+    if len({round(values['passes'], 3) for values in about.values()}) > 1:
+        print('train.bin alone is unweighted; train.py reads each source as often as meta.json says')
