@@ -155,7 +155,7 @@ def cut_into_shards(files_of):
             n_pieces = PIECES if size > SHARD and ends_with(path, LINES) else 1
             for piece in range(n_pieces):
                 shards[source, total // SHARD].append((path, piece, n_pieces))
-                total += max(1, size // n_pieces)
+                total += SHARD if ends_with(path, RECORDS) else size
     return [(source, pieces) for (source, _), pieces in shards.items()]
 
 

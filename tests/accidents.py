@@ -19,7 +19,7 @@ PLACES = {
     'compile': ('torch', 'compile'),
     'shard': ('extras.sharding', 'shard'),
     'hidden states': ('model', 'GPT.backbone'),
-    'clean a shard': ('parts.prepare.corpus', 'Corpus.write_shard'),
+    'clean a shard': ('pathlib', 'Path.rename'),                     # prepare.py names it when it is done
     'take a token': ('parts.sample.asking', 'Answer.take'),           # of an answer that is being written
     'begin an answer': ('parts.sample.asking', 'begin'),            # called with tokenizer, prompt, n, seed
     'trial': ('extras.sandbox', 'TRIAL'),                       # the path of trial.py
