@@ -1,6 +1,5 @@
 """The doors of prepare.py, one after the other: what each drops and keeps, beside slow versions of it."""
 import collections
-import json
 import math
 import random
 
@@ -9,13 +8,12 @@ import pytest
 from conftest import ROOT, refused
 from preparing import FOX, PROSE, RAW, dropped, kept, prepare, prose, read, report, write, write_records
 
-from extras import audit, decontaminate, languages, licences, perplexity, quality, simhash, toxic_words
-from extras import url_lists
+from extras import audit, decontaminate, languages, licences, perplexity, quality, records, simhash
+from extras import toxic_words, url_lists
 
 GERMAN = ['Die alte Mühle stand am Fluss, und in jedem Frühling stieg das Wasser, bis es die zweite Stufe '
           f'der Treppe erreichte; im Jahre {1800 + i} kam es bis zur Tür, und niemand schlief in der Nacht\n'
           for i in range(0, 60, 3)]
-OWN = ['--dedup=none', '--val_fraction=0.3']
 
 
 def notes():
@@ -58,18 +56,7 @@ def test_bits_per_byte_are_those_of_plain_dictionaries():
                 naive = naive_bits(reference, text, order, a)
                 assert model.bits_per_byte(text, a) == pytest.approx(naive, abs=1e-6), (text, order)
     refused('no text', perplexity.stage, [], 0, 0)
-
-
-def test_a_reference_text_cuts_what_is_too_predictable_and_what_is_noise(tmp_path):
-    noise = ['qx7 zvk jwq xkz 4kq wjx qqz vkx zzj kwq xjq zkv 9qx jzk wvq kxz qjw zxk vqj xkw jqz kvx\n'] * 5
-    stale = ['python train.py config/quickstart.py ' * 30] * 3              # the reference is full of it
-    rows = [{'text': text} for text in PROSE + noise + stale + GERMAN]
-    prepare(tmp_path / 'out', write_records(tmp_path / 'x.jsonl', rows), *OWN, '--max_gibberish=0',
-            '--max_repetition=0', f'--perplexity_reference={ROOT}/*.md', '--min_bits=1.5')
-    assert dropped(tmp_path / 'out') == {'too surprising': 25, 'too predictable': 3}
-    assert kept(tmp_path / 'out') == sorted(text.strip() for text in PROSE)
-    bits = report(tmp_path / 'out')['counts']['documents by bits per byte']
-    assert sum(bits.values()) == 68 and min(map(float, bits)) < 1.5 < 5 < max(map(float, bits))
+    refused('both kinds', quality.stage, PROSE, [], 0.5)
 
 
 # --- good or bad --------------------------------------------------------------------------------------------
@@ -86,16 +73,6 @@ def test_the_classifier_tells_code_from_shuffled_code_it_has_not_seen(python_fil
             right = [model.predict(text)[label] > 0.5 for text, label in examples]
             assert sum(right) >= least * len(right), (n_good, n_bad)
     assert np.array_equal(model.weights, quality.Classifier.train(good[:600] + bad[:12]).weights)
-
-
-def test_a_classifier_of_your_own_examples_drops_what_is_like_the_bad_ones(tmp_path):
-    for name, texts in ('good', PROSE), ('bad', GERMAN):
-        write_records(tmp_path / f'{name}.jsonl', [{'text': text} for text in texts[::2]])
-    source = write(tmp_path / 'files', PROSE[1::2] + GERMAN[1::2])
-    prepare(tmp_path / 'out', source, *OWN, '--max_repetition=0', f'--quality_good={tmp_path}/good.jsonl',
-            f'--quality_bad={tmp_path}/bad.jsonl')
-    assert dropped(tmp_path / 'out') == {'low quality': len(GERMAN) // 2}
-    refused('both kinds', quality.stage, PROSE, [], 0.5)
 
 
 # --- languages: the same sentence, written for this test and not used to choose anything --------------------
@@ -145,22 +122,6 @@ def test_a_text_of_too_few_letters_or_of_no_language_in_the_list_is_of_an_unknow
 
 
 # --- lists of words, addresses, licenses --------------------------------------------------------------------
-def test_language_personal_data_and_toxic_words_are_stages_that_say_what_they_did(tmp_path):
-    (tmp_path / 'words').write_text('vile\nfoul # and its comment\n', encoding='utf-8')
-    mails = [f'{text}Write to ann{i}@uni.edu.\n' for i, text in enumerate(PROSE)]
-    bad = ['This vile, vile thing is foul. ' + PROSE[0], 'One vile word. ' + ' '.join(PROSE)]
-    tables = ['@#$% ' * 30, 'buy now cheap pills ' * 2]
-    source = write(tmp_path / 'files', GERMAN + mails + bad + tables)
-    flags = [*OWN, '--languages=en', '--max_repetition=0', f'--toxic_words={tmp_path}/words']
-    prepare(tmp_path / 'out', source, *flags)
-    # one toxic word in 1,400 is not much; what is in no language is left to the rules
-    assert dropped(tmp_path / 'out') == {'language de': 20, 'toxic': 1, 'symbols': 1, 'short': 1}
-    texts = kept(tmp_path / 'out')
-    assert len(texts) == 41 and ''.join(texts).count('<EMAIL>') == 40 and '@' not in ''.join(texts)
-    counts = report(tmp_path / 'out')['counts']
-    assert counts['toxic words in what was dropped'] == {'vile': 2, 'foul': 1}
-
-
 def test_toxic_words_are_whole_words_and_their_number_in_a_thousand_decides(tmp_path):
     (tmp_path / 'words').write_bytes('\ufeffDAMN # a comment\n\n# été\nass\n'.encode())
     assert toxic_words.toxic_words('Damn! DAMN, goddamn; damned: a classic', {'damn', 'ass'}) == {'damn': 2}
@@ -192,36 +153,13 @@ def test_addresses_are_judged_by_whole_domains_where_allow_wins_and_words_as_who
     refused(['filter must have a domain', 'adblock plus'], url_lists.stage, '', f'{tmp_path}/filter')
 
 
-def test_licenses_are_those_of_the_record_or_of_the_source_and_all_must_be_wanted():
-    names = {'MIT': 'mit', ('mit', 'BSD'): 'mit, bsd', ('MIT', 'GPL'): 'mit, gpl',
-             (): 'unknown', '': 'unknown'}
-    for value, licence in names.items():
-        record = {'license': [*value] if isinstance(value, tuple) else value}
-        kept_by = {'': names.values(), 'mit, BSD': ['mit', 'mit, bsd'], 'unknown': ['unknown']}
-        for flag, wanted in kept_by.items():
-            document = {'record': record, 'source': 'lib'}
-            check = licences.stage(flag, {'lib': ('x', None)})
-            assert check(document, notes()) == (None if licence in wanted else f'licence {licence}'), flag
-            assert document['licence'] == licence
-    assert licences.licence_of({'licence': None, 'max_stars_repo_licenses': ['Apache-2.0']}) == 'apache-2.0'
-    python = {'record': {'text': 'x'}, 'source': 'web'}
-    assert licences.stage('mit', {'web': ('stdlib', 1)})(python, notes()) == 'licence psf'
-
-
-def test_addresses_and_licences_are_kept_or_not(tmp_path):
-    hosts = ['a.org', 'sub.spam.com', 'ok.spam.com', 'best-casino.com', 'essex.ac.uk'] * 8
-    names = ['MIT', 'GPL', ['mit', 'BSD'], ['MIT', 'GPL-3.0'], []] * 8
-    rows = [{'text': text, 'url': f'https://{host}/x', 'license': licence}
-            for text, host, licence in zip(PROSE, hosts, sorted(names, key=str))]
-    source = write_records(tmp_path / 'x.jsonl', rows)
-    (tmp_path / 'block').write_text('\ufeff.Spam.com\n# mine\n', encoding='utf-8')
-    (tmp_path / 'allow').write_text('https://www.ok.spam.com/index.html\nbest-casino.com\n', encoding='utf-8')
-    allow = f'--url_allow={tmp_path}/allow'
-    prepare(tmp_path / 'out', source, *OWN, f'--url_block={tmp_path}/block', allow)
-    assert dropped(tmp_path / 'out') == {'blocked domain': 8}
-    prepare(tmp_path / 'out', source, *OWN, '--licences=mit, BSD', allow)
-    assert dropped(tmp_path / 'out') == {'licence gpl': 8, 'licence mit, gpl-3.0': 8, 'licence unknown': 8}
-    assert report(tmp_path / 'out')['sources'][str(source)]['licences'] == {'mit': 8, 'mit, bsd': 8}
+def test_licenses_are_those_of_the_source_or_of_the_record_and_all_must_be_wanted():
+    check = licences.stage('mit, BSD', {'web': ('x', 1), 'lib': ('stdlib', 1)})
+    for record, source, reason in [
+            ({'license': ['MIT', 'bsd']}, 'web', None), ({'license': 'MIT'}, 'lib', 'licence psf'),
+            ({'license': ['MIT', 'GPL']}, 'web', 'licence mit, gpl'), ({'license': []}, 'web', 'licence unknown'),
+            ({'licence': None, 'max_stars_repo_licenses': ['BSD']}, 'web', None)]:
+        assert check({'record': record, 'source': source}, notes()) == reason, record
 
 
 # --- benchmarks ---------------------------------------------------------------------------------------------
@@ -243,7 +181,7 @@ def test_planted_benchmark_problems_are_all_found_and_nothing_else(tmp_path):
     guilty += [text.upper().replace(' ', '  ') for text in guilty[:20]]
     guilty += [r'\section{One} ' + guilty[40], rf'\emph{{One}} {guilty[42]}', f'<p>{guilty[42]}</p>']
     source = write(tmp_path / 'files', random.Random(1).sample(innocent + guilty, len(innocent + guilty)))
-    for flags in [], ['--pii=False'], ['--mode=raw']:
+    for flags in [], ['--mode=raw']:
         prepare(tmp_path / 'out', source, '--dedup=none', '--val_fraction=0.3', f'--decontaminate={path}',
                 *flags)
         assert kept(tmp_path / 'out') == sorted(innocent), flags
@@ -251,24 +189,17 @@ def test_planted_benchmark_problems_are_all_found_and_nothing_else(tmp_path):
 
 
 def test_a_benchmark_that_cannot_be_used_is_refused(tmp_path):
-    def rows_of(path, reject):
-        for line, data in enumerate(open(path, encoding='utf-8'), 1):
-            try:
-                yield line, json.loads(data)
-            except ValueError as error:
-                reject(f'{path}:{line}', error)
-
-    how = rows_of, lambda text, mode: text, str.split, lambda words, n: np.array(
+    write_records(tmp_path / 'long.jsonl', [{'prompt': prose(0)}, {'role': prose(1)}])
+    write_records(tmp_path / 'short.jsonl', [{'prompt': 'too short'}])
+    (tmp_path / 'damaged.jsonl').write_text(f'["{prose(0)}"]\n{{oops\n', encoding='utf-8')
+    how = records.read, lambda text, mode: text, str.split, lambda words, n: np.array(
         [hash(tuple(words[i:i + n])) & 2 ** 63 - 1 for i in range(len(words) - n + 1)], np.uint64)
-    write_records(tmp_path / 'long', [{'prompt': prose(0)}, {'role': prose(1)}])
-    write_records(tmp_path / 'short', [{'prompt': 'too short'}])
-    (tmp_path / 'damaged').write_text(f'["{prose(0)}"]\n{{oops\n', encoding='utf-8')
-    check = decontaminate.stage(f'{tmp_path}/long', *how)
     texts = [prose(0), prose(1), ' '.join(prose(0).split()[:12])]
+    check = decontaminate.stage(f'{tmp_path}/long.jsonl', *how)
     assert reasons(check, texts) == ['in a benchmark', None, None]
-    for name, words in (('short', 'short has no text of 13 words'), ('none', 'none does not exist'),
-                        ('damaged', ['damaged:2', 'must be the file of a benchmark'])):
-        refused(words, decontaminate.stage, f'{tmp_path}/long,{tmp_path}/{name}', *how)
+    for name, words in (('short', 'no text of 13 words'), ('none', 'does not exist'),
+                        ('damaged', 'damaged.jsonl:2 .*must be the file of a benchmark')):
+        refused(words, decontaminate.stage, f'{tmp_path}/long.jsonl,{tmp_path}/{name}.jsonl', *how)
 
 
 # --- SimHash ------------------------------------------------------------------------------------------------
@@ -304,36 +235,66 @@ def test_prepare_drops_copies_that_simhash_finds(tmp_path):
     assert {*texts} - {*kept(tmp_path / 'out')} == set()
 
 
+# --- all of them in prepare.py ------------------------------------------------------------------------------
+def test_lists_and_languages_are_stages_that_say_what_they_did(tmp_path):
+    for name, lines in {'words': 'vile\nfoul # and its comment\n', 'allow': 'best-casino.com\nok.spam.com\n',
+                        'block': '\ufeff.Spam.com\n# mine\n'}.items():
+        (tmp_path / name).write_text(lines, encoding='utf-8')
+    hosts = ['a.org', 'sub.spam.com', 'ok.spam.com', 'best-casino.com'] * 10
+    rows = [{'text': text, 'url': f'https://{host}/x', 'license': ['mit', 'BSD']}
+            for text, host in zip(PROSE, hosts)]
+    rows += [{'text': text, 'license': 'MIT'} for text in GERMAN]
+    rows += [{'text': PROSE[0], 'license': 'GPL'}, {'text': PROSE[1]}]
+    # one toxic word in 1,400 is not much
+    rows += [{'text': text, 'license': 'mit'} for text in (
+        'This vile, vile thing is foul. ' + PROSE[0], 'One vile word. ' + ' '.join(PROSE))]
+    source = write_records(tmp_path / 'x.jsonl', rows)
+    prepare(tmp_path / 'out', source, '--dedup=none', '--languages=en', '--max_repetition=0',
+            '--licences=mit, BSD', *(f'--{name}={tmp_path}/{path}' for name, path in (
+                ('toxic_words', 'words'), ('url_block', 'block'), ('url_allow', 'allow'))))
+    assert dropped(tmp_path / 'out') == {'licence gpl': 1, 'licence unknown': 1, 'blocked domain': 10,
+                                         'language de': 20, 'toxic': 1}
+    r = report(tmp_path / 'out')
+    assert r['counts']['toxic words in what was dropped'] == {'vile': 2, 'foul': 1}
+    assert r['sources'][str(source)]['licences'] == {'mit, bsd': 30, 'mit': 1}
+
+
+def test_models_of_good_and_bad_text_are_stages(tmp_path):
+    noise = ['qx7 zvk jwq xkz 4kq wjx qqz vkx zzj kwq xjq zkv 9qx jzk wvq kxz qjw zxk vqj xkw jqz kvx\n'] * 5
+    stale = ['python train.py config/quickstart.py ' * 30] * 3              # the reference is full of it
+    spam = [f'Buy cheap watches and loans now, this offer number {i} ends today, click here for the best '
+            'price and for pills that your doctor would never dare to tell you about.' for i in range(20)]
+    for name, texts in ('good', PROSE), ('bad', spam):
+        write_records(tmp_path / f'{name}.jsonl', [{'text': text} for text in texts[::2]])
+    source = write(tmp_path / 'files', PROSE[1::2] + noise + stale + GERMAN + spam[1::2])
+    prepare(tmp_path / 'out', source, '--dedup=none', '--max_gibberish=0', '--max_repetition=0',
+            f'--perplexity_reference={ROOT}/*.md', '--min_bits=1.5', f'--quality_good={tmp_path}/good.jsonl',
+            f'--quality_bad={tmp_path}/bad.jsonl')
+    assert dropped(tmp_path / 'out') == {'too surprising': 25, 'too predictable': 3, 'low quality': 10}
+    assert kept(tmp_path / 'out') == sorted(text.strip() for text in PROSE[1::2])
+    bits = report(tmp_path / 'out')['counts']['documents by bits per byte']
+    assert sum(bits.values()) == 58 and min(map(float, bits)) < 1.5 < 5 < max(map(float, bits))
+
+
 # --- what is shown to people --------------------------------------------------------------------------------
 def test_samples_are_those_with_the_lowest_hashes_however_the_work_is_shared():
     def hash64(data):
-        return int.from_bytes(data[-2:], 'big') * 7919 % 1000
+        return int(data.split()[-1]) * 7919 % 1000
 
     stages = {'one': lambda document, notes: 'short' if len(document['texts'][0]) < 7 else None,
               'two': lambda document, notes: 'odd' if document['texts'][0][-1] in '13579' else None}
-    documents = [{'texts': [f'text {i}'], 'path': f'{i}.txt'} for i in range(300)]
     parts = [notes(), notes()]
-    for i, document in enumerate(documents):
-        watched = audit.watched(stages, 4, hash64)
-        assert [*watched] == [*stages]
-        any(check(document, parts[i % 2]) for check in watched.values())
-    together = notes()
-    for part in parts:
-        for title, counter in part.items():
-            assert len(counter) <= 4
-            together[title].update(counter)
-    together['licences of x']['mit'] = 1
-    audit.sample(together, 'copy', 'a\nb.txt', 'x' * 3000, 4, hash64)
+    for i in range(300):
+        document = {'texts': [f'text {i}'], 'path': f'{i}\n.txt'}
+        any(check(document, parts[i % 2]) for check in audit.watched(stages, 4, hash64).values())
+    together = {title: parts[0][title] + parts[1][title] for title in parts[0] | parts[1]}
+    assert max(map(len, together.values())) == 8
     page = audit.pages(together, 4, hash64)
-    assert [*together] == ['licences of x']
-    chapters = dict(part.split('\n', 1) for part in ('\n' + page).split('\n# ')[1:])
-    assert [*chapters] == ['copy', 'kept', 'odd', 'short']
-    assert '## a b.txt' in chapters['copy'] and f'````\n{"x" * 2000}\n````' in chapters['copy']
-    groups = {'short': documents[:10], 'odd': documents[11::2], 'kept': documents[10::2]}
-    for reason, some in groups.items():
-        lowest = sorted(some, key=lambda d: (hash64(d['texts'][0].encode()), d['path']))[:4]
-        told = [line[3:] for line in chapters[reason].split('\n') if line.startswith('## ')]
-        assert told == [document['path'] for document in lowest], reason
+    assert not together
+    for reason, some in ('short', range(10)), ('odd', range(11, 300, 2)), ('kept', range(10, 300, 2)):
+        lowest = sorted(some, key=lambda i: hash64(b'%d' % i))[:4]
+        chapter = ''.join(f'## {i} .txt\n\n````\ntext {i}\n````\n\n' for i in lowest)
+        assert f'# {reason}\n{chapter}' in page + '\n', reason
 
 
 def test_a_text_has_the_genre_of_its_lines():

@@ -145,42 +145,27 @@ def test_shards_are_removed_once_they_are_cleaned_and_asked_for_again(hub, tmp_p
     assert len([*(tmp_path / 'raw').rglob('*.gz')]) == 4
 
 
-def test_a_file_is_fetched_when_it_is_opened_and_not_when_it_is_found(hub, tmp_path, monkeypatch):
-    monkeypatch.setenv('HF_ENDPOINT', hub.address)
-    files = downloads.find_files('hf:codeparrot/codeparrot-clean', str(tmp_path / 'with blanks'))
-    assert [file.split('/')[-1] for file in files] == [f'{i}.json.gz' for i in range(4)]
-    assert {name for name, _ in hub.asked} == {LIST} and not [*tmp_path.iterdir()]
-    with downloads.open_file(files[2]) as f:
-        lines = [json.loads(line) for line in f]
-    assert lines == RECORDS[2]
-    downloads.delete(files[2])
-    assert [path.name for path in tmp_path.rglob('*') if path.is_file()] == []
-    hub.files = {}
-    refused('has no .jsonl', downloads.find_files, 'hf:codeparrot/codeparrot-clean', str(tmp_path))
-
-
 # --- packed formats -----------------------------------------------------------------------------------------
 def test_rows_of_parquet_and_lines_of_zstandard_are_records(tmp_path):
     zstandard = pytest.importorskip('zstandard')
     pyarrow = pytest.importorskip('pyarrow')
     from pyarrow import parquet
-    rows = RECORDS[0] + [{'content': None, 'path': 'naïve'}]
-    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / 'a.parquet')
-    lines = ''.join(json.dumps(row) + '\n' for row in rows).encode()
-    (tmp_path / 'a.jsonl.zst').write_bytes(zstandard.compress(lines))
-    for name in ('a.parquet', 'a.jsonl.zst'):
-        with downloads.open_file(str(tmp_path / name)) as f:
-            assert f.peek(9)[:1] == b'{'
-            found = [{key: value for key, value in json.loads(line).items() if value} for line in f]
-        assert found == [{key: value for key, value in row.items() if value} for row in rows], name
-    for data, error in ((zstandard.compress(lines)[:-9], EOFError), (lines, ValueError)):
-        (tmp_path / 'damaged.zst').write_bytes(data)
-        with pytest.raises(error), downloads.open_file(str(tmp_path / 'damaged.zst')) as f:
+    parquet.write_table(pyarrow.Table.from_pylist(RECORDS[0]), tmp_path / 'a.parquet')
+    lines = ''.join(json.dumps(row) + '\n' for row in RECORDS[0]).encode()
+    packed = zstandard.compress(lines)
+    for name, data in ('a.zst', packed), ('cut.zst', packed[:-9]), ('none.zst', lines):
+        (tmp_path / name).write_bytes(data)
+    for name in ('a.parquet', 'a.zst'):
+        with downloads.open_file(f'{tmp_path}/{name}') as f:
+            assert f.peek(9)[:1] == b'{' and [*map(json.loads, f)] == RECORDS[0], name
+        downloads.delete(f'{tmp_path}/{name}')              # a file of yours stays
+        assert (tmp_path / name).exists()
+    for name in ('cut.zst', 'none.zst'):
+        with pytest.raises((EOFError, ValueError)), downloads.open_file(f'{tmp_path}/{name}') as f:
             f.read()
 
 
-def test_a_package_that_is_missing_is_named_with_its_command(tmp_path, monkeypatch):
-    for package in ('zstandard', 'pyarrow', 'pyarrow.parquet'):
+def test_a_package_that_is_missing_is_named_with_its_command(monkeypatch):
+    for name, package in (('a.jsonl.zst', 'zstandard'), ('a.parquet', 'pyarrow')):
         monkeypatch.setitem(sys.modules, package, None)
-    for name, command in (('a.jsonl.zst', 'pip install zstandard'), ('a.parquet', 'pip install pyarrow')):
-        refused(command, downloads.open_file, str(tmp_path / name))
+        refused(f'pip install {package}', downloads.open_file, name)
