@@ -4,10 +4,10 @@ Messages: the usual forms of conversations become one.
     messages_of({'instruction': 'Add 1 and 2.', 'input': '', 'output': '3'})
         # [{'role': 'user', 'content': 'Add 1 and 2.'}, {'role': 'assistant', 'content': '3'}]
 
-    {"messages": [{"role": "user", "content": "Hi!"}, ...]}             also under "conversation"
-    {"conversations": [{"from": "human", "value": "Hi!"}, ...]}         ShareGPT, Vicuna
-    {"instruction": "Add.", "input": "1 2", "output": "3"}              Alpaca; also with a "history"
-    {"prompt": "Hi!", "completion": "Hello."}                           or question, response, answer
+    {"messages": [{"role": "user", "content": "Hi!"}, ...]}         also under "conversation"
+    {"conversations": [{"from": "human", "value": "Hi!"}, ...]}     ShareGPT, Vicuna
+    {"instruction": "Add.", "input": "1 2", "output": "3"}          Alpaca; perhaps a "history"
+    {"prompt": "Hi!", "completion": "Hello."}                       or question, response, answer
 
 Each may have a "system", a text.
 """

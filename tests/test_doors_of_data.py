@@ -157,7 +157,8 @@ def test_licenses_are_those_of_the_source_or_of_the_record_and_all_must_be_wante
     check = licences.stage('mit, BSD', {'web': ('x', 1), 'lib': ('stdlib', 1)})
     for record, source, reason in [
             ({'license': ['MIT', 'bsd']}, 'web', None), ({'license': 'MIT'}, 'lib', 'licence psf'),
-            ({'license': ['MIT', 'GPL']}, 'web', 'licence mit, gpl'), ({'license': []}, 'web', 'licence unknown'),
+            ({'license': ['MIT', 'GPL']}, 'web', 'licence mit, gpl'),
+            ({'license': []}, 'web', 'licence unknown'),
             ({'licence': None, 'max_stars_repo_licenses': ['BSD']}, 'web', None)]:
         assert check({'record': record, 'source': source}, notes()) == reason, record
 
