@@ -19,6 +19,10 @@ what prepare.py opens for a flag
     decontaminate       --decontaminate: what shares 13 words in a row with a benchmark goes
     simhash             --dedup=simhash: near-copies by one number of 64 bits
     audit               --audit: documents to look at, and the data card
+    weights             sources = {...}, --temperature: how often a run reads each source
+    text_shards         --write=text: shards of text, for train.py --streaming
+    repair              letters that were decoded wrongly, and LaTeX; opened when it is there
+    records             records of files as prepare.py reads them, for other programs
 what train.py opens
     objectives          which tokens are hidden, and which the model must predict
     streaming           text is tokenized while it is read

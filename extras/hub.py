@@ -12,14 +12,15 @@ environment variable HF_ENDPOINT names another hub.
 A file on a hub is named by a text that has all that fetches it, 'hf:URL SHA256 PATH'. So it can
 wait until the process that reads it needs it.
 """
-import gzip, hashlib, importlib, io, json, os, tempfile
+import gzip, hashlib, importlib, io, json, os, re, tempfile
 import requests, urllib3
 from configurator import Mistake, require
-from extras.records import RECORDS, ends_with
 
 SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/'
                'input.txt',
                '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
+# what prepare.py reads of a data set
+RECORDS = re.compile(r'\.(jsonl|ndjson|jsonlines|json|parquet)(\.gz|\.zst)?$', re.I)
 # a busy server is asked again, later and later, or when its Retry-After says
 RETRY = urllib3.Retry(8, connect=1, backoff_factor=1, status_forcelist=(429, 500, 502, 503, 504))
 
@@ -73,7 +74,7 @@ def dataset_files(dataset, folder):
                 page.raise_for_status()
                 for entry in page.json():
                     name = entry['path']
-                    if entry.get('lfs') and '..' not in name and ends_with(name, RECORDS):
+                    if entry.get('lfs') and '..' not in name and RECORDS.search(name):
                         path = os.path.join(folder, *name.split('/'))
                         files[path] = (f'hf:{hub}/datasets/{dataset}/resolve/main/{name} '
                                        f'{entry["lfs"]["oid"]} {path}')
@@ -82,7 +83,7 @@ def dataset_files(dataset, folder):
         raise Mistake(f"can't list {url} ({type(error).__name__}); without network, put the "
                       f'.json.gz files of {dataset} into a folder, or take those that are in '
                       f'{folder} already, and use --source=FOLDER') from None
-    require(files, f'{hub}/datasets/{dataset} has no {" ".join(RECORDS)} files')
+    require(files, f'{hub}/datasets/{dataset} has no files of records, such as .jsonl.gz')
     return [files[path] for path in sorted(files)]
 
 

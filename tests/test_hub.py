@@ -149,7 +149,7 @@ def test_shards_are_removed_once_they_are_cleaned_and_asked_for_again(hub, tmp_p
 def test_rows_of_parquet_and_lines_of_zstandard_are_records(tmp_path):
     zstandard = pytest.importorskip('zstandard')
     pyarrow = pytest.importorskip('pyarrow')
-    from pyarrow import parquet
+    parquet = pytest.importorskip('pyarrow.parquet')
     parquet.write_table(pyarrow.Table.from_pylist(RECORDS[0]), tmp_path / 'a.parquet')
     lines = ''.join(json.dumps(row) + '\n' for row in RECORDS[0]).encode()
     packed = zstandard.compress(lines)
