@@ -197,5 +197,6 @@ def test_spawned_processes_give_the_same_bytes(tmp_path):
 
 def test_near_copies_are_dropped_and_said(tmp_path):
     texts = [prose(i, 300) for i in range(8)]
-    prepare(tmp_path / 'out', write(tmp_path / 'in', texts + [f'{texts[0]} more', texts[1].replace(' ', '\n')]))
+    prepare(tmp_path / 'out', write(tmp_path / 'in', [
+        *texts, f'{texts[0]} more', texts[1].replace(' ', '\n')]))
     assert dropped(tmp_path / 'out') == {'exact duplicate': 1, 'near duplicate': 1}
