@@ -302,7 +302,7 @@ if lora:
     from extras.lora import adapt, merged
     adapt(model, lora, tokenizer)
 if loss_type == 'rm':           # a score takes the place of log p
-    from extras.reward_model import add_head, score as log_p
+    from extras.rewards import add_head, score as log_p
     add_head(model)
 model.to(device)
 model.grad_checkpoint = grad_checkpoint

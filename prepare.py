@@ -278,8 +278,8 @@ def documents_of(pieces, source, config, reject):
     """Yield the documents in the files of a shard, [(path, piece, n_pieces), ...]."""
     entries = ((path, *entry) for path, *piece in pieces for entry in read(path, reject, *piece))
     if config['kind'] != 'text':
-        from extras import conversations
-        entries = conversations.documents(entries, reject, config['kind'], config['prefer'])
+        from extras import chats
+        entries = chats.documents(entries, reject, config['kind'], config['prefer'])
         yield from ({'source': source, **document} for document in entries)
         return
     names = [config['text_field']] if config['text_field'] else TEXT_NAMES
@@ -595,35 +595,35 @@ def make_stages(settings):
 
     stages = {'read': check_text, 'normalise': to_one_form}
     if config.licences or config.audit or config.languages:
-        from extras import licences
-        stages['licenses'] = licences.stage(config.licences, config.sources)
+        from extras import lists
+        stages['licenses'] = lists.licences(config.licences, config.sources)
     if config.url_block or config.url_allow:
-        from extras import url_lists
-        stages['addresses'] = url_lists.stage(config.url_block, config.url_allow)
+        from extras import lists
+        stages['addresses'] = lists.addresses(config.url_block, config.url_allow)
     if config.languages:
         from extras import languages
         stages['language'] = languages.stage(config.languages)
     stages['rules'] = check_rules
     if config.kind != 'text':
-        from extras import conversations
-        stages['rules'] = conversations.stage(
+        from extras import chats
+        stages['rules'] = chats.stage(
             config.kind, compiles if config.parse else None, config.min_score, config.min_margin,
             config.min_agreement)
     if config.perplexity_reference:
-        from extras import perplexity
-        stages['perplexity'] = perplexity.stage(texts_at(config.perplexity_reference),
+        from extras import text_quality
+        stages['perplexity'] = text_quality.perplexity(texts_at(config.perplexity_reference),
                                                 config.min_bits, config.max_bits)
     if config.quality_good or config.quality_bad:
-        from extras import quality
-        stages['quality'] = quality.stage(texts_at(config.quality_good),
-                                          texts_at(config.quality_bad), config.min_quality)
+        from extras import text_quality
+        stages['quality'] = text_quality.quality(
+            texts_at(config.quality_good), texts_at(config.quality_bad), config.min_quality)
     if config.toxic_words:
-        from extras import toxic_words
-        stages['toxic words'] = toxic_words.stage(config.toxic_words, config.max_toxic)
+        from extras import lists
+        stages['toxic words'] = lists.words(config.toxic_words, config.max_toxic)
     if config.decontaminate:
-        from extras import decontaminate
+        from extras import overlaps
         forms = functools.partial(normalise, strip=strip, repair=repair)
-        stages['benchmarks'] = decontaminate.stage(config.decontaminate, read, forms, words_of,
+        stages['benchmarks'] = overlaps.benchmarks(config.decontaminate, read, forms, words_of,
                                                    ngrams)
     if config.pii:
         stages['personal data'] = hide_personal_data
@@ -669,8 +669,8 @@ def hashes_of(texts, roles):
 def keys_of(texts, dedup, bands, rows):
     """Return the numbers, one for each band, by which near-copies are found."""
     if dedup == 'simhash':
-        from extras import simhash
-        return simhash.keys_of(shingles('\n'.join(texts)))
+        from extras import overlaps
+        return overlaps.simhash(shingles('\n'.join(texts)))
     if dedup == 'minhash':
         return band_keys(minhash(shingles('\n'.join(texts)), bands * rows), bands)
     return []
@@ -1171,8 +1171,8 @@ if __name__ == '__main__':
     require('n_examples' not in set_by or is_ours, '--n_examples is the number of examples that we '
             'write: it needs --kind=sft and no --source')
     if sources is not None or temperature != 1:
-        from extras import weights
-        weights.check(config, set_by)
+        from extras import mixture
+        mixture.check(config, set_by)
     sources = {source: (source, None)} if sources is None else sources
     found = {name: find_files(path, mode == 'raw', download_dir)
              for name, (path, _) in sources.items() if not is_ours}
@@ -1190,13 +1190,13 @@ if __name__ == '__main__':
 
     # Two short ways: problems of ours with their answers, and a lone text.
     if is_ours:
-        from extras import conversations, next_steps
-        examples = conversations.examples(n_examples, kind, set_by)
+        from extras import chats
+        examples = chats.examples(n_examples, kind, set_by)
         meta['sha256'] = write_files(work / 'new', (
             ([f'{side}.jsonl'], lines.encode()) for side, lines in examples.items()))
         publish(work / 'new', out_dir, meta, {})
         print(f'{out_dir}: {n_examples:,} conversations to train on, 300 held out')
-        sys.exit(print('next:', next_steps.next_command(kind, out_dir)))
+        sys.exit(print('next:', chats.next_command(kind, out_dir)))
     if kind == 'text' and is_lone_text(files):
         for name in set_by.keys() - FOR_LONE_TEXTS:
             require(config[name] == 'raw', f'{name}={config[name]} needs documents: a folder or '
@@ -1235,8 +1235,8 @@ if __name__ == '__main__':
         if reason == 'exact duplicate':
             is_copy = exact_copies(exact)
         elif dedup == 'simhash':
-            from extras import simhash
-            is_copy = simhash.copies([*columns], copies)
+            from extras import overlaps
+            is_copy = overlaps.simhash_copies([*columns], copies)
         else:
             is_copy = copies(columns, similar)
         for name in owners[left[is_copy]]:
@@ -1278,8 +1278,8 @@ if __name__ == '__main__':
             end = [tok.special['<|endoftext|>']]
             encoded = encode([document['texts'][0] for document in some], tok, end)
         else:
-            from extras import conversations
-            encoded = [f'{conversations.to_line(document)}\n'.encode() for document in some]
+            from extras import chats
+            encoded = [f'{chats.to_line(document)}\n'.encode() for document in some]
         for document, data in zip(some, encoded):
             names = ['val', f'val_{document["source"]}'] if in_val[len(lengths)] else ['train']
             lengths.append(len(data))
@@ -1294,8 +1294,8 @@ if __name__ == '__main__':
         row for numbers in tqdm(np.split(left, cuts), 'writing', disable=None)
         for row in rows_of(numbers)))
     if write == 'text':
-        from extras import text_shards
-        meta['sha256'] |= text_shards.write(work / 'new', shard[left[in_train]],
+        from extras import streaming
+        meta['sha256'] |= streaming.write(work / 'new', shard[left[in_train]],
                                             documents(left[in_train]))
 
     # 6. report
@@ -1312,8 +1312,8 @@ if __name__ == '__main__':
         if sizes.get(f'val_{name}', {'tokens': 999})['tokens'] <= 256:
             print(f'{name} is too short to be measured: val_{name}.bin has fewer than 257 tokens')
     if tok and len(sources) > 1:
-        from extras import weights
-        weights.add_passes(about, sources, temperature)
+        from extras import mixture
+        mixture.add_passes(about, sources, temperature)
     content = {'stages': funnel(notes), 'malformed': notes['could not be read'].total(),
                'malformed_files': notes['first'], 'sources': about}
     content |= {what: {side: sizes[side][what] for side in ('train', 'val')} for what in measures}
@@ -1328,9 +1328,9 @@ if __name__ == '__main__':
         content['card'] = auditor.card(documents(left[auditor.spread(read_tokens, 1000)]), about,
                                        content['tokens']['train'], mode_of)
     if decontaminate:
-        from extras import decontaminate as benchmarks
+        from extras import overlaps
         meta['decontaminated'] = {'problems': [*filter(None, decontaminate.split(','))],
-                                  'ngram': benchmarks.NGRAM}
+                                  'ngram': overlaps.NGRAM}
     content['counts'] = {title: dict(counter.most_common(100)) for title, counter in sorted(
         notes.items()) if not re.match('bytes$|read$|first$|could not be read$|dropped ', title)}
     tables = tables_of(content, sizes) + lost(notes).partition(';')[0]
@@ -1346,5 +1346,5 @@ if __name__ == '__main__':
     if tok:
         print('next:', next_command(out_dir, content['tokens'], write == 'text'))
     else:
-        from extras import next_steps
-        print('next:', next_steps.next_command(kind, out_dir))
+        from extras import chats
+        print('next:', chats.next_command(kind, out_dir))

@@ -12,7 +12,7 @@ the reason to drop it is 'language unknown'.
 import functools
 import numpy as np
 from configurator import require
-from extras.quality import Classifier
+from extras.text_quality import Classifier
 
 
 def stage(languages):

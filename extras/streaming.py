@@ -1,9 +1,11 @@
 """
-Streaming: sequences straight from text, in files of JSON lines; no tokens are stored.
+Streaming: sequences straight from text, in files of JSON lines; no tokens are stored. It is for
+text whose tokens don't fit on your disk.
 
-    python train.py --streaming=data/mine/shards --data_dir=data/mine
+    python prepare.py --source=codeparrot --out_dir=data/text --vocab_size=32768 --write=text
+    python train.py config/codeparrot.py --data_dir=data/text --streaming=data/text/shards
 
-    stream = Stream('data/mine/shards', rank, world, tokenizer)
+    stream = Stream('data/text/shards', rank, world, tokenizer)
     texts = stream.take(8, 256)             # the next 8 sequences, int64 (8, 257)
     positions = stream.positions()          # for a checkpoint: where each process is
 
@@ -11,11 +13,31 @@ A process reads shards of its own, over and over, and tokenizes them. The first 
 tokens as a bin of the same documents, in the order of the files. data_dir still gives the tokenizer
 and val.bin.
 """
-import glob, gzip, itertools, json, os, zlib
+import glob, gzip, hashlib, itertools, json, os, zlib
 import numpy as np
 import torch.distributed as dist
 from configurator import Mistake
 from extras import records
+
+
+def write(folder, numbers, documents):
+    """Write documents as FOLDER/shards/00000.jsonl.gz, ...: lines {"text": ..., "path": ...}.
+    numbers: the shard of each document. Return the hash of each file."""
+    (folder / 'shards').mkdir()
+    hashes = {}
+    for number, some in itertools.groupby(zip(numbers, documents), lambda pair: pair[0]):
+        path = folder / f'shards/{number:05}.jsonl.gz'
+        with gzip.GzipFile(path, 'wb', 1, mtime=0) as f:
+            for _, document in some:
+                facts = {name: value for name, value in document.items()
+                         if name not in ('texts', 'roles', 'line', 'mode')}
+                f.write(json.dumps({'text': document['texts'][0], **facts}).encode() + b'\n')
+        digest = hashlib.sha256()
+        with open(path, 'rb') as f:
+            while block := f.read(1 << 20):
+                digest.update(block)
+        hashes[f'{number:05}'] = digest.hexdigest()
+    return hashes
 
 
 def shards_of(streaming):

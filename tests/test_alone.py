@@ -131,8 +131,8 @@ def test_a_door_of_sample_py_whose_file_is_gone_is_one_sentence(without_extras, 
     model = GPT.load(babbler)
     save_run(tmp_path / 'gaps', model, Tokenizer.load(babbler / 'tokenizer.json'),
              config={'objective': 'mlm'})
-    for door, flags in {'server': ['--serve=0'], 'html_file': ['--export=html'],
-                        'model_card': ['--export=hf'], 'gguf_file': ['--export=gguf'],
-                        'gaps': [f'--ckpt={tmp_path}/gaps', '--prompt=a<|mask|>']}.items():
+    for door, *flags in (('server', '--serve=0'), ('export', '--export=html'), ('export', '--export=hf'),
+                         ('export', '--export=gguf'),
+                         ('objectives', f'--ckpt={tmp_path}/gaps', '--prompt=a<|mask|>')):
         result = run(without_extras / 'sample.py', f'--ckpt={babbler}', *flags, cwd=tmp_path, before=FORGET)
         mistake(result, 'copy extras, too', door)

@@ -20,7 +20,7 @@ from hypothesis import given, strategies as st
 from test_records import BYTES, TRAPPING, chats, say
 from test_sft import epoch_of
 
-from extras.reward_scores import open_scores
+from extras.rewards import open_scores
 from model import GPT, GPTConfig
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -437,7 +437,7 @@ def test_with_its_three_leaves_alone_it_trains_in_one_and_in_two_processes(sft_m
         assert len(series(tmp_path / out, 'loss')) == 5
     for kind in ('ipo', 'orpo', 'simpo', 'kto'):
         ok(call(sys.executable, *flags, f'--loss_type={kind}', f'--out_dir={kind}'))
-    for flag, file in (('--lora=2', 'lora'), ('--loss_type=rm', 'reward_model')):
+    for flag, file in (('--lora=2', 'lora'), ('--loss_type=rm', 'rewards')):
         mistake(call(sys.executable, *flags, '--out_dir=three', flag), 'copy extras, too', f'extras.{file}')
 
 

@@ -56,7 +56,7 @@ def test_the_four_maps_name_each_file_and_no_other():
              for name in re.findall(r'^    (\w+) +\w', lines, re.M)]
     assert sorted(named) == sorted(f'{path.parent.name}/{path.stem}' for path in ROOT.glob('parts/*/*.py'))
     text = (ROOT / 'extras/__init__.py').read_text(encoding='utf-8')
-    assert sorted(re.findall(r'^    (\w+) +\w', text, re.M)) == names_in('extras')
+    assert sorted(re.findall(r'^    (\w+) +\S', text, re.M)) == names_in('extras')
     text = (ROOT / 'tests/README.md').read_text(encoding='utf-8')
     rows = text.split('## Which file tests what')[1].splitlines()[4:]
     named = [f'test_{name}' for row in rows for name in row.split('|')[2].split()]
