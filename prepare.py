@@ -595,14 +595,14 @@ def make_stages(settings):
 
     stages = {'read': check_text, 'normalise': to_one_form}
     if config.licences or config.audit or config.languages:
-        from extras import lists
-        stages['licenses'] = lists.licences(config.licences, config.sources)
+        from extras import filters
+        stages['licenses'] = filters.licences(config.licences, config.sources)
     if config.url_block or config.url_allow:
-        from extras import lists
-        stages['addresses'] = lists.addresses(config.url_block, config.url_allow)
+        from extras import filters
+        stages['addresses'] = filters.addresses(config.url_block, config.url_allow)
     if config.languages:
-        from extras import languages
-        stages['language'] = languages.stage(config.languages)
+        from extras import text_quality
+        stages['language'] = text_quality.language(config.languages)
     stages['rules'] = check_rules
     if config.kind != 'text':
         from extras import chats
@@ -618,12 +618,12 @@ def make_stages(settings):
         stages['quality'] = text_quality.quality(
             texts_at(config.quality_good), texts_at(config.quality_bad), config.min_quality)
     if config.toxic_words:
-        from extras import lists
-        stages['toxic words'] = lists.words(config.toxic_words, config.max_toxic)
+        from extras import filters
+        stages['toxic words'] = filters.words(config.toxic_words, config.max_toxic)
     if config.decontaminate:
-        from extras import overlaps
+        from extras import filters
         forms = functools.partial(normalise, strip=strip, repair=repair)
-        stages['benchmarks'] = overlaps.benchmarks(config.decontaminate, read, forms, words_of,
+        stages['benchmarks'] = filters.benchmarks(config.decontaminate, read, forms, words_of,
                                                    ngrams)
     if config.pii:
         stages['personal data'] = hide_personal_data
@@ -669,8 +669,8 @@ def hashes_of(texts, roles):
 def keys_of(texts, dedup, bands, rows):
     """Return the numbers, one for each band, by which near-copies are found."""
     if dedup == 'simhash':
-        from extras import overlaps
-        return overlaps.simhash(shingles('\n'.join(texts)))
+        from extras import filters
+        return filters.simhash(shingles('\n'.join(texts)))
     if dedup == 'minhash':
         return band_keys(minhash(shingles('\n'.join(texts)), bands * rows), bands)
     return []
@@ -1235,8 +1235,8 @@ if __name__ == '__main__':
         if reason == 'exact duplicate':
             is_copy = exact_copies(exact)
         elif dedup == 'simhash':
-            from extras import overlaps
-            is_copy = overlaps.simhash_copies([*columns], copies)
+            from extras import filters
+            is_copy = filters.simhash_copies([*columns], copies)
         else:
             is_copy = copies(columns, similar)
         for name in owners[left[is_copy]]:
@@ -1328,9 +1328,9 @@ if __name__ == '__main__':
         content['card'] = auditor.card(documents(left[auditor.spread(read_tokens, 1000)]), about,
                                        content['tokens']['train'], mode_of)
     if decontaminate:
-        from extras import overlaps
+        from extras import filters
         meta['decontaminated'] = {'problems': [*filter(None, decontaminate.split(','))],
-                                  'ngram': overlaps.NGRAM}
+                                  'ngram': filters.NGRAM}
     content['counts'] = {title: dict(counter.most_common(100)) for title, counter in sorted(
         notes.items()) if not re.match('bytes$|read$|first$|could not be read$|dropped ', title)}
     tables = tables_of(content, sizes) + lost(notes).partition(';')[0]

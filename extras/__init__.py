@@ -6,12 +6,13 @@ prepare.py
     chats               --kind=sft, preference: conversations and pairs, their rules, what is next
     judged_answers      --prefer: answers that eval.py judged become pairs or conversations
     hub                 --source=shakespeare, codeparrot, hf:OWNER/NAME; .zst and .parquet
-    lists               --url_block, --url_allow, --licences, --toxic_words: what your lists rule out
-    languages           --languages: what is clearly in another language goes
-    text_quality        --perplexity_reference, --quality_good: noise and what is like your bad texts
-    overlaps            --decontaminate: what is in a benchmark; --dedup=simhash: near-copies
+    filters             --url_block, --url_allow, --licences, --toxic_words: what your lists rule out;
+                        --decontaminate: what is in a benchmark; --dedup=simhash: near-copies
+    text_quality        --languages, --perplexity_reference, --quality_good: another language, noise,
+                        what is more like your bad texts
     audit               --audit: documents to look at, and the data card
-    mixture             sources = {...}, --temperature: each source is read as often as it weighs
+    mixture             sources = {...}, --temperature: each source is read as often as it weighs;
+                        --base_dir, --replay: sft.py also reads base text, and measures forgetting
     repair              letters that were decoded wrongly, and LaTeX; opened when it is there
     records             records of files as prepare.py reads them, for other programs
 train.py
@@ -22,7 +23,6 @@ train.py
     planner             --plan: memory, days and price of a run, before it starts
 sft.py, dpo.py and rl.py
     lora                --lora: only small matrices train, beside the weights
-    replay              --base_dir, --replay: sft.py also reads base text, and measures forgetting
     rewards             --reward=problems, FILE.jsonl, FOLDER: tests and rules, or a reward model,
                         which dpo.py --loss_type=rm trains
 eval.py, and who else asks questions and runs programs

@@ -201,7 +201,8 @@ def test_spans_are_put_where_their_marks_stand_and_the_prompt_sees_itself_whole(
             return torch.nn.functional.one_hot(torch.tensor([[answer[len(inputs) - 1]]]), V).float(), None
 
     answer = [97, 98, span[1], 99, span[2]]
-    fill = lambda room: objectives.fill(Known(1, 1), TOKENIZER, 'x<|mask|>y<|mask|>', 'span', room, temperature=0)
+    fill = lambda room: objectives.fill(Known(1, 1), TOKENIZER, 'x<|mask|>y<|mask|>', 'span', room,
+                                        temperature=0)
     assert fill(40) == 'xabyc'
     x, mask = inputs[0]
     assert x.tolist() == [[120, span[0], 121, span[1], span[0]]]
