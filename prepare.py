@@ -1294,8 +1294,8 @@ if __name__ == '__main__':
         row for numbers in tqdm(np.split(left, cuts), 'writing', disable=None)
         for row in rows_of(numbers)))
     if write == 'text':
-        from extras import streaming
-        meta['sha256'] |= streaming.write(work / 'new', shard[left[in_train]],
+        from extras import records
+        meta['sha256'] |= records.write_shards(work / 'new', shard[left[in_train]],
                                             documents(left[in_train]))
 
     # 6. report

@@ -14,10 +14,10 @@ prepare.py
     mixture             sources = {...}, --temperature: each source is read as often as it weighs;
                         --base_dir, --replay: sft.py also reads base text, and measures forgetting
     repair              letters that were decoded wrongly, and LaTeX; opened when it is there
-    records             records of files as prepare.py reads them, for other programs
+    records             --write=text, train.py --streaming: text is tokenized while it is read;
+                        records of files as prepare.py reads them, for other programs
 train.py
     objectives          --objective=mlm, span, --document_mask: what is hidden; sample.py fills gaps
-    streaming           --write=text (prepare.py), --streaming: text is tokenized while it is read
     sharding            --shard: each process holds a part of the gradients, moments and weights
     muon                --optimizer=muon: for the matrices of the blocks
     planner             --plan: memory, days and price of a run, before it starts

@@ -59,7 +59,7 @@ def test_so_do_the_two_processes_of_torchrun_itself(empty, numbers):
 
 # --- doors --------------------------------------------------------------------------------------------------
 DOORS = {'objectives': ['--objective=mlm', '--objective=span', '--document_mask=True'],
-         'streaming': ['--streaming=shards'], 'muon': ['--optimizer=muon'], 'sharding': ['--shard=fsdp'],
+         'records': ['--streaming=shards'], 'muon': ['--optimizer=muon'], 'sharding': ['--shard=fsdp'],
          'planner': ['--plan=8xH100']}
 WITHOUT = ('__pycache__', '.git', '.venv', 'tests', 'docs', 'bench')
 
