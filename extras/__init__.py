@@ -1,15 +1,15 @@
 """
-Options of the scripts at the top: each file is what one user wants, and a flag opens it. The scripts
-work without this folder as long as no flag asks for a file of it.
+Options of the scripts at the top: each file is what one user wants, and a flag opens it. The
+scripts work without this folder as long as no flag asks for a file of it.
 
 prepare.py
     chats               --kind=sft, preference: conversations and pairs, their rules, what is next
     judged_answers      --prefer: answers that eval.py judged become pairs or conversations
     hub                 --source=shakespeare, codeparrot, hf:OWNER/NAME; .zst and .parquet
-    filters             --url_block, --url_allow, --licences, --toxic_words: what your lists rule out;
+    filters             --url_block, --url_allow, --licences, --toxic_words: what your lists say;
                         --decontaminate: what is in a benchmark; --dedup=simhash: near-copies
-    text_quality        --languages, --perplexity_reference, --quality_good: another language, noise,
-                        what is more like your bad texts
+    text_quality        --languages, --perplexity_reference, --quality_good: another language,
+                        noise, what is more like your bad texts
     audit               --audit: documents to look at, and the data card
     mixture             sources = {...}, --temperature: each source is read as often as it weighs;
                         --base_dir, --replay: sft.py also reads base text, and measures forgetting
@@ -34,8 +34,8 @@ eval.py, and who else asks questions and runs programs
     trial               one run of a program in the sandbox
     crossing            what the program and its tests say to each other
 tokenizer.py
-    bpe                 training is faster if this file is there: many merges at a time, on all cores
-    fit                 --report, --pattern: does a tokenizer fit a text? next to GPT-2's and GPT-4's
+    bpe                 training is faster if this file is there: many merges at a time
+    fit                 --report, --pattern: does a tokenizer fit a text? next to GPT-2's
 sample.py
     server              --serve=8000: a page and OpenAI's API for the programs of this machine
     api_fields          what a client of the server asks is read, or refused

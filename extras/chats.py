@@ -18,7 +18,7 @@ Each may have a "system", a text. In prepare.py a conversation is a document of 
 are chosen, rejected and bad. Documents of both kinds pass the same stages as a text, with rules of
 their own. judged_answers.py adds the answers that eval.py judged.
 """
-import itertools, json, math, os, pathlib, re, shlex, textwrap
+import contextlib, itertools, json, math, os, pathlib, re, shlex, textwrap
 from configurator import Mistake, require
 from extras import judged_answers
 
@@ -69,15 +69,11 @@ def fields_of(record, kind):
     turns = messages_of(record)
     fields = {'texts': [m['content'] for m in turns], 'roles': [m['role'] for m in turns]}
     score = find(record, 'score')
-    return fields if score is None else {**fields, 'score': number(score)}
-
-
-def number(value):
-    """Return a score as a float. What is no number becomes nan, which reaches no limit."""
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
+    if score is not None:
+        fields['score'] = math.nan          # what is no number reaches no limit
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            fields['score'] = float(score)
+    return fields
 
 
 def stage(kind, compiles, min_score=None, min_margin=0.0, min_agreement=0.0):
@@ -94,19 +90,27 @@ def stage(kind, compiles, min_score=None, min_margin=0.0, min_agreement=0.0):
 
 
 def to_line(document):
-    """Return a document as a line of train.jsonl, without its end."""
+    """Return a document as a line of train.jsonl, without its end: {'messages'}, {'prompt',
+    'chosen', 'rejected'} or {'prompt', 'completion', 'label'}, with the margin and agreement."""
     texts, roles = document['texts'], document['roles']
-    record = {'messages': [{'role': role, 'content': text} for role, text in zip(roles, texts)]}
-    if roles[-1] in ('rejected', 'good', 'bad'):
-        record = record_of_pair(document)
-    return json.dumps(record, ensure_ascii=False)
+    n_answers = {'rejected': 2, 'good': 1, 'bad': 1}.get(roles[-1], 0)      # to one prompt
+    messages = [{'role': role, 'content': text} for role, text in zip(roles, texts)]
+    messages = messages[:len(messages) - n_answers]
+    prompt = texts[0] if len(messages) == 1 else messages
+    record = {'messages': messages}
+    if n_answers == 1:
+        record = {'prompt': prompt, 'completion': texts[-1], 'label': roles[-1] == 'good'}
+    elif n_answers:
+        record = {'prompt': prompt, 'chosen': texts[-2], 'rejected': texts[-1]}
+    scores = {name: document[name] for name in SCORES if name in document}
+    return json.dumps(record | scores, ensure_ascii=False)
 
 
 def examples(n, kind='sft', set_by=()):
     """Return the texts of train.jsonl and val.jsonl: conversations about n small Python problems,
     and about 300 others. set_by: the settings that a user gave; none of them could do anything."""
-    require(kind == 'sft', '--kind=preference needs --source=FILE with pairs or labels, such as the '
-            'samples.jsonl that eval.py writes')
+    require(kind == 'sft', '--kind=preference needs --source=FILE with pairs or labels, such as '
+            'the samples.jsonl that eval.py writes')
     for name in {*set_by} - {'kind', 'out_dir', 'n_examples', 'overwrite'}:
         raise Mistake(f'--{name} needs conversations of your own; add --source=FILE')
     from extras import problems
@@ -183,21 +187,6 @@ def conversation_of(record, answer):
     if len(turns) == 1:
         turns = prompt + turns
     return messages_of({'messages': turns, 'system': record.get('system')})
-
-
-def record_of_pair(document):
-    """Return {'prompt', 'chosen', 'rejected'} or {'prompt', 'completion', 'label'} of a document,
-    and its margin and agreement."""
-    texts, roles = document['texts'], document['roles']
-    scores = {name: document[name] for name in SCORES if name in document}
-    if roles[-1] == 'rejected':
-        n = 2
-        answers = {'chosen': texts[-2], 'rejected': texts[-1]}
-    else:
-        n = 1
-        answers = {'completion': texts[-1], 'label': roles[-1] == 'good'}
-    messages = [{'role': role, 'content': text} for role, text in zip(roles[:-n], texts[:-n])]
-    return {'prompt': texts[0] if len(messages) == 1 else messages, **answers, **scores}
 
 
 # --- rules ----------------------------------------------------------------------------------------
@@ -291,8 +280,8 @@ def models_of(stage):
         # Other objectives fill gaps, and a reward model scores answers.
         writes = made.get('objective', 'clm') == 'clm' and made.get('loss_type') != 'rm'
         is_saved = any(path.with_name(name).exists() for name in ('best.pt', 'last.pt'))
-        if is_saved and writes and made.get('stage', 'base') == stage and knows_messages(path.parent):
-            folders.append(path.parent.as_posix())
+        if is_saved and writes and made.get('stage', 'base') == stage:
+            folders += [path.parent.as_posix()] * knows_messages(path.parent)
     usual = ['out/sft', 'out/quickstart_sft'] if stage == 'sft' else ['out/base', 'out/quickstart']
     return sorted(folders, key=lambda folder: (folder not in usual, folder))
 

@@ -1,8 +1,9 @@
 """
-Give a model away: as a folder of Hugging Face with a card, as the one file that llama.cpp and ollama
-read, or as one HTML file that answers in the browser of whoever opens it.
+Give a model away: as a folder of Hugging Face with a card, as the one file that llama.cpp and
+ollama read, or as one HTML file that answers in the browser of whoever opens it.
 
-    python sample.py --ckpt=out/sft --export=hf         # out/sft/hf; or gguf: out/sft/model-f32.gguf
+    python sample.py --ckpt=out/sft --export=hf         # out/sft/hf
+    python sample.py --ckpt=out/sft --export=gguf       # out/sft/model-f32.gguf
     python sample.py --ckpt=out/base,out/sft --export=html --out=demo.html
 
 model: of GPT.load, because a card has what else its checkpoint holds. A GGUF file differs from our
@@ -56,8 +57,8 @@ A model that was trained on chats needs `tokenizer.apply_chat_template` around t
 
 
 def base_of(init_from):
-    """Return the name of the Hugging Face folder that a run began from, perhaps by way of other
-    runs, and the license in its card: 'out/sft' -> ('SmolLM2-135M', 'apache-2.0'). Or '', 'other'."""
+    """Return the name of the Hugging Face folder that a run began from, perhaps by way of others,
+    and the license in its card: 'out/sft' -> ('SmolLM2-135M', 'apache-2.0'). Or '', 'other'."""
     for _ in range(9):
         folder = pathlib.Path(init_from if os.path.isdir(init_from) else os.path.dirname(init_from))
         card, config = folder / 'README.md', folder / 'config.json'
@@ -241,7 +242,7 @@ def publish_html(path, models, allow_code_execution=False):
 
 
 def write_page(path, models, items, run_code):
-    """Write the file with these problems, of questions.py. run_code: that of sandbox.py, or None."""
+    """Write the file with these problems of questions.py. run_code: that of sandbox.py, or None."""
     keys = 'task_id', 'prompt', 'asked', 'tests', 'ends'
     data = {'models': [packed(name, *model, items, run_code)
                        for name, model in models.items()],

@@ -1,6 +1,6 @@
 """
-What goes: pages of some domains, documents with other licenses, texts with many words of a list, and
-texts with the problems of a benchmark. And near-copies, known by one number of 64 bits a text.
+What goes: pages of some domains, documents with other licenses, texts with many words of a list,
+and texts with the problems of a benchmark. And near-copies, known by one number of 64 bits a text.
 
     python prepare.py --source=pages.jsonl --url_block=block.txt --url_allow=allow.txt
     python prepare.py --source=MY_CODE --licences=mit,bsd,apache-2.0,unknown
@@ -75,7 +75,8 @@ def domains_of(path):
 
 
 # --- licenses -------------------------------------------------------------------------------------
-LICENCE_NAMES = 'licence', 'license', 'max_stars_repo_licenses'     # of a record; the last is The Stack's
+# of a record; the last is The Stack's
+LICENCE_NAMES = 'licence', 'license', 'max_stars_repo_licenses'
 OF_PATH = {'stdlib': 'psf', 'shakespeare': 'public domain'}
 
 

@@ -68,7 +68,8 @@ def add_passes(about, sources, temperature):
         if passes > 4:
             about[name]['note'] = 'more than 4 passes add little'
     if len({round(values['passes'], 3) for values in about.values()}) > 1:
-        print('train.bin alone is unweighted; train.py reads each source as often as meta.json says')
+        print('train.bin alone is unweighted; train.py reads each source as often as meta.json '
+              'says')
 
 
 # --- train.py: from passes to sequences -----------------------------------------------------------
@@ -96,14 +97,14 @@ def weighted(sources):
 
 
 def described(sources, epochs):
-    """Return lines about a run of so many epochs: 'web: 80.0% of the tokens, read 1.60 times'. After
-    four passes, a text teaches ever less (arXiv:2305.16264)."""
+    """Return lines about a run of so many epochs: 'web: 80.0% of the tokens, read 1.60 times'."""
     n = sum(source['tokens'] * source['passes'] for source in sources.values())
     lines = []
     for name, source in sources.items():
         passes = source['passes'] * epochs
+        note = ', more than 4: it may be learned by heart' if passes > 4 else ''
         lines.append(f'{name}: {source["tokens"] * source["passes"] / n:.1%} of the tokens, read '
-                     f'{passes:.2f} times' + ', more than 4: it may be learned by heart' * (passes > 4))
+                     f'{passes:.2f} times{note}')
     return '\n'.join(lines)
 
 
@@ -134,13 +135,16 @@ class Base:
             raise Mistake(f'{base_dir} needs more than {T} tokens in train.bin and {context} in '
                           'val.bin, a sequence each; prepare more text')
         self.T, self.replay, self.seed = T, replay, seed
-        if len(sources) < 2 or meta.get('mixed', True):     # else each is read as often as it weighs
+        # A single source, or one that is mixed already, is read in one order, each block once.
+        if len(sources) < 2 or meta.get('mixed', True):
             sources = {'all': {'tokens': len(self.train), 'passes': 1}}
-        self.starts_of = weighted(sources)          # for one source, that of train.py
+        self.starts_of = weighted(sources)
         self.n_blocks = len(self.starts_of(0, len(self.train), T, seed))
-        pieces = [self.train[i:i + 1000] for i in range(0, len(self.train),
-                                                        max(1000, len(self.train) // 64))]
-        self.hash = hashlib.sha256(text + np.concatenate(pieces).tobytes()).digest() if replay else b''
+        self.hash = b''
+        if replay:
+            every = max(1000, len(self.train) // 64)
+            pieces = [self.train[i:i + 1000] for i in range(0, len(self.train), every)]
+            self.hash = hashlib.sha256(text + np.concatenate(pieces).tobytes()).digest()
         # about EVAL_TOKENS of val.bin, always the same, spread evenly over it
         n_blocks = (len(val) - 1) // context
         blocks = np.linspace(0, n_blocks - 1, max(1, min(n_blocks, EVAL_TOKENS // context)))
