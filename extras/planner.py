@@ -18,7 +18,7 @@ GPUS = {'B200': (2250e12, 180e9, 5.0), 'H200': (989e12, 141e9, 3.5), 'H100': (98
         'V100': (125e12, 16e9, 0.4), 'V100 32GB': (125e12, 32e9, 0.55), 'T4': (65e12, 16e9, 0.2),
         'RTX 5090': (209e12, 32e9, 0.7), 'RTX 4090': (165e12, 24e9, 0.4),
         'RTX 4080': (97e12, 16e9, 0.25), 'RTX 3090': (71e12, 24e9, 0.3)}
-# These have neither bfloat16 nor TF32: the peak is that of float16, and float32 has an eighth of it.
+# These have neither bfloat16 nor TF32: the peak is float16's, and float32 has an eighth of it.
 OLD = 'T4', 'V100', 'V100 32GB'
 STATE = 16          # bytes a parameter: 4 of weights, 4 of gradients, 8 of Adam's moments
 SHARDS = 'ddp', '', 'zero2', 'fsdp'     # our --shard for each stage of ZeRO; we have no ZeRO-1
@@ -35,8 +35,8 @@ def peak_flops(gpu):
 
 
 def machine_of(plan):
-    """Return (16, 'H100', FLOP/s, bytes, dollars) for 2x8xH100, two nodes of eight. A device that is
-    not in the table is TFLOPs:GB, as in 4x312:80, and has no price."""
+    """Return (16, 'H100', FLOP/s, bytes, dollars) for 2x8xH100, two nodes of eight. A device that
+    is not in the table is TFLOPs:GB, as in 4x312:80, and has no price."""
     # 'NVIDIA A100-SXM4 40 GB' -> 'a10040'; '8 × rtx_4090' -> '8x4090'
     # An A100 for PCIe has the same peak; V100s and H100s for PCIe are slower.
     noise = (r'nvidia|geforce|tesla|rtx|sxm\d?|hbm\d\w?|(?<=a100)[ -]pcie|(?<=a100 [48]0gb) pcie|'

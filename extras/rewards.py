@@ -71,8 +71,8 @@ def open_tests(source, content, n_held_out, allow_code_execution, timeout, rank,
 
     tested = grading.tested(asked)
     if tested and not allow_code_execution:
-        raise Mistake(f'{source}: judging runs programs that the model wrote; first read the top of '
-                      'extras/sandbox.py, then add --allow_code_execution=True')
+        raise Mistake(f'{source}: judging runs programs that the model wrote; first read the top '
+                      'of extras/sandbox.py, then add --allow_code_execution=True')
     # Do the tests work here? An answer that is known to be right must pass, and an empty one not.
     if tested and rank == 0:
         grading.check_harness(tested, run)
