@@ -113,7 +113,7 @@ def end(kind, error, trace):
         sentence = f'error: {"".join(places)}{kind.__name__}: {error}'
     elif re.search("named 'extras|from 'extras'", text):
         sentence += f'; copy extras, too, or leave out the flag that needs it: {frames[-1].line}'
-    elif kind.__name__ != 'Mistake':                # tokenizer.py has a class of its own
+    elif kind.__name__ != 'Mistake':
         sys.__excepthook__(kind, error, trace)
         if re.search('MemoryError|(of|allocate) memory|bad_alloc', text):
             sentence = ('error: out of memory; try a smaller batch, in training '

@@ -9,8 +9,7 @@ that prefers the better ones. DPO and its family, and a reward model.
 
 It reads a model of sft.py, and data_dir/train.jsonl and val.jsonl, lines of {"prompt", "chosen",
 "rejected"}; a prompt is text or messages. kto also takes {"prompt", "completion", "label"} lines.
-It writes out_dir. The loop is that of sft.py, which lists what only train.py has. New are the
-losses and the reference. The decision made here is the taste: who says which answer is better?
+It writes out_dir. The loop is that of sft.py, which lists what only train.py has.
 
 DPO in four lines. The policy p is the model that trains. The reference p_ref is the same model at
 the start. A prompt has a better answer c (chosen) and a worse answer r (rejected):
@@ -22,18 +21,13 @@ the start. A prompt has a better answer c (chosen) and a worse answer r (rejecte
 
 With beta = 0.1, log p_ref = -11 for both, log p(c) = -10 and log p(r) = -12, the rewards are 0.1
 and -0.1, the margin is 0.2 and the loss 0.598. With beta = 1, a tenth of this change in log p would
-give the same margin and loss. So a larger beta keeps the policy nearer to the reference.
+give the same loss. So a larger beta keeps the policy nearer to the reference.
 
-val_loss is the mean of this loss over held-out pairs. At step 0, policy and reference are equal, so
-the margin is 0 and val_loss is ln 2 = 0.693. If val_loss is anything else at step 0, the run ends.
-`loss` is that of the pairs of a training step, plus the term that nll_weight adds.
-
-You should see accuracy and margin rise. Often BOTH rewards fall, because the loss asks for a
-difference only. It gains as much if the bad answer falls by 5 and the good one by 2 as if the good
-one rises by 3. The two share most of their tokens, so pushing the bad one down also pushes the good
-one down. The probabilities of all answers to a prompt add up to 1, so what these two lose goes to
-answers that nobody compared. --nll_weight=1 adds the loss of SFT on the better answers, which holds
-them up (Pang et al. 2024, arXiv:2404.19733). It is no part of the papers' losses, so it is off.
+At step 0, policy and reference are equal, so the margin is 0 and val_loss is ln 2 = 0.693. If it is
+anything else, the run ends. Then you should see accuracy and margin rise. Often BOTH rewards fall,
+because the loss asks for a difference only. It gains as much if the bad answer falls by 5 and the
+good one by 2 as if the good one rises by 3. What both lose goes to answers that nobody compared.
+--nll_weight=1 adds SFT's loss on the better answers, which holds them up (arXiv:2404.19733).
 """
 import collections, copy, hashlib, json, math, os, pathlib, shlex, shutil, signal, sys, time
 from typing import Literal
@@ -43,7 +37,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector, rnn, vector_to_parameters
 from tqdm import tqdm
-from configurator import Mistake, configure, require, set_by
+from configurator import Mistake, configure, require
 from model import GPT, IGNORE
 from tokenizer import Tokenizer
 
@@ -72,67 +66,39 @@ grad_clip = 1.0                 # largest norm of the gradient; 0 = off
 log_interval = 10               # steps
 eval_interval = 0               # steps; also before the first and after the last; 0 = an epoch
 save_interval = 250             # steps
-num_samples = 8                 # held-out prompts answered at each evaluation: samples.txt
-sample_tokens = 100             # most tokens of such an answer
+sample_tokens = 100             # most tokens of the eight answers that go into samples.txt
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto'      # auto: bfloat16 if it is fast
 grad_checkpoint = False         # compute each block twice: less memory, more time
 seed = 1337                     # of the order of the pairs
-# doors to extras/
-optimizer: Literal['adamw', 'muon'] = 'adamw'   # Muon for the blocks' matrices, AdamW for the rest
 lora = 0                        # rank of adapters that train instead of the weights; 0 = none
 # The least and the most of some numbers; all others are at least 0.
 BOUNDS = {'epochs': (1e-6, 1e6), 'batch_size': (1, 2 ** 20), 'beta': (1e-9, 1e6),
-          'label_smoothing': (0, 0.49), 'log_interval': (1, 1e12), 'save_interval': (1, 1e12),
-          'num_samples': (1, 1e4), 'seed': (0, 2 ** 32 - 1)}
+          'label_smoothing': (0, 0.49), 'log_interval': (1, 1e12), 'save_interval': (1, 1e12)}
 
 
 # --- what is new: the losses ----------------------------------------------------------------------
-def log_odds(m):
-    """Return the log of the odds p / (1 - p), where m = log p: for p = 0.8 it is log 4 = 1.39. The
-    odds of p = 1 would be infinite, so m is at most -1e-30."""
-    m = m.clamp(max=-1e-30)
-    # log p - log(1 - p). expm1(m) is e^m - 1 = p - 1. With 1 - e^m, a p near 1 would be rounded to
-    # 1, and log(1 - p) would be infinite.
-    return m - torch.log(-torch.expm1(m))
-
-
 def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, chosen_len,
                     rejected_len, loss_type, beta, label_smoothing=0.0, gamma=1.0, kl=0.0):
-    """Return the losses, and the rewards of both answers, of B pairs: float32 (B,) each.
-
-    Take the pair from the top of this file, and let c have 5 tokens and r 4. log p is -10 and -12,
-    and -11 for both under the reference. With beta = 0.1, gamma = 1 and kl = 0:
+    """Return the losses, and the rewards of both answers, of B pairs: float32 (B,) each. For the
+    pair at the top of this file, where c has 5 tokens and r 4, with beta = 0.1, gamma = 1, kl = 0:
 
                 rewards     loss
         dpo     0.1, -0.1   the margin is 0.2: -log sigmoid(0.2) = 0.598
         ipo     0.1, -0.1   the log-ratios 1 and -1 differ by 2, the target is 5: (2 - 5)^2 = 9
-        kto     0.1, -0.1   c is 0.1 above the zero point: 1 - sigmoid(0.1) = 0.475. r is 0.1 below
-                            it, which costs as much, so the mean is 0.475
-        orpo   -0.2, -0.3   SFT's loss is 2, and beta times 0.289 (see below) makes it 2.029
-        simpo  -0.2, -0.3   c leads by 0.1 and should by 1: -log sigmoid(0.1 - 1) = 1.241. With
-                            its default, beta = 2, c would lead by 2, and the loss be 0.313
+        kto     0.1, -0.1   c is 0.1 above the zero point, r as far below: 1 - sigmoid(0.1) = 0.475
+        orpo   -0.2, -0.3   SFT's loss is 2, the odds p / (1 - p) of c, with log p = -10 / 5, are
+                            2.987 times those of r: 2 - 0.1 log(2.987 / 3.987) = 2.029
+        simpo  -0.2, -0.3   c leads by 0.1 and should by 1: -log sigmoid(0.1 - 1) = 1.241
         rm      -10, -12    -log sigmoid(2) = 0.127
 
-    orpo compares the odds p / (1 - p), where log p is the mean over the tokens of an answer:
-
-                log p               p       odds
-        c       -10 / 5 = -2        0.135   0.157
-        r       -12 / 4 = -3        0.050   0.052
-
-    The odds are as 2.987 to 1. So -log sigmoid(log 2.987) = -log(2.987 / 3.987) = 0.289.
-
     policy_*, ref_*: log p of an answer, in nats, summed over its tokens (for rm: its score). *_len:
-    how many tokens it has, 0 if a kto record has no such answer. kl: kto's zero point, explained
-    next to its loss."""
-    policy_chosen, policy_rejected = policy_chosen.float(), policy_rejected.float()
-    ratio_chosen = policy_chosen - ref_chosen                       # log (p / p_ref)
-    ratio_rejected = policy_rejected - ref_rejected
-    mean_chosen = policy_chosen / chosen_len.clamp(min=1)           # log p per token
-    mean_rejected = policy_rejected / rejected_len.clamp(min=1)
-    chosen = beta * ratio_chosen                                    # the rewards
-    rejected = beta * ratio_rejected
+    how many tokens it has. kl: kto's zero point, explained next to its loss."""
+    policy = torch.stack([policy_chosen, policy_rejected])                              # (2, B)
+    ratios = policy - torch.stack([ref_chosen, ref_rejected])           # log (p / p_ref)
+    means = policy / torch.stack([chosen_len, rejected_len])            # log p per token
+    chosen, rejected = beta * (means if loss_type in ('orpo', 'simpo') else ratios)    # rewards
 
     if loss_type == 'dpo':
         # Rafailov et al. 2023, arXiv:2305.18290, eq. 7. Sums over tokens, because p of an answer is
@@ -142,57 +108,36 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
                   - label_smoothing * F.logsigmoid(-margin))
     elif loss_type == 'ipo':
         # If all annotators agree, dpo's margin grows for ever, and beta no longer holds the policy
-        # back. Here the margin has a target. Azar et al. 2023, arXiv:2310.12036, eq. 17. As in the
-        # paper, log p is the sum over the tokens of an answer (docs/chat.md converts TRL's beta).
-        losses = (ratio_chosen - ratio_rejected - 1 / (2 * beta)) ** 2
+        # back. Here the margin has a target. Azar et al. 2023, arXiv:2310.12036, eq. 17
+        losses = (ratios[0] - ratios[1] - 1 / (2 * beta)) ** 2
     elif loss_type == 'kto':
-        # No pairs: the reward of a good answer should be above a zero point, kl, and that of a bad
-        # one below it. With 0 as the zero point, a policy that makes every answer likelier would
-        # seem to get better at the good ones. So kl is what answers have gained on average: beta
-        # times the mean of log p - log p_ref. If that mean is 0.3 and beta is 0.1, kl is 0.03, and
-        # a good answer must earn more than 0.03. kl is never below 0, and has no gradient. We
-        # average over the answers of the step before; in the first step kl is 0. The paper
-        # estimates beta KL(policy | reference), with answers to other prompts.
-        # A pair's loss is the mean of both. Ethayarajh et al. 2024, arXiv:2402.01306, eq. 8
-        has_chosen = (chosen_len > 0).float()
-        has_rejected = (rejected_len > 0).float()
-        losses = has_chosen * (kl - chosen).sigmoid() + has_rejected * (rejected - kl).sigmoid()
-        losses = losses / (has_chosen + has_rejected)
+        # A good answer should earn more than a zero point, and a bad one less. It is what answers
+        # have gained on average, or a policy that makes all answers likelier would seem to learn.
+        # If log p - log p_ref was 0.3 in the step before and beta is 0.1, kl is 0.03. It is at
+        # least 0, and has no gradient. Ethayarajh et al. 2024, arXiv:2402.01306, eq. 8
+        losses = ((kl - chosen).sigmoid() + (rejected - kl).sigmoid()) / 2
     elif loss_type == 'orpo':
-        # No reference: SFT's loss, the first term, takes its place. Means per token, because with
-        # sums every p would be near 0, where odds and p are the same. Hong et al. 2024,
-        # arXiv:2403.07691, eq. 6
-        losses = -mean_chosen - beta * F.logsigmoid(log_odds(mean_chosen) - log_odds(mean_rejected))
-        chosen = beta * mean_chosen
-        rejected = beta * mean_rejected
+        # SFT's loss takes the place of the reference. Means per token, because with sums every p
+        # would be near 0, where odds and p are the same. Hong et al. 2024, arXiv:2403.07691, eq. 6
+        m = means.clamp(max=-1e-30)                     # The odds of p = 1 would be infinite.
+        log_odds = m - torch.log(-torch.expm1(m))       # expm1 is e^m - 1, not rounded to 0
+        losses = -means[0] - beta * F.logsigmoid(log_odds[0] - log_odds[1])
     elif loss_type == 'simpo':
         # No reference. Means per token, so that a long answer neither loses nor wins by its length;
         # the better one must lead by gamma. Meng et al. 2024, arXiv:2405.14734, eq. 6
-        chosen = beta * mean_chosen
-        rejected = beta * mean_rejected
         losses = -F.logsigmoid(chosen - rejected - gamma)
     elif loss_type == 'rm':
-        # The rewards are the scores. Bradley and Terry 1952; for language models arXiv:2203.02155,
-        # eq. 1
-        chosen = policy_chosen
-        rejected = policy_rejected
+        # The rewards are the scores. Bradley and Terry 1952; arXiv:2203.02155, eq. 1
+        chosen, rejected = policy
         losses = -F.logsigmoid(chosen - rejected)
-    else:
-        raise ValueError(f'loss_type={loss_type} must be dpo, ipo, kto, orpo, simpo or rm')
     return losses, chosen.detach(), rejected.detach()
 
 
 # --- pairs of all lengths -------------------------------------------------------------------------
 def fit(turns, chosen, rejected, T):
-    """Return prompt, chosen and rejected, ids, and how they were cut: a prompt and its answer have
-    at most T. turns: (ids, role) of each message, and of the header of an answer. The oldest turns
-    go, then the ends of the answers, but no question loses its beginning or its system message:
-
-        system  user  assistant  user  header       chosen, rejected        too long
-        system                   user  header       chosen, rejected        older turns left out
-        system                   user  header       chos, reje              answers cut
-
-    If less than a quarter of T remains for an answer, or both are the same, all three are empty."""
+    """Return prompt, chosen and rejected, ids, and how they were cut to T, as in sft.py: the oldest
+    turns go, then the ends of both answers. All are empty if both answers are the same, or if less
+    than a quarter of T remains for them. turns: (ids, role) of each message, and of a header."""
     roles = [role for ids, role in turns]
     n_system = next(i for i, role in enumerate(roles) if role != 'system')
     longest = max(len(chosen), len(rejected))
@@ -206,30 +151,33 @@ def fit(turns, chosen, rejected, T):
     room = T - len(prompt)
     if room < min(longest, T / 4):
         return [], [], [], 'left out: its question is too long'
-    chosen, rejected = chosen[:room], rejected[:room]
-    if chosen == rejected:
+    if chosen[:room] == rejected[:room]:
         return [], [], [], 'left out: both answers are the same'
-    return prompt, chosen, rejected, how if longest <= room else 'answers cut'
+    return prompt, chosen[:room], rejected[:room], how if longest <= room else 'answers cut'
 
 
 def collate(pairs):
     """Return inputs and targets, int64 (2 B, T), of the B better and then of the B worse answers.
-    Of the prompt 5 6 and the answers 7 8 9 and 7 4 (_ is IGNORE; a padded input may be any id):
+    A pair is two rows, (prompt, answer). Of 5 6, 7 8 9 and 5 6, 7 4 (_ is IGNORE; a reward model
+    reads its score from the last input of a row, before the padding):
 
         x    5 6 7 8 9      y    _ 7 8 9 _
-             5 6 7 4 0           _ 7 4 _ _
-
-    Inputs end with the last token of the answer, because a reward model reads its score there."""
-    rows = [(pair[0], pair[side]) for side in (1, 2) for pair in pairs]
+             5 6 7 4 0           _ 7 4 _ _"""
+    rows = [pair[side] for side in (0, 1) for pair in pairs]
     x = [torch.tensor(np.concatenate(row)) for row in rows]
     y = [F.pad(torch.tensor(answer), (len(prompt) - 1, 1), value=IGNORE) for prompt, answer in rows]
     return (rnn.pad_sequence(x, batch_first=True).long(),                               # (2 B, T)
             rnn.pad_sequence(y, batch_first=True, padding_value=IGNORE).long())
 
 
+def log_p(model, x, y):
+    """Return log p of N answers, (N,), each the sum over its tokens."""
+    parts = model.log_p(x, y).split((y != IGNORE).sum(1).tolist())
+    return torch.stack([part.sum() for part in parts])
+
+
 def numbers_of(step, lengths, batch_size, seed):
-    """Return the numbers of a step's pairs, (batch_size,), as in sft.py: in random order, but with
-    about the same length within a step, so that little is padded."""
+    """Return the numbers of a step's pairs, (batch_size,), of about the same length: see sft.py."""
     per_epoch = max(1, len(lengths) // batch_size)
     epoch, i = divmod(step, per_epoch)
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
@@ -243,30 +191,31 @@ def numbers_of(step, lengths, batch_size, seed):
 
 config = configure(globals(), BOUNDS)   # from the run that goes on, then from files, then flags
 config['stage'] = 'dpo'         # so eval.py will ask this model in conversations
-for name, users in {'label_smoothing': 'dpo', 'gamma': 'simpo', 'nll_weight': 'dpo ipo kto simpo',
-                    'beta': 'dpo ipo kto orpo simpo'}.items():
-    require(name not in set_by or not config[name] or loss_type in users.split(),
-            f'{name}={config[name]} needs --loss_type={users.replace(" ", "|")}, not {loss_type}; '
-            'leave it out' + f', or add --{name}=0' * (name != 'beta'))
+require(not nll_weight or loss_type not in ('orpo', 'rm'), f'{nll_weight=}: {loss_type} needs 0')
 beta = config['beta'] = beta or (2.0 if loss_type == 'simpo' else 0.1)
 has_reference = loss_type in ('dpo', 'ipo', 'kto')
 # At the start all rewards are 0, so these losses are known.
 first_loss = {'dpo': math.log(2), 'ipo': 1 / (2 * beta) ** 2, 'kto': 0.5, 'rm': math.log(2)}
 
+# --- out_dir --------------------------------------------------------------------------------------
+ours = ['last.pt', 'last-1.pt', 'best.pt', 'config.json', 'tokenizer.json', 'data.json',
+        'metrics.jsonl', 'samples.txt', 'train.log', 'eval.json', 'samples.jsonl', 'compare.json']
+out = pathlib.Path(out_dir)
+is_new = init_from != 'resume'
+old = [path for path in out.glob('*') if is_new and path.name.removesuffix('.tmp') in ours]
+is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
+require(not old or overwrite and not is_origin, f'{out_dir} has a run: --init_from=resume goes on, '
+        '--overwrite=True begins anew (from elsewhere)')
+
 # --- this process ---------------------------------------------------------------------------------
-rank, world = 0, 1
-if {'RANK', 'WORLD_SIZE', 'MASTER_ADDR'} <= os.environ.keys():      # torchrun started several
-    rank, world = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
-if device == 'auto':
-    mps = torch.backends.mps.is_available() and world == 1      # no library joins several
-    device = 'cuda' if torch.cuda.is_available() else 'mps' if mps else 'cpu'
-if device == 'cuda':
-    device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
-try:
-    kind = torch.empty(1, device=device).device.type        # cuda, of cuda:1
-except (RuntimeError, AssertionError) as error:
-    raise Mistake(f'{device=} is not here ({error}); try --device=auto') from None
+rank, world = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))  # of torchrun
+mps = torch.backends.mps.is_available() and world == 1          # no library joins several
+here = ['cpu'] + ['mps'] * mps + ['cuda'] * torch.cuda.is_available()
+kind, _, number = (here[-1] if device == 'auto' else device).partition(':')     # cuda:1
+require(kind in here and f'0{number}'.isdigit(), f'{device=} is not here; try --device=auto')
+device = kind
 if kind == 'cuda':
+    device = f'cuda:{number or os.environ.get("LOCAL_RANK", 0)}'
     torch.cuda.set_device(device)
     torch.set_float32_matmul_precision('high')          # TF32 for products that stay float32
     torch.backends.cuda.enable_cudnn_sdp(False)         # it plans anew for each length of a batch
@@ -277,88 +226,73 @@ if dtype == 'auto':                     # older GPUs and many CPUs only emulate 
 autocast = torch.autocast(kind, torch.bfloat16, enabled=dtype == 'bfloat16')
 if world > 1:
     dist.init_process_group('nccl' if kind == 'cuda' else 'gloo')
+    dist.barrier()              # all have read config.json
 
 # --- model ----------------------------------------------------------------------------------------
-is_new = init_from != 'resume'
 source = init_from if is_new else f'{out_dir}/last.pt'
 folder = source if os.path.isdir(source) else os.path.dirname(source) or '.'
 try:
     model = GPT.load(source, dropout=0.0)       # with dropout, policy and reference would differ
+    tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
+    header, _ = tokenizer.render([], add_generation_prompt=True)    # needs <|im_start|>
 except ValueError as error:
     raise Mistake(f'{error}; start from another model, or run: python sft.py') from None
 state = {} if is_new else model.saved   # what a run needs to go on
-tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
-header, _ = tokenizer.render([], add_generation_prompt=True)    # refuses one without <|im_start|>
 require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
         f'{folder}/tokenizer.json is not the tokenizer that {source} was trained with')
 require(not is_new or model.config.causal and 'reward_head' not in model.saved,
         f'{source} was made with --objective=mlm or is a reward model: it writes no answers')
-start, end = (tokenizer.special[name] for name in ('<|im_start|>', '<|im_end|>'))
-require(not model.embedding.weight[start].equal(model.embedding.weight[end]), f'{source} was not '
-        f'trained on <|im_start|> and <|im_end|>; first run: python sft.py --init_from={source}')
+end = tokenizer.special['<|im_end|>']
 T = block_size or model.config.block_size       # most ids of a prompt and its answer
 require(T <= model.config.block_size, f'{block_size=} is more than the context of {source}, '
         f'{model.config.block_size}; make it longer: python -m extras.longer_context')
 
 # --- data -----------------------------------------------------------------------------------------
-# of what must be the same when a run goes on: the loss, what trains, and all that it reads
-fixed = loss_type, beta, gamma, label_smoothing, T, lora, optimizer, batch_size, seed
-data_hash = hashlib.sha256(str(fixed).encode())
+# what must be the same when a run goes on, beside all that it reads
+fixed = f'{loss_type=}, {beta=}, {block_size=}, {lora=}, {batch_size=}, {seed=}'
+data_hash = hashlib.sha256(fixed.encode())
 
 
 def read(path):
-    """Return the pairs of a file, (prompt, chosen, rejected): ids. A line for kto may have only one
-    answer, then the other is empty. Print how many were cut or left out."""
-    require(os.path.exists(path), f'{path} is missing; make it as your config file says, or from '
-            'pairs of your own (prepare.py --kind=preference --source=FILE), or from answers of '
-            f'{folder}, run: python eval.py --ckpt={folder} --tasks=problems --splits=review '
-            '--n_problems=250 --num_samples=8 --allow_code_execution=True '
-            f'--out={folder}/mined/eval.json && python prepare.py --kind=preference '
-            f'--source={folder}/mined/samples.jsonl --prefer=both --out_dir={data_dir}')
+    """Return the pairs of a file, two rows each: (prompt, answer), ids. Print what was cut."""
+    require(os.path.exists(path), f'{path} is missing; prepare.py --kind=preference makes it')
     text = pathlib.Path(path).read_bytes()
     data_hash.update(text)
-    rows, counts = [], collections.Counter()
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
+    better, worse, counts = [], [], collections.Counter()
+    for number, line in enumerate(text.rstrip().splitlines(), 1):
         try:
             record = json.loads(line)
             prompt = record['prompt']
             if isinstance(prompt, str):
                 prompt = [{'role': 'user', 'content': prompt}]
             turns = [(tokenizer.render([message])[0], message['role']) for message in prompt]
-            answer = lambda name: [*tokenizer.encode(record[name]), end]
+            names = 'chosen', 'rejected'
             if loss_type == 'kto' and 'completion' in record:
-                only = answer('completion')
-                answers = {True: (only, []), False: ([], only)}[record['label']]
-            else:
-                answers = answer('chosen'), answer('rejected')
+                names = {True: ('completion', None), False: (None, 'completion')}[record['label']]
+            answers = [[*tokenizer.encode(record[name]), end] if name else [] for name in names]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise Mistake(f'{path}, line {number}: {type(error).__name__}: {error!s:.200}; needs '
-                          'texts "prompt", "chosen", "rejected", or for --loss_type=kto "prompt", '
-                          '"completion" and "label", true or false; see prepare.py') from None
-        *row, how = fit([*turns, (header, 'assistant')], *answers, T)
+            raise Mistake(f'{path}, line {number}: {error!r:.200}; needs "prompt", "chosen" and '
+                          '"rejected", for kto "completion" and "label", true or false') from None
+        prompt, *answers, how = fit([*turns, (header, 'assistant')], *answers, T)
         counts[how] += 1
-        if 'left out' not in how:       # arrays take a tenth of the memory of lists
-            rows.append([np.array(ids, np.int32) for ids in row])
-    n_better, n_worse = (sum(len(row[side]) > 0 for row in rows) for side in (1, 2))
+        for rows, answer in zip((better, worse), answers):
+            if answer:                  # arrays take a tenth of the memory of lists
+                rows.append((np.array(prompt, np.int32), np.array(answer, np.int32)))
+    found = f'{len(better)} better and {len(worse)} worse answers'
     if rank == 0:
-        print(path, dict(counts), f'better answers: {n_better}, worse: {n_worse}', flush=True)
-    require(n_better and n_worse, f'{path} has {n_better} better and {n_worse} worse answers that '
-            f'fit into {T} tokens and differ; training needs both kinds')
-    return rows
+        print(path, dict(counts), found, flush=True)
+    require(better and worse, f'{path} has {found} that differ and fit into {T} tokens; needs both')
+    # kto's single answers: any two make a pair, because its loss is a sum. The rarer kind repeats.
+    n = max(len(better), len(worse))
+    return [(better[i % len(better)], worse[i % len(worse)]) for i in range(n)]
 
 
 train = read(f'{data_dir}/train.jsonl')
 pairs = train + read(f'{data_dir}/val.jsonl')[:512]     # enough for a loss to two digits
-data_hash = data_hash.hexdigest()
-lengths = np.array([len(prompt) + max(len(chosen), len(rejected))
-                    for prompt, chosen, rejected in pairs])                             # (n,)
+lengths = np.array([max(sum(map(len, row)) for row in pair) for pair in pairs])         # (n,)
 
 per_epoch = max(1, len(train) // batch_size)                                            # steps
-if 'epochs' in set_by and 'max_steps' not in set_by:        # typed when a run goes on
-    max_steps = 0
-max_steps = config['max_steps'] = max_steps or max(1, round(epochs * per_epoch))
+max_steps = max_steps or max(1, round(epochs * per_epoch))
 eval_interval = eval_interval or per_epoch
 micro_batch_size = micro_batch_size or batch_size
 warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
@@ -366,22 +300,18 @@ warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_st
 # --- optimizer ------------------------------------------------------------------------------------
 if lora:
     from extras.lora import adapt, merged
-    adapt(model, lora)
+    adapt(model, lora, tokenizer)
 if loss_type == 'rm':           # a score takes the place of log p
-    from extras.reward_model import add_head, score
+    from extras.reward_model import add_head, score as log_p
     add_head(model)
 model.to(device)
 model.grad_checkpoint = grad_checkpoint
 params = [p for p in model.parameters() if p.requires_grad]
-options = {'betas': (0.9, 0.95), 'weight_decay': 0.0, 'fused': kind != 'mps', 'lr': learning_rate}
-opt = torch.optim.AdamW(params, **options)
-if optimizer == 'muon':
-    from extras.muon import for_blocks
-    opt = for_blocks(model, **options)
+opt = torch.optim.AdamW(params, learning_rate, betas=(0.9, 0.95), weight_decay=0.0,
+                        fused=kind != 'mps')
 if state:
-    require(state.get('data') == data_hash, f'{source} has other data or settings than '
-            f'{data_dir=}, {loss_type=}, {beta=}, {gamma=}, {label_smoothing=}, {block_size=}, '
-            f'{lora=}, {optimizer=}, {batch_size=}, {seed=}, or is not of dpo.py')
+    require(state.get('data') == data_hash.hexdigest(), f'{source} is not of dpo.py, or has other '
+            f'data or settings than {data_dir=}, {fixed}')
     config['init_from'] = state['config']['init_from']
     model.load_state_dict(state['weights'])
     opt.load_state_dict(copy.deepcopy(state['optimizer']))          # those are still in the file
@@ -393,25 +323,9 @@ state = model.saved = {}                # frees their memory
 require(max(warmup_steps, step + 1) <= max_steps,
         f'{max_steps=} is too low for {warmup_steps=} or a run that is at {step=}')
 
-# --- out_dir --------------------------------------------------------------------------------------
-ours = ['last.pt', 'last-1.pt', 'best.pt', 'config.json', 'tokenizer.json', 'data.json',
-        'metrics.jsonl', 'samples.txt', 'train.log', 'eval.json', 'samples.jsonl', 'compare.json']
-out = pathlib.Path(out_dir)
-if world > 1:           # processes that differ would wait for each other, or train a mixture
-    bits = sum(p.detach().view(torch.int32).sum().item() for p in model.parameters())
-    theirs = [None] * world
-    dist.all_gather_object(theirs, (config, data_hash, bits))
-    require(theirs[1:] == theirs[:-1], 'the processes have different settings, data or weights')
-if rank == 0:
-    old = [path for path in out.glob('*') if path.name.removesuffix('.tmp') in ours]
-    is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
-    require(not is_new or not old or overwrite and not is_origin, f'{out_dir} has a run: '
-            '--init_from=resume goes on, --overwrite=True begins anew (from elsewhere)')
-
 
 def save(name):
-    """Write a checkpoint for GPT.load under another name, then rename it: a crash leaves the old
-    one. last.pt also has what a run needs to go on."""
+    """Write a checkpoint for GPT.load, and rename it at the end: a crash leaves the old one."""
     if rank == 0:
         weights = model.state_dict()
         checkpoint = {'format': 'nanoparrot-checkpoint-1', 'model_config': vars(model.config),
@@ -420,9 +334,9 @@ def save(name):
                       'tokenizer_hash': tokenizer.hash}
         if loss_type == 'rm':
             checkpoint['reward_head'] = checkpoint['model'].pop('reward_head')
-        if name == 'last.pt':
-            checkpoint |= {'weights': weights, 'optimizer': opt.state_dict(), 'data': data_hash,
-                           'ref_log_probs': ref, 'kto_kl': kto_kl}
+        if name == 'last.pt':       # and what a run needs to go on
+            checkpoint |= {'weights': weights, 'optimizer': opt.state_dict(), 'ref_log_probs': ref,
+                           'kto_kl': kto_kl, 'data': data_hash.hexdigest()}
         torch.save(checkpoint, out / f'{name}.tmp')
         os.replace(out / f'{name}.tmp', out / name)
 
@@ -437,81 +351,65 @@ def log(**row):
             print(json.dumps({'step': step, 'tokens': tokens} | row), file=f)
 
 
-def scores_of(numbers):
-    """Return log p of the answers of B pairs, the sums over their tokens (for rm: their scores),
-    and how many tokens they have, (2, B) each: row 0 has the chosen answers, row 1 the rejected
-    ones. numbers: 3 is pairs[3]."""
-    x, y = collate([pairs[i] for i in numbers])                                         # (2 B, T)
-    n = (y != IGNORE).sum(1)                                                            # (2 B,)
-    x, y = x.to(device), y.to(device)
-    with autocast:
-        if loss_type == 'rm':
-            scores = score(model, x, y)
-        else:
-            parts = model.log_p(x, y).split(n.tolist())
-            scores = torch.stack([log_p.sum() for log_p in parts])
-    return scores.view(2, -1), n.view(2, -1).to(device)
+def scored(numbers):
+    """Yield B of these pairs at a time, of this process (of two, the first takes 0, 2, 4, ... and
+    may get none): their numbers, log p of the answers (for rm: scores), and how many tokens they
+    have, (2, B) each. Row 0 has the chosen answers, row 1 the rejected ones."""
+    mine = numbers[rank::world]
+    for i in range(0, len(mine), micro_batch_size):
+        few = mine[i:i + micro_batch_size]
+        x, y = (part.to(device) for part in collate([pairs[i] for i in few]))           # (2 B, T)
+        with autocast:
+            scores = log_p(model, x, y)
+        yield few, scores.view(2, -1), (y != IGNORE).sum(1).view(2, -1)
 
 
 def measure(numbers, zero_point=0.0):
     """Return means over these pairs, in all processes. Unless under no_grad, add this process's
-    part of the gradient of their mean loss to p.grad. The first of two processes takes the pairs 0,
-    2, 4, ...; it may also get none. zero_point: kl of preference_loss, for kto."""
-    names = ('loss', 'preference_loss', 'accuracy', 'kl', 'chosen_reward', 'rejected_reward',
-             'chosen_logp', 'rejected_logp')
-    sums = torch.zeros(10, device=device)       # of these, and how many chosen and rejected exist
-    mine = numbers[rank::world]
-    for i in range(0, len(mine), micro_batch_size):
-        few = mine[i:i + micro_batch_size]
-        policy, n = scores_of(few)                                                      # (2, B)
-        losses, *rewards = preference_loss(*policy, *ref[few].T, *n, loss_type, beta,
-                                           label_smoothing, gamma, zero_point)          # (B,)
-        loss = losses - nll_weight * policy[0] / n[0].clamp(min=1)
+    part of the gradient of their mean loss to p.grad. zero_point: kl of preference_loss."""
+    names = ['loss', 'preference_loss', 'accuracy', 'chosen_reward', 'rejected_reward']
+    names += ['chosen_logp', 'rejected_logp'] * (loss_type != 'rm') + ['kl'] * has_reference
+    sums = torch.zeros(8, device=device)
+    for few, policy, n in scored(numbers):
+        losses, chosen, rejected = preference_loss(*policy, *ref[few].T, *n, loss_type, beta,
+                                                   label_smoothing, gamma, zero_point)  # (B,)
+        loss = losses - nll_weight * policy[0] / n[0]
         if torch.is_grad_enabled():
             (loss.sum() / len(numbers)).backward()
         # A tie is half right. Unrounded, an untrained model would win and lose by the last digits.
-        is_right = 0.5 + 0.5 * (rewards[0] - rewards[1]).round(decimals=4).sign()
-        # How much likelier the answers of a pair have become: 0.3 if log p - log p_ref is 1 and
-        # -0.4. KL is this mean over answers of the policy itself; here it may be below 0.
-        gain = (policy - ref[few].T).sum(0) / (n > 0).sum(0)
-        columns = [loss, losses, is_right, gain, *rewards, *policy, *(n > 0)]
-        sums += torch.stack(columns).detach().sum(1)
+        right = 0.5 + 0.5 * (chosen - rejected).round(decimals=4).sign()
+        # Over answers of the policy itself, this mean would be KL. Here it may be below 0.
+        gain = (policy - ref[few].T).mean(0)
+        figures = torch.stack([loss, losses, right, chosen, rejected, *policy, gain])   # (8, B)
+        sums += figures.detach().sum(1)
     if world > 1:
         dist.all_reduce(sums)
-    # four means over pairs, and four over answers: nan without any
-    counts = torch.cat([torch.full((4,), len(numbers), device=device), sums[8:], sums[8:]])
-    row = dict(zip(names, (sums[:8] / counts).tolist()))
+    row = dict(zip(names, (sums / len(numbers)).tolist()))      # zip leaves out what has no name
     row['margin'] = row['chosen_reward'] - row['rejected_reward']
-    if not has_reference:
-        del row['kl']
-    if loss_type == 'rm':
-        del row['chosen_logp'], row['rejected_logp']
     return row
 
 
 @torch.no_grad()
 def evaluate():
     """Measure the held-out pairs, and answer the first of their prompts. best.pt keeps the best
-    weights. The zero point of kto is 0 here, or best.pt would compare different losses."""
+    weights; so that it compares equal losses, the zero point of kto is 0 here."""
     global best_val
-    held_out = range(len(train), len(pairs))
-    row = {f'val_{name}': value for name, value in measure(held_out).items()}
+    row = {f'val_{name}': value for name, value in measure(range(len(train), len(pairs))).items()}
     row['val_loss'] = row.pop('val_preference_loss')
     if rank == 0 and loss_type != 'rm':
         answer_lengths = []
         with open(out / 'samples.txt', 'a', encoding='utf-8') as f:
-            for prompt, *_ in pairs[len(train):][:num_samples]:
+            for (prompt, _), _ in pairs[len(train):][:8]:
                 ids = torch.tensor(prompt[None], device=device).long()                  # (1, T)
                 [ids] = model.generate(ids, sample_tokens, temperature=0, stop=tokenizer.stop)
                 answer_lengths.append(len(ids) - len(prompt))
                 print(f'--- step {step}\n{tokenizer.decode(ids.tolist())}\n', file=f)
         row['val_response_len'] = np.mean(answer_lengths)
     log(**row)
-    if step == 0 and loss_type in first_loss:
-        known = first_loss[loss_type]
-        require(math.isclose(row['val_loss'], known, rel_tol=1e-3, abs_tol=1e-3),
-                f'the first {loss_type} loss is {row["val_loss"]:.5f} in place of {known:.5f}, but '
-                'nothing is trained yet; begin again with --dtype=float32 --overwrite=True')
+    known = first_loss.get(loss_type, row['val_loss'])
+    require(step > 0 or math.isclose(row['val_loss'], known, rel_tol=1e-3, abs_tol=1e-3),
+            f'the first {loss_type} loss is {row["val_loss"]:.5f} in place of {known:.5f}, but '
+            'nothing is trained yet; begin again with --dtype=float32 --overwrite=True')
     if row['val_loss'] < best_val and step > 0:         # never the untrained model
         best_val = row['val_loss']
         save('best.pt')
@@ -530,21 +428,18 @@ again = f'python dpo.py --out_dir={shlex.quote(out_dir)} --init_from=resume'
 if rank == 0:
     print(f'{model.config}\ntrained parameters: {sum(p.numel() for p in params):,}, steps: '
           f'{max_steps:,}, {per_epoch:,} an epoch, processes: {world} ({device}, {dtype})\n'
-          'a pair:', *map(tokenizer.decode, train[0]), sep='\n')
+          'a pair:', *[tokenizer.decode(np.concatenate(row)) for row in train[0]], sep='\n')
 if is_new and has_reference:    # Now the policy is the reference. So only one model is in memory.
-    longest_first = np.argsort(-lengths)[rank::world]           # shows whether there is room
-    for i in tqdm(range(0, len(longest_first), micro_batch_size), 'log p under the reference',
-                  disable=rank > 0):
-        few = longest_first[i:i + micro_batch_size]
-        with torch.no_grad():
-            ref[few] = scores_of(few)[0].T                                              # (B, 2)
+    longest_first = np.argsort(-lengths)        # shows whether there is room
+    n_parts = math.ceil(len(pairs) / world / micro_batch_size)
+    with torch.no_grad():
+        for few, policy, _ in tqdm(scored(longest_first), 'reference', n_parts, disable=rank > 0):
+            ref[few] = policy.T                                                         # (B, 2)
     if world > 1:               # each process has filled its rows, and left 0 in the others
         dist.all_reduce(ref)
 if rank == 0:                   # Nothing was written so far: the same command can be repeated.
     for path in old:
-        # A link could lead our writes anywhere. A .pt is safe, because save() renames.
-        if is_new or path.is_symlink() and path.suffix != '.pt':
-            path.unlink()
+        path.unlink()
     out.mkdir(parents=True, exist_ok=True)
     (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
     os.replace(out / 'config.json.tmp', out / 'config.json')
@@ -576,8 +471,7 @@ while True:
         p.grad = torch.zeros_like(p)
     batch = numbers_of(step, lengths[:len(train)], batch_size, seed)
     row = measure(batch, kto_kl)
-    if loss_type == 'kto':      # the zero point of the next step
-        kto_kl = max(0.0, beta * row['kl'])
+    kto_kl = max(0.0, beta * row.get('kl', 0.0))        # the zero point of the next step
     if world > 1:               # the gradients of all processes are added up, as one message
         parts = [p.grad for p in params]
         total = parameters_to_vector(parts)
@@ -589,8 +483,7 @@ while True:
             f'norm of the gradient {norm}; go on from step {saved_step} with a lower rate: {again} '
             f'--learning_rate={learning_rate / 4:g}')
     opt.step()
-    # both answers are computed, each with the prompt
-    step_tokens = sum(2 * len(pairs[i][0]) + len(pairs[i][1]) + len(pairs[i][2]) for i in batch)
+    step_tokens = sum(len(ids) for i in batch for side in pairs[i] for ids in side)
     tokens += step_tokens
     step += 1
     if step in (1, max_steps) or step % log_interval == 0:

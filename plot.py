@@ -4,268 +4,40 @@ Two dashboards in one picture: is the engine running, and are we flying to the r
     python plot.py --runs=out/quickstart,out/sft --out=both.png     # finished, or still running
     python plot.py --runs='out/*'                                   # all
 
-Reads what the trainers and eval.py have written into the folder of each run. Prints in sentences
-what is seen in the numbers, and draws the curves. Runs of the same stage share their panels.
-Compare their losses only if they have the same tokenizer; bits per byte can be compared between any
-two. What to do about a sentence is in docs/trouble.md, under "While it trains".
+It reads metrics.jsonl in the folder of a run, and config.json and samples.txt if they are there. It
+prints in sentences what is seen in the numbers, and draws the curves: those of the model, and below
+them those of the machine. A fast machine on which a model learns nothing costs as much as a good
+run, so look at both. Runs of the same stage share their panels. Compare their losses only if they
+have the same tokenizer; bits per byte can be compared between any two.
 
-A run that is still going on is drawn as far as it has come. A resumed run is one curve: of a step
-that was logged twice the last row counts.
+You should see a loss that falls ever slower, and a speed that stays. No sentence says whether a run
+is good, because that depends on what you want from it. docs/trouble.md says what to do, under
+"While it trains". Copy this file with configurator.py; it needs numpy and matplotlib.
 """
-import glob, math
-from configurator import Mistake, configure
+import ast, glob, json, math, os, pathlib, re, textwrap, warnings
 import numpy as np
-from parts.eval import dashboard, run_log
-from parts.train import folders
+from configurator import Mistake, configure, require
 
 # --- settings -------------------------------------------------------------------------------------
 runs = 'out/base'           # folders that trainers wrote; several: A,B or out/*
 out = 'dashboard.png'       # or .svg, .pdf
-configure(globals())
-if not out.endswith(('.png', '.svg', '.pdf')):
-    raise Mistake(f'out={out} must end with .png, .svg or .pdf; try --out=dashboard.png')
 
-
-# --- 1. sentences: what is seen -------------------------------------------------------------------
-# Each sentence says what the rows of metrics.jsonl show, such as {'step': 500, 'loss': 2.1,
-# 'tok_s': 21000.0, 'dt': 0.2, 'data_s': 0.01}, so you can check it in the curves. None of them says
-# whether a run is good: that depends on what you want from it.
-def column(rows, key):
-    """Return the numbers under key, of the rows that have one."""
-    return np.array([row[key] for row in rows if key in row], dtype=float)
-
-
-def median(values):
-    """Return the median of the finite values. If there are none it is nan, and as every comparison
-    with nan is false, nothing is said of it."""
-    values = values[np.isfinite(values)]
-    return np.median(values) if len(values) else math.nan
-
-
-def curve(rows, key):
-    """Return the steps and the finite values of a metric, float (n,) each."""
-    points = [(row['step'], row[key]) for row in rows if math.isfinite(row.get(key, math.nan))]
-    return np.array(points, dtype=float).reshape(-1, 2).T
-
-
-def level(steps, values, a, b):
-    """Return where a noisy curve is at step b, and the standard deviation of its points: the end of
-    a line through the last ten that are after step a. Their mean would lag behind a curve that
-    falls."""
-    last = np.flatnonzero((steps > a) & (steps <= b))[-10:]
-    if not len(last):
-        return math.nan, math.nan
-    line = np.polyfit(steps[last], values[last], min(1, len(last) - 1))
-    return np.polyval(line, b), (values[last] - np.polyval(line, steps[last])).std()
-
-
-def flat_since(steps, values):
-    """Return the first index from which on all values are within 1% of each other, or None if they
-    are fewer than four or begin in the last quarter of the steps."""
-    near = [i for i in range(len(values)) if values[i:].max() <= 1.01 * values[i:].min()]
-    long_enough = near and len(values) - near[0] >= 4 and steps[near[0]] <= 0.75 * steps[-1]
-    return near[0] if long_enough else None
-
-
-def times(n):
-    return 'once' if n == 1 else f'{n} times'
-
-
-def busy(train):
-    return (f'The machine is busy ({median(column(train, "tok_s")):,.0f} tokens/s) while the model '
-            'does not learn.')
-
-
-def seen_in_machine(train):
-    """Yield sentences on the machine. train: the rows that have a loss."""
-    # Another program or a hot processor slows a run down, and no loss shows it. So the last quarter
-    # of the steps is compared with those before, except for the first one, which compiles.
-    n_last = max(3, len(train) // 4)
-    speed = column(train[1:], 'tok_s')
-    before = median(speed[:-n_last])
-    now = median(speed[-n_last:])
-    if len(speed) > 10 and now < 0.8 * before:
-        yield (f'The speed fell from {before:,.0f} to {now:,.0f} tokens/s in the last quarter of '
-               'the log.')
-
-    # At first any disk is slow, because the data are in no cache yet, so only the later half of the
-    # steps counts.
-    later = train[len(train) // 2:]
-    waiting = column(later, 'data_s').sum() / max(1e-9, column(later, 'dt').sum())
-    if waiting > 0.2:
-        yield f'In the later half of the log, waiting for data took {waiting:.0%} of the time.'
-
-
-def seen_in_course(run, train):
-    """Yield sentences on updates that were refused, and on the end of the run."""
-    # Trainers count the updates that they refuse because of a NaN or a spike.
-    at, skipped = curve(train, 'skipped')
-    more = np.diff(skipped, prepend=0)
-    if (more > 0).any():
-        n = more[more > 0].sum()
-        yield (f'{n:,.0f} update{"s were" if n > 1 else " was"} skipped, the last one by step '
-               f'{at[more > 0][-1]:,.0f}.')
-    step = train[-1]['step']
-    if step < run['end']:
-        yield (f'It was stopped at step {step:,} of {run["end"]:,}.' if run['stopped'] else
-               f'Its log ends at step {step:,} of {run["end"]:,}: it is still running, or it was '
-               'killed.')
-
-
-def seen_in_loss(run, train):
-    """Yield sentences on a model that learns from a loss, and last whether it does not learn."""
-    # val_loss is compared with the training loss that measures the same. With --nll_weight, the
-    # loss of dpo.py has a second part, and preference_loss is without it.
-    key = 'preference_loss' if 'preference_loss' in train[-1] else 'loss'
-    lost = [row['step'] for row in train if not math.isfinite(row[key])]
-    if lost:
-        yield (f'The loss is not a number at {len(lost)} of {len(train)} logged steps, the last '
-               f'one is step {lost[-1]:,}.')
-
-    # A jump is compared with the ten logged losses before it, and with how far they usually move.
-    at, loss = curve(train, key)
-    usual = np.array([median(loss[i - 10:i]) for i in range(10, len(loss))])
-    rises = loss[10:] - usual
-    jumps = np.flatnonzero(rises > np.maximum(8 * median(abs(rises)), 0.1 * usual))
-    jumps = jumps[np.diff(jumps, prepend=-2) > 1]       # what stays high has jumped once
-    if len(jumps):
-        i = jumps[rises[jumps].argmax()]
-        yield (f'The training loss jumps {times(len(jumps))}, farthest at step {at[10 + i]:,.0f}: '
-               f'to {loss[10 + i]:.3g} from about {usual[i]:.3g}.')
-
-    evaluations = [row for row in run['rows'] if 'val_loss' in row]
-    steps, values = curve(evaluations, 'val_loss')
-    if not len(steps) or steps[-1] < evaluations[-1]['step']:
-        yield ('The last validation loss is not a number.' if evaluations else
-               'There is no validation loss yet.')
-        return
-    end, last = steps[-1], values[-1]
-    best = len(values) - 1 - values[::-1].argmin()      # of equal ones the last
-    course = f'The validation loss is {last:.3g} at step {end:,.0f}'
-    flat = flat_since(steps, values)
-    before = max(0, np.searchsorted(steps, 0.75 * end, 'right') - 1)    # as the last quarter begins
-    if flat is not None:
-        course += (f': flat since step {steps[flat]:,.0f}, where {len(values) - flat} evaluations '
-                   f'are between {values[flat:].min():.4g} and {values[flat:].max():.4g}')
-    elif best == len(values) - 1 and (fall := values[before] - last) > 0:
-        course += (f', from {values[0]:.3g} at step {steps[0]:,.0f}, and still falling: by '
-                   f'{fall:.2g} ({fall / values[before]:.1%}) since step {steps[before]:,.0f}')
-    if best < (len(values) - 1 if flat is None else flat):
-        course += f'; it was lowest at step {steps[best]:,.0f}, {values[best]:.3g}'
-        if last > values[best]:
-            course += f', and has risen by {last - values[best]:.2g} since'
-    yield f'{course}.'
-
-    # A model that knows nothing gives each of V tokens the probability 1 / V, so its loss is ln V.
-    # If the training loss was below ln V, the model has learned, though maybe from other texts than
-    # those that it is validated on, or since the last evaluation.
-    # dpo.py's losses are of pairs, not of tokens, so ln V says nothing about them.
-    vocab_size = None if 'loss_type' in run['config'] else run['config'].get('vocab_size')
-    ln_v = math.log(vocab_size or math.inf)
-    knows_nothing = values.min() >= ln_v and not median(loss[-10:]) < ln_v - 0.1
-    if knows_nothing:
-        yield (f'It was never below ln V = {ln_v:.2f}, the loss of guessing among its '
-               f'{vocab_size:,} tokens: the model has learned nothing yet.')
-    elif last > ln_v - 0.5:
-        where = 'above' if last > ln_v + 0.5 else 'near'
-        yield (f'It is {where} ln V = {ln_v:.2f}, the loss of guessing among its {vocab_size:,} '
-               'tokens.')
-
-    levels, noise = np.array([level(at, loss, a, b) for a, b in zip([-1, *steps], steps)]).T
-    gaps = values - levels
-    since = len(gaps) - 1
-    while since > 0 and gaps[since] > gaps[since - 1]:
-        since -= 1
-    # The end of a line through ten points is off by about 0.6 standard deviations of the points.
-    if gaps[-1] > max(0.01 * last, 1.2 * noise[-1]):
-        yield f'The training loss is {gaps[-1]:.2g} below the validation loss.'
-        if since < len(gaps) - 3 and gaps[-1] - gaps[since] > 0.02 * last:
-            yield ('The validation loss has moved farther above the training loss at each '
-                   f'evaluation since step {steps[since]:,.0f}, where the gap was '
-                   f'{gaps[since]:.2g}.')
-
-    n_read, n_tokens = train[-1].get('tokens', 0), run['data_tokens']
-    if n_tokens and n_read >= 2 * n_tokens:
-        yield (f'It has read {n_read:,} tokens, {n_read / n_tokens:.1f} times the {n_tokens:,} of '
-               'its training text.')
-
-    half = len(loss) // 2
-    stays = len(loss) > 7 and median(loss[-half // 2:]) > 0.99 * median(loss[half:-half // 2])
-    is_flat = flat is not None and steps[flat] <= end / 2 and stays
-    if knows_nothing and end > (run['config'].get('warmup_steps') or 0) or is_flat:
-        yield busy(train)
-
-
-def seen_in_reward(run, train):
-    """Yield sentences on a run of rl.py, whose loss is about 0, whatever happens."""
-    steps, rewards = curve(run['rows'], 'val_reward')
-    n = max(1, len(train) // 4)
-    reward = column(train, 'reward')
-    yield (f'The reward of a step is {median(reward[-n:]):.2f} in the last quarter of the log and '
-           f'{median(reward[:n]):.2f} in the first (medians).')
-    if len(rewards) and not rewards.any():
-        yield f'No held-out answer has earned a reward at any of {len(rewards)} evaluations.'
-    elif len(rewards):
-        best = rewards.argmax()
-        yield (f'The held-out reward is {rewards[-1]:.2f} at step {steps[-1]:,.0f}; it was '
-               f'{rewards[0]:.2f} at step {steps[0]:,.0f} and highest at step {steps[best]:,.0f}, '
-               f'{rewards[best]:.2f}.')
-    if not np.isfinite(column(train, 'loss')[-1]):
-        yield 'The loss is not a number.'
-    # An answer teaches only if it earned more, or less, than other answers to its prompt.
-    informative = column(train, 'informative')[-n:]
-    if len(informative) > 1 and not informative.any():
-        yield f'In the last {n} logged steps, all answers to a prompt earned the same.'
-        yield busy(train)
-
-
-def seen(run):
-    """Return the sentences on a run of run_log.read_run."""
-    train = [row for row in run['rows'] if 'loss' in row]
-    if not train:
-        return ['No step is logged yet.']
-    of_model = seen_in_reward if run['config'].get('stage') == 'rl' else seen_in_loss
-    sentences = [f'At its end, {run_log.verdict(name, *numbers)}.'
-                 for name, numbers in run_log.as_expected(run).items()]
-    sentences += [*of_model(run, train), *seen_in_course(run, train), *seen_in_machine(train)]
-    if 'pass@1' in run['config']:
-        sentences.append(f'It solves {run["config"]["pass@1"]:.1%} of the problems that eval.py '
-                         'asked (pass@1).')
-    return sentences
-
-
-# --- 2. panels: what is drawn, and how it looks if all is well ------------------------------------
-# A panel is a title, a line of text that is printed below it, and metrics of metrics.jsonl:
-#     ('right order', '% of the pairs: rises from 50', 'val_accuracy', 'accuracy')
-# The first metric, val_accuracy, becomes a thick line, because it is the one to watch. The others
-# are thin, and the text may name them behind "thin:". The program looks only at the first character
-# of the text: % says that the metrics are fractions, so 0.25 is drawn as 25. The name of a metric
-# may be a pattern: val_.+_bpb stands for val_web_bpb, val_code_bpb and all others of a mixture.
-LOSS = ('loss', 'nats per token: falls, ever slower', 'val_loss', 'loss')
-GRADIENT = ('gradient norm', 'before it is clipped: few spikes', 'grad_norm')
-MODEL = {
-    'base': [
-        LOSS,
-        ('bits per byte', 'falls; thin: by source', 'val_bpb', r'val_.+_bpb'),
-        ('answers that pass', '%: rises', 'pass_rate'),
-        GRADIENT,
-        ('learning rate', 'as planned: up, then down', 'lr')],
-    'sft': [
-        LOSS,
-        ('bits per byte', 'of the base data: a rise is forgetting', 'base_bpb'),
-        ('answers that pass', '%: rises', 'pass_rate'),
-        GRADIENT],
-    'dpo': [
-        ('margin', 'lead of the better answer: rises', 'val_margin', 'margin'),
-        ('right order', '% of the pairs: rises from 50', 'val_accuracy', 'accuracy'),
-        ('preference loss', 'nats: falls, of dpo from ln 2', 'val_loss', 'preference_loss'),
-        ('log p - log p_ref', 'of an answer, in nats: near 0', 'val_kl', 'kl')],
-    'rl': [
-        ('reward', 'mean of the answers: rises', 'val_reward', 'reward'),
-        ('informative', '% of prompts that teach: never 0', 'informative'),
-        ('length', 'tokens of an answer: steady', 'val_length', 'length'),
-        ('entropy', 'nats per token: not 0; thin: KL', 'entropy', 'kl'),
-        ('clipped', '% of the tokens: a few', 'clip_fraction')]}
+# What is drawn: a title, how it looks if all is well, and names in metrics.jsonl, or patterns of
+# them. The first is a thick line; without it there is no panel. % says that 0.25 is drawn as 25.
+MODEL = [
+    ('loss', 'nats: falls, ever slower', 'val_loss', 'loss', 'preference_loss'),
+    ('bits per byte', 'falls; thin: by source', 'val_bpb', 'val_.+_bpb'),
+    ('base text', 'bits per byte: a rise is forgetting', 'base_bpb'),
+    ('right order', '% of the pairs: rises from 50', 'val_accuracy', 'accuracy'),
+    ('margin', 'lead of the better answer: rises', 'val_margin', 'margin'),
+    ('reward', 'mean of the answers: rises', 'val_reward', 'reward'),
+    ('informative', '% of prompts that teach: never 0', 'informative'),
+    ('length', 'tokens of an answer: steady', 'val_length', 'length'),
+    ('entropy', 'nats per token: not 0', 'entropy'),
+    ('KL', 'nats away from the reference: near 0', 'kl', 'val_kl'),
+    ('clipped', '% of the tokens: a few', 'clip_fraction'),
+    ('gradient norm', 'before it is clipped: few spikes', 'grad_norm'),
+    ('learning rate', 'as planned: up, then down', 'lr')]
 MACHINE = [
     ('step time', 'seconds: flat', 'dt'),
     ('speed', 'tokens per second: flat', 'tok_s'),
@@ -274,28 +46,218 @@ MACHINE = [
     ('GPU', '% of its peak: 30 or more', 'mfu'),
     ('skipped', 'updates: none', 'skipped')]
 
-# --- 3. read, say, draw ---------------------------------------------------------------------------
-# run_log.read_run() returns a dict with these among others:
-#     rows        of metrics.jsonl: [{'step': 10, 'loss': 5.1}, {'step': 20, 'val_loss': 4.9}, ...]
-#     config      config.json. A warmup_steps below 1, which is a part of max_steps, is already in
-#                 steps. If there is an eval.json, 'pass@1' is its result for the latest checkpoint.
-#     end         max_steps; if a preset says in _expect what is usual there, a sentence compares
-#     stopped     whether train.log ends with Ctrl-C or SIGTERM
-#     data_tokens tokens of the training text of train.py, or None
-all_runs = []
+
+# --- what is read ---------------------------------------------------------------------------------
+def read(path):
+    """Return the text of a file, or '' if there is none."""
+    return path.read_text('utf-8', 'replace') if path.is_file() else ''
+
+
+def read_rows(path):
+    """Return the rows of a metrics.jsonl that count, in the order of their steps.
+
+    A trainer only appends, so a run that was killed and resumed has some steps twice. The last row
+    of a step counts. When steps go back, what lies behind them was lost with the killed run: of
+    10 20 30 20 40, the rows 10 20' 40 remain. A step and its evaluation are two rows."""
+    kept, newest = {}, 0
+    for line in read(path).splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:              # the last line is being written
+            continue
+        if row['step'] < newest:
+            kept = {key: old for key, old in kept.items() if key[0] <= row['step']}
+        newest = row['step']
+        if row.get('data_s'):
+            row['data_share'] = row['data_s'] / row['dt']
+        kept[newest, 'loss' not in row] = row
+    return [kept[key] for key in sorted(kept)]
+
+
+def curve(rows, name):
+    """Return steps and values, float (n,) each, of the rows that have a finite number. JSON has no
+    nan: null stands for it, and for what could not be measured."""
+    points = [(row['step'], row[name]) for row in rows
+              if row.get(name) is not None and math.isfinite(row[name])]
+    return np.array(points, dtype=float).reshape(-1, 2).T
+
+
+def expected(path):
+    """Return what a config file has in _expect, {metric: (low, high)}, or {}. It is read and not
+    executed, because the name of the file is from the folder of a run, perhaps a stranger's."""
+    found = re.search(r'(?ms)^_expect = ({.*?})', read(path))
+    return ast.literal_eval(found[1]) if found else {}
+
+
+# --- what is seen ---------------------------------------------------------------------------------
+def flat_since(values):
+    """Return the first index from which on all values are within 1% of each other.
+    5 4 3 3.01 2.99 3 -> 2."""
+    i = len(values) - 1
+    while i > 0 and values[i - 1:].max() <= 1.01 * values[i - 1:].min():
+        i -= 1
+    return i
+
+
+def about_loss(rows, train, config):
+    """Yield sentences on a model that learns from a loss. train: the rows of training steps."""
+    # With --nll_weight, dpo.py's loss has a second part; preference_loss is that of val_loss.
+    at, loss = curve(train, 'preference_loss' if 'preference_loss' in train[-1] else 'loss')
+    steps, values = curve(rows, 'val_loss')
+    evaluated = [row['step'] for row in rows if 'val_loss' in row]
+    if not len(values) or steps[-1] < evaluated[-1]:
+        yield 'There is no validation loss, or the last one is not a number.'
+        return
+    last, best = values[-1], values.argmin()
+    course = f'The validation loss is {last:.3g} at step {steps[-1]:,.0f}'
+    flat = flat_since(values)
+    if len(values) - flat >= 4 and steps[flat] <= 0.75 * steps[-1]:     # every run ends slowly
+        course += f'; the machine is busy, and this has been flat since step {steps[flat]:,.0f}'
+    elif best == len(values) - 1 > 0:
+        course += f', from {values[0]:.3g} at step {steps[0]:,.0f}, and still falling'
+    if last > 1.01 * values[best]:
+        course += (f'; it was lowest at step {steps[best]:,.0f}, {values[best]:.3g}, and has risen '
+                   f'by {last - values[best]:.2g} since')
+    yield f'{course}.'
+    recent = loss[at <= steps[-1]][-10:]
+    if len(recent) and last - np.median(recent) > max(0.01 * last, 1.2 * recent.std()):
+        yield f'It is {last - np.median(recent):.2g} above the training loss.'
+    # A model that knows nothing gives each of V tokens the probability 1 / V: its loss is ln V. How
+    # often each token occurs is learned first, and brings more than half a nat.
+    V = config.get('vocab_size') or math.inf
+    if last > math.log(V) - 0.5:
+        yield (f'It is near or above ln V = {math.log(V):.2f}, the loss of guessing among its '
+               f'{V:,} tokens.')
+
+
+def about_reward(rows, train, config):
+    """Yield sentences on a run of rl.py, whose loss is about 0, whatever happens."""
+    steps, values = curve(rows, 'val_reward')
+    if len(values):
+        best = values.argmax()
+        yield (f'The held-out reward is {values[-1]:.2f} at step {steps[-1]:,.0f}; it was '
+               f'{values[0]:.2f} at step {steps[0]:,.0f} and highest at step {steps[best]:,.0f}, '
+               f'{values[best]:.2f}.')
+    # An answer teaches only if it earned more, or less, than other answers to its prompt.
+    n = 1 + len(train) // 4
+    if not curve(train[-n:], 'informative')[1].any():
+        yield (f'In the last {n} logged steps all answers to a prompt earned the same, so the '
+               'machine is busy and the model does not learn.')
+
+
+def about_machine(train):
+    """Yield sentences on what slows a run down, which no loss shows."""
+    speed = curve(train, 'tok_s')[1][1:]            # the first step compiles
+    n = 1 + len(speed) // 4
+    if len(speed) > 10 and np.median(speed[-n:]) < 0.8 * np.median(speed[:-n]):
+        yield (f'The speed fell from {np.median(speed[:-n]):,.0f} to {np.median(speed[-n:]):,.0f} '
+               'tokens/s in the last quarter of the log.')
+    waits = curve(train[len(train) // 2:], 'data_share')[1]     # at first no cache has the data
+    if waits.sum() > 0.2 * len(waits):
+        yield f'In the later half of the log, {waits.mean():.0%} of a step waited for data.'
+    skipped = curve(train, 'skipped')[1]
+    if skipped.any():
+        yield f'Updates skipped, because of a spike or a NaN: {skipped[-1]:,.0f}.'
+
+
+def about_end(rows, end, usual):
+    """Yield sentences on the end of a run. usual: {metric: (low, high)} there."""
+    step = rows[-1]['step']
+    if step < end:
+        yield f'Its log ends at step {step:,} of {end:,}: it still runs, or was stopped or killed.'
+    for name, (low, high) in usual.items():
+        steps, values = curve(rows, name)
+        if len(values) and steps[-1] == end:
+            where = 'in' if low <= values[-1] <= high else 'outside'
+            yield f'At its end, {name} {values[-1]:.4g} is {where} the usual {low:g} to {high:g}.'
+
+
+configure(globals())
+require(out.endswith(('.png', '.svg', '.pdf')), f'{out=} must end with .png, .svg or .pdf')
+
+# --- read, and say what is seen -------------------------------------------------------------------
+folders = []
 for pattern in runs.split(','):
-    found = [run_log.read_run(folder.rstrip('/'))
-             for folder in sorted(glob.glob(pattern.strip())) or [pattern.strip()]]
-    found = [run for run in found if run['rows']]       # out/* may be other files, too
-    if not found:
-        there = [path.rpartition('/')[0] for path in sorted(glob.glob('out/*/metrics.jsonl'))]
-        raise Mistake(f'{pattern}/metrics.jsonl is missing or has no complete line yet; ' + (
-            f'give one that has: --runs={",".join(there)}' if there else
-            f'make a run: {" && ".join(folders.steps_to("out/base", "out/base"))}'))
-    all_runs += [run for run in found if run['name'] not in [other['name'] for other in all_runs]]
-for run in all_runs:
-    run['seen'] = seen(run)
-for run in all_runs:
-    print('\n  '.join([f'{run["title"]}:', *run['seen']]))
-dashboard.draw(out, all_runs, MODEL, MACHINE)
+    logs = sorted(glob.glob(f'{pattern}/metrics.jsonl'))
+    require(logs, f"{pattern}/metrics.jsonl is missing; --runs='out/*' shows the runs that are "
+            'there; for a first one, run: python prepare.py && python train.py')
+    folders += map(os.path.dirname, logs)
+
+all_runs = []                       # what is drawn of each
+for folder in dict.fromkeys(folders):
+    home = pathlib.Path(folder)
+    rows = read_rows(home / 'metrics.jsonl')
+    train = [row for row in rows if 'loss' in row]
+    if not train:
+        print(f'{folder}: no step is logged yet')
+        continue
+    config = json.loads(read(home / 'config.json') or '{}')
+    stage = config.get('stage', 'base')
+    end = config.get('max_steps') or rows[-1]['step']
+    preset = pathlib.Path(str(config.get('preset'))).name
+    usual = expected(pathlib.Path(__file__).with_name('config') / preset)
+    about = about_reward if stage == 'rl' else about_loss
+    seen = [*about(rows, train, config), *about_end(rows, end, usual), *about_machine(train)]
+    title = f'{folder} ({stage}, step {rows[-1]["step"]:,} of {end:,})'
+    print(f'\n{title}:', *seen, sep='\n  ')
+    sample = read(home / 'samples.txt').rpartition('\n--- step ')[2]       # the last one
+    all_runs.append({'title': title, 'stage': stage, 'rows': rows, 'end': end, 'seen': seen,
+                     'color': f'C{len(all_runs)}', 'sample': sample})
+require(all_runs, f'{runs} has no complete line yet')
+
+# --- draw -----------------------------------------------------------------------------------------
+try:
+    from matplotlib import figure, rcParams
+except ImportError as error:
+    raise Mistake(f'the picture needs matplotlib ({error}): pip install matplotlib') from None
+rcParams['text.parse_math'] = False             # a sample may hold $
+warnings.filterwarnings('ignore', 'Glyph')      # and what the font does not
+
+
+def draw_panel(ax, panel, group, is_machine):
+    """Draw the curves of a panel, of each run of a group."""
+    title, meaning, *patterns = panel
+    names = {name for run in group for row in run['rows'] for name in row
+             if re.fullmatch('|'.join(patterns), name)}
+    scale = 100 if meaning[0] == '%' else 1
+    visible = []
+    for run in group:
+        for name in sorted(names):
+            x, y = curve(run['rows'], name)
+            if is_machine:          # runs of any length share its panels
+                x = 100 * x / run['end']
+            width, label = (2, run['title']) if name == patterns[0] else (1.2, None)
+            ax.plot(x, scale * y, 'o-' if len(x) < 16 else '-', color=run['color'],
+                    linewidth=width, label=label, markersize=3)
+            visible += [*scale * y[len(y) // 10:]]      # the first tenth is often far above
+    low, high = np.quantile(visible, [0, 0.98])
+    margin = 0.1 * (high - low) or 1
+    ax.set_ylim(low - margin, high + margin)
+    ax.set_title(f'{title}\n{meaning}', loc='left', size=9)
+    ax.grid(alpha=0.3)
+
+
+parts = []                          # of the picture: text above, panels, runs
+for stage in dict.fromkeys(run['stage'] for run in all_runs):
+    group = [run for run in all_runs if run['stage'] == stage]
+    said = [' '.join([f'{run["title"]}:', *run['seen']]) for run in group]
+    headline = f'model, {stage}: are we flying to the right place?'
+    parts.append(([headline, *said], MODEL, group))
+parts.append((['systems: is the engine running? (across: % of the steps)'], MACHINE, all_runs))
+fig = figure.Figure((14, 6 * len(parts)), layout='constrained')
+for part, (text, panels, group) in zip(fig.subfigures(len(parts)), parts):
+    part.suptitle('\n'.join(textwrap.fill(line, 150) for line in text), x=0.01, ha='left', size=10)
+    axes = iter(part.subplots(2, 4).flatten())
+    for panel in panels:
+        if any(curve(run['rows'], panel[2]).size for run in group):
+            draw_panel(next(axes), panel, group, panels is MACHINE)
+    part.axes[0].legend(fontsize=7)     # which color is which run
+    for run, ax in zip(group if panels is MODEL else (), axes):
+        lines = [line[:44] for line in run['sample'].splitlines()[1:15]]
+        ax.text(0, 0, '\n'.join(lines), color=run['color'], size=7, family='monospace')
+        ax.set_axis_off()
+    for ax in axes:
+        ax.set_axis_off()
+fig.savefig(f'{out}.tmp', format=out.rpartition('.')[2])
+os.replace(f'{out}.tmp', out)       # whoever watches the picture sees a whole one
 print(f'{out} is written')

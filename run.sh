@@ -68,7 +68,7 @@ all=out/quickstart,out/quickstart_sft,out/quickstart_dpo,out/quickstart_rl,out/q
 python eval.py --ckpt=$all $judged --splits=variation,family --n_problems=30 --num_samples=8 --k=1,8 \
     --out=out/quickstart/eight/eval.json
 python plot.py --runs=$all --out=out/quickstart/dashboard.png
-python -m parts.eval.chain_report --minutes=$((SECONDS / 60)).$((SECONDS % 60 / 6))
+python -m extras.chain_report --minutes=$((SECONDS / 60)).$((SECONDS % 60 / 6))
 # ... and three of the models on a page that needs no Python
 python sample.py --ckpt=out/quickstart,out/quickstart_sft,out/quickstart_rejection --export=html \
     --out=out/quickstart/demo.html --allow_code_execution=True

@@ -174,11 +174,11 @@ source = init_from if is_new else f'{out_dir}/last.pt'
 folder = source if os.path.isdir(source) else os.path.dirname(source) or '.'
 try:
     model = GPT.load(source, dropout=dropout)
+    tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
+    tokenizer.render([])                # refuses a tokenizer without <|im_start|> and <|im_end|>
 except ValueError as error:
     raise Mistake(f'{error}; start from another model, or run: python train.py') from None
 state = {} if is_new else model.saved   # what a run needs to go on
-tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
-tokenizer.render([])                    # refuses a tokenizer without <|im_start|> and <|im_end|>
 require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
         f'{folder}/tokenizer.json is not the tokenizer that {source} was trained with')
 require(model.config.causal and 'reward_head' not in model.saved,

@@ -5,6 +5,9 @@ Tokenizers: text <-> token ids. Byte-level BPE with its trainer, single bytes, s
     python tokenizer.py --load=tokenizer.json --report=FOLDER       # does it fit that text?
     python tokenizer.py --report=FOLDER     # is a new one better than GPT-2's and cl100k_base?
 
+It reads text and writes one JSON file. With --input=stdlib, Python's standard library, you should
+see 4.7 bytes/token: that text has 4.7 times as many bytes as tokens.
+
 Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; with bytes as the alphabet: GPT-2, 2019):
 1. A regex cuts text into chunks: words, numbers, symbols, indentation. No token crosses an edge of
    a chunk. Otherwise `dog.`, `dog!` and `dog?` would become three tokens, and a model would learn
@@ -13,16 +16,14 @@ Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; with bytes as the alphab
 3. Training repeats: count adjacent pairs of tokens; make the most frequent pair the next token.
 4. Encoding a text replays the merges in the order in which they were learned.
 
-Ids: the 256 bytes, then the merges in order, then the special tokens. encode() never returns a
-special token. The vocabulary decides how many tokens a text costs and how much text fits into a
-context.
+Ids: the 256 bytes, then the merges in order, then the special tokens, which encode() never returns.
+The vocabulary decides how many tokens a text costs and how much text fits into a context.
 
-Copy this file alone: it needs regex and tiktoken. It then trains the naive way, which takes hours
-for 32,768 tokens. With parts/tokenizer/bpe.py next to it, it learns the same tokens in seconds.
-from_hf(), gpt2() and the command line need more of parts/. Only functions import it, because parts/
-imports this file.
+Copy this file alone: it needs regex and tiktoken, and its command configurator.py. It learns the
+32,768 tokens of --input=stdlib in 12 seconds; with extras/bpe.py next to it, the same ones in 3.
 """
-import argparse, collections, functools, hashlib, json, math, os, sys
+import collections, contextlib, functools, glob, hashlib, heapq, json, os, pathlib, sys, sysconfig
+from typing import Literal
 import regex, tiktoken
 
 # Each line matches one kind of chunk, and the lines are tried from top to bottom. Here are the
@@ -30,11 +31,9 @@ import regex, tiktoken
 #     'f'  '(x'  '):\n    '  'x'  ' +'  ' '  '123'  '4'
 #      1    1     3           1    3     6    2      2
 # Python code needs fewer tokens with this pattern than with those of GPT-2 and cl100k, because
-# symbols, a newline and the indentation after it are one chunk (docs/log.md). {1,256} has a bound,
-# because a million spaces would overflow the stack of tiktoken's regex engine. \p{M} are the marks
-# that follow their letter, such as the vowels of Hindi and Thai. GPT-2's pattern cuts before each
-# of them, so the word "Hindi", six characters in Hindi, becomes six chunks. With the marks, a token
-# of Hindi holds 1.8 times as many bytes (docs/log.md).
+# symbols, a newline and the indentation after it are one chunk (docs/log.md). \p{M} are the marks
+# that follow their letter, such as the vowels of Hindi and Thai, before which GPT-2 cuts. {1,256}
+# has a bound, because a million spaces would overflow the stack of tiktoken's regex engine.
 PATTERN = '|'.join([
     r'[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+',     # 1: a word and the space or symbol before it: `.join`
     r'[\p{N}]{1,3}',                        # 2: up to three digits
@@ -44,37 +43,25 @@ PATTERN = '|'.join([
     r'\s{1,256}'])                          # 6: a space before a digit, a tab before a symbol
 # In a vocabulary below 16,384, only a space joins a word: '(' and 'x' are two chunks. A model that
 # has read `(name` must often write ` name`. These are other tokens, and our small model copied such
-# names wrongly (docs/log.md). With 32,768 tokens we keep the symbols, as code then needs 8% fewer.
+# names wrongly (docs/log.md). With 32,768 tokens we keep the symbols: code then needs 8% fewer.
 SMALL_PATTERN = PATTERN.replace(r'[^\r\n\p{L}\p{N}]?', ' ?', 1)
 OUR_PATTERNS = PATTERN, SMALL_PATTERN
 BYTES = [bytes([b]) for b in range(256)]
 FORMAT = 'nanoparrot-tokenizer-1'
-FAST_BPE = os.path.join(os.path.dirname(__file__), 'parts/tokenizer/bpe.py')
-# Longer chunks (DNA, base64) would stall the training, so they are cut after so many characters.
-MAX_CHUNK = 256
+MAX_CHUNK = 256                 # characters; longer chunks (DNA, base64) would stall the training
 
-# 64 names: for documents, chats and hidden tokens; for tools; for filling a gap (reserved); for
-# hidden spans, as in T5.
+# 64: for documents, chats, hidden tokens; tools; filling a gap (reserved); hidden spans, as in T5.
 SPECIAL_TOKENS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|pad|>', '<|mask|>',
                   '<|tool_call|>', '<|tool_result|>',
                   '<|fim_prefix|>', '<|fim_middle|>', '<|fim_suffix|>',
                   *(f'<|span_{i}|>' for i in range(54))]
 
-# What render() does, as a Jinja template for other programs.
-CHAT_TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
-                 "{{ m['content'] }}<|im_end|>\n"
-                 '{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}')
-
 # GPT-2 writes each byte as one visible character, because JSON holds text. Latin-1's visible
 # characters stand for themselves; the other 68 bytes become U+0100 and the characters after it.
 VISIBLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 OTHERS = [b for b in range(256) if b not in VISIBLE]
-BYTE_TO_CHAR = {b: chr(b) for b in VISIBLE} | {b: chr(256 + i) for i, b in enumerate(OTHERS)}
+BYTE_TO_CHAR = dict(zip(VISIBLE + OTHERS, map(chr, [*VISIBLE, *range(256, 256 + 68)])))
 CHAR_TO_BYTE = {c: b for b, c in BYTE_TO_CHAR.items()}
-
-
-class Mistake(ValueError):
-    """What a user can put right. Scripts print it as one line instead of a traceback."""
 
 
 def printable(data):
@@ -88,15 +75,11 @@ def from_printable(text):
 
 
 def to_utf8(text):
-    """Return the UTF-8 of any str. A lone surrogate is half a character and has none, so it becomes
-    U+FFFD, as in tiktoken."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace').encode()
+    """Return the UTF-8 of a str. Half a character (a surrogate) becomes U+FFFD, as in tiktoken."""
+    return text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace').encode()
 
 
-# --- training -------------------------------------------------------------------------------------
+# --- byte-pair encoding ---------------------------------------------------------------------------
 def count_chunks(texts, pattern=PATTERN, findall=regex.findall):
     """Count the chunks of some texts: ['a b a'] -> {'a': 1, ' b': 1, ' a': 1}"""
     counts = collections.Counter()
@@ -120,17 +103,18 @@ def merge(tokens, pair, token):
 
 
 def learn_merges(words, counts, n_merges):
-    """Learn byte-pair encoding, the naive way. words: chunks as bytes; counts: how often each
-    occurs in the corpus. Return at most n_merges pairs of token ids, in the order of learning, and
-    the number of tokens that the corpus has in the end.
+    """Learn byte-pair encoding, the naive way: to be read, because it is slow. words: chunks as
+    bytes; counts: how often each occurs in the corpus. Return at most n_merges pairs of token ids,
+    in the order of learning, and the number of tokens that the corpus has in the end.
 
-        learn_merges([b'low', b' lower', b' lowest'], [1, 1, 1], 2)
-        == ([(108, 111), (256, 119)], 10)
+        learn_merges([b'low', b'lower', b'lowest'], [1, 1, 1], 3)
+        == ([(108, 111), (256, 119), (257, 101)], 6)
 
-    (108, 111) is l + o, which becomes token 256; (256, 119) is lo + w, which becomes token 257.
-    The corpus had 3 + 6 + 7 = 16 bytes and now has 1 + 4 + 5 = 10 tokens."""
+        l o w   l o w e r   l o w e s t     l o and o w occur 3 times, w e twice, the others once
+        lo w    lo w e r    lo w e s t      (108, 111) was l o. Now lo w occurs 3 times
+        low     low e r     low e s t       (256, 119) was lo w. Now low e occurs twice
+        low     lowe r      lowe s t        (257, 101) was low e. 14 bytes have become 6 tokens"""
     words = [list(word) for word in words]          # a byte is its own id
-
     merges = []
     while len(merges) < n_merges:
         frequency = collections.Counter()
@@ -140,9 +124,8 @@ def learn_merges(words, counts, n_merges):
         if not frequency:                           # each chunk is a single token
             break
 
-        # Pairs are often equally frequent. If the one that was counted first won, the order of the
-        # texts would decide. So the one with the smaller ids wins, and a corpus gives the same
-        # merges in any order, and with any number of processes that count.
+        # Of equally frequent pairs, the one with the smaller ids wins. If the one that was counted
+        # first won, the order of the texts would decide.
         best = min(frequency, key=lambda pair: (-frequency[pair], pair))
         for word in words:
             merge(word, best, 256 + len(merges))
@@ -150,9 +133,67 @@ def learn_merges(words, counts, n_merges):
     return merges, sum(n * len(word) for word, n in zip(words, counts))
 
 
+def learn_merges_faster(words, counts, n_merges):
+    """Return what learn_merges returns. A merge changes only the words that hold its pair. So this
+    counts all pairs once, and after a merge only those of the words that changed.
+
+    A heap has the most frequent pair on top; of equals, the one with the smaller ids. Its counts
+    may be old, but never too low, because a pair gets all its occurrences when the newer of its two
+    tokens is made, and then only loses some. So an old count on top is put right, and sinks."""
+    words, merges = [list(word) for word in words], []
+    frequency = collections.Counter()
+    holders = collections.defaultdict(set)          # pair -> the indices of words that hold it
+    for i, word in enumerate(words):
+        for pair in zip(word, word[1:]):
+            frequency[pair] += counts[i]
+            holders[pair].add(i)
+    heap = sorted((-n, pair) for pair, n in frequency.items())
+    while heap and heap[0][0] < 0 and len(merges) < n_merges:
+        n, best = heap[0]
+        if -n != frequency[best]:
+            heapq.heapreplace(heap, (-frequency[best], best))
+            continue
+        token, new = 256 + len(merges), set()
+        for i in holders.pop(best):
+            for pair in zip(words[i], words[i][1:]):
+                frequency[pair] -= counts[i]
+            merge(words[i], best, token)
+            for pair in zip(words[i], words[i][1:]):
+                frequency[pair] += counts[i]
+                if token in pair:
+                    holders[pair].add(i)
+                    new.add(pair)
+        for pair in new:
+            heapq.heappush(heap, (-frequency[pair], pair))
+        merges.append(best)
+    return merges, sum(n * len(word) for word, n in zip(words, counts))
+
+
+def encode_chunk(chunk, ranks):
+    """Return the ids of a chunk. ranks: token -> id. Merge the adjacent pair that was learned first
+    (its token has the lowest id), then do so again, until no pair makes a token. If training has
+    made the tokens 256 = lo, 257 = low and 258 = er, then `lower` becomes 257 258:
+
+        l o w e r       l + o is 256, e + r is 258: the lower id is merged
+        lo w e r        lo + w is 257, e + r is 258
+        low e r         e + r is 258
+        low er          low + er is no token
+
+    This is the same as applying the merges 256, 257, 258, ... one after the other, as training did.
+    A merge makes only pairs with its own token, and they were learned later than it.
+    Read this function; Tokenizer.encode has tiktoken do the same, in Rust."""
+    pieces = [bytes([b]) for b in to_utf8(chunk)]
+    while len(pieces) > 1:
+        best = min(zip(pieces, pieces[1:]), key=lambda pair: ranks.get(b''.join(pair), 1e9))
+        if b''.join(best) not in ranks:
+            break
+        merge(pieces, best, b''.join(best))
+    return [ranks[piece] for piece in pieces]
+
+
 # --- the tokenizer --------------------------------------------------------------------------------
 class Tokenizer:
-    """Text <-> token ids. Make one with train(), byte(), char(), gpt2(), from_hf() or load()."""
+    """Text <-> token ids. Make one with train(), byte(), char(), gpt2() or load()."""
 
     def __init__(self, kind, vocab, special_tokens=(), pattern=PATTERN, bytes_per_token=None):
         self.kind = kind            # 'bpe' (bytes are BPE without merges), 'char' or 'hf'
@@ -172,41 +213,33 @@ class Tokenizer:
         self.first = self.begin or [vocab.index(b'\n') if b'\n' in vocab else 0]
         self.stop = self.begin + ids_of('<|im_end|>')
         self.ranks = {token: i for i, token in enumerate(vocab)}    # lower ids merge first
-        self._has_merges = kind == 'bpe' and len(vocab) > 256
-        self._find = regex.compile(pattern).findall
-        self._known = {}                            # chunk -> ids, because most chunks come again
-        if kind == 'char':
-            self.character_ids = {token.decode(): i for i, token in enumerate(vocab)}
 
     @classmethod
     def train(cls, texts, vocab_size, special_tokens=SPECIAL_TOKENS, pattern=None, processes=None):
-        """Train BPE on an iterable of str, which is read once. vocab_size counts everything: bytes,
-        merges and special tokens. pattern: None = PATTERN, or SMALL_PATTERN if the vocabulary is
-        below 16,384. The order of the texts and the number of processes do not change the
-        result."""
+        """Train BPE on an iterable of str, which is read once. vocab_size counts bytes, merges and
+        special tokens. pattern: None = PATTERN, or SMALL_PATTERN if the vocabulary is below 16,384.
+        The order of the texts and the number of processes do not change the result."""
         texts = [texts] if isinstance(texts, str) else texts
         smallest = 256 + len({*special_tokens})
         if vocab_size < smallest:
-            raise Mistake(f'{vocab_size=} is too small: bytes and special tokens are {smallest}')
+            raise ValueError(f'{vocab_size=} is too small: bytes and special tokens are {smallest}')
         if pattern is None:
             pattern = PATTERN if vocab_size >= 16_384 else SMALL_PATTERN
         if pattern not in OUR_PATTERNS:
             compiled = regex.compile(pattern)
             # If a pattern has groups, findall returns the groups and not the chunks.
             if compiled.groups or compiled.match(''):
-                raise Mistake(f'{pattern=} has groups, or matches ""; write (?:...)')
+                raise ValueError(f'{pattern=} has groups, or matches ""; write (?:...)')
             pattern += r'|[\s\S]'       # a character that the pattern forgets is a chunk of its own
 
-        # bpe.py counts and learns the same, in seconds instead of hours. If this file was copied
-        # alone, its own two functions do it.
-        count, learn = count_chunks, learn_merges
-        if os.path.exists(FAST_BPE):
-            from parts.tokenizer import bpe
+        count, learn = count_chunks, learn_merges_faster
+        with contextlib.suppress(ImportError):      # the same, and faster
+            from extras import bpe
             count = functools.partial(bpe.count_chunks, processes=processes)
             learn = bpe.learn_merges
         chunk_counts = count(texts, pattern)
         if not chunk_counts:
-            raise Mistake('there is no text to train a tokenizer on')
+            raise ValueError('there is no text to train a tokenizer on')
         words = [to_utf8(chunk) for chunk in chunk_counts]
         counts = list(chunk_counts.values())
         pairs, n_tokens = learn(words, counts, vocab_size - smallest)
@@ -228,27 +261,16 @@ class Tokenizer:
 
     @classmethod
     def char(cls, text, special_tokens=()):
-        """Return a tokenizer whose tokens are the distinct characters of text, in sorted order.
-        text: one str or an iterable of str."""
-        symbols = set().union(*map(set, [text] if isinstance(text, str) else text))
-        return cls('char', [c.encode() for c in sorted(symbols)], special_tokens)
+        """Return a tokenizer of the characters in text, a str or an iterable of them, sorted."""
+        characters = {c for part in text for c in part}
+        return cls('char', [c.encode() for c in sorted(characters)], special_tokens)
 
     @classmethod
     def gpt2(cls, folder=None, special_tokens=SPECIAL_TOKENS[:48]):
-        """Return a tokenizer with GPT-2's 50,256 tokens and <|endoftext|>, then our other special
-        tokens, up to 50,304 = 786 x 64. folder holds vocab.bpe and encoder.json. Without it,
-        tiktoken looks into its cache, or asks the network."""
-        from parts.tokenizer import fit
-        encoding = fit.gpt2(folder)
-        vocab = sorted(encoding._mergeable_ranks, key=encoding._mergeable_ranks.get)
-        return cls('bpe', vocab, special_tokens, encoding._pat_str)
-
-    @classmethod
-    def from_hf(cls, text):
-        """Return a tokenizer from the text of Hugging Face's tokenizer.json. We add <|im_start|>
-        and <|im_end|> if it lacks them; the model then needs rows for them: GPT.grown."""
-        from extras import hf_tokenizer
-        return hf_tokenizer.HFTokenizer(text)
+        """Return GPT-2's 50,257 tokens, then 47 special ones of ours: 50,304 = 786 x 64. folder has
+        vocab.bpe and encoder.json. Without it, tiktoken looks into its cache, or downloads them."""
+        from extras import fit
+        return cls('bpe', fit.vocabulary(fit.gpt2(folder)), special_tokens, fit.PATTERN)
 
     def never_in_answers(self, n_rows=0):
         """Return the ids that a model of n_rows rows must not draw: the special tokens that only
@@ -256,66 +278,20 @@ class Tokenizer:
         for_prompts = [id for id in self.special.values() if id not in self.stop]
         return for_prompts + [*range(self.vocab_size, n_rows)]
 
-    # --- text -> ids -> text
-
     def encode(self, text):
-        """Return the ids of a text, none of them special: if a user types '<|endoftext|>', that is
-        thirteen characters like any others."""
-        if not self._has_merges:
-            return self._encode_single(text)
-        # A long text goes to tiktoken, which merges as we do below and is faster, in Rust. A text
-        # that is not ASCII goes there, too: tiktoken and regex may know different versions of
-        # Unicode and so cut a recently added letter differently, and encode_batch(), which uses
-        # tiktoken, must give the same ids.
-        if len(text) > 300 or not text.isascii():
-            return self._tiktoken.encode_ordinary(text)
-
-        if len(self._known) > 100_000:                      # memory is finite
-            self._known.clear()
-        ids = []
-        for chunk in self._find(text):
-            if chunk not in self._known:
-                self._known[chunk] = self._merge_chunk(chunk)
-            ids += self._known[chunk]
-        return ids
-
-    def _merge_chunk(self, chunk):
-        """Return the ids of a chunk. Merge the adjacent pair that was learned first (its token has
-        the lowest id), then do so again, until no pair makes a token. If training has made the
-        tokens 256 = lo, 257 = low and 258 = er, then `lower` becomes 257 258:
-
-            l o w e r       l + o is 256, e + r is 258: the lower id is merged
-            lo w e r        lo + w is 257, e + r is 258
-            low e r         e + r is 258
-            low er          low + er is no token
-
-        This is the same as applying the merges 256, 257, 258, ... one after the other, as training
-        did. A merge makes only pairs with its own token, and they were learned later than it."""
-        pieces = [bytes([b]) for b in to_utf8(chunk)]
-        while len(pieces) > 1:
-            rank = lambda pair: self.ranks.get(b''.join(pair), math.inf)
-            best = min(zip(pieces, pieces[1:]), key=rank)
-            token = b''.join(best)
-            if token not in self.ranks:
-                break
-            merge(pieces, best, token)
-        return [self.ranks[piece] for piece in pieces]
-
-    def _encode_single(self, text):
-        """Return the ids of a text whose tokens are single bytes or single characters."""
-        if self.kind == 'bpe':
-            return list(to_utf8(text))
-        try:
-            return [self.character_ids[c] for c in text]
-        except KeyError as e:
-            [c] = e.args
-            raise Mistake(f'character {c!r} at position {text.index(c)} is not among the '
-                          f'{len(self.vocab)} of this char tokenizer; a byte or bpe tokenizer '
-                          'takes any text') from None
+        """Return the ids of a text. '<|endoftext|>' in it is 13 characters like any others."""
+        if self.kind == 'char':
+            try:
+                return [self.ranks[c.encode()] for c in text]
+            except KeyError as e:
+                c = e.args[0].decode()
+                raise ValueError(f'{c!r} at position {text.index(c)} is no character of this char '
+                                 'tokenizer; a byte or bpe tokenizer takes any text') from None
+        return self._tiktoken.encode_ordinary(text)
 
     def encode_batch(self, texts):
         """Return [encode(text) for text in texts]. tiktoken does it on all cores."""
-        if not self._has_merges:
+        if self.kind == 'char':
             return [self.encode(text) for text in texts]
         return self._tiktoken.encode_ordinary_batch(list(texts), num_threads=os.cpu_count())
 
@@ -324,7 +300,7 @@ class Tokenizer:
         character, so the bytes may begin or end within one."""
         ids = list(ids)
         if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
-            raise Mistake(f'token ids {min(ids)} to {max(ids)} do not fit {self.vocab_size} tokens')
+            raise ValueError(f'ids {min(ids)} to {max(ids)} are not all below {self.vocab_size}')
         return b''.join([self.all_bytes[i] for i in ids])
 
     def decode(self, ids):
@@ -333,9 +309,9 @@ class Tokenizer:
 
     def heal(self, ids):
         """Token healing. A prompt may end with `):`, but where `):`, a newline and spaces are one
-        token, the model has hardly ever read `):` alone. We drop the prompt's last token and let
-        the model choose one that starts with the same bytes. Return (ids without the last, the ids
-        to choose from), or (ids, None) if there is nothing to heal."""
+        token, the model has hardly ever read `):` alone. So the last token goes, and the model may
+        choose any that begins with its bytes. Return (ids without the last, the ids to choose
+        from), or (ids, None) if there is nothing to heal."""
         if not ids or not self.text_bytes[ids[-1]]:
             return ids, None
         last = self.all_bytes[ids[-1]]
@@ -351,15 +327,14 @@ class Tokenizer:
         special token. The ids of a chat without its last answer, with add_generation_prompt, are
         exactly how the ids of the whole chat begin."""
         if not {'<|im_start|>', '<|im_end|>'} <= self.special.keys():
-            raise Mistake('this tokenizer has no <|im_start|> and <|im_end|>; chat needs a bpe '
-                          'tokenizer with them')
+            raise ValueError('this tokenizer has no <|im_start|> and <|im_end|>; chat needs them')
         ids, mask = [], []
         for message in messages:
             fields = message if isinstance(message, dict) else {}
             role, content = fields.get('role'), fields.get('content')
             if role not in ('system', 'user', 'assistant', 'tool') or not isinstance(content, str):
-                raise Mistake('a message is a role (system, user, assistant, tool) and a content '
-                              f'of text, not {message}')
+                raise ValueError('a message is a role (system, user, assistant, tool) and a '
+                                 f'content of text, not {message}')
             header = [self.special['<|im_start|>'], *self.encode(role + '\n')]
             body = [*self.encode(content), self.special['<|im_end|>']]
             tail = self.encode('\n')
@@ -369,8 +344,6 @@ class Tokenizer:
             ids += [self.special['<|im_start|>'], *self.encode('assistant\n')]
             mask += [0] * (len(ids) - len(mask))
         return ids, mask
-
-    # --- disk
 
     def to_json(self):
         as_text = bytes.decode if self.kind == 'char' else printable
@@ -391,19 +364,19 @@ class Tokenizer:
             with open(path, encoding='utf-8') as f:
                 d = json.load(f)
             if 'added_tokens' in d:
-                return cls.from_hf(json.dumps(d))
+                from extras.hf_tokenizer import HFTokenizer
+                return HFTokenizer(json.dumps(d))
             if d['format'] != FORMAT:
-                raise Mistake(f'format={d["format"]}')
+                raise ValueError(f'format={d["format"]}')
             as_bytes = {'char': str.encode, 'bpe': from_printable}[d['kind']]
             vocab = [as_bytes(token) for token in d['vocab']]
             return cls(d['kind'], vocab, d['special_tokens'], d['pattern'], d['bytes_per_token'])
+        except ImportError:                 # of extras/
+            raise
         except Exception as e:              # another program's JSON may fail at any line above
-            why = e if isinstance(e, Mistake) else f'{type(e).__name__}: {e}'
-            if isinstance(e, FileNotFoundError):
-                why = 'no such file'
-            raise Mistake(f'{path} is not a tokenizer of ours ({why}); copy the one of '
-                          'the data or the run, or make one: python tokenizer.py '
-                          '--input=FOLDER') from e
+            why = 'no such file' if isinstance(e, FileNotFoundError) else f'{type(e).__name__}: {e}'
+            raise ValueError(f'{path} is not a tokenizer of ours ({why}); copy the one of the data '
+                             'or the run, or make one: python tokenizer.py --input=FOLDER') from e
 
     @property
     def hash(self):
@@ -414,93 +387,94 @@ class Tokenizer:
     def to_tiktoken(self):
         """Return a tiktoken.Encoding with the same ids."""
         if self.kind != 'bpe':
-            raise Mistake(f'tiktoken has byte-level BPE only, and no {self.kind} tokenizer')
+            raise ValueError(f'tiktoken has byte-level BPE only, and no {self.kind} tokenizer')
         return tiktoken.Encoding('nanoparrot', pat_str=self.pattern, mergeable_ranks=self.ranks,
                                  special_tokens=self.special)
 
     _tiktoken = functools.cached_property(to_tiktoken)      # made once, when it is first needed
 
 
-# --- the command line -----------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------------------
+input = ''                      # train on this: stdlib, or a file, folder or glob of text
+load = ''                       # a tokenizer.json, instead of training one
+vocab_size = 32_768             # bytes, merges and special tokens
+pattern: Literal['ours', 'gpt2', 'cl100k'] = 'ours'     # how text is cut into chunks
+out = 'tokenizer.json'          # where --input writes
+report = ''                     # measure the fit on this; alone: train on nine tenths of it
+against = 'gpt2,cl100k_base'    # compare with these, with tokenizer.json files, or with none
+gpt2_dir = ''                   # folder with GPT-2's vocab.bpe and encoder.json, if offline
+
+TEXTS = tuple('.txt .py .md .markdown .rst .tex .org .adoc .html .htm .c .cpp .h .cs .java .js .ts '
+              '.go .rs .rb .php .sh .sql .css'.split())
+RECORDS = tuple('.jsonl .ndjson .jsonlines .json .parquet .gz .zst'.split())
+
+
+def find_files(source):
+    """Return the files of a folder or of a glob, sorted, but no hidden ones."""
+    skipped, endings = {'node_modules', 'site-packages', 'dist-packages'}, TEXTS + RECORDS
+    if source == 'stdlib':      # 12 MB of Python; with its tests it would be 30 MB
+        source, endings = sysconfig.get_paths()['stdlib'], '.py'
+        skipped |= {'test', 'tests', 'idle_test'}
+    paths = [source] if os.path.exists(source) else glob.glob(source, recursive=True)
+    for folder, inner, names in os.walk(source):
+        inner[:] = [name for name in inner if name[0] != '.' and name not in skipped]
+        paths += [os.path.join(folder, name) for name in names
+                  if name[0] != '.' and name.lower().endswith(endings)]
+    paths = sorted(filter(os.path.isfile, paths))
+    if not paths:
+        raise ValueError(f'no text at {source!r}, no file that ends in {" ".join(endings)}')
+    return paths
+
+
 def read_documents(source):
-    """Yield {'text', 'path', 'file', perhaps 'labels'} for each document that prepare.py would read
-    with --source=source."""
-    from parts.prepare import conversions, files, reading
+    """Yield {'text', 'path', perhaps 'record'} for each document. Say what could not be read."""
     reasons = []
-
-    def reject(path, line, why):
-        reasons.append(f'{path} line {line}: {why}')
-
-    for file in files.find_files(source):
-        for doc in conversions.documents(reading.entries([file], reject), reject):
-            yield {**doc, 'file': file['path'], 'text': doc['texts'][0]}
+    reject = lambda place, why: reasons.append(f'{place}: {why}')
+    for path in find_files(source):
+        text = None
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if path.lower().endswith(TEXTS):
+                text = pathlib.Path(path).read_bytes().decode('utf-8-sig')      # without a BOM
+        if text is not None:
+            yield {'text': text, 'path': path}
+            continue
+        from extras import records              # and archives, and other encodings
+        for line, record in records.read(path, reject):
+            try:
+                text = records.text_of(record)
+            except ValueError as error:
+                reject(f'{path}:{line}', error)
+            else:
+                yield {'text': text, 'path': f'{path}:{line}', 'record': record}
     if reasons:
-        print(f'note: {len(reasons):,} files or records were not read; the first: {reasons[0]}',
-              file=sys.stderr)
-
-
-def train_on(documents, args):
-    """Return a tokenizer as --vocab_size and --pattern ask for it."""
-    from parts.tokenizer import fit
-    texts = (document['text'] for document in documents)
-    return Tokenizer.train(texts, args.vocab_size, pattern=fit.PATTERNS.get(args.pattern))
-
-
-def train_and_save(args):
-    """Train a tokenizer on --input and write it to --out."""
-    os.makedirs(os.path.dirname(args.out) or '.', exist_ok=True)
-    tokenizer = train_on(read_documents(args.input), args)
-    tokenizer.save(args.out)
-    print(f'{args.out}: {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} '
-          f'bytes/token, {tokenizer.hash}')
-
-
-def report(args):
-    """Print how well the tokenizer of --load or --input fits the text of --report. Without one,
-    train it on nine tenths of that text and measure it on the rest."""
-    from parts.tokenizer import fit
-    documents = list(read_documents(args.report))
-    if args.load or args.input:
-        tokenizer = Tokenizer.load(args.load or args.out)
-    else:
-        rest, documents = fit.held_out(documents)
-        tokenizer = train_on(rest, args)
-        print(f'this: trained on nine tenths of {args.report}; the other tenth is measured')
-    others = {name: Tokenizer.load(name) if name.endswith('.json')
-              else fit.at_hand(name, args.gpt2_dir)
-              for name in args.against.split(',') if name}
-    print(fit.report(tokenizer, documents, others))
-
-
-def main():
-    # With argparse, because people copy this file without configurator.py.
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawTextHelpFormatter)
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument('--input', help='train on stdlib, a file, a folder or a glob of files')
-    source.add_argument('--load', help='a tokenizer.json, instead of training one')
-    parser.add_argument('--vocab_size', type=int, default=32768,
-                        help='bytes + merges + special tokens (32768)')
-    parser.add_argument('--pattern', default='ours', choices=['ours', 'gpt2', 'cl100k'],
-                        help='how text is cut into chunks (ours)')
-    parser.add_argument('--out', default='tokenizer.json', help='where --input writes')
-    parser.add_argument('--report',
-                        help='measure the fit on this text; alone: train on nine tenths of it')
-    parser.add_argument('--against', default='gpt2,cl100k_base',
-                        help='compare with these, or with tokenizer.json files (gpt2,cl100k_base)')
-    parser.add_argument('--gpt2_dir',
-                        help="folder with GPT-2's vocab.bpe and encoder.json, if offline")
-    args = parser.parse_args()
-    if not (args.input or args.report):
-        parser.error('give --input=PATH to train, or [--load=FILE] --report=PATH')
-    try:
-        if args.input:
-            train_and_save(args)
-        if args.report:
-            report(args)
-    except (ImportError, OSError, ValueError) as e:     # ImportError: copied without parts/
-        parser.exit(2, f'error: {e}\n')
+        print(f'note: {len(reasons):,} left out, such as {reasons[0]}', file=sys.stderr)
 
 
 if __name__ == '__main__':
-    main()
+    from configurator import Mistake, configure, require
+    configure(globals(), {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e9)})
+    require((input or report) and not (input and load),
+            'type --input=PATH to train, or [--load=FILE] --report=PATH to measure')
+    split = None
+    if report or pattern != 'ours':
+        from extras import fit
+        split = fit.PATTERNS.get(pattern)
+    try:
+        measured = list(read_documents(report)) if report else []
+        if load:
+            tokenizer = Tokenizer.load(load)
+        else:
+            documents = read_documents(input)
+            if not input:
+                documents, measured = fit.held_out(measured)
+                print(f'this: trained on nine tenths of {report}; the other tenth is measured')
+            tokenizer = Tokenizer.train((d['text'] for d in documents), vocab_size, pattern=split)
+        if input:
+            os.makedirs(os.path.dirname(out) or '.', exist_ok=True)
+            tokenizer.save(out)
+            print(f'{out}: {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} '
+                  f'bytes/token, {tokenizer.hash}')
+        if report:
+            print(fit.report(tokenizer, measured, fit.others(against, gpt2_dir)))
+    except ValueError as error:
+        raise Mistake(error) from None

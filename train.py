@@ -144,7 +144,11 @@ require(os.path.exists(f'{data_dir}/meta.json'), f'{data_dir} has no meta.json; 
 meta_text = pathlib.Path(data_dir, 'meta.json').read_bytes()
 meta = json.loads(meta_text)
 require('dtype' in meta, f'{data_dir} has no token ids; run prepare.py without --kind')
-tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json')
+try:
+    tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json')
+    sample_ids = tokenizer.encode(sample_prompt) or tokenizer.first
+except ValueError as error:
+    raise Mistake(error) from None
 V = tokenizer.vocab_size
 require(meta.get('tokenizer_hash') == tokenizer.hash and vocab_size in (0, V), f'{data_dir} needs '
         f'the ids of its tokenizer.json, and {vocab_size=} must be 0 or {V}; run prepare.py again')
@@ -388,7 +392,7 @@ def evaluate():
     val_loss = row['val_loss']
     log(**row, val_ppl=math.exp(min(val_loss, 700)))
     if objective == 'clm' and math.isfinite(val_loss):                  # nothing is drawn from NaN
-        prompt = torch.tensor([tokenizer.encode(sample_prompt) or tokenizer.first], device=device)
+        prompt = torch.tensor([sample_ids], device=device)
         torch.backends.cuda.enable_cudnn_sdp(False)     # it would plan anew for each length
         with autocast, torch.compiler.set_stance('force_eager'):        # so would the compiler
             [ids] = model.generate(prompt, sample_tokens, 0.8, top_k=50, seeds=[seed]).tolist()

@@ -16,7 +16,7 @@ the difference is taken seed by seed.
 import argparse, collections, contextlib, datetime, json, math, os, pathlib, runpy, shlex
 import shutil, statistics, subprocess, sys, tempfile, time
 from peers import ROOT
-from parts.eval import chain_report
+from extras import chain_report
 from parts.train.data import open_bins
 
 ENOUGH = 5          # seeds

@@ -19,9 +19,8 @@ import tempfile
 
 import numpy as np
 from peers import in_turn, median, ours_over, python_texts, timed
-from parts import Mistake
-from extras import hf_tokenizer
-from parts.tokenizer import bpe, fit
+from configurator import Mistake
+from extras import bpe, fit, hf_tokenizer
 from tokenizer import PATTERN, Tokenizer
 
 VOCAB = 32_768          # bytes and merges; no special tokens, so that all do the same work

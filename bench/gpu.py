@@ -30,8 +30,7 @@ import gpu_calls
 from configurator import Mistake, configure
 from gpu_calls import ms
 from model import GPT, GPTConfig
-from extras import objectives, planner
-from parts.eval import chain_report, run_log
+from extras import chain_report, objectives, planner
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 out = 'out/gpu'             # the folder of results.jsonl and log.txt
@@ -260,8 +259,8 @@ def shard():
 
     def losses(name):
         path = f'{work}/{name}/metrics.jsonl'
-        rows = run_log.valid_rows(rows_of(f'{work}/{name}')) if os.path.exists(path) else []
-        return [row['loss'] for row in rows if 'loss' in row]
+        rows = rows_of(f'{work}/{name}') if os.path.exists(path) else []
+        return [*{row['step']: row['loss'] for row in rows if 'loss' in row}.values()]  # the last of a step
 
     def compared(name, process):
         finish(name, process, 75)

@@ -23,8 +23,21 @@ what rl.py, prepare.py, sample.py and eval.py need for programs and their tests
     sandbox             runs programs that a model wrote
     trial               one run of a program in the sandbox
     crossing            what the program and its tests say to each other
+what tokenizer.py opens
+    bpe                 training is faster if this file is there: many merges at a time, on all cores
+    fit                 --report, --pattern, gpt2(): does a tokenizer fit a text? next to GPT-2's and GPT-4's
+what sample.py opens
+    server              a page and OpenAI's API for the programs of this machine: --serve=8000
+    api_fields          what a client of the server asks is read, or refused
+    html_file           the page as one file, whose models answer without Python: --export=html
+    page.html, demo.js  the page; the model once more, in JavaScript
+    model_card          a folder to publish, with a card: --export=hf
+    gguf_file           a file for llama.cpp: --export=gguf
+    gaps                models of --objective=mlm or span: hidden tokens and spans are filled
+what run.sh needs
+    chain_report        a command: the table of what each stage can do
 models
-    hf_model            folders of Hugging Face, read and written, and the card of one
+    hf_model            folders of Hugging Face, read and written
     hf_tokenizer        tokenizer.json files of Hugging Face, read and written
     longer_context      a command: a model reads more tokens at a time
     new_vocabulary      a command: a model gets another tokenizer

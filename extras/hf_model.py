@@ -3,13 +3,12 @@ Read and write Hugging Face's folders: a Llama's, Qwen2's or Qwen3's weights und
 
     saved = read('SmolLM2-135M')                # GPT.load('SmolLM2-135M') calls it
     write('exported', model, tokenizer)         # as LlamaForCausalLM of transformers reads it
-    print(publish('out/sft', model, tokenizer, 'hf', state))    # makes out/sft/hf, with README.md
 
 The layouts are the same on both sides (rotate-half RoPE, gate/up/down): weights are only renamed.
 Whoever edits model.py may have a model that no other program knows. So each export (GGUF and HTML
 as well) first compares the model with logits(), which is written without model.py.
 """
-import copy, glob, json, math, os, pathlib, shutil
+import copy, glob, json, math, os
 import torch
 import torch.nn.functional as F
 from configurator import Mistake
@@ -243,55 +242,3 @@ def write(folder, model, tokenizer=None):
         json.dump(config, f, indent=2)
     if tokenizer:
         hf_tokenizer.write(folder, tokenizer, model.config.block_size)
-
-
-# --- a folder to publish --------------------------------------------------------------------------
-CARD = """---
-library_name: transformers
-pipeline_tag: text-generation
-license: other
----
-# {name}
-
-No license is given for the weights. Whoever publishes them chooses one that the data allow; their
-licenses are in data.json and report.md. The weights are of step {step}; eval.json names the step
-that was measured. Nothing here was tested for safety, fairness or privacy.
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained('.')
-model = AutoModelForCausalLM.from_pretrained('.')
-ids = tokenizer('def mean(values):', return_tensors='pt', return_token_type_ids=False)
-print(tokenizer.decode(model.generate(**ids, max_new_tokens=100, do_sample=False)[0]))
-```
-
-A model that was trained on chats needs `tokenizer.apply_chat_template` around the question.
-
-```
-{settings}
-```
-"""
-
-
-def publish(folder, model, tokenizer, kind, state):
-    """Write folder/kind, a folder to publish: weights, tokenizer, README.md, and the run's files
-    about data and scores. Return a text to print. state: what else the checkpoint holds."""
-    target = os.path.join(folder, kind)
-    if os.path.exists(target):
-        raise Mistake(f'{target} is there already; move it away')
-    config = state.get('config', {})
-    card = CARD.format(name=os.path.basename(os.path.abspath(folder)), step=state.get('step'),
-                       settings='\n'.join(f'{key} = {value!r}' for key, value in config.items()))
-    new = f'{target}.tmp'
-    try:
-        write(new, model, tokenizer)
-        pathlib.Path(new, 'README.md').write_text(card, encoding='utf-8', newline='\n')
-        for path in (f'{folder}/eval.json', f'{folder}/data.json',
-                     os.path.join(config.get('data_dir', folder), 'report.md')):
-            if os.path.exists(path):
-                shutil.copy(path, new)
-        os.rename(new, target)
-    except Exception as e:    # safetensors has its own error for a full disk
-        shutil.rmtree(new, ignore_errors=True)
-        raise Mistake(f'cannot write {target}: {e}') from e
-    return f'{target}: for AutoModelForCausalLM and AutoTokenizer; read its README.md first'

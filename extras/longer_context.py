@@ -42,15 +42,15 @@ def changes(config, block_size, rope_scaling, rope_theta=0.0):
 
 def open_model(path):
     """Return the model of a folder or a .pt file, and the tokenizer beside it."""
+    beside = os.path.join(path if os.path.isdir(path) else os.path.dirname(path), 'tokenizer.json')
     try:
         model = GPT.load(path)
+        tokenizer = Tokenizer.load(beside)
     except ValueError as e:
         raise Mistake(f'--init_from={path}: {e}') from e
     if 'reward_head' in model.saved:
         raise Mistake(f'--init_from={path} is a reward model, which scores texts and writes none; '
                       'start from the model that it was made of')
-    beside = os.path.join(path if os.path.isdir(path) else os.path.dirname(path), 'tokenizer.json')
-    tokenizer = Tokenizer.load(beside)
     if model.saved.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
         raise Mistake(f'{beside} is not the tokenizer that {path} was trained with; copy it there')
     return model, tokenizer

@@ -12,7 +12,7 @@ Writes: out_dir/best.pt and tokenizer.json. The new model knows less than the ol
 """
 import dataclasses
 import torch
-from configurator import configure
+from configurator import Mistake, configure
 from extras.longer_context import open_model, write_folder
 from model import GPT
 from tokenizer import Tokenizer
@@ -59,7 +59,10 @@ def carried_over(model, old, new):
 if __name__ == '__main__':
     configure(globals())
     model, old = open_model(init_from)
-    new = Tokenizer.load(f'{data_dir}/tokenizer.json')
+    try:
+        new = Tokenizer.load(f'{data_dir}/tokenizer.json')
+    except ValueError as error:
+        raise Mistake(error) from None
     write_folder(out_dir, carried_over(model, old, new), new, model.saved)
     n_kept = len({*old.all_bytes} & {*new.all_bytes})
     print(f'{n_kept:,} of {new.vocab_size:,} tokens keep their embedding; next:\n'

@@ -58,10 +58,15 @@ def open_tests(source, content, n_held_out, allow_code_execution, timeout, rank,
 def read(path, content):
     """Return the questions of a file; a mistake names the line."""
     asked = []
+    first_of = {}       # by the prompt
     for number, line in enumerate(content.splitlines(), 1):
         try:
             if line.strip():
-                asked.append(to_question(json.loads(line)))
+                question = to_question(json.loads(line))
+                asked.append(question)
+                first = first_of.setdefault(str(question['messages']), question)
+                if any(first[key] != question[key] for key in ('tests', 'rules')):
+                    raise Mistake('an earlier line has this prompt and other tests or rules')
         except Exception as error:          # a pattern that is none, tests that are no Python, ...
             kind = '' if isinstance(error, Mistake) else f'{type(error).__name__}: '
             raise Mistake(f'{path}, line {number}: {kind}{error}; a line has "prompt" and '

@@ -63,7 +63,11 @@ EXERCISES = [
              'Draw a token: temperature, then top-k, then top-p. Holtzman et al. 2019, arXiv:1904.09751, '
              'section 3.1. The token that makes the sum reach p stays.'),
     Exercise('chat_mask', 'tokenizer.py', 'Tokenizer.render',
-             'test_chat_template.py',
+             'test_tokenizer.py::test_only_the_assistants_words_and_their_end_are_trained '
+             'test_tokenizer.py::test_the_prompt_is_the_exact_prefix_of_the_chat_with_its_answer '
+             'test_tokenizer.py::test_nobody_who_types_a_special_token_forges_one '
+             'test_tokenizer.py::'
+             'test_a_bad_message_or_a_tokenizer_without_the_special_tokens_is_a_value_error',
              'A conversation as ids, and 1 for each token that the loss counts: the words of the assistant'
              ' and the <|im_end|> after them. Encode each part alone, or a user can forge a turn. A bad '
              'message is a ValueError that names the roles; without the special tokens, one that names '
@@ -80,10 +84,10 @@ EXERCISES = [
              'of it the other way round. Rafailov et al. 2023, arXiv:2305.18290, eq. 7. A margin of -2000 '
              'must stay finite.',
              "    if loss_type == 'dpo':", "    elif loss_type == 'ipo':"),
-    Exercise('bpe_encode', 'tokenizer.py', 'Tokenizer._merge_chunk',
-             'test_bpe.py::test_the_lowest_id_first_is_every_merge_in_order',
+    Exercise('bpe_encode', 'tokenizer.py', 'encode_chunk',
+             'test_tokenizer.py::test_the_lowest_id_first_is_every_merge_in_order',
              'Replay the merges on one chunk of text. Sennrich et al. 2016, arXiv:1508.07909, section 3.2.'
-             ' self.ranks is bytes -> id: which pair comes first?'),
+             ' ranks is bytes -> id: which pair comes first?'),
     Exercise('attention', 'model.py', 'Attention.forward',
              'test_model.py::test_the_forward_equals_the_formulas '
              'test_generation.py::test_cached_greedy_generation_equals_the_naive_loop_for_every_prompt_length '      # noqa: E501
@@ -121,11 +125,11 @@ EXERCISES = [
              'written: os.replace(new, name) renames, and the last.pt before becomes last-1.pt. Random state '
              'is not needed: why?'),
     Exercise('bpe_train', 'tokenizer.py', 'learn_merges',
-             'test_bpe.py::test_golden_low_lower_lowest '
-             'test_bpe.py::test_the_merges_are_those_of_the_naive_loop '
-             'test_bpe.py::test_counts_may_exceed_32_and_53_bits',
+             'test_tokenizer.py::test_golden_low_lower_lowest '
+             'test_tokenizer.py::test_the_merges_are_those_of_the_naive_loop '
+             'test_tokenizer.py::test_counts_may_exceed_32_and_53_bits',
              'Learn the merges: count pairs, merge the most frequent, of equals the one with the smaller '
-             'ids. parts/tokenizer/bpe.py does it on 30 MB in two seconds: how?'),
+             'ids. extras/bpe.py does it on 30 MB in two seconds: how?'),
 ]
 
 

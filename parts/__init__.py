@@ -1,10 +1,7 @@
 """
-The depth behind the lesson, one idea a file, in six folders, in the order in which a text flows through them.
-A reader may skip all of them.
+The depth behind the lesson, one idea a file, in five folders, in the order in which a text flows through
+them. A reader may skip all of them.
 
-tokenizer/              bytes become ids
-    bpe                 merges of byte-pair encoding, many at a time; chunks, counted on all cores
-    fit                 does a tokenizer fit some texts? GPT-2's and GPT-4's vocabularies next to it
 prepare/                a text becomes tokens on the disk
     files               the files of a source, found on the disk or downloaded once
     reading             a file becomes text in the right encoding, or records of JSON
@@ -18,7 +15,6 @@ prepare/                a text becomes tokens on the disk
     report              what came in, what was dropped and why, and a card of what is left
     workers             many jobs, computed by several processes
 model/                  whatever takes a GPT or its config
-    gguf_file           a file for llama.cpp
     checkpoints         found, read, and opened to sample from
 train/                  a run
     folders             the folders that scripts read by default, and what makes them
@@ -26,15 +22,8 @@ train/                  a run
     data                the folder of token bins that eval.py measures
 sample/                 a model writes
     asking              prompts become ids, and the ids of answers become text, many in one batch
-    gaps                hidden tokens and spans are filled
-    fields              what a client of the server asks is read, or refused
-    server              a page and OpenAI's API for the programs of this machine
-    html_file           the same page as one file, in which the models answer without Python
 eval/                   is it right, is it well?
     questions           which questions eval.py asks, and what it writes down about an answer
     results             two models on the same problems, tables
-    run_log             what a run has written into its folder
-    dashboard           its curves and what is seen in them, as a picture
-    chain_report        the table of `bash run.sh`
 """
 from configurator import Mistake      # noqa: F401

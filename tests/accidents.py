@@ -20,11 +20,11 @@ PLACES = {
     'shard': ('extras.sharding', 'shard'),
     'hidden states': ('model', 'GPT.backbone'),
     'clean a shard': ('parts.prepare.corpus', 'Corpus.write_shard'),
-    'take a token': ('parts.sample.asking', 'Answer.take'),           # of an answer that is being written
-    'begin an answer': ('parts.sample.asking', 'begin'),            # called with tokenizer, prompt, n, seed
+    'take a token': ('tokenizer', 'Tokenizer.decode_bytes'),        # of an answer to messages
+    'throw dice': ('random', 'Random'),                             # called with a seed for each answer
     'trial': ('extras.sandbox', 'TRIAL'),                       # the path of trial.py
     'size of a shard': ('parts.prepare.files', 'SHARD'),
-    'listen': ('parts.sample.server', 'Server.server_activate'),
+    'listen': ('extras.server', 'Server.server_activate'),
 }
 
 # With `n` calls of that place before this one, and `gradient`, a tensor that the update will use.

@@ -2,8 +2,11 @@
 import shutil
 
 import pytest
-from conftest import ROOT, TINY, metrics, mistake, ok, read_json, run, same, series, state, torchrun
-from conftest import write
+from conftest import ROOT, TINY, metrics, mistake, ok, read_json, run, same, save_run, series, state
+from conftest import torchrun, write
+
+from model import GPT
+from tokenizer import Tokenizer
 
 FILES = ['train.py', 'model.py', 'tokenizer.py', 'configurator.py']
 # The process that runs it has imported model and tokenizer of this checkout: it forgets them first.
@@ -102,3 +105,34 @@ def test_without_extras_the_rest_works(without_extras, numbers, tmp_path):
     ok(run('train.py', f'--data_dir={numbers}', f'--out_dir={tmp_path}/b', *TINY, '--dtype=float32'))
     a, b = tmp_path / 'a', tmp_path / 'b'
     assert metrics(a) == metrics(b) and same(state(a), state(b))
+
+
+# --- sample.py and plot.py ----------------------------------------------------------------------------------
+def test_sample_py_completes_and_chats_and_plot_py_draws_alone(empty, babbler, sft_model):
+    """sample.py with three files beside it, plot.py with configurator.py."""
+    for name in 'sample.py', 'plot.py':
+        shutil.copy(ROOT / name, empty)
+    sample = lambda *flags: ok(run(empty / 'sample.py', *flags, '--device=cpu', cwd=empty, before=FORGET))
+    said = sample(f'--ckpt={babbler}', '--prompt=def f7', '--num_samples=2', '--max_new_tokens=20')
+    assert said.count('--- temperature 0.8 ---\ndef f7') == 2
+    text = sample(f'--ckpt={babbler}/best.pt', '--prompt=def f7', '--temperature=0', '--max_new_tokens=20')
+    assert text.startswith('def f7') and text != said
+    assert sample(f'--ckpt={sft_model}', '--chat=True', '--prompt=hi', '--max_new_tokens=9').startswith('hi')
+
+    for name in 'model.py', 'tokenizer.py', 'train.py', 'sample.py':
+        (empty / name).unlink()
+    rows = [{'step': step, 'loss': 5 - step / 50} for step in range(1, 50)]
+    write(empty / 'out/a/metrics.jsonl', rows + [{'step': 49, 'val_loss': 4}])      # and no other file
+    printed = ok(run(empty / 'plot.py', '--runs=out/a', cwd=empty, before=FORGET))
+    assert 'The validation loss is 4 at step 49.' in printed and (empty / 'dashboard.png').exists()
+
+
+def test_a_door_of_sample_py_whose_file_is_gone_is_one_sentence(without_extras, babbler, tmp_path):
+    model = GPT.load(babbler)
+    save_run(tmp_path / 'gaps', model, Tokenizer.load(babbler / 'tokenizer.json'),
+             config={'objective': 'mlm'})
+    for door, flags in {'server': ['--serve=0'], 'html_file': ['--export=html'],
+                        'model_card': ['--export=hf'], 'gguf_file': ['--export=gguf'],
+                        'gaps': [f'--ckpt={tmp_path}/gaps', '--prompt=a<|mask|>']}.items():
+        result = run(without_extras / 'sample.py', f'--ckpt={babbler}', *flags, cwd=tmp_path, before=FORGET)
+        mistake(result, 'copy extras, too', door)

@@ -100,15 +100,6 @@ def test_of_several_stop_words_the_first_that_is_complete_ends_the_text_and_none
         assert answer.finish == ('stop' if cuts else 'length')
 
 
-def test_a_long_text_to_stop_at_costs_no_time(babbler):
-    """Letters of the answer, so that its beginnings are looked for."""
-    flags = [f'--ckpt={babbler}', '--device=cpu', '--temperature=0', f'--prompt={PROMPT}',
-             '--max_new_tokens=12']
-    text = ok(run('sample.py', *flags))
-    for word in text[len(PROMPT):].strip() * 400, 'a' * 20_000:
-        assert ok(run('sample.py', *flags, f'--stop_at={word}', timeout=60)) == text
-
-
 # --- many answers at a time ---------------------------------------------------------------------------------
 CONTEXT, STOP = 48, {0, 3}
 

@@ -48,7 +48,7 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_p
     write(tmp_path / 'data/sft/train.jsonl', [{}] * 2000)
     write(tmp_path / 'out/quickstart/eight/eval.json', [{'tasks': {'problems': {'series': series}}}])
 
-    said = ok(run('parts.eval.chain_report', '--minutes=9.5', cwd=tmp_path))
+    said = ok(run('extras.chain_report', '--minutes=9.5', cwd=tmp_path))
     text = (tmp_path / 'out/quickstart/REPORT.md').read_text(encoding='utf-8')
     assert said.strip() == text.strip()
     row = '| base | 50.0% (40% to 60%) | 40.0% (30% to 50%) | 30.0% (20% to 40%) | 0% | 1.500 | 1.5 |'

@@ -11,7 +11,7 @@ import torch
 from accidents import accident, killed_while_saving, replaced
 from alike import FILES, TORCHRUN, copied, each_death, expect_a_full_disk_leaves_the_last_checkpoint
 from alike import expect_a_signal_names_the_save, expect_all_end, expect_links_lead_nowhere
-from alike import expect_nan_stays_out, expect_no_run_is_replaced, expect_processes_that_differ_are_refused
+from alike import expect_nan_stays_out, expect_no_run_is_replaced
 from alike import expect_straight, resumed
 from conftest import contents, lift, make_sft, metrics, mistake, ok, read_rows, run
 from conftest import save_run, series, state, thumbs_of, write
@@ -27,7 +27,7 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer
 collate, fit, numbers_of = lift('dpo.py', 'collate', 'fit', 'numbers_of')
 goes_on = resumed('dpo.py')
 FLAGS = ('--device=cpu --dtype=float32 --batch_size=8 --max_steps=12 --warmup_steps=2 --learning_rate=3e-3 '
-         '--log_interval=1 --eval_interval=5 --save_interval=4 --num_samples=2 --sample_tokens=4').split()
+         '--log_interval=1 --eval_interval=5 --save_interval=4 --sample_tokens=4').split()
 
 
 def pair(prompt, *answers):
@@ -107,34 +107,39 @@ def test_the_out_dir_is_complete_and_evaluating_changes_nothing(dpo, done, tmp_p
     assert ok(run('sample.py', f'--ckpt={done}', '--prompt=7', '--max_new_tokens=5')).startswith('7')
 
 
-def test_the_figures_are_means_over_the_answers_that_exist(dpo, sft_model, thumbs, tmp_path):
-    """Of the held-out lines, every second has one answer only. By hand, from the formulas."""
+def test_single_answers_make_pairs_and_the_figures_are_means_over_them(dpo, sft_model, thumbs, tmp_path):
+    """Of the held-out lines, every second has one answer only: 24 are good and 24 bad. A pair may have two
+    prompts. By hand, from the formulas."""
     ok(dpo(tmp_path, '--loss_type=kto', f'--data_dir={thumbs}', '--max_steps=4', '--learning_rate=2e-2',
            '--beta=0.5'))
     before, after = (GPT.load(path) for path in (sft_model, tmp_path / 'last.pt'))
     gains = {'chosen': [], 'rejected': []}
-    n_right, moved, losses = 0, [], []
     for row in read_rows(thumbs / 'val.jsonl'):
         if 'label' in row:
             row['chosen' if row['label'] else 'rejected'] = row['completion']
-        pair_gains = {side: np.subtract(*(slow_log_p(model, *pair(row['prompt'], row[side])[0])
-                                          for model in (after, before)))
-                      for side in gains if side in row}
-        reward = [0.5 * pair_gains.get(side, 0) for side in gains]
-        n_right += reward[0] > reward[1]
-        moved.append(np.mean([*pair_gains.values()]))
-        sigmoid = lambda z: 1 / (1 + math.exp(-z))
-        losses.append(np.mean([sigmoid(gain * (-0.5 if side == 'chosen' else 0.5))
-                               for side, gain in pair_gains.items()]))
-        for side, gain in pair_gains.items():
-            gains[side].append(0.5 * gain)
+        for side in gains.keys() & row.keys():
+            gains[side].append(np.subtract(*(slow_log_p(model, *pair(row['prompt'], row[side])[0])
+                                             for model in (after, before))))
+    good, bad = (np.array(gains[side]) for side in ('chosen', 'rejected'))
+    sigmoid = lambda z: 1 / (1 + np.exp(-z))
     last = metrics(tmp_path)[-1]
-    assert state(tmp_path)['kto_kl'] > 0.1
-    chosen, rejected = (np.mean(gains[side]) for side in gains)
-    wanted = {'val_accuracy': n_right / 32, 'val_kl': np.mean(moved), 'val_chosen_reward': chosen,
-              'val_rejected_reward': rejected, 'val_margin': chosen - rejected,
-              'val_loss': np.mean(losses)}          # of KTO with 0 as its zero point: always the same loss
+    assert state(tmp_path)['kto_kl'] > 0.1 and len(good) == len(bad) == 24
+    wanted = {'val_accuracy': (good > bad).mean(), 'val_kl': (good + bad).mean() / 2,
+              'val_chosen_reward': 0.5 * good.mean(), 'val_rejected_reward': 0.5 * bad.mean(),
+              'val_margin': 0.5 * (good - bad).mean(),
+              # of KTO with 0 as its zero point: always the same loss
+              'val_loss': (sigmoid(-0.5 * good) + sigmoid(0.5 * bad)).mean() / 2}
     assert {name: last[name] for name in wanted} == pytest.approx(wanted, abs=3e-4)
+
+
+def test_the_rarer_kind_of_single_answers_is_repeated(dpo, pairs, tmp_path):
+    rows = read_rows(pairs / 'train.jsonl')
+    for side in ('train', 'val'):
+        write(tmp_path / f'{side}.jsonl', [{'prompt': row['prompt'], 'completion': row['chosen' if i % 4 else
+                                            'rejected'], 'label': i % 4 > 0} for i, row in enumerate(rows)])
+    printed = ok(dpo(tmp_path / 'run', f'--data_dir={tmp_path}', '--loss_type=kto', '--max_steps=24'))
+    assert '48 better and 16 worse answers' in printed and ', 6 an epoch' in printed
+    assert series(tmp_path / 'run', 'val_accuracy')[-1] > 0.9
 
 
 def test_the_zero_point_of_kto_is_what_the_step_before_has_gained(dpo, tmp_path):
@@ -252,7 +257,7 @@ def test_a_pair_whose_answers_are_cut_to_the_same_is_left_out_and_counted(dpo, t
 
 # --- tensors ------------------------------------------------------------------------------------------------
 def test_a_target_is_the_next_token_of_an_answer():
-    pairs = [([5, 6], [7, 8, 9], [7, 4])]
+    pairs = [(([5, 6], [7, 8, 9]), ([5, 6], [7, 4]))]
     for name, i, wanted in (('x', 0, [[5, 6, 7, 8, 9], [5, 6, 7, 4, 0]]),
                             ('y', 1, [[-100, 7, 8, 9, -100], [-100, 7, 4, -100, -100]])):
         expect(f'{name} of collate({pairs})', torch.tensor(wanted), lambda: collate(pairs)[i])
@@ -286,7 +291,7 @@ def test_what_lines_become(dpo, tmp_path):
         write(tmp_path / f'{side}.jsonl', lines)
     printed = ok(dpo(tmp_path / 'run', f'--data_dir={tmp_path}', '--loss_type=kto', '--max_steps=2',
                      '--micro_batch_size=1', before=SPY.replace('PATH', f'{tmp_path}/calls')))
-    assert ("train.jsonl {'whole': 5, 'left out: both answers are the same': 1} better answers: 4, worse: 4"
+    assert ("train.jsonl {'whole': 5, 'left out: both answers are the same': 1} 4 better and 4 worse answers"
             in printed)
     wanted = [*pair('q', 'é', 'no'), (frame, [*b'yes', E]), (frame, [*b'no', E]), *pair('q', 'up', None),
               *pair('q', None, 'down'), *pair('a<|im_end|>', '<|im_start|>', '')]
@@ -313,8 +318,7 @@ def test_an_epoch_is_that_of_sft(n, batch_size):
 
 # --- it goes on where it was --------------------------------------------------------------------------------
 CASES = {'kto': ['--loss_type=kto', '--learning_rate=3e-2'],
-         'a reward model, lora and muon': ['--loss_type=rm', '--lora=4', '--optimizer=muon',
-                                           '--micro_batch_size=3']}
+         'a reward model and lora': ['--loss_type=rm', '--lora=4', '--micro_batch_size=3']}
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -329,7 +333,7 @@ def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(case,
     shutil.rmtree(start)
     killed += [goes_on(out, before=killed_while_saving(8)), goes_on(out, before=accident('kill', 8))]
     finished = expect_straight(out, tmp_path / 'straight', killed, goes_on, 12, 18)
-    assert 'under the reference' not in finished.stdout + finished.stderr
+    assert 'reference' not in finished.stdout + finished.stderr
 
 
 @pytest.fixture(scope='module')
@@ -344,7 +348,7 @@ def test_another_run_is_not_resumed_as_this_one(dpo, sft_model, pairs, done, tmp
     before = contents(done)
     again = lambda *flags, out=done: run('dpo.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=14',
                                          *flags)
-    for flag in ('--optimizer=muon', '--lora=2', '--loss_type=ipo', '--beta=0.2', '--block_size=60'):
+    for flag in ('--lora=2', '--loss_type=ipo', '--beta=0.2', '--block_size=60'):
         mistake(again(flag), 'other data or settings')
     for side in ('train', 'val'):
         shutil.copytree(pairs, tmp_path / side)
@@ -400,18 +404,6 @@ def test_a_full_disk_leaves_the_last_checkpoint(done, tmp_path):
     expect_a_full_disk_leaves_the_last_checkpoint(done, tmp_path / 'run', goes_on)
 
 
-def test_a_figure_that_cannot_be_measured_is_null(dpo, pairs, tmp_path):
-    """A batch of one answer has no answer of the other kind."""
-    rows = thumbs_of(read_rows(pairs / 'train.jsonl'))
-    for side in ('train', 'val'):
-        write(tmp_path / f'{side}.jsonl', rows)
-    ok(dpo(tmp_path / 'run', f'--data_dir={tmp_path}', '--loss_type=kto', '--batch_size=1'))
-    [*means] = zip(series(tmp_path / 'run', 'chosen_reward'), series(tmp_path / 'run', 'rejected_reward'),
-                   series(tmp_path / 'run', 'margin'))
-    assert all((a is None) != (b is None) and c is None for a, b, c in means)
-    assert None not in series(tmp_path / 'run', 'val_margin') + series(tmp_path / 'run', 'loss')
-
-
 # --- several processes --------------------------------------------------------------------------------------
 @pytest.mark.parametrize('n, batch_size, kind', [(2, 7, 'dpo'), (4, 3, 'kto'), (2, 5, 'rm')])
 def test_any_batch_is_shared_by_any_number_of_processes(dpo, n, batch_size, kind, thumbs, pairs, tmp_path):
@@ -434,14 +426,6 @@ def test_when_a_process_ends_the_others_do_not_wait(dpo, deed, rank, tmp_path):
     expect_all_end(dpo, tmp_path / 'run', deed, rank)
 
 
-def test_processes_that_differ_are_refused(dpo, pairs, tmp_path):
-    shutil.copytree(pairs, tmp_path / 'data')
-    (tmp_path / 'data/train.jsonl').write_text((pairs / 'val.jsonl').read_text('utf-8'), 'utf-8')
-    expect_processes_that_differ_are_refused(
-        dpo, tmp_path / 'run', 'f"--beta=0.{rank + 1}"',
-        f'"--data_dir={tmp_path}/data" if rank else "--epochs=1"')
-
-
 # --- copied -------------------------------------------------------------------------------------------------
 def test_with_its_three_leaves_alone_it_trains_in_one_and_in_two_processes(sft_model, pairs, tmp_path):
     """dpo, ipo, orpo, simpo, and kto; and a flag whose file is not there is told by name."""
@@ -453,8 +437,7 @@ def test_with_its_three_leaves_alone_it_trains_in_one_and_in_two_processes(sft_m
         assert len(series(tmp_path / out, 'loss')) == 5
     for kind in ('ipo', 'orpo', 'simpo', 'kto'):
         ok(call(sys.executable, *flags, f'--loss_type={kind}', f'--out_dir={kind}'))
-    for flag, file in (('--lora=2', 'lora'), ('--optimizer=muon', 'muon'),
-                       ('--loss_type=rm', 'reward_model')):
+    for flag, file in (('--lora=2', 'lora'), ('--loss_type=rm', 'reward_model')):
         mistake(call(sys.executable, *flags, '--out_dir=three', flag), 'copy extras, too', f'extras.{file}')
 
 
@@ -487,9 +470,9 @@ def test_a_run_that_ends_before_its_reference_is_known_leaves_nothing_behind(dpo
 def test_settings_and_files_that_cannot_be_used(dpo, tmp_path):
     write(tmp_path / 'train.jsonl', [{'prompt': 'q', 'chosen': 'a', 'rejected': 'a'}])
     for flag, words in (
-            ('--label_smoothing=0.1 --loss_type=ipo', 'label_smoothing=0.1 ipo'), ('--beta=0', 'beta=0'),
-            ('--loss_type=rm --beta=3', 'beta=3.0 rm'), ('--loss_type=orpo --nll_weight=1', 'nll_weight=1.0'),
-            ('--label_smoothing=0.5', 'label_smoothing=0.5'), ('--gamma=2', 'gamma=2 loss_type=simpo'),
+            ('--beta=0', 'beta=0'), ('--loss_type=orpo --nll_weight=1', 'nll_weight=1.0 orpo'),
+            ('--loss_type=rm --nll_weight=1', 'nll_weight=1.0 rm'),
+            ('--label_smoothing=0.5', 'label_smoothing=0.5'),
             ('--block_size=97', 'block_size=97 96 extras.longer_context'), ('--device=tpu', '--device=auto'),
             ('--beta=1e-300', 'beta=1e-300'), ('--epochs=1e15', 'epochs=1000000000000000.0'),
             ('--warmup_steps=13', 'warmup_steps=13 max_steps=12'), ('--block_size=1', '0 better 1 tokens'),
@@ -506,9 +489,8 @@ def test_answers_of_one_kind_would_destroy_the_model(dpo, pairs, tmp_path):
     for label, counts in ((True, '32 better and 0 worse'), (False, '0 better and 32 worse')):
         write(tmp_path / 'train.jsonl', [row for row in rows if row['label'] == label])
         result = dpo(tmp_path / 'out', '--loss_type=kto', f'--data_dir={tmp_path}')
-        mistake(result, counts, 'needs both kinds')
-        a, _, _, b, _ = counts.split()
-        assert f'better answers: {a}, worse: {b}' in result.stdout
+        mistake(result, counts, 'needs both')
+        assert f'{counts} answers' in result.stdout
     assert not (tmp_path / 'out').exists()
 
 
@@ -526,7 +508,7 @@ def test_a_model_that_cannot_answer_is_no_start(dpo, tmp_path):
             ([SPECIAL_TOKENS[:1]], [], '<|im_start|>'), ({'causal': False}, [], 'mlm'),
             ({'saved': {'reward_head': torch.zeros(2)}}, [], 'reward model'),
             ({'saved': {'tokenizer_hash': 'x'}}, [], 'tokenizer.json is not'),
-            ({'saved': 'new rows'}, [], 'python sft.py')):
+            ({'saved': 'new rows'}, ['--lora=2'], '<|im_start|>')):
         base = start(*how) if isinstance(how, list) else start(**how)
         mistake(dpo(tmp_path / 'run', base, *flags), word)
     assert not (tmp_path / 'run').exists()
@@ -539,7 +521,7 @@ UP = '{"prompt": "q", "completion": "a", "label": true}'
 def test_a_line_that_cannot_be_used_is_named_by_its_number(dpo, tmp_path):
     (tmp_path / 'val.jsonl').write_text(f'{PAIR}\n', encoding='utf-8')
     for bad, kind, word in (
-            ('{"prompt": ""}', 'dpo', 'chosen'), (UP, 'dpo', '--loss_type=kto'), ('[1]', 'dpo', 'TypeError'),
+            ('{"prompt": ""}', 'dpo', 'chosen'), (UP, 'dpo', 'for kto'), ('[1]', 'dpo', 'TypeError'),
             (UP.replace('true', '"false"'), 'kto', 'true or false'),
             (PAIR.replace('"a"', 'null'), 'dpo', 'text'), (PAIR.replace('"a"', '[1]'), 'dpo', 'text'),
             (PAIR.replace('"q"', 'null'), 'dpo', 'prompt'),
@@ -548,5 +530,5 @@ def test_a_line_that_cannot_be_used_is_named_by_its_number(dpo, tmp_path):
         (tmp_path / 'train.jsonl').write_bytes(PAIR.encode() + b'\n' + (
             bad if isinstance(bad, bytes) else bad.encode()))
         mistake(dpo(tmp_path / 'run', f'--data_dir={tmp_path}', f'--loss_type={kind}'), 'train.jsonl, line 2',
-                word, 'prepare.py')
+                word, '"chosen"')
     assert not (tmp_path / 'run').exists()

@@ -15,8 +15,8 @@ PAGE = (ROOT / 'docs/exercises.md').read_text(encoding='utf-8')
 SOURCES = {e.name: (ROOT / e.file).read_text(encoding='utf-8') for e in EXERCISES}
 
 
-SLOWLY = """from test_bpe import in_order
-        return in_order(self, chunk)"""
+SLOWLY = """from test_tokenizer import in_order
+    return in_order(chunk, ranks)"""
 
 
 def test_every_exercise_has_a_row_of_the_page_tests_that_exist_and_two_wrong_answers():

@@ -5,18 +5,16 @@ from accidents import full_disk
 from conftest import machine, mistake, ok, refused, run, save_run
 from test_model import lively
 
-from extras import hf_model
+from extras import gguf_file, hf_model, hf_tokenizer
 from model import GPT, GPTConfig
-from parts.model import gguf_file
-from parts.tokenizer import fit
-from tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, Tokenizer, from_printable
+from tokenizer import SPECIAL_TOKENS, Tokenizer, from_printable
 
 gguf = pytest.importorskip('gguf')
 safetensors = pytest.importorskip('safetensors.torch')
 SOURCE = open(__file__, encoding='utf-8').read()
 TOKENIZERS = {'ours': Tokenizer.train(SOURCE, 600), 'byte': Tokenizer.byte(SPECIAL_TOKENS),
               **{name: Tokenizer.train(SOURCE, 600, pattern=pattern)
-                 for name, pattern in fit.PATTERNS.items()}}
+                for name, pattern in zip(('gpt2', 'possessive', 'cl100k'), gguf_file.NAMES)}}
 
 
 def a_run(folder, tokenizer, **settings):
@@ -34,8 +32,8 @@ def runs(tmp_path_factory):
     for name, tokenizer in TOKENIZERS.items():
         folder = tmp_path_factory.mktemp('gguf') / name
         model = a_run(folder, tokenizer, tie_embeddings=name == 'byte')
-        state = {'config': {'stage': 'sft'}} if name == 'ours' else {}
-        said = gguf_file.write(folder, model, tokenizer, 'gguf', state)
+        model.saved = {'config': {'stage': 'sft'}} if name == 'ours' else {}
+        said = gguf_file.publish(folder, model, tokenizer)
         assert ('--pattern=cl100k' in said) == (name == 'ours'), said
         made[name] = model, tokenizer, gguf.GGUFReader(folder / 'model-f32.gguf')
     return made
@@ -71,21 +69,9 @@ def test_tensors_are_equal_bit_for_bit_with_q_and_k_turned_back(runs, tmp_path):
             assert reader.get_field(f'llama.{key}').contents() == n, key
 
 
-def test_smaller_types_are_the_same_matrices_quantized(runs, tmp_path):
-    model, tokenizer, reader = runs['cl100k']
-    whole = {t.name: t.data for t in reader.tensors}
-    types = gguf.GGMLQuantizationType
-    for kind, smaller in (('f16', types.F16), ('q8_0', types.Q8_0)):
-        gguf_file.write(tmp_path, model, tokenizer, f'gguf-{kind}', {})
-        for tensor in gguf.GGUFReader(tmp_path / f'model-{kind}.gguf').tensors:
-            array = whole[tensor.name]
-            assert tensor.tensor_type == (smaller if array.ndim > 1 else types.F32), tensor.name
-            assert np.array_equal(tensor.data, gguf.quantize(array, tensor.tensor_type)), tensor.name
-
-
 def test_llama_3_s_frequencies_are_divided_by_the_numbers_in_the_file(tmp_path):
     model = a_run(tmp_path / 'run', TOKENIZERS['byte'], rope_scaling=(8., 1., 4., 24.), rope_theta=500.)
-    gguf_file.write(tmp_path / 'run', model, TOKENIZERS['byte'], 'gguf', {})
+    gguf_file.publish(tmp_path / 'run', model, TOKENIZERS['byte'])
     reader = gguf.GGUFReader(tmp_path / 'run/model-f32.gguf')
     assert reader.get_field('llama.rope.scaling.type') is None          # that would scale a second time
     factors, = (t.data for t in reader.tensors if t.name == 'rope_freqs.weight')
@@ -100,14 +86,14 @@ def test_the_command_writes_it_and_what_cannot_be_is_one_sentence(tmp_path):
     assert 'model-f32.gguf' in ok(run('sample.py', *export))
     before = (tmp_path / 'run/model-f32.gguf').read_bytes()
     result = run('sample.py', *export, before=full_disk(100_000))
-    machine(result, 'cannot write', 'model-f32.gguf', 'unchanged')
+    machine(result, 'the disk is full', 'what was saved stays')
     assert (tmp_path / 'run/model-f32.gguf').read_bytes() == before and not list(tmp_path.rglob('*.tmp'))
     mistake(run('sample.py', *export, before="sys.modules['gguf'] = None"), 'pip install gguf')
     hf_model.write(tmp_path / 'theirs', GPT(GPTConfig(600, 64, 1, 2, 0, 16)), TOKENIZERS['cl100k'])
     mistake(run('sample.py', f'--ckpt={tmp_path}/theirs', '--export=gguf'), 'convert_hf_to_gguf.py')
     for other in {'qkv_bias': True}, {'qk_norm': True}:
         model = lively(**other)
-        refused('a plain Llama, but', gguf_file.write, tmp_path, model, TOKENIZERS['byte'], 'gguf', {})
+        refused('a plain Llama, but', gguf_file.publish, tmp_path, model, TOKENIZERS['byte'])
 
 
 # --- the tokenizer ------------------------------------------------------------------------------------------
@@ -121,10 +107,11 @@ def test_the_vocabulary_is_complete_and_its_ends_are_ours(runs):
             assert (token.encode() if as_it_is else from_printable(token)) == tokenizer.all_bytes[id]
             assert (kind == 3) == (id in tokenizer.special.values())
             assert (kind == 4) == (name == 'ours' and b'\n' in tokenizer.all_bytes[id])
-        assert get('ggml.pre') == ('gpt-2' if name in ('gpt2', 'byte') else 'llama-bpe')
+        assert get('ggml.pre') == ('gpt-2' if name in ('gpt2', 'possessive', 'byte') else 'llama-bpe')
         assert [get('ggml.bos_token_id'), get('ggml.eos_token_id'), get('ggml.eot_token_id')] == \
             [*tokenizer.begin, *tokenizer.stop]
         assert get('ggml.suppress_tokens') == tokenizer.never_in_answers()
         assert get('ggml.add_bos_token') == (name != 'ours')    # a run on conversations has none before them
         template = reader.get_field('tokenizer.chat_template')
-        assert (template.contents() if template else None) == (CHAT_TEMPLATE if name == 'ours' else None)
+        expected = hf_tokenizer.CHAT_TEMPLATE if name == 'ours' else None
+        assert (template.contents() if template else None) == expected

@@ -1,6 +1,7 @@
 """A Llama, Qwen2 or Qwen3 of Hugging Face is our model, both ways, and the card of an export is true."""
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -8,10 +9,10 @@ import sys
 import pytest
 import torch
 from accidents import full_disk
-from conftest import ROOT, contents, mistake, ok, read_json, refused, run, same, save_run
+from conftest import ROOT, contents, mistake, ok, read_json, refused, run, same, save_run, series
 from test_model import lively
 
-from extras import hf_model, lora
+from extras import hf_model, hf_tokenizer, lora
 from model import GPT, GPTConfig
 from tokenizer import Tokenizer
 
@@ -240,7 +241,7 @@ def folder(tmp_path_factory):
     save_run(folder / 'sft', model, tokenizer, config=config, step=7)
     for path in 'sft/eval.json', 'sft/data.json', 'data/report.md':
         (folder / path).write_text(path)
-    assert 'AutoTokenizer' in ok(run('sample.py', '--ckpt=sft', '--export=hf', cwd=folder))
+    assert 'AutoTokenizer' in ok(run('sample.py', '--ckpt=best.pt', '--export=hf', cwd=folder / 'sft'))
     return folder
 
 
@@ -260,7 +261,7 @@ def test_the_model_generates_what_ours_does(folder):
 
 def test_the_card_names_settings_and_step_beside_scores_and_data_and_its_example_runs(folder):
     card = (folder / 'sft/hf/README.md').read_text(encoding='utf-8')
-    for words in ("init_from = 'out/base'", 'license: other', 'of step 7'):
+    for words in ("init_from = 'out/base'", 'license: other', 'at step 7'):
         assert words in card, (words, card)
     for path in 'sft/eval.json', 'sft/data.json', 'data/report.md':
         assert (folder / 'sft/hf' / path.split('/')[1]).read_text() == path
@@ -274,3 +275,52 @@ def test_nothing_is_replaced_and_a_full_disk_leaves_nothing(folder):
     shutil.move(folder / 'sft/hf', folder / 'hf')
     mistake(export(before=full_disk(60_000)), 'cannot write')
     assert not list(folder.glob('sft/hf*'))
+
+
+# --- a model of others: more pretraining, SFT, a chat -------------------------------------------------------
+SMALL = {'prepare.py': [], 'sample.py': ['--max_new_tokens=4'],
+         'train.py': ['--max_steps=8', '--warmup_steps=1', '--block_size=48', '--eval_tokens=2048',
+                      '--sample_tokens=4', '--eval_interval=8', '--batch_size=8'],
+         'sft.py': ['--max_steps=8', '--batch_size=8', '--sample_tokens=4', '--eval_interval=8']}
+
+
+def test_the_commands_of_the_page_continue_fine_tune_and_chat_and_the_card_names_base_and_license(
+        tmp_path, python_files):
+    """Those of docs/use.md, and what they print as the next one, with a small model of transformers."""
+    theirs = tmp_path / 'SmolLM2-135M'
+    tokenizer = Tokenizer.train(open(__file__, encoding='utf-8').read(), 500)
+    published(theirs, SMOLLM2, vocab_size=500, max_position_embeddings=256)
+    hf_tokenizer.write(theirs, tokenizer, 256)
+    (theirs / 'README.md').write_text('---\nlicense: apache-2.0\n---\n# SmolLM2\n')
+    page = (ROOT / 'docs/use.md').read_text(encoding='utf-8')
+    section = page.split('## Start from another model')[1].split('\n## ')[0]
+    commands = re.findall('^python .*', section, re.M)
+    assert len(commands) == 7
+    for command in commands:
+        if '--learning_rate' in command:
+            command += ' --learning_rate=3e-3'      # for so few steps
+        if '--kind=sft' in command:
+            command += ' --n_examples=40'
+        while command:
+            _, script, *flags = shlex.split(command.replace('FILE', f'{python_files}/asyncio'))
+            device = [] if script == 'prepare.py' else ['--device=cpu']
+            talk = "import io, sys; sys.stdin = io.StringIO('hi\\n')"
+            said = run(script, *flags, *SMALL[script], *device, cwd=tmp_path, before=talk)
+            ok(said)
+            after = re.search('^next: (python s.*)', said.stdout, re.M)     # not that of prepare.py
+            command = after and after[1]
+    for out in 'more', 'smol':
+        losses = series(tmp_path / 'out' / out, 'val_loss')
+        assert losses[-1] < losses[0] - 0.02, (out, losses)
+
+    export = lambda name, **how: run('sample.py', f'--ckpt={name}', '--export=hf', cwd=tmp_path, **how)
+    ok(export('out/smol'))
+    card = (tmp_path / 'out/smol/hf/README.md').read_text(encoding='utf-8')
+    for words in 'base_model: SmolLM2-135M\n', 'license: apache-2.0\n', 'LoRA of rank 8':
+        assert words in card, card
+    ok(run('sft.py', '--init_from=out/more', '--out_dir=out/both', *SMALL['sft.py'], cwd=tmp_path))
+    ok(export('out/both'))
+    assert 'base_model: SmolLM2-135M\n' in (tmp_path / 'out/both/hf/README.md').read_text(encoding='utf-8')
+    (theirs / 'tokenizer.json').unlink()
+    advice = 'tokenizer.json is missing', 'AutoTokenizer'
+    mistake(run('sample.py', '--ckpt=SmolLM2-135M', cwd=tmp_path), *advice)

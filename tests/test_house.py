@@ -16,10 +16,10 @@ OWN = SCRIPTS | {'parts', 'extras'}
 
 # --- who imports whom ---------------------------------------------------------------------------------------
 LEAVES = {'configurator', 'model', 'tokenizer'}
-ARROWS = {'configurator': set(), 'model': {'parts', 'extras'}, 'tokenizer': {'parts', 'extras'},
-          'plot': {'configurator', 'parts', 'extras'},
+ARROWS = {'configurator': set(), 'model': {'parts', 'extras'}, 'tokenizer': {'configurator', 'extras'},
+          'plot': {'configurator'}, 'sample': LEAVES | {'extras'},
           'prepare': {'configurator', 'tokenizer', 'parts', 'extras'},
-          **dict.fromkeys(('train', 'sft', 'dpo', 'rl', 'sample', 'eval'), LEAVES | {'parts', 'extras'}),
+          **dict.fromkeys(('train', 'sft', 'dpo', 'rl', 'eval'), LEAVES | {'parts', 'extras'}),
           **dict.fromkeys(PARTS, {'model', 'tokenizer', 'parts', 'extras'}),
           **dict.fromkeys(EXTRAS, LEAVES | {'extras'})}
 # People take these away, so they import nothing of ours.

@@ -9,15 +9,16 @@ import urllib.parse
 
 import pytest
 import torch
-from conftest import ROOT, like, mistake, ok, refused, run, save_run
+from conftest import ROOT, lift, like, mistake, ok, refused, run, save_run
 from test_model import lively
 from test_sample import TOKENIZER, chain
 
-from model import sample
 from extras import sandbox
-from parts.sample import asking, html_file
-from parts.tokenizer import fit
+from model import sample
+from extras import gguf_file, html_file
 from tokenizer import PATTERN, SMALL_PATTERN, Tokenizer
+
+encode = lift('sample.py', 'encode')
 
 SOURCE = open(__file__, encoding='utf-8').read()
 NASTY = '''"quotes' and \\" <b>bold</b> </script><!-- <script> \u2028 😀👩‍👩‍👧 中文字,
@@ -96,11 +97,13 @@ def shown(tmp_path_factory):
     """(the page, {name: (model, tokenizer, can it chat?)}): grouped heads, a tied matrix, one says ok."""
     tokenizer = Tokenizer.train(SOURCE, 700)
     small = dict(vocab_size=tokenizer.vocab_size, block_size=CONTEXT, n_ffn=44, vocab_multiple=64)
-    models = {'a "base"': (lively(0.3, **small, n_kv_head=2, tie_embeddings=False), tokenizer, False),
-              'chat': (lively(0.3, **small, n_layer=1, n_head=2, rope_theta=500.0), tokenizer, True),
-              'knows': (like(chain('\nok', '<|im_end|>'), block_size=256), TOKENIZER, True)}
+    models = {'a "base"': (lively(0.3, **small, n_kv_head=2, tie_embeddings=False), tokenizer, {}),
+              'chat': (lively(0.3, **small, n_layer=1, n_head=2, rope_theta=500.0), tokenizer,
+                       {'stage': 'sft'}),
+              'knows': (like(chain('\nok', '<|im_end|>'), block_size=256), TOKENIZER, {'stage': 'dpo'})}
     path = tmp_path_factory.mktemp('page') / 'demo.html'
-    said = html_file.write(path, models, PROBLEMS, lambda *job: sandbox.Result('wrong', MESSAGE))
+    judge = lambda *job: sandbox.Result('wrong', MESSAGE)
+    said = html_file.write_page(path, models, encode, PROBLEMS, judge)
     assert str(path) in said and '3 models' in said
     return path.read_text(encoding='utf-8'), models
 
@@ -115,7 +118,8 @@ def asked_of(models, temperature=0, **more):
     """50 requests: a text or a message for each model in turn."""
     requests = []
     for i, text in enumerate(prompts(50)):
-        name, (_, _, can_chat) = [*models.items()][i % 2]           # not the one that knows its answer
+        name, (_, _, trained) = [*models.items()][i % 2]            # not the one that knows its answer
+        can_chat = 'stage' in trained
         content = {'messages': [{'role': 'user', 'content': text}]} if can_chat else {'prompt': text}
         requests.append([{'model': name, 'max_tokens': 20, 'temperature': temperature, 'top_k': 0, 'seed': i,
                           **content, **more}, can_chat])
@@ -128,15 +132,15 @@ def check_answers(models, requests, rows):
     n_tokens = 0
     for (request, can_chat), row in zip(requests, rows, strict=True):
         model, tokenizer, _ = models[request['model']]
-        prompt = asking.encode(tokenizer, request['messages'] if can_chat else request['prompt'])
+        prompt, allowed, n_again = encode(tokenizer, request['messages' if can_chat else 'prompt'])
         ids = row['ids']
         n_tokens += len(ids)
-        assert len(ids) == 20 + (prompt.repeated > 0) or ids[-1] in tokenizer.stop
+        assert len(ids) == 20 + (n_again > 0) or ids[-1] in tokenizer.stop
         with torch.no_grad():
-            logits = model(torch.tensor([prompt.ids + ids[:-1]]))[0][0, len(prompt.ids) - 1:]  # (n, V)
+            logits = model(torch.tensor([prompt + ids[:-1]]))[0][0, len(prompt) - 1:]  # (n, V)
         logits[:, tokenizer.never_in_answers(model.config.vocab_size)] = -math.inf
         healed = torch.full_like(logits[0], -math.inf)
-        healed[prompt.allowed] = 0
+        healed[allowed] = 0
         logits[0] += healed
         for id, token, log_p in zip(ids, row['tokens'], logits.log_softmax(-1), strict=True):
             best = log_p.topk(4)
@@ -145,7 +149,7 @@ def check_answers(models, requests, rows):
             rivals = [rival['logprob'] for rival in token['top_logprobs']]
             possible = best.values[best.values > -math.inf].tolist()
             assert rivals == pytest.approx(possible, abs=1e-3), request
-        data = tokenizer.decode_bytes([id for id in ids if id not in tokenizer.stop])[prompt.repeated:]
+        data = tokenizer.decode_bytes([id for id in ids if id not in tokenizer.stop])[n_again:]
         assert row['text'] == data.decode('utf-8', 'replace')
     assert n_tokens > 500
 
@@ -178,8 +182,8 @@ def test_greedy_ids_are_torchs_in_chromium_and_texts_are_shown_as_text(shown, tm
 def test_ids_are_those_of_python_whatever_the_pattern(shown):
     page, _ = shown
     texts = [NASTY, SPACES, SOURCE, '', 'I\'ll', *prompts(100)]
-    # fit.PATTERN has ++
-    for pattern in (PATTERN, SMALL_PATTERN, fit.PATTERN, *fit.PATTERNS.values()):
+    # one of those that llama.cpp has uses ++
+    for pattern in (PATTERN, SMALL_PATTERN, *gguf_file.NAMES):
         tokenizer = Tokenizer.train(SOURCE + NASTY * 9 + SPACES * 9, 900, pattern=pattern)
         tokens = [token.decode('latin-1') for token in tokenizer.vocab]
         ids = in_node(page, '''{
@@ -216,9 +220,9 @@ def test_an_answer_ends_with_the_context_and_a_long_question_is_refused(shown):
     long = [[{**request, 'max_tokens': 9999}, can_chat] for request, can_chat in asked_of(models)[:8]]
     for (request, can_chat), row in zip(long, in_node(page, f'{ASK}; ask_all(given)', long), strict=True):
         model, tokenizer, _ = models[request['model']]
-        prompt = asking.encode(tokenizer, request['messages'] if can_chat else request['prompt'])
+        prompt, *_ = encode(tokenizer, request['messages' if can_chat else 'prompt'])
         stopped = row['ids'][-1] in tokenizer.stop
-        assert stopped or len(prompt.ids) + len(row['ids']) == CONTEXT + 1
+        assert stopped or len(prompt) + len(row['ids']) == CONTEXT + 1
     much = [[{**long[0][0], 'prompt': SOURCE}, False]]
     said = in_node(page, f'{ASK}; ask_all(given).catch(e => e.message)', much)
     assert f'context of {CONTEXT} tokens' in said
@@ -248,7 +252,7 @@ def test_the_file_needs_nothing_else(shown):
     data = json.loads(re.search('<script id="models".*?>(.*?)</script>', page, re.S)[1])
     assert [each['prompt'] for each in data['problems']] == [each['prompt'] for each in PROBLEMS]
     assert data['problems'][0]['tests'] == MESSAGE and 'solution' not in data['problems'][0]
-    lines = (ROOT / 'parts/sample/demo.js').read_text(encoding='utf-8').splitlines()
+    lines = (ROOT / 'extras/demo.js').read_text(encoding='utf-8').splitlines()
     assert len(lines) <= 400
 
 
@@ -283,7 +287,7 @@ def test_the_command_writes_it_and_what_a_page_cannot_hold_is_one_sentence(tmp_p
     mistake(export('--ckpt=chat', '--out=gone/a.html'), 'gone/a.html', '--out')
 
     path = tmp_path / 'no.html'
-    write = lambda model, its=TOKENIZER: html_file.write(path, {'odd': (model, its, False)}, [])
+    write = lambda model, its=TOKENIZER: html_file.write(path, {'odd': (model, its, {})}, encode)
     for how in {'rope_scaling': (2.0,)}, {'qkv_bias': True}, {'qk_norm': True}:
         refused('our own bpe', write, lively(**how))
     for odd in Tokenizer.char('ab'), Tokenizer('bpe', TOKENIZER.vocab, pattern="(?i:'s)|[\\s\\S]"):

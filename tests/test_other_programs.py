@@ -4,11 +4,11 @@ import random
 import urllib.request
 
 import pytest
+import torch
 from conftest import ROOT
 from test_model import lively
 
-from parts.model import gguf_file
-from parts.sample.asking import Answer, Prompt, write
+from extras import gguf_file
 from tokenizer import Tokenizer
 
 SHAPES = [{}, {'n_kv_head': 4, 'tie_embeddings': False},
@@ -23,7 +23,7 @@ def test_llama_cpp_continues_as_we_do(tmp_path, settings):
     small = dict(vocab_size=tokenizer.vocab_size, block_size=128, n_kv_head=2, n_embd=64, n_ffn=96)
     model = lively(**{**small, **settings}).eval()
     model.head.weight.data[tokenizer.special['<|span_3|>']] *= 9        # neither may draw it
-    gguf_file.write(tmp_path, model, tokenizer, 'gguf', {})
+    gguf_file.publish(tmp_path, model, tokenizer)
     p = xllamacpp.CommonParams()
     p.model.path = str(tmp_path / 'model-f32.gguf')
     p.n_ctx = 128
@@ -36,6 +36,7 @@ def test_llama_cpp_continues_as_we_do(tmp_path, settings):
         request = dict(prompt=ids, n_predict=60, temperature=0, return_tokens=True, cache_prompt=False)
         data = json.dumps(request).encode()
         answer = urllib.request.urlopen(f'{server.listening_address}/completion', data)
-        ours = Answer(Prompt(ids), [0.5] * 60, tokenizer)
-        list(write(model, [ours], tokenizer.stop, temperature=0))
-        assert json.load(answer)['tokens'] == ours.ids
+        never = tokenizer.never_in_answers(model.config.vocab_size)
+        best = lambda logits, rows, t: logits.index_fill(1, torch.tensor(never), -torch.inf).argmax(-1)
+        ours = [token.item() for token in model.stream(torch.tensor([ids]), 60, best, tokenizer.stop)]
+        assert json.load(answer)['tokens'] == ours

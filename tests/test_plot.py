@@ -1,14 +1,14 @@
 """plot.py: the picture of finished and running runs, and the sentences on histories that we made up."""
 import math
 import random
+import re
+import shutil
 
 import numpy as np
 import pytest
-from conftest import ROOT, mistake, ok, run, write
+from conftest import ROOT, lift, mistake, ok, run, write
 
-from parts.eval import run_log
-from parts.eval.run_log import read_run
-
+read_rows, expected, _ = lift('plot.py', 'read_rows', 'expected', 'read')
 CONFIG = {'max_steps': 1000, 'warmup_steps': 100, 'vocab_size': 4096}
 LN_V = math.log(4096)
 NAN = math.nan
@@ -39,11 +39,10 @@ def rows_of(usual, steps, other):
             for step in steps]
 
 
-def history(steps=1000, events=(), **other):
+def history(steps=1000, **other):
     """The rows of a run of train.py."""
     rows = rows_of(STEP, range(10, steps + 1, 10), other)
     rows += rows_of(EVALUATION, range(0, steps + 1, 100), other)
-    rows += [{'step': step, 'event': kind, 'text': kind} for step, kind in events]
     return sorted(rows, key=lambda row: row['step'])
 
 
@@ -64,24 +63,21 @@ def home(folder, rows, config=CONFIG, half=''):
 
 
 # --- the picture --------------------------------------------------------------------------------------------
-EVENTS = [(220, 'spike'), (230, 'skip'), (300, 'rollback'), (640, 'resume'), (700, 'something new')]
-
-
 def test_the_picture_has_the_sentences_on_each_run_and_panels_for_each_stage(tmp_path):
     """One is finished, one is being written, and every number of the third is NaN."""
-    home(tmp_path / 'a', history(lr=lambda step: 1e-5 * min(step, 1000 - step)))
-    home(tmp_path / 'b', policy(entropy=NAN) + [{'step': 20, 'event': 'new', 'text': ''}], RL,
+    home(tmp_path / 'a', history())
+    home(tmp_path / 'b', policy(entropy=NAN), RL,
          half='{"step": 410, "lo')
     home(tmp_path / 'c', history(200, loss=NAN, grad_norm=NAN, val_loss=NAN), {})
     result = run('plot.py', '--runs=a,b,c', '--out=a.svg', cwd=tmp_path)
-    assert 'a (step 1,000 of 1,000):\n  The validation loss is 3.19 ' in ok(result) and not result.stderr
+    assert 'a (base, step 1,000 of 1,000):\n  The validation loss is 3.19 ' in ok(result)
+    assert result.stderr == ''
     drawn = (tmp_path / 'a.svg').read_text(encoding='utf-8')
-    for title in ('loss', 'nats per token: falls, ever slower', 'gradient norm', 'learning rate', 'reward',
-                  'step time', 'def f(x):'):
+    for title in ('loss', 'nats: falls, ever slower', 'gradient norm', 'learning rate', 'reward',
+                  'step time', 'def f(x):', 'a (base, step 1,000 of 1,000)'):
         assert f'<!-- {title} -->' in drawn, title
     assert not (tmp_path / 'a.svg.tmp').exists()
-    for phase in ('#fdf4e1', '#ebf2f9'):        # the rate rises; it is below half of its peak
-        assert f'fill: {phase}' in drawn
+    assert drawn.count('<!-- loss -->') == 1 and '<!-- clipped -->' not in drawn     # rl has none
 
     n_thin = []                                 # a source's name may have a hyphen
     for other in {}, {'val_tiny-web_bpb': NAN}:
@@ -100,45 +96,32 @@ def test_a_pattern_means_the_runs_in_it(tmp_path):
     for pattern, found in (
             ('out/*', ['a', 'b', 'c d']), ('out/b,out/*', ['b', 'a', 'c d']), ('out/[bx]/', ['b'])):
         printed = run('plot.py', f'--runs={pattern}', cwd=tmp_path, before=NO_PICTURE).stdout
-        assert [line[4:].split(' (')[0] for line in printed.splitlines() if line[:4] == 'out/'] == found
+        assert [line[4:].split(' (')[0] for line in printed.splitlines() if ' (base' in line] == found
 
 
-def test_a_missing_run_is_answered_with_the_runs_that_are_there(tmp_path):
-    words = 'out/base/metrics.jsonl is missing', 'run: python prepare.py && python train.py'
+def test_a_missing_run_is_answered_with_what_shows_those_that_are_there(tmp_path):
+    words = 'out/base/metrics.jsonl is missing', "--runs='out/*'", 'python prepare.py && python train.py'
     mistake(run('plot.py', cwd=tmp_path), *words)
-    home(tmp_path / 'out/quickstart', history(20))
-    home(tmp_path / 'out/mine', history(20))
-    for flags in [], ['--runs=out/mime'], ['--runs=out/x*']:
-        result = run('plot.py', *flags, cwd=tmp_path)
-        mistake(result, 'metrics.jsonl is missing')
-        flag = result.stderr.strip().rpartition(' give one that has: ')[2]
-        assert flag == '--runs=out/mine,out/quickstart'
-    assert run('plot.py', flag, cwd=tmp_path, before=NO_PICTURE).stdout.count(' (step ') == 2
+    for name in 'quickstart', 'mine':
+        home(tmp_path / 'out' / name, history(20))
+    mistake(run('plot.py', '--runs=out/mime', cwd=tmp_path), 'out/mime/metrics.jsonl is missing')
+    said = run('plot.py', '--runs=out/*', cwd=tmp_path, before=NO_PICTURE).stdout
+    assert re.findall(r'^(\S+) \(base, step', said, re.M) == ['out/mine', 'out/quickstart']
 
 
 def test_mistakes_are_one_sentence(tmp_path):
     home(tmp_path / 'a', [], half='{"step": 1')
     home(tmp_path / 'b', history(20))
+    home(tmp_path / 'c', [{'step': 0, 'val_loss': 8}])      # no step yet
     for flags, before, words in (
             ('--runs=b,nothing', '', 'nothing/metrics.jsonl is missing'),
-            ('--runs=a', '', 'no complete line yet'),
-            ('--runs=b --out=x.txt', '', 'out=x.txt'),
+            ('--runs=a', '', 'no complete line yet'), ('--runs=c', '', 'no complete line yet'),
+            ('--runs=b --out=x.txt', '', "out='x.txt'"),
             ('--runs=b', NO_PICTURE, 'pip install')):
         mistake(run('plot.py', *flags.split(), cwd=tmp_path, before=before), words)
 
 
 # --- what is read -------------------------------------------------------------------------------------------
-def test_the_pass_rate_of_the_checkpoints_joins_the_run(tmp_path):
-    folder = home(tmp_path / 'a', history(50, EVENTS), CONFIG | {'warmup_steps': 0.1}, half='{"st')
-    several = {'series': [{'step': step, 'pass@1': step / 100} for step in (50, 20)]}
-    for i, task in enumerate((several, {'step': 40, 'pass@1': 0.4}, {'step': None, 'pass@1': 0.5})):
-        write(folder / f'eval-{i}.json', [{'tasks': {'problems': task}}])       # None: no model wrote them
-    run = read_run(str(folder))
-    rates = [(row['step'], row['pass_rate']) for row in run['rows'] if 'pass_rate' in row]
-    assert rates == [(20, 0.2), (40, 0.4), (50, 0.5)] and not [row for row in run['rows'] if 'event' in row]
-    assert (run['config']['pass@1'], run['config']['warmup_steps']) == (0.5, 100)
-
-
 def test_of_a_resumed_run_only_what_led_to_its_end_counts(tmp_path):
     """Steps are repeated, rows lie behind the save that it went on from, and the kill has cut a line."""
     row = lambda step, loss: {'step': step, 'loss': loss}
@@ -148,37 +131,36 @@ def test_of_a_resumed_run_only_what_led_to_its_end_counts(tmp_path):
     for again, steps in ((row(30, 6.1), [0, 10, 20, 20, 30, 50, 50]),
                          (val(20, 7.6), [0, 10, 20, 20, 50, 50])):
         rows[7] = again
-        run = read_run(str(home(tmp_path / 'a', rows, half='{"step": 60, "lo')))
-        assert [r['step'] for r in run['rows']] == steps and again in run['rows']
-        assert 5 not in [r.get('loss') for r in run['rows']]
+        kept = read_rows(home(tmp_path / 'a', rows, half='{"step": 60, "lo') / 'metrics.jsonl')
+        assert [r['step'] for r in kept] == steps and again in kept
+        assert 5 not in [r.get('loss') for r in kept]
 
 
-def test_the_end_of_a_run_is_compared_with_what_its_preset_expects_and_no_config_is_executed(
-        tmp_path, monkeypatch):
-    folder = tmp_path / 'config'
-    folder.mkdir()
-    monkeypatch.setattr(run_log, 'PRESETS', folder)
+def test_the_end_of_a_run_is_compared_with_what_its_preset_expects_and_no_config_is_executed(tmp_path):
+    """Copied with configurator.py alone. Only config/NAME.py beside it counts, and its text is read."""
+    project = tmp_path / 'project'
+    (project / 'config').mkdir(parents=True)
+    for name in 'plot.py', 'configurator.py':
+        shutil.copy(ROOT / name, project)
     mark = tmp_path / 'executed'
-    text = f"open({str(mark)!r}, 'w')\n_expect = {{'val_loss': (3, 3.5), 'other': (0, 1)}}\n"
-    for path in (folder / 'mine.py', tmp_path / 'foreign.py'):
+    text = f"open({str(mark)!r}, 'w')\n_expect = {{'val_loss': (3, 3.5),\n           'other': (0, 1)}}\n"
+    for path in (project / 'config/mine.py', tmp_path / 'foreign.py'):
         path.write_text(text, encoding='utf-8')
-    (folder / 'silent.py').write_text('max_steps = 1000\n', encoding='utf-8')
-    found = {'val_loss': (falling(1000), 3, 3.5)}
-    for preset, steps, expected in (
-            ('mine.py', 1000, found), ('config/mine.py', 1000, found),          # older runs have the path
-            ('mine.py', 900, {}), ('silent.py', 1000, {}), (None, 1000, {}), ('', 1000, {}),
-            ('..', 1000, {}), ([1], 1000, {}), (str(tmp_path / 'foreign.py'), 1000, {})):
-        run = read_run(str(home(tmp_path / 'a', history(steps), CONFIG | {'preset': preset})))
-        assert run_log.as_expected(run) == expected, preset
-    run = read_run(str(home(tmp_path / 'a', history(val_loss=NAN), CONFIG | {'preset': 'mine.py'})))
-    assert run_log.as_expected(run) == {} and not mark.exists()
-    assert run_log.verdict('val_loss', 4.31, 4.05, 4.13).startswith('val_loss 4.31 is 0.18 too high: ')
-    assert run_log.verdict('val_loss', 4.0, 4.05, 4.13).startswith('val_loss 4 is 0.05 too low: ')
-    assert run_log.verdict('x', 4.09, 4.05, 4.13) == 'x 4.09 is in the usual range, 4.05 to 4.13'
+    (project / 'config/silent.py').write_text('max_steps = 1000\n', encoding='utf-8')
+    cases = [('mine.py', 1000, {}), ('config/mine.py', 1000, {}),           # older runs have the path
+             ('mine.py', 900, {}), ('silent.py', 1000, {}), (None, 1000, {}), ('', 1000, {}),
+             ('..', 1000, {}), ([1], 1000, {}), (str(tmp_path / 'foreign.py'), 1000, {}),
+             ('mine.py', 1000, {'val_loss': NAN})]
+    for i, (preset, steps, more) in enumerate(cases):
+        home(tmp_path / f'run{i}', history(steps, **more), CONFIG | {'preset': preset})
+    said = run(project / 'plot.py', '--runs=run?', cwd=tmp_path, before=NO_PICTURE).stdout
+    parts = dict(part.split(' (', 1) for part in said.split('\nrun') if '(' in part)
+    assert ['usual' in part for part in parts.values()] == [True, True, *[False] * 8], said
+    assert said.count('At its end, val_loss 3.19 is in the usual 3 to 3.5.') == 2 and not mark.exists()
 
 
 def test_each_preset_expects_pairs_of_numbers():
-    found = {path.name: run_log.expected(path.name) for path in (ROOT / 'config').glob('*.py')}
+    found = {path.name: expected(path) for path in (ROOT / 'config').glob('*.py')}
     assert len([*filter(None, found.values())]) > 5
     for ranges in found.values():
         assert all(low < high for low, high in ranges.values())
@@ -187,9 +169,8 @@ def test_each_preset_expects_pairs_of_numbers():
 # --- the sentences ------------------------------------------------------------------------------------------
 RL = CONFIG | {'stage': 'rl', 'warmup_steps': 5, 'max_steps': 100}
 # what is said of few of these runs
-RARE = ('not a number', 'ln V', 'learned nothing', 'training loss is', 'jumps', 'farther above', 'lowest',
-        'flat', 'falling', 'busy', 'times the', 'speed fell', 'waiting', 'log ends', 'stopped', 'skipped',
-        'earned the same', 'No held-out', 'solves', 'no validation loss')
+RARE = ('not a number', 'ln V', 'above the training', 'lowest', 'flat', 'falling', 'busy', 'speed fell',
+        'waited', 'log ends', 'skipped', 'earned the same', 'no validation loss', 'usual')
 
 
 def base(*words, config=CONFIG, **other):
@@ -211,82 +192,63 @@ def after(step, first, last):
 
 
 RUNS = {
-    'falls': base('is 3.19 at step 1,000, from 8.32 at step 0, and still falling: by 0.33 (9.3%) since '
-                  'step 700'),
+    'falls': base('is 3.19 at step 1,000, from 8.32 at step 0, and still falling.'),
     'noise': base('still falling', loss=noisy),
     # it has learned since then
-    'one_evaluation': base('The validation loss is 8.32 at step 0.', 'near ln V', 'log ends', steps=50),
+    'one_evaluation': base('The validation loss is 8.32 at step 0.', 'ln V', 'log ends', steps=50),
     # it learns its own text, and the held-out text is another
-    'other_text': base('flat since step 0', 'above ln V = 8.32', 'training loss is', 'farther above',
-                       val_loss=9.5),
-    'exploded': base('lowest at step 400', 'above ln V = 8.32', 'jumps once', 'flat since step 500', 'busy',
+    'other_text': base('flat since step 0', 'busy', 'above the training',
+                       'ln V = 8.32, the loss of guessing among its 4,096 tokens', val_loss=9.5),
+    'exploded': base('flat since step 500', 'lowest at step 400', 'ln V', 'busy',
                      loss=after(500, falling, 50), val_loss=after(500, falling, 50)),
     # 10 noisy losses that happen to end low
-    'same_but_noisy': base('flat since step 0', val_loss=5,
+    'same_but_noisy': base('flat since step 0', 'busy', val_loss=5,
                            loss=lambda step: 5 + random.Random(step + 17).gauss(0, 0.5)),
-    'flat': base('flat since step 500, where 6 evaluations are between 4 and ',
-                 'busy (20,300 tokens/s) while the model does not learn',
+    'flat': base('is 4 at step 1,000; the machine is busy, and this has been flat since step 500.', 'busy',
                  loss=lambda step: max(4, falling(step)), val_loss=lambda step: max(4, falling(step))),
     'two_alike': base('is 5 at step 100.', 'log ends', steps=100, loss=5, val_loss=5),
     # it ends as runs do, slowly
-    'slow_end': base('still falling', 'training loss is',
+    'slow_end': base('still falling', 'It is 0.097 above the training loss',
                      loss=lambda step: 1.9 + 6 * math.exp(-step / 150),
                      val_loss=lambda step: 2 + 6 * math.exp(-step / 150)),
     # no more on held-out text: it still learns its own
-    'flat_val': base('flat since step 300', 'training loss is', 'farther above',
+    'flat_val': base('flat since step 300', 'busy', 'above the training',
                      val_loss=lambda step: max(4, 5 - step / 300)),
-    'guesses': base('It was never below ln V = 8.32, the loss of guessing among its 4,096 tokens: the '
-                    'model has learned nothing yet', 'busy', 'flat', loss=8.35, val_loss=8.36),
-    'untrained': base('ln V', 'learned nothing yet', 'log ends', steps=20, loss=8.35, val_loss=8.4),
-    'forgot': base('flat since step 500', 'lowest at step 400, 4.4', 'near ln V', 'busy',
-                   'jumps once, farthest at step 500: to 8.4 from about 4.2', loss=after(500, falling, 8.4),
-                   val_loss=after(500, falling, 8.4)),
-    'near': base('near ln V = 8.32', 'still falling', loss=lambda step: 8.3 - step / 2500,
+    'guesses': base('ln V', 'busy', 'flat', loss=8.35, val_loss=8.36),
+    'untrained': base('ln V', 'log ends', steps=20, loss=8.35, val_loss=8.4),
+    'forgot': base('flat since step 500', 'lowest at step 400, 4.4', 'ln V', 'busy',
+                   loss=after(500, falling, 8.4), val_loss=after(500, falling, 8.4)),
+    'near': base('near or above ln V = 8.32', 'still falling', loss=lambda step: 8.3 - step / 2500,
                  val_loss=lambda step: 8.3 - step / 2500),
-    'rises': base('is 4.69 at step 1,000; it was lowest at step 600, 4.22', 'training loss is 3.5 '
-                  'below', 'farther above the training loss at each '
-                  'evaluation since step 100, where the gap was 0.2',
-                  loss=lambda step: falling(step) - step / 500,
+    'rises': base('is 4.69 at step 1,000; it was lowest at step 600, 4.22, and has risen by 0.47 since',
+                  'It is 3.4 above the training', loss=lambda step: falling(step) - step / 500,
                   val_loss=lambda step: falling(step) + max(0, step - 400) / 400),
-    'jumps': base('jumps 2 times, farthest at step 700: to 9.23 from about 3.', 'still falling',
-                  loss=lambda step: noisy(step) + {400: 3, 700: 5.7}.get(step, 0)),
-    'broken': base('not a number at 41 of 100 logged steps, the last one is step 1,000',
-                   'The last validation loss is not a number', loss=after(600, falling, NAN),
+    'broken': base('no validation loss, or the last one is not a number', loss=after(600, falling, NAN),
                    val_loss=after(600, falling, NAN)),
-    'one_nan': base('not a number at 1 of 100 logged steps, the last one is step 300', 'still falling',
-                    loss=lambda step: NAN if step == 300 else falling(step)),
-    'skipped': base('3 updates were skipped, the last one by step 640.', 'still falling',
-                    skipped=lambda step: 2 * (step >= 230) + (step >= 640), events=EVENTS),
-    # the run went back to a checkpoint from before the first one, and skipped it again
-    'skipped_again': base('2 updates were skipped, the last one by step 500', 'still falling',
-                          skipped=lambda step: int(step >= 230) - (400 <= step < 500)),
-    'running': base('Its log ends at step 500 of 1,000: it is still running, or it was killed',
+    'skipped': base('Updates skipped, because of a spike or a NaN: 3.', 'still falling',
+                    skipped=lambda step: 2 * (step >= 230) + (step >= 640)),
+    'running': base('Its log ends at step 500 of 1,000: it still runs, or was stopped or killed.',
                     'still falling', steps=500),
-    'stopped': base('It was stopped at step 500 of 1,000.', 'still falling', steps=500),
     'slower': base('speed fell from 20,300 to 12,000 tokens/s', 'still falling',
                    tok_s=after(700, lambda step: 2e4 + step % 7 * 100, 1.2e4)),
-    'waits': base('waiting for data took 50% of the time', 'still falling', data_s=0.1),
-    'reads': base('It has read 8,000,000 tokens, 4.0 times the 2,000,000 of its training text',
-                  'still falling', tokens=lambda step: 8000 * step),
-    'usual': base('At its end, val_loss 3.92 is in the usual range, 3.85 to 4.2.', 'still falling',
+    'waits': base('In the later half of the log, 50% of a step waited for data', 'still falling', data_s=0.1),
+    'usual': base('At its end, val_loss 3.92 is in the usual 3.85 to 4.2.', 'still falling',
                   config=CONFIG | {'preset': 'quickstart.py'}, loss=lambda step: falling(step) + 0.73,
                   val_loss=lambda step: falling(step) + 0.73),
-    'unusual': base('At its end, val_loss 3.19 is 0.66 too low: the usual range is 3.85 to 4.2; see',
-                    'still falling', config=CONFIG | {'preset': 'quickstart.py'}),
-    'solves': base('It solves 0.0% of the problems', 'still falling'),
-    # the loss of dpo.py has a part that its validation loss has not, and it is none of tokens
-    'pairs': (('still falling', 'training loss is 0.3 below the validation'), CONFIG | {'loss_type': 'dpo'},
+    'unusual': base('At its end, val_loss 3.19 is outside the usual 3.85 to 4.2.', 'still falling',
+                    config=CONFIG | {'preset': 'quickstart.py'}),
+    # the loss of dpo.py has a part that its validation loss has not
+    'pairs': (('still falling', 'It is 0.27 above the training'), CONFIG | {'vocab_size': None},
               [row | {'preference_loss': row['loss'] - 0.3, 'loss': 9.9} if 'loss' in row else row
                for row in history()]),
     'late_evaluation': (('is 3.19 at step 1,000.',), CONFIG,
                         [row for row in history() if 'loss' in row or row['step'] == 1000]),
-    'no_evaluation': (('no validation loss',), CONFIG, [row for row in history() if 'loss' in row]),
-    'rewarded': rl('is 0.70 at step 100; it was 0.50 at step 0 and highest at step 100, 0.70',
-                   'reward of a step is 0.68 in the last quarter of the log and 0.53 in the first'),
+    'no_evaluation': (('no validation loss', 'not a number'), CONFIG,
+                      [row for row in history() if 'loss' in row]),
+    'rewarded': rl('is 0.70 at step 100; it was 0.50 at step 0 and highest at step 100, 0.70'),
     'fell': rl('is 0.05 at step 100; it was 0.97 at step 0 and highest at step 0, 0.97',
                val_reward=after(80, 0.97, 0.05)),
-    'never': rl('No held-out answer has earned a reward at any of 6 evaluations', val_reward=0.0),
-    'alike': rl('In the last 12 logged steps, all answers to a prompt earned the same', 'busy (700 tokens/s)',
+    'alike': rl('In the last 13 logged steps all answers to a prompt earned the same', 'busy',
                 informative=0)}
 
 
@@ -295,13 +257,9 @@ def said(tmp_path_factory):
     """{run: what plot.py says of it}"""
     folder = tmp_path_factory.mktemp('plot')
     for name, (_, config, rows) in RUNS.items():
-        made = home(folder / 'out' / name, rows, config)
-        write(made / 'data.json', [{'tokens': {'train': 2_000_000}}])
-        log = 'stopped at step 500; ...\n' if name == 'stopped' else 'step 1\n'
-        (made / 'train.log').write_text(log, encoding='utf-8')
-    write(folder / 'out/solves/eval.json', [{'tasks': {'problems': {'step': 1000, 'pass@1': 0.0}}}])
+        home(folder / 'out' / name, rows, config)
     printed = run('plot.py', '--runs=out/*', cwd=folder, before=NO_PICTURE).stdout
-    parts = [part.partition(' (step ') for part in f'\n{printed}'.split('\nout/')[1:]]
+    parts = [part.partition(' (') for part in f'\n{printed}'.split('\nout/')[1:]]
     assert [name for name, *_ in parts] == sorted(RUNS)
     return {name: rest for name, _, rest in parts}
 
@@ -332,5 +290,5 @@ def test_our_own_base_models_fall_until_their_end(tmp_path):
                  for step in range(25, 501, 25)]
         home(tmp_path / 'a', sorted(rows, key=lambda row: row['step']), CONFIG | {'max_steps': 500})
         text = run('plot.py', '--runs=a', cwd=tmp_path, before=NO_PICTURE).stdout
-        assert f'still falling: by {values[375] - values[500]:.2g} (' in text and 'since step 375' in text
+        assert 'still falling' in text
         assert 'busy' not in text and 'ln V' not in text and 'flat' not in text

@@ -55,6 +55,15 @@ def test_the_tests_are_tried_first_by_one_process():
         refused(f'mine.jsonl, line 1: .*{words}', open_tests, 'mine.jsonl', line, 0, True, 1.0, 1, 1)
 
 
+def test_two_lines_that_judge_the_same_prompt_differently_are_refused():
+    for one, two in (({'tests': 'assert f()'}, {'tests': 'assert g()'}), ({'answer': 1}, {'answer': 2}),
+                     ({'regex': 'a'}, {'must_contain': 'a'})):
+        prompts, judge = judge_of(*[{'prompt': 'Write f.', 'must_not_contain': 'x', **one}] * 2)
+        assert len(prompts) == 2                            # the same line twice
+        with pytest.raises(ValueError, match='line 2: .*earlier line'):
+            judge_of({'question': 'Write f.', **one}, {'question': 'Write f.', **two})
+
+
 def test_a_reward_model_scores_the_whole_answer_with_its_end_whatever_is_next_to_it(tmp_path):
     torch.manual_seed(0)
     model = sharpen(GPT(GPTConfig(BYTES.vocab_size, 48, 2, 2, 0, 32))).eval()

@@ -6,13 +6,14 @@ import types
 import pytest
 import torch
 from accidents import before
-from conftest import mistake, ok, run, save_run
+from conftest import lift, mistake, ok, run, save_run
 
 from model import GPT, GPTConfig
-from parts.sample import asking, gaps
+from extras import gaps
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TOKENIZER = Tokenizer.byte(SPECIAL_TOKENS)
+with_question, write, encode = lift('sample.py', 'with_question', 'write', 'encode')
 V = TOKENIZER.vocab_size
 
 
@@ -70,8 +71,7 @@ def test_a_chat_ends_at_im_end_and_with_a_base_model_there_is_a_note(folder):
 
 
 CTRL_C = "import io, sys; sys.stdin = io.StringIO('hi\\nhi\\n')" + before('take a token', """
-    if arguments[0].text == 'o' and not hasattr(spoiled, 'pressed'):
-        spoiled.pressed = True
+    if n == 1:
         raise KeyboardInterrupt""")
 
 
@@ -82,7 +82,7 @@ def test_ctrl_c_ends_an_answer_and_not_the_chat(folder):
 
 def test_a_message_that_is_too_long_ends_no_chat_and_each_turn_draws_other_numbers(folder):
     typed = 'hi\\n' + 'x' * 900 + '\\nhi\\nhi\\n'
-    seeds = before('begin an answer', 'print(arguments[3])')
+    seeds = before('throw dice', 'print(*arguments)')
     typing = f"import io, sys; sys.stdin = io.StringIO('{typed}')"
     result = sample(folder, 'chat', '--chat=True', before=typing + seeds)
     assert re.findall(r'1337 \d', ok(result)) == ['1337 1', '1337 2', '1337 3']
@@ -93,7 +93,7 @@ def test_a_chat_forgets_its_oldest_turns_but_no_system_message():
     roles = ('user', 'assistant')
     turns = [{'role': role, 'content': 12 * letter} for letter in 'abcdefgh' for role in roles]
     for begin in ([], [{'role': 'system', 'content': 's'}]):
-        messages = asking.with_question(TOKENIZER, [*begin, *turns], 'so?', 200)
+        messages = with_question(TOKENIZER, [*begin, *turns], 'so?', 200)
         n = len(messages) - len(begin)
         question = {'role': 'user', 'content': 'so?'}
         assert messages == begin + turns[1 - n:] + [question] and n % 2     # a question is first
@@ -115,18 +115,69 @@ def test_a_narrow_terminal_shows_question_marks(folder):
     assert ok(sample(folder, 'clm', '--prompt=é', before=narrow)).startswith('?')
 
 
+class Typist:
+    """A model that wants to write these bytes, one a token."""
+    embedding = types.SimpleNamespace(weight=torch.zeros(1))
+
+    def __init__(self, data):
+        self.data = data
+
+    def stream(self, idx, n, draw, stop):
+        for t, byte in enumerate(self.data[:n]):
+            yield draw(torch.nn.functional.one_hot(torch.tensor([byte]), V).float(), None, t)
+
+
+BODY = r'(?<=\n)(?=[^\s#)\]}])'
+TYPED = [       # what it writes, the prompt, ends, what is shown, why it ends
+    ('a é 漢字 😀', 'hi', '', 'a é 漢字 😀', 'length'), ('a é', 'hi', 'END', 'a é', 'length'),
+    ('a E ENEND b', 'hi', 'END', 'a E EN', 'stop'), ('a EN', 'hi', 'END', 'a EN', 'length'),
+    ('a or story', 'hi', 'story|or', 'a ', 'stop'), ('ENDx', 'hi', 'END', '', 'stop'),
+    ('x = 1\n  y\n\n# z\n)\ndef', 'hi', BODY, 'x = 1\n  y\n\n# z\n)\n', 'stop'),
+    ('\n', 'f:\n', BODY, '', 'length'), ('\ndef', 'f:\n', BODY, '', 'stop')]
+
+
+def test_pieces_split_no_character_and_show_nothing_of_an_end_or_of_a_token_that_is_written_again():
+    best = lambda logits: logits.argmax(-1)
+    for text, prompt, ends, shown, why in TYPED:
+        asked = prompt if ends == BODY and prompt[-1] == '\n' else [{'role': 'user', 'content': prompt}]
+        n = len(text.encode()) - isinstance(asked, str)         # its first token is the prompt's last, again
+        steps = list(write(Typist(text.encode()), TOKENIZER, asked, n, best, ends))
+        pieces, reasons = zip(*steps)
+        assert ''.join(pieces) == shown and reasons == ('',) * (len(steps) - 1) + (why,), (text, steps)
+        assert '\ufffd' not in ''.join(pieces)
+    odd = [TOKENIZER.special['<|im_start|>'], 97, TOKENIZER.special['<|im_end|>'], 98]      # the first: never
+    steps = list(write(Typist(odd), TOKENIZER, [], 9, best))
+    assert [why for _, why in steps] == ['', '', 'stop'] and steps[1][0] == 'a' and '<' not in steps[0][0]
+
+
+def test_a_prompt_that_ends_inside_a_token_is_read_without_it():
+    tokenizer = Tokenizer.train('def f(x):\n    return x\n' * 9, 330)
+    ids, allowed, n_again = encode(tokenizer, 'def f(x):')
+    whole = [*tokenizer.begin, *tokenizer.encode('def f(x):')]
+    assert ids == whole[:-1] and b'def f(x):'.endswith(tokenizer.vocab[whole[-1]])
+    assert n_again == len(tokenizer.vocab[whole[-1]])
+    assert all(tokenizer.all_bytes[i].startswith(tokenizer.vocab[whole[-1]]) for i in allowed)
+    assert encode(tokenizer, '') == (tokenizer.first, None, 0)
+    assert encode(tokenizer, [{'role': 'user', 'content': 'x'}])[1:] == (None, 0)
+
+
 REFUSED = [         # model, flags, words of the sentence
     ('clm', '--sweep=0,-1', '0,0.5,1.0'), ('clm', "--sweep=(0,'hot')", 'temperatures >= 0'),
     ('clm', '--prompt=a --prompts=x', 'one of --prompt'), ('clm', '--prompts=nowhere.txt', 'nowhere.txt'),
+    ('clm', f'--stop_at={"a" * 201}', 'at most 200'),
+    ('clm', '--system=x --prompt=a', '--system needs --chat=True'),
     ('clm', '--prompts={}/latin.txt', 'UTF-8'), ('clm', '--prompts={}/empty.txt', 'one a line'),
-    ('clm', '--sweep=0,1 --temperature=1', 'one of --sweep, --temperature'),
+    ('clm', '--sweep=0,1 --temperature=1', 'one of --sweep and --temperature'),
     ('span', '--prompt=a<|mask|> --sweep=0,1', 'gaps cannot'), ('rm', '--prompt=a', 'scores answers'),
-    ('nan', '--export=hf', 'not finite'), ('clm', '--export=hf --dtype=bfloat16', 'gguf-q8_0'),
-    ('chat', '--chat=True --stop_at=x', 'cannot use --stop_at; leave it out, or use it with a text'),
-    ('clm', '--serve=0 --prompt=a', '--serve cannot'), ('clm', '--serve=0 --ckpt={}/clm,nowhere', 'nowhere'),
+    ('nan', '--export=hf', 'not finite'), ('clm', '--export=hf --seed=1', 'cannot use --seed'),
+    ('chat', '--chat=True --num_samples=2', 'a talk cannot use --num_samples; leave it out'),
+    ('clm', '--serve=0 --prompt=a', '--export=html cannot use --prompt'),
+    ('clm', '--serve=0 --ckpt={}/clm,nowhere', 'nowhere'),
     ('clm', '--ckpt={}/clm,{}/clm', '--serve=8000'), ('span', '--serve=0', 'fills gaps; --serve'),
     ('span', '--export=hf', 'fills gaps; --serve'),
-    ('clm', '--allow_code_execution=True', 'use it with --serve or --export=html')]
+    ('clm', '--allow_code_execution=True', 'a text cannot use --allow_code_execution'),
+    ('clm', '--ckpt=Who/Model-1B', 'hf download Who/Model-1B --local-dir=Model-1B'),
+    ('clm', '--ckpt=out/nothing', 'run: python prepare.py && python train.py')]
 
 
 def test_what_cannot_be_is_one_sentence(folder):

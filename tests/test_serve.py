@@ -14,15 +14,16 @@ import time
 import pytest
 import torch
 from accidents import before, replaced
-from conftest import ROOT, mistake, run, save_run, sharpen
+from conftest import ROOT, lift, mistake, run, save_run, sharpen
 
 from model import GPT, GPTConfig
-from parts.sample import fields, server as serve
+from extras import api_fields, server as serve
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 COMPLETE, CHAT = '/v1/completions', '/v1/chat/completions'
 MESSAGES = [{'role': 'system', 'content': 'be brief'}, {'role': 'user', 'content': 'hi'}]
 CONTEXT = 128
+encode, write = lift('sample.py', 'encode', 'write')
 
 
 # --- a model that can be slow, a server in a thread, requests -----------------------------------------------
@@ -42,7 +43,7 @@ class Slow(GPT):
 @contextlib.contextmanager
 def serving(models, items=()):
     """A server for {name: (model, tokenizer)}, in threads of this process."""
-    server = serve.Server(0, {name: (*pair, False) for name, pair in models.items()}, items)
+    server = serve.Server(0, {name: (*pair, {}) for name, pair in models.items()}, encode, write, items)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
@@ -86,7 +87,7 @@ def models():
 
 @pytest.fixture
 def server(models, monkeypatch):
-    monkeypatch.setattr(serve, 'MOST_BYTES', 5000)
+    monkeypatch.setattr(api_fields, 'MOST_BYTES', 5000)
     monkeypatch.setattr(serve.Handler, 'timeout', 1.0)
     with serving(models) as server:
         yield server
@@ -258,8 +259,8 @@ def test_each_field_of_openais_client_is_read_refused_or_changes_nothing():
     known = {name for params in (chat.completion_create_params, text)
              for name in params.CompletionCreateParamsBase.__annotations__} | {'stream'}
     assert len(known) > 30
-    assert known <= fields.FIELDS.keys() | fields.LACKING.keys() | HARMLESS
-    assert fields.LACKING.keys() <= UNMET.keys()
+    assert known <= api_fields.FIELDS.keys() | api_fields.LACKING.keys() | HARMLESS
+    assert api_fields.LACKING.keys() <= UNMET.keys()
 
 
 # --- what it refuses ----------------------------------------------------------------------------------------
@@ -296,7 +297,7 @@ def test_no_other_machine_and_no_page_of_another_site_is_let_in(server):
     preflight = b'OPTIONS /v1/completions HTTP/1.1\r\nHost: localhost\r\nOrigin: http://x.example\r\n\r\n'
     assert b' 501 ' in raw(server, preflight)
     assert server.server_address[0] == '127.0.0.1'          # no other machine can connect
-    page = (ROOT / 'parts' / 'sample' / 'page.html').read_text(encoding='utf-8')
+    page = (ROOT / 'extras/page.html').read_text(encoding='utf-8')
     assert ask(server, '/') == (200, page) and "default-src 'none'" in page
 
 
@@ -589,5 +590,5 @@ def test_ctrl_c_ends_the_server_though_clients_hang_and_a_second_one_at_once(mod
     assert (result.returncode, result.stderr) == (0, '')
     # The server would give the clients minutes, and a model that is slow needs as many.
     slow = before('hidden states', 'import time; time.sleep(5)')
-    patient = 'import parts.sample.server\nparts.sample.server.GRACE = 900\nSIGNALS = 2'
+    patient = 'import extras.server\nextras.server.GRACE = 900\nSIGNALS = 2'
     assert run_server(slow + patient + HANGING).returncode == -signal.SIGINT

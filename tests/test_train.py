@@ -236,17 +236,17 @@ def test_the_defaults_are_a_chain(python_files, tmp_path):
         written = (tmp_path / f'data/sft/{side}.jsonl').read_text(encoding='utf-8')
         assert written == to_jsonl(problems(n, split=split, with_tests=False))
     missing('dpo.py', 'python sft.py')
-    mistake(run('rl.py', cwd=tmp_path), '--reward=FILE.py')
-    mistake(run('rl.py', '--reward=problems', cwd=tmp_path), ' run: python sft.py')
+    mistake(run('rl.py', cwd=tmp_path), ' run: python sft.py')
     follow('sft.py')
+    mistake(run('rl.py', cwd=tmp_path), '--reward= does not exist', 'problems')
     mistake(run('rl.py', '--reward=problems', cwd=tmp_path), 'add --allow_code_execution=True')
-    missing('dpo.py', 'python eval.py --ckpt=out/sft')
+    mistake(run('dpo.py', cwd=tmp_path), 'prepare.py --kind=preference')
 
 
 SMALL = {'train.py': ['--n_layer=1', '--n_head=2', '--n_embd=32', '--batch_size=2', '--max_steps=2',
                       '--warmup_steps=0', '--eval_tokens=64', '--sample_tokens=4', '--compile=False'],
          'sft.py': ['--max_steps=2', '--batch_size=2', '--sample_tokens=4'],
-         'dpo.py': ['--max_steps=2', '--batch_size=2', '--sample_tokens=4', '--num_samples=1'],
+         'dpo.py': ['--max_steps=2', '--batch_size=2', '--sample_tokens=4'],
          'sample.py': ['--max_new_tokens=4'], 'eval.py': ['--loss_tokens=64']}
 
 

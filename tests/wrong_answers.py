@@ -101,15 +101,15 @@ losses = -F.logsigmoid(policy_chosen - policy_rejected)
 pieces = [bytes([b]) for b in to_utf8(chunk)]
 i = 0
 while i + 1 < len(pieces):
-    if pieces[i] + pieces[i + 1] in self.ranks:
+    if pieces[i] + pieces[i + 1] in ranks:
         pieces[i:i + 2] = [pieces[i] + pieces[i + 1]]
     else:
         i += 1
-return [self.ranks[piece] for piece in pieces]
+return [ranks[piece] for piece in pieces]
 ''',
         "'aaaa'", '[257, 257]', '[272]'),
         ('''
-return [self.ranks[letter] for letter in chunk]
+return [ranks[letter] for letter in chunk]
 ''',
         "'a'", "KeyError: 'a' (tokenizer.py, line", '[97]')],
     'attention': [('''

@@ -97,7 +97,10 @@ def tokenizer_beside(ckpt, state):
     """Return the tokenizer in a checkpoint's folder. Refuse it if the model was trained with a
     different one."""
     beside = os.path.join(folder_of(ckpt), 'tokenizer.json')
-    tokenizer = Tokenizer.load(beside)
+    try:
+        tokenizer = Tokenizer.load(beside)
+    except ValueError as error:
+        raise Mistake(error) from None
     same_tokenizer(ckpt, state.get('tokenizer_hash'), beside, tokenizer.hash,
                    f"copy the run's own tokenizer.json back into {folder_of(ckpt)}")
     return tokenizer

@@ -8,8 +8,8 @@ model, tokenizer: as in their files. how: temperature, top_k and top_p of the sp
 """
 import re, sys
 import torch
+from configurator import Mistake
 from model import sample
-from parts import Mistake
 
 
 def fill(model, tokenizer, prompt, objective, max_new_tokens, **how):

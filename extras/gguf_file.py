@@ -1,7 +1,7 @@
 """
 GGUF: a model and its tokenizer as the one file that llama.cpp and ollama read.
 
-    print(write('out/sft', model, tokenizer, 'gguf-f16', state))    # makes out/sft/model-f16.gguf
+    print(publish('out/sft', model, tokenizer))     # makes out/sft/model-f32.gguf
 
 It differs from our checkpoint in this:
 - llama.cpp turns neighbors, x_2i with x_2i+1, by RoPE's angle, and we turn x_i with x_i+D/2. So
@@ -9,18 +9,15 @@ It differs from our checkpoint in this:
 - It cuts text into chunks by patterns that are compiled into it, and a file can only name one of
   them (NAMES). Ours is not among them. We name the nearest one, and mark tokens with a newline, so
   that they are cut out before it acts.
-- q8_0 stores 32 weights as int8 with one float16 scale. Tensors of one dimension stay float32.
+- All weights are float32. llama.cpp makes smaller files: llama-quantize model-f32.gguf q8_0
 
 Only a plain Llama is written, because the tokenizers of other models cannot be written anyway.
 """
 import os, pathlib
 import torch
+from configurator import Mistake
+from extras import fit, hf_model, hf_tokenizer
 from model import stretch
-from parts import Mistake
-from extras import hf_model, hf_tokenizer
-from parts.model import checkpoints
-from parts.tokenizer import fit
-from tokenizer import CHAT_TEMPLATE
 
 # llama.cpp's names of the split patterns that it has; Llama 3's joins newlines
 NAMES = {fit.PATTERNS['gpt2']: 'gpt-2', fit.PATTERNS['cl100k']: 'llama-bpe', fit.PATTERN: 'gpt-2'}
@@ -30,12 +27,11 @@ DIFFERS = ("llama.cpp lacks this tokenizer's split pattern and cuts some texts i
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4     # types of a token
 
 
-def write(folder, model, tokenizer, kind, state):
-    """Write a GPT and its tokenizer into a run's folder: model-f32.gguf, model-f16.gguf or
-    model-q8_0.gguf, for kind gguf, gguf-f16 or gguf-q8_0. Return the text to print. state: what
-    else the checkpoint holds. A checkpoint of sft.py, dpo.py or rl.py is for chat, so its file has
-    the chat template, and llama.cpp puts nothing before a text. Otherwise it puts <|endoftext|>
-    there."""
+def publish(ckpt, model, tokenizer):
+    """Write model-f32.gguf, a GPT and its tokenizer, into a run's folder. ckpt: the folder, or a
+    .pt file in it. Return the text to print. A model of sft.py, dpo.py or rl.py is for chat, so its
+    file has the chat template, and llama.cpp puts nothing before a text. Otherwise it puts
+    <|endoftext|> there."""
     try:
         import gguf
     except ImportError:
@@ -49,7 +45,7 @@ def write(folder, model, tokenizer, kind, state):
         raise Mistake('a GGUF file takes a plain Llama, but this model has the biases of Qwen2 or '
                       'the norms of Qwen3; --export=hf takes both')
     hf_model.check(model)               # you may have edited model.py
-    chat = 'stage' in state.get('config', {})                   # of sft.py, dpo.py or rl.py
+    chat = 'stage' in model.saved.get('config', {})             # of sft.py, dpo.py or rl.py
     pre = pre_tokenizer(tokenizer)
     tensors = rename(model, gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, c.n_layer))
     D = c.head_dim
@@ -67,24 +63,24 @@ def write(folder, model, tokenizer, kind, state):
         writer.add_string(f'{writer.arch}.rope.scaling.type', 'linear')
         writer.add_rope_scaling_factor(c.rope_scaling[0])
     add_tokenizer(writer, tokenizer, pre, chat)
-    types = gguf.GGMLQuantizationType
-    short = kind.partition('-')[2] or 'f32'
-    writer.add_file_type({'f32': 0, 'f16': 1, 'q8_0': 7}[short])
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     for name, array in tensors.items():
         if name.split('.')[-2] in ('attn_q', 'attn_k'):
             # The rows of each head in the order 0, D/2, 1, D/2 + 1, ...
             halves = array.reshape(-1, 2, D // 2, c.n_embd)
             array = halves.swapaxes(1, 2).reshape(array.shape)
-        stored = types.F32 if array.ndim == 1 else types[short.upper()]
-        if stored == types.Q8_0 and array.shape[1] % 32:
-            stored = types.F16          # q8_0 has blocks of 32 numbers
-        writer.add_tensor(name, gguf.quantize(array, stored), raw_dtype=stored)
-    path = os.path.join(folder, f'model-{short}.gguf')
-    with checkpoints.replacing(path) as new:
-        writer.write_header_to_file(pathlib.Path(new))
+        writer.add_tensor(name, array)
+    folder = ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt) or '.'
+    path = os.path.join(folder, 'model-f32.gguf')
+    try:
+        writer.write_header_to_file(pathlib.Path(f'{path}.tmp'))
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
+        os.replace(f'{path}.tmp', path)
+    except OSError:                     # the old file stays
+        os.unlink(f'{path}.tmp')
+        raise
     text = f'{path}: {os.path.getsize(path) / 1e6:.1f} MB; next: llama-cli -m {path}'
     return text if pre else f'{text}\nnote: {DIFFERS}'
 
@@ -147,4 +143,4 @@ def add_tokenizer(writer, tokenizer, pre, chat):
     if '<|im_end|>' in tokenizer.special:
         writer.add_eot_token_id(tokenizer.special['<|im_end|>'])
         if chat:
-            writer.add_chat_template(CHAT_TEMPLATE)
+            writer.add_chat_template(hf_tokenizer.CHAT_TEMPLATE)

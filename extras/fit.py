@@ -1,7 +1,7 @@
 """
 Report whether a tokenizer fits some texts, next to tokenizers that exist.
 
-    print(report(tokenizer, documents, {'gpt2': at_hand('gpt2')}))
+    print(report(tokenizer, documents, others('gpt2,my/tokenizer.json')))
     gpt2('folder/with/its/files').encode_ordinary('ROMEO:')         # [33676, 4720, 25]
 
 A tokenizer is any object with encode(text), encode_batch(texts), vocab_size and all_bytes (id ->
@@ -9,15 +9,17 @@ bytes). The vocabularies of GPT-2 and GPT-4 (cl100k_base) are read as tiktoken r
 """
 import collections, glob, os, re, types
 import tiktoken.load
-from parts import Mistake
-from tokenizer import printable
+from configurator import Mistake
+from tokenizer import Tokenizer, printable
 
-# Other split patterns to train with. llama.cpp has them as well (parts/model/gguf_file.py).
+# Other split patterns to train with. llama.cpp has them as well (gguf_file.py).
 REST = (r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
         r"|\s+(?!\S)|\s+")
 PATTERNS = {
     'gpt2': r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     'cl100k': r"'(?:[sS]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD])|" + REST}
+# The fields of a record that name its group.
+LABELS = 'source', 'pile_set_name', 'domain', 'language', 'lang', 'repo_name', 'max_stars_repo_name'
 
 
 # --- the texts ------------------------------------------------------------------------------------
@@ -32,18 +34,29 @@ def held_out(documents):
 
 
 def labels_of(documents):
-    """Return for each document the kind and the folder of its file, and the labels it has."""
-    folders = [os.path.dirname(d['file']) or '.' for d in documents]
+    """Return for each document the kind and the folder of its file, and the labels of its record. A
+    record of CodeParrot says which file it was: then the kind is that one's."""
+    folders = [os.path.dirname(d['path']) or '.' for d in documents]        # of a.jsonl.gz:3, too
     top = os.path.commonpath(folders)
-    kind = lambda path: os.path.splitext(path.replace('.gz', ''))[1].split(':')[0]  # a.jsonl.gz:3
-    return [{'kind': kind(doc['path']), 'folder': os.path.relpath(folder, top).split(os.sep)[0],
-             **doc.get('labels', {})} for doc, folder in zip(documents, folders)]
+    rows = []
+    for doc, folder in zip(documents, folders):
+        record = doc.get('record')
+        record = record if isinstance(record, dict) else {}
+        if isinstance(record.get('meta'), dict):                # as the Pile has it
+            record = {**record['meta'], **record}
+        texts = {name: value for name, value in record.items() if isinstance(value, str)}
+        path = texts.get('path') or texts.get('max_stars_repo_path') or doc['path']
+        path = path.replace('.gz', '')
+        rows.append({'kind': os.path.splitext(path)[1].split(':')[0],
+                     'folder': os.path.relpath(folder, top).split(os.sep)[0],
+                     **{name: texts[name] for name in LABELS if name in texts}})
+    return rows
 
 
 # --- the report -----------------------------------------------------------------------------------
 def report(tokenizer, documents, others):
-    """Return a text to print. documents: [{'text', 'file', 'path', perhaps 'labels'}]. others:
-    {name: tokenizer or None} to compare with."""
+    """Return a text to print. documents: [{'text', 'path', perhaps 'record'}]. others: {name:
+    tokenizer or None} to compare with."""
     documents = [d for d in documents if d['text']]
     if not documents:
         raise Mistake('there is no text to report on')
@@ -130,7 +143,7 @@ PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\
 def gpt2(folder=None):
     """Return the tiktoken.Encoding of GPT-2, from a folder with its two files, whose names may have
     a prefix. Without a folder, from tiktoken's cache or the network."""
-    if folder is None:
+    if not folder:
         return tiktoken.get_encoding('gpt2')
     paths = [path for name in FILES for path in glob.glob(f'{glob.escape(str(folder))}/*{name}')]
     if len(paths) != len(FILES):
@@ -143,12 +156,24 @@ def gpt2(folder=None):
                              special_tokens={'<|endoftext|>': 50256})
 
 
+def vocabulary(encoding):
+    """Return the tokens of a tiktoken.Encoding as bytes, in the order of their ids."""
+    return sorted(encoding._mergeable_ranks, key=encoding._mergeable_ranks.get)
+
+
+def others(names, folder=''):
+    """Return {name: tokenizer, or None if it is not at hand} of names with commas between them:
+    gpt2, cl100k_base, the path of a tokenizer.json, or none."""
+    return {name: Tokenizer.load(name) if name.endswith('.json') else at_hand(name, folder)
+            for name in names.split(',') if name != 'none'}
+
+
 def at_hand(name, folder=None):
     """Return an object with encode, encode_batch, vocab_size and all_bytes for a known vocabulary;
     or None, with a note, if it is in no cache and there is no network. folder: for GPT-2."""
     if name not in ('gpt2', 'cl100k_base'):
-        raise Mistake(f'--against={name} is unknown; it must be gpt2, cl100k_base or a '
-                      'tokenizer.json')
+        raise Mistake(f'--against={name} is unknown; it must be gpt2, cl100k_base, the path of a '
+                      'tokenizer.json, or none')
     try:
         e = gpt2(folder) if name == 'gpt2' else tiktoken.get_encoding(name)
     except OSError as error:                # requests' errors are OSErrors

@@ -1,31 +1,30 @@
 """
 The server: a page, and OpenAI's API, for the programs of this machine.
 
-    run(8000, {'out/sft': (model, tokenizer, True)})    # until SIGTERM or Ctrl-C; True: it can chat
+    run(8000, {'out/sft': (model, tokenizer, {'stage': 'sft'})}, encode, write)     # until Ctrl-C
 
     GET /                               the page, page.html
     GET /v1/models, /problems           what can answer, and what it can be asked
     POST /v1/completions                {"prompt": "def f("} -> a text that goes on
     POST /v1/chat/completions           {"messages": [{"role": "user", "content": "hi"}]} -> a reply
 
-A model writes one answer at a time, so whoever asks next waits. An answer ends where the context
-ends, or earlier. Its first token may be the prompt's last one, written again. Log probabilities are
-of temperature 1, over the tokens that may come: no special tokens, and first only those that fit to
-what is written again. top_k is ours, and so is task_id in place of a prompt: a problem, asked as
-eval.py asks it, whose tests judge the answer. The rest is a subset of OpenAI's API, see fields.py.
+encode and write are sample.py's. A model writes one answer at a time, so whoever asks next waits.
+An answer ends where the context ends, or earlier. Its first token may be the prompt's last one,
+written again. Log probabilities are of temperature 1, over the tokens that may come. top_k is ours,
+and so is task_id in place of a prompt: a problem, whose tests judge the answer. The rest is a
+subset of OpenAI's API: see api_fields.py.
 
 Other machines cannot connect. But a page of another site, open in a browser here, could ask in its
 user's name. So Origin must be ours; and Host must name this machine, because a foreign name may
 lead here (DNS rebinding).
 """
-import contextlib, http.server, json, math, pathlib, secrets, signal, socket, threading, time
-import traceback
-import regex, torch
-from parts import Mistake
-from extras import grading
-from parts.sample import asking, fields
+import contextlib, http.server, json, math, pathlib, random, secrets, signal, socket, threading
+import time, traceback
+import regex
+from configurator import Mistake
+from extras import api_fields, grading, questions, sandbox
+from model import sample
 
-MOST_BYTES = 1_000_000          # of a request
 GRACE = 5                       # seconds for the requests that run when the server ends
 NO_TESTS = ('no tests: this server may not run programs; read extras/sandbox.py, then start it '
             'with --allow_code_execution=True')
@@ -41,26 +40,20 @@ def found(known, name, path):
     return known[name]
 
 
-def verdict(item, text, is_chat, run_code):
-    """Run the tests of an answer to a problem. Return its outcome as in grading.py."""
-    job = grading.job(item, text, is_chat)
-    return grading.outcome(item, text, run_code(*job) if job else None)
+def drawing(tokenizer, seed, how, log):
+    """Return a function for write(), logits (1, V) -> token (1,). It appends to log each token and
+    its rivals with their log probabilities, in OpenAI's form of a chat."""
+    dice = random.Random(seed)
 
-
-def score(logits, ids):
-    """logits (1, V), ids (1,) -> the ids of a token and its n rivals, each with its log p: (1, 1 +
-    n, 2). All are float32, which is exact for ids below 2**24."""
-    log_p = logits.log_softmax(dim=-1)  # (1, V)
-    rivals = log_p.topk(min(fields.N_RIVALS, log_p.shape[1])).indices  # (1, n)
-    top = torch.cat((ids[:, None], rivals), dim=1)  # (1, 1 + n)
-    return torch.stack((top, log_p.gather(1, top)), dim=2)
-
-
-def named(tokenizer, scores):
-    """Return the scores of a token in OpenAI's form of a chat."""
-    token, *rivals = [{'token': tokenizer.decode([int(id)]), 'logprob': max(-9999.0, log_p)}
-                      for id, log_p in scores]
-    return token | {'top_logprobs': rivals}
+    def draw(logits):
+        token = sample(logits, **how, u=logits.new_tensor([dice.random()]))
+        log_p = logits.log_softmax(dim=-1)[0]  # (V,)
+        rivals = log_p.topk(min(api_fields.N_RIVALS, len(log_p))).indices.tolist()
+        drawn, *others = [{'token': tokenizer.decode([id]), 'logprob': max(-9999.0, p)} for id, p
+                          in zip([token.item(), *rivals], log_p[[token.item(), *rivals]].tolist())]
+        log.append(drawn | {'top_logprobs': others})
+        return token
+    return draw
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -85,7 +78,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if self.command == 'GET' and path in pages:
                 self.send(200, *pages[path])
             elif self.command == 'POST' and path in ('/v1/completions', '/v1/chat/completions'):
-                self.write('chat' in path, **fields.read(request))
+                self.answer('chat' in path, **api_fields.read(request))
             else:
                 raise Mistake(f'nothing to {self.command} at {path[:100]}; see /v1/models', 404)
         except Mistake as e:
@@ -104,72 +97,49 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def read_json(self):
         """Return the JSON object that a client sends."""
-        body = self.read_body()
+        body = api_fields.read_body(self.headers, self.rfile)
         try:
             return dict(**json.loads(body))
         except (ValueError, TypeError, RecursionError) as e:
             raise Mistake(f'the body must be a JSON object in UTF-8: {str(e)[:200]}') from None
 
-    def read_body(self):
-        """Return the body: as many bytes as Content-Length says, or chunks, each behind its length
-        in hex, up to one of 0 bytes. Both at once are refused, because a proxy that looks at the
-        other header than we do would see a request where we see a body."""
-        lengths, codings = (self.headers.get_all(name, [])
-                            for name in ('Content-Length', 'Transfer-Encoding'))
-        if len(lengths + codings) > 1 or codings and codings[0].strip().lower() != 'chunked':
-            raise Mistake('a request needs one Content-Length, or Transfer-Encoding: chunked')
-        if not codings:
-            length = ''.join(lengths).strip() or '0'
-            if not regex.fullmatch('[0-9]{1,9}', length) or int(length) > MOST_BYTES:
-                raise Mistake(f'Content-Length={length:.60} must be from 0 to {MOST_BYTES}', 413)
-            return self.rfile.read(int(length))
-        body, size = bytearray(), 1
-        while size:
-            head = regex.fullmatch(rb'([0-9a-fA-F]{1,8})[ \t]*(;.*)?\r\n', self.rfile.readline(200))
-            size = int(head[1], 16) if head else 0
-            if len(body) + size > MOST_BYTES:
-                raise Mistake(f'the body must have at most {MOST_BYTES} bytes', 413)
-            body += self.rfile.read(size)
-            if not head or self.rfile.read(2) != b'\r\n':
-                raise Mistake('the chunks of the body are cut off, malformed or end in trailers')
-        return body
-
-    def write(self, is_chat, model, prompt, messages, task_id, stop, stream, n, seed, max_tokens,
-              max_completion_tokens, top_p, stream_options, logprobs, top_logprobs, **how):
+    def answer(self, is_chat, model, prompt, messages, task_id, stop, stream, n, seed, max_tokens,
+               max_completion_tokens, top_p, stream_options, logprobs, top_logprobs, **how):
         """Answer a prompt or messages, whole or as a stream of server-sent events."""
         # Who is asked, and what?
         server = self.server
         name = model or next(iter(server.models))
         model, tokenizer, _ = found(server.models, name, '/v1/models')
-        source, asked = ('messages', fields.plain(messages)) if is_chat else ('prompt', prompt)
-        ends = [text for text in stop if text]
+        source, asked = ('messages', api_fields.plain(messages)) if is_chat else ('prompt', prompt)
+        ends = '|'.join(regex.escape(text) for text in stop if text)
         item = task_id and found(server.items, task_id, '/problems')
         if item:        # no text of the client's: the answer that is judged is the model's own
             asked, ends = item[source], '' if is_chat else item['ends']
         if is_chat and not asked:
             raise Mistake('messages must be a list of objects with role and content')
-        asked = asking.encode(tokenizer, asked)
-        n_left = model.config.block_size - len(asked.ids)
+        ids, _, n_again = server.encode(tokenizer, asked)
+        n_left = model.config.block_size - len(ids)
         if n_left < 1:
-            raise Mistake(f'{source}: {len(asked.ids)} tokens do not fit the context of '
+            raise Mistake(f'{source}: {len(ids)} tokens do not fit the context of '
                           f'{model.config.block_size}')
-        limit = max_completion_tokens or max_tokens or (n_left if is_chat else 16)
-        answer = asking.begin(tokenizer, asked, min(limit, n_left), seed, ends)
+        limit = min(n_left, max_completion_tokens or max_tokens or (n_left if is_chat else 16))
+        log = []            # a row for each token
+        draw = drawing(tokenizer, seed, how | {'top_p': max(1e-9, top_p)}, log)
 
         # What is the form of the answer, or of a piece of it?
         head = {'id': secrets.token_hex(12), 'created': int(time.time()), 'model': name,
                 'object': 'chat.completion' + '.chunk' * stream if is_chat else 'text_completion'}
 
-        def reply(text, scores, role):
-            choice = {'index': 0, 'finish_reason': answer.finish}
+        def reply(text, why, rows, role):
+            choice = {'index': 0, 'finish_reason': why or None}
             said = {'delta' if stream else 'message': role | {'content': text}}
             choice |= said if is_chat else {'text': text}
             if logprobs is not None:        # 0 asks for them, too
-                choice['logprobs'] = {'content': [named(tokenizer, token) for token in scores]}
+                choice['logprobs'] = {'content': rows}
             return head | {'choices': [choice]}
 
         # The model writes, and a stream has a piece for each token.
-        role = {'role': 'assistant'}
+        role, text = {'role': 'assistant'}, ''
         if stream:
             self.send(200, b'', 'text/event-stream')
             self.is_streaming = True
@@ -177,24 +147,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 head['usage'] = None        # OpenAI's pieces have it, too; the last has the numbers
         with server.locks[name]:
             server.check_end()
-            for _ in asking.write(model, [answer], tokenizer.stop, score=score,
-                                  top_p=max(1e-9, top_p), **how):
+            for piece, why in server.write(model, tokenizer, asked, limit, draw, ends):
                 server.check_end()
-                new = answer.take()
+                text += piece
                 if stream:
-                    self.event(reply(new, answer.scores[-1:], role))
-                    role = {}
+                    self.event(reply(piece, why, log[-1:], role if len(log) == 1 else {}))
         # A prompt's last token counts as the prompt's, though the model may have written it again.
-        n, n_asked = len(asked.ids) + len(answer.ids), len(asked.ids) + min(1, asked.repeated)
+        n, n_asked = len(ids) + len(log), len(ids) + (n_again > 0)
         usage = {'prompt_tokens': n_asked, 'completion_tokens': n - n_asked, 'total_tokens': n}
         if item:
             head['verdict'] = {'outcome': '', 'message': NO_TESTS}
             if server.run_code:
                 with server.one_by_one:
                     server.check_end()
-                    head['verdict'] = verdict(item, answer.text, is_chat, server.run_code)
+                    job = grading.job(item, text, is_chat)
+                    result = server.run_code(*job) if job else None
+                    head['verdict'] = grading.outcome(item, text, result)
         if not stream:
-            self.send(200, reply(answer.text, answer.scores, role) | {'usage': usage})
+            self.send(200, reply(text, why, log, role) | {'usage': usage})
             return
         if item:
             self.event(head)
@@ -235,21 +205,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
 # --- the server -----------------------------------------------------------------------------------
 class Server(http.server.ThreadingHTTPServer):
     """Listens on a port of this machine's own address; on 0, a free one. models: {name: (model,
-    tokenizer, can it chat?)}. items: the problems, of questions.py. run_code: that of sandbox.py;
-    without it no program may run."""
+    tokenizer, the settings of its run)}. items: the problems, of questions.py. run_code: that of
+    sandbox.py; without it no program may run."""
     daemon_threads = False                      # so server_close() waits for the requests that run
     handle_error = lambda self, *_: None        # a client may send anything, and leave at any time
 
-    def __init__(self, port, models, items=(), run_code=None):
-        self.models, self.run_code = models, run_code
+    def __init__(self, port, models, encode, write, items=(), run_code=None):
+        self.models, self.encode, self.write, self.run_code = models, encode, write, run_code
         self.items = {item['task_id']: item for item in items}
         self.locks = {name: threading.Lock() for name in models}
         self.one_by_one = threading.Lock()                      # programs that run
         self.waits_since = {}       # {connection: when we began to wait for its client, or inf}
         self.ends_at = math.inf
         page = pathlib.Path(__file__).with_name('page.html').read_bytes()
-        rows = [{'id': name, 'object': 'model', 'chat': can_chat}
-                for name, (_, _, can_chat) in models.items()]
+        rows = [{'id': name, 'object': 'model', 'chat': 'stage' in trained}
+                for name, (_, _, trained) in models.items()]
         self.pages = {'/': [page, 'text/html; charset=utf-8'], '/problems': [{'data': items}],
                       '/v1/models': [{'object': 'list', 'data': rows}]}
         try:
@@ -279,10 +249,12 @@ class Server(http.server.ThreadingHTTPServer):
             raise Mistake('the server is ending', 503)
 
 
-def run(port, models, items=(), run_code=None):
+def run(port, models, encode, write, allow_code_execution=False):
     """Serve until SIGTERM or Ctrl-C, then give the requests that run GRACE seconds. A second signal
-    ends the process at once."""
-    with Server(port, models, items, run_code) as server:
+    ends the process at once. The page offers 100 new variations of the example tasks."""
+    items = questions.from_problems(100, 0, ['variation'])
+    run_code = sandbox.run_code if allow_code_execution else None
+    with Server(port, models, encode, write, items, run_code) as server:
         # If a signal raised KeyboardInterrupt here, while a request is accepted, socketserver would
         # cut the answer to it. shutdown() waits for serve_forever(), so it has its own thread.
         def stop(*_):

@@ -1,17 +1,19 @@
 """
-What a client of the server asks: the fields of a request, in the forms of OpenAI's API.
+What a client of server.py sends, in the forms of OpenAI's API: a body, its fields, its messages.
 
     read({'prompt': 'def f(', 'temperature': 0})    # -> the value of each of FIELDS
     read({'prompt': 'def f(', 'n': 2})              # a Mistake, as for what is in LACKING
 
 A field that would change an answer is read or refused, because a client that is given something
-else than it asked for does not notice. Other fields, such as `user`, are ignored.
+else than it asked for does not notice. Other fields, such as `user`, are ignored. A Mistake may
+have a second argument, a status of HTTP other than 400.
 """
-from parts import Mistake
+import regex
+from configurator import Mistake
 
+MOST_BYTES = 1_000_000                  # of a body
 MOST_STOPS, LONGEST_STOP = 4, 64        # texts in `stop`, and characters in one of them
 N_RIVALS = 4                            # of a token, in log probabilities
-
 # The fields of a request: the type, the default, and of a number the lowest and the highest value.
 FIELDS = {
     'model': (str, ''), 'prompt': (str, ''), 'messages': (list, []), 'task_id': (str, ''),
@@ -62,18 +64,42 @@ def plain(messages):
     rows = []
     for i, message in enumerate(messages):
         message = dict(message) if isinstance(message, dict) else {'content': message}
-        content = message.get('content')
         if message.get('tool_calls') or message.get('function_call'):
             raise Mistake(f'messages[{i}] calls a tool, which no model here can; leave it out, or '
                           'write the call into its content')
-        for part in content if isinstance(content, list) else ():
-            part = part if isinstance(part, dict) else {}
-            if part.get('type') != 'text' or not isinstance(part.get('text'), str):
-                raise Mistake(f'messages[{i}] has a part of the type {part.get("type")!r:.60}; it '
-                              'must be {"type": "text", "text": ...}')
-        if isinstance(content, list):
-            message['content'] = ''.join(part['text'] for part in content)
+        if isinstance(message.get('content'), list):
+            parts = [part if isinstance(part, dict) else {} for part in message['content']]
+            for part in parts:
+                if part.get('type') != 'text' or not isinstance(part.get('text'), str):
+                    raise Mistake(f'messages[{i}] has a part of the type {part.get("type")!r:.60}; '
+                                  'it must be {"type": "text", "text": ...}')
+            message['content'] = ''.join(part['text'] for part in parts)
         if message.get('role') == 'developer':
             message['role'] = 'system'
         rows.append(message)
     return rows
+
+
+def read_body(headers, file):
+    """Return the body of a request: as many bytes as Content-Length says, or chunks, each behind
+    its length in hex, up to one of 0 bytes. Both at once are refused, because a proxy that looks at
+    the other header than we do would see a request where we see a body."""
+    lengths, codings = (headers.get_all(name, [])
+                        for name in ('Content-Length', 'Transfer-Encoding'))
+    if len(lengths + codings) > 1 or codings and codings[0].strip().lower() != 'chunked':
+        raise Mistake('a request needs one Content-Length, or Transfer-Encoding: chunked')
+    if not codings:
+        length = ''.join(lengths).strip() or '0'
+        if not regex.fullmatch('[0-9]{1,9}', length) or int(length) > MOST_BYTES:
+            raise Mistake(f'Content-Length={length:.60} must be from 0 to {MOST_BYTES}', 413)
+        return file.read(int(length))
+    body, size = bytearray(), 1
+    while size:
+        head = regex.fullmatch(rb'([0-9a-fA-F]{1,8})[ \t]*(;.*)?\r\n', file.readline(200))
+        size = int(head[1], 16) if head else 0
+        if len(body) + size > MOST_BYTES:
+            raise Mistake(f'the body must have at most {MOST_BYTES} bytes', 413)
+        body += file.read(size)
+        if not head or file.read(2) != b'\r\n':
+            raise Mistake('the chunks of the body are cut off, malformed or end in trailers')
+    return body

@@ -1,14 +1,13 @@
 """
 The report of `bash run.sh`: what each stage can do, what it gained, and answers of all stages.
 
-    python -m parts.eval.chain_report --minutes=8.3     # reads out/quickstart*
+    python -m extras.chain_report --minutes=8.3         # reads out/quickstart*
 
 Writes REPORT.md and report.json into out/quickstart. The report ends with lines to post.
 """
-import argparse, collections, json, os, pathlib, platform, re, subprocess
+import argparse, ast, collections, json, os, pathlib, platform, re, subprocess
 import torch
-from parts.eval import run_log
-from parts.train import processes
+from extras.muon import is_native
 
 # {name in report.json, which other programs read: (name for people, folder)}
 STAGES = {'base': ('base', 'out/quickstart'), 'sft': ('SFT', 'out/quickstart_sft'),
@@ -43,9 +42,11 @@ def read_rows(path):
 
 def machine():
     """Return the GPU or CPU, cores, the type of its products and the versions, as in a record."""
-    device, dtype = processes.choose('auto', 'auto')
+    mps = torch.backends.mps.is_available()
+    kind = 'cuda' if torch.cuda.is_available() else 'mps' if mps else 'cpu'
+    dtype = 'bfloat16' if is_native(torch.device(kind)) else 'float32'
     name = platform.machine()
-    if device.startswith('cuda'):
+    if kind == 'cuda':
         name = torch.cuda.get_device_name()
     elif os.path.exists('/proc/cpuinfo'):
         text = pathlib.Path('/proc/cpuinfo').read_text(encoding='utf-8')
@@ -58,6 +59,32 @@ def commit():
     found = subprocess.run('git rev-parse --short HEAD', shell=True, capture_output=True, text=True,
                            cwd=pathlib.Path(__file__).parent)
     return found.stdout.strip() or 'unknown'
+
+
+def as_expected(folder):
+    """Return {metric: (value at the end, low, high)} of what the preset of a run has in _expect. It
+    is {} before the end, and for settings that are not the preset's. Nothing is executed."""
+    config = read_json(f'{folder}/config.json')
+    preset = pathlib.Path(str(config.get('preset'))).name
+    path = pathlib.Path(__file__).parents[1] / 'config' / preset
+    text = path.read_text(encoding='utf-8') if path.is_file() else ''
+    found = re.search(r'(?ms)^_expect = ({.*?})', text)
+    at_end = {}                 # of a step that was logged twice the last row counts
+    for row in read_rows(f'{folder}/metrics.jsonl'):
+        if row['step'] == config['max_steps']:
+            at_end |= row
+    return {name: (at_end[name], *usual)
+            for name, usual in (ast.literal_eval(found[1]) if found else {}).items()
+            if at_end.get(name) is not None}
+
+
+def verdict(name, value, low, high):
+    """'val_loss 3.918 is in the usual range, 3.85 to 4.2'"""
+    if low <= value <= high:
+        return f'{name} {value:.4g} is in the usual range, {low:g} to {high:g}'
+    off, way = (low - value, 'low') if value < low else (value - high, 'high')
+    return (f'{name} {value:.4g} is {off:.2g} too {way}: the usual range is {low:g} to {high:g}; '
+            'see "My numbers differ" in docs/trouble.md')
 
 
 def to_post(stages, minutes, where):
@@ -93,7 +120,7 @@ def stage(name, eight):
     began, ended = (os.path.getmtime(f'{folder}/{file}') for file in ('tokenizer.json', 'last.pt'))
     return {'name': name, 'val_bpb': tasks['loss']['trained']['bits_per_byte'],
             'minutes': (ended - began) / 60,
-            'expect': run_log.as_expected(run_log.read_run(folder)),
+            'expect': as_expected(folder),
             'kinds': {kind: [split[of]['pass@1'], *split[of]['interval']]
                       for kind, (of, _) in KINDS.items()},
             'parse_rate': split['variation']['parse_rate'],
@@ -153,7 +180,7 @@ def main():
         lines.append(f'- {STAGES[row["name"]][0]}, why answers fail: {causes}')
     for row in stages:
         for name, numbers in row['expect'].items():
-            lines.append(f'- {STAGES[row["name"]][0]}: {run_log.verdict(name, *numbers)}')
+            lines.append(f'- {STAGES[row["name"]][0]}: {verdict(name, *numbers)}')
     for row in stages[2:]:
         title, folder = STAGES[row['name']]
         gain = read_json(f'{folder}/compare.json')['tasks']['compare']['gain']
