@@ -4,37 +4,30 @@ Point prepare.py at text and you get train.bin and val.bin: flat arrays of token
     python prepare.py                               # Python's own standard library, without network
     python prepare.py --source=FOLDER --out_dir=data/mine --vocab_size=32768
     python prepare.py config/mix.py                 # several sources, weighted
-    python prepare.py --kind=sft                    # 2,000 conversations of extras/problems.py
+    python prepare.py --kind=sft --source=chats.jsonl       # {"messages": [...]} for sft.py
 
-    each document by itself:    read -> normalise -> source -> language -> rules -> models
-                                -> decontaminate -> personal data
-    all of them together:       duplicates -> split -> tokenise -> mix -> report
+A document is a file of text, or a record of .jsonl or .json. Functions come in the order in which a
+document meets them, and the job itself is the page at the end: begin there.
 
-A document is a file of text, or a record of .jsonl or .json. If the source is a single file of
-text, such as Tiny Shakespeare, it passes no stage: a model trains on its first 90%, and the rest is
-held out.
+    by itself, in processes:    read -> normalise -> rules -> personal data
+    with all the others:        duplicates -> split -> tokenizer -> bins -> report
 
-It writes into out_dir: meta.json; for text also train.bin, val.bin and tokenizer.json (with several
-sources, val_<source>.bin for each, and with --write=text shards/ in place of train.bin); for
-conversations and pairs train.jsonl and val.jsonl; report.md and report.json, unless the source is a
-single file of text, or ours. The same command resumes an interrupted run.
+If the source is one file of text, such as Tiny Shakespeare, only its personal data are replaced: a
+model trains on its first 90%, and the rest is held out. The same command resumes a run that was
+interrupted. You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a table
+of what was dropped. The decision made here is the corpus: a model shares its defects. Read
+report.md before you train.
 
-You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a table of what was
-dropped. The decision made here is the corpus: a model shares its defects. Read report.md before you
-train.
-
-To read this file: section 1 finds the files and refuses settings that don't fit together. Section 2
-has the stages, one function each, and section 3 has the other functions. Sections 4 to 10 do the
-work, in the order of the diagram. They make what the functions use, such as `documents`, the
-corpus, and `tok`, the tokenizer.
+Lines that import extras are doors: a flag, or a kind of file, asks for what not everybody needs.
+Without extras/ this file works, with tokenizer.py and configurator.py beside it.
 """
-import json, math, os, shlex, shutil, sys
+import ast, collections, concurrent.futures, contextlib, functools, glob, gzip, hashlib, html, io
+import itertools, json, multiprocessing, os, pathlib, re, shlex, shutil, signal, sys
+import sysconfig, textwrap, threading, time, types, unicodedata, warnings, zlib
 from typing import Literal
-from configurator import Mistake, configure, set_by
+from configurator import Mistake, configure, require, set_by
 import numpy as np
-from parts.prepare import clean, conversions, corpus, duplicates, files, filters, reading
-from parts.prepare import report, text_models, workers
-from parts.train import folders
+from tqdm import tqdm
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 # --- settings: these are enough to begin ----------------------------------------------------------
@@ -42,452 +35,747 @@ source = 'stdlib'               # stdlib, shakespeare, codeparrot, hf:OWNER/NAME
 sources: dict | None = None     # instead, in a config file: {'name': ('path', weight), ...}
 kind: Literal['text', 'sft', 'preference'] = 'text'  # documents, conversations, or pairs
 out_dir = ''                    # folder of results; '' = data/quickstart, data/sft or data/pairs
+overwrite = False               # True: replace the data of another source in out_dir
 tokenizer = 'bpe'               # bpe (trained here), byte, char, gpt2, or path of a tokenizer.json
 vocab_size = 4096               # tokens of bpe: 256 bytes + merges + 64 special tokens
 val_fraction = 0.1              # fraction of documents, or of a lone text, that is held out
-mode: Literal['auto', 'code', 'prose', 'chat', 'raw'] = 'auto'  # auto looks at it; raw: no rules
+mode: Literal['auto', 'code', 'prose', 'chat', 'raw'] = 'auto'  # auto looks; chat keeps markup
 dedup: Literal['none', 'exact', 'minhash', 'simhash'] = 'minhash'  # the last two drop near-copies
 pii = True                      # e-mail, phone, SSN, keys become <EMAIL>, <PHONE>, <SSN>, <KEY>
-decontaminate = ''              # benchmark files, a,b,...: drop what shares 13 words in a row
+text_field = ''                 # field of records that has the text; '' = text, content, code, ...
 num_workers = 0                 # processes that share the work; 0 = all cores
-
-# --- settings of single rules: skip them on a first reading ---------------------------------------
-# read: files become documents, and answers that eval.py judged become conversations or pairs
-max_chars = 1_000_000           # most characters of a record; a file may have more
+part = ''                       # 3/16: clean the third of 16 parts of the work; then run without it
+# rules, 0 = off: skip them on a first reading
+min_words = 20                  # prose: words
+max_symbols = 0.3               # prose: fraction of characters that are symbols, such as #
+max_repetition = 0.7            # prose: fraction of lines or words that repeat
+max_gibberish = 0.2             # prose: fraction of words that no language would spell
+parse = True                    # code: drop Python that does not compile, in answers, too
+bands = 32                      # minhash: bands; texts that agree in one are compared
+rows = 8                        # minhash: numbers in a band; more numbers, fewer comparisons
+min_similarity = 0.85           # minhash: Jaccard similarity of n-grams that makes a copy
+# doors to extras/
 download_dir = 'data/raw'       # folder for downloads
 keep_downloads = True           # False: delete each one when its text is clean
-prefer: Literal['passed', 'taste', 'both'] = 'passed'  # what makes one of eval.py's answers better
-audit = 0                       # documents to show in audit.md for each reason; 0 = no audit
-part = ''                       # 3/16: clean the third of 16 parts of the work; then run without it
-# normalise, source, language
-strip_markup = True             # remove HTML and LaTeX commands from prose
+gpt2_dir: str | None = None     # folder with vocab.bpe and encoder.json; None = download
+write: Literal['bins', 'text'] = 'bins'  # text: shards/*.jsonl.gz, for train.py --streaming
+temperature = 1.0               # for sources without weights; above 1: more equal parts
 url_block = ''                  # file of domains to drop, one a line
 url_allow = ''                  # file of domains that are never dropped
 licences = ''                   # the only licenses to keep: mit,bsd,unknown,...; '' = all
 languages = ''                  # such as en,de: drop prose and chat clearly in another one
-# rules for prose, 0 = off; parts/prepare/filters.py says what each one does
-min_words = 20                  # words
-max_symbols = 0.3               # fraction of characters that are symbols, such as #
-max_repetition = 0.7            # fraction of lines or words that repeat
-max_gibberish = 0.2             # fraction of words that no language would spell
-# rules for code, 0 or False = off
-max_line = 1000                 # characters of the longest line
-mean_line = 100                 # characters of the average line
-min_alphanumeric = 0.25         # fraction of letters and digits
-autogenerated = True            # drop files whose first lines say that a program wrote them
-config_test = 0.7               # fraction of configuration and test files to drop
-no_keywords = 0.7               # fraction of files without def, class, for, while to drop
-min_assignments = 5             # number of = signs
-parse = True                    # drop Python that does not compile, in answers, too
-# rules for conversations (sft), then for pairs (preference)
-n_examples = 2000               # conversations to write without a source; more teach more
-min_score: float | None = None  # the score that a judge gave
-min_answer = 0                  # characters of each answer
-max_answer = 0                  # characters of each answer; 0 = no limit
-unwanted = ''                   # file of phrases that no answer may have, one a line
-min_margin = 0.0                # score of chosen - score of rejected
-min_agreement = 0.0             # fraction of annotators who agree
-# models: n-grams and a classifier
 perplexity_reference = ''       # good text: its n-grams predict each document
-min_bits = 0.5                  # bits per byte; documents below it are boilerplate
-max_bits = 5.0                  # bits per byte; documents above it are noise; 0 = no limit
+min_bits = 0.5                  # perplexity: bits per byte; documents below it are boilerplate
+max_bits = 5.0                  # perplexity: bits per byte; above it is noise; 0 = no limit
 quality_good = ''               # texts as you want them, to train a classifier
 quality_bad = ''                # texts as you do not want them
-min_quality = 0.5               # probability that a text is like the good ones
+min_quality = 0.5               # quality: probability that a text is like the good ones
 toxic_words = ''                # file of words, one a line
 max_toxic = 1.0                 # toxic words in 1,000 words; 0 = not one
-# duplicates: the first of those that say the same stays
-bands = 32                      # MinHash bands; texts that agree in one are compared
-rows = 8                        # numbers in a band; more numbers, fewer comparisons
-min_similarity = 0.85           # minhash: Jaccard similarity of n-grams that makes a copy
-# tokenise, mix, write
-gpt2_dir: str | None = None     # folder with vocab.bpe and encoder.json; None = download
-write: Literal['bins', 'text'] = 'bins'  # text: shards/*.jsonl.gz, for train.py --streaming
-temperature = 1.0               # for sources without weights; above 1: more equal parts
+decontaminate = ''              # benchmark files, a,b,...: drop what shares 13 words in a row
+n_examples = 2000               # sft without a source: conversations to write; more teach more
+prefer: Literal['passed', 'taste', 'both'] = 'passed'  # what makes one of eval.py's answers better
+min_score: float | None = None  # sft: the score that a judge gave
+min_margin = 0.0                # preference: score of chosen - score of rejected
+min_agreement = 0.0             # preference: fraction of annotators who agree
+audit = 0                       # documents to show in audit.md for each reason; with a data card
 # The lowest and the highest value of numbers; any other number must be at least 0.
 BOUNDS = {'vocab_size': (1, 1e7), 'val_fraction': (1e-9, 0.999), 'num_workers': (0, 1024),
-          'max_chars': (1, 1e12), 'max_symbols': (0, 1), 'max_repetition': (0, 1),
-          'max_gibberish': (0, 1), 'min_alphanumeric': (0, 1), 'config_test': (0, 1),
-          'no_keywords': (0, 1), 'n_examples': (1, 1e7), 'min_score': (-1e18, 1e18),
+          'max_symbols': (0, 1), 'max_repetition': (0, 1),
+          'max_gibberish': (0, 1), 'n_examples': (1, 1e7), 'min_score': (-1e18, 1e18),
           'min_margin': (-1e18, 1e18), 'min_agreement': (0, 1), 'min_quality': (0, 1),
           'bands': (1, 1024), 'rows': (1, 64), 'min_similarity': (0, 1),
           'temperature': (0.05, 1e6)}
-config = configure(globals(), BOUNDS)
-NGRAM = 13                      # words in a row that a document and a benchmark share; as for GPT-3
 
-# --- 1. the sources, and the settings that do not fit together ------------------------------------
-out_dir = out_dir or {'text': 'data/quickstart', 'sft': 'data/sft',
-                      'preference': 'data/pairs'}[kind]
-# From here on `sources` is a dict: a lone --source becomes {source: (source, None)}, no weight.
-sources = files.sources_of(source, sources, 'source' in set_by)
-# Processes share the work by shards. A shard is one file of records, or small files of one source,
-# 16 MB together:
-#     {'source': 'stdlib', 'files': [{'path': '/usr/lib/python3.11/abc.py'}, ...]}
-shards = files.shards(sources, download_dir, kind)
-inputs = [file for shard in shards for file in shard['files']]
-
-# Settings that do not fit together are refused now, because the cleaning may take hours. A mixture,
-# shards of text, and conversations or pairs exclude each other.
-mixing = temperature != 1, any(weight for _, weight in sources.values())
-if sum([*mixing, write == 'text', kind != 'text']) > 1:
-    raise Mistake('weights, --temperature and --write=text need --kind=text; weights and '
-                  '--temperature also need --write=bins, and exclude each other')
-# Without a source, --kind=sft writes problems of ours, which need no other setting.
-lacks_source = kind != 'text' and not set_by.keys() & {'source', 'sources'}
-if lacks_source and kind == 'preference':
-    raise Mistake('--kind=preference needs --source=FILE with pairs or labels, such as the '
-                  'samples.jsonl that eval.py writes')
-for name in set_by:
-    if lacks_source and name not in ('kind', 'out_dir', 'n_examples'):
-        raise Mistake(f'--{name} needs conversations of your own; add --source=FILE')
-if not lacks_source and 'n_examples' in set_by:
-    raise Mistake('--n_examples is the number of examples that we write: it needs --kind=sft and '
-                  'no --source')
-# A lone text passes no stage, so other settings than these would do nothing.
-path = inputs[0]['path']
-is_lone_text = kind == 'text' and len(inputs) == 1 and not reading.is_kind(path, reading.RECORDS)
-for_lone_texts = ('source sources kind out_dir tokenizer vocab_size val_fraction num_workers '
-                  'download_dir keep_downloads gpt2_dir')
-for name in set_by.keys() - for_lone_texts.split() if is_lone_text else ():
-    if config[name] != 'raw':       # raw is what happens
-        raise Mistake(f'{name}={config[name]} needs documents: a folder or .jsonl, not {path}')
-# A tokenizer that exists is loaded now, so that a wrong path is refused now. bpe and char are made
-# later, from the texts that are left.
-tok = None                      # the tokenizer; the setting `tokenizer` is only its name or path
-smallest_bpe = 256 + len(SPECIAL_TOKENS)
-if tokenizer == 'gpt2':
-    tok = Tokenizer.gpt2(gpt2_dir)
-elif tokenizer.endswith('.json'):
-    tok = Tokenizer.load(tokenizer)
-elif tokenizer not in ('bpe', 'byte', 'char'):
-    raise Mistake(f'tokenizer={tokenizer!r} must be bpe, byte, char, gpt2 or the path of a '
-                  'tokenizer.json')
-elif tokenizer == 'bpe' and vocab_size < smallest_bpe:
-    raise Mistake(f'vocab_size={vocab_size} must be >= {smallest_bpe}: bytes and special tokens')
+# --- find: the files of a source, and shards, the pieces of work that processes share -------------
+TEXTS = tuple('.py .txt .md .markdown .rst .tex .org .adoc .html .htm'.split())
+OTHER_CODE = tuple('.c .h .cc .cpp .cxx .hpp .cs .java .kt .scala .swift .js .jsx .ts .tsx .go .rs '
+                   '.rb .php .pl .pm .lua .r .jl .hs .ml .sh .bash .sql .css .scss .vue .dart .ex '
+                   '.erl .clj .lisp .f90 .pas .asm .s .yaml .yml .toml .ini .cmake'.split())
+OF_OTHERS = set('node_modules bower_components site-packages dist-packages __pycache__'.split())
+STDLIB_TESTS = {'test', 'tests', 'idle_test'}
+SHARD = 16_000_000              # bytes
+PIECES = 8                      # of a larger .jsonl: so many processes can share it
 
 
-# --- 2. the stages: what happens to a document by itself ------------------------------------------
-# A document is a dict. A file, and a conversation of a .jsonl, may be
-#     {'texts': ['import abc\n...'], 'path': 'lib/abc.py', 'source': 'stdlib', 'mode': 'code'}
+def files_under(top, pattern, skip, passed_over):
+    """Yield the files in a folder, and in those under it, whose names match a pattern. No links to
+    folders, no hidden folders, none of `skip`, and none that prepare.py wrote."""
+    for folder, inner, names in os.walk(top):
+        is_ours = 'meta.json' in names and {'val.bin', 'val.jsonl'} & {*names}
+        if folder != top and (is_ours or 'pyvenv.cfg' in names):
+            passed_over[f'{os.path.basename(folder)}/'] += 1
+            inner.clear()
+            continue
+        others = [name for name in inner if name in skip or name[0] == '.']
+        passed_over.update(f'{name}/' for name in others)
+        inner[:] = [name for name in inner if name not in others]
+        yield from glob.glob(os.path.join(glob.escape(folder), pattern))
+
+
+def find_files(source, any_ending=False, download_dir='data/raw'):
+    """Return the files of a source, sorted, so that one folder gives the same bins everywhere, and
+    what is passed over: '2 .png, 1 node_modules/'."""
+    if re.match('hf:|shakespeare$|codeparrot$', source):
+        from extras import hub
+        return hub.find_files(source, download_dir), ''
+    endings, skip, passed_over = RECORDS + TEXTS + OTHER_CODE, OF_OTHERS, collections.Counter()
+    top, deep, pattern = source.partition('**')     # a/**/*.py: in a and the folders under it
+    if source == 'stdlib':                          # 12 MB of Python; with its tests, 30 MB
+        top, endings, skip = sysconfig.get_paths()['stdlib'], '.py', OF_OTHERS | STDLIB_TESTS
+    elif os.path.exists(source):
+        top, deep, pattern = source, '', ''         # whatever signs are in its name
+    found = set()
+    for start in [top] if os.path.exists(top) and not deep else glob.glob(top or './'):
+        if os.path.isdir(start) and (deep or start == top):
+            found.update(files_under(start, pattern.lstrip(os.sep) or '*', skip, passed_over))
+        else:
+            found.add(start)
+    found = sorted(path for path in found if not os.path.isdir(path))
+    is_named = found == [source]
+    paths = [path for path in found if os.path.isfile(path) and (
+        ends_with(path, endings) or is_named and any_ending)]
+    passed_over.update(os.path.splitext(path)[1] or 'without ending' for path in {*found} - {*paths})
+    others = ', '.join(f'{n} {ending}' for ending, n in passed_over.most_common(9))
+    require(paths, f'no text at {source!r}; it can be stdlib, shakespeare, codeparrot, hf:OWNER/NAME,'
+            f' or a file, folder or glob with {" ".join(RECORDS + TEXTS)} files or source code, '
+            f'packed (.gz) or not{"; it has " * bool(others)}{others}'
+            f'{"; --mode=raw takes it as it is" * os.path.isfile(source)}')
+    return paths, '' if source == 'stdlib' else others
+
+
+def cut_into_shards(files_of):
+    """Return the shards of {source: its files}: [(source, [(path, piece, n_pieces), ...]), ...], 16
+    MB each. A larger .jsonl is eight pieces: each has every eighth of its lines."""
+    shards = collections.defaultdict(list)
+    for source, paths in files_of.items():
+        total = 0
+        for path in paths:
+            size = os.path.getsize(path) if os.path.exists(path) else SHARD     # on a hub
+            n_pieces = PIECES if size > SHARD and ends_with(path, LINES) else 1
+            for piece in range(n_pieces):
+                shards[source, total // SHARD].append((path, piece, n_pieces))
+                total += SHARD if ends_with(path, RECORDS) else size
+    return [(source, pieces) for (source, _), pieces in shards.items()]
+
+
+# --- records: same text in prepare.py, extras/records.py ------------------------------------------
+LINES = '.jsonl', '.ndjson', '.jsonlines'
+RECORDS = LINES + ('.json', '.parquet')
+# also The Stack's, CodeSearchNet's and CodeParrot's names
+TEXT_NAMES = 'text', 'content', 'whole_func_string', 'func_code_string', 'original_string', 'code'
+PIECE = 4_000_000               # bytes of a text in memory, and of a longer text's documents
+LONGEST = 100_000_000           # bytes of a line; one that is longer is no record
+
+
+def ends_with(path, endings):
+    """Whether a file is of these kinds, packed or not: ends_with('a.jsonl.gz', RECORDS)."""
+    return re.sub(r'\.(gz|zst)$', '', path.lower()).endswith(endings)
+
+
+def open_file(path):
+    """Open a file to read its bytes, unpacked, without the mark of its byte order."""
+    if path.startswith('hf:') or path.lower().endswith(('.zst', '.parquet')):
+        from extras import hub
+        f = hub.open_file(path)
+    else:
+        f = (gzip.open if path.lower().endswith('.gz') else open)(path, 'rb')
+    if f.peek(3).startswith(b'\xef\xbb\xbf'):
+        f.read(3)
+    if f.peek(2).startswith((b'\xff\xfe', b'\xfe\xff')):            # as PowerShell writes it
+        with f:
+            return io.BufferedReader(io.BytesIO(f.read().decode('utf-16').encode()))
+    return f
+
+
+def decode(data):
+    """Return bytes as text. If they aren't UTF-8, and most of them are ASCII, they are taken as
+    Windows-1252. Anything else is refused, because a guess would be noise."""
+    if data.count(b'\0') <= len(data) / 20:
+        with contextlib.suppress(UnicodeDecodeError):
+            return data.decode()
+    n_others = len(re.findall(rb'[\x80-\xff]', data))
+    if n_others <= 0.3 * len(data) and not re.search(rb'[\0-\x08\x0e-\x1f]', data):
+        with contextlib.suppress(UnicodeDecodeError):
+            return data.decode('cp1252')
+    raise ValueError('neither UTF-8 nor a text in Windows-1252; if it is a text, convert it: '
+                     'iconv -f utf-16 -t utf-8 OLD > NEW')
+
+
+def texts_in(f):
+    """Yield the texts of a file: one, unless lines <|endoftext|> divide it, or unless it is longer
+    than 4 MB: then it is cut where a text, a paragraph or at least a line ends."""
+    rest, new = b'', bytes(PIECE)
+    while len(new) == PIECE:
+        new = f.read(PIECE)
+        data = rest + new
+        end = len(data)
+        if len(new) == PIECE:
+            signs = b'\n<|endoftext|>\n', b'\n\n', b'\n', b' '
+            end = next((data.rfind(sign) + len(sign) for sign in signs if sign in data), end)
+        rest = data[end:]
+        texts = re.split(r'(?m)^<\|endoftext\|>(?:\r?\n|\Z)', decode(data[:end]))
+        yield from filter(str.strip, texts) if len(texts) > 1 else texts
+
+
+def read(path, reject, piece=0, n_pieces=1):
+    """Yield (line, record) for each record of a file, or each of a piece of its lines. A text is a
+    record {'text': ...} at line 0. What can't be read goes to reject(place, error) and is never
+    raised, because of a thousand files one is damaged."""
+    line = 0
+    try:
+        with open_file(path) as f:
+            if not ends_with(path, RECORDS):
+                for text in texts_in(f):
+                    yield 0, {'text': text}
+                return
+            if ends_with(path, '.json') and f.peek(99).lstrip().startswith(b'['):
+                yield from enumerate(json.load(f), 1)
+                return
+            for line, row in enumerate(iter(lambda: f.readline(LONGEST), b''), 1):
+                if line % n_pieces == piece and row.strip():
+                    try:
+                        record = json.loads(row)
+                    except (ValueError, RecursionError) as e:
+                        reject(f'{path}:{line}', shape_of(row, e))
+                    else:
+                        yield line, record
+    except (ValueError, EOFError, OSError, zlib.error, RecursionError) as e:
+        if (line + 1) % n_pieces == piece:          # cut off, no archive, not a text
+            reject(f'{path}:{line + 1}', f'{type(e).__name__}: {e}')
+
+
+def shape_of(row, error):
+    """Say what a line that is no record looks like, and what is read."""
+    shape = next((shape for pattern, shape in (
+        (rb'[\[{]$', 'JSON over several lines'), (rb'.*[}\]"],$', 'a comma at its end'),
+        (rb'\[.*', 'a list')) if re.match(pattern, row.strip())), f'no JSON ({error})')
+    return (f'the line has {shape}; .jsonl has one {{"text": ...}} on each line, and .json may be '
+            'one list of such records')
+
+
+def text_of(record, names=TEXT_NAMES):
+    """Return the text of a record. An empty column hides no other."""
+    record = record if isinstance(record, dict) else {'text': record}
+    texts = [record[name] for name in names if isinstance(record.get(name), str)]
+    if not texts:
+        raise ValueError(f'it has {", ".join(record) or "no field"}, and no {" or ".join(names)}; '
+                         'name the field of the text: --text_field=NAME; conversations need --kind=sft')
+    return next(filter(str.strip, texts), texts[0])
+# --- end records ----------------------------------------------------------------------------------
+
+
+# --- a record becomes a document ------------------------------------------------------------------
+#     {'texts': ['import abc\n...'], 'roles': [], 'path': 'lib/abc.py', ...}            a text
 #     {'texts': ['Hi!', 'Hello.'], 'roles': ['user', 'assistant'], 'path': 'a.jsonl:7', ...}
-# A stage may change a document. It returns the reason to drop it, or None. In notes,
-# {name: Counter}, it counts for the report. Rules come before duplicates for two reasons. A rule
-# needs one document at a time, so processes can share the work. And of several copies the first
-# one stays. If a rule dropped that one later, no copy would be left.
-
-# what the stages look things up in
-wanted_licences = {name.strip() for name in licences.lower().split(',')} - {''}
-blocked = filters.domains_of(url_block)
-allowed = filters.domains_of(url_allow)
-wanted_languages = text_models.languages_of(languages)
-phrases = filters.lines_of(unwanted)
-toxic = filters.lines_of(toxic_words)
-benchmarks = [path for path in decontaminate.split(',') if path]
-# The files of these lists, of the benchmarks, and of the texts that train models: {path: files}. An
-# interrupted run goes on only if none of them changed. Section 5 refuses a missing benchmark.
-stage_files = {path: files.find_files(path, download_dir) for path in (
-    url_block, url_allow, unwanted, toxic_words, perplexity_reference, quality_good, quality_bad,
-    *filter(os.path.exists, benchmarks)) if path}
+PLACES = ('repo_name max_stars_repo_name repository_name repo '
+          'path max_stars_repo_path func_path_in_repository').split()
+# what is kept of a record beside its text
+FACTS = 'url func_code_url licence license max_stars_repo_licenses'.split()
 
 
-def mode_of(doc):
-    """Return how to treat a document: as code (Python), other code, prose, chat or raw."""
-    if mode != 'auto':
-        return mode
-    return clean.form_of(doc['texts'][0], doc['path']) if kind == 'text' else 'chat'
+def documents_of(pieces, source, config, reject):
+    """Yield the documents in the files of a shard, [(path, piece, n_pieces), ...]."""
+    entries = ((path, *entry) for path, *piece in pieces for entry in read(path, reject, *piece))
+    if config['kind'] != 'text':
+        from extras import conversations
+        entries = conversations.documents(entries, reject, config['kind'], config['prefer'])
+        yield from ({'source': source, **document} for document in entries)
+        return
+    names = [config['text_field']] if config['text_field'] else TEXT_NAMES
+    for path, line, record in entries:
+        try:
+            text = text_of(record, names if line else TEXT_NAMES)
+        except ValueError as e:
+            reject(f'{path}:{line}', e)
+            continue
+        record = record if isinstance(record, dict) else {}
+        place = '/'.join(record[name] for name in PLACES if isinstance(record.get(name), str))
+        yield {'texts': [text], 'roles': [], 'path': f'{path}:{line} {place}'.strip() if line else path,
+               'line': line, 'source': source, 'record': record}
 
 
-def check_text(doc, notes):
-    """Drop what has no text, and records that are longer than max_chars, because such records are
-    most often data. A file that long may be a book."""
-    if not any(map(str.strip, doc['texts'])):
-        return 'empty'
-    # Only a file has an encoding.
-    if 'encoding' not in doc and sum(map(len, doc['texts'])) > max_chars:
-        return 'too long'
+def size_of(document):
+    """Return the bytes of a document."""
+    return sum(len(text.encode('utf-8', 'surrogatepass')) for text in document['texts'])
 
 
-def normalise(doc, notes):
-    """Give texts one form, whatever their source: Unicode, line ends, markup. A page that has only
-    tags is empty then."""
-    doc['texts'] = [clean.normalise(text, doc['mode'], strip_markup) for text in doc['texts']]
-    return check_text(doc, notes)
+def mode_of(text, path):
+    """Return how to treat a text, by the end of its path: 'code' is Python, 'other code' any other
+    language, 'prose' may hold code, which stays. Without an ending, what parses is Python, if it
+    does something: `yes` and `a: b` do nothing."""
+    if ends_with(path, OTHER_CODE):
+        return 'other code'
+    if ends_with(path, ('.py', '.html', '.htm')):
+        return 'code' if ends_with(path, '.py') else 'prose'
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')         # of odd escapes in strings
+            # the body of a function is indented
+            body = ast.parse(textwrap.dedent(text) if text[:1].isspace() else text).body
+    except Exception:                               # deep nesting: MemoryError, RecursionError
+        return 'prose'
+    words = [node for node in body if isinstance(node, ast.Expr | ast.AnnAssign)
+             and not isinstance(node.value, ast.Call)]
+    return 'code' if len(words) < len(body) else 'prose'
 
 
-def check_source(doc, notes):
-    """Drop a document by its license or its address."""
-    licence = doc['licence'] = report.licence(sources[doc['source']][0], doc)
-    if wanted_licences and not wanted_licences.issuperset(licence.split(', ')):
-        return f'licence {licence}'
-    if 'url' in doc:
-        return filters.url_reason(doc['url'], blocked, allowed)
+# --- normalise: a text gets one form, whatever its source -----------------------------------------
+# Otherwise a tokenizer spends its vocabulary on such differences, and a model learns to write them.
+CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\u2028\u2029\u2060\ufeff\ufff9-\ufffb]')
+LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\u2028\u2029'      # vertical tab, new page, separators
+BLOCKS = ('br p div h1 h2 h3 h4 h5 h6 li ul ol dd dt td th tr table section article blockquote pre '
+          'hr option title').split()
+INLINE = ('a abbr aside b body button center cite code col dl em figure font footer form head '
+          'header html i iframe img input label link main meta nav s select small span strong sub '
+          'sup svg tbody textarea tfoot thead tt u video').split()
+# Attributes or nothing follow the name of a tag. In prose, `a <b` may mean less than.
+ATTRIBUTES = (r'\s+(?:[\w:.@-]+\s*=|(?:hidden|disabled|checked|selected|controls|nowrap|noshade|'
+              r'open)\b)[^<>]*|\s*/?')
+TAG = re.compile(rf'</?({"|".join(BLOCKS + INLINE)})(?:{ATTRIBUTES})>|<!doctype[^<>]*>', re.I)
+# What has a start and no end stays; it is matched up to the text's end, to look for it once.
+HIDDEN = [re.compile(f'{start}(?:.*?{end}|(?P<rest>.*))', re.S | re.I) for start, end in (
+    ('<!--', '-->'), (r'<(script|style|noscript)\b[^<>]*>', r'</\1\s*>'))]
+ENTITY = re.compile(r'&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});')
 
 
-def check_language(doc, notes):
-    """Drop a text that is clearly in another language. If we have no words of that language, the
-    reason is 'language unknown'. A text that is too short to tell stays."""
-    if wanted_languages and doc['mode'] in ('prose', 'chat'):
-        text = '\n'.join(doc['texts'])
-        if text_models.is_foreign(text, wanted_languages):
-            return f'language {text_models.language_of(text)}'
+def strip_html(text):
+    """Remove tags, comments, scripts, and decode entities. `a < b` and `<stdio.h>` stay."""
+    if TAG.search(text):
+        for pattern in HIDDEN:
+            text = pattern.sub(lambda m: ' ' if m['rest'] is None else m[0], text)
+        text = TAG.sub(lambda m: '\n' if m[1] and m[1].lower() in BLOCKS else '', text)
+    return ENTITY.sub(lambda m: html.unescape(m[0]), text)
 
 
-def check_rules(doc, notes):
-    """Drop what a rule for this kind of text objects to. parts/prepare/filters.py has the rules."""
-    if doc['mode'] == 'raw':
+def one_blank(text):
+    """Put one blank or empty line in place of several, but leave the indentation of lines."""
+    # (?<=\S.) means: not at the beginning of a line. A lone space, (?<! ), needs no change.
+    text = re.sub(r'[^\S\n](?<=\S.)(?:[^\S\n]+|(?<! ))', ' ', text).replace(' \n', '\n')
+    return re.sub(r'\n\s*\n', '\n\n', text)
+
+
+def outside_fences(change, text):
+    """Change a text, but not the code in it between lines of ```, perhaps in a quote or a list."""
+    pieces = re.split(r'^((?:[ \t>*+-]|\d+[.)])*`{3,}[^`\n]*)$', text, flags=re.M)
+    pieces[::4] = map(change, pieces[::4])          # text, fence, code, fence, text, ...
+    return ''.join(pieces)
+
+
+def normalise(text, mode, strip=strip_html, repair=str):
+    """Return a text in one form. Code: a newline ends a line. Prose: no markup, no control
+    characters, Unicode is composed (NFC: e and its accent are one character), one blank in place
+    of several. Chat: prose whose markup and blanks stay. Raw: as it is. The functions strip and
+    repair take away markup and mend letters."""
+    text = re.sub('[\ud800-\udfff]', '\ufffd', text)        # half of a pair, from JSON
+    if mode == 'raw':
+        return text
+    text = text.removeprefix('\ufeff').replace('\r\n', '\n').replace('\r', '\n')
+    if mode in ('code', 'other code'):
+        return text
+
+    before, text = None, repair(text)
+    if mode == 'prose':
+        text = outside_fences(strip, text)
+    while text != before:           # a control character may have parted the bytes of a letter
+        before = text
+        text = CONTROL.sub(lambda m: '\n' if m[0] in LINE_ENDS else '', text)
+        if not text.isascii():      # a pile of accents would take NFC hours
+            text = re.sub('([\u0300-\u036f]{30})[\u0300-\u036f]+', r'\1', text)
+            text = repair(unicodedata.normalize('NFC', text))
+    if mode == 'chat':
+        return text
+    return re.sub(r'\A\s*\n', '', outside_fences(one_blank, text)).rstrip()
+
+
+# --- rules: why a document is not worth learning from ---------------------------------------------
+# A rule that fits in a sentence belongs here; one that takes a paragraph, in the evaluation. Each
+# rule drops good documents, too, so each says its reason. Rules come before duplicates for two
+# reasons. A rule needs one document at a time, so processes can share the work. And of several
+# copies the first one stays. If a rule dropped that one later, no copy would be left.
+NO_SPACES = re.compile('[\u0e01-\U0010ffff]')       # scripts without spaces, such as Thai, Chinese
+RULER = re.compile(r'\n[ \t|+]*([^\w\s|+])\1{2,}(?:[ \t|+]+\1+)*[ \t|+]*$', re.M)    # |---|---|
+ODD_WORD = re.compile(r'\w*[^aeiouyàáâãäåæèéêëìíîïòóôõöøùúûüýœ\W\d_]{6}|'     # qwrtzpl
+                      r'\w*[^\W\d_]\d+[^\W\d_]\w*\d|'                         # x4k9
+                      r'\w{31}', re.I)                                        # aaaaaaaaaaa...
+GENERATED = re.compile('auto-?generated|automatically generated|do not edit\\b|'
+                       'generated (?:from|by|with|using)\\b', re.I)
+CONFIG_OR_TEST = re.compile('unit tests?|test file|configuration file', re.I)
+SIGNS = bytes(b for b in range(128) if not chr(b).isalnum())
+
+
+def prose_reason(text, min_words=20, max_symbols=0.3, max_repetition=0.7, max_gibberish=0.2):
+    """Return why to drop a text of prose, or None. A limit of 0 switches its rule off."""
+    n_words = len(text.split())
+    if n_words < min_words:         # two characters of a script without spaces make about a word
+        n_words = max(n_words, len(NO_SPACES.findall(text)) // 2)
+    head = text[:100_000]           # enough to judge by
+    if n_words < min_words:
+        return 'short'                                                  # Page not found
+    if max_symbols and symbol_share(head) > max_symbols:
+        return 'symbols'                                                # *** >>> $$$ <<< ***
+    if max_repetition and repeated_share(head) > max_repetition:
+        return 'repetitive'                                             # buy buy buy buy buy
+    if max_gibberish and gibberish(head) > max_gibberish:
+        return 'gibberish'                                              # qwrtzpl x4k9f2 bcdfghj
+
+
+def symbol_share(text):
+    """Return the share of the visible characters that are no letters, digits or marks, without
+    rulers."""
+    text = RULER.sub('', f'\n{text}')
+    # Signs and white space: a text has few different ones, so we ask about each of them only once.
+    counts = {c: n for c, n in collections.Counter(text).items()
+              if not c.isalnum() and unicodedata.category(c)[0] != 'M'}
+    visible = len(text) - sum(n for c, n in counts.items() if c.isspace())
+    return 1 - (len(text) - sum(counts.values())) / max(1, visible)
+
+
+def repeated_share(text, window=200):
+    """Return the share of the lines of a text that repeat, or, if that is larger, of the words in
+    windows of 200. The share of all words would grow with length: 0.88 in Tiny Shakespeare."""
+    share = lambda items: 1 - len(set(items)) / max(1, len(items))
+    words = text.lower().split()
+    windows = [words[i:i + window] for i in range(0, max(1, len(words) - window // 2), window)]
+    lines = [line.strip() for line in text.split('\n') if line.strip()]
+    return max(sum(map(share, windows)) / len(windows), share(lines) if len(lines) >= 5 else 0)
+
+
+def gibberish(text):
+    """Return the share of the words in Latin script that no language would spell."""
+    words = collections.Counter(re.findall(r'[A-Za-z0-9À-ÿ]{2,}', text))
+    return sum(n for word, n in words.items() if ODD_WORD.match(word)) / max(1, words.total())
+
+
+def code_reason(text, is_python=True, parse=True, chance=None):
+    """Return why to drop a program, or None: the rules of CodeParrot, with its numbers. Two rules
+    drop only 7 in 10 of what they find: texts whose chance, in [0, 1), is below 0.7. It follows
+    from the text, so the next run drops the same ones, but not from the hash that decides about
+    the split: of what these rules keep, that would hold out nothing."""
+    lines = text.split('\n')
+    data = text.encode('utf-8', 'surrogatepass')
+    head = '\n'.join(lines[:5])
+    if chance is None:
+        chance = hash64(b'rules' + data) / 2 ** 64
+    if '\0' in text:
+        return 'binary'                                                 # \x7fELF\0\0
+    if max(map(len, lines)) > 1000:
+        return 'long line'                                              # DATA = 'eJzsvXl4VNX5...
+    if sum(map(len, lines)) > 100 * len(lines):
+        return 'long lines'                                             # minified code
+    if len(data.translate(None, SIGNS)) < 0.25 * len(data):
+        return 'few letters'                                            # [[], [], [[], []]]
+    if GENERATED.search(head):
+        return 'autogenerated'                                          # do not edit
+    often = max(text.count('config'), text.count('test')) > 0.05 * len(lines)
+    if chance < 0.7 and (often or CONFIG_OR_TEST.search(head)):
+        return 'config or test'                                         # Unit tests of f
+    if not is_python:
         return None
-    if kind == 'preference':
-        return filters.preference_reason(conversions.to_record(doc), min_margin, min_agreement)
-    if kind == 'sft':
-        messages = conversions.to_record(doc)['messages']
-        return filters.messages_reason(messages, doc.get('score', math.inf), min_score, min_answer,
-                                       max_answer, phrases, parse)
-
-    text = doc['texts'][0]
-    if doc['mode'] in ('prose', 'chat'):
-        return filters.prose_reason(text, min_words, max_symbols, max_repetition, max_gibberish)
-    # A rule such as config_test drops only 7 in 10 of what it finds: texts whose hash, in [0, 1),
-    # is below 0.7. So the next run drops the same ones. The split in section 7 holds out documents
-    # whose hash is below 0.1, and its hash is another one. With the same one, it would hold out
-    # nothing of what such a rule keeps, because all of that has a hash above 0.7.
-    chance = corpus.hash64(b'rules' + text.encode()) / 2 ** 64
-    return filters.code_reason(text, chance, max_line, mean_line, min_alphanumeric, autogenerated,
-                               config_test, no_keywords, min_assignments, doc['mode'] == 'code',
-                               parse)
+    if chance * 1024 % 1 < 0.7 and not re.search(r'\b(?:def|class|for|while)\b', text):
+        return 'no keywords'                                            # print(1)
+    if text.count('=') < 5:
+        return 'few assignments'                                        # import abc
+    if parse and not compiles(text):
+        return 'does not parse'                                         # print 1
 
 
-def check_models(doc, notes):
-    """Drop what is too predictable or too surprising, what is like the bad examples, and what has
-    many toxic words. `judges` are the two models that section 5 trains."""
-    text = '\n'.join(doc['texts'])
-    reason = judges.reason(text, notes, min_bits, max_bits, min_quality)
-    hits = filters.toxic_words(text, toxic)
-    if not reason and hits.total() * 1000 > max_toxic * len(text.split()):
-        notes['toxic words in what was dropped'].update(hits)
-        return 'toxic'
-    return reason
+def compiles(program):
+    """Whether a text is Python."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')         # of odd escapes in strings
+            compile(program, 'program', 'exec', dont_inherit=True)
+        return True
+    except Exception:                               # deep nesting: MemoryError, RecursionError
+        return False
 
 
-def check_benchmarks(doc, notes):
-    """Drop what shares 13 words in a row with a benchmark: a model would know the answers. Section
-    5 makes benchmark_ngrams."""
-    if benchmarks and any(duplicates.has_ngram(text, benchmark_ngrams, NGRAM)
-                          for text in doc['texts']):
-        return 'in a benchmark'
+# --- personal data and keys become placeholders ---------------------------------------------------
+# A model may recite what it has seen once. Versions, dates, hashes and example domains stay. So do
+# names: to find those takes a model. A key is known by its beginning: `password = "x8..."` stays.
+KEYS = '|'.join([
+    r'A[KS]IA[0-9A-Z]{16}',                             # AKIA...: Amazon
+    r'gh[oprsu]_[A-Za-z0-9]{36}|github_pat_\w{60,90}',  # ghp_...: GitHub
+    r'glpat-[\w-]{20}',                                 # GitLab
+    r'hf_[A-Za-z]{30,40}',                              # Hugging Face
+    r'xox[abeprs]-[A-Za-z0-9-]{20,250}',                # xoxb-...: Slack
+    r'AIza[\w-]{35}',                                   # Google
+    r'npm_[A-Za-z0-9]{36}|pypi-[\w-]{50,}',
+    r'sk-(?=[A-Za-z_-]{0,60}\d)[A-Za-z0-9_-]{32,250}',  # sk-...: OpenAI, Anthropic
+    r'[rs]k_live_[A-Za-z0-9]{20,}',                     # sk_live_...: Stripe
+    r'eyJ[\w-]{10,500}\.eyJ[\w-]{10,}\.[\w-]{10,}'])    # eyJhbG...: a JSON web token
+PRIVATE_KEY = (r'-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----'
+               r'(?:\s|\\[nr]|["\'+,]|[\w-]+: [^\n]*\n)*[A-Za-z0-9+/]{40}[^-]*'
+               r'(?:-----END (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----)?')
+TLD = ('com|org|net|edu|gov|mil|int|info|biz|name|dev|app|io|ai|co|me|tv|eu|uk|us|ca|au|nz|de|at|'
+       'ch|fr|be|nl|lu|it|es|pt|ie|dk|se|no|fi|is|pl|cz|sk|hu|ro|bg|gr|tr|ru|ua|by|lt|lv|ee|hr|si|'
+       'rs|il|ir|in|pk|bd|lk|cn|hk|tw|jp|kr|sg|my|th|vn|id|ph|za|ng|ke|eg|ma|br|ar|cl|mx|pe|uy|'
+       'COM|ORG|NET|EDU')
+EMAIL = (r'(?<![\w.%+-])[\w%+-][\w.%+-]{0,63}@(?!self\.)(?:[A-Za-z0-9-]{1,63}\.){1,5}'
+         rf'(?:{TLD})\b(?![\w(-]|\.\w)')
+NOBODY = re.compile(r'@([\w-]+\.)*(example\.(com|org|net|edu)|test|invalid|localhost)$|^git@', re.I)
+PHONES = '|'.join([
+    r'\+[1-9]\d{0,2}[ .-]?(?:\(0?\d{1,4}\)[ .-]?)?\d{1,5}'      # +49 (0)30 1234 5678
+    r'(?:(?:[ -]\d{2,8}){1,4}|(?:\.\d{2,8}){2,4})',
+    r'(?:1[ -])?(?:\([2-9]\d\d\) ?|[2-9]\d\d-)[2-9]\d\d-\d{4}', # (212) 555-0123
+    r'[2-9]\d\d\.[2-9]\d\d\.\d{4}',                             # 212.555.0123
+    r'\+[1-9]\d{9,13}'])                                        # +493012345678
+DIGITS = r'[+\d](?:(?<=\+)[1-9]|(?<=\d)\d\d[-.)])[\d ().-]{6}'  # in each SSN and phone
+KEY_SIGNS = ('AKIA|ASIA|gh[oprsu]_|github_pat_|xox|AIza|hf_|sk-|k_live_|eyJ|PRIVATE KEY|glpat-|npm_|'
+             'pypi-')
+# kind: a fast test, because most texts have nothing; the pattern; what stays
+PERSONAL = {kind: (re.compile(sign), re.compile(pattern), stays) for kind, sign, pattern, stays in (
+    ('key', KEY_SIGNS, rf'{PRIVATE_KEY}|\b(?:{KEYS})(?![\w-])', None),
+    ('email', '@', EMAIL, NOBODY.search),
+    ('ssn', DIGITS, r'(?<![\w.+-])(?!000|666|9\d\d)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\w-]|\.\d)',
+     None),
+    ('phone', DIGITS, rf'(?<![\w.+/=#-])(?!\+\d{{4}}-\d\d-\d\d\b)(?:{PHONES})(?![\w=-]|\.\d)',
+     lambda value: not 8 <= sum(map(str.isdigit, value)) <= 15))}
 
 
-def hide_personal_data(doc, notes):
-    """Replace personal data by placeholders. This stage drops nothing."""
-    if pii:
-        for i, text in enumerate(doc['texts']):
-            doc['texts'][i], hits = filters.hide(text)
-            notes[f'personal data in {doc["source"]}'].update(hits)
+def hide(text, found):
+    """Return a text with <EMAIL>, <PHONE>, <SSN>, <KEY> in place of such data. found, {kind: n},
+    counts them: 'mail to ann@uni.edu' becomes 'mail to <EMAIL>'."""
+    for kind, (sign, pattern, stays) in PERSONAL.items():
+        if sign.search(text):
+            label = f'<{kind.upper()}>'
+            new = pattern.sub(lambda m: m[0] if stays and stays(m[0]) else label, text)
+            found.update({kind: new.count(label) - text.count(label)})
+            text = new
+    return text
 
 
-STAGES = {'read': check_text, 'normalise': normalise, 'source': check_source,
-          'language': check_language, 'rules': check_rules, 'models': check_models,
-          'decontaminate': check_benchmarks, 'personal data': hide_personal_data}
+# --- clean: each document by itself ---------------------------------------------------------------
+@functools.lru_cache(1)
+def make_stages(settings):
+    """Return {name: stage}, in the order in which a document meets them. A stage is a function of a
+    document, which it may change, and of notes, {title: Counter}, which add up over all shards. It
+    returns the reason to drop the document, or None. A rule of yours belongs here. settings: the
+    JSON of all settings, because a process that isn't forked makes its stages itself."""
+    config = types.SimpleNamespace(**json.loads(settings))
+    strip, repair = strip_html, str
+    if os.path.exists(os.path.join(os.path.dirname(__file__), 'extras/repair.py')):
+        from extras import repair as mending
+        strip, repair = lambda text: mending.strip_latex(strip_html(text)), mending.fix_mojibake
 
-# --- 3. the other functions -----------------------------------------------------------------------
-# They use what the work below makes: near, documents, in_val, tok and dtype.
+    def check_text(document, notes):
+        if not any(map(str.strip, document['texts'])):
+            return 'empty'
+        # most often data; a file that long may be a book
+        if document['line'] and sum(map(len, document['texts'])) > 1_000_000:
+            return 'too long'
 
+    def to_one_form(document, notes):
+        kind = 'chat' if document['roles'] else mode_of(document['texts'][0], document['path'])
+        document['mode'] = kind if config.mode == 'auto' else config.mode
+        notes['documents taken as'][document['mode']] += 1
+        document['texts'] = [normalise(text, document['mode'], strip, repair)
+                             for text in document['texts']]
+        return check_text(document, notes)
 
-def texts_of(path):
-    """Yield the texts that train a model, normalised like documents."""
-    ignore = lambda *error: None        # a record that can't be read
-    files.fetch_all(stage_files[path])
-    for doc in conversions.documents(reading.entries(stage_files[path], ignore), ignore):
-        yield clean.normalise(doc['texts'][0], mode_of(doc), strip_markup)
+    def check_rules(document, notes):
+        [text] = document['texts']
+        if document['mode'] in ('code', 'other code'):
+            return code_reason(text, document['mode'] == 'code', config.parse)
+        if document['mode'] != 'raw':
+            return prose_reason(text, config.min_words, config.max_symbols, config.max_repetition,
+                                config.max_gibberish)
 
+    def hide_personal_data(document, notes):
+        found = notes[f'personal data in {document["source"]}']
+        document['texts'] = [hide(text, found) for text in document['texts']]
 
-def make_tokenizer(train_texts, all_texts, special_tokens):
-    """Return the tokenizer that --tokenizer names, and the dtype of its ids. Only training texts
-    decide about bpe's merges, but with char the characters of validation texts need ids, too."""
-    if tokenizer == 'bpe':
-        new = Tokenizer.train(train_texts, vocab_size, special_tokens,
-                              processes=num_workers or None)
-    elif tokenizer == 'char':
-        new = Tokenizer.char(all_texts, special_tokens)
-    else:
-        new = tok or Tokenizer.byte(special_tokens)
-    print(f'tokenizer: {tokenizer}, {new.vocab_size:,} tokens, hash {new.hash}')
-    return new, 'uint16' if new.vocab_size <= 2 ** 16 else 'uint32'
+    def texts_at(source):
+        """Yield the texts at a path, in the form that documents have."""
+        for path in find_files(source, True, config.download_dir)[0] if source else ():
+            for document in documents_of([(path,)], '', {**vars(config), 'kind': 'text'}, print):
+                [text] = document['texts']
+                yield normalise(text, mode_of(text, document['path']), strip, repair)
 
-
-def shingles_of(text):
-    """Return the hashes of the word n-grams by which near-duplicates are found."""
-    if kind == 'sft':
-        text = '\n'.join(conversions.strings_in(json.loads(text)))
-    return duplicates.shingles(text)
-
-
-def keys_of(text):
-    """Return the numbers, 32 with MinHash, by which near-duplicates of this text will be found."""
-    return duplicates.near_keys(shingles_of(text), near, bands, rows) if near else []
-
-
-def kept_documents(shard, account):
-    """Yield the documents that pass all stages. The account counts what each stage drops."""
-    entries = reading.entries(shard['files'], account.reject)
-    for doc in conversions.documents(entries, account.reject, kind, prefer):
-        doc['source'] = shard['source']
-        doc['mode'] = mode_of(doc)
-        # Each stage in turn, until one returns a reason to drop the document.
-        if account.passes(doc, STAGES):
-            yield doc
-
-
-def clean_shard(i):
-    """Send the documents of a shard through the stages, and write those that pass into a file,
-    unless an interrupted run has done it. Return the number of the shard."""
-    if not documents.has_shard(i):
-        downloads = files.fetch_all(shards[i]['files'])
-        account = report.Account(audit)
-        documents.write_shard(i, kept_documents(shards[i], account), keys_of, account)
-        if not keep_downloads:
-            for path in downloads:
-                os.remove(path)
-    return i
-
-
-def encoded_documents(shard):
-    """Yield for each document of a shard: 'train' or 'val', its length, its data. The length of a
-    text is in tokens, with <|endoftext|>. That of a conversation or pair is in characters, with the
-    end of its line, and nothing uses it."""
-    for numbers, records in documents.batches(shard):
-        texts = [record['text'] for record in records]
-        encoded = tok.encode_batch(texts) if kind == 'text' else texts
-        for i, record, ids in zip(numbers, records, encoded):
-            side = 'val' if in_val[i] else 'train'
-            if kind != 'text':
-                data = f'{record["text"]}\n'.encode()
-            elif write == 'text' and side == 'train':
-                data = json.dumps(record).encode() + b'\n'
-            else:
-                data = np.array([*ids, tok.special['<|endoftext|>']], dtype)
-            yield side, len(ids) + 1, data
-
-
-def encode_shard(shard):
-    """Write a shard's part of train.bin and val.bin. Return the length of each document."""
-    return documents.write_pieces(shard, encoded_documents(shard), write == 'text')
+    stages = {'read': check_text, 'normalise': to_one_form}
+    if config.licences or config.audit or config.languages:
+        from extras import licences
+        stages['licenses'] = licences.stage(config.licences, config.sources)
+    if config.url_block or config.url_allow:
+        from extras import url_lists
+        stages['addresses'] = url_lists.stage(config.url_block, config.url_allow)
+    if config.languages:
+        from extras import languages
+        stages['language'] = languages.stage(config.languages)
+    stages['rules'] = check_rules
+    if config.kind != 'text':
+        from extras import conversations
+        stages['rules'] = conversations.stage(
+            config.kind, compiles if config.parse else None, config.min_score, config.min_margin,
+            config.min_agreement)
+    if config.perplexity_reference:
+        from extras import perplexity
+        stages['perplexity'] = perplexity.stage(texts_at(config.perplexity_reference),
+                                                config.min_bits, config.max_bits)
+    if config.quality_good or config.quality_bad:
+        from extras import quality
+        stages['quality'] = quality.stage(texts_at(config.quality_good),
+                                          texts_at(config.quality_bad), config.min_quality)
+    if config.toxic_words:
+        from extras import toxic_words
+        stages['toxic words'] = toxic_words.stage(config.toxic_words, config.max_toxic)
+    if config.decontaminate:
+        from extras import decontaminate
+        forms = functools.partial(normalise, strip=strip, repair=repair)
+        stages['benchmarks'] = decontaminate.stage(config.decontaminate, read, forms, words_of,
+                                                   ngrams)
+    if config.pii:
+        stages['personal data'] = hide_personal_data
+    if config.audit:
+        from extras import audit
+        stages = audit.watched(stages, config.audit, hash64)
+    return stages
 
 
-# meta.json holds the settings that decide about the data. A run knows its data by the hash of that
-# file, so the number of workers, which changes no token, must not change the hash.
-settings = {name: value for name, value in config.items() if name not in (
-    'out_dir', 'num_workers', 'download_dir', 'keep_downloads', 'part', 'audit', 'preset')}
+def passes(document, stages, notes):
+    """Whether no stage has a reason to drop a document. The notes count what comes in, what each
+    stage drops, and the bytes that it lets pass."""
+    source = document['source']
+    notes['read'][source] += 1
+    notes['bytes']['found'] += size_of(document)
+    for name, stage in stages.items():
+        reason = stage(document, notes)
+        if reason:
+            notes[f'dropped by {name}'][reason] += 1
+            notes[f'dropped from {source}'][reason] += 1
+            return False
+        notes['bytes'][name] += size_of(document)
+    if 'licence' in document:
+        notes[f'licences of {source}'][document['licence']] += 1
+    return True
 
 
-def publish_and_exit(folder, meta, pages):
-    """Move the results from their work folder into out_dir, with the tokenizer, meta.json and these
-    pages, {name: text}. Say what comes next, and end the script."""
-    if kind == 'text':
-        tok.save(folder / 'tokenizer.json')
-        meta |= {'dtype': dtype, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash}
-    corpus.publish(out_dir, {**meta, 'config': settings}, pages)
-    # What the next stage starts from is perhaps not there yet: then it is made first. The preset
-    # reads 256 tokens at a time, and a bin must have more.
-    if kind == 'text':
-        steps = ['python train.py config/quickstart.py --sample_prompt=']
-        if (n := min(meta['tokens'].values())) <= 256:
-            steps[0] += f' --block_size={n - 1}'
-        if write == 'text':
-            steps[0] += f' --streaming={shlex.quote(out_dir)}/shards'
-    elif kind == 'sft':
-        base, steps = folders.reach('out/base')
-        steps.append(f'python sft.py{folders.flag("init_from", base, "out/base")}')
-    else:
-        model, steps = folders.reach('out/sft')
-        labels = any(any(reading.read_jsonl(f'{out_dir}/{name}.jsonl', lambda record:
-                                            'completion' in record, ''))
-                     for name in ('train', 'val'))
-        steps.append(f'python dpo.py{folders.flag("init_from", model, "out/sft")}'
-                     f'{" --loss_type=kto" * labels}')
-    run = folders.unused(f'out/{os.path.basename(os.path.realpath(out_dir))}')
-    print(f'next: {" && ".join(steps)} --data_dir={shlex.quote(out_dir)} '
-          f'--out_dir={shlex.quote(run)}')
-    sys.exit()
+def hash64(data):
+    """Return 64 bits that follow from these bytes alone; hash64(data) / 2**64 is as if drawn from
+    [0, 1)."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), 'big')
 
 
-# --- 4. two short cuts, each of which ends the script: skip them on a first reading ---------------
-# --kind=sft without a source: conversations are problems of ours with their answers.
-if lacks_source:
-    from extras import problems
-    folder = corpus.new_folder(out_dir, [], kind)
-    for name, examples in (
-            ('train', problems.problems(n_examples, with_tests=False)),
-            ('val', problems.problems(300, 0, 'validation', with_tests=False))):
-        (folder / f'{name}.jsonl').write_text(problems.to_jsonl(examples), encoding='utf-8')
-    print(f'{out_dir}: {n_examples:,} conversations to train on, 300 held out')
-    publish_and_exit(folder, {}, {})
+def hashes_of(texts, roles):
+    """Return a hash that copies share, whatever their white space, and one that decides about the
+    split: of the text, or of the first question, so none that is held out is trained on."""
+    data = [text.encode() for text in texts]
+    visible = [text.translate(None, b' \t\n\r\f\v') for text in data]
+    copy = b'\0'.join([*visible, *map(str.encode, roles)])
+    return hash64(copy), hash64(data[roles[:1] == ['system']])
 
-# A lone text: a model trains on its beginning, and its end is held out.
-if is_lone_text:
-    text, _ = reading.text_of(path)
-    cut = int(len(text) * (1 - val_fraction))
-    if not 0 < cut < len(text):
-        raise Mistake(f'{path} has {len(text)} characters, too few to hold some out')
-    folder = corpus.new_folder(out_dir, [path], kind)
-    # One text needs no <|endoftext|>. So bytes have the ids 0 to 255, and nothing is added to the
-    # 65 characters of Tiny Shakespeare.
-    special_tokens = () if tokenizer in ('byte', 'char') else SPECIAL_TOKENS
-    tok, dtype = make_tokenizer([text[:cut]], [text], special_tokens)
-    n_tokens = {}
-    for side, half in ('train', text[:cut]), ('val', text[cut:]):
-        ids = np.array(tok.encode(half), dtype)
-        ids.tofile(folder / f'{side}.bin')
-        n_tokens[side] = len(ids)
-        print(f'{side}.bin: {len(ids):,} tokens')
-    publish_and_exit(folder, {'tokens': n_tokens, 'sources': sources}, {})
 
-# --- 5. each document by itself: processes send the shards through the stages ---------------------
-if kind == 'text' and tok and '<|endoftext|>' not in tok.special:
-    raise Mistake(f'{tokenizer} has no <|endoftext|> to end documents; use another, or '
-                  '--tokenizer=bpe')
-# Two stages compare documents with these models and these n-grams. The models train now, on the
-# texts that the settings name. The processes that clean are forked from this one, so they share
-# all of it.
-judges = text_models.Judges(texts_of, perplexity_reference, quality_good, quality_bad)
-benchmark_ngrams = np.zeros(0, np.uint64)
-for benchmark in benchmarks:
-    # A document may have a problem as it was published, or as normalise leaves it, without LaTeX.
-    records = reading.read_jsonl(benchmark, lambda record: record,
-                                 'it must be the file of a benchmark')
-    forms = (form for text in conversions.strings_in(records) for form in clean.variants(text))
-    ngrams = duplicates.ngrams_of(forms, NGRAM)
-    if not len(ngrams):
-        raise Mistake(f'{benchmark} has no text of {NGRAM} words, so it could find nothing')
-    benchmark_ngrams = np.union1d(benchmark_ngrams, ngrams)
+def keys_of(texts, dedup, bands, rows):
+    """Return the numbers, one for each band, by which near-copies are found."""
+    if dedup == 'simhash':
+        from extras import simhash
+        return simhash.keys_of(shingles('\n'.join(texts)))
+    if dedup == 'minhash':
+        return band_keys(minhash(shingles('\n'.join(texts)), bands * rows), bands)
+    return []
 
-jobs = workers.part_of(range(len(shards)), part)        # numbers of the shards to clean
-# Near-duplicates of pairs stay, because two pairs may differ in the one word that they teach.
-near = dedup if dedup in ('minhash', 'simhash') and kind != 'preference' else None
-# The corpus. At this moment it is a folder for the work, out_dir/.work, and has no documents.
-# clean_shard writes them into the folder, and only then gather fills the arrays that the rest of
-# this file uses. If an interrupted run has left clean shards in the folder, only the others are
-# cleaned, provided that the settings and all files that a run reads are still the same.
-read_files = sum(stage_files.values(), inputs)
-documents = corpus.Corpus(out_dir, kind, [settings, audit], read_files, shards)
-cleaned = list(workers.in_parallel(clean_shard, jobs, num_workers, 'cleaning'))     # [0, 1, ...]
-if part:
-    print(f'part {part}: {len(cleaned)} shards are clean; after all parts, run without --part')
-    sys.exit()
 
-# From here on, one process looks at the n documents that are left, all together. Their texts stay
-# on the disk. gather fills these arrays, (n,) each:
-#     documents.size      bytes of its text
-#     documents.exact     a hash of its text: equal for copies
-#     documents.split     a hash that decides whether it is for training or for validation
-#     documents.shard     the number of its shard; documents.owners[shard] is the source of a shard
-# The account of all shards has what their stages dropped, and takes what is dropped from here on.
-whole_account = report.Account(audit)
-documents.gather(cleaned, whole_account)
+def clean_shard(i, source, pieces, folder, settings):
+    """Send the documents of shard i through the stages. If FOLDER is there, a run has done it:
 
-# --- 6. duplicates: of the documents that say the same, the first one stays -----------------------
-# A search returns, for each document, the position of the first one that says the same: [0, 1, 0]
-# means that the third is a copy of the first. drop_copies takes it out of all arrays.
-#
+        documents.jsonl     the documents that passed, one a line
+        numbers             of each: i, where its line begins, its bytes, its two hashes, and the
+                            keys of near-copies, uint64
+        notes.json          what came in, what was dropped, and what else the stages noted"""
+    if folder.exists():
+        return
+    config = json.loads(settings)
+    notes = collections.defaultdict(collections.Counter)
+    new = folder.with_suffix(f'.{os.getpid()}')     # it gets its name when all is written
+    new.mkdir()
+
+    def reject(place, error):
+        path = place.rpartition(':')[0]
+        notes['could not be read'][path] += 1
+        if notes['could not be read'][path] == 1:       # the first one says why
+            notes['first'][f'{place}: {error}'] += 1
+
+    with open(new / 'documents.jsonl', 'wb') as f, open(new / 'numbers', 'wb') as numbers:
+        for document in documents_of(pieces, source, config, reject):
+            if passes(document, make_stages(settings), notes):
+                texts = document['texts']
+                row = [i, f.tell(), size_of(document), *hashes_of(texts, document['roles']),
+                       *keys_of(texts, config['dedup'], config['bands'], config['rows'])]
+                numbers.write(np.array(row, np.uint64))
+                record = document.pop('record')
+                document |= {name: record[name] for name in FACTS if record.get(name)}
+                f.write(json.dumps(document).encode() + b'\n')
+    (new / 'notes.json').write_text(json.dumps(notes))
+    with contextlib.suppress(OSError):              # two parts may have done the same
+        new.rename(folder)
+    if not config['keep_downloads']:
+        from extras import hub
+        for path, *_ in pieces:
+            hub.delete(path)
+
+
+def begin_work():
+    """A process does this first. Ctrl-C is for its parent, and if that is killed, nobody waits."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch():
+        while os.getppid() == parent.pid and parent.is_alive():
+            time.sleep(0.2)
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def in_processes(work, jobs, n):
+    """Call work(*job) for each job, in n processes (0: one per core)."""
+    bar = functools.partial(tqdm, total=len(jobs), unit=' shards', disable=None)
+    n = min(n or os.cpu_count(), len(jobs))
+    if n <= 1:
+        for job in bar(jobs):
+            work(*job)
+        return
+    # Forked processes share the models of the stages. macOS and Windows can't fork like that.
+    context = multiprocessing.get_context('fork' if sys.platform == 'linux' else 'spawn')
+    with concurrent.futures.ProcessPoolExecutor(n, context, begin_work) as pool:
+        try:
+            list(bar(pool.map(work, *zip(*jobs))))
+        except BaseException as e:
+            for process in multiprocessing.active_children():
+                process.kill()
+            if isinstance(e, concurrent.futures.process.BrokenProcessPool):
+                raise Mistake('a process was killed, perhaps because memory ran out; what is done '
+                              f'is kept, try again with --num_workers={(n + 1) // 2}') from e
+            raise
+
+
+def gather(folders, n_rows, path):
+    """Return the notes of all shards, added up, and the numbers of all n documents, uint64
+    (n_rows, n), in a file, because they may be more than memory holds."""
+    notes = collections.defaultdict(collections.Counter)
+    for folder in folders:
+        for title, counter in json.loads((folder / 'notes.json').read_bytes()).items():
+            notes[title].update(counter)
+    n = sum(os.path.getsize(folder / 'numbers') for folder in folders) // (8 * n_rows)
+    table = np.memmap(path, np.uint64, 'w+', shape=(n_rows, max(1, n)))[:, :n]
+    end = 0
+    for folder in folders:
+        block = np.fromfile(folder / 'numbers', np.uint64).reshape(-1, n_rows)
+        table[:, end:end + len(block)] = block.T
+        end += len(block)
+    return notes, table
+
+
+def read_back(folders, shard, begin, numbers):
+    """Yield the documents of these numbers. Neighbors of a shard are read from one open file."""
+    for s, neighbors in itertools.groupby(numbers, shard.item):
+        with open(folders[s] / 'documents.jsonl', 'rb') as f:
+            for i in neighbors:
+                f.seek(begin[i])
+                yield json.loads(f.readline())
+
+
+# --- duplicates: of the documents that say the same, the first one stays --------------------------
 # MinHash finds near-duplicates without comparing each document with each. Let one text have the
 # n-grams a, b, c and another one b, c, d. They share 2 of 4: their Jaccard similarity J is 0.5. A
 # hash function gives each n-gram a number that is as good as random:
@@ -501,84 +789,562 @@ documents.gather(cleaned, whole_account)
 # band have their n-grams compared:
 #     J                                   0.4     0.5     0.9
 #     probability of being compared       0.02    0.12    0.99999998
-if dedup != 'none':
-    documents.drop_copies(whole_account, 'exact duplicate', documents.exact_copies())
-if near and len(documents.size):
-    first_ones = duplicates.near_clusters(
-        near, documents.band_keys(), lambda i: shingles_of(documents.text(i)), min_similarity)
-    documents.drop_copies(whole_account, 'near duplicate', first_ones)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)      # 2^64 / golden ratio, odd
+# A word is a run of letters, digits and _ in UTF-8. A character of three bytes or more is a word of
+# its own, because Chinese has no spaces.
+WORD = re.compile(rb'[a-z0-9_\x80-\xdf]+|[\xe0-\xef]..|[\xf0-\xff]...', re.S)
 
-# --- 7. split: training or validation, by a hash of the text --------------------------------------
+
+def mix(h):
+    """SplitMix64's finalizer (Steele et al. 2014): each bit of h changes all bits of the result."""
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return h ^ (h >> np.uint64(31))
+
+
+def words_of(text):
+    """Return the words of a text in lower case, as bytes."""
+    return WORD.findall(text.encode('utf-8', 'surrogatepass').lower())
+
+
+def ngrams(words, n):
+    """Return the hash of each n words in a row, in order, uint64 (words - n + 1,)."""
+    hashes = np.fromiter(map(zlib.crc32, words), np.uint64, len(words))
+    total = np.zeros(max(0, len(words) - n + 1), np.uint64)
+    for i in range(n):
+        total = total * GOLDEN + hashes[i:i + len(total)]       # a polynomial, because order counts
+    return mix(total)
+
+
+def shingles(text, n=5):
+    """Return the set of a text's word n-grams, as sorted hashes, uint64. A text of fewer than n
+    words has one n-gram, which is all its words."""
+    words = words_of(text)
+    grams = np.sort(ngrams(words, max(1, min(n, len(words)))))
+    # np.unique does the same, but takes three times as long for so few
+    return np.append(grams[:1], grams[1:][grams[1:] != grams[:-1]])
+
+
+def jaccard(a, b):
+    """Return |A and B| / |A or B| of two sets of shingles; two empty sets share nothing: 0."""
+    shared = len(np.intersect1d(a, b, assume_unique=True))
+    return shared / max(1, len(a) + len(b) - shared)
+
+
+@functools.lru_cache(4)
+def hash_functions(k):
+    """Return the a and b of k functions a x + b mod 2^32, uint32 (k, 1) each."""
+    random = mix(np.arange(2 * k, dtype=np.uint64)) >> np.uint64(32)
+    a, b = random.astype(np.uint32).reshape(2, k, 1)
+    return a | np.uint32(1), b          # an odd a maps no two x to one value
+
+
+def minhash(shingles, k=256):
+    """Return the signature of a set of shingles, uint32 (k,): the smallest value that each of k
+    hash functions has in the set. An empty set has the largest number."""
+    a, b = hash_functions(k)
+    x = (shingles >> np.uint64(32)).astype(np.uint32)                               # (shingles,)
+    signature = np.full(k, 2 ** 32 - 1, np.uint32)
+    for i in range(0, len(x), 500):     # so many hashes stay in the cache
+        hashes = a * x[i:i + 500]                                                   # (k, 500)
+        hashes += b
+        signature = np.minimum(signature, hashes.min(1))                            # (k,)
+    return signature
+
+
+def band_keys(signature, bands):
+    """Return one hash for each band of rows, uint64 (bands,)."""
+    rows = signature.reshape(bands, -1).astype(np.uint64)                           # (bands, rows)
+    return mix(rows @ GOLDEN ** np.arange(rows.shape[1], dtype=np.uint64))
+
+
+def copies(columns, similar):
+    """Return which documents are near-copies of earlier ones, bool (n,). columns: for each band,
+    the keys of all documents, (n,). similar(i, j) decides whether two with one key are copies. If A
+    is like B, and B like C, the first of the three stays. A document is compared with the first of
+    each of at most 50 groups that share its key, because comparing all pairs would cost n^2."""
+    earlier = {}            # number of a document: that of an earlier one that says the same
+
+    def first_of(i):
+        while i in earlier:
+            i = earlier[i]
+        return i
+
+    for keys in columns:
+        order = np.argsort(keys, kind='stable')     # stable: of equal keys, earlier documents first
+        ends = np.flatnonzero(np.diff(keys[order], append=~keys[order[-1:]])) + 1
+        starts = np.append(0, ends[:-1])
+        several = ends - starts > 1
+        for start, end in zip(starts[several], ends[several]):
+            heads = []
+            for i in order[start:end].tolist():
+                for head in heads[:50]:
+                    a, b = sorted((first_of(head), first_of(i)))
+                    if a == b or similar(head, i):
+                        if a < b:
+                            earlier[b] = a
+                        break
+                else:
+                    heads.append(i)
+    return np.isin(np.arange(len(keys)), [*earlier])
+
+
+def exact_copies(hashes):
+    """Return which documents are copies of earlier ones, bool (n,)."""
+    return ~np.isin(np.arange(len(hashes)), np.unique(hashes, return_index=True)[1])
+
+
+# --- split: training or validation, by a hash of the text -----------------------------------------
 # A random number would put a document on another side in the next run, and its copies on both
-# sides. With a hash of the text a document stays where it is, next to its copies. Conversations are
-# split by a hash of their first question, so no question that is held out is trained on.
-in_val = documents.split / 2 ** 64 < val_fraction       # bool (n,)
-in_train = ~in_val
-origin = documents.owners[documents.shard]              # the name of each document's source, (n,)
-# Each source of text needs a document to train on, because section 9 divides by its tokens. For
-# conversations and pairs, one document of any source is enough.
-missing = []
-for name in sources:
-    to_train_on = in_train[origin == name] if kind == 'text' else in_train
-    if not to_train_on.any():
-        missing.append(f'to train on from the source {name}')
-if not in_val.any():
-    missing.append('to validate')
-if missing:
-    # The next run must have other settings, so it can't go on with what is clean.
-    shutil.rmtree(documents.new.parent)
-    raise Mistake(f'no documents are left {" and ".join(missing)} ({whole_account.lost()}; of '
-                  'copies, the first one stays); give more, drop fewer, or change --val_fraction')
+# sides. With a hash of the text a document stays where it is, next to its copies.
+def held_out(hashes, val_fraction):
+    """Return which of n documents are for validation, bool (n,): those whose hash, as a number in
+    [0, 1), is below val_fraction, but at least one and at most n - 1, the lowest ones. Of four
+    documents with the hashes 0.7 0.3 0.9 0.4 the second one is held out."""
+    if len(hashes) < 2:
+        return np.ones(len(hashes), bool)
+    n_below = np.sum(hashes / 2 ** 64 < val_fraction)
+    highest = np.sort(hashes)[np.clip(n_below, 1, len(hashes) - 1) - 1]
+    return hashes <= highest
 
-# --- 8. tokenise and write ------------------------------------------------------------------------
-# train.bin holds ids and nothing else, document after document. `x = 1` ends and `y = 2` begins:
-#     id        120     273     32      49      4032             121     ...     uint16, two bytes
-#     token     'x'     ' ='    ' '     '1'     <|endoftext|>    'y'     ...
-if kind == 'text':
-    # bpe is trained on at most a gigabyte. A hash draws this sample, the same one in every run.
-    fraction = 1e9 / documents.size[in_train].sum()
-    sample = in_train & (documents.exact / 2 ** 64 <= fraction)
-    tok, dtype = make_tokenizer(documents.texts(sample), documents.texts(in_train | in_val),
-                                SPECIAL_TOKENS)
-# The number of tokens of each document, int64 (n,).
-lengths = np.concatenate([*workers.in_parallel(encode_shard, cleaned, num_workers, 'encoding')])
 
-# The documents of each result, bool (n,). Several sources also have a val_<source>.bin each.
-results = {'train': in_train, 'val': in_val}
-if kind == 'text' and len(sources) > 1:
-    results |= {f'val_{name}': in_val & (origin == name) for name in sources}
-for name, which in results.items():
-    if name != 'train' or write == 'bins':
-        documents.join(f'{name}.{"bin" if kind == "text" else "jsonl"}', which)
+# --- tokenizer and bins ---------------------------------------------------------------------------
+def existing_tokenizer(config):
+    """Return GPT-2's tokenizer, or that of a file, which must have <|endoftext|>, unless all is one
+    text."""
+    name = config['tokenizer']
+    return Tokenizer.gpt2(config['gpt2_dir']) if name == 'gpt2' else Tokenizer.load(name)
 
-# --- 9. mix: a weight is a fraction of an epoch, and the passes over a source follow from it ------
-# train.bin holds each source once, and an epoch reads as many tokens as it has. With 900 tokens of
-# web and 100 of books, both of weight 50, an epoch reads 500 of each: 500 / 900 = 0.56 passes over
-# web and 500 / 100 = 5 passes over books.
-by_source = {name: {'path': path} for name, (path, _) in sources.items()}
-if kind == 'text':
-    for name, entry in by_source.items():
-        entry['tokens'] = int(lengths[in_train & (origin == name)].sum())
-        entry['weight'] = sources[name][1] or entry['tokens'] ** (1 / temperature)
-    n_tokens = int(lengths[in_train].sum())
-    sum_of_weights = sum(entry['weight'] for entry in by_source.values())
-    for entry in by_source.values():
-        entry['passes'] = round(entry['weight'] / sum_of_weights * n_tokens / entry['tokens'], 6)
 
-# --- 10. the report, and what a run must know of its data -----------------------------------------
-content, sizes = whole_account.report(documents, results, by_source,
-                                      lengths if kind == 'text' else None)
-facts = 'documents', 'tokens', 'bytes', 'sources'
-# mixed: False says that train.bin holds each source once. In folders of older versions, the
-# passes of a mixture are in the file.
-meta = {'mixed': False} | {name: content[name] for name in facts if name in content}
-if benchmarks:
-    meta['decontaminated'] = {'problems': benchmarks, 'ngram': NGRAM}
-pages = {'report.md': report.report_md(out_dir, content, sizes),
-         'report.json': json.dumps(content, indent=1)}
-if audit:
-    pages['audit.md'] = whole_account.audit_md()
-print(report.summary(content, sizes))
-if any(mixing):
-    print('train.bin alone is unweighted; train.py reads each source as often as meta.json says')
-publish_and_exit(documents.new, meta, pages)
+def make_tokenizer(config, special_tokens, train_texts, all_texts):
+    """Return the tokenizer that a setting names. Only training texts decide about bpe's merges, but
+    with char the characters of validation texts need ids, too."""
+    name = config['tokenizer']
+    if name == 'bpe':
+        tok = Tokenizer.train(train_texts, config['vocab_size'], special_tokens)
+    elif name == 'char':
+        tok = Tokenizer.char(all_texts, special_tokens)
+    elif name == 'byte':
+        tok = Tokenizer.byte(special_tokens)
+    else:
+        tok = existing_tokenizer(config)
+    print(f'tokenizer: {name}, {tok.vocab_size:,} tokens, hash {tok.hash}')
+    return tok
+
+
+def dtype_of(tok):
+    return 'uint16' if tok.vocab_size <= 2 ** 16 else 'uint32'
+
+
+def encode(texts, tok, end=()):
+    """Return the ids of each text, as they are in a bin. A bin holds ids and nothing else, document
+    after document, each with its end. `x = 1` ends and `y = 2` begins:
+        id        120     273     32      49      4032             121     ...     uint16, two bytes
+        token     'x'     ' ='    ' '     '1'     <|endoftext|>    'y'     ..."""
+    return [np.array([*ids, *end], dtype_of(tok)) for ids in tok.encode_batch(texts)]
+
+
+def write_files(folder, rows):
+    """Write rows, pairs (names of files, data), into a folder. Return the hash of each file."""
+    files, hashes = {}, collections.defaultdict(hashlib.sha256)
+    with contextlib.ExitStack() as stack:
+        for names, data in rows:
+            for name in names:
+                if name not in files:
+                    files[name] = stack.enter_context(open(folder / name, 'wb'))
+                files[name].write(data)
+                hashes[pathlib.Path(name).stem].update(data)
+    return {name: digest.hexdigest() for name, digest in hashes.items()}
+
+
+# --- report: what came in, what was dropped and why, what is left ---------------------------------
+def funnel(notes):
+    """Return what came to each stage and what it let pass, in documents and bytes, and what it
+    dropped for which reason: the rows of a table."""
+    rows, n_documents = [], notes['read'].total()
+    (_, n_bytes), *stages = notes['bytes'].items()
+    for name, left in stages:
+        dropped = dict(notes[f'dropped by {name}'].most_common())
+        row = {'name': name, 'docs_in': n_documents, 'docs_out': n_documents - sum(dropped.values()),
+               'bytes_in': n_bytes, 'bytes_out': left, 'dropped': dropped}
+        rows.append(row)
+        n_documents, n_bytes = row['docs_out'], left
+    return rows
+
+
+def lost(notes):
+    """Return 'could not be read: 2, the first a.txt:1: ...; dropped: short: 35'."""
+    dropped = [counter for title, counter in notes.items() if title.startswith('dropped by ')]
+    first = ''.join(f', the first {place}' for place in [*notes['first']][:1])
+    return (f'could not be read: {notes["could not be read"].total()}{first}; '
+            f'dropped: {shown(sum(dropped, collections.Counter()))}')
+
+
+def shown(value):
+    """Return a value of report.json for people: {'short': 1200} is 'short: 1,200'."""
+    if isinstance(value, dict):
+        return ', '.join(f'{name}: {shown(x)}' for name, x in value.items()) or 'none'
+    if isinstance(value, list):
+        return '; '.join(map(shown, value)) or 'none'
+    return value if isinstance(value, str) else f'{value:,}'
+
+
+def table_of(rows):
+    """Return rows, dicts with the same keys, as a table in Markdown."""
+    cells = [rows[0], ['---'] * len(rows[0]), *(row.values() for row in rows)]
+    return ''.join(f'\n| {" | ".join(map(shown, row))} |' for row in cells) + '\n'
+
+
+def tables_of(content, sizes):
+    """Return what each stage dropped, with percentages of what came to it, and what the files hold:
+    two tables."""
+    stages = [{**stage, 'dropped': {reason: f'{n:,} ({n / stage["docs_in"]:.1%})' for reason, n in
+                                    stage['dropped'].items()}} for stage in content['stages']]
+    columns = [{'': what, **{name: size[what] for name, size in sizes.items()}}
+               for what in sizes['train']]
+    return table_of(stages) + table_of(columns)
+
+
+def next_command(out_dir, n_tokens, streaming):
+    """Return the command that trains on the data. The preset reads 256 tokens at a time, and a bin
+    must have more."""
+    data, n = shlex.quote(str(out_dir)), min(n_tokens.values())
+    flags = f' --block_size={n - 1}' * (n <= 256) + f' --streaming={data}/shards' * streaming
+    runs = (f'out/{out_dir.resolve().name}{i}' for i in ('', *map('_{}'.format, range(2, 999))))
+    run = shlex.quote(next(run for run in runs if not os.path.exists(run)))
+    return (f'python train.py config/quickstart.py --sample_prompt={flags} --data_dir={data} '
+            f'--out_dir={run}')
+
+
+# --- out_dir: the folder of results ---------------------------------------------------------------
+FOLDERS = {'text': 'data/quickstart', 'sft': 'data/sft', 'preference': 'data/pairs'}
+# what an earlier run may have left; other files are the user's
+RESULTS = re.compile(r'meta\.json|report\.(md|json)|audit\.md|shards|(train|val)\.(bin|jsonl)|'
+                     r'val_.+\.bin')
+WORK = '.prepare_py'            # in out_dir, while a run works
+# settings that don't decide about the data; meta.json, whose hash a run knows, doesn't have them
+HARMLESS = set('out_dir overwrite num_workers download_dir keep_downloads part audit preset'.split())
+LISTS = 'url_block url_allow toxic_words decontaminate perplexity_reference quality_good quality_bad'
+
+
+def check_out_dir(out_dir, config, files):
+    """Refuse a folder with files of others, with the data of other sources, or with an input."""
+    names = os.listdir(out_dir) if out_dir.is_dir() else []
+    meta = json.loads((out_dir / 'meta.json').read_text('utf-8')) if 'meta.json' in names else {}
+    require(not names or 'nanoparrot-data-' in meta.get('format', '') or WORK in names,
+            f'{out_dir} has {min(names, default="")}, which was not prepared there; choose another '
+            '--out_dir')
+    for name in 'kind', 'sources', 'source':
+        old = meta.get('config', {}).get(name)
+        require(not meta or config['overwrite'] or json.dumps(old) == json.dumps(config[name]),
+                f'{out_dir} has data of --{name}={old}; --overwrite=True replaces them, or choose '
+                'another --out_dir')
+    for path in files:                  # wherever links lead
+        require(not os.path.realpath(path).startswith(os.path.realpath(out_dir) + os.sep),
+                f'{path} is read, and results may replace it; choose another --out_dir')
+
+
+def state_of(config, files):
+    """Return what decides about the work: settings, files and programs. What was done in another
+    state is done again."""
+    lists = [path for name in LISTS.split() for path in config[name].split(',')]
+    programs = [__file__, *glob.glob(os.path.join(os.path.dirname(__file__), 'extras/*.py'))]
+    files = files + sum((find_files(path, True)[0] for path in lists if os.path.exists(path)), [])
+    stamps = [(path, os.path.exists(path) and (os.path.getsize(path), os.path.getmtime(path)))
+              for path in files]
+    return {'settings': {name: value for name, value in config.items() if name not in HARMLESS},
+            'audit': config['audit'], 'files': stamps,
+            'programs': [hash64(pathlib.Path(path).read_bytes()) for path in sorted(programs)]}
+
+
+def work_folder(out_dir, state, part):
+    """Return out_dir/.prepare_py/HASH, with the shards that an interrupted run has cleaned in the
+    same state, and a lock, which holds until this process ends. Parts share it."""
+    top = out_dir / WORK
+    top.mkdir(parents=True, exist_ok=True)
+    lock = open(top / 'lock', 'a+')
+    if os.name == 'posix':
+        import fcntl
+        try:
+            fcntl.lockf(lock, (fcntl.LOCK_SH if part else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except OSError:
+            raise Mistake(f'another prepare.py works in {out_dir}; wait for it, or choose another '
+                          '--out_dir') from None
+    work = top / f'{hash64(json.dumps(state).encode()):016x}'
+    for old in [work / 'new', *top.iterdir()] if not part else ():
+        if old not in (work, top / 'lock'):
+            shutil.rmtree(old, ignore_errors=True)
+    (work / 'new').mkdir(parents=True, exist_ok=True)
+    return work, lock
+
+
+def publish(new, out_dir, meta, pages, tok=None):
+    """Move what is in the folder `new` into out_dir, with the tokenizer, these pages, {name: text},
+    and meta.json. All of it is on the disk before old files go. meta.json goes first and comes
+    last: a folder without it is no data."""
+    if tok:
+        tok.save(new / 'tokenizer.json')
+        meta |= {'dtype': dtype_of(tok), 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash}
+    pages['meta.json'] = json.dumps({'format': 'nanoparrot-data-1', 'mixed': False, **meta}, indent=1)
+    for name, text in pages.items():
+        (new / name).write_text(text, encoding='utf-8', errors='backslashreplace')
+    by_meta = lambda path: path.name == 'meta.json'
+    for path in sorted(out_dir.iterdir(), key=by_meta, reverse=True):
+        if RESULTS.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in sorted(new.iterdir(), key=by_meta):
+        path.replace(out_dir / path.name)
+    shutil.rmtree(out_dir / WORK, ignore_errors=True)
+
+
+# --- a lone text: a model trains on its beginning, and its end is held out ------------------------
+# what a text that passes no stage can have
+FOR_LONE_TEXTS = set('source kind out_dir overwrite tokenizer vocab_size val_fraction pii '
+                     'num_workers download_dir keep_downloads gpt2_dir'.split())
+
+
+def is_lone_text(files):
+    """Whether these are one file of text, without lines <|endoftext|> that divide it."""
+    if len(files) == 1 and not ends_with(files[0], RECORDS):
+        with contextlib.suppress(OSError, EOFError, zlib.error), open_file(files[0]) as f:
+            return not re.search(rb'(?m)^<\|endoftext\|>\r?$', f.read(PIECE))
+        return True                     # it can't be read, which is said later
+
+
+def pieces_of(path, pii, found):
+    """Yield a text in pieces of about 4 MB, without personal data."""
+    def refuse(place, error):
+        raise Mistake(f"{path} can't be read: {error}")
+
+    for _, record in read(path, refuse):
+        require('\0' not in record['text'], f'{path} has zero bytes, so it is no text')
+        yield hide(record['text'], found) if pii else record['text']
+
+
+def halves_of(pieces, cut):
+    """Yield ('train', text) up to the character `cut`, and ('val', text) for the rest."""
+    begin = 0
+    for text in pieces:
+        n = max(0, cut - begin)
+        yield from ((side, half) for side, half in (('train', text[:n]), ('val', text[n:])) if half)
+        begin += len(text)
+
+
+def prepare_lone_text(path, new, config):
+    """Write train.bin and val.bin. Return the tokenizer, and what meta.json says of the text. One
+    text needs no <|endoftext|>: bytes have the ids 0 to 255, and Tiny Shakespeare has 65 tokens."""
+    pieces = functools.partial(pieces_of, path, config['pii'])
+    found, n_tokens = collections.Counter(), collections.Counter()
+    n = sum(map(len, pieces(found)))
+    print(f'personal data replaced: {shown(found)}')
+    cut = int(n * (1 - config['val_fraction']))
+    require(0 < cut < n, f'{path} has {n} characters, too few to hold some out')
+    tok = make_tokenizer(config, () if config['tokenizer'] in ('byte', 'char') else SPECIAL_TOKENS, (
+        text for side, text in halves_of(pieces(found), cut) if side == 'train'), pieces(found))
+
+    def rows():
+        for side, text in halves_of(pieces(found), cut):
+            [ids] = encode([text], tok)
+            n_tokens[side] += len(ids)
+            yield [f'{side}.bin'], ids
+
+    hashes = write_files(new, rows())
+    for side, n in n_tokens.items():
+        print(f'{side}.bin: {n:,} tokens')
+    return tok, {'sha256': hashes, 'tokens': n_tokens}
+
+
+# --- the job --------------------------------------------------------------------------------------
+if __name__ == '__main__':
+    config = configure(globals(), BOUNDS)
+    smallest = 256 + len(SPECIAL_TOKENS)
+    require(tokenizer in ('bpe', 'byte', 'char', 'gpt2') or tokenizer.endswith('.json'),
+            f'{tokenizer=} must be bpe, byte, char, gpt2 or the path of a tokenizer.json')
+    require(tokenizer != 'bpe' or vocab_size >= smallest,
+            f'{vocab_size=} must be >= {smallest}: bytes and special tokens')
+    require(re.fullmatch(r'\d+/\d+', part or '1/1'), f'{part=} must look like 3/16: the third of 16')
+    first, n_parts = map(int, (part or '1/1').split('/'))
+    require(1 <= first <= n_parts, f'{part=} must look like 3/16: the third of 16')
+    require(kind == 'text' or write == 'bins', '--write=text needs --kind=text')
+    out_dir = pathlib.Path(out_dir or FOLDERS[kind])
+    is_ours = kind != 'text' and not {'source', 'sources'} & set_by.keys()
+    require('n_examples' not in set_by or is_ours, '--n_examples is the number of examples that we '
+            'write: it needs --kind=sft and no --source')
+    if sources is not None or temperature != 1:
+        from extras import weights
+        weights.check(config, set_by)
+    sources = {source: (source, None)} if sources is None else sources
+    found = {name: find_files(path, mode == 'raw', download_dir)
+             for name, (path, _) in sources.items() if not is_ours}
+    for name, (paths, others) in found.items():
+        print(f'{name}: {len(paths):,} files{"; passed over: " * bool(others)}{others}')
+    files = [path for paths, _ in found.values() for path in paths]
+    check_out_dir(out_dir, config, files)
+    # Near-copies of pairs stay, because two pairs may differ in the one word that they teach.
+    dedup = 'exact' if kind == 'preference' and dedup != 'none' else dedup
+    settings = json.dumps({**config, 'sources': sources, 'dedup': dedup})
+    make_stages(settings)                   # a list that is missing is refused now
+    state = state_of(config, files)
+    work, lock = work_folder(out_dir, state, part)
+    meta = {'config': state['settings'], 'sources': sources}
+
+    # Two short ways: problems of ours with their answers, and a lone text.
+    if is_ours:
+        from extras import conversations, next_steps
+        examples = conversations.examples(n_examples, kind, set_by)
+        meta['sha256'] = write_files(work / 'new', (
+            ([f'{side}.jsonl'], lines.encode()) for side, lines in examples.items()))
+        publish(work / 'new', out_dir, meta, {})
+        print(f'{out_dir}: {n_examples:,} conversations to train on, 300 held out')
+        sys.exit(print('next:', next_steps.next_command(kind, out_dir)))
+    if kind == 'text' and is_lone_text(files):
+        for name in set_by.keys() - FOR_LONE_TEXTS:
+            require(config[name] == 'raw', f'{name}={config[name]} needs documents: a folder or '
+                    f'.jsonl, not {files[0]}')
+        tok, facts = prepare_lone_text(files[0], work / 'new', config)
+        publish(work / 'new', out_dir, {**meta, **facts}, {}, tok)
+        sys.exit(print('next:', next_command(out_dir, facts['tokens'], False)))
+
+    if kind == 'text' and tokenizer not in ('bpe', 'byte', 'char'):
+        require('<|endoftext|>' in existing_tokenizer(config).special, f'{tokenizer} has no '
+                '<|endoftext|> to end documents; use another, or --tokenizer=bpe')
+
+    # 1. clean: each document by itself; processes share the shards
+    shards = cut_into_shards({name: paths for name, (paths, _) in found.items()})
+    folders = [work / f'{i:05}' for i in range(len(shards))]
+    jobs = [(i, *shards[i], folders[i], settings) for i in range(first - 1, len(shards), n_parts)]
+    in_processes(clean_shard, jobs, num_workers)
+    require(state_of(config, files)['files'] == state['files'],
+            'a file changed while it was read; run the same command again')
+    if part:
+        sys.exit(print(f'part {part}: {len(jobs)} shards are clean; after all parts, run without '
+                       '--part'))
+
+    # 2. duplicates: of those that say the same, the first one stays
+    notes, table = gather(folders, 5 + len(keys_of([''], dedup, bands, rows)), work / 'table')
+    shard, begin, size, exact, split, *keys = table             # (n documents,) each
+    documents = functools.partial(read_back, folders, shard, begin)
+    owners = np.array([name for name, _ in shards])[shard]      # the source of each document
+    left = np.arange(len(shard))                                # numbers of documents
+    shingles_of = functools.lru_cache(512)(
+        lambda i: shingles('\n'.join(next(documents([left[i]]))['texts'])))
+    similar = lambda i, j: jaccard(shingles_of(i), shingles_of(j)) >= min_similarity
+    for reason in {'none': [], 'exact': ['exact duplicate']}.get(
+            dedup, ['exact duplicate', 'near duplicate']):
+        columns = (column[left] for column in tqdm(keys, 'near duplicates', disable=None))
+        if reason == 'exact duplicate':
+            is_copy = exact_copies(exact)
+        elif dedup == 'simhash':
+            from extras import simhash
+            is_copy = simhash.copies([*columns], copies)
+        else:
+            is_copy = copies(columns, similar)
+        for name in owners[left[is_copy]]:
+            notes[f'dropped by {reason}s'][reason] += 1
+            notes[f'dropped from {name}'][reason] += 1
+        if audit:
+            from extras import audit as auditor
+            for document in documents(left[is_copy]):
+                auditor.sample(notes, reason, document['path'], '\n'.join(document['texts']), audit,
+                               hash64)
+        left = left[~is_copy]
+        notes['bytes'][f'{reason}s'] = int(size[left].sum())
+
+    # 3. split by a hash: the same in every run
+    in_val = held_out(split[left], val_fraction)
+    size, owners, in_train = size[left], owners[left], ~in_val      # of the documents that are left
+    of_source = {name: in_train & (owners == name) for name in sources}
+    missing = [name for name, which in of_source.items() if not which.any()]
+    if missing and (kind == 'text' or not in_train.any()):
+        shutil.rmtree(out_dir / WORK)       # the next run must have other settings
+        raise Mistake(f'no documents are left to train on from the source {" and ".join(missing)} '
+                      f'({len(left)} in all; {lost(notes)}; of copies, the first one stays); give '
+                      'more, drop fewer, or change --val_fraction')
+
+    # 4. tokenizer: of training texts only, of at most a gigabyte, which a hash draws
+    tok = None
+    if kind == 'text':
+        texts = lambda numbers: (document['texts'][0] for document in documents(numbers))
+        is_drawn = exact[left] / 2 ** 64 <= 1e9 / size[in_train].sum()
+        tok = make_tokenizer(config, SPECIAL_TOKENS, texts(left[in_train & is_drawn]), texts(left))
+
+    # 5. bins, or lines of conversations and pairs
+    lengths = []                            # tokens of each document
+
+    def rows_of(numbers):
+        """Yield (names of files, data) for each of some documents."""
+        some = [*documents(numbers)]
+        if tok:
+            end = [tok.special['<|endoftext|>']]
+            encoded = encode([document['texts'][0] for document in some], tok, end)
+        else:
+            from extras import conversations
+            encoded = [f'{conversations.to_line(document)}\n'.encode() for document in some]
+        for document, data in zip(some, encoded):
+            names = ['val', f'val_{document["source"]}'] if in_val[len(lengths)] else ['train']
+            lengths.append(len(data))
+            yield [f'{name}.bin' if tok else f'{name}.jsonl' for name in names
+                   if name in results and (name, write) != ('train', 'text')], data
+
+    results = {'train': in_train, 'val': in_val}
+    if tok and len(sources) > 1:
+        results |= {f'val_{name}': in_val & (owners == name) for name in sources}
+    cuts = np.flatnonzero(np.diff(np.cumsum(size) // 4_000_000)) + 1        # about 4 MB at a time
+    meta['sha256'] = write_files(work / 'new', (
+        row for numbers in tqdm(np.split(left, cuts), 'writing', disable=None)
+        for row in rows_of(numbers)))
+    if write == 'text':
+        from extras import text_shards
+        meta['sha256'] |= text_shards.write(work / 'new', shard[left[in_train]],
+                                            documents(left[in_train]))
+
+    # 6. report
+    measures = {'documents': np.ones(len(left), int), 'tokens': np.array(lengths), 'bytes': size}
+    if not tok:
+        del measures['tokens']
+    sizes_of = lambda which: {name: int(values[which].sum()) for name, values in measures.items()}
+    sizes = {name: sizes_of(which) for name, which in results.items()}
+    about = {name: {
+        'path': sources[name][0], **sizes_of(which), 'read': notes['read'][name],
+        'dropped': notes.get(f'dropped from {name}', {}), 'passed_over': found[name][1],
+        'licences': notes.get(f'licences of {name}', {})} for name, which in of_source.items()}
+    for name in sources:
+        if sizes.get(f'val_{name}', {'tokens': 999})['tokens'] <= 256:
+            print(f'{name} is too short to be measured: val_{name}.bin has fewer than 257 tokens')
+    if tok and len(sources) > 1:
+        from extras import weights
+        weights.add_passes(about, sources, temperature)
+    content = {'stages': funnel(notes), 'malformed': notes['could not be read'].total(),
+               'malformed_files': notes['first'], 'sources': about}
+    content |= {what: {side: sizes[side][what] for side in ('train', 'val')} for what in measures}
+    meta |= {name: content[name] for name in ('sources', *measures)}
+    pages = {}
+    if audit:
+        from extras import audit as auditor
+        pages['audit.md'] = auditor.pages(notes, audit, hash64)
+    if tok and (audit or languages):
+        from extras import audit as auditor
+        read_tokens = np.array(lengths) * in_train * [about[name].get('passes', 1) for name in owners]
+        content['card'] = auditor.card(documents(left[auditor.spread(read_tokens, 1000)]), about,
+                                       content['tokens']['train'], mode_of)
+    if decontaminate:
+        from extras import decontaminate as benchmarks
+        meta['decontaminated'] = {'problems': [*filter(None, decontaminate.split(','))],
+                                  'ngram': benchmarks.NGRAM}
+    content['counts'] = {title: dict(counter.most_common(100)) for title, counter in sorted(
+        notes.items()) if not re.match('bytes$|read$|first$|could not be read$|dropped ', title)}
+    tables = tables_of(content, sizes) + lost(notes).partition(';')[0]
+    chapters = {**{f'Source: {name}': values for name, values in about.items()},
+                'Counts of documents': content['counts'], 'Could not be read': notes['first'],
+                'Data card: fractions of the training tokens': content.get('card', {})}
+    pages['report.md'] = f'# {out_dir}\n{tables}\n' + ''.join(
+        f'\n## {title}\n\n' + ''.join(f'- {name}: {shown(x)}\n' for name, x in values.items())
+        for title, values in chapters.items() if values)
+    pages['report.json'] = json.dumps(content, indent=1)
+    print(tables)
+    publish(work / 'new', out_dir, meta, pages, tok)
+    if tok:
+        print('next:', next_command(out_dir, content['tokens'], write == 'text'))
+    else:
+        from extras import next_steps
+        print('next:', next_steps.next_command(kind, out_dir))

@@ -36,11 +36,11 @@ judged='--tasks=problems --allow_code_execution=True --batch_size=512 --max_new_
 held_out="$judged --splits=variation,feedback_variation,cell --num_samples=1 --tasks=loss,problems --loss_tokens=16384"
 
 # 1. the base model: a language model of Python's own standard library; it solves none of 30 problems of each kind
-python prepare.py --out_dir=data/quickstart --vocab_size=4096
+python prepare.py --out_dir=data/quickstart --vocab_size=4096 --overwrite=True
 python train.py config/quickstart.py --overwrite=True
 python eval.py --ckpt=out/quickstart $held_out --n_problems=30
 # 2. SFT: 2,000 small problems with their answers; then one greedy answer to each of 500 other problems of a kind
-python prepare.py --kind=sft --out_dir=data/sft
+python prepare.py --kind=sft --out_dir=data/sft --overwrite=True
 python sft.py config/quickstart_sft.py --overwrite=True
 python eval.py --ckpt=out/quickstart_sft --random_init=False $held_out --n_problems=500
 # 3. practice: it answers problems whose answers nobody wrote, three times each, and the tests judge
@@ -48,7 +48,7 @@ python eval.py --ckpt=out/quickstart_sft --out=out/quickstart_sft/mined/eval.jso
     --splits=review,feedback --n_problems=750 --num_samples=3
 #    DPO: two answers to a problem, one better than the other, are a pair
 python prepare.py --kind=preference --source=out/quickstart_sft/mined/samples.jsonl --prefer=both --dedup=exact \
-    --out_dir=data/pairs
+    --out_dir=data/pairs --overwrite=True
 python dpo.py config/quickstart_dpo.py --overwrite=True
 python eval.py --ckpt=out/quickstart_dpo --random_init=False $held_out --n_problems=500
 python eval.py --tasks=compare --ckpt=out/quickstart_sft --compare=out/quickstart_dpo --out=out/quickstart_dpo/compare.json
@@ -57,7 +57,8 @@ python rl.py config/quickstart_rl.py --overwrite=True --allow_code_execution=Tru
 python eval.py --ckpt=out/quickstart_rl --random_init=False $held_out --n_problems=500
 python eval.py --tasks=compare --ckpt=out/quickstart_sft --compare=out/quickstart_rl --out=out/quickstart_rl/compare.json
 # 5. the baseline, rejection sampling: the answers of step 3 that passed become examples, mixed with those of step 2
-python prepare.py --kind=sft --source=out/quickstart_sft/mined/samples.jsonl --dedup=exact --out_dir=data/rejection
+python prepare.py --kind=sft --source=out/quickstart_sft/mined/samples.jsonl --dedup=exact --out_dir=data/rejection \
+    --overwrite=True
 cat data/sft/train.jsonl >> data/rejection/train.jsonl
 python sft.py config/quickstart_rejection.py --overwrite=True
 python eval.py --ckpt=out/quickstart_rejection --random_init=False $held_out --n_problems=500

@@ -166,13 +166,10 @@ is_page = serve is not None or export == 'html'
 require(is_page or ',' not in ckpt, 'several models need a page; add --serve=8000 or --export=html')
 
 # --- the models -----------------------------------------------------------------------------------
-if device == 'auto':
-    device = 'mps' if torch.backends.mps.is_available() else 'cpu'
-    device = 'cuda' if torch.cuda.is_available() else device
-try:
-    kind = torch.empty(1, device=device).device.type        # cuda, of cuda:1
-except (RuntimeError, AssertionError) as error:
-    raise Mistake(f'{device=} is not here ({error}); try --device=auto') from None
+here = ['cpu'] + ['mps'] * torch.backends.mps.is_available() + ['cuda'] * torch.cuda.is_available()
+device = here[-1] if device == 'auto' else device
+kind, _, number = device.partition(':')         # cuda:1
+require(kind in here and f'0{number}'.isdigit(), f'{device=} is not here; try --device=auto')
 if kind == 'cuda':
     torch.set_float32_matmul_precision('high')          # TF32 for products that stay float32
     torch.backends.cuda.enable_cudnn_sdp(False)         # it plans anew for each length of a prompt
@@ -185,8 +182,12 @@ def open_model(path):
     folder = path if os.path.isdir(path) else os.path.dirname(path) or '.'
     require({'.pt', '.safetensors'} & {pathlib.Path(name).suffix for name in os.listdir(folder)},
             f'{path} has no best.pt, last.pt or *.safetensors; {instead_of(path)}')
+    beside = f'{folder}/tokenizer.json'
+    require(os.path.exists(beside), f"{beside} is missing; copy the run's own file back; of a "
+            "Hugging Face model it is in the download, or transformers' AutoTokenizer writes it")
     try:
         model = GPT.load(path)
+        tokenizer = Tokenizer.load(beside)
     except ValueError as error:
         raise Mistake(error) from None
     trained = model.saved.get('config', {})
@@ -194,10 +195,6 @@ def open_model(path):
             'writes none; use the model of sft.py')
     require(trained.get('objective', 'clm') == 'clm' or not (is_page or export), f'{path} fills '
             'gaps; --serve and --export need a model that continues texts')
-    beside = f'{folder}/tokenizer.json'
-    require(os.path.exists(beside), f"{beside} is missing; copy the run's own file back; of a "
-            "Hugging Face model it is in the download, or transformers' AutoTokenizer writes it")
-    tokenizer = Tokenizer.load(beside)
     require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
             f"{beside} is not the tokenizer of {path}; copy the run's own file back")
     if random_init:
@@ -283,7 +280,11 @@ else:
     began = time.perf_counter()
     n_tokens = 0
     for text in texts:
-        asked = with_question(tokenizer, history, text, context) if chat else text
+        try:
+            asked = with_question(tokenizer, history, text, context) if chat else text
+            encode(tokenizer, asked)
+        except ValueError as error:
+            raise Mistake(error) from None
         for t in sweep or [temperature]:
             for i in range(num_samples):
                 if prompts or sweep or num_samples > 1:

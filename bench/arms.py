@@ -15,9 +15,9 @@ the difference is taken seed by seed.
 """
 import argparse, collections, contextlib, datetime, json, math, os, pathlib, runpy, shlex
 import shutil, statistics, subprocess, sys, tempfile, time
+import numpy as np
 from peers import ROOT
 from extras import chain_report
-from parts.train.data import open_bins
 
 ENOUGH = 5          # seeds
 MORE_TIME = 1.1     # the most seconds of a challenger, over the record's
@@ -59,13 +59,14 @@ def checkout(patch):
 def choosing(data, folder):
     """Prepared data: the first nine tenths of the training tokens of `data` to train on, the last tenth to
     measure. So settings can be chosen before a validation token of `data` is ever read."""
-    meta, bins, _ = open_bins(data, 1)
+    meta = json.loads(pathlib.Path(data, 'meta.json').read_bytes())
+    ids = np.memmap(f'{data}/train.bin', meta['dtype'], 'r')
     meta['sources'] = meta['sha256'] = {}
     meta['mixed'] = True                # train.bin is what it is: no source has passes of its own
-    cut = len(bins['train']) * 9 // 10
-    for side, ids in ('train', bins['train'][:cut]), ('val', bins['train'][cut:]):
-        ids.tofile(f'{folder}/{side}.bin')
-        meta['tokens'][side] = len(ids)
+    cut = len(ids) * 9 // 10
+    for side, part in ('train', ids[:cut]), ('val', ids[cut:]):
+        part.tofile(f'{folder}/{side}.bin')
+        meta['tokens'][side] = len(part)
     shutil.copy(f'{data}/tokenizer.json', folder)
     pathlib.Path(folder, 'meta.json').write_text(json.dumps(meta), encoding='utf-8')
 

@@ -1,16 +1,88 @@
 """
-How good is an answer to a question of questions.py? Its program runs in the sandbox, or a rule decides.
+How good are answers to questions of questions.py? Tests run their programs, or a rule or a judge
+decides. eval.py and rl.py take their verdicts from here.
 
-    job(question, 'It is 4.', chat=True)    # (program, tests, entry point) to run, or None
-    outcome(question, 'It is 4.')           # {'outcome': 'passed', 'message': ''}
+    run = sandbox.run_many                  # programs with their tests -> what became of them
+    left_out, walls = check_harness(questions, run)     # can the tests tell right from wrong?
+    for verdict in verdicts([question], [['It is 4.']], chat=True, run=run):
+        print(verdict)              # {'outcome': 'passed', 'message': '', 'why': ''}
     code_in('So:\\n```python\\nx = 1\\n```')        # 'x = 1\\n'
 """
-import builtins, collections, itertools, math, re, textwrap
+import builtins, collections, itertools, json, math, re, shlex, subprocess, textwrap
 from configurator import Mistake
-from extras.questions import broken_rules, names_in
+from extras import problems
+from extras.questions import broken_rules, content_of, convert, names_in
 
 
-# --- how good is an answer? -----------------------------------------------------------------------
+# --- answers --------------------------------------------------------------------------------------
+def read_answers(path):
+    """Return the rows of a file of answers, {"task_id", "completion"}, all of one checkpoint."""
+    def checked(row):
+        hash(row['task_id'])            # TypeError if no dict can hold it
+        if not isinstance(row['completion'], str):
+            raise Mistake('"completion" must be a text')
+        return row
+
+    rows = convert(path, content_of(path), checked,
+                   'each line needs a "task_id" and a "completion"')
+    ckpts = {str(row.get('ckpt')) for row in rows}
+    if len(ckpts) > 1:
+        raise Mistake(f'{path} has answers of several checkpoints, {sorted(ckpts)}; run eval.py '
+                      'for one of them, with an --out of its own')
+    return rows
+
+
+def given_answers(task, questions, rows, n):
+    """Return the answers to each question among rows of {"task_id", "completion"}: at least n."""
+    answers = collections.defaultdict(list)
+    for row in rows:
+        if row.get('task', task) == task:
+            answers[row['task_id']].append(row['completion'])
+    for question in questions:
+        task_id = question['task_id']
+        if len(answers[task_id]) < n:
+            raise Mistake(f'completions of {task_id}: {len(answers[task_id])}, but {n} are '
+                          'needed; add them')
+    return [answers[question['task_id']] for question in questions]
+
+
+def rows_of(task, questions, texts, metadata):
+    """Return the rows of samples.jsonl of several answers to each question, not yet judged.
+    metadata: {'ckpt', 'step', 'chat'} of their model."""
+    rows = []
+    for question, several in zip(questions, texts):
+        row = {key: question.get(key) for key in ('task_id', 'family', 'cell', 'split', 'prompt')}
+        row |= {'task': task, 'messages': question['messages'] if metadata['chat'] else None}
+        for text in several:
+            rows.append(row | {'completion': text, 'outcome': 'ungraded', 'message': '',
+                               'ckpt': metadata['ckpt'], 'step': metadata['step']})
+            if question['tests']:       # is it a single line? DPO teaches it
+                rows[-1]['preferred'] = problems.preferred(text)
+    return rows
+
+
+# --- verdicts -------------------------------------------------------------------------------------
+def verdicts(questions, texts, chat, run, judge=''):
+    """Yield the verdict on each of several texts that answer each question, in order: {'outcome',
+    'message', 'why'}, and a judge's 'score'. chat: whether the questions were asked in a conversation.
+    run: [(program, tests, entry point)] -> their results. judge: a command, see judged(). A Mistake
+    in the end, if more than 2% could not be judged."""
+    cases = [(question, text) for question, several in zip(questions, texts) for text in several]
+    # A job is a program with its tests, or None, because answers in words and empty ones don't run.
+    jobs = [job(*case, chat) for case in cases]
+    results = iter(run([job for job in jobs if job])) if any(jobs) else None    # in their order
+    lost = []
+    for (question, text), is_run in zip(cases, jobs):
+        if judge and not question['rules'] and not question['tests']:
+            verdict = judged(judge, question, text)
+        else:
+            verdict = outcome(question, text, next(results) if is_run else None)
+        yield verdict | {'why': why_failed(verdict)}
+        lost += [verdict['message']] * (verdict['outcome'] == 'infrastructure')
+    if len(lost) > len(cases) / 50:
+        raise Mistake(f'no score: {len(lost)}/{len(cases)} could not be graded: {lost[-1]}')
+
+
 def job(question, text, chat):
     """Return what has to run to grade an answer, (program, tests, entry point), or None."""
     if question['tests'] and text.strip() and not broken_rules(question['rules'], text):
@@ -33,18 +105,39 @@ def outcome(question, text, result=None):
     return {'outcome': 'wrong' if broken else 'passed', 'message': ', '.join(broken)}
 
 
-WHY = {'passed': '', 'judged': '', 'wrong': 'wrong value', 'exception': 'other exception',
-       'timeout': 'time'}
-
-
-def why_failed(row):
-    """Return why an answer did not pass: syntax, name, other exception, wrong value, time, or its
-    outcome; '' if it did, or has a grade."""
-    if re.match(r'(Name|UnboundLocal)Error\b', row.get('message', '')):
+def why_failed(verdict):
+    """Return why an answer did not pass, such as `wrong value`; '' if it did, or has a grade."""
+    if re.match(r'(Name|UnboundLocal)Error\b', verdict['message']):
         return 'name'       # it uses an unknown name, or defines another than it was asked for
-    return WHY.get(row['outcome'], row['outcome'])
+    words = {'passed': '', 'judged': '', 'wrong': 'wrong value', 'exception': 'other exception',
+             'timeout': 'time'}
+    return words.get(verdict['outcome'], verdict['outcome'])
 
 
+def judged(judge, question, text):
+    """Return the grade of a judge, 1 to 10, and its reply. judge: a command, which gets JSON on
+    stdin. A model wrote the answer and may have learned to ask for a 10, so only a reply of a lone
+    number is a grade."""
+    if not text.strip():
+        return {'outcome': 'empty', 'message': '', 'score': 1.0}
+    messages = [*question['messages'], {'role': 'assistant', 'content': text}]
+    conversation = {'messages': messages, 'reference': question.get('reference'),
+                    'category': question.get('category')}
+    try:
+        done = subprocess.run(shlex.split(judge), input=json.dumps(conversation), timeout=120,
+                              capture_output=True, encoding='utf-8', errors='replace')
+        reply = f'it failed: {done.stderr}' if done.returncode else done.stdout
+    except (OSError, ValueError, subprocess.TimeoutExpired) as e:   # ValueError: an open quotation
+        reply = f'it cannot be asked: {e}'
+    grade = re.fullmatch(r'\s*(\[\[)?(\d+(?:\.\d+)?)(?(1)\]\])\s*', reply)
+    score = float(grade[2]) if grade else 0.0
+    if 1 <= score <= 10:
+        return {'outcome': 'judged', 'message': reply[:200], 'score': score}
+    return {'outcome': 'infrastructure', 'score': None,
+            'message': f'{reply[:200]} (a judge must reply with a number from 1 to 10)'}
+
+
+# --- does the harness work here? ------------------------------------------------------------------
 def tested(questions):
     """Return the questions whose answers are programs, which have to run."""
     return [question for question in questions if question['tests']]
@@ -53,6 +146,20 @@ def tested(questions):
 def named(question):
     """Return the task_id of a question, or else how it begins."""
     return question.get('task_id', question['messages'][-1]['content'][:60])
+
+
+def check(questions_of, run):
+    """Return {task: questions} without the questions whose own solution fails, and what eval.json
+    says of the harness: these questions, and which walls stand around programs."""
+    some = tested(sum(questions_of.values(), []))
+    if not some:
+        return questions_of, {}
+    if not run:
+        raise Mistake('these tasks run programs that the model wrote; first read the top of '
+                      'extras/sandbox.py, then add --allow_code_execution=True')
+    left_out, walls = check_harness(some, run)
+    return {task: [question for question in questions if question['task_id'] not in left_out]
+            for task, questions in questions_of.items()}, {'left_out': left_out, 'confined': walls}
 
 
 def check_harness(questions, run):

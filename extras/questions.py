@@ -5,10 +5,11 @@ Questions that a model is asked, all of one form, whatever the records of their 
     question['messages']                    # for a chat: [{'role': 'user', 'content': '2 + 2?'}]
     question['prompt']                      # for a base model: 'Question: 2 + 2?\\nAnswer:'
     broken_rules(question['rules'], 'It is 4.')         # [], none
+    of_tasks(['own'], 'own.jsonl', 9, 0, '')          # {'own': its first nine questions}
 
 grading.py says how good an answer is.
 """
-import ast, collections, math, re, symtable, textwrap, warnings
+import ast, collections, gzip, json, math, pathlib, re, symtable, textwrap, warnings
 from configurator import Mistake
 from extras import problems
 
@@ -119,6 +120,74 @@ def of_mbpp(record):
         'prompt': ast.unparse(ast.Module([*imports, function], [])) + '\n', 'asked': asked,
         'entry_point': function.name,
         'test': '\n'.join([record['test_setup_code'], *record['test_imports'], *tests, checked])}
+
+
+# --- files of questions and of answers ------------------------------------------------------------
+def of_tasks(tasks, data, n, seed, splits):
+    """Return {task: its questions}, at most n of each file, or n of each split of problems.py (0 is
+    a whole file, or 100). data: 'A.jsonl,B.jsonl', a file for each task that needs one, in the order of the
+    tasks. splits: 'variation,cell'."""
+    files = data.split(',') if data else []
+    need_file = [task for task in tasks if task != 'problems']
+    if len(files) != len(need_file):
+        raise Mistake(f'--data={data} must name a .jsonl file for each of these '
+                      f'tasks, in this order: {", ".join(need_file) or "none"}')
+    asked = {task: read(task, path)[:n or None] for task, path in zip(need_file, files)}
+    if 'problems' in tasks:
+        asked['problems'] = from_problems(n or 100, seed, splits.split(','))
+    return asked
+
+
+def read(task, path):
+    """Return the questions in the file of a task."""
+    asked = convert(path, content_of(path), lambda record: to_question(record, task != 'judge'),
+                    f'each line is a problem of {task}; see the top of eval.py')
+    if len({question['ends'] for question in asked}) > 1:
+        raise Mistake(f'{path} has functions to complete ("test") and other questions; give '
+                      'each kind a file of its own')
+    return identified(task, path, asked)
+
+
+def content_of(path):
+    """Return the bytes of a file."""
+    try:
+        return pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise Mistake(f"{path} can't be read: {error}") from None
+
+
+def convert(path, content, function, hint):
+    """Return [function(record)] of a file with this content: records of JSON, one a line or all in
+    one list, perhaps gzipped. A Mistake names the first line that can't be read or that function()
+    refuses. hint: what a line must be."""
+    number, results = 0, []
+    try:
+        if content[:2] == b'\x1f\x8b':
+            content = gzip.decompress(content)
+        content = content.removeprefix(b'\xef\xbb\xbf')         # a byte order mark
+        is_list = content.lstrip()[:1] == b'['
+        for part in json.loads(content) if is_list else content.splitlines():
+            number += 1
+            if is_list or part.strip():
+                results.append(function(part if is_list else json.loads(part)))
+    except Exception as error:      # half an archive, a missing key, a pattern that is none, ...
+        kind = '' if isinstance(error, Mistake) else f'{type(error).__name__}: '
+        raise Mistake(f'{path}, line {number}: {kind}{error}; {hint}') from error
+    return results
+
+
+def contamination(folder):
+    """Return what prepare.py searched the training data of a run for, {'ngram', 'problems'}, or
+    None. Print the sentence that a score comes with."""
+    path = pathlib.Path(folder, 'data.json')
+    found = json.loads(path.read_bytes()).get('decontaminated') if path.exists() else None
+    if found:
+        print(f'contamination: text of pretraining shares no {found["ngram"]}-gram of words with '
+              f'{" ".join(found["problems"])}')
+    else:
+        print('contamination: no data.json says that the pretraining text was searched for these '
+              'problems; see --decontaminate of prepare.py')
+    return found
 
 
 def from_problems(n, seed, splits):

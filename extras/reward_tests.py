@@ -8,10 +8,9 @@ of its line, else 0.
 Lines may have all forms of questions.py, so the .jsonl files of HumanEval, MBPP and GSM8K, too. The
 top of sandbox.py says what a program of the model can do to your machine.
 """
-import json
 from configurator import Mistake
 from extras import grading, sandbox
-from extras.questions import from_problems, to_question
+from extras.questions import convert, from_problems, to_question
 
 N_PROBLEMS = 2000       # to train on, half of them compositions; problems.py draws any number
 
@@ -25,7 +24,17 @@ def open_tests(source, content, n_held_out, allow_code_execution, timeout, rank,
         asked = from_problems((n_held_out or N_PROBLEMS) // 2, 0 if n_held_out else 1, splits)
         content = repr(asked).encode()
     else:
-        asked = read(source, content)
+        first_of = {}       # by the prompt
+
+        def question_of_line(record):
+            question = to_question(record)
+            first = first_of.setdefault(str(question['messages']), question)
+            if any(first[key] != question[key] for key in ('tests', 'rules')):
+                raise Mistake('an earlier line has this prompt and other tests or rules')
+            return question
+
+        asked = convert(source, content, question_of_line, 'a line has "prompt" and "answer", '
+                        '"tests" or rules, see docs/chat.md')
     question_of = {str(question['messages']): question for question in asked}
     n_judges = max(1, min(16, sandbox.CORES // world))      # all processes share the cores
 
@@ -33,16 +42,14 @@ def open_tests(source, content, n_held_out, allow_code_execution, timeout, rank,
         return [*sandbox.run_many(jobs, timeout, processes=n_judges)]
 
     def judge(prompts, texts):
-        cases = [(question_of[str(prompt)], text) for prompt, text in zip(prompts, texts)]
-        jobs = [grading.job(*case, chat=True) for case in cases]
-        results = iter(run(list(filter(None, jobs))))
+        asked = [question_of[str(prompt)] for prompt in prompts]
+        verdicts = grading.verdicts(asked, [[text] for text in texts], chat=True, run=run)
         rewards = []
-        for case, job in zip(cases, jobs):
-            outcome = grading.outcome(*case, next(results) if job else None)
-            if outcome['outcome'] == 'infrastructure':
-                raise Mistake(f'no verdict on {case[0]["messages"][-1]["content"]!r:.80}: its '
-                              f'tests or the machine failed: {outcome["message"]}')
-            rewards.append(float(outcome['outcome'] == 'passed'))
+        for question, verdict in zip(asked, verdicts):
+            if verdict['outcome'] == 'infrastructure':
+                raise Mistake(f'no verdict on {question["messages"][-1]["content"]!r:.80}: its '
+                              f'tests or the machine failed: {verdict["message"]}')
+            rewards.append(float(verdict['outcome'] == 'passed'))
         return rewards
 
     tested = grading.tested(asked)
@@ -53,22 +60,3 @@ def open_tests(source, content, n_held_out, allow_code_execution, timeout, rank,
     if tested and rank == 0:
         grading.check_harness(tested, run)
     return [question['messages'] for question in asked], judge, content
-
-
-def read(path, content):
-    """Return the questions of a file; a mistake names the line."""
-    asked = []
-    first_of = {}       # by the prompt
-    for number, line in enumerate(content.splitlines(), 1):
-        try:
-            if line.strip():
-                question = to_question(json.loads(line))
-                asked.append(question)
-                first = first_of.setdefault(str(question['messages']), question)
-                if any(first[key] != question[key] for key in ('tests', 'rules')):
-                    raise Mistake('an earlier line has this prompt and other tests or rules')
-        except Exception as error:          # a pattern that is none, tests that are no Python, ...
-            kind = '' if isinstance(error, Mistake) else f'{type(error).__name__}: '
-            raise Mistake(f'{path}, line {number}: {kind}{error}; a line has "prompt" and '
-                          '"answer", "tests" or rules, see docs/chat.md') from error
-    return asked

@@ -15,24 +15,21 @@ import glob, gzip, itertools, json, os, zlib
 import numpy as np
 import torch.distributed as dist
 from configurator import Mistake
+from extras import records
 
 
 def shards_of(streaming):
     """Return the .jsonl and .json files, gzipped or not, of a folder or a glob."""
     pattern = os.path.join(glob.escape(streaming), '*') if os.path.isdir(streaming) else streaming
-    return sorted(path for path in glob.glob(pattern)
-                  if path.removesuffix('.gz').endswith(('.jsonl', '.json')))
+    return sorted(path for path in glob.glob(pattern) if records.ends_with(path, records.RECORDS))
 
 
 def text_of(line):
     """Return the text of a line of JSON, or None."""
     try:
-        record = json.loads(line.decode())
-    except (ValueError, RecursionError):        # it is not JSON
+        return records.text_of(json.loads(line))
+    except (ValueError, RecursionError):        # it is not JSON, or has no text
         return None
-    if isinstance(record, dict):
-        record = record.get('text', record.get('content'))
-    return record if isinstance(record, str) else None
 
 
 class Stream:
@@ -77,7 +74,7 @@ class Stream:
         while True:
             path = self.paths[shard % len(self.paths)]
             try:
-                with (gzip.open if path.endswith('.gz') else open)(path, 'rb') as f:
+                with records.open_file(path) as f:
                     for number, data in itertools.islice(enumerate(f), line, None):
                         text = text_of(data)
                         if text is not None:

@@ -19,11 +19,8 @@ model/                  whatever takes a GPT or its config
 train/                  a run
     folders             the folders that scripts read by default, and what makes them
     processes           the device and the precision of a script that samples or measures
-    data                the folder of token bins that eval.py measures
 sample/                 a model writes
     asking              prompts become ids, and the ids of answers become text, many in one batch
 eval/                   is it right, is it well?
-    questions           which questions eval.py asks, and what it writes down about an answer
-    results             two models on the same problems, tables
 """
 from configurator import Mistake      # noqa: F401

@@ -19,7 +19,7 @@ PLACES = {
     'compile': ('torch', 'compile'),
     'shard': ('extras.sharding', 'shard'),
     'hidden states': ('model', 'GPT.backbone'),
-    'clean a shard': ('parts.prepare.corpus', 'Corpus.write_shard'),
+    'clean a shard': ('pathlib', 'Path.rename'),                     # prepare.py names it when it is done
     'take a token': ('tokenizer', 'Tokenizer.decode_bytes'),        # of an answer to messages
     'throw dice': ('random', 'Random'),                             # called with a seed for each answer
     'trial': ('extras.sandbox', 'TRIAL'),                       # the path of trial.py

@@ -14,7 +14,7 @@ FOX = 'The quick brown fox jumps over the lazy dog.\n'
 DOCUMENTS = [f'# {i}\n' + ''.join(f'def f{i}_{j}(x):\n    return x + {i * j}\n' for j in range(i % 7 + 1))
              for i in range(54)]
 DOCUMENTS += ['a\r\nb\r\n', 'no newline', '<|endoftext|> typed by a user\n', 'naïve 漢字 🦜\n',
-              '\ttab and trailing blank \n\n\n', '\ufeffbyte order mark\n']
+              '\ttab and trailing blank \n\n\n', 'a \ufeffbyte order mark\n']
 PROSE = ['The old mill stood by the river, and every spring the water rose until it reached the second step '
          f'of the stair; in the year {1800 + i} it came as far as the door, and nobody slept that night.\n'
          for i in range(0, 120, 3)]
@@ -45,7 +45,8 @@ def write(folder, texts, name='{:03}.txt'):
 
 def prepare(out, source, *flags):
     """Run prepare.py, with bytes as tokens unless a flag says otherwise; returns what it prints."""
-    return ok(run('prepare.py', f'--source={source}', f'--out_dir={out}', '--tokenizer=byte', *flags))
+    return ok(run('prepare.py', f'--source={source}', f'--out_dir={out}', '--tokenizer=byte',
+                  '--overwrite=True', *flags))
 
 
 def read(out):

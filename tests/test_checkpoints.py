@@ -1,17 +1,15 @@
-"""What eval.py and sample.py use of parts/: checkpoints that are read, and folders of bins."""
+"""What sample.py uses of parts/: checkpoints that are read."""
 import errno
 import math
 import pickle
 from unittest.mock import Mock
 
-import numpy as np
 import pytest
 import torch
-from conftest import refused, save_run, write, write_bins
+from conftest import refused, save_run
 
 from model import GPT, GPTConfig
 from parts.model import checkpoints
-from parts.train import data
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 BYTES = Tokenizer.byte(SPECIAL_TOKENS)
@@ -77,12 +75,3 @@ def test_a_model_that_fills_gaps_or_scores_writes_no_answers(tmp_path):
                         ({'reward_head': torch.zeros(16)}, 'is a reward model')):
         save_run(tmp_path, small(vocab_size=BYTES.vocab_size), BYTES, **more)
         refused(words, lambda: checkpoints.open_to_sample(str(tmp_path), continues=True))
-
-
-# --- bins, for eval.py --------------------------------------------------------------------------------------
-def test_a_folder_that_does_not_fit_is_refused(tmp_path):
-    made = write_bins(tmp_path, np.arange(100, dtype=np.uint16), BYTES)
-    assert all(isinstance(bin, np.memmap) for bin in data.open_bins(made, 8)[1].values())  # of any size
-    write(made / 'meta.json', [{'config': {'kind': 'sft'}}])
-    refused('has sft data, .*--kind=text', data.open_bins, made, 8)
-    assert data.command_for('data/mine').endswith('prepare.py --source=FILE --out_dir=data/mine')

@@ -71,7 +71,7 @@ def test_shards_of_text_say_what_they_are_and_where_each_document_is_from(folder
         lines = gzip.decompress(data).splitlines()
         assert meta['sha256'][f'{i:05}'] == hashlib.sha256(data).hexdigest()
         for line in map(json.loads, lines):
-            assert line['licence'] == 'mit' and line['url'].startswith('https://a.org/') and line['text']
+            assert line['license'] == 'MIT' and line['url'].startswith('https://a.org/') and line['text']
             assert line['source'] == str(folder) and ' r/' in line['path']
         n += len(lines)
     assert n == meta['documents']['train']

@@ -1,22 +1,34 @@
 """eval.py: the exact loss, pass@k from answers to a table, several checkpoints, what is refused."""
+import concurrent.futures
 import itertools
 import math
+import os
+import random
+import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import lift, mistake, ok, read_json, read_rows, run, save_run, shared, write
+from conftest import (ROOT, lift, mistake, ok, read_json, read_rows, refused, run, save_run, sharpen, shared,
+                      write, write_bins)
 from feedback import expect
+from test_alone import FORGET
 from test_records import BYTES
 
 from model import GPT, GPTConfig
-from extras.problems import problems
-from parts.prepare.texts import levels
+from extras import answers
+from extras.learned import levels
+from extras.problems import KINDS, problems
+from model import sample as draw_one
 from tokenizer import Tokenizer
 
 YES = '--allow_code_execution=True'
-pass_at_k, _, summarise = lift('eval.py', 'pass_at_k', 'interval', 'summarise')
+pass_at_k, summarise, interval, bootstrap, compare_samples, *_ = lift(
+    'eval.py', 'pass_at_k', 'summarise', 'interval', 'bootstrap', 'compare_samples', 'paired_difference',
+    'by_problem', 'worth', 'mean')
 
 
 def evaluate(out, *flags):
@@ -84,6 +96,16 @@ def test_loss_is_that_of_every_token_but_the_first_once(base_run, data_dir, tmp_
         assert row['bits_per_byte'] == pytest.approx(row['nats'] * n / n_bytes / math.log(2), rel=1e-9)
 
 
+def test_text_that_does_not_fit_is_refused(base_run, tmp_path):
+    made = write_bins(tmp_path, np.arange(100, dtype=np.uint16), BYTES)
+    flags = f'--ckpt={base_run}', f'--data_dir={made}'
+    mistake(run('eval.py', *flags), str(made), 'another tokenizer', f'{base_run}/tokenizer.json')
+    os.truncate(made / 'val.bin', 50)
+    mistake(run('eval.py', *flags), 'val.bin has too few tokens, or not as many as meta.json says')
+    (made / 'val.bin').unlink()
+    mistake(run('eval.py', *flags), 'no prepared text, meta.json and val.bin; run: python prepare.py')
+
+
 def test_a_score_says_what_was_searched_in_the_training_data(base_run, tmp_path):
     """A folder named like a pattern."""
     (tmp_path / '[z]').mkdir()
@@ -96,7 +118,7 @@ def test_a_score_says_what_was_searched_in_the_training_data(base_run, tmp_path)
     result = read_json(tmp_path / '[z]/eval.json')
     assert result['decontaminated'] == {'ngram': 13, 'problems': ['Q']} and '13-gram of words with Q' in said
     assert result['tokenizer_hash'] == Tokenizer.load(base_run / 'tokenizer.json').hash
-    assert said.endswith("next: python sample.py --ckpt='[z]'\n") and 'parses' not in said
+    assert said.endswith("next: python sample.py --ckpt='[z]'\n") and 'parse_rate' not in said
 
 
 # --- answers that are there: each outcome is told and kept --------------------------------------------------
@@ -167,7 +189,7 @@ def test_a_judge_that_gives_no_grade_gives_no_score_and_the_answers_are_kept(tmp
     flags = ['--tasks=judge', f'--data={data}', f'--completions={given}']
     assert evaluate(tmp_path, *flags, '--judge=echo 6')[1]['judge']['score'] == 6
     said = run('eval.py', *flags, '--judge=cat', f'--out={tmp_path}/2/eval.json')
-    mistake(said, 'no score of judge', '3/3', 'from 1 to 10')
+    mistake(said, 'no score', '3/3', 'from 1 to 10')
     assert (tmp_path / '2/samples.jsonl').read_text(encoding='utf-8').count('"completion": "x"') == 3
 
 
@@ -222,13 +244,67 @@ def test_each_checkpoint_is_measured_on_each_data(shelf, data_dir, tmp_path):
     n = read_json(data_dir / 'meta.json')['tokens']['val']
     np.zeros(n, 'uint16').tofile(tmp_path / 'other/val.bin')        # and no train.bin
     pair = f'{shelf}/a_late.pt', f'{shelf}/b_first.pt'
-    rows = evaluate(tmp_path, f'--ckpt={",".join(pair)}', f'--data_dir={data_dir}/,{tmp_path}/other',
+    rows = evaluate(tmp_path, f'--ckpt={",".join(pair)}', f'--data_dir={data_dir},{tmp_path}/other',
                     '--loss_tokens=99', '--random_init=False')[1]['loss']
     assert len({row['nats'] for row in rows.values()}) == 4
     assert {*rows} == {f'{name}_{data} val' for name in pair for data in (data_dir, tmp_path / 'other')}
 
 
-# --- what has been learned, and two models ------------------------------------------------------------------
+# --- many answers at a time ---------------------------------------------------------------------------------
+STOP = BYTES.special['<|im_end|>']
+
+
+def sharp():
+    torch.manual_seed(0)
+    return sharpen(GPT(GPTConfig(BYTES.vocab_size, 48, 2, 4, 2, 32))).eval()
+
+
+def alone(model, prompt, n, seed, **how):
+    """Independent: one row, no cache, the whole window afresh for each id. -> its text"""
+    ids, allowed, n_repeated, _ = answers.read(BYTES, prompt)
+    new, dice = [], random.Random(seed)
+    with torch.no_grad():
+        while len(new) < n + (n_repeated > 0) and not (new and new[-1] in BYTES.stop):
+            logits = model(torch.tensor([(ids + new)[-48:]]))[0][:, -1]
+            logits[:, BYTES.never_in_answers(BYTES.vocab_size)] = -math.inf
+            if allowed and not new:
+                others = [id for id in range(BYTES.vocab_size) if id not in allowed]
+                logits[:, others] = -math.inf
+            new += draw_one(logits, u=torch.tensor([dice.random()]), **how).tolist()
+    written = BYTES.decode_bytes([id for id in new if id not in BYTES.stop])
+    return written[n_repeated:].decode(errors='replace')
+
+
+def test_each_answer_of_a_batch_is_the_answer_alone_also_past_the_context():
+    """Greedy, and sampled with the same numbers, to texts and to messages of any length."""
+    model = sharp()
+    prompts = [*('def f(x):'[:i] for i in range(9)), 'x' * 60, 'na\u00efve \u6f22', 'def f(x):', 'def f(x):',
+               [{'role': 'user', 'content': 'f?'}], [{'role': 'user', 'content': 'x' * 60}]]
+    for how in {'temperature': 0}, {'temperature': 1.6, 'top_k': 60, 'top_p': 0.5}:
+        expected = [[alone(model, prompt, 20, f'7 {i} {j}', **how) for j in (0, 1)]
+                    for i, prompt in enumerate(prompts)]
+        for batch_size in 1, 5, 99:
+            found = answers.write(model, BYTES, prompts, 2, '', 20, 7, batch_size, **how)
+            assert found == expected, (how, batch_size)
+
+
+def test_where_the_answer_to_a_text_ends():
+    """At a pattern, which may look back at the prompt's last character; one to messages goes on."""
+    for prompt, ends, text, expected in [
+            ('x:', r'(?<=\n)(?=[^\s)\]}])', '  a\n\n\ndef g', '  a\n\n\n'),
+            ('x\n', r'(?<=\n)(?=[^\s)\]}])', 'def', ''), ('x:', '', 'a\nb', 'a\nb'),
+            ('x:', 'E.D', 'ab\u6f22E.DcE.D', 'ab\u6f22'),
+            ([{'role': 'user', 'content': 'x'}], 'E', 'abE', 'abE')]:
+        answer = answers.Answer(BYTES, prompt, 50, 0, ends)
+        for id in [*b'x'[:answer.n_repeated], *text.encode()]:
+            if not answer.is_done:
+                answer.append(id)
+        assert (answer.text, answer.is_done) == (expected, text != expected), (prompt, text)
+    answer.append(STOP)
+    assert answer.is_done and answer.text == 'abE'
+
+
+# --- what has been learned ----------------------------------------------------------------------------------
 def test_four_levels_by_hand():
     row = levels(['Speak, we\nza za'], {'Speak', 'we'}, {'First', 'Speak'})     # the last word may be cut
     assert row['space'] == pytest.approx(3 / 15) and row['punctuation'] == pytest.approx(1 / 15)
@@ -239,12 +315,70 @@ def test_four_levels_by_hand():
         assert levels([text], set(), set())['speeches'] == share, text
 
 
-def test_what_was_learned_stands_between_untrained_and_corpus(base_run, data_dir, tmp_path):
-    said, tasks, _ = evaluate(tmp_path, '--tasks=learned', f'--ckpt={base_run}', f'--data_dir={data_dir}',
-                              '--max_new_tokens=60')
-    table = tasks['learned']
-    assert list(table) == [str(base_run), 'untrained', 'corpus'] and 'speeches' in said
-    assert table['corpus']['words'] > 0.95 > table['untrained']['words'] + 0.2
+def test_what_was_learned_stands_between_untrained_and_corpus(base_run, data_dir):
+    said = ok(run('extras.learned', f'--ckpt={base_run}', f'--data_dir={data_dir}', '--max_new_tokens=60'))
+    heads, *rows = [line.split() for line in said.splitlines()]
+    table = {name: dict(zip(heads, shares)) for name, *shares in rows}
+    assert list(table) == [str(base_run), 'untrained', 'corpus'] and heads[-1] == 'speeches'
+    assert float(table['corpus']['words']) > 0.95 > float(table['untrained']['words']) + 0.2
+
+
+# --- two models beside each other: intervals, gains and losses ----------------------------------------------
+def rows_of(name, outcomes, **more):
+    return [{'task': 't', 'task_id': i, 'prompt': 'p', 'completion': f'{name} {i}', 'outcome': outcome} | more
+            for i, outcome in enumerate(outcomes)]
+
+
+def graded(name, passes):
+    """The rows of a string of 0 and 1."""
+    return rows_of(name, ['passed' if c == '1' else 'wrong' for c in passes])
+
+
+def test_intervals_hold_the_truth_19_times_in_20():
+    """Of 300 worlds each; and none is a point where all or no problems pass. Wilson's interval of several
+    answers may be too wide. The bootstrap's would be too narrow where few pass."""
+    rng = np.random.default_rng(0)
+    for method, n_samples, a, b, most in (
+            (interval, 1, 2, 3, 0.99), (bootstrap, 5, 2, 3, 0.99), (interval, 5, 2, 3, 1),
+            (interval, 8, 0.1, 9.9, 1)):
+        hits = 0
+        for _ in range(300):
+            chances = rng.beta(a, b, size=60)           # of the problems; their mean is a / (a + b)
+            low, high = method((rng.binomial(n_samples, chances) / n_samples).tolist())
+            hits += low <= a / (a + b) <= high
+        assert 0.90 < hits / 300 <= most, (method, n_samples, hits)
+    assert interval([0.0] * 29 + [1 / 8])[1] > interval([0.0] * 30)[1] > 0.1
+    assert interval([1] * 8 + [0] * 2) == pytest.approx([0.4902, 0.9433], abs=1e-4)     # Wilson by hand
+    assert interval([0.5] * 200) == pytest.approx(interval([0, 1] * 100))       # as if of one sample each
+    same = graded('a', '10' * 20)           # 0 of 40 problems differ, and up to z^2 / (40 + z^2) of all may
+    share = 1.96 ** 2 / (40 + 1.96 ** 2)
+    assert compare_samples(same, same)['interval'] == pytest.approx([-share, share])
+
+
+def test_two_models_are_compared_problem_by_problem():
+    """10 problems: 7 gained, 1 lost, 2 alike."""
+    result = compare_samples(graded('a', '0001110000'), graded('b', '1110111111'))
+    assert (result['n'], len(result['gained']), result['lost']) == (10, 7, ['t 3'])
+    assert 0 < result['interval'][0] < result['b'] - result['a'] == pytest.approx(0.6)
+    refused('no problem in common', compare_samples, graded('a', '1'), [])
+
+
+def test_an_answer_that_was_not_graded_is_not_wrong():
+    good = rows_of('a', ['passed', 'passed', 'passed', 'wrong'])
+    lost = rows_of('b', ['passed', 'infrastructure', 'ungraded', 'empty'])
+    result = compare_samples(good, lost)
+    assert (result['n'], result['a'], result['b'], result['lost']) == (2, 0.5, 0.5, [])
+
+
+def test_gains_are_told_by_kind_and_pool_the_splits_of_one():
+    splits = 'variation', 'cell', 'feedback', 'feedback_variation', None
+    both = [[row | {'split': splits[i // 2]} for i, row in enumerate(rows_of(name, outcomes))]
+            for name, outcomes in (('a', ['wrong'] * 9), ('b', ['passed'] * 3 + ['wrong'] * 5 + ['passed']))]
+    result = compare_samples(*both)
+    gain = {kind: difference for kind, (difference, *_) in result['gain'].items()}
+    assert gain == {'all': 4 / 9, 'example tasks': 1.0, 'unseen combinations': 0.5, 'practice tasks': 0.0}
+    assert all(low <= difference <= high for difference, low, high in result['gain'].values())
+    assert compare_samples.__globals__['KINDS'] == KINDS
 
 
 def test_two_runs_are_compared_on_the_questions_that_are_the_same(tmp_path):
@@ -255,19 +389,46 @@ def test_two_runs_are_compared_on_the_questions_that_are_the_same(tmp_path):
     (tmp_path / 'a/best.pt').touch()
     flags = ['--tasks=compare', f'--ckpt={tmp_path}/a/best.pt', f'--compare={tmp_path}/b']
     # As in run.sh, the result is beside the answers that are read.
-    assert evaluate(tmp_path / 'b', *flags)[1]['compare']['gained'] == ['t 0', 't 1', 't 3']
+    said, tasks, _ = evaluate(tmp_path / 'b', *flags)
+    assert tasks['compare']['gained'] == ['t 0', 't 1', 't 3']
+    for words in (f'{tmp_path}/a .* 0.0000 .*wrong 4', f'{tmp_path}/b .* 1.0000 .*none',
+                  'all .* 1.0000 +-0.1230, 1.0000', 'gained: t 0, t 1, t 3', 'lost: none'):
+        assert re.search(words, said), said
+    several = rows_of('a', ['passed'], ckpt='x.pt') + rows_of('b', ['wrong'], ckpt='y.pt')
+    for rows, words in ((several, 'ValueError'), ([{'task': 't', 'task_id': 1}], "KeyError('outcome')"),
+                        ([7], 'TypeError')):
+        write(tmp_path / 'b/samples.jsonl', rows)
+        mistake(run('eval.py', *flags), 'b/samples.jsonl must have judged answers of one checkpoint', words)
+
+
+# --- alone --------------------------------------------------------------------------------------------------
+def test_with_three_files_beside_it_the_loss_and_judged_answers_are_measured(base_run, data_dir, tmp_path):
+    """And a task that needs extras/ ends in a sentence."""
+    (tmp_path / 'alone').mkdir()
+    for name in 'eval.py', 'model.py', 'tokenizer.py', 'configurator.py':
+        shutil.copy(ROOT / name, tmp_path / 'alone')
+    for name, passes in ('a', '0101'), ('b', '1101'):
+        write(tmp_path / name / 'samples.jsonl', graded(name, passes))
+    flags = {'loss': [f'--ckpt={base_run}', f'--data_dir={data_dir}', '--loss_tokens=500'],
+             'compare': ['--tasks=compare', f'--ckpt={tmp_path}/a', f'--compare={tmp_path}/b']}
+    for name, some in flags.items():
+        ok(run(tmp_path / 'alone/eval.py', '--device=cpu', *some, f'--out={tmp_path}/{name}/eval.json',
+               before=FORGET))
+        assert read_json(tmp_path / f'{name}/eval.json')['tasks'] == evaluate(tmp_path / 'here', *some)[1]
+    mistake(run(tmp_path / 'alone/eval.py', f'--ckpt={base_run}', '--tasks=gsm8k', before=FORGET),
+            'copy extras, too')
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------
 REFUSED = {
-    '--tasks=problem': ['--tasks=problem:', 'did you mean problems? ', 'humaneval', 'lm_eval --model hf'],
+    '--tasks=problem': ['--tasks=problem:', 'problems', 'humaneval', 'lm_eval', 'docs/measuring.md'],
     '--tasks=compare': ['--compare=out/dpo'], '--tasks=own,own': ['.jsonl', 'in this order: own'],
     '--tasks=compare --compare=x --ckpt=a,b': ['one --ckpt'],
     '--tasks=compare --compare=x --completions=y': ['leave --completions out'],
     '--tasks=compare --compare=x --ckpt=mind': ['mind does not exist'],
     '--tasks=problems': [YES, 'sandbox.py'],
     f'--tasks=problems {YES} --splits=cell,cell': ["'cell-0/0' twice"],
-    f'--tasks=problems {YES} --num_samples=4 --k=1,8': ['pass@8', '--num_samples=8'], '--k=0': ["k='0'"],
+    f'--tasks=problems {YES} --num_samples=4 --k=1,8': ['pass@8', '--num_samples=8'], '--k=0': ['--k=0'],
     '--out=tokenizer.json': ['must end with .json', 'a file of a run'],
     '--tasks=own --data=samples.jsonl --completions=x --out=eval.json': ['would replace a file that is read']}
 
@@ -278,3 +439,31 @@ def test_mistakes_are_one_sentence(tmp_path):
     for flags, words in REFUSED.items():
         mistake(run('eval.py', *flags.split(), cwd=tmp_path), *words)
     assert data.read_bytes() == before
+
+
+@pytest.mark.skipif(not hasattr(os, 'symlink'), reason='needs links')
+def test_two_calls_with_one_out_leave_whole_files_and_no_link_is_followed(base_run, data_dir, tmp_path):
+    """Each writes under a name of its own."""
+    write_file = lift('eval.py', 'write')
+    victim = write(tmp_path / 'victim', [{}])
+    path = tmp_path / 'eval.json'
+    (tmp_path / f'eval.json.{os.getpid()}.tmp').symlink_to(victim)
+    path.symlink_to(victim)
+    write_file(path, '[1]')
+    assert read_json(path) == [1] and read_rows(victim) == [{}] and not path.is_symlink()
+    flags = [f'--ckpt={base_run}', f'--data_dir={data_dir}', '--loss_tokens=2000', f'--out={path}']
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        both = [pool.submit(subprocess.run, [sys.executable, ROOT / 'eval.py', *flags], capture_output=True)
+                for _ in range(2)]
+        assert [call.result().returncode for call in both] == [0, 0]
+    assert read_json(path)['tasks']['loss']['trained']['tokens'] == 2000
+    assert not [*tmp_path.glob('*.tmp')]
+
+
+def test_ctrl_c_is_one_line(base_run, data_dir, tmp_path):
+    hit = 'import signal, model\nloss = model.GPT.forward\n' \
+          'model.GPT.forward = lambda *a, **k: signal.raise_signal(signal.SIGINT) or loss(*a, **k)'
+    done = run('eval.py', f'--ckpt={base_run}', f'--data_dir={data_dir}', f'--out={tmp_path}/eval.json',
+               before=hit)
+    assert done.returncode == 130 and done.stderr.splitlines()[-1] == 'stopped by Ctrl-C'
+    assert 'Traceback' not in done.stderr and not (tmp_path / 'eval.json').exists()

@@ -6,10 +6,10 @@ import sys
 import pytest
 from conftest import refused, write
 
-from extras.grading import check_harness, code_in, job, outcome, program
-from extras.questions import broken_rules, from_problems, identified, last_number, to_question
+from extras.grading import (check, check_harness, code_in, given_answers, job, judged, outcome, program,
+                            read_answers, verdicts)
+from extras.questions import broken_rules, from_problems, identified, last_number, read, to_question
 from extras.sandbox import Result, run_many
-from parts.eval.questions import given_answers, judged, read
 
 CODE = {'prompt': 'def f():\n', 'canonical_solution': '    return 1\n', 'entry_point': 'f',
         'test': 'def check(candidate):\n    assert candidate() == 1\n'}
@@ -74,7 +74,7 @@ def test_answers_are_counted_by_task_id_so_none_occurs_twice(tmp_path):
     assert [question['task_id'] for question in questions] == ['own/0', 9]
 
     def given(rows, n=1):
-        return given_answers('own', questions, str(write(tmp_path / 'c.jsonl', rows)), n)
+        return given_answers('own', questions, read_answers(str(write(tmp_path / 'c.jsonl', rows))), n)
 
     rows = [{'task_id': 9, 'completion': 'a'}, {'task_id': 9, 'completion': 'c', 'task': 'gsm8k'},
             {'task_id': 'own/0', 'completion': 'd'}]
@@ -113,6 +113,29 @@ def test_a_broken_harness_gives_no_score(capsys):
         check_harness(unsolved, lambda _: results)
         said = capsys.readouterr().out
         assert ('not complete here. Missing: reads. ' in said) == is_open == bool(said)
+
+
+def test_a_question_whose_own_solution_fails_is_left_out_and_programs_wait_for_permission():
+    asked = identified('own', 'f', [to_question(CODE | {'prompt': f'def f():  # {i}\n'}) for i in range(3)])
+    asked[1]['solution'] = 'def f():\n    return 2\n'
+    words = identified('own', 'w', [to_question({'prompt': 'x', 'regex': 'a'})])
+    assert check({'own': words}, None) == ({'own': words}, {})
+    refused('--allow_code_execution=True', check, {'own': words, 'humaneval': asked}, None)
+    kept, harness = check({'w': words, 'humaneval': asked}, honest)
+    assert kept == {'w': words, 'humaneval': [asked[0], asked[2]]} and harness['left_out'] == ['own/1']
+
+
+def test_more_than_2_percent_without_a_verdict_are_no_score():
+    asked = [to_question(CODE)] * 100
+    for n_lost in 2, 3:
+        run_all = lambda jobs: [Result('infrastructure')] * n_lost + [Result('passed')] * (len(jobs) - n_lost)
+        found = verdicts(asked, [['    return 1\n']] * 100, False, run_all)
+        some = [next(found)['outcome'] for _ in range(100)]
+        assert some.count('infrastructure') == n_lost
+        if n_lost == 3:
+            refused('no score: 3/100', list, found)
+        else:
+            assert [*found] == []
 
 
 def test_tests_that_pass_without_an_answer_are_refused():

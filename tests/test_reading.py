@@ -113,6 +113,5 @@ def test_a_run_counts_garbage_and_drops_records_but_not_books_that_are_too_long(
     r = report(tmp_path / 'out')
     assert r['malformed'] == 8
     assert r['stages'][0]['dropped'] == {'empty': 1, 'too long': 1}
-    assert r['counts']['encodings of files'] == {'utf-8': 32, 'cp1252': 1}
     page = (tmp_path / 'out/report.md').read_text(encoding='utf-8')
-    assert 'mixed.jsonl: 7, the first at line 2' in page and '\\udce9.txt: 1, the first at line 1' in page
+    assert 'mixed.jsonl:2: ' in page and '\\udce9.txt:1: ' in page

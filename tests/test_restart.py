@@ -15,12 +15,12 @@ from preparing import RAW, WORDS
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 SHARDS = 12
-CLEANED = '*/?????.json'
+CLEANED = '*/?????'
 
 
 def flags(source, out, *more):
     return [f'--source={source}', f'--out_dir={out}', '--vocab_size=340', '--max_gibberish=0',
-            '--dedup=exact', '--num_workers=2', *more]
+            '--dedup=exact', '--num_workers=2', '--overwrite=True', *more]
 
 
 def shards(folder, seed):
@@ -55,17 +55,17 @@ def test_after_a_kill_at_any_moment_no_shard_is_cleaned_twice_and_none_is_lost(f
     out = tmp_path / 'out'
     process = subprocess.Popen([sys.executable, ROOT / 'prepare.py', *flags(source, out)],
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    while len(list(out.glob(f'.work/{CLEANED}'))) < 3 and process.poll() is None:
+    while len(list(out.glob(f'.prepare_py/{CLEANED}'))) < 3 and process.poll() is None:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=10)                     # until the workers, who hold the pipe, end
     assert process.returncode == -signal.SIGKILL and not (out / 'meta.json').exists()
-    names = sorted(p.stem for p in out.glob(f'.work/{CLEANED}'))
+    names = sorted(p.stem for p in out.glob(f'.prepare_py/{CLEANED}'))
     assert 3 <= len(names) < SHARDS
     for name in names:      # other texts of the same size and time: only who reads them again will notice
         shutil.copy2(folders[1] / f'{name}.jsonl', source)
     ok(run('prepare.py', *flags(source, out)))
-    assert results(out)[:3] == results(folders[2])[:3] and not (out / '.work').exists()
+    assert results(out)[:3] == results(folders[2])[:3] and not (out / '.prepare_py').exists()
 
 
 def test_what_was_cleaned_otherwise_is_never_used(folders, source, tmp_path):
@@ -95,7 +95,7 @@ def test_a_full_disk_leaves_the_old_data_and_then_the_run_resumes(folders, data_
         limit = ['bash', '-c', f'ulimit -f {kilobytes}; exec "$@"', 'bash']     # in a fork no `.tmp` would go
         command = [*limit, sys.executable, ROOT / 'prepare.py', *flags(folders[0], tmp_path)]
         machine(subprocess.run(command, capture_output=True, text=True), 'File too large', 'the disk is full')
-        assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.name != '.work'} == before
+        assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.name != '.prepare_py'} == before
     ok(run('prepare.py', *flags(folders[0], tmp_path)))
     assert results(tmp_path) == results(folders[2])
 
@@ -108,7 +108,7 @@ def test_a_mistake_of_a_worker_is_one_line_and_so_is_its_death_which_costs_nothi
     command = ['prepare.py', *flags(source, tmp_path / 'out')]
     result = run(*command, before=killed_after('clean a shard', 2), timeout=100)    # as if memory were full
     mistake(result, 'memory', '--num_workers=1')
-    assert list(tmp_path.glob('out/.work/*/[0-9]*.json'))        # whichever shard was done first
+    assert list(tmp_path.glob('out/.prepare_py/*/?????/notes.json'))        # whichever shard was done first
     ok(run(*command))
     assert results(tmp_path / 'out')[:3] == results(folders[2])[:3]
 
@@ -124,7 +124,7 @@ def test_memory_does_not_grow_with_the_input(tmp_path):
     for pattern in '0[0-2].jsonl', '*.jsonl':           # 15 MB, 60 MB
         peaks.append(int(ok(subprocess.run(
             [sys.executable, '-c', measure, sys.executable, ROOT / 'prepare.py', f'--out_dir={tmp_path}/out',
-             *RAW, '--tokenizer=byte', '--dedup=exact', '--num_workers=2', f'--source={tmp_path}/{pattern}'],
+             *RAW, '--tokenizer=byte', '--dedup=exact', '--num_workers=2', '--overwrite=True', f'--source={tmp_path}/{pattern}'],
             capture_output=True, text=True))))
     assert (tmp_path / 'out/train.bin').stat().st_size > 100_000_000
     assert abs(peaks[1] - peaks[0]) < 30_000, peaks     # kB

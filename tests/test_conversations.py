@@ -1,14 +1,11 @@
-"""Conversions: every usual form becomes texts, messages or pairs; what is malformed is told with a reason."""
+"""Conversations and pairs: every usual form is read; what is malformed or dropped is told with a reason."""
 import json
-import math
 
 import pytest
 from conftest import mistake, read_rows, refused, run, shared
 from preparing import dropped, prepare, recipe, records, report, write_records
 
-from parts.prepare.conversions import documents as documents_of, from_record, from_samples, messages_of
-from parts.prepare.conversions import to_record
-from parts.prepare.filters import messages_reason, programs
+from extras import conversations, judged_answers, messages, pairs
 
 
 def chat(*contents, system=None):
@@ -17,17 +14,30 @@ def chat(*contents, system=None):
     return turns if system is None else [{'role': 'system', 'content': system}, *turns]
 
 
-def answered(messages, text):
-    return [*messages, {'role': 'assistant', 'content': text}]
+def answered(turns, text):
+    return [*turns, {'role': 'assistant', 'content': text}]
 
 
-def rejected(record, kind):
-    """Why a record is malformed."""
-    reasons = []
-    assert not [*documents_of([('a.jsonl', 7, record)], lambda *told: reasons.append(told), kind)], record
-    (path, line, why), = reasons
-    assert (path, line) == ('a.jsonl', 7)
-    return why
+def read(record, kind):
+    """The document of a record, as a record again; or why it is malformed."""
+    told = []
+    entries = [('a.jsonl', 7, record)]
+    documents = [*conversations.documents(entries, lambda *why: told.append(why), kind)]
+    if not documents:
+        [(place, error)] = told
+        assert place == 'a.jsonl:7'
+        return error
+    [document] = documents
+    assert (document['path'], document['record']) == ('a.jsonl:7', record) and not told
+    return json.loads(conversations.to_line(document)) if document['texts'] else {'messages': []}
+
+
+def dropped_by(record, kind, **limits):
+    """The reason against a record."""
+    fields = conversations.fields_of(record, kind)
+    check = conversations.stage(kind, **{'compiles': lambda program: '= =' not in program, **limits})
+    assert check({**fields, 'mode': 'raw'}, {}) is None
+    return check({**fields, 'mode': 'chat'}, {})
 
 
 def prepared(tmp_path, kind, rows, *flags):
@@ -40,6 +50,7 @@ AC = chat('a', 'c')
 SAC = chat('a', 'c', system='s')
 CONVERSATIONS = [
     ({'instruction': 'a', 'input': 'b', 'output': 'c'}, chat('a\n\nb', 'c')),
+    ({'instruction': 'b', 'output': 'd', 'history': [['a', 'c']]}, chat('a', 'c', 'b', 'd')),
     ({'conversations': [{'from': 'developer', 'value': 's'}, {'from': 'Human', 'value': 'a'},
                         {'from': 'gpt', 'value': 'c'}]}, SAC),
     # a system beside the turns, unless there is one among them
@@ -49,32 +60,35 @@ CONVERSATIONS = [
     ({'system': 's', 'messages': chat('a')}, []),
     # a column of null does not hide another
     ({'messages': None, 'instruction': None, 'prompt': 'a', 'output': None, 'answer': 'c'}, AC)]
+NO_CONVERSATIONS = [
+    (None, 'AttributeError'), ({'foo': 1}, 'neither messages, nor'), ({'instruction': 'a'}, 'not text'),
+    ({'messages': [*AC, {'role': 'assistant', 'content': 3}]}, 'not text'),
+    ({'instruction': 'a', 'output': 'c', 'history': [['x']]}, 'ValueError'),
+    ({'messages': [{'role': 'wizard', 'content': 'a'}]}, 'wizard')]
 
 
 def test_every_form_becomes_messages_and_malformed_records_are_told():
-    for record, messages in CONVERSATIONS:
+    for record, turns in CONVERSATIONS:
         before = json.dumps(record)
-        assert messages_of(record) == messages, record
+        assert read(record, 'sft') == {'messages': turns}, record
         assert json.dumps(record) == before
-    for record in (None, {}, {'messages': [*AC, {'role': 'assistant', 'content': 3}]}, {'instruction': 'a'},
-                   {'instruction': 'a', 'output': 'c', 'history': [['x']]}):
-        assert rejected(record, 'sft')
-    assert 'wizard' in rejected({'messages': [{'role': 'wizard', 'content': 'a'}]}, 'sft')
+    for record, words in NO_CONVERSATIONS:
+        assert words in read(record, 'sft'), record
 
 
 def test_the_conversion_of_the_source_returns_only_None_and_ours_does_not():
     """The guide looks up a role's name as a key, but the keys of a message are role and content."""
-    messages = chat('What is 2 + 2?', '4', 'And 3 + 3?', '6', system='s')
-    assert {message.get(key, 'None') for message in messages
+    turns = chat('What is 2 + 2?', '4', 'And 3 + 3?', '6', system='s')
+    assert {message.get(key, 'None') for message in turns
             for key in ('instruction', 'user', 'assistant')} == {'None'}
-    alpaca = recipe('chat.md', 'to_alpaca')(messages)
+    alpaca = recipe('chat.md', 'to_alpaca')(turns)
     assert alpaca == {'instruction': 'And 3 + 3?', 'input': '', 'output': '6', 'system': 's',
                       'history': [['What is 2 + 2?', '4']]}
-    vicuna = recipe('chat.md', 'to_vicuna')(messages)
+    vicuna = recipe('chat.md', 'to_vicuna')(turns)
     assert vicuna['conversations'][3:] == [{'from': 'human', 'value': 'And 3 + 3?'},
                                            {'from': 'gpt', 'value': '6'}]
-    assert messages_of(alpaca) == messages_of(vicuna) == messages
-    refused('.', recipe('chat.md', 'to_alpaca'), messages[:-1])
+    assert messages.messages_of(alpaca) == messages.messages_of(vicuna) == turns
+    refused('.', recipe('chat.md', 'to_alpaca'), turns[:-1])
 
 
 @pytest.mark.parametrize('name, n, n_dropped', [
@@ -95,26 +109,32 @@ def test_conversations_with_one_beginning_stay_together_and_a_system_message_is_
 
 # --- what speaks against a conversation ---------------------------------------------------------------------
 CODE = 'So:\n```python\n{}\n```\nDone.'
-CALL = [*chat('a', 'call'), {'role': 'tool', 'content': 'found'}]
+TOOL = {'role': 'tool', 'content': 'found'}
 
 
 def test_reasons_against_a_conversation():
-    for messages, reason in [
+    for turns, reason in [
             (chat('a', 'b', 'c', 'd', system='s'), None), ([], 'no answer'),
-            (chat('a', 'b')[::-1], 'roles do not alternate'),
             (chat('a') + chat('b', 'c'), 'roles do not alternate'),
+            ([TOOL, *chat('a', 'b')], 'roles do not alternate'),
             (chat('a', ' \n'), 'empty answer'), (chat('\n', 'b'), 'empty message'),
             # a tool's results stand between two turns of the assistant
-            (answered(CALL + CALL[-1:], 'b'), None)]:
-        assert messages_reason(messages) == reason, messages
+            (answered([*chat('a', 'call'), TOOL, TOOL], 'b'), None)]:
+        assert dropped_by({'messages': turns}, 'sft') == reason, turns
 
     for scores, is_low in [
-            ({'score': '4.5'}, False), ({'score': None}, False), ({'score': 3.9}, True),
-            ({'score': 'good'}, True)]:
-        doc = from_record({'messages': AC, **scores}, 'x', 'sft')
-        score = doc.get('score', math.inf)
-        assert messages_reason(AC, score, 4) == ('low score' if is_low else None), doc
-        assert messages_reason(AC, score) is None
+            ({'score': '4.5'}, False), ({'score': None}, False), ({'rating': 3.9}, True),
+            ({'score': 'good'}, True), ({'score': 10 ** 400}, True)]:
+        record = {'messages': AC, **scores}
+        assert dropped_by(record, 'sft', min_score=4) == ('low score' if is_low else None), scores
+        assert dropped_by(record, 'sft') is None
+
+    document = conversations.fields_of({'messages': chat('sorry', 'yes', 'b', 'I am SORRY, no')}, 'sft')
+    for limits, reason in [
+            ({'lengths': (3, 14)}, None), ({'lengths': (4, 99)}, 'short answer'),
+            ({'lengths': (0, 13)}, 'long answer'), ({'unwanted': ['sorry']}, 'unwanted phrase'),
+            ({'unwanted': ['sorry, yes', 'b']}, None)]:             # only in answers, each by itself
+        assert conversations.reason_of(document, **limits) == reason, limits
 
 
 def test_programs_are_the_python_blocks_of_answers_and_drop_the_conversation_if_they_do_not_parse(tmp_path):
@@ -122,13 +142,16 @@ def test_programs_are_the_python_blocks_of_answers_and_drop_the_conversation_if_
             (CODE.format('x = 1'), ['x = 1\n']), (CODE.format('>>> 1 +\n1'), []),
             ('1. Run:\n\n   ```python\n   if x:\n       y\n   ```\n2. Done.', ['if x:\n    y\n']),
             ('```js\nx = = 1\n```', [])]:
-        assert programs(chat(CODE.format('x = = 1'), answer)) == blocks, answer      # only what is learned
+        assert conversations.programs([answer]) == blocks, answer
+    wrong = CODE.format('x = = 1')
+    assert dropped_by({'messages': chat(wrong, 'a')}, 'sft') is None            # only what is learned
+    assert dropped_by({'messages': chat('a', wrong)}, 'sft', compiles=None) is None
     rows = [{'messages': chat(f'q{i}', CODE.format(f'x = {i}'))} for i in range(30)]
-    rows += [{'messages': chat('b', CODE.format('x = 1') + CODE.format('x = = 1'))}]
+    rows += [{'messages': chat('b', CODE.format('x = 1') + wrong)}]
     assert dropped(prepared(tmp_path, 'sft', rows, '--dedup=none')) == {'code does not parse': 1}
 
 
-# --- preferences --------------------------------------------------------------------------------------------
+# --- pairs --------------------------------------------------------------------------------------------------
 PAIR = {'prompt': 'q', 'chosen': 'good', 'rejected': 'bad'}
 LONG = chat('a', 'b', 'q', system='s')
 PREFERENCES = [
@@ -141,6 +164,7 @@ PREFERENCES = [
     ({**PAIR, 'chosen': answered([], 'good')[0], 'system': 's'}, {**PAIR, 'prompt': chat('q', system='s')}),
     # kto: a thumb up or down
     ({'prompt': 'q', 'completion': 'c', 'label': 0}, {'prompt': 'q', 'completion': 'c', 'label': False}),
+    ({'prompt': LONG, 'completion': 'c', 'label': True}, {'prompt': LONG, 'completion': 'c', 'label': True}),
     # how much better, and how many agreed
     ({**PAIR, 'score_chosen': 8, 'score_rejected': 5.5, 'margin': None}, {**PAIR, 'margin': 2.5}),
     ({**PAIR, 'margin': 0, 'score_chosen': 8, 'score_rejected': 5, 'agreement': 0.75},
@@ -149,27 +173,29 @@ PREFERENCES = [
 NO_PREFERENCES = [
     ({'prompt': 'q', 'chosen': 'good'}, "KeyError: 'rejected'"),
     ({'chosen': 'good', 'rejected': 'bad'}, 'a question'),
+    ({'prompt': 'q', 'completion': 'c', 'label': 'up'}, "KeyError: 'up'"),
     ({**PAIR, 'chosen': chat('q', 'good'), 'rejected': chat('Q', 'bad')}, 'different prompts'),
     ({**PAIR, 'agreement': 10 ** 400}, 'Overflow'), ({**PAIR, 'margin': 'nan'}, 'numbers')]
 
 
 def test_every_form_becomes_a_preference_or_an_error_that_says_why():
     for record, pair in PREFERENCES:
-        assert to_record(from_record(record, 'x', 'preference')) == pair, record
+        assert read(record, 'preference') == pair, record
     for record, words in NO_PREFERENCES:
-        assert words in rejected(record, 'preference'), record
+        assert words in read(record, 'preference'), record
+    assert pairs.fields_of(PAIR)['roles'] == ['user', 'chosen', 'rejected']       # by which copies are known
 
 
 def test_pairs_and_thumbs_go_through_prepare_as_they_are_but_for_what_the_limits_drop(tmp_path):
-    pairs = [{'prompt': f'q{i}', 'chosen': 'yes', 'rejected': 'no', 'margin': i / 10, 'agreement': 1 - i / 50}
-             for i in range(20)]
+    rows = [{'prompt': f'q{i}', 'chosen': 'yes', 'rejected': 'no', 'margin': i / 10, 'agreement': 1 - i / 50}
+            for i in range(20)]
     thumbs = [{'prompt': f't{i}', 'completion': f'a{i}', 'label': i % 3 == 0} for i in range(30)]
     bad = [{'prompt': 'same', 'chosen': 'x', 'rejected': ' x'}, {'prompt': 'p'}, {**thumbs[0], 'label': 'up'},
-           {**thumbs[0], 'completion': ' '}]
-    out = prepared(tmp_path, 'preference', pairs + thumbs + bad, '--min_margin=0.5', '--min_agreement=0.7')
-    assert dropped(out) == {'small margin': 5, 'little agreement': 4, 'equal answers': 1, 'empty answer': 1}
+           {**thumbs[0], 'completion': ' '}, {**rows[0], 'rejected': ''}]
+    out = prepared(tmp_path, 'preference', rows + thumbs + bad, '--min_margin=0.5', '--min_agreement=0.7')
+    assert dropped(out) == {'small margin': 5, 'little agreement': 4, 'equal answers': 1, 'empty answer': 2}
     assert report(out)['malformed'] == 2
-    assert sorted(map(str, records(out))) == sorted(map(str, pairs[5:16] + thumbs))
+    assert sorted(map(str, records(out))) == sorted(map(str, rows[5:16] + thumbs))
 
 
 # --- answers that eval.py has judged ------------------------------------------------------------------------
@@ -186,12 +212,13 @@ SAMPLES = ONE[::2] + sampled(2, ('g', 'passed', True)) + sampled(3, ('h', 'wrong
 
 
 def test_passed_answers_win_over_failed_ones_tasteful_ones_over_others_and_are_demonstrations_once():
-    pairs = lambda prefer: [(p['prompt'][0]['content'], p['chosen'], p['rejected'])
-                            for p in from_samples(SAMPLES, 'preference', prefer)]
-    passed = pairs('passed')
+    from_samples = judged_answers.from_samples
+    pairs_of = lambda prefer: [(p['prompt'][0]['content'], p['chosen'], p['rejected'])
+                               for p in from_samples(SAMPLES, 'preference', prefer)]
+    passed = pairs_of('passed')
     assert len(passed) == 3 == len(set(passed)) and {p for p, *_ in passed} == {'do 1'}
     assert {c for _, c, _ in passed} == set('ac') and {r for *_, r in passed} == set('bdf')
-    assert pairs('taste') == [('do 1', 'a', 'c')] and pairs('both') == passed + pairs('taste')
+    assert pairs_of('taste') == [('do 1', 'a', 'c')] and pairs_of('both') == passed + pairs_of('taste')
     many = sampled(1, ('x', 'wrong', False), *((str(i), 'passed', False) for i in range(9)))
     for kind in ('preference', 'sft'):
         assert len([*from_samples(many, kind)]) == 4
@@ -203,9 +230,9 @@ def test_prepare_turns_samples_into_data_for_both_stages_or_says_why_not(tmp_pat
     rows = [row for i in range(40) for row in sampled(
         i, (f'def f{i}(x):\n    return x + {i}', 'passed', True),
         (f'def f{i}(x):\n    return x - {i}', 'wrong', True))]
-    pairs = records(prepared(tmp_path, 'preference', rows, '--dedup=exact'))
-    assert len(pairs) == 40 and all('+' in p['chosen'] and '-' in p['rejected'] for p in pairs)
-    assert [p['prompt'] for p in pairs if p['chosen'].startswith('def f7(')] == ['do 7']
+    made = records(prepared(tmp_path, 'preference', rows, '--dedup=exact'))
+    assert len(made) == 40 and all('+' in p['chosen'] and '-' in p['rejected'] for p in made)
+    assert [p['prompt'] for p in made if p['chosen'].startswith('def f7(')] == ['do 7']
     # two that are damaged are skipped
     rows += [row | change for row in rows[:1] for change in (
         {'completion': None}, {'task_id': 99, 'messages': [{'role': 'wizard', 'content': 'do 1'}]})]

@@ -1,0 +1,129 @@
+"""
+Look at your data: audit.md shows some documents that were kept, and some that were dropped for each
+reason. The data card in report.md says what the corpus is made of, and what a model makes of it.
+
+    python prepare.py --source=FOLDER --audit=20
+
+    genre('ROMEO:\\nBut soft!\\n\\nJULIET:\\nAy me!\\n')     # 'dialogue'
+
+Every rule also drops good documents, so read what it dropped. A model shares the defects of its
+data: BookCorpus is heavy with romance (arXiv:2105.05241), WebText reads like a blog, C4's word list
+removed texts of minorities.
+"""
+import collections, re
+import numpy as np
+from extras import languages
+
+
+# --- samples --------------------------------------------------------------------------------------
+def watched(stages, n, hash64):
+    """Return the same stages, {name: check(document, notes)}, but the notes also keep samples: n of
+    the documents that are dropped for each reason, and n of those that pass all stages."""
+    def watch(check, is_last):
+        def watched_check(document, notes):
+            reason = check(document, notes)
+            if reason or is_last:
+                text = '\n'.join(document['texts'])
+                sample(notes, reason or 'kept', document['path'], text, n, hash64)
+            return reason
+        return watched_check
+
+    return {name: watch(check, name == [*stages][-1]) for name, check in stages.items()}
+
+
+def sample(notes, reason, path, text, n, hash64):
+    """Add a document to the samples of a reason. Those n stay whose hashes are lowest: a random
+    choice, but the same in every run."""
+    samples = notes[f'sample of {reason}']
+    samples[path.replace('\n', ' ') + '\n' + text[:2000]] = 1
+    if len(samples) > n:
+        for one in by_hash(samples, hash64)[n:]:
+            del samples[one]
+
+
+def by_hash(samples, hash64):
+    """Return samples, each a path, the end of a line and a text, by the hashes of their texts."""
+    def key(one):
+        path, _, text = one.partition('\n')
+        return hash64(text.encode('utf-8', 'surrogatepass')), path
+
+    return sorted(samples, key=key)
+
+
+def pages(notes, n, hash64):
+    """Take the samples of all shards out of the notes, and return audit.md."""
+    chapters = []
+    for title in sorted(title for title in notes if title.startswith('sample of ')):
+        texts = []
+        for one in by_hash(notes.pop(title), hash64)[:n]:
+            path, _, text = one.partition('\n')
+            texts.append(f'## {path}\n\n````\n{text}\n````\n')
+        chapters.append(f'# {title.removeprefix("sample of ")}\n' + '\n'.join(texts))
+    return '\n'.join(chapters)
+
+
+# --- the card -------------------------------------------------------------------------------------
+# a genre, the beginning of its lines, and more than how many of them have it
+GENRES = (('questions', re.compile(r'(?:Q|Question|User|Human)\b.{0,20}:'), 1 / 20),
+          ('dialogue', re.compile(r"[A-Z][\w.' -]{0,30}:(?:\s|$)"), 1 / 8),
+          ('list', re.compile(r'\s*(?:[-*•|]|\d+[.)])\s'), 1 / 2))
+# what most of a corpus makes of a model
+SKEW = {'languages': '{:.0%} of the prose: {}; a model will hardly write any other language',
+        'genres': '{:.0%} of the training tokens: {}; a model will write this kind of text, '
+                  'whatever it is asked for',
+        'sources': '{:.0%} of the training tokens: {}; the model will sound like this source'}
+PRETRAINED_ON = 10_000_000_000  # tokens; 100 million are 1% of them, 5 billion are half
+KNOWN = {       # sources by name
+    'stdlib': "one project's style, reviewed code, hardly any scripts, notebooks or numerical code",
+    'shakespeare': 'plays by one author, English of about 1600, nothing but speeches under names',
+    'codeparrot': "GitHub's public Python up to 2021: much Python 2 style, many forks and copies, "
+                  'few tests'}
+
+
+def spread(weights, n):
+    """Return the numbers of n documents, evenly spread over the weights of all of them, such as the
+    tokens that a run reads of each: spread([100, 300, 0], 4) is [0, 1, 1, 1]."""
+    ends = np.cumsum(weights)
+    return np.searchsorted(ends, (np.arange(n) + 0.5) / n * ends[-1], 'right')
+
+
+def genre(text):
+    """Return the kind of a prose text, by its lines: questions, dialogue, list or running text."""
+    lines = [line for line in text[:20_000].split('\n') if line.strip()]
+    for name, beginning, fraction in GENRES:
+        if len([line for line in lines if beginning.match(line)]) > fraction * len(lines):
+            return name
+    return 'running text'
+
+
+def card(documents, sources, n_tokens, mode_of):
+    """Return the card: {'languages': {'en': 0.667, 'de': 0.333}, ...}. documents: evenly spread
+    over the training tokens; sources: {name: {'path', 'tokens', 'passes'}}; mode_of(text, path):
+    'code', 'other code', 'prose' ..."""
+    counts = {name: collections.Counter() for name in ('languages', 'genres', 'licences')}
+    for document in documents:
+        text = '\n'.join(document['texts'])
+        # a table of codes in a .py file is code, too
+        is_code = mode_of(text, document['path']) != 'prose'
+        counts['genres']['code' if is_code else genre(text)] += 1
+        counts['licences'][document.get('licence', 'unknown')] += 1
+        if not is_code:
+            counts['languages'][languages.language_of(text)] += 1
+    if len(sources) > 1:
+        counts['sources'] = collections.Counter(
+            {name: s['tokens'] * s['passes'] for name, s in sources.items()})
+    parts = {name: {item: round(n / counter.total(), 3) for item, n in counter.most_common()}
+             for name, counter in counts.items()}
+
+    skew = [f'{name}: {KNOWN[s["path"]]}' for name, s in sources.items() if s['path'] in KNOWN]
+    skew += [SKEW[name].format(part, item) for name in SKEW if name in parts
+             for item, part in parts[name].items() if part >= 0.8 and item != 'unknown']
+    unknown = parts['licences'].get('unknown', 0)
+    if unknown >= 0.5:
+        skew.append(f'{unknown:.0%} of the training tokens name no license: find out whether you '
+                    'may use them')
+    if n_tokens < 100_000_000:
+        skew.append(f'{n_tokens:,} tokens are few: a model will know words and forms, hardly any '
+                    'facts')
+    return {**parts, 'skew': skew,
+            'size': f'{n_tokens:,} training tokens; a corpus for pretraining has {PRETRAINED_ON:,}'}
