@@ -271,7 +271,7 @@ def read(path):
                 names = {True: ('completion', None), False: (None, 'completion')}[record['label']]
             answers = [[*tokenizer.encode(record[name]), end] if name else [] for name in names]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise Mistake(f'{path}, line {number}: {error!r:.200}; needs "prompt", "chosen" and '
+            raise Mistake(f'{path}, line {number}: {error!r:.200}; needs texts "prompt", "chosen", '
                           '"rejected", for kto "completion" and "label", true or false') from None
         prompt, *answers, how = fit([*turns, (header, 'assistant')], *answers, T)
         counts[how] += 1
