@@ -470,8 +470,10 @@ def test_a_run_that_ends_before_its_reference_is_known_leaves_nothing_behind(dpo
 def test_settings_and_files_that_cannot_be_used(dpo, tmp_path):
     write(tmp_path / 'train.jsonl', [{'prompt': 'q', 'chosen': 'a', 'rejected': 'a'}])
     for flag, words in (
-            ('--beta=0', 'beta=0'), ('--loss_type=orpo --nll_weight=1', 'nll_weight=1.0 orpo'),
-            ('--loss_type=rm --nll_weight=1', 'nll_weight=1.0 rm'),
+            ('--beta=0', 'beta=0'), ('--loss_type=orpo --nll_weight=1', '--nll_weight orpo'),
+            ('--loss_type=rm --nll_weight=1', '--nll_weight rm'), ('--gamma=2', '--gamma dpo simpo'),
+            ('--label_smoothing=0.1 --loss_type=ipo', '--label_smoothing ipo'),
+            ('--beta=0.2 --loss_type=rm', '--beta rm'),
             ('--label_smoothing=0.5', 'label_smoothing=0.5'),
             ('--block_size=97', 'block_size=97 96 extras.longer_context'), ('--device=tpu', '--device=auto'),
             ('--beta=1e-300', 'beta=1e-300'), ('--epochs=1e15', 'epochs=1000000000000000.0'),
