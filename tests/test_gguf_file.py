@@ -14,7 +14,7 @@ safetensors = pytest.importorskip('safetensors.torch')
 SOURCE = open(__file__, encoding='utf-8').read()
 TOKENIZERS = {'ours': Tokenizer.train(SOURCE, 600), 'byte': Tokenizer.byte(SPECIAL_TOKENS),
               **{name: Tokenizer.train(SOURCE, 600, pattern=pattern)
-                for name, pattern in zip(('gpt2', 'possessive', 'cl100k'), gguf_file.NAMES)}}
+                for name, pattern in zip(('gpt2', 'cl100k', 'possessive'), gguf_file.NAMES)}}
 
 
 def a_run(folder, tokenizer, **settings):
