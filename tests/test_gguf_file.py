@@ -93,7 +93,7 @@ def test_the_command_writes_it_and_what_cannot_be_is_one_sentence(tmp_path):
     mistake(run('sample.py', f'--ckpt={tmp_path}/theirs', '--export=gguf'), 'convert_hf_to_gguf.py')
     for other in {'qkv_bias': True}, {'qk_norm': True}:
         model = lively(**other)
-        refused('a plain Llama, but', gguf_file.publish, tmp_path, model, TOKENIZERS['byte'])
+        refused('a plain Llama, but', exports.publish_gguf, tmp_path, model, TOKENIZERS['byte'])
 
 
 # --- the tokenizer ------------------------------------------------------------------------------------------
