@@ -109,7 +109,7 @@ def policy_loss(log_p, old_log_p, A, clip_low=0.2, clip_high=0.2, ref_log_p=None
         1     1.5        1.2        -1.2    0: it has become likelier by enough
         -1    -1.5       -1.2       1.5     1.5: descent makes it less likely again
 
-    kl_coef adds r - 1 - log r, r = p_ref / p (k3, Schulman 2020; docs/chat.md has an example)."""
+    kl_coef adds r - 1 - log r, r = p_ref / p (k3, Schulman 2020): 0.13 for p = 0.5, p_ref = 0.8."""
     ratio = (log_p - old_log_p).clamp(max=80).exp()             # e^80 is finite in float32
     loss = -torch.minimum(ratio * A, ratio.clamp(1 - clip_low, 1 + clip_high) * A)
     log_r = ((log_p if ref_log_p is None else ref_log_p) - log_p).clamp(max=80)

@@ -118,7 +118,7 @@ def test_the_first_cell_finds_the_project_or_says_how_to_get_it(tmp_path):
 def test_each_function_that_a_page_names_is_there():
     pages = ''.join(path.read_text(encoding='utf-8') for path in ROOT.glob('docs/*.md'))
     named = re.findall(r'`([\w/]+\.py):([\w.]+)`', pages)
-    assert len(named) > 20
+    assert len(named) > 10
     for file, names in named:
         nodes = ast.parse((ROOT / file).read_text(encoding='utf-8')).body
         for name in names.split('.'):           # a class, and its method
