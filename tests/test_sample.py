@@ -6,7 +6,7 @@ import types
 import pytest
 import torch
 from accidents import before
-from conftest import lift, mistake, ok, run, save_run
+from conftest import greedy, lift, mistake, ok, run, save_run
 
 from model import GPT, GPTConfig
 from extras import gaps
@@ -161,6 +161,44 @@ def test_a_prompt_that_ends_inside_a_token_is_read_without_it():
     assert encode(tokenizer, [{'role': 'user', 'content': 'x'}])[1:] == (None, 0)
 
 
+# --- against one token at a time, without a cache ------------------------------------------------------------
+PROMPT = 'def f7'
+
+
+def texts_of(ckpt, *flags):
+    """The texts that sample.py writes, with their prompts. Several have a line before each of them."""
+    said = ok(run('sample.py', f'--ckpt={ckpt}', '--device=cpu', *flags))
+    return [text.removesuffix('\n') for text in re.split('--- temperature [^ ]+ -+\n', said) if text]
+
+
+def test_temperature_0_writes_the_most_probable_tokens_also_past_the_context(babbler):
+    """And nothing of a text to stop at, though tokens cut it."""
+    expected = greedy(babbler, PROMPT, 120)
+    assert len(Tokenizer.load(babbler / 'tokenizer.json').encode(expected)) > 80      # the context is 32
+    flags = [f'--prompt={PROMPT}', '--temperature=0', '--max_new_tokens=120']
+    assert texts_of(babbler, *flags, '--seed=2') == [expected]
+    assert texts_of(babbler, *flags, '--random_init=True') != [expected]
+    stop = expected[len(PROMPT) + 21:][:5]
+    before, _, _ = expected[len(PROMPT):].partition(stop)
+    assert texts_of(babbler, *flags, f'--stop_at={stop}') == [PROMPT + before]
+
+
+def test_samples_are_as_many_as_asked_and_follow_from_the_seed(babbler):
+    flags = [f'--prompt={PROMPT}', '--num_samples=4', '--temperature=2', '--top_k=0', '--max_new_tokens=30']
+    texts = texts_of(babbler, *flags)
+    assert len(texts) == 4 == len(set(texts)) and texts_of(babbler, *flags[:1], *flags[2:]) == texts[:1]
+    assert texts_of(babbler, *flags) == texts and texts_of(babbler, *flags, '--seed=2') != texts
+
+
+def test_a_prompt_file_is_completed_character_for_character(babbler, tmp_path):
+    for content in 'def f7(a, b):\n\treturn ', 'naïve 漢字 \n\n ', 'x' * 99:
+        (tmp_path / 'prompt.py').write_text(content, encoding='utf-8')
+        flags = [f'--prompt_file={tmp_path}/prompt.py', '--temperature=0', '--max_new_tokens=3']
+        [text] = texts_of(babbler, *flags)
+        assert text.startswith(content) and text == greedy(babbler, content, 3), content
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------
 REFUSED = [         # model, flags, words of the sentence
     ('clm', '--sweep=0,-1', '0,0.5,1.0'), ('clm', "--sweep=(0,'hot')", 'temperatures >= 0'),
     ('clm', '--prompt=a --prompts=x', 'one of --prompt'), ('clm', '--prompts=nowhere.txt', 'nowhere.txt'),
