@@ -118,7 +118,7 @@ def test_ids_are_as_wide_as_the_vocabulary_asks(folder, tmp_path):
 
 
 # --- several machines, and shards of text ------------------------------------------------------------------
-BPE_ALONE = ['--tokenizer=bpe', '--vocab_size=330', '--num_workers=1']
+ALONE = ['--tokenizer=bpe', '--vocab_size=330', '--num_workers=1']
 
 
 @pytest.fixture(scope='module')
@@ -132,13 +132,13 @@ def shards(tmp_path_factory):
 
 
 def test_parts_together_give_what_one_process_gives(shards, tmp_path):
-    prepare(tmp_path / 'one', shards, *BPE_ALONE)
-    command = [sys.executable, ROOT / 'prepare.py', f'--source={shards}', f'--out_dir={tmp_path}/many', *BPE_ALONE]
+    prepare(tmp_path / 'one', shards, *ALONE)
+    command = [sys.executable, ROOT / 'prepare.py', f'--source={shards}', f'--out_dir={tmp_path}/many', *ALONE]
     some = [subprocess.Popen([*command, f'--part={i}/2'], stdout=subprocess.PIPE, text=True) for i in (1, 2)]
     printed = [process.communicate(timeout=120)[0] for process in some]         # both began at once
     assert 'part 1/2: 3 shards are clean' in printed[0] and 'part 2/2: 2 shards are clean' in printed[1]
     assert not (tmp_path / 'many/meta.json').exists()
-    prepare(tmp_path / 'many', shards, *BPE_ALONE)
+    prepare(tmp_path / 'many', shards, *ALONE)
     for name in ('train.bin', 'val.bin', 'tokenizer.json', 'report.json'):
         assert (tmp_path / 'many' / name).read_bytes() == (tmp_path / 'one' / name).read_bytes(), name
 
@@ -329,10 +329,10 @@ def test_prepare_drops_planted_copies_and_nothing_else(tmp_path):
     family |= {text.replace(' ', '\n\n'): family[text] for text in texts[40:80]}
     everything = rng.sample(sorted(family), len(family))
     source = write(tmp_path / 'files', everything)
-    prepare(tmp_path / 'minhash', source, *RAW, '--min_similarity=0.8', '--val_fraction=0.4', '--dedup=minhash')
+    prepare(tmp_path / 'out', source, *RAW, '--dedup=minhash', '--min_similarity=0.8', '--val_fraction=0.4')
     first = {i: next(text for text in everything if family[text] == i) for i in range(120)}
-    assert len({*kept(tmp_path / 'minhash')} ^ {*first.values()}) <= 3      # recall 0.95 of 60
-    assert dropped(tmp_path / 'minhash')['exact duplicate'] == 40
+    assert len({*kept(tmp_path / 'out')} ^ {*first.values()}) <= 3      # recall 0.95 of 60
+    assert dropped(tmp_path / 'out')['exact duplicate'] == 40
 
 
 def test_pairs_are_copies_only_if_every_field_and_the_label_are():
@@ -346,7 +346,8 @@ def test_pairs_are_copies_only_if_every_field_and_the_label_are():
 # --- mistakes ---------------------------------------------------------------------------------------------
 def test_sources_without_text_are_one_sentence(tmp_path):
     for i, (files, words) in enumerate([
-            ({'a.png': b'x', 'b.png': b'x'}, ['no text at', '.jsonl', 'it has 2 .png']), ({'a.txt': b''}, ['0 characters']),
+            ({'a.png': b'x', 'b.png': b'x'}, ['no text at', '.jsonl', 'it has 2 .png']),
+            ({'a.txt': b''}, ['0 characters']),
             ({'a.jsonl': b'{"messages": [{"role": "user"}]}\n' * 9},
              ['could not be read: 9, the first', 'a.jsonl:1: it has messages', '--kind=sft', 'dropped: none']),
             ({'a.txt.gz': gzip.compress(b'x' * 99)[:-5]}, ['a.txt.gz'])]):

@@ -1,5 +1,6 @@
 """sample.py: prompts and temperatures, a chat, the speed on stderr, what it refuses; gaps that are filled."""
 import math
+import random
 import re
 import types
 
@@ -148,6 +149,22 @@ def test_pieces_split_no_character_and_show_nothing_of_an_end_or_of_a_token_that
     odd = [TOKENIZER.special['<|im_start|>'], 97, TOKENIZER.special['<|im_end|>'], 98]      # the first: never
     steps = list(write(Typist(odd), TOKENIZER, [], 9, best))
     assert [why for _, why in steps] == ['', '', 'stop'] and steps[1][0] == 'a' and '<' not in steps[0][0]
+
+
+def test_of_several_ends_the_first_that_is_complete_counts_and_none_is_shown_in_part():
+    """Against a slow version, which looks at each beginning of the text."""
+    dice = random.Random(0)
+    some = lambda most: ''.join(dice.choices('ab', k=dice.randint(1, most)))
+    for _ in range(500):
+        ends, text = [some(5) for _ in range(dice.randint(1, 4))], some(12)
+        cuts = [min(at for end in ends if (at := text[:n].find(end)) >= 0)
+                for n in range(len(text) + 1) if any(end in text[:n] for end in ends)]
+        expected, shown = text[:cuts[0]] if cuts else text, ''
+        best = lambda logits: logits.argmax(-1)
+        for piece, why in write(Typist(text.encode()), TOKENIZER, [], len(text), best, '|'.join(ends)):
+            shown += piece
+            assert expected.startswith(shown), (ends, text)
+        assert (shown, why) == (expected, 'stop' if cuts else 'length'), (ends, text)
 
 
 def test_a_prompt_that_ends_inside_a_token_is_read_without_it():

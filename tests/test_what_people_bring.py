@@ -27,8 +27,8 @@ def read_file(path, *piece):
 
 
 def test_the_reader_of_records_is_the_same_text_in_extras():
-    fences = [re.search('# --- records: same text.*?# --- end records', (ROOT / name).read_text('utf-8'), re.S)[0]
-              for name in ('prepare.py', 'extras/records.py')]
+    texts = [(ROOT / name).read_text('utf-8') for name in ('prepare.py', 'extras/records.py')]
+    fences = [re.search('# --- records: same text.*?# --- end records', text, re.S)[0] for text in texts]
     assert fences[0] == fences[1]
 
 
@@ -55,7 +55,8 @@ def test_endings_of_records_are_records_and_unknown_ones_are_refused_unless_raw(
                 'no text at', '--mode=raw')
     prepare(tmp_path / 'out', tmp_path / 'a.csv', '--mode=raw')
     (tmp_path / 'zero.txt').write_bytes(b'a\0' * 99)
-    mistake(run('prepare.py', f'--source={tmp_path}/zero.txt', f'--out_dir={tmp_path}/no'), 'zero.txt', 'iconv')
+    result = run('prepare.py', f'--source={tmp_path}/zero.txt', f'--out_dir={tmp_path}/no')
+    mistake(result, 'zero.txt', 'iconv')
 
 
 def test_a_lone_text_is_masked_and_shakespeare_stays_as_it_is(tmp_path):
@@ -113,13 +114,14 @@ def test_marks_of_byte_order_are_read_and_other_encodings_are_named(tmp_path):
             text = 'naïve text\n' if name == 'a.txt' else json.dumps({'text': 'naïve text\n'}) + '\n'
             data = text.encode(encoding)
             (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith('gz') else data)
-            assert read_file(tmp_path / name) == ([(int('json' in name), {'text': 'naïve text\n'})], []), (encoding, name)
+            line = int('json' in name)
+            assert read_file(tmp_path / name) == ([(line, {'text': 'naïve text\n'})], []), (encoding, name)
     for data, encoding in (TEXT.encode(), 'utf-8'), (b'', 'utf-8'), (TEXT.encode('cp1252'), 'cp1252'):
         for name in 'a.txt', 'a.md.gz':
             (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith('.gz') else data)
             assert read_file(tmp_path / name) == ([(0, {'text': data.decode(encoding)})], [])
-    for data in ('наивный текст'.encode('koi8-r'), b'\x89PNG\r\n\0\0', 'plain text'.encode('utf-16-le'), b'a\0b' * 9,
-                 b'one word and a byte that is none: \x81'):
+    for data in ('наивный текст'.encode('koi8-r'), b'\x89PNG\r\n\0\0', 'plain text'.encode('utf-16-le'),
+                 b'a\0b' * 9, b'one word and a byte that is none: \x81'):
         (tmp_path / 'a.txt').write_bytes(data)
         records, [(line, why)] = read_file(tmp_path / 'a.txt')
         assert (records, line) == ([], 1) and 'iconv -f utf-16' in why, data
