@@ -161,10 +161,11 @@ def test_of_several_ends_the_first_that_is_complete_counts_and_none_is_shown_in_
                 for n in range(len(text) + 1) if any(end in text[:n] for end in ends)]
         expected, shown = text[:cuts[0]] if cuts else text, ''
         best = lambda logits: logits.argmax(-1)
-        for piece, why in write(Typist(text.encode()), TOKENIZER, [], len(text), best, '|'.join(ends)):
+        steps = [*write(Typist(text.encode()), TOKENIZER, [], len(text), best, '|'.join(ends))]
+        for piece, _ in steps:
             shown += piece
             assert expected.startswith(shown), (ends, text)
-        assert (shown, why) == (expected, 'stop' if cuts else 'length'), (ends, text)
+        assert (shown, steps[-1][1]) == (expected, 'stop' if cuts else 'length'), (ends, text)
 
 
 def test_a_prompt_that_ends_inside_a_token_is_read_without_it():
