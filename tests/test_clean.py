@@ -18,7 +18,8 @@ from preparing import recipe
 
 from extras.repair import fix_mojibake, strip_latex
 from prepare import band_keys, code_reason, compiles, find_files, gibberish, hide, jaccard, minhash, mode_of
-from prepare import normalise, ngrams, prose_reason, repeated_share, shingles, strip_html, symbol_share, words_of
+from prepare import ngrams, normalise, prose_reason, repeated_share, shingles, strip_html, symbol_share
+from prepare import words_of
 
 # as make_stages calls it
 repaired = functools.partial(normalise, repair=fix_mojibake)

@@ -43,7 +43,7 @@ def test_every_file_imports_only_what_the_arrows_allow():
         says = 'copy this file' in ' '.join(ast.get_docstring(tree).lower().split())
         assert not says or name in COPIED or '/' not in name, name
         top = {module.split('/')[0] for module in imports_of(tree, top=True)}
-        assert name in EXTRAS or 'extras' not in top, f'{name} imports extras at its top: alone it would not work'
+        assert name in EXTRAS or 'extras' not in top, f'{name} would not work without extras'
         assert not modules & {'pickle', 'dill', 'marshal', 'shelve', 'joblib'}, name
 
 
@@ -62,7 +62,7 @@ def packages(*files):
 
 
 def test_what_a_file_imports_is_in_its_requirements():
-    """A script or an extra may import inside a function what comes with the tests: it says if that is missing."""
+    """Inside a function, a file may import what comes with the tests: it says if that is missing."""
     base, tests = packages('requirements.txt'), packages('requirements.txt', 'tests/requirements.txt')
     theirs = {'bench': packages('requirements.txt', 'bench/requirements.txt'), 'learn': base, 'tests': tests}
     others = [path for folder in theirs for path in sorted((ROOT / folder).glob('*.py'))]

@@ -133,7 +133,8 @@ def shards(tmp_path_factory):
 
 def test_parts_together_give_what_one_process_gives(shards, tmp_path):
     prepare(tmp_path / 'one', shards, *ALONE)
-    command = [sys.executable, ROOT / 'prepare.py', f'--source={shards}', f'--out_dir={tmp_path}/many', *ALONE]
+    many = [f'--source={shards}', f'--out_dir={tmp_path}/many', *ALONE]
+    command = [sys.executable, ROOT / 'prepare.py', *many]
     some = [subprocess.Popen([*command, f'--part={i}/2'], stdout=subprocess.PIPE, text=True) for i in (1, 2)]
     printed = [process.communicate(timeout=120)[0] for process in some]         # both began at once
     assert 'part 1/2: 3 shards are clean' in printed[0] and 'part 2/2: 2 shards are clean' in printed[1]

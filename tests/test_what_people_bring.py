@@ -91,7 +91,8 @@ def test_data_of_another_source_are_replaced_only_if_that_is_asked_for(tmp_path)
     out = tmp_path / 'out'
     prepare(out, a)
     before = contents(out)
-    mistake(run('prepare.py', f'--source={b}', f'--out_dir={out}'), f'has data of --source={a}', '--overwrite')
+    result = run('prepare.py', f'--source={b}', f'--out_dir={out}')
+    mistake(result, f'has data of --source={a}', '--overwrite')
     assert contents(out) == before
     ok(run('prepare.py', f'--source={a}', f'--out_dir={out}', '--tokenizer=byte'))      # the same again
     prepare(out, b)
