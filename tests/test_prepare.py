@@ -350,7 +350,7 @@ def test_sources_without_text_are_one_sentence(tmp_path):
             ({'a.png': b'x', 'b.png': b'x'}, ['no text at', '.jsonl', 'it has 2 .png']),
             ({'a.txt': b''}, ['0 characters']),
             ({'a.jsonl': b'{"messages": [{"role": "user"}]}\n' * 9},
-             ['could not be read: 9, the first', 'a.jsonl:1: it has messages', '--kind=sft', 'dropped: none']),
+             ['could not be read: 9, the first', 'a.jsonl:1: it has messages', '--kind=sft', ': none']),
             ({'a.txt.gz': gzip.compress(b'x' * 99)[:-5]}, ['a.txt.gz'])]):
         folder = tmp_path / str(i)
         folder.mkdir()

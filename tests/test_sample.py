@@ -179,7 +179,7 @@ def test_a_prompt_that_ends_inside_a_token_is_read_without_it():
     assert encode(tokenizer, [{'role': 'user', 'content': 'x'}])[1:] == (None, 0)
 
 
-# --- against one token at a time, without a cache ------------------------------------------------------------
+# --- against one token at a time, without a cache -----------------------------------------------------------
 PROMPT = 'def f7'
 
 
