@@ -127,6 +127,6 @@ def test_the_scripts_say_it_too(wrong):
     mistake(run('prepare.py', f'--source={ROOT}/extras', out, f'--decontaminate={wrong}/half.jsonl'),
             'half.jsonl', 'must be the file of a benchmark')
     mistake(run('prepare.py', f'--source={ROOT}/extras', out, f'--decontaminate={wrong}/none.json'),
-            'none.json', 'must be the file of a benchmark')
+            'none.json does not exist', '--decontaminate needs')
     mistake(run('prepare.py', f'--source={ROOT}/extras', out, f'--perplexity_reference={wrong}/bytes.jsonl'),
             'reference', 'no text')

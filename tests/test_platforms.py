@@ -32,6 +32,8 @@ def test_prepare_train_and_resume_need_nothing_that_windows_lacks(python_files, 
     text = (ROOT / 'prepare.py').read_text(encoding='utf-8')
     assert "os.name == 'posix'" in text         # where pathlib finds it, too, so it can't be another here
     (tmp_path / 'prepare.py').write_text(text.replace("os.name == 'posix'", 'False'), encoding='utf-8')
+    for name in 'configurator.py', 'tokenizer.py':
+        shutil.copy(ROOT / name, tmp_path)
     ok(windows(tmp_path / 'prepare.py', f'--source={python_files}/asyncio', f'--out_dir={tmp_path}/data',
                '--vocab_size=400', '--num_workers=4'))
     ok(windows('train.py', *flags))

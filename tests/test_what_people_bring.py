@@ -246,6 +246,8 @@ def test_the_pieces_of_a_large_file_are_together_the_file(tmp_path, monkeypatch)
     assert script.cut_into_shards(files) == [('a', [(*files['a'], 0, 1)])]
     monkeypatch.setattr(script, 'SHARD', 100)
     assert script.cut_into_shards(files) == [('a', [(*files['a'], i, 8)]) for i in range(8)]
+    # judged answers to one problem belong together
+    assert script.cut_into_shards(files, 'preference') == [('a', [(*files['a'], 0, 1)])]
 
 
 # --- garbage ------------------------------------------------------------------------------------------------
