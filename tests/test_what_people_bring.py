@@ -35,13 +35,10 @@ def test_the_reader_of_records_is_the_same_text_in_extras():
 def test_three_files_alone_do_the_job(tmp_path):
     for name in 'prepare.py', 'tokenizer.py', 'configurator.py':
         shutil.copy(ROOT / name, tmp_path)
-    source = write(tmp_path / 'in', TEXTS)
+    write(tmp_path / 'in', TEXTS)
     ok(subprocess.run([sys.executable, 'prepare.py', '--source=in', '--tokenizer=byte', '--out_dir=out'],
                       cwd=tmp_path, capture_output=True, text=True))
     assert kept(tmp_path / 'out') == sorted(TEXTS)
-    result = subprocess.run([sys.executable, 'prepare.py', f'--source={source}', '--languages=en'],
-                            cwd=tmp_path, capture_output=True, text=True)
-    mistake(result, 'copy extras, too')
 
 
 def test_endings_of_records_are_records_and_unknown_ones_are_refused_unless_raw(tmp_path):
