@@ -50,6 +50,18 @@ def by_hash(samples, hash64):
     return sorted(samples, key=key)
 
 
+def write(folder, notes, copied, documents, n, hash64, card=None):
+    """Write FOLDER/audit.md: the card, and samples of all documents, also of copies, {reason: their
+    numbers}. documents(numbers) yields some. The samples leave the notes."""
+    for reason, numbers in copied.items():
+        for document in documents(numbers):
+            sample(notes, reason, document['path'], '\n'.join(document['texts']), n, hash64)
+    chapters = [f'- {name}: {value}\n' for name, value in (card or {}).items()]
+    page = ''.join(['# Data card: fractions of the training tokens\n\n', *chapters, '\n'] * bool(card))
+    page += pages(notes, n, hash64)
+    (folder / 'audit.md').write_text(page, encoding='utf-8', errors='backslashreplace')
+
+
 def pages(notes, n, hash64):
     """Take the samples of all shards out of the notes, and return audit.md."""
     chapters = []

@@ -7,7 +7,7 @@ Licenses: keep only documents that have one of those that you name.
     licence_of({'text': 'No license is named.'})            # 'unknown'
 
 A document with several licenses stays if you name all of them. The report lists the licenses of
-what was kept. Whether you may use a text is a question for you, not for a program.
+what stays here. Whether you may use a text is a question for you, not for a program.
 """
 NAMES = 'licence', 'license', 'max_stars_repo_licenses'     # of a record; the last is The Stack's
 OF_PATH = {'stdlib': 'psf', 'shakespeare': 'public domain'}
@@ -23,6 +23,7 @@ def stage(licences, sources):
         licence = document['licence'] = OF_PATH.get(path) or licence_of(document['record'])
         if wanted and not wanted.issuperset(licence.split(', ')):
             return f'licence {licence}'
+        notes[f'licenses of {document["source"]}'][licence] += 1
 
     return check_licence
 

@@ -152,7 +152,7 @@ def test_a_foreign_work_folder_stays_and_a_second_prepare_is_refused(tmp_path):
     source = write(tmp_path / 'in', TEXTS)
     mistake(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/out'), 'not prepared there')
     assert (tmp_path / 'out/.work/thesis').exists()
-    _, lock = script.work_folder(tmp_path / 'two', {}, '')
+    _, lock = script.work_folder(tmp_path / 'two', 'state', '')
     mistake(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/two'), 'another prepare.py works')
     lock.close()
 
