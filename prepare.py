@@ -136,10 +136,10 @@ def find_files(source, any_ending=False, download_dir='data/raw'):
         ends_with(path, endings) or any_ending and path == source))
     passed_over.update(os.path.splitext(path)[1] or 'without ending' for path in found - {*paths})
     others = ', '.join(f'{n} {ending}' for ending, n in passed_over.most_common(9))
-    require(paths, f'no text at {source!r}; it can be stdlib, shakespeare, codeparrot, hf:OWNER/NAME,'
-            f' or a file, folder or glob with {" ".join(RECORDS + TEXTS)} files or source code, '
-            f'packed (.gz) or not; --mode=raw takes a file as it is{"; it has " * bool(others)}'
-            f'{others}')
+    require(paths, f'no text at {source!r}; it can be stdlib, shakespeare, codeparrot, '
+            f'hf:OWNER/NAME, or a file, folder or glob with {" ".join(RECORDS + TEXTS)} files or '
+            'source code, packed (.gz) or not; --mode=raw takes a file as it is'
+            f'{"; it has " * bool(others)}{others}')
     return paths, '' if source == 'stdlib' else others
 
 
@@ -263,7 +263,8 @@ def text_of(record, names=TEXT_NAMES):
     texts = [record[name] for name in names if isinstance(record.get(name), str)]
     if not texts:
         raise ValueError(f'it has {", ".join(record) or "no field"}, and no {" or ".join(names)}; '
-                         'name the field of the text: --text_field=NAME; conversations need --kind=sft')
+                         'name the field of the text: --text_field=NAME; conversations need '
+                         '--kind=sft')
     return next(filter(str.strip, texts), texts[0])
 # --- end records ----------------------------------------------------------------------------------
 
@@ -293,8 +294,8 @@ def documents_of(pieces, config, reject):
             continue
         record = record if isinstance(record, dict) else {}
         place = '/'.join(record[name] for name in PLACES if isinstance(record.get(name), str))
-        yield {'texts': [text], 'roles': [], 'path': f'{path}:{line} {place}'.strip() if line else path,
-               'line': line, 'record': record}
+        path = f'{path}:{line} {place}'.strip() if line else path
+        yield {'texts': [text], 'roles': [], 'path': path, 'line': line, 'record': record}
 
 
 def size_of(document):
@@ -535,8 +536,8 @@ PHONES = '|'.join([
     r'[2-9]\d\d\.[2-9]\d\d\.\d{4}',                             # 212.555.0123
     r'\+[1-9]\d{9,13}'])                                        # +493012345678
 DIGITS = re.compile(r'[+\d](?:(?<=\+)[1-9]|(?<=\d)\d\d[-.)])[\d ().-]{6}')  # in each of them
-KEY_SIGNS = ('AKIA ASIA ghp_ gho_ ghr_ ghs_ ghu_ github_pat_ xox AIza hf_ sk- k_live_ eyJ -----BEGIN '
-             'glpat- npm_ pypi-').split()
+KEY_SIGNS = ('AKIA ASIA ghp_ gho_ ghr_ ghs_ ghu_ github_pat_ xox AIza hf_ sk- k_live_ eyJ glpat- '
+             'npm_ pypi- -----BEGIN').split()
 # kind: the pattern; what stays
 PERSONAL = {kind: (re.compile(pattern), stays) for kind, pattern, stays in (
     ('key', rf'{PRIVATE_KEY}|\b(?:{KEYS})(?![\w-])', None),
@@ -563,9 +564,10 @@ def hide(text, found):
 
 # --- clean: each document by itself ---------------------------------------------------------------
 def check_text(document, notes):
-    """The stage 'read': most often data is as long as a book."""
+    """Return why there is nothing to learn from: the first stage."""
     if not any(map(str.strip, document['texts'])):
         return 'empty'
+    # most often data; a file that long may be a book
     if document['line'] and sum(map(len, document['texts'])) > 1_000_000:
         return 'too long'
 
@@ -577,6 +579,7 @@ def make_stages(settings):
     returns the reason to drop the document, or None. A rule of yours belongs here. settings: the
     JSON of all settings, because a process that isn't forked makes its stages itself."""
     config = types.SimpleNamespace(**json.loads(settings))
+    texts_only = types.SimpleNamespace(**{**vars(config), 'kind': 'text'})
 
     def to_one_form(document, notes):
         mode = 'chat' if document['roles'] else mode_of(document['texts'][0], document['path'])
@@ -600,9 +603,9 @@ def make_stages(settings):
     def texts_at(source):
         """Yield the texts at a path, in the form that documents have."""
         for path in find_files(source, True)[0] if source else ():
-            for _, record in read(path, print):
-                text = text_of(record)
-                yield normalise(text, mode_of(text, path))
+            for document in documents_of([[path]], texts_only, print):
+                [text] = document['texts']
+                yield normalise(text, mode_of(text, document['path']))
 
     stages = {'read': check_text, 'normalise': to_one_form}
     if config.licences or config.audit:
@@ -669,8 +672,8 @@ def hashes_of(texts, roles):
     split: of the text, or of the first question, so none that is held out is trained on."""
     data = [text.encode() for text in texts]
     visible = [text.translate(None, b' \t\n\r\f\v') for text in data]
-    copy = b'\0'.join([*visible, *map(str.encode, roles)])
-    return hash64(copy), hash64(data[roles[:1] == ['system']])
+    return (hash64(b'\0'.join([*visible, *map(str.encode, roles)])),
+            hash64(data[roles[:1] == ['system']]))
 
 
 def keys_of(texts, dedup, bands, rows):
@@ -761,7 +764,7 @@ def in_processes(work, jobs, n):
 
 def gather(folders, n_numbers, path):
     """Return the notes of all shards, added up; the shard of each of the n documents, (n,); and the
-    numbers of each, uint64 (n_numbers, n), in a file, because they may be more than memory holds."""
+    numbers of each, uint64 (n_numbers, n), in a file, because memory may not hold them."""
     notes, counts = collections.defaultdict(collections.Counter), []
     with open(path, 'wb') as f:
         for folder in folders:
@@ -1001,8 +1004,8 @@ def shown(values):
 
 
 def totals(measures, masks, about=None):
-    """Return sums: {'train': {'documents': 90, 'bytes': 90000}, ...}. measures: {'bytes': an array of
-    n documents, ...}; masks: {'train': which of them, ...}; about: what else is known of each."""
+    """Return sums: {'train': {'documents': 90, 'bytes': 90000}, ...}. measures: {'bytes': those of
+    each document, ...}; masks: {'train': which documents, ...}; about: what else is known."""
     return {name: {**(about or {}).get(name, {}), **{
         what: int(values[which].sum()) for what, values in measures.items()}}
         for name, which in masks.items()}
@@ -1050,11 +1053,13 @@ def next_command(out_dir, n_tokens, streaming):
 FOLDERS = {'text': 'data/quickstart', 'sft': 'data/sft', 'preference': 'data/pairs'}
 # what an earlier run may have left; other files are the user's
 RESULTS = re.compile(r'meta\.json|report\.(md|json)|audit\.md|shards|(train|val)\.(bin|jsonl)|'
-                     r'val_.+\.bin|tokenizer\.json')
+                     r'val_.+\.bin')
 WORK = '.prepare_py'            # in out_dir, while a run works
 # settings that don't decide about the data; meta.json, whose hash a run knows, doesn't have them
-HARMLESS = set('out_dir overwrite num_workers download_dir keep_downloads part audit preset'.split())
-LISTS = 'url_block url_allow toxic_words decontaminate perplexity_reference quality_good quality_bad'
+HARMLESS = {'out_dir', 'overwrite', 'num_workers', 'download_dir', 'keep_downloads', 'part', 'audit',
+            'preset'}
+LISTS = ('url_block', 'url_allow', 'toxic_words', 'decontaminate', 'perplexity_reference',
+         'quality_good', 'quality_bad')
 
 
 def check_out_dir(out_dir, config, files):
@@ -1066,8 +1071,9 @@ def check_out_dir(out_dir, config, files):
             '--out_dir')
     for name in ('kind', 'sources', 'source') * (not config['overwrite'] and bool(meta)):
         old = meta.get('config', {}).get(name)
-        require(json.dumps(old) == json.dumps(config[name]), f'{out_dir} has data of --{name}={old};'
-                ' --overwrite=True replaces them, or choose another --out_dir')
+        require(json.dumps(old) == json.dumps(config[name]),
+                f'{out_dir} has data of --{name}={old}; --overwrite=True replaces them, or choose '
+                'another --out_dir')
     for path in files:                  # wherever links lead
         require(not os.path.realpath(path).startswith(os.path.realpath(out_dir) + os.sep),
                 f'{path} is read, and results may replace it; choose another --out_dir')
@@ -1076,7 +1082,7 @@ def check_out_dir(out_dir, config, files):
 def state_of(config, files):
     """Return what decides about the work: settings, and the sizes and times of what is read and of
     programs. What was done in another state is done again."""
-    lists = [path for name in LISTS.split() for path in config[name].split(',')]
+    lists = [path for name in LISTS for path in config[name].split(',')]
     inner = sum((find_files(path, True)[0] for path in lists if os.path.exists(path)), [])
     programs = [__file__, *glob.glob(os.path.join(os.path.dirname(__file__), 'extras/*.py'))]
     stamps = [(path, os.path.exists(path) and (os.path.getsize(path), os.path.getmtime(path)))
@@ -1151,11 +1157,12 @@ def prepare_lone_text(path, folder, config):
     print(f'personal data replaced: {shown(found)}')
     cut = int(len(text) * (1 - config['val_fraction']))
     require(0 < cut < len(text), f'{path} has {len(text)} characters, too few to hold some out')
-    pieces_of = lambda begin, end: (text[i:min(i + PIECE, end)] for i in range(begin, end, PIECE))
+    pieces = {side: [half[i:i + PIECE] for i in range(0, len(half), PIECE)]
+              for side, half in (('train', text[:cut]), ('val', text[cut:]))}
     special_tokens = () if config['tokenizer'] in ('byte', 'char') else SPECIAL_TOKENS
-    tok = make_tokenizer(config, special_tokens, pieces_of(0, cut), text)
-    for side, begin, end in ('train', 0, cut), ('val', cut, len(text)):
-        lengths, facts['sha256'][side] = write_bin(folder / f'{side}.bin', pieces_of(begin, end), tok)
+    tok = make_tokenizer(config, special_tokens, pieces['train'], text)
+    for side, some in pieces.items():
+        lengths, facts['sha256'][side] = write_bin(folder / f'{side}.bin', iter(some), tok)
         facts['tokens'][side] = sum(lengths)
         print(f'{side}.bin: {sum(lengths):,} tokens')
     return tok, facts
@@ -1169,8 +1176,9 @@ if __name__ == '__main__':
             f'{tokenizer=} must be bpe, byte, char, gpt2 or the path of a tokenizer.json')
     require(tokenizer != 'bpe' or vocab_size >= smallest,
             f'{vocab_size=} must be >= {smallest}: bytes and special tokens')
-    first, n_parts = map(int, (re.findall(r'^(\d+)/(\d+)$', part or '1/1') or ['00'])[0])
-    require(1 <= first <= n_parts, f'{part=} must look like 3/16: the third of 16')
+    which = [int(number) for number in re.findall(r'\d+', part or '1/1')]
+    require(len(which) == 2 and 1 <= which[0] <= which[1],
+            f'{part=} must look like 3/16: the third of 16')
     require(kind == 'sft' or 'n_examples' not in set_by, '--n_examples needs --kind=sft and no '
             '--source: it is the number of examples that we write')
     if sources is not None or temperature != 1:
@@ -1209,7 +1217,7 @@ if __name__ == '__main__':
     shards = cut_into_shards({name: paths for name, (paths, _) in found.items()})
     folders = [work / f'{i:05}' for i in range(len(shards))]
     jobs = [(*shard, folder, settings) for shard, folder in zip(shards, folders)]
-    jobs = jobs[first - 1::n_parts]
+    jobs = jobs[which[0] - 1::which[1]]
     in_processes(clean_shard, jobs, num_workers)
     require(state_of(config, files) == state, 'a file changed while it was read; run the same '
             'command again')
@@ -1218,7 +1226,8 @@ if __name__ == '__main__':
                        '--part'))
 
     # 2. duplicates: of those that say the same, the first one stays
-    notes, shard, table = gather(folders, 4 + len(keys_of([''], dedup, bands, rows)), work / 'table')
+    n_numbers = 4 + len(keys_of([''], dedup, bands, rows))
+    notes, shard, table = gather(folders, n_numbers, work / 'table')
     begin, size, exact, split, *keys = table                        # (n documents,) each
     documents = functools.partial(read_back, folders, shard, begin)     # of some numbers
     left, copied = np.arange(len(shard)), find_copies(exact, keys, documents, min_similarity, dedup)
@@ -1250,8 +1259,8 @@ if __name__ == '__main__':
     texts = lambda numbers: (document['texts'][0] for document in documents(numbers))
     is_drawn = exact[left] / 2 ** 64 <= 1e9 / size[~in_val].sum()
     tok = make_tokenizer(config, SPECIAL_TOKENS, texts(left[~in_val & is_drawn]), texts(left))
-    require('<|endoftext|>' in tok.special, f'{tokenizer} has no <|endoftext|> to end documents; use '
-            'another, or --tokenizer=bpe')
+    require('<|endoftext|>' in tok.special, f'{tokenizer} has no <|endoftext|> to end documents; '
+            'use another, or --tokenizer=bpe')
     end = [tok.special['<|endoftext|>']]
 
     # 5. bins
@@ -1277,7 +1286,8 @@ if __name__ == '__main__':
         card = auditor.card(some, about, lengths[~in_val].sum(), mode_of)
         auditor.write(work / 'new', notes, copied, documents, audit, hash64, card)
     if decontaminate:
-        meta['decontaminated'] = {'problems': [*filter(None, decontaminate.split(','))], 'ngram': 13}
+        from extras import decontaminate as benchmarks
+        meta['decontaminated'] = benchmarks.about(decontaminate)
     facts = write_report(work / 'new', out_dir, notes, sizes, about, card)
     publish(work / 'new', out_dir, {**meta, **facts, 'sha256': hashes}, tok)
     print('next:', next_command(out_dir, facts['tokens'], write == 'text'))

@@ -89,13 +89,13 @@ def dedup_of(config, set_by):
     return 'exact' if is_pair else config['dedup']
 
 
-# --- the end of the job, which gets the names of prepare.py ----------------------------------------
+# --- the end of the job, which gets the names of prepare.py ---------------------------------------
 def write_examples(*, config, set_by, out_dir, kind, n_examples, check_out_dir, work_folder,
                    publish, **others):
     """Without a source: write conversations about small Python problems, and 300 others to hold
     out. The other settings could do nothing."""
-    require(kind == 'sft', '--kind=preference needs --source=FILE with pairs or labels, such as the '
-            'samples.jsonl that eval.py writes')
+    require(kind == 'sft', '--kind=preference needs --source=FILE with pairs or labels, such as '
+            'the samples.jsonl that eval.py writes')
     for name in set_by.keys() - {'kind', 'out_dir', 'n_examples', 'overwrite'}:
         raise Mistake(f'--{name} needs conversations of your own; add --source=FILE')
     from extras import problems

@@ -38,6 +38,11 @@ def stage(paths, read, normalise, words_of, ngrams):
     return check_benchmarks
 
 
+def about(paths):
+    """Return what meta.json says about the benchmarks."""
+    return {'problems': [*filter(None, paths.split(','))], 'ngram': NGRAM}
+
+
 def has_one_of(known, grams):
     """Whether one of these numbers is known. known: sorted, at least one."""
     grams = np.sort(grams)              # in order: the search stays in one corner of the memory

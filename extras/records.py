@@ -115,7 +115,8 @@ def text_of(record, names=TEXT_NAMES):
     texts = [record[name] for name in names if isinstance(record.get(name), str)]
     if not texts:
         raise ValueError(f'it has {", ".join(record) or "no field"}, and no {" or ".join(names)}; '
-                         'name the field of the text: --text_field=NAME; conversations need --kind=sft')
+                         'name the field of the text: --text_field=NAME; conversations need '
+                         '--kind=sft')
     return next(filter(str.strip, texts), texts[0])
 # --- end records ----------------------------------------------------------------------------------
 

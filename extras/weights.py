@@ -57,4 +57,5 @@ def add_passes(about, sources, temperature, sizes):
         if passes > 4:
             about[name]['note'] = 'more than 4 passes add little'
     if len({round(values['passes'], 3) for values in about.values()}) > 1:
-        print('train.bin alone is unweighted; train.py reads each source as often as meta.json says')
+        print('train.bin alone is unweighted; train.py reads each source as often as meta.json '
+              'says')

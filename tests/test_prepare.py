@@ -217,9 +217,11 @@ def test_rules_are_switched_off_by_zero(tmp_path):
 
 def test_sources_without_text_are_one_sentence(tmp_path):
     for i, (files, words) in enumerate([
-            ({'a.png': b'x', 'b.png': b'x'}, ['no text at', '.jsonl', 'it has 2 .png']), ({'a.txt': b''}, ['0 characters']),
+            ({'a.png': b'x', 'b.png': b'x'}, ['no text at', '.jsonl', 'it has 2 .png']),
+            ({'a.txt': b''}, ['0 characters']),
             ({'a.jsonl': b'{"messages": [{"role": "user"}]}\n' * 9},
-             ['could not be read: 9, the first', 'a.jsonl:1: it has messages', '--kind=sft', 'dropped: none']),
+             ['could not be read: 9, the first', 'a.jsonl:1: it has messages', '--kind=sft',
+              'dropped: none']),
             ({'a.txt.gz': gzip.compress(b'x' * 99)[:-5]}, ['a.txt.gz'])]):
         folder = tmp_path / str(i)
         folder.mkdir()

@@ -124,7 +124,8 @@ def test_memory_does_not_grow_with_the_input(tmp_path):
     for pattern in '0[0-2].jsonl', '*.jsonl':           # 15 MB, 60 MB
         peaks.append(int(ok(subprocess.run(
             [sys.executable, '-c', measure, sys.executable, ROOT / 'prepare.py', f'--out_dir={tmp_path}/out',
-             *RAW, '--tokenizer=byte', '--dedup=exact', '--num_workers=2', '--overwrite=True', f'--source={tmp_path}/{pattern}'],
+             *RAW, '--tokenizer=byte', '--dedup=exact', '--num_workers=2', '--overwrite=True',
+             f'--source={tmp_path}/{pattern}'],
             capture_output=True, text=True))))
     assert (tmp_path / 'out/train.bin').stat().st_size > 100_000_000
     assert abs(peaks[1] - peaks[0]) < 30_000, peaks     # kB

@@ -24,8 +24,8 @@ def read_file(path, **more):
 
 
 def test_the_reader_of_records_is_the_same_text_in_extras():
-    fences = [re.search('# --- records: same text.*?# --- end records', (ROOT / name).read_text('utf-8'), re.S)[0]
-              for name in ('prepare.py', 'extras/records.py')]
+    pages = [(ROOT / name).read_text('utf-8') for name in ('prepare.py', 'extras/records.py')]
+    fences = [re.search('# --- records: same text.*?# --- end records', page, re.S)[0] for page in pages]
     assert fences[0] == fences[1]
 
 
@@ -52,7 +52,8 @@ def test_endings_of_records_are_records_and_unknown_ones_are_refused_unless_raw(
                 'no text at', '--mode=raw')
     prepare(tmp_path / 'out', tmp_path / 'a.csv', '--mode=raw')
     (tmp_path / 'zero.txt').write_bytes(b'a\0' * 99)
-    mistake(run('prepare.py', f'--source={tmp_path}/zero.txt', f'--out_dir={tmp_path}/no'), 'zero.txt', 'iconv')
+    mistake(run('prepare.py', f'--source={tmp_path}/zero.txt', f'--out_dir={tmp_path}/no'),
+            'zero.txt', 'iconv')
 
 
 def test_a_lone_text_is_masked_and_shakespeare_stays_as_it_is(tmp_path):
@@ -84,7 +85,8 @@ def test_data_of_another_source_are_replaced_only_if_that_is_asked_for(tmp_path)
     out = tmp_path / 'out'
     prepare(out, a)
     before = contents(out)
-    mistake(run('prepare.py', f'--source={b}', f'--out_dir={out}'), f'has data of --source={a}', '--overwrite')
+    mistake(run('prepare.py', f'--source={b}', f'--out_dir={out}'),
+            f'has data of --source={a}', '--overwrite')
     assert contents(out) == before
     ok(run('prepare.py', f'--source={a}', f'--out_dir={out}', '--tokenizer=byte'))      # the same again
     prepare(out, b)
@@ -169,8 +171,8 @@ def dumps(value, **more):
     return real(value, **more)
 json.dumps = dumps
 """
-    mistake(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/out', '--num_workers=1', before=change),
-            'changed while it was read')
+    command = ['prepare.py', f'--source={source}', f'--out_dir={tmp_path}/out', '--num_workers=1']
+    mistake(run(*command, before=change), 'changed while it was read')
     with gzip.open(tmp_path / 'bomb.txt.gz', 'wb') as f:
         f.write(bytes(20_000_000))
     mistake(run('prepare.py', f'--source={tmp_path}/bomb.txt.gz', f'--out_dir={tmp_path}/no'), 'bomb.txt.gz')
