@@ -1000,15 +1000,15 @@ def lost(notes):
 def shown(values):
     """Return a dict for people: {'short': 1200} is 'short: 1,200'."""
     return ', '.join(f'{name}: {value if isinstance(value, str) else f"{value:,}"}'
-                     for name, value in values.items()) or 'none'
+                     for name, value in values.items() if value != '') or 'none'
 
 
-def totals(measures, masks, about=None):
-    """Return sums: {'train': {'documents': 90, 'bytes': 90000}, ...}. measures: {'bytes': those of
-    each document, ...}; masks: {'train': which documents, ...}; about: what else is known."""
-    return {name: {**(about or {}).get(name, {}), **{
-        what: int(values[which].sum()) for what, values in measures.items()}}
-        for name, which in masks.items()}
+def totals(which, about=None, **measures):
+    """Return sums for {'train': which documents, bool (n,), ...}: {'train': {'documents': 90,
+    'bytes': 90000}, ...}. measures: bytes=those of each document; about: what else is known."""
+    return {name: {**(about or {}).get(name, {}), 'documents': int(mask.sum()), **{
+        what: int(values[mask].sum()) for what, values in measures.items()}}
+        for name, mask in which.items()}
 
 
 def write_report(folder, title, notes, sizes, sources, card=None):
@@ -1055,9 +1055,8 @@ FOLDERS = {'text': 'data/quickstart', 'sft': 'data/sft', 'preference': 'data/pai
 RESULTS = re.compile(r'meta\.json|report\.(md|json)|audit\.md|shards|(train|val)\.(bin|jsonl)|'
                      r'val_.+\.bin')
 WORK = '.prepare_py'            # in out_dir, while a run works
-# settings that don't decide about the data; meta.json, whose hash a run knows, doesn't have them
-HARMLESS = {'out_dir', 'overwrite', 'num_workers', 'download_dir', 'keep_downloads', 'part', 'audit',
-            'preset'}
+HARMLESS = {'out_dir', 'overwrite', 'num_workers', 'download_dir', 'keep_downloads', 'part',
+            'audit', 'preset'}
 LISTS = ('url_block', 'url_allow', 'toxic_words', 'decontaminate', 'perplexity_reference',
          'quality_good', 'quality_bad')
 
@@ -1079,6 +1078,12 @@ def check_out_dir(out_dir, config, files):
                 f'{path} is read, and results may replace it; choose another --out_dir')
 
 
+def decisive(config):
+    """Return the settings that decide about the data: meta.json, whose hash a run knows, has no
+    others."""
+    return {name: value for name, value in config.items() if name not in HARMLESS}
+
+
 def state_of(config, files):
     """Return what decides about the work: settings, and the sizes and times of what is read and of
     programs. What was done in another state is done again."""
@@ -1087,7 +1092,7 @@ def state_of(config, files):
     programs = [__file__, *glob.glob(os.path.join(os.path.dirname(__file__), 'extras/*.py'))]
     stamps = [(path, os.path.exists(path) and (os.path.getsize(path), os.path.getmtime(path)))
               for path in [*files, *lists, *inner, *sorted(programs)]]
-    return json.dumps([{**config, **dict.fromkeys(HARMLESS - {'audit'})}, stamps])
+    return json.dumps([decisive(config), config['audit'], stamps])
 
 
 def work_folder(out_dir, state, part):
@@ -1118,7 +1123,6 @@ def publish(new, out_dir, meta, tok=None):
     if tok:
         tok.save(new / 'tokenizer.json')
         meta |= {'dtype': dtype_of(tok), 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash}
-    meta['config'] = {name: x for name, x in meta['config'].items() if name not in HARMLESS}
     meta = {'format': 'nanoparrot-data-1', 'mixed': False, **meta}
     (new / 'meta.json').write_text(json.dumps(meta, indent=1))
     is_meta = lambda path: path.name == 'meta.json'
@@ -1176,8 +1180,8 @@ if __name__ == '__main__':
             f'{tokenizer=} must be bpe, byte, char, gpt2 or the path of a tokenizer.json')
     require(tokenizer != 'bpe' or vocab_size >= smallest,
             f'{vocab_size=} must be >= {smallest}: bytes and special tokens')
-    which = [int(number) for number in re.findall(r'\d+', part or '1/1')]
-    require(len(which) == 2 and 1 <= which[0] <= which[1],
+    parts = [int(number) for number in re.findall(r'\d+', part or '1/1')]
+    require(len(parts) == 2 and 1 <= parts[0] <= parts[1],
             f'{part=} must look like 3/16: the third of 16')
     require(kind == 'sft' or 'n_examples' not in set_by, '--n_examples needs --kind=sft and no '
             '--source: it is the number of examples that we write')
@@ -1202,7 +1206,7 @@ if __name__ == '__main__':
     make_stages(settings)                   # a list that is missing is refused now
     state = state_of(config, files)
     work, lock = work_folder(out_dir, state, part)
-    meta = {'config': config, 'sources': sources}
+    meta = {'config': decisive(config), 'sources': sources}
 
     # A lone text takes a short way.
     if kind == 'text' and is_lone_text(files):
@@ -1217,7 +1221,7 @@ if __name__ == '__main__':
     shards = cut_into_shards({name: paths for name, (paths, _) in found.items()})
     folders = [work / f'{i:05}' for i in range(len(shards))]
     jobs = [(*shard, folder, settings) for shard, folder in zip(shards, folders)]
-    jobs = jobs[which[0] - 1::which[1]]
+    jobs = jobs[parts[0] - 1::parts[1]]
     in_processes(clean_shard, jobs, num_workers)
     require(state_of(config, files) == state, 'a file changed while it was read; run the same '
             'command again')
@@ -1273,8 +1277,8 @@ if __name__ == '__main__':
         hashes |= text_shards.write(work / 'new', shard[left[~in_val]], documents(left[~in_val]))
 
     # 6. report
-    measures = {'documents': np.ones(len(left), int), 'tokens': lengths, 'bytes': size}
-    sizes, about = totals(measures, results), totals(measures, of_source, about)
+    sizes = totals(results, tokens=lengths, bytes=size)
+    about = totals(of_source, about, tokens=lengths, bytes=size)
     if len(sources) > 1:
         from extras import weights
         weights.add_passes(about, sources, temperature, sizes)

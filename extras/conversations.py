@@ -91,7 +91,7 @@ def dedup_of(config, set_by):
 
 # --- the end of the job, which gets the names of prepare.py ---------------------------------------
 def write_examples(*, config, set_by, out_dir, kind, n_examples, check_out_dir, work_folder,
-                   publish, **others):
+                   decisive, publish, **others):
     """Without a source: write conversations about small Python problems, and 300 others to hold
     out. The other settings could do nothing."""
     require(kind == 'sft', '--kind=preference needs --source=FILE with pairs or labels, such as '
@@ -105,12 +105,12 @@ def write_examples(*, config, set_by, out_dir, kind, n_examples, check_out_dir, 
              'val': problems.problems(300, 0, 'validation', with_tests=False)}
     hashes = {side: write(work / f'new/{side}.jsonl', [problems.to_jsonl(rows)])
               for side, rows in sides.items()}
-    publish(work / 'new', out_dir, {'config': config, 'sources': {}, 'sha256': hashes})
+    publish(work / 'new', out_dir, {'config': decisive(config), 'sources': {}, 'sha256': hashes})
     print(f'{out_dir}: {n_examples:,} conversations to train on, 300 held out')
     print('next:', next_steps.next_command(kind, out_dir))
 
 
-def write_lines(*, config, kind, out_dir, work, left, copied, documents, size, results, of_source,
+def write_lines(*, meta, kind, out_dir, work, left, copied, documents, size, results, of_source,
                 notes, about, audit, hash64, totals, write_report, publish, **others):
     """Write the documents that are left as lines of train.jsonl and val.jsonl, and the report."""
     hashes = {side: write(work / f'new/{side}.jsonl',
@@ -119,10 +119,9 @@ def write_lines(*, config, kind, out_dir, work, left, copied, documents, size, r
     if audit:
         from extras import audit as auditor
         auditor.write(work / 'new', notes, copied, documents, audit, hash64)
-    measures = {'documents': size * 0 + 1, 'bytes': size}
-    facts = write_report(work / 'new', out_dir, notes, totals(measures, results),
-                         totals(measures, of_source, about))
-    publish(work / 'new', out_dir, {'config': config, **facts, 'sha256': hashes})
+    facts = write_report(work / 'new', out_dir, notes, totals(results, bytes=size),
+                         totals(of_source, about, bytes=size))
+    publish(work / 'new', out_dir, {**meta, **facts, 'sha256': hashes})
     print('next:', next_steps.next_command(kind, out_dir))
 
 
