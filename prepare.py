@@ -127,10 +127,9 @@ def find_files(source, any_ending=False, download_dir='data/raw'):
         top, deep, pattern = source, '', ''         # whatever signs are in its name
     found = set()
     for start in [top] if os.path.exists(top) else glob.glob(top or './'):
-        if os.path.isdir(start) and (deep or start == top):
-            found.update(files_under(start, pattern.lstrip(os.sep) or '*', skip, passed_over))
-        else:
-            found.add(start)
+        is_walked = os.path.isdir(start) and (deep or start == top)
+        found.update(files_under(start, pattern.lstrip(os.sep) or '*', skip, passed_over)
+                     if is_walked else [start])
     found = {path for path in found if not os.path.isdir(path)}
     paths = sorted(path for path in found if os.path.isfile(path) and (
         ends_with(path, endings) or any_ending and path == source))
@@ -1012,9 +1011,9 @@ def totals(which, about=None, **measures):
 
 
 def write_report(folder, title, notes, sizes, sources, card=None):
-    """Write and print report.md, and write report.json. sizes: what each file of results holds,
-    {'train': {'documents': 90, ...}, ...}; sources: what is known of each. Return what meta.json
-    repeats."""
+    """Write report.md, whose first part is printed, and report.json. sizes: what each file of results
+    holds, {'train': {'documents': 90, ...}, ...}; sources: what is known of each. Return what
+    meta.json repeats."""
     facts = {'sources': sources, **{what: {side: sizes[side][what] for side in ('train', 'val')}
                                     for what in sizes['train']}}
     stages = funnel(notes)
@@ -1024,12 +1023,11 @@ def write_report(folder, title, notes, sizes, sources, card=None):
         reasons = ', '.join(f'{reason}: {n:,} ({n / stage["docs_in"]:.1%})'
                             for reason, n in dropped.items())
         rows.append(f'| {name} | {" | ".join(map("{:,}".format, numbers))} | {reasons} |')
-    rows += ['', *(f'- {name}: {shown(size)}' for name, size in sizes.items()),
-             f'- {lost(notes)}', *(f'- source {name}: {shown(x)}' for name, x in sources.items())]
+    rows += ['', *(f'- {name}: {shown(size)}' for name, size in sizes.items()), f'- {lost(notes)}']
     print(*rows, sep='\n')
     counts = {title: counter for title, counter in sorted(notes.items())
               if not re.match('dropped by |documents$|bytes$|first$|could not be read$', title)}
-    rows += [f'- {title}: {shown(counter)}' for title, counter in counts.items()]
+    rows += [f'- {title}: {shown(values)}' for title, values in {**sources, **counts}.items()]
     content = {'stages': stages, 'malformed': notes['could not be read'].total(), **facts,
                'counts': counts, 'card': card}
     (folder / 'report.json').write_text(json.dumps(content, indent=1))
