@@ -142,15 +142,17 @@ def find_files(source, any_ending=False, download_dir='data/raw'):
     return paths, '' if source == 'stdlib' else others
 
 
-def cut_into_shards(files_of):
+def cut_into_shards(files_of, kind='text'):
     """Return the shards of {source: its files}: [(source, [(path, piece, n_pieces), ...]), ...], 16
-    MB each. A larger .jsonl is eight pieces: each has every eighth of its lines."""
+    MB each. A larger .jsonl of texts is eight pieces: each has every eighth of its lines. Judged
+    answers to one problem become pairs, so they stay together."""
     shards = collections.defaultdict(list)
     for source, paths in files_of.items():
         total = 0
         for path in paths:
             size = os.path.getsize(path) if os.path.exists(path) else SHARD     # on a hub
-            n_pieces = PIECES if size > SHARD and ends_with(path, LINES) else 1
+            is_large = kind == 'text' and size > SHARD and ends_with(path, LINES)
+            n_pieces = PIECES if is_large else 1
             for piece in range(n_pieces):
                 shards[source, total // SHARD].append((path, piece, n_pieces))
                 total += SHARD if ends_with(path, RECORDS) else size
@@ -1216,7 +1218,7 @@ if __name__ == '__main__':
         sys.exit(print('next:', next_command(out_dir, facts['tokens'], False)))
 
     # 1. clean: each document by itself; processes share the shards
-    shards = cut_into_shards({name: paths for name, (paths, _) in found.items()})
+    shards = cut_into_shards({name: paths for name, (paths, _) in found.items()}, kind)
     folders = [work / f'{i:05}' for i in range(len(shards))]
     jobs = [(*shard, folder, settings) for shard, folder in zip(shards, folders)]
     jobs = jobs[parts[0] - 1::parts[1]]

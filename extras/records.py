@@ -8,7 +8,7 @@ The text between the two marks stands in prepare.py, too, word for word, because
 without this folder. A test compares them.
 """
 import contextlib, gzip, io, json, os, re, zlib
-from configurator import Mistake, require
+from configurator import require
 
 # --- records: same text in prepare.py, extras/records.py ------------------------------------------
 LINES = '.jsonl', '.ndjson', '.jsonlines'
@@ -130,19 +130,3 @@ def lines_of(path):
     with open_file(path) as f:
         lines = decode(f.read()).lower().splitlines()
     return {line.split('#')[0].strip() for line in lines} - {''}
-
-
-def read_jsonl(path, convert, advice):
-    """Return [convert(record)] of a file of records. A Mistake names the first line that can't be
-    read, or that convert() refuses. advice: how to make such a file."""
-    require(os.path.exists(path), f'{path} does not exist; {advice}')
-    rows, errors = [], []
-    for line, record in read(path, lambda place, error: errors.append((place, error))):
-        try:
-            rows.append(convert(record))
-        except Exception as error:          # a missing key, a number in place of a text, ...
-            why = error if isinstance(error, Mistake) else f'{type(error).__name__}: {error}'
-            errors.append((f'{path}:{line}', why))
-    for place, why in errors[:1]:
-        raise Mistake(f'{place}: {why}; {advice}')
-    return rows

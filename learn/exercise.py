@@ -6,9 +6,9 @@ Exercises: one function of this project that you write yourself, graded by the p
     bash run.sh exercise 4          # later calls: the tests of that function, run with your file
 
 docs/exercises.md lists them with what they teach, and in docs/exercises.ipynb each one is a cell. Your file
-is never overwritten: to start again, delete its folder. A grade copies today's scripts, parts/, extras/,
-config/, tests/ and learn/ to a temporary folder, with your file in place of the project's; so nothing is
-graded against an old test. It needs no network.
+is never overwritten: to start again, delete its folder. A grade copies today's scripts, extras/, config/,
+tests/ and learn/ to a temporary folder, with your file in place of the project's; so nothing is graded
+against an old test. It needs no network.
 """
 import ast
 import pathlib
@@ -97,9 +97,9 @@ EXERCISES = [
              'Causal attention with grouped keys and values and with a cache. attend(), below it, computes '
              'the softmax: give it q, k, v and the mask. Vaswani et al. 2017, arXiv:1706.03762, eq. 1; '
              '2305.13245. Without a cache first: then only the first test passes.'),
-    Exercise('minhash', 'parts/prepare/duplicates.py', 'minhash',
-             'test_duplicates.py::test_a_signature_of_a_union_is_the_smaller_of_two '
-             'test_duplicates.py::test_documents_share_a_band_as_often_as_the_formula_says',
+    Exercise('minhash', 'prepare.py', 'minhash',
+             'test_clean.py::test_a_signature_of_a_union_is_the_smaller_of_two '
+             'test_clean.py::test_documents_share_a_band_as_often_as_the_formula_says',
              'k numbers, each of which is the same for two sets with probability J, their Jaccard '
              'similarity. Broder 1997: the smallest value under each of k hash functions. '
              'hash_functions(k) above has their a and b; a set of a million shingles must not take a '
@@ -174,7 +174,7 @@ def part_to_write(exercise, source):
 
 def copy_project(folder):
     """What the tests need of this project, into an empty folder."""
-    for name in ('parts', 'extras', 'config', 'tests', 'learn'):
+    for name in ('extras', 'config', 'tests', 'learn'):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns('__pycache__'))
     for path in ROOT.glob('*.py'):
         shutil.copy(path, folder)

@@ -127,6 +127,9 @@ def main():
                          'bash run.sh tour')
     if len(folders) not in (0, 2):
         raise ValueError(f'{len(folders)} folders: {" ".join(folders)}')
+    for folder in folders:
+        if not os.path.exists(folder):
+            raise ValueError(f'{folder} does not exist')
     if not folders and all(map(os.path.exists, QUICKSTART)):
         folders = QUICKSTART
     for piece in pieces(PAGE.read_text(encoding='utf-8'), *folders):

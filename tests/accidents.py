@@ -23,7 +23,6 @@ PLACES = {
     'take a token': ('tokenizer', 'Tokenizer.decode_bytes'),        # of an answer to messages
     'throw dice': ('random', 'Random'),                             # called with a seed for each answer
     'trial': ('extras.sandbox', 'TRIAL'),                       # the path of trial.py
-    'size of a shard': ('parts.prepare.files', 'SHARD'),
     'listen': ('extras.server', 'Server.server_activate'),
 }
 
@@ -55,12 +54,6 @@ replace()
 def before(place, deed):
     """Something happens, and then the function does its work."""
     return replaced(place, f'{textwrap.dedent(deed).strip()}\nreturn real(*arguments, **more)')
-
-
-def assigned(place, value):
-    """That name, which is no function, has another value."""
-    module, name = PLACES[place]
-    return f'import {module} as module; module.{name} = {value!r}'
 
 
 def killed_after(place, calls):

@@ -2,8 +2,8 @@
 import shutil
 
 import pytest
-from conftest import ROOT, TINY, metrics, mistake, ok, read_json, run, same, save_run, series, state
-from conftest import torchrun, write
+from conftest import PAID, ROOT, TINY, make_conversations, make_pairs, metrics, mistake, ok, read_json, run
+from conftest import save_run, series, state, torchrun, write
 
 from model import GPT
 from tokenizer import Tokenizer
@@ -12,7 +12,7 @@ FILES = ['train.py', 'model.py', 'tokenizer.py', 'configurator.py']
 # The process that runs it has imported model and tokenizer of this checkout: it forgets them first.
 FORGET = '''
 import sys
-for name in 'model', 'tokenizer', 'configurator', 'extras', 'parts':
+for name in 'model', 'tokenizer', 'configurator', 'extras':
     sys.modules.pop(name, None)
 '''
 
@@ -58,36 +58,49 @@ def test_so_do_the_two_processes_of_torchrun_itself(empty, numbers):
 
 
 # --- doors --------------------------------------------------------------------------------------------------
-DOORS = {'objectives': ['--objective=mlm', '--objective=span', '--document_mask=True'],
-         'streaming': ['--streaming=shards'], 'muon': ['--optimizer=muon'], 'sharding': ['--shard=fsdp'],
-         'planner': ['--plan=8xH100']}
-WITHOUT = ('__pycache__', '.git', '.venv', 'tests', 'docs', 'bench')
+DOORS = {           # those of sft.py, dpo.py, rl.py and eval.py: in their tests
+    'train.py': {'objectives': '--objective=mlm --objective=span --document_mask=True',
+                 'streaming': '--streaming=shards', 'muon': '--optimizer=muon',
+                 'sharding': '--shard=fsdp', 'planner': '--plan=8xH100'},
+    'prepare.py': {'hub': '--source=shakespeare', 'conversations': '--kind=sft', 'licences': '--licences=mit',
+                   'url_lists': '--url_block=x', 'languages': '--languages=en',
+                   'perplexity': '--perplexity_reference=x', 'quality': '--quality_good=x',
+                   'toxic_words': '--toxic_words=x', 'decontaminate': '--decontaminate=x',
+                   'audit': '--audit=1', 'simhash': '--dedup=simhash', 'weights': '--temperature=2',
+                   'text_shards': '--write=text'}}
+WITHOUT = ('__pycache__', '.git', '.venv', 'tests', 'docs', 'bench', 'learn')
+
+
+def copy_project(folder, *without):
+    return shutil.copytree(ROOT, folder / 'nanoparrot', ignore=shutil.ignore_patterns(*WITHOUT, *without))
 
 
 @pytest.fixture(scope='module')
 def without_extras(tmp_path_factory):
-    """This project after rm -r extras parts."""
-    folder = tmp_path_factory.mktemp('project') / 'nanoparrot'
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*WITHOUT, 'extras', 'parts', 'learn'))
-    return folder
+    """This project after rm -r extras."""
+    return copy_project(tmp_path_factory.mktemp('without'), 'extras')
 
 
-@pytest.mark.parametrize('door', DOORS)
-def test_a_flag_whose_file_is_gone_ends_in_one_sentence_that_names_it(without_extras, numbers, tmp_path,
-                                                                      door):
+@pytest.fixture(scope='module')
+def project(tmp_path_factory):
+    return copy_project(tmp_path_factory.mktemp('with'))
+
+
+@pytest.mark.parametrize('script, door', [(script, door) for script in DOORS for door in DOORS[script]])
+def test_a_flag_whose_file_is_gone_ends_in_one_sentence_that_names_it(without_extras, project, numbers,
+                                                                      tmp_path, script, door):
     """Also if the folder is there, and the file is not."""
-    write(tmp_path / 'shards/a.jsonl', [{'text': 'a'}])
-    for there in False, True:
-        if there:
-            shutil.copytree(without_extras, tmp_path / 'project')
-            shutil.copytree(ROOT / 'extras', tmp_path / 'project/extras')
-            (tmp_path / f'project/extras/{door}.py').unlink(missing_ok=True)
-        script = (tmp_path / 'project' if there else without_extras) / 'train.py'
-        for flag in DOORS[door]:
-            result = run(script, f'--data_dir={numbers}', f'--out_dir={tmp_path}/out', *TINY, flag,
-                         cwd=tmp_path, before=FORGET)
-            mistake(result, 'copy extras, too', door)
-    assert not (tmp_path / 'out').exists()
+    write(tmp_path / 'shards/a.jsonl', [{'text': f'{i} is a text.'} for i in range(9)])
+    flags = {'train.py': [f'--data_dir={numbers}', *TINY],
+             'prepare.py': ['--source=shards', '--mode=raw', '--tokenizer=byte', '--num_workers=1']}[script]
+    file = project / f'extras/{door}.py'
+    file.rename(project / 'away')
+    for flag in DOORS[script][door].split():
+        for folder, words in (without_extras, 'extras'), (project, door):
+            result = run(folder / script, *flags, '--out_dir=out', flag, cwd=tmp_path, before=FORGET)
+            mistake(result, 'copy extras, too', words)
+    (project / 'away').rename(file)
+    assert not (tmp_path / 'out/meta.json').exists() and not (tmp_path / 'out/config.json').exists()
 
 
 def test_a_mixture_without_its_file_is_one_sentence(without_extras, numbers, tmp_path):
@@ -99,12 +112,28 @@ def test_a_mixture_without_its_file_is_one_sentence(without_extras, numbers, tmp
                 before=FORGET), 'copy extras, too', 'mixture')
 
 
-def test_without_extras_the_rest_works(without_extras, numbers, tmp_path):
-    ok(run(without_extras / 'train.py', f'--data_dir={numbers}', f'--out_dir={tmp_path}/a', *TINY,
-           '--dtype=float32', before=FORGET))
-    ok(run('train.py', f'--data_dir={numbers}', f'--out_dir={tmp_path}/b', *TINY, '--dtype=float32'))
-    a, b = tmp_path / 'a', tmp_path / 'b'
-    assert metrics(a) == metrics(b) and same(state(a), state(b))
+def test_without_extras_the_whole_pipeline_runs(without_extras, tmp_path):
+    """Your text, your chats, your pairs, your reward."""
+    write(tmp_path / 'text/a.jsonl', [{'text': f'{i} times {i} is {i * i}, and that is a sum of {i} numbers.'}
+                                      for i in range(200)])
+    make_conversations(tmp_path / 'chats')
+    make_pairs(tmp_path / 'pairs')
+    (tmp_path / 'mine.py').write_text(PAID, encoding='utf-8')
+    steps = '--max_steps=2 --batch_size=4 --warmup_steps=0 --sample_tokens=4'
+    for line in [
+            'prepare.py --source=text --out_dir=data --tokenizer=bpe --vocab_size=400 --min_words=0',
+            f'train.py --data_dir=data --out_dir=base {" ".join(TINY)} --block_size=128 --eval_tokens=512',
+            f'sft.py --init_from=base --data_dir=chats --out_dir=sft {steps}',
+            f'dpo.py --init_from=sft --data_dir=pairs --out_dir=dpo {steps}',
+            'rl.py --init_from=sft --reward=mine.py --out_dir=rl --max_steps=2 --warmup_steps=0 '
+            '--batch_size=2 --num_samples=2 --max_new_tokens=4 --eval_prompts=2',
+            'sample.py --ckpt=rl --chat=True --prompt=7 --max_new_tokens=4',
+            'eval.py --ckpt=base --data_dir=data --loss_tokens=500',
+            'plot.py --runs=base,sft,dpo,rl']:
+        script, *flags = line.split()
+        flags += [] if script in ('prepare.py', 'train.py', 'plot.py') else ['--device=cpu']
+        ok(run(without_extras / script, *flags, cwd=tmp_path, before=FORGET))
+    assert (tmp_path / 'base/eval.json').exists() and (tmp_path / 'dashboard.png').exists()
 
 
 # --- sample.py and plot.py ----------------------------------------------------------------------------------

@@ -1,18 +1,29 @@
-"""Cleaning: what is damaged is repaired, what is not stays, code keeps its meaning, personal data go."""
+"""What prepare.py's functions do to a text: one form, rules, personal data; and how copies are found."""
 import collections
+import functools
 import pathlib
+import re
+import string
 import textwrap
 import time
 import unicodedata
+import warnings
 
+import numpy as np
+import pytest
 from conftest import shared
+from feedback import expect, told
 from hypothesis import example, given, settings, strategies as st
 from preparing import recipe
 
-from parts.prepare.clean import fix_mojibake, form_of, normalise, strip_html, strip_latex
-from parts.prepare.files import find_files
-from parts.prepare.filters import hide, prose_reason
-from parts.prepare.texts import syntax_error
+from extras.repair import fix_mojibake, strip_latex
+from prepare import band_keys, code_reason, compiles, find_files, gibberish, hide, jaccard, minhash, mode_of
+from prepare import ngrams, normalise, prose_reason, repeated_share, shingles, strip_html, symbol_share
+from prepare import words_of
+
+# as make_stages calls it
+repaired = functools.partial(normalise, repair=fix_mojibake)
+full = functools.partial(repaired, strip=lambda text: strip_latex(strip_html(text)))
 
 
 # --- mojibake -----------------------------------------------------------------------------------------------
@@ -59,8 +70,8 @@ PIECES = st.tuples(st.sampled_from(SENTENCES + INNOCENT), ENCODINGS, st.integers
 @example([], 'A\u0302€')       # and here the first of them is a letter and its accent
 def test_normalising_twice_is_normalising_once(pieces, noise):
     text = ''.join(damage(t[a:a + n], e) if e else t[a:a + n] for t, e, a, n in pieces) + noise
-    once = normalise(text, 'prose', markup=False)
-    assert normalise(once, 'prose', markup=False) == once
+    once = repaired(text, 'prose', strip=str)
+    assert repaired(once, 'prose', strip=str) == once
     assert unicodedata.is_normalized('NFC', once) and once.encode('utf-8') is not None
 
 
@@ -130,7 +141,7 @@ def indented(text):
 
 
 def test_the_standard_library_stays_as_it_is_but_for_addresses():
-    paths = [pathlib.Path(file['path']) for file in find_files('stdlib')[::2]]
+    paths = [pathlib.Path(file) for file in find_files('stdlib')[0][::2]]
     forms = collections.Counter()
     kinds = set()
     for path in paths:
@@ -138,12 +149,12 @@ def test_the_standard_library_stays_as_it_is_but_for_addresses():
         unix = text.replace('\r\n', '\n').replace('\r', '\n')
         assert normalise(text, 'code') == normalise('\ufeff' + text, 'code') == unix, path
         if len(text) < 8000:            # without its path: hardly one is taken for prose
-            form = form_of(text)
-            assert indented(normalise(text, form)) == indented(text), path
+            form = mode_of(text, '')
+            assert indented(full(text, form)) == indented(text), path
             forms[form] += 1
-        hidden, hits = hide(text)
+        masked, hits = hidden(text)
         kinds.update(hits)
-        assert not hits or not syntax_error(hidden), path
+        assert not hits or compiles(masked), path
     assert len(paths) > 250 and forms.total() > 150 and forms['code'] > 0.95 * forms.total()
     assert kinds == {'email'}           # its authors'; nothing else is in it
 
@@ -151,28 +162,28 @@ def test_the_standard_library_stays_as_it_is_but_for_addresses():
 def test_code_is_known_by_its_path_and_python_also_by_itself():
     for form, texts in FORMS.items():
         for text in texts:
-            assert form_of(text) == form and (form == 'prose' or normalise(text, form) == text), text
-    assert form_of('Just prose.', 'a.jsonl:3 repo/x.py') == 'code' == form_of('', 'B.PY.gz')
+            assert mode_of(text, '') == form and (form == 'prose' or normalise(text, form) == text), text
+    assert mode_of('Just prose.', 'a.jsonl:3 repo/x.py') == 'code' == mode_of('', 'B.PY.gz')
     program = 'int f(void) {\n\treturn  1;\n}\n'
-    assert form_of(program, 'a.jsonl:3 repo/X.C') == 'other code' and form_of(program) == 'prose'
+    assert mode_of(program, 'a.jsonl:3 repo/X.C') == 'other code' and mode_of(program, '') == 'prose'
     assert normalise(program, 'other code') == program
-    assert form_of('<p>\nx = 1\ny = 2\n', 'a.html') == 'prose'
+    assert mode_of('<p>\nx = 1\ny = 2\n', 'a.html') == 'prose'
 
 
 def test_code_within_prose_stays_and_the_prose_around_it_is_tidied():
     fence = '```\nif  x <b>50%</b> &amp; \\emph{x}:\n    y\n```'
     fenced = f'A <b>bold</b>   word:\n\n{fence}\n\n\n\nand  so\n  on.\n'
-    assert form_of(fenced) == 'prose'
-    assert normalise(fenced, 'prose') == f'A bold word:\n\n{fence}\n\nand so\n  on.'
+    assert mode_of(fenced, '') == 'prose'
+    assert full(fenced, 'prose') == f'A bold word:\n\n{fence}\n\nand so\n  on.'
     for begin, end in ('> ```', '> ```'), ('- ```python', '  ```'), ('1. ```', '   ```'), ('````', '````'):
         code = f'{begin}\nif  x <b>y</b>\n{end}'                       # in a quote, in a list, a longer one
-        assert normalise(f'A <b>bold</b>  word:\n\n{code}\n', 'prose') == f'A bold word:\n\n{code}'
+        assert full(f'A <b>bold</b>  word:\n\n{code}\n', 'prose') == f'A bold word:\n\n{code}'
     # within a line, three backticks are no fence, and hide nothing that follows
-    assert normalise('<p>Type ```  twice.\n<b>It</b>  ends.\n', 'prose') == 'Type ``` twice.\nIt ends.'
+    assert full('<p>Type ```  twice.\n<b>It</b>  ends.\n', 'prose') == 'Type ``` twice.\nIt ends.'
     code = textwrap.indent(CLASS, '    ')
     page = 'Some  words about  it.\n\n' + code + '\nThe  end.\n' + 'A   day.\n' * 9
-    tidy = normalise(page, 'prose')
-    assert form_of(page) == 'prose' and normalise(tidy, 'prose') == tidy
+    tidy = full(page, 'prose')
+    assert mode_of(page, '') == 'prose' and full(tidy, 'prose') == tidy
     assert tidy.startswith('Some words about it.\n\n' + code.replace('  1', ' 1') + '\nThe end.\nA d')
 
 
@@ -201,6 +212,14 @@ HARMLESS = [
     'x = 555-1234', 'f(200)-300-4000', '100-200-3000', '+48.137154 +11.576124', '415-555-2671-1',
     'api_key = "a8F3kL9xQ2mZ7pR4tY6w"', 'sk-learn', 'sk-toggleable-content-container-of-a-long-label',
     '-----BEGIN PRIVATE KEY-----']
+
+
+def hidden(text):
+    """What hide makes of a text, and what it counts."""
+    found = collections.Counter()
+    return hide(text, found), dict(+found)
+
+
 FRAMES = ['{}', 'Write to {}, please.', '({})', '"{}"', 'x\n{}\ny', 'It is {}.']
 
 
@@ -208,16 +227,163 @@ def test_personal_data_is_replaced_and_counted_and_what_only_looks_like_it_stays
     for frame in FRAMES:
         for kind, texts in PERSONAL.items():
             for text in texts:
-                hidden = frame.format(f'<{kind.upper()}>')
-                assert hide(frame.format(text)) == (hidden, {kind: 1}), (frame, text)
-                assert hide(f'{text}\n{text}')[1] == {kind: 2}, text
+                masked = frame.format(f'<{kind.upper()}>')
+                assert hidden(frame.format(text)) == (masked, {kind: 1}), (frame, text)
+                assert hidden(f'{text}\n{text}')[1] == {kind: 2}, text
         for text in HARMLESS:
-            assert hide(frame.format(text)) == (frame.format(text), {}), (frame, text)
+            assert hidden(frame.format(text)) == (frame.format(text), {}), (frame, text)
 
     text = 'Ann <ann@uni.edu>, bob@uni.edu; +1 415 555 2671; 123-45-6789; AKIAIOSFODNN7EXAMPLE'
-    hidden = 'Ann <<EMAIL>>, <EMAIL>; <PHONE>; <SSN>; <KEY>'
-    assert hide(text) == (hidden, {'key': 1, 'email': 2, 'ssn': 1, 'phone': 1})
-    assert hide(hidden) == (hidden, {})
+    masked = 'Ann <<EMAIL>>, <EMAIL>; <PHONE>; <SSN>; <KEY>'
+    assert hidden(text) == (masked, {'key': 1, 'email': 2, 'ssn': 1, 'phone': 1})
+    assert hidden(masked) == (masked, {})
+
+
+# --- rules ------------------------------------------------------------------------------------------------
+ENGLISH = 'The old man walked through the wood every morning to sit by the river and hear the birds ' \
+          'that lived among the reeds. Sometimes he brought bread, and then the ducks came too.'
+OTHERS = [
+    'Der alte Mann ging jeden Morgen durch den Wald, um am Ufer zu sitzen und den Vögeln zuzuhören, die im '
+    'Schilf lebten. Manchmal brachte er Brot mit, und dann kamen auch die Enten.',
+    '从前有一个小村庄,坐落在大山脚下。村里的人们每天清晨起来,到田里去劳动,晚上回家和家人一起吃饭。',
+    'กาลครั้งหนึ่งนานมาแล้ว มีหมู่บ้านเล็กๆ แห่งหนึ่งตั้งอยู่ที่เชิงเขา ชาวบ้านตื่นแต่เช้าเพื่อไปทำงาน']
+CODE = 'def f(a):\n    b = a\n    c = b * b\n    d = c - a\n    e = d ** 2\n    g = e // 3\n    return g\n'
+
+
+# --- prose --------------------------------------------------------------------------------------------------
+def test_each_reason_of_prose():
+    for text in (ENGLISH, *OTHERS, 'xkcdqwrt a1b2c3 zzkrtpls ' + ENGLISH, ' '.join(ENGLISH.split()[:20])):
+        assert prose_reason(text) is None, text
+    for text, reason in [
+            (' '.join(ENGLISH.split()[:19]), 'short'), ('中文字' * 13, 'short'), ('', 'short'),
+            ('$ 5 % # @ ! ' * 9, 'symbols'), ('buy now ' * 50, 'repetitive'),
+            (f'{ENGLISH}\n' * 5, 'repetitive'), (' '.join(f'q{i}x{i}z' for i in range(30)), 'gibberish'),
+            (' '.join(chr(97 + i % 26) * 31 + chr(97 + i // 26) for i in range(30)), 'gibberish')]:
+        assert prose_reason(text) == reason, text
+    share = symbol_share(ENGLISH)
+    assert prose_reason(ENGLISH, max_symbols=share) is None
+    assert prose_reason(ENGLISH, max_symbols=share - 1e-9) == 'symbols'
+
+
+def test_the_measures_of_prose():
+    assert symbol_share('ab 1!') == 0.25 and symbol_share('कि') == 0
+    for ruler in ('====', '~~~~~~', '=====  ==', '|---|----|', '+-----+-+'):          # headings, tables
+        assert symbol_share(f'ab\n{ruler}\n1!') == 0.25, ruler
+    assert symbol_share('ab ====\n1!') > 0.5 and symbol_share('#$%@' * 9) == 1
+    assert repeated_share('a b c d') == 0 and repeated_share('a a a a') == 0.75
+    assert repeated_share('\n'.join('abcd')) == 0
+    assert repeated_share('a b\nc d\na b\ne f\ng h') == pytest.approx(0.2)
+    once = ' '.join(f'w{i}' for i in range(200))
+    assert repeated_share(once) == repeated_share(f'{once} ' * 50) == 0         # whatever the length
+    assert gibberish('strength rhythm xkcdqwrt plain') == 0.25 and gibberish('') == 0
+
+
+# --- code ---------------------------------------------------------------------------------------------------
+def test_each_reason_of_code_at_its_threshold():
+    for text, reason in [
+            (CODE, None), (CODE + '\0', 'binary'),
+            (CODE * 2 + '#' + 'a' * 999, None), (CODE * 2 + '#' + 'a' * 1000, 'long line'),
+            ('\n' * 4 + '# AUTO-GENERATED\n' + CODE, 'autogenerated'),
+            ('\n' * 5 + '# auto-generated\n' + CODE, None), ('# Do not edit!\n' + CODE, 'autogenerated'),
+            ('# Generated by protoc\n' + CODE, 'autogenerated'),
+            (CODE.replace('    return g\n', '').replace('    g = e // 3', '    return e'),
+             'few assignments')]:
+        assert code_reason(text, chance=0.99) == reason, text
+    for text, reason in [('a' * 100, None), ('a' * 101, 'long lines'), ('a' * 25 + '-' * 75, None),
+                         ('a' * 24 + '-' * 76, 'few letters')]:
+        assert code_reason(text, is_python=False, chance=0.99) == reason, text
+
+
+def test_what_is_dropped_by_chance_is_dropped_below_seven_tenths():
+    for text, reason in [
+            ('# Unit tests of f\n' + CODE, 'config or test'), ('"""Test file."""\n' + CODE, 'config or test'),
+            ('# Configuration file\n' + CODE, 'config or test'), (CODE + 'config\n', 'config or test'),
+            (CODE + 'test\n' + '\n' * 11, None),                                # 1 in 20: not over 5%
+            (CODE + 'test\n' + '\n' * 10, 'config or test'), ('a = b = c = d = e = 1\n', 'no keywords')]:
+        assert code_reason(text, chance=0.69) == reason and code_reason(text, chance=0.7) is None, text
+    both = '# Unit tests\na = b = c = d = e = 1\n'
+    n_kept = sum(code_reason(both, chance=i / 999) is None for i in range(999))
+    assert 60 < n_kept < 120            # 0.3 x 0.3: two draws
+
+
+def test_what_parses_is_what_python_compiles():
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        for text in ('', 'x = 1', 'async def f(): await g()', 'x = "\\d"', '1 is 1', 'assert (1, 2)'):
+            assert compiles(text), text
+        for text in ('return 1', 'x = \0', '(' * 5000, '[' * 100_000, '-' * 100_000 + '1',
+                     'a' + '.b' * 99_999, 'x = 9' + '9' * 9999, '\ud800'):
+            assert not compiles(text), text[:9]
+
+
+# --- copies -----------------------------------------------------------------------------------------------
+LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+TEXT = st.text(st.sampled_from('aAbB_1 .\né×\u07ff\u0800漢字😀\ud800') | st.characters(exclude_categories=[]))
+
+
+# --- words and sets of them ---------------------------------------------------------------------------------
+@given(st.lists(TEXT, min_size=1, max_size=4), st.integers(1, 6))
+def test_words_and_ngrams_are_those_of_a_regular_expression(texts, n):
+    """Runs of letters, digits, _ and two-byte characters; a character of three or four bytes by itself."""
+    hashes, naive = [], []
+    for text in texts:
+        words = re.findall('[a-z0-9_\x80-\u07ff]+|[\u0800-\U0010ffff]', text.translate(LOWER))
+        assert [word.decode('utf-8', 'surrogatepass') for word in words_of(text)] == words
+        grams = [tuple(words[i:i + n]) for i in range(len(words) - n + 1)]
+        naive += grams
+        hashes += ngrams(words_of(text), n).tolist()
+        five = ngrams(words_of(text), max(1, min(5, len(words))))
+        assert shingles(text).tolist() == sorted({*five.tolist()})
+    # two hashes are equal where, and only where, the n-grams are
+    assert len(set(zip(hashes, naive, strict=True))) == len(set(hashes)) == len(set(naive))
+
+
+@given(st.sets(st.integers(0, 40)), st.sets(st.integers(0, 40)))
+def test_jaccard_is_that_of_sets(a, b):
+    arrays = [np.array(sorted(s), np.uint64) for s in (a, b)]
+    assert jaccard(*arrays) == (len(a & b) / len(a | b) if a | b else 0)
+
+
+# --- signatures ---------------------------------------------------------------------------------------------
+def random_pair(rng, size, shared):
+    """Two sets of that many random shingles, some of them shared, and their Jaccard similarity."""
+    pool = rng.integers(0, 2 ** 64 - 1, 2 * size - shared, np.uint64, endpoint=True)
+    return np.sort(pool[:size]), np.sort(pool[size - shared:]), shared / (2 * size - shared)
+
+
+def test_a_signature_of_a_union_is_the_smaller_of_two():
+    # for all time: other people keep such numbers, and a run is resumed with another numpy
+    expect("minhash(shingles('the cat sat on the mat'), 4)",
+           np.array([2336241653, 392179490, 1402237318, 518363992], np.uint32),
+           lambda: minhash(shingles('the cat sat on the mat'), 4))
+    a, b, _ = random_pair(np.random.default_rng(0), 2500, 0)
+    expect('minhash of an empty set, 4 functions', np.full(4, 2 ** 32 - 1, np.uint32), minhash, a[:0], 4)
+    wanted = np.minimum(minhash(a), minhash(b))
+    expect('minhash of the union of two sets of 2,500, 256 functions; the smaller of their two signatures is '
+           'expected', wanted, minhash, np.append(a, b))
+
+
+def test_documents_share_a_band_as_often_as_the_formula_says():
+    for bands, rows, size in ((32, 8, 2000), (16, 16, 60), (64, 4, 5)):
+        rng = np.random.default_rng(bands)
+        for share in (0, 0.5, 0.7, 0.8, 0.9, 0.95, 1):
+            agree, hits = [], []
+            for _ in range(400):
+                *sets, j = random_pair(rng, size, int(share * size))
+                a, b = map(minhash, sets)
+                agree.append((a == b).mean())
+                hits.append((band_keys(a, bands) == band_keys(b, bands)).any())
+            # each number agrees with probability J, and none says what another one says
+            case = f'400 pairs of sets of {size} shingles with the Jaccard similarity {j:.4f}'
+            mean = f'{case}: the mean fraction of the 256 numbers of minhash that agree'
+            assert abs(np.mean(agree) - j) <= 4 * np.std(agree) / 400 ** 0.5, told(mean, np.mean(agree), j)
+            spread, most = np.std(agree), 1.3 * (j * (1 - j) / 256) ** 0.5
+            deviation = f'{case}: the standard deviation of that fraction'
+            assert spread <= most, told(deviation, spread, f'at most {most:.4g}')
+            p = 1 - (1 - j ** rows) ** bands
+            shared = f'{case}: the fraction of pairs that share one of {bands} bands of {rows}'
+            wrong = abs(np.mean(hits) - p) - 4 * (p * (1 - p) / 400) ** 0.5
+            assert wrong <= 1 / 400, told(shared, np.mean(hits), p)
 
 
 # --- time ---------------------------------------------------------------------------------------------------
@@ -241,8 +407,9 @@ def seconds(function, part, around, n):
 def test_no_text_takes_more_than_its_share_of_time():
     """CPU time at 4 N over that at N, or over a plain text's, if that is longer. Linear work grows by 4, by 5
     with the bound of 10,000; quadratic by 16. 8 lies between, and one try of five is enough."""
-    for function, around in ((hide, PLAIN), (form_of, PLAIN), (lambda text: normalise(text, 'prose'), PLAIN),
-                             (lambda text: normalise(text, 'prose'), MARKUP)):
+    for function, around in ((hidden, PLAIN), (lambda text: mode_of(text, ''), PLAIN),
+                             (lambda text: full(text, 'prose'), PLAIN),
+                             (lambda text: full(text, 'prose'), MARKUP)):
         plain = min(seconds(function, 'Ab c. ', PLAIN, N) for _ in range(5))
         for part in PARTS:
             assert any(seconds(function, part, around, 4 * N)

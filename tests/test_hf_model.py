@@ -173,8 +173,7 @@ EDITS = {'relu2': ('F.silu(self.w_gate(x))', 'F.relu(self.w_gate(x)) ** 2'),
 def test_an_export_of_another_architecture_is_refused_and_leaves_nothing(tmp_path, edit, kind):
     for path in ROOT.glob('*.py'):
         shutil.copy(path, tmp_path)
-    for name in 'parts', 'extras':
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns('__pycache__'))
+    shutil.copytree(ROOT / 'extras', tmp_path / 'extras', ignore=shutil.ignore_patterns('__pycache__'))
     old, new = EDITS[edit]
     text = (ROOT / 'model.py').read_text(encoding='utf-8')
     assert text.count(old) == 1

@@ -6,25 +6,20 @@ import sys
 
 from conftest import ROOT
 
-FILES = [path for folder in ('*.py', 'parts/*/*.py', 'extras/*.py') for path in sorted(ROOT.glob(folder))]
+FILES = [path for folder in ('*.py', 'extras/*.py') for path in sorted(ROOT.glob(folder))]
 TREES = {p.relative_to(ROOT).as_posix()[:-3]: ast.parse(p.read_text(encoding='utf-8')) for p in FILES}
-PARTS = [name for name in TREES if name.startswith('parts/')]
 EXTRAS = [name for name in TREES if name.startswith('extras/')]
-SCRIPTS = TREES.keys() - {*PARTS, *EXTRAS}
-OWN = SCRIPTS | {'parts', 'extras'}
+SCRIPTS = TREES.keys() - {*EXTRAS}
+OWN = SCRIPTS | {'extras'}
 
 
 # --- who imports whom ---------------------------------------------------------------------------------------
 LEAVES = {'configurator', 'model', 'tokenizer'}
-ARROWS = {'configurator': set(), 'model': {'parts', 'extras'}, 'tokenizer': {'configurator', 'extras'},
-          'plot': {'configurator'}, 'sample': LEAVES | {'extras'},
-          'prepare': {'configurator', 'tokenizer', 'parts', 'extras'},
-          **dict.fromkeys(('train', 'sft', 'dpo', 'rl', 'eval'), LEAVES | {'parts', 'extras'}),
-          **dict.fromkeys(PARTS, {'model', 'tokenizer', 'parts', 'extras'}),
-          **dict.fromkeys(EXTRAS, LEAVES | {'extras'})}
+ARROWS = {'configurator': set(), 'model': {'extras'}, 'tokenizer': {'configurator', 'extras'},
+          'plot': {'configurator'}, 'prepare': {'configurator', 'tokenizer', 'extras'},
+          **dict.fromkeys([*SCRIPTS - LEAVES - {'plot', 'prepare'}, *EXTRAS], LEAVES | {'extras'})}
 # People take these away, so they import nothing of ours.
-COPIED = {'extras/sandbox', 'extras/trial', 'extras/crossing', 'parts/prepare/duplicates',
-          'extras/muon'}
+COPIED = {'extras/sandbox', 'extras/trial', 'extras/crossing', 'extras/muon'}
 ARROWS |= dict.fromkeys(COPIED, set())
 
 
@@ -48,8 +43,7 @@ def test_every_file_imports_only_what_the_arrows_allow():
         says = 'copy this file' in ' '.join(ast.get_docstring(tree).lower().split())
         assert not says or name in COPIED or '/' not in name, name
         top = {module.split('/')[0] for module in imports_of(tree, top=True)}
-        doors = {'parts', 'extras'} if name in LEAVES else {'extras'} if name in SCRIPTS else set()
-        assert not top & doors, f'{name} imports {top & doors} at its top: alone it would not work'
+        assert name in EXTRAS or 'extras' not in top, f'{name} would not work without extras'
         assert not modules & {'pickle', 'dill', 'marshal', 'shelve', 'joblib'}, name
 
 
@@ -68,7 +62,7 @@ def packages(*files):
 
 
 def test_what_a_file_imports_is_in_its_requirements():
-    """A script or part may import inside a function what comes with the tests: it says if that is missing."""
+    """Inside a function, a file may import what comes with the tests: it says if that is missing."""
     base, tests = packages('requirements.txt'), packages('requirements.txt', 'tests/requirements.txt')
     theirs = {'bench': packages('requirements.txt', 'bench/requirements.txt'), 'learn': base, 'tests': tests}
     others = [path for folder in theirs for path in sorted((ROOT / folder).glob('*.py'))]

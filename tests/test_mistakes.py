@@ -11,12 +11,11 @@ import pytest
 from accidents import before, full_disk
 from conftest import ROOT, contents, machine, mistake, ok, refused, run, train
 
-from extras.questions import to_question
-from parts.prepare.reading import read_jsonl
+from extras import questions
 
 
 # all that a user can start: the scripts, and the programs of the folders; trial.py is sandbox.py's
-PROGRAMS = [path for folder in ('*.py', 'parts/*/*.py', 'extras/*.py', 'bench/*.py', 'learn/*.py')
+PROGRAMS = [path for folder in ('*.py', 'extras/*.py', 'bench/*.py', 'learn/*.py')
             for path in sorted(ROOT.glob(folder)) if path.stem != 'trial'
             if re.search(r"^(if __name__ == '__main__'|config = configure\()", path.read_text('utf-8'), re.M)]
 
@@ -25,7 +24,7 @@ def test_help_says_what_each_program_does_and_does_nothing(tmp_path):
     assert len(PROGRAMS) > 15
     for path in PROGRAMS:
         name = path.relative_to(ROOT).as_posix()
-        if name.startswith(('parts/', 'extras/')):
+        if name.startswith('extras/'):
             name = name[:-3].replace('/', '.')
         result = run(name, '--help', cwd=tmp_path)
         about = ast.get_docstring(ast.parse(path.read_text('utf-8'))).splitlines()[0]
@@ -112,11 +111,12 @@ def wrong(tmp_path):
 
 
 def test_a_file_of_records_that_is_none_is_one_sentence(wrong):
-    for name in [*WRONG, 'folder.jsonl']:
-        words = rf'{name}, line \d+: \w+: .*; a line is like this'
-        refused(words, read_jsonl, str(wrong / name), to_question, 'a line is like this')
+    for name in WRONG:
+        words = rf'{name}, line \d+: \w+: .*; each line is a problem of own; see the top of eval.py'
+        refused(words, questions.read, 'own', str(wrong / name))
+    refused("folder.jsonl can't be read", questions.read, 'own', str(wrong / 'folder.jsonl'))
     (wrong / 'whole.jsonl.gz').write_bytes(gzip.compress(LINES.encode()))
-    assert len(read_jsonl(str(wrong / 'whole.jsonl.gz'), to_question, '')) == 40
+    assert len(questions.read('own', str(wrong / 'whole.jsonl.gz'))) == 40
 
 
 def test_the_scripts_say_it_too(wrong):
@@ -124,9 +124,9 @@ def test_the_scripts_say_it_too(wrong):
     result = run('eval.py', '--tasks=gsm8k', f'--data={cut}', '--completions=x')
     mistake(result, 'cut.jsonl.gz', 'see the top of eval.py')
     out = f'--out_dir={wrong}/out'
-    mistake(run('prepare.py', f'--source={ROOT}/parts', out, f'--decontaminate={wrong}/half.jsonl'),
+    mistake(run('prepare.py', f'--source={ROOT}/extras', out, f'--decontaminate={wrong}/half.jsonl'),
             'half.jsonl', 'must be the file of a benchmark')
-    mistake(run('prepare.py', f'--source={ROOT}/parts', out, f'--decontaminate={wrong}/none.json'),
-            'none.json', 'must be the file of a benchmark')
-    mistake(run('prepare.py', f'--source={ROOT}/parts', out, f'--perplexity_reference={wrong}/bytes.jsonl'),
+    mistake(run('prepare.py', f'--source={ROOT}/extras', out, f'--decontaminate={wrong}/none.json'),
+            'none.json does not exist', '--decontaminate needs')
+    mistake(run('prepare.py', f'--source={ROOT}/extras', out, f'--perplexity_reference={wrong}/bytes.jsonl'),
             'reference', 'no text')

@@ -278,8 +278,11 @@ def test_no_file_runs_code(tmp_path):
         def __reduce__(self):
             return (open, (str(tmp_path / 'ran'), 'w'))
     saved(tmp_path / 'a.pt', more=Evil())
-    refused('a.pt', GPT.load, tmp_path / 'a.pt')
+    # torch's own advice is to run it
+    refused(r'a\.pt ((?!weights_only|option).)*$', GPT.load, tmp_path / 'a.pt')
     assert not (tmp_path / 'ran').exists()
+    torch.load(tmp_path / 'a.pt', weights_only=False)['more'].close()
+    assert (tmp_path / 'ran').exists()                  # it is a real one
 
 
 def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):

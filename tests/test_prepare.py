@@ -2,13 +2,21 @@
 import gzip
 import hashlib
 import json
+import os
+import pathlib
+import random
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, contents, mistake, ok, read_json, run, shared
-from preparing import DOCUMENTS, FOX, PROSE, RAW, prose, write, write_records
+from conftest import ROOT, contents, mistake, ok, read_json, refused, run, shared
+from preparing import DOCUMENTS, FOX, PROSE, RAW, WORDS, prose, write, write_records
 from preparing import documents, dropped, kept, prepare, read, report
 
+from extras import pairs
+from prepare import check_out_dir, hashes_of
 from tokenizer import Tokenizer
 
 BPE = [*RAW, '--tokenizer=bpe', '--vocab_size=400']
@@ -108,6 +116,50 @@ def test_ids_are_as_wide_as_the_vocabulary_asks(folder, tmp_path):
         meta, _, bins = read(tmp_path / 'out')
         assert (meta['dtype'], meta['vocab_size'], bins['train'].max()) == (dtype, size, size - 1)
         assert kept(tmp_path / 'out') == sorted(DOCUMENTS)
+
+
+# --- several machines, and shards of text ------------------------------------------------------------------
+ALONE = ['--tokenizer=bpe', '--vocab_size=330', '--num_workers=1']
+
+
+@pytest.fixture(scope='module')
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('shards')
+    for i in range(5):
+        write_records(folder / f'{i}.jsonl', [
+            {'text': prose(i * 30 + j, 60 if j else 9), 'license': 'MIT', 'url': f'https://a.org/{j}',
+             'repo_name': 'r', 'path': f'{j}'} for j in range(30)])
+    return folder
+
+
+def test_parts_together_give_what_one_process_gives(shards, tmp_path):
+    prepare(tmp_path / 'one', shards, *ALONE)
+    many = [f'--source={shards}', f'--out_dir={tmp_path}/many', *ALONE]
+    command = [sys.executable, ROOT / 'prepare.py', *many]
+    some = [subprocess.Popen([*command, f'--part={i}/2'], stdout=subprocess.PIPE, text=True) for i in (1, 2)]
+    printed = [process.communicate(timeout=120)[0] for process in some]         # both began at once
+    assert 'part 1/2: 3 shards are clean' in printed[0] and 'part 2/2: 2 shards are clean' in printed[1]
+    assert not (tmp_path / 'many/meta.json').exists()
+    prepare(tmp_path / 'many', shards, *ALONE)
+    for name in ('train.bin', 'val.bin', 'tokenizer.json', 'report.json'):
+        assert (tmp_path / 'many' / name).read_bytes() == (tmp_path / 'one' / name).read_bytes(), name
+
+
+def test_shards_of_text_say_what_they_are_and_where_each_document_is_from(shards, tmp_path):
+    prepare(tmp_path, shards, '--write=text')
+    meta = read_json(tmp_path / 'meta.json')
+    n = 0
+    for i in range(5):
+        data = (tmp_path / f'shards/{i:05}.jsonl.gz').read_bytes()
+        lines = gzip.decompress(data).splitlines()
+        assert meta['sha256'][f'{i:05}'] == hashlib.sha256(data).hexdigest()
+        for line in map(json.loads, lines):
+            assert line['license'] == 'MIT' and line['url'].startswith('https://a.org/') and line['text']
+            assert line['source'] == str(shards) and ' r/' in line['path']
+        n += len(lines)
+    assert n == meta['documents']['train']
+    s = report(tmp_path)['sources'][str(shards)]
+    assert s['read'] == 150 == 5 + sum(meta['documents'].values())
 
 
 # --- several sources ----------------------------------------------------------------------------------------
@@ -215,13 +267,89 @@ def test_rules_are_switched_off_by_zero(tmp_path):
         assert dropped(tmp_path / 'out') == reasons
 
 
+def planted():
+    """Good documents, and {(stage, reason): rubbish that it must hit}."""
+    code = [f'"""{prose(i)}"""\n' + ''.join(f'def {w}(x):\n    y = x + {i}\n    return y\n'
+                                            for w in WORDS[i * 9:i * 9 + 9]) for i in range(40)]
+    good = [prose(i) for i in range(60)]
+    near = [f'{prose(i + 100, 400)}\n' for i in range(3)]
+    return good + near + code, {
+        ('read', 'empty'): ['', ' ', '\n'],
+        ('rules', 'short'): [f'too short {w}' for w in WORDS[:12]],
+        ('rules', 'symbols'): [f'{w} ' + '@#$% ' * 30 for w in WORDS[:7]],
+        ('rules', 'does not parse'): [text.replace('(x):', '(x:', 1) for text in code[:8]],
+        ('rules', 'long line'): [f'{code[1]}# {"long " * 250}\n'],
+        ('exact duplicates', 'exact duplicate'): [text.replace('.', '.\n\n') for text in good[:9]],
+        ('near duplicates', 'near duplicate'): [f'{text}one more\n' for text in near]}
+
+
+def test_every_document_is_dropped_for_its_reason_and_the_figures_add_up(tmp_path):
+    good, rubbish = planted()
+    texts = good + sum(rubbish.values(), [])
+    paths = ['x.py' if text.startswith('"') else 'x.txt' for text in texts]
+    write_records(tmp_path / 'x.jsonl', [{'text': text, 'path': path} for text, path in zip(texts, paths)])
+    out = tmp_path / 'out'
+    printed = prepare(out, tmp_path / 'x.jsonl', '--audit=5')
+    r = report(out)
+    stages = r['stages']
+    reasons = {(stage['name'], reason): n for stage in stages for reason, n in stage['dropped'].items()}
+    assert reasons == {key: len(texts) for key, texts in rubbish.items()}
+    assert stages[0]['docs_in'] == len(texts)
+    assert stages[0]['bytes_in'] == sum(len(text.encode()) for text in texts)
+    share = f'short: 12 ({12 / (len(texts) - 3):.1%})'          # of what came to this stage
+    assert share in printed and share in (out / 'report.md').read_text(encoding='utf-8')
+    left = {'docs_in': len(kept(out)), 'bytes_in': sum(r['bytes'].values())}
+    for stage, after in zip(stages, [*stages[1:], left]):
+        assert stage['docs_in'] - sum(stage['dropped'].values()) == stage['docs_out'] == after['docs_in']
+        assert stage['bytes_out'] == after['bytes_in'], stage['name']
+    assert left['docs_in'] == len(good) == sum(r['documents'].values())
+    assert left['bytes_in'] == sum(len(text.encode()) for text in kept(out))
+
+    audit = (out / 'audit.md').read_text(encoding='utf-8')
+    outside = re.sub('````\n.*?\n````\n', '', audit, flags=re.S)        # the headings, not the samples
+    samples = {part.split('\n')[0]: part.count('\n## ') for part in re.split('^# ', outside, flags=re.M)[1:]}
+    assert samples == {'kept': 5, **{reason: min(5, n) for reason, n in dropped(out).items()}}
+
+
+# --- copies -----------------------------------------------------------------------------------------------
+def edited(text, n, rng):
+    """A copy with n single words changed: each takes about five 5-grams away and brings five new ones."""
+    words = text.split()
+    for i in rng.sample(range(len(words)), n):
+        words[i] = f'new{rng.randrange(10 ** 6)}'
+    return ' '.join(words)
+
+
+def test_prepare_drops_planted_copies_and_nothing_else(tmp_path):
+    texts = [prose(i, 400) for i in range(100)]
+    rng = random.Random(0)
+    family = {text: i for i, text in enumerate(texts)}      # text: number of what it is a copy of
+    family |= {edited(text, 4, rng): i for i, text in enumerate(texts[:60])}        # J of about 0.9
+    family |= {edited(text, 25, rng): i for i, text in enumerate(texts[60:80], 100)}    # of 0.5: another text
+    family |= {text.replace(' ', '\n\n'): family[text] for text in texts[40:80]}
+    everything = rng.sample(sorted(family), len(family))
+    source = write(tmp_path / 'files', everything)
+    prepare(tmp_path / 'out', source, *RAW, '--dedup=minhash', '--min_similarity=0.8', '--val_fraction=0.4')
+    first = {i: next(text for text in everything if family[text] == i) for i in range(120)}
+    assert len({*kept(tmp_path / 'out')} ^ {*first.values()}) <= 3      # recall 0.95 of 60
+    assert dropped(tmp_path / 'out')['exact duplicate'] == 40
+
+
+def test_pairs_are_copies_only_if_every_field_and_the_label_are():
+    rows = [{'prompt': 'q', 'completion': 'q', 'label': label} for label in (0, 1)]
+    rows += [{'prompt': 'q', 'chosen': a, 'rejected': b} for a, b in (('2', '22'), ('22', '2'), ('q', 'q'))]
+    key_of = lambda row: hashes_of(**pairs.fields_of(row))[0]
+    assert len({*map(key_of, rows)}) == len(rows)
+    assert key_of({'prompt': ' q', 'chosen': '2\n', 'rejected': '2 2'}) == key_of(rows[2])
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------
 def test_sources_without_text_are_one_sentence(tmp_path):
     for i, (files, words) in enumerate([
             ({'a.png': b'x', 'b.png': b'x'}, ['no text at', '.jsonl', 'it has 2 .png']),
             ({'a.txt': b''}, ['0 characters']),
             ({'a.jsonl': b'{"messages": [{"role": "user"}]}\n' * 9},
-             ['could not be read: 9, the first', 'a.jsonl:1: it has messages', '--kind=sft',
-              'dropped: none']),
+             ['could not be read: 9, the first', 'a.jsonl:1: it has messages', '--kind=sft', ': none']),
             ({'a.txt.gz': gzip.compress(b'x' * 99)[:-5]}, ['a.txt.gz'])]):
         folder = tmp_path / str(i)
         folder.mkdir()
@@ -230,6 +358,29 @@ def test_sources_without_text_are_one_sentence(tmp_path):
         source = folder / name if len(files) == 1 else folder
         mistake(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/out'), *words)
         assert not list(tmp_path.glob('out/[!.]*'))
+
+
+HERE = {'kind': 'text', 'sources': None, 'source': 'x'}
+OURS, CHATS = (json.dumps({'format': 'nanoparrot-data-1', 'config': {**HERE, 'kind': kind}})
+               for kind in ('text', 'sft'))
+OUT_DIRS = [        # files that are there, what is read, a part of what is said, or None
+    ({'meta.json': OURS, 'train.bin': ''}, ['a.txt', 'out.txt'], None),
+    ({'.prepare_py': '', 'train.jsonl': ''}, ['a.txt'], None),
+    ({'meta.json': '{}'}, [], 'has meta.json'), ({'notes.txt': '', 'z.pt': ''}, [], 'has notes.txt'),
+    ({'meta.json': CHATS}, ['a.txt'], 'has data of --kind=sft'),
+    ({'meta.json': OURS, 'val.jsonl': ''}, ['link.jsonl'], 'link.jsonl is read')]       # it points to that
+
+
+def test_nothing_of_others_is_replaced(tmp_path, monkeypatch):
+    for i, (files, inputs, words) in enumerate(OUT_DIRS):
+        (tmp_path / f'{i}').mkdir()
+        monkeypatch.chdir(tmp_path / f'{i}')
+        os.mkdir('out')
+        os.symlink('out/val.jsonl', 'link.jsonl')
+        for name, content in files.items():
+            pathlib.Path('out', name).write_text(content, encoding='utf-8')
+        check = lambda: check_out_dir(pathlib.Path('out'), {**HERE, 'overwrite': False}, inputs)
+        refused(words, check) if words else check()
 
 
 MISTAKES = [        # lines of a config file, words of the sentence

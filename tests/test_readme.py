@@ -25,7 +25,7 @@ def commands(text):
     lines += re.findall(r'`([^`\n]+)`', re.sub(r'```.*?```', '', text, flags=re.S))
     lines += [line.split(' #')[0].strip(' #') for line in text.splitlines()      # of a docstring or a comment
               if re.match(r'(#? {4}|# )(python|torchrun) \S', line)]
-    program = r'(python|torchrun --nproc_per_node=8) ([\w/]+\.py|-m (parts|extras)\.)'
+    program = r'(python|torchrun --nproc_per_node=8) ([\w/]+\.py|-m extras\.)'
     return [line for line in lines if re.match(program, line)]
 
 
@@ -46,17 +46,11 @@ def names_in(*folder):
     return sorted(path.stem for path in ROOT.joinpath(*folder).glob('*.py') if path.stem != '__init__')
 
 
-def test_the_four_maps_name_each_file_and_no_other():
-    """README's table; the map of parts/, whose lines stand under their folders; that of extras/; the table
-    of the tests."""
+def test_the_three_maps_name_each_file_and_no_other():
+    """README's table; the map of extras/; the table of the tests."""
     assert sorted(re.findall(r'^(?:\| )?\[(\w+)\.py\]\(\1\.py\)', README, re.M)) == names_in()
-    text = (ROOT / 'parts/__init__.py').read_text(encoding='utf-8')
-    _, *halves = re.split(r'^(\w+)/ .*\n', text, flags=re.M)         # folder, its lines, folder, ...
-    named = [f'{folder}/{name}' for folder, lines in zip(halves[::2], halves[1::2])
-             for name in re.findall(r'^    (\w+) +\w', lines, re.M)]
-    assert sorted(named) == sorted(f'{path.parent.name}/{path.stem}' for path in ROOT.glob('parts/*/*.py'))
     text = (ROOT / 'extras/__init__.py').read_text(encoding='utf-8')
-    assert sorted(re.findall(r'^    (\w+) +\w', text, re.M)) == names_in('extras')
+    assert sorted(re.findall(r'^    (\w+) +\S', text, re.M)) == names_in('extras')
     text = (ROOT / 'tests/README.md').read_text(encoding='utf-8')
     rows = text.split('## Which file tests what')[1].splitlines()[4:]
     named = [f'test_{name}' for row in rows for name in row.split('|')[2].split()]
@@ -82,7 +76,7 @@ def test_every_link_and_each_file_that_is_named_exists_and_every_page_is_linked(
 
 
 def test_every_command_uses_settings_and_configs_that_exist():
-    folders = '*.py', 'parts/*/*.py', 'extras/*.py', 'config/*.py'
+    folders = '*.py', 'extras/*.py', 'config/*.py'
     scripts = [path for folder in folders for path in ROOT.glob(folder)]
     texts = [*PAGES.values(), *(path.read_text(encoding='utf-8') for path in scripts)]
     run_sh = (ROOT / 'run.sh').read_text(encoding='utf-8').replace('\\\n', ' ')
@@ -162,19 +156,19 @@ assert model.generate(x, 4).shape == (1, len(ids) + 4)
 model.save('model.pt', step=3)
 assert GPT.load('model.pt').saved['step'] == 3
 assert sandbox.run_code('def f(): return 1', 'assert f() == 1').outcome == 'passed'
-assert not {'parts', 'extras'} & sys.modules.keys()
+assert 'extras' not in sys.modules
 """
 
 
 def test_files_that_were_copied_into_an_empty_folder_work(tmp_path):
     """The Python of docs/use.md, and more. configurator.py alone: test_configurator.py."""
-    for name in ('tokenizer', 'model', 'parts/prepare/duplicates', 'extras/sandbox', 'extras/trial',
+    for name in ('configurator', 'tokenizer', 'model', 'prepare', 'extras/sandbox', 'extras/trial',
                  'extras/crossing'):
         shutil.copy(ROOT / f'{name}.py', tmp_path)
     (tmp_path / 'corpus.txt').write_text('def f(x):\n    return x\n' * 40, encoding='utf-8')
     pages = blocks('python', PAGES[ROOT / 'docs/use.md'])
     code = next(page for page in pages if 'import Tokenizer' in page)
-    code = re.sub(".*GPT.load\\('path.*", '', code.replace('from parts.prepare.', 'from '))
+    code = re.sub(".*GPT.load\\('path.*", '', code)
     code = re.sub(r'^(jaccard.*\)) +# (\S+)$', r'assert \1 == \2', code, flags=re.M)
     assert code.count('assert') == 1
     command = [sys.executable, '-I', '-c', f'import sys\nsys.path.insert(0, ".")\n{code}{USE}']

@@ -1,12 +1,13 @@
 """sample.py: prompts and temperatures, a chat, the speed on stderr, what it refuses; gaps that are filled."""
 import math
+import random
 import re
 import types
 
 import pytest
 import torch
 from accidents import before
-from conftest import lift, mistake, ok, run, save_run
+from conftest import greedy, lift, mistake, ok, run, save_run
 
 from model import GPT, GPTConfig
 from extras import gaps
@@ -150,6 +151,23 @@ def test_pieces_split_no_character_and_show_nothing_of_an_end_or_of_a_token_that
     assert [why for _, why in steps] == ['', '', 'stop'] and steps[1][0] == 'a' and '<' not in steps[0][0]
 
 
+def test_of_several_ends_the_first_that_is_complete_counts_and_none_is_shown_in_part():
+    """Against a slow version, which looks at each beginning of the text."""
+    dice = random.Random(0)
+    some = lambda most: ''.join(dice.choices('ab', k=dice.randint(1, most)))
+    for _ in range(500):
+        ends, text = [some(5) for _ in range(dice.randint(1, 4))], some(12)
+        cuts = [min(at for end in ends if (at := text[:n].find(end)) >= 0)
+                for n in range(len(text) + 1) if any(end in text[:n] for end in ends)]
+        expected, shown = text[:cuts[0]] if cuts else text, ''
+        best = lambda logits: logits.argmax(-1)
+        steps = [*write(Typist(text.encode()), TOKENIZER, [], len(text), best, '|'.join(ends))]
+        for piece, _ in steps:
+            shown += piece
+            assert expected.startswith(shown), (ends, text)
+        assert (shown, steps[-1][1]) == (expected, 'stop' if cuts else 'length'), (ends, text)
+
+
 def test_a_prompt_that_ends_inside_a_token_is_read_without_it():
     tokenizer = Tokenizer.train('def f(x):\n    return x\n' * 9, 330)
     ids, allowed, n_again = encode(tokenizer, 'def f(x):')
@@ -161,6 +179,44 @@ def test_a_prompt_that_ends_inside_a_token_is_read_without_it():
     assert encode(tokenizer, [{'role': 'user', 'content': 'x'}])[1:] == (None, 0)
 
 
+# --- against one token at a time, without a cache -----------------------------------------------------------
+PROMPT = 'def f7'
+
+
+def texts_of(ckpt, *flags):
+    """The texts that sample.py writes, with their prompts. Several have a line before each of them."""
+    said = ok(run('sample.py', f'--ckpt={ckpt}', '--device=cpu', *flags))
+    return [text.removesuffix('\n') for text in re.split('--- temperature [^ ]+ -+\n', said) if text]
+
+
+def test_temperature_0_writes_the_most_probable_tokens_also_past_the_context(babbler):
+    """And nothing of a text to stop at, though tokens cut it."""
+    expected = greedy(babbler, PROMPT, 120)
+    assert len(Tokenizer.load(babbler / 'tokenizer.json').encode(expected)) > 80      # the context is 32
+    flags = [f'--prompt={PROMPT}', '--temperature=0', '--max_new_tokens=120']
+    assert texts_of(babbler, *flags, '--seed=2') == [expected]
+    assert texts_of(babbler, *flags, '--random_init=True') != [expected]
+    stop = expected[len(PROMPT) + 21:][:5]
+    before, _, _ = expected[len(PROMPT):].partition(stop)
+    assert texts_of(babbler, *flags, f'--stop_at={stop}') == [PROMPT + before]
+
+
+def test_samples_are_as_many_as_asked_and_follow_from_the_seed(babbler):
+    flags = [f'--prompt={PROMPT}', '--num_samples=4', '--temperature=2', '--top_k=0', '--max_new_tokens=30']
+    texts = texts_of(babbler, *flags)
+    assert len(texts) == 4 == len(set(texts)) and texts_of(babbler, *flags[:1], *flags[2:]) == texts[:1]
+    assert texts_of(babbler, *flags) == texts and texts_of(babbler, *flags, '--seed=2') != texts
+
+
+def test_a_prompt_file_is_completed_character_for_character(babbler, tmp_path):
+    for content in 'def f7(a, b):\n\treturn ', 'naïve 漢字 \n\n ', 'x' * 99:
+        (tmp_path / 'prompt.py').write_text(content, encoding='utf-8')
+        flags = [f'--prompt_file={tmp_path}/prompt.py', '--temperature=0', '--max_new_tokens=3']
+        [text] = texts_of(babbler, *flags)
+        assert text.startswith(content) and text == greedy(babbler, content, 3), content
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------
 REFUSED = [         # model, flags, words of the sentence
     ('clm', '--sweep=0,-1', '0,0.5,1.0'), ('clm', "--sweep=(0,'hot')", 'temperatures >= 0'),
     ('clm', '--prompt=a --prompts=x', 'one of --prompt'), ('clm', '--prompts=nowhere.txt', 'nowhere.txt'),

@@ -2,6 +2,7 @@
 import gzip
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -9,23 +10,25 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, contents, mistake, ok, read_json, run, shared
-from preparing import RAW, documents, dropped, kept, prepare, prose, read, write, write_records
+from conftest import ROOT, contents, mistake, ok, read_json, refused, run, shared
+from preparing import DOCUMENTS, RAW, documents, kept, prepare, prose, read, report, write, write_records
 
 import prepare as script
 
 TEXTS = [prose(i) for i in range(12)]
+TEXT = 'Der Müller sah den Fluß, naïve Träume, „früh“ – für 5 €.\n' * 5
 
 
-def read_file(path, **more):
-    """The records of a file, and why others could not be read."""
+def read_file(path, *piece):
+    """The records of a file, [(line, record)], and why others could not be read, [(line, why)]."""
     why = []
-    return [record for _, record in script.read(str(path), lambda *error: why.append(error), **more)], why
+    reject = lambda place, error: why.append((int(place.removeprefix(f'{path}:')), str(error)))
+    return [*script.read(str(path), reject, *piece)], why
 
 
 def test_the_reader_of_records_is_the_same_text_in_extras():
-    pages = [(ROOT / name).read_text('utf-8') for name in ('prepare.py', 'extras/records.py')]
-    fences = [re.search('# --- records: same text.*?# --- end records', page, re.S)[0] for page in pages]
+    texts = [(ROOT / name).read_text('utf-8') for name in ('prepare.py', 'extras/records.py')]
+    fences = [re.search('# --- records: same text.*?# --- end records', text, re.S)[0] for text in texts]
     assert fences[0] == fences[1]
 
 
@@ -52,8 +55,8 @@ def test_endings_of_records_are_records_and_unknown_ones_are_refused_unless_raw(
                 'no text at', '--mode=raw')
     prepare(tmp_path / 'out', tmp_path / 'a.csv', '--mode=raw')
     (tmp_path / 'zero.txt').write_bytes(b'a\0' * 99)
-    mistake(run('prepare.py', f'--source={tmp_path}/zero.txt', f'--out_dir={tmp_path}/no'),
-            'zero.txt', 'iconv')
+    result = run('prepare.py', f'--source={tmp_path}/zero.txt', f'--out_dir={tmp_path}/no')
+    mistake(result, 'zero.txt', 'iconv')
 
 
 def test_a_lone_text_is_masked_and_shakespeare_stays_as_it_is(tmp_path):
@@ -68,16 +71,19 @@ def test_a_lone_text_is_masked_and_shakespeare_stays_as_it_is(tmp_path):
     assert script.hide(text, found := script.collections.Counter()) == text and not found.total()
 
 
-def test_what_is_passed_over_is_said_and_other_code_is_read(tmp_path):
+def test_text_of_any_ending_is_read_and_what_is_passed_over_is_said(tmp_path):
     source = write(tmp_path / 'in', TEXTS)
-    for name in 'a.png', 'b.png', 'node_modules/x.js', '.venv/y.py', 'env/pyvenv.cfg', 'env/z.py':
+    names = 'A.PY b.markdown c.HTML c.rst d.tex d.org d.adoc x.c a.png b.png f e/a.pdf'.split()
+    for name in *names, 'node_modules/x.js', '.venv/y.py', 'env/pyvenv.cfg', 'env/z.py':
         (source / name).parent.mkdir(exist_ok=True)
-        (source / name).write_text('def f(): pass\n', encoding='utf-8')
-    (source / 'x.c').write_text('int f(void) {\n\treturn  1;\n}\n', encoding='utf-8')
+        (source / name).write_text(f'def f():\n\treturn  "{name}"\n', encoding='utf-8')
     said = prepare(tmp_path / 'out', source, *RAW)
-    assert 'passed over: 2 .png, ' in said
-    assert all(f'1 {name}/' in said for name in ('node_modules', '.venv', 'env'))
-    assert len(kept(tmp_path / 'out')) == 13 and script.mode_of('x', 'x.c') == 'other code'
+    assert 'tokenizer: byte, 320' in said and len(kept(tmp_path / 'out')) == 12 + 8
+    for text in said, (tmp_path / 'out/report.md').read_text(encoding='utf-8'):
+        others, = re.findall('passed[ _]over: (.*2 .png, .*)', text)
+        for other in '1 .pdf', '1 without ending', '1 node_modules/', '1 .venv/', '1 env/':
+            assert other in others, text
+    refused('it has 1 .pdf', script.find_files, str(source / 'e'))
 
 
 def test_data_of_another_source_are_replaced_only_if_that_is_asked_for(tmp_path):
@@ -85,8 +91,8 @@ def test_data_of_another_source_are_replaced_only_if_that_is_asked_for(tmp_path)
     out = tmp_path / 'out'
     prepare(out, a)
     before = contents(out)
-    mistake(run('prepare.py', f'--source={b}', f'--out_dir={out}'),
-            f'has data of --source={a}', '--overwrite')
+    result = run('prepare.py', f'--source={b}', f'--out_dir={out}')
+    mistake(result, f'has data of --source={a}', '--overwrite')
     assert contents(out) == before
     ok(run('prepare.py', f'--source={a}', f'--out_dir={out}', '--tokenizer=byte'))      # the same again
     prepare(out, b)
@@ -109,9 +115,17 @@ def test_marks_of_byte_order_are_read_and_other_encodings_are_named(tmp_path):
             text = 'naïve text\n' if name == 'a.txt' else json.dumps({'text': 'naïve text\n'}) + '\n'
             data = text.encode(encoding)
             (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith('gz') else data)
-            assert read_file(tmp_path / name) == ([{'text': 'naïve text\n'}], []), (encoding, name)
-    (tmp_path / 'a.txt').write_bytes('plain text'.encode('utf-16-le'))
-    assert 'iconv -f utf-16' in str(read_file(tmp_path / 'a.txt')[1])
+            line = int('json' in name)
+            assert read_file(tmp_path / name) == ([(line, {'text': 'naïve text\n'})], []), (encoding, name)
+    for data, encoding in (TEXT.encode(), 'utf-8'), (b'', 'utf-8'), (TEXT.encode('cp1252'), 'cp1252'):
+        for name in 'a.txt', 'a.md.gz':
+            (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith('.gz') else data)
+            assert read_file(tmp_path / name) == ([(0, {'text': data.decode(encoding)})], [])
+    for data in ('наивный текст'.encode('koi8-r'), b'\x89PNG\r\n\0\0', 'plain text'.encode('utf-16-le'),
+                 b'a\0b' * 9, b'one word and a byte that is none: \x81'):
+        (tmp_path / 'a.txt').write_bytes(data)
+        records, [(line, why)] = read_file(tmp_path / 'a.txt')
+        assert (records, line) == ([], 1) and 'iconv -f utf-16' in why, data
 
 
 def test_other_shapes_of_json_and_unknown_fields_are_named(tmp_path):
@@ -131,7 +145,7 @@ def test_other_shapes_of_json_and_unknown_fields_are_named(tmp_path):
 def test_long_texts_are_cut_at_paragraphs_and_lines_with_endoftext_divide_texts(tmp_path):
     text = '\n\n'.join(f'{i} ' + prose(i) for i in range(30_000))
     (tmp_path / 'a.txt').write_text(text, encoding='utf-8')
-    pieces = [record['text'] for record in read_file(tmp_path / 'a.txt')[0]]
+    pieces = [record['text'] for _, record in read_file(tmp_path / 'a.txt')[0]]
     assert ''.join(pieces) == text and len(pieces) > 2 and max(map(len, pieces)) < 8_000_000
     assert all(piece.endswith('.\n\n') for piece in pieces[:-1])
     stories = '<|endoftext|>\n'.join(f'{text}\n' for text in TEXTS)
@@ -171,8 +185,8 @@ def dumps(value, **more):
     return real(value, **more)
 json.dumps = dumps
 """
-    command = ['prepare.py', f'--source={source}', f'--out_dir={tmp_path}/out', '--num_workers=1']
-    mistake(run(*command, before=change), 'changed while it was read')
+    flags = [f'--source={source}', f'--out_dir={tmp_path}/out', '--num_workers=1']
+    mistake(run('prepare.py', *flags, before=change), 'changed while it was read')
     with gzip.open(tmp_path / 'bomb.txt.gz', 'wb') as f:
         f.write(bytes(20_000_000))
     mistake(run('prepare.py', f'--source={tmp_path}/bomb.txt.gz', f'--out_dir={tmp_path}/no'), 'bomb.txt.gz')
@@ -197,8 +211,109 @@ def test_spawned_processes_give_the_same_bytes(tmp_path):
     assert made[0] == made[1]
 
 
-def test_near_copies_are_dropped_and_said(tmp_path):
-    texts = [prose(i, 300) for i in range(8)]
-    prepare(tmp_path / 'out', write(tmp_path / 'in', [
-        *texts, f'{texts[0]} more', texts[1].replace(' ', '\n')]))
-    assert dropped(tmp_path / 'out') == {'exact duplicate': 1, 'near duplicate': 1}
+# --- records ------------------------------------------------------------------------------------------------
+def test_every_form_of_record_gives_the_same_texts(tmp_path):
+    texts = [*DOCUMENTS, 'lone \ud800 surrogate']
+    forms = {'text.jsonl': [{'text': t, 'n': 1} for t in texts], 'strings.jsonl': texts,
+             'content.jsonl': [{'text': ' ', 'content': t} for t in texts], 'list.json': texts}
+    for name, rows in forms.items():
+        lines = '\n'.join(json.dumps(row) + '\n' for row in rows)       # with blank lines between
+        if name == 'list.json':
+            lines = f'\n {json.dumps(rows, indent=1)}'
+        for path, data in ((name, f'\ufeff{lines}'.encode()), (f'{name}.gz', gzip.compress(lines.encode()))):
+            (tmp_path / path).write_bytes(data)
+            assert [script.text_of(record) for _, record in read_file(tmp_path / path)[0]] == texts, path
+
+
+LINES = [json.dumps({'text': f'line {i} ' * (i % 7)}) for i in range(500)]
+LINES[17:19] = ['', '{broken']
+
+
+def test_the_pieces_of_a_large_file_are_together_the_file(tmp_path, monkeypatch):
+    plain = '\n'.join(LINES).encode()
+    packed = gzip.compress(plain)
+    for name, data in ('a.jsonl', plain), ('a.jsonl.gz', packed), ('cut.jsonl.gz', packed[:-400]):
+        path = tmp_path / name
+        path.write_bytes(data)
+        whole = read_file(path)
+        pieces = [read_file(path, i, 8) for i in range(8)]
+        for one, several in zip(whole, zip(*pieces)):       # records, what was rejected
+            assert sorted(sum(several, []), key=lambda entry: entry[0]) == one, name
+        assert len(whole[1]) == 1 + (name == 'cut.jsonl.gz')
+        sizes = [len(records) for records, _ in pieces]
+        assert max(sizes) <= min(sizes) + 3
+    files = {'a': [str(tmp_path / 'a.jsonl')]}
+    assert script.cut_into_shards(files) == [('a', [(*files['a'], 0, 1)])]
+    monkeypatch.setattr(script, 'SHARD', 100)
+    assert script.cut_into_shards(files) == [('a', [(*files['a'], i, 8)]) for i in range(8)]
+    # judged answers to one problem belong together
+    assert script.cut_into_shards(files, 'preference') == [('a', [(*files['a'], 0, 1)])]
+
+
+# --- garbage ------------------------------------------------------------------------------------------------
+MIXED = [b'{"text": "a"}', b'{"text": "cut o', b'{"text": "b"}', b'{"text": "a raw \0 byte"}',
+         b'{"text": "na\xefve"}', b'[' * 100_000, b'null', b'', b'{"title": "x"}', b'{"text": null}', b'"c"']
+NOISE = json.dumps({'text': random.Random(0).randbytes(60_000).hex()}).encode()
+ARCHIVE = gzip.compress(MIXED[0] + b'\n' + NOISE)
+FILES = [       # name, bytes, texts that arrive, lines that cannot be read
+    ('a.jsonl', b'\n'.join(MIXED), ['a', 'b', 'c'], [2, 4, 5, 6, 7, 9, 10]),
+    ('a.json', b'{"text": "cut o\n{"text": "b"}\n', ['b'], [1]),
+    ('a.json', b'\n \n[{"text": "a"}, 17,\n["b"], {"content": "c"}]', ['a', 'c'], [2, 3]),
+    ('a.json', b'[]', [], []), ('a.json', b'[{"text": "a"},', [], [1]),
+    ('a.jsonl.gz', ARCHIVE[:len(ARCHIVE) // 2], ['a'], [2]), ('a.jsonl.gz', b'', [], []),
+    ('a.txt.gz', b'x', [], [1]), ('a.txt.gz', ARCHIVE[:-100], [], [1]),
+    ('a.txt.gz', ARCHIVE[:10] + b'\xff' * 100, [], [1]), ('\udce9.txt', b'\xff', [], [1]),
+    ('a.txt', b'', [''], [])]
+
+
+def test_garbage_is_told_with_its_line_and_what_is_good_arrives(tmp_path):
+    for name, data, texts, lines in FILES:
+        path = str(tmp_path / name)
+        (tmp_path / name).write_bytes(data)
+        rejected = []
+        told = lambda place, error: rejected.append(place)
+        config = {'kind': 'text', 'text_field': ''}
+        documents = script.documents_of([(path,)], 'a', config, told)
+        assert [document['texts'][0] for document in documents] == texts, name
+        assert rejected == [f'{path}:{line}' for line in lines], name
+
+
+def test_a_run_counts_garbage_and_drops_records_but_not_books_that_are_too_long(tmp_path):
+    book = 'one word\n' * 130_000
+    source = write(tmp_path / 'files', [*(prose(i) for i in range(30)), book, TEXT, ''])
+    lines = [*MIXED, json.dumps({'text': book}).encode(), b'{"text": "lone \\ud800 surrogate"}']
+    (source / 'mixed.jsonl').write_bytes(b'\n'.join(lines))
+    (source / '031.txt').write_bytes(TEXT.encode('cp1252'))
+    (source / '\udce9.txt').write_bytes(b'\xff')
+    prepare(tmp_path / 'out', source, *RAW)
+    texts = kept(tmp_path / 'out')
+    assert {book, TEXT, 'lone \ufffd surrogate'} < {*texts} and len(texts) == 36
+    r = report(tmp_path / 'out')
+    assert r['malformed'] == 8
+    assert r['stages'][0]['dropped'] == {'empty': 1, 'too long': 1}
+    page = (tmp_path / 'out/report.md').read_text(encoding='utf-8')
+    assert 'mixed.jsonl:2: ' in page and '\\udce9.txt:1: ' in page
+
+
+# --- folders ------------------------------------------------------------------------------------------------
+@pytest.mark.skipif(os.name == 'nt', reason='no links')
+def test_links_to_files_are_read_and_those_to_folders_are_not(tmp_path):
+    write(tmp_path / 'x', ['one'], 'one.txt')
+    write(tmp_path / 'x/sub', ['two'], 'two.txt')
+    write(tmp_path / 'x/.hidden', ['five'], 'five.txt')
+    write(tmp_path / 'y', ['four'], 'four.txt')
+    for name, to in (('a', '.'), ('b', '.'), ('sub/up', '..'), ('c.txt', 'one.txt'), ('far', '../y')):
+        (tmp_path / 'x' / name).symlink_to(to)
+    for pattern in ('', '/**', '/**/*.txt', '/sub/../**/*.txt'):
+        found, _ = script.find_files(f'{tmp_path}/x{pattern}')
+        paths = [os.path.relpath(path, tmp_path) for path in found]
+        assert paths == ['x/c.txt', 'x/one.txt', 'x/sub/two.txt'], pattern
+
+
+def test_what_prepare_has_written_is_not_read_as_text(tmp_path):
+    source = write(tmp_path / 'docs', DOCUMENTS)
+    for _ in range(2):
+        prepare(source / 'out', source, *RAW, '--audit=2')
+        assert len(kept(source / 'out')) == len(DOCUMENTS)
+    (source / 'out/val.bin').unlink()           # then it is somebody else's folder
+    assert len(script.find_files(str(source))[0]) > len(DOCUMENTS)
