@@ -37,7 +37,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector, rnn, vector_to_parameters
 from tqdm import tqdm
-from configurator import Mistake, configure, require
+from configurator import Mistake, configure, require, set_by
 from model import GPT, IGNORE
 from tokenizer import Tokenizer
 
@@ -191,7 +191,10 @@ def numbers_of(step, lengths, batch_size, seed):
 
 config = configure(globals(), BOUNDS)   # from the run that goes on, then from files, then flags
 config['stage'] = 'dpo'         # so eval.py will ask this model in conversations
-require(not nll_weight or loss_type not in ('orpo', 'rm'), f'{nll_weight=}: {loss_type} needs 0')
+for name, those in {'label_smoothing': 'dpo', 'gamma': 'simpo', 'beta': 'dpo ipo kto orpo simpo',
+                    'nll_weight': 'dpo ipo kto simpo'}.items():
+    require(not config[name] or name not in set_by or loss_type in those.split(),
+            f'--{name} does nothing for {loss_type}, only for {those}; leave it out')
 beta = config['beta'] = beta or (2.0 if loss_type == 'simpo' else 0.1)
 has_reference = loss_type in ('dpo', 'ipo', 'kto')
 # At the start all rewards are 0, so these losses are known.
@@ -271,7 +274,7 @@ def read(path):
                 names = {True: ('completion', None), False: (None, 'completion')}[record['label']]
             answers = [[*tokenizer.encode(record[name]), end] if name else [] for name in names]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise Mistake(f'{path}, line {number}: {error!r:.200}; needs "prompt", "chosen" and '
+            raise Mistake(f'{path}, line {number}: {error!r:.200}; needs texts "prompt", "chosen", '
                           '"rejected", for kto "completion" and "label", true or false') from None
         prompt, *answers, how = fit([*turns, (header, 'assistant')], *answers, T)
         counts[how] += 1
@@ -302,7 +305,7 @@ if lora:
     from extras.lora import adapt, merged
     adapt(model, lora, tokenizer)
 if loss_type == 'rm':           # a score takes the place of log p
-    from extras.reward_model import add_head, score as log_p
+    from extras.rewards import add_head, score as log_p
     add_head(model)
 model.to(device)
 model.grad_checkpoint = grad_checkpoint

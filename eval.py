@@ -325,12 +325,10 @@ if asking:
     report |= harness
 
 # --- 4. text and models ---------------------------------------------------------------------------
-if device == 'auto':            # cuda, mps, ...
-    device = str(torch.accelerator.current_accelerator(check_available=True) or 'cpu')
-try:
-    kind = torch.empty(1, device=device).device.type        # cuda, of cuda:1
-except (RuntimeError, AssertionError) as error:
-    raise Mistake(f'{device=} is not here ({error}); try --device=auto') from None
+here = ['cpu'] + ['mps'] * torch.backends.mps.is_available() + ['cuda'] * torch.cuda.is_available()
+device = here[-1] if device == 'auto' else device
+kind, _, number = device.partition(':')         # cuda:1
+require(kind in here and f'0{number}'.isdigit(), f'{device=} is not here; try --device=auto')
 if kind == 'cuda':
     torch.backends.cuda.enable_cudnn_sdp(False)         # it plans anew for each length of a text
 if dtype == 'auto':             # older GPUs only emulate bfloat16, slowly
@@ -363,16 +361,15 @@ def open_checkpoint(path):
     tasks. Several might not fit into memory."""
     if not needs_model:         # the answers are there already
         return None, None, {'ckpt': None, 'step': None, 'chat': chat}
+    own = os.path.join(folder_of(path), 'tokenizer.json')
     try:
-        model = GPT.load(path).to(device).eval()
+        model, tokenizer = GPT.load(path).to(device).eval(), Tokenizer.load(own)
     except ValueError as error:
         raise Mistake(error) from None
     trained = model.saved.get('config', {})         # the settings of its training
     require(trained.get('objective', 'clm') == 'clm' and 'reward_head' not in model.saved,
             f'{path} fills gaps (--objective=mlm or span) or is a reward model: it continues no '
             'text; metrics.jsonl says how good it is')
-    own = os.path.join(folder_of(path), 'tokenizer.json')
-    tokenizer = Tokenizer.load(own)
     hashes = {folder: meta['tokenizer_hash'] for folder, (meta, _) in held_out.items()}
     hashes[path] = model.saved.get('tokenizer_hash', tokenizer.hash)
     for source, digest in hashes.items():

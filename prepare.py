@@ -283,8 +283,8 @@ def documents_of(pieces, config, reject):
     """Yield the documents in the files of a shard, [(path, piece, n_pieces), ...]."""
     entries = ((path, *entry) for path, *piece in pieces for entry in read(path, reject, *piece))
     if config.kind != 'text':
-        from extras import conversations
-        yield from conversations.documents(entries, reject, config.kind, config.prefer)
+        from extras import chats
+        yield from chats.documents(entries, reject, config.kind, config.prefer)
         return
     for path, line, record in entries:
         try:
@@ -610,35 +610,34 @@ def make_stages(settings):
 
     stages = {'read': check_text, 'normalise': to_one_form}
     if config.licences or config.audit:
-        from extras import licences
-        stages['licenses'] = licences.stage(config.licences, config.sources)
+        from extras import filters
+        stages['licenses'] = filters.licences(config.licences, config.sources)
     if config.url_block or config.url_allow:
-        from extras import url_lists
-        stages['addresses'] = url_lists.stage(config.url_block, config.url_allow)
+        from extras import filters
+        stages['addresses'] = filters.addresses(config.url_block, config.url_allow)
     if config.languages:
-        from extras import languages
-        stages['language'] = languages.stage(config.languages)
+        from extras import text_quality
+        stages['language'] = text_quality.language(config.languages)
     stages['rules'] = check_rules
     if config.kind != 'text':
-        from extras import conversations
-        stages['rules'] = conversations.stage(config.kind, config.parse and compiles,
-                                              config.min_score, config.min_margin,
-                                              config.min_agreement)
+        from extras import chats
+        stages['rules'] = chats.stage(config.kind, config.parse and compiles, config.min_score,
+                                      config.min_margin, config.min_agreement)
     if config.perplexity_reference:
-        from extras import perplexity
-        stages['perplexity'] = perplexity.stage(texts_at(config.perplexity_reference),
+        from extras import text_quality
+        stages['perplexity'] = text_quality.perplexity(texts_at(config.perplexity_reference),
                                                 config.min_bits, config.max_bits)
     if config.quality_good or config.quality_bad:
-        from extras import quality
-        stages['quality'] = quality.stage(texts_at(config.quality_good),
-                                          texts_at(config.quality_bad), config.min_quality)
+        from extras import text_quality
+        stages['quality'] = text_quality.quality(
+            texts_at(config.quality_good), texts_at(config.quality_bad), config.min_quality)
     if config.toxic_words:
-        from extras import toxic_words
-        stages['toxic words'] = toxic_words.stage(config.toxic_words, config.max_toxic)
+        from extras import filters
+        stages['toxic words'] = filters.words(config.toxic_words, config.max_toxic)
     if config.decontaminate:
-        from extras import decontaminate
-        stages['benchmarks'] = decontaminate.stage(config.decontaminate, read, normalise, words_of,
-                                                   ngrams)
+        from extras import filters
+        stages['benchmarks'] = filters.benchmarks(config.decontaminate, read, normalise, words_of,
+                                                  ngrams)
     if config.pii:
         stages['personal data'] = hide_personal_data
     if config.audit:
@@ -680,8 +679,8 @@ def hashes_of(texts, roles):
 def keys_of(texts, dedup, bands, rows):
     """Return the numbers by which near-copies are found."""
     if dedup == 'simhash':
-        from extras import simhash
-        return simhash.keys_of(shingles('\n'.join(texts)))
+        from extras import filters
+        return filters.simhash(shingles('\n'.join(texts)))
     if dedup == 'minhash':
         return band_keys(minhash(shingles('\n'.join(texts)), bands * rows), bands)
     return []
@@ -919,8 +918,8 @@ def find_copies(exact, keys, documents, similarity, dedup):
     if dedup == 'minhash':
         copied['near duplicate'] = left[copies(columns, similar)]
     elif dedup == 'simhash':
-        from extras import simhash
-        copied['near duplicate'] = left[simhash.copies([*columns], copies)]
+        from extras import filters
+        copied['near duplicate'] = left[filters.simhash_copies([*columns], copies)]
     return copied
 
 
@@ -1030,6 +1029,7 @@ def write_report(folder, title, notes, sizes, sources, card=None):
     counts = {title: counter for title, counter in sorted(notes.items())
               if not re.match('dropped by |documents$|bytes$|first$|could not be read$', title)}
     rows += [f'- {title}: {shown(values)}' for title, values in {**sources, **counts}.items()]
+    rows += [f'- {place}' for place in notes['first']]
     content = {'stages': stages, 'malformed': notes['could not be read'].total(), **facts,
                'counts': counts, 'card': card}
     (folder / 'report.json').write_text(json.dumps(content, indent=1))
@@ -1186,15 +1186,15 @@ if __name__ == '__main__':
     require(kind == 'sft' or 'n_examples' not in set_by, '--n_examples needs --kind=sft and no '
             '--source: it is the number of examples that we write')
     if sources is not None or temperature != 1:
-        from extras import weights
-        weights.check(config, set_by)
+        from extras import mixture
+        mixture.check(config, set_by)
     sources = {source: (source, None)} if sources is None else sources
     out_dir = pathlib.Path(out_dir or FOLDERS[kind])
     if kind != 'text':
-        from extras import conversations
-        dedup = conversations.dedup_of(config, set_by)
+        from extras import chats
+        dedup = chats.dedup_of(config, set_by)
         if not {'source', 'sources'} & set_by.keys():
-            sys.exit(conversations.write_examples(**globals()))
+            sys.exit(chats.write_examples(**globals()))
 
     found = {name: find_files(path, mode == 'raw', download_dir)
              for name, (path, _) in sources.items()}
@@ -1257,7 +1257,7 @@ if __name__ == '__main__':
     about = {name: {'path': path, 'read': notes['documents of sources'][name],
                     'passed_over': found[name][1]} for name, (path, _) in sources.items()}
     if kind != 'text':                      # lines of JSON, which need no tokenizer
-        sys.exit(conversations.write_lines(**globals()))
+        sys.exit(chats.write_lines(**globals()))
 
     # 4. tokenizer: of training texts only, of at most a gigabyte, which a hash draws
     texts = lambda numbers: (document['texts'][0] for document in documents(numbers))
@@ -1273,15 +1273,16 @@ if __name__ == '__main__':
         path = os.devnull if (name, write) == ('train', 'text') else work / f'new/{name}.bin'
         lengths[which], hashes[name] = write_bin(path, texts(left[which]), tok, end)
     if write == 'text':
-        from extras import text_shards
-        hashes |= text_shards.write(work / 'new', shard[left[~in_val]], documents(left[~in_val]))
+        from extras import records
+        hashes |= records.write_shards(work / 'new', shard[left[~in_val]],
+                                       documents(left[~in_val]))
 
     # 6. report
     sizes = totals(results, tokens=lengths, bytes=size)
     about = totals(of_source, about, tokens=lengths, bytes=size)
     if len(sources) > 1:
-        from extras import weights
-        weights.add_passes(about, sources, temperature, sizes)
+        from extras import mixture
+        mixture.add_passes(about, sources, temperature, sizes)
     card = None
     if audit:
         from extras import audit as auditor
@@ -1290,8 +1291,8 @@ if __name__ == '__main__':
         card = auditor.card(some, about, lengths[~in_val].sum(), mode_of)
         auditor.write(work / 'new', notes, copied, documents, audit, hash64, card)
     if decontaminate:
-        from extras import decontaminate as benchmarks
-        meta['decontaminated'] = benchmarks.about(decontaminate)
+        from extras import filters
+        meta['decontaminated'] = filters.about_benchmarks(decontaminate)
     facts = write_report(work / 'new', out_dir, notes, sizes, about, card)
     publish(work / 'new', out_dir, {**meta, **facts, 'sha256': hashes}, tok)
     print('next:', next_command(out_dir, facts['tokens'], write == 'text'))

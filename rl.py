@@ -247,10 +247,10 @@ def open_tasks(source, n_held_out=0):
     content = pathlib.Path(source).read_bytes() if os.path.isfile(source) else b''
     keys_of_tests = rb'"(question|tests?|test_list|regex|must_contain|must_not_contain)" *:'
     if os.path.isdir(source):
-        from extras.reward_scores import open_scores
+        from extras.rewards import open_scores
         asked, judge, content = open_scores(source, prompts, tokenizer, device, autocast)
     elif source == 'problems' or source[-3:] != '.py' and re.search(keys_of_tests, content):
-        from extras.reward_tests import open_tests
+        from extras.rewards import open_tests
         asked, judge, content = open_tests(source, content, n_held_out, allow_code_execution,
                                            timeout, rank, world)
     else:

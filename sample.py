@@ -238,23 +238,21 @@ if trained and chat != ('stage' in trained) and not (is_page or export):
 if is_page:
     only('--serve or --export=html', 'serve export out allow_code_execution')
     if export:
-        from extras import html_file
-        print(html_file.write(out, models, encode, allow_code_execution))
+        from extras.export import publish_html
+        print(publish_html(out, models, allow_code_execution))
     else:
         from extras import server
         server.run(serve, models, encode, write, allow_code_execution)
 elif export:
     only('--export=hf or gguf', 'export')
-    if export == 'hf':
-        from extras.model_card import publish
-    else:
-        from extras.gguf_file import publish
+    from extras.export import publish_gguf, publish_hf
+    publish = publish_hf if export == 'hf' else publish_gguf
     print(publish(ckpt, model, tokenizer))
 elif trained.get('objective', 'clm') != 'clm':
     only('a model that fills gaps', writing)
-    from extras import gaps
-    print(gaps.fill(model, tokenizer, texts[0], trained['objective'], max_new_tokens,
-                    temperature=temperature, top_k=top_k, top_p=top_p))
+    from extras import objectives
+    print(objectives.fill(model, tokenizer, texts[0], trained['objective'], max_new_tokens,
+                          temperature=temperature, top_k=top_k, top_p=top_p))
 elif chat and not any(texts):
     only('a talk', f'{writing} stop_at chat system')
     n_turns = 0

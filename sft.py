@@ -224,7 +224,7 @@ train = read(f'{data_dir}/train.jsonl')
 held_out = read(f'{data_dir}/val.jsonl')[:512]          # enough for a loss to two digits
 lengths = np.array([len(ids) for ids, mask in train])                                   # (n,)
 if base_dir or replay:
-    from extras.replay import Base
+    from extras.mixture import Base
     base = Base(base_dir, tokenizer, T, context, replay, seed)
     data_hash.update(base.hash)
 data_hash = data_hash.hexdigest()

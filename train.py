@@ -168,7 +168,7 @@ for path in sorted(pathlib.Path(data_dir).glob('*.bin')):
         require(ids[:2 ** 24].max() < V and n == meta['tokens'].get(path.stem, n),
                 f'{path} has {n} tokens, up to id {ids[:2 ** 24].max()}; run prepare.py again')
 if streaming:
-    from extras.streaming import Stream
+    from extras.records import Stream
     stream = Stream(streaming, rank, world, tokenizer)
     data_hash.update(stream.identity)
 elif len(meta['sources']) > 1 and not meta.get('mixed', True):

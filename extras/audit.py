@@ -12,7 +12,7 @@ removed texts of minorities.
 """
 import collections, re
 import numpy as np
-from extras import languages
+from extras import text_quality
 
 
 # --- samples --------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def card(documents, sources, n_tokens, mode_of):
         counts['genres']['code' if is_code else genre(text)] += 1
         counts['licences'][document.get('licence', 'unknown')] += 1
         if not is_code:
-            counts['languages'][languages.language_of(text)] += 1
+            counts['languages'][text_quality.language_of(text)] += 1
     if len(sources) > 1:
         counts['sources'] = collections.Counter(
             {name: s['tokens'] * s['passes'] for name, s in sources.items()})

@@ -115,8 +115,7 @@ def stage(name, eight):
     split = tasks['problems']['by_split']
     passed = [row for row in read_rows(f'{folder}/samples.jsonl')
               if row['split'] == 'variation' and row['outcome'] == 'passed']
-    # A trainer writes tokenizer.json as it begins, and last.pt as it ends. (It may write config.json
-    # with each save.)
+    # A trainer writes tokenizer.json as it begins, and last.pt as it ends.
     began, ended = (os.path.getmtime(f'{folder}/{file}') for file in ('tokenizer.json', 'last.pt'))
     return {'name': name, 'val_bpb': tasks['loss']['trained']['bits_per_byte'],
             'minutes': (ended - began) / 60,
@@ -146,8 +145,8 @@ def one_of_each_kind():
         both = [of for of in answers.values() if {'sft', 'rl'} <= of.keys()]
         solved = [[of[name]['outcome'] == 'passed' for name in ('sft', 'rl')] for of in both]
         differ = [of for of, (sft, rl) in zip(both, solved) if sft != rl]
-        note = '' if differ else (f'\nSFT and RL solve the same ones of these {len(both)} problems, '
-                                  'so this is the first problem.\n')
+        note = '' if differ else (f'\nSFT and RL solve the same ones of these {len(both)} '
+                                  'problems, so this is the first problem.\n')
         shown = (differ or both)[0]
         yield f'\n### {kind}\n{note}\n```python\n{shown["sft"]["prompt"].rstrip()}\n```'
         if 'base' not in shown:

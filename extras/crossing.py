@@ -17,13 +17,12 @@ special method. While one end waits, the other may ask back, because tests pass 
 The judge unpickles nothing, calls nothing but what its tests handed out, and reads at most 32 MB a
 line. Copy this file with trial.py and sandbox.py: they need the standard library.
 """
-import builtins, collections, contextlib, copy, dataclasses, datetime, decimal, fractions, itertools
-import json, operator, pkgutil, re, sys, threading, types, zoneinfo
+import builtins, collections, copy, dataclasses, datetime, decimal, fractions, itertools, json
+import operator, re, sys, threading, types, zoneinfo
 
 ERRORS = {kind for kind in vars(builtins).values()
           if isinstance(kind, type) and issubclass(kind, BaseException)}
-# How a copy is made: what takes a value apart, and what puts the parts together. Most kinds tell pickle
-# the arguments that make an equal value.
+# What takes a value apart, and what makes an equal one. Most tell pickle their arguments.
 COPIED = {kind: (lambda value: value.__reduce__()[1], kind) for kind in [
     range, slice, fractions.Fraction, decimal.Decimal, datetime.date, datetime.datetime, datetime.time,
     datetime.timedelta, datetime.timezone, *ERRORS]}
@@ -122,11 +121,6 @@ def contents(container):
     return [*container, *container.values()] if isinstance(container, dict) else [*container]
 
 
-def replaceable():
-    """Return what tests replace, to see what a program prints and to type what it reads."""
-    return sys.stdout, sys.stdin, builtins.input, builtins.print
-
-
 def tell(file, message):
     """Send a line."""
     file.write(json.dumps(message) + '\n')
@@ -159,7 +153,6 @@ class End:
     def named(self, name):
         return NAMED[name]
 
-    # values -> JSON
     def pack(self, value):
         """Return a value as what JSON knows: (1, 2.5) -> {'tuple': [1, 2.5]}."""
         kind = type(value)
@@ -191,7 +184,6 @@ class End:
             args = value.args if base in ERRORS else base.__getnewargs__(value)
         return {'object': [number, self.pack(type(value)), *map(self.pack, args)]}
 
-    # JSON -> values
     def build(self, tagged):
         """Return the value that pack() sent."""
         (tag, parts), = tagged.items()
@@ -230,15 +222,12 @@ class End:
 
     def mirror(self, name, bases, names, **more):
         """Return the mirror of a class."""
-        bases = [base for base in map(self.base, bases) if isinstance(base, Mirror) or base in BASES]
+        bases = [base if base in BASES else self.class_of(base) for base in bases]
+        bases = [base for base in bases if isinstance(base, Mirror) or base in BASES]
         if not any(isinstance(base, Mirror) for base in bases):
             bases.insert(0, Thing)
         scope = {name: asking(name) for name in names if name in SPECIAL or name[0] != '_'}
         return Mirror(name, (*bases,), scope | more | {'_end': self, '__doc__': asking('__doc__')})
-
-    def base(self, cls):
-        """Return what the mirror of a derived class is derived from here."""
-        return cls if cls in BASES else self.class_of(cls)
 
     def class_of(self, cls):
         """Return the class of the mirrors of a class's objects. Of list, generator or another class
@@ -251,7 +240,6 @@ class End:
                                self.mirror(cls.__name__, [], names_of(cls), __class__=real))
         return self.known[cls]
 
-    # lines
     def send(self, kind, *values):
         """Send a line: what it is, the containers that are new, those that changed here since the last
         line, values, and the numbers of the containers that nobody here refers to any more."""
@@ -319,81 +307,3 @@ class End:
 
     def special(self, thing, name, /, *args, **more):
         return self.ask('special', thing, name, *args, **more)
-
-
-# --- the judge ------------------------------------------------------------------------------------
-class Judge(End):
-    """Asks the candidate for what the tests need. end: ends the trial with a verdict."""
-    def __init__(self, channel, end):
-        super().__init__(channel, 1)
-        self.end = end
-        self.first = self.replaced = replaceable()
-        self.doubt = ''         # why a failed assertion may be no fault of the program
-
-    def receive(self):
-        try:
-            return super().receive()
-        except MemoryError as e:
-            self.end('memory', str(e))
-        except Exception as e:
-            self.end('exited', f'no reply: {type(e).__name__}: {e}')
-
-    def refuse(self, why):
-        self.end('infrastructure', f'the tests ask too much: {why}')
-
-    def ask(self, operation, /, *args, **more):
-        try:
-            now = replaceable()
-            if any(map(operator.is_not, now, self.replaced)):
-                self.replaced = now
-                super().ask('replace', *[None if new is old else new
-                                         for new, old in zip(now, self.first)])
-            return super().ask(operation, *args, **more)
-        except SystemExit as e:         # the tests could catch it
-            self.end('exited', f'SystemExit: {e.args}')
-        except StopIteration as e:      # would end an all(map(...)) of the tests well
-            if args[1:2] != ('__next__',):
-                self.end('exception', f'StopIteration: {e.args}')
-            raise
-
-    def permit(self, operation, thing='', name='', *_):
-        """The program may call functions and iterators that the tests handed out, and use what is
-        public of objects of classes that the tests define."""
-        cls = thing if isinstance(thing, type) else type(thing)
-        public = cls.__module__ in ('tests', '_io') and name[:1] != '_'
-        about = name in ('__name__', '__qualname__', '__module__', '__doc__')
-        allowed = {'special': name in SPECIAL, 'getattr': public or about,
-                   'setattr': public and thing is not cls}
-        if 'known' not in self.tags.get(id(thing), {}) or not allowed.get(operation):
-            raise AttributeError(f'{type(thing).__name__!r} object of the tests has no {name!r}')
-
-    def refer(self, value):
-        path = f"{getattr(value, '__module__', None) or 'builtins'}.{getattr(value, '__qualname__', '')}"
-        with contextlib.suppress(AttributeError, ImportError, ValueError):
-            if path.split('.')[0] in sys.stdlib_module_names and pkgutil.resolve_name(path) == value:
-                return {'name': path}
-        if not (callable(value) or hasattr(value, '__next__') or isinstance(value, BaseException)
-                or type(value).__module__ in ('tests', '_io')):
-            why = f'they pass a {type(value).__name__}, which is not plain data'
-            if self.sending != 'ask':       # a program that asks for it loses nothing but this
-                raise TypeError(why)
-            self.refuse(why)
-        return super().refer(value)
-
-    def special(self, thing, name, /, *args, **more):
-        """Ask, unless the operand of an operator may be the value that the tests expect: no object of
-        the program decides that. Python goes on after NotImplemented: it compares a namedtuple as a
-        tuple, other objects are not equal, and < is a TypeError."""
-        if name in BINARY and not isinstance(type(args[0]), Mirror):
-            plain, kind = args[0], thing.__class__
-            if kind in SHARED and name in ('__eq__', '__ne__'):
-                return getattr(kind, name)(kind(thing), plain)
-            self.doubt = (f'only the program could say what is right of {type(thing).__name__} and '
-                          'plain data; compare two of its objects, or an attribute')
-            if name == '__contains__':
-                return any(value is plain or value == plain for value in thing)
-            return NotImplemented
-        if name == '__exit__':      # no program swallows a failed assertion
-            args = *args[:2], None
-            return super().special(thing, name, *args) and not isinstance(args[1], AssertionError)
-        return super().special(thing, name, *args, **more)

@@ -12,7 +12,7 @@ import tiktoken.load
 from configurator import Mistake
 from tokenizer import Tokenizer, printable
 
-# Other split patterns to train with. llama.cpp has them as well (gguf_file.py).
+# Other split patterns to train with. llama.cpp has them as well (export.py).
 REST = (r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
         r"|\s+(?!\S)|\s+")
 PATTERNS = {

@@ -64,7 +64,7 @@ def rows_of(task, questions, texts, metadata):
 # --- verdicts -------------------------------------------------------------------------------------
 def verdicts(questions, texts, chat, run, judge=''):
     """Yield the verdict on each of several texts that answer each question, in order: {'outcome',
-    'message', 'why'}, and a judge's 'score'. chat: whether the questions were asked in a conversation.
+    'message', 'why'}, and a judge's 'score'. chat: were the questions asked in a conversation?
     run: [(program, tests, entry point)] -> their results. judge: a command, see judged(). A Mistake
     in the end, if more than 2% could not be judged."""
     cases = [(question, text) for question, several in zip(questions, texts) for text in several]

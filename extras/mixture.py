@@ -1,20 +1,81 @@
 """
-The order of a mixture of sources, each of which is read as often as its weight says.
+Several sources, each of which is read as often as its weight says. And replay: fine-tuning also
+reads some of the base model's data, so that less of it is forgotten.
 
-    python prepare.py config/mix.py
+    python prepare.py config/mix.py                 # sources = {'web': ('web/*.jsonl', 50), ...}
+    python prepare.py config/mix.py --temperature=2 # without weights: more equal parts
     python train.py --data_dir=data/mix
 
+    python sft.py --base_dir=data/quickstart                # base_bpb in the log
+    python sft.py --base_dir=data/quickstart --replay=2     # and two sequences in each step
+
+    passes_of({'web': 900, 'books': 100}, {'web': 50, 'books': 50})    # {'web': 0.56, 'books': 5.0}
     starts_of = weighted(meta['sources'])       # in place of the function of train.py
     starts_of(epoch=0, n_tokens=10_000, T=256, seed=1337)
 
-train.bin has each source once, one after the other, and meta.json says how many tokens it has, and
-how many passes over it an epoch makes. 2.5 passes over 4 blocks of T tokens make 10 sequences: each
-block twice, and two of them, which are others in each epoch, a third time.
+train.bin holds each source once, one after the other, and an epoch reads as many tokens as it has.
+A weight is a fraction of an epoch. With 900 tokens of web and 100 of books, both of weight 50, an
+epoch reads 500 of each: 500 / 900 = 0.56 passes over web and 500 / 100 = 5 over books. 2.5 passes
+over 4 blocks of T tokens make 10 sequences: each block twice, and two of them, which are others in
+each epoch, a third time. After more than four passes a text teaches little (arXiv:2305.16264).
+
+Every token of base text is a target, so replay weighs more than it seems to. If the answers in 32
+conversations have 40 tokens each, they are 1,280 targets. replay=2 with block_size=256 adds 512,
+which is 29% of the step's targets. The base model's held-out text shows how much is forgotten.
 """
-import functools
+import functools, hashlib, json, math, pathlib, re
 import numpy as np
+from configurator import Mistake, require
 
 
+# --- prepare.py: from weights to passes -----------------------------------------------------------
+def check(config, set_by):
+    """Refuse sources and settings that don't fit together."""
+    sources = config['sources']
+    if sources is not None:
+        require('source' not in set_by, f'source={config["source"]} beside sources={[*sources]}: '
+                'leave one of them out')
+        require(sources, f'{sources=} must name a source')
+    for name, value in (sources or {}).items():
+        is_pair = isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str)
+        require(isinstance(name, str) and re.fullmatch(r'[\w.-]+', name) and is_pair and (
+            value[1] is None or type(value[1]) in (int, float) and 0 < value[1] < math.inf),
+            f"sources[{name!r}]={value!r} must look like 'name': ('path', weight), with a name for "
+            'a file (letters, digits, _ . -) and a positive weight or None')
+    weights = [weight for _, weight in (sources or {}).values()]
+    require(len({weight is None for weight in weights}) <= 1,
+            f'{sources=} must give a weight to all sources, or to none')
+    mixing = config['temperature'] != 1, any(weights)
+    require(sum(mixing) < 2, '--temperature is for sources without weights')
+    require(not any(mixing) or config['kind'] == 'text' and config['write'] == 'bins',
+            'weights and --temperature need --kind=text and --write=bins')
+
+
+def passes_of(n_tokens, weights):
+    """Return how many passes an epoch makes over each source. n_tokens, weights: {name: number}."""
+    epoch = sum(n_tokens.values()) / sum(weights.values())      # tokens that a weight of 1 reads
+    return {name: round(weights[name] * epoch / n, 6) for name, n in n_tokens.items()}
+
+
+def add_passes(about, sources, temperature, sizes):
+    """Add the weight of each source, and the passes that follow from it, to what is known of it.
+    sources: {name: (path, weight or None)}. Without weights, a temperature of 2 makes weights of
+    the roots of sizes. sizes: what each bin holds, {'val_web': {'tokens': 900, ...}, ...}."""
+    for name in about:
+        if sizes[f'val_{name}']['tokens'] <= 256:
+            print(f'{name} is too short to be measured: val_{name}.bin has fewer than 257 tokens')
+    n_tokens = {name: values['tokens'] for name, values in about.items()}
+    weights = {name: sources[name][1] or n ** (1 / temperature) for name, n in n_tokens.items()}
+    for name, passes in passes_of(n_tokens, weights).items():
+        about[name] |= {'weight': weights[name], 'passes': passes}
+        if passes > 4:
+            about[name]['note'] = 'more than 4 passes add little'
+    if len({round(values['passes'], 3) for values in about.values()}) > 1:
+        print('train.bin alone is unweighted; train.py reads each source as often as meta.json '
+              'says')
+
+
+# --- train.py: from passes to sequences -----------------------------------------------------------
 def weighted(sources):
     """Return a starts_of() for sources, {name: {'tokens': ..., 'passes': ...}}, in their order in
     train.bin."""
@@ -39,12 +100,74 @@ def weighted(sources):
 
 
 def described(sources, epochs):
-    """Return lines about a run of so many epochs: 'web: 80.0% of the tokens, read 1.60 times'. After
-    four passes, a text teaches ever less (arXiv:2305.16264)."""
+    """Return lines about a run of so many epochs: 'web: 80.0% of the tokens, read 1.60 times'."""
     n = sum(source['tokens'] * source['passes'] for source in sources.values())
     lines = []
     for name, source in sources.items():
         passes = source['passes'] * epochs
+        note = ', more than 4: it may be learned by heart' if passes > 4 else ''
         lines.append(f'{name}: {source["tokens"] * source["passes"] / n:.1%} of the tokens, read '
-                     f'{passes:.2f} times' + ', more than 4: it may be learned by heart' * (passes > 4))
+                     f'{passes:.2f} times{note}')
     return '\n'.join(lines)
+
+
+# --- sft.py: replay -------------------------------------------------------------------------------
+EVAL_TOKENS = 65_536            # of val.bin, at each evaluation
+
+
+class Base:
+    """The data of the base model as rows, (ids, mask) like those of conversations: rows_of(step),
+    of T tokens, to train on; held_out, as long as the context, to measure. hash identifies them."""
+
+    def __init__(self, base_dir, tokenizer, T, context, replay, seed):
+        if not base_dir:
+            raise Mistake(f'{replay=} needs --base_dir=FOLDER, the data of the base model')
+        try:
+            text = pathlib.Path(base_dir, 'meta.json').read_bytes()
+            meta = json.loads(text)
+            sources = meta['sources']
+            self.train, val = (np.memmap(f'{base_dir}/{name}.bin', meta['dtype'], 'r')
+                               for name in ('train', 'val'))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Mistake(f'{base_dir} has no prepared data with meta.json, train.bin and val.bin '
+                          f'({error}); base_dir is the --out_dir of prepare.py') from None
+        if meta['tokenizer_hash'] != tokenizer.hash:
+            raise Mistake(f'{base_dir} was prepared with another tokenizer than the model has; the '
+                          'same ids mean different text')
+        if len(self.train) <= T or len(val) <= context:
+            raise Mistake(f'{base_dir} needs more than {T} tokens in train.bin and {context} in '
+                          'val.bin, a sequence each; prepare more text')
+        self.T, self.replay, self.seed = T, replay, seed
+        # A single source, or one that is mixed already, is read in one order, each block once.
+        if len(sources) < 2 or meta.get('mixed', True):
+            sources = {'all': {'tokens': len(self.train), 'passes': 1}}
+        self.starts_of = weighted(sources)
+        self.n_blocks = len(self.starts_of(0, len(self.train), T, seed))
+        self.hash = b''
+        if replay:
+            every = max(1000, len(self.train) // 64)
+            pieces = [self.train[i:i + 1000] for i in range(0, len(self.train), every)]
+            self.hash = hashlib.sha256(text + np.concatenate(pieces).tobytes()).digest()
+        # about EVAL_TOKENS of val.bin, always the same, spread evenly over it
+        n_blocks = (len(val) - 1) // context
+        blocks = np.linspace(0, n_blocks - 1, max(1, min(n_blocks, EVAL_TOKENS // context)))
+        self.held_out = [row(val, i * context, context) for i in blocks.astype(int)]
+        text_bytes = np.array(tokenizer.text_bytes)                                     # (V,)
+        n_bytes = sum(text_bytes[ids[1:]].sum() for ids, mask in self.held_out)
+        self.tokens_per_byte = len(self.held_out) * context / max(1, n_bytes)
+
+    def bits_per_byte(self, nats):
+        """Return the loss in bits per byte of text, from the one in nats per token."""
+        return float(nats / math.log(2) * self.tokens_per_byte)
+
+    def rows_of(self, step):
+        """Return the rows of a step."""
+        n = self.n_blocks
+        starts = [self.starts_of(i // n, len(self.train), self.T, self.seed)[i % n]
+                  for i in range(step * self.replay, (step + 1) * self.replay)]
+        return [row(self.train, start, self.T) for start in starts]
+
+
+def row(ids, start, T):
+    """Return T inputs and a last target, of which every token is trained."""
+    return ids[start:start + T + 1].astype(np.int32), np.ones(T + 1, bool)

@@ -5,7 +5,7 @@ The plan: memory, time and cost of a run, counted before it starts, with no memo
     model = sketch(GPTConfig(n_layer=48, n_head=25, n_embd=1600))   # a GPT without memory
     flops_per_token(model, 1024)                                    # 10_136_073_600
 """
-import functools, json, math, pathlib, re
+import json, math, pathlib, re
 import torch
 from configurator import Mistake
 from model import GPT, GPTConfig
@@ -18,16 +18,11 @@ GPUS = {'B200': (2250e12, 180e9, 5.0), 'H200': (989e12, 141e9, 3.5), 'H100': (98
         'V100': (125e12, 16e9, 0.4), 'V100 32GB': (125e12, 32e9, 0.55), 'T4': (65e12, 16e9, 0.2),
         'RTX 5090': (209e12, 32e9, 0.7), 'RTX 4090': (165e12, 24e9, 0.4),
         'RTX 4080': (97e12, 16e9, 0.25), 'RTX 3090': (71e12, 24e9, 0.3)}
-# These have neither bfloat16 nor TF32: the peak is that of float16, and float32 has an eighth of it.
+# These have neither bfloat16 nor TF32: the peak is float16's, and float32 has an eighth of it.
 OLD = 'T4', 'V100', 'V100 32GB'
 STATE = 16          # bytes a parameter: 4 of weights, 4 of gradients, 8 of Adam's moments
 SHARDS = 'ddp', '', 'zero2', 'fsdp'     # our --shard for each stage of ZeRO; we have no ZeRO-1
 MFU = 0.4           # fraction of the peak that a run reaches: 0.3 to 0.5 is usual
-# The shapes of four presets, each with 256 bytes as tokens and a context of 512: how large is large?
-LADDER = {'nano': GPTConfig(256, 512, n_layer=6, n_head=8, n_embd=256, n_ffn=768),
-          'mini': GPTConfig(256, 512, n_layer=8, n_head=8, n_embd=512, n_ffn=1536),
-          'midi': GPTConfig(256, 512, n_layer=12, n_head=12, n_embd=768, n_ffn=2304),
-          'mega': GPTConfig(256, 512, n_layer=22, n_head=32, n_embd=2048, n_ffn=5632)}
 
 
 def peak_flops(gpu):
@@ -40,8 +35,8 @@ def peak_flops(gpu):
 
 
 def machine_of(plan):
-    """Return (16, 'H100', FLOP/s, bytes, dollars) for 2x8xH100, two nodes of eight. A device that is
-    not in the table is TFLOPs:GB, as in 4x312:80, and has no price."""
+    """Return (16, 'H100', FLOP/s, bytes, dollars) for 2x8xH100, two nodes of eight. A device that
+    is not in the table is TFLOPs:GB, as in 4x312:80, and has no price."""
     # 'NVIDIA A100-SXM4 40 GB' -> 'a10040'; '8 × rtx_4090' -> '8x4090'
     # An A100 for PCIe has the same peak; V100s and H100s for PCIe are slower.
     noise = (r'nvidia|geforce|tesla|rtx|sxm\d?|hbm\d\w?|(?<=a100)[ -]pcie|(?<=a100 [48]0gb) pcie|'
@@ -198,7 +193,6 @@ def show(config):
               '--dtype=float16')
     print_model(model, width)
     print_memory(model, n_devices, memory, at_once, width)
-    print_ladder(MFU * n_devices * peak)
     print_tokens(count_parameters(model)['total'], tokens, at_hand)
     if not at_hand:
         print(f'  {path} is not there yet: the tokens at hand are unknown, and vocab_size is '
@@ -274,22 +268,3 @@ def print_tokens(n, tokens, at_hand):
     if at_hand:
         print(f'  {at_hand:,} at hand, {at_hand / n / 20:.1%} of that: {tokens / at_hand:.2f} '
               'epochs (after 4, repeats teach little: 2305.16264)')
-
-
-def print_ladder(speed):
-    """Print the parameters of four presets, and the time for 20 tokens a parameter at `speed`, in
-    FLOP/s of all devices."""
-    print(f'\n  {"other sizes, of bytes":<23}{"parameters":>15}{"embedding":>11}{"blocks":>15}   '
-          '20 tokens a parameter')
-    for name, (n, flops) in ladder().items():
-        hours = 20 * n['total'] * flops / speed / 3600
-        print(f'    {name:<21}{n["total"]:>15,}{n["embedding"]:>11,}{n["blocks"]:>15,}   '
-              f'{duration(hours)}')
-
-
-@functools.cache        # sketches take a second
-def ladder():
-    """Return {name: (parameters by part, FLOPs of a token)} of LADDER."""
-    models = {name: sketch(c) for name, c in LADDER.items()}
-    return {name: (count_parameters(model), flops_per_token(model, model.config.block_size))
-            for name, model in models.items()}

@@ -125,8 +125,8 @@ def of_mbpp(record):
 # --- files of questions and of answers ------------------------------------------------------------
 def of_tasks(tasks, data, n, seed, splits):
     """Return {task: its questions}, at most n of each file, or n of each split of problems.py (0 is
-    a whole file, or 100). data: 'A.jsonl,B.jsonl', a file for each task that needs one, in the order of the
-    tasks. splits: 'variation,cell'."""
+    a whole file, or 100). data: 'A.jsonl,B.jsonl', a file for each task that needs one, in their
+    order. splits: 'variation,cell'."""
     files = data.split(',') if data else []
     need_file = [task for task in tasks if task != 'problems']
     if len(files) != len(need_file):
@@ -243,8 +243,8 @@ def last_number(text):
 
 
 def is_number(answer):
-    """Is this a number, alone or behind ####: 18, '$1,200', '5 apples', '3 + 4 = 7. #### 7'? In other
-    texts, a number may be a part of a name, a date or a list: 'Apollo 11', '2026-11-27', '1/2'."""
+    """Is this a number, alone or behind ####: 18, '$1,200', '5 apples', '3 + 4 = 7. #### 7'? In
+    others, a number may be a part of a name, a date or a list: 'Apollo 11', '2026-11-27', '1/2'."""
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         return False
     text = str(answer).split('####')[-1]

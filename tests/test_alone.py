@@ -60,14 +60,13 @@ def test_so_do_the_two_processes_of_torchrun_itself(empty, numbers):
 # --- doors --------------------------------------------------------------------------------------------------
 DOORS = {           # those of sft.py, dpo.py, rl.py and eval.py: in their tests
     'train.py': {'objectives': '--objective=mlm --objective=span --document_mask=True',
-                 'streaming': '--streaming=shards', 'muon': '--optimizer=muon',
+                 'records': '--streaming=shards', 'muon': '--optimizer=muon',
                  'sharding': '--shard=fsdp', 'planner': '--plan=8xH100'},
-    'prepare.py': {'hub': '--source=shakespeare', 'conversations': '--kind=sft', 'licences': '--licences=mit',
-                   'url_lists': '--url_block=x', 'languages': '--languages=en',
-                   'perplexity': '--perplexity_reference=x', 'quality': '--quality_good=x',
-                   'toxic_words': '--toxic_words=x', 'decontaminate': '--decontaminate=x',
-                   'audit': '--audit=1', 'simhash': '--dedup=simhash', 'weights': '--temperature=2',
-                   'text_shards': '--write=text'}}
+    'prepare.py': {'hub': '--source=shakespeare', 'chats': '--kind=sft', 'audit': '--audit=1',
+                   'filters': '--licences=mit --url_block=x --toxic_words=x --decontaminate=x '
+                              '--dedup=simhash',
+                   'text_quality': '--languages=en --perplexity_reference=x --quality_good=x',
+                   'mixture': '--temperature=2', 'records': '--write=text'}}
 WITHOUT = ('__pycache__', '.git', '.venv', 'tests', 'docs', 'bench', 'learn')
 
 
@@ -160,8 +159,8 @@ def test_a_door_of_sample_py_whose_file_is_gone_is_one_sentence(without_extras, 
     model = GPT.load(babbler)
     save_run(tmp_path / 'gaps', model, Tokenizer.load(babbler / 'tokenizer.json'),
              config={'objective': 'mlm'})
-    for door, flags in {'server': ['--serve=0'], 'html_file': ['--export=html'],
-                        'model_card': ['--export=hf'], 'gguf_file': ['--export=gguf'],
-                        'gaps': [f'--ckpt={tmp_path}/gaps', '--prompt=a<|mask|>']}.items():
+    for door, *flags in (('server', '--serve=0'), ('export', '--export=html'), ('export', '--export=hf'),
+                         ('export', '--export=gguf'),
+                         ('objectives', f'--ckpt={tmp_path}/gaps', '--prompt=a<|mask|>')):
         result = run(without_extras / 'sample.py', f'--ckpt={babbler}', *flags, cwd=tmp_path, before=FORGET)
         mistake(result, 'copy extras, too', door)

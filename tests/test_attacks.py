@@ -208,13 +208,16 @@ def numbered(text):
 
 
 def without(path, *walls):
-    """A copy of trial.py, with crossing.py beside it, whose system refuses these walls."""
+    """A copy of trial.py, with crossing.py and sandbox.py beside it, whose system refuses these walls."""
     shutil.copy(ROOT / 'extras/crossing.py', path.parent)
-    text = pathlib.Path(sandbox.TRIAL).read_text(encoding='utf-8')
-    for wall in walls:
-        assert wall in text
-        text = text.replace(wall, REFUSALS.get(wall, "/none'"))
-    path.write_text(text, encoding='utf-8')
+    found = set()
+    for name in 'sandbox.py', 'trial.py':
+        text = pathlib.Path(sandbox.TRIAL).with_name(name).read_text(encoding='utf-8')
+        for wall in walls:
+            found |= {wall} if wall in text else set()
+            text = text.replace(wall, REFUSALS.get(wall, "/none'"))
+        (path.parent / name).write_text(text, encoding='utf-8')
+    assert found == {*walls}
     return str(path)
 
 

@@ -12,7 +12,7 @@ from conftest import lift, refused, write
 from feedback import attempt, expect, told
 
 from extras.mixture import described, weighted
-from extras.streaming import Stream
+from extras.records import Stream
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 BYTES = Tokenizer.byte(SPECIAL_TOKENS)

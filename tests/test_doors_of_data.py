@@ -8,8 +8,7 @@ import pytest
 from conftest import ROOT, refused
 from preparing import FOX, PROSE, RAW, dropped, kept, prepare, prose, read, report, write, write_records
 
-from extras import audit, decontaminate, languages, licences, perplexity, quality, records, simhash
-from extras import toxic_words, url_lists
+from extras import audit, filters, records, text_quality
 
 GERMAN = ['Die alte Mühle stand am Fluss, und in jedem Frühling stieg das Wasser, bis es die zweite Stufe '
           f'der Treppe erreichte; im Jahre {1800 + i} kam es bis zur Tür, und niemand schlief in der Nacht\n'
@@ -51,12 +50,12 @@ TEXTS = ['', 'a', 'ab ab', 'naïve 漢字\n' * 3, 'e\ud800e', 'one two one three
 def test_bits_per_byte_are_those_of_plain_dictionaries():
     for order, a in ((1, 4), (3, 0.1), (6, 50)):
         for reference in TEXTS[4:], TEXTS[1:2]:
-            model = perplexity.NgramModel(reference, order)
+            model = text_quality.NgramModel(reference, order)
             for text in TEXTS:
                 naive = naive_bits(reference, text, order, a)
                 assert model.bits_per_byte(text, a) == pytest.approx(naive, abs=1e-6), (text, order)
-    refused('no text', perplexity.stage, [], 0, 0)
-    refused('both kinds', quality.stage, PROSE, [], 0.5)
+    refused('no text', text_quality.perplexity, [], 0, 0)
+    refused('both kinds', text_quality.quality, PROSE, [], 0.5)
 
 
 # --- good or bad --------------------------------------------------------------------------------------------
@@ -68,11 +67,11 @@ def test_the_classifier_tells_code_from_shuffled_code_it_has_not_seen(python_fil
     good = [(piece, 'good') for piece in pieces]
     bad = [(''.join(rng.sample(piece, len(piece))), 'bad') for piece in pieces]
     for n_good, n_bad, least in ((600, 600, 0.99), (600, 12, 0.9)):         # one is rarer
-        model = quality.Classifier.train(good[:n_good] + bad[:n_bad])
+        model = text_quality.Classifier.train(good[:n_good] + bad[:n_bad])
         for examples in (good[600:], bad[600:]):
             right = [model.predict(text)[label] > 0.5 for text, label in examples]
             assert sum(right) >= least * len(right), (n_good, n_bad)
-    assert np.array_equal(model.weights, quality.Classifier.train(good[:600] + bad[:12]).weights)
+    assert np.array_equal(model.weights, text_quality.Classifier.train(good[:600] + bad[:12]).weights)
 
 
 # --- languages: the same sentence, written for this test and not used to choose anything --------------------
@@ -98,36 +97,36 @@ SENTENCES = {
 
 
 def test_sentences_of_all_languages_are_recognized_and_no_word_is_listed_twice():
-    right = {language: languages.language_of(text) for language, text in SENTENCES.items()}
-    assert SENTENCES.keys() == languages.WORDS.keys() and all(a == b for a, b in right.items()), right
+    right = {language: text_quality.language_of(text) for language, text in SENTENCES.items()}
+    assert SENTENCES.keys() == text_quality.WORDS.keys() and all(a == b for a, b in right.items()), right
     for language, text in SENTENCES.items():
-        wanted = [language, *languages.WORDS.keys() - {language}]
-        assert reasons(languages.stage(f'en,{language.upper()}'), [text]) == [None]
-        assert reasons(languages.stage(','.join(wanted[1:])), [text]) == [f'language {language}']
-    for words in map(str.split, languages.WORDS.values()):
+        wanted = [language, *text_quality.WORDS.keys() - {language}]
+        assert reasons(text_quality.language(f'en,{language.upper()}'), [text]) == [None]
+        assert reasons(text_quality.language(','.join(wanted[1:])), [text]) == [f'language {language}']
+    for words in map(str.split, text_quality.WORDS.values()):
         assert len(set(words)) == len(words) >= 10 and words == [w.lower() for w in words], words
 
 
 def test_a_text_of_too_few_letters_or_of_no_language_in_the_list_is_of_an_unknown_one():
     tables = ' '.join(f"{i}: '\\u{i:04x}', # LATIN SMALL LETTER" for i in range(300))
     nothing = ['', 'ok', 'buy now cheap pills ' * 30, '@#$% ' * 30]
-    assert {languages.language_of(text) for text in [*nothing, tables]} == {'unknown'}
+    assert {text_quality.language_of(text) for text in [*nothing, tables]} == {'unknown'}
     czech = 'Nikdy jsme nebyli v horách, ale přátelé nám vyprávěli, jak je tam v zimě krásně.'
-    for language in languages.WORDS:    # none is dropped for its language, whatever is wanted
-        assert reasons(languages.stage(language), nothing) == [None] * len(nothing)
-    assert reasons(languages.stage('en'), [czech])[0].startswith('language ')
-    assert reasons(languages.stage('en'), [czech], mode='code') == [None]
+    for language in text_quality.WORDS:    # none is dropped for its language, whatever is wanted
+        assert reasons(text_quality.language(language), nothing) == [None] * len(nothing)
+    assert reasons(text_quality.language('en'), [czech])[0].startswith('language ')
+    assert reasons(text_quality.language('en'), [czech], mode='code') == [None]
     for wrong in ('en,klingon', 'en, de', ','):
-        refused('must be among ar,de', languages.stage, wrong)
+        refused('must be among ar,de', text_quality.language, wrong)
 
 
 # --- lists of words, addresses, licenses --------------------------------------------------------------------
 def test_toxic_words_are_whole_words_and_their_number_in_a_thousand_decides(tmp_path):
     (tmp_path / 'words').write_bytes('\ufeffDAMN # a comment\n\n# été\nass\n'.encode())
-    assert toxic_words.toxic_words('Damn! DAMN, goddamn; damned: a classic', {'damn', 'ass'}) == {'damn': 2}
+    assert filters.toxic_words('Damn! DAMN, goddamn; damned: a classic', {'damn', 'ass'}) == {'damn': 2}
     texts = ['damn ' + 'fine ' * 999, 'damn ' + 'fine ' * 998, 'été', 'fine']
     for most, found in ((1, [None, 'toxic', None, None]), (0, ['toxic', 'toxic', None, None])):
-        assert reasons(toxic_words.stage(f'{tmp_path}/words', most), texts) == found
+        assert reasons(filters.words(f'{tmp_path}/words', most), texts) == found
 
 
 ADDRESSES = {
@@ -144,17 +143,17 @@ def test_addresses_are_judged_by_whole_domains_where_allow_wins_and_words_as_who
              'allow': 'good.spam.com\nok.casino.net\nboth.com\n', 'filter': '[Adblock Plus 2.0]\nbad.com\n'}
     for name, text in lists.items():
         (tmp_path / name).write_text(text, encoding='utf-8')
-    check = url_lists.stage(f'{tmp_path}/block', f'{tmp_path}/allow')
+    check = filters.addresses(f'{tmp_path}/block', f'{tmp_path}/allow')
     for reason, urls in ADDRESSES.items():
         for url in urls:
             for record in ({'url': url}, {'url': None, 'func_code_url': url}):
                 assert check({'record': record}, notes()) == reason, url
-    assert url_lists.stage('', '')({'record': {'url': 'spam.com'}}, notes()) is None
-    refused(['filter must have a domain', 'adblock plus'], url_lists.stage, '', f'{tmp_path}/filter')
+    assert filters.addresses('', '')({'record': {'url': 'spam.com'}}, notes()) is None
+    refused(['filter must have a domain', 'adblock plus'], filters.addresses, '', f'{tmp_path}/filter')
 
 
 def test_licenses_are_those_of_the_source_or_of_the_record_and_all_must_be_wanted():
-    check = licences.stage('mit, BSD', {'web': ('x', 1), 'lib': ('stdlib', 1)})
+    check = filters.licences('mit, BSD', {'web': ('x', 1), 'lib': ('stdlib', 1)})
     for record, source, reason in [
             ({'license': ['MIT', 'bsd']}, 'web', None), ({'license': 'MIT'}, 'lib', 'licence psf'),
             ({'license': ['MIT', 'GPL']}, 'web', 'licence mit, gpl'),
@@ -196,11 +195,11 @@ def test_a_benchmark_that_cannot_be_used_is_refused(tmp_path):
     how = records.read, lambda text, mode: text, str.split, lambda words, n: np.array(
         [hash(tuple(words[i:i + n])) & 2 ** 63 - 1 for i in range(len(words) - n + 1)], np.uint64)
     texts = [prose(0), prose(1), ' '.join(prose(0).split()[:12])]
-    check = decontaminate.stage(f'{tmp_path}/long.jsonl', *how)
+    check = filters.benchmarks(f'{tmp_path}/long.jsonl', *how)
     assert reasons(check, texts) == ['in a benchmark', None, None]
     for name, words in (('short', 'no text of 13 words'), ('none', 'does not exist'),
                         ('damaged', 'damaged.jsonl:2 .*must be the file of a benchmark')):
-        refused(words, decontaminate.stage, f'{tmp_path}/long.jsonl,{tmp_path}/{name}.jsonl', *how)
+        refused(words, filters.benchmarks, f'{tmp_path}/long.jsonl,{tmp_path}/{name}.jsonl', *how)
 
 
 # --- SimHash ------------------------------------------------------------------------------------------------
@@ -208,11 +207,11 @@ def test_simhash_joins_what_differs_in_three_bits_and_not_in_four():
     dice = random.Random(0)
     numbers = np.array([dice.getrandbits(64) for _ in range(1001)], np.uint64)      # each bit is a majority
     naive = sum((sum(x >> bit & 1 for x in numbers.tolist()) > 500) << bit for bit in range(64))
-    [found] = simhash.keys_of(numbers)
+    [found] = filters.simhash(numbers)
     assert found.to_bytes(8, 'big') == naive.to_bytes(8, 'little')
     # the example of its docstring, in the lowest bits of the first byte
     example = np.array([0b0110, 0b1100, 0b0101], np.uint64)
-    assert simhash.keys_of(example) == [0b0100 << 56] and simhash.keys_of(numbers[:0]) == [0]
+    assert filters.simhash(example) == [0b0100 << 56] and filters.simhash(numbers[:0]) == [0]
 
     def all_that_share_a_key(columns, similar):
         n = len(columns[0])
@@ -223,7 +222,7 @@ def test_simhash_joins_what_differs_in_three_bits_and_not_in_four():
     for n, is_copy in ((3, True), (4, False)):
         copies = [first ^ sum(1 << bit for bit in dice.sample(range(64), n)) for first in firsts]
         columns = [np.array([*firsts, *copies, 0, 0], np.uint64)]           # wordless ones have 0
-        found = simhash.copies(columns, all_that_share_a_key)
+        found = filters.simhash_copies(columns, all_that_share_a_key)
         assert found.tolist() == [False] * 50 + [is_copy] * 50 + [False] * 2, n
 
 

@@ -5,7 +5,7 @@ from accidents import full_disk
 from conftest import machine, mistake, ok, refused, run, save_run
 from test_model import lively
 
-from extras import gguf_file, hf_model, hf_tokenizer
+from extras import export as exports, hf_model, hf_tokenizer
 from model import GPT, GPTConfig
 from tokenizer import SPECIAL_TOKENS, Tokenizer, from_printable
 
@@ -14,7 +14,7 @@ safetensors = pytest.importorskip('safetensors.torch')
 SOURCE = open(__file__, encoding='utf-8').read()
 TOKENIZERS = {'ours': Tokenizer.train(SOURCE, 600), 'byte': Tokenizer.byte(SPECIAL_TOKENS),
               **{name: Tokenizer.train(SOURCE, 600, pattern=pattern)
-                for name, pattern in zip(('gpt2', 'possessive', 'cl100k'), gguf_file.NAMES)}}
+                for name, pattern in zip(('gpt2', 'cl100k', 'possessive'), exports.NAMES)}}
 
 
 def a_run(folder, tokenizer, **settings):
@@ -33,7 +33,7 @@ def runs(tmp_path_factory):
         folder = tmp_path_factory.mktemp('gguf') / name
         model = a_run(folder, tokenizer, tie_embeddings=name == 'byte')
         model.saved = {'config': {'stage': 'sft'}} if name == 'ours' else {}
-        said = gguf_file.publish(folder, model, tokenizer)
+        said = exports.publish_gguf(folder, model, tokenizer)
         assert ('--pattern=cl100k' in said) == (name == 'ours'), said
         made[name] = model, tokenizer, gguf.GGUFReader(folder / 'model-f32.gguf')
     return made
@@ -71,7 +71,7 @@ def test_tensors_are_equal_bit_for_bit_with_q_and_k_turned_back(runs, tmp_path):
 
 def test_llama_3_s_frequencies_are_divided_by_the_numbers_in_the_file(tmp_path):
     model = a_run(tmp_path / 'run', TOKENIZERS['byte'], rope_scaling=(8., 1., 4., 24.), rope_theta=500.)
-    gguf_file.publish(tmp_path / 'run', model, TOKENIZERS['byte'])
+    exports.publish_gguf(tmp_path / 'run', model, TOKENIZERS['byte'])
     reader = gguf.GGUFReader(tmp_path / 'run/model-f32.gguf')
     assert reader.get_field('llama.rope.scaling.type') is None          # that would scale a second time
     factors, = (t.data for t in reader.tensors if t.name == 'rope_freqs.weight')

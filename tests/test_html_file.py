@@ -15,7 +15,7 @@ from test_sample import TOKENIZER, chain
 
 from extras import sandbox
 from model import sample
-from extras import gguf_file, html_file
+from extras import export as exports
 from tokenizer import PATTERN, SMALL_PATTERN, Tokenizer
 
 encode = lift('sample.py', 'encode')
@@ -103,7 +103,7 @@ def shown(tmp_path_factory):
               'knows': (like(chain('\nok', '<|im_end|>'), block_size=256), TOKENIZER, {'stage': 'dpo'})}
     path = tmp_path_factory.mktemp('page') / 'demo.html'
     judge = lambda *job: sandbox.Result('wrong', MESSAGE)
-    said = html_file.write_page(path, models, encode, PROBLEMS, judge)
+    said = exports.write_page(path, models, PROBLEMS, judge)
     assert str(path) in said and '3 models' in said
     return path.read_text(encoding='utf-8'), models
 
@@ -183,7 +183,7 @@ def test_ids_are_those_of_python_whatever_the_pattern(shown):
     page, _ = shown
     texts = [NASTY, SPACES, SOURCE, '', 'I\'ll', *prompts(100)]
     # one of those that llama.cpp has uses ++
-    for pattern in (PATTERN, SMALL_PATTERN, *gguf_file.NAMES):
+    for pattern in (PATTERN, SMALL_PATTERN, *exports.NAMES):
         tokenizer = Tokenizer.train(SOURCE + NASTY * 9 + SPACES * 9, 900, pattern=pattern)
         tokens = [token.decode('latin-1') for token in tokenizer.vocab]
         ids = in_node(page, '''{
@@ -261,12 +261,12 @@ def test_weights_are_rounded_to_8_bits_and_a_scale():
     before = torch.randn(5, 300)
     before[3] = 0
     after = before.clone()
-    html_file.rounded(after)
+    exports.rounded(after)
     step = before.abs().amax(dim=1, keepdim=True) / 127
     assert ((after - before).abs() <= step * 0.5001).all() and (after[3] == 0).all()
     gain = torch.randn(300)
     rounded = gain.clone()
-    html_file.rounded(rounded)
+    exports.rounded(rounded)
     assert torch.equal(rounded, gain.bfloat16().float())
 
 
@@ -287,11 +287,11 @@ def test_the_command_writes_it_and_what_a_page_cannot_hold_is_one_sentence(tmp_p
     mistake(export('--ckpt=chat', '--out=gone/a.html'), 'gone/a.html', '--out')
 
     path = tmp_path / 'no.html'
-    write = lambda model, its=TOKENIZER: html_file.write(path, {'odd': (model, its, {})}, encode)
+    write = lambda model, its=TOKENIZER: exports.publish_html(path, {'odd': (model, its, {})})
     for how in {'rope_scaling': (2.0,)}, {'qkv_bias': True}, {'qk_norm': True}:
         refused('our own bpe', write, lively(**how))
     for odd in Tokenizer.char('ab'), Tokenizer('bpe', TOKENIZER.vocab, pattern="(?i:'s)|[\\s\\S]"):
         refused('our own bpe', write, lively(), odd)
-    monkeypatch.setattr(html_file, 'LARGEST', 1000)
+    monkeypatch.setattr(exports, 'LARGEST', 1000)
     refused('odd has 19,168 parameters, more than the 1,000 .*--serve', write, lively())
     assert not path.exists()

@@ -8,7 +8,7 @@ import torch
 from conftest import ROOT
 from test_model import lively
 
-from extras import gguf_file
+from extras import export
 from tokenizer import Tokenizer
 
 SHAPES = [{}, {'n_kv_head': 4, 'tie_embeddings': False},
@@ -23,7 +23,7 @@ def test_llama_cpp_continues_as_we_do(tmp_path, settings):
     small = dict(vocab_size=tokenizer.vocab_size, block_size=128, n_kv_head=2, n_embd=64, n_ffn=96)
     model = lively(**{**small, **settings}).eval()
     model.head.weight.data[tokenizer.special['<|span_3|>']] *= 9        # neither may draw it
-    gguf_file.publish(tmp_path, model, tokenizer)
+    export.publish_gguf(tmp_path, model, tokenizer)
     p = xllamacpp.CommonParams()
     p.model.path = str(tmp_path / 'model-f32.gguf')
     p.n_ctx = 128

@@ -9,7 +9,7 @@ import re
 
 from conftest import ROOT
 
-from extras import grading, problems as P, reward_tests
+from extras import grading, problems as P, rewards
 
 N = {'train': 1600, 'validation': 80, 'variation': 80, 'cell': 100, 'family': 100,
      'review': 200, 'feedback': 400, 'feedback_validation': 80, 'feedback_variation': 80}
@@ -113,10 +113,10 @@ def test_each_stage_reads_the_splits_that_are_its_own(monkeypatch):
     mined = re.findall(r'mined/eval.json.*--splits=(\S+)', run_sh.replace('\\\n', ' '))
     assert mined == re.findall(r'--splits=(\S+)', preset) == ['review,feedback']
     # RL
-    monkeypatch.setattr(reward_tests, 'N_PROBLEMS', 40)
+    monkeypatch.setattr(rewards, 'N_PROBLEMS', 40)
     for n_held_out, n, seed, splits in ((0, 20, 1, ('review', 'feedback')),
                                         (20, 10, 0, ('validation', 'feedback_validation'))):
-        asked, *_ = reward_tests.open_tests('problems', b'', n_held_out, True, 3.0, rank=1, world=2)
+        asked, *_ = rewards.open_tests('problems', b'', n_held_out, True, 3.0, rank=1, world=2)
         assert asked == [P.to_messages(p)[:1] for split in splits for p in P.problems(n, seed, split)]
 
 

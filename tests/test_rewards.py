@@ -7,9 +7,8 @@ import torch
 from conftest import refused, save_run, sharpen, write
 from test_records import BYTES
 
-from extras import reward_tests, sandbox
-from extras.reward_scores import open_scores
-from extras.reward_tests import open_tests
+from extras import sandbox
+from extras.rewards import open_scores, open_tests
 from model import GPT, GPTConfig
 from tokenizer import Tokenizer
 
@@ -47,7 +46,7 @@ def test_the_tests_are_tried_first_by_one_process():
         with contextlib.nullcontext() if rank else expected:
             open_tests('idle.jsonl', idle, 0, True, 0.5, rank, 2)
     refused('idle.jsonl: .*--allow_code_execution=True', open_tests, 'idle.jsonl', idle, 0, False, 0.5, 1, 2)
-    asked = reward_tests.open_tests('mine.jsonl', b'{"prompt": "a", "regex": "b"}', 0, False, 1.0, 0, 1)[0]
+    asked = open_tests('mine.jsonl', b'{"prompt": "a", "regex": "b"}', 0, False, 1.0, 0, 1)[0]
     assert len(asked) == 1                                          # no program, so nothing to allow
     for line, words in ((b'{"prompt": "a"}', 'nothing is checked'), (b'[1]', 'AttributeError'),
                         (b'{"prompt": "a", "tests": "("}', 'Syntax'),

@@ -423,8 +423,8 @@ def test_with_its_three_leaves_alone_it_learns_in_one_and_in_two_processes(sft_m
         assert len(series(tmp_path / out, 'loss')) == 5
         ok(call(*command, *flags, f'--out_dir={out}_lines', f'--reward={lines}'))
         ok(call(*command, 'rl.py', f'--out_dir={out}_lines', '--init_from=resume', '--max_steps=5'))
-    for flag, file in (('--optimizer=muon', 'muon'), ('--reward=problems', 'reward_tests'),
-                       (f'--reward={sft_model}', 'reward_scores')):
+    for flag, file in (('--optimizer=muon', 'muon'), ('--reward=problems', 'rewards'),
+                       (f'--reward={sft_model}', 'rewards')):
         mistake(call(sys.executable, *flags, '--reward=mine.py', '--out_dir=three', flag), 'copy extras, too',
                 file)
 

@@ -10,7 +10,7 @@ from accidents import before
 from conftest import greedy, lift, mistake, ok, run, save_run
 
 from model import GPT, GPTConfig
-from extras import gaps
+from extras import objectives
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TOKENIZER = Tokenizer.byte(SPECIAL_TOKENS)
@@ -257,7 +257,8 @@ def test_spans_are_put_where_their_marks_stand_and_the_prompt_sees_itself_whole(
             return torch.nn.functional.one_hot(torch.tensor([[answer[len(inputs) - 1]]]), V).float(), None
 
     answer = [97, 98, span[1], 99, span[2]]
-    fill = lambda room: gaps.fill(Known(1, 1), TOKENIZER, 'x<|mask|>y<|mask|>', 'span', room, temperature=0)
+    fill = lambda room: objectives.fill(Known(1, 1), TOKENIZER, 'x<|mask|>y<|mask|>', 'span', room,
+                                        temperature=0)
     assert fill(40) == 'xabyc'
     x, mask = inputs[0]
     assert x.tolist() == [[120, span[0], 121, span[1], span[0]]]
@@ -265,4 +266,4 @@ def test_spans_are_put_where_their_marks_stand_and_the_prompt_sees_itself_whole(
     inputs.clear()
     assert fill(2) == 'xaby<|span_1|>'          # no room
     with pytest.raises(ValueError, match='2 gaps'):
-        gaps.with_marks('<|mask|><|mask|>', Tokenizer.byte(['<|mask|>', '<|span_0|>']), 'span')
+        objectives.with_marks('<|mask|><|mask|>', Tokenizer.byte(['<|mask|>', '<|span_0|>']), 'span')

@@ -376,7 +376,7 @@ def test_with_its_three_leaves_alone_it_trains_in_one_and_in_two_processes(sft_m
         ok(call(*command, *flags, f'--out_dir={out}'))
         ok(call(*command, 'sft.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=5'))
         assert len(series(tmp_path / out, 'loss')) == 5
-    for flag, file in (('--lora=2', 'lora'), ('--optimizer=muon', 'muon'), ('--base_dir=x', 'replay')):
+    for flag, file in (('--lora=2', 'lora'), ('--optimizer=muon', 'muon'), ('--base_dir=x', 'mixture')):
         mistake(call(sys.executable, *flags, '--out_dir=three', flag), 'copy extras, too', file)
 
 

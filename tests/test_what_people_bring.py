@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -272,8 +273,8 @@ def test_garbage_is_told_with_its_line_and_what_is_good_arrives(tmp_path):
         (tmp_path / name).write_bytes(data)
         rejected = []
         told = lambda place, error: rejected.append(place)
-        config = {'kind': 'text', 'text_field': ''}
-        documents = script.documents_of([(path,)], 'a', config, told)
+        config = types.SimpleNamespace(kind='text', text_field='')
+        documents = script.documents_of([(path,)], config, told)
         assert [document['texts'][0] for document in documents] == texts, name
         assert rejected == [f'{path}:{line}' for line in lines], name
 

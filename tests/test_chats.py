@@ -5,7 +5,7 @@ import pytest
 from conftest import mistake, read_rows, refused, run, shared
 from preparing import dropped, prepare, recipe, records, report, write_records
 
-from extras import conversations, judged_answers, messages, pairs
+from extras import chats, judged_answers
 
 
 def chat(*contents, system=None):
@@ -22,20 +22,20 @@ def read(record, kind):
     """The document of a record, as a record again; or why it is malformed."""
     told = []
     entries = [('a.jsonl', 7, record)]
-    documents = [*conversations.documents(entries, lambda *why: told.append(why), kind)]
+    documents = [*chats.documents(entries, lambda *why: told.append(why), kind)]
     if not documents:
         [(place, error)] = told
         assert place == 'a.jsonl:7'
         return error
     [document] = documents
     assert (document['path'], document['record']) == ('a.jsonl:7', record) and not told
-    return json.loads(conversations.to_line(document)) if document['texts'] else {'messages': []}
+    return json.loads(chats.to_line(document)) if document['texts'] else {'messages': []}
 
 
 def dropped_by(record, kind, **limits):
     """The reason against a record."""
-    fields = conversations.fields_of(record, kind)
-    check = conversations.stage(kind, **{'compiles': lambda program: '= =' not in program, **limits})
+    fields = chats.fields_of(record, kind)
+    check = chats.stage(kind, **{'compiles': lambda program: '= =' not in program, **limits})
     assert check({**fields, 'mode': 'raw'}, {}) is None
     return check({**fields, 'mode': 'chat'}, {})
 
@@ -87,7 +87,7 @@ def test_the_conversion_of_the_source_returns_only_None_and_ours_does_not():
     vicuna = recipe('chat.md', 'to_vicuna')(turns)
     assert vicuna['conversations'][3:] == [{'from': 'human', 'value': 'And 3 + 3?'},
                                            {'from': 'gpt', 'value': '6'}]
-    assert messages.messages_of(alpaca) == messages.messages_of(vicuna) == turns
+    assert chats.messages_of(alpaca) == chats.messages_of(vicuna) == turns
     refused('.', recipe('chat.md', 'to_alpaca'), turns[:-1])
 
 
@@ -129,12 +129,12 @@ def test_reasons_against_a_conversation():
         assert dropped_by(record, 'sft', min_score=4) == ('low score' if is_low else None), scores
         assert dropped_by(record, 'sft') is None
 
-    document = conversations.fields_of({'messages': chat('sorry', 'yes', 'b', 'I am SORRY, no')}, 'sft')
+    document = chats.fields_of({'messages': chat('sorry', 'yes', 'b', 'I am SORRY, no')}, 'sft')
     for limits, reason in [
             ({'lengths': (3, 14)}, None), ({'lengths': (4, 99)}, 'short answer'),
             ({'lengths': (0, 13)}, 'long answer'), ({'unwanted': ['sorry']}, 'unwanted phrase'),
             ({'unwanted': ['sorry, yes', 'b']}, None)]:             # only in answers, each by itself
-        assert conversations.reason_of(document, **limits) == reason, limits
+        assert chats.reason_of(document, **limits) == reason, limits
 
 
 def test_programs_are_the_python_blocks_of_answers_and_drop_the_conversation_if_they_do_not_parse(tmp_path):
@@ -142,7 +142,7 @@ def test_programs_are_the_python_blocks_of_answers_and_drop_the_conversation_if_
             (CODE.format('x = 1'), ['x = 1\n']), (CODE.format('>>> 1 +\n1'), []),
             ('1. Run:\n\n   ```python\n   if x:\n       y\n   ```\n2. Done.', ['if x:\n    y\n']),
             ('```js\nx = = 1\n```', [])]:
-        assert conversations.programs([answer]) == blocks, answer
+        assert chats.programs([answer]) == blocks, answer
     wrong = CODE.format('x = = 1')
     assert dropped_by({'messages': chat(wrong, 'a')}, 'sft') is None            # only what is learned
     assert dropped_by({'messages': chat('a', wrong)}, 'sft', compiles=None) is None
@@ -183,7 +183,7 @@ def test_every_form_becomes_a_preference_or_an_error_that_says_why():
         assert read(record, 'preference') == pair, record
     for record, words in NO_PREFERENCES:
         assert words in read(record, 'preference'), record
-    assert pairs.fields_of(PAIR)['roles'] == ['user', 'chosen', 'rejected']       # by which copies are known
+    assert chats.pair_of(PAIR)['roles'] == ['user', 'chosen', 'rejected']       # by which copies are known
 
 
 def test_pairs_and_thumbs_go_through_prepare_as_they_are_but_for_what_the_limits_drop(tmp_path):

@@ -1,0 +1,344 @@
+"""
+Chats for sft.py and pairs for dpo.py: records in the usual forms become lines of train.jsonl and
+val.jsonl.
+
+    python prepare.py --kind=sft                            # 2,000 conversations of problems.py
+    python prepare.py --kind=sft --source=chats.json --min_score=3 --out_dir=data/chats
+    python prepare.py --kind=preference --source=pairs.jsonl --min_margin=0.5 --out_dir=data/pairs
+
+    {"messages": [{"role": "user", "content": "Hi!"}, ...]}         also under "conversation"
+    {"conversations": [{"from": "human", "value": "Hi!"}, ...]}     ShareGPT, Vicuna
+    {"instruction": "Add.", "input": "1 2", "output": "3"}          Alpaca; perhaps a "history"
+    {"prompt": "Hi!", "completion": "Hello."}                       or question, response, answer
+    {"prompt": "Hi!", "chosen": "Hey.", "rejected": "Go!", "margin": 2}
+    {"prompt": "Hi!", "completion": "Go!", "label": 0}              a thumb down, for kto
+
+Each may have a "system", a text. In prepare.py a conversation is a document of several texts,
+{'texts': ['Hi!', 'Hello.'], 'roles': ['user', 'assistant']}; the last roles of the last two lines
+are chosen, rejected and bad. Documents of both kinds pass the same stages as a text, with rules of
+their own. judged_answers.py adds the answers that eval.py judged.
+"""
+import contextlib, hashlib, itertools, json, math, os, pathlib, re, shlex, textwrap
+from configurator import Mistake, require
+from extras import judged_answers
+
+# what a record raises that has another form than the one it is read as
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+# Two rules for you to edit: an answer of another length is dropped, and so is one with such a
+# phrase.
+LENGTHS = 0, math.inf               # characters of an answer
+UNWANTED = ()                       # in lower case: 'as an ai language model', ...
+SCORES = 'margin', 'agreement'      # score of chosen - score of rejected; fraction of annotators
+# What a record may call a thing. The first name that has a value counts.
+ALIASES = {
+    'messages': ('messages', 'conversations', 'conversation'),
+    'role': ('role', 'from'),
+    'words': ('content', 'value'),
+    'question': ('instruction', 'prompt', 'question'),
+    'answer': ('output', 'completion', 'response', 'answer'),
+    'score': ('score', 'rating', 'judge_score'),
+    'score of chosen': ('score_chosen', 'chosen_score'),
+    'score of rejected': ('score_rejected', 'rejected_score')}
+ROLES = {'system': 'system', 'developer': 'system', 'user': 'user', 'human': 'user',
+         'assistant': 'assistant', 'gpt': 'assistant', 'chatgpt': 'assistant', 'bot': 'assistant',
+         'model': 'assistant', 'tool': 'tool', 'function': 'tool', 'observation': 'tool'}
+
+
+# --- what prepare.py asks for ---------------------------------------------------------------------
+def documents(entries, reject, kind, prefer='passed'):
+    """Yield the documents of entries, tuples (path, line, record). A record that has another form
+    is skipped, after reject(place, error). Answers that eval.py judged become records first."""
+    for _, of_file in itertools.groupby(entries, lambda entry: entry[0]):
+        for path, line, record in judged_answers.with_records(of_file, reject, kind, prefer):
+            try:
+                if line == 0:
+                    raise ValueError(f'{kind} needs records, in .jsonl or .json')
+                fields = fields_of(record, kind)
+            except MALFORMED as error:
+                reject(f'{path}:{line or 1}', f'{type(error).__name__}: {error}')
+                continue
+            # A record of judged answers comes from several lines, and line is None.
+            yield {**fields, 'record': record, 'path': f'{path}:{line}' if line else path,
+                   'line': line or 1}
+
+
+def fields_of(record, kind):
+    """Return the texts and roles of a record, and perhaps its score."""
+    if kind == 'preference':
+        return pair_of(record)
+    turns = messages_of(record)
+    fields = {'texts': [m['content'] for m in turns], 'roles': [m['role'] for m in turns]}
+    score = find(record, 'score')
+    if score is not None:
+        fields['score'] = math.nan          # what is no number reaches no limit
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            fields['score'] = float(score)
+    return fields
+
+
+def stage(kind, compiles, min_score=None, min_margin=0.0, min_agreement=0.0):
+    """Return the rules for a kind of documents, as a stage of prepare.py. compiles(program):
+    whether it is Python; None keeps all programs."""
+    def check_rules(document, notes):
+        if document['mode'] == 'raw':
+            return None
+        if kind == 'preference':
+            return reason_of_pair(document, min_margin, min_agreement)
+        return reason_of(document, compiles, min_score)
+
+    return check_rules
+
+
+def to_line(document):
+    """Return a document as a line of train.jsonl, without its end: {'messages'}, {'prompt',
+    'chosen', 'rejected'} or {'prompt', 'completion', 'label'}, with the margin and agreement."""
+    texts, roles = document['texts'], document['roles']
+    n_answers = {'rejected': 2, 'good': 1, 'bad': 1}.get(roles[-1], 0)      # to one prompt
+    messages = [{'role': role, 'content': text} for role, text in zip(roles, texts)]
+    messages = messages[:len(messages) - n_answers]
+    prompt = texts[0] if len(messages) == 1 else messages
+    record = {'messages': messages}
+    if n_answers == 1:
+        record = {'prompt': prompt, 'completion': texts[-1], 'label': roles[-1] == 'good'}
+    elif n_answers:
+        record = {'prompt': prompt, 'chosen': texts[-2], 'rejected': texts[-1]}
+    scores = {name: document[name] for name in SCORES if name in document}
+    return json.dumps(record | scores, ensure_ascii=False)
+
+
+def dedup_of(config, set_by):
+    """Return which copies are dropped. Near-copies of pairs stay, because two pairs may differ in
+    the one word that they teach. Refuse settings that conversations can't have."""
+    require(config['write'] == 'bins', '--write=text needs --kind=text')
+    has_source = {'source', 'sources'} & set_by.keys()
+    require('n_examples' not in set_by or not has_source, '--n_examples is the number of examples '
+            'that we write: it needs --kind=sft and no --source')
+    is_pair = config['kind'] == 'preference' and config['dedup'] != 'none'
+    return 'exact' if is_pair else config['dedup']
+
+
+# --- the end of the job, which gets the names of prepare.py ---------------------------------------
+def write_examples(*, config, set_by, out_dir, kind, n_examples, check_out_dir, work_folder,
+                   decisive, publish, **others):
+    """Without a source: write conversations about small Python problems, and 300 others to hold
+    out. The other settings could do nothing."""
+    require(kind == 'sft', '--kind=preference needs --source=FILE with pairs or labels, such as '
+            'the samples.jsonl that eval.py writes')
+    for name in set_by.keys() - {'kind', 'out_dir', 'n_examples', 'overwrite'}:
+        raise Mistake(f'--{name} needs conversations of your own; add --source=FILE')
+    from extras import problems
+    check_out_dir(out_dir, config, [])
+    work, lock = work_folder(out_dir, 'examples', '')
+    sides = {'train': problems.problems(n_examples, with_tests=False),
+             'val': problems.problems(300, 0, 'validation', with_tests=False)}
+    hashes = {side: write(work / f'new/{side}.jsonl', [problems.to_jsonl(rows)])
+              for side, rows in sides.items()}
+    publish(work / 'new', out_dir, {'config': decisive(config), 'sources': {}, 'sha256': hashes})
+    print(f'{out_dir}: {n_examples:,} conversations to train on, 300 held out')
+    print('next:', next_command(kind, out_dir))
+
+
+def write_lines(*, meta, kind, out_dir, work, left, copied, documents, size, results, of_source,
+                notes, about, audit, hash64, totals, write_report, publish, **others):
+    """Write the documents that are left as lines of train.jsonl and val.jsonl, and the report."""
+    hashes = {side: write(work / f'new/{side}.jsonl',
+                          (f'{to_line(document)}\n' for document in documents(left[results[side]])))
+              for side in ('train', 'val')}
+    if audit:
+        from extras import audit as auditor
+        auditor.write(work / 'new', notes, copied, documents, audit, hash64)
+    facts = write_report(work / 'new', out_dir, notes, totals(results, bytes=size),
+                         totals(of_source, about, bytes=size))
+    publish(work / 'new', out_dir, {**meta, **facts, 'sha256': hashes})
+    print('next:', next_command(kind, out_dir))
+
+
+def write(path, texts):
+    """Write texts to a file. Return its hash."""
+    digest = hashlib.sha256()
+    with open(path, 'wb') as f:
+        for text in texts:
+            f.write(data := text.encode())
+            digest.update(data)
+    return digest.hexdigest()
+
+
+# --- forms ---------------------------------------------------------------------------------------
+def find(record, name):
+    """Return the first value that is not None under the names of a thing in a record, or None."""
+    return next((record[key] for key in ALIASES[name] if record.get(key) is not None), None)
+
+
+def messages_of(record):
+    """Return [{'role': 'system' | 'user' | 'assistant' | 'tool', 'content'}] of a record. One in
+    another form raises ValueError, LookupError, TypeError or AttributeError."""
+    turns = find(record, 'messages')
+    if turns is None:
+        question, context = find(record, 'question'), record.get('input')
+        if question is None:
+            raise ValueError('neither messages, nor conversations, nor instruction and output in '
+                             f'it, only: {", ".join(record)}')
+        last = ['\n\n'.join(filter(None, (question, context))), find(record, 'answer')]
+        turns = [{'role': role, 'content': text} for pair in [*(record.get('history') or ()), last]
+                 for role, text in zip(('user', 'assistant'), pair, strict=True)]
+    messages = [{'role': ROLES[find(turn, 'role').lower()], 'content': find(turn, 'words')}
+                for turn in turns]
+    system = record.get('system') or ''
+    if not all(isinstance(text, str) for text in [system, *(m['content'] for m in messages)]):
+        raise TypeError('a message is not text')
+
+    # ShareGPT often starts in the middle
+    while messages and messages[0]['role'] == 'assistant':
+        messages.pop(0)
+    # an unanswered question teaches nothing
+    while messages and messages[-1]['role'] != 'assistant':
+        messages.pop()
+    if messages and system and all(m['role'] != 'system' for m in messages):
+        messages.insert(0, {'role': 'system', 'content': system})
+    return messages
+
+
+def pair_of(record):
+    """Return the texts and roles of a record, and its margin and agreement, if it has them."""
+    is_kto = 'label' in record and 'chosen' not in record
+    names = ['completion'] if is_kto else ['chosen', 'rejected']
+    roles = [{0: 'bad', 1: 'good'}[record['label']]] if is_kto else names
+    talks = [conversation_of(record, record[name]) for name in names]
+    prompt = talks[0][:-1]
+    if prompt != talks[-1][:-1]:
+        raise ValueError('chosen and rejected answer different prompts')
+    if all(m['role'] == 'system' for m in prompt):
+        raise ValueError('a preference needs a question and an answer')
+
+    better, worse = (find(record, f'score of {name}') for name in ('chosen', 'rejected'))
+    scores = {name: record.get(name) for name in SCORES}
+    if scores['margin'] is None and None not in (better, worse):
+        scores['margin'] = float(better) - float(worse)
+    scores = {name: float(value) for name, value in scores.items() if value is not None}
+    if not all(map(math.isfinite, scores.values())):
+        raise ValueError('scores, margin and agreement must be numbers')
+    return {'texts': [m['content'] for m in prompt] + [talk[-1]['content'] for talk in talks],
+            'roles': [m['role'] for m in prompt] + roles, **scores}
+
+
+def conversation_of(record, answer):
+    """Return the messages of a prompt and an answer, which may have the prompt in it."""
+    prompt = find(record, 'question') or []
+    if isinstance(prompt, str):
+        prompt = [{'role': 'user', 'content': prompt}]
+    if isinstance(answer, str):
+        answer = {'role': 'assistant', 'content': answer}
+    turns = answer if isinstance(answer, list) else [answer]
+    if len(turns) == 1:
+        turns = prompt + turns
+    return messages_of({'messages': turns, 'system': record.get('system')})
+
+
+# --- rules ----------------------------------------------------------------------------------------
+def reason_of(document, compiles=None, min_score=None, lengths=LENGTHS, unwanted=UNWANTED):
+    """Return why a conversation is dropped, or None. min_score holds for the score that a judge
+    gave; without a score a conversation stays."""
+    texts, roles = document['texts'], document['roles']
+    answers = [text for text, role in zip(texts, roles) if role == 'assistant']
+    turns = [role for role in roles if role != 'system']
+    if not answers:
+        return 'no answer'
+    if turns[0] != 'user' or any(a == b and b != 'tool' for a, b in zip(turns, turns[1:])):
+        return 'roles do not alternate'
+    if not all(map(str.strip, answers)):
+        return 'empty answer'
+    if not all(map(str.strip, texts)):
+        return 'empty message'
+    if min_score is not None and not document.get('score', math.inf) >= min_score:  # nan is not
+        return 'low score'
+    if min(map(len, answers)) < lengths[0]:
+        return 'short answer'
+    if max(map(len, answers)) > lengths[1]:
+        return 'long answer'
+    words = '\n'.join(answers).lower()
+    if any(phrase in words for phrase in unwanted):
+        return 'unwanted phrase'
+    if compiles and not all(map(compiles, programs(answers))):
+        return 'code does not parse'
+
+
+PYTHON_BLOCK = re.compile(r'```(?:python|py)\n(.*?)```', re.S)        # may be indented, in a list
+
+
+def programs(answers):
+    """Return the ```python blocks in answers, but not sessions of the interpreter (>>>)."""
+    blocks = PYTHON_BLOCK.findall('\n'.join(answers))
+    return [textwrap.dedent(block) for block in blocks if '>>>' not in block]
+
+
+def reason_of_pair(document, min_margin=0.0, min_agreement=0.0):
+    """Return why a pair is dropped, or None. One without margin or agreement stays."""
+    *_, better, worse = map(str.strip, document['texts'])
+    if document['roles'][-1] != 'rejected':             # for kto there is one answer
+        return None if worse else 'empty answer'
+    if not better or not worse:
+        return 'empty answer'
+    if better == worse:
+        return 'equal answers'
+    if document.get('margin', math.inf) < min_margin:
+        return 'small margin'
+    if document.get('agreement', math.inf) < min_agreement:
+        return 'little agreement'
+
+# --- the next command -----------------------------------------------------------------------------
+def next_command(kind, out_dir):
+    """Return the command that trains on the data in out_dir. Before it come the commands that make
+    what it starts from, unless that is there. They write only where nothing is."""
+    steps = []
+
+    def model_of(stage):
+        """Return the folder of a model of this stage, or of the one that the steps make."""
+        if there := models_of(stage):
+            return there[0]
+        if stage == 'base':
+            command, data, file, make = 'train.py', 'data/quickstart', 'train.bin', 'prepare.py'
+        else:
+            command = f'sft.py --init_from={shlex.quote(model_of("base"))}'
+            data, file, make = 'data/sft', 'train.jsonl', 'prepare.py --kind=sft'
+        if not os.path.exists(f'{data}/{file}') or stage == 'base' and not knows_messages(data):
+            data = unused(data)
+            steps.append(f'python {make} --out_dir={data}')
+        out = unused(f'out/{stage}')
+        steps.append(f'python {command} --data_dir={data} --out_dir={out}')
+        return out
+
+    stage, script = ('base', 'sft.py') if kind == 'sft' else ('sft', 'dpo.py')
+    command = f'python {script} --init_from={shlex.quote(model_of(stage))}'
+    with open(f'{out_dir}/train.jsonl', encoding='utf-8') as f:
+        if kind == 'preference' and any(', "label": ' in line for line in f):
+            command += ' --loss_type=kto'
+    run = unused(f'out/{os.path.basename(os.path.realpath(out_dir))}')
+    return ' && '.join([*steps, f'{command} --data_dir={shlex.quote(str(out_dir))} '
+                                f'--out_dir={shlex.quote(run)}'])
+
+
+def models_of(stage):
+    """Return the folders in out/ with a model of a stage, base or sft, first those of run.sh."""
+    folders = []
+    for path in pathlib.Path('out').glob('*/config.json'):
+        made = json.loads(path.read_bytes())
+        # Other objectives fill gaps, and a reward model scores answers.
+        writes = made.get('objective', 'clm') == 'clm' and made.get('loss_type') != 'rm'
+        is_saved = any(path.with_name(name).exists() for name in ('best.pt', 'last.pt'))
+        if is_saved and writes and made.get('stage', 'base') == stage:
+            folders += [path.parent.as_posix()] * knows_messages(path.parent)
+    usual = ['out/sft', 'out/quickstart_sft'] if stage == 'sft' else ['out/base', 'out/quickstart']
+    return sorted(folders, key=lambda folder: (folder not in usual, folder))
+
+
+def knows_messages(folder):
+    """Whether a tokenizer has the tokens that frame a message. One of bytes or of characters has
+    none, and sft.py refuses a model with such a tokenizer."""
+    path = pathlib.Path(folder, 'tokenizer.json')
+    return path.exists() and '"<|im_start|>"' in path.read_text('utf-8', errors='replace')
+
+
+def unused(path):
+    """Return path, or path_2, path_3, ..., the first one at which there is nothing yet."""
+    names = (f'{path}_{i}' if i > 1 else path for i in range(1, 10_000))
+    return next(name for name in names if not os.path.exists(name))

@@ -1,0 +1,221 @@
+"""
+What goes: pages of some domains, documents with other licenses, texts with many words of a list,
+and texts with the problems of a benchmark. And near-copies, known by one number of 64 bits a text.
+
+    python prepare.py --source=pages.jsonl --url_block=block.txt --url_allow=allow.txt
+    python prepare.py --source=MY_CODE --licences=mit,bsd,apache-2.0,unknown
+    python prepare.py --source=FOLDER --toxic_words=words.txt --max_toxic=2
+    python prepare.py --source=MY_CODE --decontaminate=HumanEval.jsonl.gz,mbpp.jsonl
+    python prepare.py --source=FOLDER --dedup=simhash
+
+    url_reason('https://a.b.spam.com/x', blocked={'spam.com'})      # 'blocked domain'
+    licence_of({'license': ['MIT', 'BSD']})                 # 'mit, bsd'
+    toxic_words('Damn! A damned classic.', {'damn', 'ass'})         # {'damn': 1}
+
+addresses, licences, words and benchmarks return stages of prepare.py: check(document, notes)
+returns why a document is dropped, or None.
+"""
+import collections, os, re, urllib.parse
+import numpy as np
+from configurator import Mistake, require
+from extras.records import lines_of
+
+# --- addresses: only records that have a `url` are looked at --------------------------------------
+URL_NAMES = 'url', 'func_code_url'      # of a record; the second is CodeSearchNet's
+# Words count only as whole parts of a name: essex.ac.uk is a university.
+SPAM_WORDS = re.compile(r'(?:^|[.\-])(?:xxx|sex|escort|casino|poker|betting|viagra|cialis|pills|'
+                        r'payday|torrent|warez|crack|keygen)s?(?=$|[.\-])|porn')
+
+
+def addresses(url_block, url_allow):
+    """Return a stage of prepare.py. url_block and url_allow: files, or '' for none, of domains that
+    are dropped, and of those that are never dropped."""
+    blocked, allowed = domains_of(url_block), domains_of(url_allow)
+
+    def check_url(document, notes):
+        values = [document['record'].get(name) for name in URL_NAMES]
+        url = next((value for value in values if value is not None), None)
+        if url and isinstance(url, str):
+            return url_reason(url, blocked, allowed)
+
+    return check_url
+
+
+def host_of(url):
+    """Return 'a.org' for https://www.a.org/x; ValueError for what is no address."""
+    host = urllib.parse.urlsplit(url if '//' in url else f'//{url}').hostname or ''
+    if ' ' in host:
+        raise ValueError(f'{url} is no address')
+    return host.strip('.').removeprefix('www.')
+
+
+def url_reason(url, blocked=(), allowed=()):
+    """Return why an address is dropped, or None. blocked and allowed: sets of domains, which cover
+    their subdomains; allowed wins."""
+    try:
+        host = host_of(url)
+    except ValueError:                  # '[' without ']'
+        return 'no address'
+    names = host.split('.')
+    domains = {'.'.join(names[i:]) for i in range(len(names))}      # uk, ac.uk, essex.ac.uk
+    if not domains.isdisjoint(allowed):
+        return None
+    if not domains.isdisjoint(blocked):
+        return 'blocked domain'
+    return 'spam domain' if SPAM_WORDS.search(host) else None
+
+
+def domains_of(path):
+    """Return the set of domains in a file, one a line; # begins a comment."""
+    try:
+        return {*map(host_of, lines_of(path) if path else ())}
+    except ValueError as error:         # [Adblock Plus 2.0]
+        raise Mistake(f'{path} must have a domain on each line, such as example.org: '
+                      f'{error}') from None
+
+
+# --- licenses -------------------------------------------------------------------------------------
+# of a record; the last is The Stack's
+LICENCE_NAMES = 'licence', 'license', 'max_stars_repo_licenses'
+OF_PATH = {'stdlib': 'psf', 'shakespeare': 'public domain'}
+
+
+def licences(wanted, sources):
+    """Return a stage of prepare.py that notes the license of each document. licences: those to
+    keep, such as 'mit,bsd', or '' for all. sources: {name: (path, weight)}."""
+    wanted = {name.strip() for name in wanted.lower().split(',')} - {''}
+
+    def check_licence(document, notes):
+        path, _ = sources[document['source']]
+        licence = document['licence'] = OF_PATH.get(path) or licence_of(document['record'])
+        if wanted and not wanted.issuperset(licence.split(', ')):
+            return f'licence {licence}'
+        notes[f'licenses of {document["source"]}'][licence] += 1
+
+    return check_licence
+
+
+def licence_of(record):
+    """Return the license that a record names, in lower case, or 'unknown'."""
+    value = next((record[name] for name in LICENCE_NAMES if record.get(name) is not None), '')
+    if isinstance(value, list):
+        value = ', '.join(map(str, value))
+    return value.lower() if isinstance(value, str) and value else 'unknown'
+
+
+# --- words ----------------------------------------------------------------------------------------
+def words(path, max_toxic):
+    """Return a stage of prepare.py that drops texts with more than max_toxic words of a list in
+    1,000; with 0, not one may be in it. path: a file with a word on each line; # begins a
+    comment."""
+    listed = lines_of(path)
+
+    def check_words(document, notes):
+        text = '\n'.join(document['texts'])
+        hits = toxic_words(text, listed)
+        if hits.total() * 1000 > max_toxic * len(text.split()):
+            notes['toxic words in what was dropped'].update(hits)
+            return 'toxic'
+
+    return check_words
+
+
+def toxic_words(text, listed):
+    """Return {word: count} of the listed words in a text. don't and well-known are single words."""
+    words = re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", text.lower())
+    return collections.Counter(word for word in words if word in listed)
+
+
+# --- benchmarks -----------------------------------------------------------------------------------
+# A model that has read a problem knows the answer. Any text in a record of such a file counts:
+# questions, solutions, tests. Nothing here finds a paraphrase. eval.py prints beside its scores
+# which benchmarks were looked for.
+NGRAM = 13                      # words in a row, as for GPT-3 (arXiv:2005.14165)
+
+
+def benchmarks(paths, read, normalise, words_of, ngrams):
+    """Return a stage of prepare.py. paths: files of records, 'a,b'. read(path, reject) yields
+    (line, record) of a file; normalise(text, mode) is what happens to a document; ngrams(words, n)
+    returns the hash of each n words in a row, uint64 (words - n + 1,)."""
+    known = np.zeros(0, np.uint64)
+    for path in filter(None, paths.split(',')):
+        require(os.path.exists(path), f'{path} does not exist; --decontaminate needs the files of '
+                                      'benchmarks')
+        errors = []
+        records = [record for _, record in read(path, lambda *error: errors.append(error))]
+        for place, error in errors[:1]:
+            raise Mistake(f"{place} can't be read ({error}); it must be the file of a benchmark")
+        grams = [ngrams(words_of(form), NGRAM) for text in strings_in(records)
+                 for form in variants(text, normalise)]
+        grams = np.concatenate([known[:0], *grams])
+        require(len(grams), f'{path} has no text of {NGRAM} words, so it could find nothing')
+        known = np.union1d(known, grams)
+
+    def check_benchmarks(document, notes):
+        if any(has_one_of(known, ngrams(words_of(text), NGRAM)) for text in document['texts']):
+            return 'in a benchmark'
+
+    return check_benchmarks
+
+
+def about_benchmarks(paths):
+    """Return what meta.json says about them."""
+    return {'problems': [*filter(None, paths.split(','))], 'ngram': NGRAM}
+
+
+def has_one_of(known, grams):
+    """Whether one of these numbers is known. known: sorted, at least one."""
+    grams = np.sort(grams)              # in order: the search stays in one corner of the memory
+    places = np.searchsorted(known, grams).clip(max=len(known) - 1)
+    return bool((known[places] == grams).any())
+
+
+def strings_in(value):
+    """Yield every text in a JSON value, but not the roles in a conversation."""
+    if isinstance(value, str):
+        yield value
+    if isinstance(value, dict):
+        value = [inner for key, inner in value.items() if key not in ('role', 'from')]
+    if isinstance(value, list):
+        for inner in value:
+            yield from strings_in(inner)
+
+
+def variants(text, normalise):
+    """Return the forms that a problem may have in a document: as it was published, or as cleaning
+    leaves it. Within LaTeX, every text loses its commands."""
+    return {text, normalise(text, 'chat'), normalise(text, 'prose'),
+            normalise(r'\emph{} ' + text, 'prose')}
+
+
+# --- simhash --------------------------------------------------------------------------------------
+# SimHash (Charikar 2002): each n-gram of a text has a hash, and each bit of the number is what most
+# of these hashes have there, so near-copies differ in few bits. Three hashes of four bits:
+#
+#     0110
+#     1100
+#     0101
+#     0100        2 of 3 have 0, all have 1, 2 have 0, 2 have 0
+#
+# It needs 8 bytes a document, next to 256 for MinHash, and finds what differs in a few words of a
+# long text. Of copies in which 1 word in 100 is another one, it finds one in ten.
+def simhash(shingles):
+    """Return [the number] of a set of n-grams' hashes, uint64 (n,). An empty set has 0."""
+    bits = np.unpackbits(shingles.view(np.uint8)).reshape(-1, 64)
+    return [int.from_bytes(np.packbits(bits.sum(0) * 2 > len(bits)).tobytes(), 'big')]
+
+
+def simhash_copies(columns, copies_in_bands):
+    """Return what copies_in_bands(keys, similar) finds: which documents are near-copies of earlier
+    ones. columns: one array of numbers, uint64 (n,). similar(i, j) says that two of them differ in
+    at most 3 bits. Three bits are in at most three of the four blocks of 16 bits, so copies share a
+    block (Manku 2007), and only what shares one is compared."""
+    [numbers] = columns
+    blocks = np.ascontiguousarray(numbers, np.uint64).view(np.uint16).reshape(-1, 4).T     # (4, n)
+    numbers = numbers.tolist()
+
+    def similar(i, j):
+        # Documents without a word have 0, and nothing in common.
+        return numbers[i] != 0 and (numbers[i] ^ numbers[j]).bit_count() <= 3
+
+    return copies_in_bands(blocks, similar)
