@@ -109,13 +109,13 @@ def files_under(top, pattern, skip, passed_over):
             continue
         others = [name for name in inner if name in skip or name[0] == '.']
         passed_over.update(f'{name}/' for name in others)
-        inner[:] = [name for name in inner if name not in others]
+        inner[:] = {*inner} - {*others}
         yield from glob.glob(os.path.join(glob.escape(folder), pattern))
 
 
 def find_files(source, any_ending=False, download_dir='data/raw'):
     """Return the files of a source, sorted, so that one folder gives the same bins everywhere, and
-    what is passed over: '2 .png, 1 node_modules/'."""
+    what is passed over: '2 .png, 1 node_modules/'. any_ending is for a file that is named alone."""
     if re.match('hf:|shakespeare$|codeparrot$', source):
         from extras import hub
         return hub.find_files(source, download_dir), ''
@@ -126,21 +126,19 @@ def find_files(source, any_ending=False, download_dir='data/raw'):
     elif os.path.exists(source):
         top, deep, pattern = source, '', ''         # whatever signs are in its name
     found = set()
-    for start in [top] if os.path.exists(top) and not deep else glob.glob(top or './'):
-        if os.path.isdir(start) and (deep or start == top):
-            found.update(files_under(start, pattern.lstrip(os.sep) or '*', skip, passed_over))
-        else:
-            found.add(start)
-    found = sorted(path for path in found if not os.path.isdir(path))
-    is_named = found == [source]
-    paths = [path for path in found if os.path.isfile(path) and (
-        ends_with(path, endings) or is_named and any_ending)]
-    passed_over.update(os.path.splitext(path)[1] or 'without ending' for path in {*found} - {*paths})
+    for start in [top] if os.path.exists(top) else glob.glob(top or './'):
+        is_walked = os.path.isdir(start) and (deep or start == top)
+        found.update(files_under(start, pattern.lstrip(os.sep) or '*', skip, passed_over)
+                     if is_walked else [start])
+    found = {path for path in found if not os.path.isdir(path)}
+    paths = sorted(path for path in found if os.path.isfile(path) and (
+        ends_with(path, endings) or any_ending and path == source))
+    passed_over.update(os.path.splitext(path)[1] or 'without ending' for path in found - {*paths})
     others = ', '.join(f'{n} {ending}' for ending, n in passed_over.most_common(9))
-    require(paths, f'no text at {source!r}; it can be stdlib, shakespeare, codeparrot, hf:OWNER/NAME,'
-            f' or a file, folder or glob with {" ".join(RECORDS + TEXTS)} files or source code, '
-            f'packed (.gz) or not{"; it has " * bool(others)}{others}'
-            f'{"; --mode=raw takes it as it is" * os.path.isfile(source)}')
+    require(paths, f'no text at {source!r}; it can be stdlib, shakespeare, codeparrot, '
+            f'hf:OWNER/NAME, or a file, folder or glob with {" ".join(RECORDS + TEXTS)} files or '
+            'source code, packed (.gz) or not; --mode=raw takes a file as it is'
+            f'{"; it has " * bool(others)}{others}')
     return paths, '' if source == 'stdlib' else others
 
 
@@ -207,16 +205,20 @@ def decode(data):
 def texts_in(f):
     """Yield the texts of a file: one, unless lines <|endoftext|> divide it, or unless it is longer
     than 4 MB: then it is cut where a text, a paragraph or at least a line ends."""
-    rest, new = b'', bytes(PIECE)
-    while len(new) == PIECE:
+    rest, more = b'', True
+    while more:
         new = f.read(PIECE)
-        data = rest + new
+        more, data = len(new) == PIECE, rest + new
         end = len(data)
-        if len(new) == PIECE:
+        if more:
             signs = b'\n<|endoftext|>\n', b'\n\n', b'\n', b' '
             end = next((data.rfind(sign) + len(sign) for sign in signs if sign in data), end)
         rest = data[end:]
-        texts = re.split(r'(?m)^<\|endoftext\|>(?:\r?\n|\Z)', decode(data[:end]))
+        text = decode(data[:end])
+        if '<|endoftext|>' not in text:
+            yield text
+            continue
+        texts = re.split(r'(?m)^<\|endoftext\|>(?:\r?\n|\Z)', text)
         yield from filter(str.strip, texts) if len(texts) > 1 else texts
 
 
@@ -262,7 +264,8 @@ def text_of(record, names=TEXT_NAMES):
     texts = [record[name] for name in names if isinstance(record.get(name), str)]
     if not texts:
         raise ValueError(f'it has {", ".join(record) or "no field"}, and no {" or ".join(names)}; '
-                         'name the field of the text: --text_field=NAME; conversations need --kind=sft')
+                         'name the field of the text: --text_field=NAME; conversations need '
+                         '--kind=sft')
     return next(filter(str.strip, texts), texts[0])
 # --- end records ----------------------------------------------------------------------------------
 
@@ -276,25 +279,24 @@ PLACES = ('repo_name max_stars_repo_name repository_name repo '
 FACTS = 'url func_code_url licence license max_stars_repo_licenses'.split()
 
 
-def documents_of(pieces, source, config, reject):
+def documents_of(pieces, config, reject):
     """Yield the documents in the files of a shard, [(path, piece, n_pieces), ...]."""
     entries = ((path, *entry) for path, *piece in pieces for entry in read(path, reject, *piece))
-    if config['kind'] != 'text':
+    if config.kind != 'text':
         from extras import chats
-        entries = chats.documents(entries, reject, config['kind'], config['prefer'])
-        yield from ({'source': source, **document} for document in entries)
+        yield from chats.documents(entries, reject, config.kind, config.prefer)
         return
-    names = [config['text_field']] if config['text_field'] else TEXT_NAMES
     for path, line, record in entries:
         try:
-            text = text_of(record, names if line else TEXT_NAMES)
+            names = [config.text_field] if config.text_field and line else TEXT_NAMES
+            text = text_of(record, names)
         except ValueError as e:
             reject(f'{path}:{line}', e)
             continue
         record = record if isinstance(record, dict) else {}
         place = '/'.join(record[name] for name in PLACES if isinstance(record.get(name), str))
-        yield {'texts': [text], 'roles': [], 'path': f'{path}:{line} {place}'.strip() if line else path,
-               'line': line, 'source': source, 'record': record}
+        path = f'{path}:{line} {place}'.strip() if line else path
+        yield {'texts': [text], 'roles': [], 'path': path, 'line': line, 'record': record}
 
 
 def size_of(document):
@@ -364,21 +366,32 @@ def outside_fences(change, text):
     return ''.join(pieces)
 
 
-def normalise(text, mode, strip=strip_html, repair=str):
+@functools.cache
+def repairs():
+    """Return what mends letters that were decoded wrongly, and what takes LaTeX away. Without
+    extras/repair.py such texts stay as they are."""
+    with contextlib.suppress(ModuleNotFoundError):
+        from extras import repair
+        return repair.fix_mojibake, repair.strip_latex
+    return str, str
+
+
+def normalise(text, mode):
     """Return a text in one form. Code: a newline ends a line. Prose: no markup, no control
     characters, Unicode is composed (NFC: e and its accent are one character), one blank in place
-    of several. Chat: prose whose markup and blanks stay. Raw: as it is. The functions strip and
-    repair take away markup and mend letters."""
-    text = re.sub('[\ud800-\udfff]', '\ufffd', text)        # half of a pair, from JSON
+    of several. Chat: prose whose markup and blanks stay. Raw: as it is."""
+    if not text.isascii():
+        text = re.sub('[\ud800-\udfff]', '\ufffd', text)    # half of a pair, from JSON
     if mode == 'raw':
         return text
     text = text.removeprefix('\ufeff').replace('\r\n', '\n').replace('\r', '\n')
     if mode in ('code', 'other code'):
         return text
 
+    repair, strip_latex = repairs()
     before, text = None, repair(text)
     if mode == 'prose':
-        text = outside_fences(strip, text)
+        text = outside_fences(lambda part: strip_latex(strip_html(part)), text)
     while text != before:           # a control character may have parted the bytes of a letter
         before = text
         text = CONTROL.sub(lambda m: '\n' if m[0] in LINE_ENDS else '', text)
@@ -523,24 +536,26 @@ PHONES = '|'.join([
     r'(?:1[ -])?(?:\([2-9]\d\d\) ?|[2-9]\d\d-)[2-9]\d\d-\d{4}', # (212) 555-0123
     r'[2-9]\d\d\.[2-9]\d\d\.\d{4}',                             # 212.555.0123
     r'\+[1-9]\d{9,13}'])                                        # +493012345678
-DIGITS = r'[+\d](?:(?<=\+)[1-9]|(?<=\d)\d\d[-.)])[\d ().-]{6}'  # in each SSN and phone
-KEY_SIGNS = ('AKIA|ASIA|gh[oprsu]_|github_pat_|xox|AIza|hf_|sk-|k_live_|eyJ|PRIVATE KEY|glpat-|npm_|'
-             'pypi-')
-# kind: a fast test, because most texts have nothing; the pattern; what stays
-PERSONAL = {kind: (re.compile(sign), re.compile(pattern), stays) for kind, sign, pattern, stays in (
-    ('key', KEY_SIGNS, rf'{PRIVATE_KEY}|\b(?:{KEYS})(?![\w-])', None),
-    ('email', '@', EMAIL, NOBODY.search),
-    ('ssn', DIGITS, r'(?<![\w.+-])(?!000|666|9\d\d)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\w-]|\.\d)',
-     None),
-    ('phone', DIGITS, rf'(?<![\w.+/=#-])(?!\+\d{{4}}-\d\d-\d\d\b)(?:{PHONES})(?![\w=-]|\.\d)',
+DIGITS = re.compile(r'[+\d](?:(?<=\+)[1-9]|(?<=\d)\d\d[-.)])[\d ().-]{6}')  # in each of them
+KEY_SIGNS = ('AKIA ASIA ghp_ gho_ ghr_ ghs_ ghu_ github_pat_ xox AIza hf_ sk- k_live_ eyJ glpat- '
+             'npm_ pypi- -----BEGIN').split()
+# kind: the pattern; what stays
+PERSONAL = {kind: (re.compile(pattern), stays) for kind, pattern, stays in (
+    ('key', rf'{PRIVATE_KEY}|\b(?:{KEYS})(?![\w-])', None),
+    ('email', EMAIL, NOBODY.search),
+    ('ssn', r'(?<![\w.+-])(?!000|666|9\d\d)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\w-]|\.\d)', None),
+    ('phone', rf'(?<![\w.+/=#-])(?!\+\d{{4}}-\d\d-\d\d\b)(?:{PHONES})(?![\w=-]|\.\d)',
      lambda value: not 8 <= sum(map(str.isdigit, value)) <= 15))}
 
 
 def hide(text, found):
     """Return a text with <EMAIL>, <PHONE>, <SSN>, <KEY> in place of such data. found, {kind: n},
     counts them: 'mail to ann@uni.edu' becomes 'mail to <EMAIL>'."""
-    for kind, (sign, pattern, stays) in PERSONAL.items():
-        if sign.search(text):
+    has_number = DIGITS.search(text)            # fast tests, because most texts have nothing
+    has = {'key': any(sign in text for sign in KEY_SIGNS), 'email': '@' in text,
+           'ssn': has_number, 'phone': has_number}
+    for kind, (pattern, stays) in PERSONAL.items():
+        if has[kind]:
             label = f'<{kind.upper()}>'
             new = pattern.sub(lambda m: m[0] if stays and stays(m[0]) else label, text)
             found.update({kind: new.count(label) - text.count(label)})
@@ -549,6 +564,15 @@ def hide(text, found):
 
 
 # --- clean: each document by itself ---------------------------------------------------------------
+def check_text(document, notes):
+    """Return why there is nothing to learn from: the first stage."""
+    if not any(map(str.strip, document['texts'])):
+        return 'empty'
+    # most often data; a file that long may be a book
+    if document['line'] and sum(map(len, document['texts'])) > 1_000_000:
+        return 'too long'
+
+
 @functools.lru_cache(1)
 def make_stages(settings):
     """Return {name: stage}, in the order in which a document meets them. A stage is a function of a
@@ -556,24 +580,13 @@ def make_stages(settings):
     returns the reason to drop the document, or None. A rule of yours belongs here. settings: the
     JSON of all settings, because a process that isn't forked makes its stages itself."""
     config = types.SimpleNamespace(**json.loads(settings))
-    strip, repair = strip_html, str
-    if os.path.exists(os.path.join(os.path.dirname(__file__), 'extras/repair.py')):
-        from extras import repair as mending
-        strip, repair = lambda text: mending.strip_latex(strip_html(text)), mending.fix_mojibake
-
-    def check_text(document, notes):
-        if not any(map(str.strip, document['texts'])):
-            return 'empty'
-        # most often data; a file that long may be a book
-        if document['line'] and sum(map(len, document['texts'])) > 1_000_000:
-            return 'too long'
+    texts_only = types.SimpleNamespace(**{**vars(config), 'kind': 'text'})
 
     def to_one_form(document, notes):
-        kind = 'chat' if document['roles'] else mode_of(document['texts'][0], document['path'])
-        document['mode'] = kind if config.mode == 'auto' else config.mode
+        mode = 'chat' if document['roles'] else mode_of(document['texts'][0], document['path'])
+        document['mode'] = mode if config.mode == 'auto' else config.mode
         notes['documents taken as'][document['mode']] += 1
-        document['texts'] = [normalise(text, document['mode'], strip, repair)
-                             for text in document['texts']]
+        document['texts'] = [normalise(text, document['mode']) for text in document['texts']]
         return check_text(document, notes)
 
     def check_rules(document, notes):
@@ -585,18 +598,18 @@ def make_stages(settings):
                                 config.max_gibberish)
 
     def hide_personal_data(document, notes):
-        found = notes[f'personal data in {document["source"]}']
+        found = notes['personal data']
         document['texts'] = [hide(text, found) for text in document['texts']]
 
     def texts_at(source):
         """Yield the texts at a path, in the form that documents have."""
-        for path in find_files(source, True, config.download_dir)[0] if source else ():
-            for document in documents_of([(path,)], '', {**vars(config), 'kind': 'text'}, print):
+        for path in find_files(source, True)[0] if source else ():
+            for document in documents_of([[path]], texts_only, print):
                 [text] = document['texts']
-                yield normalise(text, mode_of(text, document['path']), strip, repair)
+                yield normalise(text, mode_of(text, document['path']))
 
     stages = {'read': check_text, 'normalise': to_one_form}
-    if config.licences or config.audit or config.languages:
+    if config.licences or config.audit:
         from extras import filters
         stages['licenses'] = filters.licences(config.licences, config.sources)
     if config.url_block or config.url_allow:
@@ -608,9 +621,8 @@ def make_stages(settings):
     stages['rules'] = check_rules
     if config.kind != 'text':
         from extras import chats
-        stages['rules'] = chats.stage(
-            config.kind, compiles if config.parse else None, config.min_score, config.min_margin,
-            config.min_agreement)
+        stages['rules'] = chats.stage(config.kind, config.parse and compiles, config.min_score,
+                                      config.min_margin, config.min_agreement)
     if config.perplexity_reference:
         from extras import text_quality
         stages['perplexity'] = text_quality.perplexity(texts_at(config.perplexity_reference),
@@ -624,9 +636,8 @@ def make_stages(settings):
         stages['toxic words'] = filters.words(config.toxic_words, config.max_toxic)
     if config.decontaminate:
         from extras import filters
-        forms = functools.partial(normalise, strip=strip, repair=repair)
-        stages['benchmarks'] = filters.benchmarks(config.decontaminate, read, forms, words_of,
-                                                   ngrams)
+        stages['benchmarks'] = filters.benchmarks(config.decontaminate, read, normalise, words_of,
+                                                  ngrams)
     if config.pii:
         stages['personal data'] = hide_personal_data
     if config.audit:
@@ -637,19 +648,16 @@ def make_stages(settings):
 
 def passes(document, stages, notes):
     """Whether no stage has a reason to drop a document. The notes count what comes in, what each
-    stage drops, and the bytes that it lets pass."""
-    source = document['source']
-    notes['read'][source] += 1
+    stage drops, and what it lets pass."""
+    notes['documents']['found'] += 1
     notes['bytes']['found'] += size_of(document)
     for name, stage in stages.items():
         reason = stage(document, notes)
         if reason:
             notes[f'dropped by {name}'][reason] += 1
-            notes[f'dropped from {source}'][reason] += 1
             return False
+        notes['documents'][name] += 1
         notes['bytes'][name] += size_of(document)
-    if 'licence' in document:
-        notes[f'licences of {source}'][document['licence']] += 1
     return True
 
 
@@ -664,12 +672,12 @@ def hashes_of(texts, roles):
     split: of the text, or of the first question, so none that is held out is trained on."""
     data = [text.encode() for text in texts]
     visible = [text.translate(None, b' \t\n\r\f\v') for text in data]
-    copy = b'\0'.join([*visible, *map(str.encode, roles)])
-    return hash64(copy), hash64(data[roles[:1] == ['system']])
+    return (hash64(b'\0'.join([*visible, *map(str.encode, roles)])),
+            hash64(data[roles[:1] == ['system']]))
 
 
 def keys_of(texts, dedup, bands, rows):
-    """Return the numbers, one for each band, by which near-copies are found."""
+    """Return the numbers by which near-copies are found."""
     if dedup == 'simhash':
         from extras import filters
         return filters.simhash(shingles('\n'.join(texts)))
@@ -678,40 +686,43 @@ def keys_of(texts, dedup, bands, rows):
     return []
 
 
-def clean_shard(i, source, pieces, folder, settings):
-    """Send the documents of shard i through the stages. If FOLDER is there, a run has done it:
+def clean_shard(source, pieces, folder, settings):
+    """Send the documents of a shard through the stages. If FOLDER is there, a run has done it:
 
         documents.jsonl     the documents that passed, one a line
-        numbers             of each: i, where its line begins, its bytes, its two hashes, and the
-                            keys of near-copies, uint64
+        numbers             of each: where its line begins, its bytes, its two hashes, and the keys
+                            of near-copies, uint64
         notes.json          what came in, what was dropped, and what else the stages noted"""
     if folder.exists():
         return
-    config = json.loads(settings)
+    config = types.SimpleNamespace(**json.loads(settings))
+    stages = make_stages(settings)
     notes = collections.defaultdict(collections.Counter)
     new = folder.with_suffix(f'.{os.getpid()}')     # it gets its name when all is written
     new.mkdir()
 
     def reject(place, error):
         path = place.rpartition(':')[0]
-        notes['could not be read'][path] += 1
-        if notes['could not be read'][path] == 1:       # the first one says why
+        if path not in notes['could not be read']:      # the first one says why
             notes['first'][f'{place}: {error}'] += 1
+        notes['could not be read'][path] += 1
 
     with open(new / 'documents.jsonl', 'wb') as f, open(new / 'numbers', 'wb') as numbers:
-        for document in documents_of(pieces, source, config, reject):
-            if passes(document, make_stages(settings), notes):
-                texts = document['texts']
-                row = [i, f.tell(), size_of(document), *hashes_of(texts, document['roles']),
-                       *keys_of(texts, config['dedup'], config['bands'], config['rows'])]
-                numbers.write(np.array(row, np.uint64))
+        for document in documents_of(pieces, config, reject):
+            document['source'] = source
+            notes['documents of sources'][source] += 1
+            if passes(document, stages, notes):
                 record = document.pop('record')
                 document |= {name: record[name] for name in FACTS if record.get(name)}
+                texts = document['texts']
+                row = [f.tell(), size_of(document), *hashes_of(texts, document['roles']),
+                       *keys_of(texts, config.dedup, config.bands, config.rows)]
+                numbers.write(np.array(row, np.uint64))
                 f.write(json.dumps(document).encode() + b'\n')
     (new / 'notes.json').write_text(json.dumps(notes))
     with contextlib.suppress(OSError):              # two parts may have done the same
         new.rename(folder)
-    if not config['keep_downloads']:
+    if not config.keep_downloads:
         from extras import hub
         for path, *_ in pieces:
             hub.delete(path)
@@ -742,30 +753,27 @@ def in_processes(work, jobs, n):
     with concurrent.futures.ProcessPoolExecutor(n, context, begin_work) as pool:
         try:
             list(bar(pool.map(work, *zip(*jobs))))
-        except BaseException as e:
+        except concurrent.futures.process.BrokenProcessPool as e:
+            raise Mistake('a process was killed, perhaps because memory ran out; what is done is '
+                          f'kept, try again with --num_workers={(n + 1) // 2}') from e
+        except BaseException:
             for process in multiprocessing.active_children():
                 process.kill()
-            if isinstance(e, concurrent.futures.process.BrokenProcessPool):
-                raise Mistake('a process was killed, perhaps because memory ran out; what is done '
-                              f'is kept, try again with --num_workers={(n + 1) // 2}') from e
             raise
 
 
-def gather(folders, n_rows, path):
-    """Return the notes of all shards, added up, and the numbers of all n documents, uint64
-    (n_rows, n), in a file, because they may be more than memory holds."""
-    notes = collections.defaultdict(collections.Counter)
-    for folder in folders:
-        for title, counter in json.loads((folder / 'notes.json').read_bytes()).items():
-            notes[title].update(counter)
-    n = sum(os.path.getsize(folder / 'numbers') for folder in folders) // (8 * n_rows)
-    table = np.memmap(path, np.uint64, 'w+', shape=(n_rows, max(1, n)))[:, :n]
-    end = 0
-    for folder in folders:
-        block = np.fromfile(folder / 'numbers', np.uint64).reshape(-1, n_rows)
-        table[:, end:end + len(block)] = block.T
-        end += len(block)
-    return notes, table
+def gather(folders, n_numbers, path):
+    """Return the notes of all shards, added up; the shard of each of the n documents, (n,); and the
+    numbers of each, uint64 (n_numbers, n), in a file, because memory may not hold them."""
+    notes, counts = collections.defaultdict(collections.Counter), []
+    with open(path, 'wb') as f:
+        for folder in folders:
+            for title, counter in json.loads((folder / 'notes.json').read_bytes()).items():
+                notes[title].update(counter)
+            counts.append(f.write((folder / 'numbers').read_bytes()) // (8 * n_numbers))
+    n = sum(counts)
+    table = np.memmap(path, np.uint64, 'r+', shape=(max(1, n), n_numbers))[:n].T
+    return notes, np.repeat(range(len(folders)), counts), table
 
 
 def read_back(folders, shard, begin, numbers):
@@ -891,9 +899,28 @@ def copies(columns, similar):
     return np.isin(np.arange(len(keys)), [*earlier])
 
 
-def exact_copies(hashes):
-    """Return which documents are copies of earlier ones, bool (n,)."""
-    return ~np.isin(np.arange(len(hashes)), np.unique(hashes, return_index=True)[1])
+def find_copies(exact, keys, documents, similarity, dedup):
+    """Return {reason: numbers of the documents that are copies of earlier ones}. exact: a hash of
+    each, uint64 (n,); keys: uint64 (bands, n); documents(numbers) yields some."""
+    if dedup == 'none':
+        return {}
+    left = np.sort(np.unique(exact, return_index=True)[1])      # the first one of each
+    copied = {'exact duplicate': np.setdiff1d(np.arange(len(exact)), left)}
+    columns = (column[left] for column in tqdm(keys, 'near duplicates', disable=None))
+
+    @functools.lru_cache(512)
+    def shingles_of(i):
+        return shingles('\n'.join(next(documents([left[i]]))['texts']))
+
+    def similar(i, j):
+        return jaccard(shingles_of(i), shingles_of(j)) >= similarity
+
+    if dedup == 'minhash':
+        copied['near duplicate'] = left[copies(columns, similar)]
+    elif dedup == 'simhash':
+        from extras import filters
+        copied['near duplicate'] = left[filters.simhash_copies([*columns], copies)]
+    return copied
 
 
 # --- split: training or validation, by a hash of the text -----------------------------------------
@@ -911,13 +938,6 @@ def held_out(hashes, val_fraction):
 
 
 # --- tokenizer and bins ---------------------------------------------------------------------------
-def existing_tokenizer(config):
-    """Return GPT-2's tokenizer, or that of a file, which must have <|endoftext|>, unless all is one
-    text."""
-    name = config['tokenizer']
-    return Tokenizer.gpt2(config['gpt2_dir']) if name == 'gpt2' else Tokenizer.load(name)
-
-
 def make_tokenizer(config, special_tokens, train_texts, all_texts):
     """Return the tokenizer that a setting names. Only training texts decide about bpe's merges, but
     with char the characters of validation texts need ids, too."""
@@ -929,7 +949,7 @@ def make_tokenizer(config, special_tokens, train_texts, all_texts):
     elif name == 'byte':
         tok = Tokenizer.byte(special_tokens)
     else:
-        tok = existing_tokenizer(config)
+        tok = Tokenizer.gpt2(config['gpt2_dir']) if name == 'gpt2' else Tokenizer.load(name)
     print(f'tokenizer: {name}, {tok.vocab_size:,} tokens, hash {tok.hash}')
     return tok
 
@@ -938,40 +958,35 @@ def dtype_of(tok):
     return 'uint16' if tok.vocab_size <= 2 ** 16 else 'uint32'
 
 
-def encode(texts, tok, end=()):
-    """Return the ids of each text, as they are in a bin. A bin holds ids and nothing else, document
-    after document, each with its end. `x = 1` ends and `y = 2` begins:
+def write_bin(path, texts, tok, end=()):
+    """Write the ids of texts, each with its end, and nothing else: a bin. Return how many each has,
+    and the hash of the file. `x = 1` ends and `y = 2` begins:
         id        120     273     32      49      4032             121     ...     uint16, two bytes
         token     'x'     ' ='    ' '     '1'     <|endoftext|>    'y'     ..."""
-    return [np.array([*ids, *end], dtype_of(tok)) for ids in tok.encode_batch(texts)]
-
-
-def write_files(folder, rows):
-    """Write rows, pairs (names of files, data), into a folder. Return the hash of each file."""
-    files, hashes = {}, collections.defaultdict(hashlib.sha256)
-    with contextlib.ExitStack() as stack:
-        for names, data in rows:
-            for name in names:
-                if name not in files:
-                    files[name] = stack.enter_context(open(folder / name, 'wb'))
-                files[name].write(data)
-                hashes[pathlib.Path(name).stem].update(data)
-    return {name: digest.hexdigest() for name, digest in hashes.items()}
+    lengths, digest = [], hashlib.sha256()
+    with open(path, 'wb') as f:
+        while some := [*itertools.islice(texts, 128)]:      # the tokenizer takes them to all cores
+            try:
+                rows = tok.encode_batch(some)
+            except ValueError as e:             # a character that it doesn't have
+                raise Mistake(e) from None
+            for ids in rows:
+                data = np.array([*ids, *end], dtype_of(tok))
+                f.write(data)
+                digest.update(data)
+                lengths.append(len(data))
+    return lengths, digest.hexdigest()
 
 
 # --- report: what came in, what was dropped and why, what is left ---------------------------------
 def funnel(notes):
-    """Return what came to each stage and what it let pass, in documents and bytes, and what it
-    dropped for which reason: the rows of a table."""
-    rows, n_documents = [], notes['read'].total()
-    (_, n_bytes), *stages = notes['bytes'].items()
-    for name, left in stages:
-        dropped = dict(notes[f'dropped by {name}'].most_common())
-        row = {'name': name, 'docs_in': n_documents, 'docs_out': n_documents - sum(dropped.values()),
-               'bytes_in': n_bytes, 'bytes_out': left, 'dropped': dropped}
-        rows.append(row)
-        n_documents, n_bytes = row['docs_out'], left
-    return rows
+    """Return what came to each stage and what it let pass, and how many it dropped for which
+    reason: the rows of a table."""
+    documents, n_bytes = notes['documents'], notes['bytes']
+    return [{'name': name, 'docs_in': documents[before], 'docs_out': documents[name],
+             'bytes_in': n_bytes[before], 'bytes_out': n_bytes[name],
+             'dropped': dict(notes[f'dropped by {name}'].most_common())}
+            for before, name in itertools.pairwise(documents)]
 
 
 def lost(notes):
@@ -982,29 +997,45 @@ def lost(notes):
             f'dropped: {shown(sum(dropped, collections.Counter()))}')
 
 
-def shown(value):
-    """Return a value of report.json for people: {'short': 1200} is 'short: 1,200'."""
-    if isinstance(value, dict):
-        return ', '.join(f'{name}: {shown(x)}' for name, x in value.items()) or 'none'
-    if isinstance(value, list):
-        return '; '.join(map(shown, value)) or 'none'
-    return value if isinstance(value, str) else f'{value:,}'
+def shown(values):
+    """Return a dict for people: {'short': 1200} is 'short: 1,200'."""
+    return ', '.join(f'{name}: {value if isinstance(value, str) else f"{value:,}"}'
+                     for name, value in values.items() if value != '') or 'none'
 
 
-def table_of(rows):
-    """Return rows, dicts with the same keys, as a table in Markdown."""
-    cells = [rows[0], ['---'] * len(rows[0]), *(row.values() for row in rows)]
-    return ''.join(f'\n| {" | ".join(map(shown, row))} |' for row in cells) + '\n'
+def totals(which, about=None, **measures):
+    """Return sums for {'train': which documents, bool (n,), ...}: {'train': {'documents': 90,
+    'bytes': 90000}, ...}. measures: bytes=those of each document; about: what else is known."""
+    return {name: {**(about or {}).get(name, {}), 'documents': int(mask.sum()), **{
+        what: int(values[mask].sum()) for what, values in measures.items()}}
+        for name, mask in which.items()}
 
 
-def tables_of(content, sizes):
-    """Return what each stage dropped, with percentages of what came to it, and what the files hold:
-    two tables."""
-    stages = [{**stage, 'dropped': {reason: f'{n:,} ({n / stage["docs_in"]:.1%})' for reason, n in
-                                    stage['dropped'].items()}} for stage in content['stages']]
-    columns = [{'': what, **{name: size[what] for name, size in sizes.items()}}
-               for what in sizes['train']]
-    return table_of(stages) + table_of(columns)
+def write_report(folder, title, notes, sizes, sources, card=None):
+    """Write report.md, whose first part is printed, and report.json. sizes: what each file of results
+    holds, {'train': {'documents': 90, ...}, ...}; sources: what is known of each. Return what
+    meta.json repeats."""
+    facts = {'sources': sources, **{what: {side: sizes[side][what] for side in ('train', 'val')}
+                                    for what in sizes['train']}}
+    stages = funnel(notes)
+    rows = ['| stage | documents | left | bytes | left | dropped |', '|---|---|---|---|---|---|']
+    for stage in stages:
+        name, *numbers, dropped = stage.values()
+        reasons = ', '.join(f'{reason}: {n:,} ({n / stage["docs_in"]:.1%})'
+                            for reason, n in dropped.items())
+        rows.append(f'| {name} | {" | ".join(map("{:,}".format, numbers))} | {reasons} |')
+    rows += ['', *(f'- {name}: {shown(size)}' for name, size in sizes.items()), f'- {lost(notes)}']
+    print(*rows, sep='\n')
+    counts = {title: counter for title, counter in sorted(notes.items())
+              if not re.match('dropped by |documents$|bytes$|first$|could not be read$', title)}
+    rows += [f'- {title}: {shown(values)}' for title, values in {**sources, **counts}.items()]
+    rows += [f'- {place}' for place in notes['first']]
+    content = {'stages': stages, 'malformed': notes['could not be read'].total(), **facts,
+               'counts': counts, 'card': card}
+    (folder / 'report.json').write_text(json.dumps(content, indent=1))
+    page = f'# {title}\n\n' + '\n'.join(rows) + '\n'
+    (folder / 'report.md').write_text(page, 'utf-8', 'backslashreplace')
+    return facts
 
 
 def next_command(out_dir, n_tokens, streaming):
@@ -1024,9 +1055,10 @@ FOLDERS = {'text': 'data/quickstart', 'sft': 'data/sft', 'preference': 'data/pai
 RESULTS = re.compile(r'meta\.json|report\.(md|json)|audit\.md|shards|(train|val)\.(bin|jsonl)|'
                      r'val_.+\.bin')
 WORK = '.prepare_py'            # in out_dir, while a run works
-# settings that don't decide about the data; meta.json, whose hash a run knows, doesn't have them
-HARMLESS = set('out_dir overwrite num_workers download_dir keep_downloads part audit preset'.split())
-LISTS = 'url_block url_allow toxic_words decontaminate perplexity_reference quality_good quality_bad'
+HARMLESS = {'out_dir', 'overwrite', 'num_workers', 'download_dir', 'keep_downloads', 'part',
+            'audit', 'preset'}
+LISTS = ('url_block', 'url_allow', 'toxic_words', 'decontaminate', 'perplexity_reference',
+         'quality_good', 'quality_bad')
 
 
 def check_out_dir(out_dir, config, files):
@@ -1036,9 +1068,9 @@ def check_out_dir(out_dir, config, files):
     require(not names or 'nanoparrot-data-' in meta.get('format', '') or WORK in names,
             f'{out_dir} has {min(names, default="")}, which was not prepared there; choose another '
             '--out_dir')
-    for name in 'kind', 'sources', 'source':
+    for name in ('kind', 'sources', 'source') * (not config['overwrite'] and bool(meta)):
         old = meta.get('config', {}).get(name)
-        require(not meta or config['overwrite'] or json.dumps(old) == json.dumps(config[name]),
+        require(json.dumps(old) == json.dumps(config[name]),
                 f'{out_dir} has data of --{name}={old}; --overwrite=True replaces them, or choose '
                 'another --out_dir')
     for path in files:                  # wherever links lead
@@ -1046,17 +1078,21 @@ def check_out_dir(out_dir, config, files):
                 f'{path} is read, and results may replace it; choose another --out_dir')
 
 
+def decisive(config):
+    """Return the settings that decide about the data: meta.json, whose hash a run knows, has no
+    others."""
+    return {name: value for name, value in config.items() if name not in HARMLESS}
+
+
 def state_of(config, files):
-    """Return what decides about the work: settings, files and programs. What was done in another
-    state is done again."""
-    lists = [path for name in LISTS.split() for path in config[name].split(',')]
+    """Return what decides about the work: settings, and the sizes and times of what is read and of
+    programs. What was done in another state is done again."""
+    lists = [path for name in LISTS for path in config[name].split(',')]
+    inner = sum((find_files(path, True)[0] for path in lists if os.path.exists(path)), [])
     programs = [__file__, *glob.glob(os.path.join(os.path.dirname(__file__), 'extras/*.py'))]
-    files = files + sum((find_files(path, True)[0] for path in lists if os.path.exists(path)), [])
     stamps = [(path, os.path.exists(path) and (os.path.getsize(path), os.path.getmtime(path)))
-              for path in files]
-    return {'settings': {name: value for name, value in config.items() if name not in HARMLESS},
-            'audit': config['audit'], 'files': stamps,
-            'programs': [hash64(pathlib.Path(path).read_bytes()) for path in sorted(programs)]}
+              for path in [*files, *lists, *inner, *sorted(programs)]]
+    return json.dumps([decisive(config), config['audit'], stamps])
 
 
 def work_folder(out_dir, state, part):
@@ -1072,7 +1108,7 @@ def work_folder(out_dir, state, part):
         except OSError:
             raise Mistake(f'another prepare.py works in {out_dir}; wait for it, or choose another '
                           '--out_dir') from None
-    work = top / f'{hash64(json.dumps(state).encode()):016x}'
+    work = top / f'{hash64(state.encode()):016x}'
     for old in [work / 'new', *top.iterdir()] if not part else ():
         if old not in (work, top / 'lock'):
             shutil.rmtree(old, ignore_errors=True)
@@ -1080,21 +1116,20 @@ def work_folder(out_dir, state, part):
     return work, lock
 
 
-def publish(new, out_dir, meta, pages, tok=None):
-    """Move what is in the folder `new` into out_dir, with the tokenizer, these pages, {name: text},
-    and meta.json. All of it is on the disk before old files go. meta.json goes first and comes
-    last: a folder without it is no data."""
+def publish(new, out_dir, meta, tok=None):
+    """Move what is in the folder `new` into out_dir, with the tokenizer and meta.json. All of it is
+    on the disk before old files go. meta.json goes first and comes last: a folder without it is no
+    data."""
     if tok:
         tok.save(new / 'tokenizer.json')
         meta |= {'dtype': dtype_of(tok), 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash}
-    pages['meta.json'] = json.dumps({'format': 'nanoparrot-data-1', 'mixed': False, **meta}, indent=1)
-    for name, text in pages.items():
-        (new / name).write_text(text, encoding='utf-8', errors='backslashreplace')
-    by_meta = lambda path: path.name == 'meta.json'
-    for path in sorted(out_dir.iterdir(), key=by_meta, reverse=True):
+    meta = {'format': 'nanoparrot-data-1', 'mixed': False, **meta}
+    (new / 'meta.json').write_text(json.dumps(meta, indent=1))
+    is_meta = lambda path: path.name == 'meta.json'
+    for path in sorted(out_dir.iterdir(), key=is_meta, reverse=True):
         if RESULTS.fullmatch(path.name):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for path in sorted(new.iterdir(), key=by_meta):
+    for path in sorted(new.iterdir(), key=is_meta):
         path.replace(out_dir / path.name)
     shutil.rmtree(out_dir / WORK, ignore_errors=True)
 
@@ -1113,47 +1148,28 @@ def is_lone_text(files):
         return True                     # it can't be read, which is said later
 
 
-def pieces_of(path, pii, found):
-    """Yield a text in pieces of about 4 MB, without personal data."""
+def prepare_lone_text(path, folder, config):
+    """Write train.bin and val.bin. Return the tokenizer, and what meta.json says of the text. One
+    text needs no <|endoftext|>: bytes have the ids 0 to 255, and Tiny Shakespeare has 65 tokens."""
     def refuse(place, error):
         raise Mistake(f"{path} can't be read: {error}")
 
-    for _, record in read(path, refuse):
-        require('\0' not in record['text'], f'{path} has zero bytes, so it is no text')
-        yield hide(record['text'], found) if pii else record['text']
-
-
-def halves_of(pieces, cut):
-    """Yield ('train', text) up to the character `cut`, and ('val', text) for the rest."""
-    begin = 0
-    for text in pieces:
-        n = max(0, cut - begin)
-        yield from ((side, half) for side, half in (('train', text[:n]), ('val', text[n:])) if half)
-        begin += len(text)
-
-
-def prepare_lone_text(path, new, config):
-    """Write train.bin and val.bin. Return the tokenizer, and what meta.json says of the text. One
-    text needs no <|endoftext|>: bytes have the ids 0 to 255, and Tiny Shakespeare has 65 tokens."""
-    pieces = functools.partial(pieces_of, path, config['pii'])
-    found, n_tokens = collections.Counter(), collections.Counter()
-    n = sum(map(len, pieces(found)))
+    found, facts = collections.Counter(), {'sha256': {}, 'tokens': {}}
+    text = ''.join(record['text'] for _, record in read(path, refuse))
+    require('\0' not in text, f'{path} has zero bytes, so it is no text')
+    text = hide(text, found) if config['pii'] else text
     print(f'personal data replaced: {shown(found)}')
-    cut = int(n * (1 - config['val_fraction']))
-    require(0 < cut < n, f'{path} has {n} characters, too few to hold some out')
-    tok = make_tokenizer(config, () if config['tokenizer'] in ('byte', 'char') else SPECIAL_TOKENS, (
-        text for side, text in halves_of(pieces(found), cut) if side == 'train'), pieces(found))
-
-    def rows():
-        for side, text in halves_of(pieces(found), cut):
-            [ids] = encode([text], tok)
-            n_tokens[side] += len(ids)
-            yield [f'{side}.bin'], ids
-
-    hashes = write_files(new, rows())
-    for side, n in n_tokens.items():
-        print(f'{side}.bin: {n:,} tokens')
-    return tok, {'sha256': hashes, 'tokens': n_tokens}
+    cut = int(len(text) * (1 - config['val_fraction']))
+    require(0 < cut < len(text), f'{path} has {len(text)} characters, too few to hold some out')
+    pieces = {side: [half[i:i + PIECE] for i in range(0, len(half), PIECE)]
+              for side, half in (('train', text[:cut]), ('val', text[cut:]))}
+    special_tokens = () if config['tokenizer'] in ('byte', 'char') else SPECIAL_TOKENS
+    tok = make_tokenizer(config, special_tokens, pieces['train'], text)
+    for side, some in pieces.items():
+        lengths, facts['sha256'][side] = write_bin(folder / f'{side}.bin', iter(some), tok)
+        facts['tokens'][side] = sum(lengths)
+        print(f'{side}.bin: {sum(lengths):,} tokens')
+    return tok, facts
 
 
 # --- the job --------------------------------------------------------------------------------------
@@ -1164,189 +1180,119 @@ if __name__ == '__main__':
             f'{tokenizer=} must be bpe, byte, char, gpt2 or the path of a tokenizer.json')
     require(tokenizer != 'bpe' or vocab_size >= smallest,
             f'{vocab_size=} must be >= {smallest}: bytes and special tokens')
-    require(re.fullmatch(r'\d+/\d+', part or '1/1'), f'{part=} must look like 3/16: the third of 16')
-    first, n_parts = map(int, (part or '1/1').split('/'))
-    require(1 <= first <= n_parts, f'{part=} must look like 3/16: the third of 16')
-    require(kind == 'text' or write == 'bins', '--write=text needs --kind=text')
-    out_dir = pathlib.Path(out_dir or FOLDERS[kind])
-    is_ours = kind != 'text' and not {'source', 'sources'} & set_by.keys()
-    require('n_examples' not in set_by or is_ours, '--n_examples is the number of examples that we '
-            'write: it needs --kind=sft and no --source')
+    parts = [int(number) for number in re.findall(r'\d+', part or '1/1')]
+    require(len(parts) == 2 and 1 <= parts[0] <= parts[1],
+            f'{part=} must look like 3/16: the third of 16')
+    require(kind == 'sft' or 'n_examples' not in set_by, '--n_examples needs --kind=sft and no '
+            '--source: it is the number of examples that we write')
     if sources is not None or temperature != 1:
         from extras import mixture
         mixture.check(config, set_by)
     sources = {source: (source, None)} if sources is None else sources
+    out_dir = pathlib.Path(out_dir or FOLDERS[kind])
+    if kind != 'text':
+        from extras import chats
+        dedup = chats.dedup_of(config, set_by)
+        if not {'source', 'sources'} & set_by.keys():
+            sys.exit(chats.write_examples(**globals()))
+
     found = {name: find_files(path, mode == 'raw', download_dir)
-             for name, (path, _) in sources.items() if not is_ours}
+             for name, (path, _) in sources.items()}
     for name, (paths, others) in found.items():
         print(f'{name}: {len(paths):,} files{"; passed over: " * bool(others)}{others}')
     files = [path for paths, _ in found.values() for path in paths]
     check_out_dir(out_dir, config, files)
-    # Near-copies of pairs stay, because two pairs may differ in the one word that they teach.
-    dedup = 'exact' if kind == 'preference' and dedup != 'none' else dedup
     settings = json.dumps({**config, 'sources': sources, 'dedup': dedup})
     make_stages(settings)                   # a list that is missing is refused now
     state = state_of(config, files)
     work, lock = work_folder(out_dir, state, part)
-    meta = {'config': state['settings'], 'sources': sources}
+    meta = {'config': decisive(config), 'sources': sources}
 
-    # Two short ways: problems of ours with their answers, and a lone text.
-    if is_ours:
-        from extras import chats
-        examples = chats.examples(n_examples, kind, set_by)
-        meta['sha256'] = write_files(work / 'new', (
-            ([f'{side}.jsonl'], lines.encode()) for side, lines in examples.items()))
-        publish(work / 'new', out_dir, meta, {})
-        print(f'{out_dir}: {n_examples:,} conversations to train on, 300 held out')
-        sys.exit(print('next:', chats.next_command(kind, out_dir)))
+    # A lone text takes a short way.
     if kind == 'text' and is_lone_text(files):
         for name in set_by.keys() - FOR_LONE_TEXTS:
             require(config[name] == 'raw', f'{name}={config[name]} needs documents: a folder or '
                     f'.jsonl, not {files[0]}')
         tok, facts = prepare_lone_text(files[0], work / 'new', config)
-        publish(work / 'new', out_dir, {**meta, **facts}, {}, tok)
+        publish(work / 'new', out_dir, meta | facts, tok)
         sys.exit(print('next:', next_command(out_dir, facts['tokens'], False)))
-
-    if kind == 'text' and tokenizer not in ('bpe', 'byte', 'char'):
-        require('<|endoftext|>' in existing_tokenizer(config).special, f'{tokenizer} has no '
-                '<|endoftext|> to end documents; use another, or --tokenizer=bpe')
 
     # 1. clean: each document by itself; processes share the shards
     shards = cut_into_shards({name: paths for name, (paths, _) in found.items()}, kind)
     folders = [work / f'{i:05}' for i in range(len(shards))]
-    jobs = [(i, *shards[i], folders[i], settings) for i in range(first - 1, len(shards), n_parts)]
+    jobs = [(*shard, folder, settings) for shard, folder in zip(shards, folders)]
+    jobs = jobs[parts[0] - 1::parts[1]]
     in_processes(clean_shard, jobs, num_workers)
-    require(state_of(config, files)['files'] == state['files'],
-            'a file changed while it was read; run the same command again')
+    require(state_of(config, files) == state, 'a file changed while it was read; run the same '
+            'command again')
     if part:
         sys.exit(print(f'part {part}: {len(jobs)} shards are clean; after all parts, run without '
                        '--part'))
 
     # 2. duplicates: of those that say the same, the first one stays
-    notes, table = gather(folders, 5 + len(keys_of([''], dedup, bands, rows)), work / 'table')
-    shard, begin, size, exact, split, *keys = table             # (n documents,) each
-    documents = functools.partial(read_back, folders, shard, begin)
-    owners = np.array([name for name, _ in shards])[shard]      # the source of each document
-    left = np.arange(len(shard))                                # numbers of documents
-    shingles_of = functools.lru_cache(512)(
-        lambda i: shingles('\n'.join(next(documents([left[i]]))['texts'])))
-    similar = lambda i, j: jaccard(shingles_of(i), shingles_of(j)) >= min_similarity
-    for reason in {'none': [], 'exact': ['exact duplicate']}.get(
-            dedup, ['exact duplicate', 'near duplicate']):
-        columns = (column[left] for column in tqdm(keys, 'near duplicates', disable=None))
-        if reason == 'exact duplicate':
-            is_copy = exact_copies(exact)
-        elif dedup == 'simhash':
-            from extras import filters
-            is_copy = filters.simhash_copies([*columns], copies)
-        else:
-            is_copy = copies(columns, similar)
-        for name in owners[left[is_copy]]:
-            notes[f'dropped by {reason}s'][reason] += 1
-            notes[f'dropped from {name}'][reason] += 1
-        if audit:
-            from extras import audit as auditor
-            for document in documents(left[is_copy]):
-                auditor.sample(notes, reason, document['path'], '\n'.join(document['texts']), audit,
-                               hash64)
-        left = left[~is_copy]
+    n_numbers = 4 + len(keys_of([''], dedup, bands, rows))
+    notes, shard, table = gather(folders, n_numbers, work / 'table')
+    begin, size, exact, split, *keys = table                        # (n documents,) each
+    documents = functools.partial(read_back, folders, shard, begin)     # of some numbers
+    left, copied = np.arange(len(shard)), find_copies(exact, keys, documents, min_similarity, dedup)
+    for reason, numbers in copied.items():
+        left = np.setdiff1d(left, numbers)
+        notes[f'dropped by {reason}s'] += collections.Counter({reason: len(numbers)})
+        notes['documents'][f'{reason}s'] = len(left)
         notes['bytes'][f'{reason}s'] = int(size[left].sum())
 
     # 3. split by a hash: the same in every run
-    in_val = held_out(split[left], val_fraction)
-    size, owners, in_train = size[left], owners[left], ~in_val      # of the documents that are left
-    of_source = {name: in_train & (owners == name) for name in sources}
+    owners = np.array([name for name, _ in shards])[shard[left]]    # the source of each document
+    in_val, size = held_out(split[left], val_fraction), size[left]
+    results = {'train': ~in_val, 'val': in_val}
+    of_source = {name: ~in_val & (owners == name) for name in sources}
+    if len(sources) > 1:
+        results |= {f'val_{name}': in_val & (owners == name) for name in sources}
     missing = [name for name, which in of_source.items() if not which.any()]
-    if missing and (kind == 'text' or not in_train.any()):
+    if missing and (kind == 'text' or in_val.all()):
         shutil.rmtree(out_dir / WORK)       # the next run must have other settings
         raise Mistake(f'no documents are left to train on from the source {" and ".join(missing)} '
                       f'({len(left)} in all; {lost(notes)}; of copies, the first one stays); give '
                       'more, drop fewer, or change --val_fraction')
+    about = {name: {'path': path, 'read': notes['documents of sources'][name],
+                    'passed_over': found[name][1]} for name, (path, _) in sources.items()}
+    if kind != 'text':                      # lines of JSON, which need no tokenizer
+        sys.exit(chats.write_lines(**globals()))
 
     # 4. tokenizer: of training texts only, of at most a gigabyte, which a hash draws
-    tok = None
-    if kind == 'text':
-        texts = lambda numbers: (document['texts'][0] for document in documents(numbers))
-        is_drawn = exact[left] / 2 ** 64 <= 1e9 / size[in_train].sum()
-        tok = make_tokenizer(config, SPECIAL_TOKENS, texts(left[in_train & is_drawn]), texts(left))
+    texts = lambda numbers: (document['texts'][0] for document in documents(numbers))
+    is_drawn = exact[left] / 2 ** 64 <= 1e9 / size[~in_val].sum()
+    tok = make_tokenizer(config, SPECIAL_TOKENS, texts(left[~in_val & is_drawn]), texts(left))
+    require('<|endoftext|>' in tok.special, f'{tokenizer} has no <|endoftext|> to end documents; '
+            'use another, or --tokenizer=bpe')
+    end = [tok.special['<|endoftext|>']]
 
-    # 5. bins, or lines of conversations and pairs
-    lengths = []                            # tokens of each document
-
-    def rows_of(numbers):
-        """Yield (names of files, data) for each of some documents."""
-        some = [*documents(numbers)]
-        if tok:
-            end = [tok.special['<|endoftext|>']]
-            encoded = encode([document['texts'][0] for document in some], tok, end)
-        else:
-            from extras import chats
-            encoded = [f'{chats.to_line(document)}\n'.encode() for document in some]
-        for document, data in zip(some, encoded):
-            names = ['val', f'val_{document["source"]}'] if in_val[len(lengths)] else ['train']
-            lengths.append(len(data))
-            yield [f'{name}.bin' if tok else f'{name}.jsonl' for name in names
-                   if name in results and (name, write) != ('train', 'text')], data
-
-    results = {'train': in_train, 'val': in_val}
-    if tok and len(sources) > 1:
-        results |= {f'val_{name}': in_val & (owners == name) for name in sources}
-    cuts = np.flatnonzero(np.diff(np.cumsum(size) // 4_000_000)) + 1        # about 4 MB at a time
-    meta['sha256'] = write_files(work / 'new', (
-        row for numbers in tqdm(np.split(left, cuts), 'writing', disable=None)
-        for row in rows_of(numbers)))
+    # 5. bins
+    lengths, hashes = np.zeros(len(left), int), {}      # tokens of each document
+    for name, which in results.items():
+        path = os.devnull if (name, write) == ('train', 'text') else work / f'new/{name}.bin'
+        lengths[which], hashes[name] = write_bin(path, texts(left[which]), tok, end)
     if write == 'text':
         from extras import records
-        meta['sha256'] |= records.write_shards(work / 'new', shard[left[in_train]],
-                                            documents(left[in_train]))
+        hashes |= records.write_shards(work / 'new', shard[left[~in_val]],
+                                       documents(left[~in_val]))
 
     # 6. report
-    measures = {'documents': np.ones(len(left), int), 'tokens': np.array(lengths), 'bytes': size}
-    if not tok:
-        del measures['tokens']
-    sizes_of = lambda which: {name: int(values[which].sum()) for name, values in measures.items()}
-    sizes = {name: sizes_of(which) for name, which in results.items()}
-    about = {name: {
-        'path': sources[name][0], **sizes_of(which), 'read': notes['read'][name],
-        'dropped': notes.get(f'dropped from {name}', {}), 'passed_over': found[name][1],
-        'licences': notes.get(f'licences of {name}', {})} for name, which in of_source.items()}
-    for name in sources:
-        if sizes.get(f'val_{name}', {'tokens': 999})['tokens'] <= 256:
-            print(f'{name} is too short to be measured: val_{name}.bin has fewer than 257 tokens')
-    if tok and len(sources) > 1:
+    sizes = totals(results, tokens=lengths, bytes=size)
+    about = totals(of_source, about, tokens=lengths, bytes=size)
+    if len(sources) > 1:
         from extras import mixture
-        mixture.add_passes(about, sources, temperature)
-    content = {'stages': funnel(notes), 'malformed': notes['could not be read'].total(),
-               'malformed_files': notes['first'], 'sources': about}
-    content |= {what: {side: sizes[side][what] for side in ('train', 'val')} for what in measures}
-    meta |= {name: content[name] for name in ('sources', *measures)}
-    pages = {}
+        mixture.add_passes(about, sources, temperature, sizes)
+    card = None
     if audit:
         from extras import audit as auditor
-        pages['audit.md'] = auditor.pages(notes, audit, hash64)
-    if tok and (audit or languages):
-        from extras import audit as auditor
-        read_tokens = np.array(lengths) * in_train * [about[name].get('passes', 1) for name in owners]
-        content['card'] = auditor.card(documents(left[auditor.spread(read_tokens, 1000)]), about,
-                                       content['tokens']['train'], mode_of)
+        read_tokens = lengths * ~in_val * [about[name].get('passes', 1) for name in owners]
+        some = documents(left[auditor.spread(read_tokens, 1000)])
+        card = auditor.card(some, about, lengths[~in_val].sum(), mode_of)
+        auditor.write(work / 'new', notes, copied, documents, audit, hash64, card)
     if decontaminate:
         from extras import filters
-        meta['decontaminated'] = {'problems': [*filter(None, decontaminate.split(','))],
-                                  'ngram': filters.NGRAM}
-    content['counts'] = {title: dict(counter.most_common(100)) for title, counter in sorted(
-        notes.items()) if not re.match('bytes$|read$|first$|could not be read$|dropped ', title)}
-    tables = tables_of(content, sizes) + lost(notes).partition(';')[0]
-    chapters = {**{f'Source: {name}': values for name, values in about.items()},
-                'Counts of documents': content['counts'], 'Could not be read': notes['first'],
-                'Data card: fractions of the training tokens': content.get('card', {})}
-    pages['report.md'] = f'# {out_dir}\n{tables}\n' + ''.join(
-        f'\n## {title}\n\n' + ''.join(f'- {name}: {shown(x)}\n' for name, x in values.items())
-        for title, values in chapters.items() if values)
-    pages['report.json'] = json.dumps(content, indent=1)
-    print(tables)
-    publish(work / 'new', out_dir, meta, pages, tok)
-    if tok:
-        print('next:', next_command(out_dir, content['tokens'], write == 'text'))
-    else:
-        from extras import chats
-        print('next:', chats.next_command(kind, out_dir))
+        meta['decontaminated'] = filters.about_benchmarks(decontaminate)
+    facts = write_report(work / 'new', out_dir, notes, sizes, about, card)
+    publish(work / 'new', out_dir, {**meta, **facts, 'sha256': hashes}, tok)
+    print('next:', next_command(out_dir, facts['tokens'], write == 'text'))

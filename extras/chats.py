@@ -18,7 +18,7 @@ Each may have a "system", a text. In prepare.py a conversation is a document of 
 are chosen, rejected and bad. Documents of both kinds pass the same stages as a text, with rules of
 their own. judged_answers.py adds the answers that eval.py judged.
 """
-import contextlib, itertools, json, math, os, pathlib, re, shlex, textwrap
+import contextlib, hashlib, itertools, json, math, os, pathlib, re, shlex, textwrap
 from configurator import Mistake, require
 from extras import judged_answers
 
@@ -106,16 +106,61 @@ def to_line(document):
     return json.dumps(record | scores, ensure_ascii=False)
 
 
-def examples(n, kind='sft', set_by=()):
-    """Return the texts of train.jsonl and val.jsonl: conversations about n small Python problems,
-    and about 300 others. set_by: the settings that a user gave; none of them could do anything."""
+def dedup_of(config, set_by):
+    """Return which copies are dropped. Near-copies of pairs stay, because two pairs may differ in
+    the one word that they teach. Refuse settings that conversations can't have."""
+    require(config['write'] == 'bins', '--write=text needs --kind=text')
+    has_source = {'source', 'sources'} & set_by.keys()
+    require('n_examples' not in set_by or not has_source, '--n_examples is the number of examples '
+            'that we write: it needs --kind=sft and no --source')
+    is_pair = config['kind'] == 'preference' and config['dedup'] != 'none'
+    return 'exact' if is_pair else config['dedup']
+
+
+# --- the end of the job, which gets the names of prepare.py ---------------------------------------
+def write_examples(*, config, set_by, out_dir, kind, n_examples, check_out_dir, work_folder,
+                   decisive, publish, **others):
+    """Without a source: write conversations about small Python problems, and 300 others to hold
+    out. The other settings could do nothing."""
     require(kind == 'sft', '--kind=preference needs --source=FILE with pairs or labels, such as '
             'the samples.jsonl that eval.py writes')
-    for name in {*set_by} - {'kind', 'out_dir', 'n_examples', 'overwrite'}:
+    for name in set_by.keys() - {'kind', 'out_dir', 'n_examples', 'overwrite'}:
         raise Mistake(f'--{name} needs conversations of your own; add --source=FILE')
     from extras import problems
-    return {'train': problems.to_jsonl(problems.problems(n, with_tests=False)),
-            'val': problems.to_jsonl(problems.problems(300, 0, 'validation', with_tests=False))}
+    check_out_dir(out_dir, config, [])
+    work, lock = work_folder(out_dir, 'examples', '')
+    sides = {'train': problems.problems(n_examples, with_tests=False),
+             'val': problems.problems(300, 0, 'validation', with_tests=False)}
+    hashes = {side: write(work / f'new/{side}.jsonl', [problems.to_jsonl(rows)])
+              for side, rows in sides.items()}
+    publish(work / 'new', out_dir, {'config': decisive(config), 'sources': {}, 'sha256': hashes})
+    print(f'{out_dir}: {n_examples:,} conversations to train on, 300 held out')
+    print('next:', next_command(kind, out_dir))
+
+
+def write_lines(*, meta, kind, out_dir, work, left, copied, documents, size, results, of_source,
+                notes, about, audit, hash64, totals, write_report, publish, **others):
+    """Write the documents that are left as lines of train.jsonl and val.jsonl, and the report."""
+    hashes = {side: write(work / f'new/{side}.jsonl',
+                          (f'{to_line(document)}\n' for document in documents(left[results[side]])))
+              for side in ('train', 'val')}
+    if audit:
+        from extras import audit as auditor
+        auditor.write(work / 'new', notes, copied, documents, audit, hash64)
+    facts = write_report(work / 'new', out_dir, notes, totals(results, bytes=size),
+                         totals(of_source, about, bytes=size))
+    publish(work / 'new', out_dir, {**meta, **facts, 'sha256': hashes})
+    print('next:', next_command(kind, out_dir))
+
+
+def write(path, texts):
+    """Write texts to a file. Return its hash."""
+    digest = hashlib.sha256()
+    with open(path, 'wb') as f:
+        for text in texts:
+            f.write(data := text.encode())
+            digest.update(data)
+    return digest.hexdigest()
 
 
 # --- forms ---------------------------------------------------------------------------------------

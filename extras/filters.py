@@ -90,6 +90,7 @@ def licences(wanted, sources):
         licence = document['licence'] = OF_PATH.get(path) or licence_of(document['record'])
         if wanted and not wanted.issuperset(licence.split(', ')):
             return f'licence {licence}'
+        notes[f'licenses of {document["source"]}'][licence] += 1
 
     return check_licence
 
@@ -155,6 +156,11 @@ def benchmarks(paths, read, normalise, words_of, ngrams):
             return 'in a benchmark'
 
     return check_benchmarks
+
+
+def about_benchmarks(paths):
+    """Return what meta.json says about them."""
+    return {'problems': [*filter(None, paths.split(','))], 'ngram': NGRAM}
 
 
 def has_one_of(known, grams):

@@ -57,10 +57,13 @@ def passes_of(n_tokens, weights):
     return {name: round(weights[name] * epoch / n, 6) for name, n in n_tokens.items()}
 
 
-def add_passes(about, sources, temperature):
+def add_passes(about, sources, temperature, sizes):
     """Add the weight of each source, and the passes that follow from it, to what is known of it.
     sources: {name: (path, weight or None)}. Without weights, a temperature of 2 makes weights of
-    the roots of sizes."""
+    the roots of sizes. sizes: what each bin holds, {'val_web': {'tokens': 900, ...}, ...}."""
+    for name in about:
+        if sizes[f'val_{name}']['tokens'] <= 256:
+            print(f'{name} is too short to be measured: val_{name}.bin has fewer than 257 tokens')
     n_tokens = {name: values['tokens'] for name, values in about.items()}
     weights = {name: sources[name][1] or n ** (1 / temperature) for name, n in n_tokens.items()}
     for name, passes in passes_of(n_tokens, weights).items():

@@ -69,16 +69,20 @@ def decode(data):
 def texts_in(f):
     """Yield the texts of a file: one, unless lines <|endoftext|> divide it, or unless it is longer
     than 4 MB: then it is cut where a text, a paragraph or at least a line ends."""
-    rest, new = b'', bytes(PIECE)
-    while len(new) == PIECE:
+    rest, more = b'', True
+    while more:
         new = f.read(PIECE)
-        data = rest + new
+        more, data = len(new) == PIECE, rest + new
         end = len(data)
-        if len(new) == PIECE:
+        if more:
             signs = b'\n<|endoftext|>\n', b'\n\n', b'\n', b' '
             end = next((data.rfind(sign) + len(sign) for sign in signs if sign in data), end)
         rest = data[end:]
-        texts = re.split(r'(?m)^<\|endoftext\|>(?:\r?\n|\Z)', decode(data[:end]))
+        text = decode(data[:end])
+        if '<|endoftext|>' not in text:
+            yield text
+            continue
+        texts = re.split(r'(?m)^<\|endoftext\|>(?:\r?\n|\Z)', text)
         yield from filter(str.strip, texts) if len(texts) > 1 else texts
 
 
@@ -124,7 +128,8 @@ def text_of(record, names=TEXT_NAMES):
     texts = [record[name] for name in names if isinstance(record.get(name), str)]
     if not texts:
         raise ValueError(f'it has {", ".join(record) or "no field"}, and no {" or ".join(names)}; '
-                         'name the field of the text: --text_field=NAME; conversations need --kind=sft')
+                         'name the field of the text: --text_field=NAME; conversations need '
+                         '--kind=sft')
     return next(filter(str.strip, texts), texts[0])
 # --- end records ----------------------------------------------------------------------------------
 

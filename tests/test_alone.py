@@ -62,11 +62,11 @@ DOORS = {           # those of sft.py, dpo.py, rl.py and eval.py: in their tests
     'train.py': {'objectives': '--objective=mlm --objective=span --document_mask=True',
                  'records': '--streaming=shards', 'muon': '--optimizer=muon',
                  'sharding': '--shard=fsdp', 'planner': '--plan=8xH100'},
-    'prepare.py': {'hub': '--source=shakespeare', 'chats': '--kind=sft',
+    'prepare.py': {'hub': '--source=shakespeare', 'chats': '--kind=sft', 'audit': '--audit=1',
                    'filters': '--licences=mit --url_block=x --toxic_words=x --decontaminate=x '
                               '--dedup=simhash',
                    'text_quality': '--languages=en --perplexity_reference=x --quality_good=x',
-                   'audit': '--audit=1', 'mixture': '--temperature=2', 'records': '--write=text'}}
+                   'mixture': '--temperature=2', 'records': '--write=text'}}
 WITHOUT = ('__pycache__', '.git', '.venv', 'tests', 'docs', 'bench', 'learn')
 
 

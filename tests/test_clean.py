@@ -1,6 +1,5 @@
 """What prepare.py's functions do to a text: one form, rules, personal data; and how copies are found."""
 import collections
-import functools
 import pathlib
 import re
 import string
@@ -22,8 +21,8 @@ from prepare import ngrams, normalise, prose_reason, repeated_share, shingles, s
 from prepare import words_of
 
 # as make_stages calls it
-repaired = functools.partial(normalise, repair=fix_mojibake)
-full = functools.partial(repaired, strip=lambda text: strip_latex(strip_html(text)))
+repaired = normalise            # extras/repair.py is there
+full = normalise
 
 
 # --- mojibake -----------------------------------------------------------------------------------------------

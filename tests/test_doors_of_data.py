@@ -256,7 +256,7 @@ def test_lists_and_languages_are_stages_that_say_what_they_did(tmp_path):
                                          'language de': 20, 'toxic': 1}
     r = report(tmp_path / 'out')
     assert r['counts']['toxic words in what was dropped'] == {'vile': 2, 'foul': 1}
-    assert r['sources'][str(source)]['licences'] == {'mit, bsd': 30, 'mit': 1}
+    assert r['counts'][f'licenses of {source}'] == {'mit, bsd': 40, 'mit': 22}
 
 
 def test_models_of_good_and_bad_text_are_stages(tmp_path):

@@ -129,7 +129,7 @@ def test_a_dataset_arrives_from_a_busy_server_with_broken_transfers_and_then_wit
     assert requests == {LIST: 3, **{f'data/{i}.json.gz': n for i, n in enumerate([1, 3, 1, 3])}}
     begins = [begin for name, begin in hub.asked if name == 'data/3.json.gz']
     assert 0 == begins[0] < begins[1] <= size // 2 and 0 < begins[2] - begins[1] <= size // 3
-    assert report(tmp_path / 'out')['sources']['codeparrot']['licences'] == dict.fromkeys(LICENCES, 80)
+    assert report(tmp_path / 'out')['counts']['licenses of codeparrot'] == dict.fromkeys(LICENCES, 80)
     assert [p.read_bytes() for p in sorted((tmp_path / 'raw').rglob('*.gz'))] == list(hub.files.values())
 
     hub.shutdown()

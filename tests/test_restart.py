@@ -71,7 +71,7 @@ def test_after_a_kill_at_any_moment_no_shard_is_cleaned_twice_and_none_is_lost(f
 def test_what_was_cleaned_otherwise_is_never_used(folders, source, tmp_path):
     words = tmp_path / 'words.txt'
     more = [f'--toxic_words={words}']
-    for change in ('list', 'setting', 'source'):
+    for change in ('list', 'setting', 'texts'):
         out, fresh = tmp_path / change / 'out', tmp_path / change / 'fresh'
         words.write_text(WORDS[500], encoding='utf-8')
         killed = run('prepare.py', *flags(source, out, *more), '--num_workers=1',
@@ -103,7 +103,7 @@ def test_a_full_disk_leaves_the_old_data_and_then_the_run_resumes(folders, data_
 def test_a_mistake_of_a_worker_is_one_line_and_so_is_its_death_which_costs_nothing(folders, source, tmp_path):
     Tokenizer.char('abc', SPECIAL_TOKENS).save(tmp_path / 'small.json')
     result = run('prepare.py', *flags(source, tmp_path / 'no', f'--tokenizer={tmp_path}/small.json'))
-    mistake(result, 'is not among the 3')
+    mistake(result, 'no character of this char tokenizer')
 
     command = ['prepare.py', *flags(source, tmp_path / 'out')]
     result = run(*command, before=killed_after('clean a shard', 2), timeout=100)    # as if memory were full

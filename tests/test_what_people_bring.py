@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -165,7 +166,7 @@ def test_a_foreign_work_folder_stays_and_a_second_prepare_is_refused(tmp_path):
     source = write(tmp_path / 'in', TEXTS)
     mistake(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/out'), 'not prepared there')
     assert (tmp_path / 'out/.work/thesis').exists()
-    _, lock = script.work_folder(tmp_path / 'two', {}, '')
+    _, lock = script.work_folder(tmp_path / 'two', 'state', '')
     mistake(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/two'), 'another prepare.py works')
     lock.close()
 
@@ -269,8 +270,8 @@ def test_garbage_is_told_with_its_line_and_what_is_good_arrives(tmp_path):
         (tmp_path / name).write_bytes(data)
         rejected = []
         told = lambda place, error: rejected.append(place)
-        config = {'kind': 'text', 'text_field': ''}
-        documents = script.documents_of([(path,)], 'a', config, told)
+        config = types.SimpleNamespace(kind='text', text_field='')
+        documents = script.documents_of([(path,)], config, told)
         assert [document['texts'][0] for document in documents] == texts, name
         assert rejected == [f'{path}:{line}' for line in lines], name
 
