@@ -978,6 +978,16 @@ def write_bin(path, texts, tok, end=()):
     return lengths, digest.hexdigest()
 
 
+def write_lines(path, lines):
+    """Write lines of JSON. Return the hash of the file."""
+    digest = hashlib.sha256()
+    with open(path, 'wb') as f:
+        for line in lines:
+            f.write(data := f'{line}\n'.encode())
+            digest.update(data)
+    return digest.hexdigest()
+
+
 # --- report: what came in, what was dropped and why, what is left ---------------------------------
 def funnel(notes):
     """Return what came to each stage and what it let pass, and how many it dropped for which
@@ -1012,8 +1022,8 @@ def totals(which, about=None, **measures):
 
 
 def write_report(folder, title, notes, sizes, sources, card=None):
-    """Write report.md, whose first part is printed, and report.json. sizes: what each file of results
-    holds, {'train': {'documents': 90, ...}, ...}; sources: what is known of each. Return what
+    """Write report.md, whose first part is printed, and report.json. sizes: what each file holds,
+    {'train': {'documents': 90, ...}, ...}; sources: what is known of each. Return what
     meta.json repeats."""
     facts = {'sources': sources, **{what: {side: sizes[side][what] for side in ('train', 'val')}
                                     for what in sizes['train']}}
@@ -1193,8 +1203,16 @@ if __name__ == '__main__':
     if kind != 'text':
         from extras import chats
         dedup = chats.dedup_of(config, set_by)
-        if not {'source', 'sources'} & set_by.keys():
-            sys.exit(chats.write_examples(**globals()))
+        if not {'source', 'sources'} & set_by.keys():       # conversations of ours
+            examples = chats.examples(kind, n_examples, set_by)
+            check_out_dir(out_dir, config, [])
+            work, lock = work_folder(out_dir, 'examples', '')
+            hashes = {side: write_lines(work / f'new/{side}.jsonl', lines)
+                      for side, lines in examples.items()}
+            publish(work / 'new', out_dir,
+                    {'config': decisive(config), 'sources': {}, 'sha256': hashes})
+            print(f'{out_dir}: {n_examples:,} conversations to train on, 300 held out')
+            sys.exit(print('next:', chats.next_command(kind, out_dir)))
 
     found = {name: find_files(path, mode == 'raw', download_dir)
              for name, (path, _) in sources.items()}
@@ -1246,7 +1264,7 @@ if __name__ == '__main__':
     in_val, size = held_out(split[left], val_fraction), size[left]
     results = {'train': ~in_val, 'val': in_val}
     of_source = {name: ~in_val & (owners == name) for name in sources}
-    if len(sources) > 1:
+    if kind == 'text' and len(sources) > 1:
         results |= {f'val_{name}': in_val & (owners == name) for name in sources}
     missing = [name for name, which in of_source.items() if not which.any()]
     if missing and (kind == 'text' or in_val.all()):
@@ -1256,43 +1274,49 @@ if __name__ == '__main__':
                       'more, drop fewer, or change --val_fraction')
     about = {name: {'path': path, 'read': notes['documents of sources'][name],
                     'passed_over': found[name][1]} for name, (path, _) in sources.items()}
-    if kind != 'text':                      # lines of JSON, which need no tokenizer
-        sys.exit(chats.write_lines(**globals()))
 
     # 4. tokenizer: of training texts only, of at most a gigabyte, which a hash draws
-    texts = lambda numbers: (document['texts'][0] for document in documents(numbers))
-    is_drawn = exact[left] / 2 ** 64 <= 1e9 / size[~in_val].sum()
-    tok = make_tokenizer(config, SPECIAL_TOKENS, texts(left[~in_val & is_drawn]), texts(left))
-    require('<|endoftext|>' in tok.special, f'{tokenizer} has no <|endoftext|> to end documents; '
-            'use another, or --tokenizer=bpe')
-    end = [tok.special['<|endoftext|>']]
+    tok, hashes, measures = None, {}, {}
+    if kind == 'text':
+        texts = lambda numbers: (document['texts'][0] for document in documents(numbers))
+        is_drawn = exact[left] / 2 ** 64 <= 1e9 / size[~in_val].sum()
+        tok = make_tokenizer(config, SPECIAL_TOKENS, texts(left[~in_val & is_drawn]), texts(left))
+        require('<|endoftext|>' in tok.special, f'{tokenizer} has no <|endoftext|> to end '
+                'documents; use another, or --tokenizer=bpe')
 
-    # 5. bins
-    lengths, hashes = np.zeros(len(left), int), {}      # tokens of each document
+    # 5. bins; conversations and pairs are lines of JSON, which need no tokenizer
     for name, which in results.items():
-        path = os.devnull if (name, write) == ('train', 'text') else work / f'new/{name}.bin'
-        lengths[which], hashes[name] = write_bin(path, texts(left[which]), tok, end)
+        path, some = work / f'new/{name}', left[which]
+        if not tok:
+            hashes[name] = write_lines(f'{path}.jsonl', map(chats.to_line, documents(some)))
+            continue
+        lengths = measures.setdefault('tokens', np.zeros(len(left), int))   # of each document
+        path = os.devnull if (name, write) == ('train', 'text') else f'{path}.bin'
+        end = [tok.special['<|endoftext|>']]
+        lengths[which], hashes[name] = write_bin(path, texts(some), tok, end)
     if write == 'text':
         from extras import records
         hashes |= records.write_shards(work / 'new', shard[left[~in_val]],
                                        documents(left[~in_val]))
 
     # 6. report
-    sizes = totals(results, tokens=lengths, bytes=size)
-    about = totals(of_source, about, tokens=lengths, bytes=size)
-    if len(sources) > 1:
+    measures['bytes'] = size
+    sizes, about = totals(results, **measures), totals(of_source, about, **measures)
+    if tok and len(sources) > 1:
         from extras import mixture
         mixture.add_passes(about, sources, temperature, sizes)
     card = None
     if audit:
         from extras import audit as auditor
-        read_tokens = lengths * ~in_val * [about[name].get('passes', 1) for name in owners]
-        some = documents(left[auditor.spread(read_tokens, 1000)])
-        card = auditor.card(some, about, lengths[~in_val].sum(), mode_of)
+        if tok:
+            read_tokens = lengths * ~in_val * [about[name].get('passes', 1) for name in owners]
+            some = documents(left[auditor.spread(read_tokens, 1000)])
+            card = auditor.card(some, about, lengths[~in_val].sum(), mode_of)
         auditor.write(work / 'new', notes, copied, documents, audit, hash64, card)
     if decontaminate:
         from extras import filters
         meta['decontaminated'] = filters.about_benchmarks(decontaminate)
     facts = write_report(work / 'new', out_dir, notes, sizes, about, card)
     publish(work / 'new', out_dir, {**meta, **facts, 'sha256': hashes}, tok)
-    print('next:', next_command(out_dir, facts['tokens'], write == 'text'))
+    print('next:', next_command(out_dir, facts['tokens'], write == 'text') if tok else
+          chats.next_command(kind, out_dir))

@@ -18,7 +18,7 @@ Each may have a "system", a text. In prepare.py a conversation is a document of 
 are chosen, rejected and bad. Documents of both kinds pass the same stages as a text, with rules of
 their own. judged_answers.py adds the answers that eval.py judged.
 """
-import contextlib, hashlib, itertools, json, math, os, pathlib, re, shlex, textwrap
+import contextlib, itertools, json, math, os, pathlib, re, shlex, textwrap
 from configurator import Mistake, require
 from extras import judged_answers
 
@@ -117,50 +117,17 @@ def dedup_of(config, set_by):
     return 'exact' if is_pair else config['dedup']
 
 
-# --- the end of the job, which gets the names of prepare.py ---------------------------------------
-def write_examples(*, config, set_by, out_dir, kind, n_examples, check_out_dir, work_folder,
-                   decisive, publish, **others):
-    """Without a source: write conversations about small Python problems, and 300 others to hold
-    out. The other settings could do nothing."""
+def examples(kind, n, set_by):
+    """Without a source: return {'train': lines of n conversations about small Python problems,
+    'val': 300 others}. Other settings could do nothing."""
     require(kind == 'sft', '--kind=preference needs --source=FILE with pairs or labels, such as '
             'the samples.jsonl that eval.py writes')
     for name in set_by.keys() - {'kind', 'out_dir', 'n_examples', 'overwrite'}:
         raise Mistake(f'--{name} needs conversations of your own; add --source=FILE')
     from extras import problems
-    check_out_dir(out_dir, config, [])
-    work, lock = work_folder(out_dir, 'examples', '')
-    sides = {'train': problems.problems(n_examples, with_tests=False),
+    sides = {'train': problems.problems(n, with_tests=False),
              'val': problems.problems(300, 0, 'validation', with_tests=False)}
-    hashes = {side: write(work / f'new/{side}.jsonl', [problems.to_jsonl(rows)])
-              for side, rows in sides.items()}
-    publish(work / 'new', out_dir, {'config': decisive(config), 'sources': {}, 'sha256': hashes})
-    print(f'{out_dir}: {n_examples:,} conversations to train on, 300 held out')
-    print('next:', next_command(kind, out_dir))
-
-
-def write_lines(*, meta, kind, out_dir, work, left, copied, documents, size, results, of_source,
-                notes, about, audit, hash64, totals, write_report, publish, **others):
-    """Write the documents that are left as lines of train.jsonl and val.jsonl, and the report."""
-    hashes = {side: write(work / f'new/{side}.jsonl',
-                          (f'{to_line(document)}\n' for document in documents(left[results[side]])))
-              for side in ('train', 'val')}
-    if audit:
-        from extras import audit as auditor
-        auditor.write(work / 'new', notes, copied, documents, audit, hash64)
-    facts = write_report(work / 'new', out_dir, notes, totals(results, bytes=size),
-                         totals(of_source, about, bytes=size))
-    publish(work / 'new', out_dir, {**meta, **facts, 'sha256': hashes})
-    print('next:', next_command(kind, out_dir))
-
-
-def write(path, texts):
-    """Write texts to a file. Return its hash."""
-    digest = hashlib.sha256()
-    with open(path, 'wb') as f:
-        for text in texts:
-            f.write(data := text.encode())
-            digest.update(data)
-    return digest.hexdigest()
+    return {side: problems.to_jsonl(rows).rstrip().split('\n') for side, rows in sides.items()}
 
 
 # --- forms ---------------------------------------------------------------------------------------
