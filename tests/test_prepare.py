@@ -15,7 +15,7 @@ from conftest import ROOT, contents, mistake, ok, read_json, refused, run, share
 from preparing import DOCUMENTS, FOX, PROSE, RAW, WORDS, prose, write, write_records
 from preparing import documents, dropped, kept, prepare, read, report
 
-from extras import pairs
+from extras import chats
 from prepare import check_out_dir, hashes_of
 from tokenizer import Tokenizer
 
@@ -338,7 +338,7 @@ def test_prepare_drops_planted_copies_and_nothing_else(tmp_path):
 def test_pairs_are_copies_only_if_every_field_and_the_label_are():
     rows = [{'prompt': 'q', 'completion': 'q', 'label': label} for label in (0, 1)]
     rows += [{'prompt': 'q', 'chosen': a, 'rejected': b} for a, b in (('2', '22'), ('22', '2'), ('q', 'q'))]
-    key_of = lambda row: hashes_of(**pairs.fields_of(row))[0]
+    key_of = lambda row: hashes_of(**chats.pair_of(row))[0]
     assert len({*map(key_of, rows)}) == len(rows)
     assert key_of({'prompt': ' q', 'chosen': '2\n', 'rejected': '2 2'}) == key_of(rows[2])
 
