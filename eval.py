@@ -196,7 +196,7 @@ def summarise(rows, ks):
     failures = collections.Counter(row.get('why', row['outcome']) for row in rows
                                    if row['outcome'] not in ('passed', 'judged'))
     result = {'n': len(groups), 'samples': sum(map(len, groups))}
-    if 'score' in rows[0]:      # 0.5 is the grade 5.5
+    if any('score' in row for row in rows):     # 0.5 is the grade 5.5
         low, high = bootstrap(means)
         result |= {'score': 1 + 9 * mean(means), 'interval': [1 + 9 * low, 1 + 9 * high]}
     else:
@@ -466,9 +466,12 @@ for task, problems in problems_of.items():
 
 # --- 7. two models on the same problems -----------------------------------------------------------
 if compare:     # the answers of this run or, if it asked nothing, those next to the checkpoint
-    both = {run_folder: samples or read_samples(run_folder), compare: read_samples(compare)}
-    print_table('judged already', {name: summarise(rows, ks) for name, rows in both.items()})
-    report['tasks']['compare'] = result = compare_samples(*both.values())
+    before, after = samples or read_samples(run_folder), read_samples(compare)
+    for name, rows in (run_folder, before), (compare, after):
+        for task in dict.fromkeys(row.get('task') for row in rows):
+            some = [row for row in rows if row.get('task') == task]
+            print_table(task or 'judged already', {name: summarise(some, ks)})
+    report['tasks']['compare'] = result = compare_samples(before, after)
     print_table('gain', {kind: {'mean': gain[0], 'interval': gain[1:]}
                          for kind, gain in result['gain'].items()})
     for name in 'gained', 'lost':

@@ -140,7 +140,8 @@ def about_reward(rows, train, config):
                f'{values[best]:.2f}.')
     # An answer teaches only if it earned more, or less, than other answers to its prompt.
     n = 1 + len(train) // 4
-    if not curve(train[-n:], 'informative')[1].any():
+    informative = curve(train[-n:], 'informative')[1]
+    if len(informative) and not informative.any():
         yield (f'In the last {n} logged steps all answers to a prompt earned the same, so the '
                'machine is busy and the model does not learn.')
 

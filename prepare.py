@@ -699,6 +699,7 @@ def clean_shard(source, pieces, folder, settings):
     stages = make_stages(settings)
     notes = collections.defaultdict(collections.Counter)
     new = folder.with_suffix(f'.{os.getpid()}')     # it gets its name when all is written
+    shutil.rmtree(new, ignore_errors=True)          # of an older process of this number
     new.mkdir()
 
     def reject(place, error):
@@ -943,7 +944,8 @@ def make_tokenizer(config, special_tokens, train_texts, all_texts):
     with char the characters of validation texts need ids, too."""
     name = config['tokenizer']
     if name == 'bpe':
-        tok = Tokenizer.train(train_texts, config['vocab_size'], special_tokens)
+        tok = Tokenizer.train(train_texts, config['vocab_size'], special_tokens,
+                              processes=config['num_workers'] or None)
     elif name == 'char':
         tok = Tokenizer.char(all_texts, special_tokens)
     elif name == 'byte':
@@ -1291,6 +1293,7 @@ if __name__ == '__main__':
             hashes[name] = write_lines(f'{path}.jsonl', map(chats.to_line, documents(some)))
             continue
         lengths = measures.setdefault('tokens', np.zeros(len(left), int))   # of each document
+        # with --write=text the ids of training texts are only counted
         path = os.devnull if (name, write) == ('train', 'text') else f'{path}.bin'
         end = [tok.special['<|endoftext|>']]
         lengths[which], hashes[name] = write_bin(path, texts(some), tok, end)
