@@ -245,14 +245,17 @@ require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
         f'{folder}/tokenizer.json is not the tokenizer that {source} was trained with')
 require(not is_new or model.config.causal and 'reward_head' not in model.saved,
         f'{source} was made with --objective=mlm or is a reward model: it writes no answers')
-end = tokenizer.special['<|im_end|>']
+start, end = (tokenizer.special[name] for name in ('<|im_start|>', '<|im_end|>'))
+require(not model.embedding.weight[start].equal(model.embedding.weight[end]), f'{source} was not '
+        f'trained on <|im_start|> and <|im_end|>; first run: python sft.py --init_from={source}')
 T = block_size or model.config.block_size       # most ids of a prompt and its answer
 require(T <= model.config.block_size, f'{block_size=} is more than the context of {source}, '
         f'{model.config.block_size}; make it longer: python -m extras.longer_context')
 
 # --- data -----------------------------------------------------------------------------------------
 # what must be the same when a run goes on, beside all that it reads
-fixed = f'{loss_type=}, {beta=}, {block_size=}, {lora=}, {batch_size=}, {seed=}'
+fixed = (f'{loss_type=}, {beta=}, {gamma=}, {label_smoothing=}, {block_size=}, {lora=}, '
+         f'{batch_size=}, {seed=}')
 data_hash = hashlib.sha256(fixed.encode())
 
 
@@ -295,7 +298,7 @@ pairs = train + read(f'{data_dir}/val.jsonl')[:512]     # enough for a loss to t
 lengths = np.array([max(sum(map(len, row)) for row in pair) for pair in pairs])         # (n,)
 
 per_epoch = max(1, len(train) // batch_size)                                            # steps
-max_steps = max_steps or max(1, round(epochs * per_epoch))
+max_steps = config['steps'] = max_steps or max(1, round(epochs * per_epoch))
 eval_interval = eval_interval or per_epoch
 micro_batch_size = micro_batch_size or batch_size
 warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)

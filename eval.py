@@ -74,7 +74,8 @@ device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto'  # for answers; auto = bfloat16 on GPUs
 seed = 1337                     # seed of the untrained model and of answers
 # The least and the most of some numbers; all others are at least 0.
-BOUNDS = {'num_samples': (1, 10000), 'max_new_tokens': (1, 1e6), 'batch_size': (1, 1e6)}
+BOUNDS = {'num_samples': (1, 10000), 'max_new_tokens': (1, 1e6), 'batch_size': (1, 1e6),
+          'top_p': (1e-9, 1), 'timeout': (0.01, 86400), 'memory_mb': (1, 1e9), 'seed': (0, 2 ** 32 - 1)}
 
 
 # --- 1. what is measured on text ------------------------------------------------------------------

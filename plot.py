@@ -33,6 +33,7 @@ MODEL = [
     ('reward', 'mean of the answers: rises', 'val_reward', 'reward'),
     ('informative', '% of prompts that teach: never 0', 'informative'),
     ('length', 'tokens of an answer: steady', 'val_length', 'length'),
+    ('answers', 'tokens of an answer: steady', 'val_response_len'),
     ('entropy', 'nats per token: not 0', 'entropy'),
     ('KL', 'nats away from the reference: near 0', 'kl', 'val_kl'),
     ('clipped', '% of the tokens: a few', 'clip_fraction'),
@@ -194,7 +195,7 @@ for folder in dict.fromkeys(folders):
         continue
     config = json.loads(read(home / 'config.json') or '{}')
     stage = config.get('stage', 'base')
-    end = config.get('max_steps') or rows[-1]['step']
+    end = config.get('steps') or config.get('max_steps') or rows[-1]['step']
     preset = pathlib.Path(str(config.get('preset'))).name
     usual = expected(pathlib.Path(__file__).with_name('config') / preset)
     about = about_reward if stage == 'rl' else about_loss

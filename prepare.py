@@ -244,6 +244,8 @@ def read(path, reject, piece=0, n_pieces=1):
                         reject(f'{path}:{line}', shape_of(row, e))
                     else:
                         yield line, record
+    except Mistake:             # a download that failed, a package that is missing
+        raise
     except (ValueError, EOFError, OSError, zlib.error, RecursionError) as e:
         if (line + 1) % n_pieces == piece:          # cut off, no archive, not a text
             reject(f'{path}:{line + 1}', f'{type(e).__name__}: {e}')
@@ -903,7 +905,7 @@ def copies(columns, similar):
 def find_copies(exact, keys, documents, similarity, dedup):
     """Return {reason: numbers of the documents that are copies of earlier ones}. exact: a hash of
     each, uint64 (n,); keys: uint64 (bands, n); documents(numbers) yields some."""
-    if dedup == 'none':
+    if dedup == 'none' or not len(exact):
         return {}
     left = np.sort(np.unique(exact, return_index=True)[1])      # the first one of each
     copied = {'exact duplicate': np.setdiff1d(np.arange(len(exact)), left)}
@@ -943,15 +945,18 @@ def make_tokenizer(config, special_tokens, train_texts, all_texts):
     """Return the tokenizer that a setting names. Only training texts decide about bpe's merges, but
     with char the characters of validation texts need ids, too."""
     name = config['tokenizer']
-    if name == 'bpe':
-        tok = Tokenizer.train(train_texts, config['vocab_size'], special_tokens,
-                              processes=config['num_workers'] or None)
-    elif name == 'char':
-        tok = Tokenizer.char(all_texts, special_tokens)
-    elif name == 'byte':
-        tok = Tokenizer.byte(special_tokens)
-    else:
-        tok = Tokenizer.gpt2(config['gpt2_dir']) if name == 'gpt2' else Tokenizer.load(name)
+    try:
+        if name == 'bpe':
+            tok = Tokenizer.train(train_texts, config['vocab_size'], special_tokens,
+                                  processes=config['num_workers'] or None)
+        elif name == 'char':
+            tok = Tokenizer.char(all_texts, special_tokens)
+        elif name == 'byte':
+            tok = Tokenizer.byte(special_tokens)
+        else:
+            tok = Tokenizer.gpt2(config['gpt2_dir']) if name == 'gpt2' else Tokenizer.load(name)
+    except ValueError as error:
+        raise Mistake(error) from None
     print(f'tokenizer: {name}, {tok.vocab_size:,} tokens, hash {tok.hash}')
     return tok
 
@@ -1100,7 +1105,7 @@ def state_of(config, files):
     """Return what decides about the work: settings, and the sizes and times of what is read and of
     programs. What was done in another state is done again."""
     lists = [path for name in LISTS for path in config[name].split(',')]
-    inner = sum((find_files(path, True)[0] for path in lists if os.path.exists(path)), [])
+    inner = sum((find_files(path, True)[0] for path in lists if glob.glob(path)), [])
     programs = [__file__, *glob.glob(os.path.join(os.path.dirname(__file__), 'extras/*.py'))]
     stamps = [(path, os.path.exists(path) and (os.path.getsize(path), os.path.getmtime(path)))
               for path in [*files, *lists, *inner, *sorted(programs)]]
@@ -1111,6 +1116,7 @@ def work_folder(out_dir, state, part):
     """Return out_dir/.prepare_py/HASH, with the shards that an interrupted run has cleaned in the
     same state, and a lock, which holds until this process ends. Parts share it."""
     top = out_dir / WORK
+    require(not top.is_symlink(), f'{top} is a link, and what is there would go; remove it')
     top.mkdir(parents=True, exist_ok=True)
     lock = open(top / 'lock', 'a+')
     if os.name == 'posix':
@@ -1140,7 +1146,8 @@ def publish(new, out_dir, meta, tok=None):
     is_meta = lambda path: path.name == 'meta.json'
     for path in sorted(out_dir.iterdir(), key=is_meta, reverse=True):
         if RESULTS.fullmatch(path.name):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            is_folder = path.is_dir() and not path.is_symlink()
+            shutil.rmtree(path) if is_folder else path.unlink()
     for path in sorted(new.iterdir(), key=is_meta):
         path.replace(out_dir / path.name)
     shutil.rmtree(out_dir / WORK, ignore_errors=True)
@@ -1224,12 +1231,17 @@ if __name__ == '__main__':
     check_out_dir(out_dir, config, files)
     settings = json.dumps({**config, 'sources': sources, 'dedup': dedup})
     make_stages(settings)                   # a list that is missing is refused now
+    is_lone = kind == 'text' and is_lone_text(files)
+    if kind == 'text' and tokenizer not in ('bpe', 'byte', 'char'):     # is it there, and does it fit?
+        special = make_tokenizer(config, (), (), ()).special
+        require(is_lone or '<|endoftext|>' in special, f'{tokenizer} has no <|endoftext|> to end '
+                'documents; use another, or --tokenizer=bpe')
     state = state_of(config, files)
     work, lock = work_folder(out_dir, state, part)
     meta = {'config': decisive(config), 'sources': sources}
 
     # A lone text takes a short way.
-    if kind == 'text' and is_lone_text(files):
+    if is_lone:
         for name in set_by.keys() - FOR_LONE_TEXTS:
             require(config[name] == 'raw', f'{name}={config[name]} needs documents: a folder or '
                     f'.jsonl, not {files[0]}')
@@ -1283,8 +1295,6 @@ if __name__ == '__main__':
         texts = lambda numbers: (document['texts'][0] for document in documents(numbers))
         is_drawn = exact[left] / 2 ** 64 <= 1e9 / size[~in_val].sum()
         tok = make_tokenizer(config, SPECIAL_TOKENS, texts(left[~in_val & is_drawn]), texts(left))
-        require('<|endoftext|>' in tok.special, f'{tokenizer} has no <|endoftext|> to end '
-                'documents; use another, or --tokenizer=bpe')
 
     # 5. bins; conversations and pairs are lines of JSON, which need no tokenizer
     for name, which in results.items():

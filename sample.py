@@ -251,8 +251,11 @@ elif export:
 elif trained.get('objective', 'clm') != 'clm':
     only('a model that fills gaps', writing)
     from extras import objectives
-    print(objectives.fill(model, tokenizer, texts[0], trained['objective'], max_new_tokens,
-                          temperature=temperature, top_k=top_k, top_p=top_p))
+    try:
+        print(objectives.fill(model, tokenizer, texts[0], trained['objective'], max_new_tokens,
+                              temperature=temperature, top_k=top_k, top_p=top_p))
+    except ValueError as error:
+        raise Mistake(error) from None
 elif chat and not any(texts):
     only('a talk', f'{writing} stop_at chat system')
     n_turns = 0

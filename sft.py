@@ -230,7 +230,7 @@ if base_dir or replay:
 data_hash = data_hash.hexdigest()
 
 per_epoch = max(1, len(train) // batch_size)                                            # steps
-max_steps = max_steps or max(1, round(epochs * per_epoch))
+max_steps = config['steps'] = max_steps or max(1, round(epochs * per_epoch))
 eval_interval = eval_interval or per_epoch
 micro_batch_size = micro_batch_size or batch_size
 warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)

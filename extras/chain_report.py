@@ -71,7 +71,7 @@ def as_expected(folder):
     found = re.search(r'(?ms)^_expect = ({.*?})', text)
     at_end = {}                 # of a step that was logged twice the last row counts
     for row in read_rows(f'{folder}/metrics.jsonl'):
-        if row['step'] == config['max_steps']:
+        if row['step'] == (config.get('steps') or config['max_steps']):
             at_end |= row
     return {name: (at_end[name], *usual)
             for name, usual in (ast.literal_eval(found[1]) if found else {}).items()

@@ -12,7 +12,7 @@ environment variable HF_ENDPOINT names another hub.
 A file on a hub is named by a text that has all that fetches it, 'hf:URL SHA256 PATH'. So it can
 wait until the process that reads it needs it.
 """
-import gzip, hashlib, importlib, io, json, os, re, tempfile
+import gzip, hashlib, importlib, io, json, os, pathlib, re, tempfile
 import requests, urllib3
 from configurator import Mistake, require
 
@@ -48,7 +48,7 @@ def open_file(path):
 def delete(path):
     """Delete what was fetched of a file on a hub. A file of yours stays."""
     if path.startswith('hf:'):
-        os.remove(path.split(' ', 2)[2])
+        pathlib.Path(path.split(' ', 2)[2]).unlink(missing_ok=True)
 
 
 # --- downloads ------------------------------------------------------------------------------------

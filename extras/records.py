@@ -108,6 +108,8 @@ def read(path, reject, piece=0, n_pieces=1):
                         reject(f'{path}:{line}', shape_of(row, e))
                     else:
                         yield line, record
+    except Mistake:             # a download that failed, a package that is missing
+        raise
     except (ValueError, EOFError, OSError, zlib.error, RecursionError) as e:
         if (line + 1) % n_pieces == piece:          # cut off, no archive, not a text
             reject(f'{path}:{line + 1}', f'{type(e).__name__}: {e}')
