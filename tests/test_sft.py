@@ -13,7 +13,7 @@ from alike import FILES, TORCHRUN, copied, each_death, expect_a_full_disk_leaves
 from alike import expect_a_signal_names_the_save, expect_all_end, expect_links_lead_nowhere
 from alike import expect_nan_stays_out, expect_no_run_is_replaced
 from alike import expect_straight, resumed
-from conftest import base_text, contents, lift, make_conversations, metrics, mistake, ok
+from conftest import base_text, contents, lift, make_conversations, metrics, read_json, mistake, ok
 from conftest import read_rows, run, save_run, series, state, write
 from feedback import expect
 from hypothesis import given, strategies as st
@@ -316,6 +316,7 @@ def test_the_steps_of_some_epochs_can_be_raised_when_a_run_goes_on(sft_model, co
     ok(run('sft.py', *flags, f'--init_from={sft_model}', '--epochs=1'))
     ok(run('sft.py', *flags, '--init_from=resume', '--epochs=3'))
     assert state(tmp_path / 'run')['step'] == 6
+    assert read_json(tmp_path / 'run/config.json')['steps'] == 6        # plot.py and the report read it
     ok(run('sft.py', *flags, '--init_from=resume', '--max_steps=8'))
     assert state(tmp_path / 'run')['step'] == 8
 

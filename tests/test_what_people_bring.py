@@ -315,3 +315,13 @@ def test_what_prepare_has_written_is_not_read_as_text(tmp_path):
         assert len(kept(source / 'out')) == len(DOCUMENTS)
     (source / 'out/val.bin').unlink()           # then it is somebody else's folder
     assert len(script.find_files(str(source))[0]) > len(DOCUMENTS)
+
+
+def test_a_tokenizer_that_is_missing_is_told_before_the_cleaning_and_so_is_that_nothing_is_left(tmp_path):
+    for name in 'ab':
+        (tmp_path / f'{name}.txt').write_text('Page not found\n', encoding='utf-8')
+    flags = [f'--source={tmp_path}', f'--out_dir={tmp_path}/out', '--num_workers=1']
+    mistake(run('prepare.py', *flags, '--tokenizer=nowhere.json'), 'nowhere.json', 'no such file')
+    assert not (tmp_path / 'out').exists()
+    for dedup in 'none', 'exact', 'minhash', 'simhash':
+        mistake(run('prepare.py', *flags, f'--dedup={dedup}'), 'no documents are left', 'short: 2')
