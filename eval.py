@@ -75,7 +75,8 @@ dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto'  # for answers; auto = bf
 seed = 1337                     # seed of the untrained model and of answers
 # The least and the most of some numbers; all others are at least 0.
 BOUNDS = {'num_samples': (1, 10000), 'max_new_tokens': (1, 1e6), 'batch_size': (1, 1e6),
-          'top_p': (1e-9, 1), 'timeout': (0.01, 86400), 'memory_mb': (1, 1e9), 'seed': (0, 2 ** 32 - 1)}
+          'top_p': (1e-9, 1), 'timeout': (0.01, 86400), 'memory_mb': (1, 1e9),
+          'seed': (0, 2 ** 32 - 1)}
 
 
 # --- 1. what is measured on text ------------------------------------------------------------------

@@ -1232,7 +1232,7 @@ if __name__ == '__main__':
     settings = json.dumps({**config, 'sources': sources, 'dedup': dedup})
     make_stages(settings)                   # a list that is missing is refused now
     is_lone = kind == 'text' and is_lone_text(files)
-    if kind == 'text' and tokenizer not in ('bpe', 'byte', 'char'):     # is it there, and does it fit?
+    if kind == 'text' and tokenizer not in ('bpe', 'byte', 'char'):     # is it there?
         special = make_tokenizer(config, (), (), ()).special
         require(is_lone or '<|endoftext|>' in special, f'{tokenizer} has no <|endoftext|> to end '
                 'documents; use another, or --tokenizer=bpe')
