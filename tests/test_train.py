@@ -264,7 +264,7 @@ def test_each_next_command_runs_in_a_folder_of_its_own(python_files, conversatio
     for words, *flags in (
             ('--streaming=', *code, '--write=text', '--out_dir=a b'),
             ('--out_dir=out/base\n', *code, '--out_dir=data/base'),
-            ('next: python sft.py --data_dir=data/sft --out_dir=out/sft\n', *chats),
+            ('python sft.py --init_from=out/base --data_dir=data/sft --out_dir=out/sft\n', *chats),
             ('=p --out_dir=out/p\n', f'--source={pairs}/train.jsonl', '--kind=preference', '--out_dir=p')):
         printed = make(*flags)
         assert words in printed
