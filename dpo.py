@@ -9,7 +9,8 @@ that prefers the better ones. DPO and its family, and a reward model.
 
 It reads a model of sft.py, and data_dir/train.jsonl and val.jsonl, lines of {"prompt", "chosen",
 "rejected"}; a prompt is text or messages. kto also takes {"prompt", "completion", "label"} lines.
-It writes out_dir. The loop is that of sft.py, which lists what only train.py has.
+It writes out_dir. The loop is that of sft.py, which lists what only train.py has. The decision made
+here is the taste: who says which answer is better?
 
 DPO in four lines. The policy p is the model that trains. The reference p_ref is the same model at
 the start. A prompt has a better answer c (chosen) and a worse answer r (rejected):

@@ -78,7 +78,7 @@ prefer: Literal['passed', 'taste', 'both'] = 'passed'  # what makes one of eval.
 min_score: float | None = None  # sft: the score that a judge gave
 min_margin = 0.0                # preference: score of chosen - score of rejected
 min_agreement = 0.0             # preference: fraction of annotators who agree
-audit = 0                       # documents to show in audit.md for each reason; with a data card
+audit = 0                       # documents to show in audit.md for each reason, and a data card
 # The lowest and the highest value of numbers; any other number must be at least 0.
 BOUNDS = {'vocab_size': (1, 1e7), 'val_fraction': (1e-9, 0.999), 'num_workers': (0, 1024),
           'max_symbols': (0, 1), 'max_repetition': (0, 1),
@@ -611,7 +611,7 @@ def make_stages(settings):
                 yield normalise(text, mode_of(text, document['path']))
 
     stages = {'read': check_text, 'normalise': to_one_form}
-    if config.licences or config.audit:
+    if config.licences or config.audit or config.languages:
         from extras import filters
         stages['licenses'] = filters.licences(config.licences, config.sources)
     if config.url_block or config.url_allow:
@@ -1035,7 +1035,8 @@ def write_report(folder, title, notes, sizes, sources, card=None):
     facts = {'sources': sources, **{what: {side: sizes[side][what] for side in ('train', 'val')}
                                     for what in sizes['train']}}
     stages = funnel(notes)
-    rows = ['| stage | documents | left | bytes | left | dropped |', '|---|---|---|---|---|---|']
+    rows = ['| stage | docs in | docs out | bytes in | bytes out | dropped |',
+            '|---|---|---|---|---|---|']
     for stage in stages:
         name, *numbers, dropped = stage.values()
         reasons = ', '.join(f'{reason}: {n:,} ({n / stage["docs_in"]:.1%})'
@@ -1047,6 +1048,8 @@ def write_report(folder, title, notes, sizes, sources, card=None):
               if not re.match('dropped by |documents$|bytes$|first$|could not be read$', title)}
     rows += [f'- {title}: {shown(values)}' for title, values in {**sources, **counts}.items()]
     rows += [f'- {place}' for place in notes['first']]
+    rows += ['', 'Data card, in fractions of the training tokens:', ''] if card else []
+    rows += [f'- {name}: {value}' for name, value in (card or {}).items()]
     content = {'stages': stages, 'malformed': notes['could not be read'].total(), **facts,
                'counts': counts, 'card': card}
     (folder / 'report.json').write_text(json.dumps(content, indent=1))
@@ -1321,11 +1324,12 @@ if __name__ == '__main__':
     card = None
     if audit:
         from extras import audit as auditor
-        if tok:
-            read_tokens = lengths * ~in_val * [about[name].get('passes', 1) for name in owners]
-            some = documents(left[auditor.spread(read_tokens, 1000)])
-            card = auditor.card(some, about, lengths[~in_val].sum(), mode_of)
-        auditor.write(work / 'new', notes, copied, documents, audit, hash64, card)
+        auditor.write(work / 'new', notes, copied, documents, audit, hash64)
+    if tok and (audit or languages):
+        from extras import audit as auditor
+        read_tokens = lengths * ~in_val * [about[name].get('passes', 1) for name in owners]
+        some = documents(left[auditor.spread(read_tokens, 1000)])
+        card = auditor.card(some, about, lengths[~in_val].sum(), mode_of)
     if decontaminate:
         from extras import filters
         meta['decontaminated'] = filters.about_benchmarks(decontaminate)

@@ -9,7 +9,8 @@ Reinforcement learning: a model and a reward for its answers -> a model that ear
     torchrun --nproc_per_node=8 rl.py --init_from=out/sft --reward=mine.py  # the same steps
 
 It reads init_from, a folder that sft.py or dpo.py wrote, and writes out_dir. The loop is that of
-sft.py, but the model writes the batch. It learns what earns a reward, not what you mean.
+sft.py, but the model writes the batch. You decide one thing, the reward: the model learns what
+earns it, not what you mean.
 
 The policy gradient. The model p writes an answer a to a prompt and earns R(a). As grad p is
 p grad log p, the gradient of the mean reward is a mean over answers, too:

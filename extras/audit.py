@@ -1,6 +1,6 @@
 """
 Look at your data: audit.md shows some documents that were kept, and some that were dropped for each
-reason. The data card at its top says what the corpus is made of, and what a model makes of it.
+reason. The data card in report.md says what the corpus is made of, and what a model makes of it.
 
     python prepare.py --source=FOLDER --audit=20
 
@@ -50,16 +50,13 @@ def by_hash(samples, hash64):
     return sorted(samples, key=key)
 
 
-def write(folder, notes, copied, documents, n, hash64, card=None):
-    """Write FOLDER/audit.md: the card, and samples of all documents, also of copies, {reason: their
+def write(folder, notes, copied, documents, n, hash64):
+    """Write FOLDER/audit.md: samples of all documents, also of copies, {reason: their
     numbers}. documents(numbers) yields some. The samples leave the notes."""
     for reason, numbers in copied.items():
         for document in documents(numbers):
             sample(notes, reason, document['path'], '\n'.join(document['texts']), n, hash64)
-    page = '# Data card: fractions of the training tokens\n\n' * bool(card)
-    page += ''.join(f'- {name}: {value}\n' for name, value in (card or {}).items())
-    page += pages(notes, n, hash64)
-    (folder / 'audit.md').write_text(page, encoding='utf-8', errors='backslashreplace')
+    (folder / 'audit.md').write_text(pages(notes, n, hash64), encoding='utf-8', errors='backslashreplace')
 
 
 def pages(notes, n, hash64):
