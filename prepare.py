@@ -941,7 +941,7 @@ def held_out(hashes, val_fraction):
 
 
 # --- tokenizer and bins ---------------------------------------------------------------------------
-def make_tokenizer(config, special_tokens, train_texts, all_texts):
+def make_tokenizer(config, special_tokens=(), train_texts=(), all_texts=()):
     """Return the tokenizer that a setting names. Only training texts decide about bpe's merges, but
     with char the characters of validation texts need ids, too."""
     name = config['tokenizer']
@@ -1108,7 +1108,8 @@ def state_of(config, files):
     """Return what decides about the work: settings, and the sizes and times of what is read and of
     programs. What was done in another state is done again."""
     lists = [path for name in LISTS for path in config[name].split(',')]
-    inner = sum((find_files(path, True)[0] for path in lists if glob.glob(path)), [])
+    inner = sum((find_files(path, True)[0] for path in lists
+                 if os.path.exists(path) or glob.glob(path)), [])
     programs = [__file__, *glob.glob(os.path.join(os.path.dirname(__file__), 'extras/*.py'))]
     stamps = [(path, os.path.exists(path) and (os.path.getsize(path), os.path.getmtime(path)))
               for path in [*files, *lists, *inner, *sorted(programs)]]
@@ -1170,7 +1171,7 @@ def is_lone_text(files):
         return True                     # it can't be read, which is said later
 
 
-def prepare_lone_text(path, folder, config):
+def prepare_lone_text(path, folder, config, tok):
     """Write train.bin and val.bin. Return the tokenizer, and what meta.json says of the text. One
     text needs no <|endoftext|>: bytes have the ids 0 to 255, and Tiny Shakespeare has 65 tokens."""
     def refuse(place, error):
@@ -1186,7 +1187,7 @@ def prepare_lone_text(path, folder, config):
     pieces = {side: [half[i:i + PIECE] for i in range(0, len(half), PIECE)]
               for side, half in (('train', text[:cut]), ('val', text[cut:]))}
     special_tokens = () if config['tokenizer'] in ('byte', 'char') else SPECIAL_TOKENS
-    tok = make_tokenizer(config, special_tokens, pieces['train'], text)
+    tok = tok or make_tokenizer(config, special_tokens, pieces['train'], text)
     for side, some in pieces.items():
         lengths, facts['sha256'][side] = write_bin(folder / f'{side}.bin', iter(some), tok)
         facts['tokens'][side] = sum(lengths)
@@ -1235,9 +1236,10 @@ if __name__ == '__main__':
     settings = json.dumps({**config, 'sources': sources, 'dedup': dedup})
     make_stages(settings)                   # a list that is missing is refused now
     is_lone = kind == 'text' and is_lone_text(files)
+    tok = None
     if kind == 'text' and tokenizer not in ('bpe', 'byte', 'char'):     # is it there?
-        special = make_tokenizer(config, (), (), ()).special
-        require(is_lone or '<|endoftext|>' in special, f'{tokenizer} has no <|endoftext|> to end '
+        tok = make_tokenizer(config)
+        require(is_lone or '<|endoftext|>' in tok.special, f'{tokenizer} has no <|endoftext|> to end '
                 'documents; use another, or --tokenizer=bpe')
     state = state_of(config, files)
     work, lock = work_folder(out_dir, state, part)
@@ -1248,7 +1250,7 @@ if __name__ == '__main__':
         for name in set_by.keys() - FOR_LONE_TEXTS:
             require(config[name] == 'raw', f'{name}={config[name]} needs documents: a folder or '
                     f'.jsonl, not {files[0]}')
-        tok, facts = prepare_lone_text(files[0], work / 'new', config)
+        tok, facts = prepare_lone_text(files[0], work / 'new', config, tok)
         publish(work / 'new', out_dir, meta | facts, tok)
         sys.exit(print('next:', next_command(out_dir, facts['tokens'], False)))
 
@@ -1293,13 +1295,13 @@ if __name__ == '__main__':
                     'passed_over': found[name][1]} for name, (path, _) in sources.items()}
 
     # 4. tokenizer: of training texts only, of at most a gigabyte, which a hash draws
-    tok, hashes, measures = None, {}, {}
-    if kind == 'text':
-        texts = lambda numbers: (document['texts'][0] for document in documents(numbers))
+    texts = lambda numbers: (document['texts'][0] for document in documents(numbers))
+    if kind == 'text' and not tok:
         is_drawn = exact[left] / 2 ** 64 <= 1e9 / size[~in_val].sum()
         tok = make_tokenizer(config, SPECIAL_TOKENS, texts(left[~in_val & is_drawn]), texts(left))
 
     # 5. bins; conversations and pairs are lines of JSON, which need no tokenizer
+    hashes, measures = {}, {}
     for name, which in results.items():
         path, some = work / f'new/{name}', left[which]
         if not tok:
@@ -1322,11 +1324,11 @@ if __name__ == '__main__':
         from extras import mixture
         mixture.add_passes(about, sources, temperature, sizes)
     card = None
-    if audit:
+    if audit or languages:
         from extras import audit as auditor
+    if audit:
         auditor.write(work / 'new', notes, copied, documents, audit, hash64)
     if tok and (audit or languages):
-        from extras import audit as auditor
         read_tokens = lengths * ~in_val * [about[name].get('passes', 1) for name in owners]
         some = documents(left[auditor.spread(read_tokens, 1000)])
         card = auditor.card(some, about, lengths[~in_val].sum(), mode_of)

@@ -51,12 +51,12 @@ def by_hash(samples, hash64):
 
 
 def write(folder, notes, copied, documents, n, hash64):
-    """Write FOLDER/audit.md: samples of all documents, also of copies, {reason: their
-    numbers}. documents(numbers) yields some. The samples leave the notes."""
+    """Write FOLDER/audit.md: samples of all documents, also of copies, {reason: their numbers}.
+    documents(numbers) yields some. The samples leave the notes."""
     for reason, numbers in copied.items():
         for document in documents(numbers):
             sample(notes, reason, document['path'], '\n'.join(document['texts']), n, hash64)
-    (folder / 'audit.md').write_text(pages(notes, n, hash64), encoding='utf-8', errors='backslashreplace')
+    (folder / 'audit.md').write_text(pages(notes, n, hash64), 'utf-8', 'backslashreplace')
 
 
 def pages(notes, n, hash64):

@@ -68,7 +68,7 @@ def url_reason(url, blocked=(), allowed=()):
 def domains_of(path):
     """Return the set of domains in a file, one a line; # begins a comment."""
     try:
-        return {*map(host_of, lines_of(path) if path else ())}
+        return {*map(host_of, lines_of(path))}
     except ValueError as error:         # [Adblock Plus 2.0]
         raise Mistake(f'{path} must have a domain on each line, such as example.org: '
                       f'{error}') from None
