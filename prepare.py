@@ -1206,8 +1206,10 @@ if __name__ == '__main__':
     parts = [int(number) for number in re.findall(r'\d+', part or '1/1')]
     require(len(parts) == 2 and 1 <= parts[0] <= parts[1],
             f'{part=} must look like 3/16: the third of 16')
-    require(kind == 'sft' or 'n_examples' not in set_by, '--n_examples needs --kind=sft and no '
-            '--source: it is the number of examples that we write')
+    is_ours = kind != 'text' and not {'source', 'sources'} & set_by.keys()
+    require('n_examples' not in set_by or kind == 'sft' and is_ours, '--n_examples is the number '
+            'of examples that we write: it needs --kind=sft and no --source')
+    require(kind == 'text' or write == 'bins', '--write=text needs --kind=text')
     if sources is not None or temperature != 1:
         from extras import mixture
         mixture.check(config, set_by)
@@ -1215,8 +1217,9 @@ if __name__ == '__main__':
     out_dir = pathlib.Path(out_dir or FOLDERS[kind])
     if kind != 'text':
         from extras import chats
-        dedup = chats.dedup_of(config, set_by)
-        if not {'source', 'sources'} & set_by.keys():       # conversations of ours
+        if kind == 'preference' and dedup != 'none':
+            dedup = 'exact'     # near-copies stay: two pairs may differ in the word that they teach
+        if is_ours:
             examples = chats.examples(kind, n_examples, set_by)
             check_out_dir(out_dir, config, [])
             work, lock = work_folder(out_dir, 'examples', '')
@@ -1239,8 +1242,8 @@ if __name__ == '__main__':
     tok = None
     if kind == 'text' and tokenizer not in ('bpe', 'byte', 'char'):     # is it there?
         tok = make_tokenizer(config)
-        require(is_lone or '<|endoftext|>' in tok.special, f'{tokenizer} has no <|endoftext|> to end '
-                'documents; use another, or --tokenizer=bpe')
+        require(is_lone or '<|endoftext|>' in tok.special, f'{tokenizer} has no <|endoftext|> to '
+                'end documents; use another, or --tokenizer=bpe')
     state = state_of(config, files)
     work, lock = work_folder(out_dir, state, part)
     meta = {'config': decisive(config), 'sources': sources}

@@ -106,17 +106,6 @@ def to_line(document):
     return json.dumps(record | scores, ensure_ascii=False)
 
 
-def dedup_of(config, set_by):
-    """Return which copies are dropped. Near-copies of pairs stay, because two pairs may differ in
-    the one word that they teach. Refuse settings that conversations can't have."""
-    require(config['write'] == 'bins', '--write=text needs --kind=text')
-    has_source = {'source', 'sources'} & set_by.keys()
-    require('n_examples' not in set_by or not has_source, '--n_examples is the number of examples '
-            'that we write: it needs --kind=sft and no --source')
-    is_pair = config['kind'] == 'preference' and config['dedup'] != 'none'
-    return 'exact' if is_pair else config['dedup']
-
-
 def examples(kind, n, set_by):
     """Without a source: return {'train': lines of n conversations about small Python problems,
     'val': 300 others}. Other settings could do nothing."""
