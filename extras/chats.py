@@ -6,14 +6,7 @@ val.jsonl.
     python prepare.py --kind=sft --source=chats.json --min_score=3 --out_dir=data/chats
     python prepare.py --kind=preference --source=pairs.jsonl --min_margin=0.5 --out_dir=data/pairs
 
-    {"messages": [{"role": "user", "content": "Hi!"}, ...]}         also under "conversation"
-    {"conversations": [{"from": "human", "value": "Hi!"}, ...]}     ShareGPT, Vicuna
-    {"instruction": "Add.", "input": "1 2", "output": "3"}          Alpaca; perhaps a "history"
-    {"prompt": "Hi!", "completion": "Hello."}                       or question, response, answer
-    {"prompt": "Hi!", "chosen": "Hey.", "rejected": "Go!", "margin": 2}
-    {"prompt": "Hi!", "completion": "Go!", "label": 0}              a thumb down, for kto
-
-Each may have a "system", a text. In prepare.py a conversation is a document of several texts,
+forms.py says which forms are read. In prepare.py a conversation is a document of several texts,
 {'texts': ['Hi!', 'Hello.'], 'roles': ['user', 'assistant']}; the last roles of the last two lines
 are chosen, rejected and bad. Documents of both kinds pass the same stages as a text, with rules of
 their own. judged_answers.py adds the answers that eval.py judged.
@@ -21,27 +14,13 @@ their own. judged_answers.py adds the answers that eval.py judged.
 import contextlib, itertools, json, math, os, pathlib, re, shlex, textwrap
 from configurator import Mistake, require
 from extras import judged_answers
+from extras.forms import Record, messages_of, pair_of
 
-# what a record raises that has another form than the one it is read as
-MALFORMED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 # Two rules for you to edit: an answer of another length is dropped, and so is one with such a
 # phrase.
 LENGTHS = 0, math.inf               # characters of an answer
 UNWANTED = ()                       # in lower case: 'as an ai language model', ...
 SCORES = 'margin', 'agreement'      # score of chosen - score of rejected; fraction of annotators
-# What a record may call a thing. The first name that has a value counts.
-ALIASES = {
-    'messages': ('messages', 'conversations', 'conversation'),
-    'role': ('role', 'from'),
-    'words': ('content', 'value'),
-    'question': ('instruction', 'prompt', 'question'),
-    'answer': ('output', 'completion', 'response', 'answer'),
-    'score': ('score', 'rating', 'judge_score'),
-    'score of chosen': ('score_chosen', 'chosen_score'),
-    'score of rejected': ('score_rejected', 'rejected_score')}
-ROLES = {'system': 'system', 'developer': 'system', 'user': 'user', 'human': 'user',
-         'assistant': 'assistant', 'gpt': 'assistant', 'chatgpt': 'assistant', 'bot': 'assistant',
-         'model': 'assistant', 'tool': 'tool', 'function': 'tool', 'observation': 'tool'}
 
 
 # --- what prepare.py asks for ---------------------------------------------------------------------
@@ -54,8 +33,8 @@ def documents(entries, reject, kind, prefer='passed'):
                 if line == 0:
                     raise ValueError(f'{kind} needs records, in .jsonl or .json')
                 fields = fields_of(record, kind)
-            except MALFORMED as error:
-                reject(f'{path}:{line or 1}', f'{type(error).__name__}: {error}')
+            except (ValueError, RecursionError) as error:
+                reject(f'{path}:{line or 1}', str(error))
                 continue
             # A record of judged answers comes from several lines, and line is None.
             yield {**fields, 'record': record, 'path': f'{path}:{line}' if line else path,
@@ -64,11 +43,13 @@ def documents(entries, reject, kind, prefer='passed'):
 
 def fields_of(record, kind):
     """Return the texts and roles of a record, and perhaps its score."""
+    record = Record(record)
     if kind == 'preference':
-        return pair_of(record)
+        return {**pair_of(record), 'unused': record.unused()}
     turns = messages_of(record)
     fields = {'texts': [m['content'] for m in turns], 'roles': [m['role'] for m in turns]}
-    score = find(record, 'score')
+    score = record.get('score')
+    fields['unused'] = record.unused()
     if score is not None:
         fields['score'] = math.nan          # what is no number reaches no limit
         with contextlib.suppress(TypeError, ValueError, OverflowError):
@@ -80,6 +61,9 @@ def stage(kind, compiles, min_score=None, min_margin=0.0, min_agreement=0.0):
     """Return the rules for a kind of documents, as a stage of prepare.py. compiles(program):
     whether it is Python; None keeps all programs."""
     def check_rules(document, notes):
+        unused = document.pop('unused', ())
+        if unused:
+            notes['columns that were not used'].update(unused)
         if document['mode'] == 'raw':
             return None
         if kind == 'preference':
@@ -117,77 +101,6 @@ def examples(kind, n, set_by):
     sides = {'train': problems.problems(n, with_tests=False),
              'val': problems.problems(300, 0, 'validation', with_tests=False)}
     return {side: problems.to_jsonl(rows).rstrip().split('\n') for side, rows in sides.items()}
-
-
-# --- forms ---------------------------------------------------------------------------------------
-def find(record, name):
-    """Return the first value that is not None under the names of a thing in a record, or None."""
-    return next((record[key] for key in ALIASES[name] if record.get(key) is not None), None)
-
-
-def messages_of(record):
-    """Return [{'role': 'system' | 'user' | 'assistant' | 'tool', 'content'}] of a record. One in
-    another form raises ValueError, LookupError, TypeError or AttributeError."""
-    turns = find(record, 'messages')
-    if turns is None:
-        question, context = find(record, 'question'), record.get('input')
-        if question is None:
-            raise ValueError('neither messages, nor conversations, nor instruction and output in '
-                             f'it, only: {", ".join(record)}')
-        last = ['\n\n'.join(filter(None, (question, context))), find(record, 'answer')]
-        turns = [{'role': role, 'content': text} for pair in [*(record.get('history') or ()), last]
-                 for role, text in zip(('user', 'assistant'), pair, strict=True)]
-    messages = [{'role': ROLES[find(turn, 'role').lower()], 'content': find(turn, 'words')}
-                for turn in turns]
-    system = record.get('system') or ''
-    if not all(isinstance(text, str) for text in [system, *(m['content'] for m in messages)]):
-        raise TypeError('a message is not text')
-
-    # ShareGPT often starts in the middle
-    while messages and messages[0]['role'] == 'assistant':
-        messages.pop(0)
-    # an unanswered question teaches nothing
-    while messages and messages[-1]['role'] != 'assistant':
-        messages.pop()
-    if messages and system and all(m['role'] != 'system' for m in messages):
-        messages.insert(0, {'role': 'system', 'content': system})
-    return messages
-
-
-def pair_of(record):
-    """Return the texts and roles of a record, and its margin and agreement, if it has them."""
-    is_kto = 'label' in record and 'chosen' not in record
-    names = ['completion'] if is_kto else ['chosen', 'rejected']
-    roles = [{0: 'bad', 1: 'good'}[record['label']]] if is_kto else names
-    talks = [conversation_of(record, record[name]) for name in names]
-    prompt = talks[0][:-1]
-    if prompt != talks[-1][:-1]:
-        raise ValueError('chosen and rejected answer different prompts')
-    if all(m['role'] == 'system' for m in prompt):
-        raise ValueError('a preference needs a question and an answer')
-
-    better, worse = (find(record, f'score of {name}') for name in ('chosen', 'rejected'))
-    scores = {name: record.get(name) for name in SCORES}
-    if scores['margin'] is None and None not in (better, worse):
-        scores['margin'] = float(better) - float(worse)
-    scores = {name: float(value) for name, value in scores.items() if value is not None}
-    if not all(map(math.isfinite, scores.values())):
-        raise ValueError('scores, margin and agreement must be numbers')
-    return {'texts': [m['content'] for m in prompt] + [talk[-1]['content'] for talk in talks],
-            'roles': [m['role'] for m in prompt] + roles, **scores}
-
-
-def conversation_of(record, answer):
-    """Return the messages of a prompt and an answer, which may have the prompt in it."""
-    prompt = find(record, 'question') or []
-    if isinstance(prompt, str):
-        prompt = [{'role': 'user', 'content': prompt}]
-    if isinstance(answer, str):
-        answer = {'role': 'assistant', 'content': answer}
-    turns = answer if isinstance(answer, list) else [answer]
-    if len(turns) == 1:
-        turns = prompt + turns
-    return messages_of({'messages': turns, 'system': record.get('system')})
 
 
 # --- rules ----------------------------------------------------------------------------------------

@@ -1,48 +1,47 @@
 """
-Downloads: Tiny Shakespeare, CodeParrot or another data set of Hugging Face, fetched once.
+Downloads: Tiny Shakespeare, CodeParrot or a data set of Hugging Face, all of it or a part.
 
     python prepare.py --source=shakespeare --tokenizer=char
-    python prepare.py --source=hf:OWNER/NAME --download_dir=data/raw --keep_downloads=False
+    python prepare.py --source=hf:OWNER/NAME                        # each file of texts or records
+    python prepare.py --source=hf:OWNER/NAME/sub/folder --max_files=2
+    python prepare.py --source='hf:OWNER/NAME@REVISION/data/train-*.parquet' --keep_downloads=False
 
     fetch('https://host/a.txt', sha256, 'data/raw/a.txt')   # its path, when all of it is there
 
 A transfer that breaks off is continued. A file gets its name only when its checksum is right. The
-environment variable HF_ENDPOINT names another hub.
+environment variable HF_ENDPOINT names another hub. HF_TOKEN opens a data set whose terms you have
+accepted; it goes to the hub's own address, to nobody else, and into no file.
 
-A file on a hub is named by a text that has all that fetches it, 'hf:URL SHA256 PATH'. So it can
-wait until the process that reads it needs it.
+A file on a hub is named by a text that has all that fetches it, 'hf:URL HASH PATH'. So it can wait
+until the process that reads it needs it.
 """
-import gzip, hashlib, importlib, io, json, os, pathlib, re, tempfile
+import fnmatch, hashlib, os, pathlib, re, urllib.parse
 import requests, urllib3
 from configurator import Mistake, require
 
 SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/'
                'input.txt',
                '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
-# what prepare.py reads of a data set
-RECORDS = re.compile(r'\.(jsonl|ndjson|jsonlines|json|parquet)(\.gz|\.zst)?$', re.I)
+# what prepare.py reads of a data set, and what only describes one
+RECORDS = re.compile(r'\.(jsonl|ndjson|jsonlines|json|parquet|csv|tsv|txt)(\.(gz|zst|bz2|xz))?$', re.I)
+ABOUT = re.compile(r'(^|/)(dataset_(infos?|dict)|state|config|requirements)\.(json|txt)$')
 # a busy server is asked again, later and later, or when its Retry-After says
 RETRY = urllib3.Retry(8, connect=1, backoff_factor=1, status_forcelist=(429, 500, 502, 503, 504))
+MOST_PAGES = 1000               # of a listing; one that goes on and on is no listing
 
 
 # --- what prepare.py asks for ---------------------------------------------------------------------
 def find_files(source, folder):
-    """Return the files of a source, sorted: paths, or 'hf:URL SHA256 PATH'."""
+    """Return the files of a source, sorted: paths, or 'hf:URL HASH PATH'."""
     if source == 'shakespeare':
         return [fetch(*SHAKESPEARE, os.path.join(folder, 'shakespeare.txt'))]
     return dataset_files('codeparrot/codeparrot-clean' if source == 'codeparrot' else source[3:],
                          folder)
 
 
-def open_file(path):
-    """Open a file to read its bytes, unpacked, after it was fetched if it is on a hub."""
-    if path.startswith('hf:'):
-        path = fetch(*path[3:].split(' ', 2))
-    if path.endswith('.parquet'):
-        return rows_of_parquet(path)
-    if path.endswith('.zst'):
-        return io.BufferedReader(Unpacked(path))
-    return (gzip.open if path.lower().endswith('.gz') else open)(path, 'rb')
+def fetched(path):
+    """Return where the file 'hf:URL HASH PATH' is, after it was fetched."""
+    return fetch(*path[3:].split(' ', 2))
 
 
 def delete(path):
@@ -52,6 +51,10 @@ def delete(path):
 
 
 # --- downloads ------------------------------------------------------------------------------------
+def hub():
+    return os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')
+
+
 def session():
     """Return a connection that is patient. Close it before a process forks, because two processes
     would share it."""
@@ -61,34 +64,84 @@ def session():
     return new
 
 
-def dataset_files(dataset, folder):
-    """Return the files of records in a data set of Hugging Face, 'hf:URL SHA256 PATH', by path."""
-    hub = os.environ.get('HF_ENDPOINT', 'https://huggingface.co')
-    folder = os.path.join(folder, dataset.replace('/', '--'))
-    url = f'{hub}/api/datasets/{dataset}/tree/main?recursive=true'
-    files = {}
+def get(s, url, **more):
+    """Ask a server, with the token if it is the hub. (requests drops it if the hub sends us on to
+    another host.)"""
+    headers = more.pop('headers', {})
+    token = os.environ.get('HF_TOKEN', '').strip()
+    if token and url.startswith(f'{hub()}/'):
+        headers = {**headers, 'Authorization': f'Bearer {token}'}
+    response = s.get(url, headers=headers, timeout=30, **more)
+    if response.status_code in (401, 403):
+        what = 'the HF_TOKEN that is set does not open it' if token else (
+            'if you may read it, run: export HF_TOKEN=hf_... (from the settings of your account)')
+        response.close()
+        raise Mistake(f'{url} is private, does not exist, or its terms must be accepted first, on '
+                      f'its page; {what}')
+    if response.status_code != 416:     # what was fetched before is all of a file
+        response.raise_for_status()
+    return response
+
+
+def dataset_files(name, folder):
+    """Return the files of OWNER/NAME[@REVISION][/FOLDER or glob], 'hf:URL HASH PATH', by path."""
+    match = re.fullmatch(r'([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?(?:/(.*))?', name)
+    require(match, f'hf:{name} must look like hf:OWNER/NAME, with @REVISION or /FOLDER behind it')
+    dataset, revision, part = match[1], match[2] or 'main', (match[3] or '').strip('/')
+    top = part          # The hub lists a folder: this one, or the one in which a glob begins.
+    while re.search(r'[*?[]|\.\w+$', top):
+        top = top.rpartition('/')[0]
+    place = os.path.join(folder, dataset.replace('/', '--') + (f'@{match[2]}' if match[2] else ''))
+    url = f'{hub()}/api/datasets/{dataset}/tree/{revision}/{top}'.rstrip('/') + '?recursive=true'
     try:
-        with session() as s:
-            while url:                  # page by page
-                page = s.get(url, timeout=30)
-                page.raise_for_status()
-                for entry in page.json():
-                    name = entry['path']
-                    if entry.get('lfs') and '..' not in name and RECORDS.search(name):
-                        path = os.path.join(folder, *name.split('/'))
-                        files[path] = (f'hf:{hub}/datasets/{dataset}/resolve/main/{name} '
-                                       f'{entry["lfs"]["oid"]} {path}')
-                url = page.links.get('next', {}).get('url')
+        listed = dict(listing(url))
     except requests.RequestException as error:
-        raise Mistake(f"can't list {url} ({type(error).__name__}); without network, put the "
-                      f'.json.gz files of {dataset} into a folder, or take those that are in '
-                      f'{folder} already, and use --source=FOLDER') from None
-    require(files, f'{hub}/datasets/{dataset} has no files of records, such as .jsonl.gz')
-    return [files[path] for path in sorted(files)]
+        status = getattr(error.response, 'status_code', type(error).__name__)
+        raise Mistake(f"can't list {url} ({status}); without network, put the files of {dataset} "
+                      f'into a folder, or take those that are in {place} already, and use '
+                      '--source=FOLDER') from None
+    files = []
+    for path, digest in sorted(listed.items()):
+        is_asked = part in ('', path) or path.startswith(f'{part}/')
+        is_asked |= fnmatch.fnmatchcase(path, part)
+        if is_asked and RECORDS.search(path) and not ABOUT.search(path) and is_safe(path):
+            files.append(f'hf:{hub()}/datasets/{dataset}/resolve/{revision}/'
+                         f'{urllib.parse.quote(path)} {digest} '
+                         f'{os.path.join(place, *path.split("/"))}')
+    require(files, f'{hub()}/datasets/{dataset} has no files of records at {part or "its top"!r}, '
+            f'such as .parquet or .jsonl.gz, among its {len(listed)} files')
+    return files
 
 
-def fetch(url, sha256, path):
-    """Fetch a file, unless it is there, and return its path."""
+def listing(url):
+    """Yield the path and the hash of each file in a list, which a hub sends page by page."""
+    with session() as s:
+        for _ in range(MOST_PAGES):
+            page = get(s, url)
+            entries = page.json()
+            is_list = isinstance(entries, list)
+            for entry in entries if is_list else ():
+                entry = entry if isinstance(entry, dict) else {}
+                large = entry.get('lfs') if isinstance(entry.get('lfs'), dict) else entry
+                path, digest = entry.get('path'), str(large.get('oid'))
+                is_list = is_list and isinstance(path, str)
+                is_file = entry.get('type') != 'directory'
+                if is_list and is_file and re.fullmatch('[0-9a-f]{40}|[0-9a-f]{64}', digest):
+                    yield path, digest
+            require(is_list, f'{url} sent no list of files; is HF_ENDPOINT a hub?')
+            url = page.links.get('next', {}).get('url')
+            if not url:
+                return
+    raise Mistake(f'{url} is page {MOST_PAGES} of a list, and there is no end')
+
+
+def is_safe(path):
+    """Whether a path that a server named stays in its folder."""
+    return not path.startswith('/') and not re.search(r'[\\:\0\n]|(^|/)\.\.(/|$)', path)
+
+
+def fetch(url, digest, path):
+    """Fetch a file, unless it is there, and return its path. digest: see hash_of()."""
     if os.path.exists(path):
         return path
     os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
@@ -98,10 +151,9 @@ def fetch(url, sha256, path):
             before = f.tell()
             headers = {'Range': f'bytes={before}-', 'Accept-Encoding': 'identity'}
             try:
-                with s.get(url, headers=headers, stream=True, timeout=30) as r:
+                with get(s, url, headers=headers, stream=True) as r:
                     if r.status_code == 416:            # there is nothing after what we have
                         break
-                    r.raise_for_status()
                     if r.status_code != 206:            # a server without ranges begins anew
                         f.truncate(0)
                     for chunk in r.iter_content(1 << 16):
@@ -113,73 +165,22 @@ def fetch(url, sha256, path):
             raise Mistake(f"can't download {url} ({problem}); run the same command again, or put "
                           f'the file at {path}')
 
-    found = sha256_of(f'{path}.part')
-    if found != sha256:
+    found = hash_of(f'{path}.part', digest)
+    if found != digest:
         os.remove(f'{path}.part')
-        raise Mistake(f'{url} has the checksum {found[:16]}..., expected {sha256[:16]}...; run the '
+        raise Mistake(f'{url} has the checksum {found[:16]}..., expected {digest[:16]}...; run the '
                       'same command again')
     os.replace(f'{path}.part', path)
     return path
 
 
-def sha256_of(path):
+def hash_of(path, like):
+    """Return the hash of a file of the same kind as another: SHA-256, or the 40 digits that git
+    gives to small files, the SHA-1 of "blob SIZE", a zero byte and the content."""
     digest = hashlib.sha256()           # hashlib.file_digest would need Python 3.11
+    if len(like) == 40:
+        digest = hashlib.sha1(f'blob {os.path.getsize(path)}\0'.encode())
     with open(path, 'rb') as f:
         while block := f.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-# --- packed formats -------------------------------------------------------------------------------
-def need(package, path, install=''):
-    """Import a package that only such files need."""
-    try:
-        return importlib.import_module(package)
-    except ImportError:
-        raise Mistake(f'{path} needs a package: pip install {install or package}') from None
-
-
-class Unpacked(io.RawIOBase):
-    """The bytes of a .zst file, unpacked. zstandard's own reader ends without a word where a file
-    is cut off."""
-
-    def __init__(self, path):
-        self.zstandard = need('zstandard', path)
-        self.file = open(path, 'rb')
-        self.frame = None               # what unpacks the current frame of the file
-        self.waiting = b''              # bytes that are unpacked and not yet read
-
-    def readable(self):
-        return True
-
-    def close(self):
-        self.file.close()
-        super().close()
-
-    def readinto(self, buffer):
-        while not self.waiting:
-            packed = self.frame.unused_data if self.frame and self.frame.eof else b''
-            packed = packed or self.file.read(1 << 14)
-            if not packed:
-                if self.frame and not self.frame.eof:
-                    raise EOFError('the file is cut off')
-                return 0
-            if not self.frame or self.frame.eof:
-                self.frame = self.zstandard.ZstdDecompressor().decompressobj()
-            try:
-                self.waiting = memoryview(self.frame.decompress(packed))
-            except self.zstandard.ZstdError as error:
-                raise ValueError(error) from None
-        n = min(len(buffer), len(self.waiting))
-        buffer[:n], self.waiting = self.waiting[:n], self.waiting[n:]
-        return n
-
-
-def rows_of_parquet(path):
-    """Return the rows of a .parquet file as lines of JSON, in a file without a name."""
-    parquet = need('pyarrow.parquet', path, 'pyarrow').ParquetFile(path)
-    f = tempfile.TemporaryFile()
-    for batch in parquet.iter_batches(1000):
-        f.writelines(json.dumps(row, default=str).encode() + b'\n' for row in batch.to_pylist())
-    f.seek(0)
-    return f

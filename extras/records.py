@@ -25,7 +25,7 @@ from configurator import Mistake, require
 
 # --- records: same text in prepare.py, extras/records.py ------------------------------------------
 LINES = '.jsonl', '.ndjson', '.jsonlines'
-RECORDS = LINES + ('.json', '.parquet')
+RECORDS = LINES + ('.json', '.parquet', '.csv', '.tsv', '.ipynb')
 # also The Stack's, CodeSearchNet's and CodeParrot's names
 TEXT_NAMES = 'text', 'content', 'whole_func_string', 'func_code_string', 'original_string', 'code'
 PIECE = 4_000_000               # bytes of a text in memory, and of a longer text's documents
@@ -34,14 +34,17 @@ LONGEST = 100_000_000           # bytes of a line; one that is longer is no reco
 
 def ends_with(path, endings):
     """Whether a file is of these kinds, packed or not: ends_with('a.jsonl.gz', RECORDS)."""
-    return re.sub(r'\.(gz|zst)$', '', path.lower()).endswith(endings)
+    return re.sub(r'\.(gz|zst|bz2|xz)$', '', path.lower()).endswith(endings)
 
 
 def open_file(path):
     """Open a file to read its bytes, unpacked, without the mark of its byte order."""
-    if path.startswith('hf:') or path.lower().endswith(('.zst', '.parquet')):
+    if path.startswith('hf:'):
         from extras import hub
-        f = hub.open_file(path)
+        path = hub.fetched(path)
+    if re.search(r'\.(parquet|csv|tsv|ipynb)(\.gz)?$|\.(zst|bz2|xz)$', path, re.I):
+        from extras import formats
+        f = formats.open_file(path)
     else:
         f = (gzip.open if path.lower().endswith('.gz') else open)(path, 'rb')
     if f.peek(3).startswith(b'\xef\xbb\xbf'):
@@ -117,6 +120,8 @@ def read(path, reject, piece=0, n_pieces=1):
 
 def shape_of(row, error):
     """Say what a line that is no record looks like, and what is read."""
+    if row.startswith(b'\0'):           # formats.py says what is wrong with a row of a table
+        return row[1:].decode().strip()
     shape = next((shape for pattern, shape in (
         (rb'[\[{]$', 'JSON over several lines'), (rb'.*[}\]"],$', 'a comma at its end'),
         (rb'\[.*', 'a list')) if re.match(pattern, row.strip())), f'no JSON ({error})')

@@ -61,9 +61,9 @@ CONVERSATIONS = [
     # a column of null does not hide another
     ({'messages': None, 'instruction': None, 'prompt': 'a', 'output': None, 'answer': 'c'}, AC)]
 NO_CONVERSATIONS = [
-    (None, 'AttributeError'), ({'foo': 1}, 'neither messages, nor'), ({'instruction': 'a'}, 'not text'),
+    (None, 'not an object'), ({'foo': 1}, 'no messages, conversations'), ({'instruction': 'a'}, 'not text'),
     ({'messages': [*AC, {'role': 'assistant', 'content': 3}]}, 'not text'),
-    ({'instruction': 'a', 'output': 'c', 'history': [['x']]}, 'ValueError'),
+    ({'instruction': 'a', 'output': 'c', 'history': [['x']]}, 'list of pairs'),
     ({'messages': [{'role': 'wizard', 'content': 'a'}]}, 'wizard')]
 
 
@@ -115,7 +115,8 @@ TOOL = {'role': 'tool', 'content': 'found'}
 def test_reasons_against_a_conversation():
     for turns, reason in [
             (chat('a', 'b', 'c', 'd', system='s'), None), ([], 'no answer'),
-            (chat('a') + chat('b', 'c'), 'roles do not alternate'),
+            (chat('a') + chat('b', 'c'), None),           # two questions in a row are one
+            (chat('a', 'b') + chat('x', 'c')[1:], 'roles do not alternate'),
             ([TOOL, *chat('a', 'b')], 'roles do not alternate'),
             (chat('a', ' \n'), 'empty answer'), (chat('\n', 'b'), 'empty message'),
             # a tool's results stand between two turns of the assistant
@@ -171,11 +172,11 @@ PREFERENCES = [
      {**PAIR, 'margin': 0.0, 'agreement': 0.75}),
     ({**PAIR, 'score_chosen': 8, 'margin': None, 'agreement': None}, PAIR)]
 NO_PREFERENCES = [
-    ({'prompt': 'q', 'chosen': 'good'}, "KeyError: 'rejected'"),
-    ({'chosen': 'good', 'rejected': 'bad'}, 'a question'),
-    ({'prompt': 'q', 'completion': 'c', 'label': 'up'}, "KeyError: 'up'"),
+    ({'prompt': 'q', 'chosen': 'good'}, 'no chosen and rejected'),
+    ({'chosen': 'good', 'rejected': 'bad'}, 'only: chosen, rejected'),
+    ({'prompt': 'q', 'completion': 'c', 'label': 'up'}, "label is 'up'"),
     ({**PAIR, 'chosen': chat('q', 'good'), 'rejected': chat('Q', 'bad')}, 'different prompts'),
-    ({**PAIR, 'agreement': 10 ** 400}, 'Overflow'), ({**PAIR, 'margin': 'nan'}, 'numbers')]
+    ({**PAIR, 'agreement': 10 ** 400}, 'numbers'), ({**PAIR, 'margin': 'nan'}, 'numbers')]
 
 
 def test_every_form_becomes_a_preference_or_an_error_that_says_why():

@@ -6,7 +6,6 @@ import http.server
 import json
 import random
 import re
-import sys
 import threading
 
 import pytest
@@ -145,27 +144,3 @@ def test_shards_are_removed_once_they_are_cleaned_and_asked_for_again(hub, tmp_p
     assert not [*(tmp_path / 'raw').rglob('*.gz')]
     from_hub(hub, tmp_path)
     assert len([*(tmp_path / 'raw').rglob('*.gz')]) == 4
-
-
-# --- packed formats -----------------------------------------------------------------------------------------
-def test_rows_of_parquet_and_lines_of_zstandard_are_records(tmp_path):
-    zstandard = pytest.importorskip('zstandard')
-    pyarrow = pytest.importorskip('pyarrow')
-    parquet = pytest.importorskip('pyarrow.parquet')
-    parquet.write_table(pyarrow.Table.from_pylist(RECORDS[0]), tmp_path / 'a.parquet')
-    lines = ''.join(json.dumps(row) + '\n' for row in RECORDS[0]).encode()
-    packed = zstandard.compress(lines)
-    for name, data in ('a.zst', packed), ('cut.zst', packed[:-9]), ('none.zst', lines):
-        (tmp_path / name).write_bytes(data)
-    for name in ('a.parquet', 'a.zst'):
-        with downloads.open_file(f'{tmp_path}/{name}') as f:
-            assert f.peek(9)[:1] == b'{' and [*map(json.loads, f)] == RECORDS[0], name
-    for name in ('cut.zst', 'none.zst'):
-        with pytest.raises((EOFError, ValueError)), downloads.open_file(f'{tmp_path}/{name}') as f:
-            f.read()
-
-
-def test_a_package_that_is_missing_is_named_with_its_command(monkeypatch):
-    for name, package in (('a.jsonl.zst', 'zstandard'), ('a.parquet', 'pyarrow')):
-        monkeypatch.setitem(sys.modules, package, None)
-        refused(f'pip install {package}', downloads.open_file, name)
