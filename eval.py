@@ -382,10 +382,9 @@ def open_checkpoint(path):
         'chat': 'stage' in trained if chat is None else chat}
 
 
-steps = '' if os.path.exists('data/quickstart') else 'python prepare.py && '
-advice = f'run: {steps}python train.py'
-for there in sorted(glob.glob('out/*/last.pt'), reverse=True):
-    advice = f'give one that does: --ckpt={shlex.quote(os.path.dirname(there))}'
+there = [shlex.quote(os.path.dirname(file)) for file in sorted(glob.glob('out/*/last.pt'))]
+advice = (f'give one that does: --ckpt={there[0]}' if there else
+          'run: python prepare.py && python train.py')
 for path in paths:
     require(completions or os.path.exists(path), f'{path} does not exist; {advice}')
 _, _, metadata = open_checkpoint(paths[0])          # its mistakes show now and not after an hour
