@@ -257,9 +257,9 @@ def read(path, reject, piece=0, n_pieces=1):
 
 def shape_of(row, error):
     """Say what a line that is no record looks like, and what is read."""
-    shape = next((shape for pattern, shape in (
-        (rb'[\[{]$', 'JSON over several lines'), (rb'.*[}\]"],$', 'a comma at its end'),
-        (rb'\[.*', 'a list')) if re.match(pattern, row.strip())), f'no JSON ({error})')
+    shapes = ((rb'[\[{]$', 'JSON over several lines'), (rb'.*[}\]"],$', 'a comma at its end'),
+              (rb'\[', 'a list'), (b'', f'no JSON ({error})'))
+    shape = next(shape for start, shape in shapes if re.match(start, row.strip()))
     return (f'the line has {shape}; .jsonl has one {{"text": ...}} on each line, and .json may be '
             'one list of such records')
 
@@ -293,8 +293,8 @@ def documents_of(pieces, config, reject):
         yield from chats.documents(entries, reject, config.kind, config.prefer)
         return
     for path, line, record in entries:
+        names = [config.text_field] if config.text_field and line else TEXT_NAMES
         try:
-            names = [config.text_field] if config.text_field and line else TEXT_NAMES
             text = text_of(record, names)
         except ValueError as e:
             reject(f'{path}:{line}', e)
@@ -318,16 +318,23 @@ def mode_of(text, path):
         return 'other code'
     if ends_with(path, ('.py', '.html', '.htm')):
         return 'code' if ends_with(path, '.py') else 'prose'
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')         # of odd escapes in strings
-            # the body of a function is indented
-            body = ast.parse(textwrap.dedent(text) if text[:1].isspace() else text).body
-    except Exception:                               # deep nesting: MemoryError, RecursionError
-        return 'prose'
+    # the body of a function is indented
+    tree = compiles(textwrap.dedent(text) if text[:1].isspace() else text, ast.PyCF_ONLY_AST)
+    body = tree.body if tree else []
     words = [node for node in body if isinstance(node, ast.Expr | ast.AnnAssign)
              and not isinstance(node.value, ast.Call)]
     return 'code' if len(words) < len(body) else 'prose'
+
+
+def compiles(program, flags=0):
+    """Return what Python makes of a text: a program, or a tree with flags=ast.PyCF_ONLY_AST, or
+    None."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')         # of odd escapes in strings
+            return compile(program, 'program', 'exec', flags, dont_inherit=True)
+    except Exception:                               # deep nesting: MemoryError, RecursionError
+        return None
 
 
 # --- normalise: a text gets one form, whatever its source -----------------------------------------
@@ -410,10 +417,10 @@ def normalise(text, mode):
 
 
 # --- rules: why a document is not worth learning from ---------------------------------------------
-# A rule that fits in a sentence belongs here; one that takes a paragraph, in the evaluation. Each
-# rule drops good documents, too, so each says its reason. Rules come before duplicates for two
-# reasons. A rule needs one document at a time, so processes can share the work. And of several
-# copies the first one stays. If a rule dropped that one later, no copy would be left.
+# A rule of yours is two lines in prose_reason or code_reason, or a stage in make_stages. Each rule
+# drops good documents, too, so each says its reason. Rules come before duplicates for two reasons:
+# they need one document at a time, so processes can share the work; and of several copies the first
+# one stays, so if a rule dropped that one later, no copy would be left.
 NO_SPACES = re.compile('[\u0e01-\U0010ffff]')       # scripts without spaces, such as Thai, Chinese
 RULER = re.compile(r'\n[ \t|+]*([^\w\s|+])\1{2,}(?:[ \t|+]+\1+)*[ \t|+]*$', re.M)    # |---|---|
 ODD_WORD = re.compile(r'\w*[^aeiouyàáâãäåæèéêëìíîïòóôõöøùúûüýœ\W\d_]{6}|'     # qwrtzpl
@@ -501,17 +508,6 @@ def code_reason(text, is_python=True, parse=True, chance=None):
         return 'does not parse'                                         # print 1
 
 
-def compiles(program):
-    """Whether a text is Python."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')         # of odd escapes in strings
-            compile(program, 'program', 'exec', dont_inherit=True)
-        return True
-    except Exception:                               # deep nesting: MemoryError, RecursionError
-        return False
-
-
 # --- personal data and keys become placeholders ---------------------------------------------------
 # A model may recite what it has seen once. Versions, dates, hashes and example domains stay. So do
 # names: to find those takes a model. A key is known by its beginning: `password = "x8..."` stays.
@@ -583,8 +579,8 @@ def check_text(document, notes):
 def make_stages(settings):
     """Return {name: stage}, in the order in which a document meets them. A stage is a function of a
     document, which it may change, and of notes, {title: Counter}, which add up over all shards. It
-    returns the reason to drop the document, or None. A rule of yours belongs here. settings: the
-    JSON of all settings, because a process that isn't forked makes its stages itself."""
+    returns the reason to drop the document, or None. settings: the JSON of all settings, because a
+    process that isn't forked makes its stages itself."""
     config = types.SimpleNamespace(**json.loads(settings))
 
     def to_one_form(document, notes):
@@ -673,8 +669,7 @@ def clean_shard(source, pieces, folder, settings):
     stages = make_stages(settings)
     notes = collections.defaultdict(collections.Counter)
     new = folder.with_suffix(f'.{os.getpid()}')     # it gets its name when all is written
-    shutil.rmtree(new, ignore_errors=True)          # of an older process of this number
-    new.mkdir()
+    new.mkdir(exist_ok=True)
 
     def reject(place, error):
         path = place.rpartition(':')[0]
@@ -1045,6 +1040,7 @@ WORK = '.prepare_py'            # in out_dir, while a run works
 HARMLESS = {'out_dir', 'overwrite', 'num_workers', 'download_dir', 'keep_downloads', 'part',
             'audit', 'preset'}
 
+
 def check_out_dir(out_dir, config, files):
     """Refuse a folder with files of others, with the data of other sources, or with an input."""
     names = os.listdir(out_dir) if out_dir.is_dir() else []
@@ -1118,7 +1114,6 @@ def publish(new, out_dir, meta, tok=None):
 
 
 # --- a lone text: a model trains on its beginning, and its end is held out ------------------------
-# what a text that passes no stage can have
 FOR_LONE_TEXTS = set('source kind out_dir overwrite tokenizer vocab_size val_fraction pii '
                      'num_workers download_dir keep_downloads gpt2_dir'.split())
 
@@ -1137,6 +1132,9 @@ def prepare_lone_text(path, folder, config, tok):
     def refuse(place, error):
         raise Mistake(f"{path} can't be read: {error}")
 
+    for name in set_by.keys() - FOR_LONE_TEXTS:
+        require(config[name] == 'raw', f'{name}={config[name]} needs documents: a folder or '
+                f'.jsonl, not {path}')
     found, facts = collections.Counter(), {'sha256': {}, 'tokens': {}}
     text = ''.join(record['text'] for _, record in read(path, refuse))
     require('\0' not in text, f'{path} has zero bytes, so it is no text')
@@ -1199,7 +1197,8 @@ if __name__ == '__main__':
                 'end documents; use another, or --tokenizer=bpe')
     # meta.json, whose hash a run knows, has the settings that decide about the data
     decisive = {name: value for name, value in config.items() if name not in HARMLESS}
-    state = state_of({**decisive, 'audit': audit}, files)
+    look = functools.partial(state_of, {**decisive, 'audit': audit}, files)
+    state = look()
     work, lock = work_folder(out_dir, state, part)
     meta = {'config': decisive, 'sources': sources}
 
@@ -1219,8 +1218,7 @@ if __name__ == '__main__':
     jobs = [(*shard, folder, settings) for shard, folder in zip(shards, folders)]
     jobs = jobs[parts[0] - 1::parts[1]]
     in_processes(clean_shard, jobs, num_workers)
-    require(state_of({**decisive, 'audit': audit}, files) == state,
-            'a file changed while it was read; run the same command again')
+    require(look() == state, 'a file changed while it was read; run the same command again')
     if part:
         sys.exit(print(f'part {part}: {len(jobs)} shards are clean; after all parts, run without '
                        '--part'))

@@ -117,9 +117,9 @@ def read(path, reject, piece=0, n_pieces=1):
 
 def shape_of(row, error):
     """Say what a line that is no record looks like, and what is read."""
-    shape = next((shape for pattern, shape in (
-        (rb'[\[{]$', 'JSON over several lines'), (rb'.*[}\]"],$', 'a comma at its end'),
-        (rb'\[.*', 'a list')) if re.match(pattern, row.strip())), f'no JSON ({error})')
+    shapes = ((rb'[\[{]$', 'JSON over several lines'), (rb'.*[}\]"],$', 'a comma at its end'),
+              (rb'\[', 'a list'), (b'', f'no JSON ({error})'))
+    shape = next(shape for start, shape in shapes if re.match(start, row.strip()))
     return (f'the line has {shape}; .jsonl has one {{"text": ...}} on each line, and .json may be '
             'one list of such records')
 
