@@ -1243,10 +1243,11 @@ if __name__ == '__main__':
     if kind == 'text' and len(sources) > 1:
         results |= {f'val_{name}': in_val & (owners == name) for name in sources}
     missing = [name for name, which in of_source.items() if not which.any()]
-    require(not missing or kind != 'text' and not in_val.all(),
-            f'no documents are left to train on from the source {" and ".join(missing)} '
-            f'({len(left)} in all; {lost(notes)}; of copies, the first one stays); give more, drop '
-            'fewer, or change --val_fraction')
+    if missing and (kind == 'text' or in_val.all()):
+        shutil.rmtree(out_dir / WORK)       # the next run must have other settings
+        raise Mistake(f'no documents are left to train on from the source {" and ".join(missing)} '
+                      f'({len(left)} in all; {lost(notes)}; of copies, the first one stays); give '
+                      'more, drop fewer, or change --val_fraction')
 
     # 4. tokenizer: of training texts only, of at most a gigabyte, which a hash draws
     texts = lambda numbers: (document['texts'][0] for document in documents(numbers))
