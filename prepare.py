@@ -993,13 +993,12 @@ def write_report(folder, title, notes, sizes, sources, card):
     rows = ['| stage | docs in | docs out | bytes in | bytes out | dropped |',
             '|---|---|---|---|---|---|']
     for before, name in itertools.pairwise(documents):
-        dropped = notes[f'dropped by {name}'].most_common()
-        stages.append({'name': name, 'docs_in': documents[before], 'docs_out': documents[name],
-                       'bytes_in': n_bytes[before], 'bytes_out': n_bytes[name],
-                       'dropped': dict(dropped)})
-        reasons = ', '.join(f'{why}: {n:,} ({n / documents[before]:.1%})' for why, n in dropped)
-        rows.append(f'| {name} | {documents[before]:,} | {documents[name]:,} | '
-                    f'{n_bytes[before]:,} | {n_bytes[name]:,} | {reasons} |')
+        counts = documents[before], documents[name], n_bytes[before], n_bytes[name]
+        dropped = dict(notes[f'dropped by {name}'].most_common())
+        columns = 'name', 'docs_in', 'docs_out', 'bytes_in', 'bytes_out', 'dropped'
+        stages.append(dict(zip(columns, (name, *counts, dropped))))
+        reasons = ', '.join(f'{why}: {n:,} ({n / counts[0]:.1%})' for why, n in dropped.items())
+        rows.append(f'| {name} | {" | ".join(map("{:,}".format, counts))} | {reasons} |')
     rows += ['', *(f'- {name}: {shown(size)}' for name, size in sizes.items()), f'- {lost(notes)}']
     print(*rows, sep='\n')
     counts = {title: counter for title, counter in sorted(notes.items())
@@ -1197,8 +1196,8 @@ if __name__ == '__main__':
                 'end documents; use another, or --tokenizer=bpe')
     # meta.json, whose hash a run knows, has the settings that decide about the data
     decisive = {name: value for name, value in config.items() if name not in HARMLESS}
-    look = functools.partial(state_of, {**decisive, 'audit': audit}, files)
-    state = look()
+    current_state = functools.partial(state_of, {**decisive, 'audit': audit}, files)
+    state = current_state()
     work, lock = work_folder(out_dir, state, part)
     meta = {'config': decisive, 'sources': sources}
 
@@ -1218,7 +1217,8 @@ if __name__ == '__main__':
     jobs = [(*shard, folder, settings) for shard, folder in zip(shards, folders)]
     jobs = jobs[parts[0] - 1::parts[1]]
     in_processes(clean_shard, jobs, num_workers)
-    require(look() == state, 'a file changed while it was read; run the same command again')
+    require(current_state() == state,
+            'a file changed while it was read; run the same command again')
     if part:
         sys.exit(print(f'part {part}: {len(jobs)} shards are clean; after all parts, run without '
                        '--part'))
