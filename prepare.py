@@ -43,6 +43,8 @@ mode: Literal['auto', 'code', 'prose', 'chat', 'raw'] = 'auto'  # auto looks; ch
 dedup: Literal['none', 'exact', 'minhash', 'simhash'] = 'minhash'  # the last two drop near-copies
 pii = True                      # e-mail, phone, SSN, keys become <EMAIL>, <PHONE>, <SSN>, <KEY>
 text_field = ''                 # field of records that has the text; '' = text, content, code, ...
+max_files = 0                   # files of each source; 0 = all
+max_docs = 0                    # documents of each source that pass the rules; 0 = all
 num_workers = 0                 # processes that share the work; 0 = all cores
 part = ''                       # 3/16: clean the third of 16 parts of the work; then run without it
 # rules, 0 = off: skip them on a first reading
@@ -81,11 +83,14 @@ min_agreement = 0.0             # preference: fraction of annotators who agree
 audit = 0                       # documents to show in audit.md for each reason, and a data card
 # The lowest and the highest value of numbers; any other number must be at least 0.
 BOUNDS = {'vocab_size': (1, 1e7), 'val_fraction': (1e-9, 0.999), 'num_workers': (0, 1024),
-          'max_symbols': (0, 1), 'max_repetition': (0, 1),
-          'max_gibberish': (0, 1), 'n_examples': (1, 1e7), 'min_score': (-1e18, 1e18),
-          'min_margin': (-1e18, 1e18), 'min_agreement': (0, 1), 'min_quality': (0, 1),
-          'bands': (1, 1024), 'rows': (1, 64), 'min_similarity': (0, 1),
-          'temperature': (0.05, 1e6)}
+          'bands': (1, 1024), 'rows': (1, 64), 'n_examples': (1, 1e7), 'temperature': (0.05, 1e6),
+          **dict.fromkeys(['min_score', 'min_margin'], (-1e18, 1e18)),
+          **dict.fromkeys('max_symbols max_repetition max_gibberish min_similarity min_quality '
+                          'min_agreement'.split(), (0, 1))}
+# Settings that name files, and all those that add stages from extras.
+LISTS = ('url_block url_allow perplexity_reference quality_good quality_bad toxic_words '
+         'decontaminate').split()
+OPTIONS = [*LISTS, 'licences', 'languages', 'audit']
 
 # --- find: the files of a source, and shards, the pieces of work that processes share -------------
 TEXTS = tuple('.py .txt .md .markdown .rst .tex .org .adoc .html .htm'.split())
@@ -125,16 +130,17 @@ def find_files(source, any_ending=False, download_dir='data/raw'):
         top, endings, skip = sysconfig.get_paths()['stdlib'], '.py', OF_OTHERS | STDLIB_TESTS
     elif os.path.exists(source):
         top, deep, pattern = source, '', ''         # whatever signs are in its name
-    found = set()
-    for start in [top] if os.path.exists(top) else glob.glob(top or './'):
-        is_walked = os.path.isdir(start) and (deep or start == top)
-        found.update(files_under(start, pattern.lstrip(os.sep) or '*', skip, passed_over)
-                     if is_walked else [start])
+    found = [top] if os.path.exists(top) else glob.glob(top or './')
+    if deep or os.path.isdir(top):
+        pattern = pattern.lstrip(os.sep) or '*'
+        found = itertools.chain(*(files_under(start, pattern, skip, passed_over)
+                                  for start in found))
     found = {path for path in found if not os.path.isdir(path)}
     paths = sorted(path for path in found if os.path.isfile(path) and (
         ends_with(path, endings) or any_ending and path == source))
     passed_over.update(os.path.splitext(path)[1] or 'without ending' for path in found - {*paths})
-    others = ', '.join(f'{n} {ending}' for ending, n in passed_over.most_common(9))
+    in_order = collections.Counter(sorted(passed_over.elements()))
+    others = ', '.join(f'{n} {ending}' for ending, n in in_order.most_common(9))
     require(paths, f'no text at {source!r}; it can be stdlib, shakespeare, codeparrot, '
             f'hf:OWNER/NAME, or a file, folder or glob with {" ".join(RECORDS + TEXTS)} files or '
             'source code, packed (.gz) or not; --mode=raw takes a file as it is'
@@ -151,8 +157,8 @@ def cut_into_shards(files_of, kind='text'):
         total = 0
         for path in paths:
             size = os.path.getsize(path) if os.path.exists(path) else SHARD     # on a hub
-            is_large = kind == 'text' and size > SHARD and ends_with(path, LINES)
-            n_pieces = PIECES if is_large else 1
+            can_share = kind == 'text' and size > SHARD and ends_with(path, LINES)
+            n_pieces = PIECES if can_share else 1
             for piece in range(n_pieces):
                 shards[source, total // SHARD].append((path, piece, n_pieces))
                 total += SHARD if ends_with(path, RECORDS) else size
@@ -164,6 +170,7 @@ LINES = '.jsonl', '.ndjson', '.jsonlines'
 RECORDS = LINES + ('.json', '.parquet', '.csv', '.tsv', '.ipynb')
 # also The Stack's, CodeSearchNet's and CodeParrot's names
 TEXT_NAMES = 'text', 'content', 'whole_func_string', 'func_code_string', 'original_string', 'code'
+OF_CHATS = {'messages', 'conversations', 'instruction', 'prompt', 'question', 'output', 'response'}
 PIECE = 4_000_000               # bytes of a text in memory, and of a longer text's documents
 LONGEST = 100_000_000           # bytes of a line; one that is longer is no record
 
@@ -258,16 +265,22 @@ def shape_of(row, error):
     """Say what a line that is no record looks like, and what is read."""
     if row.startswith(b'\0'):           # formats.py says what is wrong with a row of a table
         return row[1:].decode().strip()
-    shape = next((shape for pattern, shape in (
-        (rb'[\[{]$', 'JSON over several lines'), (rb'.*[}\]"],$', 'a comma at its end'),
-        (rb'\[.*', 'a list')) if re.match(pattern, row.strip())), f'no JSON ({error})')
+    shapes = ((rb'[\[{]$', 'JSON over several lines'), (rb'.*[}\]"],$', 'a comma at its end'),
+              (rb'\[', 'a list'), (b'', f'no JSON ({error})'))
+    shape = next(shape for start, shape in shapes if re.match(start, row.strip()))
     return (f'the line has {shape}; .jsonl has one {{"text": ...}} on each line, and .json may be '
             'one list of such records')
 
 
-def text_of(record, names=TEXT_NAMES):
-    """Return the text of a record. An empty column hides no other."""
+def text_of(record, names=TEXT_NAMES, notes=None):
+    """Return the text of a record. An empty column hides no other. If no column has a usual name,
+    the only long one is the text, unless the record looks like a conversation: notes counts it."""
     record = record if isinstance(record, dict) else {'text': record}
+    if names is TEXT_NAMES and not ({*TEXT_NAMES} | OF_CHATS) & record.keys():
+        long = [name for name, text in record.items() if isinstance(text, str) and len(text) >= 200]
+        names = long if len(long) == 1 else names
+        if notes is not None:
+            notes.update(long if len(long) == 1 else ())
     texts = [record[name] for name in names if isinstance(record.get(name), str)]
     if not texts:
         raise ValueError(f'it has {", ".join(record) or "no field"}, and no {" or ".join(names)}; '
@@ -286,17 +299,18 @@ PLACES = ('repo_name max_stars_repo_name repository_name repo '
 FACTS = 'url func_code_url licence license max_stars_repo_licenses'.split()
 
 
-def documents_of(pieces, config, reject):
-    """Yield the documents in the files of a shard, [(path, piece, n_pieces), ...]."""
+def documents_of(pieces, config, reject, columns=None):
+    """Yield the documents in the files of a shard, [(path, piece, n_pieces), ...]. columns counts
+    those that were taken for the text, see text_of()."""
     entries = ((path, *entry) for path, *piece in pieces for entry in read(path, reject, *piece))
     if config.kind != 'text':
         from extras import chats
         yield from chats.documents(entries, reject, config.kind, config.prefer)
         return
     for path, line, record in entries:
+        names = [config.text_field] if config.text_field and line else TEXT_NAMES
         try:
-            names = [config.text_field] if config.text_field and line else TEXT_NAMES
-            text = text_of(record, names)
+            text = text_of(record, names, columns)
         except ValueError as e:
             reject(f'{path}:{line}', e)
             continue
@@ -319,16 +333,23 @@ def mode_of(text, path):
         return 'other code'
     if ends_with(path, ('.py', '.html', '.htm')):
         return 'code' if ends_with(path, '.py') else 'prose'
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')         # of odd escapes in strings
-            # the body of a function is indented
-            body = ast.parse(textwrap.dedent(text) if text[:1].isspace() else text).body
-    except Exception:                               # deep nesting: MemoryError, RecursionError
-        return 'prose'
+    # the body of a function is indented
+    tree = compiles(textwrap.dedent(text) if text[:1].isspace() else text, ast.PyCF_ONLY_AST)
+    body = tree.body if tree else []
     words = [node for node in body if isinstance(node, ast.Expr | ast.AnnAssign)
              and not isinstance(node.value, ast.Call)]
     return 'code' if len(words) < len(body) else 'prose'
+
+
+def compiles(program, flags=0):
+    """Return what Python makes of a text: a program, or a tree with flags=ast.PyCF_ONLY_AST, or
+    None."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')         # of odd escapes in strings
+            return compile(program, 'program', 'exec', flags, dont_inherit=True)
+    except Exception:                               # deep nesting: MemoryError, RecursionError
+        return None
 
 
 # --- normalise: a text gets one form, whatever its source -----------------------------------------
@@ -411,10 +432,10 @@ def normalise(text, mode):
 
 
 # --- rules: why a document is not worth learning from ---------------------------------------------
-# A rule that fits in a sentence belongs here; one that takes a paragraph, in the evaluation. Each
-# rule drops good documents, too, so each says its reason. Rules come before duplicates for two
-# reasons. A rule needs one document at a time, so processes can share the work. And of several
-# copies the first one stays. If a rule dropped that one later, no copy would be left.
+# A rule of yours is two lines in prose_reason or code_reason, or a stage in make_stages. Each rule
+# drops good documents, too, so each says its reason. Rules come before duplicates for two reasons:
+# they need one document at a time, so processes can share the work; and of several copies the first
+# one stays, so if a rule dropped that one later, no copy would be left.
 NO_SPACES = re.compile('[\u0e01-\U0010ffff]')       # scripts without spaces, such as Thai, Chinese
 RULER = re.compile(r'\n[ \t|+]*([^\w\s|+])\1{2,}(?:[ \t|+]+\1+)*[ \t|+]*$', re.M)    # |---|---|
 ODD_WORD = re.compile(r'\w*[^aeiouyàáâãäåæèéêëìíîïòóôõöøùúûüýœ\W\d_]{6}|'     # qwrtzpl
@@ -502,17 +523,6 @@ def code_reason(text, is_python=True, parse=True, chance=None):
         return 'does not parse'                                         # print 1
 
 
-def compiles(program):
-    """Whether a text is Python."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')         # of odd escapes in strings
-            compile(program, 'program', 'exec', dont_inherit=True)
-        return True
-    except Exception:                               # deep nesting: MemoryError, RecursionError
-        return False
-
-
 # --- personal data and keys become placeholders ---------------------------------------------------
 # A model may recite what it has seen once. Versions, dates, hashes and example domains stay. So do
 # names: to find those takes a model. A key is known by its beginning: `password = "x8..."` stays.
@@ -584,10 +594,9 @@ def check_text(document, notes):
 def make_stages(settings):
     """Return {name: stage}, in the order in which a document meets them. A stage is a function of a
     document, which it may change, and of notes, {title: Counter}, which add up over all shards. It
-    returns the reason to drop the document, or None. A rule of yours belongs here. settings: the
-    JSON of all settings, because a process that isn't forked makes its stages itself."""
+    returns the reason to drop the document, or None. settings: the JSON of all settings, because a
+    process that isn't forked makes its stages itself."""
     config = types.SimpleNamespace(**json.loads(settings))
-    texts_only = types.SimpleNamespace(**{**vars(config), 'kind': 'text'})
 
     def to_one_form(document, notes):
         mode = 'chat' if document['roles'] else mode_of(document['texts'][0], document['path'])
@@ -608,48 +617,17 @@ def make_stages(settings):
         found = notes['personal data']
         document['texts'] = [hide(text, found) for text in document['texts']]
 
-    def texts_at(source):
-        """Yield the texts at a path, in the form that documents have."""
-        for path in find_files(source, True)[0] if source else ():
-            for document in documents_of([[path]], texts_only, print):
-                [text] = document['texts']
-                yield normalise(text, mode_of(text, document['path']))
-
-    stages = {'read': check_text, 'normalise': to_one_form}
-    if config.licences or config.audit or config.languages:
-        from extras import filters
-        stages['licenses'] = filters.licences(config.licences, config.sources)
-    if config.url_block or config.url_allow:
-        from extras import filters
-        stages['addresses'] = filters.addresses(config.url_block, config.url_allow)
-    if config.languages:
-        from extras import text_quality
-        stages['language'] = text_quality.language(config.languages)
-    stages['rules'] = check_rules
+    stages = {'read': check_text, 'normalise': to_one_form, 'rules': check_rules}
     if config.kind != 'text':
         from extras import chats
         stages['rules'] = chats.stage(config.kind, config.parse and compiles, config.min_score,
                                       config.min_margin, config.min_agreement)
-    if config.perplexity_reference:
-        from extras import text_quality
-        stages['perplexity'] = text_quality.perplexity(texts_at(config.perplexity_reference),
-                                                config.min_bits, config.max_bits)
-    if config.quality_good or config.quality_bad:
-        from extras import text_quality
-        stages['quality'] = text_quality.quality(
-            texts_at(config.quality_good), texts_at(config.quality_bad), config.min_quality)
-    if config.toxic_words:
-        from extras import filters
-        stages['toxic words'] = filters.words(config.toxic_words, config.max_toxic)
-    if config.decontaminate:
-        from extras import filters
-        stages['benchmarks'] = filters.benchmarks(config.decontaminate, read, normalise, words_of,
-                                                  ngrams)
     if config.pii:
         stages['personal data'] = hide_personal_data
-    if config.audit:
-        from extras import audit
-        stages = audit.watched(stages, config.audit, hash64)
+    if any(vars(config)[name] for name in OPTIONS):
+        from extras import filters
+        stages = filters.with_options(stages, config, find_files, documents_of, mode_of, normalise,
+                                      words_of, ngrams, hash64)
     return stages
 
 
@@ -706,8 +684,7 @@ def clean_shard(source, pieces, folder, settings):
     stages = make_stages(settings)
     notes = collections.defaultdict(collections.Counter)
     new = folder.with_suffix(f'.{os.getpid()}')     # it gets its name when all is written
-    shutil.rmtree(new, ignore_errors=True)          # of an older process of this number
-    new.mkdir()
+    new.mkdir(exist_ok=True)
 
     def reject(place, error):
         path = place.rpartition(':')[0]
@@ -716,7 +693,8 @@ def clean_shard(source, pieces, folder, settings):
         notes['could not be read'][path] += 1
 
     with open(new / 'documents.jsonl', 'wb') as f, open(new / 'numbers', 'wb') as numbers:
-        for document in documents_of(pieces, config, reject):
+        columns, n_passed = notes['column of the text'], 0
+        for document in documents_of(pieces, config, reject, columns):
             document['source'] = source
             notes['documents of sources'][source] += 1
             if passes(document, stages, notes):
@@ -727,6 +705,9 @@ def clean_shard(source, pieces, folder, settings):
                        *keys_of(texts, config.dedup, config.bands, config.rows)]
                 numbers.write(np.array(row, np.uint64))
                 f.write(json.dumps(document).encode() + b'\n')
+                n_passed += 1
+                if n_passed == config.max_docs:
+                    break
     (new / 'notes.json').write_text(json.dumps(notes))
     with contextlib.suppress(OSError):              # two parts may have done the same
         new.rename(folder)
@@ -768,6 +749,23 @@ def in_processes(work, jobs, n):
             for process in multiprocessing.active_children():
                 process.kill()
             raise
+
+
+def clean_shards(jobs, n, max_docs=0):
+    """Clean shards in n processes, and return the jobs that were done. With max_docs they are done
+    one, two, four, ... at a time, until each source has so many documents: of a data set on a hub
+    nobody fetches more than that takes."""
+    if not max_docs:
+        in_processes(clean_shard, jobs, n)
+        return jobs
+    done, counts = [], collections.Counter()
+    while jobs := [job for job in jobs if counts[job[0]] < max_docs]:
+        some, jobs = jobs[:len(done) + 1], jobs[len(done) + 1:]
+        in_processes(clean_shard, some, n)
+        for source, _, folder, _ in some:
+            counts[source] += (folder / 'documents.jsonl').read_bytes().count(b'\n')
+        done += some
+    return done
 
 
 def gather(folders, n_numbers, path):
@@ -876,12 +874,11 @@ def band_keys(signature, bands):
     return mix(rows @ GOLDEN ** np.arange(rows.shape[1], dtype=np.uint64))
 
 
-def copies(columns, similar):
-    """Return which documents are near-copies of earlier ones, bool (n,). columns: for each band,
-    the keys of all documents, (n,). similar(i, j) decides whether two with one key are copies. If A
-    is like B, and B like C, the first of the three stays. A document is compared with the first of
-    each of at most 50 groups that share its key, because comparing all pairs would cost n^2."""
-    earlier = {}            # number of a document: that of an earlier one that says the same
+def near_copies(columns, similar):
+    """Return which documents are near-copies of earlier ones, bool (n,). columns: for each band, the
+    keys of all documents, uint64 (n,). similar(i, j) compares two that share a key. To compare each
+    with each would cost n^2 if very many share one, so a document is compared with at most 50."""
+    earlier = {}            # 7 is like 3, and 3 is like 1: {7: 3, 3: 1}, and only 1 stays
 
     def first_of(i):
         while i in earlier:
@@ -889,27 +886,26 @@ def copies(columns, similar):
         return i
 
     for keys in columns:
-        order = np.argsort(keys, kind='stable')     # stable: of equal keys, earlier documents first
-        ends = np.flatnonzero(np.diff(keys[order], append=~keys[order[-1:]])) + 1
-        starts = np.append(0, ends[:-1])
-        several = ends - starts > 1
-        for start, end in zip(starts[several], ends[several]):
-            heads = []
-            for i in order[start:end].tolist():
-                for head in heads[:50]:
-                    a, b = sorted((first_of(head), first_of(i)))
-                    if a == b or similar(head, i):
-                        if a < b:
-                            earlier[b] = a
+        values, counts = np.unique(keys, return_counts=True)
+        shared = np.flatnonzero(np.isin(keys, values[counts > 1]))
+        shared = shared[np.argsort(keys[shared], kind='stable')]    # stable: earlier ones first
+        for _, group in itertools.groupby(shared.tolist(), keys.item):
+            different = []              # documents of this group, each unlike those before it
+            for i in group:
+                for other in different[:50]:
+                    a, b = sorted([first_of(other), first_of(i)])
+                    if a != b and similar(other, i):
+                        earlier[b] = a
+                    if first_of(i) == first_of(other):
                         break
                 else:
-                    heads.append(i)
+                    different.append(i)
     return np.isin(np.arange(len(keys)), [*earlier])
 
 
-def find_copies(exact, keys, documents, similarity, dedup):
+def find_copies(exact, keys, documents, min_similarity, dedup):
     """Return {reason: numbers of the documents that are copies of earlier ones}. exact: a hash of
-    each, uint64 (n,); keys: uint64 (bands, n); documents(numbers) yields some."""
+    each, uint64 (n,); keys: those of each band, uint64 (bands, n); documents(numbers) yields some."""
     if dedup == 'none' or not len(exact):
         return {}
     left = np.sort(np.unique(exact, return_index=True)[1])      # the first one of each
@@ -921,13 +917,13 @@ def find_copies(exact, keys, documents, similarity, dedup):
         return shingles('\n'.join(next(documents([left[i]]))['texts']))
 
     def similar(i, j):
-        return jaccard(shingles_of(i), shingles_of(j)) >= similarity
+        return jaccard(shingles_of(i), shingles_of(j)) >= min_similarity
 
     if dedup == 'minhash':
-        copied['near duplicate'] = left[copies(columns, similar)]
+        copied['near duplicate'] = left[near_copies(columns, similar)]
     elif dedup == 'simhash':
         from extras import filters
-        copied['near duplicate'] = left[filters.simhash_copies([*columns], copies)]
+        copied['near duplicate'] = left[filters.simhash_copies([*columns], near_copies)]
     return copied
 
 
@@ -1001,16 +997,6 @@ def write_lines(path, lines):
 
 
 # --- report: what came in, what was dropped and why, what is left ---------------------------------
-def funnel(notes):
-    """Return what came to each stage and what it let pass, and how many it dropped for which
-    reason: the rows of a table."""
-    documents, n_bytes = notes['documents'], notes['bytes']
-    return [{'name': name, 'docs_in': documents[before], 'docs_out': documents[name],
-             'bytes_in': n_bytes[before], 'bytes_out': n_bytes[name],
-             'dropped': dict(notes[f'dropped by {name}'].most_common())}
-            for before, name in itertools.pairwise(documents)]
-
-
 def lost(notes):
     """Return 'could not be read: 2, the first a.txt:1: ...; dropped: short: 35'."""
     dropped = [counter for title, counter in notes.items() if title.startswith('dropped by ')]
@@ -1025,47 +1011,53 @@ def shown(values):
                      for name, value in values.items() if value != '') or 'none'
 
 
-def totals(which, about=None, **measures):
+def totals(which, measures, about):
     """Return sums for {'train': which documents, bool (n,), ...}: {'train': {'documents': 90,
-    'bytes': 90000}, ...}. measures: bytes=those of each document; about: what else is known."""
-    return {name: {**(about or {}).get(name, {}), 'documents': int(mask.sum()), **{
-        what: int(values[mask].sum()) for what, values in measures.items()}}
-        for name, mask in which.items()}
+    'bytes': 90000}, ...}. measures: {'bytes': those of each document}; about: what else is known."""
+    return {name: {**about.get(name, {}), 'documents': int(mask.sum()),
+                   **{what: int(values[mask].sum()) for what, values in measures.items()}}
+            for name, mask in which.items()}
 
 
-def write_report(folder, title, notes, sizes, sources, card=None):
+def write_report(folder, title, notes, sizes, sources, card):
     """Write report.md, whose first part is printed, and report.json. sizes: what each file holds,
     {'train': {'documents': 90, ...}, ...}; sources: what is known of each. Return what
     meta.json repeats."""
     facts = {'sources': sources, **{what: {side: sizes[side][what] for side in ('train', 'val')}
                                     for what in sizes['train']}}
-    stages = funnel(notes)
+    documents, n_bytes, stages = notes['documents'], notes['bytes'], []
     rows = ['| stage | docs in | docs out | bytes in | bytes out | dropped |',
             '|---|---|---|---|---|---|']
-    for stage in stages:
-        name, *numbers, dropped = stage.values()
-        reasons = ', '.join(f'{reason}: {n:,} ({n / stage["docs_in"]:.1%})'
-                            for reason, n in dropped.items())
-        rows.append(f'| {name} | {" | ".join(map("{:,}".format, numbers))} | {reasons} |')
+    for before, name in itertools.pairwise(documents):
+        counts = documents[before], documents[name], n_bytes[before], n_bytes[name]
+        dropped = dict(notes[f'dropped by {name}'].most_common())
+        columns = 'name', 'docs_in', 'docs_out', 'bytes_in', 'bytes_out', 'dropped'
+        stages.append(dict(zip(columns, (name, *counts, dropped))))
+        reasons = ', '.join(f'{why}: {n:,} ({n / counts[0]:.1%})' for why, n in dropped.items())
+        rows.append(f'| {name} | {" | ".join(map("{:,}".format, counts))} | {reasons} |')
     rows += ['', *(f'- {name}: {shown(size)}' for name, size in sizes.items()), f'- {lost(notes)}']
     print(*rows, sep='\n')
     counts = {title: counter for title, counter in sorted(notes.items())
               if not re.match('dropped by |documents$|bytes$|first$|could not be read$', title)}
     rows += [f'- {title}: {shown(values)}' for title, values in {**sources, **counts}.items()]
     rows += [f'- {place}' for place in notes['first']]
-    rows += ['', 'Data card, in fractions of the training tokens:', ''] if card else []
-    rows += [f'- {name}: {value}' for name, value in (card or {}).items()]
-    content = {'stages': stages, 'malformed': notes['could not be read'].total(), **facts,
-               'counts': counts, 'card': card}
-    (folder / 'report.json').write_text(json.dumps(content, indent=1))
-    page = f'# {title}\n\n' + '\n'.join(rows) + '\n'
+    if card:
+        rows += ['', 'Data card, in fractions of the training tokens:', '']
+        rows += [f'- {name}: {value}' for name, value in card.items()]
+    (folder / 'report.json').write_text(json.dumps({
+        'stages': stages, 'malformed': notes['could not be read'].total(), **facts,
+        'counts': counts, 'card': card}, indent=1))
+    page = '\n'.join([f'# {title}', '', *rows, ''])
     (folder / 'report.md').write_text(page, 'utf-8', 'backslashreplace')
     return facts
 
 
-def next_command(out_dir, n_tokens, streaming):
+def next_command(kind, out_dir, n_tokens=None, streaming=False):
     """Return the command that trains on the data. The preset reads 256 tokens at a time, and a bin
     must have more."""
+    if kind != 'text':
+        from extras import chats
+        return chats.next_command(kind, out_dir)
     data, n = shlex.quote(str(out_dir)), min(n_tokens.values())
     flags = f' --block_size={n - 1}' * (n <= 256) + f' --streaming={data}/shards' * streaming
     runs = (f'out/{out_dir.resolve().name}{i}' for i in ('', *map('_{}'.format, range(2, 999))))
@@ -1082,8 +1074,6 @@ RESULTS = re.compile(r'meta\.json|report\.(md|json)|audit\.md|shards|(train|val)
 WORK = '.prepare_py'            # in out_dir, while a run works
 HARMLESS = {'out_dir', 'overwrite', 'num_workers', 'download_dir', 'keep_downloads', 'part',
             'audit', 'preset'}
-LISTS = ('url_block', 'url_allow', 'toxic_words', 'decontaminate', 'perplexity_reference',
-         'quality_good', 'quality_bad')
 
 
 def check_out_dir(out_dir, config, files):
@@ -1103,22 +1093,16 @@ def check_out_dir(out_dir, config, files):
                 f'{path} is read, and results may replace it; choose another --out_dir')
 
 
-def decisive(config):
-    """Return the settings that decide about the data: meta.json, whose hash a run knows, has no
-    others."""
-    return {name: value for name, value in config.items() if name not in HARMLESS}
-
-
-def state_of(config, files):
+def state_of(decisive, files):
     """Return what decides about the work: settings, and the sizes and times of what is read and of
     programs. What was done in another state is done again."""
-    lists = [path for name in LISTS for path in config[name].split(',')]
-    inner = sum((find_files(path, True)[0] for path in lists
-                 if os.path.exists(path) or glob.glob(path)), [])
-    programs = [__file__, *glob.glob(os.path.join(os.path.dirname(__file__), 'extras/*.py'))]
+    lists = [path for name in LISTS for path in decisive[name].split(',')]
+    inner = [path for name in lists if os.path.exists(name) or glob.glob(name)
+             for path in find_files(name, True)[0]]
+    programs = glob.glob(os.path.join(os.path.dirname(__file__), 'extras/*.py'))
     stamps = [(path, os.path.exists(path) and (os.path.getsize(path), os.path.getmtime(path)))
-              for path in [*files, *lists, *inner, *sorted(programs)]]
-    return json.dumps([decisive(config), config['audit'], stamps])
+              for path in [*files, *inner, __file__, *sorted(programs)]]
+    return json.dumps([decisive, stamps])
 
 
 def work_folder(out_dir, state, part):
@@ -1136,8 +1120,8 @@ def work_folder(out_dir, state, part):
             raise Mistake(f'another prepare.py works in {out_dir}; wait for it, or choose another '
                           '--out_dir') from None
     work = top / f'{hash64(state.encode()):016x}'
-    for old in [work / 'new', *top.iterdir()] if not part else ():
-        if old not in (work, top / 'lock'):
+    if not part:
+        for old in {*top.iterdir(), work / 'new'} - {work, top / 'lock'}:
             shutil.rmtree(old, ignore_errors=True)
     (work / 'new').mkdir(parents=True, exist_ok=True)
     return work, lock
@@ -1151,19 +1135,20 @@ def publish(new, out_dir, meta, tok=None):
         tok.save(new / 'tokenizer.json')
         meta |= {'dtype': dtype_of(tok), 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash}
     meta = {'format': 'nanoparrot-data-1', 'mixed': False, **meta}
-    (new / 'meta.json').write_text(json.dumps(meta, indent=1))
-    is_meta = lambda path: path.name == 'meta.json'
-    for path in sorted(out_dir.iterdir(), key=is_meta, reverse=True):
+    new_meta = new.with_name('meta.json')
+    new_meta.write_text(json.dumps(meta, indent=1))
+    (out_dir / 'meta.json').unlink(missing_ok=True)
+    for path in out_dir.iterdir():
         if RESULTS.fullmatch(path.name):
             is_folder = path.is_dir() and not path.is_symlink()
             shutil.rmtree(path) if is_folder else path.unlink()
-    for path in sorted(new.iterdir(), key=is_meta):
+    for path in [*new.iterdir()]:
         path.replace(out_dir / path.name)
+    new_meta.replace(out_dir / 'meta.json')
     shutil.rmtree(out_dir / WORK, ignore_errors=True)
 
 
 # --- a lone text: a model trains on its beginning, and its end is held out ------------------------
-# what a text that passes no stage can have
 FOR_LONE_TEXTS = set('source kind out_dir overwrite tokenizer vocab_size val_fraction pii '
                      'num_workers download_dir keep_downloads gpt2_dir'.split())
 
@@ -1182,6 +1167,9 @@ def prepare_lone_text(path, folder, config, tok):
     def refuse(place, error):
         raise Mistake(f"{path} can't be read: {error}")
 
+    for name in set_by.keys() - FOR_LONE_TEXTS:
+        require(config[name] == 'raw', f'{name}={config[name]} needs documents: a folder or '
+                f'.jsonl, not {path}')
     found, facts = collections.Counter(), {'sha256': {}, 'tokens': {}}
     text = ''.join(record['text'] for _, record in read(path, refuse))
     require('\0' not in text, f'{path} has zero bytes, so it is no text')
@@ -1202,7 +1190,7 @@ def prepare_lone_text(path, folder, config, tok):
 
 # --- the job --------------------------------------------------------------------------------------
 if __name__ == '__main__':
-    config = configure(globals(), BOUNDS)
+    config = configure(globals(), BOUNDS)       # config files and flags replace settings
     smallest = 256 + len(SPECIAL_TOKENS)
     require(tokenizer in ('bpe', 'byte', 'char', 'gpt2') or tokenizer.endswith('.json'),
             f'{tokenizer=} must be bpe, byte, char, gpt2 or the path of a tokenizer.json')
@@ -1211,32 +1199,27 @@ if __name__ == '__main__':
     parts = [int(number) for number in re.findall(r'\d+', part or '1/1')]
     require(len(parts) == 2 and 1 <= parts[0] <= parts[1],
             f'{part=} must look like 3/16: the third of 16')
-    is_ours = kind != 'text' and not {'source', 'sources'} & set_by.keys()
-    require('n_examples' not in set_by or kind == 'sft' and is_ours, '--n_examples is the number '
-            'of examples that we write: it needs --kind=sft and no --source')
+    require(not part or not max_docs, '--part shares all of the work; leave --max_docs out')
     require(kind == 'text' or write == 'bins', '--write=text needs --kind=text')
+    require('n_examples' not in set_by or kind == 'sft' and not {'source', 'sources'} & {*set_by},
+            '--n_examples is the number of examples that we write: it needs --kind=sft and no '
+            '--source')
     if sources is not None or temperature != 1:
         from extras import mixture
         mixture.check(config, set_by)
     sources = {source: (source, None)} if sources is None else sources
-    out_dir = pathlib.Path(out_dir or FOLDERS[kind])
+    examples = None
     if kind != 'text':
         from extras import chats
+        examples = chats.examples(kind, n_examples, set_by)         # if there is no source
+        sources = {} if examples else sources
         if kind == 'preference' and dedup != 'none':
             dedup = 'exact'     # near-copies stay: two pairs may differ in the word that they teach
-        if is_ours:
-            examples = chats.examples(kind, n_examples, set_by)
-            check_out_dir(out_dir, config, [])
-            work, lock = work_folder(out_dir, 'examples', '')
-            hashes = {side: write_lines(work / f'new/{side}.jsonl', lines)
-                      for side, lines in examples.items()}
-            publish(work / 'new', out_dir,
-                    {'config': decisive(config), 'sources': {}, 'sha256': hashes})
-            print(f'{out_dir}: {n_examples:,} conversations to train on, 300 held out')
-            sys.exit(print('next:', chats.next_command(kind, out_dir)))
+    out_dir = pathlib.Path(out_dir or FOLDERS[kind])
 
     found = {name: find_files(path, mode == 'raw', download_dir)
              for name, (path, _) in sources.items()}
+    found = {name: (paths[:max_files or None], others) for name, (paths, others) in found.items()}
     for name, (paths, others) in found.items():
         print(f'{name}: {len(paths):,} files{"; passed over: " * bool(others)}{others}')
     files = [path for paths, _ in found.values() for path in paths]
@@ -1249,34 +1232,47 @@ if __name__ == '__main__':
         tok = make_tokenizer(config)
         require(is_lone or '<|endoftext|>' in tok.special, f'{tokenizer} has no <|endoftext|> to '
                 'end documents; use another, or --tokenizer=bpe')
-    state = state_of(config, files)
+    # meta.json, whose hash a run knows, has the settings that decide about the data
+    decisive = {name: value for name, value in config.items() if name not in HARMLESS}
+    current_state = functools.partial(state_of, {**decisive, 'audit': audit}, files)
+    state = current_state()
     work, lock = work_folder(out_dir, state, part)
-    meta = {'config': decisive(config), 'sources': sources}
+    meta = {'config': decisive, 'sources': sources}
 
-    # A lone text takes a short way.
-    if is_lone:
-        for name in set_by.keys() - FOR_LONE_TEXTS:
-            require(config[name] == 'raw', f'{name}={config[name]} needs documents: a folder or '
-                    f'.jsonl, not {files[0]}')
-        tok, facts = prepare_lone_text(files[0], work / 'new', config, tok)
+    # A lone text and our own examples pass no stages.
+    if is_lone or examples:
+        if is_lone:
+            tok, facts = prepare_lone_text(files[0], work / 'new', config, tok)
+        else:
+            facts = {'sha256': {side: write_lines(work / f'new/{side}.jsonl', lines)
+                                for side, lines in examples.items()}}
         publish(work / 'new', out_dir, meta | facts, tok)
-        sys.exit(print('next:', next_command(out_dir, facts['tokens'], False)))
+        sys.exit(print('next:', next_command(kind, out_dir, facts.get('tokens'))))
 
     # 1. clean: each document by itself; processes share the shards
     shards = cut_into_shards({name: paths for name, (paths, _) in found.items()}, kind)
-    folders = [work / f'{i:05}' for i in range(len(shards))]
-    jobs = [(*shard, folder, settings) for shard, folder in zip(shards, folders)]
-    jobs = jobs[parts[0] - 1::parts[1]]
-    in_processes(clean_shard, jobs, num_workers)
-    require(state_of(config, files) == state, 'a file changed while it was read; run the same '
-            'command again')
+    jobs = [(*shard, work / f'{i:05}', settings) for i, shard in enumerate(shards)]
+    jobs = clean_shards(jobs[parts[0] - 1::parts[1]], num_workers, max_docs)
+    require(current_state() == state,
+            'a file changed while it was read; run the same command again')
     if part:
         sys.exit(print(f'part {part}: {len(jobs)} shards are clean; after all parts, run without '
                        '--part'))
 
     # 2. duplicates: of those that say the same, the first one stays
     n_numbers = 4 + len(keys_of([''], dedup, bands, rows))
+    folders = [folder for _, _, folder, _ in jobs]
     notes, shard, table = gather(folders, n_numbers, work / 'table')
+    owners = np.array([source for source, *_ in jobs])[shard]       # the source of each document
+    if max_docs:
+        some = [np.flatnonzero(owners == name)[:max_docs] for name in sources]
+        some = np.sort(np.concatenate(some))
+        notes['dropped by max_docs'] = collections.Counter({'enough': len(owners) - len(some)})
+        shard, owners, table = shard[some], owners[some], table[:, some]
+        notes['documents']['max_docs'], notes['bytes']['max_docs'] = len(some), int(table[1].sum())
+    if columns := notes.pop('column of the text', None):
+        print(f'the text is in the column {shown(columns)}')
+        notes['column of the text'] = columns
     begin, size, exact, split, *keys = table                        # (n documents,) each
     documents = functools.partial(read_back, folders, shard, begin)     # of some numbers
     left, copied = np.arange(len(shard)), find_copies(exact, keys, documents, min_similarity, dedup)
@@ -1287,10 +1283,10 @@ if __name__ == '__main__':
         notes['bytes'][f'{reason}s'] = int(size[left].sum())
 
     # 3. split by a hash: the same in every run
-    owners = np.array([name for name, _ in shards])[shard[left]]    # the source of each document
-    in_val, size = held_out(split[left], val_fraction), size[left]
-    results = {'train': ~in_val, 'val': in_val}
+    owners = owners[left]
+    in_val = held_out(split[left], val_fraction)
     of_source = {name: ~in_val & (owners == name) for name in sources}
+    results = {'train': ~in_val, 'val': in_val}
     if kind == 'text' and len(sources) > 1:
         results |= {f'val_{name}': in_val & (owners == name) for name in sources}
     missing = [name for name, which in of_source.items() if not which.any()]
@@ -1299,51 +1295,44 @@ if __name__ == '__main__':
         raise Mistake(f'no documents are left to train on from the source {" and ".join(missing)} '
                       f'({len(left)} in all; {lost(notes)}; of copies, the first one stays); give '
                       'more, drop fewer, or change --val_fraction')
-    about = {name: {'path': path, 'read': notes['documents of sources'][name],
-                    'passed_over': found[name][1]} for name, (path, _) in sources.items()}
 
     # 4. tokenizer: of training texts only, of at most a gigabyte, which a hash draws
     texts = lambda numbers: (document['texts'][0] for document in documents(numbers))
     if kind == 'text' and not tok:
-        is_drawn = exact[left] / 2 ** 64 <= 1e9 / size[~in_val].sum()
+        is_drawn = exact[left] / 2 ** 64 <= 1e9 / size[left[~in_val]].sum()
         tok = make_tokenizer(config, SPECIAL_TOKENS, texts(left[~in_val & is_drawn]), texts(left))
 
     # 5. bins; conversations and pairs are lines of JSON, which need no tokenizer
-    hashes, measures = {}, {}
+    hashes, n_tokens = {}, np.zeros(len(left), int)                 # of each document
     for name, which in results.items():
         path, some = work / f'new/{name}', left[which]
         if not tok:
             hashes[name] = write_lines(f'{path}.jsonl', map(chats.to_line, documents(some)))
             continue
-        lengths = measures.setdefault('tokens', np.zeros(len(left), int))   # of each document
         # with --write=text the ids of training texts are only counted
         path = os.devnull if (name, write) == ('train', 'text') else f'{path}.bin'
         end = [tok.special['<|endoftext|>']]
-        lengths[which], hashes[name] = write_bin(path, texts(some), tok, end)
+        n_tokens[which], hashes[name] = write_bin(path, texts(some), tok, end)
     if write == 'text':
         from extras import records
         hashes |= records.write_shards(work / 'new', shard[left[~in_val]],
                                        documents(left[~in_val]))
 
     # 6. report
-    measures['bytes'] = size
-    sizes, about = totals(results, **measures), totals(of_source, about, **measures)
+    measures = {'tokens': n_tokens} if tok else {}
+    measures['bytes'] = size[left]
+    about = {name: {'path': path, 'read': notes['documents of sources'][name],
+                    'passed_over': found[name][1]} for name, (path, _) in sources.items()}
+    sizes, about = totals(results, measures, {}), totals(of_source, measures, about)
     if tok and len(sources) > 1:
         from extras import mixture
         mixture.add_passes(about, sources, temperature, sizes)
     card = None
-    if audit or languages:
-        from extras import audit as auditor
-    if audit:
-        auditor.write(work / 'new', notes, copied, documents, audit, hash64)
-    if tok and (audit or languages):
-        read_tokens = lengths * ~in_val * [about[name].get('passes', 1) for name in owners]
-        some = documents(left[auditor.spread(read_tokens, 1000)])
-        card = auditor.card(some, about, lengths[~in_val].sum(), mode_of)
-    if decontaminate:
+    if any(config[name] for name in OPTIONS):
         from extras import filters
-        meta['decontaminated'] = filters.about_benchmarks(decontaminate)
+        card, benchmarks = filters.report(work / 'new', config, notes, copied, documents, left,
+                                          n_tokens * ~in_val, owners, about, mode_of, hash64)
+        meta |= benchmarks
     facts = write_report(work / 'new', out_dir, notes, sizes, about, card)
     publish(work / 'new', out_dir, {**meta, **facts, 'sha256': hashes}, tok)
-    print('next:', next_command(out_dir, facts['tokens'], write == 'text') if tok else
-          chats.next_command(kind, out_dir))
+    print('next:', next_command(kind, out_dir, facts.get('tokens'), write == 'text'))

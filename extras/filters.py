@@ -13,12 +13,77 @@ and texts with the problems of a benchmark. And near-copies, known by one number
     toxic_words('Damn! A damned classic.', {'damn', 'ass'})         # {'damn': 1}
 
 addresses, licences, words and benchmarks return stages of prepare.py: check(document, notes)
-returns why a document is dropped, or None.
+returns why a document is dropped, or None. with_options puts these, and those of text_quality.py
+and audit.py, in their order.
 """
-import collections, os, re, urllib.parse
+import collections, os, re, types, urllib.parse
 import numpy as np
 from configurator import Mistake, require
+from extras import records
 from extras.records import lines_of
+
+
+# --- what prepare.py asks for ---------------------------------------------------------------------
+def with_options(stages, config, find_files, documents_of, mode_of, normalise, words_of, ngrams,
+                 hash64):
+    """Return the stages of prepare.py, {name: check(document, notes)}, with those that settings ask
+    for before and after the rules. config has the settings; the others are functions of
+    prepare.py."""
+    as_text = types.SimpleNamespace(kind='text', text_field=config.text_field)
+
+    def texts_at(source):
+        """Yield the texts at a path, in the form that documents have."""
+        for path in find_files(source, True)[0] if source else ():
+            for document in documents_of([[path]], as_text, print):
+                [text] = document['texts']
+                yield normalise(text, mode_of(text, document['path']))
+
+    before, after = {}, {}
+    if config.licences or config.audit or config.languages:
+        before['licenses'] = licences(config.licences, config.sources)
+    if config.url_block or config.url_allow:
+        before['addresses'] = addresses(config.url_block, config.url_allow)
+    if config.languages:
+        from extras import text_quality
+        before['language'] = text_quality.language(config.languages)
+    if config.perplexity_reference:
+        from extras import text_quality
+        after['perplexity'] = text_quality.perplexity(texts_at(config.perplexity_reference),
+                                                      config.min_bits, config.max_bits)
+    if config.quality_good or config.quality_bad:
+        from extras import text_quality
+        after['quality'] = text_quality.quality(
+            texts_at(config.quality_good), texts_at(config.quality_bad), config.min_quality)
+    if config.toxic_words:
+        after['toxic words'] = words(config.toxic_words, config.max_toxic)
+    if config.decontaminate:
+        after['benchmarks'] = benchmarks(config.decontaminate, records.read, normalise, words_of,
+                                         ngrams)
+    all_stages = {}
+    for name, check in stages.items():
+        all_stages |= {**before, name: check, **after} if name == 'rules' else {name: check}
+    if config.audit:
+        from extras import audit
+        all_stages = audit.watched(all_stages, config.audit, hash64)
+    return all_stages
+
+
+def report(folder, config, notes, copied, documents, left, tokens, owners, sources, mode_of, hash64):
+    """Write audit.md, if it is wanted. Return the data card, or None, and what meta.json says of
+    benchmarks. left: the numbers of the documents that are left; tokens: those that each brings to
+    train.bin; owners: the source of each; sources: what is known of each."""
+    card = None
+    if config['audit'] or config['languages']:
+        from extras import audit
+    if config['audit']:
+        audit.write(folder, notes, copied, documents, config['audit'], hash64)
+    if tokens.any() and (config['audit'] or config['languages']):
+        read_tokens = tokens * [sources[name].get('passes', 1) for name in owners]
+        some = documents(left[audit.spread(read_tokens, 1000)])
+        card = audit.card(some, sources, tokens.sum(), mode_of)
+    paths = [*filter(None, config['decontaminate'].split(','))]
+    return card, {'decontaminated': {'problems': paths, 'ngram': NGRAM}} if paths else {}
+
 
 # --- addresses: only records that have a `url` are looked at --------------------------------------
 URL_NAMES = 'url', 'func_code_url'      # of a record; the second is CodeSearchNet's
@@ -156,11 +221,6 @@ def benchmarks(paths, read, normalise, words_of, ngrams):
             return 'in a benchmark'
 
     return check_benchmarks
-
-
-def about_benchmarks(paths):
-    """Return what meta.json says about them."""
-    return {'problems': [*filter(None, paths.split(','))], 'ngram': NGRAM}
 
 
 def has_one_of(known, grams):

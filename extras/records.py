@@ -28,6 +28,7 @@ LINES = '.jsonl', '.ndjson', '.jsonlines'
 RECORDS = LINES + ('.json', '.parquet', '.csv', '.tsv', '.ipynb')
 # also The Stack's, CodeSearchNet's and CodeParrot's names
 TEXT_NAMES = 'text', 'content', 'whole_func_string', 'func_code_string', 'original_string', 'code'
+OF_CHATS = {'messages', 'conversations', 'instruction', 'prompt', 'question', 'output', 'response'}
 PIECE = 4_000_000               # bytes of a text in memory, and of a longer text's documents
 LONGEST = 100_000_000           # bytes of a line; one that is longer is no record
 
@@ -122,16 +123,22 @@ def shape_of(row, error):
     """Say what a line that is no record looks like, and what is read."""
     if row.startswith(b'\0'):           # formats.py says what is wrong with a row of a table
         return row[1:].decode().strip()
-    shape = next((shape for pattern, shape in (
-        (rb'[\[{]$', 'JSON over several lines'), (rb'.*[}\]"],$', 'a comma at its end'),
-        (rb'\[.*', 'a list')) if re.match(pattern, row.strip())), f'no JSON ({error})')
+    shapes = ((rb'[\[{]$', 'JSON over several lines'), (rb'.*[}\]"],$', 'a comma at its end'),
+              (rb'\[', 'a list'), (b'', f'no JSON ({error})'))
+    shape = next(shape for start, shape in shapes if re.match(start, row.strip()))
     return (f'the line has {shape}; .jsonl has one {{"text": ...}} on each line, and .json may be '
             'one list of such records')
 
 
-def text_of(record, names=TEXT_NAMES):
-    """Return the text of a record. An empty column hides no other."""
+def text_of(record, names=TEXT_NAMES, notes=None):
+    """Return the text of a record. An empty column hides no other. If no column has a usual name,
+    the only long one is the text, unless the record looks like a conversation: notes counts it."""
     record = record if isinstance(record, dict) else {'text': record}
+    if names is TEXT_NAMES and not ({*TEXT_NAMES} | OF_CHATS) & record.keys():
+        long = [name for name, text in record.items() if isinstance(text, str) and len(text) >= 200]
+        names = long if len(long) == 1 else names
+        if notes is not None:
+            notes.update(long if len(long) == 1 else ())
     texts = [record[name] for name in names if isinstance(record.get(name), str)]
     if not texts:
         raise ValueError(f'it has {", ".join(record) or "no field"}, and no {" or ".join(names)}; '
@@ -174,7 +181,7 @@ def write_shards(folder, numbers, documents):
 
 
 def shards_of(streaming):
-    """Return the .jsonl and .json files, gzipped or not, of a folder or a glob."""
+    """Return the files of records in a folder or a glob."""
     pattern = os.path.join(glob.escape(streaming), '*') if os.path.isdir(streaming) else streaming
     return sorted(path for path in glob.glob(pattern) if ends_with(path, RECORDS))
 
@@ -194,8 +201,8 @@ class Stream:
     def __init__(self, streaming, rank, world, tokenizer):
         paths = shards_of(streaming)
         if len(paths) < world:
-            raise Mistake(f'streaming={streaming} has {len(paths)} shards (.jsonl or .json, also '
-                          f'.gz), and each process needs one ({world} in all); prepare.py '
+            raise Mistake(f'streaming={streaming} has {len(paths)} shards (.jsonl, .parquet, '
+                          f'..., packed or not), and each process needs one ({world} in all); prepare.py '
                           '--write=text makes them')
         if '<|endoftext|>' not in tokenizer.special:
             raise Mistake('the tokenizer has no <|endoftext|>, which separates the '
@@ -236,7 +243,9 @@ class Stream:
                         if text is not None:
                             self.position[:2] = shard, number + 1
                             yield text
-            except (EOFError, gzip.BadGzipFile, zlib.error):
+            except Mistake:             # a package that is missing
+                raise
+            except (ValueError, EOFError, OSError, zlib.error):         # a damaged file
                 pass
             shard, line = shard + 1, 0
             if shard == len(self.paths) and self.position[:2] == [0, 0]:

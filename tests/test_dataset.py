@@ -9,7 +9,8 @@ import threading
 import urllib.parse
 
 import pytest
-from conftest import refused
+from conftest import mistake, refused, run
+from preparing import kept, prepare, prose, report, write_records
 
 from extras import hub
 
@@ -176,3 +177,39 @@ def test_a_hub_that_is_busy_is_asked_again_when_it_says(server):
     busy = [429, 503]
     server.answer = lambda path, token: (busy.pop(), {'Retry-After': 1}, b'') if busy else None
     assert names('o/n/extra') == ['extra/a b.jsonl.gz'] and len(server.asked) == 3
+
+
+# --- a part of what is there, and which column is the text ----------------------------------------
+def shards_of_words(folder, column):
+    """Six files of 50 texts of 60 words, in a column."""
+    for i in range(6):
+        rows = [{column: prose(100 * i + j), 'id': f'{i} {j}'} for j in range(50)]
+        write_records(folder / f'{i}.jsonl', rows)
+    return folder
+
+
+def test_max_docs_and_max_files_take_the_first_documents_with_any_number_of_processes(tmp_path):
+    folder = tmp_path / 'a'
+    folder.mkdir()
+    source = shards_of_words(folder, 'text')
+    first = sorted(prose(100 * i + j) for i in range(6) for j in range(50) if 50 * i + j < 170)
+    for n in (1, 2):
+        out = tmp_path / f'o{n}'
+        prepare(out, source, '--max_docs=170', f'--num_workers={n}')
+        assert [text.strip() for text in kept(out)] == first
+        stage = next(stage for stage in report(out)['stages'] if stage['name'] == 'max_docs')
+        assert stage['docs_out'] == 170 and stage['dropped'] == {'enough': stage['docs_in'] - 170}
+    for name in 'train.bin', 'val.bin', 'report.json':
+        assert (tmp_path / 'o1' / name).read_bytes() == (tmp_path / 'o2' / name).read_bytes()
+    prepare(tmp_path / 'few', source, '--max_files=2')
+    assert len(kept(tmp_path / 'few')) == 100
+
+
+def test_the_only_long_column_is_the_text_but_not_of_a_conversation(tmp_path):
+    folder = tmp_path / 'a'
+    folder.mkdir()
+    said = prepare(tmp_path / 'out', shards_of_words(folder, 'body'))
+    assert 'the text is in the column body: 300' in said and len(kept(tmp_path / 'out')) == 300
+    source = write_records(tmp_path / 'b.jsonl', [{'title': 't', 'output': 'long ' * 90}] * 9)
+    mistake(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/no'),
+            'title, output', '--text_field=NAME')
