@@ -993,12 +993,13 @@ def write_report(folder, title, notes, sizes, sources, card):
     rows = ['| stage | docs in | docs out | bytes in | bytes out | dropped |',
             '|---|---|---|---|---|---|']
     for before, name in itertools.pairwise(documents):
-        counts = documents[before], documents[name], n_bytes[before], n_bytes[name]
+        numbers = documents[before], documents[name], n_bytes[before], n_bytes[name]
         dropped = dict(notes[f'dropped by {name}'].most_common())
         columns = 'name', 'docs_in', 'docs_out', 'bytes_in', 'bytes_out', 'dropped'
-        stages.append(dict(zip(columns, (name, *counts, dropped))))
-        reasons = ', '.join(f'{why}: {n:,} ({n / counts[0]:.1%})' for why, n in dropped.items())
-        rows.append(f'| {name} | {" | ".join(map("{:,}".format, counts))} | {reasons} |')
+        stages.append(dict(zip(columns, (name, *numbers, dropped))))
+        reasons = ', '.join(f'{reason}: {n:,} ({n / documents[before]:.1%})'
+                            for reason, n in dropped.items())
+        rows.append(f'| {name} | {" | ".join(map("{:,}".format, numbers))} | {reasons} |')
     rows += ['', *(f'- {name}: {shown(size)}' for name, size in sizes.items()), f'- {lost(notes)}']
     print(*rows, sep='\n')
     counts = {title: counter for title, counter in sorted(notes.items())
