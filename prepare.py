@@ -839,9 +839,9 @@ def band_keys(signature, bands):
 
 
 def near_copies(columns, similar):
-    """Return which documents are near-copies of earlier ones, bool (n,). columns: for each band, the
-    keys of all documents, uint64 (n,). similar(i, j) compares two that share a key. To compare each
-    with each would cost n^2 if very many share one, so a document is compared with at most 50."""
+    """Return which documents are near-copies of earlier ones, bool (n,). columns: for each band,
+    the keys of all documents, (n,). similar(i, j) compares two that share a key. Of many that share
+    one, a document is compared with at most 50, because comparing each with each costs n^2."""
     earlier = {}            # 7 is like 3, and 3 is like 1: {7: 3, 3: 1}, and only 1 stays
 
     def first_of(i):
@@ -869,7 +869,7 @@ def near_copies(columns, similar):
 
 def find_copies(exact, keys, documents, min_similarity, dedup):
     """Return {reason: numbers of the documents that are copies of earlier ones}. exact: a hash of
-    each, uint64 (n,); keys: those of each band, uint64 (bands, n); documents(numbers) yields some."""
+    each, uint64 (n,); keys: those of each band, (bands, n); documents(numbers) yields some."""
     if dedup == 'none' or not len(exact):
         return {}
     left = np.sort(np.unique(exact, return_index=True)[1])      # the first one of each
@@ -977,7 +977,7 @@ def shown(values):
 
 def totals(which, measures, about):
     """Return sums for {'train': which documents, bool (n,), ...}: {'train': {'documents': 90,
-    'bytes': 90000}, ...}. measures: {'bytes': those of each document}; about: what else is known."""
+    'bytes': 90000}, ...}. measures: {'bytes': of each document}; about: what else is known."""
     return {name: {**about.get(name, {}), 'documents': int(mask.sum()),
                    **{what: int(values[mask].sum()) for what, values in measures.items()}}
             for name, mask in which.items()}
