@@ -316,8 +316,10 @@ def mode_of(text, path):
     does something: `yes` and `a: b` do nothing."""
     if ends_with(path, OTHER_CODE):
         return 'other code'
-    if ends_with(path, ('.py', '.html', '.htm')):
-        return 'code' if ends_with(path, '.py') else 'prose'
+    if ends_with(path, '.py'):
+        return 'code'
+    if ends_with(path, ('.html', '.htm')):
+        return 'prose'
     # the body of a function is indented
     tree = compiles(textwrap.dedent(text) if text[:1].isspace() else text, ast.PyCF_ONLY_AST)
     body = tree.body if tree else []
@@ -975,12 +977,11 @@ def shown(values):
                      for name, value in values.items() if value != '') or 'none'
 
 
-def totals(which, measures, about):
-    """Return sums for {'train': which documents, bool (n,), ...}: {'train': {'documents': 90,
-    'bytes': 90000}, ...}. measures: {'bytes': of each document}; about: what else is known."""
-    return {name: {**about.get(name, {}), 'documents': int(mask.sum()),
-                   **{what: int(values[mask].sum()) for what, values in measures.items()}}
-            for name, mask in which.items()}
+def sums(which, measures):
+    """Return {'documents': 90, 'bytes': 90000} of some documents, bool (n,). measures: {'bytes': of
+    each document, ...}"""
+    return {'documents': int(which.sum()),
+            **{what: int(values[which].sum()) for what, values in measures.items()}}
 
 
 def write_report(folder, title, notes, sizes, sources, card):
@@ -1181,11 +1182,12 @@ if __name__ == '__main__':
             dedup = 'exact'     # near-copies stay: two pairs may differ in the word that they teach
     out_dir = pathlib.Path(out_dir or FOLDERS[kind])
 
-    found = {name: find_files(path, mode == 'raw', download_dir)
-             for name, (path, _) in sources.items()}
-    for name, (paths, others) in found.items():
-        print(f'{name}: {len(paths):,} files{"; passed over: " * bool(others)}{others}')
-    files = [path for paths, _ in found.values() for path in paths]
+    files_of, passed_over = {}, {}
+    for name, (path, _) in sources.items():
+        files_of[name], others = find_files(path, mode == 'raw', download_dir)
+        passed_over[name] = others
+        print(f'{name}: {len(files_of[name]):,} files{"; passed over: " * bool(others)}{others}')
+    files = sum(files_of.values(), [])
     check_out_dir(out_dir, config, files)
     settings = json.dumps({**config, 'sources': sources, 'dedup': dedup})
     make_stages(settings)                   # a list that is missing is refused now
@@ -1213,7 +1215,7 @@ if __name__ == '__main__':
         sys.exit(print('next:', next_command(kind, out_dir, facts.get('tokens'))))
 
     # 1. clean: each document by itself; processes share the shards
-    shards = cut_into_shards({name: paths for name, (paths, _) in found.items()}, kind)
+    shards = cut_into_shards(files_of, kind)
     folders = [work / f'{i:05}' for i in range(len(shards))]
     jobs = [(*shard, folder, settings) for shard, folder in zip(shards, folders)]
     jobs = jobs[parts[0] - 1::parts[1]]
@@ -1275,9 +1277,10 @@ if __name__ == '__main__':
     # 6. report
     measures = {'tokens': n_tokens} if tok else {}
     measures['bytes'] = size[left]
+    sizes = {name: sums(which, measures) for name, which in results.items()}
     about = {name: {'path': path, 'read': notes['documents of sources'][name],
-                    'passed_over': found[name][1]} for name, (path, _) in sources.items()}
-    sizes, about = totals(results, measures, {}), totals(of_source, measures, about)
+                    'passed_over': passed_over[name], **sums(of_source[name], measures)}
+             for name, (path, _) in sources.items()}
     if tok and len(sources) > 1:
         from extras import mixture
         mixture.add_passes(about, sources, temperature, sizes)
