@@ -842,9 +842,10 @@ def band_keys(signature, bands):
 
 def near_copies(columns, similar):
     """Return which documents are near-copies of earlier ones, bool (n,). columns: for each band,
-    the keys of all documents, (n,). similar(i, j) compares two that share a key. Of many that share
-    one, a document is compared with at most 50, because comparing each with each costs n^2."""
-    earlier = {}            # 7 is like 3, and 3 is like 1: {7: 3, 3: 1}, and only 1 stays
+    the keys of all documents, (n,). similar(i, j) compares two that share a key. If 7 is like 3,
+    and 3 is like 1, then earlier is {7: 3, 3: 1}, and only 1 stays. Where many share a key, each is
+    compared with at most 50 of them, because comparing each with each would cost n^2."""
+    earlier = {}            # a copy: an earlier document that says the same
 
     def first_of(i):
         while i in earlier:
@@ -855,8 +856,8 @@ def near_copies(columns, similar):
         values, counts = np.unique(keys, return_counts=True)
         shared = np.flatnonzero(np.isin(keys, values[counts > 1]))
         shared = shared[np.argsort(keys[shared], kind='stable')]    # stable: earlier ones first
-        for _, group in itertools.groupby(shared.tolist(), keys.item):
-            different = []              # documents of this group, each unlike those before it
+        for _, group in itertools.groupby(shared.tolist(), keys.item):      # those of one key
+            different = []              # of the group, those that are unlike all before them
             for i in group:
                 for other in different[:50]:
                     a, b = sorted([first_of(other), first_of(i)])
@@ -882,9 +883,7 @@ def find_copies(exact, keys, documents, min_similarity, dedup):
     def shingles_of(i):
         return shingles('\n'.join(next(documents([left[i]]))['texts']))
 
-    def similar(i, j):
-        return jaccard(shingles_of(i), shingles_of(j)) >= min_similarity
-
+    similar = lambda i, j: jaccard(shingles_of(i), shingles_of(j)) >= min_similarity
     if dedup == 'minhash':
         copied['near duplicate'] = left[near_copies(columns, similar)]
     elif dedup == 'simhash':
@@ -1166,20 +1165,19 @@ if __name__ == '__main__':
     require(len(parts) == 2 and 1 <= parts[0] <= parts[1],
             f'{part=} must look like 3/16: the third of 16')
     require(kind == 'text' or write == 'bins', '--write=text needs --kind=text')
-    require('n_examples' not in set_by or kind == 'sft' and not {'source', 'sources'} & {*set_by},
-            '--n_examples is the number of examples that we write: it needs --kind=sft and no '
-            '--source')
+    is_ours = kind != 'text' and not {'source', 'sources'} & set_by.keys()
+    require('n_examples' not in set_by or kind == 'sft' and is_ours, '--n_examples is the number '
+            'of examples that we write: it needs --kind=sft and no --source')
     if sources is not None or temperature != 1:
         from extras import mixture
         mixture.check(config, set_by)
     sources = {source: (source, None)} if sources is None else sources
-    examples = None
     if kind != 'text':
         from extras import chats
-        examples = chats.examples(kind, n_examples, set_by)         # if there is no source
-        sources = {} if examples else sources
         if kind == 'preference' and dedup != 'none':
             dedup = 'exact'     # near-copies stay: two pairs may differ in the word that they teach
+        if is_ours:
+            examples, sources = chats.examples(kind, n_examples, set_by), {}
     out_dir = pathlib.Path(out_dir or FOLDERS[kind])
 
     files_of, passed_over = {}, {}
@@ -1205,12 +1203,13 @@ if __name__ == '__main__':
     meta = {'config': decisive, 'sources': sources}
 
     # A lone text and our own examples pass no stages.
-    if is_lone or examples:
+    if is_lone or is_ours:
         if is_lone:
             tok, facts = prepare_lone_text(files[0], work / 'new', config, tok)
         else:
             facts = {'sha256': {side: write_lines(work / f'new/{side}.jsonl', lines)
                                 for side, lines in examples.items()}}
+            print(f'{out_dir}: {n_examples:,} conversations to train on, 300 held out')
         publish(work / 'new', out_dir, meta | facts, tok)
         sys.exit(print('next:', next_command(kind, out_dir, facts.get('tokens'))))
 
