@@ -331,8 +331,10 @@ def mode_of(text, path):
     does something: `yes` and `a: b` do nothing."""
     if ends_with(path, OTHER_CODE):
         return 'other code'
-    if ends_with(path, ('.py', '.html', '.htm')):
-        return 'code' if ends_with(path, '.py') else 'prose'
+    if ends_with(path, '.py'):
+        return 'code'
+    if ends_with(path, ('.html', '.htm')):
+        return 'prose'
     # the body of a function is indented
     tree = compiles(textwrap.dedent(text) if text[:1].isspace() else text, ast.PyCF_ONLY_AST)
     body = tree.body if tree else []
@@ -875,10 +877,11 @@ def band_keys(signature, bands):
 
 
 def near_copies(columns, similar):
-    """Return which documents are near-copies of earlier ones, bool (n,). columns: for each band, the
-    keys of all documents, uint64 (n,). similar(i, j) compares two that share a key. To compare each
-    with each would cost n^2 if very many share one, so a document is compared with at most 50."""
-    earlier = {}            # 7 is like 3, and 3 is like 1: {7: 3, 3: 1}, and only 1 stays
+    """Return which documents are near-copies of earlier ones, bool (n,). columns: for each band,
+    the keys of all documents, (n,). similar(i, j) compares two that share a key. If 7 is like 3,
+    and 3 is like 1, then earlier is {7: 3, 3: 1}, and only 1 stays. Where many share a key, each is
+    compared with at most 50 of them, because comparing each with each would cost n^2."""
+    earlier = {}            # a copy: an earlier document that says the same
 
     def first_of(i):
         while i in earlier:
@@ -889,8 +892,8 @@ def near_copies(columns, similar):
         values, counts = np.unique(keys, return_counts=True)
         shared = np.flatnonzero(np.isin(keys, values[counts > 1]))
         shared = shared[np.argsort(keys[shared], kind='stable')]    # stable: earlier ones first
-        for _, group in itertools.groupby(shared.tolist(), keys.item):
-            different = []              # documents of this group, each unlike those before it
+        for _, group in itertools.groupby(shared.tolist(), keys.item):      # those of one key
+            different = []              # of the group, those that are unlike all before them
             for i in group:
                 for other in different[:50]:
                     a, b = sorted([first_of(other), first_of(i)])
@@ -905,7 +908,7 @@ def near_copies(columns, similar):
 
 def find_copies(exact, keys, documents, min_similarity, dedup):
     """Return {reason: numbers of the documents that are copies of earlier ones}. exact: a hash of
-    each, uint64 (n,); keys: those of each band, uint64 (bands, n); documents(numbers) yields some."""
+    each, uint64 (n,); keys: those of each band, (bands, n); documents(numbers) yields some."""
     if dedup == 'none' or not len(exact):
         return {}
     left = np.sort(np.unique(exact, return_index=True)[1])      # the first one of each
@@ -916,9 +919,7 @@ def find_copies(exact, keys, documents, min_similarity, dedup):
     def shingles_of(i):
         return shingles('\n'.join(next(documents([left[i]]))['texts']))
 
-    def similar(i, j):
-        return jaccard(shingles_of(i), shingles_of(j)) >= min_similarity
-
+    similar = lambda i, j: jaccard(shingles_of(i), shingles_of(j)) >= min_similarity
     if dedup == 'minhash':
         copied['near duplicate'] = left[near_copies(columns, similar)]
     elif dedup == 'simhash':
@@ -1011,12 +1012,11 @@ def shown(values):
                      for name, value in values.items() if value != '') or 'none'
 
 
-def totals(which, measures, about):
-    """Return sums for {'train': which documents, bool (n,), ...}: {'train': {'documents': 90,
-    'bytes': 90000}, ...}. measures: {'bytes': those of each document}; about: what else is known."""
-    return {name: {**about.get(name, {}), 'documents': int(mask.sum()),
-                   **{what: int(values[mask].sum()) for what, values in measures.items()}}
-            for name, mask in which.items()}
+def sums(which, measures):
+    """Return {'documents': 90, 'bytes': 90000} of some documents, bool (n,). measures: {'bytes': of
+    each document, ...}"""
+    return {'documents': int(which.sum()),
+            **{what: int(values[which].sum()) for what, values in measures.items()}}
 
 
 def write_report(folder, title, notes, sizes, sources, card):
@@ -1029,12 +1029,13 @@ def write_report(folder, title, notes, sizes, sources, card):
     rows = ['| stage | docs in | docs out | bytes in | bytes out | dropped |',
             '|---|---|---|---|---|---|']
     for before, name in itertools.pairwise(documents):
-        counts = documents[before], documents[name], n_bytes[before], n_bytes[name]
+        numbers = documents[before], documents[name], n_bytes[before], n_bytes[name]
         dropped = dict(notes[f'dropped by {name}'].most_common())
         columns = 'name', 'docs_in', 'docs_out', 'bytes_in', 'bytes_out', 'dropped'
-        stages.append(dict(zip(columns, (name, *counts, dropped))))
-        reasons = ', '.join(f'{why}: {n:,} ({n / counts[0]:.1%})' for why, n in dropped.items())
-        rows.append(f'| {name} | {" | ".join(map("{:,}".format, counts))} | {reasons} |')
+        stages.append(dict(zip(columns, (name, *numbers, dropped))))
+        reasons = ', '.join(f'{reason}: {n:,} ({n / documents[before]:.1%})'
+                            for reason, n in dropped.items())
+        rows.append(f'| {name} | {" | ".join(map("{:,}".format, numbers))} | {reasons} |')
     rows += ['', *(f'- {name}: {shown(size)}' for name, size in sizes.items()), f'- {lost(notes)}']
     print(*rows, sep='\n')
     counts = {title: counter for title, counter in sorted(notes.items())
@@ -1201,28 +1202,27 @@ if __name__ == '__main__':
             f'{part=} must look like 3/16: the third of 16')
     require(not part or not max_docs, '--part shares all of the work; leave --max_docs out')
     require(kind == 'text' or write == 'bins', '--write=text needs --kind=text')
-    require('n_examples' not in set_by or kind == 'sft' and not {'source', 'sources'} & {*set_by},
-            '--n_examples is the number of examples that we write: it needs --kind=sft and no '
-            '--source')
+    is_ours = kind != 'text' and not {'source', 'sources'} & set_by.keys()
+    require('n_examples' not in set_by or kind == 'sft' and is_ours, '--n_examples is the number '
+            'of examples that we write: it needs --kind=sft and no --source')
     if sources is not None or temperature != 1:
         from extras import mixture
         mixture.check(config, set_by)
     sources = {source: (source, None)} if sources is None else sources
-    examples = None
     if kind != 'text':
         from extras import chats
-        examples = chats.examples(kind, n_examples, set_by)         # if there is no source
-        sources = {} if examples else sources
         if kind == 'preference' and dedup != 'none':
             dedup = 'exact'     # near-copies stay: two pairs may differ in the word that they teach
+        if is_ours:
+            examples, sources = chats.examples(kind, n_examples, set_by), {}
     out_dir = pathlib.Path(out_dir or FOLDERS[kind])
 
-    found = {name: find_files(path, mode == 'raw', download_dir)
-             for name, (path, _) in sources.items()}
-    found = {name: (paths[:max_files or None], others) for name, (paths, others) in found.items()}
-    for name, (paths, others) in found.items():
-        print(f'{name}: {len(paths):,} files{"; passed over: " * bool(others)}{others}')
-    files = [path for paths, _ in found.values() for path in paths]
+    files_of, passed_over = {}, {}
+    for name, (path, _) in sources.items():
+        paths, others = find_files(path, mode == 'raw', download_dir)
+        files_of[name], passed_over[name] = paths[:max_files or None], others
+        print(f'{name}: {len(files_of[name]):,} files{"; passed over: " * bool(others)}{others}')
+    files = sum(files_of.values(), [])
     check_out_dir(out_dir, config, files)
     settings = json.dumps({**config, 'sources': sources, 'dedup': dedup})
     make_stages(settings)                   # a list that is missing is refused now
@@ -1240,17 +1240,18 @@ if __name__ == '__main__':
     meta = {'config': decisive, 'sources': sources}
 
     # A lone text and our own examples pass no stages.
-    if is_lone or examples:
+    if is_lone or is_ours:
         if is_lone:
             tok, facts = prepare_lone_text(files[0], work / 'new', config, tok)
         else:
             facts = {'sha256': {side: write_lines(work / f'new/{side}.jsonl', lines)
                                 for side, lines in examples.items()}}
+            print(f'{out_dir}: {n_examples:,} conversations to train on, 300 held out')
         publish(work / 'new', out_dir, meta | facts, tok)
         sys.exit(print('next:', next_command(kind, out_dir, facts.get('tokens'))))
 
     # 1. clean: each document by itself; processes share the shards
-    shards = cut_into_shards({name: paths for name, (paths, _) in found.items()}, kind)
+    shards = cut_into_shards(files_of, kind)
     jobs = [(*shard, work / f'{i:05}', settings) for i, shard in enumerate(shards)]
     jobs = clean_shards(jobs[parts[0] - 1::parts[1]], num_workers, max_docs)
     require(current_state() == state,
@@ -1321,9 +1322,10 @@ if __name__ == '__main__':
     # 6. report
     measures = {'tokens': n_tokens} if tok else {}
     measures['bytes'] = size[left]
+    sizes = {name: sums(which, measures) for name, which in results.items()}
     about = {name: {'path': path, 'read': notes['documents of sources'][name],
-                    'passed_over': found[name][1]} for name, (path, _) in sources.items()}
-    sizes, about = totals(results, measures, {}), totals(of_source, measures, about)
+                    'passed_over': passed_over[name], **sums(of_source[name], measures)}
+             for name, (path, _) in sources.items()}
     if tok and len(sources) > 1:
         from extras import mixture
         mixture.add_passes(about, sources, temperature, sizes)

@@ -92,15 +92,12 @@ def to_line(document):
 
 def examples(kind, n, set_by):
     """Without a source: return {'train': lines of n conversations about small Python problems,
-    'val': 300 others}, or else None. Other settings could do nothing."""
-    if {'source', 'sources'} & set_by.keys():
-        return None
+    'val': 300 others}. Other settings could do nothing."""
     require(kind == 'sft', '--kind=preference needs --source=FILE with pairs or labels, such as '
             'the samples.jsonl that eval.py writes')
     for name in set_by.keys() - {'kind', 'out_dir', 'n_examples', 'overwrite'}:
         raise Mistake(f'--{name} needs conversations of your own; add --source=FILE')
     from extras import problems
-    print(f'{n:,} conversations to train on, 300 held out')
     sides = {'train': problems.problems(n, with_tests=False),
              'val': problems.problems(300, 0, 'validation', with_tests=False)}
     return {side: problems.to_jsonl(rows).rstrip().split('\n') for side, rows in sides.items()}

@@ -68,7 +68,8 @@ def with_options(stages, config, find_files, documents_of, mode_of, normalise, w
     return all_stages
 
 
-def report(folder, config, notes, copied, documents, left, tokens, owners, sources, mode_of, hash64):
+def report(folder, config, notes, copied, documents, left, tokens, owners, sources, mode_of,
+           hash64):
     """Write audit.md, if it is wanted. Return the data card, or None, and what meta.json says of
     benchmarks. left: the numbers of the documents that are left; tokens: those that each brings to
     train.bin; owners: the source of each; sources: what is known of each."""
