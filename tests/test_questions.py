@@ -8,7 +8,7 @@ import textwrap
 
 from conftest import refused, shared, write
 
-from extras.grading import (check, check_harness, code_in, given_answers, judged, program, read_answers,
+from extras.grading import (check, check_harness, given_answers, judged, program, read_answers,
                             verdicts)
 from extras.questions import broken_rules, from_problems, identified, last_number, read, to_question
 from extras.rewards import open_tests
@@ -34,24 +34,34 @@ def only(outcome, question, answers, chat=False):
 
 
 # --- records ------------------------------------------------------------------------------------------------
-REFUSED = [
-    ({'must_contian': 'a'}, 'give one of must_contain'),
-    ({'rules': [{'kind': 'lines', 'value': 2}], 'regex': 'a'}, 'a "regex" can say most of them'),
-    ({'must_contain': []}, 'nothing is checked'), ({'must_contain': [2]}, 'list of texts'),
-    ({'answer': '7 #### '}, 'must be a number'), ({'answer': '1/2'}, 'must be a number'),
-    ({'regex': '.*'}, 'can fail'), ({'regex': '('}, 'unterminated'),
-    ({'tests': 'assert f('}, 'never closed'), ({**CODE, 'prompt': ''}, 'no prompt'),
-    ({'test': 'assert f()'}, 'needs a text as its prompt'), ({**CODE, 'prompt': ['a']}, 'needs a text'),
-    ({'tests': 'assert f()', 'entry_point': 5}, 'name of a function'),
-    ({**CODE, 'test': ' '}, 'every answer'), ({'regex': 'a', 'task_id': [1]}, 'unhashable'),
-    ({'choices': ['a', 'b'], 'answer': 1}, 'lm_eval --model hf')]             # MMLU
-
-
-# an "answer" that is no number, and checks of another type
-TEXTS = ['Paris', 'No.', '', ' ', True, None, [4], {'a': 1}, '2026-11-27', 'May 5, 2026', '10:30', '1/2',
-         '1,2', 'H2O', 'Apollo 11', '25 m^2', '7 #### ', '7 #### Paris', '1e400', 10 ** 400, 'x = 4, y = 5']
-TYPES = [{'must_contain': 4}, {'must_contain': None}, {'must_not_contain': [2]}, {'regex': {'a': 1}},
-         {'tests': ['assert f()']}, {'tests': 5}, {'test': ['assert f()'], 'entry_point': 'f'}]
+REFUSED = r"""
+{"must_contian": "a"} => give one of must_contain
+{"rules": [{"kind": "lines", "value": 2}], "regex": "a"} => a "regex" can say most of them
+{"must_contain": []} => nothing is checked
+{"must_contain": [2]} => list of texts
+{"regex": ".*"} => can fail
+{"regex": "("} => unterminated
+{"regex": "a", "task_id": [1]} => unhashable
+{"tests": "assert f("} => never closed
+{"tests": "assert f()", "entry_point": "f()"} => name of a function
+{"tests": "assert f()", "entry_point": 5} => name of a function
+{"test": "assert f()"} => needs a text as its prompt
+{"test": "assert f()", "entry_point": "f", "prompt": ""} => no prompt
+{"test": "assert f()", "entry_point": "f", "prompt": ["a"]} => needs a text
+{"test": " ", "entry_point": "f"} => every answer
+{"choices": ["a", "b"], "answer": 1} => lm_eval --model hf
+{"must_contain": 4} => "must_contain" must be a text
+{"must_contain": null} => "must_contain" must be a text
+{"must_not_contain": [2]} => "must_not_contain" must be a text
+{"regex": {"a": 1}} => "regex" must be a text
+{"tests": ["assert f()"]} => "tests" must be a text
+{"tests": 5} => "tests" must be a text
+{"test": ["assert f()"], "entry_point": "f"} => "test" must be a text
+"""
+# each an "answer" that is no number
+TEXTS = json.loads('''["Paris", "No.", "", " ", true, null, [4], {"a": 1}, "2026-11-27", "May 5, 2026",
+    "10:30", "1/2", "1,2", "H2O", "Apollo 11", "25 m^2", "7 #### ", "7 #### Paris", "1e400",
+    "x = 4, y = 5"]''')
 
 
 def test_each_rule_tells_good_from_bad_and_a_record_on_which_no_answer_fails_is_refused(tmp_path):
@@ -60,10 +70,11 @@ def test_each_rule_tells_good_from_bad_and_a_record_on_which_no_answer_fails_is_
             ('regex', r'\d+', 'a\n1', 'a'), ('answer', '7', 'it is 7.0', '7 or 8')]:
         assert not broken_rules([(key, value)], good), key
         assert broken_rules([(key, value)], bad) == [key]
-    cases = [*REFUSED, *(({'answer': text}, '"answer" must be a number.*"must_contain" or "regex"')
-                         for text in TEXTS), *((row, f'"{[*row][0]}" must be a text') for row in TYPES)]
+    cases = [line.split(' => ') for line in REFUSED.strip().splitlines()]
+    for text in TEXTS:
+        cases.append((json.dumps({'answer': text}), '"answer" must be a number.*"must_contain" or "regex"'))
     for checks, words in cases:
-        data = write(tmp_path / 'own.jsonl', [{'prompt': 'x', **checks}])
+        data = write(tmp_path / 'own.jsonl', [{'prompt': 'x', **json.loads(checks)}])
         refused(f'own.jsonl, line 1: .*{words}', read, 'own', str(data))
     record = {'prompt': 'x', 'must_contain': ['a', 'b'], 'must_not_contain': 'XY', 'regex': 'c'}
     rules = [('must_contain', 'a'), ('must_contain', 'b'), ('must_not_contain', 'XY'), ('regex', 'c')]
@@ -309,14 +320,14 @@ def test_mbpp_is_read_as_both_its_files_are_published(tmp_path):
     assert judge(prompts, [f'```\n{row["code"]}\n```' for row in FULL]) == [1.0] * 3
 
 
-ODD = [{'text': None}, {'text': 5}, {'code': ''}, {'code': None}, {'code': 'def add('}, {'test_list': []},
-       {'test_list': 'assert add(1, 2) == 3'}, {'test_list': [3]}, {'test_list': None},
-       {'test_list': ['assert add(']}, {'test_list': ['assert sub(1) == 1']}, {'test_imports': 'import math'},
-       {'test_setup_code': 3}]
+ODD = """{"text": null}, {"text": 5}, {"code": ""}, {"code": null}, {"code": "def add("}, {"test_list": []},
+    {"test_list": "assert add(1, 2) == 3"}, {"test_list": [3]}, {"test_list": null},
+    {"test_list": ["assert add("]}, {"test_list": ["assert sub(1) == 1"]}, {"test_imports": "import math"},
+    {"test_setup_code": 3}"""
 
 
 def test_what_is_odd_in_a_problem_of_mbpp_is_one_sentence(tmp_path):
-    for change in ODD:
+    for change in json.loads(f'[{ODD}]'):
         data = write(tmp_path / 'odd.jsonl', [FULL[0] | change])
         refused(f'odd.jsonl, line 1: .*"{[*change][0]}"', read, 'mbpp', str(data))
 
@@ -338,16 +349,10 @@ NUMBERS = {
     '12,345,678': 12345678, '#### Step 1\n#### Step 2\nso 14': 14, 'it is -$5': -5}
 
 
-def test_the_last_number_and_the_code_in_a_fence_however_that_is_written():
+def test_the_last_number_and_the_program_of_an_answer():
     for text, number in NUMBERS.items():
         assert last_number(text) == number, text
 
-    for name in '', 'py', 'python\r', 'python3.11', '{.python}', ' \t':
-        for end in '\n```\nIt adds.', '\n', ' # a `b`\n```':
-            answer = f'So:\r\n```{name}\nx = 1{end}'
-            assert code_in(answer).split('#')[0].strip() == 'x = 1', answer
-    assert code_in('Run\n```bash\nls\n```\nthen\n```python\nx = 1\n```') == 'x = 1\n'
-    assert code_in('- So:\n  ```\n  x = 1\n  y = 2\n  ```') == 'x = 1\ny = 2\n'
     asked = {'prompt': 'import math\nWrite `def f(x):`', 'entry_point': 'f'}
     assert program(asked, '```\nx = 1\n```', chat=True) == 'x = 1\n'
     assert program(asked | {'test': '1'}, 'x = 1', chat=True) == 'import math\nWrite `x = 1'
