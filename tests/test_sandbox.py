@@ -57,40 +57,107 @@ def test_right_programs_pass_and_wrong_ones_have_a_wrong_value():
 
 
 # --- outcomes -----------------------------------------------------------------------------------------------
-ADD = 'def add(a, b):\n    return a + b\n'
-OUTCOMES = [        # program, tests, outcome, a part of its message
-    (ADD, 'assert add(1, 2) == 3', 'passed', ''),
-    (ADD, 'assert add(1, 2) == 4', 'wrong', 'assert add(1, 2) == 4'),
-    (ADD, 'assert add(1, 2) == 4, "sum"', 'wrong', 'AssertionError: sum'),
-    (ADD, 'assert (', 'infrastructure', 'SyntaxError'),
-    (ADD, 'import re\nadd(1, re.compile("a"))', 'infrastructure', 'is not plain data'),
-    ('1 / 0', '', 'exception', 'ZeroDivisionError: division by zero'),
-    ('assert __name__ == "__main__"', '', 'passed', ''),
-    ('assert __name__ == "__main__"', 'pass', 'wrong', 'AssertionError'),
-    ('def f(:', '', 'syntax', 'SyntaxError'),
-    ('x = "\ud800"', '', 'syntax', ''), ('(' * 9999, '', 'syntax', ''),
-    ('while True: pass', '', 'timeout', 'not done in 5 s'),
-    ('x = bytearray(10 << 30)', '', 'memory', ''),
-    ('def f(n): return f(n + 1)', 'f(0)', 'exception', 'RecursionError'),
-    ('import os\nos._exit(0)', 'pass', 'exited', ''),
-    ('import ctypes\nctypes.string_at(0)', 'pass', 'exited', ''),
-    ('input()', '', 'exception', 'EOFError'),
-    # a strange exception
-    ('class E(Exception):\n    def __str__(self): raise ValueError\ndef f(): raise E', 'f()', 'exception',
-     'E'),
-    # what a program shadows does not judge
-    ('def abs(x): return 0\ndef f(): return 5\nround = isinstance = abs', 'assert abs(f() - 1) < 0.1',
-     'wrong', ''),
-    # what tests may ask
-    ('import re\ndef f(s): return re.match("a", s)', 'assert f("a") and not f("b")', 'passed', ''),
-    ('def bisect(x): return x + 1', 'assert bisect(1) == 2', 'passed', ''),      # a module's name
-    ('def f(x): return x', 'import numpy\nf(numpy.ones(2))', 'infrastructure', 'not plain data'),
-    ('import math\ndef f(): return 0.1 + 0.2', 'assert math.isclose(f(), 0.3)', 'passed', '')]
+# A program, its tests behind ---, the outcome and a part of its message.
+OUTCOMES = r"""
+=== passed
+def add(a, b): return a + b
+---
+assert add(1, 2) == 3
+=== wrong: assert add(1, 2) == 4
+def add(a, b): return a + b
+---
+assert add(1, 2) == 4
+=== wrong: AssertionError: sum
+def add(a, b): return a + b
+---
+assert add(1, 2) == 4, "sum"
+=== infrastructure: SyntaxError
+def add(a, b): return a + b
+---
+assert (
+=== infrastructure: is not plain data
+def add(a, b): return a + b
+---
+import re
+add(1, re.compile("a"))
+=== infrastructure: not plain data
+def f(x): return x
+---
+import numpy
+f(numpy.ones(2))
+=== exception: ZeroDivisionError: division by zero
+1 / 0
+---
+=== passed
+assert __name__ == "__main__"
+---
+=== wrong: AssertionError
+assert __name__ == "__main__"
+---
+pass
+=== syntax: SyntaxError
+def f(:
+---
+=== timeout: not done in 5 s
+while True: pass
+---
+=== memory
+x = bytearray(10 << 30)
+---
+=== exception: RecursionError
+def f(n): return f(n + 1)
+---
+f(0)
+=== exited
+import os
+os._exit(0)
+---
+pass
+=== exited
+import ctypes
+ctypes.string_at(0)
+---
+pass
+=== exception: EOFError
+input()
+---
+=== exception: E
+class E(Exception):
+    def __str__(self): raise ValueError
+def f(): raise E
+---
+f()
+=== wrong
+def abs(x): return 0
+def f(): return 5
+round = isinstance = abs
+---
+assert abs(f() - 1) < 0.1
+=== passed
+import re
+def f(s): return re.match("a", s)
+---
+assert f("a") and not f("b")
+=== passed
+def bisect(x): return x + 1         # the name of a module
+---
+assert bisect(1) == 2
+=== passed
+import math
+def f(): return 0.1 + 0.2
+---
+assert math.isclose(f(), 0.3)
+"""
 
 
-def test_each_outcome():
-    jobs = [(program, tests) for program, tests, *_ in OUTCOMES]
-    for (*job, outcome, words), result in zip(OUTCOMES, run_many(jobs, timeout=5), strict=True):
+def test_each_outcome_is_told_with_its_reason():
+    jobs, wanted = [('x = "\ud800"', ''), ('(' * 9999, '')], ['syntax', 'syntax']
+    for part in OUTCOMES.split('\n=== ')[1:]:
+        outcome, job = part.split('\n', 1)
+        jobs.append(job.split('\n---\n') if '\n---\n' in job else (job.removesuffix('\n---'), ''))
+        wanted.append(outcome)
+    for job, outcome, result in zip(jobs, wanted, run_many(jobs, timeout=5), strict=True):
+        outcome, _, words = outcome.partition(': ')
         assert result.outcome == outcome and words in result.message, (job, result)
     big = run_code('def f(): return "x" * (130 << 20)', 'assert f() == "x"', timeout=20, memory_mb=256)
     assert big.outcome == 'memory', big         # of the judge, or of the program that packs it
@@ -177,21 +244,22 @@ def test_what_cannot_cross_is_said_and_is_no_wrong_value():
 class L(list): pass
 def g(): yield 1
 """
-    for tests, outcome, words in (
-            ('class More(Money): pass', 'infrastructure', 'derive More'),
-            ('import pickle\npickle.dumps(Money())', 'infrastructure', 'pickle'),
-            ('import copy\ncopy.copy(Money())', 'infrastructure', 'copy'),
-            ('import copy\ncopy.deepcopy([Money()])', 'infrastructure', 'copy'),
-            ('assert (Money(1) * 3).n', 'exception', 'compare two of its objects'),
-            ('assert (3 * Money(1)).n', 'exception', 'compare two of its objects'),
-            ('assert (Money(1) + 4).n', 'exception', 'compare two of its objects'),
-            ('assert 4 in Money(4)', 'exception', 'compare two of its objects'),
-            ('assert L([1]) + [2] == [1, 2]', 'exception', 'compare two of its objects'),
-            ('i = g()\nnext(i)\ntry: i.send(1)\nexcept StopIteration: pass', 'exception', 'StopIteration'),
-            ('import re\nMoney(re.compile("a"))', 'infrastructure', 'not plain data'),
-            ('assert Money() == 5', 'exception', 'compare two of its objects')):
-        result = run_code(money, tests)
-        assert result.outcome == outcome and words in result.message, (tests, result)
+    cases = r"""class More(Money): pass => infrastructure: derive More
+import pickle; pickle.dumps(Money()) => infrastructure: pickle
+import copy; copy.copy(Money()) => infrastructure: copy
+import copy; copy.deepcopy([Money()]) => infrastructure: copy
+import re; Money(re.compile("a")) => infrastructure: not plain data
+i = g(); next(i); try: i.send(1); except StopIteration: pass => exception: StopIteration
+assert (Money(1) * 3).n => exception: compare two of its objects
+assert (3 * Money(1)).n => exception: compare two of its objects
+assert (Money(1) + 4).n => exception: compare two of its objects
+assert 4 in Money(4) => exception: compare two of its objects
+assert L([1]) + [2] == [1, 2] => exception: compare two of its objects
+assert Money() == 5 => exception: compare two of its objects"""
+    for case in cases.splitlines():
+        tests, outcome = case.split(' => ')
+        result = run_code(money, tests.replace('; ', '\n'))
+        assert f'{result.outcome}: ' in outcome and outcome.split(': ')[1] in result.message, (tests, result)
 
 
 def test_millions_of_digits_end_in_time():
