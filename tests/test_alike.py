@@ -146,7 +146,7 @@ def assert_same_run(out, straight):
     for file in 'last.pt', 'best.pt':
         a, b = state(out, file), state(straight, file)
         assert [name for name in a | b if not same(a.get(name), b.get(name))] == []
-    assert contents(out).keys() == FILES
+    assert contents(out).keys() == contents(straight).keys()
 
 
 # what a run must keep beside the weights: adapters, Muon's momentum, replay, KTO's zero point, the reference,
@@ -286,7 +286,7 @@ SELDOM = PAID.replace('return sum', 'return int(prompt.split()[0]) % 4 == 0 and 
 @pytest.mark.parametrize('trainer, n, batch_size, more', [
     ('sft', 2, 7, '--dropout=0'), ('sft', 4, 3, '--dropout=0'), ('dpo', 2, 7, '--grad_clip=0.3'),
     ('dpo', 4, 3, '--loss_type=kto --data_dir=THUMBS'), ('dpo', 2, 5, '--loss_type=rm'),
-    ('rl', 3, 6, '--updates=2 --kl_coef=0.1 --reward=SELDOM'), ('rl', 4, 3, '--learning_rate=1e-3')],
+    ('rl', 3, 6, '--updates=2 --kl_coef=0.1 --reward=SELDOM'), ('rl', 4, 3, '--updates=2')],
     indirect=['trainer'])
 def test_any_batch_is_shared_by_any_number_of_processes(trainer, n, batch_size, more, sft_model, pairs,
                                                         tmp_path):
@@ -296,6 +296,8 @@ def test_any_batch_is_shared_by_any_number_of_processes(trainer, n, batch_size, 
     (tmp_path / 'seldom.py').write_text(SELDOM, encoding='utf-8')
     more = more.replace('THUMBS', f'{tmp_path}/thumbs').replace('SELDOM', f'{tmp_path}/seldom.py').split()
     more += [f'--init_from={sft_model}', f'--batch_size={batch_size}', '--max_steps=3', '--eval_interval=1']
+    if trainer.name == 'rl':
+        more += ['--max_steps=2', '--learning_rate=1e-3']
     spy = before('clip', f"""
         name = os.environ.get('RANK', 'alone')
         arguments = [*arguments[0]], *arguments[1:]
@@ -313,7 +315,11 @@ def test_any_batch_is_shared_by_any_number_of_processes(trainer, n, batch_size, 
     assert largest > 1e-3
     for a, b in zip(gradients, shared, strict=True):
         assert (a - b).abs().max() < 1e-6 * max(1, largest)
-    assert state(one)['model'].keys() == state(several)['model'].keys()
+    weights = state(several)['model']
+    assert state(one)['model'].keys() == weights.keys()
+    if trainer.name == 'rl':
+        for name, weight in state(one)['model'].items():
+            torch.testing.assert_close(weight, weights[name], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize('rank, deed', [(1, 'os.kill(os.getpid(), signal.SIGKILL)'),
