@@ -1,6 +1,7 @@
 """eval.py: the exact loss, pass@k from answers to a table, several checkpoints, what is refused."""
 import concurrent.futures
 import itertools
+import json
 import math
 import os
 import random
@@ -12,10 +13,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import (ROOT, lift, mistake, ok, read_json, read_rows, refused, run, save_run, sharpen, shared,
+from conftest import (ROOT, lift, mistake, ok, read_json, read_rows, refused, run, save_run, sharpen,
                       write, write_bins)
 from feedback import expect
-from test_alone import FORGET
+from test_alike import FORGET
 from test_records import BYTES
 
 from model import GPT, GPTConfig
@@ -61,10 +62,9 @@ def test_a_summary_is_the_mean_over_problems_and_leaves_out_what_the_machine_fai
     assert result['parse_rate'] == pytest.approx(3 / 5)
 
     rows = [{'task_id': i, 'outcome': 'judged', 'score': score} for i, score in enumerate([1.0, 4.0] * 9)]
-    result = summarise([*rows, {'task_id': 1, 'outcome': 'infrastructure', 'score': None}], [1])
+    result = summarise(rows, [1])
     low, high = result['interval']      # on the scale of the grades, and it does not leave it
-    assert (result['n'], result['score']) == (18, pytest.approx(2.5)) and 1 <= low < 2.5 < high < 4
-    assert 8 < summarise(rows[:1], [1])['interval'][1] <= 10
+    assert result['score'] == pytest.approx(2.5) and 1 <= low < 2.5 < high < 4
 
 
 # --- the loss -----------------------------------------------------------------------------------------------
@@ -122,65 +122,49 @@ def test_a_score_says_what_was_searched_in_the_training_data(base_run, tmp_path)
 
 
 # --- answers that are there: each outcome is told and kept --------------------------------------------------
-CODEPARROT = [      # the two problems of the CodeParrot article, as lines of HumanEval
-    {'task_id': 'area', 'entry_point': 'area_of_rectangle', 'canonical_solution': '    return a * b\n',
-     'prompt': 'def area_of_rectangle(a: float, b: float):\n    """Return the area of the rectangle."""\n',
-     'test': ''.join(f'assert abs(area_of_rectangle({a}, {b}) - {a * b}) < 1e-6\n'
-                     for a, b in ((2, 3), (4.0, 4.0), (1.5, 8.0)))},
-    {'task_id': 'mean', 'entry_point': 'mean', 'canonical_solution': '    return np.mean(a)\n',
-     'prompt': '# a function in native python:\ndef mean(a):\n    return sum(a)/len(a)\n'
-               '# the same function using numpy:\nimport numpy as np\ndef mean(a):\n',
-     'test': 'def check(mean):\n    assert abs(mean([-3, 0, 9, 9]) - 3.75) < 1e-6\n'}]
 BROKEN = {'task_id': 'broken', 'prompt': 'def f():\n', 'canonical_solution': '    return 0\n',
           'test': 'def check(f):\n    assert f() == 1\n', 'entry_point': 'f'}
-AREAS = 'a * b', 'math.sqrt(a * b)', 'a * b / 2.0', 'a * b / a'         # that CodeParrot wrote
+AREA = {'task_id': 'area', 'entry_point': 'area_of_rectangle', 'canonical_solution': '    return a * b\n',
+        'prompt': 'def area_of_rectangle(a: float, b: float):\n    """Return the area of the rectangle."""\n',
+        'test': 'assert area_of_rectangle(2, 3) == 6\nassert area_of_rectangle(4.0, 4.0) == 16'}
+AREAS = 'a * b', 'math.sqrt(a * b)', 'a * b / 2.0', 'a * b / a'     # that CodeParrot wrote, in its article
 
 
 def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
-    """Each outcome is told and kept. A problem whose own solution fails is left out. Of four areas one is
-    right, of four means all are."""
-    own = [{'prompt': '# 4\n', 'tests': 'assert f() == 4'}, {'prompt': 'x', 'regex': 'a'}]
-    gsm8k = [{'question': 'Eggs?', 'answer': '3 + 4 = <<3+4=7>>7\n#### 1,201'}]
-    for name, rows in {'humaneval': [BROKEN, *CODEPARROT], 'own': own, 'gsm8k': gsm8k}.items():
-        path = write(tmp_path / name, rows)
-        path.write_text('\ufeff' + path.read_text(encoding='utf-8'), encoding='utf-8')     # a byte order mark
-    good, twin, third = (p['canonical_solution'] for p in problems(3, 0, 'variation'))
+    """Each outcome is told and kept. A problem whose own solution fails is left out. A file may begin with a
+    byte order mark."""
+    files = {'humaneval': [BROKEN, AREA], 'gsm8k': [{'question': 'Eggs?', 'answer': '<<3+4=7>>\n#### 1,201'}],
+             'own': [{'prompt': '# 4\n', 'tests': 'assert f() == 4'}, {'prompt': 'x', 'regex': 'a'}]}
+    for name, rows in files.items():
+        text = '\ufeff' + ''.join(json.dumps(row) + '\n' for row in rows)
+        (tmp_path / name).write_text(text, encoding='utf-8')
+    good, twin = (p['canonical_solution'] for p in problems(2, 0, 'variation'))
     answers = {
         'variation-0/0': [good, '    return None\n', '    return (\n', ' \n'],
         'variation-0/1': [twin, twin, '    raise ValueError\n', '    while True: pass\n'],
-        'variation-0/2': [third] * 4, 'area': [f'    return {area}\n' for area in AREAS],
-        'mean': ['    return np.mean(a)\n'] * 4,
-        'own/0': ['def f(): return 4', 'def f(): return 5', 'def g(): return 4', 'f'], 'own/1': ['b'] * 4,
+        'area': [f'    return {area}\n' for area in AREAS], 'own/1': ['b'] * 4,
+        'own/0': ['def f(): return 4', 'def f(): return 5', 'def g(): return 4', 'f'],
         'gsm8k/0': [' #### 1201', ' so 1,201.', 'I do not know', '7']}
     given = write(tmp_path / 'given.jsonl', [{'task_id': id, 'completion': text}
                                              for id, texts in answers.items() for text in texts])
-    flags = ['--tasks=problems,humaneval,own,gsm8k', '--splits=variation', '--n_problems=3', YES,
+    flags = ['--tasks=problems,humaneval,own,gsm8k', '--splits=variation', '--n_problems=2', YES,
              f'--data={tmp_path}/humaneval,{tmp_path}/own,{tmp_path}/gsm8k', '--k=1,2,4', '--memory_mb=4000',
              '--timeout=4']
     said, tasks, _ = evaluate(tmp_path / 'a', *flags, f'--completions={given}')
     ours = tasks['problems']
-    assert ours['by_split']['variation']['pass@2'] == pytest.approx((1 / 2 + 5 / 6 + 1) / 3)
-    assert ours['pass@4'] == 1 and (ours['n'], ours['samples']) == (3, 12)
-    assert ours['outcomes'] == {'passed': 7, 'wrong': 1, 'exception': 1, 'syntax': 1, 'empty': 1,
+    assert ours['by_split']['variation']['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2)
+    assert ours['pass@4'] == 1 and (ours['n'], ours['samples']) == (2, 8)
+    assert ours['outcomes'] == {'passed': 3, 'wrong': 1, 'exception': 1, 'syntax': 1, 'empty': 1,
                                 'timeout': 1}
     assert ours['failures'] == {'wrong value': 1, 'syntax': 1, 'empty': 1, 'other exception': 1, 'time': 1}
-    for reason, n in ours['failures'].items():
-        assert f'{reason} {n}' in said
-    assert tasks['humaneval']['pass@1'] == (1 / 4 + 4 / 4) / 2
+    assert all(f'{reason} {n}' in said for reason, n in ours['failures'].items())
+    assert tasks['humaneval']['pass@1'] == 1 / 4
     assert tasks['humaneval']['failures'] == {'wrong value': 2, 'name': 1}      # math is not imported
     assert read_json(tmp_path / 'a/eval.json')['left_out'] == ['broken']
     assert tasks['own']['outcomes'] == {'passed': 1, 'wrong': 5, 'exception': 2}
     assert tasks['gsm8k']['outcomes'] == {'passed': 2, 'wrong': 2}
     again = evaluate(tmp_path / 'b', *flags, f'--completions={tmp_path}/a/samples.jsonl')[1]
     assert again == tasks                               # all samples were kept, and are scored again
-
-    # replies to messages, as eval.py writes them, are programs in words
-    asked = [{'role': 'user', 'content': 'f?'}]
-    replies = write(tmp_path / 'c.jsonl', [{'task_id': 'own/0', 'messages': asked,
-                                            'completion': 'So:\n```\ndef f(): return 4\n```'}])
-    (tmp_path / 'one').write_bytes((tmp_path / 'own').read_bytes().splitlines()[0])
-    flags = ['--tasks=own', f'--data={tmp_path}/one', YES]
-    assert evaluate(tmp_path / 'c', *flags, f'--completions={replies}')[1]['own']['pass@1'] == 1
 
 
 def test_a_judge_that_gives_no_grade_gives_no_score_and_the_answers_are_kept(tmp_path):
@@ -191,16 +175,6 @@ def test_a_judge_that_gives_no_grade_gives_no_score_and_the_answers_are_kept(tmp
     said = run('eval.py', *flags, '--judge=cat', f'--out={tmp_path}/2/eval.json')
     mistake(said, 'no score', '3/3', 'from 1 to 10')
     assert (tmp_path / '2/samples.jsonl').read_text(encoding='utf-8').count('"completion": "x"') == 3
-
-
-def test_mbpp_is_scored_on_all_problems_whose_own_solution_passes(tmp_path):
-    data = shared('mbpp_sanitized.jsonl')
-    given = write(tmp_path / 'c.jsonl', [{'task_id': row['task_id'], 'completion': '    return 0\n'}
-                                         for row in read_rows(data)[:57]])
-    result = evaluate(tmp_path, '--tasks=mbpp', f'--data={data}', f'--completions={given}', YES,
-                      '--n_problems=57')[1]['mbpp']
-    assert read_json(tmp_path / 'eval.json')['left_out'] == ['MbppEval/56'] and result['n'] == 56
-    assert result['parse_rate'] == 1 and result['pass@1'] < 0.2
 
 
 # --- answers of a model -------------------------------------------------------------------------------------
@@ -218,8 +192,9 @@ def shelf(base_run, tmp_path_factory):
     return folder
 
 
-def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(shelf, tmp_path):
-    """Each number is that of the checkpoint alone, asked as it was taught, with its own tokenizer."""
+def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(shelf, data_dir, tmp_path):
+    """Each number is that of the checkpoint alone, asked as it was taught, with its own tokenizer. The loss
+    of each is measured on each data."""
     words = 'def f(', 'import ', 'x', 'return', 'self.', 'for i'
     data = write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in words])
     flags = ['--tasks=own', f'--data={data}', '--max_new_tokens=5']
@@ -235,19 +210,13 @@ def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(shelf, tmp_pa
     assert {row['ckpt'] for row in rows if row['messages']} == {tuned}
     assert said.index('b_first.pt') < said.rindex('a_late.pt')
     assert said.endswith(f'next: python sample.py --ckpt={tuned} --chat=True\n')
-
-
-def test_each_checkpoint_is_measured_on_each_data(shelf, data_dir, tmp_path):
-    (tmp_path / 'other').mkdir()
-    for name in ('meta.json', 'tokenizer.json'):
-        shutil.copy(data_dir / name, tmp_path / 'other')
-    n = read_json(data_dir / 'meta.json')['tokens']['val']
-    np.zeros(n, 'uint16').tofile(tmp_path / 'other/val.bin')        # and no train.bin
-    pair = f'{shelf}/a_late.pt', f'{shelf}/b_first.pt'
-    rows = evaluate(tmp_path, f'--ckpt={",".join(pair)}', f'--data_dir={data_dir},{tmp_path}/other',
-                    '--loss_tokens=99', '--random_init=False')[1]['loss']
+    other = shutil.copytree(data_dir, tmp_path / 'other')
+    np.zeros(read_json(data_dir / 'meta.json')['tokens']['val'], 'uint16').tofile(other / 'val.bin')
+    (other / 'train.bin').unlink()                                  # nobody reads it
+    rows = evaluate(tmp_path, f'--ckpt={first},{late}', f'--data_dir={data_dir},{other}', '--loss_tokens=99',
+                    '--random_init=False')[1]['loss']
     assert len({row['nats'] for row in rows.values()}) == 4
-    assert {*rows} == {f'{name}_{data} val' for name in pair for data in (data_dir, tmp_path / 'other')}
+    assert {*rows} == {f'{name}_{data} val' for name in (first, late) for data in (data_dir, other)}
 
 
 # --- many answers at a time ---------------------------------------------------------------------------------
@@ -307,12 +276,11 @@ def test_where_the_answer_to_a_text_ends():
 # --- what has been learned ----------------------------------------------------------------------------------
 def test_four_levels_by_hand():
     row = levels(['Speak, we\nza za'], {'Speak', 'we'}, {'First', 'Speak'})     # the last word may be cut
-    assert row['space'] == pytest.approx(3 / 15) and row['punctuation'] == pytest.approx(1 / 15)
-    assert row['words'] == pytest.approx(2 / 3) and row['lines'] == 1           # of Speak, we, za; of Speak
-    assert row['speeches'] is None and set(levels([''], set(), set()).values()) == {None}
-    for text, share in (('First Citizen:\nSpeak.\n\nAll:\nNo.\n\nA:\ncut o', 1),
-                        ('all:\nSpeak.\n\nAll No:\n\nRest', 1 / 2)):
-        assert levels([text], set(), set())['speeches'] == share, text
+    assert row['speeches'] is None          # of words: Speak, we, za; of lines: Speak
+    found = [row[name] for name in ('space', 'punctuation', 'words', 'lines')]
+    assert found == pytest.approx([3 / 15, 1 / 15, 2 / 3, 1])
+    assert set(levels([''], set(), set()).values()) == {None}
+    assert levels(['all:\nSpeak.\n\nAll No:\n\nRest'], set(), set())['speeches'] == 1 / 2
 
 
 def test_what_was_learned_stands_between_untrained_and_corpus(base_run, data_dir):
@@ -355,25 +323,19 @@ def test_intervals_hold_the_truth_19_times_in_20():
     assert compare_samples(same, same)['interval'] == pytest.approx([-share, share])
 
 
-def test_two_models_are_compared_problem_by_problem():
-    """10 problems: 7 gained, 1 lost, 2 alike."""
+def test_two_models_are_compared_problem_by_problem_and_by_kind():
+    """10 problems: 7 gained, 1 lost, 2 alike. An answer that was not graded is not wrong. Gains are told by
+    kind, and pool the splits of one."""
     result = compare_samples(graded('a', '0001110000'), graded('b', '1110111111'))
     assert (result['n'], len(result['gained']), result['lost']) == (10, 7, ['t 3'])
     assert 0 < result['interval'][0] < result['b'] - result['a'] == pytest.approx(0.6)
     refused('no problem in common', compare_samples, graded('a', '1'), [])
-
-
-def test_an_answer_that_was_not_graded_is_not_wrong():
-    good = rows_of('a', ['passed', 'passed', 'passed', 'wrong'])
     lost = rows_of('b', ['passed', 'infrastructure', 'ungraded', 'empty'])
-    result = compare_samples(good, lost)
+    result = compare_samples(graded('a', '1110'), lost)
     assert (result['n'], result['a'], result['b'], result['lost']) == (2, 0.5, 0.5, [])
-
-
-def test_gains_are_told_by_kind_and_pool_the_splits_of_one():
     splits = 'variation', 'cell', 'feedback', 'feedback_variation', None
-    both = [[row | {'split': splits[i // 2]} for i, row in enumerate(rows_of(name, outcomes))]
-            for name, outcomes in (('a', ['wrong'] * 9), ('b', ['passed'] * 3 + ['wrong'] * 5 + ['passed']))]
+    both = [[row | {'split': splits[i // 2]} for i, row in enumerate(graded(*side))]
+            for side in (('a', '0' * 9), ('b', '111000001'))]
     result = compare_samples(*both)
     gain = {kind: difference for kind, (difference, *_) in result['gain'].items()}
     assert gain == {'all': 4 / 9, 'example tasks': 1.0, 'unseen combinations': 0.5, 'practice tasks': 0.0}
@@ -421,24 +383,27 @@ def test_with_three_files_beside_it_the_loss_and_judged_answers_are_measured(bas
 
 # --- mistakes -----------------------------------------------------------------------------------------------
 REFUSED = {
-    '--tasks=problem': ['--tasks=problem:', 'problems', 'humaneval', 'lm_eval', 'docs/measuring.md'],
-    '--tasks=compare': ['--compare=out/dpo'], '--tasks=own,own': ['.jsonl', 'in this order: own'],
-    '--tasks=compare --compare=x --ckpt=a,b': ['one --ckpt'],
-    '--tasks=compare --compare=x --completions=y': ['leave --completions out'],
-    '--tasks=compare --compare=x --ckpt=mind': ['mind does not exist'],
-    '--tasks=problems': [YES, 'sandbox.py'],
-    f'--tasks=problems {YES} --splits=cell,cell': ["'cell-0/0' twice"],
-    f'--tasks=problems {YES} --num_samples=4 --k=1,8': ['pass@8', '--num_samples=8'], '--k=0': ['--k=0'],
-    '--out=tokenizer.json': ['must end with .json', 'a file of a run'],
-    '--tasks=own --data=samples.jsonl --completions=x --out=eval.json': ['would replace a file that is read']}
+    '--tasks=problem': '--tasks=problem:|problems|humaneval|lm_eval|docs/measuring.md',
+    '--tasks=compare': '--compare=out/dpo', '--tasks=own,own': '.jsonl|in this order: own',
+    '--tasks=compare --compare=x --ckpt=a,b': 'one --ckpt', '--k=0': '--k=0',
+    '--tasks=compare --compare=x --completions=y': 'leave --completions out',
+    '--tasks=compare --compare=x --ckpt=mind': 'mind does not exist', '--tasks=problems': f'{YES}|sandbox.py',
+    f'--tasks=problems {YES} --splits=cell,cell': "'cell-0/0' twice",
+    f'--tasks=problems {YES} --num_samples=4 --k=1,8': 'pass@8|--num_samples=8',
+    '--out=tokenizer.json': 'must end with .json|a file of a run',
+    '--tasks=own --data=samples.jsonl --completions=x --out=eval.json': 'would replace a file that is read'}
 
 
 def test_mistakes_are_one_sentence(tmp_path):
     data = write(tmp_path / 'samples.jsonl', [{'prompt': 'x', 'regex': 'a'}])
     before = data.read_bytes()
     for flags, words in REFUSED.items():
-        mistake(run('eval.py', *flags.split(), cwd=tmp_path), *words)
+        mistake(run('eval.py', *flags.split(), cwd=tmp_path), *words.split('|'))
+    for k in '9' * 5000, '-1', '1,,2', '1.5', '\u00b2', 'None':
+        mistake(run('eval.py', '--tasks=own', f'--data={data}', '--completions=x', f'--k={k}'), 'k=')
     assert data.read_bytes() == before
+    bad = write(tmp_path / 'bad.jsonl', [{'prompt': 'x', 'answer': 'Paris'}])
+    mistake(run('eval.py', '--tasks=own', f'--data={bad}'), 'bad.jsonl, line 1: "answer" must be a number')
 
 
 @pytest.mark.skipif(not hasattr(os, 'symlink'), reason='needs links')

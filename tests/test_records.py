@@ -1,4 +1,5 @@
-"""Words and messages for other tests."""
+"""Words, messages and lines for other tests."""
+from conftest import read_rows, thumbs_of, write
 from hypothesis import strategies as st
 
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -19,3 +20,21 @@ chats = st.lists(st.fixed_dictionaries({'role': roles, 'content': contents}), mi
 
 def say(role, content):
     return {'role': role, 'content': content}
+
+
+def ever_shorter(messages):
+    """A conversation, and what is left of it as older turns go: behind its system messages, it begins with
+    one of its questions. A question is one or several messages in a row of a user."""
+    n = next((i for i, message in enumerate(messages) if message['role'] != 'system'), len(messages))
+    system, rest = messages[:n], messages[n:]
+    questions = [i for i in range(1, len(rest)) if rest[i]['role'] == 'user' != rest[i - 1]['role']]
+    return [system + rest[i:] for i in (0, *questions)]
+
+
+def mixed_with_thumbs(pairs, folder):
+    """A copy of this folder of pairs whose every second line is a single answer, some good and some bad."""
+    for side in ('train', 'val'):
+        rows = read_rows(pairs / f'{side}.jsonl')
+        rows[1::2] = thumbs_of(rows)[1::2]
+        write(folder / f'{side}.jsonl', rows)
+    return folder

@@ -1,74 +1,163 @@
-"""The sandbox judges right: references, each outcome, what crosses the pipe, order, cleaning up."""
+"""The sandbox: what programs return means to the tests what it means in Python; each outcome is told; and
+none passes without solving, reads, breaks out or stays, with and without the walls of the system."""
+import contextlib
+import ctypes
 import gzip
 import json
 import os
+import pathlib
+import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 
-from conftest import ROOT, shared
+import pytest
+from attacks import (ANYTHING, ATTACKS, BOMB, BOUNDED, CALLS, CHECK, EXPECTED, HELP, HONEST, LEFTOVERS, MANY,
+                     OUTSIDE, PROGRAMS, STAY, WRONG)
+from conftest import ROOT, shared, write
 
+from extras import sandbox
 from extras.sandbox import Court, run_code, run_many
+
+LINUX = pytest.mark.skipif(not os.path.exists('/proc/self/ns/pid'), reason='needs Linux')
+NAMESPACES, LANDLOCK = 'libc.unshare(', 'libc.syscall(446, rules, 0) == 0'
+SECCOMP = 'libc.prctl(22, 2, program, 0, 0) == 0'
+REFUSALS = {NAMESPACES: 'bool(', LANDLOCK: 'False', SECCOMP: 'False'}
+LIST = "/children'"         # a file of /proc that not every Linux has
+# The namespaces of an ordinary user (None: of who runs this, perhaps root), and what the system refuses.
+MODES = [(None, ()), (9, ()), (0, ()), (None, (NAMESPACES,))]
+MODE_NAMES = ['all walls', 'a user', 'a user without namespaces', 'without namespaces']
 
 
 def test_all_references_of_human_eval_pass_and_no_empty_body_does():
     with gzip.open(shared('HumanEval.jsonl.gz'), 'rt', encoding='utf-8') as f:
         problems = [json.loads(line) for line in f]
-    assert len(problems) == 164
-    for body in None, '    pass\n':
-        jobs = [(p['prompt'] + (body or p['canonical_solution']), p['test'], p['entry_point'])
-                for p in problems]
-        for p, result in zip(problems, run_many(jobs, timeout=20), strict=True):
-            assert result.outcome in (('wrong', 'exception') if body else ('passed',)), (p['task_id'], result)
+    right = [(p['prompt'] + p['canonical_solution'], p['test'], p['entry_point']) for p in problems]
+    empty = [(p['prompt'] + '    pass\n', p['test'], p['entry_point']) for p in problems[::8]]
+    outcomes = [result.outcome for result in run_many([*right, *empty], timeout=20)]
+    assert outcomes[:164] == ['passed'] * 164
+    assert {*outcomes[164:]} == {'wrong', 'exception'} and len(outcomes) == 164 + 21
+
+
+def test_right_programs_pass_and_wrong_ones_have_a_wrong_value():
+    jobs, names = [], []
+    for part in PROGRAMS.split('\n=== ')[1:]:
+        (name, program), (change, tests) = [half.split('\n', 1) for half in part.split('\n--- ')]
+        names.append(name)
+        before, after = change.split(' => ')
+        assert before in program, name
+        jobs += [(program, tests, 'f'), (program.replace(before, after), tests, 'f')]
+    results = [*run_many(jobs, timeout=10)]
+    for name, *pair in zip(names, results[::2], results[1::2], strict=True):
+        assert [result.outcome for result in pair] == ['passed', 'wrong'], (name, pair)
 
 
 # --- outcomes -----------------------------------------------------------------------------------------------
-ADD = 'def add(a, b):\n    return a + b\n'
-PLAIN = r"""[None, True, 1, 10 ** 300, -0.0, 1e999, 1j, 'é\ud800\n', b'\xff', (), [(1,)], {1, (2,)},
-          {(1, 2): {}}, frozenset('ab')]"""
-OUTCOMES = [        # program, tests, outcome, a part of its message
-    (ADD, 'assert add(1, 2) == 3', 'passed', ''),
-    (ADD, 'assert add(1, 2) == 4', 'wrong', 'assert add(1, 2) == 4'),
-    (ADD, 'assert add(1, 2) == 4, "sum"', 'wrong', 'AssertionError: sum'),
-    (ADD, 'assert (', 'infrastructure', 'SyntaxError'),
-    (ADD, 'import re\nadd(1, re.compile("a"))', 'infrastructure', 'is not plain data'),
-    ('1 / 0', '', 'exception', 'ZeroDivisionError: division by zero'),
-    ('assert __name__ == "__main__"', '', 'passed', ''),
-    ('assert __name__ == "__main__"', 'pass', 'wrong', 'AssertionError'),
-    ('def f(:', '', 'syntax', 'SyntaxError'),
-    ('x = "\ud800"', '', 'syntax', ''), ('(' * 9999, '', 'syntax', ''),
-    ('while True: pass', '', 'timeout', 'not done in 5 s'),
-    ('x = bytearray(10 << 30)', '', 'memory', ''),
-    ('def f(n): return f(n + 1)', 'f(0)', 'exception', 'RecursionError'),
-    ('import os\nos._exit(0)', 'pass', 'exited', ''),
-    ('import ctypes\nctypes.string_at(0)', 'pass', 'exited', ''),
-    ('input()', '', 'exception', 'EOFError'),
-    # what comes back: plain data as they are, strange results and exceptions
-    ('def f(x): return x', f'assert f({PLAIN}) == {PLAIN}', 'passed', ''),
-    ('class E(Exception):\n    def __str__(self): raise ValueError\ndef f(): raise E', 'f()', 'exception',
-     'E'),
-    ('def f(): return 10 ** 5000', 'assert f() == 10 ** 5000', 'passed', ''),
-    # what a program raises or shadows does not judge
-    ('def f(x): raise StopIteration', 'assert all(map(lambda x: f(x) == 1, [1, 2]))', 'exception', ''),
-    ('def abs(x): return 0\ndef f(): return 5\nround = isinstance = abs', 'assert abs(f() - 1) < 0.1',
-     'wrong', ''),
-    # what tests may ask
-    ('import collections\ndef f(s): return collections.Counter(s)',
-     'assert f("aab") == {"a": 2, "b": 1}', 'passed', ''),
-    ('import re\ndef f(s): return re.match("a", s)', 'assert f("a") and not f("b")', 'passed', ''),
-    ('def bisect(x): return x + 1', 'assert bisect(1) == 2', 'passed', ''),      # a module's name
-    ('def f(x): return x', 'import numpy\nf(numpy.ones(2))', 'infrastructure', 'not plain data'),
-    ('import math\ndef f(): return 0.1 + 0.2', 'assert math.isclose(f(), 0.3)', 'passed', ''),
-    ('class E(ValueError): pass\ndef f(): raise E("no")',
-     'try:\n    f()\n    assert False\nexcept ValueError as e:\n    assert str(e) == "no"', 'passed', ''),
-    ('def f(): return b"\\xff".decode()', 'try:\n    f()\nexcept UnicodeDecodeError: pass', 'passed', '')]
+# A program, its tests behind ---, the outcome and a part of its message.
+OUTCOMES = r"""
+=== passed
+def add(a, b): return a + b
+---
+assert add(1, 2) == 3
+=== wrong: assert add(1, 2) == 4
+def add(a, b): return a + b
+---
+assert add(1, 2) == 4
+=== wrong: AssertionError: sum
+def add(a, b): return a + b
+---
+assert add(1, 2) == 4, "sum"
+=== infrastructure: SyntaxError
+def add(a, b): return a + b
+---
+assert (
+=== infrastructure: is not plain data
+def add(a, b): return a + b
+---
+import re
+add(1, re.compile("a"))
+=== infrastructure: not plain data
+def f(x): return x
+---
+import numpy
+f(numpy.ones(2))
+=== exception: ZeroDivisionError: division by zero
+1 / 0
+---
+=== passed
+assert __name__ == "__main__"
+---
+=== wrong: AssertionError
+assert __name__ == "__main__"
+---
+pass
+=== syntax: SyntaxError
+def f(:
+---
+=== timeout: not done in 5 s
+while True: pass
+---
+=== memory
+x = bytearray(10 << 30)
+---
+=== exception: RecursionError
+def f(n): return f(n + 1)
+---
+f(0)
+=== exited
+import os
+os._exit(0)
+---
+pass
+=== exited
+import ctypes
+ctypes.string_at(0)
+---
+pass
+=== exception: EOFError
+input()
+---
+=== exception: E
+class E(Exception):
+    def __str__(self): raise ValueError
+def f(): raise E
+---
+f()
+=== wrong
+def abs(x): return 0
+def f(): return 5
+round = isinstance = abs
+---
+assert abs(f() - 1) < 0.1
+=== passed
+import re
+def f(s): return re.match("a", s)
+---
+assert f("a") and not f("b")
+=== passed
+def bisect(x): return x + 1         # the name of a module
+---
+assert bisect(1) == 2
+=== passed
+import math
+def f(): return 0.1 + 0.2
+---
+assert math.isclose(f(), 0.3)
+"""
 
 
-def test_each_outcome():
-    jobs = [(program, tests) for program, tests, *_ in OUTCOMES]
-    for (*job, outcome, words), result in zip(OUTCOMES, run_many(jobs, timeout=5), strict=True):
+def test_each_outcome_is_told_with_its_reason():
+    jobs, wanted = [('x = "\ud800"', ''), ('(' * 9999, '')], ['syntax', 'syntax']
+    for part in OUTCOMES.split('\n=== ')[1:]:
+        outcome, job = part.split('\n', 1)
+        jobs.append(job.split('\n---\n') if '\n---\n' in job else (job.removesuffix('\n---'), ''))
+        wanted.append(outcome)
+    for job, outcome, result in zip(jobs, wanted, run_many(jobs, timeout=5), strict=True):
+        outcome, _, words = outcome.partition(': ')
         assert result.outcome == outcome and words in result.message, (job, result)
     big = run_code('def f(): return "x" * (130 << 20)', 'assert f() == "x"', timeout=20, memory_mb=256)
     assert big.outcome == 'memory', big         # of the judge, or of the program that packs it
@@ -77,7 +166,6 @@ def test_each_outcome():
     assert run_code(program, 'def check(f): assert f([1]) == 7 and sum([1]) == 7', 'sum').outcome == 'passed'
 
 
-# --- what is around it --------------------------------------------------------------------------------------
 def test_nothing_stays_in_the_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
     for program in ('open("a", "w").write("b")', 'while True: pass', 'def f(:',
@@ -85,22 +173,6 @@ def test_nothing_stays_in_the_temporary_folder(tmp_path, monkeypatch):
                     'import os\nfor _ in range(3000): os.mkdir("a"), os.chdir("a")\nos.chmod(".", 0)'):
         run_code(program, timeout=0.5)
         assert not list(tmp_path.iterdir()), program
-
-
-def test_ctrl_c_ends_the_programs(tmp_path):
-    code = f"""import signal, sys
-sys.path.insert(0, {str(ROOT)!r})
-from extras import sandbox
-signal.signal(signal.SIGINT, signal.default_int_handler)        # a shell's background job ignores it
-print('on', flush=True)
-list(sandbox.run_many([('import time\\ntime.sleep(987)',)] * 4, timeout=3, processes=2))"""
-    process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE,
-                               stderr=subprocess.DEVNULL, env={**os.environ, 'TMPDIR': str(tmp_path)})
-    process.stdout.readline()
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(8) != 0
-    assert not list(tmp_path.iterdir())
 
 
 def test_equal_jobs_run_once_and_results_keep_their_order():
@@ -115,3 +187,333 @@ def test_one_process_forks_the_judges_of_a_whole_run():
     tests = 'import os\nassert False, os.getppid()'
     first, second = run_code('pass', tests), *run_many([('1', tests)])
     assert first.message == second.message and first.outcome == 'wrong', (first, second)
+
+
+# --- what crosses between a program and its tests -----------------------------------------------------------
+def test_no_library_lets_a_program_compare():
+    """NumPy would hand what the tests expect to these methods, and take what they return."""
+    program = """class E:
+    def __array_function__(self, *_): return True
+    __array_ufunc__ = __torch_function__ = __array_function__
+    def all(self): return True
+def f(): return E()"""
+    for text in 'np.allclose(f(), [2, 4])', 'np.array_equal(f(), [2])', '(np.array([2, 4]) == f()).all()':
+        result = run_code(program, f'import numpy as np\nassert {text}', timeout=20)
+        assert result.outcome in ('wrong', 'exception'), (text, result)
+
+
+@pytest.mark.parametrize('base', ['', 'int', 'list', 'str', 'tuple', 'ValueError'])
+def test_no_object_of_a_program_decides_what_the_tests_expect(base):
+    program = ANYTHING.replace('(BASE)', f'({base})')
+    jobs = [(program, f'assert {text}') for text in EXPECTED.replace('\n', '; ').split('; ')]
+    jobs.append((program, 'with f(0):\n    assert 1 == 2'))
+    for (_, tests), result in zip(jobs, run_many(jobs, timeout=10), strict=True):
+        assert result.outcome in ('wrong', 'exception'), (tests, result)
+
+
+def test_a_function_of_the_tests_can_be_called_and_stays_closed():
+    program = """def f(g):
+    for name in '__globals__', '__code__', '__closure__', '__self__', 'gi_frame':
+        for operation, *more in (('getattr', name), ('special', '__getattribute__', name), ('plain',),
+                                 ('run', name)):
+            try: print('opened', type(g)._end.ask(operation, g, *more))
+            except (AttributeError, KeyError): pass
+    return g(1)"""
+    result = run_code(program, 'secret = 5\nassert f(lambda x: x + 1) == 2')
+    assert result.outcome == 'passed' and result.stdout == '', result
+    # Nor can the program put an object of its own in the place of one that the tests handed out.
+    program = """def f(g):
+    end = type(g)._end
+    number = end.tags[id(g)]['known']
+    end.new.append({'list': [number]})"""
+    result = run_code(program, 'f(lambda: 1)')
+    assert result.outcome == 'exited', result
+    # Nor does it get out of its verdict by asking for what cannot cross.
+    tests = 'class A:\n    p = property(len)\nassert f(A()) == 1'
+    result = run_code('def f(a): return type(a).p', tests)
+    assert result.outcome == 'exception' and 'property' in result.message, result
+
+
+# --- what cannot be judged, and what would take too long ----------------------------------------------------
+def test_what_cannot_cross_is_said_and_is_no_wrong_value():
+    money = """class Money:
+    def __init__(self, *n): self.n = n
+    def __eq__(self, other): return other == 5
+    def __mul__(self, k): return Money(*self.n * k)
+    __rmul__ = __add__ = __contains__ = __mul__
+class L(list): pass
+def g(): yield 1
+"""
+    cases = r"""class More(Money): pass => infrastructure: derive More
+import pickle; pickle.dumps(Money()) => infrastructure: pickle
+import copy; copy.copy(Money()) => infrastructure: copy
+import copy; copy.deepcopy([Money()]) => infrastructure: copy
+import re; Money(re.compile("a")) => infrastructure: not plain data
+i = g(); next(i); try: i.send(1); except StopIteration: pass => exception: StopIteration
+assert (Money(1) * 3).n => exception: compare two of its objects
+assert (3 * Money(1)).n => exception: compare two of its objects
+assert (Money(1) + 4).n => exception: compare two of its objects
+assert 4 in Money(4) => exception: compare two of its objects
+assert L([1]) + [2] == [1, 2] => exception: compare two of its objects
+assert Money() == 5 => exception: compare two of its objects"""
+    for case in cases.splitlines():
+        tests, outcome = case.split(' => ')
+        result = run_code(money, tests.replace('; ', '\n'))
+        assert f'{result.outcome}: ' in outcome and outcome.split(': ')[1] in result.message, (tests, result)
+
+
+def test_millions_of_digits_end_in_time():
+    big = 'x = 1 << 9_000_000\ndef f(): return x'
+    raw = """import os
+def f():
+    for fd in range(3, 99):
+        try: os.write(fd, b'["returned", [' + b'7' * 3_000_000 + b'], [], []]\\n')
+        except OSError: pass"""
+    begin = time.monotonic()
+    for program, tests, outcome in (
+            (big, 'assert f() == 1 << 9_000_000', 'passed'), (big, 'assert f() == 1, f()', 'wrong'),
+            (raw, 'f()', 'exited'), ('x = ' + '7' * 3_000_000, 'pass', 'syntax')):
+        result = run_code(program, tests, timeout=20)
+        assert result.outcome == outcome, (program[:60], result)
+    assert time.monotonic() - begin < 15        # a single int() of so many digits takes longer
+
+
+# --- attacks ----------------------------------------------------------------------------------------------
+# An ordinary user, who may have so many namespaces: uid 1000, no capabilities.
+USER = """import ctypes, os, sys
+uid, gid = os.getuid(), os.getgid()
+if ctypes.CDLL(None).unshare(0x10000000) == 0:
+    for path, text in (('self/setgroups', 'deny'), ('self/uid_map', f'1000 {uid} 1'),
+                       ('self/gid_map', f'1000 {gid} 1'), ('sys/user/max_user_namespaces', 'MOST')):
+        with open(f'/proc/{path}', 'w') as f:
+            f.write(text)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+# Of calls that Python's C library has no function for.
+NUMBERS = {name: number for name, *numbers in [
+    ('KEYCTL', 250, 219), ('ADD_KEY', 248, 217), ('REQUEST_KEY', 249, 218), ('IOPRIO_SET', 251, 30),
+    ('SCHED_SETATTR', 314, 274), ('MEMFD_SECRET', 447, 447), ('MQ_OPEN', 240, 180), ('MQ_UNLINK', 241, 181),
+    ('SEMOP', 65, 193)]
+    for number in numbers[os.uname().machine == 'aarch64':][:1]}
+# Each group of jobs has a process of its own, all of them at once. There is a key that they all know.
+CALLER = """import ctypes, json, os, sys
+libc = ctypes.CDLL(None)
+libc.syscall(KEYCTL, 1, None), libc.syscall(ADD_KEY, b'user', b'nanoparrot', b'secret', 6, -3)
+sys.path.insert(0, ROOT)
+from extras import sandbox
+sandbox.TRIAL = sys.argv[1]
+os.environ['OPENAI_API_KEY'] = 'sk-secret'
+pipes = []
+for group in json.load(sys.stdin):
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        jobs = [(program.replace('CALLER', str(os.getpid())), *tests) for program, *tests in group]
+        with open(writing, 'w') as f:
+            json.dump([vars(r) for r in sandbox.run_many(jobs, float(sys.argv[2]), 512, 2)], f)
+        sys.exit()
+    os.close(writing)
+    pipes.append(reading)
+print(json.dumps([result for pipe in pipes for result in json.load(open(pipe))]))
+""".replace('ROOT', repr(str(ROOT)))
+
+
+def numbered(text):
+    """It, with the numbers of calls for this machine."""
+    for name, number in NUMBERS.items():
+        text = re.sub(rf'\b{name}\b', str(number), text)
+    return text
+
+
+def without(path, *walls):
+    """A copy of trial.py, with crossing.py and sandbox.py beside it, whose system refuses these walls."""
+    shutil.copy(ROOT / 'extras/crossing.py', path.parent)
+    found = set()
+    for name in 'sandbox.py', 'trial.py':
+        text = pathlib.Path(sandbox.TRIAL).with_name(name).read_text(encoding='utf-8')
+        for wall in walls:
+            found |= {wall} if wall in text else set()
+            text = text.replace(wall, REFUSALS.get(wall, "/none'"))
+        (path.parent / name).write_text(text, encoding='utf-8')
+    assert found == {*walls}
+    return str(path)
+
+
+def judged(groups, trial, namespaces=None, timeout=1):
+    """The results of all jobs. namespaces: of an ordinary user; else it is who runs this."""
+    user = [] if namespaces is None else ['-c', USER.replace('MOST', str(namespaces))]
+    command = [sys.executable, *user, '-c', numbered(CALLER), trial, str(timeout)]
+    done = subprocess.run(command, input=numbered(json.dumps(groups)), capture_output=True, text=True,
+                          timeout=120)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return json.loads(done.stdout)
+
+
+@LINUX
+@pytest.mark.parametrize('namespaces, missing', [
+    *MODES, (0, (LANDLOCK, SECCOMP)), (None, (NAMESPACES, LANDLOCK, SECCOMP))],
+    ids=[*MODE_NAMES, 'a user without walls', 'no walls'])
+def test_no_attack_passes_reads_or_breaks_what_is_yours(namespaces, missing, tmp_path):
+    data = write(tmp_path / 'data.jsonl', [{'prompt': 'def add(a, b):\n',
+                                            'canonical_solution': '    return a + b'}])
+    mine = tmp_path / 'mine'
+    mine.write_text('kept', encoding='utf-8')
+    tmp_path.chmod(0o777)
+    jobs = {name: [(WRONG + HELP + attack).replace('MINE', str(tmp_path)), CHECK, 'add']
+            for name, attack in {**ATTACKS, 'honest': HONEST}.items()}
+    honest = jobs.pop('honest')
+    groups = [[jobs.pop(name)] for name in [*jobs] if name.startswith('kill')]
+    names = [*[name for name in ATTACKS if name.startswith('kill')], *jobs]
+    names_it = subprocess.Popen([sys.executable, '-c', 'input()', f'--data={data}'], stdin=subprocess.PIPE)
+    trial = without(tmp_path / 'trial.py', *missing)
+    results = judged([*groups, [*jobs.values()]], trial, namespaces, 3)
+    honest, = judged([[honest]], trial, namespaces, 20)
+    names_it.communicate(b'\n')
+    assert_no_process_is_left(trial)
+    assert honest['outcome'] == 'passed', honest
+    for name, result in zip(names, results, strict=True):
+        if name.startswith('steals') and not result['reads_denied']:
+            assert result['outcome'] == 'passed', (name, result)
+        else:
+            assert result['outcome'] in ('wrong', 'exception', 'exited', 'timeout', 'memory'), (name, result)
+        assert 'opened' not in result['stdout'] and 'secret' not in result['stdout'], (name, result)
+        assert 'judge was killed' not in result['message'] or 'kill' in name, (name, result)
+        walls = [value for key, value in result.items() if key.endswith('denied')]
+        if len(missing) > 1:
+            assert not any(walls), (name, result)
+        elif ctypes.CDLL(None).syscall(444, None, 0, 1) >= 6:       # Landlock of Linux 6.12
+            assert all(walls), (name, result)
+    assert mine.read_text(encoding='utf-8') == 'kept'
+
+
+@LINUX
+def test_no_program_runs_after_one_that_killed_what_forks_its_judge(tmp_path):
+    """Where no wall held it, it may be alive, and could take over another such process as it starts."""
+    kill = [HELP + ATTACKS['kill all but the caller'], CHECK, 'add']
+    jobs = [kill, ['import time\ntime.sleep(2)'], ['pass']]         # the second keeps the other thread busy
+    killer, _, after = judged([jobs], without(tmp_path / 'trial.py', *REFUSALS))
+    assert killer['outcome'] == 'exited' and after['outcome'] == 'infrastructure', (killer, after)
+
+
+
+
+
+@LINUX
+@pytest.mark.parametrize('namespaces, missing', [*MODES, (None, (*REFUSALS,)), (None, (NAMESPACES, LIST))],
+                         ids=[*MODE_NAMES, 'no walls', 'no list of children'])
+def test_no_process_is_left_and_resources_are_bounded(namespaces, missing, tmp_path):
+    leftovers = LEFTOVERS[:-3 if LIST in missing else None]         # without those of a judge
+    jobs = [*leftovers, *[(program,) for program in BOUNDED]]
+    # Else the limit of processes would count those of the user, or not bind root, who plays a user.
+    if namespaces is None and (not missing or not os.getuid()):
+        jobs.append((BOMB,))
+    trial = without(tmp_path / 'trial.py', *missing)
+    tmp_path.chmod(0o777)
+    results = judged([jobs], trial, namespaces)
+    assert_no_process_is_left(trial)
+    for (program, passes), result in zip(BOUNDED.items(), results[len(leftovers):]):
+        assert (result['outcome'] == 'passed') == passes, (program, result)
+        assert len(result['stdout']) <= 64 << 10
+
+
+def assert_no_process_is_left(trial):
+    deadline = time.monotonic() + 5
+    while left := [path for path in pathlib.Path('/proc').glob('[0-9]*/cmdline') if trial in text_of(path)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+def text_of(path):
+    with contextlib.suppress(OSError):
+        return path.read_text(errors='replace')
+    return ''
+
+
+@LINUX
+@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGKILL])
+def test_no_process_is_left_when_the_caller_ends(how, tmp_path):
+    """Nor does it wait for the programs, which could take minutes. Ctrl-C leaves no file, either."""
+    trial = without(tmp_path / 'trial.py', *REFUSALS)
+    up, temporary = tmp_path / 'up', tmp_path / 'temporary'
+    temporary.mkdir()
+    for folder in tmp_path, temporary:
+        folder.chmod(0o777)
+    code = f"""import signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+from extras import sandbox
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sandbox.TRIAL = {trial!r}
+while True:         # again, if other programs of this user have just reached the limit of processes
+    sandbox.run_code({f'{STAY}open({str(up)!r}, "w"), time.sleep(60)'!r}, timeout=60)"""
+    process = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.DEVNULL,
+                               env={**os.environ, 'TMPDIR': str(temporary)})
+    deadline = time.monotonic() + 20
+    while not up.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(how)
+    process.wait(8)
+    assert_no_process_is_left(trial)
+    assert how == signal.SIGKILL or not [*temporary.iterdir()]
+
+
+# --- what the result says of the walls holds ----------------------------------------------------------------
+
+
+
+@LINUX
+@pytest.mark.parametrize('namespaces', [None, 0], ids=['all walls', 'a user without namespaces'])
+def test_files_terminals_pipes_with_a_name_and_sockets_are_closed(namespaces, tmp_path):
+    """By Landlock and seccomp."""
+    if ctypes.CDLL(None).syscall(444, None, 0, 1) < 6 or os.uname().machine not in ('x86_64', 'aarch64'):
+        pytest.skip('needs Landlock of Linux 6.12')
+    ours, terminal = os.openpty()
+    os.mkfifo(tmp_path / 'fifo')
+    fifo = os.open(tmp_path / 'fifo', os.O_RDONLY | os.O_NONBLOCK)
+    (tmp_path / 'file').write_text('kept', encoding='utf-8')
+    tmp_path.chmod(0o777)
+    paths = [os.ttyname(terminal), f'{tmp_path}/fifo', f'{tmp_path}/file', '/dev/tty']
+    result, = judged([[(OUTSIDE.replace('PATHS', repr(paths)),)]], sandbox.TRIAL, namespaces)
+    for fd in ours, terminal, fifo:
+        os.close(fd)
+    assert (result['outcome'], result['stdout']) == ('passed', ''), result
+    assert (tmp_path / 'file').read_text(encoding='utf-8') == 'kept'
+
+
+
+
+
+@LINUX
+@pytest.mark.parametrize('namespaces, missing', MODES, ids=MODE_NAMES)
+def test_what_processes_of_a_user_share_is_refused(namespaces, missing, tmp_path):
+    """Also becoming root again, and memory that no limit counts."""
+    if os.uname().machine not in ('x86_64', 'aarch64'):
+        pytest.skip('there is no filter of system calls for this machine')
+    libc, key = ctypes.CDLL(None), 1 << 30 | os.getpid()
+    kept = [libc.shmget(key, 4096, 0o1666), libc.semget(key, 1, 0o1666), libc.msgget(key, 0o1666)]
+    tmp_path.chmod(0o777)
+    with (socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server,
+          subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE) as victim):
+        server.bind(f'{tmp_path}/socket')
+        os.chmod(f'{tmp_path}/socket', 0o777)
+        ids = f'{tmp_path}/socket', victim.pid, key, *kept
+        trial = without(tmp_path / 'trial.py', *missing)
+        program = CALLS.replace('IDS', repr(ids)) + MANY * (namespaces is None)     # see BOMB
+        result, = judged([[(program,)]], trial, namespaces, 5)
+        victim.communicate(b'\n')
+        with pytest.raises(BlockingIOError):
+            server.recv(9, socket.MSG_DONTWAIT)
+    libc.shmctl(kept[0], 0, None), libc.semctl(kept[1], 0, 0), libc.msgctl(kept[2], 0, None)
+    assert (result['outcome'], result['stdout']) == ('passed', ''), result
+
+
+@LINUX
+@pytest.mark.parametrize('missing, walls', [
+    ((SECCOMP,), ()), ((NAMESPACES, SECCOMP), ()), ((LANDLOCK,), ('network', 'processes')),
+    ((NAMESPACES, LANDLOCK), ('network',)), ((LANDLOCK, SECCOMP), ())])
+def test_a_wall_is_reported_only_with_all_that_it_needs(missing, walls, tmp_path):
+    """Without the filter, a service that a program asks can read, write and kill for it."""
+    result, = judged([[('pass',)]], without(tmp_path / 'trial.py', *missing))
+    reported = {name.removesuffix('_denied') for name, value in result.items() if value is True}
+    assert result['outcome'] == 'passed' and reported <= {*walls}, result
+    if os.uname().machine in ('x86_64', 'aarch64') and NAMESPACES in missing:
+        assert reported == {*walls}, result

@@ -1,30 +1,423 @@
-"""Programs that try to pass without solving, to read, to break out or to stay, with and without the walls."""
+"""Programs for test_sandbox.py: right and wrong ones, and such that attack."""
+from conftest import ROOT
+
+# A right program, what makes it a wrong one (old => new), and tests.
+PROGRAMS = r"""
+=== a generator
+def evens(n):
+    for i in range(0, n, 2): yield i
+--- range(0 => range(2
+assert list(evens(5)) == [0, 2, 4] and sum(evens(900)) == 202050
+=== next
+def evens(n):
+    for i in range(0, n, 2): yield i
+--- n, 2 => n, 3
+g = evens(4)
+assert next(g) == 0 and next(g) == 2
+assert next(g, 7) == 7
+=== an infinite generator
+def evens():
+    i = 0
+    while True:
+        yield i
+        i += 2
+--- i += 2 => i += 3
+import itertools, types
+assert [*itertools.islice(evens(), 300)] == [*range(0, 600, 2)] and isinstance(evens(), types.GeneratorType)
+=== a generator that returns, and gets a value
+def g():
+    x = yield 1
+    yield x
+    return 7
+--- return 7 => return 8
+i = g()
+assert next(i) == 1 and i.send(5) == 5
+try: next(i)
+except StopIteration as e: assert e.value == 7
+=== an error in a generator
+def g():
+    yield 1
+    raise KeyError('k')
+--- 'k' => 'l'
+i = g()
+assert next(i) == 1
+try: next(i)
+except KeyError as e: assert e.args == ('k',)
+=== lazy builtins
+def f(x): return map(str, x), zip(x, x), filter(None, x), reversed(x), enumerate(x)
+--- str => float
+m, z, f, r, e = f([0, 1])
+assert isinstance(m, map) and [*m] == ['0', '1'] and [*z] == [(0, 0), (1, 1)] and [*f] == [1]
+assert tuple(r) == (1, 0) and dict(e) == {0: 0, 1: 1}
+=== a class
+class Stack:
+    def __init__(self): self.items = []
+    def push(self, x): self.items.append(x)
+    def pop(self): return self.items.pop()
+--- pop() => pop(0)
+s = Stack()
+s.push(1)
+s.push(2)
+assert s.pop() == 2
+=== special methods
+class Stack:
+    def __init__(self, *items): self.items = items
+    def __len__(self): return len(self.items)
+    def __iter__(self): return iter(self.items)
+    def __getitem__(self, i): return self.items[i]
+    def __eq__(self, other): return isinstance(other, Stack) and self.items == other.items
+    def __repr__(self): return f'Stack{self.items}'
+--- == other.items => != other.items
+s = Stack(1, 2)
+assert [*s] == [1, 2] and 2 in s and 3 not in s and s[1] == len(s) == 2 and s and not Stack()
+assert repr(s) == str(s) == 'Stack(1, 2)' and s != Stack() and Stack(1, 2) == s
+=== attributes
+class Stack:
+    kind = 'stack'
+    def __init__(self, *items): self.items = [*items]
+    def push(self, x):
+        self.items.append(x)
+        return self
+--- 'stack' => 'heap'
+s = Stack(1)
+s.items.append(9)
+s.name = 'n'
+assert s.push(3) is s and vars(s) == {'items': [1, 9, 3], 'name': 'n'}
+assert type(s) is Stack and isinstance(s, Stack) and s.kind == Stack.kind == 'stack'
+=== inheritance in the program
+class Animal:
+    def name(self): return type(self).__name__
+    def cry(self): return self.name() + self.noise()
+class Dog(Animal):
+    def noise(self): return '!'
+--- '!' => '?'
+assert Dog().cry() == 'Dog!' and isinstance(Dog(), Animal) and issubclass(Dog, Animal)
+=== operators
+class V:
+    def __init__(self, x): self.x = x
+    def __add__(self, other): return V(self.x + getattr(other, 'x', other))
+    def __mul__(self, other): return V(self.x * other.x)
+    def __eq__(self, other): return isinstance(other, V) and self.x == other.x
+    def __lt__(self, other): return self.x < other.x
+    def __hash__(self): return hash(self.x)
+    def __abs__(self): return abs(self.x)
+--- * other.x => + other.x
+assert V(1) + V(2) == V(3) and V(2) * V(3) == V(6) and (V(2) * V(3)).x == 6
+assert max(V(1), V(5)).x == 5 and len({V(1), V(1)}) == 1 and abs(V(-2)) == 2
+=== context managers
 import contextlib
-import ctypes
-import json
-import os
-import pathlib
-import re
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
+class Log:
+    def __enter__(self):
+        self.seen = ['in']
+        return self
+    def __exit__(self, kind, error, where):
+        self.seen.append('out' if error is None else str(error))
+        return kind is ZeroDivisionError
+@contextlib.contextmanager
+def five(): yield 5
+--- 'out' => 'end'
+with Log() as log: assert log.seen == ['in']
+assert log.seen == ['in', 'out']
+with log: 1 / 0
+assert log.seen[1] == 'division by zero'
+with five() as v: assert v == 5
+=== sorting in place
+def f(a): a.sort()
+--- a.sort() => sorted(a)
+a = [2, 1]
+assert f(a) is None and a == [1, 2]
+=== changes in nested arguments
+def f(d, s, x):
+    d['k'].append(1)
+    s.add(3)
+    x[0].append(x[1])
+    del d['z']
+--- del d['z'] => pass
+d, s, x = {'k': [0], 'z': 1}, {1}, [[], [5]]
+k = d['k']
+f(d, s, x)
+assert d == {'k': [0, 1]} and s == {1, 3} and x == [[[5]], [5]] and x[0][0] is x[1] and d['k'] is k
+=== one list twice
+def f(a, b):
+    a.append(1)
+    return b
+--- return b => return [*b]
+a = []
+assert f(a, a) is a and a == [1]
+=== a list in itself
+def f(a): a.append(a)
+--- append(a) => append(1)
+a = []
+f(a)
+assert a[0] is a
+=== a default argument that all calls share
+def f(x, to=[]):
+    to.append(x)
+    return to
+--- to=[] => to=[0]
+a = f(1)
+assert f(2) is a and a == [1, 2]
+=== a default argument that no two calls share
+def f(x, to=None):
+    to = [] if to is None else to
+    to.append(x)
+    return to
+--- to=None => to=[]
+a = f(1)
+f(2)
+assert a == [1]
+=== a list that an object keeps
+class Log:
+    def __init__(self, to): self.to = to
+    def log(self, x): self.to.append(x)
+--- self.to = to => self.to = [*to]
+out = []
+log = Log(out)
+log.log(1)
+log.log(2)
+assert out == [1, 2]
+=== objects of the tests
+def reverse(head):
+    last = None
+    while head: head.next, last, head = last, head, head.next
+    return last
+--- return last => return last.next
+class Node:
+    def __init__(self, v, next=None): self.v, self.next = v, next
+a = Node(1, Node(2))
+b = a.next
+assert reverse(a) is b and b.next is a and a.next is None
+=== functions of the tests
+def f(g, xs): return [g(x) for x in xs]
+def by(xs, key): return sorted(xs, key=key)
+--- in xs] => in xs[1:]]
+out = []
+f(out.append, [1, 2])
+assert out == [1, 2] and f(lambda x: x + 1, [1]) == [2] and f(abs, [-1]) == [1]
+assert by(['B', 'a'], str.lower) == ['a', 'B'] and by([3, -1], lambda x: x) == [-1, 3]
+=== an error in a function of the tests
+def safely(f):
+    try: return f()
+    except ZeroDivisionError: return 'zero'
+--- 'zero' => 0
+assert safely(lambda: 1 / 0) == 'zero'
+try: safely(lambda: {}['k'])
+except KeyError as e: assert e.args == ('k',)
+=== an iterator of the tests
+def take(it, n): return [next(it) for _ in range(n)]
+--- range(n) => range(n - 1)
+it = iter(range(9))
+assert take(it, 3) == [0, 1, 2] and next(it) == 3
+=== closures
+import functools
+def adder(n): return lambda x: x + n
+def power(): return functools.partial(pow, 2)
+--- x + n => x - n
+assert adder(2)(3) == 5 and power()(5) == 32 and callable(adder(1))
+=== decorators
+import functools
+def twice(f):
+    @functools.wraps(f)
+    def g(*args, **more): return f(*args, **more) * 2
+    return g
+--- * 2 => * 3
+@twice
+def h(x, y=1):
+    'doc'
+    return x + y
+assert h(1) == 4 and h(1, y=2) == 6 and h.__name__ == 'h' and h.__doc__ == 'doc'
+=== exceptions
+class E(ValueError):
+    def __init__(self, code):
+        super().__init__(f'code {code}')
+        self.code = code
+def f(): raise E(3)
+--- self.code = code => self.code = 0
+try: f()
+except E as e: assert str(e) == 'code 3' and e.code == 3
+assert issubclass(E, ValueError) and E(5).code == 5
+try: raise E(1)
+except ValueError: pass
+=== kinds of values
+def f(x): return x
+--- return x => return [x]
+from collections import Counter, OrderedDict, defaultdict, deque
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
+from zoneinfo import ZoneInfo
+for value in [
+        Fraction(1, 3), Decimal('1.10'), date(2020, 1, 2), time(1, 2), datetime(2020, 1, 2, 3, 4, 5, 6),
+        datetime(2020, 1, 1, tzinfo=timezone.utc), datetime(2020, 1, 1, tzinfo=ZoneInfo('UTC')),
+        timedelta(1, 2, 3), deque([1, 2], 3), OrderedDict(a=1), Counter('aab'), defaultdict(list, a=[1]), 1j,
+        b'a', bytearray(b'a'), frozenset([1]), range(3), slice(1), 10 ** 5000, -10 ** 20, 1e999, None, ...,
+        {}.keys(), {1: 2}.keys(), {1: 2}.items(), int, ValueError, [[]] * 2, {(1,): {2}}, '\ud800']:
+    same = f(value)
+    assert same == value and type(same) is type(value), value
+nan = f(float('nan'))
+assert nan != nan and list(f({1: 2}.values())) == [2]
+assert f(deque([], 3)).maxlen == 3 and f(defaultdict(list))['new'] == []
+=== records
+from collections import namedtuple
+from dataclasses import dataclass
+P = namedtuple('P', 'x y')
+@dataclass
+class D:
+    x: int
+    y: int = 2
+def first(): return P(1, 2), D(1)
+--- P(1, 2) => P(2, 1)
+import dataclasses
+p, d = first()
+assert p == (1, 2) == P(1, 2) and p.x == p[0] == 1 and isinstance(p, tuple) and P._fields == ('x', 'y')
+assert d == D(1) != D(2) and d != (1, 2) and repr(d) == 'D(x=1, y=2)' and d.x == 1
+assert dataclasses.asdict(d) == {'x': 1, 'y': 2} and dataclasses.replace(d, x=4).x == 4
+=== enumerations
+from enum import Enum, IntEnum
+class C(Enum):
+    RED = 1
+    BLUE = 2
+class I(IntEnum): A = 5
+def red(): return C.RED
+--- return C.RED => return C.BLUE
+c = red()
+assert c is C.RED == C(1) and c.name == 'RED' and C['BLUE'].value == len(C) == 2 and [*C][0] is c
+assert I.A == 5 and I.A + 1 == 6 and {c: 1}[C.RED] == 1
+=== a class derived from dict, another from list
+class D(dict):
+    __getattr__ = dict.__getitem__
+    def total(self): return sum(self.values())
+class L(list):
+    def second(self): return self[1]
+--- sum => max
+d = D(a=1)
+d['b'] = 2
+assert d.a == 1 and d.total() == 3 and 'b' in d and isinstance(d, dict) and d == {'a': 1, 'b': 2}
+x = L([1])
+x.append(2)
+assert x == [1, 2] and x.second() == 2 and [*x, 3] == [1, 2, 3]
+=== a global variable
+n = 0
+def f():
+    global n
+    n += 1
+--- += 1 => += 2
+f()
+f()
+assert n == 2
+=== names of arguments that are also ours
+def f(operation, name=0, thing=0, cls=0): return operation + name + thing + cls
+class A:
+    def __init__(me, self=0, cls=0): me.x = self + cls
+    def run(me, operation, name, thing): return operation * name * thing
+    def __call__(me, self): return self
+--- + thing => - thing
+assert f(operation=1, name=2, thing=3, cls=4) == 10 and A(self=1, cls=2).x == 3
+assert A().run(operation=2, name=3, thing=4) == 24 and A()(self=5) == 5
+=== send and throw that are no generator's
+class Mail:
+    def __init__(self): self.sent, self.throw = [], 6
+    def send(self, text, to='all'):
+        self.sent.append((to, text))
+        return len(self.sent)
+--- 'all' => 'none'
+m = Mail()
+assert m.send('a') == 1 and m.send(to='b', text='c') == 2 and m.throw == 6
+assert m.sent == [('all', 'a'), ('b', 'c')]
+=== a class with parameters
+from typing import Generic, TypeVar
+class Stack(Generic[TypeVar('T')]):
+    def __init__(self, *items): self.items = [*items]
+--- [*items] => [items]
+assert Stack[int](1).items == [1]
+=== the order of an OrderedDict
+from collections import Counter, OrderedDict
+def f(*pairs): return OrderedDict(pairs)
+def g(d, c):
+    d.move_to_end('a')
+    c['b'] += 1
+--- to_end('a') => to_end('b')
+d = f(('x', 1), ('y', 2))
+assert [*d] == ['x', 'y'] and d.popitem(last=False) == ('x', 1) and [*d.items()] == [('y', 2)]
+d, c = OrderedDict(a=1, b=2), Counter('ab')
+g(d, c)
+d['c'] = 3
+assert [*d] == ['b', 'a', 'c'] and [*reversed(d)] == ['c', 'a', 'b'] and c == {'a': 1, 'b': 2}
+=== objects of the library and iterators of the tests
+import csv
+def by(xs, key): return sorted(xs, key=key)
+def take(it, n): return [next(it) for _ in range(n)]
+def rows(file): return [*csv.reader(file)]
+--- range(n) => range(n - 1)
+import functools, io, itertools, operator
+class Down:
+    def __init__(self, n): self.n = n
+    def __iter__(self): return self
+    def __next__(self):
+        self.n -= 1
+        return self.n
+assert by([(2, 'a'), (1, 'b')], operator.itemgetter(0)) == [(1, 'b'), (2, 'a')]
+assert by([1, 3, 2], functools.partial(pow, -2)) == [3, 1, 2] and rows(io.StringIO('a,b')) == [['a', 'b']]
+assert take(itertools.count(5), 2) == [5, 6] and take(Down(3), 2) == [2, 1]
+=== errors of the library
+import dataclasses, decimal, json
+@dataclasses.dataclass(frozen=True)
+class P: x: int
+def half(x): return x / decimal.Decimal(0)
+def safely(f):
+    try: return f()
+    except json.JSONDecodeError as e: return 'bad'
+--- 'bad' => e
+import dataclasses, decimal, json
+try: P(1).x = 2
+except dataclasses.FrozenInstanceError: pass
+try: half(1)
+except decimal.DivisionByZero: pass
+try: safely(lambda: half(0))
+except decimal.InvalidOperation: pass
+assert safely(lambda: json.loads('{')) == 'bad'
+=== what is printed, and what is typed
+def ask():
+    name = input('Who? ')
+    print('Hi', name)
+    return name
+--- 'Hi', name => 'Hi' + name
+import contextlib, io
+from unittest import mock
+with contextlib.redirect_stdout(io.StringIO()) as out, mock.patch('sys.stdin', io.StringIO('Eva\n')):
+    assert ask() == 'Eva'
+assert out.getvalue() == 'Who? Hi Eva\n'
+with mock.patch('builtins.input', return_value='Bo'), mock.patch('builtins.print') as printed:
+    assert ask() == 'Bo'
+printed.assert_called_once_with('Hi', 'Bo')
+=== a program with a check() of its own
+def check(x): return x > 1
+def f(x): return check(x)
+--- > 1 => > 2
+assert f(2)
+"""
 
-import pytest
-from conftest import ROOT, write
-
-from extras import sandbox
-
-LINUX = pytest.mark.skipif(not os.path.exists('/proc/self/ns/pid'), reason='needs Linux')
-NAMESPACES, LANDLOCK = 'libc.unshare(', 'libc.syscall(446, rules, 0) == 0'
-SECCOMP = 'libc.prctl(22, 2, program, 0, 0) == 0'
-REFUSALS = {NAMESPACES: 'bool(', LANDLOCK: 'False', SECCOMP: 'False'}
-LIST = "/children'"         # a file of /proc that not every Linux has
-# The namespaces of an ordinary user (None: of who runs this, perhaps root), and what the system refuses.
-MODES = [(None, ()), (9, ()), (0, ()), (None, (NAMESPACES,))]
-MODE_NAMES = ['all walls', 'a user', 'a user without namespaces', 'without namespaces']
+# Such an object wants to be whatever it is compared with.
+ANYTHING = """class E(BASE):
+    def __hash__(self): return 4
+    def __eq__(self, other): return True
+    __ne__ = lambda self, other: False
+    __lt__ = __le__ = __gt__ = __ge__ = __contains__ = __eq__
+    def __sub__(self, other): return E()
+    __rsub__ = __add__ = __radd__ = __truediv__ = __mod__ = __sub__
+    __abs__ = __float__ = __round__ = __neg__ = lambda self, *_: 0.0
+    days = real = 0
+    def total_seconds(self): return 0
+    def me(self): return self
+    def __enter__(self): return 5
+    def __exit__(self, *_): return True
+def f(x): return E()
+"""
+EXPECTED = """f(2) == 4; 4 == f(2); not f(2) != 4; f(2) in (4, 5); f(2) in {4: 1}; abs(f(2) - 4) < 1e-6
+f(2) % 4 == 1; abs(4 - f(2)) < 1e-6; 3 < f(2) < 5; 4 in f(2); f(2) - 4 == 0; [f(2)] == [4]
+(f(2) - 4).days == 0; E().me() == 4; (f(2) - 4).total_seconds() == 0
+round(f(2) - 4, 7) == 0; float(f(2) - 4) == 0; {'a': f(2)} == {'a': 4}; (f(2), 1) == (4, 1)
+max(f(2), 3) == 4; sum([f(2), -4]) == 0; float(f(2)) == 4; {f(2)} == {4}; f(2) is 4"""
 
 # --- programs that want to pass: each follows WRONG and HELP, and is judged by CHECK ------------------------
 WRONG = 'def add(a, b):\n    return a - b\n'
@@ -162,119 +555,6 @@ def add(a, b):
     assert len(theirs.makefile('rb').read()) == 1 << 20
     import numpy
     return int(numpy.int64(a) + b)"""
-# An ordinary user, who may have so many namespaces: uid 1000, no capabilities.
-USER = """import ctypes, os, sys
-uid, gid = os.getuid(), os.getgid()
-if ctypes.CDLL(None).unshare(0x10000000) == 0:
-    for path, text in (('self/setgroups', 'deny'), ('self/uid_map', f'1000 {uid} 1'),
-                       ('self/gid_map', f'1000 {gid} 1'), ('sys/user/max_user_namespaces', 'MOST')):
-        with open(f'/proc/{path}', 'w') as f:
-            f.write(text)
-os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-"""
-# Of calls that Python's C library has no function for.
-NUMBERS = {name: number for name, *numbers in [
-    ('KEYCTL', 250, 219), ('ADD_KEY', 248, 217), ('REQUEST_KEY', 249, 218), ('IOPRIO_SET', 251, 30),
-    ('SCHED_SETATTR', 314, 274), ('MEMFD_SECRET', 447, 447), ('MQ_OPEN', 240, 180), ('MQ_UNLINK', 241, 181),
-    ('SEMOP', 65, 193)]
-    for number in numbers[os.uname().machine == 'aarch64':][:1]}
-# Each group of jobs has a process of its own, all of them at once. There is a key that they all know.
-CALLER = """import ctypes, json, os, sys
-libc = ctypes.CDLL(None)
-libc.syscall(KEYCTL, 1, None), libc.syscall(ADD_KEY, b'user', b'nanoparrot', b'secret', 6, -3)
-sys.path.insert(0, ROOT)
-from extras import sandbox
-sandbox.TRIAL = sys.argv[1]
-os.environ['OPENAI_API_KEY'] = 'sk-secret'
-pipes = []
-for group in json.load(sys.stdin):
-    reading, writing = os.pipe()
-    if os.fork() == 0:
-        jobs = [(program.replace('CALLER', str(os.getpid())), *tests) for program, *tests in group]
-        with open(writing, 'w') as f:
-            json.dump([vars(r) for r in sandbox.run_many(jobs, float(sys.argv[2]), 512, 2)], f)
-        sys.exit()
-    os.close(writing)
-    pipes.append(reading)
-print(json.dumps([result for pipe in pipes for result in json.load(open(pipe))]))
-""".replace('ROOT', repr(str(ROOT)))
-
-
-def numbered(text):
-    """It, with the numbers of calls for this machine."""
-    for name, number in NUMBERS.items():
-        text = re.sub(rf'\b{name}\b', str(number), text)
-    return text
-
-
-def without(path, *walls):
-    """A copy of trial.py, with crossing.py and sandbox.py beside it, whose system refuses these walls."""
-    shutil.copy(ROOT / 'extras/crossing.py', path.parent)
-    found = set()
-    for name in 'sandbox.py', 'trial.py':
-        text = pathlib.Path(sandbox.TRIAL).with_name(name).read_text(encoding='utf-8')
-        for wall in walls:
-            found |= {wall} if wall in text else set()
-            text = text.replace(wall, REFUSALS.get(wall, "/none'"))
-        (path.parent / name).write_text(text, encoding='utf-8')
-    assert found == {*walls}
-    return str(path)
-
-
-def judged(groups, trial, namespaces=None, timeout=1):
-    """The results of all jobs. namespaces: of an ordinary user; else it is who runs this."""
-    user = [] if namespaces is None else ['-c', USER.replace('MOST', str(namespaces))]
-    command = [sys.executable, *user, '-c', numbered(CALLER), trial, str(timeout)]
-    done = subprocess.run(command, input=numbered(json.dumps(groups)), capture_output=True, text=True,
-                          timeout=120)
-    assert done.returncode == 0 and not done.stderr, done.stderr
-    return json.loads(done.stdout)
-
-
-@LINUX
-@pytest.mark.parametrize('namespaces, missing', [
-    *MODES, (0, (LANDLOCK, SECCOMP)), (None, (NAMESPACES, LANDLOCK, SECCOMP))],
-    ids=[*MODE_NAMES, 'a user without walls', 'no walls'])
-def test_no_attack_passes_reads_or_breaks_what_is_yours(namespaces, missing, tmp_path):
-    data = write(tmp_path / 'data.jsonl', [{'prompt': 'def add(a, b):\n',
-                                            'canonical_solution': '    return a + b'}])
-    mine = tmp_path / 'mine'
-    mine.write_text('kept', encoding='utf-8')
-    tmp_path.chmod(0o777)
-    jobs = {name: [(WRONG + HELP + attack).replace('MINE', str(tmp_path)), CHECK, 'add']
-            for name, attack in {**ATTACKS, 'honest': HONEST}.items()}
-    groups = [[jobs.pop(name)] for name in [*jobs] if name.startswith('kill')]
-    names = [*[name for name in ATTACKS if name.startswith('kill')], *jobs]
-    names_it = subprocess.Popen([sys.executable, '-c', 'input()', f'--data={data}'], stdin=subprocess.PIPE)
-    trial = without(tmp_path / 'trial.py', *missing)
-    results = judged([*groups, [*jobs.values()]], trial, namespaces, 3)
-    names_it.communicate(b'\n')
-    assert_no_process_is_left(trial)
-    *results, honest = zip(names, results, strict=True)
-    assert honest[1]['outcome'] == 'passed', honest
-    for name, result in results:
-        if name.startswith('steals') and not result['reads_denied']:
-            assert result['outcome'] == 'passed', (name, result)
-        else:
-            assert result['outcome'] in ('wrong', 'exception', 'exited', 'timeout', 'memory'), (name, result)
-        assert 'opened' not in result['stdout'] and 'secret' not in result['stdout'], (name, result)
-        assert 'judge was killed' not in result['message'] or 'kill' in name, (name, result)
-        walls = [value for key, value in result.items() if key.endswith('denied')]
-        if len(missing) > 1:
-            assert not any(walls), (name, result)
-        elif ctypes.CDLL(None).syscall(444, None, 0, 1) >= 6:       # Landlock of Linux 6.12
-            assert all(walls), (name, result)
-    assert mine.read_text(encoding='utf-8') == 'kept'
-
-
-@LINUX
-def test_no_program_runs_after_one_that_killed_what_forks_its_judge(tmp_path):
-    """Where no wall held it, it may be alive, and could take over another such process as it starts."""
-    kill = [HELP + ATTACKS['kill all but the caller'], CHECK, 'add']
-    jobs = [kill, ['import time\ntime.sleep(2)'], ['pass']]         # the second keeps the other thread busy
-    killer, _, after = judged([jobs], without(tmp_path / 'trial.py', *REFUSALS))
-    assert killer['outcome'] == 'exited' and after['outcome'] == 'infrastructure', (killer, after)
-
 
 # --- programs that want to stay, or to take all there is ----------------------------------------------------
 LEFTOVERS = [
@@ -306,63 +586,7 @@ BOUNDED = {
     'import os\nassert "secret" not in str(os.environ)': True,
     'import sys\nassert sys.stdin.read() == ""': True, 'import os\nassert not os.listdir()': True}
 
-
-@LINUX
-@pytest.mark.parametrize('namespaces, missing', [*MODES, (None, (*REFUSALS,)), (None, (NAMESPACES, LIST))],
-                         ids=[*MODE_NAMES, 'no walls', 'no list of children'])
-def test_no_process_is_left_and_resources_are_bounded(namespaces, missing, tmp_path):
-    leftovers = LEFTOVERS[:-3 if LIST in missing else None]         # without those of a judge
-    jobs = [*leftovers, *[(program,) for program in BOUNDED]]
-    # Else the limit of processes would count those of the user, or not bind root, who plays a user.
-    if namespaces is None and (not missing or not os.getuid()):
-        jobs.append((BOMB,))
-    trial = without(tmp_path / 'trial.py', *missing)
-    tmp_path.chmod(0o777)
-    results = judged([jobs], trial, namespaces)
-    assert_no_process_is_left(trial)
-    for (program, passes), result in zip(BOUNDED.items(), results[len(leftovers):]):
-        assert (result['outcome'] == 'passed') == passes, (program, result)
-        assert len(result['stdout']) <= 64 << 10
-
-
-def assert_no_process_is_left(trial):
-    deadline = time.monotonic() + 5
-    while left := [path for path in pathlib.Path('/proc').glob('[0-9]*/cmdline') if trial in text_of(path)]:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.05)
-
-
-def text_of(path):
-    with contextlib.suppress(OSError):
-        return path.read_text(errors='replace')
-    return ''
-
-
-@LINUX
-@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGKILL])
-def test_no_process_is_left_when_the_caller_ends(how, tmp_path):
-    """Nor does it wait for the programs, which could take minutes."""
-    trial = without(tmp_path / 'trial.py', *REFUSALS)
-    up = tmp_path / 'up'
-    tmp_path.chmod(0o777)
-    code = f"""import signal, sys
-sys.path.insert(0, {str(ROOT)!r})
-from extras import sandbox
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sandbox.TRIAL = {trial!r}
-while True:         # again, if other programs of this user have just reached the limit of processes
-    sandbox.run_code({f'{STAY}open({str(up)!r}, "w"), time.sleep(60)'!r}, timeout=60)"""
-    process = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 20
-    while not up.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(how)
-    process.wait(8)
-    assert_no_process_is_left(trial)
-
-
-# --- what the result says of the walls holds ----------------------------------------------------------------
+# --- programs that try what the walls forbid ----------------------------------------------------------------
 OUTSIDE = """import os, shutil, socket
 for name in PATHS:
     try:
@@ -374,27 +598,6 @@ for family in (socket.AF_VSOCK, socket.AF_UNIX, socket.AF_INET):
     try: print('has', socket.socket(family))
     except PermissionError: pass
 """
-
-
-@LINUX
-@pytest.mark.parametrize('namespaces', [None, 0], ids=['all walls', 'a user without namespaces'])
-def test_files_terminals_pipes_with_a_name_and_sockets_are_closed(namespaces, tmp_path):
-    """By Landlock and seccomp."""
-    if ctypes.CDLL(None).syscall(444, None, 0, 1) < 6 or os.uname().machine not in ('x86_64', 'aarch64'):
-        pytest.skip('needs Landlock of Linux 6.12')
-    ours, terminal = os.openpty()
-    os.mkfifo(tmp_path / 'fifo')
-    fifo = os.open(tmp_path / 'fifo', os.O_RDONLY | os.O_NONBLOCK)
-    (tmp_path / 'file').write_text('kept', encoding='utf-8')
-    tmp_path.chmod(0o777)
-    paths = [os.ttyname(terminal), f'{tmp_path}/fifo', f'{tmp_path}/file', '/dev/tty']
-    result, = judged([[(OUTSIDE.replace('PATHS', repr(paths)),)]], sandbox.TRIAL, namespaces)
-    for fd in ours, terminal, fifo:
-        os.close(fd)
-    assert (result['outcome'], result['stdout']) == ('passed', ''), result
-    assert (tmp_path / 'file').read_text(encoding='utf-8') == 'kept'
-
-
 # Each must end with EACCES, the answer of the filter. Linux itself allows it, or gives another answer.
 CALLS = """import ctypes, mmap, os, resource, socket, struct, time
 libc = ctypes.CDLL(None, use_errno=True)
@@ -453,40 +656,3 @@ try:
     print('no limit of processes')
 except OSError: pass
 """
-
-
-@LINUX
-@pytest.mark.parametrize('namespaces, missing', MODES, ids=MODE_NAMES)
-def test_what_processes_of_a_user_share_is_refused(namespaces, missing, tmp_path):
-    """Also becoming root again, and memory that no limit counts."""
-    if os.uname().machine not in ('x86_64', 'aarch64'):
-        pytest.skip('there is no filter of system calls for this machine')
-    libc, key = ctypes.CDLL(None), 1 << 30 | os.getpid()
-    kept = [libc.shmget(key, 4096, 0o1666), libc.semget(key, 1, 0o1666), libc.msgget(key, 0o1666)]
-    tmp_path.chmod(0o777)
-    with (socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server,
-          subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE) as victim):
-        server.bind(f'{tmp_path}/socket')
-        os.chmod(f'{tmp_path}/socket', 0o777)
-        ids = f'{tmp_path}/socket', victim.pid, key, *kept
-        trial = without(tmp_path / 'trial.py', *missing)
-        program = CALLS.replace('IDS', repr(ids)) + MANY * (namespaces is None)     # see BOMB
-        result, = judged([[(program,)]], trial, namespaces, 5)
-        victim.communicate(b'\n')
-        with pytest.raises(BlockingIOError):
-            server.recv(9, socket.MSG_DONTWAIT)
-    libc.shmctl(kept[0], 0, None), libc.semctl(kept[1], 0, 0), libc.msgctl(kept[2], 0, None)
-    assert (result['outcome'], result['stdout']) == ('passed', ''), result
-
-
-@LINUX
-@pytest.mark.parametrize('missing, walls', [
-    ((SECCOMP,), ()), ((NAMESPACES, SECCOMP), ()), ((LANDLOCK,), ('network', 'processes')),
-    ((NAMESPACES, LANDLOCK), ('network',)), ((LANDLOCK, SECCOMP), ())])
-def test_a_wall_is_reported_only_with_all_that_it_needs(missing, walls, tmp_path):
-    """Without the filter, a service that a program asks can read, write and kill for it."""
-    result, = judged([[('pass',)]], without(tmp_path / 'trial.py', *missing))
-    reported = {name.removesuffix('_denied') for name, value in result.items() if value is True}
-    assert result['outcome'] == 'passed' and reported <= {*walls}, result
-    if os.uname().machine in ('x86_64', 'aarch64') and NAMESPACES in missing:
-        assert reported == {*walls}, result
