@@ -1,5 +1,5 @@
-# The shape of CodeParrot with a LLaMA block: 1,532,059,200 parameters (with GPT-2's block: 1,529,628,800).
-# Measured in 20 steps on one H200, one GPU's part of it: 43,100 tokens a second, 44% of the peak, 51.7 GB,
+# A plan, of which 20 steps were run: the shape of CodeParrot with a LLaMA block, 1,532,059,200 parameters
+# (with GPT-2's block: 1,529,628,800). Those steps, one GPU's part of it, on one H200: 43,100 tokens a second, 44% of the peak, 51.7 GB,
 # and 53 s from the start to the end of the first step. So eight need about 21 hours and the time to exchange
 # gradients, which we haven't measured. If you have eight GPUs, please send us the run's log.
 # Steps: 50,000 x 512 sequences x 1,024 = 26.2 billion tokens, 17 a parameter.
