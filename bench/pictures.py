@@ -3,7 +3,7 @@ The pictures of README and docs/, from the files that runs leave: cards (SVG), p
 
     bash run.sh                             # leaves out/quickstart* and data/quickstart
     python bench/pictures.py                # all pictures; also from another folder that has out/ and data/
-    python bench/pictures.py rl funnel      # some of them
+    python bench/pictures.py race funnel    # some of them
 
 These show what was measured, so they are drawn again when it is. The other pictures of docs/img explain an
 idea; what drew those is in 97e99de. A picture whose files are missing stays as it is. To draw turning_green,
@@ -25,6 +25,7 @@ from PIL import Image
 from peers import ROOT
 from extras import grading, problems, sandbox
 
+MEASURED = f'{ROOT}/docs/img/measured.json'      # what runs of several seeds gave, and the commands
 WIDTH, LEFT = 880, 28
 CHARACTER = 0.602       # width of a letter of code, as a fraction of its size
 INK, GREY, LINE, PALE = '#1f2328', '#59636e', '#d0d7de', '#eef1f4'
@@ -39,9 +40,6 @@ MOTION = """@keyframes appear { from { fill-opacity: 0 } }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important } }"""
 STAGES = {'base model': 'quickstart', 'after SFT': 'quickstart_sft', 'after practice': 'quickstart_rejection'}
 SPLIT = 'feedback_variation'
-ARMS = {'more': 'more SFT, on given answers', 'dpo': 'DPO', 'rl': 'RL', 'rl_adamw': 'RL, with AdamW',
-        'own_examples': 'rejection sampling', 'curriculum': 'RL, then with three steps',
-        'rejection_2': 'SFT on its own passing answers'}
 
 
 # --- shapes -------------------------------------------------------------------------------------------------
@@ -102,46 +100,9 @@ def read_json(path):
     return json.loads(pathlib.Path(path).read_bytes())
 
 
-def gains(study, title):
-    """What the arms of bench/rl_controls.py gain over SFT; docs/img/STUDY.json is its rl.json."""
-    measured = read_json(f'{ROOT}/docs/img/{study}.json')
-    names = measured.get('names', ARMS)
-    arms = {names[arm]: figures for arm, figures in measured['greedy'].items() if arm in names}
-    top, scale = 134, 6                         # pixels a point
-    bottom = top + 32 * len(arms)
-    shapes = []
-    for column, (kind, start) in enumerate(zip(measured['kinds'][:3], measured['greedy']['sft'])):
-        x = 262 + 206 * column
-        shapes += [bold(x, 96, kind), words(x, 114, f'SFT solves {start[0]:.1f}%', 10.5, GREY)]
-        for points, tick in (0, 'SFT'), (10, '+10'), (20, '+20 points'):
-            at = x + scale * points
-            shapes += [box(at, top, 1, bottom - top, LINE), words(at, bottom + 18, tick, 11, GREY, MIDDLE)]
-        for row, (arm, figures) in enumerate(arms.items()):
-            y = top + 16 + 32 * row
-            share, gain, low, high = figures[column]
-            name, colour = (bold, ORANGE) if arm == 'RL' else (words, BLUE)
-            if column == 0:
-                shapes.append(name(LEFT, y + 4, arm, 13))
-            if low < -12:                       # far to the left
-                shapes.append(words(x, y + 4, f'◀ {gain:.0f}: {share:.0f}% is left', 12, RED))
-                continue
-            shapes += estimate(x, y, scale, (gain, low, high), f'{gain:+.1f}', colour)
-    form = (f'Gain over SFT in points of pass rate, with 95% intervals: {measured["n_test"]:,} new problems '
-            f'of each kind, greedy answers, {len(measured["seeds"])} seeds')
-    return card(title, form, bottom + 36, shapes)
-
-
-def rl():
-    return gains('rl', 'Practice and its controls: points gained over SFT on 2,000 examples')
-
-
-def depth():
-    return gains('depth', 'Practice with two steps, tested on two, three and four')
-
-
 def examples():
-    """What more examples give: docs/img/examples.json has runs of sft.py, each to the end of its schedule."""
-    measured = read_json(f'{ROOT}/docs/img/examples.json')
+    """What more examples give: runs of sft.py, each to the end of its schedule."""
+    measured = read_json(MEASURED)['examples']
     left, top, point = 270, 124, 5                       # pixels, the last of a point of pass rate
     bottom = top + 56 * len(measured['runs'])
     shapes = []
@@ -163,9 +124,9 @@ def examples():
 
 
 def race():
-    """Two kinds of problems over the seconds after SFT: docs/img/race.json has runs like those of
-    bench/rl_controls.py, each point the end of a schedule of its own."""
-    measured = read_json(f'{ROOT}/docs/img/race.json')
+    """Two kinds of problems over the seconds after SFT, in runs like those of bench/rl_controls.py:
+    each point is the end of a schedule of its own."""
+    measured = read_json(MEASURED)['race']
     every = [share for points in measured['runs'].values() for _, *shares in points for share in shares]
     every += measured['sft'].values()
     low, high = int(min(every) // 5 * 5), int(-(-max(every) // 5) * 5)      # no point is outside the lines
@@ -337,7 +298,7 @@ def page(path=f'{ROOT}/docs/img/page.png'):
     picture.quantize(32, Image.Quantize.FASTOCTREE, dither=0).save(path, optimize=True)
 
 
-CARDS = {p.__name__: p for p in (rl, depth, examples, race, turning_green, funnel)}
+CARDS = {p.__name__: p for p in (examples, race, turning_green, funnel)}
 PICTURES = {p.__name__: p for p in (dashboard, page)}
 
 

@@ -1,7 +1,8 @@
-# The shape of CodeParrot with a LLaMA block: 1,532,059,200 parameters (with GPT-2's block: 1,529,628,800).
-# Measured in 20 steps on one H200, one GPU's part of it: 43,100 tokens a second, 44% of the peak, 51.7 GB,
-# and 53 s from the start to the end of the first step. So eight need about 21 hours and the time to exchange
-# gradients, which we haven't measured. If you have eight GPUs, please send us the run's log.
+# A plan, of which 20 steps were run: the shape of CodeParrot with a LLaMA block, 1,532,059,200 parameters
+# (with GPT-2's block: 1,529,628,800). In those steps, one GPU's part of it ran on one H200: 43,100 tokens a
+# second, 44% of the peak, 51.7 GB, and 53 s from the start to the end of the first step. So eight need about
+# 21 hours and the time to exchange gradients, which we haven't measured. If you have eight GPUs, please send
+# us the run's log.
 # Steps: 50,000 x 512 sequences x 1,024 = 26.2 billion tokens, 17 a parameter.
 # Hardware: 8 GPUs of 80 GB. The GB on each device are --plan's:
 #   8 of 80 GB          as it is: 51.5. With --shard=zero2 also --micro_batch_size=16: 54.2

@@ -1,6 +1,7 @@
-# The shape of CodeParrot-small with a LLaMA block: 110,119,680 parameters (with GPT-2's block: 111,008,256).
-# Measured in 20 steps on one H200, with micro_batch_size=24: 522,000 tokens a second, 41% of its peak, and
-# 12.1 GB. So about 2 hours for eight of them, and the time to exchange gradients, which we haven't measured.
+# A plan, of which 20 steps were run: the shape of CodeParrot-small with a LLaMA block, 110,119,680 parameters
+# (with GPT-2's block: 111,008,256). In those steps on one H200, with micro_batch_size=24: 522,000 tokens a
+# second, 41% of its peak, and 12.1 GB. So about 2 hours for eight of them, and the time to exchange
+# gradients, which we haven't measured.
 # Steps: 150,000 x 192 sequences x 1,024 = 29.5 billion tokens, 268 a parameter: 13 times Chinchilla's 20.
 # Hardware: 8 GPUs of 24 GB: --plan counts 13.5 of them. The original is said to have taken a day on 16 A100.
 #

@@ -22,9 +22,9 @@ here = pathlib.Path.cwd()
 folders = [folder for folder in (here, *here.parents, here / 'nanoparrot')
            if (folder / 'learn/tour.py').exists()]
 if not folders:
-    sys.exit(f'There is no nanoparrot in {here} or above it. Its page has the command that clones it, at '
-             '"Quick start". Type it here, after an exclamation mark, and run this cell again; or open '
-             'THIS in your clone.')
+    sys.exit(f'There is no nanoparrot in {here} or above it. Its page begins with the command that '
+             'clones it. Type it here, after an exclamation mark, and run this cell again; or open THIS in '
+             'your clone.')
 os.chdir(folders[0])
 sys.path.insert(0, str(folders[0]))
 missing = [name for name in PACKAGES if not importlib.util.find_spec(name)]
@@ -37,7 +37,7 @@ EXERCISES = """# Functions of nanoparrot that you write yourself
 Each cell below has a part of this project with a hole. Fill the hole and run the cell: the project's own
 tests grade your function, and they say what was expected and what was found. The exercises go from easy to
 hard, and you can do them in any order. The numbers in the tasks are papers on arXiv.
-[The page](exercises.md) says what you need to know for each, and which mistake is the usual one.
+[The page](exercises.md) says which mistake is the usual one.
 """
 
 
