@@ -7,6 +7,7 @@ import sys
 import pytest
 from conftest import PAID, ROOT, TINY, make_conversations, make_pairs, mistake, ok, read_json, run, save_run
 from conftest import series, state, write
+from preparing import prose
 
 from model import GPT
 from tokenizer import Tokenizer
@@ -92,7 +93,7 @@ def test_the_python_of_the_page_works_on_copied_files_and_prepare_py_with_two(tm
     command = [sys.executable, '-I', '-c', f'import sys\nsys.path.insert(0, ".")\n{code}{USE}']
     ok(subprocess.run(command, cwd=here, capture_output=True, text=True))
     two = copied(tmp_path / 'two', 'prepare.py', 'tokenizer.py', 'configurator.py')
-    write(two / 'in/a.jsonl', [{'text': f'{i} is a number, and it has a sentence. ' * 9} for i in range(20)])
+    write(two / 'in/a.jsonl', [{'text': prose(i)} for i in range(20)])
     ok(run(two / 'prepare.py', '--source=in', '--tokenizer=byte', '--out_dir=out', cwd=two, before=FORGET))
     assert read_json(two / 'out/meta.json')['tokens']['train'] > 1000
 

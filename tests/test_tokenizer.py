@@ -567,7 +567,7 @@ def test_every_stage_takes_a_hugging_face_folder(theirs, python_files, tmp_path,
         ok(run('prepare.py', f'--source={python_files}/json', f'--out_dir={tmp_path}/data',
                f'--tokenizer={llama}/tokenizer.json'))
         ok(run('train.py', f'--init_from={llama}', f'--data_dir={tmp_path}/data',
-               f'--out_dir={tmp_path}/more', '--max_steps=8', '--warmup_steps=1', '--block_size=64', '--eval_tokens=2048',
-               '--sample_tokens=4', '--device=cpu', '--eval_interval=8'))
+               f'--out_dir={tmp_path}/more', '--max_steps=8', '--warmup_steps=1', '--block_size=64',
+               '--eval_tokens=2048', '--sample_tokens=4', '--device=cpu', '--eval_interval=8'))
         losses = series(tmp_path / 'more', 'val_loss')
         assert losses[-1] < losses[0] - 0.1
