@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import http.server
 import json
+import math
 import random
 import re
 import sys
@@ -296,6 +297,25 @@ def notes():
 def reasons(check, texts, **more):
     """Why a stage drops each text."""
     return [check({'texts': [text], 'mode': 'prose', **more}, notes()) for text in texts]
+
+
+# --- bits per byte ------------------------------------------------------------------------------------------
+def test_bits_per_byte_are_those_of_counts_in_a_dictionary():
+    """A byte after 0, 1 and 2 others: each probability is smoothed by the one before."""
+    texts = 'naïve 漢字\n' * 3, 'one two one two', 'e\ud800e'
+    encoded = [text.encode('utf-8', 'surrogatepass') for text in texts]
+    counts = collections.Counter(data[i:i + n] for data in encoded for n in range(4)
+                                 for i in range(len(data) - max(n, 1) + 1))
+    model = text_quality.NgramModel(texts, 3)
+    for data in *encoded, b'a', b'two ab ab':
+        bits = 0.0
+        for i in range(len(data)):
+            p = 1 / 256
+            for gram in (data[i - n:i + 1] for n in range(min(2, i) + 1)):
+                p = (counts[gram] + 6 * p) / (counts[gram[:-1]] + 6)
+            bits -= math.log2(p)
+        text = data.decode('utf-8', 'surrogatepass')
+        assert model.bits_per_byte(text, 6) == pytest.approx(bits / len(data), abs=1e-6), text
 
 
 # --- languages: the same sentence, written for this test and not used to choose anything --------------------
