@@ -1,5 +1,5 @@
 """
-Measurements within one process, of gpu.py and transformers_speed.py: does a model on a device compute the
+Measurements within one process, of gpu.py and peers.py: does a model on a device compute the
 same as on the CPU, and how long do calls take?
 """
 import contextlib, math, time

@@ -6,9 +6,9 @@ The pictures of README and docs/, from the files that runs leave: cards (SVG), p
     python bench/pictures.py rl funnel      # some of them
 
 These show what was measured, so they are drawn again when it is. The other pictures of docs/img explain an
-idea; what drew those is in 97e99de. A picture whose files are missing stays as it is. To draw turning_green,
-which moves, programs that the models wrote run in extras/sandbox.py. Lengths are pixels, from the top
-left.
+idea (what drew those is in 97e99de) or show an older measurement (race, depth and examples: a94ccd5). A
+picture whose files are missing stays as it is. To draw turning_green, which moves, programs that the models
+wrote run in extras/sandbox.py. Lengths are pixels, from the top left.
 """
 import collections
 import difflib
@@ -39,9 +39,7 @@ MOTION = """@keyframes appear { from { fill-opacity: 0 } }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important } }"""
 STAGES = {'base model': 'quickstart', 'after SFT': 'quickstart_sft', 'after practice': 'quickstart_rejection'}
 SPLIT = 'feedback_variation'
-ARMS = {'more': 'more SFT, on given answers', 'dpo': 'DPO', 'rl': 'RL', 'rl_adamw': 'RL, with AdamW',
-        'own_examples': 'rejection sampling', 'curriculum': 'RL, then with three steps',
-        'rejection_2': 'SFT on its own passing answers'}
+RUNS = {'more': 'more SFT, on given answers', 'dpo': 'DPO', 'rl': 'RL', 'own_examples': 'rejection sampling'}
 
 
 # --- shapes -------------------------------------------------------------------------------------------------
@@ -78,14 +76,6 @@ def box(x, y, width, height, colour, more=''):
     return f'<rect x="{x:.4g}" y="{y:.4g}" width="{width:.4g}" height="{height:.4g}" fill="{colour}" {more}/>'
 
 
-def estimate(x, y, scale, measured, text, colour):
-    """Return a dot with its interval. measured: value, low, high. x: of 0; scale: pixels of 1."""
-    value, low, high = measured
-    return [box(x + scale * low, y - 1, scale * (high - low), 3, colour),
-            box(x + scale * value - 5, y - 5, 10, 10, colour, ROUND),
-            bold(x + scale * high + 8, y + 4, text, 11, colour)]
-
-
 def card(title, below, height, shapes):
     head = [bold(LEFT, 40, title, 19), words(LEFT, 62, below, 12, GREY)]
     return picture(title, WIDTH, height, STYLE, [*head, *shapes])
@@ -102,94 +92,32 @@ def read_json(path):
     return json.loads(pathlib.Path(path).read_bytes())
 
 
-def gains(study, title):
-    """What the arms of bench/rl_controls.py gain over SFT; docs/img/STUDY.json is its rl.json."""
-    measured = read_json(f'{ROOT}/docs/img/{study}.json')
-    names = measured.get('names', ARMS)
-    arms = {names[arm]: figures for arm, figures in measured['greedy'].items() if arm in names}
+def rl():
+    """What the runs of bench/rl_controls.py gain over SFT; docs/img/rl.json is its rl.json."""
+    measured = read_json(f'{ROOT}/docs/img/rl.json')
+    runs = {RUNS[run]: figures for run, figures in measured['greedy'].items() if run in RUNS}
     top, scale = 134, 6                         # pixels a point
-    bottom = top + 32 * len(arms)
+    bottom = top + 32 * len(runs)
     shapes = []
-    for column, (kind, start) in enumerate(zip(measured['kinds'][:3], measured['greedy']['sft'])):
+    for column, (kind, start) in enumerate(zip(measured['kinds'], measured['greedy']['sft'])):
         x = 262 + 206 * column
         shapes += [bold(x, 96, kind), words(x, 114, f'SFT solves {start[0]:.1f}%', 10.5, GREY)]
         for points, tick in (0, 'SFT'), (10, '+10'), (20, '+20 points'):
             at = x + scale * points
             shapes += [box(at, top, 1, bottom - top, LINE), words(at, bottom + 18, tick, 11, GREY, MIDDLE)]
-        for row, (arm, figures) in enumerate(arms.items()):
+        for row, (run, figures) in enumerate(runs.items()):
             y = top + 16 + 32 * row
-            share, gain, low, high = figures[column]
-            name, colour = (bold, ORANGE) if arm == 'RL' else (words, BLUE)
+            name, colour = (bold, ORANGE) if run == 'RL' else (words, BLUE)
             if column == 0:
-                shapes.append(name(LEFT, y + 4, arm, 13))
-            if low < -12:                       # far to the left
-                shapes.append(words(x, y + 4, f'◀ {gain:.0f}: {share:.0f}% is left', 12, RED))
-                continue
-            shapes += estimate(x, y, scale, (gain, low, high), f'{gain:+.1f}', colour)
+                shapes.append(name(LEFT, y + 4, run, 13))
+            _, gain, low, high = figures[column]        # a dot with its interval
+            shapes += [box(x + scale * low, y - 1, scale * (high - low), 3, colour),
+                       box(x + scale * gain - 5, y - 5, 10, 10, colour, ROUND),
+                       bold(x + scale * high + 8, y + 4, f'{gain:+.1f}', 11, colour)]
     form = (f'Gain over SFT in points of pass rate, with 95% intervals: {measured["n_test"]:,} new problems '
             f'of each kind, greedy answers, {len(measured["seeds"])} seeds')
+    title = 'Practice and its controls: points gained over SFT on 2,000 examples'
     return card(title, form, bottom + 36, shapes)
-
-
-def rl():
-    return gains('rl', 'Practice and its controls: points gained over SFT on 2,000 examples')
-
-
-def depth():
-    return gains('depth', 'Practice with two steps, tested on two, three and four')
-
-
-def examples():
-    """What more examples give: docs/img/examples.json has runs of sft.py, each to the end of its schedule."""
-    measured = read_json(f'{ROOT}/docs/img/examples.json')
-    left, top, point = 270, 124, 5                       # pixels, the last of a point of pass rate
-    bottom = top + 56 * len(measured['runs'])
-    shapes = []
-    for share in 0, 25, 50, 75, 100:
-        x = left + point * share
-        shapes += [box(x, top, 1, bottom - top, LINE), words(x, bottom + 18, f'{share}%', 11, GREY, MIDDLE)]
-    for column, (kind, colour) in enumerate(zip(measured['kinds'], (BLUE, ORANGE))):
-        shapes.append(bold(left + 160 * column, 100, kind, 13, colour))
-    for row, run in enumerate(measured['runs']):
-        y = top + 28 + 56 * row
-        seconds = measured['seconds_per_step'] * run['steps']
-        shapes += [bold(LEFT, y - 4, run['label'], 13),
-                   words(LEFT, y + 14, f'{run["steps"]} steps, {seconds:.0f} seconds', 11, GREY)]
-        for up, colour, passed in zip((-9, 9), (BLUE, ORANGE), run['passed']):
-            shapes += estimate(left, y + up, point, passed, f'{passed[0]:.0f}%', colour)
-    below = (f'Pass rate after SFT, {measured["n_problems"]} validation problems of each kind, greedy, '
-             f'mean of {len(measured["seeds"])} seeds with 95% intervals')
-    return card('When do examples run out?', below, bottom + 36, shapes)
-
-
-def race():
-    """Two kinds of problems over the seconds after SFT: docs/img/race.json has runs like those of
-    bench/rl_controls.py, each point the end of a schedule of its own."""
-    measured = read_json(f'{ROOT}/docs/img/race.json')
-    every = [share for points in measured['runs'].values() for _, *shares in points for share in shares]
-    every += measured['sft'].values()
-    low, high = int(min(every) // 5 * 5), int(-(-max(every) // 5) * 5)      # no point is outside the lines
-    bottom, second, point = 376, 2.1, 250 / (high - low)    # pixels, of a second and of a point of pass rate
-    shapes = []
-    for column, kind in enumerate(measured['sft']):
-        left = 62 + 430 * column
-        shapes.append(bold(left, 96, kind))
-        for share in range(low, high + 1, 5):
-            y = bottom - point * (share - low)
-            shapes += [box(left, y, 330, 1, LINE), words(left - 34, y + 4, f'{share}%', 11, GREY)]
-        for seconds in 0, 50, 100, 150:
-            shapes.append(words(left + second * seconds, bottom + 20, f'{seconds} s', 11, GREY, MIDDLE))
-        for i, (name, points) in enumerate(measured['runs'].items()):
-            colour = (GREEN, BLUE, ORANGE)[i]
-            corners = [(left + second * seconds, bottom - point * (shares[column] - low))
-                       for seconds, *shares in [[0, *measured['sft'].values()], *points]]
-            line = ' '.join(f'{x:.4g},{y:.4g}' for x, y in corners)
-            shapes.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
-            shapes += [box(x - 4, y - 4, 8, 8, colour, ROUND) for x, y in corners[1:]]
-            shapes.append(bold(left + 200, bottom - 62 + 22 * i, name, 13, colour))
-    below = (f'Pass rate after so many seconds of training that follow SFT: {measured["n_problems"]} new '
-             f'problems of each kind, greedy, mean of {len(measured["seeds"])} seeds')
-    return card('Practice and more of the same, from 2,000 examples', below, bottom + 40, shapes)
 
 
 def passed(problem, row):
@@ -337,7 +265,7 @@ def page(path=f'{ROOT}/docs/img/page.png'):
     picture.quantize(32, Image.Quantize.FASTOCTREE, dither=0).save(path, optimize=True)
 
 
-CARDS = {p.__name__: p for p in (rl, depth, examples, race, turning_green, funnel)}
+CARDS = {p.__name__: p for p in (rl, turning_green, funnel)}
 PICTURES = {p.__name__: p for p in (dashboard, page)}
 
 
