@@ -18,7 +18,6 @@ CODE = {'prompt': 'def f():\n', 'canonical_solution': '    return 1\n', 'entry_p
 # --- records ------------------------------------------------------------------------------------------------
 REFUSED = [
     ({'must_contian': 'a'}, 'give one of must_contain'),
-    ({'rules': [{'kind': 'lines', 'value': 2}], 'regex': 'a'}, 'a "regex" can say most of them'),
     ({'must_contain': []}, 'nothing is checked'), ({'must_contain': [2]}, 'list of texts'),
     ({'answer': '7 #### '}, 'must be a number'), ({'answer': '1/2'}, 'must be a number'),
     ({'regex': '.*'}, 'can fail'), ({'regex': '('}, 'unterminated'),
