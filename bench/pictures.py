@@ -10,23 +10,13 @@ idea (what drew those is in 97e99de) or show an older measurement (race, depth a
 picture whose files are missing stays as it is. To draw turning_green, which moves, programs that the models
 wrote run in extras/sandbox.py. Lengths are pixels, from the top left.
 """
-import collections
-import difflib
-import html
-import json
-import pathlib
-import re
-import subprocess
-import sys
-import textwrap
-
+import html, json, pathlib, re, subprocess, sys, textwrap
 import numpy as np
 from PIL import Image
 from peers import ROOT
 from extras import grading, problems, sandbox
 
 WIDTH, LEFT = 880, 28
-CHARACTER = 0.602       # width of a letter of code, as a fraction of its size
 INK, GREY, LINE, PALE = '#1f2328', '#59636e', '#d0d7de', '#eef1f4'
 BLUE, ORANGE, GREEN, RED = '#0969a8', '#d9730d', '#1a7f37', '#cf222e'
 MIDDLE, ROUND = 'text-anchor="middle"', 'rx="5"'
@@ -128,23 +118,6 @@ def passed(problem, row):
     return [result.outcome == 'passed' for result in results]
 
 
-def surplus(program, right):
-    """Return {line: [column, ...]}, where words of a program are that the right one does not have."""
-    mine, theirs = (re.findall(r'\w+|\n|.', text) for text in (program, right))
-    found = collections.defaultdict(list)
-    changed = [False] * len(mine)
-    for kind, start, end, _, _ in difflib.SequenceMatcher(None, mine, theirs, False).get_opcodes():
-        changed[start:end] = [kind != 'equal'] * (end - start)
-    line = column = 0
-    for word, new in zip(mine, changed):
-        if word == '\n':
-            line, column = line + 1, -1
-        elif new and word.strip():
-            found[line] += [column, column + len(word)]
-        column += len(word)
-    return found
-
-
 def choose(base, sft, learned):
     """Return the first problem that practice solves and SFT doesn't, preferably one that SFT solves in part,
     whose answers fit, and to which practice writes no more lines. All: {problem: row of samples.jsonl}."""
@@ -210,12 +183,6 @@ def turning_green():
         colour = GREEN if all(passes) else RED
         shapes.append(words(width - left, y + 34, f'{sum(passes)} of {len(tests)} tests pass', 18, colour,
                             f'font-weight="bold" text-anchor="end" {appear(clock)}'))
-        wrong = {}
-        if any(passes) and not all(passes):
-            wrong = surplus('\n'.join(lines), '\n'.join(programs['after practice']))
-        for i, columns in wrong.items():
-            start, end = (15.5 * CHARACTER * column for column in (min(columns), max(columns)))
-            shapes.append(box(left + 12 + start, y + 70 + pitch * i, end - start, 2.5, RED, appear(clock)))
         y += pitch * n_lines + 60
 
     for i, text in enumerate(['No stage was shown an answer to a problem like this one. We picked one on',

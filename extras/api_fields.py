@@ -81,9 +81,9 @@ def plain(messages):
 
 
 def read_body(headers, file):
-    """Return the body of a request, as many bytes as its one Content-Length says. Chunks are refused,
-    because a proxy that looks at another header than we do would see a request where we see a
-    body."""
+    """Return the body of a request, as many bytes as its one Content-Length says. Chunks are
+    refused, because a proxy that looks at another header than we do would see a request where we
+    see a body."""
     length, *more = headers.get_all('Content-Length', ['0'])
     if more or 'Transfer-Encoding' in headers:
         raise Mistake('a request needs one Content-Length, and no Transfer-Encoding')
