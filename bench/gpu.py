@@ -163,13 +163,11 @@ def synthetic(n_vocab):
 def the_machine():
     n = 256 if tiny else 8192
     a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in 'ab')
-    name = torch.cuda.get_device_name() if on_gpu else 'cpu'
     return {'machine': chain_report.machine(), 'cuda': torch.version.cuda,
             'commit': chain_report.commit(), 'gcc': bool(shutil.which('gcc')),
             'python_h': os.path.exists(f'{sysconfig.get_path("include")}/Python.h'),
             'tflops_bf16': 2 * n ** 3 / ms(lambda: a @ b) / 1e9,
-            'copy_gb_s': gpu_calls.copy_rate(device, 2 ** (20 if tiny else 30)) / 1e9,
-            'tflops_datasheet': (planner.peak_flops(name) or 0) / 1e12}
+            'copy_gb_s': gpu_calls.copy_rate(device, 2 ** (20 if tiny else 30)) / 1e9}
 
 
 # --- train.py -----------------------------------------------------------------------------------------------
