@@ -123,8 +123,8 @@ def one_of_each_kind():
                 if row['split'] == split:
                     answers[row['prompt']].setdefault(name, row)
         both = [of for of in answers.values() if {'sft', 'rl'} <= of.keys()]
-        solved = [[of[name]['outcome'] == 'passed' for name in ('sft', 'rl')] for of in both]
-        differ = [of for of, (sft, rl) in zip(both, solved) if sft != rl]
+        differ = [of for of in both
+                  if (of['sft']['outcome'] == 'passed') != (of['rl']['outcome'] == 'passed')]
         note = '' if differ else (f'\nSFT and RL solve the same ones of these {len(both)} '
                                   'problems, so this is the first problem.\n')
         shown = (differ or both)[0]
