@@ -21,8 +21,8 @@ prints a block of all results: please send us the block of --part=3 in an issue.
 Each measurement is a process of its own with a limit of time. FOLDER/log.txt has what they said. It needs
 torch with CUDA, a C compiler and Python's headers for Triton, and transformers for the comparisons.
 """
-import collections, contextlib, glob, json, os, re, shutil, signal, subprocess, sys, sysconfig, tempfile
-import time, traceback
+import collections, contextlib, glob, json, os, pathlib, re, shutil, signal, subprocess, sys, sysconfig
+import tempfile, time, traceback
 import numpy as np
 import torch
 from peers import ROOT
@@ -124,8 +124,8 @@ def finish(name, process, limit, expected=(0,)):
 
 
 def rows_of(folder):
-    with open(f'{folder}/metrics.jsonl', encoding='utf-8') as f:
-        return [json.loads(line) for line in f if line.endswith('}\n')]
+    lines = pathlib.Path(folder, 'metrics.jsonl').read_bytes().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith(b'}\n')]
 
 
 def kill_at(step, process, folder, limit):
@@ -143,19 +143,18 @@ def synthetic(n_vocab):
     """A folder of bins for train.py: random ids, so nothing can be learned. Times do not depend on that."""
     folder = f'{work}/data{n_vocab}'
     if not os.path.exists(folder):
-        os.makedirs(f'{folder}.new')
+        os.makedirs(folder)
         n_pairs = n_vocab - 256 - len(SPECIAL_TOKENS)
         pairs = [bytes([i // 256, i % 256]) for i in range(n_pairs)]
         tokenizer = Tokenizer('bpe', [bytes([b]) for b in range(256)] + pairs, SPECIAL_TOKENS)
-        tokenizer.save(f'{folder}.new/tokenizer.json')
+        tokenizer.save(f'{folder}/tokenizer.json')
         sizes = {'train': 4_000_000, 'val': 200_000}
         for i, (side, n) in enumerate(sizes.items()):
             ids = np.random.default_rng(i).integers(n_vocab, size=n, dtype=np.uint16)
-            ids.tofile(f'{folder}.new/{side}.bin')
-        with open(f'{folder}.new/meta.json', 'w', encoding='utf-8') as f:
-            json.dump({'dtype': 'uint16', 'vocab_size': n_vocab, 'tokens': sizes, 'sources': {}, 'config': {},
-                       'tokenizer_hash': tokenizer.hash}, f)
-        os.rename(f'{folder}.new', folder)
+            ids.tofile(f'{folder}/{side}.bin')
+        meta = {'dtype': 'uint16', 'vocab_size': n_vocab, 'tokens': sizes, 'sources': {}, 'config': {},
+                'tokenizer_hash': tokenizer.hash}
+        pathlib.Path(folder, 'meta.json').write_text(json.dumps(meta))
     return folder
 
 
@@ -163,13 +162,11 @@ def synthetic(n_vocab):
 def the_machine():
     n = 256 if tiny else 8192
     a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in 'ab')
-    name = torch.cuda.get_device_name() if on_gpu else 'cpu'
     return {'machine': chain_report.machine(), 'cuda': torch.version.cuda,
             'commit': chain_report.commit(), 'gcc': bool(shutil.which('gcc')),
             'python_h': os.path.exists(f'{sysconfig.get_path("include")}/Python.h'),
             'tflops_bf16': 2 * n ** 3 / ms(lambda: a @ b) / 1e9,
-            'copy_gb_s': gpu_calls.copy_rate(device, 2 ** (20 if tiny else 30)) / 1e9,
-            'tflops_datasheet': (planner.peak_flops(name) or 0) / 1e12}
+            'copy_gb_s': gpu_calls.copy_rate(device, 2 ** (20 if tiny else 30)) / 1e9}
 
 
 # --- train.py -----------------------------------------------------------------------------------------------
@@ -186,8 +183,7 @@ def train_py(name, preset, micro, limit, compiled, *flags, torchrun=()):
     kill_at(steps, process, folder, limit)
     said = finish(name, process, limit, expected=(-9,))
     rows = [row for row in rows_of(folder) if row.get('step', 0) >= 2 * every and 'tok_s' in row]
-    with open(f'{folder}/config.json', encoding='utf-8') as f:
-        c = json.load(f)
+    c = json.loads(pathlib.Path(folder, 'config.json').read_bytes())
     model = planner.sketch(GPTConfig(V, c['block_size'], c['n_layer'], c['n_head'], 0, c['n_embd']))
     figures = 'tok_s', 'mfu', 'dt', 'data_s'
     found = {key: float(np.median([row[key] or 0 for row in rows])) for key in figures}
@@ -332,7 +328,7 @@ def main():
         for name in names:
             most = ALL[name][2]
             flags = {**config, 'measure': name, 'work': work, 'tiny': tiny, 'limit': most, 'only': ''}
-            flags = [f'--{key}={value}' for key, value in flags.items()]
+            flags = [f'--{key}={value}' for key, value in flags.items() if key != 'preset']
             command = [sys.executable, os.path.abspath(__file__), *flags]
             # The compiler's cache does not know which attention was allowed, so each one has its own.
             own = {**env, 'TORCHINDUCTOR_CACHE_DIR': f'{work}/compiled_{name}'}
@@ -345,8 +341,7 @@ def main():
             if code != 0:
                 tell(name, error=f'exit code {code}; see log.txt')
     shutil.rmtree(work, ignore_errors=True)
-    with open(f'{out}/results.jsonl', encoding='utf-8') as f:
-        rows = [json.loads(line) for line in f]
+    rows = map(json.loads, pathlib.Path(out, 'results.jsonl').read_bytes().splitlines())
     print('\n--- please send us this block, as an issue "bench/gpu.py on ..." of nanoparrot ---')
     for row in rows:
         print(f'{row.pop("what")}:', ', '.join(f'{key} {value}' for key, value in row.items() if key != 'at'))

@@ -1,10 +1,11 @@
 """
-Measurements within one process, of gpu.py and transformers_speed.py: does a model on a device compute the
+Measurements within one process, of gpu.py and peers.py: does a model on a device compute the
 same as on the CPU, and how long do calls take?
 """
 import contextlib, math, time
 import numpy as np
 import torch
+from extras.muon import is_native
 from model import GPT
 
 HALF = 'bfloat16'           # also where dtype=auto is float32: a comparison needs the same for both
@@ -15,9 +16,7 @@ def choose(device='auto'):
     """Return a device and the dtype of its products: bfloat16 if it is fast there, as in train.py."""
     if device == 'auto':
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    is_native = (torch.cuda.get_device_capability()[0] >= 8 if device.startswith('cuda') else
-                 torch.cpu._is_avx512_bf16_supported())
-    return device, 'bfloat16' if is_native else 'float32'
+    return device, 'bfloat16' if is_native(torch.device(device)) else 'float32'
 
 
 def device_of(model):

@@ -1,56 +1,152 @@
 """
-Shared by the benchmarks: this checkout's leaves on the path, the whole standard library as texts, and a
-process of its own for every measurement, so that no contestant meets what another one left in memory.
+Our speed next to that of the usual libraries: training and encoding with a byte-level BPE, next to Hugging
+Face's tokenizers; training steps and greedy generation, next to transformers' Llama of the same shape, dtype
+and threads. One process per measurement, in turn. Nothing else should run on the machine.
+
+    pip install -r bench/requirements.txt
+    python bench/peers.py                       # everything
+    python bench/peers.py bpe encode            # some of it: bpe, bpe_gpt2, encode, train, generate
+    ROUNDS=1 python bench/peers.py train
+
+For the tokenizers, the text is the standard library with its tests, and the vocabulary 32,768; bpe_gpt2 has
+GPT-2's pattern in place of ours. "the same?" is a hash of what each returns; trained tokens differ, because
+Hugging Face numbers the bytes differently (the tests compare). CPU seconds count all processes and threads,
+so they can be compared on a machine with other work, too. bfloat16 is measured where the processor has it.
 """
-import json
-import pathlib
-import subprocess
-import sys
-import sysconfig
-import time
+import hashlib, json, os, pathlib, resource, subprocess, sys, sysconfig, time
 from statistics import median_high as median
+import numpy as np
 
 ROOT = str(pathlib.Path(__file__).resolve().parent.parent)
 sys.path.insert(0, ROOT)
-import configurator     # noqa: E402, F401      # each benchmark ends as the scripts do
+from extras import bpe, chain_report, fit, hf_tokenizer     # noqa: E402
+from gpu_calls import choose, work_of                       # noqa: E402
+from model import GPTConfig                                 # noqa: E402
+from tokenizer import PATTERN, Tokenizer                    # noqa: E402
+
+VOCAB = 32_768          # bytes and merges; no special tokens, so that both do the same work
+ROUNDS = int(os.environ.get('ROUNDS', 3))
+SHAPES = {'shakespeare_cpu': GPTConfig(65, 64, 4, 4, 0, 128, tie_embeddings=False),
+          'quickstart': GPTConfig(4096, 256, 4, 4, 0, 256, tie_embeddings=False),
+          'nano': GPTConfig(256, 512, 6, 8, 0, 256, 768), 'small': GPTConfig(32768, 1024, 12, 12, 0, 768)}
+BATCHES = {'train': {'shakespeare_cpu': [12], 'quickstart': [8], 'nano': [2]},
+           'generate': {name: [1, 16] for name in ('quickstart', 'nano', 'small')}}
+TOKENIZING = 'bpe', 'bpe_gpt2', 'encode'
 
 
+# --- what is timed: a call, and how many bytes or tokens it works on ----------------------------------------
 def python_texts():
     """The .py files of the standard library, with its tests; those that are not UTF-8 are left out."""
     texts = []
     for path in sorted(pathlib.Path(sysconfig.get_paths()['stdlib']).rglob('*.py')):
         if 'site-packages' not in path.parts:
-            try:
-                texts.append(path.read_bytes().decode())
-            except UnicodeDecodeError:
-                pass
+            text = path.read_text(encoding='utf-8', errors='replace')
+            texts += [text] if '\ufffd' not in text else []
     return texts
 
 
-def in_turn(contestants, rounds, script):
-    """Run `script NAME` for each name, round after round (A B C A B C ...), because machines drift while the
-    ratios within a round do not. Each prints what it measured as a line of JSON, {'seconds': 1.5, ...}.
-    Returns {name: what it measured in each round}. One that fails, as does a peer that is not installed, is
-    left out, with a line that says why."""
-    results = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name in list(results):
-            run = subprocess.run([sys.executable, script, name], capture_output=True, text=True)
-            if run.returncode:
+def tokenizing(what, who):
+    texts = python_texts()
+    size = sum(len(text.encode()) for text in texts)
+    split = fit.PATTERNS['gpt2'] if what == 'bpe_gpt2' else PATTERN
+    train = lambda: Tokenizer.train(iter(texts), VOCAB, special_tokens=(), pattern=split)
+    if who == 'theirs':
+        import tokenizers
+    if what == 'encode':
+        ours = train()
+        encode = ours.encode_batch
+        if who == 'theirs':
+            theirs = tokenizers.Tokenizer.from_str(json.dumps(hf_tokenizer.to_their_form(ours.to_json(), {})))
+            encode = lambda batch: [e.ids for e in theirs.encode_batch(batch, add_special_tokens=False)]
+        encode(['warm up'])                     # builds tables
+        return lambda: [np.array(ids, np.uint16) for batch in bpe.in_batches(texts, 4_000_000)
+                        for ids in encode(batch)], size
+    if who == 'ours':
+        return lambda: train().vocab, size
+    theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
+    parts = tokenizers.pre_tokenizers
+    theirs.pre_tokenizer = parts.Sequence([
+        parts.Split(tokenizers.Regex(split), behavior='isolated'),
+        parts.ByteLevel(add_prefix_space=False, use_regex=False)])
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=VOCAB, initial_alphabet=parts.ByteLevel.alphabet(), show_progress=False)
+    return lambda: theirs.train_from_iterator(texts, trainer), size
+
+
+def cpu_seconds():
+    """Of this process with its threads, and of the processes that it started and that have ended."""
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in usage)
+
+
+def measured(what, who, shape='', dtype='', batch=0):
+    """What one contestant needs, and a name for what it returns: equal ids have equal names."""
+    n_calls = 1
+    if what in TOKENIZING:
+        work, n = tokenizing(what, who)
+    else:
+        work, n = work_of(what, who, SHAPES[shape], 'cpu', int(batch), dtype)
+        work()                                  # warm up
+        n_calls = 10 if what == 'train' else 1
+    seconds = []
+    before = cpu_seconds()
+    for _ in range(n_calls):
+        began = time.perf_counter()
+        found = work()
+        seconds.append(time.perf_counter() - began)
+    cpu = (cpu_seconds() - before) / n_calls
+    is_named = what in TOKENIZING and found
+    name = hashlib.sha256(b'\0'.join(map(bytes, found))).hexdigest()[:12] if is_named else '-'
+    return {'seconds': median(seconds), 'cpu': cpu, 'rate': n / median(seconds), 'name': name}
+
+
+# --- who is faster ------------------------------------------------------------------------------------------
+def in_turn(contestants):
+    """Run this script for each contestant, a text, round after round (A B A B ...), because machines drift
+    while the ratios within a round do not. Return what each measured in each round; nothing if one fails."""
+    results = [[] for _ in contestants]
+    for _ in range(ROUNDS):
+        for rows, name in zip(results, contestants):
+            run = subprocess.run([sys.executable, __file__, name], capture_output=True, text=True)
+            if run.returncode:                  # such as a peer that is not installed
                 print(f'{name} failed: {run.stderr.strip().splitlines()[-1]}', flush=True)
-                del results[name]
-                continue
-            results[name].append(json.loads(run.stdout.splitlines()[-1]))
+                return []
+            rows.append(json.loads(run.stdout.splitlines()[-1]))
     return results
 
 
-def timed(work):
-    """Seconds that work() takes, and what it returns."""
-    start = time.perf_counter()
-    value = work()
-    return time.perf_counter() - start, value
+def compare(what, *more):
+    """Print a row: rates, and the medians over the rounds of our rate over theirs, and CPU seconds alike."""
+    results = in_turn([':'.join([what, who, *map(str, more)]) for who in ('ours', 'theirs')])
+    if not results:
+        return
+    ours, theirs = results
+    rates = [median([row['rate'] for row in rows]) for rows in (ours, theirs)]
+    faster, thriftier = (median([b[key] / a[key] for a, b in zip(ours, theirs)])
+                         for key in ('seconds', 'cpu'))
+    same = ours[0]['name'] == theirs[0]['name'] if what == 'encode' else '-'
+    print(f'{" ".join(map(str, [what, *more])):>40}{rates[0]:>14,.0f}{rates[1]:>14,.0f}'
+          f'{faster:>8.2f}{thriftier:>8.2f}   {same}', flush=True)
 
 
-def ours_over(ours, others, key):
-    """The median over the rounds of our number / the other's number."""
-    return median([a[key] / b[key] for a, b in zip(ours, others)])
+def main(asked):
+    print(chain_report.machine(), 'commit', chain_report.commit())
+    head = f'{"tokens/s, or bytes/s of text":>40}{"ours":>14}{"theirs":>14}'
+    print(f'{head}{"faster":>8}{"of CPU":>8}   the same?')
+    for what in asked or [*TOKENIZING, *BATCHES]:
+        if what in TOKENIZING:
+            compare(what)
+        for shape, batches in BATCHES.get(what, {}).items():
+            for batch in batches:
+                for dtype in dict.fromkeys(['float32', choose('cpu')[1]]):
+                    compare(what, shape, dtype, batch)
+
+
+if __name__ == '__main__':
+    if ':' in ''.join(sys.argv[1:2]):
+        print(json.dumps(measured(*sys.argv[1].split(':'))))
+    elif set(sys.argv[1:]) - {*TOKENIZING, *BATCHES}:
+        print(__doc__)
+        sys.exit(0 if {'-h', '--help'} & {*sys.argv} else 2)
+    else:
+        main(sys.argv[1:])

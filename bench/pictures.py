@@ -3,31 +3,20 @@ The pictures of README and docs/, from the files that runs leave: cards (SVG), p
 
     bash run.sh                             # leaves out/quickstart* and data/quickstart
     python bench/pictures.py                # all pictures; also from another folder that has out/ and data/
-    python bench/pictures.py race funnel    # some of them
+    python bench/pictures.py funnel page    # some of them
 
 These show what was measured, so they are drawn again when it is. The other pictures of docs/img explain an
-idea; what drew those is in 97e99de. A picture whose files are missing stays as it is. To draw turning_green,
-which moves, programs that the models wrote run in extras/sandbox.py. Lengths are pixels, from the top
-left.
+idea (what drew those is in 97e99de) or show an older measurement (race and examples: a94ccd5). A
+picture whose files are missing stays as it is. To draw turning_green, which moves, programs that the models
+wrote run in extras/sandbox.py. Lengths are pixels, from the top left.
 """
-import collections
-import difflib
-import html
-import json
-import pathlib
-import re
-import subprocess
-import sys
-import textwrap
-
+import html, json, pathlib, re, subprocess, sys, textwrap
 import numpy as np
 from PIL import Image
 from peers import ROOT
 from extras import grading, problems, sandbox
 
-MEASURED = f'{ROOT}/docs/img/measured.json'      # what runs of several seeds gave, and the commands
 WIDTH, LEFT = 880, 28
-CHARACTER = 0.602       # width of a letter of code, as a fraction of its size
 INK, GREY, LINE, PALE = '#1f2328', '#59636e', '#d0d7de', '#eef1f4'
 BLUE, ORANGE, GREEN, RED = '#0969a8', '#d9730d', '#1a7f37', '#cf222e'
 MIDDLE, ROUND = 'text-anchor="middle"', 'rx="5"'
@@ -76,14 +65,6 @@ def box(x, y, width, height, colour, more=''):
     return f'<rect x="{x:.4g}" y="{y:.4g}" width="{width:.4g}" height="{height:.4g}" fill="{colour}" {more}/>'
 
 
-def estimate(x, y, scale, measured, text, colour):
-    """Return a dot with its interval. measured: value, low, high. x: of 0; scale: pixels of 1."""
-    value, low, high = measured
-    return [box(x + scale * low, y - 1, scale * (high - low), 3, colour),
-            box(x + scale * value - 5, y - 5, 10, 10, colour, ROUND),
-            bold(x + scale * high + 8, y + 4, text, 11, colour)]
-
-
 def card(title, below, height, shapes):
     head = [bold(LEFT, 40, title, 19), words(LEFT, 62, below, 12, GREY)]
     return picture(title, WIDTH, height, STYLE, [*head, *shapes])
@@ -100,57 +81,6 @@ def read_json(path):
     return json.loads(pathlib.Path(path).read_bytes())
 
 
-def examples():
-    """What more examples give: runs of sft.py, each to the end of its schedule."""
-    measured = read_json(MEASURED)['examples']
-    left, top, point = 270, 124, 5                       # pixels, the last of a point of pass rate
-    bottom = top + 56 * len(measured['runs'])
-    shapes = []
-    for share in 0, 25, 50, 75, 100:
-        x = left + point * share
-        shapes += [box(x, top, 1, bottom - top, LINE), words(x, bottom + 18, f'{share}%', 11, GREY, MIDDLE)]
-    for column, (kind, colour) in enumerate(zip(measured['kinds'], (BLUE, ORANGE))):
-        shapes.append(bold(left + 160 * column, 100, kind, 13, colour))
-    for row, run in enumerate(measured['runs']):
-        y = top + 28 + 56 * row
-        seconds = measured['seconds_per_step'] * run['steps']
-        shapes += [bold(LEFT, y - 4, run['label'], 13),
-                   words(LEFT, y + 14, f'{run["steps"]} steps, {seconds:.0f} seconds', 11, GREY)]
-        for up, colour, passed in zip((-9, 9), (BLUE, ORANGE), run['passed']):
-            shapes += estimate(left, y + up, point, passed, f'{passed[0]:.0f}%', colour)
-    below = (f'Pass rate after SFT, {measured["n_problems"]} validation problems of each kind, greedy, '
-             f'mean of {len(measured["seeds"])} seeds with 95% intervals')
-    return card('When do examples run out?', below, bottom + 36, shapes)
-
-
-def race():
-    """Two kinds of problems over the seconds after SFT, in runs like those of bench/rl_controls.py:
-    each point is the end of a schedule of its own."""
-    measured = read_json(MEASURED)['race']
-    every = [share for points in measured['runs'].values() for _, *shares in points for share in shares]
-    every += measured['sft'].values()
-    low, high = int(min(every) // 5 * 5), int(-(-max(every) // 5) * 5)      # no point is outside the lines
-    bottom, second, point = 376, 2.1, 250 / (high - low)    # pixels, of a second and of a point of pass rate
-    shapes = []
-    for column, kind in enumerate(measured['sft']):
-        left = 62 + 430 * column
-        shapes.append(bold(left, 96, kind))
-        for share in range(low, high + 1, 5):
-            y = bottom - point * (share - low)
-            shapes += [box(left, y, 330, 1, LINE), words(left - 34, y + 4, f'{share}%', 11, GREY)]
-        for seconds in 0, 50, 100, 150:
-            shapes.append(words(left + second * seconds, bottom + 20, f'{seconds} s', 11, GREY, MIDDLE))
-        for i, (name, points) in enumerate(measured['runs'].items()):
-            colour = (GREEN, BLUE, ORANGE)[i]
-            corners = [(left + second * seconds, bottom - point * (shares[column] - low))
-                       for seconds, *shares in [[0, *measured['sft'].values()], *points]]
-            line = ' '.join(f'{x:.4g},{y:.4g}' for x, y in corners)
-            shapes.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
-            shapes += [box(x - 4, y - 4, 8, 8, colour, ROUND) for x, y in corners[1:]]
-            shapes.append(bold(left + 200, bottom - 62 + 22 * i, name, 13, colour))
-    below = (f'Pass rate after so many seconds of training that follow SFT: {measured["n_problems"]} new '
-             f'problems of each kind, greedy, mean of {len(measured["seeds"])} seeds')
-    return card('Practice and more of the same, from 2,000 examples', below, bottom + 40, shapes)
 
 
 def passed(problem, row):
@@ -159,23 +89,6 @@ def passed(problem, row):
     program = grading.program(problem, row['completion'], row['messages'] is not None)
     results = sandbox.run_many([(program, f'{check}\n{test}', problem['entry_point']) for test in tests])
     return [result.outcome == 'passed' for result in results]
-
-
-def surplus(program, right):
-    """Return {line: [column, ...]}, where words of a program are that the right one does not have."""
-    mine, theirs = (re.findall(r'\w+|\n|.', text) for text in (program, right))
-    found = collections.defaultdict(list)
-    changed = [False] * len(mine)
-    for kind, start, end, _, _ in difflib.SequenceMatcher(None, mine, theirs, False).get_opcodes():
-        changed[start:end] = [kind != 'equal'] * (end - start)
-    line = column = 0
-    for word, new in zip(mine, changed):
-        if word == '\n':
-            line, column = line + 1, -1
-        elif new and word.strip():
-            found[line] += [column, column + len(word)]
-        column += len(word)
-    return found
 
 
 def choose(base, sft, learned):
@@ -243,12 +156,6 @@ def turning_green():
         colour = GREEN if all(passes) else RED
         shapes.append(words(width - left, y + 34, f'{sum(passes)} of {len(tests)} tests pass', 18, colour,
                             f'font-weight="bold" text-anchor="end" {appear(clock)}'))
-        wrong = {}
-        if any(passes) and not all(passes):
-            wrong = surplus('\n'.join(lines), '\n'.join(programs['after practice']))
-        for i, columns in wrong.items():
-            start, end = (15.5 * CHARACTER * column for column in (min(columns), max(columns)))
-            shapes.append(box(left + 12 + start, y + 70 + pitch * i, end - start, 2.5, RED, appear(clock)))
         y += pitch * n_lines + 60
 
     for i, text in enumerate(['No stage was shown an answer to a problem like this one. We picked one on',
@@ -298,7 +205,7 @@ def page(path=f'{ROOT}/docs/img/page.png'):
     picture.quantize(32, Image.Quantize.FASTOCTREE, dither=0).save(path, optimize=True)
 
 
-CARDS = {p.__name__: p for p in (examples, race, turning_green, funnel)}
+CARDS = {p.__name__: p for p in (turning_green, funnel)}
 PICTURES = {p.__name__: p for p in (dashboard, page)}
 
 

@@ -6,7 +6,6 @@ without answers, half of them example tasks, half practice tasks. DPO gets 2,400
     more            SFT on the same examples again, at a third of its rate: what do the seconds alone give?
     dpo             DPO on pairs of its own answers, as in run.sh
     rl              rl.py, with Muon
-    rl_adamw        rl.py, with AdamW
     own             expert iteration: two rounds of SFT on its own answers that passed
     own_examples    the same, with the examples beside its own answers
     random          rl.py with bench/random_reward.py: what does sampling alone do?
@@ -14,6 +13,7 @@ without answers, half of them example tasks, half practice tasks. DPO gets 2,400
     bash run.sh                                                     # the base model, out/quickstart
     python bench/rl_controls.py out/scarce 0,1,2                    # resumes where it stopped
     python bench/rl_controls.py out/rates 0 --split=validation --n_test=300 --runs=rl@learning_rate=1e-3
+    python bench/rl_controls.py out/scarce 0,1,2 --runs=rl@optimizer=adamw@learning_rate=1e-4
 
 A run's name may end with settings of its script. Settings were chosen with one seed, on the validation
 splits. Tables go to the screen, and their figures to FOLDER/rl.json. "seconds" are those of all commands of a
@@ -43,7 +43,6 @@ RUNS = {        # script, its settings
     'more': ('sft', '--learning_rate=1e-3 --epochs=6'),
     'dpo': ('dpo', ''),
     'rl': ('rl', '--learning_rate=3e-4 --max_steps=60'),
-    'rl_adamw': ('rl', '--optimizer=adamw --learning_rate=1e-4 --max_steps=60'),
     'own': ('own', '--learning_rate=1e-3 --epochs=1'),
     'own_examples': ('own', '--learning_rate=1e-3 --epochs=1'),
     'random': ('rl', '--learning_rate=3e-4 --max_steps=60')}

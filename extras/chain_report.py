@@ -3,7 +3,7 @@ The report of `bash run.sh`: what each stage can do, what it gained, and answers
 
     python -m extras.chain_report --minutes=8.3         # reads out/quickstart*
 
-Writes REPORT.md and report.json into out/quickstart. The report ends with lines to post.
+Writes REPORT.md and report.json into out/quickstart.
 """
 import argparse, ast, collections, json, os, pathlib, platform, re, subprocess
 import torch
@@ -87,26 +87,6 @@ def verdict(name, value, low, high):
             'see "My numbers differ" in docs/trouble.md')
 
 
-def to_post(stages, minutes, where):
-    """Yield the lines. where: machine(). The base model's funniest comment is the one with the
-    most words."""
-    yield (f'nanoparrot learned to write small Python functions that chain known steps, in '
-           f'{minutes:.1f} minutes (commit {commit()})')
-    yield where
-    for kind, key in (('practice tasks', 'pass@1_feedback'),
-                      ('unseen combinations', 'pass@1_cells'), ('unseen tasks', 'pass@1_families')):
-        solved = [f'{row[key]:.1%} after {STAGES[row["name"]][0]}'
-                  for row in stages if row['name'] not in ('base', 'dpo')]
-        yield f'{kind} solved: {", ".join(solved)}'
-    comments = [(text, row['prompt']) for row in read_rows('out/quickstart/samples.jsonl')
-                for text in re.findall(r'(?:# |""")(\w.*)', row['completion'])]
-    if comments:
-        answer, prompt = max(comments, key=lambda pair: len(re.findall('[a-z]{3,}', pair[0])))
-        _, question, *_ = prompt.split('"""')
-        yield f'I asked the base model: {question}'
-        yield f'It answered: {answer}'
-
-
 def stage(name, eight):
     """Return what the files of a stage say. eight: {folder: scores of eight answers}."""
     _, folder = STAGES[name]
@@ -143,8 +123,8 @@ def one_of_each_kind():
                 if row['split'] == split:
                     answers[row['prompt']].setdefault(name, row)
         both = [of for of in answers.values() if {'sft', 'rl'} <= of.keys()]
-        solved = [[of[name]['outcome'] == 'passed' for name in ('sft', 'rl')] for of in both]
-        differ = [of for of, (sft, rl) in zip(both, solved) if sft != rl]
+        differ = [of for of in both
+                  if (of['sft']['outcome'] == 'passed') != (of['rl']['outcome'] == 'passed')]
         note = '' if differ else (f'\nSFT and RL solve the same ones of these {len(both)} '
                                   'problems, so this is the first problem.\n')
         shown = (differ or both)[0]
@@ -177,7 +157,6 @@ def main():
     for row in stages:
         causes = ', '.join(f'{cause} {n}' for cause, n in row['failures'].items())
         lines.append(f'- {STAGES[row["name"]][0]}, why answers fail: {causes}')
-    for row in stages:
         for name, numbers in row['expect'].items():
             lines.append(f'- {STAGES[row["name"]][0]}: {verdict(name, *numbers)}')
     for row in stages[2:]:
@@ -189,7 +168,7 @@ def main():
             lines.append(f'- {title} over SFT, {kind}: {points}')
     where = machine()
     lines += ['', '![dashboard](dashboard.png)', '', *one_of_each_kind(),
-              '\n## To paste where others can see it\n', *to_post(stages, minutes, where)]
+              f'\n{minutes:.1f} minutes on {where}, commit {commit()}']
     text = '\n'.join(lines) + '\n'
     print(text)
     folder = pathlib.Path('out/quickstart')

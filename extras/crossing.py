@@ -12,10 +12,9 @@ tests, and the candidate, which runs the program.
 What cannot change crosses as a copy (COPIED). Of a list, dict or set (SHARED) each end has one, and
 each line says which are new, what those that changed hold, and which nobody refers to any more.
 Anything else stays where it is: the other end has a mirror of it, and asks for every attribute and
-special method. While one end waits, the other may ask back, because tests pass functions.
-
-The judge unpickles nothing, calls nothing but what its tests handed out, and reads at most 32 MB a
-line. Copy this file with trial.py and sandbox.py: they need the standard library.
+special method. While one end waits, the other may ask back, because tests pass functions. The judge
+unpickles nothing, calls only what its tests handed out, and reads at most 32 MB a line.
+Copy this file with trial.py and sandbox.py.
 """
 import builtins, collections, copy, dataclasses, datetime, decimal, fractions, itertools, json
 import operator, re, sys, threading, types, zoneinfo
@@ -24,15 +23,13 @@ ERRORS = {kind for kind in vars(builtins).values()
           if isinstance(kind, type) and issubclass(kind, BaseException)}
 # What takes a value apart, and what makes an equal one. Most tell pickle their arguments.
 COPIED = {kind: (lambda value: value.__reduce__()[1], kind) for kind in [
-    range, slice, fractions.Fraction, decimal.Decimal, datetime.date, datetime.datetime, datetime.time,
-    datetime.timedelta, datetime.timezone, *ERRORS]}
+    range, slice, fractions.Fraction, decimal.Decimal, datetime.date, datetime.datetime,
+    datetime.time, datetime.timedelta, datetime.timezone, *ERRORS]}
 COPIED |= {
-    int: (lambda number: [hex(number)], lambda text: int(text, 16)),    # decimals take quadratic time
+    int: (lambda number: [hex(number)], lambda text: int(text, 16)),    # decimals would be slow
     complex: (lambda number: [number.real, number.imag], complex),
     zoneinfo.ZoneInfo: (lambda zone: [zone.key], zoneinfo.ZoneInfo),
-    tuple: (list, lambda *items: items),
-    frozenset: (list, lambda *items: frozenset(items)),
-    bytes: (list, lambda *items: bytes(items)),
+    **{kind: (list, lambda *items, kind=kind: kind(items)) for kind in (tuple, frozenset, bytes)},
     type({}.keys()): (list, lambda *keys: dict.fromkeys(keys).keys()),
     type({}.values()): (list, lambda *values: dict(enumerate(values)).values()),
     type({}.items()): (list, lambda *items: dict(items).items())}
@@ -58,8 +55,8 @@ BINARY = {f'__{side}{name}__' for side in ('', 'r', 'i') for name in (
     'add sub mul truediv floordiv mod divmod pow matmul and or xor lshift rshift').split()}
 BINARY |= {'__eq__', '__ne__', '__lt__', '__le__', '__gt__', '__ge__', '__contains__'}
 SPECIAL = BINARY | {f'__{name}__' for name in (
-    'len iter next reversed getitem setitem delitem call enter exit bool hash str repr format bytes '
-    'int float complex index abs neg pos invert round trunc floor ceil').split()}
+    'len iter next reversed getitem setitem delitem call enter exit bool hash str repr format '
+    'bytes int float complex index abs neg pos invert round trunc floor ceil').split()}
 ALONE = {0: []}     # has as many references as a container that only End.known holds
 MOST = 32 << 20     # characters of a line
 
@@ -108,8 +105,7 @@ class Thing(Asks):
 
 
 def names_of(cls):
-    """Return the names that mirrors of objects of this class must ask for, because otherwise object,
-    or the kind of BASES that the class is derived from, would answer."""
+    """Return the names for which a mirror asks, because object or a kind of BASES would answer."""
     base = next((kind for kind in cls.__mro__ if kind in BASES), object)
     return [name for name in SPECIAL.union(name for name in dir(base) if name[0] != '_')
             if getattr(cls, name, None) not in (None, getattr(base, name, None))]
@@ -129,9 +125,11 @@ def tell(file, message):
 
 class End:
     """One end of the pipe. first: its numbers are odd or even."""
+    named = NAMED.__getitem__
     operations = {
         'getattr': getattr, 'setattr': setattr, 'getitem': operator.getitem,
-        'special': lambda thing, name, /, *args, **more: getattr(type(thing), name)(thing, *args, **more)}
+        'special': lambda thing, name, /, *args, **more:
+            getattr(type(thing), name)(thing, *args, **more)}
 
     def __init__(self, channel, first):
         self.channel = channel
@@ -149,9 +147,6 @@ class End:
         self.known[number] = value
         self.tags[id(value)] = {'known': number}
         return value
-
-    def named(self, name):
-        return NAMED[name]
 
     def pack(self, value):
         """Return a value as what JSON knows: (1, 2.5) -> {'tuple': [1, 2.5]}."""
@@ -178,8 +173,8 @@ class End:
         if isinstance(value, type):
             bases = [self.pack(base) for base in value.__bases__ if base is not object]
             return {'class': [number, value.__name__, bases, names_of(value)]}
-        args = ()
         base = next((kind for kind in type(value).__mro__ if kind in BASES), None)
+        args = ()
         if base:
             args = value.args if base in ERRORS else base.__getnewargs__(value)
         return {'object': [number, self.pack(type(value)), *map(self.pack, args)]}
@@ -230,8 +225,7 @@ class End:
         return Mirror(name, (*bases,), scope | more | {'_end': self, '__doc__': asking('__doc__')})
 
     def class_of(self, cls):
-        """Return the class of the mirrors of a class's objects. Of list, generator or another class
-        of the library they are lists or generators to isinstance(), which looks at __class__, too."""
+        """Return the class of mirrors of a class's objects; isinstance() asks __class__, too."""
         if isinstance(cls, Mirror):
             return cls
         if cls not in self.known:
@@ -241,8 +235,8 @@ class End:
         return self.known[cls]
 
     def send(self, kind, *values):
-        """Send a line: what it is, the containers that are new, those that changed here since the last
-        line, values, and the numbers of the containers that nobody here refers to any more."""
+        """Send a line: what it is, the containers that are new, those that changed here since the
+        last line, values, and the numbers of the containers that nobody here refers to any more."""
         self.sending = kind
         alone = sys.getrefcount(ALONE[0])
         gone = [number for number in self.shared if sys.getrefcount(self.known[number]) == alone]
@@ -283,12 +277,9 @@ class End:
         other end may ask, too."""
         with self.lock:         # of threads
             self.send('ask', operation, (*more.items(),), *args)
-            while True:
-                kind, values = self.receive()
-                if kind != 'ask':
-                    break
-                self.answer(*values)
-        value, = values
+            while (reply := self.receive())[0] == 'ask':
+                self.answer(*reply[1])
+        kind, (value,) = reply
         if kind == 'raised':
             raise value
         return value

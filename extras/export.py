@@ -127,11 +127,18 @@ def publish_gguf(ckpt, model, tokenizer):
     if c.qkv_bias or c.qk_norm:
         raise Mistake('a GGUF file takes a plain Llama, but this model has the biases of Qwen2 or '
                       'the norms of Qwen3; --export=hf takes both')
-    hf_model.check(model)               # you may have edited model.py
+    _, theirs = hf_model.check(model)           # {transformers' name: tensor}
     chat = 'stage' in model.saved.get('config', {})             # of sft.py, dpo.py or rl.py
     pre = pre_tokenizer(tokenizer)
-    tensors = rename(model, gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, c.n_layer))
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, c.n_layer)
+    tensors = {names.get_name(name, ('.weight',)): tensor.float().cpu().numpy()
+               for name, tensor in theirs.items()}
     D = c.head_dim
+    if len(c.rope_scaling) == 4:
+        # Llama 3.1 divides each frequency by a number of its own, which the file holds.
+        plain = c.rope_theta ** (-torch.arange(0, D, 2).double() / D)
+        slower = stretch(plain, *c.rope_scaling)
+        tensors['rope_freqs.weight'] = (plain / slower).float().numpy()         # (D/2,)
 
     writer = gguf.GGUFWriter(None, 'llama')
     sizes = {'context_length': c.block_size, 'embedding_length': c.n_embd, 'block_count': c.n_layer,
@@ -165,25 +172,6 @@ def publish_gguf(ckpt, model, tokenizer):
         raise
     text = f'{path}: {os.path.getsize(path) / 1e6:.1f} MB; next: llama-cli -m {path}'
     return text if pre else f'{text}\nnote: {DIFFERS}'
-
-
-def rename(model, names):
-    """Return {llama.cpp's name: float32 array} of a GPT's tensors: (rows out, columns in), or
-    (width,). names: the package gguf's table of transformers' names."""
-    arrays, theirs = {}, hf_model.names_of(vars(model.config))
-    for name, tensor in model.state_dict().items():
-        array = tensor.float().cpu().numpy()
-        if name in ('embedding.weight', 'head.weight'):
-            array = array[:model.config.vocab_size]         # without rows that fill up a multiple
-        if name != 'head.weight' or not model.config.tie_embeddings:
-            arrays[names.get_name(theirs[name], ('.weight',))] = array
-    if len(model.config.rope_scaling) == 4:
-        # Llama 3.1 divides each frequency by a number of its own, which the file holds.
-        D = model.config.head_dim
-        plain = model.config.rope_theta ** (-torch.arange(0, D, 2).double() / D)
-        slower = stretch(plain, *model.config.rope_scaling)
-        arrays['rope_freqs.weight'] = (plain / slower).float().numpy()          # (D/2,)
-    return arrays
 
 
 def pre_tokenizer(tokenizer):

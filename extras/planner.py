@@ -25,41 +25,22 @@ SHARDS = 'ddp', '', 'zero2', 'fsdp'     # our --shard for each stage of ZeRO; we
 MFU = 0.4           # fraction of the peak that a run reaches: 0.3 to 0.5 is usual
 
 
-def peak_flops(gpu):
-    """Return the FLOP/s of a GPU's bfloat16 matrix products, or None if torch's name for it is not
-    in the table. A laptop's GPU is slower than its name says, and a MIG slice is a part of one."""
-    others = r' [LPN]| SUPER| Ti| D\b|.*MIG|(?<=V100)-PCIE'
-    for name, (peak, *_) in GPUS.items():
-        if re.search(rf'\b{name}\b(?!{others})', gpu):
-            return peak
-
-
 def machine_of(plan):
     """Return (16, 'H100', FLOP/s, bytes, dollars) for 2x8xH100, two nodes of eight. A device that
     is not in the table is TFLOPs:GB, as in 4x312:80, and has no price."""
-    # 'NVIDIA A100-SXM4 40 GB' -> 'a10040'; '8 × rtx_4090' -> '8x4090'
-    # An A100 for PCIe has the same peak; V100s and H100s for PCIe are slower.
-    noise = (r'nvidia|geforce|tesla|rtx|sxm\d?|hbm\d\w?|(?<=a100)[ -]pcie|(?<=a100 [48]0gb) pcie|'
-             r'tflops?(/s)?|gb|\bof\b|(?<=\w)[_-]|\s')
-    short = lambda text: re.sub(noise, '', re.sub('[×*]', 'x', text.lower()))
-    count = r'(?:([1-9]\d{0,4})x)?(?:([1-9]\d{0,4})(?:x|(?=[a-z])))?'
-    number = r'(\d{1,5}(?:\.\d+)?)'
+    short = lambda text: re.sub(r'nvidia|geforce|tesla|rtx|\s', '', text.lower())
+    counts, device = re.fullmatch(r'((?:[1-9]\d{0,4}x){0,2})(.*)', short(plan)).groups()
+    n_devices = math.prod(int(n) for n in counts.split('x') if n)
     for name, (peak, memory, price) in GPUS.items():
-        # People also say how much memory it has, 'H100-80GB', or the number at the end, 'H100x8'.
-        again = f'(?:{memory / 1e9:.0f})?(?:x([1-9]\\d{{0,4}}))?'
-        if found := re.fullmatch(count + short(name) + again, short(plan)):
-            n_devices = math.prod(int(n) for n in found.groups() if n)
+        if device == short(name):
             return n_devices, name, peak, memory, price
-    if '-' not in plan and (found := re.fullmatch(f'{count}{number}:{number}', short(plan))):
-        *counts, tflops, gigabytes = found.groups()
-        if float(tflops) and float(gigabytes):
-            n_devices = math.prod(int(n) for n in counts if n)
-            return n_devices, 'your device', float(tflops) * 1e12, float(gigabytes) * 1e9, None
-    if re.search(r'\b(cpus?|apple|i?mac\w*|mps|m[1-9])\b', re.sub(r'\d+ ?x ?', '', plan.lower())):
-        raise Mistake(f"{plan=}: Macs and CPUs have no bfloat16 peak on a data sheet, so type yours, "
-                      'TFLOPs:GB. An M1 of 16 GB, by its 2.6 float32 TFLOP/s, is --plan=1x2.6:16')
+    found = re.fullmatch(r'(\d{1,5}(?:\.\d+)?):(\d{1,5}(?:\.\d+)?)', device)
+    if found and float(found[1]) and float(found[2]):
+        return n_devices, 'your device', float(found[1]) * 1e12, float(found[2]) * 1e9, None
     raise Mistake(f'{plan=} must be like 8xH100, 2x8xH100 (2 nodes of 8) or 4x312:80 (4 devices of '
-                  f'312 TFLOP/s and 80 GB); the names are {", ".join(GPUS)}')
+                  f'312 TFLOP/s and 80 GB); the names are {", ".join(GPUS)}. Macs and CPUs have no '
+                  'bfloat16 peak on a data sheet: an M1 of 16 GB, by its 2.6 float32 TFLOP/s, is '
+                  '--plan=1x2.6:16')
 
 
 def speed(flops):

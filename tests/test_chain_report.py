@@ -61,7 +61,7 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_p
     assert '- RL: val_reward 0.5 is 0.11 too low' in text and '- rejection sampling: val_loss 4 is' in text
     assert 'DPO with an SFT term: val' not in text              # that run had settings of its own
     assert 'first that only one of SFT and RL solves' in text
-    kinds = dict(part.split('\n', 1) for part in text.split('## To paste')[0].split('\n### ')[1:])
+    kinds = dict(part.split('\n', 1) for part in text.split('\n### ')[1:])
     assert [re.findall(r'def (\w+)\(', part) for part in kinds.values()] == [
         ['variation_2'], ['feedback_variation_31'], ['cell_0']]
     assert '🔴 base' in kinds['example tasks'] and '🟢 RL: passed\n\n```python\nquickstart_rl 2\n' in text
@@ -69,14 +69,8 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_p
     assert 'base model was not asked' in kinds['practice tasks'] and text.count('was not asked') == 1
     assert 'solve the same ones of these 5 problems' in kinds['unseen combinations']
     assert text.count('solve the same ones') == 1
-    first, machine, *last = text.splitlines()[-7:]
-    assert first.startswith('nanoparrot learned to write small Python functions that chain known steps, in '
-                            '9.5 minutes (commit ')
-    assert re.search(r'.+, \d+ threads on \d+ cores, \w+, Python 3\.', machine)
-    assert [line[:42] for line in last[:3]] == ['practice tasks solved: 40.0% after SFT, 40',
-                                                'unseen combinations solved: 30.0% after SF',
-                                                'unseen tasks solved: 1.0% after SFT, 1.0% ']
-    assert last[3:] == ['I asked the base model: Do 10.', 'It answered: the quick parrot']
+    machine = re.fullmatch(r'9\.5 minutes on (.+, \d+ threads on \d+ cores, \w+, Python 3\..+), commit \w+',
+                           text.splitlines()[-1])[1]
     report = read_json(tmp_path / 'out/quickstart/report.json')
     *_, rl, control = report['stages']
     assert (rl['name'], rl['pass@8'], rl['pass@1_families']) == ('rl', 0.7, 0.01)

@@ -172,28 +172,19 @@ def test_the_data_at_hand_give_the_vocabulary_and_the_epochs(plan, tmp_path):
 
 # --- machines -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize('means, spellings', [
-    ('8 x H100: 989 TFLOP/s and 80 GB', '8xH100|h100x8|8 × h100|8 H100|NVIDIA H100-SXM5-80GB * 8|1x8xH100|'
-     '8 x NVIDIA H100 80GB HBM3'),
-    ('6 x H200: 989 TFLOP/s and 141 GB', '2x3xH200|3 x 2 x h200|6xH200 141 GB'),
+    ('8 x H100: 989 TFLOP/s and 80 GB', '8xH100|8 x h100|8 x NVIDIA H100|1x8xH100|2x4xH100'),
     ('1 x B200: 2.25 PFLOP/s and 180 GB', 'B200|1xb200'),
-    ('1 x RTX 4090: 165 TFLOP/s and 24 GB', '4090|1x4090|rtx 4090|RTX-4090|NVIDIA GeForce RTX 4090|rtx4090'),
-    ('4 x RTX 3090: 71 TFLOP/s and 24 GB', '4x3090|4 x RTX 3090 24GB|3090x4|2x2x3090'),
-    ('1 x RTX 5090: 209 TFLOP/s and 32 GB', '5090|GeForce_RTX_5090'),
-    ('2 x RTX 4080: 97 TFLOP/s and 16 GB', '2xRTX 4080|2x4080'),
-    ('1 x A100: 312 TFLOP/s and 80 GB', 'a100|A100-80GB|A100 PCIe|NVIDIA A100 80GB PCIe'),
-    ('3 x A100 40GB: 312 TFLOP/s and 40 GB', '3xA100-SXM4-40GB|3 x A100 of 40 GB|a100 40 x 3|'
-     '3xNVIDIA A100-PCIE-40GB'),
+    ('1 x RTX 4090: 165 TFLOP/s and 24 GB', '4090|1x4090|rtx 4090|NVIDIA GeForce RTX 4090|rtx4090'),
+    ('4 x RTX 3090: 71 TFLOP/s and 24 GB', '4x3090|4 x RTX 3090|2x2x3090'),
+    ('3 x A100 40GB: 312 TFLOP/s and 40 GB', '3xA100 40GB|3 x a10040gb'),
     ('1 x A10: 125 TFLOP/s and 24 GB', 'A10|NVIDIA A10'), ('1 x L4: 121 TFLOP/s and 24 GB', 'l4'),
-    ('1 x L40S: 362 TFLOP/s and 48 GB', 'L40s|L40S-48GB'),
     ('2 x RTX A6000: 155 TFLOP/s and 48 GB', '2xA6000|2 x RTX A6000'),
-    ('1 x V100: 125 TFLOP/s and 16 GB', 'V100|Tesla V100-SXM2-16GB'),
-    ('1 x V100 32GB: 125 TFLOP/s and 32 GB', 'V100 32GB|v100-32|1xV100-SXM2-32GB'),
-    ('1 x T4: 65 TFLOP/s and 16 GB', 'Tesla T4|1xt4'),
-    ('4 x your device: 312 TFLOP/s and 80 GB', '4x312:80|2x2x312:80|4 x 312.0 TFLOPs : 80 GB'),
+    ('1 x V100 32GB: 125 TFLOP/s and 32 GB', 'V100 32GB'), ('1 x T4: 65 TFLOP/s and 16 GB', 'Tesla T4|1xt4'),
+    ('4 x your device: 312 TFLOP/s and 80 GB', '4x312:80|2x2x312:80|4 x 312.0 : 80'),
     ('1 x your device: 82.6 TFLOP/s and 11.5 GB', '82.6:11.5'),
     ('1 x your device: 1.979 PFLOP/s and 141 GB', '1979:141'),
     ('1 x your device: 450 GFLOP/s and 0.5 GB', '0.45:0.5')])
-def test_a_machine_is_what_people_mean(plan, means, spellings):
+def test_a_machine_is_a_name_of_the_table_or_two_numbers(plan, means, spellings):
     for where in spellings.split('|'):
         assert plan(where).startswith(f'{means} each\n'), where
 
@@ -201,11 +192,9 @@ def test_a_machine_is_what_people_mean(plan, means, spellings):
 def test_another_machine_is_one_sentence_with_what_to_type():
     for where in ('8', '', 'x', '0xH100', '8xH1000', '-1xH100', 'H100 40GB', 'H100 PCIe', '8xRTX', 'A10G',
                   '84090', '4090 Laptop', '8xH100+8xA100', '0x312:80', '4x312', '4x0:80', '4x312:0', '1e3:80',
-                  '312:80:4', '4x-312:80', 'V100-PCIE-16GB'):
+                  '312:80:4', '4x-312:80', '2x2x2xH100', 'M1', 'Apple M4 Max', 'mps', 'cpu', '2xCPU'):
         refused(re.escape(f'plan={where!r} must be like 8xH100, 2x8xH100 (2 nodes of 8) or 4x312:80') +
-                '.*names are B200, H200.*RTX 3090$', planner.machine_of, where)
-    for where in 'M1', '1xM2 Pro', 'm3 max', 'M4', 'Apple M4 Max', 'Mac', 'MacBook', 'mps', 'cpu', '2xCPU':
-        refused('TFLOPs:GB.* --plan=1x2.6:16$', planner.machine_of, where)
+                '.*names are B200, H200.*RTX 3090.* --plan=1x2.6:16$', planner.machine_of, where)
 
 
 def test_the_plan_of_a_gpu_without_bfloat16_says_so_and_a_device_of_yours_has_no_price(plan):
@@ -226,15 +215,3 @@ def test_train_py_takes_a_number_for_a_name(tmp_path):
     out = ok(run('train.py', '--plan=4090', f'--data_dir={tmp_path}', cwd=tmp_path))
     assert '1 x RTX 4090: 165 TFLOP/s and 24 GB each' in out and not list(tmp_path.iterdir())
     mistake(run('train.py', '--plan', '8xGTX 1080', cwd=tmp_path), "plan='8xGTX 1080' must be like 8xH100")
-
-
-def test_a_gpu_has_the_peak_of_its_name_in_torch():
-    for name, peak in (('NVIDIA H100 80GB HBM3', 989e12), ('NVIDIA L4', 121e12), ('NVIDIA L40', None),
-                       ('NVIDIA H100 PCIe', None), ('NVIDIA GeForce RTX 4090 Laptop GPU', None),
-                       ('NVIDIA GH200 480GB', None), ('NVIDIA H100 80GB HBM3 MIG 1g.10gb', None),
-                       ('NVIDIA A10', 125e12), ('NVIDIA A10G', None), ('Tesla T4', 65e12),
-                       ('Tesla V100-SXM2-16GB', 125e12), ('Tesla V100-PCIE-32GB', None),
-                       ('NVIDIA A100-PCIE-40GB', 312e12), ('NVIDIA RTX A6000', 155e12),
-                       ('NVIDIA GeForce RTX 4080 SUPER', None), ('NVIDIA GeForce RTX 3090 Ti', None),
-                       ('NVIDIA GeForce RTX 5090', 209e12), ('NVIDIA GeForce RTX 5090 D', None)):
-        assert planner.peak_flops(name) == peak, name

@@ -36,7 +36,6 @@ def only(outcome, question, answers, chat=False):
 # --- records ------------------------------------------------------------------------------------------------
 REFUSED = r"""
 {"must_contian": "a"} => give one of must_contain
-{"rules": [{"kind": "lines", "value": 2}], "regex": "a"} => a "regex" can say most of them
 {"must_contain": []} => nothing is checked
 {"must_contain": [2]} => list of texts
 {"regex": ".*"} => can fail

@@ -344,53 +344,21 @@ def test_a_request_waits_for_the_one_before_unless_that_client_goes_away(models)
     assert model.steps < 60 and model.most == 1
 
 
-def chunked(*chunks, end=b'0\r\n\r\n', head=b''):
-    body = b''.join(b'%x\r\n%s\r\n' % (len(chunk), chunk) for chunk in chunks) + end
-    return (b'POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n%s\r\n'
-            % head + body)
-
-
-def test_a_body_may_come_in_chunks_of_any_size(server):
-    """Go, Java and Node send a body so when they don't know its length, and proxies pass it on so."""
-    asked = {'prompt': 'a é', 'max_tokens': 5, 'seed': 1}
-    body = json.dumps(asked, ensure_ascii=False).encode()
-    text = ask(server, COMPLETE, asked)[1]['choices'][0]['text']
-    for size in 1, 7, 999:
-        parts = [body[i:i + size] for i in range(0, len(body), size)]
-        answer = json.loads(raw(server, chunked(*parts)).partition(b'\r\n\r\n')[2])
-        assert answer.get('choices', [answer])[0].get('text') == text
-    odd = chunked(end=b'%X ; name="a value"\r\n%s\r\n000\r\n\r\n' % (len(body), body))
-    for data in odd, odd.replace(b': chunked', b':Chunked  '):
-        assert json.dumps(text).encode() in raw(server, data)
-
-
 SMUGGLED = b'POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}'
-MALFORMED = [
-    *(size + b'\r\n{}\r\n0\r\n\r\n' for size in (b'zz', b'-2', b'+2', b'0x2', b' 2', b'0_2', b'')),
-    b'2' * 300 + b'\r\n{}\r\n0\r\n\r\n',
-    b'2\n{}\n0\n\n', b'2\r\n{}0\r\n\r\n', b'1\r\n{}\r\n0\r\n\r\n', b'2\r\n{}\r\n0\r\nX: trailer\r\n\r\n',
-    b'0\r\n\r\n' + SMUGGLED]
 
 
 def test_a_body_whose_end_is_not_certain_is_refused_and_hides_no_second_request(server):
-    for end in MALFORMED:
-        answer = raw(server, chunked(end=end))
-        assert b' 400 ' in answer.split(b'\r\n')[0] and answer.count(b'HTTP/1.') == 1, (end, answer)
-        assert b'invalid_request_error' in answer
-    two = {b'Content-Length: 2\r\n': b'one Content-Length', b'Transfer-Encoding: gzip\r\n': b'chunked',
-           b'transfer-encoding: chunked\r\n': b'chunked'}
-    for head, words in two.items():
-        assert words in raw(server, chunked(b'{}', head=head) + SMUGGLED)
-    for coding in b': gzip, chunked', b': identity', b':', b': chunked, chunked':
-        data = chunked(b'{"prompt": "a"}').replace(b': chunked', coding, 1)
-        assert b' 400 ' in raw(server, data).split(b'\r\n')[0], coding
-    twice = post(b'{"prompt": "a"}', b'Content-Length: 15\r\n')
-    assert b' 400 ' in raw(server, twice).split(b'\r\n')[0]
-    for parts in [b'x' * 5001], [b'x' * 100] * 51, [b'x'] * 5001:
-        assert b' 413 ' in raw(server, chunked(*parts)).split(b'\r\n')[0]
-    for size in b'FFFFFFFF', b'1389':       # 1389 is 5001, and nothing of it has come
-        assert b' 413 ' in raw(server, chunked(end=size + b'\r\n')).split(b'\r\n')[0]
-    assert b' 413 ' in raw(server, GOOD.replace(b'Length: ', b'Length: ' + b'9' * 5000)).split(b'\r\n')[0]
+    """A proxy that looks at another header than we do would see a second request where we see a body."""
+    heads = [b'Content-Length: 15\r\n', b'content-length: 2\r\n', b'Transfer-Encoding: chunked\r\n',
+             b'transfer-encoding:\r\n', b'Transfer-Encoding: identity\r\n']
+    for head in heads:
+        answer = raw(server, post(b'{"prompt": "a"}', head) + SMUGGLED)
+        assert b' 400 ' in answer.split(b'\r\n')[0] and answer.count(b'HTTP/1.') == 1, (head, answer)
+        assert b'one Content-Length' in answer and b'invalid_request_error' in answer
+    alone = b'POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n'
+    assert b'one Content-Length' in raw(server, alone + SMUGGLED)
+    for length in b'9' * 5000, b'5001':
+        assert b' 413 ' in raw(server, GOOD.replace(b'Length: ', b'Length: ' + length)).split(b'\r\n')[0]
 
 
 def drip(connection, data, pause, end):
@@ -411,12 +379,11 @@ def drip(connection, data, pause, end):
 
 
 def test_a_client_that_sends_a_byte_now_and_then_is_let_go(server):
-    """In the head, in a body and in chunks: no byte is late, but the whole takes longer than the second."""
+    """In the head and in a body: no byte is late, but the whole takes longer than the second."""
     many = b'{"prompt": "%s"}' % (b'a' * 900)
     pairs = [       # what comes at once, and what comes slowly
         (b'', GOOD), (b'POST / HTTP/1.1\r\nHost: localhost\r\n', b'A: b\r\n' * 90),
-        (post(many).partition(b'{')[0], many), (chunked(end=b''), b'1\r\na\r\n' * 200),
-        (chunked(end=b''), b'400\r\n' + many), (chunked(end=b''), b'1;' + b'x' * 190)]
+        (post(many).partition(b'{')[0], many)]
     results = []
 
     def client(head, rest):
