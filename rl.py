@@ -273,15 +273,15 @@ def open_tasks(source, n_held_out=0):
             'is FILE.py (typed again on resume), FILE.jsonl, problems or a FOLDER, see --help')
     content = pathlib.Path(source).read_bytes() if os.path.isfile(source) else b''
     keys_of_tests = rb'"(question|tests?|test_list|regex|must_contain|must_not_contain)" *:'
-    if os.path.isdir(source):
+    if source.endswith('.py'):
+        asked, judge = open_program(source)
+    elif os.path.isdir(source):
         from extras.rewards import open_scores
         asked, judge, content = open_scores(source, prompts, tokenizer, device, autocast)
-    elif source == 'problems' or source[-3:] != '.py' and re.search(keys_of_tests, content):
+    elif source == 'problems' or re.search(keys_of_tests, content):
         from extras.rewards import open_tests
         asked, judge, content = open_tests(source, content, n_held_out, allow_code_execution,
                                            timeout, rank, world)
-    elif source.endswith('.py'):
-        asked, judge = open_program(source)
     else:
         asked, judge = open_lines(source, content)
     data_hash.update(content + repr(asked).encode())

@@ -1,6 +1,7 @@
 """What judges the answers of rl.py in extras/: tests and rules of a line, and a reward model."""
 import contextlib
 import json
+import time
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ def judge_of(*lines):
     content = '\n'.join(map(json.dumps, lines)).encode()
     prompts, judge, identity = open_tests('mine.jsonl', content, 0, True, 2.0, rank=1, world=1)
     assert identity == content
-    return prompts, judge
+    return prompts, lambda *case: [*judge(*case)]           # an iterator, which waits for programs
 
 
 def test_what_each_kind_of_line_pays():
@@ -35,7 +36,7 @@ def test_what_each_kind_of_line_pays():
 def test_tests_that_cannot_run_are_no_verdict_and_name_the_prompt(monkeypatch):
     prompts, judge = judge_of({'prompt': 'Write f.', 'tests': 'assert f() == 1'})
     broken = sandbox.Result('infrastructure', 'no space')
-    monkeypatch.setattr(sandbox, 'run_many', lambda jobs, *limits, **more: [broken for _ in jobs])
+    monkeypatch.setattr(sandbox, 'run_code', lambda *job: broken)
     refused("no verdict on 'Write f.': .*no space", judge, prompts, ['def f(): return 1'])
 
 
@@ -87,3 +88,19 @@ def test_a_reward_model_scores_the_whole_answer_with_its_end_whatever_is_next_to
     refused('another tokenizer', open_scores, path, 'problems', other, 'cpu', plain)
     save_run(tmp_path / 'reward', model, BYTES, reward_head=torch.randn(1, 32))
     assert open_scores(path, str(asked), BYTES, 'cpu', plain)[2] != identity
+
+
+def test_programs_run_while_the_model_writes_on():
+    """What judge() returns need not be read for them to begin."""
+    line = b'{"prompt": "a", "tests": "assert f()"}'
+    prompts, judge, _ = open_tests('mine.jsonl', line, 0, True, 9.0, 1, 1)
+    begun = []
+    run_code = sandbox.run_code
+    sandbox.run_code = lambda *job: begun.append(job) or run_code(*job)
+    try:
+        parts = [judge(prompts * 2, ['def f(): return 1', text]) for text in ('x', 'y')]
+        while len(begun) < 4:
+            time.sleep(0.01)
+    finally:
+        sandbox.run_code = run_code
+    assert [[*part] for part in parts] == [[1.0, 0.0]] * 2

@@ -290,7 +290,7 @@ def test_another_run_is_not_resumed_as_this_one(sft_model, conversations, done, 
     ok(run('sft.py', f'--init_from={out}/best.pt', f'--data_dir={conversations}', '--max_steps=1',
            f'--out_dir={tmp_path}/new', '--device=cpu'))
     shutil.copy(out / 'best.pt', out / 'last.pt')
-    mistake(again(out=out), 'or is not of sft.py')
+    mistake(again(out=out), 'is not of sft.py')
     mistake(again(out=tmp_path / 'none'), 'last.pt')
     assert contents(done) == before
     moved = shutil.copytree(conversations, tmp_path / 'moved')                      # the same data
