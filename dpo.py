@@ -337,6 +337,40 @@ require(max(warmup_steps, step + 1) <= max_steps,
         f'{max_steps=} is too low for {warmup_steps=} or a run that is at {step=}')
 
 
+def scored(numbers):
+    """Yield B of these pairs at a time, of this process (of two, the first takes 0, 2, 4, ... and
+    may get none): their numbers, log p of the answers (for rm: scores), and how many tokens they
+    have, (2, B) each. Row 0 has the chosen answers, row 1 the rejected ones."""
+    mine = numbers[rank::world]
+    for i in range(0, len(mine), micro_batch_size):
+        few = mine[i:i + micro_batch_size]
+        x, y = (part.to(device) for part in collate([pairs[i] for i in few]))           # (2 B, T)
+        with autocast:
+            scores = log_p(model, x, y)
+        yield few, scores.view(2, -1), (y != IGNORE).sum(1).view(2, -1)
+
+
+if is_new and has_reference:    # Now the policy is the reference. So only one model is in memory.
+    longest_first = np.argsort(-lengths)        # shows whether there is room
+    n_parts = math.ceil(len(pairs) / world / micro_batch_size)
+    with torch.no_grad():
+        for few, policy, _ in tqdm(scored(longest_first), 'reference', n_parts, disable=rank > 0):
+            ref[few] = policy.T                                                         # (B, 2)
+    if world > 1:               # each process has filled its rows, and left 0 in the others
+        dist.all_reduce(ref)
+
+# --- from here on it writes -----------------------------------------------------------------------
+if rank == 0:
+    for path in old:
+        path.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+    (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
+    os.replace(out / 'config.json.tmp', out / 'config.json')
+    tokenizer.save(out / 'tokenizer.json')
+    if is_new and os.path.exists(f'{folder}/data.json'):
+        shutil.copy(f'{folder}/data.json', out)     # what the base has read
+
+
 def save(name):
     """Write a checkpoint for GPT.load. last.pt also has what a run needs to go on."""
     if rank == 0:
@@ -359,19 +393,6 @@ def log(**row):
         row = {name: value if math.isfinite(value) else None for name, value in row.items()}
         with open(out / 'metrics.jsonl', 'a') as f:
             print(json.dumps({'step': step, 'tokens': tokens} | row), file=f)
-
-
-def scored(numbers):
-    """Yield B of these pairs at a time, of this process (of two, the first takes 0, 2, 4, ... and
-    may get none): their numbers, log p of the answers (for rm: scores), and how many tokens they
-    have, (2, B) each. Row 0 has the chosen answers, row 1 the rejected ones."""
-    mine = numbers[rank::world]
-    for i in range(0, len(mine), micro_batch_size):
-        few = mine[i:i + micro_batch_size]
-        x, y = (part.to(device) for part in collate([pairs[i] for i in few]))           # (2 B, T)
-        with autocast:
-            scores = log_p(model, x, y)
-        yield few, scores.view(2, -1), (y != IGNORE).sum(1).view(2, -1)
 
 
 def measure(numbers, zero_point=0.0):
@@ -438,24 +459,7 @@ if rank == 0:
     print(f'{model.config}\ntrained parameters: {len(gradient):,}, steps: {max_steps:,}, '
           f'{per_epoch:,} an epoch, processes: {world} ({device}, {dtype})\n'
           'a pair:', *[tokenizer.decode(np.concatenate(row)) for row in train[0]], sep='\n')
-if is_new and has_reference:    # Now the policy is the reference. So only one model is in memory.
-    longest_first = np.argsort(-lengths)        # shows whether there is room
-    n_parts = math.ceil(len(pairs) / world / micro_batch_size)
-    with torch.no_grad():
-        for few, policy, _ in tqdm(scored(longest_first), 'reference', n_parts, disable=rank > 0):
-            ref[few] = policy.T                                                         # (B, 2)
-    if world > 1:               # each process has filled its rows, and left 0 in the others
-        dist.all_reduce(ref)
-if rank == 0:                   # Nothing was written so far: the same command can be repeated.
-    for path in old:
-        path.unlink()
-    out.mkdir(parents=True, exist_ok=True)
-    (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
-    os.replace(out / 'config.json.tmp', out / 'config.json')
-    tokenizer.save(out / 'tokenizer.json')
-    if is_new and os.path.exists(f'{folder}/data.json'):
-        shutil.copy(f'{folder}/data.json', out)     # what the base has read
-if is_new:
+if is_new:                      # shows whether there is room, and there is a run to resume
     save('last.pt')
 saved_step = step
 signal.signal(signal.SIGINT, stop)
