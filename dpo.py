@@ -30,13 +30,13 @@ because the loss asks for a difference only. It gains as much if the bad answer 
 good one by 2 as if the good one rises by 3. What both lose goes to answers that nobody compared.
 --nll_weight=1 adds SFT's loss on the better answers, which holds them up (arXiv:2404.19733).
 """
-import collections, copy, hashlib, json, math, os, pathlib, shlex, shutil, signal, sys, time
+import collections, copy, hashlib, json, math, os, pathlib, shlex, shutil, signal, time
 from typing import Literal
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch.nn.utils import clip_grad_norm_, parameters_to_vector, rnn, vector_to_parameters
+from torch.nn.utils import clip_grad_norm_, rnn
 from tqdm import tqdm
 from configurator import Mistake, configure, require, set_by
 from model import GPT, IGNORE
@@ -140,15 +140,15 @@ def fit(turns, chosen, rejected, T):
     turns go, then the ends of both answers. All are empty if both answers are the same, or if less
     than a quarter of T remains for them. turns: (ids, role) of each message, and of a header."""
     roles = [role for ids, role in turns]
-    n_system = next(i for i, role in enumerate(roles) if role != 'system')
+    head = next(i for i, role in enumerate(roles) if role != 'system')
     longest = max(len(chosen), len(rejected))
-    for start in range(n_system, len(turns)):
-        # A user may ask in several messages in a row: a question begins with the first of them.
-        if start == n_system or roles[start] == 'user' != roles[start - 1]:
-            prompt = [id for ids, role in turns[:n_system] + turns[start:] for id in ids]
-            how = 'whole' if start == n_system else 'older turns left out'
-            if len(prompt) + longest <= T:
-                break
+    # A user may ask in several messages in a row: a question begins with the first of them.
+    later = [i for i in range(head + 1, len(turns)) if roles[i] == 'user' != roles[i - 1]]
+    for start in [head, *later]:
+        prompt = [id for ids, role in turns[:head] + turns[start:] for id in ids]
+        how = 'whole' if start == head else 'older turns left out'
+        if len(prompt) + longest <= T:
+            break
     room = T - len(prompt)
     if room < min(longest, T / 4):
         return [], [], [], 'left out: its question is too long'
@@ -202,10 +202,10 @@ has_reference = loss_type in ('dpo', 'ipo', 'kto')
 first_loss = {'dpo': math.log(2), 'ipo': 1 / (2 * beta) ** 2, 'kto': 0.5, 'rm': math.log(2)}
 
 # --- out_dir --------------------------------------------------------------------------------------
-ours = ['last.pt', 'last-1.pt', 'best.pt', 'config.json', 'tokenizer.json', 'data.json',
-        'metrics.jsonl', 'samples.txt', 'train.log', 'eval.json', 'samples.jsonl', 'compare.json']
 out = pathlib.Path(out_dir)
 is_new = init_from != 'resume'
+ours = ('last.pt last-1.pt best.pt config.json tokenizer.json data.json metrics.jsonl samples.txt '
+        'train.log eval.json samples.jsonl compare.json').split()
 old = [path for path in out.glob('*') if is_new and path.name.removesuffix('.tmp') in ours]
 is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
 require(not old or overwrite and not is_origin, f'{out_dir} has a run: --init_from=resume goes on, '
@@ -233,15 +233,14 @@ if world > 1:
     dist.barrier()              # all have read config.json
 
 # --- model ----------------------------------------------------------------------------------------
-source = init_from if is_new else f'{out_dir}/last.pt'
-folder = source if os.path.isdir(source) else os.path.dirname(source) or '.'
+source = pathlib.Path(init_from) if is_new else out / 'last.pt'
+folder = source if source.is_dir() else source.parent
 try:
     model = GPT.load(source, dropout=0.0)       # with dropout, policy and reference would differ
     tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
     header, _ = tokenizer.render([], add_generation_prompt=True)    # needs <|im_start|>
 except ValueError as error:
     raise Mistake(f'{error}; start from another model, or run: python sft.py') from None
-state = {} if is_new else model.saved   # what a run needs to go on
 require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
         f'{folder}/tokenizer.json is not the tokenizer that {source} was trained with')
 require(not is_new or model.config.causal and 'reward_head' not in model.saved,
@@ -249,12 +248,13 @@ require(not is_new or model.config.causal and 'reward_head' not in model.saved,
 start, end = (tokenizer.special[name] for name in ('<|im_start|>', '<|im_end|>'))
 require(not model.embedding.weight[start].equal(model.embedding.weight[end]), f'{source} was not '
         f'trained on <|im_start|> and <|im_end|>; first run: python sft.py --init_from={source}')
-T = block_size or model.config.block_size       # most ids of a prompt and its answer
-require(T <= model.config.block_size, f'{block_size=} is more than the context of {source}, '
-        f'{model.config.block_size}; make it longer: python -m extras.longer_context')
+context = model.config.block_size
+T = block_size or context               # most ids of a prompt and its answer
+require(T <= context, f'{block_size=} is more than the context of {source}, {context}; '
+        'make it longer: python -m extras.longer_context')
 
 # --- data -----------------------------------------------------------------------------------------
-# what must be the same when a run goes on, beside all that it reads
+# A run goes on with the same of these settings, and of all that it reads.
 fixed = (f'{loss_type=}, {beta=}, {gamma=}, {label_smoothing=}, {block_size=}, {lora=}, '
          f'{batch_size=}, {seed=}')
 data_hash = hashlib.sha256(fixed.encode())
@@ -297,6 +297,7 @@ def read(path):
 train = read(f'{data_dir}/train.jsonl')
 pairs = train + read(f'{data_dir}/val.jsonl')[:512]     # enough for a loss to two digits
 lengths = np.array([max(sum(map(len, row)) for row in pair) for pair in pairs])         # (n,)
+data_hash = data_hash.hexdigest()
 
 per_epoch = max(1, len(train) // batch_size)                                            # steps
 max_steps = config['steps'] = max_steps or max(1, round(epochs * per_epoch))
@@ -314,48 +315,26 @@ if loss_type == 'rm':           # a score takes the place of log p
 model.to(device)
 model.grad_checkpoint = grad_checkpoint
 params = [p for p in model.parameters() if p.requires_grad]
+gradient = torch.zeros(sum(p.numel() for p in params), device=device)   # of all, as one message
+for p, part in zip(params, gradient.split([p.numel() for p in params])):
+    p.grad = part.view_as(p)
 opt = torch.optim.AdamW(params, learning_rate, betas=(0.9, 0.95), weight_decay=0.0,
                         fused=kind != 'mps')
-if state:
-    require(state.get('data') == data_hash.hexdigest(), f'{source} is not of dpo.py, or has other '
+step, tokens, best_val = 0, 0, math.inf
+kto_kl = 0.0                    # kto's zero point, explained next to its loss
+ref = torch.zeros(len(pairs), 2, device=device)         # log p of the reference
+if not is_new:
+    state = model.saved
+    require(state.get('data') == data_hash, f'{source} is not of dpo.py, or has other '
             f'data or settings than {data_dir=}, {fixed}')
     config['init_from'] = state['config']['init_from']
     model.load_state_dict(state['weights'])
     opt.load_state_dict(copy.deepcopy(state['optimizer']))          # those are still in the file
-step, tokens = state.get('step', 0), state.get('tokens', 0)
-best_val = state.get('best_val', math.inf)
-kto_kl = state.get('kto_kl', 0.0)       # kto's zero point, explained next to its loss
-ref = state.get('ref_log_probs', torch.zeros(len(pairs), 2)).clone().to(device)
+    step, tokens, best_val = state['step'], state['tokens'], state['best_val']
+    ref, kto_kl = state['ref_log_probs'].clone().to(device), state['kto_kl']
 state = model.saved = {}                # frees their memory
 require(max(warmup_steps, step + 1) <= max_steps,
         f'{max_steps=} is too low for {warmup_steps=} or a run that is at {step=}')
-
-
-def save(name):
-    """Write a checkpoint for GPT.load, and rename it at the end: a crash leaves the old one."""
-    if rank == 0:
-        weights = model.state_dict()
-        checkpoint = {'format': 'nanoparrot-checkpoint-1', 'model_config': vars(model.config),
-                      'model': merged(weights) if lora else dict(weights), 'config': config,
-                      'step': step, 'tokens': tokens, 'best_val': best_val,
-                      'tokenizer_hash': tokenizer.hash}
-        if loss_type == 'rm':
-            checkpoint['reward_head'] = checkpoint['model'].pop('reward_head')
-        if name == 'last.pt':       # and what a run needs to go on
-            checkpoint |= {'weights': weights, 'optimizer': opt.state_dict(), 'ref_log_probs': ref,
-                           'kto_kl': kto_kl, 'data': data_hash.hexdigest()}
-        torch.save(checkpoint, out / f'{name}.tmp')
-        os.replace(out / f'{name}.tmp', out / name)
-
-
-def log(**row):
-    """Print figures, and append them to metrics.jsonl. Rows of a resumed run replace older ones."""
-    if rank == 0:
-        words = [f'{name}: {value:.4g}' for name, value in row.items()]
-        print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
-        row = {name: value if math.isfinite(value) else None for name, value in row.items()}
-        with open(out / 'metrics.jsonl', 'a') as f:
-            print(json.dumps({'step': step, 'tokens': tokens} | row), file=f)
 
 
 def scored(numbers):
@@ -369,6 +348,51 @@ def scored(numbers):
         with autocast:
             scores = log_p(model, x, y)
         yield few, scores.view(2, -1), (y != IGNORE).sum(1).view(2, -1)
+
+
+if is_new and has_reference:    # Now the policy is the reference. So only one model is in memory.
+    longest_first = np.argsort(-lengths)        # shows whether there is room
+    n_parts = math.ceil(len(pairs) / world / micro_batch_size)
+    with torch.no_grad():
+        for few, policy, _ in tqdm(scored(longest_first), 'reference', n_parts, disable=rank > 0):
+            ref[few] = policy.T                                                         # (B, 2)
+    if world > 1:               # each process has filled its rows, and left 0 in the others
+        dist.all_reduce(ref)
+
+# --- from here on it writes -----------------------------------------------------------------------
+if rank == 0:
+    for path in old:
+        path.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+    (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
+    os.replace(out / 'config.json.tmp', out / 'config.json')
+    tokenizer.save(out / 'tokenizer.json')
+    if is_new and os.path.exists(f'{folder}/data.json'):
+        shutil.copy(f'{folder}/data.json', out)     # what the base has read
+
+
+def save(name):
+    """Write a checkpoint for GPT.load. last.pt also has what a run needs to go on."""
+    if rank == 0:
+        weights = model.state_dict()
+        more = {'model': merged(weights) if lora else dict(weights)}
+        if loss_type == 'rm':
+            more['reward_head'] = more['model'].pop('reward_head')
+        if name == 'last.pt':
+            more |= {'weights': weights, 'optimizer': opt.state_dict(), 'data': data_hash,
+                     'ref_log_probs': ref, 'kto_kl': kto_kl}
+        model.save(out / name, config=config, step=step, tokens=tokens, best_val=best_val,
+                   tokenizer_hash=tokenizer.hash, **more)
+
+
+def log(**row):
+    """Print figures, and append them to metrics.jsonl. Rows of a resumed run replace older ones."""
+    if rank == 0:
+        words = [f'{name}: {value:.4g}' for name, value in row.items()]
+        print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
+        row = {name: value if math.isfinite(value) else None for name, value in row.items()}
+        with open(out / 'metrics.jsonl', 'a') as f:
+            print(json.dumps({'step': step, 'tokens': tokens} | row), file=f)
 
 
 def measure(numbers, zero_point=0.0):
@@ -423,37 +447,19 @@ def evaluate():
 
 
 def stop(number, frame):
-    """End the run at Ctrl-C or SIGTERM; a second Ctrl-C ends it at once. (print may be busy.)"""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """End the run at Ctrl-C or SIGTERM. (print may be busy; an exception could be caught.)"""
     if rank == 0:
         os.write(1, f'\nstopped; last.pt has step {saved_step}; resume: {again}\n'.encode())
-    sys.exit(128 + number)
+    os._exit(128 + number)
 
 
 # --- the loop -------------------------------------------------------------------------------------
 again = f'python dpo.py --out_dir={shlex.quote(out_dir)} --init_from=resume'
 if rank == 0:
-    print(f'{model.config}\ntrained parameters: {sum(p.numel() for p in params):,}, steps: '
-          f'{max_steps:,}, {per_epoch:,} an epoch, processes: {world} ({device}, {dtype})\n'
+    print(f'{model.config}\ntrained parameters: {len(gradient):,}, steps: {max_steps:,}, '
+          f'{per_epoch:,} an epoch, processes: {world} ({device}, {dtype})\n'
           'a pair:', *[tokenizer.decode(np.concatenate(row)) for row in train[0]], sep='\n')
-if is_new and has_reference:    # Now the policy is the reference. So only one model is in memory.
-    longest_first = np.argsort(-lengths)        # shows whether there is room
-    n_parts = math.ceil(len(pairs) / world / micro_batch_size)
-    with torch.no_grad():
-        for few, policy, _ in tqdm(scored(longest_first), 'reference', n_parts, disable=rank > 0):
-            ref[few] = policy.T                                                         # (B, 2)
-    if world > 1:               # each process has filled its rows, and left 0 in the others
-        dist.all_reduce(ref)
-if rank == 0:                   # Nothing was written so far: the same command can be repeated.
-    for path in old:
-        path.unlink()
-    out.mkdir(parents=True, exist_ok=True)
-    (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
-    os.replace(out / 'config.json.tmp', out / 'config.json')
-    tokenizer.save(out / 'tokenizer.json')
-    if is_new and os.path.exists(f'{folder}/data.json'):
-        shutil.copy(f'{folder}/data.json', out)     # what the base has read
-if is_new:
+if is_new:                      # shows whether there is room, and there is a run to resume
     save('last.pt')
 saved_step = step
 signal.signal(signal.SIGINT, stop)
@@ -474,16 +480,12 @@ while True:
     for group in opt.param_groups:
         group['lr'] = lr
 
-    for p in params:            # a process without a pair adds zeros
-        p.grad = torch.zeros_like(p)
+    gradient.zero_()            # a process without a pair adds zeros
     batch = numbers_of(step, lengths[:len(train)], batch_size, seed)
     row = measure(batch, kto_kl)
     kto_kl = max(0.0, beta * row.get('kl', 0.0))        # the zero point of the next step
-    if world > 1:               # the gradients of all processes are added up, as one message
-        parts = [p.grad for p in params]
-        total = parameters_to_vector(parts)
-        dist.all_reduce(total)
-        vector_to_parameters(total, parts)
+    if world > 1:
+        dist.all_reduce(gradient)
 
     norm = clip_grad_norm_(params, grad_clip or math.inf).item()
     require(math.isfinite(row['loss'] + norm), f'step {step + 1}: the loss is {row["loss"]}, the '

@@ -34,7 +34,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.nn.utils import clip_grad_norm_, parameters_to_vector, rnn, vector_to_parameters
+from torch.nn.utils import clip_grad_norm_, rnn
 from configurator import Mistake, configure, require
 from model import GPT, IGNORE
 from tokenizer import Tokenizer
@@ -156,6 +156,16 @@ def is_right(text, answer):
 config = configure(globals(), BOUNDS)   # from the run that goes on, then from files, then flags
 config['stage'] = 'rl'          # so eval.py will ask this model in conversations
 
+# --- out_dir --------------------------------------------------------------------------------------
+out = pathlib.Path(out_dir)
+is_new = init_from != 'resume'
+ours = ('last.pt last-1.pt best.pt config.json tokenizer.json data.json metrics.jsonl samples.txt '
+        'train.log eval.json samples.jsonl compare.json').split()
+old = [path for path in out.glob('*') if is_new and path.name.removesuffix('.tmp') in ours]
+is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
+require(not old or overwrite and not is_origin, f'{out_dir} has a run: --init_from=resume goes on, '
+        '--overwrite=True begins anew (from elsewhere)')
+
 # --- this process ---------------------------------------------------------------------------------
 rank, world = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))  # of torchrun
 mps = torch.backends.mps.is_available() and world == 1          # no library joins several
@@ -175,6 +185,7 @@ if dtype == 'auto':                     # older GPUs and many CPUs only emulate 
 autocast = torch.autocast(kind, torch.bfloat16, enabled=dtype == 'bfloat16')
 if world > 1:
     dist.init_process_group('nccl' if kind == 'cuda' else 'gloo')
+    dist.barrier()              # all have read config.json
 
 
 def summed(*values):
@@ -186,14 +197,13 @@ def summed(*values):
 
 
 # --- model ----------------------------------------------------------------------------------------
-is_new = init_from != 'resume'
-source = init_from if is_new else f'{out_dir}/last.pt'
-folder = source if os.path.isdir(source) else os.path.dirname(source) or '.'
+source = pathlib.Path(init_from) if is_new else out / 'last.pt'
+folder = source if source.is_dir() else source.parent
 try:
     # without dropout, because sampling and training must agree about probabilities
     model = GPT.load(source, dropout=0.0)
-    state = {} if is_new else model.saved       # what a run needs to go on
-    config['init_from'] = state.get('config', config)['init_from']
+    if not is_new:
+        config['init_from'] = model.saved['config']['init_from']
     reference = kl_coef and GPT.load(config['init_from']).eval().requires_grad_(False).to(device)
     tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
     tokenizer.render([])                # refuses a tokenizer without <|im_start|> and <|im_end|>
@@ -206,22 +216,37 @@ require(model.config.causal and 'reward_head' not in model.saved,
 longest = model.config.block_size - max_new_tokens      # tokens of a prompt
 
 # --- data: prompts, and judges, which say what answers to them earn -------------------------------
-# of what must be the same when a run goes on: these, the first model, and all that is read
+# A run goes on with the same of these settings, of the first model, and of all that it reads.
+fixed = f'{optimizer=}, {batch_size=}, {num_samples=}, {max_new_tokens=}, {seed=}'
 first = [p.view(torch.int32).sum().item() for p in reference.parameters()] if reference else []
-fixed = optimizer, batch_size, num_samples, max_new_tokens, seed, first
-data_hash = hashlib.sha256(repr(fixed).encode())
+data_hash = hashlib.sha256(f'{fixed}, {first}'.encode())
 
 
-def open_file(path, content):
-    """Return prompts and reward(prompt, text), of a FILE.py or of {"prompt", "answer"} lines."""
-    if path.endswith('.py'):
-        # It may import what is beside it, but no file there hides a module of ours.
-        sys.path.append(os.path.dirname(os.path.abspath(path)))
-        try:
-            program = runpy.run_path(path)
-            return [*program['prompts']()], program['reward']
-        except (Exception, SystemExit) as error:
-            raise Mistake(f'{path} must define prompts() and reward(): {error!r:.200}') from None
+def open_program(path):
+    """Return the prompts of a FILE.py, and judge(prompts, texts), which yields what texts earn."""
+    # It may import what is beside it, but no file there hides a module of ours.
+    sys.path.append(os.path.dirname(os.path.abspath(path)))
+    try:
+        program = runpy.run_path(path)
+        asked, reward_of = [*program['prompts']()], program['reward']
+    except (Exception, SystemExit) as error:
+        raise Mistake(f'{path} must define prompts() and reward(): {error!r:.200}') from None
+
+    def judge(prompts, texts):
+        for prompt, text in zip(prompts, texts):
+            try:
+                value = reward_of(prompt, text)
+                require(math.fabs(value) <= 1e12, f'it is {value}')         # NaN is not
+                yield float(value)
+            except (Exception, SystemExit) as error:
+                raise Mistake(f'reward({prompt!r:.80}, {text!r:.80}) must return a number up to '
+                              f'1e12: {error!r:.200}') from None
+
+    return asked, judge
+
+
+def open_lines(path, content):
+    """Return the prompts of {"prompt", "answer"} lines, and judge(prompts, texts)."""
     asked = []
     answer_of = {}          # by the prompt as text, because messages can be no key
     for number, line in enumerate(content.splitlines(), 1):
@@ -237,7 +262,8 @@ def open_file(path, content):
             raise Mistake(f'{path}, line {number}: {error!r:.200}; needs "prompt" and "answer", a '
                           'number or a text, or "tests", see docs/chat.md') from None
         asked.append(prompt)
-    return asked, lambda prompt, text: is_right(text, answer_of[str(prompt)])
+    return asked, lambda prompts, texts: [is_right(text, answer_of[str(prompt)])
+                                          for prompt, text in zip(prompts, texts)]
 
 
 def open_tasks(source, n_held_out=0):
@@ -247,25 +273,17 @@ def open_tasks(source, n_held_out=0):
             'is FILE.py (typed again on resume), FILE.jsonl, problems or a FOLDER, see --help')
     content = pathlib.Path(source).read_bytes() if os.path.isfile(source) else b''
     keys_of_tests = rb'"(question|tests?|test_list|regex|must_contain|must_not_contain)" *:'
-    if os.path.isdir(source):
+    if source.endswith('.py'):
+        asked, judge = open_program(source)
+    elif os.path.isdir(source):
         from extras.rewards import open_scores
         asked, judge, content = open_scores(source, prompts, tokenizer, device, autocast)
-    elif source == 'problems' or source[-3:] != '.py' and re.search(keys_of_tests, content):
+    elif source == 'problems' or re.search(keys_of_tests, content):
         from extras.rewards import open_tests
         asked, judge, content = open_tests(source, content, n_held_out, allow_code_execution,
                                            timeout, rank, world)
     else:
-        asked, reward_of = open_file(source, content)
-
-        def judge(prompts, texts):
-            for prompt, text in zip(prompts, texts):
-                try:
-                    value = reward_of(prompt, text)
-                    require(math.fabs(value) <= 1e12, f'it is {value}')         # NaN is not
-                    yield float(value)
-                except (Exception, SystemExit) as error:
-                    raise Mistake(f'reward({prompt!r:.80}, {text!r:.80}) must return a number up '
-                                  f'to 1e12: {error!r:.200}') from None
+        asked, judge = open_lines(source, content)
     data_hash.update(content + repr(asked).encode())
     prompt_of = {}
     for prompt in asked:
@@ -289,6 +307,7 @@ if held_out or reward == 'problems':
     val, val_judge = open_tasks(held_out or reward, eval_prompts)
 else:
     val, val_judge = random.Random(0).sample(train, math.ceil(len(train) / 10)), judge
+data_hash = data_hash.hexdigest()
 held = {*val}
 train = [ids for ids in train if ids not in held]
 val = val[:eval_prompts]
@@ -303,33 +322,28 @@ warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_st
 model.to(device)
 model.grad_checkpoint = grad_checkpoint
 params = [*model.parameters()]
+gradient = torch.zeros(sum(p.numel() for p in params), device=device)   # of all, as one message
+for p, part in zip(params, gradient.split([p.numel() for p in params])):
+    p.grad = part.view_as(p)
 options = {'betas': (0.9, 0.95), 'weight_decay': 0.0, 'fused': kind != 'mps', 'lr': learning_rate}
 opt = torch.optim.AdamW(params, **options)
 if optimizer == 'muon':
     from extras.muon import for_blocks
     opt = for_blocks(model, **options)
-if state:
-    require(state.get('data') == data_hash.hexdigest(), f'{source} is not of rl.py, or of other '
-            f'prompts, rewards, a first model or settings than {reward=}, {held_out=}, {prompts=}, '
-            f'{optimizer=}, {batch_size=}, {num_samples=}, {max_new_tokens=}, {seed=}, {kl_coef=}')
+step, tokens, best_val = 0, 0, -math.inf        # tokens: of all answers so far
+if not is_new:
+    state = model.saved
+    require(state.get('data') == data_hash, f'{source} is not of rl.py, or of other prompts, '
+            'rewards, a first model or settings than '
+            f'{reward=}, {held_out=}, {prompts=}, {kl_coef=}, {fixed}')
     opt.load_state_dict(copy.deepcopy(state['optimizer']))          # it is still in the file
-step, tokens = state.get('step', 0), state.get('tokens', 0)     # tokens: of all answers so far
-best_val = state.get('best_val', -math.inf)
+    step, tokens, best_val = state['step'], state['tokens'], state['best_val']
 state = model.saved = {}                # frees their memory
 require(max(warmup_steps, step + 1) <= max_steps,
         f'{max_steps=} is too low for {warmup_steps=} or a run that is at {step=}')
 
-# --- out_dir --------------------------------------------------------------------------------------
-ours = ['last.pt', 'last-1.pt', 'best.pt', 'config.json', 'tokenizer.json', 'data.json',
-        'metrics.jsonl', 'samples.txt', 'train.log', 'eval.json', 'samples.jsonl', 'compare.json']
-out = pathlib.Path(out_dir)
-if world > 1:
-    dist.barrier()              # all have read config.json
+# --- from here on it writes -----------------------------------------------------------------------
 if rank == 0:
-    old = [path for path in out.glob('*') if is_new and path.name.removesuffix('.tmp') in ours]
-    is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
-    require(not old or overwrite and not is_origin, f'{out_dir} has a run: --init_from=resume '
-            'goes on, --overwrite=True begins anew (from elsewhere)')
     for path in old:
         path.unlink()
     out.mkdir(parents=True, exist_ok=True)
@@ -341,16 +355,11 @@ if rank == 0:
 
 
 def save(name):
-    """Write a checkpoint for GPT.load under another name, then rename it: a crash leaves the old
-    one. last.pt also has what a run needs to go on."""
+    """Write a checkpoint for GPT.load. last.pt also has what a run needs to go on."""
     if rank == 0:
-        checkpoint = {'format': 'nanoparrot-checkpoint-1', 'model_config': vars(model.config),
-                      'model': model.state_dict(), 'config': config, 'step': step,
-                      'tokens': tokens, 'best_val': best_val, 'tokenizer_hash': tokenizer.hash}
-        if name == 'last.pt':
-            checkpoint |= {'optimizer': opt.state_dict(), 'data': data_hash.hexdigest()}
-        torch.save(checkpoint, out / f'{name}.tmp')
-        os.replace(out / f'{name}.tmp', out / name)
+        more = {'optimizer': opt.state_dict(), 'data': data_hash} if name == 'last.pt' else {}
+        model.save(out / name, config=config, step=step, tokens=tokens, best_val=best_val,
+                   tokenizer_hash=tokenizer.hash, **more)
 
 
 def log(**row):
@@ -363,10 +372,11 @@ def log(**row):
             print(json.dumps({'step': step, 'tokens': tokens} | row), file=f)
 
 
-def write_answers(asked, temperature, seeds=()):
+def write_answers(asked, judge, temperature, seeds=()):
     """Return (prompt, ids, log_p) of an answer to each prompt: its ids, with the one that ends it,
-    and log p of each when drawn. Its seed alone draws it: others change it by rounding only."""
-    answers = []
+    and log p of each when drawn. Its seed alone draws it: others change it by rounding only. Also
+    return what they earn, in parts that may still be judged, while other answers are written."""
+    answers, parts = [], []
     for i in range(0, len(asked), at_once):
         few = asked[i:i + at_once]
         idx = rnn.pad_sequence([torch.tensor(ids) for ids in few], True, IGNORE, 'left').to(device)
@@ -377,12 +387,13 @@ def write_answers(asked, temperature, seeds=()):
         for prompt, ids, values in zip(few, new, log_p.tolist()):
             n = next((t for t, id in enumerate(ids, 1) if id in tokenizer.stop), len(ids))
             answers.append((prompt, ids[:n], values[:n]))
-    return answers
+        parts.append(judge(answers[i:]))
+    return answers, parts
 
 
-def judged(answers, judge):
-    """Return what these answers earn, means over those of all processes, and their tokens."""
-    rewards = [*judge(answers)]
+def judged(answers, parts):
+    """Wait for the rewards, and return them, means over all processes, and how many tokens."""
+    rewards = [reward for part in parts for reward in part]
     rows = [(1, reward, reward >= 1, ids[-1] not in tokenizer.stop, len(ids), -sum(log_p))
             for (prompt, ids, log_p), reward in zip(answers, rewards)]
     n, total, n_passed, n_cut, n_tokens, nats = summed(*np.reshape(rows, (-1, 6)).sum(0))
@@ -393,8 +404,8 @@ def judged(answers, judge):
 def evaluate():
     """Answer the held-out prompts greedily. best.pt keeps the weights with the highest reward."""
     global best_val
-    answers = write_answers(val[rank::world], temperature=0.0)
-    rewards, means, _ = judged(answers, val_judge)
+    answers, parts = write_answers(val[rank::world], val_judge, temperature=0.0)
+    rewards, means, _ = judged(answers, parts)
     log(**{f'val_{name}': mean for name, mean in means.items()})
     if rank == 0:
         with open(out / 'samples.txt', 'a', encoding='utf-8') as f:
@@ -418,8 +429,8 @@ typed = [f'--{name}={config[name]}' for name in ('reward', 'held_out', 'allow_co
          if str(config[name]).endswith(('.py', 'True'))]        # no config.json sets these
 again = shlex.join(['python', 'rl.py', f'--out_dir={out_dir}', '--init_from=resume', *typed])
 if rank == 0:
-    print(f'{model.config}\nparameters: {sum(p.numel() for p in params):,}, prompts: '
-          f'{len(train):,}, held out: {len(val):,}, processes: {world} ({device}, {dtype})')
+    print(f'{model.config}\nparameters: {len(gradient):,}, prompts: {len(train):,}, held out: '
+          f'{len(val):,}, processes: {world} ({device}, {dtype})')
 if is_new:                      # shows whether there is room, and there is a run to resume
     save('last.pt')
 saved_step = step
@@ -439,9 +450,9 @@ while True:
     numbers = range(step * batch_size + rank, (step + 1) * batch_size, world)               # P
     asked = [order[i] for i in numbers for _ in range(num_samples)]                         # P G
     seeds = [f'{seed} {i} {k}' for i in numbers for k in range(num_samples)]
-    answers = write_answers(asked, temperature, seeds)
+    answers, parts = write_answers(asked, judge, temperature, seeds)
     written = time.perf_counter()
-    rewards, means, n_tokens = judged(answers, judge)
+    rewards, means, n_tokens = judged(answers, parts)
     scored = time.perf_counter()
 
     # 2. Is it better than the others to its prompt? If not, it has only the gradient of kl_coef.
@@ -458,8 +469,7 @@ while True:
     for group in opt.param_groups:
         group['lr'] = lr
     for _ in range(updates):
-        for p in params:        # a process without answers to learn from adds zeros
-            p.grad = torch.zeros_like(p)
+        gradient.zero_()        # a process without answers to learn from adds zeros
         loss = kl_sum = n_clipped = 0.0
         for i in range(0, len(rows), at_once):
             x, y, old_log_p, token_A = (t.to(device) for t in collate(rows[i:i + at_once]))
@@ -472,11 +482,8 @@ while True:
             loss += losses.detach().sum() / n_tokens
             kl_sum += kl.sum()
             n_clipped += (ratio != ratio.clamp(1 - clip_low, 1 + clip_high)).sum()
-        if world > 1:           # the gradients of all processes are added up, as one message
-            parts = [p.grad for p in params]
-            total = parameters_to_vector(parts)
-            dist.all_reduce(total)
-            vector_to_parameters(total, parts)
+        if world > 1:
+            dist.all_reduce(gradient)
         norm = clip_grad_norm_(params, grad_clip or math.inf).item()
         loss, kl_sum, n_clipped = summed(loss, kl_sum, n_clipped)
         require(math.isfinite(loss + norm + means['entropy']), f'step {step + 1}: {loss=}, '

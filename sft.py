@@ -22,13 +22,12 @@ model forgets; replay helps.
 Only train.py saves when it is stopped, keeps last-1.pt, locks out_dir, compares its processes,
 skips spikes, compiles, shards, and has float16.
 """
-import collections, copy, hashlib, itertools, json, math, os, pathlib, shlex, shutil, signal
-import sys, time
+import collections, copy, hashlib, itertools, json, math, os, pathlib, shlex, shutil, signal, time
 from typing import Literal
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.nn.utils import clip_grad_norm_, parameters_to_vector, rnn, vector_to_parameters
+from torch.nn.utils import clip_grad_norm_, rnn
 from configurator import Mistake, configure, require
 from model import GPT, IGNORE
 from tokenizer import Tokenizer
@@ -87,14 +86,14 @@ def fit(turns, T):
         return [], [], 'left out: no answer'
     roles = [role for ids, mask, role in turns]
     head = next(i for i, role in enumerate(roles) if role != 'system')
-    for start in range(head, len(turns)):
-        # A user may ask in several messages in a row: a question begins with the first of them.
-        if start == head or roles[start] == 'user' != roles[start - 1]:
-            kept = turns[:head] + turns[start:]
-            ids, mask = ([x for turn in kept for x in turn[part]] for part in (0, 1))
-            end = len(mask) - mask[::-1].index(1)
-            if end <= T + 1:
-                return ids[:end], mask[:end], 'whole' if start == head else 'older turns left out'
+    # A user may ask in several messages in a row: a question begins with the first of them.
+    later = [i for i in range(head + 1, len(turns)) if roles[i] == 'user' != roles[i - 1]]
+    for start in [head, *later]:
+        kept = turns[:head] + turns[start:]
+        ids, mask = ([x for turn in kept for x in turn[part]] for part in (0, 1))
+        end = len(mask) - mask[::-1].index(1)
+        if end <= T + 1:
+            return ids[:end], mask[:end], 'whole' if start == head else 'older turns left out'
     if T + 1 - mask.index(1) < T / 4:
         return [], [], 'left out: its question is too long'
     end = T + 1 - mask[T::-1].index(1)          # not in the middle of what a tool says
@@ -148,6 +147,16 @@ def numbers_of(step, lengths, batch_size, seed):
 config = configure(globals(), BOUNDS)   # from the run that goes on, then from files, then flags
 config['stage'] = 'sft'         # so eval.py will ask this model in conversations
 
+# --- out_dir --------------------------------------------------------------------------------------
+out = pathlib.Path(out_dir)
+is_new = init_from != 'resume'
+ours = ('last.pt last-1.pt best.pt config.json tokenizer.json data.json metrics.jsonl samples.txt '
+        'train.log eval.json samples.jsonl compare.json').split()
+old = [path for path in out.glob('*') if is_new and path.name.removesuffix('.tmp') in ours]
+is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
+require(not old or overwrite and not is_origin, f'{out_dir} has a run: --init_from=resume goes on, '
+        '--overwrite=True begins anew (from elsewhere)')
+
 # --- this process ---------------------------------------------------------------------------------
 rank, world = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))  # of torchrun
 mps = torch.backends.mps.is_available() and world == 1          # no library joins several
@@ -167,18 +176,17 @@ if dtype == 'auto':                     # older GPUs and many CPUs only emulate 
 autocast = torch.autocast(kind, torch.bfloat16, enabled=dtype == 'bfloat16')
 if world > 1:
     dist.init_process_group('nccl' if kind == 'cuda' else 'gloo')
+    dist.barrier()              # all have read config.json
 
 # --- model ----------------------------------------------------------------------------------------
-is_new = init_from != 'resume'
-source = init_from if is_new else f'{out_dir}/last.pt'
-folder = source if os.path.isdir(source) else os.path.dirname(source) or '.'
+source = pathlib.Path(init_from) if is_new else out / 'last.pt'
+folder = source if source.is_dir() else source.parent
 try:
     model = GPT.load(source, dropout=dropout)
     tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
     tokenizer.render([])                # refuses a tokenizer without <|im_start|> and <|im_end|>
 except ValueError as error:
     raise Mistake(f'{error}; start from another model, or run: python train.py') from None
-state = {} if is_new else model.saved   # what a run needs to go on
 require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
         f'{folder}/tokenizer.json is not the tokenizer that {source} was trained with')
 require(model.config.causal and 'reward_head' not in model.saved,
@@ -189,8 +197,9 @@ require(T <= context, f'{block_size=} is more than the context of {source}, {con
         'make it longer: python -m extras.longer_context')
 
 # --- data -----------------------------------------------------------------------------------------
-# of what must be the same when a run goes on: these settings, and all that it reads
-data_hash = hashlib.sha256(f'{lora} {optimizer} {batch_size} {seed}'.encode())
+# A run goes on with the same of these settings, and of all that it reads.
+fixed = f'{lora=}, {optimizer=}, {batch_size=}, {seed=}'
+data_hash = hashlib.sha256(fixed.encode())
 
 
 def read(path):
@@ -208,8 +217,8 @@ def read(path):
             messages = json.loads(line)['messages']
             turns = [(*tokenizer.render([message]), message['role']) for message in messages]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise Mistake(f'{path}, line {number}: {type(error).__name__}: {error!s:.200}; needs '
-                          '"messages", see the top of sft.py, or prepare.py --kind=sft') from None
+            raise Mistake(f'{path}, line {number}: {error!r:.200}; needs "messages", see '
+                          'the top of sft.py, or prepare.py --kind=sft') from None
         ids, mask, how = fit(turns, T)
         counts[how] += 1
         if ids:                         # arrays take a tenth of the memory of lists
@@ -242,35 +251,29 @@ if lora:
 model.to(device)
 model.grad_checkpoint = grad_checkpoint
 params = [p for p in model.parameters() if p.requires_grad]
+gradient = torch.zeros(sum(p.numel() for p in params), device=device)   # of all, as one message
+for p, part in zip(params, gradient.split([p.numel() for p in params])):
+    p.grad = part.view_as(p)
 options = {'betas': (0.9, 0.95), 'weight_decay': 0.0, 'fused': kind != 'mps', 'lr': learning_rate}
 opt = torch.optim.AdamW(params, **options)
 if optimizer == 'muon':
     from extras.muon import for_blocks
     opt = for_blocks(model, **options)
-if state:
-    require(state.get('data') == data_hash, f'{source} has other data or settings than '
-            f'{data_dir=}, {base_dir=}, {lora=}, {optimizer=}, {batch_size=}, {seed=}, or is '
-            'not of sft.py')
+step, tokens, best_val = 0, 0, math.inf
+if not is_new:
+    state = model.saved
+    require(state.get('data') == data_hash, f'{source} is not of sft.py, or has other data or '
+            f'settings than {data_dir=}, {base_dir=}, {fixed}')
     config['init_from'] = state['config']['init_from']
     model.load_state_dict(state['weights'])
     opt.load_state_dict(copy.deepcopy(state['optimizer']))          # those are still in the file
-step, tokens = state.get('step', 0), state.get('tokens', 0)
-best_val = state.get('best_val', math.inf)
+    step, tokens, best_val = state['step'], state['tokens'], state['best_val']
 state = model.saved = {}                # frees their memory
 require(max(warmup_steps, step + 1) <= max_steps,
         f'{max_steps=} is too low for {warmup_steps=} or a run that is at {step=}')
 
-# --- out_dir --------------------------------------------------------------------------------------
-ours = ['last.pt', 'last-1.pt', 'best.pt', 'config.json', 'tokenizer.json', 'data.json',
-        'metrics.jsonl', 'samples.txt', 'train.log', 'eval.json', 'samples.jsonl', 'compare.json']
-out = pathlib.Path(out_dir)
-if world > 1:
-    dist.barrier()              # all have read config.json
+# --- from here on it writes -----------------------------------------------------------------------
 if rank == 0:
-    old = [path for path in out.glob('*') if is_new and path.name.removesuffix('.tmp') in ours]
-    is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
-    require(not old or overwrite and not is_origin, f'{out_dir} has a run: --init_from=resume '
-            'goes on, --overwrite=True begins anew (from elsewhere)')
     for path in old:
         path.unlink()
     out.mkdir(parents=True, exist_ok=True)
@@ -282,17 +285,14 @@ if rank == 0:
 
 
 def save(name):
-    """Write a checkpoint for GPT.load under another name, then rename it: a crash leaves the old
-    one. last.pt also has what a run needs to go on."""
+    """Write a checkpoint for GPT.load. last.pt also has what a run needs to go on."""
     if rank == 0:
         weights = model.state_dict()
-        checkpoint = {'format': 'nanoparrot-checkpoint-1', 'model_config': vars(model.config),
-                      'model': merged(weights) if lora else weights, 'config': config, 'step': step,
-                      'tokens': tokens, 'best_val': best_val, 'tokenizer_hash': tokenizer.hash}
+        more = {'model': merged(weights)} if lora else {}
         if name == 'last.pt':
-            checkpoint |= {'weights': weights, 'optimizer': opt.state_dict(), 'data': data_hash}
-        torch.save(checkpoint, out / f'{name}.tmp')
-        os.replace(out / f'{name}.tmp', out / name)
+            more |= {'weights': weights, 'optimizer': opt.state_dict(), 'data': data_hash}
+        model.save(out / name, config=config, step=step, tokens=tokens, best_val=best_val,
+                   tokenizer_hash=tokenizer.hash, **more)
 
 
 def log(**row):
@@ -350,18 +350,17 @@ def evaluate():
 
 
 def stop(number, frame):
-    """End the run at Ctrl-C or SIGTERM; a second Ctrl-C ends it at once. (print may be busy.)"""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """End the run at Ctrl-C or SIGTERM. (print may be busy; an exception could be caught.)"""
     if rank == 0:
         os.write(1, f'\nstopped; last.pt has step {saved_step}; resume: {again}\n'.encode())
-    sys.exit(128 + number)
+    os._exit(128 + number)
 
 
 # --- the loop -------------------------------------------------------------------------------------
 again = f'python sft.py --out_dir={shlex.quote(out_dir)} --init_from=resume'
 if rank == 0:
-    print(f'{model.config}\ntrained parameters: {sum(p.numel() for p in params):,}, steps: '
-          f'{max_steps:,}, {per_epoch:,} an epoch, processes: {world} ({device}, {dtype})\n'
+    print(f'{model.config}\ntrained parameters: {len(gradient):,}, steps: {max_steps:,}, '
+          f'{per_epoch:,} an epoch, processes: {world} ({device}, {dtype})\n'
           f'a conversation:\n{marked(*train[0], tokenizer)}')
 if is_new:                      # shows whether there is room, and there is a run to resume
     save('last.pt')
@@ -386,15 +385,10 @@ while True:
         group['lr'] = lr
     batch = [train[i] for i in numbers_of(step, lengths, batch_size, seed)]
     base_text = base.rows_of(step) if replay else []
-
-    for p in params:            # a process without a row adds zeros
-        p.grad = torch.zeros_like(p)
+    gradient.zero_()            # a process without a row adds zeros
     loss = mean_loss(batch, base_text)
-    if world > 1:               # the gradients of all processes are added up, as one message
-        parts = [p.grad for p in params]
-        total = parameters_to_vector(parts)
-        dist.all_reduce(total)
-        vector_to_parameters(total, parts)
+    if world > 1:
+        dist.all_reduce(gradient)
 
     norm = clip_grad_norm_(params, grad_clip or math.inf)
     loss, norm = torch.stack([loss, norm]).tolist()     # the CPU waits for the GPU: once a step

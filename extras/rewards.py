@@ -33,7 +33,7 @@ N_PROBLEMS = 2000       # to train on, half of them compositions; problems.py dr
 
 # --- tests ----------------------------------------------------------------------------------------
 def open_tests(source, content, n_held_out, allow_code_execution, timeout, rank, world):
-    """Return prompts, judge(prompts, texts), which says what these texts earn, and bytes that
+    """Return prompts, judge(prompts, texts), which yields what these texts earn, and bytes that
     identify both. source: problems, or a path, whose bytes are content. n_held_out: how many
     problems, of those that nobody trains on; 0 = those to train on."""
     if source == 'problems':
@@ -53,21 +53,25 @@ def open_tests(source, content, n_held_out, allow_code_execution, timeout, rank,
         asked = convert(source, content, question_of_line, 'a line has "prompt" and "answer", '
                         '"tests" or rules, see docs/chat.md')
     question_of = {str(question['messages']): question for question in asked}
-    n_judges = max(1, min(16, sandbox.CORES // world))      # all processes share the cores
+    # All processes share the cores.
+    court = sandbox.Court(timeout, processes=max(1, min(16, sandbox.CORES // world)))
 
-    def run(jobs):
-        return [*sandbox.run_many(jobs, timeout, processes=n_judges)]
+    def reward_of(question, text, running):
+        """Return what a text earns. running: the future result of its program, or None."""
+        verdict = grading.outcome(question, text, running and running.result())
+        if verdict['outcome'] == 'infrastructure':
+            raise Mistake(f'no verdict on {question["messages"][-1]["content"]!r:.80}: its tests '
+                          f'or the machine failed: {verdict["message"]}')
+        return float(verdict['outcome'] == 'passed')
 
     def judge(prompts, texts):
-        asked = [question_of[str(prompt)] for prompt in prompts]
-        verdicts = grading.verdicts(asked, [[text] for text in texts], chat=True, run=run)
-        rewards = []
-        for question, verdict in zip(asked, verdicts):
-            if verdict['outcome'] == 'infrastructure':
-                raise Mistake(f'no verdict on {question["messages"][-1]["content"]!r:.80}: its '
-                              f'tests or the machine failed: {verdict["message"]}')
-            rewards.append(float(verdict['outcome'] == 'passed'))
-        return rewards
+        """Begin to run the programs in texts, and return rewards, an iterator that waits for them:
+        the model goes on to write."""
+        cases = [(question_of[str(prompt)], text) for prompt, text in zip(prompts, texts)]
+        jobs = [grading.job(*case, chat=True) for case in cases]
+        court.known.clear()         # it would remember the programs of all steps
+        running = [job and court.submit(*job) for job in jobs]
+        return (reward_of(*case, result) for case, result in zip(cases, running))
 
     tested = grading.tested(asked)
     if tested and not allow_code_execution:
@@ -75,7 +79,7 @@ def open_tests(source, content, n_held_out, allow_code_execution, timeout, rank,
                       'of extras/sandbox.py, then add --allow_code_execution=True')
     # Do the tests work here? An answer that is known to be right must pass, and an empty one not.
     if tested and rank == 0:
-        grading.check_harness(tested, run)
+        grading.check_harness(tested, lambda jobs: [*sandbox.run_many(jobs, timeout)])
     return [question['messages'] for question in asked], judge, content
 
 

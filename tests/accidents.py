@@ -70,7 +70,7 @@ def killed_while_saving(step):
     return before('save', f"""
         state, file = arguments
         if state['step'] == {step} and state.get('optimizer'):
-            with open(file if isinstance(file, os.PathLike) else file.name, 'wb') as half:
+            with open(file if isinstance(file, str | os.PathLike) else file.name, 'wb') as half:
                 half.write(b'half')
             os.kill(os.getpid(), signal.SIGKILL)""")
 

@@ -41,9 +41,7 @@ def become(script, arguments, before, cwd, env, outputs):
     if isinstance(code, str):
         print(code, file=sys.stderr)
         code = 1
-    for thread in threading.enumerate():            # the interpreter, too, waits for them
-        if thread is not threading.main_thread() and not thread.daemon:
-            thread.join()
+    threading._shutdown()                           # the interpreter, too, waits for threads, and ends pools
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code or 0)                         # taking the interpreter down takes longer than many a run

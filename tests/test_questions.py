@@ -316,7 +316,7 @@ def test_mbpp_is_read_as_both_its_files_are_published(tmp_path):
                 found = verdicts([question], [texts], chat, run_many)
                 assert [verdict['outcome'] for verdict in found] == ['passed'] * 2 + ['wrong'] * 2, row
     prompts, judge, _ = open_tests('mbpp.jsonl', files[0].read_bytes(), 0, True, 3.0, 0, 1)     # of rl.py
-    assert judge(prompts, [f'```\n{row["code"]}\n```' for row in FULL]) == [1.0] * 3
+    assert [*judge(prompts, [f'```\n{row["code"]}\n```' for row in FULL])] == [1.0] * 3
 
 
 ODD = """{"text": null}, {"text": 5}, {"code": ""}, {"code": null}, {"code": "def add("}, {"test_list": []},

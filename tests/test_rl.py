@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -299,7 +300,7 @@ def judge_of(*lines):
     content = '\n'.join(map(json.dumps, lines)).encode()
     prompts, judge, identity = open_tests('mine.jsonl', content, 0, True, 2.0, rank=1, world=1)
     assert identity == content
-    return prompts, judge
+    return prompts, lambda *case: [*judge(*case)]           # an iterator, which waits for programs
 
 
 def test_what_each_kind_of_line_pays_and_which_are_refused(monkeypatch):
@@ -320,7 +321,7 @@ def test_what_each_kind_of_line_pays_and_which_are_refused(monkeypatch):
                 {'question': 'Write f.', **two})
     # tests that cannot run are no verdict
     broken = sandbox.Result('infrastructure', 'no space')
-    monkeypatch.setattr(sandbox, 'run_many', lambda jobs, *limits, **more: [broken for _ in jobs])
+    monkeypatch.setattr(sandbox, 'run_code', lambda *job: broken)
     refused("no verdict on 'Write f.': .*no space", judge, prompts[:1], ['def f(): return 1'])
 
 
@@ -342,6 +343,22 @@ def test_programs_run_only_if_that_is_typed_and_tests_that_judge_nothing_are_ref
     asked = open_tests('mine.jsonl', b'{"prompt": "a", "regex": "b"}', 0, False, 1.0, 0, 1)[0]
     assert len(asked) == 1                                          # no program, so nothing to allow
     open_tests('idle.jsonl', b'{"prompt": "a", "tests": "assert True"}', 0, True, 0.5, 1, 2)    # rank 0 tries
+
+
+def test_programs_run_while_the_model_writes_on():
+    """What judge() returns need not be read for them to begin."""
+    line = b'{"prompt": "a", "tests": "assert f()"}'
+    prompts, judge, _ = open_tests('mine.jsonl', line, 0, True, 9.0, 1, 1)
+    begun = []
+    run_code = sandbox.run_code
+    sandbox.run_code = lambda *job: begun.append(job) or run_code(*job)
+    try:
+        parts = [judge(prompts * 2, ['def f(): return 1', text]) for text in ('x', 'y')]
+        while len(begun) < 4:
+            time.sleep(0.01)
+    finally:
+        sandbox.run_code = run_code
+    assert [[*part] for part in parts] == [[1.0, 0.0]] * 2
 
 
 def test_a_reward_model_scores_the_whole_answer_with_its_end_whatever_is_next_to_it(tmp_path):
