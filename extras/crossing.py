@@ -24,10 +24,10 @@ ERRORS = {kind for kind in vars(builtins).values()
           if isinstance(kind, type) and issubclass(kind, BaseException)}
 # What takes a value apart, and what makes an equal one. Most tell pickle their arguments.
 COPIED = {kind: (lambda value: value.__reduce__()[1], kind) for kind in [
-    range, slice, fractions.Fraction, decimal.Decimal, datetime.date, datetime.datetime, datetime.time,
-    datetime.timedelta, datetime.timezone, *ERRORS]}
+    range, slice, fractions.Fraction, decimal.Decimal, datetime.date, datetime.datetime,
+    datetime.time, datetime.timedelta, datetime.timezone, *ERRORS]}
 COPIED |= {
-    int: (lambda number: [hex(number)], lambda text: int(text, 16)),    # decimals take quadratic time
+    int: (lambda number: [hex(number)], lambda text: int(text, 16)),    # decimals take longer
     complex: (lambda number: [number.real, number.imag], complex),
     zoneinfo.ZoneInfo: (lambda zone: [zone.key], zoneinfo.ZoneInfo),
     tuple: (list, lambda *items: items),
@@ -58,8 +58,8 @@ BINARY = {f'__{side}{name}__' for side in ('', 'r', 'i') for name in (
     'add sub mul truediv floordiv mod divmod pow matmul and or xor lshift rshift').split()}
 BINARY |= {'__eq__', '__ne__', '__lt__', '__le__', '__gt__', '__ge__', '__contains__'}
 SPECIAL = BINARY | {f'__{name}__' for name in (
-    'len iter next reversed getitem setitem delitem call enter exit bool hash str repr format bytes '
-    'int float complex index abs neg pos invert round trunc floor ceil').split()}
+    'len iter next reversed getitem setitem delitem call enter exit bool hash str repr format '
+    'bytes int float complex index abs neg pos invert round trunc floor ceil').split()}
 ALONE = {0: []}     # has as many references as a container that only End.known holds
 MOST = 32 << 20     # characters of a line
 
@@ -108,8 +108,8 @@ class Thing(Asks):
 
 
 def names_of(cls):
-    """Return the names that mirrors of objects of this class must ask for, because otherwise object,
-    or the kind of BASES that the class is derived from, would answer."""
+    """Return the names that mirrors of objects of this class must ask for, because otherwise
+    object, or the kind of BASES that the class is derived from, would answer."""
     base = next((kind for kind in cls.__mro__ if kind in BASES), object)
     return [name for name in SPECIAL.union(name for name in dir(base) if name[0] != '_')
             if getattr(cls, name, None) not in (None, getattr(base, name, None))]
@@ -131,7 +131,8 @@ class End:
     """One end of the pipe. first: its numbers are odd or even."""
     operations = {
         'getattr': getattr, 'setattr': setattr, 'getitem': operator.getitem,
-        'special': lambda thing, name, /, *args, **more: getattr(type(thing), name)(thing, *args, **more)}
+        'special': lambda thing, name, /, *args, **more: getattr(type(thing), name)(
+            thing, *args, **more)}
 
     def __init__(self, channel, first):
         self.channel = channel
@@ -231,7 +232,8 @@ class End:
 
     def class_of(self, cls):
         """Return the class of the mirrors of a class's objects. Of list, generator or another class
-        of the library they are lists or generators to isinstance(), which looks at __class__, too."""
+        of the library they are lists or generators to isinstance(), because it looks at
+        __class__, too."""
         if isinstance(cls, Mirror):
             return cls
         if cls not in self.known:
@@ -241,8 +243,8 @@ class End:
         return self.known[cls]
 
     def send(self, kind, *values):
-        """Send a line: what it is, the containers that are new, those that changed here since the last
-        line, values, and the numbers of the containers that nobody here refers to any more."""
+        """Send a line: what it is, the containers that are new, those that changed here since the
+        last line, values, and the numbers of the containers that nobody here refers to now."""
         self.sending = kind
         alone = sys.getrefcount(ALONE[0])
         gone = [number for number in self.shared if sys.getrefcount(self.known[number]) == alone]

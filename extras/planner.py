@@ -56,8 +56,9 @@ def machine_of(plan):
             n_devices = math.prod(int(n) for n in counts if n)
             return n_devices, 'your device', float(tflops) * 1e12, float(gigabytes) * 1e9, None
     if re.search(r'\b(cpus?|apple|i?mac\w*|mps|m[1-9])\b', re.sub(r'\d+ ?x ?', '', plan.lower())):
-        raise Mistake(f"{plan=}: Macs and CPUs have no bfloat16 peak on a data sheet, so type yours, "
-                      'TFLOPs:GB. An M1 of 16 GB, by its 2.6 float32 TFLOP/s, is --plan=1x2.6:16')
+        raise Mistake(f"{plan=}: Macs and CPUs have no bfloat16 peak on a data sheet, so type "
+                      'yours, TFLOPs:GB. An M1 of 16 GB, by its 2.6 float32 TFLOP/s, is '
+                      '--plan=1x2.6:16')
     raise Mistake(f'{plan=} must be like 8xH100, 2x8xH100 (2 nodes of 8) or 4x312:80 (4 devices of '
                   f'312 TFLOP/s and 80 GB); the names are {", ".join(GPUS)}')
 

@@ -81,8 +81,8 @@ def undo(text, images, pattern):
 
 
 # --- LaTeX ----------------------------------------------------------------------------------------
-LATEX_SIGN = re.compile(r'\\(?:begin\{|documentclass|(?:sub)*section\*?\{|usepackage|cite\w*\{|emph\{|'
-                        r'textbf\{)')
+LATEX_SIGN = re.compile(r'\\(?:begin\{|documentclass|(?:sub)*section\*?\{|usepackage|cite\w*\{|'
+                        r'emph\{|textbf\{)')
 LATEX_RULES = [(re.compile(pattern, re.S), new) for pattern, new in (
     # comments; 50% is none
     (r'(?<![\\\d])(?<!\d )%[^\n]*', ''),
