@@ -1,6 +1,5 @@
 """plot.py: the picture of finished and running runs, and the sentences on made-up histories."""
 import math
-import random
 import re
 import shutil
 
@@ -137,8 +136,6 @@ RARE = ('not a number', 'ln V', 'above the training', 'lowest', 'flat', 'falling
 QUICKSTART = CONFIG | {'preset': 'quickstart.py'}
 SEEN = {        # words that must be said, its rows, its settings
     'falls': (['is 3.19 at step 1,000, from 8.32 at step 0, and still falling.'], history()),
-    'noise': (['still falling'], history(
-        loss=lambda step: falling(step) + random.Random(step).gauss(0, 0.03))),
     'one_evaluation': (['loss is 8.32 at step 0.', 'ln V', 'log ends'], history(50)),
     # it learns its own text, and the held-out text is another
     'other_text': (['flat since step 0', 'busy', 'above the training', 'ln V = 8.32, the loss of '
@@ -149,8 +146,6 @@ SEEN = {        # words that must be said, its rows, its settings
               'busy'],
              history(1000, lambda step: max(4, falling(step)),
                      loss=lambda step: max(4, falling(step)))),
-    'near': (['near or above ln V = 8.32', 'still falling'],
-             history(1000, lambda step: 8.3 - step / 2500, loss=lambda step: 8.3 - step / 2500)),
     'rises': (['is 4.69 at step 1,000; it was lowest at step 600, 4.22, and has risen by 0.47 '
                'since',
                'It is 3.4 above the training'],
@@ -172,8 +167,6 @@ SEEN = {        # words that must be said, its rows, its settings
     'pairs': (['still falling', 'It is 0.27 above the training'],
               history(loss=9.9, preference_loss=lambda step: falling(step) - 0.3),
               CONFIG | {'vocab_size': None}),
-    'no_evaluation': (['no validation loss', 'not a number'],
-                      [row for row in history() if 'loss' in row]),
     'rewarded': (['is 0.70 at step 100; it was 0.50 at step 0 and highest at step 100, 0.70'],
                  policy(), RL),
     'alike': (['In the last 13 logged steps all answers to a prompt earned the same', 'busy'],
