@@ -371,10 +371,11 @@ def test_a_client_that_sends_a_byte_now_and_then_is_let_go(server):
     assert results == [True] * len(threads)
 
 
-def test_a_client_that_reads_slowly_is_let_go_and_the_model_does_not_wait_for_it(server):
+def test_a_client_that_reads_slowly_is_let_go_and_the_model_does_not_wait_for_it(server, models):
     """It takes 2.5 kB/s of about 60 kB: no piece waits for a second, but all of them for 24."""
     server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # of its connections, too
-    taken = bytearray()
+    taken, model = bytearray(), models['out/a'][0]
+    model.steps = 0
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         s.connect(server.server_address)
@@ -391,8 +392,9 @@ def test_a_client_that_reads_slowly_is_let_go_and_the_model_does_not_wait_for_it
         reader = threading.Thread(target=read)
         reader.start()
         assert ask(server, COMPLETE, {'prompt': 'a', 'max_tokens': 1})[0] == 200
-        n_taken = len(taken)
+        n_taken, n_steps = len(taken), model.steps
         reader.join()
+    assert n_steps > 120, n_steps               # nobody waited for the client
     assert n_taken < 30_000 and len(taken) < 50_000, (n_taken, len(taken))
     assert b'[DONE]' not in taken
 
