@@ -415,7 +415,7 @@ longer = lambda *flags: run('extras.longer_context', *flags)
 
 def test_a_second_extension_counts_from_the_first_context():
     config = vars(GPTConfig(96, 32, 2, 2, 0, 32, rope_theta=500.0))
-    for before, block_size in ((), 32), ((2.0,), 64), ((2.0, 1.0, 4.0, 32), 64):
+    for before, block_size in ((), 32), ((2.0,), 64), ((4.0, 1.0, 4.0, 32), 64):    # as Llama 3.1
         old = {**config, 'block_size': block_size, 'rope_scaling': before}
         assert changes(old, 256, 'linear')['rope_scaling'] == (8.0,), before
         assert changes(old, 256, 'llama3')['rope_scaling'] == (8.0, 1.0, 4.0, 32), before

@@ -137,6 +137,7 @@ QUICKSTART = CONFIG | {'preset': 'quickstart.py'}
 SEEN = {        # words that must be said, its rows, its settings
     'falls': (['is 3.19 at step 1,000, from 8.32 at step 0, and still falling.'], history()),
     'one_evaluation': (['loss is 8.32 at step 0.', 'ln V', 'log ends'], history(50)),
+    'two_alike': (['is 5 at step 100.', 'log ends'], history(100, 5, loss=5)),
     # it learns its own text, and the held-out text is another
     'other_text': (['flat since step 0', 'busy', 'above the training', 'ln V = 8.32, the loss of '
                     'guessing among its 4,096 tokens'], history(val_loss=9.5)),
