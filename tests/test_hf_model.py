@@ -493,7 +493,7 @@ def test_rows_are_kept_or_means_of_what_spells_them_and_padding_is_in_no_mean():
     for tied in True, False:
         model = lively(vocab_size=256, tie_embeddings=tied, vocab_multiple=96)
         model.embedding.weight.data[256:] = 1000.0
-        copy = carried_over(model, Tokenizer.byte([]), old)
+        copy = carried_over(model, Tokenizer.byte(), Tokenizer.byte(SPECIAL_TOKENS[:3]))
         assert copy.config.vocab_size == 259
         for rows, before in ((copy.embedding.weight, model.embedding.weight),
                              (copy.head.weight, model.head.weight)):
