@@ -81,12 +81,25 @@ def plain(messages):
 
 
 def read_body(headers, file):
-    """Return the body of a request, as many bytes as its one Content-Length says. Chunks are
-    refused, because a proxy that looks at another header than we do would see a request where we
-    see a body."""
-    length, *more = headers.get_all('Content-Length', ['0'])
-    if more or 'Transfer-Encoding' in headers:
-        raise Mistake('a request needs one Content-Length, and no Transfer-Encoding')
-    if not regex.fullmatch('[0-9]{1,9}', length.strip()) or int(length) > MOST_BYTES:
-        raise Mistake(f'Content-Length={length:.60} must be from 0 to {MOST_BYTES}', 413)
-    return file.read(int(length))
+    """Return the body of a request: as many bytes as Content-Length says, or chunks, each behind
+    its length in hex, up to one of 0 bytes. Both at once are refused, because a proxy that looks at
+    the other header than we do would see a request where we see a body."""
+    lengths, codings = (headers.get_all(name, [])
+                        for name in ('Content-Length', 'Transfer-Encoding'))
+    if len(lengths + codings) > 1 or codings and codings[0].strip().lower() != 'chunked':
+        raise Mistake('a request needs one Content-Length, or Transfer-Encoding: chunked')
+    if not codings:
+        length = ''.join(lengths).strip() or '0'
+        if not regex.fullmatch('[0-9]{1,9}', length) or int(length) > MOST_BYTES:
+            raise Mistake(f'Content-Length={length:.60} must be from 0 to {MOST_BYTES}', 413)
+        return file.read(int(length))
+    body, size = bytearray(), 1
+    while size:
+        head = regex.fullmatch(rb'([0-9a-fA-F]{1,8})[ \t]*(;.*)?\r\n', file.readline(200))
+        size = int(head[1], 16) if head else 0
+        if len(body) + size > MOST_BYTES:
+            raise Mistake(f'the body must have at most {MOST_BYTES} bytes', 413)
+        body += file.read(size)
+        if not head or file.read(2) != b'\r\n':
+            raise Mistake('the chunks of the body are cut off, malformed or end in trailers')
+    return body

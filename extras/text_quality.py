@@ -229,7 +229,8 @@ WORDS = {
     'it': 'di e che la il un a per in una non sono del si è le con i da come dei nel alla più o '
           'anche ma ha nella delle dal gli questo stato essere ed tra suo loro degli hanno cui '
           'tutti lo sua',
-    'ja': 'の は を に が と で て いる する こと れ この その です ます ない から も へ よう した 人 という',
+    'ja': 'の は を に が と で て いる する こと れ この その です ます ない から も '
+          'へ よう した 人 という',
     'ko': '이 그 및 의 에 를 은 는 가 있다 또는 하는 것 수 한 그리고 나는 에서 으로 대한 입니다',
     'nl': 'de van het een en in is dat op te zijn met voor niet die aan er om ook als dan maar '
           'bij uit nog heeft hebben had was werd wordt zich hij ze wij we ik je deze dit geen '

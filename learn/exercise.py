@@ -56,10 +56,11 @@ EXERCISES = [
              'Turn each pair (x_i, x_{i + D/2}) by its angle. Su et al. 2021, arXiv:2104.09864, eq. 34. '
              'The pairs are halves apart, as in Llama; in the paper they are neighbors.'),
     Exercise('top_p', 'model.py', 'sample',
-             'test_generation.py::'
+             'test_model.py::'
              'test_top_k_and_top_p_leave_the_most_probable_tokens_after_the_temperature '
-             'test_generation.py::test_cached_sampling_equals_a_naive_sampler_with_the_same_seed '
-             'test_generation.py::test_temperature_0_is_argmax_and_dropout_acts_only_in_training',
+             'test_model.py::'
+             'test_temperature_0_is_argmax_and_u_draws_the_id_at_which_the_sum_of_probabilities_'
+             'reaches_it',
              'Draw a token: temperature, then top-k, then top-p. Holtzman et al. 2019, arXiv:1904.09751, '
              'section 3.1. The token that makes the sum reach p stays.'),
     Exercise('chat_mask', 'tokenizer.py', 'Tokenizer.render',
@@ -90,10 +91,10 @@ EXERCISES = [
              ' ranks is bytes -> id: which pair comes first?'),
     Exercise('attention', 'model.py', 'Attention.forward',
              'test_model.py::test_the_forward_equals_the_formulas '
-             'test_generation.py::test_cached_greedy_generation_equals_the_naive_loop_for_every_prompt_length '      # noqa: E501
-             'test_generation.py::'
-             'test_several_positions_behind_a_cache_see_what_their_mask_shows '
-             'test_generation.py::test_what_comes_later_leaves_earlier_logits_bit_identical',
+             'test_model.py::'
+             'test_cached_greedy_generation_equals_the_naive_loop_for_every_prompt_length '
+             'test_model.py::test_several_positions_behind_a_cache_see_what_their_mask_shows '
+             'test_model.py::test_what_comes_later_leaves_earlier_logits_bit_identical',
              'Causal attention with grouped keys and values and with a cache. attend(), below it, computes '
              'the softmax: give it q, k, v and the mask. Vaswani et al. 2017, arXiv:1706.03762, eq. 1; '
              '2305.13245. Without a cache first: then only the first test passes.'),

@@ -1,5 +1,14 @@
-"""What the tests share: running scripts as a user does, lifting functions out of them, small data."""
-import dataclasses
+"""
+What the tests share: running scripts as a user does, lifting functions out of them, small data.
+
+run() is the machinery. A script runs in a fork of a process that has imported torch (its file,
+fork_server.py, explains how), so a run costs tenths of a second instead of seconds. once() makes a
+folder that several test files read, such as data or a trained model, only once, whatever the number
+of pytest's workers; the fixtures at the end of this file are such folders, and no test may change
+one. All else is plain helpers: ok(), mistake() and machine() judge how a run ended; metrics(),
+state(), contents() and same() compare two runs; make_...() write small models and data.
+"""
+import fcntl
 import functools
 import json
 import os
@@ -19,22 +28,17 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'learn')]
 from tour import lift     # noqa: E402, F401
 
-os.environ.setdefault('OMP_NUM_THREADS', '1')      # models this small lose by threads, and much under load
+os.environ.setdefault('OMP_NUM_THREADS', '1')      # models this small lose by threads
 import torch    # noqa: E402
 
 from feedback import expect     # noqa: E402
 from model import GPT, GPTConfig     # noqa: E402
 from tokenizer import SPECIAL_TOKENS, Tokenizer       # noqa: E402
 
-try:
-    import fcntl
-except ImportError:         # Windows
-    fcntl = None
-
 # real files that this project does not contain
 SHARED = pathlib.Path(os.environ.get('NANOPARROT_TEST_DATA', ROOT.parent / 'shared' / 'data'))
-# the same examples in every run, so that a test which fails tells of the change before it; to look for new
-# ones: pytest --hypothesis-profile=new. No example has a deadline: the machine may be busy
+# the same examples in every run, so that a test which fails tells of the change before it; to look
+# for new ones: pytest --hypothesis-profile=new. No example has a deadline: the machine may be busy
 patient = hypothesis.settings(deadline=None, suppress_health_check=[*hypothesis.HealthCheck])
 hypothesis.settings.register_profile('new', patient)
 hypothesis.settings.register_profile('same', patient, derandomize=True)
@@ -56,12 +60,13 @@ def server():
 
 
 def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before='', grace=2):
-    """A script of this checkout, or with python -m a module, as its user runs it; paths in arguments are
-    relative to cwd. `before` is executed in each process first. grace: seconds that the other processes have
-    when one has failed."""
+    """A script of this checkout, or with python -m a module, as its user runs it; paths in
+    arguments are relative to cwd. `before` is executed in each process first. grace: seconds that
+    the other processes have when one has failed."""
     job = {'script': str(ROOT / script) if str(script).endswith('.py') else script,
            'arguments': [*map(str, arguments)], 'before': before, 'env': env or {},
-           'cwd': str(cwd or os.getcwd()), 'processes': processes, 'timeout': timeout, 'grace': grace}
+           'cwd': str(cwd or os.getcwd()), 'processes': processes, 'timeout': timeout,
+           'grace': grace}
     print(json.dumps(job), file=server().stdin, flush=True)
     return subprocess.CompletedProcess(script, *json.loads(server().stdout.readline()))
 
@@ -77,14 +82,14 @@ runpy.run_path(sys.argv[0], run_name='__main__')
 
 
 def torchrun(n, script, *arguments, cwd=None, agent=(), before='', env=None, timeout=150):
-    """A script of this checkout as n processes of torchrun itself, which takes a free port. agent: its flags.
-    run(processes=n) is faster."""
+    """A script of this checkout as n processes of torchrun itself, which takes a free port. agent:
+    its flags. run(processes=n) is faster."""
     with tempfile.TemporaryDirectory() as folder:
         starter = pathlib.Path(folder, 'starter.py')
         starter.write_text(STARTER, encoding='utf-8')
         start = [starter] if before else []
-        command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={n}']
-        command += [*agent, *start, ROOT / script, *map(str, arguments)]
+        command = [sys.executable, '-m', 'torch.distributed.run', '--standalone']
+        command += [f'--nproc_per_node={n}', *agent, *start, ROOT / script, *map(str, arguments)]
         return subprocess.run(command, cwd=cwd, timeout=timeout, text=True, capture_output=True,
                               env={**os.environ, 'BEFORE': before, **(env or {})})
 
@@ -94,10 +99,11 @@ def ok(result):
     return result.stdout
 
 
-def mistake(result, *words):
-    """The script ended as it must at a user's mistake: exit code 2, one line with the words, no traceback."""
+def mistake(result, *words, traceback=False):
+    """The script ended as it must at a user's mistake: exit code 2, no traceback, and one line that
+    begins with `error: ` and has the words."""
     assert result.returncode == 2, (result.returncode, result.stdout, result.stderr)
-    assert 'Traceback' not in result.stderr
+    assert ('Traceback' in result.stderr) == traceback, result.stderr
     lines = [line for line in result.stderr.splitlines() if line.startswith('error: ')]
     assert len(lines) == 1, result.stderr
     for word in words:
@@ -105,26 +111,17 @@ def mistake(result, *words):
 
 
 def machine(result, *words):
-    """The script ended as it must when the disk, the memory or a permission stopped it: exit code 2, a
-    traceback, and then one line with the words."""
-    assert result.returncode == 2, (result.returncode, result.stdout, result.stderr)
-    assert 'Traceback' in result.stderr
-    lines = result.stderr.splitlines()
-    assert [line for line in lines if line.startswith('error: ')] == lines[-1:], result.stderr
-    for word in words:
-        assert word in lines[-1], (word, lines[-1])
+    """So it ended when the disk, the memory or a permission stopped it, with a traceback above."""
+    mistake(result, *words, traceback=True)
+    assert result.stderr.splitlines()[-1].startswith('error: ')
 
 
 def refused(words, function, *arguments, **more):
-    """It raises one sentence, which matches words, a regular expression, or holds each of a list of them."""
+    """It raises one sentence, which matches words, a regular expression, or holds all of a list."""
     with pytest.raises((ValueError, OSError), match=words if isinstance(words, str) else None) as e:
         function(*arguments, **more)
     assert '\n' not in str(e.value)
     assert isinstance(words, str) or all(word in str(e.value) for word in words), (words, e.value)
-
-
-# The modules here, and tests that are marked: python -m pytest --slow runs them, too.
-SLOW = {'test_other_programs'}
 
 
 def pytest_addoption(parser):
@@ -137,21 +134,20 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(config, items):
     for item in items if not config.getoption('--slow') else ():
-        if item.module.__name__ in SLOW or item.get_closest_marker('slow'):
+        if item.get_closest_marker('slow'):
             item.add_marker(pytest.mark.skip(reason='slow; run it with --slow'))
 
 
-TIMES = ('dt', 'tok_s', 'tok_s_device', 'data_s', 'memory_mb', 'eval_share', 'save_s', 'mfu', 'uptime_s',
-         'sample_s', 'score_s', 'train_s', 'minutes_left')
-
-
-RUN_FILES = {'best.pt', 'last.pt', 'last-1.pt', 'config.json', 'data.json', 'metrics.jsonl', 'samples.txt',
-             'tokenizer.json', 'train.log'}
+# figures that no two runs share
+TIMES = ('dt', 'tok_s', 'data_s', 'memory_mb', 'mfu', 'sample_s', 'score_s', 'train_s',
+         'minutes_left')
+RUN_FILES = {'best.pt', 'last.pt', 'last-1.pt', 'config.json', 'data.json', 'metrics.jsonl',
+             'samples.txt', 'tokenizer.json', 'train.log'}
 
 
 def metrics(out_dir):
-    """metrics.jsonl without the figures that no two runs share, and without the notes of resuming. A resumed
-    run repeats steps, so of two rows of the same kind and step the last one counts."""
+    """metrics.jsonl without those figures and without the notes of resuming. A resumed run repeats
+    steps, so of two rows of the same kind and step the last one counts."""
     rows = {}
     for row in read_rows(pathlib.Path(out_dir) / 'metrics.jsonl'):
         if row.get('event') != 'resumed':
@@ -180,37 +176,24 @@ def same(a, b):
     return a == b
 
 
-def like(model, **changes):
-    """Return a copy of a model whose config has these changes. New rows, and rows that belong to no
-    token, begin as the mean of the other rows."""
-    config = dataclasses.replace(model.config, **changes)
-    assert model.config.tie_embeddings or not config.tie_embeddings, 'this would lose the head'
-    copy = GPT(config).to(model.embedding.weight)
-    weights = model.state_dict()
-    n_rows = len(copy.embedding.weight)
-    for name in 'embedding.weight', 'head.weight':
-        rows = weights[name][:min(model.config.vocab_size, n_rows)]
-        weights[name] = torch.cat([rows, rows.mean(0).expand(n_rows - len(rows), -1)])
-    copy.load_state_dict(weights)
-    return copy
-
-
 def expect_same_run(out, straight, disturbed='interrupted'):
     """Nothing tells the two runs apart."""
     compared = f'a run that was {disturbed}, next to one that nothing disturbed:'
-    expect(f'{compared} the rows of metrics.jsonl, of each step the last', metrics(straight), metrics, out)
+    expect(f'{compared} the rows of metrics.jsonl, of each step the last', metrics(straight),
+           metrics, out)
     for file in ('last.pt', 'best.pt'):
         a, b = state(out, file), state(straight, file)
         assert a.keys() == b.keys()
-        expect(f'{compared} what differs in {file}', [], lambda: [k for k in a if not same(a[k], b[k])])
+        expect(f'{compared} what differs in {file}', [],
+               lambda: [k for k in a if not same(a[k], b[k])])
     assert contents(out).keys() == contents(straight).keys()                        # no leftovers
-    config = {**read_json(straight / 'config.json'), 'out_dir': str(out)}           # also where it began
+    config = {**read_json(straight / 'config.json'), 'out_dir': str(out)}   # also where it began
     assert read_json(out / 'config.json') == config
 
 
 def assert_same_sums(a, b, bound=1e-6):
-    """The two runs added the same numbers in another order. Around a loss of 5, float32 has a number each
-    5e-7, and two orders differ by one of these or by none; bound is two."""
+    """The two runs added the same numbers in another order. Around a loss of 5, float32 has a
+    number each 5e-7, and two orders differ by one of these or by none; bound is two."""
     for key in ('step', 'tokens', 'loss', 'val_loss', 'val_bpb', 'grad_norm'):
         assert series(a, key) == pytest.approx(series(b, key), abs=bound), key
     one, two = state(a)['model'], state(b)['model']
@@ -272,8 +255,9 @@ def write_bins(folder, ids, tokenizer, **more):
     tokenizer.save(folder / 'tokenizer.json')
     for side in ('train', 'val'):
         ids.tofile(folder / f'{side}.bin')
-    write(folder / 'meta.json', [{'dtype': str(ids.dtype), 'tokens': {'train': len(ids), 'val': len(ids)},
-                                  'sources': {}, 'tokenizer_hash': tokenizer.hash, **more}])
+    meta = {'dtype': str(ids.dtype), 'tokens': {'train': len(ids), 'val': len(ids)}, 'sources': {},
+            'tokenizer_hash': tokenizer.hash}
+    write(folder / 'meta.json', [{**meta, **more}])
     return folder
 
 
@@ -285,7 +269,7 @@ def base_text(folder, sentences):
 
 
 def make_pairs(folder):
-    """Of unequal lengths; whether an answer holds sun or fog is all that makes it better or worse."""
+    """Of unequal lengths; whether an answer holds sun or fog makes it better or worse."""
     dice = random.Random(0)
     some = lambda: ''.join(dice.choices('abcdefgh', k=dice.randint(1, 5)))
     for side, k in (('train', 64), ('val', 32)):
@@ -301,8 +285,8 @@ def thumbs_of(pairs):
             for pair, side in zip(pairs, sides)]
 
 
-# a file for rl.py --reward: more is paid for signs of the lower half of ASCII; an untrained byte model
-# writes them a quarter of the time
+# a file for rl.py --reward: more is paid for signs of the lower half of ASCII; an untrained byte
+# model writes them a quarter of the time
 PAID = """
 def prompts():
     return [f'{i} and {"x" * (i % 7)}' for i in range(40)]
@@ -327,14 +311,13 @@ def make_conversations(folder, n=60):
     return folder
 
 
-# folders that several test files read, and none may change: each is made once, whatever the number of workers
+# --- folders that several test files read, and none may change ------------------------------------
 def once(factory, name, make):
-    """The folder that make(folder) fills, shared by the processes of pytest-xdist."""
+    """The folder that make(folder) fills. Of the processes of pytest-xdist, one makes it."""
     base = factory.getbasetemp()
-    folder = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ and fcntl else base) / name
+    folder = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / name
     with open(f'{folder}.lock', 'w') as lock:
-        if fcntl:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             try:
                 folder.mkdir()
@@ -350,8 +333,8 @@ def python_files(tmp_path_factory):
     """Some real Python: three packages of the standard library, about 1 MB."""
     def make(folder):
         for package in ('asyncio', 'email', 'json', 'http', 'logging', 'importlib'):
-            shutil.copytree(pathlib.Path(sysconfig.get_paths()['stdlib']) / package, folder / package,
-                            ignore=shutil.ignore_patterns('__pycache__'))
+            source = pathlib.Path(sysconfig.get_paths()['stdlib']) / package
+            shutil.copytree(source, folder / package, ignore=shutil.ignore_patterns('__pycache__'))
     return once(tmp_path_factory, 'python', make)
 
 
@@ -359,13 +342,14 @@ def python_files(tmp_path_factory):
 def data_dir(python_files, tmp_path_factory):
     """That folder, prepared: a vocabulary of 512."""
     flags = [f'--source={python_files}', '--vocab_size=512']
-    return once(tmp_path_factory, 'data', lambda out: ok(run('prepare.py', *flags, f'--out_dir={out}')))
+    make = lambda out: ok(run('prepare.py', *flags, f'--out_dir={out}'))
+    return once(tmp_path_factory, 'data', make)
 
 
 # a training run of seconds; tests add what they are about
-TINY = ['--n_layer=2', '--n_head=2', '--n_embd=32', '--block_size=32', '--batch_size=8', '--max_steps=12',
-        '--warmup_steps=4', '--eval_interval=4', '--save_interval=4', '--log_interval=1',
-        '--eval_tokens=2048', '--sample_tokens=8', '--device=cpu']
+TINY = ['--n_layer=2', '--n_head=2', '--n_embd=32', '--block_size=32', '--batch_size=8',
+        '--max_steps=12', '--warmup_steps=4', '--eval_interval=4', '--save_interval=4',
+        '--log_interval=1', '--eval_tokens=2048', '--sample_tokens=8', '--device=cpu']
 
 
 def train(data_dir, out, *flags, **how):
@@ -400,22 +384,6 @@ def babbler(base_run, tmp_path_factory):
         parameter.data.normal_(0, 0.3)
     tokenizer = Tokenizer.load(base_run / 'tokenizer.json')
     return once(tmp_path_factory, 'babbler', lambda folder: save_run(folder, model, tokenizer))
-
-
-@torch.no_grad()
-def greedy(ckpt, prompt, n):
-    """A prompt and its n most probable next tokens, afresh each: one row, no cache. The last token of the
-    prompt may become a longer one (healing)."""
-    model, tok = GPT.load(ckpt).eval(), Tokenizer.load(ckpt / 'tokenizer.json')
-    *ids, last = tok.special['<|endoftext|>'], *tok.encode(prompt)
-    allowed = [i for i, token in enumerate(tok.vocab) if token.startswith(tok.vocab[last])]
-    for i in range(n + 1):
-        logits = model(torch.tensor([ids[-model.config.block_size:]]))[0][0, -1]
-        logits[tok.never_in_answers(model.config.vocab_size)] = -torch.inf
-        ids.append(logits.argmax().item() if i else max(allowed, key=logits.tolist().__getitem__))
-        if ids[-1] in (tok.special['<|endoftext|>'], tok.special['<|im_end|>']):
-            return tok.decode(ids[1:-1])
-    return tok.decode(ids[1:])
 
 
 @pytest.fixture(scope='session')

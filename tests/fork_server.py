@@ -1,18 +1,22 @@
 """
-Runs scripts in forks of a process that has imported torch already: an import takes seconds, a fork does not.
+Runs scripts in forks of a process that has imported torch already: an import takes seconds, and a
+fork does not. conftest.run() starts this process and sends it a job a line, the arguments of
+result_of() as JSON; the answer is a line, too: [exit code, stdout, stderr].
 
-conftest.run() starts it. Each line of its input is a job, the arguments of result_of() as JSON; its answer is
-a line, too: [exit code, stdout, stderr]. What `before` executes sees the modules that are imported here.
+become() is the fork. It does what `python SCRIPT ARGUMENTS` does, with two differences: `before`,
+a text, is executed first, and sees the modules that are imported here; and it ends with os._exit,
+because taking an interpreter down takes longer than many a run. What the interpreter does at its
+end is therefore done by hand: an error goes to sys.excepthook, threads are waited for, and both
+streams are flushed.
 """
 import json, os, runpy, signal, socket, sys, tempfile, threading
-import torch, torch._dynamo, torch.distributed.checkpoint.state_dict, torch.distributed.fsdp      # noqa: F401
+import torch, torch._dynamo, torch.distributed.checkpoint.state_dict, torch.distributed.fsdp  # noqa: F401
 
 sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 import model, tokenizer                 # noqa: F401, E402
 
 
 def become(script, arguments, before, cwd, env, outputs):
-    """Do what `python script arguments`, or `python -m script arguments`, does, and end. This is the fork."""
     for number, file in enumerate([open(os.devnull), *outputs]):
         os.dup2(file.fileno(), number)
     os.chdir(cwd)
@@ -30,27 +34,24 @@ def become(script, arguments, before, cwd, env, outputs):
         code = e.code
     except BaseException:
         code = 1
-        kind, error, trace = sys.exc_info()
-        ours = __file__, '<frozen runpy>', runpy.__file__
-        while trace.tb_next and trace.tb_frame.f_code.co_filename in ours:
-            trace = trace.tb_next               # a user's process has no such frames
         try:
-            sys.excepthook(kind, error.with_traceback(trace), trace)
-        except SystemExit as e:                 # the hook of configurator.py
+            sys.excepthook(*sys.exc_info())
+        except SystemExit as e:                 # configurator.py's hook
             code = e.code
-    if isinstance(code, str):
+    if isinstance(code, str):                   # sys.exit('a sentence')
         print(code, file=sys.stderr)
         code = 1
     threading._shutdown()                           # the interpreter, too, waits for threads, and ends pools
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code or 0)                         # taking the interpreter down takes longer than many a run
+    os._exit(code or 0)
 
 
 def result_of(script, arguments, before, cwd, env, processes, timeout, grace):
-    """Run it in as many processes. -> the code of the first that failed, or 0; all of stdout; all of stderr.
-    When one has failed, the others have `grace` seconds to end, too."""
-    outputs = [[tempfile.NamedTemporaryFile() for _ in ('stdout', 'stderr')] for _ in range(processes)]
+    """Run it in as many processes. -> the code of the first that failed, or 0; all of stdout; all
+    of stderr. When one has failed, the others have `grace` seconds to end, too."""
+    outputs = [[tempfile.NamedTemporaryFile() for _ in ('stdout', 'stderr')]
+               for _ in range(processes)]
     if processes > 1:                           # what torchrun would say
         with socket.create_server(('127.0.0.1', 0)) as s:
             port = s.getsockname()[1]
@@ -64,11 +65,7 @@ def result_of(script, arguments, before, cwd, env, processes, timeout, grace):
             become(script, arguments, before, cwd, env, outputs[rank])
         running.add(pid)
 
-    def kill(*_):
-        for pid in running:
-            os.kill(pid, signal.SIGKILL)
-
-    signal.signal(signal.SIGALRM, kill)
+    signal.signal(signal.SIGALRM, lambda *_: [os.kill(pid, signal.SIGKILL) for pid in running])
     signal.alarm(timeout)
     failure = 0
     while running:
@@ -79,8 +76,8 @@ def result_of(script, arguments, before, cwd, env, processes, timeout, grace):
             signal.alarm(grace)
     signal.alarm(0)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    stdout, stderr = (''.join(open(file.name, encoding='utf-8', errors='replace').read() for file in files)
-                      for files in zip(*outputs))
+    read = lambda file: open(file.name, encoding='utf-8', errors='replace').read()
+    stdout, stderr = (''.join(map(read, files)) for files in zip(*outputs))
     return failure, stdout, stderr
 
 

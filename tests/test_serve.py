@@ -1,8 +1,9 @@
-"""The server: OpenAI's API, whole and as a stream; what it refuses; hostile clients; sample.py --serve."""
+"""The server and the page: what they answer, whom they refuse, what hostile clients cannot do."""
 import contextlib
 import http.client
 import json
-import os
+import math
+import re
 import shutil
 import signal
 import socket
@@ -13,11 +14,15 @@ import time
 import pytest
 import torch
 from accidents import before, replaced
-from conftest import ROOT, lift, mistake, run, save_run, sharpen
+from conftest import ROOT, lift, mistake, ok, run, save_run, sharpen
+from conftest import refused as is_mistake
+from test_model import lively
+from test_sample import TOKENIZER, chain
 
-from model import GPT, GPTConfig
-from extras import api_fields, server as serve
-from tokenizer import SPECIAL_TOKENS, Tokenizer
+from extras import api_fields, sandbox, server as serve
+from extras import export as exports
+from model import GPT, GPTConfig, sample
+from tokenizer import PATTERN, SMALL_PATTERN, Tokenizer
 
 COMPLETE, CHAT = '/v1/completions', '/v1/chat/completions'
 MESSAGES = [{'role': 'system', 'content': 'be brief'}, {'role': 'user', 'content': 'hi'}]
@@ -25,7 +30,7 @@ CONTEXT = 128
 encode, write = lift('sample.py', 'encode', 'write')
 
 
-# --- a model that can be slow, a server in a thread, requests -----------------------------------------------
+# --- a model that can be slow, a server in a thread, requests -------------------------------------
 class Slow(GPT):
     """A GPT that takes `pause` seconds for each of its `steps`. most: steps at the same time."""
     pause, steps, inside, most = 0, 0, 0, 0
@@ -42,7 +47,8 @@ class Slow(GPT):
 @contextlib.contextmanager
 def serving(models, items=()):
     """A server for {name: (model, tokenizer)}, in threads of this process."""
-    server = serve.Server(0, {name: (*pair, {}) for name, pair in models.items()}, encode, write, items)
+    models = {name: (*pair, {}) for name, pair in models.items()}
+    server = serve.Server(0, models, encode, write, items)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
@@ -54,7 +60,7 @@ def serving(models, items=()):
 
 
 def ask(server, path, fields=None, body=None, method=None, **headers):
-    """(status, JSON or text) of one request over its own connection. fields: the JSON to send; or body."""
+    """(status, JSON or text) of one request over its own connection. fields: the JSON of a body."""
     body = json.dumps(fields) if fields is not None else body
     headers = {name.replace('_', '-'): text for name, text in headers.items()}
     connection = http.client.HTTPConnection(*server.server_address, timeout=60)
@@ -76,21 +82,22 @@ def raw(server, data):
 @pytest.fixture(scope='module')
 def models():
     """Two models with sharp probabilities, and their tokenizer of bytes."""
-    tokenizer = Tokenizer.byte(SPECIAL_TOKENS)
     pairs = {}
     for name in 'out/a', 'b':
         torch.manual_seed(len(pairs))
-        pairs[name] = sharpen(Slow(GPTConfig(tokenizer.vocab_size, CONTEXT, 2, 4, 2, 32))), tokenizer
+        model = Slow(GPTConfig(TOKENIZER.vocab_size, CONTEXT, 2, 4, 2, 32))
+        pairs[name] = sharpen(model), TOKENIZER
     return pairs
 
 
 @pytest.fixture
 def server(models, monkeypatch):
+    """It still answers after each test."""
     monkeypatch.setattr(api_fields, 'MOST_BYTES', 5000)
     monkeypatch.setattr(serve.Handler, 'timeout', 1.0)
     with serving(models) as server:
         yield server
-        assert ask(server, COMPLETE, {'prompt': 'a', 'max_tokens': 2})[0] == 200        # whatever came before
+        assert ask(server, COMPLETE, {'prompt': 'a', 'max_tokens': 2})[0] == 200
 
 
 def refused(answer, status, *words):
@@ -98,61 +105,53 @@ def refused(answer, status, *words):
     assert answer[0] == status, answer
     error = answer[1]['error']
     assert error['type'] == 'invalid_request_error' and len(error['message']) < 350
-    for word in words:
-        assert word in error['message'], error
+    assert all(word in error['message'] for word in words), error
 
 
-# --- what it answers ----------------------------------------------------------------------------------------
+# --- what it answers ------------------------------------------------------------------------------
 @torch.no_grad()
-def greedy(pair, prompt, n):
-    """The model's own greedy ids, and their text. No healing: in this tokenizer each token is a byte."""
-    model, tokenizer = pair
-    ids = model.generate(torch.tensor([prompt]), n, 0, stop=tokenizer.stop)[0, len(prompt):].tolist()
-    return ids, tokenizer.decode([id for id in ids if id not in tokenizer.stop])
-
-
-def test_a_completion_is_the_models_own_text(server, models):
-    for name in ('b', None):
-        model, tokenizer = models[name or 'out/a']
-        prompt = tokenizer.begin + tokenizer.encode('def f(')
-        ids, text = greedy((model, tokenizer), prompt, 9)
-        fields = {'model': name, 'prompt': 'def f(', 'max_tokens': 9, 'temperature': 0, 'logprobs': 2}
-        status, answer = ask(server, COMPLETE, fields)
-        assert (status, answer['object'], answer['choices'][0]['text']) == (200, 'text_completion', text)
-    logits = model(torch.tensor([prompt + ids]))[0][0, -10:-1]
-    logits[:, tokenizer.never_in_answers(model.config.vocab_size)] = -torch.inf
-    best = logits.log_softmax(-1).amax(-1).tolist()
-    _, *tokens = answer['choices'][0]['logprobs']['content']        # the first is the prompt's last again
-    for found in tokens, [token['top_logprobs'][0] for token in tokens]:
-        assert [token['logprob'] for token in found] == pytest.approx(best, abs=1e-4)
-    assert all(len(token['top_logprobs']) == 4 for token in tokens)
-    near_the_end = {'prompt': 'x' * (CONTEXT - 3), 'max_tokens': 9, 'temperature': 0, 'logprobs': 0}
-    choice = ask(server, COMPLETE, near_the_end)[1]['choices'][0]
-    n_asked = len(tokenizer.begin) + CONTEXT - 4                    # the prompt's last token is written again
-    assert n_asked + len(choice['logprobs']['content']) == CONTEXT + 1
-    assert choice['finish_reason'] == 'length'
-
-
-def test_a_chat_is_what_the_model_says_behind_the_template(server, models):
-    text = greedy(models['out/a'], models['out/a'][1].render(MESSAGES, True)[0], 8)[1]
-    fields = {'messages': MESSAGES, 'temperature': 0, 'max_completion_tokens': 8, 'max_tokens': 3,
-              'n': 1, 'user': 'unknown: ignored'}
-    status, answer = ask(server, CHAT, fields)
-    assert (status, answer['object']) == (200, 'chat.completion')
-    message = {'role': 'assistant', 'content': text}
-    assert answer['choices'] == [{'index': 0, 'finish_reason': 'length', 'message': message}]
+def test_an_answer_is_the_models_own_text_with_its_probabilities_up_to_the_context(server, models):
+    """In this tokenizer each token is a byte. A prompt's last one is written again, and counts
+    once."""
+    text = [*TOKENIZER.begin, *TOKENIZER.encode('def f(')]
+    chat = TOKENIZER.render(MESSAGES, True)[0]
+    for path, name, prompt, asked in (
+            (COMPLETE, 'b', text, {'model': 'b', 'prompt': 'def f(', 'max_tokens': 9}),
+            (COMPLETE, 'out/a', text, {'model': None, 'prompt': 'def f(', 'max_tokens': 9}),
+            (CHAT, 'out/a', chat,
+             {'messages': MESSAGES, 'max_completion_tokens': 9, 'max_tokens': 3}),
+            (COMPLETE, 'out/a', [*TOKENIZER.begin, *b'x' * 120], {'prompt': 'x' * 120})):
+        model, n = models[name][0], len(prompt)
+        n_new = min(9, CONTEXT + 1 - n)
+        ids = model.generate(torch.tensor([prompt]), n_new, 0, stop=TOKENIZER.stop)
+        answer = ask(server, path, asked | {'temperature': 0, 'logprobs': 2})[1]
+        choice, usage = answer['choices'][0], answer['usage']
+        new = ids[0, n:].tolist()
+        said = TOKENIZER.decode([id for id in new if id not in TOKENIZER.stop])
+        assert choice.get('text', choice.get('message')) in (
+            said, {'role': 'assistant', 'content': said})
+        assert choice['finish_reason'] == ('stop' if new[-1] in TOKENIZER.stop else 'length')
+        assert usage == {'prompt_tokens': n, 'completion_tokens': len(new),
+                         'total_tokens': n + len(new)}
+        logits = model(ids[:, :-1])[0][0, n - 1:]
+        logits[:, TOKENIZER.never_in_answers(model.config.vocab_size)] = -torch.inf
+        best = logits.log_softmax(-1).amax(-1).tolist()
+        tokens = choice['logprobs']['content'][path == COMPLETE:]
+        assert [token['logprob'] for token in tokens] == pytest.approx(best, abs=1e-4)
+        assert all(token['top_logprobs'][0]['logprob'] == token['logprob'] for token in tokens)
 
 
 def test_a_stream_adds_up_to_the_whole_answer(server):
-    for path, more, text_of in (
-            (CHAT, {'messages': MESSAGES, 'logprobs': True}, lambda choice, kind: choice[kind]['content']),
-            (COMPLETE, {'prompt': 'one', 'logprobs': 0}, lambda choice, kind: choice['text'])):
-        for stop in ([], ['e', '\n']):
-            fields = {'seed': 5, 'max_tokens': 40, 'stop': stop, **more}
-            whole = ask(server, path, fields)[1]['choices'][0]
-            status, text = ask(server, path, fields | {'stream': True})
+    for path, asked, text_of in (
+            (CHAT, {'messages': MESSAGES, 'logprobs': True},
+             lambda row, kind: row[kind]['content']),
+            (COMPLETE, {'prompt': 'é is', 'logprobs': 0}, lambda row, kind: row['text'])):
+        for stop in [], ['e', '\n']:
+            asked |= {'seed': 5, 'max_tokens': 40, 'stop': stop}
+            whole = ask(server, path, asked)[1]['choices'][0]
+            text = ask(server, path, asked | {'stream': True})[1]
             *lines, done, end = text.split('\n\n')
-            assert (status, done, end) == (200, 'data: [DONE]', '')
+            assert (done, end) == ('data: [DONE]', '') and 'usage' not in text
             parts = [json.loads(line.removeprefix('data: '))['choices'][0] for line in lines]
             ends = [part['finish_reason'] for part in parts]
             assert ends == [None] * (len(parts) - 1) + [whole['finish_reason']] and len(ends) > 1
@@ -164,158 +163,109 @@ def test_a_stream_adds_up_to_the_whole_answer(server):
 
 
 def test_the_client_of_openai_reads_it(server):
-    openai = pytest.importorskip('openai', reason='pip install openai: the client that this test is about')
+    openai = pytest.importorskip('openai', reason='pip install openai: this is about it')
     host, port = server.server_address
     client = openai.OpenAI(base_url=f'http://{host}:{port}/v1', api_key='none', max_retries=0)
     assert [model.id for model in client.models.list()] == ['out/a', 'b']
     fields = {'model': 'b', 'messages': MESSAGES, 'seed': 1, 'max_tokens': 20}
-    whole = client.chat.completions.create(**fields)
-    chunks = list(client.chat.completions.create(**fields, stream=True))
-    assert ''.join(c.choices[0].delta.content for c in chunks) == whole.choices[0].message.content
-    with pytest.raises(openai.BadRequestError, match='temperature=7'):
-        client.completions.create(model='b', prompt='x', temperature=7)
-    with pytest.raises(openai.BadRequestError, match='response_format'):
-        client.chat.completions.parse(**fields, response_format={'type': 'json_object'})
-
-    options = {'stream': True, 'stream_options': {'include_usage': True}}
     for create, asked in ((client.chat.completions.create, fields),
                           (client.completions.create, {'model': 'b', 'prompt': 'one', 'seed': 1})):
         whole = create(**asked)
-        *chunks, last = create(**asked, **options)
-        assert last.usage == whole.usage and last.choices == []
-        assert all(chunk.usage is None and len(chunk.choices) == 1 for chunk in chunks)
-        assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
+        *chunks, last = create(**asked, stream=True, stream_options={'include_usage': True})
+        assert last.usage == whole.usage and all(chunk.usage is None for chunk in chunks)
+    with pytest.raises(openai.BadRequestError, match='response_format'):
+        client.chat.completions.parse(**fields, response_format={'type': 'json_object'})
 
 
-def test_usage_counts_the_tokens_of_the_prompt_and_of_the_answer(server, models):
-    """Each is a byte here. A prompt's last token that the model writes again counts once."""
-    tokenizer = models['out/a'][1]
-    for path, asked, ids in ((COMPLETE, {'prompt': 'é is'}, tokenizer.begin + tokenizer.encode('é is')),
-                             (CHAT, {'messages': MESSAGES}, tokenizer.render(MESSAGES, True)[0])):
-        for seed in range(6):
-            asked |= {'max_tokens': 9, 'seed': seed, 'temperature': 2}
-            answer = ask(server, path, asked | {'logprobs': True})[1]
-            choice, usage = answer['choices'][0], answer['usage']
-            n = len(choice['logprobs']['content']) - (path == COMPLETE)
-            assert (n == 9) == (choice['finish_reason'] == 'length')
-            assert usage == {'prompt_tokens': len(ids), 'completion_tokens': n, 'total_tokens': len(ids) + n}
-            for options in None, {}, {'include_usage': False}:
-                pieces = ask(server, path, asked | {'stream': True, 'stream_options': options})[1]
-                assert 'usage' not in pieces
-
-
-def test_messages_are_read_in_every_form_that_has_the_same_meaning(server):
-    """The role developer is system; a content may come in parts. What else a part may be is refused."""
-    answer = lambda *messages: ask(server, CHAT, {'messages': messages, 'seed': 1, 'max_tokens': 9})
+def test_messages_are_read_in_every_form_that_has_the_same_meaning():
+    """The role developer is system, a content may come in parts; other parts are refused."""
     part = lambda text: {'type': 'text', 'text': text}
-    expected = answer(*MESSAGES)[1]['choices']
-    for system, user in (
-            ({'role': 'developer', 'content': 'be brief'}, {'role': 'user', 'content': [part('hi')]}),
-            ({'role': 'developer', 'content': [part('be '), part('brief')], 'tool_calls': []},
-             {'role': 'user', 'content': [part('h'), part(''), part('i')], 'name': 'Ann'})):
-        assert answer(system, user)[1].get('choices') == expected
-    call = {'id': '1', 'type': 'function', 'function': {'name': 'f', 'arguments': '{}'}}
-    image = {'type': 'image_url', 'image_url': {'url': 'x'}}
-    for parts, words in (([part('hi'), image], 'image_url'), ([{'type': 'input_audio'}], 'input_audio'),
-                         (['text'], '"text"'), ([part(5)], '"text"')):
-        refused(answer(*MESSAGES, {'role': 'user', 'content': parts}), 400, 'messages[2]', words)
-    for said in ({'content': None, 'tool_calls': [call]}, {'content': 'I look.', 'tool_calls': [call]},
-                 {'content': None, 'function_call': call['function']}):
-        refused(answer(*MESSAGES, {'role': 'assistant', **said}), 400, 'messages[2]', 'calls a tool')
+    system, user = api_fields.plain([
+        {'role': 'developer', 'content': [part('be '), part('brief')], 'tool_calls': []},
+        {'role': 'user', 'content': [part('h'), part(''), part('i')]}])
+    assert [system | MESSAGES[0], user] == [system, MESSAGES[1]]
+    for said, words in (({'content': [part('hi'), {'type': 'image_url'}]}, 'image_url'),
+                        ({'content': ['text']}, '"text"'), ({'content': [part(5)]}, '"text"'),
+                        ({'content': None, 'tool_calls': [{'function': {}}]}, 'calls a tool'),
+                        ({'content': None, 'function_call': {'name': 'f'}}, 'calls a tool')):
+        is_mistake(['messages[1]', words], api_fields.plain, [MESSAGES[0], said])
 
 
-SCHEMA = {'type': 'json_schema', 'json_schema': {'name': 'x', 'schema': {}}}
-TOOL = {'type': 'function', 'function': {'name': 'f'}}
-UNMET = {           # values that ask for more than this server can do; values that ask for nothing
-    'response_format': ([{'type': 'json_object'}, SCHEMA, 'json'], [{'type': 'text'}]),
-    'tool_choice': (['required', TOOL], ['none', 'auto']), 'tools': ([[TOOL]], [[]]),
-    'functions': ([[TOOL['function']]], [[]]), 'function_call': ([{'name': 'f'}], ['none', 'auto']),
-    'modalities': ([['text', 'audio']], [['text']]), 'audio': ([{'voice': 'x', 'format': 'wav'}], []),
-    'suffix': (['x'], ['']), 'echo': ([True], [False]), 'best_of': ([2], [1]), 'n': ([2], [1]),
-    'logit_bias': ([{'5': 1}], [{}]), 'presence_penalty': ([0.5, -1], [0, 0.0]),
-    'frequency_penalty': ([2], [0]), 'web_search_options': ([{}], []), 'moderation': ([{'model': 'x'}], []),
-    'reasoning_effort': (['high'], ['none']), 'verbosity': (['low'], ['medium'])}
-HARMLESS = {'user', 'metadata', 'store', 'service_tier', 'safety_identifier', 'parallel_tool_calls',
-            'prediction', 'prompt_cache_key', 'prompt_cache_options', 'prompt_cache_retention'}
+HARMLESS = {'user', 'metadata', 'store', 'service_tier', 'safety_identifier', 'prediction',
+            'parallel_tool_calls', 'prompt_cache_key', 'prompt_cache_options',
+            'prompt_cache_retention'}
+WRONG = {'temperature': (-1, 3, '1', True, 10 ** 400), 'top_k': (1.5,), 'max_tokens': (0, {}),
+         'stop': (0, [['x']], 'x' * 65, [*'abcde']), 'seed': ('x',), 'stream': (0,), 'prompt': (0,),
+         'n': (2,), 'stream_options': (True, []), 'logprobs': (5, 'x', -1), 'messages': ('hi',)}
 
 
-def test_a_field_that_would_change_the_answer_is_refused_unless_its_value_changes_nothing(server):
+def test_a_field_that_would_change_the_answer_is_read_or_refused_and_no_other_matters(server):
+    """So is each that the client of OpenAI knows, if it is here."""
+    for name, values in {**dict.fromkeys(api_fields.LACKING, ['odd', {'a': 1}]), **WRONG}.items():
+        for value in values:
+            is_mistake([f'{name}='], api_fields.read, {name: value})
     for path, asked in (COMPLETE, {'prompt': 'a'}), (CHAT, {'messages': MESSAGES}):
+        refused(ask(server, path, asked | {'n': 2}), 400, 'n=2')
         asked |= {'seed': 1, 'max_tokens': 5}
-        expected = ask(server, path, asked)[1]['choices']
-        harmless = {name: 'x' for name in HARMLESS}
-        for name, (unmet, empty) in UNMET.items():
-            for value in unmet:
-                refused(ask(server, path, asked | {name: value}), 400, name)
-            for value in [None, *empty]:
-                status, answer = ask(server, path, asked | harmless | {name: value})
-                assert (status, answer.get('choices')) == (200, expected), (name, value)
-
-
-def test_each_field_of_openais_client_is_read_refused_or_changes_nothing():
-    pytest.importorskip('openai', reason='pip install openai: the client that this test is about')
+        same = dict.fromkeys(HARMLESS, 'x') | {
+            name: [None, *values][-1] for name, values in api_fields.LACKING.items()}
+        with_them, without = (ask(server, path, asked | more)[1] for more in (same, {}))
+        assert with_them['choices'] == without['choices']
+    pytest.importorskip('openai', reason='pip install openai: its fields')
     from openai.types import chat, completion_create_params as text
     known = {name for params in (chat.completion_create_params, text)
-             for name in params.CompletionCreateParamsBase.__annotations__} | {'stream'}
+             for name in params.CompletionCreateParamsBase.__annotations__}
     assert len(known) > 30
     assert known <= api_fields.FIELDS.keys() | api_fields.LACKING.keys() | HARMLESS
-    assert api_fields.LACKING.keys() <= UNMET.keys()
 
 
-# --- what it refuses ----------------------------------------------------------------------------------------
-WRONG = {'temperature': (-1, 3, '1', True, 10 ** 400), 'top_k': (1.5,), 'max_tokens': (0, {}), 'seed': ('x',),
-         'stream': (0,), 'stop': (0, [['x']], 'x' * 65, ['a', 'y' * 2000], [*'abcde'], [''] * 900),
-         'prompt': (0, 'x' * 200), 'n': (2,), 'stream_options': (True, []), 'logprobs': (5, 'x', -1),
-         'top_logprobs': (5, True)}
-WRONG_MESSAGES = (None, 'hi', [5], [{'role': 'user'}], [{'role': 'king', 'content': 'x'}],
-                  [{'role': 'user', 'content': 'x' * 200}], [{'role': 'user', 'content': None}])
+# --- whom and what it refuses ---------------------------------------------------------------------
 REFUSED = [         # status, words of the sentence, what differs from a request that is answered
     (400, 'object', {'body': b'[]'}), (400, 'JSON', {'body': b'[' * 4000}),
     (400, 'UTF-8', {'body': b'"\xff"'}), (400, 'nan', {'body': b'{"temperature": NaN}'}),
+    (400, '128', {'body': b'{"prompt": "%s"}' % (b'x' * 200)}),
+    (400, 'messages', {'path': CHAT}), (400, 'role', {'path': CHAT, 'body': b'{"messages": [5]}'}),
     (413, 'Content-Length', {'Content_Length': '-5'}), (413, 'abc', {'Content_Length': 'abc'}),
-    (413, '5001', {'body': b'x' * 5001}),
-    (404, '/v1/models', {'path': '/v1/nothing'}), (404, '', {'method': 'GET'}),
-    (404, "'gpt'", {'body': b'{"model": "gpt"}'}), (404, '/problems', {'body': b'{"task_id": "train-0/99"}'}),
-    *[(403, 'this machine', {name: text}) for name, texts in (
-        ('Host', ('evil.example:8000', '', 'localhost.evil.example')),
-        ('Origin', ('https://evil.example', 'null', 'http://localhost:1'))) for text in texts]]
+    (413, '5001', {'body': b'x' * 5001}), (404, '', {'method': 'GET'}),
+    (404, '/v1/models', {'path': '/v1/nothing'}), (404, "'gpt'", {'body': b'{"model": "gpt"}'}),
+    (404, '/problems', {'body': b'{"task_id": "x/99"}'}),
+    *((403, 'this machine', {'Host': text})
+      for text in ('evil.example:8000', '', 'localhost.evil.example')),
+    *((403, 'this machine', {'Origin': text})
+      for text in ('https://evil.example', 'null', 'http://localhost:1'))]
 
 
-def test_each_refusal_has_its_status_and_names_the_field(server):
-    for name, values in WRONG.items():
-        for value in values:
-            refused(ask(server, COMPLETE, {'prompt': 'a', name: value}), 400, name)
-    for messages in WRONG_MESSAGES:
-        refused(ask(server, CHAT, {'messages': messages}), 400)
+def test_each_refusal_has_its_status_and_no_other_machine_or_site_is_let_in(
+        server, models, monkeypatch):
     for status, words, how in REFUSED:
         how = {'path': COMPLETE, 'body': b'{"prompt": "a"}', **how}
         refused(ask(server, how.pop('path'), **how), status, words)
-
-
-def test_no_other_machine_and_no_page_of_another_site_is_let_in(server):
-    preflight = b'OPTIONS /v1/completions HTTP/1.1\r\nHost: localhost\r\nOrigin: http://x.example\r\n\r\n'
-    assert b' 501 ' in raw(server, preflight)
     assert server.server_address[0] == '127.0.0.1'          # no other machine can connect
+    get = b'GET / HTTP/1.0\r\nHost: localhost\r\nOrigin: http://x.example\r\n\r\n'
+    assert b' 501 ' in raw(server, get.replace(b'GET', b'OPTIONS'))         # a preflight
     page = (ROOT / 'extras/page.html').read_text(encoding='utf-8')
     assert ask(server, '/') == (200, page) and "default-src 'none'" in page
-
-
-def test_a_model_that_fails_has_a_status(server, models, monkeypatch):
-    def broken(*arguments, **more):
-        raise RuntimeError('planted')
-    with monkeypatch.context() as m:
-        m.setattr(models['out/a'][0], 'backbone', broken)
+    assert b'\r\nX-Frame-Options: DENY\r\n' in raw(server, get)
+    with monkeypatch.context() as m:                        # a bug has a status, too
+        m.setattr(models['out/a'][0], 'backbone', None)
         refused(ask(server, COMPLETE, {'prompt': 'aa'}), 500, 'log')
 
 
-# --- hostile and hasty clients ------------------------------------------------------------------------------
+# --- hostile and hasty clients --------------------------------------------------------------------
 def post(body, head=b''):
-    return b'POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n%s\r\n%s' % (
-        len(body), head, body)
+    return (b'POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n%s\r\n%s'
+            % (len(body), head, body))
+
+
+def chunked(*chunks, end=b'0\r\n\r\n', head=b''):
+    body = b''.join(b'%x\r\n%s\r\n' % (len(chunk), chunk) for chunk in chunks) + end
+    head = b'Host: localhost\r\nTransfer-Encoding: chunked\r\n' + head
+    return b'POST /v1/completions HTTP/1.1\r\n%s\r\n%s' % (head, body)
 
 
 GOOD = post(b'{"prompt": "a", "max_tokens": 90, "temperature": 0, "stream": true}')
-HOSTILE = [b'\0' * 3000, b'GET / HTTP/9.9\r\n\r\n', b'GET ' + b'/' * 70000, b'\x16\x03\x01 TLS' * 20,
+HOSTILE = [b'\0' * 3000, b'GET / HTTP/9.9\r\n\r\n', b'GET ' + b'/' * 70000,
+           b'\x16\x03\x01 TLS' * 20,
            b'GET / HTTP/1.1\r\nHost: localhost\r\n' + b'A: b\r\n' * 5000 + b'\r\n',
            post(b'{}', b'Content-Length: 900000\r\n'),
            post(b'{"stop": "\\ud800", "prompt": "\\ud800", "logprobs": 3}'), GOOD + GOOD]
@@ -324,7 +274,7 @@ HOSTILE = [b'\0' * 3000, b'GET / HTTP/9.9\r\n\r\n', b'GET ' + b'/' * 70000, b'\x
 def test_no_bytes_stop_the_server_and_none_keep_its_thread(server, capfd):
     for data in HOSTILE:
         with contextlib.suppress(OSError):
-            raw(server, data)               # it gets an answer, or the server gives up after a second
+            raw(server, data)           # it gets an answer, or the server gives up after a second
     assert raw(server, GOOD[:-9]) == raw(server, GOOD[:30]) == b''
     assert 'Traceback' not in capfd.readouterr().err
 
@@ -337,33 +287,54 @@ def test_a_request_waits_for_the_one_before_unless_that_client_goes_away(models)
             s.sendall(GOOD)
             assert s.recv(9)                # its answer has begun
             began = time.monotonic()
-            assert ask(server, COMPLETE, {'model': 'other', 'prompt': 'a', 'max_tokens': 1})[0] == 200
-            assert time.monotonic() - began < 5 and model.steps < 50        # of 90: nobody waits for it
+            other = {'model': 'other', 'prompt': 'a', 'max_tokens': 1}
+            assert ask(server, COMPLETE, other)[0] == 200           # nobody waits for another model
+            assert time.monotonic() - began < 5 and model.steps < 50        # of 90
         assert ask(server, COMPLETE, {'prompt': 'a', 'max_tokens': 1})[0] == 200
         model.pause = 0
     assert model.steps < 60 and model.most == 1
 
 
+def test_a_body_may_come_in_chunks_of_any_size(server):
+    """Go, Java and Node send a body so when they don't know its length, and proxies pass it on."""
+    asked = {'prompt': 'a é', 'max_tokens': 5, 'seed': 1}
+    body = json.dumps(asked, ensure_ascii=False).encode()
+    text = json.dumps(ask(server, COMPLETE, asked)[1]['choices'][0]['text']).encode()
+    odd = chunked(end=b'%X ; name="a value"\r\n%s\r\n000\r\n\r\n' % (len(body), body))
+    for data in chunked(*map(bytes, zip(body))), odd, odd.replace(b': chunked', b':Chunked  '):
+        assert text in raw(server, data)
+
+
 SMUGGLED = b'POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}'
+ASKS = b'{"prompt": "a"}'
+UNCERTAIN = {400: [         # where a body ends, or which of two lengths counts
+    *(chunked(end=size + b'\r\n{}\r\n0\r\n\r\n')
+      for size in (b'zz', b'-2', b'+2', b'0x2', b' 2', b'0_2', b'', b'2' * 300)),
+    *(chunked(end=end) for end in (
+        b'2\n{}\n0\n\n', b'2\r\n{}0\r\n\r\n', b'1\r\n{}\r\n0\r\n\r\n',
+        b'2\r\n{}\r\n0\r\nX: trailer\r\n\r\n', b'0\r\n\r\n' + SMUGGLED)),
+    *(chunked(ASKS, head=head) + SMUGGLED for head in (
+        b'Content-Length: 2\r\n', b'Transfer-Encoding: gzip\r\n',
+        b'transfer-encoding: chunked\r\n')),
+    *(chunked(ASKS).replace(b': chunked', coding, 1)
+      for coding in (b': gzip, chunked', b': identity', b':', b': chunked, chunked')),
+    post(ASKS, b'Content-Length: 15\r\n')], 413: [
+    chunked(b'x' * 5001), chunked(*[b'x'] * 5001), chunked(end=b'FFFFFFFF\r\n'),
+    chunked(end=b'1389\r\n'),           # that is 5001, and nothing of it has come
+    GOOD.replace(b'Length: ', b'Length: ' + b'9' * 5000)]}
 
 
 def test_a_body_whose_end_is_not_certain_is_refused_and_hides_no_second_request(server):
-    """A proxy that looks at another header than we do would see a second request where we see a body."""
-    heads = [b'Content-Length: 15\r\n', b'content-length: 2\r\n', b'Transfer-Encoding: chunked\r\n',
-             b'transfer-encoding:\r\n', b'Transfer-Encoding: identity\r\n']
-    for head in heads:
-        answer = raw(server, post(b'{"prompt": "a"}', head) + SMUGGLED)
-        assert b' 400 ' in answer.split(b'\r\n')[0] and answer.count(b'HTTP/1.') == 1, (head, answer)
-        assert b'one Content-Length' in answer and b'invalid_request_error' in answer
-    alone = b'POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n'
-    assert b'one Content-Length' in raw(server, alone + SMUGGLED)
-    for length in b'9' * 5000, b'5001':
-        assert b' 413 ' in raw(server, GOOD.replace(b'Length: ', b'Length: ' + length)).split(b'\r\n')[0]
+    for status, requests in UNCERTAIN.items():
+        for data in requests:
+            answer = raw(server, data)
+            assert b' %d ' % status in answer.split(b'\r\n')[0], (data[:300], answer)
+            assert answer.count(b'HTTP/1.') == 1 and b'invalid_request_error' in answer
 
 
-def drip(connection, data, pause, end):
+def drip(connection, data, end):
     """Send a byte now and then until the other side closes. -> whether it did"""
-    connection.settimeout(pause)
+    connection.settimeout(0.3)
     for byte in data:
         if time.monotonic() > end:
             return False
@@ -379,7 +350,7 @@ def drip(connection, data, pause, end):
 
 
 def test_a_client_that_sends_a_byte_now_and_then_is_let_go(server):
-    """In the head and in a body: no byte is late, but the whole takes longer than the second."""
+    """In the head, in a body and in chunks: no byte is late, but all take longer than a second."""
     many = b'{"prompt": "%s"}' % (b'a' * 900)
     pairs = [       # what comes at once, and what comes slowly
         (b'', GOOD), (b'POST / HTTP/1.1\r\nHost: localhost\r\n', b'A: b\r\n' * 90),
@@ -389,7 +360,7 @@ def test_a_client_that_sends_a_byte_now_and_then_is_let_go(server):
     def client(head, rest):
         with socket.create_connection(server.server_address) as s:
             s.sendall(head)
-            results.append(drip(s, rest, 0.3, time.monotonic() + 20))
+            results.append(drip(s, rest, time.monotonic() + 20))
 
     threads = [threading.Thread(target=client, args=pair) for pair in pairs]
     for thread in threads:
@@ -399,10 +370,11 @@ def test_a_client_that_sends_a_byte_now_and_then_is_let_go(server):
     assert results == [True] * len(threads)
 
 
-def test_a_client_that_reads_slowly_is_let_go_and_the_model_does_not_wait_for_it(server):
-    """It takes 7 kB/s of about 60 kB, so no piece waits for a second, but all of them for eight."""
-    server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)         # of its connections, too
-    taken = bytearray()
+def test_a_client_that_reads_slowly_is_let_go_and_the_model_does_not_wait_for_it(server, models):
+    """It takes 2.5 kB/s of about 60 kB: no piece waits for a second, but all of them for 24."""
+    server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # of its connections, too
+    taken, model = bytearray(), models['out/a'][0]
+    model.steps = 0
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         s.connect(server.server_address)
@@ -412,70 +384,25 @@ def test_a_client_that_reads_slowly_is_let_go_and_the_model_does_not_wait_for_it
 
         def read():
             with contextlib.suppress(ConnectionError):
-                while piece := s.recv(1500):
+                while piece := s.recv(500):
                     taken.extend(piece)
                     time.sleep(0.2)
 
         reader = threading.Thread(target=read)
         reader.start()
         assert ask(server, COMPLETE, {'prompt': 'a', 'max_tokens': 1})[0] == 200
-        n_taken = len(taken)
+        n_taken, n_steps = len(taken), model.steps
         reader.join()
-    assert n_taken < 30_000 and len(taken) < 50_000 and b'[DONE]' not in taken, (n_taken, len(taken))
+    assert n_steps > 120, n_steps               # nobody waited for the client
+    assert n_taken < 30_000 and len(taken) < 50_000, (n_taken, len(taken))
+    assert b'[DONE]' not in taken
 
 
-# The page, in Node: enough of a document that its scripts run. Prints what is asked of the server.
-IN_NODE = """
-const { page, address, hash } = JSON.parse(require('fs').readFileSync(0, 'utf8'))
-const made = {}, posts = [], real = fetch
-const element = () => ({ dataset: {}, style: {}, children: [], heard: {}, value: '', firstChild: {},
-  append(...more) { this.children.push(...more) }, prepend() {}, replaceChildren() {}, querySelector: element,
-  addEventListener(kind, f) { this.heard[kind] = f } })
-Object.assign(globalThis, {
-  document: { getElementById: id => made[id] ??= element(), createElement: element }, location: { hash },
-  Option: class { constructor(text, value) { Object.assign(this, { text, value }) } },
-  fetch(path, options) {
-    if (options) posts.push(JSON.parse(options.body))
-    return real(address + path, options)
-  } })
-for (const [, script] of page.matchAll(/<script.*?>(.*?)<\\/script>/gs))
-  require('vm').runInThisContext(script)
-const wait = () => new Promise(done => setTimeout(done, 1500))
-wait().then(async () => {
-  const before = [made.prompt.value, posts.length]
-  made.form.heard.submit({ preventDefault() {} })
-  await wait()
-  console.log(JSON.stringify([...before, posts]))
-})
-"""
-
-
-def test_a_link_to_a_problem_fills_in_the_question_and_asks_only_after_a_click(models):
-    """Any page of the web may open the address, and with --allow_code_execution=True an answer is run."""
-    if not shutil.which('node'):
-        pytest.skip('node is not installed')
-    items = [{'task_id': f'variation-0/{i}', 'prompt': f'def f{i}(x):\n    """Return {i}."""\n', 'ends': '',
-              'asked': f'Complete f{i}', 'messages': [{'role': 'user', 'content': 'f'}], 'tests': 'pass'}
-             for i in range(5)]
-    with serving(models, items) as server:
-        page = ask(server, '/')[1]
-        for hash in '#variation-0/3', '#nothing', '':
-            job = {'page': page, 'address': f'http://127.0.0.1:{server.server_port}', 'hash': hash}
-            done = subprocess.run(['node', '-e', IN_NODE], input=json.dumps(job), capture_output=True,
-                                  encoding='utf-8', timeout=120)
-            assert done.returncode == 0, done.stderr
-            question, n_before, posts = json.loads(done.stdout)
-            number = 3 if '3' in hash else 0
-            assert question == items[number]['prompt'].rstrip() and n_before == 0
-            assert [(post['model'], post['task_id']) for post in posts] == [
-                (name, f'variation-0/{number}') for name in models]
-
-
-# --- sample.py --serve --------------------------------------------------------------------------------------
+# --- sample.py --serve ----------------------------------------------------------------------------
 CLIENT = """
 import http.client, json, os, signal, socketserver, time
 
-def slowly(server, *arguments):         # so the signal comes while the main thread still accepts the request
+def slowly(server, *arguments):     # the signal comes while the main thread accepts the request
     process_request(server, *arguments)
     time.sleep(0.3)
 
@@ -496,32 +423,8 @@ def client(server):
     os.kill(os.getpid(), signal.SIGTERM)
     with open('answers.json', 'w', encoding='utf-8') as f:
         json.dump([models, verdict, first + answer.read().decode()], f)
-""" + replaced('listen', """
-    real(*arguments)            # it listens: from now on it can be asked
-    threading.Thread(target=client, args=arguments).start()""")
-
-
-@pytest.mark.skipif(os.name == 'nt', reason='Windows has no SIGTERM to send')
-def test_sigterm_finishes_what_runs_and_exits_with_0(models, tmp_path):
-    """The answer is long: the signal comes while it is being written, and it is whole all the same."""
-    save_run(tmp_path / 'base', *models['out/a'])
-    save_run(tmp_path / 'sft', *models['b'], config={'stage': 'sft'})
-    result = run('sample.py', '--ckpt=base,sft', '--serve=0', '--device=cpu', '--allow_code_execution=True',
-                 cwd=tmp_path, before=CLIENT)
-    assert (result.returncode, result.stderr) == (0, ''), result.stderr
-    assert 'Ctrl-C ends it' in result.stdout
-    models, verdict, text = json.loads((tmp_path / 'answers.json').read_text('utf-8'))
-    assert text.startswith('data: {') and text.endswith('data: [DONE]\n\n') and '"finish_reason": "' in text
-    assert [(m['id'], m['chat']) for m in models] == [('base', False), ('sft', True)]
-    assert verdict['outcome'] in ('syntax', 'empty', 'exception'), verdict
-
-    with socket.create_server(('127.0.0.1', 0)) as other:
-        port = other.getsockname()[1]
-        result = run('sample.py', '--ckpt=base', '--device=cpu', f'--serve={port}', cwd=tmp_path)
-        mistake(result, 'cannot listen', f'{port}', 'another port')
-
-
-# 20 clients hang: a third in the head, a third in a body, a third before an answer that they don't read.
+"""
+# 20 clients hang: in the head, in a body, and before an answer that they don't read.
 HANGING = """
 import itertools, os, signal, socket, threading, time
 
@@ -529,7 +432,8 @@ def hang(server, kind):
     with socket.create_connection(server.server_address) as s:
         head = b'POST /v1/completions HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Length: '
         body = b'{"prompt": "a", "stream": true, "max_tokens": 120, "logprobs": 1}'
-        s.sendall([head, head + b'900\\r\\n\\r\\n', head + b'%d\\r\\n\\r\\n' % len(body) + body][kind])
+        whole = head + b'%d\\r\\n\\r\\n' % len(body) + body
+        s.sendall([head, head + b'900\\r\\n\\r\\n', whole][kind])
         while True:
             time.sleep(0.5)
             if kind < 2:
@@ -542,19 +446,294 @@ def client(server):
     for _ in range(SIGNALS):
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(1)
-""" + replaced('listen', """
+"""
+# It listens: from now on it can be asked.
+ASKED = replaced('listen', """
     real(*arguments)
     threading.Thread(target=client, args=arguments, daemon=True).start()""")
 
 
-@pytest.mark.skipif(os.name == 'nt', reason='Windows has no SIGINT to send')
+def serve_base(folder, first, *flags):
+    return run('sample.py', '--ckpt=base', '--serve=0', '--device=cpu', *flags, cwd=folder,
+               timeout=90, before=first + ASKED)
+
+
+def test_sigterm_finishes_what_runs_and_exits_with_0(models, tmp_path):
+    """The answer is long: the signal comes while it is written, and it is whole all the same."""
+    save_run(tmp_path / 'base', *models['out/a'])
+    save_run(tmp_path / 'sft', *models['b'], config={'stage': 'sft'})
+    result = serve_base(tmp_path, CLIENT, '--ckpt=base,sft', '--allow_code_execution=True')
+    assert (result.returncode, result.stderr) == (0, ''), result.stderr
+    assert 'Ctrl-C ends it' in result.stdout
+    its_models, verdict, text = json.loads((tmp_path / 'answers.json').read_text('utf-8'))
+    assert text.startswith('data: {') and text.endswith('data: [DONE]\n\n')
+    assert '"finish_reason": "' in text
+    assert [(m['id'], m['chat']) for m in its_models] == [('base', False), ('sft', True)]
+    assert verdict['outcome'] in ('syntax', 'empty', 'exception'), verdict
+
+    with socket.create_server(('127.0.0.1', 0)) as other:
+        port = other.getsockname()[1]
+        result = run('sample.py', '--ckpt=base', '--device=cpu', f'--serve={port}', cwd=tmp_path)
+        mistake(result, 'cannot listen', f'{port}', 'another port')
+
+
 def test_ctrl_c_ends_the_server_though_clients_hang_and_a_second_one_at_once(models, tmp_path):
     save_run(tmp_path / 'base', *models['out/a'])
-    run_server = lambda first: run('sample.py', '--ckpt=base', '--serve=0', '--device=cpu', cwd=tmp_path,
-                                   before=first, timeout=90)
-    result = run_server('SIGNALS = 1' + HANGING)
+    result = serve_base(tmp_path, 'SIGNALS = 1' + HANGING)
     assert (result.returncode, result.stderr) == (0, '')
     # The server would give the clients minutes, and a model that is slow needs as many.
     slow = before('hidden states', 'import time; time.sleep(5)')
     patient = 'import extras.server\nextras.server.GRACE = 900\nSIGNALS = 2'
-    assert run_server(slow + patient + HANGING).returncode == -signal.SIGINT
+    assert serve_base(tmp_path, slow + patient + HANGING).returncode == -signal.SIGINT
+
+
+# --- the page: Node runs its JavaScript -----------------------------------------------------------
+SOURCE = open(__file__, encoding='utf-8').read()
+NASTY = '''"quotes' and \\" <b>bold</b> </script><!-- <script> \u2028 😀👩‍👩‍👧 中文字,
+ключ = 'é'\r\n\r\n\t\tif x:\n'''
+SPACES = 'a\u0085b\ufeffc\x1cd\u00a0\u3000 e  \n\n  f\r\rg\t\t\t12345 ١٢٣٤ x²  \n'
+MESSAGE = f'assert {NASTY!r}'
+
+
+def in_node(code, **given):
+    """What a script of JavaScript prints, as JSON. It can use `given`."""
+    if not shutil.which('node'):
+        pytest.skip('node is not installed')
+    begin = "const given = JSON.parse(require('fs').readFileSync(0, 'utf8'));"
+    done = subprocess.run(['node', '-e', begin + code], input=json.dumps(given), timeout=120,
+                          capture_output=True, encoding='utf-8')
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+# Enough of a document that the scripts of the page run; prints what is asked of the server.
+BROWSER = r"""
+const { page, address, hash } = given, made = {}, posts = [], real = fetch
+const element = () => ({ dataset: {}, style: {}, children: [], heard: {}, value: '', firstChild: {},
+  append(...more) { this.children.push(...more) }, prepend() {}, replaceChildren() {},
+  querySelector: element, addEventListener(kind, f) { this.heard[kind] = f } })
+Object.assign(globalThis, { location: { hash },
+  document: { getElementById: id => made[id] ??= element(), createElement: element },
+  Option: class { constructor(text, value) { Object.assign(this, { text, value }) } },
+  fetch(path, options) {
+    if (options) posts.push(JSON.parse(options.body))
+    return real(address + path, options)
+  } })
+for (const [, script] of page.matchAll(/<script.*?>(.*?)<\/script>/gs))
+  require('vm').runInThisContext(script)
+const wait = () => new Promise(done => setTimeout(done, 1500))
+wait().then(async () => {
+  const before = [made.prompt.value, posts.length]
+  made.form.heard.submit({ preventDefault() {} })
+  await wait()
+  console.log(JSON.stringify([...before, posts]))
+})
+"""
+
+
+def problem(number):
+    prompt = f'def f{number}(x):\n    """Return </script> & "{NASTY[-number - 9:].strip()}"."""\n'
+    return {'task_id': f'odd/{number}', 'prompt': prompt, 'asked': f'Complete:\n{prompt}',
+            'tests': MESSAGE, 'test': 'pass', 'entry_point': 'f', 'rules': [], 'solution': '',
+            'messages': [{'role': 'user', 'content': f'Complete:\n{prompt}'}],
+            'ends': r'(?<=\n)(?=[^\s)\]}])'}
+
+
+PROBLEMS = [problem(number) for number in range(6)]
+
+
+def test_a_link_to_a_problem_fills_in_the_question_and_asks_only_after_a_click(models):
+    """Any page of the web may open the address, and an answer may be run as code."""
+    with serving(models, PROBLEMS) as server:
+        page, address = ask(server, '/')[1], f'http://127.0.0.1:{server.server_port}'
+        for hash, number in ('#odd/3', 3), ('#nothing', 0):
+            question, n_before, posts = in_node(BROWSER, page=page, address=address, hash=hash)
+            assert question == PROBLEMS[number]['prompt'].rstrip() and n_before == 0
+            assert [(post['model'], post['task_id']) for post in posts] == [
+                (name, f'odd/{number}') for name in models]
+
+
+# --- a page that holds models ---------------------------------------------------------------------
+# Reads the scripts of such a page, and can ask its models one after the other.
+PAGE = r'''
+const element = id => given.page.match(RegExp(`<script id="${id}".*?>(.*?)</script>`, 's'))[1]
+globalThis.document = { getElementById: () => ({ textContent: element('models') }) }
+require('vm').runInThisContext(element('source') + `
+async function ask_all(asked) {
+  const rows = []
+  for (const [request, is_chat] of asked) {
+    const row = { ids: [], text: '', tokens: [], verdict: null }
+    for await (const piece of answer(request, is_chat, new AbortController().signal)) {
+      if (piece.verdict) { row.verdict = piece.verdict; continue }
+      row.ids.push(piece.id)
+      row.text += piece.text
+      row.tokens.push(piece.tokens[0])
+    }
+    rows.push(row)
+  }
+  return rows
+}`)
+globalThis.given = given
+Promise.resolve(require('vm').runInThisContext(given.script)).then(
+  value => console.log(JSON.stringify(value)))
+'''
+
+
+@pytest.fixture(scope='module')
+def shown(tmp_path_factory):
+    """(ask(script, **given), {name: (model, tokenizer, its settings)}, the page of these models):
+    grouped heads, a tied matrix, and one that says ok."""
+    tokenizer = Tokenizer.train(SOURCE, 700)
+    small = dict(vocab_size=tokenizer.vocab_size, block_size=64, n_ffn=44, vocab_multiple=64)
+    models = {'a "base"': (lively(0.3, **small, n_kv_head=2, tie_embeddings=False), tokenizer, {}),
+              'chat': (lively(0.3, **small, n_layer=1, n_head=2, rope_theta=500.0), tokenizer,
+                       {'stage': 'sft'}),
+              'knows': (chain('\nok', '<|im_end|>', 256), TOKENIZER, {'stage': 'dpo'})}
+    path = tmp_path_factory.mktemp('page') / 'demo.html'
+    said = exports.write_page(path, models, PROBLEMS, lambda *job: sandbox.Result('wrong', MESSAGE))
+    assert str(path) in said and '3 models' in said
+    page = path.read_text(encoding='utf-8')
+    return lambda script, **given: in_node(PAGE, page=page, script=script, **given), models, page
+
+
+def requests_of(n, **more):
+    """Pieces of hard texts, cut anywhere: a text or a message for each model in turn."""
+    text = NASTY + SOURCE + SPACES
+    for i in range(n):
+        piece = text[(i * 97) % (len(text) - 40):][:5 + i % 21]
+        fields = {'max_tokens': 20, 'temperature': 0, 'top_k': 0}
+        content = {'messages': [{'role': 'user', 'content': piece}]} if i % 2 else {'prompt': piece}
+        name = 'chat' if i % 2 else 'a "base"'
+        yield [{'model': name, 'seed': i} | fields | content | more, bool(i % 2)]
+
+
+@torch.no_grad()
+def test_ids_probabilities_and_texts_of_the_page_are_torchs(shown):
+    """Each id is torch's most probable one after those before it, unless two are within 1e-4."""
+    ask_page, models, _ = shown
+    requests = [*requests_of(30)]
+    rows = ask_page('ask_all(given.asked)', asked=requests)
+    for (request, is_chat), row in zip(requests, rows, strict=True):
+        model, tokenizer, _ = models[request['model']]
+        prompt, allowed, n_again = encode(tokenizer, request['messages' if is_chat else 'prompt'])
+        ids = row['ids']
+        assert len(ids) == 20 + (n_again > 0) or ids[-1] in tokenizer.stop
+        logits = model(torch.tensor([prompt + ids[:-1]]))[0][0, len(prompt) - 1:]  # (n, V)
+        logits[:, tokenizer.never_in_answers(model.config.vocab_size)] = -math.inf
+        if allowed:
+            logits[0, [id for id in range(logits.shape[1]) if id not in allowed]] = -math.inf
+        for id, token, log_p in zip(ids, row['tokens'], logits.log_softmax(-1), strict=True):
+            best = log_p.topk(4).values
+            assert best[0] - log_p[id] < 1e-4, (request, ids)
+            found = [rival['logprob'] for rival in (token, *token['top_logprobs'])]
+            wanted = [log_p[id], *best[best > -math.inf]]
+            assert found == pytest.approx([p.item() for p in wanted], abs=1e-3), request
+        data = tokenizer.decode_bytes([id for id in ids if id not in tokenizer.stop])[n_again:]
+        assert row['text'] == data.decode('utf-8', 'replace')
+    assert sum(len(row['ids']) for row in rows) > 300
+
+
+def test_the_pages_ids_are_those_of_python_whatever_the_pattern(shown):
+    texts = [NASTY, SPACES, SOURCE, '', 'I\'ll', *(NASTY[i:] + SPACES[i:] for i in range(40))]
+    for pattern in (PATTERN, SMALL_PATTERN, *exports.NAMES):        # one of llama.cpp's uses ++
+        tokenizer = Tokenizer.train(SOURCE + NASTY * 9 + SPACES * 9, 900, pattern=pattern)
+        ids = shown[0]('''{
+            const ranks = new Map(given.tokens.map((token, id) => [token, id]))
+            const tokenizer = { ranks, pattern: javascript(given.pattern) }
+            given.texts.map(text => encode(tokenizer, text))
+        }''', tokens=[token.decode('latin-1') for token in tokenizer.vocab], texts=texts,
+                       pattern=tokenizer.pattern)
+        assert ids == [tokenizer.encode(text) for text in texts], pattern
+
+
+def test_the_page_draws_tokens_by_their_probabilities(shown):
+    """Temperature and top k as in model.sample; the same seed draws the same."""
+    logits = [0.0, 2.0, -math.inf, 1.0, 0.5, 3.0]
+    torch.manual_seed(0)
+    ids = shown[0]('''{
+        const random = dice(7), z = given.logits.map(z => z ?? -Infinity)
+        Array.from({ length: 20000 }, () => draw(z, 0.8, 3, random))
+    }''', logits=[None if math.isinf(z) else z for z in logits])
+    theirs = sample(torch.tensor([logits] * 20000), 0.8, 3).tolist()
+    for id in range(len(logits)):
+        assert ids.count(id) / 20000 == pytest.approx(theirs.count(id) / 20000, abs=0.015)
+    warm = [*requests_of(4, temperature=1.0)]
+    other = [[{**request, 'seed': 99}, is_chat] for request, is_chat in warm]
+    first, again, another = shown[0]('Promise.all(given.asked.map(ask_all))',
+                                     asked=[warm, warm, other])
+    assert first == again != another
+
+
+def test_an_answer_of_the_page_ends_with_the_context_and_a_verdict_is_of_the_tested_answer(shown):
+    """It belongs to a problem at temperature 0, asked as when the file was written. A text ends
+    before column 0. A question that is too long is refused."""
+    ask_page, models, _ = shown
+    request = {'model': 'knows', 'task_id': 'odd/2', 'temperature': 0, 'top_k': 0, 'max_tokens': 99}
+    long = [*requests_of(6, max_tokens=9999)]
+    chat, text, warm, short, *rows = ask_page('ask_all(given.asked)', asked=[
+        [request, True], [request, False], [{**request, 'temperature': 1e3}, True],
+        [{**request, 'max_tokens': 1}, True], *long])
+    assert chat['text'] == 'ok'
+    assert chat['verdict'] == {'outcome': 'wrong', 'message': MESSAGE, 'text': 'ok'}
+    assert text['text'] == '' and len(text['ids']) == 2     # the healed newline, then column 0
+    assert short['text'] == 'o' and warm['text'] != 'ok'
+    assert [row['verdict']['outcome'] for row in (text, warm, short)] == ['', '', '']
+    for (request, is_chat), row in zip(long, rows, strict=True):
+        tokenizer = models[request['model']][1]
+        prompt = encode(tokenizer, request['messages' if is_chat else 'prompt'])[0]
+        assert len(prompt + row['ids']) == 65 or row['ids'][-1] in tokenizer.stop
+    much = [[{**long[0][0], 'prompt': SOURCE}, False]]
+    said = ask_page('ask_all(given.asked).catch(e => e.message)', asked=much)
+    assert 'context of 64 tokens' in said
+
+
+def test_the_file_needs_nothing_else_and_shows_texts_only_as_text(shown):
+    page = shown[2]
+    assert not re.search('https?:', page)
+    code = re.sub('(?s)<script id="models".*?</script>', '', page)
+    assert not re.search('fetch|XMLHttpRequest|WebSocket|import|Worker|/v1/', code)
+    assert not re.search('innerHTML|outerHTML|insertAdjacent|document.write|srcdoc|eval', code)
+    assert re.findall(r'(?:src|href)="(.*?)"', page) == ['data:,'] and "default-src 'none'" in page
+    assert page.count('</script>') == page.count('<script') == 3
+    data = json.loads(re.search('<script id="models".*?>(.*?)</script>', page, re.S)[1])
+    assert [each['prompt'] for each in data['problems']] == [each['prompt'] for each in PROBLEMS]
+    assert data['problems'][0]['tests'] == MESSAGE and 'solution' not in data['problems'][0]
+
+
+def test_weights_are_rounded_to_8_bits_and_a_scale():
+    torch.manual_seed(0)
+    before = torch.randn(5, 300)
+    before[3] = 0
+    after = before.clone()
+    exports.rounded(after)
+    step = before.abs().amax(dim=1, keepdim=True) / 127
+    assert ((after - before).abs() <= step * 0.5001).all() and (after[3] == 0).all()
+
+
+def test_the_command_writes_the_page_and_what_it_cannot_hold_is_one_sentence(tmp_path, monkeypatch):
+    for name, more in ('base', {}), ('chat', {'config': {'stage': 'sft'}}):
+        save_run(tmp_path / name, chain('\nok', '<|im_end|>'), TOKENIZER, **more)
+    export = lambda *flags: run('sample.py', '--export=html', *flags, cwd=tmp_path)
+    assert 'a.html: 2 models in ' in ok(export('--ckpt=base,chat', '--out=a.html'))
+    ok(export('--ckpt=chat', '--allow_code_execution=True'))
+    models = []
+    for name in 'a.html', 'demo.html':
+        page = (tmp_path / name).read_text(encoding='utf-8')
+        data = re.search('<script id="models".*?>(.*?)</script>', page, re.S)[1]
+        models += json.loads(data)['models']
+    assert [(model['id'], model['chat'], len(model['judged'])) for model in models] == [
+        ('base', False, 0), ('chat', True, 0), ('chat', True, 100)]
+    found = {(answer['text'], answer['outcome']) for answer in models[2]['judged'].values()}
+    assert found == {('ok', 'exception')}
+    mistake(export('--ckpt=chat', '--out=gone/a.html'), 'gone/a.html', '--out')
+
+    path = tmp_path / 'no.html'
+    write_page = lambda model, its=TOKENIZER: exports.publish_html(path, {'odd': (model, its, {})})
+    for how in {'rope_scaling': (2.0,)}, {'qkv_bias': True}, {'qk_norm': True}:
+        is_mistake('our own bpe', write_page, lively(**how))
+    inline_flag = Tokenizer('bpe', TOKENIZER.vocab, pattern="(?i:'s)|[\\s\\S]")
+    for odd in Tokenizer.char('ab'), inline_flag:
+        is_mistake('our own bpe', write_page, lively(), odd)
+    monkeypatch.setattr(exports, 'LARGEST', 1000)
+    is_mistake('odd has 19,168 parameters, more than the 1,000 .*--serve', write_page, lively())
+    assert not path.exists()
