@@ -225,7 +225,6 @@ def test_a_file_that_is_not_what_it_should_be_is_one_sentence(base_run, data_dir
     shutil.copy(base_run / 'best.pt', tmp_path / 'folder.jsonl')
     for command, *words in (
             ('eval.py --tasks=gsm8k --data=cut.jsonl.gz --completions=x', 'cut.jsonl.gz', 'top of eval.py'),
-            ('prepare.py --decontaminate=half.jsonl', 'half.jsonl', 'must be the file of a benchmark'),
             ('prepare.py --decontaminate=none.json', 'none.json does not exist', '--decontaminate needs'),
             ('prepare.py --perplexity_reference=bytes.jsonl', 'reference', 'no text'),
             ('sample.py --ckpt=nowhere', 'nowhere'), ('sample.py --ckpt=.', 'best.pt', 'train.py'),

@@ -26,12 +26,6 @@ def plan(capsys):
 
 
 # --- memory -------------------------------------------------------------------------------------------------
-def test_state_is_16_bytes_a_parameter_shared_out_by_stages():
-    for n, devices, stage, gigabytes in (
-            (70e9, 1, 0, 1120), (7e9, 8, 0, 112), (7e9, 8, 1, 38.5), (7e9, 8, 2, 26.25), (7e9, 8, 3, 14)):
-        assert planner.paper_bytes(n, devices, stage) / 1e9 == gigabytes
-
-
 def kept(function, model, dtype):
     """Bytes of distinct storages that autograd saves, without the weights and their copies in bfloat16."""
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -116,8 +110,8 @@ def test_what_helps_where_nothing_fits(plan):
 
 
 def test_the_sequences_at_once_are_the_largest_divisor_that_micro_batch_size_allows(plan):
-    for batch, where, micro, at_once in ((512, '8xH100', 8, 8), (512, 'H100', 24, 16), (32, '8xH100', 16, 4),
-                                         (32, '8xH100', 0, 4), (30, '2xH100', 4, 3), (7, 'H100', 5, 1)):
+    for batch, where, micro, at_once in ((512, 'H100', 24, 16), (32, '8xH100', 16, 4), (32, '8xH100', 0, 4),
+                                         (30, '2xH100', 4, 3), (7, 'H100', 5, 1)):
         said = plan(where, batch_size=batch, micro_batch_size=micro)
         assert f' + {at_once} sequences ' in said, (batch, where)
 

@@ -221,7 +221,7 @@ def test_torchrun_starts_a_run_again_that_lost_a_process(train, made, numbers, t
         if n == 5 and os.environ['RANK'] == '1' and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':
             os.kill(os.getpid(), signal.SIGKILL)""")
     result = torchrun(2, 'train.py', f'--data_dir={numbers}', *FLAGS, f'--out_dir={tmp_path}/run',
-                      '--init_from=auto', agent=['--max_restarts=1'], before=deed,
+                      '--init_from=auto', agent=['--max_restarts=1'], before=deed, timeout=400,
                       env={'TORCH_DISABLE_SHARE_RDZV_TCP_STORE': '1'})
     ok(result)
     rows = [row['step'] for row in read_rows(tmp_path / 'run/metrics.jsonl') if 'loss' in row]
