@@ -112,7 +112,7 @@ def test_what_helps_where_nothing_fits(plan):
 def test_the_sequences_at_once_are_the_largest_divisor_that_micro_batch_size_allows(plan):
     for batch, where, micro, at_once in ((512, 'H100', 24, 16), (32, '8xH100', 16, 4), (32, '8xH100', 0, 4),
                                          (30, '2xH100', 4, 3), (7, 'H100', 5, 1)):
-        said = plan(where, batch_size=batch, micro_batch_size=micro)
+        said = plan(where, SMALL, block_size=64, batch_size=batch, micro_batch_size=micro)
         assert f' + {at_once} sequences ' in said, (batch, where)
 
 
@@ -136,14 +136,19 @@ def test_the_data_at_hand_give_the_vocabulary_and_the_epochs(plan, tmp_path):
 
 # --- machines -----------------------------------------------------------------------------------------------
 def test_a_machine_is_what_people_mean(plan):
-    for means, spellings in (
-            ('8 x H100: 989 TFLOP/s and 80 GB', '8xH100|h100x8|8 × h100|NVIDIA H100-SXM5-80GB * 8|1x8xH100'),
-            ('6 x H200: 989 TFLOP/s and 141 GB', '2x3xH200|3 x 2 x h200|6xH200 141 GB'),
-            ('1 x RTX 4090: 165 TFLOP/s and 24 GB', '4090|1x4090|RTX-4090|NVIDIA GeForce RTX 4090'),
-            ('3 x A100 40GB: 312 TFLOP/s and 40 GB', '3xA100-SXM4-40GB|3 x A100 of 40 GB|a100 40 x 3'),
-            ('4 x your device: 312 TFLOP/s and 80 GB', '4x312:80|2x2x312:80|4 x 312.0 TFLOPs : 80 GB')):
+    assert plan('0.45:0.5', SMALL).startswith('1 x your device: 450 GFLOP/s and 0.5 GB each\n')
+    for n, name, tflops, gigabytes, spellings in (
+            (8, 'H100', 989, 80, '8xH100|h100x8|8 × h100|8 H100|NVIDIA H100-SXM5-80GB * 8|1x8xH100|'
+             '8 x NVIDIA H100 80GB HBM3'),
+            (6, 'H200', 989, 141, '2x3xH200|3 x 2 x h200|6xH200 141 GB'),
+            (1, 'RTX 4090', 165, 24, '4090|1x4090|rtx 4090|RTX-4090|NVIDIA GeForce RTX 4090|rtx4090'),
+            (4, 'RTX 3090', 71, 24, '4x3090|4 x RTX 3090 24GB|3090x4|2x2x3090'),
+            (1, 'A100', 312, 80, 'a100|A100-80GB|A100 PCIe|NVIDIA A100 80GB PCIe'),
+            (3, 'A100 40GB', 312, 40, '3xA100-SXM4-40GB|3 x A100 of 40 GB|a100 40 x 3'),
+            (1, 'V100 32GB', 125, 32, 'V100 32GB|v100-32|1xV100-SXM2-32GB'),
+            (4, 'your device', 312, 80, '4x312:80|2x2x312:80|4 x 312.0 TFLOPs : 80 GB')):
         for where in spellings.split('|'):
-            assert plan(where).startswith(f'{means} each\n'), where
+            assert planner.machine_of(where)[:4] == (n, name, tflops * 1e12, gigabytes * 1e9), where
 
 
 def test_another_machine_is_one_sentence_with_what_to_type():
