@@ -125,7 +125,8 @@ def rows_of_csv(path):
     csv.field_size_limit(LONGEST)
     with io.BufferedReader(Generated(unpack(path)), 1 << 20) as f:
         head = f.peek(1 << 20)
-        encoding = 'utf-16' if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else 'utf-8-sig'
+        has_16 = head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        encoding = 'utf-16' if has_16 else 'utf-8-sig'
         decoder = codecs.getincrementaldecoder(encoding)()          # a character may be cut
         with contextlib.suppress(UnicodeDecodeError):
             head = decoder.decode(head)
@@ -154,7 +155,7 @@ def rows_of_csv(path):
 
 
 def cells_of_notebook(path):
-    """Yield one record: the text and the code of a Jupyter notebook, in order, a blank line apart."""
+    """Yield one record: text and code of a Jupyter notebook, in order, a blank line apart."""
     notebook = json.loads(b''.join(unpack(path)))
     sheets = notebook.get('worksheets') or [notebook]           # the first ones had sheets
     cells = [cell for sheet in sheets for cell in sheet['cells']]

@@ -11,7 +11,7 @@ The forms in which people keep conversations and pairs, and what they become.
     {"instruction": "When?", "context": "Built in 1932.", "response": "In 1932."}           Dolly
     {"system_prompt": "Be brief.", "question": "Hi!", "response": "Hello."}                 OpenOrca
     {"prompt": "Hi!", "completion": "Hello."}           texts, or lists of messages as in TRL
-    {"title": ..., "mapping": {...}, "current_node": ...}       ChatGPT's export: what was shown last
+    {"title": ..., "mapping": {...}, "current_node": ...}      ChatGPT's export: what was shown last
 
     {"prompt": "Hi!", "chosen": "Hey.", "rejected": "Go!", "margin": 2}     texts or messages
     {"chosen": "\\n\\nHuman: Hi!\\n\\nAssistant: Hey.", "rejected": ...}    whole talks, hh-rlhf
@@ -80,7 +80,8 @@ def messages_of(record):
         answer = record.get('answer')
         if isinstance(answer, dict):                    # SQuAD's {'text': ['In 1932.'], ...}
             answer = (answer.get('text') or [None])[0]
-        turns = prompt_of(record) + (answer if isinstance(answer, list) else [('assistant', answer)])
+        answer = answer if isinstance(answer, list) else [('assistant', answer)]
+        turns = prompt_of(record) + answer
     messages = joined(read_turns(record, turns))
     # ShareGPT often starts in the middle
     while messages and messages[0]['role'] == 'assistant':
@@ -106,7 +107,8 @@ def prompt_of(record):
     if not all(isinstance(text, str) for text in [question, *filter(None, more)]):
         raise ValueError(f'its question is no text: {question!r:.40}, {more!r:.40}')
     asked = '\n\n'.join(filter(None, [question, *more]))
-    return [turn for pair in history for turn in zip(('user', 'assistant'), pair)] + [('user', asked)]
+    turns = [turn for pair in history for turn in zip(('user', 'assistant'), pair)]
+    return [*turns, ('user', asked)]
 
 
 def with_system(record, messages):
@@ -241,7 +243,7 @@ def number(value):
 
 
 def best_and_worst(record):
-    """Return the roles, the answers and the scores of the best and the worst of many completions."""
+    """Return roles, answers and scores of the best and the worst of many completions."""
     completions = record.get('completions')
     some = [Record(one) for one in completions] if isinstance(completions, list) else []
     some = [(number(one.get('score of a completion')), one.get('answer')) for one in some]

@@ -23,7 +23,8 @@ SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/
                'input.txt',
                '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
 # what prepare.py reads of a data set, and what only describes one
-RECORDS = re.compile(r'\.(jsonl|ndjson|jsonlines|json|parquet|csv|tsv|txt)(\.(gz|zst|bz2|xz))?$', re.I)
+RECORDS = re.compile(r'\.(jsonl|ndjson|jsonlines|json|parquet|csv|tsv|txt)(\.(gz|zst|bz2|xz))?$',
+                     re.I)
 ABOUT = re.compile(r'(^|/)(dataset_(infos?|dict)|state|config|requirements)\.(json|txt)$')
 # a busy server is asked again, later and later, or when its Retry-After says
 RETRY = urllib3.Retry(8, connect=1, backoff_factor=1, status_forcelist=(429, 500, 502, 503, 504))

@@ -201,9 +201,9 @@ class Stream:
     def __init__(self, streaming, rank, world, tokenizer):
         paths = shards_of(streaming)
         if len(paths) < world:
-            raise Mistake(f'streaming={streaming} has {len(paths)} shards (.jsonl, .parquet, '
-                          f'..., packed or not), and each process needs one ({world} in all); prepare.py '
-                          '--write=text makes them')
+            raise Mistake(f'streaming={streaming} has {len(paths)} shards (.jsonl, .parquet, ..., '
+                          f'packed or not), and each process needs one ({world} in all); '
+                          'prepare.py --write=text makes them')
         if '<|endoftext|>' not in tokenizer.special:
             raise Mistake('the tokenizer has no <|endoftext|>, which separates the '
                           'documents of a stream; prepare the data with --tokenizer=bpe')

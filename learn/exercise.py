@@ -44,7 +44,7 @@ EXERCISES = [
              'eq. 1. The obvious 1 - (1 - c/n)^k is biased: the answers are drawn without putting one '
              'back.'),
     Exercise('schedule', 'train.py', 'lr_at',
-             'test_optim.py::test_the_schedule_at_its_landmarks',
+             'test_train.py::test_the_schedule_at_its_landmarks',
              'The learning rate of a step: a linear rise, then half a cosine (arXiv:1608.03983) or wsd '
              '(2404.06395). The docstring has values to check by hand.'),
     Exercise('rms_norm', 'model.py', 'RMSNorm.forward',
@@ -114,8 +114,8 @@ EXERCISES = [
              'to the mean. Goyal et al. 2017, arXiv:1706.02677, section 3: divide once, by the whole.',
              '    n_targets = ', '    # Each process has a part'),
     Exercise('batch_order', 'train.py', 'starts_of',
-             'test_data.py::test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_own '
-             'test_data.py::test_the_cat_sat_on_the_mat',
+             'test_train.py::test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_own '
+             'test_train.py::test_the_cat_sat_on_the_mat',
              'Where the sequences of an epoch begin, as a function of epoch and seed alone: then nothing '
              'about data has to be saved, and a step can be repeated. np.random.default_rng([seed, epoch])'
              '.permutation(n) orders n blocks, and the first number of such a permutation is a good shift.'),

@@ -26,12 +26,6 @@ def plan(capsys):
 
 
 # --- memory -------------------------------------------------------------------------------------------------
-def test_state_is_16_bytes_a_parameter_shared_out_by_stages():
-    for n, devices, stage, gigabytes in (
-            (70e9, 1, 0, 1120), (7e9, 8, 0, 112), (7e9, 8, 1, 38.5), (7e9, 8, 2, 26.25), (7e9, 8, 3, 14)):
-        assert planner.paper_bytes(n, devices, stage) / 1e9 == gigabytes
-
-
 def kept(function, model, dtype):
     """Bytes of distinct storages that autograd saves, without the weights and their copies in bfloat16."""
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -54,42 +48,29 @@ def kept(function, model, dtype):
 def test_activations_are_what_autograd_keeps(dtype, checkpoint):
     """Of the partition into forward and backward that a GPU gets, without its kernels."""
     compiled = lambda f: torch.compile(f, backend='aot_eager_decomp_partition', dynamic=False)
-    for c in GPTConfig(3000, 96, 2, 4, 0, 64), GPTConfig(70, 33, 3, 2, 1, 8, tie_embeddings=False):
-        torch.manual_seed(0)
-        torch._dynamo.reset()
-        model, batch = GPT(c).train(), 3
-        model.grad_checkpoint = checkpoint
-        tokens = torch.randint(c.vocab_size, (batch, c.block_size + 1))
-        net, block = compiled(model), compiled(model.blocks[0])
-        x = torch.randn(batch, c.block_size, c.n_embd, requires_grad=True)
-        step = lambda: net(tokens[:, :-1], tokens[:, 1:], with_logits=False)[1]
-        again = lambda: block(x, model.cos, model.sin)
-        with torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
-            step(), again()                     # compiles
-        measured = kept(step, model, dtype)
-        if checkpoint:          # the block that is computed again, unless the output layer has kept more
-            measured = max(measured, (c.n_layer - 1) * x.nbytes + kept(again, model, dtype))
-        # Attention on the CPU: float32 in any case, and its output is kept a second time.
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    c, batch = GPTConfig(3000, 96, 2, 4, 1, 64), 3
+    model = GPT(c).train()
+    model.grad_checkpoint = checkpoint
+    tokens = torch.randint(c.vocab_size, (batch, c.block_size + 1))
+    net, block = compiled(model), compiled(model.blocks[0])
+    x = torch.randn(batch, c.block_size, c.n_embd, requires_grad=True)
+    step = lambda: net(tokens[:, :-1], tokens[:, 1:], with_logits=False)[1]
+    again = lambda: block(x, model.cos, model.sin)
+    with torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
+        step(), again()                     # compiles
+    measured = kept(step, model, dtype)
+    counted = planner.activation_bytes(c, batch, dtype.itemsize, checkpoint)
+    if checkpoint:          # the block that is computed again, unless the output layer has kept more
+        measured = max(measured, (c.n_layer - 1) * x.nbytes + kept(again, model, dtype))
+    else:                   # attention on the CPU: float32 in any case, and its output is kept a second time
         width, D = dtype.itemsize, c.head_dim
         more = (4 - width) * 2 * D * (c.n_head + c.n_kv_head) + width * D * c.n_head
-        blocks = int(c.vocab_size < 100) if checkpoint else c.n_layer       # 3,000: the output has the peak
-        counted = planner.activation_bytes(c, batch, width, checkpoint)
-        counted += blocks * batch * c.block_size * more
-        # Each torch decides for itself what it keeps between the last block and the output: 2.9 to 2.15 all
-        # differ, by up to one residual stream. In the blocks they agree, so three must not differ by more.
-        assert abs(counted - measured) <= x.nbytes, (c, counted / x.nbytes, measured / x.nbytes)
-
-
-def test_activations_are_the_sum_by_hand():
-    """Two layers of width 8, two heads of 4 with one key/value head, an MLP of 10; bytes of one token."""
-    c = GPTConfig(vocab_size=70, block_size=5, n_layer=2, n_head=2, n_kv_head=1, n_embd=8, n_ffn=10)
-    stream = 8 * 4
-    attention = 2 * 4 + (8 + 4 + 4 + 8) * 2         # the softmax's sums; queries, keys, values, output
-    mlp = (10 + 10 + 10) * 2                        # gate, up, their product
-    block = attention + mlp + 2 * (stream + 4 + 8 * 2)      # and two norms: input, 1 / rms, output
-    output = stream + 4 + 8 * 2 + 70 * 2 + 4 + 8 + 8    # norm, logits, their softmax's sum; token and target
-    assert planner.activation_bytes(c, 1) == 5 * (2 * block + output)
-    assert planner.activation_bytes(c, 3, checkpoint=True) == 15 * (2 * stream + max(block - stream, output))
+        counted += c.n_layer * batch * c.block_size * more
+    # Each torch decides for itself what it keeps between the last block and the output: 2.9 to 2.15 all
+    # differ, by up to one residual stream. In the blocks they agree.
+    assert abs(counted - measured) <= x.nbytes, (counted / x.nbytes, measured / x.nbytes)
 
 
 # --- time, tokens -------------------------------------------------------------------------------------------
@@ -106,15 +87,6 @@ def test_the_plan_of_codeparrot(plan):
                 'ZeRO-3  shard=fsdp  1.53  1.53'):      # GB of ZeRO's paper, and of our 16 bytes
         assert re.search(' +'.join(row.split('  ')), out), row
     assert 'nowhere/meta.json is not there yet' in out
-
-    one, two = (planner.sketch(GPTConfig(300, 7, 3, 4, 1, 32, 90, tie_embeddings=tied))
-                for tied in (True, False))
-    block = 2 * 32 * 32 + 2 * 32 * 8 + 3 * 32 * 90 + 2 * 32
-    assert planner.count_parameters(two) == {
-        'total': 2 * 9600 + 3 * block + 32, 'embedding': 9600, 'blocks': 3 * block, 'per block': block,
-        'final norm': 32, 'output': 9600}
-    # An embedding of its own is only looked up.
-    assert planner.flops_per_token(one, 7) == planner.flops_per_token(two, 7)
 
     grouped = shape(32768, 1024, 12, 16, 2, 768)        # 2 vectors of 48 numbers, 2 bytes each, and 12 layers
     said = plan('8xH100', grouped)
@@ -138,16 +110,10 @@ def test_what_helps_where_nothing_fits(plan):
 
 
 def test_the_sequences_at_once_are_the_largest_divisor_that_micro_batch_size_allows(plan):
-    for batch, where, micro, at_once in ((512, '8xH100', 8, 8), (512, 'H100', 24, 16), (32, '8xH100', 16, 4),
-                                         (32, '8xH100', 0, 4), (30, '2xH100', 4, 3), (7, 'H100', 5, 1)):
-        said = plan(where, batch_size=batch, micro_batch_size=micro)
+    for batch, where, micro, at_once in ((512, 'H100', 24, 16), (32, '8xH100', 16, 4), (32, '8xH100', 0, 4),
+                                         (30, '2xH100', 4, 3), (7, 'H100', 5, 1)):
+        said = plan(where, SMALL, block_size=64, batch_size=batch, micro_batch_size=micro)
         assert f' + {at_once} sequences ' in said, (batch, where)
-
-
-def test_settings_that_make_no_model_are_one_sentence(plan):
-    refused('n_head=25 is no multiple', plan, '8xH100', n_kv_head=7)
-    for name in 'auto', 'resume':           # as the settings say, whatever is in out_dir
-        assert 'parameters: 1,532,059,200' in plan('8xH100', init_from=name)
 
 
 def test_chinchilla_is_20_tokens_a_parameter(capsys):
@@ -166,33 +132,25 @@ def test_the_data_at_hand_give_the_vocabulary_and_the_epochs(plan, tmp_path):
     settings = dict(block_size=64, batch_size=8, micro_batch_size=0, max_steps=16, data_dir=str(tmp_path))
     out = plan('1xH100', SMALL, **settings)
     assert all(text in out for text in ('vocab_size=336', '4,096 at hand', ': 2.00 epochs'))
-    (tmp_path / 'meta.json').write_text(json.dumps({'config': {'kind': 'sft'}}))
-    refused('has sft data', plan, '1xH100', SMALL, **settings)
 
 
 # --- machines -----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize('means, spellings', [
-    ('8 x H100: 989 TFLOP/s and 80 GB', '8xH100|8 x h100|8 x NVIDIA H100|1x8xH100|2x4xH100'),
-    ('1 x B200: 2.25 PFLOP/s and 180 GB', 'B200|1xb200'),
-    ('1 x RTX 4090: 165 TFLOP/s and 24 GB', '4090|1x4090|rtx 4090|NVIDIA GeForce RTX 4090|rtx4090'),
-    ('4 x RTX 3090: 71 TFLOP/s and 24 GB', '4x3090|4 x RTX 3090|2x2x3090'),
-    ('3 x A100 40GB: 312 TFLOP/s and 40 GB', '3xA100 40GB|3 x a10040gb'),
-    ('1 x A10: 125 TFLOP/s and 24 GB', 'A10|NVIDIA A10'), ('1 x L4: 121 TFLOP/s and 24 GB', 'l4'),
-    ('2 x RTX A6000: 155 TFLOP/s and 48 GB', '2xA6000|2 x RTX A6000'),
-    ('1 x V100 32GB: 125 TFLOP/s and 32 GB', 'V100 32GB'), ('1 x T4: 65 TFLOP/s and 16 GB', 'Tesla T4|1xt4'),
-    ('4 x your device: 312 TFLOP/s and 80 GB', '4x312:80|2x2x312:80|4 x 312.0 : 80'),
-    ('1 x your device: 82.6 TFLOP/s and 11.5 GB', '82.6:11.5'),
-    ('1 x your device: 1.979 PFLOP/s and 141 GB', '1979:141'),
-    ('1 x your device: 450 GFLOP/s and 0.5 GB', '0.45:0.5')])
-def test_a_machine_is_a_name_of_the_table_or_two_numbers(plan, means, spellings):
-    for where in spellings.split('|'):
-        assert plan(where).startswith(f'{means} each\n'), where
+def test_a_machine_is_a_name_of_the_table_or_two_numbers(plan):
+    assert plan('0.45:0.5', SMALL).startswith('1 x your device: 450 GFLOP/s and 0.5 GB each\n')
+    for n, name, tflops, gigabytes, spellings in (
+            (8, 'H100', 989, 80, '8xH100|8 x h100|8 x NVIDIA H100|1x8xH100|2x4xH100'),
+            (1, 'RTX 4090', 165, 24, '4090|1x4090|rtx 4090|NVIDIA GeForce RTX 4090|rtx4090'),
+            (4, 'RTX 3090', 71, 24, '4x3090|4 x RTX 3090|2x2x3090'),
+            (3, 'A100 40GB', 312, 40, '3xA100 40GB|3 x a10040gb'),
+            (1, 'V100 32GB', 125, 32, 'V100 32GB'), (1, 'T4', 65, 16, 'Tesla T4|1xt4'),
+            (4, 'your device', 312, 80, '4x312:80|2x2x312:80|4 x 312.0 : 80')):
+        for where in spellings.split('|'):
+            assert planner.machine_of(where)[:4] == (n, name, tflops * 1e12, gigabytes * 1e9), where
 
 
 def test_another_machine_is_one_sentence_with_what_to_type():
-    for where in ('8', '', 'x', '0xH100', '8xH1000', '-1xH100', 'H100 40GB', 'H100 PCIe', '8xRTX', 'A10G',
-                  '84090', '4090 Laptop', '8xH100+8xA100', '0x312:80', '4x312', '4x0:80', '4x312:0', '1e3:80',
-                  '312:80:4', '4x-312:80', '2x2x2xH100', 'M1', 'Apple M4 Max', 'mps', 'cpu', '2xCPU'):
+    for where in ('8', '', '0xH100', '8xH1000', '-1xH100', 'H100 40GB', 'H100 PCIe', 'A10G', '4090 Laptop',
+                  '8xH100+8xA100', '0x312:80', '4x312', '312:80:4', '4x-312:80', 'M1', 'Apple M4 Max', 'mps', '2xCPU'):
         refused(re.escape(f'plan={where!r} must be like 8xH100, 2x8xH100 (2 nodes of 8) or 4x312:80') +
                 '.*names are B200, H200.*RTX 3090.* --plan=1x2.6:16$', planner.machine_of, where)
 
@@ -200,18 +158,14 @@ def test_another_machine_is_one_sentence_with_what_to_type():
 def test_the_plan_of_a_gpu_without_bfloat16_says_so_and_a_device_of_yours_has_no_price(plan):
     for where in '8xT4', 'V100':
         assert 'no bfloat16: this is the peak of float16, so train with --dtype=float16' in plan(where)
-    assert ': 8.125 TFLOP/s' in plan('T4', dtype='float32')         # their data sheet: 8.1
-    assert 'bfloat16' not in plan('A10') + plan('T4', dtype='float32')
     yours, table = plan('16x312:80'), plan('16xA100')
     assert yours.splitlines()[1:-1] == table.splitlines()[1:-1]
     assert '$' not in yours and table.split('; $')[0].endswith(yours.splitlines()[-1].split(';')[0])
-    assert ': 2.6 TFLOP/s' in plan('2.6:16', dtype='float32')       # as it was typed
-    tiny = dict(config=SMALL, block_size=64, batch_size=8, micro_batch_size=0)
-    assert re.search(r'FLOPs: [1-9][.\d]* seconds, at', plan('T4', max_steps=30_000, **tiny))
-    assert re.search(r'FLOPs: [1-9][.\d]* minutes, at', plan('T4', max_steps=1_000_000, **tiny))
 
 
-def test_train_py_takes_a_number_for_a_name(tmp_path):
-    out = ok(run('train.py', '--plan=4090', f'--data_dir={tmp_path}', cwd=tmp_path))
+def test_train_py_prints_a_plan_and_writes_nothing(tmp_path):
+    out = ok(run('train.py', '--plan=4090', '--out_dir=x', '--init_from=auto', cwd=tmp_path))
     assert '1 x RTX 4090: 165 TFLOP/s and 24 GB each' in out and not list(tmp_path.iterdir())
-    mistake(run('train.py', '--plan', '8xGTX 1080', cwd=tmp_path), "plan='8xGTX 1080' must be like 8xH100")
+    for flags, words in ((['--plan', '8xGTX 1080'], "plan='8xGTX 1080' must be like 8xH100"),
+                         (['--plan=8xH100', '--n_head=7'], 'n_head=7')):
+        mistake(run('train.py', *flags, cwd=tmp_path), words)

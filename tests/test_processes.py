@@ -1,5 +1,4 @@
 """Several processes do what one does, however they share it; what they cannot do is one sentence."""
-import ast
 import functools
 import itertools
 import re
@@ -13,7 +12,7 @@ import time
 import numpy as np
 import pytest
 from accidents import accident, before, full_disk, replaced
-from conftest import ROOT, assert_same_sums, machine, metrics, mistake, ok, read_json, read_rows, run, same
+from conftest import ROOT, assert_same_sums, metrics, mistake, ok, read_json, read_rows, run, same
 from conftest import series, state, torchrun
 from feedback import attempt, expect, told
 
@@ -79,9 +78,8 @@ def test_a_run_has_the_losses_of_the_golden_one(made, case):
 
 
 @pytest.mark.parametrize('case, shard, n', [
-    *itertools.product(('adamw', 'muon'), ('ddp', 'zero2', 'fsdp'), (2,)),
-    *itertools.product(('mlm', 'span', 'document_mask'), ('ddp',), (2,)), ('adamw', 'fsdp', 1),
-    ('adamw', 'ddp', 4)])
+    *itertools.product(('adamw', 'muon'), ('ddp', 'zero2', 'fsdp'), (2,)), ('mlm', 'ddp', 2),
+    ('adamw', 'fsdp', 1), ('adamw', 'ddp', 4)])
 def test_one_process_accumulating_4_equals_two_accumulating_2(made, case, shard, n):
     """Also if one process of torchrun tries out FSDP."""
     one = made(case)
@@ -94,25 +92,25 @@ def test_one_process_accumulating_4_equals_two_accumulating_2(made, case, shard,
     assert len({path.read_text(encoding='utf-8') for path in samples}) < 2
 
 
-@pytest.mark.parametrize('dtype, least, most', [('float32', 0, 2e-6), ('bfloat16', 2e-6, 5e-3)])
-def test_other_micro_batches_and_processes_change_a_loss_by_rounding(numbers, tmp_path, dtype, least, most):
+def test_other_micro_batches_and_processes_change_a_loss_by_rounding(made, train, tmp_path):
     """Measured: 5e-7 and, in bfloat16, 2e-7 in the first step and 8e-4 in one of 40. There the products have
     other shapes, so other kernels; and each difference moves the weights of the next step."""
-    losses = []
-    for n, micro in (1, 8), (2, 1):
-        flags = [f'--dtype={dtype}', f'--micro_batch_size={micro}', '--max_steps=20', '--eval_interval=20']
-        ok(run('train.py', f'--data_dir={numbers}', f'--out_dir={tmp_path}/{n}', *FLAGS, *flags, processes=n))
-        losses.append(np.array(series(tmp_path / str(n), 'loss')))
-    assert least <= abs(losses[0] - losses[1]).max() < most
+    def losses(name, n, *flags):
+        ok(train(tmp_path / name, *flags, processes=n))
+        return np.array(series(tmp_path / name, 'loss'))
+    one = np.array(series(made('adamw'), 'loss'))
+    assert abs(losses('two', 2, '--micro_batch_size=1') - one).max() < 2e-6
+    one, two = (losses(f'bfloat16_{n}', n, '--dtype=bfloat16', f'--micro_batch_size={micro}')
+                for n, micro in ((1, 8), (2, 1)))
+    assert 2e-6 <= abs(one - two).max() < 5e-3
 
 
-@pytest.mark.parametrize('n, shard', [(1, 'ddp'), (2, 'ddp'), (2, 'zero2'), (2, 'fsdp')])
-def test_a_run_that_was_killed_is_the_straight_one_bit_for_bit(made, train, tmp_path, n, shard):
-    straight, out, flags = made('muon', n, shard), tmp_path / 'run', ['--optimizer=muon', f'--shard={shard}']
-    assert train(out, *flags, processes=n, before=accident('kill', 5)).returncode == -9
-    ok(train(out, *flags, '--init_from=resume', processes=n))
+@pytest.mark.parametrize('shard', ['ddp', 'zero2', 'fsdp'])
+def test_two_processes_that_were_killed_are_the_straight_ones_bit_for_bit(made, train, tmp_path, shard):
+    straight, out, flags = made('muon', 2, shard), tmp_path / 'run', ['--optimizer=muon', f'--shard={shard}']
+    assert train(out, *flags, processes=2, before=accident('kill', 5)).returncode == -9
+    ok(train(out, *flags, '--init_from=resume', processes=2))
     assert metrics(out) == metrics(straight) and same(state(out), state(straight))
-    assert series(out, 'loss') == pytest.approx(GOLDEN['muon'], abs=2e-6)
 
 
 def test_a_run_killed_thrice_goes_on_in_other_processes_that_share_its_state(made, train, tmp_path):
@@ -128,180 +126,91 @@ def test_a_run_killed_thrice_goes_on_in_other_processes_that_share_its_state(mad
 
 
 # --- the batch ----------------------------------------------------------------------------------------------
-def batch_of(world, batch_size, micro_batch_size):
-    """What train.py makes of these: for each rank the rows of its micro-batches. Its own statements do it."""
-    tree = ast.parse((ROOT / 'train.py').read_text(encoding='utf-8'))
-    lines = [node for node in tree.body if isinstance(node, ast.Assign)]
-    [end] = [i for i, line in enumerate(lines) if ast.unparse(line.targets[0]) == 'my_rows']
-    [start] = [i for i, line in enumerate(lines) if 'batch_size // world' in ast.unparse(line)]
-    code = compile(ast.Module(lines[start:end + 1], []), 'train.py', 'exec')
-    ranks = []
-    for rank in range(world):
-        scope = {'np': np, 'rank': rank, 'world': world, 'batch_size': batch_size,
-                 'micro_batch_size': micro_batch_size}
-        exec(code, scope)
-        ranks.append(np.array(scope['my_rows']))
-    return ranks
+def test_the_batch_of_a_preset_is_shared_by_2_4_and_8_devices():
+    """That of a laptop is not; it is refused in one sentence."""
+    presets = {path.stem: runpy.run_path(str(path)) for path in (ROOT / 'config').glob('*.py')
+               if 'train.py config/' in path.read_text(encoding='utf-8')}
+    odd = [name for name, preset in presets.items() if preset.get('batch_size', 32) % 8]
+    assert len(presets) > 5 and odd == ['shakespeare_cpu']
 
 
-@pytest.mark.parametrize('world', [1, 2, 4, 8])
-def test_the_batch_of_every_config_is_shared_out_on_1_2_4_and_8_devices(world):
-    """Each row once, in equal parts, in micro-batches of at most what was asked and more than half of it."""
-    configs = [path for path in (ROOT / 'config').glob('*.py')
-               if 'train.py config/' in path.read_text(encoding='utf-8')]
-    assert len(configs) > 5
-    for path in configs:
-        settings = runpy.run_path(str(path))
-        batch_size, micro = settings.get('batch_size', 32), settings.get('micro_batch_size', 0)
-        if batch_size % world:                          # train.py refuses it in one sentence
-            assert path.name == 'shakespeare_cpu.py'
-            continue
-        ranks = batch_of(world, batch_size, micro)
-        assert sorted(np.concatenate(ranks, axis=None)) == [*range(batch_size)], path
-        assert len({rows.shape for rows in ranks}) == 1, path
-        most = min(micro or batch_size, batch_size // world)
-        assert most / 2 < ranks[0].shape[1] <= most, path
-
-
-def test_a_micro_batch_is_at_most_what_was_asked():
-    for (world, batch_size, micro), size in {(2, 8, 2): 2, (1, 8, 3): 2, (1, 12, 5): 4, (1, 7, 3): 1,
-                                             (4, 8, 0): 2, (4, 8, 100): 2, (1, 1, 1): 1}.items():
-        assert {rows.shape for rows in batch_of(world, batch_size, micro)} == {
-            (batch_size // world // size, size)}
+def test_a_micro_batch_is_at_most_what_was_asked_and_the_next_divisor(train, tmp_path):
+    for n, batch, micro, made_of_it in ((1, 8, 3, '4 x 2'), (1, 7, 3, '7 x 1'), (2, 8, 0, '1 x 4'),
+                                        (2, 12, 5, '2 x 3'), (1, 1, 100, '1 x 1')):
+        flags = f'--batch_size={batch}', f'--micro_batch_size={micro}', '--max_steps=1', '--warmup_steps=0'
+        printed = ok(train(tmp_path, '--overwrite=True', *flags, processes=n))
+        assert f'micro-batches: {made_of_it}\n' in printed
 
 
 # --- together, or not at all --------------------------------------------------------------------------------
-@pytest.mark.parametrize('name', ['SIGTERM', 'SIGUSR1'])
-def test_processes_stop_together_when_one_of_them_is_asked_to(train, tmp_path, name):
+def test_processes_stop_together_when_one_of_them_is_asked_to(train, tmp_path):
     """The signal comes to the second process alone, in its fifth update."""
-    one = before('clip', f"""
-        if n == 4 and os.environ['RANK'] == '1':
-            os.kill(os.getpid(), signal.{name})""")
+    one = before('clip', "if n == 4 and os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGTERM)")
     printed = ok(train(tmp_path, processes=2, before=one, timeout=60))                  # else one waits
     assert 'stopped at step 5' in printed and state(tmp_path)['step'] == 5
-    ok(run('train.py', f'--out_dir={tmp_path}', '--init_from=resume', processes=2))
-    assert state(tmp_path)['step'] == 8
 
 
 def test_what_cannot_be_shared_is_refused(train, tmp_path):
-    for n, env, flags, words in (
-            (2, {}, ['--batch_size=7', '--micro_batch_size=0'], ['batch_size=7', '2 processes']),
-            (2, {}, ['--shard=fsdp', '--dtype=float16'], ['shard=fsdp', 'bfloat16']),
-            (1, {}, ['--shard=fsdp'], ['shard=fsdp', 'torchrun']),
-            (1, {}, ['--device=mps'], ['mps', '--device=auto'])):
-        result = train(tmp_path / 'run', *flags, processes=n, env=env)
+    for n, flags, words in (
+            (2, ['--batch_size=7', '--micro_batch_size=0'], ['batch_size=7', '2 processes']),
+            (2, ['--shard=fsdp', '--dtype=float16'], ['shard=fsdp', 'bfloat16']),
+            (1, ['--shard=fsdp'], ['shard=fsdp', 'torchrun']),
+            (1, ['--device=mps'], ['mps', '--device=auto'])):
+        result = train(tmp_path / 'run', *flags, processes=n)
         assert all(word in result.stderr for word in words) and result.returncode == 2
         assert 'Traceback' not in result.stderr
     assert not (tmp_path / 'run').exists()
 
 
-@pytest.mark.parametrize('env', [{'RANK': '3'}, {'RANK': '3', 'LOCAL_RANK': '0'}, {'WORLD_SIZE': '2'},
-                                 {**ONE_OF_TORCHRUN, 'RANK': '3'}])
-def test_variables_that_no_torchrun_set_are_one_sentence_or_change_nothing(train, tmp_path, env):
+def test_variables_that_no_torchrun_set_are_one_sentence_or_change_nothing(train, tmp_path):
     """Some clusters set them for programs of their own. A run must not train for days and save nothing."""
-    result = train(tmp_path / 'run', env=env, timeout=60)
-    if result.returncode == 0:
-        assert state(tmp_path / 'run')['step'] == 8
-    else:
-        mistake(result)
+    for i, env in enumerate(({'RANK': '3', 'LOCAL_RANK': '0'}, {'WORLD_SIZE': '2'})):
+        ok(train(tmp_path / str(i), '--max_steps=2', env=env, timeout=60))
+        assert state(tmp_path / str(i))['step'] == 2
+    mistake(train(tmp_path / 'run', env={**ONE_OF_TORCHRUN, 'RANK': '3'}, timeout=60), 'rank=3', 'torchrun')
 
 
-# --- an error in one of them --------------------------------------------------------------------------------
-def ends(train, out, deed, *flags):
-    """Run two processes, the second of which meets an accident. Nobody kills the other one, which must end by
-    itself within a minute."""
+@pytest.mark.parametrize('shard, place, deed, code, words', [
+    ('ddp', 'clip', "raise KeyError('planted')", 1, "KeyError: 'planted'"),
+    ('fsdp', 'clip', "raise KeyError('planted')", 1, "KeyError: 'planted'"),
+    # a shard of a stream without a document, for instance: only its process reads it
+    ('ddp', 'clip', "import configurator; raise configurator.Mistake('planted')", 2, 'error: planted'),
+    ('ddp', 'clip', 'os.kill(os.getpid(), signal.SIGKILL)', -9, ''),
+    ('ddp', 'save', full_disk(2000), 2, 'error: the disk is full')], ids=str)
+def test_an_error_in_one_process_ends_all_and_is_the_one_that_is_shown(train, tmp_path, shard, place, deed,
+                                                                       code, words):
+    """Nobody kills the other process, which must end by itself within a minute. What was saved before
+    serves. The second process meets the error; only the first one saves, step 4 after step 0."""
+    who = "n == 3 and os.environ['RANK'] == '1'" if place == 'clip' else 'n == 2'
     began = time.time()
-    result = train(out, *flags, processes=2, before=deed, grace=100, timeout=200)
-    assert time.time() - began < 60 and result.returncode != 0
-    return result
+    result = train(tmp_path, f'--shard={shard}', processes=2, before=before(place, f'if {who}: {deed}'),
+                   grace=100, timeout=200)
+    assert time.time() - began < 60 and words in result.stderr
+    assert result.returncode == code and state(tmp_path)['step'] == 0
+    if place == 'save':
+        ok(run('train.py', f'--out_dir={tmp_path}', '--init_from=resume'))
 
 
-RANK_1 = "if n == 3 and os.environ['RANK'] == '1': "
-
-
-@pytest.mark.parametrize('shard', ['ddp', 'fsdp'])
-def test_an_error_in_one_process_ends_all_and_is_the_one_that_is_shown(train, tmp_path, shard):
-    result = ends(train, tmp_path, before('clip', f"{RANK_1} raise KeyError('planted')"), f'--shard={shard}')
-    assert "KeyError: 'planted'" in result.stderr and state(tmp_path)['step'] == 0
-
-
-def test_so_does_a_mistake_that_only_one_process_finds(train, tmp_path):
-    """A shard of a stream without a document, for instance: only its process reads it."""
-    result = ends(train, tmp_path, 'import configurator\n' + before(
-        'clip', f"{RANK_1} raise configurator.Mistake('planted in one')"))
-    assert 'error: planted in one' in result.stderr and result.returncode == 2
-
-
-def test_so_does_a_kill(train, tmp_path):
-    ends(train, tmp_path, before('clip', f"{RANK_1} os.kill(os.getpid(), signal.SIGKILL)"))
-    assert state(tmp_path)['step'] == 0
-
-
-def test_so_does_a_full_disk_which_only_the_process_that_writes_notices(train, tmp_path):
-    """The save of step 4 fails; that of step 0 stays, and the run goes on from it."""
-    full = before('save', f"if n == 2: exec({full_disk(2000)!r})")
-    result = ends(train, tmp_path, full)
-    assert 'Traceback' in result.stderr and 'error: ' in result.stderr
-    assert state(tmp_path)['step'] == 0
-    ok(run('train.py', f'--out_dir={tmp_path}', '--init_from=resume'))
-    assert state(tmp_path)['step'] == 8
-
-
-def test_a_full_disk_names_itself(train, tmp_path):
-    machine(train(tmp_path, before=before('save', f"if n == 2: exec({full_disk(2000)!r})")))
-    assert state(tmp_path)['step'] == 0
-
-
-def test_a_port_that_is_taken_is_named(train, tmp_path):
-    with socket.create_server(('127.0.0.1', 0)) as s:
-        port = str(s.getsockname()[1])
-        result = train(tmp_path / 'run', env={**ONE_OF_TORCHRUN, 'MASTER_PORT': port}, timeout=60)
-    assert result.returncode in (1, 2) and port in result.stderr and 'address' in result.stderr.lower()
-    assert not (tmp_path / 'run').exists()
-
-
-# --- what differs between them ------------------------------------------------------------------------------
-@pytest.fixture
-def disks(made, numbers, tmp_path):
-    """Each process has a disk of its own, with a model, a run and data."""
+def test_processes_that_differ_refuse(made, numbers, tmp_path):
+    """In settings, data, weights or step. Each process has a disk of its own."""
     for rank in range(2):
         shutil.copytree(made('adamw'), tmp_path / f'disk{rank}/out')
         shutil.copytree(numbers, tmp_path / f'disk{rank}/data')
-    return tmp_path
 
-
-def differ(disks, *flags, more=''):
-    """Two processes, each on its disk, find that something differs."""
-    apart = "os.chdir('disk' + os.environ['RANK'])\n" + more
-    result = run('train.py', '--data_dir=data', *FLAGS, '--max_steps=10', *flags, processes=2, before=apart,
-                 cwd=disks)
-    mistake(result)
-    assert 'differ' in result.stderr
-    return result
-
-
-def test_processes_with_other_settings_refuse(disks):
-    differ(disks, '--out_dir=new', more='sys.argv.append("--learning_rate=1e-" + os.environ["RANK"])')
-    differ(disks, '--out_dir=new', more='sys.argv.append("--n_layer=1" + os.environ["RANK"])')
-    assert not (disks / 'disk0/new').exists() and not (disks / 'disk1/new').exists()
-
-
-def test_processes_with_other_data_refuse(disks):
-    with open(disks / 'disk1/data/train.bin', 'r+b') as f:
+    def differ(*flags, more=''):
+        apart = "os.chdir('disk' + os.environ['RANK'])\n" + more
+        result = run('train.py', '--data_dir=data', *FLAGS, '--max_steps=10', *flags, processes=2,
+                     before=apart, cwd=tmp_path)
+        mistake(result, 'differ')
+        assert not (tmp_path / 'disk0/new').exists() and not (tmp_path / 'disk1/new').exists()
+    differ('--out_dir=new', more='sys.argv.append("--learning_rate=1e-" + os.environ["RANK"])')
+    shutil.copy(made('adamw') / 'last-1.pt', tmp_path / 'disk1/out/best.pt')
+    differ('--out_dir=new', '--init_from=out')
+    shutil.copy(made('adamw') / 'last-1.pt', tmp_path / 'disk0/out/last.pt')
+    differ('--out_dir=out', '--init_from=resume')
+    with open(tmp_path / 'disk1/data/train.bin', 'r+b') as f:
         f.write(b'x\0')                         # another text, of the same length
-    differ(disks, '--out_dir=new')
-    assert not (disks / 'disk0/new').exists()
-
-
-def test_processes_with_other_weights_refuse(disks, made):
-    shutil.copy(made('adamw') / 'last-1.pt', disks / 'disk1/out/best.pt')
-    differ(disks, '--out_dir=new', '--init_from=out')
-    assert not (disks / 'disk0/new').exists()
-
-
-def test_processes_at_other_steps_refuse(disks, made):
-    shutil.copy(made('adamw') / 'last-1.pt', disks / 'disk0/out/last.pt')
-    differ(disks, '--out_dir=out', '--init_from=resume')
+    differ('--out_dir=new')
 
 
 # --- torchrun itself ----------------------------------------------------------------------------------------
@@ -312,7 +221,7 @@ def test_torchrun_starts_a_run_again_that_lost_a_process(train, made, numbers, t
         if n == 5 and os.environ['RANK'] == '1' and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':
             os.kill(os.getpid(), signal.SIGKILL)""")
     result = torchrun(2, 'train.py', f'--data_dir={numbers}', *FLAGS, f'--out_dir={tmp_path}/run',
-                      '--init_from=auto', agent=['--max_restarts=1'], before=deed,
+                      '--init_from=auto', agent=['--max_restarts=1'], before=deed, timeout=400,
                       env={'TORCH_DISABLE_SHARE_RDZV_TCP_STORE': '1'})
     ok(result)
     rows = [row['step'] for row in read_rows(tmp_path / 'run/metrics.jsonl') if 'loss' in row]
@@ -326,22 +235,17 @@ def test_the_command_of_the_page_trains_on_two_machines(numbers, made, tmp_path)
         port = s.getsockname()[1]
     page = (ROOT / 'docs/training.md').read_text(encoding='utf-8')
     flags = re.search(r'torchrun (--nnodes=2 .*) train\.py', page)[1]
-    flags = re.sub(r'--nproc_per_node=\d+', '--nproc_per_node=1', flags)
-    flags = re.sub(r'--rdzv_endpoint=\S+', f'--rdzv_endpoint=127.0.0.1:{port}', flags)
+    flags = re.sub(r'nproc_per_node=\d+', 'nproc_per_node=1', flags)
+    flags = re.sub(r'endpoint=\S+', f'endpoint=127.0.0.1:{port}', flags)
     command = [sys.executable, '-m', 'torch.distributed.run', *flags.split(), ROOT / 'train.py',
-               f'--data_dir={numbers}', '--out_dir=two', *FLAGS]
-    agents = [subprocess.Popen(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT) for _ in range(2)]
+               f'--data_dir={numbers}', f'--out_dir={tmp_path}/two', *FLAGS]
+    agents = [subprocess.Popen(command) for _ in range(2)]
     try:
-        printed = ''.join(agent.communicate(timeout=300)[0] for agent in agents)
+        assert [agent.wait(timeout=300) for agent in agents] == [0, 0]
     finally:
         for agent in agents:
             agent.kill()
-    assert [agent.returncode for agent in agents] == [0, 0], printed
     assert_same_sums(made('adamw'), tmp_path / 'two')
-
-
-# --- what one process can show of them ----------------------------------------------------------------------
 
 
 # Of two steps, an evaluation and a generation: the matrix products of each compiled graph; and of the bytes
@@ -373,7 +277,7 @@ ALL = BLOCKS + 2048 * 192 + 5 * 192                     # those of embedding and
 
 
 @pytest.mark.parametrize('shard, checkpoint, copies', [
-    ('ddp', False, BLOCKS), ('zero2', False, BLOCKS), ('fsdp', False, 0), ('fsdp', True, 0)])
+    ('ddp', False, BLOCKS), ('zero2', False, BLOCKS), ('fsdp', True, 0)])
 def test_two_processes_compile_whole_blocks_once_and_keep_no_more_than_they_must(
         numbers, tmp_path, shard, checkpoint, copies):
     """One graph serves all blocks, and another one evaluations. Samples are not compiled. Kept are, of
