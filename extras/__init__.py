@@ -5,7 +5,9 @@ scripts work without this folder as long as no flag asks for a file of it.
 prepare.py
     chats               --kind=sft, preference: conversations and pairs, their rules, what is next
     judged_answers      --prefer: answers that eval.py judged become pairs or conversations
-    hub                 --source=shakespeare, codeparrot, hf:OWNER/NAME; .zst and .parquet
+    forms               --kind: the forms in which people keep conversations and pairs
+    hub                 --source=shakespeare, codeparrot, hf:OWNER/NAME, or a part of it
+    formats             .parquet, .csv, .tsv, .ipynb, and what is packed as .zst, .bz2, .xz
     filters             --url_block, --url_allow, --licences, --toxic_words: what your lists say;
                         --decontaminate: what is in a benchmark; --dedup=simhash: near-copies
     text_quality        --languages, --perplexity_reference, --quality_good: another language,

@@ -11,7 +11,7 @@ grading.py says how good an answer is.
 """
 import ast, collections, gzip, json, math, pathlib, re, symtable, textwrap, warnings
 from configurator import Mistake
-from extras import problems
+from extras import formats, problems
 
 ELSEWHERE = ('multiple choice (MMLU, ARC, HellaSwag) and IFEval are scored by lm_eval, on the '
              'folder that python sample.py --export=hf writes: lm_eval --model hf --model_args '
@@ -136,10 +136,11 @@ def read(task, path):
 
 
 def content_of(path):
-    """Return the bytes of a file."""
+    """Return the bytes of a file, unpacked; of a table, such as .parquet, lines of JSON."""
     try:
-        return pathlib.Path(path).read_bytes()
-    except OSError as error:
+        with formats.open_file(path) as f:
+            return f.read()
+    except (OSError, EOFError, ValueError) as error:
         raise Mistake(f"{path} can't be read: {error}") from None
 
 

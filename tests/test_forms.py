@@ -12,7 +12,7 @@ import pytest
 from conftest import refused
 from preparing import prepare, records, report, write_records
 
-from extras import formats
+from extras import formats, questions
 from extras.chats import documents, to_line
 from extras.records import read
 
@@ -252,3 +252,19 @@ def test_a_package_that_is_missing_is_named_with_its_command(monkeypatch):
     for name, package in (('a.jsonl.zst', 'zstandard'), ('a.parquet', 'pyarrow')):
         monkeypatch.setitem(sys.modules, package, None)
         refused(f'pip install {package}', lambda name=name: formats.open_file(name).read())
+
+
+def test_questions_of_eval_py_come_from_a_table_or_a_packed_file(tmp_path):
+    pyarrow = pytest.importorskip('pyarrow')
+    parquet = pytest.importorskip('pyarrow.parquet')
+    rows = [{'question': f'{i} + 1?', 'answer': f'So #### {i + 1}'} for i in range(9)]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / 'a.parquet')
+    lines = ''.join(json.dumps(row) + '\n' for row in rows).encode()
+    (tmp_path / 'a.jsonl').write_bytes(lines)
+    (tmp_path / 'a.jsonl.xz').write_bytes(lzma.compress(lines))
+    plain = questions.read('gsm8k', str(tmp_path / 'a.jsonl'))
+    assert len(plain) == 9
+    for name in 'a.parquet', 'a.jsonl.xz':
+        found = questions.read('gsm8k', str(tmp_path / name))
+        assert [(q['prompt'], q['rules']) for q in found] == [(q['prompt'], q['rules']) for q in plain]
+    refused("can't be read", questions.read, 'gsm8k', str(tmp_path / 'none.parquet'))
