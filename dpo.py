@@ -112,10 +112,11 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
         # back. Here the margin has a target. Azar et al. 2023, arXiv:2310.12036, eq. 17
         losses = (ratios[0] - ratios[1] - 1 / (2 * beta)) ** 2
     elif loss_type == 'kto':
-        # A good answer should earn more than a zero point, and a bad one less. It is what answers
-        # have gained on average, or a policy that makes all answers likelier would seem to learn.
-        # If log p - log p_ref was 0.3 in the step before and beta is 0.1, kl is 0.03. It is at
-        # least 0, and has no gradient. Ethayarajh et al. 2024, arXiv:2402.01306, eq. 8
+        # A good answer should earn more than a zero point, and a bad one less. Without it, a policy
+        # that makes all answers likelier would seem to learn. It is the mean gain of the step
+        # before: if log p - log p_ref was 0.3 and beta is 0.1, kl is 0.03. It is at least 0, and
+        # has no gradient. (The paper estimates it with answers to other prompts.) Ethayarajh et
+        # al. 2024, arXiv:2402.01306, eq. 8
         losses = ((kl - chosen).sigmoid() + (rejected - kl).sigmoid()) / 2
     elif loss_type == 'orpo':
         # SFT's loss takes the place of the reference. Means per token, because with sums every p
@@ -178,7 +179,7 @@ def log_p(model, x, y):
 
 
 def numbers_of(step, lengths, batch_size, seed):
-    """Return the numbers of a step's pairs, (batch_size,), of about the same length: see sft.py."""
+    """Return the indices of a step's pairs, (batch_size,), of about the same length: see sft.py."""
     per_epoch = max(1, len(lengths) // batch_size)
     epoch, i = divmod(step, per_epoch)
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
@@ -198,7 +199,7 @@ for name, those in {'label_smoothing': 'dpo', 'gamma': 'simpo', 'beta': 'dpo ipo
             f'--{name} does nothing for {loss_type}, only for {those}; leave it out')
 beta = config['beta'] = beta or (2.0 if loss_type == 'simpo' else 0.1)
 has_reference = loss_type in ('dpo', 'ipo', 'kto')
-# At the start all rewards are 0, so these losses are known.
+# At the start all rewards are 0 (a reward model's head begins with zeros): the loss is known.
 first_loss = {'dpo': math.log(2), 'ipo': 1 / (2 * beta) ** 2, 'kto': 0.5, 'rm': math.log(2)}
 
 # --- out_dir --------------------------------------------------------------------------------------
@@ -213,7 +214,7 @@ require(not old or overwrite and not is_origin, f'{out_dir} has a run: --init_fr
 
 # --- this process ---------------------------------------------------------------------------------
 rank, world = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))  # of torchrun
-mps = torch.backends.mps.is_available() and world == 1          # no library joins several
+mps = torch.backends.mps.is_available() and world == 1          # it has no all_reduce
 here = ['cpu'] + ['mps'] * mps + ['cuda'] * torch.cuda.is_available()
 kind, _, number = (here[-1] if device == 'auto' else device).partition(':')     # cuda:1
 require(kind in here and f'0{number}'.isdigit(), f'{device=} is not here; try --device=auto')
@@ -246,6 +247,7 @@ require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
 require(not is_new or model.config.causal and 'reward_head' not in model.saved,
         f'{source} was made with --objective=mlm or is a reward model: it writes no answers')
 start, end = (tokenizer.special[name] for name in ('<|im_start|>', '<|im_end|>'))
+# New tokens have equal rows, until training makes them differ.
 require(not model.embedding.weight[start].equal(model.embedding.weight[end]), f'{source} was not '
         f'trained on <|im_start|> and <|im_end|>; first run: python sft.py --init_from={source}')
 context = model.config.block_size
@@ -315,9 +317,9 @@ if loss_type == 'rm':           # a score takes the place of log p
 model.to(device)
 model.grad_checkpoint = grad_checkpoint
 params = [p for p in model.parameters() if p.requires_grad]
-gradient = torch.zeros(sum(p.numel() for p in params), device=device)   # of all, as one message
+gradient = torch.zeros(sum(p.numel() for p in params), device=device)
 for p, part in zip(params, gradient.split([p.numel() for p in params])):
-    p.grad = part.view_as(p)
+    p.grad = part.view_as(p)    # so one all_reduce adds the gradients of all processes
 opt = torch.optim.AdamW(params, learning_rate, betas=(0.9, 0.95), weight_decay=0.0,
                         fused=kind != 'mps')
 step, tokens, best_val = 0, 0, math.inf
@@ -329,7 +331,7 @@ if not is_new:
             f'data or settings than {data_dir=}, {fixed}')
     config['init_from'] = state['config']['init_from']
     model.load_state_dict(state['weights'])
-    opt.load_state_dict(copy.deepcopy(state['optimizer']))          # those are still in the file
+    opt.load_state_dict(copy.deepcopy(state['optimizer']))          # they are mapped from last.pt
     step, tokens, best_val = state['step'], state['tokens'], state['best_val']
     ref, kto_kl = state['ref_log_probs'].clone().to(device), state['kto_kl']
 state = model.saved = {}                # frees their memory
@@ -351,7 +353,7 @@ def scored(numbers):
 
 
 if is_new and has_reference:    # Now the policy is the reference. So only one model is in memory.
-    longest_first = np.argsort(-lengths)        # shows whether there is room
+    longest_first = np.argsort(-lengths)        # if memory runs out, it does so now
     n_parts = math.ceil(len(pairs) / world / micro_batch_size)
     with torch.no_grad():
         for few, policy, _ in tqdm(scored(longest_first), 'reference', n_parts, disable=rank > 0):
@@ -372,7 +374,8 @@ if rank == 0:
 
 
 def save(name):
-    """Write a checkpoint for GPT.load. last.pt also has what a run needs to go on."""
+    """Write a checkpoint for GPT.load: adapters merged, a reward model's head apart. last.pt also
+    has what a run needs to go on: the weights as they train, moments, the reference."""
     if rank == 0:
         weights = model.state_dict()
         more = {'model': merged(weights) if lora else dict(weights)}
@@ -386,7 +389,7 @@ def save(name):
 
 
 def log(**row):
-    """Print figures, and append them to metrics.jsonl. Rows of a resumed run replace older ones."""
+    """Print figures, and append them to metrics.jsonl. A reader takes a step's last row."""
     if rank == 0:
         words = [f'{name}: {value:.4g}' for name, value in row.items()]
         print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
@@ -426,7 +429,7 @@ def evaluate():
     weights; so that it compares equal losses, the zero point of kto is 0 here."""
     global best_val
     row = {f'val_{name}': value for name, value in measure(range(len(train), len(pairs))).items()}
-    row['val_loss'] = row.pop('val_preference_loss')
+    row['val_loss'] = row.pop('val_preference_loss')            # without nll_weight's part
     if rank == 0 and loss_type != 'rm':
         answer_lengths = []
         with open(out / 'samples.txt', 'a', encoding='utf-8') as f:
@@ -447,7 +450,8 @@ def evaluate():
 
 
 def stop(number, frame):
-    """End the run at Ctrl-C or SIGTERM. (print may be busy; an exception could be caught.)"""
+    """End the run at Ctrl-C or SIGTERM, and save nothing. (The signal may come within a print,
+    and an exception could be caught.)"""
     if rank == 0:
         os.write(1, f'\nstopped; last.pt has step {saved_step}; resume: {again}\n'.encode())
     os._exit(128 + number)
@@ -459,7 +463,7 @@ if rank == 0:
     print(f'{model.config}\ntrained parameters: {len(gradient):,}, steps: {max_steps:,}, '
           f'{per_epoch:,} an epoch, processes: {world} ({device}, {dtype})\n'
           'a pair:', *[tokenizer.decode(np.concatenate(row)) for row in train[0]], sep='\n')
-if is_new:                      # shows whether there is room, and there is a run to resume
+if is_new:                      # a full disk fails now, and there is a run to resume
     save('last.pt')
 saved_step = step
 signal.signal(signal.SIGINT, stop)

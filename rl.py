@@ -3,7 +3,7 @@ Reinforcement learning: a model and a reward for its answers -> a model that ear
 
     python rl.py --init_from=out/sft --reward=mine.py       # prompts(), reward(prompt, completion)
     python rl.py --init_from=out/sft --reward=tasks.jsonl           # {"prompt", "answer"} lines
-    python rl.py --init_from=out/sft --reward=problems --allow_code_execution=True  # and tests
+    python rl.py --init_from=out/sft --reward=problems --allow_code_execution=True  # programs
     python rl.py --init_from=out/sft --reward=out/reward --kl_coef=0.05     # of dpo.py: RLHF
     python rl.py --init_from=resume --out_dir=out/rl        # go on; on a CPU, bit for bit
     torchrun --nproc_per_node=8 rl.py --init_from=out/sft --reward=mine.py  # the same steps
@@ -23,8 +23,9 @@ them is a, but R - mean of all G = (1 - 1 / G) (R - mean of the others): the gra
 
 You should see reward and val_reward rise, and entropy fall slowly: the mean of -log p over the
 tokens that are drawn. `informative` is the fraction of prompts whose answers differ in reward. If
-both fall to 0, lower the learning rate. If reward rises but samples.txt gets worse, the reward is
-hacked: fix it, or raise kl_coef. Compare with bench/random_reward.py, which teaches nothing.
+both fall to 0 before reward has risen, lower the learning rate. If reward rises but samples.txt
+gets worse, the reward is hacked: fix it, or raise kl_coef. Compare with bench/random_reward.py,
+which teaches nothing.
 
 Only train.py saves when it is stopped, keeps last-1.pt, locks out_dir, compares its processes,
 skips spikes, compiles, shards, and has float16.
@@ -146,11 +147,11 @@ def is_right(text, answer):
         'Yes'           'yes'               'no', 'It is yes'"""
     text, answer = (str(part).replace('\u2212', '-').replace('-$', '-') for part in (text, answer))
     answer = answer.rpartition('####')[2].strip()
-    if not re.fullmatch(rf'[^\w.]*{NUMBER}\D*', answer):        # Apollo 11, 2026-11-27, 1/2
+    if not re.fullmatch(rf'[^\w.]*{NUMBER}\D*', answer):        # Apollo 11 and 1/2 are texts
         return text.strip().lower() == answer.lower()
     numbers = re.findall(rf'####[\s$*]*({NUMBER})', text) or re.findall(NUMBER, text)
     values = [float(n.replace(',', '')) for n in numbers[-1:] + re.findall(NUMBER, answer)[-1:]]
-    return values[:1] == values[1:]
+    return len(values) == 2 and values[0] == values[1]
 
 
 config = configure(globals(), BOUNDS)   # from the run that goes on, then from files, then flags
@@ -168,7 +169,7 @@ require(not old or overwrite and not is_origin, f'{out_dir} has a run: --init_fr
 
 # --- this process ---------------------------------------------------------------------------------
 rank, world = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))  # of torchrun
-mps = torch.backends.mps.is_available() and world == 1          # no library joins several
+mps = torch.backends.mps.is_available() and world == 1          # it has no all_reduce
 here = ['cpu'] + ['mps'] * mps + ['cuda'] * torch.cuda.is_available()
 kind, _, number = (here[-1] if device == 'auto' else device).partition(':')     # cuda:1
 require(kind in here and f'0{number}'.isdigit(), f'{device=} is not here; try --device=auto')
@@ -204,7 +205,9 @@ try:
     model = GPT.load(source, dropout=0.0)
     if not is_new:
         config['init_from'] = model.saved['config']['init_from']
-    reference = kl_coef and GPT.load(config['init_from']).eval().requires_grad_(False).to(device)
+    reference = None
+    if kl_coef:
+        reference = GPT.load(config['init_from']).eval().requires_grad_(False).to(device)
     tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
     tokenizer.render([])                # refuses a tokenizer without <|im_start|> and <|im_end|>
 except ValueError as error:
@@ -236,7 +239,7 @@ def open_program(path):
         for prompt, text in zip(prompts, texts):
             try:
                 value = reward_of(prompt, text)
-                require(math.fabs(value) <= 1e12, f'it is {value}')         # NaN is not
+                require(math.fabs(value) <= 1e12, f'it is {value}')         # refuses NaN, too
                 yield float(value)
             except (Exception, SystemExit) as error:
                 raise Mistake(f'reward({prompt!r:.80}, {text!r:.80}) must return a number up to '
@@ -322,9 +325,9 @@ warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_st
 model.to(device)
 model.grad_checkpoint = grad_checkpoint
 params = [*model.parameters()]
-gradient = torch.zeros(sum(p.numel() for p in params), device=device)   # of all, as one message
+gradient = torch.zeros(sum(p.numel() for p in params), device=device)
 for p, part in zip(params, gradient.split([p.numel() for p in params])):
-    p.grad = part.view_as(p)
+    p.grad = part.view_as(p)    # so one all_reduce adds the gradients of all processes
 options = {'betas': (0.9, 0.95), 'weight_decay': 0.0, 'fused': kind != 'mps', 'lr': learning_rate}
 opt = torch.optim.AdamW(params, **options)
 if optimizer == 'muon':
@@ -336,7 +339,7 @@ if not is_new:
     require(state.get('data') == data_hash, f'{source} is not of rl.py, or of other prompts, '
             'rewards, a first model or settings than '
             f'{reward=}, {held_out=}, {prompts=}, {kl_coef=}, {fixed}')
-    opt.load_state_dict(copy.deepcopy(state['optimizer']))          # it is still in the file
+    opt.load_state_dict(copy.deepcopy(state['optimizer']))          # it is mapped from last.pt
     step, tokens, best_val = state['step'], state['tokens'], state['best_val']
 state = model.saved = {}                # frees their memory
 require(max(warmup_steps, step + 1) <= max_steps,
@@ -374,13 +377,13 @@ def log(**row):
 
 def write_answers(asked, judge, temperature, seeds=()):
     """Return (prompt, ids, log_p) of an answer to each prompt: its ids, with the one that ends it,
-    and log p of each when drawn. Its seed alone draws it: others change it by rounding only. Also
-    return what they earn, in parts that may still be judged, while other answers are written."""
+    and log p of each when drawn. It depends on its own seed, and on other answers by rounding only.
+    Also return the rewards, in parts: one may still be judged while the next is written."""
     answers, parts = [], []
     for i in range(0, len(asked), at_once):
         few = asked[i:i + at_once]
         idx = rnn.pad_sequence([torch.tensor(ids) for ids in few], True, IGNORE, 'left').to(device)
-        with autocast:          # (B, T) -> (B, T + n), and (B, n)
+        with autocast:          # (B, T), padded with IGNORE on the left -> (B, T + n), and (B, n)
             idx, log_p = model.generate(idx, max_new_tokens, temperature, stop=tokenizer.stop,
                                         seeds=seeds[i:i + at_once], with_log_p=True)
         new = idx[:, -log_p.shape[1]:].tolist()
@@ -392,7 +395,8 @@ def write_answers(asked, judge, temperature, seeds=()):
 
 
 def judged(answers, parts):
-    """Wait for the rewards, and return them, means over all processes, and how many tokens."""
+    """Wait for the rewards, and return them, means over all processes, and how many tokens. An
+    answer has passed if it earns 1 or more, and is truncated if no id ended it."""
     rewards = [reward for part in parts for reward in part]
     rows = [(1, reward, reward >= 1, ids[-1] not in tokenizer.stop, len(ids), -sum(log_p))
             for (prompt, ids, log_p), reward in zip(answers, rewards)]
@@ -426,12 +430,12 @@ def stop(number, frame):
 
 # --- the loop -------------------------------------------------------------------------------------
 typed = [f'--{name}={config[name]}' for name in ('reward', 'held_out', 'allow_code_execution')
-         if str(config[name]).endswith(('.py', 'True'))]        # no config.json sets these
+         if str(config[name]).endswith(('.py', 'True'))]        # a config.json must not run code
 again = shlex.join(['python', 'rl.py', f'--out_dir={out_dir}', '--init_from=resume', *typed])
 if rank == 0:
     print(f'{model.config}\nparameters: {len(gradient):,}, prompts: {len(train):,}, held out: '
           f'{len(val):,}, processes: {world} ({device}, {dtype})')
-if is_new:                      # shows whether there is room, and there is a run to resume
+if is_new:                      # a full disk fails now, and there is a run to resume
     save('last.pt')
 saved_step = step
 signal.signal(signal.SIGINT, stop)
@@ -455,13 +459,13 @@ while True:
     rewards, means, n_tokens = judged(answers, parts)
     scored = time.perf_counter()
 
-    # 2. Is it better than the others to its prompt? If not, it has only the gradient of kl_coef.
+    # 2. How much better is it than the mean of its group? Where that is 0, only kl_coef acts.
     A = advantages(torch.tensor(rewards, dtype=torch.float64).view(-1, num_samples), scale)
     rows = [(*answer, a) for answer, a in zip(answers, A.flatten().tolist()) if a or reference]
     rows.sort(key=lambda row: len(row[0]) + len(row[1]))        # so little is padded
     n_informative, n_used = summed(A.any(1).sum(), sum(len(ids) for _, ids, _, a in rows if a))
 
-    # 3. The clipped gradient of the mean over all tokens of all answers (DAPO, 2503.14476, eq. 8).
+    # 3. The gradient of the clipped loss, a mean over all tokens of all answers (DAPO, eq. 8).
     progress = max(0, step - warmup_steps) / max(1, max_steps - warmup_steps)       # from 0 to 1
     # the learning rate: a linear rise, then half a cosine down to a tenth
     lr = learning_rate * min(1, (step + 1) / max(1, warmup_steps))

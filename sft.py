@@ -130,7 +130,7 @@ def marked(ids, mask, tokenizer):
 
 
 def numbers_of(step, lengths, batch_size, seed):
-    """Return the numbers of a step's conversations, (batch_size,). They have about the same length,
+    """Return the indices of a step's conversations, (batch_size,). They have about the same length,
     so that little is padded. An epoch has each of them at most once: those that do not fill a batch
     are left out. If there are too few for one batch, some are repeated."""
     per_epoch = max(1, len(lengths) // batch_size)
@@ -144,7 +144,8 @@ def numbers_of(step, lengths, batch_size, seed):
     return group[order].reshape(-1, batch_size)[batch % 32]
 
 
-config = configure(globals(), BOUNDS)   # from the run that goes on, then from files, then flags
+config = configure(globals(), BOUNDS)   # sets the names above: files, then flags; on resume first
+                                        # those of the run. auto becomes resume, or out/base
 config['stage'] = 'sft'         # so eval.py will ask this model in conversations
 
 # --- out_dir --------------------------------------------------------------------------------------
@@ -159,7 +160,7 @@ require(not old or overwrite and not is_origin, f'{out_dir} has a run: --init_fr
 
 # --- this process ---------------------------------------------------------------------------------
 rank, world = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))  # of torchrun
-mps = torch.backends.mps.is_available() and world == 1          # no library joins several
+mps = torch.backends.mps.is_available() and world == 1          # it has no all_reduce
 here = ['cpu'] + ['mps'] * mps + ['cuda'] * torch.cuda.is_available()
 kind, _, number = (here[-1] if device == 'auto' else device).partition(':')     # cuda:1
 require(kind in here and f'0{number}'.isdigit(), f'{device=} is not here; try --device=auto')
@@ -198,7 +199,7 @@ require(T <= context, f'{block_size=} is more than the context of {source}, {con
 
 # --- data -----------------------------------------------------------------------------------------
 # A run goes on with the same of these settings, and of all that it reads.
-fixed = f'{lora=}, {optimizer=}, {batch_size=}, {seed=}'
+fixed = f'{lora=}, {optimizer=}, {batch_size=}, {block_size=}, {seed=}'
 data_hash = hashlib.sha256(fixed.encode())
 
 
@@ -251,9 +252,9 @@ if lora:
 model.to(device)
 model.grad_checkpoint = grad_checkpoint
 params = [p for p in model.parameters() if p.requires_grad]
-gradient = torch.zeros(sum(p.numel() for p in params), device=device)   # of all, as one message
+gradient = torch.zeros(sum(p.numel() for p in params), device=device)
 for p, part in zip(params, gradient.split([p.numel() for p in params])):
-    p.grad = part.view_as(p)
+    p.grad = part.view_as(p)    # so one all_reduce adds the gradients of all processes
 options = {'betas': (0.9, 0.95), 'weight_decay': 0.0, 'fused': kind != 'mps', 'lr': learning_rate}
 opt = torch.optim.AdamW(params, **options)
 if optimizer == 'muon':
@@ -266,7 +267,7 @@ if not is_new:
             f'settings than {data_dir=}, {base_dir=}, {fixed}')
     config['init_from'] = state['config']['init_from']
     model.load_state_dict(state['weights'])
-    opt.load_state_dict(copy.deepcopy(state['optimizer']))          # those are still in the file
+    opt.load_state_dict(copy.deepcopy(state['optimizer']))          # they are mapped from last.pt
     step, tokens, best_val = state['step'], state['tokens'], state['best_val']
 state = model.saved = {}                # frees their memory
 require(max(warmup_steps, step + 1) <= max_steps,
@@ -285,7 +286,8 @@ if rank == 0:
 
 
 def save(name):
-    """Write a checkpoint for GPT.load. last.pt also has what a run needs to go on."""
+    """Write a checkpoint for GPT.load: with LoRA, weights and adapters merged. last.pt also has
+    what a run needs to go on: adapters apart, moments."""
     if rank == 0:
         weights = model.state_dict()
         more = {'model': merged(weights)} if lora else {}
@@ -296,7 +298,7 @@ def save(name):
 
 
 def log(**row):
-    """Print figures, and append them to metrics.jsonl. Rows of a resumed run replace older ones."""
+    """Print figures, and append them to metrics.jsonl. A reader takes a step's last row."""
     if rank == 0:
         words = [f'{name}: {value:.4g}' for name, value in row.items()]
         print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
@@ -350,7 +352,8 @@ def evaluate():
 
 
 def stop(number, frame):
-    """End the run at Ctrl-C or SIGTERM. (print may be busy; an exception could be caught.)"""
+    """End the run at Ctrl-C or SIGTERM, and save nothing. (The signal may come within a print,
+    and an exception could be caught.)"""
     if rank == 0:
         os.write(1, f'\nstopped; last.pt has step {saved_step}; resume: {again}\n'.encode())
     os._exit(128 + number)
@@ -362,7 +365,7 @@ if rank == 0:
     print(f'{model.config}\ntrained parameters: {len(gradient):,}, steps: {max_steps:,}, '
           f'{per_epoch:,} an epoch, processes: {world} ({device}, {dtype})\n'
           f'a conversation:\n{marked(*train[0], tokenizer)}')
-if is_new:                      # shows whether there is room, and there is a run to resume
+if is_new:                      # a full disk fails now, and there is a run to resume
     save('last.pt')
 saved_step = step
 signal.signal(signal.SIGINT, stop)
@@ -376,7 +379,7 @@ while True:
     if step == max_steps:
         break
     began = time.perf_counter()
-    torch.manual_seed((seed * 1_000_003 + step) * 4096 + rank)      # of dropout
+    torch.manual_seed((seed * 1_000_003 + step) * 4096 + rank)  # of dropout, other in each process
     # the learning rate: a linear rise, then half a cosine down to 0
     progress = max(0, step - warmup_steps) / max(1, max_steps - warmup_steps)       # from 0 to 1
     lr = learning_rate * min(1, (step + 1) / max(1, warmup_steps))
