@@ -90,14 +90,14 @@ def exact_loss(model, ids, batch_size):
     A block sees no other block, so batch_size changes the loss by rounding only."""
     T = model.config.block_size
     n = len(ids) - 1
-    cuts = sorted({*range(0, n - n % T, T * batch_size), n - n % T, n})     # 0 4 8 10, one by one
+    cuts = sorted({*range(0, n - n % T, T * batch_size), n - n % T, n})     # batch_size=1: 0 4 8 10
     nats = 0.0
     for begin, end in tqdm([*zip(cuts, cuts[1:])], 'loss', disable=None):
         length = min(T, end - begin)
         some = torch.from_numpy(ids[begin:end + 1].astype(np.int64))
         some = some.to(model.embedding.weight.device)  # (B T + 1,)
         _, loss = model(some[:-1].view(-1, length), some[1:].view(-1, length))
-        nats += loss.item() * (end - begin)
+        nats += loss.item() * (end - begin)         # the model returns the mean
     return nats, n
 
 
@@ -165,7 +165,7 @@ def paired_difference(before, after):
     # bootstrap() takes numbers from 0 to 1, so a difference of -1 goes in as 0, and 1 as 1.
     changes = [(1 + b - a) / 2 for a, b in zip(before, after)]
     low, high = [2 * end - 1 for end in bootstrap(changes)]
-    if before == after:         # no problem differs: how many could, all to one side?
+    if before == after:         # None of n differs. Of n others, so many may, all to one side.
         high = interval([0] * len(before))[1]
         low = -high
     return [mean(after) - mean(before), low, high]
@@ -247,7 +247,7 @@ def print_table(title, rows):
     print()
 
 
-config = configure(globals(), BOUNDS)
+config = configure(globals(), BOUNDS)       # config files and flags replace the settings
 
 # --- 3. what is asked for, and where the results go -----------------------------------------------
 all_tasks = [*dict.fromkeys(tasks.split(','))]          # each once
@@ -284,8 +284,8 @@ def read_samples(path):
     path = samples_in(path)
     try:
         rows = [json.loads(line) for line in pathlib.Path(path).read_bytes().splitlines()]
-        by_problem(rows)
-        [_] = {str(row.get('ckpt')) for row in rows}
+        by_problem(rows)                            # KeyError if a row lacks its outcome
+        [_] = {str(row.get('ckpt')) for row in rows}        # ValueError if there are two
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Mistake(f'{path} must have judged answers of one checkpoint, as eval.py writes them: '
                       f'{error!r}') from None
@@ -311,7 +311,7 @@ require(not asking or os.path.realpath(samples_in(out_folder)) not in map(os.pat
         f'{out=} would replace a file that is read; choose another --out')
 
 report = {'settings': config, 'tasks': {}}      # it becomes eval.json
-problems_of, run = {}, None
+problems_of, run = {}, None         # without run(), a task that has programs is refused
 if allow_code_execution:
     from extras import sandbox
     run = functools.partial(sandbox.run_many, timeout=timeout, memory_mb=memory_mb)
@@ -321,8 +321,9 @@ if asking:
     if completions:
         given = grading.read_answers(completions)
         chat = any(row.get('messages') for row in given) if chat is None else chat
-    report['decontaminated'] = questions.contamination(run_folder)
-    # First run answers that are known to be right or wrong.
+    report['decontaminated'] = questions.contamination(run_folder)     # what was searched for
+    # First run answers that are known to be right or wrong: where they are judged otherwise, a
+    # verdict says nothing, and the problem is left out.
     problems_of, harness = grading.check(problems_of, run)
     report |= harness
 
@@ -347,7 +348,7 @@ def open_data(folder):
             f'python prepare.py --source=FILE --out_dir={folder}')
     meta = json.loads(path.read_bytes())
     bins = {file.stem.removeprefix('val_'): np.memmap(file, meta['dtype'], 'r')
-            for file in files if file.stat().st_size > 4}           # a token and its target
+            for file in files if file.stat().st_size > 4}           # bytes: a token and its target
     require(len(bins.get('val', ())) == meta['tokens']['val'], f'{folder}/val.bin has too few '
             'tokens, or not as many as meta.json says; run prepare.py again')
     return meta, bins

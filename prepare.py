@@ -25,7 +25,7 @@ import ast, collections, concurrent.futures, contextlib, functools, glob, gzip, 
 import itertools, json, multiprocessing, os, pathlib, re, shlex, shutil, signal, sys
 import sysconfig, textwrap, threading, time, types, unicodedata, warnings, zlib
 from typing import Literal
-from configurator import Mistake, configure, require, set_by
+from configurator import Mistake, configure, require, set_by     # set_by: what files or flags set
 import numpy as np
 from tqdm import tqdm
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -100,7 +100,7 @@ OTHER_CODE = tuple('.c .h .cc .cpp .cxx .hpp .cs .java .kt .scala .swift .js .js
 OF_OTHERS = set('node_modules bower_components site-packages dist-packages __pycache__'.split())
 STDLIB_TESTS = {'test', 'tests', 'idle_test'}
 SHARD = 16_000_000              # bytes
-PIECES = 8                      # of a larger .jsonl: so many processes can share it
+PIECES = 8                      # of the lines of a larger .jsonl: so many processes can share it
 
 
 def files_under(top, pattern, skip, passed_over):
@@ -149,9 +149,10 @@ def find_files(source, any_ending=False, download_dir='data/raw'):
 
 
 def cut_into_shards(files_of, kind='text'):
-    """Return the shards of {source: its files}: [(source, [(path, piece, n_pieces), ...]), ...], 16
-    MB each. A larger .jsonl of texts is eight pieces: each has every eighth of its lines. Judged
-    answers to one problem become pairs, so they stay together."""
+    """Return the shards of {source: its files}: [(source, [(path, piece, n_pieces), ...]), ...]:
+    16 MB of texts, or a file of records. A .jsonl of texts that is larger than 16 MB is eight
+    pieces, each with every eighth of its lines. (Judged answers to one problem become pairs, so
+    their file stays whole.)"""
     shards = collections.defaultdict(list)
     for source, paths in files_of.items():
         total = 0
@@ -327,8 +328,8 @@ def size_of(document):
 
 def mode_of(text, path):
     """Return how to treat a text, by the end of its path: 'code' is Python, 'other code' any other
-    language, 'prose' may hold code, which stays. Without an ending, what parses is Python, if it
-    does something: `yes` and `a: b` do nothing."""
+    language, 'prose' may hold code, which stays. With any other ending or none, what parses is
+    Python, if it does something: `yes` and `a: b` do nothing."""
     if ends_with(path, OTHER_CODE):
         return 'other code'
     if ends_with(path, '.py'):
@@ -338,9 +339,9 @@ def mode_of(text, path):
     # the body of a function is indented
     tree = compiles(textwrap.dedent(text) if text[:1].isspace() else text, ast.PyCF_ONLY_AST)
     body = tree.body if tree else []
-    words = [node for node in body if isinstance(node, ast.Expr | ast.AnnAssign)
-             and not isinstance(node.value, ast.Call)]
-    return 'code' if len(words) < len(body) else 'prose'
+    idle = [node for node in body if isinstance(node, ast.Expr | ast.AnnAssign)
+            and not isinstance(node.value, ast.Call)]
+    return 'code' if len(idle) < len(body) else 'prose'
 
 
 def compiles(program, flags=0):
@@ -356,6 +357,7 @@ def compiles(program, flags=0):
 
 # --- normalise: a text gets one form, whatever its source -----------------------------------------
 # Otherwise a tokenizer spends its vocabulary on such differences, and a model learns to write them.
+# control characters but tab and newline, soft hyphen, zero-width signs, byte order marks
 CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\u2028\u2029\u2060\ufeff\ufff9-\ufffb]')
 LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\u2028\u2029'      # vertical tab, new page, separators
 BLOCKS = ('br p div h1 h2 h3 h4 h5 h6 li ul ol dd dt td th tr table section article blockquote pre '
@@ -495,8 +497,8 @@ def gibberish(text):
 def code_reason(text, is_python=True, parse=True, chance=None):
     """Return why to drop a program, or None: the rules of CodeParrot, with its numbers. Two rules
     drop only 7 in 10 of what they find: texts whose chance, in [0, 1), is below 0.7. It follows
-    from the text, so the next run drops the same ones, but not from the hash that decides about
-    the split: of what these rules keep, that would hold out nothing."""
+    from the text, so the next run drops the same ones. It is not the hash of the split: what is
+    held out is below 0.1 there, so these rules would drop all of it."""
     lines = text.split('\n')
     data = text.encode('utf-8', 'surrogatepass')
     head = '\n'.join(lines[:5])
@@ -517,6 +519,7 @@ def code_reason(text, is_python=True, parse=True, chance=None):
         return 'config or test'                                         # Unit tests of f
     if not is_python:
         return None
+    # Other bits of the hash, so the two rules draw apart.
     if chance * 1024 % 1 < 0.7 and not re.search(r'\b(?:def|class|for|while)\b', text):
         return 'no keywords'                                            # print(1)
     if text.count('=') < 5:
@@ -659,8 +662,8 @@ def hashes_of(texts, roles):
     split: of the text, or of the first question, so none that is held out is trained on."""
     data = [text.encode() for text in texts]
     visible = [text.translate(None, b' \t\n\r\f\v') for text in data]
-    return (hash64(b'\0'.join([*visible, *map(str.encode, roles)])),
-            hash64(data[roles[:1] == ['system']]))
+    first = 1 if roles[:1] == ['system'] else 0
+    return hash64(b'\0'.join([*visible, *map(str.encode, roles)])), hash64(data[first])
 
 
 def keys_of(texts, dedup, bands, rows):
@@ -716,7 +719,7 @@ def clean_shard(source, pieces, folder, settings):
     if not config.keep_downloads:
         from extras import hub
         for path, *_ in pieces:
-            hub.delete(path)
+            hub.delete(path)            # if it was fetched; files of yours stay
 
 
 def begin_work():
@@ -933,8 +936,8 @@ def find_copies(exact, keys, documents, min_similarity, dedup):
 # sides. With a hash of the text a document stays where it is, next to its copies.
 def held_out(hashes, val_fraction):
     """Return which of n documents are for validation, bool (n,): those whose hash, as a number in
-    [0, 1), is below val_fraction, but at least one and at most n - 1, the lowest ones. Of four
-    documents with the hashes 0.7 0.3 0.9 0.4 the second one is held out."""
+    [0, 1), is below val_fraction, but at least one and not all. Of four documents with the hashes
+    0.7 0.3 0.9 0.4 and val_fraction=0.1 the second one is held out, because one must be."""
     if len(hashes) < 2:
         return np.ones(len(hashes), bool)
     n_below = np.sum(hashes / 2 ** 64 < val_fraction)
@@ -1073,6 +1076,7 @@ FOLDERS = {'text': 'data/quickstart', 'sft': 'data/sft', 'preference': 'data/pai
 RESULTS = re.compile(r'meta\.json|report\.(md|json)|audit\.md|shards|(train|val)\.(bin|jsonl)|'
                      r'val_.+\.bin')
 WORK = '.prepare_py'            # in out_dir, while a run works
+# settings that change no token
 HARMLESS = {'out_dir', 'overwrite', 'num_workers', 'download_dir', 'keep_downloads', 'part',
             'audit', 'preset'}
 
@@ -1164,13 +1168,14 @@ def is_lone_text(files):
 
 def prepare_lone_text(path, folder, config, tok):
     """Write train.bin and val.bin. Return the tokenizer, and what meta.json says of the text. One
-    text needs no <|endoftext|>: bytes have the ids 0 to 255, and Tiny Shakespeare has 65 tokens."""
+    text needs no <|endoftext|>, so byte and char have no special tokens here: with char, Tiny
+    Shakespeare has 65."""
     def refuse(place, error):
         raise Mistake(f"{path} can't be read: {error}")
 
     for name in set_by.keys() - FOR_LONE_TEXTS:
-        require(config[name] == 'raw', f'{name}={config[name]} needs documents: a folder or '
-                f'.jsonl, not {path}')
+        require(name == 'mode' and config[name] == 'raw', f'{name}={config[name]} needs documents: '
+                f'a folder or .jsonl, not {path}')
     found, facts = collections.Counter(), {'sha256': {}, 'tokens': {}}
     text = ''.join(record['text'] for _, record in read(path, refuse))
     require('\0' not in text, f'{path} has zero bytes, so it is no text')
@@ -1232,7 +1237,7 @@ if __name__ == '__main__':
         tok = make_tokenizer(config)
         require(is_lone or '<|endoftext|>' in tok.special, f'{tokenizer} has no <|endoftext|> to '
                 'end documents; use another, or --tokenizer=bpe')
-    # meta.json, whose hash a run knows, has the settings that decide about the data
+    # train.py remembers the hash of meta.json, so that has only settings that change the data.
     decisive = {name: value for name, value in config.items() if name not in HARMLESS}
     current_state = functools.partial(state_of, {**decisive, 'audit': audit}, files)
     state = current_state()
@@ -1261,7 +1266,7 @@ if __name__ == '__main__':
                        '--part'))
 
     # 2. duplicates: of those that say the same, the first one stays
-    n_numbers = 4 + len(keys_of([''], dedup, bands, rows))
+    n_numbers = 4 + len(keys_of([''], dedup, bands, rows))      # of a document, see clean_shard()
     folders = [folder for _, _, folder, _ in jobs]
     notes, shard, table = gather(folders, n_numbers, work / 'table')
     owners = np.array([source for source, *_ in jobs])[shard]       # the source of each document

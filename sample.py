@@ -73,7 +73,7 @@ def encode(tokenizer, prompt):
     and 2 bytes are written again. Messages end in a token of their own and need none of this."""
     if not isinstance(prompt, str):
         return tokenizer.render(prompt, add_generation_prompt=True)[0], None, 0
-    whole = tokenizer.begin + tokenizer.encode(prompt) or tokenizer.first
+    whole = (tokenizer.begin + tokenizer.encode(prompt)) or tokenizer.first
     ids, allowed = tokenizer.heal(whole) if len(whole) > 1 else (whole, None)
     return ids, allowed, len(tokenizer.decode_bytes(whole[len(ids):]))
 
@@ -100,7 +100,7 @@ def write(model, tokenizer, prompt, max_new_tokens, draw, ends=''):
     ids, allowed, n_again = encode(tokenizer, prompt)
     n = max_new_tokens + (n_again > 0)          # the first one replaces the prompt's last
 
-    def choose(logits, rows, t):
+    def choose(logits, rows, t):    # rows: one, because stream() gets one prompt
         # Special tokens that only prompts have, such as <|im_start|>, are never drawn.
         logits[:, tokenizer.never_in_answers(logits.shape[1])] = -torch.inf
         if t == 0 and allowed:
@@ -123,6 +123,7 @@ def write(model, tokenizer, prompt, max_new_tokens, draw, ends=''):
             why = 'length'
         data = b'' if why == 'stop' else tokenizer.decode_bytes([id])
         text += decoder.decode(data[n_again if t == 0 else 0:], bool(why))
+        # partial: also what may become a match with more text
         found = regex.search(ends, text, pos=n_shown, partial=not why) if ends else None
         if found and not found.partial:
             why = 'stop'
@@ -147,13 +148,11 @@ def instead_of(path):
     if regex.fullmatch(r'[\w.-]+/[\w.-]+', path) and owner != 'out' and not os.path.exists(owner):
         return f'download it, then name its folder: hf download {path} --local-dir={name}'
     there = sorted({os.path.dirname(file) for file in glob.glob('out/*/*.pt')})
-    if there:
-        return f'give one that does: --ckpt={shlex.quote(there[0])} (of {", ".join(there)})'
-    steps = '' if os.path.exists('data/quickstart') else 'python prepare.py && '
-    return f'run: {steps}python train.py'
+    return (f'give one that does: --ckpt={shlex.quote(there[0])} (of {", ".join(there)})' if there
+            else 'run: python prepare.py && python train.py')
 
 
-configure(globals(), BOUNDS)
+configure(globals(), BOUNDS)                    # config files and flags replace the settings
 sys.stdout.reconfigure(errors='replace')        # what a terminal cannot show becomes a ?
 require(len(set_by.keys() & {'prompt', 'prompt_file', 'prompts'}) < 2,
         'give one of --prompt, --prompt_file and --prompts')
@@ -263,7 +262,7 @@ elif chat and not any(texts):
         while question := input('you> ').strip():
             try:
                 history = with_question(tokenizer, history, question, context)
-            except ValueError as mistake:   # such as a message that is too long
+            except ValueError as mistake:   # a Mistake, such as a message that is too long
                 print(mistake)
                 continue
             # A seed for each turn. If all had the same one, all would draw the same numbers.
@@ -283,7 +282,7 @@ else:
     for text in texts:
         try:
             asked = with_question(tokenizer, history, text, context) if chat else text
-            encode(tokenizer, asked)
+            encode(tokenizer, asked)        # refuses it before anything is printed
         except ValueError as error:
             raise Mistake(error) from None
         for t in sweep or [temperature]:
