@@ -12,13 +12,14 @@ record: its code and its text, without what the code printed.
 import bz2, codecs, contextlib, csv, gzip, importlib, io, json, lzma, os, re
 from configurator import Mistake
 
-TABLES = '.parquet', '.csv', '.tsv', '.ipynb'
+# what prepare.py can't read by itself
+OTHER = re.compile(r'\.(parquet|csv|tsv|ipynb)(\.gz)?$|\.(zst|bz2|xz)$', re.I)
 PIECE = 1 << 16                 # bytes that are unpacked at a time
 LONGEST = 100_000_000           # characters of a cell in a .csv
 ROWS = 100                      # of a .parquet file, in memory at a time
 
 
-def open_file(path):
+def open_file(path, mode='rb'):
     """Open a file to read its bytes: unpacked, and a table as lines of JSON."""
     kind = re.sub(r'\.(gz|zst|bz2|xz)$', '', path.lower())
     lines_of = next((read for ending, read in READERS.items() if kind.endswith(ending)), unpack)
