@@ -378,8 +378,8 @@ def test_one_file_can_be_many_documents_or_raw_and_its_field_can_be_named(tmp_pa
     for name, *more in ('a.txt',), ('b.jsonl', '--text_field=article'):
         prepare(tmp_path / 'out', tmp_path / name, *more)
         assert kept(tmp_path / 'out') == sorted(TEXTS)
-    (tmp_path / 'c.csv').write_text('x,y\n' * 20, encoding='utf-8')
-    prepare(tmp_path / 'out', tmp_path / 'c.csv', '--mode=raw')
+    (tmp_path / 'c.dat').write_text('x,y\n' * 20, encoding='utf-8')
+    prepare(tmp_path / 'out', tmp_path / 'c.dat', '--mode=raw')
 
 
 # --- what each stage drops ----------------------------------------------------------------------------------
@@ -478,14 +478,14 @@ def test_nothing_of_others_is_replaced(tmp_path):
 def odd(tmp_path_factory):
     """What can't be prepared."""
     home = write(tmp_path_factory.mktemp('odd') / 'home', [prose(0), prose(1)])
-    for name in 'b.csv', 'b.ipynb', 'b.tar.gz', 'b', 'pictures/a.png', 'pictures/b.png':
+    for name in 'b.dat', 'b.tar.gz', 'b', 'pictures/a.png', 'pictures/b.png':
         (home / name).parent.mkdir(exist_ok=True)
         (home / name).write_text('x,y\n' * 20, encoding='utf-8')
     for name, text in {'list': '[\n{"text": "a"},\n{"text": "b"}\n]\n', 'lines': '{\n "text": "a"\n}\n',
                        'comma': '{"text": "a"},\n', 'open': '[{"text": "a"}, 1\n'}.items():
         (home / f'{name}.jsonl').write_text(text, encoding='utf-8')
     write_records(home / 'chats.jsonl', [{'messages': [{'role': 'user'}]}] * 9)
-    write_records(home / 'article.jsonl', [{'title': 'x', 'article': text} for text in TEXTS])
+    write_records(home / 'article.jsonl', [{'title': text, 'article': text} for text in TEXTS])
     write(home / 'short', ['Page not found\n'] * 2)
     for name, data in {'zero.txt': b'a\0' * 99, 'empty.txt': b'',
                        'bomb.txt.gz': gzip.compress(bytes(20_000_000)),
@@ -497,7 +497,7 @@ def odd(tmp_path_factory):
 
 
 MISTAKES = [        # lines of a config file, or flags, and words of the sentence
-    *((f'--source={name}', ['no text at', '--mode=raw']) for name in ('b.csv', 'b.ipynb', 'b.tar.gz', 'b')),
+    *((f'--source={name}', ['no text at', '--mode=raw']) for name in ('b.dat', 'b.tar.gz', 'b')),
     ('--source=pictures', ['no text at', '.jsonl', 'it has 2 .png']),
     ('--source=zero.txt', ['zero.txt', 'iconv']), ('--source=empty.txt', ['0 characters']),
     *((f'--source={name}', [name]) for name in ('bomb.txt.gz', 'cut.txt.gz', 'pipe.txt')),
