@@ -264,7 +264,7 @@ def read(path, reject, piece=0, n_pieces=1):
 
 def shape_of(row, error):
     """Say what a line that is no record looks like, and what is read."""
-    if row.startswith(b'\0'):           # formats.py says what is wrong with a row of a table
+    if row.startswith(b'\0line '):      # formats.py says what is wrong with a row of a table
         return row[1:].decode().strip()
     shapes = ((rb'[\[{]$', 'JSON over several lines'), (rb'.*[}\]"],$', 'a comma at its end'),
               (rb'\[', 'a list'), (b'', f'no JSON ({error})'))
@@ -278,10 +278,12 @@ def text_of(record, names=TEXT_NAMES, notes=None):
     the only long one is the text, unless the record looks like a conversation: notes counts it."""
     record = record if isinstance(record, dict) else {'text': record}
     if names is TEXT_NAMES and not ({*TEXT_NAMES} | OF_CHATS) & record.keys():
-        long = [name for name, text in record.items() if isinstance(text, str) and len(text) >= 200]
-        names = long if len(long) == 1 else names
-        if notes is not None:
-            notes.update(long if len(long) == 1 else ())
+        long = [name for name, text in record.items()
+                if isinstance(text, str) and len(text) >= 200 and ' ' in text]
+        if len(long) == 1 or notes:         # of earlier records of this shard
+            names = [*notes] if notes else long
+        if names is not TEXT_NAMES and notes is not None:
+            notes.update({*names} & record.keys())
     texts = [record[name] for name in names if isinstance(record.get(name), str)]
     if not texts:
         raise ValueError(f'it has {", ".join(record) or "no field"}, and no {" or ".join(names)}; '
@@ -1155,13 +1157,14 @@ def publish(new, out_dir, meta, tok=None):
 
 # --- a lone text: a model trains on its beginning, and its end is held out ------------------------
 FOR_LONE_TEXTS = set('source kind out_dir overwrite tokenizer vocab_size val_fraction pii '
-                     'num_workers download_dir keep_downloads gpt2_dir'.split())
+                     'max_files num_workers download_dir keep_downloads gpt2_dir'.split())
 
 
 def is_lone_text(files):
     """Whether these are one file of text, without lines <|endoftext|> that divide it."""
     if len(files) == 1 and not ends_with(files[0], RECORDS):
-        with contextlib.suppress(OSError, EOFError, zlib.error), open_file(files[0]) as f:
+        unreadable = OSError, EOFError, ValueError, zlib.error
+        with contextlib.suppress(*unreadable), open_file(files[0]) as f:
             return not re.search(rb'(?m)^<\|endoftext\|>\r?$', f.read(PIECE))
         return True                     # it can't be read, which is said later
 

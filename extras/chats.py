@@ -20,6 +20,8 @@ from extras.forms import Record, messages_of, pair_of
 # phrase.
 LENGTHS = 0, math.inf               # characters of an answer
 UNWANTED = ()                       # in lower case: 'as an ai language model', ...
+# what a record raises that has another form than the one it is read as
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 SCORES = 'margin', 'agreement'      # score of chosen - score of rejected; fraction of annotators
 
 
@@ -33,8 +35,9 @@ def documents(entries, reject, kind, prefer='passed'):
                 if line == 0:
                     raise ValueError(f'{kind} needs records, in .jsonl or .json')
                 fields = fields_of(record, kind)
-            except (ValueError, RecursionError) as error:
-                reject(f'{path}:{line or 1}', str(error))
+            except MALFORMED as error:
+                kind_of = '' if type(error) is ValueError else f'{type(error).__name__}: '
+                reject(f'{path}:{line or 1}', f'{kind_of}{error}')
                 continue
             # A record of judged answers comes from several lines, and line is None.
             yield {**fields, 'record': record, 'path': f'{path}:{line}' if line else path,

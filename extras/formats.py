@@ -82,7 +82,7 @@ def unpack_zst(path):
     zstandard = need('zstandard', path)
     frame, packed = None, b''
     with open(path, 'rb') as f:
-        while packed := packed or f.read(PIECE):
+        while packed := packed or f.read(1024):     # of zeros it may become 30 MB
             frame = frame or zstandard.ZstdDecompressor().decompressobj()
             try:
                 yield frame.decompress(packed)
@@ -111,7 +111,9 @@ def rows_of_parquet(path):
             kind = kind.value_type
             if types.is_integer(kind) or types.is_floating(kind):
                 return False
-        return not (types.is_binary(kind) or types.is_large_binary(kind))
+        # Hugging Face keeps an image as {'bytes', 'path'}
+        parts = [field.type for field in kind] if types.is_struct(kind) else [kind]
+        return not any(types.is_binary(part) or types.is_large_binary(part) for part in parts)
 
     # without pre_buffer, of a group of rows only the pages that are read are in memory
     with parquet.ParquetFile(path, pre_buffer=False, buffer_size=PIECE) as file:
@@ -132,19 +134,24 @@ def rows_of_csv(path):
         with contextlib.suppress(UnicodeDecodeError):
             head = decoder.decode(head)
         if isinstance(head, bytes):     # as Excel writes it
+            if len(re.findall(rb'[\x80-\xff]', head)) > 0.3 * len(head):    # as decode() says
+                raise ValueError('neither UTF-8 nor a text in Windows-1252; convert it with iconv')
             encoding, head = 'cp1252', head.decode('cp1252')
         first = head.partition('\n')[0]
         is_tsv = '.tsv' in os.path.basename(path).lower()
         rows = csv.reader(io.TextIOWrapper(f, encoding, newline=''), strict=True,
                           delimiter='\t' if is_tsv else max(',;\t', key=first.count))
         names = next(rows, [])
+        if names and not names[0]:      # pandas leaves it empty
+            names[0] = 'index'
         if not names or not all(names) or len({*names}) < len(names):
             raise ValueError(f'the first line must name each column, once; it has {names!r:.200}')
         while True:
+            began = rows.line_num + 1
             try:
                 row = next(rows, None)
             except csv.Error as error:              # the next line may be right
-                yield f'\0line {rows.line_num}: {error}\n'.encode()
+                yield f'\0line {rows.line_num}, from {began} on: {error}\n'.encode()
                 continue
             if row is None:
                 return
@@ -158,10 +165,13 @@ def rows_of_csv(path):
 def cells_of_notebook(path):
     """Yield one record: text and code of a Jupyter notebook, in order, a blank line apart."""
     notebook = json.loads(b''.join(unpack(path)))
-    sheets = notebook.get('worksheets') or [notebook]           # the first ones had sheets
-    cells = [cell for sheet in sheets for cell in sheet['cells']]
-    texts = [''.join(cell.get('source') or cell.get('input') or '') for cell in cells
-             if cell.get('cell_type') in ('code', 'markdown')]
+    try:
+        sheets = notebook.get('worksheets') or [notebook]       # the first ones had sheets
+        cells = [cell for sheet in sheets for cell in sheet['cells']]
+        texts = [''.join(cell.get('source') or cell.get('input') or '') for cell in cells
+                 if cell.get('cell_type') in ('code', 'markdown')]
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f'it is no notebook ({error!r})') from None
     yield line_of({'text': '\n\n'.join(filter(str.strip, texts))})
 
 

@@ -57,6 +57,8 @@ class Record:
         """Return the first value under the names of a thing that is not empty, or else an empty
         one, or None. All these columns count as used."""
         names = ALIASES.get(thing, (thing,))
+        if not isinstance(self.columns.get('data'), list):
+            names = tuple(name for name in names if name != 'data')
         values = [self.columns[name] for name in names if self.columns.get(name) is not None]
         full = [value for value in values if value != '' and value != []]
         self.used |= {*names}
@@ -73,13 +75,15 @@ def messages_of(record):
     """Return [{'role': 'system' | 'user' | 'assistant' | 'tool', 'content'}] of a record, from its
     first question to its last answer. ValueError if it has another form."""
     record = record if isinstance(record, Record) else Record(record)
-    turns = record.get('messages')
+    turns = record.get('messages') or None
     if turns is None and 'mapping' in record.columns:
         turns = shown_branch(record)
     if turns is None:
         answer = record.get('answer')
         if isinstance(answer, dict):                    # SQuAD's {'text': ['In 1932.'], ...}
-            answer = (answer.get('text') or [None])[0]
+            answer = answer.get('text')
+        if isinstance(answer, list) and all(isinstance(text, str) for text in answer):
+            answer = (answer or [None])[0]              # other words for the same answer
         answer = answer if isinstance(answer, list) else [('assistant', answer)]
         turns = prompt_of(record) + answer
     messages = joined(read_turns(record, turns))
@@ -100,7 +104,8 @@ def prompt_of(record):
                          f'{", ".join(record.columns)}')
     if isinstance(question, list):
         return question
-    if not isinstance(history, list) or any(len(pair) != 2 for pair in history):
+    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2
+                                                for pair in history):
         raise ValueError('"history" must be a list of pairs, [question, answer]')
     more = [record.columns.get(name) for name in ALIASES['more of the question']]
     record.get('more of the question')
@@ -202,7 +207,7 @@ def shown_branch(record):
 def pair_of(record):
     """Return the texts and roles of a record, and its margin and agreement, if it has them."""
     record = record if isinstance(record, Record) else Record(record)
-    if 'completions' in record.columns:
+    if record.columns.get('completions'):
         roles, answers, scores = best_and_worst(record)
     elif 'label' in record.columns and 'chosen' not in record.columns:
         label = record.get('label')

@@ -43,6 +43,8 @@ def to_question(record, is_graded=True):
     if not asked or not isinstance(asked, str | list):
         raise Mistake('the line has no prompt or question')
     tests = record.get('tests') or ''
+    if not isinstance(tests, str):
+        raise Mistake(f'"tests" must be a text, a program, not {tests!r:.80}')
     question = record | {'messages': messages_of(asked), 'prompt': asked,
                          'entry_point': record.get('entry_point') or '', 'solution': '',
                          'ends': r'(?<=\n)(?=Question:)'}
@@ -74,7 +76,7 @@ def to_question(record, is_graded=True):
     name = question['entry_point']
     if name and not (isinstance(name, str) and name.isidentifier()):
         raise Mistake(f'the entry_point {name!r:.80} must be the name of a function')
-    compile(question['tests'], 'tests', 'exec')         # an error if they are no program
+    compile(question['tests'], 'tests', 'exec')         # SyntaxError if they are no program
     hash(question.get('task_id'))                       # TypeError if no dict can hold it
     return question
 
@@ -88,8 +90,19 @@ def of_mbpp(record):
     """Return a problem of MBPP, whose two files have different keys, in HumanEval's layout. A chat
     is asked the text and shown the tests. A base model continues the function: what its solution
     imports, its signature, and a docstring of the same text and tests."""
-    record = {'test_setup_code': '', 'test_imports': []} | record
-    text, tests = record.get('text') or record['prompt'], record.pop('test_list')
+    record = {'test_setup_code': '', 'test_imports': [], 'code': None} | record
+    text, tests = record.get('text') or record.get('prompt'), record.pop('test_list')
+    texts = {'text': text, 'code': record['code'], 'test_setup_code': record['test_setup_code']}
+    lists = {'test_imports': record['test_imports'], 'test_list': tests}
+    for key, value in (texts | lists).items():
+        parts = value if key in lists else [value]
+        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+            raise Mistake(f'"{key}" of a problem of MBPP must be a '
+                          f'{"list of texts" if key in lists else "text"}, not {value!r:.80}')
+    for key, code in ('code', record['code']), *(('test_list', test) for test in tests):
+        if error := names_in(code)[2]:
+            raise Mistake(f'"{key}" of a problem of MBPP is not Python: {error}')
+
     called = set.intersection(*[names_in(test)[1] for test in tests] or [set()])
     tree = ast.parse(record['code'])
     functions = [node for node in tree.body if getattr(node, 'name', '') in called]
@@ -256,6 +269,9 @@ def broken_rules(rules, text):
 def rules_of(record):
     """Return all rules of a record. "answer" is one only where nothing else is checked. ValueError
     if a rule cannot be tried or cannot fail, or if nothing is checked."""
+    if 'rules' in record:
+        raise Mistake('"rules" are no longer read; a "regex" can say most of them, see '
+                      'docs/measuring.md')
     rules = []
     for key in 'must_contain', 'must_not_contain', 'regex':
         values = record.get(key, [])

@@ -121,7 +121,7 @@ def read(path, reject, piece=0, n_pieces=1):
 
 def shape_of(row, error):
     """Say what a line that is no record looks like, and what is read."""
-    if row.startswith(b'\0'):           # formats.py says what is wrong with a row of a table
+    if row.startswith(b'\0line '):      # formats.py says what is wrong with a row of a table
         return row[1:].decode().strip()
     shapes = ((rb'[\[{]$', 'JSON over several lines'), (rb'.*[}\]"],$', 'a comma at its end'),
               (rb'\[', 'a list'), (b'', f'no JSON ({error})'))
@@ -135,10 +135,12 @@ def text_of(record, names=TEXT_NAMES, notes=None):
     the only long one is the text, unless the record looks like a conversation: notes counts it."""
     record = record if isinstance(record, dict) else {'text': record}
     if names is TEXT_NAMES and not ({*TEXT_NAMES} | OF_CHATS) & record.keys():
-        long = [name for name, text in record.items() if isinstance(text, str) and len(text) >= 200]
-        names = long if len(long) == 1 else names
-        if notes is not None:
-            notes.update(long if len(long) == 1 else ())
+        long = [name for name, text in record.items()
+                if isinstance(text, str) and len(text) >= 200 and ' ' in text]
+        if len(long) == 1 or notes:         # of earlier records of this shard
+            names = [*notes] if notes else long
+        if names is not TEXT_NAMES and notes is not None:
+            notes.update({*names} & record.keys())
     texts = [record[name] for name in names if isinstance(record.get(name), str)]
     if not texts:
         raise ValueError(f'it has {", ".join(record) or "no field"}, and no {" or ".join(names)}; '
@@ -234,6 +236,7 @@ class Stream:
 
     def read(self, shard, line):
         """Yield the text of each document from a position on, without an end."""
+        n_empty = 0         # shards in a row without a text
         while True:
             path = self.paths[shard % len(self.paths)]
             try:
@@ -242,13 +245,15 @@ class Stream:
                         text = text_in(data)
                         if text is not None:
                             self.position[:2] = shard, number + 1
+                            n_empty = 0
                             yield text
             except Mistake:             # a package that is missing
                 raise
-            except (ValueError, EOFError, OSError, zlib.error):         # a damaged file
-                pass
-            shard, line = shard + 1, 0
-            if shard == len(self.paths) and self.position[:2] == [0, 0]:
+            except (ValueError, EOFError, OSError, zlib.error) as error:        # a damaged file
+                if getattr(error, 'errno', None):       # no file, no permission, a broken disk
+                    raise
+            shard, line, n_empty = shard + 1, 0, n_empty + 1
+            if n_empty > len(self.paths):
                 raise Mistake(f'{", ".join(self.paths[:3])}...: no line has a text or content')
 
     def take(self, n_rows, T):

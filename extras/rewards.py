@@ -60,6 +60,7 @@ def open_tests(source, content, n_held_out, allow_code_execution, timeout, rank,
         """Return what a text earns. running: the future result of its program, or None."""
         verdict = grading.outcome(question, text, running and running.result())
         if verdict['outcome'] == 'infrastructure':
+            court.pool.shutdown(wait=False, cancel_futures=True)    # or Python would run the rest
             raise Mistake(f'no verdict on {question["messages"][-1]["content"]!r:.80}: its tests '
                           f'or the machine failed: {verdict["message"]}')
         return float(verdict['outcome'] == 'passed')
@@ -104,7 +105,7 @@ def score(model, x, y):
 
 
 def open_scores(path, prompts, tokenizer, device, autocast):
-    """Return prompts, judge(prompts, texts), which returns the scores of these texts, and bytes
+    """Return prompts, judge(prompts, texts), which yields the scores of these texts, and bytes
     that identify both. path: a folder of dpo.py --loss_type=rm. prompts: problems, or a FILE.jsonl
     with {"prompt"} lines."""
     remedy = ('train one: python dpo.py --loss_type=rm --out_dir=out/reward --data_dir=data/pairs')
@@ -131,14 +132,13 @@ def open_scores(path, prompts, tokenizer, device, autocast):
     @torch.no_grad()
     def judge(prompts, texts):
         rows = [fit(*case) for case in zip(prompts, texts)]
-        scores = []
         for i in range(0, len(rows), 64):
             few = rows[i:i + 64]
             x = pad_sequence(few, batch_first=True).to(device)                          # (B, T)
             y = pad_sequence([row[1:] for row in few], batch_first=True, padding_value=IGNORE)
             with autocast:
-                scores += score(model, x, y.to(device)).tolist()
-        return scores
+                scores = score(model, x, y.to(device)).tolist()
+            yield from scores
 
     bits = sum(p.detach().view(torch.int32).sum().item() for p in model.parameters())
     return read_prompts(prompts), judge, f'{bits}'.encode()

@@ -126,7 +126,6 @@ WRONG = CODE.format('x = = 1')
 TOOL = {'role': 'tool', 'content': 'found'}
 REASONS = [         # a conversation, and what speaks against it
     (chat('a', 'b', 'c', 'd', system='s'), None),
-    (chat('a') + chat('b', 'c'), None),             # two questions in a row are one
     (chat('a', 'b') + chat('x', 'c')[1:], 'roles do not alternate'),
     ([TOOL, *chat('a', 'b')], 'roles do not alternate'), (chat('a', ' \n'), 'empty answer'),
     (chat('\n', 'b'), 'empty message'),

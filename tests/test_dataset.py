@@ -210,6 +210,10 @@ def test_the_only_long_column_is_the_text_but_not_of_a_conversation(tmp_path):
     folder.mkdir()
     said = prepare(tmp_path / 'out', shards_of_words(folder, 'body'))
     assert 'the text is in the column body: 300' in said and len(kept(tmp_path / 'out')) == 300
+    url = 'https://a.org/' + 'a' * 250
+    some = [{'url': url, 'body': prose(i, 60 if i % 2 == 0 else 25)} for i in range(40)]
+    prepare(tmp_path / 'short', write_records(tmp_path / 'c.jsonl', some))
+    assert sorted(text.strip() for text in kept(tmp_path / 'short')) == sorted(r['body'] for r in some)
     source = write_records(tmp_path / 'b.jsonl', [{'title': 't', 'output': 'long ' * 90}] * 9)
     mistake(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/no'),
             'title, output', '--text_field=NAME')

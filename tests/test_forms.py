@@ -69,6 +69,8 @@ CONVERSATIONS = [
       'category': 1},
      [*AB, user('c'), assistant('d')], ['category']),
     ({'id': '0', 'data': ['a', 'b', 'c', 'd']}, [*AB, user('c'), assistant('d')], ['id']),
+    ({'question': 'Who?', 'answer': ['Ann', 'Ann B.']}, [user('Who?'), assistant('Ann')], []),
+    ({'messages': [], 'prompt': 'a', 'response': 'b', 'data': '2024'}, AB, ['data']),
     # two questions in a row are one
     ({'messages': [user('a'), user('b'), assistant('c')]}, [user('a\n\nb'), assistant('c')], []),
     # ChatGPT's export is a tree: what was shown last counts
@@ -124,6 +126,9 @@ REFUSED = [
     ('sft', {'prompt': 'a', 'answer': 'b', 'history': [['x']]}, 'list of pairs'),
     ('sft', {'prompt': 'a', 'answer': 'b', 'system': 3}, 'system message'),
     ('sft', {'text': 'a'}, 'no messages, conversations, or instruction and output, only: text'),
+    ('sft', {'instruction': 'a', 'output': 'b', 'history': [1]}, 'history'),
+    ('sft', {'mapping': {'1': None}, 'current_node': '1'}, 'none'),
+    ('preference', {'messages': 'hi', 'chosen': 'a', 'rejected': 'b'}, ''),
     ('preference', {'prompt': 'a', 'completion': 'b', 'label': 'up'}, "label is 'up'"),
     ('preference', {'instruction': 'a', 'completions': [{'response': 'b', 'overall_score': 3}] * 2},
      'no two different scores'),
@@ -207,6 +212,8 @@ def test_a_row_of_a_table_that_has_other_cells_is_counted_and_the_next_ones_are_
     assert rows == [{'text': 'café', 'id': '1'}, {'text': 'd', 'id': '4'}]
     assert len(told) == 2 and 'line 4' in told[1]
     assert 'line 3 has 3 cells, and 2 columns have names' in told[0]
+    (tmp_path / 'pandas.csv').write_text(',text\n0,a\n')
+    assert arrived(tmp_path / 'pandas.csv') == ([{'index': '0', 'text': 'a'}], [])
     for first in ('text,text\n1,2\n', 'text,\n1,2\n', '\n'):
         (tmp_path / 'b.csv').write_text(first)
         assert 'must name each column' in arrived(tmp_path / 'b.csv')[1][0]
@@ -238,6 +245,10 @@ def test_a_notebook_is_its_text_and_its_code_without_what_it_printed(tmp_path):
     (tmp_path / 'old.ipynb').write_text(json.dumps(old))
     assert arrived(tmp_path / 'a.ipynb') == ([{'text': '# A\nb\n\nx = 1'}], [])
     assert arrived(tmp_path / 'old.ipynb') == ([{'text': 'y = 2'}], [])
+    for odd in '{"nbformat": 4}', '[]', '{"cells": null}', '':
+        (tmp_path / 'a.ipynb').write_text(odd)
+        rows, [told] = arrived(tmp_path / 'a.ipynb')
+        assert not rows and 'a.ipynb' in told, odd
 
 
 def test_a_table_of_questions_and_answers_becomes_conversations(tmp_path):

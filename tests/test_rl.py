@@ -165,7 +165,8 @@ def test_a_reward_model_of_dpo_is_what_the_answers_earn(rl, sft_model, tmp_path)
     assert series(tmp_path / 'reward', 'val_accuracy')[-1] > 0.9
     val, plain = tmp_path / 'pairs/val.jsonl', contextlib.nullcontext()
     judge = open_scores(str(tmp_path / 'reward'), str(val), BYTES, 'cpu', plain)[1]
-    good, bad = (judge([row['prompt'] for row in read_rows(val)], [row[side] for row in read_rows(val)])
+    rows = read_rows(val)
+    good, bad = ([*judge([row['prompt'] for row in rows], [row[side] for row in rows])]
                  for side in ('chosen', 'rejected'))
     assert np.subtract(good, bad).mean() == approx(series(tmp_path / 'reward', 'val_margin')[-1], abs=1e-5)
     asked = write(tmp_path / 'prompts.jsonl', [{'prompt': f'{i}!'} for i in range(20)])
