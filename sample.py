@@ -123,7 +123,6 @@ def write(model, tokenizer, prompt, max_new_tokens, draw, ends=''):
             why = 'length'
         data = b'' if why == 'stop' else tokenizer.decode_bytes([id])
         text += decoder.decode(data[n_again if t == 0 else 0:], bool(why))
-        # partial: also what may become a match with more text
         found = regex.search(ends, text, pos=n_shown, partial=not why) if ends else None
         if found and not found.partial:
             why = 'stop'
