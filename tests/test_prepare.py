@@ -383,6 +383,18 @@ def test_one_file_can_be_many_documents_or_raw_and_its_field_can_be_named(tmp_pa
 
 
 # --- what each stage drops ----------------------------------------------------------------------------------
+def test_personal_data_are_masked_in_records_and_in_chats_and_counted(tmp_path):
+    rows = [{'text': f'{text} Write to ann{i}@uni.edu.'} for i, text in enumerate(TEXTS)]
+    talks = [{'prompt': f'Is ann{i}@uni.edu {i}?', 'completion': f'Ask bob{i}@uni.edu.'} for i in range(12)]
+    for name, some, n, *more in (('a.ndjson', rows, 12), ('b.jsonlines', rows, 12),
+                                 ('c.jsonl', talks, 24, '--kind=sft', '--dedup=none')):
+        out = tmp_path / name[0]
+        prepare(out, write_records(tmp_path / name, some), *more)
+        assert report(out)['counts']['personal data'] == {'email': n}, name
+        found = str(records(out)) if more else ''.join(kept(out))
+        assert found.count('<EMAIL>') == n and '@' not in found, name
+
+
 def planted():
     """Good documents, and {(stage, reason): rubbish that it must hit}."""
     code = [f'"""{prose(i)}"""\n' + ''.join(f'def {w}(x):\n    y = x + {i}\n    return y\n'
