@@ -349,8 +349,8 @@ def test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_ow
 
 
 def test_the_cat_sat_on_the_mat():
-    """The lesson's own example: six words in, six targets out, the last of them the end of the text. The
-    loss is test_model.py's, and that no word sees those after it test_generation.py's."""
+    """The lesson's own example: six words in, six targets out, the last of them the end of the text. That no
+    word sees those after it, and the loss, are test_model.py's."""
     words = 'The cat sat on the mat <EOS>'.split()
     ids = np.array([sorted(set(words)).index(word) for word in words], dtype=np.uint16)
     x, y = get_batch(T=6, batch_size=1)(ids, np.arange(1), 0)
