@@ -269,8 +269,11 @@ def test_a_worker_that_fails_or_dies_is_one_line_and_costs_nothing(folders, sour
     result = run(*command, before=killed_after('clean a shard', 2), timeout=100)    # as if memory were full
     mistake(result, 'memory', '--num_workers=1')
     assert list(tmp_path.glob(f'out/{CLEANED}/notes.json'))             # whichever shard was done first
+    ok(run(*command))
+    assert results(tmp_path / 'out')[:3] == results(folders[2])[:3]
     changes = before('clean a shard', f"open({str(source / '00000.jsonl')!r}, 'a').write(' ')")
-    mistake(run(*command, '--num_workers=1', before=changes), 'changed while it was read')
+    late = run('prepare.py', *flags(source, tmp_path / 'late', '--num_workers=1'), before=changes)
+    mistake(late, 'changed while it was read')
 
 
 def test_memory_does_not_grow_with_the_input(tmp_path):
