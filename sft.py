@@ -199,7 +199,7 @@ require(T <= context, f'{block_size=} is more than the context of {source}, {con
 
 # --- data -----------------------------------------------------------------------------------------
 # A run goes on with the same of these settings, and of all that it reads.
-fixed = f'{lora=}, {optimizer=}, {batch_size=}, {block_size=}, {seed=}'
+fixed = f'{lora=}, {optimizer=}, {batch_size=}, {block_size=}, {replay=}, {seed=}'
 data_hash = hashlib.sha256(fixed.encode())
 
 

@@ -232,12 +232,15 @@ class E(ValueError):
         super().__init__(f'code {code}')
         self.code = code
 def f(): raise E(3)
+def g(): return b'\xff'.decode()
 --- self.code = code => self.code = 0
 try: f()
 except E as e: assert str(e) == 'code 3' and e.code == 3
 assert issubclass(E, ValueError) and E(5).code == 5
 try: raise E(1)
 except ValueError: pass
+try: g()
+except UnicodeDecodeError as e: assert e.args[1:4] == (b'\xff', 0, 1)
 === kinds of values
 def f(x): return x
 --- return x => return [x]

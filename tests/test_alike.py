@@ -197,7 +197,7 @@ def test_a_signal_ends_it_and_the_command_that_it_prints_gives_the_straight_run(
     assert_same_run(out, done)
 
 
-OTHER = {'sft': '--optimizer=muon --lora=2 --seed=5 --batch_size=5',
+OTHER = {'sft': '--optimizer=muon --lora=2 --seed=5 --batch_size=5 --block_size=60',
          'dpo': '--lora=2 --loss_type=ipo --beta=0.2 --block_size=60',
          'rl': '--optimizer=muon --batch_size=5'}
 
@@ -231,6 +231,19 @@ def test_another_run_is_not_resumed_as_this_one(trainer, done, tmp_path):
     out = shutil.copytree(done, tmp_path / 'more')
     ok(trainer.goes_on(out, '--max_steps=14', trainer.given(moved), '--learning_rate=1e-3'))
     assert series(out, 'loss')[:12] == series(done, 'loss') and state(out)['step'] == 14
+
+
+def test_a_run_with_replay_goes_on_with_as_much_of_its_base_text_only(sft_model, conversations, tmp_path):
+    for name, sentences in ('a', 300), ('b', 400):
+        base_text(tmp_path / name, sentences)
+    out = tmp_path / 'run'
+    ok(run('sft.py', f'--init_from={sft_model}', f'--data_dir={conversations}', f'--out_dir={out}',
+           *FLAGS.split(), '--max_steps=1', '--replay=1', f'--base_dir={tmp_path}/a'))
+    before = contents(out)
+    for flag in f'--base_dir={tmp_path}/b', '--replay=2', '--replay=0':
+        mistake(run('sft.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=2', flag),
+                'other data or settings', flag[2:].split('=')[0])
+    assert contents(out) == before
 
 
 # --- which examples make up a step --------------------------------------------------------------------------

@@ -120,6 +120,10 @@ FORMS = {
               'To be or not to be: that is the question;\n  whether it is nobler in the mind\n' * 3]}
 
 
+def indented(text):
+    return sum(line[:1] in ' \t' and bool(line.strip()) for line in text.split('\n'))
+
+
 def test_the_standard_library_stays_as_it_is_but_for_addresses():
     forms, kinds = collections.Counter(), set()
     paths = find_files('stdlib')[0][::2]
@@ -128,7 +132,9 @@ def test_the_standard_library_stays_as_it_is_but_for_addresses():
         unix = text.replace('\r\n', '\n').replace('\r', '\n')
         assert normalise(text, 'code') == normalise('\ufeff' + text, 'code') == unix, path
         if len(text) < 8000:            # without its path: hardly one is taken for prose
-            forms[mode_of(text, '')] += 1
+            form = mode_of(text, '')
+            assert indented(normalise(text, form)) == indented(text), path
+            forms[form] += 1
         masked, hits = hidden(text)
         kinds.update(hits)
         assert not hits or compiles(masked), path

@@ -16,7 +16,7 @@ from conftest import ROOT, mistake, ok, read_json, read_rows, refused, run, shar
 from preparing import PROSE, RAW, dropped, kept, prepare, prose, read, recipe, records, report, write
 from preparing import write_records
 
-from extras import audit, chats, hub as downloads, text_quality
+from extras import audit, chats, filters, hub as downloads, text_quality
 
 
 # --- conversations ------------------------------------------------------------------------------------------
@@ -385,6 +385,21 @@ def test_planted_benchmark_problems_are_all_found_and_nothing_else(tmp_path):
 
 
 # --- SimHash ------------------------------------------------------------------------------------------------
+def test_simhash_joins_what_differs_in_three_bits_and_not_in_four():
+    def all_that_share_a_key(columns, similar):
+        n = len(columns[0])
+        return np.array([any(similar(i, j) for i in range(j) if any(keys[i] == keys[j] for keys in columns))
+                         for j in range(n)])
+
+    dice = random.Random(0)
+    firsts = [dice.getrandbits(64) for _ in range(50)]
+    for n, is_copy in ((3, True), (4, False)):
+        copies = [first ^ sum(1 << bit for bit in dice.sample(range(64), n)) for first in firsts]
+        columns = [np.array([*firsts, *copies, 0, 0], np.uint64)]           # wordless ones have 0
+        found = filters.simhash_copies(columns, all_that_share_a_key)
+        assert found.tolist() == [False] * 50 + [is_copy] * 50 + [False] * 2, n
+
+
 def test_prepare_drops_copies_that_simhash_finds(tmp_path):
     texts = [prose(i, 400) for i in range(40)]
     copies = [f'{text} more' for text in texts[:20]]

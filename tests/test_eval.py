@@ -167,6 +167,17 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
     assert again == tasks                               # all samples were kept, and are scored again
 
 
+def test_ready_answers_are_those_of_a_chat_if_they_or_a_flag_say_so(tmp_path):
+    data = write(tmp_path / 'q.jsonl', [{'task_id': 'q', 'prompt': 'x = 4\n', 'tests': 'assert f() == 4'}])
+    text = {'task_id': 'q', 'completion': 'def f(): return x'}          # alone, it lacks the prompt's x
+    reply = text | {'messages': [{'role': 'user', 'content': 'f?'}]}
+    for row, flags, outcome in ((text, [], 'passed'), (text, ['--chat=True'], 'exception'),
+                                (reply, [], 'exception'), (reply, ['--chat=False'], 'passed')):
+        given = write(tmp_path / 'given.jsonl', [row])
+        tasks = evaluate(tmp_path, '--tasks=own', f'--data={data}', f'--completions={given}', YES, *flags)[1]
+        assert tasks['own']['outcomes'] == {outcome: 1}, (row, flags)
+
+
 def test_a_judge_that_gives_no_grade_gives_no_score_and_the_answers_are_kept(tmp_path):
     data = write(tmp_path / 'q.jsonl', [{'question_id': i, 'turns': ['a?', 'b?']} for i in range(3)])
     given = write(tmp_path / 'c.jsonl', [{'task_id': i, 'completion': 'x'} for i in range(3)])

@@ -23,7 +23,6 @@ from extras.new_vocabulary import carried_over, carry_over
 from model import GPT, GPTConfig
 from tokenizer import SPECIAL_TOKENS, Tokenizer, from_printable
 
-gguf = pytest.importorskip('gguf')
 safetensors = pytest.importorskip('safetensors.torch')
 transformers = pytest.importorskip('transformers')
 
@@ -159,6 +158,8 @@ EDITS = {'hf': """
 @pytest.mark.parametrize('kind', EDITS)
 def test_an_export_of_another_architecture_is_refused_and_leaves_nothing(tmp_path, kind):
     """Though the model is not even trained."""
+    if kind == 'gguf':
+        pytest.importorskip('gguf')
     torch.manual_seed(0)
     model = GPT(GPTConfig(TOKENIZERS['gpt2'].vocab_size, 40, 2, 2, 0, 32))
     save_run(tmp_path / 'run', model, TOKENIZERS['gpt2'])
@@ -302,6 +303,11 @@ def a_run(folder, tokenizer, **settings):
     return model
 
 
+@pytest.fixture
+def gguf():
+    return pytest.importorskip('gguf')
+
+
 def halves_again(array, D=16):
     """Row by row: what llama.cpp turns as the pair 2i, 2i + 1 of a head, we turn as i, i + D/2."""
     back = np.empty_like(array)
@@ -313,7 +319,7 @@ def halves_again(array, D=16):
 
 @pytest.mark.parametrize('name', TOKENIZERS)
 def test_a_gguf_file_has_the_tensors_bit_for_bit_and_a_vocabulary_whose_ends_are_ours(
-        name, tmp_path):
+        name, tmp_path, gguf):
     """The tensors are those that transformers gets, by the names that the package gguf gives them.
     The run `ours` was trained on conversations."""
     tokenizer, is_chat = TOKENIZERS[name], name == 'ours'
@@ -355,7 +361,7 @@ def test_a_gguf_file_has_the_tensors_bit_for_bit_and_a_vocabulary_whose_ends_are
         'chat_template': hf_tokenizer.CHAT_TEMPLATE if is_chat else None}
 
 
-def test_llama_3_s_frequencies_are_divided_by_the_numbers_in_the_gguf_file(tmp_path):
+def test_llama_3_s_frequencies_are_divided_by_the_numbers_in_the_gguf_file(tmp_path, gguf):
     scaled = dict(rope_scaling=(8., 1., 4., 24.), rope_theta=500.)
     model = a_run(tmp_path / 'run', TOKENIZERS['byte'], **scaled)
     exports.publish_gguf(tmp_path / 'run', model, TOKENIZERS['byte'])
@@ -367,7 +373,7 @@ def test_llama_3_s_frequencies_are_divided_by_the_numbers_in_the_gguf_file(tmp_p
     assert np.allclose(np.sin(angle), model.sin[5], atol=1e-5)
 
 
-def test_the_command_writes_gguf_and_what_cannot_be_is_one_sentence(tmp_path):
+def test_the_command_writes_gguf_and_what_cannot_be_is_one_sentence(tmp_path, gguf):
     a_run(tmp_path / 'run', TOKENIZERS['cl100k'])
     export = lambda name='run', **how: run('sample.py', f'--ckpt={tmp_path}/{name}',
                                            '--export=gguf', **how)
@@ -385,7 +391,7 @@ def test_the_command_writes_gguf_and_what_cannot_be_is_one_sentence(tmp_path):
 
 
 @pytest.mark.slow
-def test_llama_cpp_continues_as_we_do(tmp_path):
+def test_llama_cpp_continues_as_we_do(tmp_path, gguf):
     xllamacpp = pytest.importorskip('xllamacpp')
     tokenizer = Tokenizer.train((ROOT / 'tokenizer.py').read_text(encoding='utf-8'), 700)
     model = a_run(tmp_path, tokenizer, rope_scaling=(4.0,), rope_theta=500.0).eval()

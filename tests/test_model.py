@@ -134,6 +134,11 @@ def test_dropout_acts_only_in_training():
     assert torch.equal(dropout.generate(prompt(), 9, 0), plain.generate(prompt(), 9, 0))
     assert all(part.training for part in dropout.modules())                 # as before
     assert torch.equal(dropout.eval()(prompt())[0], plain(prompt())[0])
+    dropout.train().dropout.p = 0.0
+    for block in dropout.blocks:            # now both of its sums add nothing to the embedding
+        block.dropout.p = 1.0
+    embedded = dropout.norm(dropout.embedding(prompt()))
+    assert torch.equal(dropout(prompt())[0], dropout.head(embedded))
 
 
 # --- sizes ----------------------------------------------------------------------------------------
@@ -220,6 +225,20 @@ def test_cached_greedy_generation_equals_the_naive_loop_for_every_prompt_length(
         asked = (f'18 tokens after prompts of length {T}, greedy, with a cache, {BLOCK} tokens in '
                  f'the context, n_head=4, n_kv_head={kv}')
         expect(asked, naive(model, ids, 18), model.generate, ids, 18, temperature=0)
+
+
+def test_generation_draws_as_sample_does_from_the_logits_of_the_naive_loop():
+    model, ids = small(n_kv_head=2), prompt(3, 5)
+    for how in (0.8, 7, None), (0.8, None, 0.7), (1.3, 9, 0.8):
+        wanted = ids
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for _ in range(BLOCK):
+                new = sample(model(wanted[:, -BLOCK:])[0][:, -1], *how)
+                wanted = torch.cat((wanted, new[:, None]), 1)
+        torch.manual_seed(1)
+        expect(f'{BLOCK} tokens, drawn with temperature, top_k, top_p = {how}', wanted,
+               model.generate, ids, BLOCK, *how)
 
 
 def test_top_k_and_top_p_leave_the_most_probable_tokens_after_the_temperature():

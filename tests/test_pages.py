@@ -4,6 +4,7 @@ import ast
 import codeop
 import math
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -47,6 +48,9 @@ def anchors(page):
 def test_maps_links_and_names_of_files_functions_and_tests_are_right_and_every_page_is_linked():
     assert sorted(re.findall(r'^(?:\| )?\[(\w+)\.py\]\(\1\.py\)', README, re.M)) == names_in()
     assert sorted(re.findall(r'^    (\w+) +\S', text_of('extras/__init__.py'), re.M)) == names_in('extras')
+    rows = text_of('tests/README.md').split('## Which file tests what')[1].splitlines()[4:]
+    named = [f'test_{name}' for row in rows for name in row.split('|')[2].split()]
+    assert sorted(named) == [name for name in names_in('tests') if name.startswith('test_')]
     linked = set()
     for path, text in PAGES.items():
         prose = re.sub(r'```.*?```', '', text, flags=re.S)
@@ -108,6 +112,7 @@ def test_no_data_is_loaded_as_code_and_no_import_would_fail_in_a_copy():
                 assert 'weights_only=True' in [ast.unparse(keyword) for keyword in node.keywords], name
         is_extra = name.startswith('extras/')
         assert not everywhere & ({*names_in()} - leaves) or not is_extra, name
+        assert name != 'extras/muon.py' or not everywhere & {'extras', *leaves}     # it is copied alone
         assert 'extras' not in top or is_extra, f'{name} would not work without extras'
         foreign = top - sys.stdlib_module_names - leaves - {'extras', 'sandbox', 'crossing'}      # neighbors
         assert foreign <= installed, (name, foreign - installed)
@@ -161,6 +166,20 @@ def test_every_command_uses_settings_and_configs_that_exist():
             flags |= {ast.unparse(t) for node in preset if isinstance(node, ast.Assign) for t in node.targets}
         flags = {flag for flag in flags if flag[0] != '_'}              # notes, no settings
         assert flags - {'nproc_per_node', 'help'} <= settings(script), command
+
+
+def test_the_command_for_the_data_of_a_preset_makes_what_it_reads():
+    n = 0
+    for path in ROOT.glob('config/*.py'):
+        preset = runpy.run_path(str(path))
+        made = [c for c in preset.get('_data_from', '').split(' && ') if 'prepare.py' in c]
+        n += len(made) > 0
+        for command in made[-1:]:
+            flags = dict(word[2:].split('=', 1) for word in words(command)[2:])
+            assert flags.keys() <= settings('prepare.py') and flags['out_dir'] == preset['data_dir'], path
+            for name in {'vocab_size'} & flags.keys() & preset.keys():
+                assert int(flags[name]) == preset[name], path
+    assert n > 5
 
 
 def test_the_commands_for_your_own_text_and_settings_run_in_order(tmp_path, python_files):

@@ -269,8 +269,11 @@ def test_a_worker_that_fails_or_dies_is_one_line_and_costs_nothing(folders, sour
     result = run(*command, before=killed_after('clean a shard', 2), timeout=100)    # as if memory were full
     mistake(result, 'memory', '--num_workers=1')
     assert list(tmp_path.glob(f'out/{CLEANED}/notes.json'))             # whichever shard was done first
+    ok(run(*command))
+    assert results(tmp_path / 'out')[:3] == results(folders[2])[:3]
     changes = before('clean a shard', f"open({str(source / '00000.jsonl')!r}, 'a').write(' ')")
-    mistake(run(*command, '--num_workers=1', before=changes), 'changed while it was read')
+    late = run('prepare.py', *flags(source, tmp_path / 'late', '--num_workers=1'), before=changes)
+    mistake(late, 'changed while it was read')
 
 
 def test_memory_does_not_grow_with_the_input(tmp_path):
@@ -383,6 +386,18 @@ def test_one_file_can_be_many_documents_or_raw_and_its_field_can_be_named(tmp_pa
 
 
 # --- what each stage drops ----------------------------------------------------------------------------------
+def test_personal_data_are_masked_in_records_and_in_chats_and_counted(tmp_path):
+    rows = [{'text': f'{text} Write to ann{i}@uni.edu.'} for i, text in enumerate(TEXTS)]
+    talks = [{'prompt': f'Is ann{i}@uni.edu {i}?', 'completion': f'Ask bob{i}@uni.edu.'} for i in range(12)]
+    for name, some, n, *more in (('a.ndjson', rows, 12), ('b.jsonlines', rows, 12),
+                                 ('c.jsonl', talks, 24, '--kind=sft', '--dedup=none')):
+        out = tmp_path / name[0]
+        prepare(out, write_records(tmp_path / name, some), *more)
+        assert report(out)['counts']['personal data'] == {'email': n}, name
+        found = str(records(out)) if more else ''.join(kept(out))
+        assert found.count('<EMAIL>') == n and '@' not in found, name
+
+
 def planted():
     """Good documents, and {(stage, reason): rubbish that it must hit}."""
     code = [f'"""{prose(i)}"""\n' + ''.join(f'def {w}(x):\n    y = x + {i}\n    return y\n'

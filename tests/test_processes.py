@@ -79,7 +79,7 @@ def test_a_run_has_the_losses_of_the_golden_one(made, case):
 
 @pytest.mark.parametrize('case, shard, n', [
     *itertools.product(('adamw', 'muon'), ('ddp', 'zero2', 'fsdp'), (2,)), ('mlm', 'ddp', 2),
-    ('adamw', 'fsdp', 1), ('adamw', 'ddp', 4)])
+    ('span', 'fsdp', 2), ('document_mask', 'ddp', 2), ('adamw', 'fsdp', 1), ('adamw', 'ddp', 4)])
 def test_one_process_accumulating_4_equals_two_accumulating_2(made, case, shard, n):
     """Also if one process of torchrun tries out FSDP."""
     one = made(case)

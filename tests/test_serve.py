@@ -196,7 +196,11 @@ HARMLESS = {'user', 'metadata', 'store', 'service_tier', 'safety_identifier', 'p
             'prompt_cache_retention'}
 WRONG = {'temperature': (-1, 3, '1', True, 10 ** 400), 'top_k': (1.5,), 'max_tokens': (0, {}),
          'stop': (0, [['x']], 'x' * 65, [*'abcde']), 'seed': ('x',), 'stream': (0,), 'prompt': (0,),
-         'n': (2,), 'stream_options': (True, []), 'logprobs': (5, 'x', -1), 'messages': ('hi',)}
+         'n': (2,), 'stream_options': (True, []), 'logprobs': (5, 'x', -1), 'messages': ('hi',),
+         # what clients ask for that would change an answer
+         'response_format': ({'type': 'json_object'}, {'type': 'json_schema'}),
+         'tools': ([{'type': 'function'}],), 'tool_choice': ('required',), 'echo': (True,),
+         'best_of': (2,), 'logit_bias': ({'5': 1},), 'suffix': ('x',), 'presence_penalty': (0.5,)}
 
 
 def test_a_field_that_would_change_the_answer_is_read_or_refused_and_no_other_matters(server):
@@ -225,6 +229,7 @@ REFUSED = [         # status, words of the sentence, what differs from a request
     (400, 'UTF-8', {'body': b'"\xff"'}), (400, 'nan', {'body': b'{"temperature": NaN}'}),
     (400, '128', {'body': b'{"prompt": "%s"}' % (b'x' * 200)}),
     (400, 'messages', {'path': CHAT}), (400, 'role', {'path': CHAT, 'body': b'{"messages": [5]}'}),
+    (400, 'king', {'path': CHAT, 'body': b'{"messages": [{"role": "king", "content": "x"}]}'}),
     (413, 'Content-Length', {'Content_Length': '-5'}), (413, 'abc', {'Content_Length': 'abc'}),
     (413, '5001', {'body': b'x' * 5001}), (404, '', {'method': 'GET'}),
     (404, '/v1/models', {'path': '/v1/nothing'}), (404, "'gpt'", {'body': b'{"model": "gpt"}'}),
@@ -354,7 +359,8 @@ def test_a_client_that_sends_a_byte_now_and_then_is_let_go(server):
     many = b'{"prompt": "%s"}' % (b'a' * 900)
     pairs = [       # what comes at once, and what comes slowly
         (b'', GOOD), (b'POST / HTTP/1.1\r\nHost: localhost\r\n', b'A: b\r\n' * 90),
-        (post(many).partition(b'{')[0], many)]
+        (post(many).partition(b'{')[0], many), (chunked(end=b''), b'1\r\na\r\n' * 200),
+        (chunked(end=b''), b'400\r\n' + many), (chunked(end=b''), b'1;' + b'x' * 190)]
     results = []
 
     def client(head, rest):

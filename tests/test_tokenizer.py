@@ -413,7 +413,8 @@ def test_with_configurator_alone_the_command_trains_the_same_without_numpy(tmp_p
     for name in ('tokenizer.py', 'configurator.py'):
         shutil.copy(ROOT / name, tmp_path)
     texts = {'c/a.py': 'low lower lowest é\r\n\0', 'c/deep/b.txt': 'new newer newest'}
-    for name, text in {**texts, 'c/.hidden/no.py': 'x', 'c/deep/.no.txt': 'x', 'c/picture.png': 'x'}.items():
+    others = dict.fromkeys(('c/.hidden/no.py', 'c/deep/.no.txt', 'c/picture.png'), 'newest newest lowest')
+    for name, text in {**texts, **others}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_bytes(b'\xef\xbb\xbf' * name.endswith('b.txt') + text.encode())     # a BOM
     alone = lambda *flags: subprocess.run(
@@ -426,6 +427,9 @@ def test_with_configurator_alone_the_command_trains_the_same_without_numpy(tmp_p
     mistake(alone('--report=c'), "No module named 'extras'", 'copy extras')
     for pattern, some in ('c/**/*.txt', ['c/deep/b.txt']), ('c/picture.png', ['c/picture.png']):
         assert find_files(str(tmp_path / pattern)) == [str(tmp_path / name) for name in some]
+    library = find_files('stdlib')
+    assert not any('/test/' in path or not path.endswith('.py') for path in library)
+    assert any(path.endswith('venv/__init__.py') for path in library)       # a module, no environment
 
 
 # --- Hugging Face's: theirs as ours -------------------------------------------------------------------------

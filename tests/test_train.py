@@ -134,6 +134,21 @@ def test_a_run_from_a_folder_has_its_weights_and_shape_and_a_schedule_of_its_own
         assert last['config'][name] == last['model_config'][name], name
 
 
+def test_data_tokenizer_and_model_of_an_older_version_serve_and_its_run_is_not_resumed(tmp_path):
+    shutil.copytree(ROOT / 'tests/old_run', tmp_path, dirs_exist_ok=True)
+    shutil.copy(tmp_path / 'data/val.bin', tmp_path / 'data/train.bin')
+    meta = read_json(tmp_path / 'data/meta.json')
+    meta['tokens']['train'] = meta['tokens']['val']
+    write(tmp_path / 'data/meta.json', [meta])
+    before = contents(tmp_path / 'run')
+    begin = lambda *flags: run('train.py', '--data_dir=data', '--block_size=32', *flags, cwd=tmp_path)
+    mistake(begin('--out_dir=run', '--init_from=resume', '--max_steps=999'), 'run/config.json')
+    assert contents(tmp_path / 'run') == before
+    ok(begin('--init_from=run', '--out_dir=new', *SHORT, '--batch_size=2', '--device=cpu'))
+    said = ok(run('sample.py', '--ckpt=run', '--prompt=def f', '--max_new_tokens=4', cwd=tmp_path))
+    assert said.startswith('def f')
+
+
 # --- its folder ---------------------------------------------------------------------------------------------
 def test_a_mistake_is_one_sentence_and_costs_no_run_even_with_overwrite(base, numbers, tmp_path):
     """Nothing is removed before all that can be wrong was looked at."""
@@ -297,6 +312,23 @@ def get_batch(**settings):
     return function
 
 
+LITTLE_MEMORY = """
+import re, resource
+with open('/proc/self/status') as file:
+    most = int(re.search(r'VmData:\\s+(\\d+)', file.read())[1]) * 1024 + 10 ** 9
+resource.setrlimit(resource.RLIMIT_DATA, (most, most))"""
+
+
+def test_a_run_on_4_GB_of_ids_takes_less_than_1_GB(numbers, tmp_path):
+    data = shutil.copytree(numbers, tmp_path / 'data')
+    os.truncate(data / 'train.bin', 4 * 10 ** 9)            # sparse: it takes no disk
+    meta = read_json(data / 'meta.json')
+    meta['tokens']['train'] = 2 * 10 ** 9
+    write(data / 'meta.json', [meta])
+    long = '--block_size=1024', '--batch_size=1', '--eval_tokens=1024'
+    ok(train(data, tmp_path / 'run', *SHORT, *long, before=LITTLE_MEMORY))
+
+
 def test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_own():
     """A block and its targets stay inside the data."""
     for n_tokens, T in (1009, 10), (12, 10), (2, 1):
@@ -317,8 +349,8 @@ def test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_ow
 
 
 def test_the_cat_sat_on_the_mat():
-    """The lesson's own example: six words in, six targets out, the last of them the end of the text. The
-    loss is test_model.py's, and that no word sees those after it test_generation.py's."""
+    """The lesson's own example: six words in, six targets out, the last of them the end of the text. That no
+    word sees those after it, and the loss, are test_model.py's."""
     words = 'The cat sat on the mat <EOS>'.split()
     ids = np.array([sorted(set(words)).index(word) for word in words], dtype=np.uint16)
     x, y = get_batch(T=6, batch_size=1)(ids, np.arange(1), 0)
@@ -542,8 +574,9 @@ def test_a_run_goes_on_after_two_accidents_and_float16_after_more(numbers, tmp_p
     assert all(weight.dtype == torch.float32 for weight in half['model'].values())
 
 
-@pytest.mark.parametrize('kind, updates, more', [('nan', (5, 6, 7), '--spike_z=0'),
-                                                 ('badbatch', (40, 41, 42), '--spike_z=8')])
+@pytest.mark.parametrize('kind, updates, more', [
+    ('nan', (0, 1, 2), '--spike_z=8'), ('nan', (5, 6, 7), '--spike_z=0'),
+    ('badbatch', (40, 41, 42), '--spike_z=8')])
 def test_three_in_a_row_end_the_run_and_its_advice_works_as_it_is_typed(begin, tmp_path, kind, updates, more):
     """A lower rate; and the checkpoint before, for a run that exploded later than it was noticed."""
     result = begin(tmp_path, '--max_steps=46', '--save_interval=4', more, before=accident(kind, *updates))
@@ -560,3 +593,9 @@ def test_three_in_a_row_end_the_run_and_its_advice_works_as_it_is_typed(begin, t
     ok(run('train.py', *again))
     assert state(tmp_path)['step'] == 46
     assert [row['step'] for row in metrics(tmp_path) if 'loss' in row] == [*range(1, 47)]
+
+
+def test_a_stop_before_the_first_step_saves_what_a_start_needs(numbers, tmp_path):
+    """SIGTERM comes while the untrained model writes its sample."""
+    ok(train(numbers, tmp_path, before=before('sample', 'os.kill(os.getpid(), signal.SIGTERM)')))
+    assert state(tmp_path)['step'] == 1
