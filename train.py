@@ -481,7 +481,7 @@ while True:
             memory_mb=torch.cuda.max_memory_allocated() / 2 ** 20 if kind == 'cuda' else math.nan)
     require(refused < (30 if dtype == 'float16' else 3),    # float16 overflows to find its scale
             f'{refused} updates in a row were skipped; resume with a lower --learning_rate; if '
-            f'that fails, too, go back first: cp {out_dir}/last-1.pt {out_dir}/last.pt')
+            f'that fails, and there is one, go back: cp {out_dir}/last-1.pt {out_dir}/last.pt')
 
 again = f'python train.py --out_dir={shlex.quote(out_dir)} --init_from=resume'
 say(f'stopped at step {step}; resume: {again}' if step < max_steps else
