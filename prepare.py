@@ -490,10 +490,15 @@ def repeated_share(text, window=200):
     return max(sum(map(share, windows)) / len(windows), share(lines) if len(lines) >= 5 else 0)
 
 
+@functools.lru_cache(1 << 16)           # texts share most of their words
+def is_odd(word):
+    return bool(ODD_WORD.match(word))
+
+
 def gibberish(text):
     """Return the share of the words in Latin script that no language would spell."""
-    words = collections.Counter(re.findall(r'[A-Za-z0-9À-ÿ]{2,}', text))
-    return sum(n for word, n in words.items() if ODD_WORD.match(word)) / max(1, words.total())
+    words = re.findall(r'[A-Za-z0-9À-ÿ]{2,}', text)
+    return sum(map(is_odd, words)) / max(1, len(words))
 
 
 def code_reason(text, is_python=True, parse=True, chance=None):
