@@ -10,7 +10,7 @@ bytes). The vocabularies of GPT-2 and GPT-4 (cl100k_base) are read as tiktoken r
 import collections, glob, os, re, types
 import tiktoken.load
 from configurator import Mistake
-from tokenizer import Tokenizer, printable
+from tokenizer import Tokenizer
 
 # Other split patterns to train with. llama.cpp has them as well (export.py).
 REST = (r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -66,7 +66,7 @@ def report(tokenizer, documents, others):
         name.removesuffix('/tokenizer.json'): t for name, t in others.items() if t}
     counts = {name: [len(ids) for ids in t.encode_batch(texts)] for name, t in tokenizers.items()}
     totals = {name: sum(n) for name, n in counts.items()}
-    pieces = lambda t, text: [printable(t.all_bytes[i]) for i in t.encode(text)]
+    pieces = lambda t, text: [shown(t.all_bytes[i]) for i in t.encode(text)]
 
     lines = [f'files: {len(texts):,}, {sum(n_bytes) / 1e6:.2f} MB', '',
              f'{"vocabulary":>12} {"size":>7} {"bytes/token":>12} {"tokens":>12}']
@@ -80,6 +80,15 @@ def report(tokenizer, documents, others):
         tokens = pieces(t, sample)
         lines.append(f'  {name:>5}: {len(tokens)} tokens: ' + ' | '.join(tokens))
     return '\n'.join([*lines, '', verdict(totals)])
+
+
+def shown(token):
+    """Return the bytes of a token as a reader knows them: ' 天\\n' is '·天\\n', and a part of a
+    character is its bytes, <e5a4>."""
+    try:
+        return token.decode().replace(' ', '·').replace('\n', '\\n').replace('\t', '\\t')
+    except UnicodeDecodeError:
+        return f'<{token.hex()}>'
 
 
 def by_label(n_bytes, counts, labels):

@@ -4,21 +4,34 @@ The forms in which people keep conversations and pairs, and what they become.
     messages_of({'instruction': 'Add.', 'input': '1 2', 'output': '3'})
     -> [{'role': 'user', 'content': 'Add.\\n\\n1 2'}, {'role': 'assistant', 'content': '3'}]
 
-    {"messages": [{"role": "user", "content": "Hi!"}, ...]}     content may be a list of text parts
+Each of these becomes a user's "Hi!" and the answer "Hello."
+
+    {"messages": [{"role": "user", "content": "Hi!"}, {"role": "assistant", "content": "Hello."}]}
+    {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi!"}]}, ...]}     parts
     {"conversations": [{"from": "human", "value": "Hi!"}, ...]}             ShareGPT, Vicuna
-    {"conversation": [{"human": "Hi!", "assistant": "Hello."}, ...]}, {"data": ["Hi!", "Hello."]}
-    {"instruction": "Add.", "input": "1 2", "output": "3", "history": [["Hi!", "Hello."]]}  Alpaca
-    {"instruction": "When?", "context": "Built in 1932.", "response": "In 1932."}           Dolly
-    {"system_prompt": "Be brief.", "question": "Hi!", "response": "Hello."}                 OpenOrca
+    {"conversation": [{"human": "Hi!", "assistant": "Hello."}]}, {"data": ["Hi!", "Hello."]}
+    {"instruction": "Hi!", "output": "Hello."}, {"question": "Hi!", "response": "Hello."}
     {"prompt": "Hi!", "completion": "Hello."}           texts, or lists of messages as in TRL
-    {"title": ..., "mapping": {...}, "current_node": ...}      ChatGPT's export: what was shown last
+    {"title": ..., "mapping": {...}, "current_node": ...}       ChatGPT's export: what was shown last
+
+More columns, and what they add:
+
+    "system", "system_prompt" (OpenOrca)                a system message, unless there is one
+    "input" (Alpaca), "context" (Dolly, SQuAD)          below the question, after an empty line
+    "history": [["Hi!", "Hello."], ...]                 questions and answers before it
+    "answers": {"text": ["A", "B"]}, "answer": ["A", "B"]       the first answer counts
+
+Each of these becomes {"prompt": "Hi!", "chosen": "Hey.", "rejected": "Go!"}:
 
     {"prompt": "Hi!", "chosen": "Hey.", "rejected": "Go!", "margin": 2}     texts or messages
     {"chosen": "\\n\\nHuman: Hi!\\n\\nAssistant: Hey.", "rejected": ...}    whole talks, hh-rlhf
     {"conversations": [...], "chosen": {"from": "gpt", ...}, "rejected": {...}}     LLaMA-Factory
-    {"instruction": "Hi!", "completions": [{"response": "Hey.", "overall_score": 8}, ...]}
-                                                        UltraFeedback: the best and the worst
-    {"prompt": "Hi!", "completion": "Go!", "label": false}      a thumb down, for kto; or messages
+    {"instruction": "Hi!", "completions": [{"response": "Hey.", "overall_score": 8},
+                                           {"response": "Go!", "overall_score": 2}]}
+                UltraFeedback: the best and the worst, here with the margin 6
+
+and {"messages": [...], "label": false} or {"prompt": "Hi!", "completion": "Go!", "label": false} is
+a thumb down on the last answer, for kto.
 
 A column that would change what is learned is read or refused, never left out in silence; the report
 counts all other columns that were not used.
