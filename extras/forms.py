@@ -12,7 +12,7 @@ Each of these becomes a user's "Hi!" and the answer "Hello."
     {"conversation": [{"human": "Hi!", "assistant": "Hello."}]}, {"data": ["Hi!", "Hello."]}
     {"instruction": "Hi!", "output": "Hello."}, {"question": "Hi!", "response": "Hello."}
     {"prompt": "Hi!", "completion": "Hello."}           texts, or lists of messages as in TRL
-    {"title": ..., "mapping": {...}, "current_node": ...}       ChatGPT's export: what was shown last
+    {"title": ..., "mapping": {...}, "current_node": ...}      ChatGPT's export: what was shown last
 
 More columns, and what they add:
 

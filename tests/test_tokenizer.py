@@ -395,7 +395,6 @@ def test_the_report_of_the_command_puts_gpt2_beside_a_tokenizer_or_one_trained_o
         n = sum(len(encode(text)) for text in texts)
         assert re.search(rf'^ +{name} .* {n:,}$', out, re.M), (name, n)
     assert re.search(r'^\.py( +[\d.,]+){3}$', out, re.M) and re.search(r'^ +\d+ +sum +this: ', out, re.M)
-    assert [*map(fit.shown, (' 天\n'.encode(), '天'.encode()[:2], b'a'))] == ['·天\\n', '<e5a4>', 'a']
     assert 'saves 20.0% of the tokens of b, the best' in fit.verdict({'this': 80, 'a': 120, 'b': 100})
     assert 'Yes, b: this one needs 25.0% more tokens' in fit.verdict({'this': 100, 'b': 80})
 
@@ -584,3 +583,8 @@ def test_every_stage_takes_a_hugging_face_folder(theirs, python_files, tmp_path,
                '--eval_tokens=2048', '--sample_tokens=4', '--device=cpu', '--eval_interval=8'))
         losses = series(tmp_path / 'more', 'val_loss')
         assert losses[-1] < losses[0] - 0.1
+
+
+def test_a_report_shows_characters_as_they_are_and_parts_of_them_as_bytes():
+    tokens = ' 天\n'.encode(), '天'.encode()[:2], b'a'
+    assert [*map(fit.shown, tokens)] == ['·天\\n', '<e5a4>', 'a']
