@@ -142,8 +142,10 @@ def rows_of_csv(path):
         rows = csv.reader(io.TextIOWrapper(f, encoding, newline=''), strict=True,
                           delimiter='\t' if is_tsv else max(',;\t', key=first.count))
         names = next(rows, [])
-        if names and not names[0]:      # pandas leaves it empty
-            names[0] = 'index'
+        if names and names[0].startswith('sep='):       # a line for Excel
+            names = next(rows, [])
+        if names.count('') == 1:        # the index of pandas, an empty column of Excel
+            names[names.index('')] = f'column {names.index("") + 1}'
         if not names or not all(names) or len({*names}) < len(names):
             raise ValueError(f'the first line must name each column, once; it has {names!r:.200}')
         while True:
@@ -151,7 +153,8 @@ def rows_of_csv(path):
             try:
                 row = next(rows, None)
             except csv.Error as error:              # the next line may be right
-                yield f'\0line {rows.line_num}, from {began} on: {error}\n'.encode()
+                yield (f'\0line {began} to line {rows.line_num} are lost ({error}): a cell that '
+                       'begins with a quote (") must end with one\n').encode()
                 continue
             if row is None:
                 return
@@ -163,13 +166,18 @@ def rows_of_csv(path):
 
 
 def cells_of_notebook(path):
-    """Yield one record: text and code of a Jupyter notebook, in order, a blank line apart."""
+    """Yield one record: text and code of a Jupyter notebook, in order. Code stands in fences, as in
+    Markdown, so that prepare.py leaves it as it is."""
     notebook = json.loads(b''.join(unpack(path)))
     try:
         sheets = notebook.get('worksheets') or [notebook]       # the first ones had sheets
         cells = [cell for sheet in sheets for cell in sheet['cells']]
-        texts = [''.join(cell.get('source') or cell.get('input') or '') for cell in cells
-                 if cell.get('cell_type') in ('code', 'markdown')]
+        texts = []
+        for cell in cells:
+            text = ''.join(cell.get('source') or cell.get('input') or '')
+            if cell.get('cell_type') == 'code' and text.strip():
+                text = f'```python\n{text.rstrip()}\n```'
+            texts += [text] * (cell.get('cell_type') in ('code', 'markdown'))
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f'it is no notebook ({error!r})') from None
     yield line_of({'text': '\n\n'.join(filter(str.strip, texts))})

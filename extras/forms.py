@@ -163,9 +163,9 @@ def read_turns(record, turns):
         if turn.get('tool_calls') or turn.get('function_call') or role == 'function_call':
             raise ValueError('a message calls a tool, and only texts are learned: write the call '
                              'as text, or leave such conversations out')
-        if turn.get('weight') == 0:
-            raise ValueError('a message has "weight": 0, and every answer is learned: leave out '
-                             'what should not be')
+        if turn.get('weight') == 0 or False in (turn.get('train'), turn.get('loss')):
+            raise ValueError('a message has "weight": 0, "train": false or "loss": false, and '
+                             'every answer is learned: leave out what should not be')
         if role not in ROLES:
             raise ValueError(f'a message has the role {turn.get(name)!r:.40}; known are '
                              f'{", ".join(ROLES)}')

@@ -98,6 +98,8 @@ def read(path, reject, piece=0, n_pieces=1):
     try:
         with open_file(path) as f:
             if not ends_with(path, RECORDS):
+                if ends_with(path, '.txt') and re.match(rb'\s*\{"[^"\n]*": *["\[{\d]', f.peek(99)):
+                    raise ValueError('its lines are records; rename it: .jsonl')
                 for text in texts_in(f):
                     yield 0, {'text': text}
                 return
@@ -142,6 +144,9 @@ def text_of(record, names=TEXT_NAMES, notes=None):
         if names is not TEXT_NAMES and notes is not None:
             notes.update({*names} & record.keys())
     texts = [record[name] for name in names if isinstance(record.get(name), str)]
+    odd = [name for name in names if name in record and not texts]
+    if odd:
+        raise ValueError(f'{odd[0]} is {record[odd[0]]!r:.40}, not a text')
     if not texts:
         raise ValueError(f'it has {", ".join(record) or "no field"}, and no {" or ".join(names)}; '
                          'name the field of the text: --text_field=NAME; conversations need '

@@ -14,7 +14,7 @@ from preparing import prepare, records, report, write_records
 
 from extras import formats, questions
 from extras.chats import documents, to_line
-from extras.records import read
+from extras.records import read, text_of
 
 
 def line_of(record, kind):
@@ -114,6 +114,8 @@ REFUSED = [
     ('sft', {'conversations': [{'from': 'human', 'value': 'a'},
                                {'from': 'function_call', 'value': '{}'}]}, 'calls a tool'),
     ('sft', {'messages': [user('a'), {**assistant('7'), 'weight': 0}]}, '"weight": 0'),
+    ('sft', {'messages': [user('a'), {**assistant('7'), 'train': False}]}, '"train": false'),
+    ('sft', {'conversations': [{'from': 'gpt', 'value': 'b', 'loss': False}]}, '"loss": false'),
     ('sft', {'messages': [{'role': 'narrator', 'content': 'a'}]},
      "the role 'narrator'; known are user"),
     ('sft', {'messages': [user([{'type': 'image_url', 'image_url': 'x'}]), assistant('b')]},
@@ -213,8 +215,13 @@ def test_a_row_of_a_table_that_has_other_cells_is_counted_and_the_next_ones_are_
     assert len(told) == 2 and 'line 4' in told[1]
     assert 'line 3 has 3 cells, and 2 columns have names' in told[0]
     (tmp_path / 'pandas.csv').write_text(',text\n0,a\n')
-    assert arrived(tmp_path / 'pandas.csv') == ([{'index': '0', 'text': 'a'}], [])
-    for first in ('text,text\n1,2\n', 'text,\n1,2\n', '\n'):
+    assert arrived(tmp_path / 'pandas.csv') == ([{'column 1': '0', 'text': 'a'}], [])
+    (tmp_path / 'excel.csv').write_text('sep=;\ntext;n;\na;1;\n')
+    assert arrived(tmp_path / 'excel.csv') == ([{'text': 'a', 'n': '1', 'column 3': ''}], [])
+    (tmp_path / 'open.tsv').write_text('text\tn\na\t1\n"b\t2\nc\t3\n')
+    rows, [told] = arrived(tmp_path / 'open.tsv')
+    assert len(rows) == 1 and 'line 3 to line 4 are lost' in told
+    for first in ('text,text\n1,2\n', 'text,,\n1,2\n', '\n'):
         (tmp_path / 'b.csv').write_text(first)
         assert 'must name each column' in arrived(tmp_path / 'b.csv')[1][0]
 
@@ -243,8 +250,8 @@ def test_a_notebook_is_its_text_and_its_code_without_what_it_printed(tmp_path):
     (tmp_path / 'a.ipynb').write_text(json.dumps({'cells': cells, 'nbformat': 4}))
     old = {'worksheets': [{'cells': [{'cell_type': 'code', 'input': ['y = 2']}]}]}
     (tmp_path / 'old.ipynb').write_text(json.dumps(old))
-    assert arrived(tmp_path / 'a.ipynb') == ([{'text': '# A\nb\n\nx = 1'}], [])
-    assert arrived(tmp_path / 'old.ipynb') == ([{'text': 'y = 2'}], [])
+    assert arrived(tmp_path / 'a.ipynb') == ([{'text': '# A\nb\n\n```python\nx = 1\n```'}], [])
+    assert arrived(tmp_path / 'old.ipynb') == ([{'text': '```python\ny = 2\n```'}], [])
     for odd in '{"nbformat": 4}', '[]', '{"cells": null}', '':
         (tmp_path / 'a.ipynb').write_text(odd)
         rows, [told] = arrived(tmp_path / 'a.ipynb')
@@ -279,3 +286,12 @@ def test_questions_of_eval_py_come_from_a_table_or_a_packed_file(tmp_path):
         found = questions.read('gsm8k', str(tmp_path / name))
         assert [(q['prompt'], q['rules']) for q in found] == [(q['prompt'], q['rules']) for q in plain]
     refused("can't be read", questions.read, 'gsm8k', str(tmp_path / 'none.parquet'))
+
+
+def test_records_in_a_txt_and_columns_that_are_no_text_are_named(tmp_path):
+    (tmp_path / 'a.txt').write_text('{"text": "a"}\n' * 9)
+    assert arrived(tmp_path / 'a.txt')[1][0].endswith('rename it: .jsonl')
+    (tmp_path / 'b.txt').write_text('{"a quotation"} and so on\n')
+    assert arrived(tmp_path / 'b.txt') == ([{'text': '{"a quotation"} and so on\n'}], [])
+    for value in None, ['a'], {'b': 1}:
+        refused('text is .*, not a text', text_of, {'text': value, 'n': 1})
