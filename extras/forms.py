@@ -40,7 +40,7 @@ import math, re
 
 # What a record may call a thing. The first name that has a value counts.
 ALIASES = {
-    'messages': ('messages', 'conversations', 'conversation', 'dialog', 'dialogue', 'data'),
+    'messages': ('messages', 'conversations', 'conversation', 'dialog', 'dialogue'),
     'system': ('system', 'system_prompt', 'system_message'),
     'question': ('instruction', 'prompt', 'question', 'query'),
     'more of the question': ('input', 'context'),
@@ -49,10 +49,10 @@ ALIASES = {
     'score of chosen': ('score_chosen', 'chosen_score'),
     'score of rejected': ('score_rejected', 'rejected_score'),
     'score of a completion': ('overall_score', 'fine-grained_score', 'score')}
-ROLES = {'user': 'user human prompter', 'system': 'system developer',
-         'assistant': 'assistant gpt chatgpt bing bard bot chatbot ai model',
-         'tool': 'tool function observation ipython'}
-ROLES = {name: role for role, names in ROLES.items() for name in names.split()}
+ROLES = {name: role for role, names in {
+    'user': 'user human prompter', 'system': 'system developer',
+    'assistant': 'assistant gpt chatgpt bing bard bot chatbot ai model',
+    'tool': 'tool function observation ipython'}.items() for name in names.split()}
 LABELS = {'true': True, '1': True, 'good': True, 'desirable': True, '1.0': True,
           'false': False, '0': False, 'bad': False, 'undesirable': False, '0.0': False}
 
@@ -68,14 +68,12 @@ class Record:
 
     def get(self, thing):
         """Return the first value under the names of a thing that is not empty, or else an empty
-        one, or None. All these columns count as used."""
+        text, or None. All these columns count as used."""
         names = ALIASES.get(thing, (thing,))
-        if not isinstance(self.columns.get('data'), list):
-            names = tuple(name for name in names if name != 'data')
-        values = [self.columns[name] for name in names if self.columns.get(name) is not None]
-        full = [value for value in values if value != '' and value != []]
         self.used |= {*names}
-        return (full or values or [None])[0]
+        values = [self.columns.get(name) for name in names]
+        full = [value for value in values if value not in (None, '', [])]
+        return full[0] if full else '' if '' in values else None
 
     def unused(self):
         """Return the names of the columns that have a value and were not used."""
@@ -88,7 +86,7 @@ def messages_of(record):
     """Return [{'role': 'system' | 'user' | 'assistant' | 'tool', 'content'}] of a record, from its
     first question to its last answer. ValueError if it has another form."""
     record = record if isinstance(record, Record) else Record(record)
-    turns = record.get('messages') or None
+    turns = turns_of(record)
     if turns is None and 'mapping' in record.columns:
         turns = shown_branch(record)
     if turns is None:
@@ -107,6 +105,14 @@ def messages_of(record):
     while messages and messages[-1]['role'] != 'assistant':
         messages.pop()
     return with_system(record, messages)
+
+
+def turns_of(record):
+    """Return the turns that a record lists, or None. "data" may be anything else."""
+    turns = record.get('messages')
+    if turns is None and isinstance(record.columns.get('data'), list):
+        turns = record.get('data')
+    return turns
 
 
 def prompt_of(record):
@@ -282,7 +288,7 @@ def whole_talk(record, answer):
         turns = answer
         record.get('question')          # it is in the talk
     else:
-        turns = record.get('messages')
+        turns = turns_of(record)
         if turns is None:
             turns = prompt_of(record)
         elif answer is None:            # the last message is what the label is about

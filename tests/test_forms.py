@@ -1,6 +1,7 @@
 """Each form of chats, pairs, tables and packed files keeps its meaning, or is refused by name."""
 import bz2
 import csv
+import functools
 import gzip
 import io
 import json
@@ -11,6 +12,7 @@ import sys
 import pytest
 from conftest import refused
 from preparing import prepare, records, report, write_records
+from test_records import say
 
 from extras import formats, questions
 from extras.chats import documents, to_line
@@ -24,16 +26,7 @@ def line_of(record, kind):
     return (json.loads(to_line(found[0])), found[0]['unused']) if found else told[0]
 
 
-def user(text):
-    return {'role': 'user', 'content': text}
-
-
-def assistant(text):
-    return {'role': 'assistant', 'content': text}
-
-
-def system(text):
-    return {'role': 'system', 'content': text}
+user, assistant, system = (functools.partial(say, role) for role in ('user', 'assistant', 'system'))
 
 
 AB = [user('a'), assistant('b')]
@@ -88,6 +81,7 @@ PAIRS = [
       'rejected': 'Mars.'},
      {'prompt': [user('Which is 1?'), assistant('Mercury.'), user('And 2?')], 'chosen': 'Venus.',
       'rejected': 'Mars.'}, []),
+    ({'messages': [], **PAIR}, PAIR, []),           # an empty list hides no prompt
     # hh-rlhf; a text of one talk may have a line "Human:" in an answer only after a blank line
     ({'chosen': '\n\nHuman: a\n\nAssistant: b', 'rejected': '\n\nHuman: a\n\nAssistant: c'}, PAIR,
      []),
