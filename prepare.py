@@ -282,19 +282,20 @@ def text_of(record, names=TEXT_NAMES, notes=None):
     if names is TEXT_NAMES and not ({*TEXT_NAMES} | OF_CHATS) & record.keys():
         long = [name for name, text in record.items()
                 if isinstance(text, str) and len(text) >= 200 and ' ' in text]
-        if len(long) == 1 or notes:         # of earlier records of this shard
-            names = [*notes] if notes else long
+        if notes:                           # what earlier records of this shard have chosen
+            names = [*notes]
+        elif len(long) == 1:
+            names = long
         if names is not TEXT_NAMES and notes is not None:
             notes.update({*names} & record.keys())
     texts = [record[name] for name in names if isinstance(record.get(name), str)]
-    odd = [name for name in names if name in record and not texts]
-    if odd:
-        raise ValueError(f'{odd[0]} is {record[odd[0]]!r:.40}, not a text')
-    if not texts:
-        raise ValueError(f'it has {", ".join(record) or "no field"}, and no {" or ".join(names)}; '
-                         'name the field of the text: --text_field=NAME; conversations need '
-                         '--kind=sft')
-    return next(filter(str.strip, texts), texts[0])
+    if texts:
+        return next(filter(str.strip, texts), texts[0])
+    for name in names:
+        if name in record:
+            raise ValueError(f'{name} is {record[name]!r:.40}, not a text')
+    raise ValueError(f'it has {", ".join(record) or "no field"}, and no {" or ".join(names)}; name '
+                     'the field of the text: --text_field=NAME; conversations need --kind=sft')
 # --- end records ----------------------------------------------------------------------------------
 
 
@@ -710,7 +711,7 @@ def clean_shard(source, pieces, folder, settings):
         notes['could not be read'][path] += 1
 
     with open(new / 'documents.jsonl', 'wb') as f, open(new / 'numbers', 'wb') as numbers:
-        columns, n_passed = notes['column of the text'], 0
+        columns, n_passed = collections.Counter(), 0
         for document in documents_of(pieces, config, reject, columns):
             document['source'] = source
             notes['documents of sources'][source] += 1
@@ -725,6 +726,8 @@ def clean_shard(source, pieces, folder, settings):
                 n_passed += 1
                 if n_passed == config.max_docs:
                     break
+    if columns:
+        notes['column of the text'] = columns
     (new / 'notes.json').write_text(json.dumps(notes))
     with contextlib.suppress(OSError):              # two parts may have done the same
         new.rename(folder)
@@ -780,7 +783,8 @@ def clean_shards(jobs, n, max_docs=0):
         some, jobs = jobs[:len(done) + 1], jobs[len(done) + 1:]
         in_processes(clean_shard, some, n)
         for source, _, folder, _ in some:
-            counts[source] += (folder / 'documents.jsonl').read_bytes().count(b'\n')
+            with open(folder / 'documents.jsonl', 'rb') as f:
+                counts[source] += sum(1 for _ in f)
         done += some
     return done
 
@@ -1289,9 +1293,8 @@ if __name__ == '__main__':
         notes['dropped by max_docs'] = collections.Counter({'enough': len(owners) - len(some)})
         shard, owners, table = shard[some], owners[some], table[:, some]
         notes['documents']['max_docs'], notes['bytes']['max_docs'] = len(some), int(table[1].sum())
-    if columns := notes.pop('column of the text', None):
-        print(f'the text is in the column {shown(columns)}')
-        notes['column of the text'] = columns
+    if 'column of the text' in notes:
+        print(f'the text is in the column {shown(notes["column of the text"])}')
     begin, size, exact, split, *keys = table                        # (n documents,) each
     documents = functools.partial(read_back, folders, shard, begin)     # of some numbers
     left, copied = np.arange(len(shard)), find_copies(exact, keys, documents, min_similarity, dedup)

@@ -144,8 +144,9 @@ def numbers_of(step, lengths, batch_size, seed):
     return group[order].reshape(-1, batch_size)[batch % 32]
 
 
-config = configure(globals(), BOUNDS)   # sets the names above: files, then flags; on resume first
-                                        # those of the run. auto becomes resume, or out/base
+# The settings above take the values of the run that goes on, then of config files, then of flags.
+# auto becomes resume if there is a run, else out/base.
+config = configure(globals(), BOUNDS)
 config['stage'] = 'sft'         # so eval.py will ask this model in conversations
 
 # --- out_dir --------------------------------------------------------------------------------------

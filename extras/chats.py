@@ -157,6 +157,7 @@ def reason_of_pair(document, min_margin=0.0, min_agreement=0.0):
     if document.get('agreement', math.inf) < min_agreement:
         return 'little agreement'
 
+
 # --- the next command -----------------------------------------------------------------------------
 def next_command(kind, out_dir):
     """Return the command that trains on the data in out_dir. Before it come the commands that make

@@ -9,8 +9,9 @@ Files of other forms, read as lines of JSON, a record a line: tables, notebooks,
 A file of any size takes a few MB of memory, and one that is cut off is noticed. A notebook is one
 record: its code and its text, without what the code printed.
 """
-import bz2, codecs, contextlib, csv, gzip, importlib, io, json, lzma, os, re
+import bz2, codecs, csv, gzip, importlib, io, json, lzma, os, re
 from configurator import Mistake
+from extras import records
 
 # what prepare.py can't read by itself
 OTHER = re.compile(r'\.(parquet|csv|tsv|ipynb)(\.gz)?$|\.(zst|bz2|xz)$', re.I)
@@ -19,11 +20,13 @@ LONGEST = 100_000_000           # characters of a cell in a .csv
 ROWS = 100                      # of a .parquet file, in memory at a time
 
 
-def open_file(path, mode='rb'):
+def open_file(path):
     """Open a file to read its bytes: unpacked, and a table as lines of JSON."""
-    kind = re.sub(r'\.(gz|zst|bz2|xz)$', '', path.lower())
-    lines_of = next((read for ending, read in READERS.items() if kind.endswith(ending)), unpack)
-    return io.BufferedReader(Generated(lines_of(path)), PIECE)
+    pieces_of = unpack
+    for ending, read in READERS.items():
+        if records.ends_with(path, ending):
+            pieces_of = read
+    return io.BufferedReader(Generated(pieces_of(path)), PIECE)
 
 
 def need(package, path):
@@ -131,12 +134,10 @@ def rows_of_csv(path):
         has_16 = head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         encoding = 'utf-16' if has_16 else 'utf-8-sig'
         decoder = codecs.getincrementaldecoder(encoding)()          # a character may be cut
-        with contextlib.suppress(UnicodeDecodeError):
+        try:
             head = decoder.decode(head)
-        if isinstance(head, bytes):     # as Excel writes it
-            if len(re.findall(rb'[\x80-\xff]', head)) > 0.3 * len(head):    # as decode() says
-                raise ValueError('neither UTF-8 nor a text in Windows-1252; convert it with iconv')
-            encoding, head = 'cp1252', head.decode('cp1252')
+        except UnicodeDecodeError:      # as Excel writes it, if it is a text
+            encoding, head = 'cp1252', records.decode(head)
         first = head.partition('\n')[0]
         is_tsv = '.tsv' in os.path.basename(path).lower()
         rows = csv.reader(io.TextIOWrapper(f, encoding, newline=''), strict=True,

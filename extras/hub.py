@@ -65,14 +65,12 @@ def session():
     return new
 
 
-def get(s, url, **more):
+def get(s, url, headers=None, **more):
     """Ask a server, with the token if it is the hub. (requests drops it if the hub sends us on to
     another host.)"""
-    headers = more.pop('headers', {})
     token = os.environ.get('HF_TOKEN', '').strip()
-    if token and url.startswith(f'{hub()}/'):
-        headers = {**headers, 'Authorization': f'Bearer {token}'}
-    response = s.get(url, headers=headers, timeout=30, **more)
+    secret = {'Authorization': f'Bearer {token}'} if token and url.startswith(f'{hub()}/') else {}
+    response = s.get(url, headers={**(headers or {}), **secret}, timeout=30, **more)
     if response.status_code in (401, 403):
         what = 'the HF_TOKEN that is set does not open it' if token else (
             'if you may read it, run: export HF_TOKEN=hf_... (from the settings of your account)')
@@ -120,16 +118,15 @@ def listing(url):
         for _ in range(MOST_PAGES):
             page = get(s, url)
             entries = page.json()
-            is_list = isinstance(entries, list)
-            for entry in entries if is_list else ():
-                entry = entry if isinstance(entry, dict) else {}
+            require(isinstance(entries, list) and all(
+                isinstance(entry, dict) and isinstance(entry.get('path'), str)
+                for entry in entries), f'{url} sent no list of files; is HF_ENDPOINT a hub?')
+            for entry in entries:
                 large = entry.get('lfs') if isinstance(entry.get('lfs'), dict) else entry
-                path, digest = entry.get('path'), str(large.get('oid'))
-                is_list = is_list and isinstance(path, str)
+                digest = str(large.get('oid'))
                 is_file = entry.get('type') != 'directory'
-                if is_list and is_file and re.fullmatch('[0-9a-f]{40}|[0-9a-f]{64}', digest):
-                    yield path, digest
-            require(is_list, f'{url} sent no list of files; is HF_ENDPOINT a hub?')
+                if is_file and re.fullmatch('[0-9a-f]{40}|[0-9a-f]{64}', digest):
+                    yield entry['path'], digest
             url = page.links.get('next', {}).get('url')
             if not url:
                 return

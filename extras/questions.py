@@ -151,7 +151,8 @@ def read(task, path):
 def content_of(path):
     """Return the bytes of a file; of a table, such as .parquet, lines of JSON."""
     try:
-        with (formats.open_file if formats.OTHER.search(path) else open)(path, 'rb') as f:
+        is_other = formats.OTHER.search(path)
+        with formats.open_file(path) if is_other else open(path, 'rb') as f:
             return f.read()
     except (OSError, EOFError, ValueError) as error:
         raise Mistake(f"{path} can't be read: {error}") from None

@@ -139,19 +139,20 @@ def text_of(record, names=TEXT_NAMES, notes=None):
     if names is TEXT_NAMES and not ({*TEXT_NAMES} | OF_CHATS) & record.keys():
         long = [name for name, text in record.items()
                 if isinstance(text, str) and len(text) >= 200 and ' ' in text]
-        if len(long) == 1 or notes:         # of earlier records of this shard
-            names = [*notes] if notes else long
+        if notes:                           # what earlier records of this shard have chosen
+            names = [*notes]
+        elif len(long) == 1:
+            names = long
         if names is not TEXT_NAMES and notes is not None:
             notes.update({*names} & record.keys())
     texts = [record[name] for name in names if isinstance(record.get(name), str)]
-    odd = [name for name in names if name in record and not texts]
-    if odd:
-        raise ValueError(f'{odd[0]} is {record[odd[0]]!r:.40}, not a text')
-    if not texts:
-        raise ValueError(f'it has {", ".join(record) or "no field"}, and no {" or ".join(names)}; '
-                         'name the field of the text: --text_field=NAME; conversations need '
-                         '--kind=sft')
-    return next(filter(str.strip, texts), texts[0])
+    if texts:
+        return next(filter(str.strip, texts), texts[0])
+    for name in names:
+        if name in record:
+            raise ValueError(f'{name} is {record[name]!r:.40}, not a text')
+    raise ValueError(f'it has {", ".join(record) or "no field"}, and no {" or ".join(names)}; name '
+                     'the field of the text: --text_field=NAME; conversations need --kind=sft')
 # --- end records ----------------------------------------------------------------------------------
 
 
