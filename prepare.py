@@ -100,15 +100,15 @@ OTHER_CODE = tuple('.c .h .cc .cpp .cxx .hpp .cs .java .kt .scala .swift .js .js
 OF_OTHERS = set('node_modules bower_components site-packages dist-packages __pycache__'.split())
 STDLIB_TESTS = {'test', 'tests', 'idle_test'}
 SHARD = 16_000_000              # bytes
-PIECES = 8                      # of the lines of a larger .jsonl: so many processes can share it
+N_PIECES = 8                    # of the lines of a larger .jsonl: so many processes can share it
 
 
 def files_under(top, pattern, skip, passed_over):
     """Yield the files in a folder, and in those under it, whose names match a pattern. No links to
     folders, no hidden folders, none of `skip`, and none that prepare.py wrote."""
     for folder, inner, names in os.walk(top):
-        is_ours = 'meta.json' in names and {'val.bin', 'val.jsonl'} & {*names}
-        if folder != top and (is_ours or 'pyvenv.cfg' in names):
+        has_results = 'meta.json' in names and {'val.bin', 'val.jsonl'} & {*names}
+        if folder != top and (has_results or 'pyvenv.cfg' in names):
             passed_over[f'{os.path.basename(folder)}/'] += 1
             inner.clear()
             continue
@@ -143,8 +143,8 @@ def find_files(source, any_ending=False, download_dir='data/raw'):
     others = ', '.join(f'{n} {ending}' for ending, n in in_order.most_common(9))
     require(paths, f'no text at {source!r}; it can be stdlib, shakespeare, codeparrot, '
             f'hf:OWNER/NAME, or a file, folder or glob with {" ".join(RECORDS + TEXTS)} files or '
-            'source code, packed (.gz) or not; --mode=raw takes a file as it is'
-            f'{"; it has " * bool(others)}{others}')
+            'source code, packed (.gz) or not; --mode=raw takes a file as it is; it has '
+            f'{others or "nothing"}')
     return paths, '' if source == 'stdlib' else others
 
 
@@ -159,7 +159,7 @@ def cut_into_shards(files_of, kind='text'):
         for path in paths:
             size = os.path.getsize(path) if os.path.exists(path) else SHARD     # on a hub
             can_share = kind == 'text' and size > SHARD and ends_with(path, LINES)
-            n_pieces = PIECES if can_share else 1
+            n_pieces = N_PIECES if can_share else 1
             for piece in range(n_pieces):
                 shards[source, total // SHARD].append((path, piece, n_pieces))
                 total += SHARD if ends_with(path, RECORDS) else size
@@ -532,7 +532,7 @@ def code_reason(text, is_python=True, parse=True, chance=None):
         return 'config or test'                                         # Unit tests of f
     if not is_python:
         return None
-    # Other bits of the hash, so the two rules draw apart.
+    # other bits of the hash, so that the two rules draw independently
     if chance * 1024 % 1 < 0.7 and not re.search(r'\b(?:def|class|for|while)\b', text):
         return 'no keywords'                                            # print(1)
     if text.count('=') < 5:
@@ -599,6 +599,9 @@ def hide(text, found):
 
 
 # --- clean: each document by itself ---------------------------------------------------------------
+# Shards are cut by the sizes of files alone, each is cleaned into a folder of its own, and folders
+# are read in order: the bins are the same whatever number of processes shares the work. A process
+# has one document in memory, and the parent a few numbers of each.
 def check_text(document, notes):
     """Return why there is nothing to learn from: the first stage."""
     if not any(map(str.strip, document['texts'])):
@@ -1079,11 +1082,16 @@ def next_command(kind, out_dir, n_tokens=None, streaming=False):
         from extras import chats
         return chats.next_command(kind, out_dir)
     data, n = shlex.quote(str(out_dir)), min(n_tokens.values())
-    flags = f' --block_size={n - 1}' * (n <= 256) + f' --streaming={data}/shards' * streaming
-    runs = (f'out/{out_dir.resolve().name}{i}' for i in ('', *map('_{}'.format, range(2, 999))))
-    run = shlex.quote(next(run for run in runs if not os.path.exists(run)))
-    return (f'python train.py config/quickstart.py --sample_prompt={flags} --data_dir={data} '
-            f'--out_dir={run}')
+    flags = f'--block_size={n - 1} ' if n <= 256 else ''
+    if streaming:
+        flags += f'--streaming={data}/shards '
+    run = name = f'out/{out_dir.resolve().name}'
+    for i in itertools.count(2):
+        if not os.path.exists(run):
+            break
+        run = f'{name}_{i}'
+    return (f'python train.py config/quickstart.py --sample_prompt= {flags}--data_dir={data} '
+            f'--out_dir={shlex.quote(run)}')
 
 
 # --- out_dir: the folder of results ---------------------------------------------------------------
@@ -1104,11 +1112,12 @@ def check_out_dir(out_dir, config, files):
     require(not names or 'nanoparrot-data-' in meta.get('format', '') or WORK in names,
             f'{out_dir} has {min(names, default="")}, which was not prepared there; choose another '
             '--out_dir')
-    for name in ('kind', 'sources', 'source') * (not config['overwrite'] and bool(meta)):
-        old = meta.get('config', {}).get(name)
-        require(json.dumps(old) == json.dumps(config[name]),
-                f'{out_dir} has data of --{name}={old}; --overwrite=True replaces them, or choose '
-                'another --out_dir')
+    if meta and not config['overwrite']:
+        for name in ('kind', 'sources', 'source'):
+            old = meta.get('config', {}).get(name)
+            require(json.dumps(old) == json.dumps(config[name]),
+                    f'{out_dir} has data of --{name}={old}; --overwrite=True replaces them, or '
+                    'choose another --out_dir')
     for path in files:                  # wherever links lead
         require(not os.path.realpath(path).startswith(os.path.realpath(out_dir) + os.sep),
                 f'{path} is read, and results may replace it; choose another --out_dir')
@@ -1191,8 +1200,8 @@ def prepare_lone_text(path, folder, config, tok):
         raise Mistake(f"{path} can't be read: {error}")
 
     for name in set_by.keys() - FOR_LONE_TEXTS:
-        require(name == 'mode' and config[name] == 'raw', f'{name}={config[name]} needs documents: '
-                f'a folder or .jsonl, not {path}')
+        is_raw = name == 'mode' and config['mode'] == 'raw'         # a lone text stays as it is
+        require(is_raw, f'{name}={config[name]} needs documents: a folder or .jsonl, not {path}')
     found, facts = collections.Counter(), {'sha256': {}, 'tokens': {}}
     text = ''.join(record['text'] for _, record in read(path, refuse))
     require('\0' not in text, f'{path} has zero bytes, so it is no text')
@@ -1224,9 +1233,10 @@ if __name__ == '__main__':
             f'{part=} must look like 3/16: the third of 16')
     require(not part or not max_docs, '--part shares all of the work; leave --max_docs out')
     require(kind == 'text' or write == 'bins', '--write=text needs --kind=text')
-    is_ours = kind != 'text' and not {'source', 'sources'} & set_by.keys()
-    require('n_examples' not in set_by or kind == 'sft' and is_ours, '--n_examples is the number '
-            'of examples that we write: it needs --kind=sft and no --source')
+    writes_examples = kind != 'text' and not {'source', 'sources'} & set_by.keys()
+    require('n_examples' not in set_by or kind == 'sft' and writes_examples,
+            '--n_examples is the number of examples that we write: it needs --kind=sft and no '
+            '--source')
     if sources is not None or temperature != 1:
         from extras import mixture
         mixture.check(config, set_by)
@@ -1235,7 +1245,7 @@ if __name__ == '__main__':
         from extras import chats
         if kind == 'preference' and dedup != 'none':
             dedup = 'exact'     # near-copies stay: two pairs may differ in the word that they teach
-        if is_ours:
+        if writes_examples:
             examples, sources = chats.examples(kind, n_examples, set_by), {}
     out_dir = pathlib.Path(out_dir or FOLDERS[kind])
 
@@ -1243,7 +1253,7 @@ if __name__ == '__main__':
     for name, (path, _) in sources.items():
         paths, others = find_files(path, mode == 'raw', download_dir)
         files_of[name], passed_over[name] = paths[:max_files or None], others
-        print(f'{name}: {len(files_of[name]):,} files{"; passed over: " * bool(others)}{others}')
+        print(f'{name}: {len(files_of[name]):,} files; passed over: {others or "nothing"}')
     files = sum(files_of.values(), [])
     check_out_dir(out_dir, config, files)
     settings = json.dumps({**config, 'sources': sources, 'dedup': dedup})
@@ -1262,7 +1272,7 @@ if __name__ == '__main__':
     meta = {'config': decisive, 'sources': sources}
 
     # A lone text and our own examples pass no stages.
-    if is_lone or is_ours:
+    if is_lone or writes_examples:
         if is_lone:
             tok, facts = prepare_lone_text(files[0], work / 'new', config, tok)
         else:
@@ -1270,7 +1280,8 @@ if __name__ == '__main__':
                                 for side, lines in examples.items()}}
             print(f'{out_dir}: {n_examples:,} conversations to train on, 300 held out')
         publish(work / 'new', out_dir, meta | facts, tok)
-        sys.exit(print('next:', next_command(kind, out_dir, facts.get('tokens'))))
+        print('next:', next_command(kind, out_dir, facts.get('tokens')))
+        sys.exit()
 
     # 1. clean: each document by itself; processes share the shards
     shards = cut_into_shards(files_of, kind)
@@ -1279,8 +1290,8 @@ if __name__ == '__main__':
     require(current_state() == state,
             'a file changed while it was read; run the same command again')
     if part:
-        sys.exit(print(f'part {part}: {len(jobs)} shards are clean; after all parts, run without '
-                       '--part'))
+        print(f'part {part}: {len(jobs)} shards are clean; after all parts, run without --part')
+        sys.exit()
 
     # 2. duplicates: of those that say the same, the first one stays
     n_numbers = 4 + len(keys_of([''], dedup, bands, rows))      # of a document, see clean_shard()
