@@ -34,11 +34,6 @@ from model import GPT
 from tokenizer import Tokenizer
 
 TASKS = 'loss', 'problems', 'humaneval', 'mbpp', 'own', 'gsm8k', 'judge', 'compare'
-# {split of extras/problems.py: what kind of problems it has}
-KINDS = {'train': 'example tasks', 'review': 'example tasks', 'validation': 'example tasks',
-         'variation': 'example tasks', 'feedback': 'practice tasks',
-         'feedback_validation': 'practice tasks', 'feedback_variation': 'practice tasks',
-         'cell': 'unseen combinations', 'family': 'unseen tasks'}
 
 # --- settings -------------------------------------------------------------------------------------
 # the first ones to change
@@ -79,7 +74,7 @@ BOUNDS = {'num_samples': (1, 10000), 'max_new_tokens': (1, 1e6), 'batch_size': (
           'seed': (0, 2 ** 32 - 1)}
 
 
-# --- 1. what is measured on text ------------------------------------------------------------------
+# --- 1. what is measured on text; what you add also goes into the dictionary of part 5 ------------
 @torch.no_grad()
 def exact_loss(model, ids, batch_size):
     """Return (nats, n): the summed loss of the n tokens ids[1:]. Each is predicted once, from its
@@ -114,7 +109,7 @@ def bits_per_byte(nats, n_bytes):
     return nats / math.log(2) / max(1, n_bytes)
 
 
-# --- 2. what is measured on answers ---------------------------------------------------------------
+# --- 2. what is measured on answers; what you add goes into summarise() ---------------------------
 def pass_at_k(n, c, k):
     """Return the chance that at least one of k completions passes, if k of n are drawn and c of the
     n pass (Chen et al. 2021, arXiv:2107.03374, eq. 1). pass_at_k(4, 1, 2) -> 0.5.
@@ -157,11 +152,12 @@ def bootstrap(scores):
 
 def paired_difference(before, after):
     """Return [difference, low, high]: how much higher the mean of `after` is, and its 95% interval.
-    Two models answered the same problems, and what is hard for one is hard for the other:
+    Two models answered the same problems, and what is hard for one is hard for the other. The
+    scores of each lie far apart, so both have wide intervals; the differences lie close together:
 
-        before      0.9     0.5     0.1     The scores of one model lie far apart, so the
-        after       1.0     0.7     0.2     intervals of both are wide and overlap.
-        gained      0.1     0.2     0.1     How hard each problem is cancels here."""
+        before      0.9     0.5     0.1
+        after       1.0     0.7     0.2
+        gained      0.1     0.2     0.1"""
     # bootstrap() takes numbers from 0 to 1, so a difference of -1 goes in as 0, and 1 as 1.
     changes = [(1 + b - a) / 2 for a, b in zip(before, after)]
     low, high = [2 * end - 1 for end in bootstrap(changes)]
@@ -172,13 +168,15 @@ def paired_difference(before, after):
 
 
 def by_problem(rows):
-    """Return {problem: its rows of samples.jsonl} without those that nobody could judge. A problem
-    is (name, prompt, kind), because in files without ids one name may mean two questions."""
+    """Return {problem: its rows of samples.jsonl} without those that nobody could judge: their
+    outcome is infrastructure (the machine failed) or ungraded. Others are passed, judged (by a
+    grade), wrong, syntax (no program), exception, timeout and the like. A problem is its name and
+    its prompt, because in files without ids one name may mean two questions."""
     problems = collections.defaultdict(list)
     for row in rows:
         if row['outcome'] not in ('infrastructure', 'ungraded'):
             name = f'{row.get("task")} {row["task_id"]}'
-            problems[name, str(row.get('prompt')), KINDS.get(row.get('split'))].append(row)
+            problems[name, str(row.get('prompt'))].append(row)
     return problems
 
 
@@ -206,7 +204,7 @@ def summarise(rows, ks):
             chances = [pass_at_k(len(few), sum(few), k) for few in groups if len(few) >= k]
             result[f'pass@{k}'] = mean(chances) if chances else None
         result['interval'] = interval(means)
-    if 'preferred' in rows[0]:          # answers that are programs
+    if 'preferred' in rows[0]:          # only programs have it
         n_broken = outcomes['syntax'] + outcomes['empty']
         result['parse_rate'] = 1 - n_broken / max(1, result['samples'])
     return result | {'failures': dict(failures.most_common()), 'outcomes': dict(outcomes)}
@@ -218,11 +216,12 @@ def compare_samples(before, after):
     shared = [problem for problem in before if problem in after]
     require(shared, 'the two samples.jsonl have no problem in common: give both the same --tasks')
     a, b = [[mean([*map(worth, rows[problem])]) for problem in shared] for rows in (before, after)]
-    names, _, kinds = zip(*shared)
-    gain = {}
-    for kind in ['all', *dict.fromkeys(filter(None, kinds))]:
-        pairs = [pair for own, *pair in zip(kinds, a, b) if kind in ('all', own)]
-        gain[kind] = paired_difference(*zip(*pairs))
+    names = [name for name, _ in shared]
+    kinds = [before[problem][0].get('kind') for problem in shared]      # such as practice tasks
+    gain = {'all': paired_difference(a, b)}
+    for kind in dict.fromkeys(filter(None, kinds)):
+        some = [i for i, own in enumerate(kinds) if own == kind]
+        gain[kind] = paired_difference([a[i] for i in some], [b[i] for i in some])
     return {'n': len(shared), 'a': mean(a), 'b': mean(b), 'interval': gain['all'][1:],
             'gained': [name for name, x, y in zip(names, a, b) if x < y],
             'lost': [name for name, x, y in zip(names, a, b) if x > y], 'gain': gain}
@@ -396,7 +395,8 @@ os.makedirs(out_folder, exist_ok=True)
 # The losses have names. 'trained' is a single checkpoint, 'trained_web' its loss on one source of a
 # mixture, 'out/a_data/code val' that of one of several checkpoints on one of several folders.
 losses = {}
-for name in paths + ['untrained'] * random_init if held_out else []:
+names = paths + ['untrained'] if random_init else paths
+for name in names if held_out else []:
     if name in paths:
         model, tokenizer, _ = open_checkpoint(name)
         name = name if len(paths) > 1 else 'trained'
@@ -459,11 +459,15 @@ def score(task, problems, path):
 for task, problems in problems_of.items():
     scores = [score(task, problems, path) for path in paths]
     scores.sort(key=lambda pair: pair[0]['step'] or 0)
+    kinds = {row['split']: row['kind'] for row in samples}      # of 'all' rows there is none
     print_table(task, {
-        f'{who["ckpt"] or completions}, step {who["step"]}: {KINDS.get(split, "")} {split}': part
+        f'{who["ckpt"] or completions}, step {who["step"]}: {kinds.get(split, "")} {split}': part
         for who, parts in scores for split, part in parts.items()})
-    series = [parts.pop('all') | who | ({'by_split': parts} if parts else {})
-              for who, parts in scores]
+    series = []
+    for who, parts in scores:
+        series.append(parts.pop('all') | who)
+        if parts:
+            series[-1]['by_split'] = parts
     report['tasks'][task] = series[0] if len(series) == 1 else {'series': series}
 
 # --- 7. two models on the same problems -----------------------------------------------------------

@@ -31,7 +31,7 @@ import codecs, contextlib, glob, os, pathlib, random, shlex, sys, time
 from typing import Literal
 import regex
 import torch
-from configurator import Mistake, configure, require, set_by
+from configurator import Mistake, configure, require, set_by     # set_by: what files or flags set
 from model import GPT, sample
 from tokenizer import Tokenizer
 
@@ -57,7 +57,7 @@ chat = False                # True: the prompt is a message; without a prompt, t
 system = ''                 # instruction that the assistant reads before the chat
 # doors to extras/
 serve: int | None = None    # port on which to answer this machine's requests; 0 = any
-export: Literal['', 'hf', 'gguf', 'html'] = ''          # format to write the model in
+export: Literal['', 'hf', 'gguf', 'html'] = ''          # format; hf, gguf: beside the checkpoint
 out = 'demo.html'           # file of --export=html
 allow_code_execution = False    # True: --serve and html run answers; read extras/sandbox.py
 # The least and the most of some numbers; all others are at least 0.
@@ -72,7 +72,9 @@ def encode(tokenizer, prompt):
     with a newline is one token, a model has hardly ever read `):` alone. So `f():` is read as `f(`,
     and 2 bytes are written again. Messages end in a token of their own and need none of this."""
     if not isinstance(prompt, str):
-        return tokenizer.render(prompt, add_generation_prompt=True)[0], None, 0
+        ids, _ = tokenizer.render(prompt, add_generation_prompt=True)   # _: which to learn
+        return ids, None, 0
+    # begin: <|endoftext|>, as in training; a tokenizer without it starts an empty prompt by `first`
     whole = (tokenizer.begin + tokenizer.encode(prompt)) or tokenizer.first
     ids, allowed = tokenizer.heal(whole) if len(whole) > 1 else (whole, None)
     return ids, allowed, len(tokenizer.decode_bytes(whole[len(ids):]))
@@ -96,7 +98,8 @@ def write(model, tokenizer, prompt, max_new_tokens, draw, ends=''):
     'stop', 'length', or '' if it goes on. Half a character waits for its other half: 'é' of two
     tokens is yielded as '', 'é'. What may be the beginning of `ends`, a pattern, waits, too: with
     'END', of 'a E' only 'a ' is certain, until the next token tells whether it is END.
-    prompt: a text or messages. draw(logits (1, V)) -> the next token (1,)."""
+    prompt: a text or messages, of which the oldest tokens leave a full context. draw(logits (1, V))
+    -> the next token (1,)."""
     ids, allowed, n_again = encode(tokenizer, prompt)
     n = max_new_tokens + (n_again > 0)          # the first one replaces the prompt's last
 
@@ -123,6 +126,7 @@ def write(model, tokenizer, prompt, max_new_tokens, draw, ends=''):
             why = 'length'
         data = b'' if why == 'stop' else tokenizer.decode_bytes([id])
         text += decoder.decode(data[n_again if t == 0 else 0:], bool(why))
+        # partial: the end of the text may be the beginning of a match
         found = regex.search(ends, text, pos=n_shown, partial=not why) if ends else None
         if found and not found.partial:
             why = 'stop'
@@ -215,10 +219,11 @@ def only(call, names):
 
 def draw_by(temperature, seed):
     """Return a function, logits (1, V) -> token (1,). Its random numbers are its own, so that an
-    answer is the same whatever else is written. seed: a number or a text."""
+    answer is the same whatever else is written. seed: a number or a text. Another rule of sampling
+    goes here."""
     dice = random.Random(seed)
-    return lambda logits: sample(logits, temperature, top_k, top_p,
-                                 u=logits.new_tensor([dice.random()]))
+    u = lambda logits: logits.new_tensor([dice.random()])       # in [0, 1): which token is drawn
+    return lambda logits: sample(logits, temperature, top_k, top_p, u=u(logits))
 
 
 writing = 'random_init prompt prompt_file max_new_tokens temperature top_k top_p seed'

@@ -52,7 +52,8 @@ def rows_of(task, questions, texts, metadata):
     rows = []
     for question, several in zip(questions, texts):
         row = {key: question.get(key) for key in ('task_id', 'family', 'cell', 'split', 'prompt')}
-        row |= {'task': task, 'messages': question['messages'] if metadata['chat'] else None}
+        row |= {'task': task, 'messages': question['messages'] if metadata['chat'] else None,
+                'kind': problems.KINDS.get(row['split'])}
         for text in several:
             rows.append(row | {'completion': text, 'outcome': 'ungraded', 'message': '',
                                'ckpt': metadata['ckpt'], 'step': metadata['step']})
