@@ -18,7 +18,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-IGNORE = -100       # a target that the loss does not count: prompts in SFT, padding
+IGNORE = -100       # a target that the loss (cross_entropy) does not count: prompts, padding
 
 
 @dataclasses.dataclass
@@ -85,14 +85,15 @@ class Attention(nn.Module):
         q = rotate(self.norm_q(heads(self.w_q(x))), cos, sin)  # (B, H, T, D)
         k = rotate(self.norm_k(heads(self.w_k(x))), cos, sin)  # (B, K, T, D)
         v = heads(self.w_v(x))  # (B, K, T, D)
+        dtype = v.dtype     # under autocast not that of x
         if cache is not None:
             cache[:, :, :, start:start + T] = torch.stack((k, v))
             k, v = cache[:, :, :, :start + T]  # (B, K, start + T, D) both
-        elif x.is_cpu:      # in training, the backward pass in bfloat16 can be slow (docs/log.md)
+        elif x.is_cpu:      # a CPU's backward pass through bfloat16 attention can be slow
             q, k, v = q.float(), k.float(), v.float()
         # Without a mask, a query sees its own key and earlier ones: then T is 1, or start is 0.
         is_causal = self.config.causal and mask is None and T > 1
-        y = attend(q, k, v, mask, is_causal)  # (B, H, T, D)
+        y = attend(q, k, v, mask, is_causal).to(dtype)  # (B, H, T, D)
         return self.w_o(y.transpose(1, 2).flatten(2))  # (B, T, C)
 
 
@@ -175,7 +176,8 @@ class GPT(nn.Module):
                 nn.init.normal_(p, 0.0, 0.02 / math.sqrt(n_added))
 
     def backbone(self, idx, cache=None, start=0, mask=None, positions=None):
-        """idx (B, T) -> hidden states (B, T, C). positions (B, T); None: count from `start`."""
+        """idx (B, T) -> hidden states (B, T, C). positions (B, T); None: count from `start`. With a
+        cache and without a mask, T must be 1 or start 0."""
         T = idx.shape[1]
         if start + T > self.config.block_size:
             raise ValueError(f'{start + T} tokens do not fit block_size={self.config.block_size}')
@@ -185,7 +187,7 @@ class GPT(nn.Module):
         cos, sin = self.cos[at], self.sin[at]  # (T, D/2), or (B, 1, T, D/2)
         x = self.dropout(self.embedding(idx))  # (B, T, C)
         for i, block in enumerate(self.blocks):
-            where = cos, sin, None if cache is None else cache[i], start, mask
+            where = cos, sin, (None if cache is None else cache[i]), start, mask
             if self.grad_checkpoint and torch.is_grad_enabled():
                 x = checkpoint(block, x, *where, use_reentrant=False)
             else:
@@ -194,8 +196,8 @@ class GPT(nn.Module):
 
     def forward(self, idx, targets=None, mask=None, positions=None, with_logits=True):
         """idx, targets (B, T) -> logits, float32 (B, T, V), and the loss: the mean -log p(target)
-        of targets that are not IGNORE, or 0 without any. For next tokens: idx = tokens[:-1],
-        targets = tokens[1:]. with_logits=False returns (None, loss) and computes fewer logits."""
+        of targets that are not IGNORE, or 0 without any. For next tokens: idx = tokens[:, :-1],
+        targets = tokens[:, 1:]. With with_logits=False: None and the loss, from fewer logits."""
         hidden = self.backbone(idx, mask=mask, positions=positions)  # (B, T, C)
         return self.predict(hidden, targets, with_logits)
 
@@ -215,7 +217,7 @@ class GPT(nn.Module):
         c = self.config
         shape = c.n_layer, 2, B, c.n_kv_head, min(T, c.block_size), c.head_dim
         row = self.embedding.weight[:1]
-        return (row @ row.T).new_empty(shape)   # its type is that of keys, also under autocast
+        return (row @ row.T).new_empty(shape)   # keys are products: autocast decides their type
 
     def log_p(self, idx, targets, temperature=1.0):
         """Return log p of the m targets that are not IGNORE, in order, (m,), at a temperature."""
@@ -230,7 +232,8 @@ class GPT(nn.Module):
             _ _ 5 6     ->    _ _ 5 6 a b
             5 6 7 8           5 6 7 8 c d
         seeds, a number or a text for each row, draw its tokens, whatever the other rows are. With
-        with_log_p=True also return log p of the new tokens at this temperature, float32 (B, n)."""
+        with_log_p=True also return log p of the new tokens, float32 (B, n), at this temperature but
+        before top_k and top_p."""
         dice = [random.Random(seed) for seed in seeds]
         log_p = torch.zeros(len(idx), max_new_tokens, device=idx.device)    # 0 after a stop
 
@@ -256,7 +259,8 @@ class GPT(nn.Module):
         token t of the b rows that have drawn none yet. To write d and then e after a b c:
             idx          the blocks read    cache afterwards
             a b c        a b c              a b c
-            a b c d      d                  a b c d"""
+            a b c d      d                  a b c d
+        For each token, idx and cache have the b rows that are left, and `token` all B."""
         stop = idx.new_tensor(stop)
         token = torch.full_like(idx[:, 0], -1)  # (B,)
         rows = torch.arange(len(idx), device=idx.device)  # (b,), those that are in idx

@@ -83,7 +83,7 @@ def starts_of(epoch, n_tokens, T, seed):
     """Return where the blocks of an epoch begin in a bin of n_tokens, in reading order, int64 (n,).
     Each epoch has its own order and its own shift, so a text that is read again is cut elsewhere:
     of 10 tokens, T=3 makes the blocks 0 1 2 and 3 4 5 or, shifted by 2, 2 3 4 and 5 6 7."""
-    n = max(1, n_tokens // T - 1)
+    n = max(1, n_tokens // T - 1)       # one less than fits, to leave room for the shift
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
     return shuffled(n) * T + shuffled(n_tokens - n * T)[0]
 
@@ -102,7 +102,8 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * progress))
 
 
-config = configure(globals(), BOUNDS)   # from the run that goes on, then from files, then flags
+# From the run that goes on, then from files, then flags; auto becomes resume or scratch.
+config = configure(globals(), BOUNDS)
 if plan:
     from extras import planner
     sys.exit(planner.show(config))
@@ -152,7 +153,7 @@ except ValueError as error:
 V = tokenizer.vocab_size
 require(meta.get('tokenizer_hash') == tokenizer.hash and vocab_size in (0, V), f'{data_dir} needs '
         f'the ids of its tokenizer.json, and {vocab_size=} must be 0 or {V}; run prepare.py again')
-T = block_size                  # tokens of text in a sequence; span adds sentinels to them
+T = block_size                  # tokens of text in a sequence; with span fewer: it adds sentinels
 hide = stream = mixture = None
 if objective != 'clm' or document_mask:
     from extras.objectives import Objective
@@ -164,7 +165,7 @@ for path in sorted(pathlib.Path(data_dir).glob('*.bin')):
     n = path.stat().st_size // np.dtype(meta['dtype']).itemsize
     if n > T:
         bins[path.stem] = ids = np.memmap(path, meta['dtype'], 'r', shape=(n,))
-        data_hash.update(ids[:2 ** 24])         # of most bins all
+        data_hash.update(ids[:2 ** 24])         # 16.8 million tokens stand for a larger bin
         require(ids[:2 ** 24].max() < V and n == meta['tokens'].get(path.stem, n),
                 f'{path} has {n} tokens, up to id {ids[:2 ** 24].max()}; run prepare.py again')
 if streaming:
@@ -172,7 +173,7 @@ if streaming:
     stream = Stream(streaming, rank, world, tokenizer)
     data_hash.update(stream.identity)
 elif len(meta['sources']) > 1 and not meta.get('mixed', True):
-    from extras import mixture          # each source is read as often as it weighs
+    from extras import mixture          # it reads each source as often as that weighs
     starts_of = mixture.weighted(meta['sources'])
 require('val' in bins and ('train' in bins or stream), f'{data_dir} needs train.bin and val.bin '
         f'with more tokens than {block_size=}; shards of text need --streaming=FOLDER')
@@ -208,6 +209,8 @@ def get_batch(ids, numbers, step=None):
 
 
 # --- model: new, of the run that goes on, or of a folder ------------------------------------------
+# A model that is there decides about its shape, and a run that goes on also about its optimizer,
+# batches and seed. All these are `fixed`: a flag that says otherwise is refused.
 torch.manual_seed(seed)
 shape = {name: config[name] for name in vars(GPTConfig()) if name in config} | {'vocab_size': V}
 changes = {'dropout': dropout, 'causal': objective != 'mlm'}
@@ -231,7 +234,7 @@ if state:
     require(state['step'] < max_steps, f'{out_dir} is at {max_steps=}; to go on, raise it')
     fixed |= {name: state['config'][name] for name in ('optimizer', 'objective', 'document_mask',
                                                        'batch_size', 'block_size', 'seed')}
-    config['init_from'] = state['config']['init_from']
+    config['init_from'] = state['config']['init_from']      # where the run began
     if stream:
         stream.go_to(state['positions'])
 now = config | vars(wanted)
@@ -265,6 +268,7 @@ else:
 # AdamW ignores use_muon and lr_scale: the first is for Muon, the second for the loop.
 groups = [{'params': [p for p in model.blocks.parameters() if p.dim() == 2], 'use_muon': True},
           {'params': [model.embedding.weight], 'lr_scale': embedding_lr},
+          # no parameter, if the head is the embedding
           {'params': [p for name, p in model.named_parameters() if name == 'head.weight']},
           {'params': [p for p in model.parameters() if p.dim() == 1], 'weight_decay': 0.0}]
 Optimizer = torch.optim.AdamW
@@ -274,7 +278,7 @@ opt = Optimizer(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=wei
                 fused=kind != 'mps')
 if state:               # the moments; rates, decay and betas stay those of now
     moments = state['optimizer'] if shard == 'ddp' else sharding.split(state['optimizer'], opt)
-    moments = copy.deepcopy(moments) if kind == 'cpu' else moments      # those are still in a file
+    moments = copy.deepcopy(moments) if kind == 'cpu' else moments      # mapped from source
     opt.load_state_dict({**opt.state_dict(), 'state': moments})
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
 step, skipped = state.get('step', 0), state.get('skipped', 0)           # updates
@@ -287,7 +291,10 @@ ours = ['last.pt', 'last-1.pt', 'best.pt', 'config.json', 'tokenizer.json', 'dat
         'metrics.jsonl', 'samples.txt', 'train.log', 'eval.json', 'samples.jsonl', 'compare.json']
 out = pathlib.Path(out_dir)
 if rank == 0:
+    old = [path for path in out.glob('*') if path.name.removesuffix('.tmp') in ours]
+    # A run that was killed before its first save leaves a lock, and nothing that anybody misses.
     has_run = any(out.glob('*.pt')) or (out / 'config.json').exists()
+    has_run = has_run or old and not (out / '.lock').exists()
     is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
     require(init_from == 'resume' or not has_run or overwrite and not is_origin, f'{out_dir} has a '
             'run: --init_from=resume goes on, --overwrite=True begins anew (from elsewhere)')
@@ -300,10 +307,9 @@ if rank == 0:
         pass                                    # Windows has no such locks
     except BlockingIOError:
         raise Mistake(f'another run writes to {out_dir}; wait, or choose another') from None
-    for path in out.iterdir():
-        if init_from != 'resume' and path.name.removesuffix('.tmp') in ours:
-            path.unlink()
-    if source == f'{out_dir}/last-1.pt':        # last.pt is damaged, and must not replace it
+    for path in old if init_from != 'resume' else []:
+        path.unlink()
+    if source == f'{out_dir}/last-1.pt':        # the damaged last.pt must not take its name
         (out / 'last.pt').unlink(missing_ok=True)
     tokenizer.save(out / 'tokenizer.json')
     (out / 'data.json').write_bytes(meta_text)
@@ -343,7 +349,7 @@ def say(text, file='train.log'):
 
 
 def log(**row):
-    """Print figures, and append them to metrics.jsonl. Rows of a resumed run replace older ones."""
+    """Print figures, and append them to metrics.jsonl, whose readers take a step's last row."""
     row = {name: value if math.isfinite(value) else None for name, value in row.items()}
     words = [f'{name}: {value:.4g}' for name, value in row.items() if value is not None]
     say(' | '.join([f'step {step:>6}/{max_steps}', *words]))
