@@ -179,7 +179,8 @@ def log_p(model, x, y):
 
 
 def numbers_of(step, lengths, batch_size, seed):
-    """Return the indices of a step's pairs, (batch_size,), of about the same length: see sft.py."""
+    """Return the indices of a step's pairs, (batch_size,), of about the same length: see sft.py.
+    They follow from step and seed, so a resumed run has the same ones."""
     per_epoch = max(1, len(lengths) // batch_size)
     epoch, i = divmod(step, per_epoch)
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
@@ -319,7 +320,7 @@ model.grad_checkpoint = grad_checkpoint
 params = [p for p in model.parameters() if p.requires_grad]
 gradient = torch.zeros(sum(p.numel() for p in params), device=device)
 for p, part in zip(params, gradient.split([p.numel() for p in params])):
-    p.grad = part.view_as(p)    # so one all_reduce adds the gradients of all processes
+    p.grad = part.view_as(p)    # so one all_reduce adds all gradients; never set one to None
 opt = torch.optim.AdamW(params, learning_rate, betas=(0.9, 0.95), weight_decay=0.0,
                         fused=kind != 'mps')
 step, tokens, best_val = 0, 0, math.inf
@@ -331,7 +332,7 @@ if not is_new:
             f'data or settings than {data_dir=}, {fixed}')
     config['init_from'] = state['config']['init_from']
     model.load_state_dict(state['weights'])
-    opt.load_state_dict(copy.deepcopy(state['optimizer']))          # they are mapped from last.pt
+    opt.load_state_dict(copy.deepcopy(state['optimizer']))  # mapped from a file that we replace
     step, tokens, best_val = state['step'], state['tokens'], state['best_val']
     ref, kto_kl = state['ref_log_probs'].clone().to(device), state['kto_kl']
 state = model.saved = {}                # frees their memory
@@ -450,8 +451,8 @@ def evaluate():
 
 
 def stop(number, frame):
-    """End the run at Ctrl-C or SIGTERM, and save nothing. (The signal may come within a print,
-    and an exception could be caught.)"""
+    """End the run at Ctrl-C or SIGTERM. It saves nothing, and may not print or raise an error,
+    because a signal comes at any moment: within a save, an update, a print."""
     if rank == 0:
         os.write(1, f'\nstopped; last.pt has step {saved_step}; resume: {again}\n'.encode())
     os._exit(128 + number)

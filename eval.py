@@ -1,5 +1,5 @@
 """
-Evaluation: how good a checkpoint is, measured on held-out data, with confidence intervals.
+Evaluation: how good a checkpoint is, measured on held-out data. Scores have 95% intervals.
 
     python eval.py --ckpt=out/quickstart --data_dir=data/quickstart
     python eval.py --ckpt=out/sft --tasks=problems --num_samples=8 --allow_code_execution=True
@@ -21,8 +21,8 @@ judge           questions, such as the first turns of MT-Bench, graded 1 to 10 b
 Only loss and compare need no extras/. Choose the measure before you train: of twenty that did not
 change, about one leaves its 95% interval by chance, and looks like progress.
 
-eval.py writes eval.json and samples.jsonl (every completion) next to the checkpoint. With
---completions=a/samples.jsonl, which must not be replaced, it writes both into a/scored.
+eval.py writes eval.json and samples.jsonl (every completion) next to the first checkpoint, in place
+of older ones. With --completions=a/samples.jsonl, which must stay, it writes both into a/scored.
 """
 import collections, functools, glob, json, math, os, pathlib, re, shlex
 from typing import Literal
@@ -161,7 +161,7 @@ def paired_difference(before, after):
     # bootstrap() takes numbers from 0 to 1, so a difference of -1 goes in as 0, and 1 as 1.
     changes = [(1 + b - a) / 2 for a, b in zip(before, after)]
     low, high = [2 * end - 1 for end in bootstrap(changes)]
-    if before == after:         # None of n differs. Of n others, so many may, all to one side.
+    if before == after:         # Of n others, up to this share may differ, all in one direction.
         high = interval([0] * len(before))[1]
         low = -high
     return [mean(after) - mean(before), low, high]
@@ -347,7 +347,7 @@ def open_data(folder):
             f'python prepare.py --source=FILE --out_dir={folder}')
     meta = json.loads(path.read_bytes())
     bins = {file.stem.removeprefix('val_'): np.memmap(file, meta['dtype'], 'r')
-            for file in files if file.stat().st_size > 4}           # bytes: a token and its target
+            for file in files if file.stat().st_size > 4}           # bytes: at least two tokens
     require(len(bins.get('val', ())) == meta['tokens']['val'], f'{folder}/val.bin has too few '
             'tokens, or not as many as meta.json says; run prepare.py again')
     return meta, bins
@@ -387,7 +387,7 @@ advice = (f'give one that does: --ckpt={there[0]}' if there else
           'run: python prepare.py && python train.py')
 for path in paths:
     require(completions or os.path.exists(path), f'{path} does not exist; {advice}')
-_, _, metadata = open_checkpoint(paths[0])          # its mistakes show now and not after an hour
+_, _, metadata = open_checkpoint(paths[0])          # what is wrong with it shows now
 report |= metadata
 os.makedirs(out_folder, exist_ok=True)
 
@@ -418,8 +418,9 @@ if losses:
     print_table('loss', losses)
 
 # --- 6. a task: problem -> prompt -> answers -> verdicts -> pass@k --------------------------------
-# All problems have one form, see extras/questions.py. This one is from GSM8K. Of a function to
-# complete, 'rules' is [] and 'tests' a program, such as 'assert add(1, 2) == 3'.
+# All problems have one form, see extras/questions.py. This one is from GSM8K: the verdict on an
+# answer that ends in 13 is {'outcome': 'passed'}, and on one that ends in 14 {'outcome': 'wrong'}.
+# Of a function to complete, 'rules' is [] and 'tests' a program, such as 'assert add(1, 2) == 3'.
 #     {'task_id': 'gsm8k/0', 'tests': '', 'entry_point': '', 'solution': '', 'ends': ...,
 #      'messages': [{'role': 'user', 'content': 'Janet has 16 eggs and eats 3. How ...?'}],  # chat
 #      'prompt': 'Question: Janet has 16 eggs and eats 3. How ...?\nAnswer:',         # base model

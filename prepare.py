@@ -19,7 +19,8 @@ of what was dropped. The decision made here is the corpus: a model shares its de
 report.md before you train.
 
 Lines that import extras are doors: a flag, or a kind of file, asks for what not everybody needs.
-Without extras/ this file works, with tokenizer.py and configurator.py beside it.
+Without extras/ this file works, with tokenizer.py and configurator.py beside it; in prose, LaTeX
+and letters that were decoded wrongly then stay as they are.
 """
 import ast, collections, concurrent.futures, contextlib, functools, glob, gzip, hashlib, html, io
 import itertools, json, multiprocessing, os, pathlib, re, shlex, shutil, signal, sys
@@ -100,7 +101,7 @@ OTHER_CODE = tuple('.c .h .cc .cpp .cxx .hpp .cs .java .kt .scala .swift .js .js
 OF_OTHERS = set('node_modules bower_components site-packages dist-packages __pycache__'.split())
 STDLIB_TESTS = {'test', 'tests', 'idle_test'}
 SHARD = 16_000_000              # bytes
-N_PIECES = 8                    # of the lines of a larger .jsonl: so many processes can share it
+N_PIECES = 8                    # of the lines of a larger .jsonl: that many processes can share it
 
 
 def files_under(top, pattern, skip, passed_over):
@@ -606,7 +607,7 @@ def check_text(document, notes):
     """Return why there is nothing to learn from: the first stage."""
     if not any(map(str.strip, document['texts'])):
         return 'empty'
-    # most often data; a file that long may be a book
+    # a record that long is most often data; a file (its line is 0) may be a book
     if document['line'] and sum(map(len, document['texts'])) > 1_000_000:
         return 'too long'
 
@@ -646,7 +647,7 @@ def make_stages(settings):
     if config.pii:
         stages['personal data'] = hide_personal_data
     if any(vars(config)[name] for name in OPTIONS):
-        from extras import filters
+        from extras import filters          # it gets our functions, because it imports no script
         stages = filters.with_options(stages, config, find_files, documents_of, mode_of, normalise,
                                       words_of, ngrams, hash64)
     return stages
@@ -776,7 +777,7 @@ def in_processes(work, jobs, n):
 
 def clean_shards(jobs, n, max_docs=0):
     """Clean shards in n processes, and return the jobs that were done. With max_docs they are done
-    one, two, four, ... at a time, until each source has so many documents: of a data set on a hub
+    one, two, four, ... at a time, until each source has that many documents: of a data set on a hub
     nobody fetches more than that takes."""
     if not max_docs:
         in_processes(clean_shard, jobs, n)
@@ -885,7 +886,7 @@ def minhash(shingles, k=256):
     a, b = hash_functions(k)
     x = (shingles >> np.uint64(32)).astype(np.uint32)                               # (shingles,)
     signature = np.full(k, 2 ** 32 - 1, np.uint32)
-    for i in range(0, len(x), 500):     # so many hashes stay in the cache
+    for i in range(0, len(x), 500):     # that many hashes stay in the cache
         hashes = a * x[i:i + 500]                                                   # (k, 500)
         hashes += b
         signature = np.minimum(signature, hashes.min(1))                            # (k,)
@@ -1244,7 +1245,8 @@ if __name__ == '__main__':
     if kind != 'text':
         from extras import chats
         if kind == 'preference' and dedup != 'none':
-            dedup = 'exact'     # near-copies stay: two pairs may differ in the word that they teach
+            # near-copies stay: two pairs may differ in the word that they teach
+            config['dedup'] = dedup = 'exact'
         if writes_examples:
             examples, sources = chats.examples(kind, n_examples, set_by), {}
     out_dir = pathlib.Path(out_dir or FOLDERS[kind])
@@ -1256,7 +1258,7 @@ if __name__ == '__main__':
         print(f'{name}: {len(files_of[name]):,} files; passed over: {others or "nothing"}')
     files = sum(files_of.values(), [])
     check_out_dir(out_dir, config, files)
-    settings = json.dumps({**config, 'sources': sources, 'dedup': dedup})
+    settings = json.dumps({**config, 'sources': sources})
     make_stages(settings)                   # a list that is missing is refused now
     is_lone = kind == 'text' and is_lone_text(files)
     tok = None
@@ -1264,7 +1266,8 @@ if __name__ == '__main__':
         tok = make_tokenizer(config)
         require(is_lone or '<|endoftext|>' in tok.special, f'{tokenizer} has no <|endoftext|> to '
                 'end documents; use another, or --tokenizer=bpe')
-    # train.py remembers the hash of meta.json, so that has only settings that change the data.
+    # meta.json, whose hash train.py remembers, gets only the settings that change the data. `state`
+    # also has what is read and which programs read it: the work of another state is done again.
     decisive = {name: value for name, value in config.items() if name not in HARMLESS}
     current_state = functools.partial(state_of, {**decisive, 'audit': audit}, files)
     state = current_state()

@@ -9,8 +9,11 @@ Reinforcement learning: a model and a reward for its answers -> a model that ear
     torchrun --nproc_per_node=8 rl.py --init_from=out/sft --reward=mine.py  # the same steps
 
 It reads init_from, a folder that sft.py or dpo.py wrote, and writes out_dir. The loop is that of
-sft.py, but the model writes the batch. You decide one thing, the reward: the model learns what
-earns it, not what you mean.
+sft.py, but the model writes the batch. You decide one thing, the reward, for example in mine.py.
+The model learns what earns it, not what you mean:
+
+    def prompts(): return ['What is 2 + 2?', 'What is 3 + 4?']          # texts or messages
+    def reward(prompt, completion): return float(completion.strip().isdigit())
 
 The policy gradient. The model p writes an answer a to a prompt and earns R(a). As grad p is
 p grad log p, the gradient of the mean reward is a mean over answers, too:
@@ -27,8 +30,8 @@ both fall to 0 before reward has risen, lower the learning rate. If reward rises
 gets worse, the reward is hacked: fix it, or raise kl_coef. Compare with bench/random_reward.py,
 which teaches nothing.
 
-Only train.py saves when it is stopped, keeps last-1.pt, locks out_dir, compares its processes,
-skips spikes, compiles, shards, and has float16.
+What train.py has and this file lacks: saving when it is stopped, last-1.pt, a lock of out_dir, a
+comparison of processes, skipped spikes, the compiler, shards, float16.
 """
 import copy, hashlib, json, math, os, pathlib, random, re, runpy, shlex, shutil, signal, sys, time
 from typing import Literal
@@ -226,7 +229,7 @@ data_hash = hashlib.sha256(f'{fixed}, {first}'.encode())
 
 
 def open_program(path):
-    """Return the prompts of a FILE.py, and judge(prompts, texts), which yields what texts earn."""
+    """Return the prompts of a FILE.py, and judge_texts(prompts, texts), which yields rewards."""
     # It may import what is beside it, but no file there hides a module of ours.
     sys.path.append(os.path.dirname(os.path.abspath(path)))
     try:
@@ -235,7 +238,7 @@ def open_program(path):
     except (Exception, SystemExit) as error:
         raise Mistake(f'{path} must define prompts() and reward(): {error!r:.200}') from None
 
-    def judge(prompts, texts):
+    def judge_texts(prompts, texts):
         for prompt, text in zip(prompts, texts):
             try:
                 value = reward_of(prompt, text)
@@ -245,11 +248,11 @@ def open_program(path):
                 raise Mistake(f'reward({prompt!r:.80}, {text!r:.80}) must return a number up to '
                               f'1e12: {error!r:.200}') from None
 
-    return asked, judge
+    return asked, judge_texts
 
 
 def open_lines(path, content):
-    """Return the prompts of {"prompt", "answer"} lines, and judge(prompts, texts)."""
+    """Return the prompts of {"prompt", "answer"} lines, and judge_texts(prompts, texts)."""
     asked = []
     answer_of = {}          # by the prompt as text, because messages can be no key
     for number, line in enumerate(content.splitlines(), 1):
@@ -277,16 +280,16 @@ def open_tasks(source, n_held_out=0):
     content = pathlib.Path(source).read_bytes() if os.path.isfile(source) else b''
     keys_of_tests = rb'"(question|tests?|test_list|regex|must_contain|must_not_contain)" *:'
     if source.endswith('.py'):
-        asked, judge = open_program(source)
+        asked, judge_texts = open_program(source)
     elif os.path.isdir(source):
         from extras.rewards import open_scores
-        asked, judge, content = open_scores(source, prompts, tokenizer, device, autocast)
+        asked, judge_texts, content = open_scores(source, prompts, tokenizer, device, autocast)
     elif source == 'problems' or re.search(keys_of_tests, content):
         from extras.rewards import open_tests
-        asked, judge, content = open_tests(source, content, n_held_out, allow_code_execution,
-                                           timeout, rank, world)
+        asked, judge_texts, content = open_tests(source, content, n_held_out,
+                                                 allow_code_execution, timeout, rank, world)
     else:
-        asked, judge = open_lines(source, content)
+        asked, judge_texts = open_lines(source, content)
     data_hash.update(content + repr(asked).encode())
     prompt_of = {}
     for prompt in asked:
@@ -300,7 +303,7 @@ def open_tasks(source, n_held_out=0):
     if rank == 0:
         print(f'{source}: prompts: {len(asked):,}, left out, because they come twice or have more '
               f'than {longest} tokens: {len(asked) - len(prompt_of):,}', flush=True)
-    return [*prompt_of], lambda answers: judge(
+    return [*prompt_of], lambda answers: judge_texts(
         [prompt_of[prompt] for prompt, ids, log_p in answers],
         [tokenizer.decode([id for id in ids if id not in tokenizer.stop]) for _, ids, _ in answers])
 
@@ -327,7 +330,7 @@ model.grad_checkpoint = grad_checkpoint
 params = [*model.parameters()]
 gradient = torch.zeros(sum(p.numel() for p in params), device=device)
 for p, part in zip(params, gradient.split([p.numel() for p in params])):
-    p.grad = part.view_as(p)    # so one all_reduce adds the gradients of all processes
+    p.grad = part.view_as(p)    # so one all_reduce adds all gradients; never set one to None
 options = {'betas': (0.9, 0.95), 'weight_decay': 0.0, 'fused': kind != 'mps', 'lr': learning_rate}
 opt = torch.optim.AdamW(params, **options)
 if optimizer == 'muon':
@@ -339,7 +342,7 @@ if not is_new:
     require(state.get('data') == data_hash, f'{source} is not of rl.py, or of other prompts, '
             'rewards, a first model or settings than '
             f'{reward=}, {held_out=}, {prompts=}, {kl_coef=}, {fixed}')
-    opt.load_state_dict(copy.deepcopy(state['optimizer']))          # it is mapped from last.pt
+    opt.load_state_dict(copy.deepcopy(state['optimizer']))  # mapped from a file that we replace
     step, tokens, best_val = state['step'], state['tokens'], state['best_val']
 state = model.saved = {}                # frees their memory
 require(max(warmup_steps, step + 1) <= max_steps,
@@ -390,12 +393,12 @@ def write_answers(asked, judge, temperature, seeds=()):
         for prompt, ids, values in zip(few, new, log_p.tolist()):
             n = next((t for t, id in enumerate(ids, 1) if id in tokenizer.stop), len(ids))
             answers.append((prompt, ids[:n], values[:n]))
-        parts.append(judge(answers[i:]))
+        parts.append(judge(answers[i:]))        # of those just written: rewards, or a generator
     return answers, parts
 
 
 def judged(answers, parts):
-    """Wait for the rewards, and return them, means over all processes, and how many tokens. An
+    """Get the rewards, and return them, means over all processes, and how many tokens. An
     answer has passed if it earns 1 or more, and is truncated if no id ended it."""
     rewards = [reward for part in parts for reward in part]
     rows = [(1, reward, reward >= 1, ids[-1] not in tokenizer.stop, len(ids), -sum(log_p))

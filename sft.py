@@ -19,8 +19,8 @@ model's, and a fall of loss and val_loss within the first hundred steps. If val_
 the loss falls, the model memorizes: use fewer epochs. With base_dir, base_bpb shows how much the
 model forgets; replay helps.
 
-Only train.py saves when it is stopped, keeps last-1.pt, locks out_dir, compares its processes,
-skips spikes, compiles, shards, and has float16.
+What train.py has and this file lacks: saving when it is stopped, last-1.pt, a lock of out_dir, a
+comparison of processes, skipped spikes, the compiler, shards, float16.
 """
 import collections, copy, hashlib, itertools, json, math, os, pathlib, shlex, shutil, signal, time
 from typing import Literal
@@ -87,7 +87,8 @@ def fit(turns, T):
     roles = [role for ids, mask, role in turns]
     head = next(i for i, role in enumerate(roles) if role != 'system')
     # A user may ask in several messages in a row: a question begins with the first of them.
-    later = [i for i in range(head + 1, len(turns)) if roles[i] == 'user' != roles[i - 1]]
+    later = [i for i in range(head + 1, len(turns))
+             if roles[i] == 'user' and roles[i - 1] != 'user']
     for start in [head, *later]:
         kept = turns[:head] + turns[start:]
         ids, mask = ([x for turn in kept for x in turn[part]] for part in (0, 1))
@@ -130,16 +131,18 @@ def marked(ids, mask, tokenizer):
 
 
 def numbers_of(step, lengths, batch_size, seed):
-    """Return the indices of a step's conversations, (batch_size,). They have about the same length,
-    so that little is padded. An epoch has each of them at most once: those that do not fill a batch
-    are left out. If there are too few for one batch, some are repeated."""
+    """Return the indices of a step's conversations, (batch_size,). They follow from step and seed:
+    the plan of the epoch is made again each time, so that a resumed run has the same batches and
+    nothing is saved. They have about the same length, so that little is padded. An epoch has each
+    at most once: those that do not fill a batch are left out. If there are too few for one batch,
+    some are repeated."""
     per_epoch = max(1, len(lengths) // batch_size)
     epoch, i = divmod(step, per_epoch)
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
     batches = np.resize(shuffled(len(lengths)), (per_epoch, batch_size))
     # 32 batches at a time are sorted by length. The steps visit the batches in random order.
     batch = shuffled(per_epoch)[i]
-    group = batches[batch - batch % 32:][:32].flatten()
+    group = batches[batch - batch % 32:][:32].flatten()         # the 32 that this one belongs to
     order = np.argsort(lengths[group], kind='stable')
     return group[order].reshape(-1, batch_size)[batch % 32]
 
@@ -255,7 +258,7 @@ model.grad_checkpoint = grad_checkpoint
 params = [p for p in model.parameters() if p.requires_grad]
 gradient = torch.zeros(sum(p.numel() for p in params), device=device)
 for p, part in zip(params, gradient.split([p.numel() for p in params])):
-    p.grad = part.view_as(p)    # so one all_reduce adds the gradients of all processes
+    p.grad = part.view_as(p)    # so one all_reduce adds all gradients; never set one to None
 options = {'betas': (0.9, 0.95), 'weight_decay': 0.0, 'fused': kind != 'mps', 'lr': learning_rate}
 opt = torch.optim.AdamW(params, **options)
 if optimizer == 'muon':
@@ -268,7 +271,7 @@ if not is_new:
             f'settings than {data_dir=}, {base_dir=}, {fixed}')
     config['init_from'] = state['config']['init_from']
     model.load_state_dict(state['weights'])
-    opt.load_state_dict(copy.deepcopy(state['optimizer']))          # they are mapped from last.pt
+    opt.load_state_dict(copy.deepcopy(state['optimizer']))  # mapped from a file that we replace
     step, tokens, best_val = state['step'], state['tokens'], state['best_val']
 state = model.saved = {}                # frees their memory
 require(max(warmup_steps, step + 1) <= max_steps,
@@ -293,6 +296,7 @@ def save(name):
         weights = model.state_dict()
         more = {'model': merged(weights)} if lora else {}
         if name == 'last.pt':
+            # without LoRA, these weights are the model's, and are stored once
             more |= {'weights': weights, 'optimizer': opt.state_dict(), 'data': data_hash}
         model.save(out / name, config=config, step=step, tokens=tokens, best_val=best_val,
                    tokenizer_hash=tokenizer.hash, **more)
@@ -353,8 +357,8 @@ def evaluate():
 
 
 def stop(number, frame):
-    """End the run at Ctrl-C or SIGTERM, and save nothing. (The signal may come within a print,
-    and an exception could be caught.)"""
+    """End the run at Ctrl-C or SIGTERM. It saves nothing, and may not print or raise an error,
+    because a signal comes at any moment: within a save, an update, a print."""
     if rank == 0:
         os.write(1, f'\nstopped; last.pt has step {saved_step}; resume: {again}\n'.encode())
     os._exit(128 + number)
