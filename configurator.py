@@ -57,11 +57,13 @@ def configure(script, bounds=()):
             set_by[name] = source
 
     # auto goes on if it can; so does a run with --overwrite that torchrun restarts after a crash.
-    start = config.get('init_from')
-    crashed = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') > '0'
-    if start == 'auto' or crashed and config.get('overwrite'):
-        old = glob.glob('last*.pt', root_dir=config['out_dir'])
-        config['init_from'] = 'resume' if old else script['init_from'] if start == 'auto' else start
+    is_auto = config.get('init_from') == 'auto'
+    is_restart = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') > '0'
+    if is_auto or is_restart and config.get('overwrite'):
+        if glob.glob('last*.pt', root_dir=config['out_dir']):
+            config['init_from'] = 'resume'
+        elif is_auto:
+            config['init_from'] = script['init_from']           # the default
     path = pathlib.Path(config.get('out_dir', ''), 'config.json')
     goes_on = config.get('init_from') == 'resume' and path.exists()
     for link in filter(os.path.islink, path.parent.glob('*') if goes_on else ()):
@@ -70,7 +72,7 @@ def configure(script, bounds=()):
         saved = json.loads(path.read_text('utf-8')) if goes_on else {}
     except ValueError as error:
         raise Mistake(f'{path} is damaged ({error}); remove it, and type its settings') from None
-    for name in saved.keys() & config.keys() - TYPED - set_by.keys():
+    for name in (saved.keys() & config.keys()) - {*TYPED} - set_by.keys():
         if not str(saved[name]).endswith('.py'):                    # a program, such as a reward
             config[name] = convert(script, bounds, path, name, saved[name])
     script.update(config)
@@ -81,8 +83,10 @@ def configure(script, bounds=()):
 
 def convert(script, bounds, source, name, value):
     """Return a value in the type of its setting: for int | None, '1e3' is 1000, 'None' is None."""
-    kinds = typing.get_args(script.get('__annotations__', {}).get(name)) or [type(script[name])]
-    if type(value) is str and (str not in kinds or value == 'None'):
+    # not script['__annotations__'], because Python 3.14 makes them when the module is asked
+    notes = getattr(sys.modules[script['__name__']], '__annotations__', {})
+    kinds = typing.get_args(notes.get(name)) or [type(script[name])]
+    if type(value) is str and (str not in kinds or value == 'None' and type(None) in kinds):
         with contextlib.suppress(Exception):            # '3' -> 3, '1,2' -> (1, 2)
             value = ast.literal_eval(value.title() if bool in kinds else value)
     value = tuple(value) if type(value) is list else value      # JSON has no tuples
@@ -91,9 +95,9 @@ def convert(script, bounds, source, name, value):
         require(low <= value <= high,                   # with nan, every comparison is false
                 f'{source}: {name}={value} must be from {low:g} to {high:g}')
         value = next((n(value) for n in (int, float) if n in kinds and n(value) == value), value)
+    allowed = ' or '.join(str(getattr(kind, '__name__', kind)) for kind in kinds)
     require(value in kinds or type(value) in kinds and (value != '' or not script[name]),
-            f'{source}: {name}={value!r:.80} must be '
-            f'{" or ".join(getattr(k, "__name__", k) for k in kinds)}, such as {script[name]!r}')
+            f'{source}: {name}={value!r:.80} must be {allowed}, such as {script[name]!r}')
     return value
 
 
