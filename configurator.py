@@ -134,4 +134,4 @@ def end(kind, error, trace):
     leave(code)
 
 
-sys.excepthook = end
+sys.excepthook = end        # scripts are flat, without a main() that could catch errors

@@ -9,8 +9,8 @@ that prefers the better ones. DPO and its family, and a reward model.
 
 It reads a model of sft.py, and data_dir/train.jsonl and val.jsonl, lines of {"prompt", "chosen",
 "rejected"}; a prompt is text or messages. kto also takes {"prompt", "completion", "label"} lines.
-It writes out_dir. The loop is that of sft.py, which lists what only train.py has. The decision made
-here is the taste: who says which answer is better?
+It writes out_dir. The loop is that of sft.py. The decision made here is the taste: who says which
+answer is better?
 
 DPO in four lines. The policy p is the model that trains. The reference p_ref is the same model at
 the start. A prompt has a better answer c (chosen) and a worse answer r (rejected):
@@ -24,11 +24,12 @@ With beta = 0.1, log p_ref = -11 for both, log p(c) = -10 and log p(r) = -12, th
 and -0.1, the margin is 0.2 and the loss 0.598. With beta = 1, a tenth of this change in log p would
 give the same loss. So a larger beta keeps the policy nearer to the reference.
 
-At step 0, policy and reference are equal, so the margin is 0 and val_loss is ln 2 = 0.693. If it is
-anything else, the run ends. Then you should see accuracy and margin rise. Often BOTH rewards fall,
-because the loss asks for a difference only. It gains as much if the bad answer falls by 5 and the
-good one by 2 as if the good one rises by 3. What both lose goes to answers that nobody compared.
---nll_weight=1 adds SFT's loss on the better answers, which holds them up (arXiv:2404.19733).
+At step 0, policy and reference are equal, so the margin is 0 and val_loss is ln 2 = 0.693 (with ipo
+1 / (2 beta)^2, with kto 0.5). If it is anything else, the run ends. Then you should see accuracy
+and margin rise. Often BOTH rewards fall, because the loss asks for a difference only. It gains as
+much if the bad answer falls by 5 and the good one by 2 as if the good one rises by 3. What both
+lose goes to answers that nobody compared. --nll_weight=1 adds SFT's loss on the better answers,
+which holds them up (arXiv:2404.19733).
 """
 import collections, copy, hashlib, json, math, os, pathlib, shlex, shutil, signal, time
 from typing import Literal
@@ -49,7 +50,7 @@ data_dir = 'data/pairs'         # train.jsonl and val.jsonl, from prepare.py --k
 out_dir = 'out/dpo'             # where the run writes
 overwrite = False               # True: delete the run that out_dir holds, and start over
 loss_type: Literal['dpo', 'ipo', 'kto', 'orpo', 'simpo', 'rm'] = 'dpo'  # rm trains a reward model
-beta: float | None = None       # how much leaving the reference costs; None = 0.1, for simpo 2
+beta: float | None = None       # scale of rewards, see above; None = 0.1, for simpo 2
 epochs = 1.0                    # how often each pair is seen; 1 to 3 are usual
 batch_size = 32                 # pairs per step, over all devices
 learning_rate = 3e-5            # for millions of parameters; from 100 million on 5e-7 to 5e-6
@@ -144,7 +145,8 @@ def fit(turns, chosen, rejected, T):
     head = next(i for i, role in enumerate(roles) if role != 'system')
     longest = max(len(chosen), len(rejected))
     # A user may ask in several messages in a row: a question begins with the first of them.
-    later = [i for i in range(head + 1, len(turns)) if roles[i] == 'user' != roles[i - 1]]
+    later = [i for i in range(head + 1, len(turns))
+             if roles[i] == 'user' and roles[i - 1] != 'user']
     for start in [head, *later]:
         prompt = [id for ids, role in turns[:head] + turns[start:] for id in ids]
         how = 'whole' if start == head else 'older turns left out'
@@ -174,6 +176,7 @@ def collate(pairs):
 
 def log_p(model, x, y):
     """Return log p of N answers, (N,), each the sum over its tokens."""
+    # model.log_p: of all targets, one row after the other, (n,)
     parts = model.log_p(x, y).split((y != IGNORE).sum(1).tolist())
     return torch.stack([part.sum() for part in parts])
 
@@ -200,7 +203,7 @@ for name, those in {'label_smoothing': 'dpo', 'gamma': 'simpo', 'beta': 'dpo ipo
             f'--{name} does nothing for {loss_type}, only for {those}; leave it out')
 beta = config['beta'] = beta or (2.0 if loss_type == 'simpo' else 0.1)
 has_reference = loss_type in ('dpo', 'ipo', 'kto')
-# At the start all rewards are 0 (a reward model's head begins with zeros): the loss is known.
+# With a reference all rewards are 0 at the start, and with a new head of zeros: the loss is known.
 first_loss = {'dpo': math.log(2), 'ipo': 1 / (2 * beta) ** 2, 'kto': 0.5, 'rm': math.log(2)}
 
 # --- out_dir --------------------------------------------------------------------------------------
@@ -257,7 +260,8 @@ require(T <= context, f'{block_size=} is more than the context of {source}, {con
         'make it longer: python -m extras.longer_context')
 
 # --- data -----------------------------------------------------------------------------------------
-# A run goes on with the same of these settings, and of all that it reads.
+# A run goes on with the same of these settings, which decide about val_loss and the batches, and of
+# all that it reads.
 fixed = (f'{loss_type=}, {beta=}, {gamma=}, {label_smoothing=}, {block_size=}, {lora=}, '
          f'{batch_size=}, {seed=}')
 data_hash = hashlib.sha256(fixed.encode())
@@ -312,8 +316,9 @@ warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_st
 if lora:
     from extras.lora import adapt, merged
     adapt(model, lora, tokenizer)
+score_of = log_p
 if loss_type == 'rm':           # a score takes the place of log p
-    from extras.rewards import add_head, score as log_p
+    from extras.rewards import add_head, score as score_of
     add_head(model)
 model.to(device)
 model.grad_checkpoint = grad_checkpoint
@@ -349,7 +354,7 @@ def scored(numbers):
         few = mine[i:i + micro_batch_size]
         x, y = (part.to(device) for part in collate([pairs[i] for i in few]))           # (2 B, T)
         with autocast:
-            scores = log_p(model, x, y)
+            scores = score_of(model, x, y)
         yield few, scores.view(2, -1), (y != IGNORE).sum(1).view(2, -1)
 
 
@@ -403,23 +408,30 @@ def measure(numbers, zero_point=0.0):
     """Return means over these pairs, in all processes. Unless under no_grad, add this process's
     part of the gradient of their mean loss to p.grad. zero_point: kl of preference_loss."""
     names = ['loss', 'preference_loss', 'accuracy', 'chosen_reward', 'rejected_reward']
-    names += ['chosen_logp', 'rejected_logp'] * (loss_type != 'rm') + ['kl'] * has_reference
-    sums = torch.zeros(8, device=device)
+    if loss_type != 'rm':
+        names += ['chosen_logp', 'rejected_logp']
+    if has_reference:
+        names += ['kl']
+    sums = torch.zeros(len(names), device=device)       # a process may get no pair
     for few, policy, n in scored(numbers):
-        losses, chosen, rejected = preference_loss(*policy, *ref[few].T, *n, loss_type, beta,
-                                                   label_smoothing, gamma, zero_point)  # (B,)
+        ref_chosen, ref_rejected = ref[few].T
+        losses, chosen, rejected = preference_loss(                                     # (B,) each
+            policy[0], policy[1], ref_chosen, ref_rejected, n[0], n[1], loss_type, beta,
+            label_smoothing, gamma, zero_point)
         loss = losses - nll_weight * policy[0] / n[0]
         if torch.is_grad_enabled():
             (loss.sum() / len(numbers)).backward()
         # A tie is half right. Unrounded, an untrained model would win and lose by the last digits.
         right = 0.5 + 0.5 * (chosen - rejected).round(decimals=4).sign()
-        # Over answers of the policy itself, this mean would be KL. Here it may be below 0.
-        gain = (policy - ref[few].T).mean(0)
-        figures = torch.stack([loss, losses, right, chosen, rejected, *policy, gain])   # (8, B)
-        sums += figures.detach().sum(1)
+        figures = {'loss': loss, 'preference_loss': losses, 'accuracy': right,
+                   'chosen_reward': chosen, 'rejected_reward': rejected,
+                   'chosen_logp': policy[0], 'rejected_logp': policy[1],
+                   # over answers of the policy itself it would be KL; here it may be below 0
+                   'kl': (policy - ref[few].T).mean(0)}
+        sums += torch.stack([figures[name] for name in names]).detach().sum(1)
     if world > 1:
         dist.all_reduce(sums)
-    row = dict(zip(names, (sums / len(numbers)).tolist()))      # zip leaves out what has no name
+    row = dict(zip(names, (sums / len(numbers)).tolist()))
     row['margin'] = row['chosen_reward'] - row['rejected_reward']
     return row
 
@@ -487,7 +499,7 @@ while True:
 
     gradient.zero_()            # a process without a pair adds zeros
     batch = numbers_of(step, lengths[:len(train)], batch_size, seed)
-    row = measure(batch, kto_kl)
+    row = measure(batch, kto_kl)        # forward and backward: it adds to p.grad
     kto_kl = max(0.0, beta * row.get('kl', 0.0))        # the zero point of the next step
     if world > 1:
         dist.all_reduce(gradient)

@@ -23,7 +23,8 @@ runs = 'out/base'           # folders that trainers wrote; several: A,B or out/*
 out = 'dashboard.png'       # or .svg, .pdf
 
 # What is drawn: a title, how it looks if all is well, and names in metrics.jsonl, or patterns of
-# them. The first is a thick line; without it there is no panel. % says that 0.25 is drawn as 25.
+# them. The first is a thick line; without it there is no panel: of rl.py's loss nobody learns
+# anything. % says that 0.25 is drawn as 25.
 MODEL = [
     ('loss', 'nats: falls, ever slower', 'val_loss', 'loss', 'preference_loss'),
     ('bits per byte', 'falls; thin: by source', 'val_bpb', 'val_.+_bpb'),
@@ -113,7 +114,7 @@ def about_loss(rows, train, config):
     course = f'The validation loss is {last:.3g} at step {steps[-1]:,.0f}'
     flat = flat_since(values)
     if len(values) - flat >= 4 and steps[flat] <= 0.75 * steps[-1]:     # every run ends slowly
-        course += f'; the machine is busy, and this has been flat since step {steps[flat]:,.0f}'
+        course += f'; it has been flat since step {steps[flat]:,.0f}'
     elif best == len(values) - 1 > 0:
         course += f', from {values[0]:.3g} at step {steps[0]:,.0f}, and still falling'
     if last > 1.01 * values[best]:
@@ -249,11 +250,13 @@ parts.append((['systems: is the engine running? (across: % of the steps)'], MACH
 fig = figure.Figure((14, 6 * len(parts)), layout='constrained')
 for part, (text, panels, group) in zip(fig.subfigures(len(parts)), parts):
     part.suptitle('\n'.join(textwrap.fill(line, 150) for line in text), x=0.01, ha='left', size=10)
-    axes = iter(part.subplots(2, 4).flatten())
-    for panel in panels:
-        if any(curve(run['rows'], panel[2]).size for run in group):
-            draw_panel(next(axes), panel, group, panels is MACHINE)
+    panels_here = [panel for panel in panels
+                   if any(curve(run['rows'], panel[2]).size for run in group)]
+    axes = iter(part.subplots(max(2, math.ceil(len(panels_here) / 4)), 4).flatten())
+    for panel in panels_here:
+        draw_panel(next(axes), panel, group, panels is MACHINE)
     part.axes[0].legend(fontsize=7)     # which color is which run
+    # in the places that are left: the last sample of each run, as far as they go
     for run, ax in zip(group if panels is MODEL else (), axes):
         lines = [line[:44] for line in run['sample'].splitlines()[1:15]]
         ax.text(0, 0, '\n'.join(lines), color=run['color'], size=7, family='monospace')

@@ -1,7 +1,7 @@
-"""
+r"""
 Sampling: a model continues your text, or answers your messages, one token after another.
 
-    python sample.py --ckpt=out/quickstart --prompt=$'def f(x):\\n    ' --stop_at=function
+    python sample.py --ckpt=out/quickstart --prompt=$'def f(x):\n    ' --stop_at=function
     python sample.py --ckpt=out/quickstart --prompt_file=half_written.py        # complete a file
     python sample.py --ckpt=out/quickstart --prompts=prompts.txt --sweep=0,0.5,1.0
     python sample.py --ckpt=out/sft --chat=True         # talk; an empty line ends the chat
@@ -13,7 +13,7 @@ see the text appear token by token. write() takes four steps for each of them:
 
     ids         The prompt becomes tokens. If it ends inside a token, the first new token completes
                 it (Tokenizer.heal). A chat becomes a single text (Tokenizer.render), such as
-                <|im_start|>user\\nhi<|im_end|>\\n<|im_start|>assistant\\n
+                <|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n
     logits      The model runs over the whole prompt once, and then over each new token alone. What
                 it has computed for earlier tokens is in a cache (GPT.stream in model.py).
     a token     It is drawn from softmax(logits / temperature). Of 0.5 0.3 0.15 0.05, temperature
@@ -22,7 +22,7 @@ see the text appear token by token. write() takes four steps for each of them:
                 as well, 0.68 + 0.25. At temperature 1 it would be three, 0.5 + 0.3 + 0.15. See
                 sample() in model.py.
     the end     The answer ends at <|endoftext|>, at <|im_end|>, in front of the text stop_at, after
-                max_new_tokens, or at Ctrl-C.
+                max_new_tokens, or, in a talk, at Ctrl-C.
 
 A model that was trained to fill gaps (train.py --objective=mlm or span) fills those of the prompt:
 --prompt='for i in <|mask|>(10):'. Lines that import extras are doors.
@@ -97,7 +97,10 @@ def write(model, tokenizer, prompt, max_new_tokens, draw, ends=''):
     """Yield for each token of an answer the text that is certain now, and why the answer ends here:
     'stop', 'length', or '' if it goes on. Half a character waits for its other half: 'é' of two
     tokens is yielded as '', 'é'. What may be the beginning of `ends`, a pattern, waits, too: with
-    'END', of 'a E' only 'a ' is certain, until the next token tells whether it is END.
+    'END', of 'a E' only 'a ' is certain, until the next token tells whether it is END:
+        token      'a'     ' E'    'AT'    'END'
+        text       a       a E     a EAT   a EATEND
+        yielded    'a'     ' '     'EAT'   '', 'stop'
     prompt: a text or messages, of which the oldest tokens leave a full context. draw(logits (1, V))
     -> the next token (1,)."""
     ids, allowed, n_again = encode(tokenizer, prompt)
@@ -210,11 +213,11 @@ model, tokenizer, trained = [*models.values()][0]
 context = model.config.block_size
 
 
-# --- what this call does --------------------------------------------------------------------------
+# --- what this call does: a page, files for other programs, gaps, a talk, or else texts -----------
 def only(call, names):
     """Refuse a flag that this kind of call cannot use: its user would wait for an effect."""
-    unused = set_by.keys() - f'ckpt device dtype {names}'.split()
-    require(not unused, f'{call} cannot use --{min(unused, default="")}; leave it out')
+    for name in sorted(set_by.keys() - f'ckpt device dtype {names}'.split()):
+        raise Mistake(f'{call} cannot use --{name}; leave it out')
 
 
 def draw_by(temperature, seed):

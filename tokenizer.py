@@ -19,8 +19,9 @@ Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; with bytes as the alphab
 Ids: the 256 bytes, then the merges in order, then the special tokens, which encode() never returns.
 The vocabulary decides how many tokens a text costs and how much text fits into a context.
 
-Copy this file alone: it needs regex and tiktoken, and its command configurator.py. It learns the
-32,768 tokens of --input=stdlib in 12 seconds; with extras/bpe.py next to it, the same ones in 3.
+Copy this file alone: it needs regex and tiktoken, and its command configurator.py. Only reports,
+GPT-2's tokens and records such as .jsonl need extras/. It learns the 32,768 tokens of
+--input=stdlib in 12 seconds; with extras/bpe.py next to it, the same ones in 3.
 """
 import collections, contextlib, functools, glob, hashlib, heapq, json, os, pathlib, sys, sysconfig
 from typing import Literal
@@ -50,11 +51,10 @@ BYTES = [bytes([b]) for b in range(256)]
 FORMAT = 'nanoparrot-tokenizer-1'
 MAX_CHUNK = 256                 # characters; longer chunks (DNA, base64) would stall the training
 
-# 64: for documents, chats, hidden tokens; tools; filling a gap (reserved); hidden spans, as in T5.
 SPECIAL_TOKENS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|pad|>', '<|mask|>',
                   '<|tool_call|>', '<|tool_result|>',
-                  '<|fim_prefix|>', '<|fim_middle|>', '<|fim_suffix|>',
-                  *(f'<|span_{i}|>' for i in range(54))]
+                  '<|fim_prefix|>', '<|fim_middle|>', '<|fim_suffix|>',     # for models of yours
+                  *(f'<|span_{i}|>' for i in range(54))]        # T5's hidden spans; 64 in all
 
 # GPT-2 writes each byte as one visible character, because JSON holds text. Latin-1's visible
 # characters stand for themselves; the other 68 bytes become U+0100 and the characters after it.
@@ -80,6 +80,7 @@ def to_utf8(text):
 
 
 # --- byte-pair encoding ---------------------------------------------------------------------------
+# learn_merges() is there to be read. What runs is learn_merges_faster(), or extras/bpe.py.
 def count_chunks(texts, pattern=PATTERN, findall=regex.findall):
     """Count the chunks of some texts: ['a b a'] -> {'a': 1, ' b': 1, ' a': 1}"""
     counts = collections.Counter()
@@ -273,8 +274,8 @@ class Tokenizer:
         return cls('bpe', fit.vocabulary(fit.gpt2(folder)), special_tokens, fit.PATTERN)
 
     def never_in_answers(self, n_rows=0):
-        """Return the ids that a model of n_rows rows must not draw: the special tokens that only
-        prompts hold, such as <|im_start|> and <|mask|>, and the rows that have no token."""
+        """Return the ids that a model must not draw: special tokens that only prompts hold, such as
+        <|im_start|> and <|mask|>, and those from vocab_size to n_rows, the width of its logits."""
         for_prompts = [id for id in self.special.values() if id not in self.stop]
         return for_prompts + [*range(self.vocab_size, n_rows)]
 
@@ -287,7 +288,7 @@ class Tokenizer:
                 c = e.args[0].decode()
                 raise ValueError(f'{c!r} at position {text.index(c)} is no character of this char '
                                  'tokenizer; a byte or bpe tokenizer takes any text') from None
-        return self._tiktoken.encode_ordinary(text)
+        return self._tiktoken.encode_ordinary(text)     # ordinary: text makes no special token
 
     def encode_batch(self, texts):
         """Return [encode(text) for text in texts]. tiktoken does it on all cores."""
