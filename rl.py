@@ -33,7 +33,8 @@ which teaches nothing.
 What train.py has and this file lacks: saving when it is stopped, last-1.pt, a lock of out_dir, a
 comparison of processes, skipped spikes, the compiler, shards, float16.
 """
-import copy, hashlib, json, math, os, pathlib, random, re, runpy, shlex, shutil, signal, sys, time
+import contextlib, copy, hashlib, json, math, os, pathlib, random, re, runpy, shlex, shutil, signal
+import sys, time
 from typing import Literal
 import numpy as np
 import torch
@@ -326,6 +327,10 @@ warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_st
 
 # --- optimizer ------------------------------------------------------------------------------------
 model.to(device)
+if kind == 'cuda':
+    with contextlib.suppress(ModuleNotFoundError):      # if it is there, answers come sooner
+        from extras import cuda_graph
+        cuda_graph.use(model)
 model.grad_checkpoint = grad_checkpoint
 params = [*model.parameters()]
 gradient = torch.zeros(sum(p.numel() for p in params), device=device)

@@ -211,6 +211,10 @@ torch.manual_seed(seed)         # for untrained weights and for gaps; answers ha
 models = {path: open_model(path) for path in ckpt.split(',')}
 model, tokenizer, trained = [*models.values()][0]
 context = model.config.block_size
+if kind == 'cuda' and not is_page:
+    with contextlib.suppress(ModuleNotFoundError):      # if it is there, text comes sooner
+        from extras import cuda_graph
+        cuda_graph.use(model)
 
 
 # --- what this call does: a page, files for other programs, gaps, a talk, or else texts -----------

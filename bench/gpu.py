@@ -294,6 +294,8 @@ def beside(name, what, batch, most, **how):
     a, b = (attempt(f'{name}: {who}', speed, who) for who in ('ours', 'theirs'))
     if a and b:
         tell(name, ours_over_theirs=a['tok_s'] / b['tok_s'])
+    if what == 'generate':
+        attempt(f'{name}: recorded', speed, 'recorded')
 
 
 def llama():

@@ -2,9 +2,10 @@
 Measurements within one process, of gpu.py and peers.py: does a model on a device compute the
 same as on the CPU, and how long do calls take?
 """
-import contextlib, math, time
+import contextlib, math, sys, time
 import numpy as np
 import torch
+from extras import cuda_graph
 from extras.muon import is_native
 from model import GPT
 
@@ -81,7 +82,7 @@ def work_of(what, who, c, device, batch, dtype=HALF, compiled=False, prompt=32, 
     """A call, and how many tokens it reads or writes: a training step, or greedy answers of `new` tokens to
     prompts of random ids. c: a GPTConfig. who: ours, or theirs of the same size. batch: sequences."""
     torch.manual_seed(0)
-    is_ours = who == 'ours'
+    is_ours = who != 'theirs'           # ours, or recorded: ours with a CUDA graph
     torch.backends.cuda.enable_cudnn_sdp(what == 'train')     # as train.py does
     model = on_device(c, device) if is_ours else llama_of(c, device)
     if what == 'train':
@@ -93,7 +94,12 @@ def work_of(what, who, c, device, batch, dtype=HALF, compiled=False, prompt=32, 
     model = model.to(getattr(torch, dtype)).eval()
     idx = torch.randint(c.vocab_size, (batch, prompt), device=device)
     write = lambda: model.generate(idx, new, temperature=0)
-    if not is_ours:
+    if who == 'recorded':
+        plain = write()
+        cuda_graph.use(model)
+        same = (write() == plain)[:, prompt:].float().mean().item()
+        print(f'a CUDA graph writes {same:.1%} of the tokens as without it', file=sys.stderr)
+    if who == 'theirs':
         write = lambda: model.generate(idx, attention_mask=torch.ones_like(idx), do_sample=False,
                                        pad_token_id=0, max_new_tokens=new, min_new_tokens=new)
     return write, batch * new
