@@ -52,7 +52,7 @@ part = ''                       # 3/16: clean the third of 16 parts of the work;
 min_words = 20                  # prose: words
 max_symbols = 0.3               # prose: fraction of characters that are symbols, such as #
 max_repetition = 0.7            # prose: fraction of lines or words that repeat
-max_gibberish = 0.2             # prose: fraction of words that no language would spell
+max_gibberish = 0.2             # prose: fraction of words that hardly any language spells
 parse = True                    # code: drop Python that does not compile, in answers, too
 bands = 32                      # minhash: bands; texts that agree in one are compared
 rows = 8                        # minhash: numbers in a band; more numbers, fewer comparisons
@@ -167,6 +167,7 @@ def cut_into_shards(files_of, kind='text'):
     return [(source, pieces) for (source, _), pieces in shards.items()]
 
 
+# train.py --streaming reads records without this file, so extras/ has the next part once more.
 # --- records: same text in prepare.py, extras/records.py ------------------------------------------
 LINES = '.jsonl', '.ndjson', '.jsonlines'
 RECORDS = LINES + ('.json', '.parquet', '.csv', '.tsv', '.ipynb')
@@ -503,7 +504,7 @@ def is_odd(word):
 
 
 def gibberish(text):
-    """Return the share of the words in Latin script that no language would spell."""
+    """Return the share of the words in Latin script that hardly any language spells."""
     words = re.findall(r'[A-Za-z0-9À-ÿ]{2,}', text)
     return sum(map(is_odd, words)) / max(1, len(words))
 
@@ -572,7 +573,9 @@ PHONES = '|'.join([
     r'(?:1[ -])?(?:\([2-9]\d\d\) ?|[2-9]\d\d-)[2-9]\d\d-\d{4}', # (212) 555-0123
     r'[2-9]\d\d\.[2-9]\d\d\.\d{4}',                             # 212.555.0123
     r'\+[1-9]\d{9,13}'])                                        # +493012345678
-DIGITS = re.compile(r'[+\d](?:(?<=\+)[1-9]|(?<=\d)\d\d[-.)])[\d ().-]{6}')  # in each of them
+# Each phone number and SSN has + and a digit, or three digits and a sign, and then six more. Most
+# texts have none, and this test is faster than all patterns above.
+DIGITS = re.compile(r'[+\d](?:(?<=\+)[1-9]|(?<=\d)\d\d[-.)])[\d ().-]{6}')
 KEY_SIGNS = ('AKIA ASIA ghp_ gho_ ghr_ ghs_ ghu_ github_pat_ xox AIza hf_ sk- k_live_ eyJ glpat- '
              'npm_ pypi- -----BEGIN').split()
 # kind: the pattern; what stays
