@@ -712,11 +712,13 @@ for family in (socket.AF_VSOCK, socket.AF_UNIX, socket.AF_INET):
     try: print('has', socket.socket(family))
     except PermissionError: pass
 """
-# Each must end with EACCES, the answer of the filter. Linux itself allows it, or gives another answer.
+# Each must end with EACCES, the answer of the filter. Linux itself allows it, or gives another answer,
+# for example that there is no such segment.
 CALLS = NUMBERS + """import ctypes, mmap, os, resource, socket, struct, time
 libc = ctypes.CDLL(None, use_errno=True)
 libc.shmat.restype = ctypes.c_ssize_t
-SERVER, VICTIM, KEY, SEGMENT, SEMAPHORE, QUEUE = IDS
+SERVER = '/no/socket'
+KEY = SEGMENT = SEMAPHORE = QUEUE = 1 << 30     # there is none
 me, zeros, plus = os.getpid(), bytes(256), struct.pack('HhH', 0, 1, 0)
 ours, theirs = socket.socketpair()
 def refused(name, function, *args):

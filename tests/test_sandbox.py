@@ -8,7 +8,6 @@ import pathlib
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from attacks import (ANYTHING, ATTACKS, BOMB, BOUNDED, CALLS, CHECK, EXPECTED, H
 from conftest import ROOT, write
 
 from extras import sandbox
-from extras.sandbox import Court, run_code, run_many
+from extras.sandbox import run_code, run_many
 
 LINUX = pytest.mark.skipif(not os.path.exists('/proc/self/ns/pid'), reason='needs Linux')
 HAS_FILTER = os.uname().machine in ('x86_64', 'aarch64')        # of system calls
@@ -43,9 +42,8 @@ def test_right_programs_pass_and_wrong_ones_have_a_wrong_value():
         before, after = change.split(' => ')
         assert before in program, name
         jobs += [(program, tests, 'f'), (program.replace(before, after), tests, 'f')]
-    results = [*run_many(jobs, timeout=10)]
-    for (name, _), *pair in zip(PROGRAMS, results[::2], results[1::2], strict=True):
-        assert [result.outcome for result in pair] == ['passed', 'wrong'], (name, pair)
+    for i, result in enumerate(run_many(jobs, timeout=10)):
+        assert result.outcome == ('passed', 'wrong')[i % 2], (PROGRAMS[i // 2][0], result)
 
 
 # --- outcomes -------------------------------------------------------------------------------------
@@ -139,6 +137,19 @@ import math
 def f(): return 0.1 + 0.2
 ---
 assert math.isclose(f(), 0.3)
+=== exited
+def f(g):           # puts an object of its own in the place of one that the tests handed out
+    end = type(g)._end
+    number = end.tags[id(g)]['known']
+    end.new.append({'list': [number]})
+---
+f(lambda: 1)
+=== exception: property
+def f(a): return type(a).p          # asks for what cannot cross, to get out of its verdict
+---
+class A:
+    p = property(len)
+assert f(A()) == 1
 """
 
 
@@ -162,11 +173,9 @@ def test_nothing_stays_in_the_temporary_folder(tmp_path, monkeypatch):
 
 
 def test_equal_jobs_run_once_and_results_keep_their_order():
-    slow, fast = ('import time\ntime.sleep(0.3)\nprint(1)',), ('print(2)',)
-    with Court(processes=3) as court:
-        assert court.submit(*slow) is court.submit(*slow)
-    results = run_many([slow, fast, slow], processes=3)
-    assert [result.stdout for result in results] == ['1\n', '2\n', '1\n']
+    slow, fast = ('import time\ntime.sleep(0.3)\nprint(time.time_ns())',), ('print(2)',)
+    first, other, again = run_many([slow, fast, slow], processes=3)
+    assert first.stdout == again.stdout and other.stdout == '2\n'
 
 
 # --- what crosses between a program and its tests -------------------------------------------------
@@ -201,17 +210,6 @@ def test_a_function_of_the_tests_can_be_called_and_stays_closed():
     return g(1)"""
     result = run_code(program, 'secret = 5\nassert f(lambda x: x + 1) == 2')
     assert result.outcome == 'passed' and result.stdout == '', result
-    # Nor can the program put an object of its own in the place of one that the tests handed out.
-    program = """def f(g):
-    end = type(g)._end
-    number = end.tags[id(g)]['known']
-    end.new.append({'list': [number]})"""
-    result = run_code(program, 'f(lambda: 1)')
-    assert result.outcome == 'exited', result
-    # Nor does it get out of its verdict by asking for what cannot cross.
-    tests = 'class A:\n    p = property(len)\nassert f(A()) == 1'
-    result = run_code('def f(a): return type(a).p', tests)
-    assert result.outcome == 'exception' and 'property' in result.message, result
 
 
 # --- what cannot be judged, and what would take too long ----------------------------------------------------
@@ -430,28 +428,19 @@ def test_what_is_not_of_the_program_is_closed_to_it(mode, tmp_path):
     """Files, terminals, pipes with a name, sockets, and what processes of a user share. So is
     becoming root again, and memory that no limit counts."""
     namespaces, missing = MODES[mode]
-    libc, key = ctypes.CDLL(None), 1 << 30 | os.getpid()
-    kept = [libc.shmget(key, 4096, 0o1666), libc.semget(key, 1, 0o1666), libc.msgget(key, 0o1666)]
     (tmp_path / 'file').write_text('kept', encoding='utf-8')
     os.mkfifo(tmp_path / 'fifo')
     fifo = os.open(tmp_path / 'fifo', os.O_RDONLY | os.O_NONBLOCK)
     ours, terminal = os.openpty()
     paths = [os.ttyname(terminal), f'{tmp_path}/fifo', f'{tmp_path}/file', '/dev/tty']
-    with (socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server,
-          subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE) as victim):
-        server.bind(f'{tmp_path}/socket')
-        os.chmod(f'{tmp_path}/socket', 0o777)
-        ids = f'{tmp_path}/socket', victim.pid, key, *kept
-        program = CALLS.replace('IDS', repr(ids))
+    with subprocess.Popen(['sleep', '60']) as victim:
+        program = CALLS.replace('VICTIM', str(victim.pid))
         if HAS_LANDLOCK:
             program = OUTSIDE.replace('PATHS', repr(paths)) + program
         if namespaces is None:          # see BOMB
             program += MANY
         result, = judged([[(program,)]], tmp_path, namespaces, missing, 5)
-        victim.communicate(b'\n')
-        with pytest.raises(BlockingIOError):
-            server.recv(9, socket.MSG_DONTWAIT)
-    libc.shmctl(kept[0], 0, None), libc.semctl(kept[1], 0, 0), libc.msgctl(kept[2], 0, None)
+        victim.kill()
     for fd in ours, terminal, fifo:
         os.close(fd)
     assert (result['outcome'], result['stdout']) == ('passed', ''), result
@@ -460,12 +449,12 @@ def test_what_is_not_of_the_program_is_closed_to_it(mode, tmp_path):
 
 @LINUX
 @pytest.mark.parametrize('missing, walls', [
-    ((SECCOMP,), ()), ((NAMESPACES, SECCOMP), ()), ((LANDLOCK,), ('network', 'processes')),
-    ((NAMESPACES, LANDLOCK), ('network',)), ((LANDLOCK, SECCOMP), ())])
+    ([SECCOMP], ''), ([NAMESPACES, SECCOMP], ''), ([LANDLOCK], 'network processes'),
+    ([NAMESPACES, LANDLOCK], 'network')])
 def test_a_wall_is_reported_only_with_all_that_it_needs(missing, walls, tmp_path):
     """Without the filter, a service that a program asks can read, write and kill for it."""
     result, = judged([[('pass',)]], tmp_path, missing=missing)
     reported = {name.removesuffix('_denied') for name, value in result.items() if value is True}
-    assert result['outcome'] == 'passed' and reported <= {*walls}, result
+    assert result['outcome'] == 'passed' and reported <= {*walls.split()}, result
     if HAS_FILTER and NAMESPACES in missing:
-        assert reported == {*walls}, result
+        assert reported == {*walls.split()}, result
