@@ -72,7 +72,7 @@ REFUSED = r"""
 JUDGED = r"""
 [{"must_contain": "Cat"}, "a cat", "a dog"]
 [{"must_not_contain": "cat"}, "dog", "A CAT"]
-[{"regex": "\\d+"}, "a\n1", "a"]
+[{"regex": "a.+1"}, "a\nb1", "a"]
 [{"must_contain": ["a", "b"], "must_not_contain": "XY", "regex": "c"}, "cab", "cb", "ca", "cabXY", "ab"]
 [{"tests": "assert f() == 1"}, "def f(): return 1", "def f(): return 2"]
 [{"answer": 18}, "18", "-18", "none", "18 or 19"]
