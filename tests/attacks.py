@@ -702,12 +702,12 @@ BOUNDED = {
 
 # --- programs that try what the walls forbid ----------------------------------------------------------------
 OUTSIDE = """import os, shutil, socket
-for name in PATHS:
+for name in *PATHS, '/dev/tty':
     try:
         os.write(os.open(name, os.O_WRONLY | os.O_NONBLOCK), b'EVIL')
         print('wrote to', name)
     except OSError: pass
-shutil.rmtree(os.path.dirname(PATHS[1]), ignore_errors=True)
+shutil.rmtree(os.path.dirname(PATHS[0]), ignore_errors=True)
 for family in (socket.AF_VSOCK, socket.AF_UNIX, socket.AF_INET):
     try: print('has', socket.socket(family))
     except PermissionError: pass

@@ -10,8 +10,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import (lift, mistake, ok, read_json, read_rows, run, save_run, sharpen, write,
-                      write_bins)
+from conftest import (lift, mistake, ok, read_json, read_rows, run, sharpen, write, write_bins)
 from feedback import expect
 from test_records import BYTES, say
 from test_sample import alone
@@ -69,8 +68,8 @@ def test_intervals_hold_the_truth_19_times_in_20():
             hits += low <= a / (a + b) <= high
         assert 0.90 < hits / 300 <= most, (method, n_samples, hits)
     assert interval([1] * 8 + [0] * 2) == pytest.approx([0.4902, 0.9433], abs=1e-4)     # Wilson by hand
-    same = graded('a', '10' * 20)   
     # 0 of 40 problems differ, and up to z^2 / (40 + z^2) of all may.
+    same = graded('a', '10' * 20)
     most = 1.96 ** 2 / (40 + 1.96 ** 2)
     assert compare_samples(same, same)['interval'] == pytest.approx([-most, most])
     grades = [row | {'score': 1.0 + 3 * (i % 2)} for i, row in enumerate(graded('a', '0' * 18))]
@@ -116,31 +115,37 @@ def test_text_that_does_not_fit_is_refused(base_run, tmp_path):
 
 
 # --- answers that are there: each outcome is told and kept ----------------------------------------
-BROKEN = {'task_id': 'broken', 'prompt': 'def f():\n', 'canonical_solution': '    return 0\n',
-          'test': 'def check(f):\n    assert f() == 1\n', 'entry_point': 'f'}
-AREA = {'task_id': 'area', 'entry_point': 'area_of_rectangle', 'canonical_solution': '    return a * b\n',
-        'prompt': 'def area_of_rectangle(a: float, b: float):\n    """Return the area of the rectangle."""\n',
-        'test': 'assert area_of_rectangle(2, 3) == 6\nassert area_of_rectangle(4.0, 4.0) == 16'}
-AREAS = 'a * b', 'math.sqrt(a * b)', 'a * b / 2.0', 'a * b / a'     # that CodeParrot wrote, in its article
+# Functions in the layout of HumanEval, the second with the answers of CodeParrot in its article, and
+# questions of one's own.
+FUNCTIONS = r'''
+{"task_id": "broken", "prompt": "def f():\n", "canonical_solution": "    return 0\n",
+ "test": "def check(f):\n    assert f() == 1\n", "entry_point": "f"},
+{"task_id": "area", "entry_point": "area_of_rectangle", "canonical_solution": "    return a * b\n",
+ "prompt": "def area_of_rectangle(a, b):\n    \"\"\"Return the area of the rectangle.\"\"\"\n",
+ "test": "assert area_of_rectangle(2, 3) == 6\nassert area_of_rectangle(4.0, 4.0) == 16"}'''
+OWN = r'''
+{"prompt": "# 4\n", "tests": "assert f() == 4"}, {"prompt": "x", "regex": "a"}'''
+GIVEN = r'''
+{"variation-0/0": ["GOOD", "    return None\n", "    return (\n", " \n"],
+ "variation-0/1": ["TWIN", "TWIN", "    raise ValueError\n", "    while True: pass\n"],
+ "area": ["    return a * b", "    return math.sqrt(a * b)", "    return a * b / 2.0", "    return a * b / a"],
+ "own/0": ["def f(): return 4", "def f(): return 5", "def g(): return 4", "f"],
+ "own/1": ["b", "b", "b", "b"]}'''
 
 
 def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
     """Each outcome is told and kept. A problem whose own solution fails is left out. A file may begin with a
     byte order mark. A score says what was searched in the training data."""
-    functions, data = write(tmp_path / 'functions.jsonl', [BROKEN, AREA]), tmp_path / 'own.jsonl'
-    own = '{"prompt": "# 4\\n", "tests": "assert f() == 4"}\n{"prompt": "x", "regex": "a"}'
-    data.write_text(own, encoding='utf-8-sig')
+    functions, own = tmp_path / 'functions.json', tmp_path / 'own.json'
+    functions.write_text(f'[{FUNCTIONS}]', encoding='utf-8')
+    own.write_text(f'[{OWN}]', encoding='utf-8-sig')
+    solutions = [p['canonical_solution'] for p in problems(2, 0, 'variation')]
+    given = write(tmp_path / 'given.jsonl', [
+        {'task_id': id, 'completion': {'GOOD': solutions[0], 'TWIN': solutions[1]}.get(text, text)}
+        for id, texts in json.loads(GIVEN).items() for text in texts])
     write(tmp_path / 'data.json', [{'decontaminated': {'ngram': 13, 'problems': ['Q']}}])
-    good, twin = (p['canonical_solution'] for p in problems(2, 0, 'variation'))
-    answers = {
-        'variation-0/0': [good, '    return None\n', '    return (\n', ' \n'],
-        'variation-0/1': [twin, twin, '    raise ValueError\n', '    while True: pass\n'],
-        'area': [f'    return {area}\n' for area in AREAS], 'own/1': ['b'] * 4,
-        'own/0': ['def f(): return 4', 'def f(): return 5', 'def g(): return 4', 'f']}
-    given = write(tmp_path / 'given.jsonl', [{'task_id': id, 'completion': text}
-                                             for id, texts in answers.items() for text in texts])
     flags = ['--tasks=problems,humaneval,own', '--splits=variation', '--n_problems=2', YES,
-             f'--data={functions},{data}', '--k=1,2,4', '--memory_mb=4000', '--timeout=4']
+             f'--data={functions},{own}', '--k=1,2,4', '--memory_mb=4000', '--timeout=4']
     said, tasks, _ = evaluate(tmp_path / 'a', *flags, f'--completions={given}')
     ours = tasks['problems']
     assert ours['by_split']['variation']['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2)
@@ -161,7 +166,6 @@ def test_a_judge_that_gives_no_grade_gives_no_score_and_the_answers_are_kept(tmp
     data = write(tmp_path / 'q.jsonl', [{'question_id': i, 'turns': ['a?', 'b?']} for i in range(3)])
     given = write(tmp_path / 'c.jsonl', [{'task_id': i, 'completion': 'x'} for i in range(3)])
     flags = ['--tasks=judge', f'--data={data}', f'--completions={given}']
-    assert evaluate(tmp_path, *flags, '--judge=echo 6')[1]['judge']['score'] == 6
     said = run('eval.py', *flags, '--judge=cat', f'--out={tmp_path}/2/eval.json')
     mistake(said, 'no score', '3/3', 'from 1 to 10')
     assert [row['completion'] for row in read_rows(tmp_path / '2/samples.jsonl')] == ['x'] * 3
@@ -186,8 +190,8 @@ def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(base_run, dat
     assert series[late] == evaluate(tmp_path / 'alone', f'--ckpt={late}', *flags)[1]['own']
     assert len({str([row['completion'] for row in rows if row['ckpt'] == path]) for path in series}) == 3
     assert {row['ckpt'] for row in rows if row['messages']} == {tuned}
-    zeros = shutil.copytree(data_dir, tmp_path / 'zeros')
-    np.zeros(read_json(data_dir / 'meta.json')['tokens']['val'], 'uint16').tofile(zeros / 'val.bin')
+    tokenizer = Tokenizer.load(data_dir / 'tokenizer.json')
+    zeros = write_bins(tmp_path / 'zeros', np.zeros(100, 'uint16'), tokenizer)
     rows = evaluate(tmp_path, f'--ckpt={first},{late}', f'--data_dir={data_dir},{zeros}', '--loss_tokens=99',
                     '--random_init=False')[1]['loss']
     assert len({row['nats'] for row in rows.values()}) == 4
@@ -224,19 +228,18 @@ def test_four_levels_by_hand():
 
 # --- two models beside each other -----------------------------------------------------------------
 def test_two_models_are_compared_problem_by_problem_and_by_kind():
-    """10 problems: 7 gained, 1 lost, 2 alike. An answer that was not graded is not wrong. Gains are told by
-    kind, and pool the splits of one."""
-    result = compare_samples(graded('a', '0001110000'), graded('b', '1110111111'))
-    assert (result['n'], len(result['gained']), result['lost']) == (10, 7, ['t 3'])
-    assert 0 < result['interval'][0] < result['b'] - result['a'] == pytest.approx(0.6)
-    lost = rows_of('b', ['passed', 'infrastructure', 'ungraded', 'empty'])
-    result = compare_samples(graded('a', '1110'), lost)
-    assert (result['n'], result['a'], result['b'], result['lost']) == (2, 0.5, 0.5, [])
-    splits = 'variation', 'cell', 'feedback', 'feedback_variation', None
-    both = [[row | {'split': splits[i // 2]} for i, row in enumerate(graded(*side))]
-            for side in (('a', '0' * 9), ('b', '111000001'))]
-    gain = {kind: difference for kind, (difference, *_) in compare_samples(*both)['gain'].items()}
-    assert gain == {'all': 4 / 9, 'example tasks': 1.0, 'unseen combinations': 0.5, 'practice tasks': 0.0}
+    """An answer that was not graded is not wrong. Gains are told by kind, and pool the splits of one."""
+    splits = ['variation', 'variation', 'cell', 'cell', 'feedback', *['feedback_variation'] * 2, *[None] * 4]
+    before, after = ([row | {'split': split} for row, split in zip(graded(*side), splits)]
+                     for side in (('a', '00010010011'), ('b', '11100000100')))
+    after[9]['outcome'], after[10]['outcome'] = 'infrastructure', 'ungraded'
+    result = compare_samples(before, after)
+    assert (result['n'], result['a'], result['b']) == (9, 2 / 9, 4 / 9)
+    assert result['gained'] == ['t 0', 't 1', 't 2', 't 8'] and result['lost'] == ['t 3', 't 6']
+    gain = {kind: difference for kind, (difference, *_) in result['gain'].items()}
+    assert gain == pytest.approx({'all': 2 / 9, 'example tasks': 1, 'unseen combinations': 0,
+                                  'practice tasks': -1 / 3})
+    assert result['interval'][0] < 2 / 9 < result['interval'][1]
     assert compare_samples.__globals__['KINDS'] == KINDS
 
 
@@ -282,7 +285,6 @@ def test_mistakes_are_one_sentence(tmp_path):
     assert read_rows(data) == [{'prompt': 'x', 'regex': 'a'}]
 
 
-@pytest.mark.skipif(not hasattr(os, 'symlink'), reason='needs links')
 def test_each_process_writes_under_a_name_of_its_own_and_no_link_is_followed(tmp_path):
     victim, path = write(tmp_path / 'victim', [{}]), tmp_path / 'eval.json'
     (tmp_path / f'eval.json.{os.getpid()}.tmp').symlink_to(victim)

@@ -6,6 +6,7 @@ import shlex
 import sys
 
 from conftest import refused, shared, write
+from test_records import say
 
 from extras.grading import check_harness, given_answers, judged, read_answers, verdicts
 from extras.questions import from_problems, identified, read, to_question
@@ -118,18 +119,21 @@ def test_right_answers_pass_and_wrong_ones_do_not():
         assert found == ['passed'] + ['wrong'] * (len(answers) - 1), line
 
 
-ASKED = [           # a record; what a chat is asked; what a base model continues
-    (CODE, 'Complete:\ndef f():', 'def f():\n'),
-    ({'question': '2?', 'answer': '2'}, '2?', 'Question: 2?\nAnswer:'),
-    ({'turns': ['2?', 'why?'], 'regex': '2'}, '2?', 'Question: 2?\nAnswer:'),
-    ({'prompt': '2?', 'answer': '2'}, '2?', '2?'),
-    ({'prompt': [{'role': 'user', 'content': '# f'}], 'tests': 'assert f()'}, '# f', '# f')]
+# A record; what a chat is asked; what a base model continues
+ASKED = r"""
+[{"prompt": "def f():\n", "test": "f()", "entry_point": "f"}, "Complete:\ndef f():", "def f():\n"]
+[{"question": "2?", "answer": "2"}, "2?", "Question: 2?\nAnswer:"]
+[{"turns": ["2?", "why?"], "regex": "2"}, "2?", "Question: 2?\nAnswer:"]
+[{"prompt": "2?", "answer": "2"}, "2?", "2?"]
+[{"prompt": [{"role": "user", "content": "# f"}], "tests": "assert f()"}, "# f", "# f"]
+"""
 
 
 def test_a_question_of_any_source_is_asked_alike():
-    for record, chat, base in ASKED:
+    for line in ASKED.strip().splitlines():
+        record, chat, base = json.loads(line)
         question = to_question(record)
-        assert question['messages'] == [{'role': 'user', 'content': chat}] and question['prompt'] == base
+        assert question['messages'] == [say('user', chat)] and question['prompt'] == base
         unjudged = to_question(record, is_graded=False)     # a reward model grades the answers
         assert not unjudged['tests'] and not unjudged['rules']
 
@@ -144,13 +148,11 @@ def test_answers_are_counted_by_task_id_so_none_occurs_twice(tmp_path):
         path = write(tmp_path / 'c.jsonl', rows)
         return given_answers('own', questions, read_answers(str(path)), n)
 
-    a, c, d = ({'task_id': 9, 'completion': 'a'}, {'task_id': 9, 'completion': 'c', 'task': 'gsm8k'},
-               {'task_id': 'own/0', 'completion': 'd'})
-    assert given(a, c, d) == [['d'], ['a']]
-    refused('completions of own/0: 1, but 2 are needed', given, a, c, d, n=2)
-    refused('several checkpoints', given, a | {'ckpt': 'a'}, d | {'ckpt': 'b'})
-    for wrong in {'task_id': 'x'}, a | {'completion': 4}, a | {'task_id': ['x']}:
-        refused('line 2: .*each line needs a "task_id" and a "completion"', given, a, wrong)
+    one, other = {'task_id': 9, 'completion': 'a'}, {'task_id': 'own/0', 'completion': 'd'}
+    assert given(one, one | {'task': 'gsm8k'}, other) == [['d'], ['a']]
+    refused('completions of own/0: 1, but 2 are needed', given, one, other, n=2)
+    refused('several checkpoints', given, one | {'ckpt': 'a'}, other | {'ckpt': 'b'})
+    refused('line 2: .*each line needs a "task_id" and a "completion"', given, one, one | {'completion': 4})
 
 
 # --- the harness is checked before a score --------------------------------------------------------
@@ -400,39 +402,79 @@ def test_the_code_of_an_answer_is_found_in_any_fence_among_other_blocks_and_noth
 
 
 # --- prompts in prose and in Python ---------------------------------------------------------------
-def test_answers_to_prose_are_programs_also_without_a_chat():
-    for code, verdict in (RIGHT, 'passed'), (WRONG, 'wrong'):
-        answers = [f'Here it is:\n``` python\n{code}```\nIt adds.', code, f'\n\n{code}']
-        for prompt in 'Write "f', [{'role': 'user', 'content': 'Write f, (it adds'}]:
-            only(verdict, PROSE | {'prompt': prompt}, answers)
-    asked = PROSE | {'prompt': 'import operator\ndef one(): return 1\ndef f(x):\n'}     # continued
-    for n, verdict in (1, 'passed'), (2, 'wrong'):
-        only(verdict, asked, [f'    return operator.add(x, {n} * one())\n', f'    return x + {n}\n# ```',
-                              f'    """\n    ```\n    """\n    return x + {n}'])
+# Answers to a prompt in Python that they continue, with the body of the function or all of it.
+BODIES = r'''
+    return operator.add(x, 1)
+===
+    """
+    ```
+    """
+    return x + 1
+# ```
+===
+So:
+```python
+    return operator.add(x, 1)
+```
+Done.
+===
+```
+def f(x):
+    """Add 1."""
+    return operator.add(x, 1)
+```
+===
+So:
+```python
+import operator
+
+
+def f(x):
+    return operator.add(x, 1)
+```
+Done.
+===
+```python
+    return operator.add(x, 1)
+===
+import operator
+def f(x):
+    return operator.add(x, 1)
+===
+
+    return operator.add(x, 1)
+
+
+def g():
+    pass
+'''.replace('\n===\n', '===').split('===')
 
 
 def test_a_function_is_completed_by_its_body_or_by_all_of_it_in_a_fence_or_not():
     start = 'import operator\n\n\ndef f(x):\n    """Add 1."""\n'
     question = CODE | {'prompt': start, 'test': 'def check(candidate):\n    assert candidate(1) == 2\n'}
-    for n, verdict in (1, 'passed'), (2, 'wrong'):
-        body = f'    return operator.add(x, {n})\n'
-        packed = [f'So:\n```python\n{code}```\nDone.' for code in (body, start + body)]
-        packed += [f'```\n{start[start.index("def"):]}{body}```', f'```python\n{body}', body, start + body]
-        only(verdict, question, packed, chat=True)
-        only(verdict, question, [*packed, f'\n{body}', f'{body}\n\ndef g():\n    pass\n'])
+    for chat in False, True:
+        only('passed', question, BODIES, chat)
+        only('wrong', question, [body.replace('1)', '2)').replace('+ 1', '+ 2') for body in BODIES], chat)
     only('syntax', question, ['    return (', 'so, add 1', '  return 1', '    return 1\nIt adds.'])
-    only('exception', question, [f'```\n{RIGHT.replace("f(", "g(")}```'], chat=True)    # another function
+    only('exception', question, ['```\ndef g(x): return x + 1\n```'], chat=True)      # another function
+
+
+def test_answers_to_prose_are_programs_also_without_a_chat():
+    for code, verdict in (RIGHT, 'passed'), (WRONG, 'wrong'):
+        answers = [f'Here it is:\n``` python\n{code}```\nIt adds.', code, f'\n\n{code}']
+        for prompt in 'Write "f', [say('user', 'Write f, (it adds')]:
+            only(verdict, PROSE | {'prompt': prompt}, answers)
 
 
 def test_solutions_of_humaneval_pass_bare_and_in_fences_and_no_empty_body_does():
     with gzip.open(shared('HumanEval.jsonl.gz'), 'rt', encoding='utf-8') as file:
         rows = [json.loads(line) for line in file]
-    texts = [['    pass\n', row['canonical_solution']] for row in rows]
-    for row, few in zip(rows[::24], texts[::24]):
-        few += [f'``` python\n{few[1]}```\nDone.', f'~~~\n{row["prompt"]}{few[1]}~~~\nDone.']
-    found = verdicts([*map(to_question, rows)], texts, False, lambda jobs: run_many(jobs, timeout=20))
-    for row, few in zip(rows, texts):
-        empty, *right = [next(found)['outcome'] for _ in few]
+    forms = '    pass\n', '{1}', '``` python\n{1}```\nDone.', '~~~\n{0}{1}~~~\nDone.'
+    for i, row in enumerate(rows):
+        texts = [form.format(row['prompt'], row['canonical_solution'])
+                 for form in (forms if i % 24 == 0 else forms[:2])]
+        empty, *right = outcomes(row, texts, timeout=20)
         assert empty in ('wrong', 'exception') and {*right} == {'passed'}, row['task_id']
 
 

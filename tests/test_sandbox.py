@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +15,8 @@ import time
 import pytest
 from attacks import (ANYTHING, ATTACKS, BOMB, BOUNDED, CALLS, CHECK, EXPECTED, HELP, HONEST,
                      LEFTOVERS, MANY, NUMBERS, OUTSIDE, PROGRAMS, STAY, WRONG, sections)
-from conftest import ROOT, write
+from conftest import ROOT, read_rows, write
 
-from extras import sandbox
 from extras.sandbox import run_code, run_many
 
 LINUX = pytest.mark.skipif(not os.path.exists('/proc/self/ns/pid'), reason='needs Linux')
@@ -358,7 +356,7 @@ def test_no_attack_passes_reads_or_breaks_what_is_yours(mode, tmp_path):
         if HAS_LANDLOCK:
             walls = {value for key, value in result.items() if key.endswith('denied')}
             assert walls == {len(missing) < 2}, (name, result)
-    assert mine.read_text(encoding='utf-8') == '"kept"\n'
+    assert read_rows(mine) == ['kept']
 
 
 @LINUX
@@ -425,26 +423,22 @@ def test_no_process_is_left_when_the_caller_ends(how, tmp_path):
 @pytest.mark.parametrize('mode', [*MODES][:4])
 @pytest.mark.skipif(not HAS_FILTER, reason='there is no filter of system calls for this machine')
 def test_what_is_not_of_the_program_is_closed_to_it(mode, tmp_path):
-    """Files, terminals, pipes with a name, sockets, and what processes of a user share. So is
-    becoming root again, and memory that no limit counts."""
+    """Files, terminals, sockets, and what processes of a user share. So is becoming root again, and
+    memory that no limit counts."""
     namespaces, missing = MODES[mode]
-    (tmp_path / 'file').write_text('kept', encoding='utf-8')
-    os.mkfifo(tmp_path / 'fifo')
-    fifo = os.open(tmp_path / 'fifo', os.O_RDONLY | os.O_NONBLOCK)
+    mine = write(tmp_path / 'mine', ['kept'])
     ours, terminal = os.openpty()
-    paths = [os.ttyname(terminal), f'{tmp_path}/fifo', f'{tmp_path}/file', '/dev/tty']
     with subprocess.Popen(['sleep', '60']) as victim:
         program = CALLS.replace('VICTIM', str(victim.pid))
         if HAS_LANDLOCK:
-            program = OUTSIDE.replace('PATHS', repr(paths)) + program
+            program = OUTSIDE.replace('PATHS', repr([str(mine), os.ttyname(terminal)])) + program
         if namespaces is None:          # see BOMB
             program += MANY
         result, = judged([[(program,)]], tmp_path, namespaces, missing, 5)
         victim.kill()
-    for fd in ours, terminal, fifo:
-        os.close(fd)
+    os.close(ours), os.close(terminal)
     assert (result['outcome'], result['stdout']) == ('passed', ''), result
-    assert (tmp_path / 'file').read_text(encoding='utf-8') == 'kept'
+    assert read_rows(mine) == ['kept']
 
 
 @LINUX

@@ -127,7 +127,7 @@ checkpoint = {'format': 'nanoparrot-checkpoint-1', 'model': model.state_dict(),
               'skipped': skipped, 'positions': stream and stream.positions()}
 torch.save(checkpoint, out / name)
 (out / 'config.json').write_text(json.dumps(config))
-=== bpe_train | learn_merges([b' | (97,  | (97, 
+=== bpe_train | learn_merges([b' | (97, | (97,
 words, merges = [list(word) for word in words], []
 while len(merges) < n_merges:
     frequency = collections.Counter(pair for word in words for pair in zip(word, word[1:]))
