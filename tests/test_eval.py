@@ -188,7 +188,6 @@ def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(base_run, dat
     series = {result['ckpt']: result for result in several['own']['series']}
     assert [result['step'] for result in series.values()] == [1, 7, 9]
     assert series[late] == evaluate(tmp_path / 'alone', f'--ckpt={late}', *flags)[1]['own']
-    assert len({str([row['completion'] for row in rows if row['ckpt'] == path]) for path in series}) == 3
     assert {row['ckpt'] for row in rows if row['messages']} == {tuned}
     tokenizer = Tokenizer.load(data_dir / 'tokenizer.json')
     zeros = write_bins(tmp_path / 'zeros', np.zeros(100, 'uint16'), tokenizer)

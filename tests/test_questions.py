@@ -318,6 +318,15 @@ def f(x):
     return operator.pos(x) + 1
 ```
 ===
+```
+def f(x):
+    return x + 1
+```
+raise SystemExit
+```
+1 / 0
+```
+===
 ```python
 def f(x):
     return same(x) + 1
@@ -378,22 +387,46 @@ As in ```f(x)```
 ```python
 f(
 ```"""
+# What stands behind a block would put it right.
+BEHIND = r"""```python
+def f(x):
+    return x + 2
+```
+def f(x):
+    return x + 1
+===
+~~~ py
+def f(x):
+    return x + 2
+~~~
+or
+```
+def f(x):
+    return x + 1
+```
+===
+````python
+def f(x):
+    return x + 2
+````
+or
+
+``` python
+def f(x):
+    return x + 1
+```"""
 NAMES = ['', 'python', ' python', 'Python', 'py', 'python3', 'python title="x"', '{.python}',
          'python {2-3}']
 
 
 def test_the_code_of_an_answer_is_found_in_any_fence_among_other_blocks_and_nothing_else_is_run():
-    """The text behind a block would put it right, or end it."""
     right = [f'{first}\nSo:\n```python\n{RIGHT}```\n' for first in FIRST.split('\n===\n')]
     for answer in FENCED.split('\n===\n'):
         right += [answer.replace('NAME', name) for name in NAMES]
         right.append(answer.replace('NAME', '').replace('\n', '\r\n'))
     only('passed', PROSE, right, chat=True)
     only('wrong', PROSE, [answer.replace('+ 1', '+ 2') for answer in right], chat=True)
-    only('wrong', PROSE, [f'{fence}python\n{WRONG}{fence}\n{more}' for fence in ('```', '````', '~~~')
-                          for more in (RIGHT, f'or\n```\n{RIGHT}```', f'or\n\n``` python\n{RIGHT}```')],
-         chat=True)
-    only('passed', PROSE, [f'```\n{RIGHT}```\nraise SystemExit\n```\n1 / 0\n```'], chat=True)
+    only('wrong', PROSE, BEHIND.split('\n===\n'), chat=True)
     only('syntax', PROSE, [f'So: {RIGHT}', f'{RIGHT}\nIt adds 1.', '```\nNo.\n```',
                            '```python\ndef f(x:\n```\nNo.'], chat=True)
     strange = ['```\n' * 4000, '```a\nx\n' * 3000, '```\n"""\n' * 2000, '```\n"""\n' + '```\n' * 4000,

@@ -133,17 +133,17 @@ BODY = r'(?<=\n)(?=[^\s#)\]}])'
 
 def test_pieces_split_no_character_and_show_nothing_of_an_end_or_of_a_token_that_is_written_again():
     """Of several ends the first that is complete counts. Against a slow version, which looks at each
-    beginning of the text, and sees the prompt's last character, as --stop_at=function does."""
+    beginning of the text, and the prompt's last character, as --stop_at=function does."""
     dice = random.Random(0)
     some = lambda letters, most: ''.join(dice.choices(letters, k=dice.randint(1, most)))
     for _ in range(400):
         ends = '|'.join(some('ab', 5) for _ in range(dice.randint(1, 4)))
-        ends, text, prompt = dice.choice([BODY, ends]), some('aabb\n é漢😀#', 12), dice.choice(['', 'f:\n'])
-        found = [found.start() for n in range(len(text) + 1)
-                 if (found := re.compile(ends).search(prompt + text[:n], len(prompt)))]
-        expected, shown = (prompt + text)[len(prompt):found[0]] if found else text, ''
-        # The model writes the last token of a prompt again. Messages end in one that it does not.
-        pieces, reason = typed((prompt[-1:] + text).encode(), prompt or [], len(text.encode()), ends)
+        ends, text = dice.choice([BODY, ends]), some('aabb\n é漢😀#', 12)
+        found = [found.start() - 1 for n in range(len(text) + 1)
+                 if (found := re.compile(ends).search('\n' + text[:n], 1))]
+        expected, shown = text[:found[0]] if found else text, ''
+        # The model writes the last token of the prompt again.
+        pieces, reason = typed(f'\n{text}'.encode(), 'f:\n', len(text.encode()), ends)
         for piece in pieces:
             shown += piece
             assert expected.startswith(shown), (ends, text)

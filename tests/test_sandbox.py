@@ -86,7 +86,7 @@ pass
 === syntax: SyntaxError
 def f(:
 ---
-=== timeout: not done in 5 s
+=== timeout: not done in 8 s
 while True: pass
 ---
 === memory
@@ -135,6 +135,17 @@ import math
 def f(): return 0.1 + 0.2
 ---
 assert math.isclose(f(), 0.3)
+=== passed
+def f(g):           # a function of the tests can be called and stays closed
+    for name in '__globals__', '__code__', '__closure__', '__self__', 'gi_frame':
+        for operation, *more in (('getattr', name), ('special', '__getattribute__', name), ('plain',),
+                                 ('run', name)):
+            try: return type(g)._end.ask(operation, g, *more)
+            except (AttributeError, KeyError): pass
+    return g(1)
+---
+secret = 5
+assert f(lambda x: x + 1) == 2
 === exited
 def f(g):           # puts an object of its own in the place of one that the tests handed out
     end = type(g)._end
@@ -148,13 +159,56 @@ def f(a): return type(a).p          # asks for what cannot cross, to get out of 
 class A:
     p = property(len)
 assert f(A()) == 1
+=== exception: unsupported operand
+class E:            # NumPy would hand what the tests expect to these methods, and take what they return
+    def __array_function__(self, *_): return True
+    __array_ufunc__ = __torch_function__ = __array_function__
+    def all(self): return True
+def f(): return E()
+---
+import numpy as np
+assert np.allclose(f(), [2, 4])
+=== wrong
+class E:
+    def __array_function__(self, *_): return True
+def f(): return E()
+---
+import numpy as np
+assert np.array_equal(f(), [2])
+=== wrong
+class E:
+    def __array_ufunc__(self, *_): return self
+    def all(self): return True
+def f(): return E()
+---
+import numpy as np
+assert (np.array([2, 4]) == f()).all()
+=== passed
+def f(): return x           # reading or writing millions of digits, as digits, takes longer than a trial may
+x = 1 << 9_000_000
+---
+assert f() == 1 << 9_000_000
+=== wrong
+def f(): return x
+x = 1 << 9_000_000
+---
+assert f() == 1, f()
+=== exited
+import os
+def f():
+    for fd in range(3, 99):
+        try: os.write(fd, b'["returned", [' + b'7' * 3_000_000 + b'], [], []]\n')
+        except OSError: pass
+---
+f()
 """
 
 
 def test_each_outcome_is_told_with_its_reason():
-    cases = sections(OUTCOMES) + [('syntax', 'x = "\ud800"'), ('syntax', '(' * 9999)]
+    cases = sections(OUTCOMES)
+    cases += [('syntax', text) for text in ('x = "\ud800"', '(' * 9999, 'x = ' + '7' * 3_000_000)]
     jobs = [part.split('\n---') for _, part in cases]
-    for (title, _), job, result in zip(cases, jobs, run_many(jobs, timeout=5), strict=True):
+    for (title, _), job, result in zip(cases, jobs, run_many(jobs, timeout=8), strict=True):
         outcome, _, words = title.partition(': ')
         assert result.outcome == outcome and words in result.message, (job, result)
     big = 'def f(): return "x" * (130 << 20)'       # for the judge, or the program that packs it
@@ -177,18 +231,6 @@ def test_equal_jobs_run_once_and_results_keep_their_order():
 
 
 # --- what crosses between a program and its tests -------------------------------------------------
-def test_no_library_lets_a_program_compare():
-    """NumPy would hand what the tests expect to these methods, and take what they return."""
-    program = """class E:
-    def __array_function__(self, *_): return True
-    __array_ufunc__ = __torch_function__ = __array_function__
-    def all(self): return True
-def f(): return E()"""
-    for text in 'np.allclose(f(), [2, 4])', 'np.array_equal(f(), [2])', '(np.array([2, 4]) == f()).all()':
-        result = run_code(program, f'import numpy as np\nassert {text}', timeout=20)
-        assert result.outcome in ('wrong', 'exception'), (text, result)
-
-
 @pytest.mark.parametrize('base', ['', 'int', 'list', 'str', 'tuple', 'ValueError'])
 def test_no_object_of_a_program_decides_what_the_tests_expect(base):
     program = ANYTHING.replace('(BASE)', f'({base})')
@@ -196,18 +238,6 @@ def test_no_object_of_a_program_decides_what_the_tests_expect(base):
     jobs.append((program, 'with f(0):\n    assert 1 == 2'))
     for (_, tests), result in zip(jobs, run_many(jobs, timeout=10), strict=True):
         assert result.outcome in ('wrong', 'exception'), (tests, result)
-
-
-def test_a_function_of_the_tests_can_be_called_and_stays_closed():
-    program = """def f(g):
-    for name in '__globals__', '__code__', '__closure__', '__self__', 'gi_frame':
-        for operation, *more in (('getattr', name), ('special', '__getattribute__', name), ('plain',),
-                                 ('run', name)):
-            try: print('opened', type(g)._end.ask(operation, g, *more))
-            except (AttributeError, KeyError): pass
-    return g(1)"""
-    result = run_code(program, 'secret = 5\nassert f(lambda x: x + 1) == 2')
-    assert result.outcome == 'passed' and result.stdout == '', result
 
 
 # --- what cannot be judged, and what would take too long ----------------------------------------------------
@@ -236,22 +266,6 @@ assert Money() == 5 => exception: compare two of its objects"""
         tests, outcome = case.split(' => ')
         result = run_code(money, tests.replace('; ', '\n'))
         assert f'{result.outcome}: ' in outcome and outcome.split(': ')[1] in result.message, (tests, result)
-
-
-def test_millions_of_digits_end_in_time():
-    big = 'x = 1 << 9_000_000\ndef f(): return x'
-    raw = """import os
-def f():
-    for fd in range(3, 99):
-        try: os.write(fd, b'["returned", [' + b'7' * 3_000_000 + b'], [], []]\\n')
-        except OSError: pass"""
-    begin = time.monotonic()
-    for program, tests, outcome in (
-            (big, 'assert f() == 1 << 9_000_000', 'passed'), (big, 'assert f() == 1, f()', 'wrong'),
-            (raw, 'f()', 'exited'), ('x = ' + '7' * 3_000_000, 'pass', 'syntax')):
-        result = run_code(program, tests, timeout=20)
-        assert result.outcome == outcome, (program[:60], result)
-    assert time.monotonic() - begin < 15        # a single int() of so many digits takes longer
 
 
 # --- attacks --------------------------------------------------------------------------------------
@@ -311,19 +325,24 @@ def judged(groups, folder, namespaces=None, missing=(), timeout=1):
     done = subprocess.run(command, input=json.dumps(groups), capture_output=True, text=True,
                           timeout=120)
     assert done.returncode == 0 and not done.stderr, done.stderr
-    assert_no_process_is_left(trial)
+    wait_for(lambda: is_gone(trial))
     return json.loads(done.stdout)
 
 
-def assert_no_process_is_left(trial):
-    def runs(process):
-        with contextlib.suppress(OSError):
-            return trial in (process / 'cmdline').read_text(errors='replace')
-
-    deadline = time.monotonic() + 5
-    while left := [*filter(runs, pathlib.Path('/proc').glob('[0-9]*'))]:
-        assert time.monotonic() < deadline, left
+def wait_for(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def is_gone(trial):
+    """Whether no process runs this file."""
+    for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
+        with contextlib.suppress(OSError):
+            if trial in path.read_text(errors='replace'):
+                return False
+    return True
 
 
 @LINUX
@@ -343,8 +362,6 @@ def test_no_attack_passes_reads_or_breaks_what_is_yours(mode, tmp_path):
                           stdin=subprocess.PIPE) as other:
         results = judged(groups, tmp_path, namespaces, missing, timeout=3)
         other.communicate(b'\n')
-    honest, = judged([[[WRONG + HELP + HONEST, CHECK, 'add']]], tmp_path, namespaces, missing, 20)
-    assert honest['outcome'] == 'passed', honest
     for name, result in zip(names, results, strict=True):
         if name.startswith('steals') and not result['reads_denied']:
             assert result['outcome'] == 'passed', (name, result)
@@ -408,13 +425,10 @@ def test_no_process_is_left_when_the_caller_ends(how, tmp_path):
     process = subprocess.Popen([sys.executable, '-c', CALLS_AGAIN, ROOT, trial, program],
                                stderr=subprocess.DEVNULL,
                                env={**os.environ, 'TMPDIR': str(temporary)})
-    deadline = time.monotonic() + 20
-    while not up.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(up.exists)
     process.send_signal(how)
     process.wait(8)
-    assert_no_process_is_left(trial)
+    wait_for(lambda: is_gone(trial))
     assert how == signal.SIGKILL or not [*temporary.iterdir()]
 
 
@@ -424,7 +438,7 @@ def test_no_process_is_left_when_the_caller_ends(how, tmp_path):
 @pytest.mark.skipif(not HAS_FILTER, reason='there is no filter of system calls for this machine')
 def test_what_is_not_of_the_program_is_closed_to_it(mode, tmp_path):
     """Files, terminals, sockets, and what processes of a user share. So is becoming root again, and
-    memory that no limit counts."""
+    memory that no limit counts. What honest programs do is open."""
     namespaces, missing = MODES[mode]
     mine = write(tmp_path / 'mine', ['kept'])
     ours, terminal = os.openpty()
@@ -434,10 +448,12 @@ def test_what_is_not_of_the_program_is_closed_to_it(mode, tmp_path):
             program = OUTSIDE.replace('PATHS', repr([str(mine), os.ttyname(terminal)])) + program
         if namespaces is None:          # see BOMB
             program += MANY
-        result, = judged([[(program,)]], tmp_path, namespaces, missing, 5)
+        jobs = [(program,), (HELP + HONEST, CHECK, 'add')]
+        result, honest = judged([jobs], tmp_path, namespaces, missing, timeout=20)
         victim.kill()
     os.close(ours), os.close(terminal)
     assert (result['outcome'], result['stdout']) == ('passed', ''), result
+    assert honest['outcome'] == 'passed', honest
     assert read_rows(mine) == ['kept']
 
 
