@@ -464,9 +464,16 @@ def steal(path):
     global add
     if open(path).read(): add = lambda a, b: a + b
 """
-REPLIES = ['["passed", ""]', '[true, true, true, true, "passed", ""]', '{"value": true}', '[]',
-           '{"tuple": 5}', '["X", "ValueError", 5]', '[5, "print", ""]', '["X", "SystemExit", ""]',
-           '["X", "object", ""]', '{"object": []}', '[' * 9999]
+REPLIES = """["passed", ""]
+[true, true, true, true, "passed", ""]
+{"value": true}
+[]
+{"tuple": 5}
+["X", "ValueError", 5]
+[5, "print", ""]
+["X", "SystemExit", ""]
+["X", "object", ""]
+{"object": []}""".splitlines() + ['[' * 9999]
 # What several attacks contain.
 FORGE = 'write(b\'["passed", ""]\\n[true, true, true, true, "passed", ""]\\n\')'
 SHARED = {'FORGE': FORGE, 'PROGRAM': repr(f'{HELP}{FORGE}'), 'REPLY': REPLIES[0], 'ROOT': repr(str(ROOT)),
@@ -693,12 +700,14 @@ LEFTOVERS = [(program,) for program in LEFTOVERS.replace('STAY', STAY).split('==
 LEFTOVERS += [('pass', STAY), ('pass', STAY.replace('os.setsid()', 'pass')),
               (STAY, 'sum(range(10 ** 15))')]       # no handler runs: a limit of CPU time
 BOMB = 'import os\nwhile True:\n    try: os.fork()\n    except OSError: pass'
-BOUNDED = {
-    'while True: print("x" * 1000)': False, 'open("big", "w").write("x" * (1 << 28))': False,
-    'import sys\nsys.setrecursionlimit(10 ** 9)\ndef f(): f()\nf()': False,
-    'import os, shutil\nshutil.rmtree(os.getcwd(), ignore_errors=True)': True,
-    'import os\nassert "secret" not in str(os.environ)': True,
-    'import sys\nassert sys.stdin.read() == ""': True, 'import os\nassert not os.listdir()': True}
+# Those that pass, and those that do not.
+FINE = """import os, shutil; shutil.rmtree(os.getcwd(), ignore_errors=True)
+import os; assert "secret" not in str(os.environ)
+import sys; assert sys.stdin.read() == ""
+import os; assert not os.listdir()""".splitlines()
+UNBOUNDED = """while True: print("x" * 1000)
+open("big", "w").write("x" * (1 << 28))
+import sys; sys.setrecursionlimit(10 ** 9); f = lambda: f(); f()""".splitlines()
 
 # --- programs that try what the walls forbid ----------------------------------------------------------------
 OUTSIDE = """import os, shutil, socket

@@ -22,9 +22,9 @@ from model import GPT, GPTConfig, sample
 from tokenizer import Tokenizer
 
 YES = '--allow_code_execution=True'
-pass_at_k, summarise, interval, bootstrap, compare_samples, *_ = lift(
-    'eval.py', 'pass_at_k', 'summarise', 'interval', 'bootstrap', 'compare_samples', 'paired_difference',
-    'by_problem', 'worth', 'mean')
+pass_at_k, interval, bootstrap, compare_samples, *_ = lift(
+    'eval.py', 'pass_at_k', 'interval', 'bootstrap', 'compare_samples', 'paired_difference', 'by_problem',
+    'worth', 'mean')
 
 
 def evaluate(out, *flags, **how):
@@ -72,9 +72,6 @@ def test_intervals_hold_the_truth_19_times_in_20():
     same = graded('a', '10' * 20)
     most = 1.96 ** 2 / (40 + 1.96 ** 2)
     assert compare_samples(same, same)['interval'] == pytest.approx([-most, most])
-    grades = [row | {'score': 1.0 + 3 * (i % 2)} for i, row in enumerate(graded('a', '0' * 18))]
-    low, high = summarise(grades, [1])['interval']
-    assert 1 <= low < 2.5 < high < 4        # on the scale of the grades, and it does not leave it
 
 
 # --- the loss -------------------------------------------------------------------------------------
@@ -89,21 +86,18 @@ def slow_loss(model, ids):
 
 
 def test_loss_is_that_of_every_token_but_the_first_once(base_run, data_dir, tmp_path):
-    """Of the first 300 tokens; the last block is a short one. Of the model, and of an untrained one."""
+    """Of the first 300 tokens; the last block is a short one."""
     n = 299
     val = np.fromfile(data_dir / 'val.bin', 'uint16').astype(np.int64)[:n + 1]
     tok = Tokenizer.load(data_dir / 'tokenizer.json')
     n_bytes = sum(len(tok.decode_bytes([i])) for i in val[1:] if i not in tok.special.values())
-    model = GPT.load(base_run)
-    torch.manual_seed(1337)
-    models = {'trained': model, 'untrained': GPT(model.config)}
+    nats = slow_loss(GPT.load(base_run).eval(), val)
     rows = evaluate(tmp_path, f'--ckpt={base_run}', f'--data_dir={data_dir}', f'--loss_tokens={n}')[1]['loss']
-    assert rows.keys() == models.keys()
-    for name, row in rows.items():
-        nats = slow_loss(models[name].eval(), val)
-        assert row['tokens'] == n and row['bytes'] == n_bytes
-        assert row['nats'] == pytest.approx(nats / n, abs=1e-5)         # sums in float32
-        assert row['bits_per_byte'] == pytest.approx(nats / n_bytes / math.log(2), rel=1e-5)
+    row = rows['trained']
+    assert row['tokens'] == n and row['bytes'] == n_bytes
+    assert row['nats'] == pytest.approx(nats / n, abs=1e-5)         # sums in float32
+    assert row['bits_per_byte'] == pytest.approx(nats / n_bytes / math.log(2), rel=1e-5)
+    assert abs(rows['untrained']['nats'] - math.log(512)) < 0.05
 
 
 def test_text_that_does_not_fit_is_refused(base_run, tmp_path):
@@ -185,9 +179,9 @@ def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(base_run, dat
     data = write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in words])
     flags = ['--tasks=own', f'--data={data}', '--max_new_tokens=5']
     _, several, rows = evaluate(tmp_path / 'all', f'--ckpt={tuned},{tmp_path}/*_*.pt', *flags)
-    series = {result['ckpt']: result for result in several['own']['series']}
-    assert [result['step'] for result in series.values()] == [1, 7, 9]
-    assert series[late] == evaluate(tmp_path / 'alone', f'--ckpt={late}', *flags)[1]['own']
+    series = several['own']['series']
+    assert [result['ckpt'] for result in series] == [first, tuned, late]
+    assert series[2] == evaluate(tmp_path / 'alone', f'--ckpt={late}', *flags)[1]['own']
     assert {row['ckpt'] for row in rows if row['messages']} == {tuned}
     tokenizer = Tokenizer.load(data_dir / 'tokenizer.json')
     zeros = write_bins(tmp_path / 'zeros', np.zeros(100, 'uint16'), tokenizer)

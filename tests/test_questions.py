@@ -140,8 +140,6 @@ def test_a_question_of_any_source_is_asked_alike():
 
 def test_answers_are_counted_by_task_id_so_none_occurs_twice(tmp_path):
     refused("g.jsonl has the task_id 'a' twice", identified, 'gsm8k', 'g.jsonl', [{'task_id': 'a'}] * 2)
-    mixed = write(tmp_path / 'mixed.jsonl', [CODE, {'prompt': 'x', 'regex': 'a'}])
-    refused('give each kind a file of its own', read, 'own', str(mixed))
     questions = identified('own', 'o.jsonl', [{}, {'question_id': 9}])
 
     def given(*rows, n=1):
@@ -563,7 +561,7 @@ def test_what_is_odd_in_a_problem_of_mbpp_is_one_sentence(tmp_path):
 
 
 # --- a judge --------------------------------------------------------------------------------------
-def test_only_a_lone_number_from_1_to_10_is_a_grade(tmp_path):
+def test_only_a_lone_number_from_1_to_10_is_a_grade():
     """A model wrote the answer, and may have learned to ask for a 10."""
     grades = {'Surely [[9]]': None, '[[11]]': None, '[[7': None, ' 10': 10, '[[8]]': 8, '7.5\n': 7.5}
     question = to_question({'prompt': 'Twice 5?', 'reference': '10'}, is_graded=False)
@@ -571,8 +569,7 @@ def test_only_a_lone_number_from_1_to_10_is_a_grade(tmp_path):
         row = judged(shlex.join(['printf', '%s', reply]), question, 'So')
         assert (row['score'], row['outcome']) == (score, 'judged' if score else 'infrastructure'), reply
     assert judged("sh -c 'echo 7; exit 1'", question, 'So')['message'].startswith('it failed: ')
-    script = tmp_path / 'my judge.py'           # it gets the conversation as JSON
-    script.write_text('import json, sys\nd = json.load(sys.stdin)\n'
-                      'print(len(d["messages"]) + 5 * (d["reference"] == "10"))', encoding='utf-8')
-    assert judged(f"{sys.executable} -S '{script}'", question, 'ten')['score'] == 7
+    ask = ('import json, sys; asked = json.load(sys.stdin); '        # it gets the conversation as JSON
+           'print(len(asked["messages"]) + 5 * (asked["reference"] == "10"))')
+    assert judged(shlex.join([sys.executable, '-S', '-c', ask]), question, 'ten')['score'] == 7
     assert judged('no-such-judge', question, ' \n')['score'] == 1       # an empty answer

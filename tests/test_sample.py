@@ -68,21 +68,23 @@ def test_each_prompt_is_answered_at_each_temperature_and_the_speed_is_on_stderr(
 def alone(model, tokenizer, prompt, n, draw=torch.argmax):
     """The answer to a text or to messages. Independent: afresh for each token, one row, no cache.
     The last token of a text may become a longer one (healing)."""
-    ids = tokenizer.render(prompt, True)[0] if isinstance(prompt, list) else tokenizer.encode(prompt)
     again = b''
-    if isinstance(prompt, str):
-        ids = [*tokenizer.begin, *ids]
+    if isinstance(prompt, list):
+        ids = tokenizer.render(prompt, True)[0]
+    else:
+        ids = [*tokenizer.begin, *tokenizer.encode(prompt)]
         if len(ids) > 1:
             again = tokenizer.vocab[ids.pop()]
-    shut = [not token.startswith(again) for token in tokenizer.all_bytes]
-    new = []
-    while len(new) < n + (again != b'') and {*new}.isdisjoint(tokenizer.stop):
-        logits = model(torch.tensor([(ids + new)[-model.config.block_size:]]))[0][0, -1]
-        if new or not again:
-            shut = tokenizer.never_in_answers()
+    never = tokenizer.never_in_answers()
+    shut = [not token.startswith(again) for token in tokenizer.all_bytes] if again else never
+    written = b''
+    for _ in range(n + (again != b'')):
+        logits = model(torch.tensor([ids[-model.config.block_size:]]))[0][0, -1]
         logits[shut] = -torch.inf
-        new.append(int(draw(logits)))
-    written = tokenizer.decode_bytes([id for id in new if id not in tokenizer.stop])
+        id = int(draw(logits))
+        if id in tokenizer.stop:
+            break
+        ids, written, shut = ids + [id], written + tokenizer.decode_bytes([id]), never
     return written[len(again):].decode(errors='replace')
 
 
