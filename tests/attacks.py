@@ -422,11 +422,31 @@ ANYTHING = """class E(BASE):
     def __exit__(self, *_): return True
 def f(x): return E()
 """
-EXPECTED = """f(2) == 4; 4 == f(2); not f(2) != 4; f(2) in (4, 5); f(2) in {4: 1}; abs(f(2) - 4) < 1e-6
-f(2) % 4 == 1; abs(4 - f(2)) < 1e-6; 3 < f(2) < 5; 4 in f(2); f(2) - 4 == 0; [f(2)] == [4]
-(f(2) - 4).days == 0; E().me() == 4; (f(2) - 4).total_seconds() == 0
-round(f(2) - 4, 7) == 0; float(f(2) - 4) == 0; {'a': f(2)} == {'a': 4}; (f(2), 1) == (4, 1)
-max(f(2), 3) == 4; sum([f(2), -4]) == 0; float(f(2)) == 4; {f(2)} == {4}; f(2) is 4"""
+EXPECTED = """assert f(2) == 4
+assert 4 == f(2)
+assert not f(2) != 4
+assert f(2) in (4, 5)
+assert f(2) in {4: 1}
+assert abs(f(2) - 4) < 1e-6
+assert f(2) % 4 == 1
+assert abs(4 - f(2)) < 1e-6
+assert 3 < f(2) < 5
+assert 4 in f(2)
+assert f(2) - 4 == 0
+assert [f(2)] == [4]
+assert (f(2) - 4).days == 0
+assert E().me() == 4
+assert (f(2) - 4).total_seconds() == 0
+assert round(f(2) - 4, 7) == 0
+assert float(f(2) - 4) == 0
+assert {'a': f(2)} == {'a': 4}
+assert (f(2), 1) == (4, 1)
+assert max(f(2), 3) == 4
+assert sum([f(2), -4]) == 0
+assert float(f(2)) == 4
+assert {f(2)} == {4}
+assert f(2) is 4
+with f(0): assert 1 == 2"""
 
 # --- programs that want to pass: each follows WRONG and HELP, and is judged by CHECK ------------------------
 WRONG = 'def add(a, b):\n    return a - b\n'

@@ -45,14 +45,11 @@ def test_pass_at_k_is_the_share_of_all_draws_that_hold_a_passing_sample():
     expect('pass_at_k(n=200, c=1, k=100)', wanted, pass_at_k, 200, 1, 100)
 
 
-def rows_of(name, outcomes, **more):
-    return [{'task': 't', 'task_id': i, 'prompt': 'p', 'completion': f'{name} {i}', 'outcome': outcome} | more
-            for i, outcome in enumerate(outcomes)]
-
-
-def graded(name, passes):
-    """The rows of a string of 0 and 1."""
-    return rows_of(name, ['passed' if c == '1' else 'wrong' for c in passes])
+def graded(name, outcomes):
+    """Rows of samples.jsonl, one for each of these characters."""
+    names = {'1': 'passed', '0': 'wrong', '-': 'infrastructure', '?': 'ungraded'}
+    return [{'task': 't', 'task_id': i, 'prompt': 'p', 'completion': f'{name} {i}', 'outcome': names[c]}
+            for i, c in enumerate(outcomes)]
 
 
 def test_intervals_hold_the_truth_19_times_in_20():
@@ -220,31 +217,26 @@ def test_four_levels_by_hand():
 
 
 # --- two models beside each other -----------------------------------------------------------------
-def test_two_models_are_compared_problem_by_problem_and_by_kind():
-    """An answer that was not graded is not wrong. Gains are told by kind, and pool the splits of one."""
-    splits = ['variation', 'variation', 'cell', 'cell', 'feedback', *['feedback_variation'] * 2, *[None] * 4]
-    before, after = ([row | {'split': split} for row, split in zip(graded(*side), splits)]
-                     for side in (('a', '00010010011'), ('b', '11100000100')))
-    after[9]['outcome'], after[10]['outcome'] = 'infrastructure', 'ungraded'
-    result = compare_samples(before, after)
+def test_two_runs_are_compared_problem_by_problem_and_by_kind_without_extras(tmp_path):
+    """An answer that was not graded is not wrong, and one name may mean two questions. Gains are told by
+    kind, and pool the splits of one."""
+    splits = ['variation', 'variation', 'cell', 'cell', 'feedback', *['feedback_variation'] * 2, *[None] * 5]
+    for side, outcomes in ('a', '000100100111'), ('b', '1110000011-?'):
+        rows = [row | {'split': split} for row, split in zip(graded(side, outcomes), splits)]
+        rows[9]['prompt'] = side
+        write(tmp_path / side / 'samples.jsonl', rows)
+    flags = ['--tasks=compare', f'--ckpt={tmp_path}/a', f'--compare={tmp_path}/b']
+    # As in run.sh, the result is beside the answers that are read.
+    said, tasks, _ = evaluate(tmp_path / 'b', *flags, before='import sys; sys.modules["extras"] = None')
+    result = tasks['compare']
     assert (result['n'], result['a'], result['b']) == (9, 2 / 9, 4 / 9)
     assert result['gained'] == ['t 0', 't 1', 't 2', 't 8'] and result['lost'] == ['t 3', 't 6']
+    assert 'gained: t 0, t 1, t 2, t 8\nlost: t 3, t 6\n' in said
     gain = {kind: difference for kind, (difference, *_) in result['gain'].items()}
     assert gain == pytest.approx({'all': 2 / 9, 'example tasks': 1, 'unseen combinations': 0,
                                   'practice tasks': -1 / 3})
     assert result['interval'][0] < 2 / 9 < result['interval'][1]
     assert compare_samples.__globals__['KINDS'] == KINDS
-
-
-def test_two_runs_are_compared_on_the_questions_that_are_the_same_without_extras(tmp_path):
-    for side, outcome in ('a', 'wrong'), ('b', 'passed'):
-        rows = rows_of(side, [outcome] * 4)
-        rows[2]['prompt'] = side
-        write(tmp_path / side / 'samples.jsonl', rows)
-    flags = ['--tasks=compare', f'--ckpt={tmp_path}/a', f'--compare={tmp_path}/b']
-    # As in run.sh, the result is beside the answers that are read.
-    said, tasks, _ = evaluate(tmp_path / 'b', *flags, before='import sys; sys.modules["extras"] = None')
-    assert tasks['compare']['gained'] == ['t 0', 't 1', 't 3'] and 'gained: t 0, t 1, t 3' in said
     write(tmp_path / 'b/samples.jsonl', [row | {'ckpt': f'{i}.pt'} for i, row in enumerate(rows)])
     mistake(run('eval.py', *flags), 'b/samples.jsonl must have judged answers of one checkpoint')
 

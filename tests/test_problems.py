@@ -8,9 +8,8 @@ from conftest import ROOT
 
 from extras import grading, problems as P, rewards
 
-N = {'train': 1600, 'validation': 80, 'variation': 80, 'cell': 100, 'family': 100,
-     'review': 200, 'feedback': 400, 'feedback_validation': 80, 'feedback_variation': 80}
-SETS = {split: P.problems(n, 0, split, with_tests=False) for split, n in N.items()}
+SETS = {split: P.problems(1600 if split == 'train' else 100, 0, split, with_tests=False)
+        for split in P.SPLITS}
 PLAIN = {family[0] for family in P.plain(P.SHOWN)}
 UNSEEN = {family[0] for family in P.plain(P.UNSEEN)}
 
@@ -64,14 +63,14 @@ def test_a_conversation_asks_in_two_ways_and_both_tastes_occur():
         assert p['prompt'].split('"""')[1] in user['content'] and p['entry_point'] in user['content']
         asked[user['content'].split()[0], P.preferred(assistant['content'])] += 1
         assert [*map(P.preferred, p['solutions'])] == [True, False]
-    assert len(asked) == 4 and min(asked.values()) > 0.22 * N['train']
+    assert len(asked) == 4 and min(asked.values()) > 0.22 * 1600
 
 
 # --- the splits -----------------------------------------------------------------------------------
 def test_every_family_occurs_two_in_five_problems_are_composed_and_held_out_ones_are_practised():
     counts = collections.Counter(p['family'] for p in SETS['train'])
     assert PLAIN <= {*counts} and {p['family'] for p in SETS['family']} == UNSEEN and not PLAIN & UNSEEN
-    assert 0.35 < sum(counts[family] for family in {*counts} - PLAIN) / N['train'] < 0.45
+    assert 0.35 < sum(counts[family] for family in {*counts} - PLAIN) / 1600 < 0.45
     practised = {p['cell'] for p in P.problems(2500, 0, 'feedback', with_tests=False)}
     assert practised >= {p['cell'] for split in ('feedback_validation', 'feedback_variation')
                          for p in SETS[split]}

@@ -163,9 +163,8 @@ HARNESS = [         # what is wrong; the outcomes of an endless loop, of empty a
 def test_a_broken_harness_gives_no_score_and_a_missing_wall_is_said(capsys):
     questions = from_problems(3, 0, ['variation'])
     for words, loop, empty, solved in HARNESS:
-        outcome_of = lambda program: loop if 'True:' in program else empty if '*a' in program else solved
-        run_all = lambda jobs: [Result(outcome_of(program)) for program, *_ in jobs]
-        refused('no score.*' + words, check_harness, questions, run_all)
+        results = [Result(outcome) for outcome in (loop, *[empty] * 3, *[solved] * 3)]
+        refused('no score.*' + words, check_harness, questions, lambda jobs: results)
     left_out, walls = check_harness(questions, lambda jobs: list(run_many(jobs, timeout=0.5)))
     assert left_out == [] and 'reads_denied' in walls and len(walls) == 4
     capsys.readouterr()
@@ -175,15 +174,12 @@ def test_a_broken_harness_gives_no_score_and_a_missing_wall_is_said(capsys):
 
 
 def test_more_than_2_percent_without_a_verdict_are_no_score():
-    for n_lost in 2, 3:
+    def judge(n_lost):
         results = [Result('infrastructure')] * n_lost + [Result('passed')] * (100 - n_lost)
-        found = verdicts([to_question(CODE)] * 100, [['    return 1\n']] * 100, False, lambda _: results)
-        some = [next(found)['outcome'] for _ in range(100)]
-        assert some.count('infrastructure') == n_lost
-        if n_lost == 3:
-            refused('no score: 3/100', list, found)
-        else:
-            assert [*found] == []
+        return [*verdicts([to_question(CODE)], [['    return 1\n'] * 100], False, lambda jobs: results)]
+
+    assert [verdict['outcome'] for verdict in judge(2)][1:3] == ['infrastructure', 'passed']
+    refused('no score: 3/100', judge, 3)
 
 
 # --- the code of an answer ------------------------------------------------------------------------
