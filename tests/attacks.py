@@ -619,7 +619,7 @@ os.symlink("MINE", here)
 === steals from the command line
 # by what it steals: it may pass where the result says that programs can read your files
 import glob, json
-for path in glob.glob('/proc/[0-9]*/cmdline'):          # of eval.py, too: --data=FILE
+for path in glob.glob('/proc/[0-9]*/cmdline'):          # of the caller, too: --data=FILE
     try:
         for file in re.findall('--data=([^\0]+)', open(path).read()):
             for line in open(file): exec(json.loads(line)['prompt'] + json.loads(line)['canonical_solution'])

@@ -28,10 +28,9 @@ pass_at_k, interval, bootstrap, compare_samples, *_ = lift(
 
 
 def evaluate(out, *flags, **how):
-    """What eval.py says, the tasks in eval.json, the rows of samples.jsonl."""
-    said = ok(run('eval.py', '--device=cpu', f'--out={out}/eval.json', *flags, **how))
-    rows = read_rows(out / 'samples.jsonl') if (out / 'samples.jsonl').exists() else []
-    return said, read_json(out / 'eval.json')['tasks'], rows
+    """The tasks in eval.json."""
+    ok(run('eval.py', '--device=cpu', f'--out={out}/eval.json', *flags, **how))
+    return read_json(out / 'eval.json')['tasks']
 
 
 # --- the numbers ----------------------------------------------------------------------------------
@@ -89,7 +88,7 @@ def test_loss_is_that_of_every_token_but_the_first_once(base_run, data_dir, tmp_
     tok = Tokenizer.load(data_dir / 'tokenizer.json')
     n_bytes = sum(len(tok.decode_bytes([i])) for i in val[1:] if i not in tok.special.values())
     nats = slow_loss(GPT.load(base_run).eval(), val)
-    rows = evaluate(tmp_path, f'--ckpt={base_run}', f'--data_dir={data_dir}', f'--loss_tokens={n}')[1]['loss']
+    rows = evaluate(tmp_path, f'--ckpt={base_run}', f'--data_dir={data_dir}', f'--loss_tokens={n}')['loss']
     row = rows['trained']
     assert row['tokens'] == n and row['bytes'] == n_bytes
     assert row['nats'] == pytest.approx(nats / n, abs=1e-5)         # sums in float32
@@ -137,7 +136,7 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
     write(tmp_path / 'data.json', [{'decontaminated': {'ngram': 13, 'problems': ['Q']}}])
     flags = ['--tasks=problems,humaneval,own', '--splits=variation', '--n_problems=2', YES,
              f'--data={functions},{own}', '--k=1,2,4', '--memory_mb=4000', '--timeout=4']
-    said, tasks, _ = evaluate(tmp_path / 'a', *flags, f'--completions={given}')
+    tasks = evaluate(tmp_path / 'a', *flags, f'--completions={given}')
     ours = tasks['problems']
     assert ours['by_split']['variation']['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2)
     assert ours['pass@4'] == 1 and (ours['n'], ours['samples']) == (2, 8)
@@ -148,8 +147,8 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
     assert tasks['own']['outcomes'] == {'passed': 1, 'wrong': 5, 'exception': 2}
     report = read_json(tmp_path / 'a/eval.json')
     assert report['left_out'] == ['broken']
-    assert report['decontaminated']['ngram'] == 13 and '13-gram of words with Q' in said
-    again = evaluate(tmp_path / 'b', *flags, f'--completions={tmp_path}/a/samples.jsonl')[1]
+    assert report['decontaminated'] == {'ngram': 13, 'problems': ['Q']}
+    again = evaluate(tmp_path / 'b', *flags, f'--completions={tmp_path}/a/samples.jsonl')
     assert again == tasks                               # all samples were kept, and are scored again
 
 
@@ -175,15 +174,15 @@ def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(base_run, dat
     words = 'def f(', 'import ', 'x', 'return', 'self.', 'for i'
     data = write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in words])
     flags = ['--tasks=own', f'--data={data}', '--max_new_tokens=5']
-    _, several, rows = evaluate(tmp_path / 'all', f'--ckpt={tuned},{tmp_path}/*_*.pt', *flags)
-    series = several['own']['series']
+    series = evaluate(tmp_path / 'all', f'--ckpt={tuned},{tmp_path}/*_*.pt', *flags)['own']['series']
     assert [result['ckpt'] for result in series] == [first, tuned, late]
-    assert series[2] == evaluate(tmp_path / 'alone', f'--ckpt={late}', *flags)[1]['own']
-    assert {row['ckpt'] for row in rows if row['messages']} == {tuned}
+    assert series[2] == evaluate(tmp_path / 'alone', f'--ckpt={late}', *flags)['own']
+    asked = read_rows(tmp_path / 'all/samples.jsonl')
+    assert {row['ckpt'] for row in asked if row['messages']} == {tuned}
     tokenizer = Tokenizer.load(data_dir / 'tokenizer.json')
     zeros = write_bins(tmp_path / 'zeros', np.zeros(100, 'uint16'), tokenizer)
     rows = evaluate(tmp_path, f'--ckpt={first},{late}', f'--data_dir={data_dir},{zeros}', '--loss_tokens=99',
-                    '--random_init=False')[1]['loss']
+                    '--random_init=False')['loss']
     assert len({row['nats'] for row in rows.values()}) == 4
     assert {*rows} == {f'{name}_{data} val' for name in (first, late) for data in (data_dir, zeros)}
 
@@ -227,11 +226,10 @@ def test_two_runs_are_compared_problem_by_problem_and_by_kind_without_extras(tmp
         write(tmp_path / side / 'samples.jsonl', rows)
     flags = ['--tasks=compare', f'--ckpt={tmp_path}/a', f'--compare={tmp_path}/b']
     # As in run.sh, the result is beside the answers that are read.
-    said, tasks, _ = evaluate(tmp_path / 'b', *flags, before='import sys; sys.modules["extras"] = None')
-    result = tasks['compare']
+    without = 'import sys; sys.modules["extras"] = None'
+    result = evaluate(tmp_path / 'b', *flags, before=without)['compare']
     assert (result['n'], result['a'], result['b']) == (9, 2 / 9, 4 / 9)
     assert result['gained'] == ['t 0', 't 1', 't 2', 't 8'] and result['lost'] == ['t 3', 't 6']
-    assert 'gained: t 0, t 1, t 2, t 8\nlost: t 3, t 6\n' in said
     gain = {kind: difference for kind, (difference, *_) in result['gain'].items()}
     assert gain == pytest.approx({'all': 2 / 9, 'example tasks': 1, 'unseen combinations': 0,
                                   'practice tasks': -1 / 3})

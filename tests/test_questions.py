@@ -537,11 +537,9 @@ def test_mbpp_is_read_as_both_its_files_are_published(tmp_path):
         name, right = question['entry_point'], question['code']
         for shown in question['messages'][0]['content'], question['prompt']:
             assert f'{name}(' in shown and 'Write a function ' in shown
-        texts = [form.format(code) for code in (right, WRONG_CODE[name])
-                 for form in ('{}', 'So:\n``` python\n{}\n```\nDone.')]
         for chat in False, True:
-            found = verdicts([question], [texts], chat, run_many)
-            assert [verdict['outcome'] for verdict in found] == ['passed'] * 2 + ['wrong'] * 2, right
+            found = verdicts([question], [[right, WRONG_CODE[name]]], chat, run_many)
+            assert [verdict['outcome'] for verdict in found] == ['passed', 'wrong'], right
 
 
 ODD = json.loads('''[{"text": null}, {"text": 5}, {"code": ""}, {"code": null}, {"code": "def add("},

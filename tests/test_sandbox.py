@@ -281,7 +281,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 CALLER = NUMBERS + """import ctypes, json, os, sys
 libc = ctypes.CDLL(None)
 libc.syscall(KEYCTL, 1, None), libc.syscall(ADD_KEY, b'user', b'nanoparrot', b'secret', 6, -3)
-root, trial, timeout = sys.argv[1:]
+root, trial, timeout, _ = sys.argv[1:]      # the last one is the file of the questions, as of eval.py
 sys.path.insert(0, root)
 from extras import sandbox
 sandbox.TRIAL = trial
@@ -319,7 +319,8 @@ def judged(groups, folder, namespaces=None, missing=(), timeout=1):
     """The results of all jobs, which leave no process. namespaces: see MODES."""
     trial = without(folder, missing)
     user = [] if namespaces is None else ['-c', USER.replace('MOST', str(namespaces))]
-    command = [sys.executable, *user, '-c', CALLER, ROOT, trial, str(timeout)]
+    command = [sys.executable, *user, '-c', CALLER, ROOT, trial, str(timeout),
+               f'--data={folder}/data.jsonl']
     done = subprocess.run(command, input=json.dumps(groups), capture_output=True, text=True,
                           timeout=120)
     assert done.returncode == 0 and not done.stderr, done.stderr
@@ -347,19 +348,15 @@ def is_gone(trial):
 @pytest.mark.parametrize('mode', [mode for mode in MODES if mode != 'no list of children'])
 def test_no_attack_passes_reads_or_breaks_what_is_yours(mode, tmp_path):
     namespaces, missing = MODES[mode]
-    data = write(tmp_path / 'data.jsonl', [{'prompt': 'def add(a, b):\n',
-                                            'canonical_solution': '    return a + b'}])
+    write(tmp_path / 'data.jsonl', [{'prompt': 'def add(a, b):\n',
+                                     'canonical_solution': '    return a + b'}])
     mine = write(tmp_path / 'mine', ['kept'])
     names = sorted(ATTACKS, key=lambda name: not name.startswith('kill'))
     jobs = [[(WRONG + HELP + ATTACKS[name]).replace('MINE', str(tmp_path)), CHECK, 'add']
             for name in names]
     groups = [[job] for name, job in zip(names, jobs) if name.startswith('kill')]
     groups.append(jobs[len(groups):])
-    # Its command line names the data, as that of eval.py does.
-    with subprocess.Popen([sys.executable, '-c', 'input()', f'--data={data}'],
-                          stdin=subprocess.PIPE) as other:
-        results = judged(groups, tmp_path, namespaces, missing, timeout=3)
-        other.communicate(b'\n')
+    results = judged(groups, tmp_path, namespaces, missing, timeout=3)
     for name, result in zip(names, results, strict=True):
         if name.startswith('steals') and not result['reads_denied']:
             assert result['outcome'] == 'passed', (name, result)
@@ -414,20 +411,16 @@ while True:
 @LINUX
 @pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGKILL])
 def test_no_process_is_left_when_the_caller_ends(how, tmp_path):
-    """Nor does it wait for the programs, which could take minutes. Ctrl-C leaves no file, either."""
+    """Nor does it wait for the programs, which could take minutes."""
     trial = without(tmp_path, REFUSALS)
-    up, temporary = tmp_path / 'up', tmp_path / 'temporary'
-    temporary.mkdir()
-    temporary.chmod(0o777)
+    up = tmp_path / 'up'
     program = f'{STAY}open({str(up)!r}, "w"), time.sleep(60)'
     process = subprocess.Popen([sys.executable, '-c', CALLS_AGAIN, ROOT, trial, program],
-                               stderr=subprocess.DEVNULL,
-                               env={**os.environ, 'TMPDIR': str(temporary)})
+                               stderr=subprocess.DEVNULL)
     wait_for(up.exists)
     process.send_signal(how)
     process.wait(8)
     wait_for(lambda: is_gone(trial))
-    assert how == signal.SIGKILL or not [*temporary.iterdir()]
 
 
 # --- what the result says of the walls holds ------------------------------------------------------
