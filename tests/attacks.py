@@ -731,12 +731,12 @@ import sys; sys.setrecursionlimit(10 ** 9); f = lambda: f(); f()""".splitlines()
 
 # --- programs that try what the walls forbid ----------------------------------------------------------------
 OUTSIDE = """import os, shutil, socket
-for name in *PATHS, '/dev/tty':
+for name in PATH, '/dev/tty':
     try:
         os.write(os.open(name, os.O_WRONLY | os.O_NONBLOCK), b'EVIL')
         print('wrote to', name)
     except OSError: pass
-shutil.rmtree(os.path.dirname(PATHS[0]), ignore_errors=True)
+shutil.rmtree(os.path.dirname(PATH), ignore_errors=True)
 for family in (socket.AF_VSOCK, socket.AF_UNIX, socket.AF_INET):
     try: print('has', socket.socket(family))
     except PermissionError: pass

@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import (lift, mistake, ok, read_json, read_rows, run, sharpen, write, write_bins)
+from conftest import lift, mistake, ok, read_json, read_rows, run, sharpen, write, write_bins
 from feedback import expect
 from test_records import BYTES, say
 from test_sample import alone
@@ -105,37 +105,31 @@ def test_text_that_does_not_fit_is_refused(base_run, tmp_path):
 
 
 # --- answers that are there: each outcome is told and kept ----------------------------------------
-# Functions in the layout of HumanEval, the second with the answers of CodeParrot in its article, and
-# questions of one's own.
-FUNCTIONS = r'''
+# In the layout of HumanEval, the second with the answers of CodeParrot in its article
+FUNCTIONS = r'''[
 {"task_id": "broken", "prompt": "def f():\n", "canonical_solution": "    return 0\n",
  "test": "def check(f):\n    assert f() == 1\n", "entry_point": "f"},
 {"task_id": "area", "entry_point": "area_of_rectangle", "canonical_solution": "    return a * b\n",
  "prompt": "def area_of_rectangle(a, b):\n    \"\"\"Return the area of the rectangle.\"\"\"\n",
- "test": "assert area_of_rectangle(2, 3) == 6\nassert area_of_rectangle(4.0, 4.0) == 16"}'''
-OWN = r'''
-{"prompt": "# 4\n", "tests": "assert f() == 4"}, {"prompt": "x", "regex": "a"}'''
+ "test": "assert area_of_rectangle(2, 3) == 6\nassert area_of_rectangle(4.0, 4.0) == 16"}]'''
 GIVEN = r'''
 {"variation-0/0": ["GOOD", "    return None\n", "    return (\n", " \n"],
  "variation-0/1": ["TWIN", "TWIN", "    raise ValueError\n", "    while True: pass\n"],
- "area": ["    return a * b", "    return math.sqrt(a * b)", "    return a * b / 2.0", "    return a * b / a"],
- "own/0": ["def f(): return 4", "def f(): return 5", "def g(): return 4", "f"],
- "own/1": ["b", "b", "b", "b"]}'''
+ "area": ["    return a * b", "    return math.sqrt(a * b)", "    return a * b / 2.0", "    return a * b / a"]}'''
 
 
 def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
     """Each outcome is told and kept. A problem whose own solution fails is left out. A file may begin with a
     byte order mark. A score says what was searched in the training data."""
-    functions, own = tmp_path / 'functions.json', tmp_path / 'own.json'
-    functions.write_text(f'[{FUNCTIONS}]', encoding='utf-8')
-    own.write_text(f'[{OWN}]', encoding='utf-8-sig')
+    functions = tmp_path / 'functions.json'
+    functions.write_text(FUNCTIONS, encoding='utf-8-sig')
     solutions = [p['canonical_solution'] for p in problems(2, 0, 'variation')]
     given = write(tmp_path / 'given.jsonl', [
         {'task_id': id, 'completion': {'GOOD': solutions[0], 'TWIN': solutions[1]}.get(text, text)}
         for id, texts in json.loads(GIVEN).items() for text in texts])
     write(tmp_path / 'data.json', [{'decontaminated': {'ngram': 13, 'problems': ['Q']}}])
-    flags = ['--tasks=problems,humaneval,own', '--splits=variation', '--n_problems=2', YES,
-             f'--data={functions},{own}', '--k=1,2,4', '--memory_mb=4000', '--timeout=4']
+    flags = ['--tasks=problems,humaneval', '--splits=variation', '--n_problems=2', YES,
+             f'--data={functions}', '--k=1,2,4', '--memory_mb=4000', '--timeout=4']
     tasks = evaluate(tmp_path / 'a', *flags, f'--completions={given}')
     ours = tasks['problems']
     assert ours['by_split']['variation']['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2)
@@ -144,7 +138,6 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
                                 'timeout': 1}
     assert tasks['humaneval']['pass@1'] == 1 / 4
     assert tasks['humaneval']['failures'] == {'wrong value': 2, 'name': 1}      # math is not imported
-    assert tasks['own']['outcomes'] == {'passed': 1, 'wrong': 5, 'exception': 2}
     report = read_json(tmp_path / 'a/eval.json')
     assert report['left_out'] == ['broken']
     assert report['decontaminated'] == {'ngram': 13, 'problems': ['Q']}
@@ -152,10 +145,13 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
     assert again == tasks                               # all samples were kept, and are scored again
 
 
-def test_a_judge_that_gives_no_grade_gives_no_score_and_the_answers_are_kept(tmp_path):
+def test_a_judge_gives_a_grade_and_one_that_gives_none_loses_no_answer(tmp_path):
     data = write(tmp_path / 'q.jsonl', [{'question_id': i, 'turns': ['a?', 'b?']} for i in range(3)])
     given = write(tmp_path / 'c.jsonl', [{'task_id': i, 'completion': 'x'} for i in range(3)])
     flags = ['--tasks=judge', f'--data={data}', f'--completions={given}']
+    result = evaluate(tmp_path, *flags, '--judge=echo 7')['judge']
+    low, high = result['interval']
+    assert result['score'] == 7 and 1 <= low < 7 < high <= 10
     said = run('eval.py', *flags, '--judge=cat', f'--out={tmp_path}/2/eval.json')
     mistake(said, 'no score', '3/3', 'from 1 to 10')
     assert [row['completion'] for row in read_rows(tmp_path / '2/samples.jsonl')] == ['x'] * 3
@@ -203,8 +199,7 @@ def test_each_answer_of_a_batch_is_the_answer_alone_also_past_the_context():
 
     for how in {'temperature': 0}, {'temperature': 1.6, 'top_k': 60, 'top_p': 0.5}:
         wanted = [[expected(i, prompt, j, **how) for j in (0, 1)] for i, prompt in enumerate(prompts)]
-        found = answers.write(model, BYTES, prompts, 2, '[q-z]|E.D', 16, 7, 5, **how)
-        assert found == wanted == answers.write(model, BYTES, prompts, 2, '[q-z]|E.D', 16, 7, 99, **how)
+        assert answers.write(model, BYTES, prompts, 2, '[q-z]|E.D', 16, 7, 5, **how) == wanted
 
 
 # --- what has been learned ------------------------------------------------------------------------

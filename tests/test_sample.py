@@ -39,7 +39,6 @@ def folder(tmp_path_factory):
     save_run(folder / 'span', text, TOKENIZER, config={'objective': 'span'})
     save_run(folder / 'rm', text, TOKENIZER, reward_head=torch.zeros(1, V))
     save_run(folder / 'chat', chain('\nok!', '<|im_end|>'), TOKENIZER)
-    save_run(folder / 'base', chain('\nok', '<|im_start|>'), TOKENIZER, config={'objective': 'clm'})
     (folder / 'prompts.txt').write_bytes(b'\xef\xbb\xbfcd\r\n\r\na\n')
     (folder / 'latin.txt').write_bytes(b'caf\xe9\n')
     return folder
@@ -156,26 +155,17 @@ def test_pieces_split_no_character_and_show_nothing_of_an_end_or_of_a_token_that
 
 
 # --- a chat ---------------------------------------------------------------------------------------
-def chat(folder, *flags, name='chat', typed='', then=''):
-    typing = f'import io, sys; sys.stdin = io.StringIO({typed!r})'
-    return sample(folder, name, '--chat=True', '--temperature=0', '--max_new_tokens=9', *flags,
-                  before=typing + then)
-
-
-def test_a_chat_ends_at_im_end_and_with_a_base_model_there_is_a_note(folder):
-    out = ok(chat(folder, f'--prompts={folder}/prompts.txt'))
-    assert len(re.findall('^ok!$', out, re.M)) == 2
-    result = chat(folder, '--prompt=hi', name='base')
-    assert '\nok' in ok(result) and '<|' not in result.stdout
-    assert 'sft.py --init_from=' in result.stderr
+def talk(folder, lines, then=''):
+    typing = f'import io, sys; sys.stdin = io.StringIO({lines!r})'
+    return sample(folder, 'chat', '--chat=True', '--temperature=0', before=typing + then)
 
 
 def test_ctrl_c_ends_an_answer_and_a_long_message_is_told_and_neither_ends_the_chat(folder):
     """Each answer draws other numbers."""
     interrupted = before('take a token', 'if n == 1: raise KeyboardInterrupt')
-    result = chat(folder, typed='hi\nhi\n', then=interrupted)
+    result = talk(folder, 'hi\nhi\n', interrupted)
     assert ok(result).splitlines()[-3:] == ['you> o', 'you> ok!', 'you> '] and result.stderr == ''
-    result = chat(folder, typed=f'hi\n{"x" * 900}\nhi\n', then=before('throw dice', 'print(*arguments)'))
+    result = talk(folder, f'hi\n{"x" * 900}\nhi\n', before('throw dice', 'print(*arguments)'))
     assert re.findall(r'1337 \d', ok(result)) == ['1337 1', '1337 2']
     assert result.stdout.count('shorten it') == 1
 
