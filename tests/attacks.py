@@ -496,8 +496,8 @@ REPLIES = """["passed", ""]
 {"object": []}""".splitlines() + ['[' * 9999]
 # What several attacks contain.
 FORGE = 'write(b\'["passed", ""]\\n[true, true, true, true, "passed", ""]\\n\')'
-SHARED = {'FORGE': FORGE, 'PROGRAM': repr(f'{HELP}{FORGE}'), 'REPLY': REPLIES[0], 'ROOT': repr(str(ROOT)),
-          'THESE_TESTS': repr(__file__)}
+SHARED = {'FORGE': FORGE, 'PROGRAM': repr(f'{HELP}{FORGE}'), 'REPLY': REPLIES[0],
+          'ROOT': repr(str(ROOT)), 'THESE_TESTS': repr(__file__)}
 ATTACKS = dict(sections(r'''
 === exit
 # by what it is
@@ -741,8 +741,8 @@ for family in (socket.AF_VSOCK, socket.AF_UNIX, socket.AF_INET):
     try: print('has', socket.socket(family))
     except PermissionError: pass
 """
-# Each must end with EACCES, the answer of the filter. Linux itself allows it, or gives another answer,
-# for example that there is no such segment.
+# Each must end with EACCES, the answer of the filter. Linux itself allows it, or gives another
+# answer, for example that there is no such segment.
 CALLS = NUMBERS + """import ctypes, mmap, os, resource, socket, struct, time
 libc = ctypes.CDLL(None, use_errno=True)
 libc.shmat.restype = ctypes.c_ssize_t

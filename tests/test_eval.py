@@ -23,8 +23,8 @@ from tokenizer import Tokenizer
 
 YES = '--allow_code_execution=True'
 pass_at_k, interval, bootstrap, compare_samples, *_ = lift(
-    'eval.py', 'pass_at_k', 'interval', 'bootstrap', 'compare_samples', 'paired_difference', 'by_problem',
-    'worth', 'mean')
+    'eval.py', 'pass_at_k', 'interval', 'bootstrap', 'compare_samples', 'paired_difference',
+    'by_problem', 'worth', 'mean')
 
 
 def evaluate(out, *flags, **how):
@@ -47,8 +47,8 @@ def test_pass_at_k_is_the_share_of_all_draws_that_hold_a_passing_sample():
 def graded(name, outcomes):
     """Rows of samples.jsonl, one for each of these characters."""
     names = {'1': 'passed', '0': 'wrong', '-': 'infrastructure', '?': 'ungraded'}
-    return [{'task': 't', 'task_id': i, 'prompt': 'p', 'completion': f'{name} {i}', 'outcome': names[c]}
-            for i, c in enumerate(outcomes)]
+    return [{'task': 't', 'task_id': i, 'prompt': 'p', 'completion': f'{name} {i}',
+             'outcome': names[c]} for i, c in enumerate(outcomes)]
 
 
 def test_intervals_hold_the_truth_19_times_in_20():
@@ -88,7 +88,8 @@ def test_loss_is_that_of_every_token_but_the_first_once(base_run, data_dir, tmp_
     tok = Tokenizer.load(data_dir / 'tokenizer.json')
     n_bytes = sum(len(tok.decode_bytes([i])) for i in val[1:] if i not in tok.special.values())
     nats = slow_loss(GPT.load(base_run).eval(), val)
-    rows = evaluate(tmp_path, f'--ckpt={base_run}', f'--data_dir={data_dir}', f'--loss_tokens={n}')['loss']
+    rows = evaluate(tmp_path, f'--ckpt={base_run}', f'--data_dir={data_dir}',
+                    f'--loss_tokens={n}')['loss']
     row = rows['trained']
     assert row['tokens'] == n and row['bytes'] == n_bytes
     assert row['nats'] == pytest.approx(nats / n, abs=1e-5)         # sums in float32
@@ -115,7 +116,8 @@ FUNCTIONS = r'''[
 GIVEN = r'''
 {"variation-0/0": ["GOOD", "    return None\n", "    return (\n", " \n"],
  "variation-0/1": ["TWIN", "TWIN", "    raise ValueError\n", "    while True: pass\n"],
- "area": ["    return a * b", "    return math.sqrt(a * b)", "    return a * b / 2.0", "    return a * b / a"]}'''
+ "area": ["    return a * b", "    return math.sqrt(a * b)",
+          "    return a * b / 2.0", "    return a * b / a"]}'''
 
 
 def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
@@ -159,8 +161,8 @@ def test_a_judge_gives_a_grade_and_one_that_gives_none_loses_no_answer(tmp_path)
 
 # --- answers of a model ---------------------------------------------------------------------------
 def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(base_run, data_dir, tmp_path):
-    """Each number is that of the checkpoint alone, asked as it was taught. The loss of each is measured on
-    each data. Names of checkpoints do not tell their order."""
+    """Each number is that of the checkpoint alone, asked as it was taught. The loss of each is
+    measured on each data. Names of checkpoints do not tell their order."""
     shutil.copy(base_run / 'tokenizer.json', tmp_path)
     model = GPT.load(base_run)
     GPT(model.config).save(tmp_path / 'a_late.pt', step=9)
@@ -170,22 +172,23 @@ def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(base_run, dat
     words = 'def f(', 'import ', 'x', 'return', 'self.', 'for i'
     data = write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in words])
     flags = ['--tasks=own', f'--data={data}', '--max_new_tokens=5']
-    series = evaluate(tmp_path / 'all', f'--ckpt={tuned},{tmp_path}/*_*.pt', *flags)['own']['series']
+    together = evaluate(tmp_path / 'all', f'--ckpt={tuned},{tmp_path}/*_*.pt', *flags)
+    series = together['own']['series']
     assert [result['ckpt'] for result in series] == [first, tuned, late]
     assert series[2] == evaluate(tmp_path / 'alone', f'--ckpt={late}', *flags)['own']
     asked = read_rows(tmp_path / 'all/samples.jsonl')
     assert {row['ckpt'] for row in asked if row['messages']} == {tuned}
     tokenizer = Tokenizer.load(data_dir / 'tokenizer.json')
     zeros = write_bins(tmp_path / 'zeros', np.zeros(100, 'uint16'), tokenizer)
-    rows = evaluate(tmp_path, f'--ckpt={first},{late}', f'--data_dir={data_dir},{zeros}', '--loss_tokens=99',
-                    '--random_init=False')['loss']
+    rows = evaluate(tmp_path, f'--ckpt={first},{late}', f'--data_dir={data_dir},{zeros}',
+                    '--loss_tokens=99', '--random_init=False')['loss']
     assert len({row['nats'] for row in rows.values()}) == 4
     assert {*rows} == {f'{name}_{data} val' for name in (first, late) for data in (data_dir, zeros)}
 
 
 def test_each_answer_of_a_batch_is_the_answer_alone_also_past_the_context():
-    """Greedy, and sampled with the same numbers, to texts and to messages of any length. That to a text
-    ends at a pattern."""
+    """Greedy, and sampled with the same numbers, to texts and to messages of any length. That to a
+    text ends at a pattern."""
     torch.manual_seed(0)
     model = sharpen(GPT(GPTConfig(BYTES.vocab_size, 48, 2, 4, 2, 32))).eval()
     prompts = [*('def f(x):'[:i] for i in range(9)), 'x' * 60, 'na\u00efve \u6f22', 'def f(x):', 'def f(x):',
@@ -193,12 +196,14 @@ def test_each_answer_of_a_batch_is_the_answer_alone_also_past_the_context():
 
     def expected(i, prompt, j, temperature, **how):
         dice = random.Random(f'7 {i} {j}')
-        draw = lambda logits: sample(logits[None], temperature, u=torch.tensor([dice.random()]), **how)
+        draw = lambda logits: sample(logits[None], temperature,
+                                     u=torch.tensor([dice.random()]), **how)
         text = alone(model, BYTES, prompt, 16, draw)
         return text if isinstance(prompt, list) else re.split('[q-z]|E.D', text)[0]
 
     for how in {'temperature': 0}, {'temperature': 1.6, 'top_k': 60, 'top_p': 0.5}:
-        wanted = [[expected(i, prompt, j, **how) for j in (0, 1)] for i, prompt in enumerate(prompts)]
+        wanted = [[expected(i, prompt, j, **how) for j in (0, 1)]
+                  for i, prompt in enumerate(prompts)]
         assert answers.write(model, BYTES, prompts, 2, '[q-z]|E.D', 16, 7, 5, **how) == wanted
 
 
@@ -212,9 +217,10 @@ def test_four_levels_by_hand():
 
 # --- two models beside each other -----------------------------------------------------------------
 def test_two_runs_are_compared_problem_by_problem_and_by_kind_without_extras(tmp_path):
-    """An answer that was not graded is not wrong, and one name may mean two questions. Gains are told by
-    kind, and pool the splits of one."""
-    splits = ['variation', 'variation', 'cell', 'cell', 'feedback', *['feedback_variation'] * 2, *[None] * 5]
+    """An answer that was not graded is not wrong, and one name may mean two questions. Gains are
+    told by kind, and pool the splits of one."""
+    splits = ['variation', 'variation', 'cell', 'cell', 'feedback', *['feedback_variation'] * 2,
+              *[None] * 5]
     for side, outcomes in ('a', '000100100111'), ('b', '1110000011-?'):
         rows = [row | {'split': split} for row, split in zip(graded(side, outcomes), splits)]
         rows[9]['prompt'] = side
@@ -251,7 +257,7 @@ REFUSED = """           flags => words of the sentence
 --k=1.5 => k=
 --k=9999999999 => k=
 --out=tokenizer.json => a file of a run
---tasks=own --data=samples.jsonl --completions=x --out=eval.json => would replace a file that is read
+--tasks=own --data=samples.jsonl --completions=x --out=eval.json => would replace a file
 """
 
 

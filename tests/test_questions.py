@@ -69,12 +69,13 @@ REFUSED = r"""
 {"answer": "1e400"} => must be a number
 {"answer": "x = 4, y = 5"} => must be a number
 """
-# What is checked, a right answer, and wrong ones. A number may have a unit, or be behind its solution.
+# What is checked, a right answer, and wrong ones. A number may have a unit, or be behind its
+# solution.
 JUDGED = r"""
 [{"must_contain": "Cat"}, "a cat", "a dog"]
 [{"must_not_contain": "cat"}, "dog", "A CAT"]
 [{"regex": "a.+1"}, "a\nb1", "a"]
-[{"must_contain": ["a", "b"], "must_not_contain": "XY", "regex": "c"}, "cab", "cb", "ca", "cabXY", "ab"]
+[{"must_contain": ["a", "b"], "must_not_contain": "XY", "regex": "c"}, "cab", "cb", "ca", "cabXY"]
 [{"tests": "assert f() == 1"}, "def f(): return 1", "def f(): return 2"]
 [{"answer": 18}, "18", "-18", "none", "18 or 19"]
 [{"answer": -2.5}, "It is -2.50", "2.5"]
@@ -150,7 +151,8 @@ def test_answers_are_counted_by_task_id_so_none_occurs_twice(tmp_path):
     assert given(one, one | {'task': 'gsm8k'}, other) == [['d'], ['a']]
     refused('completions of own/0: 1, but 2 are needed', given, one, other, n=2)
     refused('several checkpoints', given, one | {'ckpt': 'a'}, other | {'ckpt': 'b'})
-    refused('line 2: .*each line needs a "task_id" and a "completion"', given, one, one | {'completion': 4})
+    refused('line 2: .*each line needs a "task_id" and a "completion"', given, one,
+            one | {'completion': 4})
 
 
 # --- the harness is checked before a score --------------------------------------------------------
@@ -176,7 +178,8 @@ def test_a_broken_harness_gives_no_score_and_a_missing_wall_is_said(capsys):
 def test_more_than_2_percent_without_a_verdict_are_no_score():
     def judge(n_lost):
         results = [Result('infrastructure')] * n_lost + [Result('passed')] * (100 - n_lost)
-        return [*verdicts([to_question(CODE)], [['    return 1\n'] * 100], False, lambda jobs: results)]
+        texts = [['    return 1\n'] * 100]
+        return [*verdicts([to_question(CODE)], texts, False, lambda jobs: results)]
 
     assert [verdict['outcome'] for verdict in judge(2)][1:3] == ['infrastructure', 'passed']
     refused('no score: 3/100', judge, 3)
@@ -423,8 +426,9 @@ def test_the_code_of_an_answer_is_found_in_any_fence_among_other_blocks_and_noth
     only('wrong', PROSE, BEHIND.split('\n===\n'), chat=True)
     only('syntax', PROSE, [f'So: {RIGHT}', f'{RIGHT}\nIt adds 1.', '```\nNo.\n```',
                            '```python\ndef f(x:\n```\nNo.'], chat=True)
-    strange = ['```\n' * 4000, '```a\nx\n' * 3000, '```\n"""\n' * 2000, '```\n"""\n' + '```\n' * 4000,
-               '`' * 9999, '- ' * 9999, '```python\n' + '(' * 9999, '```\n\0\ud800\n```']
+    strange = ['```\n' * 4000, '```a\nx\n' * 3000, '```\n"""\n' * 2000,
+               '```\n"""\n' + '```\n' * 4000, '`' * 9999, '- ' * 9999,
+               '```python\n' + '(' * 9999, '```\n\0\ud800\n```']
     assert 'passed' not in outcomes(PROSE, strange, chat=True, timeout=20)
 
 
@@ -479,12 +483,13 @@ def g():
 
 def test_a_function_is_completed_by_its_body_or_by_all_of_it_in_a_fence_or_not():
     start = 'import operator\n\n\ndef f(x):\n    """Add 1."""\n'
-    question = CODE | {'prompt': start, 'test': 'def check(candidate):\n    assert candidate(1) == 2\n'}
+    question = CODE | {'prompt': start, 'test': 'def check(f):\n    assert f(1) == 2\n'}
     for chat in False, True:
         only('passed', question, BODIES, chat)
-        only('wrong', question, [body.replace('1)', '2)').replace('+ 1', '+ 2') for body in BODIES], chat)
+        bad = [body.replace('1)', '2)').replace('+ 1', '+ 2') for body in BODIES]
+        only('wrong', question, bad, chat)
     only('syntax', question, ['    return (', 'so, add 1', '  return 1', '    return 1\nIt adds.'])
-    only('exception', question, ['```\ndef g(x): return x + 1\n```'], chat=True)      # another function
+    only('exception', question, ['```\ndef g(x): return x + 1\n```'], chat=True)      # no f
 
 
 def test_answers_to_prose_are_programs_also_without_a_chat():
@@ -511,12 +516,13 @@ FULL = json.loads(r'''[
 {"text": "Write a function to add two numbers.", "task_id": 601, "test_setup_code": "",
  "code": "def add(a, b):\r\n  return a + b", "challenge_test_list": [],
  "test_list": ["assert add(1, 2) == 3", "assert add(2, 2) == 4"]},
-{"text": "Write a function to say whether n is prime.", "task_id": 602,
+{"text": "Write a function to say whether 3 is no factor of n.", "task_id": 602,
  "test_setup_code": "limit = 3", "challenge_test_list": ["assert 0"],
- "code": "def above(n):\n  return n > 1\ndef check(n):\n  return above(n) and all(n % i for i in range(2, n))",
+ "code": "def above(n):\n  return n > 1\ndef check(n):\n  return above(n) and n % 3 > 0",
  "test_list": ["assert check(7) == True", "assert check(3 * limit) == False"]},
 {"text": "Write a function for \"\\d\" and \"\"\"x\"\"\".", "task_id": 603, "test_setup_code": "",
- "code": "import re\r\ndef sum(s):\r\n\treturn len(re.findall(r\"\\d\", s))", "challenge_test_list": [],
+ "code": "import re\r\ndef sum(s):\r\n\treturn len(re.findall(r\"\\d\", s))",
+ "challenge_test_list": [],
  "test_list": ["assert sum(\"a\\n1\") == 1", "assert sum(\"\"\"12\"\"\") == 2"]}]''')
 SANITIZED = json.loads(r'''[
 {"source_file": "a.ipynb", "task_id": 601, "prompt": "Write a function to add two numbers.",
@@ -542,10 +548,10 @@ def test_mbpp_is_read_as_both_its_files_are_published(tmp_path):
             assert [verdict['outcome'] for verdict in found] == ['passed', 'wrong'], right
 
 
-ODD = json.loads('''[{"text": null}, {"text": 5}, {"code": ""}, {"code": null}, {"code": "def add("},
-    {"test_list": []}, {"test_list": "assert add(1, 2) == 3"}, {"test_list": [3]}, {"test_list": null},
-    {"test_list": ["assert add("]}, {"test_list": ["assert sub(1) == 1"]},
-    {"test_imports": "import math"}, {"test_setup_code": 3}]''')
+ODD = json.loads('''[{"text": null}, {"text": 5}, {"code": ""}, {"code": null},
+    {"code": "def add("}, {"test_list": []}, {"test_list": "assert add(1, 2) == 3"},
+    {"test_list": [3]}, {"test_list": null}, {"test_list": ["assert add("]},
+    {"test_list": ["assert sub(1) == 1"]}, {"test_imports": "import math"}, {"test_setup_code": 3}]''')
 
 
 def test_what_is_odd_in_a_problem_of_mbpp_is_one_sentence(tmp_path):
@@ -563,7 +569,7 @@ def test_only_a_lone_number_from_1_to_10_is_a_grade():
         row = judged(shlex.join(['printf', '%s', reply]), question, 'So')
         assert (row['score'], row['outcome']) == (score, 'judged' if score else 'infrastructure'), reply
     assert judged("sh -c 'echo 7; exit 1'", question, 'So')['message'].startswith('it failed: ')
-    ask = ('import json, sys; asked = json.load(sys.stdin); '        # it gets the conversation as JSON
+    ask = ('import json, sys; asked = json.load(sys.stdin); '        # the conversation, as JSON
            'print(len(asked["messages"]) + 5 * (asked["reference"] == "10"))')
     assert judged(shlex.join([sys.executable, '-S', '-c', ask]), question, 'ten')['score'] == 7
     assert judged('no-such-judge', question, ' \n')['score'] == 1       # an empty answer

@@ -56,7 +56,8 @@ def texts_of(result):
 
 
 def test_each_prompt_is_answered_at_each_temperature_and_the_speed_is_on_stderr(folder):
-    result = sample(folder, 'clm', f'--prompts={folder}/prompts.txt', '--top_k=1', '--sweep=0,1e-30,0.5')
+    result = sample(folder, 'clm', f'--prompts={folder}/prompts.txt', '--top_k=1',
+                    '--sweep=0,1e-30,0.5')
     assert texts_of(result) == ['cdefgh'] * 3 + ['abcdefgh'] * 3
     assert re.findall('temperature (.+) ---', result.stdout) == ['0', '1e-30', '0.5'] * 2
     # d and a again, which may begin a longer token; to h; their ends
@@ -133,8 +134,8 @@ BODY = r'(?<=\n)(?=[^\s#)\]}])'
 
 
 def test_pieces_split_no_character_and_show_nothing_of_an_end_or_of_a_token_that_is_written_again():
-    """Of several ends the first that is complete counts. Against a slow version, which looks at each
-    beginning of the text, and the prompt's last character, as --stop_at=function does."""
+    """Of several ends the first that is complete counts. Against a slow version, which looks at
+    each beginning of the text, and the prompt's last character, as --stop_at=function does."""
     dice = random.Random(0)
     some = lambda letters, most: ''.join(dice.choices(letters, k=dice.randint(1, most)))
     for _ in range(400):
@@ -175,7 +176,8 @@ def test_a_chat_forgets_its_oldest_turns_but_no_system_message():
     for begin in [], [say('system', 's')]:
         messages = with_question(TOKENIZER, [*begin, *turns], 'so?', 200)
         n = len(messages) - len(begin)
-        assert messages == begin + turns[1 - n:] + [say('user', 'so?')] and n % 2   # a question is first
+        assert messages == begin + turns[1 - n:] + [say('user', 'so?')]
+        assert n % 2        # a question is first
         assert 100 < len(TOKENIZER.render(messages, True)[0]) <= 150
 
 

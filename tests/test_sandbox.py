@@ -160,7 +160,7 @@ class A:
     p = property(len)
 assert f(A()) == 1
 === exception: unsupported operand
-class E:            # NumPy would hand what the tests expect to these methods, and take what they return
+class E:            # NumPy would hand what the tests expect to these, and take what they return
     def __array_function__(self, *_): return True
     __array_ufunc__ = __torch_function__ = __array_function__
     def all(self): return True
@@ -184,7 +184,7 @@ def f(): return E()
 import numpy as np
 assert (np.array([2, 4]) == f()).all()
 === passed
-def f(): return x           # reading or writing millions of digits, as digits, takes longer than a trial may
+def f(): return x           # to write millions of digits takes longer than a trial may
 x = 1 << 9_000_000
 ---
 assert f() == 1 << 9_000_000
@@ -275,7 +275,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 CALLER = NUMBERS + """import ctypes, json, os, sys
 libc = ctypes.CDLL(None)
 libc.syscall(KEYCTL, 1, None), libc.syscall(ADD_KEY, b'user', b'nanoparrot', b'secret', 6, -3)
-root, trial, timeout, _ = sys.argv[1:]      # the last one is the file of the questions, as of eval.py
+root, trial, timeout, _ = sys.argv[1:]      # the last one is the file of the questions
 sys.path.insert(0, root)
 from extras import sandbox
 sandbox.TRIAL = trial
@@ -369,7 +369,7 @@ def test_no_attack_passes_reads_or_breaks_what_is_yours(mode, tmp_path):
 def test_no_program_runs_after_one_that_killed_what_forks_its_judge(tmp_path):
     """Where no wall held it, it may be alive, and could take over another such process as it starts."""
     kill = [HELP + ATTACKS['kill all but the caller'], CHECK, 'add']
-    jobs = [kill, ['import time\ntime.sleep(2)'], ['pass']]     # the second keeps the other thread busy
+    jobs = [kill, ['import time\ntime.sleep(2)'], ['pass']]     # the second keeps a thread busy
     killer, _, after = judged([jobs], tmp_path, missing=REFUSALS)
     assert killer['outcome'] == 'exited' and after['outcome'] == 'infrastructure', (killer, after)
 

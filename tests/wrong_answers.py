@@ -5,8 +5,8 @@ hold: words of the input, of what was found and of what was expected.
 import collections
 
 WRONG = collections.defaultdict(list)       # {exercise: [(code, words, words, words), ...]}
-# === exercise | of the input | of what was found | of what was expected, and then the answer. The input of
-# bpe_train comes from hypothesis, and is another one with another version of it.
+# === exercise | of the input | of what was found | of what was expected, and then the answer. The
+# input of bpe_train comes from hypothesis, and is another one with another version of it.
 for part in r'''
 === pass_at_k | n=4, c=2, k=2 | 1 | 0.8333
 return min(1.0, c * k / n)
