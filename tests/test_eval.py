@@ -21,7 +21,6 @@ from extras.problems import KINDS, problems
 from model import GPT, GPTConfig, sample
 from tokenizer import Tokenizer
 
-YES = '--allow_code_execution=True'
 pass_at_k, interval, bootstrap, compare_samples, *_ = lift(
     'eval.py', 'pass_at_k', 'interval', 'bootstrap', 'compare_samples', 'paired_difference',
     'by_problem', 'worth', 'mean')
@@ -113,25 +112,27 @@ FUNCTIONS = r'''[
 {"task_id": "area", "entry_point": "area_of_rectangle", "canonical_solution": "    return a * b\n",
  "prompt": "def area_of_rectangle(a, b):\n    \"\"\"Return the area of the rectangle.\"\"\"\n",
  "test": "assert area_of_rectangle(2, 3) == 6\nassert area_of_rectangle(4.0, 4.0) == 16"}]'''
+# Answers; "" is the problem's own solution.
 GIVEN = r'''
-{"variation-0/0": ["GOOD", "    return None\n", "    return (\n", " \n"],
- "variation-0/1": ["TWIN", "TWIN", "    raise ValueError\n", "    while True: pass\n"],
+{"variation-0/0": ["", "    return None\n", "    return (\n", " \n"],
+ "variation-0/1": ["", "", "    raise ValueError\n", "    while True: pass\n"],
  "area": ["    return a * b", "    return math.sqrt(a * b)",
           "    return a * b / 2.0", "    return a * b / a"]}'''
 
 
 def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
-    """Each outcome is told and kept. A problem whose own solution fails is left out. A file may begin with a
-    byte order mark. A score says what was searched in the training data."""
+    """Each outcome is told and kept. A problem whose own solution fails is left out. A file may begin
+    with a byte order mark. A score says what was searched in the training data."""
     functions = tmp_path / 'functions.json'
     functions.write_text(FUNCTIONS, encoding='utf-8-sig')
-    solutions = [p['canonical_solution'] for p in problems(2, 0, 'variation')]
+    solution_of = {p['task_id']: p['canonical_solution'] for p in problems(2, 0, 'variation')}
     given = write(tmp_path / 'given.jsonl', [
-        {'task_id': id, 'completion': {'GOOD': solutions[0], 'TWIN': solutions[1]}.get(text, text)}
+        {'task_id': id, 'completion': text or solution_of[id]}
         for id, texts in json.loads(GIVEN).items() for text in texts])
     write(tmp_path / 'data.json', [{'decontaminated': {'ngram': 13, 'problems': ['Q']}}])
-    flags = ['--tasks=problems,humaneval', '--splits=variation', '--n_problems=2', YES,
-             f'--data={functions}', '--k=1,2,4', '--memory_mb=4000', '--timeout=4']
+    flags = ['--tasks=problems,humaneval', '--splits=variation', '--n_problems=2',
+             '--allow_code_execution=True', f'--data={functions}', '--k=1,2,4',
+             '--memory_mb=4000', '--timeout=4']
     tasks = evaluate(tmp_path / 'a', *flags, f'--completions={given}')
     ours = tasks['problems']
     assert ours['by_split']['variation']['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2)
@@ -186,25 +187,33 @@ def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(base_run, dat
     assert {*rows} == {f'{name}_{data} val' for name in (first, late) for data in (data_dir, zeros)}
 
 
+# A body ends where a line begins in column 0; and two more ends
+ENDS = r'(?<=\n)(?=[^\s)\]}])|[q-z]|E.D'
+
+
 def test_each_answer_of_a_batch_is_the_answer_alone_also_past_the_context():
     """Greedy, and sampled with the same numbers, to texts and to messages of any length. That to a
-    text ends at a pattern."""
+    text ends at a pattern, which may look back at the prompt's last character."""
     torch.manual_seed(0)
     model = sharpen(GPT(GPTConfig(BYTES.vocab_size, 48, 2, 4, 2, 32))).eval()
-    prompts = [*('def f(x):'[:i] for i in range(9)), 'x' * 60, 'na\u00efve \u6f22', 'def f(x):', 'def f(x):',
-               [say('user', 'f?')], [say('user', 'x' * 60)]]
+    prompts = [*('def f(x):'[:i] for i in range(10)), 'x' * 60, 'naïve 漢\n', [say('user', 'f?')],
+               [say('user', 'x' * 60)]]
 
     def expected(i, prompt, j, temperature, **how):
         dice = random.Random(f'7 {i} {j}')
         draw = lambda logits: sample(logits[None], temperature,
                                      u=torch.tensor([dice.random()]), **how)
         text = alone(model, BYTES, prompt, 16, draw)
-        return text if isinstance(prompt, list) else re.split('[q-z]|E.D', text)[0]
+        if isinstance(prompt, list):
+            return text
+        last = prompt[-1:]
+        found = re.compile(ENDS).search(last + text, len(last))
+        return text[:found.start() - len(last)] if found else text
 
     for how in {'temperature': 0}, {'temperature': 1.6, 'top_k': 60, 'top_p': 0.5}:
         wanted = [[expected(i, prompt, j, **how) for j in (0, 1)]
                   for i, prompt in enumerate(prompts)]
-        assert answers.write(model, BYTES, prompts, 2, '[q-z]|E.D', 16, 7, 5, **how) == wanted
+        assert answers.write(model, BYTES, prompts, 2, ENDS, 16, 7, 5, **how) == wanted
 
 
 # --- what has been learned ------------------------------------------------------------------------
