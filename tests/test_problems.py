@@ -2,11 +2,12 @@
 seed and split give the same list."""
 import collections
 import hashlib
+import json
 import re
 
 from conftest import ROOT
 
-from extras import grading, problems as P, rewards
+from extras import chats, grading, problems as P, rewards
 
 SETS = {split: P.problems(1600 if split == 'train' else 100, 0, split, with_tests=False)
         for split in P.SPLITS}
@@ -90,8 +91,11 @@ def test_no_prompt_is_there_twice_in_a_split_or_in_two_whatever_the_seed():
 
 
 def test_each_stage_reads_the_splits_that_are_its_own(monkeypatch):
-    """SFT reads train: test_train.py. DPO and rejection sampling read answers that run.sh's command
-    writes, and the preset repeats it. RL asks those, and holds out two others."""
+    """DPO and rejection sampling read answers that run.sh's command writes, and the preset repeats
+    it. RL asks those, and holds out two others."""
+    sft = chats.examples('sft', 20, {})
+    assert {json.loads(line)['split'] for line in sft['train']} == {'train'}
+    assert {json.loads(line)['split'] for line in sft['val']} == {'validation'}
     for path in 'run.sh', 'config/quickstart_dpo.py':
         assert '--splits=review,feedback' in (ROOT / path).read_text('utf-8')
     monkeypatch.setattr(rewards, 'N_PROBLEMS', 40)
