@@ -271,11 +271,10 @@ REFUSED = """           flags => words of the sentence
 
 
 def test_mistakes_are_one_sentence(tmp_path):
-    data = write(tmp_path / 'samples.jsonl', [{'prompt': 'x', 'regex': 'a'}])
     for line in REFUSED.strip().splitlines()[1:]:
         flags, words = line.split(' => ')
         mistake(run('eval.py', *flags.split(), cwd=tmp_path), words)
-    assert read_rows(data) == [{'prompt': 'x', 'regex': 'a'}]
+    assert not any(tmp_path.iterdir())
 
 
 def test_each_process_writes_under_a_name_of_its_own_and_no_link_is_followed(tmp_path):
@@ -284,4 +283,3 @@ def test_each_process_writes_under_a_name_of_its_own_and_no_link_is_followed(tmp
     path.symlink_to(victim)
     lift('eval.py', 'write')(path, '[1]')
     assert read_json(path) == [1] and read_rows(victim) == [{}] and not path.is_symlink()
-    assert not [*tmp_path.glob('*.tmp')]
