@@ -4,30 +4,28 @@ PLACES is the only list of functions that tests replace: when one of them moves,
 """
 import textwrap
 
-PLACES = {
-    'native bfloat16': ('torch.cpu', '_is_avx512_bf16_supported'),
-    'clip': ('torch.nn.utils', 'clip_grad_norm_'),                  # once in each update
-    'orthogonal': ('extras.muon', 'orthogonal'),                    # the heart of Muon
-    'sample': ('model', 'GPT.generate'),                            # what a model in training writes
-    'backward': ('torch', 'Tensor.backward'),                       # once in each micro-batch
-    'save': ('torch', 'save'),
-    'rename': ('os', 'replace'),
-    'lock': ('fcntl', 'flock'),
-    'seed': ('torch', 'manual_seed'),
-    'build a model': ('model', 'GPT.__init__'),
-    'forward': ('model', 'GPT.forward'),
-    'compile': ('torch', 'compile'),
-    'shard': ('extras.sharding', 'shard'),
-    'hidden states': ('model', 'GPT.backbone'),
-    'clean a shard': ('pathlib', 'Path.rename'),                     # prepare.py names it when it is done
-    'take a token': ('tokenizer', 'Tokenizer.decode_bytes'),        # of an answer to messages
-    'throw dice': ('random', 'Random'),                             # called with a seed for each answer
-    'trial': ('extras.sandbox', 'TRIAL'),                       # the path of trial.py
-    'listen': ('extras.server', 'Server.server_activate'),
-}
+PLACES = {name: place.split(':') for name, place in (line.split(' = ') for line in """
+native bfloat16 = torch.cpu:_is_avx512_bf16_supported
+clip = torch.nn.utils:clip_grad_norm_
+orthogonal = extras.muon:orthogonal
+sample = model:GPT.generate
+backward = torch:Tensor.backward
+save = torch:save
+rename = os:replace
+seed = torch:manual_seed
+build a model = model:GPT.__init__
+forward = model:GPT.forward
+compile = torch:compile
+shard = extras.sharding:shard
+hidden states = model:GPT.backbone
+clean a shard = pathlib:Path.rename
+take a token = tokenizer:Tokenizer.decode_bytes
+throw dice = random:Random
+listen = extras.server:Server.server_activate
+""".strip().splitlines())}
 
 # With `n` calls of that place before this one, and `gradient`, a tensor that the update will use.
-DEEDS = {'nan': 'gradient.mul_(float("nan"))', 'spike': 'gradient.mul_(1e4)',
+DEEDS = {'nan': 'gradient.mul_(float("nan"))',
          'kill': 'os.kill(os.getpid(), signal.SIGKILL)', 'sigterm': 'os.kill(os.getpid(), signal.SIGTERM)',
          'sigusr1': 'os.kill(os.getpid(), signal.SIGUSR1)'}
 

@@ -1,8 +1,14 @@
 """Programs for test_sandbox.py: right and wrong ones, and such that attack."""
 from conftest import ROOT
 
+
+def sections(text):
+    """[(title, text)] of parts that begin with === title."""
+    return [part.split('\n', 1) for part in text.split('\n=== ')[1:]]
+
+
 # A right program, what makes it a wrong one (old => new), and tests.
-PROGRAMS = r"""
+PROGRAMS = sections(r"""
 === a generator
 def evens(n):
     for i in range(0, n, 2): yield i
@@ -398,7 +404,7 @@ def check(x): return x > 1
 def f(x): return check(x)
 --- > 1 => > 2
 assert f(2)
-"""
+""")
 
 # Such an object wants to be whatever it is compared with.
 ANYTHING = """class E(BASE):
@@ -416,11 +422,31 @@ ANYTHING = """class E(BASE):
     def __exit__(self, *_): return True
 def f(x): return E()
 """
-EXPECTED = """f(2) == 4; 4 == f(2); not f(2) != 4; f(2) in (4, 5); f(2) in {4: 1}; abs(f(2) - 4) < 1e-6
-f(2) % 4 == 1; abs(4 - f(2)) < 1e-6; 3 < f(2) < 5; 4 in f(2); f(2) - 4 == 0; [f(2)] == [4]
-(f(2) - 4).days == 0; E().me() == 4; (f(2) - 4).total_seconds() == 0
-round(f(2) - 4, 7) == 0; float(f(2) - 4) == 0; {'a': f(2)} == {'a': 4}; (f(2), 1) == (4, 1)
-max(f(2), 3) == 4; sum([f(2), -4]) == 0; float(f(2)) == 4; {f(2)} == {4}; f(2) is 4"""
+EXPECTED = """assert f(2) == 4
+assert 4 == f(2)
+assert not f(2) != 4
+assert f(2) in (4, 5)
+assert f(2) in {4: 1}
+assert abs(f(2) - 4) < 1e-6
+assert f(2) % 4 == 1
+assert abs(4 - f(2)) < 1e-6
+assert 3 < f(2) < 5
+assert 4 in f(2)
+assert f(2) - 4 == 0
+assert [f(2)] == [4]
+assert (f(2) - 4).days == 0
+assert E().me() == 4
+assert (f(2) - 4).total_seconds() == 0
+assert round(f(2) - 4, 7) == 0
+assert float(f(2) - 4) == 0
+assert {'a': f(2)} == {'a': 4}
+assert (f(2), 1) == (4, 1)
+assert max(f(2), 3) == 4
+assert sum([f(2), -4]) == 0
+assert float(f(2)) == 4
+assert {f(2)} == {4}
+assert f(2) is 4
+with f(0): assert 1 == 2"""
 
 # --- programs that want to pass: each follows WRONG and HELP, and is judged by CHECK ------------------------
 WRONG = 'def add(a, b):\n    return a - b\n'
@@ -428,9 +454,15 @@ CHECK = """def check(candidate):
     assert all(map(lambda x: candidate(x, x) == 2 * x, (1, 2))), [candidate(x, 5) for x in (5, 5)]
     import colorsys
     assert candidate(1, 2) == 3 and candidate(5, 5) == 10"""
+# of calls that Python's C library has no function for
+NUMBERS = """import os
+KEYCTL, ADD_KEY, REQUEST_KEY, IOPRIO_SET, SCHED_SETATTR, MEMFD_SECRET, MQ_OPEN, MQ_UNLINK, SEMOP = (
+    (219, 217, 218, 30, 274, 447, 180, 181, 193) if os.uname().machine == 'aarch64' else
+    (250, 248, 249, 251, 314, 447, 240, 241, 65))
+"""
 # above: the processes from the judge up to the caller, and no other of the machine; without /proc only the
 # judge. look(): what a program does that has found the tests.
-HELP = """import ctypes, os, re, resource, signal, sys, time
+HELP = NUMBERS + """import ctypes, os, re, resource, signal, sys, time
 libc = ctypes.CDLL(None)
 above = [os.getppid()]
 while above[-1] not in (0, 1, CALLER):
@@ -452,92 +484,184 @@ def steal(path):
     global add
     if open(path).read(): add = lambda a, b: a + b
 """
-REPLIES = ['["passed", ""]', '[true, true, true, true, "passed", ""]', '{"value": true}', '[]',
-           '{"tuple": 5}', '["X", "ValueError", 5]', '[5, "print", ""]', '["X", "SystemExit", ""]',
-           '["X", "object", ""]', '{"object": []}', '[' * 9999]
-FORGE = 'write(b\'["passed", ""]\\n[true, true, true, true, "passed", ""]\\n\')\n'
-ATTACKS = {
-    # by what it is
-    'exit': 'sys.exit(0)', 'hard exit': 'os._exit(0)',
-    'exit in call': 'def add(a, b): sys.exit(0)', 'hard exit in call': 'def add(a, b): os._exit(0)',
-    'stop iteration': 'def add(a, b): raise StopIteration',
-    'generator exit': 'def add(a, b): raise GeneratorExit',
-    'equal to all': 'class E(int):\n    def __eq__(s, o): return True\n    __ne__ = lambda s, o: False\n'
-                    'def add(a, b): return E(0)',
-    'equal object': 'class E:\n    def __eq__(s, o): return True\ndef add(a, b): return E()',
-    # by what it does to Python
-    'no errors': 'import builtins\nbuiltins.AssertionError = type("E", (BaseException,), {})\n'
-                 'builtins.exec = print\nbuiltins.__dict__["print"] = lambda *a, **k: None',
-    'own check': 'def check(candidate): pass\nimport threading\ndef again():\n'
-                 '    while True: globals()["check"] = print\n'
-                 'threading.Thread(target=again, daemon=True).start()',
-    'json': 'import json\njson.dumps = lambda x: \'[3]\'',
-    'modules': 'for name in list(sys.modules): sys.modules[name] = None',
-    'frames': 'import gc\nf = sys._getframe()\nwhile f:\n'
-              '    f.f_locals.clear() if f.f_back else 0\n    f = f.f_back\n'
-              'for o in gc.get_objects():\n'
-              '    if callable(o) and getattr(o, "__name__", "") == "end": o("passed")',
-    'planted modules': '''for folder in {".", os.environ["HOME"], os.environ["TMPDIR"]}:
+REPLIES = """["passed", ""]
+[true, true, true, true, "passed", ""]
+{"value": true}
+[]
+{"tuple": 5}
+["X", "ValueError", 5]
+[5, "print", ""]
+["X", "SystemExit", ""]
+["X", "object", ""]
+{"object": []}""".splitlines() + ['[' * 9999]
+# What several attacks contain.
+FORGE = 'write(b\'["passed", ""]\\n[true, true, true, true, "passed", ""]\\n\')'
+SHARED = {'FORGE': FORGE, 'PROGRAM': repr(f'{HELP}{FORGE}'), 'REPLY': REPLIES[0],
+          'ROOT': repr(str(ROOT)), 'THESE_TESTS': repr(__file__)}
+ATTACKS = dict(sections(r'''
+=== exit
+# by what it is
+sys.exit(0)
+=== hard exit
+os._exit(0)
+=== exit in call
+def add(a, b): sys.exit(0)
+=== hard exit in call
+def add(a, b): os._exit(0)
+=== stop iteration
+def add(a, b): raise StopIteration
+=== generator exit
+def add(a, b): raise GeneratorExit
+=== equal to all
+class E(int):
+    def __eq__(s, o): return True
+    __ne__ = lambda s, o: False
+def add(a, b): return E(0)
+=== equal object
+class E:
+    def __eq__(s, o): return True
+def add(a, b): return E()
+=== no errors
+# by what it does to Python
+import builtins
+builtins.AssertionError = type("E", (BaseException,), {})
+builtins.exec = print
+builtins.__dict__["print"] = lambda *a, **k: None
+=== own check
+def check(candidate): pass
+import threading
+def again():
+    while True: globals()["check"] = print
+threading.Thread(target=again, daemon=True).start()
+=== json
+import json
+json.dumps = lambda x: '[3]'
+=== modules
+for name in list(sys.modules): sys.modules[name] = None
+=== frames
+import gc
+f = sys._getframe()
+while f:
+    f.f_locals.clear() if f.f_back else 0
+    f = f.f_back
+for o in gc.get_objects():
+    if callable(o) and getattr(o, "__name__", "") == "end": o("passed")
+=== planted modules
+for folder in {".", os.environ["HOME"], os.environ["TMPDIR"]}:
     open(f"{folder}/colorsys.py", "w").write("""import sys
 f = sys._getframe()
 while f:
     if "end" in f.f_locals: f.f_locals["end"]("passed")
-    f = f.f_back""")''',
-    # by what it writes
-    'words': f'print({REPLIES[0]!r}, flush=True)\nos._exit(0)',
-    'words at exit': f'import atexit\natexit.register(os.write, 1, b{REPLIES[0]!r})\nraise SystemExit',
-    **{f'reply {reply:.40}': 'for fd in range(3, 256):\n'
-       f'    try: os.write(fd, b\'{reply}\\n\' * 9)\n    except OSError: pass' for reply in REPLIES},
-    'reply without end': 'for fd in range(255, 2, -1):\n    try:\n'
-                         '        while True: os.write(fd, b"7" * 9999)\n    except OSError: pass',
-    'a child holds the pipe': 'if os.fork(): os._exit(0)\ntime.sleep(9)',
-    'a verdict': FORGE, 'a verdict, again and again': f'while True:\n    {FORGE}',
-    'nonsense': 'write(b\'[true, "x", {}]\\n\\n\\xff\\n["passed"]\\nSubprocessError:0:x\')',
-    'a verdict by another program': f'os.execv(sys.executable, [sys.executable, "-c", {HELP + FORGE!r}])',
-    # by what it reads
-    'what is open': 'for fd in range(256):\n    try:\n        os.set_blocking(fd, False)\n'
-                    '        look(os.read(fd, 1 << 20))\n    except OSError: pass\n'
-                    '    try: os.set_blocking(fd, True)\n    except OSError: pass',
-    'own memory': """libc.sbrk.restype = ctypes.c_void_p
+    f = f.f_back""")
+=== words
+# by what it writes
+print('REPLY', flush=True)
+os._exit(0)
+=== words at exit
+import atexit
+atexit.register(os.write, 1, b'REPLY')
+raise SystemExit
+=== reply without end
+for fd in range(255, 2, -1):
+    try:
+        while True: os.write(fd, b"7" * 9999)
+    except OSError: pass
+=== a child holds the pipe
+if os.fork(): os._exit(0)
+time.sleep(9)
+=== a verdict
+FORGE
+=== a verdict, again and again
+while True:
+    FORGE
+=== nonsense
+write(b'[true, "x", {}]\n\n\xff\n["passed"]\nSubprocessError:0:x')
+=== a verdict by another program
+os.execv(sys.executable, [sys.executable, "-c", PROGRAM])
+=== what is open
+# by what it reads
+for fd in range(256):
+    try:
+        os.set_blocking(fd, False)
+        look(os.read(fd, 1 << 20))
+    except OSError: pass
+    try: os.set_blocking(fd, True)
+    except OSError: pass
+=== own memory
+libc.sbrk.restype = ctypes.c_void_p
 block = ctypes.create_string_buffer(1 << 16)
 for middle in id(look), libc.sbrk(0), ctypes.addressof(block):
     for i in range(-300, 300):
         here = (ctypes.c_size_t * 2)(ctypes.addressof(block), 1 << 16)
         there = (ctypes.c_size_t * 2)(((middle >> 16) + i) << 16, 1 << 16)
         n = libc.process_vm_readv(os.getpid(), here, 1, there, 1, 0)
-        look(block.raw[:max(0, n)])""",
-    'secrets': """for name in [f'/proc/{pid}/{name}' for pid in above for name in ('environ', 'mem')]:
+        look(block.raw[:max(0, n)])
+=== secrets
+for name in [f'/proc/{pid}/{name}' for pid in above for name in ('environ', 'mem')]:
     try: print('opened', name, open(name, 'rb').read(9999) if name.endswith('n') else open(name, 'r+b'))
-    except OSError: pass""",
-    'ptrace': 'for pid in above:\n    if libc.ptrace(16, pid, 0, 0) == 0: print("opened", pid)',
-    'descriptors of the judge': f"""for pid in above:
+    except OSError: pass
+=== ptrace
+for pid in above:
+    if libc.ptrace(16, pid, 0, 0) == 0: print("opened", pid)
+=== descriptors of the judge
+for pid in above:
     handle = libc.syscall(434, pid, 0)
     for fd in range(30):
         got = libc.syscall(438, handle, fd, 0)
-        if got >= 0: print('opened', pid, os.write(got, b'{REPLIES[0]}\\n'))""",
-    'keys': 'if libc.syscall(KEYCTL, 10, -3, b"user", b"nanoparrot", 0) > 0: print("opened the keyring")',
-    'folder becomes a link': 'here = os.getcwd()\nos.chdir("/")\nos.rmdir(here)\nos.symlink("MINE", here)',
-    # by what it steals: it may pass where the result says that programs can read your files
-    'steals from the command line': """import glob, json
-for path in glob.glob('/proc/[0-9]*/cmdline'):          # of eval.py, too: --data=FILE
+        if got >= 0: print('opened', pid, os.write(got, b'REPLY\n'))
+=== keys
+if libc.syscall(KEYCTL, 10, -3, b"user", b"nanoparrot", 0) > 0: print("opened the keyring")
+=== folder becomes a link
+here = os.getcwd()
+os.chdir("/")
+os.rmdir(here)
+os.symlink("MINE", here)
+=== steals from the command line
+# by what it steals: it may pass where the result says that programs can read your files
+import glob, json
+for path in glob.glob('/proc/[0-9]*/cmdline'):          # of the caller, too: --data=FILE
     try:
-        for file in re.findall('--data=([^\\0]+)', open(path).read()):
+        for file in re.findall('--data=([^\0]+)', open(path).read()):
             for line in open(file): exec(json.loads(line)['prompt'] + json.loads(line)['canonical_solution'])
-    except Exception: pass          # other programs of this machine have data, too""",
-    'steals a solution': f"""sys.path.insert(0, {str(ROOT)!r})
+    except Exception: pass          # other programs of this machine have data, too
+=== steals a solution
+sys.path.insert(0, ROOT)
 from extras import problems
 problem, = problems.problems(1, 0, 'variation')
 exec((problem['prompt'] + problem['canonical_solution']).replace(problem['entry_point'], 'add'))
-add = lambda a, b: a + b""",
-    'steals these tests': f'steal({__file__!r})', 'steals your file': 'steal("/etc/passwd")',
-    # by what it kills: each has a caller of its own
-    'kill the group': 'os.kill(0, 9)',
-    'kill the judge': f'{FORGE}os.kill(os.getppid() or 1, 9)\n{FORGE}',
-    'kill all but the caller': 'for pid in judges[::-1]: os.kill(pid, 9)',
-    'kill by limits': 'for pid in judges:\n    for kind in 1, 7, 9, 0:\n'
-                      '        try: resource.prlimit(pid, kind, (0, 0))\n        except OSError: pass',
-    'kill by interrupts': 'for number in 14, 10, 2:\n    for pid in judges: os.kill(pid, number)',
-    'kill by a stop': f'for pid in judges: os.kill(pid, signal.SIGSTOP)\n{FORGE}time.sleep(9)'}
+add = lambda a, b: a + b
+=== steals these tests
+steal(THESE_TESTS)
+=== steals your file
+steal("/etc/passwd")
+=== kill the group
+# by what it kills: each has a caller of its own
+os.kill(0, 9)
+=== kill the judge
+FORGE
+os.kill(os.getppid() or 1, 9)
+FORGE
+=== kill all but the caller
+for pid in judges[::-1]: os.kill(pid, 9)
+=== kill by limits
+for pid in judges:
+    for kind in 1, 7, 9, 0:
+        try: resource.prlimit(pid, kind, (0, 0))
+        except OSError: pass
+=== kill by interrupts
+for number in 14, 10, 2:
+    for pid in judges: os.kill(pid, number)
+=== kill by a stop
+for pid in judges: os.kill(pid, signal.SIGSTOP)
+FORGE
+time.sleep(9)
+'''))
+for reply in REPLIES:
+    ATTACKS[f'reply {reply:.40}'] = f"""for fd in range(3, 256):
+    try: os.write(fd, b'{reply}\\n' * 9)
+    except OSError: pass"""
+for word, text in SHARED.items():
+    ATTACKS = {name: attack.replace(word, text) for name, attack in ATTACKS.items()}
 HONEST = """import datetime, hashlib, multiprocessing, random, shutil, socket, sqlite3, ssl, tempfile
 import threading, zoneinfo
 tempfile.mkdtemp(), os.urandom(3), open('/dev/urandom', 'rb').read(3), open('here', 'w').write('x')
@@ -560,13 +684,6 @@ def add(a, b):
     return int(numpy.int64(a) + b)"""
 
 # --- programs that want to stay, or to take all there is ----------------------------------------------------
-LEFTOVERS = [
-    'import os, time\nif os.fork() == 0:\n    os.setsid()\n'
-    '    if os.fork() == 0: time.sleep(999)\n    os._exit(0)',
-    'import os, time\nif os.fork() == 0: os.setsid(), time.sleep(999)\nwhile True: pass',
-    'import os, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n'
-    'if os.fork() == 0: time.sleep(999)',
-    'import os, time\nif os.fork() == 0: time.sleep(999)\nos._exit(0)']
 # With a session of its own, where it gets one.
 STAY = """import os, resource, time
 def stay():
@@ -576,36 +693,61 @@ def stay():
         time.sleep(999)
 stay()
 """
-LEFTOVERS = [*[(program,) for program in LEFTOVERS],
-             (STAY + 'resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (0, 0))',),
-             (STAY + 'time.sleep(0.2), os.kill(os.getppid() or 1, 9)',),
-             ('pass', STAY), ('pass', STAY.replace('os.setsid()', 'pass')),
-             (STAY, 'sum(range(10 ** 15))')]      # kills the judge, by its limit of CPU time: no handler runs
+LEFTOVERS = """import os, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0: time.sleep(999)
+    os._exit(0)
+===
+import os, time
+if os.fork() == 0: os.setsid(), time.sleep(999)
+while True: pass
+===
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.fork() == 0: time.sleep(999)
+===
+import os, time
+if os.fork() == 0: time.sleep(999)
+os._exit(0)
+===
+STAY
+resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (0, 0))
+===
+STAY
+time.sleep(0.2), os.kill(os.getppid() or 1, 9)"""
+LEFTOVERS = [(program,) for program in LEFTOVERS.replace('STAY', STAY).split('===')]
+LEFTOVERS += [('pass', STAY), ('pass', STAY.replace('os.setsid()', 'pass')),
+              (STAY, 'sum(range(10 ** 15))')]       # no handler runs: a limit of CPU time
 BOMB = 'import os\nwhile True:\n    try: os.fork()\n    except OSError: pass'
-BOUNDED = {
-    'while True: print("x" * 1000)': False, 'open("big", "w").write("x" * (1 << 28))': False,
-    'import sys\nsys.setrecursionlimit(10 ** 9)\ndef f(): f()\nf()': False,
-    'import os, shutil\nshutil.rmtree(os.getcwd(), ignore_errors=True)': True,
-    'import os\nassert "secret" not in str(os.environ)': True,
-    'import sys\nassert sys.stdin.read() == ""': True, 'import os\nassert not os.listdir()': True}
+# Those that pass, and those that do not.
+FINE = """import os, shutil; shutil.rmtree(os.getcwd(), ignore_errors=True)
+import os; assert "secret" not in str(os.environ)
+import sys; assert sys.stdin.read() == ""
+import os; assert not os.listdir()""".splitlines()
+UNBOUNDED = """while True: print("x" * 1000)
+open("big", "w").write("x" * (1 << 28))
+import sys; sys.setrecursionlimit(10 ** 9); f = lambda: f(); f()""".splitlines()
 
 # --- programs that try what the walls forbid ----------------------------------------------------------------
 OUTSIDE = """import os, shutil, socket
-for name in PATHS:
+for name in PATH, '/dev/tty':
     try:
         os.write(os.open(name, os.O_WRONLY | os.O_NONBLOCK), b'EVIL')
         print('wrote to', name)
     except OSError: pass
-shutil.rmtree(os.path.dirname(PATHS[1]), ignore_errors=True)
+shutil.rmtree(os.path.dirname(PATH), ignore_errors=True)
 for family in (socket.AF_VSOCK, socket.AF_UNIX, socket.AF_INET):
     try: print('has', socket.socket(family))
     except PermissionError: pass
 """
-# Each must end with EACCES, the answer of the filter. Linux itself allows it, or gives another answer.
-CALLS = """import ctypes, mmap, os, resource, socket, struct, time
+# Each must end with EACCES, the answer of the filter. Linux itself allows it, or gives another
+# answer, for example that there is no such segment.
+CALLS = NUMBERS + """import ctypes, mmap, os, resource, socket, struct, time
 libc = ctypes.CDLL(None, use_errno=True)
 libc.shmat.restype = ctypes.c_ssize_t
-SERVER, VICTIM, KEY, SEGMENT, SEMAPHORE, QUEUE = IDS
+SERVER = '/no/socket'
+KEY = SEGMENT = SEMAPHORE = QUEUE = 1 << 30     # there is none
 me, zeros, plus = os.getpid(), bytes(256), struct.pack('HhH', 0, 1, 0)
 ours, theirs = socket.socketpair()
 def refused(name, function, *args):

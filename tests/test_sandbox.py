@@ -2,62 +2,50 @@
 none passes without solving, reads, breaks out or stays, with and without the walls of the system."""
 import contextlib
 import ctypes
-import gzip
 import json
 import os
 import pathlib
 import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 
 import pytest
-from attacks import (ANYTHING, ATTACKS, BOMB, BOUNDED, CALLS, CHECK, EXPECTED, HELP, HONEST, LEFTOVERS, MANY,
-                     OUTSIDE, PROGRAMS, STAY, WRONG)
-from conftest import ROOT, shared, write
+from attacks import (ANYTHING, ATTACKS, BOMB, CALLS, CHECK, EXPECTED, FINE, HELP, HONEST, LEFTOVERS,
+                     MANY, NUMBERS, OUTSIDE, PROGRAMS, STAY, UNBOUNDED, WRONG, sections)
+from conftest import ROOT, read_rows, write
 
-from extras import sandbox
-from extras.sandbox import Court, run_code, run_many
+from extras.sandbox import run_code, run_many
 
 LINUX = pytest.mark.skipif(not os.path.exists('/proc/self/ns/pid'), reason='needs Linux')
+HAS_FILTER = os.uname().machine in ('x86_64', 'aarch64')        # of system calls
+HAS_LANDLOCK = ctypes.CDLL(None).syscall(444, None, 0, 1) >= 6          # of Linux 6.12
 NAMESPACES, LANDLOCK = 'libc.unshare(', 'libc.syscall(446, rules, 0) == 0'
 SECCOMP = 'libc.prctl(22, 2, program, 0, 0) == 0'
 REFUSALS = {NAMESPACES: 'bool(', LANDLOCK: 'False', SECCOMP: 'False'}
 LIST = "/children'"         # a file of /proc that not every Linux has
 # The namespaces of an ordinary user (None: of who runs this, perhaps root), and what the system refuses.
-MODES = [(None, ()), (9, ()), (0, ()), (None, (NAMESPACES,))]
-MODE_NAMES = ['all walls', 'a user', 'a user without namespaces', 'without namespaces']
-
-
-def test_all_references_of_human_eval_pass_and_no_empty_body_does():
-    with gzip.open(shared('HumanEval.jsonl.gz'), 'rt', encoding='utf-8') as f:
-        problems = [json.loads(line) for line in f]
-    right = [(p['prompt'] + p['canonical_solution'], p['test'], p['entry_point']) for p in problems]
-    empty = [(p['prompt'] + '    pass\n', p['test'], p['entry_point']) for p in problems[::8]]
-    outcomes = [result.outcome for result in run_many([*right, *empty], timeout=20)]
-    assert outcomes[:164] == ['passed'] * 164
-    assert {*outcomes[164:]} == {'wrong', 'exception'} and len(outcomes) == 164 + 21
+MODES = {'all walls': (None, ()), 'a user': (9, ()), 'a user without namespaces': (0, ()),
+         'without namespaces': (None, (NAMESPACES,)),
+         'a user without walls': (0, (LANDLOCK, SECCOMP)), 'no walls': (None, (*REFUSALS,)),
+         'no list of children': (None, (NAMESPACES, LIST))}
 
 
 def test_right_programs_pass_and_wrong_ones_have_a_wrong_value():
-    jobs, names = [], []
-    for part in PROGRAMS.split('\n=== ')[1:]:
-        (name, program), (change, tests) = [half.split('\n', 1) for half in part.split('\n--- ')]
-        names.append(name)
+    jobs = []
+    for name, part in PROGRAMS:
+        program, change, tests = re.split('\n--- (.*)\n', part)
         before, after = change.split(' => ')
         assert before in program, name
         jobs += [(program, tests, 'f'), (program.replace(before, after), tests, 'f')]
-    results = [*run_many(jobs, timeout=10)]
-    for name, *pair in zip(names, results[::2], results[1::2], strict=True):
-        assert [result.outcome for result in pair] == ['passed', 'wrong'], (name, pair)
+    for i, result in enumerate(run_many(jobs, timeout=10)):
+        assert result.outcome == ('passed', 'wrong')[i % 2], (PROGRAMS[i // 2][0], result)
 
 
-# --- outcomes -----------------------------------------------------------------------------------------------
-# A program, its tests behind ---, the outcome and a part of its message.
+# --- outcomes -------------------------------------------------------------------------------------
+# The outcome and a part of its message, a program, and its tests behind ---.
 OUTCOMES = r"""
 === passed
 def add(a, b): return a + b
@@ -98,7 +86,7 @@ pass
 === syntax: SyntaxError
 def f(:
 ---
-=== timeout: not done in 5 s
+=== timeout: not done in 8 s
 while True: pass
 ---
 === memory
@@ -147,23 +135,84 @@ import math
 def f(): return 0.1 + 0.2
 ---
 assert math.isclose(f(), 0.3)
+=== passed
+def f(g):           # a function of the tests can be called and stays closed
+    for name in '__globals__', '__code__', '__closure__', '__self__', 'gi_frame':
+        for operation, *more in (('getattr', name), ('special', '__getattribute__', name), ('plain',),
+                                 ('run', name)):
+            try: return type(g)._end.ask(operation, g, *more)
+            except (AttributeError, KeyError): pass
+    return g(1)
+---
+secret = 5
+assert f(lambda x: x + 1) == 2
+=== exited
+def f(g):           # puts an object of its own in the place of one that the tests handed out
+    end = type(g)._end
+    number = end.tags[id(g)]['known']
+    end.new.append({'list': [number]})
+---
+f(lambda: 1)
+=== exception: property
+def f(a): return type(a).p          # asks for what cannot cross, to get out of its verdict
+---
+class A:
+    p = property(len)
+assert f(A()) == 1
+=== exception: unsupported operand
+class E:            # NumPy would hand what the tests expect to these, and take what they return
+    def __array_function__(self, *_): return True
+    __array_ufunc__ = __torch_function__ = __array_function__
+    def all(self): return True
+def f(): return E()
+---
+import numpy as np
+assert np.allclose(f(), [2, 4])
+=== wrong
+class E:
+    def __array_function__(self, *_): return True
+def f(): return E()
+---
+import numpy as np
+assert np.array_equal(f(), [2])
+=== wrong
+class E:
+    def __array_ufunc__(self, *_): return self
+    def all(self): return True
+def f(): return E()
+---
+import numpy as np
+assert (np.array([2, 4]) == f()).all()
+=== passed
+def f(): return x           # to write millions of digits takes longer than a trial may
+x = 1 << 9_000_000
+---
+assert f() == 1 << 9_000_000
+=== wrong
+def f(): return x
+x = 1 << 9_000_000
+---
+assert f() == 1, f()
+=== exited
+import os
+def f():
+    for fd in range(3, 99):
+        try: os.write(fd, b'["returned", [' + b'7' * 3_000_000 + b'], [], []]\n')
+        except OSError: pass
+---
+f()
 """
 
 
 def test_each_outcome_is_told_with_its_reason():
-    jobs, wanted = [('x = "\ud800"', ''), ('(' * 9999, '')], ['syntax', 'syntax']
-    for part in OUTCOMES.split('\n=== ')[1:]:
-        outcome, job = part.split('\n', 1)
-        jobs.append(job.split('\n---\n') if '\n---\n' in job else (job.removesuffix('\n---'), ''))
-        wanted.append(outcome)
-    for job, outcome, result in zip(jobs, wanted, run_many(jobs, timeout=5), strict=True):
-        outcome, _, words = outcome.partition(': ')
+    cases = sections(OUTCOMES)
+    cases += [('syntax', text) for text in ('x = "\ud800"', '(' * 9999, 'x = ' + '7' * 3_000_000)]
+    jobs = [part.split('\n---') for _, part in cases]
+    for (title, _), job, result in zip(cases, jobs, run_many(jobs, timeout=8), strict=True):
+        outcome, _, words = title.partition(': ')
         assert result.outcome == outcome and words in result.message, (job, result)
-    big = run_code('def f(): return "x" * (130 << 20)', 'assert f() == "x"', timeout=20, memory_mb=256)
-    assert big.outcome == 'memory', big         # of the judge, or of the program that packs it
-    assert run_code('def f(x): return 7', 'assert f(1) == 7', 'f').outcome == 'passed'      # without check()
-    program = 'def sum(x): return 7'
-    assert run_code(program, 'def check(f): assert f([1]) == 7 and sum([1]) == 7', 'sum').outcome == 'passed'
+    big = 'def f(): return "x" * (130 << 20)'       # for the judge, or the program that packs it
+    assert run_code(big, 'assert f() == "x"', timeout=20, memory_mb=256).outcome == 'memory'
 
 
 def test_nothing_stays_in_the_temporary_folder(tmp_path, monkeypatch):
@@ -175,63 +224,12 @@ def test_nothing_stays_in_the_temporary_folder(tmp_path, monkeypatch):
         assert not list(tmp_path.iterdir()), program
 
 
-def test_equal_jobs_run_once_and_results_keep_their_order():
-    slow, fast = ('import time\ntime.sleep(0.3)\nprint(1)',), ('print(2)',)
-    with Court(processes=3) as court:
-        assert court.submit(*slow) is court.submit(*slow)
-    assert [result.stdout for result in run_many([slow, fast, slow], processes=3)] == ['1\n', '2\n', '1\n']
-
-
-def test_one_process_forks_the_judges_of_a_whole_run():
-    """It is the parent of each judge: Python starts once, however many courts there are."""
-    tests = 'import os\nassert False, os.getppid()'
-    first, second = run_code('pass', tests), *run_many([('1', tests)])
-    assert first.message == second.message and first.outcome == 'wrong', (first, second)
-
-
-# --- what crosses between a program and its tests -----------------------------------------------------------
-def test_no_library_lets_a_program_compare():
-    """NumPy would hand what the tests expect to these methods, and take what they return."""
-    program = """class E:
-    def __array_function__(self, *_): return True
-    __array_ufunc__ = __torch_function__ = __array_function__
-    def all(self): return True
-def f(): return E()"""
-    for text in 'np.allclose(f(), [2, 4])', 'np.array_equal(f(), [2])', '(np.array([2, 4]) == f()).all()':
-        result = run_code(program, f'import numpy as np\nassert {text}', timeout=20)
-        assert result.outcome in ('wrong', 'exception'), (text, result)
-
-
-@pytest.mark.parametrize('base', ['', 'int', 'list', 'str', 'tuple', 'ValueError'])
-def test_no_object_of_a_program_decides_what_the_tests_expect(base):
-    program = ANYTHING.replace('(BASE)', f'({base})')
-    jobs = [(program, f'assert {text}') for text in EXPECTED.replace('\n', '; ').split('; ')]
-    jobs.append((program, 'with f(0):\n    assert 1 == 2'))
-    for (_, tests), result in zip(jobs, run_many(jobs, timeout=10), strict=True):
-        assert result.outcome in ('wrong', 'exception'), (tests, result)
-
-
-def test_a_function_of_the_tests_can_be_called_and_stays_closed():
-    program = """def f(g):
-    for name in '__globals__', '__code__', '__closure__', '__self__', 'gi_frame':
-        for operation, *more in (('getattr', name), ('special', '__getattribute__', name), ('plain',),
-                                 ('run', name)):
-            try: print('opened', type(g)._end.ask(operation, g, *more))
-            except (AttributeError, KeyError): pass
-    return g(1)"""
-    result = run_code(program, 'secret = 5\nassert f(lambda x: x + 1) == 2')
-    assert result.outcome == 'passed' and result.stdout == '', result
-    # Nor can the program put an object of its own in the place of one that the tests handed out.
-    program = """def f(g):
-    end = type(g)._end
-    number = end.tags[id(g)]['known']
-    end.new.append({'list': [number]})"""
-    result = run_code(program, 'f(lambda: 1)')
-    assert result.outcome == 'exited', result
-    # Nor does it get out of its verdict by asking for what cannot cross.
-    tests = 'class A:\n    p = property(len)\nassert f(A()) == 1'
-    result = run_code('def f(a): return type(a).p', tests)
-    assert result.outcome == 'exception' and 'property' in result.message, result
+# --- what crosses between a program and its tests -------------------------------------------------
+def test_no_object_of_a_program_decides_what_the_tests_expect():
+    for base in '', 'int', 'list', 'str', 'tuple', 'ValueError':
+        jobs = [(ANYTHING.replace('BASE', base), test) for test in EXPECTED.splitlines()]
+        for (_, test), result in zip(jobs, run_many(jobs, timeout=10), strict=True):
+            assert result.outcome in ('wrong', 'exception'), (base, test, result)
 
 
 # --- what cannot be judged, and what would take too long ----------------------------------------------------
@@ -262,23 +260,7 @@ assert Money() == 5 => exception: compare two of its objects"""
         assert f'{result.outcome}: ' in outcome and outcome.split(': ')[1] in result.message, (tests, result)
 
 
-def test_millions_of_digits_end_in_time():
-    big = 'x = 1 << 9_000_000\ndef f(): return x'
-    raw = """import os
-def f():
-    for fd in range(3, 99):
-        try: os.write(fd, b'["returned", [' + b'7' * 3_000_000 + b'], [], []]\\n')
-        except OSError: pass"""
-    begin = time.monotonic()
-    for program, tests, outcome in (
-            (big, 'assert f() == 1 << 9_000_000', 'passed'), (big, 'assert f() == 1, f()', 'wrong'),
-            (raw, 'f()', 'exited'), ('x = ' + '7' * 3_000_000, 'pass', 'syntax')):
-        result = run_code(program, tests, timeout=20)
-        assert result.outcome == outcome, (program[:60], result)
-    assert time.monotonic() - begin < 15        # a single int() of so many digits takes longer
-
-
-# --- attacks ----------------------------------------------------------------------------------------------
+# --- attacks --------------------------------------------------------------------------------------
 # An ordinary user, who may have so many namespaces: uid 1000, no capabilities.
 USER = """import ctypes, os, sys
 uid, gid = os.getuid(), os.getgid()
@@ -289,19 +271,14 @@ if ctypes.CDLL(None).unshare(0x10000000) == 0:
             f.write(text)
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
-# Of calls that Python's C library has no function for.
-NUMBERS = {name: number for name, *numbers in [
-    ('KEYCTL', 250, 219), ('ADD_KEY', 248, 217), ('REQUEST_KEY', 249, 218), ('IOPRIO_SET', 251, 30),
-    ('SCHED_SETATTR', 314, 274), ('MEMFD_SECRET', 447, 447), ('MQ_OPEN', 240, 180), ('MQ_UNLINK', 241, 181),
-    ('SEMOP', 65, 193)]
-    for number in numbers[os.uname().machine == 'aarch64':][:1]}
 # Each group of jobs has a process of its own, all of them at once. There is a key that they all know.
-CALLER = """import ctypes, json, os, sys
+CALLER = NUMBERS + """import ctypes, json, os, sys
 libc = ctypes.CDLL(None)
 libc.syscall(KEYCTL, 1, None), libc.syscall(ADD_KEY, b'user', b'nanoparrot', b'secret', 6, -3)
-sys.path.insert(0, ROOT)
+root, trial, timeout, _ = sys.argv[1:]      # the last one is the file of the questions
+sys.path.insert(0, root)
 from extras import sandbox
-sandbox.TRIAL = sys.argv[1]
+sandbox.TRIAL = trial
 os.environ['OPENAI_API_KEY'] = 'sk-secret'
 pipes = []
 for group in json.load(sys.stdin):
@@ -309,211 +286,168 @@ for group in json.load(sys.stdin):
     if os.fork() == 0:
         jobs = [(program.replace('CALLER', str(os.getpid())), *tests) for program, *tests in group]
         with open(writing, 'w') as f:
-            json.dump([vars(r) for r in sandbox.run_many(jobs, float(sys.argv[2]), 512, 2)], f)
+            json.dump([vars(r) for r in sandbox.run_many(jobs, float(timeout), 512, 2)], f)
         sys.exit()
     os.close(writing)
     pipes.append(reading)
 print(json.dumps([result for pipe in pipes for result in json.load(open(pipe))]))
-""".replace('ROOT', repr(str(ROOT)))
+"""
 
 
-def numbered(text):
-    """It, with the numbers of calls for this machine."""
-    for name, number in NUMBERS.items():
-        text = re.sub(rf'\b{name}\b', str(number), text)
-    return text
-
-
-def without(path, *walls):
-    """A copy of trial.py, with crossing.py and sandbox.py beside it, whose system refuses these walls."""
-    shutil.copy(ROOT / 'extras/crossing.py', path.parent)
+def without(folder, walls):
+    """A copy of trial.py in this folder, with what it imports beside it, whose system refuses these
+    walls."""
+    folder.chmod(0o777)
     found = set()
-    for name in 'sandbox.py', 'trial.py':
-        text = pathlib.Path(sandbox.TRIAL).with_name(name).read_text(encoding='utf-8')
+    for name in 'crossing.py', 'sandbox.py', 'trial.py':
+        text = (ROOT / 'extras' / name).read_text(encoding='utf-8')
         for wall in walls:
             found |= {wall} if wall in text else set()
             text = text.replace(wall, REFUSALS.get(wall, "/none'"))
-        (path.parent / name).write_text(text, encoding='utf-8')
+        (folder / name).write_text(text, encoding='utf-8')
     assert found == {*walls}
-    return str(path)
+    return f'{folder}/trial.py'
 
 
-def judged(groups, trial, namespaces=None, timeout=1):
-    """The results of all jobs. namespaces: of an ordinary user; else it is who runs this."""
+def judged(groups, folder, namespaces=None, missing=(), timeout=1):
+    """The results of all jobs, which leave no process. namespaces: see MODES."""
+    trial = without(folder, missing)
     user = [] if namespaces is None else ['-c', USER.replace('MOST', str(namespaces))]
-    command = [sys.executable, *user, '-c', numbered(CALLER), trial, str(timeout)]
-    done = subprocess.run(command, input=numbered(json.dumps(groups)), capture_output=True, text=True,
+    command = [sys.executable, *user, '-c', CALLER, ROOT, trial, str(timeout),
+               f'--data={folder}/data.jsonl']
+    done = subprocess.run(command, input=json.dumps(groups), capture_output=True, text=True,
                           timeout=120)
     assert done.returncode == 0 and not done.stderr, done.stderr
+    wait_for(lambda: is_gone(trial))
     return json.loads(done.stdout)
 
 
+def wait_for(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_gone(trial):
+    """Whether no process runs this file."""
+    for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
+        with contextlib.suppress(OSError):
+            if trial in path.read_text(errors='replace'):
+                return False
+    return True
+
+
 @LINUX
-@pytest.mark.parametrize('namespaces, missing', [
-    *MODES, (0, (LANDLOCK, SECCOMP)), (None, (NAMESPACES, LANDLOCK, SECCOMP))],
-    ids=[*MODE_NAMES, 'a user without walls', 'no walls'])
-def test_no_attack_passes_reads_or_breaks_what_is_yours(namespaces, missing, tmp_path):
-    data = write(tmp_path / 'data.jsonl', [{'prompt': 'def add(a, b):\n',
-                                            'canonical_solution': '    return a + b'}])
-    mine = tmp_path / 'mine'
-    mine.write_text('kept', encoding='utf-8')
-    tmp_path.chmod(0o777)
-    jobs = {name: [(WRONG + HELP + attack).replace('MINE', str(tmp_path)), CHECK, 'add']
-            for name, attack in {**ATTACKS, 'honest': HONEST}.items()}
-    honest = jobs.pop('honest')
-    groups = [[jobs.pop(name)] for name in [*jobs] if name.startswith('kill')]
-    names = [*[name for name in ATTACKS if name.startswith('kill')], *jobs]
-    names_it = subprocess.Popen([sys.executable, '-c', 'input()', f'--data={data}'], stdin=subprocess.PIPE)
-    trial = without(tmp_path / 'trial.py', *missing)
-    results = judged([*groups, [*jobs.values()]], trial, namespaces, 3)
-    honest, = judged([[honest]], trial, namespaces, 20)
-    names_it.communicate(b'\n')
-    assert_no_process_is_left(trial)
-    assert honest['outcome'] == 'passed', honest
+@pytest.mark.parametrize('mode', [mode for mode in MODES if mode != 'no list of children'])
+def test_no_attack_passes_reads_or_breaks_what_is_yours(mode, tmp_path):
+    namespaces, missing = MODES[mode]
+    write(tmp_path / 'data.jsonl', [{'prompt': 'def add(a, b):\n',
+                                     'canonical_solution': '    return a + b'}])
+    mine = write(tmp_path / 'mine', ['kept'])
+    names = sorted(ATTACKS, key=lambda name: not name.startswith('kill'))
+    jobs = [[(WRONG + HELP + ATTACKS[name]).replace('MINE', str(tmp_path)), CHECK, 'add']
+            for name in names]
+    groups = [[job] for name, job in zip(names, jobs) if name.startswith('kill')]
+    groups.append(jobs[len(groups):])
+    results = judged(groups, tmp_path, namespaces, missing, timeout=3)
     for name, result in zip(names, results, strict=True):
         if name.startswith('steals') and not result['reads_denied']:
             assert result['outcome'] == 'passed', (name, result)
         else:
-            assert result['outcome'] in ('wrong', 'exception', 'exited', 'timeout', 'memory'), (name, result)
+            bad = 'wrong', 'exception', 'exited', 'timeout', 'memory'
+            assert result['outcome'] in bad, (name, result)
         assert 'opened' not in result['stdout'] and 'secret' not in result['stdout'], (name, result)
         assert 'judge was killed' not in result['message'] or 'kill' in name, (name, result)
-        walls = [value for key, value in result.items() if key.endswith('denied')]
-        if len(missing) > 1:
-            assert not any(walls), (name, result)
-        elif ctypes.CDLL(None).syscall(444, None, 0, 1) >= 6:       # Landlock of Linux 6.12
-            assert all(walls), (name, result)
-    assert mine.read_text(encoding='utf-8') == 'kept'
+        if HAS_LANDLOCK:
+            walls = {value for key, value in result.items() if key.endswith('denied')}
+            assert walls == {len(missing) < 2}, (name, result)
+    assert read_rows(mine) == ['kept']
 
 
 @LINUX
 def test_no_program_runs_after_one_that_killed_what_forks_its_judge(tmp_path):
     """Where no wall held it, it may be alive, and could take over another such process as it starts."""
     kill = [HELP + ATTACKS['kill all but the caller'], CHECK, 'add']
-    jobs = [kill, ['import time\ntime.sleep(2)'], ['pass']]         # the second keeps the other thread busy
-    killer, _, after = judged([jobs], without(tmp_path / 'trial.py', *REFUSALS))
+    jobs = [kill, ['import time\ntime.sleep(2)'], ['pass']]     # the second keeps a thread busy
+    killer, _, after = judged([jobs], tmp_path, missing=REFUSALS)
     assert killer['outcome'] == 'exited' and after['outcome'] == 'infrastructure', (killer, after)
 
 
-
-
-
 @LINUX
-@pytest.mark.parametrize('namespaces, missing', [*MODES, (None, (*REFUSALS,)), (None, (NAMESPACES, LIST))],
-                         ids=[*MODE_NAMES, 'no walls', 'no list of children'])
-def test_no_process_is_left_and_resources_are_bounded(namespaces, missing, tmp_path):
+@pytest.mark.parametrize('mode', ['all walls', 'a user without namespaces', 'no walls',
+                                  'no list of children'])
+def test_no_process_is_left_and_resources_are_bounded(mode, tmp_path):
+    namespaces, missing = MODES[mode]
     leftovers = LEFTOVERS[:-3 if LIST in missing else None]         # without those of a judge
-    jobs = [*leftovers, *[(program,) for program in BOUNDED]]
+    jobs = [*leftovers, *[(program,) for program in FINE + UNBOUNDED]]
     # Else the limit of processes would count those of the user, or not bind root, who plays a user.
     if namespaces is None and (not missing or not os.getuid()):
         jobs.append((BOMB,))
-    trial = without(tmp_path / 'trial.py', *missing)
-    tmp_path.chmod(0o777)
-    results = judged([jobs], trial, namespaces)
-    assert_no_process_is_left(trial)
-    for (program, passes), result in zip(BOUNDED.items(), results[len(leftovers):]):
-        assert (result['outcome'] == 'passed') == passes, (program, result)
+    results = judged([jobs], tmp_path, namespaces, missing)[len(leftovers):]
+    for program, result in zip(FINE + UNBOUNDED, results):
+        assert (result['outcome'] == 'passed') == (program in FINE), (program, result)
         assert len(result['stdout']) <= 64 << 10
 
 
-def assert_no_process_is_left(trial):
-    deadline = time.monotonic() + 5
-    while left := [path for path in pathlib.Path('/proc').glob('[0-9]*/cmdline') if trial in text_of(path)]:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.05)
-
-
-def text_of(path):
-    with contextlib.suppress(OSError):
-        return path.read_text(errors='replace')
-    return ''
+# What calls the sandbox, again and again if other programs of this user have just reached the limit
+# of processes.
+CALLS_AGAIN = """import signal, sys
+root, trial, program = sys.argv[1:]
+sys.path.insert(0, root)
+from extras import sandbox
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sandbox.TRIAL = trial
+while True:
+    sandbox.run_code(program, timeout=60)"""
 
 
 @LINUX
 @pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGKILL])
 def test_no_process_is_left_when_the_caller_ends(how, tmp_path):
-    """Nor does it wait for the programs, which could take minutes. Ctrl-C leaves no file, either."""
-    trial = without(tmp_path / 'trial.py', *REFUSALS)
-    up, temporary = tmp_path / 'up', tmp_path / 'temporary'
-    temporary.mkdir()
-    for folder in tmp_path, temporary:
-        folder.chmod(0o777)
-    code = f"""import signal, sys
-sys.path.insert(0, {str(ROOT)!r})
-from extras import sandbox
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sandbox.TRIAL = {trial!r}
-while True:         # again, if other programs of this user have just reached the limit of processes
-    sandbox.run_code({f'{STAY}open({str(up)!r}, "w"), time.sleep(60)'!r}, timeout=60)"""
-    process = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.DEVNULL,
-                               env={**os.environ, 'TMPDIR': str(temporary)})
-    deadline = time.monotonic() + 20
-    while not up.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    """Nor does it wait for the programs, which could take minutes."""
+    trial = without(tmp_path, REFUSALS)
+    up = tmp_path / 'up'
+    program = f'{STAY}open({str(up)!r}, "w"), time.sleep(60)'
+    process = subprocess.Popen([sys.executable, '-c', CALLS_AGAIN, ROOT, trial, program],
+                               stderr=subprocess.DEVNULL)
+    wait_for(up.exists)
     process.send_signal(how)
     process.wait(8)
-    assert_no_process_is_left(trial)
-    assert how == signal.SIGKILL or not [*temporary.iterdir()]
+    wait_for(lambda: is_gone(trial))
 
 
-# --- what the result says of the walls holds ----------------------------------------------------------------
-
-
-
+# --- what the result says of the walls holds ------------------------------------------------------
 @LINUX
-@pytest.mark.parametrize('namespaces', [None, 0], ids=['all walls', 'a user without namespaces'])
-def test_files_terminals_pipes_with_a_name_and_sockets_are_closed(namespaces, tmp_path):
-    """By Landlock and seccomp."""
-    if ctypes.CDLL(None).syscall(444, None, 0, 1) < 6 or os.uname().machine not in ('x86_64', 'aarch64'):
-        pytest.skip('needs Landlock of Linux 6.12')
-    ours, terminal = os.openpty()
-    os.mkfifo(tmp_path / 'fifo')
-    fifo = os.open(tmp_path / 'fifo', os.O_RDONLY | os.O_NONBLOCK)
-    (tmp_path / 'file').write_text('kept', encoding='utf-8')
-    tmp_path.chmod(0o777)
-    paths = [os.ttyname(terminal), f'{tmp_path}/fifo', f'{tmp_path}/file', '/dev/tty']
-    result, = judged([[(OUTSIDE.replace('PATHS', repr(paths)),)]], sandbox.TRIAL, namespaces)
-    for fd in ours, terminal, fifo:
-        os.close(fd)
+@pytest.mark.parametrize('mode', [*MODES][:4])
+@pytest.mark.skipif(not HAS_FILTER, reason='there is no filter of system calls for this machine')
+def test_what_is_not_of_the_program_is_closed_to_it(mode, tmp_path):
+    """Files, sockets, and what processes of a user share. So is becoming root again, and
+    memory that no limit counts. What honest programs do is open."""
+    namespaces, missing = MODES[mode]
+    mine = write(tmp_path / 'mine', ['kept'])
+    with subprocess.Popen(['sleep', '60']) as victim:
+        program = CALLS.replace('VICTIM', str(victim.pid))
+        if HAS_LANDLOCK:
+            program = OUTSIDE.replace('PATH', repr(str(mine))) + program
+        if namespaces is None:          # see BOMB
+            program += MANY
+        jobs = [(program,), (HELP + HONEST, CHECK, 'add')]
+        result, honest = judged([jobs], tmp_path, namespaces, missing, timeout=20)
+        victim.kill()
     assert (result['outcome'], result['stdout']) == ('passed', ''), result
-    assert (tmp_path / 'file').read_text(encoding='utf-8') == 'kept'
-
-
-
-
-
-@LINUX
-@pytest.mark.parametrize('namespaces, missing', MODES, ids=MODE_NAMES)
-def test_what_processes_of_a_user_share_is_refused(namespaces, missing, tmp_path):
-    """Also becoming root again, and memory that no limit counts."""
-    if os.uname().machine not in ('x86_64', 'aarch64'):
-        pytest.skip('there is no filter of system calls for this machine')
-    libc, key = ctypes.CDLL(None), 1 << 30 | os.getpid()
-    kept = [libc.shmget(key, 4096, 0o1666), libc.semget(key, 1, 0o1666), libc.msgget(key, 0o1666)]
-    tmp_path.chmod(0o777)
-    with (socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server,
-          subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE) as victim):
-        server.bind(f'{tmp_path}/socket')
-        os.chmod(f'{tmp_path}/socket', 0o777)
-        ids = f'{tmp_path}/socket', victim.pid, key, *kept
-        trial = without(tmp_path / 'trial.py', *missing)
-        program = CALLS.replace('IDS', repr(ids)) + MANY * (namespaces is None)     # see BOMB
-        result, = judged([[(program,)]], trial, namespaces, 5)
-        victim.communicate(b'\n')
-        with pytest.raises(BlockingIOError):
-            server.recv(9, socket.MSG_DONTWAIT)
-    libc.shmctl(kept[0], 0, None), libc.semctl(kept[1], 0, 0), libc.msgctl(kept[2], 0, None)
-    assert (result['outcome'], result['stdout']) == ('passed', ''), result
+    assert honest['outcome'] == 'passed', honest
+    assert read_rows(mine) == ['kept']
 
 
 @LINUX
 @pytest.mark.parametrize('missing, walls', [
-    ((SECCOMP,), ()), ((NAMESPACES, SECCOMP), ()), ((LANDLOCK,), ('network', 'processes')),
-    ((NAMESPACES, LANDLOCK), ('network',)), ((LANDLOCK, SECCOMP), ())])
+    ([SECCOMP], ''), ([NAMESPACES, SECCOMP], ''), ([LANDLOCK], 'network processes'),
+    ([NAMESPACES, LANDLOCK], 'network')])
 def test_a_wall_is_reported_only_with_all_that_it_needs(missing, walls, tmp_path):
     """Without the filter, a service that a program asks can read, write and kill for it."""
-    result, = judged([[('pass',)]], without(tmp_path / 'trial.py', *missing))
+    result, = judged([[('pass',)]], tmp_path, missing=missing)
     reported = {name.removesuffix('_denied') for name, value in result.items() if value is True}
-    assert result['outcome'] == 'passed' and reported <= {*walls}, result
-    if os.uname().machine in ('x86_64', 'aarch64') and NAMESPACES in missing:
-        assert reported == {*walls}, result
+    assert result['outcome'] == 'passed' and reported <= {*walls.split()}, result
+    if HAS_FILTER and NAMESPACES in missing:
+        assert reported == {*walls.split()}, result
