@@ -1,4 +1,5 @@
 """The server and the page: what they answer, whom they refuse, what hostile clients cannot do."""
+import concurrent.futures
 import contextlib
 import http.client
 import json
@@ -82,12 +83,9 @@ def raw(server, data):
 @pytest.fixture(scope='module')
 def models():
     """Two models with sharp probabilities, and their tokenizer of bytes."""
-    pairs = {}
-    for name in 'out/a', 'b':
-        torch.manual_seed(len(pairs))
-        model = Slow(GPTConfig(TOKENIZER.vocab_size, CONTEXT, 2, 4, 2, 32))
-        pairs[name] = sharpen(model), TOKENIZER
-    return pairs
+    torch.manual_seed(0)
+    config = GPTConfig(TOKENIZER.vocab_size, CONTEXT, 2, 4, 2, 32)
+    return {name: (sharpen(Slow(config)), TOKENIZER) for name in ('out/a', 'b')}
 
 
 @pytest.fixture
@@ -100,12 +98,11 @@ def server(models, monkeypatch):
         assert ask(server, COMPLETE, {'prompt': 'a', 'max_tokens': 2})[0] == 200
 
 
-def refused(answer, status, *words):
+def refused(answer, status, words):
     """It is OpenAI's form of an error, with these words in its sentence."""
     assert answer[0] == status, answer
     error = answer[1]['error']
-    assert error['type'] == 'invalid_request_error' and len(error['message']) < 350
-    assert all(word in error['message'] for word in words), error
+    assert error['type'] == 'invalid_request_error' and words in error['message'], error
 
 
 # --- what it answers ------------------------------------------------------------------------------
@@ -113,26 +110,22 @@ def refused(answer, status, *words):
 def test_an_answer_is_the_models_own_text_with_its_probabilities_up_to_the_context(server, models):
     """In this tokenizer each token is a byte. A prompt's last one is written again, and counts
     once."""
-    text = [*TOKENIZER.begin, *TOKENIZER.encode('def f(')]
-    chat = TOKENIZER.render(MESSAGES, True)[0]
+    begin, chat = TOKENIZER.begin, TOKENIZER.render(MESSAGES, True)[0]
     for path, name, prompt, asked in (
-            (COMPLETE, 'b', text, {'model': 'b', 'prompt': 'def f(', 'max_tokens': 9}),
-            (COMPLETE, 'out/a', text, {'model': None, 'prompt': 'def f(', 'max_tokens': 9}),
-            (CHAT, 'out/a', chat,
-             {'messages': MESSAGES, 'max_completion_tokens': 9, 'max_tokens': 3}),
-            (COMPLETE, 'out/a', [*TOKENIZER.begin, *b'x' * 120], {'prompt': 'x' * 120})):
+            (COMPLETE, 'b', [*begin, *b'def f('], {'model': 'b', 'prompt': 'def f('}),
+            (COMPLETE, 'out/a', [*begin, *b'x' * 120], {'prompt': 'x' * 120}),
+            (CHAT, 'out/a', chat, {'messages': MESSAGES})):
         model, n = models[name][0], len(prompt)
         n_new = min(9, CONTEXT + 1 - n)
         ids = model.generate(torch.tensor([prompt]), n_new, 0, stop=TOKENIZER.stop)
-        answer = ask(server, path, asked | {'temperature': 0, 'logprobs': 2})[1]
-        choice, usage = answer['choices'][0], answer['usage']
-        new = ids[0, n:].tolist()
+        asked |= {'temperature': 0, 'logprobs': 2, 'max_tokens': 9}
+        answer = ask(server, path, asked)[1]
+        choice, usage, new = answer['choices'][0], answer['usage'], ids[0, n:].tolist()
         said = TOKENIZER.decode([id for id in new if id not in TOKENIZER.stop])
         assert choice.get('text', choice.get('message')) in (
             said, {'role': 'assistant', 'content': said})
         assert choice['finish_reason'] == ('stop' if new[-1] in TOKENIZER.stop else 'length')
-        assert usage == {'prompt_tokens': n, 'completion_tokens': len(new),
-                         'total_tokens': n + len(new)}
+        assert [*usage.values()] == [n, len(new), n + len(new)]
         logits = model(ids[:, :-1])[0][0, n - 1:]
         logits[:, TOKENIZER.never_in_answers(model.config.vocab_size)] = -torch.inf
         best = logits.log_softmax(-1).amax(-1).tolist()
@@ -143,23 +136,19 @@ def test_an_answer_is_the_models_own_text_with_its_probabilities_up_to_the_conte
 
 def test_a_stream_adds_up_to_the_whole_answer(server):
     for path, asked, text_of in (
-            (CHAT, {'messages': MESSAGES, 'logprobs': True},
+            (CHAT, {'messages': MESSAGES, 'logprobs': True, 'stop': ['e', '\n']},
              lambda row, kind: row[kind]['content']),
             (COMPLETE, {'prompt': 'é is', 'logprobs': 0}, lambda row, kind: row['text'])):
-        for stop in [], ['e', '\n']:
-            asked |= {'seed': 5, 'max_tokens': 40, 'stop': stop}
-            whole = ask(server, path, asked)[1]['choices'][0]
-            text = ask(server, path, asked | {'stream': True})[1]
-            *lines, done, end = text.split('\n\n')
-            assert (done, end) == ('data: [DONE]', '') and 'usage' not in text
-            parts = [json.loads(line.removeprefix('data: '))['choices'][0] for line in lines]
-            ends = [part['finish_reason'] for part in parts]
-            assert ends == [None] * (len(parts) - 1) + [whole['finish_reason']] and len(ends) > 1
-            assert ''.join(text_of(part, 'delta') for part in parts) == text_of(whole, 'message')
-            tokens = [token for part in parts for token in part['logprobs']['content']]
-            assert tokens == whole['logprobs']['content']
-            if path == CHAT:
-                assert [part['delta'].get('role') for part in parts[:2]] == ['assistant', None]
+        asked |= {'seed': 5, 'max_tokens': 40}
+        whole = ask(server, path, asked)[1]['choices'][0]
+        *lines, done, end = ask(server, path, asked | {'stream': True})[1].split('\n\n')
+        assert (done, end) == ('data: [DONE]', '')
+        parts = [json.loads(line.removeprefix('data: '))['choices'][0] for line in lines]
+        ends = [part['finish_reason'] for part in parts]
+        assert ends == [None] * (len(parts) - 1) + [whole['finish_reason']] and len(ends) > 1
+        assert ''.join(text_of(part, 'delta') for part in parts) == text_of(whole, 'message')
+        tokens = [token for part in parts for token in part['logprobs']['content']]
+        assert tokens == whole['logprobs']['content']
 
 
 def test_the_client_of_openai_reads_it(server):
@@ -180,41 +169,31 @@ def test_the_client_of_openai_reads_it(server):
 def test_messages_are_read_in_every_form_that_has_the_same_meaning():
     """The role developer is system, a content may come in parts; other parts are refused."""
     part = lambda text: {'type': 'text', 'text': text}
-    system, user = api_fields.plain([
-        {'role': 'developer', 'content': [part('be '), part('brief')], 'tool_calls': []},
-        {'role': 'user', 'content': [part('h'), part(''), part('i')]}])
-    assert [system | MESSAGES[0], user] == [system, MESSAGES[1]]
+    assert api_fields.plain([
+        {'role': 'developer', 'content': [part('be '), part('brief')]},
+        {'role': 'user', 'content': [part('h'), part(''), part('i')]}]) == MESSAGES
     for said, words in (({'content': [part('hi'), {'type': 'image_url'}]}, 'image_url'),
                         ({'content': ['text']}, '"text"'), ({'content': [part(5)]}, '"text"'),
-                        ({'content': None, 'tool_calls': [{'function': {}}]}, 'calls a tool'),
-                        ({'content': None, 'function_call': {'name': 'f'}}, 'calls a tool')):
+                        ({'content': None, 'tool_calls': [{}]}, 'calls a tool')):
         is_mistake(['messages[1]', words], api_fields.plain, [MESSAGES[0], said])
 
 
 HARMLESS = {'user', 'metadata', 'store', 'service_tier', 'safety_identifier', 'prediction',
             'parallel_tool_calls', 'prompt_cache_key', 'prompt_cache_options',
             'prompt_cache_retention'}
-WRONG = {'temperature': (-1, 3, '1', True, 10 ** 400), 'top_k': (1.5,), 'max_tokens': (0, {}),
-         'stop': (0, [['x']], 'x' * 65, [*'abcde']), 'seed': ('x',), 'stream': (0,), 'prompt': (0,),
-         'n': (2,), 'stream_options': (True, []), 'logprobs': (5, 'x', -1), 'messages': ('hi',),
-         # what clients ask for that would change an answer
-         'response_format': ({'type': 'json_object'}, {'type': 'json_schema'}),
-         'tools': ([{'type': 'function'}],), 'tool_choice': ('required',), 'echo': (True,),
-         'best_of': (2,), 'logit_bias': ({'5': 1},), 'suffix': ('x',), 'presence_penalty': (0.5,)}
+WRONG = {'temperature': (-1, '1', True, 10 ** 400), 'top_k': (1.5,), 'max_tokens': (0, {}),
+         'stop': (0, [['x']], 'x' * 65, [*'abcde']), 'seed': ('x',), 'prompt': (0,), 'n': (2,)}
 
 
 def test_a_field_that_would_change_the_answer_is_read_or_refused_and_no_other_matters(server):
     """So is each that the client of OpenAI knows, if it is here."""
-    for name, values in {**dict.fromkeys(api_fields.LACKING, ['odd', {'a': 1}]), **WRONG}.items():
+    lacking = dict.fromkeys(api_fields.LACKING, ['odd', {'a': 1}])
+    for name, values in (lacking | WRONG).items():
         for value in values:
             is_mistake([f'{name}='], api_fields.read, {name: value})
-    for path, asked in (COMPLETE, {'prompt': 'a'}), (CHAT, {'messages': MESSAGES}):
-        refused(ask(server, path, asked | {'n': 2}), 400, 'n=2')
-        asked |= {'seed': 1, 'max_tokens': 5}
-        same = dict.fromkeys(HARMLESS, 'x') | {
-            name: [None, *values][-1] for name, values in api_fields.LACKING.items()}
-        with_them, without = (ask(server, path, asked | more)[1] for more in (same, {}))
-        assert with_them['choices'] == without['choices']
+    same = dict.fromkeys(HARMLESS, 'x') | {
+        name: [None, *values][-1] for name, values in api_fields.LACKING.items()}
+    assert api_fields.read(same) == api_fields.read({})
     pytest.importorskip('openai', reason='pip install openai: its fields')
     from openai.types import chat, completion_create_params as text
     known = {name for params in (chat.completion_create_params, text)
@@ -226,13 +205,11 @@ def test_a_field_that_would_change_the_answer_is_read_or_refused_and_no_other_ma
 # --- whom and what it refuses ---------------------------------------------------------------------
 REFUSED = [         # status, words of the sentence, what differs from a request that is answered
     (400, 'object', {'body': b'[]'}), (400, 'JSON', {'body': b'[' * 4000}),
-    (400, 'UTF-8', {'body': b'"\xff"'}), (400, 'nan', {'body': b'{"temperature": NaN}'}),
+    (400, 'UTF-8', {'body': b'"\xff"'}), (400, 'n=2', {'body': b'{"n": 2}'}),
     (400, '128', {'body': b'{"prompt": "%s"}' % (b'x' * 200)}),
-    (400, 'messages', {'path': CHAT}), (400, 'role', {'path': CHAT, 'body': b'{"messages": [5]}'}),
     (400, 'king', {'path': CHAT, 'body': b'{"messages": [{"role": "king", "content": "x"}]}'}),
-    (413, 'Content-Length', {'Content_Length': '-5'}), (413, 'abc', {'Content_Length': 'abc'}),
-    (413, '5001', {'body': b'x' * 5001}), (404, '', {'method': 'GET'}),
-    (404, '/v1/models', {'path': '/v1/nothing'}), (404, "'gpt'", {'body': b'{"model": "gpt"}'}),
+    (413, 'Content-Length', {'Content_Length': '-5'}), (413, '5001', {'body': b'x' * 5001}),
+    (404, '', {'method': 'GET'}), (404, "'gpt'", {'body': b'{"model": "gpt"}'}),
     (404, '/problems', {'body': b'{"task_id": "x/99"}'}),
     *((403, 'this machine', {'Host': text})
       for text in ('evil.example:8000', '', 'localhost.evil.example')),
@@ -248,8 +225,7 @@ def test_each_refusal_has_its_status_and_no_other_machine_or_site_is_let_in(
     assert server.server_address[0] == '127.0.0.1'          # no other machine can connect
     get = b'GET / HTTP/1.0\r\nHost: localhost\r\nOrigin: http://x.example\r\n\r\n'
     assert b' 501 ' in raw(server, get.replace(b'GET', b'OPTIONS'))         # a preflight
-    page = (ROOT / 'extras/page.html').read_text(encoding='utf-8')
-    assert ask(server, '/') == (200, page) and "default-src 'none'" in page
+    assert "default-src 'none'" in ask(server, '/')[1]
     assert b'\r\nX-Frame-Options: DENY\r\n' in raw(server, get)
     with monkeypatch.context() as m:                        # a bug has a status, too
         m.setattr(models['out/a'][0], 'backbone', None)
@@ -290,11 +266,9 @@ def test_a_request_waits_for_the_one_before_unless_that_client_goes_away(models)
         model.pause, model.steps = 0.1, 0
         with socket.create_connection(server.server_address) as s:
             s.sendall(GOOD)
-            assert s.recv(9)                # its answer has begun
-            began = time.monotonic()
+            assert s.recv(9)                # its answer has begun; nobody waits for another model
             other = {'model': 'other', 'prompt': 'a', 'max_tokens': 1}
-            assert ask(server, COMPLETE, other)[0] == 200           # nobody waits for another model
-            assert time.monotonic() - began < 5 and model.steps < 50        # of 90
+            assert ask(server, COMPLETE, other)[0] == 200 and model.steps < 50      # of 90
         assert ask(server, COMPLETE, {'prompt': 'a', 'max_tokens': 1})[0] == 200
         model.pause = 0
     assert model.steps < 60 and model.most == 1
@@ -306,7 +280,7 @@ def test_a_body_may_come_in_chunks_of_any_size(server):
     body = json.dumps(asked, ensure_ascii=False).encode()
     text = json.dumps(ask(server, COMPLETE, asked)[1]['choices'][0]['text']).encode()
     odd = chunked(end=b'%X ; name="a value"\r\n%s\r\n000\r\n\r\n' % (len(body), body))
-    for data in chunked(*map(bytes, zip(body))), odd, odd.replace(b': chunked', b':Chunked  '):
+    for data in chunked(*map(bytes, zip(body))), odd.replace(b': chunked', b':Chunked  '):
         assert text in raw(server, data)
 
 
@@ -325,7 +299,6 @@ UNCERTAIN = {400: [         # where a body ends, or which of two lengths counts
       for coding in (b': gzip, chunked', b': identity', b':', b': chunked, chunked')),
     post(ASKS, b'Content-Length: 15\r\n')], 413: [
     chunked(b'x' * 5001), chunked(*[b'x'] * 5001), chunked(end=b'FFFFFFFF\r\n'),
-    chunked(end=b'1389\r\n'),           # that is 5001, and nothing of it has come
     GOOD.replace(b'Length: ', b'Length: ' + b'9' * 5000)]}
 
 
@@ -337,71 +310,47 @@ def test_a_body_whose_end_is_not_certain_is_refused_and_hides_no_second_request(
             assert answer.count(b'HTTP/1.') == 1 and b'invalid_request_error' in answer
 
 
-def drip(connection, data, end):
-    """Send a byte now and then until the other side closes. -> whether it did"""
-    connection.settimeout(0.3)
-    for byte in data:
-        if time.monotonic() > end:
-            return False
-        try:
-            connection.sendall(bytes([byte]))
-            if connection.recv(1) == b'':
-                return True
-        except TimeoutError:
-            pass
-        except OSError:
-            return True
-    return False
-
-
 def test_a_client_that_sends_a_byte_now_and_then_is_let_go(server):
     """In the head, in a body and in chunks: no byte is late, but all take longer than a second."""
-    many = b'{"prompt": "%s"}' % (b'a' * 900)
-    pairs = [       # what comes at once, and what comes slowly
-        (b'', GOOD), (b'POST / HTTP/1.1\r\nHost: localhost\r\n', b'A: b\r\n' * 90),
-        (post(many).partition(b'{')[0], many), (chunked(end=b''), b'1\r\na\r\n' * 200),
-        (chunked(end=b''), b'400\r\n' + many), (chunked(end=b''), b'1;' + b'x' * 190)]
-    results = []
-
-    def client(head, rest):
+    def is_let_go(at_once, slowly):
         with socket.create_connection(server.server_address) as s:
-            s.sendall(head)
-            results.append(drip(s, rest, time.monotonic() + 20))
+            s.sendall(at_once)
+            s.settimeout(0.3)
+            for byte in slowly[:60]:
+                try:
+                    s.sendall(bytes([byte]))
+                    if not s.recv(1):
+                        return True
+                except TimeoutError:
+                    pass
+                except OSError:
+                    return True
 
-    threads = [threading.Thread(target=client, args=pair) for pair in pairs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == [True] * len(threads)
+    many = b'{"prompt": "%s"}' % (b'a' * 900)
+    clients = [(b'', GOOD), (b'POST / HTTP/1.1\r\nHost: localhost\r\n', b'A: b\r\n' * 90),
+               (post(many).partition(b'{')[0], many), (chunked(end=b''), b'1\r\na\r\n' * 200),
+               (chunked(end=b''), b'1;' + b'x' * 190)]
+    with concurrent.futures.ThreadPoolExecutor(5) as pool:
+        assert all(pool.map(is_let_go, *zip(*clients)))
 
 
 def test_a_client_that_reads_slowly_is_let_go_and_the_model_does_not_wait_for_it(server, models):
     """It takes 2.5 kB/s of about 60 kB: no piece waits for a second, but all of them for 24."""
     server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # of its connections, too
-    taken, model = bytearray(), models['out/a'][0]
+    model = models['out/a'][0]
     model.steps = 0
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         s.connect(server.server_address)
-        s.sendall(post(b'{"prompt": "a", "max_tokens": 120, "temperature": 0, "stream": true, '
-                       b'"logprobs": 1}'))
-        taken += s.recv(500)                # its answer has begun
-
-        def read():
-            with contextlib.suppress(ConnectionError):
-                while piece := s.recv(500):
-                    taken.extend(piece)
-                    time.sleep(0.2)
-
-        reader = threading.Thread(target=read)
-        reader.start()
+        s.sendall(GOOD.replace(b'true}', b'true, "logprobs": 1}').replace(b'67', b'82'))
+        taken = s.recv(500)                 # its answer has begun
         assert ask(server, COMPLETE, {'prompt': 'a', 'max_tokens': 1})[0] == 200
-        n_taken, n_steps = len(taken), model.steps
-        reader.join()
-    assert n_steps > 120, n_steps               # nobody waited for the client
-    assert n_taken < 30_000 and len(taken) < 50_000, (n_taken, len(taken))
-    assert b'[DONE]' not in taken
+        assert model.steps > 90             # nobody waited for the client
+        with contextlib.suppress(ConnectionError):
+            while piece := s.recv(500):
+                taken += piece
+                time.sleep(0.2)
+    assert len(taken) < 35_000 and b'[DONE]' not in taken
 
 
 # --- sample.py --serve ----------------------------------------------------------------------------
@@ -459,38 +408,35 @@ ASKED = replaced('listen', """
     threading.Thread(target=client, args=arguments, daemon=True).start()""")
 
 
-def serve_base(folder, first, *flags):
-    return run('sample.py', '--ckpt=base', '--serve=0', '--device=cpu', *flags, cwd=folder,
-               timeout=90, before=first + ASKED)
-
-
-def test_sigterm_finishes_what_runs_and_exits_with_0(models, tmp_path):
-    """The answer is long: the signal comes while it is written, and it is whole all the same."""
+@pytest.fixture
+def serve_base(models, tmp_path):
     save_run(tmp_path / 'base', *models['out/a'])
     save_run(tmp_path / 'sft', *models['b'], config={'stage': 'sft'})
-    result = serve_base(tmp_path, CLIENT, '--ckpt=base,sft', '--allow_code_execution=True')
+    return lambda first, *flags: run('sample.py', '--ckpt=base,sft', '--serve=0', '--device=cpu',
+                                     *flags, cwd=tmp_path, timeout=90, before=first + ASKED)
+
+
+def test_sigterm_finishes_what_runs_and_exits_with_0(serve_base, tmp_path):
+    """The answer is long: the signal comes while it is written, and it is whole all the same."""
+    result = serve_base(CLIENT, '--allow_code_execution=True')
     assert (result.returncode, result.stderr) == (0, ''), result.stderr
-    assert 'Ctrl-C ends it' in result.stdout
     its_models, verdict, text = json.loads((tmp_path / 'answers.json').read_text('utf-8'))
     assert text.startswith('data: {') and text.endswith('data: [DONE]\n\n')
-    assert '"finish_reason": "' in text
     assert [(m['id'], m['chat']) for m in its_models] == [('base', False), ('sft', True)]
     assert verdict['outcome'] in ('syntax', 'empty', 'exception'), verdict
 
     with socket.create_server(('127.0.0.1', 0)) as other:
         port = other.getsockname()[1]
-        result = run('sample.py', '--ckpt=base', '--device=cpu', f'--serve={port}', cwd=tmp_path)
-        mistake(result, 'cannot listen', f'{port}', 'another port')
+        mistake(serve_base('', f'--serve={port}'), 'cannot listen', f'{port}', 'another port')
 
 
-def test_ctrl_c_ends_the_server_though_clients_hang_and_a_second_one_at_once(models, tmp_path):
-    save_run(tmp_path / 'base', *models['out/a'])
-    result = serve_base(tmp_path, 'SIGNALS = 1' + HANGING)
+def test_ctrl_c_ends_the_server_though_clients_hang_and_a_second_one_at_once(serve_base):
+    result = serve_base('SIGNALS = 1' + HANGING)
     assert (result.returncode, result.stderr) == (0, '')
     # The server would give the clients minutes, and a model that is slow needs as many.
     slow = before('hidden states', 'import time; time.sleep(5)')
     patient = 'import extras.server\nextras.server.GRACE = 900\nSIGNALS = 2'
-    assert serve_base(tmp_path, slow + patient + HANGING).returncode == -signal.SIGINT
+    assert serve_base(slow + patient + HANGING).returncode == -signal.SIGINT
 
 
 # --- the page: Node runs its JavaScript -----------------------------------------------------------
@@ -537,15 +483,14 @@ wait().then(async () => {
 """
 
 
-def problem(number):
+PROBLEMS = []
+for number in range(6):
     prompt = f'def f{number}(x):\n    """Return </script> & "{NASTY[-number - 9:].strip()}"."""\n'
-    return {'task_id': f'odd/{number}', 'prompt': prompt, 'asked': f'Complete:\n{prompt}',
-            'tests': MESSAGE, 'test': 'pass', 'entry_point': 'f', 'rules': [], 'solution': '',
-            'messages': [{'role': 'user', 'content': f'Complete:\n{prompt}'}],
-            'ends': r'(?<=\n)(?=[^\s)\]}])'}
-
-
-PROBLEMS = [problem(number) for number in range(6)]
+    PROBLEMS.append({
+        'task_id': f'odd/{number}', 'prompt': prompt, 'asked': f'Complete:\n{prompt}',
+        'tests': MESSAGE, 'test': 'pass', 'entry_point': 'f', 'rules': [], 'solution': '',
+        'messages': [{'role': 'user', 'content': f'Complete:\n{prompt}'}],
+        'ends': r'(?<=\n)(?=[^\s)\]}])'})
 
 
 def test_a_link_to_a_problem_fills_in_the_question_and_asks_only_after_a_click(models):
@@ -596,8 +541,7 @@ def shown(tmp_path_factory):
                        {'stage': 'sft'}),
               'knows': (chain('\nok', '<|im_end|>', 256), TOKENIZER, {'stage': 'dpo'})}
     path = tmp_path_factory.mktemp('page') / 'demo.html'
-    said = exports.write_page(path, models, PROBLEMS, lambda *job: sandbox.Result('wrong', MESSAGE))
-    assert str(path) in said and '3 models' in said
+    exports.write_page(path, models, PROBLEMS, lambda *job: sandbox.Result('wrong', MESSAGE))
     page = path.read_text(encoding='utf-8')
     return lambda script, **given: in_node(PAGE, page=page, script=script, **given), models, page
 
@@ -607,23 +551,23 @@ def requests_of(n, **more):
     text = NASTY + SOURCE + SPACES
     for i in range(n):
         piece = text[(i * 97) % (len(text) - 40):][:5 + i % 21]
-        fields = {'max_tokens': 20, 'temperature': 0, 'top_k': 0}
-        content = {'messages': [{'role': 'user', 'content': piece}]} if i % 2 else {'prompt': piece}
-        name = 'chat' if i % 2 else 'a "base"'
-        yield [{'model': name, 'seed': i} | fields | content | more, bool(i % 2)]
+        asked = {'seed': i, 'max_tokens': 20, 'temperature': 0, 'top_k': 0} | more
+        yield ([asked | {'model': 'chat', 'messages': [{'role': 'user', 'content': piece}]}, True]
+               if i % 2 else [asked | {'model': 'a "base"', 'prompt': piece}, False])
 
 
 @torch.no_grad()
 def test_ids_probabilities_and_texts_of_the_page_are_torchs(shown):
-    """Each id is torch's most probable one after those before it, unless two are within 1e-4."""
+    """Each id is torch's most probable one after those before it, unless two are within 1e-4.
+    An answer ends with the context, too, and a question that is too long is refused."""
     ask_page, models, _ = shown
-    requests = [*requests_of(30)]
+    requests = [*requests_of(20), *requests_of(4, max_tokens=9999)]
     rows = ask_page('ask_all(given.asked)', asked=requests)
     for (request, is_chat), row in zip(requests, rows, strict=True):
         model, tokenizer, _ = models[request['model']]
         prompt, allowed, n_again = encode(tokenizer, request['messages' if is_chat else 'prompt'])
-        ids = row['ids']
-        assert len(ids) == 20 + (n_again > 0) or ids[-1] in tokenizer.stop
+        ids, most = row['ids'], min(request['max_tokens'] + (n_again > 0), 65 - len(prompt))
+        assert len(ids) == most or ids[-1] in tokenizer.stop
         logits = model(torch.tensor([prompt + ids[:-1]]))[0][0, len(prompt) - 1:]  # (n, V)
         logits[:, tokenizer.never_in_answers(model.config.vocab_size)] = -math.inf
         if allowed:
@@ -636,7 +580,9 @@ def test_ids_probabilities_and_texts_of_the_page_are_torchs(shown):
             assert found == pytest.approx([p.item() for p in wanted], abs=1e-3), request
         data = tokenizer.decode_bytes([id for id in ids if id not in tokenizer.stop])[n_again:]
         assert row['text'] == data.decode('utf-8', 'replace')
-    assert sum(len(row['ids']) for row in rows) > 300
+    long = [[requests[0][0] | {'prompt': SOURCE}, False]]
+    said = ask_page('ask_all(given.asked).catch(e => e.message)', asked=long)
+    assert 'context of 64 tokens' in said
 
 
 def test_the_pages_ids_are_those_of_python_whatever_the_pattern(shown):
@@ -654,43 +600,28 @@ def test_the_pages_ids_are_those_of_python_whatever_the_pattern(shown):
 
 def test_the_page_draws_tokens_by_their_probabilities(shown):
     """Temperature and top k as in model.sample; the same seed draws the same."""
-    logits = [0.0, 2.0, -math.inf, 1.0, 0.5, 3.0]
+    logits = [0.0, 2.0, 1.0, 0.5, 3.0]
     torch.manual_seed(0)
-    ids = shown[0]('''{
-        const random = dice(7), z = given.logits.map(z => z ?? -Infinity)
-        Array.from({ length: 20000 }, () => draw(z, 0.8, 3, random))
-    }''', logits=[None if math.isinf(z) else z for z in logits])
+    ids, again = shown[0]('''[7, 7].map(seed => {
+        const random = dice(seed)
+        return Array.from({ length: 20000 }, () => draw(given.logits, 0.8, 3, random))
+    })''', logits=logits)
     theirs = sample(torch.tensor([logits] * 20000), 0.8, 3).tolist()
-    for id in range(len(logits)):
+    for id in range(5):
         assert ids.count(id) / 20000 == pytest.approx(theirs.count(id) / 20000, abs=0.015)
-    warm = [*requests_of(4, temperature=1.0)]
-    other = [[{**request, 'seed': 99}, is_chat] for request, is_chat in warm]
-    first, again, another = shown[0]('Promise.all(given.asked.map(ask_all))',
-                                     asked=[warm, warm, other])
-    assert first == again != another
+    assert ids == again
 
 
-def test_an_answer_of_the_page_ends_with_the_context_and_a_verdict_is_of_the_tested_answer(shown):
-    """It belongs to a problem at temperature 0, asked as when the file was written. A text ends
-    before column 0. A question that is too long is refused."""
-    ask_page, models, _ = shown
+def test_a_verdict_of_the_page_is_of_the_tested_answer_and_a_text_ends_before_column_0(shown):
+    """It belongs to a problem at temperature 0, asked as when the file was written."""
     request = {'model': 'knows', 'task_id': 'odd/2', 'temperature': 0, 'top_k': 0, 'max_tokens': 99}
-    long = [*requests_of(6, max_tokens=9999)]
-    chat, text, warm, short, *rows = ask_page('ask_all(given.asked)', asked=[
+    chat, text, warm, short = shown[0]('ask_all(given.asked)', asked=[
         [request, True], [request, False], [{**request, 'temperature': 1e3}, True],
-        [{**request, 'max_tokens': 1}, True], *long])
-    assert chat['text'] == 'ok'
+        [{**request, 'max_tokens': 1}, True]])
     assert chat['verdict'] == {'outcome': 'wrong', 'message': MESSAGE, 'text': 'ok'}
     assert text['text'] == '' and len(text['ids']) == 2     # the healed newline, then column 0
-    assert short['text'] == 'o' and warm['text'] != 'ok'
+    assert chat['text'] == 'ok' != warm['text'] and short['text'] == 'o'
     assert [row['verdict']['outcome'] for row in (text, warm, short)] == ['', '', '']
-    for (request, is_chat), row in zip(long, rows, strict=True):
-        tokenizer = models[request['model']][1]
-        prompt = encode(tokenizer, request['messages' if is_chat else 'prompt'])[0]
-        assert len(prompt + row['ids']) == 65 or row['ids'][-1] in tokenizer.stop
-    much = [[{**long[0][0], 'prompt': SOURCE}, False]]
-    said = ask_page('ask_all(given.asked).catch(e => e.message)', asked=much)
-    assert 'context of 64 tokens' in said
 
 
 def test_the_file_needs_nothing_else_and_shows_texts_only_as_text(shown):
@@ -701,45 +632,41 @@ def test_the_file_needs_nothing_else_and_shows_texts_only_as_text(shown):
     assert not re.search('innerHTML|outerHTML|insertAdjacent|document.write|srcdoc|eval', code)
     assert re.findall(r'(?:src|href)="(.*?)"', page) == ['data:,'] and "default-src 'none'" in page
     assert page.count('</script>') == page.count('<script') == 3
-    data = json.loads(re.search('<script id="models".*?>(.*?)</script>', page, re.S)[1])
-    assert [each['prompt'] for each in data['problems']] == [each['prompt'] for each in PROBLEMS]
-    assert data['problems'][0]['tests'] == MESSAGE and 'solution' not in data['problems'][0]
+    assert [each['prompt'] for each in in_page(page)['problems']] == [
+        each['prompt'] for each in PROBLEMS] and '"solution"' not in page
+
+
+def in_page(page):
+    return json.loads(re.search('<script id="models".*?>(.*?)</script>', page, re.S)[1])
 
 
 def test_weights_are_rounded_to_8_bits_and_a_scale():
     torch.manual_seed(0)
     before = torch.randn(5, 300)
-    before[3] = 0
     after = before.clone()
     exports.rounded(after)
     step = before.abs().amax(dim=1, keepdim=True) / 127
-    assert ((after - before).abs() <= step * 0.5001).all() and (after[3] == 0).all()
+    assert ((after - before).abs() <= step * 0.5001).all()
 
 
 def test_the_command_writes_the_page_and_what_it_cannot_hold_is_one_sentence(tmp_path, monkeypatch):
     for name, more in ('base', {}), ('chat', {'config': {'stage': 'sft'}}):
         save_run(tmp_path / name, chain('\nok', '<|im_end|>'), TOKENIZER, **more)
     export = lambda *flags: run('sample.py', '--export=html', *flags, cwd=tmp_path)
-    assert 'a.html: 2 models in ' in ok(export('--ckpt=base,chat', '--out=a.html'))
+    ok(export('--ckpt=base,chat', '--out=a.html'))
     ok(export('--ckpt=chat', '--allow_code_execution=True'))
-    models = []
-    for name in 'a.html', 'demo.html':
-        page = (tmp_path / name).read_text(encoding='utf-8')
-        data = re.search('<script id="models".*?>(.*?)</script>', page, re.S)[1]
-        models += json.loads(data)['models']
+    models = [model for name in ('a.html', 'demo.html') for model in
+              in_page((tmp_path / name).read_text(encoding='utf-8'))['models']]
     assert [(model['id'], model['chat'], len(model['judged'])) for model in models] == [
         ('base', False, 0), ('chat', True, 0), ('chat', True, 100)]
     found = {(answer['text'], answer['outcome']) for answer in models[2]['judged'].values()}
     assert found == {('ok', 'exception')}
     mistake(export('--ckpt=chat', '--out=gone/a.html'), 'gone/a.html', '--out')
 
-    path = tmp_path / 'no.html'
-    write_page = lambda model, its=TOKENIZER: exports.publish_html(path, {'odd': (model, its, {})})
-    for how in {'rope_scaling': (2.0,)}, {'qkv_bias': True}, {'qk_norm': True}:
-        is_mistake('our own bpe', write_page, lively(**how))
-    inline_flag = Tokenizer('bpe', TOKENIZER.vocab, pattern="(?i:'s)|[\\s\\S]")
-    for odd in Tokenizer.char('ab'), inline_flag:
-        is_mistake('our own bpe', write_page, lively(), odd)
-    monkeypatch.setattr(exports, 'LARGEST', 1000)
-    is_mistake('odd has 19,168 parameters, more than the 1,000 .*--serve', write_page, lively())
-    assert not path.exists()
+    monkeypatch.setattr(exports, 'LARGEST', 20_000)
+    for model, tokenizer, words in (
+            (lively(rope_scaling=(2.0,)), TOKENIZER, 'our own bpe'),
+            (lively(), Tokenizer.char('ab'), 'our own bpe'),
+            (lively(n_layer=9), TOKENIZER, 'more than the 20,000 .*--serve')):
+        is_mistake(words, exports.publish_html, tmp_path / 'no.html', {'odd': (model, tokenizer, {})})
+    assert not (tmp_path / 'no.html').exists()
