@@ -1,6 +1,5 @@
 """Folders of models: Hugging Face's in and out, GGUF, longer context, another vocabulary, LoRA."""
 import dataclasses
-import importlib
 import json
 import re
 import shlex
@@ -21,6 +20,7 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer, from_printable
 
 safetensors = pytest.importorskip('safetensors.torch')
 transformers = pytest.importorskip('transformers')
+from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint  # noqa: E402
 theirs_in = transformers.AutoModelForCausalLM.from_pretrained
 
 SOURCE = open(__file__, encoding='utf-8').read()
@@ -29,24 +29,22 @@ IDX = torch.randint(96, (3, 40), generator=torch.Generator().manual_seed(0))
 LLAMA = dict(model_type='llama', hidden_act='silu', rms_norm_eps=1e-05, vocab_size=96,
              bos_token_id=0, eos_token_id=0, num_hidden_layers=2, max_position_embeddings=64,
              hidden_size=64, intermediate_size=176, num_attention_heads=8)
-SMOLLM2 = dict(LLAMA, hidden_size=72, intermediate_size=192, num_attention_heads=9,
-               num_key_value_heads=3, attention_bias=False, mlp_bias=False, rope_interleaved=False,
-               rope_theta=100000, tie_word_embeddings=True)
+SMOLLM2 = dict(LLAMA, hidden_size=72, num_attention_heads=9, num_key_value_heads=3,
+               attention_bias=False, mlp_bias=False, rope_interleaved=False, rope_theta=100000,
+               tie_word_embeddings=True)
 # 2.5: 896 wide, 14 heads of 64, 2 of them with keys; a bias in q, k and v
-QWEN2 = dict(LLAMA, model_type='qwen2', hidden_size=112, intermediate_size=152,
-             num_attention_heads=14, num_key_value_heads=2, rms_norm_eps=1e-06, rope_theta=1000000,
-             sliding_window=32, tie_word_embeddings=True, use_sliding_window=False)
+QWEN2 = dict(LLAMA, model_type='qwen2', hidden_size=112, num_attention_heads=14,
+             num_key_value_heads=2, sliding_window=32, use_sliding_window=False,
+             tie_word_embeddings=True)
 # 0.6B: 1,024 wide, 16 heads of 128, so twice as wide; norms of q and k
-QWEN3 = dict(LLAMA, model_type='qwen3', intermediate_size=96, num_key_value_heads=4, head_dim=16,
-             rope_theta=1000000, tie_word_embeddings=True, use_sliding_window=False)
+QWEN3 = dict(LLAMA, model_type='qwen3', num_key_value_heads=4, head_dim=16)
 # contexts that are longer than in the first training: Llama 3.1's, and linear interpolation, where
 # transformers 5 has put it; other keys may be omitted
 LLAMA3 = dict(rope_type='llama3', factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0,
               original_max_position_embeddings=32)
 LINEAR = dict(rope_type='linear', factor=4.0, rope_theta=500.0)
 BASES = {'SmolLM2': SMOLLM2, 'Qwen2.5': QWEN2, 'Qwen3': QWEN3,
-         'Llama 3.1': dict(LLAMA, num_key_value_heads=1, tie_word_embeddings=False,
-                           rope_scaling=LLAMA3),
+         'Llama 3.1': dict(LLAMA, num_key_value_heads=1, rope_scaling=LLAMA3),
          'omitted': dict(LLAMA, rope_parameters=LINEAR)}
 
 
@@ -91,20 +89,17 @@ def test_logits_and_greedy_text_are_those_of_transformers_and_it_comes_back_bit_
 
 def test_a_damaged_folder_or_a_feature_that_we_lack_is_refused_by_name(tmp_path):
     published(tmp_path)
-    file, weights = tmp_path / 'config.json', tmp_path / 'model.safetensors'
     for config, words in (
-            (LLAMA | {'attention_bias': True}, 'attention_bias=True'),
             (LLAMA | {'hidden_act': 'gelu'}, 'hidden_act'),
             (QWEN3 | {'model_type': 'qwen3_moe'}, 'qwen3_moe'),
             (QWEN2 | {'use_sliding_window': True}, 'use_sliding_window=True'),
             (QWEN2 | {'rope_scaling': {'type': 'yarn', 'factor': 4.0}}, 'yarn'),
             (SMOLLM2 | {'quantization_config': {'quant_method': 'fp8'}}, 'config=.*fp8'),
-            (LLAMA | {'model_type': 'qwen2'}, 'q_proj.bias')):
-        file.write_text(json.dumps(config))
+            (LLAMA | {'model_type': 'qwen2'}, 'q_proj.bias'), ({}, 'config.json.*vocab_size')):
+        (tmp_path / 'config.json').write_text(json.dumps(config))
         refused(words, GPT.load, tmp_path)
-    file.write_text('{"model_')
-    refused('config.json.*JSON', GPT.load, tmp_path)
-    file.write_text(json.dumps(LLAMA))
+    published(tmp_path)
+    weights = tmp_path / 'model.safetensors'
     weights.write_bytes(weights.read_bytes()[:-100])
     refused('model.safetensors.*Safetensor', GPT.load, tmp_path)
 
@@ -115,7 +110,6 @@ def test_a_tokenizer_with_more_tokens_gets_rows_that_are_the_mean_row(tmp_path):
     for tied in True, False:
         model = published(tmp_path, LLAMA | {'vocab_size': 257, 'tie_word_embeddings': tied})
         ours = GPT.load(tmp_path)
-        assert ours.config.vocab_size == 259
         same_logits(model, ours)
         for rows in ours.embedding.weight, ours.head.weight:
             assert torch.allclose(rows[257:], rows[:257].mean(0).expand(2, -1), atol=1e-6)
@@ -150,23 +144,6 @@ def test_an_export_of_another_architecture_is_refused_and_leaves_nothing(tmp_pat
                  before=textwrap.dedent(EDITS[kind]))
     mistake(result, 'your model.py computes something else than a llama', '--serve=8000')
     assert contents(tmp_path / 'run') == before and not (tmp_path / 'demo.html').exists()
-
-
-@pytest.mark.parametrize('settings', [
-    {'tie_embeddings': False, 'vocab_multiple': 64}, {'n_kv_head': 2, 'head_dim': 14},
-    {'qkv_bias': True}, {'qk_norm': True}, {'rope_scaling': (3.,), 'dropout': 0.5},
-    {'rope_scaling': (8., 1., 4., 10.), 'block_size': 700}], ids=str)
-def test_every_shape_that_our_model_can_have_passes_the_comparison(settings):
-    hf_model.check(lively(0.3, **settings))
-    hf_model.check(lively(0.3, **settings).bfloat16())
-
-
-def test_what_no_other_program_can_read_is_refused_by_name():
-    adapted = lively()
-    lora.adapt(adapted, 4)
-    for model, words in ((adapted, 'lora_A: your model.py'),
-                         (lively(qkv_bias=True, qk_norm=True), 'qkv_bias and qk_norm')):
-        refused(words, hf_model.check, model)
 
 
 # --- a folder to publish, and a model of others: more pretraining, SFT, a chat --------------------
@@ -236,86 +213,76 @@ TOKENIZERS = {'ours': Tokenizer.train(SOURCE, 600), 'byte': BYTES,
               'cl100k': Tokenizer.train(SOURCE, 600, pattern=[*exports.NAMES][1])}
 
 
-def gguf_of(folder, tokenizer, **settings):
-    """What the package gguf reads of a run's file, and the run's model and what was said."""
-    gguf = pytest.importorskip('gguf')
-    model = lively(0.3, vocab_size=tokenizer.vocab_size, n_kv_head=2, **settings)
-    model.saved = {'config': {'stage': 'sft'}} if tokenizer is TOKENIZERS['ours'] else {}
-    said = exports.publish_gguf(folder, model, tokenizer)
-    return gguf.GGUFReader(folder / 'model-f32.gguf'), model, said
-
-
 @pytest.mark.parametrize('name', TOKENIZERS)
 def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are_ours(
         name, tmp_path):
-    """Bit for bit, though rows of q and k change places. The run `ours` was trained on chats."""
+    """Bit for bit, though rows of q and k change places. The run `ours` was trained on chats. On a
+    full disk the old file stays."""
+    gguf = pytest.importorskip('gguf')
     tokenizer, is_chat = TOKENIZERS[name], name == 'ours'
-    reader, model, said = gguf_of(tmp_path, tokenizer, tie_embeddings=name == 'byte',
-                                  vocab_multiple=64)
-    assert ('--pattern=cl100k' in said) == is_chat
+    model = lively(0.3, vocab_size=tokenizer.vocab_size, n_kv_head=2, vocab_multiple=64,
+                   tie_embeddings=name == 'byte')
+    out, config = tmp_path / 'run', {'stage': 'sft'} if is_chat else {}
+    save_run(out, model, tokenizer, config=config)
+    export = lambda **how: run('sample.py', '--export=gguf', f'--ckpt={out}', **how)
+    assert ('--pattern=cl100k' in ok(export())) == is_chat
+    before = contents(out)
+    machine(export(before=full_disk(30_000)), 'the disk is full', 'what was saved stays')
+    assert contents(out) == before
+
     hf_model.write(tmp_path / 'hf', model)
-    theirs = theirs_in(tmp_path / 'hf')
-    found = importlib.import_module('transformers.modeling_gguf_pytorch_utils').load_gguf_checkpoint(
-        tmp_path / 'model-f32.gguf', return_tensors=True, model_to_load=theirs)
+    theirs, path = theirs_in(tmp_path / 'hf'), shutil.copy(out / 'model-f32.gguf', tmp_path)
+    found = load_gguf_checkpoint(path, return_tensors=True, model_to_load=theirs)
     weights = {key: torch.as_tensor(w) for key, w in found['tensors'].items()}
     assert same(weights, safetensors.load_file(tmp_path / 'hf/model.safetensors'))
     wanted = theirs.config.to_dict() | {
         'rms_norm_eps': pytest.approx(1e-6), 'rope_theta': 10000.0,
         'bos_token_id': tokenizer.begin[0], 'eos_token_id': tokenizer.stop[0]}
     assert found['config'] == {key: wanted[key] for key in found['config']}
-    text, begin = 'def f(é, 漢):', [] if is_chat else tokenizer.begin
     if name != 'byte':          # theirs insists on merges
         theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, gguf_file='model-f32.gguf')
-        assert theirs(text)['input_ids'] == [*begin, *tokenizer.encode(text)]
+        ids = tokenizer.encode('def f(é, 漢):')
+        assert theirs('def f(é, 漢):')['input_ids'] == ([] if is_chat else tokenizer.begin) + ids
 
-    get = lambda key: getattr(reader.get_field(f'tokenizer.{key}'), 'contents', lambda: None)()
+    fields = gguf.GGUFReader(path).fields
+    get = lambda key: fields[f'tokenizer.{key}'].contents()
     for id, (token, kind) in enumerate(zip(get('ggml.tokens'), get('ggml.token_type'))):
         as_it_is = kind in (3, 4)           # special, or cut out of a text before the pattern acts
         assert (token.encode() if as_it_is else from_printable(token)) == tokenizer.all_bytes[id]
         assert (kind == 3) == (id in tokenizer.special.values())
         assert (kind == 4) == (is_chat and b'\n' in tokenizer.all_bytes[id])
-    for key, value in (('ggml.pre', 'gpt-2' if name == 'byte' else 'llama-bpe'),
-                       ('ggml.eot_token_id', tokenizer.stop[1]),
-                       ('ggml.suppress_tokens', tokenizer.never_in_answers()),
-                       ('chat_template', hf_tokenizer.CHAT_TEMPLATE if is_chat else None)):
-        assert get(key) == value, key
+    assert get('ggml.pre') == ('gpt-2' if name == 'byte' else 'llama-bpe')
+    assert get('ggml.eot_token_id') == tokenizer.stop[1]
+    assert get('ggml.suppress_tokens') == tokenizer.never_in_answers()
+    assert ('tokenizer.chat_template' in fields) == is_chat
 
 
 def test_llama_3_s_frequencies_are_divided_by_the_numbers_in_the_gguf_file(tmp_path):
-    reader, model, _ = gguf_of(tmp_path, BYTES, rope_scaling=(8., 1., 4., 24.), rope_theta=500.)
-    assert reader.get_field('llama.rope.scaling.type') is None      # that would scale a second time
+    gguf = pytest.importorskip('gguf')
+    model = lively(vocab_size=BYTES.vocab_size, rope_scaling=(8., 1., 4., 24.), rope_theta=500.)
+    exports.publish_gguf(tmp_path, model, BYTES)
+    reader = gguf.GGUFReader(tmp_path / 'model-f32.gguf')
+    assert 'llama.rope.scaling.type' not in reader.fields           # that would scale a second time
     factors, = (t.data for t in reader.tensors if t.name == 'rope_freqs.weight')
     angle = 5 * 500. ** (-torch.arange(0, 8, 2) / 8) / torch.tensor(factors)
-    assert torch.allclose(torch.polar(torch.ones(4), angle),
-                          torch.complex(model.cos[5], model.sin[5]), atol=1e-5)
-
-
-def test_the_command_writes_gguf_and_on_a_full_disk_the_old_file_stays(tmp_path):
-    pytest.importorskip('gguf')
-    save_run(tmp_path, lively(vocab_size=BYTES.vocab_size), BYTES)
-    export = lambda **how: run('sample.py', f'--ckpt={tmp_path}', '--export=gguf', **how)
-    ok(export())
-    before = contents(tmp_path)
-    assert 'model-f32.gguf' in before
-    machine(export(before=full_disk(30_000)), 'the disk is full', 'what was saved stays')
-    assert contents(tmp_path) == before
-    for model, tokenizer, words in ((lively(qkv_bias=True), BYTES, 'a plain Llama, but'),
-                                    (lively(), Tokenizer.char('ab'), 'convert_hf_to_gguf.py')):
-        refused(words, exports.publish_gguf, tmp_path, model, tokenizer)
+    assert torch.allclose(angle.cos(), model.cos[5]) and torch.allclose(angle.sin(), model.sin[5])
 
 
 # --- a longer context -----------------------------------------------------------------------------
 def test_a_second_extension_counts_from_the_first_context():
-    config = {'block_size': 64, 'rope_theta': 500.0}
-    for before in (2.0,), (4.0, 1.0, 4.0, 32):          # both from 32 tokens; as Llama 3.1
-        for kind, new in ('linear', (8.0,)), ('llama3', (8.0, 1.0, 4.0, 32)), ('none', before):
-            assert changes(config | {'rope_scaling': before}, 256, kind)['rope_scaling'] == new
+    """Both are from 32 to 64 tokens; the second is as Llama 3.1 has it."""
+    for before in (2.0,), (4.0, 1.0, 4.0, 32):
+        config = {'block_size': 64, 'rope_theta': 500.0, 'rope_scaling': before}
+        for kind, new in ('linear', (8.0,)), ('llama3', (8.0, 1.0, 4.0, 32)):
+            assert changes(config, 256, kind)['rope_scaling'] == new
 
 
 def test_a_longer_context_is_a_folder_from_which_train_py_goes_on(base_run, data_dir, tmp_path):
-    longer = lambda *flags: run('extras.longer_context', f'--init_from={base_run}', *flags)
     out = tmp_path / 'longer'
-    ok(longer(f'--out_dir={out}', '--block_size=128', '--rope_theta=5e4'))
+    longer = lambda *flags: run('extras.longer_context', f'--init_from={base_run}',
+                                f'--out_dir={out}', '--block_size=128', *flags)
+    mistake(longer('--block_size=32'), '32 tokens')
+    ok(longer('--rope_theta=5e4'))
     old, new = GPT.load(base_run), GPT.load(out)
     stretched = dict(block_size=128, rope_scaling=(4.0, 1.0, 4.0, 32.0), rope_theta=5e4)
     assert new.config == dataclasses.replace(old.config, **stretched)
@@ -325,12 +292,7 @@ def test_a_longer_context_is_a_folder_from_which_train_py_goes_on(base_run, data
     assert GPT.load(tmp_path / 'a').config == new.config
     mistake(train(data_dir, tmp_path / 'b', f'--init_from={base_run}', *short),
             'python -m extras.longer_context')
-    mistake(longer(f'--out_dir={out}'), 'already')
-    save_run(tmp_path / 'foreign', old, BYTES, tokenizer_hash='another')
-    for flag, words in (('--block_size=32', '32 tokens'),
-                        (f'--init_from={tmp_path}/foreign', 'not the tokenizer')):
-        mistake(longer(f'--out_dir={tmp_path}/c', flag), words)
-    assert not (tmp_path / 'c').exists()
+    mistake(longer(), 'already')
 
 
 # --- another vocabulary ---------------------------------------------------------------------------
@@ -339,24 +301,22 @@ def test_rows_are_kept_or_means_of_what_spells_them_and_padding_is_in_no_mean(tm
     old = Tokenizer.train(['low lower lowest'] * 9, 256 + 3, [])
     new = Tokenizer.train(['low lower lowest slow éèéè'] * 9, 256 + 9 + len(SPECIAL_TOKENS))
     model = lively(vocab_size=old.vocab_size, tie_embeddings=tied, vocab_multiple=64)
-    for matrix in model.embedding, model.head:
-        matrix.weight.data[old.vocab_size:] = 1000.0
+    model.embedding.weight.data[old.vocab_size:] = 1000.0
     save_run(tmp_path / 'old', model, old)
     new.save(tmp_path / 'tokenizer.json')
     ok(run('extras.new_vocabulary', '--init_from=old', '--data_dir=.', '--out_dir=new',
            cwd=tmp_path))
     carried = GPT.load(tmp_path / 'new')
     assert carried.config == dataclasses.replace(model.config, vocab_size=new.vocab_size)
-    assert Tokenizer.load(tmp_path / 'new/tokenizer.json').hash == new.hash
-    for rows, before in zip((carried.embedding.weight, carried.head.weight),
-                            (model.embedding.weight, model.head.weight)):
-        before = before[:old.vocab_size]
-        assert torch.equal(rows[:256], before[:256]) and rows.abs().max() < 10
-        for row, token in zip(rows[256:], new.vocab[256:]):     # a part of a character: its bytes
+    for part in 'embedding', 'head':
+        rows = getattr(carried, part).weight
+        before = getattr(model, part).weight[:old.vocab_size]
+        for row, token in zip(rows, new.vocab):         # a part of a character: its bytes
             is_text = token.decode('utf-8', 'replace').encode() == token
             spelled = old.encode(token.decode()) if is_text else [*token]
             assert torch.allclose(row, before[spelled].mean(0), atol=1e-6)
         assert torch.allclose(rows[new.special['<|mask|>']], before.mean(0), atol=1e-6)
+        assert rows.abs().max() < 10
 
 
 # --- LoRA -----------------------------------------------------------------------------------------
@@ -367,11 +327,9 @@ def test_only_adapters_train_from_the_base_bit_for_bit_and_merged_equals_unmerge
     base = dict(lively(vocab_size=96, **shape).state_dict())
     lora.adapt(model, 4)
     assert torch.equal(model(IDX)[0], plain(IDX)[0])            # B begins as 0
-    opt = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-2)
-    for _ in range(3):
-        opt.zero_grad()
-        model(IDX[:, :-1], IDX[:, 1:])[1].backward()
-        opt.step()
+    opt = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1.0)
+    model(IDX, IDX)[1].backward()
+    opt.step()
     weights = model.state_dict()
     assert same({name: weights[name] for name in base}, base)
     assert sum(bool(w.any()) for name, w in weights.items() if name.endswith('lora_B')) == 14
