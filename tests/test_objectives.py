@@ -63,9 +63,8 @@ def test_a_packed_document_is_read_as_if_it_were_alone(model):
 
 
 def test_a_prefix_sees_both_directions_and_the_answer_only_back(model):
-    task = Objective('span', False, TOKENIZER, 48, 7)
-    text = torch.from_numpy(X[:1, :task.n_text])
-    x, y, mask = task.apply(text, text, [0], 0)
+    x, y, mask = Objective('span', False, TOKENIZER, 48, 7).apply(
+        torch.from_numpy(X[:1, :44]), None, [0], 0)
     last = int((y[0] != IGNORE).int().argmax())         # of the prefix: it has the first target
     before = model(x, mask=mask)[0][0]
     for at, reach in ((last, 0), (last + 3, last + 3)):     # who notices that token `at` changed
