@@ -295,10 +295,7 @@ def test_python_model_py_passes_and_sees_what_is_broken(tmp_path):
     assert abs(first - math.log(256)) < 0.1 and last < 0.5      # as likely as each other, learned
 
     text = (ROOT / 'model.py').read_text(encoding='utf-8')
-    for old, new, words in (
-            ('x = x + self.dropout(self.attention(self.norm_1(x), *where))', '', 'does not learn'),
-            ('slice(start, start + T)', 'slice(0, T)', 'look at the cache')):
-        assert old in text
-        (tmp_path / 'model.py').write_text(text.replace(old, new), encoding='utf-8')
-        broken = run(tmp_path / 'model.py')
-        assert broken.returncode == 1 and words in broken.stderr, broken
+    broken = text.replace('slice(start, start + T)', 'slice(0, T)')
+    (tmp_path / 'model.py').write_text(broken, encoding='utf-8')
+    result = run(tmp_path / 'model.py')
+    assert result.returncode == 1 and 'look at the cache' in result.stderr
