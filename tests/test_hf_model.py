@@ -215,8 +215,8 @@ def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are
     gguf = pytest.importorskip('gguf')
     tokenizer, is_chat = TOKENIZERS[name], name == 'ours'
     scaling = (8., 1., 4., 24.) if name == 'byte' else ()       # Llama 3.1's
-    model = lively(0.3, vocab_size=tokenizer.vocab_size, n_kv_head=2, vocab_multiple=64,
-                   tie_embeddings=name == 'byte', rope_scaling=scaling)
+    model = lively(0.3, vocab_size=tokenizer.vocab_size, n_kv_head=2, rope_scaling=scaling,
+                   tie_embeddings=name == 'byte')
     out = tmp_path / 'run'
     save_run(out, model, tokenizer, config={'stage': 'sft'} if is_chat else {})
     export = lambda **how: run('sample.py', '--export=gguf', f'--ckpt={out}', **how)
@@ -284,7 +284,7 @@ def test_a_longer_context_is_a_folder_from_which_train_py_goes_on(base_run, data
 def test_rows_are_kept_or_means_of_what_spells_them_and_padding_is_in_no_mean(tmp_path):
     old = Tokenizer.train(['low lower lowest'] * 9, 256 + 3, [])
     new = Tokenizer.train(['low lower lowest slow éèéè'] * 9, 256 + 9 + len(SPECIAL_TOKENS))
-    model = lively(vocab_size=old.vocab_size, tie_embeddings=False, vocab_multiple=64)
+    model = lively(vocab_size=old.vocab_size, tie_embeddings=False)
     model.embedding.weight.data[old.vocab_size:] = 1000.0
     save_run(tmp_path / 'old', model, old)
     new.save(tmp_path / 'tokenizer.json')
