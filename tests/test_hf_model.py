@@ -20,7 +20,6 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer, from_printable
 
 safetensors = pytest.importorskip('safetensors.torch')
 transformers = pytest.importorskip('transformers')
-from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint  # noqa: E402
 theirs_in = transformers.AutoModelForCausalLM.from_pretrained
 
 SOURCE = open(__file__, encoding='utf-8').read()
@@ -30,7 +29,7 @@ LLAMA = dict(model_type='llama', hidden_act='silu', rms_norm_eps=1e-05, vocab_si
              bos_token_id=0, eos_token_id=0, num_hidden_layers=2, max_position_embeddings=64,
              hidden_size=64, intermediate_size=176, num_attention_heads=8)
 SMOLLM2 = dict(LLAMA, hidden_size=72, num_attention_heads=9, num_key_value_heads=3,
-               attention_bias=False, mlp_bias=False, rope_interleaved=False, rope_theta=100000,
+               attention_bias=False, rope_interleaved=False, rope_theta=100000,
                tie_word_embeddings=True)
 # 2.5: 896 wide, 14 heads of 64, 2 of them with keys; a bias in q, k and v
 QWEN2 = dict(LLAMA, model_type='qwen2', hidden_size=112, num_attention_heads=14,
@@ -38,13 +37,14 @@ QWEN2 = dict(LLAMA, model_type='qwen2', hidden_size=112, num_attention_heads=14,
              tie_word_embeddings=True)
 # 0.6B: 1,024 wide, 16 heads of 128, so twice as wide; norms of q and k
 QWEN3 = dict(LLAMA, model_type='qwen3', num_key_value_heads=4, head_dim=16)
-# contexts that are longer than in the first training: Llama 3.1's, and linear interpolation, where
+# contexts that are longer than in the first training: Llama 3.1's (at this theta, the pairs of a head
+# are fast, between, slow and slow), and linear interpolation, where
 # transformers 5 has put it; other keys may be omitted
 LLAMA3 = dict(rope_type='llama3', factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0,
               original_max_position_embeddings=32)
 LINEAR = dict(rope_type='linear', factor=4.0, rope_theta=500.0)
 BASES = {'SmolLM2': SMOLLM2, 'Qwen2.5': QWEN2, 'Qwen3': QWEN3,
-         'Llama 3.1': dict(LLAMA, num_key_value_heads=1, rope_scaling=LLAMA3),
+         'Llama 3.1': dict(LLAMA, num_key_value_heads=1, rope_scaling=LLAMA3, rope_theta=50.0),
          'omitted': dict(LLAMA, rope_parameters=LINEAR)}
 
 
@@ -153,11 +153,13 @@ def test_an_export_generates_what_ours_does_and_its_card_is_true(tmp_path):
     torch.manual_seed(0)
     model = GPT(GPTConfig(500, 64, 2, 4, 2, 32, vocab_multiple=64))
     save_run(tmp_path, model, tokenizer, config={'init_from': 'out/base', 'stage': 'sft'}, step=7)
+    (tmp_path / 'eval.json').write_text('scores')
     export = lambda **how: run('sample.py', '--ckpt=best.pt', '--export=hf', cwd=tmp_path, **how)
     mistake(export(before=full_disk(60_000)), 'cannot write')
     assert not [*tmp_path.glob('hf*')]
     ok(export())
     mistake(export(), 'hf is there already')
+    assert (hf / 'eval.json').read_text() == 'scores'
     card = (hf / 'README.md').read_text(encoding='utf-8')
     assert all(word in card for word in ("init_from = 'out/base'", 'license: other', 'at step 7'))
     example = re.search('```python\n(.*?)```', card, re.S)[1].replace("'.'", repr(str(hf)))
@@ -213,6 +215,7 @@ def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are
     """Bit for bit, though rows of q and k change places. The run `ours` was trained on chats. On a
     full disk the old file stays."""
     gguf = pytest.importorskip('gguf')
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
     tokenizer, is_chat = TOKENIZERS[name], name == 'ours'
     scaling = (8., 1., 4., 24.) if name == 'byte' else ()       # Llama 3.1's
     model = lively(0.3, vocab_size=tokenizer.vocab_size, n_kv_head=2, rope_scaling=scaling,
