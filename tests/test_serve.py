@@ -300,7 +300,7 @@ def test_a_client_that_reads_slowly_is_let_go_and_the_model_does_not_wait_for_it
             while piece := s.recv(500):
                 taken += piece
                 time.sleep(0.2)
-    assert len(taken) < 35_000 and b'[DONE]' not in taken
+    assert len(taken) < 50_000 and b'[DONE]' not in taken
 
 
 # --- sample.py --serve ----------------------------------------------------------------------------
