@@ -240,13 +240,29 @@ def test_no_bytes_stop_the_server_and_none_keep_its_thread(server, capfd):
     assert 'Traceback' not in capfd.readouterr().err
 
 
+def test_a_client_that_sends_a_byte_now_and_then_is_let_go(server):
+    """No byte is late, but all of them take longer than a second."""
+    with socket.create_connection(server.server_address) as s, pytest.raises(OSError):
+        for byte in post(LONG):
+            s.sendall(bytes([byte]))
+            time.sleep(0.3)
+
+
+def begun(s):
+    """The beginning of a long answer, which the model goes on to write."""
+    s.sendall(post(LONG))
+    taken = b''
+    while b'data: ' not in taken:
+        taken += s.recv(500)
+    return taken
+
+
 def test_a_request_waits_for_the_one_before_unless_that_client_goes_away(models):
     model = models['b'][0]
     with serving({'m': models['b'], 'other': models['out/a']}) as server:
         model.pause, model.steps = 0.1, 0
         with socket.create_connection(server.server_address) as s:
-            s.sendall(post(LONG))
-            assert s.recv(9)                # its answer has begun; nobody waits for another model
+            begun(s)                # and nobody waits for another model
             other = {'model': 'other', 'prompt': 'a', 'max_tokens': 1}
             assert ask(server, COMPLETE, other)[0] == 200 and model.steps < 50      # of 120
         model.pause = 0
@@ -290,10 +306,7 @@ def test_a_client_that_reads_slowly_is_let_go_and_the_model_does_not_wait_for_it
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         s.connect(server.server_address)
-        s.sendall(post(LONG))
-        taken = b''
-        while b'data: ' not in taken:       # until its answer has begun
-            taken += s.recv(500)
+        taken = begun(s)
         assert ask(server, COMPLETE, {'prompt': 'a', 'max_tokens': 1})[0] == 200
         assert model.steps > 120            # nobody waited for the client
         with contextlib.suppress(ConnectionError):
