@@ -14,32 +14,30 @@ import time
 import pytest
 import torch
 from accidents import before, replaced
-from conftest import ROOT, lift, mistake, ok, run, save_run, sharpen
+from conftest import lift, mistake, ok, run, save_run, sharpen
 from conftest import refused as is_mistake
 from test_model import lively
 from test_sample import TOKENIZER, chain
 
 from extras import api_fields, sandbox, server as serve
 from extras import export as exports
-from model import GPT, GPTConfig, sample
-from tokenizer import PATTERN, SMALL_PATTERN, Tokenizer
+from model import GPT, GPTConfig
+from tokenizer import PATTERN, Tokenizer
 
 COMPLETE, CHAT = '/v1/completions', '/v1/chat/completions'
+ASKS = b'{"prompt": "a"}'
 MESSAGES = [{'role': 'system', 'content': 'be brief'}, {'role': 'user', 'content': 'hi'}]
 CONTEXT = 128
-encode, write = lift('sample.py', 'encode', 'write')
+encode, write = lift('sample.py', 'encode', 'write')          # that these are right: test_sample.py
 
 
 # --- a model that can be slow, a server in a thread, requests -------------------------------------
 class Slow(GPT):
-    """A GPT that takes `pause` seconds for each of its `steps`. most: steps at the same time."""
-    pause, steps, inside, most = 0, 0, 0, 0
+    """A GPT that takes `pause` seconds for each of its `steps`."""
+    pause, steps = 0, 0
 
     def backbone(self, *arguments, **more):
-        self.inside += 1
-        self.most = max(self.most, self.inside)
         time.sleep(self.pause)
-        self.inside -= 1
         self.steps += 1
         return super().backbone(*arguments, **more)
 
@@ -48,24 +46,21 @@ class Slow(GPT):
 def serving(models, items=()):
     """A server for {name: (model, tokenizer)}, in threads of this process."""
     models = {name: (*pair, {}) for name, pair in models.items()}
-    server = serve.Server(0, models, encode, write, items)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(30)
+    with serve.Server(0, models, encode, write, items) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,)).start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
 
 
-def ask(server, path, fields=None, body=None, method=None, **headers):
-    """(status, JSON or text) of one request over its own connection. fields: the JSON of a body."""
-    body = json.dumps(fields) if fields is not None else body
+def ask(server, path, body=None, method=None, **headers):
+    """(status, JSON or text) of one request over its own connection. body: bytes, or for JSON."""
+    body = json.dumps(body) if isinstance(body, dict) else body
     headers = {name.replace('_', '-'): text for name, text in headers.items()}
     connection = http.client.HTTPConnection(*server.server_address, timeout=60)
     with contextlib.closing(connection):
-        connection.request(method or ('GET' if body is None else 'POST'), path, body, headers)
+        connection.request(method or ('POST' if body else 'GET'), path, body, headers)
         answer = connection.getresponse()
         data = answer.read()
     is_json = answer.headers['Content-Type'] == 'application/json'
@@ -82,12 +77,9 @@ def raw(server, data):
 @pytest.fixture(scope='module')
 def models():
     """Two models with sharp probabilities, and their tokenizer of bytes."""
-    pairs = {}
-    for name in 'out/a', 'b':
-        torch.manual_seed(len(pairs))
-        model = Slow(GPTConfig(TOKENIZER.vocab_size, CONTEXT, 2, 4, 2, 32))
-        pairs[name] = sharpen(model), TOKENIZER
-    return pairs
+    torch.manual_seed(0)
+    config = GPTConfig(TOKENIZER.vocab_size, CONTEXT, 2, 4, 2, 32)
+    return {name: (sharpen(Slow(config)), TOKENIZER) for name in ('out/a', 'b')}
 
 
 @pytest.fixture
@@ -100,121 +92,86 @@ def server(models, monkeypatch):
         assert ask(server, COMPLETE, {'prompt': 'a', 'max_tokens': 2})[0] == 200
 
 
-def refused(answer, status, *words):
-    """It is OpenAI's form of an error, with these words in its sentence."""
-    assert answer[0] == status, answer
-    error = answer[1]['error']
-    assert error['type'] == 'invalid_request_error' and len(error['message']) < 350
-    assert all(word in error['message'] for word in words), error
-
-
 # --- what it answers ------------------------------------------------------------------------------
-@torch.no_grad()
+def written(model, tokenizer, asked, n):
+    """What sample.py answers at temperature 0, and the best log probabilities of its tokens."""
+    best = []
+
+    def draw(logits):
+        best.extend(p for p in logits.log_softmax(-1)[0].topk(4).values.tolist() if p > -math.inf)
+        return logits.argmax(-1)
+
+    return ''.join(text for text, _ in write(model, tokenizer, asked, n, draw)), best
+
+
+def log_p_in(tokens):
+    rivals = [rival['logprob'] for token in tokens for rival in token['top_logprobs']]
+    return [log_p for log_p in rivals if log_p > -9999]         # stands for -infinity
+
+
 def test_an_answer_is_the_models_own_text_with_its_probabilities_up_to_the_context(server, models):
-    """In this tokenizer each token is a byte. A prompt's last one is written again, and counts
-    once."""
-    text = [*TOKENIZER.begin, *TOKENIZER.encode('def f(')]
-    chat = TOKENIZER.render(MESSAGES, True)[0]
-    for path, name, prompt, asked in (
-            (COMPLETE, 'b', text, {'model': 'b', 'prompt': 'def f(', 'max_tokens': 9}),
-            (COMPLETE, 'out/a', text, {'model': None, 'prompt': 'def f(', 'max_tokens': 9}),
-            (CHAT, 'out/a', chat,
-             {'messages': MESSAGES, 'max_completion_tokens': 9, 'max_tokens': 3}),
-            (COMPLETE, 'out/a', [*TOKENIZER.begin, *b'x' * 120], {'prompt': 'x' * 120})):
-        model, n = models[name][0], len(prompt)
-        n_new = min(9, CONTEXT + 1 - n)
-        ids = model.generate(torch.tensor([prompt]), n_new, 0, stop=TOKENIZER.stop)
-        answer = ask(server, path, asked | {'temperature': 0, 'logprobs': 2})[1]
+    for path, name, source, asked in (
+            (COMPLETE, 'b', 'def f(', {'model': 'b', 'prompt': 'def f('}),
+            (COMPLETE, 'out/a', 'x' * 120, {'prompt': 'x' * 120}),
+            (CHAT, 'out/a', MESSAGES, {'messages': MESSAGES})):
+        ids, _, n_again = encode(TOKENIZER, source)
+        text, best = written(*models[name], source, min(9, CONTEXT - len(ids)))
+        answer = ask(server, path, asked | {'temperature': 0, 'logprobs': 2, 'max_tokens': 9})[1]
         choice, usage = answer['choices'][0], answer['usage']
-        new = ids[0, n:].tolist()
-        said = TOKENIZER.decode([id for id in new if id not in TOKENIZER.stop])
         assert choice.get('text', choice.get('message')) in (
-            said, {'role': 'assistant', 'content': said})
-        assert choice['finish_reason'] == ('stop' if new[-1] in TOKENIZER.stop else 'length')
-        assert usage == {'prompt_tokens': n, 'completion_tokens': len(new),
-                         'total_tokens': n + len(new)}
-        logits = model(ids[:, :-1])[0][0, n - 1:]
-        logits[:, TOKENIZER.never_in_answers(model.config.vocab_size)] = -torch.inf
-        best = logits.log_softmax(-1).amax(-1).tolist()
-        tokens = choice['logprobs']['content'][path == COMPLETE:]
-        assert [token['logprob'] for token in tokens] == pytest.approx(best, abs=1e-4)
-        assert all(token['top_logprobs'][0]['logprob'] == token['logprob'] for token in tokens)
+            text, {'role': 'assistant', 'content': text})
+        tokens = choice['logprobs']['content']
+        assert log_p_in(tokens) == pytest.approx(best, abs=1e-4)
+        # A prompt's last token is written again, and counts once.
+        n, n_new = len(ids) + (n_again > 0), len(tokens) - (n_again > 0)
+        assert [*usage.values()] == [n, n_new, n + n_new]
 
 
-def test_a_stream_adds_up_to_the_whole_answer(server):
-    for path, asked, text_of in (
-            (CHAT, {'messages': MESSAGES, 'logprobs': True},
-             lambda row, kind: row[kind]['content']),
-            (COMPLETE, {'prompt': 'é is', 'logprobs': 0}, lambda row, kind: row['text'])):
-        for stop in [], ['e', '\n']:
-            asked |= {'seed': 5, 'max_tokens': 40, 'stop': stop}
-            whole = ask(server, path, asked)[1]['choices'][0]
-            text = ask(server, path, asked | {'stream': True})[1]
-            *lines, done, end = text.split('\n\n')
-            assert (done, end) == ('data: [DONE]', '') and 'usage' not in text
-            parts = [json.loads(line.removeprefix('data: '))['choices'][0] for line in lines]
-            ends = [part['finish_reason'] for part in parts]
-            assert ends == [None] * (len(parts) - 1) + [whole['finish_reason']] and len(ends) > 1
-            assert ''.join(text_of(part, 'delta') for part in parts) == text_of(whole, 'message')
-            tokens = [token for part in parts for token in part['logprobs']['content']]
-            assert tokens == whole['logprobs']['content']
-            if path == CHAT:
-                assert [part['delta'].get('role') for part in parts[:2]] == ['assistant', None]
-
-
-def test_the_client_of_openai_reads_it(server):
+def test_the_client_of_openai_reads_answers_and_streams_that_add_up_to_them(server):
     openai = pytest.importorskip('openai', reason='pip install openai: this is about it')
-    host, port = server.server_address
-    client = openai.OpenAI(base_url=f'http://{host}:{port}/v1', api_key='none', max_retries=0)
+    url = f'http://127.0.0.1:{server.server_port}/v1'
+    client = openai.OpenAI(base_url=url, api_key='none', max_retries=0)
     assert [model.id for model in client.models.list()] == ['out/a', 'b']
-    fields = {'model': 'b', 'messages': MESSAGES, 'seed': 1, 'max_tokens': 20}
-    for create, asked in ((client.chat.completions.create, fields),
-                          (client.completions.create, {'model': 'b', 'prompt': 'one', 'seed': 1})):
-        whole = create(**asked)
-        *chunks, last = create(**asked, stream=True, stream_options={'include_usage': True})
-        assert last.usage == whole.usage and all(chunk.usage is None for chunk in chunks)
+    asked = {'model': 'b', 'messages': MESSAGES, 'logprobs': True, 'stop': ['e', '\n'], 'seed': 5,
+             'max_tokens': 40}
+    create = client.chat.completions.create
+    whole = create(**asked)
+    *chunks, last = create(**asked, stream=True, stream_options={'include_usage': True})
+    assert last.usage == whole.usage and all(chunk.usage is None for chunk in chunks)
+    parts, whole = [chunk.choices[0] for chunk in chunks], whole.choices[0]
+    ends = [part.finish_reason for part in parts]
+    assert ends == [None] * (len(parts) - 1) + [whole.finish_reason] and len(ends) > 1
+    assert ''.join(part.delta.content for part in parts) == whole.message.content
+    assert sum((part.logprobs.content for part in parts), []) == whole.logprobs.content
+    text = client.completions.create(model='b', prompt='é is', seed=5, stream=True)
+    again = client.completions.create(model='b', prompt='é is', seed=5)
+    assert ''.join(chunk.choices[0].text for chunk in text) == again.choices[0].text
     with pytest.raises(openai.BadRequestError, match='response_format'):
-        client.chat.completions.parse(**fields, response_format={'type': 'json_object'})
+        client.chat.completions.parse(**asked, response_format={'type': 'json_object'})
 
 
 def test_messages_are_read_in_every_form_that_has_the_same_meaning():
     """The role developer is system, a content may come in parts; other parts are refused."""
-    part = lambda text: {'type': 'text', 'text': text}
-    system, user = api_fields.plain([
-        {'role': 'developer', 'content': [part('be '), part('brief')], 'tool_calls': []},
-        {'role': 'user', 'content': [part('h'), part(''), part('i')]}])
-    assert [system | MESSAGES[0], user] == [system, MESSAGES[1]]
-    for said, words in (({'content': [part('hi'), {'type': 'image_url'}]}, 'image_url'),
-                        ({'content': ['text']}, '"text"'), ({'content': [part(5)]}, '"text"'),
-                        ({'content': None, 'tool_calls': [{'function': {}}]}, 'calls a tool'),
-                        ({'content': None, 'function_call': {'name': 'f'}}, 'calls a tool')):
-        is_mistake(['messages[1]', words], api_fields.plain, [MESSAGES[0], said])
+    parts = [{'type': 'text', 'text': 'be '}, {'type': 'text', 'text': 'brief'}]
+    said = [{'role': 'developer', 'content': parts}, MESSAGES[1]]
+    assert api_fields.plain(said) == MESSAGES
+    for odd in {'content': [*parts, {'type': 'image_url'}]}, {'tool_calls': [{}]}:
+        is_mistake(r'messages\[1\] .*(image_url|a tool)', api_fields.plain, [said[0], odd])
 
 
 HARMLESS = {'user', 'metadata', 'store', 'service_tier', 'safety_identifier', 'prediction',
             'parallel_tool_calls', 'prompt_cache_key', 'prompt_cache_options',
             'prompt_cache_retention'}
-WRONG = {'temperature': (-1, 3, '1', True, 10 ** 400), 'top_k': (1.5,), 'max_tokens': (0, {}),
-         'stop': (0, [['x']], 'x' * 65, [*'abcde']), 'seed': ('x',), 'stream': (0,), 'prompt': (0,),
-         'n': (2,), 'stream_options': (True, []), 'logprobs': (5, 'x', -1), 'messages': ('hi',),
-         # what clients ask for that would change an answer
-         'response_format': ({'type': 'json_object'}, {'type': 'json_schema'}),
-         'tools': ([{'type': 'function'}],), 'tool_choice': ('required',), 'echo': (True,),
-         'best_of': (2,), 'logit_bias': ({'5': 1},), 'suffix': ('x',), 'presence_penalty': (0.5,)}
+WRONG = {'temperature': (-1, '1', True, 10 ** 400), 'top_k': (1.5,), 'max_tokens': (0,),
+         'stop': ([['x']], 'x' * 65, [*'abcde']), 'n': (2,)}
 
 
 def test_a_field_that_would_change_the_answer_is_read_or_refused_and_no_other_matters(server):
-    """So is each that the client of OpenAI knows, if it is here."""
-    for name, values in {**dict.fromkeys(api_fields.LACKING, ['odd', {'a': 1}]), **WRONG}.items():
+    """So is each that the client of OpenAI knows, but for those that change nothing."""
+    lacking = dict.fromkeys(api_fields.LACKING, ['odd', {'a': 1}])
+    for name, values in (lacking | WRONG).items():
         for value in values:
             is_mistake([f'{name}='], api_fields.read, {name: value})
-    for path, asked in (COMPLETE, {'prompt': 'a'}), (CHAT, {'messages': MESSAGES}):
-        refused(ask(server, path, asked | {'n': 2}), 400, 'n=2')
-        asked |= {'seed': 1, 'max_tokens': 5}
-        same = dict.fromkeys(HARMLESS, 'x') | {
-            name: [None, *values][-1] for name, values in api_fields.LACKING.items()}
-        with_them, without = (ask(server, path, asked | more)[1] for more in (same, {}))
-        assert with_them['choices'] == without['choices']
     pytest.importorskip('openai', reason='pip install openai: its fields')
     from openai.types import chat, completion_create_params as text
     known = {name for params in (chat.completion_create_params, text)
@@ -226,14 +183,10 @@ def test_a_field_that_would_change_the_answer_is_read_or_refused_and_no_other_ma
 # --- whom and what it refuses ---------------------------------------------------------------------
 REFUSED = [         # status, words of the sentence, what differs from a request that is answered
     (400, 'object', {'body': b'[]'}), (400, 'JSON', {'body': b'[' * 4000}),
-    (400, 'UTF-8', {'body': b'"\xff"'}), (400, 'nan', {'body': b'{"temperature": NaN}'}),
-    (400, '128', {'body': b'{"prompt": "%s"}' % (b'x' * 200)}),
-    (400, 'messages', {'path': CHAT}), (400, 'role', {'path': CHAT, 'body': b'{"messages": [5]}'}),
-    (400, 'king', {'path': CHAT, 'body': b'{"messages": [{"role": "king", "content": "x"}]}'}),
-    (413, 'Content-Length', {'Content_Length': '-5'}), (413, 'abc', {'Content_Length': 'abc'}),
-    (413, '5001', {'body': b'x' * 5001}), (404, '', {'method': 'GET'}),
-    (404, '/v1/models', {'path': '/v1/nothing'}), (404, "'gpt'", {'body': b'{"model": "gpt"}'}),
-    (404, '/problems', {'body': b'{"task_id": "x/99"}'}),
+    (400, 'UTF-8', {'body': b'"\xff"'}), (400, '128', {'body': {'prompt': 'x' * 200}}),
+    (400, 'king', {'path': CHAT, 'body': {'messages': [{'role': 'king', 'content': 'x'}]}}),
+    (413, '5001', {'body': b'x' * 5001}),
+    (404, '', {'method': 'GET'}), (404, "'gpt'", {'body': {'model': 'gpt'}}),
     *((403, 'this machine', {'Host': text})
       for text in ('evil.example:8000', '', 'localhost.evil.example')),
     *((403, 'this machine', {'Origin': text})
@@ -242,18 +195,21 @@ REFUSED = [         # status, words of the sentence, what differs from a request
 
 def test_each_refusal_has_its_status_and_no_other_machine_or_site_is_let_in(
         server, models, monkeypatch):
+    def is_refused(status, words, path=COMPLETE, body=ASKS, **how):
+        """In OpenAI's form of an error."""
+        found, answer = ask(server, path, body, **how)
+        assert (found, answer['error']['type']) == (status, 'invalid_request_error'), answer
+        assert words in answer['error']['message']
+
     for status, words, how in REFUSED:
-        how = {'path': COMPLETE, 'body': b'{"prompt": "a"}', **how}
-        refused(ask(server, how.pop('path'), **how), status, words)
+        is_refused(status, words, **how)
     assert server.server_address[0] == '127.0.0.1'          # no other machine can connect
     get = b'GET / HTTP/1.0\r\nHost: localhost\r\nOrigin: http://x.example\r\n\r\n'
     assert b' 501 ' in raw(server, get.replace(b'GET', b'OPTIONS'))         # a preflight
-    page = (ROOT / 'extras/page.html').read_text(encoding='utf-8')
-    assert ask(server, '/') == (200, page) and "default-src 'none'" in page
+    assert "default-src 'none'" in ask(server, '/')[1]
     assert b'\r\nX-Frame-Options: DENY\r\n' in raw(server, get)
-    with monkeypatch.context() as m:                        # a bug has a status, too
-        m.setattr(models['out/a'][0], 'backbone', None)
-        refused(ask(server, COMPLETE, {'prompt': 'aa'}), 500, 'log')
+    monkeypatch.setattr(models['b'][0], 'backbone', None)
+    is_refused(500, 'log', body={'model': 'b', 'prompt': 'aa'})         # a bug has a status, too
 
 
 # --- hostile and hasty clients --------------------------------------------------------------------
@@ -268,20 +224,37 @@ def chunked(*chunks, end=b'0\r\n\r\n', head=b''):
     return b'POST /v1/completions HTTP/1.1\r\n%s\r\n%s' % (head, body)
 
 
-GOOD = post(b'{"prompt": "a", "max_tokens": 90, "temperature": 0, "stream": true}')
+LONG = b'{"prompt": "a", "max_tokens": 120, "temperature": 0, "stream": true, "logprobs": 1}'
 HOSTILE = [b'\0' * 3000, b'GET / HTTP/9.9\r\n\r\n', b'GET ' + b'/' * 70000,
            b'\x16\x03\x01 TLS' * 20,
            b'GET / HTTP/1.1\r\nHost: localhost\r\n' + b'A: b\r\n' * 5000 + b'\r\n',
-           post(b'{}', b'Content-Length: 900000\r\n'),
-           post(b'{"stop": "\\ud800", "prompt": "\\ud800", "logprobs": 3}'), GOOD + GOOD]
+           post(b'{}', b'Content-Length: 900000\r\n'), post(LONG) * 2,
+           post(b'{"stop": "\\ud800", "prompt": "\\ud800", "logprobs": 3}')]
 
 
 def test_no_bytes_stop_the_server_and_none_keep_its_thread(server, capfd):
     for data in HOSTILE:
         with contextlib.suppress(OSError):
             raw(server, data)           # it gets an answer, or the server gives up after a second
-    assert raw(server, GOOD[:-9]) == raw(server, GOOD[:30]) == b''
+    assert raw(server, post(LONG)[:-9]) == raw(server, post(LONG)[:30]) == b''
     assert 'Traceback' not in capfd.readouterr().err
+
+
+def test_a_client_that_sends_a_byte_now_and_then_is_let_go(server):
+    """No byte is late, but all of them take longer than a second."""
+    with socket.create_connection(server.server_address) as s, pytest.raises(OSError):
+        for byte in post(LONG):
+            s.sendall(bytes([byte]))
+            time.sleep(0.3)
+
+
+def begun(s):
+    """The beginning of a long answer, which the model goes on to write."""
+    s.sendall(post(LONG))
+    taken = b''
+    while b'data: ' not in taken:
+        taken += s.recv(500)
+    return taken
 
 
 def test_a_request_waits_for_the_one_before_unless_that_client_goes_away(models):
@@ -289,30 +262,19 @@ def test_a_request_waits_for_the_one_before_unless_that_client_goes_away(models)
     with serving({'m': models['b'], 'other': models['out/a']}) as server:
         model.pause, model.steps = 0.1, 0
         with socket.create_connection(server.server_address) as s:
-            s.sendall(GOOD)
-            assert s.recv(9)                # its answer has begun
-            began = time.monotonic()
+            begun(s)                # and nobody waits for another model
             other = {'model': 'other', 'prompt': 'a', 'max_tokens': 1}
-            assert ask(server, COMPLETE, other)[0] == 200           # nobody waits for another model
-            assert time.monotonic() - began < 5 and model.steps < 50        # of 90
-        assert ask(server, COMPLETE, {'prompt': 'a', 'max_tokens': 1})[0] == 200
+            assert ask(server, COMPLETE, other)[0] == 200 and model.steps < 50      # of 120
         model.pause = 0
-    assert model.steps < 60 and model.most == 1
-
-
-def test_a_body_may_come_in_chunks_of_any_size(server):
-    """Go, Java and Node send a body so when they don't know its length, and proxies pass it on."""
-    asked = {'prompt': 'a é', 'max_tokens': 5, 'seed': 1}
-    body = json.dumps(asked, ensure_ascii=False).encode()
-    text = json.dumps(ask(server, COMPLETE, asked)[1]['choices'][0]['text']).encode()
-    odd = chunked(end=b'%X ; name="a value"\r\n%s\r\n000\r\n\r\n' % (len(body), body))
-    for data in chunked(*map(bytes, zip(body))), odd, odd.replace(b': chunked', b':Chunked  '):
-        assert text in raw(server, data)
+        assert ask(server, COMPLETE, {'prompt': 'a', 'max_tokens': 1})[0] == 200
+        assert model.steps < 60
 
 
 SMUGGLED = b'POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}'
-ASKS = b'{"prompt": "a"}'
-UNCERTAIN = {400: [         # where a body ends, or which of two lengths counts
+BODIES = {200: [        # Go, Java and Node send chunks when they don't know the length
+    chunked(*map(bytes, zip(ASKS))), chunked(ASKS).replace(b': chunked', b':Chunked  '),
+    chunked(end=b'F ; name="a value"\r\n%s\r\n000\r\n\r\n' % ASKS)],
+    400: [              # where does it end, and which of two lengths counts?
     *(chunked(end=size + b'\r\n{}\r\n0\r\n\r\n')
       for size in (b'zz', b'-2', b'+2', b'0x2', b' 2', b'0_2', b'', b'2' * 300)),
     *(chunked(end=end) for end in (
@@ -323,85 +285,35 @@ UNCERTAIN = {400: [         # where a body ends, or which of two lengths counts
         b'transfer-encoding: chunked\r\n')),
     *(chunked(ASKS).replace(b': chunked', coding, 1)
       for coding in (b': gzip, chunked', b': identity', b':', b': chunked, chunked')),
-    post(ASKS, b'Content-Length: 15\r\n')], 413: [
-    chunked(b'x' * 5001), chunked(*[b'x'] * 5001), chunked(end=b'FFFFFFFF\r\n'),
-    chunked(end=b'1389\r\n'),           # that is 5001, and nothing of it has come
-    GOOD.replace(b'Length: ', b'Length: ' + b'9' * 5000)]}
+    post(ASKS, b'Content-Length: 15\r\n')],
+    413: [chunked(b'x' * 5001), chunked(*[b'x'] * 5001), chunked(end=b'FFFFFFFF\r\n'),
+          post(ASKS).replace(b'Length: ', b'Length: ' + b'9' * 5000)]}
 
 
-def test_a_body_whose_end_is_not_certain_is_refused_and_hides_no_second_request(server):
-    for status, requests in UNCERTAIN.items():
+def test_a_body_may_come_in_chunks_but_one_whose_end_is_not_certain_hides_no_second_request(server):
+    for status, requests in BODIES.items():
         for data in requests:
             answer = raw(server, data)
             assert b' %d ' % status in answer.split(b'\r\n')[0], (data[:300], answer)
-            assert answer.count(b'HTTP/1.') == 1 and b'invalid_request_error' in answer
-
-
-def drip(connection, data, end):
-    """Send a byte now and then until the other side closes. -> whether it did"""
-    connection.settimeout(0.3)
-    for byte in data:
-        if time.monotonic() > end:
-            return False
-        try:
-            connection.sendall(bytes([byte]))
-            if connection.recv(1) == b'':
-                return True
-        except TimeoutError:
-            pass
-        except OSError:
-            return True
-    return False
-
-
-def test_a_client_that_sends_a_byte_now_and_then_is_let_go(server):
-    """In the head, in a body and in chunks: no byte is late, but all take longer than a second."""
-    many = b'{"prompt": "%s"}' % (b'a' * 900)
-    pairs = [       # what comes at once, and what comes slowly
-        (b'', GOOD), (b'POST / HTTP/1.1\r\nHost: localhost\r\n', b'A: b\r\n' * 90),
-        (post(many).partition(b'{')[0], many), (chunked(end=b''), b'1\r\na\r\n' * 200),
-        (chunked(end=b''), b'400\r\n' + many), (chunked(end=b''), b'1;' + b'x' * 190)]
-    results = []
-
-    def client(head, rest):
-        with socket.create_connection(server.server_address) as s:
-            s.sendall(head)
-            results.append(drip(s, rest, time.monotonic() + 20))
-
-    threads = [threading.Thread(target=client, args=pair) for pair in pairs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == [True] * len(threads)
+            assert answer.count(b'HTTP/1.') == 1
 
 
 def test_a_client_that_reads_slowly_is_let_go_and_the_model_does_not_wait_for_it(server, models):
     """It takes 2.5 kB/s of about 60 kB: no piece waits for a second, but all of them for 24."""
     server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # of its connections, too
-    taken, model = bytearray(), models['out/a'][0]
+    model = models['out/a'][0]
     model.steps = 0
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         s.connect(server.server_address)
-        s.sendall(post(b'{"prompt": "a", "max_tokens": 120, "temperature": 0, "stream": true, '
-                       b'"logprobs": 1}'))
-        taken += s.recv(500)                # its answer has begun
-
-        def read():
-            with contextlib.suppress(ConnectionError):
-                while piece := s.recv(500):
-                    taken.extend(piece)
-                    time.sleep(0.2)
-
-        reader = threading.Thread(target=read)
-        reader.start()
+        taken = begun(s)
         assert ask(server, COMPLETE, {'prompt': 'a', 'max_tokens': 1})[0] == 200
-        n_taken, n_steps = len(taken), model.steps
-        reader.join()
-    assert n_steps > 120, n_steps               # nobody waited for the client
-    assert n_taken < 30_000 and len(taken) < 50_000, (n_taken, len(taken))
-    assert b'[DONE]' not in taken
+        assert model.steps > 120            # nobody waited for the client
+        with contextlib.suppress(ConnectionError):
+            while piece := s.recv(500):
+                taken += piece
+                time.sleep(0.2)
+    assert len(taken) < 50_000 and b'[DONE]' not in taken
 
 
 # --- sample.py --serve ----------------------------------------------------------------------------
@@ -421,14 +333,13 @@ def ask(server, path, **fields):
     return connection.getresponse()
 
 def client(server):
-    models = json.load(ask(server, '/v1/models'))['data']
     task_id = json.load(ask(server, '/problems'))['data'][9]['task_id']
     verdict = json.load(ask(server, '/v1/completions', task_id=task_id))['verdict']
     answer = ask(server, '/v1/completions', prompt='a', seed=3, max_tokens=120, stream=True)
     first = answer.readline().decode()
     os.kill(os.getpid(), signal.SIGTERM)
     with open('answers.json', 'w', encoding='utf-8') as f:
-        json.dump([models, verdict, first + answer.read().decode()], f)
+        json.dump([verdict, first + answer.read().decode()], f)
 """
 # 20 clients hang: in the head, in a body, and before an answer that they don't read.
 HANGING = """
@@ -459,38 +370,32 @@ ASKED = replaced('listen', """
     threading.Thread(target=client, args=arguments, daemon=True).start()""")
 
 
-def serve_base(folder, first, *flags):
-    return run('sample.py', '--ckpt=base', '--serve=0', '--device=cpu', *flags, cwd=folder,
-               timeout=90, before=first + ASKED)
-
-
-def test_sigterm_finishes_what_runs_and_exits_with_0(models, tmp_path):
-    """The answer is long: the signal comes while it is written, and it is whole all the same."""
+@pytest.fixture
+def serve_base(models, tmp_path):
     save_run(tmp_path / 'base', *models['out/a'])
-    save_run(tmp_path / 'sft', *models['b'], config={'stage': 'sft'})
-    result = serve_base(tmp_path, CLIENT, '--ckpt=base,sft', '--allow_code_execution=True')
-    assert (result.returncode, result.stderr) == (0, ''), result.stderr
-    assert 'Ctrl-C ends it' in result.stdout
-    its_models, verdict, text = json.loads((tmp_path / 'answers.json').read_text('utf-8'))
-    assert text.startswith('data: {') and text.endswith('data: [DONE]\n\n')
-    assert '"finish_reason": "' in text
-    assert [(m['id'], m['chat']) for m in its_models] == [('base', False), ('sft', True)]
-    assert verdict['outcome'] in ('syntax', 'empty', 'exception'), verdict
+    return lambda first, *flags: run('sample.py', '--ckpt=base', '--serve=0', '--device=cpu',
+                                     *flags, cwd=tmp_path, timeout=90, before=first + ASKED)
 
+
+def test_sigterm_finishes_what_runs_and_exits_with_0(serve_base, tmp_path):
+    """The answer is long: the signal comes while it is written, and it is whole all the same."""
+    result = serve_base(CLIENT, '--allow_code_execution=True')
+    assert (result.returncode, result.stderr) == (0, ''), result.stderr
+    verdict, text = json.loads((tmp_path / 'answers.json').read_text('utf-8'))
+    assert text.startswith('data: {') and text.endswith('data: [DONE]\n\n')
+    assert verdict['outcome'] in ('syntax', 'empty', 'exception'), verdict
     with socket.create_server(('127.0.0.1', 0)) as other:
         port = other.getsockname()[1]
-        result = run('sample.py', '--ckpt=base', '--device=cpu', f'--serve={port}', cwd=tmp_path)
-        mistake(result, 'cannot listen', f'{port}', 'another port')
+        mistake(serve_base('', f'--serve={port}'), 'cannot listen', f'{port}', 'another port')
 
 
-def test_ctrl_c_ends_the_server_though_clients_hang_and_a_second_one_at_once(models, tmp_path):
-    save_run(tmp_path / 'base', *models['out/a'])
-    result = serve_base(tmp_path, 'SIGNALS = 1' + HANGING)
+def test_ctrl_c_ends_the_server_though_clients_hang_and_a_second_one_at_once(serve_base):
+    result = serve_base('SIGNALS = 1' + HANGING)
     assert (result.returncode, result.stderr) == (0, '')
     # The server would give the clients minutes, and a model that is slow needs as many.
     slow = before('hidden states', 'import time; time.sleep(5)')
     patient = 'import extras.server\nextras.server.GRACE = 900\nSIGNALS = 2'
-    assert serve_base(tmp_path, slow + patient + HANGING).returncode == -signal.SIGINT
+    assert serve_base(slow + patient + HANGING).returncode == -signal.SIGINT
 
 
 # --- the page: Node runs its JavaScript -----------------------------------------------------------
@@ -537,15 +442,14 @@ wait().then(async () => {
 """
 
 
-def problem(number):
+PROBLEMS = []
+for number in range(6):
     prompt = f'def f{number}(x):\n    """Return </script> & "{NASTY[-number - 9:].strip()}"."""\n'
-    return {'task_id': f'odd/{number}', 'prompt': prompt, 'asked': f'Complete:\n{prompt}',
-            'tests': MESSAGE, 'test': 'pass', 'entry_point': 'f', 'rules': [], 'solution': '',
-            'messages': [{'role': 'user', 'content': f'Complete:\n{prompt}'}],
-            'ends': r'(?<=\n)(?=[^\s)\]}])'}
-
-
-PROBLEMS = [problem(number) for number in range(6)]
+    PROBLEMS.append({
+        'task_id': f'odd/{number}', 'prompt': prompt, 'asked': f'Complete:\n{prompt}',
+        'tests': MESSAGE, 'test': 'pass', 'entry_point': 'f', 'rules': [], 'solution': '',
+        'messages': [{'role': 'user', 'content': f'Complete:\n{prompt}'}],
+        'ends': r'(?<=\n)(?=[^\s)\]}])'})
 
 
 def test_a_link_to_a_problem_fills_in_the_question_and_asks_only_after_a_click(models):
@@ -579,118 +483,58 @@ async function ask_all(asked) {
   }
   return rows
 }`)
-globalThis.given = given
-Promise.resolve(require('vm').runInThisContext(given.script)).then(
-  value => console.log(JSON.stringify(value)))
+ask_all(given.asked).catch(e => e.message).then(value => console.log(JSON.stringify(value)))
 '''
 
 
 @pytest.fixture(scope='module')
 def shown(tmp_path_factory):
-    """(ask(script, **given), {name: (model, tokenizer, its settings)}, the page of these models):
-    grouped heads, a tied matrix, and one that says ok."""
-    tokenizer = Tokenizer.train(SOURCE, 700)
-    small = dict(vocab_size=tokenizer.vocab_size, block_size=64, n_ffn=44, vocab_multiple=64)
-    models = {'a "base"': (lively(0.3, **small, n_kv_head=2, tie_embeddings=False), tokenizer, {}),
-              'chat': (lively(0.3, **small, n_layer=1, n_head=2, rope_theta=500.0), tokenizer,
-                       {'stage': 'sft'}),
+    """(ask(requests), {name: (model, tokenizer, its settings)}, the page of these models): grouped
+    heads, a tied matrix, and one that says ok. A pattern of llama.cpp has ++, which JavaScript
+    lacks."""
+    ours, other = (Tokenizer.train(SOURCE + NASTY + SPACES, 700, pattern=pattern)
+                   for pattern in (PATTERN, [*exports.NAMES][2]))
+    small = dict(vocab_size=700, block_size=64, n_ffn=44)
+    models = {'a "base"': (lively(0.3, **small, n_kv_head=2, tie_embeddings=False), ours, {}),
+              'chat': (lively(0.3, **small, n_head=2, rope_theta=500.0), other, {'stage': 'sft'}),
               'knows': (chain('\nok', '<|im_end|>', 256), TOKENIZER, {'stage': 'dpo'})}
     path = tmp_path_factory.mktemp('page') / 'demo.html'
-    said = exports.write_page(path, models, PROBLEMS, lambda *job: sandbox.Result('wrong', MESSAGE))
-    assert str(path) in said and '3 models' in said
+    exports.write_page(path, models, PROBLEMS, lambda *job: sandbox.Result('wrong', MESSAGE))
     page = path.read_text(encoding='utf-8')
-    return lambda script, **given: in_node(PAGE, page=page, script=script, **given), models, page
+    return lambda *requests: in_node(PAGE, page=page, asked=requests), models, page
 
 
-def requests_of(n, **more):
-    """Pieces of hard texts, cut anywhere: a text or a message for each model in turn."""
-    text = NASTY + SOURCE + SPACES
-    for i in range(n):
-        piece = text[(i * 97) % (len(text) - 40):][:5 + i % 21]
-        fields = {'max_tokens': 20, 'temperature': 0, 'top_k': 0}
-        content = {'messages': [{'role': 'user', 'content': piece}]} if i % 2 else {'prompt': piece}
-        name = 'chat' if i % 2 else 'a "base"'
-        yield [{'model': name, 'seed': i} | fields | content | more, bool(i % 2)]
-
-
-@torch.no_grad()
 def test_ids_probabilities_and_texts_of_the_page_are_torchs(shown):
-    """Each id is torch's most probable one after those before it, unless two are within 1e-4."""
+    """Of pieces of hard texts, cut anywhere. The answers to the last end with the context."""
     ask_page, models, _ = shown
-    requests = [*requests_of(30)]
-    rows = ask_page('ask_all(given.asked)', asked=requests)
-    for (request, is_chat), row in zip(requests, rows, strict=True):
-        model, tokenizer, _ = models[request['model']]
-        prompt, allowed, n_again = encode(tokenizer, request['messages' if is_chat else 'prompt'])
-        ids = row['ids']
-        assert len(ids) == 20 + (n_again > 0) or ids[-1] in tokenizer.stop
-        logits = model(torch.tensor([prompt + ids[:-1]]))[0][0, len(prompt) - 1:]  # (n, V)
-        logits[:, tokenizer.never_in_answers(model.config.vocab_size)] = -math.inf
-        if allowed:
-            logits[0, [id for id in range(logits.shape[1]) if id not in allowed]] = -math.inf
-        for id, token, log_p in zip(ids, row['tokens'], logits.log_softmax(-1), strict=True):
-            best = log_p.topk(4).values
-            assert best[0] - log_p[id] < 1e-4, (request, ids)
-            found = [rival['logprob'] for rival in (token, *token['top_logprobs'])]
-            wanted = [log_p[id], *best[best > -math.inf]]
-            assert found == pytest.approx([p.item() for p in wanted], abs=1e-3), request
-        data = tokenizer.decode_bytes([id for id in ids if id not in tokenizer.stop])[n_again:]
-        assert row['text'] == data.decode('utf-8', 'replace')
-    assert sum(len(row['ids']) for row in rows) > 300
+    text, requests, wanted = NASTY + SOURCE + SPACES, [], []
+    for i in range(30):
+        name, source = ('chat', 'messages') if i % 2 else ('a "base"', 'prompt')
+        piece = text[i * 397 % 9000:][:5 + i % 21]
+        asked = [{'role': 'user', 'content': piece}] if i % 2 else piece
+        ids, _, n_again = encode(models[name][1], asked)
+        n = 20 if i < 28 else 65 - len(ids) - (n_again > 0)
+        wanted.append(written(*models[name][:2], asked, n))
+        requests.append([{'model': name, source: asked, 'max_tokens': n if i < 28 else 99,
+                          'temperature': 0, 'top_k': 0}, bool(i % 2)])
+    for row, (text, best) in zip(ask_page(*requests), wanted, strict=True):
+        assert row['text'] == text
+        assert log_p_in(row['tokens']) == pytest.approx(best, abs=1e-3)
+    assert 'context of 64 tokens' in ask_page([{'model': 'a "base"', 'prompt': SOURCE}, False])
 
 
-def test_the_pages_ids_are_those_of_python_whatever_the_pattern(shown):
-    texts = [NASTY, SPACES, SOURCE, '', 'I\'ll', *(NASTY[i:] + SPACES[i:] for i in range(40))]
-    for pattern in (PATTERN, SMALL_PATTERN, *exports.NAMES):        # one of llama.cpp's uses ++
-        tokenizer = Tokenizer.train(SOURCE + NASTY * 9 + SPACES * 9, 900, pattern=pattern)
-        ids = shown[0]('''{
-            const ranks = new Map(given.tokens.map((token, id) => [token, id]))
-            const tokenizer = { ranks, pattern: javascript(given.pattern) }
-            given.texts.map(text => encode(tokenizer, text))
-        }''', tokens=[token.decode('latin-1') for token in tokenizer.vocab], texts=texts,
-                       pattern=tokenizer.pattern)
-        assert ids == [tokenizer.encode(text) for text in texts], pattern
-
-
-def test_the_page_draws_tokens_by_their_probabilities(shown):
-    """Temperature and top k as in model.sample; the same seed draws the same."""
-    logits = [0.0, 2.0, -math.inf, 1.0, 0.5, 3.0]
-    torch.manual_seed(0)
-    ids = shown[0]('''{
-        const random = dice(7), z = given.logits.map(z => z ?? -Infinity)
-        Array.from({ length: 20000 }, () => draw(z, 0.8, 3, random))
-    }''', logits=[None if math.isinf(z) else z for z in logits])
-    theirs = sample(torch.tensor([logits] * 20000), 0.8, 3).tolist()
-    for id in range(len(logits)):
-        assert ids.count(id) / 20000 == pytest.approx(theirs.count(id) / 20000, abs=0.015)
-    warm = [*requests_of(4, temperature=1.0)]
-    other = [[{**request, 'seed': 99}, is_chat] for request, is_chat in warm]
-    first, again, another = shown[0]('Promise.all(given.asked.map(ask_all))',
-                                     asked=[warm, warm, other])
-    assert first == again != another
-
-
-def test_an_answer_of_the_page_ends_with_the_context_and_a_verdict_is_of_the_tested_answer(shown):
-    """It belongs to a problem at temperature 0, asked as when the file was written. A text ends
-    before column 0. A question that is too long is refused."""
-    ask_page, models, _ = shown
-    request = {'model': 'knows', 'task_id': 'odd/2', 'temperature': 0, 'top_k': 0, 'max_tokens': 99}
-    long = [*requests_of(6, max_tokens=9999)]
-    chat, text, warm, short, *rows = ask_page('ask_all(given.asked)', asked=[
-        [request, True], [request, False], [{**request, 'temperature': 1e3}, True],
-        [{**request, 'max_tokens': 1}, True], *long])
-    assert chat['text'] == 'ok'
+def test_a_verdict_of_the_page_is_of_the_tested_answer_and_a_text_ends_before_column_0(shown):
+    """It belongs to a problem at temperature 0, asked as when the file was written."""
+    asked = {'model': 'knows', 'task_id': 'odd/2', 'temperature': 0, 'top_k': 0, 'max_tokens': 99}
+    chat, text, warm = shown[0]([asked, True], [asked, False], [asked | {'temperature': 1e3}, True])
     assert chat['verdict'] == {'outcome': 'wrong', 'message': MESSAGE, 'text': 'ok'}
     assert text['text'] == '' and len(text['ids']) == 2     # the healed newline, then column 0
-    assert short['text'] == 'o' and warm['text'] != 'ok'
-    assert [row['verdict']['outcome'] for row in (text, warm, short)] == ['', '', '']
-    for (request, is_chat), row in zip(long, rows, strict=True):
-        tokenizer = models[request['model']][1]
-        prompt = encode(tokenizer, request['messages' if is_chat else 'prompt'])[0]
-        assert len(prompt + row['ids']) == 65 or row['ids'][-1] in tokenizer.stop
-    much = [[{**long[0][0], 'prompt': SOURCE}, False]]
-    said = ask_page('ask_all(given.asked).catch(e => e.message)', asked=much)
-    assert 'context of 64 tokens' in said
+    assert chat['text'] == 'ok' != warm['text']
+    assert text['verdict']['outcome'] == warm['verdict']['outcome'] == ''
+
+
+def in_page(page):
+    return json.loads(re.search('<script id="models".*?>(.*?)</script>', page, re.S)[1])
 
 
 def test_the_file_needs_nothing_else_and_shows_texts_only_as_text(shown):
@@ -700,46 +544,17 @@ def test_the_file_needs_nothing_else_and_shows_texts_only_as_text(shown):
     assert not re.search('fetch|XMLHttpRequest|WebSocket|import|Worker|/v1/', code)
     assert not re.search('innerHTML|outerHTML|insertAdjacent|document.write|srcdoc|eval', code)
     assert re.findall(r'(?:src|href)="(.*?)"', page) == ['data:,'] and "default-src 'none'" in page
-    assert page.count('</script>') == page.count('<script') == 3
-    data = json.loads(re.search('<script id="models".*?>(.*?)</script>', page, re.S)[1])
-    assert [each['prompt'] for each in data['problems']] == [each['prompt'] for each in PROBLEMS]
-    assert data['problems'][0]['tests'] == MESSAGE and 'solution' not in data['problems'][0]
+    assert page.count('</script>') == page.count('<script') == 3 and '"solution"' not in page
+    assert in_page(page)['problems'][2]['prompt'] == PROBLEMS[2]['prompt']
 
 
-def test_weights_are_rounded_to_8_bits_and_a_scale():
-    torch.manual_seed(0)
-    before = torch.randn(5, 300)
-    before[3] = 0
-    after = before.clone()
-    exports.rounded(after)
-    step = before.abs().amax(dim=1, keepdim=True) / 127
-    assert ((after - before).abs() <= step * 0.5001).all() and (after[3] == 0).all()
-
-
-def test_the_command_writes_the_page_and_what_it_cannot_hold_is_one_sentence(tmp_path, monkeypatch):
+def test_the_command_writes_the_page_and_what_it_cannot_hold_is_one_sentence(tmp_path):
     for name, more in ('base', {}), ('chat', {'config': {'stage': 'sft'}}):
         save_run(tmp_path / name, chain('\nok', '<|im_end|>'), TOKENIZER, **more)
     export = lambda *flags: run('sample.py', '--export=html', *flags, cwd=tmp_path)
-    assert 'a.html: 2 models in ' in ok(export('--ckpt=base,chat', '--out=a.html'))
-    ok(export('--ckpt=chat', '--allow_code_execution=True'))
-    models = []
-    for name in 'a.html', 'demo.html':
-        page = (tmp_path / name).read_text(encoding='utf-8')
-        data = re.search('<script id="models".*?>(.*?)</script>', page, re.S)[1]
-        models += json.loads(data)['models']
-    assert [(model['id'], model['chat'], len(model['judged'])) for model in models] == [
-        ('base', False, 0), ('chat', True, 0), ('chat', True, 100)]
-    found = {(answer['text'], answer['outcome']) for answer in models[2]['judged'].values()}
-    assert found == {('ok', 'exception')}
-    mistake(export('--ckpt=chat', '--out=gone/a.html'), 'gone/a.html', '--out')
-
-    path = tmp_path / 'no.html'
-    write_page = lambda model, its=TOKENIZER: exports.publish_html(path, {'odd': (model, its, {})})
-    for how in {'rope_scaling': (2.0,)}, {'qkv_bias': True}, {'qk_norm': True}:
-        is_mistake('our own bpe', write_page, lively(**how))
-    inline_flag = Tokenizer('bpe', TOKENIZER.vocab, pattern="(?i:'s)|[\\s\\S]")
-    for odd in Tokenizer.char('ab'), inline_flag:
-        is_mistake('our own bpe', write_page, lively(), odd)
-    monkeypatch.setattr(exports, 'LARGEST', 1000)
-    is_mistake('odd has 19,168 parameters, more than the 1,000 .*--serve', write_page, lively())
-    assert not path.exists()
+    ok(export('--ckpt=base,chat', '--out=a.html'))
+    models = in_page((tmp_path / 'a.html').read_text(encoding='utf-8'))['models']
+    assert [(model['id'], model['chat'], model['judged']) for model in models] == [
+        ('base', False, {}), ('chat', True, {})]            # programs run only if that is typed
+    save_run(tmp_path / 'odd', lively(vocab_size=2), Tokenizer.char('ab'))
+    mistake(export('--ckpt=odd'), 'our own bpe', '--serve=8000')
