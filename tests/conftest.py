@@ -94,6 +94,15 @@ def torchrun(n, script, *arguments, cwd=None, agent=(), before='', env=None, tim
                               env={**os.environ, 'BEFORE': before, **(env or {})})
 
 
+# before=FORGET: the process has imported the modules of this checkout, and forgets them first, so
+# that a script which was copied alone imports what is beside it.
+FORGET = '''
+import sys
+for name in 'model', 'tokenizer', 'configurator', 'extras':
+    sys.modules.pop(name, None)
+'''
+
+
 def ok(result):
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
