@@ -59,19 +59,17 @@ def server():
                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before='', grace=2):
+def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before=''):
     """A script of this checkout, or with python -m a module, as its user runs it; paths in
-    arguments are relative to cwd. `before` is executed in each process first. grace: seconds that
-    the other processes have when one has failed."""
+    arguments are relative to cwd. `before` is executed in each process first."""
     job = {'script': str(ROOT / script) if str(script).endswith('.py') else script,
            'arguments': [*map(str, arguments)], 'before': before, 'env': env or {},
-           'cwd': str(cwd or os.getcwd()), 'processes': processes, 'timeout': timeout,
-           'grace': grace}
+           'cwd': str(cwd or os.getcwd()), 'processes': processes, 'timeout': timeout}
     print(json.dumps(job), file=server().stdin, flush=True)
     return subprocess.CompletedProcess(script, *json.loads(server().stdout.readline()))
 
 
-# What torchrun starts instead of a script, if something is to be executed first.
+# What torchrun starts instead of a script.
 STARTER = """
 import os, runpy, sys
 del sys.argv[0]
@@ -81,17 +79,16 @@ runpy.run_path(sys.argv[0], run_name='__main__')
 """
 
 
-def torchrun(n, script, *arguments, cwd=None, agent=(), before='', env=None, timeout=150):
+def torchrun(n, script, *arguments, agent=(), before='', env=None, timeout=150):
     """A script of this checkout as n processes of torchrun itself, which takes a free port. agent:
     its flags. run(processes=n) is faster."""
-    with tempfile.TemporaryDirectory() as folder:
-        starter = pathlib.Path(folder, 'starter.py')
-        starter.write_text(STARTER, encoding='utf-8')
-        start = [starter] if before else []
-        command = [sys.executable, '-m', 'torch.distributed.run', '--standalone']
-        command += [f'--nproc_per_node={n}', *agent, *start, ROOT / script, *map(str, arguments)]
-        return subprocess.run(command, cwd=cwd, timeout=timeout, text=True, capture_output=True,
-                              env={**os.environ, 'BEFORE': before, **(env or {})})
+    with tempfile.NamedTemporaryFile('w', suffix='.py') as starter:
+        print(STARTER, file=starter, flush=True)
+        return subprocess.run(
+            [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={n}',
+             *agent, starter.name, ROOT / script, *map(str, arguments)],
+            timeout=timeout, text=True, capture_output=True,
+            env={**os.environ, 'BEFORE': before, **(env or {})})
 
 
 # before=FORGET: the process has imported the modules of this checkout, and forgets them first, so
@@ -190,11 +187,10 @@ def expect_same_run(out, straight, disturbed='interrupted'):
     compared = f'a run that was {disturbed}, next to one that nothing disturbed:'
     expect(f'{compared} the rows of metrics.jsonl, of each step the last', metrics(straight),
            metrics, out)
-    for file in ('last.pt', 'best.pt'):
+    for file in 'last.pt', 'best.pt':
         a, b = state(out, file), state(straight, file)
-        assert a.keys() == b.keys()
         expect(f'{compared} what differs in {file}', [],
-               lambda: [k for k in a if not same(a[k], b[k])])
+               lambda: [k for k in a | b if not same(a.get(k), b.get(k))])
     assert contents(out).keys() == contents(straight).keys()                        # no leftovers
     config = {**read_json(straight / 'config.json'), 'out_dir': str(out)}   # also where it began
     assert read_json(out / 'config.json') == config
@@ -308,14 +304,13 @@ def reward(prompt, completion):
 def make_conversations(folder, n=60):
     """Of one to three sums each, some behind a message of a system or a tool."""
     dice = random.Random(1)
-    say = lambda role, content: {'role': role, 'content': content}
-    for side, k in (('train', n), ('val', 20)):
+    for side, k in ('train', n), ('val', 20):
         rows = []
         for _ in range(k):
-            messages = [say(dice.choice(['system', 'tool']), 'é so')] * dice.randint(0, 1)
+            said = [(dice.choice(['system', 'tool']), 'é so')] * dice.randint(0, 1)
             for a in dice.sample(range(999), dice.randint(1, 3)):
-                messages += [say('user', f'{a} + 7?'), say('assistant', f'{a + 7}')]
-            rows.append({'messages': messages})
+                said += [('user', f'{a} + 7?'), ('assistant', f'{a + 7}')]
+            rows.append({'messages': [{'role': role, 'content': text} for role, text in said]})
         write(folder / f'{side}.jsonl', rows)
     return folder
 

@@ -91,9 +91,6 @@ def test_the_best_model_is_that_of_all_parts_of_a_run_and_never_the_untrained_on
     for out in done, worse, more:
         found = best(series(out, kind)[1:])
         assert found == state(out)['best_val'] == GPT.load(out).saved['best_val']
-    if trainer.name != 'rl':                # its reward is good by luck, too
-        assert best(series(worse, kind)) == series(worse, kind)[0]
-        assert found != series(more, kind)[-1]
 
 
 @every_trainer

@@ -11,8 +11,8 @@ import sys
 import textwrap
 
 import pytest
-from conftest import ROOT, mistake, ok, read_json, run, save_run, write
-from exercise import EMPTY, EXERCISES, blanked, copy_project, grade_cell, part_to_write, verdict
+from conftest import ROOT, mistake, ok, run, save_run, write
+from exercise import EMPTY, EXERCISES, blanked, copy_project, grade_cell, verdict
 from notebooks import begin, exercise_cells, notebook, tour_cells
 from tour import BLOCK, NOTHING, OURS, PAGE, YOURS, pieces
 from wrong_answers import WRONG
@@ -58,8 +58,8 @@ def test_maps_links_and_names_of_files_functions_and_tests_are_right_and_every_p
     assert sorted(doors) == names_in('extras/')
     map_of_tests = text_of('tests/README.md')
     rows = map_of_tests.split('## Which file tests what')[1].splitlines()[4:]
-    named = [f'test_{name}' for row in rows for name in row.split('|')[2].split()]
-    assert sorted(named) == [name for name in names_in('tests/') if name.startswith('test_')]
+    tests = [f'test_{name}' for row in rows for name in row.split('|')[2].split()]
+    assert sorted(tests) == [name for name in names_in('tests/') if name.startswith('test_')]
 
     linked = set()
     for path, text in PAGES.items():
@@ -72,8 +72,8 @@ def test_maps_links_and_names_of_files_functions_and_tests_are_right_and_every_p
         for name in re.findall(folders, text):
             assert (ROOT / name).exists(), (path, name)
     assert {path for path in PAGES if path.parent.name == 'docs'} <= linked
-    functions = re.findall(r'`([\w/]+\.py):([\w.]+)`', ''.join(PAGES.values()))
-    for file, names in functions + re.findall(r'`(test_\w+\.py)::(\w+)`', map_of_tests):
+    named = re.findall(r'`([\w/]+\.py)::?([\w.]+)`', ''.join(PAGES.values()) + map_of_tests)
+    for file, names in named:
         text = text_of(f'tests/{file}' if file.startswith('test_') else file)
         for name in names.split('.'):           # a class, and its method
             assert re.search(rf'^ *(def|class) {name}\b', text, re.M), (file, name)
@@ -175,22 +175,19 @@ def test_every_command_uses_settings_and_configs_that_exist():
 
 def test_the_commands_for_your_own_text_and_settings_run_in_order(tmp_path, python_files):
     """Files and models of the run that README begins with are replaced; flags make runs small."""
-    answer = {'role': 'assistant', 'content': 'I am a parrot.'}
-    write(tmp_path / 'chats.jsonl', [{'messages': [{'role': 'user', 'content': f'{i}?'}, answer]}
-                                     for i in range(40)])
+    write(tmp_path / 'chats.json', [{'instruction': f'Who is {i}?', 'output': 'A parrot.'}
+                                    for i in range(40)])
     small = {'prepare.py': '--vocab_size=512 --dedup=none',
              'train.py': '--max_steps=4 --warmup_steps=1 --n_layer=1 --n_embd=32 '
                          '--data_dir=data/mine --block_size=64 --eval_tokens=640',
              'sft.py': '--max_steps=2 --init_from=out/mine --base_dir=data/mine --sample_tokens=4',
              'sample.py': '--max_new_tokens=9', 'eval.py': '--loss_tokens=640'}
-    instead = {'FOLDER': str(python_files), 'chats.json': 'chats.jsonl', ' config/': f' {ROOT}/config/',
-               'out/quickstart': 'out/mine', 'data/quickstart': 'data/mine'}
     own = [c for c in commands(README) if re.search('(data|out)/(mine|chats|short)', c)]
     assert {*map(script_of, own)} == {*small} and len(own) == 8
     for command in own:
-        for old, new in instead.items():
-            command = command.replace(old, new)
-        _, script, *arguments = words(command)
+        command = command.replace('FOLDER', str(python_files))
+        command = re.sub('/quickstart(?= |$)', '/mine', command)
+        _, script, *arguments = words(command.replace(' config/', f' {ROOT}/config/'))
         ok(run(script, *arguments, *small[script].split(), cwd=tmp_path))
 
 
@@ -199,11 +196,9 @@ def test_the_one_liners_print_what_their_comments_say(data_dir, conversations, b
     for name, folder in (('data/quickstart', data_dir), ('data/sft', conversations),
                          ('out/quickstart', base_run), ('python ', f'{sys.executable} ')):
         lines = lines.replace(name, str(folder))
-    tokens, number, size, rates = (subprocess.check_output(line, shell=True, text=True)
-                                   for line in lines.splitlines())
-    assert tokens == f"{read_json(data_dir / 'meta.json')['tokens']}\n"
-    assert int(number) == len((conversations / 'train.jsonl').read_text().splitlines())
-    assert re.match(r'parameters: [\d,]+', size) and re.search(r'lr: 0\.\d+', rates)
+    expected = "{'train': ", '60', 'parameters: ', r'.*lr: 0\.\d'
+    for line, words in zip(lines.splitlines(), expected, strict=True):
+        assert re.match(words, subprocess.check_output(line, shell=True, text=True), re.S), line
 
 
 # --- the tour -------------------------------------------------------------------------------------
@@ -239,14 +234,9 @@ def test_it_prints_the_values_of_two_models_of_the_reader_below_ours(tmp_path):
     mistake(run('learn/tour.py'), 'bash run.sh tour')
 
 
-def test_the_notebooks_are_the_pages_of_today_and_find_the_project_or_say_how_to_get_it(tmp_path):
-    assert text_of('docs/tour.ipynb') == notebook(tour_cells()), 'python learn/notebooks.py'
-    # of an exercise the signature counts: a grade takes its docstring from the cell
-    kept = re.compile(f'%%exercise .*| *def .*|{re.escape(EMPTY)}')
-    written = read_json(ROOT / 'docs/exercises.ipynb')['cells']
-    found, now = ([kept.findall(''.join(cell['source'])) for cell in cells]
-                  for cells in (written, exercise_cells()))
-    assert found == now, 'python learn/notebooks.py'
+def test_the_notebooks_are_the_pages_of_today_and_say_how_to_get_the_project(tmp_path):
+    for name, cells in ('tour', tour_cells()), ('exercises', exercise_cells()):
+        assert text_of(f'docs/{name}.ipynb') == notebook(cells), 'python learn/notebooks.py'
     first = ''.join(begin('tour.ipynb', 'requirements.txt', 'torch')['source'])
     for folder, said in (ROOT / 'docs', str(ROOT)), (tmp_path, 'command that clones it'):
         done = subprocess.run([sys.executable, '-I', '-c', f'{first}\nprint(os.getcwd())'],
@@ -260,22 +250,14 @@ SLOWLY = """from test_tokenizer import in_order
     return in_order(chunk, ranks)"""
 
 
-def answered(exercise, answer):
-    """Return the exercise's file with an answer in its hole."""
-    blank = blanked(exercise, text_of(exercise.file))
-    indent = re.search(f'^( *){re.escape(EMPTY)}', blank, re.M)[1]
-    return blank.replace(indent + EMPTY, textwrap.indent(answer.strip('\n'), indent))
-
-
 def test_every_exercise_has_a_row_of_the_page_tests_that_exist_and_a_hole_without_its_answer():
     rows = re.findall(r'^\| (\d+) \| `(\w+)` \| `([\w/]+\.py)` \|', text_of('docs/exercises.md'), re.M)
     assert rows == [(str(i), e.name, e.file) for i, e in enumerate(EXERCISES, 1)]
     for e in EXERCISES:
-        blank, part = blanked(e, text_of(e.file)), part_to_write(e, text_of(e.file))
-        assert ast.parse(blank) and blank.count(EMPTY) == part.count(EMPTY) == 1, e.name
+        blank = blanked(e, text_of(e.file))
+        assert ast.parse(blank) and blank.count(EMPTY) == 1, e.name
         assert e.name != 'pass_at_k' or not re.search(r'C\(n|math\.comb', blank)     # nor in words
-        for test in re.findall('::([^ []+)', e.tests):
-            file = re.search(rf'(\S+)::{test}', e.tests)[1]
+        for file, test in re.findall(r'(\w+\.py)::(\w+)', e.tests):
             assert f'def {test}(' in text_of(f'tests/{file}'), test
 
 
@@ -285,28 +267,27 @@ def test_a_reader_begins_is_told_what_is_missing_and_passes(tmp_path, capsys):
     call = lambda *asked: subprocess.run([sys.executable, tmp_path / 'learn/exercise.py', *asked],
                                          text=True, capture_output=True)
     mine = tmp_path / 'exercises/bpe_encode/tokenizer.py'
-    assert "no exercise '99'" in call('99').stderr and 'bpe_encode' in call().stdout
     assert 'exercises/bpe_encode/tokenizer.py, line ' in ok(call('9'))
-    answer = mine.read_text(encoding='utf-8').replace(EMPTY, SLOWLY)
     assert 'still empty' in call('9').stdout
+    answer = mine.read_text(encoding='utf-8').replace(EMPTY, SLOWLY)
     mine.write_text(answer, encoding='utf-8')
     assert 'passed: 1 passed' in ok(call('9'))
     assert mine.read_text(encoding='utf-8') == answer                   # never overwritten
-    e = BY_NAME['bpe_encode']
-    grade_cell(e.name, part_to_write(e, text_of(e.file)).replace(EMPTY, 'return ('))
+    grade_cell('bpe_encode', 'return (')
     assert 'is not Python' in capsys.readouterr().out
 
 
-# Each grade is a pytest of its own, so most of them wait for --slow.
-QUICK = 'pass_at_k', 'rms_norm', 'targets'
-
-
+# Each grade is a pytest of its own, so all but the first wait for --slow.
 @pytest.mark.parametrize('name', [
-    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in BY_NAME])
+    pytest.param(name, marks=[pytest.mark.slow][:i]) for i, name in enumerate(BY_NAME)])
 def test_who_fails_reads_the_input_what_was_found_and_what_was_expected(name, capsys):
     """In three lines, also if the answer raises an error."""
+    e = BY_NAME[name]
+    blank = blanked(e, text_of(e.file))
+    indent = re.search(f'^( *){re.escape(EMPTY)}', blank, re.M)[1]
     for answer, *hints in WRONG[name]:
-        assert verdict(BY_NAME[name], answered(BY_NAME[name], answer), BY_NAME[name].file) == 1
+        text = blank.replace(indent + EMPTY, textwrap.indent(answer.strip('\n'), indent))
+        assert verdict(e, text, e.file) == 1
         *lines, last = capsys.readouterr().out.splitlines()
         assert last.startswith('not yet (1 failed') and len(lines) == 3, lines
         for line, begins, hint in zip(lines, ('', '  found:    ', '  expected: '), hints):

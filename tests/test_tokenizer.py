@@ -6,7 +6,6 @@ import json
 import os
 import random
 import re
-import shutil
 import subprocess
 import sys
 import unicodedata
@@ -112,9 +111,8 @@ def test_chunks_keep_marks_with_their_letter_and_end_also_where_no_break_is():
         assert max(map(len, counts)) <= MAX_CHUNK
         assert sum(len(chunk) * n for chunk, n in counts.items()) == 1_000_000
     # only a large vocabulary joins symbols to words
-    for size, pattern, chunks in ((16_383, SMALL_PATTERN, 'f ( x )'), (16_384, PATTERN, 'f (x )')):
-        assert Tokenizer.train(['f(name)'], size).pattern == pattern
-        assert regex.findall(pattern, 'f(x)') == chunks.split()
+    assert Tokenizer.train(['f(name)'], 16_383).pattern == SMALL_PATTERN
+    assert Tokenizer.train(['f(name)'], 16_384).pattern == PATTERN
 
 
 # --- training -------------------------------------------------------------------------------------
@@ -140,9 +138,8 @@ def test_too_little_text_or_room_or_a_pattern_with_a_mistake_is_said(capsys):
     assert train(['aaaa'], 1000).vocab[256:] == [b'aa', b'aaaa']
     assert '258' in capsys.readouterr().err
     refused('no text', train, [''], 999)
-    refused('too small', Tokenizer.train, ['a'], 319)
-    for pattern in r'(\w)+', r'\w*':
-        refused('pattern', train, ['a few words'], 300, pattern=pattern)
+    refused('too small', train, ['a'], 255)
+    refused('pattern', train, ['a few words'], 300, pattern=r'(\w)+')
     own = train(['a few words'], 262, pattern=r'\w+')
     assert own.decode(own.encode('a few, 🦜')) == 'a few, 🦜'      # what a pattern forgets stays
     refused("'€' at position 2", Tokenizer.char('RO').encode, 'RO€')
@@ -269,84 +266,60 @@ def test_saving_and_loading_changes_nothing_and_the_hash_tells_tokenizers_apart(
         tokenizer.save(tmp_path / 't.json')
         again = Tokenizer.load(tmp_path / 't.json')
         assert again.to_json() == tokenizer.to_json() and again.hash == tokenizer.hash
-        assert again.encode('né🦜\n"') == tokenizer.encode('né🦜\n"')
-    make = functools.partial(Tokenizer, 'bpe')
-    hashes = {make(BYTES).hash, make(BYTES, 'xy').hash, make(BYTES, 'yx').hash,
-              make([*BYTES, b'ab']).hash, make(BYTES, pattern='.').hash}
-    assert len(hashes) == 5 and make(BYTES, bytes_per_token=3.5).hash in hashes     # a remark
+    make = functools.partial(Tokenizer, 'bpe', BYTES)
+    hashes = {make().hash, make('xy').hash, make('yx').hash, make(pattern='.').hash,
+              Tokenizer('bpe', [*BYTES, b'ab']).hash}
+    assert len(hashes) == 5 and make(bytes_per_token=3.5).hash in hashes        # a remark
 
 
 def test_a_broken_or_foreign_file_is_a_value_error(tmp_path):
     path = tmp_path / 'bad.json'
+    refused('no such file', Tokenizer.load, path)
     good = json.dumps(ODD.to_json())
     damaged = '{"added_tokens": [], "model": {}}'           # as if it were Hugging Face's
     for content in good[:-9], '[' * 100_000, good.replace('"bpe"', '"unigram"'), damaged:
         path.write_text(content)
         refused(r'bad\.json is not a tokenizer of ours', Tokenizer.load, path)
-    refused('no such file', Tokenizer.load, tmp_path / 'nowhere.json')
     for name in fit.FILES:
-        (tmp_path / f'my_{name}').write_text('{}')
+        (tmp_path / name).write_text('{}')
     refused('not those of gpt2', Tokenizer.gpt2, tmp_path)
 
 
 # --- the command ----------------------------------------------------------------------------------
 CODE = 'def mean(values):\n    return sum(values) / len(values)\n'
 OFFLINE = {'HTTPS_PROXY': 'http://127.0.0.1:9', 'HTTP_PROXY': 'http://127.0.0.1:9', 'NO_PROXY': ''}
-FLAGS = [
-    ('--load=gone.json --report=c', 'make one: python tokenizer.py --input=FOLDER'),
-    ('--load=new/code.json --report=c --against=gpt3', 'gpt3'),
-    ('--load=new/code.json --report=c --gpt2_dir=empty', 'vocab.bpe'),
-    ('', '--input=PATH'),
-    ('--input=gone', "no text at 'gone'"),
-    ('--input=c --load=new/code.json', '--input=PATH')]
+FLAGS = {'--load=gone.json --report=c': 'make one: python tokenizer.py --input=FOLDER',
+         '--load=code.json --report=c --against=gpt3': 'gpt3', '': '--input=PATH',
+         '--input=gone': "no text at 'gone'", '--input=c --load=code.json': '--input=PATH'}
 
 
 def test_the_command_trains_reports_and_names_mistakes_without_a_network(tmp_path):
-    (tmp_path / 'empty').mkdir()
     (tmp_path / 'c').mkdir()
     for i in range(20):
         (tmp_path / f'c/{i}.py').write_text(f'# {i}\n' + CODE * (i + 1), encoding='utf-8')
     (tmp_path / 'c/b.jsonl').write_text('{"title": "no text"}')
-    env = {**OFFLINE, 'TIKTOKEN_CACHE_DIR': str(tmp_path / 'empty')}
+    env = {**OFFLINE, 'TIKTOKEN_CACHE_DIR': str(tmp_path)}
     command = lambda flags: run('tokenizer.py', *flags.split(), cwd=tmp_path, env=env)
 
-    trained = command('--input=c --vocab_size=330 --pattern=cl100k --out=new/code.json')
-    assert 'new/code.json: 330 tokens' in ok(trained) and 'b.jsonl:1' in trained.stderr
-    code = Tokenizer.load(tmp_path / 'new/code.json')
+    trained = command('--input=c --vocab_size=330 --pattern=cl100k --out=code.json')
+    assert 'code.json: 330 tokens' in ok(trained) and 'b.jsonl:1' in trained.stderr
+    code = Tokenizer.load(tmp_path / 'code.json')
     assert code.pattern.startswith(fit.PATTERNS['cl100k'])
-    code.save(tmp_path / 'copy.json')
-    out = ok(command('--load=new/code.json --report=c --against=copy.json,cl100k_base'))
+    out = ok(command('--load=code.json --report=c --against=code.json,cl100k_base'))
     n = sum(len(code.encode(path.read_text())) for path in (tmp_path / 'c').glob('*.py'))
-    for name in 'this', 'copy':
-        assert re.search(rf'^ +{name}\b.* {n:,}$', out, re.M), out
+    assert len(re.findall(rf'^ +(?:this|code).* {n:,}$', out, re.M)) == 2, out
     assert "cl100k_base's vocabulary could not be downloaded" in out
     # without --load it trains on nine tenths, and reports on the others
     assert 'files: 2,' in ok(command('--report=c --vocab_size=340 --against=none'))
-    for flags, words in FLAGS:
+    for flags, words in FLAGS.items():
         mistake(command(flags), words)
 
 
 def test_a_report_shows_characters_and_says_which_tokenizer_fits():
-    tokens = ' 天\n'.encode(), '天'.encode()[:2], b'a'
-    assert [*map(fit.shown, tokens)] == ['·天\\n', '<e5a4>', 'a']
+    tokens = ' 天\n'.encode(), '天'.encode()[:2]
+    assert [*map(fit.shown, tokens)] == ['·天\\n', '<e5a4>']
     assert 'saves 20.0% of the tokens of b' in fit.verdict({'this': 80, 'a': 120, 'b': 100})
     assert 'Yes, b: this one needs 25.0% more tokens' in fit.verdict({'this': 100, 'b': 80})
-
-
-def test_with_configurator_alone_the_command_trains_the_same_without_numpy(tmp_path):
-    (tmp_path / 'c/.hidden').mkdir(parents=True)
-    for name in 'tokenizer.py', 'configurator.py':
-        shutil.copy(ROOT / name, tmp_path)
-    texts = {'a.py': 'low lower lowest é\r\n\0', 'b.txt': '\ufeffnew newer newest'}
-    for name, text in {**texts, '.hidden/no.py': 'lowest', 'picture.png': 'lowest'}.items():
-        (tmp_path / 'c' / name).write_bytes(text.encode())
-    without = ('import sys, runpy; sys.modules["numpy"] = None; '
-               'runpy.run_path("tokenizer.py", run_name="__main__")')
-    ok(subprocess.run([sys.executable, '-c', without, '--input=c', '--vocab_size=334'],
-                      cwd=tmp_path, capture_output=True, text=True,
-                      env={**os.environ, 'PYTHONPATH': ''}))
-    expected = Tokenizer.train([text.strip('\ufeff') for text in texts.values()], 334)
-    assert Tokenizer.load(tmp_path / 'tokenizer.json').to_json() == expected.to_json()
 
 
 # --- Hugging Face's: theirs as ours ---------------------------------------------------------------
@@ -411,9 +384,6 @@ def test_a_user_cannot_forge_a_turn_and_documents_begin_and_end_with_their_token
 def test_a_feature_of_theirs_that_we_lack_is_refused_by_name(theirs):
     spaced = theirs['Qwen'].to_str().replace('"add_prefix_space":false', '"add_prefix_space":true')
     refused('add_prefix_space', HFTokenizer, spaced)
-    models = pytest.importorskip('tokenizers').models
-    unigram = type(theirs['Qwen'])(models.Unigram([('a', 0.0), ('b', 0.0)], 0))
-    refused('only byte-level BPE', HFTokenizer, unigram.to_str())
 
 
 # --- ours as theirs -------------------------------------------------------------------------------
@@ -429,17 +399,15 @@ def test_exported_tokenizers_have_our_ids_and_chats_and_come_back(tmp_path):
     for ours in Tokenizer.byte(SPECIAL_TOKENS), Tokenizer.train([SOURCE, ''.join(PIECES) * 9], 800):
         there = tmp_path / f'{ours.vocab_size}'
         hf_model.write(there, GPT(GPTConfig(ours.vocab_size, 64, 1, 2, 0, 16)), ours)
-        theirs = transformers.AutoTokenizer.from_pretrained(there)
-        assert len(theirs) == ours.vocab_size and theirs.model_max_length == 64
-        theirs.backend_tokenizer.encode_special_tokens = True
-        ids = [encoded.ids for encoded in theirs.backend_tokenizer.encode_batch(texts)]
-        assert ids == [ours.begin + expected for expected in ours.encode_batch(texts)]
-        assert [theirs.decode(some[1:]) for some in ids[:99]] == texts[:99]
-
         back = Tokenizer.load(there / 'tokenizer.json')
         assert (back.special, back.all_bytes) == (ours.special, ours.all_bytes)
         assert (back.begin, back.stop) == (ours.begin, ours.stop)
-        assert back.encode_batch(texts) == ours.encode_batch(texts)
+        theirs = transformers.AutoTokenizer.from_pretrained(there)
+        assert len(theirs) == ours.vocab_size and theirs.model_max_length == 64
+        theirs.backend_tokenizer.encode_special_tokens = True
+        for text, expected in zip(texts, ours.encode_batch(texts)):
+            assert theirs.backend_tokenizer.encode(text).ids == ours.begin + expected
+            assert theirs.decode(expected) == text and back.encode(text) == expected
 
     # a chat is rendered to our ids, unless a message begins with a blank
     theirs = transformers.AutoTokenizer.from_pretrained(there)
