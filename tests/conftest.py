@@ -14,6 +14,8 @@ import json
 import os
 import pathlib
 import random
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -116,6 +118,14 @@ def mistake(result, *words, traceback=False):
         assert word in lines[0], (word, lines[0])
 
 
+def each_is_a_mistake(table, call):
+    """In each line of the table, `flags => words`, call(*flags) ends as a mistake with the words,
+    which ` & ` separates."""
+    for line in table.strip().splitlines():
+        flags, words = line.split('=> ')
+        mistake(call(*shlex.split(flags)), *words.split(' & '))
+
+
 def machine(result, *words):
     """So it ended when the disk, the memory or a permission stopped it, with a traceback above."""
     mistake(result, *words, traceback=True)
@@ -124,10 +134,11 @@ def machine(result, *words):
 
 def refused(words, function, *arguments, **more):
     """It raises one sentence, which matches words, a regular expression, or holds all of a list."""
-    with pytest.raises((ValueError, OSError), match=words if isinstance(words, str) else None) as e:
+    with pytest.raises((ValueError, OSError)) as error:
         function(*arguments, **more)
-    assert '\n' not in str(e.value)
-    assert isinstance(words, str) or all(word in str(e.value) for word in words), (words, e.value)
+    said = str(error.value)
+    patterns = [words] if isinstance(words, str) else map(re.escape, words)
+    assert '\n' not in said and all(re.search(p, said) for p in patterns), (words, said)
 
 
 def pytest_addoption(parser):
@@ -332,6 +343,12 @@ def once(factory, name, make):
     return folder
 
 
+def made_once(name, make):
+    """A fixture that is such a folder."""
+    return pytest.fixture(scope='session', name=name)(
+        lambda tmp_path_factory: once(tmp_path_factory, name, make))
+
+
 @pytest.fixture(scope='session')
 def python_files(tmp_path_factory):
     """Some real Python: three packages of the standard library, about 1 MB."""
@@ -369,11 +386,6 @@ def square_numbers(folder):
 
 
 @pytest.fixture(scope='session')
-def numbers(tmp_path_factory):
-    return once(tmp_path_factory, 'numbers', square_numbers)
-
-
-@pytest.fixture(scope='session')
 def base_run(data_dir, tmp_path_factory):
     """A run of train.py on it: 12 steps in float32."""
     return once(tmp_path_factory, 'base', lambda out: ok(train(data_dir, out, '--dtype=float32')))
@@ -390,17 +402,7 @@ def babbler(base_run, tmp_path_factory):
     return once(tmp_path_factory, 'babbler', lambda folder: save_run(folder, model, tokenizer))
 
 
-@pytest.fixture(scope='session')
-def sft_model(tmp_path_factory):
-    """An untrained model for sft.py, dpo.py and rl.py to begin from."""
-    return once(tmp_path_factory, 'sft', make_sft)
-
-
-@pytest.fixture(scope='session')
-def pairs(tmp_path_factory):
-    return once(tmp_path_factory, 'pairs', make_pairs)
-
-
-@pytest.fixture(scope='session')
-def conversations(tmp_path_factory):
-    return once(tmp_path_factory, 'conversations', make_conversations)
+numbers = made_once('numbers', square_numbers)
+sft_model = made_once('sft_model', make_sft)        # for sft.py, dpo.py and rl.py to begin from
+pairs = made_once('pairs', make_pairs)
+conversations = made_once('conversations', make_conversations)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from accidents import accident, before, full_disk, killed_while_saving
-from conftest import FORGET, PAID, base_text, contents, expect_same_run, lift, machine, make_sft
-from conftest import metrics, mistake, ok, run, save_run, series, state
+from conftest import FORGET, PAID, base_text, contents, each_is_a_mistake, expect_same_run, lift
+from conftest import machine, make_sft, metrics, mistake, ok, run, save_run, series, state
 from test_records import mixed_with_thumbs
 
 from model import GPT, GPTConfig
@@ -34,20 +34,16 @@ class Trainer(NamedTuple):
     start: pathlib.Path         # its model has dropout, so that lost random state shows
     data: pathlib.Path          # a folder; that of rl.py has the program that gives rewards
 
-    @property
-    def script(self):
-        return f'{self.name}.py'
-
     def given(self, data):
         return f'--reward={data}/paid.py' if self.name == 'rl' else f'--data_dir={data}'
 
     def begin(self, out, *more, **how):
-        return run(self.script, f'--out_dir={out}', f'--init_from={self.start}',
+        return run(f'{self.name}.py', f'--out_dir={out}', f'--init_from={self.start}',
                    self.given(self.data), *FLAGS.split(), *OWN[self.name].split(), *more, **how)
 
     def goes_on(self, out, *more, **how):
         typed = [self.given(self.data)] if self.name == 'rl' else []    # a program: typed again
-        return run(self.script, f'--out_dir={out}', '--init_from=resume', *typed, *more, **how)
+        return run(f'{self.name}.py', f'--out_dir={out}', '--init_from=resume', *typed, *more, **how)
 
 
 @pytest.fixture(scope='module')
@@ -98,15 +94,13 @@ def test_a_run_is_not_replaced_by_accident_nor_what_it_starts_from_at_all(traine
     before = contents(done)
     mistake(trainer.begin(done), '--init_from=resume', '--overwrite=True')
     mistake(trainer.begin(done, '--overwrite=True', '--warmup_steps=99'), 'warmup_steps')
-    for start in done, done / 'last.pt':
-        mistake(trainer.begin(done, f'--init_from={start}', '--overwrite=True'), 'elsewhere')
+    mistake(trainer.begin(done, f'--init_from={done}/last.pt', '--overwrite=True'), 'elsewhere')
     assert contents(done) == before
     out = shutil.copytree(done, tmp_path / 'run')
     for name in 'notes.md', 'eval.json':
         (out / name).write_text('mine', encoding='utf-8')
     ok(trainer.begin(out, '--overwrite=True', '--max_steps=1'))
     assert contents(out).keys() == FILES | {'notes.md'}         # eval.json was about the old run
-    assert len(metrics(out)) == 3
 
 
 @every_trainer
@@ -194,25 +188,20 @@ def test_another_run_is_not_resumed_as_this_one(trainer, done, tmp_path):
 
 
 # --- which examples make up a step ----------------------------------------------------------------
-@pytest.mark.parametrize('n, batch_size', [(2003, 8), (5, 8), (1, 3)])
 @pytest.mark.parametrize('script', ['sft.py', 'dpo.py'])
-def test_an_epoch_visits_each_row_at_most_once_in_batches_of_about_one_length(script, n,
-                                                                              batch_size):
-    """Epochs and seeds differ."""
+def test_an_epoch_visits_each_row_once_in_batches_of_about_one_length(script):
+    """Epochs and seeds differ, and a few rows are repeated to fill a batch."""
     numbers_of = lift(script, 'numbers_of')
-    lengths = np.random.default_rng(0).lognormal(4, 1, n).astype(int) + 2
-    per_epoch = max(1, n // batch_size)
+    lengths = np.random.default_rng(0).lognormal(4, 1, 2000).astype(int) + 2
     orders = set()
-    for seed, epoch in ((1, 0), (1, 9), (2, 0)):
-        rows = np.array([numbers_of(epoch * per_epoch + i, lengths, batch_size, seed)
-                         for i in range(per_epoch)])
-        orders.add(rows.tobytes())
-        times = np.bincount(rows.ravel(), minlength=n)
-        assert len(times) == n and times.max() == max(1, -(-batch_size // n))   # few: repeated
-    assert len(orders) == (3 if n > 1 else 1)
-    if n == 2003:
+    for seed, first in (1, 0), (1, 250), (2, 0):
+        rows = np.array([numbers_of(first + i, lengths, 8, seed) for i in range(250)])
+        assert sorted(rows.ravel()) == [*range(2000)]
         n_padded = (lengths[rows].max(1, keepdims=True) - lengths[rows]).sum()
-        assert n_padded < 0.2 * lengths[rows].sum()             # 1.2 in any order
+        assert n_padded < 0.2 * lengths.sum()                   # 1.2 in any order
+        orders.add(rows.tobytes())
+    assert len(orders) == 3
+    assert {*numbers_of(3, lengths[:5], 8, 1)} == {*range(5)}
 
 
 # --- it ends early --------------------------------------------------------------------------------
@@ -300,9 +289,8 @@ SETTINGS = {'sft': '''--warmup_steps=13 => warmup_steps=13
 
 @every_trainer
 def test_settings_that_cannot_be_are_refused_with_what_to_do(trainer, tmp_path):
-    for line in SETTINGS[trainer.name].splitlines():
-        flags, words = line.split(' => ')
-        mistake(trainer.begin(tmp_path / 'run', *flags.split(), cwd=tmp_path), words)
+    each_is_a_mistake(SETTINGS[trainer.name],
+                      lambda *flags: trainer.begin(tmp_path / 'run', *flags, cwd=tmp_path))
     assert not (tmp_path / 'run').exists()
 
 
@@ -344,19 +332,18 @@ BAD = {
 {"prompt": "a", "answer": null} => None
 {"prompt": "a", "answer": 2} => not as above
 {"prompt": "a", "answer": "####"} => ####"""}
-ANYWHERE = [['[' * 100_000, 'Recursion'], ['\udcff\udcfe', 'Decode'], ['{', 'JSON']]    # no UTF-8
+ANYWHERE = '[' * 100_000 + ' => Recursion', '\udcff => Decode', '{ => JSON'       # no UTF-8
 
 
 @every_trainer
 def test_a_line_that_cannot_be_used_is_named_by_its_number(trainer, tmp_path):
     good, *bad = BAD[trainer.name].split('\n')
-    path = tmp_path / ('lines.jsonl' if trainer.name == 'rl' else 'train.jsonl')
-    data = trainer.given(path if trainer.name == 'rl' else tmp_path)
+    file = 'lines.jsonl' if trainer.name == 'rl' else 'train.jsonl'
     (tmp_path / 'val.jsonl').write_text(good, encoding='utf-8')
-    for line, word, *flags in [*(row.split(' => ') for row in bad), *ANYWHERE]:
-        path.write_text(f'{good}\n{line}', encoding='utf-8', errors='surrogateescape')
-        mistake(trainer.begin(tmp_path / 'run', data, *flags), f'{path.name}, line 2', word)
-    path.write_text('\n \n', encoding='utf-8')
-    nothing = {'sft': 'no conversation', 'dpo': '0 better', 'rl': '0 others to train on'}
-    mistake(trainer.begin(tmp_path / 'run', data), nothing[trainer.name])
+    data = trainer.given(tmp_path).replace('paid.py', file)
+    for row in [*bad, *ANYWHERE]:
+        line, word, *flags = row.split(' => ')
+        (tmp_path / file).write_text(f'{good}\n{line}', encoding='utf-8', errors='surrogateescape')
+        result = trainer.begin(tmp_path / 'run', data, *flags)
+        mistake(result, f'{file}, line 2', word)
     assert not (tmp_path / 'run').exists()

@@ -4,8 +4,8 @@ import shutil
 import subprocess
 import sys
 
-from conftest import FORGET, PAID, ROOT, TINY, make_conversations, make_pairs, mistake, ok, run
-from conftest import write
+from conftest import FORGET, PAID, ROOT, TINY, each_is_a_mistake, make_conversations, make_pairs
+from conftest import ok, run, write
 
 # Each script in turn, from your text, chats, pairs and rewards to a chart.
 PIPELINE = f'''
@@ -36,7 +36,7 @@ train.py --data_dir=data --plan=8xH100 => planner
 prepare.py --source=shakespeare --out_dir=no => hub
 prepare.py --kind=sft --out_dir=no => chats
 prepare.py --source=text --out_dir=no --decontaminate=x => filters
-prepare.py --source=text --out_dir=no --write=text => records
+prepare.py --source=text --out_dir=no --min_words=0 --write=text => records
 sample.py --ckpt=base --serve=0 => server
 sample.py --ckpt=base --export=hf => export
 sft.py --init_from=base --data_dir=chats --out_dir=no --lora=2 => lora
@@ -61,19 +61,16 @@ def test_each_script_works_with_its_few_files_and_a_missing_door_is_named(tmp_pa
     make_pairs(tmp_path / 'pairs')
     (tmp_path / 'mine.py').write_text(PAID, encoding='utf-8')
 
-    def typed(line):
-        script, *flags = line.split()
+    def typed(script, *flags):
         folder = tmp_path / script.removesuffix('.py')
         if not folder.exists():
             copied(folder, script, *BESIDE.get(script, ['model.py', *BESIDE['prepare.py']]))
         return run(folder / script, *flags, cwd=tmp_path, before=FORGET)
 
     for line in PIPELINE.split('\n')[1:-1]:
-        ok(typed(line))
+        ok(typed(*line.split()))
     assert (tmp_path / 'base/eval.json').exists() and (tmp_path / 'dashboard.png').exists()
-    for line in DOORS.split('\n')[1:-1]:
-        command, file = line.split(' => ')
-        mistake(typed(command), 'copy extras, too', file)
+    each_is_a_mistake(DOORS.replace('=> ', '=> copy extras, too & '), typed)
     assert not (tmp_path / 'no').exists()
 
 

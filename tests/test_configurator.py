@@ -1,12 +1,13 @@
 """Settings arrive as the user meant them; an error ends a script as the table of exit codes says."""
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, machine, mistake, ok, run
+from conftest import ROOT, each_is_a_mistake, machine, mistake, ok, run
 
 HEAD = '''"""A throw-away script.
 
@@ -72,17 +73,31 @@ def test_files_and_flags_apply_from_left_to_right_and_a_run_is_named_after_what_
         assert (got['steps'], got['name'], got['preset']) == (steps, name, preset), arguments
 
 
+# Flags => the value as Python writes it.
+VALUES = '''--rate=2 => 2.0
+--rate=1e-4 => 0.0001
+--steps=1e2 => 100
+--flag=true => True
+--seed=1e3 => 1000
+--seed=None => None
+--name=123 => '123'
+--name='a' => "'a'"
+--name=🦜=b => '🦜=b'
+--note=7 => '7'
+--note=None => None
+--warmup=4 => 4
+--warmup=0.5 => 0.5
+--kind=big => 'big'
+--sweep=0,0.5 => [0, 0.5]'''
+
+
 def test_a_value_takes_the_type_of_its_setting(play):
     defaults = result(play())
-    for flag, value in {
-            '--rate=2': 2.0, '--rate=1e-4': 1e-4, '--steps=1e2': 100, '--flag=true': True,
-            '--seed=1e3': 1000, '--seed=None': None, '--name=123': '123', "--name='a'": "'a'",
-            "--name=it's 🦜=b": "it's 🦜=b", '--note=7': '7', '--note=None': None, '--warmup=4': 4,
-            '--warmup=0.5': 0.5, '--kind=big': 'big', '--sweep=0,0.5': [0, 0.5]}.items():
-        got = result(play(flag))
-        key = flag[2:].partition('=')[0]
-        assert got == defaults | {key: value, 'preset': got['preset']}, flag
-        assert type(got[key]) is type(value), flag
+    for line in VALUES.splitlines():
+        flag, value = line.split(' => ')
+        got, key = result(play(flag)), re.match('--([a-z]+)', flag)[1]
+        assert repr(got[key]) == value, flag
+        assert got | {'preset': 'defaults', key: defaults[key]} == defaults
 
 
 def test_a_config_file_is_python(play):
@@ -119,9 +134,7 @@ FILES = {'for _ in (1, 2): stepz = _': 'stepz; the closest is steps', 'name = 5'
 
 
 def test_what_cannot_be_a_setting_is_one_line_that_names_it_its_value_and_where(play):
-    for line in FLAGS.splitlines():
-        flags, words = line.split(' => ')
-        one_line(play(*flags.split()), words)
+    each_is_a_mistake(FLAGS, play)
     for text, words in FILES.items():
         one_line(play('wrong.py', wrong=text), f'{words} & wrong.py')
     one_line(play('--steps=0', processes=2), 'steps=0')         # said once, not by all processes

@@ -3,6 +3,7 @@ exercise can be begun and solved. No file runs a stranger's code, and a copy of 
 script."""
 import ast
 import codeop
+import functools
 import re
 import runpy
 import shlex
@@ -32,6 +33,9 @@ def texts_of(*patterns):
 
 PAGES = texts_of('README.md', 'CONTRIBUTING.md', 'bench/records.md', 'docs/*.md')
 SCRIPTS = texts_of('*.py', 'extras/*.py')
+PROGRAMS = [path.relative_to(ROOT).as_posix()           # trial.py is started by sandbox.py
+            for path, text in {**SCRIPTS, **texts_of('bench/*.py', 'learn/*.py')}.items()
+            if re.search("^(if __name__ ==|config = configure)", text, re.M) and path.stem != 'trial']
 PRESETS = texts_of('config/*.py')
 README, TOUR = text_of('README.md'), text_of(PAGE)
 
@@ -79,15 +83,6 @@ def test_maps_links_and_names_of_files_functions_and_tests_are_right_and_every_p
             assert re.search(rf'^ *(def|class) {name}\b', text, re.M), (file, name)
 
 
-def test_the_table_of_readme_repeats_the_numbers_of_the_page():
-    table, numbers = README.split('## Talk')[0], text_of('docs/numbers.md')
-    rows = re.findall(r'^\| (SFT|DPO|RL|rejection sampling)\b[^|]*\| (.*) \|$', table, re.M)
-    assert len(rows) == 4
-    for stage, cells in rows:
-        shares = ', '.join(re.findall(r'\d+\.\d%', cells))
-        assert re.search(rf'^\| {stage}\b[^|]*\| {shares} \|', numbers, re.M), (stage, shares)
-
-
 # --- who imports whom -----------------------------------------------------------------------------
 def imported(nodes):
     """The names of the modules that these statements import, up to their first dot."""
@@ -96,12 +91,18 @@ def imported(nodes):
     return {name.split('.')[0] for name in froms + names}
 
 
-def test_no_data_is_loaded_as_code_and_no_import_would_fail_in_a_copy():
+# names that came after Python 3.10
+NEWER = re.compile(r'hashlib\.file_digest|tomllib|itertools\.batched|TaskGroup|datetime\.UTC|'
+                   r'StrEnum|catch_warnings\(action|typing\.Self|add_note|sqlite3\.autocommit')
+
+
+def test_all_is_python_3_10_no_data_is_loaded_as_code_and_no_import_would_fail_in_a_copy():
     installed = {*re.findall(r'^[\w-]+', text_of('requirements.txt'), re.M)}
     leaves = {'configurator', 'model', 'tokenizer'}
     neighbors = leaves | {'extras', 'sandbox', 'crossing'}
     for path, text in SCRIPTS.items():
-        tree = ast.parse(text)
+        tree = ast.parse(text, feature_version=(3, 10))
+        assert not NEWER.search(re.sub('#.*', '', text)), path
         everywhere, top = imported([*ast.walk(tree)]), imported(tree.body)
         assert not everywhere & {'pickle', 'dill', 'marshal', 'shelve', 'joblib'}, path
         for loaded in re.findall(r'torch\.load\(.*', text):
@@ -114,12 +115,19 @@ def test_no_data_is_loaded_as_code_and_no_import_would_fail_in_a_copy():
 
 
 # --- commands -------------------------------------------------------------------------------------
-def settings(script):
-    """What may follow `--`: assignments above configure(), or argparse's options."""
-    text = text_of(script)
-    above, *below = re.split(r'^ *(?:config = )?configure\(globals\(\)', text, flags=re.M)
-    setting = r'^([a-z]\w*)(?:: [^=\n]+)? = ' if below else r"add_argument\('--(\w+)"
-    return {*re.findall(setting, above, re.M)}
+@functools.cache
+def help_of(program):
+    """What a script, or a module of extras/, prints with --help."""
+    module = program[:-3].replace('/', '.') if program.startswith('extras/') else program
+    return ok(run(module, '--help'))
+
+
+def test_help_says_what_each_program_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for program in PROGRAMS:
+        about = ast.get_docstring(ast.parse(text_of(program))).splitlines()[0]
+        assert help_of(program).startswith('usage: ') or about in help_of(program), program
+    assert not any(tmp_path.iterdir())
 
 
 def blocks(language, text):
@@ -170,7 +178,8 @@ def test_every_command_uses_settings_and_configs_that_exist():
         flags = {*flags_of(command)}
         for path in re.findall(r' (config/\S+)', command):
             flags |= {*re.findall('^([a-z]\\w*) = ', text_of(path), re.M)}
-        assert flags - {'nproc_per_node', 'help'} <= settings(script_of(command)), command
+        for flag in flags - {'nproc_per_node', 'help'}:
+            assert f'--{flag}' in help_of(script_of(command)), command
 
 
 def test_the_commands_for_your_own_text_and_settings_run_in_order(tmp_path, python_files):

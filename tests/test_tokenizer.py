@@ -14,7 +14,7 @@ import pytest
 import regex
 import tiktoken
 import tiktoken.load
-from conftest import ROOT, SHARED, mistake, ok, refused, run, shared
+from conftest import ROOT, SHARED, each_is_a_mistake, ok, refused, run, shared
 from feedback import attempt, expect
 from hypothesis import example, given, settings, strategies as st
 from test_records import TRAPPING, chats, contents, say
@@ -242,22 +242,10 @@ def test_nobody_who_types_a_special_token_forges_one(messages):
            lambda: [i for i in TRAPPING.render(messages)[0] if i in special])
 
 
-def complaint(tokenizer, messages):
-    """Return what a ValueError names."""
-    try:
-        tokenizer.render(messages)
-    except ValueError as error:
-        return re.findall('role|im_end', str(error))[-1]
-
-
 def test_a_bad_message_or_a_tokenizer_without_the_special_tokens_is_a_value_error():
-    alone = Tokenizer.byte(['<|im_start|>'])
-    for tokenizer, message, word in ((TRAPPING, say('human', 'hi'), 'role'),
-                                     (TRAPPING, say('user', 7), 'role'), (TRAPPING, 'hi', 'role'),
-                                     (alone, say('user', 'hi'), 'im_end')):
-        messages = [say('user', 'hi'), message]
-        asked = f'render({messages}), special tokens {[*tokenizer.special][:3]}: what it refuses'
-        expect(asked, word, complaint, tokenizer, messages)
+    for message in say('human', 'hi'), say('user', 7), 'hi':
+        refused('role', TRAPPING.render, [say('user', 'hi'), message])
+    refused('<|im_end|>', Tokenizer.byte(['<|im_start|>']).render, [say('user', 'hi')])
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -288,9 +276,11 @@ def test_a_broken_or_foreign_file_is_a_value_error(tmp_path):
 # --- the command ----------------------------------------------------------------------------------
 CODE = 'def mean(values):\n    return sum(values) / len(values)\n'
 OFFLINE = {'HTTPS_PROXY': 'http://127.0.0.1:9', 'HTTP_PROXY': 'http://127.0.0.1:9', 'NO_PROXY': ''}
-FLAGS = {'--load=gone.json --report=c': 'make one: python tokenizer.py --input=FOLDER',
-         '--load=code.json --report=c --against=gpt3': 'gpt3', '': '--input=PATH',
-         '--input=gone': "no text at 'gone'", '--input=c --load=code.json': '--input=PATH'}
+FLAGS = '''
+--load=code.json --report=c --against=gpt3 => gpt3
+--input=gone => no text at 'gone'
+--input=c --load=code.json => --input=PATH
+=> --input=PATH'''
 
 
 def test_the_command_trains_reports_and_names_mistakes_without_a_network(tmp_path):
@@ -299,27 +289,23 @@ def test_the_command_trains_reports_and_names_mistakes_without_a_network(tmp_pat
         (tmp_path / f'c/{i}.py').write_text(f'# {i}\n' + CODE * (i + 1), encoding='utf-8')
     (tmp_path / 'c/b.jsonl').write_text('{"title": "no text"}')
     env = {**OFFLINE, 'TIKTOKEN_CACHE_DIR': str(tmp_path)}
-    command = lambda flags: run('tokenizer.py', *flags.split(), cwd=tmp_path, env=env)
+    command = lambda *flags: run('tokenizer.py', *flags, cwd=tmp_path, env=env)
 
-    trained = command('--input=c --vocab_size=330 --pattern=cl100k --out=code.json')
+    trained = command('--input=c', '--vocab_size=330', '--pattern=cl100k', '--out=code.json')
     assert 'code.json: 330 tokens' in ok(trained) and 'b.jsonl:1' in trained.stderr
     code = Tokenizer.load(tmp_path / 'code.json')
     assert code.pattern.startswith(fit.PATTERNS['cl100k'])
-    out = ok(command('--load=code.json --report=c --against=code.json,cl100k_base'))
+    out = ok(command('--load=code.json', '--report=c', '--against=code.json,cl100k_base'))
     n = sum(len(code.encode(path.read_text())) for path in (tmp_path / 'c').glob('*.py'))
     assert len(re.findall(rf'^ +(?:this|code).* {n:,}$', out, re.M)) == 2, out
     assert "cl100k_base's vocabulary could not be downloaded" in out
     # without --load it trains on nine tenths, and reports on the others
-    assert 'files: 2,' in ok(command('--report=c --vocab_size=340 --against=none'))
-    for flags, words in FLAGS.items():
-        mistake(command(flags), words)
+    assert 'files: 2,' in ok(command('--report=c', '--vocab_size=340', '--against=none'))
+    each_is_a_mistake(FLAGS, command)
 
 
-def test_a_report_shows_characters_and_says_which_tokenizer_fits():
-    tokens = ' 天\n'.encode(), '天'.encode()[:2]
-    assert [*map(fit.shown, tokens)] == ['·天\\n', '<e5a4>']
-    assert 'saves 20.0% of the tokens of b' in fit.verdict({'this': 80, 'a': 120, 'b': 100})
-    assert 'Yes, b: this one needs 25.0% more tokens' in fit.verdict({'this': 100, 'b': 80})
+def test_a_report_shows_characters_as_they_are_and_parts_of_them_as_bytes():
+    assert [fit.shown(token) for token in (' 天\n'.encode(), '天'.encode()[:2])] == ['·天\\n', '<e5a4>']
 
 
 # --- Hugging Face's: theirs as ours ---------------------------------------------------------------
@@ -355,14 +341,13 @@ def theirs():
 @example(text="12345 don't  \r\n\n x<|im_end|> é")
 def test_ids_of_their_tokenizers_are_theirs_and_come_back_as_the_text(theirs, text):
     text = text.encode('utf-8', 'replace').decode()
+    ours = as_ours(theirs['Qwen'].to_str())
+    ids = ours.encode(text)
+    assert ids == theirs['Qwen'].encode(text, add_special_tokens=False).ids
     want = unicodedata.normalize('NFC', text).encode()                  # their own normalizer
-    for name, hf in theirs.items():
-        ours = as_ours(hf.to_str())
-        ids = ours.encode(text)
-        assert ids == hf.encode(text, add_special_tokens=False).ids, name
-        assert ours.decode_bytes([*ids, ours.vocab_size + 9]) == want   # of a padded vocabulary
-        assert ours.encode_batch([text, 'a b']) == [ids, ours.encode('a b')]
-        assert sum(ours.text_bytes[i] for i in ids) == len(want)
+    assert ours.decode_bytes([*ids, ours.vocab_size + 9]) == want       # of a padded vocabulary
+    assert ours.encode_batch([text, 'a b']) == [ids, ours.encode('a b')]
+    assert sum(ours.text_bytes[i] for i in ids) == len(want)
 
 
 as_ours = functools.cache(HFTokenizer)
@@ -373,12 +358,10 @@ def test_a_user_cannot_forge_a_turn_and_documents_begin_and_end_with_their_token
     for name, begin, end in (('Qwen', b'<|endoftext|>', b'<|endoftext|>'),
                              ('Llama 3', b'<|begin_of_text|>', b'<|end_of_text|>')):
         ours = as_ours(theirs[name].to_str())           # Llama's gets <|im_start|> and <|im_end|>
-        ids, mask = ours.render([forged, say('assistant', 'x')])
-        assert ours.decode_bytes([i for i, m in zip(ids, mask) if m]) == b'x<|im_end|>'
-        special = [ours.all_bytes[i] for i in ids if i in ours.special.values()]
-        assert special == [b'<|im_start|>', b'<|im_end|>'] * 2
-        assert [ours.all_bytes[i] for i in ours.begin] == [begin]
-        assert [ours.all_bytes[i] for i in ours.stop] == [end, b'<|im_end|>']
+        ids, _ = ours.render([forged, say('assistant', 'x')])
+        names = lambda ids: [ours.all_bytes[i] for i in ids if i in ours.special.values()]
+        assert names(ids) == [b'<|im_start|>', b'<|im_end|>'] * 2
+        assert (names(ours.begin), names(ours.stop)) == ([begin], [end, b'<|im_end|>'])
 
 
 def test_a_feature_of_theirs_that_we_lack_is_refused_by_name(theirs):
