@@ -43,7 +43,8 @@ class Trainer(NamedTuple):
 
     def goes_on(self, out, *more, **how):
         typed = [self.given(self.data)] if self.name == 'rl' else []    # a program: typed again
-        return run(f'{self.name}.py', f'--out_dir={out}', '--init_from=resume', *typed, *more, **how)
+        return run(f'{self.name}.py', f'--out_dir={out}', '--init_from=resume', *typed, *more,
+                   **how)
 
 
 @pytest.fixture(scope='module')
@@ -229,7 +230,7 @@ SELDOM = PAID.replace('return sum', 'return int(prompt.split()[0]) % 4 == 0 and 
 
 
 @pytest.mark.parametrize('trainer, n, batch_size, more', [
-    ('sft', 4, 3, '--dropout=0'), ('dpo', 2, 7, '--grad_clip=0.3'),
+    ('sft', 2, 7, '--dropout=0'), ('sft', 4, 3, '--dropout=0'), ('dpo', 2, 7, '--grad_clip=0.3'),
     ('dpo', 4, 3, '--loss_type=kto --data_dir=THUMBS'), ('dpo', 2, 5, '--loss_type=rm'),
     ('rl', 3, 6, '--updates=2 --kl_coef=0.1 --reward=SELDOM.py')], indirect=['trainer'])
 def test_any_batch_is_shared_by_any_number_of_processes(trainer, n, batch_size, more, sft_model,

@@ -5,8 +5,9 @@ import re
 from conftest import ok, read_json, run, write
 
 BY_SPLIT = {split: {'parse_rate': 0.9, 'pass@1': share, 'interval': [share - 0.1, share + 0.1],
-                    'pass@8': 0.7} for split, share in (
-                        ('variation', 0.5), ('feedback_variation', 0.4), ('cell', 0.3), ('family', 0))}
+                    'pass@8': 0.7}
+            for split, share in (('variation', 0.5), ('feedback_variation', 0.4), ('cell', 0.3),
+                                 ('family', 0))}
 GAINS = {'example tasks': [0.05, -0.1, 0.2], 'practice tasks': [0.182, 0.141, 0.223],
          'unseen combinations': [0.1, 0, 0.2]}
 STAGES = 'quickstart', 'quickstart_sft', 'quickstart_dpo', 'quickstart_rl', 'quickstart_rejection'
@@ -41,7 +42,8 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_p
                 '- RL: val_reward 0.5 is 0.11 too low', '\n9.5 minutes on '):
         assert row in text, row
     # the first problem that only one of SFT (1) and RL (3) solves
-    assert re.findall(r'^def (\w+)', text, re.M) == ['variation_1', 'feedback_variation_1', 'cell_1']
+    shown = re.findall(r'^def (\w+)', text, re.M)
+    assert shown == ['variation_1', 'feedback_variation_1', 'cell_1']
     assert '🟢 SFT: passed\n\n```python\nquickstart_sft 1\n' in text
     *_, rl, _ = read_json(tmp_path / 'out/quickstart/report.json')['stages']
     assert (rl['name'], rl['pass@8'], rl['minutes']) == ('rl', 0.7, 4.5)

@@ -1,4 +1,4 @@
-"""Settings arrive as the user meant them; an error ends a script as the table of exit codes says."""
+"""Settings arrive as the user meant them; an error ends a script with a code that says its kind."""
 import json
 import re
 import shutil
@@ -129,7 +129,8 @@ FLAGS = '''--step=3 => there is no setting step; & closest is steps
 gone.py => gone.py is no file; & begins with --
 steps=3 => steps=3 is no file'''
 FILES = {'for _ in (1, 2): stepz = _': 'stepz; the closest is steps', 'name = 5': 'must be str',
-         'rate = float("nan")': 'rate=nan must be', 'steps = 1\nsteps = = 2': 'SyntaxError & line 2',
+         'rate = float("nan")': 'rate=nan must be',
+         'steps = 1\nsteps = = 2': 'SyntaxError & line 2',
          '\nimport nowhere': 'line 2 & nowhere'}
 
 
@@ -166,7 +167,8 @@ def resume(play, tmp_path):
     return resume
 
 
-def test_a_resumed_run_has_the_settings_of_config_json_below_flags_and_files(resume, play, tmp_path):
+def test_a_resumed_run_has_the_settings_of_config_json_below_flags_and_files(resume, play,
+                                                                             tmp_path):
     got = result(resume('--steps=7', 'a.py', steps=5, rate=2, seed=3, sweep=[1, 2], preset='p.py'))
     assert (got['steps'], got['rate'], got['seed'], got['sweep']) == (7, 3, 3, [1, 2])
     assert got['preset'] == 'a.py, command line, p.py'
@@ -185,8 +187,10 @@ def test_a_foreign_config_json_cannot_permit_execute_or_redirect(resume):
 
 def test_auto_resumes_if_there_is_a_checkpoint_and_else_begins(resume, tmp_path):
     """After a crash, torchrun starts a run with --overwrite again: that goes on, too."""
-    crashed = resume('--init_from=base', '--overwrite=True', env={'TORCHELASTIC_RESTART_COUNT': '1'})
-    assert result(resume('--init_from=auto'))['init_from'] == result(crashed)['init_from'] == 'resume'
+    crashed = resume('--init_from=base', '--overwrite=True',
+                     env={'TORCHELASTIC_RESTART_COUNT': '1'})
+    for process in crashed, resume('--init_from=auto'):
+        assert result(process)['init_from'] == 'resume'
     (tmp_path / 'out/last-1.pt').unlink()
     assert result(resume('--init_from=auto'))['init_from'] == 'scratch'
 

@@ -110,7 +110,7 @@ multiprocessing.get_all_start_methods = lambda: ['spawn']
 sys.modules.update(fcntl=None, resource=None)
 for name in 'SIGUSR1', 'SIGKILL':
     delattr(signal, name)
-for name in 'fork', 'sysconf', 'sched_getaffinity', 'pread', 'getuid', 'geteuid', 'killpg', 'setsid':
+for name in 'fork sysconf sched_getaffinity pread getuid geteuid killpg setsid'.split():
     delattr(os, name)
 import extras.sandbox, types
 extras.sandbox.sys = types.SimpleNamespace(platform='win32', executable=sys.executable)
@@ -128,7 +128,8 @@ def test_windows_trains_and_resumes_and_runs_no_programs(data_dir, sft_model, tm
     mistake(refused, 'needs Linux or macOS', 'WSL')
 
 
-def test_a_place_where_eval_py_cannot_write_is_refused_before_anything_is_measured(base_run, data_dir):
-    result = run('eval.py', f'--ckpt={base_run}', f'--data_dir={data_dir}', '--out=/proc/no/eval.json')
+def test_where_eval_py_cannot_write_it_says_so_before_anything_is_measured(base_run, data_dir):
+    flags = f'--ckpt={base_run}', f'--data_dir={data_dir}', '--out=/proc/no/eval.json'
+    result = run('eval.py', *flags)
     machine(result, '/proc/no')
     assert 'nats' not in result.stdout

@@ -35,7 +35,8 @@ def home(folder, rows, config=CONFIG):
     path = write(folder / 'metrics.jsonl', rows)
     path.write_text(path.read_text('utf-8').replace('NaN', 'null') + '{"step": 4', encoding='utf-8')
     write(folder / 'config.json', [config])
-    (folder / 'samples.txt').write_text('--- step 9, val_loss 3\ndef f(x):\n\t"$\\frac{"\n', 'utf-8')
+    sample = '--- step 9, val_loss 3\ndef f(x):\n\t"$\\frac{"\n'
+    (folder / 'samples.txt').write_text(sample, encoding='utf-8')
     return path
 
 
