@@ -14,6 +14,8 @@ import json
 import os
 import pathlib
 import random
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -59,19 +61,17 @@ def server():
                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before='', grace=2):
+def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before=''):
     """A script of this checkout, or with python -m a module, as its user runs it; paths in
-    arguments are relative to cwd. `before` is executed in each process first. grace: seconds that
-    the other processes have when one has failed."""
+    arguments are relative to cwd. `before` is executed in each process first."""
     job = {'script': str(ROOT / script) if str(script).endswith('.py') else script,
            'arguments': [*map(str, arguments)], 'before': before, 'env': env or {},
-           'cwd': str(cwd or os.getcwd()), 'processes': processes, 'timeout': timeout,
-           'grace': grace}
+           'cwd': str(cwd or os.getcwd()), 'processes': processes, 'timeout': timeout}
     print(json.dumps(job), file=server().stdin, flush=True)
     return subprocess.CompletedProcess(script, *json.loads(server().stdout.readline()))
 
 
-# What torchrun starts instead of a script, if something is to be executed first.
+# What torchrun starts instead of a script.
 STARTER = """
 import os, runpy, sys
 del sys.argv[0]
@@ -81,17 +81,25 @@ runpy.run_path(sys.argv[0], run_name='__main__')
 """
 
 
-def torchrun(n, script, *arguments, cwd=None, agent=(), before='', env=None, timeout=150):
+def torchrun(n, script, *arguments, agent=(), before='', env=None, timeout=150):
     """A script of this checkout as n processes of torchrun itself, which takes a free port. agent:
     its flags. run(processes=n) is faster."""
-    with tempfile.TemporaryDirectory() as folder:
-        starter = pathlib.Path(folder, 'starter.py')
-        starter.write_text(STARTER, encoding='utf-8')
-        start = [starter] if before else []
-        command = [sys.executable, '-m', 'torch.distributed.run', '--standalone']
-        command += [f'--nproc_per_node={n}', *agent, *start, ROOT / script, *map(str, arguments)]
-        return subprocess.run(command, cwd=cwd, timeout=timeout, text=True, capture_output=True,
-                              env={**os.environ, 'BEFORE': before, **(env or {})})
+    with tempfile.NamedTemporaryFile('w', suffix='.py') as starter:
+        print(STARTER, file=starter, flush=True)
+        return subprocess.run(
+            [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={n}',
+             *agent, starter.name, ROOT / script, *map(str, arguments)],
+            timeout=timeout, text=True, capture_output=True,
+            env={**os.environ, 'BEFORE': before, **(env or {})})
+
+
+# before=FORGET: the process has imported the modules of this checkout, and forgets them first, so
+# that a script which was copied alone imports what is beside it.
+FORGET = '''
+import sys
+for name in 'model', 'tokenizer', 'configurator', 'extras':
+    sys.modules.pop(name, None)
+'''
 
 
 def ok(result):
@@ -110,6 +118,14 @@ def mistake(result, *words, traceback=False):
         assert word in lines[0], (word, lines[0])
 
 
+def each_is_a_mistake(table, call):
+    """In each line of the table, `flags => words`, call(*flags) ends as a mistake with the words,
+    which ` & ` separates."""
+    for line in table.strip().splitlines():
+        flags, words = line.split('=> ')
+        mistake(call(*shlex.split(flags)), *words.split(' & '))
+
+
 def machine(result, *words):
     """So it ended when the disk, the memory or a permission stopped it, with a traceback above."""
     mistake(result, *words, traceback=True)
@@ -118,10 +134,11 @@ def machine(result, *words):
 
 def refused(words, function, *arguments, **more):
     """It raises one sentence, which matches words, a regular expression, or holds all of a list."""
-    with pytest.raises((ValueError, OSError), match=words if isinstance(words, str) else None) as e:
+    with pytest.raises((ValueError, OSError)) as error:
         function(*arguments, **more)
-    assert '\n' not in str(e.value)
-    assert isinstance(words, str) or all(word in str(e.value) for word in words), (words, e.value)
+    said = str(error.value)
+    patterns = [words] if isinstance(words, str) else map(re.escape, words)
+    assert '\n' not in said and all(re.search(p, said) for p in patterns), (words, said)
 
 
 def pytest_addoption(parser):
@@ -181,11 +198,10 @@ def expect_same_run(out, straight, disturbed='interrupted'):
     compared = f'a run that was {disturbed}, next to one that nothing disturbed:'
     expect(f'{compared} the rows of metrics.jsonl, of each step the last', metrics(straight),
            metrics, out)
-    for file in ('last.pt', 'best.pt'):
+    for file in 'last.pt', 'best.pt':
         a, b = state(out, file), state(straight, file)
-        assert a.keys() == b.keys()
         expect(f'{compared} what differs in {file}', [],
-               lambda: [k for k in a if not same(a[k], b[k])])
+               lambda: [k for k in a | b if not same(a.get(k), b.get(k))])
     assert contents(out).keys() == contents(straight).keys()                        # no leftovers
     config = {**read_json(straight / 'config.json'), 'out_dir': str(out)}   # also where it began
     assert read_json(out / 'config.json') == config
@@ -299,14 +315,13 @@ def reward(prompt, completion):
 def make_conversations(folder, n=60):
     """Of one to three sums each, some behind a message of a system or a tool."""
     dice = random.Random(1)
-    say = lambda role, content: {'role': role, 'content': content}
-    for side, k in (('train', n), ('val', 20)):
+    for side, k in ('train', n), ('val', 20):
         rows = []
         for _ in range(k):
-            messages = [say(dice.choice(['system', 'tool']), 'é so')] * dice.randint(0, 1)
+            said = [(dice.choice(['system', 'tool']), 'é so')] * dice.randint(0, 1)
             for a in dice.sample(range(999), dice.randint(1, 3)):
-                messages += [say('user', f'{a} + 7?'), say('assistant', f'{a + 7}')]
-            rows.append({'messages': messages})
+                said += [('user', f'{a} + 7?'), ('assistant', f'{a + 7}')]
+            rows.append({'messages': [{'role': role, 'content': text} for role, text in said]})
         write(folder / f'{side}.jsonl', rows)
     return folder
 
@@ -326,6 +341,12 @@ def once(factory, name, make):
                 shutil.rmtree(folder)
                 raise
     return folder
+
+
+def made_once(name, make):
+    """A fixture that is such a folder."""
+    return pytest.fixture(scope='session', name=name)(
+        lambda tmp_path_factory: once(tmp_path_factory, name, make))
 
 
 @pytest.fixture(scope='session')
@@ -365,11 +386,6 @@ def square_numbers(folder):
 
 
 @pytest.fixture(scope='session')
-def numbers(tmp_path_factory):
-    return once(tmp_path_factory, 'numbers', square_numbers)
-
-
-@pytest.fixture(scope='session')
 def base_run(data_dir, tmp_path_factory):
     """A run of train.py on it: 12 steps in float32."""
     return once(tmp_path_factory, 'base', lambda out: ok(train(data_dir, out, '--dtype=float32')))
@@ -386,17 +402,7 @@ def babbler(base_run, tmp_path_factory):
     return once(tmp_path_factory, 'babbler', lambda folder: save_run(folder, model, tokenizer))
 
 
-@pytest.fixture(scope='session')
-def sft_model(tmp_path_factory):
-    """An untrained model for sft.py, dpo.py and rl.py to begin from."""
-    return once(tmp_path_factory, 'sft', make_sft)
-
-
-@pytest.fixture(scope='session')
-def pairs(tmp_path_factory):
-    return once(tmp_path_factory, 'pairs', make_pairs)
-
-
-@pytest.fixture(scope='session')
-def conversations(tmp_path_factory):
-    return once(tmp_path_factory, 'conversations', make_conversations)
+numbers = made_once('numbers', square_numbers)
+sft_model = made_once('sft_model', make_sft)        # for sft.py, dpo.py and rl.py to begin from
+pairs = made_once('pairs', make_pairs)
+conversations = made_once('conversations', make_conversations)
