@@ -1,9 +1,8 @@
-"""Pretraining: what a run writes and depends on, which text it reads, what never reaches its weights."""
+"""Pretraining: what a run writes and depends on, which text it reads, what never reaches weights."""
 import collections
 import fcntl
 import functools
 import gzip
-import json
 import math
 import os
 import re
@@ -16,6 +15,7 @@ from accidents import accident, before
 from conftest import ROOT, RUN_FILES, TINY, contents, lift, metrics, mistake, ok, read_json
 from conftest import read_rows, run, same, series, state, train, write, write_bins
 from feedback import attempt, expect, told
+from pytest import approx
 
 from extras import muon
 from extras.mixture import weighted
@@ -43,16 +43,14 @@ def test_a_run_leaves_two_models_a_log_and_figures(base):
     assert {path.name for path in base.iterdir()} - {'.lock'} == RUN_FILES
     best, last = state(base, 'best.pt'), state(base)            # to use the model, and to go on
     assert best['step'] == last['step'] == 16 and last['optimizer'] and not best['optimizer']
-    assert best['tokenizer_hash'] == Tokenizer.load(base / 'tokenizer.json').hash
     assert read_json(base / 'config.json') == {**best['config'], 'out_dir': str(base)}
-    steps = [row for row in read_rows(base / 'metrics.jsonl') if 'loss' in row]
-    assert [row['step'] for row in steps] == [*range(1, 17)]
+    rows = read_rows(base / 'metrics.jsonl')
+    assert [row['step'] for row in rows if 'val_ppl' in row] == [0, 4, 8, 12, 16]
+    steps = [row for row in rows if 'loss' in row]
+    assert [row['tokens'] for row in steps] == [*range(256, 17 * 256, 256)]
     for row in steps:
-        assert row['tokens'] == row['step'] * 256 == pytest.approx(row['step'] * row['tok_s'] * row['dt'])
-        assert {'lr', 'grad_norm', 'memory_mb', 'mfu', 'skipped'} <= row.keys()
-    evaluations = [row for row in metrics(base) if 'val_loss' in row]
-    assert [row['step'] for row in evaluations] == [0, 4, 8, 12, 16]
-    assert evaluations[4]['val_ppl'] == pytest.approx(math.exp(evaluations[4]['val_loss']))
+        assert row['tok_s'] * row['dt'] == approx(256)
+        assert {'step', 'lr', 'grad_norm', 'memory_mb', 'mfu', 'skipped'} <= row.keys()
     assert '--- step 12, val_loss' in (base / 'samples.txt').read_text(encoding='utf-8')
 
 
@@ -69,8 +67,8 @@ def test_bits_per_byte_are_nats_by_hand(numbers, tmp_path):
         nats = sum(model(*pair)[1].item() * 32 for pair in zip(x, y))
     n_bytes = sum(BYTES.text_bytes[id] for id in y.flatten().tolist())
     assert n_bytes < n
-    assert series(tmp_path, 'val_loss')[-1] == pytest.approx(nats / n, rel=1e-6)
-    assert series(tmp_path, 'val_bpb')[-1] == pytest.approx(nats / math.log(2) / n_bytes, rel=1e-6)
+    assert series(tmp_path, 'val_loss')[-1] == approx(nats / n, rel=1e-6)
+    assert series(tmp_path, 'val_bpb')[-1] == approx(nats / math.log(2) / n_bytes, rel=1e-6)
 
 
 def test_watching_does_not_change_training(base, numbers, tmp_path):
@@ -81,34 +79,30 @@ def test_watching_does_not_change_training(base, numbers, tmp_path):
 
 
 # --- what it starts from --------------------------------------------------------------------------
-def test_a_run_from_a_folder_has_its_weights_and_shape_and_a_schedule_of_its_own(base, numbers, tmp_path):
+def test_a_run_from_a_folder_has_its_weights_and_shape_and_a_schedule_of_its_own(base, numbers,
+                                                                                 tmp_path):
     """A setting that says otherwise is refused, also if it is the default; one that nobody gave
     follows."""
-    flags = [flag for flag in [*TINY, *BASE] if '--n_' not in flag]
     out = tmp_path / 'out'
-    begin = lambda *more: run('train.py', f'--data_dir={numbers}', f'--init_from={base}',
-                              f'--out_dir={out}', *flags, *more)
+    flags = [f'--data_dir={numbers}', f'--out_dir={out}', f'--init_from={base}']
+    flags += [flag for flag in [*TINY, *BASE] if '--n_' not in flag]
     for flag, words in {'--n_layer=6': 'n_layer 2', '--tie_embeddings=False': 'tie_embeddings True',
                         '--block_size=64': 'block_size=64 32 extras.longer_context'}.items():
-        mistake(begin(flag), str(base), *words.split())
-    assert not out.exists()
-    ok(begin('--max_steps=3', '--warmup_steps=2'))
-    first, second = metrics(out)[:2]
-    assert first['val_loss'] == series(base, 'val_loss')[-1] and second['lr'] == pytest.approx(0.5e-2)
-    last = state(out)
-    assert all(moments['step'] == 3 for moments in last['optimizer'].values())          # new ones
-    assert last['config']['n_layer'] == last['model_config']['n_layer'] == 2
+        mistake(run('train.py', *flags, flag), str(base), *words.split())
+    ok(run('train.py', *flags, '--max_steps=3', '--warmup_steps=2'))
+    first, second, *_ = metrics(out)
+    assert first['val_loss'] == series(base, 'val_loss')[-1] and second['lr'] == approx(0.5e-2)
+    assert {moments['step'].item() for moments in state(out)['optimizer'].values()} == {3}
 
 
-def test_data_tokenizer_and_model_of_an_older_version_serve_and_its_run_is_not_resumed(tmp_path):
+def test_data_tokenizer_and_model_of_an_older_version_serve(tmp_path):
     old = shutil.copytree(ROOT / 'tests/old_run', tmp_path / 'old')
     shutil.copy(old / 'data/val.bin', old / 'data/train.bin')
     meta = read_json(old / 'data/meta.json')
     meta['tokens']['train'] = meta['tokens']['val']
     write(old / 'data/meta.json', [meta])
-    flags = f'--data_dir={old}/data', '--block_size=32', '--batch_size=2'
-    mistake(run('train.py', *flags, f'--out_dir={old}/run', '--init_from=resume'), 'config.json')
-    ok(run('train.py', *flags, f'--init_from={old}/run', f'--out_dir={tmp_path}/new', *SHORT))
+    ok(run('train.py', f'--data_dir={old}/data', f'--init_from={old}/run', f'--out_dir={tmp_path}/new',
+           '--block_size=32', '--batch_size=2', *SHORT))
 
 
 # --- its folder -----------------------------------------------------------------------------------
@@ -137,20 +131,15 @@ def test_a_mistake_is_one_sentence_and_costs_no_run_even_with_overwrite(base, nu
 
 
 def test_no_run_is_written_over_another_nor_over_what_it_starts_from(base, numbers, tmp_path):
-    """Also where a run has left one file only. A folder whose name begins alike is another one."""
+    """Also where a run has left one file only, and through a link."""
     for name in 'config.json', 'last-1.pt':
-        out = tmp_path / name
-        out.mkdir()
-        shutil.copy(base / name, out)
-        mistake(train(numbers, out, *BASE), str(out), '--init_from=resume', '--overwrite=True')
-        assert [*contents(out)] == [name]
+        write(tmp_path / name / name, [])
+        mistake(train(numbers, tmp_path / name, *BASE), name, '--init_from=resume', '--overwrite=True')
     out = shutil.copytree(base, tmp_path / 'run')
     (tmp_path / 'link').symlink_to(out)
-    for start in out, out / 'best.pt', tmp_path / 'link', '.':
-        mistake(train(numbers, out, *SHORT, f'--init_from={start}', cwd=out), str(out))
+    for start in out, out / 'best.pt', tmp_path / 'link':
+        mistake(train(numbers, out, *SHORT, f'--init_from={start}'), str(out))
     assert contents(out) == contents(base)
-    alike = shutil.copytree(base, tmp_path / 'run_2')
-    ok(train(numbers, out, *SHORT, f'--init_from={alike}'))
 
 
 def test_overwrite_removes_what_a_run_writes_and_no_file_of_others(numbers, tmp_path):
@@ -209,22 +198,16 @@ def test_data_that_cannot_serve_are_one_sentence(base, numbers, tmp_path):
     data = write_bins(tmp_path / 'data', ids, BYTES)
 
     def spoiled(*words, start='scratch'):
-        mistake(train(data, tmp_path / 'x', f'--init_from={start}'), str(data), *words)
+        mistake(train(data, tmp_path / 'x', f'--init_from={start}'), *words)
         write_bins(data, ids, BYTES)
 
-    for side, at in ('train', 0), ('val', -1):      # ids above the vocabulary index past the end
+    for name, at in ('train.bin', 0), ('val.bin', -1):      # an id above the vocabulary
         wrong = ids.copy()
         wrong[at] = BYTES.vocab_size
-        wrong.tofile(data / f'{side}.bin')
-        spoiled(f'{side}.bin', str(BYTES.vocab_size))
-    os.truncate(data / 'train.bin', 4001)           # a copy that broke off
+        wrong.tofile(data / name)
+        spoiled(str(data / name), str(BYTES.vocab_size))
+    os.truncate(data / 'train.bin', 4001)                   # a copy that broke off
     spoiled('train.bin', ' 2000 ', 'prepare.py')
-    ids[:32].tofile(data / 'val.bin')               # no target for the last token of a sequence
-    spoiled('val.bin', '32')
-    (data / 'train.bin').unlink()
-    spoiled('train.bin', '--streaming')
-    write(data / 'meta.json', [{'config': {'kind': 'sft'}}])
-    spoiled('prepare.py')
     # Another tokenizer of the same size: the ids fit, the text is another, so no loss would tell.
     other = Tokenizer.byte(SPECIAL_TOKENS[::-1])
     other.save(data / 'tokenizer.json')
@@ -283,59 +266,40 @@ def test_a_step_depends_on_nothing_but_its_number_and_a_large_batch_is_two_small
     """However its rows are shared out."""
     ids = np.arange(1009, dtype=np.uint16)
     eight, four = (get_batch(T=3, batch_size=n, seed=7) for n in (8, 4))
-    for step in 70, 3, 41, 42:                                  # 335 blocks: 41 ends the first epoch
+    for step in 70, 3, 41:                                      # 335 blocks: 41 ends the first epoch
         whole = torch.cat(eight(ids, np.arange(8), step), 1)            # (8, 6)
-        rows = [eight(ids, np.arange(*some), step) for some in ((0, 3), (3, 8))]
+        shared = [eight(ids, rows, step) for rows in (np.arange(3), np.arange(3, 8))]
         small = [four(ids, np.arange(4), 2 * step + half) for half in (0, 1)]
-        for parts in rows, small:
+        for parts in shared, small:
             assert torch.equal(whole, torch.cat([torch.cat(part, 1) for part in parts]))
 
 
 def test_a_source_of_a_mixture_is_read_as_often_as_its_passes_say():
     """Sources of 12, 42 and 82 tokens have 2, 9 and 19 blocks of 4. A part of a pass is another one
-    in each epoch."""
-    ends = 0, 12, 54, 136
-    sources = {name: {'tokens': end - begin, 'passes': passes}
-               for name, begin, end, passes in zip('abc', ends, ends[1:], (2.5, 1, 0.5))}
+    in each epoch. A target lies inside the source."""
+    sources = {'a': {'tokens': 12, 'passes': 2.5}, 'b': {'tokens': 42, 'passes': 1},
+               'c': {'tokens': 82, 'passes': 0.5}}
     halves = set()
     for number in range(6):
         starts = in_epoch(number, 136, 4, starts_of=weighted(sources))
-        times = [collections.Counter(start for start in starts if begin <= start <= end - 5)
-                 for begin, end in zip(ends, ends[1:])]             # with a target, inside the source
-        assert [sorted(counter.values()) for counter in times] == [[2, 3], [1] * 9, [1] * 10]
-        assert len(starts) == 5 + 9 + 10
-        halves.add(tuple(sorted(times[2])))
+        a, b, c = (collections.Counter(start for start in starts if begin <= start <= end - 5)
+                   for begin, end in ((0, 12), (12, 54), (54, 136)))
+        assert sorted(a.values()) == [2, 3] and len(b) == 9 and len(c) == 10 and len(starts) == 24
+        halves.add(tuple(sorted(c)))
     assert len(halves) == 6
 
 
 # --- streams --------------------------------------------------------------------------------------
-@pytest.mark.parametrize('cut', range(7))
-def test_a_stream_is_the_bin_of_its_documents_wherever_it_is_resumed(tmp_path, cut):
-    """Empty texts, lines that are no records, and several passes."""
-    texts, T, at = ['ab', '', 'é\nb', 'a' * 23, 'b a', ''], 3, 0
-    for i in (0, 1):
-        lines = [json.dumps({('text', 'content')[i]: text}) for text in texts[i::2]]
-        (tmp_path / f'{i}.jsonl').write_text('\n\nnot json\n'.join(lines), encoding='utf-8')
-    ids = np.array([b for text in texts[::2] + texts[1::2] for b in [*text.encode(), END]] * 3)
-    stream = Stream(str(tmp_path), 0, 1, BYTES)
-    for i, n in enumerate([1, 4, 2, 1, 3, 4]):
-        if i == cut:                                                    # through JSON, as a checkpoint
-            position = json.dumps(stream.positions())
-            stream = Stream(str(tmp_path), 0, 1, BYTES)
-            stream.go_to(json.loads(position))
-        expected = [ids[(at + row) * T:(at + row + 1) * T + 1] for row in range(n)]
-        assert np.array_equal(stream.take(n, T), expected)
-        at += n
-
-
-def test_processes_read_shards_of_their_own_and_damage_costs_what_is_damaged(tmp_path):
-    (tmp_path / 'a.jsonl.gz').write_bytes(gzip.compress(b'{"text": "kept"}\n')[:-4])
-    (tmp_path / 'b.jsonl').write_bytes(b'{"text": 3}\n\xff\xfe\n{"text": "good"}\n[1]\n')
-    write(tmp_path / 'c.jsonl', [{'text': 'more'}])
-    for rank, text in ((0, [*b'kept', END, *b'more', END]), (1, [*b'good', END] * 2)):
+def test_a_stream_is_the_bin_of_its_documents_and_damage_costs_what_is_damaged(tmp_path):
+    """Pass after pass. Processes read shards of their own. That it goes on: test_resume.py."""
+    (tmp_path / 'a.jsonl').write_bytes(b'{"text": "1\\n2"}\n\nno\n{"content": ""}\n\xff\xfe')
+    (tmp_path / 'b.jsonl.gz').write_bytes(gzip.compress(b'{"text": "kept"}\n')[:-4])
+    write(tmp_path / 'c.jsonl', [{'text': 3}, [1], {'text': 'é a'}])
+    for rank, texts in ((0, ['1\n2', '', 'é a']), (1, ['kept'])):
+        ids = [b for text in texts for b in [*text.encode(), END]] * 9
         stream = Stream(str(tmp_path), rank, 2, BYTES)
-        for _ in range(2):                                              # two passes
-            assert stream.take(1, 10)[0].tolist() == [*text, text[0]]
+        for i in range(0, 30, 6):
+            assert np.array_equal(stream.take(2, 3), [ids[i:i + 4], ids[i + 3:i + 7]])
 
 
 # --- the learning rate and the optimizer ----------------------------------------------------------
@@ -345,7 +309,7 @@ lr_at = lift('train.py', 'lr_at')
 def landmark(expected, step, max_steps, warmup_steps, schedule='cosine', decay_steps=0):
     asked = f'lr_at({step=}, {max_steps=}, {warmup_steps=}, learning_rate=1.0, min_lr=0.1, {schedule=}'
     asked += f', {decay_steps=})' if decay_steps else ')'
-    expect(asked, pytest.approx(expected, rel=1e-12), lr_at, step, max_steps, warmup_steps, 1.0, 0.1,
+    expect(asked, approx(expected, rel=1e-12), lr_at, step, max_steps, warmup_steps, 1.0, 0.1,
            schedule, decay_steps)
 
 
@@ -384,17 +348,16 @@ def test_weight_decay_acts_on_matrices_only_and_the_embedding_has_its_own_rate_a
         numbers, tmp_path, kind):
     """On the gain of a norm it would pull towards 0 what begins at 1. A rate of 0.004 * 9 decays
     each weight by 3.6% a step. Without a gradient nothing else moves."""
-    flags = [f'--optimizer={kind}', '--embedding_lr=3', '--tie_embeddings=False', '--learning_rate=4e-3',
-             '--min_lr=4e-3', '--warmup_steps=1', '--save_interval=1', '--weight_decay=9',
-             '--dtype=float32']
+    flags = ('--embedding_lr=3 --tie_embeddings=False --learning_rate=4e-3 --min_lr=4e-3 '
+             '--warmup_steps=1 --save_interval=1 --weight_decay=9 --dtype=float32').split()
     still = before('clip', """
         arguments = [*arguments[0]], *arguments[1:]
         for p in arguments[0]:
             p.grad.zero_()""")
     for more in ['--max_steps=2'], ['--init_from=resume', '--max_steps=3']:
-        ok(train(numbers, tmp_path / 'run', *flags, *more, before=still))
-        after, earlier = (state(tmp_path / 'run', name)['model'] for name in ('last.pt', 'last-1.pt'))
-        assert 'head.weight' in after and len(after) > 10
+        ok(train(numbers, tmp_path, f'--optimizer={kind}', *flags, *more, before=still))
+        after, earlier = (state(tmp_path, name)['model'] for name in ('last.pt', 'last-1.pt'))
+        assert 'head.weight' in after
         for name, p in after.items():
             rate = 0 if p.dim() == 1 else 12e-3 if name == 'embedding.weight' else 4e-3
             torch.testing.assert_close(p, earlier[name] * (1 - 9 * rate), rtol=1e-6, atol=0, msg=name)
@@ -429,30 +392,21 @@ def test_an_accident_costs_one_update_reaches_no_weight_and_is_written_down(begi
     assert (series(tmp_path, 'grad_norm')[-1] is None) == (kind == 'nan')       # JSON has no nan
 
 
-def test_without_a_limit_and_in_the_first_30_updates_a_spike_is_an_update(begin, tmp_path):
-    ok(begin(tmp_path / 'spike', '--spike_z=0', before=accident('badbatch', 39)))
-    ok(begin(tmp_path / 'first', '--max_steps=24', before=accident('badbatch', 23)))
-    assert skips(tmp_path / 'spike') == skips(tmp_path / 'first') == []
-
-
 def test_a_run_goes_on_after_two_accidents_and_float16_after_more(numbers, tmp_path):
     """float16 overflows on purpose, to find its scale."""
     ok(train(numbers, tmp_path / 'two', before=accident('nan', 2, 5, 6, 8, 9)))
     assert skips(tmp_path / 'two') == [3, 6, 7, 9, 10]
     ok(train(numbers, tmp_path / 'half', '--dtype=float16', before=accident('nan', *range(2, 8))))
-    half = state(tmp_path / 'half')
-    assert half['skipped'] >= 6 and half['step'] == 12
-    assert all(weight.dtype == torch.float32 for weight in half['model'].values())
+    assert state(tmp_path / 'half')['skipped'] >= 6
 
 
-@pytest.mark.parametrize('kind, first, z', [('nan', 0, 8), ('nan', 5, 0), ('badbatch', 40, 8)])
+@pytest.mark.parametrize('kind, first, z', [('nan', 5, 0), ('badbatch', 40, 8)])
 def test_three_in_a_row_end_the_run_and_its_advice_works(begin, tmp_path, kind, first, z):
     """A lower rate; and the checkpoint before, for a run that exploded later than noticed."""
-    steps = [first, first + 1, first + 2]
     result = begin(tmp_path, '--max_steps=46', '--save_interval=4', f'--spike_z={z}',
-                   before=accident(kind, *steps))
+                   before=accident(kind, first, first + 1, first + 2))
     mistake(result, '3 updates in a row were skipped', f'cp {tmp_path}/last-1.pt {tmp_path}/last.pt')
-    assert skips(tmp_path) == [n + 1 for n in steps]
+    assert skips(tmp_path) == [first + 1, first + 2, first + 3]
     assert all(weight.isfinite().all() for weight in state(tmp_path)['model'].values())
     ok(run('train.py', f'--out_dir={tmp_path}', '--init_from=resume', '--learning_rate=1e-4'))
     assert [row['step'] for row in metrics(tmp_path) if 'loss' in row] == [*range(1, 47)]
