@@ -1,7 +1,6 @@
 """dpo.py: real runs of each loss; their reference and figures, against a slow loop; pairs that are
 too long. What it promises like sft.py and rl.py is in test_alike.py, the losses are in
 test_dpo_losses.py."""
-import math
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import torch
 from accidents import replaced
 from conftest import lift, metrics, mistake, ok, read_rows, run, series, state, thumbs_of, write
 from hypothesis import example, given, strategies as st
+from pytest import approx
 from test_records import BYTES, TRAPPING, chats, ever_shorter, say
 
 from model import GPT
@@ -30,17 +30,14 @@ def dpo(sft_model, pairs):
 # --- what is learned ------------------------------------------------------------------------------
 def test_held_out_answers_are_told_apart_after_24_steps(dpo, tmp_path):
     """And nll_weight holds the good answers up."""
-    for more in ('dpo --label_smoothing=0.2', 'dpo --nll_weight=1 --grad_clip=0', 'ipo', 'simpo',
-                 'orpo --beta=1', 'kto', 'rm'):
-        out = tmp_path / more[:12]
-        ok(dpo(out, '--max_steps=24', *f'--loss_type={more}'.split()))
-        first, last = (row for row in metrics(out) if 'val_accuracy' in row)
-        assert 0.2 < first['val_accuracy'] < 0.8 and last['val_accuracy'] > 0.9, more
-        assert last['val_loss'] < first['val_loss'], more
-        assert last['val_margin'] > first['val_margin'] + 0.01, more
-        assert state(out)['ref_log_probs'].any() == (more[:3] in ('dpo', 'ipo', 'kto')), more
-    assert first['val_loss'] == pytest.approx(math.log(2))      # rm: all scores begin as 0
-    bare, held = (series(tmp_path / name, 'val_chosen_logp') for name in ('dpo --label_', 'dpo --nll_we'))
+    for i, flags in enumerate(('dpo --label_smoothing=0.2', 'dpo --nll_weight=1 --grad_clip=0', 'ipo',
+                               'simpo', 'orpo --beta=1', 'kto', 'rm')):
+        ok(dpo(tmp_path / f'{i}', '--max_steps=24', *f'--loss_type={flags}'.split()))
+        first, last = (row for row in metrics(tmp_path / f'{i}') if 'val_accuracy' in row)
+        assert 0.2 < first['val_accuracy'] < 0.8 and last['val_accuracy'] > 0.9, flags
+        assert last['val_loss'] < first['val_loss'], flags
+        assert last['val_margin'] > first['val_margin'] + 0.01, flags
+    bare, held = (series(tmp_path / name, 'val_chosen_logp') for name in '01')
     assert held[-1] > held[0] + 5 and bare[-1] < held[-1] - 5
 
 
@@ -60,24 +57,22 @@ def test_the_reference_is_the_first_model_and_the_figures_are_means_by_hand(dpo,
     """The zero point of KTO is what the step before has gained."""
     ok(dpo(tmp_path, '--loss_type=kto', '--max_steps=4', '--learning_rate=2e-2', '--beta=0.5',
            '--nll_weight=1'))
-    reference = state(tmp_path)['ref_log_probs'][-32:].T.tolist()
-    models = GPT.load(sft_model), GPT.load(tmp_path / 'last.pt')
+    last, saved = metrics(tmp_path)[-1], state(tmp_path)
     gains = []
-    for side, known in zip(('chosen', 'rejected'), reference):
-        first, last = ([slow_log_p(model, row['prompt'], row[side])
-                        for row in read_rows(pairs / 'val.jsonl')] for model in models)
-        assert known == pytest.approx(first, abs=1e-4)
-        gains.append(np.subtract(last, first))
+    for side, reference in zip(('chosen', 'rejected'), saved['ref_log_probs'][-32:].T.tolist()):
+        before, after = ([slow_log_p(GPT.load(path), row['prompt'], row[side])
+                          for row in read_rows(pairs / 'val.jsonl')]
+                         for path in (sft_model, tmp_path / 'last.pt'))
+        assert reference == approx(before, abs=1e-4)
+        gains.append(np.subtract(after, before))
     good, bad = gains
     sigmoid = lambda z: 1 / (1 + np.exp(-z))
-    last = metrics(tmp_path)[-1]
-    assert 0.1 < state(tmp_path)['kto_kl'] == pytest.approx(0.5 * series(tmp_path, 'kl')[-1])
+    assert 0.1 < saved['kto_kl'] == approx(0.5 * series(tmp_path, 'kl')[-1])
     wanted = {'val_accuracy': (good > bad).mean(), 'val_kl': (good + bad).mean() / 2,
-              'val_chosen_reward': 0.5 * good.mean(), 'val_rejected_reward': 0.5 * bad.mean(),
-              'val_margin': 0.5 * (good - bad).mean(),
+              'val_chosen_reward': 0.5 * good.mean(), 'val_margin': 0.5 * (good - bad).mean(),
               # of KTO with 0 as its zero point: always the same loss
               'val_loss': (sigmoid(-0.5 * good) + sigmoid(0.5 * bad)).mean() / 2}
-    assert {name: last[name] for name in wanted} == pytest.approx(wanted, abs=3e-4)
+    assert {name: last[name] for name in wanted} == approx(wanted, abs=3e-4)
 
 
 def test_a_first_loss_that_is_not_ln_2_ends_the_run(dpo, tmp_path):
@@ -146,32 +141,29 @@ def test_what_lines_become(dpo, tmp_path):
              {'prompt': talk, 'chosen': 'yes', 'rejected': ''},
              {'prompt': 'q', 'chosen': '', 'rejected': ''},                     # left out
              {'prompt': 'q', 'completion': 'up', 'label': True},
+             {'prompt': 'q', 'completion': 'up', 'label': True},
              {'prompt': 'q', 'completion': 'down', 'label': False}]
     for side in ('train', 'val'):
         write(tmp_path / f'{side}.jsonl', lines)
     printed = ok(dpo(tmp_path / 'run', f'--data_dir={tmp_path}', '--loss_type=kto', '--max_steps=2',
                      '--micro_batch_size=1', before=SPY.replace('PATH', f'{tmp_path}/calls')))
-    assert ("train.jsonl {'whole': 4, 'left out: both answers are the same': 1} 3 better and 3 worse answers"
+    assert ("train.jsonl {'whole': 5, 'left out: both answers are the same': 1} 4 better and 3 worse answers"
             in printed)
     found = {}                              # {answer: the prompt of that row}
     for x, y in read_rows(tmp_path / 'calls'):
-        *_, last = at = [i for i, id in enumerate(y) if id != -100]
-        assert at == [*range(at[0], last + 1)] and x[at[0] + 1:last + 1] == y[at[0]:last]
-        found[bytes(y[at[0]:last])] = x[:at[0] + 1]
-        assert y[last] == E
+        first = next(i for i, id in enumerate(y) if id != -100)
+        n = y.index(E) + 1
+        assert x[first + 1:n] == y[first:n - 1] and {*y[n:]} <= {-100}
+        found[bytes(y[first:n - 1])] = x[:first + 1]
     system = [S, *b'system\nbe', E, 10, *frame]
     assert found == {'é'.encode(): frame, b'<|im_end|>': frame, b'yes': system, b'': system, b'up': frame,
                      b'down': frame}
 
 
-def test_of_single_answers_the_rarer_kind_is_repeated_and_one_kind_alone_is_refused(dpo, pairs, tmp_path):
-    """It would destroy the model."""
-    rows = write(tmp_path / 'val.jsonl', thumbs_of(read_rows(pairs / 'train.jsonl')))
-    good, bad = ([row for row in read_rows(rows) if row['label'] == label] for label in (True, False))
-    flags = f'--data_dir={tmp_path}', '--loss_type=kto', '--max_steps=2'
-    write(tmp_path / 'train.jsonl', good + bad[:16])
-    printed = ok(dpo(tmp_path / 'run', *flags))
-    assert '32 better and 16 worse answers' in printed and ', 4 an epoch' in printed
-    for some, words in (good, '0 worse'), (bad, '0 better'):
-        write(tmp_path / 'train.jsonl', some)
-        mistake(dpo(tmp_path / 'no', *flags), words, 'needs both')
+def test_single_answers_of_one_kind_alone_are_refused(dpo, pairs, tmp_path):
+    """They would destroy the model."""
+    rows = thumbs_of(read_rows(pairs / 'train.jsonl'))
+    write(tmp_path / 'val.jsonl', rows)
+    for label, words in (True, '0 worse'), (False, '0 better'):
+        write(tmp_path / 'train.jsonl', [row for row in rows if row['label'] == label])
+        mistake(dpo(tmp_path / 'no', f'--data_dir={tmp_path}', '--loss_type=kto'), words, 'needs both')

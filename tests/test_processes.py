@@ -10,6 +10,7 @@ from accidents import accident, before, full_disk, replaced
 from conftest import ROOT, assert_same_sums, contents, metrics, mistake, ok, read_json, read_rows, run
 from conftest import same, series, state, torchrun
 from feedback import attempt, expect, told
+from pytest import approx
 
 # Norms are about 0.8, so clipping acts: done before the processes' gradients are added, the runs
 # would part. Odd sizes, so that FSDP cannot halve each matrix. An evaluation has 5 blocks, so of
@@ -31,8 +32,6 @@ WATCHED = replaced('native bfloat16', 'return False') + before('seed', """
     gradients = [p.grad for p in arguments[0]]
     held = sum(getattr(g, '_local_tensor', g).numel() for g in gradients)
     print('held:', held / sum(g.numel() for g in gradients))""")
-ONE_OF_TORCHRUN = {'TORCHELASTIC_RUN_ID': 'one', 'RANK': '0', 'WORLD_SIZE': '1',
-                   'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': '0'}
 
 
 @pytest.fixture(scope='module')
@@ -49,10 +48,9 @@ def made(train, tmp_path_factory):
     @functools.cache
     def made(case, n=1, shard='ddp'):
         out = tmp_path_factory.mktemp('made') / 'run'
-        env = ONE_OF_TORCHRUN if n == 1 and shard != 'ddp' else {}
-        printed = ok(train(out, CASES[case], f'--shard={shard}', processes=n, env=env))
+        printed = ok(train(out, CASES[case], f'--shard={shard}', processes=n))
         held = [float(part) for part in re.findall('held: (.*)', printed)]
-        assert len(held) == 8 * n and max(held) <= (0.6 if n == 2 and shard != 'ddp' else 1)
+        assert len(held) == 8 * n and max(held) <= (1 if shard == 'ddp' else 0.6)
         assert printed.count('step      1/') == 1           # only the first process speaks
         # Each step of each process has a dropout of its own; model and samples have another seed.
         assert len({*re.findall(r'a seed: (\d+)', printed)}) == 8 * n + 1
@@ -65,20 +63,19 @@ def test_a_run_has_the_losses_of_the_golden_one(made, case):
     asked = f'the losses of 8 steps, {CASES[case]}, one process, 4 micro-batches of 2 sequences'
     losses = attempt(asked, GOLDEN[case], lambda: series(made(case), 'loss'))
     rounded = [round(loss, 5) for loss in losses], [round(loss, 5) for loss in GOLDEN[case]]
-    assert losses == pytest.approx(GOLDEN[case], abs=2e-6), f'{told(asked, *rounded)}\n  now: {losses}'
+    assert losses == approx(GOLDEN[case], abs=2e-6), f'{told(asked, *rounded)}\n  now: {losses}'
     assert max(series(made(case), 'grad_norm')) > 0.3
 
 
 @pytest.mark.parametrize('case, shard, n', [
     ('adamw', 'ddp', 2), ('adamw', 'zero2', 2), ('adamw', 'fsdp', 2), ('muon', 'zero2', 2),
-    ('muon', 'fsdp', 2), ('mlm', 'ddp', 2), ('span', 'fsdp', 2), ('adamw', 'fsdp', 1), ('adamw', 'ddp', 4)])
+    ('muon', 'fsdp', 2), ('mlm', 'ddp', 2), ('span', 'fsdp', 2), ('adamw', 'ddp', 4)])
 def test_one_process_accumulating_4_equals_two_accumulating_2(made, case, shard, n):
-    """Also if one process of torchrun tries out FSDP."""
     one = made(case)
     asked = f'8 steps in {n} processes with {4 // n} micro-batches each (expected: as in one with 4)'
     two = attempt(asked, 'it ends', made, case, n, shard)
     for key in ('loss', 'grad_norm'):
-        expect(f'{key} of {asked}', pytest.approx(series(one, key), abs=1e-6), series, two, key)
+        expect(f'{key} of {asked}', approx(series(one, key), abs=1e-6), series, two, key)
     assert_same_sums(one, two)
     assert contents(one).get('samples.txt') == contents(two).get('samples.txt')
 
@@ -96,20 +93,19 @@ def test_other_micro_batches_and_processes_change_a_loss_by_rounding(train, tmp_
 
 @pytest.mark.parametrize('shard', ['ddp', 'zero2', 'fsdp'])
 def test_two_processes_that_were_killed_are_the_straight_ones_bit_for_bit(made, train, tmp_path, shard):
-    straight, out, flags = made('muon', 2, shard), tmp_path / 'run', ['--optimizer=muon', f'--shard={shard}']
-    assert train(out, *flags, processes=2, before=accident('kill', 5)).returncode == -9
-    ok(train(out, *flags, '--init_from=resume', processes=2))
-    assert metrics(out) == metrics(straight) and same(state(out), state(straight))
+    straight, flags = made('muon', 2, shard), ['--optimizer=muon', f'--shard={shard}', '--init_from=auto']
+    assert train(tmp_path, *flags, processes=2, before=accident('kill', 5)).returncode == -9
+    ok(train(tmp_path, *flags, processes=2))
+    assert metrics(tmp_path) == metrics(straight) and same(state(tmp_path), state(straight))
 
 
 def test_a_run_killed_thrice_goes_on_in_other_processes_that_share_its_state(made, train, tmp_path):
     """Each way to share loads the moments that another one saved, and is killed after it saved."""
-    parts = (1, 'ddp', 3, -9), (2, 'fsdp', 3, -9), (2, 'zero2', 3, -9), (1, 'ddp', 9, 0)
-    for n, shard, kill, code in parts:
-        result = train(tmp_path / 'run', '--save_interval=2', f'--shard={shard}', '--init_from=auto',
-                       f'--grad_checkpoint={shard == "fsdp"}', processes=n, before=accident('kill', kill))
+    for n, shard, code in (1, 'ddp', -9), (2, 'fsdp', -9), (2, 'zero2', -9), (1, 'ddp', 0):
+        result = train(tmp_path, '--save_interval=2', f'--shard={shard}', '--init_from=auto',
+                       f'--grad_checkpoint={n == 2}', processes=n, before=accident('kill', 3))
         assert result.returncode == code, result.stderr
-    assert_same_sums(made('adamw'), tmp_path / 'run')
+    assert_same_sums(made('adamw'), tmp_path)
 
 
 # --- together, or not at all ----------------------------------------------------------------------
@@ -121,25 +117,22 @@ def test_processes_stop_together_when_one_of_them_is_asked_to(train, tmp_path):
 
 
 def test_what_cannot_be_shared_is_refused(train, tmp_path):
-    for n, flags, words in ((2, ['--batch_size=7', '--micro_batch_size=0'], ['batch_size=7', '2 processes']),
-                            (2, ['--shard=fsdp', '--dtype=float16'], ['shard=fsdp', 'bfloat16']),
-                            (1, ['--shard=fsdp'], ['shard=fsdp', 'torchrun'])):
-        result = train(tmp_path / 'run', *flags, processes=n)
-        assert result.returncode == 2 and all(word in result.stderr for word in words), result.stderr
+    for n, flags, words in ((2, '--batch_size=7', '2 processes'), (1, '--shard=fsdp', 'torchrun'),
+                            (2, '--shard=fsdp --dtype=float16', 'bfloat16')):
+        result = train(tmp_path / 'run', *flags.split(), processes=n)
+        assert result.returncode == 2 and 'error: ' in result.stderr and words in result.stderr
     assert not (tmp_path / 'run').exists()
 
 
-def test_variables_that_no_torchrun_set_are_one_sentence_or_change_nothing(train, tmp_path):
+def test_variables_that_no_torchrun_set_change_nothing(train, tmp_path):
     """Some clusters set them for their own programs. No run may train for days and save nothing."""
-    ok(train(tmp_path / 'run', '--max_steps=2', env={'RANK': '3', 'LOCAL_RANK': '0'}, timeout=60))
-    assert state(tmp_path / 'run')['step'] == 2
-    mistake(train(tmp_path, env={**ONE_OF_TORCHRUN, 'RANK': '3'}, timeout=60), 'rank=3', 'torchrun')
+    ok(train(tmp_path, '--max_steps=2', env={'RANK': '3', 'LOCAL_RANK': '0'}, timeout=60))
+    assert state(tmp_path)['step'] == 2
 
 
 @pytest.mark.parametrize('shard, place, deed, code, words', [
-    ('fsdp', 'clip', "raise KeyError('planted')", 1, "KeyError: 'planted'"),
     # a shard of a stream without a document, for instance: only its process reads it
-    ('ddp', 'clip', "import configurator; raise configurator.Mistake('planted')", 2, 'error: planted'),
+    ('fsdp', 'clip', "import configurator; raise configurator.Mistake('planted')", 2, 'error: planted'),
     ('ddp', 'clip', 'os.kill(os.getpid(), signal.SIGKILL)', -9, ''),
     ('ddp', 'save', full_disk(2000), 2, 'error: the disk is full')], ids=str)
 def test_an_error_in_one_process_ends_all_and_is_the_one_that_is_shown(train, tmp_path, shard, place, deed,
@@ -149,29 +142,28 @@ def test_an_error_in_one_process_ends_all_and_is_the_one_that_is_shown(train, tm
     who = "n == 3 and os.environ['RANK'] == '1'" if place == 'clip' else 'n == 2'
     began = time.time()
     result = train(tmp_path, f'--shard={shard}', processes=2, before=before(place, f'if {who}: {deed}'),
-                   grace=100, timeout=200)
+                   grace=100)
     assert time.time() - began < 60 and words in result.stderr
     assert result.returncode == code and state(tmp_path)['step'] == 0
 
 
 def test_processes_that_differ_refuse(made, numbers, tmp_path):
     """In settings, weights or data. Each process has a disk of its own."""
-    disks = [tmp_path / f'disk{rank}' for rank in range(2)]
-    for disk in disks:
-        shutil.copytree(made('adamw'), disk / 'out')
-        shutil.copytree(numbers, disk / 'data')
+    for rank in '01':
+        shutil.copytree(made('adamw'), tmp_path / rank / 'out')
+        shutil.copytree(numbers, tmp_path / rank / 'data')
 
     def differ(*flags, more=''):
-        apart = "os.chdir('disk' + os.environ['RANK'])\n" + more
+        apart = "os.chdir(os.environ['RANK'])\n" + more
         mistake(run('train.py', '--data_dir=data', '--out_dir=new', *FLAGS, *flags, processes=2, before=apart,
                     cwd=tmp_path), 'differ')
-        assert not any((disk / 'new').exists() for disk in disks)
     differ(more='sys.argv.append("--learning_rate=1e-" + os.environ["RANK"])')
-    shutil.copy(made('adamw') / 'last-1.pt', disks[1] / 'out/best.pt')
+    shutil.copy(made('adamw') / 'last-1.pt', tmp_path / '1/out/best.pt')
     differ('--init_from=out')
-    with open(disks[1] / 'data/train.bin', 'r+b') as f:
+    with open(tmp_path / '1/data/train.bin', 'r+b') as f:
         f.write(b'x\0')                         # another text, of the same length
     differ()
+    assert not [*tmp_path.glob('*/new')]
 
 
 # --- torchrun itself, and the compiler ------------------------------------------------------------
@@ -181,12 +173,12 @@ def test_torchrun_starts_a_run_again_that_lost_a_process(made, numbers, tmp_path
     deed = before('clip', """
         if n == 5 and os.environ['RANK'] == '1' and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':
             os.kill(os.getpid(), signal.SIGKILL)""")
-    ok(torchrun(2, 'train.py', f'--data_dir={numbers}', *FLAGS, f'--out_dir={tmp_path}/run',
-                '--init_from=auto', agent=['--max_restarts=1'], before=deed, timeout=400,
+    ok(torchrun(2, 'train.py', f'--data_dir={numbers}', *FLAGS, f'--out_dir={tmp_path}', '--init_from=auto',
+                agent=['--max_restarts=1'], before=deed, timeout=400,
                 env={'TORCH_DISABLE_SHARE_RDZV_TCP_STORE': '1'}))
-    rows = [row['step'] for row in read_rows(tmp_path / 'run/metrics.jsonl') if 'loss' in row]
+    rows = [row['step'] for row in read_rows(tmp_path / 'metrics.jsonl') if 'loss' in row]
     assert rows == [1, 2, 3, 4, 5, 5, 6, 7, 8]              # it goes on from step 4
-    assert_same_sums(made('adamw'), tmp_path / 'run')
+    assert_same_sums(made('adamw'), tmp_path)
 
 
 # the matrix products of each compiled graph, of two steps, an evaluation and a generation
