@@ -9,11 +9,11 @@ from accidents import replaced
 from conftest import lift, metrics, mistake, ok, read_rows, run, series, state, thumbs_of, write
 from hypothesis import example, given, strategies as st
 from pytest import approx
-from test_records import BYTES, TRAPPING, chats, ever_shorter, say
+from test_records import BYTES, TRAPPING, chats, say
 
 from model import GPT
 
-fit = lift('dpo.py', 'fit')
+fit, sft_fit = lift('dpo.py', 'fit'), lift('sft.py', 'fit')
 FLAGS = ('--device=cpu --dtype=float32 --batch_size=8 --max_steps=12 --warmup_steps=2 --learning_rate=3e-3 '
          '--log_interval=1 --eval_interval=24 --sample_tokens=4').split()
 
@@ -58,11 +58,11 @@ def test_the_reference_is_the_first_model_and_the_figures_are_means_by_hand(dpo,
     ok(dpo(tmp_path, '--loss_type=kto', '--max_steps=4', '--learning_rate=2e-2', '--beta=0.5',
            '--nll_weight=1'))
     last, saved = metrics(tmp_path)[-1], state(tmp_path)
+    models = GPT.load(sft_model), GPT.load(tmp_path / 'last.pt')
     gains = []
     for side, reference in zip(('chosen', 'rejected'), saved['ref_log_probs'][-32:].T.tolist()):
-        before, after = ([slow_log_p(GPT.load(path), row['prompt'], row[side])
-                          for row in read_rows(pairs / 'val.jsonl')]
-                         for path in (sft_model, tmp_path / 'last.pt'))
+        before, after = ([slow_log_p(model, row['prompt'], row[side])
+                          for row in read_rows(pairs / 'val.jsonl')] for model in models)
         assert reference == approx(before, abs=1e-4)
         gains.append(np.subtract(after, before))
     good, bad = gains
@@ -83,40 +83,27 @@ def test_a_first_loss_that_is_not_ln_2_ends_the_run(dpo, tmp_path):
 
 
 # --- pairs, and what is cut of them ---------------------------------------------------------------
-HEADER, _ = TRAPPING.render([], add_generation_prompt=True)
+answers = st.integers(1, 150).flatmap(lambda n: st.lists(st.integers(5, 7), min_size=n, max_size=n))
 
 
-def slow_fit(messages, answers, T):
-    """What fit() promises, tried one after another with whole messages."""
-    longest = max(map(len, answers))
-    for kept in ever_shorter(messages):
-        prompt, _ = TRAPPING.render(kept, add_generation_prompt=True)
-        how = 'whole' if kept == messages else 'older turns left out'
-        if len(prompt) + longest <= T:
-            break
-    else:
-        how = 'answers cut'
-        if (T - len(prompt)) * 4 < T:
-            return [], [], [], 'left out: its question is too long'
-    chosen, rejected = (answer[:T - len(prompt)] for answer in answers)
-    if chosen == rejected:
-        return [], [], [], 'left out: both answers are the same'
-    return prompt, chosen, rejected, how
-
-
-ids = st.integers(0, 150).flatmap(lambda n: st.lists(st.integers(5, 7), min_size=n, max_size=n))
-
-
-@given(chats, ids, ids, st.integers(1, 120))
-@example([say('user', 'q' * 90)], [7] * 9, [7] * 3, 115)                # short answers need little room
-@example([say('user', 'q' * 60)], [7] * 99, [7] * 3, 64)
-@example([say('system', 'be'), say('user', 'q' * 30), say('user', 'r' * 9)], [7] * 40, [7] * 3, 80)
-def test_a_cut_keeps_the_system_message_and_the_last_question_whole(messages, chosen, rejected, T):
-    """Older turns go first, then the ends of the answers, of both after the same number of tokens.
-    A pair whose answers are cut to the same is left out: its gradient is rounding errors."""
+@given(chats, answers, answers, st.integers(1, 30))
+@example([say('user', 'q' * 90)], [7] * 9, [7] * 3, 29)                 # short answers need little room
+@example([say('user', 'q' * 60)], [7] * 99, [7] * 3, 16)
+def test_pairs_are_cut_as_conversations_are(messages, chosen, rejected, T):
+    """As by fit() of sft.py, with the longer answer: of both answers, the same number of tokens
+    stays. If these are the same, the pair is left out: its gradient is rounding errors. T, which is
+    4 times as much, counts one token more than in sft.py."""
+    T = 4 * T
     turns = [(TRAPPING.render([message])[0], message['role']) for message in messages]
-    found = fit([*turns, (HEADER, 'assistant')], chosen, rejected, T)
-    assert found == slow_fit(messages, [chosen, rejected], T)
+    turns.append((TRAPPING.render([], add_generation_prompt=True)[0], 'assistant'))
+    talk = [(ids, [0] * len(ids), role) for ids, role in turns]
+    n = max(len(chosen), len(rejected))
+    ids, mask, how = sft_fit([*talk, ([7] * n, [1] * n, 'assistant')], T - 1)
+    n = sum(mask)
+    wanted = ids[:len(ids) - n], chosen[:n], rejected[:n], how.replace('answer cut', 'answers cut')
+    if ids and chosen[:n] == rejected[:n]:
+        wanted = [], [], [], 'left out: both answers are the same'
+    assert fit(turns, chosen, rejected, T) == wanted
 
 
 # writes down what goes into log p

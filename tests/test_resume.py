@@ -78,13 +78,13 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(begin,
 
 
 def test_a_run_killed_at_random_steps_is_the_straight_run(begin, straight, tmp_path):
-    """Two processes. init_from=auto begins, and then goes on: its first command is typed again. At
-    most six steps are done between two kills, so some are repeated twice."""
+    """Two processes, as many as any part of a stream needs. init_from=auto begins, and then goes
+    on: its first command is typed again. At most six steps are done between two kills."""
     dice = random.Random(3)
-    again = functools.partial(begin, 'stream', tmp_path / 'run', '--init_from=auto', processes=2)
-    codes = [again(before=accident('kill', dice.randint(2, 6))).returncode for _ in range(4)]
-    ok(again())
-    assert codes.count(-signal.SIGKILL) >= 3
+    again = functools.partial(begin, 'stream', tmp_path / 'run', '--init_from=auto')
+    codes = [again(processes=2, before=accident('kill', dice.randint(2, 6))).returncode for _ in range(4)]
+    assert codes.count(-signal.SIGKILL) >= 3 and 'as many processes, not with 1' in again().stderr
+    ok(again(processes=2))
     expect_same_run(tmp_path / 'run', straight('stream', 2))
 
 
@@ -125,9 +125,9 @@ def test_ctrl_c_saves_and_a_second_one_ends_at_once(begin, tmp_path):
 
 def test_the_best_model_is_the_best_of_all_parts_of_a_run(begin, resume, tmp_path):
     ok(begin('plain', tmp_path, '--eval_interval=2', before=accident('sigterm', 7)))
-    best = min(series(tmp_path, 'val_loss'))
+    best = state(tmp_path)['best_val']
     ok(resume(tmp_path, '--learning_rate=3', '--spike_z=0'))                            # far too high
-    assert series(tmp_path, 'val_loss')[-1] > best
+    assert series(tmp_path, 'val_loss')[-1] > best == min(series(tmp_path, 'val_loss'))
     assert state(tmp_path, 'best.pt')['best_val'] == state(tmp_path)['best_val'] == best
 
 
@@ -145,30 +145,17 @@ def test_a_run_is_not_resumed_as_another_nor_with_other_data(resume, straight, p
     for file in 'meta.json', 'train.bin', 'val.bin':
         data = shutil.copytree(place / 'data', tmp_path / file)
         text = (data / file).read_bytes()
-        (data / file).write_bytes(text[2:] + text[:2] if file.endswith('.bin') else text + b'\n')
+        (data / file).write_bytes(text[2:] + text[:2] if '.bin' in file else text + b'\n')
         mistake(resume(out, '--max_steps=20', f'--data_dir={data}'), str(data), 'data')
-    assert contents(out) == kept
-
-
-def test_a_stream_goes_on_with_its_shards_and_processes_only(resume, straight, place, tmp_path):
-    out = straight('stream')
-    kept = contents(out)
-    shards = shutil.copytree(place / 'shards', tmp_path / 'shards')
-    write(shards / '4.jsonl', [{'text': 'more'}])
-    for other in shards, '':
-        mistake(resume(out, '--max_steps=20', f'--streaming={other}'), 'data')
-    assert 'as many processes, not with 2' in resume(out, '--max_steps=20', processes=2).stderr
+    mistake(resume(straight('stream'), '--max_steps=20', '--streaming=shards/0.jsonl'), 'data')
     assert contents(out) == kept
 
 
 def test_a_setting_that_may_change_is_used_and_data_may_move(resume, straight, place, tmp_path):
     out = shutil.copytree(straight('plain'), tmp_path / 'run')
-    new = {'max_steps': 30, 'weight_decay': 9.0, 'learning_rate': 0.02, 'log_interval': 3,
-           'data_dir': str(shutil.copytree(place / 'data', tmp_path / 'moved'))}
-    ok(resume(out, *(f'--{name}={value}' for name, value in new.items())))
-    assert new.items() <= read_json(out / 'config.json').items()
-    rows = [row for row in metrics(out) if row['step'] > 18 and 'loss' in row]
-    assert [row['step'] for row in rows] == [21, 24, 27, 30]
-    assert rows[0]['lr'] > 5e-3                 # the old schedule has ended near 0
+    moved = shutil.copytree(place / 'data', tmp_path / 'moved')
+    ok(resume(out, '--max_steps=30', '--weight_decay=9', '--learning_rate=0.02', f'--data_dir={moved}'))
+    assert read_json(out / 'config.json')['data_dir'] == str(moved)
+    assert series(out, 'lr')[18] > 5e-3         # the old schedule has ended near 0
     a, b = (state(folder)['model']['blocks.0.mlp.w_up.weight'] for folder in (out, straight('plain')))
     assert a.norm() < 0.75 * b.norm()           # 12 steps, each 0.02 * 9 of a decay

@@ -1,7 +1,6 @@
 """Pretraining: what a run writes and depends on, which text it reads, what never reaches weights."""
 import collections
 import fcntl
-import functools
 import gzip
 import math
 import os
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from accidents import accident, before
-from conftest import ROOT, RUN_FILES, TINY, contents, lift, metrics, mistake, ok, read_json
+from conftest import RUN_FILES, TINY, contents, lift, metrics, mistake, ok
 from conftest import read_rows, run, same, series, state, train, write, write_bins
 from feedback import attempt, expect, told
 from pytest import approx
@@ -43,7 +42,6 @@ def test_a_run_leaves_two_models_a_log_and_figures(base):
     assert {path.name for path in base.iterdir()} - {'.lock'} == RUN_FILES
     best, last = state(base, 'best.pt'), state(base)            # to use the model, and to go on
     assert best['step'] == last['step'] == 16 and last['optimizer'] and not best['optimizer']
-    assert read_json(base / 'config.json') == {**best['config'], 'out_dir': str(base)}
     rows = read_rows(base / 'metrics.jsonl')
     assert [row['step'] for row in rows if 'val_ppl' in row] == [0, 4, 8, 12, 16]
     steps = [row for row in rows if 'loss' in row]
@@ -93,16 +91,6 @@ def test_a_run_from_a_folder_has_its_weights_and_shape_and_a_schedule_of_its_own
     first, second, *_ = metrics(out)
     assert first['val_loss'] == series(base, 'val_loss')[-1] and second['lr'] == approx(0.5e-2)
     assert {moments['step'].item() for moments in state(out)['optimizer'].values()} == {3}
-
-
-def test_data_tokenizer_and_model_of_an_older_version_serve(tmp_path):
-    old = shutil.copytree(ROOT / 'tests/old_run', tmp_path / 'old')
-    shutil.copy(old / 'data/val.bin', old / 'data/train.bin')
-    meta = read_json(old / 'data/meta.json')
-    meta['tokens']['train'] = meta['tokens']['val']
-    write(old / 'data/meta.json', [meta])
-    ok(run('train.py', f'--data_dir={old}/data', f'--init_from={old}/run', f'--out_dir={tmp_path}/new',
-           '--block_size=32', '--batch_size=2', *SHORT))
 
 
 # --- its folder -----------------------------------------------------------------------------------
@@ -162,12 +150,12 @@ def test_a_link_in_a_folder_leads_no_write_anywhere(base, numbers, tmp_path):
 
     victim = write(tmp_path / 'victim', ['precious'])
     weights = ['best.pt', 'last-1.pt']
-    others = {*RUN_FILES, 'last.pt.tmp', 'best.pt.tmp', 'config.json.tmp', 'tokenizer.json.tmp', '.lock'}
-    others -= {'last.pt', *weights}
-    go_on = '--init_from=resume', '--max_steps=18', '--dtype=float32'
-    for name in sorted(others):
+    others = sorted(RUN_FILES - {'last.pt', *weights})
+    others += ['last.pt.tmp', 'best.pt.tmp', 'config.json.tmp', 'tokenizer.json.tmp', '.lock']
+    go_on = '--init_from=resume', '--max_steps=18'
+    for name in others:
         mistake(train(numbers, linked(name), *go_on), f'{name} is a link')
-    for names, flags in (weights, go_on), ([*weights, *others], SHORT):
+    for names, flags in (weights, go_on), (weights + others, SHORT):
         out = linked(*names)
         ok(train(numbers, out, *flags))
         assert not any((out / name).is_symlink() for name in RUN_FILES)
@@ -229,8 +217,8 @@ def in_epoch(number, n_tokens, T, seed=0, starts_of=starts_of):
 def get_batch(**settings):
     """train.py's function, with the variables that it finds there."""
     function = lift('train.py', 'get_batch')
-    usual = dict(stream=None, hide=None, kind='cpu', device='cpu', starts_of=starts_of, seed=0)
-    function.__globals__.update(usual | settings)
+    function.__globals__.update(settings, stream=None, hide=None, kind='cpu', device='cpu',
+                                starts_of=starts_of, seed=0)
     return function
 
 
@@ -262,16 +250,14 @@ def test_the_cat_sat_on_the_mat():
     assert said == ['The cat sat on the mat', 'cat sat on the mat <EOS>']
 
 
-def test_a_step_depends_on_nothing_but_its_number_and_a_large_batch_is_two_small_ones():
-    """However its rows are shared out."""
-    ids = np.arange(1009, dtype=np.uint16)
-    eight, four = (get_batch(T=3, batch_size=n, seed=7) for n in (8, 4))
-    for step in 70, 3, 41:                                      # 335 blocks: 41 ends the first epoch
-        whole = torch.cat(eight(ids, np.arange(8), step), 1)            # (8, 6)
-        shared = [eight(ids, rows, step) for rows in (np.arange(3), np.arange(3, 8))]
-        small = [four(ids, np.arange(4), 2 * step + half) for half in (0, 1)]
-        for parts in shared, small:
-            assert torch.equal(whole, torch.cat([torch.cat(part, 1) for part in parts]))
+def test_a_large_batch_is_two_small_ones_across_epochs():
+    """That it depends on the step alone, however its rows are shared: test_resume, test_processes."""
+    ids = np.arange(1009)
+    eight, four = (get_batch(T=3, batch_size=n) for n in (8, 4))
+    for step in 70, 41:                                         # 335 blocks: 41 ends the first epoch
+        large = eight(ids, np.arange(8), step)[0]                       # (8, 3)
+        small = [four(ids, np.arange(4), 2 * step + half)[0] for half in (0, 1)]
+        assert torch.equal(large, torch.cat(small))
 
 
 def test_a_source_of_a_mixture_is_read_as_often_as_its_passes_say():
@@ -325,10 +311,10 @@ def test_the_schedule_at_its_landmarks():
 
 
 def test_muon_is_torchs_bit_for_bit_in_bfloat16_and_up_to_its_digits_in_float32(monkeypatch):
-    def after_five_steps(make):
+    def after_five_steps(make, **how):
         torch.manual_seed(0)
         params = [torch.nn.Parameter(torch.randn(shape)) for shape in ((8, 24), (64, 32), (1, 5))]
-        optimizer = make(params, lr=3e-3, weight_decay=0.1)
+        optimizer = make([{'params': params, 'use_muon': True}], lr=3e-3, weight_decay=0.1, **how)
         for _ in range(5):
             for p in params:
                 p.grad = torch.randn_like(p)
@@ -336,11 +322,10 @@ def test_muon_is_torchs_bit_for_bit_in_bfloat16_and_up_to_its_digits_in_float32(
         return params
 
     real = muon.orthogonal
-    ours = lambda p, **how: muon.Muon([{'params': p, 'use_muon': True}], **how)
-    torchs = after_five_steps(functools.partial(torch.optim.Muon, adjust_lr_fn='match_rms_adamw'))
-    torch.testing.assert_close(after_five_steps(ours), torchs, atol=4e-4, rtol=0)
+    torchs = after_five_steps(torch.optim.Muon, adjust_lr_fn='match_rms_adamw')
+    torch.testing.assert_close(after_five_steps(muon.Muon), torchs, atol=4e-4, rtol=0)
     monkeypatch.setattr(muon, 'orthogonal', lambda g: real(g, torch.bfloat16))
-    assert same(after_five_steps(ours), torchs)
+    assert same(after_five_steps(muon.Muon), torchs)
 
 
 @pytest.mark.parametrize('kind', ['adamw', 'muon'])
