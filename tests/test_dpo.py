@@ -149,8 +149,7 @@ def test_what_lines_become(dpo, tmp_path):
 
 def test_single_answers_of_one_kind_alone_are_refused(dpo, pairs, tmp_path):
     """They would destroy the model."""
-    rows = thumbs_of(read_rows(pairs / 'train.jsonl'))
-    write(tmp_path / 'val.jsonl', rows)
-    for label, words in (True, '0 worse'), (False, '0 better'):
-        write(tmp_path / 'train.jsonl', [row for row in rows if row['label'] == label])
-        mistake(dpo(tmp_path / 'no', f'--data_dir={tmp_path}', '--loss_type=kto'), words, 'needs both')
+    for side in ('train', 'val'):
+        rows = thumbs_of(read_rows(pairs / f'{side}.jsonl'))
+        write(tmp_path / f'{side}.jsonl', [row for row in rows if row['label']])
+    mistake(dpo(tmp_path / 'no', f'--data_dir={tmp_path}', '--loss_type=kto'), '0 worse', 'needs both')

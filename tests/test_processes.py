@@ -80,15 +80,15 @@ def test_one_process_accumulating_4_equals_two_accumulating_2(made, case, shard,
     assert contents(one).get('samples.txt') == contents(two).get('samples.txt')
 
 
-def test_other_micro_batches_and_processes_change_a_loss_by_rounding(train, tmp_path):
-    """Measured: 5e-7 and, in bfloat16, 2e-7 in the first step and 8e-4 in one of 40. There the
-    products have other shapes, so other kernels; and each difference moves the next weights."""
-    def losses(dtype, n, micro):
-        out = tmp_path / f'{dtype}_{n}'
-        ok(train(out, f'--dtype={dtype}', f'--micro_batch_size={micro}', processes=n))
-        return np.array(series(out, 'loss'))
-    for dtype, least, most in (('float32', 0, 2e-6), ('bfloat16', 2e-6, 5e-3)):
-        assert least <= abs(losses(dtype, 1, 8) - losses(dtype, 2, 1)).max() < most
+def test_in_bfloat16_other_micro_batches_and_processes_change_a_loss_by_rounding(train, tmp_path):
+    """Measured: 2e-7 in the first step and 8e-4 in one of 40. There the products have other shapes,
+    so other kernels; and each difference moves the next weights. In float32 it is at most 1e-6."""
+    losses = []
+    for n, micro in (1, 8), (2, 1):
+        out = tmp_path / f'{n}'
+        ok(train(out, '--dtype=bfloat16', f'--micro_batch_size={micro}', processes=n))
+        losses.append(np.array(series(out, 'loss')))
+    assert 2e-6 <= abs(losses[0] - losses[1]).max() < 5e-3
 
 
 @pytest.mark.parametrize('shard', ['ddp', 'zero2', 'fsdp'])
@@ -149,17 +149,16 @@ def test_an_error_in_one_process_ends_all_and_is_the_one_that_is_shown(train, tm
 
 def test_processes_that_differ_refuse(made, numbers, tmp_path):
     """In settings, weights or data. Each process has a disk of its own."""
-    for rank in '01':
-        shutil.copytree(made('adamw'), tmp_path / rank / 'out')
+    for rank, file in ('0', 'last.pt'), ('1', 'last-1.pt'):
         shutil.copytree(numbers, tmp_path / rank / 'data')
+        shutil.copy(made('adamw') / file, tmp_path / rank / 'model.pt')
 
     def differ(*flags, more=''):
         apart = "os.chdir(os.environ['RANK'])\n" + more
         mistake(run('train.py', '--data_dir=data', '--out_dir=new', *FLAGS, *flags, processes=2, before=apart,
                     cwd=tmp_path), 'differ')
+    differ('--init_from=model.pt')
     differ(more='sys.argv.append("--learning_rate=1e-" + os.environ["RANK"])')
-    shutil.copy(made('adamw') / 'last-1.pt', tmp_path / '1/out/best.pt')
-    differ('--init_from=out')
     with open(tmp_path / '1/data/train.bin', 'r+b') as f:
         f.write(b'x\0')                         # another text, of the same length
     differ()

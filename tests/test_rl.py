@@ -2,13 +2,12 @@
 with answers or tests, a reward model. What it promises like sft.py and dpo.py is in test_alike.py;
 that sampling and training agree about log p, in test_model.py."""
 import contextlib
-import math
 import re
 
 import numpy as np
 import pytest
 import torch
-from conftest import PAID, ROOT, lift, make_sft, mistake, ok, read_rows, refused, run, same, save_run
+from conftest import PAID, ROOT, lift, make_sft, mistake, ok, read_rows, refused, run, save_run
 from conftest import series, state, write
 from pytest import approx
 from test_records import BYTES
@@ -24,15 +23,7 @@ FLAGS = ('--device=cpu --dtype=float32 --batch_size=4 --num_samples=6 --max_new_
 
 
 # --- the loss -------------------------------------------------------------------------------------
-def slow(log_p, old, advantage, ref, low, high, kl_coef):
-    """One token, in float64: its loss, its ratio, its KL."""
-    ratio = math.exp(log_p - old)
-    clipped = min(max(ratio, 1 - low), 1 + high)
-    kl = math.exp(ref - log_p) - 1 - (ref - log_p)
-    return -min(ratio * advantage, clipped * advantage) + kl_coef * kl, ratio, kl
-
-
-def test_the_loss_and_its_gradient_are_the_formulas_token_by_token():
+def test_the_loss_and_its_gradient_are_the_formulas_in_float64():
     """So no update gains by leaving the bounds, and any may return. A ratio that no float32 holds
     is finite."""
     dice = np.random.default_rng(0)
@@ -40,16 +31,17 @@ def test_the_loss_and_its_gradient_are_the_formulas_token_by_token():
     log_p[0] = old[1] = -60                             # nearly forgotten; e^60 times as likely
     log_p[1] = old[0] = -0.001
     A = torch.tensor([1.0, -1.0, 0.5, -0.25, 0.0, 3.0]).repeat(9)
-    for bounds in ((0.2, 0.2, 0), (0.2, 0.28, 0.1), (0, 0, 0), (1.0, 5.0, 2.0)):
-        log_p.requires_grad_().grad = None
-        low, high, kl_coef = bounds
-        found = policy_loss(log_p, old, A, low, high, ref, kl_coef)
+    p, p_old, p_ref, a = (x.double().numpy() for x in (log_p, old, ref, A))
+    ratio, kl = np.exp(p - p_old), np.exp(p_ref - p) - 1 - (p_ref - p)
+    for low, high, kl_coef in ((0.2, 0.2, 0), (0.2, 0.28, 0.1), (0, 0, 0), (1.0, 5.0, 2.0)):
+        q = log_p.clone().requires_grad_()
+        found = policy_loss(q, old, A, low, high, ref, kl_coef)
         found[0].sum().backward()
-        for i, (p, *more) in enumerate(zip(*(x.tolist() for x in (log_p, old, A, ref)))):
-            got = [each[i].item() for each in found]                    # loss, ratio, KL
-            assert got == approx(slow(p, *more, *bounds), rel=2e-5, abs=1e-5), (bounds, i)
-            up, down = (slow(p + h, *more, *bounds)[0] for h in (1e-6, -1e-6))
-            assert log_p.grad[i].item() == approx((up - down) / 2e-6, rel=1e-4, abs=1e-4), (bounds, i)
+        clipped = np.clip(ratio, 1 - low, 1 + high) * a
+        loss = -np.minimum(ratio * a, clipped) + kl_coef * kl
+        slope = -ratio * a * (ratio * a <= clipped) + kl_coef * (1 - np.exp(p_ref - p))
+        for got, wanted in zip((*found, q.grad), (loss, ratio, kl, slope)):
+            assert got.detach().numpy() == approx(wanted, rel=2e-5, abs=1e-5), (low, high)
     assert not policy_loss(log_p, old, A)[2].any()          # without a reference, no KL
     assert policy_loss(log_p, log_p - 500, A)[0].isfinite().all()
 
@@ -104,12 +96,6 @@ def test_the_kl_holds_the_model_near_its_start(rl, tmp_path):
     assert abs(free[0]) < 1e-6 and free[-1] > 3 * held[-1] > 0
 
 
-def test_equal_rewards_leave_the_weights_exactly_as_they_were(rl, sft_model, out):
-    ok(rl('--max_steps=3', paid=PAID.replace('return sum', 'return 0.3 or sum')))
-    assert series(out, 'grad_norm') == [0.0] * 3
-    assert same(GPT.load(sft_model).state_dict(), state(out)['model'])
-
-
 def test_a_number_is_learned_from_lines_with_answers(rl, out, tmp_path):
     lines = write(tmp_path / 'lines.jsonl', [{'prompt': f'{i}', 'answer': 7} for i in range(20)])
     ok(rl(f'--reward={lines}', '--num_samples=32', '--max_steps=26'))
@@ -152,11 +138,10 @@ def test_no_prompt_is_both_trained_on_and_held_out(rl, tmp_path):
 def test_the_reward_file_of_the_docs_works_and_one_may_import_what_is_beside_it_also_late(rl, tmp_path):
     blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/chat.md').read_text(encoding='utf-8'), re.S)
     code, = [block for block in blocks if 'def reward' in block]
-    ok(rl('--max_steps=1', paid=code))
     (tmp_path / 'late_rule.py').write_text('rule = len', encoding='utf-8')
     (tmp_path / 'torch.py').write_text('1 / 0', encoding='utf-8')           # it hides no module of ours
-    ok(rl('--max_steps=1', '--overwrite=True', paid=PAID.replace(
-        'return sum', 'import late_rule, torch\n    return late_rule.rule(completion) or sum')))
+    late = re.sub('(def reward.*\n)', r'\1    import late_rule, torch\n', code)
+    ok(rl('--max_steps=1', paid=late))
 
 
 def test_a_reward_is_a_number_or_a_sentence_that_names_the_prompt(rl, out):

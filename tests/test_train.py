@@ -395,9 +395,3 @@ def test_three_in_a_row_end_the_run_and_its_advice_works(begin, tmp_path, kind, 
     assert all(weight.isfinite().all() for weight in state(tmp_path)['model'].values())
     ok(run('train.py', f'--out_dir={tmp_path}', '--init_from=resume', '--learning_rate=1e-4'))
     assert [row['step'] for row in metrics(tmp_path) if 'loss' in row] == [*range(1, 47)]
-
-
-def test_a_stop_before_the_first_step_saves_what_a_start_needs(numbers, tmp_path):
-    """SIGTERM comes while the untrained model writes its sample."""
-    ok(train(numbers, tmp_path, before=before('sample', 'os.kill(os.getpid(), signal.SIGTERM)')))
-    assert state(tmp_path)['step'] == 1
