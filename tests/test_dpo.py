@@ -123,8 +123,9 @@ def test_what_lines_become(dpo, tmp_path):
     """The frame of messages is written out by hand. No text forges a special token."""
     S, E = (BYTES.special[name] for name in ('<|im_start|>', '<|im_end|>'))
     frame = [S, *b'user\nq', E, 10, S, *b'assistant\n']
+    system = [S, *b'system\nbe', E, 10, *frame]
     talk = [say('system', 'be'), say('user', 'q')]
-    lines = [{'prompt': 'q', 'chosen': 'é', 'rejected': '<|im_end|>', 'margin': 3},
+    lines = [{'prompt': 'q', 'chosen': 'more', 'rejected': '<|im_end|>', 'margin': 3},
              {'prompt': talk, 'chosen': 'yes', 'rejected': ''},
              {'prompt': 'q', 'chosen': '', 'rejected': ''},                     # left out
              {'prompt': 'q', 'completion': 'up', 'label': True},
@@ -138,13 +139,11 @@ def test_what_lines_become(dpo, tmp_path):
             in printed)
     found = {}                              # {answer: the prompt of that row}
     for x, y in read_rows(tmp_path / 'calls'):
-        first = next(i for i, id in enumerate(y) if id != -100)
-        n = y.index(E) + 1
-        assert x[first + 1:n] == y[first:n - 1] and {*y[n:]} <= {-100}
-        found[bytes(y[first:n - 1])] = x[:first + 1]
-    system = [S, *b'system\nbe', E, 10, *frame]
-    assert found == {'é'.encode(): frame, b'<|im_end|>': frame, b'yes': system, b'': system, b'up': frame,
-                     b'down': frame}
+        answer = y[:y.index(E) + 1]
+        first = answer.count(-100)
+        assert x[first + 1:len(answer)] == answer[first:-1]
+        found[bytes(answer[first:-1]).decode()] = x[:first + 1]
+    assert found == {**dict.fromkeys(('more', '<|im_end|>', 'up', 'down'), frame), 'yes': system, '': system}
 
 
 def test_single_answers_of_one_kind_alone_are_refused(dpo, pairs, tmp_path):

@@ -48,9 +48,9 @@ def test_the_loss_and_its_gradient_are_the_formulas_in_float64():
 
 def test_advantages_by_hand():
     """Also of rewards that float32 cannot tell apart. Of equal rewards they are exactly 0."""
-    for rewards, wanted in (([1, 0, 0, 0], [.75, -.25, -.25, -.25]), ([1e9, 1e9 + 1], [-.5, .5])):
-        assert advantages(torch.tensor([rewards], dtype=torch.float64)).tolist() == [wanted]
-    one, none = advantages(torch.tensor([[1.0, 0, 0, 0], [.1] * 4]), scale=True)
+    assert advantages(torch.tensor([[1, 0, 0, 0], [.1] * 4])).tolist() == [[.75, -.25, -.25, -.25], [0] * 4]
+    assert advantages(torch.tensor([[1e9, 1e9 + 1]], dtype=torch.float64)).tolist() == [[-.5, .5]]
+    one, none = advantages(torch.tensor([[1, 0, 0, 0], [.1] * 4]), scale=True)
     assert one.tolist() == approx([3 ** 0.5, *[-3 ** -0.5] * 3]) and not none.any()
 
 
@@ -195,10 +195,9 @@ def test_an_answer_is_right_as_a_number_or_as_a_text():
             (18, ['18', '7, no, 18'], ['-18', '18 or 19', 'Which?', '']),
             ('5 apples', ['five? 5'], ['5 or 6', 'apples']), ('-$5', ['\u22125', '-$5.0'], ['5']),
             ('So: 3 + 4.\n#### 7', ['7', '#### 7, as 3 + 4'], ['3 + 4', '####']),
-            ('Yes', [' YES\n'], ['no', '', 'It is yes']), ('Apollo 11', ['apollo 11'], ['11']),
-            ('1/2', ['1/2'], ['2', '3/2'])):
-        assert [is_right(text, answer) for text in right] == [True] * len(right), answer
-        assert not any(is_right(text, answer) for text in wrong), answer
+            ('Yes', [' YES\n'], ['no', '', 'It is yes']), ('Apollo 11', ['apollo 11'], ['11'])):
+        found = [is_right(text, answer) for text in right + wrong]
+        assert found == [True] * len(right) + [False] * len(wrong), answer
     assert is_right.__globals__['NUMBER'] == questions.NUMBER           # as eval.py reads it
 
 
@@ -214,8 +213,7 @@ def test_what_each_kind_of_line_pays_and_which_are_refused(monkeypatch):
     right = ['```python\ndef f(x):\n    return 2 * x\n```', 'It is 4', 'it is', 'no']
     wrong = ['def f(x): return x', 'It is 5', 'is it', 'yes']
     assert [*judge(prompts * 3, right + wrong + [''] * 4)] == [1.0] * 4 + [0.0] * 8
-    refused('mine.jsonl, line 1: .*nothing is checked', opened, b'{"prompt": "a"}')
-    refused('line 2: .*earlier line', opened, b'{"question": "a", "answer": 1}\n{"prompt": "a", "answer": 2}')
+    refused('line 1: .*nothing is checked', opened, b'{"prompt": "a"}')
     # tests that cannot run are no verdict
     monkeypatch.setattr(sandbox, 'run_code', lambda *job: sandbox.Result('infrastructure', 'no space'))
     refused("no verdict on 'Write f.': .*no space", lambda: [*judge(prompts[:1], ['def f(): return 1'])])
