@@ -14,15 +14,16 @@ from test_records import BYTES, TRAPPING, chats, say
 from model import GPT
 
 fit, sft_fit = lift('dpo.py', 'fit'), lift('sft.py', 'fit')
-FLAGS = ('--device=cpu --dtype=float32 --batch_size=8 --max_steps=12 --warmup_steps=2 --learning_rate=3e-3 '
-         '--log_interval=1 --eval_interval=24 --sample_tokens=4').split()
+FLAGS = ('--device=cpu --dtype=float32 --batch_size=8 --max_steps=12 --warmup_steps=2 '
+         '--learning_rate=3e-3 --log_interval=1 --eval_interval=24 --sample_tokens=4').split()
 
 
 @pytest.fixture
 def dpo(sft_model, pairs):
     """dpo(its folder, *flags)"""
     def dpo(out, *more, **how):
-        return run('dpo.py', f'--init_from={sft_model}', f'--data_dir={pairs}', f'--out_dir={out}', *FLAGS,
+        return run('dpo.py', f'--init_from={sft_model}', f'--data_dir={pairs}', f'--out_dir={out}',
+                   *FLAGS,
                    *more, **how)
     return dpo
 
@@ -30,7 +31,8 @@ def dpo(sft_model, pairs):
 # --- what is learned ------------------------------------------------------------------------------
 def test_held_out_answers_are_told_apart_after_24_steps(dpo, tmp_path):
     """And nll_weight holds the good answers up."""
-    for i, flags in enumerate(('dpo --label_smoothing=0.2', 'dpo --nll_weight=1 --grad_clip=0', 'ipo',
+    for i, flags in enumerate(('dpo --label_smoothing=0.2', 'dpo --nll_weight=1 --grad_clip=0',
+                               'ipo',
                                'simpo', 'orpo --beta=1', 'kto', 'rm')):
         ok(dpo(tmp_path / f'{i}', '--max_steps=24', *f'--loss_type={flags}'.split()))
         first, last = (row for row in metrics(tmp_path / f'{i}') if 'val_accuracy' in row)
@@ -53,7 +55,8 @@ def slow_log_p(model, question, answer):
     return total
 
 
-def test_the_reference_is_the_first_model_and_the_figures_are_means_by_hand(dpo, sft_model, pairs, tmp_path):
+def test_the_reference_is_the_first_model_and_the_figures_are_means_by_hand(dpo, sft_model, pairs,
+                                                                            tmp_path):
     """The zero point of KTO is what the step before has gained."""
     ok(dpo(tmp_path, '--loss_type=kto', '--max_steps=4', '--learning_rate=2e-2', '--beta=0.5',
            '--nll_weight=1'))
@@ -78,7 +81,8 @@ def test_the_reference_is_the_first_model_and_the_figures_are_means_by_hand(dpo,
 def test_a_first_loss_that_is_not_ln_2_ends_the_run(dpo, tmp_path):
     """Each forward pass says something else, as where arithmetic depends on the batch."""
     odd = replaced('hidden states', 'return real(*arguments, **more) * (n + 1)')
-    mistake(dpo(tmp_path, before=odd), 'the first dpo loss is', 'in place of 0.69315', '--dtype=float32')
+    mistake(dpo(tmp_path, before=odd), 'the first dpo loss is', 'in place of 0.69315',
+            '--dtype=float32')
     assert not (tmp_path / 'best.pt').exists() and state(tmp_path)['step'] == 0
 
 
@@ -87,7 +91,8 @@ answers = st.integers(1, 150).flatmap(lambda n: st.lists(st.integers(5, 7), min_
 
 
 @given(chats, answers, answers, st.integers(1, 30))
-@example([say('user', 'q' * 90)], [7] * 9, [7] * 3, 29)                 # short answers need little room
+# short answers need little room
+@example([say('user', 'q' * 90)], [7] * 9, [7] * 3, 29)
 @example([say('user', 'q' * 60)], [7] * 99, [7] * 3, 16)
 def test_pairs_are_cut_as_conversations_are(messages, chosen, rejected, T):
     """As by fit() of sft.py, with the longer answer: of both answers, the same number of tokens
@@ -135,15 +140,16 @@ def test_what_lines_become(dpo, tmp_path):
         write(tmp_path / f'{side}.jsonl', lines)
     printed = ok(dpo(tmp_path / 'run', f'--data_dir={tmp_path}', '--loss_type=kto', '--max_steps=2',
                      '--micro_batch_size=1', before=SPY.replace('PATH', f'{tmp_path}/calls')))
-    assert ("train.jsonl {'whole': 5, 'left out: both answers are the same': 1} 4 better and 3 worse answers"
-            in printed)
+    assert ("train.jsonl {'whole': 5, 'left out: both answers are the same': 1} "
+            '4 better and 3 worse answers') in printed
     found = {}                              # {answer: the prompt of that row}
     for x, y in read_rows(tmp_path / 'calls'):
         answer = y[:y.index(E) + 1]
         first = answer.count(-100)
         assert x[first + 1:len(answer)] == answer[first:-1]
         found[bytes(answer[first:-1]).decode()] = x[:first + 1]
-    assert found == {**dict.fromkeys(('more', '<|im_end|>', 'up', 'down'), frame), 'yes': system, '': system}
+    assert found == {**dict.fromkeys(('more', '<|im_end|>', 'up', 'down'), frame), 'yes': system,
+                     '': system}
 
 
 def test_single_answers_of_one_kind_alone_are_refused(dpo, pairs, tmp_path):
@@ -151,4 +157,5 @@ def test_single_answers_of_one_kind_alone_are_refused(dpo, pairs, tmp_path):
     for side in ('train', 'val'):
         rows = thumbs_of(read_rows(pairs / f'{side}.jsonl'))
         write(tmp_path / f'{side}.jsonl', [row for row in rows if row['label']])
-    mistake(dpo(tmp_path / 'no', f'--data_dir={tmp_path}', '--loss_type=kto'), '0 worse', 'needs both')
+    mistake(dpo(tmp_path / 'no', f'--data_dir={tmp_path}', '--loss_type=kto'), '0 worse',
+            'needs both')

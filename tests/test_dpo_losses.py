@@ -31,7 +31,7 @@ def slow(pc, pr, rc, rr, nc, nr, kind, beta, label_smoothing=0.0, gamma=1.0, kl=
 
 
 def loss(numbers, kind, beta, **more):
-    """preference_loss of some (pc, pr, rc, rr, nc, nr): losses, rewards, the gradients of pc and of pr."""
+    """preference_loss of some (pc, pr, rc, rr, nc, nr): losses, rewards, gradients of pc and pr."""
     inputs = [torch.tensor(column, dtype=torch.float32) for column in zip(*numbers)]
     policies = [x.requires_grad_() for x in inputs[:2]]
     losses, *rewards = preference_loss(*inputs, kind, beta, **more)
@@ -44,8 +44,8 @@ def asked(numbers, kind, beta, **more):
     """The words for preference_loss of one pair."""
     chosen, rejected, ref_chosen, ref_rejected, *_ = numbers
     more = ''.join(f', {name}={value}' for name, value in more.items())
-    return (f'preference_loss, {kind}, {beta=}{more}: chosen log p {chosen} (reference {ref_chosen}), '
-            f'rejected {rejected} ({ref_rejected})')
+    return (f'preference_loss, {kind}, {beta=}{more}: chosen log p {chosen} '
+            f'(reference {ref_chosen}), rejected {rejected} ({ref_rejected})')
 
 
 def test_hand_computed():
@@ -60,7 +60,8 @@ def test_hand_computed():
 
 def test_losses_and_gradients_are_those_of_the_formulas():
     """1e-4: float32 knows -80 to 8e-6."""
-    cases = [*((kind, {}) for kind in BY_HAND), ('dpo', {'label_smoothing': 0.2}), ('kto', {'kl': 0.7}),
+    cases = [*((kind, {}) for kind in BY_HAND), ('dpo', {'label_smoothing': 0.2}),
+             ('kto', {'kl': 0.7}),
              ('simpo', {'gamma': 0.3})]
     for (kind, more), n, beta in itertools.product(cases, NUMBERS, (0.1, 2.0)):
         inputs = torch.tensor(n, dtype=torch.float64, requires_grad=True)
@@ -70,12 +71,14 @@ def test_losses_and_gradients_are_those_of_the_formulas():
         case = asked(n, kind, beta, **more)
         expect(case, approx(exact.item(), rel=1e-5, abs=1e-6), found.item)
         for side, gradient, wanted in zip(('chosen', 'rejected'), gradients, inputs.grad.tolist()):
-            expect(f'{case}: the gradient of the log p of {side}', approx(wanted, rel=1e-4, abs=1e-4),
+            expect(f'{case}: the gradient of the log p of {side}',
+                   approx(wanted, rel=1e-4, abs=1e-4),
                    gradient.item)
 
 
 def test_margins_of_2000_have_finite_losses_and_gradients():
-    for kind, (pc, pr) in itertools.product(BY_HAND, ((0, -2000), (-2000, 0), (-1e-9, 0), (-1e5, -1e5))):
+    log_ps = (0, -2000), (-2000, 0), (-1e-9, 0), (-1e5, -1e5)
+    for kind, (pc, pr) in itertools.product(BY_HAND, log_ps):
         for pair in (pc, pr, 0, 0, 1, 1), (0, 0, pc, pr, 3, 4):
             losses, _, gradients = loss([pair], kind, 1.0)
             expect(f'{asked(pair, kind, 1.0)}: are the loss and the two gradients finite?', True,

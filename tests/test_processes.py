@@ -1,4 +1,5 @@
-"""Several processes do what one does, however they share it; what they cannot do is one sentence."""
+"""Several processes do what one does, however they share it; what they cannot do is one
+sentence."""
 import functools
 import re
 import shutil
@@ -7,16 +8,16 @@ import time
 import numpy as np
 import pytest
 from accidents import accident, before, full_disk, replaced
-from conftest import ROOT, assert_same_sums, contents, metrics, mistake, ok, read_json, read_rows, run
-from conftest import same, series, state, torchrun
+from conftest import ROOT, assert_same_sums, contents, metrics, mistake, ok, read_json, read_rows
+from conftest import run, same, series, state, torchrun
 from feedback import attempt, expect, told
 from pytest import approx
 
 # Norms are about 0.8, so clipping acts: done before the processes' gradients are added, the runs
 # would part. Odd sizes, so that FSDP cannot halve each matrix. An evaluation has 5 blocks, so of
 # two processes one runs out.
-FLAGS = ('--n_layer=2 --n_head=2 --n_kv_head=1 --n_embd=12 --n_ffn=25 --block_size=32 --batch_size=8 '
-         '--micro_batch_size=2 --max_steps=8 --warmup_steps=2 --learning_rate=1e-2 --grad_clip=0.3 '
+FLAGS = ('--n_layer=2 --n_head=2 --n_kv_head=1 --n_embd=12 --n_ffn=25 --block_size=32 '
+         '--batch_size=8 --micro_batch_size=2 --max_steps=8 --warmup_steps=2 --learning_rate=1e-2 --grad_clip=0.3 '
          '--eval_interval=4 --save_interval=4 --log_interval=1 --eval_tokens=160 --sample_tokens=8 '
          '--device=cpu --dtype=float32').split()
 CASES = {'adamw': '--optimizer=adamw', 'muon': '--optimizer=muon', 'mlm': '--objective=mlm',
@@ -72,7 +73,8 @@ def test_a_run_has_the_losses_of_the_golden_one(made, case):
     ('muon', 'fsdp', 2), ('mlm', 'ddp', 2), ('span', 'fsdp', 2), ('adamw', 'ddp', 4)])
 def test_one_process_accumulating_4_equals_two_accumulating_2(made, case, shard, n):
     one = made(case)
-    asked = f'8 steps in {n} processes with {4 // n} micro-batches each (expected: as in one with 4)'
+    asked = (f'8 steps in {n} processes with {4 // n} micro-batches each (expected: as in one '
+             'with 4)')
     two = attempt(asked, 'it ends', made, case, n, shard)
     for key in ('loss', 'grad_norm'):
         expect(f'{key} of {asked}', approx(series(one, key), abs=1e-6), series, two, key)
@@ -92,8 +94,10 @@ def test_in_bfloat16_other_micro_batches_and_processes_change_a_loss_by_rounding
 
 
 @pytest.mark.parametrize('shard', ['ddp', 'zero2', 'fsdp'])
-def test_two_processes_that_were_killed_are_the_straight_ones_bit_for_bit(made, train, tmp_path, shard):
-    straight, flags = made('muon', 2, shard), ['--optimizer=muon', f'--shard={shard}', '--init_from=auto']
+def test_two_processes_that_were_killed_are_the_straight_ones_bit_for_bit(made, train, tmp_path,
+                                                                          shard):
+    straight, flags = made('muon', 2, shard), ['--optimizer=muon', f'--shard={shard}',
+                                               '--init_from=auto']
     assert train(tmp_path, *flags, processes=2, before=accident('kill', 5)).returncode == -9
     ok(train(tmp_path, *flags, processes=2))
     assert metrics(tmp_path) == metrics(straight) and same(state(tmp_path), state(straight))
@@ -111,8 +115,11 @@ def test_a_run_killed_thrice_goes_on_in_other_processes_that_share_its_state(mad
 # --- together, or not at all ----------------------------------------------------------------------
 def test_processes_stop_together_when_one_of_them_is_asked_to(train, tmp_path):
     """The signal comes to the second process alone, in its fifth update."""
-    one = before('clip', "if n == 4 and os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGTERM)")
-    printed = ok(train(tmp_path, processes=2, before=one, timeout=60))                  # else one waits
+    one = before('clip', """
+        if n == 4 and os.environ['RANK'] == '1':
+            os.kill(os.getpid(), signal.SIGTERM)""")
+    # else one waits
+    printed = ok(train(tmp_path, processes=2, before=one, timeout=60))
     assert 'stopped at step 5' in printed and state(tmp_path)['step'] == 5
 
 
@@ -132,16 +139,19 @@ def test_variables_that_no_torchrun_set_change_nothing(train, tmp_path):
 
 @pytest.mark.parametrize('shard, place, deed, code, words', [
     # a shard of a stream without a document, for instance: only its process reads it
-    ('fsdp', 'clip', "import configurator; raise configurator.Mistake('planted')", 2, 'error: planted'),
+    ('fsdp', 'clip', "import configurator; raise configurator.Mistake('planted')", 2,
+     'error: planted'),
     ('ddp', 'clip', 'os.kill(os.getpid(), signal.SIGKILL)', -9, ''),
     ('ddp', 'save', full_disk(2000), 2, 'error: the disk is full')], ids=str)
-def test_an_error_in_one_process_ends_all_and_is_the_one_that_is_shown(train, tmp_path, shard, place, deed,
+def test_an_error_in_one_process_ends_all_and_is_the_one_that_is_shown(train, tmp_path, shard,
+                                                                       place, deed,
                                                                        code, words):
     """Nobody kills the other process, which must end by itself within a minute. What was saved
     before serves. The second process meets the error; only the first one saves, step 4 after 0."""
     who = "n == 3 and os.environ['RANK'] == '1'" if place == 'clip' else 'n == 2'
     began = time.time()
-    result = train(tmp_path, f'--shard={shard}', processes=2, before=before(place, f'if {who}: {deed}'),
+    result = train(tmp_path, f'--shard={shard}', processes=2,
+                   before=before(place, f'if {who}: {deed}'),
                    grace=100)
     assert time.time() - began < 60 and words in result.stderr
     assert result.returncode == code and state(tmp_path)['step'] == 0
@@ -155,7 +165,8 @@ def test_processes_that_differ_refuse(made, numbers, tmp_path):
 
     def differ(*flags, more=''):
         apart = "os.chdir(os.environ['RANK'])\n" + more
-        mistake(run('train.py', '--data_dir=data', '--out_dir=new', *FLAGS, *flags, processes=2, before=apart,
+        mistake(run('train.py', '--data_dir=data', '--out_dir=new', *FLAGS, *flags, processes=2,
+                    before=apart,
                     cwd=tmp_path), 'differ')
     differ('--init_from=model.pt')
     differ(more='sys.argv.append("--learning_rate=1e-" + os.environ["RANK"])')
@@ -172,7 +183,8 @@ def test_torchrun_starts_a_run_again_that_lost_a_process(made, numbers, tmp_path
     deed = before('clip', """
         if n == 5 and os.environ['RANK'] == '1' and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':
             os.kill(os.getpid(), signal.SIGKILL)""")
-    ok(torchrun(2, 'train.py', f'--data_dir={numbers}', *FLAGS, f'--out_dir={tmp_path}', '--init_from=auto',
+    ok(torchrun(2, 'train.py', f'--data_dir={numbers}', *FLAGS, f'--out_dir={tmp_path}',
+                '--init_from=auto',
                 agent=['--max_restarts=1'], before=deed, timeout=400,
                 env={'TORCH_DISABLE_SHARE_RDZV_TCP_STORE': '1'}))
     rows = [row['step'] for row in read_rows(tmp_path / 'metrics.jsonl') if 'loss' in row]
@@ -183,16 +195,19 @@ def test_torchrun_starts_a_run_again_that_lost_a_process(made, numbers, tmp_path
 # the matrix products of each compiled graph, of two steps, an evaluation and a generation
 GRAPHS = replaced('compile', """
     def backend(graph, inputs):
-        nodes = [node for part in graph.modules() for node in getattr(part, 'graph', graph.graph).nodes]
+        nodes = [node for part in graph.modules()
+                 for node in getattr(part, 'graph', graph.graph).nodes]
         print('products:', sum('linear' in str(node.target) for node in nodes), flush=True)
         return graph.forward
-    torch.counting = getattr(torch, 'counting', backend)      # one for all, as there is one Inductor
+    # one for all, as there is one Inductor
+    torch.counting = getattr(torch, 'counting', backend)
     return real(*arguments, backend=torch.counting, **more)""")
 
 
 @pytest.mark.parametrize('shard', ['ddp', 'fsdp'])
 def test_two_processes_compile_whole_blocks_once(train, tmp_path, shard):
     """One graph serves all blocks, and another one evaluations. Samples are not compiled."""
-    printed = ok(train(tmp_path, '--compile=True', '--dtype=bfloat16', f'--shard={shard}', '--max_steps=2',
+    printed = ok(train(tmp_path, '--compile=True', '--dtype=bfloat16', f'--shard={shard}',
+                       '--max_steps=2',
                        before=GRAPHS, processes=2))
     assert sorted(re.findall(r'products: ([1-9])', printed)) == [*'11117777']

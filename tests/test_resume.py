@@ -33,7 +33,8 @@ def place(numbers, tmp_path_factory):
 @pytest.fixture(scope='module')
 def begin(place):
     """begin(case, its folder, *flags)"""
-    return lambda case, out, *more, **how: run('train.py', '--data_dir=data', *FLAGS, *CASES[case].split(),
+    return lambda case, out, *more, **how: run('train.py', '--data_dir=data', *FLAGS,
+                                               *CASES[case].split(),
                                                f'--out_dir={out}', *more, cwd=place, **how)
 
 
@@ -51,7 +52,8 @@ def straight(begin, tmp_path_factory):
 @pytest.fixture(scope='module')
 def resume(place):
     """The folder is enough. Relative paths are those of the first command."""
-    return lambda out, *more, **how: run('train.py', f'--out_dir={out}', '--init_from=resume', *more,
+    return lambda out, *more, **how: run('train.py', f'--out_dir={out}', '--init_from=resume',
+                                         *more,
                                          cwd=place, **how)
 
 
@@ -60,7 +62,8 @@ def step_of(out, file='last.pt'):
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(begin, resume, straight, case,
+def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(begin, resume, straight,
+                                                                          case,
                                                                           tmp_path):
     out = tmp_path / 'run'
     straight = attempt('a run of 18 steps that nothing disturbs', 'it ends', straight, case)
@@ -68,7 +71,8 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(begin,
     printed = ok(begin(case, out, before=accident('sigusr1' if case == 'muon' else 'sigterm', 5)))
     assert 'stopped at step 6' in printed and '--init_from=resume' in printed
     expect('saved by a run that a signal stopped after step 6: its step', 6, step_of, out)
-    expect('resumed at step 6, is it killed while it saves step 12?', True, killed, killed_while_saving(12))
+    expect('resumed at step 6, is it killed while it saves step 12?', True, killed,
+           killed_while_saving(12))
     expect('killed while it saved step 12: the step in last.pt', 8, step_of, out)
     expect('resumed at step 8, is it killed while it renames?', True, killed, KILLED_WHILE_RENAMING)
     assert not (out / 'last.pt').exists() and step_of(out, 'last-1.pt') == 8
@@ -83,14 +87,16 @@ def test_a_run_killed_at_random_steps_is_the_straight_run(begin, straight, tmp_p
     on: its first command is typed again. At most six steps are done between two kills."""
     dice = random.Random(3)
     again = functools.partial(begin, 'stream', tmp_path / 'run', '--init_from=auto')
-    codes = [again(processes=2, before=accident('kill', dice.randint(2, 6))).returncode for _ in range(4)]
+    codes = [again(processes=2, before=accident('kill', dice.randint(2, 6))).returncode
+             for _ in range(4)]
     assert codes.count(-signal.SIGKILL) >= 3 and 'as many processes, not with 1' in again().stderr
     ok(again(processes=2))
     expect_same_run(tmp_path / 'run', straight('stream', 2))
 
 
 @pytest.mark.parametrize('function, calls', [('sample', 0), ('rename', 0), ('rename', 1)])
-def test_where_a_run_was_killed_as_it_began_the_same_command_goes_on(begin, straight, tmp_path, function,
+def test_where_a_run_was_killed_as_it_began_the_same_command_goes_on(begin, straight, tmp_path,
+                                                                     function,
                                                                      calls):
     again = functools.partial(begin, 'plain', tmp_path / 'run', '--init_from=auto')
     kill = before(function, f'if n == {calls}: os.kill(os.getpid(), 9)')
@@ -125,7 +131,8 @@ def test_a_second_ctrl_c_ends_a_run_at_once(begin, tmp_path):
 def test_the_best_model_is_the_best_of_all_parts_of_a_run(begin, resume, tmp_path):
     ok(begin('plain', tmp_path, before=accident('sigterm', 7)))
     best = state(tmp_path, 'best.pt')
-    ok(resume(tmp_path, '--learning_rate=3', '--spike_z=0'))                            # far too high
+    # far too high
+    ok(resume(tmp_path, '--learning_rate=3', '--spike_z=0'))
     assert series(tmp_path, 'val_loss')[-1] > best['best_val'] == state(tmp_path)['best_val']
     assert same(state(tmp_path, 'best.pt'), best)
 
@@ -154,7 +161,8 @@ def test_a_setting_that_may_change_is_used_and_data_may_move(resume, straight, p
     out = shutil.copytree(straight('plain'), tmp_path / 'run')
     moved = shutil.copytree(place / 'data', tmp_path / 'moved')
     before = state(out)['model']
-    ok(resume(out, '--max_steps=30', '--weight_decay=9', '--learning_rate=0.02', f'--data_dir={moved}'))
+    ok(resume(out, '--max_steps=30', '--weight_decay=9', '--learning_rate=0.02',
+              f'--data_dir={moved}'))
     assert read_json(out / 'config.json')['data_dir'] == str(moved)
     assert series(out, 'lr')[18] > 5e-3         # the old schedule has ended near 0
     name = 'blocks.0.mlp.w_up.weight'           # 12 steps, each 0.02 * 9 of a decay

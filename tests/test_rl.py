@@ -17,9 +17,11 @@ from extras.rewards import open_scores, open_tests
 from model import GPT
 from tokenizer import Tokenizer
 
-advantages, policy_loss, collate, is_right = lift('rl.py', 'advantages', 'policy_loss', 'collate', 'is_right')
+advantages, policy_loss, collate, is_right = lift('rl.py', 'advantages', 'policy_loss', 'collate',
+                                                  'is_right')
 FLAGS = ('--device=cpu --dtype=float32 --batch_size=4 --num_samples=6 --max_new_tokens=8 '
-         '--max_steps=12 --warmup_steps=0 --learning_rate=1e-2 --eval_interval=12 --eval_prompts=4').split()
+         '--max_steps=12 --warmup_steps=0 --learning_rate=1e-2 --eval_interval=12 '
+         '--eval_prompts=4').split()
 
 
 # --- the loss -------------------------------------------------------------------------------------
@@ -48,7 +50,8 @@ def test_the_loss_and_its_gradient_are_the_formulas_in_float64():
 
 def test_advantages_by_hand():
     """Also of rewards that float32 cannot tell apart. Of equal rewards they are exactly 0."""
-    assert advantages(torch.tensor([[1, 0, 0, 0], [.1] * 4])).tolist() == [[.75, -.25, -.25, -.25], [0] * 4]
+    assert advantages(torch.tensor([[1, 0, 0, 0], [.1] * 4])).tolist() == [[.75, -.25, -.25, -.25],
+                                                                           [0] * 4]
     assert advantages(torch.tensor([[1e9, 1e9 + 1]], dtype=torch.float64)).tolist() == [[-.5, .5]]
     one, none = advantages(torch.tensor([[1, 0, 0, 0], [.1] * 4]), scale=True)
     assert one.tolist() == approx([3 ** 0.5, *[-3 ** -0.5] * 3]) and not none.any()
@@ -71,7 +74,8 @@ def rl(sft_model, out, tmp_path):
     """rl(*flags, paid=the text of its reward file)"""
     def rl(*more, paid=PAID, **how):
         (tmp_path / 'paid.py').write_text(paid, encoding='utf-8')
-        return run('rl.py', f'--init_from={sft_model}', f'--reward={tmp_path}/paid.py', f'--out_dir={out}',
+        return run('rl.py', f'--init_from={sft_model}', f'--reward={tmp_path}/paid.py',
+                   f'--out_dir={out}',
                    *FLAGS, *more, **how)
     return rl
 
@@ -107,7 +111,8 @@ def test_a_reward_model_of_dpo_is_what_the_answers_earn(rl, sft_model, pairs, ou
     """Its scores are those of the run that made it, whatever is next to an answer. PAID judges what
     is held out."""
     folder, asked = tmp_path / 'reward', pairs / 'val.jsonl'
-    ok(run('dpo.py', f'--init_from={sft_model}', f'--data_dir={pairs}', '--loss_type=rm', '--device=cpu',
+    ok(run('dpo.py', f'--init_from={sft_model}', f'--data_dir={pairs}', '--loss_type=rm',
+           '--device=cpu',
            f'--out_dir={folder}', '--max_steps=24', '--learning_rate=1e-2', '--dtype=float32'))
     scores = lambda tokenizer: open_scores(str(folder), str(asked), tokenizer, 'cpu',
                                            contextlib.nullcontext())
@@ -116,11 +121,13 @@ def test_a_reward_model_of_dpo_is_what_the_answers_earn(rl, sft_model, pairs, ou
                  for side in ('chosen', 'rejected'))
     assert np.subtract(good, bad).mean() == approx(series(folder, 'val_margin')[-1], abs=1e-5)
     # in a context of 96, of a long prompt the end is read, and of a long answer the beginning
-    one, same, other = judge(['b' * 70 + 'q' * 30, 'q' * 30, 'q' * 30], ['a' * 200, 'a' * 90, 'z' * 90])
+    one, same, other = judge(['b' * 70 + 'q' * 30, 'q' * 30, 'q' * 30],
+                             ['a' * 200, 'a' * 90, 'z' * 90])
     assert one == approx(same, rel=1e-4) and abs(one - other) > 1e-3
     refused('another tokenizer', scores, Tokenizer.byte(['<|im_start|>', '<|im_end|>']))
 
-    ok(rl(f'--reward={folder}', f'--prompts={asked}', f'--held_out={tmp_path}/paid.py', '--max_steps=24'))
+    ok(rl(f'--reward={folder}', f'--prompts={asked}', f'--held_out={tmp_path}/paid.py',
+          '--max_steps=24'))
     earned = series(out, 'reward')
     assert sum(earned[-4:]) > sum(earned[:4]) + 1, earned
     assert all(value * 32 % 1 == 0 for value in series(out, 'val_reward'))      # 4 in eighths
@@ -128,18 +135,22 @@ def test_a_reward_model_of_dpo_is_what_the_answers_earn(rl, sft_model, pairs, ou
 
 def test_no_prompt_is_both_trained_on_and_held_out(rl, tmp_path):
     thrice = PAID.replace("""f'{i} and {"x" * (i % 7)}'""", 'str(i % 3)')
-    line = write(tmp_path / 'one.jsonl', [{'prompt': '2', 'answer': '3'}])          # one of the three
+    # one of the three
+    line = write(tmp_path / 'one.jsonl', [{'prompt': '2', 'answer': '3'}])
     for held_out in '', line:
         printed = ok(rl('--max_steps=1', '--overwrite=True', f'--held_out={held_out}', paid=thrice))
         assert 'prompts: 2, held out: 1' in printed
 
 
 # --- programs that give rewards -------------------------------------------------------------------
-def test_the_reward_file_of_the_docs_works_and_one_may_import_what_is_beside_it_also_late(rl, tmp_path):
-    blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/chat.md').read_text(encoding='utf-8'), re.S)
+def test_the_reward_file_of_the_docs_works_and_one_may_import_what_is_beside_it_also_late(rl,
+                                                                                          tmp_path):
+    blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/chat.md').read_text(encoding='utf-8'),
+                        re.S)
     code, = [block for block in blocks if 'def reward' in block]
     (tmp_path / 'late_rule.py').write_text('rule = len', encoding='utf-8')
-    (tmp_path / 'torch.py').write_text('1 / 0', encoding='utf-8')           # it hides no module of ours
+    # it hides no module of ours
+    (tmp_path / 'torch.py').write_text('1 / 0', encoding='utf-8')
     late = re.sub('(def reward.*\n)', r'\1    import late_rule, torch\n', code)
     ok(rl('--max_steps=1', paid=late))
 
@@ -164,7 +175,8 @@ def test_one_ctrl_c_ends_a_run_whose_reward_hangs_and_catches_everything(rl):
     assert result.returncode == 130 and 'last.pt has step 0' in result.stdout
 
 
-def test_what_executes_must_be_typed_again_on_resume_and_the_model_of_the_kl_is_the_same(rl, out, tmp_path):
+def test_what_executes_must_be_typed_again_on_resume_and_the_model_of_the_kl_is_the_same(rl, out,
+                                                                                         tmp_path):
     model = make_sft(tmp_path / 'model')
     ok(rl('--max_steps=1', '--kl_coef=0.1', f'--init_from={model}'))
     again = 'rl.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=2'
@@ -215,13 +227,17 @@ def test_what_each_kind_of_line_pays_and_which_are_refused(monkeypatch):
     assert [*judge(prompts * 3, right + wrong + [''] * 4)] == [1.0] * 4 + [0.0] * 8
     refused('line 1: .*nothing is checked', opened, b'{"prompt": "a"}')
     # tests that cannot run are no verdict
-    monkeypatch.setattr(sandbox, 'run_code', lambda *job: sandbox.Result('infrastructure', 'no space'))
-    refused("no verdict on 'Write f.': .*no space", lambda: [*judge(prompts[:1], ['def f(): return 1'])])
+    monkeypatch.setattr(sandbox, 'run_code', lambda *job: sandbox.Result('infrastructure',
+                                                                         'no space'))
+    refused("no verdict on 'Write f.': .*no space", lambda: [*judge(prompts[:1],
+                                                                    ['def f(): return 1'])])
 
 
-def test_programs_run_only_if_that_is_typed_and_tests_that_judge_nothing_are_refused(rl, out, tmp_path):
+def test_programs_run_only_if_that_is_typed_and_tests_that_judge_nothing_are_refused(rl, out,
+                                                                                     tmp_path):
     idle, fine = (write(tmp_path / f'{code}.jsonl', [{'prompt': 'a' * i, 'tests': f'assert {code}'}
-                                                     for i in range(1, 5)]) for code in ('True', 'f()'))
+                                                     for i in range(1, 5)])
+                  for code in ('True', 'f()'))
     allowed = '--allow_code_execution=True'
     mistake(rl(f'--reward={idle}'), allowed, 'extras/sandbox.py')
     mistake(rl(f'--reward={idle}', allowed), "'a' pass without an answer")

@@ -17,21 +17,25 @@ FLAGS = ('--batch_size=8 --max_steps=20 --eval_interval=10 --log_interval=1 --sa
 
 
 def sft(start, data, out, *more, **how):
-    return ok(run('sft.py', f'--init_from={start}', f'--data_dir={data}', f'--out_dir={out}', *FLAGS, *more,
+    return ok(run('sft.py', f'--init_from={start}', f'--data_dir={data}', f'--out_dir={out}',
+                  *FLAGS, *more,
                   **how))
 
 
 # --- the loss -------------------------------------------------------------------------------------
 def test_a_target_is_the_next_token_if_that_is_trained():
     rows = [([5, 6, 7, 8], [0, 0, 1, 1]), ([9, 3], [0, 1])]
-    for name, i, wanted in (('x', 0, [[5, 6, 7], [9, 0, 0]]), ('y', 1, [[-100, 7, 8], [3, -100, -100]])):
-        expect(f'{name} of collate({rows}, pad=0)', torch.tensor(wanted), lambda: collate(rows, pad=0)[i])
+    for name, i, wanted in (('x', 0, [[5, 6, 7], [9, 0, 0]]),
+                            ('y', 1, [[-100, 7, 8], [3, -100, -100]])):
+        expect(f'{name} of collate({rows}, pad=0)', torch.tensor(wanted),
+               lambda: collate(rows, pad=0)[i])
 
 
 def test_a_row_s_loss_and_gradient_are_its_own_whatever_is_beside_it_and_pads_it():
     torch.manual_seed(0)
     model = GPT(GPTConfig(TRAPPING.vocab_size, 64, 2, 2, 0, 32, tie_embeddings=False))
-    rows = [TRAPPING.render([say('user', 'Q' + 'b' * i), say('assistant', 'c' * (i % 5)), say('user', 'Z')])
+    rows = [TRAPPING.render([say('user', 'Q' + 'b' * i), say('assistant', 'c' * (i % 5)),
+                             say('user', 'Z')])
             for i in range(8)]
 
     def gradient(rows, pad):
@@ -42,7 +46,8 @@ def test_a_row_s_loss_and_gradient_are_its_own_whatever_is_beside_it_and_pads_it
     together = gradient(rows, PAD)
     alone = sum(gradient([row], TRAPPING.special['<|im_end|>']) for row in rows)
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
-    assert together[ord('Q')].any() and not together[[ord('Z'), PAD]].any()     # context; what follows
+    # context; what follows
+    assert together[ord('Q')].any() and not together[[ord('Z'), PAD]].any()
 
 
 # writes down what reaches the loss
@@ -54,7 +59,8 @@ SPY = before('forward', """
                 print(json.dumps(row), file=file)""")
 
 
-def test_the_tensors_that_reach_the_loss_say_what_the_assistants_say(sft_model, conversations, tmp_path):
+def test_the_tensors_that_reach_the_loss_say_what_the_assistants_say(sft_model, conversations,
+                                                                     tmp_path):
     """Every answer of a conversation and its end, also of an empty one; never a question or
     padding. In an epoch, each conversation once."""
     rows = [row for row in read_rows(conversations / 'train.jsonl') if len(row['messages']) < 6]
@@ -83,7 +89,8 @@ def test_what_is_forgotten_is_measured_and_replay_keeps_it(sft_model, conversati
     for out in without, beside:
         sft(sft_model, conversations, out, f'--base_dir={tmp_path}/base', f'--replay={out.name}')
     # every token of two sequences
-    assert np.subtract(series(beside, 'trained'), series(without, 'trained')).tolist() == [2 * 96] * 20
+    more = np.subtract(series(beside, 'trained'), series(without, 'trained'))
+    assert more.tolist() == [2 * 96] * 20
     assert series(without, 'base_bpb')[-1] > series(beside, 'base_bpb')[-1] + 0.5
     assert series(beside, 'val_loss')[-1] < series(beside, 'val_loss')[0] - 1
 
@@ -107,12 +114,15 @@ def slow_fit(messages, T):
 
 
 @given(chats, st.integers(1, 90))
-@example([say('user', 'q' * 5), say('user', 'r' * 5), say('assistant', 'b' * 60)], 40)        # answer cut
+# answer cut
+@example([say('user', 'q' * 5), say('user', 'r' * 5), say('assistant', 'b' * 60)], 40)
 @example([say('user', 'q' * 60), say('assistant', 'a' * 5)], 64)        # its question is too long
-@example([say('user', 'q'), say('assistant', 'a'), say('tool', 't' * 60), say('assistant', 'b')], 60)
+@example([say('user', 'q'), say('assistant', 'a'), say('tool', 't' * 60), say('assistant', 'b')],
+         60)
 def test_a_cut_keeps_the_system_message_and_the_last_question_whole(messages, T):
     """Older turns go first, then the end of the answer; what follows the last answer always goes.
     Once, only the ends of such answers were trained, without their questions."""
-    ids, mask, found = fit([(*TRAPPING.render([message]), message['role']) for message in messages], T)
+    ids, mask, found = fit([(*TRAPPING.render([message]), message['role']) for message in messages],
+                           T)
     assert (ids, found) == slow_fit(messages, T)
     assert len(ids) == len(mask) and (not ids or mask[-1] == 1)         # nothing is read in vain

@@ -1,4 +1,5 @@
-"""Pretraining: what a run writes and depends on, which text it reads, what never reaches weights."""
+"""Pretraining: what a run writes and depends on, which text it reads, and what never reaches its
+weights."""
 import collections
 import fcntl
 import gzip
@@ -70,7 +71,8 @@ def test_bits_per_byte_are_nats_by_hand(numbers, tmp_path):
 
 
 def test_watching_does_not_change_training(base, numbers, tmp_path):
-    ok(train(numbers, tmp_path, *BASE, '--eval_interval=3', '--eval_tokens=64', '--sample_tokens=40',
+    ok(train(numbers, tmp_path, *BASE, '--eval_interval=3', '--eval_tokens=64',
+             '--sample_tokens=40',
              '--save_interval=5', '--sample_prompt=import'))
     assert series(tmp_path, 'loss') == series(base, 'loss')
     assert same(state(tmp_path)['model'], state(base)['model'])
@@ -82,9 +84,10 @@ def test_a_run_from_a_folder_has_its_weights_and_shape_and_a_schedule_of_its_own
     """A setting that says otherwise is refused, also if it is the default; one that nobody gave
     follows."""
     flags = [f'--data_dir={numbers}', f'--out_dir={tmp_path}', f'--init_from={base}', *BASE,
-             '--block_size=32', '--eval_tokens=2048', '--device=cpu']
+             '--block_size=32', '--batch_size=8', '--eval_tokens=2048', '--device=cpu']
     mistake(run('train.py', *flags, '--n_layer=6'), str(base), 'n_layer', '2')
-    mistake(run('train.py', *flags, '--block_size=64'), 'block_size=64', '32', 'extras.longer_context')
+    mistake(run('train.py', *flags, '--block_size=64'), 'block_size=64', '32',
+            'extras.longer_context')
     ok(run('train.py', *flags, '--max_steps=3', '--warmup_steps=2'))
     first, second, *_ = metrics(tmp_path)
     assert first['val_loss'] == series(base, 'val_loss')[-1] and second['lr'] == approx(0.5e-2)
@@ -120,7 +123,8 @@ def test_no_run_is_written_over_another_nor_over_what_it_starts_from(base, numbe
     """Also where a run has left one file only, and through a link."""
     for name in 'config.json', 'last-1.pt':
         write(tmp_path / name / name, [])
-        mistake(train(numbers, tmp_path / name, *BASE), name, '--init_from=resume', '--overwrite=True')
+        mistake(train(numbers, tmp_path / name, *BASE), name, '--init_from=resume',
+                '--overwrite=True')
     out = shutil.copytree(base, tmp_path / 'run')
     (tmp_path / 'link').symlink_to(out)
     for start in out, out / 'best.pt', tmp_path / 'link':
@@ -225,13 +229,15 @@ def test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_ow
             expect(f'{asked}, sorted, without the shift {starts[0]}', in_order,
                    lambda: [start - starts[0] for start in starts])
             end = starts[-1] + T
-            assert end < n_tokens, told(f'{asked}: where the last one ends', end, f'before {n_tokens}')
+            assert end < n_tokens, told(f'{asked}: where the last one ends', end,
+                                        f'before {n_tokens}')
     epochs = [in_epoch(e, 10_001, 50, seed) for seed in (0, 1, 2) for e in range(10)]
     asked = '10,001 tokens, T=50, the epochs 0 to 9 of the seeds 0, 1 and 2:'
     orders = {tuple(start - min(starts) for start in starts) for starts in epochs}
     assert len(orders) == 30, told(f'{asked} how many of the orders differ', len(orders), 30)
     n_shifts = len({min(starts) for starts in epochs})                  # of 101; 26 on average
-    assert n_shifts > 20, told(f'{asked} how many of the 30 shifts differ', n_shifts, 'more than 20')
+    assert n_shifts > 20, told(f'{asked} how many of the 30 shifts differ', n_shifts,
+                               'more than 20')
 
 
 def test_the_cat_sat_on_the_mat():
@@ -244,10 +250,12 @@ def test_the_cat_sat_on_the_mat():
 
 
 def test_a_large_batch_is_two_small_ones_across_epochs():
-    """That it depends on the step alone, however its rows are shared: test_resume, test_processes."""
+    """That it depends on the step alone, however its rows are shared, is held by test_resume.py and
+    test_processes.py."""
     ids = np.arange(1009)
     eight, four = (get_batch(T=3, batch_size=n) for n in (8, 4))
-    for step in 70, 41:                                         # 335 blocks: 41 ends the first epoch
+    # 335 blocks: 41 ends the first epoch
+    for step in 70, 41:
         large = eight(ids, np.arange(8), step)[0]                       # (8, 3)
         small = [four(ids, np.arange(4), 2 * step + half)[0] for half in (0, 1)]
         assert torch.equal(large, torch.cat(small))
@@ -286,15 +294,18 @@ lr_at = lift('train.py', 'lr_at')
 
 
 def landmark(expected, step, max_steps, warmup_steps, schedule='cosine', decay_steps=0):
-    asked = f'lr_at({step=}, {max_steps=}, {warmup_steps=}, learning_rate=1.0, min_lr=0.1, {schedule=}'
+    asked = (f'lr_at({step=}, {max_steps=}, {warmup_steps=}, learning_rate=1.0, min_lr=0.1, '
+             f'{schedule=}')
     asked += f', {decay_steps=})' if decay_steps else ')'
     expect(asked, approx(expected, rel=1e-12), lr_at, step, max_steps, warmup_steps, 1.0, 0.1,
            schedule, decay_steps)
 
 
 def test_the_schedule_at_its_landmarks():
-    at = {0: 0.1, 4: 0.5, 9: 1.0, 10: 1.0, 55: 0.55, 100: 0.1,      # warm-up; middle and end of the cosine
-          40: 0.1 + 0.9 * 0.75, 70: 0.1 + 0.9 * 0.25}               # cos(pi/3) = 1/2, cos(2 pi/3) = -1/2
+    # warm-up; middle and end of the cosine
+    at = {0: 0.1, 4: 0.5, 9: 1.0, 10: 1.0, 55: 0.55, 100: 0.1,
+          # cos(pi/3) = 1/2, cos(2 pi/3) = -1/2
+          40: 0.1 + 0.9 * 0.75, 70: 0.1 + 0.9 * 0.25}
     for step, expected in at.items():
         landmark(expected, step, 100, 10)
     landmark(1.0, 0, 100, 0)                            # without warm-up
@@ -338,7 +349,8 @@ def test_weight_decay_acts_on_matrices_only_and_the_embedding_has_its_own_rate_a
         assert 'head.weight' in after
         for name, p in after.items():
             rate = 0 if p.dim() == 1 else 12e-3 if name == 'embedding.weight' else 4e-3
-            torch.testing.assert_close(p, earlier[name] * (1 - 9 * rate), rtol=1e-6, atol=0, msg=name)
+            torch.testing.assert_close(p, earlier[name] * (1 - 9 * rate), rtol=1e-6, atol=0,
+                                       msg=name)
 
 
 # --- accidents ------------------------------------------------------------------------------------
@@ -383,7 +395,8 @@ def test_three_in_a_row_end_the_run_and_its_advice_works(begin, tmp_path, kind, 
     """A lower rate; and the checkpoint before, for a run that exploded later than noticed."""
     result = begin(tmp_path, '--max_steps=46', '--save_interval=4', f'--spike_z={z}',
                    before=accident(kind, first, first + 1, first + 2))
-    mistake(result, '3 updates in a row were skipped', f'cp {tmp_path}/last-1.pt {tmp_path}/last.pt')
+    mistake(result, '3 updates in a row were skipped',
+            f'cp {tmp_path}/last-1.pt {tmp_path}/last.pt')
     assert skips(tmp_path) == [first + 1, first + 2, first + 3]
     assert all(weight.isfinite().all() for weight in state(tmp_path)['model'].values())
     ok(run('train.py', f'--out_dir={tmp_path}', '--init_from=resume', '--learning_rate=1e-4'))
