@@ -18,8 +18,8 @@ from pytest import approx
 # two processes one runs out.
 FLAGS = ('--n_layer=2 --n_head=2 --n_kv_head=1 --n_embd=12 --n_ffn=25 --block_size=32 '
          '--batch_size=8 --micro_batch_size=2 --max_steps=8 --warmup_steps=2 --learning_rate=1e-2 '
-         '--grad_clip=0.3 --eval_interval=4 --save_interval=4 --log_interval=1 --eval_tokens=160 --sample_tokens=8 '
-         '--device=cpu --dtype=float32').split()
+         '--grad_clip=0.3 --eval_interval=4 --save_interval=4 --log_interval=1 --eval_tokens=160 '
+         '--sample_tokens=8 --device=cpu --dtype=float32').split()
 CASES = {'adamw': '--optimizer=adamw', 'muon': '--optimizer=muon', 'mlm': '--objective=mlm',
          'span': '--objective=span', 'document_mask': '--document_mask=True'}
 # {case: the losses of its 8 steps}. Another machine's kernels add in another order, which moves a
