@@ -59,8 +59,8 @@ def test_advantages_by_hand():
 
 def test_a_batch_has_of_each_token_of_an_answer_its_log_p_and_advantage():
     """That a token is the target of the one before it: no ratio leaves 1 when the reward rises."""
-    *_, old, A = collate([((5, 6, 7), [8, 9], [-0.5, -2.0], 0.75), ((5,), [4], [-1.0], -0.25)])
-    assert [*zip(old.tolist(), A.tolist())] == [(-0.5, 0.75), (-2, 0.75), (-1, -0.25)]
+    *_, old, A = collate([((5,), [4], [-1.0], -0.25), ((5, 6, 7), [8, 9], [-0.5, -2.0], 0.75)])
+    assert [*zip(old.tolist(), A.tolist())] == [(-1, -0.25), (-0.5, 0.75), (-2, 0.75)]
 
 
 # --- what is learned ------------------------------------------------------------------------------
