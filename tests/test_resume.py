@@ -1,5 +1,6 @@
 """An interrupted run, resumed, is the straight run: bit for bit, whatever interrupted it."""
 import functools
+import os
 import random
 import shutil
 import signal
@@ -12,10 +13,10 @@ from feedback import attempt, expect
 
 # dropout, so that lost random state would show; saves and evaluations at different steps
 FLAGS = [*TINY, '--max_steps=18', '--save_interval=4', '--eval_interval=6', '--warmup_steps=0.2',
-         '--log_interval=1', '--learning_rate=1e-2', '--device=cpu', '--dtype=float32', '--dropout=0.1']
-CASES = {'plain': [], 'stream': ['--streaming=shards'],
-         'muon': ['--optimizer=muon', '--schedule=wsd', '--decay_steps=6', '--dtype=bfloat16',
-                  '--tie_embeddings=False', '--embedding_lr=10', '--document_mask=True']}
+         '--log_interval=1', '--learning_rate=1e-2', '--dtype=float32', '--dropout=0.1']
+CASES = {'plain': '', 'stream': '--streaming=shards',
+         'muon': '--optimizer=muon --schedule=wsd --decay_steps=6 --dtype=bfloat16 '
+                 '--tie_embeddings=False --embedding_lr=10 --document_mask=True'}
 
 
 @pytest.fixture(scope='module')
@@ -31,11 +32,10 @@ def place(numbers, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def begin(place):
-    def begin(case, out, *more, **how):
-        """A run with the flags of a case. out is a path, perhaps relative to that folder."""
-        return run('train.py', '--data_dir=data', *FLAGS, *CASES[case], f'--out_dir={out}', *more, cwd=place,
-                   **how)
-    return begin
+    """begin(case, its folder, *flags)"""
+    return lambda case, out, *more, **how: run('train.py', '--data_dir=data', *FLAGS,
+                                               *CASES[case].split(),
+                                               f'--out_dir={out}', *more, cwd=place, **how)
 
 
 @pytest.fixture(scope='module')
@@ -52,7 +52,8 @@ def straight(begin, tmp_path_factory):
 @pytest.fixture(scope='module')
 def resume(place):
     """The folder is enough. Relative paths are those of the first command."""
-    return lambda out, *more, **how: run('train.py', f'--out_dir={out}', '--init_from=resume', *more,
+    return lambda out, *more, **how: run('train.py', f'--out_dir={out}', '--init_from=resume',
+                                         *more,
                                          cwd=place, **how)
 
 
@@ -61,135 +62,108 @@ def step_of(out, file='last.pt'):
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(begin, resume, straight, case,
+def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(begin, resume, straight,
+                                                                          case,
                                                                           tmp_path):
     out = tmp_path / 'run'
     straight = attempt('a run of 18 steps that nothing disturbs', 'it ends', straight, case)
-
-    def end_of(result):
-        return 'killed' if result.returncode == -signal.SIGKILL else ok(result) and 'finished'
-
+    killed = lambda how: resume(out, before=how).returncode == -signal.SIGKILL
     printed = ok(begin(case, out, before=accident('sigusr1' if case == 'muon' else 'sigterm', 5)))
     assert 'stopped at step 6' in printed and '--init_from=resume' in printed
-    saved = 'the last.pt of a run that a signal stopped after step 6:'
-    expect(f'{saved} its step', 6, step_of, out)                            # no step is lost
-    assert metrics(out)[-1]['step'] == 6
-    expect(f"{saved} has it the optimizer's moments?", True, lambda: bool(state(out)['optimizer']))
-    expect('resumed at step 6, it is killed while it saves step 12', 'killed',
-           lambda: end_of(resume(out, before=killed_while_saving(12))))
+    expect('saved by a run that a signal stopped after step 6: its step', 6, step_of, out)
+    expect('resumed at step 6, is it killed while it saves step 12?', True, killed,
+           killed_while_saving(12))
     expect('killed while it saved step 12: the step in last.pt', 8, step_of, out)
-    expect('resumed at step 8, it is killed while it renames last.pt', 'killed',
-           lambda: end_of(resume(out, before=KILLED_WHILE_RENAMING)))
+    expect('resumed at step 8, is it killed while it renames?', True, killed, KILLED_WHILE_RENAMING)
     assert not (out / 'last.pt').exists() and step_of(out, 'last-1.pt') == 8
-    expect('resumed from last-1.pt at step 8, it is killed at step 14', 'killed',
-           lambda: end_of(resume(out, before=accident('kill', 6))))
+    expect('resumed from last-1.pt, is it killed at step 14?', True, killed, accident('kill', 6))
     assert step_of(out) == 12 and metrics(out)[-1]['step'] == 14
     attempt('resumed at step 12', 'it ends', ok, resume(out))
     expect_same_run(out, straight)
 
 
 def test_a_run_killed_at_random_steps_is_the_straight_run(begin, straight, tmp_path):
-    """Two processes. init_from=auto begins, and then goes on: its first command is typed again. At most six
-    steps are done between two kills, so some are repeated twice."""
+    """Two processes, as many as any part of a stream needs. init_from=auto begins, and then goes
+    on: its first command is typed again. At most six steps are done between two kills."""
     dice = random.Random(3)
-    out = tmp_path / 'run'
-    again = lambda **how: begin('stream', out, '--init_from=auto', processes=2, **how)
-    codes = [again(before=accident('kill', dice.randint(2, 6))).returncode for _ in range(4)]
-    ok(again())
-    assert codes.count(-signal.SIGKILL) >= 3
-    expect_same_run(out, straight('stream', 2))
+    again = functools.partial(begin, 'stream', tmp_path / 'run', '--init_from=auto')
+    codes = [again(processes=2, before=accident('kill', dice.randint(2, 6))).returncode
+             for _ in range(4)]
+    assert codes.count(-signal.SIGKILL) >= 3 and 'as many processes, not with 1' in again().stderr
+    ok(again(processes=2))
+    expect_same_run(tmp_path / 'run', straight('stream', 2))
 
 
-@pytest.mark.parametrize('function, calls', [('sample', 0), ('save', 0), ('rename', 0), ('rename', 1)])
-def test_where_a_run_was_killed_as_it_began_the_same_command_goes_on(begin, straight, tmp_path, function,
+@pytest.mark.parametrize('function, calls', [('sample', 0), ('rename', 0), ('rename', 1)])
+def test_where_a_run_was_killed_as_it_began_the_same_command_goes_on(begin, straight, tmp_path,
+                                                                     function,
                                                                      calls):
+    again = functools.partial(begin, 'plain', tmp_path / 'run', '--init_from=auto')
     kill = before(function, f'if n == {calls}: os.kill(os.getpid(), 9)')
-    assert begin('plain', tmp_path / 'run', '--init_from=auto', before=kill).returncode == -9
-    ok(begin('plain', tmp_path / 'run', '--init_from=auto'))
+    assert again(before=kill).returncode == -9
+    ok(again())
     assert metrics(tmp_path / 'run') == metrics(straight('plain'))
 
 
 def test_where_the_last_checkpoint_is_damaged_the_one_before_serves(resume, straight, tmp_path):
     """Where both are, it is one sentence, and nothing is touched."""
-    out = shutil.copytree(straight('plain'), tmp_path / 'run')
-    whole = (out / 'last.pt').read_bytes()
-    for damaged in whole[:len(whole) // 2], b'', b'half a file':
-        (out / 'last.pt').write_bytes(damaged)
+    straight = straight('plain')
+    out = shutil.copytree(straight, tmp_path / 'run')
+    for n_bytes in 9999, 0:
+        os.truncate(out / 'last.pt', n_bytes)
         ok(resume(out))
-        assert metrics(out) == metrics(straight('plain')) and same(state(out), state(straight('plain')))
+        assert metrics(out) == metrics(straight) and same(state(out), state(straight))
     for name in 'last.pt', 'last-1.pt':
-        (out / name).write_bytes(b'half a file')
-    run_before = contents(out)
+        os.truncate(out / name, 9)
+    kept = contents(out)
     mistake(resume(out, '--max_steps=20'), str(out))
-    assert contents(out) == run_before
+    assert contents(out) == kept
 
 
-def test_ctrl_c_saves_and_a_second_one_ends_at_once(begin, tmp_path):
-    once = before('clip', 'if n == 5: os.kill(os.getpid(), signal.SIGINT)')
-    assert 'stopped at step 6' in ok(begin('plain', tmp_path / 'once', before=once))
-    assert step_of(tmp_path / 'once') == 6
-    twice = before('clip', """
-        if n == 5:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-            import time
-            time.sleep(100)""")
-    result = begin('plain', tmp_path / 'twice', before=twice, timeout=60)
-    assert result.returncode in (-signal.SIGINT, 130), result.stderr
-    assert 'Traceback' not in result.stderr and step_of(tmp_path / 'twice') == 4
+def test_a_second_ctrl_c_ends_a_run_at_once(begin, tmp_path):
+    """The first one asks it to save and stop, as SIGTERM does."""
+    twice = before('clip', 'if n == 5: [os.kill(os.getpid(), signal.SIGINT) for _ in "ab"]')
+    result = begin('plain', tmp_path, before=twice, timeout=60)
+    assert result.returncode in (-signal.SIGINT, 130) and 'Traceback' not in result.stderr
+    assert step_of(tmp_path) == 4
 
 
 def test_the_best_model_is_the_best_of_all_parts_of_a_run(begin, resume, tmp_path):
-    ok(begin('plain', tmp_path, '--eval_interval=2', before=accident('sigterm', 7)))
-    best = min(series(tmp_path, 'val_loss'))
-    ok(resume(tmp_path, '--learning_rate=3', '--spike_z=0'))                            # far too high
-    assert all(later > best for later in series(tmp_path, 'val_loss')[5:])
-    assert state(tmp_path, 'best.pt')['best_val'] == state(tmp_path)['best_val'] == best
+    ok(begin('plain', tmp_path, before=accident('sigterm', 7)))
+    best = state(tmp_path, 'best.pt')
+    # far too high
+    ok(resume(tmp_path, '--learning_rate=3', '--spike_z=0'))
+    assert series(tmp_path, 'val_loss')[-1] > best['best_val'] == state(tmp_path)['best_val']
+    assert same(state(tmp_path, 'best.pt'), best)
 
 
-# --- a run goes on as itself or not at all ------------------------------------------------------------------
-OTHERS = {'n_layer': 3, 'n_kv_head': 1, 'n_embd': 64, 'tie_embeddings': False, 'vocab_multiple': 64,
-          'optimizer': 'muon', 'objective': 'mlm', 'document_mask': True, 'batch_size': 4, 'seed': 1}
+# --- a run goes on as itself or not at all --------------------------------------------------------
+OTHERS = ('--n_layer=3 --tie_embeddings=False --vocab_multiple=64 --optimizer=muon --objective=mlm '
+          '--document_mask=True --batch_size=4 --block_size=16 --seed=1').split()
 
 
 def test_a_run_is_not_resumed_as_another_nor_with_other_data(resume, straight, place, tmp_path):
     out = straight('plain')
-    run_before = contents(out)
-    more = lambda *flags, **how: resume(out, '--max_steps=20', *flags, **how)
+    kept = contents(out)
     mistake(resume(out), 'max_steps', '18')
-    for name, value in OTHERS.items():
-        mistake(more(f'--{name}={value}'), name)
+    for flag in OTHERS:
+        mistake(resume(out, '--max_steps=20', flag), flag[2:].split('=')[0])
     for file in 'meta.json', 'train.bin', 'val.bin':
         data = shutil.copytree(place / 'data', tmp_path / file)
         text = (data / file).read_bytes()
-        (data / file).write_bytes(text[2:] + text[:2] if file.endswith('.bin') else text + b'\n')
-        mistake(more(f'--data_dir={data}'), str(data), 'data')
-    mistake(more('--streaming=shards'), 'data')
-    assert contents(out) == run_before
-
-
-def test_a_stream_goes_on_with_its_shards_and_processes_only(resume, straight, place, tmp_path):
-    out = straight('stream')
-    run_before = contents(out)
-    shards = shutil.copytree(place / 'shards', tmp_path / 'shards')
-    write(shards / '4.jsonl', [{'text': 'more'}])
-    mistake(resume(out, '--max_steps=20', f'--streaming={shards}'), 'data')
-    mistake(resume(out, '--max_steps=20', '--streaming='), 'data')
-    result = resume(out, '--max_steps=20', processes=2)
-    assert result.returncode == 2 and 'resume it with as many processes, not with 2' in result.stderr
-    assert contents(out) == run_before
+        (data / file).write_bytes(text[2:] + text[:2] if '.bin' in file else text + b'\n')
+        mistake(resume(out, '--max_steps=20', f'--data_dir={data}'), str(data), 'data')
+    mistake(resume(straight('stream'), '--max_steps=20', '--streaming=shards/0.jsonl'), 'data')
+    assert contents(out) == kept
 
 
 def test_a_setting_that_may_change_is_used_and_data_may_move(resume, straight, place, tmp_path):
     out = shutil.copytree(straight('plain'), tmp_path / 'run')
-    new = {'max_steps': 30, 'weight_decay': 9.0, 'learning_rate': 0.02, 'log_interval': 3, 'dropout': 0.0,
-           'data_dir': str(shutil.copytree(place / 'data', tmp_path / 'moved'))}
-    ok(resume(out, *(f'--{name}={value}' for name, value in new.items())))
-    config = read_json(out / 'config.json')
-    assert new == {name: config[name] for name in new}
-    assert state(out)['config'] == {**config, 'out_dir': ''}
-    rows = [row for row in metrics(out) if row['step'] > 18 and 'loss' in row]
-    assert [row['step'] for row in rows] == [21, 24, 27, 30]
-    assert rows[0]['lr'] > 5e-3                 # the old schedule has ended near 0
-    a, b = (state(folder)['model']['blocks.0.mlp.w_up.weight'] for folder in (out, straight('plain')))
-    assert a.norm() < 0.75 * b.norm()           # 12 steps, each 0.02 * 9 of a decay
+    moved = shutil.copytree(place / 'data', tmp_path / 'moved')
+    before = state(out)['model']
+    ok(resume(out, '--max_steps=30', '--weight_decay=9', '--learning_rate=0.02',
+              f'--data_dir={moved}'))
+    assert read_json(out / 'config.json')['data_dir'] == str(moved)
+    assert series(out, 'lr')[18] > 5e-3         # the old schedule has ended near 0
+    name = 'blocks.0.mlp.w_up.weight'           # 12 steps, each 0.02 * 9 of a decay
+    assert state(out)['model'][name].norm() < 0.75 * before[name].norm()
