@@ -1,22 +1,24 @@
 """What the tests of prepare.py share: small texts, its command, and what it leaves."""
+import json
 import random
-import re
 
 import numpy as np
-from conftest import ROOT, ok, read_json, read_rows, run
+from conftest import ok, read_json, read_rows, run
 from conftest import write as write_records  # noqa: F401
+from test_records import say
 
 from tokenizer import Tokenizer
 
 RAW = ['--mode=raw', '--dedup=none', '--pii=False']         # nothing is cleaned
 FOX = 'The quick brown fox jumps over the lazy dog.\n'
 # 60 documents; among them what encoders stumble over
-DOCUMENTS = [f'# {i}\n' + ''.join(f'def f{i}_{j}(x):\n    return x + {i * j}\n' for j in range(i % 7 + 1))
-             for i in range(54)]
+DOCUMENTS = [f'# {i}\n' + ''.join(f'def f{i}_{j}(x):\n    return x + {i * j}\n'
+                                 for j in range(i % 7 + 1)) for i in range(54)]
 DOCUMENTS += ['a\r\nb\r\n', 'no newline', '<|endoftext|> typed by a user\n', 'naïve 漢字 🦜\n',
               '\ttab and trailing blank \n\n\n', 'a \ufeffbyte order mark\n']
-PROSE = ['The old mill stood by the river, and every spring the water rose until it reached the second step '
-         f'of the stair; in the year {1800 + i} it came as far as the door, and nobody slept that night.\n'
+PROSE = ['The old mill stood by the river, and every spring the water rose until it reached the '
+         f'second step of the stair; in the year {1800 + i} it came as far as the door, and nobody '
+         'slept that night.\n'
          for i in range(0, 120, 3)]
 WORDS = [''.join(random.Random(i).choice('bdfklmnprst') + random.Random(i + j * 1e6).choice('aeiou')
                  for j in range(2, 3 + i % 3)) for i in range(2000)]
@@ -25,14 +27,6 @@ WORDS = [''.join(random.Random(i).choice('bdfklmnprst') + random.Random(i + j * 
 def prose(seed, n=60):
     """A sentence of n words that nobody else has."""
     return ' '.join(random.Random(seed).choices(WORDS, k=n)).capitalize() + '.'
-
-
-def recipe(page, name):
-    """A function that docs/ shows."""
-    text = (ROOT / 'docs' / page).read_text(encoding='utf-8')
-    scope = {}
-    exec(next(code for code in re.findall('```python\n(.*?)```', text, re.S) if name in code), scope)
-    return scope[name]
 
 
 def write(folder, texts, name='{:03}.txt'):
@@ -75,6 +69,22 @@ def kept(out):
 def records(out):
     """All lines of train.jsonl and val.jsonl."""
     return read_rows(out / 'train.jsonl') + read_rows(out / 'val.jsonl')
+
+
+def line_of(words):
+    """The line of train.jsonl that a text means: 'user: a | assistant: b', or
+    'user: a | chosen: b | rejected: c | margin: 2'."""
+    fields = [field.replace(r'\n', '\n').split(': ', 1) for field in words.split(' | ')]
+    turns = [say(*field) for field in fields if field[0] in ('system', 'user', 'assistant', 'tool')]
+    others = {name: value if name in ('chosen', 'rejected', 'completion') else json.loads(value)
+              for name, value in fields[len(turns):]}
+    prompt = turns[0]['content'] if len(turns) == 1 else turns
+    return {'prompt': prompt, **others} if others else {'messages': turns}
+
+
+def as_text(rows):
+    """Records in an order of their own, to compare."""
+    return sorted(json.dumps(row, sort_keys=True) for row in rows)
 
 
 def report(out):

@@ -1,22 +1,18 @@
 """What prepare.py's functions do to a text: one form, rules, personal data; and how copies are found."""
 import collections
 import pathlib
+import random
 import re
-import string
 import textwrap
 import time
-import unicodedata
-import warnings
-from unittest import mock
 
 import numpy as np
+import pytest
 from conftest import shared
 from feedback import expect, told
-from hypothesis import example, given, settings, strategies as st
-from preparing import recipe
 
 from extras.repair import fix_mojibake, strip_latex
-from prepare import band_keys, code_reason, compiles, find_files, hide, jaccard, minhash, mode_of, ngrams
+from prepare import band_keys, code_reason, compiles, find_files, hide, minhash, mode_of, ngrams
 from prepare import normalise, prose_reason, shingles, strip_html, words_of
 
 
@@ -44,69 +40,47 @@ def test_utf8_read_wrongly_is_repaired_and_what_is_not_damaged_stays():
             wrong = damage(text, encoding)
             assert wrong != text and fix_mojibake(wrong) == text, (text, encoding)
             assert fix_mojibake(damage(wrong, encoding)) == text, ('twice', text, encoding)
-            if text in SENTENCES[:4] and encoding != 'cp1253':          # of a page, only the damaged parts
-                assert fix_mojibake(f'{text}\n{wrong}\n{text}') == f'{text}\n{text}\n{text}'
-    page = 'πŸ§‘πŸΏβ€πŸ’» Train | nn.Embedding β†’ N Γ— Block β†’ RMSNorm'          # bytes are lost
-    assert fix_mojibake(page) == '🧑πŸΏβ€💻 Train | nn.Embedding → N Γ— Block → RMSNorm'
-    assert fix_mojibake('\x93It\x92s\x94 \x96 5 \x80') == '“It’s” – 5 €'     # cp1252 read as Latin-1
+    page = f'{SENTENCES[0]}\n{{}}\n{SENTENCES[0]}'           # of a page, only the damaged parts
+    assert fix_mojibake(page.format(damage(SENTENCES[1], 'cp1252'))) == page.format(SENTENCES[1])
+    # bytes are lost; and cp1252 that was read as Latin-1
+    assert fix_mojibake('πŸ§‘πŸΏβ€πŸ’» Train β†’ N Γ— Block') == '🧑πŸΏβ€💻 Train → N Γ— Block'
+    assert fix_mojibake('\x93It\x92s\x94 \x96 5 \x80') == '“It’s” – 5 €'
 
 
-# --- one form -----------------------------------------------------------------------------------------------
-ENCODINGS = st.sampled_from(['', 'cp1252', 'latin-1', 'cp1253'])
-PIECES = st.tuples(st.sampled_from(SENTENCES + INNOCENT), ENCODINGS, st.integers(0, 20), st.integers(1, 20))
-
-
-@settings(max_examples=150)
-@given(st.lists(PIECES, max_size=4), st.text(max_size=20))
-@example([], 'Â\x1b\x80')       # a control character parts the two bytes of one character
-@example([], 'A\u0302€')       # and here the first of them is a letter and its accent
-def test_normalising_twice_is_normalising_once(pieces, noise):
-    text = ''.join(damage(t[a:a + n], e) if e else t[a:a + n] for t, e, a, n in pieces) + noise
-    # without its markup, a text may have new markup: &lt;b>
-    with mock.patch('prepare.strip_html', str), mock.patch('prepare.repairs', lambda: (fix_mojibake, str)):
-        once = normalise(text, 'prose')
-        assert normalise(once, 'prose') == once
-    assert unicodedata.is_normalized('NFC', once) and once.encode('utf-8') is not None
-
-
+# --- one form -------------------------------------------------------------------------------------
 def test_prose_has_one_form():
     for text, expected in [
             ('cafe\u0301', 'caf\xe9'), ('caf\xe9', 'caf\xe9'), ('e\u200b\u0301 \u212b', '\xe9 \xc5'),
-            ('x² ½ ﬁ ™ …', 'x² ½ ﬁ ™ …'),                           # NFKC would make x2 and (tm) of it
-            ('a\x00b\x07\x7f\xadc\u200bd\ufeff', 'abcd'),
+            ('x² ½ ﬁ ™ …', 'x² ½ ﬁ ™ …'),                       # NFKC would make x2 and (tm) of it
+            ('a\x00b\x07\x7f\xadc\u200bd\ufeff', 'abcd'), ('a\u3000b\xa0c', 'a b c'),
             ('one\u2028two\ffour\x0bfive', 'one\ntwo\nfour\nfive'),
-            ('\ufeff \n  a \t b  \r\n\r\n\r\n\r\nc\rd ', '  a b\n\nc\nd'),
-            ('می\u200cخواهم', 'می\u200cخواهم'), ('a\u3000b\xa0c', 'a b c'), ('\udc80x', '\ufffdx')]:
+            ('\ufeff \n  a \t b  \r\n\r\n\r\n\r\nc\rd ', '  a b\n\nc\nd'), ('\udc80x', '\ufffdx'),
+            ('می\u200cخواهم', 'می\u200cخواهم'), ('Â\x1b\x80', '€'), ('A\u0302€', '€')]:
         assert normalise(text, 'prose') == expected, text
+    for text in SENTENCES:
+        for broken in text[1:], damage(text, 'cp1252')[1:], damage(text, 'cp1253')[:-1]:
+            once = normalise(broken, 'prose')
+            assert normalise(once, 'prose') == once
 
 
 def test_html_and_latex_go_and_what_only_looks_like_them_stays():
     for text, expected in [
-            ('<p>a<br/>b</p>', '\na\nb\n'), ('<hr noshade><td nowrap class=a>b</td ><p/>', '\n\nb\n\n'),
-            ('<dt>cat</dt><dd>animal', '\ncat\n\nanimal'),
+            ('<p>a<br/>b</p>', '\na\nb\n'), ('<hr noshade><td class=a>b</td ><p/>', '\n\nb\n\n'),
             ('<A HREF="x">k</A> &amp; &lt;i&gt; &#228; &euro;', 'k & <i> ä €'),
-            ('<div>x<script src="s">if (a<b) {}</script><style>p{}</style><!-- no -->y</div>', '\nx   y\n'),
-            ('<p>Use <script> and <!-- here', '\nUse <script> and <!-- here')]:         # never closed
+            ('<div>x<script src="s">if (a<b) {}</script><!-- no -->y</div>', '\nx  y\n'),
+            ('<p>Use <script> and <!-- here', '\nUse <script> and <!-- here')]:     # never closed
         assert strip_html(text) == expected, text
-    for text in ('a < b and c > d', '#include <stdio.h>', '<EMAIL>', '<|im_start|>', 'vector<int>',
-                 'AT&T; x && y', '<http://a.org>', '?a=1&copy=2&lt=3', 'no tag: <!-- kept -->',
-                 'i<b && c>d', 'while a <b holds.\n\nThis stays.\n\n> A quote', 'x <p and y> z'):
-        assert strip_html(text) == text
-
     for text, expected in [
-            (r'\section{A} The \emph{big \textbf{word}} costs 5\% of \$3.', 'A The big word costs 5% of $3.'),
+            (r'\section{A} The \emph{big \textbf{word}} costs 5\%.', 'A The big word costs 5%.'),
             (r'\begin{figure}[h]x\end{figure}a\cite[p. 3]{b} $$z$$ c\ref{d}~e % note', ' a   c e '),
             ('\\documentclass[a4]{x}\\begin{document}\nHi\n\\item one\\end{document}', '\nHi\n- one'),
             (r'Only 50% or 50 % know \emph{LaTeX}.', 'Only 50% or 50 % know LaTeX.')]:
         assert strip_latex(text) == expected, text
-    for text in (r'C:\new\users', '$5 and $6', '100 % of {x}', r'\alpha is a letter', 'a_b ~ 5'):
-        assert strip_latex(text) == text
-
-
-def test_shakespeare_passes_our_rules_and_not_those_of_the_source_document():
-    text = shared('tinyshakespeare.txt').read_text(encoding='utf-8')
-    assert recipe('myths.md', 'basic_clean')(text) is None and prose_reason(text) is None
-    assert hidden(text) == (text, {})
+    for text in ('a < b and c > d | #include <stdio.h> | <EMAIL> | <|im_start|> | vector<int> | '
+                 'AT&T; x && y | <http://a.org> | ?a=1&copy=2&lt=3 | no tag: <!-- kept --> | '
+                 'i<b && c>d | while a <b holds.\n\n> A quote | x <p and y> z | C:\\new\\users | '
+                 '$5 and $6 | 100 % of {x} | \\alpha is a letter | a_b ~ 5').split(' | '):
+        assert strip_html(text) == strip_latex(text) == text
 
 
 # --- code or prose ------------------------------------------------------------------------------------------
@@ -120,25 +94,15 @@ FORMS = {
               'To be or not to be: that is the question;\n  whether it is nobler in the mind\n' * 3]}
 
 
-def indented(text):
-    return sum(line[:1] in ' \t' and bool(line.strip()) for line in text.split('\n'))
-
-
 def test_the_standard_library_stays_as_it_is_but_for_addresses():
-    forms, kinds = collections.Counter(), set()
-    paths = find_files('stdlib')[0][::2]
-    for path in paths:
+    kinds = set()
+    for path in find_files('stdlib')[0][::2]:
         text = pathlib.Path(path).read_bytes().decode('utf-8')
         unix = text.replace('\r\n', '\n').replace('\r', '\n')
-        assert normalise(text, 'code') == normalise('\ufeff' + text, 'code') == unix, path
-        if len(text) < 8000:            # without its path: hardly one is taken for prose
-            form = mode_of(text, '')
-            assert indented(normalise(text, form)) == indented(text), path
-            forms[form] += 1
+        assert normalise('\ufeff' + text, mode_of(text, path)) == unix, path
         masked, hits = hidden(text)
         kinds.update(hits)
         assert not hits or compiles(masked), path
-    assert len(paths) > 250 and forms.total() > 150 and forms['code'] > 0.95 * forms.total()
     assert kinds == {'email'}           # its authors'; nothing else is in it
 
 
@@ -172,28 +136,30 @@ def test_code_within_prose_stays_and_the_prose_around_it_is_tidied():
 # --- personal data ------------------------------------------------------------------------------------------
 BODY = 'MIIEpAIBAAKCAQEA0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKL\n' * 3
 PEM = f'-----BEGIN RSA PRIVATE KEY-----\n{BODY}-----END RSA PRIVATE KEY-----'
-PERSONAL = {
-    'email': ['ann@uni.edu', 'first.last+tag@sub.domain.co.uk', 'JOHN@COMPANY.COM', 'jürgen@firma.de',
-              '123@qq.com', 'x%y@physics.ox.ac.uk'],
-    'phone': ['+1 415 555 2671', '+1-415-555-2671', '+1 (415) 555-2671', '(415)555-2671', '1-415-555-2671',
-              '415.555.2671', '+49 (0)30 901820', '+33 1 23 45 67 89', '+4915112345678'],
-    'ssn': ['123-45-6789', '899-99-9999', '001-01-0001'],
-    'key': ['AKIAIOSFODNN7EXAMPLE', 'ghp_' + 'aB3' * 12, 'AIza' + 'Sy_-x' * 7, 'hf_' + 'abcdeFGHIJ' * 3,
-            'sk-' + 'abCD12_-' * 5, 'xoxb-123456789012-abcdefghijkl', 'glpat-abcdefghij0123456789',
-            'eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n', PEM,
-            PEM.replace('KEY-----\nM', 'KEY-----\nDEK-Info: AES-128-CBC,AB12\n\nM')]}
-HARMLESS = [
-    '1.2.3-4567', '192.168.100.200', '10.0.0.1:8080', '2024-01-31T12:34:56+00:00', '20240131-123456',
-    '+2024-01-31 in a diff', '31 Jan 2024 12:00:00 +0200', '1990-1999', '1706700000', '0123456789' * 4,
-    '@app.route("/x")', 'x@self.weight', 'a@b.T', 'x@model.fc.weight + b', '1,234,567,890',
-    '-1.7976931348623157e+308', '[+12.50 -13.25 +11.75]', '[[555 123 4567]\n [415 555 2671]]',
-    'ISBN 978-3-16-148410-0', '10.1103/PhysRevLett.116.061102', '550e8400-e29b-41d4-a716-446655440000',
-    'user@example.com', 'ann@mail.EXAMPLE.org', 'root@localhost', 'git@github.com:user/repo.git',
-    'npm install @angular/core@12.0.0', '%d@%s.com', 'https://a.org/@ann.b/c', '000-12-3456', '666-12-3456',
-    '900-12-3456', '123-00-4567', '123-45-0000', '123-45-67890', '2123-45-6789', 'A-123-45-6789',
-    'x = 555-1234', 'f(200)-300-4000', '100-200-3000', '+48.137154 +11.576124', '415-555-2671-1',
-    'api_key = "a8F3kL9xQ2mZ7pR4tY6w"', 'sk-learn', 'sk-toggleable-content-container-of-a-long-label',
-    '-----BEGIN PRIVATE KEY-----']
+PERSONAL = """
+email: ann@uni.edu | first.last+tag@sub.domain.co.uk | JOHN@COMPANY.COM | jürgen@firma.de
+email: 123@qq.com | x%y@physics.ox.ac.uk
+phone: +1 415 555 2671 | +1-415-555-2671 | +1 (415) 555-2671 | (415)555-2671 | 1-415-555-2671
+phone: 415.555.2671 | +49 (0)30 901820 | +33 1 23 45 67 89 | +4915112345678
+ssn: 123-45-6789 | 899-99-9999 | 001-01-0001
+key: AKIAIOSFODNN7EXAMPLE | ghp_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3 | glpat-abcdefghij0123456789
+key: AIzaSy_-xSy_-xSy_-xSy_-xSy_-xSy_-xSy_-x | hf_abcdeFGHIJabcdeFGHIJabcdeFGHIJ
+key: sk-abCD12_-abCD12_-abCD12_-abCD12_-abCD12_- | xoxb-123456789012-abcdefghijkl
+key: eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n"""
+PERSONAL = [(kind, text) for line in PERSONAL.strip().split('\n')
+            for kind, texts in [line.split(': ')] for text in texts.split(' | ')]
+PERSONAL += [('key', PEM), ('key', PEM.replace('KEY-----\nM', 'KEY-----\nDEK-Info: AES,AB12\n\nM'))]
+HARMLESS = """1.2.3-4567 | 192.168.100.200 | 10.0.0.1:8080 | 2024-01-31T12:34:56+00:00
+20240131-123456 | +2024-01-31 in a diff | 31 Jan 2024 12:00:00 +0200 | 1990-1999 | 1706700000
+0123456789012345678901234567890123456789 | @app.route("/x") | x@self.weight | a@b.T
+x@model.fc.weight + b | 1,234,567,890 | -1.7976931348623157e+308 | [+12.50 -13.25 +11.75]
+[[555 123 4567] [415 555 2671]] | ISBN 978-3-16-148410-0 | 10.1103/PhysRevLett.116.061102
+550e8400-e29b-41d4-a716-446655440000 | user@example.com | ann@mail.EXAMPLE.org | root@localhost
+git@github.com:user/repo.git | npm install @angular/core@12.0.0 | %d@%s.com | https://a.org/@ann.b/c
+000-12-3456 | 666-12-3456 | 900-12-3456 | 123-00-4567 | 123-45-0000 | 123-45-67890 | 2123-45-6789
+A-123-45-6789 | x = 555-1234 | f(200)-300-4000 | 100-200-3000 | +48.137154 +11.576124
+415-555-2671-1 | api_key = "a8F3kL9xQ2mZ7pR4tY6w" | sk-learn | -----BEGIN PRIVATE KEY-----
+sk-toggleable-content-container-of-a-long-label"""
 
 
 def hidden(text):
@@ -202,22 +168,15 @@ def hidden(text):
     return hide(text, found), dict(+found)
 
 
-FRAMES = ['{}', 'Write to {}, please.', '({})', '"{}"', 'x\n{}\ny', 'It is {}.']
-
-
 def test_personal_data_is_replaced_and_counted_and_what_only_looks_like_it_stays():
-    for frame in FRAMES:
-        for kind, texts in PERSONAL.items():
-            for text in texts:
-                masked = frame.format(f'<{kind.upper()}>')
-                assert hidden(frame.format(text)) == (masked, {kind: 1}), (frame, text)
-                assert hidden(f'{text}\n{text}')[1] == {kind: 2}, text
-        for text in HARMLESS:
+    for frame in '{}', 'Write to {}, please.', '({})', '"{}"', 'x\n{}\ny', 'It is {}.':
+        for kind, text in PERSONAL:
+            masked = frame.format(f'<{kind.upper()}>')
+            assert hidden(frame.format(text)) == (masked, {kind: 1}), (frame, text)
+        for text in HARMLESS.replace('\n', ' | ').split(' | '):
             assert hidden(frame.format(text)) == (frame.format(text), {}), (frame, text)
-    text = ' Ann <ann@uni.edu>, bob@uni.edu; +1 415 555 2671; 123-45-6789; AKIAIOSFODNN7EXAMPLE'
-    masked = ' Ann <<EMAIL>>, <EMAIL>; <PHONE>; <SSN>; <KEY>'
-    assert hidden(text) == (masked, {'key': 1, 'email': 2, 'ssn': 1, 'phone': 1})
-    assert hidden(masked) == (masked, {})
+    text = 'Ann <ann@uni.edu>, bob@uni.edu; +1 415 555 2671'
+    assert hidden(text) == ('Ann <<EMAIL>>, <EMAIL>; <PHONE>', {'email': 2, 'phone': 1})
 
 
 # --- rules ------------------------------------------------------------------------------------------------
@@ -231,86 +190,58 @@ OTHERS = [
 CODE = 'def f(a):\n    b = a\n    c = b * b\n    d = c - a\n    e = d ** 2\n    g = e // 3\n    return g\n'
 
 
-# --- prose --------------------------------------------------------------------------------------------------
 def test_each_reason_of_prose():
-    once = ' '.join(f'w{i}' for i in range(200))
-    rulers = '====', '~~~~~~', '=====  ==', '|---|----|', '+-----+-+'               # of headings and tables
-    for text in (ENGLISH, *OTHERS, 'xkcdqwrt a1b2c3 zzkrtpls ' + ENGLISH, ' '.join(ENGLISH.split()[:20]),
-                 f'{once} ' * 50, *(f'{ENGLISH}\n{ruler}\n' * 2 for ruler in rulers)):
+    rulers = '====', '=====  ==', '|---|----|', '+-----+-+'                 # of headings and tables
+    for text in (ENGLISH, *OTHERS, 'xkcdqwrt a1b2c3 zzkrtpls ' + ENGLISH,
+                 shared('tinyshakespeare.txt').read_text(encoding='utf-8'),
+                 *(f'{ENGLISH}\n{ruler}\n' * 2 for ruler in rulers)):
         assert prose_reason(text) is None, text
     for text, reason in [
             (' '.join(ENGLISH.split()[:19]), 'short'), ('中文字' * 13, 'short'), ('', 'short'),
-            ('$ 5 % # @ ! ' * 9, 'symbols'), ('ab ' * 20 + '#$%@' * 9, 'symbols'),
-            ('buy now ' * 50, 'repetitive'),
-            (f'{ENGLISH}\n' * 5, 'repetitive'), (' '.join(f'q{i}x{i}z' for i in range(30)), 'gibberish'),
-            (' '.join(chr(97 + i % 26) * 31 + chr(97 + i // 26) for i in range(30)), 'gibberish')]:
+            ('$ 5 % # @ ! ' * 9, 'symbols'), ('buy now ' * 50, 'repetitive'),
+            (f'{ENGLISH}\n' * 5, 'repetitive'), (' '.join(f'q{i}x{i}z' for i in range(30)), 'gibberish')]:
         assert prose_reason(text) == reason, text
         assert prose_reason(text, 0, 0, 0, 0) is None, 'each rule is switched off by zero'
-    for text, limit, share in (('ab 1!', 'max_symbols', 0.25), ('a a a a', 'max_repetition', 0.75),
-                               ('strength rhythm xkcdqwrt plain', 'max_gibberish', 0.25)):
-        assert prose_reason(text, 1, **{limit: share}) is None
-        assert prose_reason(text, 1, **{limit: share - 1e-9}), limit
 
 
-# --- code ---------------------------------------------------------------------------------------------------
+@pytest.mark.filterwarnings('error')
 def test_each_reason_of_code_at_its_threshold():
-    for text, reason in [
-            (CODE, None), (CODE + '\0', 'binary'),
+    """Two rules drop only a text whose chance is below seven tenths."""
+    for text, reason, *other_languages in [
+            (CODE, None), (CODE + '\0', 'binary'), (CODE.replace('=', ' '), 'few assignments'),
             (CODE * 2 + '#' + 'a' * 999, None), (CODE * 2 + '#' + 'a' * 1000, 'long line'),
             ('\n' * 4 + '# AUTO-GENERATED\n' + CODE, 'autogenerated'),
-            ('\n' * 5 + '# auto-generated\n' + CODE, None), ('# Do not edit!\n' + CODE, 'autogenerated'),
-            ('# Generated by protoc\n' + CODE, 'autogenerated'),
-            (CODE.replace('    return g\n', '').replace('    g = e // 3', '    return e'),
-             'few assignments')]:
-        assert code_reason(text, chance=0.99) == reason, text
-    for text, reason in [('a' * 100, None), ('a' * 101, 'long lines'), ('a' * 25 + '-' * 75, None),
-                         ('a' * 24 + '-' * 76, 'few letters')]:
-        assert code_reason(text, is_python=False, chance=0.99) == reason, text
-
-
-def test_what_is_dropped_by_chance_is_dropped_below_seven_tenths():
+            ('\n' * 5 + '# auto-generated\n' + CODE, None),
+            ('a' * 100, None, True), ('a' * 101, 'long lines', True),
+            ('a' * 25 + '-' * 75, None, True), ('a' * 24 + '-' * 76, 'few letters', True)]:
+        assert code_reason(text, not other_languages, chance=0.99) == reason, text
     for text, reason in [
-            ('# Unit tests of f\n' + CODE, 'config or test'), ('"""Test file."""\n' + CODE, 'config or test'),
-            ('# Configuration file\n' + CODE, 'config or test'), (CODE + 'config\n', 'config or test'),
-            (CODE + 'test\n' + '\n' * 11, None),                                # 1 in 20: not over 5%
-            (CODE + 'test\n' + '\n' * 10, 'config or test'), ('a = b = c = d = e = 1\n', 'no keywords')]:
+            ('# Unit tests of f\n' + CODE, 'config or test'), (CODE + 'test\n' + '\n' * 11, None),
+            (CODE + 'test\n' + '\n' * 10, 'config or test'),                # 1 in 20: not over 5%
+            ('a = b = c = d = e = 1\n', 'no keywords')]:
         assert code_reason(text, chance=0.69) == reason and code_reason(text, chance=0.7) is None, text
-    both = '# Unit tests\na = b = c = d = e = 1\n'
-    assert 60 < sum(code_reason(both, chance=i / 999) is None for i in range(999)) < 120       # 0.3 x 0.3
+    for text in '', 'async def f(): await g()', 'x = "\\d"', '1 is 1':      # without a warning
+        assert compiles(text), text
+    for text in 'return 1', 'x = \0', '(' * 5000, '-' * 100_000 + '1', 'x = 9' + '9' * 9999, '\ud800':
+        assert not compiles(text), text[:9]
 
 
-def test_what_parses_is_what_python_compiles():
-    with warnings.catch_warnings():
-        warnings.simplefilter('error')
-        for text in ('', 'x = 1', 'async def f(): await g()', 'x = "\\d"', '1 is 1', 'assert (1, 2)'):
-            assert compiles(text), text
-        for text in ('return 1', 'x = \0', '(' * 5000, '[' * 100_000, '-' * 100_000 + '1',
-                     'a' + '.b' * 99_999, 'x = 9' + '9' * 9999, '\ud800'):
-            assert not compiles(text), text[:9]
-
-
-# --- copies -----------------------------------------------------------------------------------------------
-LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
-TEXT = st.text(st.sampled_from('aAbB_1 .\né×\u07ff\u0800漢字😀\ud800') | st.characters(exclude_categories=[]))
-
-
-# --- words and sets of them ---------------------------------------------------------------------------------
-@given(st.lists(TEXT, min_size=1, max_size=4), st.integers(1, 6))
-def test_words_and_ngrams_are_those_of_a_regular_expression(texts, n):
+# --- copies ---------------------------------------------------------------------------------------
+def test_words_and_ngrams_are_those_of_a_regular_expression():
     """Runs of letters, digits, _ and two-byte characters; a character of three or four bytes by itself."""
-    hashes, naive, sets = [], [], []
-    for text in texts:
-        words = re.findall('[a-z0-9_\x80-\u07ff]+|[\u0800-\U0010ffff]', text.translate(LOWER))
-        assert [word.decode('utf-8', 'surrogatepass') for word in words_of(text)] == words
-        naive += [tuple(words[i:i + n]) for i in range(len(words) - n + 1)]
-        hashes += ngrams(words_of(text), n).tolist()
-        sets.append(shingles(text))
-        five = ngrams(words_of(text), max(1, min(5, len(words))))
-        assert sets[-1].tolist() == sorted({*five.tolist()})
-    # two hashes are equal where, and only where, the n-grams are
-    assert len(set(zip(hashes, naive, strict=True))) == len(set(hashes)) == len(set(naive))
-    a, b = ({*some.tolist()} for some in (sets[0], sets[-1]))
-    assert jaccard(sets[0], sets[-1]) == (len(a & b) / len(a | b) if a | b else 0)
+    alphabet = 'aAbB_1 .\né×\u07ff\u0800漢字😀\ud800'
+    texts = [''.join(random.Random(i).choices(alphabet, k=i % 50)) for i in range(500)]
+    for n in 1, 2, 5:
+        hashes, naive = [], []
+        for text in texts:
+            words = re.findall('[a-z0-9_\x80-\u07ff]+|[\u0800-\U0010ffff]', text.lower())
+            assert [word.decode('utf-8', 'surrogatepass') for word in words_of(text)] == words
+            naive += [tuple(words[i:i + n]) for i in range(len(words) - n + 1)]
+            hashes += ngrams(words_of(text), n).tolist()
+            if len(words) >= n:
+                assert shingles(text, n).tolist() == sorted({*ngrams(words_of(text), n).tolist()})
+        # two hashes are equal where, and only where, the n-grams are
+        assert len(set(zip(hashes, naive, strict=True))) == len(set(hashes)) == len(set(naive))
 
 
 # --- signatures ---------------------------------------------------------------------------------------------
@@ -334,52 +265,46 @@ def test_a_signature_of_a_union_is_the_smaller_of_two():
 
 def test_documents_share_a_band_as_often_as_the_formula_says():
     n = 200
-    for bands, rows, size in ((32, 8, 1000), (16, 16, 60), (64, 4, 5)):
+    for bands, rows, size in ((32, 8, 1000), (64, 4, 5)):
         rng = np.random.default_rng(bands)
-        for share in (0, 0.5, 0.8, 0.9, 1):
+        for share in (0.5, 0.8, 0.9, 1):
             agree, hits = [], []
             for _ in range(n):
                 *sets, j = random_pair(rng, size, int(share * size))
                 a, b = map(minhash, sets)
                 agree.append((a == b).mean())
                 hits.append((band_keys(a, bands) == band_keys(b, bands)).any())
-            p, deviation = 1 - (1 - j ** rows) ** bands, np.std(agree)
-            # each number agrees with probability J, and none says what another one says
+            p = 1 - (1 - j ** rows) ** bands
             for what, found, expected, most in (
                     ('the mean fraction of the 256 numbers of minhash that agree', np.mean(agree), j,
-                     4 * deviation / n ** 0.5),
-                    ('the standard deviation of that fraction', deviation, 0,
-                     1.3 * (j * (1 - j) / 256) ** 0.5),
+                     4 * np.std(agree) / n ** 0.5),
                     (f'the fraction of pairs that share one of {bands} bands of {rows}', np.mean(hits), p,
                      4 * (p * (1 - p) / n) ** 0.5 + 1 / n)):
                 case = f'{n} pairs of sets of {size} shingles with the Jaccard similarity {j:.4f}: {what}'
                 assert abs(found - expected) <= most, told(case, found, expected)
 
 
-# --- time ---------------------------------------------------------------------------------------------------
-PARTS = ['a', '@', '1-', '<', '$$', '-', '{', '\\', '%', '&', '&#1', ' ', '\n ', '```', '1 ', r'\begin{',
-         r'\begin{equation}', r'\[', r'\cite[', r'\emph{', r'\emph{a ', '<!--', '<script>', '<p ',
-         'a.', 'a@', 'a@a.', '+1 ', '555-', '(555) ', '-----BEGIN ', '-----BEGIN A', 'eyJ-', 'xoxb-', 'sk-',
-         'Ã', 'β€', 'Ãƒ', 'ðŸ', '\u0301\u0323', '/*', '\n', 'a,', '=x;', '\n=a', 'f(', '(\n']
+# --- time -----------------------------------------------------------------------------------------
+PARTS = r"""a @ 1- < $$ - { \ % & &#1 ``` \begin{ \begin{equation} \[ \cite[ \emph{ <!-- <script> a. a@
+a@a. 555- eyJ- xoxb- sk- Ã β€ Ãƒ ðŸ /* a, =x; f(""".split()
+PARTS += [' ', '\n', '\n ', '1 ', '+1 ', '(555) ', '<p ', r'\emph{a ', '-----BEGIN ', '-----BEGIN A', '\n=a',
+          '\u0301\u0323', '(\n']
 N = 12_000                      # characters; what a pattern bounds, it bounds by 10,000 or less
-PLAIN = '', '¢', ''
-MARKUP = r'<p>\cite{a}', '_é', '}'
 
 
-def seconds(function, part, around, n):
-    before, after, closing = around
-    text = before + part * (n // len(part)) + after + closing * (n // 7)
+def seconds(function, part, n):
+    """CPU time of a text that is a part again and again, behind markup and before what may end it."""
+    text = r'_é<p>\cite{a}' * (part != 'Ab c. ') + part * (n // len(part)) + '}' * (n // 7)
     start = time.process_time()         # of this process: others on the machine do not count
     function(text)
     return time.process_time() - start
 
 
 def test_no_text_takes_more_than_its_share_of_time():
-    """CPU time at 4 N over that at N, or over a plain text's, if that is longer. Linear work grows by 4, by 5
+    """At 4 N over that at N, or over a plain text's, if that is longer. Linear work grows by 4, by 5
     with the bound of 10,000; quadratic by 16. 8 lies between, and one try of five is enough."""
-    tidy = lambda text: normalise(text, 'prose')
-    for function, around in (hidden, PLAIN), (tidy, PLAIN), (tidy, MARKUP):
-        plain = min(seconds(function, 'Ab c. ', PLAIN, N) for _ in range(5))
+    for function in hidden, lambda text: normalise(text, 'prose'):
+        plain = min(seconds(function, 'Ab c. ', N) for _ in range(5))
         for part in PARTS:
-            assert any(seconds(function, part, around, 4 * N)
-                       < 8 * max(plain, seconds(function, part, around, N)) for _ in range(5)), part
+            assert any(seconds(function, part, 4 * N) < 8 * max(plain, seconds(function, part, N))
+                       for _ in range(5)), part

@@ -1,69 +1,69 @@
-"""A part of a data set of a hub: a folder, a glob, a revision, behind a token; odd lists."""
-
+"""Data sets of a hub: what of them is fetched, through broken transfers; what a hub can't do."""
+import collections
 import gzip
 import hashlib
-import http.server
 import json
 import os
+import pathlib
+import random
+import re
 import threading
-import urllib.parse
+import wsgiref.simple_server
 
 import pytest
-from conftest import mistake, refused, run
-from preparing import kept, prepare, prose, report, write_records
+from conftest import mistake, ok, refused, run
+from preparing import RAW, kept, prepare
 
 from extras import hub
 
-FILES = {
-    name: gzip.compress(f'{{"text": "{name}"}}\n'.encode())
-    for name in (
-        'data/train-0.jsonl.gz',
-        'data/train-1.jsonl.gz',
-        'data/test-0.jsonl.gz',
-        'extra/a b.jsonl.gz',
-        'README.md',
-        'dataset_infos.json',
-    )
-}
+DICE = random.Random(1)
+# of the last file, which will break off, there is more
+NOISE = [[DICE.randbytes(2500 if i == 3 else 10).hex() for _ in range(60)] for i in range(4)]
+SMALL = ['README.md', 'data/test-0.jsonl.gz', 'data/train-0.jsonl.gz', 'data/train-1.jsonl.gz',
+         'dataset_infos.json', 'extra/a b.jsonl.gz']
+
+
+def packed(texts):
+    return gzip.compress(''.join(json.dumps({'text': text}) + '\n' for text in texts).encode())
+
+
+class Silent(wsgiref.simple_server.WSGIRequestHandler):
+    def log_message(self, *_):
+        pass
 
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
-    """here.answer(path, token) may give (status, headers, body) in place of the list and the files."""
+    """A hub on this machine, which lists what it has on two pages. answer(path, token) may give
+    (status, headers, body) in place of that, or a number: after so many bytes it breaks off.
+    asked: (path, first byte, token) of each request."""
+    def respond(request, start):
+        path, token = request['PATH_INFO'], request.get('HTTP_AUTHORIZATION')
+        begin = int(re.search(r'\d+', request.get('HTTP_RANGE', '0'))[0])
+        here.asked.append((path, begin, token))
+        kind, _, name = re.sub('.*/(tree|resolve)/[^/]+/?', r'\1 ', path).partition(' ')
+        status, headers, body = 206 if begin else 200, {}, here.files.get(name, b'')[begin:]
+        if kind == 'tree':
+            entries = [{'path': 'data', 'type': 'directory', 'oid': '0' * 40}]
+            entries += [{'path': path, 'oid': here.hash_of(data)}
+                        for path, data in here.files.items() if path.startswith(name)]
+            body = json.dumps(entries[2:]).encode()
+            if request['QUERY_STRING'] == 'recursive=true':
+                headers = {'Link': f'<{here.address}{path}?cursor=2>; rel="next"'}
+                body = json.dumps(entries[:2]).encode()
+        odd = here.answer(path, token)
+        if isinstance(odd, tuple):
+            status, headers, body = odd
+        start(f'{status} it', [*{'Content-Length': str(len(body)), **headers}.items()])
+        return [body[:odd] if isinstance(odd, int) else body]
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            path = urllib.parse.unquote(self.path.partition('?')[0])
-            token = self.headers.get('Authorization')
-            here.asked.append((path, token))
-            odd = here.answer(path, token)
-            name = path.partition('/resolve/main/')[2] or path.partition('/resolve/v1/')[2]
-            top = (path.partition('/tree/')[2] + '/').partition('/')[2].strip('/')
-            entries = [{'type': 'directory', 'path': 'data', 'oid': '0' * 40}] + [
-                {'type': 'file', 'path': name, 'size': len(data), 'oid': git_hash(data)}
-                for name, data in FILES.items()
-                if name.startswith(top)
-            ]
-            status, headers, body = odd or (
-                200,
-                {},
-                FILES[name] if name else json.dumps(entries).encode(),
-            )
-            self.send_response(status)
-            for header, value in {'Content-Length': len(body), **headers}.items():
-                self.send_header(header, str(value))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    here = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-    here.address, here.asked, here.answer = (
-        f'http://127.0.0.1:{here.server_port}',
-        [],
-        lambda path, token: None,
-    )
+    here = wsgiref.simple_server.make_server('127.0.0.1', 0, respond, handler_class=Silent)
+    here.address = f'http://127.0.0.1:{here.server_port}'
+    here.asked = []
+    here.answer = lambda path, token: None
+    # as git does it
+    here.hash_of = lambda data: hashlib.sha1(b'blob %d\0' % len(data) + data).hexdigest()
+    here.files = {name: packed([name]) for name in SMALL}
     for name, value in (('HF_ENDPOINT', here.address), ('NO_PROXY', '127.0.0.1'), ('HF_TOKEN', '')):
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
@@ -73,44 +73,67 @@ def server(monkeypatch, tmp_path):
     here.server_close()
 
 
-def git_hash(data):
-    return hashlib.sha1(b'blob %d\0' % len(data) + data).hexdigest()
-
-
 def names(source):
     """What of a data set is asked for, in order."""
-    return [
-        path.split(' ', 2)[2].removeprefix('raw/o--n/')
-        for path in hub.find_files(f'hf:{source}', 'raw')
-    ]
+    return [path.split(' ', 2)[2].removeprefix('raw/')
+            for path in hub.find_files(f'hf:{source}', 'raw')]
 
 
-def test_a_folder_a_glob_and_a_file_of_a_data_set_are_all_that_is_fetched(server):
-    train = ['data/train-0.jsonl.gz', 'data/train-1.jsonl.gz']
-    all_of_data = sorted(FILES)[1:4]
-    for source, found in (
-        ('o/n/data', all_of_data),
-        ('o/n/data/train-*', train),
-        ('o/n/*/train-1*', train[1:]),
-        ('o/n/data/train-0.jsonl.gz', train[:1]),
-        ('o/n', [*all_of_data, 'extra/a b.jsonl.gz']),
-    ):
-        assert names(source) == found, source
-    [path] = hub.find_files('hf:o/n/extra', 'raw')
-    assert (
-        gzip.open(hub.fetched(path)).read() == b'{"text": "extra/a b.jsonl.gz"}\n'
-    )  # checked by git's hash
+def test_a_data_set_arrives_from_a_busy_server_with_broken_transfers_then_without_network(server):
+    server.files = {f'data/{i}.jsonl.gz': packed(texts) for i, texts in enumerate(NOISE)}
+    server.hash_of = lambda data: hashlib.sha256(data).hexdigest()
+    busy = [(status, {'Retry-After': '1'}, b'') for status in (503, 429)]
+    faults = {'main': busy[:1], '1.jsonl.gz': busy.copy(), '3.jsonl.gz': [70_000, 70_000]}
+    server.answer = lambda path, _: (faults.get(path.split('/')[-1]) or [None]).pop()
+
+    def from_hub(*flags):
+        direct = dict.fromkeys(('NO_PROXY', 'no_proxy'), '127.0.0.1')
+        return run('prepare.py', '--source=codeparrot', *RAW, '--download_dir=raw', '--out_dir=out',
+                   '--tokenizer=byte', '--num_workers=2', *flags,
+                   env={'HF_ENDPOINT': server.address, **direct})
+
+    out, raw, texts = pathlib.Path('out'), pathlib.Path('raw'), sorted(sum(NOISE, []))
+    ok(from_hub('--keep_downloads=False'))
+    assert kept(out) == texts and not [*raw.rglob('*.gz')]      # what is clean was removed
+    requests = collections.Counter(path.split('/')[-1] for path, *_ in server.asked)
+    assert requests == {'main': 3, '0.jsonl.gz': 1, '1.jsonl.gz': 3, '2.jsonl.gz': 1,
+                        '3.jsonl.gz': 3}
+    begins = [begin for path, begin, _ in server.asked if '3.jsonl' in path]
+    assert 0 == begins[0] < begins[1] <= 70_000 and 0 < begins[2] - begins[1] <= 70_000
+    ok(from_hub())
+    assert [path.read_bytes() for path in sorted(raw.rglob('*.gz'))] == [*server.files.values()]
+
+    server.shutdown()
+    server.server_close()
+    mistake(from_hub(), "can't list", server.address, '--source=FOLDER',
+            'codeparrot--codeparrot-clean already')
+    prepare(out, raw, *RAW, '--keep_downloads=False')
+    assert kept(out) == texts and len([*raw.rglob('*.gz')]) == 4        # files of yours stay
+
+
+def test_what_has_another_checksum_is_refused_and_the_next_try_begins_anew(server):
+    url, data = f'{server.address}/resolve/main/{SMALL[1]}', server.files[SMALL[1]]
+    digest = hashlib.sha256(data).hexdigest()
+    pathlib.Path('a.part').write_text('of another file')
+    refused('checksum', hub.fetch, url, digest, 'a')
+    assert not [*pathlib.Path().glob('a*')]
+    assert pathlib.Path(hub.fetch(url, digest, 'a')).read_bytes() == data
+
+
+def test_a_folder_a_glob_a_file_and_a_revision_are_all_that_is_fetched(server):
+    data = SMALL[1:4]
+    for part, found in {'': [*data, 'extra/a b.jsonl.gz'], '/data': data, '/data/train-*': data[1:],
+                        '/*/train-1*': data[2:], '/data/train-0.jsonl.gz': data[1:2]}.items():
+        assert names(f'o/n{part}') == [f'o--n/{name}' for name in found], part
     refused('no files of records at', names, 'o/n/nothing')
     refused('must look like hf:OWNER/NAME', names, 'alone')
-    assert not any(token for _, token in server.asked)
-
-
-def test_a_revision_is_asked_for_and_kept_apart(server):
+    server.asked.clear()
     [path] = hub.find_files('hf:o/n@v1/extra', 'raw')
-    assert '/resolve/v1/' in path and hub.fetched(path) == os.path.join(
-        'raw', 'o--n@v1', 'extra', 'a b.jsonl.gz'
-    )
+    there = hub.fetched(path)
+    assert there == 'raw/o--n@v1/extra/a b.jsonl.gz' and b'extra/a b' in gzip.open(there).read()
     assert server.asked[0][0] == '/api/datasets/o/n/tree/v1/extra'
+    assert server.asked[-1][0] == '/datasets/o/n/resolve/v1/extra/a b.jsonl.gz'
+    assert not any(token for *_, token in server.asked)
 
 
 def test_a_closed_data_set_asks_for_a_token_which_goes_to_the_hub_alone(server, monkeypatch):
@@ -118,8 +141,8 @@ def test_a_closed_data_set_asks_for_a_token_which_goes_to_the_hub_alone(server, 
     monkeypatch.setenv('NO_PROXY', '127.0.0.1,localhost')
 
     def answer(path, token):
-        if path.startswith('/cdn'):
-            return 200, {}, FILES['extra/a b.jsonl.gz']
+        if path == '/cdn':
+            return 200, {}, server.files[SMALL[-1]]
         if token != 'Bearer hf_secret':
             return 401, {}, b''
         return (302, {'Location': f'{other}/cdn'}, b'') if 'resolve' in path else None
@@ -131,89 +154,19 @@ def test_a_closed_data_set_asks_for_a_token_which_goes_to_the_hub_alone(server, 
     monkeypatch.setenv('HF_TOKEN', 'hf_secret')
     [path] = hub.find_files('hf:o/n/extra', 'raw')
     assert 'hf_secret' not in path and os.path.exists(hub.fetched(path))
-    assert server.asked[-1] == ('/cdn', None)
+    assert server.asked[-1] == ('/cdn', 0, None)
 
 
-ENTRY = {'path': 'a.jsonl', 'oid': '0' * 40}
-
-
-@pytest.mark.parametrize(
-    'body',
-    [
-        b'',
-        b'no',
-        b'{}',
-        b'{"error": "x"}',
-        b'[3]',
-        b'[{"oid": 1}]',
-        b'[{"path": 3}]',
-        b'null',
-        b'[[]]',
-    ],
-)
-def test_a_list_of_another_shape_is_one_sentence(server, body):
-    server.answer = lambda path, token: (200, {}, body)
-    refused("sent no list of files|can't list", names, 'o/n')
-
-
-def test_a_list_without_an_end_and_paths_that_leave_the_folder_are_refused(server, monkeypatch):
+def test_a_list_of_another_shape_or_without_an_end_is_refused_and_no_path_leaves_its_folder(
+        server, monkeypatch):
+    for body in b'', b'{"error": "x"}', b'[3]', b'[{"oid": 1}]', b'[{"path": 3}]':
+        server.answer = lambda path, token: (200, {}, body)
+        refused("sent no list of files|can't list", names, 'o/n')
     monkeypatch.setattr(hub, 'MOST_PAGES', 5)
-    server.answer = lambda path, token: (
-        200,
-        {'Link': f'<{server.address}{path}>; rel="next"'},
-        b'[]',
-    )
+    endless = {'Link': f'<{server.address}/api/datasets/o/n/tree/main>; rel="next"'}
+    server.answer = lambda path, token: (200, endless, b'[]')
     refused('there is no end', names, 'o/n')
-    odd = ['../a.jsonl', '/etc/a.jsonl', 'x/../../a.jsonl', 'c:\\a.jsonl', 'a.jsonl']
-    server.answer = lambda path, token: (
-        200,
-        {},
-        json.dumps([{**ENTRY, 'path': path} for path in odd]).encode(),
-    )
-    assert names('o/n') == ['a.jsonl']
-
-
-def test_a_hub_that_is_busy_is_asked_again_when_it_says(server):
-    busy = [429, 503]
-    server.answer = lambda path, token: (busy.pop(), {'Retry-After': 1}, b'') if busy else None
-    assert names('o/n/extra') == ['extra/a b.jsonl.gz'] and len(server.asked) == 3
-
-
-# --- a part of what is there, and which column is the text ----------------------------------------
-def shards_of_words(folder, column):
-    """Six files of 50 texts of 60 words, in a column."""
-    for i in range(6):
-        rows = [{column: prose(100 * i + j), 'id': f'{i} {j}'} for j in range(50)]
-        write_records(folder / f'{i}.jsonl', rows)
-    return folder
-
-
-def test_max_docs_and_max_files_take_the_first_documents_with_any_number_of_processes(tmp_path):
-    folder = tmp_path / 'a'
-    folder.mkdir()
-    source = shards_of_words(folder, 'text')
-    first = sorted(prose(100 * i + j) for i in range(6) for j in range(50) if 50 * i + j < 170)
-    for n in (1, 2):
-        out = tmp_path / f'o{n}'
-        prepare(out, source, '--max_docs=170', f'--num_workers={n}')
-        assert [text.strip() for text in kept(out)] == first
-        stage = next(stage for stage in report(out)['stages'] if stage['name'] == 'max_docs')
-        assert stage['docs_out'] == 170 and stage['dropped'] == {'enough': stage['docs_in'] - 170}
-    for name in 'train.bin', 'val.bin', 'report.json':
-        assert (tmp_path / 'o1' / name).read_bytes() == (tmp_path / 'o2' / name).read_bytes()
-    prepare(tmp_path / 'few', source, '--max_files=2')
-    assert len(kept(tmp_path / 'few')) == 100
-
-
-def test_the_only_long_column_is_the_text_but_not_of_a_conversation(tmp_path):
-    folder = tmp_path / 'a'
-    folder.mkdir()
-    said = prepare(tmp_path / 'out', shards_of_words(folder, 'body'))
-    assert 'the text is in the column body: 300' in said and len(kept(tmp_path / 'out')) == 300
-    url = 'https://a.org/' + 'a' * 250
-    some = [{'url': url, 'body': prose(i, 60 if i % 2 == 0 else 25)} for i in range(40)]
-    prepare(tmp_path / 'short', write_records(tmp_path / 'c.jsonl', some))
-    assert sorted(text.strip() for text in kept(tmp_path / 'short')) == sorted(r['body'] for r in some)
-    source = write_records(tmp_path / 'b.jsonl', [{'title': 't', 'output': 'long ' * 90}] * 9)
-    mistake(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/no'),
-            'title, output', '--text_field=NAME')
+    server.files = dict.fromkeys(['../a.jsonl', '/etc/a.jsonl', 'x/../../a.jsonl', 'c:\\a.jsonl',
+                                  'a.jsonl'], b'')
+    server.answer = lambda path, token: None
+    assert names('o/n') == ['o--n/a.jsonl']
