@@ -21,7 +21,7 @@ import textwrap
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# The three lines of tests/feedback.py in pytest's report: the input, and below it, indented, two values.
+# The three lines of learn/feedback.py in pytest's report: the input, and below it, indented, two values.
 FEEDBACK = re.compile(r'^[E |]+AssertionError: (.*)\n[E |]+(  found: .*)\n[E |]+(  expected: .*)', re.M)
 EMPTY = "raise NotImplementedError('yours to write')"
 PATIENCE = 600      # seconds for the tests of an answer, whose loop may be endless

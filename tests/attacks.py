@@ -731,7 +731,7 @@ import sys; sys.setrecursionlimit(10 ** 9); f = lambda: f(); f()""".splitlines()
 
 # --- programs that try what the walls forbid ----------------------------------------------------------------
 OUTSIDE = """import os, shutil, socket
-for name in PATH, '/dev/tty':
+for name in PATH, TERMINAL, '/dev/tty':
     try:
         os.write(os.open(name, os.O_WRONLY | os.O_NONBLOCK), b'EVIL')
         print('wrote to', name)

@@ -61,12 +61,14 @@ def server():
                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before=''):
+def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before='', grace=2):
     """A script of this checkout, or with python -m a module, as its user runs it; paths in
-    arguments are relative to cwd. `before` is executed in each process first."""
+    arguments are relative to cwd. `before` is executed in each process first. grace: seconds that
+    the other processes have when one has failed."""
     job = {'script': str(ROOT / script) if str(script).endswith('.py') else script,
            'arguments': [*map(str, arguments)], 'before': before, 'env': env or {},
-           'cwd': str(cwd or os.getcwd()), 'processes': processes, 'timeout': timeout}
+           'cwd': str(cwd or os.getcwd()), 'processes': processes, 'timeout': timeout,
+           'grace': grace}
     print(json.dumps(job), file=server().stdin, flush=True)
     return subprocess.CompletedProcess(script, *json.loads(server().stdout.readline()))
 

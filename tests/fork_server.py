@@ -47,9 +47,9 @@ def become(script, arguments, before, cwd, env, outputs):
     os._exit(code or 0)
 
 
-def result_of(script, arguments, before, cwd, env, processes, timeout):
+def result_of(script, arguments, before, cwd, env, processes, timeout, grace):
     """Run it in as many processes. -> the code of the first that failed, or 0; all of stdout; all
-    of stderr. When one has failed, the others have two seconds to end, too."""
+    of stderr. When one has failed, the others have `grace` seconds to end, too."""
     outputs = [[tempfile.NamedTemporaryFile() for _ in ('stdout', 'stderr')]
                for _ in range(processes)]
     if processes > 1:                           # what torchrun would say
@@ -73,7 +73,7 @@ def result_of(script, arguments, before, cwd, env, processes, timeout):
         running.remove(pid)
         failure = failure or os.waitstatus_to_exitcode(status)
         if failure:
-            signal.alarm(2)
+            signal.alarm(grace)
     signal.alarm(0)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     read = lambda file: open(file.name, encoding='utf-8', errors='replace').read()

@@ -12,8 +12,8 @@ from conftest import shared
 from feedback import expect, told
 
 from extras.repair import fix_mojibake, strip_latex
-from prepare import band_keys, code_reason, compiles, find_files, hide, minhash, mode_of, ngrams
-from prepare import normalise, prose_reason, shingles, strip_html, words_of
+from prepare import band_keys, code_reason, compiles, find_files, hash64, hide, minhash, mode_of
+from prepare import ngrams, normalise, prose_reason, shingles, strip_html, words_of
 
 
 # --- mojibake -----------------------------------------------------------------------------------------------
@@ -220,6 +220,10 @@ def test_each_reason_of_code_at_its_threshold():
             (CODE + 'test\n' + '\n' * 10, 'config or test'),                # 1 in 20: not over 5%
             ('a = b = c = d = e = 1\n', 'no keywords')]:
         assert code_reason(text, chance=0.69) == reason and code_reason(text, chance=0.7) is None, text
+    # the chance is not the hash of the split: of what stays, some is below seven tenths there
+    texts = [f'# Unit tests\n{CODE}{i}\n' for i in range(99)]
+    stays = [text for text in texts if code_reason(text) is None]
+    assert {hash64(text.encode()) < 0.7 * 2 ** 64 for text in stays} == {True, False}
     for text in '', 'async def f(): await g()', 'x = "\\d"', '1 is 1':      # without a warning
         assert compiles(text), text
     for text in 'return 1', 'x = \0', '(' * 5000, '-' * 100_000 + '1', 'x = 9' + '9' * 9999, '\ud800':

@@ -11,8 +11,7 @@ from conftest import ROOT, mistake, ok, read_rows, refused, run, shared
 from preparing import PROSE, RAW, as_text, dropped, kept, line_of, prepare, prose, read
 from preparing import records, report, write, write_records
 
-from extras import filters, text_quality
-from prepare import near_copies
+from extras import text_quality
 
 
 # --- conversations and pairs ----------------------------------------------------------------------
@@ -264,16 +263,6 @@ def test_planted_benchmark_problems_are_all_found_and_nothing_else(tmp_path):
     (tmp_path / 'other.jsonl').write_text('["a"]\n{oops\n', encoding='utf-8')
     mistake(run('prepare.py', f'--source={source}', f'{flags[-1]},{tmp_path}/other.jsonl',
                 f'--out_dir={tmp_path}/no'), 'other.jsonl:2 ')
-
-
-def test_simhash_joins_what_differs_in_three_bits_and_not_in_four():
-    dice = random.Random(0)
-    firsts = [dice.getrandbits(64) for _ in range(50)]
-    for n, is_copy in ((3, True), (4, False)):
-        copies = [first ^ sum(1 << bit for bit in dice.sample(range(64), n)) for first in firsts]
-        numbers = np.array([*firsts, *copies, 0, 0], np.uint64)             # wordless ones have 0
-        found = filters.simhash_copies([numbers], near_copies)
-        assert found.tolist() == [False] * 50 + [is_copy] * 50 + [False] * 2, n
 
 
 # a record, and what the lists say of it

@@ -144,8 +144,21 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
     report = read_json(tmp_path / 'a/eval.json')
     assert report['left_out'] == ['broken']
     assert report['decontaminated'] == {'ngram': 13, 'problems': ['Q']}
+    kinds = {row.get('kind') for row in read_rows(tmp_path / 'a/samples.jsonl')}
+    assert kinds == {'example tasks', None}
     again = evaluate(tmp_path / 'b', *flags, f'--completions={tmp_path}/a/samples.jsonl')
     assert again == tasks                               # all samples were kept, and are scored again
+
+
+def test_ready_answers_are_those_of_a_chat_if_their_rows_or_a_flag_say_so(tmp_path):
+    data = write(tmp_path / 'q.jsonl', [{'task_id': 'q', 'prompt': 'x = 4\n',
+                                         'tests': 'assert f() == 4'}])
+    given = write(tmp_path / 'c.jsonl', [{'task_id': 'q', 'completion': 'def f(): return x',
+                                          'messages': [{'role': 'user', 'content': 'f?'}]}])
+    for flags, outcome in ([], 'exception'), (['--chat=False'], 'passed'):      # no x in a reply
+        tasks = evaluate(tmp_path, '--tasks=own', f'--data={data}', f'--completions={given}',
+                         '--allow_code_execution=True', *flags)
+        assert tasks['own']['outcomes'] == {outcome: 1}
 
 
 def test_a_judge_gives_a_grade_and_one_that_gives_none_loses_no_answer(tmp_path):

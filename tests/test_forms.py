@@ -77,6 +77,8 @@ CONVERSATIONS = r'''
 -> refused: calls a tool
 {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]}
 -> refused: "weight": 0
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "train": false}]}
+-> refused: "train": false
 {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b", "loss": false}]}
 -> refused: "loss": false
 {"messages": [{"role": "narrator", "content": "a"}]}

@@ -14,7 +14,6 @@ from conftest import series, train
 from test_model import lively
 
 from extras import export as exports, hf_model, hf_tokenizer, lora
-from extras.longer_context import changes
 from model import GPT, GPTConfig
 from tokenizer import SPECIAL_TOKENS, Tokenizer, from_printable
 
@@ -91,6 +90,7 @@ def test_a_damaged_folder_or_a_feature_that_we_lack_is_refused_by_name(tmp_path)
     published(tmp_path)
     for config, words in (
             (LLAMA | {'hidden_act': 'gelu'}, 'hidden_act'),
+            (LLAMA | {'attention_bias': True}, 'attention_bias=True'),
             (QWEN3 | {'model_type': 'qwen3_moe'}, 'qwen3_moe'),
             (QWEN2 | {'use_sliding_window': True}, 'use_sliding_window=True'),
             (QWEN2 | {'rope_scaling': {'type': 'yarn', 'factor': 4.0}}, 'yarn'),
@@ -217,7 +217,7 @@ def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are
     gguf = pytest.importorskip('gguf')
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
     tokenizer, is_chat = TOKENIZERS[name], name == 'ours'
-    scaling = (8., 1., 4., 24.) if name == 'byte' else ()       # Llama 3.1's
+    scaling = {'byte': (8., 1., 4., 24.), 'cl100k': (4.,)}.get(name, ())      # Llama 3.1's; linear
     model = lively(0.3, vocab_size=tokenizer.vocab_size, n_kv_head=2, rope_scaling=scaling,
                    tie_embeddings=name == 'byte')
     out = tmp_path / 'run'
@@ -251,20 +251,20 @@ def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are
         assert (kind == 4) == (is_chat and b'\n' in tokenizer.all_bytes[id])
     assert get('ggml.pre') == ('gpt-2' if name == 'byte' else 'llama-bpe')
     assert get('ggml.suppress_tokens') == tokenizer.never_in_answers()
+    assert get('ggml.eot_token_id') == tokenizer.stop[1]
+    sizes = {'context_length': 24, 'block_count': 2, 'attention.head_count': 4,
+             'attention.head_count_kv': 2, 'attention.key_length': 8, 'rope.dimension_count': 8}
+    assert sizes == {key: reader.fields[f'llama.{key}'].contents() for key in sizes}
+    linear = reader.fields.get('llama.rope.scaling.factor')
+    assert (linear is not None) == ('llama.rope.scaling.type' in reader.fields) == (name == 'cl100k')
     assert ('tokenizer.chat_template' in reader.fields) == is_chat
     factors = [torch.tensor(t.data) for t in reader.tensors if t.name == 'rope_freqs.weight']
-    angle = 5 * 10000. ** (-torch.arange(0, 8, 2) / 8) / sum(factors or [1])
+    angle = 5 * 10000. ** (-torch.arange(0, 8, 2) / 8) / sum(
+        factors or [linear.contents() if linear else 1])
     assert torch.allclose(angle.cos(), model.cos[5]) and torch.allclose(angle.sin(), model.sin[5])
 
 
 # --- a longer context -----------------------------------------------------------------------------
-def test_a_second_extension_counts_from_the_first_context():
-    """Both are from 32 to 64 tokens; the second is as Llama 3.1 has it."""
-    for before in (2.0,), (4.0, 1.0, 4.0, 32):
-        config = {'block_size': 64, 'rope_theta': 500.0, 'rope_scaling': before}
-        assert changes(config, 256, 'llama3')['rope_scaling'] == (8.0, 1.0, 4.0, 32)
-
-
 def test_a_longer_context_is_a_folder_from_which_train_py_goes_on(base_run, data_dir, tmp_path):
     out = tmp_path / 'longer'
     longer = lambda *flags: run('extras.longer_context', f'--init_from={base_run}',
@@ -281,6 +281,10 @@ def test_a_longer_context_is_a_folder_from_which_train_py_goes_on(base_run, data
     mistake(train(data_dir, tmp_path / 'b', f'--init_from={base_run}', *short),
             'python -m extras.longer_context')
     mistake(longer(), 'already')
+    for more, words in (({'tokenizer_hash': 'x'}, 'is not the tokenizer'),
+                        ({'reward_head': torch.zeros(1, 32)}, 'reward model')):
+        save_run(tmp_path / 'odd', old, Tokenizer.load(base_run / 'tokenizer.json'), **more)
+        mistake(longer(f'--init_from={tmp_path}/odd'), words)
 
 
 # --- another vocabulary ---------------------------------------------------------------------------

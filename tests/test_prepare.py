@@ -327,10 +327,11 @@ def test_files_of_any_ending_are_read_links_to_folders_are_not_and_others_are_na
     for name, to in (('a', '.'), ('sub/up', '..'), ('far', '../far'), ('link.py', '../far/f.py')):
         (source / name).symlink_to(to)
     for _ in range(2):                      # the second time, there are data of ours in the source
-        prepare(source / 'out', source, *RAW)
+        said = prepare(source / 'out', source, *RAW)
         assert len(kept(source / 'out')) == 12 + 8 + 2
         others = report(source / 'out')['sources'][str(source)]['passed_over']
-        assert others.startswith('2 .png, ')
+        assert others.startswith('2 .png, ') and f'passed over: {others}' in said
+        assert others in (source / 'out/report.md').read_text(encoding='utf-8')
         for other in '1 .pdf', '1 without ending', '1 node_modules/', '1 .hidden/', '1 env/':
             assert other in others
     prepare(tmp_path / 'out', f'{source}/sub/../**/*.py', *RAW)
@@ -350,13 +351,17 @@ def test_the_text_is_found_in_a_named_or_the_only_long_column_and_in_parts_of_a_
 
 
 # --- what each stage drops ------------------------------------------------------------------------
-def test_personal_data_are_masked_in_chats_and_counted(tmp_path):
+def test_personal_data_are_masked_in_records_and_chats_and_counted(tmp_path):
     rows = [line_of(f'user: Is ann{i}@uni.edu {i}? | assistant: Ask bob{i}@uni.edu.')
             for i in range(12)]
     prepare(tmp_path / 'out', write_records(tmp_path / 'a.jsonl', rows), '--kind=sft')
     assert report(tmp_path / 'out')['counts']['personal data'] == {'email': 24}
     found = str(records(tmp_path / 'out'))
     assert found.count('<EMAIL>') == 24 and '@' not in found
+    rows = [{'text': f'{text} Ask ann@uni.edu.'} for text in TEXTS]
+    prepare(tmp_path / 'text', write_records(tmp_path / 'b.ndjson', rows))
+    found = ''.join(kept(tmp_path / 'text'))
+    assert found.count('<EMAIL>') == len(TEXTS) and '@' not in found
 
 
 def test_every_document_is_dropped_for_its_reason_and_the_figures_add_up(tmp_path):

@@ -17,6 +17,7 @@ FLAGS = [*TINY, '--max_steps=18', '--save_interval=4', '--eval_interval=6', '--w
 CASES = {'plain': '', 'stream': '--streaming=shards',
          'muon': '--optimizer=muon --schedule=wsd --decay_steps=6 --dtype=bfloat16 '
                  '--tie_embeddings=False --embedding_lr=10 --document_mask=True'}
+SIGNALS = {'plain': 'SIGINT', 'stream': 'SIGTERM', 'muon': 'SIGUSR1'}
 
 
 @pytest.fixture(scope='module')
@@ -68,7 +69,8 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(begin,
     out = tmp_path / 'run'
     straight = attempt('a run of 18 steps that nothing disturbs', 'it ends', straight, case)
     killed = lambda how: resume(out, before=how).returncode == -signal.SIGKILL
-    printed = ok(begin(case, out, before=accident('sigusr1' if case == 'muon' else 'sigterm', 5)))
+    stop = before('clip', f'n == 5 and os.kill(os.getpid(), signal.{SIGNALS[case]})')
+    printed = ok(begin(case, out, before=stop))
     assert 'stopped at step 6' in printed and '--init_from=resume' in printed
     expect('saved by a run that a signal stopped after step 6: its step', 6, step_of, out)
     expect('resumed at step 6, is it killed while it saves step 12?', True, killed,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import PAID, ROOT, lift, make_sft, mistake, ok, read_rows, refused, run, save_run
-from conftest import series, state, write
+from conftest import series, write
 from pytest import approx
 from test_records import BYTES
 
@@ -131,6 +131,11 @@ def test_a_reward_model_of_dpo_is_what_the_answers_earn(rl, sft_model, pairs, ou
     earned = series(out, 'reward')
     assert sum(earned[-4:]) > sum(earned[:4]) + 1, earned
     assert all(value * 32 % 1 == 0 for value in series(out, 'val_reward'))      # 4 in eighths
+    net = GPT.load(folder)                              # another reward model, another run
+    net.norm.weight.data += 1
+    save_run(folder, net, BYTES, reward_head=net.saved['reward_head'])
+    mistake(run('rl.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=25',
+                f'--held_out={tmp_path}/paid.py'), 'other prompts')
 
 
 def test_no_prompt_is_both_trained_on_and_held_out(rl, tmp_path):
@@ -140,6 +145,7 @@ def test_no_prompt_is_both_trained_on_and_held_out(rl, tmp_path):
     for held_out in '', line:
         printed = ok(rl('--max_steps=1', '--overwrite=True', f'--held_out={held_out}', paid=thrice))
         assert 'prompts: 2, held out: 1' in printed
+        assert 'left out, because they come twice or have more than 88 tokens: 37' in printed
 
 
 # --- programs that give rewards -------------------------------------------------------------------
@@ -190,23 +196,13 @@ def test_what_executes_must_be_typed_again_on_resume_and_the_model_of_the_kl_is_
     ok(run(*again, f'--reward={tmp_path}/paid.py'))
 
 
-def test_a_model_whose_probabilities_are_no_numbers_ends_the_run(rl, out, tmp_path):
-    """Then all answers earn the same, so the loss and the gradient are 0."""
-    model = make_sft(tmp_path / 'sft')
-    net = GPT.load(model)
-    net.norm.weight.data[:] = 3e38
-    save_run(model, net, BYTES)
-    mistake(rl(f'--init_from={model}', paid=PAID.replace('return sum', 'return 0; sum')), 'step 1',
-            "'entropy': nan", '--learning_rate')
-    assert state(out)['step'] == 0
-
-
 # --- lines with answers or tests ------------------------------------------------------------------
 def test_an_answer_is_right_as_a_number_or_as_a_text():
     for answer, right, wrong in (
             (18, ['18', '7, no, 18'], ['-18', '18 or 19', 'Which?', '']),
             ('5 apples', ['five? 5'], ['5 or 6', 'apples']), ('-$5', ['\u22125', '-$5.0'], ['5']),
             ('So: 3 + 4.\n#### 7', ['7', '#### 7, as 3 + 4'], ['3 + 4', '####']),
+            ('1/2', ['1/2'], ['2', '3/2']),
             ('Yes', [' YES\n'], ['no', '', 'It is yes']), ('Apollo 11', ['apollo 11'], ['11'])):
         found = [is_right(text, answer) for text in right + wrong]
         assert found == [True] * len(right) + [False] * len(wrong), answer
@@ -226,6 +222,8 @@ def test_what_each_kind_of_line_pays_and_which_are_refused(monkeypatch):
     wrong = ['def f(x): return x', 'It is 5', 'is it', 'yes']
     assert [*judge(prompts * 3, right + wrong + [''] * 4)] == [1.0] * 4 + [0.0] * 8
     refused('line 1: .*nothing is checked', opened, b'{"prompt": "a"}')
+    twice = b'{"prompt": "a", "tests": "assert f()"}\n{"prompt": "a", "tests": "assert g()"}'
+    refused('line 2: .*earlier line', opened, twice)
     # tests that cannot run are no verdict
     monkeypatch.setattr(sandbox, 'run_code', lambda *job: sandbox.Result('infrastructure',
                                                                          'no space'))

@@ -426,15 +426,19 @@ def test_what_is_not_of_the_program_is_closed_to_it(mode, tmp_path):
     memory that no limit counts. What honest programs do is open."""
     namespaces, missing = MODES[mode]
     mine = write(tmp_path / 'mine', ['kept'])
+    ours, terminal = os.openpty()
     with subprocess.Popen(['sleep', '60']) as victim:
         program = CALLS.replace('VICTIM', str(victim.pid))
         if HAS_LANDLOCK:
             program = OUTSIDE.replace('PATH', repr(str(mine))) + program
+            program = program.replace('TERMINAL', repr(os.ttyname(terminal)))
         if namespaces is None:          # see BOMB
             program += MANY
         jobs = [(program,), (HELP + HONEST, CHECK, 'add')]
         result, honest = judged([jobs], tmp_path, namespaces, missing, timeout=20)
         victim.kill()
+    os.close(terminal)
+    os.close(ours)
     assert (result['outcome'], result['stdout']) == ('passed', ''), result
     assert honest['outcome'] == 'passed', honest
     assert read_rows(mine) == ['kept']

@@ -163,7 +163,8 @@ HARMLESS = {'user', 'metadata', 'store', 'service_tier', 'safety_identifier', 'p
             'parallel_tool_calls', 'prompt_cache_key', 'prompt_cache_options',
             'prompt_cache_retention'}
 WRONG = {'temperature': (-1, '1', True, 10 ** 400), 'top_k': (1.5,), 'max_tokens': (0,),
-         'stop': ([['x']], 'x' * 65, [*'abcde']), 'n': (2,)}
+         'stop': ([['x']], 'x' * 65, [*'abcde']), 'n': (2,), 'tool_choice': ('required',),
+         'echo': (True,)}
 
 
 def test_a_field_that_would_change_the_answer_is_read_or_refused_and_no_other_matters(server):
@@ -242,10 +243,12 @@ def test_no_bytes_stop_the_server_and_none_keep_its_thread(server, capfd):
 
 def test_a_client_that_sends_a_byte_now_and_then_is_let_go(server):
     """No byte is late, but all of them take longer than a second."""
-    with socket.create_connection(server.server_address) as s, pytest.raises(OSError):
-        for byte in post(LONG):
-            s.sendall(bytes([byte]))
-            time.sleep(0.3)
+    for slow in post(LONG), LONG:           # from the head on, or in the body only
+        with socket.create_connection(server.server_address) as s, pytest.raises(OSError):
+            s.sendall(post(LONG)[:-len(slow)])
+            for byte in slow:
+                s.sendall(bytes([byte]))
+                time.sleep(0.3)
 
 
 def begun(s):
@@ -558,3 +561,13 @@ def test_the_command_writes_the_page_and_what_it_cannot_hold_is_one_sentence(tmp
         ('base', False, {}), ('chat', True, {})]            # programs run only if that is typed
     save_run(tmp_path / 'odd', lively(vocab_size=2), Tokenizer.char('ab'))
     mistake(export('--ckpt=odd'), 'our own bpe', '--serve=8000')
+    for how in {'rope_scaling': (2.0,)}, {'qkv_bias': True}, {'qk_norm': True}:
+        is_mistake('our own bpe', exports.publish_html, tmp_path / 'no.html',
+                   {'odd': (lively(**how), TOKENIZER, {})})
+
+
+def test_weights_of_the_page_are_rounded_to_8_bits():
+    before = torch.randn(5, 300)
+    after = before.clone()
+    exports.rounded(after)
+    assert ((after - before).abs() <= before.abs().amax(1, keepdim=True) / 254 * 1.001).all()

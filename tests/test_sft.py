@@ -70,6 +70,7 @@ def test_the_tensors_that_reach_the_loss_say_what_the_assistants_say(sft_model, 
     printed = sft(sft_model, tmp_path, tmp_path / 'run', '--micro_batch_size=4', '--max_steps=4',
                   before=SPY.replace('PATH', f'{tmp_path}/calls'))
     assert 'assistant\n[[' in printed                       # what is trained, for you to see
+    assert f"train.jsonl {{'whole': {len(rows)}}}" in printed
     chat_of = {BYTES.decode(BYTES.render(row['messages'])[0]): row['messages'] for row in rows}
     calls = read_rows(tmp_path / 'calls')
     assert len(calls) == 32 == len({str(x) for x, _ in calls})

@@ -242,9 +242,17 @@ def test_nobody_who_types_a_special_token_forges_one(messages):
            lambda: [i for i in TRAPPING.render(messages)[0] if i in special])
 
 
+def complaint(messages):
+    try:
+        return f'no error, but {TRAPPING.render(messages)}'
+    except ValueError as error:
+        return "a ValueError that says 'role'" if 'role' in str(error) else f'{error}'
+
+
 def test_a_bad_message_or_a_tokenizer_without_the_special_tokens_is_a_value_error():
     for message in say('human', 'hi'), say('user', 7), 'hi':
-        refused('role', TRAPPING.render, [say('user', 'hi'), message])
+        messages = [say('user', 'hi'), message]
+        expect(f'render({messages})', "a ValueError that says 'role'", complaint, messages)
     refused('<|im_end|>', Tokenizer.byte(['<|im_start|>']).render, [say('user', 'hi')])
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from accidents import accident, before
 from conftest import RUN_FILES, contents, lift, metrics, mistake, ok
-from conftest import read_rows, run, same, series, state, train, write, write_bins
+from conftest import read_rows, refused, run, same, series, state, train, write, write_bins
 from feedback import attempt, expect, told
 from pytest import approx
 
@@ -98,7 +98,7 @@ def test_a_run_from_a_folder_has_its_weights_and_shape_and_a_schedule_of_its_own
 REFUSED = '''
 --vocab_size=77                                     vocab_size=77 320
 --n_embd=33                                         n_embd=33 n_head=2
---block_size=9999                                   9999
+--block_size=9999                                   9999 train.bin val.bin more tokens
 --objective=span --block_size=3                     span
 --init_from=nowhere                                 nowhere
 --device=tpu                                        tpu --device=auto
@@ -121,7 +121,7 @@ def test_a_mistake_is_one_sentence_and_costs_no_run_even_with_overwrite(base, nu
 
 def test_no_run_is_written_over_another_nor_over_what_it_starts_from(base, numbers, tmp_path):
     """Also where a run has left one file only, and through a link."""
-    for name in 'config.json', 'last-1.pt':
+    for name in 'config.json', 'last-1.pt', 'eval.json':
         write(tmp_path / name / name, [])
         mistake(train(numbers, tmp_path / name, *BASE), name, '--init_from=resume',
                 '--overwrite=True')
@@ -249,18 +249,6 @@ def test_the_cat_sat_on_the_mat():
     assert said == ['The cat sat on the mat', 'cat sat on the mat <EOS>']
 
 
-def test_a_large_batch_is_two_small_ones_across_epochs():
-    """That it depends on the step alone, however its rows are shared, is held by test_resume.py and
-    test_processes.py."""
-    ids = np.arange(1009)
-    eight, four = (get_batch(T=3, batch_size=n) for n in (8, 4))
-    # 335 blocks: 41 ends the first epoch
-    for step in 70, 41:
-        large = eight(ids, np.arange(8), step)[0]                       # (8, 3)
-        small = [four(ids, np.arange(4), 2 * step + half)[0] for half in (0, 1)]
-        assert torch.equal(large, torch.cat(small))
-
-
 def test_a_source_of_a_mixture_is_read_as_often_as_its_passes_say():
     """Sources of 12, 42 and 82 tokens have 2, 9 and 19 blocks of 4. A part of a pass is another one
     in each epoch. A target lies inside the source."""
@@ -287,6 +275,33 @@ def test_a_stream_is_the_bin_of_its_documents_and_damage_costs_what_is_damaged(t
         stream = Stream(str(tmp_path), rank, 2, BYTES)
         for i in range(0, 30, 6):
             assert np.array_equal(stream.take(2, 3), [ids[i:i + 4], ids[i + 3:i + 7]])
+    write(tmp_path / 'none.jsonl', [{'body': 'a'}])
+    refused('no line has a text', Stream(str(tmp_path / 'none.jsonl'), 0, 1, BYTES).take, 1, 8)
+
+
+def test_a_run_reads_a_mixture_by_its_passes_and_measures_each_source(numbers, tmp_path):
+    """a and b have 3,000 tokens each; b, which is zeros, counts fivefold."""
+    ids = np.fromfile(numbers / 'train.bin', np.uint16)[:3000]
+    sources = {'a': {'tokens': 3000, 'passes': 1}, 'b': {'tokens': 3000, 'passes': 5}}
+    data = write_bins(tmp_path / 'data', np.concatenate([ids, ids * 0]), BYTES, sources=sources,
+                      mixed=False)
+    for name in 'ab':
+        (ids * (name == 'a')).tofile(data / f'val_{name}.bin')
+    count = before('forward', """
+        if arguments[0].training:
+            print('zeros:', (arguments[1] == 0).float().mean().item())""")
+    printed = ok(train(data, tmp_path / 'out', *BASE, '--max_steps=24', before=count))
+    zeros = [float(part) for part in re.findall('zeros: (.*)', printed)]
+    assert np.mean(zeros) == approx(5 / 6, abs=0.1)                 # in train.bin: a half
+    both, a, b = (series(tmp_path / 'out', f'val_{name}loss')[-1] for name in ('', 'a_', 'b_'))
+    assert both == approx((a + b) / 2, rel=0.03)
+
+
+def test_losses_of_a_run_in_16_bits_are_those_of_float32(numbers, tmp_path):
+    for dtype in 'float32', 'bfloat16', 'float16':
+        ok(train(numbers, tmp_path / dtype, f'--dtype={dtype}'))
+        found = series(tmp_path / dtype, 'loss')
+        assert found == approx(series(tmp_path / 'float32', 'loss'), abs=0.02)
 
 
 # --- the learning rate and the optimizer ----------------------------------------------------------
