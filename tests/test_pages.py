@@ -3,6 +3,7 @@ can be begun and solved. No file runs a stranger's code, and a copy of extras/ n
 import ast
 import codeop
 import functools
+import os
 import re
 import shlex
 import subprocess
@@ -12,7 +13,7 @@ import textwrap
 import pytest
 from conftest import ROOT, mistake, ok, run, save_run, write
 from exercise import EMPTY, EXERCISES, blanked, copy_project, grade_cell, verdict
-from notebooks import begin, exercise_cells, notebook, tour_cells
+from notebooks import NOTEBOOKS, begin, notebook
 from tour import BLOCK, NOTHING, OURS, PAGE, YOURS, pieces
 from wrong_answers import WRONG
 
@@ -65,7 +66,7 @@ def test_maps_links_and_names_of_files_functions_and_tests_are_right_and_every_p
 
     linked = set()
     for path, text in PAGES.items():
-        for target in re.findall(r'\]\((?!https?://)([^)\s]+)\)', without_code(text)):
+        for target in re.findall(r'\]\((?!https?://|\.\./\.\./deployments)([^)\s]+)\)', without_code(text)):
             file, _, anchor = target.partition('#')
             page = (path.parent / file).resolve() if file else path
             assert page.exists() and (not anchor or anchor in anchors(page)), (path, target)
@@ -239,13 +240,18 @@ def test_it_prints_the_values_of_two_models_of_the_reader_below_ours(tmp_path):
     mistake(run('learn/tour.py'), 'bash run.sh tour')
 
 
-def test_the_notebooks_are_the_pages_of_today_and_say_how_to_get_the_project(tmp_path):
-    for name, cells in ('tour', tour_cells()), ('exercises', exercise_cells()):
-        assert text_of(f'docs/{name}.ipynb') == notebook(cells), 'python learn/notebooks.py'
+def test_the_notebooks_are_the_pages_of_today_and_find_or_get_the_project(tmp_path):
+    for name, cells in NOTEBOOKS.items():
+        assert text_of(f'docs/{name}') == notebook(cells()), 'python learn/notebooks.py'
     first = ''.join(begin('tour.ipynb', 'requirements.txt', 'torch')['source'])
-    for folder, said in (ROOT / 'docs', str(ROOT)), (tmp_path, 'command that clones it'):
-        done = subprocess.run([sys.executable, '-I', '-c', f'{first}\nprint(os.getcwd())'],
-                              cwd=folder, capture_output=True, text=True)
+    (tmp_path / 'empty').mkdir()
+    cases = [(ROOT / 'docs', '<', str(ROOT)), (tmp_path, '<', 'REPOSITORY')]
+    if (ROOT / '.git').exists():
+        cases += [(tmp_path / 'empty', str(ROOT), f'{tmp_path}/empty/nanoparrot/model.py')]
+    for folder, address, said in cases:
+        done = subprocess.run([sys.executable, '-c', f'{first}\nimport model\nprint(model.__file__)'],
+                              cwd=folder, capture_output=True, text=True,
+                              env={**os.environ, 'NANOPARROT': address, 'PYTHONPATH': ''})
         assert said in done.stdout + done.stderr
 
 
