@@ -57,6 +57,24 @@ def result(process):
     return json.loads(ok(process).partition('RESULT ')[2])
 
 
+
+# As in Python 3.14: the annotations of a module are made when it is asked for them.
+LATER = '''
+import sys, types
+class Module(types.ModuleType):
+    @property
+    def __annotations__(self):
+        return {'seed': int | None, 'kind': Literal['none', 'big']}
+sys.modules['__main__'].__class__ = Module
+del globals()['__annotations__']
+'''
+
+
+def test_types_are_known_though_the_module_makes_them_late(play):
+    script = HEAD.replace('BOUNDS =', f'{LATER}BOUNDS =')
+    assert result(play('--seed=3', script=script))['seed'] == 3
+    mistake(play('--kind=small', script=script), "kind='small' must be none or big")
+
 def one_line(process, words):
     """words: what the line must hold, separated by ' & '"""
     mistake(process, *words.split(' & '))
