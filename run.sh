@@ -19,7 +19,8 @@ install() {
     fi
 }
 python() {      # the commands below are what you would type
-    printf '\n== python %s\n' "$*"
+    n=$((${n:-0} + 1))
+    printf '\n== %d of %d, after %d minutes: python %s\n' $n "$(grep -c '^python ' run.sh)" $((SECONDS / 60)) "$*"
     .venv/bin/python "$@" || { echo "run.sh: failed while: python $*" >&2; exit 1; }
 }
 
