@@ -10,9 +10,9 @@ Evaluation: how good a checkpoint is, measured on held-out data. Scores have 95%
 loss            nats, perplexity and bits per byte of val.bin, and of each source of a mixture
 compare         pass@k of two samples.jsonl, whose answers are judged already, and the problems that
                 the second model gained and lost
-problems        functions that the model writes and we run, like those that sft.py shows (split
-                variation), that DPO and RL practice (feedback_variation), unseen combinations of
-                known steps (cell), unseen tasks (family); n_problems of each of these splits
+problems        functions that the model writes and we run, n_problems of each of these splits:
+                variation (as sft.py shows), feedback_variation (as DPO and RL practice), cell
+                (known steps in a combination that no stage shows), family (unseen tasks)
 humaneval, mbpp other functions to write, from a file in the layout of HumanEval or MBPP
 gsm8k           the last number of the answer must be the one behind #### in the file
 own             your questions: {"prompt": "2 + 2?", "regex": "4"}; see docs/measuring.md
@@ -167,6 +167,8 @@ def paired_difference(before, after):
     return [mean(after) - mean(before), low, high]
 
 
+# A row: {'task': 'problems', 'task_id': 'cell-0/7', 'split': 'cell', 'kind': 'unseen combinations',
+# 'prompt': ..., 'completion': ..., 'outcome': 'exception', 'why': 'name', 'ckpt': 'out/sft', ...}
 def by_problem(rows):
     """Return {problem: its rows of samples.jsonl} without those that nobody could judge: their
     outcome is infrastructure (the machine failed) or ungraded. Others are passed, judged (by a
@@ -237,11 +239,11 @@ def shown(value):
 
 
 def print_table(title, rows):
-    """Print rows {name: {head of a column: value}}, all with the same columns."""
+    """Print rows {name: {head of a column: value}}, with the columns of the first one."""
     first = next(iter(rows.values()))
     width = max(26, *map(len, rows))
     for name, row in {title: dict(zip(first, first)), **rows}.items():
-        cells = [f'{shown(row[head]):>16}' for head in first if head != 'outcomes']
+        cells = [f'{shown(row.get(head, "-")):>16}' for head in first if head != 'outcomes']
         print(f'{name:<{width}}', *cells)
     print()
 

@@ -260,7 +260,7 @@ class GPT(nn.Module):
             idx          the blocks read    cache afterwards
             a b c        a b c              a b c
             a b c d      d                  a b c d
-        For each token, idx and cache have the b rows that are left, and `token` all B."""
+        From the second token on, idx and cache have the b rows that are left; `token` has all B."""
         stop = idx.new_tensor(stop)
         token = torch.full_like(idx[:, 0], -1)  # (B,)
         rows = torch.arange(len(idx), device=idx.device)  # (b,), those that are in idx
@@ -299,7 +299,7 @@ class GPT(nn.Module):
             if os.path.isdir(path):
                 from extras import hf_model
                 saved = hf_model.read(path)
-            else:       # mmap reads only what is used, so not an optimizer's moments
+            else:       # weights_only: it runs no code; mmap: moments that nobody uses stay on disk
                 saved = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
             model = cls(GPTConfig(**{**saved.pop('model_config'), **changes}))
             model.load_state_dict(saved.pop('model'))

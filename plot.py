@@ -22,9 +22,9 @@ from configurator import Mistake, configure, require
 runs = 'out/base'           # folders that trainers wrote; several: A,B or out/*
 out = 'dashboard.png'       # or .svg, .pdf
 
-# What is drawn: a title, how it looks if all is well, and names in metrics.jsonl, or patterns of
-# them. The first is a thick line; without it there is no panel: of rl.py's loss nobody learns
-# anything. % says that 0.25 is drawn as 25.
+# What is drawn: a title, how it looks if all is well, a name in metrics.jsonl, and more names, or
+# patterns of them. A run without the first name, a thick line, has no such panel: so rl.py has none
+# for its loss, which says little. A meaning that begins with % is drawn times 100.
 MODEL = [
     ('loss', 'nats: falls, ever slower', 'val_loss', 'loss', 'preference_loss'),
     ('bits per byte', 'falls; thin: by source', 'val_bpb', 'val_.+_bpb'),

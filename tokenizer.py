@@ -148,14 +148,14 @@ def learn_merges_faster(words, counts, n_merges):
         for pair in zip(word, word[1:]):
             frequency[pair] += counts[i]
             holders[pair].add(i)
-    heap = sorted((-n, pair) for pair, n in frequency.items())
-    while heap and heap[0][0] < 0 and len(merges) < n_merges:
+    heap = sorted((-n, pair) for pair, n in frequency.items())          # a sorted list is a heap
+    while heap and heap[0][0] < 0 and len(merges) < n_merges:   # 0: no pair is left
         n, best = heap[0]
-        if -n != frequency[best]:
+        if -n != frequency[best]:                               # it is old
             heapq.heapreplace(heap, (-frequency[best], best))
             continue
-        token, new = 256 + len(merges), set()
-        for i in holders.pop(best):
+        token, new = 256 + len(merges), set()       # new: pairs with this token
+        for i in holders.pop(best):                 # a word that has lost the pair stays as it is
             for pair in zip(words[i], words[i][1:]):
                 frequency[pair] -= counts[i]
             merge(words[i], best, token)
