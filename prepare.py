@@ -904,9 +904,10 @@ def band_keys(signature, bands):
 
 def near_copies(columns, similar):
     """Return which documents are near-copies of earlier ones, bool (n,). columns: for each band,
-    the keys of all documents, (n,). similar(i, j) compares two that share a key. If 7 is like 3,
-    and 3 is like 1, then earlier is {7: 3, 3: 1}, and only 1 stays. Where many share a key, each is
-    compared with at most 50 of them, because comparing each with each would cost n^2."""
+    the keys of all documents, (n,). similar(i, j) compares two that share a key. A copy of a copy
+    is a copy: if 3 is found to be like 1, and 7 to be like 3, earlier is {3: 1, 7: 1}, and only 1
+    stays. Where many share a key, each is compared with at most 50 of those that stay, because
+    comparing each with each would cost n^2."""
     earlier = {}            # a copy: an earlier document that says the same
 
     def first_of(i):
@@ -998,7 +999,7 @@ def write_bin(path, texts, tok, end=()):
     and the hash of the file. `x = 1` ends and `y = 2` begins:
         id        120     273     32      49      4032             121     ...     uint16, two bytes
         token     'x'     ' ='    ' '     '1'     <|endoftext|>    'y'     ..."""
-    lengths, digest = [], hashlib.sha256()
+    texts, lengths, digest = iter(texts), [], hashlib.sha256()
     with open(path, 'wb') as f:
         while some := [*itertools.islice(texts, 128)]:      # the tokenizer takes them to all cores
             try:
@@ -1218,7 +1219,7 @@ def prepare_lone_text(path, folder, config, tok):
     special_tokens = () if config['tokenizer'] in ('byte', 'char') else SPECIAL_TOKENS
     tok = tok or make_tokenizer(config, special_tokens, pieces['train'], text)
     for side, some in pieces.items():
-        lengths, facts['sha256'][side] = write_bin(folder / f'{side}.bin', iter(some), tok)
+        lengths, facts['sha256'][side] = write_bin(folder / f'{side}.bin', some, tok)
         facts['tokens'][side] = sum(lengths)
         print(f'{side}.bin: {sum(lengths):,} tokens')
     return tok, facts

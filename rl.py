@@ -405,7 +405,7 @@ def write_answers(asked, judge, temperature, seeds=()):
 def judged(answers, parts):
     """Get the rewards, and return them, means over all processes, and how many tokens. An
     answer has passed if it earns 1 or more, and is truncated if no id ended it."""
-    rewards = [reward for part in parts for reward in part]
+    rewards = [reward for part in parts for reward in part]         # here reward() may be called
     rows = [(1, reward, reward >= 1, ids[-1] not in tokenizer.stop, len(ids), -sum(log_p))
             for (prompt, ids, log_p), reward in zip(answers, rewards)]
     n, total, n_passed, n_cut, n_tokens, nats = summed(*np.reshape(rows, (-1, 6)).sum(0))

@@ -102,7 +102,8 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * progress))
 
 
-# From the run that goes on, then from files, then flags; auto becomes resume or scratch.
+# The defaults, or the settings of the run that goes on; then files and flags, from left to right.
+# auto becomes resume or scratch.
 config = configure(globals(), BOUNDS)
 if plan:
     from extras import planner
@@ -223,12 +224,17 @@ for source in sources:
     except ValueError as error:         # a crash or a full disk may have damaged last.pt
         require(source != sources[-1], error)
         print(f'{error}; trying {sources[-1]}')
+state = model.saved if init_from == 'resume' else {}    # what a run needs to go on
+differ = [f'--{name}={value}' for name, value in state.get('config', {}).items() if name in config
+          and name not in {*set_by} | {'out_dir', 'init_from', 'overwrite', 'preset'}
+          and json.dumps(config[name]) != json.dumps(value)]
+require(not differ, f'{out_dir}/config.json is gone, or not of {source}; type also: '
+        f'{shlex.join(differ)}')
 require(block_size <= model.config.block_size, f'{block_size=} is above the context of {source}, '
         f'{model.config.block_size}; make it longer: python -m extras.longer_context')
 require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash, f'{data_dir} has '
         f'another tokenizer than {source}; use that, or python -m extras.new_vocabulary')
 fixed = {name: getattr(model.config, name) for name in shape} | {'block_size': block_size}
-state = model.saved if init_from == 'resume' else {}    # what a run needs to go on
 if state:
     require(state.get('data') == data_hash, f'{source} has read other data than {data_dir}')
     require(state['step'] < max_steps, f'{out_dir} is at {max_steps=}; to go on, raise it')
@@ -335,8 +341,9 @@ def save(name):
         if name == 'last.pt' and (out / name).exists():
             os.replace(out / name, out / 'last-1.pt')
         os.replace(out / f'{name}.tmp', out / name)
-        (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
-        os.replace(out / 'config.json.tmp', out / 'config.json')
+        if name == 'last.pt':           # whose settings it has
+            (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
+            os.replace(out / 'config.json.tmp', out / 'config.json')
 
 
 def say(text, file='train.log'):

@@ -84,6 +84,17 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(begin,
     expect_same_run(out, straight)
 
 
+def test_a_run_that_lost_its_settings_says_what_to_type(resume, straight, tmp_path):
+    """It would go on with the defaults."""
+    out = shutil.copytree(straight('plain'), tmp_path / 'run')
+    (out / 'config.json').unlink()
+    more = '--max_steps=19', '--data_dir=data'
+    said = resume(out, *more)
+    mistake(said, 'config.json is gone', '--batch_size=')
+    ok(resume(out, *more, *said.stderr.split('type also: ')[1].split()))
+    assert step_of(out) == 19
+
+
 def test_a_run_killed_at_random_steps_is_the_straight_run(begin, straight, tmp_path):
     """Two processes, as many as any part of a stream needs. init_from=auto begins, and then goes
     on: its first command is typed again. At most six steps are done between two kills."""
