@@ -83,8 +83,9 @@ def configure(script, bounds=()):
 
 def convert(script, bounds, source, name, value):
     """Return a value in the type of its setting: for int | None, '1e3' is 1000, 'None' is None."""
-    # not script['__annotations__'], because Python 3.14 makes them when the module is asked
-    notes = getattr(sys.modules[script['__name__']], '__annotations__', {})
+    # From Python 3.14 on, a module makes its annotations when it is asked for them.
+    notes = script.get('__annotations__') or getattr(
+        sys.modules.get(script['__name__']), '__annotations__', {})
     kinds = typing.get_args(notes.get(name)) or [type(script[name])]
     if type(value) is str and (str not in kinds or value == 'None' and type(None) in kinds):
         with contextlib.suppress(Exception):            # '3' -> 3, '1,2' -> (1, 2)

@@ -161,7 +161,7 @@ def paired_difference(before, after):
     # bootstrap() takes numbers from 0 to 1, so a difference of -1 goes in as 0, and 1 as 1.
     changes = [(1 + b - a) / 2 for a, b in zip(before, after)]
     low, high = [2 * end - 1 for end in bootstrap(changes)]
-    if before == after:         # Of n others, up to this share may differ, all in one direction.
+    if before == after:         # Of n others, up to this fraction may differ, all in one direction.
         high = interval([0] * len(before))[1]
         low = -high
     return [mean(after) - mean(before), low, high]
@@ -219,7 +219,8 @@ def compare_samples(before, after):
     require(shared, 'the two samples.jsonl have no problem in common: give both the same --tasks')
     a, b = [[mean([*map(worth, rows[problem])]) for problem in shared] for rows in (before, after)]
     names = [name for name, _ in shared]
-    kinds = [before[problem][0].get('kind') for problem in shared]      # such as practice tasks
+    # such as practice tasks; rows of older files have none
+    kinds = [before[problem][0].get('kind') or after[problem][0].get('kind') for problem in shared]
     gain = {'all': paired_difference(a, b)}
     for kind in dict.fromkeys(filter(None, kinds)):
         some = [i for i, own in enumerate(kinds) if own == kind]

@@ -1259,7 +1259,7 @@ if __name__ == '__main__':
     for name, (path, _) in sources.items():
         paths, others = find_files(path, mode == 'raw', download_dir)
         files_of[name], passed_over[name] = paths[:max_files or None], others
-        print(f'{name}: {len(files_of[name]):,} files; passed over: {others or "nothing"}')
+        print(f'{name}: {len(files_of[name]):,} files' + (others and f'; passed over: {others}'))
     files = sum(files_of.values(), [])
     check_out_dir(out_dir, config, files)
     settings = json.dumps({**config, 'sources': sources})

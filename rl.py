@@ -328,7 +328,7 @@ warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_st
 # --- optimizer ------------------------------------------------------------------------------------
 model.to(device)
 if kind == 'cuda':
-    with contextlib.suppress(ModuleNotFoundError):      # if it is there, answers come sooner
+    with contextlib.suppress(ImportError):      # if it is there, answers come sooner
         from extras import cuda_graph
         cuda_graph.use(model)
 model.grad_checkpoint = grad_checkpoint

@@ -18,8 +18,9 @@ install() {
         cp "$1" "$stamp"
     fi
 }
+n=0
 python() {      # the commands below are what you would type
-    n=$((${n:-0} + 1))
+    n=$((n + 1))
     printf '\n== %d of %d, after %d minutes: python %s\n' $n "$(grep -c '^python ' run.sh)" $((SECONDS / 60)) "$*"
     .venv/bin/python "$@" || { echo "run.sh: failed while: python $*" >&2; exit 1; }
 }

@@ -212,7 +212,7 @@ models = {path: open_model(path) for path in ckpt.split(',')}
 model, tokenizer, trained = [*models.values()][0]
 context = model.config.block_size
 if kind == 'cuda' and not is_page:
-    with contextlib.suppress(ModuleNotFoundError):      # if it is there, text comes sooner
+    with contextlib.suppress(ImportError):      # if it is there, text comes sooner
         from extras import cuda_graph
         cuda_graph.use(model)
 

@@ -102,8 +102,7 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * progress))
 
 
-# The defaults, or the settings of the run that goes on; then files and flags, from left to right.
-# auto becomes resume or scratch.
+# The defaults, or those of the run that goes on; then files and flags. auto: resume or scratch.
 config = configure(globals(), BOUNDS)
 if plan:
     from extras import planner
@@ -136,7 +135,6 @@ if dtype == 'auto':                     # older GPUs and many CPUs only emulate 
 autocast = torch.autocast(kind, getattr(torch, dtype), enabled=dtype != 'float32')
 scaler = torch.amp.GradScaler(kind, enabled=dtype == 'float16')
 if all(told):
-    print(f'process {rank} of {world} waits for the others', flush=True)
     dist.init_process_group('nccl' if kind == 'cuda' else 'gloo')
 
 # --- data -----------------------------------------------------------------------------------------
@@ -225,9 +223,10 @@ for source in sources:
         require(source != sources[-1], error)
         print(f'{error}; trying {sources[-1]}')
 state = model.saved if init_from == 'resume' else {}    # what a run needs to go on
-differ = [f'--{name}={value}' for name, value in state.get('config', {}).items() if name in config
+now = config | vars(wanted)             # without zeros, such as n_kv_head=0
+differ = [f'--{name}={value}' for name, value in state.get('config', {}).items() if name in now
           and name not in {*set_by} | {'out_dir', 'init_from', 'overwrite', 'preset'}
-          and json.dumps(config[name]) != json.dumps(value)]
+          and json.dumps(now[name]) != json.dumps(value)]
 require(not differ, f'{out_dir}/config.json is gone, or not of {source}; type also: '
         f'{shlex.join(differ)}')
 require(block_size <= model.config.block_size, f'{block_size=} is above the context of {source}, '
@@ -243,7 +242,6 @@ if state:
     config['init_from'] = state['config']['init_from']      # where the run began
     if stream:
         stream.go_to(state['positions'])
-now = config | vars(wanted)
 for name, value in fixed.items():
     require(name not in set_by or now[name] == value, f'leave {name} out: {source} has {value!r}')
 config |= fixed
@@ -271,10 +269,10 @@ else:
 
 # --- optimizer ------------------------------------------------------------------------------------
 # Weight decay pulls weights towards 0. The norms' gains (vectors) belong near 1, so they have none.
-# AdamW ignores use_muon and lr_scale: the first is for Muon, the second for the loop.
+# AdamW ignores use_muon and lr_scale: the first is for Muon, the second for the loop. A tied head is
+# no parameter of its own.
 groups = [{'params': [p for p in model.blocks.parameters() if p.dim() == 2], 'use_muon': True},
           {'params': [model.embedding.weight], 'lr_scale': embedding_lr},
-          # no parameter, if the head is the embedding
           {'params': [p for name, p in model.named_parameters() if name == 'head.weight']},
           {'params': [p for p in model.parameters() if p.dim() == 1], 'weight_decay': 0.0}]
 Optimizer = torch.optim.AdamW
@@ -298,12 +296,15 @@ ours = ['last.pt', 'last-1.pt', 'best.pt', 'config.json', 'tokenizer.json', 'dat
 out = pathlib.Path(out_dir)
 if rank == 0:
     old = [path for path in out.glob('*') if path.name.removesuffix('.tmp') in ours]
-    # A run that was killed before its first save leaves a lock, and nothing that anybody misses.
-    has_run = any(out.glob('*.pt')) or (out / 'config.json').exists()
-    has_run = has_run or old and not (out / '.lock').exists()
+    # A run that was killed before its first save leaves a lock, these, and no row but the first.
+    begun = {'tokenizer.json', 'data.json', 'train.log', 'metrics.jsonl', 'samples.txt'}
+    n_rows = sum(path.read_bytes().count(b'\n') for path in old if path.name == 'metrics.jsonl')
+    is_begun = (out / '.lock').exists() and n_rows < 2 and {
+        path.name for path in old if path.suffix != '.tmp'} <= begun
+    has_run = any(out.glob('*.pt')) or old and not is_begun
     is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
     require(init_from == 'resume' or not has_run or overwrite and not is_origin, f'{out_dir} has a '
-            'run: --init_from=resume goes on, --overwrite=True begins anew (from elsewhere)')
+            'run, or files of one: --init_from=resume goes on, --overwrite=True begins anew')
     out.mkdir(parents=True, exist_ok=True)
     lock = open(out / '.lock', 'a')             # the system lifts it when this process ends
     try:
@@ -313,8 +314,9 @@ if rank == 0:
         pass                                    # Windows has no such locks
     except BlockingIOError:
         raise Mistake(f'another run writes to {out_dir}; wait, or choose another') from None
-    for path in old if init_from != 'resume' else []:
-        path.unlink()
+    if init_from != 'resume':
+        for path in old:
+            path.unlink()
     if source == f'{out_dir}/last-1.pt':        # the damaged last.pt must not take its name
         (out / 'last.pt').unlink(missing_ok=True)
     tokenizer.save(out / 'tokenizer.json')

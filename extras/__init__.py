@@ -28,7 +28,7 @@ sft.py, dpo.py and rl.py
     rewards             --reward=problems, FILE.jsonl, FOLDER: tests and rules, or a reward model,
                         which dpo.py --loss_type=rm trains
 eval.py, and who else asks questions and runs programs
-    cuda_graph          a GPU writes sooner, in sample.py and rl.py, too; opened when it is there
+    cuda_graph          a GPU writes sooner; sample.py and rl.py take it if it is there
     answers             --tasks: a model answers many prompts at a time
     problems            --tasks=problems: small Python problems with tests
     questions           --data: one form for HumanEval, MBPP, GSM8K and your own

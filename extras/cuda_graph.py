@@ -10,20 +10,27 @@ there may change. So the cache has its full length from the beginning, a mask hi
 written yet, and rows that have ended stay. GPT.stream in model.py is the loop to read.
 
 The first token of each recording is computed in both ways. If they differ, or if nothing can be
-recorded, a note says so, and the model writes as before.
+recorded, a note says so, and the model writes as before. Finish a text within the autocast in which
+it began, because the graph reads the weights that autocast has cast, and write in one thread.
 """
-import functools
+import functools, sys
 import torch
 import torch.nn.functional as F
-from model import IGNORE, attend, rotate, without_padding
+from model import GPT, IGNORE, attend, rotate, without_padding
 
 SHORT = 16          # tokens; a recording takes as long as a few of them
 
 
 def use(model):
     """Let a model on a GPU write by a recorded step. On another device nothing changes."""
-    if model.embedding.weight.is_cuda:
-        model.stream = functools.partial(stream, model)
+    if model.embedding.weight.is_cuda and type(model) is GPT:
+        model.__class__ = Recorded
+
+
+@functools.cache
+def side_stream(device):
+    """Return the stream on which a device records: always the same, because each has memory."""
+    return torch.cuda.Stream(device)
 
 
 def read_token(attention, x, cos, sin, cache, at, mask):
@@ -44,7 +51,7 @@ def record(model, cache, is_text):
     are in the cache. is_text (B, room): where the cache has no padding."""
     keys = torch.arange(is_text.shape[1], device=is_text.device)  # (room,)
     idx = keys.new_zeros(len(is_text), 1)  # (B, 1)
-    at = keys[-1:].clone()  # (1,): what a rehearsal writes there is overwritten
+    at = keys[-1:].clone()  # (1,): what a rehearsal writes there is hidden, or overwritten
 
     def read():
         mask = (is_text & (keys <= at))[:, None, None]  # (B, 1, 1, room)
@@ -56,17 +63,19 @@ def record(model, cache, is_text):
         return model.head(model.norm(x)[:, -1])[:, :model.config.vocab_size].float()
 
     if idx.is_cuda:
-        graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            read()                      # a rehearsal, in which libraries allocate what they need
-            graph.capture_begin(capture_error_mode='thread_local')
-            logits = read()
-            graph.capture_end()
-        torch.cuda.current_stream().wait_stream(side)
+        device = idx.device
+        graph, side = torch.cuda.CUDAGraph(), side_stream(device)
+        with torch.cuda.device(device):
+            side.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(side):
+                read()                  # a rehearsal, in which libraries allocate what they need
+            # It first waits for the GPU and frees unused memory, and ends also after an error.
+            with torch.cuda.graph(graph, stream=side, capture_error_mode='thread_local'):
+                logits = read()
+            torch.cuda.current_stream(device).wait_stream(side)
 
     def step(token, n):
-        idx.copy_(token[:, None].clamp(min=0))          # a row that has ended may have no id
+        idx.copy_(token[:, None].clamp(min=0))          # IGNORE: a row of eval.py that has ended
         at.fill_(n)
         if not idx.is_cuda:             # a test on a CPU
             return read()
@@ -77,8 +86,8 @@ def record(model, cache, is_text):
 
 
 def recorded(model, cache, is_text, token, n, expected):
-    """Return step() and its logits of a token, or None if it can't be recorded, or computes other
-    logits than expected, (B, V)."""
+    """Return step(), or None if it can't be recorded, or computes other logits of a token than
+    expected, (B, V)."""
     try:
         step = record(model, cache, is_text)
         logits = step(token, n)
@@ -87,49 +96,53 @@ def recorded(model, cache, is_text, token, n, expected):
     except RuntimeError as error:
         why = str(error).partition('\n')[0]
     if why:
-        print(f'note: no CUDA graph ({why}); tokens take longer', flush=True)
-        vars(model).pop('stream', None)
-        return None, expected
-    return step, logits.clone()
+        print(f'\nnote: no CUDA graph ({why}); tokens take longer', file=sys.stderr, flush=True)
+        model.__class__ = GPT
+        return None
+    return step
 
 
-@torch.no_grad()
-def stream(model, idx, max_new_tokens, draw, stop=()):
-    """GPT.stream with a recorded step: the same tokens, but for rounding."""
-    B, T = idx.shape
-    block_size = model.config.block_size
-    if max_new_tokens < SHORT or T + SHORT > block_size:
-        yield from type(model).stream(model, idx, max_new_tokens, draw, stop)
-        return
-    room = min(T + max_new_tokens, block_size)
-    different, which = idx.unique(dim=0, return_inverse=True)       # equal prompts are read once
-    cache = model.empty_cache(len(different), room).zero_()         # 0 x NaN would be NaN
-    is_text = F.pad(idx != IGNORE, (0, room - T), value=True)  # (B, room)
-    step, token = None, torch.full_like(idx[:, 0], -1)
-    stop = idx.new_tensor(stop)
+class Recorded(GPT):
+    """A GPT that writes by a recorded step."""
 
-    def read(idx, cache, n_cached):
-        """Read in the plain way what is not in the cache, as GPT.stream does."""
-        mask = without_padding(idx, n_cached) if (idx == IGNORE).any() else None
-        hidden = model.backbone(idx[:, n_cached:].clamp(min=0), cache, n_cached, mask)
-        return model.head(hidden[:, -1])[:, :model.config.vocab_size].float()
-
-    for t in range(max_new_tokens):
-        rows = (~torch.isin(token, stop)).nonzero()[:, 0]       # those that have not ended, (b,)
-        if not len(rows):
+    @torch.no_grad()
+    def stream(self, idx, max_new_tokens, draw, stop=()):
+        """GPT.stream with a recorded step: the same tokens, but for rounding."""
+        B, T = idx.shape
+        block_size = self.config.block_size
+        if max_new_tokens < SHORT or T + SHORT > block_size:
+            yield from super().stream(idx, max_new_tokens, draw, stop)
             return
-        n = idx.shape[1] - 1            # tokens in the cache
-        if t == 0:
-            logits = read(different, cache, 0)[which]  # (B, V)
-            cache = cache[:, :, which]
-        elif n >= block_size:           # the window has moved: each token reads all of it
-            logits = read(idx[:, -block_size:], cache, 0)
-        elif step:
-            logits = step(token, n)
-        else:
-            logits = read(idx, cache, n)
-            if t == 1:
-                step, logits = recorded(model, cache, is_text, token, n, logits)
-        token = token.scatter(0, rows, draw(logits[rows], rows, t))
-        yield token
-        idx = torch.cat((idx, token[:, None]), dim=1)  # (B, T + 1), then T + 2, ...
+        room = min(T + max_new_tokens, block_size)
+        different, which = idx.unique(dim=0, return_inverse=True)       # equal prompts: read once
+        cache = self.empty_cache(len(different), room).zero_()          # 0 x NaN would be NaN
+        is_text = F.pad(idx != IGNORE, (0, room - T), value=True)  # (B, room)
+        step, token = None, torch.full_like(idx[:, 0], -1)
+        stop = idx.new_tensor(stop)
+
+        def read(idx, n_cached):
+            """Read in the plain way what is not in the cache, as GPT.stream does."""
+            mask = without_padding(idx, n_cached) if (idx == IGNORE).any() else None
+            hidden = self.backbone(idx[:, n_cached:].clamp(min=0), cache, n_cached, mask)
+            return self.head(hidden[:, -1])[:, :self.config.vocab_size].float()
+
+        for t in range(max_new_tokens):
+            rows = (~torch.isin(token, stop)).nonzero()[:, 0]  # (b,): not ended
+            if not len(rows):
+                return
+            n = idx.shape[1] - 1            # tokens in the cache
+            if t == 0:
+                logits = read(different, 0)[which]  # (B, V)
+                cache = cache[:, :, which]
+            elif n >= block_size:           # the window has moved: each token reads all of it
+                logits = read(idx[:, -block_size:], 0)
+            elif step:
+                logits = step(token, n)
+            else:
+                logits = read(idx, n)
+                if t == 1:
+                    step = recorded(self, cache, is_text, token, n, logits)
+                    logits = read(idx, n)           # the cache has what the plain way computes
+            token = token.scatter(0, rows, draw(logits[rows], rows, t))
+            yield token
+            idx = torch.cat((idx, token[:, None]), dim=1)  # (B, T + 1), then T + 2, ...

@@ -49,7 +49,7 @@ def raised(error):
         said = f'{type(error).__name__}: {said}'.splitlines()[0]
     for file, line in reversed(places):
         file = pathlib.Path(ROOT, file)         # a function that was lifted out of a script has only its name
-        if file.exists() and file.is_relative_to(ROOT) and 'tests' not in file.relative_to(ROOT).parts[:-1]:
+        if file.exists() and file.is_relative_to(ROOT) and not {'tests', 'learn'} & {*file.relative_to(ROOT).parts[:-1]}:
             return f'{short(said)} ({file.name}, line {line})'
     return said
 

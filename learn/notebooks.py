@@ -16,8 +16,8 @@ import exercise
 import tour
 
 DOCS = pathlib.Path(__file__).resolve().parent.parent / 'docs'
-BEGIN = """# This cell finds your copy of nanoparrot, or gets one, and installs what is missing. So this notebook runs
-# in Colab, in Kaggle and at home. Where there is no copy, write the address of the repository here:
+BEGIN = """# This cell finds your copy of nanoparrot, or gets one, and installs what is missing: also on the machine of a
+# notebook service. Where there is no copy, write the address of the repository here:
 REPOSITORY = '<this repository>'
 import importlib.util, os, pathlib, subprocess, sys
 
@@ -34,7 +34,7 @@ if not folders:
 os.chdir(folders[0])
 sys.path.insert(0, str(folders[0]))
 if not all(map(importlib.util.find_spec, PACKAGES)):
-    subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', '-r', 'REQUIREMENTS'], check=True)
+    subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', *'REQUIREMENTS'.split()], check=True)
     importlib.invalidate_caches()
 """
 EXERCISES = """# Functions of nanoparrot that you write yourself
@@ -49,12 +49,14 @@ CHAIN = """# The whole chain in a notebook
 Run the cells from top to bottom. In a quarter of an hour (on two CPU cores that multiply in bfloat16; with a GPU in four
 minutes, without either in half an hour) you have a language model of 5 million parameters that answers small programming
 problems, a report of what each stage added, and a page on which you can ask three of its versions."""
-RUN = '!bash run.sh'
-REPORT = """from IPython.display import FileLink, Image, Markdown, display
+RUN = """# some services have no module venv
+!test -x .venv/bin/python || python3 -m venv .venv || (pip install -q virtualenv && virtualenv -q .venv)
+!bash run.sh"""
+REPORT = """from IPython.display import Image, Markdown, display
 
 display(Markdown(filename='out/quickstart/REPORT.md'), Image('out/quickstart/dashboard.png'))"""
 ASK = """!.venv/bin/python sample.py --ckpt=out/quickstart_rejection --chat=True --prompt='Write a function that doubles x.'
-display(FileLink('out/quickstart/demo.html'))"""
+print('the page:', pathlib.Path('out/quickstart/demo.html').resolve())"""
 
 
 def markdown(text):
@@ -77,7 +79,7 @@ def tour_cells():
     """Return the cells of the tour. The cell that finds the project is behind the introduction."""
     page = tour.PAGE.read_text(encoding='utf-8')
     introduction, heading, page = page.partition('\n## ')
-    cells = [markdown(introduction), begin('tour.ipynb', 'requirements.txt', 'torch', 'regex')]
+    cells = [markdown(introduction), begin('tour.ipynb', '-r requirements.txt', 'torch', 'regex', 'tiktoken')]
     page = heading + page
     end = 0
     for block in tour.BLOCK.finditer(page):
@@ -88,7 +90,8 @@ def tour_cells():
 
 def exercise_cells():
     cells = [markdown(EXERCISES),
-             begin('exercises.ipynb', 'tests/requirements.txt', 'torch', 'regex', 'pytest', 'hypothesis')]
+             begin('exercises.ipynb', '-r requirements.txt -r tests/requirements.txt', 'torch', 'regex',
+                   'tiktoken', 'pytest', 'hypothesis')]
     cells[1]['source'] += ['\n', '%load_ext learn.exercise']
     for number, e in enumerate(exercise.EXERCISES, 1):
         source = (exercise.ROOT / e.file).read_text(encoding='utf-8')
@@ -99,7 +102,7 @@ def exercise_cells():
 
 
 def chain_cells():
-    return [markdown(CHAIN), begin('chain.ipynb', 'requirements.txt', 'torch', 'regex'),
+    return [markdown(CHAIN), begin('chain.ipynb', ''),
             markdown('Each line that begins with `==` is a command that you could type.'), code(RUN),
             markdown('What each stage can do, and how its training went:'), code(REPORT),
             markdown('Ask a model; then open the page, or download it: it works without Python.'), code(ASK)]

@@ -243,7 +243,7 @@ def test_it_prints_the_values_of_two_models_of_the_reader_below_ours(tmp_path):
 def test_the_notebooks_are_the_pages_of_today_and_find_or_get_the_project(tmp_path):
     for name, cells in NOTEBOOKS.items():
         assert text_of(f'docs/{name}') == notebook(cells()), 'python learn/notebooks.py'
-    first = ''.join(begin('tour.ipynb', 'requirements.txt', 'torch')['source'])
+    first = ''.join(begin('tour.ipynb', '-r requirements.txt', 'torch')['source'])
     (tmp_path / 'empty').mkdir()
     cases = [(ROOT / 'docs', '<', str(ROOT)), (tmp_path, '<', 'REPOSITORY')]
     if (ROOT / '.git').exists():

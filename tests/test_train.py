@@ -125,6 +125,10 @@ def test_no_run_is_written_over_another_nor_over_what_it_starts_from(base, numbe
         write(tmp_path / name / name, [])
         mistake(train(numbers, tmp_path / name, *BASE), name, '--init_from=resume',
                 '--overwrite=True')
+    out = shutil.copytree(base, tmp_path / 'moved')         # only its log is left
+    for path in out.glob('[!mt]*'):
+        path.unlink()
+    mistake(train(numbers, out, *BASE), 'moved has ', '--overwrite=True')
     out = shutil.copytree(base, tmp_path / 'run')
     (tmp_path / 'link').symlink_to(out)
     for start in out, out / 'best.pt', tmp_path / 'link':
