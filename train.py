@@ -269,8 +269,8 @@ else:
 
 # --- optimizer ------------------------------------------------------------------------------------
 # Weight decay pulls weights towards 0. The norms' gains (vectors) belong near 1, so they have none.
-# AdamW ignores use_muon and lr_scale: the first is for Muon, the second for the loop. A tied head is
-# no parameter of its own.
+# AdamW ignores use_muon and lr_scale: the first is for Muon, the second for the loop. A tied head
+# is no parameter of its own.
 groups = [{'params': [p for p in model.blocks.parameters() if p.dim() == 2], 'use_muon': True},
           {'params': [model.embedding.weight], 'lr_scale': embedding_lr},
           {'params': [p for name, p in model.named_parameters() if name == 'head.weight']},
@@ -304,7 +304,7 @@ if rank == 0:
     has_run = any(out.glob('*.pt')) or old and not is_begun
     is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
     require(init_from == 'resume' or not has_run or overwrite and not is_origin, f'{out_dir} has a '
-            'run, or files of one: --init_from=resume goes on, --overwrite=True begins anew')
+            'run or its files: --init_from=resume goes on, --overwrite=True starts from elsewhere')
     out.mkdir(parents=True, exist_ok=True)
     lock = open(out / '.lock', 'a')             # the system lifts it when this process ends
     try:
