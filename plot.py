@@ -114,7 +114,7 @@ def about_loss(rows, train, config):
     course = f'The validation loss is {last:.3g} at step {steps[-1]:,.0f}'
     flat = flat_since(values)
     if len(values) - flat >= 4 and steps[flat] <= 0.75 * steps[-1]:     # every run ends slowly
-        course += f'; it has been flat since step {steps[flat]:,.0f}'
+        course += f'; the machine is busy, and this has been flat since step {steps[flat]:,.0f}'
     elif best == len(values) - 1 > 0:
         course += f', from {values[0]:.3g} at step {steps[0]:,.0f}, and still falling'
     if last > 1.01 * values[best]:
