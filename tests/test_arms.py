@@ -1,8 +1,9 @@
-"""bench/arms.py: when a difference counts."""
+"""bench/: when a difference counts; the measurements of a GPU."""
 import subprocess
 import sys
 
-from conftest import ROOT
+import pytest
+from conftest import ROOT, read_rows
 
 sys.path.append(str(ROOT / 'bench'))
 import arms  # noqa: E402
@@ -23,3 +24,11 @@ def test_a_challenger_needs_a_lower_loss_in_hardly_more_time():
 def test_the_patch_of_each_row_of_the_board_applies_to_the_code_of_today():
     for path in (ROOT / 'bench/records').glob('*.diff'):
         subprocess.run(['git', 'apply', '--check', path], cwd=ROOT, check=True)
+
+
+@pytest.mark.slow
+def test_the_measurements_of_a_gpu_run_whole_at_toy_sizes_on_a_cpu(tmp_path):
+    subprocess.run([sys.executable, ROOT / 'bench/gpu.py', '--tiny=True', f'--out={tmp_path}'],
+                   check=True)
+    rows = read_rows(tmp_path / 'results.jsonl')
+    assert len(rows) > 20 and not [row for row in rows if 'error' in row or row.get('ok') is False]

@@ -66,7 +66,7 @@ class Module(types.ModuleType):
     def __annotations__(self):
         return {'seed': int | None, 'kind': Literal['none', 'big']}
 sys.modules['__main__'].__class__ = Module
-del globals()['__annotations__']
+globals().pop('__annotations__', None)
 '''
 
 
