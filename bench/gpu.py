@@ -11,12 +11,12 @@ prints a block of all results: please send us the block of --part=3 in an issue.
     python bench/gpu.py --out=FOLDER --tiny=True        # all at toy sizes, on a CPU too: is it whole?
 
     1   machine         the GPU's own rates, measured: a matrix product, a copy
+        generate        batch 1, 16, 256, with and without a CUDA graph, next to transformers
         train           110M by train.py: a step, MFU, memory next to the plan's; also as one of eight GPUs
-        llama           transformers' LlamaForCausalLM, same size, dtype, optimizer and compiler
-    2   generate        batch 1, 16, 256, next to transformers
+    2   large           1.5B by train.py: fsdp with checkpoints, whose blocks are compiled, and ddp
         equal           does it compute what the CPU computes, in float32 and in bfloat16?
-        shard           fsdp, zero2, float16 and resuming with real runs of train.py, one process over NCCL
-    3   large           1.5B by train.py: fsdp with checkpoints, whose blocks are compiled, and ddp
+    3   shard           fsdp, zero2, float16 and resuming with real runs of train.py, one process over NCCL
+        llama           transformers' LlamaForCausalLM, same size, dtype, optimizer and compiler
 
 Each measurement is a process of its own with a limit of time. FOLDER/log.txt has what they said. It needs
 torch with CUDA, a C compiler and Python's headers for Triton, and transformers for the comparisons.
@@ -312,9 +312,9 @@ def generate():
 
 # --- one process for each measurement -----------------------------------------------------------------------
 ALL = {     # the part, the call, and the seconds that it gets at most
-    'machine': (1, lambda: attempt('machine', the_machine), 40), 'train': (1, train, 300),
-    'llama': (1, llama, 150), 'generate': (2, generate, 120),
-    'equal': (2, equal, 150), 'shard': (2, shard, 150), 'large': (3, large, 420)}
+    'machine': (1, lambda: attempt('machine', the_machine), 40), 'generate': (1, generate, 180),
+    'train': (1, train, 300), 'large': (2, large, 420), 'equal': (2, equal, 150),
+    'shard': (3, shard, 150), 'llama': (3, llama, 150)}
 
 
 def main():
