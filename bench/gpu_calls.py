@@ -80,9 +80,10 @@ def same_pass(pair, batch, **other):
 # --- ours or transformers': a training step, and generation -------------------------------------------------
 def work_of(what, who, c, device, batch, dtype=HALF, compiled=False, prompt=32, new=128):
     """A call, and how many tokens it reads or writes: a training step, or greedy answers of `new` tokens to
-    prompts of random ids. c: a GPTConfig. who: ours, or theirs of the same size. batch: sequences."""
+    prompts of random ids. c: a GPTConfig. who: ours, ours recorded in a CUDA graph, or theirs of the same size.
+    batch: sequences."""
     torch.manual_seed(0)
-    is_ours = who != 'theirs'           # ours, or recorded: ours with a CUDA graph
+    is_ours = who != 'theirs'
     torch.backends.cuda.enable_cudnn_sdp(what == 'train')     # as train.py does
     model = on_device(c, device) if is_ours else llama_of(c, device)
     if what == 'train':
@@ -101,7 +102,7 @@ def work_of(what, who, c, device, batch, dtype=HALF, compiled=False, prompt=32, 
         if torch.device(device).type == 'cuda' and type(model) is GPT:
             raise RuntimeError('nothing was recorded')
         print(f'a CUDA graph writes {same:.1%} of the tokens as without it', file=sys.stderr)
-    if who == 'theirs':
+    if not is_ours:
         write = lambda: model.generate(idx, attention_mask=torch.ones_like(idx), do_sample=False,
                                        pad_token_id=0, max_new_tokens=new, min_new_tokens=new)
     return write, batch * new

@@ -26,8 +26,7 @@ listen = extras.server:Server.server_activate
 
 # With `n` calls of that place before this one, and `gradient`, a tensor that the update will use.
 DEEDS = {'nan': 'gradient.mul_(float("nan"))',
-         'kill': 'os.kill(os.getpid(), signal.SIGKILL)', 'sigterm': 'os.kill(os.getpid(), signal.SIGTERM)',
-         'sigusr1': 'os.kill(os.getpid(), signal.SIGUSR1)'}
+         'kill': 'os.kill(os.getpid(), signal.SIGKILL)', 'sigterm': 'os.kill(os.getpid(), signal.SIGTERM)'}
 
 
 def replaced(place, body):
