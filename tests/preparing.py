@@ -10,7 +10,6 @@ from test_records import say
 from tokenizer import Tokenizer
 
 RAW = ['--mode=raw', '--dedup=none', '--pii=False']         # nothing is cleaned
-FOX = 'The quick brown fox jumps over the lazy dog.\n'
 # 60 documents; among them what encoders stumble over
 DOCUMENTS = [f'# {i}\n' + ''.join(f'def f{i}_{j}(x):\n    return x + {i * j}\n'
                                  for j in range(i % 7 + 1)) for i in range(54)]

@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 import torch
 from accidents import accident, before, full_disk, killed_while_saving
-from conftest import FORGET, PAID, base_text, contents, each_is_a_mistake, expect_same_run, lift
+from conftest import PAID, base_text, contents, each_is_a_mistake, expect_same_run, lift
 from conftest import machine, make_sft, metrics, mistake, ok, run, save_run, series, state
 from test_records import mixed_with_thumbs
 
 from model import GPT, GPTConfig
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
-__all__ = ['FORGET']            # other files take it from here
 FLAGS = ('--device=cpu --dtype=float32 --batch_size=4 --max_steps=12 --warmup_steps=0 '
          '--eval_interval=5 --save_interval=4')
 OWN = {'sft': '--learning_rate=1e-2 --dropout=0.1 --log_interval=1 --sample_tokens=4',
