@@ -1,0 +1,242 @@
+"""
+What decides whether practice beats more examples? Three experiments, each over several bases: a base is a
+seed of its own for the tokenizer, the base model, SFT, and all that follows.
+
+    python prepare.py --out_dir=data/quickstart --vocab_size=4096
+    python bench/practice.py patterns       # one line of a regular expression: what may join a word?
+    python bench/practice.py examples       # from 250 examples to 30,000: where does a method stop paying?
+    python bench/practice.py bugs           # two bugs in SFT, which once held down the baseline of papers
+    python bench/practice.py patterns --seeds=     # runs nothing: the tables and the picture again
+
+Each starts from SFT of a base model, and then trains for about as many seconds as SFT took:
+
+    more            SFT on the same examples again, at a third of its rate: what do the seconds alone give?
+    rl              rl.py, 60 steps with Muon, on problems that have tests and no answers
+    rejection       two rounds of SFT on its own answers that passed, and the examples
+    dpo             dpo.py with an SFT term, on pairs of its own answers
+
+A run appends a line to bench/practice.jsonl, so that an experiment goes on where it stopped: what has a line is
+not run again. Each run takes one thread. The settings were chosen on the validation problems, with other seeds.
+"greedy" is one answer to each of 1,000 practice tasks, 500 example tasks and 500 unseen combinations; "pass@8"
+is of eight answers at temperature 0.8 to 200 practice tasks, and "pass@1" the mean of these eight. Seconds are
+those of the processor. An interval is Student's t over the bases, 95%.
+"""
+import argparse, collections, concurrent.futures, json, os, pathlib, shutil, subprocess, sys, threading
+import numpy as np
+from peers import ROOT
+from extras import chain_report, fit
+from extras.problems import problems, to_messages
+from tokenizer import PATTERN, SMALL_PATTERN, SPECIAL_TOKENS, Tokenizer
+
+ROWS = pathlib.Path(ROOT, 'bench/practice.jsonl')
+PATTERNS = {'space': SMALL_PATTERN, 'symbol': PATTERN, 'cl100k': fit.PATTERNS['cl100k']}
+ARMS = 'more', 'rl', 'rejection', 'dpo'
+EPOCHS = {250: 24, 500: 24, 1000: 12, 1500: 8, 2000: 6, 5000: 4, 15_000: 2, 30_000: 1}     # of SFT
+BUGS = {        # of micro-batches: name: a line of sft.py, and the line with the bug
+    'first': ('part.backward()', 'if i == 0: part.backward()'),
+    'means': ('part = mean * count_targets(few) / n_targets', 'part = mean * len(few) / sum(map(len, groups))')}
+BUGGY = tuple(f'{run}_{bug}' for run in ('sft', 'more') for bug in BUGS)
+# An experiment: for each base, (pattern, examples, runs). 1,500 examples of the better pattern solve about as
+# many practice tasks as 2,000 of the other: is the better pattern only a better start?
+EXPERIMENTS = {
+    'patterns': [('space', 2000, ARMS), ('symbol', 2000, ARMS), ('space', 1500, ARMS[:3]), ('cl100k', 2000, ARMS)],
+    'examples': [('space', n, ARMS) for n in (2000, 500, 5000, 30_000, 250, 1000, 15_000)],
+    'bugs': [('space', 2000, ('more', 'rl', 'rejection', *BUGGY))]}
+ROUNDS, PROMPTS, DPO_ANSWERS = 2, 2400, 3       # rejection: an answer to each of so many prompts in a round
+KINDS = {'practice tasks': ('feedback_variation', 1000), 'example tasks': ('variation', 500),
+         'unseen combinations': ('cell', 500)}
+T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45}      # of so many bases
+lock = threading.Lock()         # of ROWS
+
+
+# --- one run ------------------------------------------------------------------------------------------------
+def call(*command):
+    """Run a script of ours with one thread. Return its seconds of the processor."""
+    alone = {'OMP_NUM_THREADS': '1', 'PYTHONPATH': ROOT}
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, cwd=ROOT,
+                               env=os.environ | alone)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f'failed: {" ".join(command)}')
+    return used.ru_utime + used.ru_stime
+
+
+def write(path, lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(''.join(json.dumps(line) + '\n' for line in lines), encoding='utf-8')
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
+
+
+def asked(p):
+    """A line for rl.py and for eval.py --tasks=own."""
+    return {'prompt': to_messages(p)[0]['content'], 'tests': f'{p["test"]}\ncheck({p["entry_point"]})\n'}
+
+
+def of_both(n, seed, *splits):
+    return [p for pair in zip(*(problems(n, seed, split) for split in splits)) for p in pair]
+
+
+class Race:
+    """The models of one base and one number of examples: each is made when it is asked for."""
+
+    def __init__(self, folder, pattern, seed, examples):
+        self.base = folder / pattern / str(seed)
+        self.folder = self.base / str(examples)
+        self.pattern, self.seed, self.examples = pattern, seed, examples
+
+    def make_base(self):
+        """The tokenizer is trained on nine tenths of the documents, which the seed draws."""
+        if (self.base / 'model/done').exists():
+            return
+        tokenizer = Tokenizer.load(f'{ROOT}/data/quickstart/tokenizer.json')
+        ids = np.fromfile(f'{ROOT}/data/quickstart/train.bin', np.uint16)
+        documents = np.split(ids, np.flatnonzero(ids == tokenizer.begin))
+        drawn = np.random.default_rng(self.seed).random(len(documents)) < 0.9
+        some = [tokenizer.decode(ids[1:].tolist()) for ids, kept in zip(documents, drawn) if kept and len(ids)]
+        self.base.mkdir(parents=True, exist_ok=True)
+        Tokenizer.train(some, 4096, SPECIAL_TOKENS, PATTERNS[self.pattern]).save(self.base / 'tokenizer.json')
+        call('prepare.py', f'--tokenizer={self.base}/tokenizer.json', f'--out_dir={self.base}/data',
+             '--overwrite=True')
+        call('train.py', 'config/quickstart.py', f'--data_dir={self.base}/data', f'--out_dir={self.base}/model',
+             f'--seed={self.seed}', '--overwrite=True', '--eval_interval=500')
+        (self.base / 'model/done').touch()
+
+    def make_data(self):
+        exam = of_both(100, self.seed, 'validation', 'feedback_validation')
+        for side, some in ('train', problems(self.examples, self.seed)), ('val', exam):
+            write(self.folder / f'examples/{side}.jsonl', [{'messages': to_messages(p)} for p in some])
+        write(self.folder / 'exam.jsonl', map(asked, exam))
+        prompts = [*map(asked, of_both(ROUNDS * PROMPTS // 2, self.seed, 'review', 'feedback'))]
+        for i in range(ROUNDS):
+            write(self.folder / f'prompts_{i}.jsonl', prompts[i * PROMPTS:(i + 1) * PROMPTS])
+        write(self.folder / 'rl_prompts.jsonl', prompts[:2000])     # rl.py first tries the tests of all
+        write(self.folder / 'test.jsonl', [asked(p) for split, n in KINDS.values() for p in problems(n, 0, split)])
+        write(self.folder / 'test_8.jsonl', read(self.folder / 'test.jsonl')[:200])
+
+    def sft(self, start, data, out, *flags, script='sft.py'):
+        return call(script, 'config/quickstart_sft.py', '--base_dir=', '--overwrite=True', f'--init_from={start}',
+                    f'--data_dir={data}', f'--out_dir={out}', f'--seed={self.seed}', '--eval_interval=2000',
+                    '--micro_batch_size=8', *flags)
+
+    def answer(self, model, prompts, out, *flags):
+        return call('eval.py', '--tasks=own', f'--ckpt={model}', f'--data={prompts}', f'--out={out}/eval.json',
+                    '--allow_code_execution=True', '--batch_size=128', '--max_new_tokens=64', *flags)
+
+    def mine(self, model, out, number, n_answers):
+        return self.answer(model, self.folder / f'prompts_{number}.jsonl', out, f'--num_samples={n_answers}',
+                           '--temperature=1.0', f'--seed={self.seed + number}')
+
+    def make(self, run):
+        """Make a model, and what it starts from. Return the seconds, without those of its start."""
+        out, start = self.folder / run, self.folder / 'sft'
+        examples = self.folder / 'examples'
+        if (out / 'seconds').exists():
+            return float((out / 'seconds').read_text())
+        name, _, bug = run.partition('_')
+        if name == 'sft':
+            self.make_base()
+            self.make_data()
+            start = self.base / 'model'
+        else:
+            self.make('sft')
+        script = with_bug(bug, out) if bug else 'sft.py'
+        if name == 'sft':
+            seconds = self.sft(start, examples, out, f'--epochs={EPOCHS[self.examples]}', script=script)
+        elif name == 'more':        # as many steps as SFT on 2,000 examples, whatever their number
+            seconds = self.sft(start, examples, out, '--learning_rate=1e-3', '--max_steps=372', script=script)
+        elif name == 'rl':
+            seconds = call('rl.py', 'config/quickstart_rl.py', '--allow_code_execution=True', '--overwrite=True',
+                           f'--init_from={start}', f'--reward={self.folder}/rl_prompts.jsonl',
+                           f'--held_out={self.folder}/exam.jsonl', f'--out_dir={out}', f'--seed={self.seed}',
+                           '--eval_interval=100', '--save_interval=100')
+        elif name == 'dpo':
+            seconds = self.mine(start, f'{out}_mined', 0, DPO_ANSWERS)
+            seconds += call('prepare.py', '--kind=preference', f'--source={out}_mined/samples.jsonl', '--prefer=both',
+                            '--dedup=exact', f'--out_dir={out}_mined/pairs', '--overwrite=True')
+            seconds += call('dpo.py', 'config/quickstart_dpo.py', '--overwrite=True', f'--init_from={start}',
+                            f'--data_dir={out}_mined/pairs', f'--out_dir={out}', f'--seed={self.seed}')
+        else:
+            seconds = 0
+            for i in range(ROUNDS):
+                mined = pathlib.Path(f'{out}_mined_{i}')
+                seconds += self.mine(start, mined, i, 1)
+                passed = [{'messages': [*row['messages'], {'role': 'assistant', 'content': row['completion']}]}
+                          for row in read(mined / 'samples.jsonl') if row['outcome'] == 'passed']
+                write(mined / 'data/train.jsonl', passed + read(examples / 'train.jsonl'))
+                shutil.copy(examples / 'val.jsonl', mined / 'data')
+                start, before = (out if i == ROUNDS - 1 else mined / 'model'), start
+                seconds += self.sft(before, mined / 'data', start, '--learning_rate=1e-3', '--epochs=1')
+        (out / 'seconds').write_text(f'{seconds:.0f}')
+        return seconds
+
+    def measure(self, run):
+        """Return a line of ROWS: a model's pass rates in percent."""
+        seconds, out = self.make(run), self.folder / run
+        self.answer(out, self.folder / 'test.jsonl', out / 'greedy')
+        passed = [row['outcome'] == 'passed' for row in read(out / 'greedy/samples.jsonl')]
+        ends = np.cumsum([n for split, n in KINDS.values()])
+        shares = {kind: 100 * float(np.mean(some)) for kind, some in zip(KINDS, np.split(passed, ends))}
+        self.answer(out, self.folder / 'test_8.jsonl', out / 'eight', '--num_samples=8', '--temperature=0.8')
+        tries = collections.defaultdict(list)
+        for row in read(out / 'eight/samples.jsonl'):
+            tries[row['task_id']].append(row['outcome'] == 'passed')
+        eight = np.array([*tries.values()])         # (200, 8)
+        shares |= {'pass@1': 100 * eight.mean(), 'pass@8': 100 * eight.any(1).mean()}
+        return {'seed': self.seed, 'pattern': self.pattern, 'examples': self.examples, 'run': run,
+                'seconds': round(seconds), **{kind: round(share, 2) for kind, share in shares.items()},
+                'machine': f'{chain_report.machine()}, commit {chain_report.commit()}'}
+
+
+def with_bug(name, out):
+    """Return a copy of sft.py in which one line is wrong."""
+    right, wrong = BUGS[name]
+    code = pathlib.Path(ROOT, 'sft.py').read_text(encoding='utf-8')
+    assert code.count(right) == 1, f'sft.py has no longer one line {right}'
+    path = out.with_suffix('.py')
+    path.write_text(code.replace(right, wrong), encoding='utf-8')
+    return str(path)
+
+
+# --- all runs -----------------------------------------------------------------------------------------------
+def rows():
+    return read(ROWS) if ROWS.exists() else []
+
+
+def run_base(folder, pattern, seed, conditions):
+    """Run what has no line yet of one base."""
+    for examples, runs in conditions:
+        for run in ('sft', *runs):
+            key = {'seed': seed, 'pattern': pattern, 'examples': examples, 'run': run}
+            if any(key.items() <= row.items() for row in rows()):
+                continue
+            row = Race(folder, pattern, seed, examples).measure(run)
+            with lock, open(ROWS, 'a', encoding='utf-8') as f:
+                print(json.dumps(row), file=f)
+            print(json.dumps(row), flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument('experiment', choices=EXPERIMENTS)
+    parser.add_argument('--seeds', default='0,1,2,3,4', help='of the bases')
+    parser.add_argument('--folder', default='out/practice', help='of all models')
+    parser.add_argument('--workers', type=int, default=2, help='runs at a time, one thread each')
+    args = parser.parse_args()
+    seeds = [int(seed) for seed in args.seeds.split(',') if seed]
+    bases = collections.defaultdict(list)
+    for seed in seeds:
+        for pattern, examples, runs in EXPERIMENTS[args.experiment]:
+            bases[pattern, seed].append((examples, runs))
+    with concurrent.futures.ThreadPoolExecutor(args.workers) as pool:
+        waiting = [pool.submit(run_base, pathlib.Path(ROOT, args.folder), pattern, seed, conditions)
+                   for (pattern, seed), conditions in sorted(bases.items(), key=lambda base: base[0][0] == 'cl100k')]
+        for done in waiting:
+            done.result()
+
+
+if __name__ == '__main__':
+    main()
