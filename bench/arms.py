@@ -7,12 +7,13 @@ Two ways to train, compared seed by seed: which one ends with the lower loss? An
     python bench/arms.py --patch=my.diff
     python bench/arms.py --record=quickstart_1 --b='--learning_rate=5e-3'
 
-bench/records.md has the records and their rules. Variant a is the record of that name; b has your flags after
-the record's own, and your patch. Each run is train.py and then eval.py of the last commit, b's with the
-patch. Runs of one shape with the same seed begin with the same weights and read the same batches, so the
-difference is taken seed by seed.
+bench/records.md has the records and their rules, bench/research.md how to search for one. Variant a is the
+record of that name; b has your flags after the record's own, and your patch. Each run is train.py and then
+eval.py of the last commit, b's with the patch. Runs of one shape with the same seed begin with the same weights
+and read the same batches, so the difference is taken seed by seed. The two run at the same time, with half of
+the cores each, so other work on the machine slows both down. The last line that this prints is JSON.
 """
-import argparse, contextlib, datetime, json, math, os, pathlib, runpy, shlex
+import argparse, concurrent.futures, contextlib, datetime, json, math, os, pathlib, runpy, shlex
 import statistics, subprocess, sys, tempfile, time
 from peers import ROOT
 from extras import chain_report
@@ -28,9 +29,10 @@ def stop(mistake):
     sys.exit(2)
 
 
-def call(*command):
+def call(*command, threads=1):
     """Run a command. If it fails, its last line is the mistake."""
-    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True,
+                          env=os.environ | {'OMP_NUM_THREADS': str(threads)})
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ['it printed nothing'])[-1]
         stop(f'{last.removeprefix("error: ")} (from {shlex.join(command[:4])})')
@@ -49,16 +51,23 @@ def checkout(patch):
             call('git', 'worktree', 'remove', '--force', folder)
 
 
-def one_run(code, words, data, seed):
+def lines_of(patch):
+    """Return how many lines a patch adds, minus those it removes."""
+    done = subprocess.run(['git', 'apply', '--numstat', patch], cwd=ROOT, text=True, capture_output=True)
+    counts = [line.split() for line in done.stdout.splitlines()]
+    return sum(int(added) - int(removed) for added, removed, path in counts)
+
+
+def one_run(code, words, data, seed, threads):
     """Train and measure with the code in one folder. words: a config file and flags."""
     with tempfile.TemporaryDirectory() as run:
         began = time.time()
         call(sys.executable, f'{code}/train.py', os.path.join(code, words[0]), *words[1:],
              f'--data_dir={data}', f'--seed={seed}', f'--out_dir={run}', '--eval_tokens=1',
-             '--sample_tokens=1')
+             '--sample_tokens=1', threads=threads)
         seconds = time.time() - began
         call(sys.executable, f'{code}/eval.py', f'--ckpt={run}/last.pt', f'--out={run}/eval.json',
-             f'--data_dir={data}', '--random_init=False')
+             f'--data_dir={data}', '--random_init=False', threads=threads)
         measured = json.loads(pathlib.Path(run, 'eval.json').read_bytes())['tasks']['loss']['trained']
         config = json.loads(pathlib.Path(run, 'config.json').read_bytes())
     return {'bits': measured['bits_per_byte'], 'seconds': seconds, 'context': config['block_size'],
@@ -141,27 +150,37 @@ def main():
     where = f'{chain_report.machine()}, commit {chain_report.commit()}'
 
     runs = {name: [] for name in variants}
+    threads = max(1, os.cpu_count() // len(variants))
     with contextlib.ExitStack() as stack:
         code = {name: stack.enter_context(checkout(patch)) for name, (_, patch) in variants.items()}
+        pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(len(variants)))
         for seed in args.seeds.split(','):
-            for name, (flags, _) in variants.items():       # in turn, because machines drift
-                runs[name].append(one_run(code[name], flags, data, seed))
+            now = {name: pool.submit(one_run, code[name], flags, data, seed, threads)
+                   for name, (flags, _) in variants.items()}
+            for name, run in now.items():
+                runs[name].append(run.result())
             last = ' and '.join(f'{its[-1]["bits"]:.4f}' for its in runs.values())
             print(f'seed {seed}: {last} bits per byte', flush=True)
 
     losses = {name: [run['bits'] for run in its] for name, its in runs.items()}
+    result = {'command': shlex.join(sys.argv), 'machine': where, **losses}
+    for name, its in runs.items():
+        result[f'{name}_seconds'] = round(statistics.mean(run['seconds'] for run in its), 1)
     if 'b' in variants:
         mean, error, verdict = difference(losses['a'], losses['b'])
         print(f'b - a: {mean:+.4f} ± {error:.4f}: {verdict}')
-    print(json.dumps({'command': shlex.join(sys.argv), 'machine': where, **losses}))
+        result |= {'difference': mean, 'error': None if math.isnan(error) else error, 'verdict': verdict,
+                   'lines': lines_of(args.patch) if args.patch else 0}
     if args.record:
         name = args.record
         if 'b' in variants:
             name = 'my_record'
-            reasons = '; '.join(against(runs['a'], runs['b']))
-            print(f'no record: {reasons}' if reasons else f'a record; this is its row for {RECORDS}:')
+            reasons = [*against(runs['a'], runs['b'])]
+            result |= {'record': not reasons, 'why_not': reasons}
+            print(f'no record: {"; ".join(reasons)}' if reasons else f'a record; this is its row for {RECORDS}:')
         *_, last = variants
         print(row_for(name, *variants[last], [*runs.values()][::-1], f'{where}, {datetime.date.today()}'))
+    print(json.dumps(result))
 
 
 if __name__ == '__main__':
