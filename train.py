@@ -412,7 +412,10 @@ def evaluate():
         with autocast, torch.compiler.set_stance('force_eager'):        # so would the compiler
             [ids] = model.generate(prompt, sample_tokens, 0.8, top_k=50, seeds=[seed]).tolist()
         torch.backends.cuda.enable_cudnn_sdp(True)
-        say(f'--- step {step}, val_loss {val_loss:.4f}\n{tokenizer.decode(ids)}\n', 'samples.txt')
+        text = f'--- step {step}, val_loss {val_loss:.4f}\n{tokenizer.decode(ids)}\n'
+        say(text, 'samples.txt')
+        if rank == 0 and step > 0:      # an untrained model also writes control characters
+            print(text, flush=True)
     if val_loss < best_val and step > 0:                # never the untrained model
         best_val = val_loss
         save('best.pt')

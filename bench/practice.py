@@ -15,13 +15,14 @@ Each starts from SFT of a base model, and then trains for about as many seconds 
     rejection       two rounds of SFT on its own answers that passed, and the examples
     dpo             dpo.py with an SFT term, on pairs of its own answers
 
-A run appends a line to bench/practice.jsonl, so that an experiment goes on where it stopped: what has a line is
-not run again. Each run takes one thread. The settings were chosen on the validation problems, with other seeds.
-"greedy" is one answer to each of 1,000 practice tasks, 500 example tasks and 500 unseen combinations; "pass@8"
-is of eight answers at temperature 0.8 to 200 practice tasks, and "pass@1" the mean of these eight. Seconds are
-those of the processor. An interval is Student's t over the bases, 95%.
+A run appends a line to bench/practice.jsonl, and what has a line is not run again: start an experiment twice,
+and it goes on. The settings were chosen on validation problems. A run takes one thread; seconds are those of
+the processor. One greedy answer to each of 1,000 practice tasks, 500 example tasks and 500 unseen combinations;
+pass@8 is of eight answers at temperature 0.8 to 200 practice tasks, and pass@1 the mean of these eight. An
+interval is Student's t over the bases, 95%.
 """
 import argparse, collections, concurrent.futures, json, os, pathlib, shutil, subprocess, sys, threading
+import matplotlib.pyplot as plt
 import numpy as np
 from peers import ROOT
 from extras import chain_report, fit
@@ -42,7 +43,7 @@ EXPERIMENTS = {
     'patterns': [('space', 2000, ARMS), ('symbol', 2000, ARMS), ('space', 1500, ARMS[:3]), ('cl100k', 2000, ARMS)],
     'examples': [('space', n, ARMS) for n in (2000, 500, 5000, 30_000, 250, 1000, 15_000)],
     'bugs': [('space', 2000, ('more', 'rl', 'rejection', *BUGGY))]}
-ROUNDS, PROMPTS, DPO_ANSWERS = 2, 2400, 3       # rejection: an answer to each of so many prompts in a round
+ROUNDS, PROMPTS = 2, 2400       # rejection: an answer to each of so many prompts in a round
 KINDS = {'practice tasks': ('feedback_variation', 1000), 'example tasks': ('variation', 500),
          'unseen combinations': ('cell', 500)}
 T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45}      # of so many bases
@@ -76,22 +77,15 @@ def asked(p):
     return {'prompt': to_messages(p)[0]['content'], 'tests': f'{p["test"]}\ncheck({p["entry_point"]})\n'}
 
 
-def of_both(n, seed, *splits):
-    return [p for pair in zip(*(problems(n, seed, split) for split in splits)) for p in pair]
-
-
 class Race:
     """The models of one base and one number of examples: each is made when it is asked for."""
-
-    def __init__(self, folder, pattern, seed, examples):
-        self.base = folder / pattern / str(seed)
+    def __init__(self, pattern, seed, examples):
+        self.base = pathlib.Path(ROOT, 'out/practice', pattern, str(seed))
         self.folder = self.base / str(examples)
         self.pattern, self.seed, self.examples = pattern, seed, examples
 
     def make_base(self):
         """The tokenizer is trained on nine tenths of the documents, which the seed draws."""
-        if (self.base / 'model/done').exists():
-            return
         tokenizer = Tokenizer.load(f'{ROOT}/data/quickstart/tokenizer.json')
         ids = np.fromfile(f'{ROOT}/data/quickstart/train.bin', np.uint16)
         documents = np.split(ids, np.flatnonzero(ids == tokenizer.begin))
@@ -101,23 +95,30 @@ class Race:
         Tokenizer.train(some, 4096, SPECIAL_TOKENS, PATTERNS[self.pattern]).save(self.base / 'tokenizer.json')
         call('prepare.py', f'--tokenizer={self.base}/tokenizer.json', f'--out_dir={self.base}/data',
              '--overwrite=True')
-        call('train.py', 'config/quickstart.py', f'--data_dir={self.base}/data', f'--out_dir={self.base}/model',
-             f'--seed={self.seed}', '--overwrite=True', '--eval_interval=500')
-        (self.base / 'model/done').touch()
+        seconds = call('train.py', 'config/quickstart.py', f'--data_dir={self.base}/data', f'--seed={self.seed}',
+                       f'--out_dir={self.base}/model', '--overwrite=True', '--eval_interval=500')
+        (self.base / 'model/seconds').write_text(f'{seconds:.0f}')
 
     def make_data(self):
-        exam = of_both(100, self.seed, 'validation', 'feedback_validation')
+        of_both = lambda n, *splits: [p for two in zip(*(problems(n, self.seed, each) for each in splits)) for p in two]
+        exam = of_both(100, 'validation', 'feedback_validation')
         for side, some in ('train', problems(self.examples, self.seed)), ('val', exam):
             write(self.folder / f'examples/{side}.jsonl', [{'messages': to_messages(p)} for p in some])
         write(self.folder / 'exam.jsonl', map(asked, exam))
-        prompts = [*map(asked, of_both(ROUNDS * PROMPTS // 2, self.seed, 'review', 'feedback'))]
+        prompts = [*map(asked, of_both(ROUNDS * PROMPTS // 2, 'review', 'feedback'))]
         for i in range(ROUNDS):
             write(self.folder / f'prompts_{i}.jsonl', prompts[i * PROMPTS:(i + 1) * PROMPTS])
         write(self.folder / 'rl_prompts.jsonl', prompts[:2000])     # rl.py first tries the tests of all
         write(self.folder / 'test.jsonl', [asked(p) for split, n in KINDS.values() for p in problems(n, 0, split)])
         write(self.folder / 'test_8.jsonl', read(self.folder / 'test.jsonl')[:200])
 
-    def sft(self, start, data, out, *flags, script='sft.py'):
+    def sft(self, start, data, out, *flags, bug=''):
+        """Run sft.py, or a copy in which one line is wrong."""
+        right, wrong = BUGS.get(bug, ('', ''))
+        code = pathlib.Path(ROOT, 'sft.py').read_text(encoding='utf-8')
+        assert not bug or code.count(right) == 1, f'sft.py has no longer one line {right}'
+        script = self.folder / f'{bug}_sft.py'
+        script.write_text(code.replace(right, wrong) if bug else code, encoding='utf-8')
         return call(script, 'config/quickstart_sft.py', '--base_dir=', '--overwrite=True', f'--init_from={start}',
                     f'--data_dir={data}', f'--out_dir={out}', f'--seed={self.seed}', '--eval_interval=2000',
                     '--micro_batch_size=8', *flags)
@@ -125,10 +126,6 @@ class Race:
     def answer(self, model, prompts, out, *flags):
         return call('eval.py', '--tasks=own', f'--ckpt={model}', f'--data={prompts}', f'--out={out}/eval.json',
                     '--allow_code_execution=True', '--batch_size=128', '--max_new_tokens=64', *flags)
-
-    def mine(self, model, out, number, n_answers):
-        return self.answer(model, self.folder / f'prompts_{number}.jsonl', out, f'--num_samples={n_answers}',
-                           '--temperature=1.0', f'--seed={self.seed + number}')
 
     def make(self, run):
         """Make a model, and what it starts from. Return the seconds, without those of its start."""
@@ -138,23 +135,24 @@ class Race:
             return float((out / 'seconds').read_text())
         name, _, bug = run.partition('_')
         if name == 'sft':
-            self.make_base()
-            self.make_data()
             start = self.base / 'model'
+            if not (start / 'seconds').exists():
+                self.make_base()
+            self.make_data()
         else:
             self.make('sft')
-        script = with_bug(bug, out) if bug else 'sft.py'
         if name == 'sft':
-            seconds = self.sft(start, examples, out, f'--epochs={EPOCHS[self.examples]}', script=script)
+            seconds = self.sft(start, examples, out, f'--epochs={EPOCHS[self.examples]}', bug=bug)
         elif name == 'more':        # as many steps as SFT on 2,000 examples, whatever their number
-            seconds = self.sft(start, examples, out, '--learning_rate=1e-3', '--max_steps=372', script=script)
+            seconds = self.sft(start, examples, out, '--learning_rate=1e-3', '--max_steps=372', bug=bug)
         elif name == 'rl':
             seconds = call('rl.py', 'config/quickstart_rl.py', '--allow_code_execution=True', '--overwrite=True',
                            f'--init_from={start}', f'--reward={self.folder}/rl_prompts.jsonl',
                            f'--held_out={self.folder}/exam.jsonl', f'--out_dir={out}', f'--seed={self.seed}',
                            '--eval_interval=100', '--save_interval=100')
         elif name == 'dpo':
-            seconds = self.mine(start, f'{out}_mined', 0, DPO_ANSWERS)
+            seconds = self.answer(start, self.folder / 'prompts_0.jsonl', f'{out}_mined', '--num_samples=3',
+                                  '--temperature=1.0', f'--seed={self.seed}')
             seconds += call('prepare.py', '--kind=preference', f'--source={out}_mined/samples.jsonl', '--prefer=both',
                             '--dedup=exact', f'--out_dir={out}_mined/pairs', '--overwrite=True')
             seconds += call('dpo.py', 'config/quickstart_dpo.py', '--overwrite=True', f'--init_from={start}',
@@ -163,7 +161,8 @@ class Race:
             seconds = 0
             for i in range(ROUNDS):
                 mined = pathlib.Path(f'{out}_mined_{i}')
-                seconds += self.mine(start, mined, i, 1)
+                seconds += self.answer(start, self.folder / f'prompts_{i}.jsonl', mined, '--num_samples=1',
+                                       '--temperature=1.0', f'--seed={self.seed + i}')
                 passed = [{'messages': [*row['messages'], {'role': 'assistant', 'content': row['completion']}]}
                           for row in read(mined / 'samples.jsonl') if row['outcome'] == 'passed']
                 write(mined / 'data/train.jsonl', passed + read(examples / 'train.jsonl'))
@@ -191,51 +190,71 @@ class Race:
                 'machine': f'{chain_report.machine()}, commit {chain_report.commit()}'}
 
 
-def with_bug(name, out):
-    """Return a copy of sft.py in which one line is wrong."""
-    right, wrong = BUGS[name]
-    code = pathlib.Path(ROOT, 'sft.py').read_text(encoding='utf-8')
-    assert code.count(right) == 1, f'sft.py has no longer one line {right}'
-    path = out.with_suffix('.py')
-    path.write_text(code.replace(right, wrong), encoding='utf-8')
-    return str(path)
-
-
-# --- all runs -----------------------------------------------------------------------------------------------
-def rows():
-    return read(ROWS) if ROWS.exists() else []
-
-
-def run_base(folder, pattern, seed, conditions):
+# --- all runs, and what they say ----------------------------------------------------------------------------
+def run_base(pattern, seed, conditions):
     """Run what has no line yet of one base."""
     for examples, runs in conditions:
         for run in ('sft', *runs):
-            key = {'seed': seed, 'pattern': pattern, 'examples': examples, 'run': run}
-            if any(key.items() <= row.items() for row in rows()):
-                continue
-            row = Race(folder, pattern, seed, examples).measure(run)
-            with lock, open(ROWS, 'a', encoding='utf-8') as f:
-                print(json.dumps(row), file=f)
-            print(json.dumps(row), flush=True)
+            if (pattern, examples, run, seed) not in found():
+                row = Race(pattern, seed, examples).measure(run)
+                with lock, open(ROWS, 'a', encoding='utf-8') as f:
+                    print(json.dumps(row), file=f)
+                print(json.dumps(row), flush=True)
+
+
+def found():
+    """Return the lines of ROWS, each with its key."""
+    return {(row['pattern'], row['examples'], row['run'], row['seed']): row for row in read(ROWS)}
+
+
+def interval(values):
+    """Return '+5.5 (2.9 to 8.1)': the mean over bases and its interval."""
+    mean, n = np.mean(values), len(values)
+    half = T_95[n] * np.std(values, ddof=1) / n ** 0.5 if n > 1 else np.nan
+    return f'{mean:+.1f} ({mean - half:.1f} to {mean + half:.1f})'
+
+
+def tell(experiment):
+    """Print the tables of an experiment, and draw its picture: practice tasks, solved greedily."""
+    rows, drawn = found(), plt.figure(figsize=(8.8, 4)).gca()
+    names = [*KINDS, 'pass@1', 'pass@8']
+    conditions = sorted(EXPERIMENTS[experiment], key=lambda condition: condition[1])
+    for x, (pattern, examples, runs) in enumerate(conditions):
+        seeds = [seed for *key, seed in rows if key == [pattern, examples, runs[-1]]]       # those that are complete
+        of = lambda run, name: np.array([rows[pattern, examples, run, seed][name] for seed in seeds])
+        print(f'\n{pattern}, {examples:,} examples, {len(seeds)} bases: in brackets the 95% interval of the gain\n')
+        print(f'| run | seconds | {" | ".join(names)} | practice tasks, minus more |')
+        print('|---' * (len(names) + 3) + '|')
+        for run in ('sft', *runs) if seeds else ():
+            cells = [f'{of(run, name).mean():.1f}, {interval(of(run, name) - of("sft", name))}' for name in names]
+            beside = interval(of(run, 'practice tasks') - of('more', 'practice tasks'))
+            print(f'| {run} | {of(run, "seconds").mean():.0f} | {" | ".join(cells)} | {beside} |')
+            color = f'C{("sft", *ARMS, *BUGGY).index(run)}'
+            drawn.plot([x] * len(seeds), of(run, 'practice tasks'), '.', color=color, alpha=0.4)
+            drawn.plot(x, of(run, 'practice tasks').mean(), 'o', color=color, label=run if x == 0 else None)
+    drawn.set_xticks(range(len(conditions)), [f'{pattern},\n{n:,} examples' for pattern, n, runs in conditions])
+    drawn.set_ylabel('practice tasks solved, %')
+    drawn.legend(ncols=3)
+    drawn.figure.savefig(f'{ROOT}/docs/img/practice_{experiment}.svg', bbox_inches='tight')
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('experiment', choices=EXPERIMENTS)
     parser.add_argument('--seeds', default='0,1,2,3,4', help='of the bases')
-    parser.add_argument('--folder', default='out/practice', help='of all models')
     parser.add_argument('--workers', type=int, default=2, help='runs at a time, one thread each')
     args = parser.parse_args()
-    seeds = [int(seed) for seed in args.seeds.split(',') if seed]
     bases = collections.defaultdict(list)
-    for seed in seeds:
+    for seed in filter(None, args.seeds.split(',')):
         for pattern, examples, runs in EXPERIMENTS[args.experiment]:
-            bases[pattern, seed].append((examples, runs))
+            bases[pattern, int(seed)].append((examples, runs))
+    ROWS.touch()
     with concurrent.futures.ThreadPoolExecutor(args.workers) as pool:
-        waiting = [pool.submit(run_base, pathlib.Path(ROOT, args.folder), pattern, seed, conditions)
+        waiting = [pool.submit(run_base, pattern, seed, conditions)
                    for (pattern, seed), conditions in sorted(bases.items(), key=lambda base: base[0][0] == 'cl100k')]
         for done in waiting:
             done.result()
+    tell(args.experiment)
 
 
 if __name__ == '__main__':
