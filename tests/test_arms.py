@@ -7,6 +7,7 @@ from conftest import ROOT, read_rows
 
 sys.path.append(str(ROOT / 'bench'))
 import arms  # noqa: E402
+import practice  # noqa: E402
 
 
 def test_a_challenger_needs_a_lower_loss_in_hardly_more_time():
@@ -24,6 +25,13 @@ def test_a_challenger_needs_a_lower_loss_in_hardly_more_time():
 def test_the_patch_of_each_row_of_the_board_applies_to_the_code_of_today():
     for path in (ROOT / 'bench/records').glob('*.diff'):
         subprocess.run(['git', 'apply', '--check', path], cwd=ROOT, check=True)
+
+
+def test_each_bug_that_the_race_plants_changes_one_line_of_sft():
+    code = (ROOT / 'sft.py').read_text(encoding='utf-8')
+    for right, wrong in practice.BUGS.values():
+        assert code.count(right) == 1
+        compile(code.replace(right, wrong), 'sft.py', 'exec')
 
 
 @pytest.mark.slow
