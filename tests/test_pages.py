@@ -167,6 +167,8 @@ def test_every_command_uses_settings_and_configs_that_exist():
         run_sh = run_sh.replace(f'${name}', value.strip("'\""))
     run_sh = commands(f'```bash\n{run_sh}```')
     assert {'prepare.py', 'sft.py', 'dpo.py', 'rl.py', 'eval.py'} <= {*map(script_of, run_sh)}
+    shares = [*map(int, re.search(r'^shares=\((.*)\)', text_of('run.sh'), re.M)[1].split())]
+    assert (len(shares), sum(shares)) == (len(run_sh), 100)     # what run.sh says of the time left
     texts = {**PAGES, **SCRIPTS, **texts_of('config/*.py')}
     typed = run_sh + [command for text in texts.values() for command in commands(text)]
     assert len(typed) > 100
