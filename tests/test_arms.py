@@ -22,6 +22,14 @@ def test_a_challenger_needs_a_lower_loss_in_hardly_more_time():
         assert [*arms.against(record, challenger)] == reasons
 
 
+def test_a_patch_costs_what_it_adds_minus_what_it_removes(tmp_path):
+    first, second = (ROOT / 'tests/requirements.txt').read_text(encoding='utf-8').splitlines()[:2]
+    (tmp_path / 'my.diff').write_text(f'--- a/tests/requirements.txt\n+++ b/tests/requirements.txt\n'
+                                      f'@@ -1,2 +1,4 @@\n {first}\n-{second}\n+a\n+b\n+c\n',
+                                      encoding='utf-8')
+    assert arms.lines_of(tmp_path / 'my.diff') == 2
+
+
 def test_the_patch_of_each_row_of_the_board_applies_to_the_code_of_today():
     for path in (ROOT / 'bench/records').glob('*.diff'):
         subprocess.run(['git', 'apply', '--check', path], cwd=ROOT, check=True)
