@@ -30,6 +30,8 @@ def require(condition, sentence):
 
 def configure(script, bounds=()):
     """Apply sys.argv to script, a script's globals(). Return {setting: value}."""
+    if hasattr(sys.stdout, 'reconfigure'):      # not in a notebook
+        sys.stdout.reconfigure(errors='replace')        # what a terminal can't show becomes a ?
     above = pathlib.Path(script['__file__']).read_text('utf-8').partition('configure(globals()')[0]
     settings = re.findall(r'^([a-z]\w*)(: .+?)? = (.+)', above, re.M)
     if {'-h', '--help'} & {*sys.argv}:

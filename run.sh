@@ -25,9 +25,9 @@ gone=0
 python() {      # the commands below are what you would type
     local left=''
     if [ $gone -ge 20 ]; then
-        left=", about $(((SECONDS - began) * (100 - gone) / gone / 60 + 1)) to go"
+        left=", about $(( (SECONDS - began) * (100 - gone) / gone / 60 + 1 )) minutes to go"
     fi
-    printf '\n== %d of %d (%d%% of the time), after %d minutes%s: python %s\n' \
+    printf '\n== %d of %d (%d%% of our time), after %d minutes%s: python %s\n' \
         $((n + 1)) ${#shares[@]} "${shares[n]}" $((SECONDS / 60)) "$left" "$*"
     gone=$((gone + shares[n]))
     n=$((n + 1))

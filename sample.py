@@ -159,7 +159,6 @@ def instead_of(path):
 
 
 configure(globals(), BOUNDS)                    # config files and flags replace the settings
-sys.stdout.reconfigure(errors='replace')        # what a terminal cannot show becomes a ?
 require(len(set_by.keys() & {'prompt', 'prompt_file', 'prompts'}) < 2,
         'give one of --prompt, --prompt_file and --prompts')
 require(not {'sweep', 'temperature'} <= set_by.keys(), 'give one of --sweep and --temperature')

@@ -15,27 +15,30 @@ the cores each, so other work on the machine slows both down. The last line that
 """
 import argparse, concurrent.futures, contextlib, datetime, json, math, os, pathlib, runpy, shlex
 import statistics, subprocess, sys, tempfile, time
+import torch
 from peers import ROOT
 from extras import chain_report
 
 SEEDS = '0,1,2,3,4'                         # with fewer than five, no difference counts
 LIMITS = {'seconds': 1.1, 'tokens': 1, 'context': 1}    # of a challenger, as multiples of the record's
 RECORDS = pathlib.Path(ROOT, 'bench/records.md')
+running = []        # all processes that were started
 
 
 # --- one run ------------------------------------------------------------------------------------------------
-def stop(mistake):
-    print(f'error: {mistake}', file=sys.stderr)
-    sys.exit(2)
+class Mistake(Exception):
+    """What the user can mend, in one sentence."""
 
 
 def call(*command, threads=1):
     """Run a command. If it fails, its last line is the mistake."""
-    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True,
-                          env=os.environ | {'OMP_NUM_THREADS': str(threads)})
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ['it printed nothing'])[-1]
-        stop(f'{last.removeprefix("error: ")} (from {shlex.join(command[:4])})')
+    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env=os.environ | {'OMP_NUM_THREADS': str(threads)})
+    running.append(process)
+    _, said = process.communicate()
+    if process.returncode:
+        last = (said.strip().splitlines() or ['it printed nothing'])[-1]
+        raise Mistake(f'{last.removeprefix("error: ")} (from {shlex.join(command[:4])})')
 
 
 @contextlib.contextmanager
@@ -52,10 +55,13 @@ def checkout(patch):
 
 
 def lines_of(patch):
-    """Return how many lines a patch adds, minus those it removes."""
-    done = subprocess.run(['git', 'apply', '--numstat', patch], cwd=ROOT, text=True, capture_output=True)
-    counts = [line.split() for line in done.stdout.splitlines()]
-    return sum(int(added) - int(removed) for added, removed, path in counts)
+    """Return how many lines a patch adds, minus those it removes; '' adds none."""
+    if not patch:
+        return 0
+    done = subprocess.run(['git', 'apply', '--numstat', os.path.abspath(patch)], cwd=ROOT, text=True,
+                          capture_output=True)
+    counts = [line.split('\t')[:2] for line in done.stdout.splitlines()]
+    return sum(int(added) - int(removed) for added, removed in counts if added != '-')     # - is a binary file
 
 
 def one_run(code, words, data, seed, threads):
@@ -115,7 +121,7 @@ def words_of(name):
     lines = RECORDS.read_text(encoding='utf-8').splitlines()
     rows = {line.split('|')[1].strip(): line for line in lines if line.startswith('|') and '`' in line}
     if name not in rows:
-        stop(f'--record={name}: {RECORDS} has no such row; it has {", ".join(rows)}')
+        raise Mistake(f'--record={name}: {RECORDS} has no such row; it has {", ".join(rows)}')
     return shlex.split(rows[name].rsplit('`', 2)[1])
 
 
@@ -132,7 +138,7 @@ def main():
     args = parser.parse_args()
 
     if args.a and args.record:
-        stop(f'--a={args.a} does not go with --record={args.record}, which is variant a; use --b')
+        raise Mistake(f'--a={args.a} does not go with --record={args.record}, which is variant a; use --b')
     words = [args.config, f'--max_steps={args.steps}', f'--warmup_steps={max(1, args.steps // 10)}',
              f'--eval_interval={args.steps}', f'--save_interval={args.steps}', *shlex.split(args.a)]
     old_patch = ''
@@ -146,17 +152,25 @@ def main():
     preset = runpy.run_path(os.path.join(ROOT, words[0]))
     data = os.path.join(ROOT, args.data_dir or preset.get('data_dir', ''))
     if not os.path.exists(f'{data}/meta.json'):
-        stop(f'{data} has no prepared data; give --data_dir, or run: {preset.get("_data_from")}')
-    where = f'{chain_report.machine()}, commit {chain_report.commit()}'
+        raise Mistake(f'{data} has no prepared data; give --data_dir, or run: {preset.get("_data_from")}')
 
     runs = {name: [] for name in variants}
-    threads = max(1, os.cpu_count() // len(variants))
+    threads = int(os.environ.get('OMP_NUM_THREADS') or max(1, os.cpu_count() // len(variants)))
+    torch.set_num_threads(threads)      # of the runs, for the next line
+    where = f'{chain_report.machine()}, commit {chain_report.commit()}'
+    n_lines = lines_of(args.patch) - lines_of(old_patch) if args.patch else 0
     with contextlib.ExitStack() as stack:
         code = {name: stack.enter_context(checkout(patch)) for name, (_, patch) in variants.items()}
         pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(len(variants)))
         for seed in args.seeds.split(','):
             now = {name: pool.submit(one_run, code[name], flags, data, seed, threads)
                    for name, (flags, _) in variants.items()}
+            done, _ = concurrent.futures.wait(now.values(), return_when=concurrent.futures.FIRST_EXCEPTION)
+            if any(run.exception() for run in done):
+                for process in running:                 # nobody waits for the other run
+                    process.terminate()
+            for run in done:
+                run.result()                            # raises the first mistake
             for name, run in now.items():
                 runs[name].append(run.result())
             last = ' and '.join(f'{its[-1]["bits"]:.4f}' for its in runs.values())
@@ -170,7 +184,7 @@ def main():
         mean, error, verdict = difference(losses['a'], losses['b'])
         print(f'b - a: {mean:+.4f} ± {error:.4f}: {verdict}')
         result |= {'difference': mean, 'error': None if math.isnan(error) else error, 'verdict': verdict,
-                   'lines': lines_of(args.patch) if args.patch else 0}
+                   'lines': n_lines}
     if args.record:
         name = args.record
         if 'b' in variants:
@@ -184,4 +198,8 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except Mistake as mistake:
+        print(f'error: {mistake}', file=sys.stderr)
+        sys.exit(2)

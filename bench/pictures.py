@@ -10,11 +10,13 @@ idea (what drew those is in 97e99de) or show an older measurement (race and exam
 picture whose files are missing stays as it is. To draw turning_green, which moves, programs that the models
 wrote run in extras/sandbox.py. Lengths are pixels, from the top left.
 """
-import html, json, pathlib, re, subprocess, sys, textwrap
+import functools, html, json, pathlib, re, subprocess, sys, textwrap
+import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 from peers import ROOT
 from extras import grading, problems, sandbox
+import practice
 
 WIDTH, LEFT = 880, 28
 INK, GREY, LINE, PALE = '#1f2328', '#59636e', '#d0d7de', '#eef1f4'
@@ -205,8 +207,26 @@ def page(path=f'{ROOT}/docs/img/page.png'):
     picture.quantize(32, Image.Quantize.FASTOCTREE, dither=0).save(path, optimize=True)
 
 
+def practiced(experiment):
+    """Draw practice tasks, solved greedily: a small dot for each base, a large one for their mean."""
+    path = f'{ROOT}/docs/img/practice_{experiment}.svg'
+    rows, drawn, named = practice.found(practice.ROWS), plt.figure(figsize=(8.8, 4)).gca(), {}
+    conditions = sorted(practice.EXPERIMENTS[experiment], key=lambda condition: condition[1])
+    for x, (pattern, examples, runs) in enumerate(conditions):
+        for i, run in enumerate(['sft', *practice.ARMS, *practice.BUGGY]):
+            solved = [row['practice tasks'] for key, row in rows.items() if key[:3] == (pattern, examples, run)]
+            if solved and run in ('sft', *runs):
+                drawn.plot([x + i / 12] * len(solved), solved, '.', color=f'C{i}', alpha=0.5)
+                named[run], = drawn.plot(x + i / 12, np.mean(solved), 'o', color=f'C{i}')
+    drawn.set_xticks(range(len(conditions)), [f'{pattern},\n{n:,} examples' for pattern, n, runs in conditions])
+    drawn.set_ylabel('practice tasks solved, %')
+    drawn.legend(named.values(), named, ncols=3)
+    drawn.figure.savefig(path, bbox_inches='tight')
+
+
 CARDS = {p.__name__: p for p in (turning_green, funnel)}
 PICTURES = {p.__name__: p for p in (dashboard, page)}
+PICTURES |= {name: functools.partial(practiced, name) for name in practice.EXPERIMENTS}
 
 
 if __name__ == '__main__':

@@ -6,36 +6,38 @@ seed of its own for the tokenizer, the base model, SFT, and all that follows.
     python bench/practice.py patterns       # one line of a regular expression: what may join a word?
     python bench/practice.py examples       # from 250 examples to 30,000: where does a method stop paying?
     python bench/practice.py bugs           # two bugs in SFT, which once held down the baseline of papers
-    python bench/practice.py patterns --seeds=     # runs nothing: the tables and the picture again
+    python bench/practice.py patterns --seeds=     # runs nothing: the tables again; bench/pictures.py draws them
 
-Each starts from SFT of a base model, and then trains for about as many seconds as SFT took:
+Each starts from SFT of a base model. The others then train for about as many seconds as SFT on 2,000 examples took:
 
     more            SFT on the same examples again, at a third of its rate: what do the seconds alone give?
     rl              rl.py, 60 steps with Muon, on problems that have tests and no answers
-    rejection       two rounds of SFT on its own answers that passed, and the examples
+    rejection       two rounds of SFT on its own answers that passed, beside up to 2,000 of the examples
     dpo             dpo.py with an SFT term, on pairs of its own answers
+    sft_BUG         SFT with a bug; more_BUG is more SFT with it, from the right SFT
 
-A run appends a line to bench/practice.jsonl, and what has a line is not run again: start an experiment twice,
-and it goes on. The settings were chosen on validation problems. A run takes one thread; seconds are those of
-the processor. One greedy answer to each of 1,000 practice tasks, 500 example tasks and 500 unseen combinations;
-pass@8 is of eight answers at temperature 0.8 to 200 practice tasks, and pass@1 the mean of these eight. An
-interval is Student's t over the bases, 95%.
+A run appends a line to --rows, and what has a line is not run again, so an experiment goes on where it stopped.
+The settings were chosen on validation problems: the pattern `space`, 2,000 examples, and EPOCHS for 1,000 and from
+5,000 on. A run takes one thread; seconds are those of the processor. One greedy answer to each of 1,000 practice
+tasks, 500 example tasks and 500 unseen combinations; pass@8 is of eight answers at temperature 0.8 to 200 practice
+tasks, and pass@1 the mean of these eight. An interval is Student's t over the bases, 95%, for these problems.
 """
 import argparse, collections, concurrent.futures, json, os, pathlib, shutil, subprocess, sys
-import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from peers import ROOT
 from extras import chain_report, fit
 from extras.problems import problems, to_messages
 from tokenizer import PATTERN, SMALL_PATTERN, SPECIAL_TOKENS, Tokenizer
 
-ROWS = pathlib.Path(ROOT, 'bench/practice.jsonl')
 PATTERNS = {'space': SMALL_PATTERN, 'symbol': PATTERN, 'cl100k': fit.PATTERNS['cl100k']}
 ARMS = 'more', 'rl', 'rejection', 'dpo'
 EPOCHS = {250: 24, 500: 24, 1000: 12, 1500: 8, 2000: 6, 5000: 4, 15_000: 2, 30_000: 1}     # of SFT
-BUGS = {        # of micro-batches: name: a line of sft.py, and the line with the bug
-    'first': ('part.backward()', 'if i == 0: part.backward()'),
+BUGS = {        # a line of sft.py, and the same with a bug: only the first and the last micro-batch count; a mean
+    # of means, which is nearly right here, because sft.py puts answers of about the same length into a batch
+    'middle': ('part.backward()', 'if i == 0 or i + micro_batch_size >= len(mine): part.backward()'),
     'means': ('part = mean * count_targets(few) / n_targets', 'part = mean * len(few) / sum(map(len, groups))')}
+ROWS = pathlib.Path(ROOT, 'bench/practice.jsonl')
 BUGGY = tuple(f'{run}_{bug}' for run in ('sft', 'more') for bug in BUGS)
 # For each base, (pattern, examples, runs). With 1,500 examples: is the better pattern only a better start?
 EXPERIMENTS = {
@@ -45,7 +47,7 @@ EXPERIMENTS = {
 ROUNDS, PROMPTS = 2, 2400       # rejection: an answer to each of so many prompts in a round
 KINDS = {'practice tasks': ('feedback_variation', 1000), 'example tasks': ('variation', 500),
          'unseen combinations': ('cell', 500)}
-T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45}      # of so many bases
+T_95 = 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26       # of 2 bases, 3 ...
 
 
 # --- one run ------------------------------------------------------------------------------------------------
@@ -56,7 +58,7 @@ def call(*command):
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f'failed: {" ".join(command)}')
+        raise subprocess.CalledProcessError(process.returncode, command)
     return used.ru_utime + used.ru_stime
 
 
@@ -89,9 +91,9 @@ class Race:
         drawn = np.random.default_rng(self.seed).random(len(documents)) < 0.9
         some = [tokenizer.decode(ids[1:].tolist()) for ids, kept in zip(documents, drawn) if kept and len(ids)]
         self.base.mkdir(parents=True, exist_ok=True)
-        Tokenizer.train(some, 4096, SPECIAL_TOKENS, PATTERNS[self.pattern]).save(self.base / 'tokenizer.json')
+        Tokenizer.train(some, 4096, SPECIAL_TOKENS, PATTERNS[self.pattern], 1).save(self.base / 'tokenizer.json')
         call('prepare.py', f'--tokenizer={self.base}/tokenizer.json', f'--out_dir={self.base}/data',
-             '--overwrite=True')
+             '--overwrite=True', '--num_workers=1')
         seconds = call('train.py', 'config/quickstart.py', f'--data_dir={self.base}/data', f'--seed={self.seed}',
                        f'--out_dir={self.base}/model', '--overwrite=True', '--eval_interval=500')
         (self.base / 'model/seconds').write_text(f'{seconds:.0f}')
@@ -112,10 +114,8 @@ class Race:
     def sft(self, start, data, out, *flags, bug=''):
         """Run sft.py, or a copy in which one line is wrong."""
         code = pathlib.Path(ROOT, 'sft.py').read_text(encoding='utf-8')
-        if bug:
-            code = code.replace(*BUGS[bug])
         script = self.folder / f'{bug}_sft.py'
-        script.write_text(code, encoding='utf-8')
+        script.write_text(code.replace(*BUGS[bug]) if bug else code, encoding='utf-8')
         return call(script, 'config/quickstart_sft.py', '--base_dir=', '--overwrite=True', f'--init_from={start}',
                     f'--data_dir={data}', f'--out_dir={out}', f'--seed={self.seed}', '--eval_interval=2000',
                     '--micro_batch_size=8', *flags)
@@ -161,7 +161,7 @@ class Race:
                                        '--temperature=1.0', f'--seed={self.seed + i}')
                 passed = [{'messages': [*row['messages'], {'role': 'assistant', 'content': row['completion']}]}
                           for row in read(mined / 'samples.jsonl') if row['outcome'] == 'passed']
-                write(mined / 'data/train.jsonl', passed + read(examples / 'train.jsonl'))
+                write(mined / 'data/train.jsonl', passed + read(examples / 'train.jsonl')[:2000])
                 shutil.copy(examples / 'val.jsonl', mined / 'data')
                 start, before = (out if i == ROUNDS - 1 else mined / 'model'), start
                 seconds += self.sft(before, mined / 'data', start, '--learning_rate=1e-3', '--epochs=1')
@@ -183,35 +183,39 @@ class Race:
 
 
 # --- all runs, and what they say ----------------------------------------------------------------------------
-def run_base(pattern, seed, conditions):
-    """Run what has no line yet of one base."""
+def run_base(path, pattern, seed, conditions):
+    """Run what has no line yet of one base. Return whether all went well."""
     for examples, runs in conditions:
         for run in ('sft', *runs):
-            if (pattern, examples, run, seed) not in found():
-                row = Race(pattern, seed, examples).measure(run)
-                with open(ROWS, 'a', encoding='utf-8') as f:
-                    print(json.dumps(row), file=f)
-                print(json.dumps(row), flush=True)
+            if (pattern, examples, run, seed) not in found(path):
+                try:
+                    row = json.dumps(Race(pattern, seed, examples).measure(run))
+                except subprocess.CalledProcessError as error:      # its script has said why
+                    print(f'{pattern}, seed {seed}, {examples} examples, {run}: {error}', file=sys.stderr)
+                    return False
+                with open(path, 'a', encoding='utf-8') as f:
+                    f.write(row + '\n')
+                print(row, flush=True)
+    return True
 
 
-def found():
-    """Return the lines of ROWS, each with its key."""
-    return {(row['pattern'], row['examples'], row['run'], row['seed']): row for row in read(ROWS)}
+def found(path):
+    """Return the lines of a file, each with its key."""
+    rows = read(path) if path.exists() else []
+    return {(row['pattern'], row['examples'], row['run'], row['seed']): row for row in rows}
 
 
 def interval(values):
     """Return '+5.5 (2.9 to 8.1)': the mean over bases and its interval."""
     mean, n = np.mean(values), len(values)
-    half = T_95[n] * np.std(values, ddof=1) / n ** 0.5 if n > 1 else np.nan
+    half = T_95[n - 2] * np.std(values, ddof=1) / n ** 0.5 if n > 1 else np.nan
     return f'{mean:+.1f} ({mean - half:.1f} to {mean + half:.1f})'
 
 
-def tell(experiment):
-    """Print the tables of an experiment, and draw its picture: practice tasks, solved greedily."""
-    rows, drawn = found(), plt.figure(figsize=(8.8, 4)).gca()
-    names = [*KINDS, 'pass@1', 'pass@8']
-    conditions = sorted(EXPERIMENTS[experiment], key=lambda condition: condition[1])
-    for x, (pattern, examples, runs) in enumerate(conditions):
+def tell(experiment, path):
+    """Print the tables of an experiment: a table for each number of examples of a pattern."""
+    rows, names = found(path), [*KINDS, 'pass@1', 'pass@8']
+    for pattern, examples, runs in EXPERIMENTS[experiment]:
         seeds = [seed for *key, seed in rows if key == [pattern, examples, runs[-1]]]       # those that are complete
         of = lambda run, name: np.array([rows[pattern, examples, run, seed][name] for seed in seeds])
         print(f'\n{pattern}, {examples:,} examples, {len(seeds)} bases: in brackets the 95% interval of the gain\n')
@@ -221,29 +225,24 @@ def tell(experiment):
             cells = [f'{of(run, name).mean():.1f}, {interval(of(run, name) - of("sft", name))}' for name in names]
             beside = interval(of(run, 'practice tasks') - of('more', 'practice tasks'))
             print(f'| {run} | {of(run, "seconds").mean():.0f} | {" | ".join(cells)} | {beside} |')
-            color = f'C{("sft", *ARMS, *BUGGY).index(run)}'
-            drawn.plot([x] * len(seeds), of(run, 'practice tasks'), '.', color=color, alpha=0.4)
-            drawn.plot(x, of(run, 'practice tasks').mean(), 'o', color=color, label=run if x == 0 else None)
-    drawn.set_xticks(range(len(conditions)), [f'{pattern},\n{n:,} examples' for pattern, n, runs in conditions])
-    drawn.set_ylabel('practice tasks solved, %')
-    drawn.legend(ncols=3)
-    drawn.figure.savefig(f'{ROOT}/docs/img/practice_{experiment}.svg', bbox_inches='tight')
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('experiment', choices=EXPERIMENTS)
     parser.add_argument('--seeds', default='0,1,2,3,4', help='of the bases')
-    parser.add_argument('--workers', type=int, default=2, help='runs at a time, one thread each')
+    parser.add_argument('--rows', type=pathlib.Path, default=ROWS, help='results')
+    parser.add_argument('--workers', type=int, default=2, help='runs at a time')
     args = parser.parse_args()
+    torch.set_num_threads(1)        # as the runs have: a row says so
     bases = collections.defaultdict(list)
     for seed in filter(None, args.seeds.split(',')):
         for pattern, examples, runs in EXPERIMENTS[args.experiment]:
             bases[pattern, int(seed)].append((examples, runs))
-    in_order = sorted(bases, key=lambda base: base[0] == 'cl100k')      # the least wanted last
     with concurrent.futures.ThreadPoolExecutor(args.workers) as pool:
-        list(pool.map(lambda base: run_base(*base, bases[base]), in_order))
-    tell(args.experiment)
+        well = list(pool.map(lambda base: run_base(args.rows, *base, bases[base]), bases))
+    tell(args.experiment, args.rows)
+    sys.exit(not all(well))
 
 
 if __name__ == '__main__':

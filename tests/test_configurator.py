@@ -1,5 +1,6 @@
 """Settings arrive as the user meant them; an error ends a script with a code that says its kind."""
 import json
+import os
 import re
 import shutil
 import signal
@@ -55,6 +56,14 @@ def play(tmp_path):
 def result(process):
     """The settings of that script, and their preset."""
     return json.loads(ok(process).partition('RESULT ')[2])
+
+
+def test_what_a_terminal_cannot_show_becomes_a_question_mark(tmp_path):
+    shutil.copy(ROOT / 'configurator.py', tmp_path)
+    (tmp_path / 'script.py').write_text(HEAD + "print('\\u4e2d', '\\ufffd')", encoding='utf-8')
+    narrow = {**os.environ, 'PYTHONIOENCODING': 'cp1252', 'PYTHONUTF8': '0'}
+    printed = subprocess.check_output([sys.executable, 'script.py'], cwd=tmp_path, env=narrow)
+    assert printed.splitlines()[-1] == b'? ?'
 
 
 
