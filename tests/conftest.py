@@ -170,7 +170,7 @@ def metrics(out_dir):
     rows = {}
     for row in read_rows(pathlib.Path(out_dir) / 'metrics.jsonl'):
         if row.get('event') != 'resumed':
-            rows[row['step'], *row] = {k: v for k, v in row.items() if k not in TIMES}
+            rows[(row['step'], *row)] = {k: v for k, v in row.items() if k not in TIMES}
     return [*rows.values()]
 
 
