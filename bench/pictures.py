@@ -211,7 +211,8 @@ def practiced(experiment):
     """Draw practice tasks, solved greedily: a small dot for each base, a large one for their mean."""
     path = f'{ROOT}/docs/img/practice_{experiment}.svg'
     rows, drawn, named = practice.found(practice.ROWS), plt.figure(figsize=(8.8, 4)).gca(), {}
-    conditions = sorted(practice.EXPERIMENTS[experiment], key=lambda condition: condition[1])
+    conditions = [some for some in sorted(practice.EXPERIMENTS[experiment], key=lambda some: some[1])
+                  if any(key[:2] == some[:2] for key in rows)]
     for x, (pattern, examples, runs) in enumerate(conditions):
         for i, run in enumerate(['sft', *practice.ARMS, *practice.BUGGY]):
             solved = [row['practice tasks'] for key, row in rows.items() if key[:3] == (pattern, examples, run)]

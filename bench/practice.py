@@ -206,10 +206,10 @@ def found(path):
 
 
 def interval(values):
-    """Return '+5.5 (2.9 to 8.1)': the mean over bases and its interval."""
+    """Return '+5.5 (2.9 to 8.1)': the mean over bases and its interval; of one base '+5.5'."""
     mean, n = np.mean(values), len(values)
-    half = T_95[n - 2] * np.std(values, ddof=1) / n ** 0.5 if n > 1 else np.nan
-    return f'{mean:+.1f} ({mean - half:.1f} to {mean + half:.1f})'
+    half = T_95[n - 2] * np.std(values, ddof=1) / n ** 0.5 if n > 1 else 0
+    return f'{mean:+.1f}' + (n > 1) * f' ({mean - half:.1f} to {mean + half:.1f})'
 
 
 def tell(experiment, path):
@@ -218,7 +218,7 @@ def tell(experiment, path):
     for pattern, examples, runs in EXPERIMENTS[experiment]:
         seeds = [seed for *key, seed in rows if key == [pattern, examples, runs[-1]]]       # those that are complete
         of = lambda run, name: np.array([rows[pattern, examples, run, seed][name] for seed in seeds])
-        print(f'\n{pattern}, {examples:,} examples, {len(seeds)} bases: in brackets the 95% interval of the gain\n')
+        print(f'\n{pattern}, {examples:,} examples, bases: {len(seeds)}; gains over sft, and their 95% interval\n')
         print(f'| run | seconds | {" | ".join(names)} | practice tasks, minus more |')
         print('|---' * (len(names) + 3) + '|')
         for run in ('sft', *runs) if seeds else ():
