@@ -56,7 +56,7 @@ def call(*command, threads=1):
     _, said = process.communicate()
     if process.returncode:
         last = (said.strip().splitlines() or [f'it ended with {process.returncode}'])[-1]
-        raise Mistake(f'{last.removeprefix("error: ")} (from {shlex.join(command[:4])})')
+        raise Mistake(f'{last.removeprefix("error: ")} (from {shlex.join(command[:4])[:90]})')
 
 
 @contextlib.contextmanager

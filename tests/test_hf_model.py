@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import sys
 import textwrap
 
 import pytest
@@ -215,6 +216,8 @@ def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are
     """Bit for bit, though rows of q and k change places. The run `ours` was trained on chats. On a
     full disk the old file stays."""
     gguf = pytest.importorskip('gguf')
+    if sys.version_info < (3, 11):
+        pytest.skip('transformers asks for the version of gguf, which Python 3.10 does not find')
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
     tokenizer, is_chat = TOKENIZERS[name], name == 'ours'
     scaling = {'byte': (8., 1., 4., 24.), 'cl100k': (4.,)}.get(name, ())      # Llama 3.1's; linear
