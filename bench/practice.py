@@ -8,7 +8,8 @@ seed of its own for the tokenizer, the base model, SFT, and all that follows.
     python bench/practice.py bugs           # two bugs in SFT, which once held down the baseline of papers
     python bench/practice.py patterns --seeds=     # runs nothing: the tables again; bench/pictures.py draws them
 
-Each starts from SFT of a base model. The others then train for about as many seconds as SFT on 2,000 examples took:
+Each starts from SFT of a base model. The others then train for about as many seconds as it took on 2,000 examples,
+or fewer; dpo for half of them:
 
     more            SFT on the same examples again, at a third of its rate: what do the seconds alone give?
     rl              rl.py, 60 steps with Muon, on problems that have tests and no answers
