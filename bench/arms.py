@@ -18,6 +18,7 @@ import argparse, concurrent.futures, contextlib, datetime, json, math, os, pathl
 import statistics, subprocess, sys, tempfile, time
 import torch
 from peers import ROOT
+from configurator import Mistake
 from extras import chain_report
 
 SEEDS = '0,1,2,3,4'                         # with fewer than five, no difference counts
@@ -48,10 +49,6 @@ with torch.no_grad():
 
 
 # --- one run ------------------------------------------------------------------------------------------------
-class Mistake(Exception):
-    """What the user can mend, in one sentence."""
-
-
 def call(*command, threads=1):
     """Run a command. If it fails, its last line is the mistake."""
     process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -226,8 +223,4 @@ def main():
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except Mistake as mistake:
-        print(f'error: {mistake}', file=sys.stderr)
-        sys.exit(2)
+    main()

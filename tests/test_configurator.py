@@ -66,7 +66,6 @@ def test_what_a_terminal_cannot_show_becomes_a_question_mark(tmp_path):
     assert printed.splitlines()[-1] == b'? ?'
 
 
-
 # As in Python 3.14: the annotations of a module are made when it is asked for them.
 LATER = '''
 import sys, types
