@@ -26,7 +26,7 @@ tasks, and pass@1 the mean of these eight. An interval is Student's t over the b
 import argparse, collections, concurrent.futures, json, os, pathlib, shutil, subprocess, sys
 import numpy as np
 import torch
-from peers import ROOT
+from arms import MEMORY, ROOT
 from extras import chain_report, fit
 from extras.problems import problems, to_messages
 from tokenizer import PATTERN, SMALL_PATTERN, SPECIAL_TOKENS, Tokenizer
@@ -55,7 +55,7 @@ T_95 = 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26       # of 2 bases,
 def call(*command):
     """Run a script of ours with one thread. Return its seconds of the processor."""
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, cwd=ROOT,
-                               env=os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': ROOT})
+                               env=os.environ | MEMORY | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': ROOT})
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
