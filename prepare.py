@@ -65,7 +65,7 @@ write: Literal['bins', 'text'] = 'bins'  # text: shards/*.jsonl.gz, for train.py
 temperature = 1.0               # for sources without weights; above 1: more equal parts
 url_block = ''                  # file of domains to drop, one a line
 url_allow = ''                  # file of domains that are never dropped
-licences = ''                   # the only licenses to keep: mit,bsd,unknown,...; '' = all
+licences = ''                   # the only licenses to keep: mit,apache-2.0,unknown; '' = all
 languages = ''                  # such as en,de: drop prose and chat clearly in another one
 perplexity_reference = ''       # good text: its n-grams predict each document
 min_bits = 0.5                  # perplexity: bits per byte; documents below it are boilerplate
@@ -101,7 +101,7 @@ OTHER_CODE = tuple('.c .h .cc .cpp .cxx .hpp .cs .java .kt .scala .swift .js .js
 OF_OTHERS = set('node_modules bower_components site-packages dist-packages __pycache__'.split())
 STDLIB_TESTS = {'test', 'tests', 'idle_test'}
 SHARD = 16_000_000              # bytes
-N_PIECES = 8                    # of the lines of a larger .jsonl: that many processes can share it
+N_PIECES = 8                    # of a larger .jsonl, each of every eighth line: processes share it
 
 
 def files_under(top, pattern, skip, passed_over):
@@ -277,19 +277,20 @@ def shape_of(row, error):
             'one list of such records')
 
 
-def text_of(record, names=TEXT_NAMES, notes=None):
+def text_of(record, names=TEXT_NAMES, columns=None):
     """Return the text of a record. An empty column hides no other. If no column has a usual name,
-    the only long one is the text, unless the record looks like a conversation: notes counts it."""
+    the only long one is the text, unless the record looks like a conversation. columns, {name:
+    records}, remembers it for the records that follow."""
     record = record if isinstance(record, dict) else {'text': record}
     if names is TEXT_NAMES and not ({*TEXT_NAMES} | OF_CHATS) & record.keys():
         long = [name for name, text in record.items()
                 if isinstance(text, str) and len(text) >= 200 and ' ' in text]
-        if notes:                           # what earlier records of this shard have chosen
-            names = [*notes]
+        if columns:                         # what earlier records of this shard have chosen
+            names = [*columns]
         elif len(long) == 1:
             names = long
-        if names is not TEXT_NAMES and notes is not None:
-            notes.update({*names} & record.keys())
+        if names is not TEXT_NAMES and columns is not None:
+            columns.update({*names} & record.keys())
     texts = [record[name] for name in names if isinstance(record.get(name), str)]
     if texts:
         return next(filter(str.strip, texts), texts[0])
@@ -605,7 +606,7 @@ def hide(text, found):
 # --- clean: each document by itself ---------------------------------------------------------------
 # Shards are cut by the sizes of files alone, each is cleaned into a folder of its own, and folders
 # are read in order: the bins are the same whatever number of processes shares the work. A process
-# has one document in memory, and the parent a few numbers of each.
+# has one document in memory (of a .json list all of them), and the parent a few numbers of each.
 def check_text(document, notes):
     """Return why there is nothing to learn from: the first stage."""
     if not any(map(str.strip, document['texts'])):
@@ -679,7 +680,7 @@ def hash64(data):
 
 def hashes_of(texts, roles):
     """Return a hash that copies share, whatever their white space, and one that decides about the
-    split: of the text, or of the first question, so none that is held out is trained on."""
+    split: of the text, or of a chat's first question, whose answers are all on one side."""
     data = [text.encode() for text in texts]
     visible = [text.translate(None, b' \t\n\r\f\v') for text in data]
     first = 1 if roles[:1] == ['system'] else 0
@@ -724,7 +725,8 @@ def clean_shard(source, pieces, folder, settings):
             notes['documents of sources'][source] += 1
             if passes(document, stages, notes):
                 record = document.pop('record')
-                document |= {name: record[name] for name in FACTS if record.get(name)}
+                document |= {name: record[name] for name in FACTS
+                             if name not in document and record.get(name)}
                 texts = document['texts']
                 row = [f.tell(), size_of(document), *hashes_of(texts, document['roles']),
                        *keys_of(texts, config.dedup, config.bands, config.rows)]
@@ -1108,6 +1110,8 @@ WORK = '.prepare_py'            # in out_dir, while a run works
 # settings that change no token
 HARMLESS = {'out_dir', 'overwrite', 'num_workers', 'download_dir', 'keep_downloads', 'part',
             'audit', 'preset'}
+# settings that are used after cleaning
+LATER = set('tokenizer vocab_size gpt2_dir val_fraction write temperature min_similarity'.split())
 
 
 def check_out_dir(out_dir, config, files):
@@ -1193,7 +1197,7 @@ def is_lone_text(files):
     if len(files) == 1 and not ends_with(files[0], RECORDS):
         unreadable = OSError, EOFError, ValueError, zlib.error
         with contextlib.suppress(*unreadable), open_file(files[0]) as f:
-            return not re.search(rb'(?m)^<\|endoftext\|>\r?$', f.read(PIECE))
+            return not any(line.rstrip() == b'<|endoftext|>' for line in f)
         return True                     # it can't be read, which is said later
 
 
@@ -1271,9 +1275,11 @@ if __name__ == '__main__':
         require(is_lone or '<|endoftext|>' in tok.special, f'{tokenizer} has no <|endoftext|> to '
                 'end documents; use another, or --tokenizer=bpe')
     # meta.json, whose hash train.py remembers, gets only the settings that change the data. `state`
-    # also has what is read and which programs read it: the work of another state is done again.
+    # decides about clean shards: settings, what is read, and which programs read it. In another
+    # state they are cleaned again.
     decisive = {name: value for name, value in config.items() if name not in HARMLESS}
-    current_state = functools.partial(state_of, {**decisive, 'audit': audit}, files)
+    for_cleaning = {name: value for name, value in decisive.items() if name not in LATER}
+    current_state = functools.partial(state_of, {**for_cleaning, 'audit': audit}, files)
     state = current_state()
     work, lock = work_folder(out_dir, state, part)
     meta = {'config': decisive, 'sources': sources}
@@ -1331,7 +1337,7 @@ if __name__ == '__main__':
         results |= {f'val_{name}': in_val & (owners == name) for name in sources}
     missing = [name for name, which in of_source.items() if not which.any()]
     if missing and (kind == 'text' or in_val.all()):
-        shutil.rmtree(out_dir / WORK)       # the next run must have other settings
+        shutil.rmtree(out_dir / WORK)       # nothing is left of a run that can't succeed
         raise Mistake(f'no documents are left to train on from the source {" and ".join(missing)} '
                       f'({len(left)} in all; {lost(notes)}; of copies, the first one stays); give '
                       'more, drop fewer, or change --val_fraction')

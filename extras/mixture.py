@@ -49,6 +49,7 @@ def check(config, set_by):
     require(sum(mixing) < 2, '--temperature is for sources without weights')
     require(not any(mixing) or config['kind'] == 'text' and config['write'] == 'bins',
             'weights and --temperature need --kind=text and --write=bins')
+    require(not mixing[0] or len(sources or {}) > 1, '--temperature needs several sources')
 
 
 def passes_of(n_tokens, weights):

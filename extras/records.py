@@ -132,19 +132,20 @@ def shape_of(row, error):
             'one list of such records')
 
 
-def text_of(record, names=TEXT_NAMES, notes=None):
+def text_of(record, names=TEXT_NAMES, columns=None):
     """Return the text of a record. An empty column hides no other. If no column has a usual name,
-    the only long one is the text, unless the record looks like a conversation: notes counts it."""
+    the only long one is the text, unless the record looks like a conversation. columns, {name:
+    records}, remembers it for the records that follow."""
     record = record if isinstance(record, dict) else {'text': record}
     if names is TEXT_NAMES and not ({*TEXT_NAMES} | OF_CHATS) & record.keys():
         long = [name for name, text in record.items()
                 if isinstance(text, str) and len(text) >= 200 and ' ' in text]
-        if notes:                           # what earlier records of this shard have chosen
-            names = [*notes]
+        if columns:                         # what earlier records of this shard have chosen
+            names = [*columns]
         elif len(long) == 1:
             names = long
-        if names is not TEXT_NAMES and notes is not None:
-            notes.update({*names} & record.keys())
+        if names is not TEXT_NAMES and columns is not None:
+            columns.update({*names} & record.keys())
     texts = [record[name] for name in names if isinstance(record.get(name), str)]
     if texts:
         return next(filter(str.strip, texts), texts[0])

@@ -131,17 +131,23 @@ def start(*arguments):
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def test_however_processes_or_machines_share_the_work_the_bytes_are_the_same(folders, tmp_path):
+def test_however_processes_or_machines_share_the_work_the_bytes_are_the_same(
+        folders, source, tmp_path):
+    """What comes after cleaning needs its settings only in the last command."""
     parts, spawned, one = (tmp_path / name for name in ('parts', 'spawned', 'one'))
-    jobs = [start(*flags(folders[0], parts, f'--part={i}/2')) for i in (1, 2)]      # at once
+    jobs = [start(*flags(source, parts, f'--part={i}/2', '--val_fraction=0.3'))     # at once
+            for i in (1, 2)]
     said = [job.communicate(timeout=120)[0] for job in jobs]
     assert 'part 1/2: 6 shards are clean' in said[0] and not (parts / 'meta.json').exists()
     assert len(is_clean(parts)) == SHARDS
-    ok(run('prepare.py', *flags(folders[0], parts)))
+    for path in source.iterdir():       # other texts, same size and time: nobody reads them again
+        shutil.copy2(folders[1] / path.name, source)
+    ok(run('prepare.py', *flags(source, parts)))
     ok(run('prepare.py', *flags(folders[0], one, '--num_workers=1')))
     macos = "import sys; sys.platform = 'darwin'"                   # where processes don't fork
     ok(run('prepare.py', *flags(folders[0], spawned), before=macos))
-    assert results(parts) == results(spawned) == results(one) == results(folders[2])
+    assert results(spawned) == results(one) == results(folders[2])
+    assert results(parts)[:3] == results(one)[:3]       # its report names another folder
 
 
 def test_the_pieces_of_a_large_file_are_together_the_file(tmp_path):
@@ -348,6 +354,9 @@ def test_the_text_is_found_in_a_named_or_the_only_long_column_and_in_parts_of_a_
     (tmp_path / 'a.txt').write_text('<|endoftext|>\n'.join(f'{text}\n' for text in TEXTS))
     prepare(tmp_path / 'out', tmp_path / 'a.txt')
     assert kept(tmp_path / 'out') == sorted(TEXTS)
+    (tmp_path / 'a.txt').write_text('long ' * 900_000 + '\n<|endoftext|>\nshort\n')
+    prepare(tmp_path / 'out', tmp_path / 'a.txt', '--mode=raw')
+    assert len(kept(tmp_path / 'out')) == 2
 
 
 # --- what each stage drops ------------------------------------------------------------------------
