@@ -194,7 +194,10 @@ def models_of(stage):
     """Return the folders in out/ with a model of a stage, base or sft, first those of run.sh."""
     folders = []
     for path in pathlib.Path('out').glob('*/config.json'):
-        made = json.loads(path.read_bytes())
+        try:
+            made = json.loads(path.read_bytes())
+        except ValueError:              # a file of another program
+            continue
         # Other objectives fill gaps, and a reward model scores answers.
         writes = made.get('objective', 'clm') == 'clm' and made.get('loss_type') != 'rm'
         is_saved = any(path.with_name(name).exists() for name in ('best.pt', 'last.pt'))

@@ -37,8 +37,9 @@ license: {license}
 # {name}
 
 {origin} the settings below, at step {step}; eval.json names the step that was measured. Whoever
-publishes the weights chooses a license that the data allow (their licenses are in data.json and
-report.md) and the base, if there is one. Nothing here was tested for safety, fairness or privacy.
+publishes the weights chooses a license that the data allow (prepare.py's report.md names their
+licenses, if it ran with --audit) and the base, if there is one. Nothing here was tested for safety,
+fairness or privacy.
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -147,8 +147,8 @@ OF_PATH = {'stdlib': 'psf', 'shakespeare': 'public domain'}
 
 
 def licences(wanted, sources):
-    """Return a stage of prepare.py that notes the license of each document. licences: those to
-    keep, such as 'mit,bsd', or '' for all. sources: {name: (path, weight)}."""
+    """Return a stage of prepare.py that notes the license of each document. wanted: those to keep,
+    such as 'mit,apache-2.0,unknown', or '' for all. sources: {name: (path, weight)}."""
     wanted = {name.strip() for name in wanted.lower().split(',')} - {''}
 
     def check_licence(document, notes):

@@ -52,7 +52,8 @@ def from_samples(samples, kind, prefer='passed'):
         return str(sample.get('task')), str(sample['task_id'])
 
     for _, group in itertools.groupby(sorted(samples, key=problem_of), problem_of):
-        by_text = {s['completion']: s for s in group if s['outcome'] != 'infrastructure'}
+        by_text = {s['completion']: s for s in group
+                   if s['outcome'] not in ('infrastructure', 'ungraded')}
         prompt = next((s.get('messages') or s.get('prompt') for s in by_text.values()), None)
         passed = [text for text, s in by_text.items() if s['outcome'] == 'passed']
         failed = [text for text in by_text if text not in passed]

@@ -47,9 +47,9 @@ def open_model(path):
         model = GPT.load(path)
         tokenizer = Tokenizer.load(beside)
     except ValueError as e:
-        raise Mistake(f'--init_from={path}: {e}') from e
+        raise Mistake(e) from e
     if 'reward_head' in model.saved:
-        raise Mistake(f'--init_from={path} is a reward model, which scores texts and writes none; '
+        raise Mistake(f'{path} is a reward model, which scores texts and writes none; '
                       'start from the model that it was made of')
     if model.saved.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
         raise Mistake(f'{beside} is not the tokenizer that {path} was trained with; copy it there')

@@ -99,7 +99,7 @@ def test_of_judged_answers_passed_and_tasteful_ones_are_taught_at_most_four_of_a
     samples += sampled(2, 'g passed') + sampled(3, 'h wrong')
     samples += sampled(4, ', '.join(['x wrong', *(f'{i} passed' for i in range(9))]))
     samples += sampled(5, 'y passed!, z passed')
-    samples += sampled(1, 'a passed!, e infrastructure, f exception!')
+    samples += sampled(1, 'a passed!, e infrastructure, f exception!, i ungraded')
     # damaged; and so large that a file of texts would be cut in pieces
     samples += [{**samples[0], 'completion': None}, {'prompt': ' ' * 17_000_000}]
     out = prepared(tmp_path, 'preference', samples, '--mode=raw', f'--prefer={prefer}')
@@ -284,7 +284,7 @@ LISTED = """
 {"url": "ok.casino.net"}
 {"url": "https://www.essex.ac.uk/a"}
 {"url": "popcorn.com"}
-{"license": ["MIT", "BSD"]}
+{"license": ["MIT", "BSD"], "licence": ["MIT"]}
 {"license": null, "max_stars_repo_licenses": ["BSD"]}
 {"license": ["MIT", "GPL"]} -> licence mit, gpl
 {"license": []} -> licence unknown
@@ -309,7 +309,7 @@ def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(tmp_path)
         rows.append(({**row, 'text': f'{PROSE[0]} {len(rows)} {row["more"]}'}, reason))
     source = write_records(tmp_path / 'x.jsonl', [row for row, _ in rows])
     flags = ['--dedup=none', '--languages=en', '--max_repetition=0', '--licences=mit, BSD',
-             f'--toxic_words={tmp_path}/words', f'--url_allow={tmp_path}/allow']
+             f'--toxic_words={tmp_path}/words', f'--url_allow={tmp_path}/allow', '--audit=1']
     prepare(tmp_path / 'out', source, *flags, f'--url_block={tmp_path}/block')
     assert dropped(tmp_path / 'out') == collections.Counter(reason for _, reason in rows if reason)
     left = [row['text'].strip() for row, reason in rows if not reason]
