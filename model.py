@@ -28,7 +28,7 @@ class GPTConfig:
     n_layer: int = 12
     n_head: int = 12                # query heads
     n_kv_head: int = 0              # key/value heads, a divisor of n_head; 0 = n_head
-    n_embd: int = 768               # an even multiple of n_head, because RoPE turns pairs
+    n_embd: int = 768               # n_embd / n_head is even, because RoPE turns pairs
     n_ffn: int = 0                  # width of SwiGLU; 0 = 8/3 n_embd, to the nearest 64
     dropout: float = 0.0            # of the embedding and each sublayer's output; not in attention
     rope_theta: float = 10000.0     # RoPE's base: the larger, the slower its slowest pair turns
@@ -43,7 +43,7 @@ class GPTConfig:
 
     def __post_init__(self):
         if not self.head_dim and self.n_embd % (2 * self.n_head):
-            raise ValueError(f'n_embd={self.n_embd} is no even multiple of n_head={self.n_head}')
+            raise ValueError(f'n_embd={self.n_embd} / n_head={self.n_head} must be an even number')
         self.head_dim = self.head_dim or self.n_embd // self.n_head
         self.n_kv_head = self.n_kv_head or self.n_head
         if self.n_head % self.n_kv_head:
@@ -53,7 +53,7 @@ class GPTConfig:
 
 
 class RMSNorm(nn.RMSNorm):
-    """w * x / sqrt(mean(x^2) + eps). PyTorch's has w and eps; here float32 computes it, always."""
+    """w * x / sqrt(mean(x^2) + eps). nn.RMSNorm has w and eps; here float32 computes, always."""
     def forward(self, x):
         return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).type_as(x)
 
@@ -275,7 +275,7 @@ class GPT(nn.Module):
                 # Rows that have ended leave. Not each at once, because this copies the others.
                 idx, cache, rows = idx[is_open], cache[:, :, is_open], rows[is_open]
                 is_open = is_open[is_open]      # all of them
-            # Once the window moves, cached keys have old positions, and each token reads all of it.
+            # Once the window moves, cached keys have old positions, and each token reads it anew.
             has_moved = idx.shape[1] > self.config.block_size
             idx = idx[:, -self.config.block_size:]
             n_cached = 0 if t == 0 or has_moved else idx.shape[1] - 1
@@ -313,8 +313,12 @@ class GPT(nn.Module):
 
     def save(self, path, **more):
         """Write a .pt file that load() reads, with more entries. A crash leaves the old file."""
-        torch.save({'format': 'nanoparrot-checkpoint-1', 'model': self.state_dict(),
-                    'model_config': vars(self.config), **more}, f'{path}.tmp')
+        saved = {'format': 'nanoparrot-checkpoint-1', 'model': self.state_dict(),
+                 'model_config': vars(self.config), **more}
+        with open(f'{path}.tmp', 'wb') as f:
+            torch.save(saved, f)
+            f.flush()
+            os.fsync(f)                 # all of it is on the disk before it gets its name
         os.replace(f'{path}.tmp', path)
 
 

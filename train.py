@@ -3,12 +3,13 @@ Pretraining: a folder of token bins -> a language model. This decides its size a
 
     python train.py config/quickstart.py                            # minutes on two CPU cores
     torchrun --nproc_per_node=8 train.py config/codeparrot.py       # eight GPUs, the same program
-    python train.py --out_dir=out/base --init_from=resume           # with its settings, bit for bit
+    python train.py --out_dir=out/base --init_from=resume           # goes on, on a CPU bit for bit
 
-Lines that import extras are doors. The text of a step follows from (seed, step), and its dropout
-from (seed, step, rank), so a resumed run equals one that was never interrupted. batch_size counts
-the sequences of all devices together, such as 512 = 8 processes x 16 micro-batches x 4, so 1 and 8
-devices compute the same steps. Without dropout they differ by rounding only: by 1e-7 in float32.
+A line that imports from extras runs only if a setting asks for it. The text of a step follows from
+(seed, step), and its dropout from (seed, step, rank), so a resumed run equals one that was never
+interrupted. batch_size counts the sequences of all devices together, such as 512 = 8 processes x 16
+micro-batches x 4, so 1 and 8 devices compute the same steps. Without dropout they differ by
+rounding only: by 1e-6 in float32.
 """
 import copy, functools, hashlib, json, math, os, pathlib, shlex, signal, sys, time
 from typing import Literal
@@ -119,7 +120,7 @@ min_lr = learning_rate / 10 if min_lr is None else min_lr
 told = [os.environ.get(name) for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')]
 rank, world = (int(told[0]), int(told[1])) if all(told) else (0, 1)
 require(rank < world, f'{rank=} must be below WORLD_SIZE={world}; start them with torchrun')
-mps = torch.backends.mps.is_available() and world == 1          # no library joins several
+mps = torch.backends.mps.is_available() and world == 1          # no backend joins several
 here = ['cpu'] + ['mps'] * mps + ['cuda'] * torch.cuda.is_available()
 kind, _, number = (here[-1] if device == 'auto' else device).partition(':')     # cuda:1
 require(kind in here and f'0{number}'.isdigit(), f'{device=} is not here; try --device=auto')
@@ -150,8 +151,9 @@ try:
 except ValueError as error:
     raise Mistake(error) from None
 V = tokenizer.vocab_size
-require(meta.get('tokenizer_hash') == tokenizer.hash and vocab_size in (0, V), f'{data_dir} needs '
-        f'the ids of its tokenizer.json, and {vocab_size=} must be 0 or {V}; run prepare.py again')
+require(meta.get('tokenizer_hash') == tokenizer.hash, f'{data_dir} has ids of another tokenizer '
+        'than its tokenizer.json; run prepare.py again')
+require(vocab_size in (0, V), f'{vocab_size=}, but {data_dir} has {V} tokens; leave the flag out')
 T = block_size                  # tokens of text in a sequence; with span fewer: it adds sentinels
 hide = stream = mixture = None
 if objective != 'clm' or document_mask:
@@ -208,12 +210,14 @@ def get_batch(ids, numbers, step=None):
 
 
 # --- model: new, of the run that goes on, or of a folder ------------------------------------------
-# A model that is there decides about its shape, and a run that goes on also about its optimizer,
-# batches and seed. All these are `fixed`: a flag that says otherwise is refused.
+# A loaded model has its shape, and a run that goes on also its optimizer, batches and seed. All
+# these are `fixed`: a flag that says otherwise is refused.
 torch.manual_seed(seed)
 shape = {name: config[name] for name in vars(GPTConfig()) if name in config} | {'vocab_size': V}
 changes = {'dropout': dropout, 'causal': objective != 'mlm'}
 sources = [f'{out_dir}/last.pt', f'{out_dir}/last-1.pt'] if init_from == 'resume' else [init_from]
+require(init_from != 'resume' or any(map(os.path.exists, sources)), f'{out_dir} has no last.pt, so '
+        'no run goes on there; leave --init_from=resume out, or name another --out_dir')
 for source in sources:
     try:
         wanted = GPTConfig(**{**shape, **changes})
@@ -223,7 +227,7 @@ for source in sources:
         require(source != sources[-1], error)
         print(f'{error}; trying {sources[-1]}')
 state = model.saved if init_from == 'resume' else {}    # what a run needs to go on
-now = config | vars(wanted)             # without zeros, such as n_kv_head=0
+now = config | vars(wanted)             # with what a 0 stands for, such as n_kv_head=0
 differ = [f'--{name}={value}' for name, value in state.get('config', {}).items() if name in now
           and name not in {*set_by} | {'out_dir', 'init_from', 'overwrite', 'preset'}
           and json.dumps(now[name]) != json.dumps(value)]
@@ -231,8 +235,12 @@ require(not differ, f'{out_dir}/config.json is gone, or not of {source}; type al
         f'{shlex.join(differ)}')
 require(block_size <= model.config.block_size, f'{block_size=} is above the context of {source}, '
         f'{model.config.block_size}; make it longer: python -m extras.longer_context')
-require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash, f'{data_dir} has '
-        f'another tokenizer than {source}; use that, or python -m extras.new_vocabulary')
+is_same = model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash
+if os.path.exists(f'{source}/tokenizer.json'):      # a folder of Hugging Face names no hash
+    beside, text = Tokenizer.load(f'{source}/tokenizer.json'), meta_text.decode()
+    is_same &= beside.encode(text) == tokenizer.encode(text)
+require(is_same, f'{data_dir} has another tokenizer than {source}; use that, or '
+        'python -m extras.new_vocabulary')
 fixed = {name: getattr(model.config, name) for name in shape} | {'block_size': block_size}
 if state:
     require(state.get('data') == data_hash, f'{source} has read other data than {data_dir}')
@@ -358,7 +366,7 @@ def say(text, file='train.log'):
 
 
 def log(**row):
-    """Print figures, and append them to metrics.jsonl, whose readers take a step's last row."""
+    """Print figures, and append them to metrics.jsonl. A resumed run may write a step again."""
     row = {name: value if math.isfinite(value) else None for name, value in row.items()}
     words = [f'{name}: {value:.4g}' for name, value in row.items() if value is not None]
     say(' | '.join([f'step {step:>6}/{max_steps}', *words]))

@@ -267,6 +267,20 @@ def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are
     assert torch.allclose(angle.cos(), model.cos[5]) and torch.allclose(angle.sin(), model.sin[5])
 
 
+def test_a_run_that_begins_with_their_folder_needs_data_of_its_tokenizer(
+        base_run, data_dir, tmp_path):
+    """Their folders name no hash, and ours in their form has another one; the ids decide."""
+    model, tokenizer = GPT.load(base_run), Tokenizer.load(base_run / 'tokenizer.json')
+    other = Tokenizer.train(['low lower lowest'] * 9, 256 + 9 + len(SPECIAL_TOKENS))
+    for name, beside in ('same', tokenizer), ('other', other):
+        hf_model.write(tmp_path / name, model)
+        hf_tokenizer.write(tmp_path / name, beside, 32)
+    begin = lambda name: train(data_dir, tmp_path / 'run', f'--init_from={tmp_path}/{name}',
+                               '--max_steps=1', '--warmup_steps=0')
+    mistake(begin('other'), 'another tokenizer', 'new_vocabulary')
+    ok(begin('same'))
+
+
 # --- a longer context -----------------------------------------------------------------------------
 def test_a_longer_context_is_a_folder_from_which_train_py_goes_on(base_run, data_dir, tmp_path):
     out = tmp_path / 'longer'
