@@ -209,6 +209,8 @@ first_loss = {'dpo': math.log(2), 'ipo': 1 / (2 * beta) ** 2, 'kto': 0.5, 'rm': 
 # --- out_dir --------------------------------------------------------------------------------------
 out = pathlib.Path(out_dir)
 is_new = init_from != 'resume'
+require(is_new or (out / 'last.pt').exists(), f'{out_dir} has no last.pt, so no run goes on there; '
+        'leave --init_from=resume out, or name another --out_dir')
 ours = ('last.pt last-1.pt best.pt config.json tokenizer.json data.json metrics.jsonl samples.txt '
         'train.log eval.json samples.jsonl compare.json').split()
 old = [path for path in out.glob('*') if is_new and path.name.removesuffix('.tmp') in ours]
@@ -235,7 +237,7 @@ if dtype == 'auto':                     # older GPUs and many CPUs only emulate 
 autocast = torch.autocast(kind, torch.bfloat16, enabled=dtype == 'bfloat16')
 if world > 1:
     dist.init_process_group('nccl' if kind == 'cuda' else 'gloo')
-    dist.barrier()              # all have read config.json
+    dist.barrier()              # all read config.json before the first one replaces it
 
 # --- model ----------------------------------------------------------------------------------------
 source = pathlib.Path(init_from) if is_new else out / 'last.pt'
@@ -251,7 +253,7 @@ require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
 require(not is_new or model.config.causal and 'reward_head' not in model.saved,
         f'{source} was made with --objective=mlm or is a reward model: it writes no answers')
 start, end = (tokenizer.special[name] for name in ('<|im_start|>', '<|im_end|>'))
-# New tokens have equal rows, until training makes them differ.
+# A model of Hugging Face without these tokens got the same row for both, see extras/hf_model.py.
 require(not model.embedding.weight[start].equal(model.embedding.weight[end]), f'{source} was not '
         f'trained on <|im_start|> and <|im_end|>; first run: python sft.py --init_from={source}')
 context = model.config.block_size
@@ -273,7 +275,9 @@ def read(path):
     text = pathlib.Path(path).read_bytes()
     data_hash.update(text)
     better, worse, counts = [], [], collections.Counter()
-    for number, line in enumerate(text.rstrip().splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
         try:
             record = json.loads(line)
             prompt = record['prompt']

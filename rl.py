@@ -164,6 +164,8 @@ config['stage'] = 'rl'          # so eval.py will ask this model in conversation
 # --- out_dir --------------------------------------------------------------------------------------
 out = pathlib.Path(out_dir)
 is_new = init_from != 'resume'
+require(is_new or (out / 'last.pt').exists(), f'{out_dir} has no last.pt, so no run goes on there; '
+        'leave --init_from=resume out, or name another --out_dir')
 ours = ('last.pt last-1.pt best.pt config.json tokenizer.json data.json metrics.jsonl samples.txt '
         'train.log eval.json samples.jsonl compare.json').split()
 old = [path for path in out.glob('*') if is_new and path.name.removesuffix('.tmp') in ours]
@@ -190,7 +192,7 @@ if dtype == 'auto':                     # older GPUs and many CPUs only emulate 
 autocast = torch.autocast(kind, torch.bfloat16, enabled=dtype == 'bfloat16')
 if world > 1:
     dist.init_process_group('nccl' if kind == 'cuda' else 'gloo')
-    dist.barrier()              # all have read config.json
+    dist.barrier()              # all read config.json before the first one replaces it
 
 
 def summed(*values):
@@ -276,7 +278,8 @@ def open_lines(path, content):
 def open_tasks(source, n_held_out=0):
     """Return prompts, tuples of ids that leave room for an answer, and judge(answers), which says
     what they earn. n_held_out: built-in problems that nobody trains on; 0 = those to train on."""
-    require(source == 'problems' or os.path.exists(source), f'--reward={source} does not exist; it '
+    flag = '--reward' if source == reward else '--held_out'
+    require(source == 'problems' or os.path.exists(source), f'{flag}={source} does not exist; it '
             'is FILE.py (typed again on resume), FILE.jsonl, problems or a FOLDER, see --help')
     content = pathlib.Path(source).read_bytes() if os.path.isfile(source) else b''
     keys_of_tests = rb'"(question|tests?|test_list|regex|must_contain|must_not_contain)" *:'

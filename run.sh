@@ -3,6 +3,7 @@
 # bash run.sh tour    one text through the whole pipeline: docs/tour.md, with the values of your models
 # bash run.sh test    the tests; bash run.sh exercise [N]: functions for you to write, graded by the tests
 set -euo pipefail
+trap 'exit 130' INT     # train.py saves at Ctrl-C and ends well; nothing follows then
 cd "$(dirname "$0")"
 export PYTHONUTF8=1 TOKENIZERS_PARALLELISM=false PYTHONDONTWRITEBYTECODE=
 # Linux keeps the large blocks of memory that were freed: asking for new pages takes an eighth of a training step.

@@ -155,6 +155,8 @@ config['stage'] = 'sft'         # so eval.py will ask this model in conversation
 # --- out_dir --------------------------------------------------------------------------------------
 out = pathlib.Path(out_dir)
 is_new = init_from != 'resume'
+require(is_new or (out / 'last.pt').exists(), f'{out_dir} has no last.pt, so no run goes on there; '
+        'leave --init_from=resume out, or name another --out_dir')
 ours = ('last.pt last-1.pt best.pt config.json tokenizer.json data.json metrics.jsonl samples.txt '
         'train.log eval.json samples.jsonl compare.json').split()
 old = [path for path in out.glob('*') if is_new and path.name.removesuffix('.tmp') in ours]
@@ -181,7 +183,7 @@ if dtype == 'auto':                     # older GPUs and many CPUs only emulate 
 autocast = torch.autocast(kind, torch.bfloat16, enabled=dtype == 'bfloat16')
 if world > 1:
     dist.init_process_group('nccl' if kind == 'cuda' else 'gloo')
-    dist.barrier()              # all have read config.json
+    dist.barrier()              # all read config.json before the first one replaces it
 
 # --- model ----------------------------------------------------------------------------------------
 source = pathlib.Path(init_from) if is_new else out / 'last.pt'

@@ -280,9 +280,12 @@ SETTINGS = {'sft': '''--warmup_steps=13 => warmup_steps=13
 --loss_type=rm --beta=0.2 => --beta
 --loss_type=ipo --label_smoothing=0.1 => --label_smoothing
 --label_smoothing=0.5 => label_smoothing=0.5
---init_from=gone => python sft.py''', 'rl': '''--warmup_steps=13 => warmup_steps=13
+--init_from=gone => python sft.py
+--init_from=resume => no last.pt''', 'rl': '''--warmup_steps=13 => warmup_steps=13
 --device=tpu => --device=auto
---reward=none => FILE.py
+--reward=none => --reward=none does not exist
+--held_out=none => --held_out=none does not exist
+--init_from=resume => no last.pt
 --updates=0 => updates=0
 --num_samples=1 => num_samples=1
 --temperature=0 => temperature
