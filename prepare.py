@@ -1197,7 +1197,7 @@ def is_lone_text(files):
     if len(files) == 1 and not ends_with(files[0], RECORDS):
         unreadable = OSError, EOFError, ValueError, zlib.error
         with contextlib.suppress(*unreadable), open_file(files[0]) as f:
-            return not any(line.rstrip() == b'<|endoftext|>' for line in f)
+            return not any(re.fullmatch(rb'<\|endoftext\|>\r?\n?', line) for line in f)
         return True                     # it can't be read, which is said later
 
 
@@ -1337,7 +1337,8 @@ if __name__ == '__main__':
         results |= {f'val_{name}': in_val & (owners == name) for name in sources}
     missing = [name for name, which in of_source.items() if not which.any()]
     if missing and (kind == 'text' or in_val.all()):
-        shutil.rmtree(out_dir / WORK)       # nothing is left of a run that can't succeed
+        if not len(shard):          # else other settings may do, for which the shards are clean
+            shutil.rmtree(out_dir / WORK)
         raise Mistake(f'no documents are left to train on from the source {" and ".join(missing)} '
                       f'({len(left)} in all; {lost(notes)}; of copies, the first one stays); give '
                       'more, drop fewer, or change --val_fraction')

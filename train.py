@@ -236,9 +236,12 @@ require(not differ, f'{out_dir}/config.json is gone, or not of {source}; type al
 require(block_size <= model.config.block_size, f'{block_size=} is above the context of {source}, '
         f'{model.config.block_size}; make it longer: python -m extras.longer_context')
 is_same = model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash
-if os.path.exists(f'{source}/tokenizer.json'):      # a folder of Hugging Face names no hash
-    beside, text = Tokenizer.load(f'{source}/tokenizer.json'), meta_text.decode()
-    is_same &= beside.encode(text) == tokenizer.encode(text)
+if 'tokenizer_hash' not in model.saved and os.path.exists(f'{source}/tokenizer.json'):
+    try:                                # Hugging Face's folders name no hash
+        beside, text = Tokenizer.load(f'{source}/tokenizer.json'), meta_text.decode()
+        is_same = beside.encode(text) == tokenizer.encode(text)
+    except ValueError:                  # with char, the data have no such characters
+        is_same = False
 require(is_same, f'{data_dir} has another tokenizer than {source}; use that, or '
         'python -m extras.new_vocabulary')
 fixed = {name: getattr(model.config, name) for name in shape} | {'block_size': block_size}

@@ -24,7 +24,7 @@ def watched(stages, n, hash64):
             reason = check(document, notes)
             if reason or is_last:
                 text = '\n'.join(document['texts'])
-                sample(notes, reason or 'kept', document['path'], text, n, hash64)
+                sample(notes, reason or 'passed all rules', document['path'], text, n, hash64)
             return reason
         return watched_check
 

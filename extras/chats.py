@@ -195,8 +195,8 @@ def models_of(stage):
     folders = []
     for path in pathlib.Path('out').glob('*/config.json'):
         try:
-            made = json.loads(path.read_bytes())
-        except ValueError:              # a file of another program
+            made = dict(json.loads(path.read_bytes()))
+        except (ValueError, TypeError):         # a file of another program
             continue
         # Other objectives fill gaps, and a reward model scores answers.
         writes = made.get('objective', 'clm') == 'clm' and made.get('loss_type') != 'rm'

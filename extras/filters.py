@@ -3,7 +3,7 @@ What goes: pages of some domains, documents with other licenses, texts with many
 and texts with the problems of a benchmark. And near-copies, known by one number of 64 bits a text.
 
     python prepare.py --source=pages.jsonl --url_block=block.txt --url_allow=allow.txt
-    python prepare.py --source=MY_CODE --licences=mit,bsd,apache-2.0,unknown
+    python prepare.py --source=MY_CODE --licences=mit,apache-2.0,bsd-3-clause
     python prepare.py --source=FOLDER --toxic_words=words.txt --max_toxic=2
     python prepare.py --source=MY_CODE --decontaminate=HumanEval.jsonl.gz,mbpp.jsonl
     python prepare.py --source=FOLDER --dedup=simhash

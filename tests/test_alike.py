@@ -269,7 +269,8 @@ SETTINGS = {'sft': '''--warmup_steps=13 => warmup_steps=13
 --replay=2 => --base_dir
 --base_dir=nowhere => meta.json
 --dropout=1 => dropout
---init_from=gone => run: python train.py''', 'dpo': '''--warmup_steps=13 => warmup_steps=13
+--init_from=gone => run: python train.py
+--init_from=resume => no last.pt''', 'dpo': '''--warmup_steps=13 => warmup_steps=13
 --device=tpu => --device=auto
 --data_dir=nowhere => --kind=preference
 --block_size=1 => 0 better

@@ -75,6 +75,9 @@ def test_after_run_sh_a_missing_default_is_answered_with_what_is_there(typed, tm
                     'python prepare.py --kind=sft --out_dir=data/sft',
                     'python sft.py config/quickstart_sft.py'):
         ok(typed(command))
+    for i, text in enumerate(('{', '[1]')):             # files of other programs
+        (tmp_path / f'out/{i}').mkdir()
+        (tmp_path / f'out/{i}/config.json').write_text(text)
     kept = (tmp_path / 'out/quickstart/best.pt').read_bytes()
     for script in 'sample.py', 'eval.py':
         assert corrected(typed, f'python {script}') == f'python {script} --ckpt=out/quickstart'
@@ -98,6 +101,7 @@ def test_in_an_empty_folder_the_commands_of_mistakes_and_the_next_ones_are_the_c
     (tmp_path / 'one.txt').write_text('To be, or not to be, that is the question.\n' * 80)
     ok(typed('python prepare.py --source=one.txt --tokenizer=char'))
     ok(typed('python train.py'))
+    ok(typed('python train.py --init_from=out/base --out_dir=out/more'))
     kept = (tmp_path / 'out/base/best.pt').read_bytes()
     assert 'sft.py' in follow(typed, CHATS)
     assert (tmp_path / 'out/base/best.pt').read_bytes() == kept

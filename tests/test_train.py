@@ -116,6 +116,7 @@ def test_a_mistake_is_one_sentence_and_costs_no_run_even_with_overwrite(base, nu
     for line in REFUSED.strip().splitlines():
         flags, words = (part.split() for part in re.split(' {2,}', line))
         mistake(train(numbers, out, *BASE, '--overwrite=True', *flags, cwd=tmp_path), *words)
+    mistake(train(numbers, tmp_path / 'none', *BASE, '--init_from=resume'), 'has no last.pt')
     assert contents(out) == contents(base)
 
 
