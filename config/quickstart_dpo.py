@@ -22,4 +22,4 @@ batch_size = 32
 learning_rate = 1e-4
 nll_weight = 1.0
 warmup_steps = 0.75     # most of the steps, so that the first ones are small
-_expect = {'val_loss': (0.48, 0.68)}     # five seeds, each of all stages: 0.553 to 0.626
+_expect = {'val_loss': (0.48, 0.7)}      # five seeds, and Python 3.10 to 3.14: 0.553 to 0.643
