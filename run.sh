@@ -20,7 +20,7 @@ install() {
     fi
 }
 # What part of the time each command below takes, in percent: ours, on two cores without bfloat16.
-shares=(1 24 1 0 17 3 7 0 3 3 0 18 3 0 0 5 3 0 6 1 0 5)
+shares=(1 24 1 0 19 3 5 0 4 3 0 23 3 0 0 7 3 0 2 1 0 1)
 n=0
 gone=0
 python() {      # the commands below are what you would type
