@@ -240,7 +240,7 @@ if 'tokenizer_hash' not in model.saved and os.path.exists(f'{source}/tokenizer.j
     try:                                # Hugging Face's folders name no hash
         beside, text = Tokenizer.load(f'{source}/tokenizer.json'), meta_text.decode()
         is_same = beside.encode(text) == tokenizer.encode(text)
-    except ValueError:                  # with char, the data have no such characters
+    except ValueError:                  # a char tokenizer can't encode every text
         is_same = False
 require(is_same, f'{data_dir} has another tokenizer than {source}; use that, or '
         'python -m extras.new_vocabulary')

@@ -1,6 +1,7 @@
 """
-Look at your data: audit.md shows some documents that were kept, and some that were dropped for each
-reason. The data card in report.md says what the corpus is made of, and what a model makes of it.
+Look at your data: audit.md shows some documents that passed all rules, and some that were dropped
+for each reason. The data card in report.md says what the corpus is made of, and what a model makes
+of it.
 
     python prepare.py --source=FOLDER --audit=20
 
