@@ -8,8 +8,7 @@ seed of its own for the tokenizer, the base model, SFT, and all that follows.
     python bench/practice.py bugs           # two bugs in SFT, which once held down the baseline of papers
     python bench/practice.py patterns --seeds=     # runs nothing: the tables again; bench/pictures.py draws them
 
-Each starts from SFT of a base model. The others then train for about as many seconds as it took on 2,000 examples,
-or fewer; dpo for half of them:
+SFT comes first. The others go on from it, for as many seconds as it took on 2,000 examples or fewer, dpo for half:
 
     more            SFT on the same examples again, at a third of its rate: what do the seconds alone give?
     rl              rl.py, 60 steps with Muon, on problems that have tests and no answers
@@ -17,11 +16,11 @@ or fewer; dpo for half of them:
     dpo             dpo.py with an SFT term, on pairs of its own answers
     sft_BUG         SFT with a bug; more_BUG is more SFT with it, from the right SFT
 
-A run appends a line to --rows, and what has a line is not run again, so an experiment goes on where it stopped.
-The settings were chosen on validation problems: the pattern `space`, 2,000 examples, and EPOCHS for 1,000 and from
-5,000 on. A run takes one thread; seconds are those of the processor. One greedy answer to each of 1,000 practice
-tasks, 500 example tasks and 500 unseen combinations; pass@8 is of eight answers at temperature 0.8 to 200 practice
-tasks, and pass@1 the mean of these eight. An interval is Student's t over the bases, 95%, for these problems.
+What has a line in --rows is not run again. The settings were chosen on validation problems: the pattern `space`,
+2,000 examples, and EPOCHS for 1,000 and from 5,000 on. A run takes one thread; seconds are those of the processor.
+One greedy answer to each of 1,000 practice tasks, 500 example tasks and 500 unseen combinations; pass@8 is of eight
+answers at temperature 0.8 to 200 practice tasks, and pass@1 the mean of these eight. An interval is Student's t over
+the bases, 95%, for these problems.
 """
 import argparse, collections, concurrent.futures, json, os, pathlib, shutil, subprocess, sys
 import numpy as np
@@ -51,7 +50,6 @@ KINDS = {'practice tasks': ('feedback_variation', 1000), 'example tasks': ('vari
 T_95 = 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26       # of 2 bases, 3 ...
 
 
-# --- one run ------------------------------------------------------------------------------------------------
 def call(*command):
     """Run a script of ours with one thread. Return its seconds of the processor."""
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, cwd=ROOT,
@@ -183,7 +181,6 @@ class Race:
                 'machine': f'{chain_report.machine()}, commit {chain_report.commit()}'}
 
 
-# --- all runs, and what they say ----------------------------------------------------------------------------
 def run_base(path, pattern, seed, conditions):
     """Run what has no line yet of one base. Return whether all went well."""
     for examples, runs in conditions:
@@ -207,25 +204,28 @@ def found(path):
 
 
 def interval(values):
-    """Return '+5.5 (2.9 to 8.1)': the mean over bases and its interval; of one base '+5.5'."""
-    mean, n = np.mean(values), len(values)
+    """Return '+5.5 (2.9 to 8.1)', the mean over bases and its interval; of one base '+5.5'. NaN: not run."""
+    values = values[~np.isnan(values)]
+    mean, n = values.sum() / max(1, len(values)), len(values)
     half = T_95[n - 2] * np.std(values, ddof=1) / n ** 0.5 if n > 1 else 0
-    return f'{mean:+.1f}' + (n > 1) * f' ({mean - half:.1f} to {mean + half:.1f})'
+    return (n > 0) * f'{mean:+.1f}' + (n > 1) * f' ({mean - half:.1f} to {mean + half:.1f})'
 
 
 def tell(experiment, path):
-    """Print the tables of an experiment: a table for each number of examples of a pattern."""
-    rows, names = found(path), [*KINDS, 'pass@1', 'pass@8']
-    for pattern, examples, runs in EXPERIMENTS[experiment]:
-        seeds = [seed for *key, seed in rows if key == [pattern, examples, runs[-1]]]       # those that are complete
-        of = lambda run, name: np.array([rows[pattern, examples, run, seed][name] for seed in seeds])
-        print(f'\n{pattern}, {examples:,} examples, bases: {len(seeds)}; gains over sft, and their 95% interval\n')
-        print(f'| run | seconds | {" | ".join(names)} | practice tasks, minus more |')
-        print('|---' * (len(names) + 3) + '|')
-        for run in ('sft', *runs) if seeds else ():
-            cells = [f'{of(run, name).mean():.1f}, {interval(of(run, name) - of("sft", name))}' for name in names]
-            beside = interval(of(run, 'practice tasks') - of('more', 'practice tasks'))
-            print(f'| {run} | {of(run, "seconds").mean():.0f} | {" | ".join(cells)} | {beside} |')
+    """Print a table for each pattern and number of examples. The last two columns: the first table minus this one."""
+    rows, names, task = found(path), [*KINDS, 'pass@1', 'pass@8'], 'practice tasks'
+    seeds, first = sorted({key[-1] for key in rows}), EXPERIMENTS[experiment][0]
+    heads = 'run', 'bases', 'seconds', *names, f'{task}, minus more', f'first table: {task}', 'its minus more'
+    for here in EXPERIMENTS[experiment]:
+        print('\n{}, {:,} examples: SFT, and gains over it\n'.format(*here))
+        print('| ' + ' | '.join(heads) + ' |\n' + '|---' * len(heads) + '|')
+        for run in ('sft', *here[2]):
+            of = lambda run, name, where=here: np.array(
+                [rows.get((*where[:2], run, seed), {}).get(name, np.nan) for seed in seeds])
+            cells = [of(run, 'seconds')] + [of(run, name) - (run != 'sft') * of('sft', name) for name in names]
+            beside, there = of(run, task) - of('more', task), of(run, task, first) - of('more', task, first)
+            cells += beside, of(run, task, first) - of(run, task), there - beside
+            print(f'| {run} | {np.isfinite(cells[0]).sum()} | {" | ".join(map(interval, cells))} |')
 
 
 def main():

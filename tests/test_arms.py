@@ -42,6 +42,22 @@ def test_each_bug_that_the_race_plants_changes_one_line_of_sft():
         compile(code.replace(right, wrong), 'sft.py', 'exec')
 
 
+def test_the_race_compares_runs_of_one_base_and_leaves_out_what_was_not_run(tmp_path, capsys):
+    names = [*practice.KINDS, 'pass@1', 'pass@8']
+    solved = {('space', 'sft'): (50, 40, 60), ('space', 'more'): (51, 42, 63),
+              ('symbol', 'sft'): (30, 20), ('symbol', 'more'): (30, 21)}
+    practice.write(tmp_path / 'rows.jsonl', [
+        {'pattern': pattern, 'examples': 2000, 'run': run, 'seed': seed,
+         **dict.fromkeys(['seconds', *names], share)}
+        for (pattern, run), shares in solved.items() for seed, share in enumerate(shares)])
+    practice.tell('patterns', tmp_path / 'rows.jsonl')
+    lines = [line.split(' | ') for line in capsys.readouterr().out.splitlines()]
+    sft, more, rl = ([line for line in lines if line[0] == run] for run in ('| sft', '| more', '| rl'))
+    assert more[0][1] == '3' and more[0][3:8] == ['+2.0 (-0.5 to 4.5)'] * 5     # Student's t
+    assert sft[1][1] == '2' and sft[1][-2:] == ['+20.0 (20.0 to 20.0)', '-1.0 (-1.0 to -1.0) |']
+    assert rl[0][1] == '0' and not any(rl[0][3:-1])
+
+
 @pytest.mark.slow
 def test_the_measurements_of_a_gpu_run_whole_at_toy_sizes_on_a_cpu(tmp_path):
     subprocess.run([sys.executable, ROOT / 'bench/gpu.py', '--tiny=True', f'--out={tmp_path}'],
