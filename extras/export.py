@@ -116,10 +116,7 @@ def publish_gguf(ckpt, model, tokenizer):
     .pt file in it. Return the text to print. A model of sft.py, dpo.py or rl.py is for chat, so its
     file has the chat template, and llama.cpp puts nothing before a text. Otherwise it puts
     <|endoftext|> there."""
-    try:
-        import gguf
-    except ImportError:
-        raise Mistake('a GGUF file needs the package gguf: pip install gguf') from None
+    gguf = hf_tokenizer.need('gguf', 'a GGUF file needs the package gguf')
     c = model.config
     if tokenizer.kind != 'bpe':
         raise Mistake(f'a GGUF file takes our own byte-level BPE, not a tokenizer of kind '

@@ -22,6 +22,7 @@ NAMES = {'vocab_size': 'vocab_size', 'block_size': 'max_position_embeddings',
          'head_dim': 'head_dim'}
 # qkv_bias and qk_norm of the three families that model.py can be
 KINDS = {'llama': (False, False), 'qwen2': (True, False), 'qwen3': (False, True)}
+LIBRARY = 'safetensors.torch', 'Hugging Face folders need safetensors'
 # keys of rope_scaling, in the order of model.stretch()
 LLAMA_3 = 'factor', 'low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings'
 # our names and theirs; N is the number of a block
@@ -45,14 +46,6 @@ QKV_BIAS = {                                    # in Qwen2 as well
 QK_NORM = {                                     # in Qwen3 as well
     'blocks.N.attention.norm_q.weight': 'model.layers.N.self_attn.q_norm.weight',
     'blocks.N.attention.norm_k.weight': 'model.layers.N.self_attn.k_norm.weight'}
-
-
-def import_safetensors():
-    try:
-        import safetensors.torch
-    except ImportError:
-        raise Mistake('Hugging Face folders need safetensors: pip install safetensors') from None
-    return safetensors.torch
 
 
 def names_of(config):
@@ -96,7 +89,7 @@ def read(folder):
     found = glob.glob(os.path.join(glob.escape(folder), '*.safetensors'))
     if not found:
         raise Mistake('it has no best.pt, last.pt or *.safetensors')
-    safetensors = import_safetensors()
+    safetensors = hf_tokenizer.need(*LIBRARY)
     reading = os.path.join(folder, 'config.json')
     try:
         with open(reading, encoding='utf-8') as f:
@@ -232,7 +225,7 @@ def check(model):
 
 def write(folder, model, tokenizer=None):
     """Write config.json, model.safetensors and the files of a tokenizer."""
-    safetensors = import_safetensors()
+    safetensors = hf_tokenizer.need(*LIBRARY)
     config, tensors = check(model)
     os.makedirs(folder, exist_ok=True)
     weights = os.path.join(folder, 'model.safetensors')
