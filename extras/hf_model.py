@@ -25,36 +25,23 @@ KINDS = {'llama': (False, False), 'qwen2': (True, False), 'qwen3': (False, True)
 LIBRARY = 'safetensors.torch', 'Hugging Face folders need safetensors'
 # keys of rope_scaling, in the order of model.stretch()
 LLAMA_3 = 'factor', 'low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings'
-# our names and theirs; N is the number of a block
-TENSORS = {
-    'embedding.weight': 'model.embed_tokens.weight',
-    'blocks.N.norm_1.weight': 'model.layers.N.input_layernorm.weight',
-    'blocks.N.attention.w_q.weight': 'model.layers.N.self_attn.q_proj.weight',
-    'blocks.N.attention.w_k.weight': 'model.layers.N.self_attn.k_proj.weight',
-    'blocks.N.attention.w_v.weight': 'model.layers.N.self_attn.v_proj.weight',
-    'blocks.N.attention.w_o.weight': 'model.layers.N.self_attn.o_proj.weight',
-    'blocks.N.norm_2.weight': 'model.layers.N.post_attention_layernorm.weight',
-    'blocks.N.mlp.w_gate.weight': 'model.layers.N.mlp.gate_proj.weight',
-    'blocks.N.mlp.w_up.weight': 'model.layers.N.mlp.up_proj.weight',
-    'blocks.N.mlp.w_down.weight': 'model.layers.N.mlp.down_proj.weight',
-    'norm.weight': 'model.norm.weight',
-    'head.weight': 'lm_head.weight'}
-QKV_BIAS = {                                    # in Qwen2 as well
-    'blocks.N.attention.w_q.bias': 'model.layers.N.self_attn.q_proj.bias',
-    'blocks.N.attention.w_k.bias': 'model.layers.N.self_attn.k_proj.bias',
-    'blocks.N.attention.w_v.bias': 'model.layers.N.self_attn.v_proj.bias'}
-QK_NORM = {                                     # in Qwen3 as well
-    'blocks.N.attention.norm_q.weight': 'model.layers.N.self_attn.q_norm.weight',
-    'blocks.N.attention.norm_k.weight': 'model.layers.N.self_attn.k_norm.weight'}
+# our names and theirs of a block's parts, and of the two that Qwen3 has as well
+PARTS = {'norm_1': 'input_layernorm', 'attention.w_q': 'self_attn.q_proj',
+         'attention.w_k': 'self_attn.k_proj', 'attention.w_v': 'self_attn.v_proj',
+         'attention.w_o': 'self_attn.o_proj', 'norm_2': 'post_attention_layernorm',
+         'mlp.w_gate': 'mlp.gate_proj', 'mlp.w_up': 'mlp.up_proj', 'mlp.w_down': 'mlp.down_proj'}
+QK_NORM = {'attention.norm_q': 'self_attn.q_norm', 'attention.norm_k': 'self_attn.k_norm'}
 
 
 def names_of(config):
     """Return {our name: their name} of all tensors of a model with this config."""
-    both = TENSORS | (QKV_BIAS if config['qkv_bias'] else {})
-    both |= QK_NORM if config['qk_norm'] else {}
-    return {ours.replace('.N.', f'.{i}.'): theirs.replace('.N.', f'.{i}.')
-            for ours, theirs in both.items()
-            for i in range(config['n_layer'] if '.N.' in ours else 1)}
+    names = {'embedding.weight': 'model.embed_tokens.weight'}
+    for ours, theirs in (PARTS | (QK_NORM if config['qk_norm'] else {})).items():
+        has_bias = config['qkv_bias'] and theirs.endswith(('q_proj', 'k_proj', 'v_proj'))
+        for kind in ['weight', 'bias'] if has_bias else ['weight']:
+            for i in range(config['n_layer']):
+                names[f'blocks.{i}.{ours}.{kind}'] = f'model.layers.{i}.{theirs}.{kind}'
+    return names | {'norm.weight': 'model.norm.weight', 'head.weight': 'lm_head.weight'}
 
 
 def read_config(theirs):
