@@ -102,14 +102,6 @@ def read(folder):
     return {'model_config': config, 'model': weights}
 
 
-def check_layout(config, tensors):
-    """Refuse tensors that a Llama, Qwen2 or Qwen3 of this config does not have, as after an edit of
-    model.py: other programs would run another model."""
-    if odd := names_of(config).keys() ^ tensors.keys():
-        raise Mistake(f'{min(odd)}: your model.py and a Llama differ in this tensor, so other '
-                      'programs would run another model')
-
-
 def translated(model):
     """Return what config.json and model.safetensors have to say of a GPT: a dict for JSON, and
     {their name: tensor}."""
@@ -118,8 +110,11 @@ def translated(model):
     if not kind or not config['causal']:
         raise Mistake('transformers has no model with causal=False, or with both qkv_bias and '
                       'qk_norm')
-    check_layout(config, tensors)
-    renamed = {theirs: tensors[ours] for ours, theirs in names_of(config).items()}
+    names = names_of(config)
+    if odd := names.keys() ^ tensors.keys():        # as after an edit of model.py
+        raise Mistake(f'{min(odd)}: your model.py and a Llama differ in this tensor, so other '
+                      'programs would run another model')
+    renamed = {theirs: tensors[ours] for ours, theirs in names.items()}
     for name in 'model.embed_tokens.weight', 'lm_head.weight':
         # Other programs know no rows that belong to no token.
         renamed[name] = renamed[name][:config['vocab_size']].contiguous()
