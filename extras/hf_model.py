@@ -153,11 +153,8 @@ def logits(config, tensors, idx):
         frequency = frequency / rope['factor']
     elif rope['rope_type'] == 'llama3':         # slow pairs, fast pairs, and those between
         factor, low, high, T_old = (rope[key] for key in LLAMA_3)
-        wavelength = 2 * math.pi / frequency
-        smooth = (T_old / wavelength - low) / (high - low)
-        between = (1 - smooth) * frequency / factor + smooth * frequency
-        slow = torch.where(wavelength > T_old / low, frequency / factor, between)
-        frequency = torch.where(wavelength < T_old / high, frequency, slow)
+        keep = ((T_old * frequency / (2 * math.pi) - low) / (high - low)).clamp(0, 1)
+        frequency = frequency * (keep + (1 - keep) / factor)
     angle = torch.outer(torch.arange(T), torch.cat((frequency, frequency))).to(idx.device)  # (T, D)
 
     def turn(x):
