@@ -68,17 +68,8 @@ def count_parameters(model):
     """Return {part: parameters} of a GPT."""
     count = lambda part: sum(p.numel() for p in part.parameters())
     return {'total': count(model), 'embedding': count(model.embedding),
-            'blocks': count(model.blocks), 'per block': count(model.blocks[0]),
-            'final norm': count(model.norm),
+            'per block': count(model.blocks[0]),
             'output': 0 if model.config.tie_embeddings else count(model.head)}
-
-
-def described(model):
-    """'parameters: 5,310,720; blocks: 4, of 803,328 each; ln(vocab_size=4,096) = 8.3178'"""
-    n = count_parameters(model)
-    c = model.config
-    return (f'parameters: {n["total"]:,}; blocks: {c.n_layer}, of {n["per block"]:,} each; '
-            f'ln(vocab_size={c.vocab_size:,}) = {math.log(c.vocab_size):.4f}')
 
 
 def flops_per_token(model, T):
@@ -90,7 +81,7 @@ def flops_per_token(model, T):
     return 6 * (n['total'] - n['output']) + 12 * c.n_layer * c.n_head * c.head_dim * T
 
 
-def activation_bytes(c, batch, width=2, checkpoint=False):
+def activation_bytes(c, batch, width, checkpoint):
     """Return the bytes that autograd keeps for `batch` sequences in a compiled run: the inputs of
     matrix products, because the rest is computed again. width: bytes of a value in such a product.
     checkpoint: keep the input of each block, and everything of one block at a time. Nothing grows
@@ -113,7 +104,7 @@ def paper_bytes(n_params, n_devices, stage):
     return sum(width * n_params / share for width, share in zip((12, 2, 2), shares))
 
 
-def device_bytes(model, n_devices, stage, batch, width=2, checkpoint=False):
+def device_bytes(model, n_devices, stage, batch, width, checkpoint):
     """Return the peak of bytes on a GPU: state, activations, the gradient of the logits, and the
     weights that matrix products read. Those are autocast's copies with DDP (stage 0), all weights
     with zero2 (2), and two blocks with fsdp (3): one computes while the other is gathered."""
@@ -187,8 +178,9 @@ def show(config):
 
 def print_model(model, width):
     """Print parameters, the FLOPs of a token, and the bytes of a token in the KV cache."""
-    c = model.config
-    print(f'  {described(model)}')
+    c, n = model.config, count_parameters(model)
+    print(f'  parameters: {n["total"]:,}; blocks: {c.n_layer}, of {n["per block"]:,} each; '
+          f'ln(vocab_size={c.vocab_size:,}) = {math.log(c.vocab_size):.4f}')
     flops = flops_per_token(model, c.block_size)
     of_weights = flops_per_token(model, 0)
     print(f'  {of_weights:,} + {flops - of_weights:,} = {flops:,} FLOPs per token, forward and '
