@@ -23,9 +23,9 @@ class Answer:
         self.tokenizer = tokenizer
         self.ends = re.compile(ends) if ends and isinstance(prompt, str) else None
         self.ids, self.allowed, self.n_repeated, self.before = read(tokenizer, prompt)
-        dice = random.Random(seed)
+        self.dice = random.Random(seed)
         # A healed prompt has lost its last token, so the first new one writes that again.
-        self.noise = [dice.random() for _ in range(n + (self.n_repeated > 0))]
+        self.n = n + (self.n_repeated > 0)
         self.n_written = 0
         self.text = ''
         self.is_done = False
@@ -35,7 +35,7 @@ class Answer:
         """Take in the next id."""
         is_stop = id in self.tokenizer.stop
         self.n_written += 1
-        self.is_done = is_stop or self.n_written == len(self.noise)
+        self.is_done = is_stop or self.n_written == self.n
         new = b'' if is_stop else self.tokenizer.decode_bytes([id])
         if self.n_written == 1:
             new = new[self.n_repeated:]
@@ -81,28 +81,26 @@ def write(model, tokenizer, prompts, n, ends='', max_new_tokens=256, seed=0, bat
 
 def write_batch(model, answers, temperature, top_k, top_p):
     """Write these answers."""
-    device = model.embedding.weight.device
-    tokenizer = answers[0].tokenizer
-    never = tokenizer.never_in_answers(model.config.vocab_size)
+    never = answers[0].tokenizer.never_in_answers(model.config.vocab_size)
     prompts = [torch.tensor(answer.ids[-model.config.block_size:]) for answer in answers]
     idx = pad_sequence(prompts, batch_first=True, padding_value=IGNORE, padding_side='left')
-    noise = pad_sequence([torch.tensor(answer.noise) for answer in answers], batch_first=True)
-    noise = noise.to(device)  # (B, n)
 
     def draw(logits, rows, t):
         logits[:, never] = -math.inf
         few = [answers[row] for row in rows.tolist()]
-        for row, answer in zip(logits, few):
-            if t == 0 and answer.allowed:
+        for row, answer in zip(logits, few if t == 0 else ()):
+            if answer.allowed:
                 allowed = row[answer.allowed]           # a copy
                 row.fill_(-math.inf)
                 row[answer.allowed] = allowed
-        token = sample(logits, temperature, top_k, top_p, noise[rows, t])
+        u = logits.new_tensor([answer.dice.random() for answer in few])
+        token = sample(logits, temperature, top_k, top_p, u)
         for i, (answer, id) in enumerate(zip(few, token.tolist())):
             answer.append(id)
             if answer.is_done:
                 token[i] = IGNORE       # which is a stop here, so the row leaves
         return token
 
-    for _ in model.stream(idx.to(device), noise.shape[1], draw, stop=[IGNORE]):
+    n = max(answer.n for answer in answers)
+    for _ in model.stream(idx.to(model.embedding.weight.device), n, draw, stop=[IGNORE]):
         pass
