@@ -139,11 +139,6 @@ def judged(judge, question, text):
 
 
 # --- does the harness work here? ------------------------------------------------------------------
-def tested(questions):
-    """Return the questions whose answers are programs, which have to run."""
-    return [question for question in questions if question['tests']]
-
-
 def named(question):
     """Return the task_id of a question, or else how it begins."""
     return question.get('task_id', question['messages'][-1]['content'][:60])
@@ -152,7 +147,7 @@ def named(question):
 def check(questions_of, run):
     """Return {task: questions} without the questions whose own solution fails, and what eval.json
     says of the harness: these questions, and which walls stand around programs."""
-    some = tested(sum(questions_of.values(), []))
+    some = [question for question in sum(questions_of.values(), []) if question['tests']]
     if not some:
         return questions_of, {}
     if not run:
@@ -164,25 +159,25 @@ def check(questions_of, run):
 
 
 def check_harness(questions, run):
-    """Run answers that are known to be right or wrong. Return the task_ids whose own solution
-    fails, at most one or 1%, and which walls stand around programs. run: a list of (program, tests,
-    entry point) -> their results. ValueError if right and wrong programs are not told apart."""
-    some = tested(questions)
-    if all('cell' in question for question in some):    # all pass: tests/test_problems.py
-        some = some[::math.ceil(len(some) / 20)]
-    solved = [question for question in some if question['solution']]
+    """Run answers to questions with tests that are known to be right or wrong. Return the task_ids
+    whose own solution fails, at most one or 1%, and which walls stand around programs. run: a list
+    of (program, tests, entry point) -> their results. ValueError if right and wrong programs are
+    not told apart."""
+    if all('cell' in question for question in questions):       # all pass: tests/test_problems.py
+        questions = questions[::math.ceil(len(questions) / 20)]
+    solved = [question for question in questions if question['solution']]
     empty = [trial(question, f'def {question["entry_point"] or "_"}(*args, **kwargs):\n    pass\n')
-             for question in some]
+             for question in questions]
     right = [trial(question, question['solution']) for question in solved]
     loop, *results = run([('while True:\n    pass', 'assert True', ''), *empty, *right])
 
-    for question, result in zip(some, results):
+    for question, result in zip(questions, results):
         if result.outcome == 'passed':
             raise Mistake(f'no score: the tests of {named(question)!r} pass without an answer; '
                           'they must call it, or define check(candidate) next to an '
                           '"entry_point", the name of the function')
     left_out = []
-    for question, job, result in zip(solved, right, results[len(some):]):
+    for question, job, result in zip(solved, right, results[len(questions):]):
         # A solution that fails runs once more, alone, because a busy machine is slow.
         if result.outcome != 'passed' and [*run([job])][0].outcome != 'passed':
             left_out.append(named(question))

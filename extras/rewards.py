@@ -74,13 +74,13 @@ def open_tests(source, content, n_held_out, allow_code_execution, timeout, rank,
         running = [job and court.submit(*job) for job in jobs]
         return (reward_of(*case, result) for case, result in zip(cases, running))
 
-    tested = grading.tested(asked)
+    tested = [question for question in asked if question['tests']]
     if tested and not allow_code_execution:
         raise Mistake(f'{source}: judging runs programs that the model wrote; first read the top '
                       'of extras/sandbox.py, then add --allow_code_execution=True')
     # Do the tests work here? An answer that is known to be right must pass, and an empty one not.
     if tested and rank == 0:
-        grading.check_harness(tested, lambda jobs: [*sandbox.run_many(jobs, timeout)])
+        grading.check_harness(tested, lambda jobs: sandbox.run_many(jobs, timeout))
     return [question['messages'] for question in asked], judge, content
 
 
@@ -108,7 +108,7 @@ def open_scores(path, prompts, tokenizer, device, autocast):
     """Return prompts, judge(prompts, texts), which yields the scores of these texts, and bytes
     that identify both. path: a folder of dpo.py --loss_type=rm. prompts: problems, or a FILE.jsonl
     with {"prompt"} lines."""
-    remedy = ('train one: python dpo.py --loss_type=rm --out_dir=out/reward --data_dir=data/pairs')
+    remedy = 'train one: python dpo.py --loss_type=rm --out_dir=out/reward --data_dir=data/pairs'
     try:
         model = GPT.load(path, dropout=0.0).to(device).eval()
     except ValueError as error:
