@@ -190,6 +190,5 @@ def at_hand(name, folder=None):
               f'tiktoken fetches it once; GPT-2 also takes --gpt2_dir=FOLDER with '
               f'{" and ".join(FILES)}\n')
         return None
-    all_bytes = {id: token for token, id in e._mergeable_ranks.items()}
     return types.SimpleNamespace(encode=e.encode_ordinary, encode_batch=e.encode_ordinary_batch,
-                                 vocab_size=e.n_vocab, all_bytes=all_bytes)
+                                 vocab_size=e.n_vocab, all_bytes=vocabulary(e))

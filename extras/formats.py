@@ -22,10 +22,8 @@ ROWS = 100                      # of a .parquet file, in memory at a time
 
 def open_file(path):
     """Open a file to read its bytes: unpacked, and a table as lines of JSON."""
-    pieces_of = unpack
-    for ending, read in READERS.items():
-        if records.ends_with(path, ending):
-            pieces_of = read
+    found = (read for ending, read in READERS.items() if records.ends_with(path, ending))
+    pieces_of = next(found, unpack)
     return io.BufferedReader(Generated(pieces_of(path)), PIECE)
 
 
