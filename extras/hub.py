@@ -26,6 +26,8 @@ SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/
 RECORDS = re.compile(r'\.(jsonl|ndjson|jsonlines|json|parquet|csv|tsv|txt)(\.(gz|zst|bz2|xz))?$',
                      re.I)
 ABOUT = re.compile(r'(^|/)(dataset_(infos?|dict)|state|config|requirements)\.(json|txt)$')
+# a path that a server names to write elsewhere than into its folder
+UNSAFE = re.compile(r'^/|[\\:\0\n]|(^|/)\.\.(/|$)')
 # a busy server is asked again, later and later, or when its Retry-After says
 RETRY = urllib3.Retry(8, connect=1, backoff_factor=1, status_forcelist=(429, 500, 502, 503, 504))
 MOST_PAGES = 1000               # of a listing; one that goes on and on is no listing
@@ -103,7 +105,7 @@ def dataset_files(name, folder):
     for path, digest in sorted(listed.items()):
         is_asked = part in ('', path) or path.startswith(f'{part}/')
         is_asked |= fnmatch.fnmatchcase(path, part)
-        if is_asked and RECORDS.search(path) and not ABOUT.search(path) and is_safe(path):
+        if is_asked and RECORDS.search(path) and not (ABOUT.search(path) or UNSAFE.search(path)):
             files.append(f'hf:{hub()}/datasets/{dataset}/resolve/{revision}/'
                          f'{urllib.parse.quote(path)} {digest} '
                          f'{os.path.join(place, *path.split("/"))}')
@@ -131,11 +133,6 @@ def listing(url):
             if not url:
                 return
     raise Mistake(f'{url} is page {MOST_PAGES} of a list, and there is no end')
-
-
-def is_safe(path):
-    """Whether a path that a server named stays in its folder."""
-    return not path.startswith('/') and not re.search(r'[\\:\0\n]|(^|/)\.\.(/|$)', path)
 
 
 def fetch(url, digest, path):
