@@ -127,7 +127,9 @@ def publish_gguf(ckpt, model, tokenizer):
                       'the norms of Qwen3; --export=hf takes both')
     _, theirs = hf_model.check(model)           # {transformers' name: tensor}
     chat = 'stage' in model.saved.get('config', {})             # of sft.py, dpo.py or rl.py
-    pre = pre_tokenizer(tokenizer)
+    # llama.cpp's name of the tokenizer's split pattern, or None; without merges, any pattern does
+    pre = 'gpt-2' if len(tokenizer.vocab) == 256 else (
+        NAMES.get(tokenizer.pattern.removesuffix(r'|[\s\S]')))
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, c.n_layer)
     tensors = {names.get_name(name, ('.weight',)): tensor.float().cpu().numpy()
                for name, tensor in theirs.items()}
@@ -172,16 +174,9 @@ def publish_gguf(ckpt, model, tokenizer):
     return text if pre else f'{text}\nnote: {DIFFERS}'
 
 
-def pre_tokenizer(tokenizer):
-    """Return llama.cpp's name of the tokenizer's split pattern, or None."""
-    if len(tokenizer.vocab) == 256:
-        return 'gpt-2'    # any pattern does without merges
-    return NAMES.get(tokenizer.pattern.removesuffix(r'|[\s\S]'))
-
-
 def add_tokenizer(writer, tokenizer, pre, chat):
-    """Write tokens, types, merges, special ids and, for chat, the template. pre: what
-    pre_tokenizer() returns."""
+    """Write tokens, types, merges, special ids and, for chat, the template. pre: llama.cpp's name
+    of the split pattern, or None."""
     vocab = tokenizer.to_json()['vocab']                        # in GPT-2's visible form of bytes
     tokens = [*vocab, *tokenizer.special]
     types = [NORMAL] * len(vocab) + [CONTROL] * len(tokenizer.special)
