@@ -60,7 +60,7 @@ def open_tests(source, content, n_held_out, allow_code_execution, timeout, rank,
         """Return what a text earns. running: the future result of its program, or None."""
         verdict = grading.outcome(question, text, running and running.result())
         if verdict['outcome'] == 'infrastructure':
-            court.pool.shutdown(wait=False, cancel_futures=True)    # or Python would run the rest
+            court.shutdown(wait=False, cancel_futures=True)     # or Python would run the rest
             raise Mistake(f'no verdict on {question["messages"][-1]["content"]!r:.80}: its tests '
                           f'or the machine failed: {verdict["message"]}')
         return float(verdict['outcome'] == 'passed')
