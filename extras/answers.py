@@ -26,18 +26,16 @@ class Answer:
         self.dice = random.Random(seed)
         # A healed prompt has lost its last token, so the first new one writes that again.
         self.n = n + (self.n_repeated > 0)
-        self.n_written = 0
         self.text = ''
         self.is_done = False
         self.decode = codecs.getincrementaldecoder('utf-8')('replace').decode
 
-    def append(self, id):
-        """Take in the next id."""
+    def append(self, id, t):
+        """Take in token t."""
         is_stop = id in self.tokenizer.stop
-        self.n_written += 1
-        self.is_done = is_stop or self.n_written == self.n
+        self.is_done = is_stop or t + 1 == self.n
         new = b'' if is_stop else self.tokenizer.decode_bytes([id])
-        if self.n_written == 1:
+        if t == 0:
             new = new[self.n_repeated:]
         self.text += self.decode(new, final=self.is_done)       # it waits for whole characters
         # The prompt's last character may be the newline that a pattern looks back for.
@@ -96,7 +94,7 @@ def write_batch(model, answers, temperature, top_k, top_p):
         u = logits.new_tensor([answer.dice.random() for answer in few])
         token = sample(logits, temperature, top_k, top_p, u)
         for i, (answer, id) in enumerate(zip(few, token.tolist())):
-            answer.append(id)
+            answer.append(id, t)
             if answer.is_done:
                 token[i] = IGNORE       # which is a stop here, so the row leaves
         return token
