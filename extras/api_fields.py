@@ -8,6 +8,7 @@ A field that would change an answer is read or refused, because a client that is
 else than it asked for does not notice. Other fields, such as `user`, are ignored. A Mistake may
 have a second argument, a status of HTTP other than 400.
 """
+import json
 import regex
 from configurator import Mistake
 
@@ -81,19 +82,19 @@ def plain(messages):
 
 
 def read_body(headers, file):
-    """Return the body of a request: as many bytes as Content-Length says, or chunks, each behind
-    its length in hex, up to one of 0 bytes. Both at once are refused, because a proxy that looks at
-    the other header than we do would see a request where we see a body."""
+    """Return the JSON object in the body of a request: as many bytes as Content-Length says, or
+    chunks, each behind its length in hex, up to one of 0 bytes. Both at once are refused, because a
+    proxy that looks at the other header than we do would see a request where we see a body."""
     lengths, codings = (headers.get_all(name, [])
                         for name in ('Content-Length', 'Transfer-Encoding'))
     if len(lengths + codings) > 1 or codings and codings[0].strip().lower() != 'chunked':
         raise Mistake('a request needs one Content-Length, or Transfer-Encoding: chunked')
+    body, size = bytearray(), 1             # of the chunk before
     if not codings:
         length = ''.join(lengths).strip() or '0'
         if not regex.fullmatch('[0-9]{1,9}', length) or int(length) > MOST_BYTES:
             raise Mistake(f'Content-Length={length:.60} must be from 0 to {MOST_BYTES}', 413)
-        return file.read(int(length))
-    body, size = bytearray(), 1
+        body, size = file.read(int(length)), 0
     while size:
         head = regex.fullmatch(rb'([0-9a-fA-F]{1,8})[ \t]*(;.*)?\r\n', file.readline(200))
         size = int(head[1], 16) if head else 0
@@ -102,4 +103,7 @@ def read_body(headers, file):
         body += file.read(size)
         if not head or file.read(2) != b'\r\n':
             raise Mistake('the chunks of the body are cut off, malformed or end in trailers')
-    return body
+    try:
+        return dict(**json.loads(body))
+    except (ValueError, TypeError, RecursionError) as e:
+        raise Mistake(f'the body must be a JSON object in UTF-8: {str(e)[:200]}') from None

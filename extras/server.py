@@ -68,7 +68,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         path, pages = self.path.split('?')[0], self.server.pages
         self.unsent = bytearray()
         try:
-            request = self.read_json() if self.command == 'POST' else {}
+            is_post = self.command == 'POST'
+            request = api_fields.read_body(self.headers, self.rfile) if is_post else {}
             self.server.waits_since[self.connection] = math.inf     # now we do not wait for it
             host = self.headers.get('Host', '')
             if (host.partition(':')[0].lower() not in ('127.0.0.1', 'localhost')
@@ -77,7 +78,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                               'localhost or 127.0.0.1, and Origin the same', 403)
             if self.command == 'GET' and path in pages:
                 self.send(200, *pages[path])
-            elif self.command == 'POST' and path in ('/v1/completions', '/v1/chat/completions'):
+            elif is_post and path in ('/v1/completions', '/v1/chat/completions'):
                 self.answer('chat' in path, **api_fields.read(request))
             else:
                 raise Mistake(f'nothing to {self.command} at {path[:100]}; see /v1/models', 404)
@@ -94,14 +95,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(self.unsent)
 
     do_GET = do_POST = respond
-
-    def read_json(self):
-        """Return the JSON object that a client sends."""
-        body = api_fields.read_body(self.headers, self.rfile)
-        try:
-            return dict(**json.loads(body))
-        except (ValueError, TypeError, RecursionError) as e:
-            raise Mistake(f'the body must be a JSON object in UTF-8: {str(e)[:200]}') from None
 
     def answer(self, is_chat, model, prompt, messages, task_id, stop, stream, n, seed, max_tokens,
                max_completion_tokens, top_p, stream_options, logprobs, top_logprobs, **how):
