@@ -284,13 +284,13 @@ def rules_of(record):
         if 'answer' not in record:
             raise Mistake('nothing is checked, every answer would pass; give one of '
                           f'{", ".join(RULES)}, tests')
-        rules = [('answer', str(record['answer']))]
-
-    for key, value in rules:
-        if key == 'answer' and not is_number(record['answer']):
+        if not is_number(record['answer']):
             raise Mistake(f'"answer" must be a number, not {record["answer"]!r:.80}; for a text '
                           'take "must_contain" or "regex", and in a solution write #### in front '
                           'of the number')
+        rules = [('answer', str(record['answer']))]
+
+    for key, value in rules:
         RULES[key]('', value)       # an error, if the value is no pattern
         if value in ('', '.*', '^.*$'):
             raise Mistake(f'"{key}" has the value {value!r}: no answer can fail, or none can pass')
