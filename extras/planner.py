@@ -163,32 +163,39 @@ def show(config):
     if name in OLD and width == 2:
         print(f'  {name} has no bfloat16: this is the peak of float16, so train with '
               '--dtype=float16')
-    print_model(model, width)
-    print_memory(model, n_devices, memory, at_once, width)
-    print_tokens(count_parameters(model)['total'], tokens, at_hand)
-    if not at_hand:
-        print(f'  {path} is not there yet: the tokens at hand are unknown, and vocab_size is '
-              f'taken as {model.config.vocab_size:,}')
-    flops = flops_per_token(model, config['block_size']) * tokens
-    hours = flops / (MFU * n_devices * peak) / 3600
-    cost = f'${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour' if price else (
-        'its price is yours to know')
-    print(f'  {flops:.2e} FLOPs: {duration(hours)}, at {MFU:.0%} of the peak; {cost}')
-
-
-def print_model(model, width):
-    """Print parameters, the FLOPs of a token, and the bytes of a token in the KV cache."""
     c, n = model.config, count_parameters(model)
     print(f'  parameters: {n["total"]:,}; blocks: {c.n_layer}, of {n["per block"]:,} each; '
           f'ln(vocab_size={c.vocab_size:,}) = {math.log(c.vocab_size):.4f}')
-    flops = flops_per_token(model, c.block_size)
-    of_weights = flops_per_token(model, 0)
-    print(f'  {of_weights:,} + {flops - of_weights:,} = {flops:,} FLOPs per token, forward and '
+    each, of_weights = flops_per_token(model, c.block_size), flops_per_token(model, 0)
+    print(f'  {of_weights:,} + {each - of_weights:,} = {each:,} FLOPs per token, forward and '
           'backward')
     cache = 2 * c.n_layer * c.n_kv_head * c.head_dim * width
     print(f'  KV cache: {cache:,} bytes a token, {cache * c.block_size / 1e6:,.1f} MB for '
           f'{c.block_size:,}; {c.n_kv_head} of {c.n_head} heads have one: saves '
           f'{1 - c.n_kv_head / c.n_head:.0%}')
+    print_memory(model, n_devices, memory, at_once, width)
+
+    per_parameter = tokens / n['total']
+    verdict = 'about compute-optimally trained'
+    if per_parameter > 40:
+        verdict = 'over-trained'
+    if per_parameter < 10:
+        verdict = 'under-trained'
+    optimal = 20 * n['total']
+    print(f'\n  {tokens:,} tokens planned, {per_parameter:.1f} a parameter: {verdict}')
+    print(f'  {optimal:,} would be compute-optimal: 20 a parameter (Chinchilla, 2203.15556); the '
+          f'plan has {tokens / optimal:.1%} of that')
+    if at_hand:
+        print(f'  {at_hand:,} at hand, {at_hand / optimal:.1%} of that: {tokens / at_hand:.2f} '
+              'epochs (after 4, repeats teach little: 2305.16264)')
+    else:
+        print(f'  {path} is not there yet: the tokens at hand are unknown, and vocab_size is '
+              f'taken as {c.vocab_size:,}')
+    flops = each * tokens
+    hours = flops / (MFU * n_devices * peak) / 3600
+    cost = f'${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour' if price else (
+        'its price is yours to know')
+    print(f'  {flops:.2e} FLOPs: {duration(hours)}, at {MFU:.0%} of the peak; {cost}')
 
 
 def print_memory(model, n_devices, memory, at_once, width):
@@ -226,18 +233,3 @@ def print_memory(model, n_devices, memory, at_once, width):
     # weights and two moments in last.pt and last-1.pt, weights in best.pt, and a save writes a file
     # beside the one that it replaces
     print(f'  disk: {(3 * 12 + 4) * n / 1e9:,.2f} GB in out_dir')
-
-
-def print_tokens(n, tokens, at_hand):
-    """Print the tokens for n parameters: those planned, Chinchilla's number, those at hand."""
-    verdict = 'about compute-optimally trained'
-    if tokens > 40 * n:
-        verdict = 'over-trained'
-    if tokens < 10 * n:
-        verdict = 'under-trained'
-    print(f'\n  {tokens:,} tokens planned, {tokens / n:.1f} a parameter: {verdict}')
-    print(f'  {20 * n:,} would be compute-optimal: 20 a parameter (Chinchilla, 2203.15556); the '
-          f'plan has {tokens / n / 20:.1%} of that')
-    if at_hand:
-        print(f'  {at_hand:,} at hand, {at_hand / n / 20:.1%} of that: {tokens / at_hand:.2f} '
-              'epochs (after 4, repeats teach little: 2305.16264)')
