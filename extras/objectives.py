@@ -147,9 +147,19 @@ class Objective:
 
 # --- filling gaps ---------------------------------------------------------------------------------
 def fill(model, tokenizer, prompt, objective, max_new_tokens, **how):
-    """Return the text of a prompt with its gaps filled. how: temperature, top_k and top_p of
-    the spans."""
-    ids, marks = with_marks(prompt, tokenizer, objective)
+    """Return the text of a prompt with its gaps, <|mask|>, filled. how: temperature, top_k and
+    top_p of the spans."""
+    texts = prompt.split('<|mask|>')
+    if len(texts) == 1:
+        raise Mistake(f'a model trained with objective={objective} fills gaps; mark each in the '
+                      "prompt with <|mask|>, for instance --prompt='for i in <|mask|>(10):'")
+    # <|mask|>, or for span <|span_0|>, <|span_1|>... and one more, which ends the answer
+    names = [f'<|span_{i}|>' if objective == 'span' else '<|mask|>' for i in range(len(texts))]
+    if names[-1] not in tokenizer.special:
+        raise Mistake(f'the prompt has {len(texts) - 1} gaps, more than this tokenizer has marks '
+                      'for')
+    marks = [tokenizer.special[name] for name in names]
+    *ids, _ = [id for text, mark in zip(texts, marks) for id in [*tokenizer.encode(text), mark]]
     longest = model.config.block_size - (objective == 'span')       # which writes the gaps after it
     if len(ids) > longest:
         raise Mistake(f'the prompt has {len(ids)} tokens, too many for the context of '
@@ -157,22 +167,6 @@ def fill(model, tokenizer, prompt, objective, max_new_tokens, **how):
     if objective == 'span':
         return fill_spans(model, tokenizer, ids, marks, max_new_tokens, **how)
     return fill_tokens(model, tokenizer, ids, marks[0])
-
-
-def with_marks(prompt, tokenizer, objective):
-    """Return the ids of a prompt with <|mask|> in each gap, and the ids that mark the gaps:
-    <|mask|>, or for span <|span_0|>, <|span_1|>... and one more, which ends the answer."""
-    texts = prompt.split('<|mask|>')
-    if len(texts) == 1:
-        raise Mistake(f'a model trained with objective={objective} fills gaps; mark each in the '
-                      "prompt with <|mask|>, for instance --prompt='for i in <|mask|>(10):'")
-    names = [f'<|span_{i}|>' if objective == 'span' else '<|mask|>' for i in range(len(texts))]
-    if names[-1] not in tokenizer.special:
-        raise Mistake(f'the prompt has {len(texts) - 1} gaps, more than this tokenizer has marks '
-                      'for')
-    marks = [tokenizer.special[name] for name in names]
-    ids = [id for text, mark in zip(texts, marks) for id in [*tokenizer.encode(text), mark]]
-    return ids[:-1], marks
 
 
 @torch.no_grad()
