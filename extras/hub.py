@@ -35,11 +35,37 @@ MOST_PAGES = 1000               # of a listing; one that goes on and on is no li
 
 # --- what prepare.py asks for ---------------------------------------------------------------------
 def find_files(source, folder):
-    """Return the files of a source, sorted: paths, or 'hf:URL HASH PATH'."""
+    """Return the files of a source, sorted: paths, or 'hf:URL HASH PATH' of those that are in
+    hf:OWNER/NAME[@REVISION][/FOLDER or glob]."""
     if source == 'shakespeare':
         return [fetch(*SHAKESPEARE, os.path.join(folder, 'shakespeare.txt'))]
-    return dataset_files('codeparrot/codeparrot-clean' if source == 'codeparrot' else source[3:],
-                         folder)
+    name = 'codeparrot/codeparrot-clean' if source == 'codeparrot' else source[3:]
+    match = re.fullmatch(r'([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?(?:/(.*))?', name)
+    require(match, f'hf:{name} must look like hf:OWNER/NAME, with @REVISION or /FOLDER behind it')
+    dataset, revision, part = match[1], match[2] or 'main', (match[3] or '').strip('/')
+    top = part          # The hub lists a folder: this one, or the one in which a glob begins.
+    while re.search(r'[*?[]|\.\w+$', top):
+        top = top.rpartition('/')[0]
+    place = os.path.join(folder, dataset.replace('/', '--') + (f'@{match[2]}' if match[2] else ''))
+    url = f'{hub()}/api/datasets/{dataset}/tree/{revision}/{top}'.rstrip('/') + '?recursive=true'
+    try:
+        listed = dict(listing(url))
+    except requests.RequestException as error:
+        status = getattr(error.response, 'status_code', type(error).__name__)
+        raise Mistake(f"can't list {url} ({status}); without network, put the files of {dataset} "
+                      f'into a folder, or take those that are in {place} already, and use '
+                      '--source=FOLDER') from None
+    files = []
+    for path, digest in sorted(listed.items()):
+        is_asked = part in ('', path) or path.startswith(f'{part}/')
+        is_asked |= fnmatch.fnmatchcase(path, part)
+        if is_asked and RECORDS.search(path) and not (ABOUT.search(path) or UNSAFE.search(path)):
+            files.append(f'hf:{hub()}/datasets/{dataset}/resolve/{revision}/'
+                         f'{urllib.parse.quote(path)} {digest} '
+                         f'{os.path.join(place, *path.split("/"))}')
+    require(files, f'{hub()}/datasets/{dataset} has no files of records at {part or "its top"!r}, '
+            f'such as .parquet or .jsonl.gz, among its {len(listed)} files')
+    return files
 
 
 def fetched(path):
@@ -82,36 +108,6 @@ def get(s, url, headers=None, **more):
     if response.status_code != 416:     # what was fetched before is all of a file
         response.raise_for_status()
     return response
-
-
-def dataset_files(name, folder):
-    """Return the files of OWNER/NAME[@REVISION][/FOLDER or glob], 'hf:URL HASH PATH', by path."""
-    match = re.fullmatch(r'([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?(?:/(.*))?', name)
-    require(match, f'hf:{name} must look like hf:OWNER/NAME, with @REVISION or /FOLDER behind it')
-    dataset, revision, part = match[1], match[2] or 'main', (match[3] or '').strip('/')
-    top = part          # The hub lists a folder: this one, or the one in which a glob begins.
-    while re.search(r'[*?[]|\.\w+$', top):
-        top = top.rpartition('/')[0]
-    place = os.path.join(folder, dataset.replace('/', '--') + (f'@{match[2]}' if match[2] else ''))
-    url = f'{hub()}/api/datasets/{dataset}/tree/{revision}/{top}'.rstrip('/') + '?recursive=true'
-    try:
-        listed = dict(listing(url))
-    except requests.RequestException as error:
-        status = getattr(error.response, 'status_code', type(error).__name__)
-        raise Mistake(f"can't list {url} ({status}); without network, put the files of {dataset} "
-                      f'into a folder, or take those that are in {place} already, and use '
-                      '--source=FOLDER') from None
-    files = []
-    for path, digest in sorted(listed.items()):
-        is_asked = part in ('', path) or path.startswith(f'{part}/')
-        is_asked |= fnmatch.fnmatchcase(path, part)
-        if is_asked and RECORDS.search(path) and not (ABOUT.search(path) or UNSAFE.search(path)):
-            files.append(f'hf:{hub()}/datasets/{dataset}/resolve/{revision}/'
-                         f'{urllib.parse.quote(path)} {digest} '
-                         f'{os.path.join(place, *path.split("/"))}')
-    require(files, f'{hub()}/datasets/{dataset} has no files of records at {part or "its top"!r}, '
-            f'such as .parquet or .jsonl.gz, among its {len(listed)} files')
-    return files
 
 
 def listing(url):
