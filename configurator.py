@@ -75,7 +75,7 @@ def configure(script, bounds=()):
     except ValueError as error:
         raise Mistake(f'{path} is damaged ({error}); remove it, and type its settings') from None
     for name in (saved.keys() & config.keys()) - {*TYPED} - set_by.keys():
-        if not str(saved[name]).endswith('.py'):                    # a program, such as a reward
+        if name not in ('reward', 'held_out') or not str(saved[name]).endswith('.py'):  # programs
             config[name] = convert(script, bounds, path, name, saved[name])
     script.update(config)
     sources = {os.path.basename(set_by[name]) for name in set_by.keys() - HARMLESS}

@@ -200,7 +200,8 @@ config['stage'] = 'dpo'         # so eval.py will ask this model in conversation
 for name, those in {'label_smoothing': 'dpo', 'gamma': 'simpo', 'beta': 'dpo ipo kto orpo simpo',
                     'nll_weight': 'dpo ipo kto simpo'}.items():
     require(not config[name] or name not in set_by or loss_type in those.split(),
-            f'--{name} does nothing for {loss_type}, only for {those}; leave it out')
+            f'--{name} does nothing for {loss_type}, only for {those}; leave it out, or type '
+            f'--{name}={"None" if name == "beta" else 0} if a config file sets it')
 beta = config['beta'] = beta or (2.0 if loss_type == 'simpo' else 0.1)
 has_reference = loss_type in ('dpo', 'ipo', 'kto')
 # With a reference all rewards are 0 at the start, and with a new head of zeros: the loss is known.
@@ -213,7 +214,7 @@ require(is_new or (out / 'last.pt').exists(), f'{out_dir} has no last.pt, so no 
         'leave --init_from=resume out, or name another --out_dir')
 ours = ('last.pt last-1.pt best.pt config.json tokenizer.json data.json metrics.jsonl samples.txt '
         'train.log eval.json samples.jsonl compare.json').split()
-old = [path for path in out.glob('*') if is_new and path.name.removesuffix('.tmp') in ours]
+old = [path for path in out.glob('*') if is_new and path.name in ours]
 is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
 require(not old or overwrite and not is_origin, f'{out_dir} has a run: --init_from=resume goes on, '
         '--overwrite=True begins anew (from elsewhere)')
@@ -371,18 +372,7 @@ if is_new and has_reference:    # Now the policy is the reference. So only one m
     if world > 1:               # each process has filled its rows, and left 0 in the others
         dist.all_reduce(ref)
 
-# --- from here on it writes -----------------------------------------------------------------------
-if rank == 0:
-    for path in old:
-        path.unlink()
-    out.mkdir(parents=True, exist_ok=True)
-    (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
-    os.replace(out / 'config.json.tmp', out / 'config.json')
-    tokenizer.save(out / 'tokenizer.json')
-    if is_new and os.path.exists(f'{folder}/data.json'):
-        shutil.copy(f'{folder}/data.json', out)     # what the base has read
-
-
+# --- what it writes -------------------------------------------------------------------------------
 def save(name):
     """Write a checkpoint for GPT.load: adapters merged, a reward model's head apart. last.pt also
     has what a run needs to go on: the weights as they train, moments, the reference."""
@@ -477,11 +467,19 @@ def stop(number, frame):
 # --- the loop -------------------------------------------------------------------------------------
 again = f'python dpo.py --out_dir={shlex.quote(out_dir)} --init_from=resume'
 if rank == 0:
+    for path in old:
+        path.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+    if is_new:                  # first: a full disk fails now, and without last.pt this is no run
+        save('last.pt')
+    (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
+    os.replace(out / 'config.json.tmp', out / 'config.json')
+    tokenizer.save(out / 'tokenizer.json')
+    if is_new and os.path.exists(f'{folder}/data.json'):
+        shutil.copy(f'{folder}/data.json', out)     # what the base has read
     print(f'{model.config}\ntrained parameters: {len(gradient):,}, steps: {max_steps:,}, '
           f'{per_epoch:,} an epoch, processes: {world} ({device}, {dtype})\n'
           'a pair:', *[tokenizer.decode(np.concatenate(row)) for row in train[0]], sep='\n')
-if is_new:                      # a full disk fails now, and there is a run to resume
-    save('last.pt')
 saved_step = step
 signal.signal(signal.SIGINT, stop)
 signal.signal(signal.SIGTERM, stop)

@@ -440,9 +440,12 @@ def score(task, problems, path):
     if completions:
         texts = grading.given_answers(task, problems, given, ks[-1])
     else:
-        with autocast:
-            texts = answers.write(model, tokenizer, prompts, num_samples, problems[0]['ends'],
-                                  max_new_tokens, seed, batch_size, temperature, top_k, top_p)
+        try:
+            with autocast:
+                texts = answers.write(model, tokenizer, prompts, num_samples, problems[0]['ends'],
+                                      max_new_tokens, seed, batch_size, temperature, top_k, top_p)
+        except ValueError as error:     # of the tokenizer
+            raise Mistake(f'{task}: {error}') from None
     # 3. A verdict on each answer: from what its program did, from rules, or from a judge.
     rows = grading.rows_of(task, problems, texts, metadata)
     samples.extend(rows)

@@ -35,6 +35,7 @@ comparison of processes, skipped spikes, the compiler, shards, float16.
 """
 import contextlib, copy, hashlib, json, math, os, pathlib, random, re, runpy, shlex, shutil, signal
 import sys, time
+from decimal import Decimal       # exact: a float has 16 digits
 from typing import Literal
 import numpy as np
 import torch
@@ -139,7 +140,7 @@ def collate(rows):
 
 # 1,200 is one number, and 2,3 are two. A minus between two numbers belongs to neither.
 NUMBER = (r'(?:(?<![\w)])-)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<![\w.])\.\d+)'
-          r'(?:[eE][-+]?\d+\b)?')
+          r'(?:[eE][-+]?\d{1,9}\b)?')
 
 
 def is_right(text, answer):
@@ -154,7 +155,7 @@ def is_right(text, answer):
     if not re.fullmatch(rf'[^\w.]*{NUMBER}\D*', answer):        # Apollo 11 and 1/2 are texts
         return text.strip().lower() == answer.lower()
     numbers = re.findall(rf'####[\s$*]*({NUMBER})', text) or re.findall(NUMBER, text)
-    values = [float(n.replace(',', '')) for n in numbers[-1:] + re.findall(NUMBER, answer)[-1:]]
+    values = [Decimal(n.replace(',', '')) for n in numbers[-1:] + re.findall(NUMBER, answer)[-1:]]
     return len(values) == 2 and values[0] == values[1]
 
 
@@ -168,7 +169,7 @@ require(is_new or (out / 'last.pt').exists(), f'{out_dir} has no last.pt, so no 
         'leave --init_from=resume out, or name another --out_dir')
 ours = ('last.pt last-1.pt best.pt config.json tokenizer.json data.json metrics.jsonl samples.txt '
         'train.log eval.json samples.jsonl compare.json').split()
-old = [path for path in out.glob('*') if is_new and path.name.removesuffix('.tmp') in ours]
+old = [path for path in out.glob('*') if is_new and path.name in ours]
 is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
 require(not old or overwrite and not is_origin, f'{out_dir} has a run: --init_from=resume goes on, '
         '--overwrite=True begins anew (from elsewhere)')
@@ -281,6 +282,7 @@ def open_tasks(source, n_held_out=0):
     flag = '--reward' if source == reward else '--held_out'
     require(source == 'problems' or os.path.exists(source), f'{flag}={source} does not exist; it '
             'is FILE.py (typed again on resume), FILE.jsonl, problems or a FOLDER, see --help')
+    require(not source.endswith('.pt'), f'{flag}={source} is a file; a reward model is its folder')
     content = pathlib.Path(source).read_bytes() if os.path.isfile(source) else b''
     keys_of_tests = rb'"(question|tests?|test_list|regex|must_contain|must_not_contain)" *:'
     if source.endswith('.py'):
@@ -349,25 +351,14 @@ if not is_new:
     state = model.saved
     require(state.get('data') == data_hash, f'{source} is not of rl.py, or of other prompts, '
             'rewards, a first model or settings than '
-            f'{reward=}, {held_out=}, {prompts=}, {kl_coef=}, {fixed}')
+            f'{reward=}, {held_out=}, {eval_prompts=}, {prompts=}, {kl_coef=}, {fixed}')
     opt.load_state_dict(copy.deepcopy(state['optimizer']))  # mapped from a file that we replace
     step, tokens, best_val = state['step'], state['tokens'], state['best_val']
 state = model.saved = {}                # frees their memory
 require(max(warmup_steps, step + 1) <= max_steps,
         f'{max_steps=} is too low for {warmup_steps=} or a run that is at {step=}')
 
-# --- from here on it writes -----------------------------------------------------------------------
-if rank == 0:
-    for path in old:
-        path.unlink()
-    out.mkdir(parents=True, exist_ok=True)
-    (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
-    os.replace(out / 'config.json.tmp', out / 'config.json')
-    tokenizer.save(out / 'tokenizer.json')
-    if is_new and os.path.exists(f'{folder}/data.json'):
-        shutil.copy(f'{folder}/data.json', out)     # what the base has read
-
-
+# --- what it writes -------------------------------------------------------------------------------
 def save(name):
     """Write a checkpoint for GPT.load. last.pt also has what a run needs to go on."""
     if rank == 0:
@@ -444,10 +435,18 @@ typed = [f'--{name}={config[name]}' for name in ('reward', 'held_out', 'allow_co
          if str(config[name]).endswith(('.py', 'True'))]        # a config.json must not run code
 again = shlex.join(['python', 'rl.py', f'--out_dir={out_dir}', '--init_from=resume', *typed])
 if rank == 0:
+    for path in old:
+        path.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+    if is_new:                  # first: a full disk fails now, and without last.pt this is no run
+        save('last.pt')
+    (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
+    os.replace(out / 'config.json.tmp', out / 'config.json')
+    tokenizer.save(out / 'tokenizer.json')
+    if is_new and os.path.exists(f'{folder}/data.json'):
+        shutil.copy(f'{folder}/data.json', out)     # what the base has read
     print(f'{model.config}\nparameters: {len(gradient):,}, prompts: {len(train):,}, held out: '
           f'{len(val):,}, processes: {world} ({device}, {dtype})')
-if is_new:                      # a full disk fails now, and there is a run to resume
-    save('last.pt')
 saved_step = step
 signal.signal(signal.SIGINT, stop)
 signal.signal(signal.SIGTERM, stop)

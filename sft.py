@@ -159,7 +159,7 @@ require(is_new or (out / 'last.pt').exists(), f'{out_dir} has no last.pt, so no 
         'leave --init_from=resume out, or name another --out_dir')
 ours = ('last.pt last-1.pt best.pt config.json tokenizer.json data.json metrics.jsonl samples.txt '
         'train.log eval.json samples.jsonl compare.json').split()
-old = [path for path in out.glob('*') if is_new and path.name.removesuffix('.tmp') in ours]
+old = [path for path in out.glob('*') if is_new and path.name in ours]
 is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
 require(not old or overwrite and not is_origin, f'{out_dir} has a run: --init_from=resume goes on, '
         '--overwrite=True begins anew (from elsewhere)')
@@ -279,18 +279,7 @@ state = model.saved = {}                # frees their memory
 require(max(warmup_steps, step + 1) <= max_steps,
         f'{max_steps=} is too low for {warmup_steps=} or a run that is at {step=}')
 
-# --- from here on it writes -----------------------------------------------------------------------
-if rank == 0:
-    for path in old:
-        path.unlink()
-    out.mkdir(parents=True, exist_ok=True)
-    (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
-    os.replace(out / 'config.json.tmp', out / 'config.json')
-    tokenizer.save(out / 'tokenizer.json')
-    if is_new and os.path.exists(f'{folder}/data.json'):
-        shutil.copy(f'{folder}/data.json', out)     # what the base has read
-
-
+# --- what it writes -------------------------------------------------------------------------------
 def save(name):
     """Write a checkpoint for GPT.load: with LoRA, weights and adapters merged. last.pt also has
     what a run needs to go on: adapters apart, moments."""
@@ -369,11 +358,19 @@ def stop(number, frame):
 # --- the loop -------------------------------------------------------------------------------------
 again = f'python sft.py --out_dir={shlex.quote(out_dir)} --init_from=resume'
 if rank == 0:
+    for path in old:
+        path.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+    if is_new:                  # first: a full disk fails now, and without last.pt this is no run
+        save('last.pt')
+    (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
+    os.replace(out / 'config.json.tmp', out / 'config.json')
+    tokenizer.save(out / 'tokenizer.json')
+    if is_new and os.path.exists(f'{folder}/data.json'):
+        shutil.copy(f'{folder}/data.json', out)     # what the base has read
     print(f'{model.config}\ntrained parameters: {len(gradient):,}, steps: {max_steps:,}, '
           f'{per_epoch:,} an epoch, processes: {world} ({device}, {dtype})\n'
           f'a conversation:\n{marked(*train[0], tokenizer)}')
-if is_new:                      # a full disk fails now, and there is a run to resume
-    save('last.pt')
 saved_step = step
 signal.signal(signal.SIGINT, stop)
 signal.signal(signal.SIGTERM, stop)

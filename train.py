@@ -313,7 +313,8 @@ if rank == 0:
     is_begun = (out / '.lock').exists() and n_rows < 2 and {
         path.name for path in old if path.suffix != '.tmp'} <= begun
     has_run = any(out.glob('*.pt')) or old and not is_begun
-    is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
+    is_origin = init_from != 'scratch' and pathlib.Path(init_from).resolve().is_relative_to(
+        out.resolve())
     require(init_from == 'resume' or not has_run or overwrite and not is_origin, f'{out_dir} has a '
             'run or its files: --init_from=resume goes on, --overwrite=True starts from elsewhere')
     out.mkdir(parents=True, exist_ok=True)

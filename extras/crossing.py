@@ -82,6 +82,9 @@ class Asks:
             return super().__setattr__(name, value)
         self._end.ask('setattr', self, name, value)
 
+    def __delattr__(self, name):
+        self._end.ask('delattr', self, name)
+
 
 class Mirror(Asks, type):
     """The mirror of a class. A call makes an object at the other end."""
@@ -127,7 +130,8 @@ class End:
     """One end of the pipe. first: its numbers are odd or even."""
     named = NAMED.__getitem__
     operations = {
-        'getattr': getattr, 'setattr': setattr, 'getitem': operator.getitem,
+        'getattr': getattr, 'setattr': setattr, 'delattr': delattr,
+        'getitem': operator.getitem,
         'special': lambda thing, name, /, *args, **more:
             getattr(type(thing), name)(thing, *args, **more)}
 

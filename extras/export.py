@@ -106,8 +106,7 @@ def publish_hf(ckpt, model, tokenizer):
 # llama.cpp's names of the split patterns that it has; Llama 3's joins newlines
 NAMES = {fit.PATTERNS['gpt2']: 'gpt-2', fit.PATTERNS['cl100k']: 'llama-bpe', fit.PATTERN: 'gpt-2'}
 DIFFERS = ("llama.cpp lacks this tokenizer's split pattern and cuts some texts in another way, "
-           'with other ids; python tokenizer.py --pattern=cl100k trains a tokenizer whose pattern '
-           'it has')
+           'with other ids; it has that of python tokenizer.py --input=FILE --pattern=cl100k')
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4     # types of a token
 
 
@@ -168,7 +167,7 @@ def publish_gguf(ckpt, model, tokenizer):
         writer.close()
         os.replace(f'{path}.tmp', path)
     except OSError:                     # the old file stays
-        os.unlink(f'{path}.tmp')
+        pathlib.Path(f'{path}.tmp').unlink(missing_ok=True)
         raise
     text = f'{path}: {os.path.getsize(path) / 1e6:.1f} MB; next: llama-cli -m {path}'
     return text if pre else f'{text}\nnote: {DIFFERS}'

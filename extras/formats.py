@@ -123,6 +123,14 @@ def rows_of_parquet(path):
             yield b''.join(map(line_of, batch.to_pylist()))
 
 
+def as_cp1252(error):
+    """What is not UTF-8 in a .csv is Windows-1252, as Excel writes it."""
+    return error.object[error.start:error.end].decode('cp1252', 'replace'), error.end
+
+
+codecs.register_error('cp1252', as_cp1252)
+
+
 def rows_of_csv(path):
     """Yield the rows of a .csv or .tsv file, whose first line names the columns. A row with more or
     fewer cells than names is no record: its line begins with a zero byte and says what is wrong."""
@@ -130,15 +138,15 @@ def rows_of_csv(path):
     with io.BufferedReader(Generated(unpack(path)), 1 << 20) as f:
         head = f.peek(1 << 20)
         has_16 = head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        encoding = 'utf-16' if has_16 else 'utf-8-sig'
+        encoding, errors = ('utf-16', 'strict') if has_16 else ('utf-8-sig', 'cp1252')
         decoder = codecs.getincrementaldecoder(encoding)()          # a character may be cut
         try:
             head = decoder.decode(head)
-        except UnicodeDecodeError:      # as Excel writes it, if it is a text
-            encoding, head = 'cp1252', records.decode(head)
+        except UnicodeDecodeError:
+            head = records.decode(head)         # refuses what is no text
         first = head.partition('\n')[0]
         is_tsv = '.tsv' in os.path.basename(path).lower()
-        rows = csv.reader(io.TextIOWrapper(f, encoding, newline=''), strict=True,
+        rows = csv.reader(io.TextIOWrapper(f, encoding, errors, newline=''), strict=True,
                           delimiter='\t' if is_tsv else max(',;\t', key=first.count))
         names = next(rows, [])
         if names and names[0].startswith('sep='):       # a line for Excel

@@ -264,7 +264,13 @@ def code_in(text, wanted=()):
     if not chosen:
         python = [block for block in ordered if not block.error and block.code.strip()]
         chosen = (python or ordered)[:1]
-    return '\n'.join(block.code for block in blocks if block in chosen)
+    return on_top('\n'.join(block.code for block in blocks if block in chosen))
+
+
+def on_top(code):
+    """Return a program that was put together: `from __future__` may stand only at its top."""
+    pattern = r'(?m)^from __future__ import .*\n?'
+    return ''.join([*re.findall(pattern, code), re.sub(pattern, '', code)])
 
 
 def program(question, text, chat):
@@ -283,4 +289,4 @@ def program(question, text, chat):
                 return prompt + body
         if not chat and code == text:
             return prompt + text
-    return prompt[:max(0, prompt.rfind(f'def {name}'))] + code
+    return on_top(prompt[:max(0, prompt.rfind(f'def {name}'))] + code)

@@ -70,7 +70,11 @@ def find_files(source, folder):
 
 def fetched(path):
     """Return where the file 'hf:URL HASH PATH' is, after it was fetched."""
-    return fetch(*path[3:].split(' ', 2))
+    url, digest, file = path[3:].split(' ', 2)
+    try:
+        return fetch(url, digest, file)
+    except OSError as error:            # or the file would be left out, as damaged
+        raise Mistake(f'{file} can\'t be written: {error}') from None
 
 
 def delete(path):

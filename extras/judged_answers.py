@@ -49,7 +49,9 @@ def from_samples(samples, kind, prefer='passed'):
     """Yield at most PER_PROMPT records of each prompt: pairs, whose chosen answer is better than
     the rejected one in the way that prefer names, or conversations with a good answer."""
     def problem_of(sample):
-        return str(sample.get('task')), str(sample['task_id'])
+        # in files that were joined, one name may mean two questions, or a text and a chat
+        return (str(sample.get('task')), str(sample['task_id']),
+                str(sample.get('messages') or sample.get('prompt')))
 
     for _, group in itertools.groupby(sorted(samples, key=problem_of), problem_of):
         by_text = {s['completion']: s for s in group

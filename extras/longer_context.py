@@ -15,7 +15,7 @@ D the width of a head.
 Reads:  the model and the tokenizer in init_from
 Writes: out_dir/best.pt and tokenizer.json
 """
-import dataclasses, os
+import dataclasses, os, shlex
 from typing import Literal
 from configurator import Mistake, configure
 from model import GPT
@@ -78,5 +78,9 @@ if __name__ == '__main__':
         model.config, **changes(config, block_size, rope_scaling, rope_theta)))
     longer.load_state_dict(model.state_dict())
     write_folder(out_dir, longer, tokenizer, saved)
+    config = saved.get('config', {})
+    flags = [f'--init_from={out_dir}', f'--block_size={block_size}', f'--out_dir={out_dir}_trained']
+    if 'data_dir' in config:
+        flags.append(f'--data_dir={config["data_dir"]}')
     print(f'{out_dir} reads {block_size:,} tokens; next, because it was not trained on that many:\n'
-          f'python train.py --init_from={out_dir} --block_size={block_size}')
+          + shlex.join(['python', 'train.py', *flags]))

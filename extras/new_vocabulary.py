@@ -10,7 +10,7 @@ Reads:  the model and the tokenizer in init_from, the tokenizer in data_dir
 Writes: out_dir/best.pt and tokenizer.json. The new model knows less than the old one, until it is
         trained: a new token begins as the mean of the tokens that spelled it.
 """
-import dataclasses
+import dataclasses, shlex
 import torch
 from configurator import Mistake, configure
 from extras.longer_context import open_model, write_folder
@@ -34,6 +34,8 @@ def carry_over(weight, old, new):
             spelled = [ids[token]]
         elif not token or text in new.special:
             spelled = slice(None)
+        elif old.kind == 'char':            # which lacks some characters, and has no bytes
+            spelled = [ids[c.encode()] for c in text if c.encode() in ids] or slice(None)
         elif '\ufffd' in text:              # a part of a character: its bytes
             spelled = [ids[bytes([b])] for b in token]
         else:
@@ -66,4 +68,5 @@ if __name__ == '__main__':
     write_folder(out_dir, carried_over(model, old, new), new, model.saved)
     n_kept = len({*old.all_bytes} & {*new.all_bytes})
     print(f'{n_kept:,} of {new.vocab_size:,} tokens keep their embedding; next:\n'
-          f'python train.py --init_from={out_dir} --data_dir={data_dir}')
+          + shlex.join(['python', 'train.py', f'--init_from={out_dir}', f'--data_dir={data_dir}',
+                        f'--out_dir={out_dir}_trained']))

@@ -10,6 +10,7 @@ Questions that a model is asked, all of one form, whatever the records of their 
 grading.py says how good an answer is.
 """
 import ast, collections, gzip, json, math, pathlib, re, symtable, textwrap, warnings
+from decimal import Decimal       # exact: a float has 16 digits
 from configurator import Mistake
 from extras import formats, problems
 
@@ -234,14 +235,14 @@ def names_in(code):
 # --- rules ----------------------------------------------------------------------------------------
 # 1,200 is one number, and 2,3 are two. A minus between two numbers belongs to neither.
 NUMBER = (r'(?:(?<![\w)])-)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<![\w.])\.\d+)'
-          r'(?:[eE][-+]?\d+\b)?')
+          r'(?:[eE][-+]?\d{1,9}\b)?')
 
 
 def last_number(text):
     """Return the number behind ####, or else the last one, or None."""
     text = text.replace('\u2212', '-').replace('-$', '-')      # the minus sign of Unicode; -$5
     numbers = re.findall(rf'####[\s$*]*({NUMBER})', text) or re.findall(NUMBER, text)
-    return float(numbers[-1].replace(',', '')) if numbers else None
+    return Decimal(numbers[-1].replace(',', '')) if numbers else None
 
 
 def is_number(answer):

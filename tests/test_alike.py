@@ -154,6 +154,15 @@ def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(train
     mistake(trainer.goes_on(out), 'max_steps=12', 'step=12')
 
 
+@every_trainer
+def test_a_run_that_was_killed_in_its_first_save_begins_when_its_command_is_typed_again(
+        trainer, done, tmp_path):
+    out = tmp_path / 'run'
+    assert trainer.begin(out, before=killed_while_saving(0)).returncode == -signal.SIGKILL
+    ok(trainer.begin(out))
+    expect_same_run(out, done)
+
+
 @pytest.mark.parametrize('name, code', [('SIGINT', 130), ('SIGTERM', 143)])
 @every_trainer
 def test_a_signal_ends_it_and_the_command_that_it_prints_gives_the_straight_run(trainer, done, name,

@@ -203,6 +203,10 @@ def test_a_resumed_run_has_the_settings_of_config_json_below_flags_and_files(res
     one_line(play('--init_from=resume'), 'out/config.json is damaged & settings')
 
 
+def test_a_text_that_looks_like_a_program_is_resumed(resume):
+    assert result(resume(name='# setup.py'))['name'] == '# setup.py'
+
+
 def test_a_foreign_config_json_cannot_permit_execute_or_redirect(resume):
     foreign = dict(allow_code_execution=True, overwrite=True, reward='/tmp/mine.py',
                    out_dir='elsewhere', init_from='elsewhere', _hidden=5, __name__='x', BOUNDS={})

@@ -109,6 +109,14 @@ def test_of_judged_answers_passed_and_tasteful_ones_are_taught_at_most_four_of_a
     assert sorted(said) == sorted(answers) and report(out)['malformed'] == 2
 
 
+def test_of_joined_files_one_name_may_mean_two_questions(tmp_path):
+    samples = sampled(1, 'a passed, b wrong')
+    samples += [{**row, 'prompt': 'other', 'completion': f'{row["completion"]}{row["completion"]}'}
+                for row in samples]
+    rows = records(prepared(tmp_path, 'preference', samples, '--mode=raw'))
+    assert {row['chosen'] + row['rejected'] for row in rows} == {'ab', 'aabb'}
+
+
 # --- several sources ------------------------------------------------------------------------------
 WEIGHTS = {'web': 50, 'code': 15, 'books': 35}
 

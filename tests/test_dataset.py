@@ -14,6 +14,7 @@ import pytest
 from conftest import mistake, ok, refused, run
 from preparing import RAW, kept, prepare
 
+from configurator import Mistake
 from extras import hub
 
 DICE = random.Random(1)
@@ -120,6 +121,11 @@ def test_what_has_another_checksum_is_refused_and_the_next_try_begins_anew(serve
     refused('checksum', hub.fetch, url, digest, 'a')
     assert not [*pathlib.Path().glob('a*')]
     assert pathlib.Path(hub.fetch(url, digest, 'a')).read_bytes() == data
+
+
+def test_a_disk_that_takes_no_download_is_no_damaged_file():
+    with pytest.raises(Mistake, match='/proc/a/b can.t be written'):
+        hub.fetched('hf:https://h/a 0 /proc/a/b')
 
 
 def test_a_folder_a_glob_a_file_and_a_revision_are_all_that_is_fetched(server):

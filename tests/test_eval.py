@@ -289,6 +289,13 @@ def test_mistakes_are_one_sentence(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_question_that_the_tokenizer_refuses_is_one_sentence(base_run, tmp_path):
+    own = write(tmp_path / 'own.jsonl', [{'prompt': [{'role': 'human', 'content': 'a?'}],
+                                          'regex': 'a'}])
+    mistake(run('eval.py', f'--ckpt={base_run}', '--tasks=own', f'--data={own}', '--chat=True',
+                f'--out={tmp_path}/eval.json'), 'own: ', 'human')
+
+
 def test_each_process_writes_under_a_name_of_its_own_and_no_link_is_followed(tmp_path):
     victim, path = write(tmp_path / 'victim', [{}]), tmp_path / 'eval.json'
     (tmp_path / f'eval.json.{os.getpid()}.tmp').symlink_to(victim)

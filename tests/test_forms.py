@@ -229,6 +229,9 @@ def test_a_row_of_a_table_that_has_other_cells_is_counted_and_the_next_ones_are_
     assert 'line 3 has 3 cells, and 2 columns have names' in told[0][1] and 'line 4' in told[1][1]
     rows, [told] = arrived(tmp_path / 'a.tsv', 'text\tn\na\t1\n"b\t2\nc\t3\n')
     assert rows == [{'text': 'a', 'n': '1'}] and 'line 3 to line 4 are lost' in told[1]
+    late = 'text\n' + 'plain\n' * 20_000 + 'café\n'         # after what is looked at first
+    rows, told = arrived(tmp_path / 'a.csv', late.encode('cp1252'))
+    assert len(rows) == 20_001 and rows[-1] == {'text': 'café'} and not told
     # the index of pandas, and what Excel adds
     assert arrived(tmp_path / 'a.csv', ',text\n0,a\n') == ([{'column 1': '0', 'text': 'a'}], [])
     found = arrived(tmp_path / 'a.csv', 'sep=;\ntext;n;\na;1;\n')

@@ -15,6 +15,7 @@ from conftest import series, train
 from test_model import lively
 
 from extras import export as exports, hf_model, hf_tokenizer, lora
+from extras.new_vocabulary import carry_over
 from model import GPT, GPTConfig
 from tokenizer import SPECIAL_TOKENS, Tokenizer, from_printable
 
@@ -287,7 +288,8 @@ def test_a_longer_context_is_a_folder_from_which_train_py_goes_on(base_run, data
     longer = lambda *flags: run('extras.longer_context', f'--init_from={base_run}',
                                 f'--out_dir={out}', '--block_size=128', *flags)
     mistake(longer('--block_size=32'), '32 tokens')
-    ok(longer('--rope_theta=5e4'))
+    command = shlex.split(ok(longer('--rope_theta=5e4')).splitlines()[-1])
+    ok(run(*command[1:], '--max_steps=1', '--warmup_steps=0'))
     old, new = GPT.load(base_run), GPT.load(out)
     stretched = dict(block_size=128, rope_scaling=(4.0, 1.0, 4.0, 32.0), rope_theta=5e4)
     assert new.config == dataclasses.replace(old.config, **stretched)
@@ -324,6 +326,15 @@ def test_rows_are_kept_or_means_of_what_spells_them_and_padding_is_in_no_mean(tm
             assert torch.allclose(row, before[spelled].mean(0), atol=1e-6)
         assert torch.allclose(rows[new.special['<|mask|>']], before.mean(0), atol=1e-6)
         assert rows.abs().max() < 10
+
+
+def test_a_model_of_characters_gets_another_vocabulary():
+    old, new = Tokenizer.char('abc'), Tokenizer.train(['ab abc é'] * 9, 256 + 2, [])
+    rows = carry_over(torch.arange(float(old.vocab_size))[:, None], old, new)[:, 0]
+    a, b = (old.encode(c)[0] for c in 'ab')
+    assert rows[new.encode('ab')[0]] == (a + b) / 2 and rows[[*new.vocab].index(b'a')] == a
+    assert rows[[*new.vocab].index(b'~')] == rows[[*new.vocab].index(b'\xff')] == torch.arange(
+        float(old.vocab_size)).mean()
 
 
 # --- LoRA -----------------------------------------------------------------------------------------

@@ -55,12 +55,13 @@ def test_the_picture_has_the_sentences_on_each_run_and_panels_for_each_stage(tmp
 
 def test_a_pattern_means_the_runs_in_it_and_what_is_missing_is_one_sentence(tmp_path):
     """No run is drawn twice, and one without a complete line is left out."""
-    for name in 'a', 'b', 'c d':
+    for name in 'a', 'b', 'c d[1]':
         home(tmp_path / 'out' / name, history(20))
     home(tmp_path / 'out/early', [])
     printed = run('plot.py', '--runs=out/b,out/*', cwd=tmp_path, before=NO_PICTURE)
-    assert re.findall(r'^out/(.+) \(base', printed.stdout, re.M) == ['b', 'a', 'c d']
+    assert re.findall(r'^out/(.+) \(base', printed.stdout, re.M) == ['b', 'a', 'c d[1]']
     mistake(printed, 'pip install')
+    mistake(run('plot.py', '--runs=out/c d[1]', cwd=tmp_path, before=NO_PICTURE), 'pip install')
     for flag, words in {'--runs=out/early': 'no complete line yet', '--out=x.txt': 'png',
                         '--runs=out/base': "--runs='out/*'"}.items():
         mistake(run('plot.py', flag, cwd=tmp_path), words)

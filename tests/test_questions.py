@@ -87,6 +87,7 @@ JUDGED = r"""
 [{"answer": "9 (pears)"}, "so #### 9 of 12", "12"]
 [{"answer": "3 + 4 = 7.\n#### 7"}, "7", "3 + 4"]
 [{"answer": "1e3"}, "1,000", "13"]
+[{"answer": 9007199254740992}, "9007199254740992", "9007199254740993", "1e99999999999999999999"]
 [{"answer": 1200}, "18 eggs, so #### 1,200\nQuestion: 7"]
 [{"answer": 3.5}, "It is $3.50."]
 [{"answer": 3}, "5-3"]
@@ -312,6 +313,16 @@ import operator
 and
 ```python
 def f(x):
+    return operator.pos(x) + 1
+```
+===
+```python
+import operator
+```
+and
+```python
+from __future__ import annotations
+def f(x: anything):
     return operator.pos(x) + 1
 ```
 ===

@@ -203,6 +203,7 @@ def test_an_answer_is_right_as_a_number_or_as_a_text():
             ('5 apples', ['five? 5'], ['5 or 6', 'apples']), ('-$5', ['\u22125', '-$5.0'], ['5']),
             ('So: 3 + 4.\n#### 7', ['7', '#### 7, as 3 + 4'], ['3 + 4', '####']),
             ('1/2', ['1/2'], ['2', '3/2']),
+            (2 ** 53, ['9,007,199,254,740,992.0'], ['9007199254740993', '1e9999999999999999999']),
             ('Yes', [' YES\n'], ['no', '', 'It is yes']), ('Apollo 11', ['apollo 11'], ['11'])):
         found = [is_right(text, answer) for text in right + wrong]
         assert found == [True] * len(right) + [False] * len(wrong), answer

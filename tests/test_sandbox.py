@@ -59,6 +59,13 @@ assert add(1, 2) == 4
 def add(a, b): return a + b
 ---
 assert add(1, 2) == 4, "sum"
+=== passed
+class A: x = 1
+---
+a = A()
+a.x = 2
+del a.x
+assert a.x == 1
 === infrastructure: SyntaxError
 def add(a, b): return a + b
 ---

@@ -38,6 +38,11 @@ def base(numbers, tmp_path_factory):
     return out
 
 
+def test_a_run_in_the_folder_of_the_command_can_be_replaced(numbers, tmp_path):
+    for _ in range(2):
+        ok(train(numbers, '.', *SHORT, cwd=tmp_path))
+
+
 # --- what a run writes ----------------------------------------------------------------------------
 def test_a_run_leaves_two_models_a_log_and_figures(base):
     assert {path.name for path in base.iterdir()} - {'.lock'} == RUN_FILES
