@@ -82,11 +82,9 @@ def texts_in(f):
             signs = b'\n<|endoftext|>\n', b'\n\n', b'\n', b' '
             end = next((data.rfind(sign) + len(sign) for sign in signs if sign in data), end)
         rest = data[end:]
-        text = decode(data[:end])
-        if '<|endoftext|>' not in text:
-            yield text
-            continue
-        texts = re.split(r'(?m)^<\|endoftext\|>(?:\r?\n|\Z)', text)
+        texts = [decode(data[:end])]
+        if '<|endoftext|>' in texts[0]:
+            texts = re.split(r'(?m)^<\|endoftext\|>(?:\r?\n|\Z)', texts[0])
         yield from filter(str.strip, texts) if len(texts) > 1 else texts
 
 
@@ -109,11 +107,9 @@ def read(path, reject, piece=0, n_pieces=1):
             for line, row in enumerate(iter(lambda: f.readline(LONGEST), b''), 1):
                 if line % n_pieces == piece and row.strip():
                     try:
-                        record = json.loads(row)
+                        yield line, json.loads(row)
                     except (ValueError, RecursionError) as e:
                         reject(f'{path}:{line}', shape_of(row, e))
-                    else:
-                        yield line, record
     except Mistake:             # a download that failed, a package that is missing
         raise
     except (ValueError, EOFError, OSError, zlib.error, RecursionError) as e:
@@ -140,12 +136,10 @@ def text_of(record, names=TEXT_NAMES, columns=None):
     if names is TEXT_NAMES and not ({*TEXT_NAMES} | OF_CHATS) & record.keys():
         long = [name for name, text in record.items()
                 if isinstance(text, str) and len(text) >= 200 and ' ' in text]
-        if columns:                         # what earlier records of this shard have chosen
-            names = [*columns]
-        elif len(long) == 1:
-            names = long
-        if names is not TEXT_NAMES and columns is not None:
-            columns.update({*names} & record.keys())
+        if columns or len(long) == 1:       # first what earlier records of this shard have chosen
+            names = [*(columns or long)]
+            if columns is not None:
+                columns.update({*names} & record.keys())
     texts = [record[name] for name in names if isinstance(record.get(name), str)]
     if texts:
         return next(filter(str.strip, texts), texts[0])
