@@ -175,26 +175,8 @@ def write_shards(folder, numbers, documents):
                 facts = {name: value for name, value in document.items()
                          if name not in ('texts', 'roles', 'line', 'mode')}
                 f.write(json.dumps({'text': document['texts'][0], **facts}).encode() + b'\n')
-        digest = hashlib.sha256()
-        with open(path, 'rb') as f:
-            while block := f.read(1 << 20):
-                digest.update(block)
-        hashes[f'{number:05}'] = digest.hexdigest()
+        hashes[f'{number:05}'] = hashlib.sha256(np.memmap(path, mode='r')).hexdigest()
     return hashes
-
-
-def shards_of(streaming):
-    """Return the files of records in a folder or a glob."""
-    pattern = os.path.join(glob.escape(streaming), '*') if os.path.isdir(streaming) else streaming
-    return sorted(path for path in glob.glob(pattern) if ends_with(path, RECORDS))
-
-
-def text_in(line):
-    """Return the text of a line of JSON, or None."""
-    try:
-        return text_of(json.loads(line))
-    except (ValueError, RecursionError):        # it is not JSON, or has no text
-        return None
 
 
 class Stream:
@@ -202,7 +184,10 @@ class Stream:
     Lines without a document are skipped, and so is the rest of a damaged archive."""
 
     def __init__(self, streaming, rank, world, tokenizer):
-        paths = shards_of(streaming)
+        pattern = streaming
+        if os.path.isdir(streaming):
+            pattern = os.path.join(glob.escape(streaming), '*')
+        paths = sorted(path for path in glob.glob(pattern) if ends_with(path, RECORDS))
         if len(paths) < world:
             raise Mistake(f'streaming={streaming} has {len(paths)} shards (.jsonl, .parquet, ..., '
                           f'packed or not), and each process needs one ({world} in all); '
@@ -243,8 +228,9 @@ class Stream:
             try:
                 with open_file(path) as f:
                     for number, data in itertools.islice(enumerate(f), line, None):
-                        text = text_in(data)
-                        if text is not None:
+                        # A line that is not JSON, or has no text, is skipped.
+                        with contextlib.suppress(ValueError, RecursionError):
+                            text = text_of(json.loads(data))
                             self.position[:2] = shard, number + 1
                             n_empty = 0
                             yield text
