@@ -450,6 +450,7 @@ RULER = re.compile(r'\n[ \t|+]*([^\w\s|+])\1{2,}(?:[ \t|+]+\1+)*[ \t|+]*$', re.M
 ODD_WORD = re.compile(r'\w*[^aeiouyàáâãäåæèéêëìíîïòóôõöøùúûüýœ\W\d_]{6}|'     # qwrtzpl
                       r'\w*[^\W\d_]\d+[^\W\d_]\w*\d|'                         # x4k9
                       r'\w{31}', re.I)                                        # aaaaaaaaaaa...
+IS_ODD = functools.lru_cache(1 << 16)(ODD_WORD.match)       # texts share most of their words
 GENERATED = re.compile('auto-?generated|automatically generated|do not edit\\b|'
                        'generated (?:from|by|with|using)\\b', re.I)
 CONFIG_OR_TEST = re.compile('unit tests?|test file|configuration file', re.I)
@@ -493,15 +494,10 @@ def repeated_share(text, window=200):
     return max(sum(map(share, windows)) / len(windows), share(lines) if len(lines) >= 5 else 0)
 
 
-@functools.lru_cache(1 << 16)           # texts share most of their words
-def is_odd(word):
-    return bool(ODD_WORD.match(word))
-
-
 def gibberish(text):
     """Return the share of the words in Latin script that hardly any language spells."""
     words = re.findall(r'[A-Za-z0-9À-ÿ]{2,}', text)
-    return sum(map(is_odd, words)) / max(1, len(words))
+    return len([*filter(IS_ODD, words)]) / max(1, len(words))
 
 
 def code_reason(text, is_python=True, parse=True, chance=None):
@@ -1086,11 +1082,9 @@ def next_command(kind, out_dir, n_tokens=None, streaming=False):
     flags = f'--block_size={n - 1} ' if n <= 256 else ''
     if streaming:
         flags += f'--streaming={data}/shards '
-    run = name = f'out/{out_dir.resolve().name}'
-    for i in itertools.count(2):
-        if not os.path.exists(run):
-            break
-        run = f'{name}_{i}'
+    name = f'out/{out_dir.resolve().name}'
+    runs = itertools.chain([name], (f'{name}_{i}' for i in itertools.count(2)))
+    run = next(itertools.filterfalse(os.path.exists, runs))
     return (f'python train.py config/quickstart.py --sample_prompt= {flags}--data_dir={data} '
             f'--out_dir={shlex.quote(run)}')
 
