@@ -149,7 +149,7 @@ def find_files(source, any_ending=False, download_dir='data/raw'):
     return paths, '' if source == 'stdlib' else others
 
 
-def cut_into_shards(files_of, kind='text'):
+def cut_into_shards(files_of, kind):
     """Return the shards of {source: its files}: [(source, [(path, piece, n_pieces), ...]), ...]:
     16 MB of texts, or a file of records. A .jsonl of texts that is larger than 16 MB is eight
     pieces, each with every eighth of its lines. (Judged answers to one problem become pairs, so
@@ -608,9 +608,9 @@ def check_text(document, notes):
 
 @functools.lru_cache(1)
 def make_stages(settings):
-    """Return {name: stage}, in the order in which a document meets them. A stage is a function of a
-    document, which it may change, and of notes, {title: Counter}, which add up over all shards. It
-    returns the reason to drop the document, or None. settings: the JSON of all settings, because a
+    """Return the settings, and {name: stage}, in the order in which a document meets them. A stage
+    is a function of a document, which it may change, and of notes, {title: Counter}, which add up
+    over all shards. It returns the reason to drop the document, or None. settings: JSON, because a
     process that isn't forked makes its stages itself."""
     config = types.SimpleNamespace(**json.loads(settings))
 
@@ -644,7 +644,7 @@ def make_stages(settings):
         from extras import filters          # it gets our functions, because it imports no script
         stages = filters.with_options(stages, config, find_files, documents_of, mode_of, normalise,
                                       words_of, ngrams, hash64)
-    return stages
+    return config, stages
 
 
 def passes(document, stages, notes):
@@ -696,8 +696,7 @@ def clean_shard(source, pieces, folder, settings):
         notes.json          what came in, what was dropped, and what else the stages noted"""
     if folder.exists():
         return
-    config = types.SimpleNamespace(**json.loads(settings))
-    stages = make_stages(settings)
+    config, stages = make_stages(settings)
     notes = collections.defaultdict(collections.Counter)
     new = folder.with_suffix(f'.{os.getpid()}')     # it gets its name when all is written
     new.mkdir(exist_ok=True)
@@ -748,19 +747,19 @@ def begin_work():
     threading.Thread(target=watch, daemon=True).start()
 
 
-def in_processes(work, jobs, n):
-    """Call work(*job) for each job, in n processes (0: one per core)."""
+def in_processes(jobs, n):
+    """Call clean_shard(*job) for each job, in n processes (0: one per core)."""
     bar = functools.partial(tqdm, total=len(jobs), unit=' shards', disable=None)
     n = min(n or os.cpu_count(), len(jobs))
     if n <= 1:
         for job in bar(jobs):
-            work(*job)
+            clean_shard(*job)
         return
     # Forked processes share the models of the stages. macOS and Windows can't fork like that.
     context = multiprocessing.get_context('fork' if sys.platform == 'linux' else 'spawn')
     with concurrent.futures.ProcessPoolExecutor(n, context, begin_work) as pool:
         try:
-            list(bar(pool.map(work, *zip(*jobs))))
+            list(bar(pool.map(clean_shard, *zip(*jobs))))
         except concurrent.futures.process.BrokenProcessPool as e:
             raise Mistake('a process was killed, perhaps because memory ran out; what is done is '
                           f'kept, try again with --num_workers={(n + 1) // 2}') from e
@@ -770,17 +769,17 @@ def in_processes(work, jobs, n):
             raise
 
 
-def clean_shards(jobs, n, max_docs=0):
+def clean_shards(jobs, n, max_docs):
     """Clean shards in n processes, and return the jobs that were done. With max_docs they are done
     one, two, four, ... at a time, until each source has that many documents: of a data set on a hub
     nobody fetches more than that takes."""
     if not max_docs:
-        in_processes(clean_shard, jobs, n)
+        in_processes(jobs, n)
         return jobs
     done, counts = [], collections.Counter()
     while jobs := [job for job in jobs if counts[job[0]] < max_docs]:
         some, jobs = jobs[:len(done) + 1], jobs[len(done) + 1:]
-        in_processes(clean_shard, some, n)
+        in_processes(some, n)
         for source, _, folder, _ in some:
             with open(folder / 'documents.jsonl', 'rb') as f:
                 counts[source] += sum(1 for _ in f)
@@ -1072,7 +1071,7 @@ def write_report(folder, title, notes, sizes, sources, card):
     return facts
 
 
-def next_command(kind, out_dir, n_tokens=None, streaming=False):
+def next_command(kind, out_dir, n_tokens, streaming=False):
     """Return the command that trains on the data. The preset reads 256 tokens at a time, and a bin
     must have more."""
     if kind != 'text':
@@ -1120,10 +1119,11 @@ def check_out_dir(out_dir, config, files):
                 f'{path} is read, and results may replace it; choose another --out_dir')
 
 
-def state_of(decisive, files):
-    """Return what decides about the work: settings, and the sizes and times of what is read and of
-    programs. What was done in another state is done again."""
-    lists = [path for name in LISTS for path in decisive[name].split(',')]
+def state_of(config, files):
+    """Return what decides about clean shards: settings, and the sizes and times of what is read and
+    of programs. What was done in another state is done again."""
+    decisive = [config[name] for name in sorted({*config} - HARMLESS - LATER | {'audit'})]
+    lists = [path for name in LISTS for path in config[name].split(',')]
     inner = [path for name in lists if os.path.exists(name) or glob.glob(name)
              for path in find_files(name, True)[0]]
     programs = glob.glob(os.path.join(os.path.dirname(__file__), 'extras/*.py'))
@@ -1154,7 +1154,7 @@ def work_folder(out_dir, state, part):
     return work, lock
 
 
-def publish(new, out_dir, meta, tok=None):
+def publish(new, out_dir, meta, tok):
     """Move what is in the folder `new` into out_dir, with the tokenizer and meta.json. All of it is
     on the disk before old files go. meta.json goes first and comes last: a folder without it is no
     data."""
@@ -1262,15 +1262,11 @@ if __name__ == '__main__':
         tok = make_tokenizer(config)
         require(is_lone or '<|endoftext|>' in tok.special, f'{tokenizer} has no <|endoftext|> to '
                 'end documents; use another, or --tokenizer=bpe')
-    # meta.json, whose hash train.py remembers, gets only the settings that change the data. `state`
-    # decides about clean shards: settings, what is read, and which programs read it. In another
-    # state they are cleaned again.
+    # meta.json, whose hash train.py remembers, gets only the settings that change the data.
     decisive = {name: value for name, value in config.items() if name not in HARMLESS}
-    for_cleaning = {name: value for name, value in decisive.items() if name not in LATER}
-    current_state = functools.partial(state_of, {**for_cleaning, 'audit': audit}, files)
-    state = current_state()
-    work, lock = work_folder(out_dir, state, part)
     meta = {'config': decisive, 'sources': sources}
+    state = state_of(config, files)
+    work, lock = work_folder(out_dir, state, part)
 
     # A lone text and our own examples pass no stages.
     if is_lone or writes_examples:
@@ -1288,7 +1284,7 @@ if __name__ == '__main__':
     shards = cut_into_shards(files_of, kind)
     jobs = [(*shard, work / f'{i:05}', settings) for i, shard in enumerate(shards)]
     jobs = clean_shards(jobs[parts[0] - 1::parts[1]], num_workers, max_docs)
-    require(current_state() == state,
+    require(state_of(config, files) == state,
             'a file changed while it was read; run the same command again')
     if part:
         print(f'part {part}: {len(jobs)} shards are clean; after all parts, run without --part')
