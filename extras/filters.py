@@ -19,7 +19,7 @@ and audit.py, in their order.
 import collections, os, re, types, urllib.parse
 import numpy as np
 from configurator import Mistake, require
-from extras import records
+from extras import audit, records, text_quality
 from extras.records import lines_of
 
 
@@ -38,34 +38,26 @@ def with_options(stages, config, find_files, documents_of, mode_of, normalise, w
                 [text] = document['texts']
                 yield normalise(text, mode_of(text, document['path']))
 
-    before, after = {}, {}
+    result = {name: stages[name] for name in ('read', 'normalise')}
     if config.licences or config.audit or config.languages:
-        before['licenses'] = licences(config.licences, config.sources)
+        result['licenses'] = licences(config.licences, config.sources)
     if config.url_block or config.url_allow:
-        before['addresses'] = addresses(config.url_block, config.url_allow)
+        result['addresses'] = addresses(config.url_block, config.url_allow)
     if config.languages:
-        from extras import text_quality
-        before['language'] = text_quality.language(config.languages)
+        result['language'] = text_quality.language(config.languages)
+    result['rules'] = stages['rules']
     if config.perplexity_reference:
-        from extras import text_quality
-        after['perplexity'] = text_quality.perplexity(texts_at(config.perplexity_reference),
-                                                      config.min_bits, config.max_bits)
+        result['perplexity'] = text_quality.perplexity(texts_at(config.perplexity_reference),
+                                                       config.min_bits, config.max_bits)
     if config.quality_good or config.quality_bad:
-        from extras import text_quality
-        after['quality'] = text_quality.quality(
+        result['quality'] = text_quality.quality(
             texts_at(config.quality_good), texts_at(config.quality_bad), config.min_quality)
     if config.toxic_words:
-        after['toxic words'] = words(config.toxic_words, config.max_toxic)
+        result['toxic words'] = words(config.toxic_words, config.max_toxic)
     if config.decontaminate:
-        after['benchmarks'] = benchmarks(config.decontaminate, records.read, normalise, words_of,
-                                         ngrams)
-    all_stages = {}
-    for name, check in stages.items():
-        all_stages |= {**before, name: check, **after} if name == 'rules' else {name: check}
-    if config.audit:
-        from extras import audit
-        all_stages = audit.watched(all_stages, config.audit, hash64)
-    return all_stages
+        result['benchmarks'] = benchmarks(config.decontaminate, normalise, words_of, ngrams)
+    result |= stages                    # personal data, which come last; others keep their places
+    return audit.watched(result, config.audit, hash64) if config.audit else result
 
 
 def report(folder, config, notes, copied, documents, left, tokens, owners, sources, mode_of,
@@ -74,8 +66,6 @@ def report(folder, config, notes, copied, documents, left, tokens, owners, sourc
     benchmarks. left: the numbers of the documents that are left; tokens: those that each brings to
     train.bin; owners: the source of each; sources: what is known of each."""
     card = None
-    if config['audit'] or config['languages']:
-        from extras import audit
     if config['audit']:
         audit.write(folder, notes, copied, documents, config['audit'], hash64)
     if tokens.any() and (config['audit'] or config['languages']):
@@ -199,36 +189,33 @@ def toxic_words(text, listed):
 NGRAM = 13                      # words in a row, as for GPT-3 (arXiv:2005.14165)
 
 
-def benchmarks(paths, read, normalise, words_of, ngrams):
-    """Return a stage of prepare.py. paths: files of records, 'a,b'. read(path, reject) yields
-    (line, record) of a file; normalise(text, mode) is what happens to a document; ngrams(words, n)
-    returns the hash of each n words in a row, uint64 (words - n + 1,)."""
+def benchmarks(paths, normalise, words_of, ngrams):
+    """Return a stage of prepare.py. paths: files of records, 'a,b'. normalise(text, mode) is what
+    happens to a document; ngrams(words, n) returns the hash of each n words in a row, uint64
+    (words - n + 1,)."""
     known = np.zeros(0, np.uint64)
     for path in filter(None, paths.split(',')):
         require(os.path.exists(path), f'{path} does not exist; --decontaminate needs the files of '
                                       'benchmarks')
         errors = []
-        records = [record for _, record in read(path, lambda *error: errors.append(error))]
+        entries = [*records.read(path, lambda *error: errors.append(error))]
         for place, error in errors[:1]:
             raise Mistake(f"{place} can't be read ({error}); it must be the file of a benchmark")
-        grams = [ngrams(words_of(form), NGRAM) for text in strings_in(records)
-                 for form in variants(text, normalise)]
+        grams = [ngrams(words_of(form), NGRAM) for _, record in entries
+                 for text in strings_in(record) for form in variants(text, normalise)]
         grams = np.concatenate([known[:0], *grams])
         require(len(grams), f'{path} has no text of {NGRAM} words, so it could find nothing')
         known = np.union1d(known, grams)
 
     def check_benchmarks(document, notes):
-        if any(has_one_of(known, ngrams(words_of(text), NGRAM)) for text in document['texts']):
-            return 'in a benchmark'
+        for text in document['texts']:
+            # in order: the search stays in one corner of the memory
+            grams = np.sort(ngrams(words_of(text), NGRAM))
+            places = np.searchsorted(known, grams).clip(max=len(known) - 1)
+            if (known[places] == grams).any():
+                return 'in a benchmark'
 
     return check_benchmarks
-
-
-def has_one_of(known, grams):
-    """Whether one of these numbers is known. known: sorted, at least one."""
-    grams = np.sort(grams)              # in order: the search stays in one corner of the memory
-    places = np.searchsorted(known, grams).clip(max=len(known) - 1)
-    return bool((known[places] == grams).any())
 
 
 def strings_in(value):
