@@ -11,7 +11,7 @@ Every rule also drops good documents, so read what it dropped. A model shares th
 data: BookCorpus is heavy with romance (arXiv:2105.05241), WebText reads like a blog, C4's word list
 removed texts of minorities.
 """
-import collections, re
+import collections, functools, re
 import numpy as np
 from extras import text_quality
 
@@ -20,23 +20,22 @@ from extras import text_quality
 def watched(stages, n, hash64):
     """Return the same stages, {name: check(document, notes)}, but the notes also keep samples: n of
     the documents that are dropped for each reason, and n of those that pass all stages."""
-    def watch(check, is_last):
-        def watched_check(document, notes):
-            reason = check(document, notes)
-            if reason or is_last:
-                text = '\n'.join(document['texts'])
-                sample(notes, reason or 'passed all rules', document['path'], text, n, hash64)
-            return reason
-        return watched_check
+    def watch(check, is_last, document, notes):
+        reason = check(document, notes)
+        if reason or is_last:
+            sample(notes, reason or 'passed all rules', document, n, hash64)
+        return reason
 
-    return {name: watch(check, name == [*stages][-1]) for name, check in stages.items()}
+    return {name: functools.partial(watch, check, name == [*stages][-1])
+            for name, check in stages.items()}
 
 
-def sample(notes, reason, path, text, n, hash64):
+def sample(notes, reason, document, n, hash64):
     """Add a document to the samples of a reason. Those n stay whose hashes are lowest: a random
     choice, but the same in every run."""
     samples = notes[f'sample of {reason}']
-    samples[path.replace('\n', ' ') + '\n' + text[:2000]] = 1
+    text = '\n'.join(document['texts'])[:2000]
+    samples[document['path'].replace('\n', ' ') + '\n' + text] = 1
     if len(samples) > n:
         for one in by_hash(samples, hash64)[n:]:
             del samples[one]
@@ -56,12 +55,7 @@ def write(folder, notes, copied, documents, n, hash64):
     documents(numbers) yields some. The samples leave the notes."""
     for reason, numbers in copied.items():
         for document in documents(numbers):
-            sample(notes, reason, document['path'], '\n'.join(document['texts']), n, hash64)
-    (folder / 'audit.md').write_text(pages(notes, n, hash64), 'utf-8', 'backslashreplace')
-
-
-def pages(notes, n, hash64):
-    """Take the samples of all shards out of the notes, and return audit.md."""
+            sample(notes, reason, document, n, hash64)
     chapters = []
     for title in sorted(title for title in notes if title.startswith('sample of ')):
         texts = []
@@ -69,7 +63,7 @@ def pages(notes, n, hash64):
             path, _, text = one.partition('\n')
             texts.append(f'## {path}\n\n````\n{text}\n````\n')
         chapters.append(f'# {title.removeprefix("sample of ")}\n' + '\n'.join(texts))
-    return '\n'.join(chapters)
+    (folder / 'audit.md').write_text('\n'.join(chapters), 'utf-8', 'backslashreplace')
 
 
 # --- the card -------------------------------------------------------------------------------------
