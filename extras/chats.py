@@ -22,11 +22,10 @@ LENGTHS = 0, math.inf               # characters of an answer
 UNWANTED = ()                       # in lower case: 'as an ai language model', ...
 # what a record raises that has another form than the one it is read as
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
-SCORES = 'margin', 'agreement'      # score of chosen - score of rejected; fraction of annotators
 
 
 # --- what prepare.py asks for ---------------------------------------------------------------------
-def documents(entries, reject, kind, prefer='passed'):
+def documents(entries, reject, kind, prefer):
     """Yield the documents of entries, tuples (path, line, record). A record that has another form
     is skipped, after reject(place, error). Answers that eval.py judged become records first."""
     for _, of_file in itertools.groupby(entries, lambda entry: entry[0]):
@@ -60,12 +59,11 @@ def fields_of(record, kind):
     return fields
 
 
-def stage(kind, compiles, min_score=None, min_margin=0.0, min_agreement=0.0):
+def stage(kind, compiles, min_score, min_margin, min_agreement):
     """Return the rules for a kind of documents, as a stage of prepare.py. compiles(program):
     whether it is Python; None keeps all programs."""
     def check_rules(document, notes):
-        unused = document.pop('unused', ())
-        if unused:
+        if unused := document.pop('unused'):
             notes['columns that were not used'].update(unused)
         if document['mode'] == 'raw':
             return None
@@ -89,7 +87,7 @@ def to_line(document):
         record = {'prompt': prompt, 'completion': texts[-1], 'label': roles[-1] == 'good'}
     elif n_answers:
         record = {'prompt': prompt, 'chosen': texts[-2], 'rejected': texts[-1]}
-    scores = {name: document[name] for name in SCORES if name in document}
+    scores = {name: document[name] for name in ('margin', 'agreement') if name in document}
     return json.dumps(record | scores, ensure_ascii=False)
 
 
@@ -107,7 +105,7 @@ def examples(kind, n, set_by):
 
 
 # --- rules ----------------------------------------------------------------------------------------
-def reason_of(document, compiles=None, min_score=None, lengths=LENGTHS, unwanted=UNWANTED):
+def reason_of(document, compiles, min_score):
     """Return why a conversation is dropped, or None. min_score holds for the score that a judge
     gave; without a score a conversation stays."""
     texts, roles = document['texts'], document['roles']
@@ -123,12 +121,12 @@ def reason_of(document, compiles=None, min_score=None, lengths=LENGTHS, unwanted
         return 'empty message'
     if min_score is not None and not document.get('score', math.inf) >= min_score:  # nan is not
         return 'low score'
-    if min(map(len, answers)) < lengths[0]:
+    if min(map(len, answers)) < LENGTHS[0]:
         return 'short answer'
-    if max(map(len, answers)) > lengths[1]:
+    if max(map(len, answers)) > LENGTHS[1]:
         return 'long answer'
     words = '\n'.join(answers).lower()
-    if any(phrase in words for phrase in unwanted):
+    if any(phrase in words for phrase in UNWANTED):
         return 'unwanted phrase'
     if compiles and not all(map(compiles, programs(answers))):
         return 'code does not parse'
@@ -143,7 +141,7 @@ def programs(answers):
     return [textwrap.dedent(block) for block in blocks if '>>>' not in block]
 
 
-def reason_of_pair(document, min_margin=0.0, min_agreement=0.0):
+def reason_of_pair(document, min_margin, min_agreement):
     """Return why a pair is dropped, or None. One without margin or agreement stays."""
     *_, better, worse = map(str.strip, document['texts'])
     if document['roles'][-1] != 'rejected':             # for kto there is one answer

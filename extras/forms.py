@@ -271,10 +271,9 @@ def best_and_worst(record):
     completions = record.get('completions')
     some = [Record(one) for one in completions] if isinstance(completions, list) else []
     some = [(number(one.get('score of a completion')), one.get('answer')) for one in some]
-    scores = [score for score, answer in some]
-    if len({*scores}) < 2:
+    if len({score for score, _ in some}) < 2:
         raise ValueError('its completions have no two different scores, so none is better')
-    best, worst = (some[scores.index(find(scores))] for find in (max, min))
+    best, worst = (find(some, key=lambda one: one[0]) for find in (max, min))
     return ['chosen', 'rejected'], [best[1], worst[1]], {'chosen': best[0], 'rejected': worst[0]}
 
 

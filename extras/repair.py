@@ -108,6 +108,6 @@ def strip_latex(text):
     for _ in range(10):         # commands in commands
         text = LATEX_COMMAND.sub(r'\1', text)
     text = re.sub(r'\\[A-Za-z]+\s?', '', text)
-    text = re.sub(r'(?<!\\)\$|(?<!\\)[{}]', '', text)
+    text = re.sub(r'(?<!\\)[${}]', '', text)
     text = re.sub(r'\\([%&$#_{}])', r'\1', text)       # \% -> %
     return text.replace('~', ' ')
