@@ -708,7 +708,7 @@ def clean_shard(source, pieces, folder, settings):
         notes['could not be read'][path] += 1
 
     with open(new / 'documents.jsonl', 'wb') as f, open(new / 'numbers', 'wb') as numbers:
-        columns, n_passed = collections.Counter(), 0
+        columns = collections.Counter()
         for document in documents_of(pieces, config, reject, columns):
             document['source'] = source
             notes['documents of sources'][source] += 1
@@ -721,8 +721,7 @@ def clean_shard(source, pieces, folder, settings):
                        *keys_of(texts, config.dedup, config.bands, config.rows)]
                 numbers.write(np.array(row, np.uint64))
                 f.write(json.dumps(document).encode() + b'\n')
-                n_passed += 1
-                if n_passed == config.max_docs:
+                if notes['documents'][[*stages][-1]] == config.max_docs:        # that passed
                     break
     if columns:
         notes['column of the text'] = columns
