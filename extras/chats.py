@@ -111,8 +111,6 @@ def reason_of(document, compiles, min_score):
     texts, roles = document['texts'], document['roles']
     answers = [text for text, role in zip(texts, roles) if role == 'assistant']
     turns = [role for role in roles if role != 'system']
-    if not answers:
-        return 'no answer'
     if turns[0] != 'user' or any(a == b and b != 'tool' for a, b in zip(turns, turns[1:])):
         return 'roles do not alternate'
     if not all(map(str.strip, answers)):
