@@ -616,7 +616,8 @@ def make_stages(settings):
 
     def to_one_form(document, notes):
         mode = 'chat' if document['roles'] else mode_of(document['texts'][0], document['path'])
-        document['mode'] = mode if config.mode == 'auto' else config.mode
+        is_known = config.mode == 'auto' or (config.mode, mode) == ('code', 'other code')
+        document['mode'] = mode if is_known else config.mode
         notes['documents taken as'][document['mode']] += 1
         document['texts'] = [normalise(text, document['mode']) for text in document['texts']]
         return check_text(document, notes)
@@ -1148,9 +1149,18 @@ def work_folder(out_dir, state, part):
     work = top / f'{hash64(state.encode()):016x}'
     if not part:
         for old in {*top.iterdir(), work / 'new'} - {work, top / 'lock'}:
-            shutil.rmtree(old, ignore_errors=True)
+            remove(old)
     (work / 'new').mkdir(parents=True, exist_ok=True)
     return work, lock
+
+
+def remove(folder):
+    """Delete a folder, under another name first: a kill leaves nothing that looks whole."""
+    gone = folder.with_name(f'{folder.name}.gone')
+    shutil.rmtree(gone, ignore_errors=True)
+    if folder.exists():
+        folder.replace(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def publish(new, out_dir, meta, tok):
@@ -1171,6 +1181,7 @@ def publish(new, out_dir, meta, tok):
     for path in [*new.iterdir()]:
         path.replace(out_dir / path.name)
     new_meta.replace(out_dir / 'meta.json')
+    remove(new.parent)
     shutil.rmtree(out_dir / WORK, ignore_errors=True)
 
 
@@ -1321,6 +1332,7 @@ if __name__ == '__main__':
     missing = [name for name, which in of_source.items() if not which.any()]
     if missing and (kind == 'text' or in_val.all()):
         if not len(shard):          # else other settings may do, for which the shards are clean
+            remove(work)
             shutil.rmtree(out_dir / WORK)
         raise Mistake(f'no documents are left to train on from the source {" and ".join(missing)} '
                       f'({len(left)} in all; {lost(notes)}; of copies, the first one stays); give '

@@ -48,6 +48,9 @@ def fields_of(record, kind):
     record = Record(record)
     if kind == 'preference':
         return {**pair_of(record), 'unused': record.unused()}
+    if record.columns.get('label') is False:
+        raise ValueError('"label": false is a thumb down, and every answer is learned: leave it '
+                         'out, or take --kind=preference, for dpo.py --loss_type=kto')
     turns = messages_of(record)
     fields = {'texts': [m['content'] for m in turns], 'roles': [m['role'] for m in turns]}
     score = record.get('score')

@@ -68,12 +68,12 @@ class Record:
 
     def get(self, thing):
         """Return the first value under the names of a thing that is not empty, or else an empty
-        text, or None. All these columns count as used."""
+        text, or None. That column and the empty ones count as used."""
         names = ALIASES.get(thing, (thing,))
-        self.used |= {*names}
         values = [self.columns.get(name) for name in names]
-        full = [value for value in values if value not in (None, '', [])]
-        return full[0] if full else '' if '' in values else None
+        full = [name for name, value in zip(names, values) if value not in (None, '', [])]
+        self.used |= {*names} - {*full[1:]}
+        return self.columns[full[0]] if full else '' if '' in values else None
 
     def unused(self):
         """Return the names of the columns that have a value and were not used."""
@@ -98,9 +98,11 @@ def messages_of(record):
         answer = answer if isinstance(answer, list) else [('assistant', answer)]
         turns = prompt_of(record) + answer
     messages = joined(read_turns(record, turns))
+    messages = [m for m in messages if m['role'] != 'system' or m['content'].strip()]
     # ShareGPT often starts in the middle
-    while messages and messages[0]['role'] == 'assistant':
-        messages.pop(0)
+    head = next((i for i, m in enumerate(messages) if m['role'] != 'system'), 0)
+    while messages[head:] and messages[head]['role'] == 'assistant':
+        messages.pop(head)
     # an unanswered question teaches nothing
     while messages and messages[-1]['role'] != 'assistant':
         messages.pop()
@@ -127,7 +129,7 @@ def prompt_of(record):
                                                 for pair in history):
         raise ValueError('"history" must be a list of pairs, [question, answer]')
     more = [record.columns.get(name) for name in ALIASES['more of the question']]
-    record.get('more of the question')
+    record.used |= {*ALIASES['more of the question']}
     if not all(isinstance(text, str) for text in [question, *filter(None, more)]):
         raise ValueError(f'its question is no text: {question!r:.40}, {more!r:.40}')
     asked = '\n\n'.join(filter(None, [question, *more]))
@@ -283,7 +285,8 @@ def whole_talk(record, answer):
         parts = re.split(r'(?:^|\n\n)(Human|Assistant):', answer.lstrip())[1:]
         turns = [({'Human': 'user'}.get(name, 'assistant'), words.strip())
                  for name, words in zip(parts[::2], parts[1::2])]
-    elif isinstance(answer, list) and len(answer) > 1:
+    elif isinstance(answer, list) and len(answer) > 1 and (
+            next(read_turns(record, answer))['role'] != 'assistant'):
         turns = answer
         record.get('question')          # it is in the talk
     else:

@@ -14,6 +14,9 @@ CLOSING = set('\u00a0 ’‘”“…–—»«›‹΄')    # these do follow l
 # Letters that end words more often than Â and Ã may have these after them, so they prove nothing,
 # either.
 MARKS = CLOSING | set('®™°²³´')
+# nor does what people write after some letters: VÝŠKA, „víš…“, liberté¹, på ½, 4×½, 2×£5
+NATURAL = {**dict.fromkeys('ÉÍÓÔÚÝàáäåæçèéêëìíîï', set('ŠŽšž¹¼½¾')),
+           **dict.fromkeys('×Ø', set('¼½¾£¥'))}
 
 
 def byte_images(*encodings):
@@ -67,7 +70,8 @@ def undo(text, images, pattern):
              for old in {*pattern.findall(text)}}
     meant = {old: new for old, new in meant.items() if new}         # the others are not UTF-8
     # sequences that nobody writes, by their first letter
-    harmless = {old: CLOSING if old[0] in USUAL else MARKS for old in meant}
+    harmless = {old: CLOSING if old[0] in USUAL else MARKS | NATURAL.get(old[0], set())
+                for old in meant}
     sure = collections.Counter(old[0] for old in meant if {*old[1:]} - harmless[old])
     # é, ·, quotes and emoji begin with a usual letter; others need more evidence, or all of it
     evidence = USUAL & set(sure) or sure.total() > 1

@@ -19,6 +19,7 @@ compile = torch:compile
 shard = extras.sharding:shard
 hidden states = model:GPT.backbone
 clean a shard = pathlib:Path.rename
+delete a folder = shutil:rmtree
 take a token = tokenizer:Tokenizer.decode_bytes
 throw dice = random:Random
 listen = extras.server:Server.server_activate
@@ -71,6 +72,13 @@ def killed_while_saving(step):
                 half.write(b'half')
             os.kill(os.getpid(), signal.SIGKILL)""")
 
+
+# the power fails when one file of a folder is deleted
+KILLED_WHILE_DELETING = before('delete a folder', """
+    import pathlib
+    for path in pathlib.Path(arguments[0]).rglob('notes.json'):
+        path.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)""")
 
 # the power fails when the old last.pt has become last-1.pt
 KILLED_WHILE_RENAMING = before('rename', """

@@ -33,6 +33,18 @@ CONVERSATIONS = r'''
 -> user: q\n\nc | assistant: x | unused: title
 {"question": "a", "answer": ["b", "B"]}
 -> user: a | assistant: b
+{"instruction": "a", "question": "q", "response": "b"}
+-> user: a | assistant: b | unused: question
+{"conversations": [{"from": "system", "value": ""}, {"from": "gpt", "value": "x"},
+ {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}
+-> user: a | assistant: b
+{"messages": [{"role": "system", "content": "s"}, {"role": "assistant", "content": "x"},
+ {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+-> system: s | user: a | assistant: b
+{"prompt": "a", "completion": "b", "label": true}
+-> user: a | assistant: b | unused: label
+{"prompt": "a", "completion": "b", "label": false}
+-> refused: thumb down
 {"conversations": [{"from": "developer", "value": "s"}, {"from": "Human", "value": "a"},
  {"from": "gpt", "value": "b"}]}
 -> system: s | user: a | assistant: b
@@ -122,6 +134,11 @@ PAIRS = r'''
 -> user: a | chosen: b | rejected: c
 {"system": "s", "prompt": "a", "chosen": [{"role": "assistant", "content": "b"}], "rejected": "c"}
 -> system: s | user: a | chosen: b | rejected: c
+{"prompt": [{"role": "user", "content": "a"}],
+ "chosen": [{"role": "assistant", "content": "b"}, {"role": "tool", "content": "c"},
+ {"role": "assistant", "content": "d"}], "rejected": [{"role": "assistant", "content": "b"},
+ {"role": "tool", "content": "c"}, {"role": "assistant", "content": "e"}]}
+-> user: a | assistant: b | tool: c | chosen: d | rejected: e
 {"prompt": "a", "prompt_id": "1", "messages": [{"role": "user", "content": "a"},
  {"role": "assistant", "content": "b"}], "chosen": [{"role": "user", "content": "a"},
  {"role": "assistant", "content": "b"}], "rejected": [{"role": "user", "content": "a"},

@@ -15,7 +15,7 @@ import sys
 import time
 
 import pytest
-from accidents import before, killed_after
+from accidents import KILLED_WHILE_DELETING, before, killed_after
 from conftest import ROOT, contents, machine, mistake, ok, read_rows, run, shared
 from preparing import DOCUMENTS, RAW, WORDS, documents, dropped, kept, line_of, prepare, prose, read
 from preparing import records, report, write, write_records
@@ -190,6 +190,18 @@ def test_after_a_kill_at_any_moment_no_shard_is_cleaned_twice_and_none_is_lost(
         shutil.copy2(folders[1] / f'{name}.jsonl', source)
     ok(run('prepare.py', *flags(source, out)))
     assert results(out)[:3] == results(folders[2])[:3] and not (out / '.prepare_py').exists()
+
+
+def test_a_kill_while_clean_shards_are_deleted_leaves_none_that_looks_whole(folders, source,
+                                                                            tmp_path):
+    out, command = tmp_path / 'out', lambda *more: flags(source, tmp_path / 'out', *more)
+    for more in (), ('--min_words=9',):         # after the work, and before that of other settings
+        run('prepare.py', *command(), before=killed_after('clean a shard', 2))
+        result = run('prepare.py', *command(*more, '--num_workers=1'), before=KILLED_WHILE_DELETING)
+        assert result.returncode == -signal.SIGKILL
+        ok(run('prepare.py', *command()))
+        assert results(out)[:3] == results(folders[2])[:3] and not (out / '.prepare_py').exists()
+        shutil.rmtree(out)
 
 
 def test_what_was_cleaned_otherwise_is_never_used(folders, source, tmp_path):
