@@ -467,8 +467,8 @@ def stop(number, frame):
 # --- the loop -------------------------------------------------------------------------------------
 again = f'python dpo.py --out_dir={shlex.quote(out_dir)} --init_from=resume'
 if rank == 0:
-    for path in old:
-        path.unlink()
+    for path in old + [out / f'{name}.tmp' for name in ours]:
+        path.unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     if is_new:                  # first: a full disk fails now, and without last.pt this is no run
         save('last.pt')

@@ -181,8 +181,8 @@ require(out.endswith(('.png', '.svg', '.pdf')), f'{out=} must end with .png, .sv
 # --- read, and say what is seen -------------------------------------------------------------------
 folders = []
 for pattern in runs.split(','):
-    pattern = glob.escape(pattern) if os.path.isdir(pattern) else pattern       # run[1]
-    logs = sorted(glob.glob(f'{pattern}/metrics.jsonl'))
+    escaped = glob.escape(pattern) if os.path.isdir(pattern) else pattern       # run[1]
+    logs = sorted(glob.glob(f'{escaped}/metrics.jsonl'))
     require(logs, f"{pattern}/metrics.jsonl is missing; --runs='out/*' shows the runs that are "
             'there; for a first one, run: python prepare.py && python train.py')
     folders += map(os.path.dirname, logs)

@@ -1158,9 +1158,10 @@ def remove(folder):
     """Delete a folder, under another name first: a kill leaves nothing that looks whole."""
     gone = folder.with_name(f'{folder.name}.gone')
     shutil.rmtree(gone, ignore_errors=True)
-    if folder.exists():
+    with contextlib.suppress(OSError):          # Windows renames no folder with an open file
         folder.replace(gone)
-    shutil.rmtree(gone, ignore_errors=True)
+    for left in gone, folder:
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def publish(new, out_dir, meta, tok):

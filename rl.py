@@ -282,7 +282,7 @@ def open_tasks(source, n_held_out=0):
     flag = '--reward' if source == reward else '--held_out'
     require(source == 'problems' or os.path.exists(source), f'{flag}={source} does not exist; it '
             'is FILE.py (typed again on resume), FILE.jsonl, problems or a FOLDER, see --help')
-    require(not source.endswith('.pt'), f'{flag}={source} is a file; a reward model is its folder')
+    require(not source.endswith('.pt'), f'{flag}={source} is a file; name its folder')
     content = pathlib.Path(source).read_bytes() if os.path.isfile(source) else b''
     keys_of_tests = rb'"(question|tests?|test_list|regex|must_contain|must_not_contain)" *:'
     if source.endswith('.py'):
@@ -435,8 +435,8 @@ typed = [f'--{name}={config[name]}' for name in ('reward', 'held_out', 'allow_co
          if str(config[name]).endswith(('.py', 'True'))]        # a config.json must not run code
 again = shlex.join(['python', 'rl.py', f'--out_dir={out_dir}', '--init_from=resume', *typed])
 if rank == 0:
-    for path in old:
-        path.unlink()
+    for path in old + [out / f'{name}.tmp' for name in ours]:
+        path.unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     if is_new:                  # first: a full disk fails now, and without last.pt this is no run
         save('last.pt')

@@ -235,7 +235,7 @@ def draw_by(temperature, seed):
 writing = 'random_init prompt prompt_file max_new_tokens temperature top_k top_p seed'
 texts = [read_text(prompt_file) if prompt_file else prompt]
 if prompts:
-    texts = [line for line in read_text(prompts).replace('\r', '').split('\n') if line.strip()]
+    texts = [line for line in regex.split(r'\r\n?|\n', read_text(prompts)) if line.strip()]
     require(texts, f'{prompts} must hold prompts, one a line')
 # A body ends where a line begins in column 0, but not with a closing bracket or a comment.
 ends = r'(?<=\n)(?=[^\s#)\]}])' if stop_at == 'function' else regex.escape(stop_at)

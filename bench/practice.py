@@ -8,7 +8,7 @@ seed of its own for the tokenizer, the base model, SFT, and all that follows.
     python bench/practice.py bugs           # two bugs in SFT, which once held down the baseline of papers
     python bench/practice.py patterns --seeds=     # runs nothing: the tables again; bench/pictures.py draws them
 
-SFT comes first. The others go on from it, for as many seconds as it took on 2,000 examples or fewer, dpo for half:
+SFT comes first. The others go on from it, for about as many seconds as it took on 2,000 examples or fewer:
 
     more            SFT on the same examples again, at a third of its rate: what do the seconds alone give?
     rl              rl.py, 60 steps with Muon, on problems that have tests and no answers
@@ -215,7 +215,7 @@ def tell(experiment, path):
     """Print a table for each pattern and number of examples. The last two columns: the first table minus this one."""
     rows, names, task = found(path), [*KINDS, 'pass@1', 'pass@8'], 'practice tasks'
     seeds, first = sorted({key[-1] for key in rows}), EXPERIMENTS[experiment][0]
-    heads = 'run', 'bases', 'seconds', *names, f'{task}, minus more', f'first table: {task}', 'its minus more'
+    heads = 'run', 'bases', 'seconds', *names, f'{task}, minus more', f'{task}: the first table minus this one', 'its minus more'
     for here in EXPERIMENTS[experiment]:
         print('\n{}, {:,} examples: SFT, and gains over it\n'.format(*here))
         print('| ' + ' | '.join(heads) + ' |\n' + '|---' * len(heads) + '|')

@@ -48,7 +48,7 @@ def fields_of(record, kind):
     record = Record(record)
     if kind == 'preference':
         return {**pair_of(record), 'unused': record.unused()}
-    if record.columns.get('label') is False:
+    if str(record.columns.get('label')).lower() in ('false', 'bad', 'undesirable'):
         raise ValueError('"label": false is a thumb down, and every answer is learned: leave it '
                          'out, or take --kind=preference, for dpo.py --loss_type=kto')
     turns = messages_of(record)

@@ -106,7 +106,8 @@ def publish_hf(ckpt, model, tokenizer):
 # llama.cpp's names of the split patterns that it has; Llama 3's joins newlines
 NAMES = {fit.PATTERNS['gpt2']: 'gpt-2', fit.PATTERNS['cl100k']: 'llama-bpe', fit.PATTERN: 'gpt-2'}
 DIFFERS = ("llama.cpp lacks this tokenizer's split pattern and cuts some texts in another way, "
-           'with other ids; it has that of python tokenizer.py --input=FILE --pattern=cl100k')
+           'with other ids; it has the pattern that python tokenizer.py --input=FILE '
+           '--pattern=cl100k trains with')
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4     # types of a token
 
 

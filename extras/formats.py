@@ -124,8 +124,8 @@ def rows_of_parquet(path):
 
 
 def as_cp1252(error):
-    """What is not UTF-8 in a .csv is Windows-1252, as Excel writes it."""
-    return error.object[error.start:error.end].decode('cp1252', 'replace'), error.end
+    """What turns out not to be UTF-8 in a .csv is Windows-1252, as Excel writes it."""
+    return error.object[error.start:error.end].decode('cp1252'), error.end
 
 
 codecs.register_error('cp1252', as_cp1252)
@@ -142,8 +142,8 @@ def rows_of_csv(path):
         decoder = codecs.getincrementaldecoder(encoding)()          # a character may be cut
         try:
             head = decoder.decode(head)
-        except UnicodeDecodeError:
-            head = records.decode(head)         # refuses what is no text
+        except UnicodeDecodeError:      # then all of it is Windows-1252, where ß“ is two letters
+            encoding, head = 'cp1252', records.decode(head)     # which refuses what is no text
         first = head.partition('\n')[0]
         is_tsv = '.tsv' in os.path.basename(path).lower()
         rows = csv.reader(io.TextIOWrapper(f, encoding, errors, newline=''), strict=True,

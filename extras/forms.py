@@ -98,7 +98,6 @@ def messages_of(record):
         answer = answer if isinstance(answer, list) else [('assistant', answer)]
         turns = prompt_of(record) + answer
     messages = joined(read_turns(record, turns))
-    messages = [m for m in messages if m['role'] != 'system' or m['content'].strip()]
     # ShareGPT often starts in the middle
     head = next((i for i, m in enumerate(messages) if m['role'] != 'system'), 0)
     while messages[head:] and messages[head]['role'] == 'assistant':
@@ -194,9 +193,11 @@ def text_of(words, role):
 
 
 def joined(messages):
-    """Return messages in which two of a user in a row are one."""
+    """Return messages in which two of a user in a row are one, and no system message is empty."""
     result = []
     for message in messages:
+        if message['role'] == 'system' and not message['content'].strip():
+            continue
         if result and message['role'] == result[-1]['role'] == 'user':
             result[-1]['content'] += f'\n\n{message["content"]}'
         else:
@@ -286,7 +287,7 @@ def whole_talk(record, answer):
         turns = [({'Human': 'user'}.get(name, 'assistant'), words.strip())
                  for name, words in zip(parts[::2], parts[1::2])]
     elif isinstance(answer, list) and len(answer) > 1 and (
-            next(read_turns(record, answer))['role'] != 'assistant'):
+            any(m['role'] == 'user' for m in read_turns(record, answer))):
         turns = answer
         record.get('question')          # it is in the talk
     else:

@@ -264,13 +264,14 @@ def code_in(text, wanted=()):
     if not chosen:
         python = [block for block in ordered if not block.error and block.code.strip()]
         chosen = (python or ordered)[:1]
-    return on_top('\n'.join(block.code for block in blocks if block in chosen))
+    code = '\n'.join(block.code for block in blocks if block in chosen)
+    return on_top(code) if len(chosen) > 1 else code
 
 
 def on_top(code):
     """Return a program that was put together: `from __future__` may stand only at its top."""
-    pattern = r'(?m)^from __future__ import .*\n?'
-    return ''.join([*re.findall(pattern, code), re.sub(pattern, '', code)])
+    pattern = r'(?m)^from __future__ import (?:\([^)]*\)|(?:.*\\\n)*.*)'
+    return '\n'.join([*re.findall(pattern, code), re.sub(pattern, '', code)])
 
 
 def program(question, text, chat):

@@ -79,6 +79,7 @@ if __name__ == '__main__':
     longer.load_state_dict(model.state_dict())
     write_folder(out_dir, longer, tokenizer, saved)
     config = saved.get('config', {})
+    out_dir = out_dir.rstrip('/')
     flags = [f'--init_from={out_dir}', f'--block_size={block_size}', f'--out_dir={out_dir}_trained']
     if 'data_dir' in config:
         flags.append(f'--data_dir={config["data_dir"]}')

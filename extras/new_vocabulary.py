@@ -69,4 +69,4 @@ if __name__ == '__main__':
     n_kept = len({*old.all_bytes} & {*new.all_bytes})
     print(f'{n_kept:,} of {new.vocab_size:,} tokens keep their embedding; next:\n'
           + shlex.join(['python', 'train.py', f'--init_from={out_dir}', f'--data_dir={data_dir}',
-                        f'--out_dir={out_dir}_trained']))
+                        f'--out_dir={out_dir.rstrip("/")}_trained']))

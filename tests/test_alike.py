@@ -98,11 +98,13 @@ def test_a_run_is_not_replaced_by_accident_nor_what_it_starts_from_at_all(traine
         mistake(trainer.begin(done, f'--init_from={start}', '--overwrite=True'), 'elsewhere')
     assert contents(done) == before
     out = shutil.copytree(done, tmp_path / 'run')
+    (out / 'last.pt.tmp').symlink_to(out / 'notes.md')
     for name in 'notes.md', 'lasting.pt', 'eval.json':
         (out / name).write_text('mine', encoding='utf-8')
     ok(trainer.begin(out, '--overwrite=True', '--max_steps=1'))
     # eval.json was about the old run
     assert contents(out).keys() == FILES | {'notes.md', 'lasting.pt'}
+    assert contents(out)['notes.md'] == b'mine'
 
 
 @every_trainer

@@ -23,8 +23,9 @@ NÃO — AÇÃO, não é “São Paulo” | Größe – „Fuß“ und ähnlich 
 INNOCENT = '''Le café déjà vu où naît l’été, à Noël : «\xa0ÇA\xa0!\xa0» | L’ÉCOLE™, SOCIÉTÉ® et BEAUTÉ® “É” À°
 GRÖßE, Ü² | NÃO HÁ RAZÃO. «AÇÃO» É SÓ — IRMÃ… “NÃO” IRMÃ” | L’ÂGE D’OR, PÂTÉ™ | SEÑOR® ¿QUÉ? ¡ÁGIL! | ĐÃ”…
 Καλημέρα κόσμε «Α» — Β’ Λυκείου, Γ΄ τάξη, 5 € | Ο ΈΛΛΗΝΑΣ ΊΣΩΣ ΤΈΛΟΣ | Україна — «це» є | Россия № 5 «да»
-Å® Ø° ×² ß² ¼ € | İstanbul’da ışık | Příliš žluťoučký kůň |
-„Víš…“ „Ano, víš“, znáš“, máš… VÝŠKA, VÝŽIVA | 4×½ a 6×¾, 2×£10, 3×€5, 2×¥9 | liberté¹ », égalité¹… | på ½, på ¼ | à € 5, â – ô | ÞÓR’S ÐÁ» | 日本語。한국어! | 👍'''
+Å® Ø° ×² ß² ¼ € | İstanbul’da ışık | Příliš žluťoučký kůň
+„Víš…“ „Ano, víš“, znáš“, máš… VÝŠKA, VÝŽIVA | 4×½ a 6×¾, 2×£10, 3×€5, 2×¥9 | på ½, på\xa0¼
+liberté¹ », égalité¹… | à € 5, â – ô | ÞÓR’S ÐÁ» | 日本語。한국어! | 👍'''
 SENTENCES, INNOCENT = (table.replace('\n', ' | ').split(' | ') for table in (SENTENCES, INNOCENT))
 
 

@@ -139,6 +139,16 @@ PAIRS = r'''
  {"role": "assistant", "content": "d"}], "rejected": [{"role": "assistant", "content": "b"},
  {"role": "tool", "content": "c"}, {"role": "assistant", "content": "e"}]}
 -> user: a | assistant: b | tool: c | chosen: d | rejected: e
+{"chosen": [{"role": "assistant", "content": "x"}, {"role": "user", "content": "a"},
+ {"role": "assistant", "content": "b"}], "rejected": [{"role": "assistant", "content": "x"},
+ {"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}]}
+-> assistant: x | user: a | chosen: b | rejected: c
+{"system": "s", "prompt": [{"role": "system", "content": ""}, {"role": "user", "content": "a"}],
+ "chosen": "b", "rejected": "c"}
+-> system: s | user: a | chosen: b | rejected: c
+{"prompt": "a", "chosen": [{"user": "", "assistant": ""}, {"user": "", "assistant": ""}],
+ "rejected": "b"}
+-> refused: needs a question and an answer
 {"prompt": "a", "prompt_id": "1", "messages": [{"role": "user", "content": "a"},
  {"role": "assistant", "content": "b"}], "chosen": [{"role": "user", "content": "a"},
  {"role": "assistant", "content": "b"}], "rejected": [{"role": "user", "content": "a"},
@@ -246,6 +256,8 @@ def test_a_row_of_a_table_that_has_other_cells_is_counted_and_the_next_ones_are_
     assert 'line 3 has 3 cells, and 2 columns have names' in told[0][1] and 'line 4' in told[1][1]
     rows, [told] = arrived(tmp_path / 'a.tsv', 'text\tn\na\t1\n"b\t2\nc\t3\n')
     assert rows == [{'text': 'a', 'n': '1'}] and 'line 3 to line 4 are lost' in told[1]
+    rows, _ = arrived(tmp_path / 'a.csv', 'text\ncafé\nViel Spaß“\n'.encode('cp1252'))
+    assert rows == [{'text': 'café'}, {'text': 'Viel Spaß“'}]
     late = 'text\n' + 'plain\n' * 20_000 + 'café\n'         # after what is looked at first
     rows, told = arrived(tmp_path / 'a.csv', late.encode('cp1252'))
     assert len(rows) == 20_001 and rows[-1] == {'text': 'café'} and not told

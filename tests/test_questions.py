@@ -321,9 +321,18 @@ import operator
 ```
 and
 ```python
-from __future__ import annotations
+from __future__ import (
+    annotations)
 def f(x: anything):
     return operator.pos(x) + 1
+```
+===
+```python
+"It adds."
+from __future__ import (
+    annotations)
+def f(x: anything):
+    return x + 1
 ```
 ===
 ```
