@@ -6,8 +6,7 @@ The pictures of README and docs/, from the files that runs leave: cards (SVG), p
     python bench/pictures.py funnel page    # some of them
 
 These show what was measured, so they are drawn again when it is. The other pictures of docs/img explain an
-idea (what drew those is in 97e99de) or show an older measurement (race and examples: a94ccd5). A
-picture whose files are missing stays as it is. To draw turning_green, which moves, programs that the models
+idea (what drew those is in 97e99de) or show an older measurement (examples: a94ccd5). A picture whose files are missing stays as it is. To draw turning_green, which moves, programs that the models
 wrote run in extras/sandbox.py. Lengths are pixels, from the top left.
 """
 import functools, html, json, pathlib, re, subprocess, sys, textwrap
@@ -208,21 +207,26 @@ def page(path=f'{ROOT}/docs/img/page.png'):
 
 
 def practiced(experiment):
-    """Draw practice tasks, solved greedily: a small dot for each base, a large one for their mean."""
-    path = f'{ROOT}/docs/img/practice_{experiment}.svg'
-    rows, drawn, named = practice.found(practice.ROWS), plt.figure(figsize=(8.8, 4)).gca(), {}
-    conditions = [some for some in sorted(practice.EXPERIMENTS[experiment], key=lambda some: some[1])
-                  if any(key[:2] == some[:2] for key in rows)]
-    for x, (pattern, examples, runs) in enumerate(conditions):
-        for i, run in enumerate(['sft', *practice.ARMS, *practice.BUGGY]):
-            solved = [row['practice tasks'] for key, row in rows.items() if key[:3] == (pattern, examples, run)]
-            if solved and run in ('sft', *runs):
-                drawn.plot([x + i / 12] * len(solved), solved, '.', color=f'C{i}', alpha=0.5)
-                named[run], = drawn.plot(x + i / 12, np.mean(solved), 'o', color=f'C{i}')
-    drawn.set_xticks(range(len(conditions)), [f'{pattern},\n{n:,} examples' for pattern, n, runs in conditions])
-    drawn.set_ylabel('practice tasks solved, %')
-    drawn.legend(named.values(), named, ncols=3)
-    drawn.figure.savefig(path, bbox_inches='tight')
+    """Draw practice tasks, solved greedily, where two bases are there: a line for each base, a dot for the mean."""
+    rows, axes, named = practice.found(practice.ROWS), plt.figure(figsize=(8.8, 4)).gca(), {}
+    seeds = sorted({seed for *_, seed in rows})
+    ticks, width = {}, 0
+    for pattern, examples, runs in sorted(practice.EXPERIMENTS[experiment], key=lambda some: some[1]):
+        table = np.array([[rows.get((pattern, examples, run, seed), {}).get('practice tasks', np.nan)
+                           for run in ('sft', *runs)] for seed in seeds])       # (seeds, runs)
+        shown = np.flatnonzero(np.isfinite(table).sum(0) > 1)
+        for line in table[:, shown]:
+            axes.plot(width + shown, line, '.-', color=GREY, linewidth=0.6)
+        for i in shown:
+            run = ('sft', *runs)[i]
+            named[run], = axes.plot(width + i, np.nanmean(table[:, i]), 'o', markersize=9, color=f'C{i}')
+        if len(shown):
+            ticks[width + shown.mean()] = f'{pattern}, {examples:,} examples'
+            width += len(runs) + 1
+    axes.set_xticks([*ticks], ticks.values())
+    axes.set_ylabel('practice tasks solved, %')
+    axes.legend(named.values(), named, ncols=9, loc='lower center', bbox_to_anchor=(0.5, 1), frameon=False)
+    axes.figure.savefig(f'{ROOT}/docs/img/practice_{experiment}.svg', bbox_inches='tight')
 
 
 CARDS = {p.__name__: p for p in (turning_green, funnel)}

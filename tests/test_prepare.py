@@ -338,6 +338,13 @@ def test_what_is_good_arrives_and_garbage_is_counted_and_named_with_its_line(tmp
     assert not [name for name in (*GOOD, *encoded) if f'/{name}:' in page]
 
 
+def test_mode_code_does_not_ask_c_to_be_python(tmp_path):
+    program = 'int f(void) {\n\treturn  1;\n}\n'
+    source = write(tmp_path / 'c', [f'{program}// {i}\n' for i in range(6)], '{:03}.c')
+    prepare(tmp_path / 'out', source, '--mode=code', '--dedup=none')
+    assert len(kept(tmp_path / 'out')) == 6
+
+
 def test_files_of_any_ending_are_read_links_to_folders_are_not_and_others_are_named(tmp_path):
     source = write(tmp_path / 'in', TEXTS)
     names = 'A.PY b.markdown c.HTML c.rst d.tex d.org d.adoc x.c a.png b.png f a.pdf sub/y.py'
