@@ -616,8 +616,9 @@ def make_stages(settings):
 
     def to_one_form(document, notes):
         mode = 'chat' if document['roles'] else mode_of(document['texts'][0], document['path'])
-        is_known = config.mode == 'auto' or (config.mode, mode) == ('code', 'other code')
-        document['mode'] = mode if is_known else config.mode
+        if config.mode != 'auto' and (config.mode, mode) != ('code', 'other code'):
+            mode = config.mode
+        document['mode'] = mode
         notes['documents taken as'][document['mode']] += 1
         document['texts'] = [normalise(text, document['mode']) for text in document['texts']]
         return check_text(document, notes)

@@ -215,9 +215,9 @@ def tell(experiment, path):
     """Print a table for each pattern and number of examples. The last two columns: the first table minus this one."""
     rows, names, task = found(path), [*KINDS, 'pass@1', 'pass@8'], 'practice tasks'
     seeds, first = sorted({key[-1] for key in rows}), EXPERIMENTS[experiment][0]
-    heads = 'run', 'bases', 'seconds', *names, f'{task}, minus more', f'{task}: the first table minus this one', 'its minus more'
+    heads = 'run', 'bases', 'seconds', *names, f'{task}, minus more', f'first table: {task}', 'its minus more'
     for here in EXPERIMENTS[experiment]:
-        print('\n{}, {:,} examples: SFT, and gains over it\n'.format(*here))
+        print('\n{}, {:,} examples: SFT, gains over it, and the first table minus this one\n'.format(*here))
         print('| ' + ' | '.join(heads) + ' |\n' + '|---' * len(heads) + '|')
         for run in ('sft', *here[2]):
             of = lambda run, name, where=here: np.array(

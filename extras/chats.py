@@ -48,6 +48,7 @@ def fields_of(record, kind):
     record = Record(record)
     if kind == 'preference':
         return {**pair_of(record), 'unused': record.unused()}
+    # a label 0 may be the number of a class
     if str(record.columns.get('label')).lower() in ('false', 'bad', 'undesirable'):
         raise ValueError('"label": false is a thumb down, and every answer is learned: leave it '
                          'out, or take --kind=preference, for dpo.py --loss_type=kto')

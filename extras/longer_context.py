@@ -67,6 +67,14 @@ def write_folder(out_dir, model, tokenizer, saved):
                config=saved.get('config', {}))
 
 
+def next_command(out_dir, **settings):
+    """Return the command that trains the model in out_dir, with those settings that are known."""
+    out_dir = out_dir.rstrip('/')
+    settings = {'init_from': out_dir, 'out_dir': f'{out_dir}_trained'} | settings
+    flags = [f'--{name}={value}' for name, value in settings.items() if value is not None]
+    return shlex.join(['python', 'train.py', *flags])
+
+
 if __name__ == '__main__':
     configure(globals())
     model, tokenizer = open_model(init_from)
@@ -78,10 +86,6 @@ if __name__ == '__main__':
         model.config, **changes(config, block_size, rope_scaling, rope_theta)))
     longer.load_state_dict(model.state_dict())
     write_folder(out_dir, longer, tokenizer, saved)
-    config = saved.get('config', {})
-    out_dir = out_dir.rstrip('/')
-    flags = [f'--init_from={out_dir}', f'--block_size={block_size}', f'--out_dir={out_dir}_trained']
-    if 'data_dir' in config:
-        flags.append(f'--data_dir={config["data_dir"]}')
+    data_dir = saved.get('config', {}).get('data_dir')
     print(f'{out_dir} reads {block_size:,} tokens; next, because it was not trained on that many:\n'
-          + shlex.join(['python', 'train.py', *flags]))
+          + next_command(out_dir, block_size=block_size, data_dir=data_dir))

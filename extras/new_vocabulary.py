@@ -10,10 +10,10 @@ Reads:  the model and the tokenizer in init_from, the tokenizer in data_dir
 Writes: out_dir/best.pt and tokenizer.json. The new model knows less than the old one, until it is
         trained: a new token begins as the mean of the tokens that spelled it.
 """
-import dataclasses, shlex
+import dataclasses
 import torch
 from configurator import Mistake, configure
-from extras.longer_context import open_model, write_folder
+from extras.longer_context import next_command, open_model, write_folder
 from model import GPT
 from tokenizer import Tokenizer
 
@@ -68,5 +68,4 @@ if __name__ == '__main__':
     write_folder(out_dir, carried_over(model, old, new), new, model.saved)
     n_kept = len({*old.all_bytes} & {*new.all_bytes})
     print(f'{n_kept:,} of {new.vocab_size:,} tokens keep their embedding; next:\n'
-          + shlex.join(['python', 'train.py', f'--init_from={out_dir}', f'--data_dir={data_dir}',
-                        f'--out_dir={out_dir.rstrip("/")}_trained']))
+          + next_command(out_dir, data_dir=data_dir))
