@@ -253,7 +253,7 @@ def packed(name, model, tokenizer, trained, items, run_code):
                       'rope_scaling, qkv_bias and qk_norm; use --serve=8000')
     hf_model.check(model)               # demo.js is a Llama, and you may have edited model.py
 
-    weights = {part: rounded(weight) for part, weight in model.state_dict().items()
+    weights = {part: rounded(weight) for part, weight in model.float().state_dict().items()
                if part != 'head.weight' or not c.tie_embeddings}
     can_chat = 'stage' in trained
     judged = {}

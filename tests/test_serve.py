@@ -555,7 +555,7 @@ def test_the_command_writes_the_page_and_what_it_cannot_hold_is_one_sentence(tmp
     for name, more in ('base', {}), ('chat', {'config': {'stage': 'sft'}}):
         save_run(tmp_path / name, chain('\nok', '<|im_end|>'), TOKENIZER, **more)
     export = lambda *flags: run('sample.py', '--export=html', *flags, cwd=tmp_path)
-    ok(export('--ckpt=base,chat', '--out=a.html'))
+    ok(export('--ckpt=base,chat', '--out=a.html', '--dtype=bfloat16'))
     models = in_page((tmp_path / 'a.html').read_text(encoding='utf-8'))['models']
     assert [(model['id'], model['chat'], model['judged']) for model in models] == [
         ('base', False, {}), ('chat', True, {})]            # programs run only if that is typed
