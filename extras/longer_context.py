@@ -56,36 +56,34 @@ def open_model(path):
     return model, tokenizer
 
 
-def write_folder(out_dir, model, tokenizer, saved):
-    """Write a folder that is read like one of train.py. saved: other entries of the checkpoint that
-    the model comes from."""
+def write_folder(out_dir, model, tokenizer, trained):
+    """Write a folder like one of train.py. trained: settings of the run that it comes from."""
     if os.path.exists(out_dir):
         raise Mistake(f'--out_dir={out_dir} is there already; name another, or move it away')
     os.makedirs(out_dir)
     tokenizer.save(os.path.join(out_dir, 'tokenizer.json'))
-    model.save(os.path.join(out_dir, 'best.pt'), tokenizer_hash=tokenizer.hash,
-               config=saved.get('config', {}))
+    model.save(os.path.join(out_dir, 'best.pt'), tokenizer_hash=tokenizer.hash, config=trained)
 
 
-def next_command(out_dir, **settings):
+def next_command(script, out_dir, **settings):
     """Return the command that trains the model in out_dir, with those settings that are known."""
-    out_dir = out_dir.rstrip('/')
-    settings = {'init_from': out_dir, 'out_dir': f'{out_dir}_trained'} | settings
+    settings = {'init_from': out_dir, 'out_dir': f'{out_dir.rstrip("/")}_trained'} | settings
     flags = [f'--{name}={value}' for name, value in settings.items() if value is not None]
-    return shlex.join(['python', 'train.py', *flags])
+    return shlex.join(['python', script, *flags])
 
 
 if __name__ == '__main__':
     configure(globals())
     model, tokenizer = open_model(init_from)
-    config, saved = vars(model.config), model.saved
+    config, trained = vars(model.config), model.saved.get('config', {})
     if block_size <= config['block_size']:
         raise Mistake(f'--block_size={block_size} must be above the {config["block_size"]} tokens '
                       f'that {init_from} reads')
     longer = GPT(dataclasses.replace(
         model.config, **changes(config, block_size, rope_scaling, rope_theta)))
     longer.load_state_dict(model.state_dict())
-    write_folder(out_dir, longer, tokenizer, saved)
-    data_dir = saved.get('config', {}).get('data_dir')
+    write_folder(out_dir, longer, tokenizer, trained)
+    script = f'{trained.get("stage", "train")}.py'.replace('rl.py', 'sft.py')   # rl.py has no data
     print(f'{out_dir} reads {block_size:,} tokens; next, because it was not trained on that many:\n'
-          + next_command(out_dir, block_size=block_size, data_dir=data_dir))
+          + next_command(script, out_dir, block_size=block_size,
+                         data_dir=trained.get('data_dir')))

@@ -65,7 +65,7 @@ if __name__ == '__main__':
         new = Tokenizer.load(f'{data_dir}/tokenizer.json')
     except ValueError as error:
         raise Mistake(error) from None
-    write_folder(out_dir, carried_over(model, old, new), new, model.saved)
+    write_folder(out_dir, carried_over(model, old, new), new, model.saved.get('config', {}))
     n_kept = len({*old.all_bytes} & {*new.all_bytes})
     print(f'{n_kept:,} of {new.vocab_size:,} tokens keep their embedding; next:\n'
-          + next_command(out_dir, data_dir=data_dir))
+          + next_command('train.py', out_dir, data_dir=data_dir))

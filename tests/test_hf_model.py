@@ -304,6 +304,9 @@ def test_a_longer_context_is_a_folder_from_which_train_py_goes_on(base_run, data
                         ({'reward_head': torch.zeros(1, 32)}, 'reward model')):
         save_run(tmp_path / 'odd', old, Tokenizer.load(base_run / 'tokenizer.json'), **more)
         mistake(longer(f'--init_from={tmp_path}/odd'), words)
+    save_run(tmp_path / 'rl', old, Tokenizer.load(base_run / 'tokenizer.json'),
+             config={'stage': 'rl'})
+    assert '\npython sft.py ' in ok(longer(f'--init_from={tmp_path}/rl', f'--out_dir={out}_2'))
 
 
 # --- another vocabulary ---------------------------------------------------------------------------
