@@ -347,7 +347,7 @@ def open_data(folder):
     files = sorted(pathlib.Path(folder).glob('val*.bin'))
     path = pathlib.Path(folder, 'meta.json')
     require(files and path.exists(), f'{folder} has no prepared text, meta.json and val.bin; run: '
-            f'python prepare.py --source=FILE --out_dir={folder}')
+            f'python prepare.py --source=FILE --out_dir={shlex.quote(folder)}')
     meta = json.loads(path.read_bytes())
     bins = {file.stem.removeprefix('val_'): np.memmap(file, meta['dtype'], 'r')
             for file in files if file.stat().st_size > 4}           # bytes: at least two tokens

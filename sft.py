@@ -212,8 +212,8 @@ data_hash = hashlib.sha256(fixed.encode())
 def read(path):
     """Return the conversations of a file, (ids, mask) each: a 1 in the mask says that this id is
     trained. Print how many were cut or left out."""
-    require(os.path.exists(path), f'{path} is missing; make it as your config file says, or (with '
-            f'--source=FILE of your own) run: python prepare.py --kind=sft --out_dir={data_dir}')
+    require(os.path.exists(path), f'{path} is missing; make it as your config says, or (with your '
+            f'--source=FILE) run: python prepare.py --kind=sft --out_dir={shlex.quote(data_dir)}')
     text = pathlib.Path(path).read_bytes()
     data_hash.update(text)
     rows, counts = [], collections.Counter()

@@ -140,8 +140,8 @@ if all(told):
 
 # --- data -----------------------------------------------------------------------------------------
 require(os.path.exists(f'{data_dir}/meta.json'), f'{data_dir} has no meta.json; make it as your '
-        f'config says, or run: python prepare.py --out_dir={data_dir}; from your own text: '
-        f'python prepare.py --source=FILE --out_dir={data_dir}')
+        f'config says, or run: python prepare.py --out_dir={shlex.quote(data_dir)}; with '
+        '--source=FILE it reads your own text')
 meta_text = pathlib.Path(data_dir, 'meta.json').read_bytes()
 meta = json.loads(meta_text)
 require('dtype' in meta, f'{data_dir} has no token ids; run prepare.py without --kind')

@@ -16,7 +16,7 @@ checkpoint in this:
 - All weights are float32. llama.cpp makes smaller files: llama-quantize model-f32.gguf q8_0
 Only a plain Llama is written, because the tokenizers of other models cannot be written anyway.
 """
-import base64, json, os, pathlib, re, shutil
+import base64, json, os, pathlib, re, shlex, shutil
 import torch
 from configurator import Mistake
 from extras import answers, fit, grading, hf_model, hf_tokenizer, questions, sandbox
@@ -170,7 +170,7 @@ def publish_gguf(ckpt, model, tokenizer):
     except OSError:                     # the old file stays
         pathlib.Path(f'{path}.tmp').unlink(missing_ok=True)
         raise
-    text = f'{path}: {os.path.getsize(path) / 1e6:.1f} MB; next: llama-cli -m {path}'
+    text = f'{path}: {os.path.getsize(path) / 1e6:.1f} MB; next: llama-cli -m {shlex.quote(path)}'
     return text if pre else f'{text}\nnote: {DIFFERS}'
 
 
