@@ -14,7 +14,7 @@ from configurator import Mistake
 
 MOST_BYTES = 1_000_000                  # of a body
 MOST_STOPS, LONGEST_STOP = 4, 64        # texts in `stop`, and characters in one of them
-N_RIVALS = 4                            # of a token, in log probabilities
+MOST_RIVALS = 20                        # of a token, in log probabilities
 # The fields of a request: the type, the default, and of a number the lowest and the highest value.
 FIELDS = {
     'model': (str, ''), 'prompt': (str, ''), 'messages': (list, []), 'task_id': (str, ''),
@@ -22,7 +22,7 @@ FIELDS = {
     'max_tokens': (int, None, 1, 10**9), 'max_completion_tokens': (int, None, 1, 10**9),
     'temperature': (float, 1.0, 0, 2), 'top_p': (float, 1.0, 0, 1), 'top_k': (int, 0, 0, 10**9),
     'seed': (int, None, 0, 10**18), 'stream_options': (dict, {}),
-    'logprobs': (int, None, 0, N_RIVALS), 'top_logprobs': (int, None, 0, N_RIVALS)}
+    'top_logprobs': (int, None, 0, MOST_RIVALS), 'logprobs': (int, None, 0, MOST_RIVALS)}
 # OpenAI's fields that would change an answer, but that we lack, and their values that would not.
 LACKING = {
     'response_format': [{'type': 'text'}], 'modalities': [['text']], 'audio': [], 'suffix': [''],
@@ -37,7 +37,7 @@ def read(request):
     if isinstance(request.get('stop'), str):
         request['stop'] = [request['stop']]
     if isinstance(request.get('logprobs'), bool):       # as a chat asks for them
-        request['logprobs'] = 0 if request['logprobs'] else None
+        request['logprobs'] = (request.get('top_logprobs') or 0) if request['logprobs'] else None
     fields = {}
     for name, (kind, default, *limits) in FIELDS.items():
         fields[name] = value = default if request.get(name) is None else request[name]

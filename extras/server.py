@@ -40,7 +40,7 @@ def found(known, name, path):
     return known[name]
 
 
-def drawing(tokenizer, seed, how, log):
+def drawing(tokenizer, seed, how, log, n_rivals):
     """Return a function for write(), logits (1, V) -> token (1,). It appends to log each token and
     its rivals with their log probabilities, in OpenAI's form of a chat."""
     dice = random.Random(seed)
@@ -48,7 +48,7 @@ def drawing(tokenizer, seed, how, log):
     def draw(logits):
         token = sample(logits, **how, u=logits.new_tensor([dice.random()]))
         log_p = logits.log_softmax(dim=-1)[0]  # (V,)
-        rivals = log_p.topk(min(api_fields.N_RIVALS, len(log_p))).indices.tolist()
+        rivals = log_p.topk(min(n_rivals, len(log_p))).indices.tolist()
         drawn, *others = [{'token': tokenizer.decode([id]), 'logprob': max(-9999.0, p)} for id, p
                           in zip([token.item(), *rivals], log_p[[token.item(), *rivals]].tolist())]
         log.append(drawn | {'top_logprobs': others})
@@ -117,7 +117,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                           f'{model.config.block_size}')
         limit = min(n_left, max_completion_tokens or max_tokens or (n_left if is_chat else 16))
         log = []            # a row for each token
-        draw = drawing(tokenizer, seed, how | {'top_p': max(1e-9, top_p)}, log)
+        draw = drawing(tokenizer, seed, how | {'top_p': max(1e-9, top_p)}, log, logprobs or 0)
 
         # What is the form of the answer, or of a piece of it?
         head = {'id': secrets.token_hex(12), 'created': int(time.time()), 'model': name,

@@ -116,7 +116,7 @@ def test_an_answer_is_the_models_own_text_with_its_probabilities_up_to_the_conte
             (CHAT, 'out/a', MESSAGES, {'messages': MESSAGES})):
         ids, _, n_again = encode(TOKENIZER, source)
         text, best = written(*models[name], source, min(9, CONTEXT - len(ids)))
-        answer = ask(server, path, asked | {'temperature': 0, 'logprobs': 2, 'max_tokens': 9})[1]
+        answer = ask(server, path, asked | {'temperature': 0, 'logprobs': 4, 'max_tokens': 9})[1]
         choice, usage = answer['choices'][0], answer['usage']
         assert choice.get('text', choice.get('message')) in (
             text, {'role': 'assistant', 'content': text})
@@ -133,7 +133,7 @@ def test_the_client_of_openai_reads_answers_and_streams_that_add_up_to_them(serv
     client = openai.OpenAI(base_url=url, api_key='none', max_retries=0)
     assert [model.id for model in client.models.list()] == ['out/a', 'b']
     asked = {'model': 'b', 'messages': MESSAGES, 'logprobs': True, 'stop': ['e', '\n'], 'seed': 5,
-             'max_tokens': 40}
+             'max_tokens': 40, 'top_logprobs': 2}
     create = client.chat.completions.create
     whole = create(**asked)
     *chunks, last = create(**asked, stream=True, stream_options={'include_usage': True})
@@ -143,6 +143,7 @@ def test_the_client_of_openai_reads_answers_and_streams_that_add_up_to_them(serv
     assert ends == [None] * (len(parts) - 1) + [whole.finish_reason] and len(ends) > 1
     assert ''.join(part.delta.content for part in parts) == whole.message.content
     assert sum((part.logprobs.content for part in parts), []) == whole.logprobs.content
+    assert {len(token.top_logprobs) for token in whole.logprobs.content} == {2}
     text = client.completions.create(model='b', prompt='é is', seed=5, stream=True)
     again = client.completions.create(model='b', prompt='é is', seed=5)
     assert ''.join(chunk.choices[0].text for chunk in text) == again.choices[0].text
