@@ -21,7 +21,7 @@ FIELDS = {
     'stop': (list, []), 'stream': (bool, False), 'n': (int, 1, 1, 1),
     'max_tokens': (int, None, 1, 10**9), 'max_completion_tokens': (int, None, 1, 10**9),
     'temperature': (float, 1.0, 0, 2), 'top_p': (float, 1.0, 0, 1), 'top_k': (int, 0, 0, 10**9),
-    'seed': (int, None, 0, 10**18), 'stream_options': (dict, {}),
+    'seed': (int, None, -2**63, 2**63 - 1), 'stream_options': (dict, {}),
     'top_logprobs': (int, None, 0, MOST_RIVALS), 'logprobs': (int, None, 0, MOST_RIVALS)}
 # OpenAI's fields that would change an answer, but that we lack, and their values that would not.
 LACKING = {

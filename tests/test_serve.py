@@ -132,7 +132,7 @@ def test_the_client_of_openai_reads_answers_and_streams_that_add_up_to_them(serv
     url = f'http://127.0.0.1:{server.server_port}/v1'
     client = openai.OpenAI(base_url=url, api_key='none', max_retries=0)
     assert [model.id for model in client.models.list()] == ['out/a', 'b']
-    asked = {'model': 'b', 'messages': MESSAGES, 'logprobs': True, 'stop': ['e', '\n'], 'seed': 5,
+    asked = {'model': 'b', 'messages': MESSAGES, 'logprobs': True, 'stop': ['e', '\n'], 'seed': -5,
              'max_tokens': 40, 'top_logprobs': 2}
     create = client.chat.completions.create
     whole = create(**asked)
