@@ -207,7 +207,7 @@ for folder in dict.fromkeys(folders):
     sample = read(home / 'samples.txt').rpartition('\n--- step ')[2]       # the last one
     all_runs.append({'title': title, 'stage': stage, 'rows': rows, 'end': end, 'seen': seen,
                      'color': f'C{len(all_runs)}', 'sample': sample})
-require(all_runs, f'{runs} has no complete line yet')
+require(all_runs, f'{runs} has no step to draw yet')
 
 # --- draw -----------------------------------------------------------------------------------------
 try:

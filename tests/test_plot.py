@@ -62,7 +62,7 @@ def test_a_pattern_means_the_runs_in_it_and_what_is_missing_is_one_sentence(tmp_
     assert re.findall(r'^out/(.+) \(base', printed.stdout, re.M) == ['b', 'a', 'c d[1]']
     mistake(printed, 'pip install')
     mistake(run('plot.py', '--runs=out/c d[1]', cwd=tmp_path, before=NO_PICTURE), 'pip install')
-    for flag, words in {'--runs=out/early': 'no complete line yet', '--out=x.txt': 'png',
+    for flag, words in {'--runs=out/early': 'no step to draw yet', '--out=x.txt': 'png',
                         '--runs=out/base': "--runs='out/*'"}.items():
         mistake(run('plot.py', flag, cwd=tmp_path), words)
 
