@@ -8,7 +8,7 @@ writes, and of as many excerpts of val.bin, the fraction of characters that are 
 punctuation; of words, and of first words of lines, that occur in the data; of paragraphs that begin
 with NAME: as in a play. A model learns them in about this order.
 """
-import glob, os, re
+import glob, json, os, pathlib, re
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -77,22 +77,22 @@ def main():
     require(paths, f'--ckpt={ckpt} does not exist; the first model comes from: python train.py')
     require(os.path.exists(f'{data_dir}/meta.json'), f'--data_dir={data_dir} has no prepared text; '
             'it comes from: python prepare.py')
-    model = None
+    meta = json.loads(pathlib.Path(data_dir, 'meta.json').read_bytes())
     for path in [*paths, 'untrained']:
         if path == 'untrained':         # it has the last one's shape and tokenizer
             torch.manual_seed(seed)
             model = GPT(model.config)
         else:
             model, tokenizer = open_model(path)
+            require(tokenizer.hash == meta.get('tokenizer_hash'), f'{data_dir} was prepared with '
+                    f'another tokenizer than {path} has; name the data that it was trained on')
         # An empty prompt asks for the beginning of a document.
         [written[path]] = answers.write(model.to(device).eval(), tokenizer, [''], num_samples,
                                         max_new_tokens=max_new_tokens, seed=seed,
                                         temperature=temperature)
-    dtype = np.uint16 if tokenizer.vocab_size <= 2 ** 16 else np.uint32
-    files = glob.glob(f'{glob.escape(data_dir)}/*.bin')
-    bins = {path: np.memmap(path, dtype, 'r') for path in files if os.path.getsize(path)}
-    written['corpus'] = excerpts(bins[f'{data_dir}/val.bin'], tokenizer, num_samples,
-                                 max_new_tokens)
+    bins = {os.path.basename(path): np.memmap(path, meta['dtype'], 'r')
+            for path in glob.glob(f'{glob.escape(data_dir)}/*.bin') if os.path.getsize(path)}
+    written['corpus'] = excerpts(bins['val.bin'], tokenizer, num_samples, max_new_tokens)
     words, beginnings = vocabulary(bins.values(), tokenizer)
     width = max(map(len, written))
     for name, texts in written.items():
