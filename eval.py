@@ -191,8 +191,9 @@ def worth(row):
 def summarise(rows, ks):
     """Return pass@k of rows of samples.jsonl, which is the mean over problems with at least k
     judged answers, and the interval of pass@1; or a judge's mean grade and its interval."""
+    problems = by_problem(rows).values()
     # what each answer to a problem is worth: [[1, 0, 1, 1], ...]
-    groups = [[*map(worth, answers)] for answers in by_problem(rows).values()]
+    groups = [[*map(worth, answers)] for answers in problems]
     means = [*map(mean, groups)]
     outcomes = collections.Counter(row['outcome'] for row in rows)
     failures = collections.Counter(row.get('why', row['outcome']) for row in rows
@@ -206,9 +207,9 @@ def summarise(rows, ks):
             chances = [pass_at_k(len(few), sum(few), k) for few in groups if len(few) >= k]
             result[f'pass@{k}'] = mean(chances) if chances else None
         result['interval'] = interval(means)
-    if 'preferred' in rows[0]:          # only programs have it
-        n_broken = outcomes['syntax'] + outcomes['empty']
-        result['parse_rate'] = 1 - n_broken / max(1, result['samples'])
+    programs = [row for answers in problems for row in answers if 'preferred' in row]
+    if programs:
+        result['parse_rate'] = mean([row['outcome'] not in ('syntax', 'empty') for row in programs])
     return result | {'failures': dict(failures.most_common()), 'outcomes': dict(outcomes)}
 
 

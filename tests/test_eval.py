@@ -152,13 +152,16 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
 
 def test_ready_answers_are_those_of_a_chat_if_their_rows_or_a_flag_say_so(tmp_path):
     data = write(tmp_path / 'q.jsonl', [{'task_id': 'q', 'prompt': 'x = 4\n',
-                                         'tests': 'assert f() == 4'}])
+                                         'tests': 'assert f() == 4'},
+                                        {'task_id': 'r', 'prompt': '2 + 2?', 'answer': 4}])
     given = write(tmp_path / 'c.jsonl', [{'task_id': 'q', 'completion': 'def f(): return x',
-                                          'messages': [{'role': 'user', 'content': 'f?'}]}])
+                                          'messages': [{'role': 'user', 'content': 'f?'}]},
+                                         {'task_id': 'r', 'completion': ''}])
     for flags, outcome in ([], 'exception'), (['--chat=False'], 'passed'):      # no x in a reply
         tasks = evaluate(tmp_path, '--tasks=own', f'--data={data}', f'--completions={given}',
                          '--allow_code_execution=True', *flags)
-        assert tasks['own']['outcomes'] == {outcome: 1}
+        assert tasks['own']['outcomes'] == {outcome: 1, 'empty': 1}
+        assert tasks['own']['parse_rate'] == 1          # of the only program
 
 
 def test_a_judge_gives_a_grade_and_one_that_gives_none_loses_no_answer(tmp_path):
