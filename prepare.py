@@ -675,7 +675,7 @@ def hashes_of(texts, roles):
     split: of the text, or of a chat's first question, whose answers are all on one side."""
     data = [text.encode() for text in texts]
     visible = [text.translate(None, b' \t\n\r\f\v') for text in data]
-    first = 1 if roles[:1] == ['system'] else 0
+    first = next((i for i, role in enumerate(roles) if role != 'system'), 0)
     return hash64(b'\0'.join([*visible, *map(str.encode, roles)])), hash64(data[first])
 
 
