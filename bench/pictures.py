@@ -83,8 +83,6 @@ def read_json(path):
     return json.loads(pathlib.Path(path).read_bytes())
 
 
-
-
 def passed(problem, row):
     """[whether the answer in a row of samples.jsonl passes each test]"""
     check, *tests = problem['test'].strip().split('\n')

@@ -77,7 +77,8 @@ def main():
     require(paths, f'--ckpt={ckpt} does not exist; the first model comes from: python train.py')
     require(os.path.exists(f'{data_dir}/meta.json'), f'--data_dir={data_dir} has no prepared text; '
             'it comes from: python prepare.py')
-    model, meta = None, json.loads(pathlib.Path(data_dir, 'meta.json').read_bytes())
+    meta = json.loads(pathlib.Path(data_dir, 'meta.json').read_bytes())
+    model = None
     for path in [*paths, 'untrained']:
         if path == 'untrained':         # it has the last one's shape and tokenizer
             torch.manual_seed(seed)
