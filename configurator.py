@@ -116,7 +116,7 @@ def end(kind, error, trace):
         os._exit(141)
     elif kind is KeyboardInterrupt:
         code, sentence = 130, 'stopped by Ctrl-C'
-    elif places or getattr(error, 'filename', '') in sys.argv[1:]:      # an error in a config file
+    elif places or getattr(error, 'filename', None) in sys.argv[1:]:    # an error in a config file
         sentence = f'error: {"".join(places)}{kind.__name__}: {error}'
     elif re.search("named 'extras|from 'extras'", text):
         sentence += f'; copy extras, too, or leave out the flag that needs it: {frames[-1].line}'

@@ -251,7 +251,7 @@ def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(pl
     one_line(play(body='from extras.muon import Muon'), 'copy extras, too')
     (tmp_path / 'extras/muon.py').write_text('')
     for body, name in BUGS.items():
-        process = play(body=body)
+        process = play('--note', '', body=body)     # an empty value names no file
         assert process.returncode == 1 and process.stderr.startswith('Traceback'), body
         assert body.splitlines()[-1] in process.stderr and name in process.stderr.splitlines()[-1]
 
