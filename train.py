@@ -119,7 +119,6 @@ min_lr = learning_rate / 10 if min_lr is None else min_lr
 # torchrun starts a process for each device, and tells each its rank and the size of the world.
 told = [os.environ.get(name) for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')]
 rank, world = (int(told[0]), int(told[1])) if all(told) else (0, 1)
-require(rank < world, f'{rank=} must be below WORLD_SIZE={world}; start them with torchrun')
 mps = torch.backends.mps.is_available() and world == 1          # no backend joins several
 here = ['cpu'] + ['mps'] * mps + ['cuda'] * torch.cuda.is_available()
 kind, _, number = (here[-1] if device == 'auto' else device).partition(':')     # cuda:1
@@ -244,7 +243,8 @@ if 'tokenizer_hash' not in model.saved and os.path.exists(f'{source}/tokenizer.j
         is_same = False
 require(is_same, f'{data_dir} has another tokenizer than {source}; use that, or '
         'python -m extras.new_vocabulary')
-fixed = {name: getattr(model.config, name) for name in shape} | {'block_size': block_size}
+fixed = {name: getattr(model.config, name) for name in shape}
+fixed |= {'block_size': block_size, 'vocab_size': V}    # a model may have more rows
 if state:
     require(state.get('data') == data_hash, f'{source} has read other data than {data_dir}')
     require(state['step'] < max_steps, f'{out_dir} is at {max_steps=}; to go on, raise it')
