@@ -280,8 +280,7 @@ else:
 
 # --- optimizer ------------------------------------------------------------------------------------
 # Weight decay pulls weights towards 0. The norms' gains (vectors) belong near 1, so they have none.
-# AdamW ignores use_muon and lr_scale: the first is for Muon, the second for the loop. A tied head
-# is no parameter of its own.
+# AdamW ignores use_muon (for Muon) and lr_scale (for the loop). A tied head is no own parameter.
 groups = [{'params': [p for p in model.blocks.parameters() if p.dim() == 2], 'use_muon': True},
           {'params': [model.embedding.weight], 'lr_scale': embedding_lr},
           {'params': [p for name, p in model.named_parameters() if name == 'head.weight']},
@@ -436,6 +435,7 @@ def evaluate():
 def ask_to_stop(number, frame):
     """Ask the loop to save and stop. A second Ctrl-C ends the process at once."""
     stop_requests.append(number)
+    sys.stdout = sys.stderr if number == signal.SIGINT else sys.stdout      # it also ends | tee
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

@@ -69,8 +69,12 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(begin,
     out = tmp_path / 'run'
     straight = attempt('a run of 18 steps that nothing disturbs', 'it ends', straight, case)
     killed = lambda how: resume(out, before=how).returncode == -signal.SIGKILL
-    stop = before('clip', f'n == 5 and os.kill(os.getpid(), signal.{SIGNALS[case]})')
-    printed = ok(begin(case, out, before=stop))
+    pipe = 'r, w = os.pipe(); os.close(r); os.dup2(w, 1)'       # Ctrl-C ends | tee, too
+    stop = before('clip', f"""if n == 5:
+        {pipe if case == 'plain' else ''}
+        os.kill(os.getpid(), signal.{SIGNALS[case]})""")
+    stopped = begin(case, out, before=stop)
+    printed = ok(stopped) + stopped.stderr
     assert 'stopped at step 6' in printed and '--init_from=resume' in printed
     expect('saved by a run that a signal stopped after step 6: its step', 6, step_of, out)
     expect('resumed at step 6, is it killed while it saves step 12?', True, killed,
