@@ -335,8 +335,7 @@ if rank == 0:
 
 
 def save(name):
-    """Write what resuming needs under another name, then rename it: a crash or a full disk leaves
-    the old file. best.pt is for use, so it has no moments."""
+    """Write a checkpoint, then rename it: a crash leaves the old one. best.pt has no moments."""
     checkpoint = {'format': 'nanoparrot-checkpoint-1', 'model': model.state_dict(),
                   'model_config': vars(model.config), 'config': config,
                   'optimizer': opt.state_dict()['state'] if name == 'last.pt' else {},
@@ -513,7 +512,8 @@ while True:
             f'{refused} updates in a row were skipped; resume with a lower --learning_rate; if '
             f'that fails, and there is one, go back: cp {out_dir}/last-1.pt {out_dir}/last.pt')
 
-again = f'python train.py --out_dir={shlex.quote(out_dir)} --init_from=resume'
+start = 'python' if world == 1 else f'torchrun --nproc_per_node={world}'
+again = f'{start} train.py --out_dir={shlex.quote(out_dir)} --init_from=resume'
 say(f'stopped at step {step}; resume: {again}' if step < max_steps else
     f'done, lowest val_loss {best_val:.4f}; next: python sample.py --ckpt={shlex.quote(out_dir)}')
 if world > 1:
