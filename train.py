@@ -247,7 +247,7 @@ fixed = {name: getattr(model.config, name) for name in shape}
 fixed |= {'block_size': block_size, 'vocab_size': V}    # a model may have more rows
 if state:
     require(state.get('data') == data_hash, f'{source} has read other data than {data_dir}')
-    require(state['step'] < max_steps, f'{out_dir} is at {max_steps=}; to go on, raise it')
+    require(state['step'] < max_steps, f'{out_dir} is at step {state["step"]}; raise {max_steps=}')
     fixed |= {name: state['config'][name] for name in ('optimizer', 'objective', 'document_mask',
                                                        'batch_size', 'block_size', 'seed')}
     config['init_from'] = state['config']['init_from']      # where the run began
