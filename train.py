@@ -139,8 +139,8 @@ if all(told):
 
 # --- data -----------------------------------------------------------------------------------------
 require(os.path.exists(f'{data_dir}/meta.json'), f'{data_dir} has no meta.json; make it as your '
-        f'config says, or run: python prepare.py --out_dir={shlex.quote(data_dir)}; with '
-        '--source=FILE it reads your own text')
+        f'config says, or run: python prepare.py --out_dir={shlex.quote(data_dir)}; from your own '
+        f'text: python prepare.py --source=FILE --out_dir={shlex.quote(data_dir)}')
 meta_text = pathlib.Path(data_dir, 'meta.json').read_bytes()
 meta = json.loads(meta_text)
 require('dtype' in meta, f'{data_dir} has no token ids; run prepare.py without --kind')
@@ -244,7 +244,7 @@ if 'tokenizer_hash' not in model.saved and os.path.exists(f'{source}/tokenizer.j
 require(is_same, f'{data_dir} has another tokenizer than {source}; use that, or '
         'python -m extras.new_vocabulary')
 fixed = {name: getattr(model.config, name) for name in shape}
-fixed |= {'block_size': block_size, 'vocab_size': V}    # a model may have more rows
+fixed |= {'block_size': block_size, 'vocab_size': V}    # a model may have more rows than V
 if state:
     require(state.get('data') == data_hash, f'{source} has read other data than {data_dir}')
     require(state['step'] < max_steps, f'{out_dir} is at step {state["step"]}; raise {max_steps=}')
@@ -280,7 +280,7 @@ else:
 
 # --- optimizer ------------------------------------------------------------------------------------
 # Weight decay pulls weights towards 0. The norms' gains (vectors) belong near 1, so they have none.
-# AdamW ignores use_muon (for Muon) and lr_scale (for the loop). A tied head is no own parameter.
+# AdamW ignores use_muon (for Muon) and lr_scale (for the loop). A tied head is the embedding.
 groups = [{'params': [p for p in model.blocks.parameters() if p.dim() == 2], 'use_muon': True},
           {'params': [model.embedding.weight], 'lr_scale': embedding_lr},
           {'params': [p for name, p in model.named_parameters() if name == 'head.weight']},
@@ -454,6 +454,7 @@ stop_requests = []                      # signals that this process has got
 for name in {'SIGINT', 'SIGTERM', 'SIGUSR1'} & {*dir(signal)}:          # Windows has no SIGUSR1
     signal.signal(getattr(signal, name), ask_to_stop)
 stopping = refused = 0                  # requests of all; updates in a row that were skipped
+quoted = shlex.quote(out_dir)           # for a command that a user types
 resumed_at = step if init_from == 'resume' else None       # measured and saved before
 while True:
     if (step % eval_interval == 0 or step == max_steps) and step != resumed_at:
@@ -510,11 +511,11 @@ while True:
             memory_mb=torch.cuda.max_memory_allocated() / 2 ** 20 if kind == 'cuda' else math.nan)
     require(refused < (30 if dtype == 'float16' else 3),    # float16 overflows to find its scale
             f'{refused} updates in a row were skipped; resume with a lower --learning_rate; if '
-            f'that fails, and there is one, go back: cp {out_dir}/last-1.pt {out_dir}/last.pt')
+            f'that fails, and there is one, go back: cp {quoted}/last-1.pt {quoted}/last.pt')
 
 start = 'python' if world == 1 else f'torchrun --nproc_per_node={world}'
-again = f'{start} train.py --out_dir={shlex.quote(out_dir)} --init_from=resume'
+again = f'{start} train.py --out_dir={quoted} --init_from=resume'
 say(f'stopped at step {step}; resume: {again}' if step < max_steps else
-    f'done, lowest val_loss {best_val:.4f}; next: python sample.py --ckpt={shlex.quote(out_dir)}')
+    f'done, lowest val_loss {best_val:.4f}; next: python sample.py --ckpt={quoted}')
 if world > 1:
     dist.destroy_process_group()

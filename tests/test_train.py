@@ -111,7 +111,7 @@ REFUSED = '''
 --schedule=wsd --warmup_steps=9 --decay_steps=8     decay_steps=8
 --decay_steps=3                                     decay_steps=3 --schedule=wsd
 --dropout=1                                         dropout=1
---data_dir=nowhere                                  nowhere python prepare.py --source=
+--data_dir=no(where                                 --out_dir='no(where' python prepare.py --source=
 '''
 
 
