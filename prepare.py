@@ -217,12 +217,12 @@ def decode(data):
 
 def texts_in(f):
     """Yield the texts of a file: one, unless lines <|endoftext|> divide it, or unless it is longer
-    than 4 MB: then it is cut where a text, a paragraph or at least a line ends."""
+    than 4 MB: then it is cut where a text, a paragraph, a line, a word or a character ends."""
     rest, more = b'', True
     while more:
         new = f.read(PIECE)
         more, data = len(new) == PIECE, rest + new
-        end = len(data)
+        end = len(data) - more * len(re.search(rb'[\xc0-\xff]?[\x80-\xbf]*$', data[-4:])[0])
         if more:
             signs = b'\n<|endoftext|>\n', b'\n\n', b'\n', b' '
             end = next((data.rfind(sign) + len(sign) for sign in signs if sign in data), end)

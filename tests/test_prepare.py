@@ -322,14 +322,16 @@ UNREADABLE = {
 def test_what_is_good_arrives_and_garbage_is_counted_and_named_with_its_line(tmp_path):
     book = ''.join(f'{i} ' + 'word ' * 90 + '\n\n' for i in range(10_000))
     write(tmp_path / 'in', [book], 'book.txt')
+    (tmp_path / 'in/line.txt').write_text(line := '你好，' * 500_000, encoding='utf-8')
     encoded = {f'{name}.txt': NAIVE.encode(name)
                for name in ('utf-8', 'utf-8-sig', 'utf-16', 'cp1252')}
     for name, data in {**GOOD, **encoded, **UNREADABLE, 'mixed.jsonl': MIXED}.items():
         (tmp_path / 'in' / name).write_bytes(data)
     out = tmp_path / 'out'
     prepare(out, tmp_path / 'in', *RAW, '--num_workers=2')
-    *rest, end, beginning = sorted(kept(out), key=len)
+    *rest, rest_of_line, end, part_of_line, beginning = sorted(kept(out), key=len)
     assert sorted(rest) == sorted([*READ * len(GOOD), *[NAIVE] * len(encoded), *'abc'])
+    assert part_of_line + rest_of_line == line      # no letter is cut in two
     assert beginning + end == book and len(beginning) < 4_000_000 and beginning.endswith('\n\n')
     page = (out / 'report.md').read_text(encoding='utf-8')
     assert report(out)['malformed'] == len(UNREADABLE) + 7 and 'iconv -f utf-16' in page
