@@ -68,4 +68,5 @@ if __name__ == '__main__':
     write_folder(out_dir, carried_over(model, old, new), new, model.saved.get('config', {}))
     n_kept = len({*old.all_bytes} & {*new.all_bytes})
     print(f'{n_kept:,} of {new.vocab_size:,} tokens keep their embedding; next:\n'
-          + next_command('train.py', out_dir, data_dir=data_dir))
+          + next_command('train.py', out_dir, data_dir=data_dir,
+                         block_size=min(256, model.config.block_size)))

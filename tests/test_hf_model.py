@@ -320,8 +320,9 @@ def test_rows_are_kept_or_means_of_what_spells_them_and_padding_is_in_no_mean(tm
     model.embedding.weight.data[old.vocab_size:] = 1000.0
     save_run(tmp_path / 'old', model, old)
     new.save(tmp_path / 'tokenizer.json')
-    ok(run('extras.new_vocabulary', '--init_from=old', '--data_dir=.', '--out_dir=new',
-           cwd=tmp_path))
+    said = ok(run('extras.new_vocabulary', '--init_from=old', '--data_dir=.', '--out_dir=new',
+                  cwd=tmp_path))
+    assert said.endswith('--data_dir=. --block_size=24\n')      # train.py's own is longer
     carried = GPT.load(tmp_path / 'new')
     assert carried.config == dataclasses.replace(model.config, vocab_size=new.vocab_size)
     for part in 'embedding', 'head':
