@@ -279,7 +279,7 @@ def test_a_stream_is_the_bin_of_its_documents_and_damage_costs_what_is_damaged(t
     """Pass after pass. Processes read shards of their own. That it goes on: test_resume.py."""
     (tmp_path / 'a.jsonl').write_bytes(b'{"text": "1\\n2"}\n\nno\n{"content": ""}\n\xff\xfe')
     (tmp_path / 'b.jsonl.gz').write_bytes(gzip.compress(b'{"text": "kept"}\n')[:-4])
-    write(tmp_path / 'c.jsonl', [{'text': 3}, [1], {'text': 'é a'}])
+    write(tmp_path / 'c.jsonl', [{'text': 3}, [1], 'token', {'text': 'é a'}])
     for rank, text in (0, '1\n2||é a|'), (1, 'kept|'):         # | is the end of a document
         ids = [END if b == ord('|') else b for b in text.encode() * 9]
         stream = Stream(str(tmp_path), rank, 2, BYTES)
