@@ -976,7 +976,7 @@ def make_tokenizer(config, special_tokens=(), train_texts=(), all_texts=()):
             tok = Tokenizer.byte(special_tokens)
         else:
             tok = Tokenizer.gpt2(config['gpt2_dir']) if name == 'gpt2' else Tokenizer.load(name)
-    except ValueError as error:
+    except (ValueError, ConnectionError) as error:
         raise Mistake(error) from None
     print(f'tokenizer: {name}, {tok.vocab_size:,} tokens, hash {tok.hash}')
     return tok

@@ -152,16 +152,23 @@ def gpt2(folder=None):
     """Return the tiktoken.Encoding of GPT-2, from a folder with its two files, whose names may have
     a prefix. Without a folder, from tiktoken's cache or the network."""
     if not folder:
-        return tiktoken.get_encoding('gpt2')
+        return fetched('gpt2')
     paths = [path for name in FILES for path in glob.glob(f'{glob.escape(str(folder))}/*{name}')]
     if len(paths) != len(FILES):
         raise Mistake(f'{folder} must hold {" and ".join(FILES)} of gpt2, once; it does not')
-    try:
-        ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(*paths, *FILES.values())
-    except ValueError as e:             # a checksum differs
-        raise Mistake(f'{" and ".join(paths)}: not those of gpt2 ({e})') from e
+    ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(*paths, *FILES.values())
     return tiktoken.Encoding('gpt2', pat_str=PATTERN, mergeable_ranks=ranks,
                              special_tokens={'<|endoftext|>': 50256})
+
+
+def fetched(name):
+    """Return a tiktoken.Encoding from tiktoken's cache or the network."""
+    try:
+        return tiktoken.get_encoding(name)
+    except OSError as error:                # requests' errors are OSErrors
+        raise ConnectionError(
+            f"{name}'s vocabulary could not be downloaded ({type(error).__name__}); GPT-2's also "
+            f'comes from --gpt2_dir=FOLDER with {" and ".join(FILES)}') from None
 
 
 def vocabulary(encoding):
@@ -177,17 +184,14 @@ def others(names, folder=''):
 
 
 def at_hand(name, folder=None):
-    """Return an object with encode, encode_batch, vocab_size and all_bytes for a known vocabulary;
-    or None, with a note, if it is in no cache and there is no network. folder: for GPT-2."""
+    """Return an object with encode, encode_batch, vocab_size and all_bytes for a known vocabulary,
+    or None, with a note, if it can't be fetched. folder: for GPT-2."""
     if name not in ('gpt2', 'cl100k_base'):
-        raise Mistake(f'--against={name} is unknown; it must be gpt2, cl100k_base, the path of a '
-                      'tokenizer.json, or none')
+        raise Mistake(f'--against={name} must be gpt2, cl100k_base, a tokenizer.json or none')
     try:
-        e = gpt2(folder) if name == 'gpt2' else tiktoken.get_encoding(name)
-    except OSError as error:                # requests' errors are OSErrors
-        print(f"note: {name}'s vocabulary could not be downloaded ({type(error).__name__}). "
-              f'tiktoken fetches it once; GPT-2 also takes --gpt2_dir=FOLDER with '
-              f'{" and ".join(FILES)}\n')
+        e = gpt2(folder) if name == 'gpt2' else fetched(name)
+    except ConnectionError as error:
+        print(f'note: {error}\n')
         return None
     return types.SimpleNamespace(encode=e.encode_ordinary, encode_batch=e.encode_ordinary_batch,
                                  vocab_size=e.n_vocab, all_bytes=vocabulary(e))

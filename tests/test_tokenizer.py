@@ -14,7 +14,7 @@ import pytest
 import regex
 import tiktoken
 import tiktoken.load
-from conftest import ROOT, SHARED, each_is_a_mistake, ok, refused, run, shared
+from conftest import ROOT, SHARED, each_is_a_mistake, mistake, ok, refused, run, shared
 from feedback import attempt, expect
 from hypothesis import example, given, settings, strategies as st
 from test_records import TRAPPING, chats, contents, say
@@ -278,7 +278,7 @@ def test_a_broken_or_foreign_file_is_a_value_error(tmp_path):
         refused(r'bad\.json is not a tokenizer of ours', Tokenizer.load, path)
     for name in fit.FILES:
         (tmp_path / name).write_text('{}')
-    refused('not those of gpt2', Tokenizer.gpt2, tmp_path)
+    refused('Hash mismatch', Tokenizer.gpt2, tmp_path)
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -307,6 +307,8 @@ def test_the_command_trains_reports_and_names_mistakes_without_a_network(tmp_pat
     n = sum(len(code.encode(path.read_text())) for path in (tmp_path / 'c').glob('*.py'))
     assert len(re.findall(rf'^ +(?:this|code).* {n:,}$', out, re.M)) == 2, out
     assert "cl100k_base's vocabulary could not be downloaded" in out
+    mistake(run('prepare.py', '--source=c', '--out_dir=d', '--tokenizer=gpt2', cwd=tmp_path,
+                env=env), "gpt2's vocabulary could not", '--gpt2_dir=FOLDER with vocab.bpe and')
     # without --load it trains on nine tenths, and reports on the others
     assert 'files: 2,' in ok(command('--report=c', '--vocab_size=340', '--against=none'))
     each_is_a_mistake(FLAGS, command)
