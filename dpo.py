@@ -256,7 +256,7 @@ require(not is_new or model.config.causal and 'reward_head' not in model.saved,
 start, end = (tokenizer.special[name] for name in ('<|im_start|>', '<|im_end|>'))
 # A model of Hugging Face without these tokens got the same row for both, see extras/hf_model.py.
 require(not model.embedding.weight[start].equal(model.embedding.weight[end]), f'{source} was not '
-        f'trained on chats; first run: python sft.py --init_from={shlex.quote(str(source))}')
+        f'trained on <|im_start|>; first run: python sft.py --init_from={shlex.quote(str(source))}')
 context = model.config.block_size
 T = block_size or context               # most ids of a prompt and its answer
 require(T <= context, f'{block_size=} is more than the context of {source}, {context}; '

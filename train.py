@@ -335,7 +335,8 @@ if rank == 0:
 
 
 def save(name):
-    """Write a checkpoint, then rename it: a crash leaves the old one. best.pt has no moments."""
+    """Write what resuming needs under another name, then rename it: a crash or a full disk leaves
+    the old file. best.pt is for use, so it has no moments."""
     checkpoint = {'format': 'nanoparrot-checkpoint-1', 'model': model.state_dict(),
                   'model_config': vars(model.config), 'config': config,
                   'optimizer': opt.state_dict()['state'] if name == 'last.pt' else {},
