@@ -84,8 +84,9 @@ grad_checkpoint = False         # compute each block twice: less memory, more ti
 seed = 1337                     # of the order of prompts and of the answers
 # The least and the most of some numbers; all others are at least 0.
 BOUNDS = {'batch_size': (1, 1e6), 'num_samples': (2, 1e4), 'max_new_tokens': (1, 1e6),
-          'temperature': (0.01, 100), 'timeout': (0.01, 86400), 'eval_prompts': (2, 1e6),
-          **dict.fromkeys('updates log_interval eval_interval save_interval'.split(), (1, 1e9))}
+          'temperature': (0.01, 100), 'timeout': (0.01, 86400), 'updates': (1, 1e4),
+          'log_interval': (1, 1e9), 'eval_interval': (1, 1e9), 'save_interval': (1, 1e9),
+          'eval_prompts': (2, 1e6)}
 
 
 # --- what is new: advantages, and a loss for answers that the model wrote -------------------------

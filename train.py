@@ -435,7 +435,8 @@ def evaluate():
 def ask_to_stop(number, frame):
     """Ask the loop to save and stop. A second Ctrl-C ends the process at once."""
     stop_requests.append(number)
-    sys.stdout = sys.stderr if number == signal.SIGINT else sys.stdout      # it also ends | tee
+    if number == signal.SIGINT:         # Ctrl-C also ends `| tee run.log`, which read our stdout
+        sys.stdout = sys.stderr
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

@@ -156,7 +156,10 @@ def gpt2(folder=None):
     paths = [path for name in FILES for path in glob.glob(f'{glob.escape(str(folder))}/*{name}')]
     if len(paths) != len(FILES):
         raise Mistake(f'{folder} must hold {" and ".join(FILES)} of gpt2, once; it does not')
-    ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(*paths, *FILES.values())
+    try:
+        ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(*paths, *FILES.values())
+    except ValueError as e:             # a checksum differs
+        raise Mistake(f'{" and ".join(paths)}: not those of gpt2 ({e})') from e
     return tiktoken.Encoding('gpt2', pat_str=PATTERN, mergeable_ranks=ranks,
                              special_tokens={'<|endoftext|>': 50256})
 

@@ -77,8 +77,9 @@ def texts_in(f):
     while more:
         new = f.read(PIECE)
         more, data = len(new) == PIECE, rest + new
-        end = len(data) - more * len(re.search(rb'[\xc0-\xff]?[\x80-\xbf]*$', data[-4:])[0])
+        end = len(data)
         if more:
+            end -= len(re.search(rb'[\xc0-\xff]?[\x80-\xbf]*$', data[-4:])[0])     # half a letter?
             signs = b'\n<|endoftext|>\n', b'\n\n', b'\n', b' '
             end = next((data.rfind(sign) + len(sign) for sign in signs if sign in data), end)
         rest = data[end:]

@@ -28,9 +28,10 @@ def test_every_record_of_real_files_arrives(name, n, tmp_path):
 
 
 def test_conversations_with_one_beginning_stay_together_and_a_system_message_is_none(tmp_path):
-    rows = [line_of(f'system: s | system: t | user: q{i % 30} | assistant: a{i}') for i in range(90)]
+    rows = [line_of('system: s | ' * (i // 30) + f'user: q{i % 30} | assistant: a{i}')
+            for i in range(90)]         # none, one or two of them
     out = prepared(tmp_path, 'sft', rows, '--dedup=exact')
-    train, val = ({row['messages'][2]['content'] for row in read_rows(out / f'{side}.jsonl')}
+    train, val = ({row['messages'][-2]['content'] for row in read_rows(out / f'{side}.jsonl')}
                   for side in ('train', 'val'))
     assert len(records(out)) == 90 and len(train | val) == 30
     assert train and val and not train & val

@@ -278,7 +278,7 @@ def test_a_broken_or_foreign_file_is_a_value_error(tmp_path):
         refused(r'bad\.json is not a tokenizer of ours', Tokenizer.load, path)
     for name in fit.FILES:
         (tmp_path / name).write_text('{}')
-    refused('Hash mismatch', Tokenizer.gpt2, tmp_path)
+    refused('not those of gpt2', Tokenizer.gpt2, tmp_path)
 
 
 # --- the command ----------------------------------------------------------------------------------
