@@ -256,7 +256,7 @@ for part, (text, panels, group) in zip(fig.subfigures(len(parts)), parts):
     axes = iter(part.subplots(max(2, math.ceil(len(panels_here) / 4)), 4).flatten())
     for panel in panels_here:
         draw_panel(next(axes), panel, group, panels is MACHINE)
-    part.axes[0].legend(fontsize=7)     # which color is which run
+    part.axes[0].legend(fontsize=7, loc='upper right')      # which color is which run
     # in the places that are left: the last sample of each run, as far as they go
     for run, ax in zip(group if panels is MODEL else (), axes):
         lines = [line[:44] for line in run['sample'].splitlines()[1:15]]

@@ -5,7 +5,7 @@ Exercises: one function of this project that you write yourself, graded by the p
     bash run.sh exercise 4          # the first call: exercises/rope/model.py, where one function is empty
     bash run.sh exercise 4          # later calls: the tests of that function, run with your file
 
-docs/exercises.md lists them with what they teach, and in docs/exercises.ipynb each one is a cell. Your file
+docs/exercises.md lists them with the usual mistakes, and in docs/exercises.ipynb each one is a cell. Your file
 is never overwritten: to start again, delete its folder. A grade copies today's scripts, extras/, config/,
 tests/ and learn/ to a temporary folder, with your file in place of the project's; so nothing is graded
 against an old test. It needs no network.

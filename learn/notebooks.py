@@ -55,7 +55,8 @@ RUN = """# some services have no module venv
 REPORT = """from IPython.display import Image, Markdown, display
 
 display(Markdown(filename='out/quickstart/REPORT.md'), Image('out/quickstart/dashboard.png'))"""
-ASK = """!.venv/bin/python sample.py --ckpt=out/quickstart_rejection --chat=True --prompt='Write a function that doubles x.'
+ASK = """!.venv/bin/python sample.py --ckpt=out/quickstart_rejection --chat=True --temperature=0 \\
+    --prompt='Write solve(numbers). Return the sum of the squares of the odd numbers in numbers.'
 print('the page:', pathlib.Path('out/quickstart/demo.html').resolve())"""
 
 
