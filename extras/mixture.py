@@ -16,8 +16,8 @@ reads some of the base model's data, so that less of it is forgotten.
 train.bin holds each source once, one after the other, and an epoch reads as many tokens as it has.
 A weight is a fraction of an epoch. With 900 tokens of web and 100 of books, both of weight 50, an
 epoch reads 500 of each: 500 / 900 = 0.56 passes over web and 500 / 100 = 5 over books. 2.5 passes
-over 4 blocks of T tokens make 10 sequences: each block twice, and two of them, which are others in
-each epoch, a third time. After more than four passes a text teaches little (arXiv:2305.16264).
+over 5 T tokens make 12 sequences of the 4 blocks that fit behind a shift: three passes, each with a
+shift of its own. After more than four passes a text teaches little (arXiv:2305.16264).
 
 Every token of base text is a target, so replay weighs more than it seems to. If the answers in 32
 conversations have 40 tokens each, they are 1,280 targets. replay=2 with block_size=256 adds 512,
@@ -87,12 +87,15 @@ def weighted(sources):
         shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
         starts, begin = [], 0
         for source in sources.values():
-            n = max(1, source['tokens'] // T - 1)
-            blocks = np.arange(max(1, round(source['passes'] * n))) % n
+            n = max(1, source['tokens'] // T - 1)       # one less than fit: room for a shift
+            numbers = np.arange(max(1, round(source['passes'] * source['tokens'] / T)))
+            passes, blocks = numbers // n, numbers % n
             rest = len(blocks) % n              # the last pass may be a part of one
             blocks[len(blocks) - rest:] = shuffled(n)[:rest]
-            shift = shuffled(max(1, source['tokens'] - n * T))[0]
-            starts.append(np.minimum(begin + shift + blocks * T, n_tokens - T - 1))
+            # each pass has a shift of its own, so that all of a short source is read
+            shifts = np.random.default_rng([seed, epoch]).integers(
+                max(1, source['tokens'] - n * T), size=passes[-1] + 1)
+            starts.append(np.minimum(begin + shifts[passes] + blocks * T, n_tokens - T - 1))
             begin += source['tokens']
         starts = np.concatenate(starts)
         return starts[shuffled(len(starts))]
@@ -139,7 +142,7 @@ class Base:
             raise Mistake(f'{base_dir} needs more than {T} tokens in train.bin and {context} in '
                           'val.bin, a sequence each; prepare more text')
         self.T, self.replay, self.seed = T, replay, seed
-        # A single source, or one that is mixed already, is read in one order, each block once.
+        # A single source, or one that is mixed already, is read in one order.
         if len(sources) < 2 or meta.get('mixed', True):
             sources = {'all': {'tokens': len(self.train), 'passes': 1}}
         self.starts_of = weighted(sources)
