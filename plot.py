@@ -64,13 +64,14 @@ def read_rows(path):
     kept, newest = {}, 0
     for line in read(path).splitlines():
         try:
-            row = json.loads(line)
-        except ValueError:              # the last line is being written
+            row = json.loads(line[line.rfind('{'):])        # a crash may have cut the row before it
+            step = row['step']
+        except (ValueError, KeyError, TypeError):       # the last line is being written
             continue
-        if row['step'] < newest:
-            kept = {key: old for key, old in kept.items() if key[0] <= row['step']}
-        newest = row['step']
-        if row.get('data_s'):
+        if step < newest:
+            kept = {key: old for key, old in kept.items() if key[0] <= step}
+        newest = step
+        if row.get('data_s') and row.get('dt'):
             row['data_share'] = row['data_s'] / row['dt']
         kept[newest, 'loss' not in row] = row
     return [kept[key] for key in sorted(kept)]

@@ -5,11 +5,11 @@ Pretraining: a folder of token bins -> a language model. This decides its size a
     torchrun --nproc_per_node=8 train.py config/codeparrot.py       # eight GPUs, the same program
     python train.py --out_dir=out/base --init_from=resume           # goes on, on a CPU bit for bit
 
-A line that imports from extras runs only if a setting asks for it. The text of a step follows from
-(seed, step), and its dropout from (seed, step, rank), so a resumed run equals one that was never
-interrupted. batch_size counts the sequences of all devices together, such as 512 = 8 processes x 16
-micro-batches x 4, so 1 and 8 devices compute the same steps. Without dropout they differ by
-rounding only: by 1e-6 in float32.
+A line that imports from extras runs only if a setting asks for it. The text of a step, unless it
+is streamed, follows from (seed, step), and its dropout from (seed, step, rank), so a resumed run
+equals one that was never interrupted. batch_size counts the sequences of all devices together,
+such as 512 = 8 processes x 16 micro-batches x 4, so 1 and 8 devices compute the same steps.
+Without dropout they differ by rounding only: by 1e-6 in float32.
 """
 import copy, functools, hashlib, json, math, os, pathlib, shlex, signal, sys, time
 from typing import Literal
@@ -321,10 +321,10 @@ if rank == 0:
     try:
         import fcntl
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:
-        pass                                    # Windows has no such locks
     except BlockingIOError:
         raise Mistake(f'another run writes to {out_dir}; wait, or choose another') from None
+    except (ImportError, OSError):
+        pass                    # Windows has no such locks, and some disks of clusters have none
     if init_from != 'resume':
         for path in old:
             path.unlink()
@@ -406,7 +406,8 @@ def loss_of(ids):
         sums += mean.item() * len(targets), len(targets), text_bytes[targets].sum()
     model.train()
     nats, n_targets, n_bytes = summed(*sums)
-    return nats / max(1, n_targets), nats / math.log(2) / max(1, n_bytes)
+    bits = nats / math.log(2) / max(1, n_bytes)         # masks and sentinels stand for no bytes
+    return nats / max(1, n_targets), bits if objective == 'clm' else math.nan
 
 
 def evaluate():
@@ -449,7 +450,9 @@ say(f'{" ".join(sys.argv)}\nfrom {source}, step {step}: {model.config}\nparamete
     f'micro-batches: {len(my_rows)} x {micro_batch_size}')
 if mixture:
     say(mixture.described(meta['sources'], epochs))
-flops = (6 * n_params + 12 * model.config.n_layer * model.config.n_embd * T) * step_tokens / world
+c = model.config                        # an embedding that is no head is only looked up
+n_used = n_params - (0 if c.tie_embeddings else model.embedding.weight.numel())
+flops = (6 * n_used + 12 * c.n_layer * c.n_head * c.head_dim * T) * step_tokens / world
 gpu = torch.cuda.get_device_name() if kind == 'cuda' else 'none'    # mfu: arXiv:2204.02311, B
 peak = 989e12 if 'H100' in gpu or 'H200' in gpu else 312e12 if 'A100' in gpu else math.nan
 stop_requests = []                      # signals that this process has got
@@ -502,7 +505,7 @@ while True:
     else:
         skipped, refused = skipped + 1, refused + 1
         say(f'step {step + 1}: update skipped, loss {loss:.4f} or gradient norm {norm:.4f} is not '
-            f'finite, or the loss is a spike, above {limit:.4f}')
+            f'finite, or the loss is a spike, above {limit:.4f} (--spike_z=0 lets spikes in)')
     scaler.update()
     opt.zero_grad(set_to_none=world == 1)       # DDP's gradients stay in its buckets, as zeros
     step += 1

@@ -68,7 +68,8 @@ def write_folder(out_dir, model, tokenizer, trained):
 def next_command(script, out_dir, **settings):
     """Return the command that trains the model in out_dir, with those settings that are known."""
     settings = {'init_from': out_dir, 'out_dir': f'{out_dir.rstrip("/")}_trained'} | settings
-    flags = [f'--{name}={value}' for name, value in settings.items() if value is not None]
+    flags = [f'--{name}={value}' for name, value in settings.items()
+             if value not in (None, 'clm')]         # clm is the default
     return shlex.join(['python', script, *flags])
 
 
@@ -86,4 +87,4 @@ if __name__ == '__main__':
     script = f'{trained.get("stage", "train")}.py'.replace('rl.py', 'sft.py')   # rl.py has no data
     print(f'{out_dir} reads {block_size:,} tokens; next, because it was not trained on that many:\n'
           + next_command(script, out_dir, block_size=block_size,
-                         data_dir=trained.get('data_dir')))
+                         data_dir=trained.get('data_dir'), objective=trained.get('objective')))

@@ -43,19 +43,10 @@ def machine_of(plan):
                   '--plan=1x2.6:16')
 
 
-def speed(flops):
-    """2.25e15 -> '2.25 PFLOP/s'"""
-    size, letter = (1e15, 'P') if flops >= 1e15 else (1e12, 'T') if flops >= 1e12 else (1e9, 'G')
-    return f'{flops / size:.4g} {letter}FLOP/s'
-
-
 def duration(hours):
     """37 -> '37.00 hours, 1.5 days'; 0.02 -> '1.2 minutes'"""
-    if hours >= 1:
-        return f'{hours:,.2f} hours, {hours / 24:,.1f} days'
-    if hours >= 0.1:
-        return f'{hours:.2f} hours, {60 * hours:.1f} minutes'
-    return f'{60 * hours:.1f} minutes' if hours >= 1 / 60 else f'{3600 * hours:.2g} seconds'
+    days = f'{hours:,.2f} hours, {hours / 24:,.1f} days'
+    return days if hours >= 1 else f'{60 * hours:.2g} minutes'
 
 
 def sketch(c):
@@ -159,7 +150,7 @@ def show(config):
     tokens = config['batch_size'] * config['max_steps'] * config['block_size']
     at_hand = meta['tokens']['train']
 
-    print(f'{n_devices} x {name}: {speed(peak)} and {memory / 1e9:,.4g} GB each')
+    print(f'{n_devices} x {name}: {peak / 1e12:,.4g} TFLOP/s and {memory / 1e9:,.4g} GB each')
     if name in OLD and width == 2:
         print(f'  {name} has no bfloat16: this is the peak of float16, so train with '
               '--dtype=float16')

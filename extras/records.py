@@ -231,7 +231,7 @@ class Stream:
                     for number, data in itertools.islice(enumerate(f), line, None):
                         # A line that is no JSON object, or has no text, is skipped.
                         with contextlib.suppress(ValueError, TypeError, RecursionError):
-                            text = text_of(dict(json.loads(data)))
+                            text = text_of(json.loads(data) | {})
                             self.position[:2] = shard, number + 1
                             n_empty = 0
                             yield text

@@ -310,6 +310,9 @@ def test_a_longer_context_is_a_folder_from_which_train_py_goes_on(base_run, data
     save_run(tmp_path / 'rl', old, Tokenizer.load(base_run / 'tokenizer.json'),
              config={'stage': 'rl'})
     assert '\npython sft.py ' in ok(longer(f'--init_from={tmp_path}/rl', f'--out_dir={out}_2'))
+    save_run(tmp_path / 'mlm', old, Tokenizer.load(base_run / 'tokenizer.json'),
+             config={'objective': 'mlm'})
+    assert '--objective=mlm' in ok(longer(f'--init_from={tmp_path}/mlm', f'--out_dir={out}_3'))
 
 
 # --- another vocabulary ---------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import string
 import numpy as np
 import pytest
 import torch
-from conftest import mistake, ok, run, series, train, write_bins
+from conftest import mistake, ok, read_rows, run, series, train, write_bins
 from hypothesis import given, strategies as st
 
 from extras.objectives import Objective, document_mask, hide_spans, hide_tokens, span_lengths
@@ -83,6 +83,7 @@ def test_a_model_that_fills_gaps_fills_them(tmp_path, objective):
              '--save_interval=150'))
     first, last = series(out, 'val_loss')
     assert last < first / 2
+    assert all(row.get('val_bpb') is None for row in read_rows(out / 'metrics.jsonl'))
     gap = 'c<|mask|>e<|mask|>' if objective == 'mlm' else '<|mask|>'    # a span has 4 of 30
     flags = f'--ckpt={out}', '--temperature=0'
     text = ok(run('sample.py', *flags, f'--prompt=fgh ab{gap}gh abcdefgh abcdefgh'))

@@ -74,6 +74,9 @@ def test_of_a_resumed_run_only_what_led_to_its_end_counts(tmp_path):
     path = home(tmp_path / 'a', [{'step': step, 'loss': i} for i, step in enumerate(steps)])
     assert [(row['step'], row['loss']) for row in read_rows(path)] == [
         (10, 0), (20, 1), (30, 4), (50, 5)]
+    with open(path, 'a') as f:          # behind half a row, which a full disk left
+        f.write('{"step": 60, "loss": 6}\nnull\n{"epoch": 1}\n')
+    assert [row['step'] for row in read_rows(path)] == [10, 20, 30, 50, 60]
 
 
 def test_the_end_is_compared_with_what_its_preset_expects_and_no_config_is_executed(tmp_path):
