@@ -456,6 +456,7 @@ if __name__ == '__main__':
     configure(globals(), {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e9)})
     require((input or report) and not (input and load),
             'type --input=PATH to train, or [--load=FILE] --report=PATH to measure')
+    require(not os.path.isdir(out), f'{out} is a folder; name a file: {out}/tokenizer.json')
     split = None
     if report or pattern != 'ours':
         from extras import fit

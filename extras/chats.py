@@ -56,7 +56,7 @@ def fields_of(record, kind):
     fields = {'texts': [m['content'] for m in turns], 'roles': [m['role'] for m in turns]}
     score = record.get('score')
     fields['unused'] = record.unused()
-    if score is not None:
+    if score not in (None, ''):
         fields['score'] = math.nan          # what is no number reaches no limit
         with contextlib.suppress(TypeError, ValueError, OverflowError):
             fields['score'] = float(score)
@@ -145,11 +145,15 @@ def programs(answers):
 
 def reason_of_pair(document, min_margin, min_agreement):
     """Return why a pair is dropped, or None. One without margin or agreement stays."""
-    *_, better, worse = map(str.strip, document['texts'])
-    if document['roles'][-1] != 'rejected':             # for kto there is one answer
-        return None if worse else 'empty answer'
-    if not better or not worse:
+    texts = [*map(str.strip, document['texts'])]
+    is_pair = document['roles'][-1] == 'rejected'       # for kto there is one answer
+    if not all(texts[-1 - is_pair:]):
         return 'empty answer'
+    if not all(texts):
+        return 'empty message'
+    if not is_pair:
+        return None
+    better, worse = texts[-2:]
     if better == worse:
         return 'equal answers'
     if document.get('margin', math.inf) < min_margin:

@@ -102,7 +102,7 @@ def host_of(url):
     host = urllib.parse.urlsplit(url if '//' in url else f'//{url}').hostname or ''
     if ' ' in host:
         raise ValueError(f'{url} is no address')
-    return host.strip('.').removeprefix('www.')
+    return host.strip('*.|^').removeprefix('www.')     # *.a.org, ||a.org^: in lists of others
 
 
 def url_reason(url, blocked=(), allowed=()):
@@ -165,6 +165,9 @@ def words(path, max_toxic):
     1,000; with 0, not one may be in it. path: a file with a word on each line; # begins a
     comment."""
     listed = lines_of(path)
+    odd = sorted(word for word in listed if not toxic_words(word, {word}))
+    require(not odd, f'{path} has {len(odd):,} lines that are no single word of letters, such as '
+            f'{", ".join(odd[:3])!r:.80}; remove them')
 
     def check_words(document, notes):
         text = '\n'.join(document['texts'])

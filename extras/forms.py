@@ -46,9 +46,10 @@ ALIASES = {
     'more of the question': ('input', 'context'),
     'answer': ('output', 'completion', 'response', 'answer', 'answers'),
     'score': ('score', 'rating', 'judge_score'),
-    'score of chosen': ('score_chosen', 'chosen_score'),
-    'score of rejected': ('score_rejected', 'rejected_score'),
+    'score of chosen': ('score_chosen', 'chosen_score', 'chosen_rating', 'rating_chosen'),
+    'score of rejected': ('score_rejected', 'rejected_score', 'rejected_rating', 'rating_rejected'),
     'score of a completion': ('overall_score', 'fine-grained_score', 'score')}
+HH = r'\s*Human:'                       # how a talk of hh-rlhf begins
 ROLES = {name: role for role, names in {
     'user': 'user human prompter', 'system': 'system developer',
     'assistant': 'assistant gpt chatgpt bing bard bot chatbot ai model',
@@ -124,6 +125,8 @@ def prompt_of(record):
                          f'{", ".join(record.columns)}')
     if isinstance(question, list):
         return question
+    if re.match(HH, str(question)):         # it ends with Assistant:
+        return [turn for turn in talk_of(question) if turn != ('assistant', '')]
     if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2
                                                 for pair in history):
         raise ValueError('"history" must be a list of pairs, [question, answer]')
@@ -247,13 +250,13 @@ def pair_of(record):
     prompt = talks[0][:-1]
     if prompt != talks[-1][:-1]:
         raise ValueError('chosen and rejected answer different prompts')
-    if all(m['role'] == 'system' for m in prompt):
+    if not prompt or prompt[-1]['role'] not in ('user', 'tool'):
         raise ValueError('a preference needs a question and an answer')
 
     facts = {name: record.get(name) for name in ('margin', 'agreement')}
-    if facts['margin'] is None and scores and None not in scores.values():
+    if facts['margin'] is None and scores and not any(v in (None, '') for v in scores.values()):
         facts['margin'] = number(scores['chosen']) - number(scores['rejected'])
-    facts = {name: number(value) for name, value in facts.items() if value is not None}
+    facts = {name: number(value) for name, value in facts.items() if value not in (None, '')}
     return {'texts': [m['content'] for m in prompt] + [talk[-1]['content'] for talk in talks],
             'roles': [m['role'] for m in prompt] + roles, **facts}
 
@@ -280,12 +283,17 @@ def best_and_worst(record):
     return ['chosen', 'rejected'], [best[1], worst[1]], {'chosen': best[0], 'rejected': worst[0]}
 
 
+def talk_of(text):
+    """Return the turns of a talk of hh-rlhf, '\\n\\nHuman: Hi!\\n\\nAssistant: Hey.'"""
+    parts = re.split(r'(?:^|\n\n)(Human|Assistant):', text.lstrip())[1:]
+    return [({'Human': 'user'}.get(name, 'assistant'), words.strip())
+            for name, words in zip(parts[::2], parts[1::2])]
+
+
 def whole_talk(record, answer):
     """Return the messages of a prompt and an answer, which may have the prompt in it."""
-    if isinstance(answer, str) and re.match(r'\s*Human:', answer):          # hh-rlhf
-        parts = re.split(r'(?:^|\n\n)(Human|Assistant):', answer.lstrip())[1:]
-        turns = [({'Human': 'user'}.get(name, 'assistant'), words.strip())
-                 for name, words in zip(parts[::2], parts[1::2])]
+    if isinstance(answer, str) and re.match(HH, answer):
+        turns = talk_of(answer)
     elif isinstance(answer, list) and len(answer) > 1 and (
             any(m['role'] == 'user' for m in read_turns(record, answer))):
         turns = answer

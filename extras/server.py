@@ -129,6 +129,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             choice |= said if is_chat else {'text': text}
             if logprobs is not None:        # 0 asks for them, too
                 choice['logprobs'] = {'content': rows}
+                if not is_chat:             # in OpenAI's older form, too
+                    choice['logprobs'] |= {
+                        'tokens': [row['token'] for row in rows],
+                        'token_logprobs': [row['logprob'] for row in rows],
+                        'top_logprobs': [{rival['token']: rival['logprob']
+                                          for rival in row['top_logprobs']} for row in rows]}
             return head | {'choices': [choice]}
 
         # The model writes, and a stream has a piece for each token.

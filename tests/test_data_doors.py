@@ -74,11 +74,12 @@ def test_pairs_and_thumbs_go_through_as_they_are_but_for_what_the_limits_and_cop
         'user: q | chosen: 2 | rejected: 22', 'user: q | chosen: 22 | rejected: 2')]
     bad = [line_of(words) for words in (
         'user: same | chosen: x | rejected:  x', 'user: q | completion:   | label: true',
-        'user: q | chosen: x | rejected: ', 'user:  q | chosen: 2 | rejected: 2 2')]
+        'user: q | chosen: x | rejected: ', 'user:  q | chosen: 2 | rejected: 2 2',
+        'user:   | chosen: x | rejected: y', 'user:   | completion: x | label: true')]
     out = prepared(tmp_path, 'preference', rows + fine + bad, '--min_margin=0.5',
                    '--min_agreement=0.7')
     assert dropped(out) == {'small margin': 5, 'little agreement': 4, 'equal answers': 1,
-                            'empty answer': 2, 'exact duplicate': 1}
+                            'empty answer': 2, 'empty message': 2, 'exact duplicate': 1}
     assert as_text(records(out)) == as_text(rows[5:16] + fine)
 
 
@@ -280,6 +281,8 @@ LISTED = """
 {"url": "//a.b.spam.com:80"} -> blocked domain
 {"func_code_url": "SPAM.COM"} -> blocked domain
 {"url": "//a@spam.com"} -> blocked domain
+{"url": "https://a.wild.com/x"} -> blocked domain
+{"url": "ads.example"} -> blocked domain
 {"url": "free-casino.net"} -> spam domain
 {"url": "https://sex.com"} -> spam domain
 {"url": "http://a@pornhub.xy/"} -> spam domain
@@ -300,7 +303,8 @@ LISTED = """
 {"more": "foul vile vile"} -> toxic
 {"more": "classic vileness été"}"""
 LISTS = {'words': '\ufeffVILE # a comment\n\n# été\nfoul\nass\n',
-         'block': '\ufeffhttps://www.Spam.com/index.html\nboth.com # and a comment\n',
+         'block': '\ufeffhttps://www.Spam.com/index.html\nboth.com # and a comment\n'
+                  '*.wild.com\n||ads.example^\n',
          'allow': 'good.spam.com\nok.casino.net\nboth.com\n',
          'adblock': '[Adblock Plus 2.0]\nbad.com\n'}
 
@@ -325,5 +329,8 @@ def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(tmp_path)
     assert kept(tmp_path / 'out') == sorted(left)
     counts = report(tmp_path / 'out')['counts']
     assert counts['toxic words in what was dropped'] == {'vile': 3, 'foul': 1}
+    (tmp_path / 'phrases').write_text('vile\ntwo girls\nb4d\n')
+    mistake(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/no',
+                f'--toxic_words={tmp_path}/phrases'), '2 lines that are no single word', 'b4d')
     mistake(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/no',
                 f'--url_block={tmp_path}/adblock'), 'must have a domain', 'adblock plus')

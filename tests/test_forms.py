@@ -129,6 +129,10 @@ PAIRS = r'''
 {"chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d\n\ne",
  "rejected": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: f"}
 -> user: a | assistant: b | user: c | chosen: d\n\ne | rejected: f
+{"prompt": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:", "chosen": "d", "rejected": "e"}
+-> user: a | assistant: b | user: c | chosen: d | rejected: e
+{"prompt": "Human: a\n\nAssistant:", "completion": "b", "label": true}
+-> user: a | completion: b | label: true
 {"conversations": [{"from": "human", "value": "a"}], "chosen": {"from": "gpt", "value": "b"},
  "rejected": {"from": "gpt", "value": "c"}}
 -> user: a | chosen: b | rejected: c
@@ -169,6 +173,15 @@ PAIRS = r'''
 {"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}],
  "completion": "b", "label": 1}
 -> system: s | user: a | completion: b | label: true
+{"prompt": "a", "chosen": "b", "rejected": "c", "chosen_rating": 5, "rejected_rating": "4"}
+-> user: a | chosen: b | rejected: c | margin: 1.0
+{"prompt": "a", "chosen": "b", "rejected": "c", "margin": "", "score_chosen": "", "score_rejected": 1}
+-> user: a | chosen: b | rejected: c
+{"prompt": "q", "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
+ "chosen": "a", "rejected": "b"}
+-> refused: needs a question and an answer
+{"prompt": [{"role": "assistant", "content": "q"}], "chosen": "a", "rejected": "b"}
+-> refused: needs a question and an answer
 {"messages": "hi", "chosen": "a", "rejected": "b"}
 -> refused: TypeError
 {"prompt": "a", "completion": "b", "label": "up"}

@@ -147,6 +147,9 @@ def test_the_client_of_openai_reads_answers_and_streams_that_add_up_to_them(serv
     text = client.completions.create(model='b', prompt='é is', seed=5, stream=True)
     again = client.completions.create(model='b', prompt='é is', seed=5)
     assert ''.join(chunk.choices[0].text for chunk in text) == again.choices[0].text
+    told = client.completions.create(model='b', prompt='é is', seed=5, logprobs=2).choices[0].logprobs
+    assert ''.join(told.tokens) == again.choices[0].text and len(told.token_logprobs) == 16
+    assert {len(rivals) for rivals in told.top_logprobs} == {2}
     with pytest.raises(openai.BadRequestError, match='response_format'):
         client.chat.completions.parse(**asked, response_format={'type': 'json_object'})
 
