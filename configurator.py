@@ -47,8 +47,9 @@ def configure(script, bounds=()):
                     f'{source} needs a value, such as {source}={config.get(name) or True}')
             new, source = {name: text}, 'command line'
         else:
-            text = pathlib.Path(source).read_bytes() if os.path.isfile(source) else b'\0'
-            require(b'\0' not in text, f'{source} is no file of Python; a flag begins with --')
+            require(os.path.isfile(source), f'{source} is no file; a flag begins with --')
+            text = pathlib.Path(source).read_bytes()
+            require(b'\0' not in text, f'{source} is no Python; a setting is --name=value')
             scope = {}
             exec(compile(text, source, 'exec'), scope)
             new = {name: value for name, value in scope.items()

@@ -64,7 +64,7 @@ def read_rows(path):
     kept, newest = {}, 0
     for line in read(path).splitlines():
         try:
-            row = json.loads(line[line.rfind('{'):])        # a crash may have cut the row before it
+            row = json.loads(line[max(0, line.rfind('{"step"')):])      # behind half a row
             step = row['step']
         except (ValueError, KeyError, TypeError):       # the last line is being written
             continue

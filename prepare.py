@@ -1145,9 +1145,11 @@ def work_folder(out_dir, state, part):
         import fcntl
         try:
             fcntl.lockf(lock, (fcntl.LOCK_SH if part else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except OSError:
+        except (BlockingIOError, PermissionError):
             raise Mistake(f'another prepare.py works in {out_dir}; wait for it, or choose another '
                           '--out_dir') from None
+        except OSError:
+            pass                        # some disks of clusters have no locks
     work = top / f'{hash64(state.encode()):016x}'
     if not part:
         for old in {*top.iterdir(), work / 'new'} - {work, top / 'lock'}:

@@ -16,8 +16,9 @@ addresses, licences, words and benchmarks return stages of prepare.py: check(doc
 returns why a document is dropped, or None. with_options puts these, and those of text_quality.py
 and audit.py, in their order.
 """
-import collections, os, re, types, urllib.parse
+import collections, os, re, types, unicodedata, urllib.parse
 import numpy as np
+import regex
 from configurator import Mistake, require
 from extras import audit, records, text_quality
 from extras.records import lines_of
@@ -102,7 +103,7 @@ def host_of(url):
     host = urllib.parse.urlsplit(url if '//' in url else f'//{url}').hostname or ''
     if ' ' in host:
         raise ValueError(f'{url} is no address')
-    return host.strip('*.|^').removeprefix('www.')     # *.a.org, ||a.org^: in lists of others
+    return host.strip('.').removeprefix('www.')
 
 
 def url_reason(url, blocked=(), allowed=()):
@@ -122,9 +123,13 @@ def url_reason(url, blocked=(), allowed=()):
 
 
 def domains_of(path):
-    """Return the set of domains in a file, one a line; # begins a comment."""
+    """Return the set of domains in a file, one a line, also as *.a.org and ||a.org^; # begins a
+    comment."""
+    domain = re.compile(r'(?:\*\.|\|\|)?([^*|^/]+)\^?|([^*|^]+)')
     try:
-        return {*map(host_of, lines_of(path))}
+        lines = {line: domain.fullmatch(line) for line in lines_of(path)}
+        require(all(lines.values()), next((line for line in lines if not lines[line]), ''))
+        return {host_of(found[1] or found[2]) for found in lines.values()}
     except ValueError as error:         # [Adblock Plus 2.0]
         raise Mistake(f'{path} must have a domain on each line, such as example.org: '
                       f'{error}') from None
@@ -164,7 +169,7 @@ def words(path, max_toxic):
     """Return a stage of prepare.py that drops texts with more than max_toxic words of a list in
     1,000; with 0, not one may be in it. path: a file with a word on each line; # begins a
     comment."""
-    listed = lines_of(path)
+    listed = {unicodedata.normalize('NFC', word) for word in lines_of(path)}
     odd = sorted(word for word in listed if not toxic_words(word, {word}))
     require(not odd, f'{path} has {len(odd):,} lines that are no single word of letters, such as '
             f'{", ".join(odd[:3])!r:.80}; remove them')
@@ -181,7 +186,7 @@ def words(path, max_toxic):
 
 def toxic_words(text, listed):
     """Return {word: count} of the listed words in a text. don't and well-known are single words."""
-    words = re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", text.lower())
+    words = regex.findall(r"[\p{L}\p{M}]+(?:['’-][\p{L}\p{M}]+)*", text.lower())
     return collections.Counter(word for word in words if word in listed)
 
 

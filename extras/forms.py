@@ -49,7 +49,6 @@ ALIASES = {
     'score of chosen': ('score_chosen', 'chosen_score', 'chosen_rating', 'rating_chosen'),
     'score of rejected': ('score_rejected', 'rejected_score', 'rejected_rating', 'rating_rejected'),
     'score of a completion': ('overall_score', 'fine-grained_score', 'score')}
-HH = r'\s*Human:'                       # how a talk of hh-rlhf begins
 ROLES = {name: role for role, names in {
     'user': 'user human prompter', 'system': 'system developer',
     'assistant': 'assistant gpt chatgpt bing bard bot chatbot ai model',
@@ -125,8 +124,6 @@ def prompt_of(record):
                          f'{", ".join(record.columns)}')
     if isinstance(question, list):
         return question
-    if re.match(HH, str(question)):         # it ends with Assistant:
-        return [turn for turn in talk_of(question) if turn != ('assistant', '')]
     if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2
                                                 for pair in history):
         raise ValueError('"history" must be a list of pairs, [question, answer]')
@@ -136,6 +133,8 @@ def prompt_of(record):
         raise ValueError(f'its question is no text: {question!r:.40}, {more!r:.40}')
     asked = '\n\n'.join(filter(None, [question, *more]))
     turns = [turn for pair in history for turn in zip(('user', 'assistant'), pair)]
+    if re.fullmatch(r'\s*Human:.*\n\nAssistant:\s*', asked, re.S):     # hh-rlhf without the answer
+        return turns + talk_of(asked)[:-1]
     return [*turns, ('user', asked)]
 
 
@@ -144,7 +143,7 @@ def with_system(record, messages):
     system = record.get('system') or ''
     if not isinstance(system, str):
         raise ValueError(f'its system message is no text: {system!r:.40}')
-    if messages and system and all(m['role'] != 'system' for m in messages):
+    if messages and system.strip() and all(m['role'] != 'system' for m in messages):
         return [{'role': 'system', 'content': system}, *messages]
     return messages
 
@@ -251,10 +250,12 @@ def pair_of(record):
     if prompt != talks[-1][:-1]:
         raise ValueError('chosen and rejected answer different prompts')
     if not prompt or prompt[-1]['role'] not in ('user', 'tool'):
-        raise ValueError('a preference needs a question and an answer')
+        raise ValueError('a preference needs a question and an answer, and its prompt ends with '
+                         f'{prompt[-1]["role"] if prompt else "nothing"}')
 
     facts = {name: record.get(name) for name in ('margin', 'agreement')}
-    if facts['margin'] is None and scores and not any(v in (None, '') for v in scores.values()):
+    is_scored = scores and all(score not in (None, '') for score in scores.values())
+    if facts['margin'] in (None, '') and is_scored:
         facts['margin'] = number(scores['chosen']) - number(scores['rejected'])
     facts = {name: number(value) for name, value in facts.items() if value not in (None, '')}
     return {'texts': [m['content'] for m in prompt] + [talk[-1]['content'] for talk in talks],
@@ -292,7 +293,7 @@ def talk_of(text):
 
 def whole_talk(record, answer):
     """Return the messages of a prompt and an answer, which may have the prompt in it."""
-    if isinstance(answer, str) and re.match(HH, answer):
+    if isinstance(answer, str) and re.match(r'\s*Human:', answer):          # hh-rlhf
         turns = talk_of(answer)
     elif isinstance(answer, list) and len(answer) > 1 and (
             any(m['role'] == 'user' for m in read_turns(record, answer))):

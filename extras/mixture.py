@@ -16,8 +16,8 @@ reads some of the base model's data, so that less of it is forgotten.
 train.bin holds each source once, one after the other, and an epoch reads as many tokens as it has.
 A weight is a fraction of an epoch. With 900 tokens of web and 100 of books, both of weight 50, an
 epoch reads 500 of each: 500 / 900 = 0.56 passes over web and 500 / 100 = 5 over books. Each pass
-begins a little later or earlier, so that all of a short source is read. After more than four passes
-a text teaches little (arXiv:2305.16264).
+begins at another token, so that several passes read all of a short source. After more than four
+passes a text teaches little (arXiv:2305.16264).
 
 Every token of base text is a target, so replay weighs more than it seems to. If the answers in 32
 conversations have 40 tokens each, they are 1,280 targets. replay=2 with block_size=256 adds 512,

@@ -152,12 +152,12 @@ FLAGS = '''--step=3 => there is no setting step; & closest is steps
 --name= => name='' must be str
 --rate=-0.1 => rate=-0.1
 --rate=nan => 'nan' must be float
-gone.py => gone.py is no file of Python; & begins with --
+gone.py => gone.py is no file; & begins with --
 steps=3 => steps=3 is no file'''
 FILES = {'for _ in (1, 2): stepz = _': 'stepz; the closest is steps', 'name = 5': 'must be str',
          'rate = float("nan")': 'rate=nan must be',
          'steps = 1\nsteps = = 2': 'SyntaxError & line 2',
-         '\nimport nowhere': 'line 2 & nowhere', 's\0t\0e\0p\0s\0=\x003\0': 'is no file of Python'}
+         '\nimport nowhere': 'line 2 & nowhere', 's\0t\0e\0p\0s\0=\x003\0': 'is no Python'}
 
 
 def test_what_cannot_be_a_setting_is_one_line_that_names_it_its_value_and_where(play):

@@ -305,6 +305,7 @@ LISTED = """
 LISTS = {'words': '\ufeffVILE # a comment\n\n# été\nfoul\nass\n',
          'block': '\ufeffhttps://www.Spam.com/index.html\nboth.com # and a comment\n'
                   '*.wild.com\n||ads.example^\n',
+         'rules': 'a.com\n||a.com/banner\n',
          'allow': 'good.spam.com\nok.casino.net\nboth.com\n',
          'adblock': '[Adblock Plus 2.0]\nbad.com\n'}
 
@@ -329,6 +330,8 @@ def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(tmp_path)
     assert kept(tmp_path / 'out') == sorted(left)
     counts = report(tmp_path / 'out')['counts']
     assert counts['toxic words in what was dropped'] == {'vile': 3, 'foul': 1}
+    mistake(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/no',
+                f'--url_block={tmp_path}/rules'), 'must have a domain', 'a.com/banner')
     (tmp_path / 'phrases').write_text('vile\ntwo girls\nb4d\n')
     mistake(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/no',
                 f'--toxic_words={tmp_path}/phrases'), '2 lines that are no single word', 'b4d')

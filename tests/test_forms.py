@@ -131,6 +131,10 @@ PAIRS = r'''
 -> user: a | assistant: b | user: c | chosen: d\n\ne | rejected: f
 {"prompt": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:", "chosen": "d", "rejected": "e"}
 -> user: a | assistant: b | user: c | chosen: d | rejected: e
+{"instruction": "Human: a", "input": "b", "chosen": "c", "rejected": "d", "system": " "}
+-> user: Human: a\n\nb | chosen: c | rejected: d
+{"prompt": "a", "chosen": "b", "rejected": "c", "margin": "", "score_chosen": "3", "score_rejected": 1}
+-> user: a | chosen: b | rejected: c | margin: 2.0
 {"prompt": "Human: a\n\nAssistant:", "completion": "b", "label": true}
 -> user: a | completion: b | label: true
 {"conversations": [{"from": "human", "value": "a"}], "chosen": {"from": "gpt", "value": "b"},

@@ -288,6 +288,7 @@ FLAGS = '''
 --load=code.json --report=c --against=gpt3 => gpt3
 --input=gone => no text at 'gone'
 --input=c --load=code.json => --input=PATH
+--input=c --out=c => c is a folder
 => --input=PATH'''
 
 
