@@ -44,9 +44,10 @@ def machine_of(plan):
 
 
 def duration(hours):
-    """37 -> '37.00 hours, 1.5 days'; 0.02 -> '1.2 minutes'"""
-    days = f'{hours:,.2f} hours, {hours / 24:,.1f} days'
-    return days if hours >= 1 else f'{60 * hours:.2g} minutes'
+    """37 -> '37.00 hours, 1.5 days'; 0.02 -> '0.02 hours, 1.2 minutes'"""
+    if hours >= 1:
+        return f'{hours:,.2f} hours, {hours / 24:,.1f} days'
+    return f'{hours:.2g} hours, {60 * hours:.2g} minutes'
 
 
 def sketch(c):
