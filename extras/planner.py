@@ -44,10 +44,12 @@ def machine_of(plan):
 
 
 def duration(hours):
-    """37 -> '37.00 hours, 1.5 days'; 0.02 -> '0.02 hours, 1.2 minutes'"""
+    """37 -> '37.00 hours, 1.5 days'; 0.02 -> '1.2 minutes'"""
     if hours >= 1:
         return f'{hours:,.2f} hours, {hours / 24:,.1f} days'
-    return f'{hours:.2g} hours, {60 * hours:.2g} minutes'
+    if hours >= 0.1:
+        return f'{hours:.2f} hours, {60 * hours:.1f} minutes'
+    return f'{60 * hours:.1f} minutes' if hours >= 1 / 60 else f'{3600 * hours:.2g} seconds'
 
 
 def sketch(c):
