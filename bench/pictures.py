@@ -6,8 +6,8 @@ The pictures of README and docs/, from the files that runs leave: cards (SVG), p
     python bench/pictures.py funnel page    # some of them
 
 These show what was measured, so they are drawn again when it is. The other pictures of docs/img explain an
-idea (what drew those is in 97e99de). A picture whose files are missing stays as it is. To draw turning_green, which moves, programs that the models wrote run in
-extras/sandbox.py. Lengths are pixels, from the top left.
+idea (what drew those is in 97e99de). A picture whose files are missing stays as it is. To draw turning_green,
+which moves, programs that the models wrote run in extras/sandbox.py. Lengths are pixels, from the top left.
 """
 import functools, html, json, pathlib, re, subprocess, sys, textwrap
 import matplotlib.pyplot as plt

@@ -122,14 +122,19 @@ def url_reason(url, blocked=(), allowed=()):
     return 'spam domain' if SPAM_WORDS.search(host) else None
 
 
+def domain_of(line):
+    """Return 'a.org' for a.org, https://www.a.org/x, *.a.org and ||a.org^; ValueError for a rule
+    that says more than a domain."""
+    found = re.fullmatch(r'(?:\*\.|\|\|)?([^*|^/]+)\^?|([^*|^]+)', line)
+    if not found:
+        raise ValueError(line)
+    return host_of(found[1] or found[2])
+
+
 def domains_of(path):
-    """Return the set of domains in a file, one a line, also as *.a.org and ||a.org^; # begins a
-    comment."""
-    domain = re.compile(r'(?:\*\.|\|\|)?([^*|^/]+)\^?|([^*|^]+)')
+    """Return the set of domains in a file, one a line; # begins a comment."""
     try:
-        lines = {line: domain.fullmatch(line) for line in lines_of(path)}
-        require(all(lines.values()), next((line for line in lines if not lines[line]), ''))
-        return {host_of(found[1] or found[2]) for found in lines.values()}
+        return {*map(domain_of, lines_of(path))}
     except ValueError as error:         # [Adblock Plus 2.0]
         raise Mistake(f'{path} must have a domain on each line, such as example.org: '
                       f'{error}') from None
