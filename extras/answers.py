@@ -7,7 +7,7 @@ Answers of a model to many prompts at once, for eval.py.
 A prompt is a text, or messages [{'role', 'content'}]. All tokens come from GPT.stream. What is here
 turns prompts into ids, forbids some ids, and turns ids into text. It needs model.py beside extras/.
 """
-import codecs, contextlib, math, random, re
+import codecs, math, random, re
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
@@ -68,9 +68,6 @@ def write(model, tokenizer, prompts, n, ends='', max_new_tokens=256, seed=0, bat
     n_cut = sum(len(few[0].ids) > model.config.block_size for few in answers)
     if n_cut:
         print(f'{n_cut} prompts are longer than the context; the model saw only their ends')
-    with contextlib.suppress(ImportError):      # if it is there, answers come sooner on a GPU
-        from extras import cuda_graph
-        cuda_graph.use(model)
     by_length = sorted(sum(answers, []), key=lambda answer: len(answer.ids))    # less padding
     for i in tqdm(range(0, len(by_length), batch_size), 'answers', disable=None):
         write_batch(model, by_length[i:i + batch_size], temperature, top_k, top_p)

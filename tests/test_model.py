@@ -10,7 +10,7 @@ from conftest import ROOT, ok, refused, run, same
 from feedback import expect, short
 
 from model import IGNORE, GPT, GPTConfig, RMSNorm, rope_table, rotate, sample
-from extras import cuda_graph, hf_model
+from extras import hf_model
 
 close = functools.partial(torch.testing.assert_close, rtol=0, check_dtype=False)
 
@@ -156,25 +156,6 @@ def test_cached_greedy_generation_equals_the_naive_loop_for_every_prompt_length(
     model.embedding.register_forward_hook(lambda m, x, y: lengths.append(x[0].shape[1]))
     assert torch.equal(drawn, model.generate(prompt(), 18, 1.3, 9, 0.8))
     assert lengths == [5] + [1] * (BLOCK - 5) + [BLOCK] * 10
-
-
-def test_a_recorded_step_writes_what_the_plain_loop_writes_and_one_that_does_not_is_not_used(
-        monkeypatch, capsys):
-    """On a CPU, where nothing is recorded: with padding, equal rows, ends, and a window that moves."""
-    for kv, n, T in (4, 20, 6), (2, 50, 6):
-        model, ids = small(n_kv_head=kv, block_size=40), prompt(5, T)
-        ids[1], ids[2, :4], ids[3, :1] = ids[0], IGNORE, IGNORE
-        how = dict(seeds=range(5), stop=[7], with_log_p=True)
-        plain = model.generate(ids, n, **how)
-        model.__class__ = cuda_graph.Recorded
-        found = model.generate(ids, n, **how)
-        assert torch.equal(found[0], plain[0]) and found[0].shape[1] == T + n
-        close(found[1], plain[1], atol=1e-5)
-    right = cuda_graph.read_token               # one that is wrong, also in the cache
-    monkeypatch.setattr(cuda_graph, 'read_token', lambda a, x, cos, sin, *where: right(
-        a, x, sin, cos, *where))
-    assert torch.equal(model.generate(ids, n, **how)[0], plain[0])
-    assert 'no CUDA graph (logits differ' in capsys.readouterr().err and type(model) is GPT
 
 
 def test_top_k_and_top_p_leave_the_most_probable_tokens_after_the_temperature():
