@@ -1,7 +1,7 @@
 """
 The model: a decoder-only transformer as in LLaMA, and the generation of text.
 
-    python model.py                 # does a small one learn a text and write it? (model.py cuda)
+    python model.py                 # does a small one learn a text and write it?
     model = GPT.load('out/base')    # a folder that train.py wrote
     model.generate(idx, 100)        # (B, T) -> (B, T + 100)
 
@@ -10,9 +10,8 @@ The model: a decoder-only transformer as in LLaMA, and the generation of text.
 Newer than the transformer of 2017 are RMSNorm before each sublayer (arXiv:1910.07467), rotary
 positions (RoPE, 2104.09864), grouped key/value heads (GQA, 2305.13245) and SwiGLU (2002.05202).
 B batch, T time, C = n_embd, H query heads, K key/value heads, D head width, V vocabulary.
-Copied alone, this file needs only torch; folders of Hugging Face need extras/.
 """
-import dataclasses, math, os, random, sys
+import dataclasses, math, os, random
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -42,9 +41,10 @@ class GPTConfig:
     qk_norm: bool = False           # an RMSNorm of each head's q and k, before RoPE: Qwen3 has it
 
     def __post_init__(self):
-        if not self.head_dim and self.n_embd % (2 * self.n_head):
+        D = self.head_dim or self.n_embd / self.n_head
+        if D % 2:
             raise ValueError(f'n_embd={self.n_embd} / n_head={self.n_head} must be an even number')
-        self.head_dim = self.head_dim or self.n_embd // self.n_head
+        self.head_dim = int(D)
         self.n_kv_head = self.n_kv_head or self.n_head
         if self.n_head % self.n_kv_head:
             raise ValueError(f'n_head={self.n_head} is no multiple of n_kv_head={self.n_kv_head}')
@@ -134,10 +134,9 @@ class Block(nn.Module):
 
 
 def rope_table(D, T, theta, scaling=()):
-    """Return cos and sin of position * frequency, float32 (T, D/2), where the frequencies fall from
-    1 to almost 1 / theta. The CPU computes them, so that all devices have the same numbers."""
-    frequency = stretch(theta ** (-torch.arange(0.0, D, 2, device='cpu') / D), *scaling)  # (D/2,)
-    angle = torch.outer(torch.arange(float(T), device='cpu'), frequency)  # (T, D/2)
+    """Return cos and sin of position * frequency, (T, D/2); from pair to pair it falls."""
+    frequency = stretch(theta ** (-torch.arange(0.0, D, 2) / D), *scaling)  # (D/2,)
+    angle = torch.outer(torch.arange(float(T)), frequency)  # (T, D/2)
     return angle.cos(), angle.sin()
 
 
@@ -176,11 +175,9 @@ class GPT(nn.Module):
                 nn.init.normal_(p, 0.0, 0.02 / math.sqrt(n_added))
 
     def backbone(self, idx, cache=None, start=0, mask=None, positions=None):
-        """idx (B, T) -> hidden states (B, T, C). positions (B, T); None: count from `start`. With a
-        cache and without a mask, T must be 1 or start 0."""
+        """idx (B, T) -> hidden states (B, T, C). positions (B, T); None: count from `start`."""
         T = idx.shape[1]
-        if start + T > self.config.block_size:
-            raise ValueError(f'{start + T} tokens do not fit block_size={self.config.block_size}')
+        assert start + T <= self.config.block_size, f'{start + T} tokens do not fit block_size'
         if self.cos.device != idx.device:       # model.to(device) moves no plain tensors
             self.cos, self.sin = self.cos.to(idx.device), self.sin.to(idx.device)
         at = slice(start, start + T) if positions is None else positions[:, None]
@@ -202,7 +199,7 @@ class GPT(nn.Module):
         return self.predict(hidden, targets, with_logits)
 
     def predict(self, hidden, targets=None, with_logits=True):
-        """What forward() does with the hidden states, (B, T, C)."""
+        """What forward() does with the hidden states, (B, T, C) or (n, C)."""
         if not with_logits and not torch.compiler.is_compiling():  # compiled shapes are fixed
             hidden, targets = hidden[targets != IGNORE], targets[targets != IGNORE]  # (n, C), (n,)
         logits = self.head(hidden)[..., :self.config.vocab_size].float()  # (B, T, V) or (n, V)
@@ -213,18 +210,18 @@ class GPT(nn.Module):
         return (logits if with_logits else None), loss
 
     def empty_cache(self, B, T):
-        """Return room for at most T positions of keys and values: (n_layer, 2, B, K, T, D)."""
+        """Return room for at most T keys and values of each row: (n_layer, 2, B, K, T, D)."""
         c = self.config
-        shape = c.n_layer, 2, B, c.n_kv_head, min(T, c.block_size), c.head_dim
-        row = self.embedding.weight[:1]
-        return (row @ row.T).new_empty(shape)   # keys are products: autocast decides their type
+        row = self.embedding.weight[:1]         # keys are products: autocast decides their type
+        return (row @ row.T).new_empty(
+            c.n_layer, 2, B, c.n_kv_head, min(T, c.block_size), c.head_dim)
 
     def log_p(self, idx, targets, temperature=1.0):
         """Return log p of the m targets that are not IGNORE, in order, (m,), at a temperature."""
-        hidden = self.backbone(idx)[targets != IGNORE]  # (m, C)
-        logits = self.head(hidden)[:, :self.config.vocab_size].float() / temperature  # (m, V)
+        logits = self.predict(self.backbone(idx)[targets != IGNORE])[0] / temperature  # (m, V)
         return -F.cross_entropy(logits, targets[targets != IGNORE], reduction='none')
 
+    @torch.compiler.set_stance('force_eager')   # a compiler would begin anew for each length
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(),
                  seeds=(), with_log_p=False):
         """idx (B, T) -> idx with up to max_new_tokens more, (B, T + n), without dropout. A row that
@@ -259,14 +256,13 @@ class GPT(nn.Module):
         token t of the b rows that have drawn none yet. To write d and then e after a b c:
             idx          the blocks read    cache afterwards
             a b c        a b c              a b c
-            a b c d      d                  a b c d
-        From the second token on, idx and cache have the b rows that are left; `token` has all B."""
+            a b c d      d                  a b c d"""
         stop = idx.new_tensor(stop)
         token = torch.full_like(idx[:, 0], -1)  # (B,)
         rows = torch.arange(len(idx), device=idx.device)  # (b,), those that are in idx
         # Equal prompts are read once: of x y x, idx becomes x y, and `which` is 0 1 0.
         idx, which = idx.unique(dim=0, return_inverse=True)
-        cache = self.empty_cache(len(idx), idx.shape[1] + max_new_tokens)
+        cache, n_cached = self.empty_cache(len(idx), idx.shape[1] + max_new_tokens), 0
         for t in range(max_new_tokens):
             is_open = ~torch.isin(token[rows], stop)  # (b,)
             if not is_open.any():
@@ -275,13 +271,12 @@ class GPT(nn.Module):
                 # Rows that have ended leave. Not each at once, because this copies the others.
                 idx, cache, rows = idx[is_open], cache[:, :, is_open], rows[is_open]
                 is_open = is_open[is_open]      # all of them
-            # Once the window moves, cached keys have old positions, and each token reads it anew.
-            has_moved = idx.shape[1] > self.config.block_size
             idx = idx[:, -self.config.block_size:]
-            n_cached = 0 if t == 0 or has_moved else idx.shape[1] - 1
             mask = without_padding(idx, n_cached) if (idx == IGNORE).any() else None
             hidden = self.backbone(idx[:, n_cached:].clamp(min=0), cache, n_cached, mask)
-            logits = self.head(hidden[:, -1])[:, :self.config.vocab_size].float()  # (b, V)
+            logits = self.predict(hidden[:, -1])[0]  # (b, V)
+            # When the window moves, cached keys have old positions: from then on, it is read anew.
+            n_cached = idx.shape[1] % self.config.block_size
             if t == 0:
                 idx, cache, logits = idx[which], cache[:, :, which], logits[which]
             token = token.scatter(0, rows[is_open], draw(logits[is_open], rows[is_open], t))
@@ -304,9 +299,9 @@ class GPT(nn.Module):
             model = cls(GPTConfig(**{**saved.pop('model_config'), **changes}))
             model.load_state_dict(saved.pop('model'))
         except Exception as e:
-            why = ' '.join(f'{type(e).__name__}: {e}'.split()).split('. ')[0]
+            why = repr(e).split('. ')[0]        # behind it, torch advises to run code
             raise ValueError(f'{path} cannot be loaded into this model.py ({why:.200})') from e
-        if not all(weight.isfinite().all() for weight in (model.cos, *model.parameters())):
+        if not all(weight.isfinite().all() for weight in model.parameters()):
             raise ValueError(f'{path} has weights that are not finite; use another checkpoint')
         model.saved = saved
         return model
@@ -348,30 +343,27 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
         logits = logits.masked_fill(is_rest.scatter(1, order, is_rest), -math.inf)
     if u is None:
         return torch.multinomial(logits.softmax(-1), 1)[:, 0]  # (B,)
-    sums = logits.softmax(-1).cumsum(dim=-1)  # (B, V); NaN would draw an id behind the last one
-    return torch.searchsorted(sums, u[:, None] * sums[:, -1:])[:, 0].clamp(max=len(logits[0]) - 1)
+    sums = logits.softmax(-1).cumsum(dim=-1)  # (B, V)
+    return torch.searchsorted(sums, u[:, None] * sums[:, -1:])[:, 0]  # (B,)
 
 
 if __name__ == '__main__':
-    if '--help' in sys.argv:
-        sys.exit(print(__doc__))
-    torch.set_default_device(sys.argv[1] if sys.argv[1:] else 'cpu')
     torch.manual_seed(0)
     nano = GPT(GPTConfig(256, 512, 6, 8, 0, 256, 768))
-    for name, part in ('nano', nano), ('a block of it', nano.blocks[0]):
-        print(f'{name}: {sum(p.numel() for p in part.parameters()):,} parameters')
+    for part in nano, nano.blocks[0]:
+        print(f'{type(part).__name__}: {sum(p.numel() for p in part.parameters()):,} parameters')
 
     model = GPT(GPTConfig(256, 64, 2, 4, 2, 128))
     # 16 different tokens in random order: one token does not tell the next one, several do.
     idx = torch.randint(16, (4, 33))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    opt = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for step in range(101):
         loss = model(idx[:, :-1], idx[:, 1:])[1]
         if step % 100 == 0:
             print(f'step {step}: loss {loss:.4f}; before training it is near ln 256 = 5.545')
-        optimizer.zero_grad()
+        opt.zero_grad()
         loss.backward()
-        optimizer.step()
+        opt.step()
     assert loss < 0.5, 'it does not learn: look at your last change'
     assert model.generate(idx[:, :8], 25, temperature=0).equal(idx), 'wrong text: look at the cache'
     print('it learned four texts by heart, and generates them token by token, with the cache')
