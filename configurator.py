@@ -1,6 +1,6 @@
 """
 Config files and command-line flags replace a script's settings, the lines `name = value` above its
-call of configure(). Files and flags apply from left to right, so the last one wins.
+call of configure(). They apply from left to right, so the last one wins.
 
     min_lr: float | None = None                         # a type other than the default's
     optimizer: Literal['adamw', 'muon'] = 'adamw'       # choices
@@ -9,13 +9,10 @@ call of configure(). Files and flags apply from left to right, so the last one w
 A config file is Python. A misspelled setting in it is refused, because a run of days would use the
 default. Other names begin with _, or are those of functions, classes and modules.
 """
-import ast, contextlib, difflib, glob, json, os, pathlib, re, signal, sys, time, traceback, typing
+import ast, contextlib, difflib, os, pathlib, re, runpy, sys, time, traceback, typing
 
-set_by = {}         # {setting: the config file, or 'command line', that set it}
-# A run that resumes takes over its config.json, perhaps a stranger's, which can't set these.
-TYPED = 'out_dir init_from overwrite allow_code_execution plan'.split()
-# A run with other values of these is still that of its config file.
-HARMLESS = TYPED + 'seed device compile micro_batch_size grad_checkpoint log_interval'.split()
+typed = set()       # the settings that config files and flags have set
+advice = []         # (words of an error, what to do then), from the script
 
 
 class Mistake(ValueError):
@@ -30,113 +27,74 @@ def require(condition, sentence):
 
 def configure(script, bounds=()):
     """Apply sys.argv to script, a script's globals(). Return {setting: value}."""
-    if hasattr(sys.stdout, 'reconfigure'):      # not in a notebook
+    if hasattr(sys.stdout, 'reconfigure'):              # not in a notebook
         sys.stdout.reconfigure(errors='replace')        # what a terminal can't show becomes a ?
-    above = pathlib.Path(script['__file__']).read_text('utf-8').partition('configure(globals()')[0]
-    settings = re.findall(r'^([a-z]\w*)(: .+?)? = (.+)', above, re.M)
     if {'-h', '--help'} & {*sys.argv}:
-        lines = [f'  --{name}={rest}{kind}' for name, kind, rest in settings]
+        above = pathlib.Path(script['__file__']).read_text('utf-8').split('configure(globals')[0]
+        lines = re.findall(r'^[a-z]\w*(?:: .+?)? = .+', above, re.M)
         sys.exit(print(script['__doc__'], *lines, sep='\n'))
-    config = {name: script[name] for name, _, _ in settings}
-    arguments = iter(sys.argv[1:])
-    for source in arguments:
-        if source.startswith('--'):
-            name, equals, text = source[2:].partition('=')
-            text = text if equals else next(arguments, '--')        # --name value
-            require(equals or not text.startswith('--'),
-                    f'{source} needs a value, such as {source}={config.get(name) or True}')
-            new, source = {name: text}, 'command line'
+    config = {name: value for name, value in script.items() if name.islower() and name[0] != '_'
+              and isinstance(value, bool | int | float | str | tuple | dict | None)}
+    preset = 'defaults'                                 # the last config file
+    for argument in sys.argv[1:]:
+        if argument.startswith('--'):
+            name, equals, text = argument[2:].partition('=')
+            require(equals or isinstance(config.get(name, True), bool),
+                    f'{argument} needs a value, such as {argument}={config.get(name)}')
+            new, where = {name: text if equals else 'True'}, '--'
         else:
-            require(os.path.isfile(source), f'{source} is no file; a flag begins with --')
-            text = pathlib.Path(source).read_bytes()
-            require(b'\0' not in text, f'{source} is no Python; a setting is --name=value')
-            scope = {}
-            exec(compile(text, source, 'exec'), scope)
-            new = {name: value for name, value in scope.items()
+            require(argument.endswith('.py') and os.path.isfile(argument),
+                    f'{argument} is no config file; a flag looks like --name=value')
+            new = {name: value for name, value in runpy.run_path(argument).items()
                    if name[0] != '_' and not hasattr(value, '__name__')}
+            where, preset = f'{argument}: ', os.path.basename(argument)
         for name, value in new.items():
-            [near] = [name] if name in config else difflib.get_close_matches(name, config, 1, 0)
-            require(near == name, f'{source}: there is no setting {name}; the closest is {near}')
-            config[name] = convert(script, bounds, source, name, value)
-            set_by[name] = source
-
-    # auto goes on if it can; so does a run with --overwrite that torchrun restarts after a crash.
-    is_auto = config.get('init_from') == 'auto'
-    is_restart = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') > '0'
-    if is_auto or is_restart and config.get('overwrite'):
-        if glob.glob('last*.pt', root_dir=config['out_dir']):
-            config['init_from'] = 'resume'
-        elif is_auto:
-            config['init_from'] = script['init_from']           # the default
-    path = pathlib.Path(config.get('out_dir', ''), 'config.json')
-    goes_on = config.get('init_from') == 'resume' and path.exists()
-    for link in filter(os.path.islink, path.parent.glob('*') if goes_on else ()):
-        require(link.suffix == '.pt', f'{link} is a link: a run would write elsewhere; remove it')
-    try:
-        saved = json.loads(path.read_text('utf-8')) if goes_on else {}
-    except ValueError as error:
-        raise Mistake(f'{path} is damaged ({error}); remove it, and type its settings') from None
-    for name in (saved.keys() & config.keys()) - {*TYPED} - set_by.keys():
-        if name not in ('reward', 'held_out') or not str(saved[name]).endswith('.py'):  # programs
-            config[name] = convert(script, bounds, path, name, saved[name])
+            closest = difflib.get_close_matches(name, config, 1, 0)[0]
+            require(name in config, f'{where}{name}: no setting has this name; closest: {closest}')
+            config[name] = convert(script, bounds, where, name, value)
+            typed.add(name)
     script.update(config)
-    sources = {os.path.basename(set_by[name]) for name in set_by.keys() - HARMLESS}
-    sources = sorted({*sources, str(saved.get('preset', ''))} - {''})
-    return {**config, 'preset': ', '.join(sources) or 'defaults'}
+    return {**config, 'preset': preset}
 
 
-def convert(script, bounds, source, name, value):
+def convert(script, bounds, where, name, value):
     """Return a value in the type of its setting: for int | None, '1e3' is 1000, 'None' is None."""
-    # From Python 3.14 on, a module makes its annotations when it is asked for them.
-    notes = script.get('__annotations__') or getattr(
-        sys.modules.get(script['__name__']), '__annotations__', {})
+    notes = sys.modules[script['__name__']].__annotations__
     kinds = typing.get_args(notes.get(name)) or [type(script[name])]
-    if type(value) is str and (str not in kinds or value == 'None' and type(None) in kinds):
+    if isinstance(value, str) and (str not in kinds or value == 'None' and type(None) in kinds):
         with contextlib.suppress(Exception):            # '3' -> 3, '1,2' -> (1, 2)
             value = ast.literal_eval(value.title() if bool in kinds else value)
-    value = tuple(value) if type(value) is list else value      # JSON has no tuples
     if type(value) in (int, float):
         low, high = dict(bounds).get(name, (0, 1e18))
         require(low <= value <= high,                   # with nan, every comparison is false
-                f'{source}: {name}={value} must be from {low:g} to {high:g}')
+                f'{where}{name}={value} must be from {low:g} to {high:g}')
         value = next((n(value) for n in (int, float) if n in kinds and n(value) == value), value)
     allowed = ' or '.join(str(getattr(kind, '__name__', kind)) for kind in kinds)
     require(value in kinds or type(value) in kinds and (value != '' or not script[name]),
-            f'{source}: {name}={value!r:.80} must be {allowed}, such as {script[name]!r}')
+            f'{where}{name}={value!r:.80} must be {allowed}, such as {script[name]!r}')
     return value
 
 
 def end(kind, error, trace):
-    """Python calls this for an error that nothing caught. Exit code 1 is a bug, 2 a Mistake or the
-    machine (disk, memory), 130 Ctrl-C. A Mistake has no traceback."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)    # a second Ctrl-C ends the process at once
-    sys.stderr = sys.__stderr__                     # torch.distributed holds sys.stderr back
-    frames = traceback.extract_tb(trace)            # the lines that led to the error
-    places = [f'{f.filename}, line {f.lineno}: ' for f in frames if f.filename in sys.argv[1:]]
-    code, sentence, text = 2, f'error: {error}', repr(error)
-    if kind is BrokenPipeError:                     # X.py --help | head
-        os._exit(141)
-    elif kind is KeyboardInterrupt:
-        code, sentence = 130, 'stopped by Ctrl-C'
-    elif places or getattr(error, 'filename', None) in sys.argv[1:]:    # an error in a config file
-        sentence = f'error: {"".join(places)}{kind.__name__}: {error}'
-    elif re.search("named 'extras|from 'extras'", text):
-        sentence += f'; copy extras, too, or leave out the flag that needs it: {frames[-1].line}'
-    elif kind.__name__ != 'Mistake':
+    """Python calls this for an error that nothing caught: a Mistake is one sentence, exit code 2.
+    Others are bugs, or the machine's: they keep their traceback, exit code 1."""
+    sys.stderr = sys.__stderr__     # torch.distributed holds back what is printed
+    time.sleep(3 * (os.environ.get('RANK', '0') > '0'))     # rank 0 says it, and torchrun ends us
+    raised = traceback.extract_tb(trace)[-1]                # the line that did
+    is_leaf = raised.filename.endswith(('model.py', 'tokenizer.py'))    # they know no Mistake
+    is_mistake = issubclass(kind, Mistake) or is_leaf and kind is ValueError
+    if re.search("named 'extras|from 'extras'", str(error)):        # a closed door
+        is_mistake, error = True, f'{error}; copy extras, too; they are needed by: {raised.line}'
+    if is_mistake:
+        print('error:', *str(error).split(), file=sys.stderr)
+    else:
         sys.__excepthook__(kind, error, trace)
-        if re.search('MemoryError|(of|allocate) memory|bad_alloc', text):
-            sentence = ('error: out of memory; try a smaller batch, in training '
-                        '--micro_batch_size=1, on several GPUs also --shard=zero2 or fsdp')
-        elif re.search('No space|File too large|requested and|unexpected pos|Writer fail', text):
-            sentence = f'error: the disk is full; make room; what was saved stays ({error})'
-        elif not isinstance(error, OSError):
-            code = 1
-    time.sleep(3 * (os.environ.get('RANK', '0') > '0'))     # rank 0 says the same, and ends us
-    if code != 1:
-        print(*sentence.split(), file=sys.stderr)
-    leave = os._exit if 'RANK' in os.environ else sys.exit      # os._exit waits for no thread
+        for words, sentence in advice:
+            if re.search(words, f'{kind.__name__}: {error}'):
+                print('error:', sentence, file=sys.stderr)
     sys.stdout.flush()
-    leave(code)
+    if is_mistake or 'RANK' in os.environ:      # without torch.distributed's threads, which go on
+        os._exit(2 if is_mistake else 1)
 
 
 sys.excepthook = end        # scripts are flat, without a main() that could catch errors

@@ -4,13 +4,12 @@ that prefers the better ones. DPO and its family, and a reward model.
 
     python dpo.py --init_from=out/sft --data_dir=data/pairs
     python dpo.py --init_from=out/sft --loss_type=rm --out_dir=out/reward   # a reward model
-    python dpo.py --out_dir=out/dpo --init_from=resume              # resumes; on a CPU, bit for bit
+    python dpo.py --out_dir=out/dpo --init_from=resume              # goes on; on a CPU, bit for bit
     torchrun --nproc_per_node=8 dpo.py --init_from=out/sft          # eight GPUs, the same steps
 
-It reads a model of sft.py, and data_dir/train.jsonl and val.jsonl, lines of {"prompt", "chosen",
-"rejected"}; a prompt is text or messages. kto also takes {"prompt", "completion", "label"} lines.
-It writes out_dir. The loop is that of sft.py. The decision made here is the taste: who says which
-answer is better?
+It reads data_dir/train.jsonl and val.jsonl, lines of {"prompt", "chosen", "rejected"}; a prompt is
+text or messages. kto also takes {"prompt", "completion", "label"}, with true or false as the label.
+The loop is that of sft.py. The decision made here is the taste: who says which answer is better?
 
 DPO in four lines. The policy p is the model that trains. The reference p_ref is the same model at
 the start. A prompt has a better answer c (chosen) and a worse answer r (rejected):
@@ -25,64 +24,59 @@ and -0.1, the margin is 0.2 and the loss 0.598. With beta = 1, a tenth of this c
 give the same loss. So a larger beta keeps the policy nearer to the reference.
 
 At step 0, policy and reference are equal, so the margin is 0 and val_loss is ln 2 = 0.693 (with ipo
-1 / (2 beta)^2, with kto 0.5). If it is anything else, the run ends. Then you should see accuracy
-and margin rise. Often BOTH rewards fall, because the loss asks for a difference only. It gains as
-much if the bad answer falls by 5 and the good one by 2 as if the good one rises by 3. What both
-lose goes to answers that nobody compared. --nll_weight=1 adds SFT's loss on the better answers,
-which holds them up (arXiv:2404.19733).
+1 / (2 beta)^2, with kto 0.5). Then accuracy and margin rise. Often BOTH rewards fall, because the
+loss asks for a difference only: it gains as much if the bad answer falls by 5 and the good one by 2
+as if the good one rises by 3. What both lose goes to answers that nobody compared. --nll_weight=1
+adds SFT's loss on the better answers, which holds them up (arXiv:2404.19733).
 """
-import collections, copy, hashlib, json, math, os, pathlib, shlex, shutil, signal, time
+import copy, hashlib, json, math, os, pathlib, shlex, shutil, time
 from typing import Literal
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch.nn.utils import clip_grad_norm_, rnn
-from tqdm import tqdm
-from configurator import Mistake, configure, require, set_by
+from configurator import Mistake, configure, require, typed
 from model import GPT, IGNORE
 from tokenizer import Tokenizer
 
 # --- settings -------------------------------------------------------------------------------------
-# the first ones to change
 init_from = 'out/sft'           # policy and reference: a folder or .pt; or resume: go on in out_dir
 data_dir = 'data/pairs'         # train.jsonl and val.jsonl, from prepare.py --kind=preference
 out_dir = 'out/dpo'             # where the run writes
-overwrite = False               # True: delete the run that out_dir holds, and start over
+overwrite = False               # True: delete the run that out_dir holds
 loss_type: Literal['dpo', 'ipo', 'kto', 'orpo', 'simpo', 'rm'] = 'dpo'  # rm trains a reward model
 beta: float | None = None       # scale of rewards, see above; None = 0.1, for simpo 2
-epochs = 1.0                    # how often each pair is seen; 1 to 3 are usual
-batch_size = 32                 # pairs per step, over all devices
-learning_rate = 3e-5            # for millions of parameters; from 100 million on 5e-7 to 5e-6
-# the loss
-label_smoothing = 0.0           # of dpo: fraction of pairs whose labels may be wrong
 gamma = 1.0                     # of simpo: margin by which the better answer must lead
-nll_weight = 0.0                # weight of -log p(chosen) per token; not in orpo and rm
+nll_weight = 0.0                # weight of -log p(chosen) per token; orpo has it already
 # optimization
+epochs = 1.0                    # how often each pair is seen; 1 to 3 are usual
 max_steps = 0                   # updates, instead of epochs; 0 = as many as the epochs take
+batch_size = 32                 # pairs per step, over all devices
 micro_batch_size = 0            # most pairs per device and forward pass; 0 = all
-block_size = 0                  # most tokens of prompt and answer; 0 = the context; more is cut
+learning_rate = 3e-5            # for millions of parameters; from 100 million on 5e-7 to 5e-6
 warmup_steps: int | float = 0.1  # steps of the rise; below 1: this fraction of max_steps
 grad_clip = 1.0                 # largest norm of the gradient; 0 = off
 # watching
 log_interval = 10               # steps
 eval_interval = 0               # steps; also before the first and after the last; 0 = an epoch
 save_interval = 250             # steps
-sample_tokens = 100             # most tokens of the eight answers that go into samples.txt
 # machine
-device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
+device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest one that is here
 dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto'      # auto: bfloat16 if it is fast
 grad_checkpoint = False         # compute each block twice: less memory, more time
 seed = 1337                     # of the order of the pairs
-lora = 0                        # rank of adapters that train instead of the weights; 0 = none
 # The least and the most of some numbers; all others are at least 0.
 BOUNDS = {'epochs': (1e-6, 1e6), 'batch_size': (1, 2 ** 20), 'beta': (1e-9, 1e6),
-          'label_smoothing': (0, 0.49), 'log_interval': (1, 1e12), 'save_interval': (1, 1e12)}
+          'log_interval': (1, 1e12), 'save_interval': (1, 1e12)}
+# What a run and its evaluation leave in out_dir: --overwrite removes these, and no other files.
+RESULTS = ('last.pt last-1.pt best.pt metrics.jsonl train.log samples.txt eval.json samples.jsonl '
+           'compare.json').split()
 
 
 # --- what is new: the losses ----------------------------------------------------------------------
 def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, chosen_len,
-                    rejected_len, loss_type, beta, label_smoothing=0.0, gamma=1.0, kl=0.0):
+                    rejected_len, loss_type, beta, gamma=1.0, kl=0.0):
     """Return the losses, and the rewards of both answers, of B pairs: float32 (B,) each. For the
     pair at the top of this file, where c has 5 tokens and r 4, with beta = 0.1, gamma = 1, kl = 0:
 
@@ -104,20 +98,17 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
 
     if loss_type == 'dpo':
         # Rafailov et al. 2023, arXiv:2305.18290, eq. 7. Sums over tokens, because p of an answer is
-        # a product. label_smoothing: this fraction of the pairs counts the other way round (cDPO).
-        margin = chosen - rejected
-        losses = (-(1 - label_smoothing) * F.logsigmoid(margin)
-                  - label_smoothing * F.logsigmoid(-margin))
+        # a product.
+        losses = -F.logsigmoid(chosen - rejected)
     elif loss_type == 'ipo':
         # If all annotators agree, dpo's margin grows for ever, and beta no longer holds the policy
         # back. Here the margin has a target. Azar et al. 2023, arXiv:2310.12036, eq. 17
         losses = (ratios[0] - ratios[1] - 1 / (2 * beta)) ** 2
     elif loss_type == 'kto':
         # A good answer should earn more than a zero point, and a bad one less. Without it, a policy
-        # that makes all answers likelier would seem to learn. It is the mean gain of the step
-        # before: if log p - log p_ref was 0.3 and beta is 0.1, kl is 0.03. It is at least 0, and
-        # has no gradient. (The paper estimates it with answers to other prompts.) Ethayarajh et
-        # al. 2024, arXiv:2402.01306, eq. 8
+        # that makes all answers likelier would seem to learn. It is the mean gain of the last step
+        # (the paper's: of answers to other prompts), at least 0, without gradient: if log p - log
+        # p_ref was 0.3 and beta is 0.1, kl is 0.03. Ethayarajh et al. 2024, 2402.01306, eq. 8
         losses = ((kl - chosen).sigmoid() + (rejected - kl).sigmoid()) / 2
     elif loss_type == 'orpo':
         # SFT's loss takes the place of the reference. Means per token, because with sums every p
@@ -137,29 +128,6 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
 
 
 # --- pairs of all lengths -------------------------------------------------------------------------
-def fit(turns, chosen, rejected, T):
-    """Return prompt, chosen and rejected, ids, and how they were cut to T, as in sft.py: the oldest
-    turns go, then the ends of both answers. All are empty if both answers are the same, or if less
-    than a quarter of T remains for them. turns: (ids, role) of each message, and of a header."""
-    roles = [role for ids, role in turns]
-    head = next(i for i, role in enumerate(roles) if role != 'system')
-    longest = max(len(chosen), len(rejected))
-    # A user may ask in several messages in a row: a question begins with the first of them.
-    later = [i for i in range(head + 1, len(turns))
-             if roles[i] == 'user' and roles[i - 1] != 'user']
-    for start in [head, *later]:
-        prompt = [id for ids, role in turns[:head] + turns[start:] for id in ids]
-        how = 'whole' if start == head else 'older turns left out'
-        if len(prompt) + longest <= T:
-            break
-    room = T - len(prompt)
-    if room < min(longest, T / 4):
-        return [], [], [], 'left out: its question is too long'
-    if chosen[:room] == rejected[:room]:
-        return [], [], [], 'left out: both answers are the same'
-    return prompt, chosen[:room], rejected[:room], how if longest <= room else 'answers cut'
-
-
 def collate(pairs):
     """Return inputs and targets, int64 (2 B, T), of the B better and then of the B worse answers.
     A pair is two rows, (prompt, answer). Of 5 6, 7 8 9 and 5 6, 7 4 (_ is IGNORE; a reward model
@@ -182,8 +150,7 @@ def log_p(model, x, y):
 
 
 def numbers_of(step, lengths, batch_size, seed):
-    """Return the indices of a step's pairs, (batch_size,), of about the same length: see sft.py.
-    They follow from step and seed, so a resumed run has the same ones."""
+    """Return the indices of a step's pairs, (batch_size,), of about the same length: see sft.py."""
     per_epoch = max(1, len(lengths) // batch_size)
     epoch, i = divmod(step, per_epoch)
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
@@ -195,39 +162,57 @@ def numbers_of(step, lengths, batch_size, seed):
     return group[order].reshape(-1, batch_size)[batch % 32]
 
 
-config = configure(globals(), BOUNDS)   # from the run that goes on, then from files, then flags
-config['stage'] = 'dpo'         # so eval.py will ask this model in conversations
-for name, those in {'label_smoothing': 'dpo', 'gamma': 'simpo', 'beta': 'dpo ipo kto orpo simpo',
-                    'nll_weight': 'dpo ipo kto simpo'}.items():
-    require(not config[name] or name not in set_by or loss_type in those.split(),
-            f'--{name} does nothing for {loss_type}, only for {those}; leave it out, or type '
-            f'--{name}={"None" if name == "beta" else 0} if a config file sets it')
+config = configure(globals(), BOUNDS)       # config files and flags replace the settings
+config |= {'stage': 'dpo', 'steps': 0}      # eval.py asks a model of this stage in conversations
+
+# --- model, and the settings of a run that goes on, unless they were typed ------------------------
+out = pathlib.Path(out_dir)
+source = out / 'last.pt' if init_from == 'resume' else pathlib.Path(init_from)
+folder = source if source.is_dir() else source.parent
+require(source.exists(), f'{source} is missing; set --init_from, or run: python sft.py')
+model = GPT.load(source, dropout=0.0)       # with dropout, policy and reference would differ
+tokenizer = Tokenizer.load(folder / 'tokenizer.json')
+tokenizer.render([])                    # refuses a tokenizer without <|im_start|> and <|im_end|>
+require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
+        f'{folder}/tokenizer.json is not the tokenizer that {source} was trained with')
+require(model.config.causal and (init_from == 'resume' or 'reward_head' not in model.saved),
+        f'{source} writes no answers: a reward model, or one that fills gaps (--objective=mlm)')
+
+state = model.saved if init_from == 'resume' else {}    # what a run needs to go on
+old, changed = state.get('config', {}), []
+require(old.keys() <= config.keys(), f'{source} has settings that this dpo.py has not: '
+        f'{sorted(old.keys() - config.keys())}; resume it with the version that wrote it')
+for name, value in old.items():
+    if name not in typed - {'init_from'} | {'out_dir', 'overwrite'}:
+        config[name] = value            # init_from, too, says again where the run began
+    elif value != config[name]:
+        changed.append(f'{name} {value} -> {config[name]}')
+        require(name not in ('loss_type', 'beta', 'gamma', 'batch_size', 'seed'),
+                f'leave {name} out: the run has {value}')
+globals().update(config)
+begin = pathlib.Path(init_from).resolve()
+is_free = not (out / 'last.pt').exists() and not (out / 'best.pt').exists()
+is_origin = not state and out.resolve() in (begin, begin.parent)
+require(is_free or bool(state) != overwrite and not is_origin, f'{out_dir} has a run: either go on '
+        'with --init_from=resume, or delete it with --overwrite and begin with another model')
+for name, losses in {'beta': 'dpo ipo kto orpo simpo', 'gamma': 'simpo',
+                     'nll_weight': 'dpo ipo kto simpo'}.items():
+    require(name not in typed or not config[name] or loss_type in losses.split(),
+            f'--{name} does nothing with {loss_type=}, only with {losses}; leave it out')
 beta = config['beta'] = beta or (2.0 if loss_type == 'simpo' else 0.1)
 has_reference = loss_type in ('dpo', 'ipo', 'kto')
-# With a reference all rewards are 0 at the start, and with a new head of zeros: the loss is known.
-first_loss = {'dpo': math.log(2), 'ipo': 1 / (2 * beta) ** 2, 'kto': 0.5, 'rm': math.log(2)}
-
-# --- out_dir --------------------------------------------------------------------------------------
-out = pathlib.Path(out_dir)
-is_new = init_from != 'resume'
-require(is_new or (out / 'last.pt').exists(), f'{out_dir} has no last.pt, so no run goes on there; '
-        'leave --init_from=resume out, or name another --out_dir')
-ours = ('last.pt last-1.pt best.pt config.json tokenizer.json data.json metrics.jsonl samples.txt '
-        'train.log eval.json samples.jsonl compare.json').split()
-old = [path for path in out.glob('*') if is_new and path.name in ours]
-is_origin = pathlib.Path(init_from).resolve().is_relative_to(out.resolve())
-require(not old or overwrite and not is_origin, f'{out_dir} has a run: --init_from=resume goes on, '
-        '--overwrite=True begins anew (from elsewhere)')
+T = model.config.block_size             # most ids of a prompt and its answer
+end = tokenizer.special['<|im_end|>']
 
 # --- this process ---------------------------------------------------------------------------------
-rank, world = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))  # of torchrun
+world = int(os.environ.get('WORLD_SIZE', 1))        # of torchrun
+rank, local_rank = (int(os.environ[name]) if world > 1 else 0 for name in ('RANK', 'LOCAL_RANK'))
 mps = torch.backends.mps.is_available() and world == 1          # it has no all_reduce
 here = ['cpu'] + ['mps'] * mps + ['cuda'] * torch.cuda.is_available()
-kind, _, number = (here[-1] if device == 'auto' else device).partition(':')     # cuda:1
-require(kind in here and f'0{number}'.isdigit(), f'{device=} is not here; try --device=auto')
-device = kind
+kind = here[-1] if device == 'auto' else device
+require(kind in here, f'{device=} is not here; try --device=auto')
+device = f'cuda:{local_rank}' if kind == 'cuda' else kind
 if kind == 'cuda':
-    device = f'cuda:{number or os.environ.get("LOCAL_RANK", 0)}'
     torch.cuda.set_device(device)
     torch.set_float32_matmul_precision('high')          # TF32 for products that stay float32
     torch.backends.cuda.enable_cudnn_sdp(False)         # it plans anew for each length of a batch
@@ -238,69 +223,38 @@ if dtype == 'auto':                     # older GPUs and many CPUs only emulate 
 autocast = torch.autocast(kind, torch.bfloat16, enabled=dtype == 'bfloat16')
 if world > 1:
     dist.init_process_group('nccl' if kind == 'cuda' else 'gloo')
-    dist.barrier()              # all read config.json before the first one replaces it
-
-# --- model ----------------------------------------------------------------------------------------
-source = pathlib.Path(init_from) if is_new else out / 'last.pt'
-folder = source if source.is_dir() else source.parent
-try:
-    model = GPT.load(source, dropout=0.0)       # with dropout, policy and reference would differ
-    tokenizer = Tokenizer.load(f'{folder}/tokenizer.json')
-    header, _ = tokenizer.render([], add_generation_prompt=True)    # needs <|im_start|>
-except ValueError as error:
-    raise Mistake(f'{error}; start from another model, or run: python sft.py') from None
-require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
-        f'{folder}/tokenizer.json is not the tokenizer that {source} was trained with')
-require(not is_new or model.config.causal and 'reward_head' not in model.saved,
-        f'{source} was made with --objective=mlm or is a reward model: it writes no answers')
-start, end = (tokenizer.special[name] for name in ('<|im_start|>', '<|im_end|>'))
-# A model of Hugging Face without these tokens got the same row for both, see extras/hf_model.py.
-require(not model.embedding.weight[start].equal(model.embedding.weight[end]), f'{source} was not '
-        f'trained on <|im_start|>; first run: python sft.py --init_from={shlex.quote(str(source))}')
-context = model.config.block_size
-T = block_size or context               # most ids of a prompt and its answer
-require(T <= context, f'{block_size=} is more than the context of {source}, {context}; '
-        'make it longer: python -m extras.longer_context')
 
 # --- data -----------------------------------------------------------------------------------------
-# A run goes on with the same of these settings, which decide about val_loss and the batches, and of
-# all that it reads.
-fixed = (f'{loss_type=}, {beta=}, {gamma=}, {label_smoothing=}, {block_size=}, {lora=}, '
-         f'{batch_size=}, {seed=}')
-data_hash = hashlib.sha256(fixed.encode())
-
 
 def read(path):
-    """Return the pairs of a file, two rows each: (prompt, answer), ids. Print what was cut."""
-    require(os.path.exists(path), f'{path} is missing; prepare.py --kind=preference makes it')
-    text = pathlib.Path(path).read_bytes()
-    data_hash.update(text)
-    better, worse, counts = [], [], collections.Counter()
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
+    """Return the pairs of a file, two rows each: (prompt, answer), ids."""
+    require(os.path.exists(path), f'{path} is missing; make it as your config says, or run: python '
+            f'prepare.py --kind=preference --source=FILE --out_dir={shlex.quote(data_dir)}')
+    lines = pathlib.Path(path).read_bytes().splitlines()
+    rows = {'chosen': [], 'rejected': []}
+    for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
             prompt = record['prompt']
             if isinstance(prompt, str):
                 prompt = [{'role': 'user', 'content': prompt}]
-            turns = [(tokenizer.render([message])[0], message['role']) for message in prompt]
-            names = 'chosen', 'rejected'
+            prompt, _ = tokenizer.render(prompt, add_generation_prompt=True)
+            names = [*rows]
             if loss_type == 'kto' and 'completion' in record:
-                names = {True: ('completion', None), False: (None, 'completion')}[record['label']]
-            answers = [[*tokenizer.encode(record[name]), end] if name else [] for name in names]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise Mistake(f'{path}, line {number}: {error!r:.200}; needs texts "prompt", "chosen", '
-                          '"rejected", for kto "completion" and "label", true or false') from None
-        prompt, *answers, how = fit([*turns, (header, 'assistant')], *answers, T)
-        counts[how] += 1
-        for rows, answer in zip((better, worse), answers):
-            if answer:                  # arrays take a tenth of the memory of lists
-                rows.append((np.array(prompt, np.int32), np.array(answer, np.int32)))
-    found = f'{len(better)} better and {len(worse)} worse answers'
+                names = [{True: 'chosen', False: 'rejected'}[record['label']]]
+                record = {names[0]: record['completion']}
+            answers = [[*tokenizer.encode(record[name]), end] for name in names]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Mistake(f'{path}, line {number}: {error!r:.200}; see the top of dpo.py') from None
+        if len(prompt) + max(map(len, answers)) <= T:
+            for name, answer in zip(names, answers):    # arrays take a tenth of the memory of lists
+                rows[name].append((np.array(prompt, np.int32), np.array(answer, np.int32)))
+    better, worse = rows.values()
+    found = (f'{path} has {len(lines)} lines, and {len(better)} better and {len(worse)} worse '
+             f'answers that fit into {T} tokens with their prompts')
+    require(better and worse, f'{found}; needs both kinds')
     if rank == 0:
-        print(path, dict(counts), found, flush=True)
-    require(better and worse, f'{path} has {found} that differ and fit into {T} tokens; needs both')
+        print(found, flush=True)
     # kto's single answers: any two make a pair, because its loss is a sum. The rarer kind repeats.
     n = max(len(better), len(worse))
     return [(better[i % len(better)], worse[i % len(worse)]) for i in range(n)]
@@ -309,7 +263,8 @@ def read(path):
 train = read(f'{data_dir}/train.jsonl')
 pairs = train + read(f'{data_dir}/val.jsonl')[:512]     # enough for a loss to two digits
 lengths = np.array([max(sum(map(len, row)) for row in pair) for pair in pairs])         # (n,)
-data_hash = data_hash.hexdigest()
+content = [pathlib.Path(data_dir, f'{side}.jsonl').read_bytes() for side in ('train', 'val')]
+data_hash = hashlib.sha256(b''.join(content)).hexdigest()
 
 per_epoch = max(1, len(train) // batch_size)                                            # steps
 max_steps = config['steps'] = max_steps or max(1, round(epochs * per_epoch))
@@ -318,36 +273,29 @@ micro_batch_size = micro_batch_size or batch_size
 warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
 
 # --- optimizer ------------------------------------------------------------------------------------
-if lora:
-    from extras.lora import adapt, merged
-    adapt(model, lora, tokenizer)
 score_of = log_p
 if loss_type == 'rm':           # a score takes the place of log p
     from extras.rewards import add_head, score as score_of
-    add_head(model)
+    add_head(model, state.get('reward_head'))
 model.to(device)
 model.grad_checkpoint = grad_checkpoint
-params = [p for p in model.parameters() if p.requires_grad]
+params = [*model.parameters()]
 gradient = torch.zeros(sum(p.numel() for p in params), device=device)
 for p, part in zip(params, gradient.split([p.numel() for p in params])):
     p.grad = part.view_as(p)    # so one all_reduce adds all gradients; never set one to None
 opt = torch.optim.AdamW(params, learning_rate, betas=(0.9, 0.95), weight_decay=0.0,
                         fused=kind != 'mps')
-step, tokens, best_val = 0, 0, math.inf
+step, best_val = 0, math.inf
 kto_kl = 0.0                    # kto's zero point, explained next to its loss
 ref = torch.zeros(len(pairs), 2, device=device)         # log p of the reference
-if not is_new:
-    state = model.saved
-    require(state.get('data') == data_hash, f'{source} is not of dpo.py, or has other '
-            f'data or settings than {data_dir=}, {fixed}')
-    config['init_from'] = state['config']['init_from']
-    model.load_state_dict(state['weights'])
+if state:
+    require(state['data'] == data_hash, f'{data_dir} is not what {source} was trained with')
     opt.load_state_dict(copy.deepcopy(state['optimizer']))  # mapped from a file that we replace
-    step, tokens, best_val = state['step'], state['tokens'], state['best_val']
+    step, best_val = state['step'], state['best_val']
     ref, kto_kl = state['ref_log_probs'].clone().to(device), state['kto_kl']
-state = model.saved = {}                # frees their memory
 require(max(warmup_steps, step + 1) <= max_steps,
-        f'{max_steps=} is too low for {warmup_steps=} or a run that is at {step=}')
+        f'{max_steps=} is too low for {warmup_steps=} or for a run that is at {step=}')
+is_new, state, model.saved = not state, {}, {}              # frees their memory
 
 
 def scored(numbers):
@@ -364,28 +312,37 @@ def scored(numbers):
 
 
 if is_new and has_reference:    # Now the policy is the reference. So only one model is in memory.
-    longest_first = np.argsort(-lengths)        # if memory runs out, it does so now
-    n_parts = math.ceil(len(pairs) / world / micro_batch_size)
     with torch.no_grad():
-        for few, policy, _ in tqdm(scored(longest_first), 'reference', n_parts, disable=rank > 0):
+        for few, policy, _ in scored(np.argsort(-lengths)):     # longest first: memory runs out now
             ref[few] = policy.T                                                         # (B, 2)
     if world > 1:               # each process has filled its rows, and left 0 in the others
         dist.all_reduce(ref)
 
-# --- what it writes -------------------------------------------------------------------------------
+# --- out_dir --------------------------------------------------------------------------------------
+if rank == 0:
+    out.mkdir(parents=True, exist_ok=True)
+    for name in RESULTS if overwrite else ():
+        (out / name).unlink(missing_ok=True)
+    rows = out / 'metrics.jsonl'
+    if rows.exists() and not rows.read_bytes().endswith(b'\n'):     # a crash has torn the last one
+        rows.open('a').write('\n')
+    tokenizer.save(out / 'tokenizer.json')
+    (out / 'config.json').write_text(json.dumps(config, indent=1), 'utf-8')     # for people
+    if is_new and os.path.exists(f'{folder}/data.json'):
+        shutil.copy(f'{folder}/data.json', out)             # what the base has read
+
+
 def save(name):
-    """Write a checkpoint for GPT.load: adapters merged, a reward model's head apart. last.pt also
-    has what a run needs to go on: the weights as they train, moments, the reference."""
+    """Write a checkpoint for GPT.load, a reward model's head apart. last.pt also has what a run
+    needs to go on: moments, the reference."""
     if rank == 0:
-        weights = model.state_dict()
-        more = {'model': merged(weights) if lora else dict(weights)}
-        if loss_type == 'rm':
-            more['reward_head'] = more['model'].pop('reward_head')
+        weights = dict(model.state_dict())
+        more = {'reward_head': weights.pop('reward_head')} if loss_type == 'rm' else {}
         if name == 'last.pt':
-            more |= {'weights': weights, 'optimizer': opt.state_dict(), 'data': data_hash,
-                     'ref_log_probs': ref, 'kto_kl': kto_kl}
-        model.save(out / name, config=config, step=step, tokens=tokens, best_val=best_val,
-                   tokenizer_hash=tokenizer.hash, **more)
+            more |= {'optimizer': opt.state_dict(), 'data': data_hash, 'ref_log_probs': ref,
+                     'kto_kl': kto_kl}
+        model.save(out / name, model=weights, config=config, step=step,
+                   best_val=best_val, tokenizer_hash=tokenizer.hash, **more)
 
 
 def log(**row):
@@ -393,40 +350,37 @@ def log(**row):
     if rank == 0:
         words = [f'{name}: {value:.4g}' for name, value in row.items()]
         print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
-        row = {name: value if math.isfinite(value) else None for name, value in row.items()}
         with open(out / 'metrics.jsonl', 'a') as f:
-            print(json.dumps({'step': step, 'tokens': tokens} | row), file=f)
+            print(json.dumps({'step': step} | row), file=f)
 
 
 def measure(numbers, zero_point=0.0):
     """Return means over these pairs, in all processes. Unless under no_grad, add this process's
     part of the gradient of their mean loss to p.grad. zero_point: kl of preference_loss."""
-    names = ['loss', 'preference_loss', 'accuracy', 'chosen_reward', 'rejected_reward']
-    if loss_type != 'rm':
-        names += ['chosen_logp', 'rejected_logp']
-    if has_reference:
-        names += ['kl']
+    names = ['loss', 'preference_loss', 'accuracy', 'chosen_reward', 'rejected_reward',
+             'chosen_logp', 'rejected_logp', 'kl']
     sums = torch.zeros(len(names), device=device)       # a process may get no pair
     for few, policy, n in scored(numbers):
-        ref_chosen, ref_rejected = ref[few].T
+        reference = ref[few].T                                                          # (2, B)
         losses, chosen, rejected = preference_loss(                                     # (B,) each
-            policy[0], policy[1], ref_chosen, ref_rejected, n[0], n[1], loss_type, beta,
-            label_smoothing, gamma, zero_point)
-        loss = losses - nll_weight * policy[0] / n[0]
+            *policy, *reference, *n, loss_type, beta, gamma, zero_point)
+        loss = losses if loss_type == 'rm' else losses - nll_weight * policy[0] / n[0]
         if torch.is_grad_enabled():
             (loss.sum() / len(numbers)).backward()
         # A tie is half right. Unrounded, an untrained model would win and lose by the last digits.
         right = 0.5 + 0.5 * (chosen - rejected).round(decimals=4).sign()
-        figures = {'loss': loss, 'preference_loss': losses, 'accuracy': right,
-                   'chosen_reward': chosen, 'rejected_reward': rejected,
-                   'chosen_logp': policy[0], 'rejected_logp': policy[1],
-                   # over answers of the policy itself it would be KL; here it may be below 0
-                   'kl': (policy - ref[few].T).mean(0)}
-        sums += torch.stack([figures[name] for name in names]).detach().sum(1)
+        # over answers of the policy itself it would be KL; here it may be below 0
+        kl = (policy - reference).mean(0)
+        figures = [loss, losses, right, chosen, rejected, *policy, kl]
+        sums += torch.stack(figures).detach().sum(1)
     if world > 1:
         dist.all_reduce(sums)
     row = dict(zip(names, (sums / len(numbers)).tolist()))
     row['margin'] = row['chosen_reward'] - row['rejected_reward']
+    if not has_reference:
+        del row['kl']
+    if loss_type == 'rm':       # its scores are the rewards
+        del row['chosen_logp'], row['rejected_logp']
     return row
 
 
@@ -442,55 +396,25 @@ def evaluate():
         with open(out / 'samples.txt', 'a', encoding='utf-8') as f:
             for (prompt, _), _ in pairs[len(train):][:8]:
                 ids = torch.tensor(prompt[None], device=device).long()                  # (1, T)
-                [ids] = model.generate(ids, sample_tokens, temperature=0, stop=tokenizer.stop)
+                [ids] = model.generate(ids, 100, temperature=0, stop=tokenizer.stop)
                 answer_lengths.append(len(ids) - len(prompt))
                 print(f'--- step {step}\n{tokenizer.decode(ids.tolist())}\n', file=f)
         row['val_response_len'] = np.mean(answer_lengths)
     log(**row)
-    known = first_loss.get(loss_type, row['val_loss'])
-    require(step > 0 or math.isclose(row['val_loss'], known, rel_tol=1e-3, abs_tol=1e-3),
-            f'the first {loss_type} loss is {row["val_loss"]:.5f} in place of {known:.5f}, but '
-            'nothing is trained yet; begin again with --dtype=float32 --overwrite=True')
     if row['val_loss'] < best_val and step > 0:         # never the untrained model
         best_val = row['val_loss']
         save('best.pt')
 
 
-def stop(number, frame):
-    """End the run at Ctrl-C or SIGTERM. It saves nothing, and may not print or raise an error,
-    because a signal comes at any moment: within a save, an update, a print."""
-    if rank == 0:
-        os.write(1, f'\nstopped; last.pt has step {saved_step}; resume: {again}\n'.encode())
-    os._exit(128 + number)
-
-
 # --- the loop -------------------------------------------------------------------------------------
-again = f'python dpo.py --out_dir={shlex.quote(out_dir)} --init_from=resume'
 if rank == 0:
-    for path in old + [out / f'{name}.tmp' for name in ours]:
-        path.unlink(missing_ok=True)
-    out.mkdir(parents=True, exist_ok=True)
-    if is_new:                  # first: a full disk fails now, and without last.pt this is no run
-        save('last.pt')
-    (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
-    os.replace(out / 'config.json.tmp', out / 'config.json')
-    tokenizer.save(out / 'tokenizer.json')
-    if is_new and os.path.exists(f'{folder}/data.json'):
-        shutil.copy(f'{folder}/data.json', out)     # what the base has read
-    print(f'{model.config}\ntrained parameters: {len(gradient):,}, steps: {max_steps:,}, '
+    print(*changed, f'{model.config}\nparameters: {len(gradient):,}, steps: {max_steps:,}, '
           f'{per_epoch:,} an epoch, processes: {world} ({device}, {dtype})\n'
           'a pair:', *[tokenizer.decode(np.concatenate(row)) for row in train[0]], sep='\n')
-saved_step = step
-signal.signal(signal.SIGINT, stop)
-signal.signal(signal.SIGTERM, stop)
-while True:
-    if step % eval_interval == 0 or step == max_steps:
-        evaluate()
-    if step > saved_step and (step % save_interval == 0 or step == max_steps):
-        save('last.pt')
-        saved_step = step
-    if step == max_steps:
-        break
+if is_new:
+    evaluate()
+    save('last.pt')             # before the first step, so a full disk fails now
+while step < max_steps:
     began = time.perf_counter()
     # the learning rate: a linear rise, then half a cosine down to 0
     progress = max(0, step - warmup_steps) / max(1, max_steps - warmup_steps)       # from 0 to 1
@@ -505,24 +429,23 @@ while True:
     kto_kl = max(0.0, beta * row.get('kl', 0.0))        # the zero point of the next step
     if world > 1:
         dist.all_reduce(gradient)
-
     norm = clip_grad_norm_(params, grad_clip or math.inf).item()
     require(math.isfinite(row['loss'] + norm), f'step {step + 1}: the loss is {row["loss"]}, the '
-            f'norm of the gradient {norm}; go on from step {saved_step} with a lower rate: {again} '
-            f'--learning_rate={learning_rate / 4:g}')
+            f'norm of the gradient {norm}; resume with a lower --learning_rate')
     opt.step()
-    step_tokens = sum(len(ids) for i in batch for side in pairs[i] for ids in side)
-    tokens += step_tokens
     step += 1
     if step in (1, max_steps) or step % log_interval == 0:
         dt = max(1e-9, time.perf_counter() - began)     # some clocks tick coarsely
-        log(**row, lr=lr, grad_norm=norm, dt=dt, tok_s=step_tokens / dt,
+        n_tokens = sum(len(ids) for i in batch for side in pairs[i] for ids in side)
+        log(**row, lr=lr, grad_norm=norm, dt=dt, tok_s=n_tokens / dt,
             minutes_left=dt * (max_steps - step) / 60)
+    if step % eval_interval == 0 or step == max_steps:
+        evaluate()
+    if step % save_interval == 0 or step == max_steps:
+        save('last.pt')
 
 if rank == 0:
-    print(f'done, lowest val_loss {best_val:.4f}')
-    if loss_type != 'rm':
-        print(f'next: python sample.py --ckpt={shlex.quote(out_dir)} --chat=True')
+    print(f'done, lowest val_loss {best_val:.4f}; next: python eval.py '
+          f'--ckpt={shlex.quote(out_dir)}')
 if world > 1:
-    dist.barrier()              # the first process may still be writing
     dist.destroy_process_group()

@@ -26,7 +26,7 @@ import ast, collections, concurrent.futures, contextlib, functools, glob, gzip, 
 import itertools, json, multiprocessing, os, pathlib, re, shlex, shutil, signal, sys
 import sysconfig, textwrap, threading, time, types, unicodedata, warnings, zlib
 from typing import Literal
-from configurator import Mistake, configure, require, set_by     # set_by: what files or flags set
+from configurator import Mistake, configure, require, typed
 import numpy as np
 from tqdm import tqdm
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -1211,7 +1211,7 @@ def prepare_lone_text(path, folder, config, tok):
     def refuse(place, error):
         raise Mistake(f"{path} can't be read: {error}")
 
-    for name in set_by.keys() - FOR_LONE_TEXTS:
+    for name in typed - FOR_LONE_TEXTS:
         is_raw = name == 'mode' and config['mode'] == 'raw'         # a lone text stays as it is
         require(is_raw, f'{name}={config[name]} needs documents: a folder or .jsonl, not {path}')
     found, facts = collections.Counter(), {'sha256': {}, 'tokens': {}}
@@ -1245,13 +1245,13 @@ if __name__ == '__main__':
             f'{part=} must look like 3/16: the third of 16')
     require(not part or not max_docs, '--part shares all of the work; leave --max_docs out')
     require(kind == 'text' or write == 'bins', '--write=text needs --kind=text')
-    writes_examples = kind != 'text' and not {'source', 'sources'} & set_by.keys()
-    require('n_examples' not in set_by or kind == 'sft' and writes_examples,
+    writes_examples = kind != 'text' and not {'source', 'sources'} & typed
+    require('n_examples' not in typed or kind == 'sft' and writes_examples,
             '--n_examples is the number of examples that we write: it needs --kind=sft and no '
             '--source')
     if sources is not None or temperature != 1:
         from extras import mixture
-        mixture.check(config, set_by)
+        mixture.check(config, typed)
     sources = {source: (source, None)} if sources is None else sources
     if kind != 'text':
         from extras import chats
@@ -1259,7 +1259,7 @@ if __name__ == '__main__':
             # near-copies stay: two pairs may differ in the word that they teach
             config['dedup'] = dedup = 'exact'
         if writes_examples:
-            examples, sources = chats.examples(kind, n_examples, set_by), {}
+            examples, sources = chats.examples(kind, n_examples, typed), {}
     out_dir = pathlib.Path(out_dir or FOLDERS[kind])
 
     files_of, passed_over = {}, {}

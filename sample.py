@@ -31,7 +31,7 @@ import codecs, contextlib, glob, os, pathlib, random, shlex, sys, time
 from typing import Literal
 import regex
 import torch
-from configurator import Mistake, configure, require, set_by     # set_by: what files or flags set
+from configurator import Mistake, configure, require, typed
 from model import GPT, sample
 from tokenizer import Tokenizer
 
@@ -159,9 +159,9 @@ def instead_of(path):
 
 
 configure(globals(), BOUNDS)                    # config files and flags replace the settings
-require(len(set_by.keys() & {'prompt', 'prompt_file', 'prompts'}) < 2,
+require(len(typed & {'prompt', 'prompt_file', 'prompts'}) < 2,
         'give one of --prompt, --prompt_file and --prompts')
-require(not {'sweep', 'temperature'} <= set_by.keys(), 'give one of --sweep and --temperature')
+require(not {'sweep', 'temperature'} <= typed, 'give one of --sweep and --temperature')
 require(all(isinstance(t, int | float) and t >= 0 for t in sweep),
         f'{sweep=} must be temperatures >= 0, such as 0,0.5,1.0')
 require(chat or not system, '--system needs --chat=True')
@@ -210,16 +210,12 @@ torch.manual_seed(seed)         # for untrained weights and for gaps; answers ha
 models = {path: open_model(path) for path in ckpt.split(',')}
 model, tokenizer, trained = [*models.values()][0]
 context = model.config.block_size
-if kind == 'cuda' and not is_page:
-    with contextlib.suppress(ImportError):      # if it is there, text comes sooner
-        from extras import cuda_graph
-        cuda_graph.use(model)
 
 
 # --- what this call does: a page, files for other programs, gaps, a talk, or else texts -----------
 def only(call, names):
     """Refuse a flag that this kind of call cannot use: its user would wait for an effect."""
-    for name in sorted(set_by.keys() - f'ckpt device dtype {names}'.split()):
+    for name in sorted(typed - {*f'ckpt device dtype {names}'.split()}):
         raise Mistake(f'{call} cannot use --{name}; leave it out')
 
 

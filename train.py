@@ -13,7 +13,7 @@ Without dropout they differ by rounding only: by 1e-6 in float32.
 """
 import copy, functools, hashlib, json, math, os, pathlib, shlex, signal, sys, time
 from typing import Literal
-from configurator import Mistake, configure, require, set_by
+from configurator import advice, configure, require, typed
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -25,7 +25,7 @@ from tokenizer import Tokenizer
 data_dir = 'data/quickstart'    # made by prepare.py
 out_dir = 'out/base'            # where the run writes
 init_from = 'scratch'           # scratch, resume, a model's folder or .pt; auto: resume if it can
-overwrite = False               # True: delete the run that out_dir holds, and start over
+overwrite = False               # True: delete the run that out_dir holds
 # model (GPTConfig in model.py)
 n_layer = 6                     # blocks
 n_head = 6                      # query heads, each n_embd / n_head wide; 32 to 128 is usual
@@ -33,7 +33,7 @@ n_kv_head = 0                   # key/value heads; 0 = n_head; fewer make the ca
 n_embd = 192                    # width of the residual stream
 n_ffn = 0                       # hidden width of the MLP; 0 = 8/3 n_embd, to the nearest 64
 block_size = 256                # context, tokens
-vocab_size = 0                  # 0 = that of the data's tokenizer; another one is refused
+vocab_size = 0                  # 0 = the data's; the plan of a run without data needs it
 vocab_multiple = 1              # pads the vocabulary; 64 is fast on GPUs
 tie_embeddings = True           # one matrix is both embedding and head
 dropout = 0.0                   # 0.1 to 0.2 when the data are repeated many times
@@ -45,8 +45,6 @@ learning_rate = 1e-3            # peak; lower for larger models
 embedding_lr = 1.0              # factor of the embedding's (and a tied head's) learning rate
 min_lr: float | None = None     # where the schedule ends; None = learning_rate / 10
 warmup_steps: int | float = 0.1  # steps of the rise; below 1: this fraction of max_steps
-schedule: Literal['cosine', 'wsd'] = 'cosine'   # wsd stays at the peak, then falls in decay_steps
-decay_steps = 0                 # steps of the final fall of wsd; 0 = a fifth of max_steps
 weight_decay = 0.1              # pull of the weights towards 0; of matrices only
 beta1 = 0.9                     # AdamW's decay of the mean gradient
 beta2 = 0.95                    # its decay of the mean square; 0.95 averages 20 steps
@@ -58,9 +56,8 @@ eval_interval = 250             # steps; also before the first and after the las
 eval_tokens = 65_536            # tokens of each val*.bin to measure, always the same; 0 = all
 save_interval = 250             # steps
 sample_prompt = ''              # continued at each evaluation; '' = the start of a document
-sample_tokens = 100             # length of that sample
 # machine
-device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
+device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest one that is here
 dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto'   # auto: bfloat16 if it is fast
 compile: bool | None = None     # torch.compile; None = on CUDA
 grad_checkpoint = False         # compute each block twice: less memory, more time
@@ -76,6 +73,12 @@ plan = ''                       # 8xH100, 2x8xA100, 4x312:80 (TFLOPs:GB): print 
 BOUNDS = dict.fromkeys(('n_layer', 'n_head', 'n_embd', 'block_size', 'vocab_multiple', 'max_steps',
                         'batch_size', 'log_interval', 'eval_interval', 'save_interval'), (1, 1e12))
 BOUNDS |= {'dropout': (0, 0.99), 'beta1': (0, 0.9999), 'beta2': (0, 0.9999), 'seed': (0, 4e9)}
+# What a run and its evaluation leave in out_dir: --overwrite removes these, and no other files.
+RESULTS = ('last.pt last-1.pt best.pt metrics.jsonl train.log samples.txt eval.json samples.jsonl '
+           'compare.json').split()
+advice.append(('out of memory|allocate|MemoryError', 'out of memory; lower --micro_batch_size to '
+               '4, 2, 1, then try --grad_checkpoint, on several GPUs --shard=zero2 or fsdp, then a '
+               'smaller block_size, n_layer or n_embd; does another process use this memory?'))
 
 
 # --- which text a step reads, and how far it goes -------------------------------------------------
@@ -89,43 +92,64 @@ def starts_of(epoch, n_tokens, T, seed):
     return shuffled(n) * T + shuffled(n_tokens - n * T)[0]
 
 
-def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
+def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr):
     """Return the learning rate of update `step`, counted from 0: a linear rise, then half a cosine
-    (SGDR, arXiv:1608.03983), or with 'wsd' a constant rate and a linear fall at the end
-    (2404.06395). lr_at(step, 100, 10, 1.0, 0.1) is 0.1 at step 0, 1.0 at 9 and 10, 0.55 at 55."""
+    (arXiv:1608.03983). lr_at(step, 100, 10, 1.0, 0.1) is 0.1 at 0, 1.0 at 9 and 10, 0.55 at 55."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
-    if schedule == 'wsd':
-        # If the last 20 of 100 steps are the decay_steps: 0 up to step 80, 0.5 at 90, 1 at 100.
-        fall = max(0.0, 1 - (max_steps - step) / max(1, decay_steps))
-        return learning_rate - (learning_rate - min_lr) * fall
     progress = (step - warmup_steps) / max(1, max_steps - warmup_steps)     # from 0 to 1
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * progress))
 
 
-# The defaults, or those of the run that goes on; then files and flags. auto: resume or scratch.
-config = configure(globals(), BOUNDS)
+config = configure(globals(), BOUNDS)       # config files and flags replace the settings
 if plan:
     from extras import planner
     sys.exit(planner.show(config))
-require(schedule == 'wsd' or not decay_steps, f'{decay_steps=} needs --schedule=wsd')
-decay_steps = decay_steps or (max_steps // 5 if schedule == 'wsd' else 0)
+
+# --- resume: the settings are those of the checkpoint, unless they were typed ---------------------
+out = pathlib.Path(out_dir)
+if init_from == 'auto':
+    config['init_from'] = init_from = 'resume' if any(out.glob('last*.pt')) else 'scratch'
+source, state = init_from, {}       # of the weights; what a run needs to go on
+if init_from == 'resume':
+    for source in out / 'last.pt', out / 'last-1.pt':
+        try:
+            state = torch.load(source, map_location='cpu', weights_only=True, mmap=True)
+            break
+        except Exception as error:      # a crash or a full disk may have damaged last.pt
+            print(f'{source} cannot be read ({error!r:.80})')
+    require(state, f'{out_dir} has no checkpoint of a run; leave --init_from=resume out')
+old, changed = state.get('config', {}), []
+require(old.keys() <= config.keys(), f'{source} has settings that this train.py has not: '
+        f'{sorted(old.keys() - config.keys())}; resume it with the version that wrote it')
+for name, value in old.items():
+    if name not in typed - {'init_from'} | {'out_dir', 'overwrite', 'plan'}:
+        config[name] = value            # init_from, too, says again where the run began
+    elif value != config[name]:
+        changed.append(f'{name} {value} -> {config[name]}')
+globals().update(config)
+begin = pathlib.Path(source).resolve()
+is_free = not any(out.glob('last*.pt')) and not (out / 'best.pt').exists()
+is_origin = not state and source != 'scratch' and out.resolve() in (begin, begin.parent)
+require(is_free or bool(state) != overwrite and not is_origin, f'{out_dir} has a run: either go on '
+        'with --init_from=resume, or delete it with --overwrite and begin with another model')
+require(not overwrite or os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0') == '0',
+        'after a crash, torchrun would delete the run with --overwrite; use --init_from=auto')
 warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
-require(warmup_steps + decay_steps <= max_steps,
-        f'{warmup_steps=} and {decay_steps=} must fit into {max_steps=}; try --warmup_steps=0.1')
 min_lr = learning_rate / 10 if min_lr is None else min_lr
+require(warmup_steps <= max_steps, f'{warmup_steps=} is more than {max_steps=}')
+require(min_lr <= learning_rate, f'{min_lr=} is above {learning_rate=}, so the rate would rise')
 
 # --- this process ---------------------------------------------------------------------------------
 # torchrun starts a process for each device, and tells each its rank and the size of the world.
-told = [os.environ.get(name) for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')]
-rank, world = (int(told[0]), int(told[1])) if all(told) else (0, 1)
+world = int(os.environ.get('WORLD_SIZE', 1))
+rank, local_rank = (int(os.environ[name]) if world > 1 else 0 for name in ('RANK', 'LOCAL_RANK'))
 mps = torch.backends.mps.is_available() and world == 1          # no backend joins several
 here = ['cpu'] + ['mps'] * mps + ['cuda'] * torch.cuda.is_available()
-kind, _, number = (here[-1] if device == 'auto' else device).partition(':')     # cuda:1
-require(kind in here and f'0{number}'.isdigit(), f'{device=} is not here; try --device=auto')
-device = kind
+kind = here[-1] if device == 'auto' else device
+require(kind in here, f'{device=} is not here; try --device=auto')
+device = f'cuda:{local_rank}' if kind == 'cuda' else kind
 if kind == 'cuda':
-    device = f'cuda:{number or os.environ.get("LOCAL_RANK", 0)}'
     torch.cuda.set_device(device)
     torch.set_float32_matmul_precision('high')          # TF32 for products that stay float32
 if dtype == 'auto':                     # older GPUs and many CPUs only emulate bfloat16, slowly
@@ -134,24 +158,19 @@ if dtype == 'auto':                     # older GPUs and many CPUs only emulate 
     dtype = 'bfloat16' if is_native else 'float32'
 autocast = torch.autocast(kind, getattr(torch, dtype), enabled=dtype != 'float32')
 scaler = torch.amp.GradScaler(kind, enabled=dtype == 'float16')
-if all(told):
+if world > 1:
     dist.init_process_group('nccl' if kind == 'cuda' else 'gloo')
 
 # --- data -----------------------------------------------------------------------------------------
-require(os.path.exists(f'{data_dir}/meta.json'), f'{data_dir} has no meta.json; make it as your '
-        f'config says, or run: python prepare.py --out_dir={shlex.quote(data_dir)}; from your own '
-        f'text: python prepare.py --source=FILE --out_dir={shlex.quote(data_dir)}')
+require(os.path.exists(f'{data_dir}/val.bin'), f'{data_dir} has no val.bin; make it as your config '
+        f'says, or run: python prepare.py --out_dir={shlex.quote(data_dir)}')
 meta_text = pathlib.Path(data_dir, 'meta.json').read_bytes()
 meta = json.loads(meta_text)
-require('dtype' in meta, f'{data_dir} has no token ids; run prepare.py without --kind')
-try:
-    tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json')
-    sample_ids = tokenizer.encode(sample_prompt) or tokenizer.first
-except ValueError as error:
-    raise Mistake(error) from None
+tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json')
+sample_ids = tokenizer.encode(sample_prompt) or tokenizer.first
 V = tokenizer.vocab_size
-require(meta.get('tokenizer_hash') == tokenizer.hash, f'{data_dir} has ids of another tokenizer '
-        'than its tokenizer.json; run prepare.py again')
+require(meta['tokenizer_hash'] == tokenizer.hash,
+        f'{data_dir} has ids of another tokenizer than its tokenizer.json; run prepare.py again')
 require(vocab_size in (0, V), f'{vocab_size=}, but {data_dir} has {V} tokens; leave the flag out')
 T = block_size                  # tokens of text in a sequence; with span fewer: it adds sentinels
 hide = stream = mixture = None
@@ -160,12 +179,12 @@ if objective != 'clm' or document_mask:
     hide = Objective(objective, document_mask, tokenizer, block_size, seed)
     T = hide.n_text
 bins = {}       # {'train': token ids, 'val': ..., and of a mixture 'val_SOURCE': ...}
-data_hash = hashlib.sha256(meta_text)   # of what a run reads: it goes on with the same
+data_hash = hashlib.sha256(meta_text)       # of what a run reads: it goes on with the same
 for path in sorted(pathlib.Path(data_dir).glob('*.bin')):
     n = path.stat().st_size // np.dtype(meta['dtype']).itemsize
     if n > T:
         bins[path.stem] = ids = np.memmap(path, meta['dtype'], 'r', shape=(n,))
-        data_hash.update(ids[:2 ** 24])         # 16.8 million tokens stand for a larger bin
+        data_hash.update(ids[:2 ** 24])     # 16.8 million tokens stand for a larger bin
         require(ids[:2 ** 24].max() < V and n == meta['tokens'].get(path.stem, n),
                 f'{path} has {n} tokens, up to id {ids[:2 ** 24].max()}; run prepare.py again')
 if streaming:
@@ -208,60 +227,37 @@ def get_batch(ids, numbers, step=None):
     return [t.to(device, non_blocking=True) for t in tensors]
 
 
-# --- model: new, of the run that goes on, or of a folder ------------------------------------------
-# A loaded model has its shape, and a run that goes on also its optimizer, batches and seed. All
-# these are `fixed`: a flag that says otherwise is refused.
+# --- model ----------------------------------------------------------------------------------------
 torch.manual_seed(seed)
 shape = {name: config[name] for name in vars(GPTConfig()) if name in config} | {'vocab_size': V}
 changes = {'dropout': dropout, 'causal': objective != 'mlm'}
-sources = [f'{out_dir}/last.pt', f'{out_dir}/last-1.pt'] if init_from == 'resume' else [init_from]
-require(init_from != 'resume' or any(map(os.path.exists, sources)), f'{out_dir} has no last.pt, so '
-        'no run goes on there; leave --init_from=resume out, or name another --out_dir')
-for source in sources:
-    try:
-        wanted = GPTConfig(**{**shape, **changes})
-        model = GPT(wanted) if init_from == 'scratch' else GPT.load(source, **changes)
-        break
-    except ValueError as error:         # a crash or a full disk may have damaged last.pt
-        require(source != sources[-1], error)
-        print(f'{error}; trying {sources[-1]}')
-state = model.saved if init_from == 'resume' else {}    # what a run needs to go on
-now = config | vars(wanted)             # with what a 0 stands for, such as n_kv_head=0
-differ = [f'--{name}={value}' for name, value in state.get('config', {}).items() if name in now
-          and name not in {*set_by} | {'out_dir', 'init_from', 'overwrite', 'preset'}
-          and json.dumps(now[name]) != json.dumps(value)]
-require(not differ, f'{out_dir}/config.json is gone, or not of {source}; type also: '
-        f'{shlex.join(differ)}')
-require(block_size <= model.config.block_size, f'{block_size=} is above the context of {source}, '
-        f'{model.config.block_size}; make it longer: python -m extras.longer_context')
-is_same = model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash
-if 'tokenizer_hash' not in model.saved and os.path.exists(f'{source}/tokenizer.json'):
-    try:                                # Hugging Face's folders name no hash
+wanted = GPTConfig(**{**shape, **changes})
+if source == 'scratch':
+    model = GPT(wanted)
+else:
+    model = GPT.load(source, **changes)
+    is_same = model.saved.get('tokenizer_hash') == tokenizer.hash
+    if 'tokenizer_hash' not in model.saved:     # folders of Hugging Face name none: the ids decide
         beside, text = Tokenizer.load(f'{source}/tokenizer.json'), meta_text.decode()
         is_same = beside.encode(text) == tokenizer.encode(text)
-    except ValueError:                  # a char tokenizer can't encode every text
-        is_same = False
-require(is_same, f'{data_dir} has another tokenizer than {source}; use that, or '
-        'python -m extras.new_vocabulary')
+    require(is_same, f'{data_dir} has another tokenizer than {source}; use that, or '
+            'python -m extras.new_vocabulary')
+require(block_size <= model.config.block_size, f'{block_size=} is above the context of {source}, '
+        f'{model.config.block_size}; make it longer: python -m extras.longer_context')
+# A model has its shape, and a run that goes on its batches and its optimizer: no flag changes them.
 fixed = {name: getattr(model.config, name) for name in shape}
 fixed |= {'block_size': block_size, 'vocab_size': V}    # a model may have more rows than V
 if state:
-    require(state.get('data') == data_hash, f'{source} has read other data than {data_dir}')
+    require(state['data'] == data_hash, f'{source} has read other data than {data_dir}')
     require(state['step'] < max_steps, f'{out_dir} is at step {state["step"]}; raise {max_steps=}')
     fixed |= {name: state['config'][name] for name in ('optimizer', 'objective', 'document_mask',
                                                        'batch_size', 'block_size', 'seed')}
-    config['init_from'] = state['config']['init_from']      # where the run began
     if stream:
         stream.go_to(state['positions'])
-for name, value in fixed.items():
-    require(name not in set_by or now[name] == value, f'leave {name} out: {source} has {value!r}')
+for name in typed & fixed.keys():       # wanted has what a 0 stands for, such as n_kv_head=0
+    require(getattr(wanted, name, config[name]) == fixed[name],
+            f'leave {name} out: {source} has {fixed[name]!r}')
 config |= fixed
-if world > 1:           # processes that differ would hang, or train two models that mix
-    mine = config, data_hash, [hashlib.sha256(p.detach().numpy()).digest()
-                               for p in model.parameters() if init_from != 'scratch']
-    theirs = [None] * world
-    dist.all_gather_object(theirs, mine)
-    require(theirs.count(mine) == world, 'the processes have different settings, data or weights')
 
 model.grad_checkpoint = grad_checkpoint
 if compile or (compile is None and kind == 'cuda'):
@@ -290,73 +286,44 @@ if optimizer == 'muon':
     from extras.muon import Muon as Optimizer
 opt = Optimizer(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay,
                 fused=kind != 'mps')
-if state:               # the moments; rates, decay and betas stay those of now
-    moments = state['optimizer'] if shard == 'ddp' else sharding.split(state['optimizer'], opt)
-    moments = copy.deepcopy(moments) if kind == 'cpu' else moments      # mapped from source
-    opt.load_state_dict({**opt.state_dict(), 'state': moments})
-    scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
-step, skipped = state.get('step', 0), state.get('skipped', 0)           # updates
-window = state.get('window', [])        # losses of the last 100 updates
-best_val = state.get('best_val', math.inf)
-state = moments = model.saved = {}      # frees their memory
+step, skipped, window, best_val = 0, 0, [], math.inf    # window: losses of the last 100 updates
+if state:
+    step, skipped, window, best_val = map(state.get, ('step', 'skipped', 'window', 'best_val'))
+    moments = copy.deepcopy(state['optimizer'])         # mapped from a file that save() replaces
+    moments = moments if shard == 'ddp' else sharding.split(moments, opt)
+    opt.load_state_dict({**opt.state_dict(), 'state': moments})     # its rates are those of now
+    scaler.load_state_dict(state['scaler'] or scaler.state_dict())  # {} without float16
+is_new, state, moments, model.saved = not state, {}, {}, {}             # frees their memory
 
 # --- out_dir --------------------------------------------------------------------------------------
-ours = ['last.pt', 'last-1.pt', 'best.pt', 'config.json', 'tokenizer.json', 'data.json',
-        'metrics.jsonl', 'samples.txt', 'train.log', 'eval.json', 'samples.jsonl', 'compare.json']
-out = pathlib.Path(out_dir)
 if rank == 0:
-    old = [path for path in out.glob('*') if path.name.removesuffix('.tmp') in ours]
-    # A run that was killed before its first save leaves a lock, these, and no row but the first.
-    begun = {'tokenizer.json', 'data.json', 'train.log', 'metrics.jsonl', 'samples.txt'}
-    n_rows = sum(path.read_bytes().count(b'\n') for path in old if path.name == 'metrics.jsonl')
-    is_begun = (out / '.lock').exists() and n_rows < 2 and {
-        path.name for path in old if path.suffix != '.tmp'} <= begun
-    has_run = any(out.glob('*.pt')) or old and not is_begun
-    is_origin = init_from != 'scratch' and pathlib.Path(init_from).resolve().is_relative_to(
-        out.resolve())
-    require(init_from == 'resume' or not has_run or overwrite and not is_origin, f'{out_dir} has a '
-            'run or its files: --init_from=resume goes on, --overwrite=True starts from elsewhere')
     out.mkdir(parents=True, exist_ok=True)
-    lock = open(out / '.lock', 'a')             # the system lifts it when this process ends
-    try:
-        import fcntl
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Mistake(f'another run writes to {out_dir}; wait, or choose another') from None
-    except (ImportError, OSError):
-        pass                    # Windows has no such locks, and some disks of clusters have none
-    if init_from != 'resume':
-        for path in old:
-            path.unlink()
-    if source == f'{out_dir}/last-1.pt':        # the damaged last.pt must not take its name
+    for name in RESULTS if overwrite else ():
+        (out / name).unlink(missing_ok=True)
+    if source == out / 'last-1.pt':             # the damaged last.pt must not take its name
         (out / 'last.pt').unlink(missing_ok=True)
+    rows = out / 'metrics.jsonl'
+    if rows.exists() and not rows.read_bytes().endswith(b'\n'):     # a crash has torn the last one
+        rows.open('a').write('\n')
     tokenizer.save(out / 'tokenizer.json')
     (out / 'data.json').write_bytes(meta_text)
+    (out / 'config.json').write_text(json.dumps(config, indent=1), 'utf-8')
 
 
 def save(name):
-    """Write what resuming needs under another name, then rename it: a crash or a full disk leaves
-    the old file. best.pt is for use, so it has no moments."""
-    checkpoint = {'format': 'nanoparrot-checkpoint-1', 'model': model.state_dict(),
-                  'model_config': vars(model.config), 'config': config,
-                  'optimizer': opt.state_dict()['state'] if name == 'last.pt' else {},
-                  'scaler': scaler.state_dict(), 'tokenizer_hash': tokenizer.hash,
+    """Write a checkpoint: last.pt for resuming, best.pt, which has no moments, for use."""
+    checkpoint = {'model': model.state_dict(), 'config': config, 'tokenizer_hash': tokenizer.hash,
                   'data': data_hash, 'step': step, 'tokens': step * step_tokens,
                   'best_val': best_val, 'window': window, 'skipped': skipped,
-                  'positions': stream and stream.positions()}
+                  'scaler': scaler.state_dict(), 'positions': stream and stream.positions(),
+                  'optimizer': opt.state_dict()['state'] if name == 'last.pt' else {}}
     if shard != 'ddp':
         checkpoint = sharding.whole(checkpoint)
     if rank == 0:
-        with open(out / f'{name}.tmp', 'wb') as f:
-            torch.save(checkpoint, f)
-            f.flush()
-            os.fsync(f)
+        model.save(out / f'{name}.new', **checkpoint)   # a crash leaves the old file
         if name == 'last.pt' and (out / name).exists():
             os.replace(out / name, out / 'last-1.pt')
-        os.replace(out / f'{name}.tmp', out / name)
-        if name == 'last.pt':           # whose settings it has
-            (out / 'config.json.tmp').write_text(json.dumps(config, indent=1), 'utf-8')
-            os.replace(out / 'config.json.tmp', out / 'config.json')
+        os.replace(out / f'{name}.new', out / name)
 
 
 def say(text, file='train.log'):
@@ -364,8 +331,8 @@ def say(text, file='train.log'):
     if rank == 0:
         if file == 'train.log':
             print(text, flush=True)
-        with open(out / file, 'a', encoding='utf-8', newline='\n') as f:
-            f.write(text + '\n')
+        with open(out / file, 'a', encoding='utf-8') as f:
+            print(text, file=f)
 
 
 def log(**row):
@@ -387,9 +354,9 @@ def summed(*values):
 
 @torch.no_grad()
 def loss_of(ids):
-    """Return nats a token and bits per byte of about eval_tokens of a bin: always the same blocks,
-    spread evenly over it. It draws no random numbers, so it changes no training. The processes
-    share the blocks in batches of one shape, for FSDP and the compiler: some rows don't count."""
+    """Return nats a token and bits per byte of about eval_tokens of a bin, always the same blocks,
+    without random numbers, so it changes no training. The processes share the blocks in batches of
+    one shape, for FSDP and the compiler: some rows don't count."""
     text_bytes = np.array(tokenizer.text_bytes)                                         # (V,)
     n_blocks = (len(ids) - 1) // T
     n = max(1, min(n_blocks, (eval_tokens or len(ids)) // T))
@@ -420,11 +387,10 @@ def evaluate():
     log(**row, val_ppl=math.exp(min(val_loss, 700)))
     if objective == 'clm' and math.isfinite(val_loss):                  # nothing is drawn from NaN
         prompt = torch.tensor([sample_ids], device=device)
-        torch.backends.cuda.enable_cudnn_sdp(False)     # it would plan anew for each length
-        with autocast, torch.compiler.set_stance('force_eager'):        # so would the compiler
-            [ids] = model.generate(prompt, sample_tokens, 0.8, top_k=50, seeds=[seed]).tolist()
-        torch.backends.cuda.enable_cudnn_sdp(True)
-        text = f'--- step {step}, val_loss {val_loss:.4f}\n{tokenizer.decode(ids)}\n'
+        with autocast:
+            [ids] = model.generate(prompt, 100, 0.8, top_k=50, seeds=[seed]).tolist()
+        words = tokenizer.decode([id for id in ids if id < V])      # a model may have more rows
+        text = f'--- step {step}, val_loss {val_loss:.4f}\n{words}\n'
         say(text, 'samples.txt')
         if rank == 0 and step > 0:      # an untrained model also writes control characters
             print(text, flush=True)
@@ -444,9 +410,9 @@ def ask_to_stop(number, frame):
 # --- the loop -------------------------------------------------------------------------------------
 n_params, n_block = (sum(p.numel() for p in part.parameters()) for part in (model, model.blocks[0]))
 epochs = max_steps * batch_size * T / meta['tokens']['train']
-say(f'{" ".join(sys.argv)}\nfrom {source}, step {step}: {model.config}\nparameters: {n_params:,}, '
-    f'{n_block:,} a block, ln(vocab_size): {math.log(V):.4f}, tokens: {meta["tokens"]["train"]:,}, '
-    f'epochs: {epochs:.2f}\nprocesses: {world} ({device}, {dtype}), '
+say('\n'.join([' '.join(sys.argv), *changed, f'from {source}, step {step}: {model.config}']))
+say(f'parameters: {n_params:,}, {n_block:,} a block, ln(vocab_size): {math.log(V):.4f}, tokens: '
+    f'{meta["tokens"]["train"]:,}, epochs: {epochs:.2f}\nprocesses: {world} ({device}, {dtype}), '
     f'micro-batches: {len(my_rows)} x {micro_batch_size}')
 if mixture:
     say(mixture.described(meta['sources'], epochs))
@@ -455,22 +421,18 @@ n_used = n_params - (0 if c.tie_embeddings else model.embedding.weight.numel())
 flops = (6 * n_used + 12 * c.n_layer * c.n_head * c.head_dim * T) * step_tokens / world
 gpu = torch.cuda.get_device_name() if kind == 'cuda' else 'none'    # mfu: arXiv:2204.02311, B
 peak = 989e12 if 'H100' in gpu or 'H200' in gpu else 312e12 if 'A100' in gpu else math.nan
+
 stop_requests = []                      # signals that this process has got
-for name in {'SIGINT', 'SIGTERM', 'SIGUSR1'} & {*dir(signal)}:          # Windows has no SIGUSR1
-    signal.signal(getattr(signal, name), ask_to_stop)
+signal.signal(signal.SIGINT, ask_to_stop)
+signal.signal(signal.SIGTERM, ask_to_stop)
 stopping = refused = 0                  # requests of all; updates in a row that were skipped
-quoted = shlex.quote(out_dir)           # for a command that a user types
-resumed_at = step if init_from == 'resume' else None       # measured and saved before
-while True:
-    if (step % eval_interval == 0 or step == max_steps) and step != resumed_at:
-        evaluate()
-    if (step % save_interval == 0 or step == max_steps or stopping) and step != resumed_at:
-        save('last.pt')
-    if step == max_steps or stopping:
-        break
+if is_new:
+    evaluate()
+    save('last.pt')
+while step < max_steps and not stopping:
     began = time.perf_counter()
     torch.manual_seed((seed * 1_000_003 + step) * 4096 + rank)      # of dropout
-    lr = lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule, decay_steps)
+    lr = lr_at(step, max_steps, warmup_steps, learning_rate, min_lr)
     for group in opt.param_groups:
         group['lr'] = lr * group.get('lr_scale', 1.0)
 
@@ -516,11 +478,14 @@ while True:
             memory_mb=torch.cuda.max_memory_allocated() / 2 ** 20 if kind == 'cuda' else math.nan)
     require(refused < (30 if dtype == 'float16' else 3),    # float16 overflows to find its scale
             f'{refused} updates in a row were skipped; resume with a lower --learning_rate; if '
-            f'that fails, and there is one, go back: cp {quoted}/last-1.pt {quoted}/last.pt')
+            f'that fails, go back to an older checkpoint: copy {out / "last-1.pt"} to last.pt')
+    if step % eval_interval == 0 or step == max_steps:
+        evaluate()
+    if step % save_interval == 0 or step == max_steps or stopping:
+        save('last.pt')
 
-start = 'python' if world == 1 else f'torchrun --nproc_per_node={world}'
-again = f'{start} train.py --out_dir={quoted} --init_from=resume'
-say(f'stopped at step {step}; resume: {again}' if step < max_steps else
-    f'done, lowest val_loss {best_val:.4f}; next: python sample.py --ckpt={quoted}')
+say(f'done, lowest val_loss {best_val:.4f}; next: python sample.py --ckpt={shlex.quote(out_dir)}'
+    if step == max_steps else f'stopped at step {step}; resume: train.py '
+    f'--out_dir={shlex.quote(out_dir)} --init_from=resume')
 if world > 1:
     dist.destroy_process_group()

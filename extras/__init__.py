@@ -24,11 +24,10 @@ train.py
     muon                --optimizer=muon: for the matrices of the blocks
     planner             --plan: memory, days and price of a run, before it starts
 sft.py, dpo.py and rl.py
-    lora                --lora: only small matrices train, beside the weights
+    lora                sft.py --lora: only small matrices train, beside the weights
     rewards             --reward=problems, FILE.jsonl, FOLDER: tests and rules, or a reward model,
                         which dpo.py --loss_type=rm trains
 eval.py, and who else asks questions and runs programs
-    cuda_graph          a GPU writes sooner; sample.py and rl.py take it if it is there
     answers             --tasks: a model answers many prompts at a time
     problems            --tasks=problems: small Python problems with tests
     questions           --data: one form for HumanEval, MBPP, GSM8K and your own

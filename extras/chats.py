@@ -95,12 +95,12 @@ def to_line(document):
     return json.dumps(record | scores, ensure_ascii=False)
 
 
-def examples(kind, n, set_by):
+def examples(kind, n, typed):
     """Without a source: return {'train': lines of n conversations about small Python problems,
     'val': 300 others}. Other settings could do nothing."""
     require(kind == 'sft', '--kind=preference needs --source=FILE with pairs or labels, such as '
             'the samples.jsonl that eval.py writes')
-    for name in set_by.keys() - {'kind', 'out_dir', 'n_examples', 'overwrite'}:
+    for name in typed - {'kind', 'out_dir', 'n_examples', 'overwrite'}:
         raise Mistake(f'--{name} needs conversations of your own; add --source=FILE')
     from extras import problems
     sides = {'train': problems.problems(n, with_tests=False),

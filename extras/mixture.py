@@ -29,11 +29,11 @@ from configurator import Mistake, require
 
 
 # --- prepare.py: from weights to passes -----------------------------------------------------------
-def check(config, set_by):
+def check(config, typed):
     """Refuse sources and settings that don't fit together."""
     sources = config['sources']
     if sources is not None:
-        require('source' not in set_by, f'source={config["source"]} beside sources={[*sources]}: '
+        require('source' not in typed, f'source={config["source"]} beside sources={[*sources]}: '
                 'leave one of them out')
         require(sources, f'{sources=} must name a source')
     for name, value in (sources or {}).items():

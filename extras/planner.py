@@ -7,7 +7,7 @@ The plan: memory, time and cost of a run, counted before it starts, with no memo
 """
 import json, math, pathlib, re
 import torch
-from configurator import Mistake
+from configurator import Mistake, require
 from model import GPT, GPTConfig
 
 # FLOP/s of dense matrix products in bfloat16 (GeForce: with float32 sums) from the makers' data
@@ -134,6 +134,8 @@ def planned_model(config, meta):
 
 def show(config):
     """Print the plan of a run of train.py, given its settings."""
+    require(config['init_from'] != 'resume', 'the settings of a run are in its checkpoint; for '
+            'its plan, leave --init_from=resume out and type them')
     n_devices, name, peak, memory, price = machine_of(config['plan'])
     path = pathlib.Path(config['data_dir'], 'meta.json')
     meta = {'tokens': {'train': 0}, 'vocab_size': 0}

@@ -82,7 +82,7 @@ KILLED_WHILE_DELETING = before('delete a folder', """
 
 # the power fails when the old last.pt has become last-1.pt
 KILLED_WHILE_RENAMING = before('rename', """
-    if str(arguments[0]).endswith('last.pt.tmp'):
+    if str(arguments[1]).endswith('last.pt'):
         os.kill(os.getpid(), signal.SIGKILL)""")
 
 

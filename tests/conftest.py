@@ -372,7 +372,7 @@ def data_dir(python_files, tmp_path_factory):
 # a training run of seconds; tests add what they are about
 TINY = ['--n_layer=2', '--n_head=2', '--n_embd=32', '--block_size=32', '--batch_size=8',
         '--max_steps=12', '--warmup_steps=4', '--eval_interval=4', '--save_interval=4',
-        '--log_interval=1', '--eval_tokens=2048', '--sample_tokens=8', '--device=cpu']
+        '--log_interval=1', '--eval_tokens=2048', '--device=cpu']
 
 
 def train(data_dir, out, *flags, **how):

@@ -4,7 +4,6 @@ early ends are sentences, several processes are one, mistakes are named.
 """
 import pathlib
 import re
-import shlex
 import shutil
 import signal
 from typing import NamedTuple
@@ -13,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from accidents import accident, before, full_disk, killed_while_saving
-from conftest import PAID, base_text, contents, each_is_a_mistake, expect_same_run, lift
-from conftest import machine, make_sft, metrics, mistake, ok, run, save_run, series, state
+from conftest import PAID, base_text, contents, each_is_a_mistake, expect_same_run, lift, make_sft
+from conftest import metrics, mistake, ok, read_rows, run, save_run, series, state
 from test_records import mixed_with_thumbs
 
 from model import GPT, GPTConfig
@@ -22,8 +21,8 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 FLAGS = ('--device=cpu --dtype=float32 --batch_size=4 --max_steps=12 --warmup_steps=0 '
          '--eval_interval=5 --save_interval=4')
-OWN = {'sft': '--learning_rate=1e-2 --dropout=0.1 --log_interval=1 --sample_tokens=4',
-       'dpo': '--learning_rate=3e-3 --log_interval=1 --sample_tokens=4',
+OWN = {'sft': '--learning_rate=1e-2 --dropout=0.1 --log_interval=1',
+       'dpo': '--learning_rate=3e-3 --log_interval=1',
        'rl': '--learning_rate=1e-2 --num_samples=6 --max_new_tokens=8 --eval_prompts=4'}
 every_trainer = pytest.mark.parametrize('trainer', OWN, indirect=True)
 
@@ -44,6 +43,9 @@ class Trainer(NamedTuple):
         typed = [self.given(self.data)] if self.name == 'rl' else []    # a program: typed again
         return run(f'{self.name}.py', f'--out_dir={out}', '--init_from=resume', *typed, *more,
                    **how)
+
+    def nowhere(self):
+        return self.given('nowhere')
 
 
 @pytest.fixture(scope='module')
@@ -72,7 +74,7 @@ FILES = {'best.pt', 'last.pt', 'config.json', 'data.json', 'metrics.jsonl', 'sam
 @every_trainer
 def test_the_out_dir_is_complete_and_evaluating_changes_nothing(trainer, done, tmp_path):
     assert contents(done).keys() == FILES
-    assert {'step', 'tokens', 'loss', 'lr', 'grad_norm'} <= metrics(done)[1].keys()
+    assert {'step', 'loss', 'lr', 'grad_norm'} <= metrics(done)[1].keys()
     ok(trainer.begin(tmp_path / 'often', '--eval_interval=1'))
     assert series(tmp_path / 'often', 'loss') == series(done, 'loss')
 
@@ -92,40 +94,28 @@ def test_the_best_model_is_that_of_all_parts_of_a_run_and_never_the_untrained_on
 @every_trainer
 def test_a_run_is_not_replaced_by_accident_nor_what_it_starts_from_at_all(trainer, done, tmp_path):
     before = contents(done)
-    mistake(trainer.begin(done), '--init_from=resume', '--overwrite=True')
-    mistake(trainer.begin(done, '--overwrite=True', '--warmup_steps=99'), 'warmup_steps')
+    mistake(trainer.begin(done), '--init_from=resume', '--overwrite')
+    mistake(trainer.begin(done, '--overwrite', trainer.nowhere()), 'nowhere')
     for start in done, done / 'last.pt':
-        mistake(trainer.begin(done, f'--init_from={start}', '--overwrite=True'), 'elsewhere')
+        mistake(trainer.begin(done, f'--init_from={start}', '--overwrite'), 'begin with another model')
     assert contents(done) == before
     out = shutil.copytree(done, tmp_path / 'run')
-    (out / 'last.pt.tmp').symlink_to(out / 'notes.md')
-    for name in 'notes.md', 'lasting.pt', 'eval.json':
+    mine = {'notes.md', 'lasting.pt', 'my.jsonl'}
+    # the last three are about the old run
+    for name in mine | {'eval.json', 'samples.jsonl', 'compare.json'}:
         (out / name).write_text('mine', encoding='utf-8')
-    ok(trainer.begin(out, '--overwrite=True', '--max_steps=1'))
-    # eval.json was about the old run
-    assert contents(out).keys() == FILES | {'notes.md', 'lasting.pt'}
-    assert contents(out)['notes.md'] == b'mine'
-
-
-@every_trainer
-def test_links_in_a_folder_of_a_stranger_lead_nowhere(trainer, done, tmp_path):
-    out, victim = shutil.copytree(done, tmp_path / 'linked'), tmp_path / 'victim'
-    victim.write_bytes(contents(done)['last.pt'])
-    for name, steps in ('last.pt', 14), ('metrics.jsonl', 16):
-        (out / name).unlink()
-        (out / name).symlink_to(victim)
-        result = trainer.goes_on(out, f'--max_steps={steps}')
-    mistake(result, 'metrics.jsonl is a link')
-    assert state(out)['step'] == 14         # last.pt is replaced, not followed
-    assert victim.read_bytes() == contents(done)['last.pt']
+    ok(trainer.begin(out, '--overwrite', '--max_steps=1'))
+    assert contents(out).keys() == FILES | mine
+    assert all(contents(out)[name] == b'mine' for name in mine)
+    assert state(out)['step'] == 1 and len(series(out, 'loss')) == 1
 
 
 # --- it goes on where it was ----------------------------------------------------------------------
 # what a run must keep beside the weights: adapters, Muon's momentum, replay, KTO's zero point, the
-# reference, a reward head, the answers of a step that several updates use
+# reference, a reward head; or make again: the answers of a step that several updates use
 RESUMED = [('sft', '--lora=4 --optimizer=muon --replay=2 --base_dir=BASE --micro_batch_size=3', 1),
            ('dpo', '--loss_type=kto --learning_rate=3e-2 --data_dir=THUMBS', 1),
-           ('dpo', '--loss_type=rm --lora=4 --micro_batch_size=3', 1),
+           ('dpo', '--loss_type=rm --micro_batch_size=3', 1),
            ('rl', '--updates=2 --kl_coef=0.1 --optimizer=muon --micro_batch_size=1', 2)]
 
 
@@ -152,8 +142,8 @@ def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(train
     expect_same_run(out, straight)
     if '--replay=2' in more:
         base_text(tmp_path / 'other', 400)
-        mistake(trainer.goes_on(out, f'--base_dir={tmp_path}/other'), 'other data', 'base_dir')
-    mistake(trainer.goes_on(out), 'max_steps=12', 'step=12')
+        mistake(trainer.goes_on(out, f'--base_dir={tmp_path}/other', '--max_steps=13'), 'other data')
+    mistake(trainer.goes_on(out), 'step=12', 'max_steps=12')
 
 
 @every_trainer
@@ -165,39 +155,50 @@ def test_a_run_that_was_killed_in_its_first_save_begins_when_its_command_is_type
     expect_same_run(out, done)
 
 
-@pytest.mark.parametrize('name, code', [('SIGINT', 130), ('SIGTERM', 143)])
 @every_trainer
-def test_a_signal_ends_it_and_the_command_that_it_prints_gives_the_straight_run(trainer, done, name,
-                                                                                code, tmp_path):
-    out = tmp_path / 'run'
-    deed = f'n == 6 and os.kill(os.getpid(), signal.{name})'
-    result = trainer.begin(out, before=before('clip', deed))
-    assert result.returncode == code and 'Traceback' not in result.stderr
-    ok(run(*shlex.split(re.search('^stopped; .*resume: python (.*)', result.stdout, re.M)[1])))
-    expect_same_run(out, done)
+def test_settings_come_from_the_checkpoint_unless_they_are_typed_and_each_change_is_printed(
+        trainer, done, tmp_path):
+    """The same command again changes nothing."""
+    out = shutil.copytree(done, tmp_path / 'run')
+    with open(out / 'metrics.jsonl', 'a') as f:
+        f.write('{"step": 12, "lo')                                     # of a crash
+    typed = *FLAGS.split(), *OWN[trainer.name].split(), trainer.given(trainer.data)
+    told = lambda printed: {*re.findall('^(\\w+) .* -> ', printed, re.M)} - {'out_dir'}
+    printed = ok(trainer.goes_on(out, *typed, '--max_steps=13'))
+    assert told(printed) == {'max_steps'} and 'max_steps 12 -> 13\n' in printed
+    moved = shutil.copytree(trainer.data, tmp_path / 'moved')
+    printed = ok(trainer.goes_on(out, '--max_steps=14', trainer.given(moved), '--learning_rate=0.5'))
+    where = 'reward' if trainer.name == 'rl' else 'data_dir'
+    assert told(printed) == {'learning_rate', 'max_steps', where}
+    *_, last = lines = (out / 'metrics.jsonl').read_text().splitlines()
+    assert lines.count('{"step": 12, "lo') == 1 and '"step": 14' in last
+    config = state(out)['config']
+    assert (config['batch_size'], config['learning_rate']) == (4, 0.5)
+    assert config['init_from'] == str(trainer.start)
 
 
 OTHER = {'sft': '--optimizer=muon --lora=2 --seed=5 --batch_size=5 --block_size=60',
-         'dpo': '--lora=2 --loss_type=ipo --beta=0.2 --block_size=60',
-         'rl': '--optimizer=muon --batch_size=5'}
+         'dpo': '--loss_type=ipo --beta=0.2 --batch_size=5 --seed=5',
+         'rl': '--optimizer=muon --batch_size=5 --num_samples=5 --seed=5'}
 
 
 @every_trainer
 def test_another_run_is_not_resumed_as_this_one(trainer, done, tmp_path):
-    """With the same data elsewhere and another learning rate it is."""
     before = contents(done)
     for flag in OTHER[trainer.name].split():
-        name = flag[2:].partition('=')[0]
-        mistake(trainer.goes_on(done, '--max_steps=14', flag), 'other ', 'settings', name)
+        mistake(trainer.goes_on(done, '--max_steps=14', flag), 'leave', flag[2:].partition('=')[0])
     for file in contents(trainer.data):
         other = shutil.copytree(trainer.data, tmp_path / file)
-        with open(other / file, 'a', encoding='utf-8') as f:
-            f.write('\n')
-        mistake(trainer.goes_on(done, '--max_steps=14', trainer.given(other)), 'other ', file)
+        text = (other / file).read_text('utf-8')
+        text = f"{text.replace(' and ', ' or ', 1)}{text.splitlines()[0]}\n"
+        (other / file).write_text(text, encoding='utf-8')
+        mistake(trainer.goes_on(done, '--max_steps=14', trainer.given(other)), str(other))
     assert contents(done) == before
-    out, moved = (shutil.copytree(a, tmp_path / a.name) for a in (done, trainer.data))
-    ok(trainer.goes_on(out, '--max_steps=14', trainer.given(moved), '--learning_rate=1e-3'))
-    assert series(out, 'loss')[:12] == series(done, 'loss') and state(out)['step'] == 14
+    out = shutil.copytree(done, tmp_path / 'old')
+    saved = torch.load(out / 'last.pt', weights_only=True)
+    saved['config'] |= {'sample_tokens': 4, 'lora_alpha': 1}
+    torch.save(saved, out / 'last.pt')
+    mistake(trainer.goes_on(out, '--max_steps=14'), "['lora_alpha', 'sample_tokens']")
 
 
 # --- which examples make up a step ----------------------------------------------------------------
@@ -221,19 +222,20 @@ def test_an_epoch_visits_each_row_once_in_batches_of_about_one_length(script):
 @every_trainer
 def test_what_is_not_finite_ends_it_before_the_weights_and_the_advice_works(trainer, tmp_path):
     out = tmp_path / 'run'
-    result = trainer.begin(out, before=accident('nan', 6))
-    rate = {'sft': '0.0025', 'dpo': '0.00075', 'rl': '0.0025'}[trainer.name]
-    mistake(result, 'step 7', 'nan', f'--learning_rate={rate}')
+    mistake(trainer.begin(out, before=accident('nan', 6)), 'step 7', 'nan', '--learning_rate')
     assert all(weight.isfinite().all() for weight in state(out)['model'].values())
-    ok(run(*shlex.split(re.search('lower rate: python (.*)', result.stderr)[1])))
+    assert series(out, 'step')[-1] == 6
+    ok(trainer.goes_on(out, '--learning_rate=1e-3'))
     assert state(out)['step'] == 12
 
 
 @every_trainer
 def test_a_full_disk_leaves_the_last_checkpoint(trainer, done, tmp_path):
     out = shutil.copytree(done, tmp_path / 'run')
-    machine(trainer.goes_on(out, '--max_steps=14', before=full_disk(60_000)), 'disk')
+    result = trainer.goes_on(out, '--max_steps=14', before=full_disk(60_000))
+    assert result.returncode == 1 and 'File too large' in result.stderr
     assert (out / 'last.pt').read_bytes() == (done / 'last.pt').read_bytes()
+    ok(trainer.goes_on(out, '--max_steps=14'))
 
 
 # --- several processes ----------------------------------------------------------------------------
@@ -272,36 +274,34 @@ def test_when_a_process_is_killed_the_others_do_not_wait(trainer, tmp_path):
 
 # --- mistakes -------------------------------------------------------------------------------------
 # Flags => the words that name what is wrong, and what to do.
-SETTINGS = {'sft': '''--warmup_steps=13 => warmup_steps=13
---device=tpu => --device=auto
---data_dir=nowhere => python prepare.py --kind=sft --out_dir=nowhere
+SETTINGS = {'sft': '''--device=tpu => device='tpu' & cuda
+--device=cuda => device='cuda' & --device=auto
+--data_dir=nowhere => nowhere/train.jsonl & run: python prepare.py --kind=sft --out_dir=nowhere
 --block_size=1 => fits into 1 tokens
 --block_size=97 => extras.longer_context
 --replay=2 => --base_dir
 --base_dir=nowhere => meta.json
 --dropout=1 => dropout
---init_from=gone => run: python train.py
---init_from=resume => no last.pt''', 'dpo': '''--warmup_steps=13 => warmup_steps=13
---device=tpu => --device=auto
---data_dir=nowhere => --kind=preference
---block_size=1 => 0 better
---block_size=97 => extras.longer_context
+--init_from=gone => gone & python train.py
+--init_from=resume => last.pt''', 'dpo': '''--device=cuda => device='cuda' & --device=auto
+--data_dir=nowhere => nowhere/train.jsonl & --kind=preference
 --beta=1e-300 => beta=1e-300
---gamma=2 => --gamma
+--gamma=2 => --gamma & simpo
 --loss_type=orpo --nll_weight=1 => --nll_weight
 --loss_type=rm --beta=0.2 => --beta
---loss_type=ipo --label_smoothing=0.1 => --label_smoothing
---label_smoothing=0.5 => label_smoothing=0.5
---init_from=gone => python sft.py
---init_from=resume => no last.pt''', 'rl': '''--warmup_steps=13 => warmup_steps=13
---device=tpu => --device=auto
---reward=none => --reward=none does not exist
---held_out=none => --held_out=none does not exist
---init_from=resume => no last.pt
+--label_smoothing=0.5 => label_smoothing
+--init_from=gone => gone & python sft.py
+--init_from=resume => last.pt''', 'rl': '''--device=cuda => device='cuda' & --device=auto
+--reward=none => reward=none does not exist
+--reward=none.py => none.py & not exist
+--reward= => --reward
+--init_from=resume => last.pt
 --updates=0 => updates=0
 --num_samples=1 => num_samples=1
 --temperature=0 => temperature
---init_from=gone => run: python sft.py'''}
+--max_new_tokens=96 => --max_new_tokens
+--clip_low=0.1 => clip_low & clip
+--init_from=gone => gone & python sft.py'''}
 
 
 @every_trainer
@@ -323,11 +323,11 @@ def test_a_model_that_cannot_answer_is_no_start(trainer, tmp_path):
         model = GPT(GPTConfig(tokenizer.vocab_size, 96, 1, 2, 0, 32, causal=causal))
         save_run(tmp_path / 'start', model, tokenizer, **more)
         mistake(trainer.begin(tmp_path / 'run', f'--init_from={tmp_path}/start'), words)
-    if trainer.name != 'rl':            # new rows, as GPT.load gives them to a model of others
+    if trainer.name == 'sft':           # new rows, as GPT.load gives them to a model of others
         model.embedding.weight.data[-4:] = model.embedding.weight.data[:-4].mean(0)
         save_run(tmp_path / 'start', model, tokenizer)
         result = trainer.begin(tmp_path / 'run', f'--init_from={tmp_path}/start', '--lora=2')
-        mistake(result, {'sft': '--lora=0', 'dpo': '<|im_start|>'}[trainer.name])
+        mistake(result, '--lora=0')
     assert not (tmp_path / 'run').exists()
 
 
@@ -335,26 +335,26 @@ def test_a_model_that_cannot_answer_is_no_start(trainer, tmp_path):
 BAD = {
     'sft': r'''{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
 {"a": 1} => messages
-{"messages": null} => messages
-[1] => messages
+{"messages": null} => NoneType
+[1] => TypeError
 {"messages": [{"role": "user", "content": "q"}, {"role": "wizard", "content": "a"}]} => wizard
 {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": null}]} => None''',
     'dpo': r'''{"prompt": "q", "chosen": "a", "rejected": "b"}
 {"prompt": ""} => chosen
-{"prompt": "q", "completion": "a", "label": true} => for kto
-{"prompt": "q", "completion": "a", "label": "false"} => true or false => --loss_type=kto
+{"prompt": "q", "completion": "a", "label": true} => chosen
+{"prompt": "q", "completion": "a", "label": "false"} => 'false' => --loss_type=kto
 [1] => TypeError
-{"prompt": "q", "chosen": null, "rejected": "b"} => text
-{"prompt": null, "chosen": "a", "rejected": "b"} => prompt''',
+{"prompt": "q", "chosen": null, "rejected": "b"} => TypeError
+{"prompt": null, "chosen": "a", "rejected": "b"} => NoneType''',
     'rl': r"""{"prompt": "a", "answer": 1}
-[1] => TypeError
-{"a": 1} => prompt
+[1] => AttributeError
+{"a": 1} => no prompt
 {"prompt": "a"} => answer
-{"prompt": null, "answer": 1} => 'prompt': None
+{"prompt": null, "answer": 1} => no prompt
 {"prompt": "a", "answer": null} => None
-{"prompt": "a", "answer": 2} => not as above
+{"prompt": "a", "answer": 2} => an earlier line has this prompt
 {"prompt": "a", "answer": "####"} => ####"""}
-ANYWHERE = '[' * 100_000 + ' => Recursion', '\udcff => Decode', '{ => JSON'       # no UTF-8
+ANYWHERE = '\udcff => Decode', '{ => JSON'       # no UTF-8
 
 
 @every_trainer

@@ -17,7 +17,6 @@ sft.py --init_from=base --data_dir=chats --out_dir=sft STEPS
 dpo.py --init_from=sft --data_dir=pairs --out_dir=dpo STEPS
 dpo.py --init_from=sft --data_dir=pairs --out_dir=orpo STEPS --loss_type=orpo
 rl.py --init_from=sft --reward=mine.py --out_dir=rl --num_samples=2 --max_new_tokens=4 STEPS
-rl.py --init_from=sft --reward=lines.jsonl --out_dir=lines --max_new_tokens=4 STEPS
 sample.py --ckpt=base/best.pt --prompt=7 --max_new_tokens=4 --device=cpu
 sample.py --ckpt=rl --chat=True --prompt=7 --max_new_tokens=4 --device=cpu
 eval.py --ckpt=base --data_dir=data --loss_tokens=500 --device=cpu
@@ -56,7 +55,6 @@ def copied(folder, *files):
 def test_each_script_works_with_its_few_files_and_a_missing_door_is_named(tmp_path):
     write(tmp_path / 'text/a.jsonl', [{'text': f'{i} times {i} is {i * i}, and that is a sum.'}
                                       for i in range(300)])
-    write(tmp_path / 'lines.jsonl', [{'prompt': f'{i}', 'answer': 1} for i in range(300)])
     make_conversations(tmp_path / 'chats')
     make_pairs(tmp_path / 'pairs')
     (tmp_path / 'mine.py').write_text(PAID, encoding='utf-8')

@@ -11,8 +11,8 @@ from conftest import write
 # Flags that make the run of a command small; a later flag wins.
 STEPS = '--max_steps=2 --batch_size=2 --device=cpu'
 SMALL = {'train.py': f'{STEPS} --n_layer=1 --n_head=2 --n_embd=32 --warmup_steps=0 '
-                     '--eval_tokens=64 --sample_tokens=4',
-         'sft.py': f'{STEPS} --sample_tokens=4', 'dpo.py': f'{STEPS} --sample_tokens=4',
+                     '--eval_tokens=64',
+         'sft.py': STEPS, 'dpo.py': STEPS,
          'rl.py': f'{STEPS} --num_samples=2 --max_new_tokens=4 --eval_prompts=4 --reward=paid.py',
          'sample.py': '--max_new_tokens=4 --device=cpu', 'eval.py': '--loss_tokens=64 --device=cpu'}
 CHATS = 'python prepare.py --kind=sft --source=chats/train.jsonl --out_dir=data/chats'
@@ -90,21 +90,12 @@ def test_after_run_sh_a_missing_default_is_answered_with_what_is_there(typed, tm
 def test_in_an_empty_folder_the_commands_of_mistakes_and_the_next_ones_are_the_chain(typed,
                                                                                      tmp_path):
     """But for the pairs of dpo.py. What a command needs is made first, in whatever order one
-    types. A model that can't answer is no start, and it stays."""
+    types."""
     assert re.search('train.py .*sft.py .*dpo.py ', follow(typed, LIKED))
     for script in 'sample.py', 'rl.py':
         shutil.rmtree(tmp_path / 'out')
         corrected(typed, f'python {script}')
     assert 'prepare.py --kind=preference' in typed('python dpo.py').stderr
-    shutil.rmtree(tmp_path / 'out')
-    shutil.rmtree(tmp_path / 'data')
-    (tmp_path / 'one.txt').write_text('To be, or not to be, that is the question.\n' * 80)
-    ok(typed('python prepare.py --source=one.txt --tokenizer=char'))
-    ok(typed('python train.py'))
-    ok(typed('python train.py --init_from=out/base --out_dir=out/more'))
-    kept = (tmp_path / 'out/base/best.pt').read_bytes()
-    assert 'sft.py' in follow(typed, CHATS)
-    assert (tmp_path / 'out/base/best.pt').read_bytes() == kept
 
 
 # --- elsewhere ------------------------------------------------------------------------------------
@@ -135,5 +126,5 @@ def test_windows_trains_and_resumes_and_runs_no_programs(data_dir, sft_model, tm
 def test_where_eval_py_cannot_write_it_says_so_before_anything_is_measured(base_run, data_dir):
     flags = f'--ckpt={base_run}', f'--data_dir={data_dir}', '--out=/proc/no/eval.json'
     result = run('eval.py', *flags)
-    machine(result, '/proc/no')
+    assert result.returncode == 1 and '/proc/no' in result.stderr
     assert 'nats' not in result.stdout

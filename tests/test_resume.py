@@ -1,11 +1,13 @@
 """An interrupted run, resumed, is the straight run: bit for bit, whatever interrupted it."""
 import functools
+import json
 import os
 import random
 import shutil
 import signal
 
 import pytest
+import torch
 from accidents import KILLED_WHILE_RENAMING, accident, before, killed_while_saving
 from conftest import TINY, contents, expect_same_run, metrics, mistake, ok, read_json, run, same
 from conftest import series, state, write
@@ -15,9 +17,9 @@ from feedback import attempt, expect
 FLAGS = [*TINY, '--max_steps=18', '--save_interval=4', '--eval_interval=6', '--warmup_steps=0.2',
          '--log_interval=1', '--learning_rate=1e-2', '--dtype=float32', '--dropout=0.1']
 CASES = {'plain': '', 'stream': '--streaming=shards',
-         'muon': '--optimizer=muon --schedule=wsd --decay_steps=6 --dtype=bfloat16 '
+         'muon': '--optimizer=muon --dtype=bfloat16 '
                  '--tie_embeddings=False --embedding_lr=10 --document_mask=True'}
-SIGNALS = {'plain': 'SIGINT', 'stream': 'SIGTERM', 'muon': 'SIGUSR1'}
+SIGNALS = {'plain': 'SIGINT', 'stream': 'SIGTERM', 'muon': 'SIGINT'}
 
 
 @pytest.fixture(scope='module')
@@ -75,6 +77,7 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(begin,
         os.kill(os.getpid(), signal.{SIGNALS[case]})""")
     stopped = begin(case, out, before=stop)
     printed = ok(stopped) if SIGNALS[case] != 'SIGINT' else stopped.stderr
+    assert stopped.returncode == 0
     assert 'stopped at step 6' in printed and '--init_from=resume' in printed
     expect('saved by a run that a signal stopped after step 6: its step', 6, step_of, out)
     expect('resumed at step 6, is it killed while it saves step 12?', True, killed,
@@ -88,15 +91,44 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(begin,
     expect_same_run(out, straight)
 
 
-def test_a_run_that_lost_its_settings_says_what_to_type(resume, straight, tmp_path):
-    """It would go on with the defaults."""
+def test_what_was_not_typed_is_the_checkpoints_and_what_was_typed_is_printed(resume, straight,
+                                                                             tmp_path):
+    """A config file counts as typed, so a preset that is typed again changes nothing in silence.
+    config.json is for people only. The folder of a run may move."""
     out = shutil.copytree(straight('plain'), tmp_path / 'run')
-    (out / 'config.json').unlink()
-    more = '--max_steps=19', '--data_dir=data'
-    said = resume(out, *more)
-    mistake(said, 'config.json is gone', '--batch_size=')
-    ok(resume(out, *more, *said.stderr.split('type also: ')[1].split()))
-    assert step_of(out) == 19
+    (out / 'config.json').write_text('damaged')
+    preset = tmp_path / 'preset.py'
+    preset.write_text('weight_decay = 0.2\nbatch_size = 8\nmax_steps = 20')
+    printed = ok(resume(out, preset, '--learning_rate=5e-3', '--seed=1337'))
+    lines = [line for line in printed.splitlines() if ' -> ' in line]
+    assert sorted(lines) == ['learning_rate 0.01 -> 0.005', 'max_steps 18 -> 20',
+                             f'out_dir {straight("plain")} -> {out}', 'weight_decay 0.1 -> 0.2']
+    old, new = state(straight('plain'))['config'], read_json(out / 'config.json')
+    changed = {name for name in old | new if old.get(name) != new.get(name)}
+    assert changed == {'learning_rate', 'max_steps', 'weight_decay', 'out_dir'}
+    assert step_of(out) == 20 and new['out_dir'] == str(out)
+
+
+def test_a_checkpoint_with_settings_that_train_py_has_not_is_refused_by_name(resume, straight,
+                                                                             tmp_path):
+    """Of another version: what they did would be left out in silence."""
+    out = shutil.copytree(straight('plain'), tmp_path / 'run')
+    saved = torch.load(out / 'last.pt', weights_only=True)
+    saved['config'] |= {'schedule': 'wsd', 'decay_steps': 3}
+    torch.save(saved, out / 'last.pt')
+    kept = contents(out)
+    mistake(resume(out, '--max_steps=20'), str(out / 'last.pt'), "['decay_steps', 'schedule']")
+    assert contents(out) == kept
+
+
+def test_a_torn_line_of_the_log_is_a_line_of_its_own(resume, straight, tmp_path):
+    out = shutil.copytree(straight('plain'), tmp_path / 'run')
+    log = (out / 'metrics.jsonl').read_text()
+    (out / 'metrics.jsonl').write_text(log + '{"step": 18, "lo')
+    ok(resume(out, '--max_steps=20'))
+    after = (out / 'metrics.jsonl').read_text()
+    torn, *rows = after.removeprefix(log).splitlines()
+    assert torn == '{"step": 18, "lo' and [json.loads(row)['step'] for row in rows] == [19, 20, 20]
 
 
 def test_a_run_killed_at_random_steps_is_the_straight_run(begin, straight, tmp_path):
@@ -128,6 +160,9 @@ def test_where_the_last_checkpoint_is_damaged_the_one_before_serves(resume, stra
     out = shutil.copytree(straight, tmp_path / 'run')
     for n_bytes in 9999, 0:
         os.truncate(out / 'last.pt', n_bytes)
+        killed = resume(out, before=KILLED_WHILE_RENAMING)      # the good one is not lost by a save
+        assert killed.returncode == -signal.SIGKILL and step_of(out, 'last-1.pt') == 16
+        assert f'{out}/last.pt cannot be read' in killed.stdout
         ok(resume(out))
         assert metrics(out) == metrics(straight) and same(state(out), state(straight))
     for name in 'last.pt', 'last-1.pt':

@@ -2,23 +2,22 @@
 with answers or tests, a reward model. What it promises like sft.py and dpo.py is in test_alike.py;
 that sampling and training agree about log p, in test_model.py."""
 import contextlib
+import json
 import re
 
 import numpy as np
 import pytest
 import torch
-from conftest import PAID, ROOT, lift, make_sft, mistake, ok, read_rows, refused, run, save_run
-from conftest import series, write
+from conftest import PAID, ROOT, lift, make_sft, mistake, ok, read_rows, refused, run, series
+from conftest import write
 from pytest import approx
 from test_records import BYTES
 
-from extras import questions, sandbox
+from extras import sandbox
 from extras.rewards import open_scores, open_tests
-from model import GPT
 from tokenizer import Tokenizer
 
-advantages, policy_loss, collate, is_right = lift('rl.py', 'advantages', 'policy_loss', 'collate',
-                                                  'is_right')
+advantages, policy_loss, collate = lift('rl.py', 'advantages', 'policy_loss', 'collate')
 FLAGS = ('--device=cpu --dtype=float32 --batch_size=4 --num_samples=6 --max_new_tokens=8 '
          '--max_steps=12 --warmup_steps=0 --learning_rate=1e-2 --eval_interval=12 '
          '--eval_prompts=4').split()
@@ -35,15 +34,15 @@ def test_the_loss_and_its_gradient_are_the_formulas_in_float64():
     A = torch.tensor([1.0, -1.0, 0.5, -0.25, 0.0, 3.0]).repeat(9)
     p, p_old, p_ref, a = (x.double().numpy() for x in (log_p, old, ref, A))
     ratio, kl = np.exp(p - p_old), np.exp(p_ref - p) - 1 - (p_ref - p)
-    for low, high, kl_coef in ((0.2, 0.2, 0), (0.2, 0.28, 0.1), (0, 0, 0), (1.0, 5.0, 2.0)):
+    for clip, kl_coef in (0.2, 0), (0.28, 0.1), (0, 0), (1.0, 2.0):
         q = log_p.clone().requires_grad_()
-        found = policy_loss(q, old, A, low, high, ref, kl_coef)
+        found = policy_loss(q, old, A, clip, ref, kl_coef)
         found[0].sum().backward()
-        clipped = np.clip(ratio, 1 - low, 1 + high) * a
+        clipped = np.clip(ratio, 1 - clip, 1 + clip) * a
         loss = -np.minimum(ratio * a, clipped) + kl_coef * kl
         slope = -ratio * a * (ratio * a <= clipped) + kl_coef * (1 - np.exp(p_ref - p))
         for got, wanted in zip((*found, q.grad), (loss, ratio, kl, slope)):
-            assert got.detach().numpy() == approx(wanted, rel=2e-5, abs=1e-5), (low, high)
+            assert got.detach().numpy() == approx(wanted, rel=2e-5, abs=1e-5), clip
     assert not policy_loss(log_p, old, A)[2].any()          # without a reference, no KL
     assert policy_loss(log_p, log_p - 500, A)[0].isfinite().all()
 
@@ -53,8 +52,6 @@ def test_advantages_by_hand():
     assert advantages(torch.tensor([[1, 0, 0, 0], [.1] * 4])).tolist() == [[.75, -.25, -.25, -.25],
                                                                            [0] * 4]
     assert advantages(torch.tensor([[1e9, 1e9 + 1]], dtype=torch.float64)).tolist() == [[-.5, .5]]
-    one, none = advantages(torch.tensor([[1, 0, 0, 0], [.1] * 4]), scale=True)
-    assert one.tolist() == approx([3 ** 0.5, *[-3 ** -0.5] * 3]) and not none.any()
 
 
 def test_a_batch_has_of_each_token_of_an_answer_its_log_p_and_advantage():
@@ -75,14 +72,13 @@ def rl(sft_model, out, tmp_path):
     def rl(*more, paid=PAID, **how):
         (tmp_path / 'paid.py').write_text(paid, encoding='utf-8')
         return run('rl.py', f'--init_from={sft_model}', f'--reward={tmp_path}/paid.py',
-                   f'--out_dir={out}',
-                   *FLAGS, *more, **how)
+                   f'--out_dir={out}', *FLAGS, *more, **how)
     return rl
 
 
 @pytest.mark.parametrize('more', [
-    '--max_steps=24 --temperature=0.7 --clip_low=1e-4 --clip_high=1e-4',
-    '--scale=True --updates=2 --optimizer=muon --max_steps=36 --learning_rate=2e-2'])
+    '--max_steps=24 --temperature=0.7 --clip=1e-4',
+    '--updates=2 --optimizer=muon --max_steps=36 --learning_rate=2e-2'])
 def test_the_reward_rises(rl, out, more):
     """Of fresh answers, sampling and training say the same log p, so no ratio leaves 1 by 1e-4."""
     ok(rl(*more.split()))
@@ -108,17 +104,16 @@ def test_a_number_is_learned_from_lines_with_answers(rl, out, tmp_path):
 
 
 def test_a_reward_model_of_dpo_is_what_the_answers_earn(rl, sft_model, pairs, out, tmp_path):
-    """Its scores are those of the run that made it, whatever is next to an answer. PAID judges what
-    is held out."""
-    folder, asked = tmp_path / 'reward', pairs / 'val.jsonl'
+    """Its scores are those of the run that made it, whatever is next to an answer."""
+    folder = tmp_path / 'reward'
     ok(run('dpo.py', f'--init_from={sft_model}', f'--data_dir={pairs}', '--loss_type=rm',
-           '--device=cpu',
-           f'--out_dir={folder}', '--max_steps=24', '--learning_rate=1e-2', '--dtype=float32'))
-    scores = lambda tokenizer: open_scores(str(folder), str(asked), tokenizer, 'cpu',
-                                           contextlib.nullcontext())
-    prompts, judge, _ = scores(BYTES)
-    good, bad = ([*judge(prompts, [row[side] for row in read_rows(asked)])]
-                 for side in ('chosen', 'rejected'))
+           '--device=cpu', f'--out_dir={folder}', '--max_steps=24', '--learning_rate=1e-2',
+           '--dtype=float32'))
+    scores = lambda tokenizer: open_scores(str(folder), tokenizer, 'cpu', contextlib.nullcontext())
+    prompts, held_out, judge = scores(BYTES)
+    rows = read_rows(pairs / 'val.jsonl')
+    assert (len(prompts), held_out) == (64, [row['prompt'] for row in rows])
+    good, bad = ([*judge(held_out, [row[side] for row in rows])] for side in ('chosen', 'rejected'))
     assert np.subtract(good, bad).mean() == approx(series(folder, 'val_margin')[-1], abs=1e-5)
     # in a context of 96, of a long prompt the end is read, and of a long answer the beginning
     one, same, other = judge(['b' * 70 + 'q' * 30, 'q' * 30, 'q' * 30],
@@ -126,26 +121,18 @@ def test_a_reward_model_of_dpo_is_what_the_answers_earn(rl, sft_model, pairs, ou
     assert one == approx(same, rel=1e-4) and abs(one - other) > 1e-3
     refused('another tokenizer', scores, Tokenizer.byte(['<|im_start|>', '<|im_end|>']))
 
-    ok(rl(f'--reward={folder}', f'--prompts={asked}', f'--held_out={tmp_path}/paid.py',
-          '--max_steps=24'))
+    assert 'held out: 4,' in ok(rl(f'--reward={folder}', '--max_steps=24'))
     earned = series(out, 'reward')
     assert sum(earned[-4:]) > sum(earned[:4]) + 1, earned
-    assert all(value * 32 % 1 == 0 for value in series(out, 'val_reward'))      # 4 in eighths
-    net = GPT.load(folder)                              # another reward model, another run
-    net.norm.weight.data += 1
-    save_run(folder, net, BYTES, reward_head=net.saved['reward_head'])
-    mistake(run('rl.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=25',
-                f'--held_out={tmp_path}/paid.py'), 'other prompts')
+    mistake(rl(f'--reward={sft_model}', '--overwrite'), 'not a reward model', '--loss_type=rm')
 
 
 def test_no_prompt_is_both_trained_on_and_held_out(rl, tmp_path):
-    thrice = PAID.replace("""f'{i} and {"x" * (i % 7)}'""", 'str(i % 3)')
-    # one of the three
-    line = write(tmp_path / 'one.jsonl', [{'prompt': '2', 'answer': '3'}])
-    for held_out in '', line:
-        printed = ok(rl('--max_steps=1', '--overwrite=True', f'--held_out={held_out}', paid=thrice))
+    thrice = PAID.replace("""f'{i} and {"x" * (i % 7)}'""", "'x' * 99 if i == 9 else str(i % 3)")
+    for held_out in '', "def held_out():\n    return ['2', '2']":
+        printed = ok(rl('--max_steps=1', '--overwrite=True', paid=f'{thrice}\n{held_out}'))
         assert 'prompts: 2, held out: 1' in printed
-        assert 'left out, because they come twice or have more than 88 tokens: 37' in printed
+        assert 'left out, because they come twice or have more than 88 tokens: 3' in printed
 
 
 # --- programs that give rewards -------------------------------------------------------------------
@@ -161,70 +148,59 @@ def test_the_reward_file_of_the_docs_works_and_one_may_import_what_is_beside_it_
     ok(rl('--max_steps=1', paid=late))
 
 
-def test_a_reward_is_a_number_or_a_sentence_that_names_the_prompt(rl, out):
-    for body, why in {'raise KeyError("a")': "KeyError('a')", 'return float("nan")': 'is nan',
-                      'return None': 'None', 'exit()': 'SystemExit'}.items():
-        result = rl('--overwrite=True', paid=PAID.replace('return sum', f'{body}; sum'))
-        mistake(result, "reward('", ' and ', 'must return a number up to 1e12', why)
-    mistake(rl('--overwrite=True', paid='import sys; sys.exit()'), 'paid.py must define prompts()')
+def test_a_reward_is_a_number_and_an_error_of_its_file_keeps_its_traceback(rl):
+    mistake(rl(paid=PAID.replace('return sum', 'return float("nan"); sum')), 'finite', 'nan')
+    mistake(rl('--overwrite', paid='def prompts(): return []'), 'paid.py must define', 'reward()')
+    for body, why in {'raise KeyError("a")': "KeyError: 'a'", 'return None': 'NoneType'}.items():
+        result = rl('--overwrite', paid=PAID.replace('return sum', f'{body}; sum'))
+        assert result.returncode == 1 and why in result.stderr
 
 
-def test_one_ctrl_c_ends_a_run_whose_reward_hangs_and_catches_everything(rl):
-    result = rl(timeout=60, paid=PAID.replace('return sum', """
-    import os, signal, threading
-    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-    while True:
-        try:
-            while True: pass
-        except BaseException: pass
-    sum"""))
-    assert result.returncode == 130 and 'last.pt has step 0' in result.stdout
-
-
-def test_what_executes_must_be_typed_again_on_resume_and_the_model_of_the_kl_is_the_same(rl, out,
-                                                                                         tmp_path):
-    model = make_sft(tmp_path / 'model')
-    ok(rl('--max_steps=1', '--kl_coef=0.1', f'--init_from={model}'))
+def test_what_executes_and_permits_is_typed_again_on_resume_and_asks_the_same(rl, out, tmp_path):
+    ok(rl('--max_steps=1'))
     again = 'rl.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=2'
-    mistake(run(*again), '--reward= does not exist', 'FILE.py (typed again on resume)')
-    weights = (model / 'best.pt').read_bytes()
-    net = GPT.load(model)
-    net.norm.weight.data += 1
-    save_run(model, net, BYTES)
-    mistake(run(*again, f'--reward={tmp_path}/paid.py'), 'first model')
-    (model / 'best.pt').write_bytes(weights)
+    mistake(run(*again), '--reward', 'typed again')
+    (tmp_path / 'other.py').write_text(PAID.replace('and', 'or', 1), encoding='utf-8')
+    mistake(run(*again, f'--reward={tmp_path}/other.py'), 'other prompts', 'other.py')
     ok(run(*again, f'--reward={tmp_path}/paid.py'))
 
 
 # --- lines with answers or tests ------------------------------------------------------------------
-def test_an_answer_is_right_as_a_number_or_as_a_text():
+def lines_of(tmp_path, *lines):
+    """What rl.py gets from a file of these lines: prompts, and judge."""
+    path = tmp_path / 'mine.jsonl'
+    path.write_text('\n'.join(lines), encoding='utf-8')
+    prompts, held_out, judge = open_tests(str(path), 4, True)
+    assert held_out == []           # rl.py takes a tenth
+    return prompts, judge
+
+
+def test_an_answer_is_right_if_its_last_number_is(tmp_path):
     for answer, right, wrong in (
             (18, ['18', '7, no, 18'], ['-18', '18 or 19', 'Which?', '']),
             ('5 apples', ['five? 5'], ['5 or 6', 'apples']), ('-$5', ['\u22125', '-$5.0'], ['5']),
             ('So: 3 + 4.\n#### 7', ['7', '#### 7, as 3 + 4'], ['3 + 4', '####']),
-            ('1/2', ['1/2'], ['2', '3/2']),
-            (2 ** 53, ['9,007,199,254,740,992.0'], ['9007199254740993', '1e9999999999999999999']),
-            ('Yes', [' YES\n'], ['no', '', 'It is yes']), ('Apollo 11', ['apollo 11'], ['11'])):
-        found = [is_right(text, answer) for text in right + wrong]
-        assert found == [True] * len(right) + [False] * len(wrong), answer
-    assert is_right.__globals__['NUMBER'] == questions.NUMBER           # as eval.py reads it
+            (2 ** 53, ['9,007,199,254,740,992.0'], ['9007199254740993', '1e9999999999999999999'])):
+        prompts, judge = lines_of(tmp_path, json.dumps({'prompt': 'a', 'answer': answer}))
+        texts = right + wrong
+        assert [*judge(prompts * len(texts), texts)] == [1] * len(right) + [0] * len(wrong), answer
+    refused('line 1: .*must_contain', lines_of, tmp_path, '{"prompt": "a", "answer": "Yes"}')
 
 
-LINES = b'''{"prompt": "Write f.", "tests": "assert f(2) == 4"}
+LINES = """{"prompt": "Write f.", "tests": "assert f(2) == 4"}
 {"question": "2 + 2?", "answer": "so #### 4"}
 {"prompt": "Say it.", "regex": "^it"}
-{"prompt": "Say no.", "must_not_contain": "yes"}'''
+{"prompt": "Say no.", "must_not_contain": "yes"}"""
 
 
-def test_what_each_kind_of_line_pays_and_which_are_refused(monkeypatch):
-    opened = lambda content: open_tests('mine.jsonl', content, 0, True, 2.0, 1, 1)
-    prompts, judge, _ = opened(LINES)
+def test_what_each_kind_of_line_pays_and_which_are_refused(tmp_path, monkeypatch):
+    prompts, judge = lines_of(tmp_path, LINES)
     right = ['```python\ndef f(x):\n    return 2 * x\n```', 'It is 4', 'it is', 'no']
     wrong = ['def f(x): return x', 'It is 5', 'is it', 'yes']
     assert [*judge(prompts * 3, right + wrong + [''] * 4)] == [1.0] * 4 + [0.0] * 8
-    refused('line 1: .*nothing is checked', opened, b'{"prompt": "a"}')
-    twice = b'{"prompt": "a", "tests": "assert f()"}\n{"prompt": "a", "tests": "assert g()"}'
-    refused('line 2: .*earlier line', opened, twice)
+    refused('line 1: .*nothing is checked', lines_of, tmp_path, '{"prompt": "a"}')
+    refused('line 2: .*earlier line', lines_of, tmp_path, '{"prompt": "a", "tests": "assert f()"}',
+            '{"prompt": "a", "tests": "assert g()"}')
     # tests that cannot run are no verdict
     monkeypatch.setattr(sandbox, 'run_code', lambda *job: sandbox.Result('infrastructure',
                                                                          'no space'))
@@ -242,6 +218,6 @@ def test_programs_run_only_if_that_is_typed_and_tests_that_judge_nothing_are_ref
     mistake(rl(f'--reward={idle}', allowed), "'a' pass without an answer")
     ok(rl(f'--reward={fine}', allowed, '--max_steps=1', '--num_samples=2', '--batch_size=1'))
     again = 'rl.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=2'
-    mistake(run(*again), allowed)
-    ok(run(*again, allowed))
+    mistake(run(*again, f'--reward={fine}'), allowed)
+    ok(run(*again, f'--reward={fine}', allowed))
     assert series(out, 'reward') == [0, 0]
