@@ -89,7 +89,7 @@ def one_run(code, words, data, seed, threads):
         began = time.time()
         call(sys.executable, f'{code}/train.py', os.path.join(code, words[0]), *words[1:],
              f'--data_dir={data}', f'--seed={seed}', f'--out_dir={run}', '--eval_tokens=1',
-             '--sample_tokens=1', threads=threads)
+             threads=threads)
         seconds = time.time() - began
         config = json.loads(pathlib.Path(run, 'config.json').read_bytes())
         if config['init_from'] != 'scratch' or config['streaming']:

@@ -11,7 +11,7 @@ prints a block of all results: please send us the block of --part=3 in an issue.
     python bench/gpu.py --out=FOLDER --tiny=True        # all at toy sizes, on a CPU too: is it whole?
 
     1   machine         the GPU's own rates, measured: a matrix product, a copy
-        generate        batch 1, 16, 256, with and without a CUDA graph, next to transformers
+        generate        batch 1, 16, 256, next to transformers
         train           110M by train.py: a step, MFU, memory next to the plan's; also as one of eight GPUs
     2   large           1.5B by train.py: fsdp with checkpoints, whose blocks are compiled, and ddp
         equal           does it compute what the CPU computes, in float32 and in bfloat16?
@@ -34,7 +34,7 @@ from extras import chain_report, objectives, planner
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 out = 'out/gpu'             # the folder of results.jsonl and log.txt
-part = 0                    # [0, 3]: the measurements of one command; 0 = all
+part = 0                    # the measurements of one command, 1 to 3; 0 = all
 only = ''                   # names of measurements, with commas, instead of a part
 tiny: bool | None = None    # True: toy sizes; None = where there is no CUDA
 compiling: bool | None = None       # also with torch.compile; None = on CUDA
@@ -42,7 +42,7 @@ device = 'auto'             # auto, cpu, cuda
 work = ''                   # set by the script itself: a temporary folder for runs
 measure = ''                # set by the script itself: the measurement that this process makes
 limit = 0                   # set by the script itself: seconds of that measurement
-config = configure(globals())
+config = configure(globals(), {'part': (0, 3)})
 
 DEADLINE = time.time() + limit
 device, dtype = gpu_calls.choose(device)
@@ -177,7 +177,7 @@ def train_py(name, preset, micro, limit, compiled, *flags, torchrun=()):
     folder = f'{work}/{name}'
     process = start(name, *torchrun, 'train.py', f'config/{preset}.py', f'--data_dir={synthetic(V)}', *size,
                     f'--out_dir={folder}', f'--micro_batch_size={micro}', f'--batch_size={2 * micro}',
-                    f'--log_interval={every}', f'--eval_tokens={micro * T}', '--sample_tokens=1',
+                    f'--log_interval={every}', f'--eval_tokens={micro * T}',
                     f'--device={device.split(":")[0]}', f'--compile={compiled}', *flags)
     began = time.time()
     kill_at(steps, process, folder, limit)
@@ -212,8 +212,6 @@ def large():
 
 # --- is it right? -------------------------------------------------------------------------------------------
 def equal():
-    attempt('equal: python model.py', lambda: {'said': finish(
-        'self_test', start('self_test', 'model.py', device), 60).splitlines()[-3:]})
     torch.set_float32_matmul_precision('highest')           # no TF32
     torch.manual_seed(0)
     bf16 = gpu_calls.autocast(device, gpu_calls.HALF)
@@ -241,7 +239,7 @@ def shard():
     steps, half_way = (8, 4) if tiny else (20, 10)
     flags = [f'--data_dir={synthetic(1024)}', '--n_layer=2', '--n_head=2', '--n_embd=64', '--block_size=64',
              '--batch_size=8', f'--max_steps={steps}', '--warmup_steps=2', f'--save_interval={half_way}',
-             f'--eval_interval={steps}', '--log_interval=1', '--eval_tokens=512', '--sample_tokens=2',
+             f'--eval_interval={steps}', '--log_interval=1', '--eval_tokens=512',
              f'--device={device.split(":")[0]}', '--learning_rate=3e-3',
              f'--compile={compiling}']
     f32 = '--dtype=float32'
@@ -272,8 +270,7 @@ def shard():
 
     def resumed():
         os.makedirs(f'{work}/resumed')
-        for name in 'config.json', 'tokenizer.json', 'metrics.jsonl':
-            shutil.copy(f'{work}/alone/{name}', f'{work}/resumed')
+        shutil.copy(f'{work}/alone/metrics.jsonl', f'{work}/resumed')
         shutil.copy(f'{work}/alone/last-1.pt', f'{work}/resumed/last.pt')
         return compared('resumed', start('resumed', 'train.py', *flags, f32, f'--out_dir={work}/resumed',
                                          '--init_from=resume'))
@@ -294,8 +291,6 @@ def beside(name, what, batch, most, **how):
     a, b = (attempt(f'{name}: {who}', speed, who) for who in ('ours', 'theirs'))
     if a and b:
         tell(name, ours_over_theirs=a['tok_s'] / b['tok_s'])
-    if what == 'generate':
-        attempt(f'{name}: recorded', speed, 'recorded')
 
 
 def llama():

@@ -2,10 +2,9 @@
 Measurements within one process, of gpu.py and peers.py: does a model on a device compute the
 same as on the CPU, and how long do calls take?
 """
-import contextlib, math, sys, time
+import contextlib, math, time
 import numpy as np
 import torch
-from extras import cuda_graph
 from extras.muon import is_native
 from model import GPT
 
@@ -80,8 +79,7 @@ def same_pass(pair, batch, **other):
 # --- ours or transformers': a training step, and generation -------------------------------------------------
 def work_of(what, who, c, device, batch, dtype=HALF, compiled=False, prompt=32, new=128):
     """A call, and how many tokens it reads or writes: a training step, or greedy answers of `new` tokens to
-    prompts of random ids. c: a GPTConfig. who: ours, ours recorded in a CUDA graph, or theirs of the same size.
-    batch: sequences."""
+    prompts of random ids. c: a GPTConfig. who: ours, or theirs of the same size. batch: sequences."""
     torch.manual_seed(0)
     is_ours = who != 'theirs'
     torch.backends.cuda.enable_cudnn_sdp(what == 'train')     # as train.py does
@@ -95,13 +93,6 @@ def work_of(what, who, c, device, batch, dtype=HALF, compiled=False, prompt=32, 
     model = model.to(getattr(torch, dtype)).eval()
     idx = torch.randint(c.vocab_size, (batch, prompt), device=device)
     write = lambda: model.generate(idx, new, temperature=0)
-    if who == 'recorded':
-        plain = write()
-        cuda_graph.use(model)
-        same = (write() == plain)[:, prompt:].float().mean().item()
-        if torch.device(device).type == 'cuda' and type(model) is GPT:
-            raise RuntimeError('nothing was recorded')
-        print(f'a CUDA graph writes {same:.1%} of the tokens as without it', file=sys.stderr)
     if not is_ours:
         write = lambda: model.generate(idx, attention_mask=torch.ones_like(idx), do_sample=False,
                                        pad_token_id=0, max_new_tokens=new, min_new_tokens=new)

@@ -36,7 +36,7 @@ EPOCHS = {250: 24, 500: 24, 1000: 12, 1500: 8, 2000: 6, 5000: 4, 15_000: 2, 30_0
 BUGS = {        # a line of sft.py, and the same with a bug: only the first and the last micro-batch count; a mean
     # of means, which is nearly right here, because sft.py puts answers of about the same length into a batch
     'middle': ('part.backward()', 'if i == 0 or i + micro_batch_size >= len(mine): part.backward()'),
-    'means': ('part = mean * count_targets(few) / n_targets', 'part = mean * len(few) / sum(map(len, groups))')}
+    'means': ('part = mean * count(few) / n_targets', 'part = mean * len(few) / sum(map(len, groups))')}
 ROWS = pathlib.Path(ROOT, 'bench/practice.jsonl')
 BUGGY = tuple(f'{run}_{bug}' for run in ('sft', 'more') for bug in BUGS)
 # For each base, (pattern, examples, runs). With 1,500 examples: is the better pattern only a better start?
@@ -143,8 +143,8 @@ class Race:
         elif name == 'rl':
             seconds = call('rl.py', 'config/quickstart_rl.py', '--allow_code_execution=True', '--overwrite=True',
                            f'--init_from={start}', f'--reward={self.folder}/rl_prompts.jsonl',
-                           f'--held_out={self.folder}/exam.jsonl', f'--out_dir={out}', f'--seed={self.seed}',
-                           '--eval_interval=100', '--save_interval=100')
+                           f'--out_dir={out}', f'--seed={self.seed}', '--eval_interval=100',
+                           '--save_interval=100')
         elif name == 'dpo':
             seconds = self.answer(start, self.folder / 'prompts_0.jsonl', f'{out}_mined', '--num_samples=3',
                                   '--temperature=1.0', f'--seed={self.seed}')

@@ -1,11 +1,11 @@
 """
 A reward that teaches nothing: half of all answers earn 1, whatever they say. It is the control of rl.py.
 
-    python rl.py --init_from=out/quickstart_sft --reward=bench/random_reward.py --held_out=problems \
-        --out_dir=out/rl_random --allow_code_execution=True
+    python rl.py --init_from=out/quickstart_sft --reward=bench/random_reward.py --out_dir=out/rl_random
+    python eval.py --ckpt=out/rl_random/last.pt --tasks=problems --allow_code_execution=True
 
-With --held_out=problems the tests judge the held-out answers, so val_reward shows what sampling and
-training on noise do to a model. If your own reward does no better, the model has learned nothing from it.
+eval.py shows what sampling and training on noise have done to the model. If your own reward does no better,
+the model has learned nothing from it.
 """
 import random
 

@@ -30,4 +30,3 @@ eval_interval = 500
 eval_tokens = 0         # the whole validation set
 save_interval = 1000
 sample_prompt = 'ROMEO:'
-sample_tokens = 200

@@ -45,8 +45,8 @@ EXERCISES = [
              'back.'),
     Exercise('schedule', 'train.py', 'lr_at',
              'test_train.py::test_the_schedule_at_its_landmarks',
-             'The learning rate of a step: a linear rise, then half a cosine (arXiv:1608.03983) or wsd '
-             '(2404.06395). The docstring has values to check by hand.'),
+             'The learning rate of a step: a linear rise, then half a cosine (arXiv:1608.03983). The '
+             'docstring has values to check by hand.'),
     Exercise('rms_norm', 'model.py', 'RMSNorm.forward',
              'test_model.py::test_rmsnorm_equals_the_formula_and_stays_float32_under_autocast',
              'Divide by the root of the mean square; no mean is subtracted. Zhang & Sennrich 2019, '
@@ -81,9 +81,8 @@ EXERCISES = [
              " token, so its mask is the next token's, too."),
     Exercise('dpo', 'dpo.py', 'preference_loss',
              'test_dpo_losses.py',
-             'The two lines of DPO: the margin of the rewards, and minus its log sigmoid, label_smoothing '
-             'of it the other way round. Rafailov et al. 2023, arXiv:2305.18290, eq. 7. A margin of -2000 '
-             'must stay finite.',
+             'DPO: minus the log sigmoid of the margin between the two rewards. Rafailov et al. 2023, '
+             'arXiv:2305.18290, eq. 7. A margin of -2000 must stay finite.',
              "    if loss_type == 'dpo':", "    elif loss_type == 'ipo':"),
     Exercise('bpe_encode', 'tokenizer.py', 'encode_chunk',
              'test_tokenizer.py::test_the_lowest_id_first_is_every_merge_in_order',
@@ -121,10 +120,10 @@ EXERCISES = [
              '.permutation(n) orders n blocks, and the first number of such a permutation is a good shift.'),
     Exercise('resume', 'train.py', 'save',
              'test_resume.py::test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run',
-             'Save all that a run needs to go on bit for bit: torch.save(checkpoint, f) writes a dict, and '
-             'every state[...] and state.get(...) in this file says a key. The file must never be half '
-             'written: os.replace(new, name) renames, and the last.pt before becomes last-1.pt. Random state '
-             'is not needed: why?'),
+             'Save all that a run needs to go on bit for bit: model.save(path, **more) writes the weights '
+             'and more, and every state[...] in this file says a key. No file may be half written: '
+             'os.replace(new, name) renames, and the last.pt before becomes last-1.pt. Random state is not '
+             'needed: why?'),
     Exercise('bpe_train', 'tokenizer.py', 'learn_merges',
              'test_tokenizer.py::test_golden_low_lower_lowest '
              'test_tokenizer.py::test_the_merges_are_those_of_the_naive_loop '
