@@ -200,7 +200,7 @@ if reward.endswith('.py'):
     sys.path.append(os.path.dirname(os.path.abspath(reward)))   # it may import what is beside it
     program = runpy.run_path(reward)
     require({'prompts', 'reward'} <= program.keys(), f'{reward} must define prompts() and reward()')
-    asked, held_out = program['prompts'](), program.get('held_out', list)()
+    asked, held_out = [*program['prompts']()], [*program.get('held_out', list)()]
     judge = lambda prompts, texts: map(program['reward'], prompts, texts)
 else:           # tests of programs, lines with answers, a reward model
     from extras.rewards import open_reward
@@ -211,15 +211,15 @@ longest = model.config.block_size - max_new_tokens      # tokens of a prompt
 
 def to_ids(prompts):
     """Return {ids: prompt}, each once, of those that leave room for an answer."""
-    prompt_of, n = {}, 0
-    for n, prompt in enumerate(prompts, 1):
+    prompt_of = {}
+    for prompt in prompts:
         messages = prompt if isinstance(prompt, list) else [{'role': 'user', 'content': prompt}]
         ids, _ = tokenizer.render(messages, add_generation_prompt=True)
         if len(ids) <= longest:
             prompt_of[tuple(ids)] = prompt
-    if rank == 0 and len(prompt_of) < n:
-        print(f'of {n:,} prompts are left out, because they come twice or have more than {longest} '
-              f'tokens: {n - len(prompt_of):,}')
+    if rank == 0 and len(prompt_of) < len(prompts):
+        print(f'of {len(prompts):,} prompts are left out, because they come twice or have more than '
+              f'{longest} tokens: {len(prompts) - len(prompt_of):,}')
     return prompt_of
 
 

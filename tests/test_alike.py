@@ -13,7 +13,7 @@ import pytest
 import torch
 from accidents import accident, before, full_disk, killed_while_saving
 from conftest import PAID, base_text, contents, each_is_a_mistake, expect_same_run, lift, make_sft
-from conftest import metrics, mistake, ok, read_rows, run, save_run, series, state
+from conftest import metrics, mistake, ok, run, save_run, series, state
 from test_records import mixed_with_thumbs
 
 from model import GPT, GPTConfig

@@ -10,7 +10,7 @@ import textwrap
 import pytest
 import torch
 from accidents import full_disk
-from conftest import ROOT, contents, machine, mistake, ok, refused, run, same, save_run
+from conftest import ROOT, contents, mistake, ok, refused, run, same, save_run
 from conftest import series, train
 from test_model import lively
 

@@ -5,7 +5,7 @@ import shlex
 import shutil
 
 import pytest
-from conftest import PAID, ROOT, TINY, machine, make_conversations, make_pairs, mistake, ok, run
+from conftest import PAID, ROOT, TINY, make_conversations, make_pairs, mistake, ok, run
 from conftest import write
 
 # Flags that make the run of a command small; a later flag wins.

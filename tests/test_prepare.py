@@ -16,7 +16,7 @@ import time
 
 import pytest
 from accidents import KILLED_WHILE_DELETING, before, killed_after
-from conftest import ROOT, contents, machine, mistake, ok, read_rows, run, shared
+from conftest import ROOT, contents, mistake, ok, read_rows, run, shared
 from preparing import DOCUMENTS, RAW, WORDS, documents, dropped, kept, line_of, prepare, prose, read
 from preparing import records, report, write, write_records
 
