@@ -218,7 +218,7 @@ def to_ids(prompts):
         if len(ids) <= longest:
             prompt_of[tuple(ids)] = prompt
     if rank == 0 and len(prompt_of) < len(prompts):
-        print(f'of {len(prompts):,} prompts are left out, because they come twice or have more than '
+        print(f'of {len(prompts):,} prompts are left out: they come twice or have more than '
               f'{longest} tokens: {len(prompts) - len(prompt_of):,}')
     return prompt_of
 
