@@ -185,16 +185,19 @@ require(old.keys() <= config.keys(), f'{source} has settings that this dpo.py ha
 for name, value in old.items():
     if name not in typed - {'init_from'} | {'out_dir', 'overwrite'}:
         config[name] = value            # init_from, too, says again where the run began
-    elif value != config[name]:
+    elif name in typed and value != config[name]:
         changed.append(f'{name} {value} -> {config[name]}')
         require(name not in ('loss_type', 'beta', 'gamma', 'batch_size', 'seed'),
                 f'leave {name} out: the run has {value}')
+if 'epochs' in typed and 'max_steps' not in typed:
+    config['max_steps'] = 0     # not the old run's: as many as these epochs take
 globals().update(config)
-begin = pathlib.Path(init_from).resolve()
+origin = source.resolve()
 is_free = not (out / 'last.pt').exists() and not (out / 'best.pt').exists()
-is_origin = not state and out.resolve() in (begin, begin.parent)
-require(is_free or bool(state) != overwrite and not is_origin, f'{out_dir} has a run: either go on '
-        'with --init_from=resume, or delete it with --overwrite and begin with another model')
+require(state or out.resolve() not in (origin, origin.parent),
+        f'{out_dir} has the model that this run begins with; choose another --out_dir')
+require(is_free or bool(state) != overwrite, f'{out_dir} has a run: either --init_from=resume goes '
+        'on, or --overwrite deletes it')
 for name, losses in {'beta': 'dpo ipo kto orpo simpo', 'gamma': 'simpo',
                      'nll_weight': 'dpo ipo kto simpo'}.items():
     require(name not in typed or not config[name] or loss_type in losses.split(),
@@ -225,12 +228,11 @@ if world > 1:
     dist.init_process_group('nccl' if kind == 'cuda' else 'gloo')
 
 # --- data -----------------------------------------------------------------------------------------
-
 def read(path):
     """Return the pairs of a file, two rows each: (prompt, answer), ids."""
     require(os.path.exists(path), f'{path} is missing; make it as your config says, or run: python '
             f'prepare.py --kind=preference --source=FILE --out_dir={shlex.quote(data_dir)}')
-    lines = pathlib.Path(path).read_bytes().splitlines()
+    lines = pathlib.Path(path).read_bytes().strip().splitlines()
     rows = {'chosen': [], 'rejected': []}
     for number, line in enumerate(lines, 1):
         try:
@@ -350,6 +352,7 @@ def log(**row):
     if rank == 0:
         words = [f'{name}: {value:.4g}' for name, value in row.items()]
         print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
+        row = {name: value if math.isfinite(value) else None for name, value in row.items()}
         with open(out / 'metrics.jsonl', 'a') as f:
             print(json.dumps({'step': step} | row), file=f)
 

@@ -343,8 +343,8 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
         logits = logits.masked_fill(is_rest.scatter(1, order, is_rest), -math.inf)
     if u is None:
         return torch.multinomial(logits.softmax(-1), 1)[:, 0]  # (B,)
-    sums = logits.softmax(-1).cumsum(dim=-1)  # (B, V)
-    return torch.searchsorted(sums, u[:, None] * sums[:, -1:])[:, 0]  # (B,)
+    sums = logits.softmax(-1).cumsum(dim=-1)  # (B, V); NaN would draw an id behind the last one
+    return torch.searchsorted(sums, u[:, None] * sums[:, -1:])[:, 0].clamp(max=len(logits[0]) - 1)
 
 
 if __name__ == '__main__':

@@ -148,20 +148,21 @@ old, changed = state.get('config', {}), []
 require(old.keys() <= config.keys(), f'{source} has settings that this rl.py has not: '
         f'{sorted(old.keys() - config.keys())}; resume it with the version that wrote it')
 # What runs programs is never taken over: it is typed again.
-kept = typed - {'init_from'} | {'out_dir', 'overwrite', 'reward', 'allow_code_execution'}
+of_this_command = typed - {'init_from'} | {'out_dir', 'overwrite', 'reward', 'allow_code_execution'}
 for name, value in old.items():
-    if name not in kept:
+    if name not in of_this_command:
         config[name] = value            # init_from, too, says again where the run began
-    elif value != config[name]:
+    elif name in typed and value != config[name]:
         changed.append(f'{name} {value} -> {config[name]}')
         require(name not in ('optimizer', 'batch_size', 'num_samples', 'seed'),
                 f'leave {name} out: the run has {value}')
 globals().update(config)
-begin = pathlib.Path(init_from).resolve()
+origin = source.resolve()
 is_free = not (out / 'last.pt').exists() and not (out / 'best.pt').exists()
-is_origin = not state and out.resolve() in (begin, begin.parent)
-require(is_free or bool(state) != overwrite and not is_origin, f'{out_dir} has a run: either go on '
-        'with --init_from=resume, or delete it with --overwrite and begin with another model')
+require(state or out.resolve() not in (origin, origin.parent),
+        f'{out_dir} has the model that this run begins with; choose another --out_dir')
+require(is_free or bool(state) != overwrite, f'{out_dir} has a run: either --init_from=resume goes '
+        'on, or --overwrite deletes it')
 
 # --- this process ---------------------------------------------------------------------------------
 world = int(os.environ.get('WORLD_SIZE', 1))        # of torchrun
@@ -182,7 +183,6 @@ if dtype == 'auto':                     # older GPUs and many CPUs only emulate 
 autocast = torch.autocast(kind, torch.bfloat16, enabled=dtype == 'bfloat16')
 if world > 1:
     dist.init_process_group('nccl' if kind == 'cuda' else 'gloo')
-
 
 
 def summed(*values):
@@ -242,6 +242,7 @@ model.to(device)
 reference = None
 if kl_coef:         # the model that the run began with, which stays as it is
     reference = GPT.load(init_from).eval().requires_grad_(False).to(device)
+    data_hash += f' {sum(p.double().sum().item() for p in reference.parameters())}'
 model.grad_checkpoint = grad_checkpoint
 params = [*model.parameters()]
 gradient = torch.zeros(sum(p.numel() for p in params), device=device)
@@ -254,7 +255,8 @@ if optimizer == 'muon':
     opt = for_blocks(model, **options)
 step, best_val = 0, -math.inf
 if state:
-    require(state['data'] == data_hash, f'{source} has other prompts than {reward=}')
+    require(state['data'] == data_hash,
+            f'{source} has other prompts than {reward=}, or began with another model')
     opt.load_state_dict(copy.deepcopy(state['optimizer']))  # mapped from a file that we replace
     step, best_val = state['step'], state['best_val']
 require(max(warmup_steps, step + 1) <= max_steps,
@@ -400,7 +402,8 @@ while step < max_steps:
         log(**means, informative=n_informative / batch_size, loss=loss, lr=lr, grad_norm=norm,
             used=n_used / n_tokens, clip_fraction=n_clipped / n_tokens,
             kl=kl_sum / n_tokens if reference else math.nan, dt=now - began,
-            sample_s=written - began, score_s=scored - written, tok_s=n_tokens / (now - began))
+            sample_s=written - began, score_s=scored - written, train_s=now - scored,
+            tok_s=n_tokens / (now - began))
     if step % eval_interval == 0 or step == max_steps:
         evaluate()
     if step % save_interval == 0 or step == max_steps:

@@ -131,7 +131,7 @@ out = pathlib.Path(out_dir)
 source = out / 'last.pt' if init_from == 'resume' else pathlib.Path(init_from)
 folder = source if source.is_dir() else source.parent
 require(source.exists(), f'{source} is missing; set --init_from, or run: python train.py')
-# a run that goes on has its dropout
+# A run that goes on keeps the dropout of last.pt, unless another one was typed.
 changes = {} if init_from == 'resume' and 'dropout' not in typed else {'dropout': dropout}
 model = GPT.load(source, **changes)
 tokenizer = Tokenizer.load(folder / 'tokenizer.json')
@@ -148,16 +148,19 @@ require(old.keys() <= config.keys(), f'{source} has settings that this sft.py ha
 for name, value in old.items():
     if name not in typed - {'init_from'} | {'out_dir', 'overwrite'}:
         config[name] = value            # init_from, too, says again where the run began
-    elif value != config[name]:
+    elif name in typed and value != config[name]:
         changed.append(f'{name} {value} -> {config[name]}')
         require(name not in ('lora', 'optimizer', 'batch_size', 'block_size', 'replay', 'seed'),
                 f'leave {name} out: the run has {value}')
+if 'epochs' in typed and 'max_steps' not in typed:
+    config['max_steps'] = 0     # not the old run's: as many as these epochs take
 globals().update(config)
-begin = pathlib.Path(init_from).resolve()
+origin = source.resolve()
 is_free = not (out / 'last.pt').exists() and not (out / 'best.pt').exists()
-is_origin = not state and out.resolve() in (begin, begin.parent)
-require(is_free or bool(state) != overwrite and not is_origin, f'{out_dir} has a run: either go on '
-        'with --init_from=resume, or delete it with --overwrite and begin with another model')
+require(state or out.resolve() not in (origin, origin.parent),
+        f'{out_dir} has the model that this run begins with; choose another --out_dir')
+require(is_free or bool(state) != overwrite, f'{out_dir} has a run: either --init_from=resume goes '
+        'on, or --overwrite deletes it')
 T = block_size or model.config.block_size       # most inputs of a row
 require(T <= model.config.block_size, f'{block_size=} is above the context of {source}, '
         f'{model.config.block_size}; make it longer: python -m extras.longer_context')
@@ -193,7 +196,7 @@ def read(path):
     text = pathlib.Path(path).read_bytes()
     data_hash.update(text)
     rows, counts = [], collections.Counter()
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.strip().splitlines(), 1):
         try:
             messages = json.loads(line)['messages']
             turns = [(*tokenizer.render([message]), message['role']) for message in messages]
@@ -278,6 +281,7 @@ def log(**row):
     if rank == 0:
         words = [f'{name}: {value:.4g}' for name, value in row.items()]
         print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
+        row = {name: value if math.isfinite(value) else None for name, value in row.items()}
         with open(out / 'metrics.jsonl', 'a') as f:
             print(json.dumps({'step': step} | row), file=f)
 

@@ -125,14 +125,15 @@ require(old.keys() <= config.keys(), f'{source} has settings that this train.py 
 for name, value in old.items():
     if name not in typed - {'init_from'} | {'out_dir', 'overwrite', 'plan'}:
         config[name] = value            # init_from, too, says again where the run began
-    elif value != config[name]:
+    elif name in typed and value != config[name]:
         changed.append(f'{name} {value} -> {config[name]}')
 globals().update(config)
-begin = pathlib.Path(source).resolve()
+origin = pathlib.Path(source).resolve()
 is_free = not any(out.glob('last*.pt')) and not (out / 'best.pt').exists()
-is_origin = not state and source != 'scratch' and out.resolve() in (begin, begin.parent)
-require(is_free or bool(state) != overwrite and not is_origin, f'{out_dir} has a run: either go on '
-        'with --init_from=resume, or delete it with --overwrite and begin with another model')
+require(state or source == 'scratch' or out.resolve() not in (origin, origin.parent),
+        f'{out_dir} has the model that this run begins with; choose another --out_dir')
+require(is_free or bool(state) != overwrite, f'{out_dir} has a run: either --init_from=resume goes '
+        'on, or --overwrite deletes it')
 require(not overwrite or os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0') == '0',
         'after a crash, torchrun would delete the run with --overwrite; use --init_from=auto')
 warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
@@ -158,7 +159,7 @@ if dtype == 'auto':                     # older GPUs and many CPUs only emulate 
     dtype = 'bfloat16' if is_native else 'float32'
 autocast = torch.autocast(kind, getattr(torch, dtype), enabled=dtype != 'float32')
 scaler = torch.amp.GradScaler(kind, enabled=dtype == 'float16')
-if world > 1:
+if 'MASTER_ADDR' in os.environ:         # of torchrun, also for one process
     dist.init_process_group('nccl' if kind == 'cuda' else 'gloo')
 
 # --- data -----------------------------------------------------------------------------------------
@@ -236,8 +237,9 @@ if source == 'scratch':
     model = GPT(wanted)
 else:
     model = GPT.load(source, **changes)
-    is_same = model.saved.get('tokenizer_hash') == tokenizer.hash
-    if 'tokenizer_hash' not in model.saved:     # folders of Hugging Face name none: the ids decide
+    is_same = model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash
+    if 'tokenizer_hash' not in model.saved and os.path.exists(f'{source}/tokenizer.json'):
+        # Hugging Face's folders name no hash, so the ids of a text decide
         beside, text = Tokenizer.load(f'{source}/tokenizer.json'), meta_text.decode()
         is_same = beside.encode(text) == tokenizer.encode(text)
     require(is_same, f'{data_dir} has another tokenizer than {source}; use that, or '
@@ -320,10 +322,9 @@ def save(name):
     if shard != 'ddp':
         checkpoint = sharding.whole(checkpoint)
     if rank == 0:
-        model.save(out / f'{name}.new', **checkpoint)   # a crash leaves the old file
         if name == 'last.pt' and (out / name).exists():
-            os.replace(out / name, out / 'last-1.pt')
-        os.replace(out / f'{name}.new', out / name)
+            os.replace(out / name, out / 'last-1.pt')   # it serves until the new one is whole
+        model.save(out / name, **checkpoint)
 
 
 def say(text, file='train.log'):
@@ -485,7 +486,7 @@ while step < max_steps and not stopping:
         save('last.pt')
 
 say(f'done, lowest val_loss {best_val:.4f}; next: python sample.py --ckpt={shlex.quote(out_dir)}'
-    if step == max_steps else f'stopped at step {step}; resume: train.py '
+    if step == max_steps else f'stopped at step {step}; resume: python train.py '
     f'--out_dir={shlex.quote(out_dir)} --init_from=resume')
-if world > 1:
+if dist.is_initialized():
     dist.destroy_process_group()
