@@ -322,9 +322,10 @@ def save(name):
     if shard != 'ddp':
         checkpoint = sharding.whole(checkpoint)
     if rank == 0:
+        model.save(out / f'{name}.new', **checkpoint)   # a crash leaves the old file
         if name == 'last.pt' and (out / name).exists():
-            os.replace(out / name, out / 'last-1.pt')   # it serves until the new one is whole
-        model.save(out / name, **checkpoint)
+            os.replace(out / name, out / 'last-1.pt')
+        os.replace(out / f'{name}.new', out / name)
 
 
 def say(text, file='train.log'):

@@ -97,7 +97,7 @@ def test_a_run_is_not_replaced_by_accident_nor_what_it_starts_from_at_all(traine
     mistake(trainer.begin(done), '--init_from=resume', '--overwrite')
     mistake(trainer.begin(done, '--overwrite', trainer.nowhere()), 'nowhere')
     for start in done, done / 'last.pt':
-        mistake(trainer.begin(done, f'--init_from={start}', '--overwrite'), 'begin with another model')
+        mistake(trainer.begin(done, f'--init_from={start}', '--overwrite'), 'choose another --out_dir')
     assert contents(done) == before
     out = shutil.copytree(done, tmp_path / 'run')
     mine = {'notes.md', 'lasting.pt', 'my.jsonl'}

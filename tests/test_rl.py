@@ -132,7 +132,7 @@ def test_no_prompt_is_both_trained_on_and_held_out(rl, tmp_path):
     for held_out in '', "def held_out():\n    return ['2', '2']":
         printed = ok(rl('--max_steps=1', '--overwrite=True', paid=f'{thrice}\n{held_out}'))
         assert 'prompts: 2, held out: 1' in printed
-        assert 'left out, because they come twice or have more than 88 tokens: 3' in printed
+        assert 'left out: they come twice or have more than 88 tokens: 3' in printed
 
 
 # --- programs that give rewards -------------------------------------------------------------------
