@@ -42,7 +42,7 @@ from tokenizer import Tokenizer
 
 # --- settings -------------------------------------------------------------------------------------
 init_from = 'out/sft'           # policy and reference: a folder or .pt; or resume: go on in out_dir
-data_dir = 'data/pairs'         # train.jsonl and val.jsonl, from prepare.py --kind=preference
+data_dir = 'data/pairs'         # train.jsonl and val.jsonl, from chats.py --source=FILE
 out_dir = 'out/dpo'             # where the run writes
 overwrite = False               # True: delete the run that out_dir holds
 loss_type: Literal['dpo', 'ipo', 'kto', 'orpo', 'simpo', 'rm'] = 'dpo'  # rm trains a reward model
@@ -231,7 +231,7 @@ if world > 1:
 def read(path):
     """Return the pairs of a file, two rows each: (prompt, answer), ids."""
     require(os.path.exists(path), f'{path} is missing; make it as your config says, or run: python '
-            f'prepare.py --kind=preference --source=FILE --out_dir={shlex.quote(data_dir)}')
+            f'chats.py --kind=preference --source=FILE --out_dir={shlex.quote(data_dir)}')
     lines = pathlib.Path(path).read_bytes().strip().splitlines()
     rows = {'chosen': [], 'rejected': []}
     for number, line in enumerate(lines, 1):

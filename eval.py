@@ -388,7 +388,7 @@ def open_checkpoint(path):
 
 there = [shlex.quote(os.path.dirname(file)) for file in sorted(glob.glob('out/*/last.pt'))]
 advice = (f'give one that does: --ckpt={there[0]}' if there else
-          'run: python prepare.py && python train.py')
+          'run: python clean.py && python prepare.py && python train.py')
 for path in paths:
     require(completions or os.path.exists(path), f'{path} does not exist; {advice}')
 _, _, metadata = open_checkpoint(paths[0])          # what is wrong with it shows now

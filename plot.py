@@ -185,7 +185,7 @@ for pattern in runs.split(','):
     escaped = glob.escape(pattern) if os.path.isdir(pattern) else pattern       # run[1]
     logs = sorted(glob.glob(f'{escaped}/metrics.jsonl'))
     require(logs, f"{pattern}/metrics.jsonl is missing; --runs='out/*' shows the runs that are "
-            'there; for a first one, run: python prepare.py && python train.py')
+            'there; for a first one, run: python clean.py && python prepare.py && python train.py')
     folders += map(os.path.dirname, logs)
 
 all_runs = []                       # what is drawn of each

@@ -155,7 +155,7 @@ def instead_of(path):
         return f'download it, then name its folder: hf download {path} --local-dir={name}'
     there = sorted({os.path.dirname(file) for file in glob.glob('out/*/*.pt')})
     return (f'give one that does: --ckpt={shlex.quote(there[0])} (of {", ".join(there)})' if there
-            else 'run: python prepare.py && python train.py')
+            else 'run: python clean.py && python prepare.py && python train.py')
 
 
 configure(globals(), BOUNDS)                    # config files and flags replace the settings

@@ -1,7 +1,7 @@
 """
 Supervised fine-tuning: a base model and conversations -> a model that answers.
 
-    python prepare.py --kind=sft && python sft.py       # small problems with their answers
+    python chats.py && python sft.py                    # small problems with their answers
     python sft.py --init_from=out/base --data_dir=data/alpaca
     python sft.py --out_dir=out/sft --init_from=resume              # resumes; on a CPU, bit for bit
     torchrun --nproc_per_node=8 sft.py --init_from=out/base         # eight GPUs, the same steps
@@ -30,7 +30,7 @@ from tokenizer import Tokenizer
 
 # --- settings -------------------------------------------------------------------------------------
 init_from = 'out/base'          # folder or .pt to start from, or resume
-data_dir = 'data/sft'           # train.jsonl and val.jsonl, from prepare.py --kind=sft
+data_dir = 'data/sft'           # train.jsonl and val.jsonl, from chats.py
 out_dir = 'out/sft'             # where the run writes
 overwrite = False               # True: delete the run that out_dir holds
 epochs = 3.0                    # how often each conversation is seen; 1 to 3 are usual
@@ -192,7 +192,7 @@ data_hash = hashlib.sha256()            # of all that it reads: a run goes on wi
 def read(path):
     """Return the conversations of a file, (ids, mask) each; the mask says which ids are trained."""
     require(os.path.exists(path), f'{path} is missing; make it as your config says, or (with your '
-            f'--source=FILE) run: python prepare.py --kind=sft --out_dir={shlex.quote(data_dir)}')
+            f'--source=FILE) run: python chats.py --out_dir={shlex.quote(data_dir)}')
     text = pathlib.Path(path).read_bytes()
     data_hash.update(text)
     rows, counts = [], collections.Counter()

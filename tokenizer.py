@@ -2,8 +2,7 @@
 Tokenizers: text <-> token ids. Byte-level BPE with its trainer, single bytes, single characters.
 
     python tokenizer.py --input=FOLDER --vocab_size=32768 --out=tokenizer.json      # train
-    python tokenizer.py --load=tokenizer.json --report=FOLDER       # does it fit that text?
-    python tokenizer.py --report=FOLDER     # is a new one better than GPT-2's and cl100k_base?
+    python tokenizer.py --input=FOLDER --load=tokenizer.json        # does it fit that text?
 
 It reads text and writes one JSON file. With --input=stdlib, Python's standard library, you should
 see 4.7 bytes/token: that text has 4.7 times as many bytes as tokens.
@@ -19,12 +18,11 @@ Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; with bytes as the alphab
 Ids: the 256 bytes, then the merges in order, then the special tokens, which encode() never returns.
 The vocabulary decides how many tokens a text costs and how much text fits into a context.
 
-Copy this file alone: it needs regex and tiktoken, and its command configurator.py. Only reports,
-GPT-2's tokens and records such as .jsonl need extras/. It learns the 32,768 tokens of
---input=stdlib in 12 seconds; with extras/bpe.py next to it, the same ones in 3.
+Copy this file alone: it needs regex and tiktoken, and its command configurator.py. It learns the
+32,768 tokens of --input=stdlib in 12 seconds; with extras/bpe.py next to it, the same ones in 3.
+`python -m extras.fit --input=FOLDER` compares a tokenizer with those of GPT-2 and GPT-4.
 """
-import collections, contextlib, functools, glob, hashlib, heapq, json, os, pathlib, sys, sysconfig
-from typing import Literal
+import collections, contextlib, functools, gzip, hashlib, heapq, json, os, pathlib, sysconfig
 import regex, tiktoken
 
 # Each line matches one kind of chunk, and the lines are tried from top to bottom. Here are the
@@ -46,7 +44,6 @@ PATTERN = '|'.join([
 # has read `(name` must often write ` name`. These are other tokens, and our small model copied such
 # names wrongly (docs/log.md). With 32,768 tokens we keep the symbols: code then needs 8% fewer.
 SMALL_PATTERN = PATTERN.replace(r'[^\r\n\p{L}\p{N}]?', ' ?', 1)
-OUR_PATTERNS = PATTERN, SMALL_PATTERN
 BYTES = [bytes([b]) for b in range(256)]
 FORMAT = 'nanoparrot-tokenizer-1'
 MAX_CHUNK = 256                 # characters; longer chunks (DNA, base64) would stall the training
@@ -80,7 +77,6 @@ def to_utf8(text):
 
 
 # --- byte-pair encoding ---------------------------------------------------------------------------
-# learn_merges() is there to be read. What runs is learn_merges_faster(), or extras/bpe.py.
 def count_chunks(texts, pattern=PATTERN, findall=regex.findall):
     """Count the chunks of some texts: ['a b a'] -> {'a': 1, ' b': 1, ' a': 1}"""
     counts = collections.Counter()
@@ -115,32 +111,31 @@ def learn_merges(words, counts, n_merges):
         lo w    lo w e r    lo w e s t      (108, 111) was l o. Now lo w occurs 3 times
         low     low e r     low e s t       (256, 119) was lo w. Now low e occurs twice
         low     lowe r      lowe s t        (257, 101) was low e. 14 bytes have become 6 tokens"""
-    words = [list(word) for word in words]          # a byte is its own id
-    merges = []
+    words, merges = [list(word) for word in words], []          # a byte is its own id
     while len(merges) < n_merges:
+        # 1. Count all adjacent pairs.
         frequency = collections.Counter()
         for word, n in zip(words, counts):
             for pair in zip(word, word[1:]):
                 frequency[pair] += n
         if not frequency:                           # each chunk is a single token
             break
-
-        # Of equally frequent pairs, the one with the smaller ids wins. If the one that was counted
-        # first won, the order of the texts would decide.
+        # 2. Merge the most frequent one. Of equally frequent pairs, the one with the smaller ids
+        # wins: the order of the texts must not decide.
         best = min(frequency, key=lambda pair: (-frequency[pair], pair))
         for word in words:
             merge(word, best, 256 + len(merges))
-        merges.append(best)
+        merges.append(best)                         # 3. Repeat.
     return merges, sum(n * len(word) for word, n in zip(words, counts))
 
 
 def learn_merges_faster(words, counts, n_merges):
-    """Return what learn_merges returns. A merge changes only the words that hold its pair. So this
+    """Return what learn_merges returns. A merge changes only the words that hold its pair, so this
     counts all pairs once, and after a merge only those of the words that changed.
 
-    A heap has the most frequent pair on top; of equals, the one with the smaller ids. Its counts
-    may be old, but never too low, because a pair gets all its occurrences when the newer of its two
-    tokens is made, and then only loses some. So an old count on top is put right, and sinks."""
+    A heap has the most frequent pair on top. Its counts may be old, but never too low, because a
+    pair gets all its occurrences when the newer of its two tokens is made, and then only loses
+    some. So an old count on top is put right, and sinks."""
     words, merges = [list(word) for word in words], []
     frequency = collections.Counter()
     holders = collections.defaultdict(set)          # pair -> the indices of words that hold it
@@ -194,7 +189,7 @@ def encode_chunk(chunk, ranks):
 
 # --- the tokenizer --------------------------------------------------------------------------------
 class Tokenizer:
-    """Text <-> token ids. Make one with train(), byte(), char(), gpt2() or load()."""
+    """Text <-> token ids. Make one with train(), byte(), char() or load()."""
 
     def __init__(self, kind, vocab, special_tokens=(), pattern=PATTERN, bytes_per_token=None):
         self.kind = kind            # 'bpe' (bytes are BPE without merges), 'char' or 'hf'
@@ -224,15 +219,12 @@ class Tokenizer:
         smallest = 256 + len({*special_tokens})
         if vocab_size < smallest:
             raise ValueError(f'{vocab_size=} is too small: bytes and special tokens are {smallest}')
-        if pattern is None:
+        if not pattern:
             pattern = PATTERN if vocab_size >= 16_384 else SMALL_PATTERN
-        if pattern not in OUR_PATTERNS:
-            compiled = regex.compile(pattern)
-            # If a pattern has groups, findall returns the groups and not the chunks.
-            if compiled.groups or compiled.match(''):
-                raise ValueError(f'{pattern=} has groups, or matches ""; write (?:...)')
-            pattern += r'|[\s\S]'       # a character that the pattern forgets is a chunk of its own
-
+        elif regex.compile(pattern).groups:         # findall would return these, not the chunks
+            raise ValueError('a pattern must have no groups; write (?:...)')
+        else:
+            pattern += r'|[\s\S]'   # a character that the pattern forgets is a chunk of its own
         count, learn = count_chunks, learn_merges_faster
         with contextlib.suppress(ImportError):      # the same, and faster
             from extras import bpe
@@ -252,7 +244,7 @@ class Tokenizer:
         tokenizer = cls('bpe', vocab, special_tokens, pattern, n_bytes / n_tokens)
         if tokenizer.vocab_size < vocab_size:
             print(f'note: the text has few pairs to merge ({len(pairs):,}), so the vocabulary is '
-                  f'{tokenizer.vocab_size:,}, not {vocab_size:,}', file=sys.stderr)
+                  f'{tokenizer.vocab_size:,}, not {vocab_size:,}')
         return tokenizer
 
     @classmethod
@@ -265,13 +257,6 @@ class Tokenizer:
         """Return a tokenizer of the characters in text, a str or an iterable of them, sorted."""
         characters = {c for part in text for c in part}
         return cls('char', [c.encode() for c in sorted(characters)], special_tokens)
-
-    @classmethod
-    def gpt2(cls, folder=None, special_tokens=SPECIAL_TOKENS[:48]):
-        """Return GPT-2's 50,257 tokens, then 47 special ones of ours: 50,304 = 786 x 64. folder has
-        vocab.bpe and encoder.json. Without it, tiktoken looks into its cache, or downloads them."""
-        from extras import fit
-        return cls('bpe', fit.vocabulary(fit.gpt2(folder)), special_tokens, fit.PATTERN)
 
     def never_in_answers(self, n_rows=0):
         """Return the ids that a model must not draw: special tokens that only prompts hold, such as
@@ -396,87 +381,48 @@ class Tokenizer:
 
 
 # --- the command ----------------------------------------------------------------------------------
-input = ''                      # train on this: stdlib, or a file, folder or glob of text
-load = ''                       # a tokenizer.json, instead of training one
+input = 'stdlib'                # text: stdlib, a file, a folder, or lines {"text"} of .jsonl(.gz)
+load = ''                       # a tokenizer.json to measure on it, instead of training one
 vocab_size = 32_768             # bytes, merges and special tokens
-pattern: Literal['ours', 'gpt2', 'cl100k'] = 'ours'     # how text is cut into chunks
-out = 'tokenizer.json'          # where --input writes
-report = ''                     # measure the fit on this; alone: train on nine tenths of it
-against = 'gpt2,cl100k_base'    # compare with these, with tokenizer.json files, or with none
-gpt2_dir = ''                   # folder with GPT-2's vocab.bpe and encoder.json, if offline
-
-TEXTS = tuple('.txt .py .md .markdown .rst .tex .org .adoc .html .htm .c .cpp .h .cs .java .js .ts '
-              '.go .rs .rb .php .sh .sql .css'.split())
-RECORDS = tuple('.jsonl .ndjson .jsonlines .json .parquet .gz .zst'.split())
+out = 'tokenizer.json'          # where it is written
 
 
-def find_files(source):
-    """Return the files of a folder or of a glob, sorted, but no hidden ones."""
-    skipped, endings = {'node_modules', 'site-packages', 'dist-packages'}, TEXTS + RECORDS
+def read_texts(source):
+    """Yield the texts of a file, or of all files of a folder that are UTF-8."""
+    skipped = r'/(\.\w|node_modules/|site-packages/|dist-packages/)'
     if source == 'stdlib':      # 12 MB of Python; with its tests it would be 30 MB
-        source, endings = sysconfig.get_paths()['stdlib'], '.py'
-        skipped |= {'test', 'tests', 'idle_test'}
-    paths = [source] if os.path.exists(source) else glob.glob(source, recursive=True)
-    for folder, inner, names in os.walk(source):
-        inner[:] = [name for name in inner if name[0] != '.' and name not in skipped]
-        paths += [os.path.join(folder, name) for name in names
-                  if name[0] != '.' and name.lower().endswith(endings)]
-    paths = sorted(filter(os.path.isfile, paths))
-    if not paths:
-        raise ValueError(f'no text at {source!r}, no file that ends in {" ".join(endings)}')
-    return paths
-
-
-def read_documents(source):
-    """Yield {'text', 'path', perhaps 'record'} for each document. Say what could not be read."""
-    reasons = []
-    reject = lambda place, why: reasons.append(f'{place}: {why}')
-    for path in find_files(source):
-        text = None
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            if path.lower().endswith(TEXTS):
-                text = pathlib.Path(path).read_bytes().decode('utf-8-sig')      # without a BOM
-        if text is not None:
-            yield {'text': text, 'path': path}
+        source = sysconfig.get_paths()['stdlib']
+        skipped += r'|/(test|tests|idle_test)/|(?<!\.py)$'
+    top = pathlib.Path(source)
+    for path in sorted(top.rglob('*')) or [top]:
+        if path.is_dir() or regex.search(skipped, f'/{path.relative_to(top).as_posix()}'):
             continue
-        from extras import records              # and archives, and other encodings
-        for line, record in records.read(path, reject):
-            try:
-                text = records.text_of(record)
-            except ValueError as error:
-                reject(f'{path}:{line}', error)
-            else:
-                yield {'text': text, 'path': f'{path}:{line}', 'record': record}
-    if reasons:
-        print(f'note: {len(reasons):,} left out, such as {reasons[0]}', file=sys.stderr)
+        data = path.read_bytes()
+        try:
+            text = (gzip.decompress(data) if path.suffix == '.gz' else data).decode('utf-8-sig')
+        except UnicodeDecodeError:          # a picture, an archive
+            print(f'left out, because it is not UTF-8: {path}')
+            continue
+        texts = [text]
+        if '.jsonl' in path.suffixes:
+            texts = (json.loads(line)['text'] for line in text.split('\n') if line.strip())
+        yield from texts
 
 
 if __name__ == '__main__':
     from configurator import Mistake, configure, require
     configure(globals(), {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e9)})
-    require((input or report) and not (input and load),
-            'type --input=PATH to train, or [--load=FILE] --report=PATH to measure')
-    require(not os.path.isdir(out), f'{out} is a folder; name a file: {out}/tokenizer.json')
-    split = None
-    if report or pattern != 'ours':
-        from extras import fit
-        split = fit.PATTERNS.get(pattern)
+    require(not os.path.isdir(out), f'{out} is a folder; name a file in it')
     try:
-        measured = list(read_documents(report)) if report else []
         if load:
             tokenizer = Tokenizer.load(load)
+            sizes = [(len(to_utf8(t)), len(tokenizer.encode(t))) for t in read_texts(input)]
+            n_bytes, n_tokens = map(sum, zip(*sizes))
+            tokenizer.bytes_per_token = n_bytes / n_tokens
         else:
-            documents = read_documents(input)
-            if not input:
-                documents, measured = fit.held_out(measured)
-                print(f'this: trained on nine tenths of {report}; the other tenth is measured')
-            tokenizer = Tokenizer.train((d['text'] for d in documents), vocab_size, pattern=split)
-        if input:
-            os.makedirs(os.path.dirname(out) or '.', exist_ok=True)
+            tokenizer = Tokenizer.train(read_texts(input), vocab_size)
             tokenizer.save(out)
-            print(f'{out}: {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} '
-                  f'bytes/token, {tokenizer.hash}')
-        if report:
-            print(fit.report(tokenizer, measured, fit.others(against, gpt2_dir)))
-    except ValueError as error:
-        raise Mistake(error) from None
+    except (ValueError, KeyError, EOFError, OSError) as error:      # 'text': a line without it
+        raise Mistake(f'--input={input}: {error} ({type(error).__name__})') from None
+    print(f'{load or out}: {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} '
+          f'bytes/token, {tokenizer.hash}')

@@ -22,7 +22,7 @@ from model import GPT, GPTConfig, IGNORE
 from tokenizer import Tokenizer
 
 # --- settings -------------------------------------------------------------------------------------
-data_dir = 'data/quickstart'    # made by prepare.py
+data_dir = 'data/quickstart'    # from prepare.py
 out_dir = 'out/base'            # where the run writes
 init_from = 'scratch'           # scratch, resume, a model's folder or .pt; auto: resume if it can
 overwrite = False               # True: delete the run that out_dir holds
@@ -164,7 +164,7 @@ if 'MASTER_ADDR' in os.environ:         # of torchrun, also for one process
 
 # --- data -----------------------------------------------------------------------------------------
 require(os.path.exists(f'{data_dir}/val.bin'), f'{data_dir} has no val.bin; make it as your config '
-        f'says, or run: python prepare.py --out_dir={shlex.quote(data_dir)}')
+        f'says, or run: python clean.py && python prepare.py --out_dir={shlex.quote(data_dir)}')
 meta_text = pathlib.Path(data_dir, 'meta.json').read_bytes()
 meta = json.loads(meta_text)
 tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json')
@@ -190,7 +190,7 @@ for path in sorted(pathlib.Path(data_dir).glob('*.bin')):
                 f'{path} has {n} tokens, up to id {ids[:2 ** 24].max()}; run prepare.py again')
 if streaming:
     from extras.records import Stream
-    stream = Stream(streaming, rank, world, tokenizer)
+    stream = Stream(streaming, rank, world, tokenizer, meta.get('held_out_to'))
     data_hash.update(stream.identity)
 elif len(meta['sources']) > 1 and not meta.get('mixed', True):
     from extras import mixture          # it reads each source as often as that weighs

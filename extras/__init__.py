@@ -2,42 +2,37 @@
 Options of the scripts at the top: each file is what one user wants, and a flag opens it. The
 scripts work without this folder as long as no flag asks for a file of it.
 
-prepare.py
-    chats               --kind=sft, preference: conversations and pairs, their rules, what is next
-    judged_answers      --prefer: answers that eval.py judged become pairs or conversations
-    forms               --kind: the forms in which people keep conversations and pairs
-    hub                 --source=shakespeare, codeparrot, hf:OWNER/NAME, or a part of it
-    formats             .parquet, .csv, .tsv, .ipynb, and what is packed as .zst, .bz2, .xz
-    filters             --url_block, --url_allow, --licences, --toxic_words: what your lists say;
-                        --decontaminate: what is in a benchmark; --dedup=simhash: near-copies
-    text_quality        --languages, --perplexity_reference, --quality_good: another language,
-                        noise, what is more like your bad texts
+clean.py
+    personal            --pii, which is on, in chats.py, too: addresses and keys are masked
+    markup              --markup: HTML and LaTeX go, and wrong letters are repaired
+    hub                 --source=shakespeare, codeparrot, hf:OWNER/NAME: downloads
+    formats             .parquet, .csv, .tsv, .ipynb, .zst, .bz2, .xz; in chats.py, too
+    filters             --url_block, --licenses, --toxic_words, --decontaminate, --dedup=simhash
+    text_quality        --languages, --perplexity_reference, --quality_good, --quality_bad
     audit               --audit: documents to look at, and the data card
-    mixture             sources = {...}, --temperature: each source is read as often as it weighs;
-                        --base_dir, --replay: sft.py also reads base text, and measures forgetting
-    repair              letters that were decoded wrongly, and LaTeX; opened when it is there
-    records             --write=text, train.py --streaming: text is tokenized while it is read;
-                        records of files as prepare.py reads them, for other programs
+    mixture             sources = {...}: each source is read as often as it weighs; sft.py --replay
+chats.py
+    forms               more forms in which people keep conversations and pairs
+    judged_answers      --prefer: answers that eval.py judged become pairs or conversations
+tokenizer.py
+    bpe                 training is faster if this file is there: many merges at a time
 train.py
+    records             --streaming: text is tokenized while it is read
     objectives          --objective=mlm, span, --document_mask: what is hidden; sample.py fills gaps
     sharding            --shard: each process holds a part of the gradients, moments and weights
     muon                --optimizer=muon: for the matrices of the blocks
     planner             --plan: memory, days and price of a run, before it starts
 sft.py, dpo.py and rl.py
     lora                sft.py --lora: only small matrices train, beside the weights
-    rewards             --reward=problems, FILE.jsonl, FOLDER: tests and rules, or a reward model,
-                        which dpo.py --loss_type=rm trains
+    rewards             rl.py --reward=problems, FILE.jsonl, FOLDER: tests, rules or a reward model
 eval.py, and who else asks questions and runs programs
     answers             --tasks: a model answers many prompts at a time
-    problems            --tasks=problems: small Python problems with tests
+    problems            --tasks=problems: small Python problems with tests; chats.py writes examples
     questions           --data: one form for HumanEval, MBPP, GSM8K and your own
     grading             --judge, --tasks: how good an answer is: tests, rules, a judge
     sandbox             --allow_code_execution: runs programs that a model wrote
     trial               one run of a program in the sandbox
     crossing            what the program and its tests say to each other
-tokenizer.py
-    bpe                 training is faster if this file is there: many merges at a time
-    fit                 --report, --pattern: does a tokenizer fit a text? next to GPT-2's
 sample.py
     server              --serve=8000: a page and OpenAI's API for the programs of this machine
     api_fields          what a client of the server asks is read, or refused
@@ -47,6 +42,7 @@ models of others
     hf_model            --init_from, --ckpt=FOLDER of Hugging Face: read and written
     hf_tokenizer        tokenizer.json files of Hugging Face: read and written
 commands: python -m extras.NAME --help
+    fit                 does a tokenizer fit a text? next to GPT-2's; --pattern trains with another
     chain_report        the table of what each stage of run.sh can do
     learned             do a model's texts look like those of the data?
     longer_context      a model reads more tokens at a time

@@ -3,7 +3,7 @@ Look at your data: audit.md shows some documents that passed all rules, and some
 for each reason. The data card in report.md says what the corpus is made of, and what a model makes
 of it.
 
-    python prepare.py --source=FOLDER --audit=20
+    python clean.py --source=FOLDER --audit=20
 
     genre('ROMEO:\\nBut soft!\\n\\nJULIET:\\nAy me!\\n')     # 'dialogue'
 
@@ -19,9 +19,14 @@ from extras import text_quality
 # --- samples --------------------------------------------------------------------------------------
 def watched(stages, n, hash64):
     """Return the same stages, {name: check(document, notes)}, but the notes also keep samples: n of
-    the documents that are dropped for each reason, and n of those that pass all stages."""
+    the documents that are dropped for each reason, and n of those that pass all stages. What a rule
+    drops has not come to the last stage, which hides personal data, so it is hidden here."""
+    hide = stages.get('personal data', lambda document, notes: None)
+
     def watch(check, is_last, document, notes):
         reason = check(document, notes)
+        if reason:
+            hide(document, collections.defaultdict(collections.Counter))
         if reason or is_last:
             sample(notes, reason or 'passed all rules', document, n, hash64)
         return reason
@@ -34,7 +39,7 @@ def sample(notes, reason, document, n, hash64):
     """Add a document to the samples of a reason. Those n stay whose hashes are lowest: a random
     choice, but the same in every run."""
     samples = notes[f'sample of {reason}']
-    text = '\n'.join(document['texts'])[:2000]
+    text = document['text'][:2000]
     samples[document['path'].replace('\n', ' ') + '\n' + text] = 1
     if len(samples) > n:
         for one in by_hash(samples, hash64)[n:]:
@@ -50,12 +55,12 @@ def by_hash(samples, hash64):
     return sorted(samples, key=key)
 
 
-def write(folder, notes, copied, documents, n, hash64):
+def write(folder, notes, copied, document, n, hash64):
     """Write FOLDER/audit.md: samples of all documents, also of copies, {reason: their numbers}.
-    documents(numbers) yields some. The samples leave the notes."""
+    document(i) reads one. The samples leave the notes."""
     for reason, numbers in copied.items():
-        for document in documents(numbers):
-            sample(notes, reason, document, n, hash64)
+        for i in numbers:
+            sample(notes, reason, document(i), n, hash64)
     chapters = []
     for title in sorted(title for title in notes if title.startswith('sample of ')):
         texts = []
@@ -73,10 +78,9 @@ GENRES = (('questions', re.compile(r'(?:Q|Question|User|Human)\b.{0,20}:'), 1 / 
           ('list', re.compile(r'\s*(?:[-*•|]|\d+[.)])\s'), 1 / 2))
 # what most of a corpus makes of a model
 SKEW = {'languages': '{:.0%} of the prose: {}; a model will hardly write any other language',
-        'genres': '{:.0%} of the training tokens: {}; a model will write this kind of text, '
+        'genres': '{:.0%} of the bytes: {}; a model will write this kind of text, '
                   'whatever it is asked for',
-        'sources': '{:.0%} of the training tokens: {}; the model will sound like this source'}
-PRETRAINED_ON = 10_000_000_000  # tokens; 100 million are 1% of them, 5 billion are half
+        'sources': '{:.0%} of the bytes: {}; the model will sound like this source'}
 KNOWN = {       # sources by name
     'stdlib': "one project's style, reviewed code, hardly any scripts, notebooks or numerical code",
     'shakespeare': 'plays by one author, English of about 1600, nothing but speeches under names',
@@ -100,34 +104,30 @@ def genre(text):
     return 'running text'
 
 
-def card(documents, sources, n_tokens, mode_of):
+def card(documents, sources, mode_of):
     """Return the card: {'languages': {'en': 0.667, 'de': 0.333}, ...}. documents: evenly spread
-    over the training tokens; sources: {name: {'path', 'tokens', 'passes'}}; mode_of(text, path):
+    over their bytes; sources: {name: {'path', 'bytes'}}; mode_of(text, path):
     'code', 'other code', 'prose' ..."""
-    counts = {name: collections.Counter() for name in ('languages', 'genres', 'licences')}
+    counts = {name: collections.Counter() for name in ('languages', 'genres', 'licenses')}
     for document in documents:
-        text = '\n'.join(document['texts'])
+        text = document['text']
         # a table of codes in a .py file is code, too
         is_code = mode_of(text, document['path']) != 'prose'
         counts['genres']['code' if is_code else genre(text)] += 1
-        counts['licences'][document.get('licence', 'unknown')] += 1
+        counts['licenses'][document.get('license', 'unknown')] += 1
         if not is_code:
             counts['languages'][text_quality.language_of(text)] += 1
     if len(sources) > 1:
         counts['sources'] = collections.Counter(
-            {name: s['tokens'] * s['passes'] for name, s in sources.items()})
+            {name: s['bytes'] for name, s in sources.items()})
     parts = {name: {item: round(n / counter.total(), 3) for item, n in counter.most_common()}
              for name, counter in counts.items()}
 
     skew = [f'{name}: {KNOWN[s["path"]]}' for name, s in sources.items() if s['path'] in KNOWN]
     skew += [SKEW[name].format(part, item) for name in SKEW if name in parts
              for item, part in parts[name].items() if part >= 0.8 and item != 'unknown']
-    unknown = parts['licences'].get('unknown', 0)
+    unknown = parts['licenses'].get('unknown', 0)
     if unknown >= 0.5:
-        skew.append(f'{unknown:.0%} of the training tokens name no license: find out whether you '
+        skew.append(f'{unknown:.0%} of the bytes name no license: find out whether you '
                     'may use them')
-    if n_tokens < 100_000_000:
-        skew.append(f'{n_tokens:,} tokens are few: a model will know words and forms, hardly any '
-                    'facts')
-    return {**parts, 'skew': skew,
-            'size': f'{n_tokens:,} training tokens; a corpus for pretraining has {PRETRAINED_ON:,}'}
+    return {**parts, 'skew': '; '.join(skew)}

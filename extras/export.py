@@ -37,7 +37,7 @@ license: {license}
 # {name}
 
 {origin} the settings below, at step {step}; eval.json names the step that was measured. Whoever
-publishes the weights chooses a license that the data allow (prepare.py's report.md names their
+publishes the weights chooses a license that the data allow (clean.py's report.md names their
 licenses, if it ran with --audit) and the base, if there is one. Nothing here was tested for safety,
 fairness or privacy.
 
@@ -106,8 +106,8 @@ def publish_hf(ckpt, model, tokenizer):
 # llama.cpp's names of the split patterns that it has; Llama 3's joins newlines
 NAMES = {fit.PATTERNS['gpt2']: 'gpt-2', fit.PATTERNS['cl100k']: 'llama-bpe', fit.PATTERN: 'gpt-2'}
 DIFFERS = ("llama.cpp lacks this tokenizer's split pattern and cuts some texts in another way, "
-           'with other ids; it has the pattern that python tokenizer.py --input=FILE '
-           '--pattern=cl100k trains with')
+           'with other ids; it has the pattern that python -m extras.fit --input=FILE '
+           '--pattern=cl100k --out=tokenizer.json trains with')
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4     # types of a token
 
 

@@ -1,80 +1,83 @@
 """
 What goes: pages of some domains, documents with other licenses, texts with many words of a list,
-and texts with the problems of a benchmark. And near-copies, known by one number of 64 bits a text.
+and texts with the problems of a benchmark.
 
-    python prepare.py --source=pages.jsonl --url_block=block.txt --url_allow=allow.txt
-    python prepare.py --source=MY_CODE --licences=mit,apache-2.0,bsd-3-clause
-    python prepare.py --source=FOLDER --toxic_words=words.txt --max_toxic=2
-    python prepare.py --source=MY_CODE --decontaminate=HumanEval.jsonl.gz,mbpp.jsonl
-    python prepare.py --source=FOLDER --dedup=simhash
+    python clean.py --source=pages.jsonl --url_block=block.txt --url_allow=allow.txt
+    python clean.py --source=MY_CODE --licenses=mit,apache-2.0,bsd-3-clause
+    python clean.py --source=FOLDER --toxic_words=words.txt --dedup=simhash
+    python clean.py --source=MY_CODE --decontaminate=HumanEval.jsonl.gz,mbpp.jsonl
 
-    url_reason('https://a.b.spam.com/x', blocked={'spam.com'})      # 'blocked domain'
-    licence_of({'license': ['MIT', 'BSD']})                 # 'mit, bsd'
-    toxic_words('Damn! A damned classic.', {'damn', 'ass'})         # {'damn': 1}
-
-addresses, licences, words and benchmarks return stages of prepare.py: check(document, notes)
-returns why a document is dropped, or None. with_options puts these, and those of text_quality.py
-and audit.py, in their order.
+A stage is a function check(document, notes), which returns why a document is dropped, or None.
 """
-import collections, os, re, types, unicodedata, urllib.parse
+import collections, os, pathlib, re, unicodedata, urllib.parse
 import numpy as np
 import regex
 from configurator import Mistake, require
-from extras import audit, records, text_quality
-from extras.records import lines_of
+from extras import audit, markup, text_quality
 
 
-# --- what prepare.py asks for ---------------------------------------------------------------------
-def with_options(stages, config, find_files, documents_of, mode_of, normalise, words_of, ngrams,
-                 hash64):
-    """Return the stages of prepare.py, {name: check(document, notes)}, with those that settings ask
+# --- what clean.py asks for -----------------------------------------------------------------------
+def with_options(stages, config, find_files, documents_of, read, mode_of, normalise, words_of,
+                 ngrams, hash64):
+    """Return the stages of clean.py, {name: check(document, notes)}, with those that settings ask
     for before and after the rules. config has the settings; the others are functions of
-    prepare.py."""
-    as_text = types.SimpleNamespace(kind='text', text_field=config.text_field)
-
+    clean.py."""
     def texts_at(source):
         """Yield the texts at a path, in the form that documents have."""
-        for path in find_files(source, True)[0] if source else ():
-            for document in documents_of([[path]], as_text, print):
-                [text] = document['texts']
-                yield normalise(text, mode_of(text, document['path']))
+        for path in find_files(source)[0] if source else ():
+            for document in documents_of([[path]], config.text_field):
+                yield normalise(document['text'], mode_of(document['text'], document['path']))
 
-    result = {name: stages[name] for name in ('read', 'normalise')}
-    if config.licences or config.audit or config.languages:
-        result['licenses'] = licences(config.licences, config.sources)
+    before, after = {}, {}
+    if config.licenses or config.audit or config.languages:
+        before['licenses'] = licenses(config.licenses, config.sources)
     if config.url_block or config.url_allow:
-        result['addresses'] = addresses(config.url_block, config.url_allow)
+        before['addresses'] = addresses(config.url_block, config.url_allow)
     if config.languages:
-        result['language'] = text_quality.language(config.languages)
-    result['rules'] = stages['rules']
+        before['language'] = text_quality.language(config.languages)
     if config.perplexity_reference:
-        result['perplexity'] = text_quality.perplexity(texts_at(config.perplexity_reference),
-                                                       config.min_bits, config.max_bits)
+        after['perplexity'] = text_quality.perplexity(
+            texts_at(config.perplexity_reference), config.min_bits, config.max_bits)
     if config.quality_good or config.quality_bad:
-        result['quality'] = text_quality.quality(
-            texts_at(config.quality_good), texts_at(config.quality_bad), config.min_quality)
+        after['quality'] = text_quality.quality(
+            texts_at(config.quality_good), texts_at(config.quality_bad))
     if config.toxic_words:
-        result['toxic words'] = words(config.toxic_words, config.max_toxic)
+        after['toxic words'] = words(config.toxic_words)
     if config.decontaminate:
-        result['benchmarks'] = benchmarks(config.decontaminate, normalise, words_of, ngrams)
-    result |= stages                    # personal data, which come last; others keep their places
-    return audit.watched(result, config.audit, hash64) if config.audit else result
+        after['benchmarks'] = benchmarks(config.decontaminate, read, normalise, words_of, ngrams)
+    names = [*stages]
+    i = names.index('rules')
+    order = [*names[:i], *before, 'rules', *after, *names[i + 1:]]      # personal data come last
+    stages = {name: (before | after | stages)[name] for name in order}
+    return audit.watched(stages, config.audit, hash64) if config.audit else stages
 
 
-def report(folder, config, notes, copied, documents, left, tokens, owners, sources, mode_of,
-           hash64):
+def report(folder, config, notes, copied, document, left, size, sources, mode_of, hash64):
     """Write audit.md, if it is wanted. Return the data card, or None, and what meta.json says of
-    benchmarks. left: the numbers of the documents that are left; tokens: those that each brings to
-    train.bin; owners: the source of each; sources: what is known of each."""
+    licenses and benchmarks. document(i) reads one; left: the numbers of those that are left; size:
+    the bytes of each; sources: what is known of each source."""
     card = None
     if config['audit']:
-        audit.write(folder, notes, copied, documents, config['audit'], hash64)
-    if tokens.any() and (config['audit'] or config['languages']):
-        read_tokens = tokens * [sources[name].get('passes', 1) for name in owners]
-        some = documents(left[audit.spread(read_tokens, 1000)])
-        card = audit.card(some, sources, tokens.sum(), mode_of)
-    paths = [*filter(None, config['decontaminate'].split(','))]
-    return card, {'decontaminated': {'problems': paths, 'ngram': NGRAM}} if paths else {}
+        audit.write(folder, notes, copied, document, config['audit'], hash64)
+    if len(left) and (config['audit'] or config['languages']):
+        some = map(document, left[audit.spread(size[left], 1000)])
+        card = audit.card(some, sources, mode_of)
+    counters = [notes[title] for title in notes if title.startswith('licenses of ')]
+    meta = {'licenses': dict(sum(counters, collections.Counter()))}
+    if config['decontaminate']:
+        problems = [*filter(None, config['decontaminate'].split(','))]
+        meta['decontaminated'] = {'problems': problems, 'ngram': NGRAM}
+    return card, meta
+
+
+def lines_of(path):
+    """Return the entries of a list, a file with one on each line, in lower case; # begins a
+    comment. The set is empty for ''."""
+    if not path:
+        return set()
+    require(os.path.isfile(path), f"{path} can't be read: No such file")
+    lines = pathlib.Path(path).read_text('utf-8-sig').lower().splitlines()
+    return {line.split('#')[0].strip() for line in lines} - {''}
 
 
 # --- addresses: only records that have a `url` are looked at --------------------------------------
@@ -85,8 +88,7 @@ SPAM_WORDS = re.compile(r'(?:^|[.\-])(?:xxx|sex|escort|casino|poker|betting|viag
 
 
 def addresses(url_block, url_allow):
-    """Return a stage of prepare.py. url_block and url_allow: files, or '' for none, of domains that
-    are dropped, and of those that are never dropped."""
+    """Return a stage of clean.py. Files, or '': of domains to drop, and of those never to drop."""
     blocked, allowed = domains_of(url_block), domains_of(url_allow)
 
     def check_url(document, notes):
@@ -141,92 +143,114 @@ def domains_of(path):
 
 
 # --- licenses -------------------------------------------------------------------------------------
-# of a record; the last is The Stack's
-LICENCE_NAMES = 'licence', 'license', 'max_stars_repo_licenses'
+LICENSE_NAMES = 'license', 'licence', 'max_stars_repo_licenses'      # the last is The Stack's
 OF_PATH = {'stdlib': 'psf', 'shakespeare': 'public domain'}
 
 
-def licences(wanted, sources):
-    """Return a stage of prepare.py that notes the license of each document. wanted: those to keep,
-    such as 'mit,apache-2.0,unknown', or '' for all. sources: {name: (path, weight)}."""
+def licenses(wanted, sources):
+    """Return a stage of clean.py that notes the license of each document. wanted: those to keep,
+    such as 'mit,apache-2.0,unknown', or '' for all. sources: {name: (path, weight)}, or None: then
+    a document's source is a path."""
     wanted = {name.strip() for name in wanted.lower().split(',')} - {''}
 
-    def check_licence(document, notes):
-        path, _ = sources[document['source']]
-        licence = document['licence'] = OF_PATH.get(path) or licence_of(document['record'])
-        if wanted and not wanted.issuperset(licence.split(', ')):
-            return f'licence {licence}'
-        notes[f'licenses of {document["source"]}'][licence] += 1
+    def check_license(document, notes):
+        source = document['source']
+        path = (sources or {}).get(source, source)
+        path = path if isinstance(path, str) else path[0]
+        license = document['license'] = OF_PATH.get(path) or license_of(document['record'])
+        if wanted and not wanted.issuperset(license.split(', ')):
+            return f'license {license}'
+        notes[f'licenses of {source}'][license] += 1
 
-    return check_licence
+    return check_license
 
 
-def licence_of(record):
+def license_of(record):
     """Return the license that a record names, in lower case, or 'unknown'."""
-    value = next((record[name] for name in LICENCE_NAMES if record.get(name) is not None), '')
+    value = next((record[name] for name in LICENSE_NAMES if record.get(name) is not None), '')
     if isinstance(value, list):
         value = ', '.join(map(str, value))
     return value.lower() if isinstance(value, str) and value else 'unknown'
 
 
 # --- words ----------------------------------------------------------------------------------------
-def words(path, max_toxic):
-    """Return a stage of prepare.py that drops texts with more than max_toxic words of a list in
-    1,000; with 0, not one may be in it. path: a file with a word on each line; # begins a
-    comment."""
+MAX_TOXIC = 1                   # words of the list in 1,000; with 0, not one may be in it
+# Chinese and Thai have no spaces, and Korean glues its particles to words: these words are looked
+# for as parts of a text.
+UNSPACED = regex.compile(r'[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}'
+                         r'\p{Myanmar}]')
+
+
+def words(path):
+    """Return a stage of clean.py that drops texts with too many words of a list. path: a file with
+    a word on each line; # begins a comment."""
     listed = {unicodedata.normalize('NFC', word) for word in lines_of(path)}
-    odd = sorted(word for word in listed if not toxic_words(word, {word}))
+    parts = sorted(filter(UNSPACED.search, listed), key=len, reverse=True)  # the longest one counts
+    pattern = regex.compile('|'.join(map(regex.escape, parts))) if parts else None
+    whole = listed - {*parts}
+    odd = sorted(word for word in whole if not toxic_words(word, {word}))
     require(not odd, f'{path} has {len(odd):,} lines that are no single word of letters, such as '
             f'{", ".join(odd[:3])!r:.80}; remove them')
 
     def check_words(document, notes):
-        text = '\n'.join(document['texts'])
-        hits = toxic_words(text, listed)
-        if hits.total() * 1000 > max_toxic * len(text.split()):
+        text = document['text']
+        hits = toxic_words(text, whole, pattern)
+        # two characters of a script without spaces make about a word
+        n_words = max(len(text.split()), len(UNSPACED.findall(text)) // 2) if hits else 0
+        if hits.total() * 1000 > MAX_TOXIC * n_words:
             notes['toxic words in what was dropped'].update(hits)
             return 'toxic'
 
     return check_words
 
 
-def toxic_words(text, listed):
-    """Return {word: count} of the listed words in a text. don't and well-known are single words."""
-    words = regex.findall(r"[\p{L}\p{M}]+(?:['’-][\p{L}\p{M}]+)*", text.lower())
-    return collections.Counter(word for word in words if word in listed)
+def toxic_words(text, whole, parts=None):
+    """Return {word: count}: toxic_words('Damn! A damned classic.', {'damn', 'ass'}) is {'damn': 1}.
+    don't and well-known are single words; the pattern `parts` also finds parts of words."""
+    text = text.lower()
+    words = regex.findall(r"[\p{L}\p{M}]+(?:['’-][\p{L}\p{M}]+)*", text)
+    found = collections.Counter(word for word in words if word in whole)
+    found.update(parts.findall(text) if parts else ())
+    return found
 
 
 # --- benchmarks -----------------------------------------------------------------------------------
 # A model that has read a problem knows the answer. Any text in a record of such a file counts:
-# questions, solutions, tests. Nothing here finds a paraphrase. eval.py prints beside its scores
-# which benchmarks were looked for.
+# questions, solutions, tests. Nothing here finds a paraphrase.
 NGRAM = 13                      # words in a row, as for GPT-3 (arXiv:2005.14165)
 
 
-def benchmarks(paths, normalise, words_of, ngrams):
-    """Return a stage of prepare.py. paths: files of records, 'a,b'. normalise(text, mode) is what
+def benchmarks(paths, read, normalise, words_of, ngrams):
+    """Return a stage of clean.py. paths: files of records, 'a,b'. normalise(text, mode) is what
     happens to a document; ngrams(words, n) returns the hash of each n words in a row, uint64
     (words - n + 1,)."""
-    known = np.zeros(0, np.uint64)
+    def grams_of(text):
+        return ngrams(words_of(text.encode('utf-8', 'surrogatepass')), NGRAM)
+
+    known = []
     for path in filter(None, paths.split(',')):
         require(os.path.exists(path), f'{path} does not exist; --decontaminate needs the files of '
                                       'benchmarks')
-        errors = []
-        entries = [*records.read(path, lambda *error: errors.append(error))]
-        for place, error in errors[:1]:
-            raise Mistake(f"{place} can't be read ({error}); it must be the file of a benchmark")
-        grams = [ngrams(words_of(form), NGRAM) for _, record in entries
-                 for text in strings_in(record) for form in variants(text, normalise)]
-        grams = np.concatenate([known[:0], *grams])
-        require(len(grams), f'{path} has no text of {NGRAM} words, so it could find nothing')
-        known = np.union1d(known, grams)
+        lengths = []
+        for line, text, record, why in read(path, ()):
+            require(text or record,
+                    f"{path}:{line} can't be read ({why}); it must be the file of a benchmark")
+            grams = [grams_of(form) for part in strings_in(record or text)
+                     for form in forms_of(part, normalise)]
+            known += grams
+            lengths.append(sum(map(len, grams)))
+        require(any(lengths), f'{path} has no text of {NGRAM} words, so it could find nothing')
+        if 0 in lengths:
+            print(f"note: {lengths.count(0):,} of {len(lengths):,} problems in {path} have fewer "
+                  f"than {NGRAM} words and can't be found")
+    known = np.unique(np.concatenate(known))
 
     def check_benchmarks(document, notes):
-        for text in document['texts']:
-            # in order: the search stays in one corner of the memory
-            grams = np.sort(ngrams(words_of(text), NGRAM))
-            places = np.searchsorted(known, grams).clip(max=len(known) - 1)
-            if (known[places] == grams).any():
-                return 'in a benchmark'
+        # in order: the search stays in one corner of the memory
+        grams = np.sort(grams_of(document['text']))
+        places = np.searchsorted(known, grams).clip(max=len(known) - 1)
+        if (known[places] == grams).any():
+            return 'in a benchmark'
 
     return check_benchmarks
 
@@ -242,22 +266,17 @@ def strings_in(value):
             yield from strings_in(inner)
 
 
-def variants(text, normalise):
+def forms_of(text, normalise):
     """Return the forms that a problem may have in a document: as it was published, or as cleaning
-    leaves it. Within LaTeX, every text loses its commands."""
-    return {text, normalise(text, 'chat'), normalise(text, 'prose'),
-            normalise(r'\emph{} ' + text, 'prose')}
+    leaves it, also of a page or a paper."""
+    # a paper with commands also loses the signs of its formulas
+    forms = text, markup.strip_html(text), markup.strip_latex(r'\emph{} ' + text)
+    return {text, *(normalise(form, 'prose') for form in forms)}
 
 
 # --- simhash --------------------------------------------------------------------------------------
 # SimHash (Charikar 2002): each n-gram of a text has a hash, and each bit of the number is what most
-# of these hashes have there, so near-copies differ in few bits. Three hashes of four bits:
-#
-#     0110
-#     1100
-#     0101
-#     0100        2 of 3 have 0, all have 1, 2 have 0, 2 have 0
-#
+# of these hashes have there, so near-copies differ in few bits: 0110, 1100 and 0101 make 0100.
 # It needs 8 bytes a document, next to 256 for MinHash, and finds what differs in a few words of a
 # long text. Of copies in which 1 word in 100 is another one, it finds one in ten.
 def simhash(shingles):

@@ -1,16 +1,31 @@
 """
 Report whether a tokenizer fits some texts, next to tokenizers that exist.
 
+    python -m extras.fit --input=FOLDER                 # is a new one better than GPT-2's?
+    python -m extras.fit --input=FOLDER --load=tokenizer.json       # does this one fit?
+    python -m extras.fit --input=FOLDER --pattern=cl100k --out=tokenizer.json   # llama.cpp has it
+
     print(report(tokenizer, documents, others('gpt2,my/tokenizer.json')))
     gpt2('folder/with/its/files').encode_ordinary('ROMEO:')         # [33676, 4720, 25]
 
 A tokenizer is any object with encode(text), encode_batch(texts), vocab_size and all_bytes (id ->
 bytes). The vocabularies of GPT-2 and GPT-4 (cl100k_base) are read as tiktoken reads them.
 """
-import collections, glob, os, re, types
+import collections, glob, os, re, sys, types
+from typing import Literal
 import tiktoken.load
-from configurator import Mistake
-from tokenizer import Tokenizer
+import clean        # it runs nothing: its job is under __main__
+from configurator import Mistake, configure, require
+from tokenizer import SPECIAL_TOKENS, Tokenizer
+
+# --- settings -------------------------------------------------------------------------------------
+input = ''                      # stdlib, or a file, folder or glob of text
+load = ''                       # a tokenizer.json to measure; '' = a new one is trained
+vocab_size = 32_768             # bytes, merges and special tokens of a new one
+pattern: Literal['ours', 'gpt2', 'cl100k'] = 'ours'     # how a new one cuts text into chunks
+out = ''                        # write a new one of all the text, and measure nothing
+against = 'gpt2,cl100k_base'    # compare with these, with tokenizer.json files, or with none
+gpt2_dir = ''                   # folder with GPT-2's vocab.bpe and encoder.json, if offline
 
 # Other split patterns to train with. llama.cpp has them as well (export.py).
 PATTERNS = {
@@ -18,10 +33,23 @@ PATTERNS = {
     'cl100k': r"'(?:[sS]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD])|[^\r\n\p{L}\p{N}]?\p{L}+"
               r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"}
 # The fields of a record that name its group.
-LABELS = 'source', 'pile_set_name', 'domain', 'language', 'lang', 'repo_name', 'max_stars_repo_name'
+LABELS = 'source', 'domain', 'language', 'lang', 'repo_name'
 
 
 # --- the texts ------------------------------------------------------------------------------------
+def read_documents(source):
+    """Yield {'text', 'path', 'record'} for each document, as clean.py reads them."""
+    left_out = []
+    for path in clean.find_files(source)[0]:
+        for line, text, record, why in clean.read(path):
+            if why:
+                left_out.append(f'{path}:{line}: {why}')
+            else:
+                yield {'text': text, 'path': f'{path}:{line}' if line else path, 'record': record}
+    if left_out:
+        print(f'note: {len(left_out):,} left out, such as {left_out[0]}', file=sys.stderr)
+
+
 def held_out(documents):
     """Return nine tenths to train on and a tenth to measure: every tenth document, or the end of
     each document if there are fewer than 20."""
@@ -34,35 +62,31 @@ def held_out(documents):
 
 def labels_of(documents):
     """Return for each document the kind and the folder of its file, and the labels of its record. A
-    record of CodeParrot says which file it was: then the kind is that one's."""
+    record that says which file it was (CodeParrot's, clean.py's) has that one's kind."""
     folders = [os.path.dirname(d['path']) or '.' for d in documents]        # of a.jsonl.gz:3, too
     top = os.path.commonpath(folders)
     rows = []
-    for doc, folder in zip(documents, folders):
-        record = doc.get('record')
-        record = record if isinstance(record, dict) else {}
-        if isinstance(record.get('meta'), dict):                # as the Pile has it
-            record = {**record['meta'], **record}
-        texts = {name: value for name, value in record.items() if isinstance(value, str)}
-        path = texts.get('path') or texts.get('max_stars_repo_path') or doc['path']
-        path = path.replace('.gz', '')
-        rows.append({'kind': os.path.splitext(path)[1].split(':')[0],
+    for document, folder in zip(documents, folders):
+        record = document.get('record', {})
+        path = record.get('path') or document['path']
+        rows.append({'kind': os.path.splitext(path.replace('.gz', ''))[1].split(':')[0],
                      'folder': os.path.relpath(folder, top).split(os.sep)[0],
-                     **{name: texts[name] for name in LABELS if name in texts}})
+                     **{name: record[name] for name in LABELS
+                        if isinstance(record.get(name), str)}})
     return rows
 
 
 # --- the report -----------------------------------------------------------------------------------
 def report(tokenizer, documents, others):
     """Return a text to print. documents: [{'text', 'path', perhaps 'record'}]. others: {name:
-    tokenizer or None} to compare with."""
+    tokenizer} to compare with."""
     documents = [d for d in documents if d['text']]
     if not documents:
         raise Mistake('there is no text to report on')
     texts = [d['text'] for d in documents]
     n_bytes = [len(text.encode('utf-8', 'replace')) for text in texts]
     tokenizers = {'this': tokenizer} | {
-        name.removesuffix('/tokenizer.json'): t for name, t in others.items() if t}
+        name.removesuffix('/tokenizer.json'): t for name, t in others.items()}
     counts = {name: [len(ids) for ids in t.encode_batch(texts)] for name, t in tokenizers.items()}
     totals = {name: sum(n) for name, n in counts.items()}
     pieces = lambda t, text: [shown(t.all_bytes[i]) for i in t.encode(text)]
@@ -132,7 +156,7 @@ def verdict(totals):
     """Say in one sentence whether an existing tokenizer fits these texts. totals: {name: tokens}"""
     question = 'Does an existing tokenizer fit your text? '
     if len(totals) == 1:
-        return (question + 'To know, type: python tokenizer.py --report=PATH '
+        return (question + 'To know, type: python -m extras.fit --input=PATH '
                 '--against=gpt2,tokenizer.json')
     best = min(list(totals)[1:], key=totals.get)
     saved = 1 - totals['this'] / totals[best]
@@ -180,21 +204,47 @@ def vocabulary(encoding):
 
 
 def others(names, folder=''):
-    """Return {name: tokenizer, or None if it is not at hand} of names with commas between them:
-    gpt2, cl100k_base, the path of a tokenizer.json, or none."""
-    return {name: Tokenizer.load(name) if name.endswith('.json') else at_hand(name, folder)
-            for name in names.split(',') if name != 'none'}
+    """Return {name: an object with encode, encode_batch, vocab_size and all_bytes} of names with
+    commas between them: gpt2, cl100k_base, the path of a tokenizer.json, or none. What can't be
+    fetched is left out, with a note. folder: for GPT-2."""
+    found = {}
+    for name in filter(lambda name: name != 'none', names.split(',')):
+        require(name in ('gpt2', 'cl100k_base') or name.endswith('.json'),
+                f'--against={name} must be gpt2, cl100k_base, a tokenizer.json or none')
+        try:
+            e = (Tokenizer.load(name) if name.endswith('.json') else
+                 gpt2(folder) if name == 'gpt2' else fetched(name))
+        except ConnectionError as error:
+            print(f'note: {error}\n')
+            continue
+        found[name] = e if name.endswith('.json') else (
+            types.SimpleNamespace(encode=e.encode_ordinary, encode_batch=e.encode_ordinary_batch,
+                                  vocab_size=e.n_vocab, all_bytes=vocabulary(e)))
+    return found
 
 
-def at_hand(name, folder=None):
-    """Return an object with encode, encode_batch, vocab_size and all_bytes for a known vocabulary,
-    or None, with a note, if it can't be fetched. folder: for GPT-2."""
-    if name not in ('gpt2', 'cl100k_base'):
-        raise Mistake(f'--against={name} must be gpt2, cl100k_base, a tokenizer.json or none')
+def tokenizer_of_gpt2(folder=None, special_tokens=SPECIAL_TOKENS[:48]):
+    """Return GPT-2's 50,257 tokens, then 47 special ones of ours: 50,304 = 786 x 64. folder has
+    vocab.bpe and encoder.json. Without it, tiktoken looks into its cache, or downloads them."""
+    return Tokenizer('bpe', vocabulary(gpt2(folder)), special_tokens, PATTERN)
+
+
+if __name__ == '__main__':
+    configure(globals(), {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e9)})
+    require(input and not (load and out), 'give --input=PATH, and --out only to train')
+    split = PATTERNS.get(pattern)
     try:
-        e = gpt2(folder) if name == 'gpt2' else fetched(name)
-    except ConnectionError as error:
-        print(f'note: {error}\n')
-        return None
-    return types.SimpleNamespace(encode=e.encode_ordinary, encode_batch=e.encode_ordinary_batch,
-                                 vocab_size=e.n_vocab, all_bytes=vocabulary(e))
+        documents = list(read_documents(input))
+        if out:
+            tokenizer = Tokenizer.train((d['text'] for d in documents), vocab_size, pattern=split)
+            tokenizer.save(out)
+            sys.exit(print(f'{out}: {tokenizer.vocab_size:,} tokens, {tokenizer.hash}'))
+        if load:
+            tokenizer = Tokenizer.load(load)
+        else:
+            train, documents = held_out(documents)
+            tokenizer = Tokenizer.train((d['text'] for d in train), vocab_size, pattern=split)
+            print(f'this: trained on nine tenths of {input}; the other tenth is measured')
+        print(report(tokenizer, documents, others(against, gpt2_dir)))
+    except ValueError as error:
+        raise Mistake(error) from None

@@ -2,8 +2,9 @@
 Several sources, each of which is read as often as its weight says. And replay: fine-tuning also
 reads some of the base model's data, so that less of it is forgotten.
 
-    python prepare.py config/mix.py                 # sources = {'web': ('web/*.jsonl', 50), ...}
-    python prepare.py config/mix.py --temperature=2 # without weights: more equal parts
+    python clean.py config/mix.py --out_dir=data/mix_clean    # sources = {'web': ('PATH', 50), ...}
+    python prepare.py --source=data/mix_clean --out_dir=data/mix
+    python prepare.py --source=data/mix_clean --temperature=2   # without weights: more equal parts
     python train.py --data_dir=data/mix
 
     python sft.py --base_dir=data/quickstart                # base_bpb in the log
@@ -28,28 +29,35 @@ import numpy as np
 from configurator import Mistake, require
 
 
-# --- prepare.py: from weights to passes -----------------------------------------------------------
-def check(config, typed):
-    """Refuse sources and settings that don't fit together."""
-    sources = config['sources']
-    if sources is not None:
-        require('source' not in typed, f'source={config["source"]} beside sources={[*sources]}: '
-                'leave one of them out')
-        require(sources, f'{sources=} must name a source')
-    for name, value in (sources or {}).items():
-        is_pair = isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str)
-        require(isinstance(name, str) and re.fullmatch(r'[\w.-]+', name) and is_pair and (
-            value[1] is None or type(value[1]) in (int, float) and 0 < value[1] < math.inf),
+# --- clean.py: several sources --------------------------------------------------------------------
+def sources_of(sources):
+    """Return {'web': {'path', 'weight'}} for {'web': ('PATH', 50)}. The weight of a plain 'PATH' is
+    1, and None leaves it to prepare.py."""
+    result = {}
+    for name, value in sources.items():
+        path, weight = (value, 1) if isinstance(value, str) else value
+        require(isinstance(name, str) and re.fullmatch(r'[\w.-]+', name) and (
+            weight is None or type(weight) in (int, float) and 0 < weight < math.inf),
             f"sources[{name!r}]={value!r} must look like 'name': ('path', weight), with a name for "
             'a file (letters, digits, _ . -) and a positive weight or None')
-    weights = [weight for _, weight in (sources or {}).values()]
-    require(len({weight is None for weight in weights}) <= 1,
-            f'{sources=} must give a weight to all sources, or to none')
-    mixing = config['temperature'] != 1, any(weights)
-    require(sum(mixing) < 2, '--temperature is for sources without weights')
-    require(not any(mixing) or config['kind'] == 'text' and config['write'] == 'bins',
-            'weights and --temperature need --kind=text and --write=bins')
-    require(not mixing[0] or len(sources or {}) > 1, '--temperature needs several sources')
+        result[name] = {'path': path, 'weight': weight}
+    require(len({source['weight'] is None for source in result.values()}) == 1,
+            f'{sources=} must name a source, and give a weight to all sources or to none')
+    return result
+
+
+# --- prepare.py: from weights to passes -----------------------------------------------------------
+def check(sources, weights, temperature, write):
+    """Refuse weights and settings that don't fit together. sources: {name: {'weight', ...}}, of
+    clean.py; weights: {name: weight} in place of these, or None."""
+    require(len(sources) > 1, 'weights and --temperature need several sources; name them in a '
+            "config file of clean.py: sources = {'web': ('PATH', 50), ...}")
+    require(not weights or sources.keys() == weights.keys() and all(
+        type(weight) in (int, float) and 0 < weight < math.inf for weight in weights.values()),
+        f'{weights=} must give a positive number to each of {", ".join(sources)}')
+    given = weights or [*filter(None, (source.get('weight') for source in sources.values()))]
+    require(temperature == 1 or not given, '--temperature is for sources without weights')
+    require(write == 'bins', 'weights and --temperature need --write=bins')
 
 
 def passes_of(n_tokens, weights):
@@ -58,20 +66,20 @@ def passes_of(n_tokens, weights):
     return {name: round(weights[name] * epoch / n, 6) for name, n in n_tokens.items()}
 
 
-def add_passes(about, sources, temperature, sizes):
+def add_passes(sources, weights, temperature, sizes):
     """Add the weight of each source, and the passes that follow from it, to what is known of it.
-    sources: {name: (path, weight or None)}. Without weights, a temperature of 2 makes weights of
-    the roots of sizes. sizes: what each bin holds, {'val_web': {'tokens': 900, ...}, ...}."""
-    for name in about:
+    weights: {name: weight} or None; without any, a temperature of 2 makes weights of the roots of
+    sizes. sizes: what each bin holds, {'val_web': {'tokens': 900, ...}, ...}."""
+    n_tokens = {name: source['tokens'] for name, source in sources.items()}
+    weights = {name: (weights or {}).get(name) or source.get('weight')
+               or source['tokens'] ** (1 / temperature) for name, source in sources.items()}
+    for name, passes in passes_of(n_tokens, weights).items():
         if sizes[f'val_{name}']['tokens'] <= 256:
             print(f'{name} is too short to be measured: val_{name}.bin has fewer than 257 tokens')
-    n_tokens = {name: values['tokens'] for name, values in about.items()}
-    weights = {name: sources[name][1] or n ** (1 / temperature) for name, n in n_tokens.items()}
-    for name, passes in passes_of(n_tokens, weights).items():
-        about[name] |= {'weight': weights[name], 'passes': passes}
+        sources[name] |= {'weight': weights[name], 'passes': passes}
         if passes > 4:
-            about[name]['note'] = 'more than 4 passes add little'
-    if len({round(values['passes'], 3) for values in about.values()}) > 1:
+            sources[name]['note'] = 'more than 4 passes add little'
+    if len({round(source['passes'], 3) for source in sources.values()}) > 1:
         print('train.bin alone is unweighted; train.py reads each source as often as meta.json '
               'says')
 

@@ -123,7 +123,7 @@ class Objective:
         needs = {'clm': '<|endoftext|>', 'mlm': '<|mask|>', 'span': '<|span_0|>'}[name]
         if needs not in self.special:
             raise Mistake(f'objective={name}, {document_mask=}: the tokenizer of the data has no '
-                          f'special token {needs}; prepare documents, or with --tokenizer=bpe')
+                          f'special token {needs}; prepare the text with --tokenizer=bpe')
 
     def apply(self, x, y, rows, step=None):
         """Return the arguments of model.forward for a text x and its next tokens y, int64 (B,

@@ -141,9 +141,7 @@ def show(config):
     meta = {'tokens': {'train': 0}, 'vocab_size': 0}
     if path.exists():
         meta = json.loads(path.read_bytes())
-        if 'dtype' not in meta:
-            raise Mistake(f'{path.parent} has {meta["config"]["kind"]} data, for sft.py or dpo.py; '
-                          'train.py needs tokens: prepare.py --kind=text')
+        require('dtype' in meta, f'{path.parent} has no tokens; prepare.py makes them')
     model = planned_model(config, meta)
     width = 4 if config['dtype'] == 'float32' else 2
     if width == 4 and price:

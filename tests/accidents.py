@@ -19,6 +19,7 @@ compile = torch:compile
 shard = extras.sharding:shard
 hidden states = model:GPT.backbone
 clean a shard = pathlib:Path.rename
+build a tokenizer = tokenizer:Tokenizer.save
 delete a folder = shutil:rmtree
 take a token = tokenizer:Tokenizer.decode_bytes
 throw dice = random:Random

@@ -99,7 +99,7 @@ def torchrun(n, script, *arguments, agent=(), before='', env=None, timeout=150):
 # that a script which was copied alone imports what is beside it.
 FORGET = '''
 import sys
-for name in 'model', 'tokenizer', 'configurator', 'extras':
+for name in 'model', 'tokenizer', 'configurator', 'clean', 'extras':
     sys.modules.pop(name, None)
 '''
 
@@ -364,8 +364,10 @@ def python_files(tmp_path_factory):
 @pytest.fixture(scope='session')
 def data_dir(python_files, tmp_path_factory):
     """That folder, prepared: a vocabulary of 512."""
-    flags = [f'--source={python_files}', '--vocab_size=512']
-    make = lambda out: ok(run('prepare.py', *flags, f'--out_dir={out}'))
+    def make(out):
+        text = out.with_name('data_text')
+        ok(run('clean.py', f'--source={python_files}', f'--out_dir={text}'))
+        ok(run('prepare.py', f'--source={text}', f'--out_dir={out}', '--vocab_size=512'))
     return once(tmp_path_factory, 'data', make)
 
 

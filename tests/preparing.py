@@ -1,4 +1,5 @@
-"""What the tests of prepare.py share: small texts, its command, and what it leaves."""
+"""What the tests of clean.py and prepare.py share: small texts, their commands, and what they leave."""
+import gzip
 import json
 import random
 
@@ -36,6 +37,22 @@ def write(folder, texts, name='{:03}.txt'):
     return folder
 
 
+def clean(out, source, *flags):
+    """Run clean.py; returns what it prints."""
+    return ok(run('clean.py', f'--source={source}', f'--out_dir={out}', '--overwrite=True', *flags))
+
+
+def lines(out):
+    """The lines of its shards, in order."""
+    return [json.loads(line) for path in sorted((out / 'shards').iterdir())
+            for line in gzip.decompress(path.read_bytes()).splitlines()]
+
+
+def kept(out):
+    """Their texts, sorted."""
+    return sorted(line['text'] for line in lines(out))
+
+
 def prepare(out, source, *flags):
     """Run prepare.py, with bytes as tokens unless a flag says otherwise; returns what it prints."""
     return ok(run('prepare.py', f'--source={source}', f'--out_dir={out}', '--tokenizer=byte',
@@ -58,11 +75,6 @@ def documents(out):
         assert ends[-1] == len(ids) - 1             # every document ends, the last one too
         texts[side] = [tok.decode(part[:-1]) for part in np.split(ids, ends + 1)[:-1]]
     return texts
-
-
-def kept(out):
-    """All documents of both bins, sorted."""
-    return sorted(sum(documents(out).values(), []))
 
 
 def records(out):

@@ -276,7 +276,7 @@ def test_when_a_process_is_killed_the_others_do_not_wait(trainer, tmp_path):
 # Flags => the words that name what is wrong, and what to do.
 SETTINGS = {'sft': '''--device=tpu => device='tpu' & cuda
 --device=cuda => device='cuda' & --device=auto
---data_dir=nowhere => nowhere/train.jsonl & run: python prepare.py --kind=sft --out_dir=nowhere
+--data_dir=nowhere => nowhere/train.jsonl & run: python chats.py --out_dir=nowhere
 --block_size=1 => fits into 1 tokens
 --block_size=97 => extras.longer_context
 --replay=2 => --base_dir
@@ -284,7 +284,7 @@ SETTINGS = {'sft': '''--device=tpu => device='tpu' & cuda
 --dropout=1 => dropout
 --init_from=gone => gone & python train.py
 --init_from=resume => last.pt''', 'dpo': '''--device=cuda => device='cuda' & --device=auto
---data_dir=nowhere => nowhere/train.jsonl & --kind=preference
+--data_dir=nowhere => nowhere/train.jsonl & chats.py --kind=preference --source=FILE --out_dir=nowhere
 --beta=1e-300 => beta=1e-300
 --gamma=2 => --gamma & simpo
 --loss_type=orpo --nll_weight=1 => --nll_weight

@@ -4,13 +4,18 @@ import shutil
 import subprocess
 import sys
 
+import pytest
 from conftest import FORGET, PAID, ROOT, TINY, each_is_a_mistake, make_conversations, make_pairs
 from conftest import ok, run, write
 
 # Each script in turn, from your text, chats, pairs and rewards to a chart.
 PIPELINE = f'''
 tokenizer.py --input=mine.py --vocab_size=330 --out=own.json
-prepare.py --source=text --out_dir=data --tokenizer=bpe --vocab_size=400 --min_words=0
+clean.py --source=text --out_dir=clean --min_words=0 --pii=False
+prepare.py --source=clean --out_dir=data --vocab_size=400
+prepare.py --source=text --out_dir=own --tokenizer=own.json
+chats.py --source=talks/train.jsonl --out_dir=chats --pii=False
+chats.py --source=liked/train.jsonl --out_dir=pairs --pii=False
 train.py --data_dir=data --out_dir=base {" ".join(TINY)} --block_size=128 --micro_batch_size=4
 train.py --out_dir=base --init_from=resume --max_steps=14
 sft.py --init_from=base --data_dir=chats --out_dir=sft STEPS
@@ -22,20 +27,33 @@ sample.py --ckpt=rl --chat=True --prompt=7 --max_new_tokens=4 --device=cpu
 eval.py --ckpt=base --data_dir=data --loss_tokens=500 --device=cpu
 plot.py --runs=base,sft,dpo,rl
 '''.replace('STEPS', '--max_steps=2 --batch_size=4 --warmup_steps=0 --device=cpu')
-BESIDE = {'tokenizer.py': ['configurator.py'], 'plot.py': ['configurator.py'],
-          'prepare.py': ['tokenizer.py', 'configurator.py']}
+# What each needs beside it. tokenizer.py and model.py need nothing; the command of the first one
+# has settings.
+BESIDE = {**dict.fromkeys(['tokenizer.py', 'clean.py', 'chats.py', 'plot.py'], ['configurator.py']),
+          'prepare.py': ['tokenizer.py', 'configurator.py'], 'model.py': []}
+TRAINERS = 'model.py', 'tokenizer.py', 'configurator.py'
 # A flag whose file is not there => the name of the file.
 DOORS = '''
+clean.py --source=text --out_dir=no => personal
+clean.py --source=text --out_dir=no --pii=False --min_words=0 --decontaminate=mine.py => filters
+clean.py --source=text --out_dir=no --pii=False --min_words=0 --languages=en => filters
+clean.py --source=text --out_dir=no --pii=False --min_words=0 --dedup=simhash => filters
+clean.py --source=t.csv --out_dir=no --pii=False --min_words=0 => formats
+clean.py mix.py --out_dir=no --pii=False => mixture
+clean.py --source=shakespeare --out_dir=no --pii=False => hub
+prepare.py --source=shakespeare --out_dir=no => hub
+prepare.py --source=text --out_dir=no --tokenizer=gpt2 => fit
+prepare.py --source=text --out_dir=no --temperature=2 => mixture
+chats.py --source=talks/train.jsonl --out_dir=no => personal
+chats.py --source=talks/train.jsonl --out_dir=no --pii=False --prefer=passed => judged_answers
+chats.py --source=t.csv --out_dir=no --pii=False => formats
+chats.py --out_dir=no => problems
 train.py --data_dir=data --out_dir=no --objective=mlm => objectives
 train.py --data_dir=data --out_dir=no --document_mask=True => objectives
 train.py --data_dir=data --out_dir=no --streaming=text/*.jsonl => records
 train.py --data_dir=data --out_dir=no --optimizer=muon => muon
 train.py --data_dir=data --out_dir=no --shard=fsdp => sharding
 train.py --data_dir=data --plan=8xH100 => planner
-prepare.py --source=shakespeare --out_dir=no => hub
-prepare.py --kind=sft --out_dir=no => chats
-prepare.py --source=text --out_dir=no --decontaminate=x => filters
-prepare.py --source=text --out_dir=no --min_words=0 --write=text => records
 sample.py --ckpt=base --serve=0 => server
 sample.py --ckpt=base --export=hf => export
 sft.py --init_from=base --data_dir=chats --out_dir=no --lora=2 => lora
@@ -52,24 +70,48 @@ def copied(folder, *files):
     return folder
 
 
-def test_each_script_works_with_its_few_files_and_a_missing_door_is_named(tmp_path):
+@pytest.fixture
+def typed(tmp_path):
+    """typed(script, *flags) runs a script that was copied with its few files, beside your data."""
     write(tmp_path / 'text/a.jsonl', [{'text': f'{i} times {i} is {i * i}, and that is a sum.'}
                                       for i in range(300)])
-    make_conversations(tmp_path / 'chats')
-    make_pairs(tmp_path / 'pairs')
+    make_conversations(tmp_path / 'talks')
+    make_pairs(tmp_path / 'liked')
     (tmp_path / 'mine.py').write_text(PAID, encoding='utf-8')
+    (tmp_path / 't.csv').write_text('text\nabc\n', encoding='utf-8')
+    (tmp_path / 'mix.py').write_text("sources = {'a': 'text', 'b': 'mine.py'}", encoding='utf-8')
 
     def typed(script, *flags):
-        folder = tmp_path / script.removesuffix('.py')
+        folder = tmp_path / f'of_{script[:-3]}'
         if not folder.exists():
-            copied(folder, script, *BESIDE.get(script, ['model.py', *BESIDE['prepare.py']]))
+            copied(folder, *{script, *BESIDE.get(script, TRAINERS)})
         return run(folder / script, *flags, cwd=tmp_path, before=FORGET)
+    return typed
 
+
+def test_each_script_works_with_its_few_files_and_a_missing_door_is_named(typed, tmp_path):
     for line in PIPELINE.split('\n')[1:-1]:
         ok(typed(*line.split()))
+    assert 'it learned four texts' in ok(typed('model.py'))
     assert (tmp_path / 'base/eval.json').exists() and (tmp_path / 'dashboard.png').exists()
     each_is_a_mistake(DOORS.replace('=> ', '=> copy extras, too & '), typed)
     assert not [*tmp_path.glob('no/*.json')]            # nothing that looks like a run or data
+
+
+def test_without_extras_the_chain_of_defaults_works(tmp_path):
+    """In one folder that has the scripts, but no extras/. Only the flags that make it small, and
+    --pii=False, are typed."""
+    here = copied(tmp_path / 'here', *(path.name for path in ROOT.glob('*.py')))
+    small = '--max_steps=2 --batch_size=2 --n_layer=1 --n_head=2 --n_embd=32 --warmup_steps=0'
+    for line in f'''clean.py --source=../here --pii=False
+prepare.py --vocab_size=400
+train.py {small} --eval_tokens=64 --device=cpu
+sample.py --max_new_tokens=4 --device=cpu
+eval.py --loss_tokens=64 --device=cpu
+plot.py'''.split('\n'):
+        script, *flags = line.split()
+        ok(run(here / script, *flags, cwd=here, before=FORGET))
+    assert (here / 'dashboard.png').exists()
 
 
 USE = """
@@ -87,7 +129,7 @@ assert sandbox.run_code('def f(): return 1', 'assert f() == 1').outcome == 'pass
 
 def test_the_python_of_the_page_works_on_copied_files(tmp_path):
     """The Python of docs/use.md, and more."""
-    here = copied(tmp_path / 'empty', 'model.py', *BESIDE['prepare.py'], 'prepare.py',
+    here = copied(tmp_path / 'empty', *TRAINERS, 'clean.py',
                   *(f'extras/{name}.py' for name in ('sandbox', 'trial', 'crossing')))
     (here / 'corpus.txt').write_text('def f(x):\n    return x\n' * 40, encoding='utf-8')
     page = (ROOT / 'docs/use.md').read_text(encoding='utf-8')

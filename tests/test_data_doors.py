@@ -1,179 +1,223 @@
-"""The doors of prepare.py: conversations, pairs, judged answers, mixtures and filters, and what
-each must and must not drop."""
+"""The doors of clean.py: files of other forms, downloads' neighbors, models of text, lists and
+benchmarks, samples to look at; and what each must and must not drop."""
+import bz2
 import collections
+import csv
+import gzip
+import io
 import json
+import lzma
 import math
 import random
+import subprocess
+import sys
 
-import numpy as np
 import pytest
-from conftest import ROOT, mistake, ok, read_rows, refused, run, shared
-from preparing import PROSE, RAW, as_text, dropped, kept, line_of, prepare, prose, read
-from preparing import records, report, write, write_records
+from conftest import ROOT, mistake, ok, read_json, refused, run
+from preparing import PROSE, prose, write, write_records
 
-from extras import text_quality
-
-
-# --- conversations and pairs ----------------------------------------------------------------------
-def prepared(tmp_path, kind, rows, *flags):
-    prepare(tmp_path / 'out', write_records(tmp_path / 'x.jsonl', rows), f'--kind={kind}', *flags)
-    return tmp_path / 'out'
+import clean
+from extras import filters, formats, text_quality
 
 
-@pytest.mark.parametrize('name, n', [
-    ('code_alpaca_2k.json', 2017 - 2), ('vicuna_dummy_conversation.json', 500)])
-def test_every_record_of_real_files_arrives(name, n, tmp_path):
-    prepare(tmp_path, shared(name), '--kind=sft', '--dedup=none')
-    assert len(records(tmp_path)) == n
+def cleaned(out, source, *flags):
+    """Run clean.py; return the lines of its shards, in order."""
+    ok(run('clean.py', f'--source={source}', f'--out_dir={out}', '--dedup=none', '--pii=False',
+           '--overwrite=True', '--num_workers=1', *flags))
+    shards = map(gzip.open, sorted((out / 'shards').iterdir()))
+    return [json.loads(line) for f in shards for line in f]
 
 
-def test_conversations_with_one_beginning_stay_together_and_a_system_message_is_none(tmp_path):
-    rows = [line_of('system: s | ' * (i // 30) + f'user: q{i % 30} | assistant: a{i}')
-            for i in range(90)]         # none, one or two of them
-    out = prepared(tmp_path, 'sft', rows, '--dedup=exact')
-    train, val = ({row['messages'][-2]['content'] for row in read_rows(out / f'{side}.jsonl')}
-                  for side in ('train', 'val'))
-    assert len(records(out)) == 90 and len(train | val) == 30
-    assert train and val and not train & val
+def kept(out, source, *flags):
+    return sorted(row['text'] for row in cleaned(out, source, *flags))
 
 
-# a conversation, and what speaks against it
-REASONS = r"""
-user: a | assistant: b | user: c | assistant: d
-user: a | assistant: b | assistant: c -> roles do not alternate
-tool: a | user: b | assistant: c -> roles do not alternate
-user: a | assistant: calls | tool: x | tool: y | assistant: b
-user: a | assistant:  \n -> empty answer
-user: \n | assistant: b -> empty message
-user: a | assistant: It is\n```python\nx = = 1\n```\nDone. -> code does not parse
-user: a | assistant: ```python\nx = 1\n```\n```python\nx = = 1\n``` -> code does not parse
-user: ```python\nx = = 1\n``` | assistant: b
-user: a | assistant: ```python\n>>> 1 +\n1\n```
-user: a | assistant: ```js\nx = = 1\n```
-user: a | assistant: 1. Run:\n\n   ```python\n   if x:\n       y\n   ```\n2. Done."""
-SCORES = [({'score': '4.5'}, None), ({'score': None}, None), ({'rating': 3.9}, 'low score'),
-          ({'score': 'good'}, 'low score'), ({'score': 10 ** 400}, 'low score')]
+def dropped(out):
+    """{reason: documents} of all stages"""
+    stages = read_json(out / 'report.json')['stages']
+    return {reason: n for stage in stages for reason, n in stage['dropped'].items()}
 
 
-def test_conversations_are_dropped_for_their_reasons(tmp_path):
-    table = [(line_of(talk), {}, reason) for talk, _, reason in
-             (line.partition(' -> ') for line in REASONS.strip().split('\n'))]
-    table += [(line_of(f'user: {score} | assistant: b'), score, reason) for score, reason in SCORES]
-    out = prepared(tmp_path, 'sft', [{**row, **score} for row, score, _ in table], '--dedup=none',
-                   '--min_score=4')
-    assert as_text(records(out)) == as_text(row for row, _, reason in table if not reason)
-    assert dropped(out) == collections.Counter(reason for *_, reason in table if reason)
+# --- files of other forms -------------------------------------------------------------------------
+ROWS = [{'text': f'row {i}: ' + 'ä漢\n"x", y; ' * (i % 4), 'id': f'{i}'} for i in range(900)]
+LINES = ''.join(json.dumps(row) + '\n' for row in ROWS).encode()
 
 
-def test_pairs_and_thumbs_go_through_as_they_are_but_for_what_the_limits_and_copies_drop(tmp_path):
-    rows = [line_of(f'user: q{i} | chosen: yes | rejected: no | margin: {i / 10} | '
-                    f'agreement: {1 - i / 50}') for i in range(20)]
-    # each field and the label count, and where one ends and the next begins
-    fine = [line_of(words) for words in (
-        'user: q | completion: q | label: false', 'user: q | completion: q | label: true',
-        'user: q | chosen: 2 | rejected: 22', 'user: q | chosen: 22 | rejected: 2')]
-    bad = [line_of(words) for words in (
-        'user: same | chosen: x | rejected:  x', 'user: q | completion:   | label: true',
-        'user: q | chosen: x | rejected: ', 'user:  q | chosen: 2 | rejected: 2 2',
-        'user:   | chosen: x | rejected: y', 'user:   | completion: x | label: true')]
-    out = prepared(tmp_path, 'preference', rows + fine + bad, '--min_margin=0.5',
-                   '--min_agreement=0.7')
-    assert dropped(out) == {'small margin': 5, 'little agreement': 4, 'equal answers': 1,
-                            'empty answer': 2, 'empty message': 2, 'exact duplicate': 1}
-    assert as_text(records(out)) == as_text(rows[5:16] + fine)
+def table(delimiter, encoding):
+    f = io.StringIO(newline='')
+    writer = csv.DictWriter(f, ['text', 'id'], delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(ROWS)
+    return f.getvalue().encode(encoding)
 
 
-# --- answers that eval.py has judged --------------------------------------------------------------
-def sampled(task_id, outcomes):
-    """What eval.py writes of answers, 'a passed!, b wrong': ! is good taste."""
-    answers = [answer.split() for answer in outcomes.split(', ')]
-    return [{'task': 'problems', 'task_id': task_id, 'completion': text,
-             'prompt': f'do {task_id}', 'outcome': outcome.strip('!'),
-             'preferred': '!' in outcome} for text, outcome in answers]
+def arrived(path, data=None):
+    """The records of a file, which is written first if there are data, and the reasons of what is
+    left out."""
+    if data is not None:
+        path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    found = [*clean.read(str(path))]
+    return [record for *_, record, why in found if not why], [why for *_, why in found if why]
 
 
-@pytest.mark.parametrize('prefer, pairs, answers', [
-    ('passed', 'ac bd af 0x 1x 2x 3x', 'abgyz0123'), ('taste', 'ab yz', 'ay'),
-    ('both', 'ac bd af ab yz 0x 1x 2x 3x', 'abgyz0123')])
-def test_of_judged_answers_passed_and_tasteful_ones_are_taught_at_most_four_of_a_problem(
-        tmp_path, prefer, pairs, answers):
-    samples = sampled(1, 'a passed!, c wrong, b passed, d timeout')
-    samples += sampled(2, 'g passed') + sampled(3, 'h wrong')
-    samples += sampled(4, ', '.join(['x wrong', *(f'{i} passed' for i in range(9))]))
-    samples += sampled(5, 'y passed!, z passed')
-    samples += sampled(1, 'a passed!, e infrastructure, f exception!, i ungraded')
-    # damaged; and so large that a file of texts would be cut in pieces
-    samples += [{**samples[0], 'completion': None}, {'prompt': ' ' * 17_000_000}]
-    out = prepared(tmp_path, 'preference', samples, '--mode=raw', f'--prefer={prefer}')
-    assert sorted(row['chosen'] + row['rejected'] for row in records(out)) == sorted(pairs.split())
-    out = prepared(tmp_path, 'sft', samples, '--mode=raw', f'--prefer={prefer}', '--dedup=none')
-    said = [row['messages'][-1]['content'] for row in records(out)]
-    assert sorted(said) == sorted(answers) and report(out)['malformed'] == 2
+def test_packed_files_and_tables_are_records_and_a_damaged_one_is_said(tmp_path):
+    pyarrow = pytest.importorskip('pyarrow')
+    half = LINES.index(b'\n', len(LINES) // 2) - 3          # two frames; the cut is within a line
+    zst = [pyarrow.compress(part, 'zstd', asbytes=True) for part in (LINES[:half], LINES[half:])]
+    files = {'a.jsonl.gz': gzip.compress(LINES), 'a.jsonl.bz2': bz2.compress(LINES),
+             'a.jsonl.xz': lzma.compress(LINES), 'a.csv.gz': gzip.compress(table(',', 'utf-8')),
+             'a.jsonl.zst': b''.join(zst)}
+    for name, packed in files.items():
+        assert arrived(tmp_path / name, packed) == (ROWS, []), name
+        for damaged in packed[:-9], LINES:
+            rows, told = arrived(tmp_path / name, damaged)
+            assert rows == ROWS[:len(rows)] and told[-1] == 'damaged file', name
+    assert arrived(tmp_path / 'excel.csv', table(';', 'utf-8-sig')) == (ROWS, [])
+    assert arrived(tmp_path / 'a.tsv', table('\t', 'utf-16')) == (ROWS, [])
 
 
-def test_of_joined_files_one_name_may_mean_two_questions(tmp_path):
-    samples = sampled(1, 'a passed, b wrong')
-    samples += [{**row, 'prompt': 'other', 'completion': f'{row["completion"]}{row["completion"]}'}
-                for row in samples]
-    rows = records(prepared(tmp_path, 'preference', samples, '--mode=raw'))
-    assert {row['chosen'] + row['rejected'] for row in rows} == {'ab', 'aabb'}
+# a file, the texts that arrive, the reasons of what does not
+TABLES = [
+    # as .tsv is published, without quotes: a lone one begins or ends a cell
+    ('a.tsv', 'n\ttext\n1\ta\n2\tb "b" b\n3\t"c\n4\td\n5\te"\n6\t"f" f\n', ['a', 'b "b" b', '"c',
+                                                                          'd', 'e"', '"f" f'], []),
+    ('a.tsv', 'text\tn\n"c\t1\nd\t2\ne"\t3\n', ['"c', 'd', 'e"'], []),
+    ('a.tsv', 'n\ttext\n1\tan open " quote\n2\t"no end\n3\tc\n', ['an open " quote', '"no end',
+                                                                  'c'], []),
+    ('a.tsv', 'n\ttext\n1\tone\rtext\n2\tb\n', ['one\rtext', 'b'], []),
+    # as Excel and pandas write it
+    ('a.tsv', 'n\ttext\r\n1\t"a ""b""\tc"\r\n2\td\r\n', ['a "b"\tc', 'd'], []),
+    ('a.tsv', 'n\ttext\n1\t"a\nb, ""c"""\n2\td\n', ['a\nb, "c"', 'd'], []),
+    ('a.tsv', 'n\ttext\n1\ta\n2\n3\tb\tc\n4\td\n', ['a', 'd'], ['other cells'] * 2),
+    ('a.csv', 'text,id\na,1\nb,2,3\n"c"x,3\n\nd,4\n', ['a', 'd'], ['other cells'] * 2),
+    ('a.csv', 'v1,text,,,\n1,a,,,\n2,b,,x,\n', ['a', 'b'], []),
+    ('a.csv', ',text\n0,"a, b"\n', ['a, b'], []),
+    ('a.csv', '\ufefftext;label\n"a;\n b";1\n', ['a;\n b'], []),
+    ('a.csv', 'label, text \n1,a\n', ['a'], []),
+    ('a.csv', 'n,text\n1,"he said \\"hi\\" and went"\n2,b\n', ['b'], ['a backslash']),
+    ('a.csv', 'n,text\n1,"C:\\"\n', ['C:\\'], []),
+    ('a.csv', '0,' + 'the article of the first record ' * 2 + '\n1,b\n', [], ['no header']),
+    ('a.csv', 'text,text\n1,2\n', [], ['no header']),
+    ('a.csv', ',,\n1,2,3\n', [], ['no header']), ('a.csv', '', [], ['no header']),
+    ('a.csv', 'id,title\n1,b\n', [], ['--text_field=NAME']),
+    ('a.csv', b'text\na\n' + 'café\n'.encode('cp1252'), [], ['not UTF-8']),
+    ('a.csv', 'text\nñandú\n'.encode('utf-16-le'), [], ['no header|not UTF-8|--text_field']),
+    ('a.csv', 'n,text\r1,a\r2,b\r', [], ['no header']),
+    ('a.csv', 'text\nżółć\n'.encode('iso-8859-2'), [], ['not UTF-8']),
+    ('a.csv', 'text\n"a\nb"\n"open\nc\n', ['a\nb'], ['other cells'] * 2),
+    # one object over many lines is never half read
+    ('a.json', json.dumps({'name': 'A', 'messages': [{'id': 1, 'text': ['Look: ', {
+        'type': 'bold', 'text': 'now'}, ' the rest']}]}, indent=1), [], ['no list']),
+    ('a.json', '{\n "text": "a"\n}\n{\n "text": "b"\n}\n', [], ['no list']),
+    ('a.json', ' \n[{"text": "a"}, {"text": "b"}]', ['a', 'b'], []),
+    ('a.json', '\ufeff[{"text": "a"},\n 3]', ['a'], ['no JSON record']),
+    ('a.json', '\n{"text": "a"}\n\n{"text": "b"}', ['a', 'b'], []),
+    ('a.json', '\ufeff{"text": "a"}\n{oops\n{"text": "b"}', ['a', 'b'], ['no JSON record']),
+    ('a.json', '{"a": "b"}', [], ['--text_field=NAME']), ('a.json', '[{"text": "a"},', [], ['no list']),
+    ('a.json', '[' * 100_000, [], ['no list']), ('a.json', '', [], ['--text_field=NAME']),
+    ('a.json', '[{"text": "é"}]'.encode('cp1252'), [], ['not UTF-8'])]
 
 
-# --- several sources ------------------------------------------------------------------------------
-WEIGHTS = {'web': 50, 'code': 15, 'books': 35}
+@pytest.mark.parametrize('name, data, texts, reasons', TABLES)
+def test_a_table_has_a_header_and_what_is_no_row_or_no_record_is_counted(tmp_path, name, data,
+                                                                         texts, reasons):
+    rows, told = arrived(tmp_path / name, data)
+    assert [row['text'] for row in rows] == texts
+    assert len(told) == len(reasons)
+    for said, reason in zip(told, reasons):
+        assert any(part in said for part in reason.split('|')), said
 
 
-@pytest.fixture
-def corpora(tmp_path):
-    """A file of records for each source; each text begins with the name of its source."""
-    for name, n in (('web', 400), ('code', 120), ('books', 40)):
-        rows = [{'text': f'{name} {prose(i, 8)}'} for i in range(n)]
-        write_records(tmp_path / f'{name}.jsonl', rows)
-    return tmp_path
+def test_an_encoding_is_the_one_that_is_named(tmp_path):
+    (tmp_path / 'a.csv').write_bytes('text\nZażółć\n'.encode('cp1250'))
+    with formats.open_file(str(tmp_path / 'a.csv'), encoding='cp1250') as f:
+        assert [json.loads(line) for line in f] == [{'text': 'Zażółć'}]
 
 
-def mix(folder, weights, *flags, check=ok):
-    """Mix FOLDER/NAME.jsonl with these weights."""
-    sources = {name: (str(folder / f'{name}.jsonl'), weight) for name, weight in weights.items()}
-    (folder / 'mix.py').write_text(f'sources = {sources!r}\n', encoding='utf-8')
-    check(run('prepare.py', folder / 'mix.py', '--overwrite=True', f'--out_dir={folder}/data',
-              '--tokenizer=byte', *RAW, *flags))
+def parquet(path, rows, **more):
+    pyarrow = pytest.importorskip('pyarrow')
+    from pyarrow import parquet
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path, **more)
+    return path
 
 
-def test_weights_become_passes_over_sources_that_train_bin_holds_once(corpora):
-    data = corpora / 'data'
-    mix(corpora, WEIGHTS)
-    meta, tok, bins = read(data)
-    end, validation = 0, b''
-    for name, weight in WEIGHTS.items():
-        s = meta['sources'][name]
-        held_out = np.fromfile(data / f'val_{name}.bin', meta['dtype'])     # each has its own file
-        for ids in bins['train'][end:end + s['tokens']], held_out:
-            texts = tok.decode(ids).split('<|endoftext|>')[:-1]
-            assert {text.split()[0] for text in texts} == {name}
-        n = s['tokens'] * s['passes']
-        assert n == pytest.approx(weight / 100 * len(bins['train']), rel=1e-4)
-        end += s['tokens']
-        validation += held_out.tobytes()
-    assert end == len(bins['train']) and validation == bins['val'].tobytes()
-    # other scripts add these up
-    assert [*meta['documents']] == [*meta['tokens']] == ['train', 'val']
-
-    mix(corpora, dict.fromkeys(WEIGHTS), '--temperature=5')                 # flattens the shares
-    meta = read(data)[0]
-    powers = {name: s['tokens'] ** (1 / 5) for name, s in meta['sources'].items()}
-    for name, s in meta['sources'].items():
-        share = powers[name] / sum(powers.values())
-        assert s['tokens'] * s['passes'] == pytest.approx(share * meta['tokens']['train'], rel=1e-4)
-    mix(corpora, {'books': 1})                                             # stale files go
-    assert not [*data.glob('val_*.bin')]
+@pytest.mark.parametrize('row, text', [
+    ({'title': 'A', 'text': 'é'.encode()}, 'é'), ({'title': 'A', 'content': 'b', 'n': 1}, 'b'),
+    ({'title': 'A', 'text': None, 'content': 'b'}, 'b'),
+    ({'title': 'A', 'code': 'b', 'picture': {'bytes': b'\xff'}, 'vector': [0.5]}, 'b')])
+def test_the_text_of_parquet_is_in_a_usual_column_whatever_its_type(tmp_path, row, text):
+    parquet(tmp_path / 'a.parquet', [{**row, 'license': 'mit', 'url': 'a.org'}] * 250)
+    documents = [*clean.documents_of([[str(tmp_path / 'a.parquet')]])]
+    assert len(documents) == 250 and not documents[0]['record'].get('title')
+    for name, value in {'text': text, 'why': None, 'license': 'mit', 'url': 'a.org'}.items():
+        assert documents[-1][name] == value
 
 
-def test_a_source_of_copies_is_named(corpora):
-    (corpora / 'again.jsonl').write_bytes((corpora / 'web.jsonl').read_bytes())
-    words = 'from the source again (400 in all', 'exact duplicate: 400; of copies, the first'
-    mix(corpora, {'web': 1, 'again': 1}, '--dedup=exact',
-        check=lambda result: mistake(result, *words))
+@pytest.mark.parametrize('row, reason', [
+    ({'title': 'A' * 300, 'n': 1}, '--text_field=NAME'), ({'title': 'A', 'text': b'\xff'}, 'not UTF-8')])
+def test_no_other_column_of_parquet_is_taken_for_the_text(tmp_path, row, reason):
+    path = parquet(tmp_path / 'a.parquet', [row])
+    assert reason in [*clean.documents_of([[str(path)]])][0]['why']
+    path.write_bytes(path.read_bytes()[:-9])
+    assert 'corrupted' in arrived(path)[1][0]
+
+
+MEASURE = """import clean, pathlib, re, sys
+n = sum(len(document['text']) for document in clean.documents_of([[sys.argv[1]]]))
+print(n, re.search(r'VmHWM:\\s*(\\d+)', pathlib.Path('/proc/self/status').read_text())[1])"""
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='the most memory is in /proc')
+def test_wide_columns_beside_the_text_cost_no_memory(tmp_path):
+    """64 MB of numbers and pictures in one group of rows."""
+    rows = [{'text': random.Random(i).randbytes(2000).hex(), 'vector': [i + j for j in range(500)],
+             'picture': random.Random(-i).randbytes(28_000)} for i in range(2000)]
+    sizes = []
+    for some in [{'text': row['text']} for row in rows[:100]], rows:
+        path = parquet(tmp_path / 'a.parquet', some, row_group_size=10_000)
+        out = subprocess.check_output([sys.executable, '-c', MEASURE, path], cwd=ROOT, text=True)
+        n, peak = map(int, out.split())
+        assert n == 4000 * len(some)
+        sizes.append(peak)
+    assert sizes[1] - sizes[0] < 40_000, sizes          # kB
+
+
+@pytest.mark.parametrize('notebook, text', [
+    ('''{"cells": [{"cell_type": "markdown", "source": ["# A\\n", "b"]},
+      {"cell_type": "raw", "source": "no"}, {"cell_type": "code", "source": ""},
+      {"cell_type": "code", "source": "x = 1", "outputs": [{"text": "no"}]}]}''',
+     '# A\nb\n\n```\nx = 1\n```'),
+    ('''{"metadata": {"kernelspec": {"language": "R", "name": "ir"}},
+      "cells": [{"cell_type": "code", "source": "x <- 1"}]}''', '```r\nx <- 1\n```'),
+    ('''{"metadata": {"language_info": {"name": "python"}},
+      "cells": [{"cell_type": "code", "source": "x = 1"}]}''', '```python\nx = 1\n```'),
+    ('''{"nbformat": 3, "metadata": {"name": ""}, "worksheets": [{"cells": [
+      {"cell_type": "heading", "level": 2, "source": ["Sums"]},
+      {"cell_type": "code", "language": "python", "input": ["y = 2"]}]}]}''',
+     '## Sums\n\n```python\ny = 2\n```')])
+def test_a_notebook_is_its_text_and_its_code_in_its_own_language(tmp_path, notebook, text):
+    assert arrived(tmp_path / 'a.ipynb', notebook) == ([{'text': text}], [])
+
+
+@pytest.mark.parametrize('odd', ['{"nbformat": 4}', '[]', '{"cells": null}', '{"cells": [3]}', ''])
+def test_what_is_no_notebook_is_said(tmp_path, odd):
+    rows, [told] = arrived(tmp_path / 'a.ipynb', odd)
+    assert not rows and told == 'no notebook'
+
+
+def test_reasons_are_in_the_report_and_nothing_is_half_read(tmp_path):
+    source = write(tmp_path / 'in', ['{\n "text": "a"\n}'], 'one.json')
+    (source / 'a.csv').write_text('n,text\n1,"a \\"b\\""\n2,b\n3,c,d\n')
+    assert kept(tmp_path / 'out', source, '--mode=raw') == ['b']
+    assert sorted(reason.split()[0] for reason in dropped(tmp_path / 'out')) == ['a', 'a', 'no']
+    page = (tmp_path / 'out/report.md').read_text()
+    assert 'in/a.csv:1' in page and 'in/one.json:1' in page and 'backslash' in page
+
+
+def test_a_package_that_is_missing_is_named_with_its_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pyarrow.parquet', None)
+    for name in 'a.parquet', 'a.txt.zst':
+        refused('pip install pyarrow', formats.open_file(name).read)
 
 
 # --- models of text -------------------------------------------------------------------------------
@@ -235,12 +279,12 @@ def test_models_of_good_and_bad_text_are_stages(tmp_path):
     for name, texts in ('good', PROSE), ('bad', spam):
         write_records(tmp_path / f'{name}.jsonl', [{'text': text} for text in texts[::2]])
     source = write(tmp_path / 'files', PROSE[1::2] + noise + stale + GERMAN + spam[1::2])
-    prepare(tmp_path / 'out', source, '--dedup=none', '--max_gibberish=0', '--max_repetition=0',
-            f'--perplexity_reference={ROOT}/*.md', '--min_bits=1.5',
-            f'--quality_good={tmp_path}/good.jsonl', f'--quality_bad={tmp_path}/bad.jsonl')
+    left = kept(tmp_path / 'out', source, '--max_gibberish=0', '--max_repetition=0',
+                f'--perplexity_reference={ROOT}/*.md', '--min_bits=1.5',
+                f'--quality_good={tmp_path}/good.jsonl', f'--quality_bad={tmp_path}/bad.jsonl')
     assert dropped(tmp_path / 'out') == {'too surprising': 25, 'too predictable': 3,
                                          'low quality': 10}
-    assert kept(tmp_path / 'out') == sorted(text.strip() for text in PROSE[1::2])
+    assert left == sorted(text.strip() for text in PROSE[1::2])
 
 
 # --- lists ----------------------------------------------------------------------------------------
@@ -263,16 +307,31 @@ def test_planted_benchmark_problems_are_all_found_and_nothing_else(tmp_path):
                 for i, prompt in enumerate(prompts[3:])]
     guilty = [f'{prose(i)}\n\n{prompt}\n\n{prose(i + 99)}' for i, prompt in enumerate(prompts)]
     guilty += [text.upper().replace(' ', '  ') for text in guilty[3:]]
-    guilty += [r'\section{One} ' + guilty[0], rf'\emph{{One}} {guilty[2]}', f'<p>{guilty[2]}</p>']
-    source = write(tmp_path / 'files', random.Random(1).sample(innocent + guilty, 66))
-    flags = '--dedup=none', f'--decontaminate={path}'
+    source = write(tmp_path / 'files', random.Random(1).sample(innocent + guilty, 63))
+    for name, text in ('a.tex', rf'\emph{{One}} {guilty[0]}'), ('b.html', f'<p>{guilty[1]}</p>'):
+        (source / name).write_text(text)
     for mode in 'auto', 'raw':
-        prepare(tmp_path / 'out', source, *flags, f'--mode={mode}')
-        assert kept(tmp_path / 'out') == sorted(innocent), mode
-    assert read(tmp_path / 'out')[0]['decontaminated'] == {'problems': [str(path)], 'ngram': 13}
+        flags = f'--decontaminate={path}', f'--mode={mode}', '--pii=True'
+        assert kept(tmp_path / 'out', source, *flags) == sorted(innocent), mode
+    meta = read_json(tmp_path / 'out/meta.json')
+    assert meta['decontaminated'] == {'problems': [str(path)], 'ngram': 13}
     (tmp_path / 'other.jsonl').write_text('["a"]\n{oops\n', encoding='utf-8')
-    mistake(run('prepare.py', f'--source={source}', f'{flags[-1]},{tmp_path}/other.jsonl',
+    mistake(run('clean.py', f'--source={source}', f'{flags[0]},{tmp_path}/other.jsonl',
                 f'--out_dir={tmp_path}/no'), 'other.jsonl:2 ')
+
+
+@pytest.mark.parametrize('name', ['own.jsonl', 'own.json', 'own.csv', 'own.parquet'])
+def test_a_problem_that_is_too_short_to_be_found_is_said(tmp_path, name):
+    rows = [{'question': prose(1, 20), 'answer': '4'}, {'question': 'What is 2 + 2?', 'answer': '4'}]
+    path = tmp_path / name
+    texts = {'own.jsonl': '\n'.join(map(json.dumps, rows)), 'own.json': json.dumps(rows, indent=1),
+             'own.csv': 'question,answer\n' + ''.join(f'{r["question"]},4\n' for r in rows)}
+    path.write_text(texts[name]) if name in texts else parquet(path, rows)
+    source = write(tmp_path / 'files', [f'{rows[0]["question"]} {prose(2)}', *PROSE])
+    said = ok(run('clean.py', f'--source={source}', f'--out_dir={tmp_path}/out', '--dedup=none',
+                  f'--decontaminate={path}', '--num_workers=2'))
+    words = f"1 of 2 problems in {path} have fewer than 13 words and can't be found"
+    assert said.count(words) == 1 and dropped(tmp_path / 'out') == {'in a benchmark': 1}
 
 
 # a record, and what the lists say of it
@@ -298,8 +357,8 @@ LISTED = """
 {"url": "popcorn.com"}
 {"license": ["MIT", "BSD"], "licence": ["MIT"]}
 {"license": null, "max_stars_repo_licenses": ["BSD"]}
-{"license": ["MIT", "GPL"]} -> licence mit, gpl
-{"license": []} -> licence unknown
+{"license": ["MIT", "GPL"]} -> license mit, gpl
+{"license": []} -> license unknown
 {"more": "foul vile vile"} -> toxic
 {"more": "classic vileness été"}"""
 LISTS = {'words': '\ufeffVILE # a comment\n\n# été\nfoul\nass\n',
@@ -322,18 +381,49 @@ def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(tmp_path)
         row = {'license': 'mit', 'more': '', **json.loads(record)}
         rows.append(({**row, 'text': f'{PROSE[0]} {len(rows)} {row["more"]}'}, reason))
     source = write_records(tmp_path / 'x.jsonl', [row for row, _ in rows])
-    flags = ['--dedup=none', '--languages=en', '--max_repetition=0', '--licences=mit, BSD',
-             f'--toxic_words={tmp_path}/words', f'--url_allow={tmp_path}/allow', '--audit=1']
-    prepare(tmp_path / 'out', source, *flags, f'--url_block={tmp_path}/block')
+    flags = ['--languages=en', '--max_repetition=0', '--licenses=mit, BSD', '--audit=1',
+             f'--toxic_words={tmp_path}/words', f'--url_allow={tmp_path}/allow']
+    left = kept(tmp_path / 'out', source, *flags, f'--url_block={tmp_path}/block')
     assert dropped(tmp_path / 'out') == collections.Counter(reason for _, reason in rows if reason)
-    left = [row['text'].strip() for row, reason in rows if not reason]
-    assert kept(tmp_path / 'out') == sorted(left)
-    counts = report(tmp_path / 'out')['counts']
+    assert left == sorted(row['text'].strip() for row, reason in rows if not reason)
+    counts = read_json(tmp_path / 'out/report.json')['counts']
     assert counts['toxic words in what was dropped'] == {'vile': 3, 'foul': 1}
-    mistake(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/no',
-                f'--url_block={tmp_path}/rules'), 'must have a domain', 'a.com/banner')
+    licenses = read_json(tmp_path / 'out/meta.json')['licenses']
+    assert licenses.keys() == {'mit', 'mit, bsd', 'bsd'}
     (tmp_path / 'phrases').write_text('vile\ntwo girls\nb4d\n')
-    mistake(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/no',
-                f'--toxic_words={tmp_path}/phrases'), '2 lines that are no single word', 'b4d')
-    mistake(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/no',
-                f'--url_block={tmp_path}/adblock'), 'must have a domain', 'adblock plus')
+    for flag, *words in (
+            ('url_block=rules', 'must have a domain', 'a.com/banner'),
+            ('url_block=adblock', 'must have a domain', 'adblock plus'),
+            ('toxic_words=phrases', '2 lines that are no single word', 'b4d')):
+        mistake(run('clean.py', f'--source={source}', '--out_dir=no', f'--{flag}', cwd=tmp_path),
+                *words)
+
+
+@pytest.mark.parametrize('word, text', [
+    ('脏话', '他说了一句脏话，然后走了。'), ('ばか', 'そんなばかな話があるか。'), ('くそ', 'くそっ!'),
+    ('ファッカー', 'あのファッカーめ'), ('욕설', '그는 욕설을 했다.'), ('คำหยาบ', 'เขาพูดคำหยาบมาก')])
+def test_words_of_scripts_without_spaces_are_found_within_a_text(tmp_path, word, text):
+    (tmp_path / 'words').write_text(f'vile\n{word}\n')
+    notes = collections.defaultdict(collections.Counter)
+    check = filters.words(str(tmp_path / 'words'))
+    assert check({'text': text}, notes) == 'toxic'
+    assert notes['toxic words in what was dropped'] == {word: 1}
+    long = (text.replace(word, '。') + ' 今日はいい天気ですね。また明日会いましょう。') * 200
+    assert check({'text': long}, notes) is None and check({'text': long + text}, notes) is None
+    assert check({'text': 'a servile classic'}, notes) is None
+
+
+# --- samples --------------------------------------------------------------------------------------
+@pytest.mark.parametrize('flags, shown', [(['--pii=True'], False), (['--pii=False'], True)])
+def test_samples_of_what_was_dropped_show_no_personal_data(tmp_path, flags, shown):
+    """Of each rule, of copies, and of what passed."""
+    secret = 'Write to ann@uni.edu or call 212-555-0123.'
+    texts = [f'{secret} Too short.', f'{prose(1)} {secret}', f'{prose(1)} {secret}',
+             f'{secret} {"*** >>> " * 90} and so on', f'{prose(2)} {secret}', f'{secret}{" " * 1990}x']
+    source = write(tmp_path / 'files', texts)
+    cleaned(tmp_path / 'out', source, '--audit=9', '--dedup=exact', *flags)
+    page = (tmp_path / 'out/audit.md').read_text()
+    assert page.count('## ') == 7 and page.count('# exact duplicate') == 1     # it passed before
+    for word in 'ann@', '0123':
+        assert page.count(word) == (7 if shown else 0), page
+    assert page.count('<EMAIL>') == (0 if shown else 7)

@@ -7,14 +7,13 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import threading
 import wsgiref.simple_server
 
 import pytest
 from conftest import mistake, ok, refused, run
-from preparing import RAW, kept, prepare
 
-from configurator import Mistake
 from extras import hub
 
 DICE = random.Random(1)
@@ -46,7 +45,7 @@ def server(monkeypatch, tmp_path):
         status, headers, body = 206 if begin else 200, {}, here.files.get(name, b'')[begin:]
         if kind == 'tree':
             entries = [{'path': 'data', 'type': 'directory', 'oid': '0' * 40}]
-            entries += [{'path': path, **here.entry(data)}
+            entries += [{'path': path, 'type': 'file', **here.entry(data)}
                         for path, data in here.files.items() if path.startswith(name)]
             body = json.dumps(entries[2:]).encode()
             if request['QUERY_STRING'] == 'recursive=true':
@@ -76,8 +75,7 @@ def server(monkeypatch, tmp_path):
 
 def names(source):
     """What of a data set is asked for, in order."""
-    return [path.split(' ', 2)[2].removeprefix('raw/')
-            for path in hub.find_files(f'hf:{source}', 'raw')]
+    return [path.removeprefix('raw/') for *_, path in hub.find_files(f'hf:{source}', 'raw')]
 
 
 def test_a_data_set_arrives_from_a_busy_server_with_broken_transfers_then_without_network(server):
@@ -91,27 +89,29 @@ def test_a_data_set_arrives_from_a_busy_server_with_broken_transfers_then_withou
 
     def from_hub(*flags):
         direct = dict.fromkeys(('NO_PROXY', 'no_proxy'), '127.0.0.1')
-        return run('prepare.py', '--source=codeparrot', *RAW, '--download_dir=raw', '--out_dir=out',
-                   '--tokenizer=byte', '--num_workers=2', *flags,
+        return run('clean.py', '--source=codeparrot', '--mode=raw', '--dedup=none', '--pii=False',
+                   '--download_dir=raw', '--out_dir=out', '--num_workers=2', *flags,
                    env={'HF_ENDPOINT': server.address, **direct})
 
-    out, raw, texts = pathlib.Path('out'), pathlib.Path('raw'), sorted(sum(NOISE, []))
-    ok(from_hub('--keep_downloads=False'))
-    assert kept(out) == texts and not [*raw.rglob('*.gz')]      # what is clean was removed
+    raw = pathlib.Path('raw')
+    ok(from_hub())
     requests = collections.Counter(path.split('/')[-1] for path, *_ in server.asked)
     assert requests == {'main': 3, '0.jsonl.gz': 1, '1.jsonl.gz': 3, '2.jsonl.gz': 1,
                         '3.jsonl.gz': 3}
     begins = [begin for path, begin, _ in server.asked if '3.jsonl' in path]
     assert 0 == begins[0] < begins[1] <= 70_000 and 0 < begins[2] - begins[1] <= 70_000
-    ok(from_hub())
     assert [path.read_bytes() for path in sorted(raw.rglob('*.gz'))] == [*server.files.values()]
+    found = [json.loads(line)['text'] for path in sorted(pathlib.Path('out/shards').iterdir())
+             for line in gzip.open(path)]
+    assert found == sum(NOISE, [])
+    shutil.rmtree(raw)
+    ok(from_hub('--max_files=2'))
+    assert len([*raw.rglob('*.gz')]) == 2               # what is not asked for is not fetched
 
     server.shutdown()
     server.server_close()
     mistake(from_hub(), "can't list", server.address, '--source=FOLDER',
             'codeparrot--codeparrot-clean already')
-    prepare(out, raw, *RAW, '--keep_downloads=False')
-    assert kept(out) == texts and len([*raw.rglob('*.gz')]) == 4        # files of yours stay
 
 
 def test_what_has_another_checksum_is_refused_and_the_next_try_begins_anew(server):
@@ -121,11 +121,6 @@ def test_what_has_another_checksum_is_refused_and_the_next_try_begins_anew(serve
     refused('checksum', hub.fetch, url, digest, 'a')
     assert not [*pathlib.Path().glob('a*')]
     assert pathlib.Path(hub.fetch(url, digest, 'a')).read_bytes() == data
-
-
-def test_a_disk_that_takes_no_download_is_no_damaged_file():
-    with pytest.raises(Mistake, match='/proc/a/b can.t be written'):
-        hub.fetched('hf:https://h/a 0 /proc/a/b')
 
 
 def test_a_folder_a_glob_a_file_and_a_revision_are_all_that_is_fetched(server):
@@ -161,20 +156,17 @@ def test_a_closed_data_set_asks_for_a_token_which_goes_to_the_hub_alone(server, 
     refused('HF_TOKEN that is set does not open it', names, 'o/n/extra')
     monkeypatch.setenv('HF_TOKEN', 'hf_secret')
     [path] = hub.find_files('hf:o/n/extra', 'raw')
-    assert 'hf_secret' not in path and os.path.exists(hub.fetched(path))
+    assert 'hf_secret' not in str(path) and os.path.exists(hub.fetched(path))
     assert server.asked[-1] == ('/cdn', 0, None)
 
 
-def test_a_list_of_another_shape_or_without_an_end_is_refused_and_no_path_leaves_its_folder(
-        server, monkeypatch):
-    for body in b'', b'{"error": "x"}', b'[3]', b'[{"oid": 1}]', b'[{"path": 3}]':
-        server.answer = lambda path, token: (200, {}, body)
-        refused("sent no list of files|can't list", names, 'o/n')
-    monkeypatch.setattr(hub, 'MOST_PAGES', 5)
-    endless = {'Link': f'<{server.address}/api/datasets/o/n/tree/main>; rel="next"'}
-    server.answer = lambda path, token: (200, endless, b'[]')
-    refused('there is no end', names, 'o/n')
+@pytest.mark.parametrize('body', [b'', b'{"error": "x"}', b'[3]', b'[{"oid": 1}]', b'[{"path": 3}]'])
+def test_a_list_of_another_shape_is_refused(server, body):
+    server.answer = lambda path, token: (200, {}, body)
+    refused("can't list", names, 'o/n')
+
+
+def test_no_path_that_a_hub_names_leaves_its_folder(server):
     server.files = dict.fromkeys(['../a.jsonl', '/etc/a.jsonl', 'x/../../a.jsonl', 'c:\\a.jsonl',
                                   'a.jsonl'], b'')
-    server.answer = lambda path, token: None
     assert names('o/n') == ['o--n/a.jsonl']

@@ -129,7 +129,8 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
     given = write(tmp_path / 'given.jsonl', [
         {'task_id': id, 'completion': text or solution_of[id]}
         for id, texts in json.loads(GIVEN).items() for text in texts])
-    write(tmp_path / 'data.json', [{'decontaminated': {'ngram': 13, 'problems': ['Q']}}])
+    found = {'ngram': 13, 'problems': ['Q']}
+    write(tmp_path / 'data.json', [{'cleaned': {'hash': '0', 'decontaminated': found}}])
     flags = ['--tasks=problems,humaneval', '--splits=variation', '--n_problems=2',
              '--allow_code_execution=True', f'--data={functions}', '--k=1,2,4',
              '--memory_mb=4000', '--timeout=4']
@@ -143,7 +144,7 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
     assert tasks['humaneval']['failures'] == {'wrong value': 2, 'name': 1}      # math is not imported
     report = read_json(tmp_path / 'a/eval.json')
     assert report['left_out'] == ['broken']
-    assert report['decontaminated'] == {'ngram': 13, 'problems': ['Q']}
+    assert report['decontaminated'] == found
     kinds = {row.get('kind') for row in read_rows(tmp_path / 'a/samples.jsonl')}
     assert kinds == {'example tasks', None}
     again = evaluate(tmp_path / 'b', *flags, f'--completions={tmp_path}/a/samples.jsonl')

@@ -177,7 +177,8 @@ def test_an_export_generates_what_ours_does_and_its_card_is_true(tmp_path):
 
 SMALL = ['--max_steps=8', '--batch_size=8', '--eval_interval=8',
          '--learning_rate=3e-3', '--device=cpu']
-FLAGS = {'prepare.py': [], 'sample.py': ['--max_new_tokens=4', '--device=cpu'], 'sft.py': SMALL,
+FLAGS = {'prepare.py': [], 'chats.py': ['--n_examples=40'], 'sft.py': SMALL,
+         'sample.py': ['--max_new_tokens=4', '--device=cpu'],
          'train.py': [*SMALL, '--warmup_steps=1', '--block_size=48', '--eval_tokens=2048']}
 
 
@@ -192,9 +193,10 @@ def test_the_commands_of_the_page_continue_fine_tune_and_chat_and_the_card_names
     section = page.split('## Start from another model')[1].split('\n## ')[0]
     commands = re.findall('^python .*', section, re.M)
     assert len(commands) == 7
+    text = f'--source={python_files}/asyncio'
+    ok(run('clean.py', text, '--out_dir=data/mine_clean', cwd=tmp_path))
     for command in [*commands, 'python sample.py --ckpt=out/smol --export=hf']:
-        command = command.replace('--kind=sft', '--kind=sft --n_examples=40')
-        _, script, *flags = shlex.split(command.replace('FILE', f'{python_files}/asyncio'))
+        _, script, *flags = shlex.split(command)
         flags += [] if '--export' in command else FLAGS[script]
         talk = "import io, sys; sys.stdin = io.StringIO('hi\\n')"
         ok(run(script, *flags, cwd=tmp_path, before=talk))
@@ -227,7 +229,7 @@ def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are
     out = tmp_path / 'run'
     save_run(out, model, tokenizer, config={'stage': 'sft'} if is_chat else {})
     export = lambda **how: run('sample.py', '--export=gguf', f'--ckpt={out}', **how)
-    assert ('--pattern=cl100k' in ok(export())) == is_chat
+    assert ('extras.fit --input=FILE --pattern=cl100k' in ok(export())) == is_chat
     before = contents(out)
     full = export(before=full_disk(30_000))
     assert full.returncode == 1 and 'requested and' in full.stderr, full.stderr

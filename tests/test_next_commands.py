@@ -14,10 +14,10 @@ SMALL = {'train.py': f'{STEPS} --n_layer=1 --n_head=2 --n_embd=32 --warmup_steps
                      '--eval_tokens=64',
          'sft.py': STEPS, 'dpo.py': STEPS,
          'rl.py': f'{STEPS} --num_samples=2 --max_new_tokens=4 --eval_prompts=4 --reward=paid.py',
+         'prepare.py': '--vocab_size=400',
          'sample.py': '--max_new_tokens=4 --device=cpu', 'eval.py': '--loss_tokens=64 --device=cpu'}
-CHATS = 'python prepare.py --kind=sft --source=chats/train.jsonl --out_dir=data/chats'
-LIKED = ('python prepare.py --kind=preference --source=liked/train.jsonl --dedup=none '
-         '--out_dir=data/liked')
+CHATS = 'python chats.py --source=chats/train.jsonl --out_dir=data/chats'
+LIKED = 'python chats.py --source=liked/train.jsonl --out_dir=data/liked'
 
 
 @pytest.fixture
@@ -32,30 +32,17 @@ def typed(tmp_path, python_files):
     def typed(command):
         _, script, *flags = shlex.split(command)
         small = SMALL.get(script, '').split()
-        if script == 'prepare.py' and not re.search('--source|--kind', command):
-            small = [f'--source={python_files}/email', '--vocab_size=400']
-        elif '--kind=sft' in flags and '--source' not in command:
+        if script == 'clean.py':
+            small = [f'--source={python_files}/email']
+        elif script == 'chats.py' and '--source' not in command:
             small = ['--n_examples=20']
         return run(script, *flags, *small, cwd=tmp_path)
     return typed
 
 
-def follow(typed, *commands):
-    """Type the commands, then each that is printed as the next one, until none is new. Return all
-    of them."""
-    done, waiting = [], [*commands]
-    while waiting:
-        done.append(waiting.pop(0))
-        for command in done[-1].split(' && '):
-            said = ok(typed(command))
-        next_ones = re.findall('(?:^|; )next: (.*)', said, re.M)
-        waiting += [line for line in next_ones if line not in done]
-    return ' '.join(done)
-
-
-def corrected(typed, command):
+def corrected(typed, command, done):
     """Type a command, and do what its mistake says, until it runs: add a flag, or run other
-    commands first. Return the command that ran."""
+    commands first. Return what it prints. done: the commands that ran, in their order."""
     while (result := typed(command)).returncode:
         assert result.returncode == 2, result.stderr
         offer = re.search(r'(?:give one that does|one that can): (--\w+=\S+)', result.stderr)
@@ -63,26 +50,37 @@ def corrected(typed, command):
             command += f' {offer[1]}'
             continue
         for step in re.search(' run: (.*)', result.stderr)[1].split(' && '):
-            corrected(typed, step)
-    return command
+            corrected(typed, step, done)
+    done.append(command)
+    return result.stdout
+
+
+def follow(typed, *commands):
+    """Type the commands, and after each the one that is printed as the next, if it is new. Return
+    all that ran."""
+    done, waiting = [], [*commands]
+    while waiting:
+        said = corrected(typed, waiting.pop(0), done)
+        waiting[:0] = [line for line in re.findall('(?:^|; )next: (.*)', said, re.M)
+                       if line not in done + waiting]
+    return done
 
 
 def test_after_run_sh_a_missing_default_is_answered_with_what_is_there(typed, tmp_path):
     """The defaults out/base and out/sft are not there, and names that are taken stay as they
     are."""
-    for command in ('python prepare.py --out_dir=data/quickstart',
-                    'python train.py config/quickstart.py',
-                    'python prepare.py --kind=sft --out_dir=data/sft',
-                    'python sft.py config/quickstart_sft.py'):
+    for command in ('python clean.py', 'python prepare.py', 'python train.py config/quickstart.py',
+                    'python chats.py', 'python sft.py config/quickstart_sft.py'):
         ok(typed(command))
     for i, text in enumerate(('{', '[1]')):             # files of other programs
         (tmp_path / f'out/{i}').mkdir()
         (tmp_path / f'out/{i}/config.json').write_text(text)
     kept = (tmp_path / 'out/quickstart/best.pt').read_bytes()
     for script in 'sample.py', 'eval.py':
-        assert corrected(typed, f'python {script}') == f'python {script} --ckpt=out/quickstart'
-    corrected(typed, 'python sample.py --chat=True --ckpt=out/sftt')
-    follow(typed, 'python prepare.py --out_dir=data/quickstart', CHATS, LIKED,
+        corrected(typed, f'python {script}', done := [])
+        assert done == [f'python {script} --ckpt=out/quickstart']
+    corrected(typed, 'python sample.py --chat=True --ckpt=out/sftt', [])
+    follow(typed, 'python clean.py', CHATS, LIKED,
            'python rl.py --init_from=out/quickstart_sft --out_dir=out/rl')
     assert (tmp_path / 'out/quickstart/best.pt').read_bytes() == kept
 
@@ -91,11 +89,13 @@ def test_in_an_empty_folder_the_commands_of_mistakes_and_the_next_ones_are_the_c
                                                                                      tmp_path):
     """But for the pairs of dpo.py. What a command needs is made first, in whatever order one
     types."""
-    assert re.search('train.py .*sft.py .*dpo.py ', follow(typed, LIKED))
+    scripts = [command.split()[1].removesuffix('.py') for command in follow(typed, LIKED)]
+    chain = 'chats clean prepare train chats sft dpo eval'.split()
+    assert [script for script in scripts if script != 'sample'] == chain
     for script in 'sample.py', 'rl.py':
         shutil.rmtree(tmp_path / 'out')
-        corrected(typed, f'python {script}')
-    assert 'prepare.py --kind=preference' in typed('python dpo.py').stderr
+        corrected(typed, f'python {script}', [])
+    assert 'chats.py --kind=preference' in typed('python dpo.py').stderr
 
 
 # --- elsewhere ------------------------------------------------------------------------------------

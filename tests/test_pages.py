@@ -97,7 +97,7 @@ NEWER = re.compile(r'hashlib\.file_digest|tomllib|itertools\.batched|TaskGroup|d
 
 def test_all_is_python_3_10_no_data_is_loaded_as_code_and_no_import_would_fail_in_a_copy():
     installed = {*re.findall(r'^[\w-]+', text_of('requirements.txt'), re.M)}
-    leaves = {'configurator', 'model', 'tokenizer'}
+    leaves = {'configurator', 'model', 'tokenizer', 'clean'}     # clean.py runs no job then
     neighbors = leaves | {'extras', 'sandbox', 'crossing'}
     for path, text in SCRIPTS.items():
         tree = ast.parse(text, feature_version=(3, 10))
@@ -142,7 +142,7 @@ def commands(text):
     lines += re.findall('`([^`\n]+)`', without_code(text))
     lines += re.findall(r'^(?:#? {4}|# )((?:python|torchrun) \S.*)', text, re.M)
     program = r'(\w+=\S+ )*(python|torchrun)( --\S+)* ([\w/]+\.py|-m extras\.)'
-    lines = [line.split(' #')[0].strip(' #') for line in lines]
+    lines = [part for line in lines for part in line.split(' #')[0].strip(' #').split(' && ')]
     return [line for line in lines if re.match(program, line)]
 
 
@@ -166,11 +166,16 @@ def test_every_command_uses_settings_and_configs_that_exist():
     for name, value in reversed(re.findall(r'^(\w+)=(.*)$', run_sh, re.M)):     # the last one first
         run_sh = run_sh.replace(f'${name}', value.strip("'\""))
     run_sh = commands(f'```bash\n{run_sh}```')
-    assert {'prepare.py', 'sft.py', 'dpo.py', 'rl.py', 'eval.py'} <= {*map(script_of, run_sh)}
+    assert {'clean.py', 'prepare.py', 'chats.py', 'sft.py', 'dpo.py', 'rl.py', 'eval.py'} <= {*map(script_of, run_sh)}
     shares = [*map(int, re.search(r'^shares=\((.*)\)', text_of('run.sh'), re.M)[1].split())]
     assert (len(shares), sum(shares)) == (len(run_sh), 100)     # what run.sh says of the time left
     texts = {**PAGES, **SCRIPTS, **texts_of('config/*.py')}
-    typed = run_sh + [command for text in texts.values() for command in commands(text)]
+    del texts[ROOT / 'docs/log.md']      # its commands are those of the commits that they name
+    froms = [''.join(re.findall("'(.*)'", lines)) for text in texts_of('config/*.py').values()
+             for lines in re.findall("^_data_from = (.*(?:\n +'.*)*)", text, re.M)]
+    assert len(froms) > 9
+    typed = run_sh + [command for text in [*texts.values(), *map('`{}`'.format, froms)]
+                      for command in commands(text)]
     assert len(typed) > 100
     for command in typed:
         flags = {*flags_of(command)}
@@ -184,13 +189,13 @@ def test_the_commands_for_your_own_text_and_settings_run_in_order(tmp_path, pyth
     """Files and models of the run that README begins with are replaced; flags make runs small."""
     write(tmp_path / 'chats.json', [{'instruction': f'Who is {i}?', 'output': 'A parrot.'}
                                     for i in range(40)])
-    small = {'prepare.py': '--vocab_size=512 --dedup=none',
+    small = {'clean.py': '--dedup=none', 'prepare.py': '--vocab_size=512', 'chats.py': '',
              'train.py': '--max_steps=4 --warmup_steps=1 --n_layer=1 --n_embd=32 '
                          '--data_dir=data/mine --block_size=64 --eval_tokens=640',
              'sft.py': '--max_steps=2 --init_from=out/mine --base_dir=data/mine',
-             'sample.py': '--max_new_tokens=9', 'eval.py': '--loss_tokens=640'}
-    own = [c for c in commands(README) if re.search('(data|out)/(mine|chats|short)', c)]
-    assert {*map(script_of, own)} == {*small} and len(own) == 8
+             'sample.py': '--max_new_tokens=9'}
+    own = [c for c in commands(README) if re.search('(data|out)/(mine|chats)', c)]
+    assert {*map(script_of, own)} == {*small} and len(own) == 7
     for command in own:
         command = command.replace('FOLDER', str(python_files))
         command = re.sub('/quickstart(?= |$)', '/mine', command)

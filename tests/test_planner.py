@@ -84,3 +84,5 @@ def test_train_py_prints_a_plan_and_writes_nothing(tmp_path):
     out = ok(run('train.py', '--plan=4090', '--out_dir=x', '--init_from=auto', cwd=tmp_path))
     assert '1 x RTX 4090: 165 TFLOP/s and 24 GB each' in out and not list(tmp_path.iterdir())
     mistake(run('train.py', '--plan=8xH100', '--n_head=7', cwd=tmp_path), 'n_head=7')
+    (tmp_path / 'meta.json').write_text('{"format": "nanoparrot-text-1"}')      # of clean.py
+    mistake(run('train.py', '--plan=8xH100', '--data_dir=.', cwd=tmp_path), 'prepare.py')

@@ -2,12 +2,11 @@
 seed and split give the same list."""
 import collections
 import hashlib
-import json
 import re
 
-from conftest import ROOT
+from conftest import ROOT, ok, read_rows, run
 
-from extras import chats, grading, problems as P, rewards
+from extras import grading, problems as P, rewards
 
 SETS = {split: P.problems(1600 if split == 'train' else 100, 0, split, with_tests=False)
         for split in P.SPLITS}
@@ -90,12 +89,13 @@ def test_no_prompt_is_there_twice_in_a_split_or_in_two_whatever_the_seed():
                 assert {*fifths}.isdisjoint(sides[0]) or {*tenths}.isdisjoint(sides[1]), other
 
 
-def test_each_stage_reads_the_splits_that_are_its_own(monkeypatch):
+def test_each_stage_reads_the_splits_that_are_its_own(monkeypatch, tmp_path):
     """DPO and rejection sampling read answers that run.sh's command writes, and the preset repeats
     it. RL asks those, and holds out two others."""
-    sft = chats.examples('sft', 20, set())
-    assert {json.loads(line)['split'] for line in sft['train']} == {'train'}
-    assert {json.loads(line)['split'] for line in sft['val']} == {'validation'}
+    ok(run('chats.py', '--n_examples=20', f'--out_dir={tmp_path}'))
+    for side, split, n in ('train', 'train', 20), ('val', 'validation', 300):
+        rows = read_rows(tmp_path / f'{side}.jsonl')
+        assert len(rows) == n and {row['split'] for row in rows} == {split}
     for path in 'run.sh', 'config/quickstart_dpo.py':
         assert '--splits=review,feedback' in (ROOT / path).read_text('utf-8')
     monkeypatch.setattr(rewards, 'N_PROBLEMS', 40)

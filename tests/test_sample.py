@@ -197,7 +197,7 @@ clm --ckpt={}/clm,{}/clm => --serve=8000
 span --serve=0 => fills gaps; --serve
 clm --allow_code_execution=True => a text cannot use --allow_code_execution
 clm --ckpt=Who/Model-1B => hf download Who/Model-1B --local-dir=Model-1B
-clm --ckpt=out/nothing => run: python prepare.py && python train.py
+clm --ckpt=out/nothing => run: python clean.py && python prepare.py && python train.py
 """
 
 

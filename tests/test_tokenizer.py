@@ -2,6 +2,8 @@
 order of the texts, the hash seed and the number of processes. Nothing is lost or forged. The report
 and the command."""
 import functools
+import gzip
+import hashlib
 import json
 import os
 import random
@@ -14,7 +16,7 @@ import pytest
 import regex
 import tiktoken
 import tiktoken.load
-from conftest import ROOT, SHARED, each_is_a_mistake, mistake, ok, refused, run, shared
+from conftest import ROOT, SHARED, each_is_a_mistake, ok, refused, run, shared
 from feedback import attempt, expect
 from hypothesis import example, given, settings, strategies as st
 from test_records import TRAPPING, chats, contents, say
@@ -136,7 +138,7 @@ def test_hash_seed_processes_and_the_order_of_documents_change_nothing(python_fi
 def test_too_little_text_or_room_or_a_pattern_with_a_mistake_is_said(capsys):
     train = functools.partial(Tokenizer.train, special_tokens=())
     assert train(['aaaa'], 1000).vocab[256:] == [b'aa', b'aaaa']
-    assert '258' in capsys.readouterr().err
+    assert '258' in capsys.readouterr().out
     refused('no text', train, [''], 999)
     refused('too small', train, ['a'], 255)
     refused('pattern', train, ['a few words'], 300, pattern=r'(\w)+')
@@ -201,7 +203,7 @@ def test_gpt2s_vocabulary_encodes_as_gpt2(texts):
     vocab, encoder = (str(shared(name)) for name in ('gpt2_vocab.bpe', 'gpt2_encoder.json'))
     ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(vocab, encoder)
     gpt2 = tiktoken.Encoding('reference', pat_str=GPT2, mergeable_ranks=ranks, special_tokens={})
-    tokenizer = Tokenizer.gpt2(SHARED)
+    tokenizer = fit.tokenizer_of_gpt2(SHARED)
     assert tokenizer.vocab_size == 50304 and tokenizer.special['<|endoftext|>'] == 50256
     for text in [*texts[::20], ' \n\n  \t x  \n', "I'll 'S", 'naïve 你好 ½ Ⅷ\u3000x']:
         assert tokenizer.encode(text) == gpt2.encode_ordinary(text)
@@ -278,41 +280,93 @@ def test_a_broken_or_foreign_file_is_a_value_error(tmp_path):
         refused(r'bad\.json is not a tokenizer of ours', Tokenizer.load, path)
     for name in fit.FILES:
         (tmp_path / name).write_text('{}')
-    refused('not those of gpt2', Tokenizer.gpt2, tmp_path)
+    refused('not those of gpt2', fit.tokenizer_of_gpt2, tmp_path)
 
 
 # --- the command ----------------------------------------------------------------------------------
 CODE = 'def mean(values):\n    return sum(values) / len(values)\n'
 OFFLINE = {'HTTPS_PROXY': 'http://127.0.0.1:9', 'HTTP_PROXY': 'http://127.0.0.1:9', 'NO_PROXY': ''}
 FLAGS = '''
---load=code.json --report=c --against=gpt3 => gpt3
---input=gone => no text at 'gone'
---input=c --load=code.json => --input=PATH
+--input=gone => No such file & gone
 --input=c --out=c => c is a folder
-=> --input=PATH'''
+--input=c/b.jsonl => 'text' & b.jsonl
+--input=cut.txt.gz => cut.txt.gz & EOFError
+--input=empty.txt => no text to train
+--input=c --load=gone.json => gone.json is not a tokenizer of ours
+--input=c --vocab_size=300 => vocab_size'''
 
 
-def test_the_command_trains_reports_and_names_mistakes_without_a_network(tmp_path):
+def sha_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+# what the trainer of 2026-11 made of the same texts; a file decides about all tokens of a run
+GOLDEN = {'a.py': 'b4be48f9609201bf', 'a.txt': '21e4bc2cc985fc2c', 'a.jsonl': '6c50f64bbed19121',
+          'a.jsonl.gz': '6c50f64bbed19121', 'folder': '4be00d5539fb6799',
+          'ties.txt': 'b55b52c3a30fffcd'}
+
+
+@pytest.fixture(scope='module')
+def inputs(tmp_path_factory):
+    """Six kinds of input; none depends on this machine."""
+    there = tmp_path_factory.mktemp('inputs')
+    dice = random.Random(0)
+    words = [''.join(dice.choices('abcdefgh', k=dice.randint(1, 7))) for _ in range(400)]
+    some = lambda n: ' '.join(dice.choices(words, k=n))
+    rows = [{'text': f'{some(40)}\u2028é🦜\n{some(9)}', 'n': i} for i in range(60)]
+    lines = ''.join(json.dumps(row, ensure_ascii=i % 2 > 0) + '\n' * (1 + i % 3)
+                    for i, row in enumerate(rows)).encode()
+    (there / 'folder/sub').mkdir(parents=True)
+    files = {'a.py': CODE * 9 + ''.join(f'def {word}({other}):\n\treturn {other}  # {word}\n'
+                                        for word, other in zip(words, words[1:])),
+             'a.txt': '\ufeff' + some(3000) + '\r\n漢字 हिन्दी 12345 ' * 9, 'a.jsonl': lines,
+             'a.jsonl.gz': gzip.compress(lines), 'ties.txt': 'ab ba cd dc ab ba cd dc aaaa bbbb',
+             'folder/b.txt': some(900), 'folder/sub/a.md': some(900),
+             'folder/c.jsonl': lines[:lines.index(b'\n', 9000)], 'folder/d.png': b'\x89PNG\xff',
+             'folder/.hidden.txt': 'zzzz ' * 900}
+    for name, data in files.items():
+        (there / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+    return there
+
+
+@pytest.mark.parametrize('name', GOLDEN)
+def test_a_tokenizer_json_is_the_same_to_the_last_byte_as_ever(inputs, tmp_path, name):
+    said = ok(run('tokenizer.py', f'--input={inputs / name}', '--vocab_size=500',
+                  f'--out={tmp_path}/t.json'))
+    assert sha_of(tmp_path / 't.json') == GOLDEN[name]
+    assert ('folder/d.png' in said) == (name == 'folder')
+    code = Tokenizer.load(tmp_path / 't.json')
+    again = ok(run('tokenizer.py', f'--input={inputs / name}', f'--load={tmp_path}/t.json'))
+    assert f'{code.bytes_per_token:.2f} bytes/token, {code.hash}' in again
+
+
+def test_the_command_names_mistakes(tmp_path):
+    (tmp_path / 'c').mkdir()
+    (tmp_path / 'c/b.jsonl').write_text('{"title": "no text"}')
+    (tmp_path / 'cut.txt.gz').write_bytes(gzip.compress(random.Random(0).randbytes(9000))[:-900])
+    (tmp_path / 'empty.txt').write_text('')
+    each_is_a_mistake(FLAGS, lambda *flags: run('tokenizer.py', *flags, cwd=tmp_path))
+
+
+def test_the_report_next_to_others_says_what_fits_without_a_network(tmp_path):
     (tmp_path / 'c').mkdir()
     for i in range(20):
         (tmp_path / f'c/{i}.py').write_text(f'# {i}\n' + CODE * (i + 1), encoding='utf-8')
-    (tmp_path / 'c/b.jsonl').write_text('{"title": "no text"}')
     env = {**OFFLINE, 'TIKTOKEN_CACHE_DIR': str(tmp_path)}
-    command = lambda *flags: run('tokenizer.py', *flags, cwd=tmp_path, env=env)
+    command = lambda *flags: run('extras.fit', *flags, cwd=tmp_path, env=env)
 
-    trained = command('--input=c', '--vocab_size=330', '--pattern=cl100k', '--out=code.json')
-    assert 'code.json: 330 tokens' in ok(trained) and 'b.jsonl:1' in trained.stderr
-    code = Tokenizer.load(tmp_path / 'code.json')
-    assert code.pattern.startswith(fit.PATTERNS['cl100k'])
-    out = ok(command('--load=code.json', '--report=c', '--against=code.json,cl100k_base'))
+    code = Tokenizer.train([CODE], 330, pattern=fit.PATTERNS['cl100k'])
+    code.save(tmp_path / 'code.json')
+    out = ok(command('--input=c', '--load=code.json', '--against=code.json,cl100k_base'))
     n = sum(len(code.encode(path.read_text())) for path in (tmp_path / 'c').glob('*.py'))
     assert len(re.findall(rf'^ +(?:this|code).* {n:,}$', out, re.M)) == 2, out
     assert "cl100k_base's vocabulary could not be downloaded" in out
-    mistake(run('prepare.py', '--source=c', '--out_dir=d', '--tokenizer=gpt2', cwd=tmp_path,
-                env=env), "gpt2's vocabulary could not", '--gpt2_dir=FOLDER with vocab.bpe and')
     # without --load it trains on nine tenths, and reports on the others
-    assert 'files: 2,' in ok(command('--report=c', '--vocab_size=340', '--against=none'))
-    each_is_a_mistake(FLAGS, command)
+    assert 'files: 2,' in ok(command('--input=c', '--vocab_size=340', '--against=none'))
+    each_is_a_mistake('''
+--input=c --load=code.json --against=gpt3 => gpt3
+--input=gone => gone
+=> --input=PATH''', command)
 
 
 def test_a_report_shows_characters_as_they_are_and_parts_of_them_as_bytes():

@@ -110,7 +110,7 @@ REFUSED = '''
 --min_lr=0.02                           min_lr=0.02 learning_rate=0.01
 --dropout=1                             dropout=1
 --optimizer=muonn                       optimizer='muonn' adamw
---data_dir=no(where                     --out_dir='no(where' python prepare.py
+--data_dir=no(where                     --out_dir='no(where' python clean.py prepare.py
 '''
 
 
@@ -173,7 +173,10 @@ def test_data_that_cannot_serve_are_one_sentence(base, numbers, tmp_path):
     spoiled('tokenizer.json', 'prepare.py')
     write_bins(data, ids, other)
     spoiled(str(base), 'tokenizer', 'extras.new_vocabulary', start=base)
-    assert not (tmp_path / 'x').exists()
+    # a stream leaves out what val.bin holds: here everything
+    write_bins(data, ids, BYTES, held_out_to=2 ** 64)
+    text = write(tmp_path / 'text/a.jsonl', [{'text': 'Is it so?'}])
+    mistake(train(data, tmp_path / 'x', f'--streaming={text}'), 'all are held out')
 
 
 # --- which text a step reads ----------------------------------------------------------------------
@@ -259,7 +262,7 @@ def test_a_stream_is_the_bin_of_its_documents_and_damage_costs_what_is_damaged(t
     (tmp_path / 'a.jsonl').write_bytes(b'{"text": "1\\n2"}\n\nno\n{"content": ""}\n\xff\xfe')
     (tmp_path / 'b.jsonl.gz').write_bytes(gzip.compress(b'{"text": "kept"}\n')[:-4])
     write(tmp_path / 'c.jsonl', [{'text': 3}, [1], 'token', [['text', 'x']], {'text': 'é a'}])
-    for rank, text in (0, '1\n2||é a|'), (1, 'kept|'):         # | is the end of a document
+    for rank, text in (0, '1\n2|é a|'), (1, 'kept|'):         # | is the end of a document
         ids = [END if b == ord('|') else b for b in text.encode() * 9]
         stream = Stream(str(tmp_path), rank, 2, BYTES)
         for i in range(0, 30, 6):

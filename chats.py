@@ -1,0 +1,330 @@
+"""
+Point chats.py at conversations or pairs and you get train.jsonl and val.jsonl for sft.py or dpo.py.
+
+    python chats.py                                         # small Python problems and answers
+    python chats.py --source=chats.json --out_dir=data/chats
+    python chats.py --source=out/sft/samples.jsonl --prefer=both --out_dir=data/pairs
+    python chats.py --source=out/sft/samples.jsonl --prefer=passed --kind=sft --out_dir=data/good
+
+It reads .jsonl (.json, .gz, tables by extras/formats.py) in these forms (more by extras/forms.py):
+
+    {"messages": [{"role": "user", "content": "Hi!"}, {"role": "assistant", "content": "Hello."}]}
+    {"conversations": [{"from": "human", "value": "Hi!"}, ...]}         ShareGPT, Vicuna
+    {"instruction": "Hi!", "input": "", "output": "Hello."}             Alpaca
+    {"prompt": "Hi!", "completion": "Hello."}           also question, query; response, answer
+    {"prompt": "Hi!", "chosen": "Hello.", "rejected": "Go!", "margin": 2}           a pair
+    {"prompt": "Hi!", "completion": "Go!", "label": false}          a thumb down, for kto
+
+It writes lines of messages, or of the last two forms, and report.json. You should see how many
+records stayed, and why others did not. A model copies the length, tone and faults of these answers.
+So what would change them is read, or refused by name, and what is not used is counted.
+"""
+import array, collections, contextlib, glob, hashlib, io, itertools, json, math, os, pathlib, re
+import tempfile, unicodedata, zlib
+from typing import Literal
+from configurator import Mistake, configure, require, typed
+from tqdm import tqdm
+
+# --- settings -------------------------------------------------------------------------------------
+source = ''                     # file, folder or glob; '' = we write n_examples
+out_dir = 'data/sft'            # folder of results
+overwrite = False               # True: replace the results in out_dir
+kind: Literal['', 'sft', 'preference'] = ''     # conversations or pairs; '' = as the first record
+val_fraction = 0.1              # fraction of the questions that is held out
+pii = True                      # e-mail, phone, SSN, keys become <EMAIL>, <PHONE>, <SSN>, <KEY>
+min_score: float | None = None  # of a conversation: what a judge gave it
+min_margin = 0.0                # of a pair: score of chosen - score of rejected; 0 keeps ties
+min_agreement = 0.0             # of a pair: fraction of annotators who agree
+# doors to extras/
+n_examples = 2000               # without a source: conversations to write; more teach more
+prefer: Literal['', 'passed', 'taste', 'both'] = ''     # what is better of what eval.py judged
+BOUNDS = {'val_fraction': (1e-9, 0.999), 'min_score': (-1e18, 1e18), 'min_margin': (-1e18, 1e18)}
+
+# --- names of columns and roles -------------------------------------------------------------------
+MESSAGES = 'messages', 'conversations'
+QUESTION = 'instruction', 'prompt', 'question', 'query'
+ANSWER = 'output', 'completion', 'response', 'answer'
+PAIR = 'chosen', 'rejected'
+NAMED = *PAIR, 'completion'
+# extras/forms.py reads these, which change what is learned, too
+OTHERS = set('context history mapping completions conversation dialog dialogue data system_prompt '
+             'system_message answers rating judge_score score_chosen score_rejected chosen_score '
+             'rejected_score chosen_rating rejected_rating rating_chosen rating_rejected '
+             'preferred_output non_preferred_output'.split())
+NO_TEXT = set('image images video videos audio audios attachments tool_calls function_call'.split())
+ROLES = {name: role for role, names in {
+    'user': 'user human prompter', 'system': 'system developer',
+    'assistant': 'assistant gpt chatgpt bing bard bot chatbot ai model',
+    'tool': 'tool function observation ipython'}.items() for name in names.split()}
+LABELS = {'true': True, '1': True, '1.0': True, 'false': False, '0': False, '0.0': False}
+
+
+# --- a record becomes an example ------------------------------------------------------------------
+# An example is messages, whose roles are these, and facts:
+#     conversation    user, assistant, user, assistant        {'score': 8.0}
+#     pair            user, chosen, rejected                  {'margin': 2.0, 'agreement': 1.0}
+#     thumb           user, completion                        {'label': False}
+# What a function uses, it takes out of the record, and what is left is counted.
+def filled(record):
+    """Return what has a value in a record or a message, by plain names, and refuse what is no text:
+    {'Question': 'Hi!', 'Input': ''} becomes {'question': 'Hi!'}."""
+    columns = {name.lower().replace('-', '_'): value for name, value in record.items()
+               if value not in (None, '', [], {})}
+    others = ', '.join(sorted(columns.keys() & NO_TEXT))
+    require(not others, f'only texts are learned, and this has {others}')
+    return columns
+
+
+def usual(record):
+    """Return a record in one of the forms above. extras/forms.py reads other columns, lists of JSON
+    or whole talks that are written as one text, and lists of answers."""
+    record = filled(record)
+    is_talk = any(re.match(r'\s*(Human:|\[\s*{\s*")', record[name])
+                  for name in MESSAGES + QUESTION + PAIR if isinstance(record.get(name), str))
+    is_list = any(isinstance(record.get(name), list) for name in ('answer', 'chosen'))
+    if is_talk or is_list or record.keys() & OTHERS:
+        from extras import forms
+        record = forms.usual(record)
+    return record
+
+
+def take(record, names):
+    """Take a column out of a record: the first of these names that it has, or else None."""
+    return next((record.pop(name) for name in names if name in record), None)
+
+
+def messages_of(role, turns, record):
+    """Return turns as messages: [{'from': 'human', 'value': 'Hi!'}] is [{'role': 'user', 'content':
+    'Hi!'}], and a text is one of this role. Two of a user in a row become one, and an empty system
+    message none. What is not used of a turn goes to the record, as messages.NAME."""
+    messages = []
+    if not isinstance(turns, list | dict):
+        turns = {'role': role, 'content': turns}
+    for turn in turns if isinstance(turns, list) else [turns]:
+        require(isinstance(turn, dict), 'a message is no object with a role')
+        turn = filled(turn)
+        name = str(take(turn, ['role', 'from'])).lower()
+        require(name in ROLES, f'a message has an unknown role: {name}')
+        require(all(turn.pop(flag, 1) == 1 for flag in ('weight', 'train', 'loss')),    # True == 1
+                'a message has weight 0, or train or loss false, and all are learned')
+        content = take(turn, ['content', 'value']) or ''
+        parts = [part.get('text') if isinstance(part, dict) and part.get('type', 'text') == 'text'
+                 else part for part in (content if isinstance(content, list) else [content])]
+        require(all(isinstance(part, str) for part in parts), 'a message is not text')
+        record |= {f'messages.{rest}': value for rest, value in turn.items()}
+        message = {'role': ROLES[name], 'content': normalise('\n'.join(parts))}
+        if messages and message['role'] == messages[-1]['role'] == 'user':
+            messages[-1]['content'] += '\n\n' + message['content']
+        elif message['role'] != 'system' or message['content'].strip():
+            messages.append(message)
+    return messages
+
+
+def prompt_of(record):
+    """Return the messages of a record, or its question: {'instruction': 'Add.', 'input': '1 2'}
+    asks 'Add.\\n\\n1 2', and {'input': 'Hi!'} asks 'Hi!'."""
+    is_listed, turns = record.keys() & {*MESSAGES}, take(record, MESSAGES + QUESTION)
+    if isinstance(turns, list | dict):
+        return messages_of('user', turns, record)
+    texts = [text for text in (turns, record.pop('input', None)) if text is not None]
+    require(texts and not is_listed and all(isinstance(text, str) for text in texts),
+            f'no list of messages, and no {", ".join(QUESTION)} or input that is text')
+    return messages_of('user', '\n\n'.join(texts), record)
+
+
+def talk_of(record):
+    """Return the messages of a record, or those of its prompt and its answer."""
+    if record.keys() & {*MESSAGES}:
+        return prompt_of(record)
+    prompt, answer = prompt_of(record), take(record, ANSWER)
+    require(answer is not None, f'no {", ".join(ANSWER)}')
+    return prompt + messages_of('assistant', answer, record)
+
+
+def named(name, turns, record):
+    """Return an answer as messages: one, whose role is this name."""
+    messages = messages_of('assistant', turns, record)
+    require([m['role'] for m in messages] == ['assistant'], f'the {name} is not one answer')
+    return [{**messages[0], 'role': name}]
+
+
+def example_of(record, kind):
+    """Return the messages and the facts of a record."""
+    label, facts, scores = str(record.get('label')).lower(), {}, ()
+    if kind == 'sft':                   # where 0 may be the number of a class
+        require(label != 'false', 'a label that is false is a thumb down, and answers are learned')
+        talk, scores = talk_of(record), ('score',) * (min_score is not None)
+    elif record.keys() >= {*PAIR}:
+        better, worse = (named(name, record.pop(name), record) for name in PAIR)
+        talk, scores = prompt_of(record) + better + worse, ('margin', 'agreement')
+    else:
+        require(label in LABELS, 'no chosen and rejected, and no label that is true or false')
+        talk, facts['label'] = talk_of(record), LABELS[label]
+        talk[-1:] = named('completion', talk[-1:], record)
+        del record['label']
+    try:
+        facts |= {name: float(record.pop(name)) for name in scores if name in record}
+    except (TypeError, ValueError, OverflowError):
+        raise Mistake('score, margin and agreement must be numbers') from None
+    start = next((i for i, m in enumerate(talk) if m['role'] != 'system'), 0)
+    while talk[start:] and talk[start]['role'] == 'assistant':      # ShareGPT begins in the middle
+        record['answers before the first question'] = talk.pop(start)
+    while talk and talk[-1]['role'] in ('system', 'user', 'tool'):  # a question teaches nothing
+        record['messages behind the last answer'] = talk.pop()
+    if 'system' in record and all(m['role'] != 'system' for m in talk):
+        talk = messages_of('system', record.pop('system'), record) + talk
+    return talk, facts
+
+
+# --- rules ----------------------------------------------------------------------------------------
+def normalise(text):
+    """Return a text without control characters and invisible ones. A newline ends a line, and e
+    with its accent is one character (NFC)."""
+    text = re.sub('[\ud800-\udfff]', '\ufffd', text)            # half of a pair, from JSON
+    text = re.sub('\r\n?|[\x0b\x0c\x1c-\x1e\u2028\u2029]', '\n', text)
+    text = re.sub('[\0-\x08\x0e-\x1f\x7f-\x9f\xad\u200b\u2060\ufeff\ufff9-\ufffb]', '', text)
+    return unicodedata.normalize('NFC', text)
+
+
+def reason_of(messages, facts):
+    """Return why an example is left out, or None. A rule of yours is two lines here."""
+    turns = ['assistant' if m['role'] in NAMED else m['role'] for m in messages
+             if m['role'] not in ('system', 'rejected')]
+    texts = [m['content'].strip() for m in messages]
+    if turns[:1] != ['user'] or any(a == b != 'tool' for a, b in itertools.pairwise(turns)):
+        return 'roles do not alternate, from a question to an answer'
+    if not all(texts):
+        return 'empty message'
+    if messages[-1]['role'] == 'rejected' and texts[-1] == texts[-2]:
+        return 'equal answers'
+    for name, low in ('score', min_score), ('margin', min_margin), ('agreement', min_agreement):
+        if name in facts and not low <= facts[name] < math.inf:         # not: nan is left out
+            return f'low {name}'
+
+
+def line_of(messages, facts):
+    """Return a line of train.jsonl. A prompt of one message is its text."""
+    prompt = [m for m in messages if m['role'] not in NAMED]
+    answers = {m['role']: m['content'] for m in messages[len(prompt):]}
+    record = {'messages': messages}
+    if answers:
+        prompt = prompt[0]['content'] if len(prompt) == 1 else prompt
+        record = {'prompt': prompt, **answers, **facts}
+    return json.dumps(record, ensure_ascii=False).encode() + b'\n'
+
+
+# --- files become records -------------------------------------------------------------------------
+RECORDS = re.compile(r'\.(jsonl|ndjson|json|csv|tsv|parquet)(\.(gz|zst|bz2|xz))?$', re.I)
+
+
+def reject(place, why):
+    left_out.setdefault(why, [0, place])[0] += 1        # {why: [records, the first place]}
+
+
+def records_in(path):
+    """Yield (place, record) for each line of a .jsonl, or each record of another file."""
+    if not RECORDS.search(path):
+        return reject(path, 'no .jsonl, .json, .csv, .tsv or .parquet')
+    line = 0
+    try:
+        if path.lower().endswith(('.jsonl', '.ndjson')):
+            file = open(path, 'rb')
+        else:
+            from extras import formats
+            file = formats.open_file(path)              # its records as lines of JSON
+        for line, text in enumerate(io.TextIOWrapper(file, 'utf-8-sig'), 1):
+            record = None
+            with contextlib.suppress(ValueError, RecursionError):
+                record = json.loads(text)
+            if isinstance(record, dict):
+                yield f'{path}:{line}', record
+            elif text.strip():
+                reject(f'{path}:{line}', 'no JSON object (a list is a .json), or no whole row')
+    except Mistake:             # a package that is missing
+        raise
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
+        reject(f'{path}:{line + 1} ({error!s:.80})',
+               'damaged from here on, or not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)')
+
+
+# --- the job --------------------------------------------------------------------------------------
+config = configure(globals(), BOUNDS)       # config files and flags replace settings
+useless = typed & ({'n_examples'} if source else {*config} - {'out_dir', 'overwrite', 'n_examples'})
+require(not useless, f'{", ".join(useless)}: this needs {"no" * bool(source)} --source=FILE')
+out = pathlib.Path(out_dir)
+for name in 'train.jsonl', 'val.jsonl', 'report.json':
+    require(overwrite or not (out / name).exists(), f'{out / name} exists; add --overwrite=True')
+pattern = os.path.join(glob.escape(source), '**') if os.path.isdir(source) else source
+paths = sorted(filter(os.path.isfile, {source, *glob.glob(pattern, recursive=True)}))
+require(paths or not source, f'no file at {source!r}; --source is a file, a folder or a glob')
+out.mkdir(parents=True, exist_ok=True)
+
+# 1. read: memory holds two hashes of each example; its line is on the disk
+left_out, changed, unused = {}, collections.Counter(), collections.Counter()
+seen, hashes, has_thumbs, lines = set(), array.array('Q'), False, tempfile.TemporaryFile(dir=out)
+entries = itertools.chain.from_iterable(map(records_in, paths))
+if not source:
+    from extras import problems
+    for split, n, h in ('train', n_examples, 2 ** 64 - 1), ('validation', 300, 0):
+        lines.write(problems.to_jsonl(problems.problems(n, 0, split, with_tests=False)).encode())
+        hashes.extend([h] * n)          # what has the lowest is held out
+elif pii:
+    from extras import personal         # masks personal data; --pii=False goes on without
+if prefer:
+    from extras import judged_answers
+    kind = kind or 'preference'
+    entries = judged_answers.with_records(entries, reject, kind == 'preference', prefer)
+for place, row in tqdm(entries, 'read', unit=' records', disable=None):
+    require(prefer or not {'outcome', 'task_id', 'completion'} <= row.keys(), f'{place} is an '
+            'answer that eval.py judged: --prefer=passed, taste or both says what is better')
+    try:
+        record = usual(row)
+        label = str(record.get('label')).lower()
+        is_pair = record.keys() >= {*PAIR} or label in ('true', 'false') and 'completion' in record
+        kind_of_it = kind or ('preference' if is_pair else 'sft')
+        messages, facts = example_of(record, kind_of_it)
+    except Mistake as error:
+        why, _, detail = str(error).partition(': ')
+        reject(f'{place} ({detail or ", ".join(row):.80})', why)
+        continue
+    require(kind or is_pair or label not in LABELS, f'{place} has the label {label}: '
+            '--kind=preference takes it as a thumb up or down, --kind=sft as a class')
+    kind = kind_of_it
+    unused.update(record.keys())
+    if reason := reason_of(messages, facts):
+        reject(place, reason)
+        continue
+    for m in messages if pii else []:       # after the rules: a pair may differ in an address
+        m['content'] = personal.hide(m['content'], changed)
+    line = line_of(messages, facts)
+    if hash(line) in seen:
+        reject(place, 'exact duplicate')
+        continue
+    seen.add(hash(line))
+    question = next(m['content'] for m in messages if m['role'] == 'user').encode()
+    hashes.append(int.from_bytes(hashlib.blake2b(question, digest_size=8).digest(), 'big'))
+    has_thumbs |= 'label' in facts
+    lines.write(line)
+report = [f'left out, {why}: {n:,}, first {place}' for why, (n, place) in left_out.items()]
+report += [f'changed, {what}: {n:,}' for what, n in changed.items() if n]
+report += [f'not used, {name}: {n:,}' for name, n in unused.items()]
+
+# 2. split: by a hash of the first question, so all answers to it are on one side, in every run
+questions = sorted({*hashes})
+require(len(questions) > 1, f'{source} has {len(questions)} different questions to learn from, too '
+        f'few to hold some out; {"; ".join(report)}')
+last = min(max(questions[0], val_fraction * 2 ** 64), questions[-2])     # each side has one
+n_val = sum(h <= last for h in hashes)
+lines.seek(0)
+with open(out / 'train.jsonl', 'wb') as train, open(out / 'val.jsonl', 'wb') as val:
+    for h, line in zip(hashes, lines):
+        (val if h <= last else train).write(line)
+
+# 3. report
+n_read = len(hashes) + sum(n for n, _ in left_out.values())
+(out / 'report.json').write_text(json.dumps({
+    'read': n_read, 'kept': len(hashes), 'left_out': left_out, 'changed': changed,
+    'unused_columns': unused, 'config': {**config, 'kind': kind or 'sft'}}, indent=1))
+script = 'dpo.py --loss_type=kto' if has_thumbs else 'dpo.py' if kind == 'preference' else 'sft.py'
+print(f'{n_read:,} records, {len(hashes):,} kept: {len(hashes) - n_val:,} to train on, {n_val:,} '
+      'held out', *report, f'next: python {script} --data_dir={out_dir}', sep='\n')

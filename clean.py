@@ -1,0 +1,914 @@
+"""
+Point clean.py at text and you get shards of clean text, and a table of what was dropped and why.
+
+    python clean.py                                 # Python's own standard library, without network
+    python clean.py --source=FOLDER --out_dir=data/mine
+    python clean.py --source='web/*.jsonl.gz' --languages=en,de --audit=20
+    python clean.py config/mix.py                   # sources = {'web': ('web/*.jsonl', 50), ...}
+    python prepare.py                               # next: tokens for train.py
+
+    by itself, in processes:    read -> one form -> rules -> personal data
+    with all the others:        duplicates -> shards -> report
+
+A document is a file of text, or a record of .jsonl. It writes out_dir/shards/00000.jsonl.gz, ...,
+lines {"text": ..., "path": ..., "source": ...}, the funnel in report.md and report.json, and
+meta.json. The same command resumes a run that was interrupted. You should see 12 MB of Python
+become 9.6 in a few seconds. The decision made here is the corpus: a model shares its defects. Read
+report.md before you go on.
+
+The job comes first, and then what it calls, in that order. Options from extras/ are at the end:
+without that folder this file works with configurator.py beside it, and --pii=False.
+"""
+import ast, codecs, collections, concurrent.futures, contextlib, ctypes, functools, glob, gzip
+import hashlib, io, itertools, json, multiprocessing, os, pathlib, re, shutil, signal, sys
+import sysconfig, tempfile, textwrap, types, unicodedata, warnings, zlib
+from typing import Literal
+from configurator import Mistake, configure, require
+import numpy as np
+from tqdm import tqdm
+
+# --- settings; those of extras/ are at the end ----------------------------------------------------
+source = 'stdlib'               # stdlib, shakespeare, codeparrot, hf:OWNER/NAME, file, folder, glob
+sources: dict | None = None     # instead, in a config file: {'name': ('path', weight), ...}
+out_dir = 'data/clean'          # folder of results
+overwrite = False               # True: replace the data of another source in out_dir
+mode: Literal['auto', 'code', 'prose', 'raw'] = 'auto'      # auto: by the ending of the file
+encoding = ''                   # of files of text, such as cp1250; '' = UTF-8, UTF-16 with its mark
+text_field = ''                 # field of records that has the text; '' = text, content, code, ...
+min_words = 20                  # prose: words; 0 switches a rule off, here and below
+max_symbols = 0.3               # prose: fraction of visible characters that are symbols, such as #
+max_repetition = 0.7            # prose: fraction of lines or words that repeat
+max_gibberish = 0.2             # prose: fraction of words that hardly any language spells
+dedup: Literal['none', 'exact', 'minhash', 'simhash'] = 'minhash'  # the last two drop near-copies
+bands = 32                      # minhash: texts that agree in a band are compared
+rows = 8                        # minhash: numbers of a band; more of them, fewer comparisons
+min_similarity = 0.85           # minhash: Jaccard similarity of n-grams that makes a copy
+max_files = 0                   # files of each source; 0 = all
+num_workers = 0                 # processes that share the work; 0 = all cores
+
+
+# --- the job --------------------------------------------------------------------------------------
+def clean(config):
+    """Clean the sources that settings name into config.out_dir."""
+    out_dir = pathlib.Path(os.path.realpath(config.out_dir))
+    sources = find_sources(config)      # {name: {'path', 'weight', 'paths', ...}}
+    check_out_dir(out_dir, sources, config.overwrite)
+    shards = cut_into_shards({name: source.pop('paths') for name, source in sources.items()})
+    prefix = {name: f'{name}-' if config.sources else '' for name in sources}
+    config.sources = {name: source['path'] for name, source in sources.items()}
+    settings = json.dumps({name: value for name, value in vars(config).items()
+                           if name not in HARMLESS})
+    make_stages(settings)               # an option or a list that is missing ends the run now,
+    near_keys(config, b'')              # not in a process of its own
+    work = out_dir.with_name(f'{out_dir.name}.work')    # a run that was killed leaves its shards
+    folders = [work / state_of(config, settings, *shard) for shard in shards]
+    work.mkdir(parents=True, exist_ok=True)
+    clear(work, {folder.name for folder in folders})
+
+    # 1. Each document by itself: read it, give it one form, judge it, hide personal data.
+    share('clean_shard', [(*shard, str(folder), settings)
+                          for shard, folder in zip(shards, folders)], config)
+
+    # 2. With all the others: of documents that say the same, the first one stays.
+    notes, first = add_up(folders)
+    tables = [np.load(folder / 'numbers.npy') for folder in folders]
+    begin, size, exact, *keys = np.concatenate(tables, 1)               # (n documents,) each
+    shard_of = np.repeat(range(len(folders)), [table.shape[1] for table in tables])
+
+    def document(i):
+        with open(folders[shard_of[i]] / 'documents.jsonl', 'rb') as f:
+            f.seek(begin[i])
+            return json.loads(f.readline())
+
+    copies = find_copies(exact, keys, document, config)
+    kept = np.ones(len(exact), bool)
+    for reason, which in copies.items():
+        kept[which] = False
+        notes['documents'][f'{reason}s'] = int(kept.sum())
+        notes['bytes'][f'{reason}s'] = int(size[kept].sum())
+        if len(which):
+            notes[f'dropped by {reason}s'][reason] = len(which)
+            first[reason] = document(which[0])['path']
+
+    # 3. Shards of what is left.
+    (work / 'new/shards').mkdir(parents=True)
+    digests = share('write_shard', [
+        (str(folder), str(work / f'new/shards/{prefix[name]}{i:05}.jsonl.gz'), kept[shard_of == i])
+        for i, ((name, _), folder) in enumerate(zip(shards, folders)) if kept[shard_of == i].any()],
+        config)
+
+    # 4. The report.
+    for name, source in sources.items():
+        which = kept & (np.array([source for source, _ in shards])[shard_of] == name)
+        source |= {'documents': int(which.sum()), 'bytes': int(size[which].sum())}
+    card, more = None, {'licenses': {}}
+    if asks_for_filters(config):
+        from extras import filters
+        card, more = filters.report(work / 'new', vars(config), notes, copies, document,
+                                    np.flatnonzero(kept), size, sources, mode_of, hash64)
+    last_words = write_report(work / 'new', out_dir, notes, first, sources, card)
+    empty = [name for name, source in sources.items() if not source['documents']]
+    require(not empty, f'no documents are left of {" and ".join(empty)}: {shown(first)}; give '
+            'more, or drop fewer')
+    meta = {'format': FORMAT, 'sources': sources, 'config': json.loads(settings), **more,
+            'sha256': hashlib.sha256(''.join(digests).encode()).hexdigest()}
+    (work / 'new/meta.json').write_text(json.dumps(meta, indent=1))
+    publish(work, out_dir)
+    print(f'next: python prepare.py --source={os.path.relpath(out_dir)}', *last_words, sep='\n')
+
+
+# --- files ----------------------------------------------------------------------------------------
+FORMAT = 'nanoparrot-text-1'
+RESULTS = r'shards|meta\.json|report\.(md|json)|audit\.md'
+# settings that change no text
+HARMLESS = {'out_dir', 'overwrite', 'num_workers', 'cluster', 'download_dir', 'preset'}
+HTML = '.html', '.htm', '.xhtml'
+PROSE = '.txt', '.md', '.markdown', '.rst', '.tex', '.org', '.adoc', *HTML
+OTHER_CODE = tuple('.c .h .cc .cpp .cxx .hpp .cs .java .kt .scala .swift .js .jsx .ts .tsx .go .rs '
+                   '.rb .php .pl .pm .lua .r .jl .hs .ml .sh .bash .sql .css .scss .vue .dart .ex '
+                   '.erl .clj .lisp .f90 .pas .asm .s .yaml .yml .toml .ini .cmake'.split())
+LINES = '.jsonl', '.ndjson', '.jsonlines'
+TABLES = '.json', '.parquet', '.csv', '.tsv', '.ipynb'      # extras/formats.py reads these
+PACKED = '.zst', '.bz2', '.xz'                              # and these; .gz needs no help
+OF_OTHERS = set('node_modules bower_components site-packages dist-packages __pycache__'.split())
+
+
+def ends_with(path, endings):
+    """Whether a file is of these kinds, packed or not: ends_with('a.jsonl.gz', LINES)."""
+    return re.sub(r'\.(gz|zst|bz2|xz)$', '', path.lower()).endswith(endings)
+
+
+def is_foreign(path):
+    """Whether extras/formats.py has to read a file."""
+    return ends_with(path, TABLES) or path.lower().endswith(PACKED)
+
+
+def find_sources(config):
+    """Return {name: {'path', 'weight', 'files', 'passed over', 'paths'}}. The name of a lone source
+    is its path."""
+    sources = {config.source: {'path': config.source}}
+    if config.sources is not None:
+        from extras import mixture
+        sources = mixture.sources_of(config.sources)
+    for name, source in sources.items():
+        paths, others = find_files(source['path'], config.max_files, config.download_dir)
+        source |= {'files': len(paths), 'passed over': shown(others), 'paths': paths}
+        print(f'{name}: {len(paths):,} files; passed over: {shown(others)}')
+    return sources
+
+
+def find_files(source, max_files=0, download_dir='data/raw'):
+    """Return the files of a folder, glob or name, sorted, so that the same files give the same
+    text everywhere, and how many of each ending are passed over."""
+    if re.match('hf:|shakespeare$|codeparrot$', source):
+        from extras import hub
+        found = hub.find_files(source, download_dir)[:max_files or None]
+        return [*map(hub.fetched, found)], {}
+    top, endings, skipped = source, (*PROSE, '.py', *OTHER_CODE, *LINES, *TABLES), OF_OTHERS
+    if source == 'stdlib':                      # 12 MB of Python; with its tests, 30 MB
+        top, endings = sysconfig.get_paths()['stdlib'], ('.py',)
+        skipped = skipped | {'test', 'tests', 'idle_test'}
+    found = [top] if os.path.exists(top) else glob.glob(top, recursive=True)
+    for folder, inner, names in os.walk(top):
+        inner[:] = [name for name in inner if name[0] != '.' and name not in skipped]
+        found += [os.path.join(folder, name) for name in names if name[0] != '.']
+    found = sorted(filter(os.path.isfile, found))
+    paths = [path for path in found if path == source or ends_with(path, endings)]
+    others = collections.Counter(os.path.splitext(path)[1] or 'no ending'
+                                 for path in {*found} - {*paths})
+    require(paths, f'no text at {source!r}, which has {shown(others)}; it can be stdlib, '
+            'shakespeare, codeparrot, hf:OWNER/NAME, or a file, folder or glob of '
+            f'{" ".join(PROSE + LINES + TABLES)} and source code, packed (.gz) or not')
+    return paths[:max_files or None], {} if source == 'stdlib' else others
+
+
+def check_out_dir(out_dir, sources, overwrite):
+    """Refuse a folder that has anything but results of this script, or results of other sources."""
+    names = {*os.listdir(out_dir)} if out_dir.exists() else set()
+    meta = json.loads((out_dir / 'meta.json').read_bytes()) if 'meta.json' in names else {}
+    others = [name for name in names
+              if meta.get('format') != FORMAT or not re.fullmatch(RESULTS, name)]
+    require(not others, f'{out_dir} has {min(others, default="")}, which clean.py did not write '
+            'there; choose another --out_dir')
+    old, new = ({name: source['path'] for name, source in some.items()}
+                for some in (meta.get('sources', {}), sources))
+    require(overwrite or old in ({}, new), f'{out_dir} has data of {shown(old)}; '
+            '--overwrite=True replaces them, or choose another --out_dir')
+
+
+def clear(work, keep=()):
+    """Remove the folders in a folder, but keep those of these names. One loses its name first, so
+    that a kill leaves no half of a shard that looks whole."""
+    for folder in [*work.iterdir()]:
+        if folder.name not in keep:
+            shutil.rmtree(folder.rename(tempfile.mkdtemp(dir=work)))
+
+
+def publish(work, out_dir):
+    """Put work/new in place of out_dir. At any moment a kill leaves one of them, or none, but no
+    half of one."""
+    if out_dir.exists():
+        out_dir.rename(work / 'old')
+    (work / 'new').rename(out_dir)
+    clear(work)
+    work.rmdir()
+
+
+def hash64(data):
+    """Return 64 bits that follow from these bytes alone; hash64(data) / 2**64 is as if drawn from
+    [0, 1)."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), 'big')
+
+
+def shown(values):
+    """Return a dict for people: {'short': 1200} is 'short: 1,200'."""
+    return ', '.join(f'{name}: {value if isinstance(value, str) else f"{value:,}"}'
+                     for name, value in values.items() if value not in ('', None)) or 'nothing'
+
+
+# --- shards: the pieces of work that processes share ----------------------------------------------
+# They are cut by the sizes of files alone, each is cleaned into a folder of its own, and folders
+# are read in order: the result is the same whatever number of processes shares the work.
+SHARD = 16_000_000              # bytes
+N_PIECES = 8                    # of a larger .jsonl, each of every eighth line
+
+
+def cut_into_shards(files_of):
+    """Return the shards of {source: its files}: [(source, [(path, piece, n_pieces), ...]), ...]:
+    16 MB of texts, or a file of records. A .jsonl that is larger than 16 MB is eight pieces, each
+    with every eighth of its lines."""
+    shards = collections.defaultdict(list)
+    for source, paths in files_of.items():
+        total = 0
+        for path in paths:
+            size = os.path.getsize(path)
+            n_pieces = N_PIECES if size > SHARD and ends_with(path, LINES) else 1
+            for piece in range(n_pieces):
+                shards[source, total // SHARD].append((path, piece, n_pieces))
+                total += SHARD if ends_with(path, LINES + TABLES) else size
+    return [(source, pieces) for (source, _), pieces in shards.items()]
+
+
+def state_of(config, settings, source, pieces):
+    """Return the name of a clean shard, a hash of all that decides about it: settings, its files,
+    the lists that settings name, and the programs that are open. After an edit or with another
+    flag it has another name, and is done again."""
+    named = [given for name in LISTS for given in vars(config)[name].split(',') if given]
+    lists = [path for given in named for path in find_files(given)[0]]      # some are folders
+    paths = [path for path, *_ in pieces] + lists
+    if any(map(is_foreign, paths)):
+        from extras import formats
+        paths.append(formats.__file__)
+    paths += [module.__file__ for name, module in sorted(sys.modules.items())
+              if name.startswith('extras.')]
+    stamps = [(path, os.path.getsize(path), os.path.getmtime(path)) for path in [__file__, *paths]]
+    return f'{hash64(json.dumps([settings, source, pieces, stamps]).encode()):016x}'
+
+
+def begin_work():
+    """A process does this first. Ctrl-C is for its parent, and if that is killed, so is this."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def share(name, jobs, config):
+    """Return what the function of this name returns for each of the jobs, its arguments. As many
+    processes as num_workers says share them, or those of a cluster."""
+    if config.cluster:
+        import clean
+        from dask.distributed import Client
+        function, pool = getattr(clean, name), Client(config.cluster).get_executor()
+    else:               # forked processes share the models of the stages; only Linux forks well
+        n = min(config.num_workers or os.cpu_count(), max(1, len(jobs)))
+        context = multiprocessing.get_context('fork' if sys.platform == 'linux' else 'spawn')
+        function = globals()[name]
+        pool = concurrent.futures.ProcessPoolExecutor(n, context, begin_work)
+    with pool:
+        results = pool.map(function, *zip(*jobs))
+        return [*tqdm(results, name, len(jobs), unit=' shards', disable=None)]
+
+
+# --- clean: each document by itself ---------------------------------------------------------------
+# A stage is a function of a document, which it may change, and of notes, {title: Counter}, which
+# add up over all shards. It returns the reason to drop the document, or None. A process has one
+# document in memory, and the parent a few numbers of each.
+@functools.lru_cache(1)
+def make_stages(settings):
+    """Return the settings, and {name: stage}, in the order in which a document meets them.
+    settings: JSON, because a process that isn't forked makes its stages itself."""
+    config = types.SimpleNamespace(**json.loads(settings))
+    stages = {'found': lambda *_: None, 'read': check_text, 'one form': one_form(config),
+              'rules': functools.partial(check_rules, config)}
+    if config.pii:
+        from extras import personal         # without that file: --pii=False
+        stages['personal data'] = functools.partial(hide_personal_data, personal.hide)
+    if asks_for_filters(config):
+        from extras import filters          # it gets our functions, because it imports no script
+        stages = filters.with_options(stages, config, find_files, documents_of, read, mode_of,
+                                      normalise, words_of, ngrams, hash64)
+    return config, stages
+
+
+def clean_shard(source, pieces, folder, settings):
+    """Send the documents of a shard through the stages. If FOLDER is there, a run has done it:
+
+        documents.jsonl     the documents that passed, one a line
+        numbers.npy         of each a column: where its line begins, its bytes, a hash that copies
+                            share, whatever their white space, and the keys of near-copies, uint64
+        notes.json          what came in, what was dropped or changed, the first document of each
+                            reason, and what else the stages noted"""
+    folder = pathlib.Path(folder)
+    if folder.exists():
+        return
+    config, stages = make_stages(settings)
+    notes, first = collections.defaultdict(collections.Counter), {}
+    for title in 'documents', 'bytes':          # a stage that nothing has reached has 0
+        notes[title].update(dict.fromkeys(stages, 0))
+    numbers = [np.zeros((0, 3 + len(near_keys(config, b''))), np.uint64)]
+    new = pathlib.Path(tempfile.mkdtemp(dir=folder.parent))     # it gets its name when all is there
+
+    with open(new / 'documents.jsonl', 'wb') as f:
+        for document in documents_of(pieces, config.text_field, config.encoding):
+            document['source'], reason = source, None
+            for name, stage in stages.items():
+                if reason := stage(document, notes):
+                    notes[f'dropped by {name}'][reason] += 1
+                    first.setdefault(reason, document['path'])
+                    break
+                data = document['text'].encode('utf-8', 'surrogatepass')
+                notes['documents'][name] += 1
+                notes['bytes'][name] += len(data)
+            for what in notes['changed'].keys() - first.keys():
+                first[what] = document['path']
+            if not reason:
+                exact = hash64(data.translate(None, b' \t\n\r\f\v'))
+                keys = near_keys(config, data)
+                numbers.append(np.array([[f.tell(), len(data), exact, *keys]], np.uint64))
+                line = {name: document[name] for name in KEPT if name in document}
+                f.write(json.dumps(line).encode() + b'\n')
+    np.save(new / 'numbers.npy', np.concatenate(numbers).T)
+    (new / 'notes.json').write_text(json.dumps([notes, first]))
+    with contextlib.suppress(OSError):          # a cluster may do a thing twice
+        new.rename(folder)
+
+
+def add_up(folders):
+    """Return the notes of all shards, and the first document of each reason."""
+    notes, first = collections.defaultdict(collections.Counter), {}
+    for folder in folders:
+        some, firsts = json.loads((folder / 'notes.json').read_bytes())
+        first = {**firsts, **first}
+        for title, counter in some.items():
+            notes[title].update(counter)
+    return notes, first
+
+
+def write_shard(folder, path, kept):
+    """Write those lines of a shard that are kept, bool (n,). Return their hash."""
+    digest = hashlib.sha256()
+    # level 1: it is read a few times, and packed once
+    with open(f'{folder}/documents.jsonl', 'rb') as f, gzip.GzipFile(path, 'wb', 1, mtime=0) as new:
+        for line in itertools.compress(f, kept):
+            new.write(line)
+            digest.update(line)
+    return digest.hexdigest()
+
+
+# --- read: a record becomes a document ------------------------------------------------------------
+#     {'text': 'import abc\n...', 'path': 'lib/abc.py', 'source': 'stdlib', ...}
+# A record's text has one of these names, whatever else is there; three are CodeSearchNet's.
+TEXT_NAMES = 'text', 'content', 'whole_func_string', 'func_code_string', 'original_string', 'code'
+PLACES = ('repo_name max_stars_repo_name repository_name repo '
+          'path max_stars_repo_path func_path_in_repository').split()
+# what is kept of a record beside its text
+FACTS = 'url func_code_url license licence max_stars_repo_licenses'.split()
+KEPT = ['text', 'path', 'source', *FACTS]
+PIECE = 4_000_000               # characters; a longer text is cut at an empty line
+NO_TEXT = 'no text in a usual field: name it with --text_field=NAME'
+NOT_UTF8 = 'not UTF-8: name it with --encoding=NAME'
+
+
+def documents_of(pieces, text_field='', encoding=''):
+    """Yield the documents in the files of a shard, [(path, piece, n_pieces), ...]."""
+    names = [text_field] if text_field else TEXT_NAMES
+    for path, *piece in pieces:
+        for line, text, record, why in read(path, names, encoding, *piece):
+            place = '/'.join(record[name] for name in PLACES if isinstance(record.get(name), str))
+            place = f'it has {", ".join(record)}'[:200] if why == NO_TEXT else place
+            yield {'text': text, 'path': f'{path}:{line} {place}'.strip() if line else path,
+                   'line': line, 'record': record, 'why': why,
+                   **{name: record[name] for name in FACTS if record.get(name)}}
+
+
+def read(path, names=TEXT_NAMES, encoding='', piece=0, n_pieces=1):
+    """Yield (line, text, record, why) for each record of a file, or each of a piece of its lines.
+    The line of a file of text is 0. `why` says why there is no text, or is None. Nothing is raised,
+    because of a thousand files one is damaged."""
+    line, not_utf8 = 0, f'not {encoding}' if encoding else NOT_UTF8
+    try:
+        with open_file(path, names, encoding) as f:
+            if not ends_with(path, LINES + TABLES):
+                for text in texts_in(f):        # a zero: UTF-16 without its mark, or no text
+                    yield 0, text, {}, not_utf8 if '\0' in text else None
+                return
+            for line, row in enumerate(f, 1):
+                require(line > 1 or row.strip() not in (b'[', b'{', '[', '{'), f'{path} is one '
+                        'JSON value over several lines; .jsonl has a whole record on each line')
+                if line % n_pieces == piece and not row.isspace():
+                    yield line, *text_in(row, names)
+    except Mistake:             # a package that is missing
+        raise
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        if (line + 1) % n_pieces == piece:
+            is_known = isinstance(error, ValueError)        # extras/formats.py says why
+            why = not_utf8 if isinstance(error, UnicodeError) else str(error)
+            yield line + 1, '', {}, why if is_known else 'damaged file'
+
+
+def open_file(path, names=(), encoding=''):
+    """Open a file to read its lines, unpacked: texts, or of records UTF-8. Without names, all
+    columns of a table are read."""
+    if is_foreign(path):
+        from extras import formats
+        f = formats.open_file(path, names and [*names, *PLACES, *FACTS], encoding)
+    else:
+        f = (gzip.open if path.lower().endswith('.gz') else open)(path, 'rb')
+    if not encoding and f.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        encoding = 'utf-16'
+    if ends_with(path, TABLES) or ends_with(path, LINES) and not encoding:
+        return f
+    return io.TextIOWrapper(f, encoding or 'utf-8-sig', newline='\n')
+
+
+def texts_in(lines):
+    """Yield the texts of a file: one, unless lines <|endoftext|> divide it, or unless it is long:
+    then it is also cut at empty lines, because it might not fit into memory."""
+    text, size = [], 0
+    for line in lines:
+        is_end = line.rstrip() == '<|endoftext|>'
+        if not is_end:
+            text.append(line)
+            size += len(line)
+        if is_end or size > PIECE and line.isspace():
+            yield ''.join(text)
+            text, size = [], 0
+    yield ''.join(text)
+
+
+def text_in(row, names):
+    """Return the text of a line of JSON, its record, and why there is no text, or None. An empty
+    field hides no other."""
+    if row[:1] == b'\0':        # of extras/formats.py: why it can't read a row of a table
+        return '', {}, row[1:].decode().strip()
+    try:
+        record = json.loads(row)
+        texts = [record[name] for name in names if isinstance(record.get(name), str)]
+    except (ValueError, AttributeError, RecursionError) as error:
+        return '', {}, NOT_UTF8 if isinstance(error, UnicodeError) else 'no JSON record'
+    return next(filter(str.strip, texts), ''), record, None if texts else NO_TEXT
+
+
+def check_text(document, notes):
+    """Drop what could not be read, and what has nothing to learn from: the first stage."""
+    if document['why'] or not document['text'].strip():
+        return document['why'] or 'empty'
+    # a record that long is most often data; a file (its line is 0) may be a book
+    if document['line'] and len(document['text']) > 1_000_000:
+        return 'too long'
+
+
+# --- one form: a text gets one form, whatever its source ------------------------------------------
+# Otherwise a tokenizer spends its vocabulary on such differences, and a model learns to write them.
+# control characters but tab and newline, soft hyphen, zero-width signs, byte order marks
+CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\u2028\u2029\u2060\ufeff\ufff9-\ufffb]')
+ODD_SPACE = re.compile('[\t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]')
+LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\u2028\u2029'      # vertical tab, new page, separators
+
+
+def one_form(config):
+    """Return the stage that takes markup away and gives a text its form. What says that a text has
+    markup is the ending of its file, or the setting."""
+    try:
+        from extras import markup
+    except ModuleNotFoundError:
+        markup = None
+        print('extras/markup.py is missing: HTML, LaTeX and wrong letters stay as they are')
+
+    def give_form(document, notes):
+        text, path, changed = document['text'], document['path'], set()
+        mode = mode_of(text, path)
+        if config.mode != 'auto' and (config.mode, mode) != ('code', 'other code'):
+            mode = config.mode
+        kind = config.markup
+        if kind == 'auto':
+            kind = 'html' if ends_with(path, HTML) else 'latex' if ends_with(path, '.tex') else ''
+
+        def change(what, function, before):
+            after = function(before)
+            changed.update([what] * (after != before))
+            return after
+
+        if markup and mode == 'prose' and kind in ('html', 'latex'):
+            text = change(kind, getattr(markup, f'strip_{kind}'), text)
+        repair = functools.partial(change, 'wrong letters', markup.fix_mojibake) if markup else str
+        document |= {'text': normalise(text, mode, repair), 'mode': mode}
+        notes['documents taken as'][mode] += 1
+        notes['changed'].update(changed)
+        return check_text(document, notes)
+
+    return give_form
+
+
+def mode_of(text, path):
+    """Return how to treat a text, by the end of its path: 'code' is Python, 'other code' any other
+    language, 'prose' may hold code, which stays. Without a known ending, what parses is Python, if
+    it does something: `yes` and `a: b` do nothing."""
+    for mode, endings in ('code', '.py'), ('prose', PROSE), ('other code', OTHER_CODE):
+        if ends_with(path, endings):
+            return mode
+    # the body of a function is indented
+    tree = compiles(textwrap.dedent(text) if text[:1].isspace() else text, ast.PyCF_ONLY_AST)
+    body = tree.body if tree else []
+    idle = [node for node in body if isinstance(node, ast.Expr | ast.AnnAssign)
+            and not isinstance(node.value, ast.Call)]
+    return 'code' if len(idle) < len(body) else 'prose'
+
+
+def compiles(program, flags=0):
+    """Return what Python makes of a text: a program, or a tree with flags=ast.PyCF_ONLY_AST, or
+    None."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')         # of odd escapes in strings
+            return compile(program, 'program', 'exec', flags, dont_inherit=True)
+    except Exception:                               # deep nesting: MemoryError, RecursionError
+        return None
+
+
+def normalise(text, mode, repair=str):
+    """Return a text in one form. Code: a newline ends a line. Prose: no control characters, Unicode
+    is composed (NFC: e and its accent are one character), one space in place of several. Raw: as it
+    is. repair mends letters that were decoded wrongly."""
+    if not text.isascii():
+        text = re.sub('[\ud800-\udfff]', '\ufffd', text)    # half of a pair, from JSON
+    if mode == 'raw':
+        return text
+    text = text.removeprefix('\ufeff').replace('\r\n', '\n').replace('\r', '\n')
+    if mode != 'prose':
+        return text
+    before = None
+    while text != before:           # a control character may have parted the bytes of a letter
+        before, text = text, repair(text)
+        text = CONTROL.sub(lambda m: '\n' if m[0] in LINE_ENDS else '', text)
+        if not text.isascii():      # a pile of accents would take NFC hours
+            text = re.sub('([\u0300-\u036f]{30})[\u0300-\u036f]+', r'\1', text)
+            text = unicodedata.normalize('NFC', text)
+    # code stays as it is between lines of ```, perhaps in a quote or a list
+    pieces = [text] if '```' not in text else re.split(
+        r'^((?:[ \t>*+-]|\d+[.)])*`{3,}[^`\n]*)$', text, flags=re.M)
+    pieces[::4] = map(one_space, pieces[::4])       # text, fence, code, fence, text, ...
+    return re.sub(r'\A\s*\n', '', ''.join(pieces)).rstrip()
+
+
+def one_space(text):
+    """Put one space or empty line in place of several, but leave the indentation of lines."""
+    if '  ' in text or ODD_SPACE.search(text):
+        # (?<=\S.) means: not at the beginning of a line. A lone space, (?<! ), needs no change.
+        text = re.sub(r'[^\S\n](?<=\S.)(?:[^\S\n]+|(?<! ))', ' ', text)
+    return re.sub(r'\n\s*\n', '\n\n', text.replace(' \n', '\n'))
+
+
+# --- rules: why a document is not worth learning from ---------------------------------------------
+# A rule of yours is two lines here, or a stage in make_stages.
+# Each rule drops good documents, too, so each says its reason. Rules come before duplicates for two
+# reasons: they need one document at a time, so processes can share the work; and of several copies
+# the first one stays, so if a rule dropped that one later, no copy would be left.
+NO_SPACES = re.compile('[\u0e01-\U0010ffff]')       # scripts without spaces, such as Thai, Chinese
+RULER = re.compile(r'\n[ \t|+]*([^\w\s|+])\1{2,}(?:[ \t|+]+\1+)*[ \t|+]*$', re.M)    # |---|---|
+ODD_WORD = re.compile(r'\w*[^aeiouyàáâãäåæèéêëìíîïòóôõöøùúûüýœ\W\d_]{6}|'     # qwrtzpl
+                      r'\w*[^\W\d_]\d+[^\W\d_]\w*\d|'                         # x4k9
+                      r'\w{31}', re.I)                                        # aaaaaaaaaaa...
+LATIN_WORD = re.compile('[A-Za-z0-9À-ÿ]{2,}')
+IS_ODD = functools.lru_cache(1 << 16)(ODD_WORD.match)       # texts share most of their words
+GENERATED = re.compile('auto-?generated|automatically generated|do not edit\\b|'
+                       'generated (?:from|by|with|using)\\b', re.I)
+CONFIG_OR_TEST = re.compile('unit tests?|test file|configuration file', re.I)
+SIGNS = bytes(b for b in range(128) if not chr(b).isalnum())
+SPACES = bytes(b for b in range(128) if chr(b).isspace())
+
+
+def prose_reason(text, min_words=20, max_symbols=0.3, max_repetition=0.7, max_gibberish=0.2):
+    """Return why to drop a text of prose, or None. A limit of 0 switches its rule off."""
+    head = text[:100_000]           # enough to judge by
+    words = head.lower().split()
+    # two characters of a script without spaces make about a word
+    if len(words) < min_words and len(NO_SPACES.findall(text)) < 2 * min_words:
+        return 'short'                                                  # Page not found
+    if max_symbols and symbol_share(head) > max_symbols:
+        return 'symbols'                                                # *** >>> $$$ <<< ***
+    if max_repetition and repeated_share(head, words) > max_repetition:
+        return 'repetitive'                                             # buy buy buy buy buy
+    if max_gibberish and gibberish(head) > max_gibberish:
+        return 'gibberish'                                              # qwrtzpl x4k9f2 bcdfghj
+
+
+def symbol_share(text):
+    """Return the share of the visible characters that are no letters, digits or marks, without
+    rulers."""
+    text = RULER.sub('', f'\n{text}')
+    data = text.encode('ascii', 'ignore')           # most of the text, counted by tables
+    others = collections.Counter('' if text.isascii() else re.sub('[\0-\x7f]+', '', text))
+    letters = len(data.translate(None, SIGNS)) + sum(
+        n for c, n in others.items() if c.isalnum() or unicodedata.category(c)[0] == 'M')
+    visible = len(data.translate(None, SPACES)) + sum(
+        n for c, n in others.items() if not c.isspace())
+    return 1 - letters / max(1, visible)
+
+
+def repeated_share(text, words, window=200):
+    """Return the share of the lines of a text that repeat, or, if that is larger, of the words in
+    windows of 200. The share of all words would grow with length: 0.88 in Tiny Shakespeare."""
+    share = lambda items: 1 - len(set(items)) / max(1, len(items))
+    windows = [words[i:i + window] for i in range(0, max(1, len(words) - window // 2), window)]
+    lines = [line.strip() for line in text.split('\n') if line.strip()]
+    return max(sum(map(share, windows)) / len(windows), share(lines) if len(lines) >= 5 else 0)
+
+
+def gibberish(text):
+    """Return the share of the words in Latin script that hardly any language spells."""
+    words = LATIN_WORD.findall(text)
+    odd = {*filter(IS_ODD, {*words})}               # of the same words, one is asked
+    return sum(map(odd.__contains__, words)) / len(words) if odd else 0
+
+
+def code_reason(text, is_python=True, chance=None):
+    """Return why to drop a program, or None: the rules of CodeParrot, with its numbers. Two rules
+    drop only 7 in 10 of what they find: texts whose chance, in [0, 1), is below 0.7. It follows
+    from the text, so the next run drops the same ones. It is not the hash of the split: what is
+    held out is below 0.1 there, so these rules would drop all of it."""
+    lines = text.split('\n')
+    data = text.encode('utf-8', 'surrogatepass')
+    head = '\n'.join(lines[:5])
+    chance = hash64(b'rules' + data) / 2 ** 64 if chance is None else chance
+    if '\0' in text:
+        return 'binary'                                                 # \x7fELF\0\0
+    if max(map(len, lines)) > 1000:
+        return 'long line'                                              # DATA = 'eJzsvXl4VNX5...
+    if sum(map(len, lines)) > 100 * len(lines):
+        return 'long lines'                                             # minified code
+    if len(data.translate(None, SIGNS)) < 0.25 * len(data):
+        return 'few letters'                                            # [[], [], [[], []]]
+    if GENERATED.search(head):
+        return 'autogenerated'                                          # do not edit
+    often = max(text.count('config'), text.count('test')) > 0.05 * len(lines)
+    if chance < 0.7 and (often or CONFIG_OR_TEST.search(head)):
+        return 'config or test'                                         # Unit tests of f
+    if not is_python:
+        return None
+    # other bits of the hash, so that the two rules draw independently
+    if chance * 1024 % 1 < 0.7 and not re.search(r'\b(?:def|class|for|while)\b', text):
+        return 'no keywords'                                            # print(1)
+    if text.count('=') < 5:
+        return 'few assignments'                                        # import abc
+    if not compiles(text):
+        return 'does not parse'                                         # print 1
+
+
+def check_rules(config, document, notes):
+    """Drop a document by the rules of its kind."""
+    if document['mode'] == 'prose':
+        return prose_reason(document['text'], config.min_words, config.max_symbols,
+                            config.max_repetition, config.max_gibberish)
+    if document['mode'] != 'raw':
+        return code_reason(document['text'], document['mode'] == 'code')
+
+
+def hide_personal_data(hide, document, notes):
+    """Put placeholders in place of personal data, with hide(text, found) of extras/personal.py."""
+    found = collections.Counter()
+    document['text'] = hide(document['text'], found)
+    notes['changed'].update([*+found])
+
+
+# --- duplicates: of the documents that say the same, the first one stays --------------------------
+# MinHash finds near-duplicates without comparing each document with each. Let one text have the
+# n-grams a, b, c and another one b, c, d. They share 2 of 4: their Jaccard similarity J is 0.5. A
+# hash function gives each n-gram a number that is as good as random:
+#     n-gram      a     b     c     d
+#     number      71    35    12    58
+# The smallest number of the first text is 12, and so is that of the second. They agree because c,
+# which has the smallest of the four numbers, is in both texts. If a or d had it, they would differ.
+# Each of the four is as likely to have it as the others, so they agree with probability 2 / 4 = J.
+# A text gets 256 such numbers from 256 hash functions, in 32 bands of 8. All 8 of a band agree with
+# probability J^8, and at least one band of 32 with 1 - (1 - J^8)^32. Only texts that agree in a
+# band have their n-grams compared:
+#     J                                   0.4     0.5     0.9
+#     probability of being compared       0.02    0.12    0.99999998
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)      # 2^64 / golden ratio, odd
+# A word is a run of letters, digits and _ in UTF-8. A character of three bytes or more is a word of
+# its own, because Chinese has no spaces.
+LONG_CHARACTER = re.compile(rb'([\xe0-\xef]..|[\xf0-\xff]...)', re.S)
+TO_WORDS = bytes(b if chr(b).isalnum() or b == ord('_') or b > 127 else ord(' ')
+                 for b in bytes(range(256)).lower())
+
+
+def mix(h):
+    """SplitMix64's finalizer (Steele et al. 2014): each bit of h changes all bits of the result."""
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return h ^ (h >> np.uint64(31))
+
+
+def words_of(data):
+    """Return the words of a text in UTF-8, in lower case."""
+    if not data.isascii():
+        data = LONG_CHARACTER.sub(rb' \1 ', data)
+    return data.translate(TO_WORDS).split()
+
+
+def ngrams(words, n):
+    """Return the hash of each n words in a row, in order, uint64 (words - n + 1,)."""
+    hashes = np.fromiter(map(zlib.crc32, words), np.uint64, len(words))
+    total = np.zeros(max(0, len(words) - n + 1), np.uint64)
+    for i in range(n):
+        total = total * GOLDEN + hashes[i:i + len(total)]       # a polynomial, because order counts
+    return mix(total)
+
+
+def shingles(data, n=5):
+    """Return the set of the word n-grams of a text in UTF-8, as sorted hashes, uint64. A text of
+    fewer than n words has one n-gram, which is all its words."""
+    words = words_of(data)
+    grams = np.sort(ngrams(words, max(1, min(n, len(words)))))
+    # np.unique does the same, but takes three times as long for so few
+    return np.append(grams[:1], grams[1:][grams[1:] != grams[:-1]])
+
+
+def jaccard(a, b):
+    """Return |A and B| / |A or B| of two sets of shingles; two empty sets share nothing: 0."""
+    shared = len(np.intersect1d(a, b, assume_unique=True))
+    return shared / max(1, len(a) + len(b) - shared)
+
+
+@functools.lru_cache(1)
+def hash_functions(k):
+    """Return the a and b of k functions a x + b mod 2^32, uint32 (k, 1) each."""
+    random = mix(np.arange(2 * k, dtype=np.uint64)) >> np.uint64(32)
+    a, b = random.astype(np.uint32).reshape(2, k, 1)
+    return a | np.uint32(1), b          # an odd a maps no two x to one value
+
+
+def minhash(shingles, k=256):
+    """Return the signature of a set of shingles, uint32 (k,): the smallest value that each of k
+    hash functions has in the set. An empty set has the largest number."""
+    a, b = hash_functions(k)
+    x = (shingles >> np.uint64(32)).astype(np.uint32)                               # (shingles,)
+    signature = np.full(k, 2 ** 32 - 1, np.uint32)
+    for i in range(0, len(x), 500):     # that many hashes stay in the cache
+        hashes = a * x[i:i + 500]                                                   # (k, 500)
+        hashes += b
+        signature = np.minimum(signature, hashes.min(1))                            # (k,)
+    return signature
+
+
+def band_keys(signature, bands):
+    """Return one hash for each band of rows, uint64 (bands,)."""
+    rows = signature.reshape(bands, -1).astype(np.uint64)                           # (bands, rows)
+    return mix(rows @ GOLDEN ** np.arange(rows.shape[1], dtype=np.uint64))
+
+
+def near_keys(config, data):
+    """Return the numbers by which near-copies of a text in UTF-8 are found."""
+    if config.dedup == 'simhash':
+        from extras import filters
+        return filters.simhash(shingles(data))
+    if config.dedup == 'minhash':
+        return band_keys(minhash(shingles(data), config.bands * config.rows), config.bands)
+    return []
+
+
+def near_copies(columns, similar):
+    """Return which documents are near-copies of earlier ones, bool (n,). columns: for each band,
+    the keys of all documents, (n,). similar(i, j) compares two that share a key. A copy of a copy
+    is a copy: if 3 is found to be like 1, and 7 to be like 3, earlier is {3: 1, 7: 1}, and only 1
+    stays. Where many share a key, each is compared with at most 50 of those that stay, because
+    comparing each with each would cost n^2."""
+    earlier = {}            # a copy: an earlier document that says the same
+
+    def first_of(i):
+        while i in earlier:
+            i = earlier[i]
+        return i
+
+    for keys in columns:
+        values, counts = np.unique(keys, return_counts=True)
+        shared = np.flatnonzero(np.isin(keys, values[counts > 1]))
+        shared = shared[np.argsort(keys[shared], kind='stable')]    # stable: earlier ones first
+        for _, group in itertools.groupby(shared.tolist(), keys.item):      # those of one key
+            different = []              # of the group, those that are unlike all before them
+            for i in group:
+                for other in different[:50]:
+                    a, b = sorted([first_of(other), first_of(i)])
+                    if a != b and similar(other, i):
+                        earlier[b] = a
+                    if first_of(i) == first_of(other):
+                        break
+                else:
+                    different.append(i)
+    return np.isin(np.arange(len(keys)), [*earlier])
+
+
+def find_copies(exact, keys, document, config):
+    """Return {reason: numbers of the documents that are copies of earlier ones}. exact: a hash of
+    each, uint64 (n,); keys: those of each band, (n,) each; document(i) reads one."""
+    if config.dedup == 'none' or not len(exact):
+        return {}
+    left = np.sort(np.unique(exact, return_index=True)[1])      # the first one of each
+    copies = {'exact duplicate': np.setdiff1d(np.arange(len(exact)), left)}
+
+    @functools.lru_cache(512)
+    def shingles_of(i):
+        return shingles(document(left[i])['text'].encode('utf-8', 'surrogatepass'))
+
+    def similar(i, j):
+        return jaccard(shingles_of(i), shingles_of(j)) >= config.min_similarity
+
+    columns = (column[left] for column in keys)
+    if config.dedup == 'simhash':
+        from extras import filters
+        copies['near duplicate'] = left[filters.simhash_copies([*columns], near_copies)]
+    if config.dedup == 'minhash':
+        copies['near duplicate'] = left[near_copies(columns, similar)]
+    return copies
+
+
+# --- report: what came in, what was dropped or changed, what is left ------------------------------
+def most_first(counts):
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def write_report(folder, title, notes, first, sources, card):
+    """Write report.json and report.md, whose table is printed. Return what the run has to end with:
+    a sentence, if more than a tenth of what came in could not be read."""
+    documents, n_bytes, changed = map(notes.pop, ('documents', 'bytes', 'changed'), [{}] * 3)
+    stages = [{'name': name, 'docs_in': documents[before], 'docs_out': documents[name],
+               'bytes_in': n_bytes[before], 'bytes_out': n_bytes[name],
+               'dropped': most_first(notes.pop(f'dropped by {name}', {}))}
+              for before, name in itertools.pairwise(documents)]
+    changed = {what: {'documents': n, 'example': first.pop(what)}
+               for what, n in most_first(changed).items()}
+    rows = ['| stage | docs in | docs out | bytes in | bytes out | dropped |',
+            '|---|---|---|---|---|---|']
+    for name, *numbers, dropped in map(dict.values, stages):
+        reasons = ', '.join(f'{reason}: {n:,} ({n / numbers[0]:.1%})'
+                            for reason, n in dropped.items())
+        rows.append(f'| {name} | {" | ".join(map("{:,}".format, numbers))} | {reasons} |')
+    rows += ['', *(f'- changed: {what}: {shown(values)}' for what, values in changed.items())]
+    print(*rows, sep='\n')
+    rows += [f'- dropped: {reason}, such as {place}' for reason, place in first.items()]
+    rows += [f'- {name}: {shown(value) if isinstance(value, dict) else value}'
+             for name, value in {**sources, **notes, **(card or {})}.items()]
+    page = '\n'.join([f'# {title}', '', *rows, ''])
+    (folder / 'report.md').write_text(page, 'utf-8', 'backslashreplace')
+    (folder / 'report.json').write_text(json.dumps(
+        {'stages': stages, 'changed': changed, 'documents': stages[-1]['docs_out'], 'first': first,
+         'sources': sources, 'counts': notes, 'card': card}, indent=1))
+    found, dropped = stages[0]['docs_in'], stages[0]['dropped']
+    unread = sum(dropped.values()) - dropped.get('empty', 0) - dropped.get('too long', 0)
+    return [f'{unread:,} of {found:,} documents could not be read: {shown(dropped)}'
+            ] if unread > found / 10 else []
+
+
+# --- options of extras/: lines that import from it ask for what not everybody needs ---------------
+pii = True                      # e-mail, phone, SSN, keys become <EMAIL>, <PHONE>, <SSN>, <KEY>
+markup: Literal['auto', 'none', 'html', 'latex'] = 'auto'   # what goes; auto: of .html and .tex
+download_dir = 'data/raw'       # folder for downloads
+cluster = ''                    # address of a Dask scheduler, whose machines share this disk
+url_block = ''                  # file of domains to drop, one a line
+url_allow = ''                  # file of domains that are never dropped
+licenses = ''                   # the only licenses to keep: mit,apache-2.0,unknown; '' = all
+languages = ''                  # such as en,de: drop prose clearly in another one
+perplexity_reference = ''       # good text: its n-grams predict each document
+min_bits = 0.5                  # perplexity, bits per byte: below is boilerplate
+max_bits = 5.0                  # perplexity, bits per byte: above is noise
+quality_good = ''               # texts as you want them, to train a classifier
+quality_bad = ''                # texts as you do not want them
+toxic_words = ''                # file of words, one a line
+decontaminate = ''              # benchmark files, a,b,...: drop what shares 13 words in a row
+audit = 0                       # documents to show in audit.md for each reason, and a data card
+# settings that name files
+LISTS = ('url_block url_allow perplexity_reference quality_good quality_bad toxic_words '
+         'decontaminate').split()
+# the lowest and the highest value; any other number must be at least 0
+BOUNDS = {'bands': (1, 1024), 'rows': (1, 64), 'num_workers': (0, 1024), **dict.fromkeys(
+    'max_symbols max_repetition max_gibberish min_similarity'.split(), (0, 1))}
+
+
+def asks_for_filters(config):
+    """Whether a setting asks for one of the stages of extras/filters.py."""
+    return any(vars(config)[name] for name in [*LISTS, 'licenses', 'languages', 'audit'])
+
+
+if __name__ == '__main__':      # config files and flags replace settings
+    clean(types.SimpleNamespace(**configure(globals(), BOUNDS)))

@@ -1,0 +1,120 @@
+"""
+Personal data and keys become placeholders, because a model may recite what it has read once.
+clean.py and chats.py open this file unless --pii=False.
+
+    hide('Ask ann@uni.edu or +49 30 901820.', found)    # 'Ask <EMAIL> or <PHONE>.'
+    found                                               # Counter({'email': 1, 'phone': 1})
+
+What stays: names, which take a model to find, streets, passwords, card numbers, `ann at uni`, and
+phone numbers without + in other forms than (212) 555-0123 and 010-1234-5678. Example domains,
+versions, dates, amounts and hashes stay, too.
+"""
+import re, unicodedata
+
+# --- edges ----------------------------------------------------------------------------------------
+# Chinese, Japanese, Thai and Korean write their letters directly around an address, and Markdown
+# writes _ there. So only Latin letters and digits make a word longer: \w and \b would also take
+# the neighbors.
+LATIN = 'A-Za-z0-9À-ÖØ-öø-ɏḀ-ỿ'
+CYRILLIC = 'Ѐ-ԯ'
+DASH = r'\u2010-\u2015\u2212\u30fc\ufe63\uff0d\-'   # ‐ ‑ ‒ – — ― − ー ﹣ － -
+BLANK = ' \xa0\u2000-\u200a\u202f\u205f\u3000'
+# In code, \n and \u003c may stand before an address: print("To:\nann@uni.edu").
+BEGIN = (rf'(?:(?<![{LATIN}])(?<![{LATIN}]_)(?<!\\(?=[nrtxu]))|(?<=\\[nrt])|'
+         r'(?<=\\x[\da-fA-F]{2})|(?<=\\u[\da-fA-F]{4}))')
+END = rf'(?!_?[{LATIN}])'
+
+# --- keys and addresses ---------------------------------------------------------------------------
+KEYS = '|'.join([
+    r'A[KS]IA[0-9A-Z]{16}',                             # AKIA...: Amazon
+    r'gh[oprsu]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{60,90}',    # ghp_...: GitHub
+    r'glpat-[A-Za-z0-9_-]{20}',                         # GitLab
+    r'hf_[A-Za-z]{30,40}',                              # Hugging Face
+    r'xox[abeprs]-[A-Za-z0-9-]{20,250}',                # xoxb-...: Slack
+    r'AIza[A-Za-z0-9_-]{35}',                           # Google
+    r'npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_-]{50,}',
+    r'sk-(?=[A-Za-z_-]{0,60}\d)[A-Za-z0-9_-]{32,250}',  # sk-...: OpenAI, Anthropic
+    r'[rs]k_live_[A-Za-z0-9]{20,}',                     # sk_live_...: Stripe
+    r'eyJ[A-Za-z0-9_-]{10,500}(?:\.[A-Za-z0-9_-]{10,}){2}'])    # eyJhbG...: a JSON web token
+PRIVATE_KEY = (r'-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----'
+               r'(?:\s|\\[nr]|["\'+,]|[\w-]+: [^\n]*\n)*[A-Za-z0-9+/]{40}[^-]*'
+               r'(?:-----END (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----)?')
+# Any top-level domain of letters will do. Then a word may follow that lacks its blank, .Then, but
+# no more names, .a.T, and no method, x@layer.to(device).
+EMAIL = (rf'(?:{BEGIN}[{LATIN}][{LATIN}_.%+-]{{0,63}}|'
+         rf'(?<![{CYRILLIC}])[{CYRILLIC}][{CYRILLIC}.-]{{0,63}})[@＠](?:[\w-]{{1,63}}\.){{1,5}}'
+         rf'(?:(?:[a-z]{{2,24}}|[A-Z]{{2,24}}|Com|Org|Net|Edu)(?![{LATIN}]|\([ -~])|'
+         rf'[{CYRILLIC}]{{2,24}})(?!\.(?:[a-z\d]|[A-Z](?![a-z])))')
+# of two letters, a top-level domain is a country
+COUNTRY = re.compile(
+    'a[c-gil-oq-uwxz]|b[abd-jmnorstvwyz]|c[acdf-ik-oru-z]|d[ejkmoz]|e[ceghrstu]|f[ijkmor]|'
+    'g[abd-ilmnp-uwy]|h[kmnrtu]|i[delmnoq-t]|j[emop]|k[eghimnprwyz]|l[abcikr-vy]|m[ac-eghk-z]|'
+    'n[acefgilopruz]|om|p[ae-hk-nrstwy]|qa|r[eosuw]|s[a-eg-jkl-ortuvxyz]|t[cdf-hj-ortvwz]|'
+    'u[agksyz]|v[aceginu]|w[fs]|y[et]|z[amw]')
+# examples, programs, matrices (x@self.weight) and files (logo@2x.png)
+NOBODY = re.compile(
+    r'^(git|this|super)@|@(self|\dx|\d+\.\d+)\.|@(.*\.)?example\.(com|org|net|edu)$|'
+    r'\.(test|example|invalid|local|localhost|weights?|bias|data|grad|values?|inv|inverse|array|'
+    r'frame|ident|i?loc|index|state|class|service|socket|timer|conf|png|jpe?g|gif|svg|webp|html?|'
+    r'css|json|ya?ml|txt|log|t?gz)$')
+
+
+def is_nobody(address):
+    """Return whether this is no person's address: user@example.com, or code such as x@self.weight.
+    x@layer.wq is code as well, and before an unusual ending so are one letter and `total-@`."""
+    address = unicodedata.normalize('NFKC', address).lower()
+    ending = address.rpartition('.')[2]
+    usual = COUNTRY.fullmatch(ending) or ending in ('com', 'org', 'net', 'edu', 'gov')
+    is_code = ending.isascii() and (len(ending) == 2 or re.search('^.@|[%+-]@', address))
+    return not usual and is_code or NOBODY.search(address)
+
+
+# --- numbers --------------------------------------------------------------------------------------
+NUMBER = rf'(?=[+(\d]){BEGIN}(?<![+=#$€£¥-])(?<!\d\.)(?<!\D/)'
+SSN = rf'(?!000|666|9\d\d)\d{{3}}[{DASH}](?!00)\d\d[{DASH}](?!0000)\d{{4}}'
+PHONES = '|'.join([
+    rf'\+(?!0)\d{{1,3}}[{BLANK}{DASH}.]?(?:\(0?\d{{1,4}}\)[{BLANK}{DASH}.]?)?\d{{1,5}}'
+    rf'(?:(?:[{BLANK}{DASH}]\d{{2,8}}){{1,4}}|(?:\.\d{{2,8}}){{2,4}})',     # +49 (0)30 1234 5678
+    r'\+(?!0)\d{10,14}',                                                 # +493012345678
+    rf'(?:1[{BLANK}{DASH}])?(?:\([2-9]\d\d\)[{BLANK}]?|[2-9２-９]\d\d[{DASH}])'
+    rf'[2-9２-９]\d\d[{DASH}]\d{{4}}',                                      # (212) 555-0123
+    r'[2-9]\d\d\.[2-9]\d\d\.\d{4}',                                         # 212.555.0123
+    rf'[0０]\d{{1,3}}[{DASH}]\d{{3,4}}[{DASH}]\d{{4}}'])                    # 010-1234-5678
+NUMBER_END = rf'{END}(?!=|[{DASH}.]\d)'
+UNIT = rf'(?![{BLANK}]?(?:[€$£¥₽₩₹%]|EUR|USD|[Ee]uro|[Dd]ollar|units?\b))'
+# +12 345 678 is an amount, +48 601 234 567 a phone number; 300-400-5000 are three amounts
+AMOUNT = re.compile(rf'\+\d{{1,3}}(?:[{BLANK}.]\d{{3}}){{2}}|\+\d(?:[{BLANK}.]\d{{3}}){{3}}|'
+                    rf'\d\d0[{DASH}]\d\d0[{DASH}]\d\d\d0')
+
+
+def is_amount(number):
+    return AMOUNT.fullmatch(number) or not 8 <= sum(map(str.isdigit, number)) <= 15
+
+
+# kind: the pattern; what stays
+PERSONAL = {kind: (re.compile(pattern), stays) for kind, pattern, stays in (
+    ('key', rf'{PRIVATE_KEY}|(?=[AaghxnpsreE]){BEGIN}(?:{KEYS}){END}(?!-[A-Za-z0-9])', None),
+    ('email', EMAIL, is_nobody),
+    ('ssn', NUMBER + SSN + NUMBER_END, None),
+    ('phone', rf'{NUMBER}(?!\+\d{{4}}-\d\d-\d\d\b)(?:{PHONES}){NUMBER_END}{UNIT}', is_amount))}
+# Most texts have none of these, and such tests are faster than the patterns.
+KEY_SIGNS = ('AKIA ASIA ghp_ gho_ ghr_ ghs_ ghu_ github_pat_ xox AIza hf_ sk- k_live_ eyJ glpat- '
+             'npm_ pypi- -----BEGIN').split()
+ADDRESS_SIGN = re.compile(r'@(?<=[\w.%+-].)\w')
+NUMBER_SIGN = re.compile(rf'[+\d](?:(?<=\D)\d[\d{BLANK}{DASH}().]{{6}}|(?<=\d)\d[{DASH}.)]'
+                         rf'[{BLANK}]?\d{{2,4}}[{DASH}.]\d{{4}})')
+
+
+def hide(text, found):
+    """Return a text with <EMAIL>, <PHONE>, <SSN>, <KEY> in place of such data. found, {kind: n},
+    counts them."""
+    number = NUMBER_SIGN.search(text)
+    has = {'key': any(sign in text for sign in KEY_SIGNS), 'ssn': number, 'phone': number,
+           'email': ADDRESS_SIGN.search(text) or '＠' in text}
+    for kind, (pattern, stays) in PERSONAL.items():
+        if has[kind]:
+            label = f'<{kind.upper()}>'
+            new = pattern.sub(lambda m: m[0] if stays and stays(m[0]) else label, text)
+            found.update({kind: new.count(label) - text.count(label)})
+            text = new
+    return text

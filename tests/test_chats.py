@@ -1,0 +1,560 @@
+"""chats.py: each form keeps its meaning or is refused by name; rules, copies, masks, the split, and
+what it prints."""
+import collections
+import gzip
+import json
+import random
+import re
+
+import pytest
+from conftest import (FORGET, ROOT, each_is_a_mistake, mistake, ok, read_json, read_rows, run,
+                      shared, write)
+from test_records import say
+
+from configurator import Mistake
+
+
+def line_of(words):
+    """The line of train.jsonl that a text means: 'user: a | assistant: b', or
+    'user: a | chosen: b | rejected: c | margin: 2'."""
+    fields = [field.replace(r'\n', '\n').split(': ', 1) for field in words.split(' | ')]
+    turns = [say(*field) for field in fields if field[0] in ('system', 'user', 'assistant', 'tool')]
+    others = {name: value if name in ('chosen', 'rejected', 'completion') else json.loads(value)
+              for name, value in fields[len(turns):]}
+    prompt = turns[0]['content'] if len(turns) == 1 else turns
+    return {'prompt': prompt, **others} if others else {'messages': turns}
+
+
+# the functions above the job, which itself needs a command line
+CHATS = {'__name__': 'chats'}
+exec((ROOT / 'chats.py').read_text('utf-8').split('\nconfig = configure')[0], CHATS)
+
+
+def chats(out, source, *flags, check=ok, **how):
+    """Run chats.py, and return what it prints."""
+    return check(run('chats.py', f'--source={source}', f'--out_dir={out}', '--overwrite=True',
+                     *flags, **how))
+
+
+def of_rows(folder, rows, *flags):
+    """The same for these records; return out_dir."""
+    chats(folder / 'out', write(folder / 'x.jsonl', rows), *flags)
+    return folder / 'out'
+
+
+def kept(out):
+    """All lines of train.jsonl and val.jsonl."""
+    return read_rows(out / 'train.jsonl') + read_rows(out / 'val.jsonl')
+
+
+def as_text(rows):
+    """Records in an order of their own, to compare."""
+    return sorted(json.dumps(row, sort_keys=True) for row in rows)
+
+
+def left_out(out):
+    """{reason: records}"""
+    return {why: n for why, (n, _) in read_json(out / 'report.json')['left_out'].items()}
+
+
+# A record, and what chats.py makes of it, with the columns and parts that it counts as not used; or
+# why it refuses the record.
+CONVERSATIONS = r'''
+{"instruction": "a", "input": "b", "output": "c"}
+-> user: a\n\nb | assistant: c
+{"instruction": "c", "output": "d", "history": [["a", "b"]]}
+-> user: a | assistant: b | user: c | assistant: d
+{"instruction": "When?", "context": "In 1932.", "response": "1932.", "category": "qa"}
+-> user: When?\n\nIn 1932. | assistant: 1932. | unused: category
+{"id": "cot.1", "system_prompt": "s", "question": "a", "response": "b"}
+-> system: s | user: a | assistant: b | unused: id
+{"title": "t", "context": "c", "question": "q", "answers": {"text": ["x", "y"],
+ "answer_start": [1, 2]}}
+-> user: q\n\nc | assistant: x | unused: title
+{"question": "a", "answer": ["b", "B"]}
+-> user: a | assistant: b
+{"instruction": "a", "question": "q", "response": "b"}
+-> user: a | assistant: b | unused: question
+{"conversations": [{"from": "system", "value": ""}, {"from": "gpt", "value": "x"},
+ {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}
+-> user: a | assistant: b | unused: answers before the first question
+{"messages": [{"role": "system", "content": "s"}, {"role": "assistant", "content": "x"},
+ {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+-> system: s | user: a | assistant: b | unused: answers before the first question
+{"prompt": "a", "completion": "b", "label": true}
+-> user: a | assistant: b | unused: label
+{"prompt": "a", "completion": "b", "label": false}
+-> refused: thumb down
+{"conversations": [{"from": "developer", "value": "s"}, {"from": "Human", "value": "a"},
+ {"from": "gpt", "value": "b"}]}
+-> system: s | user: a | assistant: b
+{"conversation": [{"role": "prompter", "content": "a"}, {"role": "Bing", "content": "b"}]}
+-> user: a | assistant: b
+{"conversation": [{"human": "a", "assistant": "b"}, {"human": "c", "assistant": "d"}]}
+-> user: a | assistant: b | user: c | assistant: d
+{"id": "0", "data": ["a", "b", "c", "d"]}
+-> user: a | assistant: b | user: c | assistant: d | unused: id
+{"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}],
+ "completion": [{"role": "assistant", "content": "b"}]}
+-> system: s | user: a | assistant: b
+{"messages": [{"role": "user", "name": "Ann", "content": [{"type": "text", "text": "a"}, "b"]},
+ {"role": "assistant", "content": "c"}]}
+-> user: a\nb | assistant: c | unused: messages.name
+{"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"},
+ {"role": "assistant", "content": "c"}]}
+-> user: a\n\nb | assistant: c
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b",
+ "tool_calls": []}, {"role": "tool", "content": "t"}, {"role": "assistant", "content": "c"}]}
+-> user: a | assistant: b | tool: t | assistant: c
+{"system": "x", "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"},
+ {"role": "assistant", "content": "b"}]}
+-> system: s | user: a | assistant: b | unused: system
+{"system": "s", "messages": [{"role": "assistant", "content": "x"},
+ {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+ {"role": "user", "content": "c"}]}
+-> system: s | user: a | assistant: b | unused: answers before the first question, messages behind the last answer
+{"messages": [], "instruction": null, "prompt": "a", "output": null, "answer": "b", "data": "2024"}
+-> user: a | assistant: b | unused: data
+{"title": "ChatGPT's export is a tree", "current_node": "4", "mapping": {"1": {"message": null,
+ "parent": null}, "2": {"message": {"author": {"role": "system"}, "content": {"parts": [""]}},
+ "parent": "1"}, "3": {"message": {"author": {"role": "user"}, "content": {"parts": ["a"]}},
+ "parent": "2"}, "old": {"message": {"author": {"role": "assistant"},
+ "content": {"parts": ["was edited"]}}, "parent": "3"},
+ "4": {"message": {"author": {"role": "assistant"}, "content": {"parts": ["b"]}}, "parent": "3"}}}
+-> user: a | assistant: b
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "",
+ "tool_calls": [{"id": 1}]}]}
+-> refused: this has tool_calls
+{"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "{}"}]}
+-> refused: unknown role: function_call
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]}
+-> refused: weight 0
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "train": false}]}
+-> refused: train or loss false
+{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b", "loss": false}]}
+-> refused: train or loss false
+{"messages": [{"role": "narrator", "content": "a"}]}
+-> refused: unknown role: narrator
+{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]},
+ {"role": "assistant", "content": "b"}]}
+-> refused: a message is not text
+{"messages": {"a": 1}}
+-> refused: unknown role: none
+{"Question": "a", "ANSWER": "b", "system-prompt": "s"}
+-> system: s | user: a | assistant: b
+{"input": "a", "output": "b"}
+-> user: a | assistant: b
+{"messages": "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]"}
+-> user: a | assistant: b
+{"messages": "[{'role': 'user'}]"}
+-> refused: no list of messages
+{"prompt": "a", "completion": "b", "label": 0}
+-> user: a | assistant: b | unused: label
+{"messages": [{"role": "user", "content": "a", "attachments": ["x.pdf"]},
+ {"role": "assistant", "content": "b"}]}
+-> refused: this has attachments
+{"prompt": "a", "completion": "b", "images": ["x.png"]}
+-> refused: this has images
+{"messages": [{"role": "user", "content": "a"}]}
+-> refused: do not alternate
+{"name": "Ann", "messages": [{"id": 1, "from": "Ann", "text": "a"}]}
+-> refused: unknown role: ann
+{"title": "t", "body": "a", "answers": [{"body": "b", "score": 3}]}
+-> refused: input that is text
+{"messages": [3]}
+-> refused: no object with a role
+{"mapping": {"1": null}, "current_node": "1"}
+-> refused: no list of messages
+{"mapping": 3}
+-> refused: no list of messages
+{"instruction": "a", "input": 5, "output": "b"}
+-> refused: input that is text
+{"instruction": "a", "output": null}
+-> refused: no output, completion
+{"prompt": "a", "answer": "b", "history": [["x"]]}
+-> refused: "history" must be a list of pairs
+{"prompt": "a", "answer": "b", "system": 3}
+-> refused: a message is not text
+{"text": "a"}
+-> refused: input that is text
+'''
+PAIRS = r'''
+{"messages": [], "instruction": "a", "input": "b", "chosen": "c", "rejected": "d"}
+-> user: a\n\nb | chosen: c | rejected: d
+{"instruction": "c", "history": [["a", "b"]], "chosen": "d", "rejected": "e"}
+-> user: a | assistant: b | user: c | chosen: d | rejected: e
+{"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"}
+-> user: a | chosen: b | rejected: c
+{"chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d\n\ne",
+ "rejected": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: f"}
+-> user: a | assistant: b | user: c | chosen: d\n\ne | rejected: f
+{"prompt": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:", "chosen": "d", "rejected": "e"}
+-> user: a | assistant: b | user: c | chosen: d | rejected: e
+{"instruction": "Human: a", "input": "b", "chosen": "c", "rejected": "d", "system": " "}
+-> user: Human: a\n\nb | chosen: c | rejected: d
+{"prompt": "a", "chosen": "b", "rejected": "c", "margin": "", "score_chosen": "3", "score_rejected": 1}
+-> user: a | chosen: b | rejected: c | margin: 2.0
+{"prompt": "Human: a\n\nAssistant:", "completion": "b", "label": true}
+-> user: a | completion: b | label: true
+{"conversations": [{"from": "human", "value": "a"}], "chosen": {"from": "gpt", "value": "b"},
+ "rejected": {"from": "gpt", "value": "c"}}
+-> user: a | chosen: b | rejected: c
+{"system": "s", "prompt": "a", "chosen": [{"role": "assistant", "content": "b"}], "rejected": "c"}
+-> system: s | user: a | chosen: b | rejected: c
+{"prompt": [{"role": "user", "content": "a"}],
+ "chosen": [{"role": "assistant", "content": "b"}, {"role": "tool", "content": "c"},
+ {"role": "assistant", "content": "d"}], "rejected": [{"role": "assistant", "content": "b"},
+ {"role": "tool", "content": "c"}, {"role": "assistant", "content": "e"}]}
+-> refused: the chosen is not one answer
+{"chosen": [{"role": "assistant", "content": "x"}, {"role": "user", "content": "a"},
+ {"role": "assistant", "content": "b"}], "rejected": [{"role": "assistant", "content": "x"},
+ {"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}]}
+-> user: a | chosen: b | rejected: c | unused: answers before the first question
+{"system": "s", "prompt": [{"role": "system", "content": ""}, {"role": "user", "content": "a"}],
+ "chosen": "b", "rejected": "c"}
+-> system: s | user: a | chosen: b | rejected: c
+{"prompt": "a", "chosen": [{"user": "", "assistant": ""}, {"user": "", "assistant": ""}],
+ "rejected": "b"}
+-> refused: unknown role: none
+{"prompt": "a", "prompt_id": "1", "messages": [{"role": "user", "content": "a"},
+ {"role": "assistant", "content": "b"}], "chosen": [{"role": "user", "content": "a"},
+ {"role": "assistant", "content": "b"}], "rejected": [{"role": "user", "content": "a"},
+ {"role": "assistant", "content": "c"}], "score_chosen": 8, "score_rejected": 5.5}
+-> user: a | chosen: b | rejected: c | margin: 2.5 | unused: prompt, prompt_id
+{"source": "s", "instruction": "a", "completions": [{"response": "d", "overall_score": 5},
+ {"response": "c", "overall_score": 2}, {"response": "b", "overall_score": 8.5}]}
+-> user: a | chosen: b | rejected: c | margin: 6.5 | unused: source
+{"prompt": "a", "chosen": "b", "rejected": "c", "score_chosen": 8, "score_rejected": 5,
+ "margin": 0, "agreement": 0.75}
+-> user: a | chosen: b | rejected: c | margin: 0.0 | agreement: 0.75 | unused: score_chosen, score_rejected
+{"prompt": "a", "chosen": "b", "rejected": "c", "score_chosen": 8, "margin": null,
+ "agreement": null}
+-> user: a | chosen: b | rejected: c | unused: score_chosen
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+ "label": "false"}
+-> user: a | completion: b | label: false
+{"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}],
+ "completion": "b", "label": 1}
+-> system: s | user: a | completion: b | label: true
+{"prompt": "a", "chosen": "b", "rejected": "c", "chosen_rating": 5, "rejected_rating": "4"}
+-> user: a | chosen: b | rejected: c | margin: 1.0
+{"prompt": "a", "chosen": "b", "rejected": "c", "margin": "", "score_chosen": "", "score_rejected": 1}
+-> user: a | chosen: b | rejected: c | unused: score_rejected
+{"prompt": "q", "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
+ "chosen": "a", "rejected": "b"}
+-> refused: do not alternate
+{"prompt": [{"role": "assistant", "content": "q"}], "chosen": "a", "rejected": "b"}
+-> refused: do not alternate
+{"input": {"messages": [{"role": "user", "content": "a"}], "tools": []},
+ "preferred_output": [{"role": "assistant", "content": "b"}],
+ "non_preferred_output": [{"role": "assistant", "content": "c"}]}
+-> user: a | chosen: b | rejected: c | unused: input
+{"prompt": "a", "chosen": "b", "rejected": "c", "chosen-rating": 5.0, "rejected-rating": 4}
+-> user: a | chosen: b | rejected: c | margin: 1.0
+{"prompt": "a", "response_a": "b", "response_b": "c", "winner": "tie"}
+-> refused: no chosen and rejected
+{"messages": "hi", "chosen": "a", "rejected": "b"}
+-> refused: no list of messages
+{"prompt": "a", "completion": "b", "label": "up"}
+-> refused: no label that is true or false
+{"prompt": "a", "chosen": "b"}
+-> refused: no chosen and rejected
+{"chosen": "b", "rejected": "c"}
+-> refused: no list of messages
+{"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+ "rejected": [{"role": "user", "content": "A"}, {"role": "assistant", "content": "c"}]}
+-> refused: different prompts
+{"instruction": "a", "completions": [{"response": "b", "overall_score": 3},
+ {"response": "c", "overall_score": 3}]}
+-> refused: no two different scores
+{"prompt": "a", "chosen": {"x": 1}, "rejected": "c"}
+-> refused: unknown role: none
+{"prompt": "a", "chosen": "b", "rejected": "c", "margin": "nan"}
+-> refused: low margin
+{"prompt": "a", "chosen": "b", "rejected": "c", "score_chosen": "good", "score_rejected": 1}
+-> refused: must be numbers
+'''
+
+
+@pytest.mark.parametrize('kind, table', [('sft', CONVERSATIONS), ('preference', PAIRS)])
+def test_each_form_keeps_its_meaning_or_is_refused_by_name(kind, table):
+    for record, words in re.findall(r'(?s:({.*?))\n-> (.*)', table):
+        words, _, unused = words.partition(' | unused: ')
+        try:
+            columns = CHATS['usual'](json.loads(record))
+            messages, facts = CHATS['example_of'](columns, kind)
+            reason = CHATS['reason_of'](messages, facts)
+        except Mistake as error:
+            reason = str(error)
+        if words.startswith('refused: '):
+            assert words.removeprefix('refused: ') in str(reason), (record, reason)
+        else:
+            assert not reason, (record, reason)
+            assert json.loads(CHATS['line_of'](messages, facts)) == line_of(words), record
+            assert ', '.join(sorted(columns)) == unused, record
+
+
+def test_no_record_makes_it_fail_but_a_fault_of_ours_does(tmp_path):
+    """Columns and messages of other kinds than they should have are counted."""
+    dice = random.Random(0)
+    rows = [json.loads(record) for table in (CONVERSATIONS, PAIRS)
+            for record, _ in re.findall(r'(?s:({.*?))\n-> (.*)', table)]
+    names = sorted({name for row in rows for name in row} | {'role', 'content', 'text', 'parent'})
+    values = [None, '', [], {}, 0, True, 1e400, 10 ** 400, 'x\ud800', ['a'], [[1, 2]], [None], [{}],
+              {'text': ['z']}, {'messages': 3}, '[{"role": "user"}]', '\n\nHuman: a\n\nAssistant:']
+
+    def changed(value):
+        if dice.random() < 0.08:
+            return dice.choice(values)
+        if isinstance(value, list):
+            return [changed(item) for item in value]
+        if isinstance(value, dict):
+            return {dice.choice(names) if dice.random() < 0.05 else name: changed(item)
+                    for name, item in value.items()}
+        return value
+
+    rows = [{'prompt': f'q{i}', 'completion': 'a'} for i in range(9)] + [
+        {**dice.choice(rows), '': 1} and dict([('id', 1)], **row)
+        for row in map(changed, dice.choices(rows, k=500)) if isinstance(row, dict)]
+    for kind in 'sft', 'preference':
+        rows[:9] = [{**row, 'label': True} for row in rows[:9]]
+        made = read_json(of_rows(tmp_path, rows, f'--kind={kind}') / 'report.json')
+        assert made['read'] == len(rows) and 9 <= made['kept'] < len(rows)
+    broken = run('chats.py', f'--source={tmp_path}/x.jsonl', f'--out_dir={tmp_path}/no',
+                 before="import unicodedata\ndef fail(*_):\n    raise KeyError('ours')\n"
+                        'unicodedata.normalize = fail')
+    assert broken.returncode == 1 and 'KeyError' in broken.stderr
+
+
+# --- which kind, what is left out, what is changed ------------------------------------------------
+@pytest.mark.parametrize('row, said', [
+    ({'prompt': 'a', 'completion': 'b'}, 'next: python sft.py --data_dir='),
+    ({'prompt': 'a', 'chosen': 'b', 'rejected': 'c'}, 'next: python dpo.py --data_dir='),
+    ({'prompt': 'a', 'completion': 'b', 'label': False},
+     'next: python dpo.py --loss_type=kto --data_dir='),
+    ({'prompt': 'a', 'completion': 'b', 'label': 3}, 'next: python sft.py --data_dir='),
+    ({'prompt': 'a', 'completion': 'b', 'label': 0}, 'label 0: --kind=preference'),
+    ({'messages': [say('user', 'a'), say('assistant', 'b')], 'label': True}, 'label true: --kind')])
+def test_the_first_record_that_can_be_read_says_which_kind_it_is_or_the_label_is_asked_for(
+        row, said, tmp_path):
+    rows = [{'title': 'no question'}] + [{**row, 'prompt': f'q{i}'} if 'prompt' in row else row
+                                         for i in range(9)]
+    source, out = write(tmp_path / 'x.jsonl', rows), tmp_path / 'out'
+    if 'next' in said:
+        assert chats(out, source).splitlines()[-1] == f'{said}{out}'
+    else:
+        chats(out, source, check=lambda result: mistake(result, said, 'x.jsonl:2'))
+        assert not [*out.glob('*')]
+
+
+# a conversation or a pair, and what speaks against it
+REASONS = r"""
+user: a | assistant: b | user: c | assistant: d
+user: a | assistant: b | assistant: c -> roles do not alternate, from a question to an answer
+tool: a | user: b | assistant: c -> roles do not alternate, from a question to an answer
+user: a | assistant: calls | tool: x | tool: y | assistant: b
+user: a | assistant:  \n -> empty message
+user: \n | assistant: b -> empty message"""
+PAIR_REASONS = r"""
+user: q | completion: q | label: false
+user: q | completion: q | label: true
+user: q | chosen: 2 | rejected: 22
+user: q | chosen: 22 | rejected: 2
+user: q | chosen: 2 | rejected: 2 2
+user: q | chosen: 22 | rejected: 2 -> exact duplicate
+user: ann@uni.edu? | chosen: ann@uni.edu | rejected: bob@uni.edu
+user: same | chosen: x | rejected:  x -> equal answers
+user: q | completion:   | label: true -> empty message
+user:   | chosen: x | rejected: y -> empty message"""
+SCORES = [({'score': '4.5'}, None), ({'score': None}, None), ({'rating': 3.9}, 'low score'),
+          ({'score': 'nan'}, 'low score'),
+          ({'score': 'good'}, 'score, margin and agreement must be numbers')]
+
+
+def split(table):
+    return [(line_of(talk), reason or None) for talk, _, reason in
+            (line.partition(' -> ') for line in table.strip().split('\n'))]
+
+
+def test_conversations_are_left_out_for_their_reasons(tmp_path):
+    table = split(REASONS)
+    table += [({**line_of(f'user: {score} | assistant: b'), **score}, why) for score, why in SCORES]
+    out = of_rows(tmp_path, [row for row, _ in table], '--min_score=4')
+    assert as_text(kept(out)) == as_text({'messages': row['messages']}
+                                         for row, reason in table if not reason)
+    assert left_out(out) == collections.Counter(reason for _, reason in table if reason)
+
+
+def test_pairs_are_left_out_for_their_reasons_and_masked_after_the_rules(tmp_path):
+    rows = [line_of(f'user: q{i} | chosen: yes | rejected: no | margin: {i / 10} | '
+                    f'agreement: {1 - i / 50}') for i in range(20)]
+    table = split(PAIR_REASONS)
+    out = of_rows(tmp_path, [*rows, *(row for row, _ in table)], '--min_margin=0.5',
+                  '--min_agreement=0.7')
+    masked = json.loads(re.sub(r'\w+@uni.edu', '<EMAIL>', json.dumps(
+        [row for row, reason in table if not reason])))
+    assert as_text(kept(out)) == as_text(rows[5:16] + masked)
+    assert left_out(out) == collections.Counter(
+        {'low margin': 5, 'low agreement': 4}) + collections.Counter(
+            reason for _, reason in table if reason)
+    made = read_json(out / 'report.json')
+    assert made['read'] == made['kept'] + sum(left_out(out).values()) == len(rows + table)
+    assert made['changed'] == {'email': 3}
+
+
+def test_texts_lose_invisible_signs_and_shared_parts_drop_nothing(tmp_path):
+    long = 'a rule that all of them share ' * 80
+    rows = [line_of(f'system: {long} | user: q{i} | assistant: a') for i in range(60)]
+    rows += [{'instruction': f'i{i}', 'input': long + str(i % 3), 'output': 'a'} for i in range(60)]
+    rows += [line_of('user: x\r\n\ufeffy\x00 | assistant: e\u0301\ud800')]
+    out = of_rows(tmp_path, rows)
+    assert len(kept(out)) == 121 and line_of('user: x\\ny | assistant: é\ufffd') in kept(out)
+
+
+# --- files, the split, and results ----------------------------------------------------------------
+@pytest.mark.parametrize('name, n', [
+    ('code_alpaca_2k.json', 2017 - 2), ('vicuna_dummy_conversation.json', 500)])
+def test_every_record_of_real_files_arrives(name, n, tmp_path):
+    chats(tmp_path, shared(name))
+    assert len(kept(tmp_path)) == n
+
+
+WHY_LEFT_OUT = [r'no JSON object.*, 3, .*/a.jsonl:11', r'damaged.*iconv.*, 4, .*/bad.jsonl.gz:1',
+                r'no .jsonl.*, 1, .*/note.txt', r'exact duplicate, 2, ']
+
+
+def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(tmp_path):
+    rows = [{'prompt': f'q{i}', 'completion': 'é'} for i in range(9)]
+    lines = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows).encode()
+    folder, packed = tmp_path / 'in', gzip.compress(lines.replace(b'q', b'packed'))
+    folder.mkdir()
+    for name, data in {
+            'a.jsonl': b'\xef\xbb\xbf' + lines + b'\n{oops\n3\n', 'list.json': json.dumps(rows[:2]),
+            'lines.json': b'{"input": "x", "output": "y"}\n', 'z.jsonl.gz': packed,
+            'cut.jsonl.gz': packed[:-9], 'bad.jsonl.gz': packed[:10] + b'\xff' * 40,
+            'cut.json': b'[{"a": 1}', 'note.txt': b'hello',
+            'latin.jsonl': '{"input": "x", "output": "é"}'.encode('latin-1'), 'b.csv':
+            'Question;Answer;n\r\n"one\r\ntwo";here;1\r\nbroken;row\r\n'}.items():
+        (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+    chats(tmp_path / 'out', folder, '--pii=False')
+    assert {row['messages'][0]['content'] for row in kept(tmp_path / 'out')} == {
+        *(f'{name}{i}' for name in ('q', 'packed') for i in range(9)), 'x', 'one\ntwo'}
+    places = {f'{why}, {n}, {place}' for why, (n, place) in
+              read_json(tmp_path / 'out/report.json')['left_out'].items()}
+    for words in WHY_LEFT_OUT:
+        assert any(re.search(words, place) for place in places), (words, places)
+    assert read_json(tmp_path / 'out/report.json')['unused_columns'] == {'n': 1}
+
+
+def test_conversations_with_one_beginning_stay_together_in_every_run(tmp_path):
+    rows = [line_of('system: s | ' * (i // 30) + f'user: q{i % 30} | assistant: a{i}')
+            for i in range(90)]         # none, one or two system messages
+    out = of_rows(tmp_path, rows)
+    train, val = ({row['messages'][-2]['content'] for row in read_rows(out / f'{side}.jsonl')}
+                  for side in ('train', 'val'))
+    assert len(kept(out)) == 90 and len(train | val) == 30
+    assert train and val and not train & val
+    before = (out / 'val.jsonl').read_bytes()
+    assert (of_rows(tmp_path, rows) / 'val.jsonl').read_bytes() == before
+    for fraction in '1e-9', '0.999':            # one is held out, and not all are
+        out = of_rows(tmp_path, rows[:2], f'--val_fraction={fraction}')
+        assert [len(read_rows(out / f'{side}.jsonl')) for side in ('train', 'val')] == [1, 1]
+
+
+MISTAKES = """
+--source=nowhere => no file at 'nowhere'
+--source=one.jsonl => 1 different questions & left out, no output & one.jsonl:2 (prompt)
+--source=samples.jsonl => samples.jsonl:1 is an answer that eval.py judged & --prefer
+--source=samples.jsonl --prefer=passed => none of 2 judged answers
+--source=one.jsonl --n_examples=9 => n_examples
+--min_score=5 => min_score & --source=FILE
+--source=one.jsonl --out_dir=full => full/val.jsonl exists & --overwrite=True
+"""
+
+
+def test_a_mistake_is_one_sentence_and_leaves_no_results(tmp_path):
+    write(tmp_path / 'one.jsonl', [{'prompt': 'a', 'completion': 'b'}, {'prompt': 'c'}])
+    write(tmp_path / 'full/val.jsonl', [1])
+    write(tmp_path / 'samples.jsonl', [
+        {'task_id': 1, 'prompt': 'a', 'completion': text, 'outcome': 'wrong'} for text in 'bc'])
+    each_is_a_mistake(MISTAKES, lambda *flags: run(
+        'chats.py', '--out_dir=no', *flags, cwd=tmp_path))
+    assert not [*tmp_path.glob('no/*')]
+
+
+def test_alone_it_reads_the_usual_forms_and_names_the_door_that_is_missing(tmp_path):
+    for name in 'chats.py', 'configurator.py':
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    rows = [[{'messages': [say('user', f'q{i}'), say('assistant', 'a')]}, {
+        'conversations': [{'from': 'human', 'value': f'q{i}'}, {'from': 'gpt', 'value': 'b'}]}, {
+            'instruction': f'q{i}', 'input': 'x', 'output': 'c'}, {
+                'prompt': f'q{i}', 'completion': 'd'}] for i in range(9)]
+    pairs = [{'prompt': f'q{i}', 'chosen': 'a', 'rejected': 'b'} for i in range(9)]
+    for name, some in ('chats', sum(rows, [])), ('pairs', pairs):
+        write(tmp_path / f'{name}.jsonl', some)
+        ok(run(tmp_path / 'chats.py', f'--source={name}.jsonl', f'--out_dir={name}', '--pii=False',
+               cwd=tmp_path, before=FORGET))
+        assert len(kept(tmp_path / name)) == len(some)
+    write(tmp_path / 'odd.jsonl', [{'prompt': 'a', 'context': 'b', 'answer': 'c'}] * 5)
+    for flags, door in (['--source=chats.jsonl'], 'personal'), (['--n_examples=9'], 'problems'), (
+            ['--source=odd.jsonl', '--pii=False'], 'forms'):
+        mistake(run(tmp_path / 'chats.py', *flags, '--out_dir=no', cwd=tmp_path, before=FORGET),
+                'copy extras, too', door)
+
+
+def test_sft_and_dpo_train_on_what_it_writes(sft_model, tmp_path):
+    steps = '--max_steps=2', '--batch_size=2', '--device=cpu', f'--init_from={sft_model}'
+    rows = [{'prompt': f'q{i}', 'chosen': 'a', 'rejected': 'b'} for i in range(20)]
+    ways = {'sft.py': [{'prompt': row['prompt'], 'answer': 'a'} for row in rows], 'dpo.py': rows,
+            'dpo.py --loss_type=kto': rows[:5] + [      # thumbs among pairs
+                {'prompt': row['prompt'], 'completion': 'a', 'label': i % 2}
+                for i, row in enumerate(rows[5:15])] + rows[15:]}
+    for i, (script, some) in enumerate(ways.items()):
+        write(tmp_path / 'x.jsonl', some)
+        said = chats(tmp_path / f'data{i}', tmp_path / 'x.jsonl')
+        command = said.splitlines()[-1].removeprefix('next: python ').split()
+        assert ' '.join(command[:-1]) == script
+        ok(run(*command, *steps, f'--out_dir={tmp_path}/run{i}'))
+
+
+def test_without_a_source_it_writes_the_built_in_problems(tmp_path):
+    said = ok(run('chats.py', '--n_examples=20', cwd=tmp_path))
+    assert said.splitlines()[-1] == 'next: python sft.py --data_dir=data/sft'
+    rows = kept(tmp_path / 'data/sft')
+    assert len(rows) == 320 and all(row['messages'][-1]['role'] == 'assistant' for row in rows)
+
+
+# --- answers that eval.py has judged --------------------------------------------------------------
+def sampled(task_id, outcomes):
+    """What eval.py writes of answers, 'a passed!, b wrong': ! is good taste."""
+    answers = [answer.split() for answer in outcomes.split(', ')]
+    return [{'task': 'problems', 'task_id': task_id, 'completion': text,
+             'prompt': f'do {task_id}', 'outcome': outcome.strip('!'),
+             'preferred': '!' in outcome} for text, outcome in answers]
+
+
+@pytest.mark.parametrize('prefer, pairs, answers', [
+    ('passed', 'ac bd af 0x 1x 2x 3x', 'abgyz0123'), ('taste', 'ab yz', 'ay'),
+    ('both', 'ac bd af ab yz 0x 1x 2x 3x', 'abgyz0123')])
+def test_of_judged_answers_passed_and_tasteful_ones_are_taught_at_most_four_of_a_problem(
+        tmp_path, prefer, pairs, answers):
+    samples = sampled(1, 'a passed!, c wrong, b passed, d timeout')
+    samples += sampled(2, 'g passed') + sampled(3, 'h wrong')
+    samples += sampled(4, ', '.join(['x wrong', *(f'{i} passed' for i in range(9))]))
+    samples += sampled(5, 'y passed!, z passed')
+    samples += sampled(1, 'a passed!, e infrastructure, f exception!, i ungraded')
+    # damaged; and so large that a file of texts would be cut in pieces
+    samples += [{**samples[0], 'completion': None}, {'prompt': ' ' * 17_000_000}]
+    out = of_rows(tmp_path, samples, f'--prefer={prefer}')
+    assert sorted(row['chosen'] + row['rejected'] for row in kept(out)) == sorted(pairs.split())
+    out = of_rows(tmp_path, samples, f'--prefer={prefer}', '--kind=sft')
+    said = [row['messages'][-1]['content'] for row in kept(out)]
+    assert sorted(said) == sorted(answers) and left_out(out)
+
+
+def test_of_joined_files_one_name_may_mean_two_questions(tmp_path):
+    samples = sampled(1, 'a passed, b wrong')
+    samples += [{**row, 'prompt': 'other', 'completion': f'{row["completion"]}{row["completion"]}'}
+                for row in samples]
+    rows = kept(of_rows(tmp_path, samples, '--prefer=passed'))
+    assert {row['chosen'] + row['rejected'] for row in rows} == {'ab', 'aabb'}

@@ -1,0 +1,100 @@
+"""What HTML, LaTeX and wrong decoding leave of a text, and that nothing of it is lost."""
+import collections
+import pathlib
+import random
+import time
+
+import pytest
+from conftest import read_rows
+
+from extras.markup import fix_mojibake, strip_html, strip_latex
+from extras.personal import hide
+
+TABLE = read_rows(pathlib.Path(__file__).with_name('markup.jsonl'))
+FORMS = {'html': strip_html, 'latex': strip_latex}
+
+
+@pytest.mark.parametrize('row', TABLE, ids=[row['text'][:60] for row in TABLE])
+def test_markup_goes_and_the_text_stays(row):
+    assert FORMS[row['form']](row['text']).strip() == row['expected']
+
+
+def test_no_word_is_lost_in_damaged_markup():
+    """Pieces of markup in any order: words that are no part of a tag or command are still there."""
+    pieces = {'html': '<p> <b </pre> <pre> " \' > <a\xa0href="x"> &amp; &# <br /> <sup> </table> <![',
+              'latex': r'\begin{ {verbatim} \end{document} $ $$ { } \emph{ \[ \verb| \" \c [ ] & ~ \\'}
+    for form, strip in FORMS.items():
+        for seed in range(300):
+            dice = random.Random(seed)
+            parts = dice.choices(pieces[form].split(' '), k=12)
+            text = ''.join(f'{part.replace(chr(160), " ")}\nWord{i} \n' for i, part in enumerate(parts))
+            kept = strip(text)
+            # what stands behind < or a quote may be an attribute
+            lost = [i for i in range(12) if f'Word{i} ' not in kept.replace('\n', ' ') + ' ']
+            assert not lost or form == 'html' and {'<b', '<![', '"', "'"} & {*parts}, (text, kept)
+
+
+# --- letters that were decoded wrongly ------------------------------------------------------------
+SENTENCES = '''“Yes,” she said — it’s 5 o’clock… | Le café déjà vu où naît l’été, à Noël. | “そう”
+NÃO — AÇÃO, não é “São Paulo” | Größe – „Fuß“ und ähnlich | Привет — мир | 你好,“世界” | 5 € – or “£4”
+• 20 °C • Word™ | 👍 – 😀 | Καλημέρα — κόσμε | नमस्ते — दुनिया | “안녕” | שלום — כן | Zażółć — gęślą jaźń'''
+INNOCENT = '''Le café déjà vu où naît l’été, à Noël : «\xa0ÇA\xa0!\xa0» | L’ÉCOLE™, SOCIÉTÉ® et BEAUTÉ® “É” À°
+GRÖßE, Ü² | NÃO HÁ RAZÃO. «AÇÃO» É SÓ — IRMÃ… “NÃO” IRMÃ” | L’ÂGE D’OR, PÂTÉ™ | SEÑOR® ¿QUÉ? ¡ÁGIL! | ĐÃ”…
+Καλημέρα κόσμε «Α» — Β’ Λυκείου, Γ΄ τάξη, 5 € | Ο ΈΛΛΗΝΑΣ ΊΣΩΣ ΤΈΛΟΣ | Україна — «це» є | Россия № 5 «да»
+Å® Ø° ×² ß² ¼ € | İstanbul’da ışık | Příliš žluťoučký kůň | Õhtu, ŠÕŽ, MÄŽU | ÇÖŠ, ŽÄŠ ÀŠ
+„Víš…“ „Ano, víš“, znáš“, máš… VÝŠKA, VÝŽIVA | 4×½ a 6×¾, 2×£10, 3×€5, 2×¥9 | på ½, på\xa0¼
+liberté¹ », égalité¹… | à € 5, â – ô | ÞÓR’S ÐÁ» | 日本語。한국어! | 👍'''
+SENTENCES, INNOCENT = (table.replace('\n', ' | ').split(' | ') for table in (SENTENCES, INNOCENT))
+
+
+def damage(text, encoding):
+    """UTF-8 read as an 8-bit encoding, undefined bytes as control characters, as browsers do."""
+    return ''.join(bytes([b]).decode(encoding, 'ignore') or chr(b) for b in text.encode())
+
+
+@pytest.mark.parametrize('text', INNOCENT + SENTENCES)
+def test_right_letters_stay(text):
+    assert fix_mojibake(text) == text and fix_mojibake(text * 20) == text * 20
+
+
+@pytest.mark.parametrize('encoding', ['cp1252', 'latin-1', 'cp1253'])
+@pytest.mark.parametrize('text', SENTENCES)
+def test_utf8_that_was_read_wrongly_is_repaired_also_twice_and_in_parts(text, encoding):
+    wrong = damage(text, encoding)
+    assert wrong != text and fix_mojibake(wrong) == text
+    assert fix_mojibake(damage(wrong, encoding)) == text
+    page = f'{SENTENCES[0]}\n{{}}\n{SENTENCES[0]}'
+    assert fix_mojibake(page.format(damage(SENTENCES[1], 'cp1252'))) == page.format(SENTENCES[1])
+
+
+def test_what_lost_bytes_is_repaired_as_far_as_it_can_be():
+    assert fix_mojibake('πŸ§‘πŸΏβ€πŸ’» Train β†’ N Γ— Block') == '🧑πŸΏβ€💻 Train → N Γ— Block'
+    assert fix_mojibake('\x93It\x92s\x94 \x96 5 \x80') == '“It’s” – 5 €'
+
+
+# --- time -----------------------------------------------------------------------------------------
+PARTS = r"""a @ 1- < $ $$ - { \ % & &#1 \begin{ \begin{equation} \begin{verbatim} \[ \( \cite[ \emph{ \verb|
+<!-- <script> <pre> <math> <? <a" <a\nb=" a. a@ a@a. 555- eyJ- xoxb- sk- Ã β€ Ãƒ ðŸ""".split()
+PARTS += [' ', '\n', '1 ', '+1 ', '(555) ', '<p ', "<p a='", r'\emph{a ', '-----BEGIN ', '{{ ', '\\label{{',
+          '$a\n', '%\n', '\\c ']
+N = 12_000
+
+
+def seconds(function, text):
+    """CPU time of this process, so others on the machine do not count."""
+    start = time.process_time()
+    function(text)
+    return time.process_time() - start
+
+
+FUNCTIONS = [strip_html, strip_latex, fix_mojibake, lambda text: hide(text, collections.Counter())]
+
+
+@pytest.mark.parametrize('function', FUNCTIONS)
+def test_no_text_takes_more_than_its_share_of_time(function):
+    """At 4 N over that at N, or over a plain text's: linear work grows by 4, quadratic by 16."""
+    plain = min(seconds(function, 'Ab c. ' * (N // 6)) for _ in range(5))
+    for part in PARTS:
+        texts = [r'_é<p>\cite{a}' + part * (k * N // len(part)) + '}' * (k * N // 7) for k in (1, 4)]
+        assert any(seconds(function, texts[1]) < 8 * max(plain, seconds(function, texts[0]), 1e-3)
+                   for _ in range(5)), part
