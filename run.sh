@@ -20,7 +20,7 @@ install() {
     fi
 }
 # What part of the time each command below takes, in percent: ours, on two cores without bfloat16.
-shares=(1 24 1 0 19 3 5 0 4 3 0 23 3 0 0 7 3 0 2 1 0 1)
+shares=(1 0 24 1 0 19 3 5 0 4 3 0 23 3 0 0 7 3 0 2 1 0 1)
 n=0
 gone=0
 python() {      # the commands below are what you would type
@@ -49,19 +49,19 @@ judged='--tasks=problems --allow_code_execution=True --batch_size=512 --max_new_
 held_out="$judged --splits=variation,feedback_variation,cell --num_samples=1 --tasks=loss,problems --loss_tokens=16384"
 
 # 1. the base model: a language model of Python's own standard library; it solves none of 30 problems of each kind
-python prepare.py --out_dir=data/quickstart --vocab_size=4096 --overwrite=True
+python clean.py --overwrite=True
+python prepare.py --vocab_size=4096 --overwrite=True
 python train.py config/quickstart.py --overwrite=True
 python eval.py --ckpt=out/quickstart $held_out --n_problems=30
 # 2. SFT: 2,000 small problems with their answers; then one greedy answer to each of 500 other problems of a kind
-python prepare.py --kind=sft --out_dir=data/sft --overwrite=True
+python chats.py --overwrite=True
 python sft.py config/quickstart_sft.py --overwrite=True
 python eval.py --ckpt=out/quickstart_sft --random_init=False $held_out --n_problems=500
 # 3. practice: it answers problems whose answers nobody wrote, three times each, and the tests judge
 python eval.py --ckpt=out/quickstart_sft --out=out/quickstart_sft/mined/eval.json $judged \
     --splits=review,feedback --n_problems=750 --num_samples=3
 #    DPO: two answers to a problem, one better than the other, are a pair
-python prepare.py --kind=preference --source=out/quickstart_sft/mined/samples.jsonl --prefer=both --dedup=exact \
-    --out_dir=data/pairs --overwrite=True
+python chats.py --source=out/quickstart_sft/mined/samples.jsonl --prefer=both --out_dir=data/pairs --overwrite=True
 python dpo.py config/quickstart_dpo.py --overwrite=True
 python eval.py --ckpt=out/quickstart_dpo --random_init=False $held_out --n_problems=500
 python eval.py --tasks=compare --ckpt=out/quickstart_sft --compare=out/quickstart_dpo --out=out/quickstart_dpo/compare.json
@@ -70,8 +70,8 @@ python rl.py config/quickstart_rl.py --overwrite=True --allow_code_execution=Tru
 python eval.py --ckpt=out/quickstart_rl --random_init=False $held_out --n_problems=500
 python eval.py --tasks=compare --ckpt=out/quickstart_sft --compare=out/quickstart_rl --out=out/quickstart_rl/compare.json
 # 5. the baseline, rejection sampling: the answers of step 3 that passed become examples, mixed with those of step 2
-python prepare.py --kind=sft --source=out/quickstart_sft/mined/samples.jsonl --dedup=exact --out_dir=data/rejection \
-    --overwrite=True
+python chats.py --kind=sft --source=out/quickstart_sft/mined/samples.jsonl --prefer=passed \
+    --out_dir=data/rejection --overwrite=True
 cat data/sft/train.jsonl >> data/rejection/train.jsonl
 python sft.py config/quickstart_rejection.py --overwrite=True
 python eval.py --ckpt=out/quickstart_rejection --random_init=False $held_out --n_problems=500

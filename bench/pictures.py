@@ -1,7 +1,7 @@
 """
 The pictures of README and docs/, from the files that runs leave: cards (SVG), plot.py's dashboard, the page.
 
-    bash run.sh                             # leaves out/quickstart* and data/quickstart
+    bash run.sh                             # leaves out/quickstart* and data/clean
     python bench/pictures.py                # all pictures; also from another folder that has out/ and data/
     python bench/pictures.py funnel page    # some of them
 
@@ -167,8 +167,8 @@ def turning_green():
 
 
 def funnel():
-    report = read_json('data/quickstart/report.json')
-    stages, tokens = report['stages'], report['tokens']
+    stages = read_json('data/clean/report.json')['stages']
+    before, after = stages[0]['bytes_in'] / 1e6, stages[-1]['bytes_out'] / 1e6
     rows = [('stay', stages[-1]['docs_out'], BLUE)]
     for stage in stages:
         rows += [(f'{stage["name"]}: {why}', n, RED) for why, n in stage['dropped'].items()]
@@ -177,8 +177,8 @@ def funnel():
         y, long = 104 + 28 * i, 480 * n / stages[0]['docs_in']
         shapes += [words(LEFT, y, name, 13), box(230, y - 14, long, 19, colour),
                    bold(238 + long, y, f'{n:,}', 13, colour)]
-    below = f'{tokens["train"]:,} tokens to train on, {tokens["val"]:,} held out'
-    return card('prepare.py says what it drops, and why', f"Files of Python's standard library: {below}",
+    below = f'{before:.1f} MB become {after:.1f} MB'
+    return card('clean.py says what it drops, and why', f"Files of Python's standard library: {below}",
                 104 + 28 * len(rows), shapes)
 
 

@@ -2,7 +2,7 @@
 What decides whether practice beats more examples? Three experiments, each over several bases: a base is a
 seed of its own for the tokenizer, the base model, SFT, and all that follows.
 
-    python prepare.py --out_dir=data/quickstart --vocab_size=4096
+    python clean.py && python prepare.py --vocab_size=4096
     python bench/practice.py patterns       # one line of a regular expression: what may join a word?
     python bench/practice.py examples       # from 250 examples to 30,000: where does a method stop paying?
     python bench/practice.py bugs           # two bugs in SFT, which once held down the baseline of papers
@@ -92,7 +92,7 @@ class Race:
         self.base.mkdir(parents=True, exist_ok=True)
         Tokenizer.train(some, 4096, SPECIAL_TOKENS, PATTERNS[self.pattern], 1).save(self.base / 'tokenizer.json')
         call('prepare.py', f'--tokenizer={self.base}/tokenizer.json', f'--out_dir={self.base}/data',
-             '--overwrite=True', '--num_workers=1')
+             '--overwrite=True')
         seconds = call('train.py', 'config/quickstart.py', f'--data_dir={self.base}/data', f'--seed={self.seed}',
                        f'--out_dir={self.base}/model', '--overwrite=True', '--eval_interval=500')
         (self.base / 'model/seconds').write_text(f'{seconds:.0f}')
@@ -148,8 +148,8 @@ class Race:
         elif name == 'dpo':
             seconds = self.answer(start, self.folder / 'prompts_0.jsonl', f'{out}_mined', '--num_samples=3',
                                   '--temperature=1.0', f'--seed={self.seed}')
-            seconds += call('prepare.py', '--kind=preference', f'--source={out}_mined/samples.jsonl', '--prefer=both',
-                            '--dedup=exact', f'--out_dir={out}_mined/pairs', '--overwrite=True')
+            seconds += call('chats.py', f'--source={out}_mined/samples.jsonl', '--prefer=both',
+                            f'--out_dir={out}_mined/pairs', '--overwrite=True')
             seconds += call('dpo.py', 'config/quickstart_dpo.py', '--overwrite=True', f'--init_from={start}',
                             f'--data_dir={out}_mined/pairs', f'--out_dir={out}', f'--seed={self.seed}')
         else:

@@ -15,7 +15,8 @@
 #
 #   python train.py config/codeparrot.py --plan=8xH100      # prints what it will take; trains nothing
 #   torchrun --nproc_per_node=8 train.py config/codeparrot.py
-_data_from = 'python prepare.py --source=codeparrot --vocab_size=32768 --out_dir=data/codeparrot'
+_data_from = 'python clean.py --source=codeparrot --out_dir=data/github && ' \
+             'python prepare.py --source=data/github --vocab_size=32768 --out_dir=data/codeparrot'
 data_dir = 'data/codeparrot'
 out_dir = 'out/codeparrot'
 n_layer = 48

@@ -8,7 +8,7 @@
 # Hardware: two CPU cores with native bfloat16 need about 3.1 minutes.
 #
 #   python train.py config/quickstart.py
-_data_from = 'python prepare.py --source=stdlib --tokenizer=bpe --vocab_size=4096 --out_dir=data/quickstart'
+_data_from = 'python clean.py && python prepare.py --vocab_size=4096'
 data_dir = 'data/quickstart'
 out_dir = 'out/quickstart'
 n_layer = 4

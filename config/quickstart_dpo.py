@@ -13,8 +13,8 @@ init_from = 'out/quickstart_sft'
 _data_from = 'python eval.py --ckpt=out/quickstart_sft --tasks=problems --splits=review,feedback ' \
              '--n_problems=750 --num_samples=3 --batch_size=512 --max_new_tokens=64 ' \
              '--allow_code_execution=True --out=out/quickstart_sft/mined/eval.json && ' \
-             'python prepare.py --kind=preference --source=out/quickstart_sft/mined/samples.jsonl ' \
-             '--prefer=both --dedup=exact --out_dir=data/pairs'
+             'python chats.py --source=out/quickstart_sft/mined/samples.jsonl --prefer=both ' \
+             '--out_dir=data/pairs'
 data_dir = 'data/pairs'
 out_dir = 'out/quickstart_dpo'
 epochs = 1

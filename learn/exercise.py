@@ -97,7 +97,7 @@ EXERCISES = [
              'Causal attention with grouped keys and values and with a cache. attend(), below it, computes '
              'the softmax: give it q, k, v and the mask. Vaswani et al. 2017, arXiv:1706.03762, eq. 1; '
              '2305.13245. Without a cache first: then only the first test passes.'),
-    Exercise('minhash', 'prepare.py', 'minhash',
+    Exercise('minhash', 'clean.py', 'minhash',
              'test_clean.py::test_a_signature_of_a_union_is_the_smaller_of_two '
              'test_clean.py::test_documents_share_a_band_as_often_as_the_formula_says',
              'k numbers, each of which is the same for two sets with probability J, their Jaccard '
