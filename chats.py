@@ -254,8 +254,10 @@ require(not useless, f'{", ".join(useless)}: this needs {"no" * bool(source)} --
 out = pathlib.Path(out_dir)
 for name in 'train.jsonl', 'val.jsonl', 'report.json':
     require(overwrite or not (out / name).exists(), f'{out / name} exists; add --overwrite=True')
-pattern = os.path.join(glob.escape(source), '**') if os.path.isdir(source) else source
-paths = sorted(filter(os.path.isfile, {source, *glob.glob(pattern, recursive=True)}))
+found = {source, *glob.glob(source)}
+for folder, _, names in os.walk(source):        # it follows no links, which may lead in circles
+    found.update(os.path.join(folder, name) for name in names if name[0] != '.')
+paths = sorted(filter(os.path.isfile, found))
 require(paths or not source, f'no file at {source!r}; --source is a file, a folder or a glob')
 out.mkdir(parents=True, exist_ok=True)
 

@@ -168,11 +168,14 @@ def find_files(source, max_files=0, download_dir='data/raw'):
     if source == 'stdlib':                      # 12 MB of Python; with its tests, 30 MB
         top, endings = sysconfig.get_paths()['stdlib'], ('.py',)
         skipped = skipped | {'test', 'tests', 'idle_test'}
-    found = [top] if os.path.exists(top) else glob.glob(top, recursive=True)
-    for folder, inner, names in os.walk(top):
+    # of a/**/b.py, os.walk finds the files in a: it follows no links, which may lead in circles
+    top, _, inside = top.partition('**/')
+    found = [top] if os.path.exists(top) else glob.glob(top)
+    for folder, inner, names in os.walk(top or '.'):
         inner[:] = [name for name in inner if name[0] != '.' and name not in skipped]
         found += [os.path.join(folder, name) for name in names if name[0] != '.']
-    found = sorted(filter(os.path.isfile, found))
+    found = sorted(path for path in found if os.path.isfile(path)
+                   and (not inside or pathlib.PurePath(path).match(inside)))
     paths = [path for path in found if path == source or ends_with(path, endings)]
     others = collections.Counter(os.path.splitext(path)[1] or 'no ending'
                                  for path in {*found} - {*paths})

@@ -72,7 +72,10 @@ def find_files(source):
         return files_of, cleaned
     paths = [source] if os.path.isfile(source) else glob.glob(source, recursive=True)
     if os.path.isdir(source):
-        found = glob.glob(f'{glob.escape(source)}/**', recursive=True)      # no hidden ones
+        found = []
+        for folder, inner, names in os.walk(source):    # no links, which may lead in circles
+            inner[:] = [name for name in inner if name[0] != '.']
+            found += [os.path.join(folder, name) for name in names if name[0] != '.']
         paths = [path for path in found if path.lower().removesuffix('.gz').endswith(ENDINGS)]
         others = {path for path in {*found} - {*paths} if os.path.isfile(path)}
         if others:
