@@ -31,8 +31,6 @@ eval.py, and who else asks questions and runs programs
     questions           --data: one form for HumanEval, MBPP, GSM8K and your own
     grading             --judge, --tasks: how good an answer is: tests, rules, a judge
     sandbox             --allow_code_execution: runs programs that a model wrote
-    trial               one run of a program in the sandbox
-    crossing            what the program and its tests say to each other
 sample.py
     server              --serve=8000: a page and OpenAI's API for the programs of this machine
     api_fields          what a client of the server asks is read, or refused

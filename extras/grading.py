@@ -3,7 +3,7 @@ How good are answers to questions of questions.py? Tests run their programs, or 
 decides. eval.py and rl.py take their verdicts from here.
 
     run = sandbox.run_many                  # programs with their tests -> what became of them
-    left_out, walls = check_harness(questions, run)     # can the tests tell right from wrong?
+    left_out, confined = check_harness(questions, run)  # can the tests tell right from wrong?
     for verdict in verdicts([question], [['It is 4.']], chat=True, run=run):
         print(verdict)              # {'outcome': 'passed', 'message': '', 'why': ''}
     code_in('So:\\n```python\\nx = 1\\n```')        # 'x = 1\\n'
@@ -146,21 +146,21 @@ def named(question):
 
 def check(questions_of, run):
     """Return {task: questions} without the questions whose own solution fails, and what eval.json
-    says of the harness: these questions, and which walls stand around programs."""
+    says of the harness: these questions, and whether walls stand around programs."""
     some = [question for question in sum(questions_of.values(), []) if question['tests']]
     if not some:
         return questions_of, {}
     if not run:
         raise Mistake('these tasks run programs that the model wrote; first read the top of '
                       'extras/sandbox.py, then add --allow_code_execution=True')
-    left_out, walls = check_harness(some, run)
+    left_out, confined = check_harness(some, run)
     return {task: [question for question in questions if question['task_id'] not in left_out]
-            for task, questions in questions_of.items()}, {'left_out': left_out, 'confined': walls}
+            for task, questions in questions_of.items()}, {'left_out': left_out, 'confined': confined}
 
 
 def check_harness(questions, run):
     """Run answers to questions with tests that are known to be right or wrong. Return the task_ids
-    whose own solution fails, at most one or 1%, and which walls stand around programs. run: a list
+    whose own solution fails, at most one or 1%, and whether walls stand around them. run: a list
     of (program, tests, entry point) -> their results. ValueError if right and wrong programs are
     not told apart."""
     if all('cell' in question for question in questions):       # all pass: tests/test_problems.py
@@ -189,12 +189,9 @@ def check_harness(questions, run):
                       'tests/test_sandbox.py')
     if left_out:
         print('problems whose own solutions fail:', *left_out)
-    walls = {name: value for name, value in vars(loop).items() if name.endswith('_denied')}
-    missing = [name.removesuffix('_denied') for name, stands in walls.items() if not stands]
-    if missing:
-        print(f'warning: the sandbox is not complete here. Missing: {", ".join(missing)}. '
-              'extras/sandbox.py says what programs can do without them.')
-    return left_out, walls
+    if not loop.confined:
+        print('warning: programs have only limits here, no walls; see the top of extras/sandbox.py')
+    return left_out, loop.confined
 
 
 # --- code -----------------------------------------------------------------------------------------

@@ -32,10 +32,10 @@ def texts_of(*patterns):
 
 PAGES = texts_of('README.md', 'CONTRIBUTING.md', 'bench/records.md', 'docs/*.md')
 SCRIPTS = texts_of('*.py', 'extras/*.py')
-PROGRAMS = [path.relative_to(ROOT).as_posix()           # trial.py is started by sandbox.py
+PROGRAMS = [path.relative_to(ROOT).as_posix()           # sandbox.py starts itself
             for path, text in {**SCRIPTS, **texts_of('bench/*.py', 'learn/*.py')}.items()
             if re.search("^(if __name__ ==|config = configure)", text, re.M)
-            and path.stem != 'trial']
+            and path.stem != 'sandbox']
 README, TOUR = text_of('README.md'), text_of(PAGE)
 
 
@@ -98,7 +98,7 @@ NEWER = re.compile(r'hashlib\.file_digest|tomllib|itertools\.batched|TaskGroup|d
 def test_all_is_python_3_10_no_data_is_loaded_as_code_and_no_import_would_fail_in_a_copy():
     installed = {*re.findall(r'^[\w-]+', text_of('requirements.txt'), re.M)}
     leaves = {'configurator', 'model', 'tokenizer', 'clean'}     # clean.py runs no job then
-    neighbors = leaves | {'extras', 'sandbox', 'crossing'}
+    neighbors = leaves | {'extras', 'sandbox'}
     for path, text in SCRIPTS.items():
         tree = ast.parse(text, feature_version=(3, 10))
         assert not NEWER.search(re.sub('#.*', '', text)), path

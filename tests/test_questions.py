@@ -168,12 +168,12 @@ def test_a_broken_harness_gives_no_score_and_a_missing_wall_is_said(capsys):
     for words, loop, empty, solved in HARNESS:
         results = [Result(outcome) for outcome in (loop, *[empty] * 3, *[solved] * 3)]
         refused('no score.*' + words, check_harness, questions, lambda jobs: results)
-    left_out, walls = check_harness(questions, lambda jobs: list(run_many(jobs, timeout=0.5)))
-    assert left_out == []
-    capsys.readouterr()
-    loop = Result('timeout', **{**dict.fromkeys(walls, True), 'reads_denied': False})
-    check_harness(questions[:1], lambda jobs: [loop, Result('wrong'), Result('passed')])
-    assert 'not complete here. Missing: reads. ' in capsys.readouterr().out
+    assert check_harness(questions, lambda jobs: list(run_many(jobs, timeout=0.5)))[0] == []
+    for confined in True, False:
+        capsys.readouterr()
+        loop = Result('timeout', confined=confined)
+        check_harness(questions[:1], lambda jobs: [loop, Result('wrong'), Result('passed')])
+        assert ('only limits here' in capsys.readouterr().out) != confined
 
 
 def test_more_than_2_percent_without_a_verdict_are_no_score():
