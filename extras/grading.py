@@ -154,8 +154,9 @@ def check(questions_of, run):
         raise Mistake('these tasks run programs that the model wrote; first read the top of '
                       'extras/sandbox.py, then add --allow_code_execution=True')
     left_out, confined = check_harness(some, run)
+    harness = {'left_out': left_out, 'confined': confined}
     return {task: [question for question in questions if question['task_id'] not in left_out]
-            for task, questions in questions_of.items()}, {'left_out': left_out, 'confined': confined}
+            for task, questions in questions_of.items()}, harness
 
 
 def check_harness(questions, run):
