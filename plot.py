@@ -5,16 +5,16 @@ Two dashboards in one picture: is the engine running, and are we flying to the r
     python plot.py --runs='out/*'                                   # all
 
 It reads metrics.jsonl in the folder of a run, and config.json and samples.txt if they are there. It
-prints in sentences what is seen in the numbers, and draws the curves: those of the model, and below
-them those of the machine. A fast machine on which a model learns nothing costs as much as a good
-run, so look at both. Runs of the same stage share their panels. Compare their losses only if they
-have the same tokenizer; bits per byte can be compared between any two.
+draws the curves of the model, and below them those of the machine. A fast machine on which a model
+learns nothing costs as much as a good run, so look at both. Runs of the same stage share their
+panels. Compare their losses only if they have the same tokenizer; bits per byte can be compared
+between any two.
 
-You should see a loss that falls ever slower, and a speed that stays. No sentence says whether a run
-is good, because that depends on what you want from it. docs/trouble.md says what to do, under
-"While it trains". Copy this file with configurator.py; it needs numpy and matplotlib.
+You should see a loss that falls ever slower, and a speed that stays. If the losses show one of the
+five troubles in seen(), a sentence says so; docs/trouble.md says what to do, under "While it
+trains". Copy this file with configurator.py; it needs numpy and matplotlib.
 """
-import ast, glob, json, math, os, pathlib, re, textwrap, warnings
+import glob, json, math, os, pathlib, re, warnings
 import numpy as np
 from configurator import Mistake, configure, require
 
@@ -85,95 +85,38 @@ def curve(rows, name):
     return np.array(points, dtype=float).reshape(-1, 2).T
 
 
-def expected(path):
-    """Return what a config file has in _expect, {metric: (low, high)}, or {}. It is read and not
-    executed, because the name of the file is from the folder of a run, perhaps a stranger's."""
-    found = re.search(r'(?ms)^_expect = ({.*?})', read(path))
-    return ast.literal_eval(found[1]) if found else {}
-
-
 # --- what is seen ---------------------------------------------------------------------------------
-def flat_since(values):
-    """Return the first index from which on all values are within 1% of each other.
-    5 4 3 3.01 2.99 3 -> 2."""
-    i = len(values) - 1
-    while i > 0 and values[i - 1:].max() <= 1.01 * values[i - 1:].min():
-        i -= 1
-    return i
+def seen(rows, V):
+    """Yield a sentence for each of five things that are wrong with the losses of a run.
 
-
-def about_loss(rows, train, config):
-    """Yield sentences on a model that learns from a loss. train: the rows of training steps."""
+    V is the number of tokens. A model that knows nothing gives each of them the probability 1 / V,
+    so its loss is ln V. How often each token occurs is learned first, and is worth more than half a
+    nat. Of the validation losses 6 5 4 4.02 4 4.01 the last four are flat: they are within 1%."""
+    steps, val = curve(rows, 'val_loss')
     # With --nll_weight, dpo.py's loss has a second part; preference_loss is that of val_loss.
-    at, loss = curve(train, 'preference_loss' if 'preference_loss' in train[-1] else 'loss')
-    steps, values = curve(rows, 'val_loss')
-    evaluated = [row['step'] for row in rows if 'val_loss' in row]
-    if not len(values) or steps[-1] < evaluated[-1]:
-        yield 'There is no validation loss, or the last one is not a number.'
+    name = 'preference_loss' if any('preference_loss' in row for row in rows) else 'loss'
+    recent = curve(rows, name)[1][-10:]
+    if len(val) < 2:            # the first one is taken before the model has learned anything
         return
-    last, best = values[-1], values.argmin()
-    course = f'The validation loss is {last:.3g} at step {steps[-1]:,.0f}'
-    flat = flat_since(values)
-    if len(values) - flat >= 4 and steps[flat] <= 0.75 * steps[-1]:     # every run ends slowly
-        course += f'; the machine is busy, and this has been flat since step {steps[flat]:,.0f}'
-    elif best == len(values) - 1 > 0:
-        course += f', from {values[0]:.3g} at step {steps[0]:,.0f}, and still falling'
-    if last > 1.01 * values[best]:
-        course += (f'; it was lowest at step {steps[best]:,.0f}, {values[best]:.3g}, and has risen '
-                   f'by {last - values[best]:.2g} since')
-    yield f'{course}.'
-    recent = loss[at <= steps[-1]][-10:]
-    if len(recent) and last - np.median(recent) > max(0.01 * last, 1.2 * recent.std()):
-        yield f'It is {last - np.median(recent):.2g} above the training loss.'
-    # A model that knows nothing gives each of V tokens the probability 1 / V: its loss is ln V. How
-    # often each token occurs is learned first, and brings more than half a nat.
-    V = config.get('vocab_size') or math.inf
+    last, best = val[-1], val.argmin()
+    late = val[-max(4, len(val) // 4):]
+    is_stuck = True
     if last > math.log(V) - 0.5:
-        yield (f'It is near or above ln V = {math.log(V):.2f}, the loss of guessing among its '
-               f'{V:,} tokens.')
-
-
-def about_reward(rows, train, config):
-    """Yield sentences on a run of rl.py, whose loss is about 0, whatever happens."""
-    steps, values = curve(rows, 'val_reward')
-    if len(values):
-        best = values.argmax()
-        yield (f'The held-out reward is {values[-1]:.2f} at step {steps[-1]:,.0f}; it was '
-               f'{values[0]:.2f} at step {steps[0]:,.0f} and highest at step {steps[best]:,.0f}, '
-               f'{values[best]:.2f}.')
-    # An answer teaches only if it earned more, or less, than other answers to its prompt.
-    n = 1 + len(train) // 4
-    informative = curve(train[-n:], 'informative')[1]
-    if len(informative) and not informative.any():
-        yield (f'In the last {n} logged steps all answers to a prompt earned the same, so the '
-               'machine is busy and the model does not learn.')
-
-
-def about_machine(train):
-    """Yield sentences on what slows a run down, which no loss shows."""
-    speed = curve(train, 'tok_s')[1][1:]            # the first step compiles
-    n = 1 + len(speed) // 4
-    if len(speed) > 10 and np.median(speed[-n:]) < 0.8 * np.median(speed[:-n]):
-        yield (f'The speed fell from {np.median(speed[:-n]):,.0f} to {np.median(speed[-n:]):,.0f} '
-               'tokens/s in the last quarter of the log.')
-    waits = curve(train[len(train) // 2:], 'data_share')[1]     # at first no cache has the data
-    if waits.sum() > 0.2 * len(waits):
-        yield f'In the later half of the log, {waits.mean():.0%} of a step waited for data.'
-    skipped = curve(train, 'skipped')[1]
-    if skipped.any():
-        yield f'Updates skipped, because of a spike or a NaN: {skipped[-1]:,.0f}.'
-
-
-def about_end(rows, end, usual):
-    """Yield sentences on the end of a run. usual: {metric: (low, high)} there."""
-    step = rows[-1]['step']
-    if step < end:
-        yield f'Its log ends at step {step:,} of {end:,}: it still runs, or was stopped or killed.'
-    for name, (low, high) in usual.items():
-        steps, values = curve(rows, name)
-        if len(values) and steps[-1] == end:
-            where = 'in' if low <= values[-1] <= high else 'outside'
-            yield f'At its end, {name} {values[-1]:.4g} is {where} the usual {low:g} to {high:g}.'
+        yield f'The loss is {last:.3g}, near ln V = {math.log(V):.2f}: that is guessing.'
+    elif last > 1.01 * val[best]:
+        yield (f'The loss drifts upward: it is {last:.3g} at step {steps[-1]:,.0f}, and was '
+               f'{val[best]:.3g} at step {steps[best]:,.0f}.')
+    elif len(late) >= 4 and late.max() <= 1.01 * late.min():
+        yield f'A plateau: the loss is {last:.3g}, flat since step {steps[-len(late)]:,.0f}.'
+    else:
+        is_stuck = False
+    gap = last - np.median(recent) if len(recent) else 0
+    if gap > 0.01 * last and gap > 1.2 * recent.std():
+        yield f'It memorizes: the validation loss is {gap:.2g} above the loss of training.'
+    speed = curve(rows, 'tok_s')[1][1:]     # the first step compiles
+    is_fast = len(speed) > 10 and np.median(speed[-len(speed) // 4:]) > 0.8 * np.median(speed)
+    if is_stuck and is_fast:
+        yield 'The machine is as fast as before, but the model does not learn.'
 
 
 configure(globals())
@@ -192,21 +135,16 @@ all_runs = []                       # what is drawn of each
 for folder in dict.fromkeys(folders):
     home = pathlib.Path(folder)
     rows = read_rows(home / 'metrics.jsonl')
-    train = [row for row in rows if 'loss' in row]
-    if not train:
+    if not rows:
         print(f'{folder}: no step is logged yet')
         continue
     config = json.loads(read(home / 'config.json') or '{}')
     stage = config.get('stage', 'base')
     end = config.get('steps') or config.get('max_steps') or rows[-1]['step']
-    preset = pathlib.Path(str(config.get('preset'))).name
-    usual = expected(pathlib.Path(__file__).with_name('config') / preset)
-    about = about_reward if stage == 'rl' else about_loss
-    seen = [*about(rows, train, config), *about_end(rows, end, usual), *about_machine(train)]
     title = f'{folder} ({stage}, step {rows[-1]["step"]:,} of {end:,})'
-    print(f'\n{title}:', *seen, sep='\n  ')
+    print(title, *seen(rows, config.get('vocab_size') or math.inf), sep='\n  ')
     sample = read(home / 'samples.txt').rpartition('\n--- step ')[2]       # the last one
-    all_runs.append({'title': title, 'stage': stage, 'rows': rows, 'end': end, 'seen': seen,
+    all_runs.append({'title': title, 'stage': stage, 'rows': rows, 'end': end,
                      'color': f'C{len(all_runs)}', 'sample': sample})
 require(all_runs, f'{runs} has no step to draw yet')
 
@@ -242,16 +180,14 @@ def draw_panel(ax, panel, group, is_machine):
     ax.grid(alpha=0.3)
 
 
-parts = []                          # of the picture: text above, panels, runs
+parts = []                          # of the picture: a headline, panels, runs
 for stage in dict.fromkeys(run['stage'] for run in all_runs):
     group = [run for run in all_runs if run['stage'] == stage]
-    said = [' '.join([f'{run["title"]}:', *run['seen']]) for run in group]
-    headline = f'model, {stage}: are we flying to the right place?'
-    parts.append(([headline, *said], MODEL, group))
-parts.append((['systems: is the engine running? (across: % of the steps)'], MACHINE, all_runs))
+    parts.append((f'model, {stage}: are we flying to the right place?', MODEL, group))
+parts.append(('systems: is the engine running? (across: % of the steps)', MACHINE, all_runs))
 fig = figure.Figure((14, 6 * len(parts)), layout='constrained')
-for part, (text, panels, group) in zip(fig.subfigures(len(parts)), parts):
-    part.suptitle('\n'.join(textwrap.fill(line, 150) for line in text), x=0.01, ha='left', size=10)
+for part, (headline, panels, group) in zip(fig.subfigures(len(parts)), parts):
+    part.suptitle(headline, x=0.01, ha='left')
     panels_here = [panel for panel in panels
                    if any(curve(run['rows'], panel[2]).size for run in group)]
     axes = iter(part.subplots(max(2, math.ceil(len(panels_here) / 4)), 4).flatten())
