@@ -351,7 +351,7 @@ class Tokenizer:
                 d = json.load(f)
             if 'added_tokens' in d:
                 from extras.hf_tokenizer import HFTokenizer
-                return HFTokenizer(json.dumps(d))
+                return HFTokenizer(d, os.path.dirname(path))
             if d['format'] != FORMAT:
                 raise ValueError(f'format={d["format"]}')
             as_bytes = {'char': str.encode, 'bpe': from_printable}[d['kind']]

@@ -74,6 +74,7 @@ def test_logits_and_greedy_text_are_those_of_transformers_and_it_comes_back_bit_
     """In bfloat16 and in several files, as large models are published."""
     theirs = published(tmp_path / 'in', BASES[name], torch.bfloat16, '10KB')
     assert len([*tmp_path.glob('in/*.safetensors')]) > 2
+    (tmp_path / 'in/adapter_model.safetensors').write_bytes(b'of something else')
     ours = GPT.load(tmp_path / 'in')
     same_logits(theirs, ours)
     text = theirs.generate(IDX[:, :5], attention_mask=torch.ones(3, 5), do_sample=False,
@@ -115,6 +116,58 @@ def test_a_tokenizer_with_more_tokens_gets_rows_that_are_the_mean_row(tmp_path):
         same_logits(model, ours)
         for rows in ours.embedding.weight, ours.head.weight:
             assert torch.allclose(rows[257:], rows[:257].mean(0).expand(2, -1), atol=1e-6)
+
+
+# The default system messages of published templates, shortened: SmolLM2's, Qwen2.5's, and none.
+SMOL = """{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ \
+'<|im_start|>system\nYou are "Smol" 🤗\\\\ {% x %}<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] \
++ '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ \
+'<|im_start|>assistant\n' }}{% endif %}"""
+QWEN = """{%- if messages[0]['role'] == 'system' %}
+    {{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}
+{%- else %}
+    {{- '<|im_start|>system\\nYou are Qwen.\\nYou help.<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if message.role == 'user' or (message.role == 'system' and not loop.first) or \
+message.role == 'assistant' %}
+        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}"""
+
+
+@pytest.mark.parametrize('template', [SMOL, QWEN, hf_tokenizer.CHAT_TEMPLATE])
+@pytest.mark.parametrize('is_file', [True, False])
+def test_a_chat_has_the_ids_that_the_template_of_its_folder_gives(tmp_path, template, is_file):
+    """Also a saved copy of the tokenizer, and an export of it; a system message replaces theirs."""
+    hf_tokenizer.write(tmp_path, Tokenizer.byte(SPECIAL_TOKENS), 64)
+    settings = json.loads((tmp_path / 'tokenizer_config.json').read_bytes())
+    settings.pop('chat_template')
+    if is_file:
+        (tmp_path / 'chat_template.jinja').write_text(template, encoding='utf-8')
+    else:
+        settings['chat_template'] = template
+    (tmp_path / 'tokenizer_config.json').write_text(json.dumps(settings))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    ours = Tokenizer.load(tmp_path / 'tokenizer.json')
+    (tmp_path / 'copy').mkdir()
+    ours.save(tmp_path / 'copy/tokenizer.json')
+    copy = Tokenizer.load(tmp_path / 'copy/tokenizer.json')
+    assert copy.hash == ours.hash
+    (tmp_path / 'export').mkdir()
+    hf_tokenizer.write(tmp_path / 'export', copy, 64)
+    exported = transformers.AutoTokenizer.from_pretrained(tmp_path / 'export')
+    talk = [{'role': 'user', 'content': 'hi'}, {'role': 'assistant', 'content': 'yo'},
+            {'role': 'user', 'content': 'ok?'}]
+    for chat in talk[:1], talk, [{'role': 'system', 'content': 'Rhyme.'}, *talk]:
+        wanted = theirs.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+        assert wanted == ours.render(chat, add_generation_prompt=True)[0]
+        assert wanted == copy.render(chat, add_generation_prompt=True)[0]
+        assert wanted == exported.apply_chat_template(chat, add_generation_prompt=True,
+                                                      return_dict=False)
 
 
 # --- a model.py that somebody has edited ----------------------------------------------------------
