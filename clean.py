@@ -51,16 +51,22 @@ num_workers = 0                 # processes that share the work; 0 = all cores
 def clean(config):
     """Clean the sources that settings name into config.out_dir."""
     out_dir = pathlib.Path(os.path.realpath(config.out_dir))
-    sources = find_sources(config)      # {name: {'path', 'weight', 'paths', ...}}
+    try:
+        codecs.lookup(config.encoding or 'utf-8')
+    except LookupError:
+        raise Mistake(f'--encoding={config.encoding} is none of Python, such as cp1250') from None
+    sources = find_sources(config, out_dir)     # {name: {'path', 'weight', 'paths', ...}}
     check_out_dir(out_dir, sources, config.overwrite)
     shards = cut_into_shards({name: source.pop('paths') for name, source in sources.items()})
     prefix = {name: f'{name}-' if config.sources else '' for name in sources}
-    config.sources = {name: source['path'] for name, source in sources.items()}
-    settings = json.dumps({name: value for name, value in vars(config).items()
-                           if name not in HARMLESS})
+    decisive = {name: value for name, value in vars(config).items() if name not in HARMLESS}
+    # a weight decides nothing here: prepare.py asks for it
+    decisive['sources'] = {name: source['path'] for name, source in sources.items()}
+    settings = json.dumps(decisive)
     make_stages(settings)               # an option or a list that is missing ends the run now,
     near_keys(config, b'')              # not in a process of its own
-    work = out_dir.with_name(f'{out_dir.name}.work')    # a run that was killed leaves its shards
+    # hidden, so that no run reads it, and of a name that nobody gives to a folder of his own
+    work = out_dir.with_name(f'.{out_dir.name}.nanoparrot-work')
     folders = [work / state_of(config, settings, *shard) for shard in shards]
     work.mkdir(parents=True, exist_ok=True)
     clear(work, {folder.name for folder in folders})
@@ -119,7 +125,7 @@ def clean(config):
 
 # --- files ----------------------------------------------------------------------------------------
 FORMAT = 'nanoparrot-text-1'
-RESULTS = r'shards|meta\.json|report\.(md|json)|audit\.md'
+RESULTS = r'shards|meta\.json|report\.(md|json)|audit\.md|\.DS_Store'
 # settings that change no text
 HARMLESS = {'out_dir', 'overwrite', 'num_workers', 'cluster', 'download_dir', 'preset'}
 HTML = '.html', '.htm', '.xhtml'
@@ -143,7 +149,7 @@ def is_foreign(path):
     return ends_with(path, TABLES) or path.lower().endswith(PACKED)
 
 
-def find_sources(config):
+def find_sources(config, out_dir):
     """Return {name: {'path', 'weight', 'files', 'passed over', 'paths'}}. The name of a lone source
     is its path."""
     sources = {config.source: {'path': config.source}}
@@ -151,15 +157,17 @@ def find_sources(config):
         from extras import mixture
         sources = mixture.sources_of(config.sources)
     for name, source in sources.items():
-        paths, others = find_files(source['path'], config.max_files, config.download_dir)
+        paths, others = find_files(source['path'], config.max_files, config.download_dir,
+                                   out_dir)
         source |= {'files': len(paths), 'passed over': shown(others), 'paths': paths}
         print(f'{name}: {len(paths):,} files; passed over: {shown(others)}')
     return sources
 
 
-def find_files(source, max_files=0, download_dir='data/raw'):
+def find_files(source, max_files=0, download_dir='data/raw', out_dir=None):
     """Return the files of a folder, glob or name, sorted, so that the same files give the same
-    text everywhere, and how many of each ending are passed over."""
+    text everywhere, and how many of each ending are passed over. out_dir may lie in the folder of
+    the source, and what is in it is no text."""
     if re.match('hf:|shakespeare$|codeparrot$', source):
         from extras import hub
         found = hub.find_files(source, download_dir)[:max_files or None]
@@ -169,13 +177,15 @@ def find_files(source, max_files=0, download_dir='data/raw'):
         top, endings = sysconfig.get_paths()['stdlib'], ('.py',)
         skipped = skipped | {'test', 'tests', 'idle_test'}
     # of a/**/b.py, os.walk finds the files in a: it follows no links, which may lead in circles
-    top, _, inside = top.partition('**/')
+    top, _, inside = top.partition('**')
+    inside = inside.lstrip('/') if inside[:1] in ('', '/') else f'*{inside}'
     found = [top] if os.path.exists(top) else glob.glob(top)
     for folder, inner, names in os.walk(top or '.'):
         inner[:] = [name for name in inner if name[0] != '.' and name not in skipped]
         found += [os.path.join(folder, name) for name in names if name[0] != '.']
     found = sorted(path for path in found if os.path.isfile(path)
-                   and (not inside or pathlib.PurePath(path).match(inside)))
+                   and (not inside or pathlib.PurePath(path).match(inside))
+                   and not os.path.realpath(path).startswith(f'{out_dir}{os.sep}'))
     paths = [path for path in found if path == source or ends_with(path, endings)]
     others = collections.Counter(os.path.splitext(path)[1] or 'no ending'
                                  for path in {*found} - {*paths})
@@ -188,14 +198,16 @@ def find_files(source, max_files=0, download_dir='data/raw'):
 def check_out_dir(out_dir, sources, overwrite):
     """Refuse a folder that has anything but results of this script, or results of other sources."""
     names = {*os.listdir(out_dir)} if out_dir.exists() else set()
-    meta = json.loads((out_dir / 'meta.json').read_bytes()) if 'meta.json' in names else {}
+    meta = {}
+    with contextlib.suppress(OSError, ValueError):      # there is none, or it is damaged
+        meta = json.loads((out_dir / 'meta.json').read_bytes())
     others = [name for name in names
               if meta.get('format') != FORMAT or not re.fullmatch(RESULTS, name)]
     require(not others, f'{out_dir} has {min(others, default="")}, which clean.py did not write '
             'there; choose another --out_dir')
-    old, new = ({name: source['path'] for name, source in some.items()}
+    old, new = ([os.path.normpath(source['path']) for source in some.values()]
                 for some in (meta.get('sources', {}), sources))
-    require(overwrite or old in ({}, new), f'{out_dir} has data of {shown(old)}; '
+    require(overwrite or old in ([], new), f'{out_dir} has data of {", ".join(old)}; '
             '--overwrite=True replaces them, or choose another --out_dir')
 
 
@@ -269,8 +281,8 @@ def state_of(config, settings, source, pieces):
 
 
 def begin_work():
-    """A process does this first. Ctrl-C is for its parent, and if that is killed, so is this."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A process does this first. Ctrl-C ends it at once, and if its parent is killed, so is it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == 'linux':
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
@@ -301,7 +313,8 @@ def make_stages(settings):
     """Return the settings, and {name: stage}, in the order in which a document meets them.
     settings: JSON, because a process that isn't forked makes its stages itself."""
     config = types.SimpleNamespace(**json.loads(settings))
-    stages = {'found': lambda *_: None, 'read': check_text, 'one form': one_form(config),
+    found = lambda document, notes: None        # drops nothing: it only counts what comes in
+    stages = {'found': found, 'read': check_text, 'one form': one_form(config),
               'rules': functools.partial(check_rules, config)}
     if config.pii:
         from extras import personal         # without that file: --pii=False
@@ -387,7 +400,11 @@ PLACES = ('repo_name max_stars_repo_name repository_name repo '
 # what is kept of a record beside its text
 FACTS = 'url func_code_url license licence max_stars_repo_licenses'.split()
 KEPT = ['text', 'path', 'source', *FACTS]
-PIECE = 4_000_000               # characters; a longer text is cut at an empty line
+# A file above 4 MB is a book, or a dump of many texts. It is cut into pieces, because it might not
+# fit into memory, and because prepare.py holds out a tenth of the documents: of two, it would be
+# one half.
+BOOK = 4_000_000                # bytes, unpacked; of packed text we say that it shrinks to a third
+PIECE = 100_000                 # characters, and what is left to the next empty line
 NO_TEXT = 'no text in a usual field: name it with --text_field=NAME'
 NOT_UTF8 = 'not UTF-8: name it with --encoding=NAME'
 
@@ -412,12 +429,13 @@ def read(path, names=TEXT_NAMES, encoding='', piece=0, n_pieces=1):
     try:
         with open_file(path, names, encoding) as f:
             if not ends_with(path, LINES + TABLES):
-                for text in texts_in(f):        # a zero: UTF-16 without its mark, or no text
+                is_packed = path.lower().endswith(('.gz', *PACKED))
+                is_book = os.path.getsize(path) > (BOOK / 3 if is_packed else BOOK)
+                # a zero: UTF-16 without its mark, or no text
+                for text in texts_in(f, PIECE if is_book else BOOK):
                     yield 0, text, {}, not_utf8 if '\0' in text else None
                 return
             for line, row in enumerate(f, 1):
-                require(line > 1 or row.strip() not in (b'[', b'{', '[', '{'), f'{path} is one '
-                        'JSON value over several lines; .jsonl has a whole record on each line')
                 if line % n_pieces == piece and not row.isspace():
                     yield line, *text_in(row, names)
     except Mistake:             # a package that is missing
@@ -444,18 +462,18 @@ def open_file(path, names=(), encoding=''):
     return io.TextIOWrapper(f, encoding or 'utf-8-sig', newline='\n')
 
 
-def texts_in(lines):
-    """Yield the texts of a file: one, unless lines <|endoftext|> divide it, or unless it is long:
-    then it is also cut at empty lines, because it might not fit into memory."""
+def texts_in(lines, longest):
+    """Yield the texts of a file: one, unless lines <|endoftext|> divide it, or unless it is longer
+    than so many characters: then it is cut at the next empty line, if one comes soon."""
     text, size = [], 0
     for line in lines:
         is_end = line.rstrip() == '<|endoftext|>'
+        if is_end or size > longest and (text[-1].isspace() or size > 2 * longest):
+            yield ''.join(text)
+            text, size = [], 0
         if not is_end:
             text.append(line)
             size += len(line)
-        if is_end or size > PIECE and line.isspace():
-            yield ''.join(text)
-            text, size = [], 0
     yield ''.join(text)
 
 
@@ -514,8 +532,8 @@ def one_form(config):
 
         if markup and mode == 'prose' and kind in ('html', 'latex'):
             text = change(kind, getattr(markup, f'strip_{kind}'), text)
-        repair = functools.partial(change, 'wrong letters', markup.fix_mojibake) if markup else str
-        document |= {'text': normalise(text, mode, repair), 'mode': mode}
+        repair = markup.fix_mojibake if markup else str
+        document |= {'text': normalise(text, mode, repair, change), 'mode': mode}
         notes['documents taken as'][mode] += 1
         notes['changed'].update(changed)
         return check_text(document, notes)
@@ -549,10 +567,15 @@ def compiles(program, flags=0):
         return None
 
 
-def normalise(text, mode, repair=str):
+def without_invisible(text):
+    """Return a text without control characters; those that end a line become newlines."""
+    return CONTROL.sub(lambda m: '\n' if m[0] in LINE_ENDS else '', text)
+
+
+def normalise(text, mode, repair=str, change=lambda what, function, text: function(text)):
     """Return a text in one form. Code: a newline ends a line. Prose: no control characters, Unicode
     is composed (NFC: e and its accent are one character), one space in place of several. Raw: as it
-    is. repair mends letters that were decoded wrongly."""
+    is. repair mends letters that were decoded wrongly; change counts what a function changes."""
     if not text.isascii():
         text = re.sub('[\ud800-\udfff]', '\ufffd', text)    # half of a pair, from JSON
     if mode == 'raw':
@@ -562,8 +585,8 @@ def normalise(text, mode, repair=str):
         return text
     before = None
     while text != before:           # a control character may have parted the bytes of a letter
-        before, text = text, repair(text)
-        text = CONTROL.sub(lambda m: '\n' if m[0] in LINE_ENDS else '', text)
+        before, text = text, change('wrong letters', repair, text)
+        text = change('invisible characters', without_invisible, text)
         if not text.isascii():      # a pile of accents would take NFC hours
             text = re.sub('([\u0300-\u036f]{30})[\u0300-\u036f]+', r'\1', text)
             text = unicodedata.normalize('NFC', text)
@@ -808,8 +831,8 @@ def near_copies(columns, similar):
         values, counts = np.unique(keys, return_counts=True)
         shared = np.flatnonzero(np.isin(keys, values[counts > 1]))
         shared = shared[np.argsort(keys[shared], kind='stable')]    # stable: earlier ones first
-        for _, group in itertools.groupby(shared.tolist(), keys.item):      # those of one key
-            different = []              # of the group, those that are unlike all before them
+        for _, group in itertools.groupby(shared.tolist(), lambda i: keys[i]):
+            different = []      # of those with one key, the ones that are unlike all before them
             for i in group:
                 for other in different[:50]:
                     a, b = sorted([first_of(other), first_of(i)])
@@ -854,7 +877,8 @@ def most_first(counts):
 def write_report(folder, title, notes, first, sources, card):
     """Write report.json and report.md, whose table is printed. Return what the run has to end with:
     a sentence, if more than a tenth of what came in could not be read."""
-    documents, n_bytes, changed = map(notes.pop, ('documents', 'bytes', 'changed'), [{}] * 3)
+    documents, n_bytes = notes.pop('documents'), notes.pop('bytes')
+    changed = notes.pop('changed', {})
     stages = [{'name': name, 'docs_in': documents[before], 'docs_out': documents[name],
                'bytes_in': n_bytes[before], 'bytes_out': n_bytes[name],
                'dropped': most_first(notes.pop(f'dropped by {name}', {}))}
@@ -863,10 +887,12 @@ def write_report(folder, title, notes, first, sources, card):
                for what, n in most_first(changed).items()}
     rows = ['| stage | docs in | docs out | bytes in | bytes out | dropped |',
             '|---|---|---|---|---|---|']
-    for name, *numbers, dropped in map(dict.values, stages):
-        reasons = ', '.join(f'{reason}: {n:,} ({n / numbers[0]:.1%})'
-                            for reason, n in dropped.items())
-        rows.append(f'| {name} | {" | ".join(map("{:,}".format, numbers))} | {reasons} |')
+    for stage in stages:
+        docs_in = stage['docs_in']
+        reasons = ', '.join(f'{reason}: {n:,} ({n / docs_in:.1%})'
+                            for reason, n in stage['dropped'].items())
+        rows.append(f'| {stage["name"]} | {docs_in:,} | {stage["docs_out"]:,} | '
+                    f'{stage["bytes_in"]:,} | {stage["bytes_out"]:,} | {reasons} |')
     rows += ['', *(f'- changed: {what}: {shown(values)}' for what, values in changed.items())]
     print(*rows, sep='\n')
     rows += [f'- dropped: {reason}, such as {place}' for reason, place in first.items()]

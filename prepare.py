@@ -38,7 +38,8 @@ temperature = 1.0               # for sources without weights; above 1: more equ
 gpt2_dir: str | None = None     # folder with vocab.bpe and encoder.json; None = download
 # The lowest and the highest value of numbers; any other number must be at least 0.
 BOUNDS = {'vocab_size': (1, 1e7), 'val_fraction': (1e-9, 0.999), 'temperature': (0.05, 1e6)}
-RESULTS = r'meta\.json|report\.md|tokenizer\.json|(train|val|val_.+)\.bin'
+RESULTS = (r'meta\.json|report\.(md|json)|audit\.md|tokenizer\.json|(train|val|val_.+)\.bin|'
+           r'\.DS_Store')
 
 
 # --- documents: files of text, and lines {"text": ...} --------------------------------------------
@@ -59,17 +60,29 @@ def shown(values):
                      for name, value in values.items() if value is not None)
 
 
-def find_files(source):
+def read_meta(folder):
+    """Return the meta.json of a folder, or {} if there is none, or a damaged one."""
+    try:
+        return json.loads(pathlib.Path(folder, 'meta.json').read_bytes())
+    except (OSError, ValueError):
+        return {}
+
+
+def find_files(source, out_dir):
     """Return the files of each source, {name: [path, ...]}, sorted, and clean.py's meta.json, or {}
-    for text that clean.py did not write: all of it is one source."""
-    if os.path.isdir(f'{source}/shards'):
-        data = pathlib.Path(source, 'meta.json').read_bytes()
-        cleaned = {**json.loads(data), 'hash': f'{hash64(data):016x}'}
+    for text that clean.py did not write: all of it is one source. What is in out_dir is no text."""
+    cleaned = read_meta(source)
+    if cleaned.get('format') == 'nanoparrot-text-1':
         files_of = {name: [] for name in cleaned['sources']}
-        for path in sorted(glob.glob(f'{glob.escape(source)}/shards/*.jsonl.gz')):
-            name = os.path.basename(path).rpartition('-')[0]        # web-00012.jsonl.gz, or 00012.
-            files_of[name or [*files_of][0]].append(path)
+        for path in sorted(glob.glob(f'{glob.escape(source)}/shards/*')):
+            found = re.fullmatch(r'(?:(.+)-)?[0-9]+\.jsonl\.gz', os.path.basename(path))
+            name = found and (found[1] or [*files_of][0])       # web-00012.jsonl.gz, 00012.jsonl.gz
+            require(name in files_of, f'{path} is no shard of clean.py; take it away, or name it '
+                    'in --source of clean.py')
+            files_of[name].append(path)
         return files_of, cleaned
+    require(not os.path.isdir(f'{source}/shards'), f'{source} has shards and no clean text: its '
+            'meta.json is missing or damaged; run clean.py again, or name the shards as the source')
     paths = [source] if os.path.isfile(source) else glob.glob(source, recursive=True)
     if os.path.isdir(source):
         found = []
@@ -81,7 +94,8 @@ def find_files(source):
         if others:
             print('passed over:', shown(collections.Counter(
                 os.path.splitext(path)[1] or 'no ending' for path in sorted(others))))
-    paths = sorted(filter(os.path.isfile, paths))
+    paths = sorted(path for path in paths if os.path.isfile(path)
+                   and not os.path.realpath(path).startswith(f'{out_dir}{os.sep}'))
     require(paths, f'no text at {source}; name a file, folder or glob of text or .jsonl, or run '
             'python clean.py first, which writes to data/clean')
     return {source: paths}, {}
@@ -94,7 +108,7 @@ def texts_in(path):
     number, text = 0, []
     try:
         # '': newlines stay as they are; -sig: a byte order mark goes
-        with (gzip.open if path.endswith('.gz') else open)(path, 'rt', encoding='utf-8-sig',
+        with (gzip.open if path.lower().endswith('.gz') else open)(path, 'rt', encoding='utf-8-sig',
                                                            newline='') as f:
             for line in f:
                 number += 1
@@ -208,37 +222,43 @@ if __name__ == '__main__':
     if source == 'shakespeare':
         from extras import hub
         source = hub.fetched(hub.find_files(source, 'data/raw')[0])
-    files_of, cleaned = find_files(source)
+    out_dir = pathlib.Path(os.path.realpath(out_dir))
+    files_of, cleaned = find_files(source, out_dir)
     sources = {name: {'path': name, **cleaned.get('sources', {}).get(name, {}), 'files': len(paths)}
                for name, paths in files_of.items()}
-    if weights or temperature != 1:
+    if weights or temperature != 1 or len(sources) > 1 and write == 'val':
         from extras import mixture
         mixture.check(sources, weights, temperature, write)
-    meta = {'format': 'nanoparrot-data-2', 'source': source, 'cleaned': cleaned and {
-        key: cleaned.get(key) for key in ('hash', 'licenses', 'decontaminated')} or None}
+    meta = {'format': 'nanoparrot-data-2', 'source': os.path.normpath(source), 'cleaned': None}
+    if cleaned:
+        meta['cleaned'] = {'hash': cleaned['sha256'], 'licenses': cleaned['licenses'],
+                           'decontaminated': cleaned.get('decontaminated')}
 
     # out_dir is empty, or has data of the same text, which a run may replace
-    out_dir = pathlib.Path(os.path.realpath(out_dir))
     names = {*os.listdir(out_dir)} if out_dir.exists() else set()
-    old = json.loads((out_dir / 'meta.json').read_bytes()) if 'meta.json' in names else {}
+    old = read_meta(out_dir)
     others = [name for name in names if not re.fullmatch(RESULTS, name)]
     require(not names or 'nanoparrot-data-' in old.get('format', '') and not others,
             f'{out_dir} has {min(others or names, default="")}, which prepare.py did not write '
             'there; choose another --out_dir')
-    text_of = lambda meta: (meta.get('cleaned') or {}).get('hash') or meta.get('source')
-    require(overwrite or not names or text_of(old) == text_of(meta), f'{out_dir} has data of other '
-            f'text, {text_of(old)}; --overwrite=True replaces them, or choose another --out_dir')
+    # of clean text its hash says which text it is, and of other text its path
+    was, now = ((some.get('cleaned') or {}).get('hash') or some.get('source')
+                for some in (old, meta))
+    require(overwrite or not names or was == now, f'{out_dir} has data of other text, {was}; '
+            '--overwrite=True replaces them, or choose another --out_dir')
     tok = None
     if tokenizer not in ('bpe', 'byte', 'char'):        # is it there?
         tok = make_tokenizer(config)
-    new = out_dir.with_name(f'{out_dir.name}.work') / 'new'
+    # hidden, and of a name that nobody gives to a folder of his own
+    new = out_dir.with_name(f'.{out_dir.name}.nanoparrot-work') / 'new'
     shutil.rmtree(new.parent, ignore_errors=True)       # of a run that was killed
     new.mkdir(parents=True)
 
     # 1. read
-    stamps = lambda: [(os.path.getsize(path), os.path.getmtime(path))
-                      for path in sum(files_of.values(), [])]
-    before, read = stamps(), lambda: documents(files_of)
+    paths = list(itertools.chain(*files_of.values()))
+    stamps = lambda: [(os.path.getsize(path), os.path.getmtime(path)) for path in paths]
+    before = stamps()
+    read = lambda: documents(files_of)
     owners, hashes, sizes = measure(read())                             # (n documents,) each
     require(len(hashes), f'{source} has no text')
 
@@ -248,6 +268,8 @@ if __name__ == '__main__':
         in_val = held_out(hashes, val_fraction)
         held_out_to = int(hashes[in_val].max())
     else:               # one text: its beginning and its end are two, and nothing separates them
+        require(write == 'bins', f'{source} is one text, and --write=val needs documents, of which '
+                'some are held out; --write=bins holds out its end')
         print(f'one text: its last {val_fraction:.0%} are held out')
         [(_, text)] = read()
         cut = int(len(text) * (1 - val_fraction))
@@ -261,7 +283,8 @@ if __name__ == '__main__':
     missing = [name for i, name in enumerate(sources) if not (~in_val & (owners == i)).any()]
     require(not missing, f'no documents to train on from {" and ".join(missing)}; give more')
 
-    # 3. tokenizer: of training texts only, of at most a gigabyte, which a hash draws
+    # 3. tokenizer: of training texts only, of at most a gigabyte, which the lower half of the hash
+    # draws, because its upper half has decided the split
     if not tok:
         is_drawn = ~in_val & (hashes % 2 ** 32 / 2 ** 32 <= 1e9 / sizes[~in_val].sum())
         tok = make_tokenizer(config, SPECIAL_TOKENS if ends or tokenizer == 'bpe' else (),
@@ -305,7 +328,8 @@ if __name__ == '__main__':
         out_dir.rename(new.with_name('old'))
     new.rename(out_dir)
     shutil.rmtree(new.parent)
-    print(f'next: python train.py --data_dir={os.path.relpath(out_dir)}')
+    stream = f' --streaming={source}{"/shards" if cleaned else ""}' if write == 'val' else ''
+    print(f'next: python train.py --data_dir={os.path.relpath(out_dir)}{stream}')
     if not cleaned:
         print('not cleaned: copies, personal data and markup are still in it; python clean.py '
               f'--source={config["source"]} first')

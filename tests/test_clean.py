@@ -236,7 +236,7 @@ def flags(source, out, *more):
 
 def results(out, is_done=True):
     """All files, and the report, which names no other folder."""
-    assert out.with_name(f'{out.name}.work').exists() != is_done
+    assert out.with_name(f'.{out.name}.nanoparrot-work').exists() != is_done
     files = {str(path.relative_to(out)): path.read_bytes() for path in out.rglob('*.*')}
     del files['report.md'], files['meta.json']
     return files
@@ -245,7 +245,7 @@ def results(out, is_done=True):
 def is_clean(out):
     """The shards that are done, as the names of their files."""
     return [re.search(rb'\d+\.jsonl', path.read_bytes())[0].decode()
-            for path in out.parent.glob(f'{out.name}.work/*/documents.jsonl')
+            for path in out.parent.glob(f'.{out.name}.nanoparrot-work/*/documents.jsonl')
             if len(path.parent.name) == 16]
 
 
@@ -365,7 +365,7 @@ def test_what_was_cleaned_otherwise_is_never_used(folders, source, tmp_path):
     assert result.returncode and len(is_clean(killed)) == 3
     for change in 'list', 'setting', 'texts':
         resumed, fresh = tmp_path / change, tmp_path / f'fresh {change}'
-        shutil.copytree(f'{killed}.work', f'{resumed}.work')
+        shutil.copytree(*(tmp_path / f'.{some.name}.nanoparrot-work' for some in (killed, resumed)))
         for out in resumed, fresh:
             ok(run(*command(out, change)))
         assert results(resumed) == results(fresh), change
@@ -454,17 +454,18 @@ def test_what_is_good_arrives_and_garbage_is_counted_and_named_with_its_line(tmp
         (tmp_path / 'in' / name).write_bytes(data)
     out = tmp_path / 'out'
     said = clean(out, tmp_path / 'in', *RAW, '--num_workers=2')
-    *rest, end, same_line, beginning = sorted(kept(out), key=len)
-    assert sorted(rest) == sorted([*READ * len(GOOD), *[NAIVE] * len(encoded), *'abc'])
-    assert same_line == line
-    assert beginning + end == book and len(beginning) < 4_001_000 and beginning.endswith('\n\n')
+    pieces = [row['text'] for row in lines(out) if row['path'].endswith('book.txt')]
+    assert ''.join(pieces) == book and max(map(len, pieces)) < 101_000
+    assert all(piece.endswith('\n\n') for piece in pieces)
+    rest = [row['text'] for row in lines(out) if not row['path'].endswith('book.txt')]
+    assert sorted(rest) == sorted([*READ * len(GOOD), *[NAIVE] * len(encoded), line, *'abc'])
     assert dropped(out) == {program.NOT_UTF8: len(NOT_UTF8) + 1, 'damaged file': len(DAMAGED),
                             'no JSON record': 4, program.NO_TEXT: 2}
     first = report(out)['first']
     assert {reason: place.split('/')[-1] for reason, place in first.items()} == {
         program.NOT_UTF8: 'bare.txt', 'damaged file': 'cut.jsonl.gz:1', 'no JSON record': 'mixed.jsonl:2',
         program.NO_TEXT: 'mixed.jsonl:8 it has title'}
-    assert said.splitlines()[-1].startswith('16 of 41 documents could not be read: ')
+    assert said.splitlines()[-1].startswith('16 of 85 documents could not be read: ')
     for flag in '--encoding=NAME', '--text_field=NAME':
         assert flag in said.splitlines()[-1] and flag in (out / 'report.md').read_text()
     assert said.splitlines()[-2] == f'next: python prepare.py --source={os.path.relpath(out)}'
@@ -639,7 +640,7 @@ def test_nothing_of_others_is_replaced(tmp_path):
     shutil.copytree(out, tmp_path / 'more')
     (tmp_path / 'more/notes.txt').write_text('mine')
     for name, source, flag, words in [
-            ('out', b, '--overwrite=False', f'has data of {a}: {a}; --overwrite'),
+            ('out', b, '--overwrite=False', f'has data of {a}; --overwrite'),
             ('more', a, '--overwrite=True', 'has notes.txt, which clean.py did not write there'),
             ('mine', a, '--overwrite=True', 'has meta.json, which clean.py did not write there'),
             ('thesis', a, '--overwrite=True', 'has shards, which clean.py did not write there')]:
@@ -649,10 +650,32 @@ def test_nothing_of_others_is_replaced(tmp_path):
         mistake(result, words)
         assert [path.read_bytes() for path in files] == before_
     ok(run('clean.py', f'--source={a}', f'--out_dir={out}'))            # the same again
+    write(tmp_path / 'out.work', ['mine'])      # a folder of his own
+    (out / '.DS_Store').write_text('a Mac was here')
+    ok(run('clean.py', f'--source={tmp_path}/./a/', f'--out_dir={out}'))
+    assert (tmp_path / 'out.work/000.txt').read_text() == 'mine'
     (tmp_path / 'empty').mkdir()
     ok(run('clean.py', f'--source={a}', f'--out_dir={tmp_path}/empty'))
     clean(out, b)
     assert kept(out) == sorted(TEXTS[:6])
+
+
+def test_results_inside_the_source_are_no_source_and_globs_mean_what_they_say(tmp_path):
+    write(tmp_path / 'a', TEXTS[:4])
+    write(tmp_path / 'a/b', TEXTS[4:6], '{:03}.md')
+    for n, source in (6, 'a'), (6, 'a/**'), (4, 'a/*.txt'), (2, 'a/**/*.md'), (2, 'a/**.md'), (2, 'a/*/*'):
+        for _ in range(2):                      # the second time its results are there
+            ok(run('clean.py', f'--source={source}', '--out_dir=a/out', '--overwrite=True', cwd=tmp_path))
+            assert len(kept(tmp_path / 'a/out')) == n, source
+    mistake(run('clean.py', '--source=a/out', '--out_dir=a/out', cwd=tmp_path), "no text at 'a/out'")
+
+
+def test_a_book_without_empty_lines_is_cut_too(tmp_path):
+    line = 'and so on, for ever and ever, '
+    write(tmp_path / 'in', [(line * 3 + '\n') * 60_000])
+    clean(tmp_path / 'out', tmp_path / 'in', *RAW)
+    pieces = [row['text'] for row in lines(tmp_path / 'out')]
+    assert len(pieces) > 20 and max(map(len, pieces)) < 210_000
 
 
 def test_a_full_disk_or_a_failure_leaves_the_old_data(folders, tmp_path):
@@ -688,8 +711,9 @@ MISTAKES = """
 --source=nowhere | no text at 'nowhere', which has nothing
 --source=empty.txt | no documents are left | empty
 --source=cut.txt.gz | damaged file: cut.txt.gz
---source=list.jsonl | list.jsonl is one JSON value over several lines
---source=one.jsonl | one.jsonl is one JSON value over several lines
+--source=list.jsonl | no JSON record: list.jsonl:1
+--source=one.jsonl | no JSON record: one.jsonl:1
+--source=. --encoding=cp12500 | --encoding=cp12500
 --source=comma.jsonl | no JSON record: comma.jsonl:1
 --source=short | no documents are left | short: short/000.txt
 --source=short --dedup=simhash | no documents are left
