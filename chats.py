@@ -19,8 +19,8 @@ It writes lines of messages, or of the last two forms, and report.json. You shou
 records stayed, and why others did not. A model copies the length, tone and faults of these answers.
 So what would change them is read, or refused by name, and what is not used is counted.
 """
-import array, collections, contextlib, glob, hashlib, io, itertools, json, math, os, pathlib, re
-import tempfile, unicodedata, zlib
+import array, collections, glob, hashlib, itertools, json, math, os, pathlib, re, tempfile
+import unicodedata, zlib
 from typing import Literal
 from configurator import Mistake, configure, require, typed
 from tqdm import tqdm
@@ -126,6 +126,7 @@ def prompt_of(record):
     is_listed, turns = record.keys() & {*MESSAGES}, take(record, MESSAGES + QUESTION)
     if isinstance(turns, list | dict):
         return messages_of('user', turns, record)
+    require(not is_listed or not isinstance(turns, str), 'messages are a text that is no JSON')
     texts = [text for text in (turns, record.pop('input', None)) if text is not None]
     require(texts and not is_listed and all(isinstance(text, str) for text in texts),
             f'no list of messages, and no {", ".join(QUESTION)} or input that is text')
@@ -198,7 +199,8 @@ def reason_of(messages, facts):
     if messages[-1]['role'] == 'rejected' and texts[-1] == texts[-2]:
         return 'equal answers'
     for name, low in ('score', min_score), ('margin', min_margin), ('agreement', min_agreement):
-        if name in facts and not low <= facts[name] < math.inf:         # not: nan is left out
+        # written with `not` because every comparison with nan is false: this refuses nan as well
+        if name in facts and not low <= facts[name] < math.inf:
             return f'low {name}'
 
 
@@ -214,11 +216,15 @@ def line_of(messages, facts):
 
 
 # --- files become records -------------------------------------------------------------------------
+NOT_UTF8 = 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)'
 RECORDS = re.compile(r'\.(jsonl|ndjson|json|csv|tsv|parquet)(\.(gz|zst|bz2|xz))?$', re.I)
 
 
+left_out = {}           # {why: [records, the first place]}
+
+
 def reject(place, why):
-    left_out.setdefault(why, [0, place])[0] += 1        # {why: [records, the first place]}
+    left_out.setdefault(why, [0, place])[0] += 1
 
 
 def records_in(path):
@@ -232,19 +238,23 @@ def records_in(path):
         else:
             from extras import formats
             file = formats.open_file(path)              # its records as lines of JSON
-        for line, text in enumerate(io.TextIOWrapper(file, 'utf-8-sig'), 1):
-            record = None
-            with contextlib.suppress(ValueError, RecursionError):
-                record = json.loads(text)
+        for line, data in enumerate(file, 1):       # bytes: a line that is damaged is one line
+            record, why = None, 'no JSON object (a list is a .json)'
+            try:
+                record = json.loads(data)
+            except (ValueError, RecursionError) as error:
+                why = NOT_UTF8 if isinstance(error, UnicodeError) else why
+                if data[:1] == b'\0':              # extras/formats.py says why it is no row
+                    why = data[1:].decode().strip()
             if isinstance(record, dict):
                 yield f'{path}:{line}', record
-            elif text.strip():
-                reject(f'{path}:{line}', 'no JSON object (a list is a .json), or no whole row')
+            elif data.strip():
+                reject(f'{path}:{line}', why)
     except Mistake:             # a package that is missing
         raise
     except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         reject(f'{path}:{line + 1} ({error!s:.80})',
-               'damaged from here on, or not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)')
+               NOT_UTF8 if isinstance(error, UnicodeError) else 'damaged from here on')
 
 
 # --- the job --------------------------------------------------------------------------------------
@@ -254,15 +264,21 @@ require(not useless, f'{", ".join(useless)}: this needs {"no" * bool(source)} --
 out = pathlib.Path(out_dir)
 for name in 'train.jsonl', 'val.jsonl', 'report.json':
     require(overwrite or not (out / name).exists(), f'{out / name} exists; add --overwrite=True')
-found = {source, *glob.glob(source)}
-for folder, _, names in os.walk(source):        # it follows no links, which may lead in circles
+# of a/**/b.jsonl, os.walk finds the files in a: it follows no links, which may lead in circles
+top, _, inside = source.partition('**')
+inside = inside.lstrip('/') if inside[:1] in ('', '/') else f'*{inside}'
+found = {top, *glob.glob(top)}
+for folder, inner, names in os.walk(top or source and '.'):
+    inner[:] = [name for name in inner if name[0] != '.']
     found.update(os.path.join(folder, name) for name in names if name[0] != '.')
-paths = sorted(filter(os.path.isfile, found))
+paths = sorted(path for path in found if os.path.isfile(path)
+               and (not inside or pathlib.PurePath(path).match(inside))
+               and not os.path.realpath(path).startswith(f'{os.path.realpath(out)}{os.sep}'))
 require(paths or not source, f'no file at {source!r}; --source is a file, a folder or a glob')
 out.mkdir(parents=True, exist_ok=True)
 
 # 1. read: memory holds two hashes of each example; its line is on the disk
-left_out, changed, unused = {}, collections.Counter(), collections.Counter()
+changed, unused = collections.Counter(), collections.Counter()
 seen, hashes, has_thumbs, lines = set(), array.array('Q'), False, tempfile.TemporaryFile(dir=out)
 entries = itertools.chain.from_iterable(map(records_in, paths))
 if not source:
@@ -293,18 +309,21 @@ for place, row in tqdm(entries, 'read', unit=' records', disable=None):
             '--kind=preference takes it as a thumb up or down, --kind=sft as a class')
     kind = kind_of_it
     unused.update(record.keys())
-    if reason := reason_of(messages, facts):
-        reject(place, reason)
-        continue
-    for m in messages if pii else []:       # after the rules: a pair may differ in an address
+    unused.update(f'--min_{name}, for want of a {name}' for name in ('score', 'margin', 'agreement')
+                  if f'min_{name}' in typed and name not in facts)
+    for m in messages if pii else []:
         m['content'] = personal.hide(m['content'], changed)
+    if reason := reason_of(messages, facts):    # behind the masks: a pair that differs in an
+        reject(place, reason)                   # address alone has equal answers
+        continue
     line = line_of(messages, facts)
     if hash(line) in seen:
         reject(place, 'exact duplicate')
         continue
     seen.add(hash(line))
-    question = next(m['content'] for m in messages if m['role'] == 'user').encode()
-    hashes.append(int.from_bytes(hashlib.blake2b(question, digest_size=8).digest(), 'big'))
+    question = next(m['content'] for m in messages if m['role'] == 'user').strip()
+    digest = hashlib.blake2b(question.encode(), digest_size=8).digest()
+    hashes.append(int.from_bytes(digest, 'big'))
     has_thumbs |= 'label' in facts
     lines.write(line)
 report = [f'left out, {why}: {n:,}, first {place}' for why, (n, place) in left_out.items()]
@@ -318,9 +337,11 @@ require(len(questions) > 1, f'{source} has {len(questions)} different questions 
 last = min(max(questions[0], val_fraction * 2 ** 64), questions[-2])     # each side has one
 n_val = sum(h <= last for h in hashes)
 lines.seek(0)
-with open(out / 'train.jsonl', 'wb') as train, open(out / 'val.jsonl', 'wb') as val:
+with open(out / 'train.jsonl.tmp', 'wb') as train, open(out / 'val.jsonl.tmp', 'wb') as val:
     for h, line in zip(hashes, lines):
         (val if h <= last else train).write(line)
+for name in 'train.jsonl', 'val.jsonl':         # a kill leaves no half of a file
+    os.replace(out / f'{name}.tmp', out / name)
 
 # 3. report
 n_read = len(hashes) + sum(n for n, _ in left_out.values())

@@ -147,7 +147,7 @@ CONVERSATIONS = r'''
 {"messages": "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]"}
 -> user: a | assistant: b
 {"messages": "[{'role': 'user'}]"}
--> refused: no list of messages
+-> refused: messages are a text that is no JSON
 {"prompt": "a", "completion": "b", "label": 0}
 -> user: a | assistant: b | unused: label
 {"messages": [{"role": "user", "content": "a", "attachments": ["x.pdf"]},
@@ -254,7 +254,7 @@ PAIRS = r'''
 {"prompt": "a", "response_a": "b", "response_b": "c", "winner": "tie"}
 -> refused: no chosen and rejected
 {"messages": "hi", "chosen": "a", "rejected": "b"}
--> refused: no list of messages
+-> refused: messages are a text that is no JSON
 {"prompt": "a", "completion": "b", "label": "up"}
 -> refused: no label that is true or false
 {"prompt": "a", "chosen": "b"}
@@ -362,7 +362,8 @@ user: q | chosen: 2 | rejected: 22
 user: q | chosen: 22 | rejected: 2
 user: q | chosen: 2 | rejected: 2 2
 user: q | chosen: 22 | rejected: 2 -> exact duplicate
-user: ann@uni.edu? | chosen: ann@uni.edu | rejected: bob@uni.edu
+user: ann@uni.edu? | chosen: ann@uni.edu | rejected: bob@uni.edu -> equal answers
+user: ann@uni.edu? | chosen: ask bob@uni.edu | rejected: no
 user: same | chosen: x | rejected:  x -> equal answers
 user: q | completion:   | label: true -> empty message
 user:   | chosen: x | rejected: y -> empty message"""
@@ -399,7 +400,9 @@ def test_pairs_are_left_out_for_their_reasons_and_masked_after_the_rules(tmp_pat
             reason for _, reason in table if reason)
     made = read_json(out / 'report.json')
     assert made['read'] == made['kept'] + sum(left_out(out).values()) == len(rows + table)
-    assert made['changed'] == {'email': 3}
+    assert made['changed'] == {'email': 5}
+    assert made['unused_columns'] == {
+        f'--min_{name}, for want of a {name}': 11 for name in ('margin', 'agreement')}
 
 
 def test_texts_lose_invisible_signs_and_shared_parts_drop_nothing(tmp_path):
@@ -419,7 +422,8 @@ def test_every_record_of_real_files_arrives(name, n, tmp_path):
     assert len(kept(tmp_path)) == n
 
 
-WHY_LEFT_OUT = [r'no JSON object.*, 3, .*/a.jsonl:11', r'damaged.*iconv.*, 4, .*/bad.jsonl.gz:1',
+WHY_LEFT_OUT = [r'no JSON object.*, 2, .*/a.jsonl:11', r'damaged from here on, 3, .*/bad.jsonl.gz:1',
+                r'not UTF-8.*iconv.*, 1, .*/latin.jsonl:1', r'a line with other cells.*, 1, .*/b.csv:2',
                 r'no .jsonl.*, 1, .*/note.txt', r'exact duplicate, 2, ']
 
 
@@ -433,17 +437,27 @@ def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(tm
             'lines.json': b'{"input": "x", "output": "y"}\n', 'z.jsonl.gz': packed,
             'cut.jsonl.gz': packed[:-9], 'bad.jsonl.gz': packed[:10] + b'\xff' * 40,
             'cut.json': b'[{"a": 1}', 'note.txt': b'hello',
-            'latin.jsonl': '{"input": "x", "output": "é"}'.encode('latin-1'), 'b.csv':
+            'latin.jsonl': '{"input": "x", "output": "é"}\n{"input": "behind", "output": "a"}'.encode(
+                'latin-1'), 'b.csv':
             'Question;Answer;n\r\n"one\r\ntwo";here;1\r\nbroken;row\r\n'}.items():
         (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
     chats(tmp_path / 'out', folder, '--pii=False')
     assert {row['messages'][0]['content'] for row in kept(tmp_path / 'out')} == {
-        *(f'{name}{i}' for name in ('q', 'packed') for i in range(9)), 'x', 'one\ntwo'}
+        *(f'{name}{i}' for name in ('q', 'packed') for i in range(9)), 'x', 'behind', 'one\ntwo'}
     places = {f'{why}, {n}, {place}' for why, (n, place) in
               read_json(tmp_path / 'out/report.json')['left_out'].items()}
     for words in WHY_LEFT_OUT:
-        assert any(re.search(words, place) for place in places), (words, places)
+        assert any(re.search(words, place) for place in places), (words, sorted(places))
     assert read_json(tmp_path / 'out/report.json')['unused_columns'] == {'n': 1}
+
+
+def test_globs_go_into_folders_and_hidden_ones_and_results_are_no_source(tmp_path):
+    for i, path in enumerate(['a.jsonl', 'b/c.jsonl', 'b/d/e.jsonl', '.git/f.jsonl', 'b/.g.jsonl']):
+        write(tmp_path / 'in' / path, [{'prompt': f'{i}', 'completion': 'a'}])
+    for source, n in ('in', 3), ('in/**', 3), ('in/**/*.jsonl', 3), ('in/b/**.jsonl', 2):
+        for _ in range(2):
+            chats(tmp_path / 'in/out', f'{tmp_path}/{source}')
+            assert len(kept(tmp_path / 'in/out')) == n, source
 
 
 def test_conversations_with_one_beginning_stay_together_in_every_run(tmp_path):
