@@ -9,9 +9,9 @@ Tables, notebooks and packed files, read as lines of JSON, a record a line.
 A table takes a few MB of memory, whatever its size; a .json list and a notebook are read whole.
 What is not the file that its name says is a ValueError with the reason; what is cut off, an
 EOFError or OSError. A row that can't be read becomes a line with a zero byte and the reason, and
-the rows after it are read.
+the rows after it are read. Tables and notebooks are UTF-8, UTF-16 with its mark, or `encoding`.
 """
-import bz2, codecs, csv, gzip, io, json, lzma, os, re
+import bz2, codecs, contextlib, csv, gzip, io, itertools, json, lzma, os, re
 from configurator import Mistake
 
 # what can't be read as text or as lines of JSON
@@ -20,20 +20,27 @@ PIECE = 1 << 16                 # bytes that are unpacked at a time
 ROWS = 100                      # of a .parquet file, in memory at a time
 LONGEST_CELL = 10_000_000       # characters; a quote that never ends takes no more than that
 LONGEST_NAME = 59               # characters of a column's name; a longer one is somebody's text
+WRAPPERS = 'data rows train records examples items'.split()     # {"data": [the records]}
+BROKEN = re.compile('[\udc80-\udcff]')                          # a byte that could not be decoded
 
 
 def open_file(path, columns=None, encoding=''):
     """Open a file to read its bytes: unpacked, and a table as lines of JSON. columns: those of a
-    .parquet file to read; None = all that are no bytes. encoding: of a .csv or .tsv; '' = UTF-8, or
-    UTF-16 with its mark."""
+    .parquet file to read, the text first; None = all that are no bytes."""
     kind = os.path.splitext(re.sub(r'\.(gz|zst|bz2|xz)$', '', path.lower()))[1]
     if kind == '.parquet':
-        return buffered(rows_of_parquet(path, columns))
+        return buffered(lines_of(rows_of_parquet(path, columns), 'not UTF-8'))
     f = buffered(unpack(path))
-    if kind in ('.csv', '.tsv'):
-        return buffered(rows_of_csv(f, encoding))
-    readers = {'.json': records_of_json, '.ipynb': record_of_notebook}
-    return buffered(readers[kind](f)) if kind in readers else f
+    readers = {'.csv': rows_of_csv, '.tsv': rows_of_csv, '.json': records_of_json,
+               '.ipynb': record_of_notebook}
+    if kind not in readers:
+        return f
+    has_16 = f.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    # '\n': a lone \r ends no line, because it would end a text; an escaped byte costs only its row
+    text = io.TextIOWrapper(f, encoding or ('utf-16' if has_16 else 'utf-8-sig'),
+                            'surrogateescape', newline='\n')
+    return buffered(lines_of(readers[kind](text), f'not {encoding}' if encoding else
+                             'not UTF-8: name it with --encoding=NAME'))
 
 
 def buffered(pieces):
@@ -81,45 +88,64 @@ def import_pyarrow(path):
         raise Mistake(f'{path} needs a package: pip install pyarrow') from None
 
 
-def line_of(record):
-    return json.dumps(record, default=str).encode() + b'\n'         # default: dates become texts
+def lines_of(records, not_decoded):
+    """Yield lines of pairs: a record, and why it can't be read, or None."""
+    for record, why in records:
+        line = json.dumps(record, default=str)          # default: dates become texts
+        if '\\udc' in line and BROKEN.search(json.dumps(record, default=str, ensure_ascii=False)):
+            why = not_decoded
+        yield b'\0%b\n' % why.encode() if why else line.encode() + b'\n'
 
 
 # --- tables ---------------------------------------------------------------------------------------
 def rows_of_parquet(path, columns):
     """Yield the rows of a .parquet file. The other columns stay on the disk, and are None."""
     pyarrow = import_pyarrow(path)
-    is_bytes = lambda field: field.type in (pyarrow.binary(), pyarrow.large_binary())
     # without pre_buffer, of a group of rows only the pages that are read are in memory
     with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=PIECE) as file:
-        fields = [field for field in file.schema_arrow
-                  if (field.name in columns if columns else not is_bytes(field))]
-        # many programs write a text as BINARY, without saying that it is one
-        texts = [field.name for field in fields if is_bytes(field)]
+        names = [field.name for field in file.schema_arrow if (
+            field.name in columns if columns else 'binary' not in str(field.type))]
         others = dict.fromkeys(file.schema_arrow.names)
-        for batch in file.iter_batches(ROWS, columns=[field.name for field in fields]):
-            for row in batch.to_pylist():
-                row.update({name: row[name] and row[name].decode() for name in texts})
-                yield line_of({**others, **row})
+        for batch in file.iter_batches(ROWS, columns=names):
+            for i in range(len(batch)):
+                row = {name: value_of(cells[i]) for name, cells in zip(names, batch.columns)}
+                # bytes in `content` that are no text don't matter if there is a `text`
+                filled = [name for name in columns or () if row.get(name)]
+                row.update((name, None) for name in filled[1:] if row[name] == '\udc80')
+                yield {**others, **row}, None
 
 
-def rows_of_csv(f, encoding):
+def value_of(cell):
+    """Return the value of a cell, '\udc80' for one that is not UTF-8. Many programs write a text as
+    BINARY, without saying that it is one."""
+    try:
+        value = cell.as_py()
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return '\udc80'
+
+
+def rows_of_csv(lines):
     """Yield the rows of a table, whose first line names the columns. Between tabs, a quote is a
     sign like any other, as .tsv says, unless it begins a cell and another one ends it: so Excel
     writes a cell with a tab or a line end. If a cell has both, two lone quotes have met."""
     csv.field_size_limit(LONGEST_CELL)
-    has_16 = f.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    # '\n': a lone \r ends no line, because it would end a text
-    lines = io.TextIOWrapper(f, encoding or ('utf-16' if has_16 else 'utf-8-sig'), newline='\n')
     first = next(lines, '')
     delimiter = max(',;\t', key=first.count)
+    if told := re.fullmatch(r'"?sep=(.)"?\s*', first):          # Excel's own line
+        delimiter, first = told[1], next(lines, '')
+    if '\0' in first or BROKEN.search(first):   # a zero: UTF-16 without its mark
+        raise UnicodeError('not UTF-8')
     try:
         names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
     except csv.Error:
         names = []
     named = [*filter(None, names)]              # pandas and Excel add columns without a name
-    if not named or len({*named}) < len(named) or len(max(named, key=len)) > LONGEST_NAME:
+    if not named or len(max(named, key=len)) > LONGEST_NAME:
         raise ValueError("no header: the first line must be the columns' names")
+    for name in named:
+        if named.count(name) > 1:
+            raise ValueError(f'two columns are called {name}: rename one')
     read = []                                   # the lines of the row at hand
 
     def remembered():
@@ -142,28 +168,41 @@ def rows_of_csv(f, encoding):
             some = [line.strip('\r\n').split('\t') if delimiter == '\t' else [] for line in read]
         for row, line in zip(some, read):
             if len(row) == len(names):
-                yield line_of({name: cell for name, cell in zip(names, row) if name})
+                yield {name: cell for name, cell in zip(names, row) if name}, None
             elif line.strip():
-                why = 'a backslash before a quote, which .csv doubles ("")' if '\\"' in line else (
-                    'a line with other cells than the header has, or a quote that does not end')
-                yield b'\0' + why.encode() + b'\n'
+                why = 'a line with other cells than the header has, or a quote that does not end'
+                if '\\"' in line:
+                    why = 'a backslash before a quote, which .csv doubles ("")'
+                yield line, why
 
 
 # --- .json and notebooks --------------------------------------------------------------------------
-def records_of_json(f):
+def records_of_json(lines):
     """Yield the records of a .json file: one list of them, or one on each line."""
-    try:
-        if re.match(rb'(\xef\xbb\xbf)?\s*\[', f.peek(PIECE)):
-            yield from map(line_of, json.load(f))
-            return
-        first = next(filter(bytes.strip, f), b'{}')
-        json.loads(first)
-    except UnicodeDecodeError:
-        raise
-    except (ValueError, RecursionError):
-        raise ValueError('no list [{...}, {...}] of records, and no record on each line') from None
-    yield first.removeprefix(codecs.BOM_UTF8)
-    yield from f
+    lines = filter(str.strip, lines)
+    begin = [*itertools.islice(lines, 2)] or ['{}']
+    one_a_line = parsed(begin[0]) is not None
+    if one_a_line and len(begin) > 1:
+        for line in itertools.chain(begin, lines):
+            record = parsed(line)
+            yield (line, 'no JSON record') if record is None else (record, None)
+        return
+    whole = parsed(''.join([*begin, *lines]))
+    for name in WRAPPERS:
+        if isinstance(whole, dict) and isinstance(whole.get(name), list):
+            raise ValueError(f'its records are in {name!r}: write that list to a .json')
+    if isinstance(whole, list):
+        yield from ((record, None) for record in whole)
+    elif one_a_line:
+        yield whole, None
+    else:
+        raise ValueError('no list [{...}, {...}] of records, and no record on each line')
+
+
+def parsed(text):
+    """Return the value of a text in JSON, or None."""
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(text)
 
 
 def record_of_notebook(f):
@@ -172,18 +211,20 @@ def record_of_notebook(f):
     try:
         notebook = json.load(f)
         about = notebook.get('metadata') or {}
-        language = (about.get('kernelspec', {}).get('language')
-                    or about.get('language_info', {}).get('name', ''))
+        language = ((about.get('kernelspec') or {}).get('language')
+                    or (about.get('language_info') or {}).get('name') or '')
         sheets = notebook.get('worksheets') or [notebook]       # nbformat 3 had sheets,
         texts = []
         for cell in [cell for sheet in sheets for cell in sheet['cells']]:
-            kind, text = cell['cell_type'], ''.join(cell.get('source') or cell.get('input') or '')
+            kind = cell['cell_type']                            # nbformat 2 another name
+            text = ''.join(cell.get('source') or cell.get('input') or cell.get('text') or '')
             if kind == 'code' and text.strip():                 # a language in each cell
-                fence = f'```{(language or cell.get("language", "")).lower()}'
-                text = f'{fence}\n{text.rstrip()}\n```'
+                ticks = max(['``', *re.findall('`{3,}', text)], key=len) + '`'
+                kind_of_code = (language or cell.get('language') or '').lower()
+                text = f'{ticks}{kind_of_code}\n{text.rstrip()}\n{ticks}'
             if kind == 'heading':                               # and headings
                 text = f'{"#" * cell["level"]} {text}'
             texts += [text] * (kind in ('code', 'markdown', 'heading'))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise ValueError('no notebook') from None
-    yield line_of({'text': '\n\n'.join(filter(str.strip, texts))})
+    yield {'text': '\n\n'.join(filter(str.strip, texts))}, None
