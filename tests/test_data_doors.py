@@ -439,8 +439,13 @@ def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(tmp_path)
     licenses = read_json(tmp_path / 'out/meta.json')['licenses']
     assert licenses.keys() == {'mit', 'mit, bsd', 'bsd'}
     (tmp_path / 'phrases').write_text('vile\ntwo girls\nb4d\n')
+    (tmp_path / 'cp1252').write_bytes('naïve'.encode('cp1252'))
+    (tmp_path / 'empty').write_text('# nothing yet\n\n')
     for flag, *words in (
             ('url_block=rules', 'must have a domain', 'a.com/banner'),
+            ('url_block=cp1252', 'iconv'), ('toxic_words=cp1252', 'iconv'),
+            ('url_block=empty', 'no entries'), ('toxic_words=empty', 'no entries'),
+            ('licenses=,', 'names no license'), ('decontaminate=,', 'names no file'),
             ('url_block=adblock', 'must have a domain', 'adblock plus'),
             ('toxic_words=phrases', '2 lines that are no single word', 'b4d')):
         mistake(run('clean.py', f'--source={source}', '--out_dir=no', f'--{flag}', cwd=tmp_path),
