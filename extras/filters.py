@@ -93,8 +93,7 @@ SPAM_WORDS = re.compile(r'(?:^|[.\-])(?:xxx|sex|escort|casino|poker|betting|viag
 
 
 def addresses(url_block, url_allow):
-    """Return a stage of clean.py. Files, or '': of domains to drop, and of those never to drop,
-    which wins; a domain covers its subdomains."""
+    """Return a stage of clean.py. Files of domains, with their subdomains: to drop, and to keep."""
     blocked, allowed = domains_of(url_block), domains_of(url_allow)
 
     def check_url(document, notes):
@@ -127,8 +126,7 @@ def domain_of(line):
     """Return 'a.org' for a.org, https://www.a.org/x, *.a.org and ||a.org^; ValueError for a rule
     that says more than a domain."""
     found = re.fullmatch(r'(?:\*\.|\|\|)?([^*|^/]+)\^?|([^*|^]+)', line)
-    if not found:
-        raise ValueError(line)
+    require(found, line)
     return host_of(found[1] or found[2])
 
 

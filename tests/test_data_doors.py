@@ -198,6 +198,9 @@ def test_a_damaged_cell_of_parquet_costs_its_row_alone_whatever_its_type(tmp_pat
         rows, told = arrived(tmp_path / 'a.parquet')
         assert [row['text'] for row in rows] == ['a', 'é'], kind
         assert told == ['not UTF-8'] * 2
+    twice = pyarrow.table([pyarrow.array(['a'])] * 2, names=['text', 'text'])
+    pyarrow.parquet.write_table(twice, tmp_path / 'a.parquet')
+    assert arrived(tmp_path / 'a.parquet') == ([], ['two columns are called text: rename one'])
     fixed = pyarrow.array([b'abc', b'd\xffe'], pyarrow.binary(3))
     write_table(tmp_path / 'a.parquet', {'text': fixed})
     rows, told = arrived(tmp_path / 'a.parquet')
