@@ -65,8 +65,8 @@ def report(folder, config, notes, copied, document, left, size, sources, mode_of
     counters = [notes[title] for title in notes if title.startswith('licenses of ')]
     meta = {'licenses': dict(sum(counters, collections.Counter()))}
     if config['decontaminate']:
-        problems = [*filter(None, config['decontaminate'].split(','))]
-        meta['decontaminated'] = {'problems': problems, 'ngram': NGRAM}
+        meta['decontaminated'] = {'ngram': NGRAM, 'problems': [
+            *filter(None, config['decontaminate'].split(','))]}
     return card, meta
 
 
@@ -76,8 +76,13 @@ def lines_of(path):
     if not path:
         return set()
     require(os.path.isfile(path), f"{path} can't be read: No such file")
-    lines = pathlib.Path(path).read_text('utf-8-sig').lower().splitlines()
-    return {line.split('#')[0].strip() for line in lines} - {''}
+    try:
+        lines = pathlib.Path(path).read_text('utf-8-sig').lower().splitlines()
+    except UnicodeDecodeError:
+        raise Mistake(f'{path} is not UTF-8; iconv -f ENCODING -t utf-8 makes it so') from None
+    entries = {line.split('#')[0].strip() for line in lines} - {''}
+    require(entries, f'{path} has no entries; write one on each line, or leave the flag out')
+    return entries
 
 
 # --- addresses: only records that have a `url` are looked at --------------------------------------
@@ -88,14 +93,23 @@ SPAM_WORDS = re.compile(r'(?:^|[.\-])(?:xxx|sex|escort|casino|poker|betting|viag
 
 
 def addresses(url_block, url_allow):
-    """Return a stage of clean.py. Files, or '': of domains to drop, and of those never to drop."""
+    """Return a stage of clean.py. Files of domains, with their subdomains: to drop, and to keep."""
     blocked, allowed = domains_of(url_block), domains_of(url_allow)
 
     def check_url(document, notes):
         values = [document['record'].get(name) for name in URL_NAMES]
         url = next((value for value in values if value is not None), None)
-        if url and isinstance(url, str):
-            return url_reason(url, blocked, allowed)
+        if not url or not isinstance(url, str):
+            return None
+        try:
+            host = host_of(url)
+        except ValueError:              # '[' without ']'
+            return 'no address'
+        names = host.split('.')
+        domains = {'.'.join(names[i:]) for i in range(len(names))}      # uk, ac.uk, essex.ac.uk
+        if domains.isdisjoint(allowed):
+            spam = 'spam domain' if SPAM_WORDS.search(host) else None
+            return spam if domains.isdisjoint(blocked) else 'blocked domain'
 
     return check_url
 
@@ -108,28 +122,11 @@ def host_of(url):
     return host.strip('.').removeprefix('www.')
 
 
-def url_reason(url, blocked=(), allowed=()):
-    """Return why an address is dropped, or None. blocked and allowed: sets of domains, which cover
-    their subdomains; allowed wins."""
-    try:
-        host = host_of(url)
-    except ValueError:                  # '[' without ']'
-        return 'no address'
-    names = host.split('.')
-    domains = {'.'.join(names[i:]) for i in range(len(names))}      # uk, ac.uk, essex.ac.uk
-    if not domains.isdisjoint(allowed):
-        return None
-    if not domains.isdisjoint(blocked):
-        return 'blocked domain'
-    return 'spam domain' if SPAM_WORDS.search(host) else None
-
-
 def domain_of(line):
     """Return 'a.org' for a.org, https://www.a.org/x, *.a.org and ||a.org^; ValueError for a rule
     that says more than a domain."""
     found = re.fullmatch(r'(?:\*\.|\|\|)?([^*|^/]+)\^?|([^*|^]+)', line)
-    if not found:
-        raise ValueError(line)
+    require(found, line)
     return host_of(found[1] or found[2])
 
 
@@ -151,14 +148,15 @@ def licenses(wanted, sources):
     """Return a stage of clean.py that notes the license of each document. wanted: those to keep,
     such as 'mit,apache-2.0,unknown', or '' for all. sources: {name: (path, weight)}, or None: then
     a document's source is a path."""
-    wanted = {name.strip() for name in wanted.lower().split(',')} - {''}
+    names = {name.strip() for name in wanted.lower().split(',')} - {''}
+    require(names or not wanted, f'--licenses={wanted} names no license')
 
     def check_license(document, notes):
         source = document['source']
         path = (sources or {}).get(source, source)
         path = path if isinstance(path, str) else path[0]
         license = document['license'] = OF_PATH.get(path) or license_of(document['record'])
-        if wanted and not wanted.issuperset(license.split(', ')):
+        if wanted and not names.issuperset(license.split(', ')):
             return f'license {license}'
         notes[f'licenses of {source}'][license] += 1
 
@@ -243,6 +241,7 @@ def benchmarks(paths, read, normalise, words_of, ngrams):
         if 0 in lengths:
             print(f"note: {lengths.count(0):,} of {len(lengths):,} problems in {path} have fewer "
                   f"than {NGRAM} words and can't be found")
+    require(known, f'--decontaminate={paths} names no file')
     known = np.unique(np.concatenate(known))
 
     def check_benchmarks(document, notes):
