@@ -351,7 +351,7 @@ class Tokenizer:
                 d = json.load(f)
             if 'added_tokens' in d:
                 from extras.hf_tokenizer import HFTokenizer
-                return HFTokenizer(d, os.path.dirname(path))
+                return HFTokenizer(json.dumps(d), os.path.dirname(path) or '.')
             if d['format'] != FORMAT:
                 raise ValueError(f'format={d["format"]}')
             as_bytes = {'char': str.encode, 'bpe': from_printable}[d['kind']]
