@@ -742,3 +742,69 @@ def test_without_extras_personal_data_are_a_sentence_and_the_rest_works(tmp_path
     mistake(result, 'extras', 'personal', '--pii=False')
     result = subprocess.run([*alone, '--pii=False'], cwd=tmp_path, capture_output=True, text=True)
     assert 'extras/markup.py is missing' in ok(result) and len(kept(tmp_path / 'out')) == 13
+
+
+# --- what a run leaves alone ----------------------------------------------------------------------
+@pytest.mark.parametrize('script', ['clean.py', 'prepare.py'])
+def test_a_folder_of_yours_beside_the_results_stays_and_earlier_results_are_no_source(tmp_path, script):
+    source = write(tmp_path / 'a', TEXTS)
+    mine = write(tmp_path / 'a/out.work', ['mine ' + prose(50)])
+    (source / 'out').mkdir()
+    (source / 'out/.DS_Store').write_text('x')
+    for path in f'{source}', f'{source}/', f'{source}/../a':        # one folder
+        ok(run(script, f'--source={path}', f'--out_dir={source}/out'))
+        found = report(source / 'out') if script == 'clean.py' else json.loads(
+            (source / 'out/meta.json').read_text())
+        n = found['documents']
+        assert (n if script == 'clean.py' else sum(n.values())) == 13
+    assert (mine / '000.txt').exists() and {path.name for path in source.glob('.*')} == set()
+
+
+@pytest.mark.parametrize('pattern, n', [
+    ('a/**', 5), ('a/**/*.md', 3), ('a/**/b.md', 1), ('**/*.md', 3), ('*/**/c.md', 1), ('a/*', 2),
+    ('a', 5), ('a/*.txt', 1), ('a/**/sub/*', 2)])
+def test_globs_take_what_they_say(tmp_path, monkeypatch, pattern, n):
+    for name in 'a/a.md a/a.txt a/sub/b.md a/sub/b.txt a/sub/far/c.md a/.hidden/d.md'.split():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('x')
+    monkeypatch.chdir(tmp_path)
+    assert len(find_files(pattern)[0]) == n
+
+
+@pytest.mark.parametrize('text', [''.join(f'{i} ' + 'word ' * 90 + end for i in range(n))
+                                  for n, end in ((9000, '\n\n'), (20_000, '\n'))])
+def test_a_long_text_becomes_pieces_of_which_a_tenth_can_be_held_out(text):
+    pieces = [*program.texts_in(text.splitlines(keepends=True))]
+    assert ''.join(pieces) == text and max(map(len, pieces)) < 201_000 and '' not in pieces
+    short = text[:3_000_000]
+    assert [*program.texts_in(short.splitlines(keepends=True))] == [short]
+
+
+def test_ctrl_c_ends_the_processes_at_once(tmp_path):
+    rows = [{'text': prose(i, 300)} for i in range(40_000)]
+    write_records(tmp_path / 'in/a.jsonl', rows)
+    process = subprocess.Popen(
+        [sys.executable, ROOT / 'clean.py', f'--source={tmp_path}/in', f'--out_dir={tmp_path}/out'],
+        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not [*tmp_path.glob('.out*/*/documents.jsonl')] and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait(5)
+    assert process.returncode in (1, 130, -signal.SIGINT) and not (tmp_path / 'out').exists()
+
+
+def test_control_characters_are_counted_and_line_ends_are_none(tmp_path):
+    texts = [TEXTS[0] + '\x07', TEXTS[1] + '\xad', TEXTS[2] + '\r\n', TEXTS[3] + '\r']
+    clean(tmp_path / 'out', write(tmp_path / 'in', texts))
+    assert report(tmp_path / 'out')['changed']['control characters']['documents'] == 2
+    assert kept(tmp_path / 'out') == sorted(TEXTS[:4])
+
+
+@pytest.mark.parametrize('name, advises', [('a.json', False), ('a.ipynb', False), ('a.jsonl', True),
+                                           ('a.txt', True), ('a.csv', True)])
+def test_an_encoding_is_advised_where_it_does_something(tmp_path, name, advises):
+    data = 'text\n"é"\n' if name == 'a.csv' else '{"text": "é"}\n'
+    (tmp_path / name).write_bytes(data.encode('latin-1'))
+    *_, why = [*program.read(str(tmp_path / name))][-1]
+    assert ('--encoding' in (why or '')) == advises

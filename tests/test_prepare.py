@@ -324,3 +324,49 @@ def test_weights_that_do_not_fit_are_refused(mixed, tmp_path, flags, words):
         (tmp_path / name).rename(tmp_path / f'{name}.py')
     flags = [tmp_path / f'{flag}.py' if len(flag) == 1 else flag for flag in flags]
     mistake(run('prepare.py', f'--source={mixed}/out', f'--out_dir={tmp_path}/no', *flags), words)
+
+
+@pytest.mark.parametrize('name, flags, words', [
+    ('out', [], '--write=bins'), ('lone.txt', [], '--write=bins')])
+def test_a_stream_takes_no_weights_and_no_lone_text(mixed, tmp_path, name, flags, words):
+    (mixed / 'lone.txt').write_text(TEXTS[0])
+    command = ['prepare.py', f'--source={mixed}/{name}', f'--out_dir={tmp_path}/no', '--tokenizer=byte']
+    mistake(run(*command, '--write=val', *flags), words)
+    said = prepare(tmp_path / 'ok', mixed / 'none', '--write=val')
+    assert f'--streaming={mixed}/none/shards' in said.splitlines()[-1]
+
+
+def test_settings_that_change_no_text_make_no_other_text(cleaned, tmp_path):
+    source = cleaned.with_name('a.jsonl')
+    for flag in '--num_workers=1', '--audit=3':
+        clean(tmp_path / 'text', source, flag)
+        ok(run('prepare.py', f'--source={tmp_path}/text', f'--out_dir={tmp_path}/out',
+               '--tokenizer=byte'))
+
+
+@pytest.mark.parametrize('name, data, words', [
+    ('meta.json', None, 'no meta.json of clean.py'), ('meta.json', b'{"sha', 'no meta.json of clean'),
+    ('shards/my-extra.jsonl.gz', b'', 'my-extra.jsonl.gz is of no source')])
+def test_a_damaged_folder_of_clean_py_is_one_sentence(cleaned, tmp_path, name, data, words):
+    source = shutil.copytree(cleaned, tmp_path / 'text')
+    (source / name).unlink(missing_ok=True)
+    if data is not None:
+        (source / name).write_bytes(data)
+    mistake(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/no'), words)
+    if name == 'meta.json':
+        for script in 'clean.py', 'prepare.py':
+            mistake(run(script, f'--source={cleaned.with_name("a.jsonl")}', f'--out_dir={source}',
+                        '--overwrite'), 'did not write there')
+
+
+def test_old_reports_are_replaced_and_endings_have_any_case(tmp_path):
+    for name in 'B.TXT.GZ', 'C.Jsonl':
+        text = json.dumps({'text': TEXTS[0]}) if 'J' in name else TEXTS[1]
+        (tmp_path / 'in').mkdir(exist_ok=True)
+        (tmp_path / 'in' / name).write_bytes(gzip.compress(text.encode()) if 'GZ' in name
+                                             else text.encode())
+    prepare(tmp_path / 'out', tmp_path / 'in')
+    for name in 'report.json', 'audit.md':
+        (tmp_path / 'out' / name).write_text('{}')
+    prepare(tmp_path / 'out', tmp_path / 'in')
+    assert all_of(tmp_path / 'out') == sorted(TEXTS[:2])
