@@ -60,8 +60,9 @@ def clean(config):
     shards = cut_into_shards({name: source.pop('paths') for name, source in sources.items()})
     prefix = {name: f'{name}-' if config.sources else '' for name in sources}
     # other weights change no text, so a stage knows only the path of each source
-    settings = vars(config) | {'sources': {name: source['path'] for name, source in sources.items()}}
-    settings = json.dumps({name: settings[name] for name in settings if name not in HARMLESS})
+    paths = {name: source['path'] for name, source in sources.items()}
+    settings = {name: value for name, value in vars(config).items() if name not in HARMLESS}
+    settings = json.dumps({**settings, 'sources': paths})
     make_stages(settings)               # an option or a list that is missing ends the run now,
     near_keys(config, b'')              # not in a process of its own
     work = out_dir.with_name(f'.{out_dir.name}.nanoparrot-clean')   # a kill leaves its shards

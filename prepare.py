@@ -60,16 +60,17 @@ def shown(values):
 
 
 def meta_in(folder):
-    """Return what is in FOLDER/meta.json, or {} if that is not there, or no dict."""
-    with contextlib.suppress(OSError, ValueError, TypeError):
+    """Return what is in FOLDER/meta.json, or {} if there is nothing that can be read."""
+    try:
         return dict(json.loads(pathlib.Path(folder, 'meta.json').read_bytes()))
-    return {}
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def find_files(source, out_dir=None):
     """Return the files of each source, {name: [path, ...]}, sorted, and clean.py's meta.json, or {}
-    for text that clean.py did not write: all of it is one source. A folder out_dir within it has
-    the results of an earlier run."""
+    for text that clean.py did not write: all of it is one source. out_dir is none, if it lies
+    there: it has the results of an earlier run."""
     if os.path.isdir(f'{source}/shards'):
         cleaned = meta_in(source)
         require('sha256' in cleaned, f'{source} has shards, but no meta.json of clean.py; run it '
@@ -78,7 +79,7 @@ def find_files(source, out_dir=None):
         for path in sorted(glob.glob(f'{glob.escape(source)}/shards/*.jsonl.gz')):
             # web-00012.jsonl.gz, or of one source 00012.jsonl.gz
             name = os.path.basename(path).rpartition('-')[0] or [*files_of][0]
-            require(name in files_of, f'{path} is of no source that clean.py read; move it elsewhere')
+            require(name in files_of, f'{path} is of no source that clean.py read; move it away')
             files_of[name].append(path)
         return files_of, cleaned
     paths = [source] if os.path.isfile(source) else glob.glob(source, recursive=True)
