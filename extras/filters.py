@@ -17,16 +17,15 @@ from extras import audit, markup, text_quality
 
 
 # --- what clean.py asks for -----------------------------------------------------------------------
-def with_options(stages, config, find_files, documents_of, read, mode_of, normalise, words_of,
-                 ngrams, hash64):
+def with_options(stages, config, clean):
     """Return the stages of clean.py, {name: check(document, notes)}, with those that settings ask
-    for before and after the rules. config has the settings; the others are functions of
-    clean.py."""
+    for before and after the rules. config has the settings; clean is clean.py."""
     def texts_at(source):
         """Yield the texts at a path, in the form that documents have."""
-        for path in find_files(source)[0] if source else ():
-            for document in documents_of([[path]], config.text_field):
-                yield normalise(document['text'], mode_of(document['text'], document['path']))
+        for path in clean.find_files(source)[0] if source else ():
+            for document in clean.documents_of([[path]], config.text_field):
+                text = document['text']
+                yield clean.normalise(text, clean.mode_of(text, document['path']))
 
     before, after = {}, {}
     if config.licenses or config.audit or config.languages:
@@ -44,12 +43,13 @@ def with_options(stages, config, find_files, documents_of, read, mode_of, normal
     if config.toxic_words:
         after['toxic words'] = words(config.toxic_words)
     if config.decontaminate:
-        after['benchmarks'] = benchmarks(config.decontaminate, read, normalise, words_of, ngrams)
+        after['benchmarks'] = benchmarks(config.decontaminate, clean.read, clean.normalise,
+                                         clean.words_of, clean.ngrams)
     names = [*stages]
     i = names.index('rules')
     order = [*names[:i], *before, 'rules', *after, *names[i + 1:]]      # personal data come last
     stages = {name: (before | after | stages)[name] for name in order}
-    return audit.watched(stages, config.audit, hash64) if config.audit else stages
+    return audit.watched(stages, config.audit, clean.hash64) if config.audit else stages
 
 
 def report(folder, config, notes, copied, document, left, size, sources, mode_of, hash64):
