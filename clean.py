@@ -404,7 +404,6 @@ LONG = 4_000_000                # characters; a longer text is cut into pieces, 
 PIECE = 100_000                 # prepare.py can hold out about a tenth of it
 NO_TEXT = 'no text in a usual field: name it with --text_field=NAME'
 NOT_UTF8 = 'not UTF-8: name it with --encoding=NAME'
-IN_UTF8 = '.json', '.ipynb', '.parquet'         # whatever --encoding says
 
 
 def documents_of(pieces, text_field='', encoding=''):
@@ -424,8 +423,6 @@ def read(path, names=TEXT_NAMES, encoding='', piece=0, n_pieces=1):
     The line of a file of text is 0. `why` says why there is no text, or is None. Nothing is raised,
     because of a thousand files one is damaged."""
     line, not_utf8 = 0, f'not {encoding}' if encoding else NOT_UTF8
-    if ends_with(path, IN_UTF8):
-        not_utf8 = 'not UTF-8, which such a file has to be'
     try:
         with open_file(path, names, encoding) as f:
             if not ends_with(path, LINES + TABLES):
@@ -434,7 +431,7 @@ def read(path, names=TEXT_NAMES, encoding='', piece=0, n_pieces=1):
                 return
             for line, row in enumerate(f, 1):
                 if line % n_pieces == piece and not row.isspace():
-                    yield line, *text_in(row, names, not_utf8)
+                    yield line, *text_in(row, names)
     except Mistake:             # a package that is missing
         raise
     except (OSError, EOFError, ValueError, zlib.error) as error:
@@ -477,7 +474,7 @@ def texts_in(lines, longest=LONG):
         yield ''.join(text)
 
 
-def text_in(row, names, not_utf8=NOT_UTF8):
+def text_in(row, names):
     """Return the text of a line of JSON, its record, and why there is no text, or None. An empty
     field hides no other."""
     if row[:1] == b'\0':        # of extras/formats.py: why it can't read a row of a table
@@ -486,7 +483,7 @@ def text_in(row, names, not_utf8=NOT_UTF8):
         record = json.loads(row)
         texts = [record[name] for name in names if isinstance(record.get(name), str)]
     except (ValueError, AttributeError, RecursionError) as error:
-        return '', {}, not_utf8 if isinstance(error, UnicodeError) else 'no JSON record'
+        return '', {}, NOT_UTF8 if isinstance(error, UnicodeError) else 'no JSON record'
     return next(filter(str.strip, texts), ''), record, None if texts else NO_TEXT
 
 

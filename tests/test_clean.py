@@ -799,12 +799,3 @@ def test_control_characters_are_counted_and_line_ends_are_none(tmp_path):
     clean(tmp_path / 'out', write(tmp_path / 'in', texts))
     assert report(tmp_path / 'out')['changed']['control characters']['documents'] == 2
     assert kept(tmp_path / 'out') == sorted(TEXTS[:4])
-
-
-@pytest.mark.parametrize('name, advises', [('a.json', False), ('a.ipynb', False), ('a.jsonl', True),
-                                           ('a.txt', True), ('a.csv', True)])
-def test_an_encoding_is_advised_where_it_does_something(tmp_path, name, advises):
-    data = 'text\n"é"\n' if name == 'a.csv' else '{"text": "é"}\n'
-    (tmp_path / name).write_bytes(data.encode('latin-1'))
-    *_, why = [*program.read(str(tmp_path / name))][-1]
-    assert ('--encoding' in (why or '')) == advises
