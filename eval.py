@@ -195,11 +195,6 @@ require(completions or not asking or ks[-1] <= num_samples,
         f'pass@{ks[-1]} draws from as many answers or more: --num_samples={ks[-1]}')
 paths = [completions] if completions else [
     path for pattern in ckpt.split(',') for path in sorted(glob.glob(pattern)) or [pattern]]
-there = [shlex.quote(os.path.dirname(file)) for file in sorted(glob.glob('out/*/last.pt'))]
-advice = (f'give one that does: --ckpt={there[0]}' if there else
-          'run: python clean.py && python prepare.py && python train.py')
-for path in paths:
-    require(completions or os.path.exists(path), f'{path} does not exist; {advice}')
 
 
 def folder_of(path):
@@ -251,6 +246,11 @@ if completions:
 here = ['cpu'] + ['mps'] * torch.backends.mps.is_available() + ['cuda'] * torch.cuda.is_available()
 device = here[-1] if device == 'auto' else device
 require(device in here, f'{device=} is not here; try --device=auto')
+there = [shlex.quote(os.path.dirname(file)) for file in sorted(glob.glob('out/*/last.pt'))]
+advice = (f'give one that does: --ckpt={there[0]}' if there else
+          'run: python clean.py && python prepare.py && python train.py')
+for path in paths:
+    require(completions or os.path.exists(path), f'{path} does not exist; {advice}')
 is_fast = device == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False)
 autocast = torch.autocast(device, torch.bfloat16, enabled=is_fast)      # of answers, not of losses
 if device == 'cuda':
