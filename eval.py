@@ -22,7 +22,7 @@ eval.py writes eval.json and samples.jsonl (every completion) next to the first 
 of older ones. With --completions=a/samples.jsonl, which must stay, it writes both into a/scored.
 python -m extras.compare A B compares two such samples.jsonl, and extras.judge asks a judge.
 """
-import collections, functools, glob, json, math, os, pathlib, re, shlex, sys
+import collections, functools, glob, json, math, os, pathlib, re, shlex
 from typing import Literal
 import numpy as np
 import torch
@@ -202,13 +202,6 @@ def folder_of(path):
     return path if os.path.isdir(path) else os.path.dirname(path)
 
 
-def write(path, text):
-    """Write a file. It gets its name last, so that a crash leaves the old one whole."""
-    with open(f'{path}.tmp', 'w', encoding='utf-8', newline='\n') as f:
-        f.write(text)
-    os.replace(f'{path}.tmp', path)
-
-
 out = out or os.path.join(folder_of(paths[0]), 'scored' if completions else '', 'eval.json')
 samples_path = os.path.join(os.path.dirname(out), 'samples.jsonl')
 require(out.endswith('.json') and not out.endswith(('config.json', 'data.json', 'tokenizer.json')),
@@ -247,10 +240,10 @@ here = ['cpu'] + ['mps'] * torch.backends.mps.is_available() + ['cuda'] * torch.
 device = here[-1] if device == 'auto' else device
 require(device in here, f'{device=} is not here; try --device=auto')
 there = [shlex.quote(os.path.dirname(file)) for file in sorted(glob.glob('out/*/last.pt'))]
-advice = (f'give one that does: --ckpt={there[0]}' if there else
-          'run: python clean.py && python prepare.py && python train.py')
 for path in paths:
-    require(completions or os.path.exists(path), f'{path} does not exist; {advice}')
+    require(completions or os.path.exists(path), f'{path} does not exist; ' + (
+        f'give one that does: --ckpt={there[0]}' if there else
+        'run: python clean.py && python prepare.py && python train.py'))
 is_fast = device == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False)
 autocast = torch.autocast(device, torch.bfloat16, enabled=is_fast)      # of answers, not of losses
 if device == 'cuda':
@@ -294,13 +287,8 @@ report['data'] = {folder: meta.get('sha256') for folder, (meta, _) in held_out.i
 os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
 
 # --- 5. each checkpoint: its loss on each text, and its answers to each task ----------------------
-# All problems have one form, see extras/questions.py. This one is from GSM8K: the verdict on an
-# answer that ends in 13 is {'outcome': 'passed'}, and on one that ends in 14 {'outcome': 'wrong'}.
-# Of a function to complete, 'rules' is [] and 'tests' a program, such as 'assert add(1, 2) == 3'.
-#     {'task_id': 'gsm8k/0', 'tests': '', 'entry_point': '', 'solution': '', 'ends': ...,
-#      'messages': [{'role': 'user', 'content': 'Janet has 16 eggs and eats 3. How ...?'}],  # chat
-#      'prompt': 'Question: Janet has 16 eggs and eats 3. How ...?\nAnswer:',         # base model
-#      'rules': [('answer', '16 - 3 = 13\n#### 13')]}      # the answer's last number must be 13
+# All problems have one form: the messages for a chat, the prompt for a base model, where its answer
+# ends, and tests, a program such as 'assert add(1, 2) == 3', or rules, such as ('answer', '13').
 samples = []        # every completion with its outcome, of all checkpoints
 scores = {task: [] for task in problems_of}     # of each, (checkpoint, pass@k of each split)
 # The losses have names. 'trained' is a single checkpoint, 'trained_web' its loss on one source of a
@@ -343,7 +331,8 @@ def ask(task, problems, who, model, tokenizer):
         for verdict, row in zip(verdicts, tqdm(rows, 'judge', disable=None)):
             row |= verdict
     finally:            # no answer is lost if the sandbox breaks
-        write(samples_path, ''.join(json.dumps(row) + '\n' for row in samples))
+        lines = ''.join(json.dumps(row) + '\n' for row in samples)
+        pathlib.Path(samples_path).write_text(lines, encoding='utf-8')
     # 3. pass@k, of all rows and of each split
     return by_split(rows, ks)
 
@@ -379,7 +368,7 @@ for task, results in scores.items():
     series = [parts.pop('all') | who | ({'by_split': parts} if parts else {})
               for who, parts in results]
     report['tasks'][task] = series[0] if len(series) == 1 else {'series': series}
-write(out, json.dumps(report, indent=1))
+pathlib.Path(out).write_text(json.dumps(report, indent=1), encoding='utf-8')
 print(f'written to {out}')
 if not completions:
     in_chat = ' --chat=True' if report['chat'] else ''

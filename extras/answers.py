@@ -34,6 +34,8 @@ def open_model(path, device='cpu', dtype='float32'):
         raise Mistake(error) from None
     require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
             f"{folder}/tokenizer.json is not the tokenizer of {path}; copy the run's own file back")
+    require('reward_head' not in model.saved, f'{path} is a reward model: it scores answers and '
+            'writes none; give the model that it was made of')
     model = model.to(here[-1] if device == 'auto' else device, getattr(torch, dtype)).eval()
     return model, tokenizer, model.saved.get('config', {})
 
@@ -41,9 +43,9 @@ def open_model(path, device='cpu', dtype='float32'):
 def open_models(paths, device='cpu', dtype='float32'):
     """Return {path: open_model(path)} of paths with commas between them, if all continue texts."""
     models = {path: open_model(path, device, dtype) for path in paths.split(',')}
-    for path, (model, _, trained) in models.items():
-        require(trained.get('objective', 'clm') == 'clm' and 'reward_head' not in model.saved,
-                f'{path} fills gaps or is a reward model; give a model that continues texts')
+    for path, (_, _, trained) in models.items():
+        require(trained.get('objective', 'clm') == 'clm',
+                f'{path} fills gaps: python -m extras.fill; give a model that continues texts')
     return models
 
 

@@ -1,12 +1,7 @@
 """
 How good are answers to questions of questions.py? Tests run their programs, or a rule decides.
-eval.py, rl.py and the server take their verdicts from here.
-
-    run = sandbox.run_many                  # programs with their tests -> what became of them
-    check_harness(questions, run)           # can the tests tell right from wrong?
-    for verdict in verdicts([question], [['It is 4.']], chat=True, run=run):
-        print(verdict)              # {'outcome': 'passed', 'message': '', 'why': ''}
-    code_in('So:\\n```python\\nx = 1\\n```')        # 'x = 1\\n'
+eval.py, rl.py and the server take their verdicts from here: job() is what has to run of an answer,
+and outcome() the verdict. code_in('So:\\n```python\\nx = 1\\n```') is 'x = 1\\n'.
 """
 import collections, math, re, textwrap
 from configurator import require

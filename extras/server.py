@@ -48,9 +48,9 @@ FIELDS = {
     'seed': (int, None, -2**63, 2**63 - 1), 'stream_options': (dict, {}),
     'top_logprobs': (int, None, 0, MOST_RIVALS), 'logprobs': (int, None, 0, MOST_RIVALS)}
 # OpenAI's fields that would change an answer, but that we lack, and values that ask for nothing.
-LACKING = ('response_format modalities audio suffix tools tool_choice web_search_options moderation '
-           'functions function_call reasoning_effort verbosity logit_bias presence_penalty '
-           'frequency_penalty echo').split()
+LACKING = ('response_format modalities audio suffix tools tool_choice functions function_call echo '
+           'web_search_options moderation reasoning_effort verbosity logit_bias presence_penalty '
+           'frequency_penalty').split()
 NOTHING = [None, '', 0, [], {}, 'none', 'auto', 'medium', ['text'], {'type': 'text'}]
 
 
@@ -92,7 +92,7 @@ def plain(messages):
         if isinstance(message.get('content'), list):
             parts = [part if isinstance(part, dict) else {} for part in message['content']]
             if not all(isinstance(part.get('text'), str) for part in parts):
-                raise Mistake(f'messages[{i}] must have texts only: {{"type": "text", "text": ...}}')
+                raise Mistake(f'messages[{i}] must have texts only, not images or other parts')
             message['content'] = ''.join(part['text'] for part in parts)
         if message.get('tool_calls'):
             raise Mistake(f'messages[{i}] calls a tool, which no model here can; leave it out')

@@ -5,7 +5,6 @@ import json
 import math
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import threading
@@ -13,7 +12,7 @@ import time
 
 import pytest
 import torch
-from accidents import before, replaced
+from accidents import replaced
 from conftest import mistake, ok, run, save_run, sharpen
 from conftest import refused as is_mistake
 from test_model import lively
