@@ -41,7 +41,7 @@ install requirements.txt
 [ "${1:-}" != tour ] || exec .venv/bin/python learn/tour.py --allow_code_execution=True "${@:2}"
 [ -z "${1:-}" ] || install tests/requirements.txt
 [ "${1:-}" != exercise ] || exec .venv/bin/python learn/exercise.py "${@:2}"
-[ -z "${1:-}" ] || exec .venv/bin/python -m pytest -q -n auto --dist worksteal "${@:2}"
+[ -z "${1:-}" ] || exec .venv/bin/python -m pytest -q -rs -n auto --dist worksteal "${@:2}"
 
 began=$SECONDS
 # the models' answers are executed here, in extras/sandbox.py: a guard against accidents
