@@ -16,7 +16,6 @@ from test_records import BYTES, say
 from test_sample import alone
 
 from extras import answers, compare
-from extras.learned import levels
 from extras.problems import KINDS, problems
 from model import GPT, GPTConfig, sample
 from tokenizer import Tokenizer
@@ -227,13 +226,6 @@ def test_each_answer_of_a_batch_is_the_answer_alone_also_past_the_context():
 
 
 # --- what has been learned ------------------------------------------------------------------------
-def test_four_levels_by_hand():
-    row = levels(['Speak, we\nza za'], {'Speak', 'we'}, {'First', 'Speak'})     # the last word may be cut
-    assert row['speeches'] is None          # of words: Speak, we, za; of lines: Speak
-    assert [*row.values()][:4] == pytest.approx([3 / 15, 1 / 15, 2 / 3, 1])
-    assert levels(['all:\nSpeak.\n\nAll No:\n\nRest'], set(), set())['speeches'] == 1 / 2
-
-
 # --- two models on the same problems --------------------------------------------------------------
 def graded(name, outcomes):
     """Rows of samples.jsonl, one for each of these characters."""
