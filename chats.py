@@ -15,9 +15,10 @@ It reads .jsonl (.json, .gz, tables by extras/formats.py) in these forms (more b
     {"prompt": "Hi!", "chosen": "Hello.", "rejected": "Go!", "margin": 2}           a pair
     {"prompt": "Hi!", "completion": "Go!", "label": false}          a thumb down, for kto
 
-It writes lines of messages, or of the last two forms, and report.json. You should see how many
-records stayed, and why others did not. A model copies the length, tone and faults of these answers.
-So what would change them is read, or refused by name, and what is not used is counted.
+It writes lines of messages, or of the last two forms, report.json and meta.json. You should see how
+many records stayed, and why others did not. The decision made here is what a model will sound like:
+it copies the length, tone and faults of these answers. So what would change them is read, or
+refused by name, and what is not used is counted.
 """
 import array, collections, glob, hashlib, itertools, json, math, os, pathlib, re, tempfile
 import unicodedata, zlib
@@ -348,7 +349,8 @@ for name in 'train', 'val':                     # a kill leaves no half of a fil
 n_read = len(hashes) + sum(n for n, _ in left_out.values())
 (out / 'report.json').write_text(json.dumps({
     'read': n_read, 'kept': len(hashes), 'left_out': left_out, 'changed': changed,
-    'unused_columns': +unused, 'config': {**config, 'kind': kind or 'sft'}}, indent=1))
+    'unused_columns': +unused}, indent=1))
+(out / 'meta.json').write_text(json.dumps({**config, 'kind': kind or 'sft'}, indent=1))
 script = 'dpo.py --loss_type=kto' if has_thumbs else 'dpo.py' if kind == 'preference' else 'sft.py'
 print(f'{n_read:,} records, {len(hashes):,} kept: {len(hashes) - n_val:,} to train on, {n_val:,} '
       'held out', *report, f'next: python {script} --data_dir={out_dir}', sep='\n')

@@ -142,7 +142,7 @@ for folder in dict.fromkeys(folders):
     stage = config.get('stage', 'base')
     end = config.get('steps') or config.get('max_steps') or rows[-1]['step']
     title = f'{folder} ({stage}, step {rows[-1]["step"]:,} of {end:,})'
-    print(title, *seen(rows, config.get('vocab_size') or math.inf), sep='\n  ')
+    print(f'\n{title}', *seen(rows, config.get('vocab_size') or math.inf), sep='\n  ')
     sample = read(home / 'samples.txt').rpartition('\n--- step ')[2]       # the last one
     all_runs.append({'title': title, 'stage': stage, 'rows': rows, 'end': end,
                      'color': f'C{len(all_runs)}', 'sample': sample})
