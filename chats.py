@@ -262,8 +262,9 @@ config = configure(globals(), BOUNDS)       # config files and flags replace set
 useless = typed & ({'n_examples'} if source else {*config} - {'out_dir', 'overwrite', 'n_examples'})
 require(not useless, f'{", ".join(useless)}: this needs {"no" * bool(source)} --source=FILE')
 out = pathlib.Path(out_dir)
-for name in 'train.jsonl', 'val.jsonl', 'report.json':
-    require(overwrite or not (out / name).exists(), f'{out / name} exists; add --overwrite=True')
+results = [out / name for name in ('train.jsonl', 'val.jsonl', 'report.json')]
+for path in results:
+    require(overwrite or not path.exists(), f'{path} exists; add --overwrite=True')
 # of a/**/b.jsonl, os.walk finds the files in a: it follows no links, which may lead in circles
 top, _, inside = source.partition('**')
 inside = inside.lstrip('/') if inside[:1] in ('', '/') else f'*{inside}'
@@ -273,7 +274,7 @@ for folder, inner, names in os.walk(top or source and '.'):
     found.update(os.path.join(folder, name) for name in names if name[0] != '.')
 paths = sorted(path for path in found if os.path.isfile(path)
                and (not inside or pathlib.PurePath(path).match(inside))
-               and not os.path.realpath(path).startswith(f'{os.path.realpath(out)}{os.sep}'))
+               and os.path.realpath(path) not in map(os.path.realpath, results))
 require(paths or not source, f'no file at {source!r}; --source is a file, a folder or a glob')
 out.mkdir(parents=True, exist_ok=True)
 
@@ -309,8 +310,8 @@ for place, row in tqdm(entries, 'read', unit=' records', disable=None):
             '--kind=preference takes it as a thumb up or down, --kind=sft as a class')
     kind = kind_of_it
     unused.update(record.keys())
-    unused.update(f'--min_{name}, for want of a {name}' for name in ('score', 'margin', 'agreement')
-                  if f'min_{name}' in typed and name not in facts)
+    for name in {'score', 'margin', 'agreement'} - facts.keys():
+        unused[f'--min_{name}, for want of a {name}'] += f'min_{name}' in typed
     for m in messages if pii else []:
         m['content'] = personal.hide(m['content'], changed)
     if reason := reason_of(messages, facts):    # behind the masks: a pair that differs in an
@@ -328,7 +329,7 @@ for place, row in tqdm(entries, 'read', unit=' records', disable=None):
     lines.write(line)
 report = [f'left out, {why}: {n:,}, first {place}' for why, (n, place) in left_out.items()]
 report += [f'changed, {what}: {n:,}' for what, n in changed.items() if n]
-report += [f'not used, {name}: {n:,}' for name, n in unused.items()]
+report += [f'not used, {name}: {n:,}' for name, n in unused.items() if n]
 
 # 2. split: by a hash of the first question, so all answers to it are on one side, in every run
 questions = sorted({*hashes})
@@ -337,17 +338,17 @@ require(len(questions) > 1, f'{source} has {len(questions)} different questions 
 last = min(max(questions[0], val_fraction * 2 ** 64), questions[-2])     # each side has one
 n_val = sum(h <= last for h in hashes)
 lines.seek(0)
-with open(out / 'train.jsonl.tmp', 'wb') as train, open(out / 'val.jsonl.tmp', 'wb') as val:
+with open(out / 'train.tmp', 'wb') as train, open(out / 'val.tmp', 'wb') as val:
     for h, line in zip(hashes, lines):
         (val if h <= last else train).write(line)
-for name in 'train.jsonl', 'val.jsonl':         # a kill leaves no half of a file
-    os.replace(out / f'{name}.tmp', out / name)
+for name in 'train', 'val':                     # a kill leaves no half of a file
+    os.replace(out / f'{name}.tmp', out / f'{name}.jsonl')
 
 # 3. report
 n_read = len(hashes) + sum(n for n, _ in left_out.values())
 (out / 'report.json').write_text(json.dumps({
     'read': n_read, 'kept': len(hashes), 'left_out': left_out, 'changed': changed,
-    'unused_columns': unused, 'config': {**config, 'kind': kind or 'sft'}}, indent=1))
+    'unused_columns': +unused, 'config': {**config, 'kind': kind or 'sft'}}, indent=1))
 script = 'dpo.py --loss_type=kto' if has_thumbs else 'dpo.py' if kind == 'preference' else 'sft.py'
 print(f'{n_read:,} records, {len(hashes):,} kept: {len(hashes) - n_val:,} to train on, {n_val:,} '
       'held out', *report, f'next: python {script} --data_dir={out_dir}', sep='\n')

@@ -50,23 +50,22 @@ num_workers = 0                 # processes that share the work; 0 = all cores
 # --- the job --------------------------------------------------------------------------------------
 def clean(config):
     """Clean the sources that settings name into config.out_dir."""
-    out_dir = pathlib.Path(os.path.realpath(config.out_dir))
     try:
-        codecs.lookup(config.encoding or 'utf-8')
-    except LookupError:
-        raise Mistake(f'--encoding={config.encoding} is none of Python, such as cp1250') from None
-    sources = find_sources(config, out_dir)     # {name: {'path', 'weight', 'paths', ...}}
+        'a'.encode(config.encoding or 'utf-8')
+    except LookupError as error:
+        raise Mistake(f'--encoding={config.encoding}: {error}; name another') from None
+    out_dir = pathlib.Path(os.path.realpath(config.out_dir))
+    sources = find_sources(config)      # {name: {'path', 'weight', 'paths', ...}}
     check_out_dir(out_dir, sources, config.overwrite)
     shards = cut_into_shards({name: source.pop('paths') for name, source in sources.items()})
     prefix = {name: f'{name}-' if config.sources else '' for name in sources}
-    decisive = {name: value for name, value in vars(config).items() if name not in HARMLESS}
-    # a weight decides nothing here: prepare.py asks for it
-    decisive['sources'] = {name: source['path'] for name, source in sources.items()}
-    settings = json.dumps(decisive)
+    # other weights change no text, so a stage knows only the path of each source
+    paths = {name: source['path'] for name, source in sources.items()}
+    settings = {name: value for name, value in vars(config).items() if name not in HARMLESS}
+    settings = json.dumps({**settings, 'sources': paths})
     make_stages(settings)               # an option or a list that is missing ends the run now,
     near_keys(config, b'')              # not in a process of its own
-    # hidden, so that no run reads it, and of a name that nobody gives to a folder of his own
-    work = out_dir.with_name(f'.{out_dir.name}.nanoparrot-work')
+    work = out_dir.with_name(f'.{out_dir.name}.nanoparrot-clean')   # a kill leaves its shards
     folders = [work / state_of(config, settings, *shard) for shard in shards]
     work.mkdir(parents=True, exist_ok=True)
     clear(work, {folder.name for folder in folders})
@@ -108,7 +107,7 @@ def clean(config):
         which = kept & (np.array([source for source, _ in shards])[shard_of] == name)
         source |= {'documents': int(which.sum()), 'bytes': int(size[which].sum())}
     card, more = None, {'licenses': {}}
-    if asks_for_filters(config):
+    if any(vars(config)[name] for name in OPTIONS):
         from extras import filters
         card, more = filters.report(work / 'new', vars(config), notes, copies, document,
                                     np.flatnonzero(kept), size, sources, mode_of, hash64)
@@ -125,7 +124,7 @@ def clean(config):
 
 # --- files ----------------------------------------------------------------------------------------
 FORMAT = 'nanoparrot-text-1'
-RESULTS = r'shards|meta\.json|report\.(md|json)|audit\.md|\.DS_Store'
+RESULTS = r'shards|meta\.json|report\.(md|json)|audit\.md'
 # settings that change no text
 HARMLESS = {'out_dir', 'overwrite', 'num_workers', 'cluster', 'download_dir', 'preset'}
 HTML = '.html', '.htm', '.xhtml'
@@ -149,7 +148,7 @@ def is_foreign(path):
     return ends_with(path, TABLES) or path.lower().endswith(PACKED)
 
 
-def find_sources(config, out_dir):
+def find_sources(config):
     """Return {name: {'path', 'weight', 'files', 'passed over', 'paths'}}. The name of a lone source
     is its path."""
     sources = {config.source: {'path': config.source}}
@@ -158,7 +157,7 @@ def find_sources(config, out_dir):
         sources = mixture.sources_of(config.sources)
     for name, source in sources.items():
         paths, others = find_files(source['path'], config.max_files, config.download_dir,
-                                   out_dir)
+                                   config.out_dir)
         source |= {'files': len(paths), 'passed over': shown(others), 'paths': paths}
         print(f'{name}: {len(paths):,} files; passed over: {shown(others)}')
     return sources
@@ -166,8 +165,8 @@ def find_sources(config, out_dir):
 
 def find_files(source, max_files=0, download_dir='data/raw', out_dir=None):
     """Return the files of a folder, glob or name, sorted, so that the same files give the same
-    text everywhere, and how many of each ending are passed over. out_dir may lie in the folder of
-    the source, and what is in it is no text."""
+    text everywhere, and how many of each ending are passed over. A folder out_dir within it has the
+    results of an earlier run."""
     if re.match('hf:|shakespeare$|codeparrot$', source):
         from extras import hub
         found = hub.find_files(source, download_dir)[:max_files or None]
@@ -177,15 +176,17 @@ def find_files(source, max_files=0, download_dir='data/raw', out_dir=None):
         top, endings = sysconfig.get_paths()['stdlib'], ('.py',)
         skipped = skipped | {'test', 'tests', 'idle_test'}
     # of a/**/b.py, os.walk finds the files in a: it follows no links, which may lead in circles
-    top, _, inside = top.partition('**')
-    inside = inside.lstrip('/') if inside[:1] in ('', '/') else f'*{inside}'
+    top, *inside = re.split(r'(?<![^/])\*\*(?:/|$)', top, maxsplit=1)
+    top = top or '.'
     found = [top] if os.path.exists(top) else glob.glob(top)
-    for folder, inner, names in os.walk(top or '.'):
-        inner[:] = [name for name in inner if name[0] != '.' and name not in skipped]
+    folders = [*found] if inside or os.path.isdir(top) else []
+    results = os.path.realpath(out_dir) if out_dir else None
+    for folder, inner, names in itertools.chain(*map(os.walk, folders)):
+        inner[:] = [name for name in inner if name[0] != '.' and name not in skipped
+                    and os.path.realpath(os.path.join(folder, name)) != results]
         found += [os.path.join(folder, name) for name in names if name[0] != '.']
     found = sorted(path for path in found if os.path.isfile(path)
-                   and (not inside or pathlib.PurePath(path).match(inside))
-                   and not os.path.realpath(path).startswith(f'{out_dir}{os.sep}'))
+                   and (not any(inside) or pathlib.PurePath(path).match(inside[0])))
     paths = [path for path in found if path == source or ends_with(path, endings)]
     others = collections.Counter(os.path.splitext(path)[1] or 'no ending'
                                  for path in {*found} - {*paths})
@@ -197,17 +198,17 @@ def find_files(source, max_files=0, download_dir='data/raw', out_dir=None):
 
 def check_out_dir(out_dir, sources, overwrite):
     """Refuse a folder that has anything but results of this script, or results of other sources."""
-    names = {*os.listdir(out_dir)} if out_dir.exists() else set()
+    names = {*os.listdir(out_dir)} - {'.DS_Store'} if out_dir.exists() else set()
     meta = {}
-    with contextlib.suppress(OSError, ValueError):      # there is none, or it is damaged
-        meta = json.loads((out_dir / 'meta.json').read_bytes())
+    with contextlib.suppress(OSError, ValueError, TypeError):   # not there, or somebody else's
+        meta = dict(json.loads((out_dir / 'meta.json').read_bytes()))
     others = [name for name in names
               if meta.get('format') != FORMAT or not re.fullmatch(RESULTS, name)]
     require(not others, f'{out_dir} has {min(others, default="")}, which clean.py did not write '
             'there; choose another --out_dir')
     old, new = ([os.path.normpath(source['path']) for source in some.values()]
                 for some in (meta.get('sources', {}), sources))
-    require(overwrite or old in ([], new), f'{out_dir} has data of {", ".join(old)}; '
+    require(overwrite or old in ([], new), f'{out_dir} has data of {" and ".join(old)}; '
             '--overwrite=True replaces them, or choose another --out_dir')
 
 
@@ -281,7 +282,7 @@ def state_of(config, settings, source, pieces):
 
 
 def begin_work():
-    """A process does this first. Ctrl-C ends it at once, and if its parent is killed, so is it."""
+    """A process does this first. Ctrl-C ends it, without a word, and so does its parent's end."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == 'linux':
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
@@ -313,16 +314,15 @@ def make_stages(settings):
     """Return the settings, and {name: stage}, in the order in which a document meets them.
     settings: JSON, because a process that isn't forked makes its stages itself."""
     config = types.SimpleNamespace(**json.loads(settings))
-    found = lambda document, notes: None        # drops nothing: it only counts what comes in
-    stages = {'found': found, 'read': check_text, 'one form': one_form(config),
+    stages = {'found': lambda document, notes: None,        # drops nothing: it counts what comes in
+              'read': check_text, 'one form': one_form(config),
               'rules': functools.partial(check_rules, config)}
     if config.pii:
         from extras import personal         # without that file: --pii=False
         stages['personal data'] = functools.partial(hide_personal_data, personal.hide)
-    if asks_for_filters(config):
-        from extras import filters          # it gets our functions, because it imports no script
-        stages = filters.with_options(stages, config, find_files, documents_of, read, mode_of,
-                                      normalise, words_of, ngrams, hash64)
+    if any(vars(config)[name] for name in OPTIONS):
+        from extras import filters          # it gets this file, because it imports no script
+        stages = filters.with_options(stages, config, sys.modules[__name__])
     return config, stages
 
 
@@ -400,11 +400,8 @@ PLACES = ('repo_name max_stars_repo_name repository_name repo '
 # what is kept of a record beside its text
 FACTS = 'url func_code_url license licence max_stars_repo_licenses'.split()
 KEPT = ['text', 'path', 'source', *FACTS]
-# A file above 4 MB is a book, or a dump of many texts. It is cut into pieces, because it might not
-# fit into memory, and because prepare.py holds out a tenth of the documents: of two, it would be
-# one half.
-BOOK = 4_000_000                # bytes, unpacked; of packed text we say that it shrinks to a third
-PIECE = 100_000                 # characters, and what is left to the next empty line
+LONG = 4_000_000                # characters; a longer text is cut into pieces, so short that
+PIECE = 100_000                 # prepare.py can hold out about a tenth of it
 NO_TEXT = 'no text in a usual field: name it with --text_field=NAME'
 NOT_UTF8 = 'not UTF-8: name it with --encoding=NAME'
 
@@ -429,10 +426,7 @@ def read(path, names=TEXT_NAMES, encoding='', piece=0, n_pieces=1):
     try:
         with open_file(path, names, encoding) as f:
             if not ends_with(path, LINES + TABLES):
-                is_packed = path.lower().endswith(('.gz', *PACKED))
-                is_book = os.path.getsize(path) > (BOOK / 3 if is_packed else BOOK)
-                # a zero: UTF-16 without its mark, or no text
-                for text in texts_in(f, PIECE if is_book else BOOK):
+                for text in texts_in(f):        # a zero: UTF-16 without its mark, or no text
                     yield 0, text, {}, not_utf8 if '\0' in text else None
                 return
             for line, row in enumerate(f, 1):
@@ -462,19 +456,22 @@ def open_file(path, names=(), encoding=''):
     return io.TextIOWrapper(f, encoding or 'utf-8-sig', newline='\n')
 
 
-def texts_in(lines, longest):
-    """Yield the texts of a file: one, unless lines <|endoftext|> divide it, or unless it is longer
-    than so many characters: then it is cut at the next empty line, if one comes soon."""
-    text, size = [], 0
+def texts_in(lines, longest=LONG):
+    """Yield the texts of a file: one, unless lines <|endoftext|> divide it, or unless it is long,
+    so that it might not fit into memory: then it is also cut into pieces, at empty lines, or where
+    there are none, at others."""
+    text, size, most = [], 0, longest
     for line in lines:
         is_end = line.rstrip() == '<|endoftext|>'
-        if is_end or size > longest and (text[-1].isspace() or size > 2 * longest):
-            yield ''.join(text)
-            text, size = [], 0
         if not is_end:
             text.append(line)
             size += len(line)
-    yield ''.join(text)
+        if is_end or size > most and (line.isspace() or size > 2 * most):
+            is_piece = is_end or most == PIECE
+            yield from [''.join(text)] if is_piece else texts_in(text, PIECE)
+            text, size, most = [], 0, longest if is_end else PIECE
+    if text or longest == LONG:         # the text of an empty file is empty
+        yield ''.join(text)
 
 
 def text_in(row, names):
@@ -517,25 +514,23 @@ def one_form(config):
         print('extras/markup.py is missing: HTML, LaTeX and wrong letters stay as they are')
 
     def give_form(document, notes):
-        text, path, changed = document['text'], document['path'], set()
+        text, path = document['text'], document['path']
         mode = mode_of(text, path)
         if config.mode != 'auto' and (config.mode, mode) != ('code', 'other code'):
             mode = config.mode
         kind = config.markup
         if kind == 'auto':
             kind = 'html' if ends_with(path, HTML) else 'latex' if ends_with(path, '.tex') else ''
-
-        def change(what, function, before):
-            after = function(before)
-            changed.update([what] * (after != before))
-            return after
-
-        if markup and mode == 'prose' and kind in ('html', 'latex'):
-            text = change(kind, getattr(markup, f'strip_{kind}'), text)
-        repair = markup.fix_mojibake if markup else str
-        document |= {'text': normalise(text, mode, repair, change), 'mode': mode}
+        steps = {}
+        if markup and mode == 'prose':
+            steps = {'html': markup.strip_html, 'latex': markup.strip_latex}
+            steps = {kind: steps.get(kind, str), 'wrong letters': markup.fix_mojibake}
+        for what, function in steps.items():
+            before, text = text, function(text)
+            if text != before:
+                notes['changed'][what] += 1
+        document |= {'text': normalise(text, mode, notes['changed']), 'mode': mode}
         notes['documents taken as'][mode] += 1
-        notes['changed'].update(changed)
         return check_text(document, notes)
 
     return give_form
@@ -567,15 +562,10 @@ def compiles(program, flags=0):
         return None
 
 
-def without_invisible(text):
-    """Return a text without control characters; those that end a line become newlines."""
-    return CONTROL.sub(lambda m: '\n' if m[0] in LINE_ENDS else '', text)
-
-
-def normalise(text, mode, repair=str, change=lambda what, function, text: function(text)):
+def normalise(text, mode, changed=None):
     """Return a text in one form. Code: a newline ends a line. Prose: no control characters, Unicode
     is composed (NFC: e and its accent are one character), one space in place of several. Raw: as it
-    is. repair mends letters that were decoded wrongly; change counts what a function changes."""
+    is. changed, {what: texts}, counts the texts that lose control characters."""
     if not text.isascii():
         text = re.sub('[\ud800-\udfff]', '\ufffd', text)    # half of a pair, from JSON
     if mode == 'raw':
@@ -583,13 +573,12 @@ def normalise(text, mode, repair=str, change=lambda what, function, text: functi
     text = text.removeprefix('\ufeff').replace('\r\n', '\n').replace('\r', '\n')
     if mode != 'prose':
         return text
-    before = None
-    while text != before:           # a control character may have parted the bytes of a letter
-        before, text = text, change('wrong letters', repair, text)
-        text = change('invisible characters', without_invisible, text)
-        if not text.isascii():      # a pile of accents would take NFC hours
-            text = re.sub('([\u0300-\u036f]{30})[\u0300-\u036f]+', r'\1', text)
-            text = unicodedata.normalize('NFC', text)
+    text, n = CONTROL.subn(lambda m: '\n' if m[0] in LINE_ENDS else '', text)
+    if n and changed is not None:
+        changed['control characters'] += 1
+    if not text.isascii():          # a pile of accents would take NFC hours
+        text = re.sub('([\u0300-\u036f]{30})[\u0300-\u036f]+', r'\1', text)
+        text = unicodedata.normalize('NFC', text)
     # code stays as it is between lines of ```, perhaps in a quote or a list
     pieces = [text] if '```' not in text else re.split(
         r'^((?:[ \t>*+-]|\d+[.)])*`{3,}[^`\n]*)$', text, flags=re.M)
@@ -668,7 +657,7 @@ def gibberish(text):
     return sum(map(odd.__contains__, words)) / len(words) if odd else 0
 
 
-def code_reason(text, is_python=True, chance=None):
+def code_reason(text, is_python=True):
     """Return why to drop a program, or None: the rules of CodeParrot, with its numbers. Two rules
     drop only 7 in 10 of what they find: texts whose chance, in [0, 1), is below 0.7. It follows
     from the text, so the next run drops the same ones. It is not the hash of the split: what is
@@ -676,7 +665,7 @@ def code_reason(text, is_python=True, chance=None):
     lines = text.split('\n')
     data = text.encode('utf-8', 'surrogatepass')
     head = '\n'.join(lines[:5])
-    chance = hash64(b'rules' + data) / 2 ** 64 if chance is None else chance
+    chance = hash64(b'rules' + data) / 2 ** 64
     if '\0' in text:
         return 'binary'                                                 # \x7fELF\0\0
     if max(map(len, lines)) > 1000:
@@ -832,7 +821,7 @@ def near_copies(columns, similar):
         shared = np.flatnonzero(np.isin(keys, values[counts > 1]))
         shared = shared[np.argsort(keys[shared], kind='stable')]    # stable: earlier ones first
         for _, group in itertools.groupby(shared.tolist(), lambda i: keys[i]):
-            different = []      # of those with one key, the ones that are unlike all before them
+            different = []              # of the group, those that are unlike all before them
             for i in group:
                 for other in different[:50]:
                     a, b = sorted([first_of(other), first_of(i)])
@@ -875,24 +864,22 @@ def most_first(counts):
 
 
 def write_report(folder, title, notes, first, sources, card):
-    """Write report.json and report.md, whose table is printed. Return what the run has to end with:
-    a sentence, if more than a tenth of what came in could not be read."""
+    """Write report.json and report.md, whose table is printed. Return the sentences that the run
+    has to end with: what is missing, if it is much."""
     documents, n_bytes = notes.pop('documents'), notes.pop('bytes')
-    changed = notes.pop('changed', {})
     stages = [{'name': name, 'docs_in': documents[before], 'docs_out': documents[name],
                'bytes_in': n_bytes[before], 'bytes_out': n_bytes[name],
                'dropped': most_first(notes.pop(f'dropped by {name}', {}))}
               for before, name in itertools.pairwise(documents)]
     changed = {what: {'documents': n, 'example': first.pop(what)}
-               for what, n in most_first(changed).items()}
+               for what, n in most_first(notes.pop('changed', {})).items()}
     rows = ['| stage | docs in | docs out | bytes in | bytes out | dropped |',
             '|---|---|---|---|---|---|']
     for stage in stages:
-        docs_in = stage['docs_in']
-        reasons = ', '.join(f'{reason}: {n:,} ({n / docs_in:.1%})'
+        reasons = ', '.join(f'{reason}: {n:,} ({n / stage["docs_in"]:.1%})'
                             for reason, n in stage['dropped'].items())
-        rows.append(f'| {stage["name"]} | {docs_in:,} | {stage["docs_out"]:,} | '
-                    f'{stage["bytes_in"]:,} | {stage["bytes_out"]:,} | {reasons} |')
+        rows.append('| {name} | {docs_in:,} | {docs_out:,} | {bytes_in:,} | {bytes_out:,} | '
+                    '{reasons} |'.format(**stage, reasons=reasons))
     rows += ['', *(f'- changed: {what}: {shown(values)}' for what, values in changed.items())]
     print(*rows, sep='\n')
     rows += [f'- dropped: {reason}, such as {place}' for reason, place in first.items()]
@@ -905,8 +892,13 @@ def write_report(folder, title, notes, first, sources, card):
          'sources': sources, 'counts': notes, 'card': card}, indent=1))
     found, dropped = stages[0]['docs_in'], stages[0]['dropped']
     unread = sum(dropped.values()) - dropped.get('empty', 0) - dropped.get('too long', 0)
-    return [f'{unread:,} of {found:,} documents could not be read: {shown(dropped)}'
-            ] if unread > found / 10 else []
+    words = []
+    if unread > found / 10:
+        words.append(f'{unread:,} of {found:,} documents could not be read: {shown(dropped)}')
+    if 'damaged file' in dropped:
+        words.append(f'{dropped["damaged file"]:,} damaged files: the rest of each is missing, as '
+                     f'of {first["damaged file"]}')
+    return words
 
 
 # --- options of extras/: lines that import from it ask for what not everybody needs ---------------
@@ -929,14 +921,10 @@ audit = 0                       # documents to show in audit.md for each reason,
 # settings that name files
 LISTS = ('url_block url_allow perplexity_reference quality_good quality_bad toxic_words '
          'decontaminate').split()
+OPTIONS = [*LISTS, 'licenses', 'languages', 'audit']        # they ask for extras/filters.py
 # the lowest and the highest value; any other number must be at least 0
 BOUNDS = {'bands': (1, 1024), 'rows': (1, 64), 'num_workers': (0, 1024), **dict.fromkeys(
     'max_symbols max_repetition max_gibberish min_similarity'.split(), (0, 1))}
-
-
-def asks_for_filters(config):
-    """Whether a setting asks for one of the stages of extras/filters.py."""
-    return any(vars(config)[name] for name in [*LISTS, 'licenses', 'languages', 'audit'])
 
 
 if __name__ == '__main__':      # config files and flags replace settings

@@ -17,7 +17,7 @@ Lines that import extras are doors: a flag asks for what not everybody needs. Wi
 file works, with tokenizer.py and configurator.py beside it.
 """
 import array, collections, contextlib, glob, gzip, hashlib, itertools, json, os, pathlib, re, shutil
-import zlib
+import shlex, zlib
 from typing import Literal
 from configurator import Mistake, configure, require
 import numpy as np
@@ -38,8 +38,7 @@ temperature = 1.0               # for sources without weights; above 1: more equ
 gpt2_dir: str | None = None     # folder with vocab.bpe and encoder.json; None = download
 # The lowest and the highest value of numbers; any other number must be at least 0.
 BOUNDS = {'vocab_size': (1, 1e7), 'val_fraction': (1e-9, 0.999), 'temperature': (0.05, 1e6)}
-RESULTS = (r'meta\.json|report\.(md|json)|audit\.md|tokenizer\.json|(train|val|val_.+)\.bin|'
-           r'\.DS_Store')
+RESULTS = r'(train|val|val_.+)\.bin|(meta|tokenizer|report)\.json|(report|audit)\.md'
 
 
 # --- documents: files of text, and lines {"text": ...} --------------------------------------------
@@ -60,42 +59,42 @@ def shown(values):
                      for name, value in values.items() if value is not None)
 
 
-def read_meta(folder):
-    """Return the meta.json of a folder, or {} if there is none, or a damaged one."""
+def meta_in(folder):
+    """Return what is in FOLDER/meta.json, or {} if there is nothing that can be read."""
     try:
-        return json.loads(pathlib.Path(folder, 'meta.json').read_bytes())
-    except (OSError, ValueError):
+        return dict(json.loads(pathlib.Path(folder, 'meta.json').read_bytes()))
+    except (OSError, ValueError, TypeError):
         return {}
 
 
-def find_files(source, out_dir):
+def find_files(source, out_dir=None):
     """Return the files of each source, {name: [path, ...]}, sorted, and clean.py's meta.json, or {}
-    for text that clean.py did not write: all of it is one source. What is in out_dir is no text."""
-    cleaned = read_meta(source)
-    if cleaned.get('format') == 'nanoparrot-text-1':
+    for text that clean.py did not write: all of it is one source. out_dir is none, if it lies
+    there: it has the results of an earlier run."""
+    if os.path.isdir(f'{source}/shards'):
+        cleaned = meta_in(source)
+        require('sha256' in cleaned, f'{source} has shards, but no meta.json of clean.py; run it '
+                f'again, or take them as they are: --source={source}/shards')
         files_of = {name: [] for name in cleaned['sources']}
-        for path in sorted(glob.glob(f'{glob.escape(source)}/shards/*')):
-            found = re.fullmatch(r'(?:(.+)-)?[0-9]+\.jsonl\.gz', os.path.basename(path))
-            name = found and (found[1] or [*files_of][0])       # web-00012.jsonl.gz, 00012.jsonl.gz
-            require(name in files_of, f'{path} is no shard of clean.py; take it away, or name it '
-                    'in --source of clean.py')
+        for path in sorted(glob.glob(f'{glob.escape(source)}/shards/*.jsonl.gz')):
+            # web-00012.jsonl.gz, or of one source 00012.jsonl.gz
+            name = os.path.basename(path).rpartition('-')[0] or [*files_of][0]
+            require(name in files_of, f'{path} is of no source that clean.py read; move it away')
             files_of[name].append(path)
         return files_of, cleaned
-    require(not os.path.isdir(f'{source}/shards'), f'{source} has shards and no clean text: its '
-            'meta.json is missing or damaged; run clean.py again, or name the shards as the source')
     paths = [source] if os.path.isfile(source) else glob.glob(source, recursive=True)
     if os.path.isdir(source):
         found = []
         for folder, inner, names in os.walk(source):    # no links, which may lead in circles
-            inner[:] = [name for name in inner if name[0] != '.']
+            inner[:] = [name for name in inner if name[0] != '.' and os.path.realpath(
+                os.path.join(folder, name)) != os.path.realpath(out_dir or folder)]
             found += [os.path.join(folder, name) for name in names if name[0] != '.']
         paths = [path for path in found if path.lower().removesuffix('.gz').endswith(ENDINGS)]
         others = {path for path in {*found} - {*paths} if os.path.isfile(path)}
         if others:
             print('passed over:', shown(collections.Counter(
                 os.path.splitext(path)[1] or 'no ending' for path in sorted(others))))
-    paths = sorted(path for path in paths if os.path.isfile(path)
-                   and not os.path.realpath(path).startswith(f'{out_dir}{os.sep}'))
+    paths = sorted(filter(os.path.isfile, paths))
     require(paths, f'no text at {source}; name a file, folder or glob of text or .jsonl, or run '
             'python clean.py first, which writes to data/clean')
     return {source: paths}, {}
@@ -108,8 +107,8 @@ def texts_in(path):
     number, text = 0, []
     try:
         # '': newlines stay as they are; -sig: a byte order mark goes
-        with (gzip.open if path.lower().endswith('.gz') else open)(path, 'rt', encoding='utf-8-sig',
-                                                           newline='') as f:
+        opened = gzip.open if path.lower().endswith('.gz') else open
+        with opened(path, 'rt', encoding='utf-8-sig', newline='') as f:
             for line in f:
                 number += 1
                 if is_jsonl and line.strip():
@@ -222,41 +221,42 @@ if __name__ == '__main__':
     if source == 'shakespeare':
         from extras import hub
         source = hub.fetched(hub.find_files(source, 'data/raw')[0])
-    out_dir = pathlib.Path(os.path.realpath(out_dir))
     files_of, cleaned = find_files(source, out_dir)
     sources = {name: {'path': name, **cleaned.get('sources', {}).get(name, {}), 'files': len(paths)}
                for name, paths in files_of.items()}
-    if weights or temperature != 1 or len(sources) > 1 and write == 'val':
+    if len(sources) > 1 or weights or temperature != 1:
         from extras import mixture
         mixture.check(sources, weights, temperature, write)
-    meta = {'format': 'nanoparrot-data-2', 'source': os.path.normpath(source), 'cleaned': None}
+    meta = {'format': 'nanoparrot-data-2', 'source': source, 'cleaned': None}
     if cleaned:
-        meta['cleaned'] = {'hash': cleaned['sha256'], 'licenses': cleaned['licenses'],
+        meta['cleaned'] = {'hash': cleaned['sha256'], 'licenses': cleaned.get('licenses'),
                            'decontaminated': cleaned.get('decontaminated')}
 
     # out_dir is empty, or has data of the same text, which a run may replace
-    names = {*os.listdir(out_dir)} if out_dir.exists() else set()
-    old = read_meta(out_dir)
+    out_dir = pathlib.Path(os.path.realpath(out_dir))
+    names = {*os.listdir(out_dir)} - {'.DS_Store'} if out_dir.exists() else set()
+    old = meta_in(out_dir)
     others = [name for name in names if not re.fullmatch(RESULTS, name)]
     require(not names or 'nanoparrot-data-' in old.get('format', '') and not others,
             f'{out_dir} has {min(others or names, default="")}, which prepare.py did not write '
             'there; choose another --out_dir')
-    # of clean text its hash says which text it is, and of other text its path
-    was, now = ((some.get('cleaned') or {}).get('hash') or some.get('source')
-                for some in (old, meta))
-    require(overwrite or not names or was == now, f'{out_dir} has data of other text, {was}; '
-            '--overwrite=True replaces them, or choose another --out_dir')
+    # of clean text a hash says which one it is, wherever it lies; of other text, its path
+    old_text, text = ((some.get('cleaned') or {}).get('hash') or os.path.normpath(
+        some.get('source', '')) for some in (old, meta))
+    require(overwrite or not names or old_text == text, f'{out_dir} has data of other text, '
+            f'{old_text}; --overwrite=True replaces them, or choose another --out_dir')
     tok = None
     if tokenizer not in ('bpe', 'byte', 'char'):        # is it there?
         tok = make_tokenizer(config)
-    # hidden, and of a name that nobody gives to a folder of his own
-    new = out_dir.with_name(f'.{out_dir.name}.nanoparrot-work') / 'new'
+    new = out_dir.with_name(f'.{out_dir.name}.nanoparrot-prepare') / 'new'
     shutil.rmtree(new.parent, ignore_errors=True)       # of a run that was killed
     new.mkdir(parents=True)
 
     # 1. read
-    paths = list(itertools.chain(*files_of.values()))
-    stamps = lambda: [(os.path.getsize(path), os.path.getmtime(path)) for path in paths]
+    def stamps():
+        paths = itertools.chain(*files_of.values())
+        return [(os.path.getsize(path), os.path.getmtime(path)) for path in paths]
+
     before = stamps()
     read = lambda: documents(files_of)
     owners, hashes, sizes = measure(read())                             # (n documents,) each
@@ -268,9 +268,9 @@ if __name__ == '__main__':
         in_val = held_out(hashes, val_fraction)
         held_out_to = int(hashes[in_val].max())
     else:               # one text: its beginning and its end are two, and nothing separates them
-        require(write == 'bins', f'{source} is one text, and --write=val needs documents, of which '
-                'some are held out; --write=bins holds out its end')
         print(f'one text: its last {val_fraction:.0%} are held out')
+        require(write == 'bins', 'a stream would also read the end of a lone text, which is held '
+                'out: it needs --write=bins')
         [(_, text)] = read()
         cut = int(len(text) * (1 - val_fraction))
         ends, read = [], lambda: [(0, text[:cut]), (0, text[cut:])]
@@ -283,9 +283,9 @@ if __name__ == '__main__':
     missing = [name for i, name in enumerate(sources) if not (~in_val & (owners == i)).any()]
     require(not missing, f'no documents to train on from {" and ".join(missing)}; give more')
 
-    # 3. tokenizer: of training texts only, of at most a gigabyte, which the lower half of the hash
-    # draws, because its upper half has decided the split
+    # 3. tokenizer: of training texts only, of at most a gigabyte, which a hash draws
     if not tok:
+        # by the lower bits, because the upper ones have decided about the split
         is_drawn = ~in_val & (hashes % 2 ** 32 / 2 ** 32 <= 1e9 / sizes[~in_val].sum())
         tok = make_tokenizer(config, SPECIAL_TOKENS if ends or tokenizer == 'bpe' else (),
                              texts(is_drawn), texts(in_val | True))
@@ -328,8 +328,9 @@ if __name__ == '__main__':
         out_dir.rename(new.with_name('old'))
     new.rename(out_dir)
     shutil.rmtree(new.parent)
-    stream = f' --streaming={source}{"/shards" if cleaned else ""}' if write == 'val' else ''
-    print(f'next: python train.py --data_dir={os.path.relpath(out_dir)}{stream}')
+    stream = shlex.quote(f'{source}/shards' if cleaned else source)
+    print(f'next: python train.py --data_dir={os.path.relpath(out_dir)}'
+          f'{f" --streaming={stream}" if write == "val" else ""}')
     if not cleaned:
         print('not cleaned: copies, personal data and markup are still in it; python clean.py '
               f'--source={config["source"]} first')

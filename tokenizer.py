@@ -351,7 +351,7 @@ class Tokenizer:
                 d = json.load(f)
             if 'added_tokens' in d:
                 from extras.hf_tokenizer import HFTokenizer
-                return HFTokenizer(d, os.path.dirname(path))
+                return HFTokenizer(json.dumps(d), os.path.dirname(path) or '.')
             if d['format'] != FORMAT:
                 raise ValueError(f'format={d["format"]}')
             as_bytes = {'char': str.encode, 'bpe': from_printable}[d['kind']]
@@ -399,12 +399,13 @@ def read_texts(source):
             continue
         data = path.read_bytes()
         try:
-            text = (gzip.decompress(data) if path.suffix == '.gz' else data).decode('utf-8-sig')
+            is_gz = path.suffix.lower() == '.gz'
+            text = (gzip.decompress(data) if is_gz else data).decode('utf-8-sig')
         except UnicodeDecodeError:          # a picture, an archive
             print(f'left out, because it is not UTF-8: {path}')
             continue
         texts = [text]
-        if '.jsonl' in path.suffixes:
+        if '.jsonl' in path.name.lower():
             texts = (json.loads(line)['text'] for line in text.split('\n') if line.strip())
         yield from texts
 
@@ -417,6 +418,7 @@ if __name__ == '__main__':
         if load:
             tokenizer = Tokenizer.load(load)
             sizes = [(len(to_utf8(t)), len(tokenizer.encode(t))) for t in read_texts(input)]
+            require(any(n for n, _ in sizes), 'no text to measure')
             n_bytes, n_tokens = map(sum, zip(*sizes))
             tokenizer.bytes_per_token = n_bytes / n_tokens
         else:

@@ -14,7 +14,7 @@ and read the same batches, so the difference is taken seed by seed. The two run 
 the cores each, so other work on the machine slows both down. With --record and fewer than five seeds it ends
 after the first seed with which b is not better. The last line that this prints is JSON.
 """
-import argparse, concurrent.futures, contextlib, datetime, json, math, os, pathlib, runpy, shlex
+import argparse, concurrent.futures, contextlib, datetime, json, math, os, pathlib, runpy, shlex, signal
 import statistics, subprocess, sys, tempfile, time
 import torch
 from peers import ROOT
@@ -24,7 +24,7 @@ from extras import chain_report
 SEEDS = '0,1,2,3,4'                         # with fewer than five, no difference counts
 LIMITS = {'seconds': 1.1, 'tokens': 1, 'context': 1}    # of a challenger, as multiples of the record's
 RECORDS = pathlib.Path(ROOT, 'bench/records.md')
-running = []        # all processes that were started
+running = set()     # the ids of processes
 # As in run.sh: Linux keeps the memory that was freed, which is an eighth of a step.
 MEMORY = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': '2147483647'}
 # Run beside the model's code, which a patch may have changed: eval.py believes the loss that a model returns.
@@ -50,14 +50,19 @@ with torch.no_grad():
 
 # --- one run ------------------------------------------------------------------------------------------------
 def call(*command, threads=1):
-    """Run a command. If it fails, its last line is the mistake."""
-    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               env=os.environ | MEMORY | {'OMP_NUM_THREADS': str(threads)})
-    running.append(process)
-    _, said = process.communicate()
+    """Run a command and return its seconds of the processor. If it fails, its last line is the mistake."""
+    with tempfile.TemporaryFile('w+') as said:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=said,
+                                   env=os.environ | MEMORY | {'OMP_NUM_THREADS': str(threads)})
+        running.add(process.pid)
+        _, status, used = os.wait4(process.pid, 0)
+        running.discard(process.pid)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        last = (said.read().strip().splitlines() or [f'it ended with {process.returncode}'])[-1]
     if process.returncode:
-        last = (said.strip().splitlines() or [f'it ended with {process.returncode}'])[-1]
         raise Mistake(f'{last.removeprefix("error: ")} (from {shlex.join(command[:4]).splitlines()[0][:90]})')
+    return used.ru_utime + used.ru_stime
 
 
 @contextlib.contextmanager
@@ -71,16 +76,6 @@ def checkout(patch):
             yield folder
         finally:
             call('git', 'worktree', 'remove', '--force', folder)
-
-
-def lines_of(patch):
-    """Return how many lines a patch adds, minus those it removes; '' adds none."""
-    if not patch:
-        return 0
-    done = subprocess.run(['git', 'apply', '--numstat', os.path.abspath(patch)], cwd=ROOT, text=True,
-                          capture_output=True)
-    counts = [line.split('\t')[:2] for line in done.stdout.splitlines()]
-    return sum(int(added) - int(removed) for added, removed in counts if added != '-')     # - is a binary file
 
 
 def one_run(code, words, data, seed, threads):
@@ -180,7 +175,6 @@ def main():
     threads = int(os.environ.get('OMP_NUM_THREADS') or max(1, os.cpu_count() // len(variants)))
     torch.set_num_threads(threads)      # of the runs, for the next line
     where = f'{chain_report.machine()}, commit {chain_report.commit()}'
-    n_lines = lines_of(args.patch) - lines_of(old_patch) if args.patch else 0
     with contextlib.ExitStack() as stack:
         code = {name: stack.enter_context(checkout(patch)) for name, (_, patch) in variants.items()}
         pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(len(variants)))
@@ -189,8 +183,8 @@ def main():
                    for name, (flags, _) in variants.items()}
             done, _ = concurrent.futures.wait(now.values(), return_when=concurrent.futures.FIRST_EXCEPTION)
             if any(run.exception() for run in done):
-                for process in running:                 # nobody waits for the other run
-                    process.terminate()
+                for pid in [*running]:                  # nobody waits for the other run
+                    os.kill(pid, signal.SIGTERM)
             for run in done:
                 run.result()                            # raises the first mistake
             for name, run in now.items():
@@ -203,13 +197,10 @@ def main():
 
     losses = {name: [run['bits'] for run in its] for name, its in runs.items()}
     result = {'command': shlex.join(sys.argv), 'machine': where, **losses}
-    for name, its in runs.items():
-        result[f'{name}_seconds'] = round(statistics.mean(run['seconds'] for run in its), 1)
     if 'b' in variants:
         mean, error, verdict = difference(losses['a'], losses['b'])
         print(f'b - a: {mean:+.4f} ± {error:.4f}: {verdict}')
-        result |= {'difference': mean, 'error': None if math.isnan(error) else error, 'verdict': verdict,
-                   'lines': n_lines}
+        result |= {'difference': mean, 'error': None if math.isnan(error) else error, 'verdict': verdict}
     if args.record:
         name = args.record
         if 'b' in variants:

@@ -1,8 +1,8 @@
 """
 Everything that needs a GPU, in three commands of at most ten minutes each, most important first. Each result
 is a line of JSON on stdout and in FOLDER/results.jsonl as soon as it is known, so a run that is cut keeps
-what it has. A measurement that fails is a line with its error, and the next begins. At its end each command
-prints a block of all results: please send us the block of --part=3 in an issue. Needs no network.
+what it has. A measurement that fails is a line with its error, and the next begins. Please send us
+results.jsonl in an issue. Needs no network.
 
     python bench/gpu.py --part=1 --out=FOLDER           # on a machine with an NVIDIA GPU
     python bench/gpu.py --part=2 --out=FOLDER
@@ -10,9 +10,9 @@ prints a block of all results: please send us the block of --part=3 in an issue.
     python bench/gpu.py --out=FOLDER --only=generate    # some of them, such as one that failed
     python bench/gpu.py --out=FOLDER --tiny=True        # all at toy sizes, on a CPU too: is it whole?
 
-    1   machine         the GPU's own rates, measured: a matrix product, a copy
+    1   machine         the GPU's own rate, measured: a matrix product
         generate        batch 1, 16, 256, next to transformers
-        train           110M by train.py: a step, MFU, memory next to the plan's; also as one of eight GPUs
+        train           110M by train.py: a step, MFU, memory next to the plan's
     2   large           1.5B by train.py: fsdp with checkpoints, whose blocks are compiled, and ddp
         equal           does it compute what the CPU computes, in float32 and in bfloat16?
     3   shard           fsdp, zero2, float16 and resuming with real runs of train.py, one process over NCCL
@@ -21,8 +21,8 @@ prints a block of all results: please send us the block of --part=3 in an issue.
 Each measurement is a process of its own with a limit of time. FOLDER/log.txt has what they said. It needs
 torch with CUDA, a C compiler and Python's headers for Triton, and transformers for the comparisons.
 """
-import collections, contextlib, glob, json, os, pathlib, re, shutil, signal, subprocess, sys, sysconfig
-import tempfile, time, traceback
+import collections, contextlib, glob, json, os, pathlib, re, shutil, signal, subprocess, sys, tempfile, time
+import traceback
 import numpy as np
 import torch
 from peers import ROOT
@@ -30,29 +30,24 @@ import gpu_calls
 from configurator import Mistake, configure
 from gpu_calls import ms
 from model import GPT, GPTConfig
-from extras import chain_report, objectives, planner
+from extras import chain_report, planner
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 out = 'out/gpu'             # the folder of results.jsonl and log.txt
 part = 0                    # the measurements of one command, 1 to 3; 0 = all
 only = ''                   # names of measurements, with commas, instead of a part
 tiny: bool | None = None    # True: toy sizes; None = where there is no CUDA
-compiling: bool | None = None       # also with torch.compile; None = on CUDA
-device = 'auto'             # auto, cpu, cuda
 work = ''                   # set by the script itself: a temporary folder for runs
 measure = ''                # set by the script itself: the measurement that this process makes
-limit = 0                   # set by the script itself: seconds of that measurement
 config = configure(globals(), {'part': (0, 3)})
 
-DEADLINE = time.time() + limit
-device, dtype = gpu_calls.choose(device)
-on_gpu = device.startswith('cuda')
+on_gpu = torch.cuda.is_available()      # then also with torch.compile
+device = 'cuda' if on_gpu else 'cpu'
 tiny = not on_gpu if tiny is None else tiny
-compiling = on_gpu if compiling is None else compiling
 gpu_calls.REPEATS = 2 if tiny else 10
 V, T = (1024, 32) if tiny else (32768, 1024)
 SMALL = GPTConfig(V, T, 2, 2, 0, 32) if tiny else GPTConfig(V, T, 12, 12, 0, 768)         # 110M
-MICRO, SHARE = (2, 1) if tiny else (32, 12)     # sequences at once of 110M: alone, and as one of eight GPUs
+MICRO = 2 if tiny else 32       # sequences at once of 110M
 TORCHRUN = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=1']
 
 
@@ -60,7 +55,7 @@ TORCHRUN = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=1']
 def tell(what, **figures):
     """One line of JSON, on stdout and in results.jsonl, at once."""
     short = {name: float(f'{x:.4g}') if isinstance(x, float) else x for name, x in figures.items()}
-    line = json.dumps({'what': what, **short, 'at': time.strftime('%H:%M:%S')})
+    line = json.dumps({'what': what, **short})
     print(line, flush=True)
     with open(f'{out}/results.jsonl', 'a', encoding='utf-8') as f:
         f.write(line + '\n')
@@ -72,7 +67,7 @@ def attempt(what, make, *args, **how):
         figures = make(*args, **how)
     except Exception as e:
         traceback.print_exc()
-        tell(what, error=(str(e).strip().splitlines() or [''])[-1][:300], kind=type(e).__name__)
+        tell(what, error=(str(e).strip().splitlines() or [''])[-1][:300])
         figures = {}
     else:
         tell(what, **figures)
@@ -105,7 +100,6 @@ def start(name, *command):
 
 def finish(name, process, limit, expected=(0,)):
     """Wait for a process, at most limit seconds. Return what it said. RuntimeError: it failed."""
-    limit = max(1, min(limit, DEADLINE - time.time() - 3))      # before this measurement is ended
     try:
         code = process.wait(limit)
     except subprocess.TimeoutExpired:
@@ -118,7 +112,7 @@ def finish(name, process, limit, expected=(0,)):
     if code not in expected:
         last = [line for line in said.splitlines() if re.match(r'error: |[\w.]*(Error|Exception)', line)]
         last = (last or said.splitlines() or ['it said nothing'])[-1]
-        late = f'ended after its limit of {limit:.0f} s' if code == 'none' else f'exit code {code}'
+        late = f'ended after its limit of {limit} s' if code == 'none' else f'exit code {code}'
         raise RuntimeError(f'{name}: {late}; {last}')
     return said
 
@@ -163,10 +157,7 @@ def the_machine():
     n = 256 if tiny else 8192
     a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in 'ab')
     return {'machine': chain_report.machine(), 'cuda': torch.version.cuda,
-            'commit': chain_report.commit(), 'gcc': bool(shutil.which('gcc')),
-            'python_h': os.path.exists(f'{sysconfig.get_path("include")}/Python.h'),
-            'tflops_bf16': 2 * n ** 3 / ms(lambda: a @ b) / 1e9,
-            'copy_gb_s': gpu_calls.copy_rate(device, 2 ** (20 if tiny else 30)) / 1e9}
+            'commit': chain_report.commit(), 'tflops_bf16': 2 * n ** 3 / ms(lambda: a @ b) / 1e9}
 
 
 # --- train.py -----------------------------------------------------------------------------------------------
@@ -178,27 +169,25 @@ def train_py(name, preset, micro, limit, compiled, *flags, torchrun=()):
     process = start(name, *torchrun, 'train.py', f'config/{preset}.py', f'--data_dir={synthetic(V)}', *size,
                     f'--out_dir={folder}', f'--micro_batch_size={micro}', f'--batch_size={2 * micro}',
                     f'--log_interval={every}', f'--eval_tokens={micro * T}',
-                    f'--device={device.split(":")[0]}', f'--compile={compiled}', *flags)
-    began = time.time()
+                    f'--device={device}', f'--compile={compiled}', *flags)
     kill_at(steps, process, folder, limit)
     said = finish(name, process, limit, expected=(-9,))
     rows = [row for row in rows_of(folder) if row.get('step', 0) >= 2 * every and 'tok_s' in row]
     c = json.loads(pathlib.Path(folder, 'config.json').read_bytes())
     model = planner.sketch(GPTConfig(V, c['block_size'], c['n_layer'], c['n_head'], 0, c['n_embd']))
-    figures = 'tok_s', 'mfu', 'dt', 'data_s'
+    figures = 'tok_s', 'mfu', 'dt'
     found = {key: float(np.median([row[key] or 0 for row in rows])) for key in figures}
     peak = max(row['memory_mb'] or 0 for row in rows) * 2 ** 20 / 1e9       # of the GPU
     stage = 3 if c['shard'] == 'fsdp' else 0
     planned = planner.device_bytes(model, 1, stage, micro, 2, c['grad_checkpoint']) / 1e9
     return found | {'memory_gb': peak, 'planned_gb': planned, 'memory_over_plan': peak / planned,
-                    'recompiles': said.count('Recompiling function'), 'micro': micro,
-                    'loss': rows[-1]['loss'], 'whole_run_s': time.time() - began}
+                    'recompiles': said.count('Recompiling function'), 'loss': rows[-1]['loss']}
 
 
 def train():
-    for micro, compiled in dict.fromkeys([(MICRO, compiling), (SHARE, compiling), (MICRO, False)]):
-        attempt(f'train.py, 110M, micro {micro}, compiled {compiled}', train_py, f'small{micro}{compiled}',
-                'codeparrot_small', micro, 130, compiled)
+    for compiled in dict.fromkeys([on_gpu, False]):
+        attempt(f'train.py, 110M, micro {MICRO}, compiled {compiled}', train_py, f'small{compiled}',
+                'codeparrot_small', MICRO, 130, compiled)
 
 
 def large():
@@ -206,7 +195,7 @@ def large():
     ways = {'ddp': [], 'fsdp, checkpoints': ['--shard=fsdp', '--grad_checkpoint=True']}
     for way, flags in ways.items():
         attempt(f'train.py, 1.5B, {way}, micro {micro}', train_py, 'large', 'codeparrot', micro, 200,
-                compiling, *flags, torchrun=TORCHRUN if flags else ())
+                on_gpu, *flags, torchrun=TORCHRUN if flags else ())
         shutil.rmtree(f'{work}/large', ignore_errors=True)      # 18 GB
 
 
@@ -221,14 +210,12 @@ def equal():
     pair[1].to(device)
     x = torch.randint(c.vocab_size, (4, 65))
     x, y = x[:, :-1].contiguous(), x[:, 1:].contiguous()
-    mask, at = map(torch.from_numpy, objectives.document_mask(x.numpy() % 16, 0))
     ways = {'grouped heads': {}, 'in bfloat16': {'autocast': bf16}}
-    if compiling:
+    if on_gpu:
         net = torch.compile(pair[1])
         ways |= {'compiled': {'net': net}, 'compiled, in bfloat16': {'net': net, 'autocast': bf16}}
     for name, how in ways.items():
         attempt(f'equal: {name}', gpu_calls.same_pass, pair, (x, y), **how)
-        attempt(f'equal: {name}, document masks', gpu_calls.same_pass, pair, (x, y, mask, at), **how)
 
 
 # --- several processes, other dtypes, resuming --------------------------------------------------------------
@@ -240,8 +227,8 @@ def shard():
     flags = [f'--data_dir={synthetic(1024)}', '--n_layer=2', '--n_head=2', '--n_embd=64', '--block_size=64',
              '--batch_size=8', f'--max_steps={steps}', '--warmup_steps=2', f'--save_interval={half_way}',
              f'--eval_interval={steps}', '--log_interval=1', '--eval_tokens=512',
-             f'--device={device.split(":")[0]}', '--learning_rate=3e-3',
-             f'--compile={compiling}']
+             f'--device={device}', '--learning_rate=3e-3',
+             f'--compile={on_gpu}']
     f32 = '--dtype=float32'
     runs = {'alone': ['train.py', f32], 'ddp': [*TORCHRUN, 'train.py', f32],
             'zero2': [*TORCHRUN, 'train.py', f32, '--shard=zero2'],
@@ -294,7 +281,7 @@ def beside(name, what, batch, most, **how):
 
 
 def llama():
-    for compiled in dict.fromkeys([compiling, False]):
+    for compiled in dict.fromkeys([on_gpu, False]):
         how = 'compiled' if compiled else 'not compiled'
         beside(f'llama, 110M, {how}', 'train', MICRO, 10, compiled=compiled)
 
@@ -324,7 +311,7 @@ def main():
     with open(f'{out}/log.txt', 'ab') as log:
         for name in names:
             most = ALL[name][2]
-            flags = {**config, 'measure': name, 'work': work, 'tiny': tiny, 'limit': most, 'only': ''}
+            flags = {**config, 'measure': name, 'work': work, 'tiny': tiny, 'only': ''}
             flags = [f'--{key}={value}' for key, value in flags.items() if key != 'preset']
             command = [sys.executable, os.path.abspath(__file__), *flags]
             # The compiler's cache does not know which attention was allowed, so each one has its own.
@@ -338,11 +325,7 @@ def main():
             if code != 0:
                 tell(name, error=f'exit code {code}; see log.txt')
     shutil.rmtree(work, ignore_errors=True)
-    rows = map(json.loads, pathlib.Path(out, 'results.jsonl').read_bytes().splitlines())
-    print('\n--- please send us this block, as an issue "bench/gpu.py on ..." of nanoparrot ---')
-    for row in rows:
-        print(f'{row.pop("what")}:', ', '.join(f'{key} {value}' for key, value in row.items() if key != 'at'))
-    print('--- the end of the block ---')
+    print(f'next: please send us {out}/results.jsonl, as an issue "bench/gpu.py on ..." of nanoparrot')
 
 
 if measure:

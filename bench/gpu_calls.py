@@ -5,18 +5,10 @@ same as on the CPU, and how long do calls take?
 import contextlib, math, time
 import numpy as np
 import torch
-from extras.muon import is_native
 from model import GPT
 
 HALF = 'bfloat16'           # also where dtype=auto is float32: a comparison needs the same for both
 REPEATS = 10                # of a call, of which the median counts; gpu.py lowers it at toy sizes
-
-
-def choose(device='auto'):
-    """Return a device and the dtype of its products: bfloat16 if it is fast there, as in train.py."""
-    if device == 'auto':
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    return device, 'bfloat16' if is_native(torch.device(device)) else 'float32'
 
 
 def device_of(model):
@@ -43,13 +35,6 @@ def ms(call, most=math.inf, warm=2):
         wait()
         seconds.append(time.perf_counter() - began)
     return 1000 * float(np.median(seconds[warm:]))
-
-
-def copy_rate(device, n):
-    """Bytes a second of a copy of n float32 numbers within the device, read and written."""
-    a = torch.randn(n, device=device)
-    b = torch.empty_like(a)
-    return 2 * a.nbytes / ms(lambda: b.copy_(a)) * 1000
 
 
 # --- is it right? -------------------------------------------------------------------------------------------
@@ -83,7 +68,7 @@ def work_of(what, who, c, device, batch, dtype=HALF, compiled=False, prompt=32, 
     torch.manual_seed(0)
     is_ours = who != 'theirs'
     torch.backends.cuda.enable_cudnn_sdp(what == 'train')     # as train.py does
-    model = on_device(c, device) if is_ours else llama_of(c, device)
+    model = GPT(c).to(device) if is_ours else llama_of(c, device)
     if what == 'train':
         net = torch.compile(model) if compiled else model
         loss = lambda x, y: net(x, y, with_logits=False)[1]         # without logits, as in train.py
@@ -117,14 +102,6 @@ def step_of(model, loss_of, c, batch, dtype):
             optimizer.step()
         optimizer.zero_grad()
     return step
-
-
-def on_device(c, device):
-    """A model whose tables are on the device already, as after a first pass."""
-    model = GPT(c).to(device)
-    with torch.no_grad():
-        model(torch.zeros(1, 1, dtype=torch.long, device=device))
-    return model
 
 
 def llama_of(c, device):

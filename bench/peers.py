@@ -5,22 +5,24 @@ and threads. One process per measurement, in turn. Nothing else should run on th
 
     pip install -r bench/requirements.txt
     python bench/peers.py                       # everything
-    python bench/peers.py bpe encode            # some of it: bpe, bpe_gpt2, encode, train, generate
+    python bench/peers.py bpe encode            # some of it: bpe, encode, train, generate
     ROUNDS=1 python bench/peers.py train
 
-For the tokenizers, the text is the standard library with its tests, and the vocabulary 32,768; bpe_gpt2 has
-GPT-2's pattern in place of ours. "the same?" is a hash of what each returns; trained tokens differ, because
+For the tokenizers, the text is the standard library with its tests, and the vocabulary 32,768.
+"the same?" is a hash of what each returns; trained tokens differ, because
 Hugging Face numbers the bytes differently (the tests compare). CPU seconds count all processes and threads,
 so they can be compared on a machine with other work, too. bfloat16 is measured where the processor has it.
 """
 import hashlib, json, os, pathlib, resource, subprocess, sys, sysconfig, time
 from statistics import median_high as median
 import numpy as np
+import torch
 
 ROOT = str(pathlib.Path(__file__).resolve().parent.parent)
 sys.path.insert(0, ROOT)
-from extras import bpe, chain_report, fit, hf_tokenizer     # noqa: E402
-from gpu_calls import choose, work_of                       # noqa: E402
+from extras import bpe, chain_report, hf_tokenizer          # noqa: E402
+from extras.muon import is_native                           # noqa: E402
+from gpu_calls import work_of                               # noqa: E402
 from model import GPTConfig                                 # noqa: E402
 from tokenizer import PATTERN, Tokenizer                    # noqa: E402
 
@@ -31,7 +33,7 @@ SHAPES = {'shakespeare_cpu': GPTConfig(65, 64, 4, 4, 0, 128, tie_embeddings=Fals
           'nano': GPTConfig(256, 512, 6, 8, 0, 256, 768), 'small': GPTConfig(32768, 1024, 12, 12, 0, 768)}
 BATCHES = {'train': {'shakespeare_cpu': [12], 'quickstart': [8], 'nano': [2]},
            'generate': {name: [1, 16] for name in ('quickstart', 'nano', 'small')}}
-TOKENIZING = 'bpe', 'bpe_gpt2', 'encode'
+TOKENIZING = 'bpe', 'encode'
 
 
 # --- what is timed: a call, and how many bytes or tokens it works on ----------------------------------------
@@ -48,8 +50,7 @@ def python_texts():
 def tokenizing(what, who):
     texts = python_texts()
     size = sum(len(text.encode()) for text in texts)
-    split = fit.PATTERNS['gpt2'] if what == 'bpe_gpt2' else PATTERN
-    train = lambda: Tokenizer.train(iter(texts), VOCAB, special_tokens=(), pattern=split)
+    train = lambda: Tokenizer.train(iter(texts), VOCAB, special_tokens=(), pattern=PATTERN)
     if who == 'theirs':
         import tokenizers
     if what == 'encode':
@@ -66,7 +67,7 @@ def tokenizing(what, who):
     theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
     parts = tokenizers.pre_tokenizers
     theirs.pre_tokenizer = parts.Sequence([
-        parts.Split(tokenizers.Regex(split), behavior='isolated'),
+        parts.Split(tokenizers.Regex(PATTERN), behavior='isolated'),
         parts.ByteLevel(add_prefix_space=False, use_regex=False)])
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=VOCAB, initial_alphabet=parts.ByteLevel.alphabet(), show_progress=False)
@@ -95,8 +96,7 @@ def measured(what, who, shape='', dtype='', batch=0):
         found = work()
         seconds.append(time.perf_counter() - began)
     cpu = (cpu_seconds() - before) / n_calls
-    is_named = what in TOKENIZING and found
-    name = hashlib.sha256(b'\0'.join(map(bytes, found))).hexdigest()[:12] if is_named else '-'
+    name = hashlib.sha256(b'\0'.join(map(bytes, found))).hexdigest()[:12] if what == 'encode' else '-'
     return {'seconds': median(seconds), 'cpu': cpu, 'rate': n / median(seconds), 'name': name}
 
 
@@ -138,7 +138,7 @@ def main(asked):
             compare(what)
         for shape, batches in BATCHES.get(what, {}).items():
             for batch in batches:
-                for dtype in dict.fromkeys(['float32', choose('cpu')[1]]):
+                for dtype in ['float32'] + ['bfloat16'] * is_native(torch.device('cpu')):
                     compare(what, shape, dtype, batch)
 
 

@@ -18,7 +18,7 @@ tokenizer.py
     bpe                 training is faster if this file is there: many merges at a time
 train.py
     records             --streaming: text is tokenized while it is read
-    objectives          --objective=mlm, span, --document_mask: what is hidden; sample.py fills gaps
+    objectives          --objective=mlm, span, --document_mask: what is hidden
     sharding            --shard: each process holds a part of the gradients, moments and weights
     muon                --optimizer=muon: for the matrices of the blocks
     planner             --plan: memory, days and price of a run, before it starts
@@ -29,17 +29,18 @@ eval.py, and who else asks questions and runs programs
     answers             --tasks: a model answers many prompts at a time
     problems            --tasks=problems: small Python problems with tests; chats.py writes examples
     questions           --data: one form for HumanEval, MBPP, GSM8K and your own
-    grading             --judge, --tasks: how good an answer is: tests, rules, a judge
+    grading             --tasks: how good an answer is, by tests or rules
     sandbox             --allow_code_execution: runs programs that a model wrote
-sample.py
-    server              --serve=8000: a page and OpenAI's API for the programs of this machine
-    api_fields          what a client of the server asks is read, or refused
-    export              --export=hf, gguf, html: a folder to publish, a file for llama.cpp, a page
-    page.html, demo.js  the page; the model once more, in JavaScript
 models of others
     hf_model            --init_from, --ckpt=FOLDER of Hugging Face: read and written
     hf_tokenizer        tokenizer.json files of Hugging Face: read and written
 commands: python -m extras.NAME --help
+    server              a page and OpenAI's API for the programs of this machine
+    export              --to=hf, gguf, html: a folder to publish, a file for llama.cpp, a page
+                        (page.html is the page, demo.js the model once more, in JavaScript)
+    compare             is the second of two models better, and at what?
+    judge               a command grades a model's answers
+    fill                a model that was trained with --objective=mlm or span fills gaps
     fit                 does a tokenizer fit a text? next to GPT-2's; --pattern trains with another
     chain_report        the table of what each stage of run.sh can do
     learned             do a model's texts look like those of the data?

@@ -161,7 +161,7 @@ def main():
             lines.append(f'- {STAGES[row["name"]][0]}: {verdict(name, *numbers)}')
     for row in stages[2:]:
         title, folder = STAGES[row['name']]
-        gain = read_json(f'{folder}/compare.json')['tasks']['compare']['gain']
+        gain = read_json(f'{folder}/compare.json')['gain']
         row['gain'] = {key: gain[kind] for kind, (_, key) in KINDS.items()}
         for kind in KINDS:
             points = '{:+.1f} ({:+.1f} to {:+.1f})'.format(*(100 * x for x in gain[kind]))

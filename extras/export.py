@@ -2,12 +2,11 @@
 Give a model away: as a folder of Hugging Face with a card, as the one file that llama.cpp and
 ollama read, or as one HTML file that answers in the browser of whoever opens it.
 
-    python sample.py --ckpt=out/sft --export=hf         # out/sft/hf
-    python sample.py --ckpt=out/sft --export=gguf       # out/sft/model-f32.gguf
-    python sample.py --ckpt=out/base,out/sft --export=html --out=demo.html
+    python -m extras.export --ckpt=out/sft --to=hf          # out/sft/hf
+    python -m extras.export --ckpt=out/sft --to=gguf        # out/sft/model-f32.gguf
+    python -m extras.export --ckpt=out/base,out/sft --to=html       # demo.html
 
-model: of GPT.load, because a card has what else its checkpoint holds. A GGUF file differs from our
-checkpoint in this:
+A GGUF file differs from our checkpoint in this:
 - llama.cpp turns neighbors, x_2i with x_2i+1, by RoPE's angle, and we turn x_i with x_i+D/2. So
   rows of q and k change places.
 - It cuts text into chunks by patterns that are compiled into it, and a file can only name one of
@@ -17,15 +16,17 @@ checkpoint in this:
 Only a plain Llama is written, because the tokenizers of other models cannot be written anyway.
 """
 import base64, json, os, pathlib, re, shlex, shutil
+from typing import Literal
 import torch
-from configurator import Mistake
+from configurator import Mistake, configure, require
 from extras import answers, fit, grading, hf_model, hf_tokenizer, questions, sandbox
 from model import stretch
 
-
-def folder_of(ckpt):
-    """Return the folder of a run from that folder, or from a .pt file in it."""
-    return ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt) or '.'
+# --- settings -------------------------------------------------------------------------------------
+ckpt = 'out/base'           # a run's folder or a .pt file in it; of a page several: A,B
+to: Literal['hf', 'gguf', 'html'] = 'hf'        # format
+out = ''                    # folder or file; '' = hf or model-f32.gguf next to ckpt, or demo.html
+allow_code_execution = False    # True: the page has answers whose programs ran; read sandbox.py
 
 
 # --- hf: a folder to publish ----------------------------------------------------------------------
@@ -72,13 +73,10 @@ def base_of(init_from):
     return '', 'other'
 
 
-def publish_hf(ckpt, model, tokenizer):
-    """Write hf, a folder to publish, into a run's folder: weights, tokenizer, README.md, and the
-    run's files about data and scores. Return a text to print. ckpt: the folder, or a .pt in it."""
-    folder = folder_of(ckpt)
-    target = os.path.join(folder, 'hf')
-    if os.path.exists(target):
-        raise Mistake(f'{target} is there already; move it away')
+def publish_hf(target, folder, model, tokenizer):
+    """Write a folder to publish: weights, tokenizer, README.md, and the files of the run's folder
+    about data and scores. Return a text to print."""
+    require(not os.path.exists(target), f'{target} is there already; move it away')
     config = model.saved.get('config', {})
     base, license = base_of(config.get('init_from', ''))
     how = f'LoRA of rank {config["lora"]}, merged into it,' if config.get('lora') else 'training'
@@ -111,20 +109,15 @@ DIFFERS = ("llama.cpp lacks this tokenizer's split pattern and cuts some texts i
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4     # types of a token
 
 
-def publish_gguf(ckpt, model, tokenizer):
-    """Write model-f32.gguf, a GPT and its tokenizer, into a run's folder. ckpt: the folder, or a
-    .pt file in it. Return the text to print. A model of sft.py, dpo.py or rl.py is for chat, so its
-    file has the chat template, and llama.cpp puts nothing before a text. Otherwise it puts
-    <|endoftext|> there."""
+def publish_gguf(path, model, tokenizer):
+    """Write a GPT and its tokenizer as a GGUF file. Return the text to print. A model of sft.py,
+    dpo.py or rl.py is for chat, so its file has the chat template, and llama.cpp puts nothing
+    before a text. Otherwise it puts <|endoftext|> there."""
     gguf = hf_tokenizer.need('gguf', 'a GGUF file needs the package gguf')
     c = model.config
-    if tokenizer.kind != 'bpe':
-        raise Mistake(f'a GGUF file takes our own byte-level BPE, not a tokenizer of kind '
-                      f"{tokenizer.kind}. One of Hugging Face's takes two commands: sample.py with "
-                      "--export=hf, then llama.cpp's convert_hf_to_gguf.py on the folder hf")
-    if c.qkv_bias or c.qk_norm:
-        raise Mistake('a GGUF file takes a plain Llama, but this model has the biases of Qwen2 or '
-                      'the norms of Qwen3; --export=hf takes both')
+    require(tokenizer.kind == 'bpe' and not c.qkv_bias and not c.qk_norm, 'a GGUF file takes a '
+            "plain Llama with our own byte-level BPE; for others use --to=hf, and llama.cpp's "
+            'convert_hf_to_gguf.py on the folder hf')
     _, theirs = hf_model.check(model)           # {transformers' name: tensor}
     chat = 'stage' in model.saved.get('config', {})             # of sft.py, dpo.py or rl.py
     # llama.cpp's name of the tokenizer's split pattern, or None; without merges, any pattern does
@@ -160,7 +153,6 @@ def publish_gguf(ckpt, model, tokenizer):
             halves = array.reshape(-1, 2, D // 2, c.n_embd)
             array = halves.swapaxes(1, 2).reshape(array.shape)
         writer.add_tensor(name, array)
-    path = os.path.join(folder_of(ckpt), 'model-f32.gguf')
     try:
         writer.write_header_to_file(pathlib.Path(f'{path}.tmp'))
         writer.write_kv_data_to_file()
@@ -211,19 +203,12 @@ def add_tokenizer(writer, tokenizer, pre, chat):
 LARGEST = 50_000_000        # parameters, so that a phone opens the file
 
 
-def publish_html(path, models, allow_code_execution=False):
-    """Write page.html with demo.js and the models, {name: (model, tokenizer, the settings of its
-    run)}, as a file that answers in a browser without a network. Return a line about it. The models
-    keep their rounded weights. The page offers 100 new variations of the example tasks; if code may
-    run, each model answers them now, because a browser runs no Python."""
-    if not pathlib.Path(path).absolute().parent.is_dir():
-        raise Mistake(f'--out={path}: its folder is missing')
-    items = questions.from_problems(100, 0, ['variation'])
-    return write_page(path, models, items, sandbox.run_code if allow_code_execution else None)
-
-
-def write_page(path, models, items, run_code):
-    """Write the file with these problems of questions.py. run_code: that of sandbox.py, or None."""
+def publish_html(path, models, items, run_code):
+    """Write page.html with demo.js and the models, of open_models(), as a file that answers in a
+    browser without a network. Return a line about it. The models keep their rounded weights. items:
+    the problems that it offers, of questions.py. run_code: that of sandbox.py: each model answers
+    them now, because a browser runs no Python; or None."""
+    require(pathlib.Path(path).absolute().parent.is_dir(), f'--out={path}: its folder is missing')
     keys = 'task_id', 'prompt', 'asked', 'tests', 'ends'
     data = {'models': [packed(name, *model, items, run_code)
                        for name, model in models.items()],
@@ -243,14 +228,12 @@ def packed(name, model, tokenizer, trained, items, run_code):
     """Return what demo.js has to know of a model."""
     c = model.config
     n = sum(p.numel() for p in model.parameters())
-    if n > LARGEST:
-        raise Mistake(f'{name} has {n:,} parameters, more than the {LARGEST:,} that a page may '
-                      'hold; use --serve=8000')
     # JavaScript lacks inline flags such as (?i:, and atomic groups.
-    if (c.rope_scaling or c.qkv_bias or c.qk_norm or tokenizer.kind != 'bpe'
-            or re.search(r'\(\?[^:=!<]', tokenizer.pattern)):
-        raise Mistake(f'{name}: a page can hold our own bpe tokenizers and models without '
-                      'rope_scaling, qkv_bias and qk_norm; use --serve=8000')
+    is_odd = c.rope_scaling or c.qkv_bias or c.qk_norm or tokenizer.kind != 'bpe' or re.search(
+        r'\(\?[^:=!<]', tokenizer.pattern)
+    require(n <= LARGEST and not is_odd, f'{name}: a page can hold models of at most {LARGEST:,} '
+            'parameters with our own bpe tokenizers and without rope_scaling, qkv_bias and '
+            'qk_norm; use python -m extras.server')
     hf_model.check(model)               # demo.js is a Llama, and you may have edited model.py
 
     weights = {part: rounded(weight) for part, weight in model.float().state_dict().items()
@@ -282,3 +265,19 @@ def rounded(weight):
     whole = (weight / scales).round()
     weight.copy_(whole * scales)
     return {'int8': text(whole.to(torch.int8)), 'scales': text(scales)}
+
+
+if __name__ == '__main__':
+    configure(globals())
+    models = answers.open_models(ckpt)
+    require(to == 'html' or len(models) == 1, f'--to={to} takes one --ckpt, not {ckpt}')
+    folder = ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt) or '.'
+    model, tokenizer, _ = models[ckpt.split(',')[0]]
+    if to == 'hf':
+        print(publish_hf(out or os.path.join(folder, 'hf'), folder, model, tokenizer))
+    elif to == 'gguf':
+        print(publish_gguf(out or os.path.join(folder, 'model-f32.gguf'), model, tokenizer))
+    else:
+        items = questions.from_problems(100, 0, ['variation'])
+        run_code = sandbox.run_code if allow_code_execution else None
+        print(publish_html(out or 'demo.html', models, items, run_code))

@@ -17,16 +17,15 @@ from extras import audit, markup, text_quality
 
 
 # --- what clean.py asks for -----------------------------------------------------------------------
-def with_options(stages, config, find_files, documents_of, read, mode_of, normalise, words_of,
-                 ngrams, hash64):
+def with_options(stages, config, clean):
     """Return the stages of clean.py, {name: check(document, notes)}, with those that settings ask
-    for before and after the rules. config has the settings; the others are functions of
-    clean.py."""
+    for before and after the rules. config has the settings; clean is clean.py."""
     def texts_at(source):
         """Yield the texts at a path, in the form that documents have."""
-        for path in find_files(source)[0] if source else ():
-            for document in documents_of([[path]], config.text_field):
-                yield normalise(document['text'], mode_of(document['text'], document['path']))
+        for path in clean.find_files(source)[0] if source else ():
+            for document in clean.documents_of([[path]], config.text_field):
+                text = document['text']
+                yield clean.normalise(text, clean.mode_of(text, document['path']))
 
     before, after = {}, {}
     if config.licenses or config.audit or config.languages:
@@ -44,12 +43,13 @@ def with_options(stages, config, find_files, documents_of, read, mode_of, normal
     if config.toxic_words:
         after['toxic words'] = words(config.toxic_words)
     if config.decontaminate:
-        after['benchmarks'] = benchmarks(config.decontaminate, read, normalise, words_of, ngrams)
+        after['benchmarks'] = benchmarks(config.decontaminate, clean.read, clean.normalise,
+                                         clean.words_of, clean.ngrams)
     names = [*stages]
     i = names.index('rules')
     order = [*names[:i], *before, 'rules', *after, *names[i + 1:]]      # personal data come last
     stages = {name: (before | after | stages)[name] for name in order}
-    return audit.watched(stages, config.audit, hash64) if config.audit else stages
+    return audit.watched(stages, config.audit, clean.hash64) if config.audit else stages
 
 
 def report(folder, config, notes, copied, document, left, size, sources, mode_of, hash64):
@@ -65,8 +65,8 @@ def report(folder, config, notes, copied, document, left, size, sources, mode_of
     counters = [notes[title] for title in notes if title.startswith('licenses of ')]
     meta = {'licenses': dict(sum(counters, collections.Counter()))}
     if config['decontaminate']:
-        problems = [*filter(None, config['decontaminate'].split(','))]
-        meta['decontaminated'] = {'problems': problems, 'ngram': NGRAM}
+        meta['decontaminated'] = {'ngram': NGRAM, 'problems': [
+            *filter(None, config['decontaminate'].split(','))]}
     return card, meta
 
 
@@ -76,8 +76,13 @@ def lines_of(path):
     if not path:
         return set()
     require(os.path.isfile(path), f"{path} can't be read: No such file")
-    lines = pathlib.Path(path).read_text('utf-8-sig').lower().splitlines()
-    return {line.split('#')[0].strip() for line in lines} - {''}
+    try:
+        lines = pathlib.Path(path).read_text('utf-8-sig').lower().splitlines()
+    except UnicodeDecodeError:
+        raise Mistake(f'{path} is not UTF-8; iconv -f ENCODING -t utf-8 makes it so') from None
+    entries = {line.split('#')[0].strip() for line in lines} - {''}
+    require(entries, f'{path} has no entries; write one on each line, or leave the flag out')
+    return entries
 
 
 # --- addresses: only records that have a `url` are looked at --------------------------------------
@@ -88,14 +93,23 @@ SPAM_WORDS = re.compile(r'(?:^|[.\-])(?:xxx|sex|escort|casino|poker|betting|viag
 
 
 def addresses(url_block, url_allow):
-    """Return a stage of clean.py. Files, or '': of domains to drop, and of those never to drop."""
+    """Return a stage of clean.py. Files of domains, with their subdomains: to drop, and to keep."""
     blocked, allowed = domains_of(url_block), domains_of(url_allow)
 
     def check_url(document, notes):
         values = [document['record'].get(name) for name in URL_NAMES]
         url = next((value for value in values if value is not None), None)
-        if url and isinstance(url, str):
-            return url_reason(url, blocked, allowed)
+        if not url or not isinstance(url, str):
+            return None
+        try:
+            host = host_of(url)
+        except ValueError:              # '[' without ']'
+            return 'no address'
+        names = host.split('.')
+        domains = {'.'.join(names[i:]) for i in range(len(names))}      # uk, ac.uk, essex.ac.uk
+        if domains.isdisjoint(allowed):
+            spam = 'spam domain' if SPAM_WORDS.search(host) else None
+            return spam if domains.isdisjoint(blocked) else 'blocked domain'
 
     return check_url
 
@@ -108,28 +122,11 @@ def host_of(url):
     return host.strip('.').removeprefix('www.')
 
 
-def url_reason(url, blocked=(), allowed=()):
-    """Return why an address is dropped, or None. blocked and allowed: sets of domains, which cover
-    their subdomains; allowed wins."""
-    try:
-        host = host_of(url)
-    except ValueError:                  # '[' without ']'
-        return 'no address'
-    names = host.split('.')
-    domains = {'.'.join(names[i:]) for i in range(len(names))}      # uk, ac.uk, essex.ac.uk
-    if not domains.isdisjoint(allowed):
-        return None
-    if not domains.isdisjoint(blocked):
-        return 'blocked domain'
-    return 'spam domain' if SPAM_WORDS.search(host) else None
-
-
 def domain_of(line):
     """Return 'a.org' for a.org, https://www.a.org/x, *.a.org and ||a.org^; ValueError for a rule
     that says more than a domain."""
     found = re.fullmatch(r'(?:\*\.|\|\|)?([^*|^/]+)\^?|([^*|^]+)', line)
-    if not found:
-        raise ValueError(line)
+    require(found, line)
     return host_of(found[1] or found[2])
 
 
@@ -151,14 +148,15 @@ def licenses(wanted, sources):
     """Return a stage of clean.py that notes the license of each document. wanted: those to keep,
     such as 'mit,apache-2.0,unknown', or '' for all. sources: {name: (path, weight)}, or None: then
     a document's source is a path."""
-    wanted = {name.strip() for name in wanted.lower().split(',')} - {''}
+    names = {name.strip() for name in wanted.lower().split(',')} - {''}
+    require(names or not wanted, f'--licenses={wanted} names no license')
 
     def check_license(document, notes):
         source = document['source']
         path = (sources or {}).get(source, source)
         path = path if isinstance(path, str) else path[0]
         license = document['license'] = OF_PATH.get(path) or license_of(document['record'])
-        if wanted and not wanted.issuperset(license.split(', ')):
+        if wanted and not names.issuperset(license.split(', ')):
             return f'license {license}'
         notes[f'licenses of {source}'][license] += 1
 
@@ -243,6 +241,7 @@ def benchmarks(paths, read, normalise, words_of, ngrams):
         if 0 in lengths:
             print(f"note: {lengths.count(0):,} of {len(lengths):,} problems in {path} have fewer "
                   f"than {NGRAM} words and can't be found")
+    require(known, f'--decontaminate={paths} names no file')
     known = np.unique(np.concatenate(known))
 
     def check_benchmarks(document, notes):

@@ -98,6 +98,12 @@ def lines_of(records, not_decoded):
 
 
 # --- tables ---------------------------------------------------------------------------------------
+def check_names(names):
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f'two columns are called {name}: rename one')
+
+
 def rows_of_parquet(path, columns):
     """Yield the rows of a .parquet file. The other columns stay on the disk, and are None."""
     pyarrow = import_pyarrow(path)
@@ -105,6 +111,7 @@ def rows_of_parquet(path, columns):
     with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=PIECE) as file:
         names = [field.name for field in file.schema_arrow if (
             field.name in columns if columns else 'binary' not in str(field.type))]
+        check_names(names)
         others = dict.fromkeys(file.schema_arrow.names)
         for batch in file.iter_batches(ROWS, columns=names):
             for i in range(len(batch)):
@@ -143,9 +150,7 @@ def rows_of_csv(lines):
     named = [*filter(None, names)]              # pandas and Excel add columns without a name
     if not named or len(max(named, key=len)) > LONGEST_NAME:
         raise ValueError("no header: the first line must be the columns' names")
-    for name in named:
-        if named.count(name) > 1:
-            raise ValueError(f'two columns are called {name}: rename one')
+    check_names(named)
     read = []                                   # the lines of the row at hand
 
     def remembered():

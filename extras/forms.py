@@ -56,6 +56,9 @@ def usual(record):
         record['messages'] = record['input'].get('messages')
     for name in LISTS & record.keys():
         if not MESSAGES & record.keys() and isinstance(record[name], list):     # "data": "2024"
+            require(not any(isinstance(turn, dict) and MESSAGES & turn.keys()
+                            for turn in record[name]),
+                    f'"{name}" is a list of conversations: write that list to a .json')
             record['messages'] = turns_of(record.pop(name))
     if isinstance(record.get('mapping'), dict) and not MESSAGES & record.keys():
         record['messages'] = shown_branch(record)

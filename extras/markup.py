@@ -9,7 +9,7 @@ file for what says that it is such a text (.html, .htm, .tex, --markup), and for
 Text in all elements and commands stays, and so do mathematics and addresses as they are written.
 Listings become blocks between lines of ```, which clean.py leaves alone.
 """
-import collections, html, re, unicodedata
+import collections, functools, html, re, unicodedata
 
 
 def block(listing):
@@ -32,9 +32,11 @@ VALUE = '|'.join(rf'{q}[^{q}]*{q}(?=[\s/>])|{q}(?![^{q}]*{q}[\s/>])' for q in '"
 TAG = re.compile(r'<(/?)([a-z][a-z0-9-]*(?::[a-z][a-z0-9-]*)?)(?=[\s/>])'
                  rf'(?:[^"<\'>]|{VALUE}){{0,3000}}>|<![^<>]*>', re.I)
 PARAGRAPHS = set('p div h1 h2 h3 h4 h5 h6 ul ol dl table section article aside header footer nav '
-                 'main blockquote figure figcaption form fieldset hr title address details'.split())
-LINES = set('br li dt dd tr option caption summary legend'.split())
-SIGNS = {'td': '\t', 'th': '\t', 'sup': '\1', 'sub': '\2'}      # \1 and \2 wait for their letters
+                 'main blockquote figure figcaption form fieldset hr title address details '
+                 'summary legend caption center menu dir dialog search hgroup select'.split())
+LINES = set('br li dt dd tr option optgroup'.split())
+# \1 and \2 wait for their letters
+SIGNS = {'td': '\t', 'th': '\t', 'sup': '\1', 'sub': '\2'}
 ENTITY = re.compile(r'&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});')
 TEX = re.compile(r'<annotation\b[^<>]*tex[^<>]*>([^<>]*)<|\balttext="([^"]*)"')
 
@@ -54,6 +56,11 @@ def strip_html(text):
             piece = re.sub(r'[ \t]*\n[ \t]*', '\n', re.sub(' +', ' ', piece))
             pieces[i] = re.sub(r'\n{3,}', '\n\n', piece).strip('\n')
     text = ENTITY.sub(lambda m: html.unescape(m[0]), '\n\n'.join(filter(None, pieces)))
+    return with_powers(text)
+
+
+def with_powers(text):
+    """Write what is raised (\\1 stands before it) or lowered (\\2) in a line."""
     text = re.sub('(?<=\\d)\1(?=[a-z]{2}\\b)|(?<=[^\\s\\d])\2(?=\\d)', '', text)    # 1st, H2O
     text = re.sub('(?<=\\S)\1(?=[-+\u2212]?\\w)', '^', text)                        # 10^6
     text = re.sub('(?<=[\\w)])\2(?=\\w)', '_', text)                                   # 10_2, x_i
@@ -69,6 +76,8 @@ def sign_of(tag, in_listing=False):
         return '\n\n'
     if name in LINES:
         return '\n' if not closes or name == 'br' else ''
+    if name in ('button', 'textarea'):
+        return ' '
     return '' if closes else SIGNS.get(name, '')
 
 
@@ -87,15 +96,34 @@ LETTERS = dict(ss='ß', AA='Å', aa='å', O='Ø', o='ø', L='Ł', l='ł', AE='Æ
                DH='Ð', dh='ð', TH='Þ', th='þ', DJ='Đ', dj='đ', NG='Ŋ', ng='ŋ', i='ı', j='ȷ', S='§',
                P='¶', copyright='©', pounds='£', euro='€', ldots='…', dots='…', LaTeX='LaTeX',
                TeX='TeX', textbackslash='\\', textasciitilde='~', item='- ', par='\n\n', quad=' ',
-               newline='\n', footnote=' ')
+               newline='\n', footnote=' ', textsuperscript='\1', textsubscript='\2')
+# a sign, and its commands
+SIGNS_OF_TEXT = '''
+° textdegree degree, µ textmu micro, – textendash, — textemdash, < textless, > textgreater,
+| textbar, ^ textasciicircum, _ textunderscore, $ textdollar, “ textquotedblleft, ”
+textquotedblright, ‘ textquoteleft lq, ’ textquoteright rq, " textquotedbl, '
+textquotesingle, « guillemotleft, » guillemotright, „ quotedblbase, … textellipsis, •
+textbullet, · textperiodcentered, ® textregistered, ™ texttrademark, © textcopyright, €
+texteuro, £ textsterling, ¥ textyen, ¢ textcent, × texttimes, ± textpm, ÷ textdiv, ½
+textonehalf, § textsection, ¶ textparagraph, † textdagger dag, ‡ textdaggerdbl ddag, ª
+textordfeminine, º textordmasculine, { textbraceleft, } textbraceright'''
+LETTERS |= {name: entry[0] for entry in ' '.join(SIGNS_OF_TEXT.split()).split(', ')
+            for name in entry[2:].split()}
 SYMBOLS = {**dict.fromkeys(',;: ', ' '), **dict.fromkeys('-/@!', '')}
-# What stands first wins: the % in a listing begins no comment.
+MACRO = re.compile(r'\\(?:(?:(?:re)?new|provide)command|def)\*?(?:\{\\([A-Za-z]+)\}|'
+                   rf'\\([A-Za-z]+))\s*({ARGUMENT})')
+# What stands first wins: the % in a listing begins no comment. What would be glued, such as the
+# arguments of \SI{5}{\metre} and \nicefrac{1}{2}, stays as it is written, like a formula.
 LATEX = re.compile(rf"""
     \\begin\{{(?P<kind>verbatim\*?|Verbatim|lstlisting|minted)\}}{OPTION}(?:\{{[\w+-]+\}}(?=\s))?
         (?P<listing>.*?)(?:\\end\{{(?P=kind)\}}|\Z)
   | \\(?:verb\*?|lstinline{OPTION}|mintinline\{{\w+\}})(?P<quote>[^\w\s*{{])
         (?P<verb>[^\n]*?)(?P=quote)
-  | (?P<math>\$\$(?:\\.|[^\\$])+\$\$|\$(?:\\.|[^\\$\n]|\n(?!\s*\n))+\$
+  | (?P<hidden>\\begin\{{comment\}}(?:.*?(?P<end>\\end\{{comment\}})|.*)
+    | \\iffalse(?![A-Za-z])(?:.*?(?P<fi>\\(?:fi|else)(?![A-Za-z]))|.*))
+  | (?P<math>\\(?:SI|si|qty|unit|ang|numrange|SIrange|qtyrange|SIlist|qtylist|s?frac|nicefrac)
+        (?=[{{\[]){OPTION}(?:{ARGUMENT})+
+    | \$\$(?:\\.|[^\\$])+\$\$|\$(?:\\.|[^\\$\n]|\n(?!\s*\n))+\$
     | \\\((?:\\[^()]|[^\\])+\\\)|\\\[(?:\\[^][]|[^\\])+\\\]
     | \\begin\{{(?P<env>(?:equation|align|alignat|gather|multline|eqnarray|flalign|math)\*?)\}}
         (?:[^\\]|\\(?!(?:begin|end)\{{(?P=env)\}}))+\\end\{{(?P=env)\}})
@@ -105,14 +133,19 @@ LATEX = re.compile(rf"""
   | (?P<comment>^[ \t]*%[^\n]*\n|(?<=\S)%[^\n]*\n[ \t]*(?=\S)|%[^\n]*)
   | (?P<newline>\\\\\*?(?:\[[^][\n]{{0,20}}\])?)
   | \\(?P<symbol>[^A-Za-z\n])
-  | (?P<dropped>\\(?:begin\{{(?:tabular[*x]?|longtable|array|minipage|thebibliography|multicols)\}}
+  | (?P<dropped>\\(?:begin\{{(?:tabular[*xy]?|longtable|array|minipage|thebibliography|multicols
+            |columns?|sub(?:figure|table)|wrap(?:figure|table)|adjustbox|spacing)\}}
         {OPTION}(?:{ARGUMENT})*
+    | begin\{{(?:frame|itemize|enumerate|description|figure\*?|table\*?|tikzpicture)\}}{OPTION}
     | (?:begin|end)\{{[^{{}}\n]*\}}(?:\[[htbpH!]+\])?
+    | (?:multicolumn|multirow|resizebox\*?|setlength|addtolength|setcounter|fontsize|rule)
+        {OPTION}{ARGUMENT}{ARGUMENT}
     | (?:label|(?:eq|page|auto|[cC])?ref|[cC]ite\w*|input|include|includegraphics|bibliography\w*
-        |bibitem|[vh]space|(?:this)?pagestyle|setlength|setcounter|(?:text)?color(?=\{{))\*?
+        |bibitem|[vh]space|(?:this)?pagestyle|(?:text)?color(?=\{{)|colorbox|parbox
+        |raisebox|scalebox|cline|hypersetup|graphicspath|lstset)\*?
         {OPTION}{OPTION}{ARGUMENT}
-    | (?:documentclass|usepackage|(?:re)?newcommand|newtheorem|def)\*?
-        (?:\\\w+|{OPTION}{ARGUMENT})*))
+    | (?:documentclass|usepackage|(?:(?:re)?new|provide)command|newtheorem|def)(?![A-Za-z])\*?
+        (?:\\[A-Za-z]+)?[#\d]*(?:{OPTION}{OPTION}{ARGUMENT})*))
   | \\(?P<name>[A-Za-z@]+)\*?(?:\[[^][\n]*\](?=\{{))?(?:\{{\}}|[ \t]*)
   | (?P<other>[{{}}~&])""", re.X | re.S | re.M)
 
@@ -120,19 +153,27 @@ LATEX = re.compile(rf"""
 def strip_latex(text):
     """Return the words of a LaTeX document: without commands, comments, and what names only files,
     labels and sizes. Of the preamble, the title, the authors and the date are text."""
+    macros = {}         # \\newcommand{\\ours}{SuperNet}: of those without arguments, the texts
+    for command in MACRO.finditer(re.sub(r'(?<!\\)%[^\n]*', '', text)):
+        # a text with others before it in it grows, but not without an end
+        macros[command[1] or command[2]] = LATEX.sub(
+            functools.partial(words_of, macros.copy()), command[3])[:1000]
     body = re.search(r'\\begin\{document\}(.*)\\end\{document\}', text, re.S)
     if body and re.match(r'\s*(?:%[^\n]*\s*)*\\documentclass', text):
         titles = re.findall(rf'\\(?:title|author|date){OPTION}({ARGUMENT})', text[:body.start()])
         text = '\n\n'.join(titles) + '\n\n' * bool(titles) + body[1]
-    return unicodedata.normalize('NFC', LATEX.sub(words_of, text))
+    text = LATEX.sub(functools.partial(words_of, macros), text)
+    return unicodedata.normalize('NFC', with_powers(text))
 
 
-def words_of(command):
+def words_of(macros, command):
     """Return what a command, a formula or a sign puts into the text."""
     kind = command.lastgroup
     value = command[kind]
     if kind == 'listing':
         return f'\n\n{block(value)}\n\n'
+    if kind == 'hidden':                                    # what has no end stays
+        return '' if command['end'] or command['fi'] else value
     if kind in ('verb', 'math', 'url'):
         return value + ' ' * command[0].startswith('\\href')
     if kind in ('base', 'dotless', 'letter'):               # \"o is o with two dots, \~{} a tilde
@@ -141,7 +182,8 @@ def words_of(command):
     if kind == 'symbol':
         return SYMBOLS.get(value, value)
     if kind == 'name':
-        return LETTERS.get(value, '')
+        blank = ' ' * (value in macros and command[0][-1].isspace())
+        return macros.get(value, LETTERS.get(value, '')) + blank
     return {'~': ' ', '&': '\t'}.get(value, '\n' if kind == 'newline' else '')
 
 

@@ -57,9 +57,8 @@ def check(sources, weights, temperature, write):
         f'{weights=} must give a positive number to each of {", ".join(sources)}')
     given = weights or [*filter(None, (source.get('weight') for source in sources.values()))]
     require(temperature == 1 or not given, '--temperature is for sources without weights')
-    require(write == 'bins' or not given and temperature == 1,
-            '--write=val is for a stream, which reads each source once; weights and --temperature '
-            'need --write=bins (a weight of None in the sources of clean.py is none)')
+    require(write == 'bins' or not given and temperature == 1, 'weights and --temperature need '
+            '--write=bins: a stream reads one source after the other, each once')
 
 
 def passes_of(n_tokens, weights):

@@ -70,20 +70,20 @@ def is_nobody(address):
 
 
 # --- numbers --------------------------------------------------------------------------------------
-NUMBER = rf'(?=[+(\d]){BEGIN}(?<![+=#$€£¥-])(?<!\d\.)(?<!\D/)'
+NUMBER = rf'(?=[+＋(（\d]){BEGIN}(?<![+＋=#$€£¥-])(?<!\d\.)(?<!\D/)'
 SSN = rf'(?!000|666|9\d\d)\d{{3}}[{DASH}](?!00)\d\d[{DASH}](?!0000)\d{{4}}'
 PHONES = '|'.join([
-    rf'\+(?!0)\d{{1,3}}[{BLANK}{DASH}.]?(?:\(0?\d{{1,4}}\)[{BLANK}{DASH}.]?)?\d{{1,5}}'
+    rf'[+＋](?!0)\d{{1,3}}[{BLANK}{DASH}.]?(?:[(（]0?\d{{1,4}}[)）][{BLANK}{DASH}.]?)?\d{{1,5}}'
     rf'(?:(?:[{BLANK}{DASH}]\d{{2,8}}){{1,4}}|(?:\.\d{{2,8}}){{2,4}})',     # +49 (0)30 1234 5678
-    r'\+(?!0)\d{10,14}',                                                 # +493012345678
-    rf'(?:1[{BLANK}{DASH}])?(?:\([2-9]\d\d\)[{BLANK}]?|[2-9２-９]\d\d[{DASH}])'
+    r'[+＋](?!0)\d{10,14}',                                                 # +493012345678
+    rf'(?:1[{BLANK}{DASH}])?(?:[(（][2-9２-９]\d\d[)）][{BLANK}]?|[2-9２-９]\d\d[{DASH}])'
     rf'[2-9２-９]\d\d[{DASH}]\d{{4}}',                                      # (212) 555-0123
     r'[2-9]\d\d\.[2-9]\d\d\.\d{4}',                                         # 212.555.0123
     rf'[0０]\d{{1,3}}[{DASH}]\d{{3,4}}[{DASH}]\d{{4}}'])                    # 010-1234-5678
 NUMBER_END = rf'{END}(?!=|[{DASH}.]\d)'
 UNIT = rf'(?![{BLANK}]?(?:[€$£¥₽₩₹%]|EUR|USD|[Ee]uro|[Dd]ollar|units?\b))'
 # +12 345 678 is an amount, +48 601 234 567 a phone number; 300-400-5000 are three amounts
-AMOUNT = re.compile(rf'\+\d{{1,3}}(?:[{BLANK}.]\d{{3}}){{2}}|\+\d(?:[{BLANK}.]\d{{3}}){{3}}|'
+AMOUNT = re.compile(rf'[+＋]\d{{1,3}}(?:[{BLANK}.]\d{{3}}){{2}}|[+＋]\d(?:[{BLANK}.]\d{{3}}){{3}}|'
                     rf'\d\d0[{DASH}]\d\d0[{DASH}]\d\d\d0')
 
 
@@ -96,12 +96,12 @@ PERSONAL = {kind: (re.compile(pattern), stays) for kind, pattern, stays in (
     ('key', rf'{PRIVATE_KEY}|(?=[AaghxnpsreE]){BEGIN}(?:{KEYS}){END}(?!-[A-Za-z0-9])', None),
     ('email', EMAIL, is_nobody),
     ('ssn', NUMBER + SSN + NUMBER_END, None),
-    ('phone', rf'{NUMBER}(?!\+\d{{4}}-\d\d-\d\d\b)(?:{PHONES}){NUMBER_END}{UNIT}', is_amount))}
+    ('phone', rf'{NUMBER}(?![+＋]\d{{4}}-\d\d-\d\d\b)(?:{PHONES}){NUMBER_END}{UNIT}', is_amount))}
 # Most texts have none of these, and such tests are faster than the patterns.
 KEY_SIGNS = ('AKIA ASIA ghp_ gho_ ghr_ ghs_ ghu_ github_pat_ xox AIza hf_ sk- k_live_ eyJ glpat- '
              'npm_ pypi- -----BEGIN').split()
 ADDRESS_SIGN = re.compile(r'@(?<=[\w.%+-].)\w')
-NUMBER_SIGN = re.compile(rf'[+\d](?:(?<=\D)\d[\d{BLANK}{DASH}().]{{6}}|(?<=\d)\d[{DASH}.)]'
+NUMBER_SIGN = re.compile(rf'[+＋\d](?:(?<=\D)\d[\d{BLANK}{DASH}()（）.]{{6}}|(?<=\d)\d[{DASH}.)）]'
                          rf'[{BLANK}]?\d{{2,4}}[{DASH}.]\d{{4}})')
 
 

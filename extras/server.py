@@ -1,38 +1,107 @@
 """
 The server: a page, and OpenAI's API, for the programs of this machine.
 
-    run(8000, {'out/sft': (model, tokenizer, {'stage': 'sft'})}, encode, write)     # until Ctrl-C
+    python -m extras.server --ckpt=out/base,out/sft --port=8000         # until Ctrl-C
 
     GET /                               the page, page.html
     GET /v1/models, /problems           what can answer, and what it can be asked
     POST /v1/completions                {"prompt": "def f("} -> a text that goes on
     POST /v1/chat/completions           {"messages": [{"role": "user", "content": "hi"}]} -> a reply
 
-encode and write are sample.py's. A model writes one answer at a time, so whoever asks next waits.
-An answer ends where the context ends, or earlier. Its first token may be the prompt's last one,
-written again. Log probabilities are of temperature 1, over the tokens that may come. top_k is ours,
-and so is task_id in place of a prompt: a problem, whose tests judge the answer. The rest is a
-subset of OpenAI's API: see api_fields.py.
+A model writes one answer at a time, so whoever asks next waits. An answer ends where the context
+ends, or earlier. Its first token may be the prompt's last one, written again. Log probabilities are
+of temperature 1, over the tokens that may come, and always in the form of a chat. top_k is ours,
+and so is task_id in place of a prompt: a problem, whose tests judge the answer.
+
+A field of OpenAI's that would change an answer is read or refused, because a client that is given
+something else than it asked for does not notice. Other fields, such as `user`, are ignored.
 
 Other machines cannot connect. But a page of another site, open in a browser here, could ask in its
 user's name. So Origin must be ours; and Host must name this machine, because a foreign name may
 lead here (DNS rebinding).
 """
-import contextlib, http.server, json, math, pathlib, random, secrets, signal, socket, threading
-import time, traceback
+import contextlib, http.server, json, pathlib, secrets, threading, time, traceback
+from typing import Literal
 import regex
-from configurator import Mistake
-from extras import api_fields, grading, questions, sandbox
+import torch
+from configurator import Mistake, configure
+from extras import answers, grading, questions, sandbox
 from model import sample
 
-GRACE = 5                       # seconds for the requests that run when the server ends
+# --- settings -------------------------------------------------------------------------------------
+ckpt = 'out/base'           # a run's folder or a .pt file in it; several: A,B
+port = 8000                 # port on which to answer; 0 = any that is free
+allow_code_execution = False    # True: answers to problems run; first read extras/sandbox.py
+device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest one that is here
+dtype: Literal['float32', 'bfloat16'] = 'float32'       # type of the weights
+
+MOST_BYTES = 1_000_000      # of a request
+MOST_RIVALS = 20            # of a token, in log probabilities
 NO_TESTS = ('no tests: this server may not run programs; read extras/sandbox.py, then start it '
             'with --allow_code_execution=True')
+# The fields of a request: the type, the default, and of a number the lowest and the highest value.
+FIELDS = {
+    'model': (str, ''), 'prompt': (str, ''), 'messages': (list, []), 'task_id': (str, ''),
+    'stop': (list, []), 'stream': (bool, False), 'n': (int, 1, 1, 1), 'best_of': (int, 1, 1, 1),
+    'max_tokens': (int, None, 1, 10**9), 'max_completion_tokens': (int, None, 1, 10**9),
+    'temperature': (float, 1.0, 0, 2), 'top_p': (float, 1.0, 0, 1), 'top_k': (int, 0, 0, 10**9),
+    'seed': (int, None, -2**63, 2**63 - 1), 'stream_options': (dict, {}),
+    'top_logprobs': (int, None, 0, MOST_RIVALS), 'logprobs': (int, None, 0, MOST_RIVALS)}
+# OpenAI's fields that would change an answer, but that we lack, and values that ask for nothing.
+LACKING = ('response_format modalities audio suffix tools tool_choice functions function_call echo '
+           'web_search_options moderation reasoning_effort verbosity logit_bias presence_penalty '
+           'frequency_penalty').split()
+NOTHING = [None, '', 0, [], {}, 'none', 'auto', 'medium', ['text'], {'type': 'text'}]
 
 
-# --- a request is answered ------------------------------------------------------------------------
+# --- a request ------------------------------------------------------------------------------------
 # Whatever is wrong with a request is a Mistake of two arguments: a sentence and, if it is not 400,
 # a status of HTTP.
+def fields_of(request):
+    """Return the value of each of FIELDS: what a request says, or the default. null is nothing."""
+    if isinstance(request.get('stop'), str):
+        request['stop'] = [request['stop']]
+    if isinstance(request.get('logprobs'), bool):       # as a chat asks for them
+        request['logprobs'] = (request.get('top_logprobs') or 0) if request['logprobs'] else None
+    fields = {}
+    for name, (kind, default, *limits) in FIELDS.items():
+        fields[name] = value = default if request.get(name) is None else request[name]
+        # A whole number may be a float, but True is no number. A comparison with nan is false.
+        is_good = type(value) in ((int, kind) if limits else (kind,)) and (
+            not limits or limits[0] <= value <= limits[1])
+        if value is not default and not is_good:
+            raise Mistake(f'{name}={value!r:.60} must be {kind.__name__}'
+                          f'{" from {} to {}".format(*limits) if limits else ""}')
+    stop = fields['stop']
+    if len(stop) > 4 or not all(isinstance(text, str) and len(text) <= 64 for text in stop):
+        raise Mistake(f'stop={stop!r:.60} must be a text or a list of at most 4 texts, each of at '
+                      'most 64 characters')
+    for name in LACKING:
+        if request.get(name) not in NOTHING:
+            raise Mistake(f'{name}={request[name]!r:.60} asks for what this server lacks; leave '
+                          f'{name} out')
+    return fields
+
+
+def plain(messages):
+    """Return messages in the forms of OpenAI's API as Tokenizer.render() reads them. `developer` is
+    a newer name of the role `system`. A content may be a list of parts; texts are joined."""
+    rows = []
+    for i, message in enumerate(messages):
+        message = dict(message) if isinstance(message, dict) else {'content': message}
+        if isinstance(message.get('content'), list):
+            parts = [part if isinstance(part, dict) else {} for part in message['content']]
+            if not all(isinstance(part.get('text'), str) for part in parts):
+                raise Mistake(f'messages[{i}] must have texts only, not images or other parts')
+            message['content'] = ''.join(part['text'] for part in parts)
+        if message.get('tool_calls'):
+            raise Mistake(f'messages[{i}] calls a tool, which no model here can; leave it out')
+        if message.get('role') == 'developer':
+            message['role'] = 'system'
+        rows.append(message)
+    return rows
+
+
 def found(known, name, path):
     """Return what has this name."""
     if name not in known:
@@ -40,37 +109,29 @@ def found(known, name, path):
     return known[name]
 
 
-def drawing(tokenizer, seed, how, log, n_rivals):
-    """Return a function for write(), logits (1, V) -> token (1,). It appends to log each token and
-    its rivals with their log probabilities, in OpenAI's form of a chat."""
-    dice = random.Random(seed)
-
-    def draw(logits):
-        token = sample(logits, **how, u=logits.new_tensor([dice.random()]))
-        log_p = logits.log_softmax(dim=-1)[0]  # (V,)
-        rivals = log_p.topk(min(n_rivals, len(log_p))).indices.tolist()
-        drawn, *others = [{'token': tokenizer.decode([id]), 'logprob': max(-9999.0, p)} for id, p
-                          in zip([token.item(), *rivals], log_p[[token.item(), *rivals]].tolist())]
-        log.append(drawn | {'top_logprobs': others})
-        return token
-    return draw
-
-
 class Handler(http.server.BaseHTTPRequestHandler):
     """One request, in a thread of its own. HTTP/1.0: each answer ends with its connection."""
-    timeout = 10.0      # seconds to send a request, and to take what is left when the model is done
+    timeout = 10.0      # seconds in which a client must send, or take, some bytes
     server_version, sys_version = 'nanoparrot', ''
     log_message = lambda self, *_: None     # prompts are nobody's business
     is_streaming = False
 
+    def body(self):
+        """Return the JSON object in the body of a request."""
+        length = self.headers.get('Content-Length', '')
+        if not length.isdecimal() or 'Transfer-Encoding' in self.headers:
+            raise Mistake('a request needs its length: Content-Length, and no chunks', 411)
+        if int(length[:20]) > MOST_BYTES:
+            raise Mistake(f'the body must have at most {MOST_BYTES} bytes', 413)
+        try:
+            return dict(**json.loads(self.rfile.read(int(length))))
+        except (ValueError, TypeError, RecursionError) as e:
+            raise Mistake(f'the body must be a JSON object in UTF-8: {str(e)[:200]}') from None
+
     def respond(self):
         """Answer a request, or refuse it with a sentence."""
         path, pages = self.path.split('?')[0], self.server.pages
-        self.unsent = bytearray()
         try:
-            is_post = self.command == 'POST'
-            request = api_fields.read_body(self.headers, self.rfile) if is_post else {}
-            self.server.waits_since[self.connection] = math.inf     # now we do not wait for it
             host = self.headers.get('Host', '')
             if (host.partition(':')[0].lower() not in ('127.0.0.1', 'localhost')
                     or self.headers.get('Origin', f'http://{host}') != f'http://{host}'):
@@ -78,111 +139,100 @@ class Handler(http.server.BaseHTTPRequestHandler):
                               'localhost or 127.0.0.1, and Origin the same', 403)
             if self.command == 'GET' and path in pages:
                 self.send(200, *pages[path])
-            elif is_post and path in ('/v1/completions', '/v1/chat/completions'):
-                self.answer('chat' in path, **api_fields.read(request))
+            elif self.command == 'POST' and path in ('/v1/completions', '/v1/chat/completions'):
+                self.answer('chat' in path, **fields_of(self.body()))
             else:
                 raise Mistake(f'nothing to {self.command} at {path[:100]}; see /v1/models', 404)
-        except Mistake as e:
-            self.refuse(*e.args)
-        except ValueError as e:                 # of the tokenizer
-            self.refuse(str(e)[:300])
         except OSError:                         # the client went away, or does not read
             pass
+        except ValueError as e:                 # a Mistake, or the tokenizer's
+            sentence, *status = e.args
+            self.refuse(str(sentence)[:300], *status)
         except Exception:
             traceback.print_exc()
             self.refuse('the server made a mistake; its log says which', 500)
-        self.server.waits_since[self.connection] = time.monotonic()
-        self.wfile.write(self.unsent)
 
     do_GET = do_POST = respond
 
-    def answer(self, is_chat, model, prompt, messages, task_id, stop, stream, n, seed, max_tokens,
-               max_completion_tokens, top_p, stream_options, logprobs, top_logprobs, **how):
+    def answer(self, is_chat, model, prompt, messages, task_id, stop, stream, seed, max_tokens,
+               max_completion_tokens, stream_options, logprobs, temperature, top_k, top_p, **_):
         """Answer a prompt or messages, whole or as a stream of server-sent events."""
         # Who is asked, and what?
         server = self.server
         name = model or next(iter(server.models))
         model, tokenizer, _ = found(server.models, name, '/v1/models')
-        source, asked = ('messages', api_fields.plain(messages)) if is_chat else ('prompt', prompt)
+        source, asked = ('messages', plain(messages)) if is_chat else ('prompt', prompt)
         ends = '|'.join(regex.escape(text) for text in stop if text)
         item = task_id and found(server.items, task_id, '/problems')
         if item:        # no text of the client's: the answer that is judged is the model's own
             asked, ends = item[source], '' if is_chat else item['ends']
         if is_chat and not asked:
             raise Mistake('messages must be a list of objects with role and content')
-        ids, _, n_again = server.encode(tokenizer, asked)
+        ids, _, n_again, _ = answers.read(tokenizer, asked)
         n_left = model.config.block_size - len(ids)
         if n_left < 1:
             raise Mistake(f'{source}: {len(ids)} tokens do not fit the context of '
                           f'{model.config.block_size}')
         limit = min(n_left, max_completion_tokens or max_tokens or (n_left if is_chat else 16))
-        log = []            # a row for each token
-        draw = drawing(tokenizer, seed, how | {'top_p': max(1e-9, top_p)}, log, logprobs or 0)
+        answer = answers.Answer(tokenizer, asked, limit, ends, seed)
+        log = []            # of each token, it and its rivals with their log probabilities
+
+        def draw(logits, _):        # (1, V) -> (1,)
+            token = sample(logits, temperature, top_k, max(1e-9, top_p),
+                           u=logits.new_tensor([answer.dice.random()]))
+            log_p = logits.log_softmax(dim=-1)[0]  # (V,)
+            ids = [token.item(), *log_p.topk(min(logprobs or 0, len(log_p))).indices.tolist()]
+            row, *rivals = [{'token': tokenizer.decode([id]), 'logprob': max(-9999.0, p)}
+                            for id, p in zip(ids, log_p[ids].tolist())]
+            log.append(row | {'top_logprobs': rivals})
+            return token
 
         # What is the form of the answer, or of a piece of it?
         head = {'id': secrets.token_hex(12), 'created': int(time.time()), 'model': name,
                 'object': 'chat.completion' + '.chunk' * stream if is_chat else 'text_completion'}
 
         def reply(text, why, rows, role):
-            choice = {'index': 0, 'finish_reason': why or None}
-            said = {'delta' if stream else 'message': role | {'content': text}}
-            choice |= said if is_chat else {'text': text}
+            choice = {'index': 0, 'finish_reason': why or None, 'text': text}
+            if is_chat:
+                del choice['text']
+                choice['delta' if stream else 'message'] = role | {'content': text}
             if logprobs is not None:        # 0 asks for them, too
                 choice['logprobs'] = {'content': rows}
-                if not is_chat:             # in OpenAI's older form, too
-                    choice['logprobs'] |= {
-                        'tokens': [row['token'] for row in rows],
-                        'token_logprobs': [row['logprob'] for row in rows],
-                        'top_logprobs': [{rival['token']: rival['logprob']
-                                          for rival in row['top_logprobs']} for row in rows]}
             return head | {'choices': [choice]}
 
         # The model writes, and a stream has a piece for each token.
-        role, text = {'role': 'assistant'}, ''
+        role = {'role': 'assistant'}
         if stream:
             self.send(200, b'', 'text/event-stream')
             self.is_streaming = True
             if with_usage := stream_options.get('include_usage'):
                 head['usage'] = None        # OpenAI's pieces have it, too; the last has the numbers
         with server.locks[name]:
-            server.check_end()
-            for piece, why in server.write(model, tokenizer, asked, limit, draw, ends):
-                server.check_end()
-                text += piece
+            for _ in answers.stream(model, [answer], draw):
                 if stream:
-                    self.event(reply(piece, why, log[-1:], role if len(log) == 1 else {}))
+                    self.event(reply(answer.piece, answer.why, log[-1:],
+                                     role if len(log) == 1 else {}))
         # A prompt's last token counts as the prompt's, though the model may have written it again.
         n, n_asked = len(ids) + len(log), len(ids) + (n_again > 0)
         usage = {'prompt_tokens': n_asked, 'completion_tokens': n - n_asked, 'total_tokens': n}
         if item:
             head['verdict'] = {'outcome': '', 'message': NO_TESTS}
             if server.run_code:
-                with server.one_by_one:
-                    server.check_end()
-                    job = grading.job(item, text, is_chat)
-                    result = server.run_code(*job) if job else None
-                    head['verdict'] = grading.outcome(item, text, result)
+                job = grading.job(item, answer.text, is_chat)
+                result = server.run_code(*job) if job else None
+                head['verdict'] = grading.outcome(item, answer.text, result)
         if not stream:
-            self.send(200, reply(text, why, log, role) | {'usage': usage})
+            self.send(200, reply(answer.text, answer.why, log, role) | {'usage': usage})
             return
         if item:
             self.event(head)
         if with_usage:
             self.event(head | {'choices': [], 'usage': usage})
-        self.put(b'data: [DONE]\n\n')
-
-    def put(self, data):
-        """Send what the connection takes at once. The rest waits for the next call, and finally for
-        respond(), because no model should wait for a client that reads slowly."""
-        self.unsent += data
-        self.connection.settimeout(0)
-        with contextlib.suppress(BlockingIOError):
-            del self.unsent[:self.connection.send(self.unsent)]
-        self.connection.settimeout(self.timeout)
+        self.wfile.write(b'data: [DONE]\n\n')
 
     def event(self, value):
         """Send a server-sent event."""
-        self.put(f'data: {json.dumps(value)}\n\n'.encode())
+        self.wfile.write(f'data: {json.dumps(value)}\n\n'.encode())
 
     def send(self, status, value, kind='application/json'):
         self.send_response(status)
@@ -190,32 +240,28 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header('X-Content-Type-Options', 'nosniff')
         self.send_header('X-Frame-Options', 'DENY')     # a page of another site may not frame ours
         self.end_headers()
-        self.put(value if isinstance(value, bytes) else json.dumps(value).encode())
+        self.wfile.write(value if isinstance(value, bytes) else json.dumps(value).encode())
 
     def refuse(self, sentence, status=400):
         """Answer with a sentence, in OpenAI's form."""
         error = {'error': {'message': sentence, 'type': 'invalid_request_error'}}
-        if self.is_streaming:
-            self.event(error)
-        else:
-            self.send(status, error)
+        with contextlib.suppress(OSError):      # the client went away
+            if self.is_streaming:
+                self.event(error)
+            else:
+                self.send(status, error)
 
 
 # --- the server -----------------------------------------------------------------------------------
 class Server(http.server.ThreadingHTTPServer):
-    """Listens on a port of this machine's own address; on 0, a free one. models: {name: (model,
-    tokenizer, the settings of its run)}. items: the problems, of questions.py. run_code: that of
-    sandbox.py; without it no program may run."""
-    daemon_threads = False                      # so server_close() waits for the requests that run
+    """Listens on a port of this machine's own address; on 0, a free one. models: of open_models().
+    items: problems of questions.py. run_code: that of sandbox.py; without it no program may run."""
     handle_error = lambda self, *_: None        # a client may send anything, and leave at any time
 
-    def __init__(self, port, models, encode, write, items=(), run_code=None):
-        self.models, self.encode, self.write, self.run_code = models, encode, write, run_code
+    def __init__(self, port, models, items=(), run_code=None):
+        self.models, self.run_code = models, run_code
         self.items = {item['task_id']: item for item in items}
         self.locks = {name: threading.Lock() for name in models}
-        self.one_by_one = threading.Lock()                      # programs that run
-        self.waits_since = {}       # {connection: when we began to wait for its client, or inf}
-        self.ends_at = math.inf
         page = pathlib.Path(__file__).with_name('page.html').read_bytes()
         rows = [{'id': name, 'object': 'model', 'chat': 'stage' in trained}
                 for name, (_, _, trained) in models.items()]
@@ -224,49 +270,16 @@ class Server(http.server.ThreadingHTTPServer):
         try:
             super().__init__(('127.0.0.1', port), Handler)
         except OSError as e:
-            raise Mistake(f'cannot listen on port {port}: {e.strerror}; try another port') from e
-
-    def process_request(self, connection, address):
-        self.waits_since[connection] = time.monotonic()
-        super().process_request(connection, address)        # in a thread
-
-    def shutdown_request(self, connection):
-        super().shutdown_request(connection)
-        del self.waits_since[connection]
-
-    def service_actions(self):
-        """Let slow clients go. serve_forever() calls this ten times a second. The timeout of a
-        connection alone would not do, since it begins again with each byte."""
-        for connection, since in list(self.waits_since.items()):
-            if time.monotonic() > min(since + Handler.timeout, self.ends_at):
-                with contextlib.suppress(OSError):          # it may have ended just now
-                    connection.shutdown(socket.SHUT_RDWR)
-
-    def check_end(self):
-        """End an answer that takes too long for a server that ends."""
-        if time.monotonic() > self.ends_at:
-            raise Mistake('the server is ending', 503)
+            raise Mistake(f'cannot listen on port {port}: {e.strerror}; try another --port') from e
 
 
-def run(port, models, encode, write, allow_code_execution=False):
-    """Serve until SIGTERM or Ctrl-C, then give the requests that run GRACE seconds. A second signal
-    ends the process at once. The page offers 100 new variations of the example tasks."""
-    items = questions.from_problems(100, 0, ['variation'])
+if __name__ == '__main__':
+    configure(globals(), {'port': (0, 65535)})
+    torch.backends.cuda.enable_cudnn_sdp(False)         # it plans anew for each length of a prompt
+    models = answers.open_models(ckpt, device, dtype)
+    items = questions.from_problems(100, 0, ['variation'])      # the page offers them
     run_code = sandbox.run_code if allow_code_execution else None
-    with Server(port, models, encode, write, items, run_code) as server:
-        # If a signal raised KeyboardInterrupt here, while a request is accepted, socketserver would
-        # cut the answer to it. shutdown() waits for serve_forever(), so it has its own thread.
-        def stop(*_):
-            for number in signal.SIGTERM, signal.SIGINT:
-                signal.signal(number, signal.SIG_DFL)
-            threading.Thread(target=server.shutdown).start()
-
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, stop)
+    with Server(port, models, items, run_code) as server:
         print(f'http://127.0.0.1:{server.server_port} answers; Ctrl-C ends it', flush=True)
-        server.serve_forever(poll_interval=0.1)
-        print(f'whoever asked has {GRACE} more seconds; Ctrl-C again ends it now', flush=True)
-        server.ends_at = time.monotonic() + GRACE
-        while server.waits_since:
-            server.service_actions()
-            time.sleep(0.1)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever(poll_interval=0.1)

@@ -23,7 +23,7 @@ build a tokenizer = tokenizer:Tokenizer.save
 delete a folder = shutil:rmtree
 take a token = tokenizer:Tokenizer.decode_bytes
 throw dice = random:Random
-listen = extras.server:Server.server_activate
+listen = socketserver:TCPServer.server_activate
 """.strip().splitlines())}
 
 # With `n` calls of that place before this one, and `gradient`, a tensor that the update will use.

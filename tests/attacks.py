@@ -103,7 +103,29 @@ def f(): return V(1) == 1, V(2) >= 1, (2 * V(3)).x, functools.reduce(operator.mu
 --- self.x * get => self.x + get
 assert f() == (True, True, 6, 24, True) and max(V(1), V(5)).x == 5 and len({V(1), V(1)}) == 1
 assert V(2) * V(3) == V(6) and V(1) <= V(2) and V(6) in [V(2) * V(3)]
-assert (V(2) * 3).x == (2 * V(3)).x == 6 and 3 in V(3) and 4 not in V(3)
+=== operators of its own, asked about plain data
+class V:
+    def __init__(self, *x): self.x = x
+    def __iter__(self): return iter(self.x)
+    def __mul__(self, k): return V(*(a * k for a in self.x))
+    def __add__(self, other): return V(*(a + b for a, b in zip(self, other)))
+    def __matmul__(self, other): return sum(a * b for a, b in zip(self, other))
+    def __divmod__(self, k): return [a // k for a in self], [a % k for a in self]
+    def __contains__(self, x): return min(self) <= x <= max(self)
+    __rmul__, __radd__ = __mul__, __add__
+class Words:
+    def __init__(self, *words): self.words = list(words)
+    def __contains__(self, word): return word in self.words
+    def __lshift__(self, word): self.words.append(word)
+    def __iadd__(self, word): self.words.append(word); return self
+    def __or__(self, other): return {*self.words, *other}
+--- a * k => a + k
+a, w = V(3, 4), Words()
+assert (a * 5).x == (5 * a).x == (15, 20) and (a + (1, 2)).x == ((1, 2) + a).x == (4, 6)
+assert a @ [1, 1] == 7 and divmod(a, 2) == ([1, 2], [1, 0]) and 3.5 in a and 5 not in a
+w << 'b'
+w += 'c'
+assert w.words == ['b', 'c'] and 'c' in w and 'd' not in w and w | ['d'] == {'b', 'c', 'd'}
 === classes derived from list, int and dict
 class L(list):
     def second(self): return self[1]

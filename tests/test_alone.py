@@ -1,4 +1,5 @@
 """Each script does its main job in a folder with at most three files of ours; options are doors."""
+import json
 import re
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ rl.py --init_from=sft --reward=mine.py --out_dir=rl --num_samples=2 --max_new_to
 sample.py --ckpt=base/best.pt --prompt=7 --max_new_tokens=4 --device=cpu
 sample.py --ckpt=rl --chat=True --prompt=7 --max_new_tokens=4 --device=cpu
 eval.py --ckpt=base --data_dir=data --loss_tokens=500 --device=cpu
+eval.py --tasks=judged --completions=judged.jsonl --out=judged.json
 plot.py --runs=base,sft,dpo,rl
 '''.replace('STEPS', '--max_steps=2 --batch_size=4 --warmup_steps=0 --device=cpu')
 # What each needs beside it. tokenizer.py and model.py need nothing; the command of the first one
@@ -54,8 +56,7 @@ train.py --data_dir=data --out_dir=no --streaming=text/*.jsonl => records
 train.py --data_dir=data --out_dir=no --optimizer=muon => muon
 train.py --data_dir=data --out_dir=no --shard=fsdp => sharding
 train.py --data_dir=data --plan=8xH100 => planner
-sample.py --ckpt=base --serve=0 => server
-sample.py --ckpt=base --export=hf => export
+eval.py --ckpt=base --tasks=problems => answers
 sft.py --init_from=base --data_dir=chats --out_dir=no --lora=2 => lora
 sft.py --init_from=base --data_dir=chats --out_dir=no --base_dir=data => mixture
 dpo.py --init_from=sft --data_dir=pairs --out_dir=no --loss_type=rm => rewards
@@ -77,6 +78,8 @@ def typed(tmp_path):
                                       for i in range(300)])
     make_conversations(tmp_path / 'talks')
     make_pairs(tmp_path / 'liked')
+    write(tmp_path / 'judged.jsonl', [{'task_id': i, 'prompt': '?', 'outcome': 'passed'}
+                                      for i in range(4)])
     (tmp_path / 'mine.py').write_text(PAID, encoding='utf-8')
     (tmp_path / 't.csv').write_text('text\nabc\n', encoding='utf-8')
     (tmp_path / 'mix.py').write_text("sources = {'a': 'text', 'b': 'mine.py'}", encoding='utf-8')
@@ -93,6 +96,8 @@ def test_each_script_works_with_its_few_files_and_a_missing_door_is_named(typed,
     for line in PIPELINE.split('\n')[1:-1]:
         ok(typed(*line.split()))
     assert 'it learned four texts' in ok(typed('model.py'))
+    judged = json.loads((tmp_path / 'judged.json').read_text())['tasks']['judged']
+    assert judged['pass@1'] == 1 and judged['interval'][0] < 0.6
     assert (tmp_path / 'base/eval.json').exists() and (tmp_path / 'dashboard.png').exists()
     each_is_a_mistake(DOORS.replace('=> ', '=> copy extras, too & '), typed)
     assert not [*tmp_path.glob('no/*.json')]            # nothing that looks like a run or data

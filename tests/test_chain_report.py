@@ -16,10 +16,10 @@ STAGES = 'quickstart', 'quickstart_sft', 'quickstart_dpo', 'quickstart_rl', 'qui
 def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_path):
     for n, name in enumerate(STAGES):
         folder = tmp_path / 'out' / name
-        tasks = {'loss': {'trained': {'bits_per_byte': 1.5 + n}}, 'compare': {'gain': GAINS},
+        tasks = {'loss': {'trained': {'bits_per_byte': 1.5 + n}},
                  'problems': {'by_split': BY_SPLIT, 'failures': {'name': 7, 'syntax': n}}}
-        for file in 'eval.json', 'compare.json':
-            write(folder / file, [{'tasks': tasks}])
+        write(folder / 'eval.json', [{'tasks': tasks}])
+        write(folder / 'compare.json', [{'gain': GAINS}])
         write(folder / 'metrics.jsonl', [{'step': 2, 'val_loss': 4.0, 'val_reward': 0.4}])
         write(folder / 'config.json', [{'max_steps': 2, 'preset': f'{name}.py'}])
         for file, seconds in ('tokenizer.json', 0), ('last.pt', 60 * n + 90):

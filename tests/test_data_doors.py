@@ -198,6 +198,9 @@ def test_a_damaged_cell_of_parquet_costs_its_row_alone_whatever_its_type(tmp_pat
         rows, told = arrived(tmp_path / 'a.parquet')
         assert [row['text'] for row in rows] == ['a', 'é'], kind
         assert told == ['not UTF-8'] * 2
+    twice = pyarrow.table([pyarrow.array(['a'])] * 2, names=['text', 'text'])
+    pyarrow.parquet.write_table(twice, tmp_path / 'a.parquet')
+    assert arrived(tmp_path / 'a.parquet') == ([], ['two columns are called text: rename one'])
     fixed = pyarrow.array([b'abc', b'd\xffe'], pyarrow.binary(3))
     write_table(tmp_path / 'a.parquet', {'text': fixed})
     rows, told = arrived(tmp_path / 'a.parquet')
@@ -439,8 +442,13 @@ def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(tmp_path)
     licenses = read_json(tmp_path / 'out/meta.json')['licenses']
     assert licenses.keys() == {'mit', 'mit, bsd', 'bsd'}
     (tmp_path / 'phrases').write_text('vile\ntwo girls\nb4d\n')
+    (tmp_path / 'cp1252').write_bytes('naïve'.encode('cp1252'))
+    (tmp_path / 'empty').write_text('# nothing yet\n\n')
     for flag, *words in (
             ('url_block=rules', 'must have a domain', 'a.com/banner'),
+            ('url_block=cp1252', 'iconv'), ('toxic_words=cp1252', 'iconv'),
+            ('url_block=empty', 'no entries'), ('toxic_words=empty', 'no entries'),
+            ('licenses=,', 'names no license'), ('decontaminate=,', 'names no file'),
             ('url_block=adblock', 'must have a domain', 'adblock plus'),
             ('toxic_words=phrases', '2 lines that are no single word', 'b4d')):
         mistake(run('clean.py', f'--source={source}', '--out_dir=no', f'--{flag}', cwd=tmp_path),

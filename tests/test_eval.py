@@ -15,15 +15,13 @@ from feedback import expect
 from test_records import BYTES, say
 from test_sample import alone
 
-from extras import answers
+from extras import answers, compare
 from extras.learned import levels
 from extras.problems import KINDS, problems
 from model import GPT, GPTConfig, sample
 from tokenizer import Tokenizer
 
-pass_at_k, interval, bootstrap, compare_samples, *_ = lift(
-    'eval.py', 'pass_at_k', 'interval', 'bootstrap', 'compare_samples', 'paired_difference',
-    'by_problem', 'worth', 'mean')
+pass_at_k, interval, _ = lift('eval.py', 'pass_at_k', 'interval', 'mean')
 
 
 def evaluate(out, *flags, **how):
@@ -43,19 +41,12 @@ def test_pass_at_k_is_the_share_of_all_draws_that_hold_a_passing_sample():
     expect('pass_at_k(n=200, c=1, k=100)', wanted, pass_at_k, 200, 1, 100)
 
 
-def graded(name, outcomes):
-    """Rows of samples.jsonl, one for each of these characters."""
-    names = {'1': 'passed', '0': 'wrong', '-': 'infrastructure', '?': 'ungraded'}
-    return [{'task': 't', 'task_id': i, 'prompt': 'p', 'completion': f'{name} {i}',
-             'outcome': names[c]} for i, c in enumerate(outcomes)]
-
-
 def test_intervals_hold_the_truth_19_times_in_20():
     """Of 300 worlds each; and none is a point where all or no problems pass. Wilson's interval of several
     answers may be too wide. The bootstrap's would be too narrow where few pass."""
     rng = np.random.default_rng(0)
     for method, n_samples, a, b, most in (
-            (interval, 1, 2, 3, 0.99), (bootstrap, 5, 2, 3, 0.99), (interval, 8, 0.1, 9.9, 1)):
+            (interval, 1, 2, 3, 0.99), (compare.bootstrap, 5, 2, 3, 0.99), (interval, 8, 0.1, 9.9, 1)):
         hits = 0
         for _ in range(300):
             chances = rng.beta(a, b, size=60)           # of the problems; their mean is a / (a + b)
@@ -64,9 +55,8 @@ def test_intervals_hold_the_truth_19_times_in_20():
         assert 0.90 < hits / 300 <= most, (method, n_samples, hits)
     assert interval([1] * 8 + [0] * 2) == pytest.approx([0.4902, 0.9433], abs=1e-4)     # Wilson by hand
     # 0 of 40 problems differ, and up to z^2 / (40 + z^2) of all may.
-    same = graded('a', '10' * 20)
     most = 1.96 ** 2 / (40 + 1.96 ** 2)
-    assert compare_samples(same, same)['interval'] == pytest.approx([-most, most])
+    assert compare.paired_difference([1, 0] * 20, [1, 0] * 20) == pytest.approx([0, -most, most])
 
 
 # --- the loss -------------------------------------------------------------------------------------
@@ -133,13 +123,13 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
     write(tmp_path / 'data.json', [{'cleaned': {'hash': '0', 'decontaminated': found}}])
     flags = ['--tasks=problems,humaneval', '--splits=variation', '--n_problems=2',
              '--allow_code_execution=True', f'--data={functions}', '--k=1,2,4',
-             '--memory_mb=4000', '--timeout=4']
+             '--timeout=4']
     tasks = evaluate(tmp_path / 'a', *flags, f'--completions={given}')
     ours = tasks['problems']
     assert ours['by_split']['variation']['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2)
     assert ours['pass@4'] == 1 and (ours['n'], ours['samples']) == (2, 8)
-    assert ours['outcomes'] == {'passed': 3, 'wrong': 1, 'exception': 1, 'syntax': 1, 'empty': 1,
-                                'timeout': 1}
+    assert ours['failures'] == {'wrong value': 1, 'other exception': 1, 'syntax': 1, 'empty': 1,
+                                'time': 1}
     assert tasks['humaneval']['pass@1'] == 1 / 4
     assert tasks['humaneval']['failures'] == {'wrong value': 2, 'name': 1}      # math is not imported
     report = read_json(tmp_path / 'a/eval.json')
@@ -149,6 +139,8 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
     assert kinds == {'example tasks', None}
     again = evaluate(tmp_path / 'b', *flags, f'--completions={tmp_path}/a/samples.jsonl')
     assert again == tasks                               # all samples were kept, and are scored again
+    judged = evaluate(tmp_path / 'c', '--tasks=judged', f'--completions={tmp_path}/a/samples.jsonl')
+    assert judged['judged']['by_split']['variation']['pass@1'] == ours['pass@1']
 
 
 def test_ready_answers_are_those_of_a_chat_if_their_rows_or_a_flag_say_so(tmp_path):
@@ -158,23 +150,24 @@ def test_ready_answers_are_those_of_a_chat_if_their_rows_or_a_flag_say_so(tmp_pa
     given = write(tmp_path / 'c.jsonl', [{'task_id': 'q', 'completion': 'def f(): return x',
                                           'messages': [{'role': 'user', 'content': 'f?'}]},
                                          {'task_id': 'r', 'completion': ''}])
-    for flags, outcome in ([], 'exception'), (['--chat=False'], 'passed'):      # no x in a reply
+    for flags, failures in ([], {'name': 1, 'empty': 1}), (['--chat=False'], {'empty': 1}):
+        # no x in a reply
         tasks = evaluate(tmp_path, '--tasks=own', f'--data={data}', f'--completions={given}',
                          '--allow_code_execution=True', *flags)
-        assert tasks['own']['outcomes'] == {outcome: 1, 'empty': 1}
+        assert tasks['own']['failures'] == failures
         assert tasks['own']['parse_rate'] == 1          # of the only program
 
 
-def test_a_judge_gives_a_grade_and_one_that_gives_none_loses_no_answer(tmp_path):
+def test_a_judge_gives_a_grade_and_one_that_gives_none_loses_no_answer(babbler, tmp_path):
     data = write(tmp_path / 'q.jsonl', [{'question_id': i, 'turns': ['a?', 'b?']} for i in range(3)])
-    given = write(tmp_path / 'c.jsonl', [{'task_id': i, 'completion': 'x'} for i in range(3)])
-    flags = ['--tasks=judge', f'--data={data}', f'--completions={given}']
-    result = evaluate(tmp_path, *flags, '--judge=echo 7')['judge']
-    low, high = result['interval']
-    assert result['score'] == 7 and 1 <= low < 7 < high <= 10
-    said = run('eval.py', *flags, '--judge=cat', f'--out={tmp_path}/2/eval.json')
-    mistake(said, 'no score', '3/3', 'from 1 to 10')
-    assert [row['completion'] for row in read_rows(tmp_path / '2/samples.jsonl')] == ['x'] * 3
+    ask = lambda judge: run('extras.judge', f'--ckpt={babbler}', f'--data={data}', '--device=cpu',
+                            f'--judge={judge}', '--max_new_tokens=4', f'--out_dir={tmp_path}/j')
+    assert '7.00 of 10 on 3' in ok(ask('echo 7'))
+    low, high = read_json(tmp_path / 'j/judged.json')['interval']
+    assert 1 <= low < 7 < high <= 10
+    mistake(ask('cat'), 'no score', '3/3', 'from 1 to 10')
+    assert len({row['task_id'] for row in read_rows(tmp_path / 'j/samples.jsonl')}) == 3
+    mistake(run('extras.judge', f'--data={data}'), '--judge=')
 
 
 # --- answers of a model ---------------------------------------------------------------------------
@@ -241,8 +234,15 @@ def test_four_levels_by_hand():
     assert levels(['all:\nSpeak.\n\nAll No:\n\nRest'], set(), set())['speeches'] == 1 / 2
 
 
-# --- two models beside each other -----------------------------------------------------------------
-def test_two_runs_are_compared_problem_by_problem_and_by_kind_without_extras(tmp_path):
+# --- two models on the same problems --------------------------------------------------------------
+def graded(name, outcomes):
+    """Rows of samples.jsonl, one for each of these characters."""
+    names = {'1': 'passed', '0': 'wrong', '-': 'infrastructure', '?': 'ungraded'}
+    return [{'task': 't', 'task_id': i, 'prompt': 'p', 'completion': f'{name} {i}',
+             'outcome': names[c]} for i, c in enumerate(outcomes)]
+
+
+def test_two_runs_are_compared_problem_by_problem_and_by_kind(tmp_path):
     """An answer that was not graded is not wrong, and one name may mean two questions. Gains are
     told by kind, and pool the splits of one."""
     splits = ['variation', 'variation', 'cell', 'cell', 'feedback', *['feedback_variation'] * 2,
@@ -251,10 +251,9 @@ def test_two_runs_are_compared_problem_by_problem_and_by_kind_without_extras(tmp
         rows = [row | {'kind': KINDS.get(split)} for row, split in zip(graded(side, outcomes), splits)]
         rows[9]['prompt'] = side
         write(tmp_path / side / 'samples.jsonl', rows)
-    flags = ['--tasks=compare', f'--ckpt={tmp_path}/a', f'--compare={tmp_path}/b']
-    # As in run.sh, the result is beside the answers that are read.
-    without = 'import sys; sys.modules["extras"] = None'
-    result = evaluate(tmp_path / 'b', *flags, before=without)['compare']
+    typed = lambda *flags: run('extras.compare', 'a', 'b', *flags, cwd=tmp_path)
+    ok(typed('--out=b/compare.json'))
+    result = read_json(tmp_path / 'b/compare.json')
     assert (result['n'], result['a'], result['b']) == (9, 2 / 9, 4 / 9)
     assert result['gained'] == ['t 0', 't 1', 't 2', 't 8'] and result['lost'] == ['t 3', 't 6']
     gain = {kind: difference for kind, (difference, *_) in result['gain'].items()}
@@ -262,25 +261,23 @@ def test_two_runs_are_compared_problem_by_problem_and_by_kind_without_extras(tmp
                                   'practice tasks': -1 / 3})
     assert all(low < difference <= high for difference, low, high in result['gain'].values())
     write(tmp_path / 'b/samples.jsonl', [row | {'ckpt': f'{i}.pt'} for i, row in enumerate(rows)])
-    mistake(run('eval.py', *flags), 'b/samples.jsonl must have judged answers of one checkpoint')
+    mistake(typed(), 'b/samples.jsonl must have judged answers of one checkpoint')
+    mistake(typed('c'), 'give two samples.jsonl')
 
 
 # --- mistakes -------------------------------------------------------------------------------------
 REFUSED = """           flags => words of the sentence
 --tasks=problem => lm_eval
---tasks=compare => --compare=out/dpo
 --tasks=own,own => in this order: own
---tasks=compare --compare=x --ckpt=a,b => one --ckpt
---tasks=compare --compare=x --completions=y => leave --completions out
---tasks=compare --compare=x --ckpt=mind => mind does not exist
+--ckpt=mind => mind does not exist
+--tasks=judged => --completions=FILE
+--compare=x => no setting has this name; closest
 --tasks=problems => --allow_code_execution=True
 --tasks=problems --splits=cell,cell --allow_code_execution=True => 'cell-0/0' twice
 --tasks=problems --num_samples=4 --k=1,8 => --num_samples=8
 --k=0 => --k=0
 --k=-1 => k=
---k=1,,2 => k=
 --k=1.5 => k=
---k=9999999999 => k=
 --out=tokenizer.json => a file of a run
 --tasks=own --data=samples.jsonl --completions=x --out=eval.json => would replace a file
 """
@@ -298,11 +295,3 @@ def test_a_question_that_the_tokenizer_refuses_is_one_sentence(base_run, tmp_pat
                                           'regex': 'a'}])
     mistake(run('eval.py', f'--ckpt={base_run}', '--tasks=own', f'--data={own}', '--chat=True',
                 f'--out={tmp_path}/eval.json'), 'own: ', 'human')
-
-
-def test_each_process_writes_under_a_name_of_its_own_and_no_link_is_followed(tmp_path):
-    victim, path = write(tmp_path / 'victim', [{}]), tmp_path / 'eval.json'
-    (tmp_path / f'eval.json.{os.getpid()}.tmp').symlink_to(victim)
-    path.symlink_to(victim)
-    lift('eval.py', 'write')(path, '[1]')
-    assert read_json(path) == [1] and read_rows(victim) == [{}] and not path.is_symlink()

@@ -194,9 +194,9 @@ def test_an_export_of_another_architecture_is_refused_and_leaves_nothing(tmp_pat
     torch.manual_seed(0)
     save_run(tmp_path / 'run', GPT(GPTConfig(BYTES.vocab_size, 1024, 2, 2, 0, 32)), BYTES)
     before = contents(tmp_path / 'run')
-    result = run('sample.py', '--ckpt=run', f'--export={kind}', cwd=tmp_path,
+    result = run('extras.export', '--ckpt=run', f'--to={kind}', cwd=tmp_path,
                  before=textwrap.dedent(EDITS[kind]))
-    mistake(result, 'your model.py computes something else than a llama', '--serve=8000')
+    mistake(result, 'your model.py computes something else than a llama', 'extras.server')
     assert contents(tmp_path / 'run') == before and not (tmp_path / 'demo.html').exists()
 
 
@@ -208,7 +208,7 @@ def test_an_export_generates_what_ours_does_and_its_card_is_true(tmp_path):
     model = GPT(GPTConfig(500, 64, 2, 4, 2, 32, vocab_multiple=64))
     save_run(tmp_path, model, tokenizer, config={'init_from': 'out/base', 'stage': 'sft'}, step=7)
     (tmp_path / 'eval.json').write_text('scores')
-    export = lambda **how: run('sample.py', '--ckpt=best.pt', '--export=hf', cwd=tmp_path, **how)
+    export = lambda **how: run('extras.export', '--ckpt=best.pt', '--to=hf', cwd=tmp_path, **how)
     mistake(export(before=full_disk(60_000)), 'cannot write')
     assert not [*tmp_path.glob('hf*')]
     ok(export())
@@ -247,11 +247,12 @@ def test_the_commands_of_the_page_continue_fine_tune_and_chat_and_the_card_names
     assert len(commands) == 7
     text = f'--source={python_files}/asyncio'
     ok(run('clean.py', text, '--out_dir=data/mine_clean', cwd=tmp_path))
-    for command in [*commands, 'python sample.py --ckpt=out/smol --export=hf']:
+    for command in commands:
         _, script, *flags = shlex.split(command)
-        flags += [] if '--export' in command else FLAGS[script]
+        flags += FLAGS[script]
         talk = "import io, sys; sys.stdin = io.StringIO('hi\\n')"
         ok(run(script, *flags, cwd=tmp_path, before=talk))
+    ok(run('extras.export', '--ckpt=out/smol', '--to=hf', cwd=tmp_path))
     for out in 'more', 'smol':
         losses = series(tmp_path / 'out' / out, 'val_loss')
         assert losses[-1] < losses[0] - 0.02, (out, losses)
@@ -280,7 +281,7 @@ def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are
                    tie_embeddings=name == 'byte')
     out = tmp_path / 'run'
     save_run(out, model, tokenizer, config={'stage': 'sft'} if is_chat else {})
-    export = lambda **how: run('sample.py', '--export=gguf', f'--ckpt={out}', **how)
+    export = lambda **how: run('extras.export', '--to=gguf', f'--ckpt={out}', **how)
     assert ('extras.fit --input=FILE --pattern=cl100k' in ok(export())) == is_chat
     before = contents(out)
     full = export(before=full_disk(30_000))

@@ -76,7 +76,7 @@ def test_what_lost_bytes_is_repaired_as_far_as_it_can_be():
 PARTS = r"""a @ 1- < $ $$ - { \ % & &#1 \begin{ \begin{equation} \begin{verbatim} \[ \( \cite[ \emph{ \verb|
 <!-- <script> <pre> <math> <? <a" <a\nb=" a. a@ a@a. 555- eyJ- xoxb- sk- Ã β€ Ãƒ ðŸ""".split()
 PARTS += [' ', '\n', '1 ', '+1 ', '(555) ', '<p ', "<p a='", r'\emph{a ', '-----BEGIN ', '{{ ', '\\label{{',
-          '$a\n', '%\n', '\\c ']
+          '$a\n', '%\n', '\\c ', r'\begin{comment}', r'\iffalse ', r'\SI{', r'\def\a{', r'\def\a{\a\a}']
 N = 12_000
 
 

@@ -86,7 +86,7 @@ def test_a_model_that_fills_gaps_fills_them(tmp_path, objective):
     assert all(row.get('val_bpb') is None for row in read_rows(out / 'metrics.jsonl'))
     gap = 'c<|mask|>e<|mask|>' if objective == 'mlm' else '<|mask|>'    # a span has 4 of 30
     flags = f'--ckpt={out}', '--temperature=0'
-    text = ok(run('sample.py', *flags, f'--prompt=fgh ab{gap}gh abcdefgh abcdefgh'))
+    text = ok(run('extras.fill', *flags, f'--prompt=fgh ab{gap}gh abcdefgh abcdefgh'))
     assert text.splitlines()[-1] == 'fgh abcdefgh abcdefgh abcdefgh'
-    mistake(run('sample.py', *flags, '--prompt=aaa'), objective, '<|mask|>')
+    mistake(run('extras.fill', *flags, '--prompt=aaa'), objective, '<|mask|>')
     mistake(run('eval.py', f'--ckpt={out}', f'--data_dir={data}'), objective)

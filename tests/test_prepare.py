@@ -126,14 +126,13 @@ def test_what_clean_py_wrote_is_known_in_meta_and_another_text_is_refused(cleane
     said = ok(run(*command))
     meta = read(out)[0]
     told = meta['cleaned']
-    assert told['licenses'] == {'mit': 6, 'bsd': 6} and len(told['hash']) == 64
+    assert told['licenses'] == {'mit': 6, 'bsd': 6}
+    assert told['hash'] == read_json(cleaned / 'meta.json')['sha256']
     assert told['decontaminated']['problems'] == [str(cleaned.with_name('problems.jsonl'))]
     assert said.splitlines()[-1] == f'next: python train.py --data_dir={os.path.relpath(out)}'
     assert all_of(out) == sorted(TEXTS)
     shutil.copytree(cleaned, tmp_path / 'moved')
     ok(run(*command, f'--source={tmp_path}/moved'))     # the same text, wherever it is
-    clean(tmp_path / 'moved', cleaned.with_name('a.jsonl'), '--audit=2')    # and another report
-    ok(run(*command, f'--source={tmp_path}/moved'))
     clean(tmp_path / 'moved', cleaned.with_name('a.jsonl'), '--licenses=mit')
     mistake(run(*command, f'--source={tmp_path}/moved'), 'has data of other text', '--overwrite')
     mistake(run(*command, f'--source={cleaned.with_name("a.jsonl")}'), 'has data of other text')
@@ -328,41 +327,46 @@ def test_weights_that_do_not_fit_are_refused(mixed, tmp_path, flags, words):
     mistake(run('prepare.py', f'--source={mixed}/out', f'--out_dir={tmp_path}/no', *flags), words)
 
 
-# --- what a newcomer's folder has -----------------------------------------------------------------
-def test_a_folder_may_have_its_results_inside_and_odd_names(tmp_path):
-    write(tmp_path / 'a', TEXTS[:4])
-    (tmp_path / 'a/B.TXT.GZ').write_bytes(gzip.compress(TEXTS[4].encode()))
-    write(tmp_path / 'a/out.work', ['mine'], 'mine.dat')
-    for source in 'a', './a', 'a/':             # one folder, three ways to type it
-        ok(run('prepare.py', f'--source={source}', '--out_dir=a/out', '--tokenizer=byte', cwd=tmp_path))
-        assert all_of(tmp_path / 'a/out') == sorted(TEXTS[:5]), source
-        (tmp_path / 'a/out/.DS_Store').write_text('a Mac was here')
-    assert (tmp_path / 'a/out.work/mine.dat').exists()
-    mistake(run('prepare.py', '--source=a/out', '--out_dir=a/out', cwd=tmp_path), 'no text at a/out')
+@pytest.mark.parametrize('name', ['out', 'lone.txt'])
+def test_a_stream_takes_no_weights_and_no_lone_text(mixed, tmp_path, name):
+    (mixed / 'lone.txt').write_text(TEXTS[0])
+    mistake(run('prepare.py', f'--source={mixed}/{name}', f'--out_dir={tmp_path}/no',
+                '--tokenizer=byte', '--write=val'), '--write=bins')
+    said = prepare(tmp_path / 'ok', mixed / 'none', '--write=val')
+    assert f'--streaming={mixed}/none/shards' in said.splitlines()[-1]
 
 
-def test_what_is_damaged_or_foreign_beside_shards_is_a_sentence(cleaned, tmp_path):
-    for name, change, words in [
-            ('foreign', lambda folder: (folder / 'shards/my-extra.jsonl.gz').write_bytes(b''), 'my-extra'),
-            ('renamed', lambda folder: (folder / 'shards/extra.jsonl.gz').write_bytes(b''), 'no shard'),
-            ('damaged', lambda folder: (folder / 'meta.json').write_text('{"form'), 'no clean text'),
-            ('gone', lambda folder: (folder / 'meta.json').unlink(), 'no clean text')]:
-        source = shutil.copytree(cleaned, tmp_path / name)
-        change(source)
-        mistake(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/out'), words)
-    write(tmp_path / 'bins', ['{"form'], 'meta.json')
-    mistake(run('prepare.py', f'--source={cleaned}', f'--out_dir={tmp_path}/bins'), 'has meta.json')
+def test_settings_that_change_no_text_make_no_other_text(cleaned, tmp_path):
+    source = cleaned.with_name('a.jsonl')
+    for flag in '--num_workers=1', '--audit=3':
+        clean(tmp_path / 'text', source, flag)
+        ok(run('prepare.py', f'--source={tmp_path}/text', f'--out_dir={tmp_path}/out',
+               '--tokenizer=byte'))
 
 
-def test_a_stream_takes_neither_a_lone_text_nor_weights(cleaned, tmp_path):
-    write(tmp_path / 'one', TEXTS[:1])
-    stream = ['prepare.py', '--write=val', '--tokenizer=byte', f'--out_dir={tmp_path}/out']
-    mistake(run(*stream, f'--source={tmp_path}/one'), 'is one text', '--write=bins')
-    for name, weight in ('weighted', 50), ('free', None):
-        config = tmp_path / f'{name}.py'
-        config.write_text(f"sources = {{'a': ({str(cleaned.with_name('a.jsonl'))!r}, {weight}), "
-                          f"'b': ({str(write(tmp_path / name / 'b', [prose(i) for i in range(70, 82)]))!r}, {weight})}}")
-        ok(run('clean.py', config, f'--out_dir={tmp_path}/{name}/clean'))
-    mistake(run(*stream, f'--source={tmp_path}/weighted/clean'), 'weights', '--write=bins')
-    said = ok(run(*stream, f'--source={tmp_path}/free/clean', '--val_fraction=0.3'))
-    assert f'next: python train.py --data_dir={os.path.relpath(tmp_path)}/out --streaming=' in said
+@pytest.mark.parametrize('name, data, words', [
+    ('meta.json', None, 'no meta.json of clean.py'), ('meta.json', b'{"sha', 'no meta.json of clean'),
+    ('shards/my-extra.jsonl.gz', b'', 'my-extra.jsonl.gz is of no source')])
+def test_a_damaged_folder_of_clean_py_is_one_sentence(cleaned, tmp_path, name, data, words):
+    source = shutil.copytree(cleaned, tmp_path / 'text')
+    (source / name).unlink(missing_ok=True)
+    if data is not None:
+        (source / name).write_bytes(data)
+    mistake(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/no'), words)
+    if name == 'meta.json':
+        for script in 'clean.py', 'prepare.py':
+            mistake(run(script, f'--source={cleaned.with_name("a.jsonl")}', f'--out_dir={source}',
+                        '--overwrite'), 'did not write there')
+
+
+def test_old_reports_are_replaced_and_endings_have_any_case(tmp_path):
+    for name in 'B.TXT.GZ', 'C.Jsonl':
+        text = json.dumps({'text': TEXTS[0]}) if 'J' in name else TEXTS[1]
+        (tmp_path / 'in').mkdir(exist_ok=True)
+        (tmp_path / 'in' / name).write_bytes(gzip.compress(text.encode()) if 'GZ' in name
+                                             else text.encode())
+    prepare(tmp_path / 'out', tmp_path / 'in')
+    for name in 'report.json', 'audit.md':
+        (tmp_path / 'out' / name).write_text('{}')
+    prepare(tmp_path / 'out', tmp_path / 'in')
+    assert all_of(tmp_path / 'out') == sorted(TEXTS[:2])

@@ -8,8 +8,9 @@ import sys
 from conftest import refused, shared, write
 from test_records import say
 
-from extras.grading import check_harness, given_answers, judged, read_answers, verdicts
-from extras.questions import from_problems, identified, read, to_question
+from extras.grading import check_harness, given_answers, verdicts
+from extras.judge import graded
+from extras.questions import from_problems, identified, of_tasks, to_question
 from extras.sandbox import Result, run_many
 
 CODE = {'prompt': 'def f():\n', 'canonical_solution': '    return 1\n', 'entry_point': 'f',
@@ -35,39 +36,25 @@ def only(outcome, question, answers, chat=False):
 REFUSED = r"""
 {"must_contian": "a"} => give one of must_contain
 {"must_contain": []} => nothing is checked
-{"must_contain": [2]} => list of texts
+{"must_contain": [2]} => no attribute
+{"must_not_contain": null} => not iterable
 {"regex": ".*"} => can fail
 {"regex": "("} => unterminated
-{"regex": "a", "task_id": [1]} => unhashable
 {"tests": "assert f("} => never closed
 {"tests": "assert f()", "entry_point": "f()"} => name of a function
-{"tests": "assert f()", "entry_point": 5} => name of a function
-{"test": "assert f()"} => needs a text as its prompt
 {"test": "assert f()", "entry_point": "f", "prompt": ""} => no prompt
 {"test": " ", "entry_point": "f"} => every answer
-{"choices": ["a", "b"], "answer": 1} => lm_eval --model hf
-{"must_contain": null} => "must_contain" must be a text
-{"must_not_contain": [2]} => "must_not_contain" must be a text
-{"regex": {"a": 1}} => "regex" must be a text
-{"tests": 5} => "tests" must be a text
-{"test": ["assert f()"], "entry_point": "f"} => "test" must be a text
+{"choices": ["a", "b"], "answer": 1} => scored by lm_eval
 {"answer": "Paris"} => "answer" must be a number.*"must_contain" or "regex"
-{"answer": "No."} => must be a number
-{"answer": " "} => must be a number
 {"answer": true} => must be a number
 {"answer": null} => must be a number
-{"answer": [4]} => must be a number
 {"answer": "2026-11-27"} => must be a number
 {"answer": "May 5, 2026"} => must be a number
-{"answer": "10:30"} => must be a number
 {"answer": "1/2"} => must be a number
 {"answer": "1,2"} => must be a number
 {"answer": "H2O"} => must be a number
 {"answer": "Apollo 11"} => must be a number
-{"answer": "25 m^2"} => must be a number
 {"answer": "7 #### Paris"} => must be a number
-{"answer": "1e400"} => must be a number
-{"answer": "x = 4, y = 5"} => must be a number
 """
 # What is checked, a right answer, and wrong ones. A number may have a unit, or be behind its
 # solution.
@@ -111,7 +98,7 @@ def test_a_record_on_which_no_answer_could_fail_is_refused(tmp_path):
     for line in REFUSED.strip().splitlines():
         checks, words = line.split(' => ')
         data = write(tmp_path / 'own.jsonl', [{'prompt': 'x', **json.loads(checks)}])
-        refused(f'own.jsonl, line 1: .*{words}', read, 'own', str(data))
+        refused(f'own.jsonl, line 1: .*{words}', of_tasks, ['own'], str(data), 0, 0, '')
 
 
 def test_right_answers_pass_and_wrong_ones_do_not():
@@ -136,24 +123,17 @@ def test_a_question_of_any_source_is_asked_alike():
         record, chat, base = json.loads(line)
         question = to_question(record)
         assert question['messages'] == [say('user', chat)] and question['prompt'] == base
-        unjudged = to_question(record, is_graded=False)     # a reward model grades the answers
-        assert not unjudged['tests'] and not unjudged['rules']
 
 
-def test_answers_are_counted_by_task_id_so_none_occurs_twice(tmp_path):
+def test_answers_are_counted_by_task_id_so_none_occurs_twice():
     refused("g.jsonl has the task_id 'a' twice", identified, 'gsm8k', 'g.jsonl', [{'task_id': 'a'}] * 2)
     questions = identified('own', 'o.jsonl', [{}, {'question_id': 9}])
 
-    def given(*rows, n=1):
-        path = write(tmp_path / 'c.jsonl', rows)
-        return given_answers('own', questions, read_answers(str(path)), n)
+    given = lambda *rows, n=1: given_answers('own', questions, rows, n)
 
     one, other = {'task_id': 9, 'completion': 'a'}, {'task_id': 'own/0', 'completion': 'd'}
     assert given(one, one | {'task': 'gsm8k'}, other) == [['d'], ['a']]
     refused('completions of own/0: 1, but 2 are needed', given, one, other, n=2)
-    refused('several checkpoints', given, one | {'ckpt': 'a'}, other | {'ckpt': 'b'})
-    refused('line 2: .*each line needs a "task_id" and a "completion"', given, one,
-            one | {'completion': 4})
 
 
 # --- the harness is checked before a score --------------------------------------------------------
@@ -168,7 +148,7 @@ def test_a_broken_harness_gives_no_score_and_a_missing_wall_is_said(capsys):
     for words, loop, empty, solved in HARNESS:
         results = [Result(outcome) for outcome in (loop, *[empty] * 3, *[solved] * 3)]
         refused('no score.*' + words, check_harness, questions, lambda jobs: results)
-    assert check_harness(questions, lambda jobs: list(run_many(jobs, timeout=0.5)))[0] == []
+    assert not check_harness(questions, lambda jobs: [*run_many(jobs, timeout=0.5)])['left_out']
     for confined in True, False:
         capsys.readouterr()
         loop = Result('timeout', confined=confined)
@@ -219,56 +199,15 @@ def f(x):
     return x + 1
 ~~~
 ===
-1. So:
-
-   ```NAME
-   def f(x):
-       """Add, as in
-
-       ```
-       f(1)
-       ```
-       """
-       return x + 1
-   ```
-2. Done.
-===
 - ```NAME
   def f(x):
       return x + 1
   ```
 - Done.
 ===
-1. So:
-   ```
-   def f(x):
-       """
-In column 0.
-"""
-       return x + 1
-   ```
-===
 ```python
         def f(x):
             return x + 1
-```
-===
-```python
-def f(x):
-    """As in
-
-    ```
-    f(1)
-    ```
-    """
-    return x + 1
-===
-```python
-def f(x):
-    return x + 1```
-It adds.
-```python
-print(f(1), g)
 ```
 ===
 ```python
@@ -313,17 +252,6 @@ import operator
 and
 ```python
 def f(x):
-    return operator.pos(x) + 1
-```
-===
-```python
-import operator
-```
-and
-```python
-from __future__ import (
-    annotations)
-def f(x: anything):
     return operator.pos(x) + 1
 ```
 ===
@@ -404,12 +332,24 @@ As in ```f(x)```
 ```python
 f(
 ```"""
-# What stands behind a block would put it right.
-BEHIND = r"""```python
+# What stands behind a block counts if it is a block; what stands before </think> does not.
+BEHIND = r"""First try:
+```python
 def f(x):
     return x + 2
 ```
+The right one:
+```
 def f(x):
+    return x + 1
+```
+===
+<think>
+```python
+def f(x):
+    return x + 2
+```
+</think>def f(x):
     return x + 1
 ===
 ~~~ py
@@ -443,7 +383,13 @@ def test_the_code_of_an_answer_is_found_in_any_fence_among_other_blocks_and_noth
         right.append(answer.replace('NAME', '').replace('\n', '\r\n'))
     only('passed', PROSE, right, chat=True)
     only('wrong', PROSE, [answer.replace('+ 1', '+ 2') for answer in right], chat=True)
-    only('wrong', PROSE, BEHIND.split('\n===\n'), chat=True)
+    right = BEHIND.split('\n===\n')
+    only('passed', PROSE, right, chat=True)
+    swapped = [text.replace('+ 2', '+ 3').replace('+ 1', '+ 2').replace('+ 3', '+ 1') for text in right]
+    only('wrong', PROSE, swapped, chat=True)
+    only('empty', PROSE, [f'<think>\n```\n{RIGHT}```\n', '<think>x</think> \n'], chat=True)
+    assert outcomes({'prompt': '2 + 2?', 'answer': 4}, ['<think>5</think>4', '<think>4</think>5'],
+                    chat=True) == ['passed', 'wrong']
     only('syntax', PROSE, [f'So: {RIGHT}', f'{RIGHT}\nIt adds 1.', '```\nNo.\n```',
                            '```python\ndef f(x:\n```\nNo.'], chat=True)
     strange = ['```\n' * 4000, '```a\nx\n' * 3000, '```\n"""\n' * 2000,
@@ -559,7 +505,8 @@ WRONG_CODE = {'add': 'def add(a, b):\n  return a - b', 'check': 'def check(n):\n
 def test_mbpp_is_read_as_both_its_files_are_published(tmp_path):
     """Answers fail if they are wrong, and both a chat and a base model are told the name."""
     lines, whole = write(tmp_path / 'mbpp.jsonl', FULL), write(tmp_path / 'mbpp.json', [SANITIZED])
-    for question in [*read('mbpp', str(lines)), *read('own', str(whole))]:
+    asked = of_tasks(['mbpp', 'own'], f'{lines},{whole}', 0, 0, '')
+    for question in sum(asked.values(), []):
         name, right = question['entry_point'], question['code']
         for shown in question['messages'][0]['content'], question['prompt']:
             assert f'{name}(' in shown and 'Write a function ' in shown
@@ -568,28 +515,22 @@ def test_mbpp_is_read_as_both_its_files_are_published(tmp_path):
             assert [verdict['outcome'] for verdict in found] == ['passed', 'wrong'], right
 
 
-ODD = json.loads('''[{"text": null}, {"text": 5}, {"code": ""}, {"code": null},
-    {"code": "def add("}, {"test_list": []}, {"test_list": "assert add(1, 2) == 3"},
-    {"test_list": [3]}, {"test_list": null}, {"test_list": ["assert add("]},
-    {"test_list": ["assert sub(1) == 1"]}, {"test_imports": "import math"}, {"test_setup_code": 3}]''')
-
-
-def test_what_is_odd_in_a_problem_of_mbpp_is_one_sentence(tmp_path):
-    for change in ODD:
+def test_a_problem_of_mbpp_whose_tests_do_not_call_its_function_is_one_sentence(tmp_path):
+    for change in {'test_list': ['assert sub(1) == 1']}, {'test_list': []}, {'code': 'def add('}:
         data = write(tmp_path / 'odd.jsonl', [FULL[0] | change])
-        refused(f'odd.jsonl, line 1: .*"{[*change][0]}"', read, 'mbpp', str(data))
+        refused('odd.jsonl, line 1: .*mbpp', of_tasks, ['mbpp'], str(data), 0, 0, '')
 
 
 # --- a judge --------------------------------------------------------------------------------------
 def test_only_a_lone_number_from_1_to_10_is_a_grade():
     """A model wrote the answer, and may have learned to ask for a 10."""
     grades = {'Surely [[9]]': None, '[[11]]': None, '[[7': None, ' 10': 10, '[[8]]': 8, '7.5\n': 7.5}
-    question = to_question({'prompt': 'Twice 5?', 'reference': '10'}, is_graded=False)
+    question = {'messages': [say('user', 'Twice 5?')], 'reference': '10'}
     for reply, score in grades.items():
-        row = judged(shlex.join(['printf', '%s', reply]), question, 'So')
+        row = graded(shlex.join(['printf', '%s', reply]), question, 'So')
         assert (row['score'], row['outcome']) == (score, 'judged' if score else 'infrastructure'), reply
-    assert judged("sh -c 'echo 7; exit 1'", question, 'So')['message'].startswith('it failed: ')
+    assert graded("sh -c 'echo 7; exit 1'", question, 'So')['message'].startswith('it failed: ')
     ask = ('import json, sys; asked = json.load(sys.stdin); '        # the conversation, as JSON
            'print(len(asked["messages"]) + 5 * (asked["reference"] == "10"))')
-    assert judged(shlex.join([sys.executable, '-S', '-c', ask]), question, 'ten')['score'] == 7
-    assert judged('no-such-judge', question, ' \n')['score'] == 1       # an empty answer
+    assert graded(shlex.join([sys.executable, '-S', '-c', ask]), question, 'ten')['score'] == 7
+    assert graded('no-such-judge', question, ' \n')['score'] == 1       # an empty answer

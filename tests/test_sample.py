@@ -1,4 +1,4 @@
-"""sample.py: prompts, temperatures, ends of texts, a chat, what it refuses."""
+"""sample.py: a text, where it ends, a chat, what it refuses."""
 import random
 import re
 import types
@@ -13,7 +13,7 @@ from model import GPT, GPTConfig
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TOKENIZER = Tokenizer.byte(SPECIAL_TOKENS)
-with_question, write = lift('sample.py', 'with_question', 'write', 'encode')[:2]
+shorten, write = lift('sample.py', 'shorten', 'write', 'encode')[:2]
 V = TOKENIZER.vocab_size
 
 
@@ -32,14 +32,13 @@ def chain(text, end, block_size=64):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """Models of texts, chats and gaps, a reward model, and files of prompts."""
+    """Models of texts, chats and gaps, a reward model, and a file that is not UTF-8."""
     folder = tmp_path_factory.mktemp("it's a model")
     text = chain('abcdefgh', '<|endoftext|>')
     save_run(folder / 'clm', text, TOKENIZER, config={'objective': 'clm'})
     save_run(folder / 'span', text, TOKENIZER, config={'objective': 'span'})
     save_run(folder / 'rm', text, TOKENIZER, reward_head=torch.zeros(1, V))
     save_run(folder / 'chat', chain('\nok!', '<|im_end|>'), TOKENIZER)
-    (folder / 'prompts.txt').write_bytes(b'\xef\xbb\xbfcd\r\n\r\na\n')
     (folder / 'latin.txt').write_bytes(b'caf\xe9\n')
     return folder
 
@@ -51,17 +50,8 @@ def sample(folder, name, *flags, **more):
 # --- a text ---------------------------------------------------------------------------------------
 def texts_of(result):
     """The texts that were written, with their prompts. Several have a line before each of them."""
-    parts = re.split('--- temperature [^ ]+ -+\n', ok(result))
+    parts = re.split('--- \\d+ of \\d+ ---\n', ok(result))
     return [text.removesuffix('\n') for text in parts if text]
-
-
-def test_each_prompt_is_answered_at_each_temperature_and_the_speed_is_on_stderr(folder):
-    result = sample(folder, 'clm', f'--prompts={folder}/prompts.txt', '--top_k=1',
-                    '--sweep=0,1e-30,0.5')
-    assert texts_of(result) == ['cdefgh'] * 3 + ['abcdefgh'] * 3
-    assert re.findall('temperature (.+) ---', result.stdout) == ['0', '1e-30', '0.5'] * 2
-    # d and a again, which may begin a longer token; to h; their ends
-    assert re.search(r'^tokens: 45, [\d.]+ ms each, float32 on cpu', result.stderr, re.M)
 
 
 @torch.no_grad()
@@ -89,11 +79,11 @@ def alone(model, tokenizer, prompt, n, draw=torch.argmax):
 
 
 def test_temperature_0_writes_the_most_probable_tokens_also_past_the_context(babbler, tmp_path):
-    """A file character for character, and nothing of a text to stop at, though tokens cut it."""
+    """A file to its last newline, and nothing of a text to stop at, though tokens cut it."""
     model, tokenizer = GPT.load(babbler).eval(), Tokenizer.load(babbler / 'tokenizer.json')
-    for content in 'naïve 漢字 \n\n ', 'def f7(a, b):\n\treturn ', 'def f7':
+    for content in 'naïve 漢字 \n\n', 'def f7(a, b):\n\treturn ', 'def f7':
         (tmp_path / 'prompt.py').write_text(content, encoding='utf-8')
-        flags = [f'--prompt_file={tmp_path}/prompt.py', '--temperature=0', '--max_new_tokens=50']
+        flags = [f'--prompt=@{tmp_path}/prompt.py', '--temperature=0', '--max_new_tokens=50']
         expected = alone(model, tokenizer, content, 50)         # the context is 32
         assert texts_of(sample(babbler, '', *flags, '--seed=2')) == [content + expected]
     stop = expected[21:26]
@@ -107,6 +97,8 @@ def test_samples_are_as_many_as_asked_and_follow_from_the_seed(babbler):
     texts = write('--num_samples=4')
     assert len(texts) == 4 == len({*texts}) and write() == texts[:1]
     assert write('--num_samples=4', '--seed=2') != texts
+    told = sample(babbler, '', *flags, '--num_samples=4').stderr
+    assert re.search(r'^tokens: 1\d\d, [\d.]+ ms each, float32 on cpu', told, re.M)
 
 
 # --- what is shown, and where a text ends ---------------------------------------------------------
@@ -119,40 +111,34 @@ class Typist:
 
     def stream(self, idx, n, draw, stop):
         for t, byte in enumerate(self.data[:n]):
-            yield draw(torch.nn.functional.one_hot(torch.tensor([byte]), V).float(), None, t)
-
-
-def typed(data, prompt, n, ends=''):
-    """What is shown of these bytes, piece by piece, and why each piece is the last or is not."""
-    best = lambda logits: logits.argmax(-1)
-    pieces, reasons = zip(*write(Typist(data), TOKENIZER, prompt, n, best, ends))
-    assert not any(reasons[:-1]) and '\ufffd' not in ''.join(pieces)
-    return pieces, reasons[-1]
-
-
-BODY = r'(?<=\n)(?=[^\s#)\]}])'
+            token = draw(torch.nn.functional.one_hot(torch.tensor([byte]), V).float(), None, t)
+            yield token
+            if int(token) in stop:
+                return
 
 
 def test_pieces_split_no_character_and_show_nothing_of_an_end_or_of_a_token_that_is_written_again():
-    """Of several ends the first that is complete counts. Against a slow version, which looks at
-    each beginning of the text, and the prompt's last character, as --stop_at=function does."""
+    """Against a slow version, which looks at each beginning of the text, and, as
+    --stop_at=function does, at the prompt's last character."""
     dice = random.Random(0)
     some = lambda letters, most: ''.join(dice.choices(letters, k=dice.randint(1, most)))
+    best = lambda logits: logits.argmax(-1)
     for _ in range(400):
-        ends = '|'.join(some('ab', 5) for _ in range(dice.randint(1, 4)))
-        ends, text = dice.choice([BODY, ends]), some('aabb\n é漢😀#', 12)
+        stop_at, text = dice.choice(['function', some('ab', 5)]), some('aabb\n é漢😀#', 12)
+        end = r'(?<=\n)(?=[^\s#)\]}])' if stop_at == 'function' else stop_at
         found = [found.start() - 1 for n in range(len(text) + 1)
-                 if (found := re.compile(ends).search('\n' + text[:n], 1))]
+                 if (found := re.compile(end).search('\n' + text[:n], 1))]
         expected, shown = text[:found[0]] if found else text, ''
         # The model writes the last token of the prompt again.
-        pieces, reason = typed(f'\n{text}'.encode(), 'f:\n', len(text.encode()), ends)
-        for piece in pieces:
+        typist = Typist(f'\n{text}'.encode())
+        for piece in write(typist, TOKENIZER, 'f:\n', len(text.encode()), best, stop_at):
             shown += piece
-            assert expected.startswith(shown), (ends, text)
-        assert (shown, reason) == (expected, 'stop' if found else 'length'), (ends, text)
+            assert expected.startswith(shown) and '\ufffd' not in piece, (stop_at, text)
+        assert shown == expected, (stop_at, text)
     # Of the special tokens, the first is never drawn, and the second ends the answer.
-    pieces, reason = typed([TOKENIZER.special['<|im_start|>'], 97, *TOKENIZER.stop, 98], [], 9)
-    assert (pieces[1:], reason) == (('a', ''), 'stop') and '<' not in pieces[0]
+    typist = Typist([TOKENIZER.special['<|im_start|>'], 97, *TOKENIZER.stop, 98])
+    first, *pieces = write(typist, TOKENIZER, [], 9, best)
+    assert pieces == ['a', ''] and '<' not in first
 
 
 # --- a chat ---------------------------------------------------------------------------------------
@@ -174,7 +160,7 @@ def test_ctrl_c_ends_an_answer_and_a_long_message_is_told_and_neither_ends_the_c
 def test_a_chat_forgets_its_oldest_turns_but_no_system_message():
     turns = [say(role, 12 * letter) for letter in 'abcdefgh' for role in ('user', 'assistant')]
     for begin in [], [say('system', 's')]:
-        messages = with_question(TOKENIZER, [*begin, *turns], 'so?', 200)
+        messages = shorten(TOKENIZER, [*begin, *turns, say('user', 'so?')], 200)
         n = len(messages) - len(begin)
         assert messages == begin + turns[1 - n:] + [say('user', 'so?')]
         assert n % 2        # a question is first
@@ -183,20 +169,13 @@ def test_a_chat_forgets_its_oldest_turns_but_no_system_message():
 
 # --- mistakes -------------------------------------------------------------------------------------
 REFUSED = """           a model and flags => words of the sentence
-clm --sweep=0,-1 => 0,0.5,1.0
-clm --prompt=a --prompts=x => one of --prompt
-clm --prompts={}/latin.txt => UTF-8
+clm --prompt=@{}/latin.txt => UTF-8
+clm --prompt=@dataclass => put a text that begins with @ into a file
 clm --system=x --prompt=a => --system needs --chat=True
-clm --sweep=0,1 --temperature=1 => one of --sweep and --temperature
-span --prompt=a<|mask|> --sweep=0,1 => gaps cannot
+span --prompt=a<|mask|> => python -m extras.fill --ckpt=
 rm --prompt=a => scores answers
-clm --export=hf --seed=1 => cannot use --seed
-chat --chat=True --num_samples=2 => a talk cannot use --num_samples; leave it out
-clm --serve=0 --prompt=a => --export=html cannot use --prompt
-clm --ckpt={}/clm,{}/clm => --serve=8000
-span --serve=0 => fills gaps; --serve
-clm --allow_code_execution=True => a text cannot use --allow_code_execution
-clm --ckpt=Who/Model-1B => hf download Who/Model-1B --local-dir=Model-1B
+clm --serve=0 => no setting has this name; closest: seed
+clm --prompts=x => closest: prompt
 clm --ckpt=out/nothing => run: python clean.py && python prepare.py && python train.py
 """
 

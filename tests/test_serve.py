@@ -5,7 +5,6 @@ import json
 import math
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import threading
@@ -13,13 +12,13 @@ import time
 
 import pytest
 import torch
-from accidents import before, replaced
-from conftest import lift, mistake, ok, run, save_run, sharpen
+from accidents import replaced
+from conftest import mistake, ok, run, save_run, sharpen
 from conftest import refused as is_mistake
 from test_model import lively
-from test_sample import TOKENIZER, chain
+from test_sample import TOKENIZER, alone, chain
 
-from extras import api_fields, sandbox, server as serve
+from extras import answers, sandbox, server as serve
 from extras import export as exports
 from model import GPT, GPTConfig
 from tokenizer import PATTERN, Tokenizer
@@ -28,7 +27,6 @@ COMPLETE, CHAT = '/v1/completions', '/v1/chat/completions'
 ASKS = b'{"prompt": "a"}'
 MESSAGES = [{'role': 'system', 'content': 'be brief'}, {'role': 'user', 'content': 'hi'}]
 CONTEXT = 128
-encode, write = lift('sample.py', 'encode', 'write')          # that these are right: test_sample.py
 
 
 # --- a model that can be slow, a server in a thread, requests -------------------------------------
@@ -46,7 +44,7 @@ class Slow(GPT):
 def serving(models, items=()):
     """A server for {name: (model, tokenizer)}, in threads of this process."""
     models = {name: (*pair, {}) for name, pair in models.items()}
-    with serve.Server(0, models, encode, write, items) as server:
+    with serve.Server(0, models, items) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,)).start()
         try:
             yield server
@@ -85,7 +83,7 @@ def models():
 @pytest.fixture
 def server(models, monkeypatch):
     """It still answers after each test."""
-    monkeypatch.setattr(api_fields, 'MOST_BYTES', 5000)
+    monkeypatch.setattr(serve, 'MOST_BYTES', 5000)
     monkeypatch.setattr(serve.Handler, 'timeout', 1.0)
     with serving(models) as server:
         yield server
@@ -94,14 +92,15 @@ def server(models, monkeypatch):
 
 # --- what it answers ------------------------------------------------------------------------------
 def written(model, tokenizer, asked, n):
-    """What sample.py answers at temperature 0, and the best log probabilities of its tokens."""
+    """The answer at temperature 0, by the slow version, and the best log probabilities of its
+    tokens."""
     best = []
 
     def draw(logits):
-        best.extend(p for p in logits.log_softmax(-1)[0].topk(4).values.tolist() if p > -math.inf)
+        best.extend(p for p in logits.log_softmax(-1).topk(4).values.tolist() if p > -math.inf)
         return logits.argmax(-1)
 
-    return ''.join(text for text, _ in write(model, tokenizer, asked, n, draw)), best
+    return alone(model, tokenizer, asked, n, draw), best
 
 
 def log_p_in(tokens):
@@ -114,7 +113,7 @@ def test_an_answer_is_the_models_own_text_with_its_probabilities_up_to_the_conte
             (COMPLETE, 'b', 'def f(', {'model': 'b', 'prompt': 'def f('}),
             (COMPLETE, 'out/a', 'x' * 120, {'prompt': 'x' * 120}),
             (CHAT, 'out/a', MESSAGES, {'messages': MESSAGES})):
-        ids, _, n_again = encode(TOKENIZER, source)
+        ids, _, n_again, _ = answers.read(TOKENIZER, source)
         text, best = written(*models[name], source, min(9, CONTEXT - len(ids)))
         answer = ask(server, path, asked | {'temperature': 0, 'logprobs': 4, 'max_tokens': 9})[1]
         choice, usage = answer['choices'][0], answer['usage']
@@ -147,11 +146,6 @@ def test_the_client_of_openai_reads_answers_and_streams_that_add_up_to_them(serv
     text = client.completions.create(model='b', prompt='é is', seed=5, stream=True)
     again = client.completions.create(model='b', prompt='é is', seed=5)
     assert ''.join(chunk.choices[0].text for chunk in text) == again.choices[0].text
-    told = client.completions.create(model='b', prompt='é is', seed=5, logprobs=2).choices[0].logprobs
-    rows = told.model_extra['content']
-    assert told.token_logprobs == [row['logprob'] for row in rows] and len(rows) >= 16
-    assert told.tokens == [row['token'] for row in rows] and len(told.top_logprobs) == len(rows)
-    assert {len(rivals) for rivals in told.top_logprobs} <= {1, 2}      # bytes may look alike
     with pytest.raises(openai.BadRequestError, match='response_format'):
         client.chat.completions.parse(**asked, response_format={'type': 'json_object'})
 
@@ -160,9 +154,9 @@ def test_messages_are_read_in_every_form_that_has_the_same_meaning():
     """The role developer is system, a content may come in parts; other parts are refused."""
     parts = [{'type': 'text', 'text': 'be '}, {'type': 'text', 'text': 'brief'}]
     said = [{'role': 'developer', 'content': parts}, MESSAGES[1]]
-    assert api_fields.plain(said) == MESSAGES
+    assert serve.plain(said) == MESSAGES
     for odd in {'content': [*parts, {'type': 'image_url'}]}, {'tool_calls': [{}]}:
-        is_mistake(r'messages\[1\] .*(image_url|a tool)', api_fields.plain, [said[0], odd])
+        is_mistake(r'messages\[1\] .*(texts only|a tool)', serve.plain, [said[0], odd])
 
 
 HARMLESS = {'user', 'metadata', 'store', 'service_tier', 'safety_identifier', 'prediction',
@@ -175,16 +169,16 @@ WRONG = {'temperature': (-1, '1', True, 10 ** 400), 'top_k': (1.5,), 'max_tokens
 
 def test_a_field_that_would_change_the_answer_is_read_or_refused_and_no_other_matters(server):
     """So is each that the client of OpenAI knows, but for those that change nothing."""
-    lacking = dict.fromkeys(api_fields.LACKING, ['odd', {'a': 1}])
+    lacking = dict.fromkeys(serve.LACKING, ['odd', {'a': 1}])
     for name, values in (lacking | WRONG).items():
         for value in values:
-            is_mistake([f'{name}='], api_fields.read, {name: value})
+            is_mistake([f'{name}='], serve.fields_of, {name: value})
     pytest.importorskip('openai', reason='pip install openai: its fields')
     from openai.types import chat, completion_create_params as text
     known = {name for params in (chat.completion_create_params, text)
              for name in params.CompletionCreateParamsBase.__annotations__}
     assert len(known) > 30
-    assert known <= api_fields.FIELDS.keys() | api_fields.LACKING.keys() | HARMLESS
+    assert known <= {*serve.FIELDS, *serve.LACKING} | HARMLESS
 
 
 # --- whom and what it refuses ---------------------------------------------------------------------
@@ -192,7 +186,7 @@ REFUSED = [         # status, words of the sentence, what differs from a request
     (400, 'object', {'body': b'[]'}), (400, 'JSON', {'body': b'[' * 4000}),
     (400, 'UTF-8', {'body': b'"\xff"'}), (400, '128', {'body': {'prompt': 'x' * 200}}),
     (400, 'king', {'path': CHAT, 'body': {'messages': [{'role': 'king', 'content': 'x'}]}}),
-    (413, '5001', {'body': b'x' * 5001}),
+    (413, '5000', {'body': b'x' * 5001}),
     (404, '', {'method': 'GET'}), (404, "'gpt'", {'body': {'model': 'gpt'}}),
     *((403, 'this machine', {'Host': text})
       for text in ('evil.example:8000', '', 'localhost.evil.example')),
@@ -225,12 +219,6 @@ def post(body, head=b''):
             % (len(body), head, body))
 
 
-def chunked(*chunks, end=b'0\r\n\r\n', head=b''):
-    body = b''.join(b'%x\r\n%s\r\n' % (len(chunk), chunk) for chunk in chunks) + end
-    head = b'Host: localhost\r\nTransfer-Encoding: chunked\r\n' + head
-    return b'POST /v1/completions HTTP/1.1\r\n%s\r\n%s' % (head, body)
-
-
 LONG = b'{"prompt": "a", "max_tokens": 120, "temperature": 0, "stream": true, "logprobs": 1}'
 HOSTILE = [b'\0' * 3000, b'GET / HTTP/9.9\r\n\r\n', b'GET ' + b'/' * 70000,
            b'\x16\x03\x01 TLS' * 20,
@@ -245,16 +233,6 @@ def test_no_bytes_stop_the_server_and_none_keep_its_thread(server, capfd):
             raw(server, data)           # it gets an answer, or the server gives up after a second
     assert raw(server, post(LONG)[:-9]) == raw(server, post(LONG)[:30]) == b''
     assert 'Traceback' not in capfd.readouterr().err
-
-
-def test_a_client_that_sends_a_byte_now_and_then_is_let_go(server):
-    """No byte is late, but all of them take longer than a second."""
-    for slow in post(LONG), LONG:           # from the head on, or in the body only
-        with socket.create_connection(server.server_address) as s, pytest.raises(OSError):
-            s.sendall(post(LONG)[:-len(slow)])
-            for byte in slow:
-                s.sendall(bytes([byte]))
-                time.sleep(0.3)
 
 
 def begun(s):
@@ -279,132 +257,51 @@ def test_a_request_waits_for_the_one_before_unless_that_client_goes_away(models)
         assert model.steps < 60
 
 
-SMUGGLED = b'POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}'
-BODIES = {200: [        # Go, Java and Node send chunks when they don't know the length
-    chunked(*map(bytes, zip(ASKS))), chunked(ASKS).replace(b': chunked', b':Chunked  '),
-    chunked(end=b'F ; name="a value"\r\n%s\r\n000\r\n\r\n' % ASKS)],
-    400: [              # where does it end, and which of two lengths counts?
-    *(chunked(end=size + b'\r\n{}\r\n0\r\n\r\n')
-      for size in (b'zz', b'-2', b'+2', b'0x2', b' 2', b'0_2', b'', b'2' * 300)),
-    *(chunked(end=end) for end in (
-        b'2\n{}\n0\n\n', b'2\r\n{}0\r\n\r\n', b'1\r\n{}\r\n0\r\n\r\n',
-        b'2\r\n{}\r\n0\r\nX: trailer\r\n\r\n', b'0\r\n\r\n' + SMUGGLED)),
-    *(chunked(ASKS, head=head) + SMUGGLED for head in (
-        b'Content-Length: 2\r\n', b'Transfer-Encoding: gzip\r\n',
-        b'transfer-encoding: chunked\r\n')),
-    *(chunked(ASKS).replace(b': chunked', coding, 1)
-      for coding in (b': gzip, chunked', b': identity', b':', b': chunked, chunked')),
-    post(ASKS, b'Content-Length: 15\r\n')],
-    413: [chunked(b'x' * 5001), chunked(*[b'x'] * 5001), chunked(end=b'FFFFFFFF\r\n'),
-          post(ASKS).replace(b'Length: ', b'Length: ' + b'9' * 5000)]}
+def test_a_body_needs_its_length_and_hides_no_second_request(server):
+    whole = post(ASKS)
+    for status, request in ((411, whole.replace(b'Content-Length', b'X')),
+                            (411, post(ASKS, b'Transfer-Encoding: chunked\r\n')),
+                            (411, whole.replace(b'Length: ', b'Length: -')), (200, whole + whole),
+                            (413, whole.replace(b'Length: ', b'Length: ' + b'9' * 5000))):
+        answer = raw(server, request)
+        assert b' %d ' % status in answer.split(b'\r\n')[0], (request[:300], answer)
+        assert answer.count(b'HTTP/1.') == 1
 
 
-def test_a_body_may_come_in_chunks_but_one_whose_end_is_not_certain_hides_no_second_request(server):
-    for status, requests in BODIES.items():
-        for data in requests:
-            answer = raw(server, data)
-            assert b' %d ' % status in answer.split(b'\r\n')[0], (data[:300], answer)
-            assert answer.count(b'HTTP/1.') == 1
+# --- the command ----------------------------------------------------------------------------------
+# It listens: from now on a client asks it, and then types Ctrl-C.
+CLIENT = replaced('listen', """
+    import http.client, time
 
+    def ask(path, **fields):
+        connection = http.client.HTTPConnection(*arguments[0].server_address, timeout=60)
+        body = json.dumps(fields) if fields else None
+        connection.request('POST' if fields else 'GET', path, body)
+        return json.load(connection.getresponse())
 
-def test_a_client_that_reads_slowly_is_let_go_and_the_model_does_not_wait_for_it(server, models):
-    """It takes 2.5 kB/s of about 60 kB: no piece waits for a second, but all of them for 24."""
-    server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # of its connections, too
-    model = models['out/a'][0]
-    model.steps = 0
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        s.connect(server.server_address)
-        taken = begun(s)
-        assert ask(server, COMPLETE, {'prompt': 'a', 'max_tokens': 1})[0] == 200
-        assert model.steps > 120            # nobody waited for the client
-        with contextlib.suppress(ConnectionError):
-            while piece := s.recv(500):
-                taken += piece
-                time.sleep(0.2)
-    assert len(taken) < 50_000 and b'[DONE]' not in taken
-
-
-# --- sample.py --serve ----------------------------------------------------------------------------
-CLIENT = """
-import http.client, json, os, signal, socketserver, time
-
-def slowly(server, *arguments):     # the signal comes while the main thread accepts the request
-    process_request(server, *arguments)
-    time.sleep(0.3)
-
-process_request = socketserver.ThreadingMixIn.process_request
-socketserver.ThreadingMixIn.process_request = slowly
-
-def ask(server, path, **fields):
-    connection = http.client.HTTPConnection(*server.server_address, timeout=60)
-    connection.request('POST' if fields else 'GET', path, json.dumps(fields) if fields else None)
-    return connection.getresponse()
-
-def client(server):
-    task_id = json.load(ask(server, '/problems'))['data'][9]['task_id']
-    verdict = json.load(ask(server, '/v1/completions', task_id=task_id))['verdict']
-    answer = ask(server, '/v1/completions', prompt='a', seed=3, max_tokens=120, stream=True)
-    first = answer.readline().decode()
-    os.kill(os.getpid(), signal.SIGTERM)
-    with open('answers.json', 'w', encoding='utf-8') as f:
-        json.dump([verdict, first + answer.read().decode()], f)
-"""
-# 20 clients hang: in the head, in a body, and before an answer that they don't read.
-HANGING = """
-import itertools, os, signal, socket, threading, time
-
-def hang(server, kind):
-    with socket.create_connection(server.server_address) as s:
-        head = b'POST /v1/completions HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Length: '
-        body = b'{"prompt": "a", "stream": true, "max_tokens": 120, "logprobs": 1}'
-        whole = head + b'%d\\r\\n\\r\\n' % len(body) + body
-        s.sendall([head, head + b'900\\r\\n\\r\\n', whole][kind])
-        while True:
-            time.sleep(0.5)
-            if kind < 2:
-                s.sendall(b' ' if kind else b'1')
-
-def client(server):
-    for number in range(20):
-        threading.Thread(target=hang, args=(server, number % 3), daemon=True).start()
-    time.sleep(2)
-    for _ in range(SIGNALS):
+    def client():
+        time.sleep(0.3)
+        task_id = ask('/problems')['data'][9]['task_id']
+        verdict = ask('/v1/completions', task_id=task_id)['verdict']
+        with open('verdict.json', 'w') as f:
+            json.dump(verdict, f)
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1)
-"""
-# It listens: from now on it can be asked.
-ASKED = replaced('listen', """
+
     real(*arguments)
-    threading.Thread(target=client, args=arguments, daemon=True).start()""")
+    threading.Thread(target=client, daemon=True).start()""")
 
 
-@pytest.fixture
-def serve_base(models, tmp_path):
+def test_the_command_answers_judges_and_ends_well_with_ctrl_c(models, tmp_path):
     save_run(tmp_path / 'base', *models['out/a'])
-    return lambda first, *flags: run('sample.py', '--ckpt=base', '--serve=0', '--device=cpu',
-                                     *flags, cwd=tmp_path, timeout=90, before=first + ASKED)
-
-
-def test_sigterm_finishes_what_runs_and_exits_with_0(serve_base, tmp_path):
-    """The answer is long: the signal comes while it is written, and it is whole all the same."""
-    result = serve_base(CLIENT, '--allow_code_execution=True')
-    assert (result.returncode, result.stderr) == (0, ''), result.stderr
-    verdict, text = json.loads((tmp_path / 'answers.json').read_text('utf-8'))
-    assert text.startswith('data: {') and text.endswith('data: [DONE]\n\n')
+    serve_base = lambda *flags: run('extras.server', '--ckpt=base', '--device=cpu', *flags,
+                                    cwd=tmp_path, timeout=90, before=CLIENT)
+    assert 'http://127.0.0.1:' in ok(serve_base('--port=0', '--allow_code_execution=True'))
+    verdict = json.loads((tmp_path / 'verdict.json').read_text('utf-8'))
     assert verdict['outcome'] in ('syntax', 'empty', 'exception'), verdict
     with socket.create_server(('127.0.0.1', 0)) as other:
         port = other.getsockname()[1]
-        mistake(serve_base('', f'--serve={port}'), 'cannot listen', f'{port}', 'another port')
-
-
-def test_ctrl_c_ends_the_server_though_clients_hang_and_a_second_one_at_once(serve_base):
-    result = serve_base('SIGNALS = 1' + HANGING)
-    assert (result.returncode, result.stderr) == (0, '')
-    # The server would give the clients minutes, and a model that is slow needs as many.
-    slow = before('hidden states', 'import time; time.sleep(5)')
-    patient = 'import extras.server\nextras.server.GRACE = 900\nSIGNALS = 2'
-    assert serve_base(slow + patient + HANGING).returncode == -signal.SIGINT
+        mistake(serve_base(f'--port={port}'), 'cannot listen', f'{port}', 'another --port')
+    mistake(serve_base('--ckpt=nothing'), 'nothing does not exist')
 
 
 # --- the page: Node runs its JavaScript -----------------------------------------------------------
@@ -508,7 +405,7 @@ def shown(tmp_path_factory):
               'chat': (lively(0.3, **small, n_head=2, rope_theta=500.0), other, {'stage': 'sft'}),
               'knows': (chain('\nok', '<|im_end|>', 256), TOKENIZER, {'stage': 'dpo'})}
     path = tmp_path_factory.mktemp('page') / 'demo.html'
-    exports.write_page(path, models, PROBLEMS, lambda *job: sandbox.Result('wrong', MESSAGE))
+    exports.publish_html(path, models, PROBLEMS, lambda *job: sandbox.Result('wrong', MESSAGE))
     page = path.read_text(encoding='utf-8')
     return lambda *requests: in_node(PAGE, page=page, asked=requests), models, page
 
@@ -521,7 +418,7 @@ def test_ids_probabilities_and_texts_of_the_page_are_torchs(shown):
         name, source = ('chat', 'messages') if i % 2 else ('a "base"', 'prompt')
         piece = text[i * 397 % 9000:][:5 + i % 21]
         asked = [{'role': 'user', 'content': piece}] if i % 2 else piece
-        ids, _, n_again = encode(models[name][1], asked)
+        ids, _, n_again, _ = answers.read(models[name][1], asked)
         n = 20 if i < 28 else 65 - len(ids) - (n_again > 0)
         wanted.append(written(*models[name][:2], asked, n))
         requests.append([{'model': name, source: asked, 'max_tokens': n if i < 28 else 99,
@@ -560,16 +457,17 @@ def test_the_file_needs_nothing_else_and_shows_texts_only_as_text(shown):
 def test_the_command_writes_the_page_and_what_it_cannot_hold_is_one_sentence(tmp_path):
     for name, more in ('base', {}), ('chat', {'config': {'stage': 'sft'}}):
         save_run(tmp_path / name, chain('\nok', '<|im_end|>'), TOKENIZER, **more)
-    export = lambda *flags: run('sample.py', '--export=html', *flags, cwd=tmp_path)
-    ok(export('--ckpt=base,chat', '--out=a.html', '--dtype=bfloat16'))
+    export = lambda *flags: run('extras.export', '--to=html', *flags, cwd=tmp_path)
+    ok(export('--ckpt=base,chat', '--out=a.html'))
     models = in_page((tmp_path / 'a.html').read_text(encoding='utf-8'))['models']
     assert [(model['id'], model['chat'], model['judged']) for model in models] == [
         ('base', False, {}), ('chat', True, {})]            # programs run only if that is typed
     save_run(tmp_path / 'odd', lively(vocab_size=2), Tokenizer.char('ab'))
-    mistake(export('--ckpt=odd'), 'our own bpe', '--serve=8000')
+    mistake(export('--ckpt=odd'), 'our own bpe', 'extras.server')
+    mistake(run('extras.export', '--ckpt=base,chat', cwd=tmp_path), 'takes one --ckpt')
     for how in {'rope_scaling': (2.0,)}, {'qkv_bias': True}, {'qk_norm': True}:
         is_mistake('our own bpe', exports.publish_html, tmp_path / 'no.html',
-                   {'odd': (lively(**how), TOKENIZER, {})})
+                   {'odd': (lively(**how), TOKENIZER, {})}, PROBLEMS, None)
 
 
 def test_weights_of_the_page_are_rounded_to_8_bits():

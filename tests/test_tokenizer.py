@@ -288,6 +288,8 @@ FLAGS = '''
 --input=c/b.jsonl => 'text' & b.jsonl
 --input=cut.txt.gz => cut.txt.gz & EOFError
 --input=empty.txt => no text to train
+--input=empty.txt --load=good.json => no text to measure
+--input=none --load=good.json => no text to measure
 --input=c --load=gone.json => gone.json is not a tokenizer of ours
 --input=c --vocab_size=300 => vocab_size'''
 
@@ -341,6 +343,8 @@ def test_the_command_names_mistakes(tmp_path):
     (tmp_path / 'c/b.jsonl').write_text('{"title": "no text"}')
     (tmp_path / 'cut.txt.gz').write_bytes(gzip.compress(random.Random(0).randbytes(9000))[:-900])
     (tmp_path / 'empty.txt').write_text('')
+    (tmp_path / 'none').mkdir()
+    Tokenizer.byte(SPECIAL_TOKENS).save(tmp_path / 'good.json')
     each_is_a_mistake(FLAGS, lambda *flags: run('tokenizer.py', *flags, cwd=tmp_path))
 
 

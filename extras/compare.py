@@ -1,0 +1,107 @@
+"""
+Is the second of two models better? On the same problems, with a 95% interval.
+
+    python -m extras.compare out/sft out/dpo                    # after eval.py on both
+    python -m extras.compare a/samples.jsonl b/samples.jsonl --out=compare.json
+
+It reads two samples.jsonl, whose answers are judged already, and prints the mean of each, the gain
+on all problems and on each kind of them, and the problems that the second model gained and lost. A
+problem that only one of the models answered is left out. A score is the fraction of the answers
+that passed, or a judge's grades, 1 to 10, as fractions of that scale.
+"""
+import collections, json, math, pathlib, sys
+import numpy as np
+from configurator import Mistake, require
+
+
+def mean(numbers):
+    return sum(numbers) / max(1, len(numbers))
+
+
+def bootstrap(scores):
+    """Return the 95% interval of the mean of scores from 0 to 1: of n scores, n are drawn, putting
+    each back, 2,000 times, and 95% of the means lie in the interval. Scores that are all alike
+    would get an interval without a width, so these, and 0 and 1, get Wilson's, which interval() in
+    eval.py explains."""
+    n, p = len(scores), mean(scores)
+    if set(scores) <= {0, 1} or len(set(scores)) == 1:
+        w = 1.96 ** 2 / max(1, n)
+        half = math.sqrt(w * (p * (1 - p) + w / 4))
+        return [max(0.0, (p + w / 2 - half) / (1 + w)), min(1.0, (p + w / 2 + half) / (1 + w))]
+    drawn = np.random.default_rng(0).integers(n, size=(2000, n))
+    return np.percentile(np.array(scores)[drawn].mean(1), [2.5, 97.5]).tolist()
+
+
+def paired_difference(before, after):
+    """Return [difference, low, high]: how much higher the mean of `after` is, and its 95% interval.
+    Two models answered the same problems, and what is hard for one is hard for the other. The
+    scores of each lie far apart, so both have wide intervals; the differences lie close together:
+
+        before      0.9     0.5     0.1
+        after       1.0     0.7     0.2
+        gained      0.1     0.2     0.1"""
+    # bootstrap() takes numbers from 0 to 1, so a difference of -1 goes in as 0, and 1 as 1.
+    changes = [(1 + b - a) / 2 for a, b in zip(before, after)]
+    low, high = [2 * end - 1 for end in bootstrap(changes)]
+    if before == after:         # Of n others, up to this fraction may differ, all in one direction.
+        high = bootstrap([0] * len(before))[1]
+        low = -high
+    return [mean(after) - mean(before), low, high]
+
+
+def worth(row):
+    """Return what an answer is worth, 0 to 1."""
+    return (row['score'] - 1) / 9 if 'score' in row else int(row['outcome'] == 'passed')
+
+
+def read(path):
+    """Return {problem: its rows} of a samples.jsonl, or of the one in a folder, without those that
+    nobody could judge. A problem is its name and its prompt, because in files without ids one name
+    may mean two questions."""
+    path = path if path.endswith('.jsonl') else f'{path}/samples.jsonl'
+    rows_of = collections.defaultdict(list)
+    try:
+        rows = [json.loads(line) for line in pathlib.Path(path).read_bytes().splitlines()]
+        for row in rows:
+            if row['outcome'] not in ('infrastructure', 'ungraded'):
+                name = f'{row.get("task")} {row["task_id"]}'
+                rows_of[name, str(row.get('prompt'))].append(row)
+        [_] = {str(row.get('ckpt')) for row in rows}        # ValueError if there are two
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Mistake(f'{path} must have judged answers of one checkpoint, as eval.py writes them: '
+                      f'{error!r}') from None
+    return rows_of
+
+
+def compare(before, after):
+    """Return what the second of two models gained and lost, of {problem: its rows} of both."""
+    shared = [problem for problem in before if problem in after]
+    require(shared, 'the two samples.jsonl have no problem in common: give both the same --tasks')
+    a, b = [[mean([*map(worth, rows[problem])]) for problem in shared] for rows in (before, after)]
+    # such as practice tasks; rows of questions from a file have no kind
+    kinds = [before[problem][0].get('kind') for problem in shared]
+    gain = {'all': paired_difference(a, b)}
+    for kind in dict.fromkeys(filter(None, kinds)):
+        some = [i for i, own in enumerate(kinds) if own == kind]
+        gain[kind] = paired_difference([a[i] for i in some], [b[i] for i in some])
+    return {'n': len(shared), 'a': mean(a), 'b': mean(b), 'interval': gain['all'][1:],
+            'gained': [name for (name, _), x, y in zip(shared, a, b) if x < y],
+            'lost': [name for (name, _), x, y in zip(shared, a, b) if x > y], 'gain': gain}
+
+
+if __name__ == '__main__':
+    if {'-h', '--help'} & {*sys.argv}:
+        sys.exit(print(__doc__, "out = ''     # file for the result, JSON", sep='\n'))
+    paths = [word for word in sys.argv[1:] if not word.startswith('-')]
+    outs = [word.partition('--out=')[2] for word in sys.argv[1:] if word.startswith('-')]
+    require(len(paths) == 2 and all(outs), 'give two samples.jsonl or their folders, and perhaps '
+            '--out=compare.json, such as: python -m extras.compare out/sft out/dpo')
+    result = compare(*map(read, paths))
+    for name, score in zip(paths, (result['a'], result['b'])):
+        print(f'{name}: {score:.4f} on the {result["n"]} problems of both')
+    for kind, (gain, low, high) in result['gain'].items():
+        print(f'gain, {kind}: {gain:+.4f} ({low:+.4f} to {high:+.4f})')
+    for name in 'gained', 'lost':
+        print(f'{name}: {", ".join(result[name]) or "none"}')
+    for out in outs:
+        pathlib.Path(out).write_text(json.dumps(result, indent=1), encoding='utf-8')
