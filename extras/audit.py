@@ -40,19 +40,10 @@ def sample(notes, reason, document, n, hash64):
     choice, but the same in every run."""
     samples = notes[f'sample of {reason}']
     text = document['text'][:2000]
-    samples[document['path'].replace('\n', ' ') + '\n' + text] = 1
-    if len(samples) > n:
-        for one in by_hash(samples, hash64)[n:]:
-            del samples[one]
-
-
-def by_hash(samples, hash64):
-    """Return samples, each a path, the end of a line and a text, by the hashes of their texts."""
-    def key(one):
-        path, _, text = one.partition('\n')
-        return hash64(text.encode('utf-8', 'surrogatepass')), path
-
-    return sorted(samples, key=key)
+    digest = hash64(text.encode('utf-8', 'surrogatepass'))
+    samples[f'{digest:020} {document["path"]}'.replace('\n', ' ') + '\n' + text] = 1
+    for one in sorted(samples)[n:]:
+        del samples[one]
 
 
 def write(folder, notes, copied, document, n, hash64):
@@ -64,9 +55,9 @@ def write(folder, notes, copied, document, n, hash64):
     chapters = []
     for title in sorted(title for title in notes if title.startswith('sample of ')):
         texts = []
-        for one in by_hash(notes.pop(title), hash64)[:n]:
-            path, _, text = one.partition('\n')
-            texts.append(f'## {path}\n\n````\n{text}\n````\n')
+        for one in sorted(notes.pop(title))[:n]:
+            line, _, text = one.partition('\n')
+            texts.append(f'## {line[21:]}\n\n````\n{text}\n````\n')     # without the hash
         chapters.append(f'# {title.removeprefix("sample of ")}\n' + '\n'.join(texts))
     (folder / 'audit.md').write_text('\n'.join(chapters), 'utf-8', 'backslashreplace')
 
@@ -81,11 +72,6 @@ SKEW = {'languages': '{:.0%} of the prose: {}; a model will hardly write any oth
         'genres': '{:.0%} of the bytes: {}; a model will write this kind of text, '
                   'whatever it is asked for',
         'sources': '{:.0%} of the bytes: {}; the model will sound like this source'}
-KNOWN = {       # sources by name
-    'stdlib': "one project's style, reviewed code, hardly any scripts, notebooks or numerical code",
-    'shakespeare': 'plays by one author, English of about 1600, nothing but speeches under names',
-    'codeparrot': "GitHub's public Python up to 2021: much Python 2 style, many forks and copies, "
-                  'few tests'}
 
 
 def spread(weights, n):
@@ -123,8 +109,7 @@ def card(documents, sources, mode_of):
     parts = {name: {item: round(n / counter.total(), 3) for item, n in counter.most_common()}
              for name, counter in counts.items()}
 
-    skew = [f'{name}: {KNOWN[s["path"]]}' for name, s in sources.items() if s['path'] in KNOWN]
-    skew += [SKEW[name].format(part, item) for name in SKEW if name in parts
+    skew = [SKEW[name].format(part, item) for name in SKEW if name in parts
              for item, part in parts[name].items() if part >= 0.8 and item != 'unknown']
     unknown = parts['licenses'].get('unknown', 0)
     if unknown >= 0.5:

@@ -13,10 +13,9 @@ from extras.muon import is_native
 STAGES = {'base': ('base', 'out/quickstart'), 'sft': ('SFT', 'out/quickstart_sft'),
           'dpo': ('DPO with an SFT term', 'out/quickstart_dpo'), 'rl': ('RL', 'out/quickstart_rl'),
           'control rejection sampling': ('rejection sampling', 'out/quickstart_rejection')}
-# {kind: (its split, its name in report.json, which other programs read)}
-KINDS = {'example tasks': ('variation', 'demonstrated'),
-         'practice tasks': ('feedback_variation', 'feedback_only'),
-         'unseen combinations': ('cell', 'never_shown')}
+# {kind: its split}
+KINDS = {'example tasks': 'variation', 'practice tasks': 'feedback_variation',
+         'unseen combinations': 'cell'}
 LEGEND = """Each number is the percentage of answers that pass all their tests, with a 95% interval:
 one greedy answer to each problem. Every problem is new to the model.
 - example tasks: SFT showed it answers to other problems of the same task.
@@ -42,15 +41,13 @@ def read_rows(path):
 
 def machine():
     """Return the GPU or CPU, cores, the type of its products and the versions, as in a record."""
-    mps = torch.backends.mps.is_available()
-    kind = 'cuda' if torch.cuda.is_available() else 'mps' if mps else 'cpu'
-    dtype = 'bfloat16' if is_native(torch.device(kind)) else 'float32'
-    name = platform.machine()
-    if kind == 'cuda':
-        name = torch.cuda.get_device_name()
+    kind, name = 'cpu', platform.machine()
+    if torch.cuda.is_available():
+        kind, name = 'cuda', torch.cuda.get_device_name()
     elif os.path.exists('/proc/cpuinfo'):
         text = pathlib.Path('/proc/cpuinfo').read_text(encoding='utf-8')
         name = ''.join(re.findall(r'^model name\s*: (.*)', text, re.M)[:1]) or name
+    dtype = 'bfloat16' if is_native(torch.device(kind)) else 'float32'
     return (f'{name}, {torch.get_num_threads()} threads on {os.cpu_count()} cores, {dtype}, '
             f'Python {platform.python_version()}, torch {torch.__version__}')
 
@@ -87,10 +84,9 @@ def verdict(name, value, low, high):
             'see "My numbers differ" in docs/trouble.md')
 
 
-def stage(name, eight):
-    """Return what the files of a stage say. eight: {folder: scores of eight answers}."""
+def stage(name):
+    """Return what the files of a stage say."""
     _, folder = STAGES[name]
-    eight = eight[folder]
     tasks = read_json(f'{folder}/eval.json')['tasks']
     split = tasks['problems']['by_split']
     passed = [row for row in read_rows(f'{folder}/samples.jsonl')
@@ -98,24 +94,22 @@ def stage(name, eight):
     # A trainer writes tokenizer.json as it begins, and last.pt as it ends.
     began, ended = (os.path.getmtime(f'{folder}/{file}') for file in ('tokenizer.json', 'last.pt'))
     return {'name': name, 'val_bpb': tasks['loss']['trained']['bits_per_byte'],
-            'minutes': (ended - began) / 60,
-            'expect': as_expected(folder),
+            'minutes': (ended - began) / 60, 'expect': as_expected(folder),
             'kinds': {kind: [split[of]['pass@1'], *split[of]['interval']]
-                      for kind, (of, _) in KINDS.items()},
-            'parse_rate': split['variation']['parse_rate'],
+                      for kind, of in KINDS.items()},
             'failures': tasks['problems']['failures'],
             'preferred_rate': sum(row['preferred'] for row in passed) / max(1, len(passed)),
-            'pass@1': split['variation']['pass@1'], 'pass@8': eight['variation']['pass@8'],
+            'pass@1': split['variation']['pass@1'],
             'pass@1_feedback': split['feedback_variation']['pass@1'],
-            'pass@1_cells': split['cell']['pass@1'], 'pass@1_families': eight['family']['pass@1']}
+            'pass@1_cells': split['cell']['pass@1']}
 
 
 def one_of_each_kind():
-    """Yield lines of Markdown: of each kind the first problem of which SFT or RL solves one and the
-    other does not, and the answers of the stages that were asked."""
+    """Yield lines of Markdown: of each kind the first problem that SFT or RL solves, but not both,
+    and the answers of the stages that were asked. If there is none, the first problem."""
     yield '## One problem of each kind: the first that only one of SFT and RL solves'
     rows = {name: read_rows(f'{folder}/samples.jsonl') for name, (_, folder) in STAGES.items()}
-    for kind, (split, _) in KINDS.items():
+    for kind, split in KINDS.items():
         # {prompt: {stage: its answer}}. Base answered only the first problems of the others.
         answers = collections.defaultdict(dict)
         for name, some in rows.items():
@@ -123,14 +117,9 @@ def one_of_each_kind():
                 if row['split'] == split:
                     answers[row['prompt']].setdefault(name, row)
         both = [of for of in answers.values() if {'sft', 'rl'} <= of.keys()]
-        differ = [of for of in both
-                  if (of['sft']['outcome'] == 'passed') != (of['rl']['outcome'] == 'passed')]
-        note = '' if differ else (f'\nSFT and RL solve the same ones of these {len(both)} '
-                                  'problems, so this is the first problem.\n')
-        shown = (differ or both)[0]
-        yield f'\n### {kind}\n{note}\n```python\n{shown["sft"]["prompt"].rstrip()}\n```'
-        if 'base' not in shown:
-            yield '\nThe base model was not asked this problem.'
+        shown = max(both, key=lambda of: len({of[name]['outcome'] == 'passed'
+                                              for name in ('sft', 'rl')}))
+        yield f'\n### {kind}\n\n```python\n{shown["sft"]["prompt"].rstrip()}\n```'
         for name, row in shown.items():
             mark = '🟢' if row['outcome'] == 'passed' else '🔴'
             text = row['completion'].strip('\n')[:300] or '(nothing)'
@@ -141,9 +130,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--minutes', type=float, required=True, help='of the whole run')
     minutes = parser.parse_args().minutes
-    series = read_json('out/quickstart/eight/eval.json')['tasks']['problems']['series']
-    eight = {row['ckpt']: row['by_split'] for row in series}
-    stages = [stage(name, eight) for name in STAGES]
+    stages = [stage(name) for name in STAGES]
 
     lines = ['# quickstart', '',
              f'| stage | {" | ".join(KINDS)} | preferred | bits per byte | minutes |',
@@ -161,10 +148,9 @@ def main():
             lines.append(f'- {STAGES[row["name"]][0]}: {verdict(name, *numbers)}')
     for row in stages[2:]:
         title, folder = STAGES[row['name']]
-        gain = read_json(f'{folder}/compare.json')['gain']
-        row['gain'] = {key: gain[kind] for kind, (_, key) in KINDS.items()}
+        row['gain'] = read_json(f'{folder}/compare.json')['gain']
         for kind in KINDS:
-            points = '{:+.1f} ({:+.1f} to {:+.1f})'.format(*(100 * x for x in gain[kind]))
+            points = '{:+.1f} ({:+.1f} to {:+.1f})'.format(*(100 * x for x in row['gain'][kind]))
             lines.append(f'- {title} over SFT, {kind}: {points}')
     where = machine()
     lines += ['', '![dashboard](dashboard.png)', '', *one_of_each_kind(),
@@ -173,11 +159,7 @@ def main():
     print(text)
     folder = pathlib.Path('out/quickstart')
     (folder / 'REPORT.md').write_text(text, encoding='utf-8')
-    names = {key: kind for kind, (_, key) in KINDS.items()}
-    # With 30,000 examples little is left for practice (docs/practice.md).
-    n_examples = len(read_rows('data/sft/train.jsonl'))
-    report = {'names': names, 'setting': 'plenty' if n_examples > 5000 else 'scarce',
-              'stages': stages, 'minutes': minutes, 'machine': where}
+    report = {'stages': stages, 'minutes': minutes, 'machine': where}
     (folder / 'report.json').write_text(json.dumps(report, indent=1), encoding='utf-8')
 
 

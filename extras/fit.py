@@ -9,9 +9,9 @@ Report whether a tokenizer fits some texts, next to tokenizers that exist.
     gpt2('folder/with/its/files').encode_ordinary('ROMEO:')         # [33676, 4720, 25]
 
 A tokenizer is any object with encode(text), encode_batch(texts), vocab_size and all_bytes (id ->
-bytes). The vocabularies of GPT-2 and GPT-4 (cl100k_base) are read as tiktoken reads them.
+bytes).
 """
-import collections, glob, os, re, sys, types
+import collections, os, re, sys, types
 from typing import Literal
 import tiktoken.load
 import clean        # it runs nothing: its job is under __main__
@@ -28,24 +28,31 @@ against = 'gpt2,cl100k_base'    # compare with these, with tokenizer.json files,
 gpt2_dir = ''                   # folder with GPT-2's vocab.bpe and encoder.json, if offline
 
 # Other split patterns to train with. llama.cpp has them as well (export.py).
+PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 PATTERNS = {
-    'gpt2': r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    'gpt2': PATTERN,
     'cl100k': r"'(?:[sS]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD])|[^\r\n\p{L}\p{N}]?\p{L}+"
               r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"}
-# The fields of a record that name its group.
-LABELS = 'source', 'domain', 'language', 'lang', 'repo_name'
 
 
 # --- the texts ------------------------------------------------------------------------------------
 def read_documents(source):
-    """Yield {'text', 'path', 'record'} for each document, as clean.py reads them."""
+    """Yield {'text', 'labels'} for each document, as clean.py reads them. The labels are what the
+    report has tables of."""
+    paths = clean.find_files(source)[0]
+    top = os.path.commonpath([os.path.dirname(path) for path in paths])
     left_out = []
-    for path in clean.find_files(source)[0]:
+    for path in paths:
+        folder = os.path.relpath(os.path.dirname(path), top).split(os.sep)[0]
         for line, text, record, why in clean.read(path):
             if why:
                 left_out.append(f'{path}:{line}: {why}')
-            else:
-                yield {'text': text, 'path': f'{path}:{line}' if line else path, 'record': record}
+                continue
+            # CodeParrot's records and clean.py's say which file they were.
+            name = str(record.get('path') or path).removesuffix('.gz')
+            labels = {'kind': os.path.splitext(name)[1], 'folder': folder}
+            labels |= {key: str(record[key]) for key in ('source', 'language') if record.get(key)}
+            yield {'text': text, 'labels': labels}
     if left_out:
         print(f'note: {len(left_out):,} left out, such as {left_out[0]}', file=sys.stderr)
 
@@ -60,63 +67,51 @@ def held_out(documents):
             [{**d, 'text': d['text'][n:]} for d, n in zip(documents, cut)])
 
 
-def labels_of(documents):
-    """Return for each document the kind and the folder of its file, and the labels of its record. A
-    record that says which file it was (CodeParrot's, clean.py's) has that one's kind."""
-    folders = [os.path.dirname(d['path']) or '.' for d in documents]        # of a.jsonl.gz:3, too
-    top = os.path.commonpath(folders)
-    rows = []
-    for document, folder in zip(documents, folders):
-        record = document.get('record', {})
-        path = record.get('path') or document['path']
-        rows.append({'kind': os.path.splitext(path.replace('.gz', ''))[1].split(':')[0],
-                     'folder': os.path.relpath(folder, top).split(os.sep)[0],
-                     **{name: record[name] for name in LABELS
-                        if isinstance(record.get(name), str)}})
-    return rows
-
-
 # --- the report -----------------------------------------------------------------------------------
 def report(tokenizer, documents, others):
-    """Return a text to print. documents: [{'text', 'path', perhaps 'record'}]. others: {name:
-    tokenizer} to compare with."""
+    """Return a text to print. documents: [{'text', 'labels'}]. others: {name: tokenizer} to compare
+    with."""
     documents = [d for d in documents if d['text']]
-    if not documents:
-        raise Mistake('there is no text to report on')
+    require(documents, 'there is no text to report on')
     texts = [d['text'] for d in documents]
     n_bytes = [len(text.encode('utf-8', 'replace')) for text in texts]
     tokenizers = {'this': tokenizer} | {
         name.removesuffix('/tokenizer.json'): t for name, t in others.items()}
     counts = {name: [len(ids) for ids in t.encode_batch(texts)] for name, t in tokenizers.items()}
     totals = {name: sum(n) for name, n in counts.items()}
-    pieces = lambda t, text: [shown(t.all_bytes[i]) for i in t.encode(text)]
 
     lines = [f'files: {len(texts):,}, {sum(n_bytes) / 1e6:.2f} MB', '',
              f'{"vocabulary":>12} {"size":>7} {"bytes/token":>12} {"tokens":>12}']
     lines += [f'{name[-12:]:>12} {t.vocab_size:>7,} {sum(n_bytes) / totals[name]:>12.2f} '
               f'{totals[name]:>12,}' for name, t in tokenizers.items()]
-    lines += by_label(n_bytes, counts, labels_of(documents))
-    lines += split_words(tokenizers, texts, pieces)
+    lines += by_label(n_bytes, counts, [d['labels'] for d in documents])
+    lines += split_words(tokenizers, texts)
     sample = texts[0][:60]
     lines += ['', sample.rstrip()]
     for name, t in tokenizers.items():
         tokens = pieces(t, sample)
         lines.append(f'  {name:>5}: {len(tokens)} tokens: ' + ' | '.join(tokens))
-    return '\n'.join([*lines, '', verdict(totals)])
+    if others:
+        best = min(list(totals)[1:], key=totals.get)
+        saved = 1 - totals['this'] / totals[best]
+        lines += ['', 'Does an existing tokenizer fit your text? ' + (
+            f'Yes, {best}: this one needs {-saved:.1%} more tokens.' if saved < 0 else
+            f'This one saves {saved:.1%} of the tokens of {best}, the best one here.')]
+    return '\n'.join(lines)
 
 
-def shown(token):
-    """Return the bytes of a token as a reader knows them: ' 天\\n' is '·天\\n', and a part of a
-    character is its bytes, <e5a4>."""
-    try:
-        return token.decode().replace(' ', '·').replace('\n', '\\n').replace('\t', '\\t')
-    except UnicodeDecodeError:
-        return f'<{token.hex()}>'
+def pieces(tokenizer, text):
+    r"""Return the tokens of a text as a reader knows them: ' 天\n' is '·天\n', and a part of a
+    character is its bytes, '\xe5\xa4'."""
+    tokens = [tokenizer.all_bytes[i] for i in tokenizer.encode(text)]
+    return [token.decode('utf-8', 'backslashreplace').replace(' ', '·').replace('\n', r'\n')
+            for token in tokens]
 
 
 def by_label(n_bytes, counts, labels):
     """Return lines with a table of the largest groups for each label that has several groups.
-    n_bytes: of each text; counts: {name of a tokenizer: its number of tokens for each text}."""
+    n_bytes: of each text; counts: {name of a tokenizer: its number of tokens for each text};
+    labels: {label: group} of each text."""
     lines = []
     for label in dict.fromkeys(key for names in labels for key in names):
         groups = collections.defaultdict(list)
@@ -134,7 +129,7 @@ def by_label(n_bytes, counts, labels):
     return lines
 
 
-def split_words(tokenizers, texts, pieces):
+def split_words(tokenizers, texts):
     """Return lines with the tokens per word, and with the most frequent words that are split, with
     a space before them or without."""
     words = collections.Counter(w for text in texts for w in re.findall(r'[^\W\d]\w+', text))
@@ -152,38 +147,20 @@ def split_words(tokenizers, texts, pieces):
     return lines
 
 
-def verdict(totals):
-    """Say in one sentence whether an existing tokenizer fits these texts. totals: {name: tokens}"""
-    question = 'Does an existing tokenizer fit your text? '
-    if len(totals) == 1:
-        return (question + 'To know, type: python -m extras.fit --input=PATH '
-                '--against=gpt2,tokenizer.json')
-    best = min(list(totals)[1:], key=totals.get)
-    saved = 1 - totals['this'] / totals[best]
-    if saved < 0:
-        return question + f'Yes, {best}: this one needs {-saved:.1%} more tokens.'
-    return question + f'This one saves {saved:.1%} of the tokens of {best}, the best one here.'
-
-
 # --- the vocabularies of GPT-2 and GPT-4 ----------------------------------------------------------
 # The files of GPT-2, with their SHA-256.
 FILES = {'vocab.bpe': '1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5',
          'encoder.json': '196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783'}
-PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 
 
 def gpt2(folder=None):
-    """Return the tiktoken.Encoding of GPT-2, from a folder with its two files, whose names may have
-    a prefix. Without a folder, from tiktoken's cache or the network."""
+    """Return the tiktoken.Encoding of GPT-2, from a folder with its two files. Without a folder,
+    from tiktoken's cache or the network."""
     if not folder:
         return fetched('gpt2')
-    paths = [path for name in FILES for path in glob.glob(f'{glob.escape(str(folder))}/*{name}')]
-    if len(paths) != len(FILES):
-        raise Mistake(f'{folder} must hold {" and ".join(FILES)} of gpt2, once; it does not')
-    try:
-        ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(*paths, *FILES.values())
-    except ValueError as e:             # a checksum differs
-        raise Mistake(f'{" and ".join(paths)}: not those of gpt2 ({e})') from e
+    paths = [os.path.join(folder, name) for name in FILES]
+    require(all(map(os.path.exists, paths)), f'{folder} must hold {" and ".join(FILES)} of gpt2')
+    ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(*paths, *FILES.values())
     return tiktoken.Encoding('gpt2', pat_str=PATTERN, mergeable_ranks=ranks,
                              special_tokens={'<|endoftext|>': 50256})
 
@@ -204,22 +181,23 @@ def vocabulary(encoding):
 
 
 def others(names, folder=''):
-    """Return {name: an object with encode, encode_batch, vocab_size and all_bytes} of names with
-    commas between them: gpt2, cl100k_base, the path of a tokenizer.json, or none. What can't be
-    fetched is left out, with a note. folder: for GPT-2."""
+    """Return {name: tokenizer} of names with commas between them: gpt2, cl100k_base, the path of a
+    tokenizer.json, or none. What can't be fetched is left out, with a note. folder: for GPT-2."""
     found = {}
     for name in filter(lambda name: name != 'none', names.split(',')):
         require(name in ('gpt2', 'cl100k_base') or name.endswith('.json'),
                 f'--against={name} must be gpt2, cl100k_base, a tokenizer.json or none')
+        if name.endswith('.json'):
+            found[name] = Tokenizer.load(name)
+            continue
         try:
-            e = (Tokenizer.load(name) if name.endswith('.json') else
-                 gpt2(folder) if name == 'gpt2' else fetched(name))
+            e = gpt2(folder) if name == 'gpt2' else fetched(name)
         except ConnectionError as error:
             print(f'note: {error}\n')
             continue
-        found[name] = e if name.endswith('.json') else (
-            types.SimpleNamespace(encode=e.encode_ordinary, encode_batch=e.encode_ordinary_batch,
-                                  vocab_size=e.n_vocab, all_bytes=vocabulary(e)))
+        found[name] = types.SimpleNamespace(
+            encode=e.encode_ordinary, encode_batch=e.encode_ordinary_batch, vocab_size=e.n_vocab,
+            all_bytes=vocabulary(e))
     return found
 
 

@@ -14,12 +14,8 @@ from model import GPT, GPTConfig
 # sheets, bytes of memory, dollars an hour (of 2025)
 GPUS = {'B200': (2250e12, 180e9, 5.0), 'H200': (989e12, 141e9, 3.5), 'H100': (989e12, 80e9, 2.5),
         'A100': (312e12, 80e9, 1.5), 'A100 40GB': (312e12, 40e9, 1.3), 'L40S': (362e12, 48e9, 1.0),
-        'L4': (121e12, 24e9, 0.6), 'A10': (125e12, 24e9, 0.75), 'RTX A6000': (155e12, 48e9, 0.6),
-        'V100': (125e12, 16e9, 0.4), 'V100 32GB': (125e12, 32e9, 0.55), 'T4': (65e12, 16e9, 0.2),
-        'RTX 5090': (209e12, 32e9, 0.7), 'RTX 4090': (165e12, 24e9, 0.4),
-        'RTX 4080': (97e12, 16e9, 0.25), 'RTX 3090': (71e12, 24e9, 0.3)}
-# These have neither bfloat16 nor TF32: the peak is float16's, and float32 has an eighth of it.
-OLD = 'T4', 'V100', 'V100 32GB'
+        'L4': (121e12, 24e9, 0.6), 'T4': (65e12, 16e9, 0.2), 'RTX 5090': (209e12, 32e9, 0.7),
+        'RTX 4090': (165e12, 24e9, 0.4), 'RTX 3090': (71e12, 24e9, 0.3)}
 STATE = 16          # bytes a parameter: 4 of weights, 4 of gradients, 8 of Adam's moments
 SHARDS = 'ddp', '', 'zero2', 'fsdp'     # our --shard for each stage of ZeRO; we have no ZeRO-1
 MFU = 0.4           # fraction of the peak that a run reaches: 0.3 to 0.5 is usual
@@ -38,18 +34,7 @@ def machine_of(plan):
     if found and float(found[1]) and float(found[2]):
         return n_devices, 'your device', float(found[1]) * 1e12, float(found[2]) * 1e9, None
     raise Mistake(f'{plan=} must be like 8xH100, 2x8xH100 (2 nodes of 8) or 4x312:80 (4 devices of '
-                  f'312 TFLOP/s and 80 GB); the names are {", ".join(GPUS)}. Macs and CPUs have no '
-                  'bfloat16 peak on a data sheet: an M1 of 16 GB, by its 2.6 float32 TFLOP/s, is '
-                  '--plan=1x2.6:16')
-
-
-def duration(hours):
-    """37 -> '37.00 hours, 1.5 days'; 0.02 -> '1.2 minutes'"""
-    if hours >= 1:
-        return f'{hours:,.2f} hours, {hours / 24:,.1f} days'
-    if hours >= 0.1:
-        return f'{hours:.2f} hours, {60 * hours:.1f} minutes'
-    return f'{60 * hours:.1f} minutes' if hours >= 1 / 60 else f'{3600 * hours:.2g} seconds'
+                  f'312 TFLOP/s and 80 GB); the names are {", ".join(GPUS)}')
 
 
 def sketch(c):
@@ -118,24 +103,18 @@ def device_bytes(model, n_devices, stage, batch, width, checkpoint):
 def planned_model(config, meta):
     """Return the sketch of the model that a run of train.py begins with, given its settings and the
     meta.json of its data."""
+    sizes = {key: config[key] for key in vars(GPTConfig()).keys() & config.keys()}
+    sizes['vocab_size'] = config['vocab_size'] or meta['vocab_size'] or 32768
     try:
-        shape = config
-        if config['init_from'] not in ('scratch', 'resume', 'auto'):
-            shape = vars(GPT.load(config['init_from']).config)
-        # RoPE's settings change no size.
-        sizes = {key: shape[key] for key in vars(GPTConfig()).keys() & shape.keys()
-                 if not key.startswith('rope_')}
-        vocab_size = shape['vocab_size'] or meta['vocab_size'] or 32768
-        return sketch(GPTConfig(**sizes | {'vocab_size': vocab_size,
-                                           'block_size': config['block_size']}))
-    except ValueError as e:         # n_embd and n_head don't fit together, or there is no model
+        return sketch(GPTConfig(**sizes))
+    except ValueError as e:         # n_embd and n_head don't fit together
         raise Mistake(str(e)) from e
 
 
 def show(config):
     """Print the plan of a run of train.py, given its settings."""
-    require(config['init_from'] != 'resume', 'the settings of a run are in its checkpoint; for '
-            'its plan, leave --init_from=resume out and type them')
+    require(config['init_from'] in ('scratch', 'auto'), 'a plan is of the sizes that are typed; '
+            f'leave --init_from={config["init_from"]} out, and type those of its model')
     n_devices, name, peak, memory, price = machine_of(config['plan'])
     path = pathlib.Path(config['data_dir'], 'meta.json')
     meta = {'tokens': {'train': 0}, 'vocab_size': 0}
@@ -145,7 +124,7 @@ def show(config):
     model = planned_model(config, meta)
     width = 4 if config['dtype'] == 'float32' else 2
     if width == 4 and price:
-        peak /= 8 if name in OLD else 2         # newer GPUs multiply float32 as TF32
+        peak /= 8 if name == 'T4' else 2        # newer GPUs multiply float32 as TF32
     # micro_batch_size is the most: as train.py does, take the largest divisor of a process's part.
     part = math.ceil(config['batch_size'] / n_devices)
     most = min(config['micro_batch_size'] or part, part)
@@ -154,9 +133,8 @@ def show(config):
     at_hand = meta['tokens']['train']
 
     print(f'{n_devices} x {name}: {peak / 1e12:,.4g} TFLOP/s and {memory / 1e9:,.4g} GB each')
-    if name in OLD and width == 2:
-        print(f'  {name} has no bfloat16: this is the peak of float16, so train with '
-              '--dtype=float16')
+    if name == 'T4' and width == 2:
+        print('  T4 has no bfloat16: this is the peak of float16, so train with --dtype=float16')
     c, n = model.config, count_parameters(model)
     print(f'  parameters: {n["total"]:,}; blocks: {c.n_layer}, of {n["per block"]:,} each; '
           f'ln(vocab_size={c.vocab_size:,}) = {math.log(c.vocab_size):.4f}')
@@ -189,7 +167,10 @@ def show(config):
     hours = flops / (MFU * n_devices * peak) / 3600
     cost = f'${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour' if price else (
         'its price is yours to know')
-    print(f'  {flops:.2e} FLOPs: {duration(hours)}, at {MFU:.0%} of the peak; {cost}')
+    time = f'{hours:,.2f} hours, {hours / 24:,.1f} days'
+    if hours < 1:
+        time = f'{60 * hours:.2g} minutes'
+    print(f'  {flops:.2e} FLOPs: {time}, at {MFU:.0%} of the peak; {cost}')
 
 
 def print_memory(model, n_devices, memory, at_once, width):
@@ -197,7 +178,7 @@ def print_memory(model, n_devices, memory, at_once, width):
     and which stages fit."""
     n = count_parameters(model)['total']
     limit = 0.9 * memory                # CUDA's own, NCCL's buffers, holes: a tenth, as a rule
-    fitting, slower = [], []
+    fitting, slower = [], []            # checkpointing computes a third more, so it comes last
     print("\n  GB on each device       in ZeRO's paper             state"
           f'{f"+ {at_once} sequences":>18}   grad_checkpoint')
     for stage, shard in enumerate(SHARDS):
@@ -217,13 +198,8 @@ def print_memory(model, n_devices, memory, at_once, width):
     print("  state, in bytes a parameter: here 4 of weights, 4 of gradients, 8 of Adam's moments; "
           "in ZeRO's paper (1910.02054) 2, 2 and 12")
     print('  sequences: of a run with torch.compile, as on a GPU')
-    nothing = 'nothing; take --micro_batch_size=1, or more devices'
-    if fitting and slower:
-        print('  grad_checkpoint computes a third more, so take a shard that fits without it')
-    if device_bytes(model, math.inf, 3, 1, width, True) >= limit:
-        nothing = ('nothing, on any number of these: one layer and one sequence are too large; '
-                   'tensor parallelism is not built here, so take a smaller n_embd or block_size')
-    print(f'  fits: {", ".join(fitting + slower) or nothing}')
+    print('  fits:', ', '.join(fitting + slower) or 'nothing; take --micro_batch_size=1, more '
+          'devices, or a smaller model')
     # weights and two moments in last.pt and last-1.pt, weights in best.pt, and a save writes a file
     # beside the one that it replaces
     print(f'  disk: {(3 * 12 + 4) * n / 1e9:,.2f} GB in out_dir')

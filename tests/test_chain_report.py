@@ -4,10 +4,8 @@ import re
 
 from conftest import ok, read_json, run, write
 
-BY_SPLIT = {split: {'parse_rate': 0.9, 'pass@1': share, 'interval': [share - 0.1, share + 0.1],
-                    'pass@8': 0.7}
-            for split, share in (('variation', 0.5), ('feedback_variation', 0.4), ('cell', 0.3),
-                                 ('family', 0))}
+BY_SPLIT = {split: {'pass@1': share, 'interval': [share - 0.1, share + 0.1]}
+            for split, share in (('variation', 0.5), ('feedback_variation', 0.4), ('cell', 0.3))}
 GAINS = {'example tasks': [0.05, -0.1, 0.2], 'practice tasks': [0.182, 0.141, 0.223],
          'unseen combinations': [0.1, 0, 0.2]}
 STAGES = 'quickstart', 'quickstart_sft', 'quickstart_dpo', 'quickstart_rl', 'quickstart_rejection'
@@ -28,9 +26,6 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_p
             {'split': split, 'prompt': f'def {split}_{i}():', 'preferred': i == 2,
              'outcome': 'passed' if i == n else 'wrong', 'completion': f'{name} {i}'}
             for split in BY_SPLIT for i in range(4)])
-    write(tmp_path / 'data/sft/train.jsonl', [{}] * 2000)
-    write(tmp_path / 'out/quickstart/eight/eval.json', [{'tasks': {'problems': {'series': [
-        {'ckpt': f'out/{name}', 'by_split': BY_SPLIT} for name in STAGES]}}}])
 
     ok(run('extras.chain_report', '--minutes=9.5', cwd=tmp_path))
     text = (tmp_path / 'out/quickstart/REPORT.md').read_text(encoding='utf-8')
@@ -46,5 +41,5 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_p
     assert shown == ['variation_1', 'feedback_variation_1', 'cell_1']
     assert '🟢 SFT: passed\n\n```python\nquickstart_sft 1\n' in text
     *_, rl, _ = read_json(tmp_path / 'out/quickstart/report.json')['stages']
-    assert (rl['name'], rl['pass@8'], rl['minutes']) == ('rl', 0.7, 4.5)
+    assert (rl['name'], rl['pass@1_feedback'], rl['minutes']) == ('rl', 0.4, 4.5)
     assert rl['expect'] == {'val_reward': [0.4, 0.5, 0.81]}

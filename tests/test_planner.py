@@ -57,9 +57,7 @@ def test_a_preset_has_the_parameters_that_it_states(plan):
 
 
 def test_it_says_what_fits_and_what_the_data_at_hand_are(plan, tmp_path):
-    assert 'fits: nothing; take --micro_batch_size=1, or more dev' in plan('1xA100', LLAMA)
-    wide = plan('8xA100', LLAMA | {'n_embd': 65536}, batch_size=8)
-    assert 'fits: nothing, on any number of these' in wide
+    assert 'fits: nothing; take --micro_batch_size=1, more dev' in plan('1xA100', LLAMA)
     # what computes each block twice comes last
     said = plan('8xA100 40GB', micro_batch_size=8)
     assert 'fits: shard=zero2, shard=fsdp, shard=ddp with grad_checkpoint\n' in said
