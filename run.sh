@@ -20,7 +20,7 @@ install() {
     fi
 }
 # What part of the time each command below takes, in percent: ours, on two cores without bfloat16.
-shares=(1 0 24 1 0 19 3 5 0 4 3 0 23 3 0 0 7 3 0 2 1 0 1)
+shares=(1 0 25 1 0 20 3 5 0 4 3 0 23 3 0 0 7 3 0 1 0 1)
 n=0
 gone=0
 python() {      # the commands below are what you would type
@@ -78,8 +78,6 @@ python eval.py --ckpt=out/quickstart_rejection --random_init=False $held_out --n
 python -m extras.compare out/quickstart_sft out/quickstart_rejection --out=out/quickstart_rejection/compare.json
 # 6. all in one table and one picture; next: python sample.py --ckpt=out/quickstart_rejection --chat=True
 all=out/quickstart,out/quickstart_sft,out/quickstart_dpo,out/quickstart_rl,out/quickstart_rejection
-python eval.py --ckpt=$all $judged --splits=variation,family --n_problems=30 --num_samples=8 --k=1,8 \
-    --out=out/quickstart/eight/eval.json
 python plot.py --runs=$all --out=out/quickstart/dashboard.png
 python -m extras.chain_report --minutes=$((SECONDS / 60)).$((SECONDS % 60 / 6))
 # ... and three of the models on a page that needs no Python
