@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bash run.sh         the whole chain on this machine: text -> tokenizer -> base -> SFT -> DPO, RL, rejection sampling, all measured
+# bash run.sh         the full run on this machine: text -> tokenizer -> base -> SFT -> DPO, RL, rejection sampling, all measured
 # bash run.sh tour    one text through the whole pipeline: docs/tour.md, with the values of your models
 # bash run.sh test    the tests; bash run.sh exercise [N]: functions for you to write, graded by the tests
 set -euo pipefail

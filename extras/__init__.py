@@ -1,6 +1,6 @@
 """
-Options of the scripts at the top: each file is what one user wants, and a flag opens it. The
-scripts work without this folder as long as no flag asks for a file of it.
+Find the file behind a flag here: each file is what one user wants, and a flag of the script above
+it opens it. The scripts work without this folder as long as no flag asks for a file of it.
 
 clean.py
     personal            --pii, which is on, in chats.py, too: addresses and keys are masked
@@ -37,11 +37,12 @@ models of others
 commands: python -m extras.NAME --help
     server              a page and OpenAI's API for the programs of this machine
     export              --to=hf, gguf, html: a folder to publish, a file for llama.cpp, a page
-                        (page.html is the page, demo.js the model once more, in JavaScript)
+    page.html           of server and of export: the page
+    demo.js             of export: the model once more, in JavaScript
     compare             is the second of two models better, and at what?
     judge               a command grades a model's answers
     fill                a model that was trained with --objective=mlm or span fills gaps
-    fit                 does a tokenizer fit a text? next to GPT-2's; --pattern trains with another
+    fit                 does a tokenizer fit a text? next to GPT-2's; --pattern trains another
     chain_report        the table of what each stage of run.sh can do
     longer_context      a model reads more tokens at a time
     new_vocabulary      a model gets another tokenizer
