@@ -211,12 +211,10 @@ def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(pl
 
 def test_a_script_says_what_to_do_about_an_error_that_it_knows(play):
     """Below the traceback, and about no other error."""
-    known = 'advice.append(("MemoryError|no room", "take less"))\n'
-    for error in 'MemoryError()', 'RuntimeError("there is no room")':
-        process = play(body=f'{known}raise {error}')
+    for error, n in ('MemoryError()', 1), ('RuntimeError("no room")', 1), ('RuntimeError()', 0):
+        process = play(body=f'advice.append(("MemoryError|no room", "take less"))\nraise {error}')
         assert process.returncode == 1 and process.stderr.startswith('Traceback')
-        assert process.stderr.endswith('\nerror: take less\n')
-    assert 'take less' not in play(body=f'{known}raise RuntimeError("room")').stderr
+        assert process.stderr.count('\nerror: take less\n') == n
 
 
 def test_ctrl_c_is_pythons_own(tmp_path):
