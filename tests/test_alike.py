@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from accidents import accident, before, full_disk, killed_while_saving
+from accidents import SHORT_SAMPLES, accident, before, full_disk, killed_while_saving
 from conftest import PAID, base_text, contents, each_is_a_mistake, expect_same_run, lift, make_sft
 from conftest import metrics, mistake, ok, run, save_run, series, state
 from test_records import mixed_with_thumbs
@@ -42,7 +42,7 @@ class Trainer(NamedTuple):
     def goes_on(self, out, *more, **how):
         typed = [self.given(self.data)] if self.name == 'rl' else []    # a program: typed again
         return run(f'{self.name}.py', f'--out_dir={out}', '--init_from=resume', *typed, *more,
-                   **how)
+                   **{**how, 'before': SHORT_SAMPLES + how.get('before', '')})
 
 
 @pytest.fixture(scope='module')

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from accidents import SHORT_SAMPLES
 from conftest import metrics, mistake, ok, read_rows, run, series, state, thumbs_of, write
 from pytest import approx
 from test_records import BYTES, say
@@ -20,9 +21,9 @@ FLAGS = ('--device=cpu --dtype=float32 --batch_size=8 --max_steps=12 --warmup_st
 @pytest.fixture
 def dpo(sft_model, pairs):
     """dpo(its folder, *flags)"""
-    def dpo(out, *more, **how):
+    def dpo(out, *more, before=''):
         return run('dpo.py', f'--init_from={sft_model}', f'--data_dir={pairs}', f'--out_dir={out}',
-                   *FLAGS, *more, **how)
+                   *FLAGS, *more, before=SHORT_SAMPLES + before)
     return dpo
 
 

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from accidents import accident, before, full_disk, replaced
+from accidents import SHORT_SAMPLES, accident, before, full_disk, replaced
 from conftest import ROOT, assert_same_sums, contents, metrics, ok, read_json, read_rows
 from conftest import run, same, series, state, torchrun
 from feedback import attempt, expect, told
@@ -38,7 +38,7 @@ WATCHED = replaced('native bfloat16', 'return False') + before('seed', """
 def train(numbers):
     def train(out, *more, before='', **how):
         flags = [f'--data_dir={numbers}', f'--out_dir={out}', *FLAGS, *more]
-        return run('train.py', *flags, before=WATCHED + before, **how)
+        return run('train.py', *flags, before=SHORT_SAMPLES + WATCHED + before, **how)
     return train
 
 

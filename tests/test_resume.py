@@ -7,7 +7,7 @@ import signal
 
 import pytest
 import torch
-from accidents import KILLED_WHILE_RENAMING, accident, before, killed_while_saving
+from accidents import KILLED_WHILE_RENAMING, SHORT_SAMPLES, accident, before, killed_while_saving
 from conftest import TINY, contents, expect_same_run, metrics, mistake, ok, read_json, run, same
 from conftest import state, write
 from feedback import attempt, expect
@@ -35,9 +35,9 @@ def place(numbers, tmp_path_factory):
 @pytest.fixture(scope='module')
 def begin(place):
     """begin(case, its folder, *flags)"""
-    return lambda case, out, *more, **how: run('train.py', '--data_dir=data', *FLAGS,
-                                               *CASES[case].split(),
-                                               f'--out_dir={out}', *more, cwd=place, **how)
+    return lambda case, out, *more, before='', **how: run(
+        'train.py', '--data_dir=data', *FLAGS, *CASES[case].split(), f'--out_dir={out}', *more,
+        cwd=place, before=SHORT_SAMPLES + before, **how)
 
 
 @pytest.fixture(scope='module')
@@ -54,9 +54,8 @@ def straight(begin, tmp_path_factory):
 @pytest.fixture(scope='module')
 def resume(place):
     """The folder is enough. Relative paths are those of the first command."""
-    return lambda out, *more, **how: run('train.py', f'--out_dir={out}', '--init_from=resume',
-                                         *more,
-                                         cwd=place, **how)
+    return lambda out, *more, before='': run('train.py', f'--out_dir={out}', '--init_from=resume',
+                                             *more, cwd=place, before=SHORT_SAMPLES + before)
 
 
 def step_of(out, file='last.pt'):
