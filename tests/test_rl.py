@@ -121,8 +121,8 @@ def test_a_reward_model_of_dpo_is_what_the_answers_earn(rl, sft_model, pairs, ou
 
 def test_no_prompt_is_both_trained_on_and_held_out(rl, tmp_path):
     thrice = PAID.replace("""f'{i} and {"x" * (i % 7)}'""", "'x' * 99 if i == 9 else str(i % 3)")
-    for held_out in '', "def held_out():\n    return ['2', '2']":
-        printed = ok(rl('--max_steps=1', '--overwrite=True', paid=f'{thrice}\n{held_out}'))
+    for own in '', "def held_out(): return ['2', '2']":
+        printed = ok(rl('--max_steps=1', '--overwrite', paid=f'{thrice}\n{own}'))
         assert 'prompts: 2, held out: 1' in printed
         assert 'left out: they come twice or have more than 88 tokens: 3' in printed
 
