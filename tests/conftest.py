@@ -128,12 +128,6 @@ def each_is_a_mistake(table, call):
         mistake(call(*shlex.split(flags)), *words.split(' & '))
 
 
-def machine(result, *words):
-    """So it ended when the disk, the memory or a permission stopped it, with a traceback above."""
-    mistake(result, *words, traceback=True)
-    assert result.stderr.splitlines()[-1].startswith('error: ')
-
-
 def refused(words, function, *arguments, **more):
     """It raises one sentence, which matches words, a regular expression, or holds all of a list."""
     with pytest.raises((ValueError, OSError)) as error:
