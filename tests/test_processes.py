@@ -176,7 +176,7 @@ def test_an_error_in_one_process_of_torchrun_ends_all(numbers, tmp_path):
     """A process that waited would wait for half an hour."""
     place, deed, _, words = ERRORS['mistake']
     result = torchrun(2, 'train.py', f'--data_dir={numbers}', *FLAGS, f'--out_dir={tmp_path}',
-                      before=planted(place, deed), timeout=100)
+                      before=planted(place, deed), timeout=300)
     assert result.returncode == 1 and words in result.stderr and state(tmp_path)['step'] == 0
 
 
