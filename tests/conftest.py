@@ -5,7 +5,7 @@ run() is the machinery. A script runs in a fork of a process that has imported t
 fork_server.py, explains how), so a run costs tenths of a second instead of seconds. once() makes a
 folder that several test files read, such as data or a trained model, only once, whatever the number
 of pytest's workers; the fixtures at the end of this file are such folders, and no test may change
-one. All else is plain helpers: ok(), mistake() and machine() judge how a run ended; metrics(),
+one. All else is plain helpers: ok() and mistake() judge how a run ended; metrics(),
 state(), contents() and same() compare two runs; make_...() write small models and data.
 """
 import fcntl
@@ -126,12 +126,6 @@ def each_is_a_mistake(table, call):
     for line in table.strip().splitlines():
         flags, words = line.split('=> ')
         mistake(call(*shlex.split(flags)), *words.split(' & '))
-
-
-def machine(result, *words):
-    """So it ended when the disk, the memory or a permission stopped it, with a traceback above."""
-    mistake(result, *words, traceback=True)
-    assert result.stderr.splitlines()[-1].startswith('error: ')
 
 
 def refused(words, function, *arguments, **more):

@@ -159,18 +159,17 @@ steps=3 => steps=3 is no config file'''
 # Config file => words: of what it sets, then of what Python says of it, with its traceback.
 FILES = {'for _ in (1, 2): stepz = _': 'stepz: no setting has this name; closest: steps',
          'name = 5': 'must be str', 'rate = float("nan")': 'rate=nan must be'}
-BROKEN = {'steps = 1\nsteps = = 2': 'line 2 & SyntaxError',
-          '\nimport nowhere': 'line 2 & nowhere', 's\0t\0e\0p\0s\0=\x003\0': 'null bytes'}
+BROKEN = {'steps = = 2': 'SyntaxError', '\nimport nowhere': 'nowhere'}
 
 
 def test_what_cannot_be_a_setting_is_one_line_that_names_it_its_value_and_where(play):
     each_is_a_mistake(FLAGS, play)
     for text, words in FILES.items():
         one_line(play('wrong.py', wrong=text), f'{words} & wrong.py')
-    for text, words in BROKEN.items():
+    for text, word in BROKEN.items():
         process = play('wrong.py', wrong=text)
         assert process.returncode == 1 and process.stderr.startswith('Traceback'), text
-        assert all(word in process.stderr for word in words.split(' & ')), process.stderr
+        assert word in process.stderr.splitlines()[-1], process.stderr
     one_line(play('--steps=0', processes=2), 'steps=0')         # said once, not by all processes
 
 
@@ -211,12 +210,10 @@ def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(pl
 
 def test_a_script_says_what_to_do_about_an_error_that_it_knows(play):
     """Below the traceback, and about no other error."""
-    known = 'advice.append(("MemoryError|no room", "take less"))\n'
-    for error in 'MemoryError()', 'RuntimeError("there is no room")':
-        process = play(body=f'{known}raise {error}')
+    for error, n in ('MemoryError()', 1), ('RuntimeError("no room")', 1), ('RuntimeError()', 0):
+        process = play(body=f'advice.append(("MemoryError|no room", "take less"))\nraise {error}')
         assert process.returncode == 1 and process.stderr.startswith('Traceback')
-        assert process.stderr.endswith('\nerror: take less\n')
-    assert 'take less' not in play(body=f'{known}raise RuntimeError("room")').stderr
+        assert process.stderr.count('\nerror: take less\n') == n
 
 
 def test_ctrl_c_is_pythons_own(tmp_path):

@@ -1,11 +1,13 @@
 """dpo.py: real runs of each loss; their reference and figures, against a slow loop; what lines
 become. What it promises like sft.py and rl.py is in test_alike.py, the losses are in
 test_dpo_losses.py."""
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from accidents import SHORT_SAMPLES
 from conftest import metrics, mistake, ok, read_rows, run, series, state, thumbs_of, write
 from pytest import approx
 from test_records import BYTES, say
@@ -19,9 +21,9 @@ FLAGS = ('--device=cpu --dtype=float32 --batch_size=8 --max_steps=12 --warmup_st
 @pytest.fixture
 def dpo(sft_model, pairs):
     """dpo(its folder, *flags)"""
-    def dpo(out, *more, **how):
+    def dpo(out, *more, before=''):
         return run('dpo.py', f'--init_from={sft_model}', f'--data_dir={pairs}', f'--out_dir={out}',
-                   *FLAGS, *more, **how)
+                   *FLAGS, *more, before=SHORT_SAMPLES + before)
     return dpo
 
 
@@ -43,32 +45,27 @@ def test_held_out_answers_are_told_apart_after_24_steps(dpo, tmp_path):
     assert held[-1] > held[0] + 5 and bare[-1] < held[-1] - 5
 
 
-def slow_log_p(model, question, answer):
-    """One token at a time, each with what stands before it alone."""
-    ids = BYTES.render([say('user', question)], add_generation_prompt=True)[0]
-    total = 0.0
-    for token in [*answer.encode(), BYTES.special['<|im_end|>']]:
-        with torch.no_grad():
-            logits = model(torch.tensor([ids]))[0][0, -1]
-        total += logits.double().log_softmax(-1)[token].item()
-        ids.append(token)
-    return total
-
-
 def test_the_reference_is_the_first_model_and_the_figures_are_means_by_hand(dpo, sft_model, pairs,
                                                                             tmp_path):
     """The zero point of KTO is what the step before has gained."""
     ok(dpo(tmp_path, '--loss_type=kto', '--max_steps=4', '--learning_rate=2e-2', '--beta=0.5',
            '--nll_weight=1'))
     last, saved = metrics(tmp_path)[-1], state(tmp_path)
-    models = GPT.load(sft_model), GPT.load(tmp_path / 'last.pt')
-    gains = []
-    for side, reference in zip(('chosen', 'rejected'), saved['ref_log_probs'][-32:].T.tolist()):
-        before, after = ([slow_log_p(model, row['prompt'], row[side])
-                          for row in read_rows(pairs / 'val.jsonl')] for model in models)
-        assert reference == approx(before, abs=1e-4)
-        gains.append(np.subtract(after, before))
-    good, bad = gains
+
+    def log_p(model, prompt, answer):
+        """Of the answer and its end, behind its prompt."""
+        ids, mask = BYTES.render([say('user', prompt), say('assistant', answer)])
+        ids, mask = torch.tensor([ids]), torch.tensor(mask[1:]) == 1
+        with torch.no_grad():
+            log_probs = model(ids[:, :-1])[0][0].double().log_softmax(-1)
+        return log_probs[mask].gather(1, ids[0, 1:][mask][:, None]).sum().item()
+
+    rows = read_rows(pairs / 'val.jsonl')
+    before, after = (np.array([[log_p(model, row['prompt'], row[side]) for row in rows]
+                               for side in ('chosen', 'rejected')])
+                     for model in (GPT.load(sft_model), GPT.load(tmp_path / 'last.pt')))
+    assert saved['ref_log_probs'][-32:].T.numpy() == approx(before, abs=1e-4)
+    good, bad = after - before
     sigmoid = lambda z: 1 / (1 + np.exp(-z))
     assert 0.1 < saved['kto_kl'] == approx(0.5 * series(tmp_path, 'kl')[-1])
     wanted = {'val_accuracy': (good > bad).mean(), 'val_kl': (good + bad).mean() / 2,
@@ -92,21 +89,24 @@ model.GPT.log_p = spy
 """
 
 
+# the one with LONG! is left out
+LINES = """{"prompt": "q", "chosen": "more", "rejected": "<|im_end|>", "margin": 3}
+{"prompt": [{"role": "system", "content": "be"}, {"role": "user", "content": "q"}], "chosen": "yes", "rejected": ""}
+{"prompt": "q", "chosen": "LONG", "rejected": "same"}
+{"prompt": "q", "chosen": "LONG!", "rejected": "b"}
+{"prompt": "q", "completion": "up", "label": true}
+{"prompt": "q", "completion": "up", "label": true}
+{"prompt": "q", "completion": "down", "label": false}"""
+
+
 def test_what_lines_become(dpo, tmp_path):
     """The frame of messages is written out by hand. No text forges a special token. What does not
     fit into the context of 96 is left out."""
     S, E = (BYTES.special[name] for name in ('<|im_start|>', '<|im_end|>'))
     frame = [S, *b'user\nq', E, 10, S, *b'assistant\n']
     system = [S, *b'system\nbe', E, 10, *frame]
-    talk = [say('system', 'be'), say('user', 'q')]
     long = 'a' * (96 - len(frame) - 1)
-    lines = [{'prompt': 'q', 'chosen': 'more', 'rejected': '<|im_end|>', 'margin': 3},
-             {'prompt': talk, 'chosen': 'yes', 'rejected': ''},
-             {'prompt': 'q', 'chosen': long, 'rejected': 'same'},
-             {'prompt': 'q', 'chosen': f'{long}!', 'rejected': 'b'},            # left out
-             {'prompt': 'q', 'completion': 'up', 'label': True},
-             {'prompt': 'q', 'completion': 'up', 'label': True},
-             {'prompt': 'q', 'completion': 'down', 'label': False}]
+    lines = [json.loads(line) for line in LINES.replace('LONG', long).splitlines()]
     for side in ('train', 'val'):
         write(tmp_path / f'{side}.jsonl', lines)
     printed = ok(dpo(tmp_path / 'run', f'--data_dir={tmp_path}', '--loss_type=kto', '--max_steps=2',

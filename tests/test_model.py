@@ -91,9 +91,9 @@ def test_loss_and_log_p_come_from_the_scored_positions_only_and_are_0_without_an
     """So do their gradients."""
     model, (idx, targets) = lively(), batch()
     at = targets != IGNORE
-    logits = model(idx)[0]
     for temperature in 3.0, 1.0:
-        log_p = (logits / temperature).log_softmax(-1)[at].gather(1, targets[at][:, None])[:, 0]
+        log_p = (model(idx)[0] / temperature).log_softmax(-1)[at]
+        log_p = log_p.gather(1, targets[at][:, None])[:, 0]
         close(model.log_p(idx, targets, temperature), log_p, atol=1e-5)
     none = torch.full_like(targets, IGNORE)
     for loss_of in (lambda y: model(idx, y)[1], lambda y: model(idx, y, with_logits=False)[1],
@@ -102,14 +102,13 @@ def test_loss_and_log_p_come_from_the_scored_positions_only_and_are_0_without_an
         close(gradients(model, loss_of(targets)), gradients(model, -log_p.mean()), atol=1e-6)
         assert loss_of(none) == 0 and not any(g.any() for g in gradients(model, loss_of(none)))
     with torch.autocast('cpu', torch.bfloat16):
-        rounded, near = model(idx, targets)
-    assert rounded.dtype == near.dtype == torch.float32 and not torch.equal(rounded, logits)
-    close(near, -log_p.mean(), atol=0.01)
-    for dtype in torch.bfloat16, torch.float64:             # weights of another type, on a CPU
-        close(lively().to(dtype)(idx, targets)[1].float(), -log_p.mean(), atol=0.05)
+        close([x.mean() for x in model(idx, targets)], [model(idx)[0].mean(), -log_p.mean()],
+              atol=0.01)
+        assert model(idx)[0].dtype == torch.float32
 
 
 def test_dropout_acts_only_in_training():
+    """On the embedding and on both sums of a block. A generation leaves the model in training."""
     dropout, plain, ids = lively(dropout=0.5), lively(), prompt()
     assert not torch.equal(dropout(ids)[0], dropout(ids)[0])
     assert torch.equal(dropout.generate(ids, 9, 0), plain.generate(ids, 9, 0))
@@ -143,10 +142,9 @@ def naive(model, idx, n, *how):
 
 def test_cached_greedy_generation_equals_the_naive_loop_for_every_prompt_length():
     """Each step reads one position. What is drawn at random is the same, too."""
-    models = [(kv, small(n_kv_head=kv)) for kv in (4, 1, 2)]
     for T in range(1, BLOCK + 4):
-        kv, model = models[T % 3]
-        ids = prompt(1 + kv, T)
+        kv = (4, 1, 2)[T % 3]
+        model, ids = small(n_kv_head=kv), prompt(1 + kv, T)
         asked = (f'18 tokens after prompts of length {T}, greedy, with a cache, {BLOCK} tokens in '
                  f'the context, n_head=4, n_kv_head={kv}')
         expect(asked, naive(model, ids, 18, 0), model.generate, ids, 18, temperature=0)
@@ -226,24 +224,23 @@ def test_a_row_is_written_as_alone_whatever_its_length_its_end_and_the_other_row
         rows, log_p = model.generate(RAGGED, 20, *how, stop=stop, seeds=seeds, with_log_p=True)
         for row, seed, new, its in zip(ROWS, seeds, rows[:, 14:], log_p):
             whole = model.generate(row[None], 20, *how, stop=stop, seeds=[seed])
-            alone = whole[0, len(row):]
-            n = len(alone)
+            n = whole.shape[1] - len(row)
             lengths.add(n)
-            assert torch.equal(new[:n], alone) and (new[n:] == alone[-1]).all()
-            *before, last = (id in stop for id in alone.tolist())
-            assert not any(before) and (last or n == 20)
+            assert torch.equal(new[:n], whole[0, len(row):]) and (new[n:] == whole[0, -1]).all()
+            ends = [i for i, id in enumerate(new.tolist(), 1) if id in stop]
+            assert n == min([*ends, 20])
             if stop:
-                y = whole[:, 1:].clone()
-                y[:, :len(row) - 1] = IGNORE
+                y = torch.where(torch.arange(1, whole.shape[1]) < len(row), IGNORE, whole[:, 1:])
                 close(its[:n], model.log_p(whole[:, :-1], y, 1.3), atol=1e-4)
     assert len(lengths) > 2 and not torch.equal(rows[0], rows[4])   # equal prompts, other seeds
 
 
 # --- files ----------------------------------------------------------------------------------------
-def saved(path, **changes):
-    """A checkpoint as it comes from a small model, but for these entries."""
+def saved(path, config=(), **more):
+    """A checkpoint of a small model, with these changes of its config and further entries."""
     model = lively()
-    torch.save({'model': model.state_dict(), 'model_config': vars(model.config), **changes}, path)
+    torch.save({'model': model.state_dict(), 'model_config': vars(model.config) | dict(config),
+                **more}, path)
     return path
 
 
@@ -258,20 +255,19 @@ def test_what_was_saved_is_loaded_with_its_other_entries_and_changes_that_keep_t
     lively().bfloat16().save(tmp_path / 'best.pt')          # which counts in a folder
     best = GPT.load(str(tmp_path))
     assert best.head.weight is best.embedding.weight and best.norm.weight.dtype == torch.float32
-    # of commit 162e7de: head_dim, n_kv_head and n_ffn are numbers there
+    # of an older commit: head_dim, n_kv_head and n_ffn are numbers there
     assert GPT.load(ROOT / 'tests/old_run.pt').saved['step']
 
 
 def test_what_is_no_model_of_ours_is_one_sentence_with_its_path_and_what_is_odd(tmp_path):
-    file, good = tmp_path / 'a.pt', saved(tmp_path / 'good.pt').read_bytes()
-    for content in b'hello', good[:-300]:
+    file = tmp_path / 'a.pt'
+    for content in b'hello', saved(file).read_bytes()[:-300]:
         file.write_bytes(content)
         refused(f'{file} cannot be loaded', GPT.load, file)
-    config, weights = vars(lively().config), lively().state_dict()
     for odd, words in (({'n_heads': 3}, 'n_heads'), ({'n_layer': 3}, 'blocks.2'),
                        ({'n_kv_head': 3}, 'n_kv_head=3'), ({'vocab_size': 65}, 'embedding')):
-        refused(f'{file}.*this model.py.*{words}', GPT.load, saved(file, model_config=config | odd))
-    weights['norm.weight'] = torch.full((32,), math.nan)
+        refused(f'{file}.*this model.py.*{words}', GPT.load, saved(file, odd))
+    weights = lively().state_dict() | {'norm.weight': torch.full((32,), math.nan)}
     refused(f'{file}.*not finite', GPT.load, saved(file, model=weights))
     (tmp_path / 'empty').mkdir()
     refused(f'{tmp_path}/empty.*no best.pt, last.pt', GPT.load, tmp_path / 'empty')
@@ -281,11 +277,10 @@ def test_no_file_runs_code(tmp_path):
     class Evil:
         def __reduce__(self):
             return (open, (str(tmp_path / 'ran'), 'w'))
-    saved(tmp_path / 'a.pt', more=Evil())
-    # torch's own advice is to run it
-    refused(r'a\.pt ((?!weights_only|option).)*$', GPT.load, tmp_path / 'a.pt')
+    file = saved(tmp_path / 'a.pt', more=Evil())
+    refused(r'a\.pt ((?!weights_only|option).)*$', GPT.load, file)  # torch's advice is to run it
     assert not (tmp_path / 'ran').exists()
-    torch.load(tmp_path / 'a.pt', weights_only=False)['more'].close()
+    torch.load(file, weights_only=False)['more'].close()
     assert (tmp_path / 'ran').exists()                  # it is a real one
 
 

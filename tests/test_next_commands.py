@@ -72,9 +72,7 @@ def test_after_run_sh_a_missing_default_is_answered_with_what_is_there(typed, tm
     for command in ('python clean.py', 'python prepare.py', 'python train.py config/quickstart.py',
                     'python chats.py', 'python sft.py config/quickstart_sft.py'):
         ok(typed(command))
-    for i, text in enumerate(('{', '[1]')):             # files of other programs
-        (tmp_path / f'out/{i}').mkdir()
-        (tmp_path / f'out/{i}/config.json').write_text(text)
+    write(tmp_path / 'out/0/config.json', [1])              # of another program
     kept = (tmp_path / 'out/quickstart/best.pt').read_bytes()
     for script in 'sample.py', 'eval.py':
         corrected(typed, f'python {script}', done := [])

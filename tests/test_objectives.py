@@ -1,5 +1,4 @@
 """Masked tokens, hidden spans, packed documents: what the model is given, and must not see."""
-import random
 import re
 import string
 
@@ -7,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import mistake, ok, read_rows, run, series, train, write_bins
-from hypothesis import given, strategies as st
 
 from extras.objectives import Objective, document_mask, hide_spans, hide_tokens, span_lengths
 from model import GPT, GPTConfig, IGNORE
@@ -28,13 +26,13 @@ def test_of_15_percent_80_are_masked_10_random_10_kept():
         assert abs(found.mean() - share) < 4 * (share * (1 - share) / found.size) ** 0.5 + 0.1 / 256
 
 
-@given(st.integers(8, 300), st.integers(0, 1000))
-def test_spans_are_invertible_and_fill_the_context(T, step):
+@pytest.mark.parametrize('T', [8, 9, 33, 64, 150, 299])
+def test_spans_are_invertible_and_fill_the_context(T):
     n_text, n_hidden, n_spans = span_lengths(T)
     assert n_text + 2 * n_spans <= T < n_text + 2 * n_spans + 4
     assert n_hidden == max(1, round(0.15 * n_text))
-    text = ''.join(random.Random(step).choices(string.ascii_letters, k=n_text))
-    x, y, n_prefix = hide_spans(np.array([TOKENIZER.encode(text)]), 3, step, [5], SPECIAL, T)
+    text = (string.ascii_letters * 9)[:n_text]
+    x, y, n_prefix = hide_spans(np.array([TOKENIZER.encode(text)]), 3, T, [5], SPECIAL, T)
     shown = TOKENIZER.decode(x[0, :n_prefix])
     answer = TOKENIZER.decode([*x[0, n_prefix:], y[0, -1]])
     marks = [f'<|span_{i}|>' for i in range(n_spans + 1)]

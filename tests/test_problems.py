@@ -24,14 +24,11 @@ SWAPS = ('+ -, - +, * +, // /, % //, > >=, < <=, == !=, min max, max min, any al
 def wrong_bodies(problem):
     """Those, and the laziest ones."""
     short = problem['solutions'][0]
-    for swap in SWAPS.split(', '):
-        right, wrong = swap.split()
-        changed = re.sub(rf'(?<=[ .(]){re.escape(right)}(?=[ (])', wrong, short, count=1)
-        if changed != short:
-            yield changed
-    arguments = problem['prompt'].split('(')[1].split(')')[0]
-    for value in [*arguments.split(', '), *'None True False 0 1 [] \'\''.split()]:
-        yield f'    return {value}\n'
+    arguments = problem['prompt'].split('(')[1].split(')')[0].split(', ')
+    changed = [re.sub(rf'(?<=[ .(]){re.escape(right)}(?=[ (])', wrong, short, count=1)
+               for right, wrong in map(str.split, SWAPS.split(', '))]
+    lazy = [f'    return {value}\n' for value in [*arguments, *"None True False 0 1 [] ''".split()]]
+    return [body for body in changed + lazy if body != short]
 
 
 def passes(problem, program):
@@ -44,24 +41,23 @@ def passes(problem, program):
 
 def test_every_reference_of_either_taste_passes_its_tests_and_wrong_programs_fail():
     """Not all: 2 * x and x * 2 differ in the text only, and a slice may end behind the end."""
-    rejected, survivors = 0, []
+    verdicts = collections.Counter()
     for p in [p for split in P.SPLITS for p in P.problems(60, 0, split)]:
         assert p['test'].count('    assert ') >= 5 and p['canonical_solution'] in p['solutions']
         for body in p['solutions']:
             assert passes(p, grading.program(p, p['prompt'] + body, chat=True)), p
             assert passes(p, grading.program(p, body, chat=False)), p
-        passed = [body for body in wrong_bodies(p) if passes(p, p['prompt'] + body)]
-        rejected += len([*wrong_bodies(p)]) - len(passed)
-        survivors += passed
-    assert rejected > 3500 and len(survivors) < 0.01 * rejected, (rejected, survivors)
+        for body in wrong_bodies(p):
+            verdicts[passes(p, p['prompt'] + body)] += 1
+    assert verdicts[False] > 3500 and verdicts[True] < 0.01 * verdicts[False]
 
 
 def test_a_conversation_asks_in_two_ways_and_both_tastes_occur():
     asked = collections.Counter()
     for p in SETS['train']:
-        user, assistant = P.to_messages(p)
-        assert p['prompt'].split('"""')[1] in user['content'] and p['entry_point'] in user['content']
-        asked[user['content'].split()[0], P.preferred(assistant['content'])] += 1
+        user, assistant = (message['content'] for message in P.to_messages(p))
+        assert p['prompt'].split('"""')[1] in user and p['entry_point'] in user
+        asked[user.split()[0], P.preferred(assistant)] += 1
         assert [*map(P.preferred, p['solutions'])] == [True, False]
     assert len(asked) == 4 and min(asked.values()) > 0.22 * 1600
 

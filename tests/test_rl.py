@@ -34,7 +34,7 @@ def test_the_loss_and_its_gradient_are_the_formulas_in_float64():
     A = torch.tensor([1.0, -1.0, 0.5, -0.25, 0.0, 3.0]).repeat(9)
     p, p_old, p_ref, a = (x.double().numpy() for x in (log_p, old, ref, A))
     ratio, kl = np.exp(p - p_old), np.exp(p_ref - p) - 1 - (p_ref - p)
-    for clip, kl_coef in (0.2, 0), (0.28, 0.1), (0, 0), (1.0, 2.0):
+    for clip, kl_coef in (0.2, 0), (0.28, 0.1):
         q = log_p.clone().requires_grad_()
         found = policy_loss(q, old, A, clip, ref, kl_coef)
         found[0].sum().backward()
@@ -96,13 +96,6 @@ def test_the_kl_holds_the_model_near_its_start(rl, tmp_path):
     assert abs(free[0]) < 1e-6 and free[-1] > 3 * held[-1] > 0
 
 
-def test_a_number_is_learned_from_lines_with_answers(rl, out, tmp_path):
-    lines = write(tmp_path / 'lines.jsonl', [{'prompt': f'{i}', 'answer': 7} for i in range(20)])
-    ok(rl(f'--reward={lines}', '--num_samples=32', '--max_steps=26'))
-    first, *_, last = series(out, 'reward')
-    assert last > first + 0.5
-
-
 def test_a_reward_model_of_dpo_is_what_the_answers_earn(rl, sft_model, pairs, out, tmp_path):
     """Its scores are those of the run that made it, whatever is next to an answer."""
     folder = tmp_path / 'reward'
@@ -120,17 +113,16 @@ def test_a_reward_model_of_dpo_is_what_the_answers_earn(rl, sft_model, pairs, ou
                              ['a' * 200, 'a' * 90, 'z' * 90])
     assert one == approx(same, rel=1e-4) and abs(one - other) > 1e-3
     refused('another tokenizer', scores, Tokenizer.byte(['<|im_start|>', '<|im_end|>']))
-
     assert 'held out: 4,' in ok(rl(f'--reward={folder}', '--max_steps=24'))
-    earned = series(out, 'reward')
-    assert sum(earned[-4:]) > sum(earned[:4]) + 1, earned
+    first, *_, last = series(out, 'reward')
+    assert last > first + 1
     mistake(rl(f'--reward={sft_model}', '--overwrite'), 'not a reward model', '--loss_type=rm')
 
 
 def test_no_prompt_is_both_trained_on_and_held_out(rl, tmp_path):
     thrice = PAID.replace("""f'{i} and {"x" * (i % 7)}'""", "'x' * 99 if i == 9 else str(i % 3)")
-    for held_out in '', "def held_out():\n    return ['2', '2']":
-        printed = ok(rl('--max_steps=1', '--overwrite=True', paid=f'{thrice}\n{held_out}'))
+    for own in '', "def held_out(): return ['2', '2']":
+        printed = ok(rl('--max_steps=1', '--overwrite', paid=f'{thrice}\n{own}'))
         assert 'prompts: 2, held out: 1' in printed
         assert 'left out: they come twice or have more than 88 tokens: 3' in printed
 
@@ -151,9 +143,8 @@ def test_the_reward_file_of_the_docs_works_and_one_may_import_what_is_beside_it_
 def test_a_reward_is_a_number_and_an_error_of_its_file_keeps_its_traceback(rl):
     mistake(rl(paid=PAID.replace('return sum', 'return float("nan"); sum')), 'finite', 'nan')
     mistake(rl('--overwrite', paid='def prompts(): return []'), 'paid.py must define', 'reward()')
-    for body, why in {'raise KeyError("a")': "KeyError: 'a'", 'return None': 'NoneType'}.items():
-        result = rl('--overwrite', paid=PAID.replace('return sum', f'{body}; sum'))
-        assert result.returncode == 1 and why in result.stderr
+    result = rl('--overwrite', paid=PAID.replace('return sum', 'raise KeyError("a"); sum'))
+    assert result.returncode == 1 and "KeyError: 'a'" in result.stderr
 
 
 def test_what_executes_and_permits_is_typed_again_on_resume_and_asks_the_same(rl, out, tmp_path):

@@ -1,7 +1,5 @@
 """Pretraining: what a run writes and depends on, which text it reads, and what never reaches its
 weights."""
-import collections
-import gzip
 import math
 import os
 import re
@@ -11,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from accidents import accident, before
-from conftest import RUN_FILES, contents, lift, metrics, mistake, ok
-from conftest import read_rows, refused, run, same, series, state, train, write, write_bins
+from conftest import RUN_FILES, contents, each_is_a_mistake, lift, metrics, mistake, ok
+from conftest import read_rows, run, same, series, state, train, write, write_bins
 from feedback import attempt, expect, told
 from pytest import approx
 
@@ -23,7 +21,6 @@ from model import GPT
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 BYTES = Tokenizer.byte(SPECIAL_TOKENS)
-END = BYTES.special['<|endoftext|>']
 # with dropout, so that a step whose randomness came from elsewhere would show
 BASE = '--dtype=float32 --dropout=0.1 --learning_rate=1e-2 --max_steps=16'.split()
 SHORT = '--max_steps=2 --warmup_steps=1 --dtype=float32 --overwrite'.split()
@@ -35,11 +32,6 @@ def base(numbers, tmp_path_factory):
     out = tmp_path_factory.mktemp('runs') / 'a[1] b'
     ok(train(numbers, out, *BASE))
     return out
-
-
-def test_a_run_in_the_folder_of_the_command_can_be_replaced(numbers, tmp_path):
-    for _ in range(2):
-        ok(train(numbers, '.', *SHORT, cwd=tmp_path))
 
 
 # --- what a run writes ----------------------------------------------------------------------------
@@ -65,13 +57,11 @@ def test_bits_per_byte_are_nats_by_hand(numbers, tmp_path):
     model = GPT.load(tmp_path / 'last.pt').eval()
     ids = torch.from_numpy(np.fromfile(numbers / 'val.bin', np.uint16).astype(np.int64))
     n = (len(ids) - 1) // 32 * 32
-    x, y = ids[:n].view(-1, 1, 32), ids[1:n + 1].view(-1, 1, 32)
-    with torch.no_grad():
-        nats = sum(model(*pair)[1].item() * 32 for pair in zip(x, y))
-    n_bytes = sum(BYTES.text_bytes[id] for id in y.flatten().tolist())
-    assert n_bytes < n
-    assert series(tmp_path, 'val_loss')[-1] == approx(nats / n, rel=1e-6)
-    assert series(tmp_path, 'val_bpb')[-1] == approx(nats / math.log(2) / n_bytes, rel=1e-6)
+    y = ids[1:n + 1]
+    loss = model(ids[:n].view(-1, 32), y.view(-1, 32))[1].item()
+    n_bytes = sum(BYTES.text_bytes[id] for id in y.tolist())
+    assert n_bytes < n and series(tmp_path, 'val_loss')[-1] == approx(loss, rel=1e-6)
+    assert series(tmp_path, 'val_bpb')[-1] == approx(loss * n / math.log(2) / n_bytes, rel=1e-6)
 
 
 def test_watching_does_not_change_training(base, numbers, tmp_path):
@@ -89,8 +79,7 @@ def test_a_run_from_a_folder_has_its_weights_and_shape_and_a_schedule_of_its_own
     flags = [f'--data_dir={numbers}', f'--out_dir={tmp_path}', f'--init_from={base}', *BASE,
              '--block_size=32', '--batch_size=8', '--eval_tokens=2048', '--device=cpu']
     mistake(run('train.py', *flags, '--n_layer=6'), str(base), 'n_layer', '2')
-    mistake(run('train.py', *flags, '--block_size=64'), 'block_size=64', '32',
-            'extras.longer_context')
+    mistake(run('train.py', *flags, '--block_size=64'), 'block_size=64', 'extras.longer_context')
     ok(run('train.py', *flags, '--max_steps=3', '--warmup_steps=2'))
     first, second, *_ = metrics(tmp_path)
     assert first['val_loss'] == series(base, 'val_loss')[-1] and second['lr'] == approx(0.5e-2)
@@ -99,29 +88,25 @@ def test_a_run_from_a_folder_has_its_weights_and_shape_and_a_schedule_of_its_own
 
 # --- its folder -----------------------------------------------------------------------------------
 REFUSED = '''
---vocab_size=77                         vocab_size=77 320
---n_embd=33                             n_embd=33 n_head=2
---block_size=9999                       9999 train.bin val.bin more tokens
---objective=span --block_size=3         span
---init_from=nowhere                     nowhere
---device=tpu                            tpu --device=
---device=mps                            mps --device=auto
---warmup_steps=17                       warmup_steps=17 max_steps=16
---min_lr=0.02                           min_lr=0.02 learning_rate=0.01
---dropout=1                             dropout=1
---optimizer=muonn                       optimizer='muonn' adamw
---data_dir=no(where                     --out_dir='no(where' python clean.py prepare.py
-'''
+--vocab_size=77 => vocab_size=77 & 320
+--n_embd=33 => n_embd=33 & n_head=2
+--block_size=9999 => 9999 & train.bin & val.bin & more & tokens
+--objective=span --block_size=3 => span
+--init_from=nowhere => nowhere
+--init_from=resume --out_dir=none => none has no checkpoint & --init_from=resume
+--device=tpu => tpu & --device=
+--device=mps => mps & --device=auto
+--warmup_steps=17 => warmup_steps=17 & max_steps=16
+--min_lr=0.02 => min_lr=0.02 & learning_rate=0.01
+--dropout=1 => dropout=1
+--data_dir='no(where' => --out_dir='no(where' & python clean.py & prepare.py'''
 
 
 def test_a_mistake_is_one_sentence_and_costs_no_run_even_with_overwrite(base, numbers, tmp_path):
     """Nothing is removed before all that can be wrong was looked at."""
     out = shutil.copytree(base, tmp_path / 'run')
-    for line in REFUSED.strip().splitlines():
-        flags, words = (part.split() for part in re.split(' {2,}', line))
-        mistake(train(numbers, out, *BASE, '--overwrite=True', *flags, cwd=tmp_path), *words)
-    nothing = train(numbers, tmp_path / 'none', *BASE, '--init_from=resume')
-    mistake(nothing, 'none has no checkpoint', '--init_from=resume')
+    each_is_a_mistake(REFUSED, lambda *flags: train(numbers, out, *BASE, '--overwrite=True', *flags,
+                                                    cwd=tmp_path))
     assert contents(out) == contents(base)
 
 
@@ -133,8 +118,7 @@ def test_no_run_is_written_over_another_nor_over_what_it_starts_from(base, numbe
         assert read_rows(tmp_path / name / name) == []
     out = shutil.copytree(base, tmp_path / 'run')
     (tmp_path / 'link').symlink_to(out)
-    for start in out, out / 'best.pt', tmp_path / 'link':
-        mistake(train(numbers, out, *SHORT, f'--init_from={start}'), str(out))
+    mistake(train(numbers, out, *SHORT, f'--init_from={tmp_path}/link'), str(out))
     restarts = train(numbers, out, *SHORT, env={'TORCHELASTIC_MAX_RESTARTS': '3'})
     mistake(restarts, '--overwrite', '--init_from=auto')        # the last part of a run is its own
     assert contents(out) == contents(base)
@@ -142,12 +126,11 @@ def test_no_run_is_written_over_another_nor_over_what_it_starts_from(base, numbe
 
 def test_overwrite_removes_what_a_run_and_its_evaluation_write_and_no_file_of_others(numbers,
                                                                                    tmp_path):
-    others = {'notes.txt', 'model.safetensors', 'last.pt.old', 'config.json.bak', 'samples.md',
-              'metrics.jsonl.gz', 'step1000.pt'}
-    results = {'samples.jsonl', 'eval.json', 'compare.json'}
-    for name in RUN_FILES | others | results:
+    """Also in the folder where the command is typed."""
+    others = {'notes.txt', 'model.safetensors', 'last.pt.old', 'config.json.bak', 'step1000.pt'}
+    for name in RUN_FILES | others | {'samples.jsonl', 'eval.json', 'compare.json'}:
         (tmp_path / name).write_text('old')
-    ok(train(numbers, tmp_path, *SHORT))
+    ok(train(numbers, '.', *SHORT, cwd=tmp_path))
     after = contents(tmp_path)
     assert {name for name, text in after.items() if text == b'old'} == others
     assert after.keys() == RUN_FILES | others
@@ -158,13 +141,12 @@ def test_data_that_cannot_serve_are_one_sentence(base, numbers, tmp_path):
     ids = np.fromfile(numbers / 'train.bin', np.uint16)
     data = write_bins(tmp_path / 'data', ids, BYTES)
 
-    def spoiled(*words, start='scratch'):
-        mistake(train(data, tmp_path / 'x', f'--init_from={start}'), *words)
+    def spoiled(*words, flag='--init_from=scratch'):
+        mistake(train(data, tmp_path / 'x', flag), *words)
         write_bins(data, ids, BYTES)
 
-    for name in 'train.bin', 'val.bin':
-        np.append(ids[1:], np.uint16(BYTES.vocab_size)).tofile(data / name)     # an id above all
-        spoiled(str(data / name), str(BYTES.vocab_size))
+    (ids * 0 + 320).tofile(data / 'val.bin')                # an id above all
+    spoiled(str(data / 'val.bin'), '320')
     os.truncate(data / 'train.bin', 4001)                   # a copy that broke off
     spoiled('train.bin', ' 2000 ', 'prepare.py')
     # Another tokenizer of the same size: the ids fit, the text is another, so no loss would tell.
@@ -172,11 +154,11 @@ def test_data_that_cannot_serve_are_one_sentence(base, numbers, tmp_path):
     other.save(data / 'tokenizer.json')
     spoiled('tokenizer.json', 'prepare.py')
     write_bins(data, ids, other)
-    spoiled(str(base), 'tokenizer', 'extras.new_vocabulary', start=base)
+    spoiled(str(base), 'tokenizer', 'extras.new_vocabulary', flag=f'--init_from={base}')
     # a stream leaves out what val.bin holds: here everything
     write_bins(data, ids, BYTES, held_out_to=2 ** 64)
     text = write(tmp_path / 'text/a.jsonl', [{'text': 'Is it so?'}])
-    mistake(train(data, tmp_path / 'x', f'--streaming={text}'), 'all are held out')
+    spoiled('all are held out', flag=f'--streaming={text}')
 
 
 # --- which text a step reads ----------------------------------------------------------------------
@@ -188,26 +170,16 @@ def in_epoch(number, n_tokens, T, seed=0, starts_of=starts_of):
     return [int(start) for start in starts_of(number, n_tokens, T, seed)]
 
 
-def get_batch(**settings):
-    """train.py's function, with the variables that it finds there."""
-    function = lift('train.py', 'get_batch')
-    function.__globals__.update(settings, stream=None, hide=None, kind='cpu', device='cpu',
-                                starts_of=starts_of, seed=0)
-    return function
-
-
 def test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_own():
     """A block and its targets stay inside the data."""
     for n_tokens, T in (1009, 10), (12, 10), (2, 1):
         in_order = [k * T for k in range(max(1, n_tokens // T - 1))]
-        for number, seed in (0, 0), (1, 1337), (10 ** 6, 2 ** 31):
+        for number, seed in (0, 0), (10 ** 6, 2 ** 31):
             asked = f'{n_tokens} tokens, {T=}, {seed=}: where the sequences of epoch {number} begin'
             starts = attempt(asked, in_order, lambda: sorted(in_epoch(number, n_tokens, T, seed)))
             expect(f'{asked}, sorted, without the shift {starts[0]}', in_order,
                    lambda: [start - starts[0] for start in starts])
-            end = starts[-1] + T
-            assert end < n_tokens, told(f'{asked}: where the last one ends', end,
-                                        f'before {n_tokens}')
+            expect(f'{asked}: is the last target inside?', True, lambda: starts[-1] + T < n_tokens)
     epochs = [in_epoch(e, 10_001, 50, seed) for seed in (0, 1, 2) for e in range(10)]
     asked = '10,001 tokens, T=50, the epochs 0 to 9 of the seeds 0, 1 and 2:'
     orders = {tuple(start - min(starts) for start in starts) for starts in epochs}
@@ -220,55 +192,28 @@ def test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_ow
 def test_the_cat_sat_on_the_mat():
     """The lesson's own example: six words in, six targets out, the last of them the end of the
     text. That no word sees those after it, and the loss, are test_model.py's."""
+    get_batch = lift('train.py', 'get_batch')
+    get_batch.__globals__.update(T=6, batch_size=1, stream=None, hide=None, kind='cpu',
+                                 device='cpu', starts_of=starts_of, seed=0)
     words = np.array('The cat sat on the mat <EOS>'.split())
-    x, y = get_batch(T=6, batch_size=1)(np.arange(7), np.arange(1), 0)
+    x, y = get_batch(np.arange(7), np.arange(1), 0)
     said = [' '.join(words[row]) for row in (*x.numpy(), *y.numpy())]
     assert said == ['The cat sat on the mat', 'cat sat on the mat <EOS>']
 
 
-def test_a_source_of_a_mixture_is_read_as_often_as_its_passes_say():
-    """Sources of 12, 42 and 82 tokens have 2, 9 and 19 blocks of 4 behind a shift, and 2.5, 1 and
-    0.5 passes over their tokens are 7.5, 10.5 and 10.25 sequences. A part of a pass is another one
-    in each epoch. A target lies inside the source."""
-    sources = {'a': {'tokens': 12, 'passes': 2.5}, 'b': {'tokens': 42, 'passes': 1},
-               'c': {'tokens': 82, 'passes': 0.5}}
-    halves = set()
-    for number in range(6):
-        starts = in_epoch(number, 136, 4, starts_of=weighted(sources))
-        a, b, c = (collections.Counter(start for start in starts if begin <= start <= end - 5)
-                   for begin, end in ((0, 12), (12, 54), (54, 136)))
-        assert [a.total(), b.total(), c.total(), len(starts)] == [8, 10, 10, 28]
-        assert len(b) >= 9 and len(c) == 10
-        halves.add(tuple(sorted(c)))
-    assert len(halves) == 6
-
-
-@pytest.mark.parametrize('big, small, T', [(100_000, 3000, 1024), (1_000_000, 5000, 1024),
-                                           (100_000, 3000, 256), (1_000_000, 20_000, 1024)])
-def test_a_short_source_gets_its_share_and_all_of_it_is_read(big, small, T):
-    passes = passes_of({'big': big, 'small': small}, {'big': 50, 'small': 50})
-    starts_of = weighted({'big': {'tokens': big, 'passes': passes['big']},
-                          'small': {'tokens': small, 'passes': passes['small']}})
-    starts = starts_of(0, big + small, T, 1337)
-    of_small = starts[starts >= big] - big
-    assert len(of_small) / len(starts) == approx(0.5, abs=0.02)
-    read = np.unique(of_small[:, None] + np.arange(T))
+@pytest.mark.parametrize('big, small, T', [(100_000, 3000, 1024), (1_000_000, 20_000, 1024)])
+def test_a_source_of_a_mixture_is_read_as_often_as_its_weight_says_whatever_its_size(big, small, T):
+    """All of a short one; of a long one another part in each epoch. A target lies inside its
+    source."""
+    sizes = {'big': big, 'small': small}
+    passes = passes_of(sizes, {'big': 50, 'small': 50})
+    order = weighted({name: {'tokens': n, 'passes': passes[name]} for name, n in sizes.items()})
+    first, second = (order(epoch, big + small, T, 1337) for epoch in (0, 1))
+    of_small = first[first >= big] - big
+    assert len(of_small) / len(first) == approx(0.5, abs=0.02)
+    read = np.unique(of_small[:, None] + np.arange(T + 1))
     assert read.max() < small and len(read) > 0.95 * small
-
-
-# --- streams --------------------------------------------------------------------------------------
-def test_a_stream_is_the_bin_of_its_documents_and_damage_costs_what_is_damaged(tmp_path):
-    """Pass after pass. Processes read shards of their own. That it goes on: test_resume.py."""
-    (tmp_path / 'a.jsonl').write_bytes(b'{"text": "1\\n2"}\n\nno\n{"content": ""}\n\xff\xfe')
-    (tmp_path / 'b.jsonl.gz').write_bytes(gzip.compress(b'{"text": "kept"}\n')[:-4])
-    write(tmp_path / 'c.jsonl', [{'text': 3}, [1], 'token', [['text', 'x']], {'text': 'é a'}])
-    for rank, text in (0, '1\n2|é a|'), (1, 'kept|'):         # | is the end of a document
-        ids = [END if b == ord('|') else b for b in text.encode() * 9]
-        stream = Stream(str(tmp_path), rank, 2, BYTES)
-        for i in range(0, 30, 6):
-            assert np.array_equal(stream.take(2, 3), [ids[i:i + 4], ids[i + 3:i + 7]])
-    write(tmp_path / 'none.jsonl', [{'body': 'a'}])
-    refused('no line has a text', Stream(str(tmp_path / 'none.jsonl'), 0, 1, BYTES).take, 1, 8)
+    assert {*first[first < big]} != {*second[second < big]}
 
 
 def test_a_run_reads_a_mixture_by_its_passes_and_measures_each_source(numbers, tmp_path):
@@ -289,31 +234,34 @@ def test_a_run_reads_a_mixture_by_its_passes_and_measures_each_source(numbers, t
     assert both == approx((a + b) / 2, rel=0.03)
 
 
-def test_losses_of_a_run_in_16_bits_are_those_of_float32(numbers, tmp_path):
-    for dtype in 'float32', 'bfloat16', 'float16':
-        ok(train(numbers, tmp_path / dtype, f'--dtype={dtype}'))
-        found = series(tmp_path / dtype, 'loss')
-        assert found == approx(series(tmp_path / 'float32', 'loss'), abs=0.02)
+def test_a_stream_is_the_bin_of_its_documents_pass_after_pass(tmp_path):
+    """Processes read shards of their own. Damage: test_records.py. It goes on: test_resume.py."""
+    for name, text in ('a', '1\n2'), ('b', 'kept'), ('c', 'é a'):
+        write(tmp_path / f'{name}.jsonl', [3, {'text': text}])
+    for rank, texts in (0, ['1\n2', 'é a']), (1, ['kept'] * 2):
+        stream = Stream(str(tmp_path), rank, 2, BYTES)
+        ids = [id for _ in range(3) for row in stream.take(2, 6) for id in row[:-1]]
+        assert BYTES.decode(ids).split('<|endoftext|>')[:4] == texts * 2
+
+
+def test_losses_of_a_run_in_16_bits_are_those_of_float32(base, numbers, tmp_path):
+    for dtype in 'bfloat16', 'float16':
+        ok(train(numbers, tmp_path / dtype, *BASE, f'--dtype={dtype}'))
+        assert series(tmp_path / dtype, 'loss') == approx(series(base, 'loss'), abs=0.02)
 
 
 # --- the learning rate and the optimizer ----------------------------------------------------------
 lr_at = lift('train.py', 'lr_at')
 
 
-def landmark(expected, step, max_steps, warmup_steps):
-    asked = f'lr_at({step=}, {max_steps=}, {warmup_steps=}, learning_rate=1.0, min_lr=0.1)'
-    expect(asked, approx(expected, rel=1e-12), lr_at, step, max_steps, warmup_steps, 1.0, 0.1)
-
-
 def test_the_schedule_at_its_landmarks():
-    # warm-up; middle and end of the cosine
-    at = {0: 0.1, 4: 0.5, 9: 1.0, 10: 1.0, 55: 0.55, 100: 0.1,
-          # cos(pi/3) = 1/2, cos(2 pi/3) = -1/2
-          40: 0.1 + 0.9 * 0.75, 70: 0.1 + 0.9 * 0.25}
-    for step, expected in at.items():
-        landmark(expected, step, 100, 10)
-    landmark(1.0, 0, 100, 0)                            # without warm-up
-    landmark(1.0, 5, 5, 5)                              # all warm-up: the cosine has no length
+    # a warm-up; the middle and the end of the cosine; cos(pi/3) = 1/2, cos(2 pi/3) = -1/2
+    at = {0: 0.1, 4: 0.5, 9: 1.0, 10: 1.0, 55: 0.55, 100: 0.1, 40: 0.775, 70: 0.325}
+    cases = [(wanted, step, 100, 10) for step, wanted in at.items()]
+    # without warm-up; all warm-up: the cosine has no length
+    for wanted, step, max_steps, warmup_steps in *cases, (1.0, 0, 100, 0), (1.0, 5, 5, 5):
+        asked = f'lr_at({step=}, {max_steps=}, {warmup_steps=}, learning_rate=1.0, min_lr=0.1)'
+        expect(asked, approx(wanted, rel=1e-12), lr_at, step, max_steps, warmup_steps, 1.0, 0.1)
 
 
 def test_muon_is_torchs_bit_for_bit_in_bfloat16_and_up_to_its_digits_in_float32(monkeypatch):
@@ -327,9 +275,9 @@ def test_muon_is_torchs_bit_for_bit_in_bfloat16_and_up_to_its_digits_in_float32(
             optimizer.step()
         return params
 
-    real = muon.orthogonal
     torchs = after_five_steps(torch.optim.Muon, adjust_lr_fn='match_rms_adamw')
     torch.testing.assert_close(after_five_steps(muon.Muon), torchs, atol=4e-4, rtol=0)
+    real = muon.orthogonal
     monkeypatch.setattr(muon, 'orthogonal', lambda g: real(g, torch.bfloat16))
     assert same(after_five_steps(muon.Muon), torchs)
 
@@ -369,8 +317,7 @@ def begin(numbers, tmp_path_factory):
 
 def skips(out):
     """The numbers of the steps that train.log says were skipped."""
-    log = (out / 'train.log').read_text(encoding='utf-8')
-    return [int(n) for n in re.findall(r'step (\d+): update skipped', log)]
+    return [*map(int, re.findall(r'step (\d+): update skipped', (out / 'train.log').read_text()))]
 
 
 @pytest.mark.parametrize('kind', ['nan', 'badbatch'])
@@ -382,12 +329,9 @@ def test_an_accident_costs_one_update_reaches_no_weight_and_is_written_down(begi
         assert same(after[part], earlier[part]), part
     assert after['skipped'] == series(tmp_path, 'skipped')[-1] == 1 and len(after['window']) == 39
     assert (series(tmp_path, 'grad_norm')[-1] is None) == (kind == 'nan')       # JSON has no nan
-    log = (tmp_path / 'train.log').read_text(encoding='utf-8')
-    [said] = [line for line in log.splitlines() if 'skipped,' in line]
-    number = '(nan|inf|[0-9.]+)'
-    figures = f'^step 40: .* loss {number} .* norm {number} .* above {number} .*--spike_z=0'
-    loss, norm, limit = map(float, re.search(figures, said).groups())
-    assert (math.isnan(norm), loss > limit) == ((True, False) if kind == 'nan' else (False, True))
+    said = r'step 40: .*skipped,.* loss (\S+) .* norm \S+ .* above (\S+) .*spike_z=0'
+    loss, limit = map(float, re.search(said, (tmp_path / 'train.log').read_text('utf-8')).groups())
+    assert (loss > limit) == (kind == 'badbatch')
 
 
 def test_a_run_goes_on_after_two_accidents_and_float16_after_more(numbers, tmp_path):
@@ -411,13 +355,12 @@ def test_three_in_a_row_end_the_run_and_its_advice_works(begin, tmp_path, kind, 
     assert [row['step'] for row in metrics(tmp_path) if 'loss' in row] == [*range(1, 47)]
 
 
-@pytest.mark.parametrize('error', ['MemoryError()', "torch.OutOfMemoryError('CUDA out of memory.')",
+@pytest.mark.parametrize('error', ["(_ for _ in ()).throw(torch.OutOfMemoryError('CUDA'))",
                                    'torch.zeros(10 ** 13)', '__import__("numpy").zeros(10 ** 13)'])
 def test_when_memory_runs_out_the_last_line_says_what_to_try_in_which_order(numbers, tmp_path,
                                                                             error):
     """What was saved serves."""
-    deed = f"if n == 5: raise {error}" if 'Error' in error else f'if n == 5: {error}'
-    result = train(numbers, tmp_path, before=before('clip', deed))
+    result = train(numbers, tmp_path, before=before('clip', f'n == 5 and {error}'))
     assert result.returncode == 1 and result.stderr.startswith('Traceback')
     words = 'error: out of memory; .*--micro_batch_size.*--grad_checkpoint.*--shard=zero2 or fsdp'
     assert re.match(words, result.stderr.splitlines()[-1])
