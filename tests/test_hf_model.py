@@ -344,15 +344,12 @@ def test_a_longer_context_is_a_folder_from_which_train_py_goes_on(base_run, data
             'python -m extras.longer_context')
     mistake(longer(), 'already')
     for more, words in (({'tokenizer_hash': 'x'}, 'is not the tokenizer'),
-                        ({'reward_head': torch.zeros(1, 32)}, 'reward model')):
+                        ({'reward_head': torch.zeros(1, 32)}, 'reward model'),
+                        ({'config': {'stage': 'rl'}}, '\npython sft.py '),
+                        ({'config': {'objective': 'mlm'}}, '--objective=mlm')):
         save_run(tmp_path / 'odd', old, Tokenizer.load(base_run / 'tokenizer.json'), **more)
-        mistake(longer(f'--init_from={tmp_path}/odd'), words)
-    save_run(tmp_path / 'rl', old, Tokenizer.load(base_run / 'tokenizer.json'),
-             config={'stage': 'rl'})
-    assert '\npython sft.py ' in ok(longer(f'--init_from={tmp_path}/rl', f'--out_dir={out}_2'))
-    save_run(tmp_path / 'mlm', old, Tokenizer.load(base_run / 'tokenizer.json'),
-             config={'objective': 'mlm'})
-    assert '--objective=mlm' in ok(longer(f'--init_from={tmp_path}/mlm', f'--out_dir={out}_3'))
+        found = longer(f'--init_from={tmp_path}/odd', f'--out_dir={out}_{len(words)}')
+        mistake(found, words) if 'config' not in more else ok(found).index(words)
 
 
 # --- another vocabulary ---------------------------------------------------------------------------
