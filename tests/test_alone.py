@@ -90,7 +90,7 @@ def typed(tmp_path):
     write(tmp_path / 'judged.jsonl', [{'task_id': i, 'prompt': '?', 'outcome': 'passed'}
                                       for i in range(4)])
     (tmp_path / 'mine.py').write_text(PAID, encoding='utf-8')
-    (tmp_path / 'page.html').write_text('<p>a b</p>', encoding='utf-8')
+    (tmp_path / 'page.html').write_text('<p>The sum of one and two is three, and it is so.</p>', encoding='utf-8')
     write(tmp_path / 'odd.jsonl', [{'prompt': 'a', 'context': 'b', 'answer': 'c'}] * 5)
     write(tmp_path / 'usual.jsonl', json.loads(USUAL) * 3)
     (tmp_path / 't.csv').write_text('text\nabc\n', encoding='utf-8')
