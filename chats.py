@@ -234,6 +234,7 @@ def records_in(path):
         return reject(path, 'no .jsonl, .json, .csv, .tsv or .parquet')
     line = 0
     try:
+        is_table = re.search(r'\.(csv|tsv|parquet)', path.lower())
         if path.lower().endswith(('.jsonl', '.ndjson')):
             file = open(path, 'rb')
         else:
@@ -242,10 +243,10 @@ def records_in(path):
         for line, data in enumerate(file, 1):       # bytes: a line that is damaged is one line
             record, why = None, 'no JSON object (a list is a .json)'
             try:
-                record = json.loads(data)
+                record = json.loads(data.decode('utf-8-sig'))
             except (ValueError, RecursionError) as error:
                 why = NOT_UTF8 if isinstance(error, UnicodeError) else why
-                if data[:1] == b'\0':              # extras/formats.py says why it is no row
+                if data[:1] == b'\0' and is_table:         # extras/formats.py says why
                     why = data[1:].decode().strip()
             if isinstance(record, dict):
                 yield f'{path}:{line}', record

@@ -180,8 +180,9 @@ def find_files(source, max_files=0, download_dir='data/raw', out_dir=None):
     top = top or '.'
     found = [top] if os.path.exists(top) else glob.glob(top)
     folders = [*found] if inside or os.path.isdir(top) else []
-    results = os.path.realpath(out_dir) if out_dir else None
+    results, links = os.path.realpath(out_dir) if out_dir else None, 0
     for folder, inner, names in itertools.chain(*map(os.walk, folders)):
+        links += sum(os.path.islink(os.path.join(folder, name)) for name in inner)
         inner[:] = [name for name in inner if name[0] != '.' and name not in skipped
                     and os.path.realpath(os.path.join(folder, name)) != results]
         found += [os.path.join(folder, name) for name in names if name[0] != '.']
@@ -190,6 +191,7 @@ def find_files(source, max_files=0, download_dir='data/raw', out_dir=None):
     paths = [path for path in found if path == source or ends_with(path, endings)]
     others = collections.Counter(os.path.splitext(path)[1] or 'no ending'
                                  for path in {*found} - {*paths})
+    others.update({'linked folders': links} if links else {})
     require(paths, f'no text at {source!r}, which has {shown(others)}; it can be stdlib, '
             'shakespeare, codeparrot, hf:OWNER/NAME, or a file, folder or glob of '
             f'{" ".join(PROSE + LINES + TABLES)} and source code, packed (.gz) or not')
@@ -431,7 +433,7 @@ def read(path, names=TEXT_NAMES, encoding='', piece=0, n_pieces=1):
                 return
             for line, row in enumerate(f, 1):
                 if line % n_pieces == piece and not row.isspace():
-                    yield line, *text_in(row, names)
+                    yield line, *text_in(row, names, ends_with(path, TABLES))
     except Mistake:             # a package that is missing
         raise
     except (OSError, EOFError, ValueError, zlib.error) as error:
@@ -449,8 +451,10 @@ def open_file(path, names=(), encoding=''):
         f = formats.open_file(path, names and [*names, *PLACES, *FACTS], encoding)
     else:
         f = (gzip.open if path.lower().endswith('.gz') else open)(path, 'rb')
-    if not encoding and f.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+    if f.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         encoding = 'utf-16'
+    elif f.peek(3)[:3] == codecs.BOM_UTF8:      # a mark in the file is sure, and --encoding is not
+        encoding = 'utf-8-sig' if encoding else ''
     if ends_with(path, TABLES) or ends_with(path, LINES) and not encoding:
         return f
     return io.TextIOWrapper(f, encoding or 'utf-8-sig', newline='\n')
@@ -470,17 +474,19 @@ def texts_in(lines, longest=LONG):
             is_piece = is_end or most == PIECE
             yield from [''.join(text)] if is_piece else texts_in(text, PIECE)
             text, size, most = [], 0, longest if is_end else PIECE
-    if text or longest == LONG:         # the text of an empty file is empty
+    if longest == LONG and most == LONG and size > LONG:        # without an empty line in it
+        yield from texts_in(text, PIECE)
+    elif text or longest == LONG:       # the text of an empty file is empty
         yield ''.join(text)
 
 
-def text_in(row, names):
+def text_in(row, names, is_of_table=False):
     """Return the text of a line of JSON, its record, and why there is no text, or None. An empty
     field hides no other."""
-    if row[:1] == b'\0':        # of extras/formats.py: why it can't read a row of a table
+    if is_of_table and row[:1] == b'\0':        # extras/formats.py says why it can't read a row
         return '', {}, row[1:].decode().strip()
     try:
-        record = json.loads(row)
+        record = json.loads(row if isinstance(row, str) else row.decode('utf-8-sig'))
         texts = [record[name] for name in names if isinstance(record.get(name), str)]
     except (ValueError, AttributeError, RecursionError) as error:
         return '', {}, NOT_UTF8 if isinstance(error, UnicodeError) else 'no JSON record'
@@ -896,8 +902,8 @@ def write_report(folder, title, notes, first, sources, card):
     if unread > found / 10:
         words.append(f'{unread:,} of {found:,} documents could not be read: {shown(dropped)}')
     if 'damaged file' in dropped:
-        words.append(f'{dropped["damaged file"]:,} damaged files: the rest of each is missing, as '
-                     f'of {first["damaged file"]}')
+        words.append(f'{dropped["damaged file"]:,} damaged files: the rest of each is missing, and '
+                     f'text before it may be wrong, as of {first["damaged file"]}')
     return words
 
 

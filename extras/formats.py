@@ -11,7 +11,7 @@ What is not the file that its name says is a ValueError with the reason; what is
 EOFError or OSError. A row that can't be read becomes a line with a zero byte and the reason, and
 the rows after it are read. Tables and notebooks are UTF-8, UTF-16 with its mark, or `encoding`.
 """
-import bz2, codecs, contextlib, csv, gzip, io, itertools, json, lzma, os, re
+import bz2, codecs, contextlib, csv, functools, gzip, io, itertools, json, lzma, os, re
 from configurator import Mistake
 
 # what can't be read as text or as lines of JSON
@@ -31,8 +31,8 @@ def open_file(path, columns=None, encoding=''):
     if kind == '.parquet':
         return buffered(lines_of(rows_of_parquet(path, columns), 'not UTF-8'))
     f = buffered(unpack(path))
-    readers = {'.csv': rows_of_csv, '.tsv': rows_of_csv, '.json': records_of_json,
-               '.ipynb': record_of_notebook}
+    readers = {'.csv': rows_of_csv, '.tsv': functools.partial(rows_of_csv, delimiters='\t'),
+               '.json': records_of_json, '.ipynb': record_of_notebook}
     if kind not in readers:
         return f
     has_16 = f.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -132,13 +132,13 @@ def value_of(cell):
         return '\udc80'
 
 
-def rows_of_csv(lines):
+def rows_of_csv(lines, delimiters=',;\t'):
     """Yield the rows of a table, whose first line names the columns. Between tabs, a quote is a
     sign like any other, as .tsv says, unless it begins a cell and another one ends it: so Excel
     writes a cell with a tab or a line end. If a cell has both, two lone quotes have met."""
     csv.field_size_limit(LONGEST_CELL)
     first = next(lines, '')
-    delimiter = max(',;\t', key=first.count)
+    delimiter = max(delimiters, key=first.count)
     if told := re.fullmatch(r'"?sep=(.)"?\s*', first):          # Excel's own line
         delimiter, first = told[1], next(lines, '')
     if '\0' in first or BROKEN.search(first):   # a zero: UTF-16 without its mark

@@ -96,7 +96,7 @@ LETTERS = dict(ss='ß', AA='Å', aa='å', O='Ø', o='ø', L='Ł', l='ł', AE='Æ
                DH='Ð', dh='ð', TH='Þ', th='þ', DJ='Đ', dj='đ', NG='Ŋ', ng='ŋ', i='ı', j='ȷ', S='§',
                P='¶', copyright='©', pounds='£', euro='€', ldots='…', dots='…', LaTeX='LaTeX',
                TeX='TeX', textbackslash='\\', textasciitilde='~', item='- ', par='\n\n', quad=' ',
-               newline='\n', footnote=' ', textsuperscript='\1', textsubscript='\2')
+               newline='\n', footnote=' ', thanks=' ', textsuperscript='\1', textsubscript='\2')
 # a sign, and its commands
 SIGNS_OF_TEXT = '''
 ° textdegree degree, µ textmu micro, – textendash, — textemdash, < textless, > textgreater,
@@ -153,6 +153,11 @@ LATEX = re.compile(rf"""
 def strip_latex(text):
     """Return the words of a LaTeX document: without commands, comments, and what names only files,
     labels and sizes. Of the preamble, the title, the authors and the date are text."""
+    if '{beamer}' in text:      # \\item<1-> appears later; a title ends its line
+        text = re.sub(r'(\\(?:begin\{[a-z]+\}|[a-z]+)\*?)<[-+.\d|@, a-z]{1,30}>', r'\1', text)
+        text = re.sub(rf'(\\begin\{{(?:frame|\w*block)\}}){OPTION}({ARGUMENT})?',
+                      lambda m: f'{m[1]}\n\n{m[2] or ""}\n\n', text)
+        text = re.sub(rf'\\(?:frametitle|framesubtitle|note)({ARGUMENT})', r'\n\n\1\n\n', text)
     macros = {}         # \\newcommand{\\ours}{SuperNet}: of those without arguments, the texts
     for command in MACRO.finditer(re.sub(r'(?<!\\)%[^\n]*', '', text)):
         # a text with others before it in it grows, but not without an end

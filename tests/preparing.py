@@ -4,9 +4,8 @@ import json
 import random
 
 import numpy as np
-from conftest import ok, read_json, read_rows, run
+from conftest import ok, read_json, run
 from conftest import write as write_records  # noqa: F401
-from test_records import say
 
 from tokenizer import Tokenizer
 
@@ -75,27 +74,6 @@ def documents(out):
         assert ends[-1] == len(ids) - 1             # every document ends, the last one too
         texts[side] = [tok.decode(part[:-1]) for part in np.split(ids, ends + 1)[:-1]]
     return texts
-
-
-def records(out):
-    """All lines of train.jsonl and val.jsonl."""
-    return read_rows(out / 'train.jsonl') + read_rows(out / 'val.jsonl')
-
-
-def line_of(words):
-    """The line of train.jsonl that a text means: 'user: a | assistant: b', or
-    'user: a | chosen: b | rejected: c | margin: 2'."""
-    fields = [field.replace(r'\n', '\n').split(': ', 1) for field in words.split(' | ')]
-    turns = [say(*field) for field in fields if field[0] in ('system', 'user', 'assistant', 'tool')]
-    others = {name: value if name in ('chosen', 'rejected', 'completion') else json.loads(value)
-              for name, value in fields[len(turns):]}
-    prompt = turns[0]['content'] if len(turns) == 1 else turns
-    return {'prompt': prompt, **others} if others else {'messages': turns}
-
-
-def as_text(rows):
-    """Records in an order of their own, to compare."""
-    return sorted(json.dumps(row, sort_keys=True) for row in rows)
 
 
 def report(out):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from conftest import FORGET, PAID, ROOT, TINY, each_is_a_mistake, make_conversations, make_pairs
-from conftest import ok, run, write
+from conftest import ok, read_json, run, write
 
 # Each script in turn, from your text, chats, pairs and rewards to a chart.
 PIPELINE = f'''
@@ -17,6 +17,8 @@ prepare.py --source=clean --out_dir=data --vocab_size=400
 prepare.py --source=text --out_dir=own --tokenizer=own.json
 chats.py --source=talks/train.jsonl --out_dir=chats --pii=False
 chats.py --source=liked/train.jsonl --out_dir=pairs --pii=False
+chats.py --source=usual.jsonl --out_dir=usual --pii=False
+clean.py --source=page.html --out_dir=page --min_words=0 --pii=False
 train.py --data_dir=data --out_dir=base {" ".join(TINY)} --block_size=128 --micro_batch_size=4
 train.py --out_dir=base --init_from=resume --max_steps=14
 sft.py --init_from=base --data_dir=chats --out_dir=sft STEPS
@@ -50,6 +52,7 @@ chats.py --source=talks/train.jsonl --out_dir=no => personal
 chats.py --source=talks/train.jsonl --out_dir=no --pii=False --prefer=passed => judged_answers
 chats.py --source=t.csv --out_dir=no --pii=False => formats
 chats.py --out_dir=no => problems
+chats.py --source=odd.jsonl --out_dir=no --pii=False => forms
 train.py --data_dir=data --out_dir=no --objective=mlm => objectives
 train.py --data_dir=data --out_dir=no --document_mask=True => objectives
 train.py --data_dir=data --out_dir=no --streaming=text/*.jsonl => records
@@ -62,6 +65,12 @@ sft.py --init_from=base --data_dir=chats --out_dir=no --base_dir=data => mixture
 dpo.py --init_from=sft --data_dir=pairs --out_dir=no --loss_type=rm => rewards
 rl.py --init_from=sft --reward=problems --out_dir=no => rewards
 '''
+
+
+# the usual forms of conversations
+USUAL = '''[{"messages": [{"role": "user", "content": "q1"}, {"role": "assistant", "content": "a"}]},
+{"conversations": [{"from": "human", "value": "q2"}, {"from": "gpt", "value": "a"}]},
+{"instruction": "q3", "input": "x", "output": "a"}, {"prompt": "q4", "completion": "a"}]'''
 
 
 def copied(folder, *files):
@@ -81,6 +90,9 @@ def typed(tmp_path):
     write(tmp_path / 'judged.jsonl', [{'task_id': i, 'prompt': '?', 'outcome': 'passed'}
                                       for i in range(4)])
     (tmp_path / 'mine.py').write_text(PAID, encoding='utf-8')
+    (tmp_path / 'page.html').write_text('<p>The sum of one and two is three, and it is so.</p>', encoding='utf-8')
+    write(tmp_path / 'odd.jsonl', [{'prompt': 'a', 'context': 'b', 'answer': 'c'}] * 5)
+    write(tmp_path / 'usual.jsonl', json.loads(USUAL) * 3)
     (tmp_path / 't.csv').write_text('text\nabc\n', encoding='utf-8')
     (tmp_path / 'mix.py').write_text("sources = {'a': 'text', 'b': 'mine.py'}", encoding='utf-8')
 
@@ -93,10 +105,11 @@ def typed(tmp_path):
 
 
 def test_each_script_works_with_its_few_files_and_a_missing_door_is_named(typed, tmp_path):
-    for line in PIPELINE.split('\n')[1:-1]:
-        ok(typed(*line.split()))
+    said = ''.join(ok(typed(*line.split())) for line in PIPELINE.split('\n')[1:-1])
+    assert 'extras/markup.py is missing' in said
+    assert read_json(tmp_path / 'usual/report.json')['kept'] == 4       # and 8 copies of these
     assert 'it learned four texts' in ok(typed('model.py'))
-    judged = json.loads((tmp_path / 'judged.json').read_text())['tasks']['judged']
+    judged = read_json(tmp_path / 'judged.json')['tasks']['judged']
     assert judged['pass@1'] == 1 and judged['interval'][0] < 0.6
     assert (tmp_path / 'base/eval.json').exists() and (tmp_path / 'dashboard.png').exists()
     each_is_a_mistake(DOORS.replace('=> ', '=> copy extras, too & '), typed)

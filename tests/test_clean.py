@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from accidents import before, full_disk, killed_after
 from conftest import ROOT, mistake, ok, read_rows, run, shared
-from feedback import expect, told
+from feedback import expect
 from preparing import RAW, WORDS, clean, dropped, kept, lines, prose, report, write
 from preparing import write_records
 
@@ -27,21 +27,16 @@ import clean as program
 from clean import band_keys, code_reason, compiles, find_files, hash64, minhash, mode_of, ngrams
 from clean import normalise, prose_reason, shingles, words_of
 from extras.markup import fix_mojibake
+from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TEXTS = [prose(i) for i in range(12)]
 
 
 # --- one form -------------------------------------------------------------------------------------
-def test_prose_has_one_form():
-    for text, expected in [
-            ('cafe\u0301', 'caf\xe9'), ('caf\xe9', 'caf\xe9'), ('e\u200b\u0301 \u212b', '\xe9 \xc5'),
-            ('x² ½ ﬁ ™ …', 'x² ½ ﬁ ™ …'),                       # NFKC would make x2 and (tm) of it
-            ('a\x00b\x07\x7f\xadc\u200bd\ufeff', 'abcd'), ('a\u3000b\xa0c', 'a b c'),
-            ('one\u2028two\ffour\x0bfive', 'one\ntwo\nfour\nfive'),
-            ('\ufeff \n  a \t b  \r\n\r\n\r\n\r\nc\rd ', '  a b\n\nc\nd'), ('\udc80x', '\ufffdx'),
-            ('می\u200cخواهم', 'می\u200cخواهم')]:
-        once = normalise(fix_mojibake(text), 'prose')
-        assert once == expected == normalise(fix_mojibake(once), 'prose'), text
+@pytest.mark.parametrize('row', read_rows(ROOT / 'tests/prose.jsonl'))
+def test_prose_has_one_form(row):
+    once = normalise(fix_mojibake(row['text']), 'prose')
+    assert once == row['expected'] == normalise(fix_mojibake(once), 'prose')
 
 
 # --- code or prose ------------------------------------------------------------------------------------------
@@ -183,51 +178,20 @@ def test_a_signature_of_a_union_is_the_smaller_of_two():
            'expected', wanted, minhash, np.append(a, b))
 
 
-def test_documents_share_a_band_as_often_as_the_formula_says():
-    n = 200
-    for bands, rows, size in ((32, 8, 1000), (64, 4, 5)):
-        rng = np.random.default_rng(bands)
-        for share in (0.5, 0.8, 0.9, 1):
-            agree, hits = [], []
-            for _ in range(n):
-                *sets, j = random_pair(rng, size, int(share * size))
-                a, b = map(minhash, sets)
-                agree.append((a == b).mean())
-                hits.append((band_keys(a, bands) == band_keys(b, bands)).any())
-            p = 1 - (1 - j ** rows) ** bands
-            for what, found, expected, most in (
-                    ('the mean fraction of the 256 numbers of minhash that agree', np.mean(agree), j,
-                     4 * np.std(agree) / n ** 0.5),
-                    (f'the fraction of pairs that share one of {bands} bands of {rows}', np.mean(hits), p,
-                     4 * (p * (1 - p) / n) ** 0.5 + 1 / n)):
-                case = f'{n} pairs of sets of {size} shingles with the Jaccard similarity {j:.4f}: {what}'
-                assert abs(found - expected) <= most, told(case, found, expected)
-
-
-# --- time -----------------------------------------------------------------------------------------
-PARTS = r"""a @ 1- < $$ - { \ % & &#1 ``` \begin{ \begin{equation} \[ \cite[ \emph{ <!-- <script> a. a@
-a@a. 555- eyJ- xoxb- sk- Ã β€ Ãƒ ðŸ /* a, =x; f(""".split()
-PARTS += [' ', '\n', '\n ', '1 ', '+1 ', '(555) ', '<p ', r'\emph{a ', '-----BEGIN ', '-----BEGIN A', '\n=a',
-          '\u0301\u0323', '(\n']
-N = 12_000                      # characters; what a pattern bounds, it bounds by 10,000 or less
-
-
-def seconds(function, part, n):
-    """CPU time of a text that is a part again and again, behind markup and before what may end it."""
-    text = r'_é<p>\cite{a}' * (part != 'Ab c. ') + part * (n // len(part)) + '}' * (n // 7)
-    start = time.process_time()         # of this process: others on the machine do not count
-    function(text)
-    return time.process_time() - start
-
-
-def test_no_text_takes_more_than_its_share_of_time():
-    """At 4 N over that at N, or over a plain text's, if that is longer. Linear work grows by 4, by 5
-    with the bound of 10,000; quadratic by 16. 8 lies between, and one try of five is enough."""
-    for function in prose_reason, lambda text: normalise(fix_mojibake(text), 'prose'):
-        plain = min(seconds(function, 'Ab c. ', N) for _ in range(5))
-        for part in PARTS:
-            assert any(seconds(function, part, 4 * N) < 8 * max(plain, seconds(function, part, N))
-                       for _ in range(5)), part
+@pytest.mark.parametrize('bands, rows, size', [(32, 8, 1000), (64, 4, 5)])
+def test_documents_share_a_band_as_often_as_the_formula_says(bands, rows, size):
+    """And as many numbers of two signatures agree as shingles of their sets. Four sigma of 200 pairs."""
+    rng = np.random.default_rng(bands)
+    for share in (0.5, 0.8, 0.9, 1):
+        agree, hits = [], []
+        for _ in range(200):
+            *sets, j = random_pair(rng, size, int(share * size))
+            a, b = map(minhash, sets)
+            agree.append((a == b).mean())
+            hits.append((band_keys(a, bands) == band_keys(b, bands)).any())
+        p = 1 - (1 - j ** rows) ** bands
+        assert np.mean(agree) == pytest.approx(j, abs=4 * np.std(agree) / 200 ** 0.5), j
+        assert np.mean(hits) == pytest.approx(p, abs=4 * (p * (1 - p) / 200) ** 0.5 + 1 / 200), j
 
 
 # --- shared and interrupted work ------------------------------------------------------------------
@@ -357,34 +321,13 @@ def test_a_kill_while_results_are_published_leaves_no_half_of_them(folders, tmp_
     assert results(out) == results(folders[2])
 
 
-def test_what_was_cleaned_otherwise_is_never_used(folders, source, tmp_path):
-    words, killed = tmp_path / 'words.txt', tmp_path / 'killed'
-
-    def command(out, change=''):
-        """Make one change to what was there before the kill. The list has always one time."""
-        words.write_text(f'{WORDS[600]}\n' if change == 'list' else WORDS[500])
-        os.utime(words, (1e9, 1e9))
-        if change == 'texts':
-            shutil.copy(folders[1] / '00000.jsonl', source)
-        more = [f'--toxic_words={words}', '--num_workers=1']
-        more += ['--min_words=200'] * (change == 'setting')
-        return ['clean.py', *flags(source, out, *more)]
-
-    result = run(*command(killed), before=killed_after('clean a shard', 3))
-    assert result.returncode and len(is_clean(killed)) == 3
-    for change in 'list', 'setting', 'texts':
-        resumed, fresh = tmp_path / change, tmp_path / f'fresh {change}'
-        shutil.copytree(work_of(killed), work_of(resumed))
-        for out in resumed, fresh:
-            ok(run(*command(out, change)))
-        assert results(resumed) == results(fresh), change
-
-
 def test_a_shard_is_known_by_its_own_settings_files_and_programs(tmp_path, monkeypatch):
-    fields = {**dict.fromkeys(program.LISTS, ''), 'sources': {'a': 'b'}}
+    """What was cleaned otherwise is never used."""
+    words = tmp_path / 'words'
+    fields = {**dict.fromkeys(program.LISTS, ''), 'sources': {'a': 'b'}, 'toxic_words': str(words)}
     config = types.SimpleNamespace(**fields)
     used, other = tmp_path / 'used.py', tmp_path / 'other.py'
-    for path in used, other, tmp_path / 'a.txt':
+    for path in used, other, words, tmp_path / 'a.txt':
         path.write_text('x')
     monkeypatch.setitem(sys.modules, 'extras.used', types.SimpleNamespace(__file__=str(used)))
     state = lambda **more: program.state_of(
@@ -392,7 +335,7 @@ def test_a_shard_is_known_by_its_own_settings_files_and_programs(tmp_path, monke
     first = state()
     other.write_text('an edit')
     assert state() == first != state(min_words=9)
-    for path in used, tmp_path / 'a.txt':
+    for path in used, words, tmp_path / 'a.txt':
         path.write_text('an edit')
         assert state() != first
         first = state()
@@ -407,7 +350,8 @@ def test_a_worker_that_dies_costs_nothing(folders, source, tmp_path):
     assert results(tmp_path / 'out') == results(folders[2])
 
 
-def test_memory_does_not_grow_with_the_input(tmp_path):
+@pytest.mark.parametrize('script', ['clean.py', 'prepare.py'])
+def test_memory_does_not_grow_with_the_input(tmp_path, script):
     for i in range(6):
         rows = [{'text': random.randbytes(5000).hex()} for _ in range(250)]
         write_records(tmp_path / f'{i}.jsonl', rows)
@@ -416,7 +360,9 @@ def test_memory_does_not_grow_with_the_input(tmp_path):
     peaks = []
     for pattern in '0.jsonl', '*.jsonl':                # 2.5 MB, 15 MB
         command = flags(f'{tmp_path}/{pattern}', tmp_path / 'out', *RAW)
-        command = [sys.executable, '-c', measure, sys.executable, ROOT / 'clean.py', *command]
+        if script == 'prepare.py':
+            command = [command[0], command[1], '--overwrite=True', '--tokenizer=byte']
+        command = [sys.executable, '-c', measure, sys.executable, ROOT / script, *command]
         peaks.append(int(ok(subprocess.run(command, capture_output=True, text=True))))
     assert abs(peaks[1] - peaks[0]) < 8_000, peaks      # kB
 
@@ -652,15 +598,17 @@ def test_nothing_of_others_is_replaced(tmp_path):
     write(tmp_path / 'thesis/shards', ['mine'])
     shutil.copytree(out, tmp_path / 'more')
     (tmp_path / 'more/notes.txt').write_text('mine')
-    for name, source, flag, words in [
-            ('out', b, '--overwrite=False', f'has data of {a}; --overwrite'),
-            ('more', a, '--overwrite=True', 'has notes.txt, which clean.py did not write there'),
-            ('mine', a, '--overwrite=True', 'has meta.json, which clean.py did not write there'),
-            ('thesis', a, '--overwrite=True', 'has shards, which clean.py did not write there')]:
+    shutil.copytree(out, tmp_path / 'text')             # of clean.py, in the way of prepare.py
+    mistake(run('clean.py', f'--source={b}', f'--out_dir={out}'), f'has data of {a}; --overwrite')
+    assert kept(out) == sorted(TEXTS)
+    for name, script, theirs in [
+            ('more', 'clean.py', 'notes.txt'), ('mine', 'clean.py', 'meta.json'),
+            ('thesis', 'clean.py', 'shards'), ('text', 'prepare.py', ''),
+            ('mine', 'prepare.py', 'meta.json'), ('more', 'prepare.py', '')]:
         files = [path for path in (tmp_path / name).rglob('*.*') if path.is_file()]
         before_ = [path.read_bytes() for path in files]
-        result = run('clean.py', f'--source={source}', f'--out_dir={tmp_path / name}', flag)
-        mistake(result, words)
+        result = run(script, f'--source={a}', f'--out_dir={tmp_path / name}', '--overwrite=True')
+        mistake(result, f'{theirs}, which {script} did not write there')
         assert [path.read_bytes() for path in files] == before_
     ok(run('clean.py', f'--source={a}', f'--out_dir={out}'))            # the same again
     (tmp_path / 'empty').mkdir()
@@ -684,64 +632,75 @@ def test_a_full_disk_or_a_failure_leaves_the_old_data(folders, tmp_path):
 
 @pytest.fixture(scope='module')
 def odd(tmp_path_factory):
-    """What can't be cleaned."""
+    """What can't be cleaned or prepared."""
     home = write(tmp_path_factory.mktemp('odd') / 'home', [prose(0), prose(1)])
     write(home / 'pictures', ['x', 'y'], '{}.png')
     write(home / 'short', ['Page not found\n', 'Moved\n'])
     write_records(home / 'null.jsonl', [{'text': None}] * 2)
-    for name, data in {'list.jsonl': b'[\n{"text": "a"}\n]\n', 'one.jsonl': b'{\n"text": "a"\n}\n',
+    write_records(home / 'content.jsonl', [{'content': text} for text in TEXTS])
+    Tokenizer.byte().save(home / 'byte.json')
+    Tokenizer.char('abc', SPECIAL_TOKENS).save(home / 'abc.json')
+    for name, data in {'koi8.txt': 'наивный'.encode('koi8-r'), 'list.jsonl': b'[\n{"text": "a"}\n]\n', 'one.jsonl': b'{\n"text": "a"\n}\n',
                        'comma.jsonl': b'{"text": "a"},\n', 'empty.txt': b'',
                        'cut.txt.gz': gzip.compress(b'x' * 99)[:-5]}.items():
         (home / name).write_bytes(data)
     return home
 
 
-# flags, or a line of a config file | words of the sentence
+# a script and its flags, or a line of a config file | words of the sentence
 MISTAKES = """
---source=pictures | no text at | .jsonl | which has .png: 2
---source=nowhere | no text at 'nowhere', which has nothing
---source=empty.txt | no documents are left | empty
---source=cut.txt.gz | damaged file: cut.txt.gz
---source=list.jsonl | no JSON record: list.jsonl:1
---source=one.jsonl | no JSON record: one.jsonl:1
---source=00*.txt --encoding=cp12500 | --encoding=cp12500
---source=00*.txt --encoding=base64 | --encoding=base64
---source=comma.jsonl | no JSON record: comma.jsonl:1
---source=short | no documents are left | short: short/000.txt
---source=short --dedup=simhash | no documents are left
---source=shakespeare --download_dir=raw | https:// | raw/shakespeare.txt
---source=null.jsonl | --text_field=NAME
---source=. --url_block=no | no can't be read | No such file
---source=. --mode=chat | mode
---source=. --licences=mit | licenses
---source=. --bands=0 | bands
-sources = {} | sources={} | must name a source
-sources = {'a': ('x', -1)} | weight
-sources = {'a b': ('x', 1)} | a b
-sources = {5: ('x', 1)} | sources[5]
-sources = {'a': ('000.txt', 1), 'b': ('001.txt', None)} | weight"""
+clean.py --source=pictures | no text at | .jsonl | which has .png: 2
+clean.py --source=nowhere | no text at 'nowhere', which has nothing
+clean.py --source=empty.txt | no documents are left | empty
+clean.py --source=cut.txt.gz | damaged file: cut.txt.gz
+clean.py --source=list.jsonl | no JSON record: list.jsonl:1
+clean.py --source=one.jsonl | no JSON record: one.jsonl:1
+clean.py --source=00*.txt --encoding=cp12500 | --encoding=cp12500
+clean.py --source=00*.txt --encoding=base64 | --encoding=base64
+clean.py --source=comma.jsonl | no JSON record: comma.jsonl:1
+clean.py --source=short | no documents are left | short: short/000.txt
+clean.py --source=short --dedup=simhash | no documents are left
+clean.py --source=shakespeare --download_dir=raw | https:// | raw/shakespeare.txt
+clean.py --source=null.jsonl | --text_field=NAME
+clean.py --source=. --url_block=no | no can't be read | No such file
+clean.py --source=. --mode=chat | mode
+clean.py --source=. --licences=mit | licenses
+clean.py --source=. --bands=0 | bands
+clean.py sources = {} | sources={} | must name a source
+clean.py sources = {'a': ('x', -1)} | weight
+clean.py sources = {'a b': ('x', 1)} | a b
+clean.py sources = {5: ('x', 1)} | sources[5]
+clean.py sources = {'a': ('000.txt', 1), 'b': ('001.txt', None)} | weight
+prepare.py  | no text at data/clean | python clean.py
+prepare.py --source=pictures | no text at pictures
+prepare.py --source=koi8.txt | koi8.txt:1 | clean.py
+prepare.py --source=list.jsonl | list.jsonl:1 | clean.py
+prepare.py --source=comma.jsonl | comma.jsonl:1 | clean.py
+prepare.py --source=null.jsonl | null.jsonl:1 | clean.py
+prepare.py --source=content.jsonl | content.jsonl:1 | {"text": ...} | clean.py
+prepare.py --source=empty.txt | empty.txt has no text
+prepare.py --source=00*.txt --tokenizer=nowhere.json | nowhere.json | no such file
+prepare.py --source=00*.txt --tokenizer=byte.json | byte.json | <|endoftext|>
+prepare.py --source=00*.txt --tokenizer=abc.json | no character of this char tokenizer
+prepare.py --source=00*.txt --tokenizer=wordpiece | wordpiece | bpe
+prepare.py --source=00*.txt --vocab_size=100 | vocab_size | 320
+prepare.py --source=00*.txt --temperature=2 | need several sources
+prepare.py --source=00*.txt --kind=sft | --kind: no setting has this name
+prepare.py --source=shakespeare | https:// | data/raw/shakespeare.txt
+prepare.py --source=cut.txt.gz | cut.txt.gz | clean.py
+prepare.py weights = {'a': 1}; source = '00*.txt' | need several sources"""
 
 
 @pytest.mark.parametrize('line', MISTAKES.strip().split('\n'))
 def test_what_cannot_be_is_one_sentence_and_leaves_nothing(odd, tmp_path, line):
     said, *words = line.split(' | ')
-    settings = said.split() if said.startswith('--') else [tmp_path / 'c.py']
+    script, _, said = said.partition(' ')
+    settings = [tmp_path / 'c.py'] if ' = ' in said else said.split()
     (tmp_path / 'c.py').write_text(said, encoding='utf-8')
     offline = dict.fromkeys(('HTTPS_PROXY', 'https_proxy'), 'http://127.0.0.1:9')   # nobody listens
-    mistake(run('clean.py', *settings, f'--out_dir={tmp_path}/out', cwd=odd,
+    mistake(run(script, *settings, f'--out_dir={tmp_path}/out', cwd=odd,
                 env={**offline, 'NO_PROXY': '', 'no_proxy': ''}), *words)
     assert not (tmp_path / 'out').exists()
-
-
-def test_without_extras_personal_data_are_a_sentence_and_the_rest_works(tmp_path):
-    source = write(tmp_path / 'in', [*TEXTS, f'<p>{prose(99)}</p>'])
-    for name in 'clean.py', 'configurator.py':
-        shutil.copy(ROOT / name, tmp_path)
-    alone = [sys.executable, 'clean.py', f'--source={source}', '--out_dir=out']
-    result = subprocess.run(alone, cwd=tmp_path, capture_output=True, text=True)
-    mistake(result, 'extras', 'personal', '--pii=False')
-    result = subprocess.run([*alone, '--pii=False'], cwd=tmp_path, capture_output=True, text=True)
-    assert 'extras/markup.py is missing' in ok(result) and len(kept(tmp_path / 'out')) == 13
 
 
 # --- what a run leaves alone ----------------------------------------------------------------------
@@ -799,3 +758,16 @@ def test_control_characters_are_counted_and_line_ends_are_none(tmp_path):
     clean(tmp_path / 'out', write(tmp_path / 'in', texts))
     assert report(tmp_path / 'out')['changed']['control characters']['documents'] == 2
     assert kept(tmp_path / 'out') == sorted(TEXTS[:4])
+
+
+def test_no_line_becomes_a_reason_and_marks_links_and_lone_lines_are_seen(tmp_path):
+    """A zero byte is no sign of a reason in lines of JSON; a mark beats --encoding; a long text
+    without empty lines is cut; a linked folder is counted."""
+    folder = write(tmp_path / 'in', ['and so on, for ever\n' * 250_000])
+    (folder / 'zero.jsonl').write_bytes(b'\0SECRET words\n' + json.dumps({'text': TEXTS[0]}).encode())
+    (folder / 'mark.txt').write_bytes('Zażółć'.encode('utf-8-sig'))
+    (folder / 'link').symlink_to(write(tmp_path / 'other', TEXTS[:2]))
+    said = clean(tmp_path / 'out', folder, *RAW, '--encoding=cp1250')
+    assert 'linked folders: 1' in said and dropped(tmp_path / 'out') == {'no JSON record': 1}
+    texts = kept(tmp_path / 'out')
+    assert {'Zażółć', TEXTS[0]} <= {*texts} and len(texts) > 20

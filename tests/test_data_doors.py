@@ -8,34 +8,24 @@ import io
 import json
 import lzma
 import math
+import pathlib
 import random
 import subprocess
 import sys
 
+import preparing
 import pytest
-from conftest import ROOT, mistake, ok, read_json, refused, run
-from preparing import PROSE, prose, write, write_records
+from conftest import ROOT, each_is_a_mistake, mistake, ok, read_json, read_rows, refused, run
+from preparing import PROSE, dropped, prose, write, write_records
 
 import clean
 from extras import filters, formats, text_quality
 
 
 def cleaned(out, source, *flags):
-    """Run clean.py; return the lines of its shards, in order."""
-    ok(run('clean.py', f'--source={source}', f'--out_dir={out}', '--dedup=none', '--pii=False',
-           '--overwrite=True', '--num_workers=1', *flags))
-    shards = map(gzip.open, sorted((out / 'shards').iterdir()))
-    return [json.loads(line) for f in shards for line in f]
-
-
-def kept(out, source, *flags):
-    return sorted(row['text'] for row in cleaned(out, source, *flags))
-
-
-def dropped(out):
-    """{reason: documents} of all stages"""
-    stages = read_json(out / 'report.json')['stages']
-    return {reason: n for stage in stages for reason, n in stage['dropped'].items()}
+    """Run clean.py; return the texts of its shards, sorted."""
+    preparing.clean(out, source, '--dedup=none', '--pii=False', '--num_workers=1', *flags)
+    return preparing.kept(out)
 
 
 # --- files of other forms -------------------------------------------------------------------------
@@ -76,69 +66,19 @@ def test_packed_files_and_tables_are_records_and_a_damaged_one_is_said(tmp_path)
     assert arrived(tmp_path / 'a.tsv', table('\t', 'utf-16')) == (ROWS, [])
 
 
-# a file, the texts that arrive, the reasons of what does not
-TABLES = [
-    # as .tsv is published, without quotes: a lone one begins or ends a cell
-    ('a.tsv', 'n\ttext\n1\ta\n2\tb "b" b\n3\t"c\n4\td\n5\te"\n6\t"f" f\n', ['a', 'b "b" b', '"c',
-                                                                          'd', 'e"', '"f" f'], []),
-    ('a.tsv', 'text\tn\n"c\t1\nd\t2\ne"\t3\n', ['"c', 'd', 'e"'], []),
-    ('a.tsv', 'n\ttext\n1\tan open " quote\n2\t"no end\n3\tc\n', ['an open " quote', '"no end',
-                                                                  'c'], []),
-    ('a.tsv', 'n\ttext\n1\tone\rtext\n2\tb\n', ['one\rtext', 'b'], []),
-    # as Excel and pandas write it
-    ('a.tsv', 'n\ttext\r\n1\t"a ""b""\tc"\r\n2\td\r\n', ['a "b"\tc', 'd'], []),
-    ('a.tsv', 'n\ttext\n1\t"a\nb, ""c"""\n2\td\n', ['a\nb, "c"', 'd'], []),
-    ('a.tsv', 'n\ttext\n1\ta\n2\n3\tb\tc\n4\td\n', ['a', 'd'], ['other cells'] * 2),
-    ('a.csv', 'text,id\na,1\nb,2,3\n"c"x,3\n\nd,4\n', ['a', 'd'], ['other cells'] * 2),
-    ('a.csv', 'v1,text,,,\n1,a,,,\n2,b,,x,\n', ['a', 'b'], []),
-    ('a.csv', ',text\n0,"a, b"\n', ['a, b'], []),
-    ('a.csv', '\ufefftext;label\n"a;\n b";1\n', ['a;\n b'], []),
-    ('a.csv', 'label, text \n1,a\n', ['a'], []),
-    ('a.csv', 'n,text\n1,"he said \\"hi\\" and went"\n2,b\n', ['b'], ['a backslash']),
-    ('a.csv', 'n,text\n1,"C:\\"\n', ['C:\\'], []),
-    ('a.csv', '0,' + 'the article of the first record ' * 2 + '\n1,b\n', [], ['no header']),
-    ('a.csv', 'id,text,text\n1,2,3\n', [], ['two columns are called text']),
-    ('a.csv', 'sep=;\r\ntext;n\r\n"a;b";1\r\n', ['a;b'], []),
-    ('a.csv', '"sep=\t"\ntext\tn\na;b\t1\n', ['a;b'], []),
-    ('a.csv', ',,\n1,2,3\n', [], ['no header']), ('a.csv', '', [], ['no header']),
-    ('a.csv', 'id,title\n1,b\n', [], ['--text_field=NAME']),
-    # a byte that is damaged costs its row, and no other one
-    ('a.csv', 'text,n\na,1\ncafé,2\n"b\nc",3\n'.encode('cp1252'), ['a', 'b\nc'], ['not UTF-8']),
-    ('a.csv', 'text,n\n"b\ncafé",3\nd,4\n'.encode('cp1252'), ['d'], ['not UTF-8']),
-    ('a.tsv', 'text\tn\ncafé\t2\t3\nd\t4\n'.encode('cp1252'), ['d'], ['not UTF-8']),
-    ('a.csv', 'text,prénom\na,1\nb,2\n'.encode('cp1252'), [], ['not UTF-8']),
-    ('a.csv', 'text\nñandú\n'.encode('utf-16-le'), [], ['not UTF-8']),
-    ('a.csv', 'n,text\r1,a\r2,b\r', [], ['no header']),
-    ('a.csv', 'text\nżółć\n'.encode('iso-8859-2'), [], ['not UTF-8']),
-    ('a.csv', 'text\n"a\nb"\n"open\nc\n', ['a\nb'], ['other cells'] * 2),
-    # one object over many lines is never half read
-    ('a.json', json.dumps({'name': 'A', 'messages': [{'id': 1, 'text': ['Look: ', {
-        'type': 'bold', 'text': 'now'}, ' the rest']}]}, indent=1), [], ['no list']),
-    ('a.json', '{\n "text": "a"\n}\n{\n "text": "b"\n}\n', [], ['no list']),
-    ('a.json', ' \n[{"text": "a"}, {"text": "b"}]', ['a', 'b'], []),
-    ('a.json', '\ufeff[{"text": "a"},\n 3]', ['a'], ['no JSON record']),
-    ('a.json', '\n{"text": "a"}\n\n{"text": "b"}', ['a', 'b'], []),
-    ('a.json', '\ufeff{"text": "a"}\n{oops\n{"text": "b"}', ['a', 'b'], ['no JSON record']),
-    ('a.json', '{"a": "b"}', [], ['--text_field=NAME']), ('a.json', '[{"text": "a"},', [], ['no list']),
-    ('a.json', '[' * 100_000, [], ['no list']), ('a.json', '', [], ['--text_field=NAME']),
-    ('a.json', '[{"text": "é"}, {"text": "b"}]'.encode('cp1252'), ['b'], ['not UTF-8']),
-    ('a.json', '{"text": "a"}\n{"text": "é"}\n{"text": "b"}'.encode('cp1252'), ['a', 'b'],
-     ['not UTF-8']),
-    ('a.json', '[{"text": "é"}]'.encode('utf-16'), ['é'], []),
-    ('a.json', '{"text": "é"}\n{"text": "b"}'.encode('utf-16'), ['é', 'b'], []),
-    ('a.json', r'[{"text": "\\udc80 \ud83d\udc80"}]', ['\\udc80 \U0001f480'], []),
-    ('a.json', '{"data": [{"text": "a"}]}', [], ["in 'data'"]),
-    ('a.json', '{"version": 1,\n "rows": [\n{"text": "a"}]}', [], ["in 'rows'"])]
+# files, the texts that arrive, and the reasons of what does not
+TABLES = read_rows(pathlib.Path(__file__).with_name('tables.jsonl'))
+TABLES += [{'file': 'a.json', 'data': '[' * 100_000, 'texts': [], 'left_out': ['no list']}]
 
 
-@pytest.mark.parametrize('name, data, texts, reasons', TABLES)
-def test_a_table_has_a_header_and_what_is_no_row_or_no_record_is_counted(tmp_path, name, data,
-                                                                         texts, reasons):
-    rows, told = arrived(tmp_path / name, data)
-    assert [row['text'] for row in rows] == texts
-    assert len(told) == len(reasons)
-    for said, reason in zip(told, reasons):
-        assert reason in said
+@pytest.mark.parametrize('row', TABLES, ids=[f"{row['file']} {row['data'][:50]}" for row in TABLES])
+def test_a_table_a_list_or_a_notebook_arrives_and_what_is_no_row_or_no_record_is_counted(
+        tmp_path, row):
+    """A .tsv as published, without quotes, and as Excel and pandas write it. A byte that is damaged
+    costs its row, and no other one; one object over many lines is never half read."""
+    rows, told = arrived(tmp_path / row['file'], row['data'].encode(row.get('encoding', 'utf-8')))
+    assert [found['text'] for found in rows] == row['texts']
+    assert len(told) == len(row['left_out']) and all(map(str.__contains__, told, row['left_out']))
 
 
 def test_an_encoding_is_the_one_that_is_named(tmp_path):
@@ -227,39 +167,10 @@ def test_wide_columns_beside_the_text_cost_no_memory(tmp_path):
     assert sizes[1] - sizes[0] < 40_000, sizes          # kB
 
 
-@pytest.mark.parametrize('notebook, text', [
-    ('''{"cells": [{"cell_type": "markdown", "source": ["# A\\n", "b"]},
-      {"cell_type": "raw", "source": "no"}, {"cell_type": "code", "source": ""},
-      {"cell_type": "code", "source": "x = 1", "outputs": [{"text": "no"}]}]}''',
-     '# A\nb\n\n```\nx = 1\n```'),
-    ('''{"metadata": {"kernelspec": {"language": "R", "name": "ir"}},
-      "cells": [{"cell_type": "code", "source": "x <- 1"}]}''', '```r\nx <- 1\n```'),
-    ('''{"metadata": {"language_info": {"name": "python"}},
-      "cells": [{"cell_type": "code", "source": "x = 1"}]}''', '```python\nx = 1\n```'),
-    ('''{"nbformat": 3, "metadata": {"name": ""}, "worksheets": [{"cells": [
-      {"cell_type": "heading", "level": 2, "source": ["Sums"]},
-      {"cell_type": "code", "language": "python", "input": ["y = 2"]}]}]}''',
-     '## Sums\n\n```python\ny = 2\n```'),
-    ('''{"nbformat": 2, "worksheets": [{"cells": [{"cell_type": "markdown", "text": ["a", "b"]},
-      {"cell_type": "code", "language": "python", "input": "y = 2"}]}]}''',
-     'ab\n\n```python\ny = 2\n```'),
-    ('''{"metadata": {"kernelspec": null, "language_info": {"name": null}}, "cells": [
-      {"cell_type": "code", "source": "s\\n```\\nx", "metadata": null}]}''',
-     '````\ns\n```\nx\n````')])
-def test_a_notebook_is_its_text_and_its_code_in_its_own_language(tmp_path, notebook, text):
-    assert arrived(tmp_path / 'a.ipynb', notebook) == ([{'text': text}], [])
-
-
-@pytest.mark.parametrize('odd', ['{"nbformat": 4}', '[]', '{"cells": null}', '{"cells": [3]}', ''])
-def test_what_is_no_notebook_is_said(tmp_path, odd):
-    rows, [told] = arrived(tmp_path / 'a.ipynb', odd)
-    assert not rows and told == 'no notebook'
-
-
 def test_reasons_are_in_the_report_and_nothing_is_half_read(tmp_path):
     source = write(tmp_path / 'in', ['{\n "text": "a"\n}'], 'one.json')
     (source / 'a.csv').write_text('n,text\n1,"a \\"b\\""\n2,b\n3,c,d\n')
-    assert kept(tmp_path / 'out', source, '--mode=raw') == ['b']
+    assert cleaned(tmp_path / 'out', source, '--mode=raw') == ['b']
     assert sorted(reason.split()[0] for reason in dropped(tmp_path / 'out')) == ['a', 'a', 'no']
     page = (tmp_path / 'out/report.md').read_text()
     assert 'in/a.csv:1' in page and 'in/one.json:1' in page and 'backslash' in page
@@ -330,7 +241,7 @@ def test_models_of_good_and_bad_text_are_stages(tmp_path):
     for name, texts in ('good', PROSE), ('bad', spam):
         write_records(tmp_path / f'{name}.jsonl', [{'text': text} for text in texts[::2]])
     source = write(tmp_path / 'files', PROSE[1::2] + noise + stale + GERMAN + spam[1::2])
-    left = kept(tmp_path / 'out', source, '--max_gibberish=0', '--max_repetition=0',
+    left = cleaned(tmp_path / 'out', source, '--max_gibberish=0', '--max_repetition=0',
                 f'--perplexity_reference={ROOT}/*.md', '--min_bits=1.5',
                 f'--quality_good={tmp_path}/good.jsonl', f'--quality_bad={tmp_path}/bad.jsonl')
     assert dropped(tmp_path / 'out') == {'too surprising': 25, 'too predictable': 3,
@@ -363,7 +274,7 @@ def test_planted_benchmark_problems_are_all_found_and_nothing_else(tmp_path):
         (source / name).write_text(text)
     for mode in 'auto', 'raw':
         flags = f'--decontaminate={path}', f'--mode={mode}', '--pii=True'
-        assert kept(tmp_path / 'out', source, *flags) == sorted(innocent), mode
+        assert cleaned(tmp_path / 'out', source, *flags) == sorted(innocent), mode
     meta = read_json(tmp_path / 'out/meta.json')
     assert meta['decontaminated'] == {'problems': [str(path)], 'ngram': 13}
     (tmp_path / 'other.jsonl').write_text('["a"]\n{oops\n', encoding='utf-8')
@@ -420,6 +331,19 @@ LISTS = {'words': '\ufeffVILE # a comment\n\n# été\nfoul\nass\n',
          'adblock': '[Adblock Plus 2.0]\nbad.com\n'}
 
 
+BAD_LISTS = """
+--url_block=rules => must have a domain & a.com/banner
+--url_block=cp1252 => iconv
+--toxic_words=cp1252 => iconv
+--url_block=empty => no entries
+--toxic_words=empty => no entries
+--licenses=, => names no license
+--decontaminate=, => names no file
+--url_block=adblock => must have a domain & adblock plus
+--toxic_words=phrases => 2 lines that are no single word & b4d
+"""
+
+
 def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(tmp_path):
     """Domains are whole domains, where allow wins, and words are whole words."""
     for name, lines in LISTS.items():
@@ -434,7 +358,7 @@ def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(tmp_path)
     source = write_records(tmp_path / 'x.jsonl', [row for row, _ in rows])
     flags = ['--languages=en', '--max_repetition=0', '--licenses=mit, BSD', '--audit=1',
              f'--toxic_words={tmp_path}/words', f'--url_allow={tmp_path}/allow']
-    left = kept(tmp_path / 'out', source, *flags, f'--url_block={tmp_path}/block')
+    left = cleaned(tmp_path / 'out', source, *flags, f'--url_block={tmp_path}/block')
     assert dropped(tmp_path / 'out') == collections.Counter(reason for _, reason in rows if reason)
     assert left == sorted(row['text'].strip() for row, reason in rows if not reason)
     counts = read_json(tmp_path / 'out/report.json')['counts']
@@ -444,15 +368,8 @@ def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(tmp_path)
     (tmp_path / 'phrases').write_text('vile\ntwo girls\nb4d\n')
     (tmp_path / 'cp1252').write_bytes('naïve'.encode('cp1252'))
     (tmp_path / 'empty').write_text('# nothing yet\n\n')
-    for flag, *words in (
-            ('url_block=rules', 'must have a domain', 'a.com/banner'),
-            ('url_block=cp1252', 'iconv'), ('toxic_words=cp1252', 'iconv'),
-            ('url_block=empty', 'no entries'), ('toxic_words=empty', 'no entries'),
-            ('licenses=,', 'names no license'), ('decontaminate=,', 'names no file'),
-            ('url_block=adblock', 'must have a domain', 'adblock plus'),
-            ('toxic_words=phrases', '2 lines that are no single word', 'b4d')):
-        mistake(run('clean.py', f'--source={source}', '--out_dir=no', f'--{flag}', cwd=tmp_path),
-                *words)
+    each_is_a_mistake(BAD_LISTS, lambda flag: run(
+        'clean.py', f'--source={source}', '--out_dir=no', flag, cwd=tmp_path))
 
 
 @pytest.mark.parametrize('word, text', [

@@ -54,7 +54,7 @@ def serving(models, items=()):
 
 def ask(server, path, body=None, method=None, **headers):
     """(status, JSON or text) of one request over its own connection. body: bytes, or for JSON."""
-    body = json.dumps(body) if isinstance(body, dict) else body
+    body = json.dumps(body) if isinstance(body, dict) else body         # a str goes as Latin-1
     headers = {name.replace('_', '-'): text for name, text in headers.items()}
     connection = http.client.HTTPConnection(*server.server_address, timeout=60)
     with contextlib.closing(connection):
@@ -182,16 +182,23 @@ def test_a_field_that_would_change_the_answer_is_read_or_refused_and_no_other_ma
 
 
 # --- whom and what it refuses ---------------------------------------------------------------------
-REFUSED = [         # status, words of the sentence, what differs from a request that is answered
-    (400, 'object', {'body': b'[]'}), (400, 'JSON', {'body': b'[' * 4000}),
-    (400, 'UTF-8', {'body': b'"\xff"'}), (400, '128', {'body': {'prompt': 'x' * 200}}),
-    (400, 'king', {'path': CHAT, 'body': {'messages': [{'role': 'king', 'content': 'x'}]}}),
-    (413, '5000', {'body': b'x' * 5001}),
-    (404, '', {'method': 'GET'}), (404, "'gpt'", {'body': {'model': 'gpt'}}),
-    *((403, 'this machine', {'Host': text})
-      for text in ('evil.example:8000', '', 'localhost.evil.example')),
-    *((403, 'this machine', {'Origin': text})
-      for text in ('https://evil.example', 'null', 'http://localhost:1'))]
+# status, words of the sentence, what differs from a request that is answered
+REFUSED = r"""
+[400, "object", {"body": "[]"}]
+[400, "UTF-8", {"body": "\"\u00ff\""}]
+[400, "king", {"path": "/v1/chat/completions", "body": {"messages": [{"role": "king", "content": "x"}]}}]
+[404, "", {"method": "GET"}]
+[404, "'gpt'", {"body": {"model": "gpt"}}]
+[403, "this machine", {"Host": "evil.example:8000"}]
+[403, "this machine", {"Host": ""}]
+[403, "this machine", {"Host": "localhost.evil.example"}]
+[403, "this machine", {"Origin": "https://evil.example"}]
+[403, "this machine", {"Origin": "null"}]
+[403, "this machine", {"Origin": "http://localhost:1"}]
+"""
+REFUSED = [json.loads(line) for line in REFUSED.strip().split('\n')]
+REFUSED += [(400, 'JSON', {'body': '[' * 4000}), (413, '5000', {'body': 'x' * 5001}),
+            (400, '128', {'body': {'prompt': 'x' * 200}})]
 
 
 def test_each_refusal_has_its_status_and_no_other_machine_or_site_is_let_in(

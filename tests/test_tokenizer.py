@@ -385,7 +385,7 @@ def test_ids_of_their_tokenizers_are_theirs_and_come_back_as_the_text(theirs, te
     assert sum(ours.text_bytes[i] for i in ids) == len(want)
 
 
-as_ours = functools.cache(lambda form: HFTokenizer(json.loads(form), 'no folder'))
+as_ours = functools.cache(HFTokenizer)
 
 
 def test_a_user_cannot_forge_a_turn_and_documents_begin_and_end_with_their_tokens(theirs):
