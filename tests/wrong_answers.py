@@ -65,8 +65,8 @@ for row, (ids, mask) in enumerate(rows):
     x[row, :len(ids) - 1] = ids[:-1]
     y[row, :len(ids) - 1] = np.where(mask[1:], ids[1:], pad)
 return torch.from_numpy(x), torch.from_numpy(y)
-=== dpo | label_smoothing=0.2: chosen log p -10 | 0.598 | 0.638
-losses = -F.logsigmoid(chosen - rejected)
+=== dpo | are the loss and the two gradients finite? | False | True
+losses = -torch.log(torch.sigmoid(chosen - rejected))
 === dpo | rejected -5 (-5) | 4.018 | 0.693
 losses = -F.logsigmoid(policy_chosen - policy_rejected)
 === bpe_encode | 'aaaa' | [257, 257] | [272]
