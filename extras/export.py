@@ -102,7 +102,7 @@ def publish_hf(target, folder, model, tokenizer):
 
 # --- gguf: a file for llama.cpp -------------------------------------------------------------------
 # llama.cpp's names of the split patterns that it has; Llama 3's joins newlines
-NAMES = {fit.PATTERNS['gpt2']: 'gpt-2', fit.PATTERNS['cl100k']: 'llama-bpe', fit.PATTERN: 'gpt-2'}
+NAMES = {fit.PATTERNS['gpt2']: 'gpt-2', fit.PATTERNS['cl100k']: 'llama-bpe'}
 DIFFERS = ("llama.cpp lacks this tokenizer's split pattern and cuts some texts in another way, "
            'with other ids; it has the pattern that python -m extras.fit --input=FILE '
            '--pattern=cl100k --out=tokenizer.json trains with')

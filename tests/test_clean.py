@@ -426,7 +426,7 @@ def test_what_is_good_arrives_and_garbage_is_counted_and_named_with_its_line(tmp
     assert unread.startswith('16 of 85 documents could not be read: ')
     for flag in '--encoding=NAME', '--text_field=NAME':
         assert flag in unread and flag in (out / 'report.md').read_text()
-    assert damaged.startswith('4 damaged files: the rest of each is missing, as of ')
+    assert damaged.startswith('4 damaged files: the rest of each is missing, and ')
     assert next_ == f'next: python prepare.py --source={os.path.relpath(out)}'
 
 
@@ -493,7 +493,8 @@ def test_files_of_any_ending_are_read_links_to_folders_are_not_and_others_are_na
     said = clean(tmp_path / 'out', source, *RAW)
     assert len(kept(tmp_path / 'out')) == 12 + 8 + 2
     others = report(tmp_path / 'out')['sources'][str(source)]['passed over']
-    assert {*others.split(', ')} == {'.pdf: 1', '.png: 2', 'no ending: 1'} and others in said
+    assert {*others.split(', ')} == {
+        '.pdf: 1', '.png: 2', 'no ending: 1', 'linked folders: 3'} and others in said
     clean(tmp_path / 'out', f'{source}/sub/../**/y.py', *RAW)
     assert [line['path'].split('/')[-1] for line in lines(tmp_path / 'out')] == ['y.py']
 
