@@ -168,7 +168,7 @@ def strip_latex(text):
         titles = re.findall(rf'\\(?:title|author|date){OPTION}({ARGUMENT})', text[:body.start()])
         text = '\n\n'.join(titles) + '\n\n' * bool(titles) + body[1]
     text = LATEX.sub(functools.partial(words_of, macros), text)
-    return unicodedata.normalize('NFC', with_powers(text))
+    return with_powers(text)
 
 
 def words_of(macros, command):
@@ -183,7 +183,7 @@ def words_of(macros, command):
         return value + ' ' * command[0].startswith('\\href')
     if kind in ('base', 'dotless', 'letter'):               # \"o is o with two dots, \~{} a tilde
         accent = command['accent']
-        return value + ACCENTS[accent] if value else accent
+        return unicodedata.normalize('NFC', value + ACCENTS[accent]) if value else accent
     if kind == 'symbol':
         return SYMBOLS.get(value, value)
     if kind == 'name':
