@@ -219,8 +219,6 @@ def line_of(messages, facts):
 # --- files become records -------------------------------------------------------------------------
 NOT_UTF8 = 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)'
 RECORDS = re.compile(r'\.(jsonl|ndjson|json|csv|tsv|parquet)(\.(gz|zst|bz2|xz))?$', re.I)
-
-
 left_out = {}           # {why: [records, the first place]}
 
 
@@ -267,6 +265,7 @@ out = pathlib.Path(out_dir)
 results = [out / name for name in ('train.jsonl', 'val.jsonl', 'report.json')]
 for path in results:
     require(overwrite or not path.exists(), f'{path} exists; add --overwrite=True')
+of_earlier = {os.path.realpath(path) for path in results}
 # of a/**/b.jsonl, os.walk finds the files in a: it follows no links, which may lead in circles
 top, _, inside = source.partition('**')
 inside = inside.lstrip('/') if inside[:1] in ('', '/') else f'*{inside}'
@@ -276,7 +275,7 @@ for folder, inner, names in os.walk(top or source and '.'):
     found.update(os.path.join(folder, name) for name in names if name[0] != '.')
 paths = sorted(path for path in found if os.path.isfile(path)
                and (not inside or pathlib.PurePath(path).match(inside))
-               and os.path.realpath(path) not in map(os.path.realpath, results))
+               and os.path.realpath(path) not in of_earlier)
 require(paths or not source, f'no file at {source!r}; --source is a file, a folder or a glob')
 out.mkdir(parents=True, exist_ok=True)
 
@@ -312,8 +311,8 @@ for place, row in tqdm(entries, 'read', unit=' records', disable=None):
             '--kind=preference takes it as a thumb up or down, --kind=sft as a class')
     kind = kind_of_it
     unused.update(record.keys())
-    for name in {'score', 'margin', 'agreement'} - facts.keys():
-        unused[f'--min_{name}, for want of a {name}'] += f'min_{name}' in typed
+    unused.update(f'--min_{name}, for want of a {name}' for name in ('score', 'margin', 'agreement')
+                  if f'min_{name}' in typed and name not in facts)
     for m in messages if pii else []:
         m['content'] = personal.hide(m['content'], changed)
     if reason := reason_of(messages, facts):    # behind the masks: a pair that differs in an
@@ -331,7 +330,7 @@ for place, row in tqdm(entries, 'read', unit=' records', disable=None):
     lines.write(line)
 report = [f'left out, {why}: {n:,}, first {place}' for why, (n, place) in left_out.items()]
 report += [f'changed, {what}: {n:,}' for what, n in changed.items() if n]
-report += [f'not used, {name}: {n:,}' for name, n in unused.items() if n]
+report += [f'not used, {name}: {n:,}' for name, n in unused.items()]
 
 # 2. split: by a hash of the first question, so all answers to it are on one side, in every run
 questions = sorted({*hashes})
@@ -350,7 +349,7 @@ for name in 'train', 'val':                     # a kill leaves no half of a fil
 n_read = len(hashes) + sum(n for n, _ in left_out.values())
 (out / 'report.json').write_text(json.dumps({
     'read': n_read, 'kept': len(hashes), 'left_out': left_out, 'changed': changed,
-    'unused_columns': +unused}, indent=1))
+    'unused_columns': unused}, indent=1))
 (out / 'meta.json').write_text(json.dumps({**config, 'kind': kind or 'sft'}, indent=1))
 script = 'dpo.py --loss_type=kto' if has_thumbs else 'dpo.py' if kind == 'preference' else 'sft.py'
 print(f'{n_read:,} records, {len(hashes):,} kept: {len(hashes) - n_val:,} to train on, {n_val:,} '

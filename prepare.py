@@ -67,7 +67,7 @@ def meta_in(folder):
         return {}
 
 
-def find_files(source, out_dir=None):
+def find_files(source, out_dir):
     """Return the files of each source, {name: [path, ...]}, sorted, and clean.py's meta.json, or {}
     for text that clean.py did not write: all of it is one source. out_dir is none, if it lies
     there: it has the results of an earlier run."""
@@ -84,10 +84,10 @@ def find_files(source, out_dir=None):
         return files_of, cleaned
     paths = [source] if os.path.isfile(source) else glob.glob(source, recursive=True)
     if os.path.isdir(source):
-        found = []
+        found, results = [], os.path.realpath(out_dir)
         for folder, inner, names in os.walk(source):    # no links, which may lead in circles
-            inner[:] = [name for name in inner if name[0] != '.' and os.path.realpath(
-                os.path.join(folder, name)) != os.path.realpath(out_dir or folder)]
+            inner[:] = [name for name in inner if name[0] != '.'
+                        and os.path.realpath(os.path.join(folder, name)) != results]
             found += [os.path.join(folder, name) for name in names if name[0] != '.']
         paths = [path for path in found if path.lower().removesuffix('.gz').endswith(ENDINGS)]
         others = {path for path in {*found} - {*paths} if os.path.isfile(path)}

@@ -77,11 +77,11 @@ def to_utf8(text):
 
 
 # --- byte-pair encoding ---------------------------------------------------------------------------
-def count_chunks(texts, pattern=PATTERN, findall=regex.findall):
+def count_chunks(texts, pattern=PATTERN):
     """Count the chunks of some texts: ['a b a'] -> {'a': 1, ' b': 1, ' a': 1}"""
     counts = collections.Counter()
     for text in texts:
-        counts.update(findall(pattern, text))
+        counts.update(regex.findall(pattern, text))
     for chunk in [chunk for chunk in counts if len(chunk) > MAX_CHUNK]:
         n = counts.pop(chunk)
         for i in range(0, len(chunk), MAX_CHUNK):

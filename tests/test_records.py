@@ -29,15 +29,6 @@ def say(role, content):
     return {'role': role, 'content': content}
 
 
-def ever_shorter(messages):
-    """A conversation, and what is left of it as older turns go: behind its system messages, it begins with
-    one of its questions. A question is one or several messages in a row of a user."""
-    n = next((i for i, message in enumerate(messages) if message['role'] != 'system'), len(messages))
-    system, rest = messages[:n], messages[n:]
-    questions = [i for i in range(1, len(rest)) if rest[i]['role'] == 'user' != rest[i - 1]['role']]
-    return [system + rest[i:] for i in (0, *questions)]
-
-
 def mixed_with_thumbs(pairs, folder):
     """A copy of this folder of pairs whose every second line is a single answer, some good and some bad."""
     for side in ('train', 'val'):
