@@ -52,16 +52,16 @@ def with_options(stages, config, clean):
     return audit.watched(stages, config.audit, clean.hash64) if config.audit else stages
 
 
-def report(folder, config, notes, copied, document, left, size, sources, mode_of, hash64):
+def report(folder, config, notes, copied, document, left, size, sources, clean):
     """Write audit.md, if it is wanted. Return the data card, or None, and what meta.json says of
     licenses and benchmarks. document(i) reads one; left: the numbers of those that are left; size:
-    the bytes of each; sources: what is known of each source."""
+    the bytes of each; sources: what is known of each source; clean is clean.py."""
     card = None
     if config['audit']:
-        audit.write(folder, notes, copied, document, config['audit'], hash64)
+        audit.write(folder, notes, copied, document, config['audit'], clean.hash64)
     if len(left) and (config['audit'] or config['languages']):
         some = map(document, left[audit.spread(size[left], 1000)])
-        card = audit.card(some, sources, mode_of)
+        card = audit.card(some, sources, clean.mode_of)
     counters = [notes[title] for title in notes if title.startswith('licenses of ')]
     meta = {'licenses': dict(sum(counters, collections.Counter()))}
     if config['decontaminate']:
