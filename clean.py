@@ -683,9 +683,9 @@ def repeated_share(text, words, window=200):
 
 def gibberish(text):
     """Return the share of the words in Latin script that hardly any language spells."""
-    words = LATIN_WORD.findall(text)
-    odd = {*filter(IS_ODD, {*words})}               # of the same words, one is asked
-    return sum(map(odd.__contains__, words)) / len(words) if odd else 0
+    words = collections.Counter(LATIN_WORD.findall(text))
+    odd = sum(n for word, n in words.items() if IS_ODD(word))
+    return odd / max(1, words.total())
 
 
 def code_reason(text, is_python=True):
