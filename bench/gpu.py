@@ -333,7 +333,7 @@ def generate():
 
 # --- one process for each measurement -----------------------------------------------------------------------
 ALL = {     # the part, the call, and the seconds that it gets at most
-    'machine': (1, lambda: attempt('machine', the_machine), 40), 'generate': (1, generate, 180),
+    'machine': (1, lambda: attempt('machine', the_machine), 60), 'generate': (1, generate, 180),
     'train': (1, train, 300), 'large': (2, large, 420), 'equal': (2, equal, 150),
     'shard': (3, shard, 150), 'llama': (3, llama, 150)}
 
