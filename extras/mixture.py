@@ -5,24 +5,19 @@ reads some of the base model's data, so that less of it is forgotten.
     python clean.py config/mix.py --out_dir=data/mix_clean    # sources = {'web': ('PATH', 50), ...}
     python prepare.py --source=data/mix_clean --out_dir=data/mix
     python prepare.py --source=data/mix_clean --temperature=2   # without weights: more equal parts
-    python train.py --data_dir=data/mix
-
-    python sft.py --base_dir=data/quickstart                # base_bpb in the log
-    python sft.py --base_dir=data/quickstart --replay=2     # and two sequences in each step
+    python sft.py --base_dir=data/quickstart --replay=2         # two sequences more in each step
 
     passes_of({'web': 900, 'books': 100}, {'web': 50, 'books': 50})    # {'web': 0.56, 'books': 5.0}
-    starts_of = weighted(meta['sources'])       # in place of the function of train.py
-    starts_of(epoch=0, n_tokens=10_000, T=256, seed=1337)
 
 train.bin holds each source once, one after the other, and an epoch reads as many tokens as it has.
-A weight is a fraction of an epoch. With 900 tokens of web and 100 of books, both of weight 50, an
-epoch reads 500 of each: 500 / 900 = 0.56 passes over web and 500 / 100 = 5 over books. Each pass
-begins at another token, so that several passes read all of a short source. After more than four
-passes a text teaches little (arXiv:2305.16264).
+With 900 tokens of web and 100 of books, both of weight 50, an epoch reads 500 of each: 500 / 900 =
+0.56 passes over web and 500 / 100 = 5 over books. Each pass begins at another token, so that
+several passes read all of a short source. After more than four passes a text teaches little
+(arXiv:2305.16264).
 
-Every token of base text is a target, so replay weighs more than it seems to. If the answers in 32
-conversations have 40 tokens each, they are 1,280 targets. replay=2 with block_size=256 adds 512,
-which is 29% of the step's targets. The base model's held-out text shows how much is forgotten.
+Every token of replayed text is a target, so replay weighs more than it seems to. If the answers in
+32 conversations have 40 tokens each, they are 1,280 targets. replay=2 with block_size=256 adds 512,
+which is 29% of the step's targets.
 """
 import functools, hashlib, json, math, pathlib, re
 import numpy as np
@@ -56,8 +51,9 @@ def check(sources, weights, temperature, write):
     clean.py; weights: {name: weight} in place of these, or None."""
     require(len(sources) > 1, 'weights and --temperature need several sources; name them in a '
             "config file of clean.py: sources = {'web': ('PATH', 50), ...}")
-    require(not weights or sources.keys() == weights.keys() and all(map(is_weight, weights.values())),
-            f'{weights=} must give a positive number to each of {", ".join(sources)}')
+    require(not weights or sources.keys() == weights.keys() and all(
+        map(is_weight, weights.values())),
+        f'{weights=} must give a positive number to each of {", ".join(sources)}')
     given = weights or [*filter(None, (source.get('weight') for source in sources.values()))]
     require(temperature == 1 or not given, '--temperature is for sources without weights')
     require(write == 'bins' or not given and temperature == 1, 'weights and --temperature need '
