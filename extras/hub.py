@@ -41,8 +41,8 @@ def find_files(source, folder):
         listed = sorted(listing(url))
     except (requests.RequestException, LookupError, TypeError) as error:
         raise Mistake(f"can't list {url} ({error!s:.80}); without network, put the files of "
-                      f'{dataset} into a folder, or take those that are in {place} already, and use '
-                      '--source=FOLDER') from None
+                      f'{dataset} into a folder, or take those that are in {place} already, and '
+                      'use --source=FOLDER') from None
     files = [(f'{hub()}/datasets/{dataset}/resolve/{revision}/{urllib.parse.quote(path)}', checksum,
               os.path.join(place, *path.split('/')))
              for path, checksum in listed
