@@ -169,7 +169,8 @@ def strip_latex(text):
 
 def words(text, macros, room):
     """Return the words of a piece of LaTeX. macros: {name: (n arguments, the default of the first,
-    words)}. They may add room[0] characters: \\def\\b{\\a\\a}\\def\\c{\\b\\b}... would have no end. One that would add more stays as it is written."""
+    words)}. They may add room[0] characters: \\def\\b{\\a\\a}\\def\\c{\\b\\b}... would have no end.
+    One that would add more stays as it is written."""
     pieces, at = [], 0
     while command := LATEX.search(text, at):
         pieces.append(text[at:command.start()])
