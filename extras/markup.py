@@ -156,6 +156,11 @@ def strip_latex(text):
     """Return the words of a LaTeX document: without commands, comments, and what names only files,
     labels and sizes. Of the preamble, the title, the authors and the date are text. \\hi{Ann} is
     'Hello Ann', after \\newcommand{\\hi}[1]{Hello #1}."""
+    if '{beamer}' in text:      # \\item<1-> appears later; a title ends its line
+        text = re.sub(r'(\\(?:begin\{[a-z]+\}|[a-z]+)\*?)<[-+.\d|@, a-z]{1,30}>', r'\1', text)
+        text = re.sub(rf'(\\begin\{{(?:frame|\w*block)\}}){OPTION}({ARGUMENT})?',
+                      lambda m: f'{m[1]}\n\n{m[2] or ""}\n\n', text)
+        text = re.sub(rf'\\(?:frametitle|framesubtitle|note)({ARGUMENT})', r'\n\n\1\n\n', text)
     macros, room = {}, [10 * len(text)]
     for one in MACRO.finditer(re.sub(r'(?<!\\)%[^\n]*', '', text)):
         n = int(one[3] or len(one[5] or '') // 2)

@@ -189,6 +189,8 @@ CONVERSATIONS = r'''
 -> refused: a message is not text
 {"text": "a"}
 -> refused: input that is text
+{"prompt": "x\r\n\ufeffy\u0000", "answer": "e\u0301\ud800"}
+-> user: x\ny | assistant: é�
 '''
 PAIRS = r'''
 {"messages": [], "instruction": "a", "input": "b", "chosen": "c", "rejected": "d"}
@@ -387,15 +389,6 @@ def test_pairs_are_left_out_for_their_reasons_and_compared_behind_the_masks(tmp_
         f'--min_{name}, for want of a {name}': 8 for name in ('margin', 'agreement')}
 
 
-def test_texts_lose_invisible_signs_and_shared_parts_drop_nothing(tmp_path):
-    long = 'a rule that all of them share ' * 80
-    rows = [line_of(f'system: {long} | user: q{i} | assistant: a') for i in range(60)]
-    rows += [{'instruction': f'i{i}', 'input': long + str(i % 3), 'output': 'a'} for i in range(60)]
-    rows += [line_of('user: x\r\n\ufeffy\x00 | assistant: e\u0301\ud800')]
-    out = of_rows(tmp_path, rows)
-    assert len(kept(out)) == 121 and line_of('user: x\\ny | assistant: é\ufffd') in kept(out)
-
-
 # --- files, the split, and results ----------------------------------------------------------------
 def test_every_record_of_real_files_arrives(tmp_path):
     for name, n in ('code_alpaca_2k.json', 2017 - 2), ('vicuna_dummy_conversation.json', 500):
@@ -432,15 +425,6 @@ def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(tm
     assert read_json(tmp_path / 'out/report.json')['unused_columns'] == {'n': 1}
 
 
-def test_globs_go_into_folders_and_hidden_ones_and_results_are_no_source(tmp_path):
-    for i, path in enumerate(['a.jsonl', 'b/c.jsonl', 'b/d/e.jsonl', '.git/f.jsonl', 'b/.g.jsonl']):
-        write(tmp_path / 'in' / path, [{'prompt': f'{i}', 'completion': 'a'}])
-    for source, n in ('in', 3), ('in/**', 3), ('in/**/*.jsonl', 3), ('in/b/**.jsonl', 2):
-        for _ in range(2):
-            chats(tmp_path / 'in/out', f'{tmp_path}/{source}')
-            assert len(kept(tmp_path / 'in/out')) == n, source
-
-
 def test_conversations_with_one_beginning_stay_together_in_every_run(tmp_path):
     rows = [line_of('system: s | ' * (i // 30) + f'user: q{i % 30} | assistant: a{i}')
             for i in range(90)]         # none, one or two system messages
@@ -451,9 +435,8 @@ def test_conversations_with_one_beginning_stay_together_in_every_run(tmp_path):
     assert train and val and not train & val
     before = (out / 'val.jsonl').read_bytes()
     assert (of_rows(tmp_path, rows) / 'val.jsonl').read_bytes() == before
-    for fraction in '1e-9', '0.999':            # one is held out, and not all are
-        out = of_rows(tmp_path, rows[:2], f'--val_fraction={fraction}')
-        assert [len(read_rows(out / f'{side}.jsonl')) for side in ('train', 'val')] == [1, 1]
+    out = of_rows(tmp_path, rows[:2], '--val_fraction=0.999')       # not all are held out
+    assert [len(read_rows(out / f'{side}.jsonl')) for side in ('train', 'val')] == [1, 1]
 
 
 MISTAKES = """
@@ -494,8 +477,8 @@ def sampled(task_id, outcomes):
 
 
 @pytest.mark.parametrize('prefer, pairs, answers', [
-    ('passed', 'ac bd af 0x 1x 2x 3x', 'abgyz0123'), ('taste', 'ab yz', 'ay'),
-    ('both', 'ac bd af ab yz 0x 1x 2x 3x', 'abgyz0123')])
+    ('passed', 'ac bd af vw 0x 1x 2x 3x', 'abgvyz0123'), ('taste', 'ab yz', 'ay'),
+    ('both', 'ac bd af vw ab yz 0x 1x 2x 3x', 'abgvyz0123')])
 def test_of_judged_answers_passed_and_tasteful_ones_are_taught_at_most_four_of_a_problem(
         tmp_path, prefer, pairs, answers):
     samples = sampled(1, 'a passed!, c wrong, b passed, d timeout')
@@ -503,6 +486,8 @@ def test_of_judged_answers_passed_and_tasteful_ones_are_taught_at_most_four_of_a
     samples += sampled(4, ', '.join(['x wrong', *(f'{i} passed' for i in range(9))]))
     samples += sampled(5, 'y passed!, z passed')
     samples += sampled(1, 'a passed!, e infrastructure, f exception!, i ungraded')
+    # of joined files, one name may mean two questions
+    samples += [{**row, 'prompt': 'other'} for row in sampled(5, 'v passed, w wrong')]
     # damaged; and so large that a file of texts would be cut in pieces
     samples += [{**samples[0], 'completion': None}, {'prompt': ' ' * 17_000_000}]
     out = of_rows(tmp_path, samples, f'--prefer={prefer}')
@@ -510,11 +495,3 @@ def test_of_judged_answers_passed_and_tasteful_ones_are_taught_at_most_four_of_a
     out = of_rows(tmp_path, samples, f'--prefer={prefer}', '--kind=sft')
     said = [row['messages'][-1]['content'] for row in kept(out)]
     assert sorted(said) == sorted(answers) and left_out(out)
-
-
-def test_of_joined_files_one_name_may_mean_two_questions(tmp_path):
-    samples = sampled(1, 'a passed, b wrong')
-    samples += [{**row, 'prompt': 'other', 'completion': f'{row["completion"]}{row["completion"]}'}
-                for row in samples]
-    rows = kept(of_rows(tmp_path, samples, '--prefer=passed'))
-    assert {row['chosen'] + row['rejected'] for row in rows} == {'ab', 'aabb'}
