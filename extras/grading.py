@@ -13,13 +13,12 @@ from extras.questions import broken_rules, names_in
 # --- answers --------------------------------------------------------------------------------------
 def given_answers(task, questions, rows, n):
     """Return the answers to each question among rows of {"task_id", "completion"}: at least n."""
-    texts = {question['task_id']: [] for question in questions}
-    for row in rows:
-        if row.get('task', task) == task and row['task_id'] in texts:
-            texts[row['task_id']].append(row['completion'])
-    for task_id, several in texts.items():
-        require(len(several) >= n, f'completions of {task_id}: {len(several)}, but {n} are needed')
-    return [*texts.values()]
+    texts = [[row['completion'] for row in rows if row['task_id'] == question['task_id']
+              and row.get('task', task) == task] for question in questions]
+    for question, several in zip(questions, texts):
+        require(len(several) >= n, f'completions of {question["task_id"]}: {len(several)}, but {n} '
+                'are needed')
+    return texts
 
 
 def rows_of(task, questions, texts, who):
@@ -50,14 +49,13 @@ def judge(questions, rows, run):
     cases = [(question_of[row['task_id']], row['completion']) for row in rows]
     # A job is a program with its tests, or None, because answers in words and empty ones don't run.
     jobs = [job(*case, bool(row['messages'])) for case, row in zip(cases, rows)]
-    results = iter(run([job for job in jobs if job])) if any(jobs) else None    # in their order
-    lost = []
+    results = iter(run([job for job in jobs if job]) if any(jobs) else ())      # in their order
     for row, case, is_run in zip(tqdm(rows, 'judge', disable=None), cases, jobs):
         row |= outcome(*case, next(results) if is_run else None)
         # name: it uses an unknown name, or defines another than it was asked for
         is_name = re.match(r'(Name|UnboundLocal)Error\b', row['message'])
         row['why'] = 'name' if is_name else WHY.get(row['outcome'], row['outcome'])
-        lost += [row['message']] * (row['outcome'] == 'infrastructure')
+    lost = [row['message'] for row in rows if row['outcome'] == 'infrastructure']
     require(len(lost) <= len(rows) / 50,
             f'no score: {len(lost)}/{len(rows)} could not be graded: {lost[-1:]}')
 
@@ -125,16 +123,11 @@ BLOCK = re.compile(r'^[^`~\n]*(`{3,}|~{3,}) *(?!md|markdown)[^`\n]*\n(.*?)(?:^\s
                    re.M | re.S)
 
 
-def blocks_in(text):
-    """Return the code blocks of an answer."""
-    return [block for _, block in BLOCK.findall(text.replace('\r\n', '\n'))]
-
-
 def code_in(text, wanted=()):
     """Return the code of an answer in words: of each name that is wanted, the last block that
     defines it, with the blocks that define what this one needs. If none does, it is the last block.
     Without blocks it is all of the text."""
-    blocks = [textwrap.dedent(block) for block in blocks_in(text)]
+    blocks = [textwrap.dedent(block) for _, block in BLOCK.findall(text)]
     if not blocks or not names_in(text)[2]:     # Python may have a fence, too, in a docstring
         return text
     found = [names_in(block) for block in blocks]
@@ -158,7 +151,7 @@ def program(question, text, chat):
     if 'test' not in question:
         return code
     if name not in names_in(code)[0]:       # perhaps the answer is the body of the function
-        for body in text, *reversed(blocks_in(text)):
+        for body in text, *[block for _, block in BLOCK.findall(text)][::-1]:
             if re.match(r'\n*[ \t]', body) and not names_in(prompt + body)[2]:
                 return prompt + body
         if not chat and code == text:
