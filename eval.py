@@ -246,7 +246,7 @@ if asking:
     # First run answers that are known to be right or wrong: where they are judged otherwise, a
     # verdict says nothing, and the question is left out.
     report |= grading.check_harness(sum(questions_of.values(), []), run)
-    for task, asked in questions_of.items():
+    for asked in questions_of.values():
         asked[:] = [question for question in asked if question['task_id'] not in report['left_out']]
 
 # --- 6. verdicts on answers, and pass@k -----------------------------------------------------------

@@ -16,14 +16,12 @@ def given_answers(task, questions, rows, n):
     texts = [[row['completion'] for row in rows if row['task_id'] == question['task_id']
               and row.get('task', task) == task] for question in questions]
     for question, several in zip(questions, texts):
-        require(len(several) >= n, f'completions of {question["task_id"]}: {len(several)}, but {n} '
-                'are needed')
+        require(len(several) >= n, f'{n} completions of {question["task_id"]} are needed')
     return texts
 
 
 def rows_of(task, questions, texts, who):
-    """Return the rows of samples.jsonl of several answers to each question, not yet judged.
-    who: {'ckpt', 'step', 'chat'} of their model."""
+    """Return rows of samples.jsonl, not yet judged. who: {'ckpt', 'step', 'chat'} of a model."""
     rows = []
     for question, several in zip(questions, texts):
         row = {key: question.get(key) for key in ('task_id', 'family', 'cell', 'split', 'prompt')}
@@ -43,8 +41,7 @@ WHY = {'passed': '', 'wrong': 'wrong value', 'exception': 'other exception', 'ti
 
 def judge(questions, rows, run):
     """Add the verdict, {'outcome', 'message', 'why'}, to each row of rows_of(). run: [(program,
-    tests, entry point)] -> their results. A Mistake in the end, if more than 2% could not be
-    judged."""
+    tests, entry point)] -> results. A Mistake in the end, if over 2% could not be judged."""
     question_of = {question['task_id']: question for question in questions}
     cases = [(question_of[row['task_id']], row['completion']) for row in rows]
     # A job is a program with its tests, or None, because answers in words and empty ones don't run.
@@ -101,8 +98,7 @@ def check_harness(questions, run):
     empty = judged([(q, f'def {q["entry_point"] or "_"}(*_): pass') for q in questions])
     for question, result in zip(questions, empty):
         require(result.outcome != 'passed', f'no score: the tests of {named(question)!r} pass '
-                'without an answer; they must call it, or define check(candidate) next to an '
-                '"entry_point", the name of the function')
+                'without an answer; do they call it? check(candidate) needs an "entry_point"')
     solved = [(question, question['solution']) for question in questions if question['solution']]
     left_out = [named(question) for (question, _), result in zip(solved, judged(solved))
                 if result.outcome != 'passed']

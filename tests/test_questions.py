@@ -125,7 +125,7 @@ def test_answers_are_counted_by_task_id_so_none_occurs_twice():
     rows = [{'task_id': id, 'task': task, 'completion': text}
             for id, task, text in ((9, 'own', 'a'), (9, 'gsm8k', 'b'), ('own/0', 'own', 'd'))]
     assert given_answers('own', questions, rows, 1) == [['d'], ['a']]
-    refused('completions of own/0: 1, but 2 are needed', given_answers, 'own', questions, rows, 2)
+    refused('2 completions of own/0 are needed', given_answers, 'own', questions, rows, 2)
 
 
 # --- the harness is checked before a score --------------------------------------------------------
