@@ -10,7 +10,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import lift, mistake, ok, read_json, read_rows, run, sharpen, write, write_bins
+from conftest import (each_is_a_mistake, lift, mistake, ok, read_json, read_rows, run, sharpen, write,
+                      write_bins)
 from feedback import expect
 from test_records import BYTES, say
 from test_sample import alone
@@ -90,7 +91,7 @@ def test_text_that_does_not_fit_is_refused(base_run, tmp_path):
     flags = f'--ckpt={base_run}', f'--data_dir={made}'
     mistake(run('eval.py', *flags), str(made), 'another tokenizer', f'{base_run}/tokenizer.json')
     os.truncate(made / 'val.bin', 50)
-    mistake(run('eval.py', *flags), 'val.bin has too few tokens, or not as many as meta.json says')
+    mistake(run('eval.py', *flags), 'val.bin has too few tokens')
 
 
 # --- answers that are there: each outcome is told and kept ----------------------------------------
@@ -120,41 +121,34 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
         for id, texts in json.loads(GIVEN).items() for text in texts])
     found = {'ngram': 13, 'problems': ['Q']}
     write(tmp_path / 'data.json', [{'cleaned': {'hash': '0', 'decontaminated': found}}])
-    flags = ['--tasks=problems,humaneval', '--splits=variation', '--n_problems=2',
-             '--allow_code_execution=True', f'--data={functions}', '--k=1,2,4',
-             '--timeout=4']
+    flags = ['--tasks=problems,humaneval', '--splits=variation', '--n_problems=2', '--k=1,2,4',
+             '--allow_code_execution=True', f'--data={functions}', '--timeout=4']
     tasks = evaluate(tmp_path / 'a', *flags, f'--completions={given}')
     ours = tasks['problems']
     assert ours['by_split']['variation']['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2)
     assert ours['pass@4'] == 1 and (ours['n'], ours['samples']) == (2, 8)
-    assert ours['failures'] == {'wrong value': 1, 'other exception': 1, 'syntax': 1, 'empty': 1,
-                                'time': 1}
+    assert ours['failures'] == dict.fromkeys(
+        ('wrong value', 'other exception', 'syntax', 'empty', 'time'), 1)
     assert tasks['humaneval']['pass@1'] == 1 / 4
     assert tasks['humaneval']['failures'] == {'wrong value': 2, 'name': 1}      # math is not imported
     report = read_json(tmp_path / 'a/eval.json')
-    assert report['left_out'] == ['broken']
-    assert report['decontaminated'] == found
+    assert (report['left_out'], report['decontaminated']) == (['broken'], found)
     kinds = {row.get('kind') for row in read_rows(tmp_path / 'a/samples.jsonl')}
     assert kinds == {'example tasks', None}
-    again = evaluate(tmp_path / 'b', *flags, f'--completions={tmp_path}/a/samples.jsonl')
-    assert again == tasks                               # all samples were kept, and are scored again
+    # All samples were kept, and can be scored again.
+    assert evaluate(tmp_path / 'b', *flags, f'--completions={tmp_path}/a/samples.jsonl') == tasks
     judged = evaluate(tmp_path / 'c', '--tasks=judged', f'--completions={tmp_path}/a/samples.jsonl')
     assert judged['judged']['by_split']['variation']['pass@1'] == ours['pass@1']
 
 
-def test_ready_answers_are_those_of_a_chat_if_their_rows_or_a_flag_say_so(tmp_path):
-    data = write(tmp_path / 'q.jsonl', [{'task_id': 'q', 'prompt': 'x = 4\n',
-                                         'tests': 'assert f() == 4'},
-                                        {'task_id': 'r', 'prompt': '2 + 2?', 'answer': 4}])
-    given = write(tmp_path / 'c.jsonl', [{'task_id': 'q', 'completion': 'def f(): return x',
-                                          'messages': [{'role': 'user', 'content': 'f?'}]},
-                                         {'task_id': 'r', 'completion': ''}])
-    for flags, failures in ([], {'name': 1, 'empty': 1}), (['--chat=False'], {'empty': 1}):
-        # no x in a reply
+def test_ready_answers_are_those_of_a_chat_if_their_rows_say_so(tmp_path):
+    data = write(tmp_path / 'q.jsonl', [{'prompt': 'x = 4\n', 'tests': 'assert f() == 4'}])
+    for messages, failures in (None, {}), ([say('user', 'f?')], {'name': 1}):      # no x in a reply
+        given = write(tmp_path / 'c.jsonl', [{'task_id': 'own/0', 'completion': 'def f(): return x',
+                                              'messages': messages}])
         tasks = evaluate(tmp_path, '--tasks=own', f'--data={data}', f'--completions={given}',
-                         '--allow_code_execution=True', *flags)
+                         '--allow_code_execution=True')
         assert tasks['own']['failures'] == failures
-        assert tasks['own']['parse_rate'] == 1          # of the only program
 
 
 def test_a_judge_gives_a_grade_and_one_that_gives_none_loses_no_answer(babbler, tmp_path):
@@ -225,7 +219,6 @@ def test_each_answer_of_a_batch_is_the_answer_alone_also_past_the_context():
         assert answers.write(model, BYTES, prompts, 2, ENDS, 16, 7, 5, **how) == wanted
 
 
-# --- what has been learned ------------------------------------------------------------------------
 # --- two models on the same problems --------------------------------------------------------------
 def graded(name, outcomes):
     """Rows of samples.jsonl, one for each of these characters."""
@@ -258,32 +251,22 @@ def test_two_runs_are_compared_problem_by_problem_and_by_kind(tmp_path):
 
 
 # --- mistakes -------------------------------------------------------------------------------------
-REFUSED = """           flags => words of the sentence
+REFUSED = """
 --tasks=problem => lm_eval
 --tasks=own,own => in this order: own
---ckpt=mind => mind does not exist
+--ckpt=mind => mind does not exist & python train.py
 --tasks=judged => --completions=FILE
+--completions=x => needs a model
 --compare=x => no setting has this name; closest
 --tasks=problems => --allow_code_execution=True
 --tasks=problems --splits=cell,cell --allow_code_execution=True => 'cell-0/0' twice
 --tasks=problems --num_samples=4 --k=1,8 => --num_samples=8
---k=0 => --k=0
---k=-1 => k=
---k=1.5 => k=
---out=tokenizer.json => a file of a run
---tasks=own --data=samples.jsonl --completions=x --out=eval.json => would replace a file
+--out=scores => must end with .json
+--tasks=own --data=samples.jsonl --completions=given.jsonl --out=eval.json => would replace a file
+--tasks=judged --completions=given.jsonl => each line of given.jsonl must have outcome, prompt, task_id
 """
 
 
 def test_mistakes_are_one_sentence(tmp_path):
-    for line in REFUSED.strip().splitlines()[1:]:
-        flags, words = line.split(' => ')
-        mistake(run('eval.py', *flags.split(), cwd=tmp_path), words)
-    assert not any(tmp_path.iterdir())
-
-
-def test_a_question_that_the_tokenizer_refuses_is_one_sentence(base_run, tmp_path):
-    own = write(tmp_path / 'own.jsonl', [{'prompt': [{'role': 'human', 'content': 'a?'}],
-                                          'regex': 'a'}])
-    mistake(run('eval.py', f'--ckpt={base_run}', '--tasks=own', f'--data={own}', '--chat=True',
-                f'--out={tmp_path}/eval.json'), 'own: ', 'human')
+    write(tmp_path / 'given.jsonl', [{'task_id': 1}])
+    each_is_a_mistake(REFUSED, lambda *flags: run('eval.py', '--ckpt=.', *flags, cwd=tmp_path))
