@@ -87,6 +87,7 @@ JUDGED = r"""
 [{"answer": 12345678}, "12,345,678"]
 [{"answer": 14}, "#### Step 1\n#### Step 2\nso 14"]
 [{"answer": -5}, "it is -$5"]
+[{"answer": 4}, "<think>5</think>4", "<think>4</think>5"]
 """
 
 
@@ -119,11 +120,17 @@ def test_a_question_of_any_source_is_asked_alike():
         assert question['messages'] == [say('user', chat)] and question['prompt'] == base
 
 
+ROWS = """
+{"task_id": 9, "completion": "a"}
+{"task_id": 9, "completion": "b", "task": "gsm8k"}
+{"task_id": "own/0", "completion": "d", "task": "own"}
+"""
+
+
 def test_answers_are_counted_by_task_id_so_none_occurs_twice():
     refused("g.jsonl has the task_id 'a' twice", identified, 'gsm8k', 'g.jsonl', [{'task_id': 'a'}] * 2)
     questions = identified('own', 'o.jsonl', [{}, {'question_id': 9}])
-    rows = [{'task_id': id, 'task': task, 'completion': text}
-            for id, task, text in ((9, 'own', 'a'), (9, 'gsm8k', 'b'), ('own/0', 'own', 'd'))]
+    rows = [*table(ROWS)]
     assert given_answers('own', questions, rows, 1) == [['d'], ['a']]
     refused('2 completions of own/0 are needed', given_answers, 'own', questions, rows, 2)
 
@@ -373,8 +380,6 @@ def test_the_code_of_an_answer_is_found_in_any_fence_among_other_blocks_and_noth
     swapped = [text.replace('+ 2', '+ 3').replace('+ 1', '+ 2').replace('+ 3', '+ 1') for text in right]
     only('wrong', PROSE, swapped, chat=True)
     only('empty', PROSE, [f'<think>\n```\n{RIGHT}```\n', '<think>x</think> \n'], chat=True)
-    assert outcomes({'prompt': '2 + 2?', 'answer': 4}, ['<think>5</think>4', '<think>4</think>5'],
-                    chat=True) == ['passed', 'wrong']
     only('syntax', PROSE, [f'So: {RIGHT}', f'{RIGHT}\nIt adds 1.', '```\nNo.\n```',
                            '```python\ndef f(x:\n```\nNo.'], chat=True)
     strange = ['```\n' * 4000, '```a\nx\n' * 3000, '`' * 9999, '- ' * 9999, '```\n\0\ud800\n```']
@@ -443,13 +448,11 @@ def test_a_function_is_completed_by_its_body_or_by_all_of_it_in_a_fence_or_not()
 
 def test_solutions_of_humaneval_pass_bare_and_in_fences_and_no_empty_body_does():
     with gzip.open(shared('HumanEval.jsonl.gz'), 'rt', encoding='utf-8') as file:
-        rows = [json.loads(line) for line in file]
-    forms = '    pass\n', '{1}', '``` python\n{1}```\nDone.', '~~~\n{0}{1}~~~\nDone.'
-    for i, row in enumerate(rows):
-        texts = [form.format(row['prompt'], row['canonical_solution'])
-                 for form in (forms if i % 24 == 0 else forms[:2])]
-        empty, *right = outcomes(row, texts, run=lambda jobs: run_many(jobs, 20))
-        assert empty in ('wrong', 'exception') and {*right} == {'passed'}, row['task_id']
+        for i, row in enumerate(map(json.loads, file)):
+            prompt, solution = row['prompt'], row['canonical_solution']
+            texts = ['    pass\n', solution, f'~~~\n{prompt}{solution}~~~\nDone.'][:3 if i % 24 == 0 else 2]
+            empty, *right = outcomes(row, texts, run=lambda jobs: run_many(jobs, 20))
+            assert empty in ('wrong', 'exception') and {*right} == {'passed'}, row['task_id']
 
 
 # --- MBPP as published ----------------------------------------------------------------------------
@@ -492,13 +495,23 @@ def test_mbpp_is_read_as_both_its_files_are_published(tmp_path):
 
 
 # --- a judge --------------------------------------------------------------------------------------
+REPLIES = """
+["Surely [[9]]", null]
+["[[11]]", null]
+["[[7", null]
+["it failed: 7", null]
+[" 10", 10]
+["[[8]]", 8]
+["7.5", 7.5]
+"""
+
+
 def test_only_a_lone_number_from_1_to_10_is_a_grade():
     """A model wrote the answer, and may have learned to ask for a 10."""
-    replies = {'Surely [[9]]': None, '[[11]]': None, '[[7': None, ' 10': 10, '[[8]]': 8, '7.5': 7.5}
     question = {'messages': [say('user', 'Twice 5?')], 'reference': '10'}
-    for reply, score in replies.items():
+    for reply, score in table(REPLIES):
         row = graded(f"echo '{reply}'", question, 'So')
         assert (row['score'], row['outcome']) == (score, 'judged' if score else 'infrastructure'), reply
-    assert graded("sh -c 'echo 7; exit 1'", question, 'So')['message'].startswith('it failed: ')
     assert '"reference": "10"' in graded('cat', question, 'ten')['message']     # the conversation, as JSON
+    assert graded('no-such-judge', question, 'So')['score'] is None
     assert graded('no-such-judge', question, ' \n')['score'] == 1       # an empty answer
