@@ -5,7 +5,6 @@ import math
 import os
 import random
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from test_records import BYTES, say
 from test_sample import alone
 
 from extras import answers, compare
-from extras.problems import KINDS, problems
+from extras.problems import problems
 from model import GPT, GPTConfig, sample
 from tokenizer import Tokenizer
 
@@ -55,8 +54,7 @@ def test_intervals_hold_the_truth_19_times_in_20():
         assert 0.90 < hits / 300 <= most, (method, n_samples, hits)
     assert interval([1] * 8 + [0] * 2) == pytest.approx([0.4902, 0.9433], abs=1e-4)     # Wilson by hand
     # 0 of 40 problems differ, and up to z^2 / (40 + z^2) of all may.
-    most = 1.96 ** 2 / (40 + 1.96 ** 2)
-    assert compare.paired_difference([1, 0] * 20, [1, 0] * 20) == pytest.approx([0, -most, most])
+    assert compare.paired_difference([1] * 40, [1] * 40) == pytest.approx([0, -0.0876, 0.0876], abs=1e-4)
 
 
 # --- the loss -------------------------------------------------------------------------------------
@@ -141,16 +139,6 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
     assert judged['judged']['by_split']['variation']['pass@1'] == ours['pass@1']
 
 
-def test_ready_answers_are_those_of_a_chat_if_their_rows_say_so(tmp_path):
-    data = write(tmp_path / 'q.jsonl', [{'prompt': 'x = 4\n', 'tests': 'assert f() == 4'}])
-    for messages, failures in (None, {}), ([say('user', 'f?')], {'name': 1}):      # no x in a reply
-        given = write(tmp_path / 'c.jsonl', [{'task_id': 'own/0', 'completion': 'def f(): return x',
-                                              'messages': messages}])
-        tasks = evaluate(tmp_path, '--tasks=own', f'--data={data}', f'--completions={given}',
-                         '--allow_code_execution=True')
-        assert tasks['own']['failures'] == failures
-
-
 def test_a_judge_gives_a_grade_and_one_that_gives_none_loses_no_answer(babbler, tmp_path):
     data = write(tmp_path / 'q.jsonl', [{'question_id': i, 'turns': ['a?', 'b?']} for i in range(3)])
     ask = lambda judge: run('extras.judge', f'--ckpt={babbler}', f'--data={data}', '--device=cpu',
@@ -167,27 +155,24 @@ def test_a_judge_gives_a_grade_and_one_that_gives_none_loses_no_answer(babbler, 
 def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(base_run, data_dir, tmp_path):
     """Each number is that of the checkpoint alone, asked as it was taught. The loss of each is
     measured on each data. Names of checkpoints do not tell their order."""
-    shutil.copy(base_run / 'tokenizer.json', tmp_path)
-    model = GPT.load(base_run)
-    GPT(model.config).save(tmp_path / 'a_late.pt', step=9)
-    model.save(tmp_path / 'b_first.pt', step=1)
-    model.save(tmp_path / 'sft.pt', step=7, config={'stage': 'sft'})
-    late, first, tuned = (f'{tmp_path}/{name}.pt' for name in ('a_late', 'b_first', 'sft'))
-    words = 'def f(', 'import ', 'x', 'return', 'self.', 'for i'
-    data = write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in words])
-    flags = ['--tasks=own', f'--data={data}', '--max_new_tokens=5']
+    model, tokenizer = GPT.load(base_run), Tokenizer.load(base_run / 'tokenizer.json')
+    tokenizer.save(tmp_path / 'tokenizer.json')
+    late, first, tuned = names = [f'{tmp_path}/{name}.pt' for name in ('a_late', 'b_first', 'sft')]
+    GPT(model.config).save(late, step=9)
+    model.save(first, step=1)
+    model.save(tuned, step=7, config={'stage': 'sft'})
+    zeros = write_bins(tmp_path / 'zeros', np.zeros(100, 'uint16'), tokenizer)
+    data = write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in 'def x self for'.split()])
+    flags = ['--tasks=loss,own', f'--data={data}', '--max_new_tokens=5', '--loss_tokens=99',
+             f'--data_dir={data_dir},{zeros}', '--random_init=False']
     together = evaluate(tmp_path / 'all', f'--ckpt={tuned},{tmp_path}/*_*.pt', *flags)
-    series = together['own']['series']
+    series, rows = together['own']['series'], together['loss']
     assert [result['ckpt'] for result in series] == [first, tuned, late]
     assert series[2] == evaluate(tmp_path / 'alone', f'--ckpt={late}', *flags)['own']
     asked = read_rows(tmp_path / 'all/samples.jsonl')
     assert {row['ckpt'] for row in asked if row['messages']} == {tuned}
-    tokenizer = Tokenizer.load(data_dir / 'tokenizer.json')
-    zeros = write_bins(tmp_path / 'zeros', np.zeros(100, 'uint16'), tokenizer)
-    rows = evaluate(tmp_path, f'--ckpt={first},{late}', f'--data_dir={data_dir},{zeros}',
-                    '--loss_tokens=99', '--random_init=False')['loss']
-    assert len({row['nats'] for row in rows.values()}) == 4
-    assert {*rows} == {f'{name}_{data} val' for name in (first, late) for data in (data_dir, zeros)}
+    assert {*rows} == {f'{name}_{data} val' for name in names for data in (data_dir, zeros)}
+    assert len({row['nats'] for row in rows.values()}) == 4         # the tuned one is the first one
 
 
 # A body ends where a line begins in column 0; and two more ends
@@ -220,32 +205,32 @@ def test_each_answer_of_a_batch_is_the_answer_alone_also_past_the_context():
 
 
 # --- two models on the same problems --------------------------------------------------------------
-def graded(name, outcomes):
-    """Rows of samples.jsonl, one for each of these characters."""
-    names = {'1': 'passed', '0': 'wrong', '-': 'infrastructure', '?': 'ungraded'}
-    return [{'task': 't', 'task_id': i, 'prompt': 'p', 'completion': f'{name} {i}',
-             'outcome': names[c]} for i, c in enumerate(outcomes)]
+# Of each problem the kind, both prompts, and what became of both answers
+BOTH = """[
+["example tasks", "pp", "wrong", "passed"], ["example tasks", "pp", "timeout", "passed"],
+["unseen combinations", "pp", "wrong", "passed"], ["unseen combinations", "pp", "passed", "wrong"],
+["practice tasks", "pp", "wrong", "syntax"], ["practice tasks", "pp", "wrong", "empty"],
+["practice tasks", "pp", "passed", "wrong"], [null, "pp", "wrong", "wrong"],
+[null, "pp", "wrong", "passed"], [null, "ab", "passed", "passed"],
+[null, "pp", "passed", "infrastructure"], [null, "pp", "passed", "ungraded"]]"""
 
 
 def test_two_runs_are_compared_problem_by_problem_and_by_kind(tmp_path):
-    """An answer that was not graded is not wrong, and one name may mean two questions. Gains are
-    told by kind, and pool the splits of one."""
-    splits = ['variation', 'variation', 'cell', 'cell', 'feedback', *['feedback_variation'] * 2,
-              *[None] * 5]
-    for side, outcomes in ('a', '000100100111'), ('b', '1110000011-?'):
-        rows = [row | {'kind': KINDS.get(split)} for row, split in zip(graded(side, outcomes), splits)]
-        rows[9]['prompt'] = side
-        write(tmp_path / side / 'samples.jsonl', rows)
+    """An answer that was not graded is not wrong, and one name may mean two questions."""
+    for side, folder in enumerate('ab'):
+        rows = [{'task': 't', 'task_id': i, 'prompt': prompts[side], 'outcome': outcomes[side], 'kind': kind}
+                for i, (kind, prompts, *outcomes) in enumerate(json.loads(BOTH))]
+        write(tmp_path / folder / 'samples.jsonl', rows)
     typed = lambda *flags: run('extras.compare', 'a', 'b', *flags, cwd=tmp_path)
-    ok(typed('--out=b/compare.json'))
-    result = read_json(tmp_path / 'b/compare.json')
+    ok(typed('--out=compare.json'))
+    result = read_json(tmp_path / 'compare.json')
     assert (result['n'], result['a'], result['b']) == (9, 2 / 9, 4 / 9)
     assert result['gained'] == ['t 0', 't 1', 't 2', 't 8'] and result['lost'] == ['t 3', 't 6']
     gain = {kind: difference for kind, (difference, *_) in result['gain'].items()}
     assert gain == pytest.approx({'all': 2 / 9, 'example tasks': 1, 'unseen combinations': 0,
                                   'practice tasks': -1 / 3})
     assert all(low < difference <= high for difference, low, high in result['gain'].values())
-    write(tmp_path / 'b/samples.jsonl', [row | {'ckpt': f'{i}.pt'} for i, row in enumerate(rows)])
+    write(tmp_path / 'b/samples.jsonl', [row | {'ckpt': row['task_id']} for row in rows])
     mistake(typed(), 'b/samples.jsonl must have judged answers of one checkpoint')
     mistake(typed('c'), 'give two samples.jsonl')
 
