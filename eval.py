@@ -78,9 +78,9 @@ def exact_loss(model, ids, batch_size):
     nats = 0.0
     for begin, end in tqdm([*zip(cuts, cuts[1:])], 'loss', disable=None):
         length = min(T, end - begin)
-        some = torch.from_numpy(ids[begin:end + 1].astype(np.int64))
-        some = some.to(model.embedding.weight.device)  # (B T + 1,)
-        _, loss = model(some[:-1].view(-1, length), some[1:].view(-1, length))
+        part = torch.from_numpy(ids[begin:end + 1].astype(np.int64))
+        part = part.to(model.embedding.weight.device)               # (B T + 1,)
+        _, loss = model(part[:-1].view(-1, length), part[1:].view(-1, length))      # x, y (B, T)
         nats += loss.item() * (end - begin)         # the model returns the mean
     return nats, n
 
@@ -196,6 +196,9 @@ require(not asking or os.path.abspath(samples_path) not in map(
 report = {'settings': config, 'tasks': {}}      # it becomes eval.json
 
 # --- 4. the loss on each text ---------------------------------------------------------------------
+# The losses have names. 'trained' is a single checkpoint, 'trained_web' its loss on one source of a
+# mixture, 'out/a_data/code val' that of one of several checkpoints on one of several folders.
+losses = {}
 
 
 def open_data(folder):
@@ -214,9 +217,6 @@ def open_data(folder):
 
 held_out = {folder: open_data(folder) for folder in data_dir.split(',') if 'loss' in all_tasks}
 report['data'] = {folder: meta.get('sha256') for folder, (meta, _) in held_out.items()}
-# The losses have names. 'trained' is a single checkpoint, 'trained_web' its loss on one source of a
-# mixture, 'out/a_data/code val' that of one of several checkpoints on one of several folders.
-losses = {}
 
 
 def measure_loss(name, model, tokenizer):
