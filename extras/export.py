@@ -12,7 +12,7 @@ import base64, json, os, pathlib, re, shutil
 from typing import Literal
 import torch
 from configurator import Mistake, configure, require
-from extras import answers, gguf, grading, hf_model, questions, sandbox
+from extras import answers, grading, hf_model, questions, sandbox
 
 # --- settings -------------------------------------------------------------------------------------
 ckpt = 'out/base'           # a run's folder or a .pt file in it; of a page several: A,B
@@ -169,6 +169,7 @@ if __name__ == '__main__':
     if to == 'hf':
         print(publish_hf(out or os.path.join(folder, 'hf'), folder, model, tokenizer))
     elif to == 'gguf':
+        from extras import gguf         # it needs the package gguf
         print(gguf.write(out or os.path.join(folder, 'model-f32.gguf'), model, tokenizer))
     else:
         items = questions.from_problems(100, 0, ['variation'])
