@@ -30,8 +30,8 @@ WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
 PATTERNS = {'gpt-2': [hf_tokenizer.GPT2], 'smollm': [r'\p{N}', hf_tokenizer.GPT2],
             'llama-bpe': [WORDS], 'qwen2': [WORDS.replace('{1,3}', '')]}
 OURS = {'gpt-2': [fit.PATTERNS['gpt2']], 'llama-bpe': [fit.PATTERNS['cl100k']]}
-DIFFERS = ("llama.cpp lacks this tokenizer's split pattern, so some texts get other ids; it has the "
-           'one of python -m extras.fit --input=FILE --pattern=cl100k --out=tokenizer.json')
+DIFFERS = ("llama.cpp lacks this tokenizer's split pattern, so some texts get other ids; it has "
+           'that of python -m extras.fit --input=FILE --pattern=cl100k --out=tokenizer.json')
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5      # types of a token
 
 
