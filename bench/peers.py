@@ -57,7 +57,7 @@ def tokenizing(what, who):
         ours = train()
         encode = ours.encode_batch
         if who == 'theirs':
-            theirs = tokenizers.Tokenizer.from_str(json.dumps(hf_tokenizer.to_their_form(ours.to_json(), {})))
+            theirs = tokenizers.Tokenizer.from_str(json.dumps(hf_tokenizer.their_form(ours)))
             encode = lambda batch: [e.ids for e in theirs.encode_batch(batch, add_special_tokens=False)]
         encode(['warm up'])                     # builds tables
         return lambda: [np.array(ids, np.uint16) for batch in bpe.in_batches(texts, 4_000_000)

@@ -34,6 +34,7 @@ eval.py, and who else asks questions and runs programs
 models of others
     hf_model            --init_from, --ckpt=FOLDER of Hugging Face: read and written
     hf_tokenizer        tokenizer.json files of Hugging Face: read and written
+    gguf                files of llama.cpp, ollama and LM Studio: read, and written by export
 commands: python -m extras.NAME --help
     server              a page and OpenAI's API for the programs of this machine
     export              --to=hf, gguf, html: a folder to publish, a file for llama.cpp, a page

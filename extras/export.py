@@ -6,21 +6,13 @@ ollama read, or as one HTML file that answers in the browser of whoever opens it
     python -m extras.export --ckpt=out/sft --to=gguf        # out/sft/model-f32.gguf
     python -m extras.export --ckpt=out/base,out/sft --to=html       # demo.html
 
-A GGUF file differs from our checkpoint in this:
-- llama.cpp turns neighbors, x_2i with x_2i+1, by RoPE's angle, and we turn x_i with x_i+D/2. So
-  rows of q and k change places.
-- It cuts text into chunks by patterns that are compiled into it, and a file can only name one of
-  them (NAMES). Ours is not among them. We name the nearest one, and mark tokens with a newline, so
-  that they are cut out before it acts.
-- All weights are float32. llama.cpp makes smaller files: llama-quantize model-f32.gguf q8_0
-Only a plain Llama is written, because the tokenizers of other models cannot be written anyway.
+gguf.py says what differs between a GGUF file and a checkpoint.
 """
-import base64, json, os, pathlib, re, shlex, shutil
+import base64, json, os, pathlib, re, shutil
 from typing import Literal
 import torch
 from configurator import Mistake, configure, require
-from extras import answers, fit, grading, hf_model, hf_tokenizer, questions, sandbox
-from model import stretch
+from extras import answers, grading, hf_model, questions, sandbox
 
 # --- settings -------------------------------------------------------------------------------------
 ckpt = 'out/base'           # a run's folder or a .pt file in it; of a page several: A,B
@@ -100,105 +92,6 @@ def publish_hf(target, folder, model, tokenizer):
     return f'{target}: for AutoModelForCausalLM and AutoTokenizer; read its README.md first'
 
 
-# --- gguf: a file for llama.cpp -------------------------------------------------------------------
-# llama.cpp's names of the split patterns that it has; Llama 3's joins newlines
-NAMES = {fit.PATTERNS['gpt2']: 'gpt-2', fit.PATTERNS['cl100k']: 'llama-bpe'}
-DIFFERS = ("llama.cpp lacks this tokenizer's split pattern and cuts some texts in another way, "
-           'with other ids; it has the pattern that python -m extras.fit --input=FILE '
-           '--pattern=cl100k --out=tokenizer.json trains with')
-NORMAL, CONTROL, USER_DEFINED = 1, 3, 4     # types of a token
-
-
-def publish_gguf(path, model, tokenizer):
-    """Write a GPT and its tokenizer as a GGUF file. Return the text to print. A model of sft.py,
-    dpo.py or rl.py is for chat, so its file has the chat template, and llama.cpp puts nothing
-    before a text. Otherwise it puts <|endoftext|> there."""
-    gguf = hf_tokenizer.need('gguf', 'a GGUF file needs the package gguf')
-    c = model.config
-    require(tokenizer.kind == 'bpe' and not c.qkv_bias and not c.qk_norm, 'a GGUF file takes a '
-            "plain Llama with our own byte-level BPE; for others use --to=hf, and llama.cpp's "
-            'convert_hf_to_gguf.py on the folder hf')
-    _, theirs = hf_model.check(model)           # {transformers' name: tensor}
-    chat = 'stage' in model.saved.get('config', {})             # of sft.py, dpo.py or rl.py
-    # llama.cpp's name of the tokenizer's split pattern, or None; without merges, any pattern does
-    pre = 'gpt-2' if len(tokenizer.vocab) == 256 else (
-        NAMES.get(tokenizer.pattern.removesuffix(r'|[\s\S]')))
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, c.n_layer)
-    tensors = {names.get_name(name, ('.weight',)): tensor.float().cpu().numpy()
-               for name, tensor in theirs.items()}
-    D = c.head_dim
-    if len(c.rope_scaling) == 4:
-        # Llama 3.1 divides each frequency by a number of its own, which the file holds.
-        plain = c.rope_theta ** (-torch.arange(0, D, 2).double() / D)
-        slower = stretch(plain, *c.rope_scaling)
-        tensors['rope_freqs.weight'] = (plain / slower).float().numpy()         # (D/2,)
-
-    writer = gguf.GGUFWriter(None, 'llama')
-    sizes = {'context_length': c.block_size, 'embedding_length': c.n_embd, 'block_count': c.n_layer,
-             'feed_forward_length': c.n_ffn, 'vocab_size': c.vocab_size, 'rope.dimension_count': D,
-             'attention.head_count': c.n_head, 'attention.head_count_kv': c.n_kv_head,
-             'attention.key_length': D, 'attention.value_length': D}
-    for name, size in sizes.items():
-        writer.add_uint32(f'{writer.arch}.{name}', size)
-    writer.add_layer_norm_rms_eps(c.norm_eps)
-    writer.add_rope_freq_base(c.rope_theta)
-    if len(c.rope_scaling) == 1:    # all frequencies are divided by one number
-        writer.add_string(f'{writer.arch}.rope.scaling.type', 'linear')
-        writer.add_rope_scaling_factor(c.rope_scaling[0])
-    add_tokenizer(writer, tokenizer, pre, chat)
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    for name, array in tensors.items():
-        if name.split('.')[-2] in ('attn_q', 'attn_k'):
-            # The rows of each head in the order 0, D/2, 1, D/2 + 1, ...
-            halves = array.reshape(-1, 2, D // 2, c.n_embd)
-            array = halves.swapaxes(1, 2).reshape(array.shape)
-        writer.add_tensor(name, array)
-    try:
-        writer.write_header_to_file(pathlib.Path(f'{path}.tmp'))
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        os.replace(f'{path}.tmp', path)
-    except OSError:                     # the old file stays
-        pathlib.Path(f'{path}.tmp').unlink(missing_ok=True)
-        raise
-    text = f'{path}: {os.path.getsize(path) / 1e6:.1f} MB; next: llama-cli -m {shlex.quote(path)}'
-    return text if pre else f'{text}\nnote: {DIFFERS}'
-
-
-def add_tokenizer(writer, tokenizer, pre, chat):
-    """Write tokens, types, merges, special ids and, for chat, the template. pre: llama.cpp's name
-    of the split pattern, or None."""
-    vocab = tokenizer.to_json()['vocab']                        # in GPT-2's visible form of bytes
-    tokens = [*vocab, *tokenizer.special]
-    types = [NORMAL] * len(vocab) + [CONTROL] * len(tokenizer.special)
-    merges = [' '.join(pair) for pair in hf_tokenizer.pairs_of_tokens(vocab)]
-    if not pre:
-        for id, token in enumerate(tokenizer.vocab):
-            if b'\n' in token and token.decode(errors='replace').encode() == token:
-                # llama.cpp cuts these out of a text before the pattern acts.
-                tokens[id] = token.decode()
-                types[id] = USER_DEFINED
-
-    writer.add_tokenizer_model('gpt2')    # byte-level BPE
-    writer.add_tokenizer_pre(pre or 'llama-bpe')
-    writer.add_token_list(tokens)
-    writer.add_token_types(types)
-    # llama.cpp insists on a merge. This one never happens.
-    writer.add_token_merges(merges or ['<|none|> <|none|>'])
-    for id in tokenizer.begin:
-        writer.add_bos_token_id(id)
-    for id in tokenizer.stop[:1]:
-        writer.add_eos_token_id(id)
-    # llama.cpp reads this since August 2026. The package gguf has no name for it.
-    writer.add_array('tokenizer.ggml.suppress_tokens', tokenizer.never_in_answers())
-    writer.add_add_bos_token(bool(tokenizer.begin) and not chat)
-    if '<|im_end|>' in tokenizer.special:
-        writer.add_eot_token_id(tokenizer.special['<|im_end|>'])
-        if chat:
-            writer.add_chat_template(hf_tokenizer.CHAT_TEMPLATE)
-
-
 # --- html: a page ---------------------------------------------------------------------------------
 LARGEST = 50_000_000        # parameters, so that a phone opens the file
 
@@ -276,7 +169,8 @@ if __name__ == '__main__':
     if to == 'hf':
         print(publish_hf(out or os.path.join(folder, 'hf'), folder, model, tokenizer))
     elif to == 'gguf':
-        print(publish_gguf(out or os.path.join(folder, 'model-f32.gguf'), model, tokenizer))
+        from extras import gguf         # it needs the package gguf
+        print(gguf.write(out or os.path.join(folder, 'model-f32.gguf'), model, tokenizer))
     else:
         items = questions.from_problems(100, 0, ['variation'])
         run_code = sandbox.run_code if allow_code_execution else None

@@ -14,7 +14,7 @@ from conftest import ROOT, contents, mistake, ok, read_rows, refused, run, same,
 from conftest import series, train
 from test_model import lively
 
-from extras import export as exports, hf_model, hf_tokenizer, lora
+from extras import gguf as ggufs, hf_model, hf_tokenizer, lora
 from model import GPT, GPTConfig
 from tokenizer import SPECIAL_TOKENS, Tokenizer, from_printable
 
@@ -246,7 +246,7 @@ def test_the_commands_of_the_page_continue_fine_tune_and_chat_and_the_card_names
 
 # --- a GGUF file, as transformers and the package gguf read it ------------------------------------
 TOKENIZERS = {'ours': Tokenizer.train(SOURCE, 600), 'byte': BYTES,
-              'cl100k': Tokenizer.train(SOURCE, 600, pattern=[*exports.NAMES][1])}
+              'cl100k': Tokenizer.train(SOURCE, 600, pattern=[*ggufs.OURS][1])}
 
 
 @pytest.mark.parametrize('name', TOKENIZERS)

@@ -1,0 +1,220 @@
+"""
+GGUF, the one file in which llama.cpp, ollama and LM Studio keep a model: read, and written.
+
+    python -m extras.gguf model.gguf --out=FOLDER           # for --init_from and --ckpt
+    python -m extras.export --ckpt=out/sft --to=gguf        # out/sft/model-f32.gguf
+
+A Llama, Qwen2 or Qwen3 in any precision becomes a folder of Hugging Face in float32. What we write
+is in float32, too, and llama-quantize model-f32.gguf q8_0 makes it smaller. What differs:
+- llama.cpp turns neighbors, x_2i with x_2i+1, of a Llama by RoPE's angle, and we turn x_i with
+  x_i+D/2. So the rows of q and k change places.
+- It cuts text into chunks by patterns that it has, and a file names one of them. For ours we name
+  the nearest one, and mark tokens with a newline, so that they are cut out before it acts.
+"""
+import json, os, pathlib, shlex, sys
+import numpy as np
+import torch
+from configurator import Mistake, require
+from extras import fit, hf_model, hf_tokenizer
+from model import stretch
+
+gguf = hf_tokenizer.need('gguf', 'a GGUF file needs the package gguf')
+# our names of the numbers in a config, and llama.cpp's
+KEYS = {'block_size': 'context_length', 'n_layer': 'block_count', 'n_head': 'attention.head_count',
+        'n_kv_head': 'attention.head_count_kv', 'n_embd': 'embedding_length',
+        'n_ffn': 'feed_forward_length', 'norm_eps': 'attention.layer_norm_rms_epsilon',
+        'rope_theta': 'rope.freq_base', 'head_dim': 'attention.key_length'}
+# llama.cpp's names of split patterns, two of which extras/fit.py writes in another way
+WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+         r'| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+')
+PATTERNS = {'gpt-2': [hf_tokenizer.GPT2], 'smollm': [r'\p{N}', hf_tokenizer.GPT2],
+            'llama-bpe': [WORDS], 'qwen2': [WORDS.replace('{1,3}', '')]}
+OURS = {'gpt-2': [fit.PATTERNS['gpt2']], 'llama-bpe': [fit.PATTERNS['cl100k']]}
+DIFFERS = ("llama.cpp lacks this tokenizer's split pattern, so some texts get other ids; it has "
+           'that of python -m extras.fit --input=FILE --pattern=cl100k --out=tokenizer.json')
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5      # types of a token
+
+
+def table_of(family, config):
+    """Return {Hugging Face's name: llama.cpp's}: {'lm_head.weight': 'output.weight', ...}."""
+    table = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, family.upper()), config['n_layer'])
+    return {name: table.get_name(name, ('.weight', '.bias'))
+            for name in hf_model.names_of(config).values()
+            if name != 'lm_head.weight' or not config['tie_embeddings']}
+
+
+def interleave(family, key, array, a, b):
+    """Reorder the a * b rows of each head of a Llama's q or k, as if they lay in an a x b table
+    that is read by columns. a, b = 2, D/2 makes of 0 1 2 3 0 2 1 3, and D/2, 2 undoes it."""
+    if family != 'llama' or not key.endswith(('attn_q.weight', 'attn_k.weight')):
+        return array
+    return array.reshape(-1, a, b, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
+
+
+def slowdown(config):
+    """Return what Llama 3.1's rope_scaling divides each frequency by, float32 (D/2,)."""
+    D = config['head_dim']
+    plain = config['rope_theta'] ** (-torch.arange(0, D, 2).double() / D)
+    return (plain / stretch(plain, *config['rope_scaling'])).float().numpy()
+
+
+# --- read -----------------------------------------------------------------------------------------
+def read(path):
+    """Return of a GGUF file what hf_model.write_files() takes, and the README.md of the folder."""
+    try:
+        file = gguf.GGUFReader(path)
+        values = {key: field.contents() for key, field in file.fields.items()}
+        tensors = {tensor.name: tensor for tensor in file.tensors}
+        family = values['general.architecture']
+        require(family in hf_model.KINDS, f'{family} is none of {", ".join(hf_model.KINDS)}')
+        get = lambda key, default=None: values.get(f'{family}.{key}', default)
+        config = config_of(family, get, tensors)
+        weights = {}
+        for name, key in table_of(family, config).items():
+            tensor = tensors.pop(key)
+            array = gguf.dequantize(tensor.data, tensor.tensor_type)
+            array = interleave(family, key, array, config['head_dim'] // 2, 2)
+            weights[name] = torch.tensor(array)
+        require(not tensors, f'model.py has no {min(tensors, default="")}')
+        tokenizer = tokenizer_of(values)
+    except Exception as e:              # another format, a missing key, a file that was cut off
+        why = e if isinstance(e, Mistake) else f'{type(e).__name__}: {e}'
+        raise Mistake(f'{path} cannot be read: {why}') from e
+    card = (f'---\nlicense: {values.get("general.license", "other")}\n---\n'
+            f'# {values.get("general.name", "")}\n\nFrom {os.path.basename(path)}.\n')
+    return hf_model.config_of(config, 'float32'), weights, tokenizer, card
+
+
+def config_of(family, get, tensors):
+    """Return the config of a file under our names, and take rope_freqs.weight out of tensors."""
+    config = {ours: get(key) for ours, key in KEYS.items()}
+    D = config['head_dim'] = config['head_dim'] or config['n_embd'] // config['n_head']
+    config['norm_eps'] = float(f'{config["norm_eps"]:.7g}')     # float32 has 9.999999747e-06
+    config['rope_theta'] = config['rope_theta'] or 10000.0
+    config['vocab_size'] = len(tensors['token_embd.weight'].data)
+    config['tie_embeddings'] = 'output.weight' not in tensors
+    config['qkv_bias'], config['qk_norm'] = hf_model.KINDS[family]
+    kind, turned = get('rope.scaling.type', 'none'), get('rope.dimension_count', D)
+    require(kind in ('none', 'linear') and turned == D, f'RoPE of the kind {kind} that turns '
+            f'{turned} of {D} numbers is not supported')
+    config['rope_scaling'] = (get('rope.scaling.factor'),) if kind == 'linear' else ()
+    if 'rope_freqs.weight' in tensors:          # what Llama 3.1's four numbers result in
+        divisors = tensors.pop('rope_freqs.weight').data
+        T_old = float(get('rope.scaling.original_context_length', 8192))
+        config['rope_scaling'] = float(divisors.max()), 1.0, 4.0, T_old
+        require(np.allclose(slowdown(config), divisors, rtol=1e-4),
+                'rope_freqs.weight is not that of Llama 3.1')
+    return config
+
+
+def tokenizer_of(values):
+    """Return the HFTokenizer of a file, with its chat template."""
+    get = lambda key, default=None: values.get(f'tokenizer.ggml.{key}', default)
+    pre, tokens = get('pre'), get('tokens')
+    require(get('model') == 'gpt2', f'its tokenizer is {get("model")}, not byte-level BPE (gpt2)')
+    require(pre in PATTERNS, f'its pre-tokenizer {pre} is none of {", ".join(PATTERNS)}')
+    types = dict(zip(tokens, get('token_type')))
+    ids = {token: i for i, token in enumerate(tokens) if types[token] != UNUSED}
+    special, whole = ([token for token in ids if types[token] == kind]
+                      for kind in (CONTROL, USER_DEFINED))
+    # A merge into something that is no token never happens.
+    merges = [(a, b) for a, b in map(str.split, get('merges', [])) if a + b in ids]
+    begin = tokens[get('bos_token_id')] if get('add_bos_token', pre == 'llama-bpe') else ''
+    form = hf_tokenizer.byte_level(ids, merges, PATTERNS[pre], special, whole, begin)
+    form['model']['ignore_merges'] = pre == 'llama-bpe'     # a chunk that is a token is that token
+    form['normalizer'] = {'type': 'NFC'} if pre == 'qwen2' else None    # e and an accent are one é
+    template = values.get('tokenizer.chat_template', '')
+    return hf_tokenizer.HFTokenizer(json.dumps(form), template=template)
+
+
+# --- write ----------------------------------------------------------------------------------------
+def write(path, model, tokenizer):
+    """Write a GPT and its tokenizer as a GGUF file. Return the text to print."""
+    theirs, tensors = hf_model.check(model)         # config.json, {transformers' name: tensor}
+    config, family = vars(model.config), theirs['model_type']
+    D, scaling = config['head_dim'], config['rope_scaling']
+    writer = gguf.GGUFWriter(None, family)
+    for ours, key in KEYS.items():
+        add = writer.add_float32 if isinstance(config[ours], float) else writer.add_uint32
+        add(f'{family}.{key}', config[ours])
+    writer.add_vocab_size(config['vocab_size'])
+    writer.add_rope_dimension_count(D)
+    writer.add_value_length(D)
+    note = add_tokenizer(writer, model, tokenizer)
+    if len(scaling) == 1:
+        writer.add_string(f'{family}.rope.scaling.type', 'linear')
+        writer.add_rope_scaling_factor(scaling[0])
+    elif scaling:
+        require(family == 'llama', f'llama.cpp has no {family} with the rope_scaling of Llama 3.1')
+        writer.add_rope_scaling_orig_ctx_len(int(scaling[3]))
+        writer.add_tensor('rope_freqs.weight', slowdown(config))
+    for name, key in table_of(family, config).items():
+        array = tensors[name].float().cpu().numpy()
+        writer.add_tensor(key, interleave(family, key, array, 2, D // 2))
+    try:
+        writer.write_header_to_file(pathlib.Path(f'{path}.tmp'))
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        os.replace(f'{path}.tmp', path)
+    except OSError:                     # the old file stays
+        pathlib.Path(f'{path}.tmp').unlink(missing_ok=True)
+        raise
+    return (f'{path}: {os.path.getsize(path) / 1e6:.1f} MB; next: llama-cli -m '
+            f'{shlex.quote(str(path))}{note}')
+
+
+def add_tokenizer(writer, model, tokenizer):
+    """Write the tokenizer. Return a note, or ''. A model of sft.py, dpo.py or rl.py, or with a chat
+    template beside it, is for chat: the file gets the template, and llama.cpp puts nothing before a
+    text. Otherwise it puts <|endoftext|> there."""
+    form = hf_tokenizer.their_form(tokenizer)
+    tokens = {id: token for token, id in form['model']['vocab'].items()}
+    types = dict.fromkeys(tokens, NORMAL)
+    for token in form['added_tokens']:
+        tokens[token['id']] = token['content']
+        types[token['id']] = CONTROL if token['special'] else USER_DEFINED
+    merges = [' '.join(pair) for pair in form['model']['merges']]
+    named = [name for name, patterns in [*PATTERNS.items(), *OURS.items()]
+             if patterns == hf_tokenizer.patterns_of(form)]
+    require(named or tokenizer.kind == 'bpe', "this tokenizer's split patterns have no name here; "
+            "use --to=hf, and llama.cpp's convert_hf_to_gguf.py on the folder hf")
+    pre = named[0] if named else 'llama-bpe' if merges else 'gpt-2'
+    differs = merges and not named      # without merges, any pattern does
+    for id, token in enumerate(tokenizer.all_bytes if differs else []):
+        if b'\n' in token and token.decode(errors='replace').encode() == token:
+            tokens[id], types[id] = token.decode(), USER_DEFINED
+    rows = range(model.config.vocab_size)           # of some, no token has them
+    writer.add_tokenizer_model('gpt2')    # byte-level BPE
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list([tokens.get(id, f'[PAD{id}]') for id in rows])
+    writer.add_token_types([types.get(id, UNUSED) for id in rows])
+    # llama.cpp insists on a merge. This one never happens.
+    writer.add_token_merges(merges or ['<|none|> <|none|>'])
+    for id in tokenizer.begin:
+        writer.add_bos_token_id(id)
+    for id in tokenizer.stop[:1]:
+        writer.add_eos_token_id(id)
+    # llama.cpp reads this since August 2026. The package gguf has no name for it.
+    writer.add_array('tokenizer.ggml.suppress_tokens', tokenizer.never_in_answers())
+    is_chat = 'stage' in model.saved.get('config', {}) or getattr(tokenizer, 'template', '')
+    writer.add_add_bos_token(bool(tokenizer.begin) and not is_chat)
+    if '<|im_end|>' in tokenizer.special:
+        writer.add_eot_token_id(tokenizer.special['<|im_end|>'])
+        if is_chat:
+            writer.add_chat_template(hf_tokenizer.template_of(tokenizer))
+    return f'\nnote: {DIFFERS}' if differs else ''
+
+
+if __name__ == '__main__':
+    if {'-h', '--help'} & {*sys.argv}:
+        sys.exit(print(__doc__))
+    path, out = [*sys.argv[1:], '', ''][:2]
+    require(out.startswith('--out='), 'type: python -m extras.gguf FILE.gguf --out=FOLDER')
+    out = out.removeprefix('--out=')
+    require(not os.path.exists(out), f'--out={out} is there already; name another, or move it away')
+    *parts, card = read(path)
+    hf_model.write_files(f'{out}.tmp', *parts)
+    pathlib.Path(f'{out}.tmp', 'README.md').write_text(card, encoding='utf-8', newline='\n')
+    os.rename(f'{out}.tmp', out)
+    print(f'next: python sample.py --ckpt={shlex.quote(out)} --chat=True')
