@@ -5,7 +5,7 @@ The report of `bash run.sh`: what each stage can do, what it gained, and answers
 
 Writes REPORT.md and report.json into out/quickstart.
 """
-import argparse, ast, collections, json, os, pathlib, platform, re, subprocess
+import argparse, ast, json, os, pathlib, platform, re, subprocess
 import torch
 from extras.muon import is_native
 
@@ -26,7 +26,6 @@ one greedy answer to each problem. Every problem is new to the model.
 - preferred: the percentage of passing answers that are a single return statement.
 - bits per byte: the loss on the first 16,384 held-out tokens of the base model's corpus.
 - why answers fail: the number of answers for each reason, as docs/measuring.md explains them.
-- minutes: from the start of training to the last save.
 - usual range: what the preset of a stage expects at its end, after several seeds of ours.
 - over SFT: the gain in points, with its 95% interval. If 0 is in the interval, it may be luck."""
 
@@ -59,29 +58,24 @@ def commit():
 
 
 def as_expected(folder):
-    """Return {metric: (value at the end, low, high)} of what the preset of a run has in _expect. It
-    is {} before the end, and for settings that are not the preset's. Nothing is executed."""
-    config = read_json(f'{folder}/config.json')
-    preset = pathlib.Path(str(config.get('preset'))).name
+    """Return {metric: (value at the end, low, high)} of what the preset of a run has in _expect, a
+    line that is read and not executed. It is {} for settings that are not the preset's."""
+    preset = read_json(f'{folder}/config.json')['preset']
     path = pathlib.Path(__file__).parents[1] / 'config' / preset
     text = path.read_text(encoding='utf-8') if path.is_file() else ''
     found = re.search(r'(?ms)^_expect = ({.*?})', text)
-    at_end = {}                 # of a step that was logged twice the last row counts
+    last = {}
     for row in read_rows(f'{folder}/metrics.jsonl'):
-        if row['step'] == (config.get('steps') or config['max_steps']):
-            at_end |= row
-    return {name: (at_end[name], *usual)
-            for name, usual in (ast.literal_eval(found[1]) if found else {}).items()
-            if at_end.get(name) is not None}
+        last |= row
+    usual = ast.literal_eval(found[1]) if found else {}
+    return {name: (last[name], *limits) for name, limits in usual.items()}
 
 
 def verdict(name, value, low, high):
     """'val_loss 3.918 is in the usual range, 3.85 to 4.2'"""
-    if low <= value <= high:
-        return f'{name} {value:.4g} is in the usual range, {low:g} to {high:g}'
-    off, way = (low - value, 'low') if value < low else (value - high, 'high')
-    return (f'{name} {value:.4g} is {off:.2g} too {way}: the usual range is {low:g} to {high:g}; '
-            'see "My numbers differ" in docs/trouble.md')
+    where = 'in' if low <= value <= high else 'outside'
+    more = '; see "My numbers differ" in docs/trouble.md' if where == 'outside' else ''
+    return f'{name} {value:.4g} is {where} the usual range, {low:g} to {high:g}{more}'
 
 
 def stage(name):
@@ -105,33 +99,22 @@ def stage(name):
 
 
 def one_of_each_kind():
-    """Yield lines of Markdown: of each kind the first problem that SFT or RL solves, but not both,
-    and the answers of the stages that were asked. If there is none, the first problem."""
-    yield '## One problem of each kind: the first that only one of SFT and RL solves'
-    rows = {name: read_rows(f'{folder}/samples.jsonl') for name, (_, folder) in STAGES.items()}
+    """Yield lines of Markdown: of each kind the first problem, and the answer of each stage."""
     for kind, split in KINDS.items():
-        # {prompt: {stage: its answer}}. Base answered only the first problems of the others.
-        answers = collections.defaultdict(dict)
-        for name, some in rows.items():
-            for row in some:
-                if row['split'] == split:
-                    answers[row['prompt']].setdefault(name, row)
-        both = [of for of in answers.values() if {'sft', 'rl'} <= of.keys()]
-        shown = max(both, key=lambda of: len({of[name]['outcome'] == 'passed'
-                                              for name in ('sft', 'rl')}))
-        yield f'\n### {kind}\n\n```python\n{shown["sft"]["prompt"].rstrip()}\n```'
-        for name, row in shown.items():
+        for i, (name, folder) in enumerate(STAGES.values()):
+            row = next(row for row in read_rows(f'{folder}/samples.jsonl') if row['split'] == split)
+            if i == 0:
+                yield f'\n## One of the {kind}\n\n```python\n{row["prompt"].rstrip()}\n```'
             mark = '🟢' if row['outcome'] == 'passed' else '🔴'
             text = row['completion'].strip('\n')[:300] or '(nothing)'
-            yield f'\n{mark} {STAGES[name][0]}: {row["outcome"]}\n\n```python\n{text}\n```'
+            yield f'\n{mark} {name}: {row["outcome"]}\n\n```python\n{text}\n```'
 
 
-def main():
+if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--minutes', type=float, required=True, help='of the whole run')
     minutes = parser.parse_args().minutes
     stages = [stage(name) for name in STAGES]
-
     lines = ['# quickstart', '',
              f'| stage | {" | ".join(KINDS)} | preferred | bits per byte | minutes |',
              '|---|---|---|---|---|---|---|']
@@ -142,18 +125,17 @@ def main():
                      f'{row["preferred_rate"]:.0%} | {row["val_bpb"]:.3f} | {row["minutes"]:.1f} |')
     lines += ['', LEGEND, '']
     for row in stages:
-        causes = ', '.join(f'{cause} {n}' for cause, n in row['failures'].items())
-        lines.append(f'- {STAGES[row["name"]][0]}, why answers fail: {causes}')
-        for name, numbers in row['expect'].items():
-            lines.append(f'- {STAGES[row["name"]][0]}: {verdict(name, *numbers)}')
-    for row in stages[2:]:
         title, folder = STAGES[row['name']]
-        row['gain'] = read_json(f'{folder}/compare.json')['gain']
-        for kind in KINDS:
-            points = '{:+.1f} ({:+.1f} to {:+.1f})'.format(*(100 * x for x in row['gain'][kind]))
-            lines.append(f'- {title} over SFT, {kind}: {points}')
+        causes = ', '.join(f'{cause} {n}' for cause, n in row['failures'].items())
+        lines.append(f'- {title}, why answers fail: {causes}')
+        lines += [f'- {title}: {verdict(name, *numbers)}' for name, numbers in row['expect'].items()]
+        if row['name'] not in ('base', 'sft'):
+            row['gain'] = read_json(f'{folder}/compare.json')['gain']
+            for kind in KINDS:
+                gain = '{:+.1f} ({:+.1f} to {:+.1f})'.format(*(100 * x for x in row['gain'][kind]))
+                lines.append(f'- {title} over SFT, {kind}: {gain}')
     where = machine()
-    lines += ['', '![dashboard](dashboard.png)', '', *one_of_each_kind(),
+    lines += ['', '![dashboard](dashboard.png)', *one_of_each_kind(),
               f'\n{minutes:.1f} minutes on {where}, commit {commit()}']
     text = '\n'.join(lines) + '\n'
     print(text)
@@ -161,7 +143,3 @@ def main():
     (folder / 'REPORT.md').write_text(text, encoding='utf-8')
     report = {'stages': stages, 'minutes': minutes, 'machine': where}
     (folder / 'report.json').write_text(json.dumps(report, indent=1), encoding='utf-8')
-
-
-if __name__ == '__main__':
-    main()

@@ -79,7 +79,8 @@ def report(tokenizer, documents, others):
     for name, t in tokenizers.items():
         per_word = sum(n * len(t.encode(f' {word}')) for word, n in top) / n_words
         per_token = sum(n_bytes) / totals[name]
-        lines.append(row(name, t.vocab_size, f'{per_word:.2f}', f'{per_token:.2f}', totals[name]))
+        lines.append(row(name, f'{t.vocab_size:,}', f'{per_word:.2f}', f'{per_token:.2f}',
+                         f'{totals[name]:,}'))
 
     lines += ['', 'bytes per token', row('by kind', 'files', *counts)]
     for kind, n_files in collections.Counter(kinds).most_common(12):

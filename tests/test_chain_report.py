@@ -33,13 +33,12 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_p
                 '| 1.500 | 1.5 |', '- RL, why answers fail: name 7, syntax 3',
                 '- RL over SFT, practice tasks: +18.2 (+14.1 to +22.3)',
                 '- base: val_loss 4 is in the usual range, 3.85 to 4.2\n',
-                '- SFT: val_loss 4 is 3.7 too high: the usual range is 0.18 to 0.32',
-                '- RL: val_reward 0.4 is 0.1 too low', '\n9.5 minutes on '):
+                '- SFT: val_loss 4 is outside the usual range, 0.18 to 0.32; see',
+                '\n9.5 minutes on '):
         assert row in text, row
-    # the first problem that only one of SFT (1) and RL (3) solves
     shown = re.findall(r'^def (\w+)', text, re.M)
-    assert shown == ['variation_1', 'feedback_variation_1', 'cell_1']
-    assert '🟢 SFT: passed\n\n```python\nquickstart_sft 1\n' in text
+    assert shown == ['variation_0', 'feedback_variation_0', 'cell_0']
+    assert '🟢 base: passed\n\n```python\nquickstart 0\n' in text and '🔴 SFT: wrong\n' in text
     *_, rl, _ = read_json(tmp_path / 'out/quickstart/report.json')['stages']
     assert (rl['name'], rl['pass@1_feedback'], rl['minutes']) == ('rl', 0.4, 4.5)
     assert rl['expect'] == {'val_reward': [0.4, 0.5, 0.81]}
