@@ -1,5 +1,5 @@
 """
-The report of `bash run.sh`: what each stage can do, what it gained, and answers of all stages.
+The report of `bash run.sh`: what each stage can do, and what it gained.
 
     python -m extras.chain_report --minutes=8.3         # reads out/quickstart*
 
@@ -16,8 +16,8 @@ STAGES = {'base': ('base', 'out/quickstart'), 'sft': ('SFT', 'out/quickstart_sft
 # {kind: its split}
 KINDS = {'example tasks': 'variation', 'practice tasks': 'feedback_variation',
          'unseen combinations': 'cell'}
-LEGEND = """Each number is the percentage of answers that pass all their tests, with a 95% interval:
-one greedy answer to each problem. Every problem is new to the model.
+LEGEND = """Each number is the percentage of greedy answers that pass all their tests, with a 95%
+interval. Every problem is new to the model.
 - example tasks: SFT showed it answers to other problems of the same task.
 - practice tasks: known steps in a new combination. DPO, RL and rejection sampling tried such
   problems and ran the tests; nobody showed the model an answer.
@@ -25,9 +25,8 @@ one greedy answer to each problem. Every problem is new to the model.
 - rejection sampling is the baseline of RL: SFT on the examples and on its own answers that passed.
 - preferred: the percentage of passing answers that are a single return statement.
 - bits per byte: the loss on the first 16,384 held-out tokens of the base model's corpus.
-- why answers fail: the number of answers for each reason, as docs/measuring.md explains them.
-- usual range: what the preset of a stage expects at its end, after several seeds of ours.
-- over SFT: the gain in points, with its 95% interval. If 0 is in the interval, it may be luck."""
+- usual range: what several seeds of ours ended with, for the preset of a stage.
+- over SFT: the gain in points. If 0 is in its 95% interval, it may be luck."""
 
 
 def read_json(path):
@@ -71,8 +70,9 @@ def as_expected(folder):
     return {name: (last[name], *limits) for name, limits in usual.items()}
 
 
-def verdict(name, value, low, high):
-    """'val_loss 3.918 is in the usual range, 3.85 to 4.2'"""
+def verdict(name, numbers):
+    """('val_loss', (3.918, 3.85, 4.2)) -> 'val_loss 3.918 is in the usual range, 3.85 to 4.2'"""
+    value, low, high = numbers
     where = 'in' if low <= value <= high else 'outside'
     more = '; see "My numbers differ" in docs/trouble.md' if where == 'outside' else ''
     return f'{name} {value:.4g} is {where} the usual range, {low:g} to {high:g}{more}'
@@ -98,18 +98,6 @@ def stage(name):
             'pass@1_cells': split['cell']['pass@1']}
 
 
-def one_of_each_kind():
-    """Yield lines of Markdown: of each kind the first problem, and the answer of each stage."""
-    for kind, split in KINDS.items():
-        for i, (name, folder) in enumerate(STAGES.values()):
-            row = next(row for row in read_rows(f'{folder}/samples.jsonl') if row['split'] == split)
-            if i == 0:
-                yield f'\n## One of the {kind}\n\n```python\n{row["prompt"].rstrip()}\n```'
-            mark = '🟢' if row['outcome'] == 'passed' else '🔴'
-            text = row['completion'].strip('\n')[:300] or '(nothing)'
-            yield f'\n{mark} {name}: {row["outcome"]}\n\n```python\n{text}\n```'
-
-
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--minutes', type=float, required=True, help='of the whole run')
@@ -128,15 +116,15 @@ if __name__ == '__main__':
         title, folder = STAGES[row['name']]
         causes = ', '.join(f'{cause} {n}' for cause, n in row['failures'].items())
         lines.append(f'- {title}, why answers fail: {causes}')
-        lines += [f'- {title}: {verdict(name, *numbers)}' for name, numbers in row['expect'].items()]
+        lines += [f'- {title}: {verdict(*item)}' for item in row['expect'].items()]
         if row['name'] not in ('base', 'sft'):
             row['gain'] = read_json(f'{folder}/compare.json')['gain']
             for kind in KINDS:
                 gain = '{:+.1f} ({:+.1f} to {:+.1f})'.format(*(100 * x for x in row['gain'][kind]))
                 lines.append(f'- {title} over SFT, {kind}: {gain}')
     where = machine()
-    lines += ['', '![dashboard](dashboard.png)', *one_of_each_kind(),
-              f'\n{minutes:.1f} minutes on {where}, commit {commit()}']
+    lines += ['', '![dashboard](dashboard.png)', '',
+              f'{minutes:.1f} minutes on {where}, commit {commit()}']
     text = '\n'.join(lines) + '\n'
     print(text)
     folder = pathlib.Path('out/quickstart')

@@ -8,7 +8,7 @@ Does a tokenizer fit some texts? A report, next to the tokenizers of GPT-2 and G
     print(report(tokenizer, [('.py', 'x = 1')], others('gpt2,my/tokenizer.json')))
     tokenizer_of_gpt2('folder/with/its/files').encode('ROMEO:')         # [33676, 4720, 25]
 """
-import collections, os, re, sys
+import collections, os, re
 from typing import Literal
 import tiktoken.load
 import clean        # it runs nothing: its job is under __main__
@@ -47,7 +47,7 @@ def read_documents(source):
             elif text:
                 documents.append((str(kind), text))
     if left_out:
-        print(f'note: {len(left_out):,} left out, such as {left_out[0]}', file=sys.stderr)
+        print(f'note: {len(left_out):,} left out, such as {left_out[0]}')
     require(documents, f'--input={source} has no text to report on')
     return documents
 

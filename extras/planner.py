@@ -157,7 +157,7 @@ def print_memory(model, n_devices, memory, at_once, width):
     and which stages fit."""
     n = count_parameters(model)['total']
     limit = 0.9 * memory                # CUDA's own, NCCL's buffers, holes: a tenth, as a rule
-    fitting, slower = [], []            # checkpointing computes a third more, so it comes last
+    fitting = []
     print("\n  GB on each device       in ZeRO's paper             state"
           f'{f"+ {at_once} sequences":>18}   grad_checkpoint')
     for stage, shard in enumerate(SHARDS):
@@ -166,14 +166,11 @@ def print_memory(model, n_devices, memory, at_once, width):
             usual, less = (device_bytes(model, n_devices, stage, at_once, width, checkpoint)
                            for checkpoint in (False, True))
             row += [STATE * n / (n_devices if stage else 1), usual, less]
-            if usual < limit:
-                fitting.append(f'shard={shard}')
-            elif less < limit:
-                slower.append(f'shard={shard} with grad_checkpoint')
-        name = f'ZeRO-{stage}' if stage else 'DDP'
-        print(f'    {name:<8}{shard and f"shard={shard}":<12}'
+            if less < limit:            # checkpointing computes a third more
+                fitting.append(f'shard={shard}' + ' with grad_checkpoint' * (usual >= limit))
+        print(f'    {f"ZeRO-{stage}" if stage else "DDP":<8}{shard and f"shard={shard}":<12}'
               + ''.join(f'{size / 1e9:>18.2f}' for size in row))
     print("  state, in bytes a parameter: here 4 of weights, 4 of gradients, 8 of Adam's moments; "
           "in ZeRO's paper (1910.02054) 2, 2 and 12; sequences: with torch.compile, as on a GPU")
-    print('  fits:', ', '.join(fitting + slower) or 'nothing; take --micro_batch_size=1, more '
+    print('  fits:', ', '.join(fitting) or 'nothing; take --micro_batch_size=1, more '
           'devices, or a smaller model')

@@ -1,6 +1,5 @@
 """The report at the end of run.sh, from runs made up by hand."""
 import os
-import re
 
 from conftest import ok, read_json, run, write
 
@@ -11,7 +10,7 @@ GAINS = {'example tasks': [0.05, -0.1, 0.2], 'practice tasks': [0.182, 0.141, 0.
 STAGES = 'quickstart', 'quickstart_sft', 'quickstart_dpo', 'quickstart_rl', 'quickstart_rejection'
 
 
-def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_path):
+def test_the_report_has_a_row_a_stage_and_the_gains(tmp_path):
     for n, name in enumerate(STAGES):
         folder = tmp_path / 'out' / name
         tasks = {'loss': {'trained': {'bits_per_byte': 1.5 + n}},
@@ -23,9 +22,7 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_p
         for file, seconds in ('tokenizer.json', 0), ('last.pt', 60 * n + 90):
             os.utime(write(folder / file, []), (1e9 + seconds, 1e9 + seconds))
         write(folder / 'samples.jsonl', [
-            {'split': split, 'prompt': f'def {split}_{i}():', 'preferred': i == 2,
-             'outcome': 'passed' if i == n else 'wrong', 'completion': f'{name} {i}'}
-            for split in BY_SPLIT for i in range(4)])
+            {'split': split, 'preferred': n == 3, 'outcome': 'passed'} for split in BY_SPLIT])
 
     ok(run('extras.chain_report', '--minutes=9.5', cwd=tmp_path))
     text = (tmp_path / 'out/quickstart/REPORT.md').read_text(encoding='utf-8')
@@ -36,9 +33,6 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_p
                 '- SFT: val_loss 4 is outside the usual range, 0.18 to 0.32; see',
                 '\n9.5 minutes on '):
         assert row in text, row
-    shown = re.findall(r'^def (\w+)', text, re.M)
-    assert shown == ['variation_0', 'feedback_variation_0', 'cell_0']
-    assert '🟢 base: passed\n\n```python\nquickstart 0\n' in text and '🔴 SFT: wrong\n' in text
     *_, rl, _ = read_json(tmp_path / 'out/quickstart/report.json')['stages']
     assert (rl['name'], rl['pass@1_feedback'], rl['minutes']) == ('rl', 0.4, 4.5)
     assert rl['expect'] == {'val_reward': [0.4, 0.5, 0.81]}

@@ -42,8 +42,8 @@ class Slow(GPT):
 
 @contextlib.contextmanager
 def serving(models, items=()):
-    """A server for {name: (model, tokenizer)}, in threads of this process."""
-    models = {name: (*pair, {}) for name, pair in models.items()}
+    """A server for {name: (model, tokenizer, perhaps the settings of its run)}, in threads."""
+    models = {name: (*its, {})[:3] for name, its in models.items()}
     with serve.Server(0, models, items) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,)).start()
         try:
