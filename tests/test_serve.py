@@ -1,5 +1,6 @@
 """The server and the page: what they answer, whom they refuse, what hostile clients cannot do."""
 import contextlib
+import html
 import http.client
 import json
 import math
@@ -126,59 +127,30 @@ def test_an_answer_is_the_models_own_text_with_its_probabilities_up_to_the_conte
         assert [*usage.values()] == [n, n_new, n + n_new]
 
 
-def test_the_client_of_openai_reads_answers_and_streams_that_add_up_to_them(server):
-    openai = pytest.importorskip('openai', reason='pip install openai: this is about it')
-    url = f'http://127.0.0.1:{server.server_port}/v1'
-    client = openai.OpenAI(base_url=url, api_key='none', max_retries=0)
-    assert [model.id for model in client.models.list()] == ['out/a', 'b']
+def test_a_stream_has_the_pieces_of_the_whole_answer(server):
     asked = {'model': 'b', 'messages': MESSAGES, 'logprobs': True, 'stop': ['e', '\n'], 'seed': -5,
              'max_tokens': 40, 'top_logprobs': 2}
-    create = client.chat.completions.create
-    whole = create(**asked)
-    *chunks, last = create(**asked, stream=True, stream_options={'include_usage': True})
-    assert last.usage == whole.usage and all(chunk.usage is None for chunk in chunks)
-    parts, whole = [chunk.choices[0] for chunk in chunks], whole.choices[0]
-    ends = [part.finish_reason for part in parts]
-    assert ends == [None] * (len(parts) - 1) + [whole.finish_reason] and len(ends) > 1
-    assert ''.join(part.delta.content for part in parts) == whole.message.content
-    assert sum((part.logprobs.content for part in parts), []) == whole.logprobs.content
-    assert {len(token.top_logprobs) for token in whole.logprobs.content} == {2}
-    text = client.completions.create(model='b', prompt='é is', seed=5, stream=True)
-    again = client.completions.create(model='b', prompt='é is', seed=5)
-    assert ''.join(chunk.choices[0].text for chunk in text) == again.choices[0].text
-    with pytest.raises(openai.BadRequestError, match='response_format'):
-        client.chat.completions.parse(**asked, response_format={'type': 'json_object'})
+    whole = ask(server, CHAT, asked)[1]['choices'][0]
+    *lines, last, empty = ask(server, CHAT, asked | {'stream': True})[1].split('\n\n')
+    parts = [json.loads(line.removeprefix('data: '))['choices'][0] for line in lines]
+    assert (last, empty) == ('data: [DONE]', '')
+    ends = [part['finish_reason'] for part in parts]
+    assert ends == [None] * (len(parts) - 1) + [whole['finish_reason']] and len(ends) > 1
+    assert ''.join(part['delta']['content'] for part in parts) == whole['message']['content']
+    assert [row for part in parts for row in part['logprobs']['content']] == \
+        whole['logprobs']['content']
+    assert {len(token['top_logprobs']) for token in whole['logprobs']['content']} == {2}
 
 
-def test_messages_are_read_in_every_form_that_has_the_same_meaning():
-    """The role developer is system, a content may come in parts; other parts are refused."""
-    parts = [{'type': 'text', 'text': 'be '}, {'type': 'text', 'text': 'brief'}]
-    said = [{'role': 'developer', 'content': parts}, MESSAGES[1]]
-    assert serve.plain(said) == MESSAGES
-    for odd in {'content': [*parts, {'type': 'image_url'}]}, {'tool_calls': [{}]}:
-        is_mistake(r'messages\[1\] .*(texts only|a tool)', serve.plain, [said[0], odd])
+WRONG = {'temperature': (-1, '1', True, 10 ** 400), 'top_k': (1.5,), 'max_tokens': (0,), 'n': (2,),
+         'stop': ([['x']], 'x' * 65), 'echo': (True,), 'tools': ([{}],)}
 
 
-HARMLESS = {'user', 'metadata', 'store', 'service_tier', 'safety_identifier', 'prediction',
-            'parallel_tool_calls', 'prompt_cache_key', 'prompt_cache_options',
-            'prompt_cache_retention'}
-WRONG = {'temperature': (-1, '1', True, 10 ** 400), 'top_k': (1.5,), 'max_tokens': (0,),
-         'stop': ([['x']], 'x' * 65, [*'abcde']), 'n': (2,), 'tool_choice': ('required',),
-         'echo': (True,)}
-
-
-def test_a_field_that_would_change_the_answer_is_read_or_refused_and_no_other_matters(server):
-    """So is each that the client of OpenAI knows, but for those that change nothing."""
-    lacking = dict.fromkeys(serve.LACKING, ['odd', {'a': 1}])
-    for name, values in (lacking | WRONG).items():
+def test_a_field_that_would_change_the_answer_is_read_or_refused():
+    for name, values in WRONG.items():
         for value in values:
             is_mistake([f'{name}='], serve.fields_of, {name: value})
-    pytest.importorskip('openai', reason='pip install openai: its fields')
-    from openai.types import chat, completion_create_params as text
-    known = {name for params in (chat.completion_create_params, text)
-             for name in params.CompletionCreateParamsBase.__annotations__}
-    assert len(known) > 30
-    assert known <= {*serve.FIELDS, *serve.LACKING} | HARMLESS
+    assert serve.fields_of({'tools': [], 'user': 'me', 'max_tokens': None})['max_tokens'] is None
 
 
 # --- whom and what it refuses ---------------------------------------------------------------------
@@ -189,6 +161,7 @@ REFUSED = r"""
 [400, "king", {"path": "/v1/chat/completions", "body": {"messages": [{"role": "king", "content": "x"}]}}]
 [404, "", {"method": "GET"}]
 [404, "'gpt'", {"body": {"model": "gpt"}}]
+[404, "'gpt'", {"body": {"task_id": "gpt"}}]
 [403, "this machine", {"Host": "evil.example:8000"}]
 [403, "this machine", {"Host": ""}]
 [403, "this machine", {"Host": "localhost.evil.example"}]
@@ -332,10 +305,10 @@ def in_node(code, **given):
 
 # Enough of a document that the scripts of the page run; prints what is asked of the server.
 BROWSER = r"""
-const { page, address, hash } = given, made = {}, posts = [], real = fetch
-const element = () => ({ dataset: {}, style: {}, children: [], heard: {}, value: '', firstChild: {},
+const { page, address, hash } = given, made = {}, posts = [], all = [], real = fetch
+const element = () => all[all.push({ dataset: {}, style: {}, children: [], heard: {}, value: '', firstChild: {},
   append(...more) { this.children.push(...more) }, prepend() {}, replaceChildren() {},
-  querySelector: element, addEventListener(kind, f) { this.heard[kind] = f } })
+  querySelector: element, addEventListener(kind, f) { this.heard[kind] = f } }) - 1]
 Object.assign(globalThis, { location: { hash },
   document: { getElementById: id => made[id] ??= element(), createElement: element },
   Option: class { constructor(text, value) { Object.assign(this, { text, value }) } },
@@ -345,12 +318,17 @@ Object.assign(globalThis, { location: { hash },
   } })
 for (const [, script] of page.matchAll(/<script.*?>(.*?)<\/script>/gs))
   require('vm').runInThisContext(script)
-const wait = () => new Promise(done => setTimeout(done, 1500))
+const wait = () => new Promise(done => setTimeout(done, 500))
 wait().then(async () => {
+  while (!made.columns?.children.length) await wait()
   const before = [made.prompt.value, posts.length]
+  document.getElementById('temperature').value = '0'
+  document.getElementById('max_tokens').value = '20'
   made.form.heard.submit({ preventDefault() {} })
   await wait()
-  console.log(JSON.stringify([...before, posts]))
+  while (made.send.disabled) await wait()
+  const answers = all.filter(element => element.className === 'answer')
+  console.log(JSON.stringify([...before, posts, answers.map(({ children }) => children.map(span => span.textContent).join(''))]))
 })
 """
 
@@ -370,10 +348,14 @@ def test_a_link_to_a_problem_fills_in_the_question_and_asks_only_after_a_click(m
     with serving(models, PROBLEMS) as server:
         page, address = ask(server, '/')[1], f'http://127.0.0.1:{server.server_port}'
         for hash, number in ('#odd/3', 3), ('#nothing', 0):
-            question, n_before, posts = in_node(BROWSER, page=page, address=address, hash=hash)
-            assert question == PROBLEMS[number]['prompt'].rstrip() and n_before == 0
+            question, n_before, posts, shown = in_node(BROWSER, page=page, address=address, hash=hash)
+            problem = PROBLEMS[number]
+            assert question == problem['prompt'].rstrip() and n_before == 0
             assert [(post['model'], post['task_id']) for post in posts] == [
                 (name, f'odd/{number}') for name in models]
+            asked = {'task_id': f'odd/{number}', 'temperature': 0, 'max_tokens': 20}
+            assert shown == [ask(server, COMPLETE, asked | {'model': name})[1]['choices'][0]['text']
+                             for name in models]
 
 
 # --- a page that holds models ---------------------------------------------------------------------
@@ -434,6 +416,39 @@ def test_ids_probabilities_and_texts_of_the_page_are_torchs(shown):
         assert row['text'] == text
         assert log_p_in(row['tokens']) == pytest.approx(best, abs=1e-3)
     assert 'context of 64 tokens' in ask_page([{'model': 'a "base"', 'prompt': SOURCE}, False])
+
+
+# Typed and asked in the page itself, which then tells its errors, and how much wider it is than the window.
+VISITOR = """<script>
+onerror = onunhandledrejection = () => document.body.dataset.error = 'yes'
+setTimeout(() => {
+  document.getElementById('max_tokens').value = 24
+  document.getElementById('prompt').value = 'def naïve(x):'
+  document.getElementById('prompt').dispatchEvent(new Event('input'))
+  document.getElementById('form').requestSubmit()
+}, 1000)
+setInterval(() => document.body.dataset.wider = document.documentElement.scrollWidth - innerWidth, 500)
+</script>"""
+CHROMIUM = next(filter(shutil.which, ['chromium', 'chromium-browser', 'google-chrome']), None)
+
+
+@pytest.mark.skipif(not CHROMIUM, reason='no Chromium to open the page in: apt-get install chromium')
+def test_who_types_a_prompt_into_a_narrow_window_reads_the_answers(shown, tmp_path):
+    _, models, page = shown
+    (tmp_path / 'demo.html').write_text(page + VISITOR, encoding='utf-8')
+    flags = ('--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --window-size=500,800 '
+             '--dump-dom --virtual-time-budget=60000').split()
+    dom = subprocess.run([CHROMIUM, *flags, f'--user-data-dir={tmp_path}/profile', f'file://{tmp_path}/demo.html'],
+                         capture_output=True, encoding='utf-8', timeout=240).stdout
+    texts = [html.unescape(re.sub('<.*?>', '', text))
+             for text in re.findall('<span class="answer">(.*?)</span></div>', dom, re.S)]
+    asked = 'def naïve(x):'
+    wanted = [written(*its[:2], [{'role': 'user', 'content': asked}] if its[2] else asked, 24)[0]
+              for its in models.values()]
+    # HTML writes no carriage returns and zero bytes as they are
+    plain = lambda text: re.sub('[\0-\x20\ufffd]', '', text)
+    assert [*map(plain, texts)] == [*map(plain, wanted)] and any(wanted)
+    assert 'data-error' not in dom and int(re.search('data-wider="(.*?)"', dom)[1]) <= 0
 
 
 def test_a_verdict_of_the_page_is_of_the_tested_answer_and_a_text_ends_before_column_0(shown):
