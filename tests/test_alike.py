@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from accidents import SHORT_SAMPLES, accident, before, full_disk, killed_while_saving
+from accidents import SHORT_SAMPLES, accident, before, killed_while_saving
 from conftest import PAID, base_text, contents, each_is_a_mistake, expect_same_run, lift, make_sft
 from conftest import metrics, mistake, ok, run, save_run, series, state
 from test_records import mixed_with_thumbs
@@ -221,15 +221,6 @@ def test_what_is_not_finite_ends_it_before_the_weights_and_the_advice_works(trai
     assert state(out)['step'] == 12
 
 
-@every_trainer
-def test_a_full_disk_leaves_the_last_checkpoint(trainer, done, tmp_path):
-    out = shutil.copytree(done, tmp_path / 'run')
-    result = trainer.goes_on(out, '--max_steps=14', before=full_disk(60_000))
-    assert result.returncode == 1 and 'File too large' in result.stderr
-    assert (out / 'last.pt').read_bytes() == (done / 'last.pt').read_bytes()
-    ok(trainer.goes_on(out, '--max_steps=14'))
-
-
 # --- several processes ----------------------------------------------------------------------------
 # Only every fourth prompt has answers whose rewards differ: often one process has none of them.
 SELDOM = PAID.replace('return sum', 'return int(prompt.split()[0]) % 4 == 0 and sum')
@@ -342,7 +333,6 @@ BAD = {
 {"prompt": "a"} => answer
 {"prompt": null, "answer": 1} => no prompt
 {"prompt": "a", "answer": null} => None
-{"prompt": "a", "answer": 2} => an earlier line has this prompt
 {"prompt": "a", "answer": "####"} => ####"""}
 ANYWHERE = '\udcff => Decode', '{ => JSON'       # no UTF-8
 

@@ -490,10 +490,3 @@ def test_the_command_writes_the_page_and_what_it_cannot_hold_is_one_sentence(tmp
     for how in {'rope_scaling': (2.0,)}, {'qkv_bias': True}, {'qk_norm': True}:
         is_mistake('our own bpe', exports.publish_html, tmp_path / 'no.html',
                    {'odd': (lively(**how), TOKENIZER, {})}, PROBLEMS, None)
-
-
-def test_weights_of_the_page_are_rounded_to_8_bits():
-    before = torch.randn(5, 300)
-    after = before.clone()
-    exports.rounded(after)
-    assert ((after - before).abs() <= before.abs().amax(1, keepdim=True) / 254 * 1.001).all()
