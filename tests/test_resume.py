@@ -69,13 +69,10 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(begin,
     out = tmp_path / 'run'
     straight = attempt('a run of 18 steps that nothing disturbs', 'it ends', straight, case)
     killed = lambda how: resume(out, before=how).returncode == -signal.SIGKILL
-    pipe = 'r, w = os.pipe(); os.close(r); os.dup2(w, 1)'       # Ctrl-C ends | tee, too
-    stop = before('clip', f"""if n == 5:
-        {pipe if case == 'plain' else ''}
-        os.kill(os.getpid(), signal.{SIGNALS[case]})""")
-    stopped = begin(case, out, before=stop)
-    printed = ok(stopped) if SIGNALS[case] != 'SIGINT' else stopped.stderr
-    assert stopped.returncode == 0
+    stopped = begin(case, out, before=before('clip', f"""
+        if n == 5:
+            os.kill(os.getpid(), signal.{SIGNALS[case]})"""))
+    printed = ok(stopped) + stopped.stderr
     assert 'stopped at step 6' in printed and '--init_from=resume' in printed
     expect('saved by a run that a signal stopped after step 6: its step', 6, step_of, out)
     expect('resumed at step 6, is it killed while it saves step 12?', True, killed,
@@ -102,18 +99,16 @@ def test_what_was_not_typed_is_the_checkpoints_and_what_was_typed_is_printed_and
     preset = tmp_path / 'preset.py'
     preset.write_text('weight_decay = 9.0\nbatch_size = 8\nmax_steps = 30')
     printed = ok(resume(out, preset, '--learning_rate=0.02', '--seed=1337', f'--data_dir={moved}'))
+    changed = {'data_dir': moved, 'learning_rate': 0.02, 'max_steps': 30, 'out_dir': out, 'weight_decay': 9.0}
+    config = read_json(straight('plain') / 'config.json')
     assert sorted(line for line in printed.splitlines() if ' -> ' in line) == [
-        f'data_dir data -> {moved}', 'learning_rate 0.01 -> 0.02', 'max_steps 18 -> 30',
-        f'out_dir {straight("plain")} -> {out}', 'weight_decay 0.1 -> 9.0']
-    old, new = (state(folder) for folder in (straight('plain'), out))
-    changed = {'data_dir': str(moved), 'learning_rate': 0.02, 'max_steps': 30,
-               'weight_decay': 9.0, 'out_dir': str(out)}
-    assert read_json(out / 'config.json') == {**old['config'], **changed} and new['step'] == 30
+        f'{name} {config[name]} -> {value}' for name, value in changed.items()]
+    assert read_json(out / 'config.json') == config | changed | {'data_dir': str(moved), 'out_dir': str(out)}
     torn, *rows = (out / 'metrics.jsonl').read_text().removeprefix(log).splitlines()
     assert torn == '{"step": 18, "lo' and json.loads(rows[0])['step'] == 19
     assert json.loads(rows[0])['lr'] > 5e-3     # the old schedule has ended near 0
-    name = 'blocks.0.mlp.w_up.weight'           # 12 steps, each 0.02 * 9 of a decay
-    assert new['model'][name].norm() < 0.75 * old['model'][name].norm()
+    old, new = (state(folder)['model']['blocks.0.mlp.w_up.weight'] for folder in (straight('plain'), out))
+    assert new.norm() < 0.75 * old.norm()       # 12 steps, each 0.02 * 9 of a decay
 
 
 def test_a_stream_of_two_processes_killed_three_times_is_the_straight_run(begin, straight, tmp_path):
@@ -142,13 +137,12 @@ def test_where_the_last_checkpoint_is_damaged_the_one_before_serves(resume, stra
     """Where both are, it is one sentence, and nothing is touched."""
     straight = straight('plain')
     out = shutil.copytree(straight, tmp_path / 'run')
-    for n_bytes in 9999, 0:
-        os.truncate(out / 'last.pt', n_bytes)
-        killed = resume(out, before=KILLED_WHILE_RENAMING)      # the good one is not lost by a save
-        assert killed.returncode == -signal.SIGKILL and step_of(out, 'last-1.pt') == 16
-        assert f'{out}/last.pt cannot be read' in killed.stdout
-        ok(resume(out))
-        assert metrics(out) == metrics(straight) and same(state(out), state(straight))
+    os.truncate(out / 'last.pt', 9999)
+    killed = resume(out, before=KILLED_WHILE_RENAMING)          # the good one is not lost by a save
+    assert killed.returncode == -signal.SIGKILL and step_of(out, 'last-1.pt') == 16
+    assert f'{out}/last.pt cannot be read' in killed.stdout
+    ok(resume(out))
+    assert metrics(out) == metrics(straight) and same(state(out), state(straight))
     for name in 'last.pt', 'last-1.pt':
         os.truncate(out / name, 9)
     kept = contents(out)
