@@ -2,7 +2,6 @@
 with answers or tests, a reward model. What it promises like sft.py and dpo.py is in test_alike.py;
 that sampling and training agree about log p, in test_model.py."""
 import contextlib
-import json
 import re
 
 import numpy as np
@@ -116,8 +115,7 @@ def test_no_prompt_is_both_trained_on_and_held_out(rl, tmp_path):
     thrice = PAID.replace("""f'{i} and {"x" * (i % 7)}'""", "'x' * 99 if i == 9 else str(i % 3)")
     for own in '', "def held_out(): return ['2', '2']":
         printed = ok(rl('--max_steps=1', '--overwrite', paid=f'{thrice}\n{own}'))
-        assert 'prompts: 2, held out: 1' in printed
-        assert 'left out: they come twice or have more than 88 tokens: 3' in printed
+        assert 'prompts: 2, held out: 1' in printed and 'more than 88 tokens: 3' in printed
 
 
 # --- programs that give rewards -------------------------------------------------------------------
@@ -148,17 +146,6 @@ def lines_of(tmp_path, *lines):
     prompts, held_out, judge = open_tests(str(path), 4, True)
     assert held_out == []           # rl.py takes a tenth
     return prompts, judge
-
-
-def test_an_answer_is_right_if_its_last_number_is(tmp_path):
-    for answer, right, wrong in (
-            (18, ['18', '7, no, 18'], ['-18', '18 or 19', 'Which?', '']),
-            ('5 apples', ['five? 5'], ['5 or 6', 'apples']), ('-$5', ['\u22125', '-$5.0'], ['5']),
-            ('So: 3 + 4.\n#### 7', ['7', '#### 7, as 3 + 4'], ['3 + 4', '####']),
-            (2 ** 53, ['9,007,199,254,740,992.0'], ['9007199254740993', '1e9999999999999999999'])):
-        prompts, judge = lines_of(tmp_path, json.dumps({'prompt': 'a', 'answer': answer}))
-        texts = right + wrong
-        assert [*judge(prompts * len(texts), texts)] == [1] * len(right) + [0] * len(wrong), answer
 
 
 LINES = """{"prompt": "Write f.", "tests": "assert f(2) == 4"}

@@ -110,13 +110,11 @@ def log_p_in(tokens):
 
 
 def test_an_answer_is_the_models_own_text_with_its_probabilities_up_to_the_context(server, models):
-    for path, name, source, asked in (
-            (COMPLETE, 'b', 'def f(', {'model': 'b', 'prompt': 'def f('}),
-            (COMPLETE, 'out/a', 'x' * 120, {'prompt': 'x' * 120}),
-            (CHAT, 'out/a', MESSAGES, {'messages': MESSAGES})):
+    for path, name, key, source in ((COMPLETE, 'b', 'prompt', 'def f('), (COMPLETE, 'out/a', 'prompt', 'x' * 120),
+                                    (CHAT, 'out/a', 'messages', MESSAGES)):
         ids, _, n_again, _ = answers.read(TOKENIZER, source)
         text, best = written(*models[name], source, min(9, CONTEXT - len(ids)))
-        answer = ask(server, path, asked | {'temperature': 0, 'logprobs': 4, 'max_tokens': 9})[1]
+        answer = ask(server, path, {'model': name, key: source, 'temperature': 0, 'logprobs': 4, 'max_tokens': 9})[1]
         choice, usage = answer['choices'][0], answer['usage']
         assert choice.get('text', choice.get('message')) in (
             text, {'role': 'assistant', 'content': text})
@@ -239,13 +237,10 @@ def test_a_request_waits_for_the_one_before_unless_that_client_goes_away(models)
 
 def test_a_body_needs_its_length_and_hides_no_second_request(server):
     whole = post(ASKS)
-    for status, request in ((411, whole.replace(b'Content-Length', b'X')),
-                            (411, post(ASKS, b'Transfer-Encoding: chunked\r\n')),
-                            (411, whole.replace(b'Length: ', b'Length: -')), (200, whole + whole),
-                            (413, whole.replace(b'Length: ', b'Length: ' + b'9' * 5000))):
+    for status, request in ((411, whole.replace(b'Length', b'Width')), (411, whole.replace(b'Length: ', b'Length: -')),
+                            (411, post(ASKS, b'Transfer-Encoding: chunked\r\n')), (200, whole + whole)):
         answer = raw(server, request)
-        assert b' %d ' % status in answer.split(b'\r\n')[0], (request[:300], answer)
-        assert answer.count(b'HTTP/1.') == 1
+        assert answer.startswith(b'HTTP/1.0 %d ' % status) and answer.count(b'HTTP/1.') == 1, answer
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -477,16 +472,14 @@ def test_the_file_needs_nothing_else_and_shows_texts_only_as_text(shown):
 
 
 def test_the_command_writes_the_page_and_what_it_cannot_hold_is_one_sentence(tmp_path):
-    for name, more in ('base', {}), ('chat', {'config': {'stage': 'sft'}}):
-        save_run(tmp_path / name, chain('\nok', '<|im_end|>'), TOKENIZER, **more)
-    export = lambda *flags: run('extras.export', '--to=html', *flags, cwd=tmp_path)
-    ok(export('--ckpt=base,chat', '--out=a.html'))
-    models = in_page((tmp_path / 'a.html').read_text(encoding='utf-8'))['models']
-    assert [(model['id'], model['chat'], model['judged']) for model in models] == [
-        ('base', False, {}), ('chat', True, {})]            # programs run only if that is typed
+    save_run(tmp_path / 'chat', chain('\nok', '<|im_end|>'), TOKENIZER, config={'stage': 'sft'})
     save_run(tmp_path / 'odd', lively(vocab_size=2), Tokenizer.char('ab'))
-    mistake(export('--ckpt=odd'), 'our own bpe', 'extras.server')
-    mistake(run('extras.export', '--ckpt=base,chat', cwd=tmp_path), 'takes one --ckpt')
+    export = lambda *flags: run('extras.export', *flags, cwd=tmp_path)
+    ok(export('--to=html', '--ckpt=chat', '--out=a.html'))
+    model, = in_page((tmp_path / 'a.html').read_text(encoding='utf-8'))['models']
+    assert (model['chat'], model['judged']) == (True, {})       # programs run only if that is typed
+    mistake(export('--to=html', '--ckpt=odd'), 'our own bpe', 'extras.server')
+    mistake(export('--ckpt=odd,chat'), 'takes one --ckpt')
     for how in {'rope_scaling': (2.0,)}, {'qkv_bias': True}, {'qk_norm': True}:
         is_mistake('our own bpe', exports.publish_html, tmp_path / 'no.html',
                    {'odd': (lively(**how), TOKENIZER, {})}, PROBLEMS, None)

@@ -40,8 +40,8 @@ def test_a_run_leaves_two_models_a_log_and_figures(base):
     assert best['step'] == last['step'] == 16 and last['optimizer'] and not best['optimizer']
     rows = read_rows(base / 'metrics.jsonl')
     assert [row['step'] for row in rows if 'val_ppl' in row] == [0, 4, 8, 12, 16]
-    assert series(base, 'tokens') == [*range(256, 17 * 256, 256)]
-    step = next(row for row in rows if 'loss' in row)
+    step = [row for row in rows if 'loss' in row][-1]
+    assert step['tokens'] == 16 * 256
     assert step['tok_s'] * step['dt'] == approx(256)
     assert {'step', 'lr', 'grad_norm', 'memory_mb', 'mfu', 'skipped'} <= step.keys()
     assert '--- step 12, val_loss' in (base / 'samples.txt').read_text(encoding='utf-8')
@@ -57,13 +57,6 @@ def test_bits_per_byte_are_nats_by_hand(numbers, tmp_path):
     n_bytes = (ids[1:n + 1] < 256).sum().item()
     assert n_bytes < n and series(tmp_path, 'val_loss')[-1] == approx(loss, rel=1e-6)
     assert series(tmp_path, 'val_bpb')[-1] == approx(loss * n / math.log(2) / n_bytes, rel=1e-6)
-
-
-def test_watching_does_not_change_training(base, numbers, tmp_path):
-    ok(train(numbers, tmp_path, *BASE, '--eval_interval=3', '--eval_tokens=64',
-             '--save_interval=5', '--sample_prompt=import'))
-    assert series(tmp_path, 'loss') == series(base, 'loss')
-    assert same(state(tmp_path)['model'], state(base)['model'])
 
 
 # --- what it starts from --------------------------------------------------------------------------
@@ -106,23 +99,15 @@ def test_a_mistake_is_one_sentence_and_costs_no_run_even_with_overwrite(base, nu
 
 
 def test_no_run_is_written_over_another_nor_over_what_it_starts_from(base, numbers, tmp_path):
-    """Also where a run has left one checkpoint only, and through a link. --overwrite removes what a
-    run and its evaluation write, and no file of others."""
-    for name in 'last.pt', 'last-1.pt', 'best.pt':
-        write(tmp_path / name / name, [])
-        mistake(train(numbers, tmp_path / name, *BASE), name, '--init_from=resume', '--overwrite')
-        assert read_rows(tmp_path / name / name) == []
+    """Also where a run has left one checkpoint only, and through a link. See test_alike.py, too."""
+    write(tmp_path / 'alone/last-1.pt', [])
+    mistake(train(numbers, tmp_path / 'alone', *BASE), 'last-1.pt', '--init_from=resume', '--overwrite')
     out = shutil.copytree(base, tmp_path / 'run')
     (tmp_path / 'link').symlink_to(out)
     mistake(train(numbers, out, *SHORT, f'--init_from={tmp_path}/link'), str(out))
     restarts = train(numbers, out, *SHORT, env={'TORCHELASTIC_MAX_RESTARTS': '3'})
     mistake(restarts, '--overwrite', '--init_from=auto')        # the last part of a run is its own
     assert contents(out) == contents(base)
-    others = {'notes.txt', 'model.safetensors', 'last.pt.old', 'step1000.pt'}
-    for name in others | {'samples.jsonl', 'eval.json', 'compare.json'}:
-        (out / name).write_text('old')
-    ok(train(numbers, '.', *SHORT, cwd=out))
-    assert contents(out).keys() == RUN_FILES | others
 
 
 # --- data that cannot serve -----------------------------------------------------------------------
