@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -279,86 +280,84 @@ def test_the_command_answers_judges_and_ends_well_with_ctrl_c(models, tmp_path):
     mistake(serve_base('--ckpt=nothing'), 'nothing does not exist')
 
 
-# --- the page: Node runs its JavaScript -----------------------------------------------------------
+# --- the page, in Chromium ------------------------------------------------------------------------
+CHROMIUM = next(filter(shutil.which, ['chromium', 'chromium-browser', 'google-chrome']), None)
+in_chromium = pytest.mark.skipif(not CHROMIUM, reason='no Chromium to open the page in: apt-get install chromium')
 SOURCE = open(__file__, encoding='utf-8').read()
-NASTY = '''"quotes' and \\" <b>bold</b> </script><!-- <script> \u2028 😀👩‍👩‍👧 中文字,
-ключ = 'é'\r\n\r\n\t\tif x:\n'''
+NASTY = """'quotes' and \\" <b>bold</b> </script><!-- <script> \u2028 😀👩‍👩‍👧 中文字,
+ключ = 'é'\r\n\r\n\t\tif x:\n"""
 SPACES = 'a\u0085b\ufeffc\x1cd\u00a0\u3000 e  \n\n  f\r\rg\t\t\t12345 ١٢٣٤ x²  \n'
 MESSAGE = f'assert {NASTY!r}'
-
-
-def in_node(code, **given):
-    """What a script of JavaScript prints, as JSON. It can use `given`."""
-    if not shutil.which('node'):
-        pytest.skip('node is not installed')
-    begin = "const given = JSON.parse(require('fs').readFileSync(0, 'utf8'));"
-    done = subprocess.run(['node', '-e', begin + code], input=json.dumps(given), timeout=120,
-                          capture_output=True, encoding='utf-8')
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
-
-
-# Enough of a document that the scripts of the page run; prints what is asked of the server.
-BROWSER = r"""
-const { page, address, hash } = given, made = {}, posts = [], all = [], real = fetch
-const element = () => all[all.push({ dataset: {}, style: {}, children: [], heard: {}, value: '', firstChild: {},
-  append(...more) { this.children.push(...more) }, prepend() {}, replaceChildren() {},
-  querySelector: element, addEventListener(kind, f) { this.heard[kind] = f } }) - 1]
-Object.assign(globalThis, { location: { hash },
-  document: { getElementById: id => made[id] ??= element(), createElement: element },
-  Option: class { constructor(text, value) { Object.assign(this, { text, value }) } },
-  fetch(path, options) {
-    if (options) posts.push(JSON.parse(options.body))
-    return real(address + path, options)
-  } })
-for (const [, script] of page.matchAll(/<script.*?>(.*?)<\/script>/gs))
-  require('vm').runInThisContext(script)
-const wait = () => new Promise(done => setTimeout(done, 500))
-wait().then(async () => {
-  while (!made.columns?.children.length) await wait()
-  const before = [made.prompt.value, posts.length]
-  document.getElementById('temperature').value = '0'
-  document.getElementById('max_tokens').value = '20'
-  made.form.heard.submit({ preventDefault() {} })
-  await wait()
-  while (made.send.disabled) await wait()
-  const answers = all.filter(element => element.className === 'answer')
-  console.log(JSON.stringify([...before, posts, answers.map(({ children }) => children.map(span => span.textContent).join(''))]))
-})
-"""
-
-
 PROBLEMS = []
 for number in range(6):
     prompt = f'def f{number}(x):\n    """Return </script> & "{NASTY[-number - 9:].strip()}"."""\n'
     PROBLEMS.append({
         'task_id': f'odd/{number}', 'prompt': prompt, 'asked': f'Complete:\n{prompt}',
-        'tests': MESSAGE, 'test': 'pass', 'entry_point': 'f', 'rules': [], 'solution': '',
+        'tests': f'{MESSAGE} {number}', 'test': 'pass', 'entry_point': 'f', 'rules': [], 'solution': '',
         'messages': [{'role': 'user', 'content': f'Complete:\n{prompt}'}],
         'ends': r'(?<=\n)(?=[^\s)\]}])'})
 
 
-def test_a_link_to_a_problem_fills_in_the_question_and_asks_only_after_a_click(models):
+def visited(address):
+    """What Chromium shows in a narrow window when all scripts have ended, as HTML."""
+    flags = ('--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --window-size=500,800 '
+             '--dump-dom --virtual-time-budget=60000').split()
+    with tempfile.TemporaryDirectory() as profile:
+        return subprocess.run([CHROMIUM, *flags, f'--user-data-dir={profile}', address], timeout=240,
+                              capture_output=True, encoding='utf-8').stdout
+
+
+# Appended to a page, it types and presses ask; then it tells errors, and how much wider all is than the window.
+# What waits for a server needs real time, too: a request that blocks.
+VISITOR = """<script>
+onerror = onunhandledrejection = () => document.body.dataset.error = 'yes'
+setTimeout(() => {
+  document.getElementById('max_tokens').value = 24
+  document.getElementById('prompt').value = 'def naïve(x):'
+  document.getElementById('prompt').dispatchEvent(new Event('input'))
+  document.getElementById('form').requestSubmit()
+}, 1000)
+setInterval(() => {
+  document.body.dataset.wider = document.documentElement.scrollWidth - innerWidth
+  if (location.protocol === 'file:' || !document.getElementById('send').disabled) return
+  const wait = new XMLHttpRequest()
+  wait.open('GET', '/v1/models', false)
+  wait.send()
+}, 20)
+</script>"""
+
+
+def expect_answers(dom, models):
+    """The page shows what each of models writes."""
+    texts = [html.unescape(re.sub('<.*?>', '', text))
+             for text in re.findall('<span class="answer">(.*?)</span></div>', dom, re.S)]
+    asked = 'def naïve(x):'
+    wanted = [written(model, tokenizer, [{'role': 'user', 'content': asked}] if trained else asked, 24)[0]
+              for model, tokenizer, *trained in models.values()]
+    # HTML writes no carriage returns and zero bytes as they are
+    plain = lambda text: re.sub('[\0-\x20\x7f\ufffd]', '', text)
+    assert [*map(plain, texts)] == [*map(plain, wanted)] and any(wanted)
+    assert 'data-error' not in dom and int(re.search('data-wider="(.*?)"', dom)[1]) <= 0
+
+
+@in_chromium
+def test_a_link_to_a_problem_fills_in_the_question_and_asks_nothing_before_a_click(models):
     """Any page of the web may open the address, and an answer may be run as code."""
     with serving(models, PROBLEMS) as server:
-        page, address = ask(server, '/')[1], f'http://127.0.0.1:{server.server_port}'
-        for hash, number in ('#odd/3', 3), ('#nothing', 0):
-            question, n_before, posts, shown = in_node(BROWSER, page=page, address=address, hash=hash)
-            problem = PROBLEMS[number]
-            assert question == problem['prompt'].rstrip() and n_before == 0
-            assert [(post['model'], post['task_id']) for post in posts] == [
-                (name, f'odd/{number}') for name in models]
-            asked = {'task_id': f'odd/{number}', 'temperature': 0, 'max_tokens': 20}
-            assert shown == [ask(server, COMPLETE, asked | {'model': name})[1]['choices'][0]['text']
-                             for name in models]
+        models['b'][0].steps = 0
+        for link, number in ('#odd/3', 3), ('#nothing', 0):
+            shown = visited(f'http://127.0.0.1:{server.server_port}/{link}')
+            tests, = re.findall('<section id="tests".*?>(.*?)</section>', shown, re.S)
+            assert html.unescape(tests) == f'{MESSAGE} {number}'
+            assert shown.count('data-model="') == 2
+        assert models['b'][0].steps == 0
+        server.pages['/'][0] += VISITOR.encode()
+        expect_answers(visited(f'http://127.0.0.1:{server.server_port}/'), models)
 
 
 # --- a page that holds models ---------------------------------------------------------------------
-# Reads the scripts of such a page, and can ask its models one after the other.
-PAGE = r'''
-const element = id => given.page.match(RegExp(`<script id="${id}".*?>(.*?)</script>`, 's'))[1]
-globalThis.document = { getElementById: () => ({ textContent: element('models') }) }
-require('vm').runInThisContext(element('source') + `
+# What is appended to such a page: it asks one request after the other, and tells all answers.
+ASK_ALL = r"""<script>
 async function ask_all(asked) {
   const rows = []
   for (const [request, is_chat] of asked) {
@@ -372,9 +371,9 @@ async function ask_all(asked) {
     rows.push(row)
   }
   return rows
-}`)
-ask_all(given.asked).catch(e => e.message).then(value => console.log(JSON.stringify(value)))
-'''
+}
+ask_all(ASKED).catch(e => e.message).then(value => document.body.dataset.rows = JSON.stringify(value))
+</script>"""
 
 
 @pytest.fixture(scope='module')
@@ -391,12 +390,22 @@ def shown(tmp_path_factory):
     path = tmp_path_factory.mktemp('page') / 'demo.html'
     exports.publish_html(path, models, PROBLEMS, lambda *job: sandbox.Result('wrong', MESSAGE))
     page = path.read_text(encoding='utf-8')
-    return lambda *requests: in_node(PAGE, page=page, asked=requests), models, page
+
+    def visit(script):
+        path.write_text(page + script, encoding='utf-8')
+        return visited(f'file://{path}')
+
+    def ask_page(*requests):
+        dom = visit(ASK_ALL.replace('ASKED', json.dumps(requests).replace('<', r'\u003c')))
+        return json.loads(html.unescape(re.search('data-rows="(.*?)"', dom)[1]))
+
+    return ask_page, models, page, visit
 
 
+@in_chromium
 def test_ids_probabilities_and_texts_of_the_page_are_torchs(shown):
     """Of pieces of hard texts, cut anywhere. The answers to the last end with the context."""
-    ask_page, models, _ = shown
+    ask_page, models, *_ = shown
     text, requests, wanted = NASTY + SOURCE + SPACES, [], []
     for i in range(30):
         name, source = ('chat', 'messages') if i % 2 else ('a "base"', 'prompt')
@@ -413,39 +422,13 @@ def test_ids_probabilities_and_texts_of_the_page_are_torchs(shown):
     assert 'context of 64 tokens' in ask_page([{'model': 'a "base"', 'prompt': SOURCE}, False])
 
 
-# Typed and asked in the page itself, which then tells its errors, and how much wider it is than the window.
-VISITOR = """<script>
-onerror = onunhandledrejection = () => document.body.dataset.error = 'yes'
-setTimeout(() => {
-  document.getElementById('max_tokens').value = 24
-  document.getElementById('prompt').value = 'def naïve(x):'
-  document.getElementById('prompt').dispatchEvent(new Event('input'))
-  document.getElementById('form').requestSubmit()
-}, 1000)
-setInterval(() => document.body.dataset.wider = document.documentElement.scrollWidth - innerWidth, 500)
-</script>"""
-CHROMIUM = next(filter(shutil.which, ['chromium', 'chromium-browser', 'google-chrome']), None)
+@in_chromium
+def test_who_types_a_prompt_into_a_narrow_window_reads_the_answers(shown):
+    _, models, _, visit = shown
+    expect_answers(visit(VISITOR), {name: its if its[2] else its[:2] for name, its in models.items()})
 
 
-@pytest.mark.skipif(not CHROMIUM, reason='no Chromium to open the page in: apt-get install chromium')
-def test_who_types_a_prompt_into_a_narrow_window_reads_the_answers(shown, tmp_path):
-    _, models, page = shown
-    (tmp_path / 'demo.html').write_text(page + VISITOR, encoding='utf-8')
-    flags = ('--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --window-size=500,800 '
-             '--dump-dom --virtual-time-budget=60000').split()
-    dom = subprocess.run([CHROMIUM, *flags, f'--user-data-dir={tmp_path}/profile', f'file://{tmp_path}/demo.html'],
-                         capture_output=True, encoding='utf-8', timeout=240).stdout
-    texts = [html.unescape(re.sub('<.*?>', '', text))
-             for text in re.findall('<span class="answer">(.*?)</span></div>', dom, re.S)]
-    asked = 'def naïve(x):'
-    wanted = [written(*its[:2], [{'role': 'user', 'content': asked}] if its[2] else asked, 24)[0]
-              for its in models.values()]
-    # HTML writes no carriage returns and zero bytes as they are
-    plain = lambda text: re.sub('[\0-\x20\ufffd]', '', text)
-    assert [*map(plain, texts)] == [*map(plain, wanted)] and any(wanted)
-    assert 'data-error' not in dom and int(re.search('data-wider="(.*?)"', dom)[1]) <= 0
-
-
+@in_chromium
 def test_a_verdict_of_the_page_is_of_the_tested_answer_and_a_text_ends_before_column_0(shown):
     """It belongs to a problem at temperature 0, asked as when the file was written."""
     asked = {'model': 'knows', 'task_id': 'odd/2', 'temperature': 0, 'top_k': 0, 'max_tokens': 99}

@@ -101,7 +101,7 @@ def test_a_mistake_is_one_sentence_and_costs_no_run_even_with_overwrite(base, nu
 def test_no_run_is_written_over_another_nor_over_what_it_starts_from(base, numbers, tmp_path):
     """Also where a run has left one checkpoint only, and through a link. See test_alike.py, too."""
     write(tmp_path / 'alone/last-1.pt', [])
-    mistake(train(numbers, tmp_path / 'alone', *BASE), 'last-1.pt', '--init_from=resume', '--overwrite')
+    mistake(train(numbers, tmp_path / 'alone', *BASE), 'alone', '--init_from=resume', '--overwrite')
     out = shutil.copytree(base, tmp_path / 'run')
     (tmp_path / 'link').symlink_to(out)
     mistake(train(numbers, out, *SHORT, f'--init_from={tmp_path}/link'), str(out))
