@@ -4,7 +4,7 @@ import re
 import runpy
 
 import pytest
-from conftest import ROOT, mistake, ok, refused, run
+from conftest import ROOT, mistake, ok, run
 
 from model import GPTConfig
 from extras import planner
@@ -68,16 +68,8 @@ def test_it_says_what_fits_and_what_the_data_at_hand_are(plan, tmp_path):
         assert words in out
 
 
-def test_a_machine_is_a_name_of_the_table_or_two_numbers():
-    for where, machine in (('8xh100', (8, 'H100', 989e12, 80e9)),
-                           ('RTX 4090', (1, 'RTX 4090', 165e12, 24e9)),
-                           ('4x312:80', (4, 'your device', 312e12, 80e9))):
-        assert planner.machine_of(where)[:4] == machine
-    for where in '8', '0xH100', 'H100 PCIe', 'mps':
-        refused(['8xH100', '4x312:80', 'B200', where], planner.machine_of, where)
-
-
 def test_train_py_prints_a_plan_and_writes_nothing(tmp_path):
     out = ok(run('train.py', '--plan=RTX 4090', '--out_dir=x', '--init_from=auto', cwd=tmp_path))
     assert '1 x RTX 4090: 165 TFLOP/s and 24 GB each' in out and not list(tmp_path.iterdir())
     mistake(run('train.py', '--plan=8xH100', '--n_head=7', cwd=tmp_path), 'n_head=7')
+    mistake(run('train.py', '--plan=8xP100', cwd=tmp_path), '8xH100', '4x312:80', 'B200', '8xP100')

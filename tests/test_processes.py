@@ -166,14 +166,6 @@ def test_an_error_in_one_process_ends_all_and_is_the_one_that_is_shown(train, tm
 
 
 # --- torchrun itself, and the compiler ------------------------------------------------------------
-def test_an_error_in_one_process_of_torchrun_ends_all(numbers, tmp_path):
-    """A process that waited would wait for half an hour."""
-    place, deed, _, words = ERRORS['mistake']
-    result = torchrun(2, 'train.py', f'--data_dir={numbers}', *FLAGS, f'--out_dir={tmp_path}',
-                      before=planted(place, deed), timeout=300)
-    assert result.returncode == 1 and words in result.stderr and state(tmp_path)['step'] == 0
-
-
 def test_torchrun_starts_a_run_again_that_lost_a_process(made, numbers, tmp_path):
     """Once, from the last checkpoint, with the same command: init_from=auto. torchrun needs this
     variable: its processes would find the addresses of those that ended."""

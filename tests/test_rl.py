@@ -119,16 +119,13 @@ def test_no_prompt_is_both_trained_on_and_held_out(rl, tmp_path):
 
 
 # --- programs that give rewards -------------------------------------------------------------------
-def test_the_reward_file_of_the_docs_works_and_one_may_import_what_is_beside_it_also_late(rl,
-                                                                                          tmp_path):
+def test_the_reward_file_of_the_docs_works_and_one_may_import_what_is_beside_it(rl, tmp_path):
     blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/chat.md').read_text(encoding='utf-8'),
                         re.S)
     code, = [block for block in blocks if 'def reward' in block]
-    (tmp_path / 'late_rule.py').write_text('rule = len', encoding='utf-8')
-    # it hides no module of ours
-    (tmp_path / 'torch.py').write_text('1 / 0', encoding='utf-8')
-    late = re.sub('(def reward.*\n)', r'\1    import late_rule, torch\n', code)
-    ok(rl('--max_steps=1', paid=late))
+    (tmp_path / 'rule.py').write_text('', encoding='utf-8')
+    (tmp_path / 'torch.py').write_text('1 / 0', encoding='utf-8')       # it hides no module of ours
+    ok(rl('--max_steps=1', paid=f'import rule, torch\n{code}'))
 
 
 def test_a_reward_is_a_number_and_an_error_of_its_file_keeps_its_traceback(rl):
