@@ -137,9 +137,8 @@ def code_in(text, wanted=()):
 
 
 def program(question, text, chat):
-    """Return what to run: the prompt and its completion; in a chat, or where these are no Python,
-    for example because the prompt is prose, the code of the answer, and above it what stands above
-    the function that had to be completed."""
+    """Return what to run: the prompt and its completion. In a chat, or where these are no Python,
+    it is the code of the answer, below what the prompt has above the function to complete."""
     prompt, name = question['prompt'], question['entry_point']
     if not chat and not names_in(prompt + text)[2]:
         return prompt + text

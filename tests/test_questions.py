@@ -456,42 +456,25 @@ def test_solutions_of_humaneval_pass_bare_and_in_fences_and_no_empty_body_does()
 
 
 # --- MBPP as published ----------------------------------------------------------------------------
-# The keys of mbpp.jsonl, and those of sanitized-mbpp.json
-FULL = json.loads(r'''[
-{"text": "Write a function to add two numbers.", "task_id": 601, "test_setup_code": "",
- "code": "def add(a, b):\r\n  return a + b", "challenge_test_list": [],
- "test_list": ["assert add(1, 2) == 3", "assert add(2, 2) == 4"]},
-{"text": "Write a function to say whether 3 is no factor of n.", "task_id": 602,
- "test_setup_code": "limit = 3", "challenge_test_list": ["assert 0"],
- "code": "def above(n):\n  return n > 1\ndef check(n):\n  return above(n) and n % 3 > 0",
- "test_list": ["assert check(7) == True", "assert check(3 * limit) == False"]},
-{"text": "Write a function for \"\\d\" and \"\"\"x\"\"\".", "task_id": 603, "test_setup_code": "",
- "code": "import re\r\ndef sum(s):\r\n\treturn len(re.findall(r\"\\d\", s))",
- "challenge_test_list": [],
- "test_list": ["assert sum(\"a\\n1\") == 1", "assert sum(\"\"\"12\"\"\") == 2"]}]''')
-SANITIZED = json.loads(r'''[
-{"source_file": "a.ipynb", "task_id": 601, "prompt": "Write a function to add two numbers.",
- "code": "def add(a, b):\r\n  return a + b", "test_imports": [],
- "test_list": ["assert add(1, 2) == 3"]},
-{"source_file": "a.ipynb", "task_id": 602, "prompt": "Write a function to say whether n is prime.",
- "code": "def check(n):\n  return n > 1 and all(n % i for i in range(2, n))",
- "test_imports": ["import math"],
- "test_list": ["assert check(int(math.pi)) == True", "assert check(4) == False"]}]''')
-WRONG_CODE = {601: 'def add(a, b):\n  return a - b', 602: 'def check(n):\n  return not n % 2',
-              603: 'def sum(s):\n  return 7'}
+# Records with the keys of mbpp.jsonl and of sanitized-mbpp.json, and a wrong answer to each
+MBPP = r'''
+[{"text": "Write a function to add two numbers.", "task_id": 601, "test_setup_code": "", "code": "def add(a, b):\r\n  return a + b", "challenge_test_list": [], "test_list": ["assert add(1, 2) == 3", "assert add(2, 2) == 4"]}, "def add(a, b):\n  return a - b"]
+[{"text": "Write a function to say whether 3 is no factor of n.", "task_id": 602, "test_setup_code": "limit = 3", "challenge_test_list": ["assert 0"], "code": "def above(n):\n  return n > 1\ndef check(n):\n  return above(n) and n % 3 > 0", "test_list": ["assert check(7) == True", "assert check(3 * limit) == False"]}, "def check(n):\n  return not n % 2"]
+[{"text": "Write a function for \"\\d\" and \"\"\"x\"\"\".", "task_id": 603, "test_setup_code": "", "code": "import re\r\ndef sum(s):\r\n\treturn len(re.findall(r\"\\d\", s))", "challenge_test_list": [], "test_list": ["assert sum(\"a\\n1\") == 1", "assert sum(\"\"\"12\"\"\") == 2"]}, "def sum(s):\n  return 7"]
+[{"source_file": "a.ipynb", "task_id": 604, "prompt": "Write a function to say whether n is prime.", "code": "def check(n):\n  return n > 1 and all(n % i for i in range(2, n))", "test_imports": ["import math"], "test_list": ["assert check(int(math.pi)) == True", "assert check(4) == False"]}, "def check(n):\n  return not n % 2"]
+'''
 
 
 def test_mbpp_is_read_as_both_its_files_are_published(tmp_path):
     """Answers fail if they are wrong, and both a chat and a base model are shown the tests."""
-    for records in FULL, SANITIZED:
-        of_tasks(['mbpp'], str(write(tmp_path / 'mbpp.json', [records])), 0, [])
-        for record in records:
-            question = to_question(record)
-            for shown in question['messages'][0]['content'], question['prompt']:
-                assert 'Write a function ' in shown and record['test_list'][0].splitlines()[0] in shown
-            for chat in False, True:
-                answers = [record['code'], WRONG_CODE[record['task_id']]]
-                assert outcomes(record, answers, chat) == ['passed', 'wrong'], record
+    records = [record for record, _ in table(MBPP)]
+    of_tasks(['mbpp'], str(write(tmp_path / 'mbpp.json', [records])), 0, [])      # also one list
+    for record, wrong in table(MBPP):
+        question = to_question(record)
+        for shown in question['messages'][0]['content'], question['prompt']:
+            assert 'Write a function ' in shown and record['test_list'][0].splitlines()[0] in shown
+        for chat in False, True:
+            assert outcomes(record, [record['code'], wrong], chat) == ['passed', 'wrong'], record
 
 
 # --- a judge --------------------------------------------------------------------------------------
