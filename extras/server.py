@@ -21,7 +21,7 @@ import contextlib, http.server, json, pathlib, secrets, threading, time, traceba
 from typing import Literal
 import regex
 import torch
-from configurator import Mistake, configure
+from configurator import Mistake, configure, require
 from extras import answers, grading, questions, sandbox
 from model import sample
 
@@ -63,15 +63,13 @@ def fields_of(request):
         # A whole number may be a float, but True is no number. A comparison with nan is false.
         is_good = type(value) in ((int, kind) if limits else (kind,)) and (
             not limits or limits[0] <= value <= limits[1])
-        if value is not default and not is_good:
-            raise Mistake(f'{name}={value!r:.60} must be {kind.__name__}'
-                          f'{" from {} to {}".format(*limits) if limits else ""}')
-    if not all(isinstance(text, str) and len(text) <= 64 for text in fields['stop']):
-        raise Mistake(f'stop={fields["stop"]!r:.60} must be texts of at most 64 characters')
+        require(value is default or is_good, f'{name}={value!r:.60} must be {kind.__name__}'
+                f'{" from {} to {}".format(*limits) if limits else ""}')
+    require(all(isinstance(text, str) and len(text) <= 64 for text in fields['stop']),
+            f'stop={fields["stop"]!r:.60} must be texts of at most 64 characters')
     for name in LACKING:
-        if request.get(name) not in NOTHING:
-            raise Mistake(f'{name}={request[name]!r:.60} asks for what this server lacks; leave '
-                          f'{name} out')
+        require(request.get(name) in NOTHING, f'{name}={request.get(name)!r:.60} asks for what '
+                f'this server lacks; leave {name} out')
     return fields
 
 
@@ -85,10 +83,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def body(self):
         """Return the JSON object in the body of a request."""
         length = self.headers.get('Content-Length', '')
-        if not length.isdecimal() or 'Transfer-Encoding' in self.headers:
-            raise Mistake('a request needs its length: Content-Length, and no chunks', 411)
-        if int(length[:20]) > MOST_BYTES:
-            raise Mistake(f'the body must have at most {MOST_BYTES} bytes', 413)
+        require(length.isdecimal() and int(length[:20]) <= MOST_BYTES
+                and 'Transfer-Encoding' not in self.headers,
+                f'a body needs its Content-Length, at most {MOST_BYTES} bytes, and no chunks')
         try:
             return dict(**json.loads(self.rfile.read(int(length))))
         except (ValueError, TypeError, RecursionError) as e:
@@ -136,9 +133,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             asked, ends = item[source], '' if is_chat else item['ends']
         ids, _, n_again, _ = answers.read(tokenizer, asked)
         n_left = model.config.block_size - len(ids)
-        if n_left < 1:
-            raise Mistake(f'{source}: {len(ids)} tokens do not fit the context of '
-                          f'{model.config.block_size}')
+        require(n_left > 0, f'{source}: {len(ids)} tokens do not fit the context of '
+                f'{model.config.block_size}')
         limit = min(n_left, max_completion_tokens or max_tokens or (n_left if is_chat else 16))
         answer = answers.Answer(tokenizer, asked, limit, ends, seed)
         log = []            # of each token, it and its rivals with their log probabilities

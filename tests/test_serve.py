@@ -167,7 +167,7 @@ REFUSED = r"""
 [403, "this machine", {"Origin": "http://localhost:1"}]
 """
 REFUSED = [json.loads(line) for line in REFUSED.strip().split('\n')]
-REFUSED += [(400, 'JSON', {'body': '[' * 4000}), (413, '5000', {'body': 'x' * 5001}),
+REFUSED += [(400, 'JSON', {'body': '[' * 4000}), (400, '5000', {'body': 'x' * 5001}),
             (400, '128', {'body': {'prompt': 'x' * 200}})]
 
 
@@ -236,8 +236,8 @@ def test_a_request_waits_for_the_one_before_unless_that_client_goes_away(models)
 
 def test_a_body_needs_its_length_and_hides_no_second_request(server):
     whole = post(ASKS)
-    for status, request in ((411, whole.replace(b'Length', b'Width')), (411, whole.replace(b'Length: ', b'Length: -')),
-                            (411, post(ASKS, b'Transfer-Encoding: chunked\r\n')), (200, whole + whole)):
+    for status, request in ((400, whole.replace(b'Length', b'Width')), (400, whole.replace(b'Length: ', b'Length: -')),
+                            (400, post(ASKS, b'Transfer-Encoding: chunked\r\n')), (200, whole + whole)):
         answer = raw(server, request)
         assert answer.startswith(b'HTTP/1.0 %d ' % status) and answer.count(b'HTTP/1.') == 1, answer
 
