@@ -274,7 +274,7 @@ def test_in_an_empty_folder_the_commands_of_mistakes_and_the_next_ones_are_the_c
     assert (tmp_path / 'out/other/best.pt').read_bytes() == kept
 
 
-# --- Windows --------------------------------------------------------------------------------------
+# --- elsewhere ------------------------------------------------------------------------------------
 # A Windows, as a script sees it, before its first line. The interpreter stays that of this system.
 WINDOWS = """import multiprocessing
 multiprocessing.get_all_start_methods = lambda: ['spawn']
@@ -297,3 +297,8 @@ def test_windows_trains_and_resumes_and_runs_no_programs(data_dir, sft_model, tm
     mistake(run('rl.py', f'--init_from={sft_model}', f'--reward={tests}', '--max_new_tokens=2',
                 '--allow_code_execution=True', cwd=tmp_path, before=WINDOWS),
             'needs Linux or macOS', 'WSL')
+
+
+def test_where_eval_py_cannot_write_it_says_so_before_anything_is_measured(base_run, data_dir):
+    result = run('eval.py', f'--ckpt={base_run}', f'--data_dir={data_dir}', '--out=/proc/no/eval.json')
+    assert result.returncode == 1 and '/proc/no' in result.stderr and 'nats' not in result.stdout

@@ -223,8 +223,8 @@ def test_it_prints_the_values_of_two_models_of_the_reader_below_ours(tmp_path):
 
 def test_the_notebook_finds_the_project_or_asks_where_it_is(tmp_path):
     first = ''.join(json.loads(text_of('docs/chain.ipynb'))['cells'][1]['source'])
-    for folder, said in (ROOT / 'docs', str(ROOT)), (tmp_path, 'REPOSITORY'):
-        done = subprocess.run([sys.executable, '-c', f'{first}\nprint(os.getcwd())'], cwd=folder,
+    for folder, said in (ROOT / 'docs', f'at {ROOT}\n'), (tmp_path, 'REPOSITORY'):
+        done = subprocess.run([sys.executable, '-c', f'{first}\nprint("at", os.getcwd())'], cwd=folder,
                               capture_output=True, text=True)
         assert said in done.stdout + done.stderr
 
