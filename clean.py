@@ -16,8 +16,8 @@ meta.json. The same command resumes a run that was interrupted. You should see 1
 become 9.6 in a few seconds. The decision made here is the corpus: a model shares its defects. Read
 report.md before you go on.
 
-The job comes first, and then what it calls, in that order. Options from extras/ are at the end:
-without that folder this file works with configurator.py beside it, and --pii=False.
+The job comes first, and then what it calls, in that order. Without extras/ this file works with
+configurator.py beside it, and --pii=False.
 """
 import ast, codecs, collections, concurrent.futures, contextlib, ctypes, functools, glob, gzip
 import hashlib, io, itertools, json, multiprocessing, os, pathlib, re, shutil, signal, sys
@@ -27,7 +27,7 @@ from configurator import Mistake, configure, require
 import numpy as np
 from tqdm import tqdm
 
-# --- settings; those of extras/ are at the end ----------------------------------------------------
+# --- settings -------------------------------------------------------------------------------------
 source = 'stdlib'               # stdlib, shakespeare, codeparrot, hf:OWNER/NAME, file, folder, glob
 sources: dict | None = None     # instead, in a config file: {'name': ('path', weight), ...}
 out_dir = 'data/clean'          # folder of results
@@ -45,6 +45,30 @@ rows = 8                        # minhash: numbers of a band; more of them, fewe
 min_similarity = 0.85           # minhash: Jaccard similarity of n-grams that makes a copy
 max_files = 0                   # files of each source; 0 = all
 num_workers = 0                 # processes that share the work; 0 = all cores
+# options: a line that imports extras/ asks for what not everybody needs
+pii = True                      # e-mail, phone, SSN, keys become <EMAIL>, <PHONE>, <SSN>, <KEY>
+markup: Literal['auto', 'none', 'html', 'latex'] = 'auto'   # what goes; auto: of .html and .tex
+download_dir = 'data/raw'       # folder for downloads
+cluster = ''                    # address of a Dask scheduler, whose machines share this disk
+url_block = ''                  # file of domains to drop, one a line
+url_allow = ''                  # file of domains that are never dropped
+licenses = ''                   # the only licenses to keep: mit,apache-2.0,unknown; '' = all
+languages = ''                  # such as en,de: drop prose clearly in another one
+perplexity_reference = ''       # good text: its n-grams predict each document
+min_bits = 0.5                  # perplexity, bits per byte: below is boilerplate
+max_bits = 5.0                  # perplexity, bits per byte: above is noise
+quality_good = ''               # texts as you want them, to train a classifier
+quality_bad = ''                # texts as you do not want them
+toxic_words = ''                # file of words, one a line
+decontaminate = ''              # benchmark files, a,b,...: drop what shares 13 words in a row
+audit = 0                       # documents to show in audit.md for each reason, and a data card
+# settings that name files
+LISTS = ('url_block url_allow perplexity_reference quality_good quality_bad toxic_words '
+         'decontaminate').split()
+OPTIONS = [*LISTS, 'licenses', 'languages', 'audit']        # they ask for extras/filters.py
+# the lowest and the highest value; any other number must be at least 0
+BOUNDS = {'bands': (1, 1024), 'rows': (1, 64), 'num_workers': (0, 1024), **dict.fromkeys(
+    'max_symbols max_repetition max_gibberish min_similarity'.split(), (0, 1))}
 
 
 # --- the job --------------------------------------------------------------------------------------
@@ -111,7 +135,7 @@ def clean(config):
         from extras import filters
         card, more = filters.report(work / 'new', vars(config), notes, copies, document,
                                     np.flatnonzero(kept), size, sources, sys.modules[__name__])
-    last_words = write_report(work / 'new', out_dir, notes, first, sources, card)
+    write_report(work / 'new', out_dir, notes, first, sources, card)
     empty = [name for name, source in sources.items() if not source['documents']]
     require(not empty, f'no documents are left of {" and ".join(empty)}: {shown(first)}; give '
             'more, or drop fewer')
@@ -119,7 +143,7 @@ def clean(config):
             'sha256': hashlib.sha256(''.join(digests).encode()).hexdigest()}
     (work / 'new/meta.json').write_text(json.dumps(meta, indent=1))
     publish(work, out_dir)
-    print(f'next: python prepare.py --source={os.path.relpath(out_dir)}', *last_words, sep='\n')
+    print(f'next: python prepare.py --source={os.path.relpath(out_dir)}')
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -428,8 +452,8 @@ def read(path, names=TEXT_NAMES, encoding='', piece=0, n_pieces=1):
     try:
         with open_file(path, names, encoding) as f:
             if not ends_with(path, LINES + TABLES):
-                for text in texts_in(f):        # a zero: UTF-16 without its mark, or no text
-                    yield 0, text, {}, not_utf8 if '\0' in text else None
+                for text in texts_in(f):    # a zero: UTF-16 without its mark; ESC $: Japanese
+                    yield 0, text, {}, not_utf8 if re.search('\0|\x1b\\$', text) else None
                 return
             for line, row in enumerate(f, 1):
                 if line % n_pieces == piece and not row.isspace():
@@ -460,24 +484,25 @@ def open_file(path, names=(), encoding=''):
     return io.TextIOWrapper(f, encoding or 'utf-8-sig', newline='\n')
 
 
-def texts_in(lines, longest=LONG):
-    """Yield the texts of a file: one, unless lines <|endoftext|> divide it, or unless it is long,
-    so that it might not fit into memory: then it is also cut into pieces, at empty lines, or where
-    there are none, at others."""
-    text, size, most = [], 0, longest
+def texts_in(lines):
+    """Yield the texts of a file: one, unless lines <|endoftext|> divide it. A text above 4 million
+    characters might not fit into memory: it comes in pieces of 100,000, cut before an empty line,
+    or where there is none, before another one."""
+    pieces, size, total = [[]], 0, 0        # of a text; characters of the last piece, and of all
     for line in lines:
-        is_end = line.rstrip() == '<|endoftext|>'
-        if not is_end:
-            text.append(line)
-            size += len(line)
-        if is_end or size > most and (line.isspace() or size > 2 * most):
-            is_piece = is_end or most == PIECE
-            yield from [''.join(text)] if is_piece else texts_in(text, PIECE)
-            text, size, most = [], 0, longest if is_end else PIECE
-    if longest == LONG and most == LONG and size > LONG:        # without an empty line in it
-        yield from texts_in(text, PIECE)
-    elif text or longest == LONG:       # the text of an empty file is empty
-        yield ''.join(text)
+        if line.rstrip() == '<|endoftext|>':
+            yield ''.join(itertools.chain(*pieces))
+            pieces, size, total = [[]], 0, 0
+            continue
+        if size > PIECE and (line.isspace() or size > 2 * PIECE):
+            pieces.append([])
+            size = 0
+        pieces[-1].append(line)
+        size += len(line)
+        total += len(line)
+        while total > LONG and len(pieces) > 1:
+            yield ''.join(pieces.pop(0))
+    yield ''.join(itertools.chain(*pieces))     # the text of an empty file is empty
 
 
 def text_in(row, names, is_of_table=False):
@@ -658,9 +683,9 @@ def repeated_share(text, words, window=200):
 
 def gibberish(text):
     """Return the share of the words in Latin script that hardly any language spells."""
-    words = LATIN_WORD.findall(text)
-    odd = {*filter(IS_ODD, {*words})}               # of the same words, one is asked
-    return sum(map(odd.__contains__, words)) / len(words) if odd else 0
+    words = collections.Counter(LATIN_WORD.findall(text))
+    odd = sum(n for word, n in words.items() if IS_ODD(word))
+    return odd / max(1, words.total())
 
 
 def code_reason(text, is_python=True):
@@ -865,20 +890,17 @@ def find_copies(exact, keys, document, config):
 
 
 # --- report: what came in, what was dropped or changed, what is left ------------------------------
-def most_first(counts):
-    return dict(sorted(counts.items(), key=lambda item: -item[1]))
-
-
 def write_report(folder, title, notes, first, sources, card):
-    """Write report.json and report.md, whose table is printed. Return the sentences that the run
-    has to end with: what is missing, if it is much."""
+    """Write report.json and report.md, whose first part is printed."""
     documents, n_bytes = notes.pop('documents'), notes.pop('bytes')
     stages = [{'name': name, 'docs_in': documents[before], 'docs_out': documents[name],
                'bytes_in': n_bytes[before], 'bytes_out': n_bytes[name],
-               'dropped': most_first(notes.pop(f'dropped by {name}', {}))}
+               'dropped': dict(notes[f'dropped by {name}'].most_common())}
               for before, name in itertools.pairwise(documents)]
     changed = {what: {'documents': n, 'example': first.pop(what)}
-               for what, n in most_first(notes.pop('changed', {})).items()}
+               for what, n in notes['changed'].most_common()}
+    counts = {title: counter for title, counter in notes.items()
+              if title != 'changed' and not title.startswith('dropped')}
     rows = ['| stage | docs in | docs out | bytes in | bytes out | dropped |',
             '|---|---|---|---|---|---|']
     for stage in stages:
@@ -887,50 +909,15 @@ def write_report(folder, title, notes, first, sources, card):
         rows.append('| {name} | {docs_in:,} | {docs_out:,} | {bytes_in:,} | {bytes_out:,} | '
                     '{reasons} |'.format(**stage, reasons=reasons))
     rows += ['', *(f'- changed: {what}: {shown(values)}' for what, values in changed.items())]
-    print(*rows, sep='\n')
     rows += [f'- dropped: {reason}, such as {place}' for reason, place in first.items()]
+    print(*rows, sep='\n')
     rows += [f'- {name}: {shown(value) if isinstance(value, dict) else value}'
-             for name, value in {**sources, **notes, **(card or {})}.items()]
+             for name, value in {**sources, **counts, **(card or {})}.items()]
     page = '\n'.join([f'# {title}', '', *rows, ''])
     (folder / 'report.md').write_text(page, 'utf-8', 'backslashreplace')
     (folder / 'report.json').write_text(json.dumps(
         {'stages': stages, 'changed': changed, 'documents': stages[-1]['docs_out'], 'first': first,
-         'sources': sources, 'counts': notes, 'card': card}, indent=1))
-    found, dropped = stages[0]['docs_in'], stages[0]['dropped']
-    unread = sum(dropped.values()) - dropped.get('empty', 0) - dropped.get('too long', 0)
-    words = []
-    if unread > found / 10:
-        words.append(f'{unread:,} of {found:,} documents could not be read: {shown(dropped)}')
-    if 'damaged file' in dropped:
-        words.append(f'{dropped["damaged file"]:,} damaged files: the rest of each is missing, and '
-                     f'text before it may be wrong, as of {first["damaged file"]}')
-    return words
-
-
-# --- options of extras/: lines that import from it ask for what not everybody needs ---------------
-pii = True                      # e-mail, phone, SSN, keys become <EMAIL>, <PHONE>, <SSN>, <KEY>
-markup: Literal['auto', 'none', 'html', 'latex'] = 'auto'   # what goes; auto: of .html and .tex
-download_dir = 'data/raw'       # folder for downloads
-cluster = ''                    # address of a Dask scheduler, whose machines share this disk
-url_block = ''                  # file of domains to drop, one a line
-url_allow = ''                  # file of domains that are never dropped
-licenses = ''                   # the only licenses to keep: mit,apache-2.0,unknown; '' = all
-languages = ''                  # such as en,de: drop prose clearly in another one
-perplexity_reference = ''       # good text: its n-grams predict each document
-min_bits = 0.5                  # perplexity, bits per byte: below is boilerplate
-max_bits = 5.0                  # perplexity, bits per byte: above is noise
-quality_good = ''               # texts as you want them, to train a classifier
-quality_bad = ''                # texts as you do not want them
-toxic_words = ''                # file of words, one a line
-decontaminate = ''              # benchmark files, a,b,...: drop what shares 13 words in a row
-audit = 0                       # documents to show in audit.md for each reason, and a data card
-# settings that name files
-LISTS = ('url_block url_allow perplexity_reference quality_good quality_bad toxic_words '
-         'decontaminate').split()
-OPTIONS = [*LISTS, 'licenses', 'languages', 'audit']        # they ask for extras/filters.py
-# the lowest and the highest value; any other number must be at least 0
-BOUNDS = {'bands': (1, 1024), 'rows': (1, 64), 'num_workers': (0, 1024), **dict.fromkeys(
-    'max_symbols max_repetition max_gibberish min_similarity'.split(), (0, 1))}
+         'sources': sources, 'counts': counts, 'card': card}, indent=1))
 
 
 if __name__ == '__main__':      # config files and flags replace settings

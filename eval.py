@@ -22,12 +22,12 @@ eval.py writes eval.json and samples.jsonl (every completion) next to the first 
 of older ones. With --completions=a/samples.jsonl, which must stay, it writes both into a/scored.
 python -m extras.compare A B compares two such samples.jsonl, and extras.judge asks a judge.
 """
-import collections, functools, glob, json, math, os, pathlib, re, shlex
+import collections, functools, glob, json, math, os, pathlib, shlex
 from typing import Literal
 import numpy as np
 import torch
 from tqdm import tqdm
-from configurator import Mistake, configure, require
+from configurator import configure, require
 from model import GPT
 from tokenizer import Tokenizer
 
@@ -44,7 +44,6 @@ loss_tokens = 0                 # tokens to measure, from the beginning; 0 = all
 # questions
 n_problems = 0                  # questions; 0 = 100 of each split, or a whole file
 splits = 'variation,feedback_variation,cell,family'     # see the top; also SPLITS in problems.py
-problems_seed = 0               # seed of the problems of these splits
 completions = ''                # answers to score without a model: {"task_id", "completion"} lines
 # answers
 num_samples = 1                 # answers to a question
@@ -73,15 +72,15 @@ def exact_loss(model, ids, batch_size):
         x   0 1 2 3 | 4 5 6 7 | 8 9         y   1 2 3 4 | 5 6 7 8 | 9 10
 
     A block sees no other block, so batch_size changes the loss by rounding only."""
-    T = model.config.block_size
-    n = len(ids) - 1
-    cuts = sorted({*range(0, n - n % T, T * batch_size), n - n % T, n})     # batch_size=1: 0 4 8 10
+    T, n = model.config.block_size, len(ids) - 1
+    whole = n - n % T               # tokens in whole blocks: 8
+    cuts = sorted({*range(0, whole, T * batch_size), whole, n})     # 0 4 8 10 with batch_size=1
     nats = 0.0
     for begin, end in tqdm([*zip(cuts, cuts[1:])], 'loss', disable=None):
         length = min(T, end - begin)
-        some = torch.from_numpy(ids[begin:end + 1].astype(np.int64))
-        some = some.to(model.embedding.weight.device)  # (B T + 1,)
-        _, loss = model(some[:-1].view(-1, length), some[1:].view(-1, length))
+        part = torch.from_numpy(ids[begin:end + 1].astype(np.int64))
+        part = part.to(model.embedding.weight.device)               # (B T + 1,)
+        _, loss = model(part[:-1].view(-1, length), part[1:].view(-1, length))      # x, y (B, T)
         nats += loss.item() * (end - begin)         # the model returns the mean
     return nats, n
 
@@ -162,22 +161,6 @@ def by_split(rows, ks):
     return {split: summarise(part, ks) for split, part in parts.items()}
 
 
-def print_table(title, rows):
-    """Print rows {name: {head of a column: value}}, with the columns of the first one."""
-    width = max(26, *map(len, rows))
-    print(f'{title:<{width}}', *[f'{head:>14}' for head in next(iter(rows.values()))])
-    for name, row in rows.items():
-        cells = []
-        for value in row.values():
-            if isinstance(value, list):             # an interval
-                value = ' to '.join(f'{end:.3f}' for end in value)
-            if isinstance(value, dict):             # why answers failed
-                value = ', '.join(f'{key} {n}' for key, n in value.items())
-            cells.append(f'{value:.4f}' if isinstance(value, float) else str(value))
-        print(f'{name:<{width}}', *[f'{cell:>14}' for cell in cells])
-    print()
-
-
 config = configure(globals(), BOUNDS)       # config files and flags replace the settings
 
 # --- 3. what is asked for, and where the results go -----------------------------------------------
@@ -188,13 +171,14 @@ require({*all_tasks} <= {*TASKS}, f'--tasks={tasks}: the tasks are {", ".join(TA
         'multiple choice and IFEval take lm_eval, see docs/measuring.md')
 require(not completions or 'loss' not in all_tasks, 'loss needs a model; leave out --completions')
 require(completions or 'judged' not in all_tasks, '--tasks=judged needs --completions=FILE')
-require(re.fullmatch(r'[1-9]\d{0,8}(,[1-9]\d{0,8})*', k),
-        f'--k={k:.80} must be positive integers below a billion, such as 1,10,100')
 ks = sorted({1, *map(int, k.split(','))})               # always with 1: the interval is pass@1's
 require(completions or not asking or ks[-1] <= num_samples,
         f'pass@{ks[-1]} draws from as many answers or more: --num_samples={ks[-1]}')
-paths = [completions] if completions else [
+paths = [] if completions else [
     path for pattern in ckpt.split(',') for path in sorted(glob.glob(pattern)) or [pattern]]
+for path in paths or [completions]:
+    require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
+            'it; for a first one, run: python clean.py && python prepare.py && python train.py')
 
 
 def folder_of(path):
@@ -202,98 +186,37 @@ def folder_of(path):
     return path if os.path.isdir(path) else os.path.dirname(path)
 
 
-out = out or os.path.join(folder_of(paths[0]), 'scored' if completions else '', 'eval.json')
+home = folder_of(completions or paths[0])
+out = out or os.path.join(home, 'scored' if completions else '', 'eval.json')
 samples_path = os.path.join(os.path.dirname(out), 'samples.jsonl')
-require(out.endswith('.json') and not out.endswith(('config.json', 'data.json', 'tokenizer.json')),
-        f'{out=} must end with .json and must not be a file of a run; try --out=eval.json')
-require(not asking or os.path.realpath(samples_path) not in map(
-    os.path.realpath, [*data.split(','), completions]),
+require(out.endswith('.json'), f'{out=} must end with .json')
+require(not asking or os.path.abspath(samples_path) not in map(
+    os.path.abspath, [*data.split(','), completions]),
     f'{out=} would replace a file that is read; choose another --out')
-
 report = {'settings': config, 'tasks': {}}      # it becomes eval.json
-problems_of = {}
-if asking:
-    from extras import answers, grading, questions, sandbox
-    # without run(), a task that has programs is refused
-    run = functools.partial(sandbox.run_many, timeout=timeout) if allow_code_execution else None
-    problems_of = questions.of_tasks(asking, data, n_problems, problems_seed, splits)
-    report['decontaminated'] = questions.contamination(folder_of(paths[0]))
-    # First run answers that are known to be right or wrong: where they are judged otherwise, a
-    # verdict says nothing, and the problem is left out.
-    report |= grading.check_harness(sum(problems_of.values(), []), run)
-    problems_of = {task: [problem for problem in problems
-                          if problem['task_id'] not in report['left_out']]
-                   for task, problems in problems_of.items()}
-given = []          # answers that are there already
-if completions:
-    try:
-        given = [json.loads(line) for line in pathlib.Path(completions).read_bytes().splitlines()]
-        ckpts = {str(row.get('ckpt')) for row in given}
-    except (OSError, ValueError, AttributeError) as error:
-        raise Mistake(f'{completions} must have an object of JSON on each line: {error}') from None
-    needed = {'task_id', 'completion'} if asking else {'task_id', 'prompt', 'outcome'}
-    require(all(needed <= row.keys() for row in given) and len(ckpts) == 1, f'each line of '
-            f'{completions} needs {", ".join(sorted(needed))}, and all the same ckpt, not {ckpts}')
 
-# --- 4. the models, and the text of the loss ------------------------------------------------------
-here = ['cpu'] + ['mps'] * torch.backends.mps.is_available() + ['cuda'] * torch.cuda.is_available()
-device = here[-1] if device == 'auto' else device
-require(device in here, f'{device=} is not here; try --device=auto')
-there = [shlex.quote(os.path.dirname(file)) for file in sorted(glob.glob('out/*/last.pt'))]
-for path in paths:
-    require(completions or os.path.exists(path), f'{path} does not exist; ' + (
-        f'give one that does: --ckpt={there[0]}' if there else
-        'run: python clean.py && python prepare.py && python train.py'))
-is_fast = device == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False)
-autocast = torch.autocast(device, torch.bfloat16, enabled=is_fast)      # of answers, not of losses
-if device == 'cuda':
-    torch.backends.cuda.enable_cudnn_sdp(False)         # it plans anew for each length of a text
+# --- 4. the loss on each text ---------------------------------------------------------------------
+# The losses have names. 'trained' is a single checkpoint, 'trained_web' its loss on one source of a
+# mixture, 'out/a_data/code val' that of one of several checkpoints on one of several folders.
+losses = {}
 
 
 def open_data(folder):
     """Return meta.json and {'val': token ids}, of a mixture also those of each source."""
-    files = sorted(pathlib.Path(folder).glob('val*.bin'))
     path = pathlib.Path(folder, 'meta.json')
-    require(files and path.exists(), f'{folder} has no prepared text, meta.json and val.bin; run: '
+    require(path.exists(), f'{folder} has no prepared text, meta.json and val.bin; run: '
             f'python prepare.py --source=FILE --out_dir={shlex.quote(folder)}')
     meta = json.loads(path.read_bytes())
     bins = {file.stem.removeprefix('val_'): np.memmap(file, meta['dtype'], 'r')
-            for file in files if file.stat().st_size > 4}           # bytes: at least two tokens
+            for file in sorted(pathlib.Path(folder).glob('val*.bin'))
+            if file.stat().st_size > 4}             # bytes: at least two tokens
     require(len(bins.get('val', ())) == meta['tokens']['val'], f'{folder}/val.bin has too few '
             'tokens, or not as many as meta.json says; run prepare.py again')
     return meta, bins
 
 
-def open_checkpoint(path):
-    """Return a model that continues texts, and the tokenizer next to it."""
-    own = os.path.join(folder_of(path), 'tokenizer.json')
-    try:
-        model, tokenizer = GPT.load(path).to(device).eval(), Tokenizer.load(own)
-    except ValueError as error:
-        raise Mistake(error) from None
-    require(model.saved.get('config', {}).get('objective', 'clm') == 'clm'
-            and 'reward_head' not in model.saved, f'{path} fills gaps (--objective=mlm or span) or '
-            'is a reward model: it continues no text; metrics.jsonl says how good it is')
-    hashes = {folder: meta['tokenizer_hash'] for folder, (meta, _) in held_out.items()}
-    hashes[path] = model.saved.get('tokenizer_hash', tokenizer.hash)
-    for source, digest in hashes.items():
-        require(digest == tokenizer.hash, f'{source} was made with another tokenizer than {own}; '
-                'copy its own one there, or prepare the text with --tokenizer=FILE')
-    return model, tokenizer
-
-
 held_out = {folder: open_data(folder) for folder in data_dir.split(',') if 'loss' in all_tasks}
 report['data'] = {folder: meta.get('sha256') for folder, (meta, _) in held_out.items()}
-os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
-
-# --- 5. each checkpoint: its loss on each text, and its answers to each task ----------------------
-# All problems have one form: the messages for a chat, the prompt for a base model, where its answer
-# ends, and tests, a program such as 'assert add(1, 2) == 3', or rules, such as ('answer', '13').
-samples = []        # every completion with its outcome, of all checkpoints
-scores = {task: [] for task in problems_of}     # of each, (checkpoint, pass@k of each split)
-# The losses have names. 'trained' is a single checkpoint, 'trained_web' its loss on one source of a
-# mixture, 'out/a_data/code val' that of one of several checkpoints on one of several folders.
-losses = {}
 
 
 def measure_loss(name, model, tokenizer):
@@ -310,57 +233,120 @@ def measure_loss(name, model, tokenizer):
                 'bits_per_byte': bits_per_byte(nats, n_bytes), 'tokens': n, 'bytes': n_bytes}
 
 
-def ask(task, problems, who, model, tokenizer):
-    """Return {'all': pass@k, ...} of a task, also of each split. who: {'ckpt', 'step', 'chat'}."""
-    # 1. n answers to each prompt, [['yes', 'no'], ...]. `ends`: where those of a base model end.
-    if completions:
-        texts = grading.given_answers(task, problems, given, ks[-1])
-    else:
-        prompts = [problem['messages' if who['chat'] else 'prompt'] for problem in problems]
-        try:
-            with autocast:
-                texts = answers.write(model, tokenizer, prompts, num_samples, problems[0]['ends'],
-                                      max_new_tokens, seed, batch_size, temperature, top_k, top_p)
-        except ValueError as error:     # of the tokenizer
-            raise Mistake(f'{task}: {error}') from None
-    # 2. A verdict on each answer: from what its program did, or from rules.
-    rows = grading.rows_of(task, problems, texts, who)
+# --- 5. the questions -----------------------------------------------------------------------------
+# All questions have one form: the messages for a chat, the prompt for a base model, where its
+# answer ends, and tests, a program such as 'assert add(1, 2) == 3', or rules: ('answer', '13').
+questions_of = {}
+if asking:
+    from extras import answers, grading, questions, sandbox
+    # without run(), a task that has programs is refused
+    run = functools.partial(sandbox.run_many, timeout=timeout) if allow_code_execution else None
+    questions_of = questions.of_tasks(asking, data, n_problems, splits.split(','))
+    report['decontaminated'] = questions.contamination(home)
+    # First run answers that are known to be right or wrong: where they are judged otherwise, a
+    # verdict says nothing, and the question is left out.
+    report |= grading.check_harness(sum(questions_of.values(), []), run)
+    for asked in questions_of.values():
+        asked[:] = [question for question in asked if question['task_id'] not in report['left_out']]
+
+# --- 6. verdicts on answers, and pass@k -----------------------------------------------------------
+samples = []        # every answer with its outcome, of all checkpoints and tasks: samples.jsonl
+scores = {task: [] for task in questions_of}    # of each, (checkpoint, pass@k of each split)
+os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
+
+
+def score(task, texts, who):
+    """Judge several texts that answer each question of a task, [['yes', 'no'], ...], from what
+    their programs do, or by rules. who: {'ckpt', 'step', 'chat'} of the model that wrote them."""
+    rows = grading.rows_of(task, questions_of[task], texts, who)
     samples.extend(rows)
     try:
-        verdicts = grading.verdicts(problems, texts, who['chat'], run)
-        for verdict, row in zip(verdicts, tqdm(rows, 'judge', disable=None)):
-            row |= verdict
+        grading.judge(questions_of[task], rows, run)
     finally:            # no answer is lost if the sandbox breaks
         lines = ''.join(json.dumps(row) + '\n' for row in samples)
         pathlib.Path(samples_path).write_text(lines, encoding='utf-8')
-    # 3. pass@k, of all rows and of each split
-    return by_split(rows, ks)
+    scores[task].append((who, by_split(rows, ks)))
+
+
+# --- 7. answers that are there already ------------------------------------------------------------
+if completions:
+    given = [json.loads(line) for line in pathlib.Path(completions).read_bytes().splitlines()]
+    needed = {'task_id', 'completion'} if asking else {'task_id', 'prompt', 'outcome'}
+    require(all(needed <= row.keys() for row in given)
+            and len({row.get('ckpt') for row in given}) == 1,
+            f'each line of {completions} must have {", ".join(sorted(needed))}, and the same ckpt')
+    is_chat = any(row.get('messages') for row in given) if chat is None else chat
+    who = {'ckpt': given[0].get('ckpt'), 'step': given[0].get('step'), 'chat': is_chat}
+    report = who | report
+    for task, asked in questions_of.items():
+        score(task, grading.given_answers(task, asked, given, ks[-1]), who)
+    if 'judged' in all_tasks:
+        scores['judged'] = [(who, by_split(given, ks))]
+
+# --- 8. each checkpoint: its loss on each text, and its answers to each task ----------------------
+here = ['cpu'] + ['mps'] * torch.backends.mps.is_available() + ['cuda'] * torch.cuda.is_available()
+device = here[-1] if device == 'auto' else device
+require(device in here, f'{device=} is not here; try --device=auto')
+is_fast = device == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False)
+autocast = torch.autocast(device, torch.bfloat16, enabled=is_fast)      # of answers, not of losses
+if device == 'cuda':
+    torch.backends.cuda.enable_cudnn_sdp(False)         # it plans anew for each length of a text
+
+
+def open_checkpoint(path):
+    """Return a model that continues texts, and the tokenizer next to it."""
+    own = os.path.join(folder_of(path), 'tokenizer.json')
+    model, tokenizer = GPT.load(path).to(device).eval(), Tokenizer.load(own)
+    require(model.saved.get('config', {}).get('objective', 'clm') == 'clm'
+            and 'reward_head' not in model.saved, f'{path} fills gaps (--objective=mlm or span) or '
+            'is a reward model: it continues no text; metrics.jsonl says how good it is')
+    hashes = {folder: meta['tokenizer_hash'] for folder, (meta, _) in held_out.items()}
+    hashes[path] = model.saved.get('tokenizer_hash', tokenizer.hash)
+    for source, digest in hashes.items():
+        require(digest == tokenizer.hash, f'{source} was made with another tokenizer than {own}; '
+                'copy its own one there, or prepare the text with --tokenizer=FILE')
+    return model, tokenizer
 
 
 for path in paths:
-    model = tokenizer = None
-    who = {'ckpt': None, 'step': None, 'chat': chat}
-    if completions:
-        who['chat'] = any(row.get('messages') for row in given) if chat is None else chat
-    else:               # sft.py, dpo.py and rl.py teach a model to answer
-        model, tokenizer = open_checkpoint(path)
-        who = {'ckpt': path, 'step': model.saved.get('step'), 'tokenizer_hash': tokenizer.hash,
-               'chat': 'stage' in model.saved.get('config', {}) if chat is None else chat}
-        measure_loss(path if len(paths) > 1 else 'trained', model, tokenizer)
-    report = who | report           # that of the first one stays
-    for task, problems in problems_of.items():
-        scores[task].append((who, ask(task, problems, who, model, tokenizer)))
-if held_out and random_init:        # it has the last one's shape and tokenizer
+    model, tokenizer = open_checkpoint(path)
+    is_chat = 'stage' in model.saved.get('config', {})  # sft.py, dpo.py and rl.py teach to answer
+    who = {'ckpt': path, 'step': model.saved.get('step'), 'tokenizer_hash': tokenizer.hash,
+           'chat': is_chat if chat is None else chat}
+    report = who | report               # that of the first one stays
+    measure_loss(path if len(paths) > 1 else 'trained', model, tokenizer)
+    for task, asked in questions_of.items():
+        prompts = [question['messages' if who['chat'] else 'prompt'] for question in asked]
+        with autocast:
+            texts = answers.write(model, tokenizer, prompts, num_samples, asked[0]['ends'],
+                                  max_new_tokens, seed, batch_size, temperature, top_k, top_p)
+        score(task, texts, who)
+if held_out and random_init:            # it has the last one's shape and tokenizer
     torch.manual_seed(seed)
     measure_loss('untrained', GPT(model.config).to(device).eval(), tokenizer)
 
-# --- 6. the tables, and eval.json -----------------------------------------------------------------
+# --- 9. the tables, and eval.json -----------------------------------------------------------------
+
+
+def print_table(title, rows):
+    """Print rows {name: {head of a column: value}}, with the columns of the first one."""
+    width = max(26, *map(len, rows))
+    print(f'{title:<{width}}', *[f'{head:>14}' for head in next(iter(rows.values()))])
+    for name, row in rows.items():
+        cells = []
+        for value in row.values():
+            if isinstance(value, list):             # an interval
+                value = ' to '.join(f'{end:.3f}' for end in value)
+            if isinstance(value, dict):             # why answers failed
+                value = ', '.join(f'{key} {n}' for key, n in value.items())
+            cells.append(f'{value:.4f}' if isinstance(value, float) else str(value))
+        print(f'{name:<{width}}', *[f'{cell:>14}' for cell in cells])
+    print()
+
+
 if losses:
     print_table('loss', losses)
     report['tasks']['loss'] = losses
-if 'judged' in all_tasks:
-    scores['judged'] = [({'ckpt': given[0].get('ckpt'), 'step': given[0].get('step')},
-                         by_split(given, ks))]
 for task, results in scores.items():
     results.sort(key=lambda result: result[0]['step'] or 0)
     print_table(task, {f'{who["ckpt"] or completions}, step {who["step"]}: {split}': part
@@ -370,6 +356,6 @@ for task, results in scores.items():
     report['tasks'][task] = series[0] if len(series) == 1 else {'series': series}
 pathlib.Path(out).write_text(json.dumps(report, indent=1), encoding='utf-8')
 print(f'written to {out}')
-if not completions:
+if paths:
     in_chat = ' --chat=True' if report['chat'] else ''
     print(f'next: python sample.py --ckpt={shlex.quote(paths[0])}{in_chat}')

@@ -58,64 +58,68 @@ def read(path):
 def read_rows(path):
     """Return the rows of a metrics.jsonl that count, in the order of their steps.
 
+    It has two kinds of rows, and a step may have one of each. Only a row of training has `loss`:
+        {"step": 20, "loss": 3.1, "lr": 0.001, ...}        {"step": 20, "val_loss": 3.3, ...}
     A trainer only appends, so a run that was killed and resumed has some steps twice. The last row
     of a step counts. When steps go back, what lies behind them was lost with the killed run: of
-    10 20 30 20 40, the rows 10 20' 40 remain. A step and its evaluation are two rows."""
-    kept, newest = {}, 0
+    10 20 30 20 40, the rows 10 20' 40 remain."""
+    kept, newest = {}, 0        # kept: {(step, is it an evaluation?): row}
     for line in read(path).splitlines():
         try:
-            row = json.loads(line[max(0, line.rfind('{"step"')):])      # behind half a row
-            step = row['step']
-        except (ValueError, KeyError, TypeError):       # the last line is being written
+            row = json.loads(line)
+        except ValueError:      # the line is being written, or was when the run was killed
             continue
+        step = row['step']
         if step < newest:
             kept = {key: old for key, old in kept.items() if key[0] <= step}
         newest = step
         if row.get('data_s') and row.get('dt'):
             row['data_share'] = row['data_s'] / row['dt']
-        kept[newest, 'loss' not in row] = row
+        kept[step, 'loss' not in row] = row
     return [kept[key] for key in sorted(kept)]
 
 
 def curve(rows, name):
-    """Return steps and values, float (n,) each, of the rows that have a finite number. JSON has no
-    nan: null stands for it, and for what could not be measured."""
+    """Return steps and values, float (n,) each, of rows with a finite number; null means nan."""
     points = [(row['step'], row[name]) for row in rows
               if row.get(name) is not None and math.isfinite(row[name])]
     return np.array(points, dtype=float).reshape(-1, 2).T
 
 
 # --- what is seen ---------------------------------------------------------------------------------
+FLAT = 1.01         # losses within 1% are equal: by noise, two evaluations differ as much
+LEARNED = 0.5       # nats that a model gains as soon as it knows how often each token occurs
+
+
 def seen(rows, V):
     """Yield a sentence for each of five things that are wrong with the losses of a run.
 
     V is the number of tokens. A model that knows nothing gives each of them the probability 1 / V,
-    so its loss is ln V. How often each token occurs is learned first, and is worth more than half a
-    nat. Of the validation losses 6 5 4 4.02 4 4.01 the last four are flat: they are within 1%."""
+    so its loss is ln V. Of the validation losses 6 5 4 4.02 4 4.01 the last four are flat."""
     steps, val = curve(rows, 'val_loss')
-    # With --nll_weight, dpo.py's loss has a second part; preference_loss is that of val_loss.
-    name = 'preference_loss' if any('preference_loss' in row for row in rows) else 'loss'
-    recent = curve(rows, name)[1][-10:]
     if len(val) < 2:            # the first one is taken before the model has learned anything
         return
     last, best = val[-1], val.argmin()
-    late = val[-max(4, len(val) // 4):]
-    is_stuck = True
-    if last > math.log(V) - 0.5:
-        yield f'The loss is {last:.3g}, near ln V = {math.log(V):.2f}: that is guessing.'
-    elif last > 1.01 * val[best]:
-        yield (f'The loss drifts upward: it is {last:.3g} at step {steps[-1]:,.0f}, and was '
-               f'{val[best]:.3g} at step {steps[best]:,.0f}.')
-    elif len(late) >= 4 and late.max() <= 1.01 * late.min():
-        yield f'A plateau: the loss is {last:.3g}, flat since step {steps[-len(late)]:,.0f}.'
-    else:
-        is_stuck = False
+    late = val[-max(4, len(val) // 4):]         # the last quarter, but four at least
+    trouble = ''
+    if last > math.log(V) - LEARNED:
+        trouble = f'The loss is {last:.3g}, near ln V = {math.log(V):.2f}: that is guessing.'
+    elif last > FLAT * val[best]:
+        trouble = (f'The loss drifts upward: it is {last:.3g} at step {steps[-1]:,.0f}, and was '
+                   f'{val[best]:.3g} at step {steps[best]:,.0f}.')
+    elif len(late) >= 4 and late.max() <= FLAT * late.min():
+        trouble = f'A plateau: the loss is {last:.3g}, flat since step {steps[-len(late)]:,.0f}.'
+    if trouble:
+        yield trouble
+    # With --nll_weight, dpo.py's loss has a second part; preference_loss is that of val_loss.
+    name = 'preference_loss' if any('preference_loss' in row for row in rows) else 'loss'
+    recent = curve(rows, name)[1][-10:]
     gap = last - np.median(recent) if len(recent) else 0
-    if gap > 0.01 * last and gap > 1.2 * recent.std():
+    if gap > (FLAT - 1) * last and gap > 1.2 * recent.std():        # more than noise
         yield f'It memorizes: the validation loss is {gap:.2g} above the loss of training.'
-    speed = curve(rows, 'tok_s')[1][1:]     # the first step compiles
+    speed = curve(rows, 'tok_s')[1][1:]         # the first step compiles
     is_fast = len(speed) > 10 and np.median(speed[-len(speed) // 4:]) > 0.8 * np.median(speed)
-    if is_stuck and is_fast:
+    if trouble and is_fast:
         yield 'The machine is as fast as before, but the model does not learn.'
 
 
@@ -125,8 +129,7 @@ require(out.endswith(('.png', '.svg', '.pdf')), f'{out=} must end with .png, .sv
 # --- read, and say what is seen -------------------------------------------------------------------
 folders = []
 for pattern in runs.split(','):
-    escaped = glob.escape(pattern) if os.path.isdir(pattern) else pattern       # run[1]
-    logs = sorted(glob.glob(f'{escaped}/metrics.jsonl'))
+    logs = sorted(glob.glob(f'{pattern}/metrics.jsonl'))
     require(logs, f"{pattern}/metrics.jsonl is missing; --runs='out/*' shows the runs that are "
             'there; for a first one, run: python clean.py && python prepare.py && python train.py')
     folders += map(os.path.dirname, logs)
@@ -140,6 +143,7 @@ for folder in dict.fromkeys(folders):
         continue
     config = json.loads(read(home / 'config.json') or '{}')
     stage = config.get('stage', 'base')
+    # sft.py and dpo.py write `steps`, because with epochs their max_steps is 0
     end = config.get('steps') or config.get('max_steps') or rows[-1]['step']
     title = f'{folder} ({stage}, step {rows[-1]["step"]:,} of {end:,})'
     print(f'\n{title}', *seen(rows, config.get('vocab_size') or math.inf), sep='\n  ')
@@ -153,6 +157,7 @@ try:
     from matplotlib import figure, rcParams
 except ImportError as error:
     raise Mistake(f'the picture needs matplotlib ({error}): pip install matplotlib') from None
+COLUMNS, WIDTH, HEIGHT = 4, 14, 6               # panels in a row; inches of a part
 rcParams['text.parse_math'] = False             # a sample may hold $
 warnings.filterwarnings('ignore', 'Glyph')      # and what the font does not
 
@@ -167,13 +172,12 @@ def draw_panel(ax, panel, group, is_machine):
     for run in group:
         for name in sorted(names):
             x, y = curve(run['rows'], name)
-            if is_machine:          # runs of any length share its panels
-                x = 100 * x / run['end']
+            x = 100 * x / run['end'] if is_machine else x       # runs of any length share them
             width, label = (2, run['title']) if name == patterns[0] else (1.2, None)
             ax.plot(x, scale * y, 'o-' if len(x) < 16 else '-', color=run['color'],
                     linewidth=width, label=label, markersize=3)
             visible += [*scale * y[len(y) // 10:]]      # the first tenth is often far above
-    low, high = np.quantile(visible, [0, 0.98])
+    low, high = np.quantile(visible, [0, 0.98])         # a spike may leave the panel
     margin = 0.1 * (high - low) or 1
     ax.set_ylim(low - margin, high + margin)
     ax.set_title(f'{title}\n{meaning}', loc='left', size=9)
@@ -185,16 +189,16 @@ for stage in dict.fromkeys(run['stage'] for run in all_runs):
     group = [run for run in all_runs if run['stage'] == stage]
     parts.append((f'model, {stage}: are we flying to the right place?', MODEL, group))
 parts.append(('systems: is the engine running? (across: % of the steps)', MACHINE, all_runs))
-fig = figure.Figure((14, 6 * len(parts)), layout='constrained')
+fig = figure.Figure((WIDTH, HEIGHT * len(parts)), layout='constrained')
 for part, (headline, panels, group) in zip(fig.subfigures(len(parts)), parts):
     part.suptitle(headline, x=0.01, ha='left')
     panels_here = [panel for panel in panels
                    if any(curve(run['rows'], panel[2]).size for run in group)]
-    axes = iter(part.subplots(max(2, math.ceil(len(panels_here) / 4)), 4).flatten())
+    axes = iter(part.subplots(max(2, math.ceil(len(panels_here) / COLUMNS)), COLUMNS).flatten())
     for panel in panels_here:
         draw_panel(next(axes), panel, group, panels is MACHINE)
     part.axes[0].legend(fontsize=7, loc='upper right')      # which color is which run
-    # in the places that are left: the last sample of each run, as far as they go
+    # in the places that are left: the last sample of each run, what fits of it
     for run, ax in zip(group if panels is MODEL else (), axes):
         lines = [line[:44] for line in run['sample'].splitlines()[1:15]]
         ax.text(0, 0, '\n'.join(lines), color=run['color'], size=7, family='monospace')

@@ -6,7 +6,7 @@ Sampling: a model continues your text, or answers your messages, one token after
     python sample.py --ckpt=out/sft --chat=True         # talk; an empty line ends the chat
 
 It reads a folder that a trainer wrote, a .pt file in one, or a folder of Hugging Face. You should
-see the text appear token by token. write() takes four steps for each of them:
+see the text appear token by token. An answer takes four steps:
 
     ids         The prompt becomes tokens. If it ends inside a token, the first new token completes
                 it (Tokenizer.heal). A chat becomes a single text (Tokenizer.render), such as
@@ -25,7 +25,7 @@ A page and OpenAI's API, files for other programs, and the gaps of a text have c
 own: python -m extras.server, extras.export, extras.fill. For two temperatures or prompts, run it
 twice: the same seed draws the same random numbers.
 """
-import codecs, contextlib, glob, os, pathlib, random, re, shlex, sys, time
+import codecs, contextlib, os, pathlib, random, re
 from typing import Literal
 import torch
 from configurator import Mistake, configure, require
@@ -55,10 +55,10 @@ BOUNDS = {'max_new_tokens': (1, 1e6), 'top_p': (1e-9, 1), 'num_samples': (1, 100
 # --- from a prompt to ids, and from ids to text ---------------------------------------------------
 def encode(tokenizer, prompt):
     """Return the ids that a model reads of a text or of messages; the ids that may come first, or
-    None if any may; and how many bytes of the prompt the first new token writes again. Where `):`
-    with a newline is one token, a model has hardly ever read `):` alone. So `f():` is read as `f(`,
-    and 2 bytes are written again. Messages end in a token of their own and need none of this."""
-    if not isinstance(prompt, str):
+    None if any may; and how many bytes of the prompt the first new token writes again: `f():` is
+    read as `f(`, and 2 bytes are written again (Tokenizer.heal). Messages end in a token of their
+    own and need none of this."""
+    if isinstance(prompt, list):
         ids, _ = tokenizer.render(prompt, add_generation_prompt=True)   # _: which to learn
         return ids, None, 0
     # begin: <|endoftext|>, as in training; a tokenizer without it starts an empty prompt by `first`
@@ -79,21 +79,12 @@ def shorten(tokenizer, messages, block_size):
     return messages
 
 
-def write(model, tokenizer, prompt, max_new_tokens, draw, stop_at=''):
-    """Yield for each token of an answer the text that is certain now. Half a character waits for
-    its other half: 'é' of two tokens is yielded as '', 'é'. What may be the beginning of stop_at
-    waits, too. With stop_at=END, these are the last two characters:
-        token      'a'     ' E'    'AT'    'END'
-        text       a       a E     a EAT   a EATEND
-        yielded    ''      'a'     ' E'    'AT', and END ends it
-    prompt: a text or messages, of which the oldest tokens leave a full context. draw(logits (1, V))
-    -> the next token (1,)."""
+def write(model, tokenizer, prompt, max_new_tokens, draw):
+    """Yield the text of each token of an answer. Half a character waits for its other half: 'é' of
+    two tokens is yielded as '', 'é'. prompt: a text or messages, of which the oldest tokens leave a
+    full context. draw(logits (1, V)) -> the next token (1,)."""
     ids, allowed, n_again = encode(tokenizer, prompt)
     n = max_new_tokens + (n_again > 0)          # the first one replaces the prompt's last
-    n_waiting = max(0, len(stop_at) - 1)
-    end = re.compile(re.escape(stop_at))
-    if stop_at == 'function':   # a line begins in column 0, but not with a bracket or a comment
-        end, n_waiting = re.compile(r'(?<=\n)(?=[^\s#)\]}])'), 0
 
     def choose(logits, rows, t):    # rows: one, because stream() gets one prompt
         # Special tokens that only prompts have, such as <|im_start|>, are never drawn.
@@ -104,22 +95,33 @@ def write(model, tokenizer, prompt, max_new_tokens, draw, stop_at=''):
             logits[:, allowed] = first
         return draw(logits)
 
-    # `function` looks back for a newline, which may be the prompt's last character.
-    text = prompt[-1:] if isinstance(prompt, str) else ''
-    n_shown = len(text)
-    decoder = codecs.getincrementaldecoder('utf-8')('replace')
+    decode = codecs.getincrementaldecoder('utf-8')('replace').decode
     idx = torch.tensor([ids], device=model.embedding.weight.device)  # (1, T)
     for t, token in enumerate(model.stream(idx, n, choose, tokenizer.stop)):
-        is_last = token.item() in tokenizer.stop or t + 1 == n
-        data = b'' if token.item() in tokenizer.stop else tokenizer.decode_bytes([token.item()])
-        text += decoder.decode(data[n_again if t == 0 else 0:], is_last)
-        found = end.search(text, n_shown) if stop_at else None
-        certain = len(text) if is_last else max(n_shown, len(text) - n_waiting)
-        certain = found.start() if found else certain
+        is_end = token.item() in tokenizer.stop
+        data = b'' if is_end else tokenizer.decode_bytes(token.tolist())
+        yield decode(data[n_again if t == 0 else 0:], final=is_end or t + 1 == n)
+
+
+def until(stop_at, pieces, text):
+    """Yield the pieces of an answer up to the text stop_at. What may be its beginning waits. text:
+    the prompt's last character, where a line may begin. With stop_at=END, two characters wait:
+        piece      'a'     ' E'    'AT'    'END'
+        text       a       a E     a EAT   a EATEND
+        yielded    ''      'a'     ' E'    'AT', and END ends it"""
+    end, n_waiting = re.escape(stop_at), len(stop_at) - 1
+    if stop_at == 'function':   # a line begins in column 0, but not with a bracket or a comment
+        end, n_waiting = r'(?<=\n)(?=[^\s#)\]}])', 0
+    n_shown = len(text)
+    for piece in pieces:
+        text += piece
+        found = re.compile(end).search(text, n_shown)
+        certain = found.start() if found else max(n_shown, len(text) - n_waiting)
         yield text[n_shown:certain]
         n_shown = certain
         if found:
             return
+    yield text[n_shown:]
 
 
 configure(globals(), BOUNDS)                    # config files and flags replace the settings
@@ -135,26 +137,16 @@ if prompt.startswith('@'):
 here = ['cpu'] + ['mps'] * torch.backends.mps.is_available() + ['cuda'] * torch.cuda.is_available()
 device = here[-1] if device == 'auto' else device
 require(device in here, f'{device=} is not here; try --device=auto')
-there = sorted({os.path.dirname(file) for file in glob.glob('out/*/*.pt')})
-advice = (f'give one that does: --ckpt={shlex.quote(there[0])} (of {", ".join(there)})' if there
-          else 'run: python clean.py && python prepare.py && python train.py')
-require(os.path.exists(ckpt), f'{ckpt} does not exist; {advice}')
+require(os.path.exists(ckpt), f'{ckpt} does not exist; give the folder of a run or a file in it; '
+        'for a first one, run: python clean.py && python prepare.py && python train.py')
 folder = ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt)
 torch.manual_seed(seed)         # of untrained weights; answers have their own random numbers
-try:
-    model, tokenizer = GPT.load(ckpt), Tokenizer.load(os.path.join(folder, 'tokenizer.json'))
-except ValueError as error:
-    raise Mistake(error) from None
-trained = model.saved.get('config', {})         # the settings of its run; {} of Hugging Face
+model, tokenizer = GPT.load(ckpt), Tokenizer.load(os.path.join(folder, 'tokenizer.json'))
 require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
         f"{folder}/tokenizer.json is not the tokenizer of {ckpt}; copy the run's own file back")
-require('reward_head' not in model.saved, f'{ckpt} is a reward model: it scores answers and writes '
-        'none; use the model of sft.py')
-require(trained.get('objective', 'clm') == 'clm', f'{ckpt} fills gaps; run: python -m extras.fill '
-        f"--ckpt={ckpt} --prompt='for i in <|mask|>(10):'")
-if trained and chat != ('stage' in trained):    # sft.py, dpo.py and rl.py write their stage
-    print(f'hint: {ckpt} continues texts; sft.py --init_from={ckpt} teaches it to answer' if chat
-          else f'hint: {ckpt} has learned to answer messages; add --chat=True', file=sys.stderr)
+require(model.saved.get('config', {}).get('objective', 'clm') == 'clm'
+        and 'reward_head' not in model.saved, f'{ckpt} continues no text: it fills gaps (python -m '
+        'extras.fill) or scores answers')
 if random_init:
     model = GPT(model.config)
 model = model.to(device, getattr(torch, dtype)).eval()
@@ -163,13 +155,14 @@ if device == 'cuda':
     torch.backends.cuda.enable_cudnn_sdp(False)         # it plans anew for each length of a prompt
 
 
-def pieces(asked, seed):
+def answer(asked, seed):
     """Yield the pieces of an answer. Its random numbers are its own, so that it is the same,
     whatever else is written. Another rule of sampling goes here."""
     dice = random.Random(seed)          # a number in [0, 1) says which token is drawn
     draw = lambda logits: sample(logits, temperature, top_k, top_p,
                                  u=logits.new_tensor([dice.random()]))
-    return write(model, tokenizer, asked, max_new_tokens, draw, stop_at)
+    pieces = write(model, tokenizer, asked, max_new_tokens, draw)
+    return until(stop_at, pieces, '' if chat else prompt[-1:]) if stop_at else pieces
 
 
 # --- a talk, or else answers to one prompt --------------------------------------------------------
@@ -188,29 +181,18 @@ if chat and not prompt:
             turn += 1
             reply = ''
             with contextlib.suppress(KeyboardInterrupt):        # ends this answer only
-                for piece in pieces(messages, f'{seed} {turn}'):
+                for piece in answer(messages, f'{seed} {turn}'):
                     print(piece, end='', flush=True)
                     reply += piece
             print()
             messages.append({'role': 'assistant', 'content': reply})
 else:
     asked = [*messages, {'role': 'user', 'content': prompt}] if chat else prompt
-    try:
-        asked = shorten(tokenizer, asked, model.config.block_size) if chat else asked
-        encode(tokenizer, asked)        # refuses it before anything is printed
-    except ValueError as error:
-        raise Mistake(error) from None
-    began = time.perf_counter()
-    n_tokens = 0
+    asked = shorten(tokenizer, asked, model.config.block_size) if chat else asked
     for i in range(num_samples):
         if num_samples > 1:
             print(f'--- {i + 1} of {num_samples} ---')
         print(prompt, end='\n' if chat else '', flush=True)
-        for piece in pieces(asked, seed + i):
+        for piece in answer(asked, seed + i):
             print(piece, end='', flush=True)
-            n_tokens += 1
         print()
-    ms = 1000 * (time.perf_counter() - began) / n_tokens
-    mb = sum(p.nbytes for p in model.parameters()) / 1e6
-    print(f'tokens: {n_tokens}, {ms:.1f} ms each, {dtype} on {device}; weights: {mb:.1f} MB',
-          file=sys.stderr)

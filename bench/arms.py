@@ -7,7 +7,7 @@ Two ways to train, compared seed by seed: which one ends with the lower loss? An
     python bench/arms.py --patch=my.diff
     python bench/arms.py --record=quickstart_1 --b='--learning_rate=5e-3'
 
-bench/records.md has the records and their rules, bench/research.md how to search for one. Variant a is the
+bench/records.md has the records, their rules, and how to search for one. Variant a is the
 record of that name; b has your flags after the record's own, and your patch. Each run is train.py and then
 eval.py of the last commit, b's with the patch. Runs of one shape with the same seed begin with the same weights
 and read the same batches, so the difference is taken seed by seed. The two run at the same time, with half of

@@ -21,14 +21,12 @@ results.jsonl in an issue. Needs no network.
 Each measurement is a process of its own with a limit of time. FOLDER/log.txt has what they said. It needs
 torch with CUDA, a C compiler and Python's headers for Triton, and transformers for the comparisons.
 """
-import collections, contextlib, glob, json, os, pathlib, re, shutil, signal, subprocess, sys, tempfile, time
+import collections, contextlib, glob, json, math, os, pathlib, re, shutil, signal, subprocess, sys, tempfile, time
 import traceback
 import numpy as np
 import torch
-from peers import ROOT
-import gpu_calls
+from peers import HALF, ROOT, autocast, work_of
 from configurator import Mistake, configure
-from gpu_calls import ms
 from model import GPT, GPTConfig
 from extras import chain_report, planner
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -44,7 +42,7 @@ config = configure(globals(), {'part': (0, 3)})
 on_gpu = torch.cuda.is_available()      # then also with torch.compile
 device = 'cuda' if on_gpu else 'cpu'
 tiny = not on_gpu if tiny is None else tiny
-gpu_calls.REPEATS = 2 if tiny else 10
+REPEATS = 2 if tiny else 10     # of a call, of which the median counts
 V, T = (1024, 32) if tiny else (32768, 1024)
 SMALL = GPTConfig(V, T, 2, 2, 0, 32) if tiny else GPTConfig(V, T, 12, 12, 0, 768)         # 110M
 MICRO = 2 if tiny else 32       # sequences at once of 110M
@@ -152,6 +150,24 @@ def synthetic(n_vocab):
     return folder
 
 
+# --- time ---------------------------------------------------------------------------------------------------
+def wait():
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def ms(call, most=math.inf, warm=2):
+    """The median of REPEATS calls, at most `most`, in ms; before them, `warm` calls that do not count."""
+    seconds = []
+    for _ in range(warm + min(REPEATS, most)):
+        wait()
+        began = time.perf_counter()
+        call()
+        wait()
+        seconds.append(time.perf_counter() - began)
+    return 1000 * float(np.median(seconds[warm:]))
+
+
 # --- the machine --------------------------------------------------------------------------------------------
 def the_machine():
     n = 256 if tiny else 8192
@@ -200,22 +216,45 @@ def large():
 
 
 # --- is it right? -------------------------------------------------------------------------------------------
+def apart(a, b):
+    """The norm of the difference of two lists of tensors over the norm of the second, in float64."""
+    a, b = (torch.cat([t.detach().cpu().double().flatten() for t in tensors]) for tensors in (a, b))
+    return float((a - b).norm() / b.norm())
+
+
+def loss_and_gradients(model, batch, context=None, net=None):
+    where = next(model.parameters()).device
+    model.zero_grad(set_to_none=True)
+    with context or contextlib.nullcontext():
+        loss = (model if net is None else net)(*[t.to(where) for t in batch])[1]
+    loss.backward()
+    return loss.item(), [p.grad.clone() for p in model.parameters()]
+
+
+def same_pass(pair, batch, **other):
+    """The pass of the second model, in another way, beside that of the first."""
+    (x, a), (y, b) = loss_and_gradients(pair[0], batch), loss_and_gradients(pair[1], batch, **other)
+    found = {'loss': x, 'loss_there': y, 'loss_apart': abs(y - x) / x, 'gradients_apart': apart(b, a)}
+    limit = 5e-2 if 'context' in other else 1e-3
+    return found | {'ok': max(found['loss_apart'], found['gradients_apart']) < limit}
+
+
 def equal():
     torch.set_float32_matmul_precision('highest')           # no TF32
     torch.manual_seed(0)
-    bf16 = gpu_calls.autocast(device, gpu_calls.HALF)
+    bf16 = autocast(device, HALF)
     c = GPTConfig(512, 64, 2, 4, 2, 64 if tiny else 256)    # grouped heads
     pair = GPT(c), GPT(c)
     pair[1].load_state_dict(pair[0].state_dict())
     pair[1].to(device)
     x = torch.randint(c.vocab_size, (4, 65))
     x, y = x[:, :-1].contiguous(), x[:, 1:].contiguous()
-    ways = {'grouped heads': {}, 'in bfloat16': {'autocast': bf16}}
+    ways = {'grouped heads': {}, 'in bfloat16': {'context': bf16}}
     if on_gpu:
         net = torch.compile(pair[1])
-        ways |= {'compiled': {'net': net}, 'compiled, in bfloat16': {'net': net, 'autocast': bf16}}
+        ways |= {'compiled': {'net': net}, 'compiled, in bfloat16': {'net': net, 'context': bf16}}
     for name, how in ways.items():
-        attempt(f'equal: {name}', gpu_calls.same_pass, pair, (x, y), **how)
+        attempt(f'equal: {name}', same_pass, pair, (x, y), **how)
 
 
 # --- several processes, other dtypes, resuming --------------------------------------------------------------
@@ -270,7 +309,7 @@ def beside(name, what, batch, most, **how):
     def speed(who):
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
-        work, n_tokens = gpu_calls.work_of(what, who, SMALL, device, batch, **how)
+        work, n_tokens = work_of(what, who, SMALL, device, batch, **how)
         took = ms(work, most, warm=1)
         memory = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else None
         return {'tok_s': n_tokens / took * 1000, 'ms': took, 'memory_gb': memory}
@@ -294,7 +333,7 @@ def generate():
 
 # --- one process for each measurement -----------------------------------------------------------------------
 ALL = {     # the part, the call, and the seconds that it gets at most
-    'machine': (1, lambda: attempt('machine', the_machine), 40), 'generate': (1, generate, 180),
+    'machine': (1, lambda: attempt('machine', the_machine), 60), 'generate': (1, generate, 180),
     'train': (1, train, 300), 'large': (2, large, 420), 'equal': (2, equal, 150),
     'shard': (3, shard, 150), 'llama': (3, llama, 150)}
 
@@ -310,7 +349,7 @@ def main():
            'TORCH_LOGS': 'recompiles'}
     with open(f'{out}/log.txt', 'ab') as log:
         for name in names:
-            most = ALL[name][2]
+            most = ALL[name][2] * (4 if tiny else 1)        # other work may share a CPU
             flags = {**config, 'measure': name, 'work': work, 'tiny': tiny, 'only': ''}
             flags = [f'--{key}={value}' for key, value in flags.items() if key != 'preset']
             command = [sys.executable, os.path.abspath(__file__), *flags]

@@ -3,7 +3,7 @@ Our speed next to that of the usual libraries: training and encoding with a byte
 Face's tokenizers; training steps and greedy generation, next to transformers' Llama of the same shape, dtype
 and threads. One process per measurement, in turn. Nothing else should run on the machine.
 
-    pip install -r bench/requirements.txt
+    pip install transformers tokenizers
     python bench/peers.py                       # everything
     python bench/peers.py bpe encode            # some of it: bpe, encode, train, generate
     ROUNDS=1 python bench/peers.py train
@@ -13,7 +13,7 @@ For the tokenizers, the text is the standard library with its tests, and the voc
 Hugging Face numbers the bytes differently (the tests compare). CPU seconds count all processes and threads,
 so they can be compared on a machine with other work, too. bfloat16 is measured where the processor has it.
 """
-import hashlib, json, os, pathlib, resource, subprocess, sys, sysconfig, time
+import hashlib, json, math, os, pathlib, resource, subprocess, sys, sysconfig, time
 from statistics import median_high as median
 import numpy as np
 import torch
@@ -22,12 +22,12 @@ ROOT = str(pathlib.Path(__file__).resolve().parent.parent)
 sys.path.insert(0, ROOT)
 from extras import bpe, chain_report, hf_tokenizer          # noqa: E402
 from extras.muon import is_native                           # noqa: E402
-from gpu_calls import work_of                               # noqa: E402
-from model import GPTConfig                                 # noqa: E402
+from model import GPT, GPTConfig                            # noqa: E402
 from tokenizer import PATTERN, Tokenizer                    # noqa: E402
 
 VOCAB = 32_768          # bytes and merges; no special tokens, so that both do the same work
 ROUNDS = int(os.environ.get('ROUNDS', 3))
+HALF = 'bfloat16'       # also where dtype=auto is float32: a comparison needs the same for both
 SHAPES = {'shakespeare_cpu': GPTConfig(65, 64, 4, 4, 0, 128, tie_embeddings=False),
           'quickstart': GPTConfig(4096, 256, 4, 4, 0, 256, tie_embeddings=False),
           'nano': GPTConfig(256, 512, 6, 8, 0, 256, 768), 'small': GPTConfig(32768, 1024, 12, 12, 0, 768)}
@@ -74,6 +74,63 @@ def tokenizing(what, who):
     return lambda: theirs.train_from_iterator(texts, trainer), size
 
 
+def autocast(device, dtype):
+    return torch.autocast(torch.device(device).type, getattr(torch, dtype), enabled=dtype != 'float32')
+
+
+def work_of(what, who, c, device, batch, dtype=HALF, compiled=False, prompt=32, new=128):
+    """A call, and how many tokens it reads or writes: a training step, or greedy answers of `new` tokens to
+    prompts of random ids. c: a GPTConfig. who: ours, or theirs of the same size. batch: sequences."""
+    torch.manual_seed(0)
+    is_ours = who != 'theirs'
+    torch.backends.cuda.enable_cudnn_sdp(what == 'train')     # as train.py does
+    model = GPT(c).to(device) if is_ours else llama_of(c, device)
+    if what == 'train':
+        net = torch.compile(model) if compiled else model
+        loss = lambda x, y: net(x, y, with_logits=False)[1]         # without logits, as in train.py
+        if not is_ours:
+            loss = lambda x, y: net(input_ids=x, labels=x, use_cache=False).loss    # it shifts the labels
+        return step_of(model, loss, c, batch, dtype), batch * c.block_size
+    model = model.to(getattr(torch, dtype)).eval()
+    idx = torch.randint(c.vocab_size, (batch, prompt), device=device)
+    write = lambda: model.generate(idx, new, temperature=0)
+    if not is_ours:
+        write = lambda: model.generate(idx, attention_mask=torch.ones_like(idx), do_sample=False,
+                                       pad_token_id=0, max_new_tokens=new, min_new_tokens=new)
+    return write, batch * new
+
+
+def step_of(model, loss_of, c, batch, dtype):
+    """A call: a step of train.py with sequences of random ids. loss_of(x, y): the loss of a batch."""
+    vectors = [p for p in model.parameters() if p.dim() == 1]
+    matrices = [p for p in model.parameters() if p.dim() != 1]
+    optimizer = torch.optim.AdamW([{'params': matrices}, {'params': vectors, 'weight_decay': 0.0}],
+                                  lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    device = next(model.parameters()).device
+    text = np.random.default_rng(0).integers(c.vocab_size, size=(batch, c.block_size + 1))
+
+    def step():
+        with autocast(device, dtype):
+            loss = loss_of(*(torch.from_numpy(ids).to(device) for ids in (text[:, :-1], text[:, 1:])))
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
+        if math.isfinite(norm + loss.item()):
+            optimizer.step()
+        optimizer.zero_grad()
+    return step
+
+
+def llama_of(c, device):
+    """transformers' model of the same size."""
+    import transformers
+    with torch.device(device):
+        return transformers.LlamaForCausalLM(transformers.LlamaConfig(
+            vocab_size=c.vocab_size, hidden_size=c.n_embd, intermediate_size=c.n_ffn, rms_norm_eps=c.norm_eps,
+            num_hidden_layers=c.n_layer, num_attention_heads=c.n_head, max_position_embeddings=c.block_size,
+            tie_word_embeddings=c.tie_embeddings))
+
+
+# --- one contestant ---------------------------------------------------------------------------------------
 def cpu_seconds():
     """Of this process with its threads, and of the processes that it started and that have ended."""
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

@@ -1,6 +1,6 @@
-# A plan, of which 396 steps were run: "nano-trickster" of a lesson that docs/myths.md checks, with 5,180,672
-# parameters, not 11,234,816. With --n_ffn=2048 there are 11,078,912. mini.py, midi.py and mega.py change its
-# size: they follow it.
+# A plan, of which 396 steps were run: "nano-trickster" of a lesson that docs/exercises.md checks, with
+# 5,180,672 parameters, not 11,234,816. With --n_ffn=2048 there are 11,078,912. mini.py, midi.py and mega.py
+# change its size: they follow it.
 # Steps: one epoch is 1,003,854 / (32 x 512) = 61 steps, so 10,000 steps are 163 epochs.
 # You should see val_loss below 2 at step 500: ours was 2.36 at 300 and 1.96 at 396, where we stopped, after
 # an hour of two CPU cores that had other work, too.

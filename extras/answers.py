@@ -14,24 +14,20 @@ import regex
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
-from configurator import Mistake, require
+from configurator import require
 from model import GPT, IGNORE, sample
 from tokenizer import Tokenizer
 
 
 def open_model(path, device='cpu', dtype='float32'):
     """Return the model of a folder or a .pt file, the tokenizer next to it, and the settings of the
-    run that trained it: {} for a folder of Hugging Face. device=auto: the fastest one that is
-    here."""
+    run that trained it: {} for a folder of Hugging Face. device=auto: the fastest one here."""
     here = ['cpu'] + ['mps'] * torch.backends.mps.is_available()
     here += ['cuda'] * torch.cuda.is_available()
     require(device in ('auto', *here), f'{device=} is not here; try --device=auto')
     require(os.path.exists(path), f'{path} does not exist; --ckpt must name the folder of a run')
     folder = path if os.path.isdir(path) else os.path.dirname(path)
-    try:
-        model, tokenizer = GPT.load(path), Tokenizer.load(os.path.join(folder, 'tokenizer.json'))
-    except ValueError as error:
-        raise Mistake(error) from None
+    model, tokenizer = GPT.load(path), Tokenizer.load(os.path.join(folder, 'tokenizer.json'))
     require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
             f"{folder}/tokenizer.json is not the tokenizer of {path}; copy the run's own file back")
     require('reward_head' not in model.saved, f'{path} is a reward model: it scores answers and '

@@ -5,14 +5,13 @@ of it.
 
     python clean.py --source=FOLDER --audit=20
 
-    genre('ROMEO:\\nBut soft!\\n\\nJULIET:\\nAy me!\\n')     # 'dialogue'
+    card([{'text': 'x = 1\\n', 'path': 'a.py'}], [6], sources, mode_of)['genres']    # {'code': 1.0}
 
 Every rule also drops good documents, so read what it dropped. A model shares the defects of its
 data: BookCorpus is heavy with romance (arXiv:2105.05241), WebText reads like a blog, C4's word list
 removed texts of minorities.
 """
-import collections, functools, re
-import numpy as np
+import collections, functools
 from extras import text_quality
 
 
@@ -63,10 +62,6 @@ def write(folder, notes, copied, document, n, hash64):
 
 
 # --- the card -------------------------------------------------------------------------------------
-# a genre, the beginning of its lines, and more than how many of them have it
-GENRES = (('questions', re.compile(r'(?:Q|Question|User|Human)\b.{0,20}:'), 1 / 20),
-          ('dialogue', re.compile(r"[A-Z][\w.' -]{0,30}:(?:\s|$)"), 1 / 8),
-          ('list', re.compile(r'\s*(?:[-*•|]|\d+[.)])\s'), 1 / 2))
 # what most of a corpus makes of a model
 SKEW = {'languages': '{:.0%} of the prose: {}; a model will hardly write any other language',
         'genres': '{:.0%} of the bytes: {}; a model will write this kind of text, '
@@ -74,38 +69,19 @@ SKEW = {'languages': '{:.0%} of the prose: {}; a model will hardly write any oth
         'sources': '{:.0%} of the bytes: {}; the model will sound like this source'}
 
 
-def spread(weights, n):
-    """Return the numbers of n documents, evenly spread over the weights of all of them, such as the
-    tokens that a run reads of each: spread([100, 300, 0], 4) is [0, 1, 1, 1]."""
-    ends = np.cumsum(weights)
-    return np.searchsorted(ends, (np.arange(n) + 0.5) / n * ends[-1], 'right')
-
-
-def genre(text):
-    """Return the kind of a prose text, by its lines: questions, dialogue, list or running text."""
-    lines = [line for line in text[:20_000].split('\n') if line.strip()]
-    for name, beginning, fraction in GENRES:
-        if len([line for line in lines if beginning.match(line)]) > fraction * len(lines):
-            return name
-    return 'running text'
-
-
-def card(documents, sources, mode_of):
-    """Return the card: {'languages': {'en': 0.667, 'de': 0.333}, ...}. documents: evenly spread
-    over their bytes; sources: {name: {'path', 'bytes'}}; mode_of(text, path):
-    'code', 'other code', 'prose' ..."""
+def card(documents, sizes, sources, mode_of):
+    """Return the card: {'languages': {'en': 0.667, 'de': 0.333}, ...}, as parts of the bytes.
+    documents: some, drawn evenly; sizes: the bytes of each; sources: {name: {'path', 'bytes'}};
+    mode_of(text, path): 'code', 'other code' or 'prose', which are the genres."""
     counts = {name: collections.Counter() for name in ('languages', 'genres', 'licenses')}
-    for document in documents:
-        text = document['text']
-        # a table of codes in a .py file is code, too
-        is_code = mode_of(text, document['path']) != 'prose'
-        counts['genres']['code' if is_code else genre(text)] += 1
-        counts['licenses'][document.get('license', 'unknown')] += 1
-        if not is_code:
-            counts['languages'][text_quality.language_of(text)] += 1
+    for document, n_bytes in zip(documents, sizes):
+        mode = mode_of(document['text'], document['path'])
+        counts['genres'][mode] += n_bytes
+        counts['licenses'][document.get('license', 'unknown')] += n_bytes
+        if mode == 'prose':
+            counts['languages'][text_quality.language_of(document['text'])] += n_bytes
     if len(sources) > 1:
-        counts['sources'] = collections.Counter(
-            {name: s['bytes'] for name, s in sources.items()})
+        counts['sources'] = collections.Counter({name: s['bytes'] for name, s in sources.items()})
     parts = {name: {item: round(n / counter.total(), 3) for item, n in counter.most_common()}
              for name, counter in counts.items()}
 
@@ -113,6 +89,6 @@ def card(documents, sources, mode_of):
              for item, part in parts[name].items() if part >= 0.8 and item != 'unknown']
     unknown = parts['licenses'].get('unknown', 0)
     if unknown >= 0.5:
-        skew.append(f'{unknown:.0%} of the bytes name no license: find out whether you '
-                    'may use them')
+        skew.append(f'{unknown:.0%} of the bytes name no license: find out whether you may use '
+                    'them')
     return {**parts, 'skew': '; '.join(skew)}

@@ -1,11 +1,11 @@
 """
-The report of `bash run.sh`: what each stage can do, what it gained, and answers of all stages.
+The report of `bash run.sh`: what each stage can do, and what it gained.
 
     python -m extras.chain_report --minutes=8.3         # reads out/quickstart*
 
 Writes REPORT.md and report.json into out/quickstart.
 """
-import argparse, ast, collections, json, os, pathlib, platform, re, subprocess
+import argparse, ast, json, os, pathlib, platform, re, subprocess
 import torch
 from extras.muon import is_native
 
@@ -16,8 +16,8 @@ STAGES = {'base': ('base', 'out/quickstart'), 'sft': ('SFT', 'out/quickstart_sft
 # {kind: its split}
 KINDS = {'example tasks': 'variation', 'practice tasks': 'feedback_variation',
          'unseen combinations': 'cell'}
-LEGEND = """Each number is the percentage of answers that pass all their tests, with a 95% interval:
-one greedy answer to each problem. Every problem is new to the model.
+LEGEND = """Each number is the percentage of greedy answers that pass all their tests, with a 95%
+interval. Every problem is new to the model.
 - example tasks: SFT showed it answers to other problems of the same task.
 - practice tasks: known steps in a new combination. DPO, RL and rejection sampling tried such
   problems and ran the tests; nobody showed the model an answer.
@@ -25,10 +25,8 @@ one greedy answer to each problem. Every problem is new to the model.
 - rejection sampling is the baseline of RL: SFT on the examples and on its own answers that passed.
 - preferred: the percentage of passing answers that are a single return statement.
 - bits per byte: the loss on the first 16,384 held-out tokens of the base model's corpus.
-- why answers fail: the number of answers for each reason, as docs/measuring.md explains them.
-- minutes: from the start of training to the last save.
-- usual range: what the preset of a stage expects at its end, after several seeds of ours.
-- over SFT: the gain in points, with its 95% interval. If 0 is in the interval, it may be luck."""
+- usual range: what several seeds of ours ended with, for the preset of a stage.
+- over SFT: the gain in points. If 0 is in its 95% interval, it may be luck."""
 
 
 def read_json(path):
@@ -59,29 +57,25 @@ def commit():
 
 
 def as_expected(folder):
-    """Return {metric: (value at the end, low, high)} of what the preset of a run has in _expect. It
-    is {} before the end, and for settings that are not the preset's. Nothing is executed."""
-    config = read_json(f'{folder}/config.json')
-    preset = pathlib.Path(str(config.get('preset'))).name
+    """Return {metric: (value at the end, low, high)} of what the preset of a run has in _expect, a
+    line that is read and not executed. It is {} for settings that are not the preset's."""
+    preset = read_json(f'{folder}/config.json')['preset']
     path = pathlib.Path(__file__).parents[1] / 'config' / preset
     text = path.read_text(encoding='utf-8') if path.is_file() else ''
     found = re.search(r'(?ms)^_expect = ({.*?})', text)
-    at_end = {}                 # of a step that was logged twice the last row counts
+    last = {}
     for row in read_rows(f'{folder}/metrics.jsonl'):
-        if row['step'] == (config.get('steps') or config['max_steps']):
-            at_end |= row
-    return {name: (at_end[name], *usual)
-            for name, usual in (ast.literal_eval(found[1]) if found else {}).items()
-            if at_end.get(name) is not None}
+        last |= row
+    usual = ast.literal_eval(found[1]) if found else {}
+    return {name: (last[name], *limits) for name, limits in usual.items()}
 
 
-def verdict(name, value, low, high):
-    """'val_loss 3.918 is in the usual range, 3.85 to 4.2'"""
-    if low <= value <= high:
-        return f'{name} {value:.4g} is in the usual range, {low:g} to {high:g}'
-    off, way = (low - value, 'low') if value < low else (value - high, 'high')
-    return (f'{name} {value:.4g} is {off:.2g} too {way}: the usual range is {low:g} to {high:g}; '
-            'see "My numbers differ" in docs/trouble.md')
+def verdict(name, numbers):
+    """('val_loss', (3.918, 3.85, 4.2)) -> 'val_loss 3.918 is in the usual range, 3.85 to 4.2'"""
+    value, low, high = numbers
+    where = 'in' if low <= value <= high else 'outside'
+    more = '; see "My numbers differ" in docs/trouble.md' if where == 'outside' else ''
+    return f'{name} {value:.4g} is {where} the usual range, {low:g} to {high:g}{more}'
 
 
 def stage(name):
@@ -104,34 +98,11 @@ def stage(name):
             'pass@1_cells': split['cell']['pass@1']}
 
 
-def one_of_each_kind():
-    """Yield lines of Markdown: of each kind the first problem that SFT or RL solves, but not both,
-    and the answers of the stages that were asked. If there is none, the first problem."""
-    yield '## One problem of each kind: the first that only one of SFT and RL solves'
-    rows = {name: read_rows(f'{folder}/samples.jsonl') for name, (_, folder) in STAGES.items()}
-    for kind, split in KINDS.items():
-        # {prompt: {stage: its answer}}. Base answered only the first problems of the others.
-        answers = collections.defaultdict(dict)
-        for name, some in rows.items():
-            for row in some:
-                if row['split'] == split:
-                    answers[row['prompt']].setdefault(name, row)
-        both = [of for of in answers.values() if {'sft', 'rl'} <= of.keys()]
-        shown = max(both, key=lambda of: len({of[name]['outcome'] == 'passed'
-                                              for name in ('sft', 'rl')}))
-        yield f'\n### {kind}\n\n```python\n{shown["sft"]["prompt"].rstrip()}\n```'
-        for name, row in shown.items():
-            mark = '🟢' if row['outcome'] == 'passed' else '🔴'
-            text = row['completion'].strip('\n')[:300] or '(nothing)'
-            yield f'\n{mark} {STAGES[name][0]}: {row["outcome"]}\n\n```python\n{text}\n```'
-
-
-def main():
+if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--minutes', type=float, required=True, help='of the whole run')
     minutes = parser.parse_args().minutes
     stages = [stage(name) for name in STAGES]
-
     lines = ['# quickstart', '',
              f'| stage | {" | ".join(KINDS)} | preferred | bits per byte | minutes |',
              '|---|---|---|---|---|---|---|']
@@ -142,26 +113,21 @@ def main():
                      f'{row["preferred_rate"]:.0%} | {row["val_bpb"]:.3f} | {row["minutes"]:.1f} |')
     lines += ['', LEGEND, '']
     for row in stages:
-        causes = ', '.join(f'{cause} {n}' for cause, n in row['failures'].items())
-        lines.append(f'- {STAGES[row["name"]][0]}, why answers fail: {causes}')
-        for name, numbers in row['expect'].items():
-            lines.append(f'- {STAGES[row["name"]][0]}: {verdict(name, *numbers)}')
-    for row in stages[2:]:
         title, folder = STAGES[row['name']]
-        row['gain'] = read_json(f'{folder}/compare.json')['gain']
-        for kind in KINDS:
-            points = '{:+.1f} ({:+.1f} to {:+.1f})'.format(*(100 * x for x in row['gain'][kind]))
-            lines.append(f'- {title} over SFT, {kind}: {points}')
+        causes = ', '.join(f'{cause} {n}' for cause, n in row['failures'].items())
+        lines.append(f'- {title}, why answers fail: {causes}')
+        lines += [f'- {title}: {verdict(*item)}' for item in row['expect'].items()]
+        if row['name'] not in ('base', 'sft'):
+            row['gain'] = read_json(f'{folder}/compare.json')['gain']
+            for kind in KINDS:
+                gain = '{:+.1f} ({:+.1f} to {:+.1f})'.format(*(100 * x for x in row['gain'][kind]))
+                lines.append(f'- {title} over SFT, {kind}: {gain}')
     where = machine()
-    lines += ['', '![dashboard](dashboard.png)', '', *one_of_each_kind(),
-              f'\n{minutes:.1f} minutes on {where}, commit {commit()}']
+    lines += ['', '![dashboard](dashboard.png)', '',
+              f'{minutes:.1f} minutes on {where}, commit {commit()}']
     text = '\n'.join(lines) + '\n'
     print(text)
     folder = pathlib.Path('out/quickstart')
     (folder / 'REPORT.md').write_text(text, encoding='utf-8')
     report = {'stages': stages, 'minutes': minutes, 'machine': where}
     (folder / 'report.json').write_text(json.dumps(report, indent=1), encoding='utf-8')
-
-
-if __name__ == '__main__':
-    main()

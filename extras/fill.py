@@ -4,51 +4,25 @@ A model that was trained to fill gaps (train.py --objective=mlm or span) fills t
     python -m extras.fill --ckpt=out/mlm --prompt='for i in <|mask|>(10):'
 
 Of mlm, you see the five likeliest tokens of each gap and their probabilities, and then the text
-with the likeliest ones. Of span, a gap becomes several tokens, which are sampled.
+with the likeliest ones. Of span, a gap becomes several tokens, always the likeliest next one.
 """
 import re, sys
 from typing import Literal
 import torch
 from configurator import configure, require
 from extras import answers
-from model import sample
 
 # --- settings -------------------------------------------------------------------------------------
 ckpt = 'out/base'           # a run's folder or a .pt file in it
 prompt = ''                 # text with gaps, <|mask|>
 max_new_tokens = 200        # span: most tokens of all gaps
-temperature = 0.8           # span: 0 = always the most probable token; higher is more varied
-top_k = 50                  # span: sample from the k most probable tokens; 0 = off
-top_p = 1.0                 # span: sample from the fewest that reach probability p; 1 = off
-seed = 1337                 # seed of the spans
 device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest one that is here
-
-
-def fill(model, tokenizer, prompt, objective, max_new_tokens, **how):
-    """Return the text of a prompt with its gaps, <|mask|>, filled. how: temperature, top_k and
-    top_p of the spans."""
-    texts = prompt.split('<|mask|>')
-    require(objective != 'clm', 'this model continues texts; run: python sample.py')
-    require(len(texts) > 1, f'a model trained with objective={objective} fills gaps; mark each in '
-            "the prompt with <|mask|>, for instance --prompt='for i in <|mask|>(10):'")
-    # <|mask|>, or for span <|span_0|>, <|span_1|>... and one more, which ends the answer
-    names = [f'<|span_{i}|>' if objective == 'span' else '<|mask|>' for i in range(len(texts))]
-    require(names[-1] in tokenizer.special,
-            f'the prompt has {len(texts) - 1} gaps, more than this tokenizer has marks for')
-    marks = [tokenizer.special[name] for name in names]
-    *ids, _ = [id for text, mark in zip(texts, marks) for id in [*tokenizer.encode(text), mark]]
-    longest = model.config.block_size - (objective == 'span')       # which writes the gaps after it
-    require(len(ids) <= longest, f'the prompt has {len(ids)} tokens, too many for the context of '
-            f'{model.config.block_size}; shorten it')
-    if objective == 'span':
-        return fill_spans(model, tokenizer, ids, marks, max_new_tokens, **how)
-    return fill_tokens(model, tokenizer, ids, marks[0])
 
 
 @torch.no_grad()
 def fill_tokens(model, tokenizer, ids, mask_id):
     """Return a line of the five best tokens for each gap, then the text with the best ones."""
-    device = next(model.parameters()).device
+    device = model.embedding.weight.device
     p, best = model(torch.tensor([ids], device=device))[0][0].softmax(-1).topk(5)  # (T, 5) both
     lines, filled = [], list(ids)
     for i, id in enumerate(ids):
@@ -60,10 +34,10 @@ def fill_tokens(model, tokenizer, ids, mask_id):
 
 
 @torch.no_grad()
-def fill_spans(model, tokenizer, ids, marks, max_new_tokens, **how):
+def fill_spans(model, tokenizer, ids, marks, max_new_tokens):
     """Return the text of ids with its gaps filled. The model reads the prompt in both directions,
     then writes the gaps, each behind its mark, until the last mark."""
-    device = next(model.parameters()).device
+    device = model.embedding.weight.device
     n_prompt = len(ids)
     ids = [*ids, marks[0]]
     room = min(model.config.block_size, n_prompt + 1 + max_new_tokens)
@@ -71,7 +45,7 @@ def fill_spans(model, tokenizer, ids, marks, max_new_tokens, **how):
         mask = torch.ones(len(ids), len(ids), dtype=torch.bool, device=device).tril()
         mask[:n_prompt, :n_prompt] = True  # (T, T)
         logits, _ = model(torch.tensor([ids], device=device), mask=mask[None, None])
-        ids.append(sample(logits[:, -1], **how).item())
+        ids.append(logits[0, -1].argmax().item())
     filled, answer = tokenizer.decode(ids[:n_prompt]), tokenizer.decode(ids[n_prompt:])
     for mark, text in re.findall(r'(<\|span_\d+\|>)((?:(?!<\|span_).)*)', answer, re.DOTALL):
         filled = filled.replace(mark, text)
@@ -82,8 +56,22 @@ def fill_spans(model, tokenizer, ids, marks, max_new_tokens, **how):
 
 
 if __name__ == '__main__':
-    configure(globals(), {'max_new_tokens': (1, 1e6), 'top_p': (1e-9, 1)})
-    torch.manual_seed(seed)
+    configure(globals(), {'max_new_tokens': (1, 1e6)})
     model, tokenizer, trained = answers.open_model(ckpt, device)
-    print(fill(model, tokenizer, prompt, trained.get('objective', 'clm'), max_new_tokens,
-               temperature=temperature, top_k=top_k, top_p=top_p))
+    objective = trained.get('objective', 'clm')
+    require(objective != 'clm', 'this model continues texts; run: python sample.py')
+    texts = prompt.split('<|mask|>')
+    require(len(texts) > 1, f'a model trained with objective={objective} fills gaps; mark each in '
+            "the prompt with <|mask|>, for instance --prompt='for i in <|mask|>(10):'")
+    # <|mask|>, or for span <|span_0|>, <|span_1|>... and one more, which ends the answer
+    names = [f'<|span_{i}|>' if objective == 'span' else '<|mask|>' for i in range(len(texts))]
+    require(names[-1] in tokenizer.special,
+            f'the prompt has {len(texts) - 1} gaps, more than this tokenizer has marks for')
+    marks = [tokenizer.special[name] for name in names]
+    *ids, _ = [id for text, mark in zip(texts, marks) for id in [*tokenizer.encode(text), mark]]
+    require(len(ids) < model.config.block_size, f'the prompt has {len(ids)} tokens, too many for '
+            f'the context of {model.config.block_size}; shorten it')
+    if objective == 'span':
+        print(fill_spans(model, tokenizer, ids, marks, max_new_tokens))
+    else:
+        print(fill_tokens(model, tokenizer, ids, marks[0]))

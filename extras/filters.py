@@ -12,7 +12,7 @@ A stage is a function check(document, notes), which returns why a document is dr
 import collections, os, pathlib, re, unicodedata, urllib.parse
 import numpy as np
 import regex
-from configurator import Mistake, require
+from configurator import require
 from extras import audit, markup, text_quality
 
 
@@ -45,10 +45,9 @@ def with_options(stages, config, clean):
     if config.decontaminate:
         after['benchmarks'] = benchmarks(config.decontaminate, clean.read, clean.normalise,
                                          clean.words_of, clean.ngrams)
-    names = [*stages]
-    i = names.index('rules')
-    order = [*names[:i], *before, 'rules', *after, *names[i + 1:]]      # personal data come last
-    stages = {name: (before | after | stages)[name] for name in order}
+    at = [*stages].index('rules')
+    items = [*stages.items()]                   # personal data come last
+    stages = dict([*items[:at], *before.items(), items[at], *after.items(), *items[at + 1:]])
     return audit.watched(stages, config.audit, clean.hash64) if config.audit else stages
 
 
@@ -60,8 +59,8 @@ def report(folder, config, notes, copied, document, left, size, sources, clean):
     if config['audit']:
         audit.write(folder, notes, copied, document, config['audit'], clean.hash64)
     if len(left) and (config['audit'] or config['languages']):
-        some = map(document, left[audit.spread(size[left], 1000)])
-        card = audit.card(some, sources, clean.mode_of)
+        some = left[::len(left) // 1000 + 1]        # about 1,000
+        card = audit.card(map(document, some), size[some], sources, clean.mode_of)
     counters = [notes[title] for title in notes if title.startswith('licenses of ')]
     meta = {'licenses': dict(sum(counters, collections.Counter()))}
     if config['decontaminate']:
@@ -76,10 +75,7 @@ def lines_of(path):
     if not path:
         return set()
     require(os.path.isfile(path), f"{path} can't be read: No such file")
-    try:
-        lines = pathlib.Path(path).read_text('utf-8-sig').lower().splitlines()
-    except UnicodeDecodeError:
-        raise Mistake(f'{path} is not UTF-8; iconv -f ENCODING -t utf-8 makes it so') from None
+    lines = pathlib.Path(path).read_text('utf-8-sig').lower().splitlines()
     entries = {line.split('#')[0].strip() for line in lines} - {''}
     require(entries, f'{path} has no entries; write one on each line, or leave the flag out')
     return entries
@@ -122,21 +118,13 @@ def host_of(url):
     return host.strip('.').removeprefix('www.')
 
 
-def domain_of(line):
-    """Return 'a.org' for a.org, https://www.a.org/x, *.a.org and ||a.org^; ValueError for a rule
-    that says more than a domain."""
-    found = re.fullmatch(r'(?:\*\.|\|\|)?([^*|^/]+)\^?|([^*|^]+)', line)
-    require(found, line)
-    return host_of(found[1] or found[2])
-
-
 def domains_of(path):
-    """Return the set of domains in a file, one a line; # begins a comment."""
-    try:
-        return {*map(domain_of, lines_of(path))}
-    except ValueError as error:         # [Adblock Plus 2.0]
-        raise Mistake(f'{path} must have a domain on each line, such as example.org: '
-                      f'{error}') from None
+    """Return the set of domains in a file, a domain or an address on each line."""
+    lines = lines_of(path)
+    odd = sorted(line for line in lines if not re.fullmatch(r'(https?://)?[\w.-]+(/.*)?', line))
+    require(not odd, f'{path} must have a domain on each line, such as example.org, and not '
+            f'{"".join(odd[:1])}')
+    return {*map(host_of, lines)}
 
 
 # --- licenses -------------------------------------------------------------------------------------
@@ -173,6 +161,7 @@ def license_of(record):
 
 # --- words ----------------------------------------------------------------------------------------
 MAX_TOXIC = 1                   # words of the list in 1,000; with 0, not one may be in it
+WORD = regex.compile(r"[\p{L}\p{M}]+(?:['’-][\p{L}\p{M}]+)*")        # also don't, well-known
 # Chinese and Thai have no spaces, and Korean glues its particles to words: these words are looked
 # for as parts of a text.
 UNSPACED = regex.compile(r'[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}'
@@ -183,16 +172,15 @@ def words(path):
     """Return a stage of clean.py that drops texts with too many words of a list. path: a file with
     a word on each line; # begins a comment."""
     listed = {unicodedata.normalize('NFC', word) for word in lines_of(path)}
-    parts = sorted(filter(UNSPACED.search, listed), key=len, reverse=True)  # the longest one counts
-    pattern = regex.compile('|'.join(map(regex.escape, parts))) if parts else None
-    whole = listed - {*parts}
-    odd = sorted(word for word in whole if not toxic_words(word, {word}))
+    odd = sorted(word for word in listed if not WORD.fullmatch(word))
     require(not odd, f'{path} has {len(odd):,} lines that are no single word of letters, such as '
             f'{", ".join(odd[:3])!r:.80}; remove them')
+    parts = sorted(filter(UNSPACED.search, listed), key=len, reverse=True)  # the longest one counts
+    pattern = regex.compile('|'.join(parts)) if parts else None
 
     def check_words(document, notes):
         text = document['text']
-        hits = toxic_words(text, whole, pattern)
+        hits = toxic_words(text, listed, pattern)
         # two characters of a script without spaces make about a word
         n_words = max(len(text.split()), len(UNSPACED.findall(text)) // 2) if hits else 0
         if hits.total() * 1000 > MAX_TOXIC * n_words:
@@ -202,14 +190,12 @@ def words(path):
     return check_words
 
 
-def toxic_words(text, whole, parts=None):
+def toxic_words(text, listed, parts=None):
     """Return {word: count}: toxic_words('Damn! A damned classic.', {'damn', 'ass'}) is {'damn': 1}.
-    don't and well-known are single words; the pattern `parts` also finds parts of words."""
+    Words of scripts without spaces are found by the pattern `parts` alone."""
     text = text.lower()
-    words = regex.findall(r"[\p{L}\p{M}]+(?:['’-][\p{L}\p{M}]+)*", text)
-    found = collections.Counter(word for word in words if word in whole)
-    found.update(parts.findall(text) if parts else ())
-    return found
+    whole = (word for word in WORD.findall(text) if word in listed and not UNSPACED.search(word))
+    return collections.Counter([*whole, *(parts.findall(text) if parts else ())])
 
 
 # --- benchmarks -----------------------------------------------------------------------------------

@@ -1,17 +1,14 @@
 """
-Report whether a tokenizer fits some texts, next to tokenizers that exist.
+Does a tokenizer fit some texts? A report, next to the tokenizers of GPT-2 and GPT-4.
 
     python -m extras.fit --input=FOLDER                 # is a new one better than GPT-2's?
     python -m extras.fit --input=FOLDER --load=tokenizer.json       # does this one fit?
     python -m extras.fit --input=FOLDER --pattern=cl100k --out=tokenizer.json   # llama.cpp has it
 
-    print(report(tokenizer, documents, others('gpt2,my/tokenizer.json')))
-    gpt2('folder/with/its/files').encode_ordinary('ROMEO:')         # [33676, 4720, 25]
-
-A tokenizer is any object with encode(text), encode_batch(texts), vocab_size and all_bytes (id ->
-bytes).
+    print(report(tokenizer, [('.py', 'x = 1')], others('gpt2,my/tokenizer.json')))
+    tokenizer_of_gpt2('folder/with/its/files').encode('ROMEO:')         # [33676, 4720, 25]
 """
-import collections, os, re, sys, types
+import collections, os, re
 from typing import Literal
 import tiktoken.load
 import clean        # it runs nothing: its job is under __main__
@@ -37,24 +34,22 @@ PATTERNS = {
 
 # --- the texts ------------------------------------------------------------------------------------
 def read_documents(source):
-    """Yield {'text', 'labels'} for each document, as clean.py reads them. The labels are what the
-    report has tables of."""
-    paths = clean.find_files(source)[0]
-    top = os.path.commonpath([os.path.dirname(path) for path in paths])
-    left_out = []
-    for path in paths:
-        folder = os.path.relpath(os.path.dirname(path), top).split(os.sep)[0]
+    """Return [(kind, text)] of all documents, as clean.py reads them. The kind is the language or
+    the source that a record names, else the ending of its file."""
+    documents, left_out = [], []
+    for path in clean.find_files(source)[0]:
         for line, text, record, why in clean.read(path):
-            if why:
-                left_out.append(f'{path}:{line}: {why}')
-                continue
             # CodeParrot's records and clean.py's say which file they were.
             name = str(record.get('path') or path).removesuffix('.gz')
-            labels = {'kind': os.path.splitext(name)[1], 'folder': folder}
-            labels |= {key: str(record[key]) for key in ('source', 'language') if record.get(key)}
-            yield {'text': text, 'labels': labels}
+            kind = record.get('language') or record.get('source') or os.path.splitext(name)[1]
+            if why:
+                left_out.append(f'{path}:{line}: {why}')
+            elif text:
+                documents.append((str(kind), text))
     if left_out:
-        print(f'note: {len(left_out):,} left out, such as {left_out[0]}', file=sys.stderr)
+        print(f'note: {len(left_out):,} left out, such as {left_out[0]}')
+    require(documents, f'--input={source} has no text to report on')
+    return documents
 
 
 def held_out(documents):
@@ -62,37 +57,50 @@ def held_out(documents):
     each document if there are fewer than 20."""
     if len(documents) >= 20:
         return [d for i, d in enumerate(documents) if i % 10 != 9], documents[9::10]
-    cut = [len(d['text']) * 9 // 10 for d in documents]
-    return ([{**d, 'text': d['text'][:n]} for d, n in zip(documents, cut)],
-            [{**d, 'text': d['text'][n:]} for d, n in zip(documents, cut)])
+    return ([(kind, text[:len(text) * 9 // 10]) for kind, text in documents],
+            [(kind, text[len(text) * 9 // 10:]) for kind, text in documents])
 
 
 # --- the report -----------------------------------------------------------------------------------
 def report(tokenizer, documents, others):
-    """Return a text to print. documents: [{'text', 'labels'}]. others: {name: tokenizer} to compare
+    """Return a text to print. documents: [(kind, text)]. others: {name: Tokenizer} to compare
     with."""
-    documents = [d for d in documents if d['text']]
-    require(documents, 'there is no text to report on')
-    texts = [d['text'] for d in documents]
+    kinds, texts = zip(*documents)
+    tokenizers = {'this': tokenizer} | others
     n_bytes = [len(text.encode('utf-8', 'replace')) for text in texts]
-    tokenizers = {'this': tokenizer} | {
-        name.removesuffix('/tokenizer.json'): t for name, t in others.items()}
     counts = {name: [len(ids) for ids in t.encode_batch(texts)] for name, t in tokenizers.items()}
     totals = {name: sum(n) for name, n in counts.items()}
-
+    words = collections.Counter(w for text in texts for w in re.findall(r'[^\W\d]\w+', text))
+    top = words.most_common(20_000)         # each counts as often as it occurs
+    n_words = max(1, sum(n for _, n in top))
+    row = lambda name, *cells: f'{name[-20:]:<20}' + ''.join(f'{cell:>16}' for cell in cells)
     lines = [f'files: {len(texts):,}, {sum(n_bytes) / 1e6:.2f} MB', '',
-             f'{"vocabulary":>12} {"size":>7} {"bytes/token":>12} {"tokens":>12}']
-    lines += [f'{name[-12:]:>12} {t.vocab_size:>7,} {sum(n_bytes) / totals[name]:>12.2f} '
-              f'{totals[name]:>12,}' for name, t in tokenizers.items()]
-    lines += by_label(n_bytes, counts, [d['labels'] for d in documents])
-    lines += split_words(tokenizers, texts)
+             row('vocabulary', 'size', 'tokens per word', 'bytes per token', 'tokens')]
+    for name, t in tokenizers.items():
+        per_word = sum(n * len(t.encode(f' {word}')) for word, n in top) / n_words
+        per_token = sum(n_bytes) / totals[name]
+        lines.append(row(name, f'{t.vocab_size:,}', f'{per_word:.2f}', f'{per_token:.2f}',
+                         f'{totals[name]:,}'))
+
+    lines += ['', 'bytes per token', row('by kind', 'files', *counts)]
+    for kind, n_files in collections.Counter(kinds).most_common(12):
+        total = lambda numbers: sum(n for n, its in zip(numbers, kinds) if its == kind)
+        fits = [f'{total(n_bytes) / max(1, total(n)):.2f}' for n in counts.values()]
+        lines.append(row(kind, n_files, *fits))
+
+    lines += ['', 'the most frequent words that get split, with a space before them or without:']
+    n_pieces = lambda word: min(len(tokenizer.encode(word)), len(tokenizer.encode(f' {word}')))
+    for word, n in [(word, n) for word, n in top if n_pieces(word) > 1][:15]:
+        each = [f'{name}: {" ".join(pieces(t, f" {word}"))}' for name, t in tokenizers.items()]
+        lines.append(f'  {n:>8,}  {word:<20} {"   ".join(each)}')
+
     sample = texts[0][:60]
     lines += ['', sample.rstrip()]
     for name, t in tokenizers.items():
         tokens = pieces(t, sample)
         lines.append(f'  {name:>5}: {len(tokens)} tokens: ' + ' | '.join(tokens))
     if others:
-        best = min(list(totals)[1:], key=totals.get)
+        best = min(others, key=totals.get)
         saved = 1 - totals['this'] / totals[best]
         lines += ['', 'Does an existing tokenizer fit your text? ' + (
             f'Yes, {best}: this one needs {-saved:.1%} more tokens.' if saved < 0 else
@@ -108,103 +116,48 @@ def pieces(tokenizer, text):
             for token in tokens]
 
 
-def by_label(n_bytes, counts, labels):
-    """Return lines with a table of the largest groups for each label that has several groups.
-    n_bytes: of each text; counts: {name of a tokenizer: its number of tokens for each text};
-    labels: {label: group} of each text."""
-    lines = []
-    for label in dict.fromkeys(key for names in labels for key in names):
-        groups = collections.defaultdict(list)
-        for i, names in enumerate(labels):
-            groups[names.get(label, '-')].append(i)
-        if len(groups) == 1:
-            continue
-        total = lambda numbers, name: sum(numbers[i] for i in groups[name])
-        lines += ['', f'{"by " + label:<24} {"files":>7} {"bytes/token:":>13}'
-                  + ''.join(f'{name[-12:]:>13}' for name in counts)]
-        for name in sorted(groups, key=lambda name: -total(n_bytes, name))[:12]:
-            fits = [total(n_bytes, name) / total(n, name) for n in counts.values()]
-            lines.append(f'{name[-24:]:<24} {len(groups[name]):>7,} {"":>13}'
-                         + ''.join(f'{fit:>13.2f}' for fit in fits))
-    return lines
-
-
-def split_words(tokenizers, texts):
-    """Return lines with the tokens per word, and with the most frequent words that are split, with
-    a space before them or without."""
-    words = collections.Counter(w for text in texts for w in re.findall(r'[^\W\d]\w+', text))
-    top = words.most_common(20_000)
-    per_word = [sum(n * len(t.encode(f' {w}')) for w, n in top) / max(1, sum(n for _, n in top))
-                for t in tokenizers.values()]
-    lines = ['', 'tokens per word (with the space before it; the 20,000 most frequent words, '
-             'weighted): ' + ', '.join(f'{name} {n:.2f}' for name, n in zip(tokenizers, per_word)),
-             'the most frequent words that get split:']
-    encode = tokenizers['this'].encode
-    split = [(w, n) for w, n in top if min(len(encode(w)), len(encode(f' {w}'))) > 1]
-    for w, n in split[:15]:
-        each = [f'{name}: {" ".join(pieces(t, f" {w}"))}' for name, t in tokenizers.items()]
-        lines.append(f'  {n:>8,}  {w:<20} {"   ".join(each)}')
-    return lines
-
-
 # --- the vocabularies of GPT-2 and GPT-4 ----------------------------------------------------------
 # The files of GPT-2, with their SHA-256.
 FILES = {'vocab.bpe': '1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5',
          'encoder.json': '196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783'}
 
 
-def gpt2(folder=None):
-    """Return the tiktoken.Encoding of GPT-2, from a folder with its two files. Without a folder,
-    from tiktoken's cache or the network."""
-    if not folder:
-        return fetched('gpt2')
-    paths = [os.path.join(folder, name) for name in FILES]
-    require(all(map(os.path.exists, paths)), f'{folder} must hold {" and ".join(FILES)} of gpt2')
-    ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(*paths, *FILES.values())
-    return tiktoken.Encoding('gpt2', pat_str=PATTERN, mergeable_ranks=ranks,
-                             special_tokens={'<|endoftext|>': 50256})
-
-
-def fetched(name):
-    """Return a tiktoken.Encoding from tiktoken's cache or the network."""
+def tokenizer_of(name, special_tokens, folder=''):
+    """Return gpt2 or cl100k_base as a Tokenizer: from tiktoken's cache, from the network, or gpt2
+    from a folder with its two files."""
     try:
-        return tiktoken.get_encoding(name)
+        if folder and name == 'gpt2':
+            paths = [os.path.join(folder, file) for file in FILES]
+            ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(*paths, *FILES.values())
+        else:
+            ranks = tiktoken.get_encoding(name)._mergeable_ranks
     except OSError as error:                # requests' errors are OSErrors
         raise ConnectionError(
-            f"{name}'s vocabulary could not be downloaded ({type(error).__name__}); GPT-2's also "
+            f"{name}'s vocabulary could not be read ({type(error).__name__}); GPT-2's also "
             f'comes from --gpt2_dir=FOLDER with {" and ".join(FILES)}') from None
+    return Tokenizer('bpe', sorted(ranks, key=ranks.get), special_tokens,
+                     PATTERNS[name.removesuffix('_base')])
 
 
-def vocabulary(encoding):
-    """Return the tokens of a tiktoken.Encoding as bytes, in the order of their ids."""
-    return sorted(encoding._mergeable_ranks, key=encoding._mergeable_ranks.get)
+def tokenizer_of_gpt2(folder=''):
+    """Return GPT-2's 50,257 tokens, then 47 special ones of ours: 50,304 = 786 x 64."""
+    return tokenizer_of('gpt2', SPECIAL_TOKENS[:48], folder)
 
 
 def others(names, folder=''):
-    """Return {name: tokenizer} of names with commas between them: gpt2, cl100k_base, the path of a
+    """Return {name: Tokenizer} of names with commas between them: gpt2, cl100k_base, the path of a
     tokenizer.json, or none. What can't be fetched is left out, with a note. folder: for GPT-2."""
     found = {}
-    for name in filter(lambda name: name != 'none', names.split(',')):
+    for name in names.split(',') if names != 'none' else ():
         require(name in ('gpt2', 'cl100k_base') or name.endswith('.json'),
                 f'--against={name} must be gpt2, cl100k_base, a tokenizer.json or none')
-        if name.endswith('.json'):
-            found[name] = Tokenizer.load(name)
-            continue
         try:
-            e = gpt2(folder) if name == 'gpt2' else fetched(name)
+            found[name.removesuffix('/tokenizer.json')] = (
+                Tokenizer.load(name) if name.endswith('.json')
+                else tokenizer_of(name, ['<|endoftext|>'], folder))
         except ConnectionError as error:
             print(f'note: {error}\n')
-            continue
-        found[name] = types.SimpleNamespace(
-            encode=e.encode_ordinary, encode_batch=e.encode_ordinary_batch, vocab_size=e.n_vocab,
-            all_bytes=vocabulary(e))
     return found
-
-
-def tokenizer_of_gpt2(folder=None, special_tokens=SPECIAL_TOKENS[:48]):
-    """Return GPT-2's 50,257 tokens, then 47 special ones of ours: 50,304 = 786 x 64. folder has
-    vocab.bpe and encoder.json. Without it, tiktoken looks into its cache, or downloads them."""
-    return Tokenizer('bpe', vocabulary(gpt2(folder)), special_tokens, PATTERN)
 
 
 if __name__ == '__main__':
@@ -212,17 +165,16 @@ if __name__ == '__main__':
     require(input and not (load and out), 'give --input=PATH, and --out only to train')
     split = PATTERNS.get(pattern)
     try:
-        documents = list(read_documents(input))
-        if out:
-            tokenizer = Tokenizer.train((d['text'] for d in documents), vocab_size, pattern=split)
-            tokenizer.save(out)
-            sys.exit(print(f'{out}: {tokenizer.vocab_size:,} tokens, {tokenizer.hash}'))
-        if load:
-            tokenizer = Tokenizer.load(load)
-        else:
-            train, documents = held_out(documents)
-            tokenizer = Tokenizer.train((d['text'] for d in train), vocab_size, pattern=split)
+        measured = train = read_documents(input)
+        if not (load or out):
+            train, measured = held_out(train)
             print(f'this: trained on nine tenths of {input}; the other tenth is measured')
-        print(report(tokenizer, documents, others(against, gpt2_dir)))
+        tokenizer = Tokenizer.load(load) if load else (
+            Tokenizer.train((text for _, text in train), vocab_size, pattern=split))
+        if out:
+            tokenizer.save(out)
+            print(f'{out}: {tokenizer.vocab_size:,} tokens, {tokenizer.hash}')
+        else:
+            print(report(tokenizer, measured, others(against, gpt2_dir)))
     except ValueError as error:
         raise Mistake(error) from None

@@ -6,27 +6,24 @@ Tables, notebooks and packed files, read as lines of JSON, a record a line.
             print(json.loads(line))
     open_file('part.jsonl.zst')                     # .gz, .zst, .bz2, .xz: unpacked; also a.csv.xz
 
-A table takes a few MB of memory, whatever its size; a .json list and a notebook are read whole.
-What is not the file that its name says is a ValueError with the reason; what is cut off, an
+A table takes a few MB of memory, whatever its size; a list in a .json file and a notebook are read
+whole. What is not the file that its name says is a ValueError with the reason; what is cut off, an
 EOFError or OSError. A row that can't be read becomes a line with a zero byte and the reason, and
 the rows after it are read. Tables and notebooks are UTF-8, UTF-16 with its mark, or `encoding`.
 """
 import bz2, codecs, contextlib, csv, functools, gzip, io, itertools, json, lzma, os, re
 from configurator import Mistake
 
-# what can't be read as text or as lines of JSON
-OTHER = re.compile(r'\.(parquet|csv|tsv|ipynb)(\.gz)?$|\.(zst|bz2|xz)$', re.I)
 PIECE = 1 << 16                 # bytes that are unpacked at a time
 ROWS = 100                      # of a .parquet file, in memory at a time
 LONGEST_CELL = 10_000_000       # characters; a quote that never ends takes no more than that
 LONGEST_NAME = 59               # characters of a column's name; a longer one is somebody's text
-WRAPPERS = 'data rows train records examples items'.split()     # {"data": [the records]}
 BROKEN = re.compile('[\udc80-\udcff]')                          # a byte that could not be decoded
 
 
 def open_file(path, columns=None, encoding=''):
     """Open a file to read its bytes: unpacked, and a table as lines of JSON. columns: those of a
-    .parquet file to read, the text first; None = all that are no bytes."""
+    .parquet file to read; None = all that are no bytes."""
     kind = os.path.splitext(re.sub(r'\.(gz|zst|bz2|xz)$', '', path.lower()))[1]
     if kind == '.parquet':
         return buffered(lines_of(rows_of_parquet(path, columns), 'not UTF-8'))
@@ -97,13 +94,6 @@ def lines_of(records, not_decoded):
         yield b'\0%b\n' % why.encode() if why else line.encode() + b'\n'
 
 
-# --- tables ---------------------------------------------------------------------------------------
-def check_names(names):
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f'two columns are called {name}: rename one')
-
-
 def rows_of_parquet(path, columns):
     """Yield the rows of a .parquet file. The other columns stay on the disk, and are None."""
     pyarrow = import_pyarrow(path)
@@ -111,14 +101,10 @@ def rows_of_parquet(path, columns):
     with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=PIECE) as file:
         names = [field.name for field in file.schema_arrow if (
             field.name in columns if columns else 'binary' not in str(field.type))]
-        check_names(names)
         others = dict.fromkeys(file.schema_arrow.names)
         for batch in file.iter_batches(ROWS, columns=names):
             for i in range(len(batch)):
                 row = {name: value_of(cells[i]) for name, cells in zip(names, batch.columns)}
-                # bytes in `content` that are no text don't matter if there is a `text`
-                filled = [name for name in columns or () if row.get(name)]
-                row.update((name, None) for name in filled[1:] if row[name] == '\udc80')
                 yield {**others, **row}, None
 
 
@@ -139,8 +125,6 @@ def rows_of_csv(lines, delimiters=',;\t'):
     csv.field_size_limit(LONGEST_CELL)
     first = next(lines, '')
     delimiter = max(delimiters, key=first.count)
-    if told := re.fullmatch(r'"?sep=(.)"?\s*', first):          # Excel's own line
-        delimiter, first = told[1], next(lines, '')
     if '\0' in first or BROKEN.search(first):   # a zero: UTF-16 without its mark
         raise UnicodeError('not UTF-8')
     try:
@@ -148,9 +132,8 @@ def rows_of_csv(lines, delimiters=',;\t'):
     except csv.Error:
         names = []
     named = [*filter(None, names)]              # pandas and Excel add columns without a name
-    if not named or len(max(named, key=len)) > LONGEST_NAME:
-        raise ValueError("no header: the first line must be the columns' names")
-    check_names(named)
+    if not named or len(max(named, key=len)) > LONGEST_NAME or len({*named}) < len(named):
+        raise ValueError("no header: the first line must name the columns, each by another name")
     read = []                                   # the lines of the row at hand
 
     def remembered():
@@ -175,33 +158,22 @@ def rows_of_csv(lines, delimiters=',;\t'):
             if len(row) == len(names):
                 yield {name: cell for name, cell in zip(names, row) if name}, None
             elif line.strip():
-                why = 'a line with other cells than the header has, or a quote that does not end'
-                if '\\"' in line:
-                    why = 'a backslash before a quote, which .csv doubles ("")'
-                yield line, why
+                yield line, ('a line with other cells than the header has: a quote does not end, '
+                             'or is written \\", which should be ""')
 
 
-# --- .json and notebooks --------------------------------------------------------------------------
 def records_of_json(lines):
     """Yield the records of a .json file: one list of them, or one on each line."""
-    lines = filter(str.strip, lines)
-    begin = [*itertools.islice(lines, 2)] or ['{}']
-    one_a_line = parsed(begin[0]) is not None
-    if one_a_line and len(begin) > 1:
-        for line in itertools.chain(begin, lines):
+    first = next(filter(str.strip, lines), '')
+    if isinstance(parsed(first), dict):
+        for line in filter(str.strip, itertools.chain([first], lines)):
             record = parsed(line)
             yield (line, 'no JSON record') if record is None else (record, None)
         return
-    whole = parsed(''.join([*begin, *lines]))
-    for name in WRAPPERS:
-        if isinstance(whole, dict) and isinstance(whole.get(name), list):
-            raise ValueError(f'its records are in {name!r}: write that list to a .json')
-    if isinstance(whole, list):
-        yield from ((record, None) for record in whole)
-    elif one_a_line:
-        yield whole, None
-    else:
+    records = parsed(''.join([first, *lines]))
+    if not isinstance(records, list):
         raise ValueError('no list [{...}, {...}] of records, and no record on each line')
+    yield from ((record, None) for record in records)
 
 
 def parsed(text):
@@ -211,25 +183,20 @@ def parsed(text):
 
 
 def record_of_notebook(f):
-    """Yield one record: text and code of a Jupyter notebook, in order, without what the code
-    printed. Code stands in fences, as in Markdown, so that cleaning leaves it as it is."""
+    """Yield one record: text and code of a Jupyter notebook (nbformat 4), in order, without what
+    the code printed. Code stands in fences, as in Markdown, so that cleaning leaves it as it is."""
     try:
-        notebook = json.load(f)
-        about = notebook.get('metadata') or {}
-        language = ((about.get('kernelspec') or {}).get('language')
-                    or (about.get('language_info') or {}).get('name') or '')
-        sheets = notebook.get('worksheets') or [notebook]       # nbformat 3 had sheets,
-        texts = []
-        for cell in [cell for sheet in sheets for cell in sheet['cells']]:
-            kind = cell['cell_type']                            # nbformat 2 another name
-            text = ''.join(cell.get('source') or cell.get('input') or cell.get('text') or '')
-            if kind == 'code' and text.strip():                 # a language in each cell
+        notebook, texts = json.load(f), []
+        metadata = notebook.get('metadata') or {}
+        language = ((metadata.get('kernelspec') or {}).get('language')
+                    or (metadata.get('language_info') or {}).get('name') or '').lower()
+        for cell in notebook['cells']:
+            text = ''.join(cell['source'])
+            if cell['cell_type'] == 'code' and text.strip():
                 ticks = max(['``', *re.findall('`{3,}', text)], key=len) + '`'
-                kind_of_code = (language or cell.get('language') or '').lower()
-                text = f'{ticks}{kind_of_code}\n{text.rstrip()}\n{ticks}'
-            if kind == 'heading':                               # and headings
-                text = f'{"#" * cell["level"]} {text}'
-            texts += [text] * (kind in ('code', 'markdown', 'heading'))
+                text = f'{ticks}{language}\n{text.rstrip()}\n{ticks}'
+            if cell['cell_type'] in ('code', 'markdown') and text.strip():
+                texts.append(text)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise ValueError('no notebook') from None
-    yield {'text': '\n\n'.join(filter(str.strip, texts))}, None
+        raise ValueError('no notebook of nbformat 4') from None
+    yield {'text': '\n\n'.join(texts)}, None

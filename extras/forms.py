@@ -1,31 +1,26 @@
 """
 Forms of conversations and pairs that chats.py doesn't know by itself become those that it knows.
 
-    usual({'question': 'Hi!', 'answers': {'text': ['Hello.', 'Hey.']}})
-    -> {'question': 'Hi!', 'answer': 'Hello.'}
+    usual({'system_prompt': 'Be kind.', 'question': 'Hi!', 'answer': 'Hello.'})
+    -> {'system': 'Be kind.', 'question': [{'role': 'user', 'content': 'Hi!'}], 'answer': 'Hello.'}
 
 Each of these becomes a user's "Hi!" and the answer "Hello."
 
     {"conversation": [{"human": "Hi!", "assistant": "Hello."}]}, {"data": ["Hi!", "Hello."]}
-    {"dialogue": [{"speaker": "human", "content": "Hi!"}, ...]}
     {"messages": "[{\\"role\\": \\"user\\", ...}]"}           JSON as a text, in a table
     {"title": ..., "mapping": {...}, "current_node": ...}      ChatGPT's export: what was shown last
 
 More columns, and what they add:
 
     "system_prompt" (OpenOrca), "system_message"        a system message
-    "context" (Dolly, SQuAD)                            below the question, after an empty line
+    "context" (Dolly)                                   below the question, after an empty line
     "history": [["Hi!", "Hello."], ...]                 questions and answers before it
-    "answers": {"text": ["A", "B"]}, "answer": ["A", "B"]       the first answer counts
 
 Each of these becomes {"prompt": "Hi!", "chosen": "Hey.", "rejected": "Go!"}
 
     {"chosen": "\\n\\nHuman: Hi!\\n\\nAssistant: Hey.", "rejected": ...}    whole talks, hh-rlhf
     {"chosen": [{"role": "user", "content": "Hi!"}, ...], "rejected": [...]}
     {"input": {"messages": [...]}, "preferred_output": [...], "non_preferred_output": [...]}  OpenAI
-    {"instruction": "Hi!", "completions": [{"response": "Hey.", "overall_score": 8},
-                                           {"response": "Go!", "overall_score": 2}]}
-                UltraFeedback: the best and the worst, here with the margin 6
 
 chats.py leaves a record out, and counts it, for which this raises a Mistake.
 """
@@ -35,11 +30,9 @@ from configurator import Mistake, require
 MESSAGES = {'messages', 'conversations'}
 LISTS = {'conversation', 'dialog', 'dialogue', 'data'}
 QUESTION = 'instruction', 'prompt', 'question', 'query'
-ANSWER = 'output', 'completion', 'response', 'answer'
 PAIR = 'chosen', 'rejected'
-SCORE = 'overall_score', 'fine-grained_score', 'score'          # of a completion
-NEW_NAMES = {'system_prompt': 'system', 'system_message': 'system', 'answers': 'answer',
-             'rating': 'score', 'judge_score': 'score', 'preferred_output': 'chosen',
+NEW_NAMES = {'system_prompt': 'system', 'system_message': 'system', 'rating': 'score',
+             'judge_score': 'score', 'preferred_output': 'chosen',
              'non_preferred_output': 'rejected', **{
                  old: f'score_{side}' for side in PAIR
                  for old in (f'{side}_score', f'{side}_rating', f'rating_{side}')}}
@@ -56,18 +49,9 @@ def usual(record):
         record['messages'] = record['input'].get('messages')
     for name in LISTS & record.keys():
         if not MESSAGES & record.keys() and isinstance(record[name], list):     # "data": "2024"
-            require(not any(isinstance(turn, dict) and MESSAGES & turn.keys()
-                            for turn in record[name]),
-                    f'"{name}" is a list of conversations: write that list to a .json')
             record['messages'] = turns_of(record.pop(name))
     if isinstance(record.get('mapping'), dict) and not MESSAGES & record.keys():
         record['messages'] = shown_branch(record)
-    if 'completions' in record:
-        record |= best_and_worst(record.pop('completions'))
-    if isinstance(record.get('answer'), dict):              # SQuAD's {'text': ['In 1932.'], ...}
-        record['answer'] = record['answer'].get('text')
-    if isinstance(record.get('answer'), list):              # other words for the same answer
-        record['answer'] = record['answer'][0]
     if record.keys() >= {'score_chosen', 'score_rejected'} and 'margin' not in record:
         better, worse = (number(record.pop(f'score_{side}')) for side in PAIR)
         record['margin'] = better - worse
@@ -127,8 +111,6 @@ def turns_of(texts):
             turns.append({'role': ('user', 'assistant')[i % 2], 'content': turn})
         elif not isinstance(turn, dict) or {'role', 'from'} & turn.keys():
             turns.append(turn)
-        elif 'speaker' in turn:
-            turns.append({'role': turn['speaker'], **turn})
         else:
             turns += [{'role': role, 'content': words} for role, words in turn.items() if words]
     return turns
@@ -162,20 +144,6 @@ def shown_branch(record):
 def inner(outer, name):
     """Return the object of this name within an object, or an empty one."""
     return outer[name] if isinstance(outer.get(name), dict) else {}
-
-
-def best_and_worst(completions):
-    """Return {'chosen': ..., 'rejected': ..., 'margin': ...}: the best and the worst of many."""
-    scored = []
-    for one in completions if isinstance(completions, list) else []:
-        scores, answers = ([one[name] for name in names if one.get(name) not in (None, '')]
-                           if isinstance(one, dict) else [] for names in (SCORE, ANSWER))
-        require(scores and answers, 'a completion has no score or no answer')
-        scored.append((number(scores[0]), answers[0]))
-    require(len({score for score, _ in scored}) > 1,
-            'its completions have no two different scores, so none is better')
-    best, worst = (find(scored, key=lambda one: one[0]) for find in (max, min))
-    return {'chosen': best[1], 'rejected': worst[1], 'margin': best[0] - worst[0]}
 
 
 def number(score):

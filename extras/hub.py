@@ -17,10 +17,9 @@ from configurator import Mistake, require
 SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/'
                'input.txt',
                '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
-# what clean.py reads of a data set, and what only describes one
+# what clean.py reads of a data set
 RECORDS = re.compile(r'\.(jsonl|ndjson|jsonlines|json|parquet|csv|tsv|txt)(\.(gz|zst|bz2|xz))?$',
                      re.I)
-ABOUT = re.compile(r'(^|/)(dataset_(infos?|dict)|state|config|requirements)\.(json|txt)$')
 # a path that a server names to write elsewhere than into its folder
 UNSAFE = re.compile(r'^/|[\\:\0\n]|(^|/)\.\.(/|$)')
 # a busy server is asked again, later and later, or when its Retry-After says
@@ -36,23 +35,19 @@ def find_files(source, folder):
     match = re.fullmatch(r'([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?(?:/(.*))?', name)
     require(match, f'hf:{name} must look like hf:OWNER/NAME, with @REVISION or /FOLDER behind it')
     dataset, revision, part = match[1], match[2] or 'main', (match[3] or '').strip('/')
-    top = part          # the hub lists a folder: this one, or the one in which a glob begins
-    while re.search(r'[*?[]|\.\w+$', top):
-        top = top.rpartition('/')[0]
     place = os.path.join(folder, dataset.replace('/', '--') + (f'@{match[2]}' if match[2] else ''))
-    url = f'{hub()}/api/datasets/{dataset}/tree/{revision}/{top}'.rstrip('/') + '?recursive=true'
+    url = f'{hub()}/api/datasets/{dataset}/tree/{revision}?recursive=true'
     try:
         listed = sorted(listing(url))
     except (requests.RequestException, LookupError, TypeError) as error:
-        status = getattr(getattr(error, 'response', None), 'status_code', type(error).__name__)
-        raise Mistake(f"can't list {url} ({status}); without network, put the files of {dataset} "
-                      f'into a folder, or take those that are in {place} already, and use '
-                      '--source=FOLDER') from None
+        raise Mistake(f"can't list {url} ({error!s:.80}); without network, put the files of "
+                      f'{dataset} into a folder, or take those that are in {place} already, and '
+                      'use --source=FOLDER') from None
     files = [(f'{hub()}/datasets/{dataset}/resolve/{revision}/{urllib.parse.quote(path)}', checksum,
               os.path.join(place, *path.split('/')))
              for path, checksum in listed
              if part in ('', path) or path.startswith(f'{part}/') or fnmatch.fnmatchcase(path, part)
-             if RECORDS.search(path) and not (ABOUT.search(path) or UNSAFE.search(path))]
+             if RECORDS.search(path) and not UNSAFE.search(path)]
     require(files, f'{hub()}/datasets/{dataset} has no files of records at {part or "its top"!r}, '
             f'such as .parquet or .jsonl.gz, among its {len(listed)} files')
     return files
@@ -76,9 +71,8 @@ def get(url, headers=None, **more):
             session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=RETRY))
         response = session.get(url, headers={**(headers or {}), **secret}, timeout=30, **more)
     require(response.status_code not in (401, 403), f'{url} is private, does not exist, or its '
-            'terms must be accepted first, on its page; '
-            + ('the HF_TOKEN that is set does not open it' if token else
-               'if you may read it, run: export HF_TOKEN=hf_... (your account has one)'))
+            'terms must be accepted first, on its page; if you may read it, run: export '
+            'HF_TOKEN=hf_... with the token of your account')
     if response.status_code != 416:     # what was fetched before is all of a file
         response.raise_for_status()
     return response
@@ -89,10 +83,8 @@ def listing(url):
     while url:
         page = get(url)
         for entry in page.json():
-            # a large file's own oid is that of a pointer
-            checksum = (entry.get('lfs') or entry)['oid'] if entry['type'] != 'directory' else ''
-            if checksum:
-                yield entry['path'], checksum
+            if entry['type'] != 'directory':    # a large file's own oid is that of a pointer
+                yield entry['path'], (entry.get('lfs') or entry)['oid']
         url = page.links.get('next', {}).get('url')
 
 

@@ -9,7 +9,7 @@ file for what says that it is such a text (.html, .htm, .tex, --markup), and for
 Text in all elements and commands stays, and so do mathematics and addresses as they are written.
 Listings become blocks between lines of ```, which clean.py leaves alone.
 """
-import collections, functools, html, re, unicodedata
+import collections, html, re, unicodedata
 
 
 def block(listing):
@@ -110,8 +110,12 @@ textordfeminine, º textordmasculine, { textbraceleft, } textbraceright'''
 LETTERS |= {name: entry[0] for entry in ' '.join(SIGNS_OF_TEXT.split()).split(', ')
             for name in entry[2:].split()}
 SYMBOLS = {**dict.fromkeys(',;: ', ' '), **dict.fromkeys('-/@!', '')}
-MACRO = re.compile(r'\\(?:(?:(?:re)?new|provide)command|def)\*?(?:\{\\([A-Za-z]+)\}|'
-                   rf'\\([A-Za-z]+))\s*({ARGUMENT})')
+# \newcommand{\of}[2][]{...}, \def\of#1#2{...}: a name, how many arguments, a default, a body
+MACRO = re.compile(r'\\(?:(?:(?:re)?new|provide)command|def)\*?(?:\{\\([A-Za-z]+)\}|\\([A-Za-z]+))'
+                   r'\s*(?:\[(\d)\]\s*(?:\[([^][\n]{0,1000})\])?|((?:#\d)+))?'
+                   rf'\s*({ARGUMENT})')
+VALUE = rf'\s*({ARGUMENT}|[^\s{{}}\\])'             # of an argument: {{x}} or x
+OPTIONAL = r'(?:\s*\[([^][\n]{0,1000})\])?'
 # What stands first wins: the % in a listing begins no comment. What would be glued, such as the
 # arguments of \SI{5}{\metre} and \nicefrac{1}{2}, stays as it is written, like a formula.
 LATEX = re.compile(rf"""
@@ -119,8 +123,6 @@ LATEX = re.compile(rf"""
         (?P<listing>.*?)(?:\\end\{{(?P=kind)\}}|\Z)
   | \\(?:verb\*?|lstinline{OPTION}|mintinline\{{\w+\}})(?P<quote>[^\w\s*{{])
         (?P<verb>[^\n]*?)(?P=quote)
-  | (?P<hidden>\\begin\{{comment\}}(?:.*?(?P<end>\\end\{{comment\}})|.*)
-    | \\iffalse(?![A-Za-z])(?:.*?(?P<fi>\\(?:fi|else)(?![A-Za-z]))|.*))
   | (?P<math>\\(?:SI|si|qty|unit|ang|numrange|SIrange|qtyrange|SIlist|qtylist|s?frac|nicefrac)
         (?=[{{\[]){OPTION}(?:{ARGUMENT})+
     | \$\$(?:\\.|[^\\$])+\$\$|\$(?:\\.|[^\\$\n]|\n(?!\s*\n))+\$
@@ -152,33 +154,53 @@ LATEX = re.compile(rf"""
 
 def strip_latex(text):
     """Return the words of a LaTeX document: without commands, comments, and what names only files,
-    labels and sizes. Of the preamble, the title, the authors and the date are text."""
+    labels and sizes. Of the preamble, the title, the authors and the date are text. \\hi{Ann} is
+    'Hello Ann', after \\newcommand{\\hi}[1]{Hello #1}."""
     if '{beamer}' in text:      # \\item<1-> appears later; a title ends its line
         text = re.sub(r'(\\(?:begin\{[a-z]+\}|[a-z]+)\*?)<[-+.\d|@, a-z]{1,30}>', r'\1', text)
         text = re.sub(rf'(\\begin\{{(?:frame|\w*block)\}}){OPTION}({ARGUMENT})?',
                       lambda m: f'{m[1]}\n\n{m[2] or ""}\n\n', text)
         text = re.sub(rf'\\(?:frametitle|framesubtitle|note)({ARGUMENT})', r'\n\n\1\n\n', text)
-    macros = {}         # \\newcommand{\\ours}{SuperNet}: of those without arguments, the texts
-    for command in MACRO.finditer(re.sub(r'(?<!\\)%[^\n]*', '', text)):
-        # a text with others before it in it grows, but not without an end
-        macros[command[1] or command[2]] = LATEX.sub(
-            functools.partial(words_of, macros.copy()), command[3])[:1000]
+    macros, room = {}, [10 * len(text)]
+    for one in MACRO.finditer(re.sub(r'(?<!\\)%[^\n]*', '', text)):
+        n = int(one[3] or len(one[5] or '') // 2)
+        macros[one[1] or one[2]] = n, one[4], words(one[6], macros, room)
     body = re.search(r'\\begin\{document\}(.*)\\end\{document\}', text, re.S)
     if body and re.match(r'\s*(?:%[^\n]*\s*)*\\documentclass', text):
         titles = re.findall(rf'\\(?:title|author|date){OPTION}({ARGUMENT})', text[:body.start()])
         text = '\n\n'.join(titles) + '\n\n' * bool(titles) + body[1]
-    text = LATEX.sub(functools.partial(words_of, macros), text)
-    return with_powers(text)
+    return with_powers(words(text, macros, room))
 
 
-def words_of(macros, command):
+def words(text, macros, room):
+    """Return the words of a piece of LaTeX. macros: {name: (n arguments, the default of the first,
+    words)}. They may add room[0] characters: \\def\\b{\\a\\a}\\def\\c{\\b\\b}... would have no end.
+    One that would add more stays as it is written."""
+    pieces, at = [], 0
+    while command := LATEX.search(text, at):
+        pieces.append(text[at:command.start()])
+        at = command.end()
+        n, default, body = macros.get(command['name'], (0, None, None))
+        values = OPTIONAL * (default is not None) + VALUE * (n - (default is not None))
+        use = re.compile(values).match(text, command.end('name')) if body is not None else None
+        if not use:
+            pieces.append(words_of(command))
+            continue
+        values = [words(default if v is None else v, macros, room) for v in use.groups()]
+        room[0] -= len(body) + body.count('#') * max(map(len, values), default=0)
+        pieces.append(command[0] if room[0] < 0 else re.sub(
+            r'#(\d)', lambda m: ''.join(values[int(m[1]) - 1:int(m[1])]), body))
+        pieces.append(' ' * (not n and command[0][-1].isspace()))
+        at = max(at, use.end())
+    return ''.join(pieces) + text[at:]
+
+
+def words_of(command):
     """Return what a command, a formula or a sign puts into the text."""
     kind = command.lastgroup
     value = command[kind]
     if kind == 'listing':
         return f'\n\n{block(value)}\n\n'
-    if kind == 'hidden':                                    # what has no end stays
-        return '' if command['end'] or command['fi'] else value
     if kind in ('verb', 'math', 'url'):
         return value + ' ' * command[0].startswith('\\href')
     if kind in ('base', 'dotless', 'letter'):               # \"o is o with two dots, \~{} a tilde
@@ -187,8 +209,7 @@ def words_of(macros, command):
     if kind == 'symbol':
         return SYMBOLS.get(value, value)
     if kind == 'name':
-        blank = ' ' * (value in macros and command[0][-1].isspace())
-        return macros.get(value, LETTERS.get(value, '')) + blank
+        return LETTERS.get(value, '')
     return {'~': ' ', '&': '\t'}.get(value, '\n' if kind == 'newline' else '')
 
 

@@ -5,28 +5,27 @@ reads some of the base model's data, so that less of it is forgotten.
     python clean.py config/mix.py --out_dir=data/mix_clean    # sources = {'web': ('PATH', 50), ...}
     python prepare.py --source=data/mix_clean --out_dir=data/mix
     python prepare.py --source=data/mix_clean --temperature=2   # without weights: more equal parts
-    python train.py --data_dir=data/mix
-
-    python sft.py --base_dir=data/quickstart                # base_bpb in the log
-    python sft.py --base_dir=data/quickstart --replay=2     # and two sequences in each step
+    python sft.py --base_dir=data/quickstart --replay=2         # two sequences more in each step
 
     passes_of({'web': 900, 'books': 100}, {'web': 50, 'books': 50})    # {'web': 0.56, 'books': 5.0}
-    starts_of = weighted(meta['sources'])       # in place of the function of train.py
-    starts_of(epoch=0, n_tokens=10_000, T=256, seed=1337)
 
 train.bin holds each source once, one after the other, and an epoch reads as many tokens as it has.
-A weight is a fraction of an epoch. With 900 tokens of web and 100 of books, both of weight 50, an
-epoch reads 500 of each: 500 / 900 = 0.56 passes over web and 500 / 100 = 5 over books. Each pass
-begins at another token, so that several passes read all of a short source. After more than four
-passes a text teaches little (arXiv:2305.16264).
+With 900 tokens of web and 100 of books, both of weight 50, an epoch reads 500 of each: 500 / 900 =
+0.56 passes over web and 500 / 100 = 5 over books. Each pass begins at another token, so that
+several passes read all of a short source. After more than four passes a text teaches little
+(arXiv:2305.16264).
 
-Every token of base text is a target, so replay weighs more than it seems to. If the answers in 32
-conversations have 40 tokens each, they are 1,280 targets. replay=2 with block_size=256 adds 512,
-which is 29% of the step's targets. The base model's held-out text shows how much is forgotten.
+Every token of replayed text is a target, so replay weighs more than it seems to. If the answers in
+32 conversations have 40 tokens each, they are 1,280 targets. replay=2 with block_size=256 adds 512,
+which is 29% of the step's targets.
 """
 import functools, hashlib, json, math, pathlib, re
 import numpy as np
 from configurator import Mistake, require
+
+
+def is_weight(value):
+    return type(value) in (int, float) and 0 < value < math.inf
 
 
 # --- clean.py: several sources --------------------------------------------------------------------
@@ -37,7 +36,7 @@ def sources_of(sources):
     for name, value in sources.items():
         path, weight = (value, 1) if isinstance(value, str) else value
         require(isinstance(name, str) and re.fullmatch(r'[\w.-]+', name) and (
-            weight is None or type(weight) in (int, float) and 0 < weight < math.inf),
+            weight is None or is_weight(weight)),
             f"sources[{name!r}]={value!r} must look like 'name': ('path', weight), with a name for "
             'a file (letters, digits, _ . -) and a positive weight or None')
         result[name] = {'path': path, 'weight': weight}
@@ -53,7 +52,7 @@ def check(sources, weights, temperature, write):
     require(len(sources) > 1, 'weights and --temperature need several sources; name them in a '
             "config file of clean.py: sources = {'web': ('PATH', 50), ...}")
     require(not weights or sources.keys() == weights.keys() and all(
-        type(weight) in (int, float) and 0 < weight < math.inf for weight in weights.values()),
+        map(is_weight, weights.values())),
         f'{weights=} must give a positive number to each of {", ".join(sources)}')
     given = weights or [*filter(None, (source.get('weight') for source in sources.values()))]
     require(temperature == 1 or not given, '--temperature is for sources without weights')
@@ -78,11 +77,6 @@ def add_passes(sources, weights, temperature, sizes):
         if sizes[f'val_{name}']['tokens'] <= 256:
             print(f'{name} is too short to be measured: val_{name}.bin has fewer than 257 tokens')
         sources[name] |= {'weight': weights[name], 'passes': passes}
-        if passes > 4:
-            sources[name]['note'] = 'more than 4 passes add little'
-    if len({round(source['passes'], 3) for source in sources.values()}) > 1:
-        print('train.bin alone is unweighted; train.py reads each source as often as meta.json '
-              'says')
 
 
 # --- train.py: from passes to sequences -----------------------------------------------------------
@@ -130,11 +124,11 @@ EVAL_TOKENS = 65_536            # of val.bin, at each evaluation
 
 class Base:
     """The data of the base model as rows, (ids, mask) like those of conversations: rows_of(step),
-    of T tokens, to train on; held_out, as long as the context, to measure. hash identifies them."""
+    of T tokens, to train on; held_out, as long as the context, to measure. hash identifies what is
+    replayed: meta.json, which has the hashes of the bins."""
 
     def __init__(self, base_dir, tokenizer, T, context, replay, seed):
-        if not base_dir:
-            raise Mistake(f'{replay=} needs --base_dir=FOLDER, the data of the base model')
+        require(base_dir, f'{replay=} needs --base_dir=FOLDER, the data of the base model')
         try:
             text = pathlib.Path(base_dir, 'meta.json').read_bytes()
             meta = json.loads(text)
@@ -144,23 +138,16 @@ class Base:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise Mistake(f'{base_dir} has no prepared data with meta.json, train.bin and val.bin '
                           f'({error}); base_dir is the --out_dir of prepare.py') from None
-        if meta['tokenizer_hash'] != tokenizer.hash:
-            raise Mistake(f'{base_dir} was prepared with another tokenizer than the model has; the '
-                          'same ids mean different text')
-        if len(self.train) <= T or len(val) <= context:
-            raise Mistake(f'{base_dir} needs more than {T} tokens in train.bin and {context} in '
-                          'val.bin, a sequence each; prepare more text')
-        self.T, self.replay, self.seed = T, replay, seed
-        # A single source, or one that is mixed already, is read in one order.
-        if len(sources) < 2 or meta.get('mixed', True):
+        require(meta['tokenizer_hash'] == tokenizer.hash, f'{base_dir} was prepared with another '
+                'tokenizer than the model has; the same ids mean different text')
+        require(len(self.train) > T and len(val) > context, f'{base_dir} needs more than {T} '
+                f'tokens in train.bin and {context} in val.bin, a sequence each; prepare more text')
+        if len(sources) < 2:
             sources = {'all': {'tokens': len(self.train), 'passes': 1}}
+        self.T, self.replay, self.seed = T, replay, seed
         self.starts_of = weighted(sources)
         self.n_blocks = len(self.starts_of(0, len(self.train), T, seed))
-        self.hash = b''
-        if replay:
-            every = max(1000, len(self.train) // 64)
-            pieces = [self.train[i:i + 1000] for i in range(0, len(self.train), every)]
-            self.hash = hashlib.sha256(text + np.concatenate(pieces).tobytes()).digest()
+        self.hash = hashlib.sha256(text).digest() if replay else b''
         # about EVAL_TOKENS of val.bin, always the same, spread evenly over it
         n_blocks = (len(val) - 1) // context
         blocks = np.linspace(0, n_blocks - 1, max(1, min(n_blocks, EVAL_TOKENS // context)))
@@ -175,9 +162,8 @@ class Base:
 
     def rows_of(self, step):
         """Return the rows of a step."""
-        n = self.n_blocks
-        starts = [self.starts_of(i // n, len(self.train), self.T, self.seed)[i % n]
-                  for i in range(step * self.replay, (step + 1) * self.replay)]
+        starts = [self.starts_of(i // self.n_blocks, len(self.train), self.T, self.seed)[
+                  i % self.n_blocks] for i in range(step * self.replay, (step + 1) * self.replay)]
         return [row(self.train, start, self.T) for start in starts]
 
 

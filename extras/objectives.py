@@ -1,6 +1,6 @@
 """
-Objectives: which tokens are hidden from the model, and which it must predict. Masked tokens, spans,
-and documents that do not see each other. extras/fill.py fills the gaps of a text with such a model.
+Which tokens are hidden from the model, and which it must predict: masked tokens, spans, documents
+that do not see each other. extras/fill.py fills the gaps of a text with such a model.
 
     python train.py --objective=mlm         # or span, or --document_mask=True
     python -m extras.fill --ckpt=out/base --prompt='for i in <|mask|>(10):'
@@ -13,7 +13,7 @@ number of devices.
 """
 import numpy as np
 import torch
-from configurator import Mistake
+from configurator import Mistake, require
 from model import IGNORE
 
 MASK_RATE = 0.15        # of the tokens are hidden
@@ -60,9 +60,8 @@ def hide_spans(x, seed, step, rows, special, T):
     Return inputs and targets (B, n_text + 2 n_spans) of x (B, n_text), and the prefix's length."""
     n_text, n_hidden, n_spans = span_lengths(T)
     sentinels = [id for name, id in special.items() if name.startswith('<|span_')]
-    if n_spans >= len(sentinels):
-        raise Mistake(f'{T} tokens have {n_spans} spans, the tokenizer {len(sentinels)} '
-                      'sentinels; lower --block_size')
+    require(n_spans < len(sentinels), f'{T} tokens have {n_spans} spans, the tokenizer '
+            f'{len(sentinels)} sentinels; lower --block_size')
 
     def lengths(n, n_parts, purpose):
         """Return the lengths of n_parts parts, at least 1 each, into which n tokens are cut at
@@ -115,12 +114,11 @@ class Objective:
         self.special = tokenizer.special                # {name: id}
         self.n_ordinary = tokenizer.vocab_size - len(tokenizer.special)
         self.n_text = span_lengths(block_size)[0] if name == 'span' else block_size
-        if document_mask and name != 'clm':
-            raise Mistake(f'document_mask=True needs --objective=clm, not {name}')
+        require(name == 'clm' or not document_mask,
+                f'document_mask=True needs --objective=clm, not {name}')
         needs = {'clm': '<|endoftext|>', 'mlm': '<|mask|>', 'span': '<|span_0|>'}[name]
-        if needs not in self.special:
-            raise Mistake(f'objective={name}, {document_mask=}: the tokenizer of the data has no '
-                          f'special token {needs}; prepare the text with --tokenizer=bpe')
+        require(needs in self.special, f'objective={name}, {document_mask=}: the tokenizer of the '
+                f'data has no special token {needs}; prepare the text with --tokenizer=bpe')
 
     def apply(self, x, y, rows, step=None):
         """Return the arguments of model.forward for a text x and its next tokens y, int64 (B,

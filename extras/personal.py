@@ -9,7 +9,7 @@ What stays: names, which take a model to find, streets, passwords, card numbers,
 phone numbers without + in other forms than (212) 555-0123 and 010-1234-5678. Example domains,
 versions, dates, amounts and hashes stay, too.
 """
-import re, unicodedata
+import functools, re, unicodedata
 
 # --- edges ----------------------------------------------------------------------------------------
 # Chinese, Japanese, Thai and Korean write their letters directly around an address, and Markdown
@@ -74,7 +74,7 @@ NUMBER = rf'(?=[+＋(（\d]){BEGIN}(?<![+＋=#$€£¥-])(?<!\d\.)(?<!\D/)'
 SSN = rf'(?!000|666|9\d\d)\d{{3}}[{DASH}](?!00)\d\d[{DASH}](?!0000)\d{{4}}'
 PHONES = '|'.join([
     rf'[+＋](?!0)\d{{1,3}}[{BLANK}{DASH}.]?(?:[(（]0?\d{{1,4}}[)）][{BLANK}{DASH}.]?)?\d{{1,5}}'
-    rf'(?:(?:[{BLANK}{DASH}]\d{{2,8}}){{1,4}}|(?:\.\d{{2,8}}){{2,4}})',     # +49 (0)30 1234 5678
+    rf'(?:(?:[{BLANK}{DASH}]\d{{2,8}}){{1,4}}(?:-0)?|(?:\.\d{{2,8}}){{2,4}})',  # +49 (0)30 901820-0
     r'[+＋](?!0)\d{10,14}',                                                 # +493012345678
     rf'(?:1[{BLANK}{DASH}])?(?:[(（][2-9２-９]\d\d[)）][{BLANK}]?|[2-9２-９]\d\d[{DASH}])'
     rf'[2-9２-９]\d\d[{DASH}]\d{{4}}',                                      # (212) 555-0123
@@ -112,9 +112,16 @@ def hide(text, found):
     has = {'key': any(sign in text for sign in KEY_SIGNS), 'ssn': number, 'phone': number,
            'email': ADDRESS_SIGN.search(text) or '＠' in text}
     for kind, (pattern, stays) in PERSONAL.items():
-        if has[kind]:
-            label = f'<{kind.upper()}>'
-            new = pattern.sub(lambda m: m[0] if stays and stays(m[0]) else label, text)
-            found.update({kind: new.count(label) - text.count(label)})
-            text = new
+        if not has[kind]:
+            continue
+        label = f'<{kind.upper()}>'
+        hidden = functools.partial(
+            pattern.sub, lambda m: m[0] if stays and stays(m[0]) else label)
+        if kind == 'email':         # a slow pattern: it gets the few lines that have an @
+            lines = text.splitlines(keepends=True)
+            new = ''.join(hidden(line) if '@' in line or '＠' in line else line for line in lines)
+        else:
+            new = hidden(text)
+        found.update({kind: new.count(label) - text.count(label)})
+        text = new
     return text

@@ -22,19 +22,16 @@ MFU = 0.4           # fraction of the peak that a run reaches: 0.3 to 0.5 is usu
 
 
 def machine_of(plan):
-    """Return (16, 'H100', FLOP/s, bytes, dollars) for 2x8xH100, two nodes of eight. A device that
-    is not in the table is TFLOPs:GB, as in 4x312:80, and has no price."""
-    short = lambda text: re.sub(r'nvidia|geforce|tesla|rtx|\s', '', text.lower())
-    counts, device = re.fullmatch(r'((?:[1-9]\d{0,4}x){0,2})(.*)', short(plan)).groups()
-    n_devices = math.prod(int(n) for n in counts.split('x') if n)
-    for name, (peak, memory, price) in GPUS.items():
-        if device == short(name):
-            return n_devices, name, peak, memory, price
-    found = re.fullmatch(r'(\d{1,5}(?:\.\d+)?):(\d{1,5}(?:\.\d+)?)', device)
-    if found and float(found[1]) and float(found[2]):
-        return n_devices, 'your device', float(found[1]) * 1e12, float(found[2]) * 1e9, None
-    raise Mistake(f'{plan=} must be like 8xH100, 2x8xH100 (2 nodes of 8) or 4x312:80 (4 devices of '
-                  f'312 TFLOP/s and 80 GB); the names are {", ".join(GPUS)}')
+    """Return (16, 'H100', FLOP/s, bytes, dollars) for 16xH100. A device that is not in the table is
+    TFLOPs:GB, as in 4x312:80, and has no price."""
+    n_devices, device = re.fullmatch(r'(?:([1-9]\d*)x)?(.*)', plan).groups('1')
+    for name, numbers in GPUS.items():
+        if device.lower() == name.lower():
+            return int(n_devices), name, *numbers
+    found = re.fullmatch(r'([\d.]+):([\d.]+)', device)
+    require(found, f'{plan=} must be like 8xH100 or 4x312:80 (4 devices of 312 TFLOP/s and 80 GB); '
+            f'the names are {", ".join(GPUS)}')
+    return int(n_devices), 'your device', float(found[1]) * 1e12, float(found[2]) * 1e9, None
 
 
 def sketch(c):
@@ -100,28 +97,19 @@ def device_bytes(model, n_devices, stage, batch, width, checkpoint):
     return peak + width * gathered + (width + 4) * part     # gradients of a part, and their sums
 
 
-def planned_model(config, meta):
-    """Return the sketch of the model that a run of train.py begins with, given its settings and the
-    meta.json of its data."""
-    sizes = {key: config[key] for key in vars(GPTConfig()).keys() & config.keys()}
-    sizes['vocab_size'] = config['vocab_size'] or meta['vocab_size'] or 32768
-    try:
-        return sketch(GPTConfig(**sizes))
-    except ValueError as e:         # n_embd and n_head don't fit together
-        raise Mistake(str(e)) from e
-
-
 def show(config):
     """Print the plan of a run of train.py, given its settings."""
     require(config['init_from'] in ('scratch', 'auto'), 'a plan is of the sizes that are typed; '
             f'leave --init_from={config["init_from"]} out, and type those of its model')
     n_devices, name, peak, memory, price = machine_of(config['plan'])
     path = pathlib.Path(config['data_dir'], 'meta.json')
-    meta = {'tokens': {'train': 0}, 'vocab_size': 0}
-    if path.exists():
-        meta = json.loads(path.read_bytes())
-        require('dtype' in meta, f'{path.parent} has no tokens; prepare.py makes them')
-    model = planned_model(config, meta)
+    meta = json.loads(path.read_bytes()) if path.exists() else {}
+    sizes = {key: config[key] for key in vars(GPTConfig()).keys() & config.keys()}
+    sizes['vocab_size'] = config['vocab_size'] or meta.get('vocab_size', 32768)
+    try:
+        model = sketch(GPTConfig(**sizes))
+    except ValueError as error:         # n_embd and n_head don't fit together
+        raise Mistake(error) from None
     width = 4 if config['dtype'] == 'float32' else 2
     if width == 4 and price:
         peak /= 8 if name == 'T4' else 2        # newer GPUs multiply float32 as TF32
@@ -129,8 +117,6 @@ def show(config):
     part = math.ceil(config['batch_size'] / n_devices)
     most = min(config['micro_batch_size'] or part, part)
     at_once = next(n for n in range(most, 0, -1) if part % n == 0)
-    tokens = config['batch_size'] * config['max_steps'] * config['block_size']
-    at_hand = meta['tokens']['train']
 
     print(f'{n_devices} x {name}: {peak / 1e12:,.4g} TFLOP/s and {memory / 1e9:,.4g} GB each')
     if name == 'T4' and width == 2:
@@ -143,34 +129,27 @@ def show(config):
           'backward')
     cache = 2 * c.n_layer * c.n_kv_head * c.head_dim * width
     print(f'  KV cache: {cache:,} bytes a token, {cache * c.block_size / 1e6:,.1f} MB for '
-          f'{c.block_size:,}; {c.n_kv_head} of {c.n_head} heads have one: saves '
-          f'{1 - c.n_kv_head / c.n_head:.0%}')
+          f'{c.block_size:,}')
     print_memory(model, n_devices, memory, at_once, width)
 
-    per_parameter = tokens / n['total']
-    verdict = 'about compute-optimally trained'
-    if per_parameter > 40:
-        verdict = 'over-trained'
-    if per_parameter < 10:
-        verdict = 'under-trained'
+    tokens = config['batch_size'] * config['max_steps'] * config['block_size']
     optimal = 20 * n['total']
-    print(f'\n  {tokens:,} tokens planned, {per_parameter:.1f} a parameter: {verdict}')
+    verdict = 'about compute-optimally trained'
+    if not optimal / 2 <= tokens <= 2 * optimal:
+        verdict = 'under-trained' if tokens < optimal else 'over-trained'
+    print(f'\n  {tokens:,} tokens planned, {tokens / n["total"]:.1f} a parameter: {verdict}')
     print(f'  {optimal:,} would be compute-optimal: 20 a parameter (Chinchilla, 2203.15556); the '
           f'plan has {tokens / optimal:.1%} of that')
-    if at_hand:
+    if at_hand := meta.get('tokens', {}).get('train'):
         print(f'  {at_hand:,} at hand, {at_hand / optimal:.1%} of that: {tokens / at_hand:.2f} '
               'epochs (after 4, repeats teach little: 2305.16264)')
     else:
-        print(f'  {path} is not there yet: the tokens at hand are unknown, and vocab_size is '
-              f'taken as {c.vocab_size:,}')
-    flops = each * tokens
-    hours = flops / (MFU * n_devices * peak) / 3600
+        print(f'  {path} names no tokens at hand; vocab_size is taken as {c.vocab_size:,}')
+    hours = each * tokens / (MFU * n_devices * peak) / 3600
     cost = f'${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour' if price else (
         'its price is yours to know')
-    time = f'{hours:,.2f} hours, {hours / 24:,.1f} days'
-    if hours < 1:
-        time = f'{60 * hours:.2g} minutes'
-    print(f'  {flops:.2e} FLOPs: {time}, at {MFU:.0%} of the peak; {cost}')
+    print(f'  {each * tokens:.2e} FLOPs: {hours:,.2f} hours, {hours / 24:,.1f} days, at {MFU:.0%} '
+          f'of the peak; {cost}')
 
 
 def print_memory(model, n_devices, memory, at_once, width):
@@ -178,28 +157,20 @@ def print_memory(model, n_devices, memory, at_once, width):
     and which stages fit."""
     n = count_parameters(model)['total']
     limit = 0.9 * memory                # CUDA's own, NCCL's buffers, holes: a tenth, as a rule
-    fitting, slower = [], []            # checkpointing computes a third more, so it comes last
+    fitting = []
     print("\n  GB on each device       in ZeRO's paper             state"
           f'{f"+ {at_once} sequences":>18}   grad_checkpoint')
     for stage, shard in enumerate(SHARDS):
         row = [paper_bytes(n, n_devices, stage)]
         if shard:
-            usual, less = (
-                device_bytes(model, n_devices, stage, at_once, width, checkpoint)
-                for checkpoint in (False, True))
+            usual, less = (device_bytes(model, n_devices, stage, at_once, width, checkpoint)
+                           for checkpoint in (False, True))
             row += [STATE * n / (n_devices if stage else 1), usual, less]
-            if usual < limit:
-                fitting.append(f'shard={shard}')
-            elif less < limit:
-                slower.append(f'shard={shard} with grad_checkpoint')
-        name = f'ZeRO-{stage}' if stage else 'DDP'
-        print(f'    {name:<8}{shard and f"shard={shard}":<12}'
+            if less < limit:            # checkpointing computes a third more
+                fitting.append(f'shard={shard}' + ' with grad_checkpoint' * (usual >= limit))
+        print(f'    {f"ZeRO-{stage}" if stage else "DDP":<8}{shard and f"shard={shard}":<12}'
               + ''.join(f'{size / 1e9:>18.2f}' for size in row))
     print("  state, in bytes a parameter: here 4 of weights, 4 of gradients, 8 of Adam's moments; "
-          "in ZeRO's paper (1910.02054) 2, 2 and 12")
-    print('  sequences: of a run with torch.compile, as on a GPU')
-    print('  fits:', ', '.join(fitting + slower) or 'nothing; take --micro_batch_size=1, more '
+          "in ZeRO's paper (1910.02054) 2, 2 and 12; sequences: with torch.compile, as on a GPU")
+    print('  fits:', ', '.join(fitting) or 'nothing; take --micro_batch_size=1, more '
           'devices, or a smaller model')
-    # weights and two moments in last.pt and last-1.pt, weights in best.pt, and a save writes a file
-    # beside the one that it replaces
-    print(f'  disk: {(3 * 12 + 4) * n / 1e9:,.2f} GB in out_dir')

@@ -9,31 +9,28 @@ Streaming: train.py tokenizes text while it reads, for text whose tokens don't f
     texts = stream.take(8, 256)             # the next 8 sequences, int64 (8, 257)
     positions = stream.positions()          # for a checkpoint: where each process is
 
-A process reads shards of its own, over and over: lines {"text": ...} of .jsonl or .jsonl.gz. The
-first pass gives the same tokens as a bin of the same documents, in the order of the files. data_dir
-gives the tokenizer and val.bin; documents that it holds out are left out here, by the same hash.
+A process reads shards of its own, over and over: lines {"text": ...} of .jsonl or .jsonl.gz, as
+clean.py writes them. The first pass gives the same tokens as a bin of the same documents, in the
+order of the files. data_dir gives the tokenizer and val.bin; documents that it holds out are left
+out here, by the same hash.
 """
 import glob, gzip, hashlib, itertools, json, os, zlib
 import numpy as np
-from configurator import Mistake
-
-# the names that clean.py knows
-NAMES = 'text', 'content', 'whole_func_string', 'func_code_string', 'original_string', 'code'
+from configurator import Mistake, require
 
 
 def text_in(row):
-    """Return the text of a line of JSON, or ''."""
+    """Return the text of a line of JSON, or '' if it has none."""
     try:
-        record = json.loads(row)
-        texts = [record[name] for name in NAMES if isinstance(record.get(name), str)]
-    except (ValueError, AttributeError, RecursionError):
+        text = json.loads(row)['text']
+    except (ValueError, LookupError, TypeError, RecursionError):
         return ''
-    return next(filter(str.strip, texts), '')
+    return text if isinstance(text, str) and text.strip() else ''
 
 
 class Stream:
     """position: [the shard and the line to read next, the ids that were read and not yet taken].
-    Lines without a document are skipped, and so is the rest of a damaged archive."""
+    Lines without a document are skipped."""
 
     def __init__(self, streaming, rank, world, tokenizer, held_out_to=None):
         pattern = streaming
@@ -41,13 +38,11 @@ class Stream:
             pattern = os.path.join(glob.escape(streaming), '*')
         endings = '.jsonl', '.jsonl.gz'
         paths = sorted(path for path in glob.glob(pattern) if path.endswith(endings))
-        if len(paths) < world:
-            raise Mistake(f'streaming={streaming} has {len(paths)} shards (.jsonl, .jsonl.gz), and '
-                          f'each process needs one ({world} in all); clean.py makes them')
-        if '<|endoftext|>' not in tokenizer.special:
-            raise Mistake('the tokenizer has no <|endoftext|>, which separates the '
-                          'documents of a stream; prepare the data with --tokenizer=bpe')
-        # The names and sizes of all shards: what identifies the data of a run.
+        require(len(paths) >= world, f'streaming={streaming} has {len(paths)} shards (.jsonl, '
+                f'.jsonl.gz), and each process needs one ({world} in all); clean.py makes them')
+        require('<|endoftext|>' in tokenizer.special, 'the tokenizer has no <|endoftext|>, which '
+                'separates the documents of a stream; prepare the data with --tokenizer=bpe')
+        # the names and sizes of all shards: what identifies the data of a run
         names = [[os.path.basename(path), os.path.getsize(path)] for path in paths]
         self.identity = json.dumps(names).encode()
         self.paths = paths[rank::world]
@@ -57,9 +52,8 @@ class Stream:
 
     def go_to(self, positions):
         """Go on from where the streams of all processes were."""
-        if len(positions) != self.world:
-            raise Mistake(f'this run reads {len(positions)} streams, one in each process; '
-                          f'resume it with as many processes, not with {self.world}')
+        require(len(positions) == self.world, f'this run reads {len(positions)} streams, one in '
+                f'each process; resume it with as many processes, not with {self.world}')
         shard, line, ids = positions[self.rank]
         self.position = [shard, line, list(ids)]
         self.documents = self.read(shard, line)
@@ -74,7 +68,7 @@ class Stream:
 
     def read(self, shard, line):
         """Yield the text of each document from a position on, without an end."""
-        n_empty = 0         # shards in a row without a text
+        n_empty = 0                         # shards in a row without a text
         while True:
             path = self.paths[shard % len(self.paths)]
             try:
@@ -85,13 +79,11 @@ class Stream:
                             self.position[:2] = shard, number + 1
                             n_empty = 0
                             yield text
-            except (ValueError, EOFError, OSError, zlib.error) as error:        # a damaged file
-                if getattr(error, 'errno', None):       # no file, no permission, a broken disk
-                    raise
+            except (EOFError, OSError, zlib.error) as error:
+                raise Mistake(f'{path} is damaged ({error}); run clean.py again') from None
             shard, line, n_empty = shard + 1, 0, n_empty + 1
-            if n_empty > len(self.paths):
-                raise Mistake(f'{", ".join(self.paths[:3])}...: no line has a text, or '
-                              'all are held out')
+            require(n_empty <= len(self.paths), f'{", ".join(self.paths[:3])}...: no line has a '
+                    '"text", or all are held out')
 
     def is_held_out(self, text):
         """Whether prepare.py's split holds a text out: its hash is at most this."""

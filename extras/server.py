@@ -9,12 +9,9 @@ The server: a page, and OpenAI's API, for the programs of this machine.
     POST /v1/chat/completions           {"messages": [{"role": "user", "content": "hi"}]} -> a reply
 
 A model writes one answer at a time, so whoever asks next waits. An answer ends where the context
-ends, or earlier. Its first token may be the prompt's last one, written again. Log probabilities are
-of temperature 1, over the tokens that may come, and always in the form of a chat. top_k is ours,
-and so is task_id in place of a prompt: a problem, whose tests judge the answer.
-
-A field of OpenAI's that would change an answer is read or refused, because a client that is given
-something else than it asked for does not notice. Other fields, such as `user`, are ignored.
+ends, or earlier. Log probabilities are of temperature 1, over the tokens that may come, and always
+in the form of a chat. top_k is ours, and so is task_id in place of a prompt: a problem, whose tests
+judge the answer. A field of OpenAI's that would change an answer is read or refused.
 
 Other machines cannot connect. But a page of another site, open in a browser here, could ask in its
 user's name. So Origin must be ours; and Host must name this machine, because a foreign name may
@@ -24,7 +21,7 @@ import contextlib, http.server, json, pathlib, secrets, threading, time, traceba
 from typing import Literal
 import regex
 import torch
-from configurator import Mistake, configure
+from configurator import Mistake, configure, require
 from extras import answers, grading, questions, sandbox
 from model import sample
 
@@ -42,21 +39,18 @@ NO_TESTS = ('no tests: this server may not run programs; read extras/sandbox.py,
 # The fields of a request: the type, the default, and of a number the lowest and the highest value.
 FIELDS = {
     'model': (str, ''), 'prompt': (str, ''), 'messages': (list, []), 'task_id': (str, ''),
-    'stop': (list, []), 'stream': (bool, False), 'n': (int, 1, 1, 1), 'best_of': (int, 1, 1, 1),
+    'stop': (list, []), 'stream': (bool, False), 'n': (int, 1, 1, 1),
     'max_tokens': (int, None, 1, 10**9), 'max_completion_tokens': (int, None, 1, 10**9),
     'temperature': (float, 1.0, 0, 2), 'top_p': (float, 1.0, 0, 1), 'top_k': (int, 0, 0, 10**9),
-    'seed': (int, None, -2**63, 2**63 - 1), 'stream_options': (dict, {}),
-    'top_logprobs': (int, None, 0, MOST_RIVALS), 'logprobs': (int, None, 0, MOST_RIVALS)}
+    'seed': (int, None, -2**63, 2**63 - 1), 'logprobs': (int, None, 0, MOST_RIVALS)}
 # OpenAI's fields that would change an answer, but that we lack, and values that ask for nothing.
-LACKING = ('response_format modalities audio suffix tools tool_choice functions function_call echo '
-           'web_search_options moderation reasoning_effort verbosity logit_bias presence_penalty '
-           'frequency_penalty').split()
-NOTHING = [None, '', 0, [], {}, 'none', 'auto', 'medium', ['text'], {'type': 'text'}]
+LACKING = ('response_format', 'suffix', 'tools', 'functions', 'echo', 'logit_bias',
+           'presence_penalty', 'frequency_penalty')
+NOTHING = [None, '', 0, [], {}, {'type': 'text'}]
 
 
 # --- a request ------------------------------------------------------------------------------------
-# Whatever is wrong with a request is a Mistake of two arguments: a sentence and, if it is not 400,
-# a status of HTTP.
+# A Mistake has a sentence and, if it is not 400, a status of HTTP.
 def fields_of(request):
     """Return the value of each of FIELDS: what a request says, or the default. null is nothing."""
     if isinstance(request.get('stop'), str):
@@ -69,44 +63,14 @@ def fields_of(request):
         # A whole number may be a float, but True is no number. A comparison with nan is false.
         is_good = type(value) in ((int, kind) if limits else (kind,)) and (
             not limits or limits[0] <= value <= limits[1])
-        if value is not default and not is_good:
-            raise Mistake(f'{name}={value!r:.60} must be {kind.__name__}'
-                          f'{" from {} to {}".format(*limits) if limits else ""}')
-    stop = fields['stop']
-    if len(stop) > 4 or not all(isinstance(text, str) and len(text) <= 64 for text in stop):
-        raise Mistake(f'stop={stop!r:.60} must be a text or a list of at most 4 texts, each of at '
-                      'most 64 characters')
+        require(value is default or is_good, f'{name}={value!r:.60} must be {kind.__name__}'
+                f'{" from {} to {}".format(*limits) if limits else ""}')
+    require(all(isinstance(text, str) and len(text) <= 64 for text in fields['stop']),
+            f'stop={fields["stop"]!r:.60} must be texts of at most 64 characters')
     for name in LACKING:
-        if request.get(name) not in NOTHING:
-            raise Mistake(f'{name}={request[name]!r:.60} asks for what this server lacks; leave '
-                          f'{name} out')
+        require(request.get(name) in NOTHING, f'{name}={request.get(name)!r:.60} asks for what '
+                f'this server lacks; leave {name} out')
     return fields
-
-
-def plain(messages):
-    """Return messages in the forms of OpenAI's API as Tokenizer.render() reads them. `developer` is
-    a newer name of the role `system`. A content may be a list of parts; texts are joined."""
-    rows = []
-    for i, message in enumerate(messages):
-        message = dict(message) if isinstance(message, dict) else {'content': message}
-        if isinstance(message.get('content'), list):
-            parts = [part if isinstance(part, dict) else {} for part in message['content']]
-            if not all(isinstance(part.get('text'), str) for part in parts):
-                raise Mistake(f'messages[{i}] must have texts only, not images or other parts')
-            message['content'] = ''.join(part['text'] for part in parts)
-        if message.get('tool_calls'):
-            raise Mistake(f'messages[{i}] calls a tool, which no model here can; leave it out')
-        if message.get('role') == 'developer':
-            message['role'] = 'system'
-        rows.append(message)
-    return rows
-
-
-def found(known, name, path):
-    """Return what has this name."""
-    if name not in known:
-        raise Mistake(f'{name!r:.60} is not known here; see {path}', 404)
-    return known[name]
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -119,10 +83,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def body(self):
         """Return the JSON object in the body of a request."""
         length = self.headers.get('Content-Length', '')
-        if not length.isdecimal() or 'Transfer-Encoding' in self.headers:
-            raise Mistake('a request needs its length: Content-Length, and no chunks', 411)
-        if int(length[:20]) > MOST_BYTES:
-            raise Mistake(f'the body must have at most {MOST_BYTES} bytes', 413)
+        require(length.isdecimal() and int(length[:20]) <= MOST_BYTES
+                and 'Transfer-Encoding' not in self.headers,
+                f'a body needs its Content-Length, at most {MOST_BYTES} bytes, and no chunks')
         try:
             return dict(**json.loads(self.rfile.read(int(length))))
         except (ValueError, TypeError, RecursionError) as e:
@@ -155,24 +118,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
     do_GET = do_POST = respond
 
     def answer(self, is_chat, model, prompt, messages, task_id, stop, stream, seed, max_tokens,
-               max_completion_tokens, stream_options, logprobs, temperature, top_k, top_p, **_):
+               max_completion_tokens, logprobs, temperature, top_k, top_p, **_):
         """Answer a prompt or messages, whole or as a stream of server-sent events."""
-        # Who is asked, and what?
         server = self.server
         name = model or next(iter(server.models))
-        model, tokenizer, _ = found(server.models, name, '/v1/models')
-        source, asked = ('messages', plain(messages)) if is_chat else ('prompt', prompt)
+        for wanted, known in (name, server.models), (task_id, server.items | {'': None}):
+            if wanted not in known:
+                raise Mistake(f'{wanted!r:.60} is not known here; see /v1/models, /problems', 404)
+        model, tokenizer, _ = server.models[name]
+        source, asked = ('messages', messages) if is_chat else ('prompt', prompt)
         ends = '|'.join(regex.escape(text) for text in stop if text)
-        item = task_id and found(server.items, task_id, '/problems')
+        item = server.items.get(task_id)
         if item:        # no text of the client's: the answer that is judged is the model's own
             asked, ends = item[source], '' if is_chat else item['ends']
-        if is_chat and not asked:
-            raise Mistake('messages must be a list of objects with role and content')
         ids, _, n_again, _ = answers.read(tokenizer, asked)
         n_left = model.config.block_size - len(ids)
-        if n_left < 1:
-            raise Mistake(f'{source}: {len(ids)} tokens do not fit the context of '
-                          f'{model.config.block_size}')
+        require(n_left > 0, f'{source}: {len(ids)} tokens do not fit the context of '
+                f'{model.config.block_size}')
         limit = min(n_left, max_completion_tokens or max_tokens or (n_left if is_chat else 16))
         answer = answers.Answer(tokenizer, asked, limit, ends, seed)
         log = []            # of each token, it and its rivals with their log probabilities
@@ -187,26 +149,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
             log.append(row | {'top_logprobs': rivals})
             return token
 
-        # What is the form of the answer, or of a piece of it?
+        role = {'role': 'assistant'}
         head = {'id': secrets.token_hex(12), 'created': int(time.time()), 'model': name,
                 'object': 'chat.completion' + '.chunk' * stream if is_chat else 'text_completion'}
 
-        def reply(text, why, rows, role):
-            choice = {'index': 0, 'finish_reason': why or None, 'text': text}
+        def reply(text, why, rows, role):       # an answer, or a piece of it
+            said = {'text': text}
             if is_chat:
-                del choice['text']
-                choice['delta' if stream else 'message'] = role | {'content': text}
+                said = {'delta' if stream else 'message': role | {'content': text}}
             if logprobs is not None:        # 0 asks for them, too
-                choice['logprobs'] = {'content': rows}
-            return head | {'choices': [choice]}
+                said['logprobs'] = {'content': rows}
+            return head | {'choices': [{'index': 0, 'finish_reason': why or None} | said]}
 
-        # The model writes, and a stream has a piece for each token.
-        role = {'role': 'assistant'}
-        if stream:
+        if stream:                              # it has a piece for each token
             self.send(200, b'', 'text/event-stream')
             self.is_streaming = True
-            if with_usage := stream_options.get('include_usage'):
-                head['usage'] = None        # OpenAI's pieces have it, too; the last has the numbers
         with server.locks[name]:
             for _ in answers.stream(model, [answer], draw):
                 if stream:
@@ -226,8 +183,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         if item:
             self.event(head)
-        if with_usage:
-            self.event(head | {'choices': [], 'usage': usage})
         self.wfile.write(b'data: [DONE]\n\n')
 
     def event(self, value):
@@ -254,8 +209,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 # --- the server -----------------------------------------------------------------------------------
 class Server(http.server.ThreadingHTTPServer):
-    """Listens on a port of this machine's own address; on 0, a free one. models: of open_models().
-    items: problems of questions.py. run_code: that of sandbox.py; without it no program may run."""
+    """models: of open_models(). items: problems of questions.py. run_code: that of sandbox.py;
+    without it no program may run."""
     handle_error = lambda self, *_: None        # a client may send anything, and leave at any time
 
     def __init__(self, port, models, items=(), run_code=None):

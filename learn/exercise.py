@@ -5,8 +5,8 @@ Exercises: one function of this project that you write yourself, graded by the p
     bash run.sh exercise 4          # the first call: exercises/rope/model.py, where one function is empty
     bash run.sh exercise 4          # later calls: the tests of that function, run with your file
 
-docs/exercises.md lists them with the usual mistakes, and in docs/exercises.ipynb each one is a cell. Your file
-is never overwritten: to start again, delete its folder. A grade copies today's scripts, extras/, config/,
+docs/exercises.md lists them with the usual mistakes. Your file is never overwritten: to start again,
+delete its folder. A grade copies today's scripts, extras/, config/,
 tests/ and learn/ to a temporary folder, with your file in place of the project's; so nothing is graded
 against an old test. It needs no network.
 """
@@ -161,17 +161,6 @@ def blanked(exercise, source):
     return ''.join([*lines[:first], textwrap.indent(EMPTY, indent) + '\n', *lines[stop:]])
 
 
-def part_to_write(exercise, source):
-    """Return what a cell of the notebook shows of the file: the function and the hole in it, or the block
-    with the hole if only a part of a function or of the loop is the reader's."""
-    lines = blanked(exercise, source).splitlines(keepends=True)
-    hole = lines_of(exercise, source)[0]
-    opens = r'.*:$' if exercise.begin else rf' *def {exercise.where.split(".")[-1]}\('
-    first = max(i for i in range(hole) if re.match(opens, lines[i]))
-    first -= lines[first - 1].lstrip().startswith('@')
-    return ''.join(lines[first:hole + 1])
-
-
 def copy_project(folder):
     """What the tests need of this project, into an empty folder."""
     for name in ('extras', 'config', 'tests', 'learn'):
@@ -219,21 +208,6 @@ def verdict(exercise, text, file):
         return 1
     print(f'passed: {said}.')
     return 0
-
-
-def load_ipython_extension(shell):
-    """Teach a notebook that a cell which begins with %%exercise NAME is an answer to be graded."""
-    shell.register_magic_function(grade_cell, 'cell', 'exercise')
-
-
-def grade_cell(name, cell):
-    exercise = next((e for e in EXERCISES if e.name == name.strip()), None)
-    if not exercise:
-        return print(f'There is no exercise {name!r}; they are {", ".join(e.name for e in EXERCISES)}.')
-    source = (ROOT / exercise.file).read_text(encoding='utf-8')
-    text = blanked(exercise, source).replace(part_to_write(exercise, source), cell.rstrip() + '\n')
-    if verdict(exercise, text, exercise.file) == 0:
-        print(f'Compare with ours: {exercise.file}, line {lines_of(exercise, source)[0] + 1}.')
 
 
 def explain(number, exercise, path):

@@ -7,7 +7,6 @@ from conftest import ROOT, read_rows
 
 sys.path.append(str(ROOT / 'bench'))
 import arms  # noqa: E402
-import practice  # noqa: E402
 
 
 def test_a_challenger_needs_a_lower_loss_in_hardly_more_time():
@@ -24,22 +23,6 @@ def test_a_challenger_needs_a_lower_loss_in_hardly_more_time():
 def test_the_patch_of_each_row_of_the_board_applies_to_the_code_of_today():
     for path in (ROOT / 'bench/records').glob('*.diff'):
         subprocess.run(['git', 'apply', '--check', path], cwd=ROOT, check=True)
-
-
-def test_the_race_compares_runs_of_one_base_and_leaves_out_what_was_not_run(tmp_path, capsys):
-    names = [*practice.KINDS, 'pass@1', 'pass@8']
-    solved = {('space', 'sft'): (50, 40, 60), ('space', 'more'): (51, 42, 63), ('symbol', 'sft'): (30,)}
-    practice.write(tmp_path / 'rows.jsonl', [
-        {'pattern': pattern, 'examples': 2000, 'run': run, 'seed': seed,
-         **dict.fromkeys(['seconds', *names], share)}
-        for (pattern, run), shares in solved.items() for seed, share in enumerate(shares)])
-    practice.tell(tmp_path / 'rows.jsonl')
-    lines = [line.split(' | ') for line in capsys.readouterr().out.splitlines()]
-    sft, more, rl = ([line for line in lines if line[0] == run] for run in ('| sft', '| more', '| rl'))
-    assert more[0][1] == '3' and more[0][3:8] == ['+2.0 (-0.5 to 4.5)'] * 5     # Student's t
-    assert sft[0][-1] == '-2.0 (-4.5 to 0.5) |'
-    assert sft[1][1:4] == ['1', '+30.0', '+30.0'] and more[1][1] == '0'
-    assert rl[0][1] == '0' and not any(rl[0][3:-1])
 
 
 @pytest.mark.slow

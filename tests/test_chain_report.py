@@ -1,45 +1,35 @@
 """The report at the end of run.sh, from runs made up by hand."""
 import os
-import re
 
 from conftest import ok, read_json, run, write
 
-BY_SPLIT = {split: {'pass@1': share, 'interval': [share - 0.1, share + 0.1]}
-            for split, share in (('variation', 0.5), ('feedback_variation', 0.4), ('cell', 0.3))}
-GAINS = {'example tasks': [0.05, -0.1, 0.2], 'practice tasks': [0.182, 0.141, 0.223],
-         'unseen combinations': [0.1, 0, 0.2]}
+SPLITS = 'variation', 'feedback_variation', 'cell'
+GAIN = dict.fromkeys(['example tasks', 'practice tasks', 'unseen combinations'], [0.182, 0.141, 0.223])
 STAGES = 'quickstart', 'quickstart_sft', 'quickstart_dpo', 'quickstart_rl', 'quickstart_rejection'
+ROWS = """
+| base | 50.0% (40% to 60%) | 50.0% (40% to 60%) | 50.0% (40% to 60%) | 0% | 1.500 | 1.5 |
+- RL, why answers fail: name 7, syntax 3
+- RL over SFT, practice tasks: +18.2 (+14.1 to +22.3)
+- base: val_loss 4 is in the usual range, 3.85 to 4.2
+- SFT: val_loss 4 is outside the usual range, 0.18 to 0.32; see
+9.5 minutes on """
 
 
-def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(tmp_path):
+def test_the_report_has_a_row_a_stage_and_the_gains(tmp_path):
+    score = {'pass@1': 0.5, 'interval': [0.4, 0.6]}
     for n, name in enumerate(STAGES):
         folder = tmp_path / 'out' / name
-        tasks = {'loss': {'trained': {'bits_per_byte': 1.5 + n}},
-                 'problems': {'by_split': BY_SPLIT, 'failures': {'name': 7, 'syntax': n}}}
-        write(folder / 'eval.json', [{'tasks': tasks}])
-        write(folder / 'compare.json', [{'gain': GAINS}])
-        write(folder / 'metrics.jsonl', [{'step': 2, 'val_loss': 4.0, 'val_reward': 0.4}])
-        write(folder / 'config.json', [{'max_steps': 2, 'preset': f'{name}.py'}])
-        for file, seconds in ('tokenizer.json', 0), ('last.pt', 60 * n + 90):
-            os.utime(write(folder / file, []), (1e9 + seconds, 1e9 + seconds))
-        write(folder / 'samples.jsonl', [
-            {'split': split, 'prompt': f'def {split}_{i}():', 'preferred': i == 2,
-             'outcome': 'passed' if i == n else 'wrong', 'completion': f'{name} {i}'}
-            for split in BY_SPLIT for i in range(4)])
-
+        tasks = {'loss': {'trained': {'bits_per_byte': 1.5}},
+                 'problems': {'by_split': dict.fromkeys(SPLITS, score), 'failures': {'name': 7, 'syntax': n}}}
+        for file, row in (('eval.json', {'tasks': tasks}), ('compare.json', {'gain': GAIN}),
+                          ('metrics.jsonl', {'step': 2, 'val_loss': 4.0, 'val_reward': 0.4}),
+                          ('config.json', {'preset': f'{name}.py'}), ('tokenizer.json', {}), ('last.pt', {}),
+                          ('samples.jsonl', {'split': 'variation', 'preferred': n, 'outcome': 'passed'})):
+            seconds = 1e9 + 90 * (file == 'last.pt')
+            os.utime(write(folder / file, [row]), (seconds, seconds))
     ok(run('extras.chain_report', '--minutes=9.5', cwd=tmp_path))
     text = (tmp_path / 'out/quickstart/REPORT.md').read_text(encoding='utf-8')
-    for row in ('| base | 50.0% (40% to 60%) | 40.0% (30% to 50%) | 30.0% (20% to 40%) | 0% '
-                '| 1.500 | 1.5 |', '- RL, why answers fail: name 7, syntax 3',
-                '- RL over SFT, practice tasks: +18.2 (+14.1 to +22.3)',
-                '- base: val_loss 4 is in the usual range, 3.85 to 4.2\n',
-                '- SFT: val_loss 4 is 3.7 too high: the usual range is 0.18 to 0.32',
-                '- RL: val_reward 0.4 is 0.1 too low', '\n9.5 minutes on '):
-        assert row in text, row
-    # the first problem that only one of SFT (1) and RL (3) solves
-    shown = re.findall(r'^def (\w+)', text, re.M)
-    assert shown == ['variation_1', 'feedback_variation_1', 'cell_1']
-    assert '🟢 SFT: passed\n\n```python\nquickstart_sft 1\n' in text
+    assert not [row for row in ROWS.strip().split('\n') if row not in text]
     *_, rl, _ = read_json(tmp_path / 'out/quickstart/report.json')['stages']
-    assert (rl['name'], rl['pass@1_feedback'], rl['minutes']) == ('rl', 0.4, 4.5)
+    assert (rl['name'], rl['pass@1_feedback'], rl['minutes']) == ('rl', 0.5, 1.5)
     assert rl['expect'] == {'val_reward': [0.4, 0.5, 0.81]}

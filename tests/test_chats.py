@@ -67,11 +67,10 @@ CONVERSATIONS = r'''
 -> user: When?\n\nIn 1932. | assistant: 1932. | unused: category
 {"id": "cot.1", "system_prompt": "s", "question": "a", "response": "b"}
 -> system: s | user: a | assistant: b | unused: id
-{"title": "t", "context": "c", "question": "q", "answers": {"text": ["x", "y"],
- "answer_start": [1, 2]}}
--> user: q\n\nc | assistant: x | unused: title
+{"context": "c", "question": "q", "answers": {"text": ["x"]}}
+-> refused: no output, completion
 {"question": "a", "answer": ["b", "B"]}
--> user: a | assistant: b
+-> refused: a message is no object
 {"instruction": "a", "question": "q", "response": "b"}
 -> user: a | assistant: b | unused: question
 {"conversations": [{"from": "system", "value": ""}, {"from": "gpt", "value": "x"},
@@ -132,6 +131,20 @@ CONVERSATIONS = r'''
 -> refused: train or loss false
 {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b", "loss": false}]}
 -> refused: train or loss false
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+ {"role": "assistant", "content": "c"}]}
+-> refused: do not alternate
+{"messages": [{"role": "tool", "content": "a"}, {"role": "user", "content": "b"},
+ {"role": "assistant", "content": "c"}]}
+-> refused: do not alternate
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "calls"},
+ {"role": "tool", "content": "x"}, {"role": "tool", "content": "y"},
+ {"role": "assistant", "content": "b"}]}
+-> user: a | assistant: calls | tool: x | tool: y | assistant: b
+{"prompt": "a", "completion": " \n"}
+-> refused: empty message
+{"prompt": "\n", "completion": "b"}
+-> refused: empty message
 {"messages": [{"role": "narrator", "content": "a"}]}
 -> refused: unknown role: narrator
 {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]},
@@ -176,6 +189,8 @@ CONVERSATIONS = r'''
 -> refused: a message is not text
 {"text": "a"}
 -> refused: input that is text
+{"prompt": "x\r\n\ufeffy\u0000", "answer": "e\u0301\ud800"}
+-> user: x\ny | assistant: é�
 '''
 PAIRS = r'''
 {"messages": [], "instruction": "a", "input": "b", "chosen": "c", "rejected": "d"}
@@ -220,9 +235,6 @@ PAIRS = r'''
  {"role": "assistant", "content": "b"}], "rejected": [{"role": "user", "content": "a"},
  {"role": "assistant", "content": "c"}], "score_chosen": 8, "score_rejected": 5.5}
 -> user: a | chosen: b | rejected: c | margin: 2.5 | unused: prompt, prompt_id
-{"source": "s", "instruction": "a", "completions": [{"response": "d", "overall_score": 5},
- {"response": "c", "overall_score": 2}, {"response": "b", "overall_score": 8.5}]}
--> user: a | chosen: b | rejected: c | margin: 6.5 | unused: source
 {"prompt": "a", "chosen": "b", "rejected": "c", "score_chosen": 8, "score_rejected": 5,
  "margin": 0, "agreement": 0.75}
 -> user: a | chosen: b | rejected: c | margin: 0.0 | agreement: 0.75 | unused: score_chosen, score_rejected
@@ -263,9 +275,14 @@ PAIRS = r'''
 {"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
  "rejected": [{"role": "user", "content": "A"}, {"role": "assistant", "content": "c"}]}
 -> refused: different prompts
-{"instruction": "a", "completions": [{"response": "b", "overall_score": 3},
- {"response": "c", "overall_score": 3}]}
--> refused: no two different scores
+{"instruction": "a", "completions": [{"response": "b", "overall_score": 3}]}
+-> refused: no chosen and rejected
+{"prompt": "a", "chosen": "x", "rejected": " x"}
+-> refused: equal answers
+{"prompt": "a", "completion": " ", "label": true}
+-> refused: empty message
+{"prompt": " ", "chosen": "x", "rejected": "y"}
+-> refused: empty message
 {"prompt": "a", "chosen": {"x": 1}, "rejected": "c"}
 -> refused: unknown role: none
 {"prompt": "a", "chosen": "b", "rejected": "c", "margin": "nan"}
@@ -297,35 +314,33 @@ def test_no_record_makes_it_fail_but_a_fault_of_ours_does(tmp_path):
     """Columns and messages of other kinds than they should have are counted."""
     odd = [None, '', [], {}, 0, True, 1e400, 10 ** 400, 'x\ud800', ['a'], [[1, 2]], [None], [{}],
            {'text': ['z']}, {'messages': 3}, '[{"role": "user"}]', '\n\nHuman: a\n\nAssistant:']
-    rows = [{'prompt': f'q{i}', 'completion': 'a'} for i in range(9)]
+    rows = [{'prompt': f'q{i}', 'completion': 'a', 'label': True} for i in range(9)]
     for record in re.findall(r'(?s:({.*?))\n-> .*', CONVERSATIONS + PAIRS):
         row = json.loads(record)
         rows += [{**row, name: value} for name in row for value in odd]
-    rows += [{'messages': [{**say('user', 'a'), name: value}, other]}
-             for name in ('role', 'content', 'name') for value in odd for other in odd]
     for kind in 'sft', 'preference':
-        rows[:9] = [{**row, 'label': True} for row in rows[:9]]
         made = read_json(of_rows(tmp_path, rows, f'--kind={kind}') / 'report.json')
         assert made['read'] == len(rows) and 9 <= made['kept'] < len(rows)
     broken = run('chats.py', f'--source={tmp_path}/x.jsonl', f'--out_dir={tmp_path}/no',
-                 before="import unicodedata\ndef fail(*_):\n    raise KeyError('ours')\n"
-                        'unicodedata.normalize = fail')
+                 before="import unicodedata\nunicodedata.normalize = {}['ours']")
     assert broken.returncode == 1 and 'KeyError' in broken.stderr
 
 
 # --- which kind, what is left out, what is changed ------------------------------------------------
-@pytest.mark.parametrize('row, said', [
-    ({'prompt': 'a', 'completion': 'b'}, 'next: python sft.py --data_dir='),
-    ({'prompt': 'a', 'chosen': 'b', 'rejected': 'c'}, 'next: python dpo.py --data_dir='),
-    ({'prompt': 'a', 'completion': 'b', 'label': False},
-     'next: python dpo.py --loss_type=kto --data_dir='),
-    ({'prompt': 'a', 'completion': 'b', 'label': 3}, 'next: python sft.py --data_dir='),
-    ({'prompt': 'a', 'completion': 'b', 'label': 0}, 'label 0: --kind=preference'),
-    ({'messages': [say('user', 'a'), say('assistant', 'b')], 'label': True}, 'label true: --kind')])
+KINDS = """
+{"completion": "b"} -> next: python sft.py --data_dir=
+{"chosen": "b", "rejected": "c"} -> next: python dpo.py --data_dir=
+{"completion": "b", "label": false} -> next: python dpo.py --loss_type=kto --data_dir=
+{"completion": "b", "label": 3} -> next: python sft.py --data_dir=
+{"completion": "b", "label": 0} -> label 0: --kind=preference
+{"output": "b", "label": true} -> label true: --kind"""
+
+
+@pytest.mark.parametrize('line', KINDS.strip().split('\n'))
 def test_the_first_record_that_can_be_read_says_which_kind_it_is_or_the_label_is_asked_for(
-        row, said, tmp_path):
-    rows = [{'title': 'no question'}] + [{**row, 'prompt': f'q{i}'} if 'prompt' in row else row
-                                         for i in range(9)]
+        line, tmp_path):
+    row, said = line.split(' -> ')
+    rows = [{'title': 'no question'}, *({'prompt': f'q{i}', **json.loads(row)} for i in range(9))]
     source, out = write(tmp_path / 'x.jsonl', rows), tmp_path / 'out'
     if 'next' in said:
         assert chats(out, source).splitlines()[-1] == f'{said}{out}'
@@ -334,79 +349,51 @@ def test_the_first_record_that_can_be_read_says_which_kind_it_is_or_the_label_is
         assert not [*out.glob('*')]
 
 
-# a conversation or a pair, and what speaks against it
-REASONS = r"""
-user: a | assistant: b | user: c | assistant: d
-user: a | assistant: b | assistant: c -> roles do not alternate, from a question to an answer
-tool: a | user: b | assistant: c -> roles do not alternate, from a question to an answer
-user: a | assistant: calls | tool: x | tool: y | assistant: b
-user: a | assistant:  \n -> empty message
-user: \n | assistant: b -> empty message"""
+SCORES = [({'score': '4.5'}, None), ({'score': None}, None), ({'rating': 3.9}, 'low score'),
+          ({'score': 'nan'}, 'low score'),
+          ({'score': 'good'}, 'score, margin and agreement must be numbers')]
+
+
+def test_conversations_are_left_out_by_their_scores(tmp_path):
+    rows = [{**line_of(f'user: {score} | assistant: b'), **score} for score, _ in SCORES]
+    out = of_rows(tmp_path, rows, '--min_score=4')
+    assert as_text(kept(out)) == as_text({'messages': row['messages']} for row in rows[:2])
+    assert left_out(out) == collections.Counter(reason for _, reason in SCORES[2:])
+
+
+# pairs, and why they are left out; copies of what stands before
 PAIR_REASONS = r"""
 user: q | completion: q | label: false
 user: q | completion: q | label: true
 user: q | chosen: 2 | rejected: 22
 user: q | chosen: 22 | rejected: 2
 user: q | chosen: 2 | rejected: 2 2
-user: q | chosen: 22 | rejected: 2 -> exact duplicate
-user: ann@uni.edu? | chosen: ann@uni.edu | rejected: bob@uni.edu -> equal answers
 user: ann@uni.edu? | chosen: ask bob@uni.edu | rejected: no
-user: same | chosen: x | rejected:  x -> equal answers
-user: q | completion:   | label: true -> empty message
-user:   | chosen: x | rejected: y -> empty message"""
-SCORES = [({'score': '4.5'}, None), ({'score': None}, None), ({'rating': 3.9}, 'low score'),
-          ({'score': 'nan'}, 'low score'),
-          ({'score': 'good'}, 'score, margin and agreement must be numbers')]
+user: q | chosen: 22 | rejected: 2 -> exact duplicate
+user: ann@uni.edu? | chosen: ann@uni.edu | rejected: bob@uni.edu -> equal answers"""
 
 
-def split(table):
-    return [(line_of(talk), reason or None) for talk, _, reason in
-            (line.partition(' -> ') for line in table.strip().split('\n'))]
-
-
-def test_conversations_are_left_out_for_their_reasons(tmp_path):
-    table = split(REASONS)
-    table += [({**line_of(f'user: {score} | assistant: b'), **score}, why) for score, why in SCORES]
-    out = of_rows(tmp_path, [row for row, _ in table], '--min_score=4')
-    assert as_text(kept(out)) == as_text({'messages': row['messages']}
-                                         for row, reason in table if not reason)
-    assert left_out(out) == collections.Counter(reason for _, reason in table if reason)
-
-
-def test_pairs_are_left_out_for_their_reasons_and_masked_after_the_rules(tmp_path):
+def test_pairs_are_left_out_for_their_reasons_and_compared_behind_the_masks(tmp_path):
     rows = [line_of(f'user: q{i} | chosen: yes | rejected: no | margin: {i / 10} | '
                     f'agreement: {1 - i / 50}') for i in range(20)]
-    table = split(PAIR_REASONS)
-    out = of_rows(tmp_path, [*rows, *(row for row, _ in table)], '--min_margin=0.5',
-                  '--min_agreement=0.7')
-    masked = json.loads(re.sub(r'\w+@uni.edu', '<EMAIL>', json.dumps(
-        [row for row, reason in table if not reason])))
-    assert as_text(kept(out)) == as_text(rows[5:16] + masked)
-    assert left_out(out) == collections.Counter(
-        {'low margin': 5, 'low agreement': 4}) + collections.Counter(
-            reason for _, reason in table if reason)
+    table = [line_of(line.partition(' -> ')[0]) for line in PAIR_REASONS.strip().split('\n')]
+    out = of_rows(tmp_path, rows + table, '--min_margin=0.5', '--min_agreement=0.7')
+    masked = re.sub(r'\w+@uni.edu', '<EMAIL>', json.dumps(table[:-2]))
+    assert as_text(kept(out)) == as_text(rows[5:16] + json.loads(masked))
+    assert left_out(out) == {
+        'low margin': 5, 'low agreement': 4, 'exact duplicate': 1, 'equal answers': 1}
     made = read_json(out / 'report.json')
     assert made['read'] == made['kept'] + sum(left_out(out).values()) == len(rows + table)
     assert made['changed'] == {'email': 5}
     assert made['unused_columns'] == {
-        f'--min_{name}, for want of a {name}': 11 for name in ('margin', 'agreement')}
-
-
-def test_texts_lose_invisible_signs_and_shared_parts_drop_nothing(tmp_path):
-    long = 'a rule that all of them share ' * 80
-    rows = [line_of(f'system: {long} | user: q{i} | assistant: a') for i in range(60)]
-    rows += [{'instruction': f'i{i}', 'input': long + str(i % 3), 'output': 'a'} for i in range(60)]
-    rows += [line_of('user: x\r\n\ufeffy\x00 | assistant: e\u0301\ud800')]
-    out = of_rows(tmp_path, rows)
-    assert len(kept(out)) == 121 and line_of('user: x\\ny | assistant: é\ufffd') in kept(out)
+        f'--min_{name}, for want of a {name}': 8 for name in ('margin', 'agreement')}
 
 
 # --- files, the split, and results ----------------------------------------------------------------
-@pytest.mark.parametrize('name, n', [
-    ('code_alpaca_2k.json', 2017 - 2), ('vicuna_dummy_conversation.json', 500)])
-def test_every_record_of_real_files_arrives(name, n, tmp_path):
-    chats(tmp_path, shared(name))
-    assert len(kept(tmp_path)) == n
+def test_every_record_of_real_files_arrives(tmp_path):
+    for name, n in ('code_alpaca_2k.json', 2017 - 2), ('vicuna_dummy_conversation.json', 500):
+        chats(tmp_path, shared(name))
+        assert len(kept(tmp_path)) == n
 
 
 WHY_LEFT_OUT = [r'no JSON object.*, 2, .*/a.jsonl:11', r'damaged from here on, 3, .*/bad.jsonl.gz:1',
@@ -438,15 +425,6 @@ def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(tm
     assert read_json(tmp_path / 'out/report.json')['unused_columns'] == {'n': 1}
 
 
-def test_globs_go_into_folders_and_hidden_ones_and_results_are_no_source(tmp_path):
-    for i, path in enumerate(['a.jsonl', 'b/c.jsonl', 'b/d/e.jsonl', '.git/f.jsonl', 'b/.g.jsonl']):
-        write(tmp_path / 'in' / path, [{'prompt': f'{i}', 'completion': 'a'}])
-    for source, n in ('in', 3), ('in/**', 3), ('in/**/*.jsonl', 3), ('in/b/**.jsonl', 2):
-        for _ in range(2):
-            chats(tmp_path / 'in/out', f'{tmp_path}/{source}')
-            assert len(kept(tmp_path / 'in/out')) == n, source
-
-
 def test_conversations_with_one_beginning_stay_together_in_every_run(tmp_path):
     rows = [line_of('system: s | ' * (i // 30) + f'user: q{i % 30} | assistant: a{i}')
             for i in range(90)]         # none, one or two system messages
@@ -457,9 +435,8 @@ def test_conversations_with_one_beginning_stay_together_in_every_run(tmp_path):
     assert train and val and not train & val
     before = (out / 'val.jsonl').read_bytes()
     assert (of_rows(tmp_path, rows) / 'val.jsonl').read_bytes() == before
-    for fraction in '1e-9', '0.999':            # one is held out, and not all are
-        out = of_rows(tmp_path, rows[:2], f'--val_fraction={fraction}')
-        assert [len(read_rows(out / f'{side}.jsonl')) for side in ('train', 'val')] == [1, 1]
+    out = of_rows(tmp_path, rows[:2], '--val_fraction=0.999')       # not all are held out
+    assert [len(read_rows(out / f'{side}.jsonl')) for side in ('train', 'val')] == [1, 1]
 
 
 MISTAKES = """
@@ -483,21 +460,6 @@ def test_a_mistake_is_one_sentence_and_leaves_no_results(tmp_path):
     assert not [*tmp_path.glob('no/*')]
 
 
-def test_sft_and_dpo_train_on_what_it_writes(sft_model, tmp_path):
-    steps = '--max_steps=2', '--batch_size=2', '--device=cpu', f'--init_from={sft_model}'
-    rows = [{'prompt': f'q{i}', 'chosen': 'a', 'rejected': 'b'} for i in range(20)]
-    ways = {'sft.py': [{'prompt': row['prompt'], 'answer': 'a'} for row in rows], 'dpo.py': rows,
-            'dpo.py --loss_type=kto': rows[:5] + [      # thumbs among pairs
-                {'prompt': row['prompt'], 'completion': 'a', 'label': i % 2}
-                for i, row in enumerate(rows[5:15])] + rows[15:]}
-    for i, (script, some) in enumerate(ways.items()):
-        write(tmp_path / 'x.jsonl', some)
-        said = chats(tmp_path / f'data{i}', tmp_path / 'x.jsonl')
-        command = said.splitlines()[-1].removeprefix('next: python ').split()
-        assert ' '.join(command[:-1]) == script
-        ok(run(*command, *steps, f'--out_dir={tmp_path}/run{i}'))
-
-
 def test_without_a_source_it_writes_the_built_in_problems(tmp_path):
     said = ok(run('chats.py', '--n_examples=20', cwd=tmp_path))
     assert said.splitlines()[-1] == 'next: python sft.py --data_dir=data/sft'
@@ -515,8 +477,8 @@ def sampled(task_id, outcomes):
 
 
 @pytest.mark.parametrize('prefer, pairs, answers', [
-    ('passed', 'ac bd af 0x 1x 2x 3x', 'abgyz0123'), ('taste', 'ab yz', 'ay'),
-    ('both', 'ac bd af ab yz 0x 1x 2x 3x', 'abgyz0123')])
+    ('passed', 'ac bd af vw 0x 1x 2x 3x', 'abgvyz0123'), ('taste', 'ab yz', 'ay'),
+    ('both', 'ac bd af vw ab yz 0x 1x 2x 3x', 'abgvyz0123')])
 def test_of_judged_answers_passed_and_tasteful_ones_are_taught_at_most_four_of_a_problem(
         tmp_path, prefer, pairs, answers):
     samples = sampled(1, 'a passed!, c wrong, b passed, d timeout')
@@ -524,6 +486,8 @@ def test_of_judged_answers_passed_and_tasteful_ones_are_taught_at_most_four_of_a
     samples += sampled(4, ', '.join(['x wrong', *(f'{i} passed' for i in range(9))]))
     samples += sampled(5, 'y passed!, z passed')
     samples += sampled(1, 'a passed!, e infrastructure, f exception!, i ungraded')
+    # of joined files, one name may mean two questions
+    samples += [{**row, 'prompt': 'other'} for row in sampled(5, 'v passed, w wrong')]
     # damaged; and so large that a file of texts would be cut in pieces
     samples += [{**samples[0], 'completion': None}, {'prompt': ' ' * 17_000_000}]
     out = of_rows(tmp_path, samples, f'--prefer={prefer}')
@@ -531,11 +495,3 @@ def test_of_judged_answers_passed_and_tasteful_ones_are_taught_at_most_four_of_a
     out = of_rows(tmp_path, samples, f'--prefer={prefer}', '--kind=sft')
     said = [row['messages'][-1]['content'] for row in kept(out)]
     assert sorted(said) == sorted(answers) and left_out(out)
-
-
-def test_of_joined_files_one_name_may_mean_two_questions(tmp_path):
-    samples = sampled(1, 'a passed, b wrong')
-    samples += [{**row, 'prompt': 'other', 'completion': f'{row["completion"]}{row["completion"]}'}
-                for row in samples]
-    rows = kept(of_rows(tmp_path, samples, '--prefer=passed'))
-    assert {row['chosen'] + row['rejected'] for row in rows} == {'ab', 'aabb'}

@@ -1,14 +1,13 @@
-"""Settings arrive as the user meant them; an error ends a script with a code that says its kind."""
+"""Settings arrive as the user meant them; an error ends a script with a code that says its kind;
+and what a script prints as the next command runs where it was printed."""
 import json
-import os
 import re
+import shlex
 import shutil
-import signal
-import subprocess
-import sys
 
 import pytest
-from conftest import ROOT, each_is_a_mistake, mistake, ok, run
+from conftest import (PAID, ROOT, TINY, each_is_a_mistake, make_conversations, make_pairs, mistake,
+                      ok, run, write)
 
 HEAD = '''"""A throw-away script.
 
@@ -41,10 +40,11 @@ def play(tmp_path):
     """play(*arguments, body=code after configure, **config files) -> the finished process."""
     shutil.copy(ROOT / 'configurator.py', tmp_path)
 
-    def play(*arguments, body='', processes=1, env=None, **files):
+    def play(*arguments, body='', processes=1, before='', **files):
         for name, text in {'script': HEAD + body, **files}.items():
             (tmp_path / f'{name}.py').write_text(text, encoding='utf-8')
-        return run(tmp_path / 'script.py', *arguments, cwd=tmp_path, env=env, processes=processes)
+        return run(tmp_path / 'script.py', *arguments, cwd=tmp_path, before=before,
+                   processes=processes)
     return play
 
 
@@ -53,30 +53,10 @@ def result(process):
     return json.loads(ok(process).partition('RESULT ')[2])
 
 
-def test_what_a_terminal_cannot_show_becomes_a_question_mark(tmp_path):
-    shutil.copy(ROOT / 'configurator.py', tmp_path)
-    (tmp_path / 'script.py').write_text(HEAD + "print('\\u4e2d', '\\ufffd')", encoding='utf-8')
-    narrow = {**os.environ, 'PYTHONIOENCODING': 'cp1252', 'PYTHONUTF8': '0'}
-    printed = subprocess.check_output([sys.executable, 'script.py'], cwd=tmp_path, env=narrow)
-    assert printed.splitlines()[-1] == b'? ?'
-
-
-# As in Python 3.14: the annotations of a module are made when it is asked for them.
-LATER = '''
-import sys, types
-class Module(types.ModuleType):
-    @property
-    def __annotations__(self):
-        return {'seed': int | None, 'kind': Literal['none', 'big']}
-sys.modules['__main__'].__class__ = Module
-globals().pop('__annotations__', None)
-'''
-
-
-def test_types_are_known_though_the_module_makes_them_late(play):
-    script = HEAD.replace('BOUNDS =', f'{LATER}BOUNDS =')
-    assert result(play('--seed=3', script=script))['seed'] == 3
-    mistake(play('--kind=small', script=script), "kind='small' must be none or big")
+def test_what_a_terminal_cannot_show_becomes_a_question_mark(play):
+    narrow = 'sys.stdout.reconfigure(encoding="cp1252")'
+    printed = ok(play(before=narrow, body="print('\\u4e2d', '\\ufffd')"))
+    assert printed.splitlines()[-1] == '? ?'
 
 
 def one_line(process, words):
@@ -216,11 +196,104 @@ def test_a_script_says_what_to_do_about_an_error_that_it_knows(play):
         assert process.stderr.count('\nerror: take less\n') == n
 
 
-def test_ctrl_c_is_pythons_own(tmp_path):
-    """A shell calls it 130. Whoever runs the tests may ignore SIGINT."""
-    shutil.copy(ROOT / 'configurator.py', tmp_path)
-    body = ('import configurator, os, signal; signal.signal(2, signal.default_int_handler); '
-            'os.kill(os.getpid(), 2)')
-    process = subprocess.run([sys.executable, '-c', body], cwd=tmp_path, text=True,
-                             stderr=subprocess.PIPE)
-    assert process.returncode == -signal.SIGINT and 'error:' not in process.stderr
+# --- the next command ----------------------------------------------------------------------------
+# Flags that make the run of a command small; a later flag wins.
+STEPS = '--max_steps=2 --batch_size=2 --device=cpu'
+SMALL = {'train.py': f'{STEPS} --n_layer=1 --n_head=2 --n_embd=32 --warmup_steps=0 '
+                     '--eval_tokens=64',
+         'sft.py': STEPS, 'dpo.py': STEPS,
+         'rl.py': f'{STEPS} --num_samples=2 --max_new_tokens=4 --eval_prompts=4 --reward=paid.py',
+         'prepare.py': '--vocab_size=400',
+         'sample.py': '--max_new_tokens=4 --device=cpu', 'eval.py': '--loss_tokens=64 --device=cpu'}
+CHATS = 'python chats.py --source=chats/train.jsonl --out_dir=data/chats'
+LIKED = 'python chats.py --source=liked/train.jsonl --out_dir=data/liked'
+
+
+@pytest.fixture
+def typed(tmp_path, python_files):
+    """typed(command) -> what happens if somebody types it in a folder that has chats and pairs.
+    The standard library is a small part of it here."""
+    make_conversations(tmp_path / 'chats')
+    make_pairs(tmp_path / 'liked')
+    (tmp_path / 'config').symlink_to(ROOT / 'config')
+    (tmp_path / 'paid.py').write_text(PAID, encoding='utf-8')
+
+    def typed(command):
+        _, script, *flags = shlex.split(command)
+        small = SMALL.get(script, '').split()
+        if script == 'clean.py':
+            small = [f'--source={python_files}/email']
+        elif script == 'chats.py' and '--source' not in command:
+            small = ['--n_examples=20']
+        return run(script, *flags, *small, cwd=tmp_path)
+    return typed
+
+
+def corrected(typed, command, done):
+    """Type a command, and do what its mistake says, until it runs: add a flag, or run other
+    commands first. Return what it prints. done: the commands that ran, in their order."""
+    while (result := typed(command)).returncode:
+        assert result.returncode == 2, result.stderr
+        if offer := re.search(r'(?:give one that does|one that can): (--\w+=\S+)', result.stderr):
+            command += f' {offer[1]}'
+            continue
+        for step in re.search(' run: (.*)', result.stderr)[1].split(' && '):
+            corrected(typed, step, done)
+    done.append(command)
+    return result.stdout
+
+
+def follow(typed, *commands):
+    """Type the commands, and after each the one that is printed as the next, if it is new. Return
+    all that ran."""
+    done, waiting = [], [*commands]
+    while waiting:
+        said = corrected(typed, waiting.pop(0), done)
+        waiting[:0] = [line for line in re.findall('(?:^|; )next: (.*)', said, re.M)
+                       if line not in done + waiting]
+    return done
+
+
+def test_in_an_empty_folder_the_commands_of_mistakes_and_the_next_ones_are_the_chain(typed,
+                                                                                     tmp_path):
+    """But for the pairs of dpo.py. What a command needs is made first. Then a missing default is
+    answered with what is there, and names that are taken stay as they are."""
+    scripts = [command.split()[1].removesuffix('.py') for command in follow(typed, LIKED)]
+    chain = 'chats clean prepare train chats sft dpo eval'.split()
+    assert [script for script in scripts if script != 'sample'] == chain
+    shutil.rmtree(tmp_path / 'out/dpo')
+    assert 'chats.py --kind=preference' in typed('python dpo.py').stderr
+    for name, other in ('base', 'other'), ('sft', 'chat'):
+        shutil.move(tmp_path / f'out/{name}', tmp_path / f'out/{other}')
+    write(tmp_path / 'out/0/config.json', [1])              # of another program
+    kept = (tmp_path / 'out/other/best.pt').read_bytes()
+    for script in 'sample.py', 'eval.py':
+        corrected(typed, f'python {script}', done := [])
+        assert done[-1].startswith(f'python {script} --ckpt=out/')
+    follow(typed, 'python clean.py', CHATS, 'python rl.py --init_from=out/chat --out_dir=out/rl')
+    assert (tmp_path / 'out/other/best.pt').read_bytes() == kept
+
+
+# --- Windows --------------------------------------------------------------------------------------
+# A Windows, as a script sees it, before its first line. The interpreter stays that of this system.
+WINDOWS = """import multiprocessing
+multiprocessing.get_all_start_methods = lambda: ['spawn']
+sys.modules.update(fcntl=None, resource=None)
+for name in 'SIGUSR1', 'SIGKILL':
+    delattr(signal, name)
+for name in 'fork sysconf sched_getaffinity pread getuid geteuid killpg setsid'.split():
+    delattr(os, name)
+import extras.sandbox, types
+extras.sandbox.sys = types.SimpleNamespace(platform='win32', executable=sys.executable)
+"""
+
+
+def test_windows_trains_and_resumes_and_runs_no_programs(data_dir, sft_model, tmp_path):
+    there = f'--out_dir={tmp_path}/there'
+    for more in [f'--data_dir={data_dir}', *TINY], ['--init_from=resume', '--max_steps=14']:
+        ok(run('train.py', there, *more, before=WINDOWS))
+    tests = write(tmp_path / 'tests.jsonl', [{'prompt': f'{i}', 'tests': 'assert 1'}
+                                             for i in range(20)])
+    mistake(run('rl.py', f'--init_from={sft_model}', f'--reward={tests}', '--max_new_tokens=2',
+                '--allow_code_execution=True', cwd=tmp_path, before=WINDOWS),
+            'needs Linux or macOS', 'WSL')

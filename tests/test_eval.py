@@ -5,18 +5,18 @@ import math
 import os
 import random
 import re
-import shutil
 
 import numpy as np
 import pytest
 import torch
-from conftest import lift, mistake, ok, read_json, read_rows, run, sharpen, write, write_bins
+from conftest import (each_is_a_mistake, lift, mistake, ok, read_json, read_rows, run, sharpen, write,
+                      write_bins)
 from feedback import expect
 from test_records import BYTES, say
 from test_sample import alone
 
 from extras import answers, compare
-from extras.problems import KINDS, problems
+from extras.problems import problems
 from model import GPT, GPTConfig, sample
 from tokenizer import Tokenizer
 
@@ -54,8 +54,7 @@ def test_intervals_hold_the_truth_19_times_in_20():
         assert 0.90 < hits / 300 <= most, (method, n_samples, hits)
     assert interval([1] * 8 + [0] * 2) == pytest.approx([0.4902, 0.9433], abs=1e-4)     # Wilson by hand
     # 0 of 40 problems differ, and up to z^2 / (40 + z^2) of all may.
-    most = 1.96 ** 2 / (40 + 1.96 ** 2)
-    assert compare.paired_difference([1, 0] * 20, [1, 0] * 20) == pytest.approx([0, -most, most])
+    assert compare.paired_difference([1] * 40, [1] * 40) == pytest.approx([0, -0.0876, 0.0876], abs=1e-4)
 
 
 # --- the loss -------------------------------------------------------------------------------------
@@ -90,7 +89,7 @@ def test_text_that_does_not_fit_is_refused(base_run, tmp_path):
     flags = f'--ckpt={base_run}', f'--data_dir={made}'
     mistake(run('eval.py', *flags), str(made), 'another tokenizer', f'{base_run}/tokenizer.json')
     os.truncate(made / 'val.bin', 50)
-    mistake(run('eval.py', *flags), 'val.bin has too few tokens, or not as many as meta.json says')
+    mistake(run('eval.py', *flags), 'val.bin has too few tokens')
 
 
 # --- answers that are there: each outcome is told and kept ----------------------------------------
@@ -120,41 +119,24 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
         for id, texts in json.loads(GIVEN).items() for text in texts])
     found = {'ngram': 13, 'problems': ['Q']}
     write(tmp_path / 'data.json', [{'cleaned': {'hash': '0', 'decontaminated': found}}])
-    flags = ['--tasks=problems,humaneval', '--splits=variation', '--n_problems=2',
-             '--allow_code_execution=True', f'--data={functions}', '--k=1,2,4',
-             '--timeout=4']
+    flags = ['--tasks=problems,humaneval', '--splits=variation', '--n_problems=2', '--k=1,2,4',
+             '--allow_code_execution=True', f'--data={functions}', '--timeout=4']
     tasks = evaluate(tmp_path / 'a', *flags, f'--completions={given}')
     ours = tasks['problems']
     assert ours['by_split']['variation']['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2)
     assert ours['pass@4'] == 1 and (ours['n'], ours['samples']) == (2, 8)
-    assert ours['failures'] == {'wrong value': 1, 'other exception': 1, 'syntax': 1, 'empty': 1,
-                                'time': 1}
+    assert ours['failures'] == dict.fromkeys(
+        ('wrong value', 'other exception', 'syntax', 'empty', 'time'), 1)
     assert tasks['humaneval']['pass@1'] == 1 / 4
     assert tasks['humaneval']['failures'] == {'wrong value': 2, 'name': 1}      # math is not imported
     report = read_json(tmp_path / 'a/eval.json')
-    assert report['left_out'] == ['broken']
-    assert report['decontaminated'] == found
+    assert (report['left_out'], report['decontaminated']) == (['broken'], found)
     kinds = {row.get('kind') for row in read_rows(tmp_path / 'a/samples.jsonl')}
     assert kinds == {'example tasks', None}
-    again = evaluate(tmp_path / 'b', *flags, f'--completions={tmp_path}/a/samples.jsonl')
-    assert again == tasks                               # all samples were kept, and are scored again
+    # All samples were kept, and can be scored again.
+    assert evaluate(tmp_path / 'b', *flags, f'--completions={tmp_path}/a/samples.jsonl') == tasks
     judged = evaluate(tmp_path / 'c', '--tasks=judged', f'--completions={tmp_path}/a/samples.jsonl')
     assert judged['judged']['by_split']['variation']['pass@1'] == ours['pass@1']
-
-
-def test_ready_answers_are_those_of_a_chat_if_their_rows_or_a_flag_say_so(tmp_path):
-    data = write(tmp_path / 'q.jsonl', [{'task_id': 'q', 'prompt': 'x = 4\n',
-                                         'tests': 'assert f() == 4'},
-                                        {'task_id': 'r', 'prompt': '2 + 2?', 'answer': 4}])
-    given = write(tmp_path / 'c.jsonl', [{'task_id': 'q', 'completion': 'def f(): return x',
-                                          'messages': [{'role': 'user', 'content': 'f?'}]},
-                                         {'task_id': 'r', 'completion': ''}])
-    for flags, failures in ([], {'name': 1, 'empty': 1}), (['--chat=False'], {'empty': 1}):
-        # no x in a reply
-        tasks = evaluate(tmp_path, '--tasks=own', f'--data={data}', f'--completions={given}',
-                         '--allow_code_execution=True', *flags)
-        assert tasks['own']['failures'] == failures
-        assert tasks['own']['parse_rate'] == 1          # of the only program
 
 
 def test_a_judge_gives_a_grade_and_one_that_gives_none_loses_no_answer(babbler, tmp_path):
@@ -173,27 +155,24 @@ def test_a_judge_gives_a_grade_and_one_that_gives_none_loses_no_answer(babbler, 
 def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(base_run, data_dir, tmp_path):
     """Each number is that of the checkpoint alone, asked as it was taught. The loss of each is
     measured on each data. Names of checkpoints do not tell their order."""
-    shutil.copy(base_run / 'tokenizer.json', tmp_path)
-    model = GPT.load(base_run)
-    GPT(model.config).save(tmp_path / 'a_late.pt', step=9)
-    model.save(tmp_path / 'b_first.pt', step=1)
-    model.save(tmp_path / 'sft.pt', step=7, config={'stage': 'sft'})
-    late, first, tuned = (f'{tmp_path}/{name}.pt' for name in ('a_late', 'b_first', 'sft'))
-    words = 'def f(', 'import ', 'x', 'return', 'self.', 'for i'
-    data = write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in words])
-    flags = ['--tasks=own', f'--data={data}', '--max_new_tokens=5']
+    model, tokenizer = GPT.load(base_run), Tokenizer.load(base_run / 'tokenizer.json')
+    tokenizer.save(tmp_path / 'tokenizer.json')
+    late, first, tuned = names = [f'{tmp_path}/{name}.pt' for name in ('a_late', 'b_first', 'sft')]
+    GPT(model.config).save(late, step=9)
+    model.save(first, step=1)
+    model.save(tuned, step=7, config={'stage': 'sft'})
+    zeros = write_bins(tmp_path / 'zeros', np.zeros(100, 'uint16'), tokenizer)
+    data = write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in 'def x self for'.split()])
+    flags = ['--tasks=loss,own', f'--data={data}', '--max_new_tokens=5', '--loss_tokens=99',
+             f'--data_dir={data_dir},{zeros}', '--random_init=False']
     together = evaluate(tmp_path / 'all', f'--ckpt={tuned},{tmp_path}/*_*.pt', *flags)
-    series = together['own']['series']
+    series, rows = together['own']['series'], together['loss']
     assert [result['ckpt'] for result in series] == [first, tuned, late]
     assert series[2] == evaluate(tmp_path / 'alone', f'--ckpt={late}', *flags)['own']
     asked = read_rows(tmp_path / 'all/samples.jsonl')
     assert {row['ckpt'] for row in asked if row['messages']} == {tuned}
-    tokenizer = Tokenizer.load(data_dir / 'tokenizer.json')
-    zeros = write_bins(tmp_path / 'zeros', np.zeros(100, 'uint16'), tokenizer)
-    rows = evaluate(tmp_path, f'--ckpt={first},{late}', f'--data_dir={data_dir},{zeros}',
-                    '--loss_tokens=99', '--random_init=False')['loss']
-    assert len({row['nats'] for row in rows.values()}) == 4
-    assert {*rows} == {f'{name}_{data} val' for name in (first, late) for data in (data_dir, zeros)}
+    assert {*rows} == {f'{name}_{data} val' for name in names for data in (data_dir, zeros)}
+    assert len({row['nats'] for row in rows.values()}) == 4         # the tuned one is the first one
 
 
 # A body ends where a line begins in column 0; and two more ends
@@ -225,65 +204,54 @@ def test_each_answer_of_a_batch_is_the_answer_alone_also_past_the_context():
         assert answers.write(model, BYTES, prompts, 2, ENDS, 16, 7, 5, **how) == wanted
 
 
-# --- what has been learned ------------------------------------------------------------------------
 # --- two models on the same problems --------------------------------------------------------------
-def graded(name, outcomes):
-    """Rows of samples.jsonl, one for each of these characters."""
-    names = {'1': 'passed', '0': 'wrong', '-': 'infrastructure', '?': 'ungraded'}
-    return [{'task': 't', 'task_id': i, 'prompt': 'p', 'completion': f'{name} {i}',
-             'outcome': names[c]} for i, c in enumerate(outcomes)]
+# Of each problem the kind, both prompts, and what became of both answers
+BOTH = """[
+["example tasks", "pp", "wrong", "passed"], ["example tasks", "pp", "timeout", "passed"],
+["unseen combinations", "pp", "wrong", "passed"], ["unseen combinations", "pp", "passed", "wrong"],
+["practice tasks", "pp", "wrong", "syntax"], ["practice tasks", "pp", "wrong", "empty"],
+["practice tasks", "pp", "passed", "wrong"], [null, "pp", "wrong", "wrong"],
+[null, "pp", "wrong", "passed"], [null, "ab", "passed", "passed"],
+[null, "pp", "passed", "infrastructure"], [null, "pp", "passed", "ungraded"]]"""
 
 
 def test_two_runs_are_compared_problem_by_problem_and_by_kind(tmp_path):
-    """An answer that was not graded is not wrong, and one name may mean two questions. Gains are
-    told by kind, and pool the splits of one."""
-    splits = ['variation', 'variation', 'cell', 'cell', 'feedback', *['feedback_variation'] * 2,
-              *[None] * 5]
-    for side, outcomes in ('a', '000100100111'), ('b', '1110000011-?'):
-        rows = [row | {'kind': KINDS.get(split)} for row, split in zip(graded(side, outcomes), splits)]
-        rows[9]['prompt'] = side
-        write(tmp_path / side / 'samples.jsonl', rows)
+    """An answer that was not graded is not wrong, and one name may mean two questions."""
+    for side, folder in enumerate('ab'):
+        rows = [{'task': 't', 'task_id': i, 'prompt': prompts[side], 'outcome': outcomes[side], 'kind': kind}
+                for i, (kind, prompts, *outcomes) in enumerate(json.loads(BOTH))]
+        write(tmp_path / folder / 'samples.jsonl', rows)
     typed = lambda *flags: run('extras.compare', 'a', 'b', *flags, cwd=tmp_path)
-    ok(typed('--out=b/compare.json'))
-    result = read_json(tmp_path / 'b/compare.json')
+    ok(typed('--out=compare.json'))
+    result = read_json(tmp_path / 'compare.json')
     assert (result['n'], result['a'], result['b']) == (9, 2 / 9, 4 / 9)
     assert result['gained'] == ['t 0', 't 1', 't 2', 't 8'] and result['lost'] == ['t 3', 't 6']
     gain = {kind: difference for kind, (difference, *_) in result['gain'].items()}
     assert gain == pytest.approx({'all': 2 / 9, 'example tasks': 1, 'unseen combinations': 0,
                                   'practice tasks': -1 / 3})
     assert all(low < difference <= high for difference, low, high in result['gain'].values())
-    write(tmp_path / 'b/samples.jsonl', [row | {'ckpt': f'{i}.pt'} for i, row in enumerate(rows)])
+    write(tmp_path / 'b/samples.jsonl', [row | {'ckpt': row['task_id']} for row in rows])
     mistake(typed(), 'b/samples.jsonl must have judged answers of one checkpoint')
     mistake(typed('c'), 'give two samples.jsonl')
 
 
 # --- mistakes -------------------------------------------------------------------------------------
-REFUSED = """           flags => words of the sentence
+REFUSED = """
 --tasks=problem => lm_eval
 --tasks=own,own => in this order: own
---ckpt=mind => mind does not exist
+--ckpt=mind => mind does not exist & python train.py
 --tasks=judged => --completions=FILE
+--completions=x => needs a model
 --compare=x => no setting has this name; closest
 --tasks=problems => --allow_code_execution=True
 --tasks=problems --splits=cell,cell --allow_code_execution=True => 'cell-0/0' twice
 --tasks=problems --num_samples=4 --k=1,8 => --num_samples=8
---k=0 => --k=0
---k=-1 => k=
---k=1.5 => k=
---out=tokenizer.json => a file of a run
---tasks=own --data=samples.jsonl --completions=x --out=eval.json => would replace a file
+--out=scores => must end with .json
+--tasks=own --data=samples.jsonl --completions=given.jsonl --out=eval.json => would replace a file
+--tasks=judged --completions=given.jsonl => each line of given.jsonl must have outcome, prompt, task_id
 """
 
 
 def test_mistakes_are_one_sentence(tmp_path):
-    for line in REFUSED.strip().splitlines()[1:]:
-        flags, words = line.split(' => ')
-        mistake(run('eval.py', *flags.split(), cwd=tmp_path), words)
-    assert not any(tmp_path.iterdir())
-
-
-def test_a_question_that_the_tokenizer_refuses_is_one_sentence(base_run, tmp_path):
-    own = write(tmp_path / 'own.jsonl', [{'prompt': [{'role': 'human', 'content': 'a?'}],
-                                          'regex': 'a'}])
-    mistake(run('eval.py', f'--ckpt={base_run}', '--tasks=own', f'--data={own}', '--chat=True',
-                f'--out={tmp_path}/eval.json'), 'own: ', 'human')
+    write(tmp_path / 'given.jsonl', [{'task_id': 1}])
+    each_is_a_mistake(REFUSED, lambda *flags: run('eval.py', '--ckpt=.', *flags, cwd=tmp_path))

@@ -254,7 +254,7 @@ def test_a_run_that_begins_with_their_folder_needs_data_of_its_tokenizer(
         hf_tokenizer.write(tmp_path / name, beside, 32)
     begin = lambda name: train(data_dir, tmp_path / 'run', f'--init_from={tmp_path}/{name}',
                                '--max_steps=1', '--warmup_steps=0')
-    mistake(begin('other'), 'another tokenizer', 'new_vocabulary')
+    mistake(begin('other'), 'another tokenizer', 'python -m extras.')
     ok(begin('same'))
     ok(run('train.py', f'--out_dir={tmp_path}/run', '--init_from=resume', '--max_steps=2'))
 
@@ -288,7 +288,7 @@ def test_rows_are_kept_or_means_of_what_spells_them_and_padding_is_in_no_mean(tm
     model.embedding.weight.data[old.vocab_size:] = 1000.0
     save_run(tmp_path / 'old', model, old)
     new.save(tmp_path / 'tokenizer.json')
-    said = ok(run('extras.new_vocabulary', '--init_from=old', '--data_dir=.', '--out_dir=new',
+    said = ok(run('extras.longer_context', '--init_from=old', '--data_dir=.', '--out_dir=new',
                   cwd=tmp_path))
     assert said.endswith(' --data_dir=. --out_dir=new_trained\n')
     carried = GPT.load(tmp_path / 'new')
@@ -306,7 +306,7 @@ def test_rows_are_kept_or_means_of_what_spells_them_and_padding_is_in_no_mean(tm
 def test_a_model_of_characters_gets_no_other_vocabulary(tmp_path):
     save_run(tmp_path / 'old', lively(vocab_size=3), Tokenizer.char('abc'))
     Tokenizer.train(['ab abc é'] * 9, 256 + 2, []).save(tmp_path / 'tokenizer.json')
-    mistake(run('extras.new_vocabulary', '--init_from=old', '--data_dir=.', '--out_dir=new',
+    mistake(run('extras.longer_context', '--init_from=old', '--data_dir=.', '--out_dir=new',
                 cwd=tmp_path), 'no character of this char tokenizer')
 
 

@@ -102,22 +102,16 @@ def test_loss_and_log_p_come_from_the_scored_positions_only_and_are_0_without_an
         close(gradients(model, loss_of(targets)), gradients(model, -log_p.mean()), atol=1e-6)
         assert loss_of(none) == 0 and not any(g.any() for g in gradients(model, loss_of(none)))
     with torch.autocast('cpu', torch.bfloat16):
-        close([x.mean() for x in model(idx, targets)], [model(idx)[0].mean(), -log_p.mean()],
-              atol=0.01)
-        assert model(idx)[0].dtype == torch.float32
+        logits, loss = model(idx, targets)
+        assert logits.dtype == torch.float32 and abs(loss + log_p.mean()) < 0.01
 
 
 def test_dropout_acts_only_in_training():
     """On the embedding and on both sums of a block. A generation leaves the model in training."""
-    dropout, plain, ids = lively(dropout=0.5), lively(), prompt()
-    assert not torch.equal(dropout(ids)[0], dropout(ids)[0])
-    assert torch.equal(dropout.generate(ids, 9, 0), plain.generate(ids, 9, 0))
-    assert all(part.training for part in dropout.modules())                 # as before
-    dropout.dropout.p = 0.0
-    for block in dropout.blocks:            # now both of its sums add nothing
-        block.dropout.p = 1.0
-    embedded = dropout.norm(dropout.embedding(ids))
-    assert torch.equal(dropout(ids)[0], dropout.predict(embedded)[0])
+    model, ids = lively(dropout=1.0), prompt()         # of a block, both sums add nothing
+    assert torch.equal(model.generate(ids, 9, 0), lively().generate(ids, 9, 0)) and model.training
+    model.dropout.p = 0.0
+    assert torch.equal(model(ids)[0], model.predict(model.norm(model.embedding(ids)))[0])
 
 
 # --- generation: each new token is the model's, run afresh on the last block_size tokens ----------
@@ -249,9 +243,8 @@ def test_what_was_saved_is_loaded_with_its_other_entries_and_changes_that_keep_t
     model.save(tmp_path / 'last.pt', step=3)
     changes = dict(dropout=0.5, causal=False, block_size=99, rope_scaling=(2.0,))
     back = GPT.load(tmp_path, **changes)
-    assert back.config == dataclasses.replace(model.config, **changes)
+    assert back.config == dataclasses.replace(model.config, **changes) and back.saved['step'] == 3
     assert same(dict(back.state_dict()), dict(model.state_dict()))
-    assert back.saved == {'format': 'nanoparrot-checkpoint-1', 'step': 3}
     lively().bfloat16().save(tmp_path / 'best.pt')          # which counts in a folder
     best = GPT.load(str(tmp_path))
     assert best.head.weight is best.embedding.weight and best.norm.weight.dtype == torch.float32

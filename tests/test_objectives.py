@@ -26,7 +26,7 @@ def test_of_15_percent_80_are_masked_10_random_10_kept():
         assert abs(found.mean() - share) < 4 * (share * (1 - share) / found.size) ** 0.5 + 0.1 / 256
 
 
-@pytest.mark.parametrize('T', [8, 9, 33, 64, 150, 299])
+@pytest.mark.parametrize('T', [8, 33, 150, 299])
 def test_spans_are_invertible_and_fill_the_context(T):
     n_text, n_hidden, n_spans = span_lengths(T)
     assert n_text + 2 * n_spans <= T < n_text + 2 * n_spans + 4
@@ -83,8 +83,8 @@ def test_a_model_that_fills_gaps_fills_them(tmp_path, objective):
     assert last < first / 2
     assert all(row.get('val_bpb') is None for row in read_rows(out / 'metrics.jsonl'))
     gap = 'c<|mask|>e<|mask|>' if objective == 'mlm' else '<|mask|>'    # a span has 4 of 30
-    flags = f'--ckpt={out}', '--temperature=0'
-    text = ok(run('extras.fill', *flags, f'--prompt=fgh ab{gap}gh abcdefgh abcdefgh'))
+    fill = lambda prompt: run('extras.fill', f'--ckpt={out}', f'--prompt={prompt}')
+    text = ok(fill(f'fgh ab{gap}gh abcdefgh abcdefgh'))
     assert text.splitlines()[-1] == 'fgh abcdefgh abcdefgh abcdefgh'
-    mistake(run('extras.fill', *flags, '--prompt=aaa'), objective, '<|mask|>')
+    mistake(fill('aaa'), objective, '<|mask|>')
     mistake(run('eval.py', f'--ckpt={out}', f'--data_dir={data}'), objective)

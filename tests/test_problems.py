@@ -44,6 +44,7 @@ def test_every_reference_of_either_taste_passes_its_tests_and_wrong_programs_fai
     verdicts = collections.Counter()
     for p in [p for split in P.SPLITS for p in P.problems(60, 0, split)]:
         assert p['test'].count('    assert ') >= 5 and p['canonical_solution'] in p['solutions']
+        assert [*map(P.preferred, p['solutions'])] == [True, False]
         for body in p['solutions']:
             assert passes(p, grading.program(p, p['prompt'] + body, chat=True)), p
             assert passes(p, grading.program(p, body, chat=False)), p
@@ -52,23 +53,13 @@ def test_every_reference_of_either_taste_passes_its_tests_and_wrong_programs_fai
     assert verdicts[False] > 3500 and verdicts[True] < 0.01 * verdicts[False]
 
 
-def test_a_conversation_asks_in_two_ways_and_both_tastes_occur():
-    asked = collections.Counter()
-    for p in SETS['train']:
-        user, assistant = (message['content'] for message in P.to_messages(p))
-        assert p['prompt'].split('"""')[1] in user and p['entry_point'] in user
-        asked[user.split()[0], P.preferred(assistant)] += 1
-        assert [*map(P.preferred, p['solutions'])] == [True, False]
-    assert len(asked) == 4 and min(asked.values()) > 0.22 * 1600
-
-
 # --- the splits -----------------------------------------------------------------------------------
 def test_every_family_occurs_and_held_out_compositions_are_practised():
-    assert PLAIN <= {p['family'] for p in SETS['train']} and not PLAIN & UNSEEN
-    assert {p['family'] for p in SETS['family']} == UNSEEN
+    families = lambda split: {p['family'] for p in SETS[split]}
+    assert PLAIN <= families('train') and families('family') == UNSEEN and not PLAIN & UNSEEN
     practised = {p['cell'] for p in P.problems(2500, 0, 'feedback', with_tests=False)}
-    assert practised >= {p['cell'] for split in ('feedback_validation', 'feedback_variation')
-                         for p in SETS[split]}
+    for split in 'feedback_validation', 'feedback_variation':
+        assert practised >= {p['cell'] for p in SETS[split]}
 
 
 def test_no_prompt_is_there_twice_in_a_split_or_in_two_whatever_the_seed():
@@ -90,17 +81,16 @@ def test_each_stage_reads_the_splits_that_are_its_own(monkeypatch, tmp_path):
     it. RL asks those, and holds out two others."""
     ok(run('chats.py', '--n_examples=20', f'--out_dir={tmp_path}'))
     for side, split, n in ('train', 'train', 20), ('val', 'validation', 300):
-        rows = read_rows(tmp_path / f'{side}.jsonl')
-        assert len(rows) == n and {row['split'] for row in rows} == {split}
+        assert [row['split'] for row in read_rows(tmp_path / f'{side}.jsonl')] == [split] * n
     for path in 'run.sh', 'config/quickstart_dpo.py':
         assert '--splits=review,feedback' in (ROOT / path).read_text('utf-8')
     monkeypatch.setattr(rewards, 'N_PROBLEMS', 40)
     monkeypatch.setenv('RANK', '1')         # only the first process tries the tests
     asked, held_out, _ = rewards.open_tests('problems', 20, True)
-    for prompts, n, seed, splits in ((asked, 20, 1, ('review', 'feedback')),
-                                     (held_out, 10, 0, ('validation', 'feedback_validation'))):
-        assert prompts == [P.to_messages(p)[:1] for split in splits
-                           for p in P.problems(n, seed, split)]
+    ask = lambda n, seed, *splits: [P.to_messages(p)[:1] for split in splits
+                                    for p in P.problems(n, seed, split)]
+    assert asked == ask(20, 1, 'review', 'feedback')
+    assert held_out == ask(10, 0, 'validation', 'feedback_validation')
 
 
 # --- always the same ------------------------------------------------------------------------------

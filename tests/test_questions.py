@@ -2,13 +2,11 @@
 judged: right ones pass and wrong ones fail, however they and the questions are written."""
 import gzip
 import json
-import shlex
-import sys
 
 from conftest import refused, shared, write
 from test_records import say
 
-from extras.grading import check_harness, given_answers, verdicts
+from extras.grading import check_harness, given_answers, judge, rows_of
 from extras.judge import graded
 from extras.questions import from_problems, identified, of_tasks, to_question
 from extras.sandbox import Result, run_many
@@ -16,38 +14,38 @@ from extras.sandbox import Result, run_many
 CODE = {'prompt': 'def f():\n', 'canonical_solution': '    return 1\n', 'entry_point': 'f',
         'test': 'def check(candidate):\n    assert candidate() == 1\n'}
 RIGHT = 'def f(x):\n    return x + 1\n'
-WRONG = 'def f(x):\n    return x + 2\n'
 PROSE = {'prompt': 'Write f(x), which adds 1.', 'tests': 'assert f(1) == 2\nassert f(5) == 6'}
 
 
-def outcomes(question, answers, chat=False, timeout=3.0):
-    """What becomes of each answer to a question."""
-    judge = lambda jobs: run_many(jobs, timeout)
-    return [verdict['outcome'] for verdict in verdicts([to_question(question)], [answers], chat, judge)]
+def outcomes(record, answers, chat=False, run=run_many):
+    """What becomes of each answer to the question of a record."""
+    question = to_question({'task_id': 'q', **record})
+    rows = rows_of('own', [question], [answers], {'ckpt': '', 'step': 0, 'chat': chat})
+    judge([question], rows, run)
+    return [row['outcome'] for row in rows]
 
 
-def only(outcome, question, answers, chat=False):
-    found = outcomes(question, answers, chat)
-    other = [(verdict, text) for verdict, text in zip(found, answers, strict=True) if verdict != outcome]
-    assert answers and not other, other[:3]
+def only(outcome, record, answers, chat=False):
+    found = outcomes(record, answers, chat)
+    assert answers and {*found} == {outcome}, [*zip(found, answers)]
+
+
+def table(text):
+    """The lines of a table, JSON each."""
+    return map(json.loads, text.strip().splitlines())
 
 
 # --- records --------------------------------------------------------------------------------------
 REFUSED = r"""
-{"must_contian": "a"} => give one of must_contain
-{"must_contain": []} => nothing is checked
+{"must_contian": "a"} => give must_contain
+{"must_contain": []} => every answer would pass
 {"must_contain": [2]} => no attribute
-{"must_not_contain": null} => not iterable
-{"regex": ".*"} => can fail
 {"regex": "("} => unterminated
 {"tests": "assert f("} => never closed
-{"tests": "assert f()", "entry_point": "f()"} => name of a function
 {"test": "assert f()", "entry_point": "f", "prompt": ""} => no prompt
-{"test": " ", "entry_point": "f"} => every answer
 {"choices": ["a", "b"], "answer": 1} => scored by lm_eval
-{"answer": "Paris"} => "answer" must be a number.*"must_contain" or "regex"
+{"answer": "Paris"} => "answer" must be a number.*'Paris'
 {"answer": true} => must be a number
-{"answer": null} => must be a number
 {"answer": "2026-11-27"} => must be a number
 {"answer": "May 5, 2026"} => must be a number
 {"answer": "1/2"} => must be a number
@@ -73,8 +71,7 @@ JUDGED = r"""
 [{"answer": "\u22125"}, "-5", "5"]
 [{"answer": "9 (pears)"}, "so #### 9 of 12", "12"]
 [{"answer": "3 + 4 = 7.\n#### 7"}, "7", "3 + 4"]
-[{"answer": "1e3"}, "1,000", "13"]
-[{"answer": 9007199254740992}, "9007199254740992", "9007199254740993", "1e99999999999999999999"]
+[{"answer": 9007199254740992}, "9007199254740992", "9007199254740993"]
 [{"answer": 1200}, "18 eggs, so #### 1,200\nQuestion: 7"]
 [{"answer": 3.5}, "It is $3.50."]
 [{"answer": 3}, "5-3"]
@@ -84,13 +81,13 @@ JUDGED = r"""
 [{"answer": 20}, "answer: 20 #### "]
 [{"answer": 3}, "2 #### 3 or 4"]
 [{"answer": 5}, "wait...5"]
-[{"answer": 0.0015}, "1.5e-3"]
 [{"answer": -5}, "\u22125 degrees"]
 [{"answer": 2}, "room 2e"]
 [{"answer": 5}, "primes: 2,3,5"]
 [{"answer": 12345678}, "12,345,678"]
 [{"answer": 14}, "#### Step 1\n#### Step 2\nso 14"]
 [{"answer": -5}, "it is -$5"]
+[{"answer": 4}, "<think>5</think>4", "<think>4</think>5"]
 """
 
 
@@ -98,14 +95,13 @@ def test_a_record_on_which_no_answer_could_fail_is_refused(tmp_path):
     for line in REFUSED.strip().splitlines():
         checks, words = line.split(' => ')
         data = write(tmp_path / 'own.jsonl', [{'prompt': 'x', **json.loads(checks)}])
-        refused(f'own.jsonl, line 1: .*{words}', of_tasks, ['own'], str(data), 0, 0, '')
+        refused(f'own.jsonl, line 1: .*{words}', of_tasks, ['own'], str(data), 0, [])
 
 
 def test_right_answers_pass_and_wrong_ones_do_not():
-    for line in JUDGED.strip().splitlines():
-        checks, *answers = json.loads(line)
+    for checks, *answers in table(JUDGED):
         found = outcomes({'question': '?', **checks}, answers)
-        assert found == ['passed'] + ['wrong'] * (len(answers) - 1), line
+        assert found == ['passed'] + ['wrong'] * (len(answers) - 1), checks
 
 
 # A record; what a chat is asked; what a base model continues
@@ -119,51 +115,45 @@ ASKED = r"""
 
 
 def test_a_question_of_any_source_is_asked_alike():
-    for line in ASKED.strip().splitlines():
-        record, chat, base = json.loads(line)
+    for record, chat, base in table(ASKED):
         question = to_question(record)
         assert question['messages'] == [say('user', chat)] and question['prompt'] == base
+
+
+ROWS = """
+{"task_id": 9, "completion": "a"}
+{"task_id": 9, "completion": "b", "task": "gsm8k"}
+{"task_id": "own/0", "completion": "d", "task": "own"}
+"""
 
 
 def test_answers_are_counted_by_task_id_so_none_occurs_twice():
     refused("g.jsonl has the task_id 'a' twice", identified, 'gsm8k', 'g.jsonl', [{'task_id': 'a'}] * 2)
     questions = identified('own', 'o.jsonl', [{}, {'question_id': 9}])
-
-    given = lambda *rows, n=1: given_answers('own', questions, rows, n)
-
-    one, other = {'task_id': 9, 'completion': 'a'}, {'task_id': 'own/0', 'completion': 'd'}
-    assert given(one, one | {'task': 'gsm8k'}, other) == [['d'], ['a']]
-    refused('completions of own/0: 1, but 2 are needed', given, one, other, n=2)
+    rows = [*table(ROWS)]
+    assert given_answers('own', questions, rows, 1) == [['d'], ['a']]
+    refused('2 completions of own/0 are needed', given_answers, 'own', questions, rows, 2)
 
 
 # --- the harness is checked before a score --------------------------------------------------------
-HARNESS = [         # what is wrong; the outcomes of an endless loop, of empty answers, of solutions
-    ('pass without an answer', 'timeout', 'passed', 'passed'),
-    ('3 of 3 known solutions fail', 'timeout', 'wrong', 'wrong'),
-    ("loop ends as 'passed'", 'passed', 'wrong', 'passed')]
-
-
 def test_a_broken_harness_gives_no_score_and_a_missing_wall_is_said(capsys):
+    """Neither where empty answers pass, nor where known solutions fail, nor if over 2% of the programs
+    can't be judged."""
     questions = from_problems(3, 0, ['variation'])
-    for words, loop, empty, solved in HARNESS:
-        results = [Result(outcome) for outcome in (loop, *[empty] * 3, *[solved] * 3)]
-        refused('no score.*' + words, check_harness, questions, lambda jobs: results)
-    assert not check_harness(questions, lambda jobs: [*run_many(jobs, timeout=0.5)])['left_out']
+    for words, outcome in ('pass without an answer', 'passed'), ('3 of 3 known solutions', 'wrong'):
+        refused(words, check_harness, questions, lambda jobs: [Result(outcome)] * 3)
     for confined in True, False:
         capsys.readouterr()
-        loop = Result('timeout', confined=confined)
-        check_harness(questions[:1], lambda jobs: [loop, Result('wrong'), Result('passed')])
+        check_harness(questions, lambda jobs: [
+            Result('passed' if 'return' in code else 'wrong', confined=confined) for code, *_ in jobs])
         assert ('only limits here' in capsys.readouterr().out) != confined
 
+    def lose(n):
+        return outcomes(CODE, ['    return 1\n'] * 100, run=lambda jobs: [
+            Result('infrastructure' if i < n else 'passed') for i in range(100)])
 
-def test_more_than_2_percent_without_a_verdict_are_no_score():
-    def judge(n_lost):
-        results = [Result('infrastructure')] * n_lost + [Result('passed')] * (100 - n_lost)
-        texts = [['    return 1\n'] * 100]
-        return [*verdicts([to_question(CODE)], texts, False, lambda jobs: results)]
-
-    assert [verdict['outcome'] for verdict in judge(2)][1:3] == ['infrastructure', 'passed']
-    refused('no score: 3/100', judge, 3)
+    assert lose(2)[1:3] == ['infrastructure', 'passed']
+    refused('no score: 3/100', lose, 3)
 
 
 # --- the code of an answer ------------------------------------------------------------------------
@@ -377,7 +367,9 @@ NAMES = ['', 'python', ' python', 'Python', 'py', 'python3', 'python title="x"',
 
 
 def test_the_code_of_an_answer_is_found_in_any_fence_among_other_blocks_and_nothing_else_is_run():
-    right = [f'{first}\nSo:\n```python\n{RIGHT}```\n' for first in FIRST.split('\n===\n')]
+    fenced = f'So:\n``` python\n{RIGHT}```\nIt adds.'
+    only('passed', PROSE, [fenced, RIGHT, f'\n\n{RIGHT}'])        # also without a chat
+    right = [f'{first}\n{fenced}' for first in FIRST.split('\n===\n')]
     for answer in FENCED.split('\n===\n'):
         right += [answer.replace('NAME', name) for name in NAMES]
         right.append(answer.replace('NAME', '').replace('\n', '\r\n'))
@@ -388,17 +380,13 @@ def test_the_code_of_an_answer_is_found_in_any_fence_among_other_blocks_and_noth
     swapped = [text.replace('+ 2', '+ 3').replace('+ 1', '+ 2').replace('+ 3', '+ 1') for text in right]
     only('wrong', PROSE, swapped, chat=True)
     only('empty', PROSE, [f'<think>\n```\n{RIGHT}```\n', '<think>x</think> \n'], chat=True)
-    assert outcomes({'prompt': '2 + 2?', 'answer': 4}, ['<think>5</think>4', '<think>4</think>5'],
-                    chat=True) == ['passed', 'wrong']
     only('syntax', PROSE, [f'So: {RIGHT}', f'{RIGHT}\nIt adds 1.', '```\nNo.\n```',
                            '```python\ndef f(x:\n```\nNo.'], chat=True)
-    strange = ['```\n' * 4000, '```a\nx\n' * 3000, '```\n"""\n' * 2000,
-               '```\n"""\n' + '```\n' * 4000, '`' * 9999, '- ' * 9999,
-               '```python\n' + '(' * 9999, '```\n\0\ud800\n```']
-    assert 'passed' not in outcomes(PROSE, strange, chat=True, timeout=20)
+    strange = ['```\n' * 4000, '```a\nx\n' * 3000, '`' * 9999, '- ' * 9999, '```\n\0\ud800\n```']
+    assert 'passed' not in outcomes(PROSE, strange, chat=True)
 
 
-# --- prompts in prose and in Python ---------------------------------------------------------------
+# --- functions to complete ---------------------------------------------------------------
 # Answers to a prompt in Python that they continue, with the body of the function or all of it.
 BODIES = r'''
     return operator.add(x, 1)
@@ -458,79 +446,55 @@ def test_a_function_is_completed_by_its_body_or_by_all_of_it_in_a_fence_or_not()
     only('exception', question, ['```\ndef g(x): return x + 1\n```'], chat=True)      # no f
 
 
-def test_answers_to_prose_are_programs_also_without_a_chat():
-    for code, verdict in (RIGHT, 'passed'), (WRONG, 'wrong'):
-        answers = [f'Here it is:\n``` python\n{code}```\nIt adds.', code, f'\n\n{code}']
-        for prompt in 'Write "f', [say('user', 'Write f, (it adds')]:
-            only(verdict, PROSE | {'prompt': prompt}, answers)
-
-
 def test_solutions_of_humaneval_pass_bare_and_in_fences_and_no_empty_body_does():
     with gzip.open(shared('HumanEval.jsonl.gz'), 'rt', encoding='utf-8') as file:
-        rows = [json.loads(line) for line in file]
-    forms = '    pass\n', '{1}', '``` python\n{1}```\nDone.', '~~~\n{0}{1}~~~\nDone.'
-    for i, row in enumerate(rows):
-        texts = [form.format(row['prompt'], row['canonical_solution'])
-                 for form in (forms if i % 24 == 0 else forms[:2])]
-        empty, *right = outcomes(row, texts, timeout=20)
-        assert empty in ('wrong', 'exception') and {*right} == {'passed'}, row['task_id']
+        for i, row in enumerate(map(json.loads, file)):
+            prompt, solution = row['prompt'], row['canonical_solution']
+            texts = ['    pass\n', solution, f'~~~\n{prompt}{solution}~~~\nDone.'][:3 if i % 24 == 0 else 2]
+            empty, *right = outcomes(row, texts, run=lambda jobs: run_many(jobs, 20))
+            assert empty in ('wrong', 'exception') and {*right} == {'passed'}, row['task_id']
 
 
 # --- MBPP as published ----------------------------------------------------------------------------
-# The keys of mbpp.jsonl, and those of sanitized-mbpp.json
-FULL = json.loads(r'''[
-{"text": "Write a function to add two numbers.", "task_id": 601, "test_setup_code": "",
- "code": "def add(a, b):\r\n  return a + b", "challenge_test_list": [],
- "test_list": ["assert add(1, 2) == 3", "assert add(2, 2) == 4"]},
-{"text": "Write a function to say whether 3 is no factor of n.", "task_id": 602,
- "test_setup_code": "limit = 3", "challenge_test_list": ["assert 0"],
- "code": "def above(n):\n  return n > 1\ndef check(n):\n  return above(n) and n % 3 > 0",
- "test_list": ["assert check(7) == True", "assert check(3 * limit) == False"]},
-{"text": "Write a function for \"\\d\" and \"\"\"x\"\"\".", "task_id": 603, "test_setup_code": "",
- "code": "import re\r\ndef sum(s):\r\n\treturn len(re.findall(r\"\\d\", s))",
- "challenge_test_list": [],
- "test_list": ["assert sum(\"a\\n1\") == 1", "assert sum(\"\"\"12\"\"\") == 2"]}]''')
-SANITIZED = json.loads(r'''[
-{"source_file": "a.ipynb", "task_id": 601, "prompt": "Write a function to add two numbers.",
- "code": "def add(a, b):\r\n  return a + b", "test_imports": [],
- "test_list": ["assert add(1, 2) == 3"]},
-{"source_file": "a.ipynb", "task_id": 602, "prompt": "Write a function to say whether n is prime.",
- "code": "def check(n):\n  return n > 1 and all(n % i for i in range(2, n))",
- "test_imports": ["import math"],
- "test_list": ["assert check(int(math.pi)) == True", "assert check(4) == False"]}]''')
-WRONG_CODE = {'add': 'def add(a, b):\n  return a - b', 'check': 'def check(n):\n  return not n % 2',
-              'sum': 'def sum(s):\n  return 7'}
+# Records with the keys of mbpp.jsonl and of sanitized-mbpp.json, and a wrong answer to each
+MBPP = r'''
+[{"text": "Write a function to add two numbers.", "task_id": 601, "test_setup_code": "", "code": "def add(a, b):\r\n  return a + b", "challenge_test_list": [], "test_list": ["assert add(1, 2) == 3", "assert add(2, 2) == 4"]}, "def add(a, b):\n  return a - b"]
+[{"text": "Write a function to say whether 3 is no factor of n.", "task_id": 602, "test_setup_code": "limit = 3", "challenge_test_list": ["assert 0"], "code": "def above(n):\n  return n > 1\ndef check(n):\n  return above(n) and n % 3 > 0", "test_list": ["assert check(7) == True", "assert check(3 * limit) == False"]}, "def check(n):\n  return not n % 2"]
+[{"text": "Write a function for \"\\d\" and \"\"\"x\"\"\".", "task_id": 603, "test_setup_code": "", "code": "import re\r\ndef sum(s):\r\n\treturn len(re.findall(r\"\\d\", s))", "challenge_test_list": [], "test_list": ["assert sum(\"a\\n1\") == 1", "assert sum(\"\"\"12\"\"\") == 2"]}, "def sum(s):\n  return 7"]
+[{"source_file": "a.ipynb", "task_id": 604, "prompt": "Write a function to say whether n is prime.", "code": "def check(n):\n  return n > 1 and all(n % i for i in range(2, n))", "test_imports": ["import math"], "test_list": ["assert check(int(math.pi)) == True", "assert check(4) == False"]}, "def check(n):\n  return not n % 2"]
+'''
 
 
 def test_mbpp_is_read_as_both_its_files_are_published(tmp_path):
-    """Answers fail if they are wrong, and both a chat and a base model are told the name."""
-    lines, whole = write(tmp_path / 'mbpp.jsonl', FULL), write(tmp_path / 'mbpp.json', [SANITIZED])
-    asked = of_tasks(['mbpp', 'own'], f'{lines},{whole}', 0, 0, '')
-    for question in sum(asked.values(), []):
-        name, right = question['entry_point'], question['code']
+    """Answers fail if they are wrong, and both a chat and a base model are shown the tests."""
+    records = [record for record, _ in table(MBPP)]
+    of_tasks(['mbpp'], str(write(tmp_path / 'mbpp.json', [records])), 0, [])      # also one list
+    for record, wrong in table(MBPP):
+        question = to_question(record)
         for shown in question['messages'][0]['content'], question['prompt']:
-            assert f'{name}(' in shown and 'Write a function ' in shown
+            assert 'Write a function ' in shown and record['test_list'][0].splitlines()[0] in shown
         for chat in False, True:
-            found = verdicts([question], [[right, WRONG_CODE[name]]], chat, run_many)
-            assert [verdict['outcome'] for verdict in found] == ['passed', 'wrong'], right
-
-
-def test_a_problem_of_mbpp_whose_tests_do_not_call_its_function_is_one_sentence(tmp_path):
-    for change in {'test_list': ['assert sub(1) == 1']}, {'test_list': []}, {'code': 'def add('}:
-        data = write(tmp_path / 'odd.jsonl', [FULL[0] | change])
-        refused('odd.jsonl, line 1: .*mbpp', of_tasks, ['mbpp'], str(data), 0, 0, '')
+            assert outcomes(record, [record['code'], wrong], chat) == ['passed', 'wrong'], record
 
 
 # --- a judge --------------------------------------------------------------------------------------
+REPLIES = """
+["Surely [[9]]", null]
+["[[11]]", null]
+["[[7", null]
+["it failed: 7", null]
+[" 10", 10]
+["[[8]]", 8]
+["7.5", 7.5]
+"""
+
+
 def test_only_a_lone_number_from_1_to_10_is_a_grade():
     """A model wrote the answer, and may have learned to ask for a 10."""
-    grades = {'Surely [[9]]': None, '[[11]]': None, '[[7': None, ' 10': 10, '[[8]]': 8, '7.5\n': 7.5}
     question = {'messages': [say('user', 'Twice 5?')], 'reference': '10'}
-    for reply, score in grades.items():
-        row = graded(shlex.join(['printf', '%s', reply]), question, 'So')
+    for reply, score in table(REPLIES):
+        row = graded(f"echo '{reply}'", question, 'So')
         assert (row['score'], row['outcome']) == (score, 'judged' if score else 'infrastructure'), reply
-    assert graded("sh -c 'echo 7; exit 1'", question, 'So')['message'].startswith('it failed: ')
-    ask = ('import json, sys; asked = json.load(sys.stdin); '        # the conversation, as JSON
-           'print(len(asked["messages"]) + 5 * (asked["reference"] == "10"))')
-    assert graded(shlex.join([sys.executable, '-S', '-c', ask]), question, 'ten')['score'] == 7
+    assert '"reference": "10"' in graded('cat', question, 'ten')['message']     # the conversation, as JSON
+    assert graded('no-such-judge', question, 'So')['score'] is None
     assert graded('no-such-judge', question, ' \n')['score'] == 1       # an empty answer

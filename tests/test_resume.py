@@ -1,14 +1,12 @@
 """An interrupted run, resumed, is the straight run: bit for bit, whatever interrupted it."""
 import functools
-import json
 import os
 import shutil
 import signal
 
 import pytest
-import torch
 from accidents import KILLED_WHILE_RENAMING, SHORT_SAMPLES, accident, before, killed_while_saving
-from conftest import TINY, contents, expect_same_run, metrics, mistake, ok, read_json, run, same
+from conftest import TINY, contents, expect_same_run, metrics, mistake, ok, run, same
 from conftest import state, write
 from feedback import attempt, expect
 
@@ -69,13 +67,10 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(begin,
     out = tmp_path / 'run'
     straight = attempt('a run of 18 steps that nothing disturbs', 'it ends', straight, case)
     killed = lambda how: resume(out, before=how).returncode == -signal.SIGKILL
-    pipe = 'r, w = os.pipe(); os.close(r); os.dup2(w, 1)'       # Ctrl-C ends | tee, too
-    stop = before('clip', f"""if n == 5:
-        {pipe if case == 'plain' else ''}
-        os.kill(os.getpid(), signal.{SIGNALS[case]})""")
-    stopped = begin(case, out, before=stop)
-    printed = ok(stopped) if SIGNALS[case] != 'SIGINT' else stopped.stderr
-    assert stopped.returncode == 0
+    stopped = begin(case, out, before=before('clip', f"""
+        if n == 5:
+            os.kill(os.getpid(), signal.{SIGNALS[case]})"""))
+    printed = ok(stopped) + stopped.stderr
     assert 'stopped at step 6' in printed and '--init_from=resume' in printed
     expect('saved by a run that a signal stopped after step 6: its step', 6, step_of, out)
     expect('resumed at step 6, is it killed while it saves step 12?', True, killed,
@@ -89,33 +84,6 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(begin,
     expect_same_run(out, straight)
 
 
-def test_what_was_not_typed_is_the_checkpoints_and_what_was_typed_is_printed_and_used(
-        resume, straight, place, tmp_path):
-    """A config file counts as typed, so a preset that is typed again changes nothing in silence.
-    config.json is for people only. The folder of a run may move, and so may its data. A torn line
-    of the log is a line of its own."""
-    out = shutil.copytree(straight('plain'), tmp_path / 'run')
-    moved = shutil.copytree(place / 'data', tmp_path / 'moved')
-    (out / 'config.json').write_text('damaged')
-    log = (out / 'metrics.jsonl').read_text()
-    (out / 'metrics.jsonl').write_text(log + '{"step": 18, "lo')
-    preset = tmp_path / 'preset.py'
-    preset.write_text('weight_decay = 9.0\nbatch_size = 8\nmax_steps = 30')
-    printed = ok(resume(out, preset, '--learning_rate=0.02', '--seed=1337', f'--data_dir={moved}'))
-    assert sorted(line for line in printed.splitlines() if ' -> ' in line) == [
-        f'data_dir data -> {moved}', 'learning_rate 0.01 -> 0.02', 'max_steps 18 -> 30',
-        f'out_dir {straight("plain")} -> {out}', 'weight_decay 0.1 -> 9.0']
-    old, new = (state(folder) for folder in (straight('plain'), out))
-    changed = {'data_dir': str(moved), 'learning_rate': 0.02, 'max_steps': 30,
-               'weight_decay': 9.0, 'out_dir': str(out)}
-    assert read_json(out / 'config.json') == {**old['config'], **changed} and new['step'] == 30
-    torn, *rows = (out / 'metrics.jsonl').read_text().removeprefix(log).splitlines()
-    assert torn == '{"step": 18, "lo' and json.loads(rows[0])['step'] == 19
-    assert json.loads(rows[0])['lr'] > 5e-3     # the old schedule has ended near 0
-    name = 'blocks.0.mlp.w_up.weight'           # 12 steps, each 0.02 * 9 of a decay
-    assert new['model'][name].norm() < 0.75 * old['model'][name].norm()
-
-
 def test_a_stream_of_two_processes_killed_three_times_is_the_straight_run(begin, straight, tmp_path):
     """As many as any part of it needs. init_from=auto begins, and then goes on: its first command
     is typed again."""
@@ -123,6 +91,7 @@ def test_a_stream_of_two_processes_killed_three_times_is_the_straight_run(begin,
     for n in 2, 6, 5:
         assert again(processes=2, before=accident('kill', n)).returncode == -signal.SIGKILL
     mistake(again(), 'as many processes, not with 1')
+    assert 'other data' in again('--streaming=shards/[12].jsonl', processes=2).stderr
     ok(again(processes=2))
     expect_same_run(tmp_path / 'run', straight('stream', 2))
 
@@ -142,13 +111,12 @@ def test_where_the_last_checkpoint_is_damaged_the_one_before_serves(resume, stra
     """Where both are, it is one sentence, and nothing is touched."""
     straight = straight('plain')
     out = shutil.copytree(straight, tmp_path / 'run')
-    for n_bytes in 9999, 0:
-        os.truncate(out / 'last.pt', n_bytes)
-        killed = resume(out, before=KILLED_WHILE_RENAMING)      # the good one is not lost by a save
-        assert killed.returncode == -signal.SIGKILL and step_of(out, 'last-1.pt') == 16
-        assert f'{out}/last.pt cannot be read' in killed.stdout
-        ok(resume(out))
-        assert metrics(out) == metrics(straight) and same(state(out), state(straight))
+    os.truncate(out / 'last.pt', 9999)
+    killed = resume(out, before=KILLED_WHILE_RENAMING)          # the good one is not lost by a save
+    assert killed.returncode == -signal.SIGKILL and step_of(out, 'last-1.pt') == 16
+    assert f'{out}/last.pt cannot be read' in killed.stdout
+    ok(resume(out))
+    assert metrics(out) == metrics(straight) and same(state(out), state(straight))
     for name in 'last.pt', 'last-1.pt':
         os.truncate(out / name, 9)
     kept = contents(out)
@@ -162,29 +130,3 @@ def test_a_second_ctrl_c_ends_a_run_at_once(begin, tmp_path):
     result = begin('plain', tmp_path, before=twice, timeout=60)
     assert result.returncode in (-signal.SIGINT, 130) and 'Traceback' not in result.stderr
     assert step_of(tmp_path) == 4
-
-
-# --- a run goes on as itself or not at all --------------------------------------------------------
-OTHERS = ('--n_layer=3 --tie_embeddings=False --vocab_multiple=64 --optimizer=muon --objective=mlm '
-          '--document_mask=True --batch_size=4 --block_size=16 --seed=1').split()
-
-
-def test_a_run_is_not_resumed_as_another_nor_with_other_data(resume, straight, place, tmp_path):
-    out = straight('plain')
-    kept = contents(out)
-    mistake(resume(out), 'max_steps', '18')
-    for flag in OTHERS:
-        mistake(resume(out, '--max_steps=20', flag), flag[2:].split('=')[0])
-    for file in 'meta.json', 'train.bin', 'val.bin':
-        data = shutil.copytree(place / 'data', tmp_path / file)
-        text = (data / file).read_bytes()
-        (data / file).write_bytes(text[2:] + text[:2] if '.bin' in file else text + b'\n')
-        mistake(resume(out, '--max_steps=20', f'--data_dir={data}'), str(data), 'data')
-    mistake(resume(straight('stream'), '--max_steps=20', '--streaming=shards/0.jsonl'), 'data')
-    assert contents(out) == kept
-    # of another version: what those settings did would be left out in silence
-    out = shutil.copytree(out, tmp_path / 'run')
-    saved = torch.load(out / 'last.pt', weights_only=True)
-    saved['config'] |= {'schedule': 'wsd', 'decay_steps': 3}
-    torch.save(saved, out / 'last.pt')
-    mistake(resume(out, '--max_steps=20'), str(out / 'last.pt'), "['decay_steps', 'schedule']")

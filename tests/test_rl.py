@@ -2,7 +2,6 @@
 with answers or tests, a reward model. What it promises like sft.py and dpo.py is in test_alike.py;
 that sampling and training agree about log p, in test_model.py."""
 import contextlib
-import json
 import re
 
 import numpy as np
@@ -17,7 +16,7 @@ from extras import sandbox
 from extras.rewards import open_scores, open_tests
 from tokenizer import Tokenizer
 
-advantages, policy_loss, collate = lift('rl.py', 'advantages', 'policy_loss', 'collate')
+advantages, policy_loss = lift('rl.py', 'advantages', 'policy_loss')
 FLAGS = ('--device=cpu --dtype=float32 --batch_size=4 --num_samples=6 --max_new_tokens=8 '
          '--max_steps=12 --warmup_steps=0 --learning_rate=1e-2 --eval_interval=12 '
          '--eval_prompts=4').split()
@@ -34,15 +33,14 @@ def test_the_loss_and_its_gradient_are_the_formulas_in_float64():
     A = torch.tensor([1.0, -1.0, 0.5, -0.25, 0.0, 3.0]).repeat(9)
     p, p_old, p_ref, a = (x.double().numpy() for x in (log_p, old, ref, A))
     ratio, kl = np.exp(p - p_old), np.exp(p_ref - p) - 1 - (p_ref - p)
-    for clip, kl_coef in (0.2, 0), (0.28, 0.1):
-        q = log_p.clone().requires_grad_()
-        found = policy_loss(q, old, A, clip, ref, kl_coef)
-        found[0].sum().backward()
-        clipped = np.clip(ratio, 1 - clip, 1 + clip) * a
-        loss = -np.minimum(ratio * a, clipped) + kl_coef * kl
-        slope = -ratio * a * (ratio * a <= clipped) + kl_coef * (1 - np.exp(p_ref - p))
-        for got, wanted in zip((*found, q.grad), (loss, ratio, kl, slope)):
-            assert got.detach().numpy() == approx(wanted, rel=2e-5, abs=1e-5), clip
+    q = log_p.clone().requires_grad_()
+    found = policy_loss(q, old, A, 0.28, ref, 0.1)
+    found[0].sum().backward()
+    clipped = np.clip(ratio, 0.72, 1.28) * a
+    loss = -np.minimum(ratio * a, clipped) + 0.1 * kl
+    slope = -ratio * a * (ratio * a <= clipped) + 0.1 * (1 - np.exp(p_ref - p))
+    for got, wanted in zip((*found, q.grad), (loss, ratio, kl, slope)):
+        assert got.detach().numpy() == approx(wanted, rel=2e-5, abs=1e-5)
     assert not policy_loss(log_p, old, A)[2].any()          # without a reference, no KL
     assert policy_loss(log_p, log_p - 500, A)[0].isfinite().all()
 
@@ -52,12 +50,6 @@ def test_advantages_by_hand():
     assert advantages(torch.tensor([[1, 0, 0, 0], [.1] * 4])).tolist() == [[.75, -.25, -.25, -.25],
                                                                            [0] * 4]
     assert advantages(torch.tensor([[1e9, 1e9 + 1]], dtype=torch.float64)).tolist() == [[-.5, .5]]
-
-
-def test_a_batch_has_of_each_token_of_an_answer_its_log_p_and_advantage():
-    """That a token is the target of the one before it: no ratio leaves 1 when the reward rises."""
-    *_, old, A = collate([((5,), [4], [-1.0], -0.25), ((5, 6, 7), [8, 9], [-0.5, -2.0], 0.75)])
-    assert [*zip(old.tolist(), A.tolist())] == [(-1, -0.25), (-0.5, 0.75), (-2, 0.75)]
 
 
 # --- what is learned ------------------------------------------------------------------------------
@@ -113,7 +105,7 @@ def test_a_reward_model_of_dpo_is_what_the_answers_earn(rl, sft_model, pairs, ou
                              ['a' * 200, 'a' * 90, 'z' * 90])
     assert one == approx(same, rel=1e-4) and abs(one - other) > 1e-3
     refused('another tokenizer', scores, Tokenizer.byte(['<|im_start|>', '<|im_end|>']))
-    assert 'held out: 4,' in ok(rl(f'--reward={folder}', '--max_steps=24'))
+    ok(rl(f'--reward={folder}', '--max_steps=24'))
     first, *_, last = series(out, 'reward')
     assert last > first + 1
     mistake(rl(f'--reward={sft_model}', '--overwrite'), 'not a reward model', '--loss_type=rm')
@@ -123,21 +115,17 @@ def test_no_prompt_is_both_trained_on_and_held_out(rl, tmp_path):
     thrice = PAID.replace("""f'{i} and {"x" * (i % 7)}'""", "'x' * 99 if i == 9 else str(i % 3)")
     for own in '', "def held_out(): return ['2', '2']":
         printed = ok(rl('--max_steps=1', '--overwrite', paid=f'{thrice}\n{own}'))
-        assert 'prompts: 2, held out: 1' in printed
-        assert 'left out: they come twice or have more than 88 tokens: 3' in printed
+        assert 'prompts: 2, held out: 1' in printed and 'more than 88 tokens: 3' in printed
 
 
 # --- programs that give rewards -------------------------------------------------------------------
-def test_the_reward_file_of_the_docs_works_and_one_may_import_what_is_beside_it_also_late(rl,
-                                                                                          tmp_path):
+def test_the_reward_file_of_the_docs_works_and_one_may_import_what_is_beside_it(rl, tmp_path):
     blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/chat.md').read_text(encoding='utf-8'),
                         re.S)
     code, = [block for block in blocks if 'def reward' in block]
-    (tmp_path / 'late_rule.py').write_text('rule = len', encoding='utf-8')
-    # it hides no module of ours
-    (tmp_path / 'torch.py').write_text('1 / 0', encoding='utf-8')
-    late = re.sub('(def reward.*\n)', r'\1    import late_rule, torch\n', code)
-    ok(rl('--max_steps=1', paid=late))
+    (tmp_path / 'rule.py').write_text('', encoding='utf-8')
+    (tmp_path / 'torch.py').write_text('1 / 0', encoding='utf-8')       # it hides no module of ours
+    ok(rl('--max_steps=1', paid=f'import rule, torch\n{code}'))
 
 
 def test_a_reward_is_a_number_and_an_error_of_its_file_keeps_its_traceback(rl):
@@ -145,15 +133,6 @@ def test_a_reward_is_a_number_and_an_error_of_its_file_keeps_its_traceback(rl):
     mistake(rl('--overwrite', paid='def prompts(): return []'), 'paid.py must define', 'reward()')
     result = rl('--overwrite', paid=PAID.replace('return sum', 'raise KeyError("a"); sum'))
     assert result.returncode == 1 and "KeyError: 'a'" in result.stderr
-
-
-def test_what_executes_and_permits_is_typed_again_on_resume_and_asks_the_same(rl, out, tmp_path):
-    ok(rl('--max_steps=1'))
-    again = 'rl.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=2'
-    mistake(run(*again), '--reward', 'typed again')
-    (tmp_path / 'other.py').write_text(PAID.replace('and', 'or', 1), encoding='utf-8')
-    mistake(run(*again, f'--reward={tmp_path}/other.py'), 'other prompts', 'other.py')
-    ok(run(*again, f'--reward={tmp_path}/paid.py'))
 
 
 # --- lines with answers or tests ------------------------------------------------------------------
@@ -164,18 +143,6 @@ def lines_of(tmp_path, *lines):
     prompts, held_out, judge = open_tests(str(path), 4, True)
     assert held_out == []           # rl.py takes a tenth
     return prompts, judge
-
-
-def test_an_answer_is_right_if_its_last_number_is(tmp_path):
-    for answer, right, wrong in (
-            (18, ['18', '7, no, 18'], ['-18', '18 or 19', 'Which?', '']),
-            ('5 apples', ['five? 5'], ['5 or 6', 'apples']), ('-$5', ['\u22125', '-$5.0'], ['5']),
-            ('So: 3 + 4.\n#### 7', ['7', '#### 7, as 3 + 4'], ['3 + 4', '####']),
-            (2 ** 53, ['9,007,199,254,740,992.0'], ['9007199254740993', '1e9999999999999999999'])):
-        prompts, judge = lines_of(tmp_path, json.dumps({'prompt': 'a', 'answer': answer}))
-        texts = right + wrong
-        assert [*judge(prompts * len(texts), texts)] == [1] * len(right) + [0] * len(wrong), answer
-    refused('line 1: .*must_contain', lines_of, tmp_path, '{"prompt": "a", "answer": "Yes"}')
 
 
 LINES = """{"prompt": "Write f.", "tests": "assert f(2) == 4"}
@@ -190,8 +157,8 @@ def test_what_each_kind_of_line_pays_and_which_are_refused(tmp_path, monkeypatch
     wrong = ['def f(x): return x', 'It is 5', 'is it', 'yes']
     assert [*judge(prompts * 3, right + wrong + [''] * 4)] == [1.0] * 4 + [0.0] * 8
     refused('line 1: .*nothing is checked', lines_of, tmp_path, '{"prompt": "a"}')
-    refused('line 2: .*earlier line', lines_of, tmp_path, '{"prompt": "a", "tests": "assert f()"}',
-            '{"prompt": "a", "tests": "assert g()"}')
+    refused('two lines ask', lines_of, tmp_path, '{"prompt": "a", "answer": 1}',
+            '{"prompt": "a", "answer": 2}')
     # tests that cannot run are no verdict
     monkeypatch.setattr(sandbox, 'run_code', lambda *job: sandbox.Result('infrastructure',
                                                                          'no space'))
@@ -199,16 +166,17 @@ def test_what_each_kind_of_line_pays_and_which_are_refused(tmp_path, monkeypatch
                                                                     ['def f(): return 1'])])
 
 
-def test_programs_run_only_if_that_is_typed_and_tests_that_judge_nothing_are_refused(rl, out,
-                                                                                     tmp_path):
-    idle, fine = (write(tmp_path / f'{code}.jsonl', [{'prompt': 'a' * i, 'tests': f'assert {code}'}
-                                                     for i in range(1, 5)])
-                  for code in ('True', 'f()'))
-    allowed = '--allow_code_execution=True'
+def test_lines_are_a_run_and_programs_of_it_run_only_if_that_is_typed_also_on_resume(rl, out, tmp_path):
+    """Tests that pass without an answer judge nothing."""
+    idle, fine, sums = (write(tmp_path / f'{i}.jsonl', [{'prompt': 'a' * n} | more for n in range(1, 5)])
+                        for i, more in enumerate([{'tests': 'assert True'}, {'tests': 'assert f()'}, {'answer': 4}]))
+    allowed, short = '--allow_code_execution=True', '--max_steps=1 --num_samples=2 --batch_size=1'.split()
     mistake(rl(f'--reward={idle}'), allowed, 'extras/sandbox.py')
     mistake(rl(f'--reward={idle}', allowed), "'a' pass without an answer")
-    ok(rl(f'--reward={fine}', allowed, '--max_steps=1', '--num_samples=2', '--batch_size=1'))
+    ok(rl(f'--reward={sums}', *short))
+    ok(rl(f'--reward={fine}', allowed, '--overwrite', *short))
     again = 'rl.py', f'--out_dir={out}', '--init_from=resume', '--max_steps=2'
+    mistake(run(*again), '--reward', 'typed again')
     mistake(run(*again, f'--reward={fine}'), allowed)
     ok(run(*again, f'--reward={fine}', allowed))
     assert series(out, 'reward') == [0, 0]

@@ -1,19 +1,18 @@
 """sample.py: a text, where it ends, a chat, what it refuses."""
 import random
 import re
-import types
 
 import pytest
 import torch
 from accidents import before
-from conftest import lift, mistake, ok, run, save_run
+from conftest import each_is_a_mistake, lift, ok, run, save_run
 from test_records import say
 
 from model import GPT, GPTConfig
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TOKENIZER = Tokenizer.byte(SPECIAL_TOKENS)
-shorten, write = lift('sample.py', 'shorten', 'write', 'encode')[:2]
+shorten, write, until, _ = lift('sample.py', 'shorten', 'write', 'until', 'encode')
 V = TOKENIZER.vocab_size
 
 
@@ -97,48 +96,30 @@ def test_samples_are_as_many_as_asked_and_follow_from_the_seed(babbler):
     texts = write('--num_samples=4')
     assert len(texts) == 4 == len({*texts}) and write() == texts[:1]
     assert write('--num_samples=4', '--seed=2') != texts
-    told = sample(babbler, '', *flags, '--num_samples=4').stderr
-    assert re.search(r'^tokens: 1\d\d, [\d.]+ ms each, float32 on cpu', told, re.M)
 
 
 # --- what is shown, and where a text ends ---------------------------------------------------------
-class Typist:
-    """A model that wants to write these bytes, one a token."""
-    embedding = types.SimpleNamespace(weight=torch.zeros(1))
-
-    def __init__(self, data):
-        self.data = data
-
-    def stream(self, idx, n, draw, stop):
-        for t, byte in enumerate(self.data[:n]):
-            token = draw(torch.nn.functional.one_hot(torch.tensor([byte]), V).float(), None, t)
-            yield token
-            if int(token) in stop:
-                return
+def test_pieces_split_no_character_and_repeat_nothing_of_the_prompt():
+    """The prompt's last token is written again, and each byte is a token."""
+    pieces = write(chain('aé漢b', '<|endoftext|>'), TOKENIZER, 'a', 9, lambda logits: logits.argmax(-1))
+    assert [*pieces] == ['', '', 'é', '', '', '漢', 'b', '']
 
 
-def test_pieces_split_no_character_and_show_nothing_of_an_end_or_of_a_token_that_is_written_again():
+def test_nothing_of_an_end_is_shown():
     """Against a slow version, which looks at each beginning of the text, and, as
     --stop_at=function does, at the prompt's last character."""
     dice = random.Random(0)
     some = lambda letters, most: ''.join(dice.choices(letters, k=dice.randint(1, most)))
-    best = lambda logits: logits.argmax(-1)
-    for _ in range(400):
-        stop_at, text = dice.choice(['function', some('ab', 5)]), some('aabb\n é漢😀#', 12)
-        end = r'(?<=\n)(?=[^\s#)\]}])' if stop_at == 'function' else stop_at
-        found = [found.start() - 1 for n in range(len(text) + 1)
-                 if (found := re.compile(end).search('\n' + text[:n], 1))]
-        expected, shown = text[:found[0]] if found else text, ''
-        # The model writes the last token of the prompt again.
-        typist = Typist(f'\n{text}'.encode())
-        for piece in write(typist, TOKENIZER, 'f:\n', len(text.encode()), best, stop_at):
+    for _ in range(2000):
+        stop_at, parts = dice.choice(['function', some('ab', 5)]), [some('aabb\n #', 3) for _ in range(4)]
+        text = ''.join(parts)
+        end = re.compile(r'(?<=\n)(?=[^\s#)\]}])' if stop_at == 'function' else stop_at)
+        found = end.search('\n' + text, 1)
+        expected, shown = text[:found.start() - 1] if found else text, ''
+        for piece in until(stop_at, parts, '\n'):
             shown += piece
-            assert expected.startswith(shown) and '\ufffd' not in piece, (stop_at, text)
-        assert shown == expected, (stop_at, text)
-    # Of the special tokens, the first is never drawn, and the second ends the answer.
-    typist = Typist([TOKENIZER.special['<|im_start|>'], 97, *TOKENIZER.stop, 98])
-    first, *pieces = write(typist, TOKENIZER, [], 9, best)
-    assert pieces == ['a', ''] and '<' not in first
+            assert expected.startswith(shown), (stop_at, parts)
+        assert shown == expected, (stop_at, parts)
 
 
 # --- a chat ---------------------------------------------------------------------------------------
@@ -168,11 +149,11 @@ def test_a_chat_forgets_its_oldest_turns_but_no_system_message():
 
 
 # --- mistakes -------------------------------------------------------------------------------------
-REFUSED = """           a model and flags => words of the sentence
-clm --prompt=@{}/latin.txt => UTF-8
+REFUSED = """
+clm --prompt=@latin.txt => UTF-8
 clm --prompt=@dataclass => put a text that begins with @ into a file
 clm --system=x --prompt=a => --system needs --chat=True
-span --prompt=a<|mask|> => python -m extras.fill --ckpt=
+span --prompt=a => python -m extras.fill
 rm --prompt=a => scores answers
 clm --serve=0 => no setting has this name; closest: seed
 clm --prompts=x => closest: prompt
@@ -180,8 +161,6 @@ clm --ckpt=out/nothing => run: python clean.py && python prepare.py && python tr
 """
 
 
-def test_what_cannot_be_is_one_sentence(folder, tmp_path):
-    for line in REFUSED.strip().splitlines()[1:]:
-        asked, words = line.split(' => ')
-        name, *flags = [word.replace('{}', str(folder)) for word in asked.split()]
-        mistake(sample(folder, name, *flags, cwd=tmp_path), words)
+def test_what_cannot_be_is_one_sentence(folder):
+    each_is_a_mistake(REFUSED, lambda name, *flags: sample(
+        folder, name, *flags, cwd=folder))

@@ -86,15 +86,13 @@ def test_the_tensors_that_reach_the_loss_say_what_the_assistants_say(sft_model, 
 
 def test_what_is_forgotten_is_measured_and_replay_keeps_it(sft_model, conversations, tmp_path):
     base_text(tmp_path / 'base', 300)
-    without, beside = (tmp_path / replay for replay in '02')
-    for out in without, beside:
-        sft(sft_model, conversations, out, f'--base_dir={tmp_path}/base', f'--replay={out.name}',
-            before=SPY.replace('PATH', f'{tmp_path}/{out.name}.calls'))
+    for replay in '02':
+        sft(sft_model, conversations, tmp_path / replay, f'--base_dir={tmp_path}/base', f'--replay={replay}',
+            before=SPY.replace('PATH', f'{tmp_path}/calls'))
     # every token of two sequences a step
-    seen = [y for _, y in read_rows(f'{tmp_path}/2.calls') if IGNORE not in y]
-    assert [*map(len, seen)] == [96] * 40
-    assert series(without, 'base_bpb')[-1] > series(beside, 'base_bpb')[-1] + 0.5
-    assert series(beside, 'val_loss')[-1] < series(beside, 'val_loss')[0] - 1
+    seen = [len(y) for _, y in read_rows(tmp_path / 'calls') if IGNORE not in y]
+    assert seen == [96] * 40
+    assert series(tmp_path / '0', 'base_bpb')[-1] > series(tmp_path / '2', 'base_bpb')[-1] + 0.5
 
 
 # --- conversations that are too long --------------------------------------------------------------
