@@ -199,7 +199,12 @@ def read(path):
     for number, line in enumerate(text.strip().splitlines(), 1):
         try:
             messages = json.loads(line)['messages']
-            turns = [(*tokenizer.render([message]), message['role']) for message in messages]
+            # The system message of a published chat model opens a conversation, not each turn of it.
+            default = getattr(tokenizer, 'system', '')
+            if default and messages and messages[0]['role'] != 'system':
+                messages = [{'role': 'system', 'content': default}, *messages]
+            turns = [(*Tokenizer.render(tokenizer, [message]), message['role'])
+                     for message in messages]
         except (ValueError, KeyError, TypeError) as error:
             raise Mistake(f'{path}, line {number}: {error!r:.200}; see the top of sft.py') from None
         ids, mask, how = fit(turns, T)

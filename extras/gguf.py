@@ -90,7 +90,7 @@ def config_of(family, get, tensors):
     config = {ours: get(key) for ours, key in KEYS.items()}
     D = config['head_dim'] = config['head_dim'] or config['n_embd'] // config['n_head']
     config['norm_eps'] = float(f'{config["norm_eps"]:.7g}')     # float32 has 9.999999747e-06
-    config['rope_theta'] = config['rope_theta'] or 10000.0
+    config['rope_theta'] = float(config['rope_theta'] or 10000)
     config['vocab_size'] = len(tensors['token_embd.weight'].data)
     config['tie_embeddings'] = 'output.weight' not in tensors
     config['qkv_bias'], config['qk_norm'] = hf_model.KINDS[family]

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from accidents import SHORT_SAMPLES, accident, before, killed_while_saving
-from conftest import PAID, RUN_FILES, base_text, contents, each_is_a_mistake, expect_same_run, lift, make_sft
+from conftest import PAID, RUN_FILES, base_text, contents, each_is_a_mistake, expect_same_run, lift
+from conftest import make_sft
 from conftest import metrics, mistake, ok, run, save_run, series, state
 from test_records import mixed_with_thumbs
 
@@ -85,7 +86,8 @@ def test_the_best_model_is_that_of_all_parts_of_a_run_and_never_the_untrained_on
     ok(trainer.begin(worse, '--learning_rate=3', '--max_steps=1'))
     ok(trainer.goes_on(more, '--learning_rate=30', '--max_steps=14'))
     for out in worse, more:
-        assert best(series(out, kind)[1:]) == state(out)['best_val'] == GPT.load(out).saved['best_val']
+        found = best(series(out, kind)[1:])
+        assert found == state(out)['best_val'] == GPT.load(out).saved['best_val']
 
 
 @every_trainer
@@ -170,14 +172,15 @@ def test_settings_come_from_the_checkpoint_unless_they_are_typed_and_each_change
     assert state(out)['config']['learning_rate'] == 0.5
 
 
-OTHER = {'train': '--optimizer=muon --document_mask=True --batch_size=2 --seed=5 --block_size=16 --n_layer=3',
+OTHER = {'train': '--optimizer=muon --document_mask=True --batch_size=2 --seed=5 --block_size=16',
          'sft': '--optimizer=muon --lora=2 --seed=5 --batch_size=5 --block_size=60',
          'dpo': '--loss_type=ipo --beta=0.2 --batch_size=5 --seed=5',
          'rl': '--optimizer=muon --batch_size=5 --num_samples=5 --seed=5'}
 
 
 # what each reads
-READ = {'train': 'train.bin val.bin', 'sft': 'train.jsonl val.jsonl', 'dpo': 'train.jsonl val.jsonl', 'rl': 'paid.py'}
+READ = {'train': 'train.bin val.bin', 'sft': 'train.jsonl val.jsonl',
+        'dpo': 'train.jsonl val.jsonl', 'rl': 'paid.py'}
 
 
 @every_trainer
@@ -188,7 +191,10 @@ def test_another_run_is_not_resumed_as_this_one(trainer, done, tmp_path):
     for file in READ[trainer.name].split():
         other = shutil.copytree(trainer.data, tmp_path / file)
         text = (other / file).read_bytes().replace(b' and ', b' or ', 1)
-        (other / file).write_bytes(text + text[:text.find(b'\n') + 1] if file[-3:] != 'bin' else text[2:] + text[:2])
+        if file.endswith('bin'):
+            (other / file).write_bytes(text[2:] + text[:2])
+        else:
+            (other / file).write_bytes(text + text.splitlines(True)[0])
         mistake(trainer.goes_on(done, '--max_steps=14', trainer.given(other)), str(other))
     assert contents(done) == before
     out = shutil.copytree(done, tmp_path / 'old')

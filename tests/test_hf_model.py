@@ -3,8 +3,6 @@ import dataclasses
 import json
 import re
 import shlex
-import shutil
-import sys
 import textwrap
 
 import pytest
@@ -14,9 +12,9 @@ from conftest import ROOT, contents, mistake, ok, read_rows, refused, run, same,
 from conftest import series, train
 from test_model import lively
 
-from extras import gguf as ggufs, hf_model, hf_tokenizer, lora
+from extras import hf_model, hf_tokenizer, lora
 from model import GPT, GPTConfig
-from tokenizer import SPECIAL_TOKENS, Tokenizer, from_printable
+from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 safetensors = pytest.importorskip('safetensors.torch')
 transformers = pytest.importorskip('transformers')
@@ -122,13 +120,12 @@ message.role == 'assistant' %}
 
 
 @pytest.mark.parametrize('template', [SMOL, QWEN, hf_tokenizer.CHAT_TEMPLATE])
-@pytest.mark.parametrize('is_file', [True, False])
-def test_a_chat_has_the_ids_that_the_template_of_its_folder_gives(tmp_path, template, is_file):
+def test_a_chat_has_the_ids_that_the_template_of_its_folder_gives(tmp_path, template):
     """Also a saved copy of the tokenizer, and an export of it; a system message replaces theirs."""
     hf_tokenizer.write(tmp_path, Tokenizer.byte(SPECIAL_TOKENS), 64)
     settings = json.loads((tmp_path / 'tokenizer_config.json').read_bytes())
     settings.pop('chat_template')
-    if is_file:
+    if template != QWEN:
         (tmp_path / 'chat_template.jinja').write_text(template, encoding='utf-8')
     else:
         settings['chat_template'] = template
@@ -223,6 +220,7 @@ def test_the_commands_of_the_page_continue_fine_tune_and_chat_and_the_card_names
     theirs = tmp_path / 'SmolLM2-135M'
     published(theirs, SMOLLM2 | {'vocab_size': 500, 'max_position_embeddings': 256})
     hf_tokenizer.write(theirs, Tokenizer.train(SOURCE, 500), 256)
+    (theirs / 'chat_template.jinja').write_text(SMOL, encoding='utf-8')
     (theirs / 'README.md').write_text('---\nlicense: apache-2.0\n---\n# SmolLM2\n')
     page = (ROOT / 'docs/use.md').read_text(encoding='utf-8')
     section = page.split('## Start from another model')[1].split('\n## ')[0]
@@ -234,7 +232,9 @@ def test_the_commands_of_the_page_continue_fine_tune_and_chat_and_the_card_names
         _, script, *flags = shlex.split(command)
         flags += FLAGS[script]
         talk = "import io, sys; sys.stdin = io.StringIO('hi\\n')"
-        ok(run(script, *flags, cwd=tmp_path, before=talk))
+        printed = ok(run(script, *flags, cwd=tmp_path, before=talk))
+        # of a conversation without a system message, the template's, once
+        assert printed.count('<|im_start|>system') == (script == 'sft.py')
     ok(run('extras.export', '--ckpt=out/smol', '--to=hf', cwd=tmp_path))
     for out in 'more', 'smol':
         losses = series(tmp_path / 'out' / out, 'val_loss')
@@ -242,69 +242,6 @@ def test_the_commands_of_the_page_continue_fine_tune_and_chat_and_the_card_names
     card = (tmp_path / 'out/smol/hf/README.md').read_text(encoding='utf-8')
     for words in 'base_model: SmolLM2-135M\n', 'license: apache-2.0\n', 'LoRA of rank 8':
         assert words in card
-
-
-# --- a GGUF file, as transformers and the package gguf read it ------------------------------------
-TOKENIZERS = {'ours': Tokenizer.train(SOURCE, 600), 'byte': BYTES,
-              'cl100k': Tokenizer.train(SOURCE, 600, pattern=[*ggufs.OURS][1])}
-
-
-@pytest.mark.parametrize('name', TOKENIZERS)
-def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are_ours(
-        name, tmp_path):
-    """Bit for bit, though rows of q and k change places. The run `ours` was trained on chats. On a
-    full disk the old file stays."""
-    gguf = pytest.importorskip('gguf')
-    if sys.version_info < (3, 11):
-        pytest.skip('transformers asks for the version of gguf, which Python 3.10 does not find')
-    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
-    tokenizer, is_chat = TOKENIZERS[name], name == 'ours'
-    scaling = {'byte': (8., 1., 4., 24.), 'cl100k': (4.,)}.get(name, ())      # Llama 3.1's; linear
-    model = lively(0.3, vocab_size=tokenizer.vocab_size, n_kv_head=2, rope_scaling=scaling,
-                   tie_embeddings=name == 'byte')
-    out = tmp_path / 'run'
-    save_run(out, model, tokenizer, config={'stage': 'sft'} if is_chat else {})
-    export = lambda **how: run('extras.export', '--to=gguf', f'--ckpt={out}', **how)
-    assert ('extras.fit --input=FILE --pattern=cl100k' in ok(export())) == is_chat
-    before = contents(out)
-    full = export(before=full_disk(30_000))
-    assert full.returncode == 1 and 'requested and' in full.stderr, full.stderr
-    assert contents(out) == before
-
-    hf_model.write(tmp_path / 'hf', model)
-    theirs, path = theirs_in(tmp_path / 'hf'), shutil.copy(out / 'model-f32.gguf', tmp_path)
-    found = load_gguf_checkpoint(path, return_tensors=True, model_to_load=theirs)
-    weights = {key: torch.as_tensor(w) for key, w in found['tensors'].items()}
-    assert same(weights, safetensors.load_file(tmp_path / 'hf/model.safetensors'))
-    wanted = theirs.config.to_dict() | {
-        'rms_norm_eps': pytest.approx(1e-6), 'rope_theta': 10000.0,
-        'bos_token_id': tokenizer.begin[0], 'eos_token_id': tokenizer.stop[0]}
-    assert found['config'] == {key: wanted[key] for key in found['config']}
-    if name != 'byte':          # theirs insists on merges
-        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, gguf_file='model-f32.gguf')
-        ids = tokenizer.encode('def f(é, 漢):')
-        assert theirs('def f(é, 漢):')['input_ids'] == ([] if is_chat else tokenizer.begin) + ids
-
-    reader = gguf.GGUFReader(path)
-    get = lambda key: reader.fields[f'tokenizer.{key}'].contents()
-    for id, (token, kind) in enumerate(zip(get('ggml.tokens'), get('ggml.token_type'))):
-        as_it_is = kind in (3, 4)           # special, or cut out of a text before the pattern acts
-        assert (token.encode() if as_it_is else from_printable(token)) == tokenizer.all_bytes[id]
-        assert (kind == 3) == (id in tokenizer.special.values())
-        assert (kind == 4) == (is_chat and b'\n' in tokenizer.all_bytes[id])
-    assert get('ggml.pre') == ('gpt-2' if name == 'byte' else 'llama-bpe')
-    assert get('ggml.suppress_tokens') == tokenizer.never_in_answers()
-    assert get('ggml.eot_token_id') == tokenizer.stop[1]
-    sizes = {'context_length': 24, 'block_count': 2, 'attention.head_count': 4,
-             'attention.head_count_kv': 2, 'attention.key_length': 8, 'rope.dimension_count': 8}
-    assert sizes == {key: reader.fields[f'llama.{key}'].contents() for key in sizes}
-    linear = reader.fields.get('llama.rope.scaling.factor')
-    assert (linear is not None) == ('llama.rope.scaling.type' in reader.fields) == (name == 'cl100k')
-    assert ('tokenizer.chat_template' in reader.fields) == is_chat
-    factors = [torch.tensor(t.data) for t in reader.tensors if t.name == 'rope_freqs.weight']
-    angle = 5 * 10000. ** (-torch.arange(0, 8, 2) / 8) / sum(
-        factors or [linear.contents() if linear else 1])
-    assert torch.allclose(angle.cos(), model.cos[5]) and torch.allclose(angle.sin(), model.sin[5])
 
 
 def test_a_run_that_begins_with_their_folder_needs_data_of_its_tokenizer(
@@ -343,36 +280,6 @@ def test_a_longer_context_is_a_folder_from_which_train_py_goes_on(base_run, data
     mistake(longer(), 'already')
     save_run(tmp_path / 'odd', old, Tokenizer.load(base_run / 'tokenizer.json'), tokenizer_hash='x')
     mistake(longer(f'--init_from={tmp_path}/odd'), 'is not the tokenizer')
-
-
-# --- another vocabulary ---------------------------------------------------------------------------
-def test_rows_are_kept_or_means_of_what_spells_them_and_padding_is_in_no_mean(tmp_path):
-    old = Tokenizer.train(['low lower lowest'] * 9, 256 + 3, [])
-    new = Tokenizer.train(['low lower lowest slow éèéè'] * 9, 256 + 9 + len(SPECIAL_TOKENS))
-    model = lively(vocab_size=old.vocab_size, tie_embeddings=False)
-    model.embedding.weight.data[old.vocab_size:] = 1000.0
-    save_run(tmp_path / 'old', model, old)
-    new.save(tmp_path / 'tokenizer.json')
-    said = ok(run('extras.longer_context', '--init_from=old', '--data_dir=.', '--out_dir=new',
-                  cwd=tmp_path))
-    assert said.endswith(' --data_dir=. --out_dir=new_trained\n')
-    carried = GPT.load(tmp_path / 'new')
-    assert carried.config == dataclasses.replace(model.config, vocab_size=new.vocab_size)
-    for part in 'embedding', 'head':
-        rows = getattr(carried, part).weight
-        before = getattr(model, part).weight[:old.vocab_size]
-        for row, token in zip(rows, new.vocab):         # old has no merges for é, nor parts of it
-            spelled = old.encode(token.decode()) if token.isascii() else [*token]
-            assert torch.allclose(row, before[spelled].mean(0), atol=1e-6)
-        assert torch.allclose(rows[new.special['<|mask|>']], before.mean(0), atol=1e-6)
-        assert rows.abs().max() < 10
-
-
-def test_a_model_of_characters_gets_no_other_vocabulary(tmp_path):
-    save_run(tmp_path / 'old', lively(vocab_size=3), Tokenizer.char('abc'))
-    Tokenizer.train(['ab abc é'] * 9, 256 + 2, []).save(tmp_path / 'tokenizer.json')
-    mistake(run('extras.longer_context', '--init_from=old', '--data_dir=.', '--out_dir=new',
-                cwd=tmp_path), 'no character of this char tokenizer')
 
 
 # --- LoRA -----------------------------------------------------------------------------------------

@@ -166,11 +166,15 @@ def test_what_each_kind_of_line_pays_and_which_are_refused(tmp_path, monkeypatch
                                                                     ['def f(): return 1'])])
 
 
-def test_lines_are_a_run_and_programs_of_it_run_only_if_that_is_typed_also_on_resume(rl, out, tmp_path):
+def test_lines_are_a_run_and_programs_of_it_run_only_if_that_is_typed_also_on_resume(rl, out,
+                                                                                     tmp_path):
     """Tests that pass without an answer judge nothing."""
-    idle, fine, sums = (write(tmp_path / f'{i}.jsonl', [{'prompt': 'a' * n} | more for n in range(1, 5)])
-                        for i, more in enumerate([{'tests': 'assert True'}, {'tests': 'assert f()'}, {'answer': 4}]))
-    allowed, short = '--allow_code_execution=True', '--max_steps=1 --num_samples=2 --batch_size=1'.split()
+    kinds = {'tests': 'assert True'}, {'tests': 'assert f()'}, {'answer': 4}
+    idle, fine, sums = (write(tmp_path / f'{i}.jsonl', [{'prompt': 'a' * n} | kind
+                                                        for n in range(1, 5)])
+                        for i, kind in enumerate(kinds))
+    allowed = '--allow_code_execution=True'
+    short = '--max_steps=1 --num_samples=2 --batch_size=1'.split()
     mistake(rl(f'--reward={idle}'), allowed, 'extras/sandbox.py')
     mistake(rl(f'--reward={idle}', allowed), "'a' pass without an answer")
     ok(rl(f'--reward={sums}', *short))

@@ -111,11 +111,13 @@ def log_p_in(tokens):
 
 
 def test_an_answer_is_the_models_own_text_with_its_probabilities_up_to_the_context(server, models):
-    for path, name, key, source in ((COMPLETE, 'b', 'prompt', 'def f('), (COMPLETE, 'out/a', 'prompt', 'x' * 120),
+    for path, name, key, source in ((COMPLETE, 'b', 'prompt', 'def f('),
+                                    (COMPLETE, 'out/a', 'prompt', 'x' * 120),
                                     (CHAT, 'out/a', 'messages', MESSAGES)):
         ids, _, n_again, _ = answers.read(TOKENIZER, source)
         text, best = written(*models[name], source, min(9, CONTEXT - len(ids)))
-        answer = ask(server, path, {'model': name, key: source, 'temperature': 0, 'logprobs': 4, 'max_tokens': 9})[1]
+        answer = ask(server, path, {'model': name, key: source, 'temperature': 0, 'logprobs': 4,
+                                    'max_tokens': 9})[1]
         choice, usage = answer['choices'][0], answer['usage']
         assert choice.get('text', choice.get('message')) in (
             text, {'role': 'assistant', 'content': text})
@@ -236,8 +238,10 @@ def test_a_request_waits_for_the_one_before_unless_that_client_goes_away(models)
 
 def test_a_body_needs_its_length_and_hides_no_second_request(server):
     whole = post(ASKS)
-    for status, request in ((400, whole.replace(b'Length', b'Width')), (400, whole.replace(b'Length: ', b'Length: -')),
-                            (400, post(ASKS, b'Transfer-Encoding: chunked\r\n')), (200, whole + whole)):
+    for status, request in ((400, whole.replace(b'Length', b'Width')),
+                            (400, whole.replace(b'Length: ', b'Length: -')),
+                            (400, post(ASKS, b'Transfer-Encoding: chunked\r\n')),
+                            (200, whole + whole)):
         answer = raw(server, request)
         assert answer.startswith(b'HTTP/1.0 %d ' % status) and answer.count(b'HTTP/1.') == 1, answer
 
@@ -280,7 +284,8 @@ def test_the_command_answers_judges_and_ends_well_with_ctrl_c(models, tmp_path):
 
 # --- the page, in Chromium ------------------------------------------------------------------------
 CHROMIUM = next(filter(shutil.which, ['chromium', 'chromium-browser', 'google-chrome']), None)
-in_chromium = pytest.mark.skipif(not CHROMIUM, reason='no Chromium to open the page in: apt-get install chromium')
+in_chromium = pytest.mark.skipif(
+    not CHROMIUM, reason='no Chromium to open the page in: apt-get install chromium')
 SOURCE = open(__file__, encoding='utf-8').read()
 NASTY = """'quotes' and \\" <b>bold</b> </script><!-- <script> \u2028 😀👩‍👩‍👧 中文字,
 ключ = 'é'\r\n\r\n\t\tif x:\n"""
@@ -305,8 +310,8 @@ def visited(address):
                               capture_output=True, encoding='utf-8').stdout
 
 
-# Appended to a page, it types and presses ask; then it tells errors, and how much wider all is than the window.
-# What waits for a server needs real time, too: a request that blocks.
+# Appended to a page, it types and presses ask; then it tells errors, and how much wider all is than
+# the window. Chromium's time is faster than ours: a request that blocks gives the server some.
 VISITOR = """<script>
 onerror = onunhandledrejection = () => document.body.dataset.error = 'yes'
 setTimeout(() => {
@@ -330,8 +335,9 @@ def expect_answers(dom, models):
     texts = [html.unescape(re.sub('<.*?>', '', text))
              for text in re.findall('<span class="answer">(.*?)</span></div>', dom, re.S)]
     asked = 'def naïve(x):'
-    wanted = [written(model, tokenizer, [{'role': 'user', 'content': asked}] if trained else asked, 24)[0]
-              for model, tokenizer, *trained in models.values()]
+    messages = [{'role': 'user', 'content': asked}]
+    wanted = [written(model, tokenizer, messages if chat else asked, 24)[0]
+              for model, tokenizer, *chat in models.values()]
     # HTML writes no carriage returns and zero bytes as they are
     plain = lambda text: re.sub('[\0-\x20\x7f\ufffd]', '', text)
     assert [*map(plain, texts)] == [*map(plain, wanted)] and any(wanted)
@@ -423,7 +429,8 @@ def test_ids_probabilities_and_texts_of_the_page_are_torchs(shown):
 @in_chromium
 def test_who_types_a_prompt_into_a_narrow_window_reads_the_answers(shown):
     _, models, _, visit = shown
-    expect_answers(visit(VISITOR), {name: its if its[2] else its[:2] for name, its in models.items()})
+    expect_answers(visit(VISITOR),
+                   {name: its if its[2] else its[:2] for name, its in models.items()})
 
 
 @in_chromium

@@ -87,8 +87,8 @@ def test_the_tensors_that_reach_the_loss_say_what_the_assistants_say(sft_model, 
 def test_what_is_forgotten_is_measured_and_replay_keeps_it(sft_model, conversations, tmp_path):
     base_text(tmp_path / 'base', 300)
     for replay in '02':
-        sft(sft_model, conversations, tmp_path / replay, f'--base_dir={tmp_path}/base', f'--replay={replay}',
-            before=SPY.replace('PATH', f'{tmp_path}/calls'))
+        sft(sft_model, conversations, tmp_path / replay, f'--base_dir={tmp_path}/base',
+            f'--replay={replay}', before=SPY.replace('PATH', f'{tmp_path}/calls'))
     # every token of two sequences a step
     seen = [len(y) for _, y in read_rows(tmp_path / 'calls') if IGNORE not in y]
     assert seen == [96] * 40

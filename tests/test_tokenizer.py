@@ -82,7 +82,8 @@ def test_counts_may_exceed_32_and_53_bits():
     words = {'ab': 2 ** 32 + 1, 'cd': 2 ** 32 + 2, 'ef': 7, 'xy': 2 ** 60, 'zz': 2 ** 60 + 1}
     pairs = [(*word,) for word in (b'zz', b'xy', b'cd', b'ab', b'ef')]
     for learn in LEARNERS:
-        expect(f'the merges that learn_merges makes of {words}', pairs, lambda: learned(words, 5, learn)[0])
+        expect(f'the merges that learn_merges makes of {words}', pairs,
+               lambda: learned(words, 5, learn)[0])
 
 
 # --- chunks ---------------------------------------------------------------------------------------
@@ -240,8 +241,8 @@ def test_saving_and_loading_changes_nothing_and_the_hash_tells_tokenizers_apart(
         tokenizer.save(tmp_path / 't.json')
         again = Tokenizer.load(tmp_path / 't.json')
         assert again.to_json() == tokenizer.to_json() and again.hash == tokenizer.hash
-    ways = [], ['x', 'y'], ['y', 'x'], [[], '.']
-    assert len({Tokenizer('bpe', BYTES, *([way] if way[-1:] != ['.'] else way)).hash for way in ways}) == 4
+    hash_of = lambda *special, **more: Tokenizer('bpe', BYTES, special, **more).hash
+    assert len({hash_of(), hash_of('x', 'y'), hash_of('y', 'x'), hash_of(pattern='.')}) == 4
 
 
 def test_a_broken_or_foreign_file_is_a_value_error(tmp_path):
@@ -329,10 +330,12 @@ def theirs():
     import tokenizers
     p, hf = tokenizers.pre_tokenizers, tokenizers.Tokenizer(tokenizers.models.BPE())
     hf.normalizer = tokenizers.normalizers.NFC()
-    hf.pre_tokenizer = p.Sequence([p.Split(tokenizers.Regex(QWEN), 'isolated'), p.ByteLevel(False, use_regex=False)])
+    hf.pre_tokenizer = p.Sequence([p.Split(tokenizers.Regex(QWEN), 'isolated'),
+                                   p.ByteLevel(False, use_regex=False)])
     hf.decoder = tokenizers.decoders.ByteLevel()
-    hf.train_from_iterator([CODE, 'naïve café 1234567 漢字', "it's"] * 5, tokenizers.trainers.BpeTrainer(
-        vocab_size=330, initial_alphabet=p.ByteLevel.alphabet()))
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=330,
+                                             initial_alphabet=p.ByteLevel.alphabet())
+    hf.train_from_iterator([CODE, 'naïve café 1234567 漢字', "it's"] * 5, trainer)
     hf.add_special_tokens(['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|object_ref_start|>'])
     hf.add_tokens(['<tool_call>'])
     hf.encode_special_tokens = True             # '<|im_end|>' in a text is ten characters
@@ -340,7 +343,8 @@ def theirs():
 
 
 @given(text=st.text(max_size=60))
-@example(text="12345 don't  \r\n\n x<|im_end|> é <|endoftext|>")      # nobody who types these forges them
+# nobody who types special tokens forges them
+@example(text="12345 don't  \r\n\n x<|im_end|> é <|endoftext|>")
 def test_ids_of_their_tokenizers_are_theirs_and_come_back_as_the_text(theirs, text):
     text = text.encode('utf-8', 'replace').decode()
     ours = as_ours(theirs.to_str())
@@ -355,7 +359,8 @@ as_ours = functools.cache(HFTokenizer)
 
 
 def test_a_space_before_each_text_is_refused(theirs):
-    refused('add_prefix_space', as_ours, theirs.to_str().replace('"add_prefix_space":false', '"add_prefix_space":true'))
+    spaced = theirs.to_str().replace('"add_prefix_space":false', '"add_prefix_space":true')
+    refused('add_prefix_space', as_ours, spaced)
 
 
 # --- ours as theirs -------------------------------------------------------------------------------

@@ -64,8 +64,9 @@ def test_a_run_from_a_folder_has_its_weights_and_shape_and_a_schedule_of_its_own
                                                                                  tmp_path):
     """A setting that says otherwise is refused, also if it is the default; one that nobody gave
     follows."""
-    begin = lambda *more: run('train.py', f'--data_dir={numbers}', f'--out_dir={tmp_path}', f'--init_from={base}',
-                              *BASE, '--block_size=32', '--batch_size=8', '--eval_tokens=2048', '--device=cpu', *more)
+    flags = [f'--data_dir={numbers}', f'--out_dir={tmp_path}', f'--init_from={base}', *BASE,
+             '--block_size=32', '--batch_size=8', '--eval_tokens=2048', '--device=cpu']
+    begin = lambda *more: run('train.py', *flags, *more)
     mistake(begin('--n_layer=6'), str(base), 'n_layer', '2')
     mistake(begin('--block_size=64'), 'block_size=64', 'extras.longer_context')
     ok(begin('--max_steps=3', '--warmup_steps=2'))

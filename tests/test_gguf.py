@@ -1,0 +1,237 @@
+"""GGUF files: read as llama.cpp's package writes them, and written as transformers reads them."""
+import dataclasses
+import os
+import pathlib
+import re
+import sys
+
+import pytest
+import torch
+from accidents import full_disk
+from conftest import contents, mistake, ok, run, same, save_run
+from test_hf_model import BASES, BYTES, LLAMA, SMOL, SOURCE, published, same_logits, theirs_in
+from test_model import lively
+
+from extras import fit, hf_model, hf_tokenizer
+from model import GPT
+from tokenizer import Tokenizer, from_printable
+
+gguf = pytest.importorskip('gguf')
+safetensors = pytest.importorskip('safetensors.torch')
+tokenizers = pytest.importorskip('tokenizers')
+transformers = pytest.importorskip('transformers')
+theirs_of = transformers.AutoTokenizer.from_pretrained
+load_gguf_checkpoint = pytest.importorskip(
+    'transformers.modeling_gguf_pytorch_utils').load_gguf_checkpoint
+
+pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason='transformers asks for the '
+                                'version of gguf, which Python 3.10 does not find')
+
+# llama.cpp's names of parts
+PARTS = {'input_layernorm': 'attn_norm', 'post_attention_layernorm': 'ffn_norm',
+         'self_attn.o_proj': 'attn_output', 'self_attn.': 'attn_', 'mlp.': 'ffn_', '_proj': '',
+         'model.embed_tokens': 'token_embd', 'model.layers': 'blk', 'model.norm': 'output_norm',
+         'lm_head': 'output'}
+SPECIAL = ['<|endoftext|>', '<|im_start|>', '<|im_end|>']
+TRAINED = Tokenizer.train(SOURCE, 403, SPECIAL)
+TEXT = "  it's 1234  56\r\n\tdef f(é, 漢):\n\n    return x <think>HE'LL ½"
+SIZES = {'hidden_size': 64, 'intermediate_size': 96, 'num_attention_heads': 8,
+         'num_key_value_heads': 2, 'vocab_size': 440, 'tie_word_embeddings': False}
+CASES = {'SmolLM2': 'smollm', 'Qwen2.5': 'qwen2', 'Qwen3': 'gpt-2', 'Llama 3.1': 'llama-bpe'}
+
+
+def write_file(path, model, pre='gpt-2', more=(), extra=()):
+    """The file that llama.cpp's converter makes of a model of transformers, with matrices in Q8_0
+    and F16, and this pre-tokenizer, and more fields and tensors. Return the weights in it."""
+    c = model.config
+    n, family, rope = c.vocab_size - 404, c.model_type, c.rope_parameters
+    D = model.model.layers[0].self_attn.head_dim
+    vocab = [*TRAINED.to_json()['vocab']]
+    its = {'context_length': c.max_position_embeddings, 'block_count': c.num_hidden_layers,
+           'embedding_length': c.hidden_size, 'feed_forward_length': c.intermediate_size,
+           'attention.head_count': c.num_attention_heads, 'attention.key_length': D,
+           'attention.head_count_kv': c.num_key_value_heads,
+           'attention.layer_norm_rms_epsilon': c.rms_norm_eps,
+           'rope.freq_base': float(rope['rope_theta']),
+           'rope.scaling.original_context_length': 32}
+    fields = {f'{family}.{key}': value for key, value in its.items()} | {
+        'general.license': 'mit', 'tokenizer.ggml.model': 'gpt2', 'tokenizer.ggml.pre': pre,
+        'tokenizer.ggml.tokens': [*vocab, *SPECIAL, '<think>', *(f'[PAD{i}]' for i in range(n))],
+        'tokenizer.ggml.token_type': [1] * 400 + [3] * 3 + [4] + [5] * n,
+        'tokenizer.ggml.merges': [*map(' '.join, hf_tokenizer.pairs_of_tokens(vocab))],
+        'tokenizer.ggml.add_bos_token': False, 'tokenizer.chat_template': SMOL} | dict(more)
+    writer = gguf.GGUFWriter(path, family)
+    for key, value in fields.items():
+        writer.add_key_value(key, value, gguf.GGUFValueType.get_type(value))
+    weights = {}
+    for name, tensor in model.state_dict().items():
+        kind = 'F32' if tensor.ndim == 1 else 'F16' if 'attn' in name else 'Q8_0'
+        kind = gguf.GGMLQuantizationType[kind]
+        data = gguf.quantize(tensor.numpy(), kind)
+        weights[name] = torch.tensor(gguf.dequantize(data, kind))
+        if family == 'llama' and name.endswith(('q_proj.weight', 'k_proj.weight')):
+            # rows 0, D/2, 1, D/2 + 1, ... of each head
+            data = data[[head + row for head in range(0, len(data), D)
+                         for i in range(D // 2) for row in (i, i + D // 2)]]
+        for theirs, ours in PARTS.items():
+            name = name.replace(theirs, ours)
+        writer.add_tensor(name, data, raw_dtype=kind)
+    if rope['rope_type'] == 'llama3':
+        plain = rope['rope_theta'] ** (-torch.arange(0, D, 2) / D)
+        writer.add_tensor('rope_freqs.weight', (plain / model.model.rotary_emb.inv_freq).numpy())
+    for name in extra:
+        writer.add_tensor(name, torch.arange(1.0, 5.0).numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return weights
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_a_file_becomes_the_folder_that_it_was_made_of_and_comes_back(tmp_path, name):
+    """With the logits, ids and chats of transformers; only rows of q and k of a Llama moved."""
+    pre = CASES[name]
+    model = published(tmp_path / 'in', BASES[name] | SIZES)
+    weights = write_file(tmp_path / 'a.gguf', model, pre)
+    ok(run('extras.gguf', 'a.gguf', '--out=out', cwd=tmp_path))
+    assert same(safetensors.load_file(tmp_path / 'out/model.safetensors'), weights)
+    model.load_state_dict(weights)
+    same_logits(model, GPT.load(tmp_path / 'out'))
+    same_logits(theirs_in(tmp_path / 'out'), GPT.load(tmp_path / 'out'))
+    assert 'license: mit' in (tmp_path / 'out/README.md').read_text()
+
+    ours, theirs = Tokenizer.load(tmp_path / 'out/tokenizer.json'), theirs_of(tmp_path / 'out')
+    chat = [{'role': 'user', 'content': TEXT}]
+    assert ours.system.startswith('You are "Smol')
+    assert ours.render(chat, True)[0] == theirs.apply_chat_template(
+        chat, add_generation_prompt=True, return_dict=False)
+    peer = theirs_of(tmp_path, gguf_file='a.gguf')
+    if pre == 'smollm':         # transformers leaves out that each digit is cut out first
+        parts = tokenizers.pre_tokenizers
+        peer.backend_tokenizer.pre_tokenizer = parts.Sequence(
+            [parts.Digits(True), parts.ByteLevel(add_prefix_space=False)])
+    assert ours.encode(TEXT) == peer(TEXT, add_special_tokens=False)['input_ids']
+    assert ours.encode('<|im_end|><think>')[-1] == 403 and ours.decode(ours.encode(TEXT)) == TEXT
+
+    ok(run('extras.export', '--ckpt=out', '--to=gguf', '--out=b.gguf', cwd=tmp_path))
+    ok(run('extras.gguf', 'b.gguf', '--out=again', cwd=tmp_path))
+    before, after = contents(tmp_path / 'out'), contents(tmp_path / 'again')
+    assert [name for name in before if before[name] != after.get(name)] == ['README.md']
+
+
+REFUSED = {
+    'gemma3 is none of': ({'general.architecture': 'gemma3'}, ()),
+    'its tokenizer is llama': ({'tokenizer.ggml.model': 'llama'}, ()),
+    'its pre-tokenizer tekken': ({'tokenizer.ggml.pre': 'tekken'}, ()),
+    'RoPE of the kind yarn': ({'llama.rope.scaling.type': 'yarn'}, ()),
+    'turns 4 of 8': ({'llama.rope.dimension_count': 4}, ()),
+    'rope_freqs.weight is not': ({}, ['rope_freqs.weight']),
+    'no blk.0.attn_q.bias': ({}, ['blk.0.attn_q.bias']),
+    'blk.2.': ({'llama.block_count': 3}, ())}
+
+
+@pytest.mark.parametrize('words', REFUSED)
+def test_what_model_py_cannot_be_is_refused_by_name_and_leaves_nothing(tmp_path, words):
+    write_file(tmp_path / 'a.gguf', published(tmp_path / 'in', LLAMA | SIZES), 'gpt-2',
+               *REFUSED[words])
+    mistake(run('extras.gguf', 'a.gguf', '--out=out', cwd=tmp_path), 'a.gguf cannot be read', words)
+    assert not [*tmp_path.glob('out*')]
+
+
+def test_a_file_that_was_cut_off_or_is_no_gguf_is_refused(tmp_path):
+    write_file(tmp_path / 'a.gguf', published(tmp_path / 'in', LLAMA | SIZES))
+    data = (tmp_path / 'a.gguf').read_bytes()
+    for broken in data[:-9000], data[:300], b'{}', b'':
+        (tmp_path / 'a.gguf').write_bytes(broken)
+        mistake(run('extras.gguf', 'a.gguf', '--out=out', cwd=tmp_path), 'cannot be read')
+    mistake(run('extras.gguf', 'a.gguf', cwd=tmp_path), '--out=FOLDER')
+    mistake(run('extras.gguf', 'a.gguf', '--out=in', cwd=tmp_path), '--out=in is there')
+
+
+# --- our own runs as files ------------------------------------------------------------------------
+TOKENIZERS = {'ours': Tokenizer.train(SOURCE, 600), 'byte': BYTES,
+              'cl100k': Tokenizer.train(SOURCE, 600, pattern=fit.PATTERNS['cl100k'])}
+
+
+def as_theirs(path, hf):
+    """What transformers makes of a file's weights and config, next to a folder with the same."""
+    model = theirs_in(hf)
+    found = load_gguf_checkpoint(path, return_tensors=True, model_to_load=model)
+    weights = {name: torch.as_tensor(array) for name, array in found['tensors'].items()}
+    return weights, found['config'], model
+
+
+@pytest.mark.parametrize('name', TOKENIZERS)
+def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are_ours(
+        name, tmp_path):
+    """Bit for bit. The run `ours` was trained on chats. On a full disk the old file stays."""
+    tokenizer, is_chat = TOKENIZERS[name], name == 'ours'
+    scaling = {'byte': (8., 1., 4., 24.), 'cl100k': (4.,)}.get(name, ())      # Llama 3.1's; linear
+    model = lively(0.3, vocab_size=tokenizer.vocab_size, n_kv_head=2, rope_scaling=scaling,
+                   tie_embeddings=name == 'byte')
+    out, path = tmp_path / 'run', tmp_path / 'model-f32.gguf'
+    save_run(out, model, tokenizer, config={'stage': 'sft'} if is_chat else {})
+    export = lambda **how: run('extras.export', '--to=gguf', f'--ckpt={out}', **how)
+    assert ('extras.fit --input=FILE --pattern=cl100k' in ok(export())) == is_chat
+    before = contents(out)
+    full = export(before=full_disk(30_000))
+    assert full.returncode == 1 and 'requested and' in full.stderr, full.stderr
+    assert contents(out) == before
+    (out / path.name).rename(path)
+
+    hf_model.write(tmp_path / 'hf', model)
+    weights, config, theirs = as_theirs(path, tmp_path / 'hf')
+    assert same(weights, safetensors.load_file(tmp_path / 'hf/model.safetensors'))
+    wanted = theirs.config.to_dict() | {
+        'rms_norm_eps': pytest.approx(1e-6), 'rope_theta': 10000.0,
+        'bos_token_id': tokenizer.begin[0], 'eos_token_id': tokenizer.stop[0]}
+    assert config == {key: wanted[key] for key in config}
+    if name != 'byte':          # theirs insists on merges
+        ids = tokenizer.encode('def f(é, 漢):')
+        assert theirs_of(tmp_path, gguf_file=path.name)('def f(é, 漢):')['input_ids'] == (
+            [] if is_chat else tokenizer.begin) + ids
+
+    values = {key: field.contents() for key, field in gguf.GGUFReader(path).fields.items()}
+    get = lambda key: values[f'tokenizer.ggml.{key}']
+    for id, (token, kind) in enumerate(zip(get('tokens'), get('token_type'))):
+        as_it_is = kind in (3, 4)           # special, or cut out of a text before the pattern acts
+        assert (token.encode() if as_it_is else from_printable(token)) == tokenizer.all_bytes[id]
+        assert (kind == 3) == (id in tokenizer.special.values())
+        assert (kind == 4) == (is_chat and b'\n' in tokenizer.all_bytes[id])
+    assert get('pre') == ('gpt-2' if name == 'byte' else 'llama-bpe')
+    assert get('suppress_tokens') == tokenizer.never_in_answers()
+    assert get('eot_token_id') == tokenizer.stop[1]
+    assert ('tokenizer.chat_template' in values) == is_chat
+
+    ok(run('extras.gguf', path, f'--out={tmp_path}/again'))         # with its rope_scaling
+    again = GPT.load(tmp_path / 'again')
+    assert same(dict(again.state_dict()), dict(GPT.load(tmp_path / 'hf').state_dict()))
+    assert again.config == dataclasses.replace(model.config, vocab_multiple=1)
+
+
+# --- a real file ----------------------------------------------------------------------------------
+def test_a_real_file_has_the_weights_ids_and_greedy_text_of_transformers(tmp_path):
+    """Of SmolLM2-135M-Instruct, for example: docs/real.md says where to get it."""
+    path = pathlib.Path(os.environ.get('NANOPARROT_GGUF', ''))
+    if not path.is_file():
+        pytest.skip('NANOPARROT_GGUF names no file')
+    ok(run('extras.gguf', path, f'--out={tmp_path}/real'))
+    weights, config, theirs = as_theirs(path, tmp_path / 'real')
+    assert same(weights, safetensors.load_file(tmp_path / 'real/model.safetensors'))
+    assert config['rope_theta'] == theirs.config.rope_parameters['rope_theta']
+    ours, tokenizer = GPT.load(tmp_path / 'real'), Tokenizer.load(tmp_path / 'real/tokenizer.json')
+    chat = [{'role': 'user', 'content': 'What is a parrot?'}]
+    ids = tokenizer.render(chat, True)[0]
+    text = re.sub(r'\d', '', SOURCE)        # transformers cuts SmolLM2's digits in another way
+    for peer in theirs_of(path.parent, gguf_file=path.name), theirs_of(tmp_path / 'real'):
+        assert ids == peer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+        assert tokenizer.encode(text) == peer(
+            text, add_special_tokens=False, split_special_tokens=True)['input_ids']
+    idx = torch.tensor([ids])
+    with torch.no_grad():
+        a, b = theirs(idx).logits, ours.eval()(idx)[0]
+    assert (a - b).abs().max() < 1e-5 * a.abs().max()
+    text = theirs.generate(idx, attention_mask=torch.ones_like(idx), do_sample=False,
+                           max_new_tokens=30, eos_token_id=None, suppress_tokens=None)
+    assert torch.equal(text, ours.generate(idx, 30, temperature=0))
