@@ -243,7 +243,7 @@ else:
         beside, text = Tokenizer.load(f'{source}/tokenizer.json'), meta_text.decode()
         is_same = beside.encode(text) == tokenizer.encode(text)
     require(is_same, f'{data_dir} has another tokenizer than {source}; use that, or '
-            'python -m extras.new_vocabulary')
+            f'python -m extras.longer_context --data_dir={shlex.quote(data_dir)}')
 require(block_size <= model.config.block_size, f'{block_size=} is above the context of {source}, '
         f'{model.config.block_size}; make it longer: python -m extras.longer_context')
 # A model has its shape, and a run that goes on its batches and its optimizer: no flag changes them.
@@ -486,7 +486,8 @@ while step < max_steps and not stopping:
     if step % save_interval == 0 or step == max_steps or stopping:
         save('last.pt')
 
-say(f'done, lowest val_loss {best_val:.4f}; next: python sample.py --ckpt={shlex.quote(out_dir)}'
+reader = 'sample.py' if objective == 'clm' else '-m extras.fill'
+say(f'done, lowest val_loss {best_val:.4f}; next: python {reader} --ckpt={shlex.quote(out_dir)}'
     if step == max_steps else f'stopped at step {step}; resume: python train.py '
     f'--out_dir={shlex.quote(out_dir)} --init_from=resume')
 if dist.is_initialized():

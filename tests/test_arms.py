@@ -20,11 +20,6 @@ def test_a_challenger_needs_a_lower_loss_in_hardly_more_time():
         assert [*arms.against(record, challenger)] == reasons
 
 
-def test_the_patch_of_each_row_of_the_board_applies_to_the_code_of_today():
-    for path in (ROOT / 'bench/records').glob('*.diff'):
-        subprocess.run(['git', 'apply', '--check', path], cwd=ROOT, check=True)
-
-
 @pytest.mark.slow
 def test_the_measurements_of_a_gpu_run_whole_at_toy_sizes_on_a_cpu(tmp_path):
     subprocess.run([sys.executable, ROOT / 'bench/gpu.py', '--tiny=True', f'--out={tmp_path}'],
