@@ -199,13 +199,12 @@ def read(path):
     for number, line in enumerate(text.strip().splitlines(), 1):
         try:
             messages = json.loads(line)['messages']
-            # The system message of a published chat model opens a conversation, not each turn of it.
-            default = getattr(tokenizer, 'system', '')
-            if default and messages and messages[0]['role'] != 'system':
-                messages = [{'role': 'system', 'content': default}, *messages]
+            # The system message of a published chat model opens a conversation, and not each turn.
+            if getattr(tokenizer, 'system', '') and messages[0]['role'] != 'system':
+                messages.insert(0, {'role': 'system', 'content': tokenizer.system})
             turns = [(*Tokenizer.render(tokenizer, [message]), message['role'])
                      for message in messages]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError) as error:
             raise Mistake(f'{path}, line {number}: {error!r:.200}; see the top of sft.py') from None
         ids, mask, how = fit(turns, T)
         counts[how] += 1
