@@ -199,7 +199,7 @@ def read(path):
     for number, line in enumerate(text.strip().splitlines(), 1):
         try:
             messages = json.loads(line)['messages']
-            # The system message of a published chat model opens a conversation, not each turn of it.
+            # A published model's system message opens a conversation, not each of its turns.
             default = getattr(tokenizer, 'system', '')
             if default and messages and messages[0]['role'] != 'system':
                 messages = [{'role': 'system', 'content': default}, *messages]
