@@ -78,7 +78,7 @@ PARTS = r"""a @ 1- < $ $$ - { \ % & &#1 \begin{ \begin{equation} \begin{verbatim
 <!-- <script> <pre> <math> <? <a" <a\nb=" a. a@ a@a. 555- eyJ- xoxb- sk- Ã β€ Ãƒ ðŸ
 ``` /* a, =x; f(""".split()
 PARTS += [' ', '\n', '1 ', '+1 ', '(555) ', '<p ', "<p a='", r'\emph{a ', '-----BEGIN ', '{{ ', '\\label{{',
-          '$a\n', '%\n', '\\c ', r'\begin{comment}', r'\iffalse ', r'\SI{', r'\def\a{', r'\def\a{\a\a}',
+          '$a\n', '%\n', '\\c ', r'\SI{', r'\def\a{', r'\def\a{\a\a}', r'\newcommand{\a}[2][b]{\a[#1]{#2#2}}\a{',
           '\n ', '-----BEGIN A', '\n=a', '(\n', '\u0301\u0323']
 N = 12_000
 
@@ -103,3 +103,16 @@ def test_no_text_takes_more_than_its_share_of_time(function):
         texts = [r'_é<p>\cite{a}' + part * (k * N // len(part)) + '}' * (k * N // 7) for k in (1, 4)]
         assert any(seconds(function, texts[1]) < 8 * max(plain, seconds(function, texts[0]), 1e-3)
                    for _ in range(5)), part
+
+
+def test_many_macros_take_no_quadratic_time_and_what_grows_without_an_end_is_left():
+    names = ['x' + str(i).translate(str.maketrans('0123456789', 'abcdefghij'))
+             for i in range(12_000)]
+    texts = [''.join(rf'\newcommand{{\{name}}}[1]{{so #1}}\{name}{{it}} ' for name in some)
+             for some in (names[:3000], names)]
+    assert strip_latex(texts[0]) == 'so it ' * 3000
+    assert any(seconds(strip_latex, texts[1]) < 8 * seconds(strip_latex, texts[0])
+               for _ in range(5))
+    bomb = r'\def\a#1{#1#1}' + ''.join(rf'\def\{b}#1{{\{a}{{\{a}{{#1}}}}}}' for a, b in zip(
+        'abcd', 'bcde')) + r'\e{word}'
+    assert len(strip_latex(bomb)) < 10 * len(bomb)
