@@ -87,8 +87,9 @@ def clean(config):
     paths = {name: source['path'] for name, source in sources.items()}
     settings = {name: value for name, value in vars(config).items() if name not in HARMLESS}
     settings = json.dumps({**settings, 'sources': paths})
-    make_stages(settings)               # an option or a list that is missing ends the run now,
-    near_keys(config, b'')              # not in a process of its own
+    # What an option lacks ends the run now, and not in a process.
+    make_stages(settings)
+    near_keys(config, b'')
     work = out_dir.with_name(f'.{out_dir.name}.nanoparrot-clean')   # a kill leaves its shards
     folders = [work / state_of(config, settings, *shard) for shard in shards]
     work.mkdir(parents=True, exist_ok=True)
@@ -127,8 +128,9 @@ def clean(config):
         config)
 
     # 4. The report.
+    source_of = np.array([name for name, _ in shards])[shard_of]        # (n,) of each document
     for name, source in sources.items():
-        which = kept & (np.array([source for source, _ in shards])[shard_of] == name)
+        which = kept & (source_of == name)
         source |= {'documents': int(which.sum()), 'bytes': int(size[which].sum())}
     card, more = None, {'licenses': {}}
     if any(vars(config)[name] for name in OPTIONS):
@@ -552,11 +554,11 @@ def one_form(config):
         kind = config.markup
         if kind == 'auto':
             kind = 'html' if ends_with(path, HTML) else 'latex' if ends_with(path, '.tex') else ''
-        steps = {}
+        steps = []
         if markup and mode == 'prose':
-            steps = {'html': markup.strip_html, 'latex': markup.strip_latex}
-            steps = {kind: steps.get(kind, str), 'wrong letters': markup.fix_mojibake}
-        for what, function in steps.items():
+            strip = {'html': markup.strip_html, 'latex': markup.strip_latex}.get(kind, str)
+            steps = [(kind, strip), ('wrong letters', markup.fix_mojibake)]
+        for what, function in steps:
             before, text = text, function(text)
             if text != before:
                 notes['changed'][what] += 1
@@ -854,14 +856,13 @@ def near_copies(columns, similar):
         for _, group in itertools.groupby(shared.tolist(), lambda i: keys[i]):
             different = []              # of the group, those that are unlike all before them
             for i in group:
-                for other in different[:50]:
-                    a, b = sorted([first_of(other), first_of(i)])
-                    if a != b and similar(other, i):
-                        earlier[b] = a
-                    if first_of(i) == first_of(other):
-                        break
-                else:
+                match = next((other for other in different[:50]
+                              if first_of(other) == first_of(i) or similar(other, i)), None)
+                if match is None:
                     different.append(i)
+                elif first_of(match) != first_of(i):
+                    a, b = sorted([first_of(match), first_of(i)])
+                    earlier[b] = a
     return np.isin(np.arange(len(keys)), [*earlier])
 
 

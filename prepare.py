@@ -8,7 +8,7 @@ Point prepare.py at text and you get train.bin and val.bin: flat arrays of token
 
 It reads what clean.py wrote, or any files of text and lines {"text": ...} of .jsonl(.gz), which it
 takes as they are. It writes train.bin, val.bin (of several sources also a val_NAME.bin of each),
-tokenizer.json, report.md and meta.json. A hash of its text decides on which side a document is, so
+tokenizer.json, report.md and meta.json. A hash of a document's text decides on which side it is, so
 it stays there in every run, next to its copies. One lone text, such as Tiny Shakespeare, is two
 documents: the first 90% are to train on. You should see 9.6 MB of clean Python become 2.5 million
 tokens in a few seconds.
@@ -67,6 +67,12 @@ def meta_in(folder):
         return {}
 
 
+def text_of(meta):
+    """Return what says which text a meta.json is about: of clean text a hash, wherever it lies, of
+    other text its path."""
+    return (meta.get('cleaned') or {}).get('hash') or os.path.normpath(meta.get('source', ''))
+
+
 def find_files(source, out_dir):
     """Return the files of each source, {name: [path, ...]}, sorted, and clean.py's meta.json, or {}
     for text that clean.py did not write: all of it is one source. out_dir is none, if it lies
@@ -111,8 +117,8 @@ def texts_in(path):
         with opened(path, 'rt', encoding='utf-8-sig', newline='') as f:
             for line in f:
                 number += 1
-                if is_jsonl and line.strip():
-                    record = json.loads(line)
+                if is_jsonl:
+                    record = json.loads(line) if line.strip() else {'text': ''}
                     require(isinstance(record['text'], str), '"text" is no text')
                     yield record['text']
                 elif line.rstrip() == '<|endoftext|>':
@@ -240,11 +246,8 @@ if __name__ == '__main__':
     require(not names or 'nanoparrot-data-' in old.get('format', '') and not others,
             f'{out_dir} has {min(others or names, default="")}, which prepare.py did not write '
             'there; choose another --out_dir')
-    # of clean text a hash says which one it is, wherever it lies; of other text, its path
-    old_text, text = ((some.get('cleaned') or {}).get('hash') or os.path.normpath(
-        some.get('source', '')) for some in (old, meta))
-    require(overwrite or not names or old_text == text, f'{out_dir} has data of other text, '
-            f'{old_text}; --overwrite=True replaces them, or choose another --out_dir')
+    require(overwrite or not names or text_of(old) == text_of(meta), f'{out_dir} has data of other '
+            f'text, {text_of(old)}; --overwrite=True replaces them, or choose another --out_dir')
     tok = None
     if tokenizer not in ('bpe', 'byte', 'char'):        # is it there?
         tok = make_tokenizer(config)
@@ -276,19 +279,21 @@ if __name__ == '__main__':
         ends, read = [], lambda: [(0, text[:cut]), (0, text[cut:])]
         owners, hashes, sizes = measure(read())
         in_val = np.array([False, True])
-    texts = lambda which: itertools.compress((text for _, text in read()), which)
     which = {'train': ~in_val, 'val': in_val}
     if len(sources) > 1:
         which |= {f'val_{name}': in_val & (owners == i) for i, name in enumerate(sources)}
     missing = [name for i, name in enumerate(sources) if not (~in_val & (owners == i)).any()]
     require(not missing, f'no documents to train on from {" and ".join(missing)}; give more')
 
+    def texts(which):
+        return itertools.compress((text for _, text in read()), which)
+
     # 3. tokenizer: of training texts only, of at most a gigabyte, which a hash draws
     if not tok:
         # by the lower bits, because the upper ones have decided about the split
         is_drawn = ~in_val & (hashes % 2 ** 32 / 2 ** 32 <= 1e9 / sizes[~in_val].sum())
         tok = make_tokenizer(config, SPECIAL_TOKENS if ends or tokenizer == 'bpe' else (),
-                             texts(is_drawn), texts(in_val | True))
+                             texts(is_drawn), texts(np.ones(len(in_val), bool)))
     require({*ends} <= {*tok.special}, f'{tokenizer} has no <|endoftext|> to end documents; use '
             'another, or --tokenizer=bpe')
 
@@ -319,9 +324,9 @@ if __name__ == '__main__':
     (new / 'report.md').write_text('\n'.join([f'# {out_dir}', '', *rows, '']))
     meta |= {'dtype': 'uint16' if tok.vocab_size <= 2 ** 16 else 'uint32', 'mixed': False,
              'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash, 'sha256': sha256,
-             'sources': sources, 'held_out_to': held_out_to, 'write': write,
-             **{what: {side: sizes_of[side][what] for side in ('train', 'val')}
-                for what in sizes_of['train']}}
+             'sources': sources, 'held_out_to': held_out_to, 'write': write}
+    for what in 'documents', 'tokens', 'bytes':
+        meta[what] = {side: sizes_of[side][what] for side in ('train', 'val')}
     (new / 'meta.json').write_text(json.dumps(meta, indent=1))
     # At any moment a kill leaves the old folder, the new one, or none, but no half of one.
     if out_dir.exists():
