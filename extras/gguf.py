@@ -208,7 +208,7 @@ def add_tokenizer(writer, model, tokenizer):
 
 if __name__ == '__main__':
     if {'-h', '--help'} & {*sys.argv}:
-        sys.exit(print(__doc__))
+        sys.exit(print(__doc__, "out = ''     # folder to write, which must not exist", sep='\n'))
     path, out = [*sys.argv[1:], '', ''][:2]
     require(out.startswith('--out='), 'type: python -m extras.gguf FILE.gguf --out=FOLDER')
     out = out.removeprefix('--out=')
