@@ -48,8 +48,8 @@ ANSWER = 'output', 'completion', 'response', 'answer'
 PAIR = 'chosen', 'rejected'
 NAMED = *PAIR, 'completion'
 # extras/forms.py reads these, which change what is learned, too
-OTHERS = set('context history mapping completions conversation dialog dialogue data system_prompt '
-             'system_message answers rating judge_score score_chosen score_rejected chosen_score '
+OTHERS = set('context history mapping conversation dialog dialogue data system_prompt '
+             'system_message rating judge_score score_chosen score_rejected chosen_score '
              'rejected_score chosen_rating rejected_rating rating_chosen rating_rejected '
              'preferred_output non_preferred_output'.split())
 NO_TEXT = set('image images video videos audio audios attachments tool_calls function_call'.split())
@@ -77,13 +77,12 @@ def filled(record):
 
 
 def usual(record):
-    """Return a record in one of the forms above. extras/forms.py reads other columns, lists of JSON
-    or whole talks that are written as one text, and lists of answers."""
+    """Return a record in one of the forms above. extras/forms.py reads other columns, and lists of
+    JSON or whole talks that are written as one text."""
     record = filled(record)
     is_talk = any(re.match(r'\s*(Human:|\[\s*{\s*")', record[name])
                   for name in MESSAGES + QUESTION + PAIR if isinstance(record.get(name), str))
-    is_list = any(isinstance(record.get(name), list) for name in ('answer', 'chosen'))
-    if is_talk or is_list or record.keys() & OTHERS:
+    if is_talk or isinstance(record.get('chosen'), list) or record.keys() & OTHERS:
         from extras import forms
         record = forms.usual(record)
     return record
@@ -150,18 +149,34 @@ def named(name, turns, record):
     return [{**messages[0], 'role': name}]
 
 
+def label_of(record):
+    return str(record.get('label')).lower()
+
+
+def kind_of(record):
+    """Return what a record is by itself: 'sft', 'preference', or '' where nothing says it, because
+    0 and 1 may be the numbers of classes."""
+    if record.keys() >= {*PAIR} or label_of(record) in ('true', 'false') and 'completion' in record:
+        return 'preference'
+    return '' if label_of(record) in LABELS else 'sft'
+
+
 def example_of(record, kind):
     """Return the messages and the facts of a record."""
-    label, facts, scores = str(record.get('label')).lower(), {}, ()
-    if kind == 'sft':                   # where 0 may be the number of a class
+    label, facts, scores = label_of(record), {}, []
+    if kind == 'sft':
         require(label != 'false', 'a label that is false is a thumb down, and answers are learned')
-        talk, scores = talk_of(record), ('score',) * (min_score is not None)
+        talk = talk_of(record)
+        if min_score is not None:
+            scores = ['score']
     elif record.keys() >= {*PAIR}:
         better, worse = (named(name, record.pop(name), record) for name in PAIR)
-        talk, scores = prompt_of(record) + better + worse, ('margin', 'agreement')
+        talk = prompt_of(record) + better + worse
+        scores = ['margin', 'agreement']
     else:
         require(label in LABELS, 'no chosen and rejected, and no label that is true or false')
-        talk, facts['label'] = talk_of(record), LABELS[label]
+        facts['label'] = LABELS[label]
+        talk = talk_of(record)
         talk[-1:] = named('completion', talk[-1:], record)
         del record['label']
     try:
@@ -266,15 +281,11 @@ results = [out / name for name in ('train.jsonl', 'val.jsonl', 'report.json')]
 for path in results:
     require(overwrite or not path.exists(), f'{path} exists; add --overwrite=True')
 of_earlier = {os.path.realpath(path) for path in results}
-# of a/**/b.jsonl, os.walk finds the files in a: it follows no links, which may lead in circles
-top, _, inside = source.partition('**')
-inside = inside.lstrip('/') if inside[:1] in ('', '/') else f'*{inside}'
-found = {top, *glob.glob(top)}
-for folder, inner, names in os.walk(top or source and '.'):
+found = {source} if os.path.exists(source) else {*glob.glob(source, recursive=True)}
+for folder, inner, names in os.walk(source):        # no links, which may lead in circles
     inner[:] = [name for name in inner if name[0] != '.']
     found.update(os.path.join(folder, name) for name in names if name[0] != '.')
 paths = sorted(path for path in found if os.path.isfile(path)
-               and (not inside or pathlib.PurePath(path).match(inside))
                and os.path.realpath(path) not in of_earlier)
 require(paths or not source, f'no file at {source!r}; --source is a file, a folder or a glob')
 out.mkdir(parents=True, exist_ok=True)
@@ -285,9 +296,10 @@ seen, hashes, has_thumbs, lines = set(), array.array('Q'), False, tempfile.Tempo
 entries = itertools.chain.from_iterable(map(records_in, paths))
 if not source:
     from extras import problems
+    # instead of a hash of the question: what has the lowest number is held out
     for split, n, h in ('train', n_examples, 2 ** 64 - 1), ('validation', 300, 0):
         lines.write(problems.to_jsonl(problems.problems(n, 0, split, with_tests=False)).encode())
-        hashes.extend([h] * n)          # what has the lowest is held out
+        hashes.extend([h] * n)
 elif pii:
     from extras import personal         # masks personal data; --pii=False goes on without
 if prefer:
@@ -299,17 +311,15 @@ for place, row in tqdm(entries, 'read', unit=' records', disable=None):
             'answer that eval.py judged: --prefer=passed, taste or both says what is better')
     try:
         record = usual(row)
-        label = str(record.get('label')).lower()
-        is_pair = record.keys() >= {*PAIR} or label in ('true', 'false') and 'completion' in record
-        kind_of_it = kind or ('preference' if is_pair else 'sft')
-        messages, facts = example_of(record, kind_of_it)
+        label, its_kind = label_of(record), kind or kind_of(record)
+        messages, facts = example_of(record, its_kind or 'sft')
     except Mistake as error:
         why, _, detail = str(error).partition(': ')
         reject(f'{place} ({detail or ", ".join(row):.80})', why)
         continue
-    require(kind or is_pair or label not in LABELS, f'{place} has the label {label}: '
-            '--kind=preference takes it as a thumb up or down, --kind=sft as a class')
-    kind = kind_of_it
+    require(its_kind, f'{place} has the label {label}: --kind=preference takes it as a thumb up or '
+            'down, --kind=sft as a class')
+    kind = its_kind         # as the first record
     unused.update(record.keys())
     unused.update(f'--min_{name}, for want of a {name}' for name in ('score', 'margin', 'agreement')
                   if f'min_{name}' in typed and name not in facts)

@@ -22,31 +22,31 @@ from configurator import Mistake, configure, require
 runs = 'out/base'           # folders that trainers wrote; several: A,B or out/*
 out = 'dashboard.png'       # or .svg, .pdf
 
-# What is drawn: a title, how it looks if all is well, a name in metrics.jsonl, and more names, or
-# patterns of them. A run without the first name, a thick line, has no such panel: so rl.py has none
-# for its loss, which says little. A meaning that begins with % is drawn times 100.
+# What is drawn: a title, a factor, how it looks if all is well, a name in metrics.jsonl, and more
+# names, or patterns of them. A run without the first name, a thick line, has no such panel: so
+# rl.py has none for its loss, which says little.
 MODEL = [
-    ('loss', 'nats: falls, ever slower', 'val_loss', 'loss', 'preference_loss'),
-    ('bits per byte', 'falls; thin: by source', 'val_bpb', 'val_.+_bpb'),
-    ('base text', 'bits per byte: a rise is forgetting', 'base_bpb'),
-    ('right order', '% of the pairs: rises from 50', 'val_accuracy', 'accuracy'),
-    ('margin', 'lead of the better answer: rises', 'val_margin', 'margin'),
-    ('reward', 'mean of the answers: rises', 'val_reward', 'reward'),
-    ('informative', '% of prompts that teach: never 0', 'informative'),
-    ('length', 'tokens of an answer: steady', 'val_length', 'length'),
-    ('answers', 'tokens of an answer: steady', 'val_response_len'),
-    ('entropy', 'nats per token: not 0', 'entropy'),
-    ('KL', 'nats away from the reference: near 0', 'kl', 'val_kl'),
-    ('clipped', '% of the tokens: a few', 'clip_fraction'),
-    ('gradient norm', 'before it is clipped: few spikes', 'grad_norm'),
-    ('learning rate', 'as planned: up, then down', 'lr')]
+    ('loss', 1, 'nats: falls, ever slower', 'val_loss', 'loss', 'preference_loss'),
+    ('bits per byte', 1, 'falls; thin: by source', 'val_bpb', 'val_.+_bpb'),
+    ('base text', 1, 'bits per byte: a rise is forgetting', 'base_bpb'),
+    ('right order', 100, '% of the pairs: rises from 50', 'val_accuracy', 'accuracy'),
+    ('margin', 1, 'lead of the better answer: rises', 'val_margin', 'margin'),
+    ('reward', 1, 'mean of the answers: rises', 'val_reward', 'reward'),
+    ('informative', 100, '% of prompts that teach: never 0', 'informative'),
+    ('length', 1, 'tokens of an answer: steady', 'val_length', 'length'),
+    ('answers', 1, 'tokens of an answer: steady', 'val_response_len'),
+    ('entropy', 1, 'nats per token: not 0', 'entropy'),
+    ('KL', 1, 'nats away from the reference: near 0', 'kl', 'val_kl'),
+    ('clipped', 100, '% of the tokens: a few', 'clip_fraction'),
+    ('gradient norm', 1, 'before it is clipped: few spikes', 'grad_norm'),
+    ('learning rate', 1, 'as planned: up, then down', 'lr')]
 MACHINE = [
-    ('step time', 'seconds: flat', 'dt'),
-    ('speed', 'tokens per second: flat', 'tok_s'),
-    ('memory', 'MB: flat', 'memory_mb'),
-    ('waits', '% of the time, for data: near 0', 'data_share'),
-    ('GPU', '% of its peak: 30 or more', 'mfu'),
-    ('skipped', 'updates: none', 'skipped')]
+    ('step time', 1, 'seconds: flat', 'dt'),
+    ('speed', 1, 'tokens per second: flat', 'tok_s'),
+    ('memory', 1, 'MB: flat', 'memory_mb'),
+    ('waits', 100, '% of the time, for data: near 0', 'data_share'),
+    ('GPU', 100, '% of its peak: 30 or more', 'mfu'),
+    ('skipped', 1, 'updates: none', 'skipped')]
 
 
 # --- what is read ---------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ def read_rows(path):
 
 
 def curve(rows, name):
-    """Return steps and values, float (n,) each, of rows with a finite number; null means nan."""
+    """Return steps and values, float (n,) each, of rows with a finite number. A null was nan."""
     points = [(row['step'], row[name]) for row in rows
               if row.get(name) is not None and math.isfinite(row[name])]
     return np.array(points, dtype=float).reshape(-1, 2).T
@@ -115,7 +115,8 @@ def seen(rows, V):
     name = 'preference_loss' if any('preference_loss' in row for row in rows) else 'loss'
     recent = curve(rows, name)[1][-10:]
     gap = last - np.median(recent) if len(recent) else 0
-    if gap > (FLAT - 1) * last and gap > 1.2 * recent.std():        # more than noise
+    noise = max(0.01 * last, 1.2 * recent.std()) if len(recent) else 0
+    if gap > noise:
         yield f'It memorizes: the validation loss is {gap:.2g} above the loss of training.'
     speed = curve(rows, 'tok_s')[1][1:]         # the first step compiles
     is_fast = len(speed) > 10 and np.median(speed[-len(speed) // 4:]) > 0.8 * np.median(speed)
@@ -164,10 +165,9 @@ warnings.filterwarnings('ignore', 'Glyph')      # and what the font does not
 
 def draw_panel(ax, panel, group, is_machine):
     """Draw the curves of a panel, of each run of a group."""
-    title, meaning, *patterns = panel
+    title, scale, meaning, *patterns = panel
     names = {name for run in group for row in run['rows'] for name in row
              if re.fullmatch('|'.join(patterns), name)}
-    scale = 100 if meaning[0] == '%' else 1
     visible = []
     for run in group:
         for name in sorted(names):
@@ -178,7 +178,7 @@ def draw_panel(ax, panel, group, is_machine):
                     linewidth=width, label=label, markersize=3)
             visible += [*scale * y[len(y) // 10:]]      # the first tenth is often far above
     low, high = np.quantile(visible, [0, 0.98])         # a spike may leave the panel
-    margin = 0.1 * (high - low) or 1
+    margin = 0.1 * (high - low) or 0.1 * abs(high) or 1
     ax.set_ylim(low - margin, high + margin)
     ax.set_title(f'{title}\n{meaning}', loc='left', size=9)
     ax.grid(alpha=0.3)
@@ -193,18 +193,18 @@ fig = figure.Figure((WIDTH, HEIGHT * len(parts)), layout='constrained')
 for part, (headline, panels, group) in zip(fig.subfigures(len(parts)), parts):
     part.suptitle(headline, x=0.01, ha='left')
     panels_here = [panel for panel in panels
-                   if any(curve(run['rows'], panel[2]).size for run in group)]
-    axes = iter(part.subplots(max(2, math.ceil(len(panels_here) / COLUMNS)), COLUMNS).flatten())
-    for panel in panels_here:
-        draw_panel(next(axes), panel, group, panels is MACHINE)
-    part.axes[0].legend(fontsize=7, loc='upper right')      # which color is which run
-    # in the places that are left: the last sample of each run, what fits of it
-    for run, ax in zip(group if panels is MODEL else (), axes):
+                   if any(curve(run['rows'], panel[3]).size for run in group)]
+    n_rows = max(2, math.ceil(len(panels_here) / COLUMNS))      # one alone would be too tall
+    axes = part.subplots(n_rows, COLUMNS).flatten()
+    for ax, panel in zip(axes, panels_here):
+        draw_panel(ax, panel, group, panels is MACHINE)
+    axes[0].legend(fontsize=7, loc='upper right')               # which color is which run
+    left = axes[len(panels_here):]      # places for the last sample of each run, what fits of it
+    for ax in left:
+        ax.set_axis_off()
+    for ax, run in zip(left, group if panels is MODEL else ()):
         lines = [line[:44] for line in run['sample'].splitlines()[1:15]]
         ax.text(0, 0, '\n'.join(lines), color=run['color'], size=7, family='monospace')
-        ax.set_axis_off()
-    for ax in axes:
-        ax.set_axis_off()
 fig.savefig(f'{out}.tmp', format=out.rpartition('.')[2])
 os.replace(f'{out}.tmp', out)       # whoever watches the picture sees a whole one
 print(f'{out} is written')

@@ -495,3 +495,11 @@ def test_of_judged_answers_passed_and_tasteful_ones_are_taught_at_most_four_of_a
     out = of_rows(tmp_path, samples, f'--prefer={prefer}', '--kind=sft')
     said = [row['messages'][-1]['content'] for row in kept(out)]
     assert sorted(said) == sorted(answers) and left_out(out)
+
+
+def test_globs_and_folders_are_read_hidden_files_and_results_are_not(tmp_path):
+    for path in 'a.jsonl', 'b/c.jsonl', 'b/d/e.jsonl', '.git/f.jsonl', 'b/.g.jsonl':
+        write(tmp_path / 'in' / path, [{'prompt': f'{path} {i}', 'completion': 'a'} for i in (1, 2)])
+    for source, n in ('in', 6), ('in/**', 6), ('in/**/*.jsonl', 6), ('in/b/**', 4), ('in/*', 2):
+        chats(tmp_path / 'in/out', f'{tmp_path}/{source}')
+        assert len(kept(tmp_path / 'in/out')) == n, source
