@@ -127,7 +127,7 @@ def test_data_that_cannot_serve_are_one_sentence(base, numbers, tmp_path):
     # Another tokenizer of the same size: the ids fit, the text is another, so no loss would tell.
     other = Tokenizer.byte(SPECIAL_TOKENS[::-1])
     write_bins(data, ids, other)
-    spoiled(str(base), 'tokenizer', 'python -m extras.', flag=f'--init_from={base}')
+    spoiled(str(base), 'tokenizer', 'python -m extras.longer_context --data_dir=', flag=f'--init_from={base}')
     # a stream leaves out what val.bin holds: here everything
     write_bins(data, ids, BYTES, held_out_to=2 ** 64)
     text = write(tmp_path / 'text/a.jsonl', [{'text': 'Is it so?'}])
