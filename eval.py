@@ -22,7 +22,7 @@ eval.py writes eval.json and samples.jsonl (every completion) next to the first 
 of older ones. With --completions=a/samples.jsonl, which must stay, it writes both into a/scored.
 python -m extras.compare A B compares two such samples.jsonl, and extras.judge asks a judge.
 """
-import collections, functools, glob, json, math, os, pathlib, shlex
+import collections, functools, glob, json, math, os, pathlib, re, shlex
 from typing import Literal
 import numpy as np
 import torch
@@ -171,6 +171,7 @@ require({*all_tasks} <= {*TASKS}, f'--tasks={tasks}: the tasks are {", ".join(TA
         'multiple choice and IFEval take lm_eval, see docs/measuring.md')
 require(not completions or 'loss' not in all_tasks, 'loss needs a model; leave out --completions')
 require(completions or 'judged' not in all_tasks, '--tasks=judged needs --completions=FILE')
+require(re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k), f'{k=} must be numbers such as 1,10,100')
 ks = sorted({1, *map(int, k.split(','))})               # always with 1: the interval is pass@1's
 require(completions or not asking or ks[-1] <= num_samples,
         f'pass@{ks[-1]} draws from as many answers or more: --num_samples={ks[-1]}')
@@ -189,7 +190,8 @@ def folder_of(path):
 home = folder_of(completions or paths[0])
 out = out or os.path.join(home, 'scored' if completions else '', 'eval.json')
 samples_path = os.path.join(os.path.dirname(out), 'samples.jsonl')
-require(out.endswith('.json'), f'{out=} must end with .json')
+require(out.endswith('.json') and os.path.basename(out) not in ('config.json', 'data.json',
+        'tokenizer.json'), f'{out=} must end with .json, and be no file of a run')
 require(not asking or os.path.abspath(samples_path) not in map(
     os.path.abspath, [*data.split(','), completions]),
     f'{out=} would replace a file that is read; choose another --out')

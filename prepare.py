@@ -322,7 +322,7 @@ if __name__ == '__main__':
     rows += [f'- {name}: {shown(values)}' for name, values in sources.items() if len(sources) > 1]
     print(*rows, sep='\n')
     (new / 'report.md').write_text('\n'.join([f'# {out_dir}', '', *rows, '']))
-    meta |= {'dtype': 'uint16' if tok.vocab_size <= 2 ** 16 else 'uint32', 'mixed': False,
+    meta |= {'dtype': 'uint16' if tok.vocab_size <= 2 ** 16 else 'uint32',
              'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash, 'sha256': sha256,
              'sources': sources, 'held_out_to': held_out_to, 'write': write}
     for what in 'documents', 'tokens', 'bytes':

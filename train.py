@@ -68,7 +68,7 @@ document_mask = False           # clm: attention stays within a document
 streaming = ''                  # folder or glob of .jsonl(.gz) shards, read instead of train.bin
 optimizer: Literal['adamw', 'muon'] = 'adamw'   # Muon for the blocks' matrices, AdamW for the rest
 shard: Literal['ddp', 'zero2', 'fsdp'] = 'ddp'      # split nothing, gradients and moments, or all
-plan = ''                       # 8xH100, 2x8xA100, 4x312:80 (TFLOPs:GB): print memory, days, cost
+plan = ''                       # 8xH100, 16xA100, 4x312:80 (TFLOPs:GB): print memory, days, cost
 # What some numbers may be; all others are at least 0.
 BOUNDS = dict.fromkeys(('n_layer', 'n_head', 'n_embd', 'block_size', 'vocab_multiple', 'max_steps',
                         'batch_size', 'log_interval', 'eval_interval', 'save_interval'), (1, 1e12))
@@ -192,7 +192,7 @@ if streaming:
     from extras.records import Stream
     stream = Stream(streaming, rank, world, tokenizer, meta.get('held_out_to'))
     data_hash.update(stream.identity)
-elif len(meta['sources']) > 1 and not meta.get('mixed', True):
+elif len(meta['sources']) > 1:
     from extras import mixture          # it reads each source as often as that weighs
     starts_of = mixture.weighted(meta['sources'])
 require('val' in bins and ('train' in bins or stream), f'{data_dir} needs train.bin and val.bin '

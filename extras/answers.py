@@ -21,7 +21,8 @@ from tokenizer import Tokenizer
 
 def open_model(path, device='cpu', dtype='float32'):
     """Return the model of a folder or a .pt file, the tokenizer next to it, and the settings of the
-    run that trained it: {} for a folder of Hugging Face. device=auto: the fastest one here."""
+    run that trained it; for a folder of Hugging Face {'stage': 'chat'}, or {} without a template.
+    device=auto: the fastest one here."""
     here = ['cpu'] + ['mps'] * torch.backends.mps.is_available()
     here += ['cuda'] * torch.cuda.is_available()
     require(device in ('auto', *here), f'{device=} is not here; try --device=auto')

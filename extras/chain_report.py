@@ -58,7 +58,7 @@ def commit():
 
 def as_expected(folder):
     """Return {metric: (value at the end, low, high)} of what the preset of a run has in _expect, a
-    line that is read and not executed. It is {} for settings that are not the preset's."""
+    line that is read and not executed."""
     preset = read_json(f'{folder}/config.json')['preset']
     path = pathlib.Path(__file__).parents[1] / 'config' / preset
     text = path.read_text(encoding='utf-8') if path.is_file() else ''
@@ -67,7 +67,7 @@ def as_expected(folder):
     for row in read_rows(f'{folder}/metrics.jsonl'):
         last |= row
     usual = ast.literal_eval(found[1]) if found else {}
-    return {name: (last[name], *limits) for name, limits in usual.items()}
+    return {name: (last[name], *limits) for name, limits in usual.items() if name in last}
 
 
 def verdict(name, numbers):

@@ -100,7 +100,9 @@ def check_harness(questions, run):
         require(result.outcome != 'passed', f'no score: the tests of {named(question)!r} pass '
                 'without an answer; do they call it? check(candidate) needs an "entry_point"')
     solved = [(question, question['solution']) for question in questions if question['solution']]
-    left_out = [named(question) for (question, _), result in zip(solved, judged(solved))
+    failed = [case for case, result in zip(solved, judged(solved)) if result.outcome != 'passed']
+    # once more: a machine that was busy for a moment is no reason to leave a question out
+    left_out = [named(question) for (question, _), result in zip(failed, judged(failed))
                 if result.outcome != 'passed']
     require(not left_out or len(left_out) <= max(1, len(solved) / 100) < len(solved), 'no score: '
             f'{len(left_out)} of {len(solved)} known solutions fail, {left_out[:3]}; fix the tests '
@@ -115,13 +117,14 @@ def check_harness(questions, run):
 # --- code -----------------------------------------------------------------------------------------
 # A line with a fence, ``` or ~~~, perhaps behind a sentence, and all up to the same fence on a line
 # of its own. A fence with the name md is passed over: it is around a whole answer.
-BLOCK = re.compile(r'^[^`~\n]*(`{3,}|~{3,}) *(?!md|markdown)[^`\n]*\n(.*?)(?:^\s*\1[`~]*\s*$|\Z)',
-                   re.M | re.S)
+BLOCK = re.compile(r'^[^`~\n]*(`{3,}|~{3,})(?! *(?:md|markdown)\b)[^`\n]*\n'
+                   r'(.*?)(?:^\s*\1[`~]*\s*$|\Z)', re.M | re.S)
 
 
 def code_in(text, wanted=()):
     """Return the code of an answer in words: of each name that is wanted, the last block that
-    defines it, with the blocks that define what this one needs. If none does, it is the last block.
+    defines it, with the blocks that define what this one needs. If none does, it is the last one
+    that is Python, or else the last one.
     Without blocks it is all of the text."""
     blocks = [textwrap.dedent(block) for _, block in BLOCK.findall(text)]
     if not blocks or not names_in(text)[2]:     # Python may have a fence, too, in a docstring
@@ -133,7 +136,8 @@ def code_in(text, wanted=()):
         if name in last and last[name] not in chosen:
             chosen.add(last[name])
             names += sorted(found[last[name]][1])
-    return '\n'.join(blocks[i] for i in sorted(chosen)) or blocks[-1]
+    python = [block for block, (_, _, error) in zip(blocks, found) if block.strip() and not error]
+    return '\n'.join(blocks[i] for i in sorted(chosen)) or (python or blocks)[-1]
 
 
 def program(question, text, chat):

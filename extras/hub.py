@@ -20,6 +20,8 @@ SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/
 # what clean.py reads of a data set
 RECORDS = re.compile(r'\.(jsonl|ndjson|jsonlines|json|parquet|csv|tsv|txt)(\.(gz|zst|bz2|xz))?$',
                      re.I)
+# and what only describes one
+ABOUT = re.compile(r'(^|/)(dataset_(infos?|dict)|state|config|requirements)\.(json|txt)$')
 # a path that a server names to write elsewhere than into its folder
 UNSAFE = re.compile(r'^/|[\\:\0\n]|(^|/)\.\.(/|$)')
 # a busy server is asked again, later and later, or when its Retry-After says
@@ -47,7 +49,7 @@ def find_files(source, folder):
               os.path.join(place, *path.split('/')))
              for path, checksum in listed
              if part in ('', path) or path.startswith(f'{part}/') or fnmatch.fnmatchcase(path, part)
-             if RECORDS.search(path) and not UNSAFE.search(path)]
+             if RECORDS.search(path) and not (ABOUT.search(path) or UNSAFE.search(path))]
     require(files, f'{hub()}/datasets/{dataset} has no files of records at {part or "its top"!r}, '
             f'such as .parquet or .jsonl.gz, among its {len(listed)} files')
     return files

@@ -132,7 +132,8 @@ LATEX = re.compile(rf"""
   | \\(?:url|nolinkurl|path|href)\s*\{{(?P<url>[^{{}}\n]*)\}}
   | \\(?P<accent>[`'^"~=.]|[uvHcdbrk](?![A-Za-z]))[ ]*(?:\{{\s*\\?(?P<base>[A-Za-z]?)\s*\}}
     | \\(?P<dotless>[ij])(?![A-Za-z])[ ]?|(?P<letter>[A-Za-z]))
-  | (?P<comment>^[ \t]*%[^\n]*\n|(?<=\S)%[^\n]*\n[ \t]*(?=\S)|%[^\n]*)
+  | (?P<comment>^[ \t]*%[^\n]*\n|(?<=\S)%[^\n]*\n[ \t]*(?=\S)|%[^\n]*
+    | \\begin\{{comment\}}.*?\\end\{{comment\}}|\\iffalse\b.*?\\fi\b)
   | (?P<newline>\\\\\*?(?:\[[^][\n]{{0,20}}\])?)
   | \\(?P<symbol>[^A-Za-z\n])
   | (?P<dropped>\\(?:begin\{{(?:tabular[*xy]?|longtable|array|minipage|thebibliography|multicols
@@ -175,7 +176,7 @@ def strip_latex(text):
 def words(text, macros, room):
     """Return the words of a piece of LaTeX. macros: {name: (n arguments, the default of the first,
     words)}. They may add room[0] characters: \\def\\b{\\a\\a}\\def\\c{\\b\\b}... would have no end.
-    One that would add more stays as it is written."""
+    One that would add more keeps its name and its arguments."""
     pieces, at = [], 0
     while command := LATEX.search(text, at):
         pieces.append(text[at:command.start()])
@@ -188,8 +189,9 @@ def words(text, macros, room):
             continue
         values = [words(default if v is None else v, macros, room) for v in use.groups()]
         room[0] -= len(body) + body.count('#') * max(map(len, values), default=0)
-        pieces.append(command[0] if room[0] < 0 else re.sub(
-            r'#(\d)', lambda m: ''.join(values[int(m[1]) - 1:int(m[1])]), body))
+        expanded = re.sub(r'#(\d)', lambda m: ''.join(values[int(m[1]) - 1:int(m[1])]), body) \
+            if room[0] >= 0 else ' '.join([command[0], *values])
+        pieces.append(expanded)
         pieces.append(' ' * (not n and command[0][-1].isspace()))
         at = max(at, use.end())
     return ''.join(pieces) + text[at:]

@@ -28,7 +28,7 @@ def machine_of(plan):
     for name, numbers in GPUS.items():
         if device.lower() == name.lower():
             return int(n_devices), name, *numbers
-    found = re.fullmatch(r'([\d.]+):([\d.]+)', device)
+    found = re.fullmatch(r'([1-9]\d*(?:\.\d+)?):([1-9]\d*(?:\.\d+)?)', device)
     require(found, f'{plan=} must be like 8xH100 or 4x312:80 (4 devices of 312 TFLOP/s and 80 GB); '
             f'the names are {", ".join(GPUS)}')
     return int(n_devices), 'your device', float(found[1]) * 1e12, float(found[2]) * 1e9, None

@@ -44,9 +44,10 @@ FIELDS = {
     'temperature': (float, 1.0, 0, 2), 'top_p': (float, 1.0, 0, 1), 'top_k': (int, 0, 0, 10**9),
     'seed': (int, None, -2**63, 2**63 - 1), 'logprobs': (int, None, 0, MOST_RIVALS)}
 # OpenAI's fields that would change an answer, but that we lack, and values that ask for nothing.
-LACKING = ('response_format', 'suffix', 'tools', 'functions', 'echo', 'logit_bias',
-           'presence_penalty', 'frequency_penalty')
-NOTHING = [None, '', 0, [], {}, {'type': 'text'}]
+LACKING = ('response_format', 'suffix', 'tools', 'tool_choice', 'functions', 'function_call',
+           'echo', 'logit_bias', 'presence_penalty', 'frequency_penalty', 'best_of', 'audio',
+           'reasoning_effort')
+NOTHING = [None, '', 0, 'none', 'auto', [], {}, {'type': 'text'}]
 
 
 # --- a request ------------------------------------------------------------------------------------
@@ -127,6 +128,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 raise Mistake(f'{wanted!r:.60} is not known here; see /v1/models, /problems', 404)
         model, tokenizer, _ = server.models[name]
         source, asked = ('messages', messages) if is_chat else ('prompt', prompt)
+        require(asked or not is_chat or task_id, 'messages must not be empty')
         ends = '|'.join(regex.escape(text) for text in stop if text)
         item = server.items.get(task_id)
         if item:        # no text of the client's: the answer that is judged is the model's own

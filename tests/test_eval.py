@@ -247,6 +247,9 @@ REFUSED = """
 --tasks=problems --splits=cell,cell --allow_code_execution=True => 'cell-0/0' twice
 --tasks=problems --num_samples=4 --k=1,8 => --num_samples=8
 --out=scores => must end with .json
+--out=x/config.json => no file of a run
+--k=0 => k='0' must be numbers
+--k=1,two => k='1,two' must be numbers
 --tasks=own --data=samples.jsonl --completions=given.jsonl --out=eval.json => would replace a file
 --tasks=judged --completions=given.jsonl => each line of given.jsonl must have outcome, prompt, task_id
 """

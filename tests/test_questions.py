@@ -39,6 +39,7 @@ def table(text):
 REFUSED = r"""
 {"must_contian": "a"} => give must_contain
 {"must_contain": []} => every answer would pass
+{"must_contain": ""} => every answer would pass
 {"must_contain": [2]} => no attribute
 {"regex": "("} => unterminated
 {"tests": "assert f("} => never closed
@@ -462,6 +463,7 @@ MBPP = r'''
 [{"text": "Write a function to say whether 3 is no factor of n.", "task_id": 602, "test_setup_code": "limit = 3", "challenge_test_list": ["assert 0"], "code": "def above(n):\n  return n > 1\ndef check(n):\n  return above(n) and n % 3 > 0", "test_list": ["assert check(7) == True", "assert check(3 * limit) == False"]}, "def check(n):\n  return not n % 2"]
 [{"text": "Write a function for \"\\d\" and \"\"\"x\"\"\".", "task_id": 603, "test_setup_code": "", "code": "import re\r\ndef sum(s):\r\n\treturn len(re.findall(r\"\\d\", s))", "challenge_test_list": [], "test_list": ["assert sum(\"a\\n1\") == 1", "assert sum(\"\"\"12\"\"\") == 2"]}, "def sum(s):\n  return 7"]
 [{"source_file": "a.ipynb", "task_id": 604, "prompt": "Write a function to say whether n is prime.", "code": "def check(n):\n  return n > 1 and all(n % i for i in range(2, n))", "test_imports": ["import math"], "test_list": ["assert check(int(math.pi)) == True", "assert check(4) == False"]}, "def check(n):\n  return not n % 2"]
+[{"task_id": 605, "prompt": "Write a function to halve n.", "code": "import math\ndef half(n):\n  return math.pi * n / math.tau", "test_imports": ["import math"], "test_list": ["assert math.isclose(half(3), 1.5)"]}, "def half(n):\n  return n"]
 '''
 
 
@@ -475,6 +477,7 @@ def test_mbpp_is_read_as_both_its_files_are_published(tmp_path):
             assert 'Write a function ' in shown and record['test_list'][0].splitlines()[0] in shown
         for chat in False, True:
             assert outcomes(record, [record['code'], wrong], chat) == ['passed', 'wrong'], record
+    assert outcomes(record, ['from math import nan\ndef half(n):\n  return n / 2'], True) == ['passed']
 
 
 # --- a judge --------------------------------------------------------------------------------------

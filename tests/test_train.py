@@ -278,6 +278,11 @@ def skips(out):
     return [*map(int, re.findall(r'step (\d+): update skipped', (out / 'train.log').read_text()))]
 
 
+def test_float16_looks_for_its_scale_and_skips_what_overflows(numbers, tmp_path):
+    ok(train(numbers, tmp_path, '--dtype=float16', before=accident('nan', *range(2, 8))))
+    assert state(tmp_path)['skipped'] >= 6
+
+
 @pytest.mark.parametrize('kind', ['nan', 'badbatch'])
 def test_an_accident_costs_one_update_reaches_no_weight_and_is_written_down(begin, tmp_path, kind):
     ok(begin(tmp_path, before=accident(kind, 39)))
