@@ -46,7 +46,7 @@ def test_every_reference_of_either_taste_passes_its_tests_and_wrong_programs_fai
         assert p['test'].count('    assert ') >= 5 and p['canonical_solution'] in p['solutions']
         assert [*map(P.preferred, p['solutions'])] == [True, False]
         for body in p['solutions']:
-            assert passes(p, grading.program(p, p['prompt'] + body, chat=True)), p
+            assert passes(p, grading.program(p | {'tests': p['test']}, p['prompt'] + body, chat=True)), p
             assert passes(p, grading.program(p, body, chat=False)), p
         for body in wrong_bodies(p):
             verdicts[passes(p, p['prompt'] + body)] += 1

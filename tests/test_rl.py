@@ -156,7 +156,7 @@ def test_what_each_kind_of_line_pays_and_which_are_refused(tmp_path, monkeypatch
     right = ['```python\ndef f(x):\n    return 2 * x\n```', 'It is 4', 'it is', 'no']
     wrong = ['def f(x): return x', 'It is 5', 'is it', 'yes']
     assert [*judge(prompts * 3, right + wrong + [''] * 4)] == [1.0] * 4 + [0.0] * 8
-    refused('line 1: .*nothing is checked', lines_of, tmp_path, '{"prompt": "a"}')
+    refused('line 1: every answer would pass', lines_of, tmp_path, '{"prompt": "a"}')
     refused('two lines ask', lines_of, tmp_path, '{"prompt": "a", "answer": 1}',
             '{"prompt": "a", "answer": 2}')
     # tests that cannot run are no verdict
