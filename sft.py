@@ -199,7 +199,8 @@ def read(path):
     for number, line in enumerate(text.strip().splitlines(), 1):
         try:
             messages = json.loads(line)['messages']
-            # The system message of a published chat model opens a conversation, and not each turn.
+            # A published chat model's own system message opens a conversation; tokenizer.render
+            # would put it before each turn that is rendered alone.
             if getattr(tokenizer, 'system', '') and messages[0]['role'] != 'system':
                 messages.insert(0, {'role': 'system', 'content': tokenizer.system})
             turns = [(*Tokenizer.render(tokenizer, [message]), message['role'])

@@ -45,9 +45,11 @@ def with_options(stages, config, clean):
     if config.decontaminate:
         after['benchmarks'] = benchmarks(config.decontaminate, clean.read, clean.normalise,
                                          clean.words_of, clean.ngrams)
-    at = [*stages].index('rules')
-    items = [*stages.items()]                   # personal data come last
-    stages = dict([*items[:at], *before.items(), items[at], *after.items(), *items[at + 1:]])
+    # found, read, one form, BEFORE, rules, AFTER, personal data
+    names = [*stages]
+    i = names.index('rules')
+    order = [*names[:i], *before, 'rules', *after, *names[i + 1:]]
+    stages = {name: (stages | before | after)[name] for name in order}
     return audit.watched(stages, config.audit, clean.hash64) if config.audit else stages
 
 

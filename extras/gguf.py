@@ -43,12 +43,12 @@ def table_of(family, config):
             if name != 'lm_head.weight' or not config['tie_embeddings']}
 
 
-def interleave(family, key, array, a, b):
-    """Reorder the a * b rows of each head of a Llama's q or k, as if they lay in an a x b table
-    that is read by columns. a, b = 2, D/2 makes of 0 1 2 3 0 2 1 3, and D/2, 2 undoes it."""
+def reordered(family, key, array, D, n):
+    """Return a weight; of a Llama's q or k, the D rows of each head change places. n = 2 makes of
+    the rows 0 1 2 3 of a head 0 2 1 3, llama.cpp's order, and n = D / 2 undoes it."""
     if family != 'llama' or not key.endswith(('attn_q.weight', 'attn_k.weight')):
         return array
-    return array.reshape(-1, a, b, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
+    return array.reshape(-1, n, D // n, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
 
 
 def slowdown(config):
@@ -69,11 +69,11 @@ def read(path):
         require(family in hf_model.KINDS, f'{family} is none of {", ".join(hf_model.KINDS)}')
         get = lambda key, default=None: values.get(f'{family}.{key}', default)
         config = config_of(family, get, tensors)
-        weights = {}
+        weights, D = {}, config['head_dim']
         for name, key in table_of(family, config).items():
             tensor = tensors.pop(key)
             array = gguf.dequantize(tensor.data, tensor.tensor_type)
-            array = interleave(family, key, array, config['head_dim'] // 2, 2)
+            array = reordered(family, key, array, D, n=D // 2)
             weights[name] = torch.tensor(array)
         require(not tensors, f'model.py has no {min(tensors, default="")}')
         tokenizer = tokenizer_of(values)
@@ -150,7 +150,7 @@ def write(path, model, tokenizer):
         writer.add_tensor('rope_freqs.weight', slowdown(config))
     for name, key in table_of(family, config).items():
         array = tensors[name].float().cpu().numpy()
-        writer.add_tensor(key, interleave(family, key, array, 2, D // 2))
+        writer.add_tensor(key, reordered(family, key, array, D, n=2))
     try:
         writer.write_header_to_file(pathlib.Path(f'{path}.tmp'))
         writer.write_kv_data_to_file()
