@@ -181,18 +181,24 @@ def words(text, macros, room):
     while command := LATEX.search(text, at):
         pieces.append(text[at:command.start()])
         at = command.end()
-        n, default, body = macros.get(command['name'], (0, None, None))
-        values = OPTIONAL * (default is not None) + VALUE * (n - (default is not None))
-        use = re.compile(values).match(text, command.end('name')) if body is not None else None
+        use = None
+        if command['name'] in macros:
+            n, default, body = macros[command['name']]
+            form = VALUE * n if default is None else OPTIONAL + VALUE * (n - 1)
+            use = re.compile(form).match(text, command.end('name'))
         if not use:
             pieces.append(words_of(command))
             continue
-        values = [words(default if v is None else v, macros, room) for v in use.groups()]
+        values = [words(default if value is None else value, macros, room)
+                  for value in use.groups()]
         room[0] -= len(body) + body.count('#') * max(map(len, values), default=0)
-        expanded = re.sub(r'#(\d)', lambda m: ''.join(values[int(m[1]) - 1:int(m[1])]), body) \
-            if room[0] >= 0 else ' '.join([command[0], *values])
-        pieces.append(expanded)
-        pieces.append(' ' * (not n and command[0][-1].isspace()))
+        if room[0] < 0:
+            pieces += [command[0], ' '.join(values)]
+        else:       # #3 of two arguments is nothing
+            argument = dict(enumerate(values, 1))
+            pieces.append(re.sub(r'#(\d)', lambda m: argument.get(int(m[1]), ''), body))
+        if not n and command[0][-1].isspace():
+            pieces.append(' ')
         at = max(at, use.end())
     return ''.join(pieces) + text[at:]
 
