@@ -177,9 +177,6 @@ require(completions or not asking or ks[-1] <= num_samples,
         f'pass@{ks[-1]} draws from as many answers or more: --num_samples={ks[-1]}')
 paths = [] if completions else [
     path for pattern in ckpt.split(',') for path in sorted(glob.glob(pattern)) or [pattern]]
-for path in paths or [completions]:
-    require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
-            'it; for a first one, run: python clean.py && python prepare.py && python train.py')
 
 
 def folder_of(path):
@@ -197,7 +194,28 @@ require(not asking or os.path.abspath(samples_path) not in map(
     f'{out=} would replace a file that is read; choose another --out')
 report = {'settings': config, 'tasks': {}}      # it becomes eval.json
 
-# --- 4. the loss on each text ---------------------------------------------------------------------
+# --- 4. the questions -----------------------------------------------------------------------------
+# All questions have one form: the messages for a chat, the prompt for a base model, where its
+# answer ends, and tests, a program such as 'assert add(1, 2) == 3', or rules: ('answer', '13').
+questions_of = {}
+if asking:
+    from extras import answers, grading, questions, sandbox
+    # without run(), a task that has programs is refused
+    run = functools.partial(sandbox.run_many, timeout=timeout) if allow_code_execution else None
+    questions_of = questions.of_tasks(asking, data, n_problems, splits.split(','))
+    report['decontaminated'] = questions.contamination(home)
+    # First run answers that are known to be right or wrong: where they are judged otherwise, a
+    # verdict says nothing, and the question is left out.
+    report |= grading.check_harness(sum(questions_of.values(), []), run)
+    for asked in questions_of.values():
+        asked[:] = [question for question in asked if question['task_id'] not in report['left_out']]
+
+# a missing flag of the questions comes before a missing model
+for path in paths or [completions]:
+    require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
+            'it; for a first one, run: python clean.py && python prepare.py && python train.py')
+
+# --- 5. the loss on each text ---------------------------------------------------------------------
 # The losses have names. 'trained' is a single checkpoint, 'trained_web' its loss on one source of a
 # mixture, 'out/a_data/code val' that of one of several checkpoints on one of several folders.
 losses = {}
@@ -234,22 +252,6 @@ def measure_loss(name, model, tokenizer):
                 'nats': nats / n, 'perplexity': math.exp(min(700, nats / n)),
                 'bits_per_byte': bits_per_byte(nats, n_bytes), 'tokens': n, 'bytes': n_bytes}
 
-
-# --- 5. the questions -----------------------------------------------------------------------------
-# All questions have one form: the messages for a chat, the prompt for a base model, where its
-# answer ends, and tests, a program such as 'assert add(1, 2) == 3', or rules: ('answer', '13').
-questions_of = {}
-if asking:
-    from extras import answers, grading, questions, sandbox
-    # without run(), a task that has programs is refused
-    run = functools.partial(sandbox.run_many, timeout=timeout) if allow_code_execution else None
-    questions_of = questions.of_tasks(asking, data, n_problems, splits.split(','))
-    report['decontaminated'] = questions.contamination(home)
-    # First run answers that are known to be right or wrong: where they are judged otherwise, a
-    # verdict says nothing, and the question is left out.
-    report |= grading.check_harness(sum(questions_of.values(), []), run)
-    for asked in questions_of.values():
-        asked[:] = [question for question in asked if question['task_id'] not in report['left_out']]
 
 # --- 6. verdicts on answers, and pass@k -----------------------------------------------------------
 samples = []        # every answer with its outcome, of all checkpoints and tasks: samples.jsonl
