@@ -61,4 +61,4 @@ def test_a_line_without_a_text_is_skipped_and_a_damaged_shard_is_named(tmp_path)
     (tmp_path / 'a.jsonl.gz').write_bytes(data)
     assert taken(tmp_path, 100)[:9] == ['a'] * 9
     (tmp_path / 'a.jsonl.gz').write_bytes(data[:-9])
-    refused('a.jsonl.gz is damaged', taken, tmp_path, 100)
+    refused('a.jsonl.gz cannot be read', taken, tmp_path, 100)
