@@ -114,10 +114,10 @@ def seen(rows, V):
     # With --nll_weight, dpo.py's loss has a second part; preference_loss is that of val_loss.
     name = 'preference_loss' if any('preference_loss' in row for row in rows) else 'loss'
     recent = curve(rows, name)[1][-10:]
-    gap = last - np.median(recent) if len(recent) else 0
-    noise = max(0.01 * last, 1.2 * recent.std()) if len(recent) else 0
-    if gap > noise:
-        yield f'It memorizes: the validation loss is {gap:.2g} above the loss of training.'
+    if len(recent):
+        gap, noise = last - np.median(recent), max((FLAT - 1) * last, 1.2 * recent.std())
+        if gap > noise:
+            yield f'It memorizes: the validation loss is {gap:.2g} above the loss of training.'
     speed = curve(rows, 'tok_s')[1][1:]         # the first step compiles
     is_fast = len(speed) > 10 and np.median(speed[-len(speed) // 4:]) > 0.8 * np.median(speed)
     if trouble and is_fast:

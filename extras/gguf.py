@@ -197,7 +197,7 @@ def add_tokenizer(writer, model, tokenizer):
         writer.add_eos_token_id(id)
     # llama.cpp reads this since August 2026. The package gguf has no name for it.
     writer.add_array('tokenizer.ggml.suppress_tokens', tokenizer.never_in_answers())
-    is_chat = 'stage' in model.saved.get('config', {}) or getattr(tokenizer, 'template', '')
+    is_chat = 'stage' in model.saved.get('config', {})      # also of a folder with a template
     writer.add_add_bos_token(bool(tokenizer.begin) and not is_chat)
     if '<|im_end|>' in tokenizer.special:
         writer.add_eot_token_id(tokenizer.special['<|im_end|>'])
