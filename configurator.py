@@ -69,7 +69,7 @@ def convert(script, bounds, where, name, value):
         require(low <= value <= high,                   # with nan, every comparison is false
                 f'{where}{name}={value} must be from {low:g} to {high:g}')
         value = next((n(value) for n in (int, float) if n in kinds and n(value) == value), value)
-    allowed = ' or '.join(str(getattr(kind, '__name__', kind)) for kind in kinds)
+    allowed = ' or '.join(str(getattr(kind, '__name__', kind)) or "''" for kind in kinds)
     require(value in kinds or type(value) in kinds and (value != '' or not script[name]),
             f'{where}{name}={value!r:.80} must be {allowed}, such as {script[name]!r}')
     return value
