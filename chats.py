@@ -20,8 +20,8 @@ many records stayed, and why others did not. The decision made here is what a mo
 it copies the length, tone and faults of these answers. So what would change them is read, or
 refused by name, and what is not used is counted.
 """
-import array, collections, glob, hashlib, itertools, json, math, os, pathlib, re, tempfile
-import unicodedata, zlib
+import array, collections, glob, hashlib, itertools, json, math, os, pathlib, re, shlex
+import tempfile, unicodedata, zlib
 from typing import Literal
 from configurator import Mistake, configure, require, typed
 from tqdm import tqdm
@@ -46,9 +46,9 @@ MESSAGES = 'messages', 'conversations'
 QUESTION = 'instruction', 'prompt', 'question', 'query'
 ANSWER = 'output', 'completion', 'response', 'answer'
 PAIR = 'chosen', 'rejected'
-NAMED = *PAIR, 'completion'
+ANSWERS_OF_PAIRS = *PAIR, 'completion'      # roles
 # extras/forms.py reads these, which change what is learned, too
-OTHERS = set('context history mapping conversation dialog dialogue data system_prompt '
+MORE_COLUMNS = set('context history mapping conversation dialog dialogue data system_prompt '
              'system_message rating judge_score score_chosen score_rejected chosen_score '
              'rejected_score chosen_rating rejected_rating rating_chosen rating_rejected '
              'preferred_output non_preferred_output'.split())
@@ -65,8 +65,8 @@ LABELS = {'true': True, '1': True, '1.0': True, 'false': False, '0': False, '0.0
 #     conversation    user, assistant, user, assistant        {'score': 8.0}
 #     pair            user, chosen, rejected                  {'margin': 2.0, 'agreement': 1.0}
 #     thumb           user, completion                        {'label': False}
-# What a function uses, it takes out of the record, and what is left is counted.
-def filled(record):
+# Each function takes what it uses out of the record. What remains there is counted as not used.
+def without_empty(record):
     """Return what has a value in a record or a message, by plain names, and refuse what is no text:
     {'Question': 'Hi!', 'Input': ''} becomes {'question': 'Hi!'}."""
     columns = {name.lower().replace('-', '_'): value for name, value in record.items()
@@ -76,15 +76,15 @@ def filled(record):
     return columns
 
 
-def usual(record):
+def in_known_form(record):
     """Return a record in one of the forms above. extras/forms.py reads other columns, and lists of
     JSON or whole talks that are written as one text."""
-    record = filled(record)
+    record = without_empty(record)
     is_talk = any(re.match(r'\s*(Human:|\[\s*{\s*")', record[name])
                   for name in MESSAGES + QUESTION + PAIR if isinstance(record.get(name), str))
-    if is_talk or isinstance(record.get('chosen'), list) or record.keys() & OTHERS:
+    if is_talk or isinstance(record.get('chosen'), list) or record.keys() & MORE_COLUMNS:
         from extras import forms
-        record = forms.usual(record)
+        record = forms.in_known_form(record)
     return record
 
 
@@ -94,15 +94,16 @@ def take(record, names):
 
 
 def messages_of(role, turns, record):
-    """Return turns as messages: [{'from': 'human', 'value': 'Hi!'}] is [{'role': 'user', 'content':
-    'Hi!'}], and a text is one of this role. Two of a user in a row become one, and an empty system
-    message none. What is not used of a turn goes to the record, as messages.NAME."""
+    """Return turns, which are a text, a message or a list of these, as messages. A text is said by
+    this role, and [{'from': 'human', 'value': 'Hi!'}] is [{'role': 'user', 'content': 'Hi!'}]. Two
+    of a user in a row become one, and an empty system message none. What is not used of a message
+    goes into the record, to be counted as messages.NAME."""
     messages = []
     if not isinstance(turns, list | dict):
         turns = {'role': role, 'content': turns}
     for turn in turns if isinstance(turns, list) else [turns]:
         require(isinstance(turn, dict), 'a message is no object with a role')
-        turn = filled(turn)
+        turn = without_empty(turn)
         name = str(take(turn, ['role', 'from'])).lower()
         require(name in ROLES, f'a message has an unknown role: {name}')
         require(all(turn.pop(flag, 1) == 1 for flag in ('weight', 'train', 'loss')),    # True == 1
@@ -128,6 +129,7 @@ def prompt_of(record):
         return messages_of('user', turns, record)
     require(not is_listed or not isinstance(turns, str), 'messages are a text that is no JSON')
     texts = [text for text in (turns, record.pop('input', None)) if text is not None]
+    # {"id": 7}, {"messages": 5} and {"prompt": 5} end here
     require(texts and not is_listed and all(isinstance(text, str) for text in texts),
             f'no list of messages, and no {", ".join(QUESTION)} or input that is text')
     return messages_of('user', '\n\n'.join(texts), record)
@@ -142,8 +144,8 @@ def talk_of(record):
     return prompt + messages_of('assistant', answer, record)
 
 
-def named(name, turns, record):
-    """Return an answer as messages: one, whose role is this name."""
+def answer_as(name, turns, record):
+    """Return an answer as messages: one, whose role is this name, such as chosen."""
     messages = messages_of('assistant', turns, record)
     require([m['role'] for m in messages] == ['assistant'], f'the {name} is not one answer')
     return [{**messages[0], 'role': name}]
@@ -156,7 +158,8 @@ def label_of(record):
 def kind_of(record):
     """Return what a record is by itself: 'sft', 'preference', or '' where nothing says it, because
     0 and 1 may be the numbers of classes."""
-    if record.keys() >= {*PAIR} or label_of(record) in ('true', 'false') and 'completion' in record:
+    if record.keys() >= {*PAIR} or (
+            'completion' in record and label_of(record) in ('true', 'false')):
         return 'preference'
     return '' if label_of(record) in LABELS else 'sft'
 
@@ -170,14 +173,14 @@ def example_of(record, kind):
         if min_score is not None:
             scores = ['score']
     elif record.keys() >= {*PAIR}:
-        better, worse = (named(name, record.pop(name), record) for name in PAIR)
+        better, worse = (answer_as(name, record.pop(name), record) for name in PAIR)
         talk = prompt_of(record) + better + worse
         scores = ['margin', 'agreement']
     else:
         require(label in LABELS, 'no chosen and rejected, and no label that is true or false')
         facts['label'] = LABELS[label]
         talk = talk_of(record)
-        talk[-1:] = named('completion', talk[-1:], record)
+        talk[-1:] = answer_as('completion', talk[-1:], record)
         del record['label']
     try:
         facts |= {name: float(record.pop(name)) for name in scores if name in record}
@@ -205,10 +208,11 @@ def normalise(text):
 
 def reason_of(messages, facts):
     """Return why an example is left out, or None. A rule of yours is two lines here."""
-    turns = ['assistant' if m['role'] in NAMED else m['role'] for m in messages
+    turns = ['assistant' if m['role'] in ANSWERS_OF_PAIRS else m['role'] for m in messages
              if m['role'] not in ('system', 'rejected')]
     texts = [m['content'].strip() for m in messages]
-    if turns[:1] != ['user'] or any(a == b != 'tool' for a, b in itertools.pairwise(turns)):
+    if turns[:1] != ['user'] or any(
+            a == b and a != 'tool' for a, b in itertools.pairwise(turns)):
         return 'roles do not alternate, from a question to an answer'
     if not all(texts):
         return 'empty message'
@@ -222,7 +226,7 @@ def reason_of(messages, facts):
 
 def line_of(messages, facts):
     """Return a line of train.jsonl. A prompt of one message is its text."""
-    prompt = [m for m in messages if m['role'] not in NAMED]
+    prompt = [m for m in messages if m['role'] not in ANSWERS_OF_PAIRS]
     answers = {m['role']: m['content'] for m in messages[len(prompt):]}
     record = {'messages': messages}
     if answers:
@@ -275,9 +279,9 @@ def records_in(path):
 # --- the job --------------------------------------------------------------------------------------
 config = configure(globals(), BOUNDS)       # config files and flags replace settings
 useless = typed & ({'n_examples'} if source else {*config} - {'out_dir', 'overwrite', 'n_examples'})
-require(not useless, f'{", ".join(useless)}: this needs {"no" * bool(source)} --source=FILE')
+require(not useless, f'{", ".join(useless)}: only {"without" if source else "with"} --source=FILE')
 out = pathlib.Path(out_dir)
-results = [out / name for name in ('train.jsonl', 'val.jsonl', 'report.json')]
+results = [out / name for name in ('train.jsonl', 'val.jsonl', 'report.json', 'meta.json')]
 for path in results:
     require(overwrite or not path.exists(), f'{path} exists; add --overwrite=True')
 of_earlier = {os.path.realpath(path) for path in results}
@@ -296,11 +300,11 @@ seen, hashes, has_thumbs, lines = set(), array.array('Q'), False, tempfile.Tempo
 entries = itertools.chain.from_iterable(map(records_in, paths))
 if not source:
     from extras import problems
-    # instead of a hash of the question: what has the lowest number is held out
+    # What has the lowest numbers is held out. Else the number of an example is a hash.
     for split, n, h in ('train', n_examples, 2 ** 64 - 1), ('validation', 300, 0):
         lines.write(problems.to_jsonl(problems.problems(n, 0, split, with_tests=False)).encode())
         hashes.extend([h] * n)
-elif pii:
+if source and pii:
     from extras import personal         # masks personal data; --pii=False goes on without
 if prefer:
     from extras import judged_answers
@@ -310,7 +314,7 @@ for place, row in tqdm(entries, 'read', unit=' records', disable=None):
     require(prefer or not {'outcome', 'task_id', 'completion'} <= row.keys(), f'{place} is an '
             'answer that eval.py judged: --prefer=passed, taste or both says what is better')
     try:
-        record = usual(row)
+        record = in_known_form(row)
         label, its_kind = label_of(record), kind or kind_of(record)
         messages, facts = example_of(record, its_kind or 'sft')
     except Mistake as error:
@@ -363,4 +367,4 @@ n_read = len(hashes) + sum(n for n, _ in left_out.values())
 (out / 'meta.json').write_text(json.dumps({**config, 'kind': kind or 'sft'}, indent=1))
 script = 'dpo.py --loss_type=kto' if has_thumbs else 'dpo.py' if kind == 'preference' else 'sft.py'
 print(f'{n_read:,} records, {len(hashes):,} kept: {len(hashes) - n_val:,} to train on, {n_val:,} '
-      'held out', *report, f'next: python {script} --data_dir={out_dir}', sep='\n')
+      'held out', *report, f'next: python {script} --data_dir={shlex.quote(out_dir)}', sep='\n')

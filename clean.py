@@ -20,8 +20,8 @@ The job comes first, and then what it calls, in that order. Without extras/ this
 configurator.py beside it, and --pii=False.
 """
 import ast, codecs, collections, concurrent.futures, contextlib, ctypes, functools, glob, gzip
-import hashlib, io, itertools, json, multiprocessing, os, pathlib, re, shutil, signal, sys
-import sysconfig, tempfile, textwrap, types, unicodedata, warnings, zlib
+import hashlib, io, itertools, json, multiprocessing, os, pathlib, re, shlex, shutil, signal
+import sys, sysconfig, tempfile, textwrap, types, unicodedata, warnings, zlib
 from typing import Literal
 from configurator import Mistake, configure, require
 import numpy as np
@@ -81,13 +81,14 @@ def clean(config):
     out_dir = pathlib.Path(os.path.realpath(config.out_dir))
     sources = find_sources(config)      # {name: {'path', 'weight', 'paths', ...}}
     check_out_dir(out_dir, sources, config.overwrite)
-    shards = cut_into_shards({name: source.pop('paths') for name, source in sources.items()})
+    files_of = {name: source.pop('paths') for name, source in sources.items()}
+    shards = cut_into_shards(files_of)
     prefix = {name: f'{name}-' if config.sources else '' for name in sources}
-    # other weights change no text, so a stage knows only the path of each source
+    # other weights change no text, and no shard is done again for them
     paths = {name: source['path'] for name, source in sources.items()}
     settings = {name: value for name, value in vars(config).items() if name not in HARMLESS}
     settings = json.dumps({**settings, 'sources': paths})
-    # What an option lacks ends the run now, and not in a process.
+    # A file or a package that an option lacks ends the run here, before the work begins.
     make_stages(settings)
     near_keys(config, b'')
     work = out_dir.with_name(f'.{out_dir.name}.nanoparrot-clean')   # a kill leaves its shards
@@ -113,11 +114,11 @@ def clean(config):
     copies = find_copies(exact, keys, document, config)
     kept = np.ones(len(exact), bool)
     for reason, which in copies.items():
-        kept[which] = False
-        notes['documents'][f'{reason}s'] = int(kept.sum())
-        notes['bytes'][f'{reason}s'] = int(size[kept].sum())
+        kept[which], stage = False, f'{reason}s'
+        notes['documents'][stage] = int(kept.sum())
+        notes['bytes'][stage] = int(size[kept].sum())
         if len(which):
-            notes[f'dropped by {reason}s'][reason] = len(which)
+            notes[f'dropped by {stage}'][reason] = len(which)
             first[reason] = document(which[0])['path']
 
     # 3. Shards of what is left.
@@ -145,7 +146,7 @@ def clean(config):
             'sha256': hashlib.sha256(''.join(digests).encode()).hexdigest()}
     (work / 'new/meta.json').write_text(json.dumps(meta, indent=1))
     publish(work, out_dir)
-    print(f'next: python prepare.py --source={os.path.relpath(out_dir)}')
+    print(f'next: python prepare.py --source={shlex.quote(os.path.relpath(out_dir))}')
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -201,19 +202,15 @@ def find_files(source, max_files=0, download_dir='data/raw', out_dir=None):
     if source == 'stdlib':                      # 12 MB of Python; with its tests, 30 MB
         top, endings = sysconfig.get_paths()['stdlib'], ('.py',)
         skipped = skipped | {'test', 'tests', 'idle_test'}
-    # of a/**/b.py, os.walk finds the files in a: it follows no links, which may lead in circles
-    top, *inside = re.split(r'(?<![^/])\*\*(?:/|$)', top, maxsplit=1)
-    top = top or '.'
-    found = [top] if os.path.exists(top) else glob.glob(top)
-    folders = [*found] if inside or os.path.isdir(top) else []
-    results, links = os.path.realpath(out_dir) if out_dir else None, 0
-    for folder, inner, names in itertools.chain(*map(os.walk, folders)):
+    found = [top] if os.path.exists(top) else glob.glob(top, recursive=True)
+    links = 0
+    for folder, inner, names in os.walk(top):       # it follows no links, which may lead in circles
         links += sum(os.path.islink(os.path.join(folder, name)) for name in inner)
-        inner[:] = [name for name in inner if name[0] != '.' and name not in skipped
-                    and os.path.realpath(os.path.join(folder, name)) != results]
+        inner[:] = [name for name in inner if name[0] != '.' and name not in skipped]
         found += [os.path.join(folder, name) for name in names if name[0] != '.']
+    results = f'{os.path.realpath(out_dir)}{os.sep}' if out_dir else '\0'
     found = sorted(path for path in found if os.path.isfile(path)
-                   and (not any(inside) or pathlib.PurePath(path).match(inside[0])))
+                   and not os.path.realpath(path).startswith(results))
     paths = [path for path in found if path == source or ends_with(path, endings)]
     others = collections.Counter(os.path.splitext(path)[1] or 'no ending'
                                  for path in {*found} - {*paths})
@@ -313,13 +310,13 @@ def begin_work():
     """A process does this first. Ctrl-C ends it, without a word, and so does its parent's end."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == 'linux':
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)      # 1: PR_SET_PDEATHSIG
 
 
 def share(name, jobs, config):
     """Return what the function of this name returns for each of the jobs, its arguments. As many
     processes as num_workers says share them, or those of a cluster."""
-    if config.cluster:
+    if config.cluster:              # its machines find a function in clean, not in __main__
         import clean
         from dask.distributed import Client
         function, pool = getattr(clean, name), Client(config.cluster).get_executor()
@@ -334,9 +331,14 @@ def share(name, jobs, config):
 
 
 # --- clean: each document by itself ---------------------------------------------------------------
-# A stage is a function of a document, which it may change, and of notes, {title: Counter}, which
-# add up over all shards. It returns the reason to drop the document, or None. A process has one
-# document in memory, and the parent a few numbers of each.
+# A stage is a function of a document, which it may change, and of notes. It returns the reason to
+# drop the document, or None. A process has one document in memory, and the parent a few numbers of
+# each. Notes are counters, which add up over all shards:
+#     documents           {stage: documents that passed it}
+#     bytes               {stage: their bytes}
+#     dropped by STAGE    {reason: documents}
+#     changed             {what: documents}
+#     and what else a stage likes to count, such as     documents taken as: {'prose': 12}
 @functools.lru_cache(1)
 def make_stages(settings):
     """Return the settings, and {name: stage}, in the order in which a document meets them.
@@ -386,7 +388,7 @@ def clean_shard(source, pieces, folder, settings):
             for what in notes['changed'].keys() - first.keys():
                 first[what] = document['path']
             if not reason:
-                exact = hash64(data.translate(None, b' \t\n\r\f\v'))
+                exact = hash64(data.translate(None, b' \t\n\r\f\v'))    # copies differ in blanks
                 keys = near_keys(config, data)
                 numbers.append(np.array([[f.tell(), len(data), exact, *keys]], np.uint64))
                 line = {name: document[name] for name in KEPT if name in document}
@@ -402,7 +404,7 @@ def add_up(folders):
     notes, first = collections.defaultdict(collections.Counter), {}
     for folder in folders:
         some, firsts = json.loads((folder / 'notes.json').read_bytes())
-        first = {**firsts, **first}
+        first = firsts | first          # an earlier shard's come first
         for title, counter in some.items():
             notes[title].update(counter)
     return notes, first
@@ -428,8 +430,8 @@ PLACES = ('repo_name max_stars_repo_name repository_name repo '
 # what is kept of a record beside its text
 FACTS = 'url func_code_url license licence max_stars_repo_licenses'.split()
 KEPT = ['text', 'path', 'source', *FACTS]
-LONG = 4_000_000                # characters; a longer text is cut into pieces, so short that
-PIECE = 100_000                 # prepare.py can hold out about a tenth of it
+LONG = 4_000_000                # bytes; the text of a longer file is cut into pieces, so short
+PIECE = 100_000                 # that prepare.py can hold out about a tenth of them
 NO_TEXT = 'no text in a usual field: name it with --text_field=NAME'
 NOT_UTF8 = 'not UTF-8: name it with --encoding=NAME'
 
@@ -454,8 +456,9 @@ def read(path, names=TEXT_NAMES, encoding='', piece=0, n_pieces=1):
     try:
         with open_file(path, names, encoding) as f:
             if not ends_with(path, LINES + TABLES):
-                for text in texts_in(f):    # a zero: UTF-16 without its mark; ESC $: Japanese
-                    yield 0, text, {}, not_utf8 if re.search('\0|\x1b\\$', text) else None
+                for text in texts_in(f, os.path.getsize(path) > LONG):
+                    # zeros: UTF-16 without its mark; ESC $: Japanese
+                    yield 0, text, {}, not_utf8 if re.search('\0.\0|\x1b\\$', text) else None
                 return
             for line, row in enumerate(f, 1):
                 if line % n_pieces == piece and not row.isspace():
@@ -486,25 +489,21 @@ def open_file(path, names=(), encoding=''):
     return io.TextIOWrapper(f, encoding or 'utf-8-sig', newline='\n')
 
 
-def texts_in(lines):
-    """Yield the texts of a file: one, unless lines <|endoftext|> divide it. A text above 4 million
-    characters might not fit into memory: it comes in pieces of 100,000, cut before an empty line,
-    or where there is none, before another one."""
-    pieces, size, total = [[]], 0, 0        # of a text; characters of the last piece, and of all
+def texts_in(lines, is_long):
+    """Yield the texts of a file: one, unless lines <|endoftext|> divide it. A long file might not
+    fit into memory: its texts come in pieces of 100,000 characters, cut at the next empty line, or
+    where there is none, at any line."""
+    text, size = [], 0
     for line in lines:
-        if line.rstrip() == '<|endoftext|>':
-            yield ''.join(itertools.chain(*pieces))
-            pieces, size, total = [[]], 0, 0
-            continue
-        if size > PIECE and (line.isspace() or size > 2 * PIECE):
-            pieces.append([])
-            size = 0
-        pieces[-1].append(line)
-        size += len(line)
-        total += len(line)
-        while total > LONG and len(pieces) > 1:
-            yield ''.join(pieces.pop(0))
-    yield ''.join(itertools.chain(*pieces))     # the text of an empty file is empty
+        is_end = line.rstrip() == '<|endoftext|>'
+        is_full = is_long and size > PIECE and (line.isspace() or size > 2 * PIECE)
+        if is_end or is_full:
+            yield ''.join(text)
+            text, size = [], 0
+        if not is_end:
+            text.append(line)
+            size += len(line)
+    yield ''.join(text)             # the text of an empty file is empty
 
 
 def text_in(row, names, is_of_table=False):
@@ -863,7 +862,7 @@ def near_copies(columns, similar):
                 elif first_of(match) != first_of(i):
                     a, b = sorted([first_of(match), first_of(i)])
                     earlier[b] = a
-    return np.isin(np.arange(len(keys)), [*earlier])
+    return np.isin(np.arange(len(keys)), [*earlier])        # keys: of any band, (n,)
 
 
 def find_copies(exact, keys, document, config):

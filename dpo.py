@@ -149,17 +149,17 @@ def log_p(model, x, y):
     return torch.stack([part.sum() for part in parts])
 
 
-def numbers_of(step, lengths, batch_size, seed):
+def indices_of(step, lengths, batch_size, seed):
     """Return the indices of a step's pairs, (batch_size,), of about the same length: see sft.py."""
     per_epoch = max(1, len(lengths) // batch_size)
     epoch, i = divmod(step, per_epoch)
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
     batches = np.resize(shuffled(len(lengths)), (per_epoch, batch_size))
     # 32 batches at a time are sorted by length. The steps visit the batches in random order.
-    batch = shuffled(per_epoch)[i]
-    group = batches[batch - batch % 32:][:32].flatten()
+    b = shuffled(per_epoch)[i]
+    group = batches[b - b % 32:][:32].flatten()
     order = np.argsort(lengths[group], kind='stable')
-    return group[order].reshape(-1, batch_size)[batch % 32]
+    return group[order].reshape(-1, batch_size)[b % 32]
 
 
 config = configure(globals(), BOUNDS)       # config files and flags replace the settings
@@ -169,7 +169,8 @@ config |= {'stage': 'dpo', 'steps': 0}      # eval.py asks a model of this stage
 out = pathlib.Path(out_dir)
 source = out / 'last.pt' if init_from == 'resume' else pathlib.Path(init_from)
 folder = source if source.is_dir() else source.parent
-require(source.exists(), f'{source} is missing; set --init_from, or run: python sft.py')
+require(source.exists(), f'{source} is missing; --init_from=resume needs a run that has begun; '
+        'to make a model first, run: python sft.py')
 model = GPT.load(source, dropout=0.0)       # with dropout, policy and reference would differ
 tokenizer = Tokenizer.load(folder / 'tokenizer.json')
 tokenizer.render([])                    # refuses a tokenizer without <|im_start|> and <|im_end|>
@@ -179,16 +180,16 @@ require(model.config.causal and (init_from == 'resume' or 'reward_head' not in m
         f'{source} writes no answers: a reward model, or one that fills gaps (--objective=mlm)')
 
 state = model.saved if init_from == 'resume' else {}    # what a run needs to go on
-old, changed = state.get('config', {}), []
+old = state.get('config', {})
 require(old.keys() <= config.keys(), f'{source} has settings that this dpo.py has not: '
         f'{sorted(old.keys() - config.keys())}; resume it with the version that wrote it')
-for name, value in old.items():
-    if name not in typed - {'init_from'} | {'out_dir', 'overwrite'}:
-        config[name] = value            # init_from, too, says again where the run began
-    elif name in typed and value != config[name]:
-        changed.append(f'{name} {value} -> {config[name]}')
-        require(name not in ('loss_type', 'beta', 'gamma', 'batch_size', 'seed'),
-                f'leave {name} out: the run has {value}')
+# what this command decides; init_from says again where the run began, not resume
+mine = (typed | {'out_dir', 'overwrite'}) - {'init_from'}
+config |= {name: old[name] for name in old if name not in mine}
+changed = [name for name in old if name in typed and config[name] != old[name]]
+for name in changed:
+    require(name not in ('loss_type', 'beta', 'gamma', 'batch_size', 'seed'),
+            f'leave {name} out: the run has {old[name]}')
 if 'epochs' in typed and 'max_steps' not in typed:
     config['max_steps'] = 0     # not the old run's: as many as these epochs take
 globals().update(config)
@@ -325,9 +326,6 @@ if rank == 0:
     out.mkdir(parents=True, exist_ok=True)
     for name in RESULTS if overwrite else ():
         (out / name).unlink(missing_ok=True)
-    rows = out / 'metrics.jsonl'
-    if rows.exists() and not rows.read_bytes().endswith(b'\n'):     # a crash has torn the last one
-        rows.open('a').write('\n')
     tokenizer.save(out / 'tokenizer.json')
     (out / 'config.json').write_text(json.dumps(config, indent=1), 'utf-8')     # for people
     if is_new and os.path.exists(f'{folder}/data.json'):
@@ -411,7 +409,8 @@ def evaluate():
 
 # --- the loop -------------------------------------------------------------------------------------
 if rank == 0:
-    print(*changed, f'{model.config}\nparameters: {len(gradient):,}, steps: {max_steps:,}, '
+    print(*[f'{name} {old[name]} -> {config[name]}' for name in changed],
+          f'{model.config}\nparameters: {len(gradient):,}, steps: {max_steps:,}, '
           f'{per_epoch:,} an epoch, processes: {world} ({device}, {dtype})\n'
           'a pair:', *[tokenizer.decode(np.concatenate(row)) for row in train[0]], sep='\n')
 if is_new:
@@ -427,7 +426,7 @@ while step < max_steps:
         group['lr'] = lr
 
     gradient.zero_()            # a process without a pair adds zeros
-    batch = numbers_of(step, lengths[:len(train)], batch_size, seed)
+    batch = indices_of(step, lengths[:len(train)], batch_size, seed)
     row = measure(batch, kto_kl)        # forward and backward: it adds to p.grad
     kto_kl = max(0.0, beta * row.get('kl', 0.0))        # the zero point of the next step
     if world > 1:

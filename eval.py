@@ -132,21 +132,18 @@ def summarise(rows, ks):
     """Return pass@k of rows of samples.jsonl, which is the mean over problems with at least k
     judged answers, the interval of pass@1, and why the others failed. A row is
     {'task_id': 'cell-0/7', 'prompt': ..., 'completion': ..., 'outcome': 'exception', ...}."""
-    # infrastructure: the machine failed, not the answer
+    # infrastructure: the machine failed, not the answer; ungraded: nobody has judged it
     judged = [row for row in rows if row['outcome'] not in ('infrastructure', 'ungraded')]
     problems = collections.defaultdict(list)        # problem -> for each answer, does it pass?
     for row in judged:      # a file without ids may have two questions of one name
         problem = row.get('task'), row['task_id'], str(row['prompt'])
         problems[problem].append(row['outcome'] == 'passed')
-    groups = [*problems.values()]
-    result = {'n': len(groups), 'samples': sum(map(len, groups))}
+    verdicts = [*problems.values()]
+    result = {'n': len(verdicts), 'samples': sum(map(len, verdicts))}
     for k in ks:
-        chances = [pass_at_k(len(few), sum(few), k) for few in groups if len(few) >= k]
+        chances = [pass_at_k(len(few), sum(few), k) for few in verdicts if len(few) >= k]
         result[f'pass@{k}'] = mean(chances) if chances else None
-    result['interval'] = interval([*map(mean, groups)])
-    programs = [row for row in judged if 'preferred' in row]
-    if programs:
-        result['parse_rate'] = mean([row['outcome'] not in ('syntax', 'empty') for row in programs])
+    result['interval'] = interval([*map(mean, verdicts)])
     why = collections.Counter(row.get('why', row['outcome']) for row in rows
                               if row['outcome'] != 'passed')
     return result | {'failures': dict(why.most_common())}
@@ -154,11 +151,9 @@ def summarise(rows, ks):
 
 def by_split(rows, ks):
     """Return {'all': a summary of all rows, ...}, and of each split."""
-    parts = {'all': rows}
-    for row in rows:
-        if row.get('split'):
-            parts.setdefault(row['split'], []).append(row)
-    return {split: summarise(part, ks) for split, part in parts.items()}
+    splits = dict.fromkeys(row['split'] for row in rows if row.get('split'))
+    parts = {split: [row for row in rows if row.get('split') == split] for split in splits}
+    return {split: summarise(part, ks) for split, part in ({'all': rows} | parts).items()}
 
 
 config = configure(globals(), BOUNDS)       # config files and flags replace the settings
@@ -177,6 +172,9 @@ require(completions or not asking or ks[-1] <= num_samples,
         f'pass@{ks[-1]} draws from as many answers or more: --num_samples={ks[-1]}')
 paths = [] if completions else [
     path for pattern in ckpt.split(',') for path in sorted(glob.glob(pattern)) or [pattern]]
+for path in paths or [completions]:
+    require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
+            'it; for a first one, run: python clean.py && python prepare.py && python train.py')
 
 
 def folder_of(path):
@@ -207,18 +205,12 @@ if asking:
     # First run answers that are known to be right or wrong: where they are judged otherwise, a
     # verdict says nothing, and the question is left out.
     report |= grading.check_harness(sum(questions_of.values(), []), run)
-    for asked in questions_of.values():
+    for task, asked in questions_of.items():
         asked[:] = [question for question in asked if question['task_id'] not in report['left_out']]
-
-# a missing flag of the questions comes before a missing model
-for path in paths or [completions]:
-    require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
-            'it; for a first one, run: python clean.py && python prepare.py && python train.py')
+        require(asked, f'no question of --tasks={task} is left: its own solutions fail its tests')
 
 # --- 5. the loss on each text ---------------------------------------------------------------------
-# The losses have names. 'trained' is a single checkpoint, 'trained_web' its loss on one source of a
-# mixture, 'out/a_data/code val' that of one of several checkpoints on one of several folders.
-losses = {}
+losses = {}     # {'trained': {'nats': 2.1, ...}, 'untrained': ...}
 
 
 def open_data(folder):
@@ -229,7 +221,7 @@ def open_data(folder):
     meta = json.loads(path.read_bytes())
     bins = {file.stem.removeprefix('val_'): np.memmap(file, meta['dtype'], 'r')
             for file in sorted(pathlib.Path(folder).glob('val*.bin'))
-            if file.stat().st_size > 4}             # bytes: at least two tokens
+            if file.stat().st_size > 4}             # bytes: more than one token
     require(len(bins.get('val', ())) == meta['tokens']['val'], f'{folder}/val.bin has too few '
             'tokens, or not as many as meta.json says; run prepare.py again')
     return meta, bins
@@ -240,15 +232,16 @@ report['data'] = {folder: meta.get('sha256') for folder, (meta, _) in held_out.i
 
 
 def measure_loss(name, model, tokenizer):
-    """Add the losses of a model on all texts: those of --data_dir, and each source of a mixture."""
+    """Add the losses of a model on all texts. The name of one is the model's, and if there are
+    several folders or sources, theirs: 'trained', 'trained data/code', 'trained data/mix web'."""
     text_bytes = np.array(tokenizer.text_bytes)         # of each token; of specials 0
     for folder, (_, bins) in held_out.items():
         for text, ids in bins.items():
             ids = ids[:loss_tokens + 1] if loss_tokens else ids
             nats, n = exact_loss(model, ids, batch_size)
             n_bytes = int(text_bytes[ids[1:]].sum())
-            text = text if len(held_out) == 1 else f'{folder} {text}'
-            losses[name if text == 'val' else f'{name}_{text}'] = {
+            names = [name, folder if len(held_out) > 1 else '', text if text != 'val' else '']
+            losses[' '.join(filter(None, names))] = {
                 'nats': nats / n, 'perplexity': math.exp(min(700, nats / n)),
                 'bits_per_byte': bits_per_byte(nats, n_bytes), 'tokens': n, 'bytes': n_bytes}
 
@@ -317,7 +310,7 @@ for path in paths:
     is_chat = 'stage' in model.saved.get('config', {})  # sft.py, dpo.py and rl.py teach to answer
     who = {'ckpt': path, 'step': model.saved.get('step'), 'tokenizer_hash': tokenizer.hash,
            'chat': is_chat if chat is None else chat}
-    report = who | report               # that of the first one stays
+    report = who | report               # of several checkpoints, the first is named
     measure_loss(path if len(paths) > 1 else 'trained', model, tokenizer)
     for task, asked in questions_of.items():
         prompts = [question['messages' if who['chat'] else 'prompt'] for question in asked]
@@ -356,7 +349,7 @@ for task, results in scores.items():
     print_table(task, {f'{who["ckpt"] or completions}, step {who["step"]}: {split}': part
                        for who, parts in results for split, part in parts.items()})
     series = [parts.pop('all') | who | ({'by_split': parts} if parts else {})
-              for who, parts in results]
+              for who, parts in results]                # one for each checkpoint
     report['tasks'][task] = series[0] if len(series) == 1 else {'series': series}
 pathlib.Path(out).write_text(json.dumps(report, indent=1), encoding='utf-8')
 print(f'written to {out}')

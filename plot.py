@@ -22,9 +22,9 @@ from configurator import Mistake, configure, require
 runs = 'out/base'           # folders that trainers wrote; several: A,B or out/*
 out = 'dashboard.png'       # or .svg, .pdf
 
-# What is drawn: a title, a factor, how it looks if all is well, a name in metrics.jsonl, and more
-# names, or patterns of them. A run without the first name, a thick line, has no such panel: so
-# rl.py has none for its loss, which says little.
+# A panel: a title, a factor, how it looks if all is well, and names in metrics.jsonl, or patterns
+# of them. The line of the first name is thick, and without it there is no panel: rl.py has none for
+# its loss, which says little.
 MODEL = [
     ('loss', 1, 'nats: falls, ever slower', 'val_loss', 'loss', 'preference_loss'),
     ('bits per byte', 1, 'falls; thin: by source', 'val_bpb', 'val_.+_bpb'),
@@ -33,8 +33,8 @@ MODEL = [
     ('margin', 1, 'lead of the better answer: rises', 'val_margin', 'margin'),
     ('reward', 1, 'mean of the answers: rises', 'val_reward', 'reward'),
     ('informative', 100, '% of prompts that teach: never 0', 'informative'),
-    ('length', 1, 'tokens of an answer: steady', 'val_length', 'length'),
-    ('answers', 1, 'tokens of an answer: steady', 'val_response_len'),
+    ('length', 1, 'tokens of a sampled answer: steady', 'val_length', 'length'),
+    ('answers', 1, 'tokens of a held-out answer: steady', 'val_response_len'),
     ('entropy', 1, 'nats per token: not 0', 'entropy'),
     ('KL', 1, 'nats away from the reference: near 0', 'kl', 'val_kl'),
     ('clipped', 100, '% of the tokens: a few', 'clip_fraction'),
@@ -95,7 +95,8 @@ def seen(rows, V):
     """Yield a sentence for each of five things that are wrong with the losses of a run.
 
     V is the number of tokens. A model that knows nothing gives each of them the probability 1 / V,
-    so its loss is ln V. Of the validation losses 6 5 4 4.02 4 4.01 the last four are flat."""
+    so its loss is ln V. Of the validation losses 6 5 4 4.02 4 4.01 the last four are flat. Where
+    the last one is the lowest, it still falls."""
     steps, val = curve(rows, 'val_loss')
     if len(val) < 2:            # the first one is taken before the model has learned anything
         return
@@ -107,7 +108,7 @@ def seen(rows, V):
     elif last > FLAT * val[best]:
         trouble = (f'The loss drifts upward: it is {last:.3g} at step {steps[-1]:,.0f}, and was '
                    f'{val[best]:.3g} at step {steps[best]:,.0f}.')
-    elif len(late) >= 4 and late.max() <= FLAT * late.min():
+    elif len(late) >= 4 and late.max() <= FLAT * late.min() and late.argmin() < len(late) - 1:
         trouble = f'A plateau: the loss is {last:.3g}, flat since step {steps[-len(late)]:,.0f}.'
     if trouble:
         yield trouble
@@ -177,7 +178,7 @@ def draw_panel(ax, panel, group, is_machine):
             ax.plot(x, scale * y, 'o-' if len(x) < 16 else '-', color=run['color'],
                     linewidth=width, label=label, markersize=3)
             visible += [*scale * y[len(y) // 10:]]      # the first tenth is often far above
-    low, high = np.quantile(visible, [0, 0.98])         # a spike may leave the panel
+    low, high = np.quantile(visible, [0, 1 if is_machine else 0.98])    # a spike may leave a panel
     margin = 0.1 * (high - low) or 0.1 * abs(high) or 1
     ax.set_ylim(low - margin, high + margin)
     ax.set_title(f'{title}\n{meaning}', loc='left', size=9)

@@ -67,7 +67,7 @@ def meta_in(folder):
         return {}
 
 
-def text_of(meta):
+def identity_of(meta):
     """Return what says which text a meta.json is about: of clean text a hash, wherever it lies, of
     other text its path."""
     return (meta.get('cleaned') or {}).get('hash') or os.path.normpath(meta.get('source', ''))
@@ -75,8 +75,8 @@ def text_of(meta):
 
 def find_files(source, out_dir):
     """Return the files of each source, {name: [path, ...]}, sorted, and clean.py's meta.json, or {}
-    for text that clean.py did not write: all of it is one source. out_dir is none, if it lies
-    there: it has the results of an earlier run."""
+    for text that clean.py did not write: all of it is one source. Files in out_dir are none: they
+    are the results of an earlier run."""
     if os.path.isdir(f'{source}/shards'):
         cleaned = meta_in(source)
         require('sha256' in cleaned, f'{source} has shards, but no meta.json of clean.py; run it '
@@ -88,21 +88,20 @@ def find_files(source, out_dir):
             require(name in files_of, f'{path} is of no source that clean.py read; move it away')
             files_of[name].append(path)
         return files_of, cleaned
-    paths = [source] if os.path.isfile(source) else glob.glob(source, recursive=True)
-    if os.path.isdir(source):
-        found, results = [], os.path.realpath(out_dir)
-        for folder, inner, names in os.walk(source):    # no links, which may lead in circles
-            inner[:] = [name for name in inner if name[0] != '.'
-                        and os.path.realpath(os.path.join(folder, name)) != results]
-            found += [os.path.join(folder, name) for name in names if name[0] != '.']
-        paths = [path for path in found if path.lower().removesuffix('.gz').endswith(ENDINGS)]
-        others = {path for path in {*found} - {*paths} if os.path.isfile(path)}
-        if others:
-            print('passed over:', shown(collections.Counter(
-                os.path.splitext(path)[1] or 'no ending' for path in sorted(others))))
-    paths = sorted(filter(os.path.isfile, paths))
-    require(paths, f'no text at {source}; name a file, folder or glob of text or .jsonl, or run '
-            'python clean.py first, which writes to data/clean')
+    found = [source] if os.path.isfile(source) else glob.glob(source, recursive=True)
+    for folder, inner, names in os.walk(source):        # no links, which may lead in circles
+        inner[:] = [name for name in inner if name[0] != '.']
+        found += [os.path.join(folder, name) for name in names if name[0] != '.']
+    results = f'{os.path.realpath(out_dir)}{os.sep}'
+    found = [path for path in found if os.path.isfile(path)
+             and not os.path.realpath(path).startswith(results)]
+    paths = sorted(path for path in found if not os.path.isdir(source)
+                   or path.lower().removesuffix('.gz').endswith(ENDINGS))
+    if len(paths) < len(found):
+        print('passed over:', shown(collections.Counter(
+            os.path.splitext(path)[1] or 'no ending' for path in sorted({*found} - {*paths}))))
+    require(paths, f'no text at {source}, or only in --out_dir; name a file, folder or glob of '
+            'text or .jsonl, or run python clean.py first, which writes to data/clean')
     return {source: paths}, {}
 
 
@@ -155,11 +154,11 @@ def measure(documents):
 # sides. With a hash of the text a document stays where it is, next to its copies.
 def held_out(hashes, val_fraction):
     """Return which of n documents are for validation, bool (n,): those whose hash, as a number in
-    [0, 1), is below val_fraction, but at least one and not all. Of four documents with the hashes
-    0.7 0.3 0.9 0.4 and val_fraction=0.1 the second one is held out, because one must be."""
-    n_below = np.sum(hashes / 2 ** 64 < val_fraction)
-    highest = np.sort(hashes)[np.clip(n_below, 1, len(hashes) - 1) - 1]
-    return hashes <= highest
+    [0, 1), is below val_fraction, but at least one and not all, unless all are copies. Of four with
+    the hashes 0.7 0.3 0.9 0.4 and val_fraction=0.1 the second is held out, because one must be."""
+    different = np.unique(hashes)                                                       # sorted
+    n_below = np.sum(different / 2 ** 64 < val_fraction)
+    return hashes <= different[np.clip(n_below, 1, len(different) - 1) - 1]
 
 
 # --- tokenizer and bins ---------------------------------------------------------------------------
@@ -188,19 +187,19 @@ def make_tokenizer(config, special_tokens=(), train_texts=(), all_texts=()):
     return tok
 
 
-def write_bins(folder, documents, which, tok, end=()):
-    """Write the ids of documents, (i, text), each with its end, and nothing else, into bins. which:
-    {name of a bin: bool (n,)}, the documents that it holds. Return how many ids each document has,
-    (n,), and the hash of each bin. `x = 1` ends and `y = 2` begins:
+def write_bins(folder, documents, masks, tok, end=()):
+    """Write the ids of each document, (i, text), and then `end`, a list of ids, into the bins that
+    hold it. masks: {name of a bin: bool (n,)}, its documents. Return how many ids each document
+    has, (n,), and the hash of each bin. `x = 1` ends and `y = 2` begins:
         id        120     273     32      49      4032             121     ...     uint16, two bytes
         token     'x'     ' ='    ' '     '1'     <|endoftext|>    'y'     ..."""
     dtype = np.uint16 if tok.vocab_size <= 2 ** 16 else np.uint32
-    lengths = np.zeros(len(which['val']), int)
-    digests = {name: hashlib.sha256() for name in which}
+    lengths = np.zeros(len(masks['val']), int)
+    digests = {name: hashlib.sha256() for name in masks}
     pieces = ((i, text[begin:begin + PIECE], begin + PIECE >= len(text))
               for i, text in documents for begin in range(0, len(text), PIECE))
     with contextlib.ExitStack() as stack:
-        files = {name: stack.enter_context(open(folder / f'{name}.bin', 'wb')) for name in which}
+        files = {name: stack.enter_context(open(folder / f'{name}.bin', 'wb')) for name in masks}
         while some := [*itertools.islice(pieces, 128)]:     # the tokenizer takes them to all cores
             try:
                 rows = tok.encode_batch([piece for _, piece, _ in some])
@@ -209,8 +208,8 @@ def write_bins(folder, documents, which, tok, end=()):
             for ids, (i, _, is_last) in zip(rows, some):
                 data = np.array([*ids, *end] if is_last else ids, dtype)
                 lengths[i] += len(data)
-                for name in which:
-                    if which[name][i]:
+                for name, mask in masks.items():
+                    if mask[i]:
                         files[name].write(data)
                         digests[name].update(data)
     return lengths, {name: digest.hexdigest() for name, digest in digests.items()}
@@ -246,8 +245,9 @@ if __name__ == '__main__':
     require(not names or 'nanoparrot-data-' in old.get('format', '') and not others,
             f'{out_dir} has {min(others or names, default="")}, which prepare.py did not write '
             'there; choose another --out_dir')
-    require(overwrite or not names or text_of(old) == text_of(meta), f'{out_dir} has data of other '
-            f'text, {text_of(old)}; --overwrite=True replaces them, or choose another --out_dir')
+    require(overwrite or not names or identity_of(old) == identity_of(meta), f'{out_dir} has data '
+            f'of other text, {identity_of(old)}, or the text was cleaned again; --overwrite=True '
+            'replaces them, or choose another --out_dir')
     tok = None
     if tokenizer not in ('bpe', 'byte', 'char'):        # is it there?
         tok = make_tokenizer(config)
@@ -261,16 +261,16 @@ if __name__ == '__main__':
         return [(os.path.getsize(path), os.path.getmtime(path)) for path in paths]
 
     before = stamps()
-    read = lambda: documents(files_of)
+    read = lambda: documents(files_of)          # each call reads the files again
     owners, hashes, sizes = measure(read())                             # (n documents,) each
     require(len(hashes), f'{source} has no text')
 
     # 2. split
-    ends, held_out_to = ['<|endoftext|>'], None
+    ends, held_out_to = ['<|endoftext|>'], None     # a stream leaves out the hashes up to here
     if len(hashes) > 1:
         in_val = held_out(hashes, val_fraction)
         held_out_to = int(hashes[in_val].max())
-    else:               # one text: its beginning and its end are two, and nothing separates them
+    else:               # one text: its beginning and its end are two documents, without ends
         print(f'one text: its last {val_fraction:.0%} are held out')
         require(write == 'bins', 'a stream would also read the end of a lone text, which is held '
                 'out: it needs --write=bins')
@@ -279,19 +279,20 @@ if __name__ == '__main__':
         ends, read = [], lambda: [(0, text[:cut]), (0, text[cut:])]
         owners, hashes, sizes = measure(read())
         in_val = np.array([False, True])
-    which = {'train': ~in_val, 'val': in_val}
+    masks = {'train': ~in_val, 'val': in_val}
     if len(sources) > 1:
-        which |= {f'val_{name}': in_val & (owners == i) for i, name in enumerate(sources)}
+        masks |= {f'val_{name}': in_val & (owners == i) for i, name in enumerate(sources)}
     missing = [name for i, name in enumerate(sources) if not (~in_val & (owners == i)).any()]
     require(not missing, f'no documents to train on from {" and ".join(missing)}; give more')
 
-    def texts(which):
-        return itertools.compress((text for _, text in read()), which)
+    def texts(mask):
+        return itertools.compress((text for _, text in read()), mask)
 
     # 3. tokenizer: of training texts only, of at most a gigabyte, which a hash draws
     if not tok:
-        # by the lower bits, because the upper ones have decided about the split
-        is_drawn = ~in_val & (hashes % 2 ** 32 / 2 ** 32 <= 1e9 / sizes[~in_val].sum())
+        low = hashes % 2 ** 32      # the lower bits: the upper ones have decided about the split
+        limit = max(low[~in_val].min(), 2 ** 32 * 1e9 / sizes[~in_val].sum())
+        is_drawn = ~in_val & (low <= limit)
         tok = make_tokenizer(config, SPECIAL_TOKENS if ends or tokenizer == 'bpe' else (),
                              texts(is_drawn), texts(np.ones(len(in_val), bool)))
     require({*ends} <= {*tok.special}, f'{tokenizer} has no <|endoftext|> to end documents; use '
@@ -299,20 +300,20 @@ if __name__ == '__main__':
 
     # 4. bins
     if write == 'val':
-        del which['train']
+        del masks['train']
     written = in_val | (write == 'bins')
     numbered = zip(np.flatnonzero(written), texts(written))
     bar = tqdm(numbered, 'tokens', int(written.sum()), unit=' texts', disable=None)
-    lengths, sha256 = write_bins(new, bar, which, tok, [tok.special[name] for name in ends])
-    if write == 'val':          # nobody needs the exact number, and counting takes all the time
+    lengths, sha256 = write_bins(new, bar, masks, tok, [tok.special[name] for name in ends])
+    if write == 'val':          # not tokenized: as many tokens for a byte as in val, about
         lengths[~in_val] = np.round(sizes[~in_val] * (lengths.sum() / sizes[in_val].sum()))
     require(stamps() == before, 'a file changed while it was read; run the same command again')
     tok.save(new / 'tokenizer.json')
 
     # 5. report
-    sums = lambda which: {'documents': int(which.sum()), 'tokens': int(lengths[which].sum()),
-                          'bytes': int(sizes[which].sum())}
-    sizes_of = {name: sums(held) for name, held in {'train': ~in_val, **which}.items()}
+    sums = lambda mask: {'documents': int(mask.sum()), 'tokens': int(lengths[mask].sum()),
+                         'bytes': int(sizes[mask].sum())}
+    sizes_of = {name: sums(mask) for name, mask in {'train': ~in_val, **masks}.items()}
     for i, name in enumerate(sources):
         sources[name] |= sums(~in_val & (owners == i))
     if len(sources) > 1:
@@ -334,7 +335,7 @@ if __name__ == '__main__':
     new.rename(out_dir)
     shutil.rmtree(new.parent)
     stream = shlex.quote(f'{source}/shards' if cleaned else source)
-    print(f'next: python train.py --data_dir={os.path.relpath(out_dir)}'
+    print(f'next: python train.py --data_dir={shlex.quote(os.path.relpath(out_dir))}'
           f'{f" --streaming={stream}" if write == "val" else ""}')
     if not cleaned:
         print('not cleaned: copies, personal data and markup are still in it; python clean.py '

@@ -134,7 +134,8 @@ config |= {'stage': 'rl'}       # eval.py asks a model of this stage in conversa
 out = pathlib.Path(out_dir)
 source = out / 'last.pt' if init_from == 'resume' else pathlib.Path(init_from)
 folder = source if source.is_dir() else source.parent
-require(source.exists(), f'{source} is missing; set --init_from, or run: python sft.py')
+require(source.exists(), f'{source} is missing; --init_from=resume needs a run that has begun; '
+        'to make a model first, run: python sft.py')
 model = GPT.load(source, dropout=0.0)       # sampling and training agree about probabilities
 tokenizer = Tokenizer.load(folder / 'tokenizer.json')
 tokenizer.render([])                    # refuses a tokenizer without <|im_start|> and <|im_end|>
@@ -144,18 +145,16 @@ require(model.config.causal and 'reward_head' not in model.saved,
         f'{source} writes no answers: a reward model, or one that fills gaps (--objective=mlm)')
 
 state = model.saved if init_from == 'resume' else {}    # what a run needs to go on
-old, changed = state.get('config', {}), []
+old = state.get('config', {})
 require(old.keys() <= config.keys(), f'{source} has settings that this rl.py has not: '
         f'{sorted(old.keys() - config.keys())}; resume it with the version that wrote it')
-# What runs programs is never taken over: it is typed again.
-of_this_command = typed - {'init_from'} | {'out_dir', 'overwrite', 'reward', 'allow_code_execution'}
-for name, value in old.items():
-    if name not in of_this_command:
-        config[name] = value            # init_from, too, says again where the run began
-    elif name in typed and value != config[name]:
-        changed.append(f'{name} {value} -> {config[name]}')
-        require(name not in ('optimizer', 'batch_size', 'num_samples', 'seed'),
-                f'leave {name} out: the run has {value}')
+# what this command decides, and what runs programs; init_from says again where the run began
+mine = (typed | {'out_dir', 'overwrite', 'reward', 'allow_code_execution'}) - {'init_from'}
+config |= {name: old[name] for name in old if name not in mine}
+changed = [name for name in old if name in typed and config[name] != old[name]]
+for name in changed:
+    require(name not in ('optimizer', 'batch_size', 'num_samples', 'seed'),
+            f'leave {name} out: the run has {old[name]}')
 globals().update(config)
 origin = source.resolve()
 is_free = not (out / 'last.pt').exists() and not (out / 'best.pt').exists()
@@ -269,9 +268,6 @@ if rank == 0:
     out.mkdir(parents=True, exist_ok=True)
     for name in RESULTS if overwrite else ():
         (out / name).unlink(missing_ok=True)
-    rows = out / 'metrics.jsonl'
-    if rows.exists() and not rows.read_bytes().endswith(b'\n'):     # a crash has torn the last one
-        rows.open('a').write('\n')
     tokenizer.save(out / 'tokenizer.json')
     (out / 'config.json').write_text(json.dumps(config, indent=1), 'utf-8')     # for people
     if is_new and os.path.exists(f'{folder}/data.json'):
@@ -347,8 +343,9 @@ def evaluate():
 
 # --- the loop -------------------------------------------------------------------------------------
 if rank == 0:
-    print(*changed, f'{model.config}\nparameters: {len(gradient):,}, prompts: {len(train):,}, held '
-          f'out: {len(val):,}, processes: {world} ({device}, {dtype})', sep='\n')
+    print(*[f'{name} {old[name]} -> {config[name]}' for name in changed],
+          f'{model.config}\nparameters: {len(gradient):,}, prompts: {len(train):,}, held out: '
+          f'{len(val):,}, processes: {world} ({device}, {dtype})', sep='\n')
 if is_new:
     evaluate()
     save('last.pt')             # before the first step, so a full disk fails now

@@ -54,14 +54,14 @@ BOUNDS = {'max_new_tokens': (1, 1e6), 'top_p': (1e-9, 1), 'num_samples': (1, 100
 
 # --- from a prompt to ids, and from ids to text ---------------------------------------------------
 def encode(tokenizer, prompt):
-    """Return the ids that a model reads of a text or of messages; the ids that may come first, or
-    None if any may; and how many bytes of the prompt the first new token writes again: `f():` is
-    read as `f(`, and 2 bytes are written again (Tokenizer.heal). Messages end in a token of their
-    own and need none of this."""
+    """Return ids, allowed, n_again: what a model reads of a text or of messages; which ids may come
+    first, or None if any may; and how many bytes of the prompt the first new token writes again.
+    `f():` is read as `f(`, and 2 bytes are written again (Tokenizer.heal). Messages end in a token
+    of their own and need none of this."""
     if isinstance(prompt, list):
-        ids, _ = tokenizer.render(prompt, add_generation_prompt=True)   # _: which to learn
+        ids, _ = tokenizer.render(prompt, add_generation_prompt=True)   # _: the loss mask
         return ids, None, 0
-    # begin: <|endoftext|>, as in training; a tokenizer without it starts an empty prompt by `first`
+    # begin: [<|endoftext|>], as in training, or []; then an empty prompt becomes `first`, a newline
     whole = (tokenizer.begin + tokenizer.encode(prompt)) or tokenizer.first
     ids, allowed = tokenizer.heal(whole) if len(whole) > 1 else (whole, None)
     return ids, allowed, len(tokenizer.decode_bytes(whole[len(ids):]))
@@ -69,7 +69,7 @@ def encode(tokenizer, prompt):
 
 def shorten(tokenizer, messages, block_size):
     """Return messages that leave a quarter of the context for the answer: the oldest questions go,
-    with their answers. A system message, which comes first, stays."""
+    with their answers. A system message, which comes first, and the last message stay."""
     begin = 1 if messages[0]['role'] == 'system' else 0
     messages = [*messages]
     while len(encode(tokenizer, messages)[0]) > block_size * 3 // 4 and len(messages) > begin + 1:
@@ -81,8 +81,8 @@ def shorten(tokenizer, messages, block_size):
 
 def write(model, tokenizer, prompt, max_new_tokens, draw):
     """Yield the text of each token of an answer. Half a character waits for its other half: 'é' of
-    two tokens is yielded as '', 'é'. prompt: a text or messages, of which the oldest tokens leave a
-    full context. draw(logits (1, V)) -> the next token (1,)."""
+    two tokens is yielded as '', 'é'. prompt: a text or messages; when the context is full, the
+    oldest tokens leave it. draw(logits (1, V)) -> the next token (1,)."""
     ids, allowed, n_again = encode(tokenizer, prompt)
     n = max_new_tokens + (n_again > 0)          # the first one replaces the prompt's last
 

@@ -76,13 +76,16 @@ def fit(turns, T):
         system                   user  assistant        without older turns
         system                   user  assist           still too long: the answer is cut
 
-    What follows the last trained token goes, too; where none is left, ids and mask are empty."""
+    What follows the last trained token goes, too. Where none is left, because the last question
+    fills all the room, ids and mask are empty."""
     while turns and 1 not in turns[-1][1]:          # a question that nobody answers
         turns = turns[:-1]
     roles = [role for ids, mask, role in turns]
     head = next((i for i, role in enumerate(roles) if role != 'system'), 0)
     # A user may ask in several messages in a row: a question begins with the first of them.
-    later = [i for i in range(head + 1, len(turns)) if roles[i] == 'user' != roles[i - 1]]
+    later = [i for i in range(head + 1, len(turns))
+             if roles[i] == 'user' and roles[i - 1] != 'user']
+    # how many ids there are up to the last one that is trained
     end_of = lambda mask: max((i for i, bit in enumerate(mask, 1) if bit), default=0)
     for start in [head, *later]:
         kept = turns[:head] + turns[start:]
@@ -108,19 +111,20 @@ def collate(rows, pad=0):
             rnn.pad_sequence(y, batch_first=True, padding_value=IGNORE).long())
 
 
-def numbers_of(step, lengths, batch_size, seed):
+def indices_of(step, lengths, batch_size, seed):
     """Return the indices of a step's conversations, (batch_size,), of about the same length, so
     that little is padded. They follow from step and seed: a resumed run has the same batches. An
-    epoch has each at most once, without those that fill no batch. Too few for one are repeated."""
+    epoch has each conversation once, but the few that fill no batch. Fewer than one batch has are
+    repeated."""
     per_epoch = max(1, len(lengths) // batch_size)
     epoch, i = divmod(step, per_epoch)
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
-    batches = np.resize(shuffled(len(lengths)), (per_epoch, batch_size))
+    batches = np.resize(shuffled(len(lengths)), (per_epoch, batch_size))        # cuts or repeats
     # 32 batches at a time are sorted by length. The steps visit the batches in random order.
-    batch = shuffled(per_epoch)[i]
-    group = batches[batch - batch % 32:][:32].flatten()         # the 32 that this one belongs to
+    b = shuffled(per_epoch)[i]
+    group = batches[b - b % 32:][:32].flatten()         # the 32 that batch b belongs to
     order = np.argsort(lengths[group], kind='stable')
-    return group[order].reshape(-1, batch_size)[batch % 32]
+    return group[order].reshape(-1, batch_size)[b % 32]
 
 
 config = configure(globals(), BOUNDS)       # config files and flags replace the settings
@@ -130,7 +134,8 @@ config |= {'stage': 'sft', 'steps': 0}      # eval.py asks a model of this stage
 out = pathlib.Path(out_dir)
 source = out / 'last.pt' if init_from == 'resume' else pathlib.Path(init_from)
 folder = source if source.is_dir() else source.parent
-require(source.exists(), f'{source} is missing; set --init_from, or run: python train.py')
+require(source.exists(), f'{source} is missing; --init_from=resume needs a run that has begun; '
+        'to make a model first, run: python train.py')
 # A run that goes on keeps the dropout of last.pt, unless another one was typed.
 changes = {} if init_from == 'resume' and 'dropout' not in typed else {'dropout': dropout}
 model = GPT.load(source, **changes)
@@ -142,16 +147,16 @@ require(model.config.causal and 'reward_head' not in model.saved,
         f'{source} writes no answers: a reward model, or one that fills gaps (--objective=mlm)')
 
 state = model.saved if init_from == 'resume' else {}    # what a run needs to go on
-old, changed = state.get('config', {}), []
+old = state.get('config', {})
 require(old.keys() <= config.keys(), f'{source} has settings that this sft.py has not: '
         f'{sorted(old.keys() - config.keys())}; resume it with the version that wrote it')
-for name, value in old.items():
-    if name not in typed - {'init_from'} | {'out_dir', 'overwrite'}:
-        config[name] = value            # init_from, too, says again where the run began
-    elif name in typed and value != config[name]:
-        changed.append(f'{name} {value} -> {config[name]}')
-        require(name not in ('lora', 'optimizer', 'batch_size', 'block_size', 'replay', 'seed'),
-                f'leave {name} out: the run has {value}')
+# what this command decides; init_from says again where the run began, not resume
+mine = (typed | {'out_dir', 'overwrite'}) - {'init_from'}
+config |= {name: old[name] for name in old if name not in mine}
+changed = [name for name in old if name in typed and config[name] != old[name]]
+for name in changed:
+    require(name not in ('lora', 'optimizer', 'batch_size', 'block_size', 'replay', 'seed'),
+            f'leave {name} out: the run has {old[name]}')
 if 'epochs' in typed and 'max_steps' not in typed:
     config['max_steps'] = 0     # not the old run's: as many as these epochs take
 globals().update(config)
@@ -199,12 +204,13 @@ def read(path):
     for number, line in enumerate(text.strip().splitlines(), 1):
         try:
             messages = json.loads(line)['messages']
-            # A published chat model's own system message opens a conversation; tokenizer.render
-            # would put it before each turn that is rendered alone.
-            if getattr(tokenizer, 'system', '') and messages[0]['role'] != 'system':
-                messages.insert(0, {'role': 'system', 'content': tokenizer.system})
-            turns = [(*Tokenizer.render(tokenizer, [message]), message['role'])
-                     for message in messages]
+            ids, mask = tokenizer.render(messages)
+            starts = [i for i, id in enumerate(ids) if id == tokenizer.special['<|im_start|>']]
+            roles = [message['role'] for message in messages]
+            if len(starts) > len(roles):        # a published model begins with a system message
+                roles.insert(0, 'system')
+            turns = [(ids[begin:end], mask[begin:end], role)
+                     for begin, end, role in zip(starts, [*starts[1:], None], roles)]
         except (ValueError, LookupError, TypeError) as error:
             raise Mistake(f'{path}, line {number}: {error!r:.200}; see the top of sft.py') from None
         ids, mask, how = fit(turns, T)
@@ -243,16 +249,18 @@ gradient = torch.zeros(sum(p.numel() for p in params), device=device)
 for p, part in zip(params, gradient.split([p.numel() for p in params])):
     p.grad = part.view_as(p)    # so one all_reduce adds all gradients; never set one to None
 options = {'betas': (0.9, 0.95), 'weight_decay': 0.0, 'fused': kind != 'mps', 'lr': learning_rate}
-opt = torch.optim.AdamW(params, **options)
 if optimizer == 'muon':
     from extras.muon import for_blocks
     opt = for_blocks(model, **options)
+else:
+    opt = torch.optim.AdamW(params, **options)
 step, best_val = 0, math.inf
 if state:
     require(state['data'] == data_hash, f'{source} has read other data than {data_dir}')
     step, best_val = state['step'], state['best_val']
     model.load_state_dict(state['weights'])
-    opt.load_state_dict(copy.deepcopy(state['optimizer']))      # mapped from a file
+    # in memory: last.pt is only mapped, and save() will replace it
+    opt.load_state_dict(copy.deepcopy(state['optimizer']))
 require(max(warmup_steps, step + 1) <= max_steps,
         f'{max_steps=} is too low for {warmup_steps=} or for a run that is at {step=}')
 is_new, state, model.saved = not state, {}, {}              # frees their memory
@@ -262,9 +270,6 @@ if rank == 0:
     out.mkdir(parents=True, exist_ok=True)
     for name in RESULTS if overwrite else ():
         (out / name).unlink(missing_ok=True)
-    rows = out / 'metrics.jsonl'
-    if rows.exists() and not rows.read_bytes().endswith(b'\n'):     # a crash has torn the last one
-        rows.open('a').write('\n')
     tokenizer.save(out / 'tokenizer.json')
     (out / 'config.json').write_text(json.dumps(config, indent=1), 'utf-8')     # for people
     if is_new and os.path.exists(f'{folder}/data.json'):
@@ -275,7 +280,7 @@ def save(name):
     """Write a checkpoint for GPT.load. last.pt also has what a run needs to go on."""
     if rank == 0:
         more = {'model': merged(model.state_dict())} if lora else {}
-        if name == 'last.pt':                   # with LoRA, its weights are apart
+        if name == 'last.pt':           # 'weights' are trained; with LoRA, 'model' has other ones
             more |= {'weights': model.state_dict(), 'optimizer': opt.state_dict()}
         model.save(out / name, config=config, step=step, best_val=best_val, data=data_hash,
                    tokenizer_hash=tokenizer.hash, **more)
@@ -325,11 +330,11 @@ def evaluate():
         row['base_bpb'] = base.bits_per_byte(mean_loss(base.held_out).item())
     log(**row)
     if rank == 0:
-        ids, mask = held_out[0]
-        question = torch.tensor(ids[None, :mask.argmax()], device=device).long()        # (1, T)
-        [ids] = model.generate(question, 100, temperature=0, stop=tokenizer.stop)
+        ids, mask = held_out[0]         # up to its first answer, (1, T)
+        question = torch.tensor(ids[None, :mask.argmax()], device=device).long()
+        [answered] = model.generate(question, 100, temperature=0, stop=tokenizer.stop)
         with open(out / 'samples.txt', 'a', encoding='utf-8') as f:
-            print(f'--- step {step}\n{tokenizer.decode(ids.tolist())}\n', file=f)
+            print(f'--- step {step}\n{tokenizer.decode(answered.tolist())}\n', file=f)
     model.train()
     if row['val_loss'] < best_val and step > 0:         # never the untrained model
         best_val = row['val_loss']
@@ -339,7 +344,7 @@ def evaluate():
 # --- the loop -------------------------------------------------------------------------------------
 ids, mask = train[0]
 if rank == 0:
-    print(*changed, model.config, sep='\n')
+    print(*[f'{name} {old[name]} -> {config[name]}' for name in changed], model.config, sep='\n')
     print(f'trained parameters: {len(gradient):,}, processes: {world} ({device}, '
           f'{dtype})\na conversation:\n{tokenizer.decode(ids.tolist())}\n'
           f'of which is trained:\n{tokenizer.decode(ids[mask].tolist())}', flush=True)
@@ -355,7 +360,7 @@ while step < max_steps:
     lr *= 0.5 * (1 + math.cos(math.pi * progress))
     for group in opt.param_groups:
         group['lr'] = lr
-    batch = [train[i] for i in numbers_of(step, lengths, batch_size, seed)]
+    batch = [train[i] for i in indices_of(step, lengths, batch_size, seed)]
     base_text = base.rows_of(step) if replay else []
     gradient.zero_()            # a process without a row adds zeros
     loss = mean_loss(batch, base_text)

@@ -1,7 +1,7 @@
 """
 Forms of conversations and pairs that chats.py doesn't know by itself become those that it knows.
 
-    usual({'system_prompt': 'Be kind.', 'question': 'Hi!', 'answer': 'Hello.'})
+    in_known_form({'system_prompt': 'Be kind.', 'question': 'Hi!', 'answer': 'Hello.'})
     -> {'system': 'Be kind.', 'question': [{'role': 'user', 'content': 'Hi!'}], 'answer': 'Hello.'}
 
 Each of these becomes a user's "Hi!" and the answer "Hello."
@@ -38,7 +38,7 @@ NEW_NAMES = {'system_prompt': 'system', 'system_message': 'system', 'rating': 's
                  for old in (f'{side}_score', f'{side}_rating', f'rating_{side}')}}
 
 
-def usual(record):
+def in_known_form(record):
     """Return a record in a form of chats.py. record: its columns that have a value, by plain
     names."""
     record = {name: from_json(value) for name, value in record.items()}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from accidents import SHORT_SAMPLES, accident, before, killed_while_saving
+from accidents import SHORT_SAMPLES, accident, before, full_disk, killed_while_saving
 from conftest import PAID, RUN_FILES, base_text, contents, each_is_a_mistake, expect_same_run, lift
 from conftest import make_sft
 from conftest import metrics, mistake, ok, run, save_run, series, state
@@ -157,8 +157,6 @@ def test_settings_come_from_the_checkpoint_unless_they_are_typed_and_each_change
         trainer, done, tmp_path):
     """Also by a config file. The same command again changes nothing."""
     out = shutil.copytree(done, tmp_path / 'run')
-    with open(out / 'metrics.jsonl', 'a') as f:
-        f.write('{"step": 12, "lo')                                     # of a crash
     told = lambda *flags: re.findall('^((?!out_dir)\\w+) .* -> ', ok(trainer.goes_on(out, *flags)),
                                      re.M)
     typed = *FLAGS.split(), *OWN[trainer.name].split(), trainer.given(trainer.data)
@@ -167,8 +165,6 @@ def test_settings_come_from_the_checkpoint_unless_they_are_typed_and_each_change
     preset = tmp_path / 'preset.py'
     preset.write_text('learning_rate = 0.5')
     assert len(told(preset, '--max_steps=14', trainer.given(moved))) == 3
-    *_, last = lines = (out / 'metrics.jsonl').read_text().splitlines()
-    assert lines.count('{"step": 12, "lo') == 1 and '"step": 14' in last
     assert state(out)['config']['learning_rate'] == 0.5
 
 
@@ -208,12 +204,12 @@ def test_another_run_is_not_resumed_as_this_one(trainer, done, tmp_path):
 @pytest.mark.parametrize('script', ['sft.py', 'dpo.py'])
 def test_an_epoch_visits_each_row_once_in_batches_of_about_one_length(script):
     """And another epoch in another order."""
-    numbers_of = lift(script, 'numbers_of')
+    indices_of = lift(script, 'indices_of')
     lengths = np.random.default_rng(0).lognormal(4, 1, 2000).astype(int) + 2
-    rows = np.array([numbers_of(i, lengths, 8, 1) for i in range(250)])
+    rows = np.array([indices_of(i, lengths, 8, 1) for i in range(250)])
     assert sorted(rows.ravel()) == [*range(2000)]
     assert 8 * lengths[rows].max(1).sum() < 1.2 * lengths.sum()             # 2.2 in any order
-    assert {*numbers_of(250, lengths, 8, 1)} != {*rows[0]}
+    assert {*indices_of(250, lengths, 8, 1)} != {*rows[0]}
 
 
 # --- it ends early --------------------------------------------------------------------------------
@@ -225,6 +221,17 @@ def test_what_is_not_finite_ends_it_before_the_weights_and_the_advice_works(trai
     assert series(out, 'step')[-1] == 6
     ok(trainer.goes_on(out, '--learning_rate=1e-3'))
     assert state(out)['step'] == 12
+
+
+@post_trainers
+def test_on_a_full_disk_the_last_save_stays_and_the_run_goes_on_from_it(trainer, done, tmp_path):
+    out = tmp_path / 'run'
+    full = trainer.begin(out, before=before('save', f"""
+        if arguments[0]['step'] == 8:
+            {full_disk(2000)}"""))
+    assert full.returncode == 1 and 'File too large' in full.stderr and state(out)['step'] == 4
+    ok(trainer.goes_on(out))
+    expect_same_run(out, done)
 
 
 # --- several processes ----------------------------------------------------------------------------

@@ -297,7 +297,7 @@ def test_each_form_keeps_its_meaning_or_is_refused_by_name(kind, table):
     for record, words in re.findall(r'(?s:({.*?))\n-> (.*)', table):
         words, _, unused = words.partition(' | unused: ')
         try:
-            columns = CHATS['usual'](json.loads(record))
+            columns = CHATS['in_known_form'](json.loads(record))
             messages, facts = CHATS['example_of'](columns, kind)
             reason = CHATS['reason_of'](messages, facts)
         except Mistake as error:

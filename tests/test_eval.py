@@ -139,6 +139,20 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
     assert judged['judged']['by_split']['variation']['pass@1'] == ours['pass@1']
 
 
+def test_answers_of_a_chat_are_judged_as_such(tmp_path):
+    """The last block that defines the function counts."""
+    [p] = problems(1, 0, 'variation')
+    code = p['prompt'] + p['canonical_solution']
+    texts = f'Sure!\n```python\n{code}```\nIt works.', f'```python\n{code}```\nBetter:\n```python\ndef no', code
+    given = write(tmp_path / 'given.jsonl', [
+        {'task_id': p['task_id'], 'completion': text, 'messages': [{'role': 'user', 'content': 'q'}]}
+        for text in texts])
+    flags = ['--tasks=problems', '--splits=variation', '--n_problems=1', '--allow_code_execution=True',
+             f'--completions={given}']
+    assert evaluate(tmp_path / 'chat', *flags)['problems']['pass@1'] == 1
+    assert all(row['messages'] for row in read_rows(tmp_path / 'chat/samples.jsonl'))
+
+
 def test_a_judge_gives_a_grade_and_one_that_gives_none_loses_no_answer(babbler, tmp_path):
     data = write(tmp_path / 'q.jsonl', [{'question_id': i, 'turns': ['a?', 'b?']} for i in range(3)])
     ask = lambda judge: run('extras.judge', f'--ckpt={babbler}', f'--data={data}', '--device=cpu',
@@ -171,7 +185,7 @@ def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(base_run, dat
     assert series[2] == evaluate(tmp_path / 'alone', f'--ckpt={late}', *flags)['own']
     asked = read_rows(tmp_path / 'all/samples.jsonl')
     assert {row['ckpt'] for row in asked if row['messages']} == {tuned}
-    assert {*rows} == {f'{name}_{data} val' for name in names for data in (data_dir, zeros)}
+    assert {*rows} == {f'{name} {data}' for name in names for data in (data_dir, zeros)}
     assert len({row['nats'] for row in rows.values()}) == 4         # the tuned one is the first one
 
 
