@@ -460,13 +460,6 @@ def test_a_mistake_is_one_sentence_and_leaves_no_results(tmp_path):
     assert not [*tmp_path.glob('no/*')]
 
 
-def test_without_a_source_it_writes_the_built_in_problems(tmp_path):
-    said = ok(run('chats.py', '--n_examples=20', cwd=tmp_path))
-    assert said.splitlines()[-1] == 'next: python sft.py --data_dir=data/sft'
-    rows = kept(tmp_path / 'data/sft')
-    assert len(rows) == 320 and all(row['messages'][-1]['role'] == 'assistant' for row in rows)
-
-
 # --- answers that eval.py has judged --------------------------------------------------------------
 def sampled(task_id, outcomes):
     """What eval.py writes of answers, 'a passed!, b wrong': ! is good taste."""

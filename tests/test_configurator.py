@@ -188,14 +188,6 @@ def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(pl
         assert body.splitlines()[-1] in process.stderr and name in process.stderr.splitlines()[-1]
 
 
-def test_a_script_says_what_to_do_about_an_error_that_it_knows(play):
-    """Below the traceback, and about no other error."""
-    for error, n in ('MemoryError()', 1), ('RuntimeError("no room")', 1), ('RuntimeError()', 0):
-        process = play(body=f'advice.append(("MemoryError|no room", "take less"))\nraise {error}')
-        assert process.returncode == 1 and process.stderr.startswith('Traceback')
-        assert process.stderr.count('\nerror: take less\n') == n
-
-
 # --- the next command ----------------------------------------------------------------------------
 # Flags that make the run of a command small; a later flag wins.
 STEPS = '--max_steps=2 --batch_size=2 --device=cpu'

@@ -105,14 +105,7 @@ def test_no_text_takes_more_than_its_share_of_time(function):
                    for _ in range(5)), part
 
 
-def test_many_macros_take_no_quadratic_time_and_what_grows_without_an_end_is_left():
-    names = ['x' + str(i).translate(str.maketrans('0123456789', 'abcdefghij'))
-             for i in range(12_000)]
-    texts = [''.join(rf'\newcommand{{\{name}}}[1]{{so #1}}\{name}{{it}} ' for name in some)
-             for some in (names[:3000], names)]
-    assert strip_latex(texts[0]) == 'so it ' * 3000
-    assert any(seconds(strip_latex, texts[1]) < 8 * seconds(strip_latex, texts[0])
-               for _ in range(5))
+def test_macros_that_grow_without_an_end_are_left():
     bomb = r'\def\a#1{#1#1}' + ''.join(rf'\def\{b}#1{{\{a}{{\{a}{{#1}}}}}}' for a, b in zip(
         'abcd', 'bcde')) + r'\e{word}'
     assert len(strip_latex(bomb)) < 10 * len(bomb)

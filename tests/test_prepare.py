@@ -139,16 +139,6 @@ def test_what_clean_py_wrote_is_known_in_meta_and_another_text_is_refused(cleane
     assert read(out)[0]['cleaned'] is None
 
 
-def test_the_hash_of_clean_text_is_that_of_its_lines(tmp_path):
-    def hash_of(text):
-        write_records(tmp_path / 'a.jsonl', [{'text': text}, {'text': TEXTS[0]}])
-        clean(tmp_path / 'out', tmp_path / 'a.jsonl', *RAW)
-        return read_json(tmp_path / 'out/meta.json')['sha256']
-
-    one, other, again = map(hash_of, ('a b\n', 'a\tb\n', 'a b\n'))
-    assert one == again != other
-
-
 @pytest.fixture(scope='module')
 def mixed(tmp_path_factory):
     """Three sources, as clean.py leaves them."""
@@ -253,14 +243,6 @@ def test_a_stream_takes_no_weights_and_no_lone_text(mixed, tmp_path, name):
     assert f'--streaming={mixed}/none/shards' in said.splitlines()[-1]
 
 
-def test_settings_that_change_no_text_make_no_other_text(cleaned, tmp_path):
-    source = cleaned.with_name('a.jsonl')
-    for flag in '--num_workers=1', '--audit=3':
-        clean(tmp_path / 'text', source, flag)
-        ok(run('prepare.py', f'--source={tmp_path}/text', f'--out_dir={tmp_path}/out',
-               '--tokenizer=byte'))
-
-
 @pytest.mark.parametrize('name, data, words', [
     ('meta.json', None, 'no meta.json of clean.py'), ('meta.json', b'{"sha', 'no meta.json of clean'),
     ('shards/my-extra.jsonl.gz', b'', 'my-extra.jsonl.gz is of no source')])
@@ -274,16 +256,3 @@ def test_a_damaged_folder_of_clean_py_is_one_sentence(cleaned, tmp_path, name, d
         for script in 'clean.py', 'prepare.py':
             mistake(run(script, f'--source={cleaned.with_name("a.jsonl")}', f'--out_dir={source}',
                         '--overwrite'), 'did not write there')
-
-
-def test_old_reports_are_replaced_and_endings_have_any_case(tmp_path):
-    for name in 'B.TXT.GZ', 'C.Jsonl':
-        text = json.dumps({'text': TEXTS[0]}) if 'J' in name else TEXTS[1]
-        (tmp_path / 'in').mkdir(exist_ok=True)
-        (tmp_path / 'in' / name).write_bytes(gzip.compress(text.encode()) if 'GZ' in name
-                                             else text.encode())
-    prepare(tmp_path / 'out', tmp_path / 'in')
-    for name in 'report.json', 'audit.md':
-        (tmp_path / 'out' / name).write_text('{}')
-    prepare(tmp_path / 'out', tmp_path / 'in')
-    assert all_of(tmp_path / 'out') == sorted(TEXTS[:2])
