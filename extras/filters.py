@@ -77,7 +77,9 @@ def lines_of(path):
     if not path:
         return set()
     require(os.path.isfile(path), f"{path} can't be read: No such file")
-    lines = pathlib.Path(path).read_text('utf-8-sig').lower().splitlines()
+    text = pathlib.Path(path).read_text('utf-8-sig', 'replace')
+    require('\ufffd' not in text, f'{path} is not UTF-8: iconv -f ENCODING -t utf-8 makes it so')
+    lines = text.lower().splitlines()
     entries = {line.split('#')[0].strip() for line in lines} - {''}
     require(entries, f'{path} has no entries; write one on each line, or leave the flag out')
     return entries
@@ -117,7 +119,7 @@ def host_of(url):
     host = urllib.parse.urlsplit(url if '//' in url else f'//{url}').hostname or ''
     if ' ' in host:
         raise ValueError(f'{url} is no address')
-    return host.strip('.').removeprefix('www.')
+    return host.strip('.').removeprefix('www.').encode('idna').decode()     # bücher.de: xn--...
 
 
 def domains_of(path):

@@ -221,19 +221,19 @@ def contents(folder):
 
 
 def read_json(path):
-    return json.loads(path.read_text(encoding='utf-8'))
+    return json.loads(path.read_text())
 
 
 def read_rows(path):
     """The lines of a file of JSON lines."""
-    with open(path, encoding='utf-8') as f:
+    with open(path) as f:
         return [json.loads(line) for line in f]
 
 
 def write(path, rows):
     """A file of JSON lines."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(''.join(json.dumps(row) + '\n' for row in rows), encoding='utf-8')
+    path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
     return path
 
 
@@ -257,7 +257,7 @@ def make_sft(folder, **more):
     tokenizer = Tokenizer.byte(SPECIAL_TOKENS[:4])
     model = GPT(GPTConfig(tokenizer.vocab_size, 96, 2, 2, 0, 32, **more))
     save_run(folder, model, tokenizer, config={'stage': 'sft'})
-    (folder / 'data.json').write_text('{}', encoding='utf-8')
+    (folder / 'data.json').write_text('{}')
     return folder
 
 

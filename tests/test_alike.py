@@ -53,7 +53,7 @@ def trainer(request, conversations, pairs, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     base_text(folder, 300)
     data = {'sft': conversations, 'dpo': pairs}.get(request.param, folder)
-    (folder / 'paid.py').write_text(PAID, encoding='utf-8')
+    (folder / 'paid.py').write_text(PAID)
     return Trainer(request.param, make_sft(folder / 'start', dropout=0.1), data)
 
 
@@ -100,7 +100,7 @@ def test_a_run_is_not_replaced_by_accident_nor_what_it_starts_from_at_all(traine
     out = shutil.copytree(done, tmp_path / 'run')
     # the last three are about the old run
     for name in 'notes.md', 'lasting.pt', 'eval.json', 'samples.jsonl', 'compare.json':
-        (out / name).write_text('mine', encoding='utf-8')
+        (out / name).write_text('mine')
     ok(trainer.begin(out, '--overwrite', '--max_steps=1'))
     assert contents(out).keys() == files(trainer) | {'notes.md', 'lasting.pt'}
     assert len(series(out, 'loss')) == 1
@@ -249,7 +249,7 @@ def test_any_batch_is_shared_by_any_number_of_processes(trainer, n, batch_size, 
     micro-batches, too, and compute their blocks twice. A wrong gradient would change its norm, and
     what is measured after the next update."""
     mixed_with_thumbs(pairs, tmp_path / 'THUMBS')
-    (tmp_path / 'SELDOM.py').write_text(SELDOM, encoding='utf-8')
+    (tmp_path / 'SELDOM.py').write_text(SELDOM)
     more = (f'{more} --init_from={sft_model} --batch_size={batch_size} --max_steps=3 '
             '--learning_rate=1e-3 --eval_interval=1').replace('HERE', str(tmp_path)).split()
     ok(trainer.begin(tmp_path / 'one', *more))
@@ -351,7 +351,7 @@ ANYWHERE = '\udcff => Decode', '{ => JSON'       # no UTF-8
 def test_a_line_that_cannot_be_used_is_named_by_its_number(trainer, tmp_path):
     good, *bad = BAD[trainer.name].split('\n')
     file = 'lines.jsonl' if trainer.name == 'rl' else 'train.jsonl'
-    (tmp_path / 'val.jsonl').write_text(good, encoding='utf-8')
+    (tmp_path / 'val.jsonl').write_text(good)
     data = trainer.given(tmp_path).replace('paid.py', file)
     for row in [*bad, *ANYWHERE]:
         line, word, *flags = row.split(' => ')

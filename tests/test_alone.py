@@ -89,12 +89,12 @@ def typed(tmp_path):
     make_pairs(tmp_path / 'liked')
     write(tmp_path / 'judged.jsonl', [{'task_id': i, 'prompt': '?', 'outcome': 'passed'}
                                       for i in range(4)])
-    (tmp_path / 'mine.py').write_text(PAID, encoding='utf-8')
-    (tmp_path / 'page.html').write_text('<p>The sum of one and two is three, and it is so.</p>', encoding='utf-8')
+    (tmp_path / 'mine.py').write_text(PAID)
+    (tmp_path / 'page.html').write_text('<p>The sum of one and two is three, and it is so.</p>')
     write(tmp_path / 'odd.jsonl', [{'prompt': 'a', 'context': 'b', 'answer': 'c'}] * 5)
     write(tmp_path / 'usual.jsonl', json.loads(USUAL) * 3)
-    (tmp_path / 't.csv').write_text('text\nabc\n', encoding='utf-8')
-    (tmp_path / 'mix.py').write_text("sources = {'a': 'text', 'b': 'mine.py'}", encoding='utf-8')
+    (tmp_path / 't.csv').write_text('text\nabc\n')
+    (tmp_path / 'mix.py').write_text("sources = {'a': 'text', 'b': 'mine.py'}")
 
     def typed(script, *flags):
         folder = tmp_path / f'of_{script[:-3]}'
@@ -149,8 +149,8 @@ def test_the_python_of_the_page_works_on_copied_files(tmp_path):
     """The Python of docs/use.md, and more."""
     here = copied(tmp_path / 'empty', *TRAINERS, 'clean.py',
                   'extras/sandbox.py')
-    (here / 'corpus.txt').write_text('def f(x):\n    return x\n' * 40, encoding='utf-8')
-    page = (ROOT / 'docs/use.md').read_text(encoding='utf-8')
+    (here / 'corpus.txt').write_text('def f(x):\n    return x\n' * 40)
+    page = (ROOT / 'docs/use.md').read_text()
     code, = [code for code in re.findall('```python\n(.*?)```', page, re.S)
              if 'import Tokenizer' in code]
     code = re.sub(".*GPT.load\\('path.*", '', code)

@@ -92,7 +92,7 @@ CODE = 'def f(a):\n    b = a\n    c = b * b\n    d = c - a\n    e = d ** 2\n    
 def test_each_reason_of_prose():
     rulers = '====', '=====  ==', '|---|----|', '+-----+-+'                 # of headings and tables
     for text in (ENGLISH, *OTHERS, 'xkcdqwrt a1b2c3 zzkrtpls ' + ENGLISH,
-                 shared('tinyshakespeare.txt').read_text(encoding='utf-8'),
+                 shared('tinyshakespeare.txt').read_text(),
                  *(f'{ENGLISH}\n{ruler}\n' * 2 for ruler in rulers)):
         assert prose_reason(text) is None, text
     for text, reason in [
@@ -389,7 +389,7 @@ DAMAGED = {'none.txt.gz': b'x', 'cut.txt.gz': ARCHIVE[:-100],
 def test_what_is_good_arrives_and_garbage_is_counted_and_named_with_its_line(tmp_path):
     book = ''.join(f'{i} ' + 'word ' * 90 + '\n\n' for i in range(10_000))
     write(tmp_path / 'in', [book], 'book.txt')
-    (tmp_path / 'in/line.txt').write_text(line := '你好，' * 500_000, encoding='utf-8')
+    (tmp_path / 'in/line.txt').write_text(line := '你好，' * 500_000)
     encoded = {f'{name}.txt': NAIVE.encode(name) for name in ('utf-8', 'utf-8-sig', 'utf-16')}
     for name, data in {**GOOD, **encoded, **NOT_UTF8, **DAMAGED, 'mixed.jsonl': MIXED}.items():
         (tmp_path / 'in' / name).write_bytes(data)
@@ -510,7 +510,7 @@ def test_every_document_is_dropped_for_its_reason_and_the_figures_add_up(tmp_pat
     [source] = report(out)['sources'].values()
     assert report(out)['documents'] == source['documents'] == n
     assert stage['bytes_out'] == source['bytes'] == len(''.join(kept(out)))
-    n_samples = (out / 'audit.md').read_text(encoding='utf-8').count('\n## ')
+    n_samples = (out / 'audit.md').read_text().count('\n## ')
     # of what was kept, too
     assert n_samples == 5 + sum(min(5, n) for n in dropped(out).values())
 
@@ -653,7 +653,7 @@ def test_what_cannot_be_is_one_sentence_and_leaves_nothing(odd, tmp_path, line):
     said, *words = line.split(' | ')
     script, _, said = said.partition(' ')
     settings = [tmp_path / 'c.py'] if ' = ' in said else said.split()
-    (tmp_path / 'c.py').write_text(said, encoding='utf-8')
+    (tmp_path / 'c.py').write_text(said)
     offline = dict.fromkeys(('HTTPS_PROXY', 'https_proxy'), 'http://127.0.0.1:9')   # nobody listens
     mistake(run(script, *settings, f'--out_dir={tmp_path}/out', cwd=odd,
                 env={**offline, 'NO_PROXY': '', 'no_proxy': ''}), *words)

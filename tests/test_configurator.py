@@ -42,7 +42,7 @@ def play(tmp_path):
 
     def play(*arguments, body='', processes=1, before='', **files):
         for name, text in {'script': HEAD + body, **files}.items():
-            (tmp_path / f'{name}.py').write_text(text, encoding='utf-8')
+            (tmp_path / f'{name}.py').write_text(text)
         return run(tmp_path / 'script.py', *arguments, cwd=tmp_path, before=before,
                    processes=processes)
     return play
@@ -208,7 +208,7 @@ def typed(tmp_path, python_files):
     make_conversations(tmp_path / 'chats')
     make_pairs(tmp_path / 'liked')
     (tmp_path / 'config').symlink_to(ROOT / 'config')
-    (tmp_path / 'paid.py').write_text(PAID, encoding='utf-8')
+    (tmp_path / 'paid.py').write_text(PAID)
 
     def typed(command):
         _, script, *flags = shlex.split(command)

@@ -198,7 +198,7 @@ def test_planted_benchmark_problems_are_all_found_and_nothing_else(tmp_path):
         assert cleaned(tmp_path / 'out', source, *flags) == sorted(innocent), mode
     meta = read_json(tmp_path / 'out/meta.json')
     assert meta['decontaminated'] == {'problems': [str(path)], 'ngram': 13}
-    (tmp_path / 'other.jsonl').write_text('["a"]\n{oops\n', encoding='utf-8')
+    (tmp_path / 'other.jsonl').write_text('["a"]\n{oops\n')
     mistake(run('clean.py', f'--source={source}', f'{flags[0]},{tmp_path}/other.jsonl',
                 f'--out_dir={tmp_path}/no'), 'other.jsonl:2 ')
 
@@ -223,6 +223,7 @@ LISTED = """
 {"url": "https://sex.com"} -> spam domain
 {"url": "http://a@pornhub.xy/"} -> spam domain
 {"url": "http://[x"} -> no address
+{"url": "https://xn--bcher-kva.example/a"} -> blocked domain
 {"url": 7}
 {"url": "notspam.com"}
 {"url": "spam.com.org"}
@@ -239,7 +240,7 @@ LISTED = """
 {"more": "foul vile vile"} -> toxic
 {"more": "classic vileness été"}"""
 LISTS = {'words': '\ufeffVILE # a comment\n\n# été\nfoul\nass\n',
-         'block': '\ufeffhttps://www.Spam.com/index.html\nboth.com # and a comment\n',
+         'block': '\ufeffhttps://www.Spam.com/index.html\nboth.com # and a comment\nBücher.example\n',
          'allow': 'good.spam.com\nok.casino.net\nboth.com\n',
          'adblock': 'bad.com\n||ads.example^\n'}
 
@@ -250,6 +251,7 @@ BAD_LISTS = """
 --licenses=, => names no license
 --decontaminate=, => names no file
 --url_block=adblock => must have a domain & ||ads.example^
+--toxic_words=koi8 => koi8 is not UTF-8
 --toxic_words=phrases => 2 lines that are no single word & b4d
 """
 
@@ -257,7 +259,7 @@ BAD_LISTS = """
 def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(tmp_path):
     """Domains are whole domains, where allow wins, and words are whole words."""
     for name, lines in LISTS.items():
-        (tmp_path / name).write_text(lines, encoding='utf-8')
+        (tmp_path / name).write_text(lines)
     rows = [({'license': 'mit', 'text': text}, reason) for text, reason in [
         (GERMAN[0], 'language de'), ('vile ' + 'fine ' * 998, 'toxic'),
         ('vile ' + 'fine ' * 999, '')]]
@@ -277,6 +279,7 @@ def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(tmp_path)
     assert licenses.keys() == {'mit', 'mit, bsd', 'bsd'}
     (tmp_path / 'phrases').write_text('vile\ntwo girls\nb4d\n')
     (tmp_path / 'empty').write_text('# nothing yet\n\n')
+    (tmp_path / 'koi8').write_bytes('слово\n'.encode('koi8-r'))
     each_is_a_mistake(BAD_LISTS, lambda flag: run(
         'clean.py', f'--source={source}', '--out_dir=no', flag, cwd=tmp_path))
 

@@ -20,7 +20,7 @@ safetensors = pytest.importorskip('safetensors.torch')
 transformers = pytest.importorskip('transformers')
 theirs_in = transformers.AutoModelForCausalLM.from_pretrained
 
-SOURCE = open(__file__, encoding='utf-8').read()
+SOURCE = open(__file__).read()
 IDX = torch.randint(96, (3, 40), generator=torch.Generator().manual_seed(0))
 # widths / 8 or so, 2 layers, V = 96, T = 64; the ratios are theirs
 BASES = {row['name']: row['config'] for row in read_rows(ROOT / 'tests/bases.jsonl')}
@@ -126,7 +126,7 @@ def test_a_chat_has_the_ids_that_the_template_of_its_folder_gives(tmp_path, temp
     settings = json.loads((tmp_path / 'tokenizer_config.json').read_bytes())
     settings.pop('chat_template')
     if template != QWEN:
-        (tmp_path / 'chat_template.jinja').write_text(template, encoding='utf-8')
+        (tmp_path / 'chat_template.jinja').write_text(template)
     else:
         settings['chat_template'] = template
     (tmp_path / 'tokenizer_config.json').write_text(json.dumps(settings))
@@ -194,7 +194,7 @@ def test_an_export_generates_what_ours_does_and_its_card_is_true(tmp_path):
     ok(export())
     mistake(export(), 'hf is there already')
     assert (hf / 'eval.json').read_text() == 'scores'
-    card = (hf / 'README.md').read_text(encoding='utf-8')
+    card = (hf / 'README.md').read_text()
     assert all(word in card for word in ("init_from = 'out/base'", 'license: other', 'at step 7'))
     example = re.search('```python\n(.*?)```', card, re.S)[1].replace("'.'", repr(str(hf)))
     names = {}
@@ -220,9 +220,9 @@ def test_the_commands_of_the_page_continue_fine_tune_and_chat_and_the_card_names
     theirs = tmp_path / 'SmolLM2-135M'
     published(theirs, SMOLLM2 | {'vocab_size': 500, 'max_position_embeddings': 256})
     hf_tokenizer.write(theirs, Tokenizer.train(SOURCE, 500), 256)
-    (theirs / 'chat_template.jinja').write_text(SMOL, encoding='utf-8')
+    (theirs / 'chat_template.jinja').write_text(SMOL)
     (theirs / 'README.md').write_text('---\nlicense: apache-2.0\n---\n# SmolLM2\n')
-    page = (ROOT / 'docs/use.md').read_text(encoding='utf-8')
+    page = (ROOT / 'docs/use.md').read_text()
     section = page.split('## Start from another model')[1].split('\n## ')[0]
     commands = re.findall('^python .*', section, re.M)
     assert len(commands) == 7
@@ -239,7 +239,7 @@ def test_the_commands_of_the_page_continue_fine_tune_and_chat_and_the_card_names
     for out in 'more', 'smol':
         losses = series(tmp_path / 'out' / out, 'val_loss')
         assert losses[-1] < losses[0] - 0.02, (out, losses)
-    card = (tmp_path / 'out/smol/hf/README.md').read_text(encoding='utf-8')
+    card = (tmp_path / 'out/smol/hf/README.md').read_text()
     for words in 'base_model: SmolLM2-135M\n', 'license: apache-2.0\n', 'LoRA of rank 8':
         assert words in card
 

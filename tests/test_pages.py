@@ -21,7 +21,7 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 
 def text_of(name):
-    return (ROOT / name).read_text(encoding='utf-8')
+    return (ROOT / name).read_text()
 
 
 def texts_of(*patterns):
@@ -195,7 +195,7 @@ def test_the_tour_prints_what_is_below_its_blocks_and_can_be_pasted_line_by_line
     now, before = (''.join(re.sub(' =+$', '', block[4], flags=re.M)
                            for block in BLOCK.finditer(page))
                    for page in (''.join(pieces(TOUR)), TOUR))
-    (tmp_path / 'now').write_text(now, encoding='utf-8')    # to be copied, if it has to change
+    (tmp_path / 'now').write_text(now)    # to be copied, if it has to change
     assert NUMBER.sub('?', now).split() == NUMBER.sub('?', before).split(), tmp_path
     for a, b in zip(NUMBER.findall(now), NUMBER.findall(before)):
         assert float(a) == pytest.approx(float(b), rel=0.05, abs=0.02), tmp_path
@@ -254,10 +254,10 @@ def test_a_reader_begins_is_told_what_is_missing_and_passes(tmp_path, capsys):
     mine = tmp_path / 'exercises/bpe_encode/tokenizer.py'
     assert 'exercises/bpe_encode/tokenizer.py, line ' in ok(call('9'))
     assert 'still empty' in call('9').stdout
-    answer = mine.read_text(encoding='utf-8').replace(EMPTY, SLOWLY)
-    mine.write_text(answer, encoding='utf-8')
+    answer = mine.read_text().replace(EMPTY, SLOWLY)
+    mine.write_text(answer)
     assert 'passed: 1 passed' in ok(call('9'))
-    assert mine.read_text(encoding='utf-8') == answer                   # never overwritten
+    assert mine.read_text() == answer                   # never overwritten
     assert verdict(BY_NAME['bpe_encode'], 'return (', 'tokenizer.py') == 1
     assert 'is not Python' in capsys.readouterr().out
 

@@ -50,7 +50,7 @@ def test_each_kind_goes_whatever_stands_around_it(frame):
 def test_code_stays_a_program_and_only_its_authors_addresses_go():
     kinds = set()
     for path in sorted(pathlib.Path(sysconfig.get_paths()['stdlib']).glob('*.py'))[::2]:
-        text, found = hidden(path.read_text(encoding='utf-8'))
+        text, found = hidden(path.read_text())
         kinds.update(found)
         compile(text, path, 'exec', dont_inherit=True)
     assert kinds <= {'email'}

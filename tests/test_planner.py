@@ -48,7 +48,7 @@ def test_the_plan_of_codeparrot(plan):
 
 def test_a_preset_has_the_parameters_that_it_states(plan):
     for name in 'nano', 'mini', 'midi', 'mega', 'codeparrot_small', 'codeparrot':
-        text = (ROOT / f'config/{name}.py').read_text(encoding='utf-8').replace('\n# ', ' ')
+        text = (ROOT / f'config/{name}.py').read_text().replace('\n# ', ' ')
         settings = {}
         for path in re.search(r'train.py ((config/nano.py )?config/\w+.py)', text)[1].split():
             settings |= runpy.run_path(str(ROOT / path))

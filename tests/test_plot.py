@@ -32,10 +32,10 @@ POLICY = [{'step': step, 'loss': 0.001, 'reward': 0.5, 'entropy': NAN,
 def home(folder, rows, config=CONFIG):
     """A run's folder. The last line of its log is being written."""
     path = write(folder / 'metrics.jsonl', rows)
-    path.write_text(path.read_text('utf-8').replace('NaN', 'null') + '{"step": 4', encoding='utf-8')
+    path.write_text(path.read_text('utf-8').replace('NaN', 'null') + '{"step": 4')
     write(folder / 'config.json', [config])
     sample = '--- step 9, val_loss 3\ndef f(x):\n\t"$\\frac{"\n'
-    (folder / 'samples.txt').write_text(sample, encoding='utf-8')
+    (folder / 'samples.txt').write_text(sample)
     return path
 
 
@@ -47,7 +47,7 @@ def test_the_picture_has_the_sentences_on_each_run_and_panels_for_each_stage(tmp
     result = run('plot.py', '--runs=a,b,c', '--out=a.svg', cwd=tmp_path)
     assert 'b (rl, step 100 of 100)\n\nc (base, step 200 of 200)\n' in ok(result)
     assert result.stderr == ''
-    drawn = (tmp_path / 'a.svg').read_text(encoding='utf-8')
+    drawn = (tmp_path / 'a.svg').read_text()
     for title in 'loss', 'learning rate', 'reward', 'step time', 'def f(x):':
         assert f'<!-- {title} -->' in drawn, title
 

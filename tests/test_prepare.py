@@ -68,7 +68,7 @@ def test_a_text_longer_than_a_piece_is_one_document(tmp_path):
     write(tmp_path / 'in', [long, *TEXTS])
     prepare(tmp_path / 'out', tmp_path / 'in')
     assert all_of(tmp_path / 'out') == sorted([long, *TEXTS])
-    (tmp_path / 'one.txt').write_text(long, encoding='utf-8')
+    (tmp_path / 'one.txt').write_text(long)
     prepare(tmp_path / 'one', tmp_path / 'one.txt')
     bins = read(tmp_path / 'one')[2]
     assert bytes([*bins['train'], *bins['val']]).decode() == long

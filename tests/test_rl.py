@@ -71,7 +71,7 @@ def out(tmp_path):
 def rl(sft_model, out, tmp_path):
     """rl(*flags, paid=the text of its reward file)"""
     def rl(*more, paid=PAID, **how):
-        (tmp_path / 'paid.py').write_text(paid, encoding='utf-8')
+        (tmp_path / 'paid.py').write_text(paid)
         return run('rl.py', f'--init_from={sft_model}', f'--reward={tmp_path}/paid.py',
                    f'--out_dir={out}', *FLAGS, *more, **how)
     return rl
@@ -129,11 +129,11 @@ def test_no_prompt_is_both_trained_on_and_held_out(rl, tmp_path):
 
 # --- programs that give rewards -------------------------------------------------------------------
 def test_the_reward_file_of_the_docs_works_and_one_may_import_what_is_beside_it(rl, tmp_path):
-    blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/chat.md').read_text(encoding='utf-8'),
+    blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/chat.md').read_text(),
                         re.S)
     code, = [block for block in blocks if 'def reward' in block]
-    (tmp_path / 'rule.py').write_text('', encoding='utf-8')
-    (tmp_path / 'torch.py').write_text('1 / 0', encoding='utf-8')       # it hides no module of ours
+    (tmp_path / 'rule.py').write_text('')
+    (tmp_path / 'torch.py').write_text('1 / 0')       # it hides no module of ours
     ok(rl('--max_steps=1', paid=f'import rule, torch\n{code}'))
 
 
@@ -148,7 +148,7 @@ def test_a_reward_is_a_number_and_an_error_of_its_file_keeps_its_traceback(rl):
 def lines_of(tmp_path, *lines):
     """What rl.py gets from a file of these lines: prompts, and judge."""
     path = tmp_path / 'mine.jsonl'
-    path.write_text('\n'.join(lines), encoding='utf-8')
+    path.write_text('\n'.join(lines))
     prompts, held_out, judge = open_tests(str(path), 4, True)
     assert held_out == []           # rl.py takes a tenth
     return prompts, judge

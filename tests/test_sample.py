@@ -81,7 +81,7 @@ def test_temperature_0_writes_the_most_probable_tokens_also_past_the_context(bab
     """A file to its last newline, and nothing of a text to stop at, though tokens cut it."""
     model, tokenizer = GPT.load(babbler).eval(), Tokenizer.load(babbler / 'tokenizer.json')
     for content in 'naïve 漢字 \n\n', 'def f7(a, b):\n\treturn ', 'def f7':
-        (tmp_path / 'prompt.py').write_text(content, encoding='utf-8')
+        (tmp_path / 'prompt.py').write_text(content)
         flags = [f'--prompt=@{tmp_path}/prompt.py', '--temperature=0', '--max_new_tokens=50']
         expected = alone(model, tokenizer, content, 50)         # the context is 32
         assert texts_of(sample(babbler, '', *flags, '--seed=2')) == [content + expected]

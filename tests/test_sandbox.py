@@ -75,11 +75,11 @@ print(json.dumps([result for pipe in pipes for result in json.load(open(pipe))])
 def without(folder, refused):
     """Write a copy of sandbox.py into this folder, to which the kernel refuses this."""
     folder.chmod(0o777)
-    text = (ROOT / 'extras/sandbox.py').read_text(encoding='utf-8')
+    text = (ROOT / 'extras/sandbox.py').read_text()
     for call in refused:
         assert call in text
         text = text.replace(call, REFUSALS[call])
-    (folder / 'sandbox.py').write_text(text, encoding='utf-8')
+    (folder / 'sandbox.py').write_text(text)
 
 
 def judged(groups, folder, mode, timeout=1):

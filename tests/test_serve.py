@@ -286,7 +286,7 @@ def test_the_command_answers_judges_and_ends_well_with_ctrl_c(models, tmp_path):
 CHROMIUM = next(filter(shutil.which, ['chromium', 'chromium-browser', 'google-chrome']), None)
 in_chromium = pytest.mark.skipif(
     not CHROMIUM, reason='no Chromium to open the page in: apt-get install chromium')
-SOURCE = open(__file__, encoding='utf-8').read()
+SOURCE = open(__file__).read()
 NASTY = """'quotes' and \\" <b>bold</b> </script><!-- <script> \u2028 😀👩‍👩‍👧 中文字,
 ключ = 'é'\r\n\r\n\t\tif x:\n"""
 SPACES = 'a\u0085b\ufeffc\x1cd\u00a0\u3000 e  \n\n  f\r\rg\t\t\t12345 ١٢٣٤ x²  \n'
@@ -393,10 +393,10 @@ def shown(tmp_path_factory):
               'knows': (chain('\nok', '<|im_end|>', 256), TOKENIZER, {'stage': 'dpo'})}
     path = tmp_path_factory.mktemp('page') / 'demo.html'
     exports.publish_html(path, models, PROBLEMS, lambda *job: sandbox.Result('wrong', MESSAGE))
-    page = path.read_text(encoding='utf-8')
+    page = path.read_text()
 
     def visit(script):
-        path.write_text(page + script, encoding='utf-8')
+        path.write_text(page + script)
         return visited(f'file://{path}')
 
     def ask_page(*requests):
@@ -464,7 +464,7 @@ def test_the_command_writes_the_page_and_what_it_cannot_hold_is_one_sentence(tmp
     save_run(tmp_path / 'odd', lively(vocab_size=2), Tokenizer.char('ab'))
     export = lambda *flags: run('extras.export', *flags, cwd=tmp_path)
     ok(export('--to=html', '--ckpt=chat', '--out=a.html'))
-    model, = in_page((tmp_path / 'a.html').read_text(encoding='utf-8'))['models']
+    model, = in_page((tmp_path / 'a.html').read_text())['models']
     assert (model['chat'], model['judged']) == (True, {})       # programs run only if that is typed
     mistake(export('--to=html', '--ckpt=odd'), 'our own bpe', 'extras.server')
     mistake(export('--ckpt=odd,chat'), 'takes one --ckpt')

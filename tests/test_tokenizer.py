@@ -301,7 +301,7 @@ def test_the_command_names_mistakes(tmp_path):
 def test_the_report_next_to_others_says_what_fits_without_a_network(tmp_path):
     (tmp_path / 'c').mkdir()
     for i in range(20):
-        (tmp_path / f'c/{i}.py').write_text(f'# {i}\n' + CODE * (i + 1), encoding='utf-8')
+        (tmp_path / f'c/{i}.py').write_text(f'# {i}\n' + CODE * (i + 1))
     env = {'HTTPS_PROXY': 'http://127.0.0.1:9', 'TIKTOKEN_CACHE_DIR': str(tmp_path)}
     command = lambda *flags: run('extras.fit', *flags, cwd=tmp_path, env=env)
     ok(command('--input=c', '--vocab_size=330', '--pattern=cl100k', '--out=code.json'))
@@ -364,7 +364,7 @@ def test_a_space_before_each_text_is_refused(theirs):
 
 
 # --- ours as theirs -------------------------------------------------------------------------------
-SOURCE = open(__file__, encoding='utf-8').read()
+SOURCE = open(__file__).read()
 PIECES = [*"'s 'LL 12345 _x é 漢字 🙂 ﬁ ſ İ ا e\u0301 ३ Ⅷ <|endoftext|> <|im_end|>".split(),
           *' \t\n\r\0\x1c\x85\xa0\u2003\u2028\ufeff', *re.findall('.{9}', SOURCE[:9000])]
 

@@ -44,7 +44,7 @@ def test_a_run_leaves_two_models_a_log_and_figures(base):
     assert step['tokens'] == 16 * 256
     assert step['tok_s'] * step['dt'] == approx(256)
     assert {'step', 'lr', 'grad_norm', 'memory_mb', 'mfu', 'skipped'} <= step.keys()
-    assert '--- step 12, val_loss' in (base / 'samples.txt').read_text(encoding='utf-8')
+    assert '--- step 12, val_loss' in (base / 'samples.txt').read_text()
 
 
 def test_bits_per_byte_are_nats_by_hand(numbers, tmp_path):
