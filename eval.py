@@ -156,9 +156,45 @@ def by_split(rows, ks):
     return {split: summarise(part, ks) for split, part in ({'all': rows} | parts).items()}
 
 
+# --- 3. files and tables --------------------------------------------------------------------------
+def folder_of(path):
+    """Return the folder of a run, given that folder or a file in it."""
+    return path if os.path.isdir(path) else os.path.dirname(path)
+
+
+def open_data(folder):
+    """Return meta.json and {'val': token ids}, of a mixture also those of each source."""
+    path = pathlib.Path(folder, 'meta.json')
+    require(path.exists(), f'{folder} has no prepared text, meta.json and val.bin; run: '
+            f'python prepare.py --source=FILE --out_dir={shlex.quote(folder)}')
+    meta = json.loads(path.read_bytes())
+    bins = {file.stem.removeprefix('val_'): np.memmap(file, meta['dtype'], 'r')
+            for file in sorted(pathlib.Path(folder).glob('val*.bin'))
+            if file.stat().st_size > 4}             # bytes: more than one token
+    require(len(bins.get('val', ())) == meta['tokens']['val'], f'{folder}/val.bin has too few '
+            'tokens, or not as many as meta.json says; run prepare.py again')
+    return meta, bins
+
+
+def print_table(title, rows):
+    """Print rows {name: {head of a column: value}}, with the columns of the first one."""
+    width = max(26, *map(len, rows))
+    print(f'{title:<{width}}', *[f'{head:>14}' for head in next(iter(rows.values()))])
+    for name, row in rows.items():
+        cells = []
+        for value in row.values():
+            if isinstance(value, list):             # an interval
+                value = ' to '.join(f'{end:.3f}' for end in value)
+            if isinstance(value, dict):             # why answers failed
+                value = ', '.join(f'{key} {n}' for key, n in value.items())
+            cells.append(f'{value:.4f}' if isinstance(value, float) else str(value))
+        print(f'{name:<{width}}', *[f'{cell:>14}' for cell in cells])
+    print()
+
+
 config = configure(globals(), BOUNDS)       # config files and flags replace the settings
 
-# --- 3. what is asked for, and where the results go -----------------------------------------------
+# --- 4. what is asked for, and where the results go -----------------------------------------------
 TASKS = 'loss', 'judged', 'problems', 'humaneval', 'mbpp', 'own', 'gsm8k'
 all_tasks = [*dict.fromkeys(tasks.split(','))]          # each once
 asking = [task for task in all_tasks if task not in ('loss', 'judged')]
@@ -177,11 +213,6 @@ for path in paths or [completions]:
             'it; for a first one, run: python clean.py && python prepare.py && python train.py')
 
 
-def folder_of(path):
-    """Return the folder of a run, given that folder or a file in it."""
-    return path if os.path.isdir(path) else os.path.dirname(path)
-
-
 home = folder_of(completions or paths[0])
 out = out or os.path.join(home, 'scored' if completions else '', 'eval.json')
 samples_path = os.path.join(os.path.dirname(out), 'samples.jsonl')
@@ -192,7 +223,7 @@ require(not asking or os.path.abspath(samples_path) not in map(
     f'{out=} would replace a file that is read; choose another --out')
 report = {'settings': config, 'tasks': {}}      # it becomes eval.json
 
-# --- 4. the questions -----------------------------------------------------------------------------
+# --- 5. the questions -----------------------------------------------------------------------------
 # All questions have one form: the messages for a chat, the prompt for a base model, where its
 # answer ends, and tests, a program such as 'assert add(1, 2) == 3', or rules: ('answer', '13').
 questions_of = {}
@@ -209,32 +240,15 @@ if asking:
         asked[:] = [question for question in asked if question['task_id'] not in report['left_out']]
         require(asked, f'no question of --tasks={task} is left: its own solutions fail its tests')
 
-# --- 5. the loss on each text ---------------------------------------------------------------------
-losses = {}     # {'trained': {'nats': 2.1, ...}, 'untrained': ...}
-
-
-def open_data(folder):
-    """Return meta.json and {'val': token ids}, of a mixture also those of each source."""
-    path = pathlib.Path(folder, 'meta.json')
-    require(path.exists(), f'{folder} has no prepared text, meta.json and val.bin; run: '
-            f'python prepare.py --source=FILE --out_dir={shlex.quote(folder)}')
-    meta = json.loads(path.read_bytes())
-    bins = {file.stem.removeprefix('val_'): np.memmap(file, meta['dtype'], 'r')
-            for file in sorted(pathlib.Path(folder).glob('val*.bin'))
-            if file.stat().st_size > 4}             # bytes: more than one token
-    require(len(bins.get('val', ())) == meta['tokens']['val'], f'{folder}/val.bin has too few '
-            'tokens, or not as many as meta.json says; run prepare.py again')
-    return meta, bins
-
-
+# --- 6. the loss on each text ---------------------------------------------------------------------
 held_out = {folder: open_data(folder) for folder in data_dir.split(',') if 'loss' in all_tasks}
 report['data'] = {folder: meta.get('sha256') for folder, (meta, _) in held_out.items()}
 
 
 def measure_loss(name, model, tokenizer):
-    """Add the losses of a model on all texts. The name of one is the model's, and if there are
-    several folders or sources, theirs: 'trained', 'trained data/code', 'trained data/mix web'."""
-    text_bytes = np.array(tokenizer.text_bytes)         # of each token; of specials 0
+    """Return the losses of a model on all texts, {'trained': {'nats': 2.1, ...}}. A name is that of
+    the model, and if there are several folders or sources, theirs, too: 'trained data/mix web'."""
+    losses, text_bytes = {}, np.array(tokenizer.text_bytes)     # of each token; of specials 0
     for folder, (_, bins) in held_out.items():
         for text, ids in bins.items():
             ids = ids[:loss_tokens + 1] if loss_tokens else ids
@@ -244,9 +258,10 @@ def measure_loss(name, model, tokenizer):
             losses[' '.join(filter(None, names))] = {
                 'nats': nats / n, 'perplexity': math.exp(min(700, nats / n)),
                 'bits_per_byte': bits_per_byte(nats, n_bytes), 'tokens': n, 'bytes': n_bytes}
+    return losses
 
 
-# --- 6. verdicts on answers, and pass@k -----------------------------------------------------------
+# --- 7. verdicts on answers, and pass@k -----------------------------------------------------------
 samples = []        # every answer with its outcome, of all checkpoints and tasks: samples.jsonl
 scores = {task: [] for task in questions_of}    # of each, (checkpoint, pass@k of each split)
 os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
@@ -265,7 +280,7 @@ def score(task, texts, who):
     scores[task].append((who, by_split(rows, ks)))
 
 
-# --- 7. answers that are there already ------------------------------------------------------------
+# --- 8. answers that are there already ------------------------------------------------------------
 if completions:
     given = [json.loads(line) for line in pathlib.Path(completions).read_bytes().splitlines()]
     needed = {'task_id', 'completion'} if asking else {'task_id', 'prompt', 'outcome'}
@@ -280,7 +295,7 @@ if completions:
     if 'judged' in all_tasks:
         scores['judged'] = [(who, by_split(given, ks))]
 
-# --- 8. each checkpoint: its loss on each text, and its answers to each task ----------------------
+# --- 9. each checkpoint: its loss on each text, and its answers to each task ----------------------
 here = ['cpu'] + ['mps'] * torch.backends.mps.is_available() + ['cuda'] * torch.cuda.is_available()
 device = here[-1] if device == 'auto' else device
 require(device in here, f'{device=} is not here; try --device=auto')
@@ -305,13 +320,14 @@ def open_checkpoint(path):
     return model, tokenizer
 
 
+losses = {}
 for path in paths:
     model, tokenizer = open_checkpoint(path)
     is_chat = 'stage' in model.saved.get('config', {})  # sft.py, dpo.py and rl.py teach to answer
     who = {'ckpt': path, 'step': model.saved.get('step'), 'tokenizer_hash': tokenizer.hash,
            'chat': is_chat if chat is None else chat}
     report = who | report               # of several checkpoints, the first is named
-    measure_loss(path if len(paths) > 1 else 'trained', model, tokenizer)
+    losses |= measure_loss(path if len(paths) > 1 else 'trained', model, tokenizer)
     for task, asked in questions_of.items():
         prompts = [question['messages' if who['chat'] else 'prompt'] for question in asked]
         with autocast:
@@ -320,27 +336,9 @@ for path in paths:
         score(task, texts, who)
 if held_out and random_init:            # it has the last one's shape and tokenizer
     torch.manual_seed(seed)
-    measure_loss('untrained', GPT(model.config).to(device).eval(), tokenizer)
+    losses |= measure_loss('untrained', GPT(model.config).to(device).eval(), tokenizer)
 
-# --- 9. the tables, and eval.json -----------------------------------------------------------------
-
-
-def print_table(title, rows):
-    """Print rows {name: {head of a column: value}}, with the columns of the first one."""
-    width = max(26, *map(len, rows))
-    print(f'{title:<{width}}', *[f'{head:>14}' for head in next(iter(rows.values()))])
-    for name, row in rows.items():
-        cells = []
-        for value in row.values():
-            if isinstance(value, list):             # an interval
-                value = ' to '.join(f'{end:.3f}' for end in value)
-            if isinstance(value, dict):             # why answers failed
-                value = ', '.join(f'{key} {n}' for key, n in value.items())
-            cells.append(f'{value:.4f}' if isinstance(value, float) else str(value))
-        print(f'{name:<{width}}', *[f'{cell:>14}' for cell in cells])
-    print()
-
-
+# --- 10. the tables, and eval.json ----------------------------------------------------------------
 if losses:
     print_table('loss', losses)
     report['tasks']['loss'] = losses
