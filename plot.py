@@ -92,11 +92,12 @@ LEARNED = 0.5       # nats that a model gains as soon as it knows how often each
 
 
 def seen(rows, V):
-    """Yield a sentence for each of five things that are wrong with the losses of a run.
+    """Yield a sentence for each trouble that the losses of a run show: it guesses, drifts upward,
+    stays flat, or memorizes; or it does not learn on a machine that is fast.
 
     V is the number of tokens. A model that knows nothing gives each of them the probability 1 / V,
-    so its loss is ln V. Of the validation losses 6 5 4 4.02 4 4.01 the last four are flat. Where
-    the last one is the lowest, it still falls."""
+    so its loss is ln V. Of the validation losses 6 5 4 4.02 4 4.01 the last four are flat; they
+    still fall, if the last one is the lowest."""
     steps, val = curve(rows, 'val_loss')
     if len(val) < 2:            # the first one is taken before the model has learned anything
         return
@@ -199,13 +200,14 @@ for part, (headline, panels, group) in zip(fig.subfigures(len(parts)), parts):
     axes = part.subplots(n_rows, COLUMNS).flatten()
     for ax, panel in zip(axes, panels_here):
         draw_panel(ax, panel, group, panels is MACHINE)
-    axes[0].legend(fontsize=7, loc='upper right')               # which color is which run
+    if panels_here:
+        axes[0].legend(fontsize=7, loc='upper right')           # which color is which run
     left = axes[len(panels_here):]      # places for the last sample of each run, what fits of it
     for ax in left:
         ax.set_axis_off()
     for ax, run in zip(left, group if panels is MODEL else ()):
         lines = [line[:44] for line in run['sample'].splitlines()[1:15]]
         ax.text(0, 0, '\n'.join(lines), color=run['color'], size=7, family='monospace')
-fig.savefig(f'{out}.tmp', format=out.rpartition('.')[2])
-os.replace(f'{out}.tmp', out)       # whoever watches the picture sees a whole one
+os.makedirs(os.path.dirname(out) or '.', exist_ok=True)
+fig.savefig(out)
 print(f'{out} is written')
