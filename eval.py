@@ -15,11 +15,11 @@ judged          --completions=FILE of answers that have an `outcome`, such as sa
 gsm8k           the last number of the answer must be the one behind #### in the file
 own             your questions: {"prompt": "2 + 2?", "regex": "4"}; see docs/measuring.md
 
-Only questions need extras/. Choose the measure before you train: of twenty that did not change,
-about one leaves its 95% interval by chance, and looks like progress.
+All but loss and judged need extras/. Choose the measure before you train: of twenty measures that
+did not change, about one leaves its 95% interval by chance, and looks like progress.
 
-eval.py writes eval.json and samples.jsonl (every completion) next to the first checkpoint, in place
-of older ones. With --completions=a/samples.jsonl, which must stay, it writes both into a/scored.
+eval.py writes eval.json, and samples.jsonl with every answer, next to the first checkpoint, in
+place of older ones. With --completions=a/samples.jsonl, which must stay, they go into a/scored.
 python -m extras.compare A B compares two such samples.jsonl, and extras.judge asks a judge.
 """
 import collections, functools, glob, json, math, os, pathlib, re, shlex
@@ -102,8 +102,8 @@ def bits_per_byte(nats, n_bytes):
 def pass_at_k(n, c, k):
     """Return the chance that at least one of k completions passes, if k of n are drawn and c of the
     n pass (Chen et al. 2021, arXiv:2107.03374, eq. 1). pass_at_k(4, 1, 2) -> 0.5.
-    pass_at_k(10, 3, 5) -> 0.917. With p = 3/10, 1 - (1 - p)^5 would say 0.832. That is too low on
-    average, because it may draw a failed answer twice: k different answers are drawn."""
+    pass_at_k(10, 3, 5) -> 0.917. 1 - (1 - 3/10)^5 = 0.832 is too low on average: it may draw a
+    failed answer twice, and k different answers are drawn."""
     return 1 - math.comb(n - c, k) / math.comb(n, k)
 
 
@@ -118,11 +118,10 @@ def interval(scores):
     [0.43, 0.57], half of 800 [0.47, 0.53]: four times the problems halve the width."""
     n = max(1, len(scores))
     p = mean(scores)
-    # Wilson 1927. A measured rate p is within 1.96 standard errors of the true rate q 95% of the
-    # time, and the error is sqrt(q (1 - q) / n). So the interval has each q from which p is that
-    # close. Its ends solve (p - q)^2 = w q (1 - q) with w = 1.96^2 / n, a quadratic equation. Of
-    # ten problems that all pass, it is [0.72, 1], where the error at p itself would be 0. Fractions
-    # such as 0.25 vary less than the 0 and 1 of single answers: it is then a little too wide.
+    # Wilson 1927. A measured rate p lies within 1.96 standard errors, sqrt(q (1 - q) / n), of the
+    # true rate q 95% of the time, so the interval has each q for which it does. Its ends solve
+    # (p - q)^2 = w q (1 - q) with w = 1.96^2 / n. Ten of ten problems give [0.72, 1], where the
+    # error at q = p is 0. Fractions such as 0.25 vary less than 0 and 1: theirs is a little wide.
     w = 1.96 ** 2 / n
     half = math.sqrt(w * (p * (1 - p) + w / 4))
     return [max(0.0, (p + w / 2 - half) / (1 + w)), min(1.0, (p + w / 2 + half) / (1 + w))]
@@ -130,27 +129,27 @@ def interval(scores):
 
 def summarise(rows, ks):
     """Return pass@k of rows of samples.jsonl, which is the mean over problems with at least k
-    judged answers, the interval of pass@1, and why the others failed. A row is
+    judged answers, the interval of pass@1, and why answers did not pass. A row is
     {'task_id': 'cell-0/7', 'prompt': ..., 'completion': ..., 'outcome': 'exception', ...}."""
     # infrastructure: the machine failed, not the answer; ungraded: nobody has judged it
     judged = [row for row in rows if row['outcome'] not in ('infrastructure', 'ungraded')]
     problems = collections.defaultdict(list)        # problem -> for each answer, does it pass?
-    for row in judged:      # a file without ids may have two questions of one name
+    for row in judged:      # two questions may share a task_id, but not a prompt
         problem = row.get('task'), row['task_id'], str(row['prompt'])
         problems[problem].append(row['outcome'] == 'passed')
-    verdicts = [*problems.values()]
+    verdicts = [*problems.values()]                 # [[True, False], [True, True], ...]
     result = {'n': len(verdicts), 'samples': sum(map(len, verdicts))}
     for k in ks:
         chances = [pass_at_k(len(few), sum(few), k) for few in verdicts if len(few) >= k]
         result[f'pass@{k}'] = mean(chances) if chances else None
-    result['interval'] = interval([*map(mean, verdicts)])
+    result['interval'] = interval([*map(mean, verdicts)]) if verdicts else None
     why = collections.Counter(row.get('why', row['outcome']) for row in rows
                               if row['outcome'] != 'passed')
     return result | {'failures': dict(why.most_common())}
 
 
 def by_split(rows, ks):
-    """Return {'all': a summary of all rows, ...}, and of each split."""
+    """Return {'all': the summary of all rows, 'cell': that of a split, ...}."""
     splits = dict.fromkeys(row['split'] for row in rows if row.get('split'))
     parts = {split: [row for row in rows if row.get('split') == split] for split in splits}
     return {split: summarise(part, ks) for split, part in ({'all': rows} | parts).items()}
@@ -163,14 +162,14 @@ def folder_of(path):
 
 
 def open_data(folder):
-    """Return meta.json and {'val': token ids}, of a mixture also those of each source."""
+    """Return meta.json and {'val': token ids}, of a mixture also those of each 'val_SOURCE'."""
     path = pathlib.Path(folder, 'meta.json')
     require(path.exists(), f'{folder} has no prepared text, meta.json and val.bin; run: '
             f'python prepare.py --source=FILE --out_dir={shlex.quote(folder)}')
     meta = json.loads(path.read_bytes())
-    bins = {file.stem.removeprefix('val_'): np.memmap(file, meta['dtype'], 'r')
+    bins = {file.stem: np.memmap(file, meta['dtype'], 'r')
             for file in sorted(pathlib.Path(folder).glob('val*.bin'))
-            if file.stat().st_size > 4}             # bytes: more than one token
+            if file.stat().st_size > 4}             # bytes: surely two tokens
     require(len(bins.get('val', ())) == meta['tokens']['val'], f'{folder}/val.bin has too few '
             'tokens, or not as many as meta.json says; run prepare.py again')
     return meta, bins
@@ -205,27 +204,28 @@ require(completions or 'judged' not in all_tasks, '--tasks=judged needs --comple
 require(re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k), f'{k=} must be numbers such as 1,10,100')
 ks = sorted({1, *map(int, k.split(','))})               # always with 1: the interval is pass@1's
 require(completions or not asking or ks[-1] <= num_samples,
-        f'pass@{ks[-1]} draws from as many answers or more: --num_samples={ks[-1]}')
-paths = [] if completions else [
+        f'pass@{ks[-1]} needs as many answers to a question, or more: --num_samples={ks[-1]}')
+paths = [] if completions else [        # what no file matches stays, for the next sentence
     path for pattern in ckpt.split(',') for path in sorted(glob.glob(pattern)) or [pattern]]
 for path in paths or [completions]:
-    require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
-            'it; for a first one, run: python clean.py && python prepare.py && python train.py')
+    require(os.path.isfile(path) or paths and os.path.isdir(path), f'{path} does not exist; give '
+            'the folder of a run or a file in it; for a first one, run: python clean.py && python '
+            'prepare.py && python train.py')
 
 
 home = folder_of(completions or paths[0])
 out = out or os.path.join(home, 'scored' if completions else '', 'eval.json')
 samples_path = os.path.join(os.path.dirname(out), 'samples.jsonl')
 require(out.endswith('.json') and os.path.basename(out) not in ('config.json', 'data.json',
-        'tokenizer.json'), f'{out=} must end with .json, and be no file of a run')
+        'meta.json', 'tokenizer.json'), f'{out=} must end with .json, and be no file of a run')
 require(not asking or os.path.abspath(samples_path) not in map(
     os.path.abspath, [*data.split(','), completions]),
     f'{out=} would replace a file that is read; choose another --out')
 report = {'settings': config, 'tasks': {}}      # it becomes eval.json
 
 # --- 5. the questions -----------------------------------------------------------------------------
-# All questions have one form: the messages for a chat, the prompt for a base model, where its
-# answer ends, and tests, a program such as 'assert add(1, 2) == 3', or rules: ('answer', '13').
+# A question is a dict: messages for a chat; prompt for a base model; ends, where its answer ends,
+# which is alike in a task; tests, a program such as 'assert add(1, 2) == 3', or ('answer', '13').
 questions_of = {}
 if asking:
     from extras import answers, grading, questions, sandbox
@@ -233,9 +233,9 @@ if asking:
     run = functools.partial(sandbox.run_many, timeout=timeout) if allow_code_execution else None
     questions_of = questions.of_tasks(asking, data, n_problems, splits.split(','))
     report['decontaminated'] = questions.contamination(home)
-    # First run answers that are known to be right or wrong: where they are judged otherwise, a
-    # verdict says nothing, and the question is left out.
-    report |= grading.check_harness(sum(questions_of.values(), []), run)
+    # First, functions that do nothing: if one passes its tests, there is no score. Then the known
+    # solutions: a question whose own solution fails is left out.
+    report |= grading.check_harness(sum(questions_of.values(), []), run)    # adds 'left_out'
     for task, asked in questions_of.items():
         asked[:] = [question for question in asked if question['task_id'] not in report['left_out']]
         require(asked, f'no question of --tasks={task} is left: its own solutions fail its tests')
@@ -254,7 +254,7 @@ def measure_loss(name, model, tokenizer):
             ids = ids[:loss_tokens + 1] if loss_tokens else ids
             nats, n = exact_loss(model, ids, batch_size)
             n_bytes = int(text_bytes[ids[1:]].sum())
-            names = [name, folder if len(held_out) > 1 else '', text if text != 'val' else '']
+            names = [name, folder if len(held_out) > 1 else '', text[len('val_'):]]
             losses[' '.join(filter(None, names))] = {
                 'nats': nats / n, 'perplexity': math.exp(min(700, nats / n)),
                 'bits_per_byte': bits_per_byte(nats, n_bytes), 'tokens': n, 'bytes': n_bytes}
@@ -263,15 +263,15 @@ def measure_loss(name, model, tokenizer):
 
 # --- 7. verdicts on answers, and pass@k -----------------------------------------------------------
 samples = []        # every answer with its outcome, of all checkpoints and tasks: samples.jsonl
-scores = {task: [] for task in questions_of}    # of each, (checkpoint, pass@k of each split)
+scores = {task: [] for task in questions_of}    # of each, [(who, {split: summary}), ...]
 os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
 
 
 def score(task, texts, who):
-    """Judge several texts that answer each question of a task, [['yes', 'no'], ...], from what
-    their programs do, or by rules. who: {'ckpt', 'step', 'chat'} of the model that wrote them."""
+    """Judge the texts that answer each question of a task, [['yes', 'no'], ...], and add them to
+    samples and scores. who: {'ckpt', 'step', 'chat', ...} of the model that wrote them."""
     rows = grading.rows_of(task, questions_of[task], texts, who)
-    samples.extend(rows)
+    samples.extend(rows)        # the same dicts: judge() writes the outcomes into them
     try:
         grading.judge(questions_of[task], rows, run)
     finally:            # no answer is lost if the sandbox breaks
@@ -297,25 +297,25 @@ if completions:
 
 # --- 9. each checkpoint: its loss on each text, and its answers to each task ----------------------
 here = ['cpu'] + ['mps'] * torch.backends.mps.is_available() + ['cuda'] * torch.cuda.is_available()
-device = here[-1] if device == 'auto' else device
+device = here[-1] if device == 'auto' else device       # the last one is the fastest
 require(device in here, f'{device=} is not here; try --device=auto')
 is_fast = device == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False)
 autocast = torch.autocast(device, torch.bfloat16, enabled=is_fast)      # of answers, not of losses
 if device == 'cuda':
-    torch.backends.cuda.enable_cudnn_sdp(False)         # it plans anew for each length of a text
+    torch.backends.cuda.enable_cudnn_sdp(False)         # cuDNN plans anew for each length of a text
 
 
 def open_checkpoint(path):
     """Return a model that continues texts, and the tokenizer next to it."""
-    own = os.path.join(folder_of(path), 'tokenizer.json')
-    model, tokenizer = GPT.load(path).to(device).eval(), Tokenizer.load(own)
+    beside = os.path.join(folder_of(path), 'tokenizer.json')
+    model, tokenizer = GPT.load(path).to(device).eval(), Tokenizer.load(beside)
     require(model.saved.get('config', {}).get('objective', 'clm') == 'clm'
             and 'reward_head' not in model.saved, f'{path} fills gaps (--objective=mlm or span) or '
             'is a reward model: it continues no text; metrics.jsonl says how good it is')
     hashes = {folder: meta['tokenizer_hash'] for folder, (meta, _) in held_out.items()}
     hashes[path] = model.saved.get('tokenizer_hash', tokenizer.hash)
     for source, digest in hashes.items():
-        require(digest == tokenizer.hash, f'{source} was made with another tokenizer than {own}; '
+        require(digest == tokenizer.hash, f'{source} was made with another tokenizer than {beside}; '
                 'copy its own one there, or prepare the text with --tokenizer=FILE')
     return model, tokenizer
 
@@ -346,8 +346,8 @@ for task, results in scores.items():
     results.sort(key=lambda result: result[0]['step'] or 0)
     print_table(task, {f'{who["ckpt"] or completions}, step {who["step"]}: {split}': part
                        for who, parts in results for split, part in parts.items()})
-    series = [parts.pop('all') | who | ({'by_split': parts} if parts else {})
-              for who, parts in results]                # one for each checkpoint
+    series = [parts.pop('all') | who | ({'by_split': parts} if parts else {})   # the other parts
+              for who, parts in results]
     report['tasks'][task] = series[0] if len(series) == 1 else {'series': series}
 pathlib.Path(out).write_text(json.dumps(report, indent=1), encoding='utf-8')
 print(f'written to {out}')

@@ -22,9 +22,9 @@ from configurator import Mistake, configure, require
 runs = 'out/base'           # folders that trainers wrote; several: A,B or out/*
 out = 'dashboard.png'       # or .svg, .pdf
 
-# A panel: a title, a factor, how it looks if all is well, and names in metrics.jsonl, or patterns
-# of them. The line of the first name is thick, and without it there is no panel: rl.py has none for
-# its loss, which says little.
+# A panel: a title, a scale, how it looks if all is well, then names in metrics.jsonl, or patterns
+# of them. The first one is drawn thick, and a stage without it has no such panel: rl.py logs no
+# val_loss, so its loss, which says little, is not drawn.
 MODEL = [
     ('loss', 1, 'nats: falls, ever slower', 'val_loss', 'loss', 'preference_loss'),
     ('bits per byte', 1, 'falls; thin: by source', 'val_bpb', 'val_.+_bpb'),
@@ -34,7 +34,7 @@ MODEL = [
     ('reward', 1, 'mean of the answers: rises', 'val_reward', 'reward'),
     ('informative', 100, '% of prompts that teach: never 0', 'informative'),
     ('length', 1, 'tokens of a sampled answer: steady', 'val_length', 'length'),
-    ('answers', 1, 'tokens of a held-out answer: steady', 'val_response_len'),
+    ('length', 1, 'tokens of a held-out answer: steady', 'val_response_len'),
     ('entropy', 1, 'nats per token: not 0', 'entropy'),
     ('KL', 1, 'nats away from the reference: near 0', 'kl', 'val_kl'),
     ('clipped', 100, '% of the tokens: a few', 'clip_fraction'),
@@ -61,7 +61,7 @@ def read_rows(path):
     It has two kinds of rows, and a step may have one of each. Only a row of training has `loss`:
         {"step": 20, "loss": 3.1, "lr": 0.001, ...}        {"step": 20, "val_loss": 3.3, ...}
     A trainer only appends, so a run that was killed and resumed has some steps twice. The last row
-    of a step counts. When steps go back, what lies behind them was lost with the killed run: of
+    of a step counts. When steps go back, all later rows were lost with the killed run: of
     10 20 30 20 40, the rows 10 20' 40 remain."""
     kept, newest = {}, 0        # kept: {(step, is it an evaluation?): row}
     for line in read(path).splitlines():
@@ -113,15 +113,15 @@ def seen(rows, V):
         trouble = f'A plateau: the loss is {last:.3g}, flat since step {steps[-len(late)]:,.0f}.'
     if trouble:
         yield trouble
-    # With --nll_weight, dpo.py's loss has a second part; preference_loss is that of val_loss.
+    # dpo.py's loss may have a second part (--nll_weight), which val_loss and preference_loss lack.
     name = 'preference_loss' if any('preference_loss' in row for row in rows) else 'loss'
     recent = curve(rows, name)[1][-10:]
     if len(recent):
-        gap, noise = last - np.median(recent), max((FLAT - 1) * last, 1.2 * recent.std())
-        if gap > noise:
+        gap = last - np.median(recent)
+        if gap > max((FLAT - 1) * last, 1.2 * recent.std()):        # more than the noise of steps
             yield f'It memorizes: the validation loss is {gap:.2g} above the loss of training.'
     speed = curve(rows, 'tok_s')[1][1:]         # the first step compiles
-    is_fast = len(speed) > 10 and np.median(speed[-len(speed) // 4:]) > 0.8 * np.median(speed)
+    is_fast = len(speed) > 10 and np.median(speed[-(len(speed) // 4):]) > 0.8 * np.median(speed)
     if trouble and is_fast:
         yield 'The machine is as fast as before, but the model does not learn.'
 
@@ -160,9 +160,9 @@ try:
     from matplotlib import figure, rcParams
 except ImportError as error:
     raise Mistake(f'the picture needs matplotlib ({error}): pip install matplotlib') from None
-COLUMNS, WIDTH, HEIGHT = 4, 14, 6               # panels in a row; inches of a part
+COLUMNS, WIDTH, HEIGHT = 4, 14, 6               # panels in a row; inches of each of `parts`
 rcParams['text.parse_math'] = False             # a sample may hold $
-warnings.filterwarnings('ignore', 'Glyph')      # and what the font does not
+warnings.filterwarnings('ignore', 'Glyph')      # and characters that the font lacks
 
 
 def draw_panel(ax, panel, group, is_machine):
@@ -174,39 +174,40 @@ def draw_panel(ax, panel, group, is_machine):
     for run in group:
         for name in sorted(names):
             x, y = curve(run['rows'], name)
-            x = 100 * x / run['end'] if is_machine else x       # runs of any length share them
+            x = 100 * x / run['end'] if is_machine else x       # in %: runs differ in length
             width, label = (2, run['title']) if name == patterns[0] else (1.2, None)
             ax.plot(x, scale * y, 'o-' if len(x) < 16 else '-', color=run['color'],
                     linewidth=width, label=label, markersize=3)
             visible += [*scale * y[len(y) // 10:]]      # the first tenth is often far above
-    low, high = np.quantile(visible, [0, 1 if is_machine else 0.98])    # a spike may leave a panel
+    low, high = np.quantile(visible, [0, 1 if is_machine else 0.98])    # cut off a model's spikes
     margin = 0.1 * (high - low) or 0.1 * abs(high) or 1
     ax.set_ylim(low - margin, high + margin)
     ax.set_title(f'{title}\n{meaning}', loc='left', size=9)
     ax.grid(alpha=0.3)
 
 
-parts = []                          # of the picture: a headline, panels, runs
+parts = []                          # of the picture: a headline, panels, runs, runs with samples
 for stage in dict.fromkeys(run['stage'] for run in all_runs):
     group = [run for run in all_runs if run['stage'] == stage]
-    parts.append((f'model, {stage}: are we flying to the right place?', MODEL, group))
-parts.append(('systems: is the engine running? (across: % of the steps)', MACHINE, all_runs))
+    parts.append((f'model, {stage}: are we flying to the right place?', MODEL, group, group))
+parts.append(('systems: is the engine running? (across: % of the steps)', MACHINE, all_runs, ()))
 fig = figure.Figure((WIDTH, HEIGHT * len(parts)), layout='constrained')
-for part, (headline, panels, group) in zip(fig.subfigures(len(parts)), parts):
+for part, (headline, panels, group, sampled) in zip(fig.subfigures(len(parts)), parts):
     part.suptitle(headline, x=0.01, ha='left')
-    panels_here = [panel for panel in panels
+    panels_here = [panel for panel in panels                    # panel[3]: its first name
                    if any(curve(run['rows'], panel[3]).size for run in group)]
-    n_rows = max(2, math.ceil(len(panels_here) / COLUMNS))      # one alone would be too tall
+    n_places = len(panels_here) + min(len(sampled), COLUMNS)
+    n_rows = max(2, math.ceil(n_places / COLUMNS))              # one alone would be too tall
     axes = part.subplots(n_rows, COLUMNS).flatten()
     for ax, panel in zip(axes, panels_here):
         draw_panel(ax, panel, group, panels is MACHINE)
     if panels_here:
         axes[0].legend(fontsize=7, loc='upper right')           # which color is which run
-    left = axes[len(panels_here):]      # places for the last sample of each run, what fits of it
+    left = axes[len(panels_here):]      # places for the last samples of the first runs
     for ax in left:
         ax.set_axis_off()
-    for ax, run in zip(left, group if panels is MODEL else ()):
-        lines = [line[:44] for line in run['sample'].splitlines()[1:15]]
+    for ax, run in zip(left, sampled):
+        lines = [line[:44] for line in run['sample'].splitlines()[1:15]]    # not its headline
         ax.text(0, 0, '\n'.join(lines), color=run['color'], size=7, family='monospace')
 os.makedirs(os.path.dirname(out) or '.', exist_ok=True)
 fig.savefig(out)
