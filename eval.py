@@ -315,8 +315,8 @@ def open_checkpoint(path):
     hashes = {folder: meta['tokenizer_hash'] for folder, (meta, _) in held_out.items()}
     hashes[path] = model.saved.get('tokenizer_hash', tokenizer.hash)
     for source, digest in hashes.items():
-        require(digest == tokenizer.hash, f'{source} was made with another tokenizer than {beside}; '
-                'copy its own one there, or prepare the text with --tokenizer=FILE')
+        require(digest == tokenizer.hash, f'{source} was made with another tokenizer than '
+                f'{beside}; copy its own one there, or prepare the text with --tokenizer=FILE')
     return model, tokenizer
 
 
