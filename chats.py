@@ -65,7 +65,8 @@ LABELS = {'true': True, '1': True, '1.0': True, 'false': False, '0': False, '0.0
 #     conversation    user, assistant, user, assistant        {'score': 8.0}
 #     pair            user, chosen, rejected                  {'margin': 2.0, 'agreement': 1.0}
 #     thumb           user, completion                        {'label': False}
-# Each function takes what it uses out of the record. What remains there is counted as not used.
+# Each function takes what it uses out of the record. What remains, or is put there, is counted as
+# not used.
 def without_empty(record):
     """Return what has a value in a record or a message, by plain names, and refuse what is no text:
     {'Question': 'Hi!', 'Input': ''} becomes {'question': 'Hi!'}."""
@@ -127,9 +128,8 @@ def prompt_of(record):
     is_listed, turns = record.keys() & {*MESSAGES}, take(record, MESSAGES + QUESTION)
     if isinstance(turns, list | dict):
         return messages_of('user', turns, record)
-    require(not is_listed or not isinstance(turns, str), 'messages are a text that is no JSON')
     texts = [text for text in (turns, record.pop('input', None)) if text is not None]
-    # {"id": 7}, {"messages": 5} and {"prompt": 5} end here
+    # {"id": 7}, {"messages": "no JSON"} and {"prompt": 5} end here
     require(texts and not is_listed and all(isinstance(text, str) for text in texts),
             f'no list of messages, and no {", ".join(QUESTION)} or input that is text')
     return messages_of('user', '\n\n'.join(texts), record)
@@ -156,12 +156,12 @@ def label_of(record):
 
 
 def kind_of(record):
-    """Return what a record is by itself: 'sft', 'preference', or '' where nothing says it, because
-    0 and 1 may be the numbers of classes."""
-    if record.keys() >= {*PAIR} or (
-            'completion' in record and label_of(record) in ('true', 'false')):
+    """Return what a record is, 'sft' or 'preference'. 0 and 1 may be thumbs, or classes."""
+    label = label_of(record)
+    if record.keys() >= {*PAIR} or ('completion' in record and label in ('true', 'false')):
         return 'preference'
-    return '' if label_of(record) in LABELS else 'sft'
+    require(label not in LABELS, 'a label that --kind=preference takes as a thumb, sft as a class')
+    return 'sft'
 
 
 def example_of(record, kind):
@@ -207,7 +207,8 @@ def normalise(text):
 
 
 def reason_of(messages, facts):
-    """Return why an example is left out, or None. A rule of yours is two lines here."""
+    """Return why an example is left out, or None. A rule of yours is two lines here. A rejected
+    answer is no turn: it stands beside the chosen one."""
     turns = ['assistant' if m['role'] in ANSWERS_OF_PAIRS else m['role'] for m in messages
              if m['role'] not in ('system', 'rejected')]
     texts = [m['content'].strip() for m in messages]
@@ -219,8 +220,7 @@ def reason_of(messages, facts):
     if messages[-1]['role'] == 'rejected' and texts[-1] == texts[-2]:
         return 'equal answers'
     for name, low in ('score', min_score), ('margin', min_margin), ('agreement', min_agreement):
-        # written with `not` because every comparison with nan is false: this refuses nan as well
-        if name in facts and not low <= facts[name] < math.inf:
+        if name in facts and not low <= facts[name] < math.inf:     # also nan
             return f'low {name}'
 
 
@@ -238,8 +238,6 @@ def line_of(messages, facts):
 # --- files become records -------------------------------------------------------------------------
 NOT_UTF8 = 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)'
 RECORDS = re.compile(r'\.(jsonl|ndjson|json|csv|tsv|parquet)(\.(gz|zst|bz2|xz))?$', re.I)
-left_out = {}           # {why: [records, the first place]}
-
 
 def reject(place, why):
     left_out.setdefault(why, [0, place])[0] += 1
@@ -263,7 +261,7 @@ def records_in(path):
                 record = json.loads(data.decode('utf-8-sig'))
             except (ValueError, RecursionError) as error:
                 why = NOT_UTF8 if isinstance(error, UnicodeError) else why
-                if data[:1] == b'\0' and is_table:         # extras/formats.py says why
+                if data[:1] == b'\0' and is_table:         # a row that extras/formats.py can't read
                     why = data[1:].decode().strip()
             if isinstance(record, dict):
                 yield f'{path}:{line}', record
@@ -295,15 +293,17 @@ require(paths or not source, f'no file at {source!r}; --source is a file, a fold
 out.mkdir(parents=True, exist_ok=True)
 
 # 1. read: memory holds two hashes of each example; its line is on the disk
+left_out = {}                           # {why: [records, the first place]}
 changed, unused = collections.Counter(), collections.Counter()
-seen, hashes, has_thumbs, lines = set(), array.array('Q'), False, tempfile.TemporaryFile(dir=out)
+seen, numbers, has_thumbs = set(), array.array('Q'), False
+lines = tempfile.TemporaryFile(dir=out)
 entries = itertools.chain.from_iterable(map(records_in, paths))
 if not source:
     from extras import problems
-    # What has the lowest numbers is held out. Else the number of an example is a hash.
-    for split, n, h in ('train', n_examples, 2 ** 64 - 1), ('validation', 300, 0):
+    # What has low numbers is held out, below. The number of a record is a hash.
+    for split, n, number in ('train', n_examples, 2 ** 64 - 1), ('validation', 300, 0):
         lines.write(problems.to_jsonl(problems.problems(n, 0, split, with_tests=False)).encode())
-        hashes.extend([h] * n)
+        numbers.extend([number] * n)
 if source and pii:
     from extras import personal         # masks personal data; --pii=False goes on without
 if prefer:
@@ -315,22 +315,20 @@ for place, row in tqdm(entries, 'read', unit=' records', disable=None):
             'answer that eval.py judged: --prefer=passed, taste or both says what is better')
     try:
         record = in_known_form(row)
-        label, its_kind = label_of(record), kind or kind_of(record)
-        messages, facts = example_of(record, its_kind or 'sft')
+        its_kind = kind or kind_of(record)
+        messages, facts = example_of(record, its_kind)
     except Mistake as error:
-        why, _, detail = str(error).partition(': ')
+        why, _, detail = str(error).partition(': ')         # 'a message has an unknown role: bob'
         reject(f'{place} ({detail or ", ".join(row):.80})', why)
         continue
-    require(its_kind, f'{place} has the label {label}: --kind=preference takes it as a thumb up or '
-            'down, --kind=sft as a class')
     kind = its_kind         # as the first record
     unused.update(record.keys())
     unused.update(f'--min_{name}, for want of a {name}' for name in ('score', 'margin', 'agreement')
                   if f'min_{name}' in typed and name not in facts)
-    for m in messages if pii else []:
+    for m in messages if pii else []:       # first: answers may differ in an address alone
         m['content'] = personal.hide(m['content'], changed)
-    if reason := reason_of(messages, facts):    # behind the masks: a pair that differs in an
-        reject(place, reason)                   # address alone has equal answers
+    if reason := reason_of(messages, facts):
+        reject(place, reason)
         continue
     line = line_of(messages, facts)
     if hash(line) in seen:
@@ -339,7 +337,7 @@ for place, row in tqdm(entries, 'read', unit=' records', disable=None):
     seen.add(hash(line))
     question = next(m['content'] for m in messages if m['role'] == 'user').strip()
     digest = hashlib.blake2b(question.encode(), digest_size=8).digest()
-    hashes.append(int.from_bytes(digest, 'big'))
+    numbers.append(int.from_bytes(digest, 'big'))
     has_thumbs |= 'label' in facts
     lines.write(line)
 report = [f'left out, {why}: {n:,}, first {place}' for why, (n, place) in left_out.items()]
@@ -347,24 +345,24 @@ report += [f'changed, {what}: {n:,}' for what, n in changed.items() if n]
 report += [f'not used, {name}: {n:,}' for name, n in unused.items()]
 
 # 2. split: by a hash of the first question, so all answers to it are on one side, in every run
-questions = sorted({*hashes})
-require(len(questions) > 1, f'{source} has {len(questions)} different questions to learn from, too '
+different = sorted({*numbers})
+require(len(different) > 1, f'{source} has {len(different)} different questions to learn from, too '
         f'few to hold some out; {"; ".join(report)}')
-last = min(max(questions[0], val_fraction * 2 ** 64), questions[-2])     # each side has one
-n_val = sum(h <= last for h in hashes)
+limit = min(max(different[0], val_fraction * 2 ** 64), different[-2])    # each side has one
+n_val = sum(number <= limit for number in numbers)
 lines.seek(0)
 with open(out / 'train.tmp', 'wb') as train, open(out / 'val.tmp', 'wb') as val:
-    for h, line in zip(hashes, lines):
-        (val if h <= last else train).write(line)
+    for number, line in zip(numbers, lines):
+        (val if number <= limit else train).write(line)
 for name in 'train', 'val':                     # a kill leaves no half of a file
     os.replace(out / f'{name}.tmp', out / f'{name}.jsonl')
 
 # 3. report
-n_read = len(hashes) + sum(n for n, _ in left_out.values())
+n_read = len(numbers) + sum(n for n, _ in left_out.values())
 (out / 'report.json').write_text(json.dumps({
-    'read': n_read, 'kept': len(hashes), 'left_out': left_out, 'changed': changed,
+    'read': n_read, 'kept': len(numbers), 'left_out': left_out, 'changed': changed,
     'unused_columns': unused}, indent=1))
 (out / 'meta.json').write_text(json.dumps({**config, 'kind': kind or 'sft'}, indent=1))
 script = 'dpo.py --loss_type=kto' if has_thumbs else 'dpo.py' if kind == 'preference' else 'sft.py'
-print(f'{n_read:,} records, {len(hashes):,} kept: {len(hashes) - n_val:,} to train on, {n_val:,} '
+print(f'{n_read:,} records, {len(numbers):,} kept: {len(numbers) - n_val:,} to train on, {n_val:,} '
       'held out', *report, f'next: python {script} --data_dir={shlex.quote(out_dir)}', sep='\n')

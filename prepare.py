@@ -13,8 +13,7 @@ it stays there in every run, next to its copies. One lone text, such as Tiny Sha
 documents: the first 90% are to train on. You should see 9.6 MB of clean Python become 2.5 million
 tokens in a few seconds.
 
-Lines that import extras are doors: a flag asks for what not everybody needs. Without extras/ this
-file works, with tokenizer.py and configurator.py beside it.
+Without extras/ this file works, with tokenizer.py and configurator.py beside it.
 """
 import array, collections, contextlib, glob, gzip, hashlib, itertools, json, os, pathlib, re, shutil
 import shlex, zlib
@@ -37,7 +36,8 @@ weights: dict | None = None     # in a config file: {'web': 50, ...}; None = tho
 temperature = 1.0               # for sources without weights; above 1: more equal parts
 gpt2_dir: str | None = None     # folder with vocab.bpe and encoder.json; None = download
 # The lowest and the highest value of numbers; any other number must be at least 0.
-BOUNDS = {'vocab_size': (1, 1e7), 'val_fraction': (1e-9, 0.999), 'temperature': (0.05, 1e6)}
+BOUNDS = {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e7), 'val_fraction': (1e-9, 0.999),
+          'temperature': (0.05, 1e6)}
 RESULTS = r'(train|val|val_.+)\.bin|(meta|tokenizer|report)\.json|(report|audit)\.md'
 
 
@@ -45,12 +45,6 @@ RESULTS = r'(train|val|val_.+)\.bin|(meta|tokenizer|report)\.json|(report|audit)
 # endings that count in a folder; a file or glob that you name may have any
 ENDINGS = tuple('.jsonl .txt .md .rst .tex .html .py .c .h .cpp .java .js .ts .go .rs .rb .php .sh '
                 '.sql'.split())
-
-
-def hash64(data):
-    """Return 64 bits that follow from these bytes alone; hash64(data) / 2**64 is as if drawn from
-    [0, 1)."""
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), 'big')
 
 
 def shown(values):
@@ -88,18 +82,18 @@ def find_files(source, out_dir):
             require(name in files_of, f'{path} is of no source that clean.py read; move it away')
             files_of[name].append(path)
         return files_of, cleaned
-    found = [source] if os.path.isfile(source) else glob.glob(source, recursive=True)
+    found = {source} if os.path.isfile(source) else {*glob.glob(source, recursive=True)}
     for folder, inner, names in os.walk(source):        # no links, which may lead in circles
         inner[:] = [name for name in inner if name[0] != '.']
-        found += [os.path.join(folder, name) for name in names if name[0] != '.']
+        found.update(os.path.join(folder, name) for name in names if name[0] != '.')
     results = f'{os.path.realpath(out_dir)}{os.sep}'
-    found = [path for path in found if os.path.isfile(path)
-             and not os.path.realpath(path).startswith(results)]
-    paths = sorted(path for path in found if not os.path.isdir(source)
-                   or path.lower().removesuffix('.gz').endswith(ENDINGS))
+    found = sorted(path for path in found if os.path.isfile(path)
+                   and not os.path.realpath(path).startswith(results))
+    paths = [path for path in found if not os.path.isdir(source)
+             or path.lower().removesuffix('.gz').endswith(ENDINGS)]
     if len(paths) < len(found):
         print('passed over:', shown(collections.Counter(
-            os.path.splitext(path)[1] or 'no ending' for path in sorted({*found} - {*paths}))))
+            os.path.splitext(path)[1] or 'no ending' for path in found if path not in paths)))
     require(paths, f'no text at {source}, or only in --out_dir; name a file, folder or glob of '
             'text or .jsonl, or run python clean.py first, which writes to data/clean')
     return {source: paths}, {}
@@ -126,7 +120,8 @@ def texts_in(path):
                 else:
                     text.append(line)
         yield ''.join(text)
-    except (OSError, EOFError, ValueError, LookupError, TypeError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, LookupError, TypeError, RecursionError,
+            zlib.error) as error:
         raise Mistake(f'{path}:{max(1, number)} is no UTF-8 text, or no {{"text": ...}} ({error}); '
                       'clean.py reads other forms, and leaves out what is damaged') from None
 
@@ -144,14 +139,13 @@ def measure(documents):
     for owner, text in tqdm(documents, 'read', unit=' texts', disable=None):
         data = text.encode('utf-8', 'surrogatepass')
         owners.append(owner)
-        hashes.append(hash64(data))
+        digest = hashlib.blake2b(data, digest_size=8).digest()
+        hashes.append(int.from_bytes(digest, 'big'))
         sizes.append(len(data))
     return np.array(owners), np.array(hashes), np.array(sizes)
 
 
 # --- split: training or validation, by a hash of the text -----------------------------------------
-# A random number would put a document on another side in the next run, and its copies on both
-# sides. With a hash of the text a document stays where it is, next to its copies.
 def held_out(hashes, val_fraction):
     """Return which of n documents are for validation, bool (n,): those whose hash, as a number in
     [0, 1), is below val_fraction, but at least one and not all, unless all are copies. Of four with
@@ -187,17 +181,17 @@ def make_tokenizer(config, special_tokens=(), train_texts=(), all_texts=()):
     return tok
 
 
-def write_bins(folder, documents, masks, tok, end=()):
-    """Write the ids of each document, (i, text), and then `end`, a list of ids, into the bins that
-    hold it. masks: {name of a bin: bool (n,)}, its documents. Return how many ids each document
-    has, (n,), and the hash of each bin. `x = 1` ends and `y = 2` begins:
+def write_bins(folder, numbered, masks, tok, end=()):
+    """Write the ids of each document, (its number, text), and then `end`, a list of ids, into the
+    bins that hold it. masks: {name of a bin: bool (n,)}, its documents. Return how many ids each
+    document has, (n,), and the hash of each bin. `x = 1` ends and `y = 2` begins:
         id        120     273     32      49      4032             121     ...     uint16, two bytes
         token     'x'     ' ='    ' '     '1'     <|endoftext|>    'y'     ..."""
     dtype = np.uint16 if tok.vocab_size <= 2 ** 16 else np.uint32
     lengths = np.zeros(len(masks['val']), int)
     digests = {name: hashlib.sha256() for name in masks}
     pieces = ((i, text[begin:begin + PIECE], begin + PIECE >= len(text))
-              for i, text in documents for begin in range(0, len(text), PIECE))
+              for i, text in numbered for begin in range(0, len(text), PIECE))
     with contextlib.ExitStack() as stack:
         files = {name: stack.enter_context(open(folder / f'{name}.bin', 'wb')) for name in masks}
         while some := [*itertools.islice(pieces, 128)]:     # the tokenizer takes them to all cores
@@ -218,11 +212,8 @@ def write_bins(folder, documents, masks, tok, end=()):
 # --- the job --------------------------------------------------------------------------------------
 if __name__ == '__main__':
     config = configure(globals(), BOUNDS)       # config files and flags replace settings
-    smallest = 256 + len(SPECIAL_TOKENS)
-    require(tokenizer in ('bpe', 'byte', 'char', 'gpt2') or tokenizer.endswith('.json'),
+    require(tokenizer in ('bpe', 'byte', 'char', 'gpt2') or os.path.isfile(tokenizer),
             f'{tokenizer=} must be bpe, byte, char, gpt2 or the path of a tokenizer.json')
-    require(tokenizer != 'bpe' or vocab_size >= smallest,
-            f'{vocab_size=} must be >= {smallest}: bytes and special tokens')
     if source == 'shakespeare':
         from extras import hub
         source = hub.fetched(hub.find_files(source, 'data/raw')[0])
@@ -242,31 +233,24 @@ if __name__ == '__main__':
     names = {*os.listdir(out_dir)} - {'.DS_Store'} if out_dir.exists() else set()
     old = meta_in(out_dir)
     others = [name for name in names if not re.fullmatch(RESULTS, name)]
-    require(not names or 'nanoparrot-data-' in old.get('format', '') and not others,
+    is_ours = 'nanoparrot-data-' in old.get('format', '') and not others
+    require(is_ours or not names,
             f'{out_dir} has {min(others or names, default="")}, which prepare.py did not write '
             'there; choose another --out_dir')
     require(overwrite or not names or identity_of(old) == identity_of(meta), f'{out_dir} has data '
             f'of other text, {identity_of(old)}, or the text was cleaned again; --overwrite=True '
             'replaces them, or choose another --out_dir')
-    tok = None
-    if tokenizer not in ('bpe', 'byte', 'char'):        # is it there?
-        tok = make_tokenizer(config)
     new = out_dir.with_name(f'.{out_dir.name}.nanoparrot-prepare') / 'new'
     shutil.rmtree(new.parent, ignore_errors=True)       # of a run that was killed
     new.mkdir(parents=True)
 
     # 1. read
-    def stamps():
-        paths = itertools.chain(*files_of.values())
-        return [(os.path.getsize(path), os.path.getmtime(path)) for path in paths]
-
-    before = stamps()
     read = lambda: documents(files_of)          # each call reads the files again
     owners, hashes, sizes = measure(read())                             # (n documents,) each
     require(len(hashes), f'{source} has no text')
 
     # 2. split
-    ends, held_out_to = ['<|endoftext|>'], None     # a stream leaves out the hashes up to here
+    ends, held_out_to = ['<|endoftext|>'], None     # train.py --streaming skips hashes up to it
     if len(hashes) > 1:
         in_val = held_out(hashes, val_fraction)
         held_out_to = int(hashes[in_val].max())
@@ -275,10 +259,10 @@ if __name__ == '__main__':
         require(write == 'bins', 'a stream would also read the end of a lone text, which is held '
                 'out: it needs --write=bins')
         [(_, text)] = read()
-        cut = int(len(text) * (1 - val_fraction))
-        ends, read = [], lambda: [(0, text[:cut]), (0, text[cut:])]
+        cut = max(1, int(len(text) * (1 - val_fraction)))
+        read = lambda: [(0, text[:cut]), (0, text[cut:])]
         owners, hashes, sizes = measure(read())
-        in_val = np.array([False, True])
+        ends, in_val = [], np.array([False, True])
     masks = {'train': ~in_val, 'val': in_val}
     if len(sources) > 1:
         masks |= {f'val_{name}': in_val & (owners == i) for i, name in enumerate(sources)}
@@ -288,36 +272,31 @@ if __name__ == '__main__':
     def texts(mask):
         return itertools.compress((text for _, text in read()), mask)
 
-    # 3. tokenizer: of training texts only, of at most a gigabyte, which a hash draws
-    if not tok:
-        low = hashes % 2 ** 32      # the lower bits: the upper ones have decided about the split
-        limit = max(low[~in_val].min(), 2 ** 32 * 1e9 / sizes[~in_val].sum())
-        is_drawn = ~in_val & (low <= limit)
-        tok = make_tokenizer(config, SPECIAL_TOKENS if ends or tokenizer == 'bpe' else (),
-                             texts(is_drawn), texts(np.ones(len(in_val), bool)))
+    # 3. tokenizer: of training texts only, of about a gigabyte, which a hash draws
+    low = hashes % 2 ** 32          # the lower bits: the upper ones have decided about the split
+    limit = max(low[~in_val].min(), 2 ** 32 * 1e9 / sizes[~in_val].sum())
+    tok = make_tokenizer(config, SPECIAL_TOKENS if ends or tokenizer == 'bpe' else (),
+                         texts(~in_val & (low <= limit)), (text for _, text in read()))
     require({*ends} <= {*tok.special}, f'{tokenizer} has no <|endoftext|> to end documents; use '
             'another, or --tokenizer=bpe')
 
     # 4. bins
-    if write == 'val':
-        del masks['train']
+    bins = {name: mask for name, mask in masks.items() if name != 'train' or write == 'bins'}
     written = in_val | (write == 'bins')
     numbered = zip(np.flatnonzero(written), texts(written))
     bar = tqdm(numbered, 'tokens', int(written.sum()), unit=' texts', disable=None)
-    lengths, sha256 = write_bins(new, bar, masks, tok, [tok.special[name] for name in ends])
+    lengths, sha256 = write_bins(new, bar, bins, tok, [tok.special[name] for name in ends])
     if write == 'val':          # not tokenized: as many tokens for a byte as in val, about
         lengths[~in_val] = np.round(sizes[~in_val] * (lengths.sum() / sizes[in_val].sum()))
-    require(stamps() == before, 'a file changed while it was read; run the same command again')
     tok.save(new / 'tokenizer.json')
 
     # 5. report
     sums = lambda mask: {'documents': int(mask.sum()), 'tokens': int(lengths[mask].sum()),
                          'bytes': int(sizes[mask].sum())}
-    sizes_of = {name: sums(mask) for name, mask in {'train': ~in_val, **masks}.items()}
+    sizes_of = {name: sums(mask) for name, mask in masks.items()}
     for i, name in enumerate(sources):
         sources[name] |= sums(~in_val & (owners == i))
     if len(sources) > 1:
-        from extras import mixture
         mixture.add_passes(sources, weights, temperature, sizes_of)
     rows = [f'- {name}: {shown(values)}' for name, values in sizes_of.items()]
     rows += [f'- {name}: {shown(values)}' for name, values in sources.items() if len(sources) > 1]
@@ -339,4 +318,4 @@ if __name__ == '__main__':
           f'{f" --streaming={stream}" if write == "val" else ""}')
     if not cleaned:
         print('not cleaned: copies, personal data and markup are still in it; python clean.py '
-              f'--source={config["source"]} first')
+              f'--source={shlex.quote(config["source"])} first')

@@ -159,7 +159,7 @@ CONVERSATIONS = r'''
 {"messages": "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]"}
 -> user: a | assistant: b
 {"messages": "[{'role': 'user'}]"}
--> refused: messages are a text that is no JSON
+-> refused: no list of messages, and no instruction
 {"prompt": "a", "completion": "b", "label": 0}
 -> user: a | assistant: b | unused: label
 {"messages": [{"role": "user", "content": "a", "attachments": ["x.pdf"]},
@@ -265,7 +265,7 @@ PAIRS = r'''
 {"prompt": "a", "response_a": "b", "response_b": "c", "winner": "tie"}
 -> refused: no chosen and rejected
 {"messages": "hi", "chosen": "a", "rejected": "b"}
--> refused: messages are a text that is no JSON
+-> refused: no list of messages, and no instruction
 {"prompt": "a", "completion": "b", "label": "up"}
 -> refused: no label that is true or false
 {"prompt": "a", "chosen": "b"}
@@ -332,8 +332,8 @@ KINDS = """
 {"chosen": "b", "rejected": "c"} -> next: python dpo.py --data_dir=
 {"completion": "b", "label": false} -> next: python dpo.py --loss_type=kto --data_dir=
 {"completion": "b", "label": 3} -> next: python sft.py --data_dir=
-{"completion": "b", "label": 0} -> label 0: --kind=preference
-{"output": "b", "label": true} -> label true: --kind"""
+{"completion": "b", "label": 0} -> a label that --kind=preference
+{"output": "b", "label": true} -> a label that --kind"""
 
 
 @pytest.mark.parametrize('line', KINDS.strip().split('\n'))

@@ -636,7 +636,7 @@ prepare.py --source=comma.jsonl | comma.jsonl:1 | clean.py
 prepare.py --source=null.jsonl | null.jsonl:1 | clean.py
 prepare.py --source=content.jsonl | content.jsonl:1 | {"text": ...} | clean.py
 prepare.py --source=empty.txt | empty.txt has no text
-prepare.py --source=00*.txt --tokenizer=nowhere.json | nowhere.json | no such file
+prepare.py --source=00*.txt --tokenizer=nowhere.json | nowhere.json | path of a tokenizer.json
 prepare.py --source=00*.txt --tokenizer=byte.json | byte.json | <|endoftext|>
 prepare.py --source=00*.txt --tokenizer=abc.json | no character of this char tokenizer
 prepare.py --source=00*.txt --tokenizer=wordpiece | wordpiece | bpe
