@@ -36,7 +36,7 @@ pii = True                      # e-mail, phone, SSN, keys become <EMAIL>, <PHON
 min_score: float | None = None  # of a conversation: what a judge gave it
 min_margin = 0.0                # of a pair: score of chosen - score of rejected; 0 keeps ties
 min_agreement = 0.0             # of a pair: fraction of annotators who agree
-# doors to extras/
+# options: a line that imports extras/ asks for what not everybody needs
 n_examples = 2000               # without a source: conversations to write; more teach more
 prefer: Literal['', 'passed', 'taste', 'both'] = ''     # what is better of what eval.py judged
 BOUNDS = {'val_fraction': (1e-9, 0.999), 'min_score': (-1e18, 1e18), 'min_margin': (-1e18, 1e18)}
@@ -156,12 +156,12 @@ def label_of(record):
 
 
 def kind_of(record):
-    """Return what a record is, 'sft' or 'preference'. 0 and 1 may be thumbs, or classes."""
+    """Return what a record is, 'sft' or 'preference', or '' where a label may be a thumb, or the
+    number of a class."""
     label = label_of(record)
     if record.keys() >= {*PAIR} or ('completion' in record and label in ('true', 'false')):
         return 'preference'
-    require(label not in LABELS, 'a label that --kind=preference takes as a thumb, sft as a class')
-    return 'sft'
+    return '' if label in LABELS else 'sft'
 
 
 def example_of(record, kind):
@@ -300,7 +300,7 @@ lines = tempfile.TemporaryFile(dir=out)
 entries = itertools.chain.from_iterable(map(records_in, paths))
 if not source:
     from extras import problems
-    # What has low numbers is held out, below. The number of a record is a hash.
+    # What has the lowest numbers is held out, below. A record's number is a hash.
     for split, n, number in ('train', n_examples, 2 ** 64 - 1), ('validation', 300, 0):
         lines.write(problems.to_jsonl(problems.problems(n, 0, split, with_tests=False)).encode())
         numbers.extend([number] * n)
@@ -315,12 +315,14 @@ for place, row in tqdm(entries, 'read', unit=' records', disable=None):
             'answer that eval.py judged: --prefer=passed, taste or both says what is better')
     try:
         record = in_known_form(row)
-        its_kind = kind or kind_of(record)
-        messages, facts = example_of(record, its_kind)
+        label, its_kind = label_of(record), kind or kind_of(record)
+        messages, facts = example_of(record, its_kind or 'sft')
     except Mistake as error:
         why, _, detail = str(error).partition(': ')         # 'a message has an unknown role: bob'
         reject(f'{place} ({detail or ", ".join(row):.80})', why)
         continue
+    require(its_kind, f'{place} has the label {label}: is it a thumb (--kind=preference), or a '
+            'class (--kind=sft)?')
     kind = its_kind         # as the first record
     unused.update(record.keys())
     unused.update(f'--min_{name}, for want of a {name}' for name in ('score', 'margin', 'agreement')

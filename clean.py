@@ -192,8 +192,8 @@ def find_sources(config):
 
 def find_files(source, max_files=0, download_dir='data/raw', out_dir=None):
     """Return the files of a folder, glob or name, sorted, so that the same files give the same
-    text everywhere, and how many of each ending are passed over. A folder out_dir within it has the
-    results of an earlier run."""
+    text everywhere, and how many of each ending are passed over. Those in out_dir, which are the
+    results of an earlier run, are left out."""
     if re.match('hf:|shakespeare$|codeparrot$', source):
         from extras import hub
         found = hub.find_files(source, download_dir)[:max_files or None]
@@ -202,21 +202,25 @@ def find_files(source, max_files=0, download_dir='data/raw', out_dir=None):
     if source == 'stdlib':                      # 12 MB of Python; with its tests, 30 MB
         top, endings = sysconfig.get_paths()['stdlib'], ('.py',)
         skipped = skipped | {'test', 'tests', 'idle_test'}
-    found = [top] if os.path.exists(top) else glob.glob(top, recursive=True)
-    links = 0
-    for folder, inner, names in os.walk(top):       # it follows no links, which may lead in circles
+    # of a/**/b.py, os.walk finds the files in a: it follows no links, which may lead in circles
+    top, *inside = re.split(r'(?<![^/])\*\*(?:/|$)', top, maxsplit=1)
+    top = top or '.'
+    found = [top] if os.path.exists(top) else glob.glob(top)
+    folders = [*found] if inside or os.path.isdir(top) else []
+    results, links = os.path.realpath(out_dir) if out_dir else None, 0
+    for folder, inner, names in itertools.chain(*map(os.walk, folders)):
         links += sum(os.path.islink(os.path.join(folder, name)) for name in inner)
-        inner[:] = [name for name in inner if name[0] != '.' and name not in skipped]
+        inner[:] = [name for name in inner if name[0] != '.' and name not in skipped
+                    and os.path.realpath(os.path.join(folder, name)) != results]
         found += [os.path.join(folder, name) for name in names if name[0] != '.']
-    results = f'{os.path.realpath(out_dir)}{os.sep}' if out_dir else '\0'
     found = sorted(path for path in found if os.path.isfile(path)
-                   and not os.path.realpath(path).startswith(results))
+                   and (not any(inside) or pathlib.PurePath(path).match(inside[0])))
     paths = [path for path in found if path == source or ends_with(path, endings)]
     others = collections.Counter(os.path.splitext(path)[1] or 'no ending'
                                  for path in {*found} - {*paths})
     others.update({'linked folders': links} if links else {})
-    require(paths, f'no text at {source!r}, which has {shown(others)}; it can be stdlib, '
-            'shakespeare, codeparrot, hf:OWNER/NAME, or a file, folder or glob of '
+    require(paths, f'no text at {source!r}, which has {shown(others)}, or only in --out_dir; it '
+            'can be stdlib, shakespeare, codeparrot, hf:OWNER/NAME, or a file, folder or glob of '
             f'{" ".join(PROSE + LINES + TABLES)} and source code, packed (.gz) or not')
     return paths[:max_files or None], {} if source == 'stdlib' else others
 
@@ -388,7 +392,7 @@ def clean_shard(source, pieces, folder, settings):
             for what in notes['changed'].keys() - first.keys():
                 first[what] = document['path']
             if not reason:
-                exact = hash64(data.translate(None, b' \t\n\r\f\v'))    # copies differ in blanks
+                exact = hash64(data.translate(None, b' \t\n\r\f\v'))    # blanks may differ
                 keys = near_keys(config, data)
                 numbers.append(np.array([[f.tell(), len(data), exact, *keys]], np.uint64))
                 line = {name: document[name] for name in KEPT if name in document}
@@ -430,8 +434,8 @@ PLACES = ('repo_name max_stars_repo_name repository_name repo '
 # what is kept of a record beside its text
 FACTS = 'url func_code_url license licence max_stars_repo_licenses'.split()
 KEPT = ['text', 'path', 'source', *FACTS]
-LONG = 4_000_000                # bytes; the text of a longer file is cut into pieces, so short
-PIECE = 100_000                 # that prepare.py can hold out about a tenth of them
+LONG = 4_000_000                # characters; a longer text is cut into pieces, so short that
+PIECE = 100_000                 # prepare.py can hold out about a tenth of it
 NO_TEXT = 'no text in a usual field: name it with --text_field=NAME'
 NOT_UTF8 = 'not UTF-8: name it with --encoding=NAME'
 
@@ -456,9 +460,8 @@ def read(path, names=TEXT_NAMES, encoding='', piece=0, n_pieces=1):
     try:
         with open_file(path, names, encoding) as f:
             if not ends_with(path, LINES + TABLES):
-                for text in texts_in(f, os.path.getsize(path) > LONG):
-                    # zeros: UTF-16 without its mark; ESC $: Japanese
-                    yield 0, text, {}, not_utf8 if re.search('\0.\0|\x1b\\$', text) else None
+                for text in texts_in(f):    # a zero: UTF-16 without its mark; ESC $: Japanese
+                    yield 0, text, {}, not_utf8 if re.search('\0|\x1b\\$', text) else None
                 return
             for line, row in enumerate(f, 1):
                 if line % n_pieces == piece and not row.isspace():
@@ -489,21 +492,25 @@ def open_file(path, names=(), encoding=''):
     return io.TextIOWrapper(f, encoding or 'utf-8-sig', newline='\n')
 
 
-def texts_in(lines, is_long):
-    """Yield the texts of a file: one, unless lines <|endoftext|> divide it. A long file might not
-    fit into memory: its texts come in pieces of 100,000 characters, cut at the next empty line, or
-    where there is none, at any line."""
-    text, size = [], 0
+def texts_in(lines):
+    """Yield the texts of a file: one, unless lines <|endoftext|> divide it. A text above 4 million
+    characters might not fit into memory: it comes in pieces of 100,000, cut before an empty line,
+    or where there is none, before another one."""
+    pieces, size, total = [[]], 0, 0        # of a text; characters of the last piece, and of all
     for line in lines:
-        is_end = line.rstrip() == '<|endoftext|>'
-        is_full = is_long and size > PIECE and (line.isspace() or size > 2 * PIECE)
-        if is_end or is_full:
-            yield ''.join(text)
-            text, size = [], 0
-        if not is_end:
-            text.append(line)
-            size += len(line)
-    yield ''.join(text)             # the text of an empty file is empty
+        if line.rstrip() == '<|endoftext|>':
+            yield ''.join(itertools.chain(*pieces))
+            pieces, size, total = [[]], 0, 0
+            continue
+        if size > PIECE and (line.isspace() or size > 2 * PIECE):
+            pieces.append([])
+            size = 0
+        pieces[-1].append(line)
+        size += len(line)
+        total += len(line)
+        while total > LONG and len(pieces) > 1:
+            yield ''.join(pieces.pop(0))
+    yield ''.join(itertools.chain(*pieces))     # the text of an empty file is empty
 
 
 def text_in(row, names, is_of_table=False):

@@ -169,8 +169,9 @@ config |= {'stage': 'dpo', 'steps': 0}      # eval.py asks a model of this stage
 out = pathlib.Path(out_dir)
 source = out / 'last.pt' if init_from == 'resume' else pathlib.Path(init_from)
 folder = source if source.is_dir() else source.parent
-require(source.exists(), f'{source} is missing; --init_from=resume needs a run that has begun; '
-        'to make a model first, run: python sft.py')
+require(source.exists(), f'{source} is missing; ' + (
+    'no run to resume is in --out_dir' if init_from == 'resume' else
+    'set --init_from, or run: python sft.py'))
 model = GPT.load(source, dropout=0.0)       # with dropout, policy and reference would differ
 tokenizer = Tokenizer.load(folder / 'tokenizer.json')
 tokenizer.render([])                    # refuses a tokenizer without <|im_start|> and <|im_end|>
@@ -183,7 +184,7 @@ state = model.saved if init_from == 'resume' else {}    # what a run needs to go
 old = state.get('config', {})
 require(old.keys() <= config.keys(), f'{source} has settings that this dpo.py has not: '
         f'{sorted(old.keys() - config.keys())}; resume it with the version that wrote it')
-# what this command decides; init_from says again where the run began, not resume
+# what this command decides; init_from stays where the run began
 mine = (typed | {'out_dir', 'overwrite'}) - {'init_from'}
 config |= {name: old[name] for name in old if name not in mine}
 changed = [name for name in old if name in typed and config[name] != old[name]]
@@ -326,6 +327,9 @@ if rank == 0:
     out.mkdir(parents=True, exist_ok=True)
     for name in RESULTS if overwrite else ():
         (out / name).unlink(missing_ok=True)
+    rows = out / 'metrics.jsonl'
+    if rows.exists() and not rows.read_bytes().endswith(b'\n'):     # a crash has torn the last one
+        rows.open('a').write('\n')
     tokenizer.save(out / 'tokenizer.json')
     (out / 'config.json').write_text(json.dumps(config, indent=1), 'utf-8')     # for people
     if is_new and os.path.exists(f'{folder}/data.json'):

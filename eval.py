@@ -150,8 +150,9 @@ def summarise(rows, ks):
 
 def by_split(rows, ks):
     """Return {'all': the summary of all rows, 'cell': that of a split, ...}."""
-    splits = dict.fromkeys(row['split'] for row in rows if row.get('split'))
-    parts = {split: [row for row in rows if row.get('split') == split] for split in splits}
+    splits = dict.fromkeys(row.get('split') for row in rows)
+    parts = {split: [row for row in rows if row.get('split') == split]
+             for split in splits if split not in (None, '', 'all')}
     return {split: summarise(part, ks) for split, part in ({'all': rows} | parts).items()}
 
 
@@ -207,12 +208,11 @@ require(completions or not asking or ks[-1] <= num_samples,
         f'pass@{ks[-1]} needs as many answers to a question, or more: --num_samples={ks[-1]}')
 paths = [] if completions else [        # what no file matches stays, for the next sentence
     path for pattern in ckpt.split(',') for path in sorted(glob.glob(pattern)) or [pattern]]
-for path in paths or [completions]:
-    require(os.path.isfile(path) or paths and os.path.isdir(path), f'{path} does not exist; give '
-            'the folder of a run or a file in it; for a first one, run: python clean.py && python '
-            'prepare.py && python train.py')
-
-
+require(not completions or os.path.isfile(completions),
+        f'{completions} is no file of answers, such as samples.jsonl')
+for path in paths:
+    require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
+            'it; for a first one, run: python clean.py && python prepare.py && python train.py')
 home = folder_of(completions or paths[0])
 out = out or os.path.join(home, 'scored' if completions else '', 'eval.json')
 samples_path = os.path.join(os.path.dirname(out), 'samples.jsonl')
@@ -225,7 +225,8 @@ report = {'settings': config, 'tasks': {}}      # it becomes eval.json
 
 # --- 5. the questions -----------------------------------------------------------------------------
 # A question is a dict: messages for a chat; prompt for a base model; ends, where its answer ends,
-# which is alike in a task; tests, a program such as 'assert add(1, 2) == 3', or ('answer', '13').
+# the same in all of a task; tests, a program such as 'assert add(1, 2) == 3', or rules, pairs such
+# as ('answer', '13').
 questions_of = {}
 if asking:
     from extras import answers, grading, questions, sandbox

@@ -33,8 +33,8 @@ MODEL = [
     ('margin', 1, 'lead of the better answer: rises', 'val_margin', 'margin'),
     ('reward', 1, 'mean of the answers: rises', 'val_reward', 'reward'),
     ('informative', 100, '% of prompts that teach: never 0', 'informative'),
-    ('length', 1, 'tokens of a sampled answer: steady', 'val_length', 'length'),
-    ('length', 1, 'tokens of a held-out answer: steady', 'val_response_len'),
+    ('length', 1, 'tokens of an answer: steady', 'val_length', 'length'),
+    ('length', 1, 'tokens of an answer: steady', 'val_response_len'),
     ('entropy', 1, 'nats per token: not 0', 'entropy'),
     ('KL', 1, 'nats away from the reference: near 0', 'kl', 'val_kl'),
     ('clipped', 100, '% of the tokens: a few', 'clip_fraction'),
@@ -96,8 +96,8 @@ def seen(rows, V):
     stays flat, or memorizes; or it does not learn on a machine that is fast.
 
     V is the number of tokens. A model that knows nothing gives each of them the probability 1 / V,
-    so its loss is ln V. Of the validation losses 6 5 4 4.02 4 4.01 the last four are flat; they
-    still fall, if the last one is the lowest."""
+    so its loss is ln V. Of the validation losses 6 5 4 4.02 4 4.01 the last four are flat. If the
+    last one were the lowest, the loss would still be falling."""
     steps, val = curve(rows, 'val_loss')
     if len(val) < 2:            # the first one is taken before the model has learned anything
         return

@@ -30,7 +30,7 @@ overwrite = False               # True: replace the data of other text in out_di
 tokenizer = 'bpe'               # bpe (trained here), byte, char, gpt2, or path of a tokenizer.json
 vocab_size = 4096               # tokens of bpe: 256 bytes + merges + 64 special tokens
 val_fraction = 0.1              # fraction of documents, or of a lone text, that is held out
-# doors to extras/
+# options: a line that imports extras/ asks for what not everybody needs
 write: Literal['bins', 'val'] = 'bins'  # val: no train.bin, for train.py --streaming
 weights: dict | None = None     # in a config file: {'web': 50, ...}; None = those of clean.py
 temperature = 1.0               # for sources without weights; above 1: more equal parts
@@ -69,8 +69,8 @@ def identity_of(meta):
 
 def find_files(source, out_dir):
     """Return the files of each source, {name: [path, ...]}, sorted, and clean.py's meta.json, or {}
-    for text that clean.py did not write: all of it is one source. Files in out_dir are none: they
-    are the results of an earlier run."""
+    for text that clean.py did not write: all of it is one source. Files in out_dir, which are the
+    results of an earlier run, are left out."""
     if os.path.isdir(f'{source}/shards'):
         cleaned = meta_in(source)
         require('sha256' in cleaned, f'{source} has shards, but no meta.json of clean.py; run it '
@@ -93,7 +93,7 @@ def find_files(source, out_dir):
              or path.lower().removesuffix('.gz').endswith(ENDINGS)]
     if len(paths) < len(found):
         print('passed over:', shown(collections.Counter(
-            os.path.splitext(path)[1] or 'no ending' for path in found if path not in paths)))
+            os.path.splitext(path)[1] or 'no ending' for path in sorted({*found} - {*paths}))))
     require(paths, f'no text at {source}, or only in --out_dir; name a file, folder or glob of '
             'text or .jsonl, or run python clean.py first, which writes to data/clean')
     return {source: paths}, {}
@@ -238,13 +238,21 @@ if __name__ == '__main__':
             f'{out_dir} has {min(others or names, default="")}, which prepare.py did not write '
             'there; choose another --out_dir')
     require(overwrite or not names or identity_of(old) == identity_of(meta), f'{out_dir} has data '
-            f'of other text, {identity_of(old)}, or the text was cleaned again; --overwrite=True '
-            'replaces them, or choose another --out_dir')
+            f'of other text, {identity_of(old)}, or cleaned otherwise; --overwrite=True replaces '
+            'them, or choose another --out_dir')
+    tok = None
+    if tokenizer not in ('bpe', 'byte', 'char'):        # can it be read?
+        tok = make_tokenizer(config)
     new = out_dir.with_name(f'.{out_dir.name}.nanoparrot-prepare') / 'new'
     shutil.rmtree(new.parent, ignore_errors=True)       # of a run that was killed
     new.mkdir(parents=True)
 
     # 1. read
+    def stamps():
+        paths = itertools.chain(*files_of.values())
+        return [(os.path.getsize(path), os.path.getmtime(path)) for path in paths]
+
+    before = stamps()
     read = lambda: documents(files_of)          # each call reads the files again
     owners, hashes, sizes = measure(read())                             # (n documents,) each
     require(len(hashes), f'{source} has no text')
@@ -275,8 +283,8 @@ if __name__ == '__main__':
     # 3. tokenizer: of training texts only, of about a gigabyte, which a hash draws
     low = hashes % 2 ** 32          # the lower bits: the upper ones have decided about the split
     limit = max(low[~in_val].min(), 2 ** 32 * 1e9 / sizes[~in_val].sum())
-    tok = make_tokenizer(config, SPECIAL_TOKENS if ends or tokenizer == 'bpe' else (),
-                         texts(~in_val & (low <= limit)), (text for _, text in read()))
+    tok = tok or make_tokenizer(config, SPECIAL_TOKENS if ends or tokenizer == 'bpe' else (),
+                                texts(~in_val & (low <= limit)), (text for _, text in read()))
     require({*ends} <= {*tok.special}, f'{tokenizer} has no <|endoftext|> to end documents; use '
             'another, or --tokenizer=bpe')
 
@@ -286,8 +294,9 @@ if __name__ == '__main__':
     numbered = zip(np.flatnonzero(written), texts(written))
     bar = tqdm(numbered, 'tokens', int(written.sum()), unit=' texts', disable=None)
     lengths, sha256 = write_bins(new, bar, bins, tok, [tok.special[name] for name in ends])
-    if write == 'val':          # not tokenized: as many tokens for a byte as in val, about
+    if write == 'val':          # train isn't tokenized: an estimate from val's tokens per byte
         lengths[~in_val] = np.round(sizes[~in_val] * (lengths.sum() / sizes[in_val].sum()))
+    require(stamps() == before, 'a file changed while it was read; run the same command again')
     tok.save(new / 'tokenizer.json')
 
     # 5. report

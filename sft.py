@@ -52,7 +52,7 @@ device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest 
 dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto'      # auto: bfloat16 if it is fast
 grad_checkpoint = False         # compute each block twice: less memory, more time
 seed = 1337                     # of order and dropout
-# doors to extras/
+# options: a line that imports extras/ asks for what not everybody needs
 optimizer: Literal['adamw', 'muon'] = 'adamw'   # Muon for the blocks' matrices, AdamW for the rest
 lora = 0                        # rank of adapters that train instead of the weights; 0 = none
 base_dir = ''                   # data of the base model: measures how much of it is forgotten
@@ -114,8 +114,8 @@ def collate(rows, pad=0):
 def indices_of(step, lengths, batch_size, seed):
     """Return the indices of a step's conversations, (batch_size,), of about the same length, so
     that little is padded. They follow from step and seed: a resumed run has the same batches. An
-    epoch has each conversation once, but the few that fill no batch. Fewer than one batch has are
-    repeated."""
+    epoch has each conversation once, but the few that would not fill a batch. If all are fewer than
+    a batch, some come twice."""
     per_epoch = max(1, len(lengths) // batch_size)
     epoch, i = divmod(step, per_epoch)
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
@@ -134,8 +134,9 @@ config |= {'stage': 'sft', 'steps': 0}      # eval.py asks a model of this stage
 out = pathlib.Path(out_dir)
 source = out / 'last.pt' if init_from == 'resume' else pathlib.Path(init_from)
 folder = source if source.is_dir() else source.parent
-require(source.exists(), f'{source} is missing; --init_from=resume needs a run that has begun; '
-        'to make a model first, run: python train.py')
+require(source.exists(), f'{source} is missing; ' + (
+    'no run to resume is in --out_dir' if init_from == 'resume' else
+    'set --init_from, or run: python train.py'))
 # A run that goes on keeps the dropout of last.pt, unless another one was typed.
 changes = {} if init_from == 'resume' and 'dropout' not in typed else {'dropout': dropout}
 model = GPT.load(source, **changes)
@@ -150,7 +151,7 @@ state = model.saved if init_from == 'resume' else {}    # what a run needs to go
 old = state.get('config', {})
 require(old.keys() <= config.keys(), f'{source} has settings that this sft.py has not: '
         f'{sorted(old.keys() - config.keys())}; resume it with the version that wrote it')
-# what this command decides; init_from says again where the run began, not resume
+# what this command decides; init_from stays where the run began
 mine = (typed | {'out_dir', 'overwrite'}) - {'init_from'}
 config |= {name: old[name] for name in old if name not in mine}
 changed = [name for name in old if name in typed and config[name] != old[name]]
@@ -270,6 +271,9 @@ if rank == 0:
     out.mkdir(parents=True, exist_ok=True)
     for name in RESULTS if overwrite else ():
         (out / name).unlink(missing_ok=True)
+    rows = out / 'metrics.jsonl'
+    if rows.exists() and not rows.read_bytes().endswith(b'\n'):     # a crash has torn the last one
+        rows.open('a').write('\n')
     tokenizer.save(out / 'tokenizer.json')
     (out / 'config.json').write_text(json.dumps(config, indent=1), 'utf-8')     # for people
     if is_new and os.path.exists(f'{folder}/data.json'):

@@ -62,7 +62,7 @@ dtype: Literal['auto', 'float32', 'bfloat16', 'float16'] = 'auto'   # auto: bflo
 compile: bool | None = None     # torch.compile; None = on CUDA
 grad_checkpoint = False         # compute each block twice: less memory, more time
 seed = 1337                     # of weights, order and dropout
-# doors to extras/
+# options: a line that imports extras/ asks for what not everybody needs
 objective: Literal['clm', 'mlm', 'span'] = 'clm'    # predict the next token, masked ones, or spans
 document_mask = False           # clm: attention stays within a document
 streaming = ''                  # folder or glob of .jsonl(.gz) shards, read instead of train.bin
@@ -304,6 +304,9 @@ if rank == 0:
         (out / name).unlink(missing_ok=True)
     if source == out / 'last-1.pt':             # the damaged last.pt must not take its name
         (out / 'last.pt').unlink(missing_ok=True)
+    rows = out / 'metrics.jsonl'
+    if rows.exists() and not rows.read_bytes().endswith(b'\n'):     # a crash has torn the last one
+        rows.open('a').write('\n')
     tokenizer.save(out / 'tokenizer.json')
     (out / 'data.json').write_bytes(meta_text)
     (out / 'config.json').write_text(json.dumps(config, indent=1), 'utf-8')

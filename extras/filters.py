@@ -9,7 +9,7 @@ and texts with the problems of a benchmark.
 
 A stage is a function check(document, notes), which returns why a document is dropped, or None.
 """
-import collections, os, pathlib, re, unicodedata, urllib.parse
+import collections, contextlib, os, pathlib, re, unicodedata, urllib.parse
 import numpy as np
 import regex
 from configurator import require
@@ -119,7 +119,10 @@ def host_of(url):
     host = urllib.parse.urlsplit(url if '//' in url else f'//{url}').hostname or ''
     if ' ' in host:
         raise ValueError(f'{url} is no address')
-    return host.strip('.').removeprefix('www.').encode('idna').decode()     # bücher.de: xn--...
+    host = host.strip('.').removeprefix('www.')
+    with contextlib.suppress(UnicodeError):         # a..b has an empty name
+        host = host.encode('idna').decode()         # bücher.de: xn--bcher-kva.de
+    return host
 
 
 def domains_of(path):

@@ -332,8 +332,8 @@ KINDS = """
 {"chosen": "b", "rejected": "c"} -> next: python dpo.py --data_dir=
 {"completion": "b", "label": false} -> next: python dpo.py --loss_type=kto --data_dir=
 {"completion": "b", "label": 3} -> next: python sft.py --data_dir=
-{"completion": "b", "label": 0} -> a label that --kind=preference
-{"output": "b", "label": true} -> a label that --kind"""
+{"completion": "b", "label": 0} -> label 0: is it a thumb (--kind=preference)
+{"output": "b", "label": true} -> label true: is it"""
 
 
 @pytest.mark.parametrize('line', KINDS.strip().split('\n'))

@@ -450,6 +450,7 @@ def test_files_of_any_ending_are_found_also_by_globs_and_links_to_folders_are_no
     paths, others = find_files('.')
     assert len(paths) == 13 and find_files('.', 2)[0] == ['./000.txt', './001.txt']
     assert others == {'.pdf': 1, '.png': 2, 'no ending': 1, 'linked folders': 3}
+    assert find_files('./sub/../**/y.py')[0] == ['./sub/../sub/y.py']
 
 
 def test_a_text_is_taken_from_the_field_that_somebody_names(tmp_path):

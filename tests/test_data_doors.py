@@ -224,6 +224,7 @@ LISTED = """
 {"url": "http://a@pornhub.xy/"} -> spam domain
 {"url": "http://[x"} -> no address
 {"url": "https://xn--bcher-kva.example/a"} -> blocked domain
+{"url": "a..spam.com"} -> blocked domain
 {"url": 7}
 {"url": "notspam.com"}
 {"url": "spam.com.org"}

@@ -3,9 +3,10 @@ import dataclasses
 import functools
 import itertools
 import math
+import re
 
 import torch
-from conftest import ROOT, refused, same
+from conftest import ROOT, ok, refused, run, same
 from feedback import expect, short
 
 from model import IGNORE, GPT, GPTConfig, RMSNorm, rope_table, rotate, sample
@@ -274,3 +275,17 @@ def test_no_file_runs_code(tmp_path):
     assert not (tmp_path / 'ran').exists()
     torch.load(file, weights_only=False)['more'].close()
     assert (tmp_path / 'ran').exists()                  # it is a real one
+
+
+def test_python_model_py_passes_and_sees_what_is_broken(tmp_path):
+    """Alone in a folder, as it is and with a line replaced."""
+    printed = ok(run('model.py'))
+    assert '5,180,672' in printed and 'generates' in printed
+    first, last = map(float, re.findall(r'loss (\d\.\d+)', printed))
+    assert abs(first - math.log(256)) < 0.1 and last < 0.5      # as likely as each other, learned
+
+    text = (ROOT / 'model.py').read_text(encoding='utf-8')
+    broken = text.replace('slice(start, start + T)', 'slice(0, T)')
+    (tmp_path / 'model.py').write_text(broken, encoding='utf-8')
+    result = run(tmp_path / 'model.py')
+    assert result.returncode == 1 and 'look at the cache' in result.stderr

@@ -256,3 +256,24 @@ def test_a_damaged_folder_of_clean_py_is_one_sentence(cleaned, tmp_path, name, d
         for script in 'clean.py', 'prepare.py':
             mistake(run(script, f'--source={cleaned.with_name("a.jsonl")}', f'--out_dir={source}',
                         '--overwrite'), 'did not write there')
+
+
+def test_old_reports_are_replaced_and_endings_have_any_case(tmp_path):
+    for name in 'B.TXT.GZ', 'C.Jsonl':
+        text = json.dumps({'text': TEXTS[0]}) if 'J' in name else TEXTS[1]
+        (tmp_path / 'in').mkdir(exist_ok=True)
+        (tmp_path / 'in' / name).write_bytes(gzip.compress(text.encode()) if 'GZ' in name
+                                             else text.encode())
+    prepare(tmp_path / 'out', tmp_path / 'in')
+    for name in 'report.json', 'audit.md':
+        (tmp_path / 'out' / name).write_text('{}')
+    prepare(tmp_path / 'out', tmp_path / 'in')
+    assert all_of(tmp_path / 'out') == sorted(TEXTS[:2])
+
+
+def test_settings_that_change_no_text_make_no_other_text(cleaned, tmp_path):
+    source = cleaned.with_name('a.jsonl')
+    for flag in '--num_workers=1', '--audit=3':
+        clean(tmp_path / 'text', source, flag)
+        ok(run('prepare.py', f'--source={tmp_path}/text', f'--out_dir={tmp_path}/out',
+               '--tokenizer=byte'))
