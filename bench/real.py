@@ -1,21 +1,23 @@
 """
-What does practice add to a model that others have published? On your laptop, from SmolLM2-135M-Instruct.
+What does practice add to a model that others have published? From SmolLM2-135M-Instruct, on a
+laptop.
 
-    python -m extras.gguf smollm2.gguf --out=smollm2                    # see docs/real.md
-    python bench/real.py                                # the table of what ran already; runs nothing
-    python bench/real.py --model=smollm2 --data=FOLDER --runs=unaided,sft,more,rejection,rl     # hours
+    python bench/real.py                        # the table of what ran already; runs nothing
+    python bench/real.py --model=smollm2 --data=FOLDER --runs=unaided,sft,more,rejection,rl
 
-    unaided         the published model
+    unaided         the published model (docs/real.md says where to get it)
     sft             STEPS steps of SFT on the built-in examples, 8 of them in each
-    more            as many steps again, at a third of the rate
-    rejection       SFT on its own answers to PROMPTS new problems that passed their tests, beside 200 examples
+    more            as many steps again on the same 400, at a third of the rate
+    rejection       SFT on those of its answers to PROMPTS new problems that passed the tests, and
+                    on 200 examples
     rl              RL_STEPS steps of rl.py on such problems
     mbpp_rejection  from the published model: its answers to the first 300 problems of MBPP
     mbpp_rl         from there, too
 
-more, rejection and rl go on from sft, for about as many seconds of one core as it took. One greedy answer to each of
-60 problems in README's three kinds, to HumanEval, and to the last 127 of MBPP, which are in no training. FOLDER has HumanEval.jsonl.gz and
-mbpp_sanitized.jsonl. Learning rates were not searched for.
+more, rejection and rl go on from sft, for about as many seconds of one core as it took. One greedy
+answer to each of 60 problems in README's three kinds, to HumanEval, and to the last 127 of MBPP,
+which are in no training. FOLDER has HumanEval.jsonl.gz and mbpp_sanitized.jsonl. Learning rates
+were not searched for. A run takes half an hour of one core.
 """
 import json, pathlib
 import torch
@@ -25,7 +27,7 @@ from extras import chain_report
 from extras.problems import problems, to_messages
 from practice import KINDS, asked, python, read, write
 
-# --- settings -----------------------------------------------------------------------------------------------
+# --- settings -------------------------------------------------------------------------------------
 model = 'smollm2'       # folder of the published model
 data = '.'              # folder with HumanEval.jsonl.gz and mbpp_sanitized.jsonl
 runs = ''               # names from above; what has a row in real.jsonl is not run again
@@ -40,7 +42,7 @@ model = pathlib.Path(model).resolve()
 torch.set_num_threads(1)                # as the runs have: a row says so
 
 
-# --- data ---------------------------------------------------------------------------------------------------
+# --- data -----------------------------------------------------------------------------------------
 def of_both(n, *splits):
     return [p for two in zip(*(problems(n, seed, split) for split in splits)) for p in two]
 
@@ -49,25 +51,28 @@ def make_data():
     mbpp = read(data / 'mbpp_sanitized.jsonl')
     write(here / 'mbpp_test.jsonl', mbpp[300:])
     # a chat is asked for these; rl.py gets tests, and no answers
-    write(here / 'mbpp.jsonl', [{'prompt': f'Complete:\n{row["prompt"].rstrip()}',
-                                 'tests': f'import math\n{row["test"]}\ncheck({row["entry_point"]})\n'}
-                                for row in mbpp[:300]])
+    write(here / 'mbpp.jsonl', [
+        {'prompt': f'Complete:\n{row["prompt"].rstrip()}',
+         'tests': f'import math\n{row["test"]}\ncheck({row["entry_point"]})\n'}
+        for row in mbpp[:300]])
     write(here / 'prompts.jsonl', [*map(asked, of_both(1000, 'review', 'feedback'))])
-    write(here / 'test.jsonl', [asked(p) for split, _ in KINDS.values() for p in problems(60, 0, split)])
-    for side, some in ('train', problems(2000, seed)), ('val', of_both(20, 'validation', 'feedback_validation')):
+    write(here / 'test.jsonl', [
+        asked(p) for split, _ in KINDS.values() for p in problems(60, 0, split)])
+    for side, some in (('train', problems(2000, seed)),
+                       ('val', of_both(20, 'validation', 'feedback_validation'))):
         write(here / f'examples/{side}.jsonl', [{'messages': to_messages(p)} for p in some])
 
 
-# --- models: each is made when it is asked for --------------------------------------------------------------
+# --- models: each is made when it is asked for ----------------------------------------------------
 def answer(ckpt, out, *flags):
     """Return the seconds, and the rows of answers that are judged."""
-    seconds = python('eval.py', f'--ckpt={ckpt}', f'--out={out}/eval.json', '--allow_code_execution=True',
-                     '--batch_size=32', *flags)
+    seconds = python('eval.py', f'--ckpt={ckpt}', f'--out={out}/eval.json',
+                     '--allow_code_execution=True', '--batch_size=32', *flags)
     return seconds, read(out / 'samples.jsonl')
 
 
 def made(run):
-    """Return where a model is, and the seconds that it took, without those of what it starts from."""
+    """Return where a model is, and the seconds that it took, without those of its start."""
     out, is_mbpp, seconds = here / run, run.startswith('mbpp'), 0
     if run == 'unaided':
         return model, 0
@@ -75,21 +80,26 @@ def made(run):
         return out, float((out / 'seconds').read_text())
     start = model if is_mbpp or run == 'sft' else made('sft')[0]
     prompts = here / ('mbpp.jsonl' if is_mbpp else 'prompts.jsonl')
-    flags = f'--init_from={start}', f'--out_dir={out}', f'--seed={seed}', '--overwrite=True', '--eval_interval=1000'
     length = '--max_new_tokens=128' if is_mbpp else '--max_new_tokens=96'
+    flags = [f'--init_from={start}', f'--out_dir={out}', f'--seed={seed}', '--overwrite=True',
+             '--eval_interval=1000']
     if run.endswith('rl'):
-        seconds = python('rl.py', *flags, f'--reward={prompts}', '--allow_code_execution=True', '--batch_size=8',
-                         '--num_samples=8', '--micro_batch_size=4', f'--max_steps={RL_STEPS}', length,
-                         '--eval_prompts=16', '--learning_rate=1e-5')
+        seconds = python('rl.py', *flags, f'--reward={prompts}', '--allow_code_execution=True',
+                         '--batch_size=8', '--num_samples=8', '--micro_batch_size=4', length,
+                         f'--max_steps={RL_STEPS}', '--eval_prompts=16', '--learning_rate=1e-5')
     else:
         learned, how = here / 'examples', f'--max_steps={STEPS}'
         if run.endswith('rejection'):
             learned, how = here / f'{run}_data', '--epochs=1'
-            seconds, rows = answer(start, here / f'{run}_answers', '--tasks=own', f'--data={prompts}', length,
-                                   f'--n_problems={300 if is_mbpp else PROMPTS}', '--temperature=0.8', f'--seed={seed}')
-            passed = [{'messages': [*row['messages'], {'role': 'assistant', 'content': row['completion']}]}
+            n = 300 if is_mbpp else PROMPTS
+            seconds, rows = answer(start, here / f'{run}_answers', '--tasks=own', length,
+                                   f'--data={prompts}', f'--n_problems={n}',
+                                   '--temperature=0.8', f'--seed={seed}')
+            passed = [{'messages': [*row['messages'],
+                                    {'role': 'assistant', 'content': row['completion']}]}
                       for row in rows if row['outcome'] == 'passed']
-            write(learned / 'train.jsonl', passed + read(here / 'examples/train.jsonl')[:0 if is_mbpp else 200])
+            examples = [] if is_mbpp else read(here / 'examples/train.jsonl')[:200]
+            write(learned / 'train.jsonl', passed + examples)
             write(learned / 'val.jsonl', read(here / 'examples/val.jsonl'))
         seconds += python('sft.py', *flags, how, f'--data_dir={learned}', '--batch_size=8',
                           f'--learning_rate={1e-4 if run == "sft" else 3e-5}')
@@ -97,14 +107,15 @@ def made(run):
     return out, seconds
 
 
-# --- what they can do ---------------------------------------------------------------------------------------
+# --- what they can do -----------------------------------------------------------------------------
 def measured(run):
     """Return a row: of each kind, how many answers of how many passed."""
     ckpt, seconds = made(run)
     passed = {}
-    for kind, *flags in (('own', f'--data={here}/test.jsonl', '--max_new_tokens=96'),
-                         ('humaneval', f'--data={data}/HumanEval.jsonl.gz', '--max_new_tokens=128'),
-                         ('mbpp', f'--data={here}/mbpp_test.jsonl', '--max_new_tokens=128')):
+    for kind, *flags in (
+            ('own', f'--data={here}/test.jsonl', '--max_new_tokens=96'),
+            ('humaneval', f'--data={data}/HumanEval.jsonl.gz', '--max_new_tokens=128'),
+            ('mbpp', f'--data={here}/mbpp_test.jsonl', '--max_new_tokens=128')):
         rows = answer(ckpt, here / run / kind, f'--tasks={kind}', *flags)[1]
         passed[kind] = [row['outcome'] == 'passed' for row in rows]
     own = passed.pop('own')
@@ -114,7 +125,7 @@ def measured(run):
             'machine': f'{chain_report.machine()}, commit {chain_report.commit()}'}
 
 
-if runs and not (here / 'test.jsonl').exists():
+if runs and not (here / 'examples/val.jsonl').exists():
     make_data()
 for run in filter(None, runs.split(',')):
     if not any((row['run'], row['seed']) == (run, seed) for row in read(ROWS)):
