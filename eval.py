@@ -210,9 +210,6 @@ paths = [] if completions else [        # what no file matches stays, for the ne
     path for pattern in ckpt.split(',') for path in sorted(glob.glob(pattern)) or [pattern]]
 require(not completions or os.path.isfile(completions),
         f'{completions} is no file of answers, such as samples.jsonl')
-for path in paths:
-    require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
-            'it; for a first one, run: python clean.py && python prepare.py && python train.py')
 home = folder_of(completions or paths[0])
 out = out or os.path.join(home, 'scored' if completions else '', 'eval.json')
 samples_path = os.path.join(os.path.dirname(out), 'samples.jsonl')
@@ -240,6 +237,11 @@ if asking:
     for task, asked in questions_of.items():
         asked[:] = [question for question in asked if question['task_id'] not in report['left_out']]
         require(asked, f'no question of --tasks={task} is left: its own solutions fail its tests')
+
+# here, because a flag that is missing should be said before a model that is missing
+for path in paths:
+    require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
+            'it; for a first one, run: python clean.py && python prepare.py && python train.py')
 
 # --- 6. the loss on each text ---------------------------------------------------------------------
 held_out = {folder: open_data(folder) for folder in data_dir.split(',') if 'loss' in all_tasks}
