@@ -85,8 +85,7 @@ def fit(turns, T):
     # A user may ask in several messages in a row: a question begins with the first of them.
     later = [i for i in range(head + 1, len(turns))
              if roles[i] == 'user' and roles[i - 1] != 'user']
-    # how many ids there are up to the last one that is trained
-    end_of = lambda mask: max((i for i, bit in enumerate(mask, 1) if bit), default=0)
+    end_of = lambda mask: max((i for i, bit in enumerate(mask, 1) if bit), default=0)   # the last 1
     for start in [head, *later]:
         kept = turns[:head] + turns[start:]
         ids, mask = ([x for turn in kept for x in turn[part]] for part in (0, 1))
@@ -208,8 +207,7 @@ def read(path):
             ids, mask = tokenizer.render(messages)
             starts = [i for i, id in enumerate(ids) if id == tokenizer.special['<|im_start|>']]
             roles = [message['role'] for message in messages]
-            if len(starts) > len(roles):        # a published model begins with a system message
-                roles.insert(0, 'system')
+            roles = ['system'] * (len(starts) - len(roles)) + roles     # a published model's own
             turns = [(ids[begin:end], mask[begin:end], role)
                      for begin, end, role in zip(starts, [*starts[1:], None], roles)]
         except (ValueError, LookupError, TypeError) as error:
@@ -250,18 +248,16 @@ gradient = torch.zeros(sum(p.numel() for p in params), device=device)
 for p, part in zip(params, gradient.split([p.numel() for p in params])):
     p.grad = part.view_as(p)    # so one all_reduce adds all gradients; never set one to None
 options = {'betas': (0.9, 0.95), 'weight_decay': 0.0, 'fused': kind != 'mps', 'lr': learning_rate}
+opt = torch.optim.AdamW(params, **options)
 if optimizer == 'muon':
     from extras.muon import for_blocks
     opt = for_blocks(model, **options)
-else:
-    opt = torch.optim.AdamW(params, **options)
 step, best_val = 0, math.inf
 if state:
     require(state['data'] == data_hash, f'{source} has read other data than {data_dir}')
     step, best_val = state['step'], state['best_val']
     model.load_state_dict(state['weights'])
-    # in memory: last.pt is only mapped, and save() will replace it
-    opt.load_state_dict(copy.deepcopy(state['optimizer']))
+    opt.load_state_dict(copy.deepcopy(state['optimizer']))      # last.pt, which is mapped, will go
 require(max(warmup_steps, step + 1) <= max_steps,
         f'{max_steps=} is too low for {warmup_steps=} or for a run that is at {step=}')
 is_new, state, model.saved = not state, {}, {}              # frees their memory
