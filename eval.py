@@ -102,8 +102,8 @@ def bits_per_byte(nats, n_bytes):
 def pass_at_k(n, c, k):
     """Return the chance that at least one of k completions passes, if k of n are drawn and c of the
     n pass (Chen et al. 2021, arXiv:2107.03374, eq. 1). pass_at_k(4, 1, 2) -> 0.5.
-    pass_at_k(10, 3, 5) -> 0.917. 1 - (1 - 3/10)^5 = 0.832 is too low on average: it may draw a
-    failed answer twice, and k different answers are drawn."""
+    pass_at_k(10, 3, 5) -> 0.917, and not 1 - (1 - 3/10)^5 = 0.832, which puts each answer back
+    before it draws the next one."""
     return 1 - math.comb(n - c, k) / math.comb(n, k)
 
 
@@ -171,8 +171,8 @@ def open_data(folder):
     bins = {file.stem: np.memmap(file, meta['dtype'], 'r')
             for file in sorted(pathlib.Path(folder).glob('val*.bin'))
             if file.stat().st_size > 4}             # bytes: surely two tokens
-    require(len(bins.get('val', ())) == meta['tokens']['val'], f'{folder}/val.bin has too few '
-            'tokens, or not as many as meta.json says; run prepare.py again')
+    require('val' in bins and len(bins['val']) == meta['tokens']['val'], f'{folder}/val.bin has '
+            'too few tokens, or not as many as meta.json says; run prepare.py again')
     return meta, bins
 
 
@@ -206,7 +206,7 @@ require(re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k), f'{k=} must be numbers such as
 ks = sorted({1, *map(int, k.split(','))})               # always with 1: the interval is pass@1's
 require(completions or not asking or ks[-1] <= num_samples,
         f'pass@{ks[-1]} needs as many answers to a question, or more: --num_samples={ks[-1]}')
-paths = [] if completions else [        # what no file matches stays, for the next sentence
+paths = [] if completions else [        # a pattern without a file stays, to be refused
     path for pattern in ckpt.split(',') for path in sorted(glob.glob(pattern)) or [pattern]]
 require(not completions or os.path.isfile(completions),
         f'{completions} is no file of answers, such as samples.jsonl')
@@ -215,15 +215,15 @@ out = out or os.path.join(home, 'scored' if completions else '', 'eval.json')
 samples_path = os.path.join(os.path.dirname(out), 'samples.jsonl')
 require(out.endswith('.json') and os.path.basename(out) not in ('config.json', 'data.json',
         'meta.json', 'tokenizer.json'), f'{out=} must end with .json, and be no file of a run')
-require(not asking or os.path.abspath(samples_path) not in map(
-    os.path.abspath, [*data.split(','), completions]),
-    f'{out=} would replace a file that is read; choose another --out')
+written = {*map(os.path.abspath, [out, samples_path] if asking else [out])}
+require(written.isdisjoint(map(os.path.abspath, [*data.split(','), completions])),
+        f'{out=} would replace a file that is read; choose another --out')
 report = {'settings': config, 'tasks': {}}      # it becomes eval.json
 
 # --- 5. the questions -----------------------------------------------------------------------------
-# A question is a dict: messages for a chat; prompt for a base model; ends, where its answer ends,
-# the same in all of a task; tests, a program such as 'assert add(1, 2) == 3', or rules, pairs such
-# as ('answer', '13').
+# A question is a dict: messages for a chat; prompt for a base model; ends, a pattern that stops its
+# answer, the same in all of a task; tests, a program such as 'assert add(1, 2) == 3', or rules,
+# pairs such as ('answer', '13').
 questions_of = {}
 if asking:
     from extras import answers, grading, questions, sandbox
@@ -238,7 +238,7 @@ if asking:
         asked[:] = [question for question in asked if question['task_id'] not in report['left_out']]
         require(asked, f'no question of --tasks={task} is left: its own solutions fail its tests')
 
-# here, because a flag that is missing should be said before a model that is missing
+# checked only now, so that a missing flag of the questions is said first
 for path in paths:
     require(os.path.exists(path), f'{path} does not exist; give the folder of a run or a file in '
             'it; for a first one, run: python clean.py && python prepare.py && python train.py')
@@ -286,7 +286,8 @@ def score(task, texts, who):
 # --- 8. answers that are there already ------------------------------------------------------------
 if completions:
     given = [json.loads(line) for line in pathlib.Path(completions).read_bytes().splitlines()]
-    needed = {'task_id', 'completion'} if asking else {'task_id', 'prompt', 'outcome'}
+    needed = {'task_id', 'completion'} if asking else {'task_id'}
+    needed |= {'prompt', 'outcome'} if 'judged' in all_tasks else set()
     require(all(needed <= row.keys() for row in given)
             and len({row.get('ckpt') for row in given}) == 1,
             f'each line of {completions} must have {", ".join(sorted(needed))}, and the same ckpt')

@@ -23,7 +23,7 @@ runs = 'out/base'           # folders that trainers wrote; several: A,B or out/*
 out = 'dashboard.png'       # or .svg, .pdf
 
 # A panel: a title, a scale, how it looks if all is well, then names in metrics.jsonl, or patterns
-# of them. The first one is drawn thick, and a stage without it has no such panel: rl.py logs no
+# of them. The first name is drawn thick; a stage that does not log it lacks the panel: rl.py has no
 # val_loss, so its loss, which says little, is not drawn.
 MODEL = [
     ('loss', 1, 'nats: falls, ever slower', 'val_loss', 'loss', 'preference_loss'),
@@ -34,7 +34,7 @@ MODEL = [
     ('reward', 1, 'mean of the answers: rises', 'val_reward', 'reward'),
     ('informative', 100, '% of prompts that teach: never 0', 'informative'),
     ('length', 1, 'tokens of an answer: steady', 'val_length', 'length'),
-    ('length', 1, 'tokens of an answer: steady', 'val_response_len'),
+    ('length', 1, 'tokens of an answer: steady', 'val_response_len'),      # dpo.py's name
     ('entropy', 1, 'nats per token: not 0', 'entropy'),
     ('KL', 1, 'nats away from the reference: near 0', 'kl', 'val_kl'),
     ('clipped', 100, '% of the tokens: a few', 'clip_fraction'),
@@ -80,7 +80,7 @@ def read_rows(path):
 
 
 def curve(rows, name):
-    """Return steps and values, float (n,) each, of rows with a finite number. A null was nan."""
+    """Return steps and values, float (n,) each, of rows with a finite number. A nan is null."""
     points = [(row['step'], row[name]) for row in rows
               if row.get(name) is not None and math.isfinite(row[name])]
     return np.array(points, dtype=float).reshape(-1, 2).T
@@ -121,8 +121,8 @@ def seen(rows, V):
         if gap > max((FLAT - 1) * last, 1.2 * recent.std()):        # more than the noise of steps
             yield f'It memorizes: the validation loss is {gap:.2g} above the loss of training.'
     speed = curve(rows, 'tok_s')[1][1:]         # the first step compiles
-    is_fast = len(speed) > 10 and np.median(speed[-(len(speed) // 4):]) > 0.8 * np.median(speed)
-    if trouble and is_fast:
+    is_steady = len(speed) > 10 and np.median(speed[-(len(speed) // 4):]) > 0.8 * np.median(speed)
+    if trouble and is_steady:
         yield 'The machine is as fast as before, but the model does not learn.'
 
 
@@ -160,7 +160,7 @@ try:
     from matplotlib import figure, rcParams
 except ImportError as error:
     raise Mistake(f'the picture needs matplotlib ({error}): pip install matplotlib') from None
-COLUMNS, WIDTH, HEIGHT = 4, 14, 6               # panels in a row; inches of each of `parts`
+COLUMNS, WIDTH, HEIGHT = 4, 14, 6               # panels in a row; inches of a part below
 rcParams['text.parse_math'] = False             # a sample may hold $
 warnings.filterwarnings('ignore', 'Glyph')      # and characters that the font lacks
 
@@ -189,7 +189,8 @@ def draw_panel(ax, panel, group, is_machine):
 parts = []                          # of the picture: a headline, panels, runs, runs with samples
 for stage in dict.fromkeys(run['stage'] for run in all_runs):
     group = [run for run in all_runs if run['stage'] == stage]
-    parts.append((f'model, {stage}: are we flying to the right place?', MODEL, group, group))
+    parts.append((f'model, {stage}: are we flying to the right place?', MODEL, group,
+                  [run for run in group if run['sample']]))
 parts.append(('systems: is the engine running? (across: % of the steps)', MACHINE, all_runs, ()))
 fig = figure.Figure((WIDTH, HEIGHT * len(parts)), layout='constrained')
 for part, (headline, panels, group, sampled) in zip(fig.subfigures(len(parts)), parts):
