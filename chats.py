@@ -49,9 +49,9 @@ PAIR = 'chosen', 'rejected'
 ANSWERS_OF_PAIRS = *PAIR, 'completion'      # roles
 # extras/forms.py reads these, which change what is learned, too
 MORE_COLUMNS = set('context history mapping conversation dialog dialogue data system_prompt '
-             'system_message rating judge_score score_chosen score_rejected chosen_score '
-             'rejected_score chosen_rating rejected_rating rating_chosen rating_rejected '
-             'preferred_output non_preferred_output'.split())
+                   'system_message rating judge_score score_chosen score_rejected chosen_score '
+                   'rejected_score chosen_rating rejected_rating rating_chosen rating_rejected '
+                   'preferred_output non_preferred_output'.split())
 NO_TEXT = set('image images video videos audio audios attachments tool_calls function_call'.split())
 ROLES = {name: role for role, names in {
     'user': 'user human prompter', 'system': 'system developer',
@@ -239,6 +239,7 @@ def line_of(messages, facts):
 NOT_UTF8 = 'not UTF-8 (iconv -f ENCODING -t utf-8 makes it so)'
 RECORDS = re.compile(r'\.(jsonl|ndjson|json|csv|tsv|parquet)(\.(gz|zst|bz2|xz))?$', re.I)
 
+
 def reject(place, why):
     left_out.setdefault(why, [0, place])[0] += 1
 
@@ -315,14 +316,14 @@ for place, row in tqdm(entries, 'read', unit=' records', disable=None):
             'answer that eval.py judged: --prefer=passed, taste or both says what is better')
     try:
         record = in_known_form(row)
-        label, its_kind = label_of(record), kind or kind_of(record)
+        its_kind = kind or kind_of(record)
         messages, facts = example_of(record, its_kind or 'sft')
     except Mistake as error:
         why, _, detail = str(error).partition(': ')         # 'a message has an unknown role: bob'
         reject(f'{place} ({detail or ", ".join(row):.80})', why)
         continue
-    require(its_kind, f'{place} has the label {label}: is it a thumb (--kind=preference), or a '
-            'class (--kind=sft)?')
+    require(its_kind, f'{place} has the label {label_of(record)}: is it a thumb '
+            '(--kind=preference), or a class (--kind=sft)?')
     kind = its_kind         # as the first record
     unused.update(record.keys())
     unused.update(f'--min_{name}, for want of a {name}' for name in ('score', 'margin', 'agreement')

@@ -114,7 +114,8 @@ def clean(config):
     copies = find_copies(exact, keys, document, config)
     kept = np.ones(len(exact), bool)
     for reason, which in copies.items():
-        kept[which], stage = False, f'{reason}s'
+        kept[which] = False
+        stage = f'{reason}s'
         notes['documents'][stage] = int(kept.sum())
         notes['bytes'][stage] = int(size[kept].sum())
         if len(which):
@@ -219,7 +220,7 @@ def find_files(source, max_files=0, download_dir='data/raw', out_dir=None):
     others = collections.Counter(os.path.splitext(path)[1] or 'no ending'
                                  for path in {*found} - {*paths})
     others.update({'linked folders': links} if links else {})
-    require(paths, f'no text at {source!r}, which has {shown(others)}, or only in --out_dir; it '
+    require(paths, f'no text at {source!r}, which has {shown(others)} (without --out_dir); it '
             'can be stdlib, shakespeare, codeparrot, hf:OWNER/NAME, or a file, folder or glob of '
             f'{" ".join(PROSE + LINES + TABLES)} and source code, packed (.gz) or not')
     return paths[:max_files or None], {} if source == 'stdlib' else others

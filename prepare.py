@@ -89,8 +89,9 @@ def find_files(source, out_dir):
     results = f'{os.path.realpath(out_dir)}{os.sep}'
     found = sorted(path for path in found if os.path.isfile(path)
                    and not os.path.realpath(path).startswith(results))
-    paths = [path for path in found if not os.path.isdir(source)
-             or path.lower().removesuffix('.gz').endswith(ENDINGS)]
+    paths = found
+    if os.path.isdir(source):
+        paths = [path for path in found if path.lower().removesuffix('.gz').endswith(ENDINGS)]
     if len(paths) < len(found):
         print('passed over:', shown(collections.Counter(
             os.path.splitext(path)[1] or 'no ending' for path in sorted({*found} - {*paths}))))

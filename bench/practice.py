@@ -69,14 +69,16 @@ def make_base(folder, pattern, seed):
     (folder / 'model/done').touch()
 
 
-def make_data(folder, examples, seed):
-    def of_both(n, *splits):
-        return [p for two in zip(*(problems(n, seed, each) for each in splits)) for p in two]
+def of_both(n, seed, *splits):
+    """n problems of each split, in turn."""
+    return [p for two in zip(*(problems(n, seed, each) for each in splits)) for p in two]
 
-    exam = of_both(100, 'validation', 'feedback_validation')
+
+def make_data(folder, examples, seed):
+    exam = of_both(100, seed, 'validation', 'feedback_validation')
     for side, some in ('train', problems(examples, seed)), ('val', exam):
         write(folder / f'examples/{side}.jsonl', [{'messages': to_messages(p)} for p in some])
-    prompts = [*map(asked, of_both(ROUNDS * PROMPTS // 2, 'review', 'feedback'))]
+    prompts = [*map(asked, of_both(ROUNDS * PROMPTS // 2, seed, 'review', 'feedback'))]
     for i in range(ROUNDS):
         write(folder / f'prompts_{i}.jsonl', prompts[i * PROMPTS:(i + 1) * PROMPTS])
     write(folder / 'rl_prompts.jsonl', prompts[:2000])      # rl.py first tries the tests of all
@@ -95,6 +97,12 @@ def answer(model, prompts, out, *flags):
     seconds = python('eval.py', '--tasks=own', f'--ckpt={model}', f'--data={prompts}', f'--out={out}/eval.json',
                      '--allow_code_execution=True', '--batch_size=128', '--max_new_tokens=64', *flags)
     return seconds, read(out / 'samples.jsonl')
+
+
+def passed_in(rows):
+    """Conversations for sft.py: the answers that passed their tests."""
+    return [{'messages': [*row['messages'], {'role': 'assistant', 'content': row['completion']}]}
+            for row in rows if row['outcome'] == 'passed']
 
 
 def make(folder, run, examples, seed):
@@ -122,9 +130,7 @@ def make(folder, run, examples, seed):
             mined = folder / f'rejection_mined_{i}'
             took, rows = answer(start, folder / f'prompts_{i}.jsonl', mined, '--num_samples=1',
                                 '--temperature=1.0', f'--seed={seed + i}')
-            passed = [{'messages': [*row['messages'], {'role': 'assistant', 'content': row['completion']}]}
-                      for row in rows if row['outcome'] == 'passed']
-            write(mined / 'data/train.jsonl', passed + read(data / 'train.jsonl')[:2000])
+            write(mined / 'data/train.jsonl', passed_in(rows) + read(data / 'train.jsonl')[:2000])
             shutil.copy(data / 'val.jsonl', mined / 'data')
             before, start = start, out if i == ROUNDS - 1 else mined / 'model'
             seconds += took + sft(before, mined / 'data', start, seed, '--learning_rate=1e-3', '--epochs=1')

@@ -22,10 +22,10 @@ were not searched for. A run takes half an hour of one core.
 import json, pathlib
 import torch
 from arms import ROOT
-from configurator import configure
+from configurator import configure, require
 from extras import chain_report
 from extras.problems import problems, to_messages
-from practice import KINDS, asked, python, read, write
+from practice import KINDS, answer, asked, of_both, passed_in, python, read, write
 
 # --- settings -------------------------------------------------------------------------------------
 model = 'smollm2'       # folder of the published model
@@ -34,6 +34,9 @@ runs = ''               # names from above; what has a row in real.jsonl is not 
 seed = 0                # of problems, order and answers
 configure(globals(), {})
 
+RUNS = 'unaided', 'sft', 'more', 'rejection', 'rl', 'mbpp_rejection', 'mbpp_rl'
+runs = [*filter(None, runs.split(','))]
+require({*runs} <= {*RUNS}, f'--runs={",".join(runs)}: the runs are {", ".join(RUNS)}')
 STEPS, PROMPTS, RL_STEPS = 50, 240, 6
 ROWS = pathlib.Path(ROOT, 'bench/real.jsonl')
 here = pathlib.Path(ROOT, 'out/real', str(seed))
@@ -43,10 +46,6 @@ torch.set_num_threads(1)                # as the runs have: a row says so
 
 
 # --- data -----------------------------------------------------------------------------------------
-def of_both(n, *splits):
-    return [p for two in zip(*(problems(n, seed, split) for split in splits)) for p in two]
-
-
 def make_data():
     mbpp = read(data / 'mbpp_sanitized.jsonl')
     write(here / 'mbpp_test.jsonl', mbpp[300:])
@@ -55,22 +54,15 @@ def make_data():
         {'prompt': f'Complete:\n{row["prompt"].rstrip()}',
          'tests': f'import math\n{row["test"]}\ncheck({row["entry_point"]})\n'}
         for row in mbpp[:300]])
-    write(here / 'prompts.jsonl', [*map(asked, of_both(1000, 'review', 'feedback'))])
+    write(here / 'prompts.jsonl', [*map(asked, of_both(1000, seed, 'review', 'feedback'))])
     write(here / 'test.jsonl', [
         asked(p) for split, _ in KINDS.values() for p in problems(60, 0, split)])
     for side, some in (('train', problems(2000, seed)),
-                       ('val', of_both(20, 'validation', 'feedback_validation'))):
+                       ('val', of_both(20, seed, 'validation', 'feedback_validation'))):
         write(here / f'examples/{side}.jsonl', [{'messages': to_messages(p)} for p in some])
 
 
 # --- models: each is made when it is asked for ----------------------------------------------------
-def answer(ckpt, out, *flags):
-    """Return the seconds, and the rows of answers that are judged."""
-    seconds = python('eval.py', f'--ckpt={ckpt}', f'--out={out}/eval.json',
-                     '--allow_code_execution=True', '--batch_size=32', *flags)
-    return seconds, read(out / 'samples.jsonl')
-
-
 def made(run):
     """Return where a model is, and the seconds that it took, without those of its start."""
     out, is_mbpp, seconds = here / run, run.startswith('mbpp'), 0
@@ -92,14 +84,11 @@ def made(run):
         if run.endswith('rejection'):
             learned, how = here / f'{run}_data', '--epochs=1'
             n = 300 if is_mbpp else PROMPTS
-            seconds, rows = answer(start, here / f'{run}_answers', '--tasks=own', length,
-                                   f'--data={prompts}', f'--n_problems={n}',
-                                   '--temperature=0.8', f'--seed={seed}')
-            passed = [{'messages': [*row['messages'],
-                                    {'role': 'assistant', 'content': row['completion']}]}
-                      for row in rows if row['outcome'] == 'passed']
+            seconds, rows = answer(start, prompts, here / f'{run}_answers', '--batch_size=32',
+                                   length, f'--n_problems={n}', '--temperature=0.8',
+                                   f'--seed={seed}')
             examples = [] if is_mbpp else read(here / 'examples/train.jsonl')[:200]
-            write(learned / 'train.jsonl', passed + examples)
+            write(learned / 'train.jsonl', passed_in(rows) + examples)
             write(learned / 'val.jsonl', read(here / 'examples/val.jsonl'))
         seconds += python('sft.py', *flags, how, f'--data_dir={learned}', '--batch_size=8',
                           f'--learning_rate={1e-4 if run == "sft" else 3e-5}')
@@ -112,11 +101,11 @@ def measured(run):
     """Return a row: of each kind, how many answers of how many passed."""
     ckpt, seconds = made(run)
     passed = {}
-    for kind, *flags in (
-            ('own', f'--data={here}/test.jsonl', '--max_new_tokens=96'),
-            ('humaneval', f'--data={data}/HumanEval.jsonl.gz', '--max_new_tokens=128'),
-            ('mbpp', f'--data={here}/mbpp_test.jsonl', '--max_new_tokens=128')):
-        rows = answer(ckpt, here / run / kind, f'--tasks={kind}', *flags)[1]
+    for kind, asked_for, n_tokens in (('own', here / 'test.jsonl', 96),
+                                      ('humaneval', data / 'HumanEval.jsonl.gz', 128),
+                                      ('mbpp', here / 'mbpp_test.jsonl', 128)):
+        rows = answer(ckpt, asked_for, here / run / kind, f'--tasks={kind}', '--batch_size=32',
+                      f'--max_new_tokens={n_tokens}')[1]
         passed[kind] = [row['outcome'] == 'passed' for row in rows]
     own = passed.pop('own')
     passed = {name: own[60 * i:60 * i + 60] for i, name in enumerate(KINDS)} | passed
@@ -127,7 +116,7 @@ def measured(run):
 
 if runs and not (here / 'examples/val.jsonl').exists():
     make_data()
-for run in filter(None, runs.split(',')):
+for run in runs:
     if not any((row['run'], row['seed']) == (run, seed) for row in read(ROWS)):
         row = json.dumps(measured(run))
         with open(ROWS, 'a', encoding='utf-8') as f:
