@@ -19,10 +19,10 @@ One greedy answer to each of 1,000 practice tasks, 500 example tasks and 500 uns
 answers at temperature 0.8 to 200 practice tasks, and pass@1 the mean of these eight. An interval is Student's t over
 the bases, 95%, for these problems. DPO and the bugs in SFT were run by this file at commit b8a4b560.
 """
-import argparse, concurrent.futures, functools, json, pathlib, shutil, sys
+import argparse, concurrent.futures, json, pathlib, shutil
 import numpy as np
 import torch
-from arms import ROOT, call
+from arms import ROOT, python
 from extras import chain_report
 from extras.problems import problems, to_messages
 from tokenizer import PATTERN, SMALL_PATTERN, SPECIAL_TOKENS, Tokenizer
@@ -35,7 +35,6 @@ ROUNDS, PROMPTS = 2, 2400       # rejection: an answer to each of so many prompt
 KINDS = {'practice tasks': ('feedback_variation', 1000), 'example tasks': ('variation', 500),
          'unseen combinations': ('cell', 500)}
 T_95 = 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26       # of 2 bases, 3 ...
-python = functools.partial(call, sys.executable)
 
 
 # --- files --------------------------------------------------------------------------------------------------

@@ -9,15 +9,12 @@ sys.path.append(str(ROOT / 'bench'))
 import arms  # noqa: E402
 
 
-def test_a_challenger_needs_a_lower_loss_in_hardly_more_time():
-    runs = lambda seconds, *losses: [
-        {'bits': bits, 'seconds': seconds, 'tokens': 8, 'context': 7} for bits in losses]
-    record, better = runs(500, 2.0, 2.01, 1.99, 2.0, 2.0), (1.9, 1.91, 1.89, 1.9, 1.9)
-    for challenger, reasons in (
-            (runs(540, *better), []),
-            (runs(560, *better), ['560 seconds, and the record has 500']),
-            (runs(500, 1.9, 2.1, 1.8, 2.2, 2.0), ['does not count'])):
-        assert [*arms.against(record, challenger)] == reasons
+def test_a_difference_counts_from_two_standard_errors_over_five_seeds():
+    before = [2.0, 2.1, 1.9, 2.2, 1.8]
+    for after, said in (([1.9, 2.01, 1.8, 2.1, 1.71], '-0.0960 ± 0.0024: counts'),
+                        ([1.9, 2.2, 1.8, 2.3, 1.9], '+0.0200 ± 0.0490: does not count'),
+                        ([1.9, 2.01, 1.8, 2.1], '-0.0975 ± 0.0025: too few seeds')):
+        assert arms.verdict(before[:len(after)], after) == said
 
 
 @pytest.mark.slow
