@@ -48,7 +48,7 @@ ANSWER = 'output', 'completion', 'response', 'answer'
 PAIR = 'chosen', 'rejected'
 ANSWERS_OF_PAIRS = *PAIR, 'completion'      # roles
 # extras/forms.py reads these, which change what is learned, too
-MORE_COLUMNS = set('context history mapping conversation dialog dialogue data system_prompt '
+MORE_COLUMNS = set('context history conversation dialog dialogue data system_prompt '
                    'system_message rating judge_score score_chosen score_rejected chosen_score '
                    'rejected_score chosen_rating rejected_rating rating_chosen rating_rejected '
                    'preferred_output non_preferred_output'.split())

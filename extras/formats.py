@@ -123,17 +123,21 @@ def value_of(cell):
 
 def rows_of_csv(lines, delimiters=',;\t'):
     """Yield the rows of a table, whose first line names the columns. Between tabs, a quote is a
-    sign like any other, as .tsv says, unless it begins a cell and another one ends it: so Excel
-    writes a cell with a tab or a line end. If a cell has both, two lone quotes have met."""
+    sign like any other, as .tsv says, and each line is a row."""
     csv.field_size_limit(LONGEST_CELL)
     first = next(lines, '')
     delimiter = max(delimiters, key=first.count)
     if '\0' in first or BROKEN.search(first):   # a zero: UTF-16 without its mark
         raise UnicodeError('not UTF-8')
-    try:
-        names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
-    except csv.Error:
-        names = []
+
+    def cells_in(lines):
+        if delimiter == '\t':
+            return (line.rstrip('\r\n').split('\t') for line in lines)
+        return csv.reader(lines, delimiter=delimiter, strict=True)
+
+    names = []
+    with contextlib.suppress(csv.Error):
+        names = [name.strip() for name in next(cells_in([first]), [])]
     named = [*filter(None, names)]              # pandas and Excel add columns without a name
     if not named or len(max(named, key=len)) > LONGEST_NAME or len({*named}) < len(named):
         raise ValueError("no header: the first line must name the columns, each by another name")
@@ -144,7 +148,7 @@ def rows_of_csv(lines, delimiters=',;\t'):
             read.append(line)
             yield line
 
-    rows = csv.reader(remembered(), delimiter=delimiter, strict=True)
+    rows = cells_in(remembered())
     while True:
         read.clear()
         try:
@@ -153,16 +157,12 @@ def rows_of_csv(lines, delimiters=',;\t'):
             row = []
         if row is None:
             return
-        some = [row]
-        if len(row) != len(names) or delimiter == '\t' and any(
-                '\t' in cell and '\n' in cell for cell in row):
-            some = [line.strip('\r\n').split('\t') if delimiter == '\t' else [] for line in read]
-        for row, line in zip(some, read):
-            if len(row) == len(names):
-                yield {name: cell for name, cell in zip(names, row) if name}, None
-            elif line.strip():
-                yield line, ('a line with other cells than the header has: a quote does not end, '
-                             'or is written \\", which should be ""')
+        if len(row) == len(names):
+            yield {name: cell for name, cell in zip(names, row) if name}, None
+            continue
+        for line in filter(str.strip, read):
+            yield line, ('a line with other cells than the header has: a quote does not end, or '
+                         'is written \\", which should be "", or a cell of a .tsv has a line end')
 
 
 def records_of_json(lines):

@@ -8,7 +8,6 @@ Each of these becomes a user's "Hi!" and the answer "Hello."
 
     {"conversation": [{"human": "Hi!", "assistant": "Hello."}]}, {"data": ["Hi!", "Hello."]}
     {"messages": "[{\\"role\\": \\"user\\", ...}]"}           JSON as a text, in a table
-    {"title": ..., "mapping": {...}, "current_node": ...}      ChatGPT's export: what was shown last
 
 More columns, and what they add:
 
@@ -50,8 +49,6 @@ def in_known_form(record):
     for name in LISTS & record.keys():
         if not MESSAGES & record.keys() and isinstance(record[name], list):     # "data": "2024"
             record['messages'] = turns_of(record.pop(name))
-    if isinstance(record.get('mapping'), dict) and not MESSAGES & record.keys():
-        record['messages'] = shown_branch(record)
     if record.keys() >= {'score_chosen', 'score_rejected'} and 'margin' not in record:
         better, worse = (number(record.pop(f'score_{side}')) for side in PAIR)
         record['margin'] = better - worse
@@ -121,29 +118,6 @@ def talk_of(text):
     parts = re.split(r'(?:^|\n\n)(Human|Assistant):', text.lstrip())[1:]
     return [{'role': {'Human': 'user'}.get(name, 'assistant'), 'content': words.strip()}
             for name, words in zip(parts[::2], parts[1::2])]
-
-
-def shown_branch(record):
-    """Return the turns of a conversation of ChatGPT's export, a tree in which each edit and each
-    new answer is a branch: those from its current node up to the root, in order."""
-    nodes, at, turns = record.pop('mapping'), record.pop('current_node', None), []
-    for name in ('title', 'id', 'conversation_id', 'create_time', 'update_time'):
-        record.pop(name, None)
-    while isinstance(at, str) and at in nodes:
-        node = inner(nodes, at)
-        nodes = {name: other for name, other in nodes.items() if name != at}    # no way is a circle
-        message = inner(node, 'message')
-        role, content = inner(message, 'author').get('role'), inner(message, 'content')
-        is_said = role in ('user', 'assistant') and message.get('recipient', 'all') == 'all'
-        if is_said and isinstance(content.get('parts'), list) and any(content['parts']):
-            turns.append({'role': role, 'content': [part for part in content['parts'] if part]})
-        at = node.get('parent')
-    return turns[::-1]
-
-
-def inner(outer, name):
-    """Return the object of this name within an object, or an empty one."""
-    return outer[name] if isinstance(outer.get(name), dict) else {}
 
 
 def number(score):

@@ -110,12 +110,10 @@ textordfeminine, º textordmasculine, { textbraceleft, } textbraceright'''
 LETTERS |= {name: entry[0] for entry in ' '.join(SIGNS_OF_TEXT.split()).split(', ')
             for name in entry[2:].split()}
 SYMBOLS = {**dict.fromkeys(',;: ', ' '), **dict.fromkeys('-/@!', '')}
-# \newcommand{\of}[2][]{...}, \def\of#1#2{...}: a name, how many arguments, a default, a body
+# \newcommand{\ours}{NanoNet}, \def\ours{NanoNet}: a name in braces or without, and a body
 MACRO = re.compile(r'\\(?:(?:(?:re)?new|provide)command|def)\*?(?:\{\\([A-Za-z]+)\}|\\([A-Za-z]+))'
-                   r'\s*(?:\[(\d)\]\s*(?:\[([^][\n]{0,1000})\])?|((?:#\d)+))?'
                    rf'\s*({ARGUMENT})')
-VALUE = rf'\s*({ARGUMENT}|[^\s{{}}\\])'             # of an argument: {{x}} or x
-OPTIONAL = r'(?:\s*\[([^][\n]{0,1000})\])?'
+LONGEST_MACRO = 200     # characters; \def\b{\a\a}\def\c{\b\b}... would grow without an end
 # What stands first wins: the % in a listing begins no comment. What would be glued, such as the
 # arguments of \SI{5}{\metre} and \nicefrac{1}{2}, stays as it is written, like a formula.
 LATEX = re.compile(rf"""
@@ -155,55 +153,25 @@ LATEX = re.compile(rf"""
 
 def strip_latex(text):
     """Return the words of a LaTeX document: without commands, comments, and what names only files,
-    labels and sizes. Of the preamble, the title, the authors and the date are text. \\hi{Ann} is
-    'Hello Ann', after \\newcommand{\\hi}[1]{Hello #1}."""
-    if '{beamer}' in text:      # \\item<1-> appears later; a title ends its line
-        text = re.sub(r'(\\(?:begin\{[a-z]+\}|[a-z]+)\*?)<[-+.\d|@, a-z]{1,30}>', r'\1', text)
-        text = re.sub(rf'(\\begin\{{(?:frame|\w*block)\}}){OPTION}({ARGUMENT})?',
-                      lambda m: f'{m[1]}\n\n{m[2] or ""}\n\n', text)
-        text = re.sub(rf'\\(?:frametitle|framesubtitle|note)({ARGUMENT})', r'\n\n\1\n\n', text)
-    macros, room = {}, [10 * len(text)]
-    for one in MACRO.finditer(re.sub(r'(?<!\\)%[^\n]*', '', text)):
-        n = int(one[3] or len(one[5] or '') // 2)
-        macros[one[1] or one[2]] = n, one[4], words(one[6], macros, room)
+    labels and sizes. Of the preamble, the title, the authors and the date are text. \\ours is
+    'NanoNet' after \\newcommand{\\ours}{NanoNet}. A macro with arguments is a command like others:
+    its name goes, and what the braces hold stays."""
+    macros = {}
+
+    def words(text):
+        return LATEX.sub(lambda command: words_of(command, macros), text)
+
+    for macro in MACRO.finditer(re.sub(r'(?<!\\)%[^\n]*', '', text)):
+        name, body = macro[1] or macro[2], words(macro[3])
+        macros[name] = body if len(body) <= LONGEST_MACRO else f'\\{name}'
     body = re.search(r'\\begin\{document\}(.*)\\end\{document\}', text, re.S)
     if body and re.match(r'\s*(?:%[^\n]*\s*)*\\documentclass', text):
         titles = re.findall(rf'\\(?:title|author|date){OPTION}({ARGUMENT})', text[:body.start()])
         text = '\n\n'.join(titles) + '\n\n' * bool(titles) + body[1]
-    return with_powers(words(text, macros, room))
+    return with_powers(words(text))
 
 
-def words(text, macros, room):
-    """Return the words of a piece of LaTeX. macros: {name: (n arguments, the default of the first,
-    words)}. They may add room[0] characters: \\def\\b{\\a\\a}\\def\\c{\\b\\b}... would have no end.
-    One that would add more keeps its name and its arguments."""
-    pieces, at = [], 0
-    while command := LATEX.search(text, at):
-        pieces.append(text[at:command.start()])
-        at = command.end()
-        use = None
-        if command['name'] in macros:
-            n, default, body = macros[command['name']]
-            form = VALUE * n if default is None else OPTIONAL + VALUE * (n - 1)
-            use = re.compile(form).match(text, command.end('name'))
-        if not use:
-            pieces.append(words_of(command))
-            continue
-        values = [words(default if value is None else value, macros, room)
-                  for value in use.groups()]
-        room[0] -= len(body) + body.count('#') * max(map(len, values), default=0)
-        if room[0] < 0:
-            pieces += [command[0], ' '.join(values)]
-        else:       # #3 of two arguments is nothing
-            argument = dict(enumerate(values, 1))
-            pieces.append(re.sub(r'#(\d)', lambda m: argument.get(int(m[1]), ''), body))
-        if not n and command[0][-1].isspace():
-            pieces.append(' ')
-        at = max(at, use.end())
-    return ''.join(pieces) + text[at:]
-
-
-def words_of(command):
+def words_of(command, macros):
     """Return what a command, a formula or a sign puts into the text."""
     kind = command.lastgroup
     value = command[kind]
@@ -216,6 +184,8 @@ def words_of(command):
         return unicodedata.normalize('NFC', value + ACCENTS[accent]) if value else accent
     if kind == 'symbol':
         return SYMBOLS.get(value, value)
+    if kind == 'name' and value in macros:
+        return macros[value] + ' ' * command[0][-1].isspace()
     if kind == 'name':
         return LETTERS.get(value, '')
     return {'~': ' ', '&': '\t'}.get(value, '\n' if kind == 'newline' else '')

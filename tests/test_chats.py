@@ -113,13 +113,6 @@ CONVERSATIONS = r'''
 -> system: s | user: a | assistant: b | unused: answers before the first question, messages behind the last answer
 {"messages": [], "instruction": null, "prompt": "a", "output": null, "answer": "b", "data": "2024"}
 -> user: a | assistant: b | unused: data
-{"title": "ChatGPT's export is a tree", "current_node": "4", "mapping": {"1": {"message": null,
- "parent": null}, "2": {"message": {"author": {"role": "system"}, "content": {"parts": [""]}},
- "parent": "1"}, "3": {"message": {"author": {"role": "user"}, "content": {"parts": ["a"]}},
- "parent": "2"}, "old": {"message": {"author": {"role": "assistant"},
- "content": {"parts": ["was edited"]}}, "parent": "3"},
- "4": {"message": {"author": {"role": "assistant"}, "content": {"parts": ["b"]}}, "parent": "3"}}}
--> user: a | assistant: b
 {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "",
  "tool_calls": [{"id": 1}]}]}
 -> refused: this has tool_calls
@@ -176,8 +169,6 @@ CONVERSATIONS = r'''
 {"messages": [3]}
 -> refused: no object with a role
 {"mapping": {"1": null}, "current_node": "1"}
--> refused: no list of messages
-{"mapping": 3}
 -> refused: no list of messages
 {"instruction": "a", "input": 5, "output": "b"}
 -> refused: input that is text
