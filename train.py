@@ -242,8 +242,8 @@ else:
         # Hugging Face's folders name no hash, so the ids of a text decide
         beside, text = Tokenizer.load(f'{source}/tokenizer.json'), meta_text.decode()
         is_same = beside.encode(text) == tokenizer.encode(text)
-    require(is_same, f'{data_dir} has another tokenizer than {source}; use that, or '
-            f'python -m extras.longer_context --data_dir={shlex.quote(data_dir)}')
+    require(is_same, f'{data_dir} has another tokenizer than {source}; prepare the text again, '
+            'with --tokenizer=FILE, the tokenizer.json beside that model')
 require(block_size <= model.config.block_size, f'{block_size=} is above the context of {source}, '
         f'{model.config.block_size}; make it longer: python -m extras.longer_context')
 # A model has its shape, and a run that goes on its batches and its optimizer: no flag changes them.

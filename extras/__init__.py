@@ -45,5 +45,5 @@ commands: python -m extras.NAME --help
     fill                a model that was trained with --objective=mlm or span fills gaps
     fit                 does a tokenizer fit a text? next to GPT-2's; --pattern trains another
     chain_report        the table of what each stage of run.sh can do
-    longer_context      a model reads more tokens at a time, or gets another tokenizer
+    longer_context      a model reads more tokens at a time
 """

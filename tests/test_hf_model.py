@@ -256,7 +256,7 @@ def test_a_run_that_begins_with_their_folder_needs_data_of_its_tokenizer(
         hf_tokenizer.write(tmp_path / name, beside, 32)
     begin = lambda name: train(data_dir, tmp_path / 'run', f'--init_from={tmp_path}/{name}',
                                '--max_steps=1', '--warmup_steps=0')
-    mistake(begin('other'), 'another tokenizer', 'python -m extras.longer_context --data_dir=')
+    mistake(begin('other'), 'another tokenizer', '--tokenizer=FILE')
     ok(begin('same'))
     ok(run('train.py', f'--out_dir={tmp_path}/run', '--init_from=resume', '--max_steps=2'))
 
