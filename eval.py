@@ -15,11 +15,11 @@ judged          --completions=FILE of answers that have an `outcome`, such as sa
 gsm8k           the last number of the answer must be the one behind #### in the file
 own             your questions: {"prompt": "2 + 2?", "regex": "4"}; see docs/measuring.md
 
-All but loss and judged need extras/. Choose the measure before you train: of twenty measures that
-did not change, about one leaves its 95% interval by chance, and looks like progress.
+All but loss and judged need extras/. Choose the measure before you train: a model that is asked
+other problems leaves the interval of its first score about once in six, and seems better or worse.
 
 eval.py writes eval.json, and samples.jsonl with every answer, next to the first checkpoint, in
-place of older ones. With --completions=a/samples.jsonl, which must stay, they go into a/scored.
+place of older ones. With --completions=a/samples.jsonl they go into a/scored.
 python -m extras.compare A B compares two such samples.jsonl, and extras.judge asks a judge.
 """
 import collections, functools, glob, json, math, os, pathlib, re, shlex
@@ -60,7 +60,7 @@ device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'  # auto: the fastest one 
 seed = 1337                     # seed of the untrained model and of answers
 # The least and the most of some numbers; all others are at least 0.
 BOUNDS = {'num_samples': (1, 10000), 'max_new_tokens': (1, 1e6), 'batch_size': (1, 1e6),
-          'top_p': (1e-9, 1), 'timeout': (0.01, 86400), 'seed': (0, 2 ** 32 - 1)}
+          'top_p': (1e-9, 1), 'timeout': (0.01, 86400)}
 
 
 # --- 1. what is measured on text ------------------------------------------------------------------
@@ -95,7 +95,7 @@ def bits_per_byte(nats, n_bytes):
         t h e " "   1/2         0.69            2.77            4       1
 
     Both find the text equally likely."""
-    return nats / math.log(2) / max(1, n_bytes)
+    return nats / math.log(2) / n_bytes
 
 
 # --- 2. what is measured on answers ---------------------------------------------------------------
@@ -108,7 +108,7 @@ def pass_at_k(n, c, k):
 
 
 def mean(numbers):
-    return sum(numbers) / max(1, len(numbers))
+    return sum(numbers) / len(numbers)
 
 
 def interval(scores):
@@ -116,20 +116,20 @@ def interval(scores):
     that pass, 0 to 1.
     interval([1] * 8 + [0] * 2) -> [0.49, 0.94]: ten problems say little. Half of 200 problems gives
     [0.43, 0.57], half of 800 [0.47, 0.53]: four times the problems halve the width."""
-    n = max(1, len(scores))
     p = mean(scores)
     # Wilson 1927. A measured rate p lies within 1.96 standard errors, sqrt(q (1 - q) / n), of the
-    # true rate q 95% of the time, so the interval has each q for which it does. Its ends solve
-    # (p - q)^2 = w q (1 - q) with w = 1.96^2 / n. Ten of ten problems give [0.72, 1], where the
-    # error at q = p is 0. Fractions such as 0.25 vary less than 0 and 1: theirs is a little wide.
-    w = 1.96 ** 2 / n
+    # true rate q 95% of the time, so the interval is every q to which p lies that close. Its ends
+    # solve (p - q)^2 = w q (1 - q) with w = 1.96^2 / n. Ten of ten problems give [0.72, 1]; errors
+    # at q = p would give [1, 1]. Fractions such as 0.25 vary less than 0 and 1: theirs is a little
+    # wide.
+    w = 1.96 ** 2 / len(scores)
     half = math.sqrt(w * (p * (1 - p) + w / 4))
     return [max(0.0, (p + w / 2 - half) / (1 + w)), min(1.0, (p + w / 2 + half) / (1 + w))]
 
 
 def summarise(rows, ks):
-    """Return pass@k of rows of samples.jsonl, which is the mean over problems with at least k
-    judged answers, the interval of pass@1, and why answers did not pass. A row is
+    """Return of rows of samples.jsonl pass@k (the mean over problems with at least k judged
+    answers), the interval of pass@1, and why answers did not pass. A row is
     {'task_id': 'cell-0/7', 'prompt': ..., 'completion': ..., 'outcome': 'exception', ...}."""
     # infrastructure: the machine failed, not the answer; ungraded: nobody has judged it
     judged = [row for row in rows if row['outcome'] not in ('infrastructure', 'ungraded')]
@@ -142,7 +142,8 @@ def summarise(rows, ks):
     for k in ks:
         chances = [pass_at_k(len(few), sum(few), k) for few in verdicts if len(few) >= k]
         result[f'pass@{k}'] = mean(chances) if chances else None
-    result['interval'] = interval([*map(mean, verdicts)]) if verdicts else None
+        if k == 1:
+            result['interval'] = interval([*map(mean, verdicts)]) if verdicts else None
     why = collections.Counter(row.get('why', row['outcome']) for row in rows
                               if row['outcome'] != 'passed')
     return result | {'failures': dict(why.most_common())}
@@ -150,10 +151,11 @@ def summarise(rows, ks):
 
 def by_split(rows, ks):
     """Return {'all': the summary of all rows, 'cell': that of a split, ...}."""
-    splits = dict.fromkeys(row.get('split') for row in rows)
-    parts = {split: [row for row in rows if row.get('split') == split]
-             for split in splits if split not in (None, '', 'all')}
-    return {split: summarise(part, ks) for split, part in ({'all': rows} | parts).items()}
+    parts = {'all': rows}
+    for split in dict.fromkeys(row.get('split') for row in rows):
+        if split:
+            parts[split] = [row for row in rows if row.get('split') == split]
+    return {split: summarise(part, ks) for split, part in parts.items()}
 
 
 # --- 3. files and tables --------------------------------------------------------------------------
@@ -200,7 +202,8 @@ all_tasks = [*dict.fromkeys(tasks.split(','))]          # each once
 asking = [task for task in all_tasks if task not in ('loss', 'judged')]
 require({*all_tasks} <= {*TASKS}, f'--tasks={tasks}: the tasks are {", ".join(TASKS)}; for '
         'multiple choice and IFEval take lm_eval, see docs/measuring.md')
-require(not completions or 'loss' not in all_tasks, 'loss needs a model; leave out --completions')
+require(not completions or 'loss' not in all_tasks, 'loss needs a model: leave --completions out, '
+        f'or name other tasks than --tasks={tasks}')
 require(completions or 'judged' not in all_tasks, '--tasks=judged needs --completions=FILE')
 require(re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k), f'{k=} must be numbers such as 1,10,100')
 ks = sorted({1, *map(int, k.split(','))})               # always with 1: the interval is pass@1's
@@ -213,11 +216,9 @@ require(not completions or os.path.isfile(completions),
 home = folder_of(completions or paths[0])
 out = out or os.path.join(home, 'scored' if completions else '', 'eval.json')
 samples_path = os.path.join(os.path.dirname(out), 'samples.jsonl')
-require(out.endswith('.json') and os.path.basename(out) not in ('config.json', 'data.json',
-        'meta.json', 'tokenizer.json'), f'{out=} must end with .json, and be no file of a run')
-written = {*map(os.path.abspath, [out, samples_path] if asking else [out])}
-require(written.isdisjoint(map(os.path.abspath, [*data.split(','), completions])),
-        f'{out=} would replace a file that is read; choose another --out')
+require(out.endswith('.json'), f'{out=} must end with .json')
+require(not asking or os.path.abspath(samples_path) != os.path.abspath(completions),
+        f'{out=} would put new answers in place of {completions}; choose another --out')
 report = {'settings': config, 'tasks': {}}      # it becomes eval.json
 
 # --- 5. the questions -----------------------------------------------------------------------------
@@ -227,7 +228,7 @@ report = {'settings': config, 'tasks': {}}      # it becomes eval.json
 questions_of = {}
 if asking:
     from extras import answers, grading, questions, sandbox
-    # without run(), a task that has programs is refused
+    # None: a task that has programs is refused
     run = functools.partial(sandbox.run_many, timeout=timeout) if allow_code_execution else None
     questions_of = questions.of_tasks(asking, data, n_problems, splits.split(','))
     report['decontaminated'] = questions.contamination(home)
@@ -259,7 +260,7 @@ def measure_loss(name, model, tokenizer):
             n_bytes = int(text_bytes[ids[1:]].sum())
             names = [name, folder if len(held_out) > 1 else '', text[len('val_'):]]
             losses[' '.join(filter(None, names))] = {
-                'nats': nats / n, 'perplexity': math.exp(min(700, nats / n)),
+                'nats': nats / n, 'perplexity': math.exp(nats / n),
                 'bits_per_byte': bits_per_byte(nats, n_bytes), 'tokens': n, 'bytes': n_bytes}
     return losses
 
@@ -353,7 +354,7 @@ for task, results in scores.items():
     series = [parts.pop('all') | who | ({'by_split': parts} if parts else {})   # the other parts
               for who, parts in results]
     report['tasks'][task] = series[0] if len(series) == 1 else {'series': series}
-pathlib.Path(out).write_text(json.dumps(report, indent=1), encoding='utf-8')
+pathlib.Path(out).write_text(json.dumps(report, indent=1))
 print(f'written to {out}')
 if paths:
     in_chat = ' --chat=True' if report['chat'] else ''

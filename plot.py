@@ -104,7 +104,7 @@ def seen(rows, V):
     last, best = val[-1], val.argmin()
     late = val[-max(4, len(val) // 4):]         # the last quarter, but four at least
     trouble = ''
-    if last > math.log(V) - LEARNED:
+    if val[best] > math.log(V) - LEARNED:
         trouble = f'The loss is {last:.3g}, near ln V = {math.log(V):.2f}: that is guessing.'
     elif last > FLAT * val[best]:
         trouble = (f'The loss drifts upward: it is {last:.3g} at step {steps[-1]:,.0f}, and was '
@@ -115,7 +115,7 @@ def seen(rows, V):
         yield trouble
     # dpo.py's loss may have a second part (--nll_weight), which val_loss and preference_loss lack.
     name = 'preference_loss' if any('preference_loss' in row for row in rows) else 'loss'
-    recent = curve(rows, name)[1][-10:]
+    recent = curve([row for row in rows if row['step'] <= steps[-1]], name)[1][-10:]
     if len(recent):
         gap = last - np.median(recent)
         if gap > max((FLAT - 1) * last, 1.2 * recent.std()):        # more than the noise of steps

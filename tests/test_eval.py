@@ -11,7 +11,6 @@ import pytest
 import torch
 from conftest import (each_is_a_mistake, lift, mistake, ok, read_json, read_rows, run, sharpen, write,
                       write_bins)
-from feedback import expect
 from test_records import BYTES, say
 from test_sample import alone
 
@@ -35,9 +34,9 @@ def test_pass_at_k_is_the_share_of_all_draws_that_hold_a_passing_sample():
         for c, k in itertools.product(range(n + 1), range(1, n + 1)):
             draws = list(itertools.combinations([True] * c + [False] * (n - c), k))
             wanted = pytest.approx(sum(map(any, draws)) / len(draws))
-            expect(f'pass_at_k({n=}, {c=}, {k=})', wanted, pass_at_k, n, c, k)
+            assert pass_at_k(n, c, k) == wanted, f'pass_at_k({n=}, {c=}, {k=})'
     wanted = pytest.approx(0.5, abs=1e-12)              # no rounding of large numbers
-    expect('pass_at_k(n=200, c=1, k=100)', wanted, pass_at_k, 200, 1, 100)
+    assert pass_at_k(200, 1, 100) == wanted
 
 
 def test_intervals_hold_the_truth_19_times_in_20():
@@ -255,20 +254,20 @@ REFUSED = """
 --tasks=own,own => in this order: own
 --ckpt=mind => mind does not exist & python train.py
 --tasks=judged => --completions=FILE
---completions=x => needs a model
+--completions=x => needs a model: leave --completions out, or name other tasks
 --compare=x => no setting has this name; closest
 --tasks=problems => --allow_code_execution=True
 --tasks=problems --splits=cell,cell --allow_code_execution=True => 'cell-0/0' twice
 --tasks=problems --num_samples=4 --k=1,8 => --num_samples=8
 --out=scores => must end with .json
---out=x/config.json => no file of a run
 --k=0 => k='0' must be numbers
 --k=1,two => k='1,two' must be numbers
---tasks=own --data=samples.jsonl --completions=given.jsonl --out=eval.json => would replace a file
+--tasks=own --data=own.jsonl --completions=samples.jsonl --out=eval.json => in place of samples.jsonl
 --tasks=judged --completions=given.jsonl => each line of given.jsonl must have outcome, prompt, task_id
 """
 
 
 def test_mistakes_are_one_sentence(tmp_path):
-    write(tmp_path / 'given.jsonl', [{'task_id': 1}])
+    for name in 'given.jsonl', 'samples.jsonl':
+        write(tmp_path / name, [{'task_id': 1}])
     each_is_a_mistake(REFUSED, lambda *flags: run('eval.py', '--ckpt=.', *flags, cwd=tmp_path))

@@ -84,6 +84,10 @@ def test_of_a_resumed_run_only_what_led_to_its_end_counts(tmp_path):
 
 SEEN = {        # words that must be said, and nothing else; its rows
     'falls': ([], history()),
+    # the last evaluation is of step 980, so later losses say nothing about it
+    'runs': ([], history() + [{'step': 1000 + i, 'loss': 1.0} for i in range(20)]),
+    'diverged': (['drifts upward: it is 30', 'memorizes', 'does not learn'],
+                 history(val_loss=lambda step: 30 if step > 900 else falling(step))),
     # it learns its own text, and the held-out text is another
     'guesses': (['9.5, near ln V = 8.32', 'memorizes', 'does not learn'], history(val_loss=9.5)),
     'drifts': (['is 4.69 at step 1,000, and was 4.22 at step 580', 'memorizes',
