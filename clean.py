@@ -21,7 +21,7 @@ configurator.py beside it, and --pii=False.
 """
 import ast, codecs, collections, concurrent.futures, contextlib, ctypes, functools, glob, gzip
 import hashlib, io, itertools, json, multiprocessing, os, pathlib, re, shlex, shutil, signal
-import sys, sysconfig, tempfile, textwrap, types, unicodedata, warnings, zlib
+import sys, sysconfig, tempfile, types, unicodedata, warnings, zlib
 from typing import Literal
 from configurator import Mistake, configure, require
 import numpy as np
@@ -583,8 +583,7 @@ def mode_of(text, path):
     for mode, endings in ('code', '.py'), ('prose', PROSE), ('other code', OTHER_CODE):
         if ends_with(path, endings):
             return mode
-    # the body of a function is indented
-    tree = compiles(textwrap.dedent(text) if text[:1].isspace() else text, ast.PyCF_ONLY_AST)
+    tree = compiles(text, ast.PyCF_ONLY_AST)
     body = tree.body if tree else []
     idle = [node for node in body if isinstance(node, ast.Expr | ast.AnnAssign)
             and not isinstance(node.value, ast.Call)]

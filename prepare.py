@@ -8,12 +8,13 @@ Point prepare.py at text and you get train.bin and val.bin: flat arrays of token
 
 It reads what clean.py wrote, or any files of text and lines {"text": ...} of .jsonl(.gz), which it
 takes as they are. It writes train.bin, val.bin (of several sources also a val_NAME.bin of each),
-tokenizer.json, report.md and meta.json. A hash of a document's text decides on which side it is, so
-it stays there in every run, next to its copies. One lone text, such as Tiny Shakespeare, is two
-documents: the first 90% are to train on. You should see 9.6 MB of clean Python become 2.5 million
-tokens in a few seconds.
+tokenizer.json, report.md and meta.json. A hash of a document's text decides whether it is trained
+on or held out, so it keeps its side in every run, and copies share it. Of one lone text, such as
+Tiny Shakespeare, the first 90% are to train on. You should see 9.6 MB of clean Python become 2.5
+million tokens in a few seconds.
 
-Without extras/ this file works, with tokenizer.py and configurator.py beside it.
+Without extras/ this file works, but for several sources and downloads, with tokenizer.py and
+configurator.py beside it.
 """
 import array, collections, contextlib, glob, gzip, hashlib, itertools, json, os, pathlib, re, shutil
 import shlex, zlib
@@ -62,8 +63,7 @@ def meta_in(folder):
 
 
 def identity_of(meta):
-    """Return what says which text a meta.json is about: of clean text a hash, wherever it lies, of
-    other text its path."""
+    """Return what says which text a meta.json is about: clean.py's hash, else the path."""
     return (meta.get('cleaned') or {}).get('hash') or os.path.normpath(meta.get('source', ''))
 
 
@@ -104,13 +104,12 @@ def texts_in(path):
     """Yield the documents of a file: the "text" of each line of .jsonl, or the whole text, unless
     lines <|endoftext|> divide it."""
     is_jsonl = path.lower().removesuffix('.gz').endswith('.jsonl')
-    number, text = 0, []
+    number, text = 1, []
     try:
         # '': newlines stay as they are; -sig: a byte order mark goes
         opened = gzip.open if path.lower().endswith('.gz') else open
         with opened(path, 'rt', encoding='utf-8-sig', newline='') as f:
-            for line in f:
-                number += 1
+            for number, line in enumerate(f, 1):
                 if is_jsonl:
                     record = json.loads(line) if line.strip() else {'text': ''}
                     require(isinstance(record['text'], str), '"text" is no text')
@@ -123,7 +122,7 @@ def texts_in(path):
         yield ''.join(text)
     except (OSError, EOFError, ValueError, LookupError, TypeError, RecursionError,
             zlib.error) as error:
-        raise Mistake(f'{path}:{max(1, number)} is no UTF-8 text, or no {{"text": ...}} ({error}); '
+        raise Mistake(f'{path}:{number} is no UTF-8 text, or no {{"text": ...}} ({error}); '
                       'clean.py reads other forms, and leaves out what is damaged') from None
 
 
@@ -182,20 +181,19 @@ def make_tokenizer(config, special_tokens=(), train_texts=(), all_texts=()):
     return tok
 
 
-def write_bins(folder, numbered, masks, tok, end=()):
+def write_bins(folder, numbered, masks, tok, dtype, end=()):
     """Write the ids of each document, (its number, text), and then `end`, a list of ids, into the
     bins that hold it. masks: {name of a bin: bool (n,)}, its documents. Return how many ids each
     document has, (n,), and the hash of each bin. `x = 1` ends and `y = 2` begins:
         id        120     273     32      49      4032             121     ...     uint16, two bytes
         token     'x'     ' ='    ' '     '1'     <|endoftext|>    'y'     ..."""
-    dtype = np.uint16 if tok.vocab_size <= 2 ** 16 else np.uint32
     lengths = np.zeros(len(masks['val']), int)
     digests = {name: hashlib.sha256() for name in masks}
     pieces = ((i, text[begin:begin + PIECE], begin + PIECE >= len(text))
               for i, text in numbered for begin in range(0, len(text), PIECE))
     with contextlib.ExitStack() as stack:
         files = {name: stack.enter_context(open(folder / f'{name}.bin', 'wb')) for name in masks}
-        while some := [*itertools.islice(pieces, 128)]:     # the tokenizer takes them to all cores
+        while some := [*itertools.islice(pieces, 128)]:     # many at once: all cores share them
             try:
                 rows = tok.encode_batch([piece for _, piece, _ in some])
             except ValueError as e:             # a character that it doesn't have
@@ -259,7 +257,7 @@ if __name__ == '__main__':
     require(len(hashes), f'{source} has no text')
 
     # 2. split
-    ends, held_out_to = ['<|endoftext|>'], None     # train.py --streaming skips hashes up to it
+    ends, held_out_to = ['<|endoftext|>'], None     # the highest hash that is held out
     if len(hashes) > 1:
         in_val = held_out(hashes, val_fraction)
         held_out_to = int(hashes[in_val].max())
@@ -267,7 +265,7 @@ if __name__ == '__main__':
         print(f'one text: its last {val_fraction:.0%} are held out')
         require(write == 'bins', 'a stream would also read the end of a lone text, which is held '
                 'out: it needs --write=bins')
-        [(_, text)] = read()
+        _, text = next(read())
         cut = max(1, int(len(text) * (1 - val_fraction)))
         read = lambda: [(0, text[:cut]), (0, text[cut:])]
         owners, hashes, sizes = measure(read())
@@ -281,9 +279,10 @@ if __name__ == '__main__':
     def texts(mask):
         return itertools.compress((text for _, text in read()), mask)
 
-    # 3. tokenizer: of training texts only, of about a gigabyte, which a hash draws
+    # 3. tokenizer: of training texts only, of about a gigabyte, which a hash draws, or of one
     low = hashes % 2 ** 32          # the lower bits: the upper ones have decided about the split
     limit = max(low[~in_val].min(), 2 ** 32 * 1e9 / sizes[~in_val].sum())
+    # of a lone text, bytes or characters are the whole vocabulary: no document ends
     tok = tok or make_tokenizer(config, SPECIAL_TOKENS if ends or tokenizer == 'bpe' else (),
                                 texts(~in_val & (low <= limit)), (text for _, text in read()))
     require({*ends} <= {*tok.special}, f'{tokenizer} has no <|endoftext|> to end documents; use '
@@ -293,8 +292,9 @@ if __name__ == '__main__':
     bins = {name: mask for name, mask in masks.items() if name != 'train' or write == 'bins'}
     written = in_val | (write == 'bins')
     numbered = zip(np.flatnonzero(written), texts(written))
-    bar = tqdm(numbered, 'tokens', int(written.sum()), unit=' texts', disable=None)
-    lengths, sha256 = write_bins(new, bar, bins, tok, [tok.special[name] for name in ends])
+    bar = tqdm(numbered, 'tokenize', int(written.sum()), unit=' texts', disable=None)
+    dtype = 'uint16' if tok.vocab_size <= 2 ** 16 else 'uint32'
+    lengths, sha256 = write_bins(new, bar, bins, tok, dtype, [tok.special[name] for name in ends])
     if write == 'val':          # train isn't tokenized: an estimate from val's tokens per byte
         lengths[~in_val] = np.round(sizes[~in_val] * (lengths.sum() / sizes[in_val].sum()))
     require(stamps() == before, 'a file changed while it was read; run the same command again')
@@ -312,9 +312,8 @@ if __name__ == '__main__':
     rows += [f'- {name}: {shown(values)}' for name, values in sources.items() if len(sources) > 1]
     print(*rows, sep='\n')
     (new / 'report.md').write_text('\n'.join([f'# {out_dir}', '', *rows, '']))
-    meta |= {'dtype': 'uint16' if tok.vocab_size <= 2 ** 16 else 'uint32',
-             'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash, 'sha256': sha256,
-             'sources': sources, 'held_out_to': held_out_to, 'write': write}
+    meta |= {'dtype': dtype, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash,
+             'sha256': sha256, 'sources': sources, 'held_out_to': held_out_to, 'write': write}
     for what in 'documents', 'tokens', 'bytes':
         meta[what] = {side: sizes_of[side][what] for side in ('train', 'val')}
     (new / 'meta.json').write_text(json.dumps(meta, indent=1))
