@@ -143,15 +143,6 @@ def test_a_run_that_was_killed_three_times_is_the_straight_one_bit_for_bit(train
     mistake(trainer.goes_on(out), 'step=12', 'max_steps=12')
 
 
-@post_trainers
-def test_a_run_that_was_killed_in_its_first_save_begins_when_its_command_is_typed_again(
-        trainer, done, tmp_path):
-    out = tmp_path / 'run'
-    assert trainer.begin(out, before=killed_while_saving(0)).returncode == -signal.SIGKILL
-    ok(trainer.begin(out))
-    expect_same_run(out, done)
-
-
 @every_trainer
 def test_settings_come_from_the_checkpoint_unless_they_are_typed_and_each_change_is_printed(
         trainer, done, tmp_path):
@@ -261,13 +252,6 @@ def test_any_batch_is_shared_by_any_number_of_processes(trainer, n, batch_size, 
                      processes=n))
     for a, b in zip(metrics(tmp_path / 'one'), metrics(tmp_path / 'several'), strict=True):
         assert a == pytest.approx(b, rel=1e-6, abs=2e-6)
-
-
-@post_trainers
-def test_when_a_process_is_killed_the_others_do_not_wait(trainer, tmp_path):
-    killed = before('clip', "n == 3 and os.environ['RANK'] == '1' and os.kill(os.getpid(), 9)")
-    result = trainer.begin(tmp_path / 'run', processes=2, timeout=60, before=killed)
-    assert result.returncode != 0 and 'done' not in result.stdout
 
 
 # --- mistakes -------------------------------------------------------------------------------------

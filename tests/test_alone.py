@@ -120,6 +120,7 @@ def test_without_extras_the_chain_of_defaults_works(tmp_path):
     """In one folder that has the scripts, but no extras/. Only the flags that make it small, and
     --pii=False, are typed."""
     here = copied(tmp_path / 'here', *(path.name for path in ROOT.glob('*.py')))
+    named = ['clean.py', 'eval.py', 'plot.py']      # others are named by the one before them
     small = '--max_steps=2 --batch_size=2 --n_layer=1 --n_head=2 --n_embd=32 --warmup_steps=0'
     for line in f'''clean.py --source=../here --pii=False
 prepare.py --vocab_size=400
@@ -128,7 +129,9 @@ sample.py --max_new_tokens=4 --device=cpu
 eval.py --loss_tokens=64 --device=cpu
 plot.py'''.split('\n'):
         script, *flags = line.split()
-        ok(run(here / script, *flags, cwd=here, before=FORGET))
+        assert script in named
+        said = ok(run(here / script, *flags, cwd=here, before=FORGET))
+        named += re.findall(r'next: python (\S+)', said)
     assert (here / 'dashboard.png').exists()
 
 

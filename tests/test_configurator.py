@@ -1,18 +1,17 @@
-"""Settings arrive as the user meant them; an error ends a script with a code that says its kind;
-and what a script prints as the next command runs where it was printed."""
+"""Settings arrive as the user meant them; an error ends a script with a code that says its kind."""
 import json
 import re
-import shlex
 import shutil
 
 import pytest
-from conftest import (PAID, ROOT, TINY, each_is_a_mistake, make_conversations, make_pairs, mistake,
-                      ok, run, write)
+from conftest import ROOT, each_is_a_mistake, mistake, ok, run
 
 HEAD = '''"""A throw-away script.
 
 It says what it was told."""
 import json
+import re
+import shutil
 from typing import Literal
 from configurator import Mistake, advice, configure, typed
 
@@ -188,98 +187,7 @@ def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(pl
         assert body.splitlines()[-1] in process.stderr and name in process.stderr.splitlines()[-1]
 
 
-# --- the next command ----------------------------------------------------------------------------
-# Flags that make the run of a command small; a later flag wins.
-STEPS = '--max_steps=2 --batch_size=2 --device=cpu'
-SMALL = {'train.py': f'{STEPS} --n_layer=1 --n_head=2 --n_embd=32 --warmup_steps=0 '
-                     '--eval_tokens=64',
-         'sft.py': STEPS, 'dpo.py': STEPS,
-         'rl.py': f'{STEPS} --num_samples=2 --max_new_tokens=4 --eval_prompts=4 --reward=paid.py',
-         'prepare.py': '--vocab_size=400',
-         'sample.py': '--max_new_tokens=4 --device=cpu', 'eval.py': '--loss_tokens=64 --device=cpu'}
-CHATS = 'python chats.py --source=chats/train.jsonl --out_dir=data/chats'
-LIKED = 'python chats.py --source=liked/train.jsonl --out_dir=data/liked'
-
-
-@pytest.fixture
-def typed(tmp_path, python_files):
-    """typed(command) -> what happens if somebody types it in a folder that has chats and pairs.
-    The standard library is a small part of it here."""
-    make_conversations(tmp_path / 'chats')
-    make_pairs(tmp_path / 'liked')
-    (tmp_path / 'config').symlink_to(ROOT / 'config')
-    (tmp_path / 'paid.py').write_text(PAID)
-
-    def typed(command):
-        _, script, *flags = shlex.split(command)
-        small = SMALL.get(script, '').split()
-        if script == 'clean.py':
-            small = [f'--source={python_files}/email']
-        elif script == 'chats.py' and '--source' not in command:
-            small = ['--n_examples=20']
-        return run(script, *flags, *small, cwd=tmp_path)
-    return typed
-
-
-def corrected(typed, command, done):
-    """Type a command, and run what its mistake says, until it runs. Return what it prints. done: the
-    commands that ran, in their order."""
-    while (result := typed(command)).returncode:
-        assert result.returncode == 2, result.stderr
-        for step in re.search(' run: (.*)', result.stderr)[1].split(' && '):
-            corrected(typed, step, done)
-    done.append(command)
-    return result.stdout
-
-
-def follow(typed, *commands):
-    """Type the commands, and after each the one that is printed as the next, if it is new. Return
-    all that ran."""
-    done, waiting = [], [*commands]
-    while waiting:
-        said = corrected(typed, waiting.pop(0), done)
-        waiting[:0] = [line for line in re.findall('(?:^|; )next: (.*)', said, re.M)
-                       if line not in done + waiting]
-    return done
-
-
-def test_in_an_empty_folder_the_commands_of_mistakes_and_the_next_ones_are_the_chain(typed, tmp_path):
-    """But for the pairs of dpo.py. What a command needs is made first."""
-    scripts = [command.split()[1].removesuffix('.py') for command in follow(typed, LIKED)]
-    chain = 'chats clean prepare train chats sft dpo eval'.split()
-    assert [script for script in scripts if script != 'sample'] == chain
-    shutil.rmtree(tmp_path / 'out/dpo')
-    assert 'chats.py --kind=preference' in typed('python dpo.py').stderr
-    for name, other in ('base', 'other'), ('sft', 'chat'):
-        shutil.move(tmp_path / f'out/{name}', tmp_path / f'out/{other}')
-    follow(typed, 'python clean.py', CHATS, 'python rl.py --init_from=out/chat --out_dir=out/rl')
-
-
 # --- elsewhere ------------------------------------------------------------------------------------
-# A Windows, as a script sees it, before its first line. The interpreter stays that of this system.
-WINDOWS = """import multiprocessing
-multiprocessing.get_all_start_methods = lambda: ['spawn']
-sys.modules.update(fcntl=None, resource=None)
-for name in 'SIGUSR1', 'SIGKILL':
-    delattr(signal, name)
-for name in 'fork sysconf sched_getaffinity pread getuid geteuid killpg setsid'.split():
-    delattr(os, name)
-import extras.sandbox, types
-extras.sandbox.sys = types.SimpleNamespace(platform='win32', executable=sys.executable)
-"""
-
-
-def test_windows_trains_and_resumes_and_runs_no_programs(data_dir, sft_model, tmp_path):
-    there = f'--out_dir={tmp_path}/there'
-    for more in [f'--data_dir={data_dir}', *TINY], ['--init_from=resume', '--max_steps=14']:
-        ok(run('train.py', there, *more, before=WINDOWS))
-    tests = write(tmp_path / 'tests.jsonl', [{'prompt': f'{i}', 'tests': 'assert 1'}
-                                             for i in range(20)])
-    mistake(run('rl.py', f'--init_from={sft_model}', f'--reward={tests}', '--max_new_tokens=2',
-                '--allow_code_execution=True', cwd=tmp_path, before=WINDOWS),
-            'needs Linux or macOS', 'WSL')
-
-
 def test_where_eval_py_cannot_write_it_says_so_before_anything_is_measured(base_run, data_dir):
     result = run('eval.py', f'--ckpt={base_run}', f'--data_dir={data_dir}', '--out=/proc/no/eval.json')
     assert result.returncode == 1 and '/proc/no' in result.stderr and 'nats' not in result.stdout

@@ -16,7 +16,7 @@ from conftest import ROOT, each_is_a_mistake, mistake, read_json, read_rows, ref
 from preparing import PROSE, dropped, prose, write, write_records
 
 import clean
-from extras import filters, formats, text_quality
+from extras import formats, text_quality
 
 
 def cleaned(out, source, *flags):
@@ -239,8 +239,9 @@ LISTED = """
 {"license": ["MIT", "GPL"]} -> license mit, gpl
 {"license": []} -> license unknown
 {"more": "foul vile vile"} -> toxic
+{"more": "他说了一句脏话，然后走了。"} -> toxic
 {"more": "classic vileness été"}"""
-LISTS = {'words': '\ufeffVILE # a comment\n\n# été\nfoul\nass\n',
+LISTS = {'words': '\ufeffVILE # a comment\n\n# été\nfoul\nass\n脏话\n',
          'block': '\ufeffhttps://www.Spam.com/index.html\nboth.com # and a comment\nBücher.example\n',
          'allow': 'good.spam.com\nok.casino.net\nboth.com\n',
          'adblock': 'bad.com\n||ads.example^\n'}
@@ -275,7 +276,7 @@ def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(tmp_path)
     assert dropped(tmp_path / 'out') == collections.Counter(reason for _, reason in rows if reason)
     assert left == sorted(row['text'].strip() for row, reason in rows if not reason)
     counts = read_json(tmp_path / 'out/report.json')['counts']
-    assert counts['toxic words in what was dropped'] == {'vile': 3, 'foul': 1}
+    assert counts['toxic words in what was dropped'] == {'vile': 3, 'foul': 1, '脏话': 1}
     licenses = read_json(tmp_path / 'out/meta.json')['licenses']
     assert licenses.keys() == {'mit', 'mit, bsd', 'bsd'}
     (tmp_path / 'phrases').write_text('vile\ntwo girls\nb4d\n')
@@ -283,19 +284,6 @@ def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(tmp_path)
     (tmp_path / 'koi8').write_bytes('слово\n'.encode('koi8-r'))
     each_is_a_mistake(BAD_LISTS, lambda flag: run(
         'clean.py', f'--source={source}', '--out_dir=no', flag, cwd=tmp_path))
-
-
-@pytest.mark.parametrize('word, text', [
-    ('脏话', '他说了一句脏话，然后走了。'), ('くそ', 'くそっ!'), ('ファッカー', 'あのファッカーめ'),
-    ('욕설', '그는 욕설을 했다.'), ('คำหยาบ', 'เขาพูดคำหยาบมาก')])
-def test_words_of_scripts_without_spaces_are_found_within_a_text(tmp_path, word, text):
-    (tmp_path / 'words').write_text(f'vile\n{word}\n')
-    notes = collections.defaultdict(collections.Counter)
-    check = filters.words(str(tmp_path / 'words'))
-    long = (text.replace(word, '。') + ' 今日はいい天気ですね。また明日会いましょう。') * 200
-    said = [check({'text': some}, notes) for some in (text, long + text, 'a servile classic')]
-    assert said == ['toxic', None, None]
-    assert notes['toxic words in what was dropped'] == {word: 1}
 
 
 # --- samples --------------------------------------------------------------------------------------

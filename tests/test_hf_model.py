@@ -8,7 +8,7 @@ import textwrap
 import pytest
 import torch
 from accidents import full_disk
-from conftest import ROOT, contents, mistake, ok, read_rows, refused, run, same, save_run
+from conftest import ROOT, contents, mistake, ok, refused, run, same, save_run
 from conftest import series, train
 from test_model import lively
 
@@ -23,8 +23,26 @@ theirs_in = transformers.AutoModelForCausalLM.from_pretrained
 SOURCE = open(__file__).read()
 IDX = torch.randint(96, (3, 40), generator=torch.Generator().manual_seed(0))
 # widths / 8 or so, 2 layers, V = 96, T = 64; the ratios are theirs
-BASES = {row['name']: row['config'] for row in read_rows(ROOT / 'tests/bases.jsonl')}
-LLAMA = BASES.pop('Llama')
+LLAMA = json.loads('''{"model_type": "llama", "hidden_act": "silu", "rms_norm_eps": 1e-05,
+"vocab_size": 96, "bos_token_id": 0, "eos_token_id": 0, "num_hidden_layers": 2,
+"max_position_embeddings": 64, "hidden_size": 64, "intermediate_size": 176,
+"num_attention_heads": 8}''')
+# What they change. Qwen2.5: 896 wide, 14 heads of 64, 2 of them with keys; a bias in q, k and v.
+# Qwen3: 0.6B, 1,024 wide, 16 heads of 128, so twice as wide; norms of q and k. Llama 3.1: a longer
+# context than in the first training; at this theta, the pairs of a head are fast, between, slow and
+# slow. omitted: linear interpolation, where transformers 5 has put it; other keys may be omitted.
+BASES = json.loads('''{
+"SmolLM2": {"hidden_size": 72, "num_attention_heads": 9, "num_key_value_heads": 3,
+            "attention_bias": false, "rope_interleaved": false, "rope_theta": 100000,
+            "tie_word_embeddings": true},
+"Qwen2.5": {"model_type": "qwen2", "hidden_size": 112, "num_attention_heads": 14,
+            "num_key_value_heads": 2, "sliding_window": 32, "use_sliding_window": false,
+            "tie_word_embeddings": true},
+"Qwen3": {"model_type": "qwen3", "num_key_value_heads": 4, "head_dim": 16},
+"Llama 3.1": {"num_key_value_heads": 1, "rope_theta": 50.0, "rope_scaling": {
+    "rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32}},
+"omitted": {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 500.0}}}''')
 BASES = {name: LLAMA | config for name, config in BASES.items()}
 SMOLLM2, QWEN2, QWEN3 = (BASES[name] for name in ('SmolLM2', 'Qwen2.5', 'Qwen3'))
 

@@ -10,7 +10,7 @@ import signal
 import numpy as np
 import pytest
 from accidents import full_disk, killed_after
-from conftest import contents, mistake, ok, read_json, run, shared
+from conftest import contents, each_is_a_mistake, mistake, ok, read_json, run, shared
 from preparing import DOCUMENTS, RAW, clean, documents, prepare, prose, read, write, write_records
 
 from tokenizer import Tokenizer
@@ -222,53 +222,30 @@ def test_a_full_disk_leaves_the_old_data(cleaned, prepared, tmp_path):
 
 
 # --- mistakes -------------------------------------------------------------------------------------
-@pytest.mark.parametrize('flags, words', [
-    (['--temperature=2'], 'sources without weights'), (['--write=val', 'w'], '--write=bins'),
-    (['w', '--temperature=2'], 'sources without weights'), (['v'], 'must give a positive number')])
-def test_weights_that_do_not_fit_are_refused(mixed, tmp_path, flags, words):
-    (tmp_path / 'w').write_text("weights = {'web': 1, 'code': 1, 'books': 2}")
-    (tmp_path / 'v').write_text("weights = {'web': 1, 'code': 1}")
-    for name in 'w', 'v':
-        (tmp_path / name).rename(tmp_path / f'{name}.py')
-    flags = [tmp_path / f'{flag}.py' if len(flag) == 1 else flag for flag in flags]
-    mistake(run('prepare.py', f'--source={mixed}/out', f'--out_dir={tmp_path}/no', *flags), words)
+# in a folder with weights, and what clean.py wrote of three sources and of one
+REFUSED = '''
+out --temperature=2 => sources without weights
+out --write=val weights.py => --write=bins
+out weights.py --temperature=2 => sources without weights
+out few.py => must give a positive number
+lone.txt --tokenizer=byte --write=val => --write=bins
+odd => no meta.json of clean.py
+'''
 
 
-@pytest.mark.parametrize('name', ['out', 'lone.txt'])
-def test_a_stream_takes_no_weights_and_no_lone_text(mixed, tmp_path, name):
+def test_what_does_not_fit_is_refused(mixed):
+    (mixed / 'weights.py').write_text("weights = {'web': 1, 'code': 1, 'books': 2}")
+    (mixed / 'few.py').write_text("weights = {'web': 1, 'code': 1}")
     (mixed / 'lone.txt').write_text(TEXTS[0])
-    mistake(run('prepare.py', f'--source={mixed}/{name}', f'--out_dir={tmp_path}/no',
-                '--tokenizer=byte', '--write=val'), '--write=bins')
-    said = prepare(tmp_path / 'ok', mixed / 'none', '--write=val')
-    assert f'--streaming={mixed}/none/shards' in said.splitlines()[-1]
-
-
-@pytest.mark.parametrize('name, data, words', [
-    ('meta.json', None, 'no meta.json of clean.py'), ('meta.json', b'{"sha', 'no meta.json of clean'),
-    ('shards/my-extra.jsonl.gz', b'', 'my-extra.jsonl.gz is of no source')])
-def test_a_damaged_folder_of_clean_py_is_one_sentence(cleaned, tmp_path, name, data, words):
-    source = shutil.copytree(cleaned, tmp_path / 'text')
-    (source / name).unlink(missing_ok=True)
-    if data is not None:
-        (source / name).write_bytes(data)
-    mistake(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/no'), words)
-    if name == 'meta.json':
-        for script in 'clean.py', 'prepare.py':
-            mistake(run(script, f'--source={cleaned.with_name("a.jsonl")}', f'--out_dir={source}',
-                        '--overwrite'), 'did not write there')
-
-
-def test_old_reports_are_replaced_and_endings_have_any_case(tmp_path):
-    for name in 'B.TXT.GZ', 'C.Jsonl':
-        text = json.dumps({'text': TEXTS[0]}) if 'J' in name else TEXTS[1]
-        (tmp_path / 'in').mkdir(exist_ok=True)
-        (tmp_path / 'in' / name).write_bytes(gzip.compress(text.encode()) if 'GZ' in name
-                                             else text.encode())
-    prepare(tmp_path / 'out', tmp_path / 'in')
-    for name in 'report.json', 'audit.md':
-        (tmp_path / 'out' / name).write_text('{}')
-    prepare(tmp_path / 'out', tmp_path / 'in')
-    assert all_of(tmp_path / 'out') == sorted(TEXTS[:2])
+    shutil.copytree(mixed / 'out', mixed / 'odd')
+    (mixed / 'odd/meta.json').write_text('{"sha')
+    each_is_a_mistake(REFUSED, lambda name, *flags: run(
+        'prepare.py', f'--source={name}', '--out_dir=no', *flags, cwd=mixed))
+    for script in 'clean.py', 'prepare.py':         # a folder of clean.py that has lost its meta.json
+        mistake(run(script, '--source=web.jsonl', '--out_dir=odd', '--overwrite', cwd=mixed),
+                'did not write there')
+    said = ok(run('prepare.py', '--source=none', '--out_dir=ok', '--write=val', cwd=mixed))
+    assert '--streaming=none/shards' in said.splitlines()[-1]
 
 
 def test_settings_that_change_no_text_make_no_other_text(cleaned, tmp_path):

@@ -1,15 +1,15 @@
 """Several processes do what one does, however they share it; what they cannot do is one
 sentence."""
 import functools
+import json
 import re
 import time
 
 import numpy as np
 import pytest
 from accidents import SHORT_SAMPLES, accident, before, full_disk, replaced
-from conftest import ROOT, assert_same_sums, contents, metrics, ok, read_json, read_rows
+from conftest import assert_same_sums, contents, metrics, ok, read_rows
 from conftest import run, same, series, state, torchrun
-from feedback import attempt, expect, told
 from pytest import approx
 
 # Norms are about 0.8, so clipping acts: done before the processes' gradients are added, the runs
@@ -24,7 +24,14 @@ CASES = {'adamw': '--optimizer=adamw', 'muon': '--optimizer=muon', 'mlm': '--obj
 # {case: the losses of its 8 steps}. Another machine's kernels add in another order, which moves a
 # loss of 5 by a few roundings of 5e-7. More than 2e-6 is a change of what is computed: if it is
 # meant, copy the row that the test prints.
-GOLDEN = read_json(ROOT / 'tests/golden.json')
+# losses of eight steps, by an older commit
+GOLDEN = json.loads('''{
+"adamw": [5.7744746, 5.7010565, 5.4654083, 5.2711148, 5.1032906, 4.9451885, 4.8451023, 4.7627292],
+"muon": [5.7744746, 5.7130075, 5.5611448, 5.3840508, 5.2107439, 5.0410776, 4.9306345, 4.8323483],
+"mlm": [5.7543168, 5.6820226, 5.5549669, 5.4527903, 5.3358264, 5.25068, 5.0358295, 5.0071139],
+"span": [5.7665968, 5.728209, 5.5061474, 5.3074665, 5.145556, 5.0201244, 4.9230342, 4.8481245],
+"document_mask": [5.7745142, 5.7001348, 5.4682379, 5.2745018, 5.107285, 4.9484181, 4.8494301,
+                  4.7683783]}''')
 # Muon in float32; each seed is printed, and the part of the gradient that a process holds
 WATCHED = replaced('native bfloat16', 'return False') + before('seed', """
     print('a seed:', arguments[0])""") + before('clip', """
@@ -60,10 +67,8 @@ def made(train, tmp_path_factory):
 
 @pytest.mark.parametrize('case', CASES)
 def test_a_run_has_the_losses_of_the_golden_one(made, case):
-    asked = f'the losses of 8 steps, {CASES[case]}, one process, 4 micro-batches of 2 sequences'
-    losses = attempt(asked, GOLDEN[case], lambda: series(made(case), 'loss'))
-    rounded = [round(loss, 5) for loss in losses], [round(loss, 5) for loss in GOLDEN[case]]
-    assert losses == approx(GOLDEN[case], abs=2e-6), f'{told(asked, *rounded)}\n  now: {losses}'
+    losses = series(made(case), 'loss')
+    assert losses == approx(GOLDEN[case], abs=2e-6), f'now: {losses}'
     assert max(series(made(case), 'grad_norm')) > 0.3
 
 
@@ -71,12 +76,7 @@ def test_a_run_has_the_losses_of_the_golden_one(made, case):
     ('adamw', 'ddp', 2), ('adamw', 'zero2', 2), ('adamw', 'fsdp', 2), ('muon', 'fsdp', 2),
     ('mlm', 'ddp', 2), ('span', 'fsdp', 2), ('adamw', 'ddp', 4)])
 def test_one_process_accumulating_4_equals_two_accumulating_2(made, case, shard, n):
-    one = made(case)
-    asked = (f'8 steps in {n} processes with {4 // n} micro-batches each (expected: as in one '
-             'with 4)')
-    two = attempt(asked, 'it ends', made, case, n, shard)
-    for key in ('loss', 'grad_norm'):
-        expect(f'{key} of {asked}', approx(series(one, key), abs=1e-6), series, two, key)
+    one, two = made(case), made(case, n, shard)
     assert_same_sums(one, two)
     assert contents(one).get('samples.txt') == contents(two).get('samples.txt')
 
