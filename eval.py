@@ -15,8 +15,8 @@ judged          --completions=FILE of answers that have an `outcome`, such as sa
 gsm8k           the last number of the answer must be the one behind #### in the file
 own             your questions: {"prompt": "2 + 2?", "regex": "4"}; see docs/measuring.md
 
-All but loss and judged need extras/. Choose the measure before you train: a model that is asked
-other problems leaves the interval of its first score about once in six, and seems better or worse.
+All but loss and judged need extras/. Asked other problems, the same model lands outside its first
+interval about once in six, so look for a gain on problems that you chose before you trained.
 
 eval.py writes eval.json, and samples.jsonl with every answer, next to the first checkpoint, in
 place of older ones. With --completions=a/samples.jsonl they go into a/scored.
@@ -95,7 +95,7 @@ def bits_per_byte(nats, n_bytes):
         t h e " "   1/2         0.69            2.77            4       1
 
     Both find the text equally likely."""
-    return nats / math.log(2) / n_bytes
+    return nats / math.log(2) / max(1, n_bytes)
 
 
 # --- 2. what is measured on answers ---------------------------------------------------------------
@@ -128,7 +128,7 @@ def interval(scores):
 
 
 def summarise(rows, ks):
-    """Return of rows of samples.jsonl pass@k (the mean over problems with at least k judged
+    """Return pass@k of rows of samples.jsonl (the mean over problems with at least k judged
     answers), the interval of pass@1, and why answers did not pass. A row is
     {'task_id': 'cell-0/7', 'prompt': ..., 'completion': ..., 'outcome': 'exception', ...}."""
     # infrastructure: the machine failed, not the answer; ungraded: nobody has judged it
@@ -153,7 +153,7 @@ def by_split(rows, ks):
     """Return {'all': the summary of all rows, 'cell': that of a split, ...}."""
     parts = {'all': rows}
     for split in dict.fromkeys(row.get('split') for row in rows):
-        if split:
+        if split not in (None, '', 'all'):
             parts[split] = [row for row in rows if row.get('split') == split]
     return {split: summarise(part, ks) for split, part in parts.items()}
 
@@ -217,8 +217,9 @@ home = folder_of(completions or paths[0])
 out = out or os.path.join(home, 'scored' if completions else '', 'eval.json')
 samples_path = os.path.join(os.path.dirname(out), 'samples.jsonl')
 require(out.endswith('.json'), f'{out=} must end with .json')
-require(not asking or os.path.abspath(samples_path) != os.path.abspath(completions),
-        f'{out=} would put new answers in place of {completions}; choose another --out')
+written = {*map(os.path.abspath, [out, samples_path] if asking else [out])}
+require(written.isdisjoint(map(os.path.abspath, [*data.split(','), completions])),
+        f'{out=} would replace a file that is read; choose another --out')
 report = {'settings': config, 'tasks': {}}      # it becomes eval.json
 
 # --- 5. the questions -----------------------------------------------------------------------------
@@ -246,7 +247,6 @@ for path in paths:
 
 # --- 6. the loss on each text ---------------------------------------------------------------------
 held_out = {folder: open_data(folder) for folder in data_dir.split(',') if 'loss' in all_tasks}
-report['data'] = {folder: meta.get('sha256') for folder, (meta, _) in held_out.items()}
 
 
 def measure_loss(name, model, tokenizer):
@@ -260,7 +260,7 @@ def measure_loss(name, model, tokenizer):
             n_bytes = int(text_bytes[ids[1:]].sum())
             names = [name, folder if len(held_out) > 1 else '', text[len('val_'):]]
             losses[' '.join(filter(None, names))] = {
-                'nats': nats / n, 'perplexity': math.exp(nats / n),
+                'nats': nats / n, 'perplexity': math.exp(min(700, nats / n)),
                 'bits_per_byte': bits_per_byte(nats, n_bytes), 'tokens': n, 'bytes': n_bytes}
     return losses
 
@@ -356,6 +356,3 @@ for task, results in scores.items():
     report['tasks'][task] = series[0] if len(series) == 1 else {'series': series}
 pathlib.Path(out).write_text(json.dumps(report, indent=1))
 print(f'written to {out}')
-if paths:
-    in_chat = ' --chat=True' if report['chat'] else ''
-    print(f'next: python sample.py --ckpt={shlex.quote(paths[0])}{in_chat}')

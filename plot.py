@@ -105,7 +105,8 @@ def seen(rows, V):
     late = val[-max(4, len(val) // 4):]         # the last quarter, but four at least
     trouble = ''
     if val[best] > math.log(V) - LEARNED:
-        trouble = f'The loss is {last:.3g}, near ln V = {math.log(V):.2f}: that is guessing.'
+        trouble = (f'The loss is {val[best]:.3g} at best, near ln V = {math.log(V):.2f}: that is '
+                   'guessing.')
     elif last > FLAT * val[best]:
         trouble = (f'The loss drifts upward: it is {last:.3g} at step {steps[-1]:,.0f}, and was '
                    f'{val[best]:.3g} at step {steps[best]:,.0f}.')

@@ -13,8 +13,8 @@ on or held out, so it keeps its side in every run, and copies share it. Of one l
 Tiny Shakespeare, the first 90% are to train on. You should see 9.6 MB of clean Python become 2.5
 million tokens in a few seconds.
 
-Without extras/ this file works, but for several sources and downloads, with tokenizer.py and
-configurator.py beside it.
+It needs tokenizer.py and configurator.py beside it; several sources, gpt2 and downloads also need
+extras/.
 """
 import array, collections, contextlib, glob, gzip, hashlib, itertools, json, os, pathlib, re, shutil
 import shlex, zlib
@@ -104,12 +104,13 @@ def texts_in(path):
     """Yield the documents of a file: the "text" of each line of .jsonl, or the whole text, unless
     lines <|endoftext|> divide it."""
     is_jsonl = path.lower().removesuffix('.gz').endswith('.jsonl')
-    number, text = 1, []
+    number, text = 0, []
     try:
         # '': newlines stay as they are; -sig: a byte order mark goes
         opened = gzip.open if path.lower().endswith('.gz') else open
         with opened(path, 'rt', encoding='utf-8-sig', newline='') as f:
-            for number, line in enumerate(f, 1):
+            for line in f:
+                number += 1
                 if is_jsonl:
                     record = json.loads(line) if line.strip() else {'text': ''}
                     require(isinstance(record['text'], str), '"text" is no text')
@@ -122,7 +123,7 @@ def texts_in(path):
         yield ''.join(text)
     except (OSError, EOFError, ValueError, LookupError, TypeError, RecursionError,
             zlib.error) as error:
-        raise Mistake(f'{path}:{number} is no UTF-8 text, or no {{"text": ...}} ({error}); '
+        raise Mistake(f'{path}:{max(1, number)} is no UTF-8 text, or no {{"text": ...}} ({error}); '
                       'clean.py reads other forms, and leaves out what is damaged') from None
 
 
@@ -279,10 +280,10 @@ if __name__ == '__main__':
     def texts(mask):
         return itertools.compress((text for _, text in read()), mask)
 
-    # 3. tokenizer: of training texts only, of about a gigabyte, which a hash draws, or of one
+    # 3. tokenizer: of training texts only, about a gigabyte, drawn by a hash; at least one text
     low = hashes % 2 ** 32          # the lower bits: the upper ones have decided about the split
     limit = max(low[~in_val].min(), 2 ** 32 * 1e9 / sizes[~in_val].sum())
-    # of a lone text, bytes or characters are the whole vocabulary: no document ends
+    # a lone text has no ends, so bytes and characters need no special tokens
     tok = tok or make_tokenizer(config, SPECIAL_TOKENS if ends or tokenizer == 'bpe' else (),
                                 texts(~in_val & (low <= limit)), (text for _, text in read()))
     require({*ends} <= {*tok.special}, f'{tokenizer} has no <|endoftext|> to end documents; use '

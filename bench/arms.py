@@ -5,8 +5,8 @@ Two ways to train, compared seed by seed: which one ends with the lower loss?
     python bench/arms.py config/exercise.py --a='--dropout=0.1' --b='--dropout=0.2' --steps=600
     python bench/arms.py --steps=500                # without --b: how good is a, and how steady?
 
-Variant b has the flags of a, too, and its own come after them. Each run is train.py and then
-eval.py on all validation text. Runs of one shape with the same seed begin with the same weights and
+The flags of b follow those of a, and win. Each run is train.py and then eval.py on all validation
+text. Runs of one shape with the same seed begin with the same weights and
 read the same batches, so the difference is taken seed by seed. It counts if it is at least two
 standard errors, over five seeds or more; such a difference comes by luck once in nine times. Choose
 settings on other seeds than those that you report.
@@ -70,7 +70,7 @@ def mean_and_error(values):
 def verdict(a, b):
     """Return '-0.0250 ± 0.0040: counts', of b - a seed by seed. a, b: the loss of each seed."""
     mean, error = mean_and_error([after - before for before, after in zip(a, b, strict=True)])
-    counts = 'counts' if abs(mean) >= 2 * error else 'does not count'
+    counts = 'counts' if mean and abs(mean) >= 2 * error else 'does not count'
     return f'{mean:+.4f} ± {error:.4f}: {counts if len(a) > 4 else "too few seeds"}'
 
 

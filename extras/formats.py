@@ -122,8 +122,8 @@ def value_of(cell):
 
 
 def rows_of_csv(lines, delimiters=',;\t'):
-    """Yield the rows of a table, whose first line names the columns. Between tabs, a quote is a
-    sign like any other, as .tsv says, and each line is a row."""
+    """Yield the rows of a table, whose first line names the columns. Each line of a .tsv is a
+    row."""
     csv.field_size_limit(LONGEST_CELL)
     first = next(lines, '')
     delimiter = max(delimiters, key=first.count)
@@ -131,8 +131,8 @@ def rows_of_csv(lines, delimiters=',;\t'):
         raise UnicodeError('not UTF-8')
 
     def cells_in(lines):
-        if delimiter == '\t':
-            return (line.rstrip('\r\n').split('\t') for line in lines)
+        if delimiters == '\t':
+            return ([*map(plain, line.rstrip('\r\n').split('\t'))] for line in lines)
         return csv.reader(lines, delimiter=delimiter, strict=True)
 
     names = []
@@ -161,8 +161,14 @@ def rows_of_csv(lines, delimiters=',;\t'):
             yield {name: cell for name, cell in zip(names, row) if name}, None
             continue
         for line in filter(str.strip, read):
-            yield line, ('a line with other cells than the header has: a quote does not end, or '
-                         'is written \\", which should be "", or a cell of a .tsv has a line end')
+            yield line, ('not as many cells as the header has: a quote does not end, or is '
+                         'written \\", which should be "", or a cell of a .tsv has a line end')
+
+
+def plain(cell):
+    """Return a cell without the quotes in which pandas and Excel put one that has a quote."""
+    is_quoted = re.fullmatch('"(?:[^"]|"")*"', cell)
+    return cell[1:-1].replace('""', '"') if is_quoted else cell
 
 
 def records_of_json(lines):

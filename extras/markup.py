@@ -112,7 +112,7 @@ LETTERS |= {name: entry[0] for entry in ' '.join(SIGNS_OF_TEXT.split()).split(',
 SYMBOLS = {**dict.fromkeys(',;: ', ' '), **dict.fromkeys('-/@!', '')}
 # \newcommand{\ours}{NanoNet}, \def\ours{NanoNet}: a name in braces or without, and a body
 MACRO = re.compile(r'\\(?:(?:(?:re)?new|provide)command|def)\*?(?:\{\\([A-Za-z]+)\}|\\([A-Za-z]+))'
-                   rf'\s*({ARGUMENT})')
+                   rf'\s*(?:\[0\])?({ARGUMENT})')
 LONGEST_MACRO = 200     # characters; \def\b{\a\a}\def\c{\b\b}... would grow without an end
 # What stands first wins: the % in a listing begins no comment. What would be glued, such as the
 # arguments of \SI{5}{\metre} and \nicefrac{1}{2}, stays as it is written, like a formula.

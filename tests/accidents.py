@@ -25,7 +25,7 @@ listen = socketserver:TCPServer.server_activate
 
 # With `n` calls of that place before this one, and `gradient`, a tensor that the update will use.
 DEEDS = {'nan': 'gradient.mul_(float("nan"))',
-         'kill': 'os.kill(os.getpid(), signal.SIGKILL)', 'sigterm': 'os.kill(os.getpid(), signal.SIGTERM)'}
+         'kill': 'os.kill(os.getpid(), signal.SIGKILL)'}
 
 
 def replaced(place, body):

@@ -6,6 +6,7 @@ import pathlib
 import re
 import shutil
 import signal
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -61,7 +62,7 @@ def trainer(request, conversations, pairs, tmp_path_factory):
 def done(trainer, tmp_path_factory):
     """The folder of a run; no test may change it."""
     out = tmp_path_factory.mktemp('done') / 'run'
-    ok(trainer.begin(out))
+    assert f'--ckpt={out}' in ok(trainer.begin(out))        # the next command
     return out
 
 
@@ -252,6 +253,14 @@ def test_any_batch_is_shared_by_any_number_of_processes(trainer, n, batch_size, 
                      processes=n))
     for a, b in zip(metrics(tmp_path / 'one'), metrics(tmp_path / 'several'), strict=True):
         assert a == pytest.approx(b, rel=1e-6, abs=2e-6)
+
+
+@post_trainers
+def test_when_a_process_is_killed_the_others_do_not_wait(trainer, tmp_path):
+    killed = before('clip', "n == 3 and os.environ['RANK'] == '1' and os.kill(os.getpid(), 9)")
+    began = time.time()
+    result = trainer.begin(tmp_path / 'run', processes=2, before=killed, grace=100)
+    assert result.returncode != 0 and time.time() - began < 60
 
 
 # --- mistakes -------------------------------------------------------------------------------------

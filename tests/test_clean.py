@@ -17,7 +17,7 @@ import types
 
 import numpy as np
 import pytest
-from accidents import before, full_disk
+from accidents import before, full_disk, killed_after
 from conftest import ROOT, mistake, ok, run, shared
 from preparing import RAW, WORDS, clean, dropped, kept, lines, prose, report, write
 from preparing import write_records
@@ -58,7 +58,7 @@ def test_prose_has_one_form(line):
 CLASS = 'class A:\n    def f(self, x):\n        if x:\n            return  1\n'
 FORMS = {
     'code': [CLASS, 'x = 1\n', 'print(1)\n', '@a\nasync def f():\n    await g()\n'],
-    'prose': ['Yes\n', 'a, b, c\n', 'note: this\n', '# Title\n\n# Another\n', '', '3\n', '"Yes."\n',
+    'prose': ['Yes\n', '    return 3\n', 'a, b, c\n', 'note: this\n', '# Title\n\n# Another\n', '', '3\n', '"Yes."\n',
               'Dear Ann,\n    how are you?\n\nYours\n',
               'Select the items\nfrom the list that\nwhere they stand, and\nset them on the table.\n',
               'To be or not to be: that is the question;\n  whether it is nobler in the mind\n' * 3]}
@@ -345,6 +345,12 @@ def test_a_shard_is_known_by_its_own_settings_files_and_programs(tmp_path, monke
         first = state()
 
 
+def test_a_worker_that_dies_ends_the_run(source, tmp_path):
+    result = run('clean.py', *flags('.', tmp_path / 'out'), before=killed_after('clean a shard', 2),
+                 cwd=source, timeout=100)
+    assert result.returncode == 1 and 'process pool was terminated' in result.stderr
+
+
 @pytest.mark.parametrize('script', ['clean.py', 'prepare.py'])
 def test_memory_does_not_grow_with_the_input(tmp_path, script):
     for i in range(6):
@@ -420,7 +426,7 @@ def test_what_is_good_arrives_and_garbage_is_counted_and_named_with_its_line(tmp
 def test_markup_is_what_a_file_or_a_flag_says_and_what_changes_is_counted(tmp_path):
     page = 'Use the `<table>` element, close each `<p>`. Write `&lt;` for <.'
     paper = 'A cup costs $3 and a plate $4. The % operator gives {1, 2}, see ~/data and \\emph{this}.'
-    names = {'a.md': page, 'b.txt': f'{paper}\x07\r\n\xad', 'a.html': f'<p>{page}</p>', 'b.tex': paper,
+    names = {'a.md': f'{page}\r\n', 'b.txt': f'{paper}\xad', 'a.html': f'<p>{page}</p>', 'b.tex': paper,
              'c.jsonl': json.dumps({'text': page, 'path': 'web/x.htm'}) + '\n'}
     source = write(tmp_path / 'in', [])
     for name, text in names.items():
@@ -463,6 +469,8 @@ def test_a_text_is_taken_from_the_field_that_somebody_names(tmp_path):
     path = write_records(tmp_path / 'a.jsonl', [{'text': 'no', 'article': text} for text in TEXTS])
     clean(tmp_path / 'out', path, '--text_field=article')
     assert kept(tmp_path / 'out') == sorted(TEXTS)
+    clean(tmp_path / 'c', write(tmp_path / 'in', ['return  1;\n'], '{}.c'), '--mode=code')
+    assert kept(tmp_path / 'c') == ['return  1;\n']        # C need not be Python
 
 
 def test_lines_of_endoftext_divide_a_text(tmp_path):

@@ -10,8 +10,6 @@ HEAD = '''"""A throw-away script.
 
 It says what it was told."""
 import json
-import re
-import shutil
 from typing import Literal
 from configurator import Mistake, advice, configure, typed
 
@@ -185,6 +183,26 @@ def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(pl
         process = play('--note=', body=body)        # an empty value names no file
         assert process.returncode == 1 and process.stderr.startswith('Traceback'), body
         assert body.splitlines()[-1] in process.stderr and name in process.stderr.splitlines()[-1]
+
+
+# --- the chain ------------------------------------------------------------------------------------
+CHAIN = '''
+clean.py out_dir -> prepare.py source
+prepare.py out_dir -> train.py data_dir
+train.py out_dir -> sft.py init_from
+train.py out_dir -> sample.py ckpt
+train.py out_dir -> eval.py ckpt
+prepare.py out_dir -> eval.py data_dir
+train.py out_dir -> plot.py runs
+chats.py out_dir -> sft.py data_dir
+'''
+
+
+def test_each_script_reads_by_default_what_the_one_before_it_writes():
+    for line in CHAIN.strip().split('\n'):
+        first, second = (re.search(rf"^{name} = '(.*?)'", (ROOT / script).read_text(), re.M)[1]
+                         for script, name in (end.split() for end in line.split(' -> ')))
+        assert first == second, line
 
 
 # --- elsewhere ------------------------------------------------------------------------------------

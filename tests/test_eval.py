@@ -262,12 +262,14 @@ REFUSED = """
 --out=scores => must end with .json
 --k=0 => k='0' must be numbers
 --k=1,two => k='1,two' must be numbers
---tasks=own --data=own.jsonl --completions=samples.jsonl --out=eval.json => in place of samples.jsonl
+--tasks=own --data=own.jsonl --completions=samples.jsonl --out=eval.json => would replace a file
+--tasks=own --data=samples.jsonl --completions=given.jsonl --out=eval.json => would replace a file
+--tasks=judged --completions=x.json --out=./x.json => would replace a file
 --tasks=judged --completions=given.jsonl => each line of given.jsonl must have outcome, prompt, task_id
 """
 
 
 def test_mistakes_are_one_sentence(tmp_path):
-    for name in 'given.jsonl', 'samples.jsonl':
+    for name in 'given.jsonl', 'samples.jsonl', 'x.json':
         write(tmp_path / name, [{'task_id': 1}])
     each_is_a_mistake(REFUSED, lambda *flags: run('eval.py', '--ckpt=.', *flags, cwd=tmp_path))

@@ -222,7 +222,7 @@ def test_a_full_disk_leaves_the_old_data(cleaned, prepared, tmp_path):
 
 
 # --- mistakes -------------------------------------------------------------------------------------
-# in a folder with weights, and what clean.py wrote of three sources and of one
+# the source and flags, in a folder with what clean.py wrote of three sources, with weights or none
 REFUSED = '''
 out --temperature=2 => sources without weights
 out --write=val weights.py => --write=bins
@@ -241,7 +241,7 @@ def test_what_does_not_fit_is_refused(mixed):
     (mixed / 'odd/meta.json').write_text('{"sha')
     each_is_a_mistake(REFUSED, lambda name, *flags: run(
         'prepare.py', f'--source={name}', '--out_dir=no', *flags, cwd=mixed))
-    for script in 'clean.py', 'prepare.py':         # a folder of clean.py that has lost its meta.json
+    for script in 'clean.py', 'prepare.py':         # its meta.json is damaged
         mistake(run(script, '--source=web.jsonl', '--out_dir=odd', '--overwrite', cwd=mixed),
                 'did not write there')
     said = ok(run('prepare.py', '--source=none', '--out_dir=ok', '--write=val', cwd=mixed))

@@ -21,10 +21,9 @@ FLAGS = ('--n_layer=2 --n_head=2 --n_kv_head=1 --n_embd=12 --n_ffn=25 --block_si
          '--device=cpu --dtype=float32').split()
 CASES = {'adamw': '--optimizer=adamw', 'muon': '--optimizer=muon', 'mlm': '--objective=mlm',
          'span': '--objective=span', 'document_mask': '--document_mask=True'}
-# {case: the losses of its 8 steps}. Another machine's kernels add in another order, which moves a
-# loss of 5 by a few roundings of 5e-7. More than 2e-6 is a change of what is computed: if it is
-# meant, copy the row that the test prints.
-# losses of eight steps, by an older commit
+# {case: the losses of its 8 steps}, by an older commit. Another machine's kernels add in another
+# order, which moves a loss of 5 by a few roundings of 5e-7. More than 2e-6 is a change of what is
+# computed: if it is meant, copy the losses that the test prints.
 GOLDEN = json.loads('''{
 "adamw": [5.7744746, 5.7010565, 5.4654083, 5.2711148, 5.1032906, 4.9451885, 4.8451023, 4.7627292],
 "muon": [5.7744746, 5.7130075, 5.5611448, 5.3840508, 5.2107439, 5.0410776, 4.9306345, 4.8323483],

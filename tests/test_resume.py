@@ -77,7 +77,7 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(begin,
     killed = resume(out, before=KILLED_WHILE_RENAMING)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (out / 'last.pt').exists() and step_of(out, 'last-1.pt') == 8
-    killed = resume(out, before=accident('kill', 6))
+    killed = resume(out, '--init_from=auto', before=accident('kill', 6))       # from last-1.pt
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert step_of(out) == 12 and metrics(out)[-1]['step'] == 14
     ok(resume(out))
