@@ -297,7 +297,7 @@ def cut_into_shards(files_of):
 
 def state_of(config, settings, source, pieces):
     """Return the name of a clean shard, a hash of all that decides about it: settings, its files,
-    the lists that settings name, and the programs that are open. After an edit or with another
+    the lists that settings name, and our programs that are loaded. After an edit or with another
     flag it has another name, and is done again."""
     named = [given for name in LISTS for given in vars(config)[name].split(',') if given]
     lists = [path for given in named for path in find_files(given)[0]]      # some are folders
@@ -337,8 +337,7 @@ def share(name, jobs, config):
 
 # --- clean: each document by itself ---------------------------------------------------------------
 # A stage is a function of a document, which it may change, and of notes. It returns the reason to
-# drop the document, or None. A process has one document in memory, and the parent a few numbers of
-# each. Notes are counters, which add up over all shards:
+# drop the document, or None. Notes are counters, which add up over all shards:
 #     documents           {stage: documents that passed it}
 #     bytes               {stage: their bytes}
 #     dropped by STAGE    {reason: documents}
@@ -509,7 +508,7 @@ def texts_in(lines):
         pieces[-1].append(line)
         size += len(line)
         total += len(line)
-        while total > LONG and len(pieces) > 1:
+        while total > LONG and len(pieces) > 1:     # it is too long: whole pieces leave
             yield ''.join(pieces.pop(0))
     yield ''.join(itertools.chain(*pieces))     # the text of an empty file is empty
 
@@ -541,7 +540,7 @@ def check_text(document, notes):
 # control characters but tab and newline, soft hyphen, zero-width signs, byte order marks
 CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\u2028\u2029\u2060\ufeff\ufff9-\ufffb]')
 ODD_SPACE = re.compile('[\t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]')
-LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\u2028\u2029'      # vertical tab, new page, separators
+LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029'      # vertical tab, new page, separators
 
 
 def one_form(config):

@@ -404,7 +404,7 @@ def evaluate():
                 [ids] = model.generate(ids, 100, temperature=0, stop=tokenizer.stop)
                 answer_lengths.append(len(ids) - len(prompt))
                 print(f'--- step {step}\n{tokenizer.decode(ids.tolist())}\n', file=f)
-        row['val_response_len'] = np.mean(answer_lengths)
+        row['val_length'] = np.mean(answer_lengths)
     log(**row)
     if row['val_loss'] < best_val and step > 0:         # never the untrained model
         best_val = row['val_loss']

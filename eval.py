@@ -15,8 +15,8 @@ judged          --completions=FILE of answers that have an `outcome`, such as sa
 gsm8k           the last number of the answer must be the one behind #### in the file
 own             your questions: {"prompt": "2 + 2?", "regex": "4"}; see docs/measuring.md
 
-All but loss and judged need extras/. Asked other problems, the same model lands outside its first
-interval about once in six, so look for a gain on problems that you chose before you trained.
+All but loss and judged need extras/. Choose the problems before you train: on others, the same
+model lands outside its first interval about once in six.
 
 eval.py writes eval.json, and samples.jsonl with every answer, next to the first checkpoint, in
 place of older ones. With --completions=a/samples.jsonl they go into a/scored.
@@ -117,11 +117,10 @@ def interval(scores):
     interval([1] * 8 + [0] * 2) -> [0.49, 0.94]: ten problems say little. Half of 200 problems gives
     [0.43, 0.57], half of 800 [0.47, 0.53]: four times the problems halve the width."""
     p = mean(scores)
-    # Wilson 1927. A measured rate p lies within 1.96 standard errors, sqrt(q (1 - q) / n), of the
-    # true rate q 95% of the time, so the interval is every q to which p lies that close. Its ends
-    # solve (p - q)^2 = w q (1 - q) with w = 1.96^2 / n. Ten of ten problems give [0.72, 1]; errors
-    # at q = p would give [1, 1]. Fractions such as 0.25 vary less than 0 and 1: theirs is a little
-    # wide.
+    # Wilson 1927: all q with |p - q| <= 1.96 sqrt(q (1 - q) / n), because 95% of the time the
+    # measured rate p lies within 1.96 standard errors of the true rate q. The ends solve
+    # (p - q)^2 = w q (1 - q) with w = 1.96^2 / n. Ten of ten problems give [0.72, 1]; errors at
+    # q = p would give [1, 1]. Fractions such as 0.25 vary less than 0 and 1: theirs is a bit wide.
     w = 1.96 ** 2 / len(scores)
     half = math.sqrt(w * (p * (1 - p) + w / 4))
     return [max(0.0, (p + w / 2 - half) / (1 + w)), min(1.0, (p + w / 2 + half) / (1 + w))]
@@ -209,7 +208,7 @@ require(re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k), f'{k=} must be numbers such as
 ks = sorted({1, *map(int, k.split(','))})               # always with 1: the interval is pass@1's
 require(completions or not asking or ks[-1] <= num_samples,
         f'pass@{ks[-1]} needs as many answers to a question, or more: --num_samples={ks[-1]}')
-paths = [] if completions else [        # a pattern without a file stays, to be refused
+paths = [] if completions else [        # a pattern without a file is refused later
     path for pattern in ckpt.split(',') for path in sorted(glob.glob(pattern)) or [pattern]]
 require(not completions or os.path.isfile(completions),
         f'{completions} is no file of answers, such as samples.jsonl')
@@ -260,7 +259,7 @@ def measure_loss(name, model, tokenizer):
             n_bytes = int(text_bytes[ids[1:]].sum())
             names = [name, folder if len(held_out) > 1 else '', text[len('val_'):]]
             losses[' '.join(filter(None, names))] = {
-                'nats': nats / n, 'perplexity': math.exp(min(700, nats / n)),
+                'nats': nats / n, 'perplexity': math.exp(min(nats / n, 700)),
                 'bits_per_byte': bits_per_byte(nats, n_bytes), 'tokens': n, 'bytes': n_bytes}
     return losses
 
@@ -351,7 +350,7 @@ for task, results in scores.items():
     results.sort(key=lambda result: result[0]['step'] or 0)
     print_table(task, {f'{who["ckpt"] or completions}, step {who["step"]}: {split}': part
                        for who, parts in results for split, part in parts.items()})
-    series = [parts.pop('all') | who | ({'by_split': parts} if parts else {})   # the other parts
+    series = [parts.pop('all') | who | ({'by_split': parts} if parts else {})   # pop comes first
               for who, parts in results]
     report['tasks'][task] = series[0] if len(series) == 1 else {'series': series}
 pathlib.Path(out).write_text(json.dumps(report, indent=1))

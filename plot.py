@@ -23,8 +23,8 @@ runs = 'out/base'           # folders that trainers wrote; several: A,B or out/*
 out = 'dashboard.png'       # or .svg, .pdf
 
 # A panel: a title, a scale, how it looks if all is well, then names in metrics.jsonl, or patterns
-# of them. The first name is drawn thick; a stage that does not log it lacks the panel: rl.py has no
-# val_loss, so its loss, which says little, is not drawn.
+# of them. The first name is drawn thick; without it there is no panel: rl.py has no val_loss, so its
+# loss, which says little, is not drawn.
 MODEL = [
     ('loss', 1, 'nats: falls, ever slower', 'val_loss', 'loss', 'preference_loss'),
     ('bits per byte', 1, 'falls; thin: by source', 'val_bpb', 'val_.+_bpb'),
@@ -34,7 +34,6 @@ MODEL = [
     ('reward', 1, 'mean of the answers: rises', 'val_reward', 'reward'),
     ('informative', 100, '% of prompts that teach: never 0', 'informative'),
     ('length', 1, 'tokens of an answer: steady', 'val_length', 'length'),
-    ('length', 1, 'tokens of an answer: steady', 'val_response_len'),      # dpo.py's name
     ('entropy', 1, 'nats per token: not 0', 'entropy'),
     ('KL', 1, 'nats away from the reference: near 0', 'kl', 'val_kl'),
     ('clipped', 100, '% of the tokens: a few', 'clip_fraction'),
@@ -87,7 +86,7 @@ def curve(rows, name):
 
 
 # --- what is seen ---------------------------------------------------------------------------------
-FLAT = 1.01         # losses within 1% are equal: by noise, two evaluations differ as much
+FLAT = 1.01         # losses within 1% are equal: so much is noise between evaluations
 LEARNED = 0.5       # nats that a model gains as soon as it knows how often each token occurs
 
 
@@ -187,7 +186,7 @@ def draw_panel(ax, panel, group, is_machine):
     ax.grid(alpha=0.3)
 
 
-parts = []                          # of the picture: a headline, panels, runs, runs with samples
+parts = []                          # (headline, panels, runs, runs with samples)
 for stage in dict.fromkeys(run['stage'] for run in all_runs):
     group = [run for run in all_runs if run['stage'] == stage]
     parts.append((f'model, {stage}: are we flying to the right place?', MODEL, group,

@@ -6,8 +6,8 @@ Point prepare.py at text and you get train.bin and val.bin: flat arrays of token
     python prepare.py --source=shakespeare --tokenizer=char --out_dir=data/shakespeare
     python train.py --data_dir=data/quickstart      # next
 
-It reads what clean.py wrote, or any files of text and lines {"text": ...} of .jsonl(.gz), which it
-takes as they are. It writes train.bin, val.bin (of several sources also a val_NAME.bin of each),
+It reads what clean.py wrote, or any files of text and of lines {"text": ...}, .jsonl(.gz), as they
+are. It writes train.bin, val.bin (of several sources also a val_NAME.bin of each),
 tokenizer.json, report.md and meta.json. A hash of a document's text decides whether it is trained
 on or held out, so it keeps its side in every run, and copies share it. Of one lone text, such as
 Tiny Shakespeare, the first 90% are to train on. You should see 9.6 MB of clean Python become 2.5
@@ -152,8 +152,8 @@ def held_out(hashes, val_fraction):
     [0, 1), is below val_fraction, but at least one and not all, unless all are copies. Of four with
     the hashes 0.7 0.3 0.9 0.4 and val_fraction=0.1 the second is held out, because one must be."""
     different = np.unique(hashes)                                                       # sorted
-    n_below = np.sum(different / 2 ** 64 < val_fraction)
-    return hashes <= different[np.clip(n_below, 1, len(different) - 1) - 1]
+    n = np.clip(np.sum(different / 2 ** 64 < val_fraction), 1, len(different) - 1)
+    return hashes <= different[n - 1]
 
 
 # --- tokenizer and bins ---------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def make_tokenizer(config, special_tokens=(), train_texts=(), all_texts=()):
 def write_bins(folder, numbered, masks, tok, dtype, end=()):
     """Write the ids of each document, (its number, text), and then `end`, a list of ids, into the
     bins that hold it. masks: {name of a bin: bool (n,)}, its documents. Return how many ids each
-    document has, (n,), and the hash of each bin. `x = 1` ends and `y = 2` begins:
+    document has, (n,), and the hash of each bin. Of two documents, `x = 1` and `y = 2`:
         id        120     273     32      49      4032             121     ...     uint16, two bytes
         token     'x'     ' ='    ' '     '1'     <|endoftext|>    'y'     ..."""
     lengths = np.zeros(len(masks['val']), int)
@@ -282,7 +282,8 @@ if __name__ == '__main__':
 
     # 3. tokenizer: of training texts only, about a gigabyte, drawn by a hash; at least one text
     low = hashes % 2 ** 32          # the lower bits: the upper ones have decided about the split
-    limit = max(low[~in_val].min(), 2 ** 32 * 1e9 / sizes[~in_val].sum())
+    share = 1e9 / sizes[~in_val].sum()
+    limit = max(low[~in_val].min(), 2 ** 32 * share)
     # a lone text has no ends, so bytes and characters need no special tokens
     tok = tok or make_tokenizer(config, SPECIAL_TOKENS if ends or tokenizer == 'bpe' else (),
                                 texts(~in_val & (low <= limit)), (text for _, text in read()))
