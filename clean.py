@@ -540,7 +540,7 @@ def check_text(document, notes):
 # control characters but tab and newline, soft hyphen, zero-width signs, byte order marks
 CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\u2028\u2029\u2060\ufeff\ufff9-\ufffb]')
 ODD_SPACE = re.compile('[\t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]')
-LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029'      # vertical tab, new page, separators
+LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\u2028\u2029'      # vertical tab, new page, separators
 
 
 def one_form(config):

@@ -23,8 +23,8 @@ runs = 'out/base'           # folders that trainers wrote; several: A,B or out/*
 out = 'dashboard.png'       # or .svg, .pdf
 
 # A panel: a title, a scale, how it looks if all is well, then names in metrics.jsonl, or patterns
-# of them. The first name is drawn thick; without it there is no panel: rl.py has no val_loss, so its
-# loss, which says little, is not drawn.
+# of them. The first name is drawn thick; without it there is no panel: rl.py has no val_loss, so
+# its loss, which says little, is not drawn.
 MODEL = [
     ('loss', 1, 'nats: falls, ever slower', 'val_loss', 'loss', 'preference_loss'),
     ('bits per byte', 1, 'falls; thin: by source', 'val_bpb', 'val_.+_bpb'),

@@ -40,7 +40,7 @@ ONE_FORM = r'''
 "x\u00b2 \u00bd \ufb01 \u2122 \u2026" -> "x\u00b2 \u00bd \ufb01 \u2122 \u2026"
 "a\u0000b\u0007\u007f\u00adc\u200bd\ufeff" -> "abcd"
 "a\u3000b\u00a0c" -> "a b c"
-"one\u2028two\ffour\u000bfive\u0085six" -> "one\ntwo\nfour\nfive\nsix"
+"one\u2028two\ffour\u000bfive" -> "one\ntwo\nfour\nfive"
 "\ufeff \n  a \t b  \r\n\r\n\r\n\r\nc\rd " -> "  a b\n\nc\nd"
 "\udc80x" -> "\ufffdx"
 "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645" -> "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
