@@ -5,7 +5,7 @@ Does a tokenizer fit some texts? A report, next to the tokenizers of GPT-2 and G
     python -m extras.fit --input=FOLDER --load=tokenizer.json       # does this one fit?
     python -m extras.fit --input=FOLDER --pattern=cl100k --out=tokenizer.json   # llama.cpp has it
 
-    print(report(tokenizer, ['x = 1'], others('gpt2,my/tokenizer.json')))
+    print(report(tokenizer, [('.py', 'x = 1')], others('gpt2,my/tokenizer.json')))
     tokenizer_of_gpt2('folder/with/its/files').encode('ROMEO:')         # [33676, 4720, 25]
 """
 import collections, os, re
@@ -33,47 +33,60 @@ PATTERNS = {
 
 
 # --- the texts ------------------------------------------------------------------------------------
-def read_texts(source):
-    """Return the texts of all documents, as clean.py reads them."""
-    texts, left_out = [], []
+def read_documents(source):
+    """Return [(kind, text)] of all documents, as clean.py reads them. The kind is the language or
+    the source that a record names, else the ending of its file."""
+    documents, left_out = [], []
     for path in clean.find_files(source)[0]:
-        for line, text, _, why in clean.read(path):
+        for line, text, record, why in clean.read(path):
+            # CodeParrot's records and clean.py's say which file they were.
+            name = str(record.get('path') or path).removesuffix('.gz')
+            kind = record.get('language') or record.get('source') or os.path.splitext(name)[1]
             if why:
                 left_out.append(f'{path}:{line}: {why}')
             elif text:
-                texts.append(text)
+                documents.append((str(kind), text))
     if left_out:
         print(f'note: {len(left_out):,} left out, such as {left_out[0]}')
-    require(texts, f'--input={source} has no text to report on')
-    return texts
+    require(documents, f'--input={source} has no text to report on')
+    return documents
 
 
-def held_out(texts):
-    """Return nine tenths to train on and a tenth to measure: every tenth text, or the end of each
-    text if there are fewer than 20."""
-    if len(texts) >= 20:
-        return [text for i, text in enumerate(texts) if i % 10 != 9], texts[9::10]
-    return ([text[:len(text) * 9 // 10] for text in texts],
-            [text[len(text) * 9 // 10:] for text in texts])
+def held_out(documents):
+    """Return nine tenths to train on and a tenth to measure: every tenth document, or the end of
+    each document if there are fewer than 20."""
+    if len(documents) >= 20:
+        return [d for i, d in enumerate(documents) if i % 10 != 9], documents[9::10]
+    return ([(kind, text[:len(text) * 9 // 10]) for kind, text in documents],
+            [(kind, text[len(text) * 9 // 10:]) for kind, text in documents])
 
 
 # --- the report -----------------------------------------------------------------------------------
-def report(tokenizer, texts, others):
-    """Return a text to print. others: {name: Tokenizer} to compare with."""
+def report(tokenizer, documents, others):
+    """Return a text to print. documents: [(kind, text)]. others: {name: Tokenizer} to compare
+    with."""
+    kinds, texts = zip(*documents)
     tokenizers = {'this': tokenizer} | others
-    n_bytes = sum(len(text.encode('utf-8', 'replace')) for text in texts)
-    totals = {name: sum(map(len, t.encode_batch(texts))) for name, t in tokenizers.items()}
+    n_bytes = [len(text.encode('utf-8', 'replace')) for text in texts]
+    counts = {name: [len(ids) for ids in t.encode_batch(texts)] for name, t in tokenizers.items()}
+    totals = {name: sum(n) for name, n in counts.items()}
     words = collections.Counter(w for text in texts for w in re.findall(r'[^\W\d]\w+', text))
     top = words.most_common(20_000)         # each counts as often as it occurs
     n_words = max(1, sum(n for _, n in top))
     row = lambda name, *cells: f'{name[-20:]:<20}' + ''.join(f'{cell:>16}' for cell in cells)
-    lines = [f'texts: {len(texts):,}, {n_bytes / 1e6:.2f} MB', '',
+    lines = [f'files: {len(texts):,}, {sum(n_bytes) / 1e6:.2f} MB', '',
              row('vocabulary', 'size', 'tokens per word', 'bytes per token', 'tokens')]
     for name, t in tokenizers.items():
         per_word = sum(n * len(t.encode(f' {word}')) for word, n in top) / n_words
-        per_token = n_bytes / totals[name]
+        per_token = sum(n_bytes) / totals[name]
         lines.append(row(name, f'{t.vocab_size:,}', f'{per_word:.2f}', f'{per_token:.2f}',
                          f'{totals[name]:,}'))
+
+    lines += ['', 'bytes per token', row('by kind', 'files', *counts)]
+    for kind, n_files in collections.Counter(kinds).most_common(12):
+        total = lambda numbers: sum(n for n, its in zip(numbers, kinds) if its == kind)
+        fits = [f'{total(n_bytes) / max(1, total(n)):.2f}' for n in counts.values()]
+        lines.append(row(kind, n_files, *fits))
 
     lines += ['', 'the most frequent words that get split, with a space before them or without:']
     n_pieces = lambda word: min(len(tokenizer.encode(word)), len(tokenizer.encode(f' {word}')))
@@ -152,12 +165,12 @@ if __name__ == '__main__':
     require(input and not (load and out), 'give --input=PATH, and --out only to train')
     split = PATTERNS.get(pattern)
     try:
-        measured = train = read_texts(input)
+        measured = train = read_documents(input)
         if not (load or out):
             train, measured = held_out(train)
             print(f'this: trained on nine tenths of {input}; the other tenth is measured')
         tokenizer = Tokenizer.load(load) if load else (
-            Tokenizer.train(train, vocab_size, pattern=split))
+            Tokenizer.train((text for _, text in train), vocab_size, pattern=split))
         if out:
             tokenizer.save(out)
             print(f'{out}: {tokenizer.vocab_size:,} tokens, {tokenizer.hash}')

@@ -294,10 +294,10 @@ def test_the_report_next_to_others_says_what_fits_without_a_network(tmp_path):
     code = Tokenizer.load(tmp_path / 'code.json')
     out = ok(command('--input=c', '--load=code.json', '--against=code.json,cl100k_base'))
     n = sum(len(code.encode(path.read_text())) for path in (tmp_path / 'c').glob('*.py'))
-    assert len(re.findall(rf'^(?:this|code).* {n:,}$', out, re.M)) == 2, out
+    assert len(re.findall(rf'^(?:this|code).* {n:,}$', out, re.M)) == 2 and '\n.py ' in out, out
     assert "cl100k_base's vocabulary could not be read" in out
     # without --load it trains on nine tenths, and reports on the others
-    assert 'texts: 2,' in ok(command('--input=c', '--vocab_size=340', '--against=none'))
+    assert 'files: 2,' in ok(command('--input=c', '--vocab_size=340', '--against=none'))
     each_is_a_mistake('''
 --input=c --load=code.json --against=gpt3 => gpt3
 --input=gone => gone
