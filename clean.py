@@ -642,7 +642,7 @@ RULER = re.compile(r'\n[ \t|+]*([^\w\s|+])\1{2,}(?:[ \t|+]+\1+)*[ \t|+]*$', re.M
 ODD_WORD = re.compile(r'\w*[^aeiouyàáâãäåæèéêëìíîïòóôõöøùúûüýœ\W\d_]{6}|'     # qwrtzpl
                       r'\w*[^\W\d_]\d+[^\W\d_]\w*\d|'                         # x4k9
                       r'\w{31}', re.I)                                        # aaaaaaaaaaa...
-LATIN_WORD = re.compile('[A-Za-z0-9À-ÿ]{2,}')
+LATIN_WORD = re.compile('[A-Za-z0-9À-ÿ][A-Za-z0-9À-ÿ]+')        # {2,} would be slower
 IS_ODD = functools.lru_cache(1 << 16)(ODD_WORD.match)       # texts share most of their words
 GENERATED = re.compile('auto-?generated|automatically generated|do not edit\\b|'
                        'generated (?:from|by|with|using)\\b', re.I)
@@ -690,9 +690,9 @@ def repeated_share(text, words, window=200):
 
 def gibberish(text):
     """Return the share of the words in Latin script that hardly any language spells."""
-    words = collections.Counter(LATIN_WORD.findall(text))
-    odd = sum(n for word, n in words.items() if IS_ODD(word))
-    return odd / max(1, words.total())
+    words = LATIN_WORD.findall(text)
+    odd = {*filter(IS_ODD, {*words})}
+    return sum(map(odd.__contains__, words)) / max(1, len(words))
 
 
 def code_reason(text, is_python=True):
