@@ -42,7 +42,7 @@ BOUNDS = {'vocab_size': (256 + len(SPECIAL_TOKENS), 1e7), 'val_fraction': (1e-9,
 RESULTS = r'(train|val|val_.+)\.bin|(meta|tokenizer|report)\.json|(report|audit)\.md'
 
 
-# --- documents: files of text, and lines {"text": ...} --------------------------------------------
+# --- files, and documents: whole texts, or lines {"text": ...} ------------------------------------
 # endings that count in a folder; a file or glob that you name may have any
 ENDINGS = tuple('.jsonl .txt .md .rst .tex .html .py .c .h .cpp .java .js .ts .go .rs .rb .php .sh '
                 '.sql'.split())
@@ -98,6 +98,20 @@ def find_files(source, out_dir):
     require(paths, f'no text at {source}, or only in --out_dir; name a file, folder or glob of '
             'text or .jsonl, or run python clean.py first, which writes to data/clean')
     return {source: paths}, {}
+
+
+def check_out_dir(out_dir, meta, overwrite):
+    """Refuse a folder that has anything but results of this script, or results of other text than
+    meta is about."""
+    names = {*os.listdir(out_dir)} - {'.DS_Store'} if out_dir.exists() else set()
+    old = meta_in(out_dir)
+    others = [name for name in names if 'nanoparrot-data-' not in old.get('format', '')
+              or not re.fullmatch(RESULTS, name)]
+    require(not others, f'{out_dir} has {min(others, default="")}, which prepare.py did not write '
+            'there; choose another --out_dir')
+    require(overwrite or not names or identity_of(old) == identity_of(meta), f'{out_dir} has data '
+            f'of other text, {identity_of(old)}, or cleaned otherwise; --overwrite=True replaces '
+            'them, or choose another --out_dir')
 
 
 def texts_in(path):
@@ -228,18 +242,8 @@ if __name__ == '__main__':
         meta['cleaned'] = {'hash': cleaned['sha256'], 'licenses': cleaned.get('licenses'),
                            'decontaminated': cleaned.get('decontaminated')}
 
-    # out_dir is empty, or has data of the same text, which a run may replace
     out_dir = pathlib.Path(os.path.realpath(out_dir))
-    names = {*os.listdir(out_dir)} - {'.DS_Store'} if out_dir.exists() else set()
-    old = meta_in(out_dir)
-    others = [name for name in names if not re.fullmatch(RESULTS, name)]
-    is_ours = 'nanoparrot-data-' in old.get('format', '') and not others
-    require(is_ours or not names,
-            f'{out_dir} has {min(others or names, default="")}, which prepare.py did not write '
-            'there; choose another --out_dir')
-    require(overwrite or not names or identity_of(old) == identity_of(meta), f'{out_dir} has data '
-            f'of other text, {identity_of(old)}, or cleaned otherwise; --overwrite=True replaces '
-            'them, or choose another --out_dir')
+    check_out_dir(out_dir, meta, overwrite)
     tok = None
     if tokenizer not in ('bpe', 'byte', 'char'):        # can it be read?
         tok = make_tokenizer(config)
@@ -267,7 +271,7 @@ if __name__ == '__main__':
         require(write == 'bins', 'a stream would also read the end of a lone text, which is held '
                 'out: it needs --write=bins')
         _, text = next(read())
-        cut = max(1, int(len(text) * (1 - val_fraction)))
+        cut = int(len(text) * (1 - val_fraction))
         read = lambda: [(0, text[:cut]), (0, text[cut:])]
         owners, hashes, sizes = measure(read())
         ends, in_val = [], np.array([False, True])
@@ -282,8 +286,7 @@ if __name__ == '__main__':
 
     # 3. tokenizer: of training texts only, about a gigabyte, drawn by a hash; at least one text
     low = hashes % 2 ** 32          # the lower bits: the upper ones have decided about the split
-    share = 1e9 / sizes[~in_val].sum()
-    limit = max(low[~in_val].min(), 2 ** 32 * share)
+    limit = max(low[~in_val].min(), 2 ** 32 * (1e9 / sizes[~in_val].sum()))
     # a lone text has no ends, so bytes and characters need no special tokens
     tok = tok or make_tokenizer(config, SPECIAL_TOKENS if ends or tokenizer == 'bpe' else (),
                                 texts(~in_val & (low <= limit)), (text for _, text in read()))
