@@ -115,7 +115,8 @@ def seen(rows, V):
         yield trouble
     # dpo.py's loss may have a second part (--nll_weight), which val_loss and preference_loss lack.
     name = 'preference_loss' if any('preference_loss' in row for row in rows) else 'loss'
-    recent = curve([row for row in rows if row['step'] <= steps[-1]], name)[1][-10:]
+    at, losses = curve(rows, name)
+    recent = losses[at <= steps[-1]][-10:]      # up to the last evaluation
     if len(recent):
         gap = last - np.median(recent)
         if gap > max((FLAT - 1) * last, 1.2 * recent.std()):        # more than the noise of steps

@@ -7,11 +7,11 @@ Point prepare.py at text and you get train.bin and val.bin: flat arrays of token
     python train.py --data_dir=data/quickstart      # next
 
 It reads what clean.py wrote, or any files of text and of lines {"text": ...}, .jsonl(.gz), as they
-are. It writes train.bin, val.bin (of several sources also a val_NAME.bin of each),
-tokenizer.json, report.md and meta.json. A hash of a document's text decides whether it is trained
-on or held out, so it keeps its side in every run, and copies share it. Of one lone text, such as
-Tiny Shakespeare, the first 90% are to train on. You should see 9.6 MB of clean Python become 2.5
-million tokens in a few seconds.
+are. It writes train.bin, val.bin (of several sources also a val_NAME.bin of each), tokenizer.json,
+report.md and meta.json. A hash of a document's text decides whether it is trained on or held out,
+so it keeps its side in every run, and copies share it. Of one lone text, such as Tiny Shakespeare,
+the first 90% are to train on. You should see 9.6 MB of clean Python become 2.5 million tokens in a
+few seconds.
 
 It needs tokenizer.py and configurator.py beside it; several sources, gpt2 and downloads also need
 extras/.
@@ -118,13 +118,12 @@ def texts_in(path):
     """Yield the documents of a file: the "text" of each line of .jsonl, or the whole text, unless
     lines <|endoftext|> divide it."""
     is_jsonl = path.lower().removesuffix('.gz').endswith('.jsonl')
-    number, text = 0, []
+    number, text = 1, []            # the line at hand
     try:
         # '': newlines stay as they are; -sig: a byte order mark goes
         opened = gzip.open if path.lower().endswith('.gz') else open
         with opened(path, 'rt', encoding='utf-8-sig', newline='') as f:
             for line in f:
-                number += 1
                 if is_jsonl:
                     record = json.loads(line) if line.strip() else {'text': ''}
                     require(isinstance(record['text'], str), '"text" is no text')
@@ -134,10 +133,11 @@ def texts_in(path):
                     text = []
                 else:
                     text.append(line)
+                number += 1
         yield ''.join(text)
     except (OSError, EOFError, ValueError, LookupError, TypeError, RecursionError,
             zlib.error) as error:
-        raise Mistake(f'{path}:{max(1, number)} is no UTF-8 text, or no {{"text": ...}} ({error}); '
+        raise Mistake(f'{path}:{number} is no UTF-8 text, or no {{"text": ...}} ({error}); '
                       'clean.py reads other forms, and leaves out what is damaged') from None
 
 
@@ -271,7 +271,7 @@ if __name__ == '__main__':
         require(write == 'bins', 'a stream would also read the end of a lone text, which is held '
                 'out: it needs --write=bins')
         _, text = next(read())
-        cut = int(len(text) * (1 - val_fraction))
+        cut = max(1, int(len(text) * (1 - val_fraction)))
         read = lambda: [(0, text[:cut]), (0, text[cut:])]
         owners, hashes, sizes = measure(read())
         ends, in_val = [], np.array([False, True])
@@ -286,7 +286,7 @@ if __name__ == '__main__':
 
     # 3. tokenizer: of training texts only, about a gigabyte, drawn by a hash; at least one text
     low = hashes % 2 ** 32          # the lower bits: the upper ones have decided about the split
-    limit = max(low[~in_val].min(), 2 ** 32 * (1e9 / sizes[~in_val].sum()))
+    limit = max(low[~in_val].min(), 2 ** 32 * 1e9 / sizes[~in_val].sum())
     # a lone text has no ends, so bytes and characters need no special tokens
     tok = tok or make_tokenizer(config, SPECIAL_TOKENS if ends or tokenizer == 'bpe' else (),
                                 texts(~in_val & (low <= limit)), (text for _, text in read()))
@@ -296,10 +296,11 @@ if __name__ == '__main__':
     # 4. bins
     bins = {name: mask for name, mask in masks.items() if name != 'train' or write == 'bins'}
     written = in_val | (write == 'bins')
-    numbered = zip(np.flatnonzero(written), texts(written))
-    bar = tqdm(numbered, 'tokenize', int(written.sum()), unit=' texts', disable=None)
+    numbered = tqdm(zip(np.flatnonzero(written), texts(written)), 'tokenize', int(written.sum()),
+                    unit=' texts', disable=None)
     dtype = 'uint16' if tok.vocab_size <= 2 ** 16 else 'uint32'
-    lengths, sha256 = write_bins(new, bar, bins, tok, dtype, [tok.special[name] for name in ends])
+    lengths, sha256 = write_bins(new, numbered, bins, tok, dtype,
+                                 [tok.special[name] for name in ends])
     if write == 'val':          # train isn't tokenized: an estimate from val's tokens per byte
         lengths[~in_val] = np.round(sizes[~in_val] * (lengths.sum() / sizes[in_val].sum()))
     require(stamps() == before, 'a file changed while it was read; run the same command again')

@@ -6,10 +6,10 @@ Two ways to train, compared seed by seed: which one ends with the lower loss?
     python bench/arms.py --steps=500                # without --b: how good is a, and how steady?
 
 The flags of b follow those of a, and win. Each run is train.py and then eval.py on all validation
-text. Runs of one shape with the same seed begin with the same weights and
-read the same batches, so the difference is taken seed by seed. It counts if it is at least two
-standard errors, over five seeds or more; such a difference comes by luck once in nine times. Choose
-settings on other seeds than those that you report.
+text. Runs of one shape with the same seed begin with the same weights and read the same batches, so
+the difference is taken seed by seed. It counts if it is at least two standard errors, over five
+seeds or more; such a difference comes by luck once in nine times. Choose settings on other seeds
+than those that you report.
 
 The two run at the same time, with half of the cores each, so other work on the machine slows both
 down. Leave the code alone until they end. To compare code, put what is new behind a setting of

@@ -60,8 +60,8 @@ TABLES += [{'file': 'a.json', 'data': '[' * 100_000, 'texts': [], 'left_out': ['
 @pytest.mark.parametrize('row', TABLES, ids=[f"{row['file']} {row['data'][:50]}" for row in TABLES])
 def test_a_table_a_list_or_a_notebook_arrives_and_what_is_no_row_or_no_record_is_counted(
         tmp_path, row):
-    """Each line of a .tsv is a row. A byte that is damaged costs its row, and no
-    other one; one object over many lines is never half read."""
+    """Each line of a .tsv is a row. A byte that is damaged costs its row, and no other one; one
+    object over many lines is never half read."""
     rows, told = arrived(tmp_path / row['file'], row['data'].encode(row.get('encoding', 'utf-8')),
                          encoding=row.get('named', ''))
     assert [found['text'] for found in rows] == row['texts']

@@ -86,7 +86,6 @@ def models():
 def server(models, monkeypatch):
     """It still answers after each test."""
     monkeypatch.setattr(serve, 'MOST_BYTES', 5000)
-    monkeypatch.setattr(serve.Handler, 'timeout', 1.0)
     with serving(models) as server:
         yield server
         assert ask(server, COMPLETE, {'prompt': 'a', 'max_tokens': 2})[0] == 200
