@@ -6,7 +6,8 @@ ollama read, or as one HTML file that answers in the browser of whoever opens it
     python -m extras.export --ckpt=out/sft --to=gguf        # out/sft/model-f32.gguf
     python -m extras.export --ckpt=out/base,out/sft --to=html       # demo.html
 
-gguf.py says what differs between a GGUF file and a checkpoint.
+An export only renames weights. If you change what model.py computes, change the other program (for
+the page, demo.js) as well. gguf.py says what differs between a GGUF file and a checkpoint.
 """
 import base64, json, os, pathlib, re, shutil
 from typing import Literal
@@ -127,7 +128,7 @@ def packed(name, model, tokenizer, trained, items, run_code):
     require(n <= LARGEST and not is_odd, f'{name}: a page can hold models of at most {LARGEST:,} '
             'parameters with our own bpe tokenizers and without rope_scaling, qkv_bias and '
             'qk_norm; use python -m extras.server')
-    hf_model.check(model)               # demo.js is a Llama, and you may have edited model.py
+    hf_model.translated(model)          # demo.js knows the tensors of a Llama and no others
 
     weights = {part: rounded(weight) for part, weight in model.float().state_dict().items()
                if part != 'head.weight' or not c.tie_embeddings}

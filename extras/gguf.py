@@ -130,7 +130,7 @@ def tokenizer_of(values):
 # --- write ----------------------------------------------------------------------------------------
 def write(path, model, tokenizer):
     """Write a GPT and its tokenizer as a GGUF file. Return the text to print."""
-    theirs, tensors = hf_model.check(model)         # config.json, {transformers' name: tensor}
+    theirs, tensors = hf_model.translated(model)    # config.json, {transformers' name: tensor}
     config, family = vars(model.config), theirs['model_type']
     D, scaling = config['head_dim'], config['rope_scaling']
     writer = gguf.GGUFWriter(None, family)

@@ -168,33 +168,26 @@ def test_a_chat_has_the_ids_that_the_template_of_its_folder_gives(tmp_path, temp
 
 
 # --- a model.py that somebody has edited ----------------------------------------------------------
-EDITS = {'hf': """
-        import model, torch
-        def forward(self, x):
-            return self.w_down(torch.relu(self.w_gate(x)) ** 2 * self.w_up(x))
-        model.SwiGLU.forward = forward""", 'gguf': """
-        import model, torch
-        def forward(self, x):
-            return torch.nn.functional.layer_norm(x, self.weight.shape, self.weight)
-        model.RMSNorm.forward = forward""", 'html': """
-        import model, torch     # a window of 300 tokens, which only long texts show
-        attend = model.attend
-        def windowed(q, k, v, mask, is_causal):
-            T = q.shape[2]
-            return attend(q, k, v, torch.ones(T, T, dtype=torch.bool).tril().triu(-299), False)
-        model.attend = windowed"""}
+EDITED = """
+    import model, torch
+    class Scaled(model.Block):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.scale = torch.nn.Parameter(torch.ones(32))
+    model.Block = Scaled"""
 BYTES = Tokenizer.byte(SPECIAL_TOKENS)
 
 
-@pytest.mark.parametrize('kind', EDITS)
-def test_an_export_of_another_architecture_is_refused_and_leaves_nothing(tmp_path, kind):
-    """Though the model is not even trained."""
-    torch.manual_seed(0)
-    save_run(tmp_path / 'run', GPT(GPTConfig(BYTES.vocab_size, 1024, 2, 2, 0, 32)), BYTES)
+@pytest.mark.parametrize('kind', ['hf', 'gguf', 'html'])
+def test_an_export_of_tensors_that_a_llama_lacks_is_refused_and_leaves_nothing(tmp_path, kind):
+    model = GPT(GPTConfig(BYTES.vocab_size, 64, 2, 2, 0, 32))
+    for block in model.blocks:
+        block.scale = torch.nn.Parameter(torch.ones(32))
+    save_run(tmp_path / 'run', model, BYTES)
     before = contents(tmp_path / 'run')
     result = run('extras.export', '--ckpt=run', f'--to={kind}', cwd=tmp_path,
-                 before=textwrap.dedent(EDITS[kind]))
-    mistake(result, 'your model.py computes something else than a llama', 'extras.server')
+                 before=textwrap.dedent(EDITED))
+    mistake(result, 'blocks.0.scale', 'your model.py and a Llama differ')
     assert contents(tmp_path / 'run') == before and not (tmp_path / 'demo.html').exists()
 
 

@@ -9,7 +9,6 @@ import torch
 from conftest import ROOT, ok, refused, run, same
 
 from model import IGNORE, GPT, GPTConfig, RMSNorm, rope_table, rotate, sample
-from extras import hf_model
 
 close = functools.partial(torch.testing.assert_close, rtol=0, check_dtype=False)
 equal = functools.partial(torch.testing.assert_close, rtol=0, atol=0)       # also their type
@@ -50,6 +49,27 @@ def turn(x, theta):
     return torch.cat((z.real, z.imag), -1)
 
 
+def formula(model, idx):
+    """The logits of the ids idx (B, T), from the weights alone."""
+    c = model.config
+    w = {name.removesuffix('.weight'): w.double() for name, w in model.state_dict().items()}
+    D, x = c.n_embd // c.n_head, w['embedding'][idx]
+    for b in (f'blocks.{i}' for i in range(c.n_layer)):
+        y = norm(x, w[f'{b}.norm_1'], c.norm_eps)
+        q, k, v = (y @ w[f'{b}.attention.w_{name}'].T for name in 'qkv')
+        heads = []
+        for h in range(c.n_head):
+            mine, shared = (slice(i * D, i * D + D) for i in (h, h * c.n_kv_head // c.n_head))
+            scores = turn(q[..., mine], c.rope_theta) @ turn(k[..., shared], c.rope_theta).mT
+            e = (scores / D ** 0.5).exp().tril()
+            heads.append(e / e.sum(-1, keepdim=True) @ v[..., shared])
+        x = x + torch.cat(heads, -1) @ w[f'{b}.attention.w_o'].T
+        y = norm(x, w[f'{b}.norm_2'], c.norm_eps)
+        gate, up = (y @ w[f'{b}.mlp.w_{name}'].T for name in ('gate', 'up'))
+        x = x + (gate / (1 + (-gate).exp()) * up) @ w[f'{b}.mlp.w_down'].T
+    return (norm(x, w['norm'], c.norm_eps) @ w['head'].T)[..., :c.vocab_size]
+
+
 def test_rmsnorm_equals_the_formula_and_stays_float32_under_autocast():
     torch.manual_seed(0)
     rms = RMSNorm(48, 1e-6)
@@ -71,13 +91,11 @@ def test_rope_is_a_complex_rotation_that_keeps_norms_and_sees_only_distances():
 
 
 def test_the_forward_equals_the_formulas():
-    """Those of extras/hf_model.py, without anything of model.py; test_hf_model.py holds them to be
-    transformers'."""
+    """In float64, one head at a time. test_hf_model.py compares with transformers."""
     for kv, tied in itertools.product((1, 2, 4), (True, False)):
         model = lively(0.15, n_kv_head=kv, tie_embeddings=tied, rope_theta=500.0, norm_eps=1e-2)
-        its = hf_model.translated(model)
-        wanted = torch.stack([hf_model.logits(*its, row) for row in batch()[0]])
-        close(model(batch()[0])[0], wanted, atol=1e-5, msg=lambda said: f'n_kv_head={kv}: {said}')
+        logits, wanted = model(batch()[0])[0], formula(model, batch()[0])
+        close(logits, wanted, atol=1e-5, msg=lambda said: f'n_kv_head={kv}: {said}')
 
 
 def test_loss_and_log_p_come_from_the_scored_positions_only_and_are_0_without_any():
