@@ -80,7 +80,7 @@ def publish_hf(target, folder, model, tokenizer):
         settings='\n'.join(f'{key} = {value!r}' for key, value in config.items()))
     new = f'{target}.tmp'
     try:
-        hf_model.write(new, model, tokenizer)
+        hf_model.write(new, *hf_model.translated(model), tokenizer)
         pathlib.Path(new, 'README.md').write_text(card, encoding='utf-8', newline='\n')
         for path in (f'{folder}/eval.json', f'{folder}/data.json',
                      os.path.join(config.get('data_dir', folder), 'report.md')):

@@ -60,7 +60,7 @@ def slowdown(config):
 
 # --- read -----------------------------------------------------------------------------------------
 def read(path):
-    """Return of a GGUF file what hf_model.write_files() takes, and the README.md of the folder."""
+    """Return of a GGUF file what hf_model.write() takes, and the README.md of the folder."""
     try:
         file = gguf.GGUFReader(path)
         values = {key: field.contents() for key, field in file.fields.items()}
@@ -82,7 +82,7 @@ def read(path):
         raise Mistake(f'{path} cannot be read: {why}') from e
     card = (f'---\nlicense: {values.get("general.license", "other")}\n---\n'
             f'# {values.get("general.name", "")}\n\nFrom {os.path.basename(path)}.\n')
-    return hf_model.config_of(config, 'float32'), weights, tokenizer, card
+    return hf_model.config_of(config), weights, tokenizer, card
 
 
 def config_of(family, get, tensors):
@@ -214,7 +214,7 @@ if __name__ == '__main__':
     out = out.removeprefix('--out=')
     require(not os.path.exists(out), f'--out={out} is there already; name another, or move it away')
     *parts, card = read(path)
-    hf_model.write_files(f'{out}.tmp', *parts)
+    hf_model.write(f'{out}.tmp', *parts)
     pathlib.Path(f'{out}.tmp', 'README.md').write_text(card, encoding='utf-8', newline='\n')
     os.rename(f'{out}.tmp', out)
     print(f'next: python sample.py --ckpt={shlex.quote(out)} --chat=True')

@@ -180,7 +180,7 @@ def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are
     assert contents(out) == before
     (out / path.name).rename(path)
 
-    hf_model.write(tmp_path / 'hf', model)
+    hf_model.write(tmp_path / 'hf', *hf_model.translated(model))
     weights, config, theirs = as_theirs(path, tmp_path / 'hf')
     assert same(weights, safetensors.load_file(tmp_path / 'hf/model.safetensors'))
     wanted = theirs.config.to_dict() | {

@@ -79,7 +79,7 @@ def test_logits_and_greedy_text_are_those_of_transformers_and_it_comes_back_bit_
                            max_new_tokens=40, eos_token_id=None, pad_token_id=0)
     assert torch.equal(text, ours.generate(IDX[:, :5], 40, temperature=0))      # with a cache
 
-    hf_model.write(tmp_path / 'out', ours)
+    hf_model.write(tmp_path / 'out', *hf_model.translated(ours))
     again, report = theirs_in(tmp_path / 'out', output_loading_info=True)
     assert type(again) is type(theirs) and not any(report.values()), report
     same_logits(again.eval(), ours)
@@ -96,13 +96,13 @@ def test_a_damaged_folder_or_a_feature_that_we_lack_is_refused_by_name(tmp_path)
             (QWEN2 | {'use_sliding_window': True}, 'use_sliding_window=True'),
             (QWEN2 | {'rope_scaling': {'type': 'yarn', 'factor': 4.0}}, 'yarn'),
             (SMOLLM2 | {'quantization_config': {'quant_method': 'fp8'}}, 'config=.*fp8'),
-            (LLAMA | {'model_type': 'qwen2'}, 'q_proj.bias'), ({}, 'config.json.*vocab_size')):
+            (LLAMA | {'model_type': 'qwen2'}, 'q_proj.bias'), ({}, 'vocab_size')):
         (tmp_path / 'config.json').write_text(json.dumps(config))
         refused(words, GPT.load, tmp_path)
     published(tmp_path)
     weights = tmp_path / 'model.safetensors'
     weights.write_bytes(weights.read_bytes()[:-100])
-    refused('model.safetensors.*Safetensor', GPT.load, tmp_path)
+    refused('Safetensor', GPT.load, tmp_path)
 
 
 def test_a_tokenizer_with_more_tokens_gets_rows_that_are_the_mean_row(tmp_path):
@@ -263,7 +263,7 @@ def test_a_run_that_begins_with_their_folder_needs_data_of_its_tokenizer(
     model = lively(vocab_size=tokenizer.vocab_size + 9, block_size=32, n_head=2)
     other = Tokenizer.train(['low lower lowest'] * 9, 256 + 9 + len(SPECIAL_TOKENS))
     for name, beside in ('same', tokenizer), ('other', other):
-        hf_model.write(tmp_path / name, model)
+        hf_model.write(tmp_path / name, *hf_model.translated(model))
         hf_tokenizer.write(tmp_path / name, beside, 32)
     begin = lambda name: train(data_dir, tmp_path / 'run', f'--init_from={tmp_path}/{name}',
                                '--max_steps=1', '--warmup_steps=0')

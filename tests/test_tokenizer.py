@@ -361,7 +361,8 @@ def test_exported_tokenizers_have_our_ids_and_come_back(tmp_path):
     texts = [''.join(dice.choices(PIECES, k=i % 20 + 1)) for i in range(500)]
     for ours in Tokenizer.byte(SPECIAL_TOKENS), Tokenizer.train([SOURCE, ''.join(PIECES) * 9], 800):
         there = tmp_path / f'{ours.vocab_size}'
-        hf_model.write(there, GPT(GPTConfig(ours.vocab_size, 64, 1, 2, 0, 16)), ours)
+        model = GPT(GPTConfig(ours.vocab_size, 64, 1, 2, 0, 16))
+        hf_model.write(there, *hf_model.translated(model), ours)
         back = Tokenizer.load(there / 'tokenizer.json')
         assert (back.special, back.all_bytes, back.stop) == (ours.special, ours.all_bytes, ours.stop)
         theirs = transformers.AutoTokenizer.from_pretrained(there)
