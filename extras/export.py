@@ -12,7 +12,7 @@ the page, demo.js) as well. gguf.py says what differs between a GGUF file and a 
 import base64, json, os, pathlib, re, shutil
 from typing import Literal
 import torch
-from configurator import Mistake, configure, require
+from configurator import configure, require
 from extras import answers, grading, hf_model, questions, sandbox
 
 # --- settings -------------------------------------------------------------------------------------
@@ -26,14 +26,14 @@ allow_code_execution = False    # True: the page has answers whose programs ran;
 CARD = """---
 library_name: transformers
 pipeline_tag: text-generation
-license: {license}
+license: other
 ---
 # {name}
 
-{origin} the settings below, at step {step}; eval.json names the step that was measured. Whoever
+Made with the settings below, at step {step}; eval.json names the step that was measured. Whoever
 publishes the weights chooses a license that the data allow (clean.py's report.md names their
-licenses, if it ran with --audit) and the base, if there is one. Nothing here was tested for safety,
-fairness or privacy.
+licenses, if it ran with --audit) and the model in init_from, if there is one. Nothing here was
+tested for safety, fairness or privacy.
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -51,45 +51,20 @@ A model that was trained on chats needs `tokenizer.apply_chat_template` around t
 """
 
 
-def base_of(init_from):
-    """Return the name of the Hugging Face folder that a run began from, perhaps by way of others,
-    and the license in its card: 'out/sft' -> ('SmolLM2-135M', 'apache-2.0'). Or '', 'other'."""
-    for _ in range(9):
-        folder = pathlib.Path(init_from if os.path.isdir(init_from) else os.path.dirname(init_from))
-        card, config = folder / 'README.md', folder / 'config.json'
-        if not os.path.exists(init_from) or not config.exists():
-            break
-        if [*folder.glob('*.safetensors')]:
-            text = card.read_text('utf-8', 'replace') if card.exists() else ''
-            return folder.name, *(re.findall(r'^license: *([\w.-]+)', text, re.M) or ['other'])[:1]
-        init_from = json.loads(config.read_bytes()).get('init_from', '')
-    return '', 'other'
-
-
 def publish_hf(target, folder, model, tokenizer):
     """Write a folder to publish: weights, tokenizer, README.md, and the files of the run's folder
     about data and scores. Return a text to print."""
     require(not os.path.exists(target), f'{target} is there already; move it away')
     config = model.saved.get('config', {})
-    base, license = base_of(config.get('init_from', ''))
-    how = f'LoRA of rank {config["lora"]}, merged into it,' if config.get('lora') else 'training'
-    card = CARD.format(
-        name=os.path.basename(os.path.abspath(folder)), step=model.saved.get('step'),
-        license=f'{license}\nbase_model: {base}' if base else license,
-        origin=f'Made from {base} (license: {license}) by {how} with' if base else 'Made with',
-        settings='\n'.join(f'{key} = {value!r}' for key, value in config.items()))
-    new = f'{target}.tmp'
-    try:
-        hf_model.write(new, *hf_model.translated(model), tokenizer)
-        pathlib.Path(new, 'README.md').write_text(card, encoding='utf-8', newline='\n')
-        for path in (f'{folder}/eval.json', f'{folder}/data.json',
-                     os.path.join(config.get('data_dir', folder), 'report.md')):
-            if os.path.exists(path):
-                shutil.copy(path, new)
-        os.rename(new, target)
-    except Exception as e:    # safetensors has its own error for a full disk
-        shutil.rmtree(new, ignore_errors=True)
-        raise Mistake(f'cannot write {target}: {e}') from e
+    hf_model.write(target, *hf_model.translated(model), tokenizer)
+    card = CARD.format(name=os.path.basename(os.path.abspath(folder)),
+                       step=model.saved.get('step'),
+                       settings='\n'.join(f'{key} = {value!r}' for key, value in config.items()))
+    pathlib.Path(target, 'README.md').write_text(card, encoding='utf-8', newline='\n')
+    for path in (f'{folder}/eval.json', f'{folder}/data.json',
+                 os.path.join(config.get('data_dir', folder), 'report.md')):
+        if os.path.exists(path):
+            shutil.copy(path, target)
     return f'{target}: for AutoModelForCausalLM and AutoTokenizer; read its README.md first'
 
 

@@ -60,7 +60,7 @@ def slowdown(config):
 
 # --- read -----------------------------------------------------------------------------------------
 def read(path):
-    """Return of a GGUF file what hf_model.write() takes, and the README.md of the folder."""
+    """Return of a GGUF file what hf_model.write() takes."""
     try:
         file = gguf.GGUFReader(path)
         values = {key: field.contents() for key, field in file.fields.items()}
@@ -80,9 +80,7 @@ def read(path):
     except Exception as e:              # another format, a missing key, a file that was cut off
         why = e if isinstance(e, Mistake) else f'{type(e).__name__}: {e}'
         raise Mistake(f'{path} cannot be read: {why}') from e
-    card = (f'---\nlicense: {values.get("general.license", "other")}\n---\n'
-            f'# {values.get("general.name", "")}\n\nFrom {os.path.basename(path)}.\n')
-    return hf_model.config_of(config), weights, tokenizer, card
+    return hf_model.config_of(config), weights, tokenizer
 
 
 def config_of(family, get, tensors):
@@ -151,15 +149,11 @@ def write(path, model, tokenizer):
     for name, key in table_of(family, config).items():
         array = tensors[name].float().cpu().numpy()
         writer.add_tensor(key, reordered(family, key, array, D, n=2))
-    try:
-        writer.write_header_to_file(pathlib.Path(f'{path}.tmp'))
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        os.replace(f'{path}.tmp', path)
-    except OSError:                     # the old file stays
-        pathlib.Path(f'{path}.tmp').unlink(missing_ok=True)
-        raise
+    writer.write_header_to_file(pathlib.Path(f'{path}.tmp'))
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    os.replace(f'{path}.tmp', path)     # if the disk is full, the old file stays
     return (f'{path}: {os.path.getsize(path) / 1e6:.1f} MB; next: llama-cli -m '
             f'{shlex.quote(str(path))}{note}')
 
@@ -213,8 +207,5 @@ if __name__ == '__main__':
     require(out.startswith('--out='), 'type: python -m extras.gguf FILE.gguf --out=FOLDER')
     out = out.removeprefix('--out=')
     require(not os.path.exists(out), f'--out={out} is there already; name another, or move it away')
-    *parts, card = read(path)
-    hf_model.write(f'{out}.tmp', *parts)
-    pathlib.Path(f'{out}.tmp', 'README.md').write_text(card, encoding='utf-8', newline='\n')
-    os.rename(f'{out}.tmp', out)
+    hf_model.write(out, *read(path))
     print(f'next: python sample.py --ckpt={shlex.quote(out)} --chat=True')
