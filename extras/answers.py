@@ -19,7 +19,7 @@ from model import GPT, IGNORE, sample
 from tokenizer import Tokenizer
 
 
-def open_model(path, device='cpu', dtype='float32'):
+def open_model(path, device='cpu'):
     """Return the model of a folder or a .pt file, the tokenizer next to it, and the settings of the
     run that trained it; for a folder of Hugging Face {'stage': 'chat'}, or {} without a template.
     device=auto: the fastest one here."""
@@ -33,13 +33,13 @@ def open_model(path, device='cpu', dtype='float32'):
             f"{folder}/tokenizer.json is not the tokenizer of {path}; copy the run's own file back")
     require('reward_head' not in model.saved, f'{path} is a reward model: it scores answers and '
             'writes none; give the model that it was made of')
-    model = model.to(here[-1] if device == 'auto' else device, getattr(torch, dtype)).eval()
+    model = model.to(here[-1] if device == 'auto' else device).eval()
     return model, tokenizer, model.saved.get('config', {})
 
 
-def open_models(paths, device='cpu', dtype='float32'):
+def open_models(paths, device='cpu'):
     """Return {path: open_model(path)} of paths with commas between them, if all continue texts."""
-    models = {path: open_model(path, device, dtype) for path in paths.split(',')}
+    models = {path: open_model(path, device) for path in paths.split(',')}
     for path, (_, _, trained) in models.items():
         require(trained.get('objective', 'clm') == 'clm',
                 f'{path} fills gaps: python -m extras.fill; give a model that continues texts')

@@ -30,7 +30,6 @@ ckpt = 'out/base'           # a run's folder or a .pt file in it; several: A,B
 port = 8000                 # port on which to answer; 0 = any that is free
 allow_code_execution = False    # True: answers to problems run; first read extras/sandbox.py
 device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest one that is here
-dtype: Literal['float32', 'bfloat16'] = 'float32'       # type of the weights
 
 MOST_BYTES = 1_000_000      # of a request
 MOST_RIVALS = 20            # of a token, in log probabilities
@@ -43,11 +42,10 @@ FIELDS = {
     'max_tokens': (int, None, 1, 10**9), 'max_completion_tokens': (int, None, 1, 10**9),
     'temperature': (float, 1.0, 0, 2), 'top_p': (float, 1.0, 0, 1), 'top_k': (int, 0, 0, 10**9),
     'seed': (int, None, -2**63, 2**63 - 1), 'logprobs': (int, None, 0, MOST_RIVALS)}
-# OpenAI's fields that would change an answer, but that we lack, and values that ask for nothing.
+# OpenAI's fields that would change an answer, but that we lack.
 LACKING = ('response_format', 'suffix', 'tools', 'tool_choice', 'functions', 'function_call',
            'echo', 'logit_bias', 'presence_penalty', 'frequency_penalty', 'best_of', 'audio',
            'reasoning_effort')
-NOTHING = [None, '', 0, 'none', 'auto', [], {}, {'type': 'text'}]
 
 
 # --- a request ------------------------------------------------------------------------------------
@@ -69,23 +67,21 @@ def fields_of(request):
     require(all(isinstance(text, str) and len(text) <= 64 for text in fields['stop']),
             f'stop={fields["stop"]!r:.60} must be texts of at most 64 characters')
     for name in LACKING:
-        require(request.get(name) in NOTHING, f'{name}={request.get(name)!r:.60} asks for what '
-                f'this server lacks; leave {name} out')
+        require(not request.get(name), f'{name}={request.get(name)!r:.60} asks for what this '
+                f'server lacks; leave {name} out')
     return fields
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     """One request, in a thread of its own. HTTP/1.0: each answer ends with its connection."""
     timeout = 10.0      # seconds in which a client must send, or take, some bytes
-    server_version, sys_version = 'nanoparrot', ''
     log_message = lambda self, *_: None     # prompts are nobody's business
     is_streaming = False
 
     def body(self):
         """Return the JSON object in the body of a request."""
         length = self.headers.get('Content-Length', '')
-        require(length.isdecimal() and int(length[:20]) <= MOST_BYTES
-                and 'Transfer-Encoding' not in self.headers,
+        require(length.isdecimal() and int(length) <= MOST_BYTES,
                 f'a body needs its Content-Length, at most {MOST_BYTES} bytes, and no chunks')
         try:
             return dict(**json.loads(self.rfile.read(int(length))))
@@ -194,7 +190,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def send(self, status, value, kind='application/json'):
         self.send_response(status)
         self.send_header('Content-Type', kind)
-        self.send_header('X-Content-Type-Options', 'nosniff')
         self.send_header('X-Frame-Options', 'DENY')     # a page of another site may not frame ours
         self.end_headers()
         self.wfile.write(value if isinstance(value, bytes) else json.dumps(value).encode())
@@ -233,7 +228,7 @@ class Server(http.server.ThreadingHTTPServer):
 if __name__ == '__main__':
     configure(globals(), {'port': (0, 65535)})
     torch.backends.cuda.enable_cudnn_sdp(False)         # it plans anew for each length of a prompt
-    models = answers.open_models(ckpt, device, dtype)
+    models = answers.open_models(ckpt, device)
     items = questions.from_problems(100, 0, ['variation'])      # the page offers them
     run_code = sandbox.run_code if allow_code_execution else None
     with Server(port, models, items, run_code) as server:
