@@ -123,13 +123,11 @@ def packed(name, model, tokenizer, trained, items, run_code):
 
 
 def rounded(weight):
-    """Round a tensor in place: a matrix to int8 with a scale for each row, others to bfloat16.
-    Return the bytes of both in base64. Of 0.5 -0.25 0.1 stay 127 -64 25 and the scale 0.5 / 127."""
+    """Round a matrix in place to int8 with a scale for each row; a vector stays float32. Return the
+    bytes in base64. Of 0.5 -0.25 0.1 stay 127 -64 25 and the scale 0.5 / 127."""
     text = lambda tensor: base64.b64encode(tensor.cpu().numpy()).decode()
     if weight.dim() == 1:
-        halves = weight.bfloat16()
-        weight.copy_(halves)
-        return {'bfloat16': text(halves.view(torch.int16))}
+        return {'float32': text(weight)}
     scales = weight.abs().amax(dim=1, keepdim=True).clamp(min=1e-30) / 127  # (rows, 1)
     whole = (weight / scales).round()
     weight.copy_(whole * scales)
