@@ -55,10 +55,6 @@ def find_files(source, folder):
     return files
 
 
-def fetched(file):
-    return fetch(*file)
-
-
 def hub():
     return os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')
 
