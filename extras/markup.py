@@ -34,7 +34,7 @@ TAG = re.compile(r'<(/?)([a-z][a-z0-9-]*(?::[a-z][a-z0-9-]*)?)(?=[\s/>])'
 PARAGRAPHS = set('p div h1 h2 h3 h4 h5 h6 ul ol dl table section article aside header footer nav '
                  'main blockquote figure figcaption form fieldset hr title address details '
                  'summary legend caption center menu dir dialog search hgroup select'.split())
-LINES = set('br li dt dd tr option optgroup'.split())
+LINES = set('br li dt dd tr option optgroup button textarea'.split())
 # \1 and \2 wait for their letters
 SIGNS = {'td': '\t', 'th': '\t', 'sup': '\1', 'sub': '\2'}
 ENTITY = re.compile(r'&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});')
@@ -46,7 +46,7 @@ def strip_html(text):
     <pre>. 10<sup>6</sup> becomes 10^6, not 106, H<sub>2</sub>O becomes H2O."""
     for pattern in HIDDEN:
         text = pattern.sub(lambda m: m[0] if m['inner'] is None else '', text)
-    text = MATH.sub(formula, text.replace('<![CDATA[', '').replace(']]>', ''))
+    text = MATH.sub(formula, text)
     pieces = LISTING.split(text)                                # text, listing, text, ...
     for i, piece in enumerate(pieces):
         if i % 2:
@@ -76,8 +76,6 @@ def sign_of(tag, in_listing=False):
         return '\n\n'
     if name in LINES:
         return '\n' if not closes or name == 'br' else ''
-    if name in ('button', 'textarea'):
-        return ' '
     return '' if closes else SIGNS.get(name, '')
 
 
