@@ -48,7 +48,7 @@ ANSWER = 'output', 'completion', 'response', 'answer'
 PAIR = 'chosen', 'rejected'
 ANSWERS_OF_PAIRS = *PAIR, 'completion'      # roles
 # extras/forms.py reads these, which change what is learned, too
-MORE_COLUMNS = set('context history conversation system_prompt system_message rating score_chosen '
+MORE_COLUMNS = set('context history conversation system_prompt system_message score_chosen '
                    'score_rejected chosen_rating rejected_rating'.split())
 NO_TEXT = set('image images video videos audio audios attachments tool_calls function_call'.split())
 ROLES = {name: role for role, names in {

@@ -61,19 +61,15 @@ class Generated(io.RawIOBase):
 
 def unpack(path):
     """Yield the bytes of a file, unpacked, a piece at a time."""
-    packed = {'.gz': gzip.open, '.bz2': bz2.open, '.xz': lzma.open, '.zst': open_zst}
+    # zstandard's own reader ends without a word where a file is cut off; pyarrow's does not
+    packed = {'.gz': gzip.open, '.bz2': bz2.open, '.xz': lzma.open, '.zst': lambda path, mode:
+              import_pyarrow(path).CompressedInputStream(path, 'zstd')}
     try:
         with packed.get(os.path.splitext(path.lower())[1], open)(path, 'rb') as f:
             while piece := f.read(PIECE):
                 yield piece
     except lzma.LZMAError as error:
         raise OSError(error) from None
-
-
-def open_zst(path, mode):
-    """zstandard's own reader ends without a word where a file is cut off; pyarrow's does not."""
-    pyarrow = import_pyarrow(path)
-    return pyarrow.CompressedInputStream(pyarrow.OSFile(path), 'zstd')
 
 
 def import_pyarrow(path):
@@ -165,11 +161,12 @@ def record_of_notebook(f):
         language = notebook.get('metadata', {}).get('language_info', {}).get('name', '')
         for cell in notebook['cells']:
             text = ''.join(cell['source'])
-            if cell['cell_type'] == 'code' and text.strip():
+            if cell['cell_type'] == 'raw' or not text.strip():
+                continue
+            if cell['cell_type'] == 'code':
                 ticks = max(['``', *re.findall('`{3,}', text)], key=len) + '`'
                 text = f'{ticks}{language.lower()}\n{text.rstrip()}\n{ticks}'
-            if cell['cell_type'] in ('code', 'markdown') and text.strip():
-                texts.append(text)
+            texts.append(text)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise ValueError('no notebook of nbformat 4') from None
     yield {'text': '\n\n'.join(texts)}

@@ -27,8 +27,7 @@ from configurator import Mistake, require
 QUESTION = 'instruction', 'prompt', 'question', 'query'
 PAIR = 'chosen', 'rejected'
 NEW_NAMES = {'system_prompt': 'system', 'system_message': 'system', 'conversation': 'messages',
-             'rating': 'score', 'chosen_rating': 'score_chosen',
-             'rejected_rating': 'score_rejected'}
+             'chosen_rating': 'score_chosen', 'rejected_rating': 'score_rejected'}
 
 
 def in_known_form(record):

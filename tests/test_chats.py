@@ -340,7 +340,7 @@ def test_the_first_record_that_can_be_read_says_which_kind_it_is_or_the_label_is
         assert not [*out.glob('*')]
 
 
-SCORES = [({'score': '4.5'}, None), ({'score': None}, None), ({'rating': 3.9}, 'low score'),
+SCORES = [({'score': '4.5'}, None), ({'score': None}, None), ({'score': 3.9}, 'low score'),
           ({'score': 'nan'}, 'low score'),
           ({'score': 'good'}, 'score, margin and agreement must be numbers')]
 
