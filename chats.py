@@ -48,10 +48,8 @@ ANSWER = 'output', 'completion', 'response', 'answer'
 PAIR = 'chosen', 'rejected'
 ANSWERS_OF_PAIRS = *PAIR, 'completion'      # roles
 # extras/forms.py reads these, which change what is learned, too
-MORE_COLUMNS = set('context history conversation dialog dialogue data system_prompt '
-                   'system_message rating judge_score score_chosen score_rejected chosen_score '
-                   'rejected_score chosen_rating rejected_rating rating_chosen rating_rejected '
-                   'preferred_output non_preferred_output'.split())
+MORE_COLUMNS = set('context history conversation system_prompt system_message score_chosen '
+                   'score_rejected chosen_rating rejected_rating'.split())
 NO_TEXT = set('image images video videos audio audios attachments tool_calls function_call'.split())
 ROLES = {name: role for role, names in {
     'user': 'user human prompter', 'system': 'system developer',

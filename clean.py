@@ -198,7 +198,7 @@ def find_files(source, max_files=0, download_dir='data/raw', out_dir=None):
     if re.match('hf:|shakespeare$|codeparrot$', source):
         from extras import hub
         found = hub.find_files(source, download_dir)[:max_files or None]
-        return [*map(hub.fetched, found)], {}
+        return [hub.fetch(*file) for file in found], {}
     top, endings, skipped = source, (*PROSE, '.py', *OTHER_CODE, *LINES, *TABLES), OF_OTHERS
     if source == 'stdlib':                      # 12 MB of Python; with its tests, 30 MB
         top, endings = sysconfig.get_paths()['stdlib'], ('.py',)

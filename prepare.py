@@ -230,7 +230,7 @@ if __name__ == '__main__':
             f'{tokenizer=} must be bpe, byte, char, gpt2 or the path of a tokenizer.json')
     if source == 'shakespeare':
         from extras import hub
-        source = hub.fetched(hub.find_files(source, 'data/raw')[0])
+        source = hub.fetch(*hub.find_files(source, 'data/raw')[0])
     files_of, cleaned = find_files(source, out_dir)
     sources = {name: {'path': name, **cleaned.get('sources', {}).get(name, {}), 'files': len(paths)}
                for name, paths in files_of.items()}
@@ -313,7 +313,7 @@ if __name__ == '__main__':
     for i, name in enumerate(sources):
         sources[name] |= sums(~in_val & (owners == i))
     if len(sources) > 1:
-        mixture.add_passes(sources, weights, temperature, sizes_of)
+        mixture.add_passes(sources, weights, temperature)
     rows = [f'- {name}: {shown(values)}' for name, values in sizes_of.items()]
     rows += [f'- {name}: {shown(values)}' for name, values in sources.items() if len(sources) > 1]
     print(*rows, sep='\n')

@@ -11,24 +11,24 @@ whole. What is not the file that its name says is a ValueError with the reason; 
 EOFError or OSError. A row that can't be read becomes a line with a zero byte and the reason, and
 the rows after it are read. Tables and notebooks are UTF-8, UTF-16 with its mark, or `encoding`.
 """
-import bz2, codecs, contextlib, csv, functools, gzip, io, itertools, json, lzma, os, re
+import bz2, codecs, contextlib, csv, gzip, io, itertools, json, lzma, os, re
 from configurator import Mistake
 
 PIECE = 1 << 16                 # bytes that are unpacked at a time
 ROWS = 100                      # of a .parquet file, in memory at a time
 LONGEST_CELL = 10_000_000       # characters; a quote that never ends takes no more than that
-LONGEST_NAME = 59               # characters of a column's name; a longer one is somebody's text
-BROKEN = re.compile('[\udc80-\udcff]')                          # a byte that could not be decoded
+DAMAGED = ('not as many cells as the header has: a quote does not end, so what is behind it is '
+           'lost, or is written \\", which should be "", or a cell of a .tsv has a line end')
 
 
 def open_file(path, columns=None, encoding=''):
     """Open a file to read its bytes: unpacked, and a table as lines of JSON. columns: those of a
-    .parquet file to read; None = all that are no bytes."""
+    .parquet file to read; None = all."""
     kind = os.path.splitext(re.sub(r'\.(gz|zst|bz2|xz)$', '', path.lower()))[1]
     if kind == '.parquet':
-        return buffered(lines_of(rows_of_parquet(path, columns), 'not UTF-8'))
+        return buffered(lines_of(rows_of_parquet(path, columns)))
     f = buffered(unpack(path))
-    readers = {'.csv': rows_of_csv, '.tsv': functools.partial(rows_of_csv, delimiters='\t'),
+    readers = {'.csv': rows_of_csv, '.tsv': lambda lines: rows_of_csv(lines, '\t'),
                '.json': records_of_json, '.ipynb': record_of_notebook}
     if kind not in readers:
         return f
@@ -36,8 +36,7 @@ def open_file(path, columns=None, encoding=''):
     # '\n': a lone \r ends no line, because it would end a text; an escaped byte costs only its row
     text = io.TextIOWrapper(f, encoding or ('utf-16' if has_16 else 'utf-8-sig'),
                             'surrogateescape', newline='\n')
-    return buffered(lines_of(readers[kind](text), f'not {encoding}' if encoding else
-                             'not UTF-8: name it with --encoding=NAME'))
+    return buffered(lines_of(readers[kind](text), encoding))
 
 
 def buffered(pieces):
@@ -62,19 +61,15 @@ class Generated(io.RawIOBase):
 
 def unpack(path):
     """Yield the bytes of a file, unpacked, a piece at a time."""
-    packed = {'.gz': gzip.open, '.bz2': bz2.open, '.xz': lzma.open, '.zst': open_zst}
+    # zstandard's own reader ends without a word where a file is cut off; pyarrow's does not
+    packed = {'.gz': gzip.open, '.bz2': bz2.open, '.xz': lzma.open, '.zst': lambda path, mode:
+              import_pyarrow(path).CompressedInputStream(path, 'zstd')}
     try:
         with packed.get(os.path.splitext(path.lower())[1], open)(path, 'rb') as f:
             while piece := f.read(PIECE):
                 yield piece
     except lzma.LZMAError as error:
         raise OSError(error) from None
-
-
-def open_zst(path, mode):
-    """zstandard's own reader ends without a word where a file is cut off; pyarrow's does not."""
-    pyarrow = import_pyarrow(path)
-    return pyarrow.CompressedInputStream(pyarrow.OSFile(path), 'zstd')
 
 
 def import_pyarrow(path):
@@ -85,87 +80,54 @@ def import_pyarrow(path):
         raise Mistake(f'{path} needs a package: pip install pyarrow') from None
 
 
-def lines_of(records, not_decoded):
-    """Yield lines of pairs: a record, and why it can't be read, or None."""
-    for record, why in records:
-        line = json.dumps(record, default=str)          # default: dates become texts
-        if '\\udc' in line and BROKEN.search(json.dumps(record, default=str, ensure_ascii=False)):
-            why = not_decoded
-        yield b'\0%b\n' % why.encode() if why else line.encode() + b'\n'
+def lines_of(records, encoding=''):
+    """Yield a line for each record. One that is a text says why a row can't be read."""
+    for record in records:
+        why = record if isinstance(record, str) else ''
+        try:
+            line = json.dumps(record, default=str, ensure_ascii=False).encode()     # str: dates
+        except UnicodeEncodeError:              # half of a pair: a byte that was not decoded
+            why = f'not {encoding or "UTF-8"}: name it with --encoding=NAME'
+        yield b'\0%b\n' % why.encode() if why else line + b'\n'
 
 
 def rows_of_parquet(path, columns):
-    """Yield the rows of a .parquet file. The other columns stay on the disk, and are None."""
+    """Yield the rows of a .parquet file. The other columns stay on the disk, and are None. Columns
+    of bytes are no text, and are never read."""
     pyarrow = import_pyarrow(path)
     # without pre_buffer, of a group of rows only the pages that are read are in memory
     with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=PIECE) as file:
-        names = [field.name for field in file.schema_arrow if (
-            field.name in columns if columns else 'binary' not in str(field.type))]
+        names = [field.name for field in file.schema_arrow
+                 if field.name in (columns or [field.name]) and 'binary' not in str(field.type)]
         others = dict.fromkeys(file.schema_arrow.names)
         for batch in file.iter_batches(ROWS, columns=names):
-            for i in range(len(batch)):
-                row = {name: value_of(cells[i]) for name, cells in zip(names, batch.columns)}
-                # bytes in `content` that are no text don't matter beside a `text`
-                filled = [name for name in columns or () if row.get(name)]
-                row |= {name: None for name in filled[1:] if row[name] == '\udc80'}
-                yield {**others, **row}, None
+            for row in batch.to_pylist():
+                yield {**others, **row}
 
 
-def value_of(cell):
-    """Return the value of a cell, '\udc80' for one that is not UTF-8. Many programs write a text as
-    BINARY, without saying that it is one."""
-    try:
-        value = cell.as_py()
-        return value.decode() if isinstance(value, bytes) else value
-    except UnicodeDecodeError:
-        return '\udc80'
-
-
-def rows_of_csv(lines, delimiters=',;\t'):
-    """Yield the rows of a table, whose first line names the columns. Each line of a .tsv is a
-    row."""
+def rows_of_csv(lines, delimiter=','):
+    """Yield the rows of a table, whose first line names the columns. Each line of a .tsv is a row,
+    whatever quotes it has."""
     csv.field_size_limit(LONGEST_CELL)
-    first = next(lines, '')
-    delimiter = max(delimiters, key=first.count)
-    if '\0' in first or BROKEN.search(first):   # a zero: UTF-16 without its mark
-        raise UnicodeError('not UTF-8')
-
-    def cells_in(lines):
-        if delimiters == '\t':
-            return ([*map(plain, line.rstrip('\r\n').split('\t'))] for line in lines)
-        return csv.reader(lines, delimiter=delimiter, strict=True)
-
-    names = []
-    with contextlib.suppress(csv.Error):
-        names = [name.strip() for name in next(cells_in([first]), [])]
-    named = [*filter(None, names)]              # pandas and Excel add columns without a name
-    if not named or len(max(named, key=len)) > LONGEST_NAME or len({*named}) < len(named):
-        raise ValueError("no header: the first line must name the columns, each by another name")
-    read = []                                   # the lines of the row at hand
-
-    def remembered():
-        for line in lines:
-            read.append(line)
-            yield line
-
-    rows = cells_in(remembered())
-    while True:
-        read.clear()
+    is_tsv = delimiter == '\t'
+    rows = csv.reader(lines, delimiter=delimiter, strict=True,
+                      quoting=csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL)
+    names, row = [], []
+    while row is not None:
         try:
             row = next(rows, None)
         except csv.Error:
-            row = []
-        if row is None:
-            return
-        if len(row) == len(names):
-            yield {name: cell for name, cell in zip(names, row) if name}, None
+            yield DAMAGED
             continue
-        for line in filter(str.strip, read):
-            yield line, ('not as many cells as the header has: a quote does not end, or is '
-                         'written \\", which should be "", or a cell of a .tsv has a line end')
+        if row and not names:
+            names = [name.strip() for name in row]
+        elif row and len(row) == len(names):
+            yield dict(zip(names, map(unquoted, row) if is_tsv else row))
+        elif row:
+            yield DAMAGED
 
 
-def plain(cell):
+def unquoted(cell):
     """Return a cell without the quotes in which pandas and Excel put one that has a quote."""
     is_quoted = re.fullmatch('"(?:[^"]|"")*"', cell)
     return cell[1:-1].replace('""', '"') if is_quoted else cell
@@ -173,16 +135,16 @@ def plain(cell):
 
 def records_of_json(lines):
     """Yield the records of a .json file: one list of them, or one on each line."""
-    first = next(filter(str.strip, lines), '')
+    lines = filter(str.strip, lines)
+    first = next(lines, '')
     if isinstance(parsed(first), dict):
-        for line in filter(str.strip, itertools.chain([first], lines)):
-            record = parsed(line)
-            yield (line, 'no JSON record') if record is None else (record, None)
-        return
-    records = parsed(''.join([first, *lines]))
-    if not isinstance(records, list):
-        raise ValueError('no list [{...}, {...}] of records, and no record on each line')
-    yield from ((record, None) for record in records)
+        records = map(parsed, itertools.chain([first], lines))
+    else:
+        records = parsed(''.join([first, *lines]))
+        if not isinstance(records, list):
+            raise ValueError('no list [{...}, {...}] of records, and no record on each line')
+    for record in records:
+        yield record if isinstance(record, dict) else 'no JSON record'
 
 
 def parsed(text):
@@ -196,16 +158,15 @@ def record_of_notebook(f):
     the code printed. Code stands in fences, as in Markdown, so that cleaning leaves it as it is."""
     try:
         notebook, texts = json.load(f), []
-        metadata = notebook.get('metadata') or {}
-        language = ((metadata.get('kernelspec') or {}).get('language')
-                    or (metadata.get('language_info') or {}).get('name') or '').lower()
+        language = notebook.get('metadata', {}).get('language_info', {}).get('name', '')
         for cell in notebook['cells']:
             text = ''.join(cell['source'])
-            if cell['cell_type'] == 'code' and text.strip():
+            if cell['cell_type'] == 'raw' or not text.strip():
+                continue
+            if cell['cell_type'] == 'code':
                 ticks = max(['``', *re.findall('`{3,}', text)], key=len) + '`'
-                text = f'{ticks}{language}\n{text.rstrip()}\n{ticks}'
-            if cell['cell_type'] in ('code', 'markdown') and text.strip():
-                texts.append(text)
+                text = f'{ticks}{language.lower()}\n{text.rstrip()}\n{ticks}'
+            texts.append(text)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise ValueError('no notebook of nbformat 4') from None
-    yield {'text': '\n\n'.join(texts)}, None
+    yield {'text': '\n\n'.join(texts)}

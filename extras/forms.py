@@ -4,37 +4,30 @@ Forms of conversations and pairs that chats.py doesn't know by itself become tho
     in_known_form({'system_prompt': 'Be kind.', 'question': 'Hi!', 'answer': 'Hello.'})
     -> {'system': 'Be kind.', 'question': [{'role': 'user', 'content': 'Hi!'}], 'answer': 'Hello.'}
 
-Each of these becomes a user's "Hi!" and the answer "Hello."
-
-    {"conversation": [{"human": "Hi!", "assistant": "Hello."}]}, {"data": ["Hi!", "Hello."]}
-    {"messages": "[{\\"role\\": \\"user\\", ...}]"}           JSON as a text, in a table
+    {"conversation": [{"role": "user", "content": "Hi!"}, ...]}         LMSYS
+    {"messages": "[{\\"role\\": \\"user\\", ...}]"}                     JSON as a text, in a table
 
 More columns, and what they add:
 
     "system_prompt" (OpenOrca), "system_message"        a system message
     "context" (Dolly)                                   below the question, after an empty line
     "history": [["Hi!", "Hello."], ...]                 questions and answers before it
+    "score_chosen", "score_rejected" (UltraFeedback)    the margin of a pair
 
 Each of these becomes {"prompt": "Hi!", "chosen": "Hey.", "rejected": "Go!"}
 
     {"chosen": "\\n\\nHuman: Hi!\\n\\nAssistant: Hey.", "rejected": ...}    whole talks, hh-rlhf
     {"chosen": [{"role": "user", "content": "Hi!"}, ...], "rejected": [...]}
-    {"input": {"messages": [...]}, "preferred_output": [...], "non_preferred_output": [...]}  OpenAI
 
 chats.py leaves a record out, and counts it, for which this raises a Mistake.
 """
 import contextlib, json, re
 from configurator import Mistake, require
 
-MESSAGES = {'messages', 'conversations'}
-LISTS = {'conversation', 'dialog', 'dialogue', 'data'}
 QUESTION = 'instruction', 'prompt', 'question', 'query'
 PAIR = 'chosen', 'rejected'
-NEW_NAMES = {'system_prompt': 'system', 'system_message': 'system', 'rating': 'score',
-             'judge_score': 'score', 'preferred_output': 'chosen',
-             'non_preferred_output': 'rejected', **{
-                 old: f'score_{side}' for side in PAIR
-                 for old in (f'{side}_score', f'{side}_rating', f'rating_{side}')}}
+NEW_NAMES = {'system_prompt': 'system', 'system_message': 'system', 'conversation': 'messages',
+             'chosen_rating': 'score_chosen', 'rejected_rating': 'score_rejected'}
 
 
 def in_known_form(record):
@@ -44,15 +37,13 @@ def in_known_form(record):
     for old, new in NEW_NAMES.items():
         if old in record and new not in record:
             record[new] = record.pop(old)
-    if isinstance(record.get('input'), dict):               # OpenAI's pairs
-        record['messages'] = record['input'].get('messages')
-    for name in LISTS & record.keys():
-        if not MESSAGES & record.keys() and isinstance(record[name], list):     # "data": "2024"
-            record['messages'] = turns_of(record.pop(name))
     if record.keys() >= {'score_chosen', 'score_rejected'} and 'margin' not in record:
-        better, worse = (number(record.pop(f'score_{side}')) for side in PAIR)
+        try:
+            better, worse = (float(record.pop(f'score_{side}')) for side in PAIR)
+        except (TypeError, ValueError, OverflowError):
+            raise Mistake('score, margin and agreement must be numbers') from None
         record['margin'] = better - worse
-    if not MESSAGES & record.keys():
+    if not {'messages', 'conversations'} & record.keys():
         with_more_of_the_question(record)
     if record.keys() >= {*PAIR}:
         with_prompt_of_the_answers(record)
@@ -61,7 +52,7 @@ def in_known_form(record):
 
 def from_json(value):
     """Return messages that a table holds as a text of JSON; any other value as it is."""
-    if isinstance(value, str) and re.match(r'\s*\[\s*{\s*"(role|content|from|value|human)"', value):
+    if isinstance(value, str) and re.match(r'\s*\[\s*{\s*"(role|content|from|value)"', value):
         with contextlib.suppress(ValueError, RecursionError):
             return json.loads(value)
     return value
@@ -81,36 +72,19 @@ def with_more_of_the_question(record):
     turns = [{'role': 'user', 'content': '\n\n'.join(texts)}]
     if re.fullmatch(r'\s*Human:.*\n\nAssistant:\s*', turns[0]['content'], re.S):    # hh-rlhf
         turns = talk_of(texts[0])[:-1]
-    record['prompt' if name == 'input' else name] = turns_of(sum(history, [])) + turns
+    record['prompt' if name == 'input' else name] = [
+        {'role': role, 'content': text} for pair in history
+        for role, text in zip(('user', 'assistant'), pair)] + turns
 
 
 def with_prompt_of_the_answers(record):
     """Take the prompt out of chosen and rejected, if both are whole talks."""
     talks = [talk_of(talk) if isinstance(talk, str) and re.match(r'\s*Human:', talk) else talk
              for talk in map(record.get, PAIR)]
-    if all(isinstance(talk, list) and any(is_asked(turn) for turn in talk) for talk in talks):
+    if all(isinstance(talk, list) and len(talk) > 1 for talk in talks):
         prompt, other = (talk[:-1] for talk in talks)
         require(prompt == other, 'chosen and rejected answer different prompts')
         record |= {'messages': prompt, 'chosen': talks[0][-1], 'rejected': talks[1][-1]}
-
-
-def is_asked(turn):
-    role = turn.get('role', turn.get('from')) if isinstance(turn, dict) else ''
-    return str(role).lower() in ('user', 'human', 'prompter')
-
-
-def turns_of(texts):
-    """Return a list of texts, which a user and an assistant said in turn, or of {"human": ...,
-    "assistant": ...}, as turns with roles."""
-    turns = []
-    for i, turn in enumerate(texts):
-        if isinstance(turn, str):
-            turns.append({'role': ('user', 'assistant')[i % 2], 'content': turn})
-        elif not isinstance(turn, dict) or {'role', 'from'} & turn.keys():
-            turns.append(turn)
-        else:
-            turns += [{'role': role, 'content': words} for role, words in turn.items() if words]
-    return turns
 
 
 def talk_of(text):
@@ -118,10 +92,3 @@ def talk_of(text):
     parts = re.split(r'(?:^|\n\n)(Human|Assistant):', text.lstrip())[1:]
     return [{'role': {'Human': 'user'}.get(name, 'assistant'), 'content': words.strip()}
             for name, words in zip(parts[::2], parts[1::2])]
-
-
-def number(score):
-    try:
-        return float(score)
-    except (TypeError, ValueError, OverflowError):
-        raise Mistake('score, margin and agreement must be numbers') from None

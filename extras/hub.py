@@ -48,15 +48,11 @@ def find_files(source, folder):
     files = [(f'{hub()}/datasets/{dataset}/resolve/{revision}/{urllib.parse.quote(path)}', checksum,
               os.path.join(place, *path.split('/')))
              for path, checksum in listed
-             if part in ('', path) or path.startswith(f'{part}/') or fnmatch.fnmatchcase(path, part)
+             if not part or path.startswith(f'{part}/') or fnmatch.fnmatchcase(path, part)
              if RECORDS.search(path) and not (ABOUT.search(path) or UNSAFE.search(path))]
     require(files, f'{hub()}/datasets/{dataset} has no files of records at {part or "its top"!r}, '
             f'such as .parquet or .jsonl.gz, among its {len(listed)} files')
     return files
-
-
-def fetched(file):
-    return fetch(*file)
 
 
 def hub():

@@ -25,7 +25,6 @@ def block(listing):
 HIDDEN = [re.compile(rf'{begin}(?:(?P<inner>.*?){end}|.*)', re.S | re.I) for begin, end in (
     ('<!--', '--!?>'), (r'<\?', r'\?>'),
     (r'<(script|style|noscript|template)\b[^<>]*>', r'</\1\s*>'))]
-MATH = re.compile(r'<math\b(?:(?P<inner>.*?)</math\s*>|.*)', re.S | re.I)
 LISTING = re.compile(r'<pre\b[^<>]*>(.*?)(?:</pre\s*>|\Z)', re.S | re.I)
 # A quoted value may have a > in it if its second quote ends a value; else a > ends the tag.
 VALUE = '|'.join(rf'{q}[^{q}]*{q}(?=[\s/>])|{q}(?![^{q}]*{q}[\s/>])' for q in '"\'')
@@ -34,11 +33,10 @@ TAG = re.compile(r'<(/?)([a-z][a-z0-9-]*(?::[a-z][a-z0-9-]*)?)(?=[\s/>])'
 PARAGRAPHS = set('p div h1 h2 h3 h4 h5 h6 ul ol dl table section article aside header footer nav '
                  'main blockquote figure figcaption form fieldset hr title address details '
                  'summary legend caption center menu dir dialog search hgroup select'.split())
-LINES = set('br li dt dd tr option optgroup'.split())
-# \1 and \2 wait for their letters
-SIGNS = {'td': '\t', 'th': '\t', 'sup': '\1', 'sub': '\2'}
+LINES = set('br li dt dd tr option optgroup button textarea'.split())
+# \1 and \2 wait for their letters; of MathML 10 6 is wrong, and 106 would be worse
+SIGNS = {'td': '\t', 'th': '\t', 'sup': '\1', 'sub': '\2', 'mn': ' ', 'mi': ' ', 'mo': ' '}
 ENTITY = re.compile(r'&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});')
-TEX = re.compile(r'<annotation\b[^<>]*tex[^<>]*>([^<>]*)<|\balttext="([^"]*)"')
 
 
 def strip_html(text):
@@ -46,7 +44,6 @@ def strip_html(text):
     <pre>. 10<sup>6</sup> becomes 10^6, not 106, H<sub>2</sub>O becomes H2O."""
     for pattern in HIDDEN:
         text = pattern.sub(lambda m: m[0] if m['inner'] is None else '', text)
-    text = MATH.sub(formula, text.replace('<![CDATA[', '').replace(']]>', ''))
     pieces = LISTING.split(text)                                # text, listing, text, ...
     for i, piece in enumerate(pieces):
         if i % 2:
@@ -76,15 +73,7 @@ def sign_of(tag, in_listing=False):
         return '\n\n'
     if name in LINES:
         return '\n' if not closes or name == 'br' else ''
-    if name in ('button', 'textarea'):
-        return ' '
     return '' if closes else SIGNS.get(name, '')
-
-
-def formula(match):
-    """Return a formula in TeX if it is there as TeX, too; else parted: 10 6 is wrong, 106 worse."""
-    tex = TEX.search(match[0])
-    return html.unescape(tex[1] or tex[2]) if tex else match[0].replace('<', ' <')
 
 
 # --- LaTeX ----------------------------------------------------------------------------------------
@@ -164,9 +153,10 @@ def strip_latex(text):
     for macro in MACRO.finditer(re.sub(r'(?<!\\)%[^\n]*', '', text)):
         name, body = macro[1] or macro[2], words(macro[3])
         macros[name] = body if len(body) <= LONGEST_MACRO else f'\\{name}'
-    body = re.search(r'\\begin\{document\}(.*)\\end\{document\}', text, re.S)
-    if body and re.match(r'\s*(?:%[^\n]*\s*)*\\documentclass', text):
-        titles = re.findall(rf'\\(?:title|author|date){OPTION}({ARGUMENT})', text[:body.start()])
+    body = re.match(r'(?:\s|%[^\n]*\n)*\\documentclass.*?\\begin\{document\}(.*)\\end\{document\}',
+                    text, re.S)
+    if body:
+        titles = re.findall(rf'\\(?:title|author|date){OPTION}({ARGUMENT})', text[:body.start(1)])
         text = '\n\n'.join(titles) + '\n\n' * bool(titles) + body[1]
     return with_powers(words(text))
 

@@ -11,9 +11,9 @@ reads some of the base model's data, so that less of it is forgotten.
 
 train.bin holds each source once, one after the other, and an epoch reads as many tokens as it has.
 With 900 tokens of web and 100 of books, both of weight 50, an epoch reads 500 of each: 500 / 900 =
-0.56 passes over web and 500 / 100 = 5 over books. Each pass begins at another token, so that
-several passes read all of a short source. After more than four passes a text teaches little
-(arXiv:2305.16264).
+0.56 passes over web and 500 / 100 = 5 over books. Sequences begin at evenly spaced tokens of their
+source, so those of books overlap, and a text that is read again is cut elsewhere. After more than
+four passes a text teaches little (arXiv:2305.16264).
 
 Every token of replayed text is a target, so replay weighs more than it seems to. If the answers in
 32 conversations have 40 tokens each, they are 1,280 targets. replay=2 with block_size=256 adds 512,
@@ -66,16 +66,14 @@ def passes_of(n_tokens, weights):
     return {name: round(weights[name] * epoch / n, 6) for name, n in n_tokens.items()}
 
 
-def add_passes(sources, weights, temperature, sizes):
+def add_passes(sources, weights, temperature):
     """Add the weight of each source, and the passes that follow from it, to what is known of it.
     weights: {name: weight} or None; without any, a temperature of 2 makes weights of the roots of
-    sizes. sizes: what each bin holds, {'val_web': {'tokens': 900, ...}, ...}."""
+    sizes."""
     n_tokens = {name: source['tokens'] for name, source in sources.items()}
     weights = {name: (weights or {}).get(name) or source.get('weight')
                or source['tokens'] ** (1 / temperature) for name, source in sources.items()}
     for name, passes in passes_of(n_tokens, weights).items():
-        if sizes[f'val_{name}']['tokens'] <= 256:
-            print(f'{name} is too short to be measured: val_{name}.bin has fewer than 257 tokens')
         sources[name] |= {'weight': weights[name], 'passes': passes}
 
 
@@ -87,21 +85,16 @@ def weighted(sources):
     def starts_of(epoch, n_tokens, T, seed):
         """Return where the sequences of an epoch begin, in the order in which they are read, int64
         (n,)."""
-        shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
+        dice = np.random.default_rng([seed, epoch])
         starts, begin = [], 0
         for source in sources.values():
-            n = max(1, source['tokens'] // T - 1)       # one less than fit: room for a shift
-            numbers = np.arange(max(1, round(source['passes'] * source['tokens'] / T)))
-            passes, blocks = numbers // n, numbers % n
-            rest = len(blocks) % n              # the last pass may be a part of one
-            blocks[len(blocks) - rest:] = shuffled(n)[:rest]
-            # each pass has a shift of its own, so that all of a short source is read
-            shifts = np.random.default_rng([seed, epoch]).integers(
-                max(1, source['tokens'] - n * T), size=passes[-1] + 1)
-            starts.append(np.minimum(begin + shifts[passes] + blocks * T, n_tokens - T - 1))
+            n = max(1, round(source['passes'] * source['tokens'] / T))
+            room = max(1, source['tokens'] - T)         # where a sequence may begin
+            # evenly over the source, from another token on in each epoch
+            spread = (dice.integers(room) + np.linspace(0, room, n, endpoint=False)) % room
+            starts.append(np.minimum(begin + spread.astype(np.int64), n_tokens - T - 1))
             begin += source['tokens']
-        starts = np.concatenate(starts)
-        return starts[shuffled(len(starts))]
+        return dice.permutation(np.concatenate(starts))
 
     return starts_of
 

@@ -33,15 +33,11 @@ class Stream:
     Lines without a document are skipped."""
 
     def __init__(self, streaming, rank, world, tokenizer, held_out_to=None):
-        pattern = streaming
-        if os.path.isdir(streaming):
-            pattern = os.path.join(glob.escape(streaming), '*')
-        endings = '.jsonl', '.jsonl.gz'
-        paths = sorted(path for path in glob.glob(pattern) if path.endswith(endings))
+        patterns = streaming, os.path.join(glob.escape(streaming), '*')     # a glob or a folder
+        paths = sorted(path for pattern in patterns for path in glob.glob(pattern)
+                       if path.endswith(('.jsonl', '.jsonl.gz')))
         require(len(paths) >= world, f'streaming={streaming} has {len(paths)} shards (.jsonl, '
                 f'.jsonl.gz), and each process needs one ({world} in all); clean.py makes them')
-        require('<|endoftext|>' in tokenizer.special, 'the tokenizer has no <|endoftext|>, which '
-                'separates the documents of a stream; prepare the data with --tokenizer=bpe')
         # the names and sizes of all shards: what identifies the data of a run
         names = [[os.path.basename(path), os.path.getsize(path)] for path in paths]
         self.identity = json.dumps(names).encode()

@@ -88,10 +88,10 @@ CONVERSATIONS = r'''
 -> system: s | user: a | assistant: b
 {"conversation": [{"role": "prompter", "content": "a"}, {"role": "Bing", "content": "b"}]}
 -> user: a | assistant: b
-{"conversation": [{"human": "a", "assistant": "b"}, {"human": "c", "assistant": "d"}]}
--> user: a | assistant: b | user: c | assistant: d
+{"conversation": [{"human": "a", "assistant": "b"}]}
+-> refused: unknown role: none
 {"id": "0", "data": ["a", "b", "c", "d"]}
--> user: a | assistant: b | user: c | assistant: d | unused: id
+-> refused: no list of messages, and no instruction
 {"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}],
  "completion": [{"role": "assistant", "content": "b"}]}
 -> system: s | user: a | assistant: b
@@ -210,7 +210,7 @@ PAIRS = r'''
  "chosen": [{"role": "assistant", "content": "b"}, {"role": "tool", "content": "c"},
  {"role": "assistant", "content": "d"}], "rejected": [{"role": "assistant", "content": "b"},
  {"role": "tool", "content": "c"}, {"role": "assistant", "content": "e"}]}
--> refused: the chosen is not one answer
+-> refused: do not alternate
 {"chosen": [{"role": "assistant", "content": "x"}, {"role": "user", "content": "a"},
  {"role": "assistant", "content": "b"}], "rejected": [{"role": "assistant", "content": "x"},
  {"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}]}
@@ -250,7 +250,7 @@ PAIRS = r'''
 {"input": {"messages": [{"role": "user", "content": "a"}], "tools": []},
  "preferred_output": [{"role": "assistant", "content": "b"}],
  "non_preferred_output": [{"role": "assistant", "content": "c"}]}
--> user: a | chosen: b | rejected: c | unused: input
+-> refused: no chosen and rejected
 {"prompt": "a", "chosen": "b", "rejected": "c", "chosen-rating": 5.0, "rejected-rating": 4}
 -> user: a | chosen: b | rejected: c | margin: 1.0
 {"prompt": "a", "response_a": "b", "response_b": "c", "winner": "tie"}
@@ -340,7 +340,7 @@ def test_the_first_record_that_can_be_read_says_which_kind_it_is_or_the_label_is
         assert not [*out.glob('*')]
 
 
-SCORES = [({'score': '4.5'}, None), ({'score': None}, None), ({'rating': 3.9}, 'low score'),
+SCORES = [({'score': '4.5'}, None), ({'score': None}, None), ({'score': 3.9}, 'low score'),
           ({'score': 'nan'}, 'low score'),
           ({'score': 'good'}, 'score, margin and agreement must be numbers')]
 
@@ -404,7 +404,7 @@ def test_lists_lines_and_packed_files_are_read_and_what_can_not_be_is_counted(tm
             'cut.json': b'[{"a": 1}', 'note.txt': b'hello',
             'latin.jsonl': '{"input": "x", "output": "é"}\n{"input": "behind", "output": "a"}'.encode(
                 'latin-1'), 'b.csv':
-            'Question;Answer;n\r\n"one\r\ntwo";here;1\r\nbroken;row\r\n'}.items():
+            'Question,Answer,n\r\n"one\r\ntwo",here,1\r\nbroken,row\r\n'}.items():
         (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
     chats(tmp_path / 'out', folder, '--pii=False')
     assert {row['messages'][0]['content'] for row in kept(tmp_path / 'out')} == {

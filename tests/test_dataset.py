@@ -120,8 +120,8 @@ def test_a_folder_a_glob_a_file_and_a_revision_are_all_that_is_fetched(server):
     refused('no files of records at', names, 'o/n/nothing')
     refused('must look like hf:OWNER/NAME', names, 'alone')
     server.asked.clear()
-    [path] = hub.find_files('hf:o/n@v1/extra', 'raw')
-    there = hub.fetched(path)
+    [file] = hub.find_files('hf:o/n@v1/extra', 'raw')
+    there = hub.fetch(*file)
     assert there == 'raw/o--n@v1/extra/a b.jsonl.gz' and b'extra/a b' in gzip.open(there).read()
     assert [(path, token) for path, _, token in server.asked] == [
         ('/api/datasets/o/n/tree/v1', None)] * 2 + [
