@@ -17,6 +17,7 @@ from configurator import Mistake
 PIECE = 1 << 16                 # bytes that are unpacked at a time
 ROWS = 100                      # of a .parquet file, in memory at a time
 LONGEST_CELL = 10_000_000       # characters; a quote that never ends takes no more than that
+BROKEN = re.compile('[\udc80-\udcff]')                          # a byte that could not be decoded
 DAMAGED = ('not as many cells as the header has: a quote does not end, so what is behind it is '
            'lost, or is written \\", which should be "", or a cell of a .tsv has a line end')
 
@@ -84,11 +85,11 @@ def lines_of(records, encoding=''):
     """Yield a line for each record. One that is a text says why a row can't be read."""
     for record in records:
         why = record if isinstance(record, str) else ''
-        try:
-            line = json.dumps(record, default=str, ensure_ascii=False).encode()     # str: dates
-        except UnicodeEncodeError:              # half of a pair: a byte that was not decoded
+        line = json.dumps(record, default=str, ensure_ascii=False)      # str: of dates
+        if BROKEN.search(line):
             why = f'not {encoding or "UTF-8"}: name it with --encoding=NAME'
-        yield b'\0%b\n' % why.encode() if why else line + b'\n'
+        # half of an emoji, from JSON, becomes ?
+        yield b'\0%b\n' % why.encode() if why else line.encode('utf-8', 'replace') + b'\n'
 
 
 def rows_of_parquet(path, columns):
