@@ -41,17 +41,29 @@ WHY = {'passed': '', 'wrong': 'wrong value', 'exception': 'other exception', 'ti
 
 def judge(questions, rows, run):
     """Add the verdict, {'outcome', 'message', 'why'}, to each row of rows_of(). run: [(program,
-    tests, entry point)] -> results. A Mistake in the end, if over 2% could not be judged."""
+    tests, entry point)] -> results, in order. Refuse it if over 2% could not be judged."""
     question_of = {question['task_id']: question for question in questions}
-    cases = [(question_of[row['task_id']], row['completion']) for row in rows]
-    # A job is a program with its tests, or None, because answers in words and empty ones don't run.
-    jobs = [job(*case, bool(row['messages'])) for case, row in zip(cases, rows)]
-    results = iter(run([job for job in jobs if job]) if any(jobs) else ())      # in their order
-    for row, case, is_run in zip(tqdm(rows, 'judge', disable=None), cases, jobs):
-        row |= outcome(*case, next(results) if is_run else None)
+    cases = [(question_of[row['task_id']], row['completion'], bool(row['messages']))
+             for row in rows]
+    for row, verdict in zip(tqdm(rows, 'judge', disable=None), verdicts(cases, run)):
+        row |= verdict
         # name: it uses an unknown name, or defines another than it was asked for
         is_name = re.match(r'(Name|UnboundLocal)Error\b', row['message'])
         row['why'] = 'name' if is_name else WHY.get(row['outcome'], row['outcome'])
+    check_lost(rows)
+
+
+def verdicts(cases, run):
+    """Yield the outcome() of each case (question, text, whether it was asked in a chat)."""
+    # A job is a program with its tests, or None, because answers in words and empty ones don't run.
+    jobs = [job(*case) for case in cases]
+    results = iter(run([job for job in jobs if job]) if any(jobs) else ())      # in their order
+    for (question, text, _), is_run in zip(cases, jobs):
+        yield outcome(question, text, next(results) if is_run else None)
+
+
+def check_lost(rows):
+    """Refuse to score rows of which over 2% could not be judged."""
     lost = [row['message'] for row in rows if row['outcome'] == 'infrastructure']
     require(len(lost) <= len(rows) / 50,
             f'no score: {len(lost)}/{len(rows)} could not be graded: {lost[-1:]}')
@@ -153,6 +165,4 @@ def program(question, text, chat):
         for body in text, *[block for _, block in BLOCK.findall(text)][::-1]:
             if re.match(r'\n*[ \t]', body) and not names_in(prompt + body)[2]:
                 return prompt + body
-        if not chat and code == text:
-            return prompt + text
     return prompt[:max(0, prompt.rfind(f'def {name}'))] + code
