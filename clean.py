@@ -138,7 +138,7 @@ def clean(config):
     if any(vars(config)[name] for name in OPTIONS):
         from extras import filters
         card, more = filters.report(work / 'new', vars(config), notes, copies, document,
-                                    np.flatnonzero(kept), size, sources, sys.modules[__name__])
+                                    np.flatnonzero(kept), size, sys.modules[__name__])
     write_report(work / 'new', out_dir, notes, first, sources, card)
     empty = [name for name, source in sources.items() if not source['documents']]
     require(not empty, f'no documents are left of {" and ".join(empty)}: {shown(first)}; give '

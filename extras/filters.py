@@ -53,16 +53,16 @@ def with_options(stages, config, clean):
     return audit.watched(stages, config.audit, clean.hash64) if config.audit else stages
 
 
-def report(folder, config, notes, copied, document, left, size, sources, clean):
+def report(folder, config, notes, copied, document, left, size, clean):
     """Write audit.md, if it is wanted. Return the data card, or None, and what meta.json says of
     licenses and benchmarks. document(i) reads one; left: the numbers of those that are left; size:
-    the bytes of each; sources: what is known of each source; clean is clean.py."""
+    the bytes of each; clean is clean.py."""
     card = None
     if config['audit']:
         audit.write(folder, notes, copied, document, config['audit'], clean.hash64)
     if len(left) and (config['audit'] or config['languages']):
         some = left[::len(left) // 1000 + 1]        # about 1,000
-        card = audit.card(map(document, some), size[some], sources, clean.mode_of)
+        card = audit.card(map(document, some), size[some], clean.mode_of)
     meta = {'licenses': dict(notes.get('licenses', {}))}
     if config['decontaminate']:
         meta['decontaminated'] = {'ngram': NGRAM, 'problems': config['decontaminate'].split(',')}

@@ -13,8 +13,7 @@ from model import GPT, GPTConfig
 # FLOP/s of dense matrix products in bfloat16 (GeForce: with float32 sums) from the makers' data
 # sheets, bytes of memory, dollars an hour (of 2025)
 GPUS = {'B200': (2250e12, 180e9, 5.0), 'H200': (989e12, 141e9, 3.5), 'H100': (989e12, 80e9, 2.5),
-        'A100': (312e12, 80e9, 1.5), 'A100 40GB': (312e12, 40e9, 1.3), 'L40S': (362e12, 48e9, 1.0),
-        'L4': (121e12, 24e9, 0.6), 'T4': (65e12, 16e9, 0.2), 'RTX 5090': (209e12, 32e9, 0.7),
+        'A100': (312e12, 80e9, 1.5), 'L4': (121e12, 24e9, 0.6), 'RTX 5090': (209e12, 32e9, 0.7),
         'RTX 4090': (165e12, 24e9, 0.4), 'RTX 3090': (71e12, 24e9, 0.3)}
 STATE = 16          # bytes a parameter: 4 of weights, 4 of gradients, 8 of Adam's moments
 SHARDS = 'ddp', '', 'zero2', 'fsdp'     # our --shard for each stage of ZeRO; we have no ZeRO-1
@@ -112,15 +111,11 @@ def show(config):
         raise Mistake(error) from None
     width = 4 if config['dtype'] == 'float32' else 2
     if width == 4 and price:
-        peak /= 8 if name == 'T4' else 2        # newer GPUs multiply float32 as TF32
-    # micro_batch_size is the most: as train.py does, take the largest divisor of a process's part.
+        peak /= 2               # GPUs multiply float32 as TF32
     part = math.ceil(config['batch_size'] / n_devices)
-    most = min(config['micro_batch_size'] or part, part)
-    at_once = next(n for n in range(most, 0, -1) if part % n == 0)
+    at_once = min(config['micro_batch_size'] or part, part)         # train.py may take fewer
 
     print(f'{n_devices} x {name}: {peak / 1e12:,.4g} TFLOP/s and {memory / 1e9:,.4g} GB each')
-    if name == 'T4' and width == 2:
-        print('  T4 has no bfloat16: this is the peak of float16, so train with --dtype=float16')
     c, n = model.config, count_parameters(model)
     print(f'  parameters: {n["total"]:,}; blocks: {c.n_layer}, of {n["per block"]:,} each; '
           f'ln(vocab_size={c.vocab_size:,}) = {math.log(c.vocab_size):.4f}')
