@@ -1,7 +1,7 @@
 """
 How good are answers to questions of questions.py? Tests run their programs, or a rule decides.
-eval.py, rl.py and the server take their verdicts from here: job() is what has to run of an answer,
-and outcome() the verdict. code_in('So:\\n```python\\nx = 1\\n```') is 'x = 1\\n'.
+eval.py, rl.py and the server take their verdicts() from here.
+code_in('So:\\n```python\\nx = 1\\n```') is 'x = 1\\n'.
 """
 import math, re, textwrap
 from tqdm import tqdm
@@ -40,8 +40,8 @@ WHY = {'passed': '', 'wrong': 'wrong value', 'exception': 'other exception', 'ti
 
 
 def judge(questions, rows, run):
-    """Add the verdict, {'outcome', 'message', 'why'}, to each row of rows_of(). run: [(program,
-    tests, entry point)] -> results, in order. Refuse it if over 2% could not be judged."""
+    """Add the verdict, {'outcome', 'message', 'why'}, to each row of rows_of(). Refuse to score
+    them if over 2% could not be judged."""
     question_of = {question['task_id']: question for question in questions}
     cases = [(question_of[row['task_id']], row['completion'], bool(row['messages']))
              for row in rows]
@@ -54,12 +54,23 @@ def judge(questions, rows, run):
 
 
 def verdicts(cases, run):
-    """Yield the outcome() of each case (question, text, whether it was asked in a chat)."""
-    # A job is a program with its tests, or None, because answers in words and empty ones don't run.
-    jobs = [job(*case) for case in cases]
-    results = iter(run([job for job in jobs if job]) if any(jobs) else ())      # in their order
-    for (question, text, _), is_run in zip(cases, jobs):
-        yield outcome(question, text, next(results) if is_run else None)
+    """Yield the verdict {'outcome', 'message'} on each case (question, answer, whether it was asked
+    in a chat). run: [(program, tests, entry point)] -> results, in order."""
+    found, jobs = [], []
+    for question, text, chat in cases:
+        text = final(text)
+        broken = broken_rules(question['rules'], text)
+        outcome = 'empty' if not text.strip() else 'wrong' if broken else 'passed'
+        if outcome == 'passed' and question['tests']:       # that is not decided yet
+            outcome = ''
+            jobs.append((program(question, text, chat), question['tests'], question['entry_point']))
+        found.append({'outcome': outcome, 'message': ', '.join(broken)})
+    results = iter(run(jobs) if jobs else ())
+    for verdict in found:
+        if not verdict['outcome']:
+            result = next(results)
+            verdict = {'outcome': result.outcome, 'message': result.message}
+        yield verdict
 
 
 def check_lost(rows):
@@ -72,25 +83,6 @@ def check_lost(rows):
 def final(text):
     """Return an answer without the thinking before </think>, which may be cut off."""
     return re.sub(r'(?s)^.*</think>|^\s*<think>.*', '', text)
-
-
-def job(question, text, chat):
-    """Return what has to run to grade an answer, (program, tests, entry point), or None. chat: was
-    the question asked in a conversation?"""
-    text = final(text)
-    if question['tests'] and text.strip() and not broken_rules(question['rules'], text):
-        return program(question, text, chat), question['tests'], question['entry_point']
-    return None
-
-
-def outcome(question, text, result=None):
-    """Return the outcome of an answer and its reason. result: the sandbox's, of its job()."""
-    if not final(text).strip():
-        return {'outcome': 'empty', 'message': ''}
-    if result:
-        return {'outcome': result.outcome, 'message': result.message}
-    broken = broken_rules(question['rules'], final(text))
-    return {'outcome': 'wrong' if broken else 'passed', 'message': ', '.join(broken)}
 
 
 # --- does the harness work here? ------------------------------------------------------------------
