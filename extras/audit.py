@@ -84,8 +84,4 @@ def card(documents, sizes, mode_of):
 
     skew = [SKEW[name].format(part, item) for name in SKEW
              for item, part in parts[name].items() if part >= 0.8 and item != 'unknown']
-    unknown = parts['licenses'].get('unknown', 0)
-    if unknown >= 0.5:
-        skew.append(f'{unknown:.0%} of the bytes name no license: find out whether you may use '
-                    'them')
     return {**parts, 'skew': '; '.join(skew)}

@@ -43,8 +43,7 @@ def with_options(stages, config, clean):
     if config.toxic_words:
         after['toxic words'] = words(config.toxic_words)
     if config.decontaminate:
-        after['benchmarks'] = benchmarks(config.decontaminate, clean.read, clean.normalise,
-                                         clean.words_of, clean.ngrams)
+        after['benchmarks'] = benchmarks(config.decontaminate, clean)
     # found, read, one form, BEFORE, rules, AFTER, personal data
     names = [*stages]
     i = names.index('rules')
@@ -184,23 +183,21 @@ def words(path):
 NGRAM = 13                      # words in a row, as for GPT-3 (arXiv:2005.14165)
 
 
-def benchmarks(paths, read, normalise, words_of, ngrams):
-    """Return a stage of clean.py. paths: files of records, 'a,b'. normalise(text, mode) is what
-    happens to a document; ngrams(words, n) returns the hash of each n words in a row, uint64
-    (words - n + 1,)."""
-    def grams_of(text):
-        return ngrams(words_of(text.encode('utf-8', 'surrogatepass')), NGRAM)
+def benchmarks(paths, clean):
+    """Return a stage of clean.py. paths: files of records, 'a,b'; clean is clean.py."""
+    def grams_of(text):         # the hash of each 13 words in a row, uint64 (words - 12,)
+        return clean.ngrams(clean.words_of(text.encode('utf-8', 'surrogatepass')), NGRAM)
 
     known = []
     for path in paths.split(','):
         require(os.path.exists(path), f'{path} does not exist; --decontaminate needs the files of '
                                       'benchmarks')
         lengths = []
-        for line, text, record, why in read(path, ()):
+        for line, text, record, why in clean.read(path, ()):
             require(text or record,
                     f"{path}:{line} can't be read ({why}); it must be the file of a benchmark")
             grams = [grams_of(form) for part in strings_in(record or text)
-                     for form in forms_of(part, normalise)]
+                     for form in forms_of(part, clean.normalise)]
             known += grams
             lengths.append(sum(map(len, grams)))
         require(any(lengths), f'{path} has no text of {NGRAM} words, so it could find nothing')

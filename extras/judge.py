@@ -27,10 +27,7 @@ device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest 
 def graded(judge, question, text):
     """Return a judge's verdict on an answer: its grade, 1 to 10, and its reply. A model wrote the
     answer and may have learned to ask for a 10, so only a reply of a lone number is a grade."""
-    text = grading.final(text)
-    if not text.strip():
-        return {'outcome': 'empty', 'message': '', 'score': 1.0}
-    messages = [*question['messages'], {'role': 'assistant', 'content': text}]
+    messages = [*question['messages'], {'role': 'assistant', 'content': grading.final(text)}]
     try:
         reply = subprocess.run(
             shlex.split(judge), input=json.dumps(question | {'messages': messages}), timeout=120,

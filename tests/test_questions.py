@@ -502,4 +502,3 @@ def test_only_a_lone_number_from_1_to_10_is_a_grade():
     assert '"reference": "10"' in graded('cat', question, 'ten')['message']     # the conversation, as JSON
     for command in 'no-such-judge', "sh -c 'echo 7; exit 1'":
         assert graded(command, question, 'So')['score'] is None
-    assert graded('no-such-judge', question, ' \n')['score'] == 1       # an empty answer
