@@ -138,7 +138,7 @@ def clean(config):
     if any(vars(config)[name] for name in OPTIONS):
         from extras import filters
         card, more = filters.report(work / 'new', vars(config), notes, copies, document,
-                                    np.flatnonzero(kept), size, sources, sys.modules[__name__])
+                                    np.flatnonzero(kept), size, sys.modules[__name__])
     write_report(work / 'new', out_dir, notes, first, sources, card)
     empty = [name for name, source in sources.items() if not source['documents']]
     require(not empty, f'no documents are left of {" and ".join(empty)}: {shown(first)}; give '
@@ -432,7 +432,7 @@ TEXT_NAMES = 'text', 'content', 'whole_func_string', 'func_code_string', 'origin
 PLACES = ('repo_name max_stars_repo_name repository_name repo '
           'path max_stars_repo_path func_path_in_repository').split()
 # what is kept of a record beside its text
-FACTS = 'url func_code_url license licence max_stars_repo_licenses'.split()
+FACTS = 'url license licence max_stars_repo_licenses'.split()
 KEPT = ['text', 'path', 'source', *FACTS]
 LONG = 4_000_000                # characters; a longer text is cut into pieces, so short that
 PIECE = 100_000                 # prepare.py can hold out about a tenth of it

@@ -5,7 +5,7 @@ of it.
 
     python clean.py --source=FOLDER --audit=20
 
-    card([{'text': 'x = 1\\n', 'path': 'a.py'}], [6], sources, mode_of)['genres']    # {'code': 1.0}
+    card([{'text': 'x = 1\\n', 'path': 'a.py'}], [6], mode_of)['genres']    # {'code': 1.0}
 
 Every rule also drops good documents, so read what it dropped. A model shares the defects of its
 data: BookCorpus is heavy with romance (arXiv:2105.05241), WebText reads like a blog, C4's word list
@@ -65,14 +65,13 @@ def write(folder, notes, copied, document, n, hash64):
 # what most of a corpus makes of a model
 SKEW = {'languages': '{:.0%} of the prose: {}; a model will hardly write any other language',
         'genres': '{:.0%} of the bytes: {}; a model will write this kind of text, '
-                  'whatever it is asked for',
-        'sources': '{:.0%} of the bytes: {}; the model will sound like this source'}
+                  'whatever it is asked for'}
 
 
-def card(documents, sizes, sources, mode_of):
+def card(documents, sizes, mode_of):
     """Return the card: {'languages': {'en': 0.667, 'de': 0.333}, ...}, as parts of the bytes.
-    documents: some, drawn evenly; sizes: the bytes of each; sources: {name: {'path', 'bytes'}};
-    mode_of(path): 'code', 'other code' or 'prose', which are the genres."""
+    documents: some, drawn evenly; sizes: the bytes of each; mode_of(path): 'code', 'other code' or
+    'prose', which are the genres."""
     counts = {name: collections.Counter() for name in ('languages', 'genres', 'licenses')}
     for document, n_bytes in zip(documents, sizes):
         mode = mode_of(document['path'])
@@ -80,15 +79,9 @@ def card(documents, sizes, sources, mode_of):
         counts['licenses'][document.get('license', 'unknown')] += n_bytes
         if mode == 'prose':
             counts['languages'][text_quality.language_of(document['text'])] += n_bytes
-    if len(sources) > 1:
-        counts['sources'] = collections.Counter({name: s['bytes'] for name, s in sources.items()})
     parts = {name: {item: round(n / counter.total(), 3) for item, n in counter.most_common()}
              for name, counter in counts.items()}
 
-    skew = [SKEW[name].format(part, item) for name in SKEW if name in parts
+    skew = [SKEW[name].format(part, item) for name in SKEW
              for item, part in parts[name].items() if part >= 0.8 and item != 'unknown']
-    unknown = parts['licenses'].get('unknown', 0)
-    if unknown >= 0.5:
-        skew.append(f'{unknown:.0%} of the bytes name no license: find out whether you may use '
-                    'them')
     return {**parts, 'skew': '; '.join(skew)}

@@ -9,7 +9,7 @@ on all problems and on each kind of them, and the problems that the second model
 problem that only one of the models answered is left out. A score is the fraction of the answers
 that passed, or a judge's grades, 1 to 10, as fractions of that scale.
 """
-import collections, json, math, pathlib, sys
+import argparse, collections, json, math, pathlib
 import numpy as np
 from configurator import Mistake, require
 
@@ -90,18 +90,17 @@ def compare(before, after):
 
 
 if __name__ == '__main__':
-    if {'-h', '--help'} & {*sys.argv}:
-        sys.exit(print(__doc__, "out = ''     # file for the result, JSON", sep='\n'))
-    paths = [word for word in sys.argv[1:] if not word.startswith('-')]
-    outs = [word.partition('--out=')[2] for word in sys.argv[1:] if word.startswith('-')]
-    require(len(paths) == 2 and all(outs), 'give two samples.jsonl or their folders, and perhaps '
-            '--out=compare.json, such as: python -m extras.compare out/sft out/dpo')
-    result = compare(*map(read, paths))
-    for name, score in zip(paths, (result['a'], result['b'])):
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('samples', nargs=2, help='a samples.jsonl, or its folder')
+    parser.add_argument('--out', help='file for the result, JSON')
+    typed = parser.parse_args()
+    result = compare(*map(read, typed.samples))
+    for name, score in zip(typed.samples, (result['a'], result['b'])):
         print(f'{name}: {score:.4f} on the {result["n"]} problems of both')
     for kind, (gain, low, high) in result['gain'].items():
         print(f'gain, {kind}: {gain:+.4f} ({low:+.4f} to {high:+.4f})')
     for name in 'gained', 'lost':
         print(f'{name}: {", ".join(result[name]) or "none"}')
-    for out in outs:
-        pathlib.Path(out).write_text(json.dumps(result, indent=1), encoding='utf-8')
+    if typed.out:
+        pathlib.Path(typed.out).write_text(json.dumps(result, indent=1), encoding='utf-8')

@@ -72,15 +72,14 @@ def publish_hf(target, folder, model, tokenizer):
 LARGEST = 50_000_000        # parameters, so that a phone opens the file
 
 
-def publish_html(path, models, items, run_code):
+def publish_html(path, models, items, run):
     """Write page.html with demo.js and the models, of open_models(), as a file that answers in a
     browser without a network. Return a line about it. The models keep their rounded weights. items:
-    the problems that it offers, of questions.py. run_code: that of sandbox.py: each model answers
+    the problems that it offers, of questions.py. run: sandbox.py's run_many(): each model answers
     them now, because a browser runs no Python; or None."""
     require(pathlib.Path(path).absolute().parent.is_dir(), f'--out={path}: its folder is missing')
     keys = 'task_id', 'prompt', 'asked', 'tests', 'ends'
-    data = {'models': [packed(name, *model, items, run_code)
-                       for name, model in models.items()],
+    data = {'models': [packed(name, *model, items, run) for name, model in models.items()],
             'problems': [{key: item[key] for key in keys} for item in items]}
     # Without < no text can end the element that holds it, as </script> would.
     data = json.dumps(data).replace('<', r'\u003c')
@@ -93,7 +92,7 @@ def publish_html(path, models, items, run_code):
     return f'{path}: {len(models)} models in {len(page) / 1e6:.1f} MB; open it in a browser'
 
 
-def packed(name, model, tokenizer, trained, items, run_code):
+def packed(name, model, tokenizer, trained, items, run):
     """Return what demo.js has to know of a model."""
     c = model.config
     n = sum(p.numel() for p in model.parameters())
@@ -109,13 +108,12 @@ def packed(name, model, tokenizer, trained, items, run_code):
                if part != 'head.weight' or not c.tie_embeddings}
     can_chat = 'stage' in trained
     judged = {}
-    if run_code:
+    if run:
         prompts = [item['messages' if can_chat else 'prompt'] for item in items]
         texts = answers.write(model, tokenizer, prompts, 1, items[0]['ends'], 64)
-        for item, [text] in zip(items, texts):
-            job = grading.job(item, text, can_chat)
-            found = grading.outcome(item, text, run_code(*job) if job else None)
-            judged[item['task_id']] = found | {'text': text}
+        cases = [(item, text, can_chat) for item, [text] in zip(items, texts)]
+        for (item, text, _), verdict in zip(cases, grading.verdicts(cases, run)):
+            judged[item['task_id']] = verdict | {'text': text}
     its = {key: getattr(tokenizer, key) for key in ('pattern', 'special', 'begin', 'first', 'stop')}
     its['tokens'] = [token.decode('latin-1') for token in tokenizer.all_bytes]
     return {'id': name, 'chat': can_chat, 'config': vars(c), 'weights': weights, 'judged': judged,
@@ -147,5 +145,5 @@ if __name__ == '__main__':
         print(gguf.write(out or os.path.join(folder, 'model-f32.gguf'), model, tokenizer))
     else:
         items = questions.from_problems(100, 0, ['variation'])
-        run_code = sandbox.run_code if allow_code_execution else None
-        print(publish_html(out or 'demo.html', models, items, run_code))
+        run = sandbox.run_many if allow_code_execution else None
+        print(publish_html(out or 'demo.html', models, items, run))

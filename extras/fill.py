@@ -3,10 +3,10 @@ A model that was trained to fill gaps (train.py --objective=mlm or span) fills t
 
     python -m extras.fill --ckpt=out/mlm --prompt='for i in <|mask|>(10):'
 
-Of mlm, you see the five likeliest tokens of each gap and their probabilities, and then the text
-with the likeliest ones. Of span, a gap becomes several tokens, always the likeliest next one.
+Of mlm, a gap becomes the likeliest token. Of span, it becomes several, always the likeliest next
+one.
 """
-import re, sys
+import re
 from typing import Literal
 import torch
 from configurator import configure, require
@@ -21,16 +21,10 @@ device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest 
 
 @torch.no_grad()
 def fill_tokens(model, tokenizer, ids, mask_id):
-    """Return a line of the five best tokens for each gap, then the text with the best ones."""
+    """Return the text of ids with the likeliest token in each gap."""
     device = model.embedding.weight.device
-    p, best = model(torch.tensor([ids], device=device))[0][0].softmax(-1).topk(5)  # (T, 5) both
-    lines, filled = [], list(ids)
-    for i, id in enumerate(ids):
-        if id == mask_id:
-            filled[i] = best[i, 0].item()
-            lines.append('   '.join(f'{tokenizer.decode([id])!r} {q:.2f}'
-                                    for id, q in zip(best[i].tolist(), p[i])))
-    return '\n'.join([*lines, tokenizer.decode(filled)])
+    best = model(torch.tensor([ids], device=device))[0][0].argmax(-1).tolist()      # (T,)
+    return tokenizer.decode([new if id == mask_id else id for id, new in zip(ids, best)])
 
 
 @torch.no_grad()
@@ -49,9 +43,6 @@ def fill_spans(model, tokenizer, ids, marks, max_new_tokens):
     filled, answer = tokenizer.decode(ids[:n_prompt]), tokenizer.decode(ids[n_prompt:])
     for mark, text in re.findall(r'(<\|span_\d+\|>)((?:(?!<\|span_).)*)', answer, re.DOTALL):
         filled = filled.replace(mark, text)
-    if ids[-1] != marks[-1]:
-        print('note: the answer is cut off; give a larger --max_new_tokens or a shorter prompt',
-              file=sys.stderr)
     return filled
 
 

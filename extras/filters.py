@@ -9,7 +9,7 @@ and texts with the problems of a benchmark.
 
 A stage is a function check(document, notes), which returns why a document is dropped, or None.
 """
-import collections, contextlib, os, pathlib, re, unicodedata, urllib.parse
+import collections, os, pathlib, re, unicodedata
 import numpy as np
 import regex
 from configurator import require
@@ -29,7 +29,7 @@ def with_options(stages, config, clean):
 
     before, after = {}, {}
     if config.licenses or config.audit or config.languages:
-        before['licenses'] = licenses(config.licenses, config.sources)
+        before['licenses'] = licenses(config.licenses)
     if config.url_block or config.url_allow:
         before['addresses'] = addresses(config.url_block, config.url_allow)
     if config.languages:
@@ -43,8 +43,7 @@ def with_options(stages, config, clean):
     if config.toxic_words:
         after['toxic words'] = words(config.toxic_words)
     if config.decontaminate:
-        after['benchmarks'] = benchmarks(config.decontaminate, clean.read, clean.normalise,
-                                         clean.words_of, clean.ngrams)
+        after['benchmarks'] = benchmarks(config.decontaminate, clean)
     # found, read, one form, BEFORE, rules, AFTER, personal data
     names = [*stages]
     i = names.index('rules')
@@ -53,21 +52,19 @@ def with_options(stages, config, clean):
     return audit.watched(stages, config.audit, clean.hash64) if config.audit else stages
 
 
-def report(folder, config, notes, copied, document, left, size, sources, clean):
+def report(folder, config, notes, copied, document, left, size, clean):
     """Write audit.md, if it is wanted. Return the data card, or None, and what meta.json says of
     licenses and benchmarks. document(i) reads one; left: the numbers of those that are left; size:
-    the bytes of each; sources: what is known of each source; clean is clean.py."""
+    the bytes of each; clean is clean.py."""
     card = None
     if config['audit']:
         audit.write(folder, notes, copied, document, config['audit'], clean.hash64)
     if len(left) and (config['audit'] or config['languages']):
         some = left[::len(left) // 1000 + 1]        # about 1,000
-        card = audit.card(map(document, some), size[some], sources, clean.mode_of)
-    counters = [notes[title] for title in notes if title.startswith('licenses of ')]
-    meta = {'licenses': dict(sum(counters, collections.Counter()))}
+        card = audit.card(map(document, some), size[some], clean.mode_of)
+    meta = {'licenses': dict(notes.get('licenses', {}))}
     if config['decontaminate']:
-        meta['decontaminated'] = {'ngram': NGRAM, 'problems': [
-            *filter(None, config['decontaminate'].split(','))]}
+        meta['decontaminated'] = {'ngram': NGRAM, 'problems': config['decontaminate'].split(',')}
     return card, meta
 
 
@@ -86,7 +83,6 @@ def lines_of(path):
 
 
 # --- addresses: only records that have a `url` are looked at --------------------------------------
-URL_NAMES = 'url', 'func_code_url'      # of a record; the second is CodeSearchNet's
 # Words count only as whole parts of a name: essex.ac.uk is a university.
 SPAM_WORDS = re.compile(r'(?:^|[.\-])(?:xxx|sex|escort|casino|poker|betting|viagra|cialis|pills|'
                         r'payday|torrent|warez|crack|keygen)s?(?=$|[.\-])|porn')
@@ -97,14 +93,10 @@ def addresses(url_block, url_allow):
     blocked, allowed = domains_of(url_block), domains_of(url_allow)
 
     def check_url(document, notes):
-        values = [document['record'].get(name) for name in URL_NAMES]
-        url = next((value for value in values if value is not None), None)
-        if not url or not isinstance(url, str):
+        url = document['record'].get('url')
+        if not isinstance(url, str):
             return None
-        try:
-            host = host_of(url)
-        except ValueError:              # '[' without ']'
-            return 'no address'
+        host = host_of(url)
         names = host.split('.')
         domains = {'.'.join(names[i:]) for i in range(len(names))}      # uk, ac.uk, essex.ac.uk
         if domains.isdisjoint(allowed):
@@ -115,20 +107,17 @@ def addresses(url_block, url_allow):
 
 
 def host_of(url):
-    """Return 'a.org' for https://www.a.org/x; ValueError for what is no address."""
-    host = urllib.parse.urlsplit(url if '//' in url else f'//{url}').hostname or ''
-    if ' ' in host:
-        raise ValueError(f'{url} is no address')
-    host = host.strip('.').removeprefix('www.')
-    with contextlib.suppress(UnicodeError):         # a..b has an empty name
-        host = host.encode('idna').decode()         # bücher.de: xn--bcher-kva.de
-    return host
+    """Return 'a.org' for https://me@www.a.org:80/x."""
+    parts = re.match(r'(?:(?:[a-z]+:)?//)?(?:[^/?#]*@)?(?:www\.)?([^/?#:]*)', url.lower())
+    return parts[1].strip('.')
 
 
 def domains_of(path):
     """Return the set of domains in a file, a domain or an address on each line."""
     lines = lines_of(path)
-    odd = sorted(line for line in lines if not re.fullmatch(r'(https?://)?[\w.-]+(/.*)?', line))
+    # in a url, bücher.de is xn--bcher-kva.de
+    domain = re.compile(r'(https?://)?[\w.-]+(/.*)?', re.ASCII)
+    odd = sorted(line for line in lines if not domain.fullmatch(line))
     require(not odd, f'{path} must have a domain on each line, such as example.org, and not '
             f'{"".join(odd[:1])}')
     return {*map(host_of, lines)}
@@ -136,24 +125,20 @@ def domains_of(path):
 
 # --- licenses -------------------------------------------------------------------------------------
 LICENSE_NAMES = 'license', 'licence', 'max_stars_repo_licenses'      # the last is The Stack's
-OF_PATH = {'stdlib': 'psf', 'shakespeare': 'public domain'}
+OF_SOURCE = {'stdlib': 'psf', 'shakespeare': 'public domain'}
 
 
-def licenses(wanted, sources):
+def licenses(wanted):
     """Return a stage of clean.py that notes the license of each document. wanted: those to keep,
-    such as 'mit,apache-2.0,unknown', or '' for all. sources: {name: (path, weight)}, or None: then
-    a document's source is a path."""
-    names = {name.strip() for name in wanted.lower().split(',')} - {''}
-    require(names or not wanted, f'--licenses={wanted} names no license')
+    such as 'mit,apache-2.0,unknown', or '' for all."""
+    names = {name.strip() for name in wanted.lower().split(',')}
 
     def check_license(document, notes):
-        source = document['source']
-        path = (sources or {}).get(source, source)
-        path = path if isinstance(path, str) else path[0]
-        license = document['license'] = OF_PATH.get(path) or license_of(document['record'])
+        license = OF_SOURCE.get(document['source']) or license_of(document['record'])
+        document['license'] = license
         if wanted and not names.issuperset(license.split(', ')):
             return f'license {license}'
-        notes[f'licenses of {source}'][license] += 1
+        notes['licenses'][license] += 1
 
     return check_license
 
@@ -169,40 +154,29 @@ def license_of(record):
 # --- words ----------------------------------------------------------------------------------------
 MAX_TOXIC = 1                   # words of the list in 1,000; with 0, not one may be in it
 WORD = regex.compile(r"[\p{L}\p{M}]+(?:['’-][\p{L}\p{M}]+)*")        # also don't, well-known
-# Chinese and Thai have no spaces, and Korean glues its particles to words: these words are looked
-# for as parts of a text.
+# Chinese and Thai have no spaces, and Korean glues its particles to words, so no whole word of a
+# text would be one of the list.
 UNSPACED = regex.compile(r'[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}'
                          r'\p{Myanmar}]')
 
 
 def words(path):
     """Return a stage of clean.py that drops texts with too many words of a list. path: a file with
-    a word on each line; # begins a comment."""
+    a word on each line; # begins a comment. Only whole words count: 'Damn! A damned classic.' has
+    one word of a list with damn and ass."""
     listed = {unicodedata.normalize('NFC', word) for word in lines_of(path)}
-    odd = sorted(word for word in listed if not WORD.fullmatch(word))
-    require(not odd, f'{path} has {len(odd):,} lines that are no single word of letters, such as '
-            f'{", ".join(odd[:3])!r:.80}; remove them')
-    parts = sorted(filter(UNSPACED.search, listed), key=len, reverse=True)  # the longest one counts
-    pattern = regex.compile('|'.join(parts)) if parts else None
+    odd = sorted(word for word in listed if not WORD.fullmatch(word) or UNSPACED.search(word))
+    require(not odd, f'{path} has {len(odd):,} lines that are no single word of letters between '
+            f'spaces, such as {", ".join(odd[:3])!r:.80}; remove them')
 
     def check_words(document, notes):
         text = document['text']
-        hits = toxic_words(text, listed, pattern)
-        # two characters of a script without spaces make about a word
-        n_words = max(len(text.split()), len(UNSPACED.findall(text)) // 2) if hits else 0
-        if hits.total() * 1000 > MAX_TOXIC * n_words:
+        hits = collections.Counter(word for word in WORD.findall(text.lower()) if word in listed)
+        if hits.total() * 1000 > MAX_TOXIC * len(text.split()):
             notes['toxic words in what was dropped'].update(hits)
             return 'toxic'
 
     return check_words
-
-
-def toxic_words(text, listed, parts=None):
-    """Return {word: count}: toxic_words('Damn! A damned classic.', {'damn', 'ass'}) is {'damn': 1}.
-    Words of scripts without spaces are found by the pattern `parts` alone."""
-    text = text.lower()
-    whole = (word for word in WORD.findall(text) if word in listed and not UNSPACED.search(word))
-    return collections.Counter([*whole, *(parts.findall(text) if parts else ())])
 
 
 # --- benchmarks -----------------------------------------------------------------------------------
@@ -211,30 +185,27 @@ def toxic_words(text, listed, parts=None):
 NGRAM = 13                      # words in a row, as for GPT-3 (arXiv:2005.14165)
 
 
-def benchmarks(paths, read, normalise, words_of, ngrams):
-    """Return a stage of clean.py. paths: files of records, 'a,b'. normalise(text, mode) is what
-    happens to a document; ngrams(words, n) returns the hash of each n words in a row, uint64
-    (words - n + 1,)."""
-    def grams_of(text):
-        return ngrams(words_of(text.encode('utf-8', 'surrogatepass')), NGRAM)
+def benchmarks(paths, clean):
+    """Return a stage of clean.py. paths: files of records, 'a,b'; clean is clean.py."""
+    def grams_of(text):         # the hash of each 13 words in a row, uint64 (words - 12,)
+        return clean.ngrams(clean.words_of(text.encode('utf-8', 'surrogatepass')), NGRAM)
 
     known = []
-    for path in filter(None, paths.split(',')):
+    for path in paths.split(','):
         require(os.path.exists(path), f'{path} does not exist; --decontaminate needs the files of '
                                       'benchmarks')
         lengths = []
-        for line, text, record, why in read(path, ()):
+        for line, text, record, why in clean.read(path, ()):
             require(text or record,
                     f"{path}:{line} can't be read ({why}); it must be the file of a benchmark")
             grams = [grams_of(form) for part in strings_in(record or text)
-                     for form in forms_of(part, normalise)]
+                     for form in forms_of(part, clean.normalise)]
             known += grams
             lengths.append(sum(map(len, grams)))
         require(any(lengths), f'{path} has no text of {NGRAM} words, so it could find nothing')
         if 0 in lengths:
             print(f"note: {lengths.count(0):,} of {len(lengths):,} problems in {path} have fewer "
                   f"than {NGRAM} words and can't be found")
-    require(known, f'--decontaminate={paths} names no file')
     known = np.unique(np.concatenate(known))
 
     def check_benchmarks(document, notes):
@@ -248,13 +219,11 @@ def benchmarks(paths, read, normalise, words_of, ngrams):
 
 
 def strings_in(value):
-    """Yield every text in a JSON value, but not the roles in a conversation."""
+    """Yield every text in a JSON value."""
     if isinstance(value, str):
         yield value
-    if isinstance(value, dict):
-        value = [inner for key, inner in value.items() if key not in ('role', 'from')]
-    if isinstance(value, list):
-        for inner in value:
+    if isinstance(value, (list, dict)):
+        for inner in value.values() if isinstance(value, dict) else value:
             yield from strings_in(inner)
 
 

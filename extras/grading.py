@@ -1,7 +1,7 @@
 """
 How good are answers to questions of questions.py? Tests run their programs, or a rule decides.
-eval.py, rl.py and the server take their verdicts from here: job() is what has to run of an answer,
-and outcome() the verdict. code_in('So:\\n```python\\nx = 1\\n```') is 'x = 1\\n'.
+eval.py, rl.py and the server take their verdicts() from here.
+code_in('So:\\n```python\\nx = 1\\n```') is 'x = 1\\n'.
 """
 import math, re, textwrap
 from tqdm import tqdm
@@ -40,18 +40,41 @@ WHY = {'passed': '', 'wrong': 'wrong value', 'exception': 'other exception', 'ti
 
 
 def judge(questions, rows, run):
-    """Add the verdict, {'outcome', 'message', 'why'}, to each row of rows_of(). run: [(program,
-    tests, entry point)] -> results. A Mistake in the end, if over 2% could not be judged."""
+    """Add the verdict, {'outcome', 'message', 'why'}, to each row of rows_of(). Refuse to score
+    them if over 2% could not be judged."""
     question_of = {question['task_id']: question for question in questions}
-    cases = [(question_of[row['task_id']], row['completion']) for row in rows]
-    # A job is a program with its tests, or None, because answers in words and empty ones don't run.
-    jobs = [job(*case, bool(row['messages'])) for case, row in zip(cases, rows)]
-    results = iter(run([job for job in jobs if job]) if any(jobs) else ())      # in their order
-    for row, case, is_run in zip(tqdm(rows, 'judge', disable=None), cases, jobs):
-        row |= outcome(*case, next(results) if is_run else None)
+    cases = [(question_of[row['task_id']], row['completion'], bool(row['messages']))
+             for row in rows]
+    for row, verdict in zip(tqdm(rows, 'judge', disable=None), verdicts(cases, run)):
+        row |= verdict
         # name: it uses an unknown name, or defines another than it was asked for
         is_name = re.match(r'(Name|UnboundLocal)Error\b', row['message'])
         row['why'] = 'name' if is_name else WHY.get(row['outcome'], row['outcome'])
+    check_lost(rows)
+
+
+def verdicts(cases, run):
+    """Yield the verdict {'outcome', 'message'} on each case (question, answer, whether it was asked
+    in a chat). run: [(program, tests, entry point)] -> results, in order."""
+    found, jobs = [], []
+    for question, text, chat in cases:
+        text = final(text)
+        broken = broken_rules(question['rules'], text)
+        outcome = 'empty' if not text.strip() else 'wrong' if broken else 'passed'
+        if outcome == 'passed' and question['tests']:       # that is not decided yet
+            outcome = ''
+            jobs.append((program(question, text, chat), question['tests'], question['entry_point']))
+        found.append({'outcome': outcome, 'message': ', '.join(broken)})
+    results = iter(run(jobs) if jobs else ())
+    for verdict in found:
+        if not verdict['outcome']:
+            result = next(results)
+            verdict = {'outcome': result.outcome, 'message': result.message}
+        yield verdict
+
+
+def check_lost(rows):
+    """Refuse to score rows of which over 2% could not be judged."""
     lost = [row['message'] for row in rows if row['outcome'] == 'infrastructure']
     require(len(lost) <= len(rows) / 50,
             f'no score: {len(lost)}/{len(rows)} could not be graded: {lost[-1:]}')
@@ -60,25 +83,6 @@ def judge(questions, rows, run):
 def final(text):
     """Return an answer without the thinking before </think>, which may be cut off."""
     return re.sub(r'(?s)^.*</think>|^\s*<think>.*', '', text)
-
-
-def job(question, text, chat):
-    """Return what has to run to grade an answer, (program, tests, entry point), or None. chat: was
-    the question asked in a conversation?"""
-    text = final(text)
-    if question['tests'] and text.strip() and not broken_rules(question['rules'], text):
-        return program(question, text, chat), question['tests'], question['entry_point']
-    return None
-
-
-def outcome(question, text, result=None):
-    """Return the outcome of an answer and its reason. result: the sandbox's, of its job()."""
-    if not final(text).strip():
-        return {'outcome': 'empty', 'message': ''}
-    if result:
-        return {'outcome': result.outcome, 'message': result.message}
-    broken = broken_rules(question['rules'], final(text))
-    return {'outcome': 'wrong' if broken else 'passed', 'message': ', '.join(broken)}
 
 
 # --- does the harness work here? ------------------------------------------------------------------
@@ -153,6 +157,4 @@ def program(question, text, chat):
         for body in text, *[block for _, block in BLOCK.findall(text)][::-1]:
             if re.match(r'\n*[ \t]', body) and not names_in(prompt + body)[2]:
                 return prompt + body
-        if not chat and code == text:
-            return prompt + text
     return prompt[:max(0, prompt.rfind(f'def {name}'))] + code

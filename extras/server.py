@@ -172,10 +172,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         usage = {'prompt_tokens': n_asked, 'completion_tokens': n - n_asked, 'total_tokens': n}
         if item:
             head['verdict'] = {'outcome': '', 'message': NO_TESTS}
-            if server.run_code:
-                job = grading.job(item, answer.text, is_chat)
-                result = server.run_code(*job) if job else None
-                head['verdict'] = grading.outcome(item, answer.text, result)
+            if server.run:
+                [head['verdict']] = grading.verdicts([(item, answer.text, is_chat)], server.run)
         if not stream:
             self.send(200, reply(answer.text, answer.why, log, role) | {'usage': usage})
             return
@@ -206,12 +204,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 # --- the server -----------------------------------------------------------------------------------
 class Server(http.server.ThreadingHTTPServer):
-    """models: of open_models(). items: problems of questions.py. run_code: that of sandbox.py;
+    """models: of open_models(). items: problems of questions.py. run: sandbox.py's run_many();
     without it no program may run."""
     handle_error = lambda self, *_: None        # a client may send anything, and leave at any time
 
-    def __init__(self, port, models, items=(), run_code=None):
-        self.models, self.run_code = models, run_code
+    def __init__(self, port, models, items=(), run=None):
+        self.models, self.run = models, run
         self.items = {item['task_id']: item for item in items}
         self.locks = {name: threading.Lock() for name in models}
         page = pathlib.Path(__file__).with_name('page.html').read_bytes()
@@ -230,8 +228,8 @@ if __name__ == '__main__':
     torch.backends.cuda.enable_cudnn_sdp(False)         # it plans anew for each length of a prompt
     models = answers.open_models(ckpt, device)
     items = questions.from_problems(100, 0, ['variation'])      # the page offers them
-    run_code = sandbox.run_code if allow_code_execution else None
-    with Server(port, models, items, run_code) as server:
+    run = sandbox.run_many if allow_code_execution else None
+    with Server(port, models, items, run) as server:
         print(f'http://127.0.0.1:{server.server_port} answers; Ctrl-C ends it', flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.1)

@@ -486,8 +486,9 @@ REPLIES = """
 ["[[11]]", null]
 ["[[7", null]
 ["it failed: 7", null]
+["[[8]]", null]
+["nan", null]
 [" 10", 10]
-["[[8]]", 8]
 ["7.5", 7.5]
 """
 
@@ -499,5 +500,5 @@ def test_only_a_lone_number_from_1_to_10_is_a_grade():
         row = graded(f"echo '{reply}'", question, 'So')
         assert (row['score'], row['outcome']) == (score, 'judged' if score else 'infrastructure'), reply
     assert '"reference": "10"' in graded('cat', question, 'ten')['message']     # the conversation, as JSON
-    assert graded('no-such-judge', question, 'So')['score'] is None
-    assert graded('no-such-judge', question, ' \n')['score'] == 1       # an empty answer
+    for command in 'no-such-judge', "sh -c 'echo 7; exit 1'":
+        assert graded(command, question, 'So')['score'] is None

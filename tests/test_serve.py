@@ -362,7 +362,7 @@ def shown(tmp_path_factory):
               'chat': (lively(0.3, **small, n_head=2, rope_theta=500.0), other, {'stage': 'sft'}),
               'knows': (chain('\nok', '<|im_end|>', 256), TOKENIZER, {'stage': 'dpo'})}
     path = tmp_path_factory.mktemp('page') / 'demo.html'
-    exports.publish_html(path, models, PROBLEMS, lambda *job: sandbox.Result('wrong', MESSAGE))
+    exports.publish_html(path, models, PROBLEMS, lambda jobs: [sandbox.Result('wrong', MESSAGE)] * len(jobs))
     page = path.read_text()
 
     def visit(script):
