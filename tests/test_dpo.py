@@ -6,14 +6,14 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from accidents import SHORT_SAMPLES
-from conftest import metrics, mistake, ok, read_rows, run, series, state, thumbs_of, write
+from conftest import lift, metrics, mistake, ok, read_rows, run, series, state, thumbs_of, write
 from pytest import approx
 from test_records import BYTES, say
 
 from model import GPT
 
+collate = lift('sft.py', 'collate')
 FLAGS = ('--device=cpu --dtype=float32 --batch_size=8 --max_steps=12 --warmup_steps=2 '
          '--learning_rate=3e-3 --log_interval=1 --eval_interval=24').split()
 
@@ -52,11 +52,8 @@ def test_the_reference_is_the_first_model_and_the_figures_are_means_by_hand(dpo,
 
     def log_p(model, prompt, answer):
         """Of the answer and its end, behind its prompt."""
-        ids, mask = BYTES.render([say('user', prompt), say('assistant', answer)])
-        ids, mask = torch.tensor([ids]), torch.tensor(mask[1:]) == 1
-        with torch.no_grad():
-            log_probs = model(ids[:, :-1])[0][0].double().log_softmax(-1)
-        return log_probs[mask].gather(1, ids[0, 1:][mask][:, None]).sum().item()
+        chat = BYTES.render([say('user', prompt), say('assistant', answer)])
+        return model.log_p(*collate([chat])).sum().item()
 
     rows = read_rows(pairs / 'val.jsonl')
     before, after = (np.array([[log_p(model, row['prompt'], row[side]) for row in rows]

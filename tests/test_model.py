@@ -3,10 +3,9 @@ import dataclasses
 import functools
 import itertools
 import math
-import re
 
 import torch
-from conftest import ROOT, ok, refused, run, same
+from conftest import ROOT, refused, same
 
 from model import IGNORE, GPT, GPTConfig, RMSNorm, rope_table, rotate, sample
 from extras import hf_model
@@ -164,13 +163,13 @@ def test_temperature_0_is_argmax_and_u_draws_the_id_at_which_the_sum_of_probabil
 
 
 def test_what_comes_later_leaves_earlier_logits_bit_identical():
-    T = 700
-    model, idx = small(block_size=T, n_kv_head=2), prompt(2, T)
+    model, idx = small(block_size=700, n_kv_head=2), prompt(2, 700)
     logits = model(idx)[0]
-    for t in range(0, T - 1, T // 8):
-        changed = torch.cat((idx[:, :t + 1], (idx[:, t + 1:] + 1 + t % 49) % 50), 1)
-        kept = (model(changed)[0] == logits).all(-1).all(0).tolist()
-        assert kept == [True] * (t + 1) + [False] * (T - t - 1), t
+    for t in range(1, 700, 87):
+        changed = idx.clone()
+        changed[:, t:] = (idx[:, t:] + 1) % 50
+        kept = (model(changed)[0] == logits).all(-1).all(0)
+        assert kept[:t].all() and not kept[t:].any(), t
 
 
 # --- generation: rows of different length, seeds, ends, log p -------------------------------------
@@ -246,9 +245,3 @@ def test_no_file_runs_code(tmp_path):
     torch.load(file, weights_only=False)['more'].close()
     assert (tmp_path / 'ran').exists()                  # it is a real one
 
-
-def test_python_model_py_passes():
-    printed = ok(run('model.py'))
-    assert '5,180,672' in printed and 'generates' in printed
-    first, last = map(float, re.findall(r'loss (\d\.\d+)', printed))
-    assert abs(first - math.log(256)) < 0.1 and last < 0.5      # as likely as each other, learned

@@ -52,15 +52,6 @@ def test_advantages_by_hand():
     assert advantages(torch.tensor([[1e9, 1e9 + 1]], dtype=torch.float64)).tolist() == [[-.5, .5]]
 
 
-def test_log_p_and_advantage_stand_at_the_targets_of_their_answer():
-    x, y, log_p, A = lift('rl.py', 'collate')([([5, 6, 7], [8, 9], [-0.69, -2.3], 0.75),
-                                               ([5], [6], [-1.0], -0.5)])
-    assert x.tolist() == [[5, 6, 7, 8, 9], [5, 6, 0, 0, 0]]
-    at = (y >= 0).nonzero().tolist()
-    assert at == [[0, 2], [0, 3], [1, 0]] and y[y >= 0].tolist() == [8, 9, 6]
-    assert log_p.tolist() == approx([-0.69, -2.3, -1]) and A.tolist() == [0.75, 0.75, -0.5]
-
-
 # --- what is learned ------------------------------------------------------------------------------
 @pytest.fixture
 def out(tmp_path):
