@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from accidents import SHORT_SAMPLES
-from conftest import lift, metrics, mistake, ok, read_rows, run, series, state, thumbs_of, write
+from conftest import lift, metrics, mistake, ok, read_rows, run, series, state, write
 from pytest import approx
 from test_records import BYTES, say
 
@@ -91,9 +91,9 @@ LINES = """{"prompt": "q", "chosen": "more", "rejected": "<|im_end|>", "margin":
 {"prompt": "q", "completion": "down", "label": false}"""
 
 
-def test_what_lines_become(dpo, tmp_path):
+def test_what_lines_become_and_single_answers_of_one_kind_are_refused(dpo, tmp_path):
     """The frame of messages is written out by hand. No text forges a special token. What does not
-    fit into the context of 96 is left out."""
+    fit into the context of 96 is left out. Good answers alone would destroy the model."""
     S, E = (BYTES.special[name] for name in ('<|im_start|>', '<|im_end|>'))
     frame = [S, *b'user\nq', E, 10, S, *b'assistant\n']
     system = [S, *b'system\nbe', E, 10, *frame]
@@ -112,12 +112,7 @@ def test_what_lines_become(dpo, tmp_path):
         found[bytes(answer[first:-1]).decode()] = x[:first + 1]
     answers = 'more', '<|im_end|>', long, 'same', 'up', 'down'
     assert found == {**dict.fromkeys(answers, frame), 'yes': system, '': system}
-
-
-def test_single_answers_of_one_kind_alone_are_refused(dpo, pairs, tmp_path):
-    """They would destroy the model."""
     for side in ('train', 'val'):
-        rows = thumbs_of(read_rows(pairs / f'{side}.jsonl'))
-        write(tmp_path / f'{side}.jsonl', [row for row in rows if row['label']])
+        write(tmp_path / f'{side}.jsonl', lines[4:6])
     mistake(dpo(tmp_path / 'no', f'--data_dir={tmp_path}', '--loss_type=kto'), '0 worse',
             'needs both')

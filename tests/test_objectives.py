@@ -60,9 +60,9 @@ def test_a_packed_document_is_read_as_if_it_were_alone():
 def test_a_model_that_fills_gaps_fills_them(tmp_path, objective):
     ids = np.array(TOKENIZER.encode('abcdefgh ' * 9000), np.uint16)
     data, out = write_bins(tmp_path / 'data', ids, TOKENIZER), tmp_path / 'run'
-    ok(train(data, out, f'--objective={objective}', '--max_steps=150', '--n_embd=64',
-             '--batch_size=16', '--optimizer=muon', '--learning_rate=4e-3', '--eval_interval=150',
-             '--save_interval=150'))
+    ok(train(data, out, f'--objective={objective}', '--max_steps=100', '--n_embd=64',
+             '--batch_size=16', '--optimizer=muon', '--learning_rate=1e-2', '--eval_interval=100',
+             '--save_interval=100'))
     first, last = series(out, 'val_loss')
     assert last < first / 2
     assert all(row.get('val_bpb') is None for row in read_rows(out / 'metrics.jsonl'))

