@@ -15,7 +15,8 @@ from accidents import SHORT_SAMPLES, accident, killed_while_saving
 from conftest import PAID, RUN_FILES, base_text, contents, each_is_a_mistake, expect_same_run, lift
 from conftest import make_sft
 from conftest import metrics, mistake, ok, run, save_run, series, state
-from test_records import mixed_with_thumbs
+from test_model import lively
+from test_records import BYTES, mixed_with_thumbs
 
 from model import GPT, GPTConfig
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -286,16 +287,22 @@ def test_settings_that_cannot_be_are_refused_with_what_to_do(trainer, tmp_path):
 def test_a_model_that_cannot_answer_is_no_start(trainer, tmp_path):
     """One that knows no messages, one of gaps, a reward model, one with a tokenizer of others; for
     LoRA one whose tokens of messages are new."""
-    for words, n_special, causal, flags, more in (
-            ('<|im_start|>', 1, True, [], {}), ('mlm', 4, False, [], {}),
-            ('reward model', 4, True, [], {'reward_head': torch.zeros(2)}),
-            ('tokenizer.json is not', 4, True, [], {'tokenizer_hash': 'x'}),
-            *([('--lora=0', 4, True, ['--lora=2'], {})] if trainer.name == 'sft' else [])):
-        tokenizer = Tokenizer.byte(SPECIAL_TOKENS[:n_special])
-        model = GPT(GPTConfig(tokenizer.vocab_size, 96, 1, 2, 0, 32, causal=causal))
-        model.embedding.weight.data[-4:] = 0.5
-        save_run(tmp_path / 'start', model, tokenizer, **more)
-        mistake(trainer.begin(tmp_path / 'run', f'--init_from={tmp_path}/start', *flags), words)
+    start, model = tmp_path / 'start', GPT(GPTConfig(260, 96, 1, 2, 0, 32))
+    model.embedding.weight.data[-4:] = 0.5
+    refused = lambda words, *flags: mistake(
+        trainer.begin(tmp_path / 'run', f'--init_from={start}', *flags), words)
+    save_run(start, model, BYTES, reward_head=torch.zeros(2))
+    refused('reward model')
+    save_run(start, model, BYTES, tokenizer_hash='x')
+    refused('tokenizer.json is not')
+    if trainer.name == 'sft':
+        save_run(start, model, BYTES)
+        refused('--lora=0', '--lora=2')
+    model.config.causal = False
+    save_run(start, model, BYTES)
+    refused('mlm')
+    save_run(start, lively(vocab_size=257, block_size=96), Tokenizer.byte(SPECIAL_TOKENS[:1]))
+    refused('<|im_start|>')
     assert not (tmp_path / 'run').exists()
 
 

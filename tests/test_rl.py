@@ -1,6 +1,6 @@
 """rl.py: its loss, real runs in which the reward rises, and whoever gives rewards: programs, lines
 with answers or tests, a reward model. What it promises like sft.py and dpo.py is in test_alike.py;
-that sampling and training agree about log p, in test_model.py."""
+that rows are drawn alone is in test_model.py."""
 import contextlib
 import re
 

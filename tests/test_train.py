@@ -97,12 +97,11 @@ def test_a_mistake_is_one_sentence_and_costs_no_run_even_with_overwrite(base, nu
     assert contents(out) == contents(base)
 
 
-def test_no_run_is_written_over_another_nor_over_what_it_starts_from(base, numbers, tmp_path):
+def test_no_run_is_written_over_another_nor_by_torchruns_restart(base, numbers, tmp_path):
     """Also where a run has left one checkpoint only. See test_alike.py, too."""
     write(tmp_path / 'alone/last-1.pt', [])
     mistake(train(numbers, tmp_path / 'alone', *BASE), 'alone', '--init_from=resume', '--overwrite')
     out = shutil.copytree(base, tmp_path / 'run')
-    mistake(train(numbers, out, *SHORT, f'--init_from={out}'), str(out))
     restarts = train(numbers, out, *SHORT, env={'TORCHELASTIC_MAX_RESTARTS': '3'})
     mistake(restarts, '--overwrite', '--init_from=auto')        # the last part of a run is its own
     assert contents(out) == contents(base)
