@@ -59,7 +59,6 @@ def test_the_reference_is_the_first_model_and_the_figures_are_means_by_hand(dpo,
     before, after = (np.array([[log_p(model, row['prompt'], row[side]) for row in rows]
                                for side in ('chosen', 'rejected')])
                      for model in (GPT.load(sft_model), GPT.load(tmp_path / 'last.pt')))
-    assert saved['ref_log_probs'][-32:].T.numpy() == approx(before, abs=1e-4)
     good, bad = after - before
     assert 0.1 < saved['kto_kl'] == approx(0.5 * series(tmp_path, 'kl')[-1])
     wanted = {'val_accuracy': (good > bad).mean(), 'val_kl': (good + bad).mean() / 2,

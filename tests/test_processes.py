@@ -104,9 +104,8 @@ def test_processes_stop_together_when_one_of_them_is_asked_to(train, tmp_path):
 
 
 def test_what_cannot_be_shared_is_refused(train, tmp_path):
-    for n, flags, words in ((2, '--batch_size=7', '2 processes'), (1, '--shard=fsdp', 'torchrun'),
-                            (2, '--shard=fsdp --dtype=float16', 'bfloat16')):
-        result = train(tmp_path / 'run', *flags.split(), processes=n)
+    for flags, words in ('--batch_size=7', '2 processes'), ('--shard=fsdp --dtype=float16', 'bfloat16'):
+        result = train(tmp_path / 'run', *flags.split(), processes=2)
         assert result.returncode == 2 and 'error: ' in result.stderr and words in result.stderr
     assert not (tmp_path / 'run').exists()
 

@@ -288,20 +288,10 @@ setInterval(() => {
 </script>"""
 
 
-def expect_answers(dom, models):
-    """The page shows what each of models writes."""
-    texts = [html.unescape(re.sub('<.*?>', '', text))
-             for text in re.findall('<span class="answer">(.*?)</span></div>', dom, re.S)]
-    wanted = [written(*its, 'def naïve(x):', 24)[0] for its in models.values()]
-    # HTML writes no carriage returns and zero bytes as they are
-    plain = lambda text: re.sub('[\0-\x20\x7f\ufffd]', '', text)
-    assert [*map(plain, texts)] == [*map(plain, wanted)] and any(wanted)
-    assert 'data-error' not in dom and int(re.search('data-wider="(.*?)"', dom)[1]) <= 0
-
-
 @in_chromium
-def test_a_link_to_a_problem_fills_in_the_question_and_asks_nothing_before_a_click(models):
-    """Any page of the web may open the address, and an answer may be run as code."""
+def test_a_link_to_a_problem_fills_in_the_question_and_nothing_is_asked_before_a_click(models):
+    """Any page of the web may open the address, and an answer may be run as code. Who clicks reads the
+    answers, also in a narrow window."""
     with serving(models, PROBLEMS) as server:
         models['b'][0].steps = 0
         for link, number in ('#odd/3', 3), ('#nothing', 0):
@@ -311,7 +301,14 @@ def test_a_link_to_a_problem_fills_in_the_question_and_asks_nothing_before_a_cli
             assert shown.count('data-model="') == 2
         assert models['b'][0].steps == 0
         server.pages['/'][0] += VISITOR.encode()
-        expect_answers(visited(f'http://127.0.0.1:{server.server_port}/'), models)
+        dom = visited(f'http://127.0.0.1:{server.server_port}/')
+    texts = [html.unescape(re.sub('<.*?>', '', text))
+             for text in re.findall('<span class="answer">(.*?)</span></div>', dom, re.S)]
+    wanted = [written(*its, 'def naïve(x):', 24)[0] for its in models.values()]
+    # HTML writes no carriage returns and zero bytes as they are
+    plain = lambda text: re.sub('[\0-\x20\x7f\ufffd]', '', text)
+    assert [*map(plain, texts)] == [*map(plain, wanted)] and any(wanted)
+    assert 'data-error' not in dom and int(re.search('data-wider="(.*?)"', dom)[1]) <= 0
 
 
 # --- a page that holds models ---------------------------------------------------------------------

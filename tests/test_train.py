@@ -82,6 +82,7 @@ REFUSED = '''
 --init_from=nowhere => nowhere
 --init_from=resume --out_dir=none => none has no checkpoint & --init_from=resume
 --device=tpu => tpu & --device=
+--shard=fsdp => torchrun
 --device=mps => mps & --device=auto
 --warmup_steps=17 => warmup_steps=17 & max_steps=16
 --min_lr=0.02 => min_lr=0.02 & learning_rate=0.01
