@@ -278,6 +278,8 @@ def test_a_longer_context_is_a_folder_from_which_train_py_goes_on(base_run, data
     mistake(train(data_dir, tmp_path / 'b', f'--init_from={base_run}', *short),
             'python -m extras.longer_context')
     mistake(longer(), 'already')
+    save_run(tmp_path / 'odd', old, Tokenizer.load(base_run / 'tokenizer.json'), tokenizer_hash='x')
+    mistake(longer(f'--init_from={tmp_path}/odd'), 'is not the tokenizer')
 
 
 # --- LoRA -----------------------------------------------------------------------------------------
