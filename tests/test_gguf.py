@@ -228,8 +228,10 @@ def test_a_real_file_has_the_weights_ids_and_greedy_text_of_transformers(tmp_pat
     assert ids == peer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
     assert tokenizer.encode(text) == peer(
         text, add_special_tokens=False, split_special_tokens=True)['input_ids']
-    same_logits(theirs, ours)
     idx = torch.tensor([ids])
+    with torch.no_grad():
+        a, b = theirs(idx).logits, ours.eval()(idx)[0]
+    assert (a - b).abs().max() < 1e-5 * a.abs().max()
     text = theirs.generate(idx, attention_mask=torch.ones_like(idx), do_sample=False,
                            max_new_tokens=30, eos_token_id=None, suppress_tokens=None)
     assert torch.equal(text, ours.generate(idx, 30, temperature=0))
