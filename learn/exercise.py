@@ -73,8 +73,7 @@ EXERCISES = [
              '<|im_end|>.'),
     Exercise('targets', 'sft.py', 'collate',
              'test_sft.py::test_a_target_is_the_next_token_if_that_is_trained '
-             'test_sft.py::test_the_tensors_that_reach_the_loss_say_what_the_assistants_say '
-             'test_sft.py::test_a_row_s_loss_and_gradient_are_its_own_whatever_is_beside_it_and_pads_it',
+             'test_sft.py::test_the_tensors_that_reach_the_loss_say_what_the_assistants_say',
              'Conversations of several lengths as inputs and targets. The target of a position is the NEXT'
              " token, so its mask is the next token's, too."),
     Exercise('dpo', 'dpo.py', 'preference_loss',

@@ -116,25 +116,6 @@ def test_each_script_works_with_its_few_files_and_a_missing_door_is_named(typed,
     assert not [*tmp_path.glob('no/*.json')]            # nothing that looks like a run or data
 
 
-def test_without_extras_the_chain_of_defaults_works(tmp_path):
-    """In one folder that has the scripts, but no extras/. Only the flags that make it small, and
-    --pii=False, are typed."""
-    here = copied(tmp_path / 'here', *(path.name for path in ROOT.glob('*.py')))
-    named = ['clean.py', 'eval.py', 'plot.py']      # others are named by the one before them
-    small = '--max_steps=2 --batch_size=2 --n_layer=1 --n_head=2 --n_embd=32 --warmup_steps=0'
-    for line in f'''clean.py --source=../here --pii=False
-prepare.py --vocab_size=400
-train.py {small} --eval_tokens=64 --device=cpu
-sample.py --max_new_tokens=4 --device=cpu
-eval.py --loss_tokens=64 --device=cpu
-plot.py'''.split('\n'):
-        script, *flags = line.split()
-        assert script in named
-        said = ok(run(here / script, *flags, cwd=here, before=FORGET))
-        named += re.findall(r'next: python (\S+)', said)
-    assert (here / 'dashboard.png').exists()
-
-
 USE = """
 import sandbox, torch
 assert tok.decode(ids) == 'def f(x):\\n    return x'

@@ -138,7 +138,7 @@ message.role == 'assistant' %}
 
 @pytest.mark.parametrize('template', [SMOL, QWEN, hf_tokenizer.CHAT_TEMPLATE])
 def test_a_chat_has_the_ids_that_the_template_of_its_folder_gives(tmp_path, template):
-    """Also a saved copy of the tokenizer, and an export of it; a system message replaces theirs."""
+    """Also the export of a saved copy of the tokenizer; a system message replaces theirs."""
     hf_tokenizer.write(tmp_path, Tokenizer.byte(SPECIAL_TOKENS), 64)
     settings = json.loads((tmp_path / 'tokenizer_config.json').read_bytes())
     settings.pop('chat_template')
@@ -149,19 +149,15 @@ def test_a_chat_has_the_ids_that_the_template_of_its_folder_gives(tmp_path, temp
     (tmp_path / 'tokenizer_config.json').write_text(json.dumps(settings))
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     ours = Tokenizer.load(tmp_path / 'tokenizer.json')
-    (tmp_path / 'copy').mkdir()
-    ours.save(tmp_path / 'copy/tokenizer.json')
-    copy = Tokenizer.load(tmp_path / 'copy/tokenizer.json')
-    assert copy.hash == ours.hash
     (tmp_path / 'export').mkdir()
-    hf_tokenizer.write(tmp_path / 'export', copy, 64)
+    ours.save(tmp_path / 'copy.json')
+    hf_tokenizer.write(tmp_path / 'export', Tokenizer.load(tmp_path / 'copy.json'), 64)
     exported = transformers.AutoTokenizer.from_pretrained(tmp_path / 'export')
     talk = [{'role': 'user', 'content': 'hi'}, {'role': 'assistant', 'content': 'yo'},
             {'role': 'user', 'content': 'ok?'}]
     for chat in talk[:1], talk, [{'role': 'system', 'content': 'Rhyme.'}, *talk]:
         wanted = theirs.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
         assert wanted == ours.render(chat, add_generation_prompt=True)[0]
-        assert wanted == copy.render(chat, add_generation_prompt=True)[0]
         assert wanted == exported.apply_chat_template(chat, add_generation_prompt=True,
                                                       return_dict=False)
 
@@ -223,10 +219,11 @@ FLAGS = {'prepare.py': [], 'chats.py': ['--n_examples=40'], 'sft.py': SMALL,
 
 
 def test_the_commands_of_the_page_continue_fine_tune_chat_and_export(
-        tmp_path, python_files):
-    """Those of docs/use.md, with a small SmolLM2."""
+        tmp_path, python_files, data_dir):
+    """Those of docs/use.md, with a small SmolLM2 that has more rows than tokens. Their folder names
+    no hash: the ids decide whether it fits to data."""
     theirs = tmp_path / 'SmolLM2-135M'
-    published(theirs, SMOLLM2 | {'vocab_size': 500, 'max_position_embeddings': 256})
+    published(theirs, SMOLLM2 | {'vocab_size': 509, 'max_position_embeddings': 256})
     hf_tokenizer.write(theirs, Tokenizer.train(SOURCE, 500), 256)
     (theirs / 'chat_template.jinja').write_text(SMOL)
     page = (ROOT / 'docs/use.md').read_text()
@@ -242,28 +239,13 @@ def test_the_commands_of_the_page_continue_fine_tune_chat_and_export(
         printed = ok(run(script, *flags, cwd=tmp_path, before=talk))
         # of a conversation without a system message, the template's, once
         assert printed.count('<|im_start|>system') == (script == 'sft.py')
+    mistake(run('train.py', f'--data_dir={data_dir}', '--init_from=SmolLM2-135M', *FLAGS['train.py'],
+                cwd=tmp_path), 'another tokenizer', '--tokenizer=FILE')
     ok(run('extras.export', '--ckpt=out/smol', '--to=hf', cwd=tmp_path))
     for out in 'more', 'smol':
         losses = series(tmp_path / 'out' / out, 'val_loss')
         assert losses[-1] < losses[0] - 0.02, (out, losses)
     assert "init_from = 'SmolLM2-135M'" in (tmp_path / 'out/smol/hf/README.md').read_text()
-
-
-def test_a_run_that_begins_with_their_folder_needs_data_of_its_tokenizer(
-        base_run, data_dir, tmp_path):
-    """Their folders name no hash, and ours in their form has another one; the ids decide. As in
-    Qwen2.5, there are more rows than tokens."""
-    tokenizer = Tokenizer.load(base_run / 'tokenizer.json')
-    model = lively(vocab_size=tokenizer.vocab_size + 9, block_size=32, n_head=2)
-    other = Tokenizer.train(['low lower lowest'] * 9, 256 + 9 + len(SPECIAL_TOKENS))
-    for name, beside in ('same', tokenizer), ('other', other):
-        hf_model.write(tmp_path / name, *hf_model.translated(model))
-        hf_tokenizer.write(tmp_path / name, beside, 32)
-    begin = lambda name: train(data_dir, tmp_path / 'run', f'--init_from={tmp_path}/{name}',
-                               '--max_steps=1', '--warmup_steps=0')
-    mistake(begin('other'), 'another tokenizer', '--tokenizer=FILE')
-    ok(begin('same'))
-    ok(run('train.py', f'--out_dir={tmp_path}/run', '--init_from=resume', '--max_steps=2'))
 
 
 # --- a longer context -----------------------------------------------------------------------------

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import mistake, ok, read_rows, run, series, train, write_bins
+from test_model import lively
 
-from extras.objectives import Objective, document_mask, hide_spans, hide_tokens, span_lengths
-from model import GPT, GPTConfig, IGNORE
+from extras.objectives import document_mask, hide_spans, hide_tokens, span_lengths
+from model import IGNORE
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TOKENIZER = Tokenizer.byte(SPECIAL_TOKENS)
@@ -43,13 +44,8 @@ def test_spans_are_invertible_and_fill_the_context(T):
     assert y[0, :-1].tolist() == [IGNORE] * (n_prefix - 1) + x[0, n_prefix:].tolist()
 
 
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    return GPT(GPTConfig(TOKENIZER.vocab_size, 64, 2, 2, 1, 32, 64)).eval()
-
-
-def test_a_packed_document_is_read_as_if_it_were_alone(model):
+def test_a_packed_document_is_read_as_if_it_were_alone():
+    model = lively(vocab_size=TOKENIZER.vocab_size, block_size=64)
     end = SPECIAL['<|endoftext|>']
     documents = [torch.tensor([[end, *row]]) for row in (X[0, :20], X[1, :30])]
     packed = torch.cat(documents, 1)
@@ -60,25 +56,13 @@ def test_a_packed_document_is_read_as_if_it_were_alone(model):
     assert torch.allclose(logits, alone, atol=1e-5)     # sums of other kernels, float32
 
 
-def test_a_prefix_sees_both_directions_and_the_answer_only_back(model):
-    x, y, mask = Objective('span', False, TOKENIZER, 48, 7).apply(
-        torch.from_numpy(X[:1, :44]), None, [0], 0)
-    last = int((y[0] != IGNORE).int().argmax())         # of the prefix: it has the first target
-    before = model(x, mask=mask)[0][0]
-    for at, reach in ((last, 0), (last + 3, last + 3)):     # who notices that token `at` changed
-        other = x.clone()
-        other[0, at] ^= 1
-        changed = (model(other, mask=mask)[0][0] != before).any(-1)
-        assert changed[reach:].all() and not changed[:reach].any()
-
-
 @pytest.mark.parametrize('objective', ['mlm', 'span'])
 def test_a_model_that_fills_gaps_fills_them(tmp_path, objective):
     ids = np.array(TOKENIZER.encode('abcdefgh ' * 9000), np.uint16)
     data, out = write_bins(tmp_path / 'data', ids, TOKENIZER), tmp_path / 'run'
-    ok(train(data, out, f'--objective={objective}', '--max_steps=150', '--n_embd=64',
-             '--batch_size=16', '--optimizer=muon', '--learning_rate=4e-3', '--eval_interval=150',
-             '--save_interval=150'))
+    ok(train(data, out, f'--objective={objective}', '--max_steps=100', '--n_embd=64',
+             '--batch_size=16', '--optimizer=muon', '--learning_rate=1e-2', '--eval_interval=100',
+             '--save_interval=100'))
     first, last = series(out, 'val_loss')
     assert last < first / 2
     assert all(row.get('val_bpb') is None for row in read_rows(out / 'metrics.jsonl'))
