@@ -110,6 +110,10 @@ def refused(words, function, *arguments, **more):
     assert '\n' not in str(error.value)
 
 
+def pytest_addoption(parser):
+    parser.addoption('--slow', action='store_true', help='also the tests that take minutes')
+
+
 # figures that no two runs share
 TIMES = ('dt', 'tok_s', 'data_s', 'memory_mb', 'mfu', 'sample_s', 'score_s', 'train_s',
          'minutes_left')

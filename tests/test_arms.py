@@ -1,5 +1,4 @@
 """bench/: when a difference counts; the measurements of a GPU."""
-import os
 import subprocess
 import sys
 
@@ -18,7 +17,7 @@ def test_a_difference_counts_from_two_standard_errors_over_five_seeds():
         assert arms.verdict(before[:len(after)], after) == said
 
 
-@pytest.mark.skipif('NANOPARROT_SLOW' not in os.environ, reason='it takes minutes')
+@pytest.mark.skipif('not config.getoption("--slow")', reason='it takes minutes: --slow')
 def test_the_measurements_of_a_gpu_run_whole_at_toy_sizes_on_a_cpu(tmp_path):
     subprocess.run([sys.executable, ROOT / 'bench/gpu.py', '--tiny=True', f'--out={tmp_path}'],
                    check=True)
