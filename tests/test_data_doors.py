@@ -77,10 +77,8 @@ def parquet(path, rows):
 
 @pytest.mark.parametrize('row, text, why', [
     ({'title': 'A', 'text': 'é'.encode()}, 'é', None),
-    ({'title': 'A', 'content': 'b', 'n': 1}, 'b', None),
     ({'title': 'A', 'text': None, 'content': 'b'}, 'b', None),
     ({'code': 'b', 'picture': {'bytes': b'\xff'}, 'vector': [0.5]}, 'b', None),
-    ({'title': 'A', 'text': 'caf\xe9'.encode('latin-1')}, '', 'not UTF-8'),
     ({'text': b'\xff', 'content': 'another', 'path': 'a'}, '', 'not UTF-8'),
     ({'title': 'A' * 300, 'n': 1}, '', clean.NO_TEXT)])
 def test_the_text_of_parquet_is_in_a_usual_column_whatever_its_type_and_in_no_other(
@@ -244,7 +242,8 @@ LISTED = """
 LISTS = {'words': '\ufeffVILE # a comment\n\n# été\nfoul\nass\n脏话\n',
          'block': '\ufeffhttps://www.Spam.com/index.html\nboth.com # and a comment\nBücher.example\n',
          'allow': 'good.spam.com\nok.casino.net\nboth.com\n',
-         'adblock': 'bad.com\n||ads.example^\n'}
+         'adblock': 'bad.com\n||ads.example^\n', 'empty': '# nothing yet\n\n',
+         'phrases': 'vile\ntwo girls\nb4d\n'}
 
 
 BAD_LISTS = """
@@ -279,8 +278,9 @@ def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(tmp_path)
     assert counts['toxic words in what was dropped'] == {'vile': 3, 'foul': 1, '脏话': 1}
     licenses = read_json(tmp_path / 'out/meta.json')['licenses']
     assert licenses.keys() == {'mit', 'mit, bsd', 'bsd'}
-    (tmp_path / 'phrases').write_text('vile\ntwo girls\nb4d\n')
-    (tmp_path / 'empty').write_text('# nothing yet\n\n')
+    # --audit=1: of each reason one, and one of what stays
+    page = (tmp_path / 'out/audit.md').read_text()
+    assert page.count('\n## ') == 1 + len(dropped(tmp_path / 'out'))
     (tmp_path / 'koi8').write_bytes('слово\n'.encode('koi8-r'))
     each_is_a_mistake(BAD_LISTS, lambda flag: run(
         'clean.py', f'--source={source}', '--out_dir=no', flag, cwd=tmp_path))
