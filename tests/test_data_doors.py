@@ -179,9 +179,10 @@ PROBLEMS = [
 
 
 def test_planted_benchmark_problems_are_all_found_and_nothing_else(tmp_path):
-    """In whatever form cleaning has left them: with or without LaTeX, HTML, addresses, capitals."""
+    """In whatever form cleaning has left them: with or without LaTeX, HTML, addresses, capitals. How
+    many problems are too short for that is said once."""
     prompts = [*PROBLEMS, *(prose(1000 + i, 40) for i in range(20))]
-    rows = [{'id': 1, 'tests': {'prompt': [prompt]}} for prompt in prompts]
+    rows = [{'id': 1, 'tests': {'prompt': [prompt]}} for prompt in [*prompts, 'What is 2 + 2?']]
     path = write_records(tmp_path / 'own.jsonl', rows)
     # some share twelve words, one too few
     innocent = [f'{prose(i)} {" ".join(prompt.split()[7:19])} {prose(i)}'
@@ -192,23 +193,15 @@ def test_planted_benchmark_problems_are_all_found_and_nothing_else(tmp_path):
     for name, text in ('a.tex', rf'\emph{{One}} {guilty[0]}'), ('b.html', f'<p>{guilty[1]}</p>'):
         (source / name).write_text(text)
     for mode in 'auto', 'raw':
-        flags = f'--decontaminate={path}', f'--mode={mode}', '--pii=True'
-        assert cleaned(tmp_path / 'out', source, *flags) == sorted(innocent), mode
+        flags = f'--decontaminate={path}', f'--mode={mode}', '--dedup=none', '--num_workers=2'
+        said = preparing.clean(tmp_path / 'out', source, *flags)
+        assert said.count(f"1 of 24 problems in {path} have fewer than 13 words and can't be") == 1
+        assert preparing.kept(tmp_path / 'out') == sorted(innocent), mode
     meta = read_json(tmp_path / 'out/meta.json')
     assert meta['decontaminated'] == {'problems': [str(path)], 'ngram': 13}
     (tmp_path / 'other.jsonl').write_text('["a"]\n{oops\n')
     mistake(run('clean.py', f'--source={source}', f'{flags[0]},{tmp_path}/other.jsonl',
                 f'--out_dir={tmp_path}/no'), 'other.jsonl:2 ')
-
-
-def test_a_problem_that_is_too_short_to_be_found_is_said(tmp_path):
-    path = tmp_path / 'own.csv'
-    path.write_text(f'question,answer\n{prose(1, 20)},4\nWhat is 2 + 2?,4\n')
-    source = write(tmp_path / 'files', [f'{prose(1, 20)} {prose(2)}', *PROSE])
-    said = preparing.clean(tmp_path / 'out', source, '--dedup=none', f'--decontaminate={path}',
-                           '--num_workers=2')
-    words = f"1 of 2 problems in {path} have fewer than 13 words and can't be found"
-    assert said.count(words) == 1 and dropped(tmp_path / 'out') == {'in a benchmark': 1}
 
 
 # a record, and what the lists say of it

@@ -449,9 +449,9 @@ def test_a_function_is_completed_by_its_body_or_by_all_of_it_in_a_fence_or_not()
 
 def test_solutions_of_humaneval_pass_bare_and_in_fences_and_no_empty_body_does():
     with gzip.open(shared('HumanEval.jsonl.gz'), 'rt') as file:
-        for i, row in enumerate(map(json.loads, file)):
+        for row in [*map(json.loads, file)][::6]:
             prompt, solution = row['prompt'], row['canonical_solution']
-            texts = ['    pass\n', solution, f'~~~\n{prompt}{solution}~~~\nDone.'][:3 if i % 24 == 0 else 2]
+            texts = '    pass\n', solution, f'~~~\n{prompt}{solution}~~~\nDone.'
             empty, *right = outcomes(row, texts, run=lambda jobs: run_many(jobs, 20))
             assert empty in ('wrong', 'exception') and {*right} == {'passed'}, row['task_id']
 
