@@ -280,16 +280,13 @@ def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(tmp_path)
 
 
 # --- samples --------------------------------------------------------------------------------------
-@pytest.mark.parametrize('flags, shown', [(['--pii=True'], False), (['--pii=False'], True)])
-def test_samples_of_what_was_dropped_show_no_personal_data(tmp_path, flags, shown):
+def test_samples_of_what_was_dropped_show_no_personal_data(tmp_path):
     """Of each rule, of copies, and of what passed."""
     secret = 'Write to ann@uni.edu or call 212-555-0123.'
     texts = [f'{secret} Too short.', f'{prose(1)} {secret}', f'{prose(1)} {secret}',
              f'{secret} {"*** >>> " * 90} and so on', f'{prose(2)} {secret}', f'{secret}{" " * 1990}x']
     source = write(tmp_path / 'files', texts)
-    cleaned(tmp_path / 'out', source, '--audit=9', '--dedup=exact', *flags)
+    cleaned(tmp_path / 'out', source, '--audit=9', '--dedup=exact', '--pii=True')
     page = (tmp_path / 'out/audit.md').read_text()
     assert page.count('## ') == 7 and page.count('# exact duplicate') == 1     # it passed before
-    for word in 'ann@', '0123':
-        assert page.count(word) == (7 if shown else 0), page
-    assert page.count('<EMAIL>') == (0 if shown else 7)
+    assert page.count('<EMAIL>') == 7 and 'ann@' not in page and '0123' not in page

@@ -376,10 +376,7 @@ def test_the_code_of_an_answer_is_found_in_any_fence_among_other_blocks_and_noth
         right.append(answer.replace('NAME', '').replace('\n', '\r\n'))
     only('passed', PROSE, right, chat=True)
     only('wrong', PROSE, [answer.replace('+ 1', '+ 2') for answer in right], chat=True)
-    right = BEHIND.split('\n===\n')
-    only('passed', PROSE, right, chat=True)
-    swapped = [text.replace('+ 2', '+ 3').replace('+ 1', '+ 2').replace('+ 3', '+ 1') for text in right]
-    only('wrong', PROSE, swapped, chat=True)
+    only('passed', PROSE, BEHIND.split('\n===\n'), chat=True)
     only('empty', PROSE, [f'<think>\n```\n{RIGHT}```\n', '<think>x</think> \n'], chat=True)
     only('syntax', PROSE, [f'So: {RIGHT}', f'{RIGHT}\nIt adds 1.', '```\nNo.\n```',
                            '```python\ndef f(x:\n```\nNo.'], chat=True)

@@ -14,7 +14,7 @@ WAIT = 'timeout + 10'               # seconds for a process that was stopped: no
 REFUSALS = {NAMESPACES: 'bool(', FILTER: 'False', WAIT: 'timeout + 2'}
 # How many namespaces a user may have (None: who runs this, perhaps root), and what is refused.
 MODES = {'all': (None, ()), 'a user': (9, ()), 'a user without namespaces': (0, ()),
-         'no namespaces': (None, [NAMESPACES]), 'only limits': (None, [NAMESPACES, FILTER])}
+         'only limits': (None, [NAMESPACES, FILTER])}
 
 
 def test_right_programs_pass_and_wrong_ones_have_a_wrong_value():
