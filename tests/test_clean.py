@@ -519,7 +519,7 @@ def test_nothing_of_others_is_replaced(tmp_path):
     a, b = (write(tmp_path / name, texts) for name, texts in (('a', TEXTS), ('b', TEXTS[:6])))
     out = tmp_path / 'out'
     clean(out, a)
-    write(tmp_path / 'mine', ['{}'], 'meta.json')
+    write(tmp_path / 'mine', ['{"sha'], 'meta.json')
     shutil.copytree(out, tmp_path / 'more')
     (tmp_path / 'more/notes.txt').write_text('mine')
     mistake(run('clean.py', f'--source={b}', f'--out_dir={out}'), f'has data of {a}; --overwrite')
