@@ -161,7 +161,7 @@ import pickle
 class A: pass
 pickle.dumps(A())
 ---
-=== timeout: not done in 8 s
+=== timeout: not done in 4 s
 while True: pass
 ---
 === memory

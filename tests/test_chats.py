@@ -1,6 +1,5 @@
 """chats.py: each form keeps its meaning or is refused by name; rules, copies, masks, the split, and
 what it prints."""
-import collections
 import gzip
 import json
 import re
@@ -27,6 +26,7 @@ def line_of(words):
 # the functions above the job, which itself needs a command line
 CHATS = {'__name__': 'chats'}
 exec((ROOT / 'chats.py').read_text('utf-8').split('\nconfig = configure')[0], CHATS)
+CHATS['min_score'] = 4                  # as --min_score=4 says
 
 
 def chats(out, source, *flags, check=ok, **how):
@@ -180,6 +180,16 @@ CONVERSATIONS = r'''
 -> refused: a message is not text
 {"text": "a"}
 -> refused: input that is text
+{"prompt": "a", "completion": "b", "score": "4.5"}
+-> user: a | assistant: b
+{"prompt": "a", "completion": "b", "score": null}
+-> user: a | assistant: b
+{"prompt": "a", "completion": "b", "score": 3.9}
+-> refused: low score
+{"prompt": "a", "completion": "b", "score": "nan"}
+-> refused: low score
+{"prompt": "a", "completion": "b", "score": "good"}
+-> refused: must be numbers
 {"prompt": "x\r\n\ufeffy\u0000", "answer": "e\u0301\ud800"}
 -> user: x\ny | assistant: é�
 '''
@@ -340,18 +350,6 @@ def test_the_first_record_that_can_be_read_says_which_kind_it_is_or_the_label_is
         assert not [*out.glob('*')]
 
 
-SCORES = [({'score': '4.5'}, None), ({'score': None}, None), ({'score': 3.9}, 'low score'),
-          ({'score': 'nan'}, 'low score'),
-          ({'score': 'good'}, 'score, margin and agreement must be numbers')]
-
-
-def test_conversations_are_left_out_by_their_scores(tmp_path):
-    rows = [{**line_of(f'user: {score} | assistant: b'), **score} for score, _ in SCORES]
-    out = of_rows(tmp_path, rows, '--min_score=4')
-    assert as_text(kept(out)) == as_text({'messages': row['messages']} for row in rows[:2])
-    assert left_out(out) == collections.Counter(reason for _, reason in SCORES[2:])
-
-
 # pairs, and why they are left out; copies of what stands before
 PAIR_REASONS = r"""
 user: q | completion: q | label: false
@@ -422,10 +420,8 @@ def test_conversations_with_one_beginning_stay_together_in_every_run(tmp_path):
     out = of_rows(tmp_path, rows)
     train, val = ({row['messages'][-2]['content'] for row in read_rows(out / f'{side}.jsonl')}
                   for side in ('train', 'val'))
-    assert len(kept(out)) == 90 and len(train | val) == 30
-    assert train and val and not train & val
-    before = (out / 'val.jsonl').read_bytes()
-    assert (of_rows(tmp_path, rows) / 'val.jsonl').read_bytes() == before
+    assert len(kept(out)) == 90 and len(train) == 30 - len(val) and not train & val
+    assert val == {'q6', 'q9', 'q10', 'q25'}            # by a hash of the question
     out = of_rows(tmp_path, rows[:2], '--val_fraction=0.999')       # not all are held out
     assert [len(read_rows(out / f'{side}.jsonl')) for side in ('train', 'val')] == [1, 1]
 

@@ -176,9 +176,10 @@ PROBLEMS = [
 
 
 def test_planted_benchmark_problems_are_all_found_and_nothing_else(tmp_path):
-    """In whatever form cleaning has left them: with or without LaTeX, HTML, addresses, capitals."""
+    """In whatever form cleaning has left them: with or without LaTeX, HTML, addresses, capitals. How
+    many problems are too short for that is said once."""
     prompts = [*PROBLEMS, *(prose(1000 + i, 40) for i in range(20))]
-    rows = [{'id': 1, 'tests': {'prompt': [prompt]}} for prompt in prompts]
+    rows = [{'id': 1, 'tests': {'prompt': [prompt]}} for prompt in [*prompts, 'What is 2 + 2?']]
     path = write_records(tmp_path / 'own.jsonl', rows)
     # some share twelve words, one too few
     innocent = [f'{prose(i)} {" ".join(prompt.split()[7:19])} {prose(i)}'
@@ -189,23 +190,15 @@ def test_planted_benchmark_problems_are_all_found_and_nothing_else(tmp_path):
     for name, text in ('a.tex', rf'\emph{{One}} {guilty[0]}'), ('b.html', f'<p>{guilty[1]}</p>'):
         (source / name).write_text(text)
     for mode in 'auto', 'raw':
-        flags = f'--decontaminate={path}', f'--mode={mode}', '--pii=True'
-        assert cleaned(tmp_path / 'out', source, *flags) == sorted(innocent), mode
+        flags = f'--decontaminate={path}', f'--mode={mode}', '--dedup=none', '--num_workers=2'
+        said = preparing.clean(tmp_path / 'out', source, *flags)
+        assert said.count(f"1 of 24 problems in {path} have fewer than 13 words and can't be") == 1
+        assert preparing.kept(tmp_path / 'out') == sorted(innocent), mode
     meta = read_json(tmp_path / 'out/meta.json')
     assert meta['decontaminated'] == {'problems': [str(path)], 'ngram': 13}
     (tmp_path / 'other.jsonl').write_text('["a"]\n{oops\n')
     mistake(run('clean.py', f'--source={source}', f'{flags[0]},{tmp_path}/other.jsonl',
                 f'--out_dir={tmp_path}/no'), 'other.jsonl:2 ')
-
-
-def test_a_problem_that_is_too_short_to_be_found_is_said(tmp_path):
-    path = tmp_path / 'own.csv'
-    path.write_text(f'question,answer\n{prose(1, 20)},4\nWhat is 2 + 2?,4\n')
-    source = write(tmp_path / 'files', [f'{prose(1, 20)} {prose(2)}', *PROSE])
-    said = preparing.clean(tmp_path / 'out', source, '--dedup=none', f'--decontaminate={path}',
-                           '--num_workers=2')
-    words = f"1 of 2 problems in {path} have fewer than 13 words and can't be found"
-    assert said.count(words) == 1 and dropped(tmp_path / 'out') == {'in a benchmark': 1}
 
 
 # a record, and what the lists say of it
@@ -238,7 +231,8 @@ LISTED = """
 LISTS = {'words': '\ufeffVILE # a comment\n\n# été\nfoul\nass\n',
          'block': '\ufeffhttps://www.Spam.com/index.html\nboth.com # and a comment\nxn--bcher-kva.example\n',
          'allow': 'good.spam.com\nok.casino.net\nboth.com\n',
-         'adblock': 'bad.com\n||ads.example^\n', 'foreign': 'bücher.de\n'}
+         'adblock': 'bad.com\n||ads.example^\n', 'foreign': 'bücher.de\n', 'empty': '# nothing yet\n\n',
+         'phrases': 'vile\ntwo girls\nb4d\n脏话\n'}
 
 
 BAD_LISTS = """
@@ -271,23 +265,22 @@ def test_lists_and_languages_drop_what_they_name_and_say_what_they_did(tmp_path)
     assert counts['toxic words in what was dropped'] == {'vile': 3, 'foul': 1}
     licenses = read_json(tmp_path / 'out/meta.json')['licenses']
     assert licenses.keys() == {'mit', 'mit, bsd', 'bsd'}
-    (tmp_path / 'phrases').write_text('vile\ntwo girls\nb4d\n脏话\n')
-    (tmp_path / 'empty').write_text('# nothing yet\n\n')
+    # --audit=1: of each reason one, and one of what stays
+    page = (tmp_path / 'out/audit.md').read_text()
+    assert page.count('\n## ') == 1 + len(dropped(tmp_path / 'out'))
+    (tmp_path / 'koi8').write_bytes('слово\n'.encode('koi8-r'))
     each_is_a_mistake(BAD_LISTS, lambda flag: run(
         'clean.py', f'--source={source}', '--out_dir=no', flag, cwd=tmp_path))
 
 
 # --- samples --------------------------------------------------------------------------------------
-@pytest.mark.parametrize('flags, shown', [(['--pii=True'], False), (['--pii=False'], True)])
-def test_samples_of_what_was_dropped_show_no_personal_data(tmp_path, flags, shown):
+def test_samples_of_what_was_dropped_show_no_personal_data(tmp_path):
     """Of each rule, of copies, and of what passed."""
     secret = 'Write to ann@uni.edu or call 212-555-0123.'
     texts = [f'{secret} Too short.', f'{prose(1)} {secret}', f'{prose(1)} {secret}',
              f'{secret} {"*** >>> " * 90} and so on', f'{prose(2)} {secret}', f'{secret}{" " * 1990}x']
     source = write(tmp_path / 'files', texts)
-    cleaned(tmp_path / 'out', source, '--audit=9', '--dedup=exact', *flags)
+    cleaned(tmp_path / 'out', source, '--audit=9', '--dedup=exact', '--pii=True')
     page = (tmp_path / 'out/audit.md').read_text()
     assert page.count('## ') == 7 and page.count('# exact duplicate') == 1     # it passed before
-    for word in 'ann@', '0123':
-        assert page.count(word) == (7 if shown else 0), page
-    assert page.count('<EMAIL>') == (0 if shown else 7)
+    assert page.count('<EMAIL>') == 7 and 'ann@' not in page and '0123' not in page

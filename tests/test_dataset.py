@@ -10,6 +10,7 @@ import wsgiref.simple_server
 
 import pytest
 from conftest import mistake, ok, refused, run
+from preparing import RAW, kept
 
 from extras import hub
 
@@ -80,9 +81,8 @@ def test_a_data_set_arrives_from_a_busy_server_with_broken_transfers_then_withou
 
     def from_hub(*flags):
         direct = dict.fromkeys(('NO_PROXY', 'no_proxy'), '127.0.0.1')
-        return run('clean.py', '--source=codeparrot', '--mode=raw', '--dedup=none', '--pii=False',
-                   '--download_dir=raw', '--out_dir=out', '--num_workers=2', *flags,
-                   env={'HF_ENDPOINT': server.address, **direct})
+        return run('clean.py', '--source=codeparrot', '--download_dir=raw', '--out_dir=out', *RAW,
+                   '--num_workers=2', *flags, env={'HF_ENDPOINT': server.address, **direct})
 
     ok(from_hub('--max_files=2'))
     raw = pathlib.Path('raw')
@@ -91,9 +91,7 @@ def test_a_data_set_arrives_from_a_busy_server_with_broken_transfers_then_withou
     assert [path.read_bytes() for path in sorted(raw.rglob('*.gz'))] == [*server.files.values()]
     begins = [begin for path, begin, _ in server.asked if '2.jsonl' in path]
     assert 0 == begins[0] < begins[1] <= 70_000 and 0 < begins[2] - begins[1] <= 70_000
-    found = [json.loads(line)['text'] for path in sorted(pathlib.Path('out/shards').iterdir())
-             for line in gzip.open(path)]
-    assert found == sum(noise, [])
+    assert kept(pathlib.Path('out')) == sorted(sum(noise, []))
 
     server.shutdown()
     server.server_close()

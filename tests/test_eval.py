@@ -139,13 +139,10 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
 
 
 def test_answers_of_a_chat_are_judged_as_such(tmp_path):
-    """The last block that defines the function counts."""
     [p] = problems(1, 0, 'variation')
-    code = p['prompt'] + p['canonical_solution']
-    texts = f'Sure!\n```python\n{code}```\nIt works.', f'```python\n{code}```\nBetter:\n```python\ndef no', code
     given = write(tmp_path / 'given.jsonl', [
-        {'task_id': p['task_id'], 'completion': text, 'messages': [{'role': 'user', 'content': 'q'}]}
-        for text in texts])
+        {'task_id': p['task_id'], 'messages': [{'role': 'user', 'content': 'q'}],
+         'completion': f'Sure!\n```python\n{p["prompt"]}{p["canonical_solution"]}```\nIt works.'}])
     flags = ['--tasks=problems', '--splits=variation', '--n_problems=1', '--allow_code_execution=True',
              f'--completions={given}']
     assert evaluate(tmp_path / 'chat', *flags)['problems']['pass@1'] == 1
@@ -198,7 +195,7 @@ def test_each_answer_of_a_batch_is_the_answer_alone_also_past_the_context():
     text ends at a pattern, which may look back at the prompt's last character."""
     torch.manual_seed(0)
     model = sharpen(GPT(GPTConfig(BYTES.vocab_size, 48, 2, 4, 2, 32))).eval()
-    prompts = [*('def f(x):'[:i] for i in range(10)), 'x' * 60, 'naïve 漢\n', [say('user', 'f?')],
+    prompts = [*('def f(x):'[:i] for i in range(0, 10, 3)), 'x' * 60, 'naïve 漢\n', [say('user', 'f?')],
                [say('user', 'x' * 60)]]
 
     def expected(i, prompt, j, temperature, **how):

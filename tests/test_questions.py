@@ -376,10 +376,7 @@ def test_the_code_of_an_answer_is_found_in_any_fence_among_other_blocks_and_noth
         right.append(answer.replace('NAME', '').replace('\n', '\r\n'))
     only('passed', PROSE, right, chat=True)
     only('wrong', PROSE, [answer.replace('+ 1', '+ 2') for answer in right], chat=True)
-    right = BEHIND.split('\n===\n')
-    only('passed', PROSE, right, chat=True)
-    swapped = [text.replace('+ 2', '+ 3').replace('+ 1', '+ 2').replace('+ 3', '+ 1') for text in right]
-    only('wrong', PROSE, swapped, chat=True)
+    only('passed', PROSE, BEHIND.split('\n===\n'), chat=True)
     only('empty', PROSE, [f'<think>\n```\n{RIGHT}```\n', '<think>x</think> \n'], chat=True)
     only('syntax', PROSE, [f'So: {RIGHT}', f'{RIGHT}\nIt adds 1.', '```\nNo.\n```',
                            '```python\ndef f(x:\n```\nNo.'], chat=True)
@@ -449,9 +446,9 @@ def test_a_function_is_completed_by_its_body_or_by_all_of_it_in_a_fence_or_not()
 
 def test_solutions_of_humaneval_pass_bare_and_in_fences_and_no_empty_body_does():
     with gzip.open(shared('HumanEval.jsonl.gz'), 'rt') as file:
-        for i, row in enumerate(map(json.loads, file)):
+        for row in [*map(json.loads, file)][::6]:
             prompt, solution = row['prompt'], row['canonical_solution']
-            texts = ['    pass\n', solution, f'~~~\n{prompt}{solution}~~~\nDone.'][:3 if i % 24 == 0 else 2]
+            texts = '    pass\n', solution, f'~~~\n{prompt}{solution}~~~\nDone.'
             empty, *right = outcomes(row, texts, run=lambda jobs: run_many(jobs, 20))
             assert empty in ('wrong', 'exception') and {*right} == {'passed'}, row['task_id']
 

@@ -56,10 +56,10 @@ def test_golden_low_lower_lowest():
         assert learn([b'low', b'lower', b'lowest'], [1, 1, 1], 3) == (merges, 6)
 
 
-# few symbols: ties, runs and overlaps abound
+# few symbols: ties, runs and overlaps abound; large counts lose no bit
+counts = st.integers(1, 3) | st.integers(2 ** 54, 2 ** 54 + 3)
 few_symbols = st.sampled_from(['a', 'ab', 'abc', 'ab \n\0', 'aé🦜', 'abcdefghijkl']).flatmap(
-    lambda few: st.dictionaries(st.text(few, min_size=1, max_size=16), st.integers(1, 3),
-                                min_size=1))
+    lambda few: st.dictionaries(st.text(few, min_size=1, max_size=16), counts, min_size=1))
 
 
 @settings(max_examples=250)
@@ -73,13 +73,6 @@ def test_the_merges_are_those_of_the_naive_loop(words):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(bpe, 'CANDIDATES', candidates)
             assert learned(words, 10 ** 6, bpe.learn_merges) == fast, candidates
-
-
-def test_counts_may_exceed_32_and_53_bits():
-    words = {'ab': 2 ** 32 + 1, 'cd': 2 ** 32 + 2, 'ef': 7, 'xy': 2 ** 60, 'zz': 2 ** 60 + 1}
-    pairs = [(*word,) for word in (b'zz', b'xy', b'cd', b'ab', b'ef')]
-    for learn in LEARNERS:
-        assert learned(words, 5, learn)[0] == pairs
 
 
 # --- chunks ---------------------------------------------------------------------------------------
@@ -171,10 +164,9 @@ def test_gpt2s_vocabulary_encodes_as_gpt2(texts, tmp_path):
     ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(vocab, encoder)
     gpt2 = tiktoken.Encoding('reference', pat_str=GPT2, mergeable_ranks=ranks, special_tokens={})
     for name, path in ('vocab.bpe', vocab), ('encoder.json', encoder):
-        (tmp_path / 'odd').mkdir(exist_ok=True)
-        (tmp_path / 'odd' / name).write_text('{}')
+        (tmp_path / name).write_text('{}')
+        refused('Hash mismatch|No such file', fit.tokenizer_of_gpt2, str(tmp_path))
         shutil.copy(path, tmp_path / name)
-    refused('Hash mismatch', fit.tokenizer_of_gpt2, str(tmp_path / 'odd'))
     tokenizer = fit.tokenizer_of_gpt2(str(tmp_path))
     assert tokenizer.vocab_size == 50304 and tokenizer.special['<|endoftext|>'] == 50256
     for text in [*texts[::20], ' \n\n  \t x  \n', "I'll 'S", 'naïve 你好 ½ Ⅷ\u3000x']:
@@ -205,13 +197,6 @@ def test_the_prompt_is_the_exact_prefix_of_the_chat_with_its_answer(messages, an
     prompt, prompt_mask = TRAPPING.render(messages, add_generation_prompt=True)
     assert prompt == ids[:n]
     assert prompt_mask == mask[:n]
-
-
-@given(chats)
-def test_nobody_who_types_a_special_token_forges_one(messages):
-    wanted = [TRAPPING.special['<|im_start|>'], TRAPPING.special['<|im_end|>']] * len(messages)
-    special = {*TRAPPING.special.values()}
-    assert [i for i in TRAPPING.render(messages)[0] if i in special] == wanted
 
 
 def test_a_bad_message_or_a_tokenizer_without_the_special_tokens_is_a_value_error():
