@@ -19,7 +19,7 @@ report.md before you go on.
 The job comes first, and then what it calls, in that order. Without extras/ this file works with
 configurator.py beside it, and --pii=False.
 """
-import codecs, collections, concurrent.futures, contextlib, ctypes, functools, glob, gzip
+import ast, codecs, collections, concurrent.futures, contextlib, ctypes, functools, glob, gzip
 import hashlib, io, itertools, json, multiprocessing, os, pathlib, re, shlex, shutil, signal
 import sys, sysconfig, tempfile, types, unicodedata, warnings, zlib
 from typing import Literal
@@ -554,7 +554,7 @@ def one_form(config):
 
     def give_form(document, notes):
         text, path = document['text'], document['path']
-        mode = mode_of(path)
+        mode = mode_of(text, path)
         if config.mode != 'auto' and (config.mode, mode) != ('code', 'other code'):
             mode = config.mode
         kind = config.markup
@@ -575,13 +575,29 @@ def one_form(config):
     return give_form
 
 
-def mode_of(path):
+def mode_of(text, path):
     """Return how to treat a text, by the end of its path: 'code' is Python, 'other code' any other
-    language, 'prose' may hold code, which stays. Without a known ending, it is prose."""
+    language, 'prose' may hold code, which stays. Without a known ending, what parses is Python, if
+    it does something: `yes` and `a: b` do nothing."""
     for mode, endings in ('code', '.py'), ('prose', PROSE), ('other code', OTHER_CODE):
         if ends_with(path, endings):
             return mode
-    return 'prose'
+    tree = compiles(text, ast.PyCF_ONLY_AST)
+    body = tree.body if tree else []
+    idle = [node for node in body if isinstance(node, ast.Expr | ast.AnnAssign)
+            and not isinstance(node.value, ast.Call)]
+    return 'code' if len(idle) < len(body) else 'prose'
+
+
+def compiles(program, flags=0):
+    """Return what Python makes of a text: a program, or a tree with flags=ast.PyCF_ONLY_AST, or
+    None."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')         # of odd escapes in strings
+            return compile(program, 'program', 'exec', flags, dont_inherit=True)
+    except Exception:                               # deep nesting: MemoryError, RecursionError
+        return None
 
 
 def normalise(text, mode, changed=None):
@@ -710,17 +726,6 @@ def code_reason(text, is_python=True):
         return 'few assignments'                                        # import abc
     if not compiles(text):
         return 'does not parse'                                         # print 1
-
-
-def compiles(program):
-    """Whether a text is a program in Python."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')         # of odd escapes in strings
-            compile(program, 'program', 'exec', dont_inherit=True)
-    except Exception:                               # deep nesting: MemoryError, RecursionError
-        return False
-    return True
 
 
 def check_rules(config, document, notes):

@@ -70,11 +70,11 @@ SKEW = {'languages': '{:.0%} of the prose: {}; a model will hardly write any oth
 
 def card(documents, sizes, mode_of):
     """Return the card: {'languages': {'en': 0.667, 'de': 0.333}, ...}, as parts of the bytes.
-    documents: some, drawn evenly; sizes: the bytes of each; mode_of(path): 'code', 'other code' or
-    'prose', which are the genres."""
+    documents: some, drawn evenly; sizes: the bytes of each; mode_of(text, path): 'code', 'other
+    code' or 'prose', which are the genres."""
     counts = {name: collections.Counter() for name in ('languages', 'genres', 'licenses')}
     for document, n_bytes in zip(documents, sizes):
-        mode = mode_of(document['path'])
+        mode = mode_of(document['text'], document['path'])
         counts['genres'][mode] += n_bytes
         counts['licenses'][document.get('license', 'unknown')] += n_bytes
         if mode == 'prose':

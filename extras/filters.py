@@ -25,7 +25,7 @@ def with_options(stages, config, clean):
         for path in clean.find_files(source)[0] if source else ():
             for document in clean.documents_of([[path]], config.text_field):
                 text = document['text']
-                yield clean.normalise(text, clean.mode_of(document['path']))
+                yield clean.normalise(text, clean.mode_of(text, document['path']))
 
     before, after = {}, {}
     if config.licenses or config.audit or config.languages:

@@ -54,13 +54,25 @@ def test_prose_has_one_form(line):
 
 
 # --- code or prose ------------------------------------------------------------------------------------------
-def test_code_is_known_by_its_path_and_stays_as_it_is():
+CLASS = 'class A:\n    def f(self, x):\n        if x:\n            return  1\n'
+FORMS = {
+    'code': [CLASS, 'x = 1\n', 'print(1)\n', '@a\nasync def f():\n    await g()\n'],
+    'prose': ['Yes\n', '    return 3\n', 'a, b, c\n', 'note: this\n', '# Title\n\n# Another\n', '', '3\n', '"Yes."\n',
+              'Dear Ann,\n    how are you?\n\nYours\n',
+              'Select the items\nfrom the list that\nwhere they stand, and\nset them on the table.\n',
+              'To be or not to be: that is the question;\n  whether it is nobler in the mind\n' * 3]}
+
+
+def test_code_is_known_by_its_path_and_python_also_by_itself():
     program = 'int f(void) {\n\treturn  1;\n}\n'
-    for form, path in [('code', 'a.jsonl:3 repo/x.py'), ('code', 'B.PY.gz'), ('other code', 'a.jsonl:3 repo/X.C'),
-                       ('prose', 'a.html'), ('prose', 'a.jsonl:3'), ('prose', '')]:
-        assert mode_of(path) == form, path
-        windows = '\ufeff' + program.replace('\n', '\r\n')
-        assert (normalise(windows, form) == program) == (form != 'prose'), path
+    for form, path, texts in [
+            *((form, '', texts) for form, texts in FORMS.items()), ('prose', '', [program]),
+            ('code', 'a.jsonl:3 repo/x.py', ['Just prose.']), ('code', 'B.PY.gz', ['']),
+            ('other code', 'a.jsonl:3 repo/X.C', [program]), ('prose', 'a.html', ['<p>\nx = 1\ny = 2\n'])]:
+        for text in texts:
+            assert mode_of(text, path) == form, text
+            windows = '\ufeff' + text.replace('\n', '\r\n')
+            assert form == 'prose' or normalise(windows, form) == text, text
 
 
 def test_code_within_prose_stays_and_the_prose_around_it_is_tidied():
@@ -68,6 +80,7 @@ def test_code_within_prose_stays_and_the_prose_around_it_is_tidied():
                        ('````', '````')):                       # in a quote, in a list, a longer one
         code = f'{begin}\nif  x <b>50%</b> &amp; \\emph{{x}}:\n    y\n{end}'
         fenced = f'A <b>bold</b>   word:\n\n{code}\n\n\n\nand  so\n  on.\n'
+        assert mode_of(fenced, '') == 'prose'
         assert normalise(fenced, 'prose') == f'A <b>bold</b> word:\n\n{code}\n\nand so\n  on.'
     # within a line, three backticks are no fence, and hide nothing that follows
     assert normalise('Type ```  twice.\nIt  ends.\n', 'prose') == 'Type ``` twice.\nIt ends.'
