@@ -49,7 +49,8 @@ PAIR = 'chosen', 'rejected'
 ANSWERS_OF_PAIRS = *PAIR, 'completion'      # roles
 # extras/forms.py reads these, which change what is learned, too
 MORE_COLUMNS = set('context history conversation system_prompt system_message score_chosen '
-                   'score_rejected chosen_rating rejected_rating'.split())
+                   'score_rejected chosen_score rejected_score chosen_rating '
+                   'rejected_rating'.split())
 NO_TEXT = set('image images video videos audio audios attachments tool_calls function_call'.split())
 ROLES = {name: role for role, names in {
     'user': 'user human prompter', 'system': 'system developer',

@@ -56,15 +56,17 @@ def publish_hf(target, folder, model, tokenizer):
     about data and scores. Return a text to print."""
     require(not os.path.exists(target), f'{target} is there already; move it away')
     config = model.saved.get('config', {})
-    hf_model.write(target, *hf_model.translated(model), tokenizer)
+    new = f'{target}.tmp'           # a full disk leaves no half of a folder that looks whole
+    hf_model.write(new, *hf_model.translated(model), tokenizer)
     card = CARD.format(name=os.path.basename(os.path.abspath(folder)),
                        step=model.saved.get('step'),
                        settings='\n'.join(f'{key} = {value!r}' for key, value in config.items()))
-    pathlib.Path(target, 'README.md').write_text(card, encoding='utf-8', newline='\n')
+    pathlib.Path(new, 'README.md').write_text(card, encoding='utf-8', newline='\n')
     for path in (f'{folder}/eval.json', f'{folder}/data.json',
                  os.path.join(config.get('data_dir', folder), 'report.md')):
         if os.path.exists(path):
-            shutil.copy(path, target)
+            shutil.copy(path, new)
+    os.rename(new, target)
     return f'{target}: for AutoModelForCausalLM and AutoTokenizer; read its README.md first'
 
 

@@ -29,7 +29,7 @@ def with_options(stages, config, clean):
 
     before, after = {}, {}
     if config.licenses or config.audit or config.languages:
-        before['licenses'] = licenses(config.licenses)
+        before['licenses'] = licenses(config.licenses, config.sources or {})
     if config.url_block or config.url_allow:
         before['addresses'] = addresses(config.url_block, config.url_allow)
     if config.languages:
@@ -108,7 +108,8 @@ def addresses(url_block, url_allow):
 
 def host_of(url):
     """Return 'a.org' for https://me@www.a.org:80/x."""
-    parts = re.match(r'(?:(?:[a-z]+:)?//)?(?:[^/?#]*@)?(?:www\.)?([^/?#:]*)', url.lower())
+    url = url.lower().strip()
+    parts = re.match(r'(?:(?:[a-z][a-z0-9+.-]*:)?//)?(?:[^/?#]*@)?(?:www\.)?([^/?#:]*)', url)
     return parts[1].strip('.')
 
 
@@ -125,16 +126,19 @@ def domains_of(path):
 
 # --- licenses -------------------------------------------------------------------------------------
 LICENSE_NAMES = 'license', 'licence', 'max_stars_repo_licenses'      # the last is The Stack's
-OF_SOURCE = {'stdlib': 'psf', 'shakespeare': 'public domain'}
+OF_PATH = {'stdlib': 'psf', 'shakespeare': 'public domain'}
 
 
-def licenses(wanted):
+def licenses(wanted, sources):
     """Return a stage of clean.py that notes the license of each document. wanted: those to keep,
-    such as 'mit,apache-2.0,unknown', or '' for all."""
+    such as 'mit,apache-2.0,unknown', or '' for all. sources: {name: (path, weight)}; where there
+    are none, a document's source is a path."""
     names = {name.strip() for name in wanted.lower().split(',')}
 
     def check_license(document, notes):
-        license = OF_SOURCE.get(document['source']) or license_of(document['record'])
+        path = sources.get(document['source'], document['source'])
+        path = path if isinstance(path, str) else path[0]
+        license = OF_PATH.get(path) or license_of(document['record'])
         document['license'] = license
         if wanted and not names.issuperset(license.split(', ')):
             return f'license {license}'

@@ -24,7 +24,7 @@ DAMAGED = ('not as many cells as the header has: a quote does not end, so what i
 
 def open_file(path, columns=None, encoding=''):
     """Open a file to read its bytes: unpacked, and a table as lines of JSON. columns: those of a
-    .parquet file to read; None = all."""
+    .parquet file to read; None = all that are no bytes."""
     kind = os.path.splitext(re.sub(r'\.(gz|zst|bz2|xz)$', '', path.lower()))[1]
     if kind == '.parquet':
         return buffered(lines_of(rows_of_parquet(path, columns)))
@@ -93,17 +93,23 @@ def lines_of(records, encoding=''):
 
 
 def rows_of_parquet(path, columns):
-    """Yield the rows of a .parquet file. The other columns stay on the disk, and are None. Columns
-    of bytes are no text, and are never read."""
+    """Yield the rows of a .parquet file. The other columns stay on the disk, and are None."""
     pyarrow = import_pyarrow(path)
     # without pre_buffer, of a group of rows only the pages that are read are in memory
     with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=PIECE) as file:
-        names = [field.name for field in file.schema_arrow
-                 if field.name in (columns or [field.name]) and 'binary' not in str(field.type)]
+        names = [field.name for field in file.schema_arrow if (
+            field.name in columns if columns else 'binary' not in str(field.type))]
         others = dict.fromkeys(file.schema_arrow.names)
         for batch in file.iter_batches(ROWS, columns=names):
-            for row in batch.to_pylist():
-                yield {**others, **row}
+            for i in range(len(batch)):
+                try:
+                    [row] = batch.slice(i, 1).to_pylist()
+                    # many programs write a text as BINARY, without saying that it is one
+                    row = {name: value.decode() if isinstance(value, bytes) else value
+                           for name, value in row.items()}
+                    yield {**others, **row}
+                except UnicodeDecodeError:
+                    yield 'not UTF-8'
 
 
 def rows_of_csv(lines, delimiter=','):
@@ -120,10 +126,13 @@ def rows_of_csv(lines, delimiter=','):
         except csv.Error:
             yield DAMAGED
             continue
+        row = [*map(unquoted, row)] if row and is_tsv else row
         if row and not names:
             names = [name.strip() for name in row]
+            if len(names) == 1 and re.search('[;\t]', names[0]):
+                raise ValueError('commas separate the columns of a .csv')
         elif row and len(row) == len(names):
-            yield dict(zip(names, map(unquoted, row) if is_tsv else row))
+            yield dict(zip(names, row))
         elif row:
             yield DAMAGED
 
@@ -159,7 +168,8 @@ def record_of_notebook(f):
     the code printed. Code stands in fences, as in Markdown, so that cleaning leaves it as it is."""
     try:
         notebook, texts = json.load(f), []
-        language = notebook.get('metadata', {}).get('language_info', {}).get('name', '')
+        metadata = notebook.get('metadata') or {}
+        language = (metadata.get('language_info') or {}).get('name') or ''
         for cell in notebook['cells']:
             text = ''.join(cell['source'])
             if cell['cell_type'] == 'raw' or not text.strip():

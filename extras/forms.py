@@ -27,7 +27,8 @@ from configurator import Mistake, require
 QUESTION = 'instruction', 'prompt', 'question', 'query'
 PAIR = 'chosen', 'rejected'
 NEW_NAMES = {'system_prompt': 'system', 'system_message': 'system', 'conversation': 'messages',
-             'chosen_rating': 'score_chosen', 'rejected_rating': 'score_rejected'}
+             **{f'{side}_{score}': f'score_{side}'
+                for side in PAIR for score in ('score', 'rating')}}
 
 
 def in_known_form(record):
@@ -35,7 +36,8 @@ def in_known_form(record):
     names."""
     record = {name: from_json(value) for name, value in record.items()}
     for old, new in NEW_NAMES.items():
-        if old in record and new not in record:
+        is_id = old == 'conversation' and not isinstance(record.get(old), list)
+        if old in record and new not in record and not is_id:
             record[new] = record.pop(old)
     if record.keys() >= {'score_chosen', 'score_rejected'} and 'margin' not in record:
         try:

@@ -27,14 +27,18 @@ device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest 
 def graded(judge, question, text):
     """Return a judge's verdict on an answer: its grade, 1 to 10, and its reply. A model wrote the
     answer and may have learned to ask for a 10, so only a reply of a lone number is a grade."""
-    messages = [*question['messages'], {'role': 'assistant', 'content': grading.final(text)}]
+    text = grading.final(text)
+    if not text.strip():
+        return {'outcome': 'empty', 'message': '', 'score': 1.0}
+    messages = [*question['messages'], {'role': 'assistant', 'content': text}]
     try:
-        reply = subprocess.run(
+        done = subprocess.run(
             shlex.split(judge), input=json.dumps(question | {'messages': messages}), timeout=120,
-            stdout=subprocess.PIPE, check=True, encoding='utf-8').stdout
-        grade = float(reply)
-        require(1 <= grade <= 10, f'{reply=}')
-        return {'outcome': 'judged', 'message': reply, 'score': grade}
+            capture_output=True, encoding='utf-8')
+        require(done.returncode == 0, f'it failed: {done.stderr}')
+        grade = float(done.stdout)
+        require(1 <= grade <= 10, f'it printed {grade}')
+        return {'outcome': 'judged', 'message': done.stdout, 'score': grade}
     except (OSError, ValueError, subprocess.SubprocessError) as e:      # also no number
         return {'outcome': 'infrastructure', 'score': None,
                 'message': f'{str(e)[:300]} (a judge must print a number from 1 to 10)'}

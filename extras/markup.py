@@ -25,6 +25,7 @@ def block(listing):
 HIDDEN = [re.compile(rf'{begin}(?:(?P<inner>.*?){end}|.*)', re.S | re.I) for begin, end in (
     ('<!--', '--!?>'), (r'<\?', r'\?>'),
     (r'<(script|style|noscript|template)\b[^<>]*>', r'</\1\s*>'))]
+MATH = re.compile(r'<math\b(?:(?P<inner>.*?)</math\s*>|.*)', re.S | re.I)
 LISTING = re.compile(r'<pre\b[^<>]*>(.*?)(?:</pre\s*>|\Z)', re.S | re.I)
 # A quoted value may have a > in it if its second quote ends a value; else a > ends the tag.
 VALUE = '|'.join(rf'{q}[^{q}]*{q}(?=[\s/>])|{q}(?![^{q}]*{q}[\s/>])' for q in '"\'')
@@ -34,9 +35,10 @@ PARAGRAPHS = set('p div h1 h2 h3 h4 h5 h6 ul ol dl table section article aside h
                  'main blockquote figure figcaption form fieldset hr title address details '
                  'summary legend caption center menu dir dialog search hgroup select'.split())
 LINES = set('br li dt dd tr option optgroup button textarea'.split())
-# \1 and \2 wait for their letters; of MathML 10 6 is wrong, and 106 would be worse
-SIGNS = {'td': '\t', 'th': '\t', 'sup': '\1', 'sub': '\2', 'mn': ' ', 'mi': ' ', 'mo': ' '}
+# \1 and \2 wait for their letters
+SIGNS = {'td': '\t', 'th': '\t', 'sup': '\1', 'sub': '\2'}
 ENTITY = re.compile(r'&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});')
+TEX = re.compile(r'<annotation\b[^<>]*tex[^<>]*>([^<>]*)<|\balttext="([^"]*)"')
 
 
 def strip_html(text):
@@ -44,6 +46,7 @@ def strip_html(text):
     <pre>. 10<sup>6</sup> becomes 10^6, not 106, H<sub>2</sub>O becomes H2O."""
     for pattern in HIDDEN:
         text = pattern.sub(lambda m: m[0] if m['inner'] is None else '', text)
+    text = MATH.sub(formula, text)
     pieces = LISTING.split(text)                                # text, listing, text, ...
     for i, piece in enumerate(pieces):
         if i % 2:
@@ -74,6 +77,12 @@ def sign_of(tag, in_listing=False):
     if name in LINES:
         return '\n' if not closes or name == 'br' else ''
     return '' if closes else SIGNS.get(name, '')
+
+
+def formula(match):
+    """Return a formula in TeX if it is there as TeX, too; else parted: 10 6 is wrong, 106 worse."""
+    tex = TEX.search(match[0])
+    return html.unescape(tex[1] or tex[2]) if tex else match[0].replace('<', ' <')
 
 
 # --- LaTeX ----------------------------------------------------------------------------------------

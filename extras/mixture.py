@@ -85,16 +85,15 @@ def weighted(sources):
     def starts_of(epoch, n_tokens, T, seed):
         """Return where the sequences of an epoch begin, in the order in which they are read, int64
         (n,)."""
-        dice = np.random.default_rng([seed, epoch])
         starts, begin = [], 0
         for source in sources.values():
             n = max(1, round(source['passes'] * source['tokens'] / T))
             room = max(1, source['tokens'] - T)         # where a sequence may begin
-            # evenly over the source, from another token on in each epoch
-            spread = (dice.integers(room) + np.linspace(0, room, n, endpoint=False)) % room
+            # evenly over the source; steps of the golden ratio put each epoch between the others
+            spread = (np.arange(n) + (seed + epoch) * 0.618034 % 1) * room / n
             starts.append(np.minimum(begin + spread.astype(np.int64), n_tokens - T - 1))
             begin += source['tokens']
-        return dice.permutation(np.concatenate(starts))
+        return np.random.default_rng([seed, epoch]).permutation(np.concatenate(starts))
 
     return starts_of
 

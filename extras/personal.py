@@ -45,12 +45,13 @@ EMAIL = (rf'(?:{BEGIN}[{LATIN}][{LATIN}_.%+-]{{0,63}}|'
          rf'(?<![{CYRILLIC}])[{CYRILLIC}][{CYRILLIC}.-]{{0,63}})[@＠](?:[\w-]{{1,63}}\.){{1,5}}'
          rf'(?:(?:[a-z]{{2,24}}|[A-Z]{{2,24}}|Com|Org|Net|Edu)(?![{LATIN}]|\([ -~])|'
          rf'[{CYRILLIC}]{{2,24}})(?!\.(?:[a-z\d]|[A-Z](?![a-z])))')
-# no person's address: examples, programs, matrices (x@self.weight) and files (logo@2x.png)
+# no person's address: examples, matrices (x@self.weight, x@y.mean) and files (logo@2x.png)
 NOBODY = re.compile(
     r'^(git|this|super)@|@(self|\dx|\d+\.\d+)\.|[@＠](.*\.)?example\.(com|org|net|edu)$|'
     r'\.(test|example|invalid|local|localhost|weights?|w[kqvo]|bias|data|grad|values?|inv|inverse|'
     r'array|frame|ident|i?loc|index|state|class|service|socket|timer|conf|png|jpe?g|gif|svg|webp|'
-    r'html?|css|json|ya?ml|txt|log|t?gz)$', re.I)
+    r'html?|css|json|ya?ml|txt|log|t?gz)$|(?:^.|[%+-])@.*\.(?!(?:com|org|net|edu|gov)$)[a-z]{3,}$',
+    re.I)
 
 
 # --- numbers --------------------------------------------------------------------------------------

@@ -42,10 +42,11 @@ FIELDS = {
     'max_tokens': (int, None, 1, 10**9), 'max_completion_tokens': (int, None, 1, 10**9),
     'temperature': (float, 1.0, 0, 2), 'top_p': (float, 1.0, 0, 1), 'top_k': (int, 0, 0, 10**9),
     'seed': (int, None, -2**63, 2**63 - 1), 'logprobs': (int, None, 0, MOST_RIVALS)}
-# OpenAI's fields that would change an answer, but that we lack.
+# OpenAI's fields that would change an answer, but that we lack, and values that ask for nothing.
 LACKING = ('response_format', 'suffix', 'tools', 'tool_choice', 'functions', 'function_call',
            'echo', 'logit_bias', 'presence_penalty', 'frequency_penalty', 'best_of', 'audio',
            'reasoning_effort')
+NOTHING = [None, '', 0, 'none', 'auto', [], {}, {'type': 'text'}]
 
 
 # --- a request ------------------------------------------------------------------------------------
@@ -67,8 +68,8 @@ def fields_of(request):
     require(all(isinstance(text, str) and len(text) <= 64 for text in fields['stop']),
             f'stop={fields["stop"]!r:.60} must be texts of at most 64 characters')
     for name in LACKING:
-        require(not request.get(name), f'{name}={request.get(name)!r:.60} asks for what this '
-                f'server lacks; leave {name} out')
+        require(request.get(name) in NOTHING, f'{name}={request.get(name)!r:.60} asks for what '
+                f'this server lacks; leave {name} out')
     return fields
 
 

@@ -88,6 +88,8 @@ CONVERSATIONS = r'''
 -> system: s | user: a | assistant: b
 {"conversation": [{"role": "prompter", "content": "a"}, {"role": "Bing", "content": "b"}]}
 -> user: a | assistant: b
+{"conversation": "id-7", "instruction": "a", "output": "b"}
+-> user: a | assistant: b | unused: conversation
 {"conversation": [{"human": "a", "assistant": "b"}]}
 -> refused: unknown role: none
 {"id": "0", "data": ["a", "b", "c", "d"]}
@@ -209,6 +211,8 @@ PAIRS = r'''
 -> user: Human: a\n\nb | chosen: c | rejected: d
 {"prompt": "a", "chosen": "b", "rejected": "c", "margin": "", "score_chosen": "3", "score_rejected": 1}
 -> user: a | chosen: b | rejected: c | margin: 2.0
+{"prompt": "a", "chosen": "b", "rejected": "c", "chosen_score": 4, "rejected_score": 5}
+-> refused: low margin
 {"prompt": "Human: a\n\nAssistant:", "completion": "b", "label": true}
 -> user: a | completion: b | label: true
 {"conversations": [{"from": "human", "value": "a"}], "chosen": {"from": "gpt", "value": "b"},

@@ -79,11 +79,14 @@ def parquet(path, rows):
     ({'title': 'A', 'content': 'b', 'n': 1}, 'b', None),
     ({'title': 'A', 'text': None, 'content': 'b'}, 'b', None),
     ({'code': 'b', 'picture': {'bytes': b'\xff'}, 'vector': [0.5]}, 'b', None),
-    ({'title': 'A', 'text': b'bytes'}, '', clean.NO_TEXT),
+    ({'title': 'A', 'text': 'é'.encode()}, 'é', None),
+    ({'text': b'\xff', 'content': 'another', 'path': 'a'}, '', 'not UTF-8'),
     ({'title': 'A' * 300, 'n': 1}, '', clean.NO_TEXT)])
-def test_the_text_of_parquet_is_in_a_usual_column_of_texts_and_in_no_other(
+def test_the_text_of_parquet_is_in_a_usual_column_whatever_its_type_and_in_no_other(
         tmp_path, row, text, why):
     rows = [{**row, 'license': 'mit', 'url': 'a.org'}] * 150
+    if why == 'not UTF-8':                      # a damaged cell costs its row alone
+        rows.append({**row, 'text': b'a', 'url': 'a.org'})
     path = parquet(tmp_path / 'a.parquet', rows)
     documents = [*clean.documents_of([[str(path)]])]
     assert len(documents) == len(rows) and documents[0]['text'] == text
