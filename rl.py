@@ -269,9 +269,6 @@ if rank == 0:
     out.mkdir(parents=True, exist_ok=True)
     for name in RESULTS if overwrite else ():
         (out / name).unlink(missing_ok=True)
-    rows = out / 'metrics.jsonl'
-    if rows.exists() and not rows.read_bytes().endswith(b'\n'):     # a crash has torn the last one
-        rows.open('a').write('\n')
     tokenizer.save(out / 'tokenizer.json')
     (out / 'config.json').write_text(json.dumps(config, indent=1), 'utf-8')     # for people
     if is_new and os.path.exists(f'{folder}/data.json'):

@@ -304,9 +304,6 @@ if rank == 0:
         (out / name).unlink(missing_ok=True)
     if source == out / 'last-1.pt':             # the damaged last.pt must not take its name
         (out / 'last.pt').unlink(missing_ok=True)
-    rows = out / 'metrics.jsonl'
-    if rows.exists() and not rows.read_bytes().endswith(b'\n'):     # a crash has torn the last one
-        rows.open('a').write('\n')
     tokenizer.save(out / 'tokenizer.json')
     (out / 'data.json').write_bytes(meta_text)
     (out / 'config.json').write_text(json.dumps(config, indent=1), 'utf-8')
