@@ -66,34 +66,27 @@ RESULTS = ('last.pt last-1.pt best.pt metrics.jsonl train.log samples.txt eval.j
 
 
 # --- what is new: the mask, and conversations of all lengths --------------------------------------
-def fit(turns, T):
+def fit(messages, render, T):
     """Return ids and mask of a conversation, at most T + 1 each (T inputs and a last target), and
-    how it was cut. turns: (ids, mask, role) of each message. If it is too long, the oldest turns
-    go, and only then the end of the answer, because without its beginning or its system message a
-    question is another question:
+    how it was cut. If it is too long, the oldest turns go, and only then the end of the answer,
+    because without its beginning or its system message a question is another question:
 
         system  user  assistant  user  assistant        too long
         system                   user  assistant        without older turns
         system                   user  assist           still too long: the answer is cut
 
-    What follows the last trained token goes, too. Where none is left, because the last question
+    What follows the last trained token goes, too. Where none is left, as when the last question
     fills all the room, ids and mask are empty."""
-    while turns and 1 not in turns[-1][1]:          # a question that nobody answers
-        turns = turns[:-1]
-    roles = [role for ids, mask, role in turns]
-    head = next((i for i, role in enumerate(roles) if role != 'system'), 0)
-    # A user may ask in several messages in a row: a question begins with the first of them.
-    later = [i for i in range(head + 1, len(turns))
-             if roles[i] == 'user' and roles[i - 1] != 'user']
     end_of = lambda mask: max((i for i, bit in enumerate(mask, 1) if bit), default=0)   # the last 1
-    for start in [head, *later]:
-        kept = turns[:head] + turns[start:]
-        ids, mask = ([x for turn in kept for x in turn[part]] for part in (0, 1))
-        if end_of(mask) <= T + 1:
-            break
+    ids, mask = render(messages)
+    n_whole = end_of(mask)
+    system = [message for message in messages[:1] if message['role'] == 'system']
+    for i, message in enumerate(messages):
+        if end_of(mask) > T + 1 and message['role'] == 'user' and i > len(system):
+            ids, mask = render(system + messages[i:])
     end = end_of(mask[:T + 1])
-    how = 'whole' if start == head and end == end_of(mask) else 'cut'
-    return ids[:end], mask[:end], how if end else 'left out'
+    how = 'left out' if not end else 'whole' if end == n_whole else 'cut'
+    return ids[:end], mask[:end], how
 
 
 def collate(rows, pad=0):
@@ -203,16 +196,9 @@ def read(path):
     rows, counts = [], collections.Counter()
     for number, line in enumerate(text.strip().splitlines(), 1):
         try:
-            messages = json.loads(line)['messages']
-            ids, mask = tokenizer.render(messages)
-            starts = [i for i, id in enumerate(ids) if id == tokenizer.special['<|im_start|>']]
-            roles = [message['role'] for message in messages]
-            roles = ['system'] * (len(starts) - len(roles)) + roles     # a published model's own
-            turns = [(ids[begin:end], mask[begin:end], role)
-                     for begin, end, role in zip(starts, [*starts[1:], None], roles)]
+            ids, mask, how = fit(json.loads(line)['messages'], tokenizer.render, T)
         except (ValueError, LookupError, TypeError) as error:
             raise Mistake(f'{path}, line {number}: {error!r:.200}; see the top of sft.py') from None
-        ids, mask, how = fit(turns, T)
         counts[how] += 1
         if ids:                         # arrays take a tenth of the memory of lists
             rows.append((np.array(ids, np.int32), np.array(mask, bool)))
