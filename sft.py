@@ -150,8 +150,6 @@ changed = [name for name in old if name in typed and config[name] != old[name]]
 for name in changed:
     require(name not in ('lora', 'optimizer', 'batch_size', 'block_size', 'replay', 'seed'),
             f'leave {name} out: the run has {old[name]}')
-if 'epochs' in typed and 'max_steps' not in typed:
-    config['max_steps'] = 0     # not the old run's: as many as these epochs take
 globals().update(config)
 origin = source.resolve()
 is_free = not (out / 'last.pt').exists() and not (out / 'best.pt').exists()
