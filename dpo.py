@@ -295,8 +295,7 @@ if state:
     opt.load_state_dict(copy.deepcopy(state['optimizer']))  # mapped from a file that we replace
     step, best_val = state['step'], state['best_val']
     ref, kto_kl = state['ref_log_probs'].clone().to(device), state['kto_kl']
-require(max(warmup_steps, step + 1) <= max_steps,
-        f'{max_steps=} is too low for {warmup_steps=} or for a run that is at {step=}')
+require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=}')
 is_new, state, model.saved = not state, {}, {}              # frees their memory
 
 

@@ -242,8 +242,7 @@ if state:
     step, best_val = state['step'], state['best_val']
     model.load_state_dict(state['weights'])
     opt.load_state_dict(copy.deepcopy(state['optimizer']))      # last.pt, which is mapped, will go
-require(max(warmup_steps, step + 1) <= max_steps,
-        f'{max_steps=} is too low for {warmup_steps=} or for a run that is at {step=}')
+require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=}')
 is_new, state, model.saved = not state, {}, {}              # frees their memory
 
 # --- out_dir --------------------------------------------------------------------------------------
