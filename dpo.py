@@ -435,7 +435,7 @@ while step < max_steps:
     opt.step()
     step += 1
     if step in (1, max_steps) or step % log_interval == 0:
-        dt = max(1e-9, time.perf_counter() - began)     # some clocks tick coarsely
+        dt = time.perf_counter() - began
         n_tokens = sum(len(ids) for i in batch for side in pairs[i] for ids in side)
         log(**row, lr=lr, grad_norm=norm, dt=dt, tok_s=n_tokens / dt,
             minutes_left=dt * (max_steps - step) / 60)

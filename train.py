@@ -469,7 +469,7 @@ while step < max_steps and not stopping:
     opt.zero_grad(set_to_none=world == 1)       # DDP's gradients stay in its buckets, as zeros
     step += 1
     if step in (1, max_steps) or step % log_interval == 0:
-        dt = max(1e-9, time.perf_counter() - began)     # some clocks tick coarsely
+        dt = time.perf_counter() - began
         log(loss=loss, lr=lr, grad_norm=norm, dt=dt, tok_s=step_tokens / dt, mfu=flops / dt / peak,
             data_s=data_s, skipped=skipped, minutes_left=dt * (max_steps - step) / 60,
             memory_mb=torch.cuda.max_memory_allocated() / 2 ** 20 if kind == 'cuda' else math.nan)
