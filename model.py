@@ -46,10 +46,8 @@ class GPTConfig:
             raise ValueError(f'n_embd={self.n_embd} / n_head={self.n_head} must be an even number')
         self.head_dim = int(D)
         self.n_kv_head = self.n_kv_head or self.n_head
-        if self.n_head % self.n_kv_head:
-            raise ValueError(f'n_head={self.n_head} is no multiple of n_kv_head={self.n_kv_head}')
         # Three matrices that are 8/3 n_embd wide have as many weights as GPT-2's two of 4 n_embd.
-        self.n_ffn = self.n_ffn or max(1, round(self.n_embd * 8 / 3 / 64)) * 64
+        self.n_ffn = self.n_ffn or round(self.n_embd * 8 / 3 / 64) * 64
 
 
 class RMSNorm(nn.RMSNorm):
@@ -288,7 +286,7 @@ class GPT(nn.Module):
         """Return the GPT, in float32, of a .pt file, a run's folder (best.pt, or else last.pt) or a
         Hugging Face folder. What else the file holds is in model.saved. changes: of its config, if
         they keep the shapes of the weights: load('out/base', dropout=0.1)."""
-        files = [os.path.join(path, name) for name in ('best.pt', 'last.pt', 'last-1.pt')]
+        files = [os.path.join(path, name) for name in ('best.pt', 'last.pt')]
         path = next(filter(os.path.exists, files), path)
         try:
             if os.path.isdir(path):
@@ -301,8 +299,6 @@ class GPT(nn.Module):
         except Exception as e:
             why = repr(e).split('. ')[0]        # behind it, torch advises to run code
             raise ValueError(f'{path} cannot be loaded into this model.py ({why:.200})') from e
-        if not all(weight.isfinite().all() for weight in model.parameters()):
-            raise ValueError(f'{path} has weights that are not finite; use another checkpoint')
         model.saved = saved
         return model
 
