@@ -75,7 +75,7 @@ class Attention(nn.Module):
         self.norm_q = RMSNorm(c.head_dim, c.norm_eps) if c.qk_norm else nn.Identity()
         self.norm_k = RMSNorm(c.head_dim, c.norm_eps) if c.qk_norm else nn.Identity()
 
-    def forward(self, x, cos, sin, cache=None, start=0, mask=None):
+    def forward(self, x, cos, sin, cache, start, mask):
         """x (B, T, C) -> (B, T, C). x follows `start` positions, whose keys and values are in the
         cache (2, B, K, room, D). mask: True where a query sees a key, (B or 1, 1, T, start + T)."""
         T = x.shape[1]
@@ -248,7 +248,7 @@ class GPT(nn.Module):
         return (idx, log_p[:, :len(new)]) if with_log_p else idx
 
     @torch.no_grad()
-    def stream(self, idx, max_new_tokens, draw, stop=()):
+    def stream(self, idx, max_new_tokens, draw, stop):
         """Yield the next token of each row of idx (B, T), then the one after it, ... (B,) each,
         until all rows have drawn an id of `stop`. draw(logits (b, V), rows (b,), t) -> (b,) chooses
         token t of the b rows that have drawn none yet. To write d and then e after a b c:

@@ -89,7 +89,7 @@ def fit(messages, render, T):
     return ids[:end], mask[:end], how
 
 
-def collate(rows, pad=0):
+def collate(rows):
     """Return inputs and targets, int64 (B, T), of B conversations, T the longest. A target is the
     next token if it is trained, else IGNORE (here _):
 
@@ -99,7 +99,7 @@ def collate(rows, pad=0):
     Padding is on the right, where causal attention does not see it: any id will do."""
     x = [torch.tensor(ids[:-1]) for ids, mask in rows]
     y = [torch.tensor(np.where(mask[1:], ids[1:], IGNORE)) for ids, mask in rows]
-    return (rnn.pad_sequence(x, batch_first=True, padding_value=pad).long(),            # (B, T)
+    return (rnn.pad_sequence(x, batch_first=True).long(),                               # (B, T)
             rnn.pad_sequence(y, batch_first=True, padding_value=IGNORE).long())
 
 

@@ -9,7 +9,6 @@ from test_records import BYTES, TRAPPING, say
 
 from model import GPT, IGNORE, GPTConfig
 
-PAD = TRAPPING.special['<|pad|>']
 collate, fit = lift('sft.py', 'collate', 'fit')
 FLAGS = ('--batch_size=8 --max_steps=20 --eval_interval=10 --log_interval=1 --learning_rate=1e-2 '
          '--device=cpu --dtype=float32').split()
@@ -22,7 +21,7 @@ def sft(start, data, out, *more, **how):
 
 # --- the loss -------------------------------------------------------------------------------------
 def test_a_target_is_the_next_token_if_that_is_trained():
-    x, y = collate([([5, 6, 7, 8], [0, 0, 1, 1]), ([9, 3], [0, 1])], pad=0)
+    x, y = collate([([5, 6, 7, 8], [0, 0, 1, 1]), ([9, 3], [0, 1])])
     assert x.tolist() == [[5, 6, 7], [9, 0, 0]]
     assert y.tolist() == [[-100, 7, 8], [3, -100, -100]]
     assert x.dtype == y.dtype == torch.int64
@@ -35,16 +34,15 @@ def test_a_row_s_loss_and_gradient_are_its_own_whatever_is_beside_it_and_pads_it
                              say('user', 'Z')])
             for i in range(8)]
 
-    def gradient(rows, pad):
-        x, y = collate(rows, pad)
+    def gradient(rows):
+        x, y = collate(rows)
         loss = model(x, y)[1] * (y != IGNORE).sum() / 30                # a mean over all 30 targets
         return torch.autograd.grad(loss, model.embedding.weight)[0]
 
-    together = gradient(rows, PAD)
-    alone = sum(gradient([row], TRAPPING.special['<|im_end|>']) for row in rows)
+    together, alone = gradient(rows), sum(gradient([row]) for row in rows)
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
     # context; what follows
-    assert together[ord('Q')].any() and not together[[ord('Z'), PAD]].any()
+    assert together[ord('Q')].any() and not together[[ord('Z'), 0]].any()
 
 
 # writes down what reaches the loss
