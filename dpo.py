@@ -46,7 +46,7 @@ data_dir = 'data/pairs'         # train.jsonl and val.jsonl, from chats.py --sou
 out_dir = 'out/dpo'             # where the run writes
 overwrite = False               # True: delete the run that out_dir holds
 loss_type: Literal['dpo', 'ipo', 'kto', 'orpo', 'simpo', 'rm'] = 'dpo'  # rm trains a reward model
-beta: float | None = None       # scale of rewards (not rm's), see above; None = 0.1, for simpo 2
+beta: float | None = None       # scale of rewards, see above; None = 0.1, for simpo 2
 gamma = 1.0                     # of simpo: margin by which the better answer must lead
 nll_weight = 0.0                # weight of -log p(chosen) per token; orpo has it already
 # optimization
@@ -198,6 +198,10 @@ require(state or out.resolve() not in (origin, origin.parent),
         f'{out_dir} has the model that this run begins with; choose another --out_dir')
 require(is_free or bool(state) != overwrite, f'{out_dir} has a run: either --init_from=resume goes '
         'on, or --overwrite deletes it')
+for name, losses in {'beta': 'dpo ipo kto orpo simpo', 'gamma': 'simpo',
+                     'nll_weight': 'dpo ipo kto simpo'}.items():
+    require(name not in typed or not config[name] or loss_type in losses.split(),
+            f'--{name} does nothing with {loss_type=}, only with {losses}; leave it out')
 beta = config['beta'] = beta or (2.0 if loss_type == 'simpo' else 0.1)
 has_reference = loss_type in ('dpo', 'ipo', 'kto')
 T = model.config.block_size             # most ids of a prompt and its answer

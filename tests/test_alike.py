@@ -274,6 +274,9 @@ SETTINGS = {'sft': '''--device=tpu => device='tpu' & cuda
 --init_from=resume => last.pt''', 'dpo': '''--device=cuda => device='cuda' & --device=auto
 --data_dir=nowhere => nowhere/train.jsonl & chats.py --kind=preference --source=FILE --out_dir=nowhere
 --beta=1e-300 => beta=1e-300
+--gamma=2 => --gamma & simpo
+--loss_type=orpo --nll_weight=1 => --nll_weight
+--loss_type=rm --beta=0.2 => --beta
 --label_smoothing=0.5 => label_smoothing
 --init_from=gone => gone & python sft.py
 --init_from=resume => last.pt''', 'rl': '''--device=cuda => device='cuda' & --device=auto
