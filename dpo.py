@@ -191,8 +191,6 @@ changed = [name for name in old if name in typed and config[name] != old[name]]
 for name in changed:
     require(name not in ('loss_type', 'beta', 'gamma', 'batch_size', 'seed'),
             f'leave {name} out: the run has {old[name]}')
-if 'epochs' in typed and 'max_steps' not in typed:
-    config['max_steps'] = 0     # not the old run's: as many as these epochs take
 globals().update(config)
 origin = source.resolve()
 is_free = not (out / 'last.pt').exists() and not (out / 'best.pt').exists()
@@ -297,8 +295,7 @@ if state:
     opt.load_state_dict(copy.deepcopy(state['optimizer']))  # mapped from a file that we replace
     step, best_val = state['step'], state['best_val']
     ref, kto_kl = state['ref_log_probs'].clone().to(device), state['kto_kl']
-require(max(warmup_steps, step + 1) <= max_steps,
-        f'{max_steps=} is too low for {warmup_steps=} or for a run that is at {step=}')
+require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=}')
 is_new, state, model.saved = not state, {}, {}              # frees their memory
 
 
@@ -327,9 +324,6 @@ if rank == 0:
     out.mkdir(parents=True, exist_ok=True)
     for name in RESULTS if overwrite else ():
         (out / name).unlink(missing_ok=True)
-    rows = out / 'metrics.jsonl'
-    if rows.exists() and not rows.read_bytes().endswith(b'\n'):     # a crash has torn the last one
-        rows.open('a').write('\n')
     tokenizer.save(out / 'tokenizer.json')
     (out / 'config.json').write_text(json.dumps(config, indent=1), 'utf-8')     # for people
     if is_new and os.path.exists(f'{folder}/data.json'):
@@ -441,7 +435,7 @@ while step < max_steps:
     opt.step()
     step += 1
     if step in (1, max_steps) or step % log_interval == 0:
-        dt = max(1e-9, time.perf_counter() - began)     # some clocks tick coarsely
+        dt = time.perf_counter() - began
         n_tokens = sum(len(ids) for i in batch for side in pairs[i] for ids in side)
         log(**row, lr=lr, grad_norm=norm, dt=dt, tok_s=n_tokens / dt,
             minutes_left=dt * (max_steps - step) / 60)

@@ -49,7 +49,7 @@ class GPTConfig:
         if self.n_head % self.n_kv_head:
             raise ValueError(f'n_head={self.n_head} is no multiple of n_kv_head={self.n_kv_head}')
         # Three matrices that are 8/3 n_embd wide have as many weights as GPT-2's two of 4 n_embd.
-        self.n_ffn = self.n_ffn or max(1, round(self.n_embd * 8 / 3 / 64)) * 64
+        self.n_ffn = self.n_ffn or round(self.n_embd * 8 / 3 / 64) * 64
 
 
 class RMSNorm(nn.RMSNorm):
@@ -77,7 +77,7 @@ class Attention(nn.Module):
         self.norm_q = RMSNorm(c.head_dim, c.norm_eps) if c.qk_norm else nn.Identity()
         self.norm_k = RMSNorm(c.head_dim, c.norm_eps) if c.qk_norm else nn.Identity()
 
-    def forward(self, x, cos, sin, cache=None, start=0, mask=None):
+    def forward(self, x, cos, sin, cache, start, mask):
         """x (B, T, C) -> (B, T, C). x follows `start` positions, whose keys and values are in the
         cache (2, B, K, room, D). mask: True where a query sees a key, (B or 1, 1, T, start + T)."""
         T = x.shape[1]
@@ -250,7 +250,7 @@ class GPT(nn.Module):
         return (idx, log_p[:, :len(new)]) if with_log_p else idx
 
     @torch.no_grad()
-    def stream(self, idx, max_new_tokens, draw, stop=()):
+    def stream(self, idx, max_new_tokens, draw, stop):
         """Yield the next token of each row of idx (B, T), then the one after it, ... (B,) each,
         until all rows have drawn an id of `stop`. draw(logits (b, V), rows (b,), t) -> (b,) chooses
         token t of the b rows that have drawn none yet. To write d and then e after a b c:
@@ -288,7 +288,7 @@ class GPT(nn.Module):
         """Return the GPT, in float32, of a .pt file, a run's folder (best.pt, or else last.pt) or a
         Hugging Face folder. What else the file holds is in model.saved. changes: of its config, if
         they keep the shapes of the weights: load('out/base', dropout=0.1)."""
-        files = [os.path.join(path, name) for name in ('best.pt', 'last.pt', 'last-1.pt')]
+        files = [os.path.join(path, name) for name in ('best.pt', 'last.pt')]
         path = next(filter(os.path.exists, files), path)
         try:
             if os.path.isdir(path):
@@ -301,8 +301,6 @@ class GPT(nn.Module):
         except Exception as e:
             why = repr(e).split('. ')[0]        # behind it, torch advises to run code
             raise ValueError(f'{path} cannot be loaded into this model.py ({why:.200})') from e
-        if not all(weight.isfinite().all() for weight in model.parameters()):
-            raise ValueError(f'{path} has weights that are not finite; use another checkpoint')
         model.saved = saved
         return model
 

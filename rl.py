@@ -106,9 +106,9 @@ def policy_loss(log_p, old_log_p, A, clip=0.2, ref_log_p=None, kl_coef=0.0):
         -1    -1.5       -1.2       1.5     1.5: descent makes it less likely again
 
     kl_coef adds r - 1 - log r, r = p_ref / p (k3, Schulman 2020): 0.13 for p = 0.5, p_ref = 0.8."""
-    ratio = (log_p - old_log_p).clamp(max=80).exp()             # e^80 is finite in float32
+    ratio = (log_p - old_log_p).exp()
     loss = -torch.minimum(ratio * A, ratio.clamp(1 - clip, 1 + clip) * A)
-    log_r = ((log_p if ref_log_p is None else ref_log_p) - log_p).clamp(max=80)
+    log_r = (log_p if ref_log_p is None else ref_log_p) - log_p
     kl = log_r.exp() - 1 - log_r
     return loss + kl_coef * kl, ratio.detach(), kl.detach()
 
@@ -259,8 +259,7 @@ if state:
             f'{source} has other prompts than {reward=}, or began with another model')
     opt.load_state_dict(copy.deepcopy(state['optimizer']))  # mapped from a file that we replace
     step, best_val = state['step'], state['best_val']
-require(max(warmup_steps, step + 1) <= max_steps,
-        f'{max_steps=} is too low for {warmup_steps=} or for a run that is at {step=}')
+require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=}')
 is_new, state, model.saved = not state, {}, {}              # frees their memory
 
 
@@ -269,9 +268,6 @@ if rank == 0:
     out.mkdir(parents=True, exist_ok=True)
     for name in RESULTS if overwrite else ():
         (out / name).unlink(missing_ok=True)
-    rows = out / 'metrics.jsonl'
-    if rows.exists() and not rows.read_bytes().endswith(b'\n'):     # a crash has torn the last one
-        rows.open('a').write('\n')
     tokenizer.save(out / 'tokenizer.json')
     (out / 'config.json').write_text(json.dumps(config, indent=1), 'utf-8')     # for people
     if is_new and os.path.exists(f'{folder}/data.json'):

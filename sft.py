@@ -66,37 +66,30 @@ RESULTS = ('last.pt last-1.pt best.pt metrics.jsonl train.log samples.txt eval.j
 
 
 # --- what is new: the mask, and conversations of all lengths --------------------------------------
-def fit(turns, T):
+def fit(messages, render, T):
     """Return ids and mask of a conversation, at most T + 1 each (T inputs and a last target), and
-    how it was cut. turns: (ids, mask, role) of each message. If it is too long, the oldest turns
-    go, and only then the end of the answer, because without its beginning or its system message a
-    question is another question:
+    how it was cut. If it is too long, the oldest turns go, and only then the end of the answer,
+    because without its beginning or its system message a question is another question:
 
         system  user  assistant  user  assistant        too long
         system                   user  assistant        without older turns
         system                   user  assist           still too long: the answer is cut
 
-    What follows the last trained token goes, too. Where none is left, because the last question
+    What follows the last trained token goes, too. Where none is left, as when the last question
     fills all the room, ids and mask are empty."""
-    while turns and 1 not in turns[-1][1]:          # a question that nobody answers
-        turns = turns[:-1]
-    roles = [role for ids, mask, role in turns]
-    head = next((i for i, role in enumerate(roles) if role != 'system'), 0)
-    # A user may ask in several messages in a row: a question begins with the first of them.
-    later = [i for i in range(head + 1, len(turns))
-             if roles[i] == 'user' and roles[i - 1] != 'user']
     end_of = lambda mask: max((i for i, bit in enumerate(mask, 1) if bit), default=0)   # the last 1
-    for start in [head, *later]:
-        kept = turns[:head] + turns[start:]
-        ids, mask = ([x for turn in kept for x in turn[part]] for part in (0, 1))
-        if end_of(mask) <= T + 1:
-            break
+    ids, mask = render(messages)
+    n_whole = end_of(mask)
+    system = [message for message in messages[:1] if message['role'] == 'system']
+    for i, message in enumerate(messages):
+        if end_of(mask) > T + 1 and message['role'] == 'user' and i > len(system):
+            ids, mask = render(system + messages[i:])
     end = end_of(mask[:T + 1])
-    how = 'whole' if start == head and end == end_of(mask) else 'cut'
-    return ids[:end], mask[:end], how if end else 'left out'
+    how = 'left out' if not end else 'whole' if end == n_whole else 'cut'
+    return ids[:end], mask[:end], how
 
 
-def collate(rows, pad=0):
+def collate(rows):
     """Return inputs and targets, int64 (B, T), of B conversations, T the longest. A target is the
     next token if it is trained, else IGNORE (here _):
 
@@ -106,7 +99,7 @@ def collate(rows, pad=0):
     Padding is on the right, where causal attention does not see it: any id will do."""
     x = [torch.tensor(ids[:-1]) for ids, mask in rows]
     y = [torch.tensor(np.where(mask[1:], ids[1:], IGNORE)) for ids, mask in rows]
-    return (rnn.pad_sequence(x, batch_first=True, padding_value=pad).long(),            # (B, T)
+    return (rnn.pad_sequence(x, batch_first=True).long(),                               # (B, T)
             rnn.pad_sequence(y, batch_first=True, padding_value=IGNORE).long())
 
 
@@ -157,8 +150,6 @@ changed = [name for name in old if name in typed and config[name] != old[name]]
 for name in changed:
     require(name not in ('lora', 'optimizer', 'batch_size', 'block_size', 'replay', 'seed'),
             f'leave {name} out: the run has {old[name]}')
-if 'epochs' in typed and 'max_steps' not in typed:
-    config['max_steps'] = 0     # not the old run's: as many as these epochs take
 globals().update(config)
 origin = source.resolve()
 is_free = not (out / 'last.pt').exists() and not (out / 'best.pt').exists()
@@ -203,16 +194,9 @@ def read(path):
     rows, counts = [], collections.Counter()
     for number, line in enumerate(text.strip().splitlines(), 1):
         try:
-            messages = json.loads(line)['messages']
-            ids, mask = tokenizer.render(messages)
-            starts = [i for i, id in enumerate(ids) if id == tokenizer.special['<|im_start|>']]
-            roles = [message['role'] for message in messages]
-            roles = ['system'] * (len(starts) - len(roles)) + roles     # a published model's own
-            turns = [(ids[begin:end], mask[begin:end], role)
-                     for begin, end, role in zip(starts, [*starts[1:], None], roles)]
+            ids, mask, how = fit(json.loads(line)['messages'], tokenizer.render, T)
         except (ValueError, LookupError, TypeError) as error:
             raise Mistake(f'{path}, line {number}: {error!r:.200}; see the top of sft.py') from None
-        ids, mask, how = fit(turns, T)
         counts[how] += 1
         if ids:                         # arrays take a tenth of the memory of lists
             rows.append((np.array(ids, np.int32), np.array(mask, bool)))
@@ -258,8 +242,7 @@ if state:
     step, best_val = state['step'], state['best_val']
     model.load_state_dict(state['weights'])
     opt.load_state_dict(copy.deepcopy(state['optimizer']))      # last.pt, which is mapped, will go
-require(max(warmup_steps, step + 1) <= max_steps,
-        f'{max_steps=} is too low for {warmup_steps=} or for a run that is at {step=}')
+require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=}')
 is_new, state, model.saved = not state, {}, {}              # frees their memory
 
 # --- out_dir --------------------------------------------------------------------------------------
@@ -267,9 +250,6 @@ if rank == 0:
     out.mkdir(parents=True, exist_ok=True)
     for name in RESULTS if overwrite else ():
         (out / name).unlink(missing_ok=True)
-    rows = out / 'metrics.jsonl'
-    if rows.exists() and not rows.read_bytes().endswith(b'\n'):     # a crash has torn the last one
-        rows.open('a').write('\n')
     tokenizer.save(out / 'tokenizer.json')
     (out / 'config.json').write_text(json.dumps(config, indent=1), 'utf-8')     # for people
     if is_new and os.path.exists(f'{folder}/data.json'):
@@ -373,7 +353,7 @@ while step < max_steps:
     opt.step()
     step += 1
     if step in (1, max_steps) or step % log_interval == 0:
-        dt = max(1e-9, time.perf_counter() - began)     # some clocks tick coarsely
+        dt = time.perf_counter() - began
         n_tokens = sum(len(ids) for ids, mask in batch + base_text)
         log(loss=loss, lr=lr, grad_norm=norm, dt=dt, tok_s=n_tokens / dt,
             minutes_left=dt * (max_steps - step) / 60)

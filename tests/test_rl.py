@@ -24,8 +24,7 @@ FLAGS = ('--device=cpu --dtype=float32 --batch_size=4 --num_samples=6 --max_new_
 
 # --- the loss -------------------------------------------------------------------------------------
 def test_the_loss_and_its_gradient_are_the_formulas_in_float64():
-    """So no update gains by leaving the bounds, and any may return. A ratio that no float32 holds
-    is finite."""
+    """So no update gains by leaving the bounds, and any may return."""
     dice = np.random.default_rng(0)
     log_p, old, ref = (torch.tensor(-dice.exponential(2, 54)).float() for _ in range(3))
     log_p[0] = old[1] = -60                             # nearly forgotten; e^60 times as likely
@@ -40,7 +39,6 @@ def test_the_loss_and_its_gradient_are_the_formulas_in_float64():
     for got, wanted in zip((*found, q.grad), (loss, ratio, kl, p.grad)):
         torch.testing.assert_close(got.double(), wanted, rtol=2e-5, atol=1e-5)
     assert not policy_loss(log_p, old, A)[2].any()          # without a reference, no KL
-    assert policy_loss(log_p, log_p - 500, A)[0].isfinite().all()
 
 
 def test_advantages_by_hand():
@@ -127,7 +125,7 @@ def test_the_reward_file_of_the_docs_works_and_one_may_import_what_is_beside_it(
 
 
 def test_a_reward_is_a_number_and_an_error_of_its_file_keeps_its_traceback(rl):
-    mistake(rl(paid=PAID.replace('return sum', 'return float("nan"); sum')), 'finite', 'nan')
+    mistake(rl(paid=PAID.replace('return sum', 'return float("nan"); sum')), "'reward': nan")
     mistake(rl('--overwrite', paid='def prompts(): return []'), 'paid.py must define', 'reward()')
     result = rl('--overwrite', paid=PAID.replace('return sum', 'raise KeyError("a"); sum'))
     assert result.returncode == 1 and "KeyError: 'a'" in result.stderr

@@ -21,7 +21,7 @@ def sft(start, data, out, *more, **how):
 
 # --- the loss -------------------------------------------------------------------------------------
 def test_a_target_is_the_next_token_if_that_is_trained():
-    x, y = collate([([5, 6, 7, 8], [0, 0, 1, 1]), ([9, 3], [0, 1])], pad=0)
+    x, y = collate([([5, 6, 7, 8], [0, 0, 1, 1]), ([9, 3], [0, 1])])
     assert x.tolist() == [[5, 6, 7], [9, 0, 0]]
     assert y.tolist() == [[-100, 7, 8], [3, -100, -100]]
     assert x.dtype == y.dtype == torch.int64
@@ -86,10 +86,14 @@ sqaqa 10 => 00003333444 cut
 sqaqa 9 => 0000333344 cut
 sqaqa 8 =>  left out
 qaqqa 12 => 22223333444 cut
-qaqqa 9 => 2222333344 cut
 qata 9 => 0000111 cut
 qaq 99 => 0000111 whole
 sq 99 =>  left out"""
+
+
+def four_tokens_each(messages):
+    return ([message['content'] for message in messages for _ in range(4)],
+            [bit and message['role'] == 'assistant' for message in messages for bit in (0, 1, 1, 0)])
 
 
 def test_a_cut_keeps_the_system_message_and_the_last_question_whole():
@@ -97,8 +101,7 @@ def test_a_cut_keeps_the_system_message_and_the_last_question_whole():
     Once, only the ends of such answers were trained, without their questions."""
     for line in CUTS.strip().splitlines():
         (roles, T), left = (part.split(' ', 1) for part in line.split(' => '))
-        turns = [([i] * 4, [0, 1, 1, 0] if role == 'a' else [0] * 4, NAMES[role])
-                 for i, role in enumerate(roles)]
-        ids, mask, found = fit(turns, int(T))
+        messages = [{'role': NAMES[role], 'content': i} for i, role in enumerate(roles)]
+        ids, mask, found = fit(messages, four_tokens_each, int(T))
         assert [''.join(map(str, ids)), found] == left, line
         assert len(ids) == len(mask) and (not ids or mask[-1] == 1)     # nothing is read in vain

@@ -84,8 +84,6 @@ REFUSED = '''
 --device=tpu => tpu & --device=
 --shard=fsdp => torchrun
 --device=mps => mps & --device=auto
---warmup_steps=17 => warmup_steps=17 & max_steps=16
---min_lr=0.02 => min_lr=0.02 & learning_rate=0.01
 --dropout=1 => dropout=1
 --data_dir='no(where' => --out_dir='no(where' & python clean.py & prepare.py'''
 
