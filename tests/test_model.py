@@ -239,7 +239,7 @@ def test_what_is_no_model_of_ours_is_one_sentence_with_its_path_and_what_is_odd(
         file.write_bytes(content)
         refused(f'{file} cannot be loaded', GPT.load, file)
     for odd, words in (({'n_heads': 3}, 'n_heads'), ({'n_layer': 3}, 'blocks.2'),
-                       ({'n_kv_head': 3}, 'w_k'), ({'vocab_size': 65}, 'embedding')):
+                       ({'n_kv_head': 3}, 'n_kv_head=3'), ({'vocab_size': 65}, 'embedding')):
         refused(f'{file}.*this model.py.*{words}', GPT.load, saved(file, odd))
     (tmp_path / 'empty').mkdir()
     refused(f'{tmp_path}/empty.*no best.pt, last.pt', GPT.load, tmp_path / 'empty')

@@ -125,8 +125,8 @@ def test_the_reward_file_of_the_docs_works_and_one_may_import_what_is_beside_it(
 
 
 def test_a_reward_is_a_number_and_an_error_of_its_file_keeps_its_traceback(rl):
-    mistake(rl(paid=PAID.replace('return sum', 'return float("nan"); sum')), "'reward': nan")
-    mistake(rl('--overwrite', paid='def prompts(): return []'), 'paid.py must define', 'reward()')
+    mistake(rl(paid=PAID.replace('return sum', 'return float("nan"); sum')), 'finite', 'nan')
+    mistake(rl(paid='def prompts(): return []'), 'paid.py must define', 'reward()')
     result = rl('--overwrite', paid=PAID.replace('return sum', 'raise KeyError("a"); sum'))
     assert result.returncode == 1 and "KeyError: 'a'" in result.stderr
 
