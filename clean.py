@@ -19,7 +19,7 @@ report.md before you go on.
 The job comes first, and then what it calls, in that order. Without extras/ this file works with
 configurator.py beside it, and --pii=False.
 """
-import codecs, collections, concurrent.futures, contextlib, ctypes, functools, glob, gzip
+import codecs, collections, concurrent.futures, contextlib, functools, glob, gzip
 import hashlib, io, itertools, json, multiprocessing, os, pathlib, re, shlex, shutil, signal
 import sys, sysconfig, tempfile, types, unicodedata, warnings, zlib
 from typing import Literal
@@ -37,7 +37,7 @@ encoding = ''                   # of files of text, such as cp1250; '' = UTF-8, 
 text_field = ''                 # field of records that has the text; '' = text, content, code, ...
 min_words = 20                  # prose: words; 0 switches a rule off, here and below
 max_symbols = 0.3               # prose: fraction of visible characters that are symbols, such as #
-max_repetition = 0.7            # prose: fraction of lines or words that repeat
+max_repetition = 0.7            # prose: fraction of words that repeat, in windows of 200
 max_gibberish = 0.2             # prose: fraction of words that hardly any language spells
 dedup: Literal['none', 'exact', 'minhash', 'simhash'] = 'minhash'  # the last two drop near-copies
 bands = 32                      # minhash: texts that agree in a band are compared
@@ -74,10 +74,6 @@ BOUNDS = {'bands': (1, 1024), 'rows': (1, 64), 'num_workers': (0, 1024), **dict.
 # --- the job --------------------------------------------------------------------------------------
 def clean(config):
     """Clean the sources that settings name into config.out_dir."""
-    try:
-        'a'.encode(config.encoding or 'utf-8')
-    except LookupError as error:
-        raise Mistake(f'--encoding={config.encoding}: {error}; name another') from None
     out_dir = pathlib.Path(os.path.realpath(config.out_dir))
     sources = find_sources(config)      # {name: {'path', 'weight', 'paths', ...}}
     check_out_dir(out_dir, sources, config.overwrite)
@@ -90,11 +86,12 @@ def clean(config):
     settings = json.dumps({**settings, 'sources': paths})
     # A file or a package that an option lacks ends the run here, before the work begins.
     make_stages(settings)
-    near_keys(config, b'')
     work = out_dir.with_name(f'.{out_dir.name}.nanoparrot-clean')   # a kill leaves its shards
     folders = [work / state_of(config, settings, *shard) for shard in shards]
     work.mkdir(parents=True, exist_ok=True)
-    clear(work, {folder.name for folder in folders})
+    trash = work.with_name(f'{work.name}-trash')
+    for folder in trash, work / 'new', work / 'old':                # of a run that was killed
+        shutil.rmtree(folder, ignore_errors=True)
 
     # 1. Each document by itself: read it, give it one form, judge it, hide personal data.
     share('clean_shard', [(*shard, str(folder), settings)
@@ -146,7 +143,7 @@ def clean(config):
     meta = {'format': FORMAT, 'sources': sources, 'config': json.loads(settings), **more,
             'sha256': hashlib.sha256(''.join(digests).encode()).hexdigest()}
     (work / 'new/meta.json').write_text(json.dumps(meta, indent=1))
-    publish(work, out_dir)
+    publish(work, trash, out_dir)
     print(f'next: python prepare.py --source={shlex.quote(os.path.relpath(out_dir))}')
 
 
@@ -203,23 +200,18 @@ def find_files(source, max_files=0, download_dir='data/raw', out_dir=None):
     if source == 'stdlib':                      # 12 MB of Python; with its tests, 30 MB
         top, endings = sysconfig.get_paths()['stdlib'], ('.py',)
         skipped = skipped | {'test', 'tests', 'idle_test'}
-    # of a/**/b.py, os.walk finds the files in a: it follows no links, which may lead in circles
-    top, *inside = re.split(r'(?<![^/])\*\*(?:/|$)', top, maxsplit=1)
-    top = top or '.'
-    found = [top] if os.path.exists(top) else glob.glob(top)
-    folders = [*found] if inside or os.path.isdir(top) else []
-    results, links = os.path.realpath(out_dir) if out_dir else None, 0
-    for folder, inner, names in itertools.chain(*map(os.walk, folders)):
-        links += sum(os.path.islink(os.path.join(folder, name)) for name in inner)
-        inner[:] = [name for name in inner if name[0] != '.' and name not in skipped
-                    and os.path.realpath(os.path.join(folder, name)) != results]
-        found += [os.path.join(folder, name) for name in names if name[0] != '.']
-    found = sorted(path for path in found if os.path.isfile(path)
-                   and (not any(inside) or pathlib.PurePath(path).match(inside[0])))
-    paths = [path for path in found if path == source or ends_with(path, endings)]
+    found = {top} if os.path.exists(top) else {*glob.glob(top, recursive=True)}
+    for folder, inner, names in os.walk(top):
+        inner[:] = [name for name in inner if name[0] != '.' and name not in skipped]
+        # linked folders may lead in circles: they are not read, but passed over and counted
+        found.update(os.path.join(folder, name) for name in names + inner if name[0] != '.')
+    results = os.path.join(os.path.realpath(out_dir), '') if out_dir else '\0'
+    found = sorted(path for path in found if (os.path.isfile(path) or os.path.islink(path))
+                   and not os.path.realpath(path).startswith(results))
+    paths = [path for path in found
+             if os.path.isfile(path) and (path == source or ends_with(path, endings))]
     others = collections.Counter(os.path.splitext(path)[1] or 'no ending'
                                  for path in {*found} - {*paths})
-    others.update({'linked folders': links} if links else {})
     require(paths, f'no text at {source!r}, which has {shown(others)} (without --out_dir); it '
             'can be stdlib, shakespeare, codeparrot, hf:OWNER/NAME, or a file, folder or glob of '
             f'{" ".join(PROSE + LINES + TABLES)} and source code, packed (.gz) or not')
@@ -242,22 +234,13 @@ def check_out_dir(out_dir, sources, overwrite):
             '--overwrite=True replaces them, or choose another --out_dir')
 
 
-def clear(work, keep=()):
-    """Remove the folders in a folder, but keep those of these names. One loses its name first, so
-    that a kill leaves no half of a shard that looks whole."""
-    for folder in [*work.iterdir()]:
-        if folder.name not in keep:
-            shutil.rmtree(folder.rename(tempfile.mkdtemp(dir=work)))
-
-
-def publish(work, out_dir):
+def publish(work, trash, out_dir):
     """Put work/new in place of out_dir. At any moment a kill leaves one of them, or none, but no
-    half of one."""
+    half of one. work loses its name first, so that no half of a shard looks whole."""
     if out_dir.exists():
         out_dir.rename(work / 'old')
     (work / 'new').rename(out_dir)
-    clear(work)
-    work.rmdir()
+    shutil.rmtree(work.rename(trash))
 
 
 def hash64(data):
@@ -280,42 +263,31 @@ N_PIECES = 8                    # of a larger .jsonl, each of every eighth line
 
 
 def cut_into_shards(files_of):
-    """Return the shards of {source: its files}: [(source, [(path, piece, n_pieces), ...]), ...]:
-    16 MB of texts, or a file of records. A .jsonl that is larger than 16 MB is eight pieces, each
-    with every eighth of its lines."""
+    """Return the shards of {source: its files}: [(source, [(path, piece), ...]), ...]: 16 MB of
+    texts, or a file of records. A .jsonl that is larger than 16 MB is eight pieces, each with every
+    eighth of its lines; the piece of any other file is None, all of it."""
     shards = collections.defaultdict(list)
     for source, paths in files_of.items():
         total = 0
         for path in paths:
             size = os.path.getsize(path)
-            n_pieces = N_PIECES if size > SHARD and ends_with(path, LINES) else 1
-            for piece in range(n_pieces):
-                shards[source, total // SHARD].append((path, piece, n_pieces))
+            is_large = size > SHARD and ends_with(path, LINES)
+            for piece in range(N_PIECES) if is_large else [None]:
+                shards[source, total // SHARD].append((path, piece))
                 total += SHARD if ends_with(path, LINES + TABLES) else size
     return [(source, pieces) for (source, _), pieces in shards.items()]
 
 
 def state_of(config, settings, source, pieces):
     """Return the name of a clean shard, a hash of all that decides about it: settings, its files,
-    the lists that settings name, and our programs that are loaded. After an edit or with another
-    flag it has another name, and is done again."""
-    named = [given for name in LISTS for given in vars(config)[name].split(',') if given]
-    lists = [path for given in named for path in find_files(given)[0]]      # some are folders
-    paths = [path for path, *_ in pieces] + lists
-    if any(map(is_foreign, paths)):
-        from extras import formats
-        paths.append(formats.__file__)
-    paths += [module.__file__ for name, module in sorted(sys.modules.items())
-              if name.startswith('extras.')]
-    stamps = [(path, os.path.getsize(path), os.path.getmtime(path)) for path in [__file__, *paths]]
+    the lists that settings name, and our programs. After an edit or with another flag it has
+    another name, and is done again."""
+    lists = [path for name in LISTS for given in vars(config)[name].split(',') if given
+             for path in find_files(given)[0]]                  # some are folders
+    programs = [__file__, *sorted(glob.glob(f'{os.path.dirname(__file__)}/extras/*.py'))]
+    stamps = [(path, os.path.getsize(path), os.path.getmtime(path))
+              for path in [path for path, _ in pieces] + lists + programs]
     return f'{hash64(json.dumps([settings, source, pieces, stamps]).encode()):016x}'
-
-
-def begin_work():
-    """A process does this first. Ctrl-C ends it, without a word, and so does its parent's end."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if sys.platform == 'linux':
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)      # 1: PR_SET_PDEATHSIG
 
 
 def share(name, jobs, config):
@@ -329,7 +301,9 @@ def share(name, jobs, config):
         n = min(config.num_workers or os.cpu_count(), max(1, len(jobs)))
         context = multiprocessing.get_context('fork' if sys.platform == 'linux' else 'spawn')
         function = globals()[name]
-        pool = concurrent.futures.ProcessPoolExecutor(n, context, begin_work)
+        # Ctrl-C ends a process without a word
+        pool = concurrent.futures.ProcessPoolExecutor(
+            n, context, signal.signal, (signal.SIGINT, signal.SIG_DFL))
     with pool:
         results = pool.map(function, *zip(*jobs))
         return [*tqdm(results, name, len(jobs), unit=' shards', disable=None)]
@@ -342,7 +316,7 @@ def share(name, jobs, config):
 #     bytes               {stage: their bytes}
 #     dropped by STAGE    {reason: documents}
 #     changed             {what: documents}
-#     and what else a stage likes to count, such as     documents taken as: {'prose': 12}
+#     and what else a stage likes to count, such as     licenses: {'mit': 12}
 @functools.lru_cache(1)
 def make_stages(settings):
     """Return the settings, and {name: stage}, in the order in which a document meets them.
@@ -434,44 +408,42 @@ PLACES = ('repo_name max_stars_repo_name repository_name repo '
 # what is kept of a record beside its text
 FACTS = 'url license licence max_stars_repo_licenses'.split()
 KEPT = ['text', 'path', 'source', *FACTS]
-LONG = 4_000_000                # characters; a longer text is cut into pieces, so short that
-PIECE = 100_000                 # prepare.py can hold out about a tenth of it
 NO_TEXT = 'no text in a usual field: name it with --text_field=NAME'
-NOT_UTF8 = 'not UTF-8: name it with --encoding=NAME'
+NOT_UTF8 = 'not UTF-8, or not what --encoding=NAME says'
 
 
 def documents_of(pieces, text_field='', encoding=''):
-    """Yield the documents in the files of a shard, [(path, piece, n_pieces), ...]."""
+    """Yield the documents in the files of a shard, [(path, piece), ...]."""
     names = [text_field] if text_field else TEXT_NAMES
-    for path, *piece in pieces:
-        for line, text, record, why in read(path, names, encoding, *piece):
+    for path, piece in pieces:
+        for line, text, record, why in read(path, names, encoding, piece):
             place = '/'.join(record[name] for name in PLACES if isinstance(record.get(name), str))
-            place = f'it has {", ".join(record)}'[:200] if why == NO_TEXT else place
             yield {'text': text, 'path': f'{path}:{line} {place}'.strip() if line else path,
                    'line': line, 'record': record, 'why': why,
                    **{name: record[name] for name in FACTS if record.get(name)}}
 
 
-def read(path, names=TEXT_NAMES, encoding='', piece=0, n_pieces=1):
+def read(path, names=TEXT_NAMES, encoding='', piece=None):
     """Yield (line, text, record, why) for each record of a file, or each of a piece of its lines.
     The line of a file of text is 0. `why` says why there is no text, or is None. Nothing is raised,
     because of a thousand files one is damaged."""
-    line, not_utf8 = 0, f'not {encoding}' if encoding else NOT_UTF8
+    line = 0
     try:
         with open_file(path, names, encoding) as f:
             if not ends_with(path, LINES + TABLES):
-                for text in texts_in(f):    # a zero: UTF-16 without its mark; ESC $: Japanese
-                    yield 0, text, {}, not_utf8 if re.search('\0|\x1b\\$', text) else None
+                for text in texts_in(f):            # a zero: UTF-16 without its mark
+                    yield 0, text, {}, NOT_UTF8 if '\0' in text else None
                 return
             for line, row in enumerate(f, 1):
-                if line % n_pieces == piece and not row.isspace():
+                if piece in (None, line % N_PIECES) and not row.isspace():
                     yield line, *text_in(row, names, ends_with(path, TABLES))
     except Mistake:             # a package that is missing
         raise
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        if (line + 1) % n_pieces == piece:
-            is_known = isinstance(error, ValueError)        # extras/formats.py says why
-            why = not_utf8 if isinstance(error, UnicodeError) else str(error)
+    except (OSError, EOFError, ValueError, LookupError, zlib.error) as error:
+        if piece in (None, (line + 1) % N_PIECES):
+            # extras/formats.py says why, or there is no such encoding
+            is_known = isinstance(error, ValueError | LookupError)
+            why = NOT_UTF8 if isinstance(error, UnicodeError) else str(error)
             yield line + 1, '', {}, why if is_known else 'damaged file'
 
 
@@ -486,31 +458,22 @@ def open_file(path, names=(), encoding=''):
     if f.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         encoding = 'utf-16'
     elif f.peek(3)[:3] == codecs.BOM_UTF8:      # a mark in the file is sure, and --encoding is not
-        encoding = 'utf-8-sig' if encoding else ''
+        encoding = ''
     if ends_with(path, TABLES) or ends_with(path, LINES) and not encoding:
         return f
     return io.TextIOWrapper(f, encoding or 'utf-8-sig', newline='\n')
 
 
 def texts_in(lines):
-    """Yield the texts of a file: one, unless lines <|endoftext|> divide it. A text above 4 million
-    characters might not fit into memory: it comes in pieces of 100,000, cut before an empty line,
-    or where there is none, before another one."""
-    pieces, size, total = [[]], 0, 0        # of a text; characters of the last piece, and of all
+    """Yield the texts of a file: one, unless lines <|endoftext|> divide it."""
+    text = []
     for line in lines:
         if line.rstrip() == '<|endoftext|>':
-            yield ''.join(itertools.chain(*pieces))
-            pieces, size, total = [[]], 0, 0
-            continue
-        if size > PIECE and (line.isspace() or size > 2 * PIECE):
-            pieces.append([])
-            size = 0
-        pieces[-1].append(line)
-        size += len(line)
-        total += len(line)
-        while total > LONG and len(pieces) > 1:     # it is too long: whole pieces leave
-            yield ''.join(pieces.pop(0))
-    yield ''.join(itertools.chain(*pieces))     # the text of an empty file is empty
+            yield ''.join(text)
+            text = []
+        else:
+            text.append(line)
+    yield ''.join(text)             # the text of an empty file is empty
 
 
 def text_in(row, names, is_of_table=False):
@@ -540,7 +503,6 @@ def check_text(document, notes):
 # control characters but tab and newline, soft hyphen, zero-width signs, byte order marks
 CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\u2028\u2029\u2060\ufeff\ufff9-\ufffb]')
 ODD_SPACE = re.compile('[\t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]')
-LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\u2028\u2029'      # vertical tab, new page, separators
 
 
 def one_form(config):
@@ -569,7 +531,6 @@ def one_form(config):
             if text != before:
                 notes['changed'][what] += 1
         document |= {'text': normalise(text, mode, notes['changed']), 'mode': mode}
-        notes['documents taken as'][mode] += 1
         return check_text(document, notes)
 
     return give_form
@@ -577,11 +538,10 @@ def one_form(config):
 
 def mode_of(path):
     """Return how to treat a text, by the end of its path: 'code' is Python, 'other code' any other
-    language, 'prose' may hold code, which stays. Without a known ending, it is prose."""
-    for mode, endings in ('code', '.py'), ('prose', PROSE), ('other code', OTHER_CODE):
-        if ends_with(path, endings):
-            return mode
-    return 'prose'
+    language; 'prose', which may hold code, is all the rest."""
+    if ends_with(path, '.py'):
+        return 'code'
+    return 'other code' if ends_with(path, OTHER_CODE) else 'prose'
 
 
 def normalise(text, mode, changed=None):
@@ -595,12 +555,11 @@ def normalise(text, mode, changed=None):
     text = text.removeprefix('\ufeff').replace('\r\n', '\n').replace('\r', '\n')
     if mode != 'prose':
         return text
-    text, n = CONTROL.subn(lambda m: '\n' if m[0] in LINE_ENDS else '', text)
+    # a new page and other separators end a line, too
+    text, n = CONTROL.subn('', '\n'.join(text.splitlines()))
     if n and changed is not None:
         changed['control characters'] += 1
-    if not text.isascii():          # a pile of accents would take NFC hours
-        text = re.sub('([\u0300-\u036f]{30})[\u0300-\u036f]+', r'\1', text)
-        text = unicodedata.normalize('NFC', text)
+    text = unicodedata.normalize('NFC', text)
     # code stays as it is between lines of ```, perhaps in a quote or a list
     pieces = [text] if '```' not in text else re.split(
         r'^((?:[ \t>*+-]|\d+[.)])*`{3,}[^`\n]*)$', text, flags=re.M)
@@ -644,32 +603,27 @@ def prose_reason(text, min_words=20, max_symbols=0.3, max_repetition=0.7, max_gi
         return 'short'                                                  # Page not found
     if max_symbols and symbol_share(head) > max_symbols:
         return 'symbols'                                                # *** >>> $$$ <<< ***
-    if max_repetition and repeated_share(head, words) > max_repetition:
+    if max_repetition and repeated_share(words) > max_repetition:
         return 'repetitive'                                             # buy buy buy buy buy
     if max_gibberish and gibberish(head) > max_gibberish:
         return 'gibberish'                                              # qwrtzpl x4k9f2 bcdfghj
 
 
 def symbol_share(text):
-    """Return the share of the visible characters that are no letters, digits or marks, without
-    rulers."""
+    """Return the share of the visible characters that are ASCII signs, without rulers. Other signs,
+    such as those of Chinese, count as letters."""
     text = RULER.sub('', f'\n{text}')
-    data = text.encode('ascii', 'ignore')           # most of the text, counted by tables
-    others = collections.Counter('' if text.isascii() else re.sub('[\0-\x7f]+', '', text))
-    letters = len(data.translate(None, SIGNS)) + sum(
-        n for c, n in others.items() if c.isalnum() or unicodedata.category(c)[0] == 'M')
-    visible = len(data.translate(None, SPACES)) + sum(
-        n for c, n in others.items() if not c.isspace())
-    return 1 - letters / max(1, visible)
+    data = text.encode('ascii', 'ignore')
+    blanks = len(data) - len(data.translate(None, SPACES))
+    signs = len(data) - len(data.translate(None, SIGNS)) - blanks
+    return signs / max(1, len(text) - blanks)
 
 
-def repeated_share(text, words, window=200):
-    """Return the share of the lines of a text that repeat, or, if that is larger, of the words in
-    windows of 200. The share of all words would grow with length: 0.88 in Tiny Shakespeare."""
-    share = lambda items: 1 - len(set(items)) / max(1, len(items))
+def repeated_share(words, window=200):
+    """Return the share of the words that repeat, in windows of 200. The share of all words would
+    grow with length: 0.88 in Tiny Shakespeare."""
     windows = [words[i:i + window] for i in range(0, max(1, len(words) - window // 2), window)]
-    lines = [line.strip() for line in text.split('\n') if line.strip()]
-    return max(sum(map(share, windows)) / len(windows), share(lines) if len(lines) >= 5 else 0)
+    return sum(1 - len({*some}) / max(1, len(some)) for some in windows) / len(windows)
 
 
 def gibberish(text):
@@ -838,17 +792,10 @@ def near_keys(config, data):
 
 def near_copies(columns, similar):
     """Return which documents are near-copies of earlier ones, bool (n,). columns: for each band,
-    the keys of all documents, (n,). similar(i, j) compares two that share a key. A copy of a copy
-    is a copy: if 3 is found to be like 1, and 7 to be like 3, earlier is {3: 1, 7: 1}, and only 1
-    stays. Where many share a key, each is compared with at most 50 of those that stay, because
-    comparing each with each would cost n^2."""
-    earlier = {}            # a copy: an earlier document that says the same
-
-    def first_of(i):
-        while i in earlier:
-            i = earlier[i]
-        return i
-
+    the keys of all documents, (n,). similar(i, j) compares two that share a key. Where many share
+    one, each is compared with at most 50 of those that stay, because comparing each with each would
+    cost n^2."""
+    copies = set()
     for keys in columns:
         values, counts = np.unique(keys, return_counts=True)
         shared = np.flatnonzero(np.isin(keys, values[counts > 1]))
@@ -856,20 +803,17 @@ def near_copies(columns, similar):
         for _, group in itertools.groupby(shared.tolist(), lambda i: keys[i]):
             different = []              # of the group, those that are unlike all before them
             for i in group:
-                match = next((other for other in different[:50]
-                              if first_of(other) == first_of(i) or similar(other, i)), None)
-                if match is None:
+                if i not in copies and any(similar(other, i) for other in different[:50]):
+                    copies.add(i)
+                elif i not in copies:
                     different.append(i)
-                elif first_of(match) != first_of(i):
-                    a, b = sorted([first_of(match), first_of(i)])
-                    earlier[b] = a
-    return np.isin(np.arange(len(keys)), [*earlier])        # keys: of any band, (n,)
+    return np.isin(np.arange(len(keys)), [*copies])         # keys: of any band, (n,)
 
 
 def find_copies(exact, keys, document, config):
     """Return {reason: numbers of the documents that are copies of earlier ones}. exact: a hash of
     each, uint64 (n,); keys: those of each band, (n,) each; document(i) reads one."""
-    if config.dedup == 'none' or not len(exact):
+    if config.dedup == 'none':
         return {}
     left = np.sort(np.unique(exact, return_index=True)[1])      # the first one of each
     copies = {'exact duplicate': np.setdiff1d(np.arange(len(exact)), left)}

@@ -239,7 +239,7 @@ def source(folders, tmp_path):
 
 def start(source, *arguments):
     return subprocess.Popen([sys.executable, ROOT / 'clean.py', *arguments], text=True, cwd=source,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
 
 
 def test_however_many_processes_share_the_work_the_bytes_are_the_same(folders, tmp_path):
@@ -282,8 +282,8 @@ def test_after_a_kill_at_any_moment_no_shard_is_cleaned_twice_and_none_is_lost(
     process = start(source, *flags('.', out))
     while len(is_clean(out)) < 3 and process.poll() is None:
         time.sleep(0.002)
-    process.kill()
-    process.communicate(timeout=10)                     # until the workers, who hold the pipe, end
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=10)
     assert process.returncode == -signal.SIGKILL and not out.exists()
     done = is_clean(out)
     assert 3 <= len(done) < SHARDS
@@ -293,7 +293,7 @@ def test_after_a_kill_at_any_moment_no_shard_is_cleaned_twice_and_none_is_lost(
     assert results(out) == results(folders[2])
 
 
-@pytest.mark.parametrize('n', [1, 2, 5, 9, 13])
+@pytest.mark.parametrize('n', [0, 1, 2])
 def test_a_kill_while_results_are_published_leaves_no_half_of_them(folders, tmp_path, n):
     """n: the folders that have got their names, or lost them. Old results are there, too."""
     out = shutil.copytree(folders[2], tmp_path / 'out')
@@ -317,16 +317,17 @@ def test_a_shard_is_known_by_its_own_settings_files_and_programs(tmp_path, monke
     words = tmp_path / 'words'
     fields = {**dict.fromkeys(program.LISTS, ''), 'sources': {'a': 'b'}, 'toxic_words': str(words)}
     config = types.SimpleNamespace(**fields)
-    used, other = tmp_path / 'used.py', tmp_path / 'other.py'
-    for path in used, other, words, tmp_path / 'a.txt':
+    (tmp_path / 'extras').mkdir()
+    used, ours, other = (tmp_path / name for name in ('extras/used.py', 'clean.py', 'other.py'))
+    for path in used, ours, other, words, tmp_path / 'a.txt':
         path.write_text('x')
-    monkeypatch.setitem(sys.modules, 'extras.used', types.SimpleNamespace(__file__=str(used)))
+    monkeypatch.setattr(program, '__file__', str(ours))
     state = lambda **more: program.state_of(
-        config, json.dumps({**fields, **more}), 'a', [(str(tmp_path / 'a.txt'), 0, 1)])
+        config, json.dumps({**fields, **more}), 'a', [(str(tmp_path / 'a.txt'), None)])
     first = state()
     other.write_text('an edit')
     assert state() == first != state(min_words=9)
-    for path in used, words, tmp_path / 'a.txt':
+    for path in used, ours, words, tmp_path / 'a.txt':
         path.write_text('an edit')
         assert state() != first
         first = state()
@@ -376,8 +377,7 @@ ARCHIVE = gzip.compress(json.dumps(random.Random(0).randbytes(60_000).hex()).enc
 GOOD = {'a.jsonl': LINES, 'a.ndjson': codecs.BOM_UTF8 + LINES, 'a.jsonl.gz': gzip.compress(LINES),
         'windows.jsonl': LINES.decode().encode('utf-16')}
 NOT_UTF8 = {'koi8.txt': 'наивный текст'.encode('koi8-r'), 'undefined.txt': b'a word \x81',
-            'bare.txt': 'plain text'.encode('utf-16-le'), 'mail.txt': 'こんにちは'.encode('iso2022_jp'),
-            'turk.md': 'ağaç şu'.encode('cp1254'),
+            'bare.txt': 'plain text'.encode('utf-16-le'), 'turk.md': 'ağaç şu'.encode('cp1254'),
             '\udce9.txt': b'\xff'}
 DAMAGED = {'none.txt.gz': b'x', 'cut.txt.gz': ARCHIVE[:-100],
            'odd.txt.gz': ARCHIVE[:10] + b'\xff' * 100, 'cut.jsonl.gz': ARCHIVE[:9999]}
@@ -393,18 +393,14 @@ def test_what_is_good_arrives_and_garbage_is_counted_and_named_with_its_line(tmp
     out = tmp_path / 'out'
     said = clean(out, tmp_path / 'in', *RAW, '--num_workers=2')
     texts = [line['text'] for line in lines(out)]
-    same_line = max(texts, key=len)
-    rest = [text for text in texts if len(text) < 1000]
-    pieces = [text for text in texts if 1000 <= len(text) < 1_000_000]
-    assert sorted(rest) == sorted([*READ * len(GOOD), *[NAIVE] * len(encoded), *'abc'])
-    assert same_line == line
-    assert ''.join(pieces) == book and len(pieces) > 40 and pieces[1].startswith('\n')
+    assert sorted(texts) == sorted(
+        [book, line, *READ * len(GOOD), *[NAIVE] * len(encoded), *'abc'])
     assert dropped(out) == {program.NOT_UTF8: len(NOT_UTF8) + 1, 'damaged file': len(DAMAGED),
                             'no JSON record': 4, program.NO_TEXT: 2}
     first = report(out)['first']
     assert {reason: place.split('/')[-1] for reason, place in first.items()} == {
         program.NOT_UTF8: 'bare.txt', 'damaged file': 'cut.jsonl.gz:1', 'no JSON record': 'mixed.jsonl:2',
-        program.NO_TEXT: 'mixed.jsonl:8 it has title'}
+        program.NO_TEXT: 'mixed.jsonl:8'}
     for flag in '--encoding=NAME', '--text_field=NAME':
         assert flag in said and flag in (out / 'report.md').read_text()
     assert said.splitlines()[-1] == f'next: python prepare.py --source={os.path.relpath(out)}'
@@ -444,12 +440,12 @@ def test_files_of_any_ending_are_found_also_by_globs_and_links_to_folders_are_no
         path.write_text('x')
     for pattern, n in ('sub', 2), ('sub/**', 2), ('sub/*', 1), ('**/*.py', 1), ('*', 10):
         assert len(find_files(pattern)[0]) == n, pattern
+    assert find_files('./sub/../**/y.py')[0] == ['./sub/../sub/y.py']
     for name, to in ('a', '.'), ('sub/up', '..'), ('far', '../far'), ('link.py', '../far/f.py'):
         pathlib.Path(name).symlink_to(to)
     paths, others = find_files('.')
     assert len(paths) == 13 and find_files('.', 2)[0] == ['./000.txt', './001.txt']
-    assert others == {'.pdf': 1, '.png': 2, 'no ending': 1, 'linked folders': 3}
-    assert find_files('./sub/../**/y.py')[0] == ['./sub/../sub/y.py']
+    assert others == {'.pdf': 1, '.png': 2, 'no ending': 1 + 3}     # f, and three linked folders
 
 
 def test_a_text_is_taken_from_the_field_that_somebody_names(tmp_path):
@@ -466,7 +462,7 @@ def test_lines_of_endoftext_divide_a_text(tmp_path):
     assert kept(tmp_path / 'out') == sorted(TEXTS)
     (tmp_path / 'a.txt').write_text('long ' * 900_000 + '\n<|endoftext|> \n<|endoftext|>\nshort\n')
     clean(tmp_path / 'out', tmp_path / 'a.txt', '--mode=raw')
-    assert 'short\n' in kept(tmp_path / 'out')
+    assert sorted(map(len, kept(tmp_path / 'out'))) == [6, 4_500_001]
 
 
 # --- what each stage drops ------------------------------------------------------------------------
@@ -607,8 +603,8 @@ clean.py --source=empty.txt | no documents are left | empty
 clean.py --source=cut.txt.gz | damaged file: cut.txt.gz
 clean.py --source=list.jsonl | no JSON record: list.jsonl:1
 clean.py --source=one.jsonl | no JSON record: one.jsonl:1
-clean.py --source=00*.txt --encoding=cp12500 | --encoding=cp12500
-clean.py --source=00*.txt --encoding=base64 | --encoding=base64
+clean.py --source=00*.txt --encoding=cp12500 | unknown encoding: cp12500
+clean.py --source=00*.txt --encoding=base64 | 'base64' is not a text encoding
 clean.py --source=comma.jsonl | no JSON record: comma.jsonl:1
 clean.py --source=short | no documents are left | short: short/000.txt
 clean.py --source=short --dedup=simhash | no documents are left
@@ -684,14 +680,12 @@ def test_ctrl_c_ends_the_processes_at_once(tmp_path):
     assert process.returncode in (1, 130, -signal.SIGINT) and not (tmp_path / 'out').exists()
 
 
-def test_no_line_becomes_a_reason_and_marks_and_lone_lines_are_seen(tmp_path):
-    """A zero byte is no sign of a reason in lines of JSON; a mark beats --encoding; a long text
-    without empty lines is cut."""
-    folder = write(tmp_path / 'in', ['and so on, for ever\n' * 250_000])
+def test_no_line_becomes_a_reason_and_marks_are_seen(tmp_path):
+    """A zero byte is no sign of a reason in lines of JSON; a mark beats --encoding."""
+    folder = write(tmp_path / 'in', [])
     (folder / 'zero.jsonl').write_bytes(b'\0SECRET words\n' + json.dumps({'text': TEXTS[0]}).encode())
     (folder / 'mark.txt').write_bytes('Zażółć'.encode('utf-8-sig'))
     (folder / 'polish.txt').write_bytes('Zażółć gęślą'.encode('cp1250'))
     clean(tmp_path / 'out', folder, *RAW, '--encoding=cp1250')
     assert dropped(tmp_path / 'out') == {'no JSON record': 1}
-    texts = kept(tmp_path / 'out')
-    assert {'Zażółć', 'Zażółć gęślą', TEXTS[0]} <= {*texts} and len(texts) > 20
+    assert kept(tmp_path / 'out') == sorted(['Zażółć', 'Zażółć gęślą', TEXTS[0]])

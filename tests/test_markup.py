@@ -79,7 +79,7 @@ PARTS = r"""a @ 1- < $ $$ - { \ % & &#1 \begin{ \begin{equation} \begin{verbatim
 ``` /* a, =x; f(""".split()
 PARTS += [' ', '\n', '1 ', '+1 ', '(555) ', '<p ', "<p a='", r'\emph{a ', '-----BEGIN ', '{{ ', '\\label{{',
           '$a\n', '%\n', '\\c ', r'\SI{', r'\def\a{', r'\def\a{\a\a}', r'\newcommand{\a}[2][b]{\a[#1]{#2#2}}\a{',
-          '\n ', '-----BEGIN A', '\n=a', '(\n', '\u0301\u0323']
+          '\n ', '-----BEGIN A', '\n=a', '(\n']
 N = 12_000
 
 
