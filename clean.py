@@ -86,6 +86,7 @@ def clean(config):
     settings = json.dumps({**settings, 'sources': paths})
     # A file or a package that an option lacks ends the run here, before the work begins.
     make_stages(settings)
+    near_keys(config, b'')
     work = out_dir.with_name(f'.{out_dir.name}.nanoparrot-clean')   # a kill leaves its shards
     folders = [work / state_of(config, settings, *shard) for shard in shards]
     work.mkdir(parents=True, exist_ok=True)
@@ -205,7 +206,7 @@ def find_files(source, max_files=0, download_dir='data/raw', out_dir=None):
         inner[:] = [name for name in inner if name[0] != '.' and name not in skipped]
         # linked folders may lead in circles: they are not read, but passed over and counted
         found.update(os.path.join(folder, name) for name in names + inner if name[0] != '.')
-    results = os.path.join(os.path.realpath(out_dir), '') if out_dir else '\0'
+    results = os.path.realpath(out_dir) + os.sep if out_dir else '\0'
     found = sorted(path for path in found if (os.path.isfile(path) or os.path.islink(path))
                    and not os.path.realpath(path).startswith(results))
     paths = [path for path in found
@@ -455,9 +456,10 @@ def open_file(path, names=(), encoding=''):
         f = formats.open_file(path, names and [*names, *PLACES, *FACTS], encoding)
     else:
         f = (gzip.open if path.lower().endswith('.gz') else open)(path, 'rb')
-    if f.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+    start = f.peek(3)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = 'utf-16'
-    elif f.peek(3)[:3] == codecs.BOM_UTF8:      # a mark in the file is sure, and --encoding is not
+    elif start.startswith(codecs.BOM_UTF8):     # a mark in the file is sure, and --encoding is not
         encoding = ''
     if ends_with(path, TABLES) or ends_with(path, LINES) and not encoding:
         return f
