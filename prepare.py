@@ -79,7 +79,6 @@ def find_files(source, out_dir):
         for path in sorted(glob.glob(f'{glob.escape(source)}/shards/*.jsonl.gz')):
             # web-00012.jsonl.gz, or of one source 00012.jsonl.gz
             name = os.path.basename(path).rpartition('-')[0] or [*files_of][0]
-            require(name in files_of, f'{path} is of no source that clean.py read; move it away')
             files_of[name].append(path)
         return files_of, cleaned
     found = {source} if os.path.isfile(source) else {*glob.glob(source, recursive=True)}
@@ -244,18 +243,12 @@ if __name__ == '__main__':
 
     out_dir = pathlib.Path(os.path.realpath(out_dir))
     check_out_dir(out_dir, meta, overwrite)
-    tok = None
-    if tokenizer not in ('bpe', 'byte', 'char'):        # can it be read?
-        tok = make_tokenizer(config)
     new = out_dir.with_name(f'.{out_dir.name}.nanoparrot-prepare') / 'new'
     shutil.rmtree(new.parent, ignore_errors=True)       # of a run that was killed
     new.mkdir(parents=True)
 
     # 1. read
-    def stamps():
-        paths = itertools.chain(*files_of.values())
-        return [(os.path.getsize(path), os.path.getmtime(path)) for path in paths]
-
+    stamps = lambda: [*map(os.path.getmtime, itertools.chain(*files_of.values()))]
     before = stamps()
     read = lambda: documents(files_of)          # each call reads the files again
     owners, hashes, sizes = measure(read())                             # (n documents,) each
@@ -288,8 +281,8 @@ if __name__ == '__main__':
     low = hashes % 2 ** 32          # the lower bits: the upper ones have decided about the split
     limit = max(low[~in_val].min(), 2 ** 32 * 1e9 / sizes[~in_val].sum())
     # a lone text has no ends, so bytes and characters need no special tokens
-    tok = tok or make_tokenizer(config, SPECIAL_TOKENS if ends or tokenizer == 'bpe' else (),
-                                texts(~in_val & (low <= limit)), (text for _, text in read()))
+    tok = make_tokenizer(config, SPECIAL_TOKENS if ends or tokenizer == 'bpe' else (),
+                         texts(~in_val & (low <= limit)), (text for _, text in read()))
     require({*ends} <= {*tok.special}, f'{tokenizer} has no <|endoftext|> to end documents; use '
             'another, or --tokenizer=bpe')
 
