@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from conftest import (ROOT, each_is_a_mistake, mistake, ok, read_json, read_rows, run,
+from conftest import (ROOT, each_is_a_mistake, ok, read_json, read_rows, run,
                       shared, write)
 from test_records import say
 
@@ -100,7 +100,7 @@ CONVERSATIONS = r'''
 -> user: a\nb | assistant: c | unused: messages.name
 {"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"},
  {"role": "assistant", "content": "c"}]}
--> user: a\n\nb | assistant: c
+-> refused: do not alternate
 {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b",
  "tool_calls": []}, {"role": "tool", "content": "t"}, {"role": "assistant", "content": "c"}]}
 -> user: a | assistant: b | tool: t | assistant: c
@@ -323,21 +323,16 @@ KINDS = """
 {"chosen": "b", "rejected": "c"} -> next: python dpo.py --data_dir=
 {"completion": "b", "label": false} -> next: python dpo.py --loss_type=kto --data_dir=
 {"completion": "b", "label": 3} -> next: python sft.py --data_dir=
-{"completion": "b", "label": 0} -> label 0: is it a thumb (--kind=preference)
-{"output": "b", "label": true} -> label true: is it"""
+{"completion": "b", "label": 0} -> next: python dpo.py --loss_type=kto --data_dir=
+{"output": "b", "label": true} -> next: python dpo.py --loss_type=kto --data_dir="""
 
 
 @pytest.mark.parametrize('line', KINDS.strip().split('\n'))
-def test_the_first_record_that_can_be_read_says_which_kind_it_is_or_the_label_is_asked_for(
-        line, tmp_path):
+def test_the_first_record_that_can_be_read_says_which_kind_it_is(line, tmp_path):
     row, said = line.split(' -> ')
     rows = [{'title': 'no question'}, *({'prompt': f'q{i}', **json.loads(row)} for i in range(9))]
     source, out = write(tmp_path / 'x.jsonl', rows), tmp_path / 'out'
-    if 'next' in said:
-        assert chats(out, source).splitlines()[-1] == f'{said}{out}'
-    else:
-        chats(out, source, check=lambda result: mistake(result, said, 'x.jsonl:2'))
-        assert not [*out.glob('*')]
+    assert chats(out, source).splitlines()[-1] == f'{said}{out}'
 
 
 SCORES = [({'score': '4.5'}, None), ({'score': None}, None), ({'score': 3.9}, 'low score'),
@@ -435,8 +430,6 @@ MISTAKES = """
 --source=one.jsonl => 1 different questions & left out, no output & one.jsonl:2 (prompt)
 --source=samples.jsonl => samples.jsonl:1 is an answer that eval.py judged & --prefer
 --source=samples.jsonl --prefer=passed => none of 2 judged answers
---source=one.jsonl --n_examples=9 => n_examples
---min_score=5 => min_score & --source=FILE
 --source=one.jsonl --out_dir=full => full/val.jsonl exists & --overwrite=True
 """
 
