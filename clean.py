@@ -80,10 +80,8 @@ def clean(config):
     files_of = {name: source.pop('paths') for name, source in sources.items()}
     shards = cut_into_shards(files_of)
     prefix = {name: f'{name}-' if config.sources else '' for name in sources}
-    # other weights change no text, and no shard is done again for them
-    paths = {name: source['path'] for name, source in sources.items()}
-    settings = {name: value for name, value in vars(config).items() if name not in HARMLESS}
-    settings = json.dumps({**settings, 'sources': paths})
+    settings = json.dumps({name: value for name, value in vars(config).items()
+                           if name not in HARMLESS})
     # A file or a package that an option lacks ends the run here, before the work begins.
     make_stages(settings)
     near_keys(config, b'')
@@ -202,15 +200,13 @@ def find_files(source, max_files=0, download_dir='data/raw', out_dir=None):
         top, endings = sysconfig.get_paths()['stdlib'], ('.py',)
         skipped = skipped | {'test', 'tests', 'idle_test'}
     found = {top} if os.path.exists(top) else {*glob.glob(top, recursive=True)}
-    for folder, inner, names in os.walk(top):
+    for folder, inner, names in os.walk(top):           # no links, which may lead in circles
         inner[:] = [name for name in inner if name[0] != '.' and name not in skipped]
-        # linked folders may lead in circles: they are not read, but passed over and counted
-        found.update(os.path.join(folder, name) for name in names + inner if name[0] != '.')
+        found.update(os.path.join(folder, name) for name in names if name[0] != '.')
     results = os.path.realpath(out_dir) + os.sep if out_dir else '\0'
-    found = sorted(path for path in found if (os.path.isfile(path) or os.path.islink(path))
+    found = sorted(path for path in found if os.path.isfile(path)
                    and not os.path.realpath(path).startswith(results))
-    paths = [path for path in found
-             if os.path.isfile(path) and (path == source or ends_with(path, endings))]
+    paths = [path for path in found if path == source or ends_with(path, endings)]
     others = collections.Counter(os.path.splitext(path)[1] or 'no ending'
                                  for path in {*found} - {*paths})
     require(paths, f'no text at {source!r}, which has {shown(others)} (without --out_dir); it '
@@ -281,13 +277,17 @@ def cut_into_shards(files_of):
 
 def state_of(config, settings, source, pieces):
     """Return the name of a clean shard, a hash of all that decides about it: settings, its files,
-    the lists that settings name, and our programs. After an edit or with another flag it has
-    another name, and is done again."""
+    the lists that settings name, and our programs that are loaded. After an edit or with another
+    flag it has another name, and is done again."""
     lists = [path for name in LISTS for given in vars(config)[name].split(',') if given
              for path in find_files(given)[0]]                  # some are folders
-    programs = [__file__, *sorted(glob.glob(f'{os.path.dirname(__file__)}/extras/*.py'))]
-    stamps = [(path, os.path.getsize(path), os.path.getmtime(path))
-              for path in [path for path, _ in pieces] + lists + programs]
+    paths = [path for path, _ in pieces] + lists
+    if any(map(is_foreign, paths)):
+        from extras import formats
+        paths.append(formats.__file__)
+    paths += [module.__file__ for name, module in sorted(sys.modules.items())
+              if name.startswith('extras.')]
+    stamps = [(path, os.path.getsize(path), os.path.getmtime(path)) for path in [__file__, *paths]]
     return f'{hash64(json.dumps([settings, source, pieces, stamps]).encode()):016x}'
 
 
