@@ -20,8 +20,8 @@ many records stayed, and why others did not. The decision made here is what a mo
 it copies the length, tone and faults of these answers. So what would change them is read, or
 refused by name, and what is not used is counted.
 """
-import array, collections, glob, hashlib, itertools, json, math, os, pathlib, re, shlex
-import tempfile, unicodedata, zlib
+import collections, glob, hashlib, itertools, json, math, os, pathlib, re, shlex
+import unicodedata, zlib
 from typing import Literal
 from configurator import Mistake, configure, require, typed
 from tqdm import tqdm
@@ -95,9 +95,9 @@ def take(record, names):
 
 def messages_of(role, turns, record):
     """Return turns, which are a text, a message or a list of these, as messages. A text is said by
-    this role, and [{'from': 'human', 'value': 'Hi!'}] is [{'role': 'user', 'content': 'Hi!'}]. Two
-    of a user in a row become one, and an empty system message none. What is not used of a message
-    goes into the record, to be counted as messages.NAME."""
+    this role, and [{'from': 'human', 'value': 'Hi!'}] is [{'role': 'user', 'content': 'Hi!'}]. An
+    empty system message is left out. What is not used of a message goes into the record, to be
+    counted as messages.NAME."""
     messages = []
     if not isinstance(turns, list | dict):
         turns = {'role': role, 'content': turns}
@@ -114,9 +114,7 @@ def messages_of(role, turns, record):
         require(all(isinstance(part, str) for part in parts), 'a message is not text')
         record |= {f'messages.{rest}': value for rest, value in turn.items()}
         message = {'role': ROLES[name], 'content': normalise('\n'.join(parts))}
-        if messages and message['role'] == messages[-1]['role'] == 'user':
-            messages[-1]['content'] += '\n\n' + message['content']
-        elif message['role'] != 'system' or message['content'].strip():
+        if message['role'] != 'system' or message['content'].strip():
             messages.append(message)
     return messages
 
@@ -292,18 +290,17 @@ paths = sorted(path for path in found if os.path.isfile(path)
 require(paths or not source, f'no file at {source!r}; --source is a file, a folder or a glob')
 out.mkdir(parents=True, exist_ok=True)
 
-# 1. read: memory holds two hashes of each example; its line is on the disk
+# 1. read
 left_out = {}                           # {why: [records, the first place]}
 changed, unused = collections.Counter(), collections.Counter()
-seen, numbers, has_thumbs = set(), array.array('Q'), False
-lines = tempfile.TemporaryFile(dir=out)
+examples, has_thumbs = {}, False        # {line of train.jsonl: its number}
 entries = itertools.chain.from_iterable(map(records_in, paths))
 if not source:
     from extras import problems
     # What has the lowest numbers is held out, below. A record's number is a hash.
     for split, n, number in ('train', n_examples, 2 ** 64 - 1), ('validation', 300, 0):
-        lines.write(problems.to_jsonl(problems.problems(n, 0, split, with_tests=False)).encode())
-        numbers.extend([number] * n)
+        text = problems.to_jsonl(problems.problems(n, 0, split, with_tests=False))
+        examples |= dict.fromkeys(text.encode().splitlines(True), number)
 if source and pii:
     from extras import personal         # masks personal data; --pii=False goes on without
 if prefer:
@@ -333,38 +330,37 @@ for place, row in tqdm(entries, 'read', unit=' records', disable=None):
         reject(place, reason)
         continue
     line = line_of(messages, facts)
-    if hash(line) in seen:
+    if line in examples:
         reject(place, 'exact duplicate')
         continue
-    seen.add(hash(line))
     question = next(m['content'] for m in messages if m['role'] == 'user').strip()
     digest = hashlib.blake2b(question.encode(), digest_size=8).digest()
-    numbers.append(int.from_bytes(digest, 'big'))
+    examples[line] = int.from_bytes(digest, 'big')
     has_thumbs |= 'label' in facts
-    lines.write(line)
 report = [f'left out, {why}: {n:,}, first {place}' for why, (n, place) in left_out.items()]
 report += [f'changed, {what}: {n:,}' for what, n in changed.items() if n]
 report += [f'not used, {name}: {n:,}' for name, n in unused.items()]
 
 # 2. split: by a hash of the first question, so all answers to it are on one side, in every run
-different = sorted({*numbers})
+different = sorted({*examples.values()})
 require(len(different) > 1, f'{source} has {len(different)} different questions to learn from, too '
         f'few to hold some out; {"; ".join(report)}')
 limit = min(max(different[0], val_fraction * 2 ** 64), different[-2])    # each side has one
-n_val = sum(number <= limit for number in numbers)
-lines.seek(0)
-with open(out / 'train.tmp', 'wb') as train, open(out / 'val.tmp', 'wb') as val:
-    for number, line in zip(numbers, lines):
-        (val if number <= limit else train).write(line)
-for name in 'train', 'val':                     # a kill leaves no half of a file
+sides = {'train': [], 'val': []}
+for line, number in examples.items():
+    sides['val' if number <= limit else 'train'].append(line)
+for name, lines in sides.items():
+    (out / f'{name}.tmp').write_bytes(b''.join(lines))
+for name in sides:                      # a kill leaves no half of a file
     os.replace(out / f'{name}.tmp', out / f'{name}.jsonl')
 
 # 3. report
-n_read = len(numbers) + sum(n for n, _ in left_out.values())
+n_read = len(examples) + sum(n for n, _ in left_out.values())
 (out / 'report.json').write_text(json.dumps({
-    'read': n_read, 'kept': len(numbers), 'left_out': left_out, 'changed': changed,
+    'read': n_read, 'kept': len(examples), 'left_out': left_out, 'changed': changed,
     'unused_columns': unused}, indent=1))
 (out / 'meta.json').write_text(json.dumps({**config, 'kind': kind or 'sft'}, indent=1))
 script = 'dpo.py --loss_type=kto' if has_thumbs else 'dpo.py' if kind == 'preference' else 'sft.py'
-print(f'{n_read:,} records, {len(numbers):,} kept: {len(numbers) - n_val:,} to train on, {n_val:,} '
-      'held out', *report, f'next: python {script} --data_dir={shlex.quote(out_dir)}', sep='\n')
+print(f'{n_read:,} records, {len(examples):,} kept: {len(sides["train"]):,} to train on, '
+      f'{len(sides["val"]):,} held out', *report,
+      f'next: python {script} --data_dir={shlex.quote(out_dir)}', sep='\n')

@@ -74,27 +74,23 @@ BOUNDS = {'bands': (1, 1024), 'rows': (1, 64), 'num_workers': (0, 1024), **dict.
 # --- the job --------------------------------------------------------------------------------------
 def clean(config):
     """Clean the sources that settings name into config.out_dir."""
-    try:
-        'a'.encode(config.encoding or 'utf-8')
-    except LookupError as error:
-        raise Mistake(f'--encoding={config.encoding}: {error}; name another') from None
     out_dir = pathlib.Path(os.path.realpath(config.out_dir))
     sources = find_sources(config)      # {name: {'path', 'weight', 'paths', ...}}
     check_out_dir(out_dir, sources, config.overwrite)
     files_of = {name: source.pop('paths') for name, source in sources.items()}
     shards = cut_into_shards(files_of)
     prefix = {name: f'{name}-' if config.sources else '' for name in sources}
-    # other weights change no text, and no shard is done again for them
-    paths = {name: source['path'] for name, source in sources.items()}
-    settings = {name: value for name, value in vars(config).items() if name not in HARMLESS}
-    settings = json.dumps({**settings, 'sources': paths})
+    settings = json.dumps({name: value for name, value in vars(config).items()
+                           if name not in HARMLESS})
     # A file or a package that an option lacks ends the run here, before the work begins.
     make_stages(settings)
     near_keys(config, b'')
     work = out_dir.with_name(f'.{out_dir.name}.nanoparrot-clean')   # a kill leaves its shards
     folders = [work / state_of(config, settings, *shard) for shard in shards]
     work.mkdir(parents=True, exist_ok=True)
-    clear(work, {folder.name for folder in folders})
+    trash = work.with_name(f'{work.name}-trash')
+    for folder in trash, work / 'new', work / 'old':                # of a run that was killed
+        shutil.rmtree(folder, ignore_errors=True)
 
     # 1. Each document by itself: read it, give it one form, judge it, hide personal data.
     share('clean_shard', [(*shard, str(folder), settings)
@@ -146,7 +142,7 @@ def clean(config):
     meta = {'format': FORMAT, 'sources': sources, 'config': json.loads(settings), **more,
             'sha256': hashlib.sha256(''.join(digests).encode()).hexdigest()}
     (work / 'new/meta.json').write_text(json.dumps(meta, indent=1))
-    publish(work, out_dir)
+    publish(work, trash, out_dir)
     print(f'next: python prepare.py --source={shlex.quote(os.path.relpath(out_dir))}')
 
 
@@ -203,23 +199,16 @@ def find_files(source, max_files=0, download_dir='data/raw', out_dir=None):
     if source == 'stdlib':                      # 12 MB of Python; with its tests, 30 MB
         top, endings = sysconfig.get_paths()['stdlib'], ('.py',)
         skipped = skipped | {'test', 'tests', 'idle_test'}
-    # of a/**/b.py, os.walk finds the files in a: it follows no links, which may lead in circles
-    top, *inside = re.split(r'(?<![^/])\*\*(?:/|$)', top, maxsplit=1)
-    top = top or '.'
-    found = [top] if os.path.exists(top) else glob.glob(top)
-    folders = [*found] if inside or os.path.isdir(top) else []
-    results, links = os.path.realpath(out_dir) if out_dir else None, 0
-    for folder, inner, names in itertools.chain(*map(os.walk, folders)):
-        links += sum(os.path.islink(os.path.join(folder, name)) for name in inner)
-        inner[:] = [name for name in inner if name[0] != '.' and name not in skipped
-                    and os.path.realpath(os.path.join(folder, name)) != results]
-        found += [os.path.join(folder, name) for name in names if name[0] != '.']
+    found = {top} if os.path.exists(top) else {*glob.glob(top, recursive=True)}
+    for folder, inner, names in os.walk(top):           # no links, which may lead in circles
+        inner[:] = [name for name in inner if name[0] != '.' and name not in skipped]
+        found.update(os.path.join(folder, name) for name in names if name[0] != '.')
+    results = os.path.realpath(out_dir) + os.sep if out_dir else '\0'
     found = sorted(path for path in found if os.path.isfile(path)
-                   and (not any(inside) or pathlib.PurePath(path).match(inside[0])))
+                   and not os.path.realpath(path).startswith(results))
     paths = [path for path in found if path == source or ends_with(path, endings)]
     others = collections.Counter(os.path.splitext(path)[1] or 'no ending'
                                  for path in {*found} - {*paths})
-    others.update({'linked folders': links} if links else {})
     require(paths, f'no text at {source!r}, which has {shown(others)} (without --out_dir); it '
             'can be stdlib, shakespeare, codeparrot, hf:OWNER/NAME, or a file, folder or glob of '
             f'{" ".join(PROSE + LINES + TABLES)} and source code, packed (.gz) or not')
@@ -242,22 +231,13 @@ def check_out_dir(out_dir, sources, overwrite):
             '--overwrite=True replaces them, or choose another --out_dir')
 
 
-def clear(work, keep=()):
-    """Remove the folders in a folder, but keep those of these names. One loses its name first, so
-    that a kill leaves no half of a shard that looks whole."""
-    for folder in [*work.iterdir()]:
-        if folder.name not in keep:
-            shutil.rmtree(folder.rename(tempfile.mkdtemp(dir=work)))
-
-
-def publish(work, out_dir):
+def publish(work, trash, out_dir):
     """Put work/new in place of out_dir. At any moment a kill leaves one of them, or none, but no
-    half of one."""
+    half of one. work loses its name first, so that no half of a shard looks whole."""
     if out_dir.exists():
         out_dir.rename(work / 'old')
     (work / 'new').rename(out_dir)
-    clear(work)
-    work.rmdir()
+    shutil.rmtree(work.rename(trash))
 
 
 def hash64(data):
@@ -280,17 +260,17 @@ N_PIECES = 8                    # of a larger .jsonl, each of every eighth line
 
 
 def cut_into_shards(files_of):
-    """Return the shards of {source: its files}: [(source, [(path, piece, n_pieces), ...]), ...]:
-    16 MB of texts, or a file of records. A .jsonl that is larger than 16 MB is eight pieces, each
-    with every eighth of its lines."""
+    """Return the shards of {source: its files}: [(source, [(path, piece), ...]), ...]: 16 MB of
+    texts, or a file of records. A .jsonl that is larger than 16 MB is eight pieces, each with every
+    eighth of its lines; the piece of any other file is None, all of it."""
     shards = collections.defaultdict(list)
     for source, paths in files_of.items():
         total = 0
         for path in paths:
             size = os.path.getsize(path)
-            n_pieces = N_PIECES if size > SHARD and ends_with(path, LINES) else 1
-            for piece in range(n_pieces):
-                shards[source, total // SHARD].append((path, piece, n_pieces))
+            is_large = size > SHARD and ends_with(path, LINES)
+            for piece in range(N_PIECES) if is_large else [None]:
+                shards[source, total // SHARD].append((path, piece))
                 total += SHARD if ends_with(path, LINES + TABLES) else size
     return [(source, pieces) for (source, _), pieces in shards.items()]
 
@@ -299,9 +279,9 @@ def state_of(config, settings, source, pieces):
     """Return the name of a clean shard, a hash of all that decides about it: settings, its files,
     the lists that settings name, and our programs that are loaded. After an edit or with another
     flag it has another name, and is done again."""
-    named = [given for name in LISTS for given in vars(config)[name].split(',') if given]
-    lists = [path for given in named for path in find_files(given)[0]]      # some are folders
-    paths = [path for path, *_ in pieces] + lists
+    lists = [path for name in LISTS for given in vars(config)[name].split(',') if given
+             for path in find_files(given)[0]]                  # some are folders
+    paths = [path for path, _ in pieces] + lists
     if any(map(is_foreign, paths)):
         from extras import formats
         paths.append(formats.__file__)
@@ -437,14 +417,14 @@ KEPT = ['text', 'path', 'source', *FACTS]
 LONG = 4_000_000                # characters; a longer text is cut into pieces, so short that
 PIECE = 100_000                 # prepare.py can hold out about a tenth of it
 NO_TEXT = 'no text in a usual field: name it with --text_field=NAME'
-NOT_UTF8 = 'not UTF-8: name it with --encoding=NAME'
+NOT_UTF8 = 'not UTF-8, or not what --encoding=NAME says'
 
 
 def documents_of(pieces, text_field='', encoding=''):
-    """Yield the documents in the files of a shard, [(path, piece, n_pieces), ...]."""
+    """Yield the documents in the files of a shard, [(path, piece), ...]."""
     names = [text_field] if text_field else TEXT_NAMES
-    for path, *piece in pieces:
-        for line, text, record, why in read(path, names, encoding, *piece):
+    for path, piece in pieces:
+        for line, text, record, why in read(path, names, encoding, piece):
             place = '/'.join(record[name] for name in PLACES if isinstance(record.get(name), str))
             place = f'it has {", ".join(record)}'[:200] if why == NO_TEXT else place
             yield {'text': text, 'path': f'{path}:{line} {place}'.strip() if line else path,
@@ -452,26 +432,27 @@ def documents_of(pieces, text_field='', encoding=''):
                    **{name: record[name] for name in FACTS if record.get(name)}}
 
 
-def read(path, names=TEXT_NAMES, encoding='', piece=0, n_pieces=1):
+def read(path, names=TEXT_NAMES, encoding='', piece=None):
     """Yield (line, text, record, why) for each record of a file, or each of a piece of its lines.
     The line of a file of text is 0. `why` says why there is no text, or is None. Nothing is raised,
     because of a thousand files one is damaged."""
-    line, not_utf8 = 0, f'not {encoding}' if encoding else NOT_UTF8
+    line = 0
     try:
         with open_file(path, names, encoding) as f:
             if not ends_with(path, LINES + TABLES):
                 for text in texts_in(f):    # a zero: UTF-16 without its mark; ESC $: Japanese
-                    yield 0, text, {}, not_utf8 if re.search('\0|\x1b\\$', text) else None
+                    yield 0, text, {}, NOT_UTF8 if re.search('\0|\x1b\\$', text) else None
                 return
             for line, row in enumerate(f, 1):
-                if line % n_pieces == piece and not row.isspace():
+                if piece in (None, line % N_PIECES) and not row.isspace():
                     yield line, *text_in(row, names, ends_with(path, TABLES))
     except Mistake:             # a package that is missing
         raise
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        if (line + 1) % n_pieces == piece:
-            is_known = isinstance(error, ValueError)        # extras/formats.py says why
-            why = not_utf8 if isinstance(error, UnicodeError) else str(error)
+    except (OSError, EOFError, ValueError, LookupError, zlib.error) as error:
+        if piece in (None, (line + 1) % N_PIECES):
+            # extras/formats.py says why, or there is no such encoding
+            is_known = isinstance(error, ValueError | LookupError)
+            why = NOT_UTF8 if isinstance(error, UnicodeError) else str(error)
             yield line + 1, '', {}, why if is_known else 'damaged file'
 
 
@@ -483,10 +464,11 @@ def open_file(path, names=(), encoding=''):
         f = formats.open_file(path, names and [*names, *PLACES, *FACTS], encoding)
     else:
         f = (gzip.open if path.lower().endswith('.gz') else open)(path, 'rb')
-    if f.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+    start = f.peek(3)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = 'utf-16'
-    elif f.peek(3)[:3] == codecs.BOM_UTF8:      # a mark in the file is sure, and --encoding is not
-        encoding = 'utf-8-sig' if encoding else ''
+    elif start.startswith(codecs.BOM_UTF8):     # a mark in the file is sure, and --encoding is not
+        encoding = ''
     if ends_with(path, TABLES) or ends_with(path, LINES) and not encoding:
         return f
     return io.TextIOWrapper(f, encoding or 'utf-8-sig', newline='\n')
@@ -540,7 +522,6 @@ def check_text(document, notes):
 # control characters but tab and newline, soft hyphen, zero-width signs, byte order marks
 CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\u2028\u2029\u2060\ufeff\ufff9-\ufffb]')
 ODD_SPACE = re.compile('[\t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]')
-LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\u2028\u2029'      # vertical tab, new page, separators
 
 
 def one_form(config):
@@ -611,7 +592,8 @@ def normalise(text, mode, changed=None):
     text = text.removeprefix('\ufeff').replace('\r\n', '\n').replace('\r', '\n')
     if mode != 'prose':
         return text
-    text, n = CONTROL.subn(lambda m: '\n' if m[0] in LINE_ENDS else '', text)
+    # a new page and other separators end a line, too
+    text, n = CONTROL.subn('', '\n'.join(text.splitlines()))
     if n and changed is not None:
         changed['control characters'] += 1
     if not text.isascii():          # a pile of accents would take NFC hours
@@ -667,16 +649,13 @@ def prose_reason(text, min_words=20, max_symbols=0.3, max_repetition=0.7, max_gi
 
 
 def symbol_share(text):
-    """Return the share of the visible characters that are no letters, digits or marks, without
-    rulers."""
+    """Return the share of the visible characters that are ASCII signs, without rulers. Other signs,
+    such as those of Chinese, count as letters."""
     text = RULER.sub('', f'\n{text}')
-    data = text.encode('ascii', 'ignore')           # most of the text, counted by tables
-    others = collections.Counter('' if text.isascii() else re.sub('[\0-\x7f]+', '', text))
-    letters = len(data.translate(None, SIGNS)) + sum(
-        n for c, n in others.items() if c.isalnum() or unicodedata.category(c)[0] == 'M')
-    visible = len(data.translate(None, SPACES)) + sum(
-        n for c, n in others.items() if not c.isspace())
-    return 1 - letters / max(1, visible)
+    data = text.encode('ascii', 'ignore')
+    blanks = len(data) - len(data.translate(None, SPACES))
+    signs = len(data) - len(data.translate(None, SIGNS)) - blanks
+    return signs / max(1, len(text) - blanks)
 
 
 def repeated_share(text, words, window=200):
@@ -843,17 +822,10 @@ def near_keys(config, data):
 
 def near_copies(columns, similar):
     """Return which documents are near-copies of earlier ones, bool (n,). columns: for each band,
-    the keys of all documents, (n,). similar(i, j) compares two that share a key. A copy of a copy
-    is a copy: if 3 is found to be like 1, and 7 to be like 3, earlier is {3: 1, 7: 1}, and only 1
-    stays. Where many share a key, each is compared with at most 50 of those that stay, because
-    comparing each with each would cost n^2."""
-    earlier = {}            # a copy: an earlier document that says the same
-
-    def first_of(i):
-        while i in earlier:
-            i = earlier[i]
-        return i
-
+    the keys of all documents, (n,). similar(i, j) compares two that share a key. Where many share
+    one, each is compared with at most 50 of those that stay, because comparing each with each would
+    cost n^2."""
+    copies = set()
     for keys in columns:
         values, counts = np.unique(keys, return_counts=True)
         shared = np.flatnonzero(np.isin(keys, values[counts > 1]))
@@ -861,20 +833,17 @@ def near_copies(columns, similar):
         for _, group in itertools.groupby(shared.tolist(), lambda i: keys[i]):
             different = []              # of the group, those that are unlike all before them
             for i in group:
-                match = next((other for other in different[:50]
-                              if first_of(other) == first_of(i) or similar(other, i)), None)
-                if match is None:
+                if i not in copies and any(similar(other, i) for other in different[:50]):
+                    copies.add(i)
+                elif i not in copies:
                     different.append(i)
-                elif first_of(match) != first_of(i):
-                    a, b = sorted([first_of(match), first_of(i)])
-                    earlier[b] = a
-    return np.isin(np.arange(len(keys)), [*earlier])        # keys: of any band, (n,)
+    return np.isin(np.arange(len(keys)), [*copies])         # keys: of any band, (n,)
 
 
 def find_copies(exact, keys, document, config):
     """Return {reason: numbers of the documents that are copies of earlier ones}. exact: a hash of
     each, uint64 (n,); keys: those of each band, (n,) each; document(i) reads one."""
-    if config.dedup == 'none' or not len(exact):
+    if config.dedup == 'none':
         return {}
     left = np.sort(np.unique(exact, return_index=True)[1])      # the first one of each
     copies = {'exact duplicate': np.setdiff1d(np.arange(len(exact)), left)}

@@ -23,7 +23,7 @@ def with_options(stages, config, clean):
     def texts_at(source):
         """Yield the texts at a path, in the form that documents have."""
         for path in clean.find_files(source)[0] if source else ():
-            for document in clean.documents_of([[path]], config.text_field):
+            for document in clean.documents_of([(path, None)], config.text_field):
                 text = document['text']
                 yield clean.normalise(text, clean.mode_of(text, document['path']))
 

@@ -102,7 +102,7 @@ CONVERSATIONS = r'''
 -> user: a\nb | assistant: c | unused: messages.name
 {"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"},
  {"role": "assistant", "content": "c"}]}
--> user: a\n\nb | assistant: c
+-> refused: do not alternate
 {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b",
  "tool_calls": []}, {"role": "tool", "content": "t"}, {"role": "assistant", "content": "c"}]}
 -> user: a | assistant: b | tool: t | assistant: c

@@ -88,7 +88,7 @@ def test_the_text_of_parquet_is_in_a_usual_column_whatever_its_type_and_in_no_ot
     if why == 'not UTF-8':                      # a damaged cell costs its row alone
         rows.append({**row, 'text': b'a', 'url': 'a.org'})
     path = parquet(tmp_path / 'a.parquet', rows)
-    documents = [*clean.documents_of([[str(path)]])]
+    documents = [*clean.documents_of([(str(path), None)])]
     assert len(documents) == len(rows) and documents[0]['text'] == text
     assert documents[0]['why'] == why and documents[-1]['url'] == 'a.org'
     path.write_bytes(path.read_bytes()[:-9])
