@@ -74,6 +74,10 @@ BOUNDS = {'bands': (1, 1024), 'rows': (1, 64), 'num_workers': (0, 1024), **dict.
 # --- the job --------------------------------------------------------------------------------------
 def clean(config):
     """Clean the sources that settings name into config.out_dir."""
+    try:
+        'a'.encode(config.encoding or 'utf-8')
+    except LookupError as error:
+        raise Mistake(f'--encoding={config.encoding}: {error}; name another') from None
     out_dir = pathlib.Path(os.path.realpath(config.out_dir))
     sources = find_sources(config)      # {name: {'path', 'weight', 'paths', ...}}
     check_out_dir(out_dir, sources, config.overwrite)
@@ -448,10 +452,9 @@ def read(path, names=TEXT_NAMES, encoding='', piece=None):
                     yield line, *text_in(row, names, ends_with(path, TABLES))
     except Mistake:             # a package that is missing
         raise
-    except (OSError, EOFError, ValueError, LookupError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         if piece in (None, (line + 1) % N_PIECES):
-            # extras/formats.py says why, or there is no such encoding
-            is_known = isinstance(error, ValueError | LookupError)
+            is_known = isinstance(error, ValueError)        # extras/formats.py says why
             why = NOT_UTF8 if isinstance(error, UnicodeError) else str(error)
             yield line + 1, '', {}, why if is_known else 'damaged file'
 

@@ -269,7 +269,7 @@ def test_after_a_kill_at_any_moment_no_shard_is_cleaned_twice_and_none_is_lost(f
     assert results(out) == results(folders[1]) and not (tmp_path / 'alive').exists()
 
 
-@pytest.mark.parametrize('n', [1, 2, 5, 13])
+@pytest.mark.parametrize('n', [0, 1, 2])
 def test_a_kill_while_results_are_published_leaves_no_half_of_them(folders, tmp_path, n):
     """n: the folders that have got their names, or lost them. Old results are there, too."""
     out = shutil.copytree(folders[1], tmp_path / 'out')
