@@ -212,7 +212,8 @@ class GPT(nn.Module):
     def empty_cache(self, B, T):
         """Return room for at most T keys and values of each row: (n_layer, 2, B, K, T, D)."""
         c = self.config
-        row = self.embedding.weight[:1]         # keys are products: autocast decides their type
+        # Autocast decides the type of keys, which are products: this product gets the same one.
+        row = self.embedding.weight[:1]
         return (row @ row.T).new_empty(
             c.n_layer, 2, B, c.n_kv_head, min(T, c.block_size), c.head_dim)
 
@@ -275,7 +276,8 @@ class GPT(nn.Module):
             mask = without_padding(idx, n_cached) if (idx == IGNORE).any() else None
             hidden = self.backbone(idx[:, n_cached:].clamp(min=0), cache, n_cached, mask)
             logits = self.predict(hidden[:, -1])[0]  # (b, V)
-            # When the window moves, cached keys have old positions: from then on, it is read anew.
+            # A full window moves, and cached keys would have old positions: then 0 are used, and it
+            # is read anew.
             n_cached = idx.shape[1] % self.config.block_size
             if t == 0:
                 idx, cache, logits = idx[which], cache[:, :, which], logits[which]

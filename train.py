@@ -447,10 +447,12 @@ while step < max_steps and not stopping:
         net.require_backward_grad_sync = i == len(batches) - 1      # DDP: with the last one only
         with autocast:
             mean = net(x, y, *mask, with_logits=False)[1]           # over the micro-batch's targets
+        # DDP takes the mean over processes; times their number, it is the sum
         scaler.scale(mean * fraction * world).backward()
         loss += mean.detach() * fraction
 
-    # Each process has a part of the loss, and perhaps a signal. For their sums the CPU waits.
+    # Each process has a part of the loss, the whole norm, and perhaps a signal. For their sums the
+    # CPU waits.
     scaler.unscale_(opt)                # float16's gradients were scaled up; otherwise nothing
     norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf)
     norm = norm.full_tensor() if shard != 'ddp' else norm
