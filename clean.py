@@ -92,9 +92,7 @@ def clean(config):
     work = out_dir.with_name(f'.{out_dir.name}.nanoparrot-clean')   # a kill leaves its shards
     folders = [work / state_of(config, settings, *shard) for shard in shards]
     work.mkdir(parents=True, exist_ok=True)
-    trash = work.with_name(f'{work.name}-trash')
-    for folder in trash, work / 'new', work / 'old':                # of a run that was killed
-        shutil.rmtree(folder, ignore_errors=True)
+    clear(work, {folder.name for folder in folders})
 
     # 1. Each document by itself: read it, give it one form, judge it, hide personal data.
     share('clean_shard', [(*shard, str(folder), settings)
@@ -146,7 +144,7 @@ def clean(config):
     meta = {'format': FORMAT, 'sources': sources, 'config': json.loads(settings), **more,
             'sha256': hashlib.sha256(''.join(digests).encode()).hexdigest()}
     (work / 'new/meta.json').write_text(json.dumps(meta, indent=1))
-    publish(work, trash, out_dir)
+    publish(work, out_dir)
     print(f'next: python prepare.py --source={shlex.quote(os.path.relpath(out_dir))}')
 
 
@@ -203,16 +201,23 @@ def find_files(source, max_files=0, download_dir='data/raw', out_dir=None):
     if source == 'stdlib':                      # 12 MB of Python; with its tests, 30 MB
         top, endings = sysconfig.get_paths()['stdlib'], ('.py',)
         skipped = skipped | {'test', 'tests', 'idle_test'}
-    found = {top} if os.path.exists(top) else {*glob.glob(top, recursive=True)}
-    for folder, inner, names in os.walk(top):           # no links, which may lead in circles
-        inner[:] = [name for name in inner if name[0] != '.' and name not in skipped]
-        found.update(os.path.join(folder, name) for name in names if name[0] != '.')
-    results = os.path.realpath(out_dir) + os.sep if out_dir else '\0'
+    # of a/**/b.py, os.walk finds the files in a: it follows no links, which may lead in circles
+    top, *inside = re.split(r'(?<![^/])\*\*(?:/|$)', top, maxsplit=1)
+    top = top or '.'
+    found = [top] if os.path.exists(top) else glob.glob(top)
+    folders = [*found] if inside or os.path.isdir(top) else []
+    results, links = os.path.realpath(out_dir) if out_dir else None, 0
+    for folder, inner, names in itertools.chain(*map(os.walk, folders)):
+        links += sum(os.path.islink(os.path.join(folder, name)) for name in inner)
+        inner[:] = [name for name in inner if name[0] != '.' and name not in skipped
+                    and os.path.realpath(os.path.join(folder, name)) != results]
+        found += [os.path.join(folder, name) for name in names if name[0] != '.']
     found = sorted(path for path in found if os.path.isfile(path)
-                   and not os.path.realpath(path).startswith(results))
+                   and (not any(inside) or pathlib.PurePath(path).match(inside[0])))
     paths = [path for path in found if path == source or ends_with(path, endings)]
     others = collections.Counter(os.path.splitext(path)[1] or 'no ending'
                                  for path in {*found} - {*paths})
+    others.update({'linked folders': links} if links else {})
     require(paths, f'no text at {source!r}, which has {shown(others)} (without --out_dir); it '
             'can be stdlib, shakespeare, codeparrot, hf:OWNER/NAME, or a file, folder or glob of '
             f'{" ".join(PROSE + LINES + TABLES)} and source code, packed (.gz) or not')
@@ -235,13 +240,22 @@ def check_out_dir(out_dir, sources, overwrite):
             '--overwrite=True replaces them, or choose another --out_dir')
 
 
-def publish(work, trash, out_dir):
+def clear(work, keep=()):
+    """Remove the folders in a folder, but keep those of these names. One loses its name first, so
+    that a kill leaves no half of a shard that looks whole."""
+    for folder in [*work.iterdir()]:
+        if folder.name not in keep:
+            shutil.rmtree(folder.rename(tempfile.mkdtemp(dir=work)))
+
+
+def publish(work, out_dir):
     """Put work/new in place of out_dir. At any moment a kill leaves one of them, or none, but no
-    half of one. work loses its name first, so that no half of a shard looks whole."""
+    half of one."""
     if out_dir.exists():
         out_dir.rename(work / 'old')
     (work / 'new').rename(out_dir)
-    shutil.rmtree(work.rename(trash))
+    clear(work)
+    work.rmdir()
 
 
 def hash64(data):
@@ -525,6 +539,7 @@ def check_text(document, notes):
 # control characters but tab and newline, soft hyphen, zero-width signs, byte order marks
 CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\u2028\u2029\u2060\ufeff\ufff9-\ufffb]')
 ODD_SPACE = re.compile('[\t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]')
+LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\u2028\u2029'      # vertical tab, new page, separators
 
 
 def one_form(config):
@@ -595,8 +610,7 @@ def normalise(text, mode, changed=None):
     text = text.removeprefix('\ufeff').replace('\r\n', '\n').replace('\r', '\n')
     if mode != 'prose':
         return text
-    # a new page and other separators end a line, too
-    text, n = CONTROL.subn('', '\n'.join(text.splitlines()))
+    text, n = CONTROL.subn(lambda m: '\n' if m[0] in LINE_ENDS else '', text)
     if n and changed is not None:
         changed['control characters'] += 1
     if not text.isascii():          # a pile of accents would take NFC hours
@@ -652,13 +666,16 @@ def prose_reason(text, min_words=20, max_symbols=0.3, max_repetition=0.7, max_gi
 
 
 def symbol_share(text):
-    """Return the share of the visible characters that are ASCII signs, without rulers. Other signs,
-    such as those of Chinese, count as letters."""
+    """Return the share of the visible characters that are no letters, digits or marks, without
+    rulers."""
     text = RULER.sub('', f'\n{text}')
-    data = text.encode('ascii', 'ignore')
-    blanks = len(data) - len(data.translate(None, SPACES))
-    signs = len(data) - len(data.translate(None, SIGNS)) - blanks
-    return signs / max(1, len(text) - blanks)
+    data = text.encode('ascii', 'ignore')           # most of the text, counted by tables
+    others = collections.Counter('' if text.isascii() else re.sub('[\0-\x7f]+', '', text))
+    letters = len(data.translate(None, SIGNS)) + sum(
+        n for c, n in others.items() if c.isalnum() or unicodedata.category(c)[0] == 'M')
+    visible = len(data.translate(None, SPACES)) + sum(
+        n for c, n in others.items() if not c.isspace())
+    return 1 - letters / max(1, visible)
 
 
 def repeated_share(text, words, window=200):

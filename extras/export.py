@@ -6,8 +6,8 @@ ollama read, or as one HTML file that answers in the browser of whoever opens it
     python -m extras.export --ckpt=out/sft --to=gguf        # out/sft/model-f32.gguf
     python -m extras.export --ckpt=out/base,out/sft --to=html       # demo.html
 
-An export only renames weights. If you change what model.py computes, change the other program (for
-the page, demo.js) as well. gguf.py says what differs between a GGUF file and a checkpoint.
+An export knows no changes of model.py: if you change what it computes, change the other program
+(for the page, demo.js) as well. gguf.py says what differs between a GGUF file and a checkpoint.
 """
 import base64, json, os, pathlib, re, shutil
 from typing import Literal
@@ -54,6 +54,7 @@ A model that was trained on chats needs `tokenizer.apply_chat_template` around t
 def publish_hf(target, folder, model, tokenizer):
     """Write a folder to publish: weights, tokenizer, README.md, and the files of the run's folder
     about data and scores. Return a text to print."""
+    target = os.path.normpath(target)
     require(not os.path.exists(target), f'{target} is there already; move it away')
     config = model.saved.get('config', {})
     new = f'{target}.tmp'           # a full disk leaves no half of a folder that looks whole

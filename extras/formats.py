@@ -102,14 +102,21 @@ def rows_of_parquet(path, columns):
         others = dict.fromkeys(file.schema_arrow.names)
         for batch in file.iter_batches(ROWS, columns=names):
             for i in range(len(batch)):
-                try:
-                    [row] = batch.slice(i, 1).to_pylist()
-                    # many programs write a text as BINARY, without saying that it is one
-                    row = {name: value.decode() if isinstance(value, bytes) else value
-                           for name, value in row.items()}
-                    yield {**others, **row}
-                except UnicodeDecodeError:
-                    yield 'not UTF-8'
+                row = {name: value_of(cells[i]) for name, cells in zip(names, batch.columns)}
+                # bytes in `content` that are no text don't matter beside a `text`
+                filled = [name for name in columns or () if row.get(name)]
+                row |= {name: None for name in filled[1:] if row[name] == '\udc80'}
+                yield {**others, **row}
+
+
+def value_of(cell):
+    """Return the value of a cell, '\udc80' for one that is not UTF-8. Many programs write a text as
+    BINARY, without saying that it is one."""
+    try:
+        value = cell.as_py()
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return '\udc80'
 
 
 def rows_of_csv(lines, delimiter=','):

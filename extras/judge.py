@@ -35,7 +35,7 @@ def graded(judge, question, text):
         done = subprocess.run(
             shlex.split(judge), input=json.dumps(question | {'messages': messages}), timeout=120,
             capture_output=True, encoding='utf-8')
-        require(done.returncode == 0, f'it failed: {done.stderr}')
+        require(done.returncode == 0, f'it failed: {done.stderr[-200:]}')
         grade = float(done.stdout)
         require(1 <= grade <= 10, f'it printed {grade}')
         return {'outcome': 'judged', 'message': done.stdout, 'score': grade}

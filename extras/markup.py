@@ -38,7 +38,7 @@ LINES = set('br li dt dd tr option optgroup button textarea'.split())
 # \1 and \2 wait for their letters
 SIGNS = {'td': '\t', 'th': '\t', 'sup': '\1', 'sub': '\2'}
 ENTITY = re.compile(r'&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});')
-TEX = re.compile(r'<annotation\b[^<>]*tex[^<>]*>([^<>]*)<|\balttext="([^"]*)"')
+TEX = re.compile(r'<annotation\b[^<>]*\btex"[^<>]*>([^<>]*)<|\balttext="([^"]*)"', re.I)
 
 
 def strip_html(text):
@@ -82,7 +82,9 @@ def sign_of(tag, in_listing=False):
 def formula(match):
     """Return a formula in TeX if it is there as TeX, too; else parted: 10 6 is wrong, 106 worse."""
     tex = TEX.search(match[0])
-    return html.unescape(tex[1] or tex[2]) if tex else match[0].replace('<', ' <')
+    if match['inner'] is None:          # it has no end
+        return match[0]
+    return tex and (tex[1] or tex[2]) or match[0].replace('<', ' <')
 
 
 # --- LaTeX ----------------------------------------------------------------------------------------

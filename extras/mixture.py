@@ -90,7 +90,8 @@ def weighted(sources):
             n = max(1, round(source['passes'] * source['tokens'] / T))
             room = max(1, source['tokens'] - T)         # where a sequence may begin
             # evenly over the source; steps of the golden ratio put each epoch between the others
-            spread = (np.arange(n) + (seed + epoch) * 0.618034 % 1) * room / n
+            phase = (seed + epoch) * 0.618034 % 1
+            spread = (np.arange(n) + phase) * room / n
             starts.append(np.minimum(begin + spread.astype(np.int64), n_tokens - T - 1))
             begin += source['tokens']
         return np.random.default_rng([seed, epoch]).permutation(np.concatenate(starts))

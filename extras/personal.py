@@ -50,8 +50,8 @@ NOBODY = re.compile(
     r'^(git|this|super)@|@(self|\dx|\d+\.\d+)\.|[@＠](.*\.)?example\.(com|org|net|edu)$|'
     r'\.(test|example|invalid|local|localhost|weights?|w[kqvo]|bias|data|grad|values?|inv|inverse|'
     r'array|frame|ident|i?loc|index|state|class|service|socket|timer|conf|png|jpe?g|gif|svg|webp|'
-    r'html?|css|json|ya?ml|txt|log|t?gz)$|(?:^.|[%+-])@.*\.(?!(?:com|org|net|edu|gov)$)[a-z]{3,}$',
-    re.I)
+    r'html?|css|json|ya?ml|txt|log|t?gz)$|'
+    r'(?:^.|[%+-])@.*\.(?!(?:com|org|net|edu|gov|mil|info|biz|app|dev)$)[a-z]{3,}$', re.I)
 
 
 # --- numbers --------------------------------------------------------------------------------------

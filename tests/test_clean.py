@@ -105,7 +105,7 @@ def test_each_reason_of_prose():
         assert prose_reason(text) is None, text
     for text, reason in [
             (' '.join(ENGLISH.split()[:19]), 'short'), ('中文字' * 13, 'short'), ('', 'short'),
-            ('$ 5 % # @ ! ' * 9, 'symbols'), ('buy now ' * 50, 'repetitive'),
+            ('$ 5 % # @ ! ' * 9, 'symbols'), ('★ \ufffd ▓ 5 ' * 9, 'symbols'), ('buy now ' * 50, 'repetitive'),
             (f'{ENGLISH}\n' * 5, 'repetitive'), (' '.join(f'q{i}x{i}z' for i in range(30)), 'gibberish')]:
         assert prose_reason(text) == reason, text
         assert prose_reason(text, 0, 0, 0, 0) is None, 'each rule is switched off by zero'
@@ -416,12 +416,12 @@ def test_files_of_any_ending_are_found_also_by_globs_and_links_to_folders_are_no
         path.write_text('x')
     for pattern, n in ('sub', 2), ('sub/**', 2), ('sub/*', 1), ('**/*.py', 1), ('*', 10):
         assert len(find_files(pattern)[0]) == n, pattern
-    assert find_files('./sub/../**/y.py')[0] == ['./sub/../sub/y.py']
     for name, to in ('a', '.'), ('sub/up', '..'), ('far', '../far'), ('link.py', '../far/f.py'):
         pathlib.Path(name).symlink_to(to)
     paths, others = find_files('.')
     assert len(paths) == 13 and find_files('.', 2)[0] == ['./000.txt', './001.txt']
-    assert others == {'.pdf': 1, '.png': 2, 'no ending': 1}
+    assert others == {'.pdf': 1, '.png': 2, 'no ending': 1, 'linked folders': 3}
+    assert find_files('./sub/../**/y.py')[0] == ['./sub/../sub/y.py']
 
 
 def test_a_text_is_taken_from_the_field_that_somebody_names(tmp_path):

@@ -86,6 +86,7 @@ sqaqa 10 => 00003333444 cut
 sqaqa 9 => 0000333344 cut
 sqaqa 8 =>  left out
 qaqqa 12 => 22223333444 cut
+qaqqa 9 => 2222333344 cut
 qata 9 => 0000111 cut
 qaq 99 => 0000111 whole
 sq 99 =>  left out"""

@@ -84,6 +84,7 @@ REFUSED = '''
 --device=tpu => tpu & --device=
 --shard=fsdp => torchrun
 --device=mps => mps & --device=auto
+--min_lr=0.02 => min_lr=0.02 & learning_rate=0.01
 --dropout=1 => dropout=1
 --data_dir='no(where' => --out_dir='no(where' & python clean.py & prepare.py'''
 
