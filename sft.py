@@ -78,16 +78,16 @@ def fit(messages, render, T):
     What follows the last trained token goes, too. Where none is left, as when the last question
     fills all the room, ids and mask are empty."""
     end_of = lambda mask: max((i for i, bit in enumerate(mask, 1) if bit), default=0)   # the last 1
-    while messages and messages[-1]['role'] != 'assistant':     # a question that nobody answers
-        messages = messages[:-1]
     ids, mask = render(messages)
     n_whole = end_of(mask)
     roles = [message['role'] for message in messages]
+    while roles and roles[-1] != 'assistant':       # a question that nobody answers
+        roles.pop()
     head = next((i for i, role in enumerate(roles) if role != 'system'), 0)
     # A user may ask in several messages in a row: a question begins with the first of them.
     for i in range(head + 1, len(roles)):
         if roles[i] == 'user' != roles[i - 1] and end_of(mask) > T + 1:
-            ids, mask = render(messages[:head] + messages[i:])
+            ids, mask = render(messages[:head] + messages[i:len(roles)])
     end = end_of(mask[:T + 1])
     how = 'left out' if not end else 'whole' if end == n_whole else 'cut'
     return ids[:end], mask[:end], how

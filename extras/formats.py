@@ -27,7 +27,7 @@ def open_file(path, columns=None, encoding=''):
     .parquet file to read; None = all that are no bytes."""
     kind = os.path.splitext(re.sub(r'\.(gz|zst|bz2|xz)$', '', path.lower()))[1]
     if kind == '.parquet':
-        return buffered(lines_of(rows_of_parquet(path, columns)))
+        return buffered(lines_of(rows_of_parquet(path, columns), 'not UTF-8'))
     f = buffered(unpack(path))
     readers = {'.csv': rows_of_csv, '.tsv': lambda lines: rows_of_csv(lines, '\t'),
                '.json': records_of_json, '.ipynb': record_of_notebook}
@@ -37,7 +37,8 @@ def open_file(path, columns=None, encoding=''):
     # '\n': a lone \r ends no line, because it would end a text; an escaped byte costs only its row
     text = io.TextIOWrapper(f, encoding or ('utf-16' if has_16 else 'utf-8-sig'),
                             'surrogateescape', newline='\n')
-    return buffered(lines_of(readers[kind](text), encoding))
+    return buffered(lines_of(readers[kind](text),
+                             f'not {encoding or "UTF-8"}: name it with --encoding=NAME'))
 
 
 def buffered(pieces):
@@ -81,13 +82,13 @@ def import_pyarrow(path):
         raise Mistake(f'{path} needs a package: pip install pyarrow') from None
 
 
-def lines_of(records, encoding=''):
+def lines_of(records, not_decoded):
     """Yield a line for each record. One that is a text says why a row can't be read."""
     for record in records:
         why = record if isinstance(record, str) else ''
         line = json.dumps(record, default=str, ensure_ascii=False)      # str: of dates
         if BROKEN.search(line):
-            why = f'not {encoding or "UTF-8"}: name it with --encoding=NAME'
+            why = not_decoded
         # half of an emoji, from JSON, becomes ?
         yield b'\0%b\n' % why.encode() if why else line.encode('utf-8', 'replace') + b'\n'
 
