@@ -203,16 +203,17 @@ def find_files(source, max_files=0, download_dir='data/raw', out_dir=None):
         skipped = skipped | {'test', 'tests', 'idle_test'}
     # of a/**/b.py, os.walk finds the files in a: it follows no links, which may lead in circles
     top, *inside = re.split(r'(?<![^/])\*\*(?:/|$)', top, maxsplit=1)
+    require('**' not in ''.join(inside), f'{source!r} has more than one **: give one at a time')
     top = top or '.'
     found = [top] if os.path.exists(top) else glob.glob(top)
     folders = [*found] if inside or os.path.isdir(top) else []
-    results, links = os.path.realpath(out_dir) if out_dir else None, 0
+    results, links = os.path.realpath(out_dir) + os.sep if out_dir else '\0', 0
     for folder, inner, names in itertools.chain(*map(os.walk, folders)):
         links += sum(os.path.islink(os.path.join(folder, name)) for name in inner)
-        inner[:] = [name for name in inner if name[0] != '.' and name not in skipped
-                    and os.path.realpath(os.path.join(folder, name)) != results]
+        inner[:] = [name for name in inner if name[0] != '.' and name not in skipped]
         found += [os.path.join(folder, name) for name in names if name[0] != '.']
     found = sorted(path for path in found if os.path.isfile(path)
+                   and not os.path.realpath(path).startswith(results)
                    and (not any(inside) or pathlib.PurePath(path).match(inside[0])))
     paths = [path for path in found if path == source or ends_with(path, endings)]
     others = collections.Counter(os.path.splitext(path)[1] or 'no ending'
@@ -241,8 +242,8 @@ def check_out_dir(out_dir, sources, overwrite):
 
 
 def clear(work, keep=()):
-    """Remove the folders in a folder, but keep those of these names. One loses its name first, so
-    that a kill leaves no half of a shard that looks whole."""
+    """Remove the folders in a folder, but keep those of these names. Each loses its name before it
+    is removed, so that a kill leaves no half of a shard that looks whole."""
     for folder in [*work.iterdir()]:
         if folder.name not in keep:
             shutil.rmtree(folder.rename(tempfile.mkdtemp(dir=work)))
@@ -254,8 +255,9 @@ def publish(work, out_dir):
     if out_dir.exists():
         out_dir.rename(work / 'old')
     (work / 'new').rename(out_dir)
-    clear(work)
-    work.rmdir()
+    with contextlib.suppress(OSError):      # machines of a cluster may still write there
+        clear(work)
+        work.rmdir()
 
 
 def hash64(data):
@@ -675,7 +677,7 @@ def symbol_share(text):
         n for c, n in others.items() if c.isalnum() or unicodedata.category(c)[0] == 'M')
     visible = len(data.translate(None, SPACES)) + sum(
         n for c, n in others.items() if not c.isspace())
-    return 1 - letters / max(1, visible)
+    return (visible - letters) / max(1, visible)
 
 
 def repeated_share(text, words, window=200):

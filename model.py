@@ -276,8 +276,8 @@ class GPT(nn.Module):
             mask = without_padding(idx, n_cached) if (idx == IGNORE).any() else None
             hidden = self.backbone(idx[:, n_cached:].clamp(min=0), cache, n_cached, mask)
             logits = self.predict(hidden[:, -1])[0]  # (b, V)
-            # A full window moves, and cached keys would have old positions: then 0 are used, and it
-            # is read anew.
+            # A full window moves, so cached keys would have old positions: n_cached becomes 0, and
+            # the window is read anew.
             n_cached = idx.shape[1] % self.config.block_size
             if t == 0:
                 idx, cache, logits = idx[which], cache[:, :, which], logits[which]

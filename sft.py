@@ -86,7 +86,7 @@ def fit(messages, render, T):
     head = next((i for i, role in enumerate(roles) if role != 'system'), 0)
     # A user may ask in several messages in a row: a question begins with the first of them.
     for i in range(head + 1, len(roles)):
-        if roles[i] == 'user' != roles[i - 1] and end_of(mask) > T + 1:
+        if roles[i] == 'user' and roles[i - 1] != 'user' and end_of(mask) > T + 1:
             ids, mask = render(messages[:head] + messages[i:len(roles)])
     end = end_of(mask[:T + 1])
     how = 'left out' if not end else 'whole' if end == n_whole else 'cut'

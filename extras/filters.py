@@ -62,7 +62,7 @@ def report(folder, config, notes, copied, document, left, size, clean):
     if len(left) and (config['audit'] or config['languages']):
         some = left[::len(left) // 1000 + 1]        # about 1,000
         card = audit.card(map(document, some), size[some], clean.mode_of)
-    meta = {'licenses': dict(notes.get('licenses', {}))}
+    meta = {'licenses': dict(notes.get('licenses of documents', {}))}
     if config['decontaminate']:
         meta['decontaminated'] = {'ngram': NGRAM, 'problems': config['decontaminate'].split(',')}
     return card, meta
@@ -142,7 +142,7 @@ def licenses(wanted, sources):
         document['license'] = license
         if wanted and not names.issuperset(license.split(', ')):
             return f'license {license}'
-        notes['licenses'][license] += 1
+        notes['licenses of documents'][license] += 1
 
     return check_license
 

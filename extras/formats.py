@@ -103,7 +103,8 @@ def rows_of_parquet(path, columns):
         others = dict.fromkeys(file.schema_arrow.names)
         for batch in file.iter_batches(ROWS, columns=names):
             for i in range(len(batch)):
-                row = {name: value_of(cells[i]) for name, cells in zip(names, batch.columns)}
+                row = {name: value_of(cells[i])
+                       for name, cells in zip(batch.schema.names, batch.columns)}
                 # bytes in `content` that are no text don't matter beside a `text`
                 filled = [name for name in columns or () if row.get(name)]
                 row |= {name: None for name in filled[1:] if row[name] == '\udc80'}

@@ -38,7 +38,7 @@ LINES = set('br li dt dd tr option optgroup button textarea'.split())
 # \1 and \2 wait for their letters
 SIGNS = {'td': '\t', 'th': '\t', 'sup': '\1', 'sub': '\2'}
 ENTITY = re.compile(r'&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});')
-TEX = re.compile(r'<annotation\b[^<>]*\btex"[^<>]*>([^<>]*)<|\balttext="([^"]*)"', re.I)
+TEX = re.compile(r'<annotation\b[^<>]*\b(?:la)?tex\b[^<>]*>([^<>]*)<|\balttext="([^"]*)"', re.I)
 
 
 def strip_html(text):

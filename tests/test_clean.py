@@ -17,7 +17,7 @@ import types
 import numpy as np
 import pytest
 from accidents import before, full_disk, killed_after
-from conftest import ROOT, mistake, ok, read_json, run, shared
+from conftest import ROOT, mistake, ok, read_json, refused, run, shared
 from preparing import RAW, WORDS, clean, dropped, kept, lines, prose, report, write
 from preparing import write_records
 
@@ -422,6 +422,9 @@ def test_files_of_any_ending_are_found_also_by_globs_and_links_to_folders_are_no
     assert len(paths) == 13 and find_files('.', 2)[0] == ['./000.txt', './001.txt']
     assert others == {'.pdf': 1, '.png': 2, 'no ending': 1, 'linked folders': 3}
     assert find_files('./sub/../**/y.py')[0] == ['./sub/../sub/y.py']
+    refused('more than one', find_files, '**/sub/**/y.py')
+    for pattern in '*/*', '*/**', '.':      # results of an earlier run
+        assert not any('sub/' in path for path in find_files(pattern, out_dir='sub')[0]), pattern
 
 
 def test_a_text_is_taken_from_the_field_that_somebody_names(tmp_path):
