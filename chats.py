@@ -6,7 +6,8 @@ Point chats.py at conversations or pairs and you get train.jsonl and val.jsonl f
     python chats.py --source=out/sft/samples.jsonl --prefer=both --out_dir=data/pairs
     python chats.py --source=out/sft/samples.jsonl --prefer=passed --kind=sft --out_dir=data/good
 
-It reads .jsonl (.json, .gz, tables by extras/formats.py) in these forms (more by extras/forms.py):
+It reads .jsonl (.json, .gz; tables by extras/text/formats.py) in these forms, and in more of them
+by extras/text/forms.py:
 
     {"messages": [{"role": "user", "content": "Hi!"}, {"role": "assistant", "content": "Hello."}]}
     {"conversations": [{"from": "human", "value": "Hi!"}, ...]}         ShareGPT, Vicuna
@@ -47,7 +48,7 @@ QUESTION = 'instruction', 'prompt', 'question', 'query'
 ANSWER = 'output', 'completion', 'response', 'answer'
 PAIR = 'chosen', 'rejected'
 ANSWERS_OF_PAIRS = *PAIR, 'completion'      # roles
-# extras/forms.py reads these, which change what is learned, too
+# extras/text/forms.py reads these, which change what is learned, too
 MORE_COLUMNS = set('context history conversation system_prompt system_message score_chosen '
                    'score_rejected chosen_score rejected_score chosen_rating '
                    'rejected_rating'.split())
@@ -77,13 +78,13 @@ def without_empty(record):
 
 
 def in_known_form(record):
-    """Return a record in one of the forms above. extras/forms.py reads other columns, and lists of
-    JSON or whole talks that are written as one text."""
+    """Return a record in one of the forms above. extras/text/forms.py reads other columns, and
+    lists of JSON or whole talks that are written as one text."""
     record = without_empty(record)
     is_talk = any(re.match(r'\s*(Human:|\[\s*{\s*")', record[name])
                   for name in MESSAGES + QUESTION + PAIR if isinstance(record.get(name), str))
     if is_talk or isinstance(record.get('chosen'), list) or record.keys() & MORE_COLUMNS:
-        from extras import forms
+        from extras.text import forms
         record = forms.in_known_form(record)
     return record
 
@@ -251,7 +252,7 @@ def records_in(path):
         if path.lower().endswith(('.jsonl', '.ndjson')):
             file = open(path, 'rb')
         else:
-            from extras import formats
+            from extras.text import formats
             file = formats.open_file(path)              # its records as lines of JSON
         for line, data in enumerate(file, 1):       # bytes: a line that is damaged is one line
             record, why = None, 'no JSON object (a list is a .json)'
@@ -259,7 +260,7 @@ def records_in(path):
                 record = json.loads(data.decode('utf-8-sig'))
             except (ValueError, RecursionError) as error:
                 why = NOT_UTF8 if isinstance(error, UnicodeError) else why
-                if data[:1] == b'\0' and is_table:         # a row that extras/formats.py can't read
+                if data[:1] == b'\0' and is_table:   # extras/text/formats.py says why
                     why = data[1:].decode().strip()
             if isinstance(record, dict):
                 yield f'{path}:{line}', record
@@ -296,15 +297,15 @@ changed, unused = collections.Counter(), collections.Counter()
 examples, has_thumbs = {}, False        # {line of train.jsonl: its number}
 entries = itertools.chain.from_iterable(map(records_in, paths))
 if not source:
-    from extras import problems
+    from extras.tasks import problems
     # What has the lowest numbers is held out, below. A record's number is a hash.
     for split, n, number in ('train', n_examples, 2 ** 64 - 1), ('validation', 300, 0):
         text = problems.to_jsonl(problems.problems(n, 0, split, with_tests=False))
         examples |= dict.fromkeys(text.encode().splitlines(True), number)
 if source and pii:
-    from extras import personal         # masks personal data; --pii=False goes on without
+    from extras.text import personal         # masks personal data; --pii=False goes on without
 if prefer:
-    from extras import judged_answers
+    from extras.text import judged_answers
     kind = kind or 'preference'
     entries = judged_answers.with_records(entries, reject, kind == 'preference', prefer)
 for place, row in tqdm(entries, 'read', unit=' records', disable=None):

@@ -65,7 +65,7 @@ audit = 0                       # documents to show in audit.md for each reason,
 # settings that name files
 LISTS = ('url_block url_allow perplexity_reference quality_good quality_bad toxic_words '
          'decontaminate').split()
-OPTIONS = [*LISTS, 'licenses', 'languages', 'audit']        # they ask for extras/filters.py
+OPTIONS = [*LISTS, 'licenses', 'languages', 'audit']        # they ask for extras/text/filters.py
 # the lowest and the highest value; any other number must be at least 0
 BOUNDS = {'bands': (1, 1024), 'rows': (1, 64), 'num_workers': (0, 1024), **dict.fromkeys(
     'max_symbols max_repetition max_gibberish min_similarity'.split(), (0, 1))}
@@ -134,7 +134,7 @@ def clean(config):
         source |= {'documents': int(which.sum()), 'bytes': int(size[which].sum())}
     card, more = None, {'licenses': {}}
     if any(vars(config)[name] for name in OPTIONS):
-        from extras import filters
+        from extras.text import filters
         card, more = filters.report(work / 'new', vars(config), notes, copies, document,
                                     np.flatnonzero(kept), size, sys.modules[__name__])
     write_report(work / 'new', out_dir, notes, first, sources, card)
@@ -159,7 +159,7 @@ OTHER_CODE = tuple('.c .h .cc .cpp .cxx .hpp .cs .java .kt .scala .swift .js .js
                    '.rb .php .pl .pm .lua .r .jl .hs .ml .sh .bash .sql .css .scss .vue .dart .ex '
                    '.erl .clj .lisp .f90 .pas .asm .s .yaml .yml .toml .ini .cmake'.split())
 LINES = '.jsonl', '.ndjson', '.jsonlines'
-TABLES = '.json', '.parquet', '.csv', '.tsv', '.ipynb'      # extras/formats.py reads these
+TABLES = '.json', '.parquet', '.csv', '.tsv', '.ipynb'      # extras/text/formats.py reads these
 PACKED = '.zst', '.bz2', '.xz'                              # and these; .gz needs no help
 OF_OTHERS = set('node_modules bower_components site-packages dist-packages __pycache__'.split())
 
@@ -170,7 +170,7 @@ def ends_with(path, endings):
 
 
 def is_foreign(path):
-    """Whether extras/formats.py has to read a file."""
+    """Whether extras/text/formats.py has to read a file."""
     return ends_with(path, TABLES) or path.lower().endswith(PACKED)
 
 
@@ -179,7 +179,7 @@ def find_sources(config):
     is its path."""
     sources = {config.source: {'path': config.source}}
     if config.sources is not None:
-        from extras import mixture
+        from extras.training import mixture
         sources = mixture.sources_of(config.sources)
     for name, source in sources.items():
         paths, others = find_files(source['path'], config.max_files, config.download_dir,
@@ -194,7 +194,7 @@ def find_files(source, max_files=0, download_dir='data/raw', out_dir=None):
     text everywhere, and how many of each ending are passed over. Those in out_dir, which are the
     results of an earlier run, are left out."""
     if re.match('hf:|shakespeare$|codeparrot$', source):
-        from extras import hub
+        from extras.text import hub
         found = hub.find_files(source, download_dir)[:max_files or None]
         return [hub.fetch(*file) for file in found], {}
     top, endings, skipped = source, (*PROSE, '.py', *OTHER_CODE, *LINES, *TABLES), OF_OTHERS
@@ -303,7 +303,7 @@ def state_of(config, settings, source, pieces):
              for path in find_files(given)[0]]                  # some are folders
     paths = [path for path, _ in pieces] + lists
     if any(map(is_foreign, paths)):
-        from extras import formats
+        from extras.text import formats
         paths.append(formats.__file__)
     paths += [module.__file__ for name, module in sorted(sys.modules.items())
               if name.startswith('extras.')]
@@ -352,10 +352,10 @@ def make_stages(settings):
               'read': check_text, 'one form': one_form(config),
               'rules': functools.partial(check_rules, config)}
     if config.pii:
-        from extras import personal         # without that file: --pii=False
+        from extras.text import personal         # without that file: --pii=False
         stages['personal data'] = functools.partial(hide_personal_data, personal.hide)
     if any(vars(config)[name] for name in OPTIONS):
-        from extras import filters          # it gets this file, because it imports no script
+        from extras.text import filters          # it gets this file, because it imports no script
         stages = filters.with_options(stages, config, sys.modules[__name__])
     return config, stages
 
@@ -470,7 +470,7 @@ def read(path, names=TEXT_NAMES, encoding='', piece=None):
         raise
     except (OSError, EOFError, ValueError, zlib.error) as error:
         if piece in (None, (line + 1) % N_PIECES):
-            is_known = isinstance(error, ValueError)        # extras/formats.py says why
+            is_known = isinstance(error, ValueError)        # extras/text/formats.py says why
             why = NOT_UTF8 if isinstance(error, UnicodeError) else str(error)
             yield line + 1, '', {}, why if is_known else 'damaged file'
 
@@ -479,7 +479,7 @@ def open_file(path, names=(), encoding=''):
     """Open a file to read its lines, unpacked: texts, or of records UTF-8. Without names, all
     columns of a table are read."""
     if is_foreign(path):
-        from extras import formats
+        from extras.text import formats
         f = formats.open_file(path, names and [*names, *PLACES, *FACTS], encoding)
     else:
         f = (gzip.open if path.lower().endswith('.gz') else open)(path, 'rb')
@@ -517,7 +517,7 @@ def texts_in(lines):
 def text_in(row, names, is_of_table=False):
     """Return the text of a line of JSON, its record, and why there is no text, or None. An empty
     field hides no other."""
-    if is_of_table and row[:1] == b'\0':        # extras/formats.py says why it can't read a row
+    if is_of_table and row[:1] == b'\0':    # extras/text/formats.py says why it can't read a row
         return '', {}, row[1:].decode().strip()
     try:
         record = json.loads(row if isinstance(row, str) else row.decode('utf-8-sig'))
@@ -548,10 +548,10 @@ def one_form(config):
     """Return the stage that takes markup away and gives a text its form. What says that a text has
     markup is the ending of its file, or the setting."""
     try:
-        from extras import markup
+        from extras.text import markup
     except ModuleNotFoundError:
         markup = None
-        print('extras/markup.py is missing: HTML, LaTeX and wrong letters stay as they are')
+        print('extras/text/markup.py is missing: HTML, LaTeX and wrong letters stay as they are')
 
     def give_form(document, notes):
         text, path = document['text'], document['path']
@@ -739,7 +739,7 @@ def check_rules(config, document, notes):
 
 
 def hide_personal_data(hide, document, notes):
-    """Put placeholders in place of personal data, with hide(text, found) of extras/personal.py."""
+    """Put placeholders in place of personal data; hide is that of extras/text/personal.py."""
     found = collections.Counter()
     document['text'] = hide(document['text'], found)
     notes['changed'].update([*+found])
@@ -835,7 +835,7 @@ def band_keys(signature, bands):
 def near_keys(config, data):
     """Return the numbers by which near-copies of a text in UTF-8 are found."""
     if config.dedup == 'simhash':
-        from extras import filters
+        from extras.text import filters
         return filters.simhash(shingles(data))
     if config.dedup == 'minhash':
         return band_keys(minhash(shingles(data), config.bands * config.rows), config.bands)
@@ -879,7 +879,7 @@ def find_copies(exact, keys, document, config):
 
     columns = (column[left] for column in keys)
     if config.dedup == 'simhash':
-        from extras import filters
+        from extras.text import filters
         copies['near duplicate'] = left[filters.simhash_copies([*columns], near_copies)]
     if config.dedup == 'minhash':
         copies['near duplicate'] = left[near_copies(columns, similar)]

@@ -277,7 +277,7 @@ warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_st
 # --- optimizer ------------------------------------------------------------------------------------
 score_of = log_p
 if loss_type == 'rm':           # a score takes the place of log p
-    from extras.rewards import add_head, score as score_of
+    from extras.tasks.rewards import add_head, score as score_of
     add_head(model, state.get('reward_head'))
 model.to(device)
 model.grad_checkpoint = grad_checkpoint

@@ -20,7 +20,8 @@ model lands outside its first interval about once in six.
 
 eval.py writes eval.json, and samples.jsonl with every answer, next to the first checkpoint, in
 place of older ones. With --completions=a/samples.jsonl they go into a/scored.
-python -m extras.compare A B compares two such samples.jsonl, and extras.judge asks a judge.
+python -m extras.tasks.compare A B compares two such samples.jsonl, and extras.tasks.judge asks a
+judge.
 """
 import collections, functools, glob, json, math, os, pathlib, re, shlex
 from typing import Literal
@@ -36,7 +37,7 @@ ckpt = 'out/base'               # checkpoint: a folder or a .pt file; several: A
 tasks = 'loss'                  # names from the list above, comma-separated
 data_dir = 'data/quickstart'    # prepared text for the loss; several: A,B
 data = ''                       # questions: a .jsonl or .jsonl.gz file; of several tasks: A,B
-allow_code_execution = False    # True: run a model's programs; first read extras/sandbox.py
+allow_code_execution = False    # True: run a model's programs; first read extras/tasks/sandbox.py
 out = ''                        # file for the results; '' = eval.json, see above
 # loss
 random_init = True              # measure an untrained model, too
@@ -227,7 +228,7 @@ report = {'settings': config, 'tasks': {}}      # it becomes eval.json
 # pairs such as ('answer', '13').
 questions_of = {}
 if asking:
-    from extras import answers, grading, questions, sandbox
+    from extras.tasks import answers, grading, questions, sandbox
     # None: a task that has programs is refused
     run = functools.partial(sandbox.run_many, timeout=timeout) if allow_code_execution else None
     questions_of = questions.of_tasks(asking, data, n_problems, splits.split(','))

@@ -294,7 +294,7 @@ class GPT(nn.Module):
         path = next(filter(os.path.exists, files), path)
         try:
             if os.path.isdir(path):
-                from extras import hf_model
+                from extras.models import hf_model
                 saved = hf_model.read(path)
             else:       # weights_only: it runs no code; mmap: moments that nobody uses stay on disk
                 saved = torch.load(path, map_location='cpu', weights_only=True, mmap=True)

@@ -185,7 +185,7 @@ def make_tokenizer(config, special_tokens=(), train_texts=(), all_texts=()):
         elif name == 'byte':
             tok = Tokenizer.byte(special_tokens)
         elif name == 'gpt2':
-            from extras import fit
+            from extras.training import fit
             tok = fit.tokenizer_of_gpt2(config['gpt2_dir'])
         else:
             tok = Tokenizer.load(name)
@@ -228,13 +228,13 @@ if __name__ == '__main__':
     require(tokenizer in ('bpe', 'byte', 'char', 'gpt2') or os.path.isfile(tokenizer),
             f'{tokenizer=} must be bpe, byte, char, gpt2 or the path of a tokenizer.json')
     if source == 'shakespeare':
-        from extras import hub
+        from extras.text import hub
         source = hub.fetch(*hub.find_files(source, 'data/raw')[0])
     files_of, cleaned = find_files(source, out_dir)
     sources = {name: {'path': name, **cleaned.get('sources', {}).get(name, {}), 'files': len(paths)}
                for name, paths in files_of.items()}
     if len(sources) > 1 or weights or temperature != 1:
-        from extras import mixture
+        from extras.training import mixture
         mixture.check(sources, weights, temperature, write)
     meta = {'format': 'nanoparrot-data-2', 'source': source, 'cleaned': None}
     if cleaned:

@@ -13,8 +13,8 @@ The model learns what earns it, not what you mean:
     def reward(prompt, completion): return float(completion.strip().isdigit())
     def held_out(): return ['What is 5 + 6?']           # if it is missing, a tenth of prompts()
 
-Tests of programs, files of answers and reward models are in extras/rewards.py: --reward=problems,
-FILE.jsonl or FOLDER.
+Tests of programs, files of answers and reward models are in extras/tasks/rewards.py:
+--reward=problems, FILE.jsonl or FOLDER.
 
 The policy gradient. The model p writes an answer a to a prompt and earns R(a). As grad p is
 p grad log p, the gradient of the mean reward is a mean over answers, too:
@@ -46,7 +46,7 @@ init_from = 'out/sft'           # folder or .pt to start from, or resume
 out_dir = 'out/rl'              # where the run writes
 overwrite = False               # True: delete the run that out_dir holds
 reward = ''                     # FILE.py, see above; problems, FILE.jsonl or FOLDER
-allow_code_execution = False    # True: run programs of the model; first read extras/sandbox.py
+allow_code_execution = False    # True: run a model's programs; first read extras/tasks/sandbox.py
 learning_rate = 2e-4            # for millions of parameters; from 100 million on 1e-6 to 1e-5
 max_steps = 100                 # batches of answers
 # answers
@@ -203,7 +203,7 @@ if reward.endswith('.py'):
     asked, held_out = [*program['prompts']()], [*program.get('held_out', list)()]
     judge = lambda prompts, texts: map(program['reward'], prompts, texts)
 else:           # tests of programs, lines with answers, a reward model
-    from extras.rewards import open_reward
+    from extras.tasks.rewards import open_reward
     asked, held_out, judge = open_reward(reward, eval_prompts, allow_code_execution, tokenizer,
                                          device, autocast)
 longest = model.config.block_size - max_new_tokens      # tokens of a prompt
@@ -251,7 +251,7 @@ for p, part in zip(params, gradient.split([p.numel() for p in params])):
 options = {'betas': (0.9, 0.95), 'weight_decay': 0.0, 'fused': kind != 'mps', 'lr': learning_rate}
 opt = torch.optim.AdamW(params, **options)
 if optimizer == 'muon':
-    from extras.muon import for_blocks
+    from extras.training.muon import for_blocks
     opt = for_blocks(model, **options)
 step, best_val = 0, -math.inf
 if state:

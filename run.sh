@@ -44,7 +44,7 @@ install requirements.txt
 [ -z "${1:-}" ] || exec .venv/bin/python -m pytest -q -rs -n auto --dist worksteal "${@:2}"
 
 began=$SECONDS
-# the models' answers are executed here, in extras/sandbox.py: a guard against accidents
+# the models' answers are executed here, in extras/tasks/sandbox.py: a guard against accidents
 judged='--tasks=problems --allow_code_execution=True --batch_size=512 --max_new_tokens=64 --timeout=1'
 held_out="$judged --splits=variation,feedback_variation,cell --num_samples=1 --tasks=loss,problems --loss_tokens=16384"
 
@@ -64,22 +64,22 @@ python eval.py --ckpt=out/quickstart_sft --out=out/quickstart_sft/mined/eval.jso
 python chats.py --source=out/quickstart_sft/mined/samples.jsonl --prefer=both --out_dir=data/pairs --overwrite=True
 python dpo.py config/quickstart_dpo.py --overwrite=True
 python eval.py --ckpt=out/quickstart_dpo --random_init=False $held_out --n_problems=500
-python -m extras.compare out/quickstart_sft out/quickstart_dpo --out=out/quickstart_dpo/compare.json
+python -m extras.tasks.compare out/quickstart_sft out/quickstart_dpo --out=out/quickstart_dpo/compare.json
 # 4. reinforcement learning, from SFT: it answers such problems again and again, and what passes is rewarded
 python rl.py config/quickstart_rl.py --overwrite=True --allow_code_execution=True
 python eval.py --ckpt=out/quickstart_rl --random_init=False $held_out --n_problems=500
-python -m extras.compare out/quickstart_sft out/quickstart_rl --out=out/quickstart_rl/compare.json
+python -m extras.tasks.compare out/quickstart_sft out/quickstart_rl --out=out/quickstart_rl/compare.json
 # 5. the baseline, rejection sampling: the answers of step 3 that passed become examples, mixed with those of step 2
 python chats.py --kind=sft --source=out/quickstart_sft/mined/samples.jsonl --prefer=passed \
     --out_dir=data/rejection --overwrite=True
 cat data/sft/train.jsonl >> data/rejection/train.jsonl
 python sft.py config/quickstart_rejection.py --overwrite=True
 python eval.py --ckpt=out/quickstart_rejection --random_init=False $held_out --n_problems=500
-python -m extras.compare out/quickstart_sft out/quickstart_rejection --out=out/quickstart_rejection/compare.json
+python -m extras.tasks.compare out/quickstart_sft out/quickstart_rejection --out=out/quickstart_rejection/compare.json
 # 6. all in one table and one picture; next: python sample.py --ckpt=out/quickstart_rejection --chat=True
 all=out/quickstart,out/quickstart_sft,out/quickstart_dpo,out/quickstart_rl,out/quickstart_rejection
 python plot.py --runs=$all --out=out/quickstart/dashboard.png
-python -m extras.chain_report --minutes=$((SECONDS / 60)).$((SECONDS % 60 / 6))
+python -m extras.tasks.chain_report --minutes=$((SECONDS / 60)).$((SECONDS % 60 / 6))
 # ... and three of the models on a page that needs no Python
-python -m extras.export --ckpt=out/quickstart,out/quickstart_sft,out/quickstart_rejection --to=html \
+python -m extras.models.export --ckpt=out/quickstart,out/quickstart_sft,out/quickstart_rejection --to=html \
     --out=out/quickstart/demo.html --allow_code_execution=True

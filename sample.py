@@ -22,8 +22,8 @@ see the text appear token by token. An answer takes four steps:
                 max_new_tokens, or, in a talk, at Ctrl-C.
 
 A page and OpenAI's API, files for other programs, and the gaps of a text have commands of their
-own: python -m extras.server, extras.export, extras.fill. For two temperatures or prompts, run it
-twice: the same seed draws the same random numbers.
+own: python -m extras.models.server, extras.models.export, extras.models.fill. For two temperatures
+or prompts, run it twice: the same seed draws the same random numbers.
 """
 import codecs, contextlib, os, pathlib, random, re
 from typing import Literal
@@ -146,7 +146,7 @@ require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
         f"{folder}/tokenizer.json is not the tokenizer of {ckpt}; copy the run's own file back")
 require(model.saved.get('config', {}).get('objective', 'clm') == 'clm'
         and 'reward_head' not in model.saved, f'{ckpt} continues no text: it fills gaps (python -m '
-        'extras.fill) or scores answers')
+        'extras.models.fill) or scores answers')
 if random_init:
     model = GPT(model.config)
 model = model.to(device, getattr(torch, dtype)).eval()

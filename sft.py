@@ -163,7 +163,7 @@ require(is_free or bool(state) != overwrite, f'{out_dir} has a run: either --ini
         'on, or --overwrite deletes it')
 T = block_size or model.config.block_size       # most inputs of a row
 require(T <= model.config.block_size, f'{block_size=} is above the context of {source}, '
-        f'{model.config.block_size}; make it longer: python -m extras.longer_context')
+        f'{model.config.block_size}; make it longer: python -m extras.training.longer_context')
 
 # --- this process ---------------------------------------------------------------------------------
 world = int(os.environ.get('WORLD_SIZE', 1))        # of torchrun
@@ -214,7 +214,7 @@ train = read(f'{data_dir}/train.jsonl')
 held_out = read(f'{data_dir}/val.jsonl')[:512]          # enough for a loss to two digits
 lengths = np.array([len(ids) for ids, mask in train])                                   # (n,)
 if base_dir or replay:
-    from extras.mixture import Base
+    from extras.training.mixture import Base
     base = Base(base_dir, tokenizer, T, model.config.block_size, replay, seed)
     data_hash.update(base.hash)
 data_hash = data_hash.hexdigest()
@@ -227,7 +227,7 @@ warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_st
 
 # --- optimizer ------------------------------------------------------------------------------------
 if lora:
-    from extras.lora import adapt, merged
+    from extras.training.lora import adapt, merged
     adapt(model, lora, tokenizer)
 model.to(device)
 model.grad_checkpoint = grad_checkpoint
@@ -238,7 +238,7 @@ for p, part in zip(params, gradient.split([p.numel() for p in params])):
 options = {'betas': (0.9, 0.95), 'weight_decay': 0.0, 'fused': kind != 'mps', 'lr': learning_rate}
 opt = torch.optim.AdamW(params, **options)
 if optimizer == 'muon':
-    from extras.muon import for_blocks
+    from extras.training.muon import for_blocks
     opt = for_blocks(model, **options)
 step, best_val = 0, math.inf
 if state:

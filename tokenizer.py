@@ -19,8 +19,9 @@ Ids: the 256 bytes, then the merges in order, then the special tokens, which enc
 The vocabulary decides how many tokens a text costs and how much text fits into a context.
 
 Copy this file alone: it needs regex and tiktoken, and its command configurator.py. It learns the
-32,768 tokens of --input=stdlib in 12 seconds; with extras/bpe.py next to it, the same ones in 3.
-`python -m extras.fit --input=FOLDER` compares a tokenizer with those of GPT-2 and GPT-4.
+32,768 tokens of --input=stdlib in 12 seconds; with extras/training/bpe.py next to it, the same ones
+in 3. `python -m extras.training.fit --input=FOLDER` compares a tokenizer with those of GPT-2 and
+GPT-4.
 """
 import collections, contextlib, functools, gzip, hashlib, heapq, json, os, pathlib, sysconfig
 import regex, tiktoken
@@ -227,7 +228,7 @@ class Tokenizer:
             pattern += r'|[\s\S]'   # a character that the pattern forgets is a chunk of its own
         count, learn = count_chunks, learn_merges_faster
         with contextlib.suppress(ImportError):      # the same, and faster
-            from extras import bpe
+            from extras.training import bpe
             count = functools.partial(bpe.count_chunks, processes=processes)
             learn = bpe.learn_merges
         chunk_counts = count(texts, pattern)
@@ -350,7 +351,7 @@ class Tokenizer:
             with open(path, encoding='utf-8') as f:
                 d = json.load(f)
             if 'added_tokens' in d:
-                from extras.hf_tokenizer import HFTokenizer
+                from extras.models.hf_tokenizer import HFTokenizer
                 return HFTokenizer(json.dumps(d), os.path.dirname(path) or '.')
             if d['format'] != FORMAT:
                 raise ValueError(f'format={d["format"]}')

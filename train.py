@@ -103,7 +103,7 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr):
 
 config = configure(globals(), BOUNDS)       # config files and flags replace the settings
 if plan:
-    from extras import planner
+    from extras.training import planner
     sys.exit(planner.show(config))
 
 # --- resume: the settings are those of the checkpoint, unless they were typed ---------------------
@@ -175,7 +175,7 @@ require(vocab_size in (0, V), f'{vocab_size=}, but {data_dir} has {V} tokens; le
 T = block_size                  # tokens of text in a sequence; with span fewer: it adds sentinels
 hide = stream = mixture = None
 if objective != 'clm' or document_mask:
-    from extras.objectives import Objective
+    from extras.training.objectives import Objective
     hide = Objective(objective, document_mask, tokenizer, block_size, seed)
     T = hide.n_text
 bins = {}       # {'train': token ids, 'val': ..., and of a mixture 'val_SOURCE': ...}
@@ -188,11 +188,11 @@ for path in sorted(pathlib.Path(data_dir).glob('*.bin')):
         require(ids[:2 ** 24].max() < V and n == meta['tokens'].get(path.stem, n),
                 f'{path} has {n} tokens, up to id {ids[:2 ** 24].max()}; run prepare.py again')
 if streaming:
-    from extras.records import Stream
+    from extras.text.records import Stream
     stream = Stream(streaming, rank, world, tokenizer, meta.get('held_out_to'))
     data_hash.update(stream.identity)
 elif len(meta['sources']) > 1:
-    from extras import mixture          # it reads each source as often as that weighs
+    from extras.training import mixture          # it reads each source as often as that weighs
     starts_of = mixture.weighted(meta['sources'])
 require('val' in bins and ('train' in bins or stream), f'{data_dir} needs train.bin and val.bin '
         f'with more tokens than {block_size=}; shards of text need --streaming=FOLDER')
@@ -244,7 +244,7 @@ else:
     require(is_same, f'{data_dir} has another tokenizer than {source}; prepare the text again, '
             'with --tokenizer=FILE, the tokenizer.json beside that model')
 require(block_size <= model.config.block_size, f'{block_size=} is above the context of {source}, '
-        f'{model.config.block_size}; make it longer: python -m extras.longer_context')
+        f'{model.config.block_size}; make it longer: python -m extras.training.longer_context')
 # A model has its shape, and a run that goes on its batches and its optimizer: no flag changes them.
 fixed = {name: getattr(model.config, name) for name in shape}
 fixed |= {'block_size': block_size, 'vocab_size': V}    # a model may have more rows than V
@@ -272,7 +272,7 @@ if shard == 'ddp':
     if world > 1:
         net = DDP(model, gradient_as_bucket_view=True, bucket_cap_mb=100)
 else:
-    from extras import sharding
+    from extras.training import sharding
     net = sharding.shard(model, shard, kind, dtype)
 
 # --- optimizer ------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ groups = [{'params': [p for p in model.blocks.parameters() if p.dim() == 2], 'us
           {'params': [p for p in model.parameters() if p.dim() == 1], 'weight_decay': 0.0}]
 Optimizer = torch.optim.AdamW
 if optimizer == 'muon':
-    from extras.muon import Muon as Optimizer
+    from extras.training.muon import Muon as Optimizer
 opt = Optimizer(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay,
                 fused=kind != 'mps')
 step, skipped, window, best_val = 0, 0, [], math.inf    # window: losses of the last 100 updates
@@ -484,7 +484,7 @@ while step < max_steps and not stopping:
     if step % save_interval == 0 or step == max_steps or stopping:
         save('last.pt')
 
-reader = 'sample.py' if objective == 'clm' else '-m extras.fill'
+reader = 'sample.py' if objective == 'clm' else '-m extras.models.fill'
 say(f'done, lowest val_loss {best_val:.4f}; next: python {reader} --ckpt={shlex.quote(out_dir)}'
     if step == max_steps else f'stopped at step {step}; resume: python train.py '
     f'--out_dir={shlex.quote(out_dir)} --init_from=resume')

@@ -20,7 +20,7 @@ import sys, tempfile
 import torch
 from peers import ROOT
 from configurator import Mistake
-from extras import chain_report
+from extras.tasks import chain_report
 
 running = set()     # the ids of processes
 # As in run.sh: Linux keeps the memory that was freed, which is an eighth of a step.

@@ -28,7 +28,8 @@ import torch
 from peers import HALF, ROOT, autocast, work_of
 from configurator import Mistake, configure
 from model import GPT, GPTConfig
-from extras import chain_report, planner
+from extras.tasks import chain_report
+from extras.training import planner
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 out = 'out/gpu'             # the folder of results.jsonl and log.txt

@@ -20,8 +20,10 @@ import torch
 
 ROOT = str(pathlib.Path(__file__).resolve().parent.parent)
 sys.path.insert(0, ROOT)
-from extras import bpe, chain_report, hf_tokenizer          # noqa: E402
-from extras.muon import is_native                           # noqa: E402
+from extras.models import hf_tokenizer          # noqa: E402
+from extras.tasks import chain_report           # noqa: E402
+from extras.training import bpe          # noqa: E402
+from extras.training.muon import is_native                           # noqa: E402
 from model import GPT, GPTConfig                            # noqa: E402
 from tokenizer import PATTERN, Tokenizer                    # noqa: E402
 

@@ -23,8 +23,8 @@ import argparse, concurrent.futures, json, pathlib, shutil
 import numpy as np
 import torch
 from arms import ROOT, python
-from extras import chain_report
-from extras.problems import problems, to_messages
+from extras.tasks import chain_report
+from extras.tasks.problems import problems, to_messages
 from tokenizer import PATTERN, SMALL_PATTERN, SPECIAL_TOKENS, Tokenizer
 
 PATTERNS = {'space': SMALL_PATTERN, 'symbol': PATTERN}

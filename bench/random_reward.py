@@ -9,7 +9,7 @@ the model has learned nothing from it.
 """
 import random
 
-from extras.problems import problems, to_messages
+from extras.tasks.problems import problems, to_messages
 
 # Not a hash of the answer: a model could learn which answers pay.
 dice = random.Random(0)

@@ -23,8 +23,8 @@ import json, pathlib
 import torch
 from arms import ROOT
 from configurator import configure, require
-from extras import chain_report
-from extras.problems import problems, to_messages
+from extras.tasks import chain_report
+from extras.tasks.problems import problems, to_messages
 from practice import KINDS, answer, asked, of_both, passed_in, python, read, write
 
 # --- settings -------------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ EXERCISES = [
              'test_tokenizer.py::test_golden_low_lower_lowest '
              'test_tokenizer.py::test_the_merges_are_those_of_the_naive_loop',
              'Learn the merges: count pairs, merge the most frequent, of equals the one with the smaller '
-             'ids. extras/bpe.py does it on 30 MB in two seconds: how?'),
+             'ids. extras/training/bpe.py does it on 30 MB in two seconds: how?'),
 ]
 
 

@@ -123,7 +123,7 @@ def main():
     """Print the page. The arguments: a flag that allows programs to run, and the folders of two models."""
     flag, *folders = sys.argv[1:] or ['']
     if flag != '--allow_code_execution=True':
-        raise ValueError('the tour runs code that a model wrote: read extras/sandbox.py, then type '
+        raise ValueError('the tour runs code that a model wrote: read extras/tasks/sandbox.py, then type '
                          'bash run.sh tour')
     if len(folders) not in (0, 2):
         raise ValueError(f'{len(folders)} folders: {" ".join(folders)}')

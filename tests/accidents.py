@@ -7,14 +7,14 @@ import textwrap
 PLACES = {name: place.split(':') for name, place in (line.split(' = ') for line in """
 native bfloat16 = torch.cpu:_is_avx512_bf16_supported
 clip = torch.nn.utils:clip_grad_norm_
-orthogonal = extras.muon:orthogonal
+orthogonal = extras.training.muon:orthogonal
 sample = model:GPT.generate
 save = torch:save
 rename = os:replace
 seed = torch:manual_seed
 forward = model:GPT.forward
 compile = torch:compile
-shard = extras.sharding:shard
+shard = extras.training.sharding:shard
 hidden states = model:GPT.backbone
 clean a shard = pathlib:Path.rename
 build a tokenizer = tokenizer:Tokenizer.save

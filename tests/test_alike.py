@@ -247,7 +247,7 @@ SETTINGS = {'sft': '''--device=tpu => device='tpu' & cuda
 --device=cuda => device='cuda' & --device=auto
 --data_dir=nowhere => nowhere/train.jsonl & run: python chats.py --out_dir=nowhere
 --block_size=1 => fits into 1 tokens
---block_size=97 => extras.longer_context
+--block_size=97 => extras.training.longer_context
 --replay=2 => --base_dir
 --base_dir=nowhere => meta.json
 --dropout=1 => dropout

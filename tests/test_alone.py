@@ -106,7 +106,7 @@ def typed(tmp_path):
 
 def test_each_script_works_with_its_few_files_and_a_missing_door_is_named(typed, tmp_path):
     said = ''.join(ok(typed(*line.split())) for line in PIPELINE.split('\n')[1:-1])
-    assert 'extras/markup.py is missing' in said
+    assert 'extras/text/markup.py is missing' in said
     assert read_json(tmp_path / 'usual/report.json')['kept'] == 4       # and 8 copies of these
     assert 'it learned four texts' in ok(typed('model.py'))
     judged = read_json(tmp_path / 'judged.json')['tasks']['judged']
@@ -132,7 +132,7 @@ assert sandbox.run_code('def f(): return 1', 'assert f() == 1').outcome == 'pass
 def test_the_python_of_the_page_works_on_copied_files(tmp_path):
     """The Python of docs/use.md, and more."""
     here = copied(tmp_path / 'empty', *TRAINERS, 'clean.py',
-                  'extras/sandbox.py')
+                  'extras/tasks/sandbox.py')
     (here / 'corpus.txt').write_text('def f(x):\n    return x\n' * 40)
     page = (ROOT / 'docs/use.md').read_text()
     code, = [code for code in re.findall('```python\n(.*?)```', page, re.S)

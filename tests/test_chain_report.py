@@ -27,7 +27,7 @@ def test_the_report_has_a_row_a_stage_and_the_gains(tmp_path):
                           ('samples.jsonl', {'split': 'variation', 'preferred': n, 'outcome': 'passed'})):
             seconds = 1e9 + 90 * (file == 'last.pt')
             os.utime(write(folder / file, [row]), (seconds, seconds))
-    ok(run('extras.chain_report', '--minutes=9.5', cwd=tmp_path))
+    ok(run('extras.tasks.chain_report', '--minutes=9.5', cwd=tmp_path))
     text = (tmp_path / 'out/quickstart/REPORT.md').read_text()
     assert not [row for row in ROWS.strip().split('\n') if row not in text]
     *_, rl, _ = read_json(tmp_path / 'out/quickstart/report.json')['stages']

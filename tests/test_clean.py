@@ -24,7 +24,7 @@ from preparing import write_records
 import clean as program
 from clean import band_keys, code_reason, compiles, find_files, hash64, minhash, mode_of, ngrams
 from clean import normalise, prose_reason, shingles, words_of
-from extras.markup import fix_mojibake
+from extras.text.markup import fix_mojibake
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TEXTS = [prose(i) for i in range(12)]

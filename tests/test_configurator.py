@@ -166,19 +166,19 @@ seed: int | None = None     # None = the clock
 # --- how a script ends ----------------------------------------------------------------------------
 # What the user can put right, in one line; a bug or the machine, whose traceback stays.
 MISTAKES = {'raise Mistake("two\\nlines")': 'two lines',
-            'import extras.muon': 'copy extras, too & : import extras.muon'}
+            'import extras.training.muon': 'copy extras, too & : import extras.training.muon'}
 BUGS = {'10.0 ** 1000': 'OverflowError', 'raise RuntimeError("ours")': 'RuntimeError',
         'import numpy\nnumpy.zeros(3).reshape(2, 2)': 'ValueError', 'import nowhere': 'nowhere',
-        'from extras.muon import Mun': 'Mun', 'open("gone")': "No such file or directory: 'gone'",
+        'from extras.training.muon import Mun': 'Mun', 'open("gone")': "No such file or directory: 'gone'",
         'open("/dev/full", "w").write("a" * 10 ** 6)': 'No space left'}
 
 
 def test_a_mistake_is_one_line_and_the_machine_and_a_bug_keep_their_traceback(play, tmp_path):
     for body, words in MISTAKES.items():
         one_line(play(body=body), words)
-    (tmp_path / 'extras').mkdir()           # the door alone is missing; then there is one
-    one_line(play(body='from extras.muon import Muon'), 'copy extras, too')
-    (tmp_path / 'extras/muon.py').write_text('')
+    (tmp_path / 'extras/training').mkdir(parents=True)           # the door alone is missing; then there is one
+    one_line(play(body='from extras.training.muon import Muon'), 'copy extras, too')
+    (tmp_path / 'extras/training/muon.py').write_text('')
     for body, name in BUGS.items():
         process = play('--note=', body=body)        # an empty value names no file
         assert process.returncode == 1 and process.stderr.startswith('Traceback'), body

@@ -16,7 +16,7 @@ from conftest import ROOT, each_is_a_mistake, mistake, read_json, read_rows, ref
 from preparing import PROSE, dropped, prose, write, write_records
 
 import clean
-from extras import formats, text_quality
+from extras.text import formats, text_quality
 
 
 def cleaned(out, source, *flags):

@@ -12,7 +12,7 @@ import pytest
 from conftest import mistake, ok, refused, run
 from preparing import RAW, kept
 
-from extras import hub
+from extras.text import hub
 
 SMALL = ['README.md', 'data/test-0.jsonl.gz', 'data/train-0.jsonl.gz', 'data/train-1.jsonl.gz',
          'extra/a b.jsonl.gz']

@@ -14,8 +14,8 @@ from conftest import (each_is_a_mistake, lift, mistake, ok, read_json, read_rows
 from test_records import BYTES, say
 from test_sample import alone
 
-from extras import answers, compare
-from extras.problems import problems
+from extras.tasks import answers, compare
+from extras.tasks.problems import problems
 from model import GPT, GPTConfig, sample
 from tokenizer import Tokenizer
 
@@ -151,7 +151,7 @@ def test_answers_of_a_chat_are_judged_as_such(tmp_path):
 
 def test_a_judge_gives_a_grade_and_one_that_gives_none_loses_no_answer(babbler, tmp_path):
     data = write(tmp_path / 'q.jsonl', [{'question_id': i, 'turns': ['a?', 'b?']} for i in range(3)])
-    ask = lambda judge: run('extras.judge', f'--ckpt={babbler}', f'--data={data}', '--device=cpu',
+    ask = lambda judge: run('extras.tasks.judge', f'--ckpt={babbler}', f'--data={data}', '--device=cpu',
                             f'--judge={judge}', '--max_new_tokens=4', f'--out_dir={tmp_path}/j')
     printed = ok(ask('echo 7'))
     assert '7.00 of 10 on 3' in printed
@@ -159,7 +159,7 @@ def test_a_judge_gives_a_grade_and_one_that_gives_none_loses_no_answer(babbler, 
     assert 1 <= low < 7 < high <= 10
     mistake(ask('cat'), 'no score', '3/3', 'from 1 to 10')
     assert len({row['task_id'] for row in read_rows(tmp_path / 'j/samples.jsonl')}) == 3
-    mistake(run('extras.judge', f'--data={data}'), '--judge=')
+    mistake(run('extras.tasks.judge', f'--data={data}'), '--judge=')
 
 
 # --- answers of a model ---------------------------------------------------------------------------
@@ -232,7 +232,7 @@ def test_two_runs_are_compared_problem_by_problem_and_by_kind(tmp_path):
         rows = [{'task': 't', 'task_id': i, 'prompt': prompts[side], 'outcome': outcomes[side], 'kind': kind}
                 for i, (kind, prompts, *outcomes) in enumerate(json.loads(BOTH))]
         write(tmp_path / folder / 'samples.jsonl', rows)
-    typed = lambda *flags: run('extras.compare', 'a', 'b', *flags, cwd=tmp_path)
+    typed = lambda *flags: run('extras.tasks.compare', 'a', 'b', *flags, cwd=tmp_path)
     ok(typed('--out=compare.json'))
     result = read_json(tmp_path / 'compare.json')
     assert (result['n'], result['a'], result['b']) == (9, 2 / 9, 4 / 9)

@@ -12,7 +12,8 @@ from conftest import contents, mistake, ok, run, same, save_run
 from test_hf_model import BASES, BYTES, LLAMA, SMOL, SOURCE, published, same_logits, theirs_in
 from test_model import lively
 
-from extras import fit, hf_model, hf_tokenizer
+from extras.models import hf_model, hf_tokenizer
+from extras.training import fit
 from model import GPT
 from tokenizer import Tokenizer, from_printable
 
@@ -94,7 +95,7 @@ def test_a_file_becomes_the_folder_that_it_was_made_of_and_comes_back(tmp_path, 
     pre = CASES[name]
     model = published(tmp_path / 'in', BASES[name] | SIZES)
     weights = write_file(tmp_path / 'a.gguf', model, pre)
-    ok(run('extras.gguf', 'a.gguf', '--out=out', cwd=tmp_path))
+    ok(run('extras.models.gguf', 'a.gguf', '--out=out', cwd=tmp_path))
     assert same(safetensors.load_file(tmp_path / 'out/model.safetensors'), weights)
     model.load_state_dict(weights)
     same_logits(model, GPT.load(tmp_path / 'out'))
@@ -113,8 +114,8 @@ def test_a_file_becomes_the_folder_that_it_was_made_of_and_comes_back(tmp_path, 
     assert ours.encode(TEXT) == peer(TEXT, add_special_tokens=False)['input_ids']
     assert ours.encode('<|im_end|><think>')[-1] == 403 and ours.decode(ours.encode(TEXT)) == TEXT
 
-    ok(run('extras.export', '--ckpt=out', '--to=gguf', '--out=b.gguf', cwd=tmp_path))
-    ok(run('extras.gguf', 'b.gguf', '--out=again', cwd=tmp_path))
+    ok(run('extras.models.export', '--ckpt=out', '--to=gguf', '--out=b.gguf', cwd=tmp_path))
+    ok(run('extras.models.gguf', 'b.gguf', '--out=again', cwd=tmp_path))
     assert contents(tmp_path / 'out') == contents(tmp_path / 'again')
 
 
@@ -133,7 +134,7 @@ REFUSED = {
 def test_what_model_py_cannot_be_is_refused_by_name_and_leaves_nothing(tmp_path, words):
     write_file(tmp_path / 'a.gguf', published(tmp_path / 'in', LLAMA | SIZES), 'gpt-2',
                *REFUSED[words])
-    mistake(run('extras.gguf', 'a.gguf', '--out=out', cwd=tmp_path), 'a.gguf cannot be read', words)
+    mistake(run('extras.models.gguf', 'a.gguf', '--out=out', cwd=tmp_path), 'a.gguf cannot be read', words)
     assert not [*tmp_path.glob('out*')]
 
 
@@ -142,9 +143,9 @@ def test_a_file_that_was_cut_off_or_is_no_gguf_is_refused(tmp_path):
     data = (tmp_path / 'a.gguf').read_bytes()
     for broken in data[:-9000], data[:300], b'{}', b'':
         (tmp_path / 'a.gguf').write_bytes(broken)
-        mistake(run('extras.gguf', 'a.gguf', '--out=out', cwd=tmp_path), 'cannot be read')
-    mistake(run('extras.gguf', 'a.gguf', cwd=tmp_path), '--out=FOLDER')
-    mistake(run('extras.gguf', 'a.gguf', '--out=in', cwd=tmp_path), '--out=in is there')
+        mistake(run('extras.models.gguf', 'a.gguf', '--out=out', cwd=tmp_path), 'cannot be read')
+    mistake(run('extras.models.gguf', 'a.gguf', cwd=tmp_path), '--out=FOLDER')
+    mistake(run('extras.models.gguf', 'a.gguf', '--out=in', cwd=tmp_path), '--out=in is there')
 
 
 # --- our own runs as files ------------------------------------------------------------------------
@@ -170,8 +171,8 @@ def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are
                    tie_embeddings=name == 'byte')
     out, path = tmp_path / 'run', tmp_path / 'model-f32.gguf'
     save_run(out, model, tokenizer, config={'stage': 'sft'} if is_chat else {})
-    export = lambda **how: run('extras.export', '--to=gguf', f'--ckpt={out}', **how)
-    assert ('extras.fit --input=FILE --pattern=cl100k' in ok(export())) == is_chat
+    export = lambda **how: run('extras.models.export', '--to=gguf', f'--ckpt={out}', **how)
+    assert ('extras.training.fit --input=FILE --pattern=cl100k' in ok(export())) == is_chat
     before = (out / path.name).read_bytes()
     full = export(before=full_disk(30_000))
     assert full.returncode == 1 and 'requested and' in full.stderr, full.stderr
@@ -202,7 +203,7 @@ def test_transformers_finds_our_weights_and_ids_in_a_gguf_file_and_its_marks_are
     assert get('eot_token_id') == tokenizer.stop[1]
     assert ('tokenizer.chat_template' in values) == is_chat
 
-    ok(run('extras.gguf', path, f'--out={tmp_path}/again'))         # with its rope_scaling
+    ok(run('extras.models.gguf', path, f'--out={tmp_path}/again'))         # with its rope_scaling
     again = GPT.load(tmp_path / 'again')
     assert same(dict(again.state_dict()), dict(GPT.load(tmp_path / 'hf').state_dict()))
     assert again.config == dataclasses.replace(model.config, vocab_multiple=1)
@@ -214,7 +215,7 @@ def test_a_real_file_has_the_weights_ids_and_greedy_text_of_transformers(tmp_pat
     path = pathlib.Path(os.environ.get('NANOPARROT_GGUF', ''))
     if not path.is_file():
         pytest.skip('NANOPARROT_GGUF names no file')
-    ok(run('extras.gguf', path, f'--out={tmp_path}/real'))
+    ok(run('extras.models.gguf', path, f'--out={tmp_path}/real'))
     weights, config, theirs = as_theirs(path, tmp_path / 'real')
     assert same(weights, safetensors.load_file(tmp_path / 'real/model.safetensors'))
     assert config['rope_theta'] == theirs.config.rope_parameters['rope_theta']

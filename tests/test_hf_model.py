@@ -11,7 +11,8 @@ from conftest import ROOT, contents, mistake, ok, refused, run, same, save_run
 from conftest import series, train
 from test_model import lively
 
-from extras import hf_model, hf_tokenizer, lora
+from extras.models import hf_model, hf_tokenizer
+from extras.training import lora
 from model import GPT, GPTConfig
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -180,7 +181,7 @@ def test_an_export_of_tensors_that_a_llama_lacks_is_refused_and_leaves_nothing(t
         block.scale = torch.nn.Parameter(torch.ones(32))
     save_run(tmp_path / 'run', model, BYTES)
     before = contents(tmp_path / 'run')
-    result = run('extras.export', '--ckpt=run', f'--to={kind}', cwd=tmp_path,
+    result = run('extras.models.export', '--ckpt=run', f'--to={kind}', cwd=tmp_path,
                  before=textwrap.dedent(EDITED))
     mistake(result, 'blocks.0.scale', 'your model.py and a Llama differ')
     assert contents(tmp_path / 'run') == before and not (tmp_path / 'demo.html').exists()
@@ -194,7 +195,7 @@ def test_an_export_generates_what_ours_does_and_its_card_is_true(tmp_path):
     model = GPT(GPTConfig(500, 64, 2, 4, 2, 32, vocab_multiple=64))
     save_run(tmp_path, model, tokenizer, config={'init_from': 'out/base', 'stage': 'sft'}, step=7)
     (tmp_path / 'eval.json').write_text('scores')
-    export = lambda: run('extras.export', '--ckpt=best.pt', '--to=hf', cwd=tmp_path)
+    export = lambda: run('extras.models.export', '--ckpt=best.pt', '--to=hf', cwd=tmp_path)
     ok(export())
     mistake(export(), 'hf is there already')
     assert (hf / 'eval.json').read_text() == 'scores'
@@ -241,7 +242,7 @@ def test_the_commands_of_the_page_continue_fine_tune_chat_and_export(
         assert printed.count('<|im_start|>system') == (script == 'sft.py')
     mistake(run('train.py', f'--data_dir={data_dir}', '--init_from=SmolLM2-135M', *FLAGS['train.py'],
                 cwd=tmp_path), 'another tokenizer', '--tokenizer=FILE')
-    ok(run('extras.export', '--ckpt=out/smol', '--to=hf', cwd=tmp_path))
+    ok(run('extras.models.export', '--ckpt=out/smol', '--to=hf', cwd=tmp_path))
     for out in 'more', 'smol':
         losses = series(tmp_path / 'out' / out, 'val_loss')
         assert losses[-1] < losses[0] - 0.02, (out, losses)
@@ -251,7 +252,7 @@ def test_the_commands_of_the_page_continue_fine_tune_chat_and_export(
 # --- a longer context -----------------------------------------------------------------------------
 def test_a_longer_context_is_a_folder_from_which_train_py_goes_on(base_run, data_dir, tmp_path):
     out = tmp_path / 'longer'
-    longer = lambda *flags: run('extras.longer_context', f'--init_from={base_run}',
+    longer = lambda *flags: run('extras.training.longer_context', f'--init_from={base_run}',
                                 f'--out_dir={out}', '--block_size=128', *flags)
     mistake(longer('--block_size=32'), '32 tokens')
     assert f'next: python train.py --init_from={out} --b' in ok(longer())
@@ -263,7 +264,7 @@ def test_a_longer_context_is_a_folder_from_which_train_py_goes_on(base_run, data
     ok(train(data_dir, tmp_path / 'a', f'--init_from={out}', *short))
     assert GPT.load(tmp_path / 'a').config == new.config
     mistake(train(data_dir, tmp_path / 'b', f'--init_from={base_run}', *short),
-            'python -m extras.longer_context')
+            'python -m extras.training.longer_context')
     mistake(longer(), 'already')
     save_run(tmp_path / 'odd', old, Tokenizer.load(base_run / 'tokenizer.json'), tokenizer_hash='x')
     mistake(longer(f'--init_from={tmp_path}/odd'), 'is not the tokenizer')

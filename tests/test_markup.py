@@ -8,8 +8,8 @@ import pytest
 from conftest import read_rows
 
 from clean import normalise, prose_reason
-from extras.markup import fix_mojibake, strip_html, strip_latex
-from extras.personal import hide
+from extras.text.markup import fix_mojibake, strip_html, strip_latex
+from extras.text.personal import hide
 
 TABLE = read_rows(pathlib.Path(__file__).with_name('markup.jsonl'))
 FORMS = {'html': strip_html, 'latex': strip_latex}

@@ -8,7 +8,7 @@ import torch
 from conftest import mistake, ok, read_rows, run, series, train, write_bins
 from test_model import lively
 
-from extras.objectives import document_mask, hide_spans, hide_tokens, span_lengths
+from extras.training.objectives import document_mask, hide_spans, hide_tokens, span_lengths
 from model import IGNORE
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -67,7 +67,7 @@ def test_a_model_that_fills_gaps_fills_them(tmp_path, objective):
     assert last < first / 2
     assert all(row.get('val_bpb') is None for row in read_rows(out / 'metrics.jsonl'))
     gap = 'c<|mask|>e<|mask|>' if objective == 'mlm' else '<|mask|>'    # a span has 4 of 30
-    fill = lambda prompt: run('extras.fill', f'--ckpt={out}', f'--prompt={prompt}')
+    fill = lambda prompt: run('extras.models.fill', f'--ckpt={out}', f'--prompt={prompt}')
     text = ok(fill(f'fgh ab{gap}gh abcdefgh abcdefgh'))
     assert text.splitlines()[-1] == 'fgh abcdefgh abcdefgh abcdefgh'
     mistake(fill('aaa'), objective, '<|mask|>')

@@ -28,7 +28,7 @@ def texts_of(*patterns):
 
 
 PAGES = texts_of('README.md', 'CONTRIBUTING.md', 'docs/*.md')
-SCRIPTS = texts_of('*.py', 'extras/*.py')
+SCRIPTS = texts_of('*.py', 'extras/*/*.py')
 README, TOUR = text_of('README.md'), text_of(PAGE)
 
 
@@ -50,8 +50,11 @@ def anchors(path):
 
 def test_maps_links_and_names_of_files_functions_and_tests_are_right_and_every_page_is_linked():
     assert sorted(re.findall(r'^(?:\| )?\[(\w+)\.py\]\(\1\.py\)', README, re.M)) == names_in()
-    doors = re.findall(r'^    (\w+) +\S', text_of('extras/__init__.py'), re.M)
-    assert sorted(doors) == names_in('extras/')
+    rooms = re.findall(r'^(\w+)/ +\S', text_of('extras/__init__.py'), re.M)
+    assert sorted(rooms) == sorted(path.parent.name for path in ROOT.glob('extras/*/__init__.py'))
+    for room in rooms:
+        doors = re.findall(r'^(\w+)  +\S', text_of(f'extras/{room}/__init__.py'), re.M)
+        assert sorted(doors) == names_in(f'extras/{room}/')
     map_of_tests = text_of('tests/README.md')
     rows = map_of_tests.split('## Which file tests what')[1].splitlines()[4:]
     tests = [f'test_{name}' for row in rows for name in row.split('|')[2].split()]
@@ -91,7 +94,7 @@ def test_no_data_are_loaded_as_code_no_stage_is_imported_and_python_3_10_reads_a
         assert not everywhere & {'pickle', 'dill', 'marshal', 'shelve', 'joblib', 'tomllib'}, path
         assert text.count('torch.load(') == text.count('weights_only=True'), path
         assert not everywhere & ({*names_in()} - leaves), path
-        assert path.parent.name == 'extras' or 'extras' not in top, path    # options are doors
+        assert path.parent.parent.name == 'extras' or 'extras' not in top, path    # options are doors
 
 
 # --- commands -------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import sysconfig
 import pytest
 from conftest import read_rows
 
-from extras.personal import hide
+from extras.text.personal import hide
 
 TABLE = read_rows(pathlib.Path(__file__).with_name('personal.jsonl'))
 FRAMES = '{}', 'Write to {}, please.', '({})', '"{}"', 'x\n{}\ny', 'It is {}.', '请{}。', '_{}_'

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT, mistake, ok, run
 
 from model import GPTConfig
-from extras import planner
+from extras.training import planner
 
 shape = lambda *sizes: vars(GPTConfig(*sizes))
 CODEPARROT = shape(32768, 1024, 48, 25, 0, 1600)

@@ -6,7 +6,7 @@ import re
 
 from conftest import ROOT, ok, read_rows, run
 
-from extras import grading, problems as P, rewards
+from extras.tasks import grading, problems as P, rewards
 
 SETS = {split: P.problems(1600 if split == 'train' else 100, 0, split, with_tests=False)
         for split in P.SPLITS}

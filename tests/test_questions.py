@@ -6,10 +6,10 @@ import json
 from conftest import refused, shared, write
 from test_records import say
 
-from extras.grading import check_harness, given_answers, judge, rows_of
-from extras.judge import graded
-from extras.questions import from_problems, identified, of_tasks, to_question
-from extras.sandbox import Result, run_many
+from extras.tasks.grading import check_harness, given_answers, judge, rows_of
+from extras.tasks.judge import graded
+from extras.tasks.questions import from_problems, identified, of_tasks, to_question
+from extras.tasks.sandbox import Result, run_many
 
 CODE = {'prompt': 'def f():\n', 'canonical_solution': '    return 1\n', 'entry_point': 'f',
         'test': 'def check(candidate):\n    assert candidate() == 1\n'}

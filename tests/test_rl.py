@@ -12,8 +12,8 @@ from conftest import write
 from pytest import approx
 from test_records import BYTES
 
-from extras import sandbox
-from extras.rewards import open_scores, open_tests
+from extras.tasks import sandbox
+from extras.tasks.rewards import open_scores, open_tests
 from tokenizer import Tokenizer
 
 advantages, policy_loss = lift('rl.py', 'advantages', 'policy_loss')
@@ -171,7 +171,7 @@ def test_lines_are_a_run_and_programs_of_it_run_only_if_that_is_typed_also_on_re
                         for i, kind in enumerate(kinds))
     allowed = '--allow_code_execution=True'
     short = '--max_steps=1 --num_samples=2 --batch_size=1'.split()
-    mistake(rl(f'--reward={idle}'), allowed, 'extras/sandbox.py')
+    mistake(rl(f'--reward={idle}'), allowed, 'extras/tasks/sandbox.py')
     mistake(rl(f'--reward={idle}', allowed), "'a' pass without an answer")
     ok(rl(f'--reward={sums}', *short))
     ok(rl(f'--reward={fine}', allowed, '--overwrite', *short))

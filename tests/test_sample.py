@@ -153,7 +153,7 @@ REFUSED = """
 clm --prompt=@latin.txt => UTF-8
 clm --prompt=@dataclass => put a text that begins with @ into a file
 clm --system=x --prompt=a => --system needs --chat=True
-span --prompt=a => python -m extras.fill
+span --prompt=a => python -m extras.models.fill
 rm --prompt=a => scores answers
 clm --serve=0 => no setting has this name; closest: seed
 clm --prompts=x => closest: prompt

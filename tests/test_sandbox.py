@@ -6,7 +6,7 @@ import pytest
 from attacks import ANYTHING, ATTACKS, BOMBS, CHEATS, CHECK, EXPECTED, OUTCOMES, PROGRAMS, STAY, WRONG, sections
 from conftest import ROOT
 
-from extras.sandbox import run_many
+from extras.tasks.sandbox import run_many
 
 LINUX = pytest.mark.skipif(not os.path.exists('/proc/self/ns/pid'), reason='needs Linux')
 NAMESPACES, FILTER = 'libc.unshare(', 'libc.prctl(22, 2, program, 0, 0) == 0'
@@ -76,7 +76,7 @@ print(json.dumps([result for pipe in pipes for result in json.load(open(pipe))])
 def without(folder, refused):
     """Write a copy of sandbox.py into this folder, to which the kernel refuses this."""
     folder.chmod(0o777)
-    text = (ROOT / 'extras/sandbox.py').read_text()
+    text = (ROOT / 'extras/tasks/sandbox.py').read_text()
     for call in [*refused, WAIT]:
         assert call in text
         text = text.replace(call, REFUSALS[call])

@@ -21,8 +21,10 @@ from conftest import refused as is_mistake
 from test_model import lively
 from test_sample import TOKENIZER, alone, chain
 
-from extras import answers, fit, sandbox, server as serve
-from extras import export as exports
+from extras.models import server as serve
+from extras.tasks import answers, sandbox
+from extras.training import fit
+from extras.models import export as exports
 from model import GPT, GPTConfig
 from tokenizer import PATTERN, Tokenizer
 
@@ -229,7 +231,7 @@ CLIENT = replaced('listen', """
 
 def test_the_command_answers_judges_and_ends_well_with_ctrl_c(models, tmp_path):
     save_run(tmp_path / 'base', *models['out/a'])
-    serve_base = lambda *flags: run('extras.server', '--ckpt=base', '--device=cpu', *flags,
+    serve_base = lambda *flags: run('extras.models.server', '--ckpt=base', '--device=cpu', *flags,
                                     cwd=tmp_path, timeout=90, before=CLIENT)
     assert 'http://127.0.0.1:' in ok(serve_base('--port=0', '--allow_code_execution=True'))
     verdict = json.loads((tmp_path / 'verdict.json').read_text('utf-8'))
@@ -405,11 +407,11 @@ def test_the_file_needs_nothing_else_and_shows_texts_only_as_text(shown):
 def test_the_command_writes_the_page_and_what_it_cannot_hold_is_one_sentence(tmp_path):
     save_run(tmp_path / 'chat', chain('\nok', '<|im_end|>'), TOKENIZER, config={'stage': 'sft'})
     save_run(tmp_path / 'odd', lively(vocab_size=2), Tokenizer.char('ab'))
-    export = lambda *flags: run('extras.export', *flags, cwd=tmp_path)
+    export = lambda *flags: run('extras.models.export', *flags, cwd=tmp_path)
     ok(export('--to=html', '--ckpt=chat', '--out=a.html'))
     model, = in_page((tmp_path / 'a.html').read_text())['models']
     assert (model['chat'], model['judged']) == (True, {})       # programs run only if that is typed
-    mistake(export('--to=html', '--ckpt=odd'), 'our own bpe', 'extras.server')
+    mistake(export('--to=html', '--ckpt=odd'), 'our own bpe', 'extras.models.server')
     mistake(export('--ckpt=odd,chat'), 'takes one --ckpt')
     for how in {'rope_scaling': (2.0,)}, {'qkv_bias': True}, {'qk_norm': True}:
         is_mistake('our own bpe', exports.publish_html, tmp_path / 'no.html',

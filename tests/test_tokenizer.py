@@ -18,8 +18,9 @@ from conftest import each_is_a_mistake, ok, refused, run, shared
 from hypothesis import example, given, settings, strategies as st
 from test_records import TRAPPING, chats, contents, say
 
-from extras import bpe, fit, hf_model
-from extras.hf_tokenizer import HFTokenizer
+from extras.models import hf_model
+from extras.training import bpe, fit
+from extras.models.hf_tokenizer import HFTokenizer
 from model import GPT, GPTConfig
 from tokenizer import (MAX_CHUNK, PATTERN, SMALL_PATTERN, SPECIAL_TOKENS, Tokenizer, count_chunks,
                        encode_chunk, learn_merges, learn_merges_faster)
@@ -274,7 +275,7 @@ def test_the_report_next_to_others_says_what_fits_without_a_network(tmp_path):
     for i in range(20):
         (tmp_path / f'c/{i}.py').write_text(f'# {i}\n' + CODE * (i + 1))
     env = {'HTTPS_PROXY': 'http://127.0.0.1:9', 'TIKTOKEN_CACHE_DIR': str(tmp_path)}
-    command = lambda *flags: run('extras.fit', *flags, cwd=tmp_path, env=env)
+    command = lambda *flags: run('extras.training.fit', *flags, cwd=tmp_path, env=env)
     ok(command('--input=c', '--vocab_size=330', '--pattern=cl100k', '--out=code.json'))
     code = Tokenizer.load(tmp_path / 'code.json')
     out = ok(command('--input=c', '--load=code.json', '--against=code.json,cl100k_base'))

@@ -13,8 +13,8 @@ from conftest import contents, each_is_a_mistake, lift, metrics, mistake, ok
 from conftest import read_rows, run, same, series, state, train, write, write_bins
 from pytest import approx
 
-from extras import muon
-from extras.records import Stream
+from extras.training import muon
+from extras.text.records import Stream
 from model import GPT
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -66,7 +66,7 @@ def test_a_run_from_a_folder_has_its_weights_and_shape_and_a_schedule_of_its_own
              '--block_size=32', '--batch_size=8', '--eval_tokens=2048', '--device=cpu']
     begin = lambda *more: run('train.py', *flags, *more)
     mistake(begin('--n_layer=6'), str(base), 'n_layer', '2')
-    mistake(begin('--block_size=64'), 'block_size=64', 'extras.longer_context')
+    mistake(begin('--block_size=64'), 'block_size=64', 'extras.training.longer_context')
     ok(begin('--max_steps=3', '--warmup_steps=2'))
     first, second, *_ = metrics(tmp_path)
     assert first['val_loss'] == series(base, 'val_loss')[-1] and second['lr'] == approx(0.5e-2)

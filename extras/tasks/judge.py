@@ -2,18 +2,18 @@
 A judge grades a model's answers from 1 to 10: questions in words that no test can decide, such as
 the first turns of MT-Bench.
 
-    python -m extras.judge --ckpt=out/sft --data=mt_bench.jsonl --judge='python ask.py'
+    python -m extras.tasks.judge --ckpt=out/sft --data=mt_bench.jsonl --judge='python ask.py'
 
 judge is a command: it reads a question as JSON on stdin, with all that its line has and, under
 "messages", the conversation with the answer, and prints a number. Writes samples.jsonl (every
-answer with its grade) into out_dir, and prints the mean grade with its 95% interval. extras.compare
-compares two such samples.jsonl.
+answer with its grade) into out_dir, and prints the mean grade with its 95% interval.
+extras.tasks.compare compares two such samples.jsonl.
 """
 import json, os, pathlib, shlex, subprocess
 from typing import Literal
 from tqdm import tqdm
 from configurator import configure, require
-from extras import answers, compare, grading, questions
+from extras.tasks import answers, compare, grading, questions
 
 # --- settings -------------------------------------------------------------------------------------
 ckpt = 'out/base'               # a run's folder or a .pt file in it
@@ -47,7 +47,7 @@ def graded(judge, question, text):
 def main():
     require(judge and data, "give --data=questions.jsonl and --judge='python ask.py'")
     lines = questions.read(data, lambda record: record | questions.asked(record),
-                           'each line is a question; see the top of extras/judge.py')
+                           'each line is a question; see the top of extras/tasks/judge.py')
     asked = questions.identified('judge', data, lines)
     [(model, tokenizer, trained)] = answers.open_models(ckpt, device).values()
     who = {'ckpt': ckpt, 'step': model.saved.get('step'), 'chat': 'stage' in trained}

@@ -13,7 +13,7 @@ import collections, os, pathlib, re, unicodedata
 import numpy as np
 import regex
 from configurator import require
-from extras import audit, markup, text_quality
+from extras.text import audit, markup, text_quality
 
 
 # --- what clean.py asks for -----------------------------------------------------------------------

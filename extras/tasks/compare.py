@@ -1,8 +1,8 @@
 """
 Is the second of two models better? On the same problems, with a 95% interval.
 
-    python -m extras.compare out/sft out/dpo                    # after eval.py on both
-    python -m extras.compare a/samples.jsonl b/samples.jsonl --out=compare.json
+    python -m extras.tasks.compare out/sft out/dpo                    # after eval.py on both
+    python -m extras.tasks.compare a/samples.jsonl b/samples.jsonl --out=compare.json
 
 It reads two samples.jsonl, whose answers are judged already, and prints the mean of each, the gain
 on all problems and on each kind of them, and the problems that the second model gained and lost. A

@@ -1,7 +1,7 @@
 """
 A model that was trained to fill gaps (train.py --objective=mlm or span) fills those of a text.
 
-    python -m extras.fill --ckpt=out/mlm --prompt='for i in <|mask|>(10):'
+    python -m extras.models.fill --ckpt=out/mlm --prompt='for i in <|mask|>(10):'
 
 Of mlm, a gap becomes the likeliest token. Of span, it becomes several, always the likeliest next
 one.
@@ -10,7 +10,7 @@ import re
 from typing import Literal
 import torch
 from configurator import configure, require
-from extras import answers
+from extras.tasks import answers
 
 # --- settings -------------------------------------------------------------------------------------
 ckpt = 'out/base'           # a run's folder or a .pt file in it

@@ -12,7 +12,7 @@ data: BookCorpus is heavy with romance (arXiv:2105.05241), WebText reads like a 
 removed texts of minorities.
 """
 import collections, functools
-from extras import text_quality
+from extras.text import text_quality
 
 
 # --- samples --------------------------------------------------------------------------------------

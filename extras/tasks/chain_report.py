@@ -1,13 +1,13 @@
 """
 The report of `bash run.sh`: what each stage can do, and what it gained.
 
-    python -m extras.chain_report --minutes=8.3         # reads out/quickstart*
+    python -m extras.tasks.chain_report --minutes=8.3         # reads out/quickstart*
 
 Writes REPORT.md and report.json into out/quickstart.
 """
 import argparse, ast, json, os, pathlib, platform, re, subprocess
 import torch
-from extras.muon import is_native
+from extras.training.muon import is_native
 
 # {name in report.json, which other programs read: (name for people, folder)}
 STAGES = {'base': ('base', 'out/quickstart'), 'sft': ('SFT', 'out/quickstart_sft'),
@@ -60,7 +60,7 @@ def as_expected(folder):
     """Return {metric: (value at the end, low, high)} of what the preset of a run has in _expect, a
     line that is read and not executed."""
     preset = read_json(f'{folder}/config.json')['preset']
-    path = pathlib.Path(__file__).parents[1] / 'config' / preset
+    path = pathlib.Path(__file__).parents[2] / 'config' / preset
     text = path.read_text(encoding='utf-8') if path.is_file() else ''
     found = re.search(r'(?ms)^_expect = ({.*?})', text)
     last = {}

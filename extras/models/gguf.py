@@ -1,8 +1,8 @@
 """
 GGUF, the one file in which llama.cpp, ollama and LM Studio keep a model: read, and written.
 
-    python -m extras.gguf model.gguf --out=FOLDER           # for --init_from and --ckpt
-    python -m extras.export --ckpt=out/sft --to=gguf        # out/sft/model-f32.gguf
+    python -m extras.models.gguf model.gguf --out=FOLDER           # for --init_from and --ckpt
+    python -m extras.models.export --ckpt=out/sft --to=gguf        # out/sft/model-f32.gguf
 
 A Llama, Qwen2 or Qwen3 in any precision becomes a folder of Hugging Face in float32. What we write
 is in float32, too, and llama-quantize model-f32.gguf q8_0 makes it smaller. What differs:
@@ -15,7 +15,8 @@ import json, os, pathlib, shlex, sys
 import numpy as np
 import torch
 from configurator import Mistake, require
-from extras import fit, hf_model, hf_tokenizer
+from extras.models import hf_model, hf_tokenizer
+from extras.training import fit
 from model import stretch
 
 gguf = hf_tokenizer.need('gguf', 'a GGUF file needs the package gguf')
@@ -24,14 +25,15 @@ KEYS = {'block_size': 'context_length', 'n_layer': 'block_count', 'n_head': 'att
         'n_kv_head': 'attention.head_count_kv', 'n_embd': 'embedding_length',
         'n_ffn': 'feed_forward_length', 'norm_eps': 'attention.layer_norm_rms_epsilon',
         'rope_theta': 'rope.freq_base', 'head_dim': 'attention.key_length'}
-# llama.cpp's names of split patterns, two of which extras/fit.py writes in another way
+# llama.cpp's names of split patterns, two of which extras/training/fit.py writes in another way
 WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
          r'| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+')
 PATTERNS = {'gpt-2': [hf_tokenizer.GPT2], 'smollm': [r'\p{N}', hf_tokenizer.GPT2],
             'llama-bpe': [WORDS], 'qwen2': [WORDS.replace('{1,3}', '')]}
 OURS = {'gpt-2': [fit.PATTERNS['gpt2']], 'llama-bpe': [fit.PATTERNS['cl100k']]}
-DIFFERS = ("llama.cpp lacks this tokenizer's split pattern, so some texts get other ids; it has "
-           'that of python -m extras.fit --input=FILE --pattern=cl100k --out=tokenizer.json')
+DIFFERS = ("llama.cpp lacks this tokenizer's split pattern, so some texts get other ids; it "
+           'has that of python -m extras.training.fit --input=FILE --pattern=cl100k '
+           '--out=tokenizer.json')
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5      # types of a token
 
 
@@ -204,7 +206,7 @@ if __name__ == '__main__':
     if {'-h', '--help'} & {*sys.argv}:
         sys.exit(print(__doc__, "out = ''     # folder to write, which must not exist", sep='\n'))
     path, out = [*sys.argv[1:], '', ''][:2]
-    require(out.startswith('--out='), 'type: python -m extras.gguf FILE.gguf --out=FOLDER')
+    require(out.startswith('--out='), 'type: python -m extras.models.gguf FILE.gguf --out=FOLDER')
     out = out.removeprefix('--out=')
     require(not os.path.exists(out), f'--out={out} is there already; name another, or move it away')
     hf_model.write(out, *read(path))

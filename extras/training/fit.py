@@ -1,9 +1,9 @@
 """
 Does a tokenizer fit some texts? A report, next to the tokenizers of GPT-2 and GPT-4.
 
-    python -m extras.fit --input=FOLDER                 # is a new one better than GPT-2's?
-    python -m extras.fit --input=FOLDER --load=tokenizer.json       # does this one fit?
-    python -m extras.fit --input=FOLDER --pattern=cl100k --out=tokenizer.json   # llama.cpp has it
+    python -m extras.training.fit --input=FOLDER                 # is a new one better than GPT-2's?
+    python -m extras.training.fit --input=FOLDER --load=tokenizer.json       # does this one fit?
+    python -m extras.training.fit --input=FOLDER --pattern=cl100k --out=mine.json   # for llama.cpp
 
     print(report(tokenizer, [('.py', 'x = 1')], others('gpt2,my/tokenizer.json')))
     tokenizer_of_gpt2('folder/with/its/files').encode('ROMEO:')         # [33676, 4720, 25]

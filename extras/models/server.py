@@ -1,7 +1,7 @@
 """
 The server: a page, and OpenAI's API, for the programs of this machine.
 
-    python -m extras.server --ckpt=out/base,out/sft --port=8000         # until Ctrl-C
+    python -m extras.models.server --ckpt=out/base,out/sft --port=8000         # until Ctrl-C
 
     GET /                               the page, page.html
     GET /v1/models, /problems           what can answer, and what it can be asked
@@ -22,19 +22,19 @@ from typing import Literal
 import regex
 import torch
 from configurator import Mistake, configure, require
-from extras import answers, grading, questions, sandbox
+from extras.tasks import answers, grading, questions, sandbox
 from model import sample
 
 # --- settings -------------------------------------------------------------------------------------
 ckpt = 'out/base'           # a run's folder or a .pt file in it; several: A,B
 port = 8000                 # port on which to answer; 0 = any that is free
-allow_code_execution = False    # True: answers to problems run; first read extras/sandbox.py
+allow_code_execution = False    # True: answers to problems run; first read extras/tasks/sandbox.py
 device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest one that is here
 
 MOST_BYTES = 1_000_000      # of a request
 MOST_RIVALS = 20            # of a token, in log probabilities
-NO_TESTS = ('no tests: this server may not run programs; read extras/sandbox.py, then start it '
-            'with --allow_code_execution=True')
+NO_TESTS = ('no tests: this server may not run programs; read extras/tasks/sandbox.py, then '
+            'start it with --allow_code_execution=True')
 # The fields of a request: the type, the default, and of a number the lowest and the highest value.
 FIELDS = {
     'model': (str, ''), 'prompt': (str, ''), 'messages': (list, []), 'task_id': (str, ''),

@@ -1,9 +1,9 @@
 """
 Which tokens are hidden from the model, and which it must predict: masked tokens, spans, documents
-that do not see each other. extras/fill.py fills the gaps of a text with such a model.
+that do not see each other. extras/models/fill.py fills the gaps of a text with such a model.
 
     python train.py --objective=mlm         # or span, or --document_mask=True
-    python -m extras.fill --ckpt=out/base --prompt='for i in <|mask|>(10):'
+    python -m extras.models.fill --ckpt=out/base --prompt='for i in <|mask|>(10):'
 
     objective = Objective('mlm', False, tokenizer, block_size=256, seed=1337)
     x, y = objective.apply(x, y, rows=np.arange(4), step=0)         # int64 (4, 256) each

@@ -6,8 +6,8 @@ code_in('So:\\n```python\\nx = 1\\n```') is 'x = 1\\n'.
 import math, re, textwrap
 from tqdm import tqdm
 from configurator import require
-from extras import problems
-from extras.questions import broken_rules, names_in
+from extras.tasks import problems
+from extras.tasks.questions import broken_rules, names_in
 
 
 # --- answers --------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def check_harness(questions, run):
     if not questions:
         return {'left_out': []}
     require(run, 'these tests run programs that the model wrote; first read the top of '
-            'extras/sandbox.py, then add --allow_code_execution=True')
+            'extras/tasks/sandbox.py, then add --allow_code_execution=True')
     if all('cell' in question for question in questions):       # all pass: tests/test_problems.py
         questions = questions[::math.ceil(len(questions) / 20)]
     named = lambda question: question.get('task_id', question['messages'][-1]['content'][:60])
@@ -114,7 +114,8 @@ def check_harness(questions, run):
     if left_out:
         print('problems whose own solutions fail:', *left_out)
     if not empty[0].confined:
-        print('warning: programs have only limits here, no walls; see the top of extras/sandbox.py')
+        print('warning: programs have only limits here, no walls; see the top of '
+              'extras/tasks/sandbox.py')
     return {'left_out': left_out, 'confined': empty[0].confined}
 
 

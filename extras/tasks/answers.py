@@ -42,7 +42,8 @@ def open_models(paths, device='cpu'):
     models = {path: open_model(path, device) for path in paths.split(',')}
     for path, (_, _, trained) in models.items():
         require(trained.get('objective', 'clm') == 'clm',
-                f'{path} fills gaps: python -m extras.fill; give a model that continues texts')
+                f'{path} fills gaps (python -m extras.models.fill): give a model that continues '
+                'texts')
     return models
 
 

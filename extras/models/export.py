@@ -2,9 +2,9 @@
 Give a model away: as a folder of Hugging Face with a card, as the one file that llama.cpp and
 ollama read, or as one HTML file that answers in the browser of whoever opens it.
 
-    python -m extras.export --ckpt=out/sft --to=hf          # out/sft/hf
-    python -m extras.export --ckpt=out/sft --to=gguf        # out/sft/model-f32.gguf
-    python -m extras.export --ckpt=out/base,out/sft --to=html       # demo.html
+    python -m extras.models.export --ckpt=out/sft --to=hf          # out/sft/hf
+    python -m extras.models.export --ckpt=out/sft --to=gguf        # out/sft/model-f32.gguf
+    python -m extras.models.export --ckpt=out/base,out/sft --to=html       # demo.html
 
 An export knows no changes of model.py: if you change what it computes, change the other program
 (for the page, demo.js) as well. gguf.py says what differs between a GGUF file and a checkpoint.
@@ -13,7 +13,8 @@ import base64, json, os, pathlib, re, shutil
 from typing import Literal
 import torch
 from configurator import configure, require
-from extras import answers, grading, hf_model, questions, sandbox
+from extras.models import hf_model
+from extras.tasks import answers, grading, questions, sandbox
 
 # --- settings -------------------------------------------------------------------------------------
 ckpt = 'out/base'           # a run's folder or a .pt file in it; of a page several: A,B
@@ -104,7 +105,7 @@ def packed(name, model, tokenizer, trained, items, run):
         r'\(\?[^:=!<]', tokenizer.pattern)
     require(n <= LARGEST and not is_odd, f'{name}: a page can hold models of at most {LARGEST:,} '
             'parameters with our own bpe tokenizers and without rope_scaling, qkv_bias and '
-            'qk_norm; use python -m extras.server')
+            'qk_norm; use python -m extras.models.server')
     hf_model.translated(model)          # demo.js knows the tensors of a Llama and no others
 
     weights = {part: rounded(weight) for part, weight in model.float().state_dict().items()
@@ -144,7 +145,7 @@ if __name__ == '__main__':
     if to == 'hf':
         print(publish_hf(out or os.path.join(folder, 'hf'), folder, model, tokenizer))
     elif to == 'gguf':
-        from extras import gguf         # it needs the package gguf
+        from extras.models import gguf         # it needs the package gguf
         print(gguf.write(out or os.path.join(folder, 'model-f32.gguf'), model, tokenizer))
     else:
         items = questions.from_problems(100, 0, ['variation'])
