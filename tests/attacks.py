@@ -150,13 +150,13 @@ assert abs(f() - 5) < 0.1 and bisect(1) == 2 and check(2) and round(1.2) == 1 an
 
 # --- right programs that ask much of a machine: each follows a title, and --- what is true then ------------
 ODD = sections(r"""
-=== threads 50
+=== 100 threads
 import threading,time
 def f():
-    ts=[threading.Thread(target=time.sleep,args=(.1,)) for _ in range(50)]
+    ts=[threading.Thread(target=time.sleep,args=(.1,)) for _ in range(100)]
     [t.start() for t in ts]; [t.join() for t in ts]
-    return 50
---- f()==50
+    return len(ts)
+--- f()==100
 === thread pool 32
 from concurrent.futures import ThreadPoolExecutor
 def f():
