@@ -161,12 +161,16 @@ def test_answers_of_a_chat_are_judged_as_such(tmp_path):
     assert all(row['messages'] for row in read_rows(tmp_path / 'chat/samples.jsonl'))
 
 
-def test_a_judge_gives_a_grade_and_one_that_gives_none_loses_no_answer(babbler, tmp_path):
+def test_a_judge_gives_a_grade_and_no_answer_or_grade_is_lost(babbler, tmp_path):
+    """It goes on when it was killed; its own kills it at the second question."""
+    (tmp_path / 'ask.sh').write_text('echo >> $1; [ $(wc -l < $1) = 2 ] && kill -9 $PPID; echo 7')
     data = write(tmp_path / 'q.jsonl', [{'question_id': i, 'turns': ['a?', 'b?']} for i in range(3)])
     ask = lambda judge: run('extras.tasks.judge', f'--ckpt={babbler}', f'--data={data}', '--device=cpu',
                             f'--judge={judge}', '--max_new_tokens=4', f'--out_dir={tmp_path}/j')
-    printed = ok(ask('echo 7'))
-    assert '7.00 of 10 on 3' in printed
+    count = tmp_path / 'count'
+    assert ask(f'sh {tmp_path}/ask.sh {count}').returncode == -9
+    printed = ok(ask(f'sh {tmp_path}/ask.sh {count}'))
+    assert '7.00 of 10 on 3' in printed and count.read_text() == '\n' * 4
     low, high = map(float, re.search('interval (.*) to (.*)', printed).groups())
     assert 1 <= low < 7 < high <= 10
     mistake(ask('cat'), 'no score', '3/3', 'from 1 to 10')

@@ -6,8 +6,9 @@ the first turns of MT-Bench.
 
 judge is a command: it reads a question as JSON on stdin, with all that its line has and, under
 "messages", the conversation with the answer, and prints a number. Writes samples.jsonl (every
-answer with its grade) into out_dir, and prints the mean grade with its 95% interval.
-extras.tasks.compare compares two such samples.jsonl.
+answer with its grade) into out_dir as they come, so the same command goes on where it was ended,
+and prints the mean grade with its 95% interval. extras.tasks.compare compares two such
+samples.jsonl.
 """
 import json, os, pathlib, shlex, subprocess
 from typing import Literal
@@ -20,6 +21,7 @@ ckpt = 'out/base'               # a run's folder or a .pt file in it
 data = ''                       # questions: a .jsonl or .jsonl.gz file
 judge = ''                      # command that gets JSON on stdin and prints a grade
 out_dir = ''                    # folder of the results; '' = judged, next to the checkpoint
+overwrite = False               # True: replace answers of other weights, questions or settings
 max_new_tokens = 256            # tokens of an answer
 device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest one that is here
 
@@ -51,18 +53,20 @@ def main():
     asked = questions.identified('judge', data, lines)
     [(model, tokenizer, trained)] = answers.open_models(ckpt, device).values()
     who = {'ckpt': ckpt, 'step': model.saved.get('step'), 'chat': 'stage' in trained}
-    prompts = [question['messages' if who['chat'] else 'prompt'] for question in asked]
-    texts = answers.write(model, tokenizer, prompts, 1, asked[0]['ends'], max_new_tokens)
-    rows = answers.rows_of('judge', asked, texts, who)
-    folder = pathlib.Path(out_dir or f'{ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt)}/'
-                          'judged')
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        for row, question, [text] in zip(tqdm(rows, 'judge', disable=None), asked, texts):
-            row |= graded(judge, question, text)
-    finally:                    # no answer is lost if the judge can't be asked
-        text = ''.join(json.dumps(row) + '\n' for row in rows)
-        (folder / 'samples.jsonl').write_text(text, encoding='utf-8')
+    folder = ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt)
+    path = pathlib.Path(out_dir or f'{folder}/judged', 'samples.jsonl')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        path.unlink(missing_ok=True)
+    of = lambda row: (row['task_id'], row['completion'], row.get('judge'))
+    grades = {of(row): row for row in answers.read_rows(path) if row.get('score')}
+    rows = answers.ask(path, 'judge', asked, model, tokenizer, who, 1, max_new_tokens)
+    with open(path, 'a', encoding='utf-8') as file:
+        for row, question in zip(tqdm(rows, 'judge', disable=None), asked):
+            row['judge'] = judge
+            row |= grades.get(of(row)) or graded(judge, question, row['completion'])
+            print(json.dumps(row), file=file, flush=True)
+    answers.replace_rows(path, rows)
     grading.check_lost(rows)
     scores = [compare.worth(row) for row in rows if row['score']]       # 0 to 1
     score, low, high = [1 + 9 * x for x in (compare.mean(scores), *compare.bootstrap(scores))]
