@@ -78,19 +78,19 @@ def configure(script, bounds=()):
 def convert(script, bounds, where, name, value):
     """Return a value in the type of its setting: for int | None, '1e3' is 1000, 'None' is None."""
     notes = sys.modules[script['__name__']].__annotations__
-    kinds = typing.get_args(notes.get(name)) or [type(script[name])]
-    if isinstance(value, str) and (str not in kinds or value == 'None' and type(None) in kinds):
+    types = typing.get_args(notes.get(name)) or [type(script[name])]
+    if isinstance(value, str) and (str not in types or value == 'None' and type(None) in types):
         with contextlib.suppress(Exception):            # '3' -> 3, '1,2' -> (1, 2)
-            value = ast.literal_eval(value.title() if bool in kinds else value)
+            value = ast.literal_eval(value.title() if bool in types else value)
     if isinstance(value, str) and not re.search('prompt|system|stop_at', name):
         value = re.sub('(^|,)~/', rf'\g<1>{os.path.expanduser("~")}/', value)    # --out_dir=~/a
     if type(value) in (int, float):
         low, high = dict(bounds).get(name, (0, 1e18))
         require(low <= value <= high,                   # with nan, every comparison is false
                 f'{where}{name}={value} must be from {low:g} to {high:g}')
-        value = next((n(value) for n in (int, float) if n in kinds and n(value) == value), value)
-    allowed = ' or '.join(str(getattr(kind, '__name__', kind)) or "''" for kind in kinds)
-    require(value in kinds or type(value) in kinds and (value != '' or not script[name]),
+        value = next((n(value) for n in (int, float) if n in types and n(value) == value), value)
+    allowed = ' or '.join(str(getattr(each, '__name__', each)) or "''" for each in types)
+    require(value in types or type(value) in types and (value != '' or not script[name]),
             f'{where}{name}={value!r:.80} must be {allowed}, such as {script[name]!r}')
     return value
 
@@ -120,8 +120,9 @@ def check_folder(config, begins_with=None, goes_on=False):
     """Refuse an out_dir with what no run writes, with the model that the run begins with (a path),
     or with a run that this one neither goes on nor may delete."""
     out, origin = (pathlib.Path(path).resolve() for path in (config['out_dir'], begins_with or '/'))
-    others = [path for name in ('meta.json', '*.bin', '*.safetensors') for path in out.glob(name)]
-    require(not others, f'{out} is no folder of a run: {others} is there; choose another --out_dir')
+    others = [path.name for mark in ('meta.json', '*.bin', '*.safetensors')
+              for path in out.glob(mark)]
+    require(not others, f'{out} has no run but {others[:1]}; choose another --out_dir')
     require(goes_on or out not in (origin, origin.parent),
             f'{out} has the model that this run begins with; choose another --out_dir')
     has_run = any((out / name).exists() for name in ('last.pt', 'last-1.pt', 'best.pt'))
@@ -161,7 +162,7 @@ def machine(device, dtype):
     return device_type, device, dtype, rank, world
 
 
-def end(kind, error, trace):
+def end(error_type, error, trace):
     """Python calls this for an error that nothing caught: a Mistake is one sentence, exit code 2.
     Others are bugs, or the machine's: they keep their traceback, exit code 1."""
     sys.stderr = sys.__stderr__     # torch.distributed holds back what is printed
@@ -169,15 +170,15 @@ def end(kind, error, trace):
     raised = traceback.extract_tb(trace)[-1]                # the line that did
     # model.py and tokenizer.py know no Mistake. What they refuse is one, a slip in them is a bug.
     is_leaf = os.path.basename(raised.filename) in ('model.py', 'tokenizer.py')
-    is_mistake = kind is Mistake or is_leaf and raised.line.startswith('raise ValueError')
+    is_mistake = error_type is Mistake or is_leaf and raised.line.startswith('raise ValueError')
     if re.search(r"named 'extras|from 'extras\.\w+'", str(error)):      # a closed door
         is_mistake, error = True, f'{error}; copy extras, too: {raised.line}'
     if is_mistake:
         print('error:', *str(error).split(), file=sys.stderr)
     else:
-        sys.__excepthook__(kind, error, trace)
+        sys.__excepthook__(error_type, error, trace)
         for words, sentence in advice:
-            if re.search(words, f'{kind.__name__}: {error}'):
+            if re.search(words, f'{error_type.__name__}: {error}'):
                 print('error:', sentence, file=sys.stderr)
     sys.stdout.flush()
     if is_mistake or 'RANK' in os.environ:      # without torch.distributed's threads, which go on

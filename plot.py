@@ -35,7 +35,8 @@ MODEL = [
     ('informative', 100, '% of prompts that teach: never 0', 'informative'),
     ('length', 1, 'tokens of an answer: steady', 'val_length', 'length'),
     ('entropy', 1, 'nats per token: not 0', 'entropy'),
-    ('KL', 1, 'nats away from the reference: near 0', 'kl', 'val_kl'),
+    ('KL', 1, 'nats away from the reference: near 0', 'kl', 'val_kl'),     # val_kl: of older runs
+    ('log ratio', 1, 'nats that both answers gained: near 0', 'log_ratio', 'val_log_ratio'),
     ('clipped', 100, '% of the tokens: a few', 'clip_fraction'),
     ('gradient norm', 1, 'before it is clipped: few spikes', 'grad_norm'),
     ('learning rate', 1, 'as planned: up, then down', 'lr')]

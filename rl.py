@@ -139,6 +139,7 @@ require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
         f'{folder}/tokenizer.json is not the tokenizer that {source} was trained with')
 require(model.config.causal and 'reward_head' not in model.saved,
         f'{source} writes no answers: a reward model, or one that fills gaps (--objective=mlm)')
+is_base = 'stage' not in model.saved.get('config', {})     # nobody has taught it to answer
 state = model.saved if init_from == 'resume' else {}    # what a run needs to go on
 changed = go_on(config, source, state.get('config', {}),
                 fixed='optimizer batch_size num_samples seed'.split(),
@@ -228,7 +229,7 @@ step, best_val = 0, -math.inf
 file = pathlib.Path(reward)
 reward_hash = hashlib.sha256(file.read_bytes() if file.is_file() else b'').hexdigest()
 if state:
-    if state['reward_hash'] != reward_hash:
+    if state.get('reward_hash', reward_hash) != reward_hash:
         changed.append(f'{reward} is not what it was when the run began')
     require(state['data'] == data_hash,
             f'{source} has other prompts than {reward=}, or began with another model')
@@ -332,6 +333,8 @@ def learn_from(answers, n_tokens):
 
 # --- the loop -------------------------------------------------------------------------------------
 if rank == 0:
+    if is_base:
+        print(f'note: {source} is a base model, which has not learned to answer; sft.py teaches it')
     print(*changed, f'{model.config}\nparameters: {len(gradient):,}, prompts: {len(train):,}, held '
           f'out: {len(val):,}, processes: {world} ({device}, {dtype})', sep='\n')
 if is_new:

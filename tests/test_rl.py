@@ -89,6 +89,16 @@ def test_no_answer_has_a_token_that_only_prompts_have(rl, tmp_path):
     assert not any(series(tmp_path / 'run', 'clip_fraction'))
 
 
+def test_a_reward_that_was_edited_is_said_and_the_pull_neither_begins_nor_ends(rl, out, tmp_path):
+    ok(rl('--max_steps=2'))
+    again = ['--init_from=resume', f'--reward={tmp_path}/paid.py']
+    assert 'is not what it was' not in ok(run('rl.py', f'--out_dir={out}', *again, '--max_steps=3'))
+    with open(tmp_path / 'paid.py', 'a') as f:
+        f.write('# an edit\n')
+    assert 'is not what it was' in ok(run('rl.py', f'--out_dir={out}', *again, '--max_steps=4'))
+    mistake(run('rl.py', f'--out_dir={out}', *again, '--kl_coef=0.1'), 'leave --kl_coef out')
+
+
 def test_the_kl_holds_the_model_near_its_start(rl, tmp_path):
     model = make_sft(tmp_path / 'sft', dropout=0.3)
     for coef in '1e-6', '3':        # the reference has no dropout, or the first KL would not be 0
