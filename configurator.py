@@ -122,7 +122,7 @@ def check_folder(config, begins_with=None, goes_on=False):
     out, origin = (pathlib.Path(path).resolve() for path in (config['out_dir'], begins_with or '/'))
     others = [path.name for mark in ('meta.json', '*.bin', '*.safetensors')
               for path in out.glob(mark)]
-    require(not others, f'{out} has no run but {others[:1]}; choose another --out_dir')
+    require(not others, f'{out} is not for a run: it has {others[:1]}; choose another --out_dir')
     require(goes_on or out not in (origin, origin.parent),
             f'{out} has the model that this run begins with; choose another --out_dir')
     has_run = any((out / name).exists() for name in ('last.pt', 'last-1.pt', 'best.pt'))

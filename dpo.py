@@ -24,10 +24,11 @@ and -0.1, the margin is 0.2 and the loss 0.598. With beta = 1, a tenth of this c
 give the same loss. So a larger beta keeps the policy nearer to the reference.
 
 At step 0, policy and reference are equal, so the margin is 0 and val_loss is ln 2 = 0.693 (with ipo
-1 / (2 beta)^2, with kto 0.5). Then accuracy and margin rise. Often BOTH rewards fall, because the
-loss asks for a difference only: it gains as much if the bad answer falls by 5 and the good one by 2
-as if the good one rises by 3. What both lose goes to answers that nobody compared. --nll_weight=1
-adds SFT's loss on the better answers, which holds them up (arXiv:2404.19733).
+1 / (2 beta)^2, with kto 0.5; orpo and simpo have no reference). Then accuracy and margin rise.
+Often BOTH rewards fall, because the loss asks for a difference only: it gains as much if the bad
+answer falls by 5 and the good one by 2 as if the good one rises by 3. What both lose goes to
+answers that nobody compared. --nll_weight=1 adds SFT's loss on the better answers, which holds them
+up (arXiv:2404.19733).
 """
 import copy, hashlib, json, math, os, pathlib, shlex, shutil, time
 from typing import Literal
@@ -148,7 +149,8 @@ def log_p(model, x, y):
 
 
 def indices_of(step, lengths, batch_size, seed):
-    """Return the indices of a step's pairs, (batch_size,), of about the same length: see sft.py."""
+    """Return the indices of a step's pairs, (batch_size,), of about the same length, so that little
+    is padded. They follow from step and seed; an epoch has each pair once, as in sft.py."""
     per_epoch = max(1, len(lengths) // batch_size)
     epoch, i = divmod(step, per_epoch)
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
@@ -167,7 +169,8 @@ config |= {'stage': 'dpo', 'steps': 0}      # eval.py asks a model of this stage
 out = pathlib.Path(out_dir)
 source = out / 'last.pt' if init_from == 'resume' else pathlib.Path(init_from)
 folder = source if source.is_dir() else source.parent
-require(source.exists(), f'{source} is missing; give another --init_from, or run: python sft.py')
+require(source.exists(), f'{source} is missing; give another --init_from (with resume, another '
+        '--out_dir), or run: python sft.py')
 model = GPT.load(source, dropout=0.0)       # with dropout, policy and reference would differ
 tokenizer = Tokenizer.load(folder / 'tokenizer.json')
 tokenizer.render([])                    # refuses a tokenizer without <|im_start|> and <|im_end|>
@@ -192,7 +195,7 @@ end = tokenizer.stop[-1]                # <|im_end|>, or what ends an answer in 
 
 device_type, device, dtype, rank, world = machine(device, dtype)
 autocast = torch.autocast(device_type, torch.bfloat16, enabled=dtype == 'bfloat16')
-torch.backends.cuda.enable_cudnn_sdp(False)     # it plans anew for each length of a batch
+torch.backends.cuda.enable_cudnn_sdp(False)     # cuDNN's attention plans anew for each length
 if world > 1:
     dist.init_process_group('nccl' if device_type == 'cuda' else 'gloo')
 
@@ -227,7 +230,8 @@ def read(path):
     require(better and worse, f'{found}; needs both kinds')
     if rank == 0:
         print(found, flush=True)
-    # kto's single answers: any two make a pair, because its loss is a sum. The rarer kind repeats.
+    # kto's loss is a sum over answers, so any good one and any bad one make a row. The rarer kind
+    # repeats.
     n = max(len(better), len(worse))
     return [(better[i % len(better)], worse[i % len(worse)]) for i in range(n)]
 
@@ -276,7 +280,7 @@ def scored(numbers):
     my_numbers = numbers[rank::world]
     for i in range(0, len(my_numbers), micro_batch_size):
         batch = my_numbers[i:i + micro_batch_size]
-        x, y = (part.to(device) for part in collate([pairs[i] for i in batch]))           # (2 B, T)
+        x, y = (t.to(device) for t in collate([pairs[number] for number in batch]))     # (2 B, T)
         with autocast:
             scores = score_of(model, x, y)
         yield batch, scores.view(2, -1), (y != IGNORE).sum(1).view(2, -1)
@@ -284,7 +288,8 @@ def scored(numbers):
 
 if is_new and has_reference:    # Now the policy is the reference. So only one model is in memory.
     with torch.no_grad():
-        for batch, policy, _ in scored(np.argsort(-lengths)):   # longest first: memory runs out now
+        # The longest come first: if memory is too small for them, this fails now.
+        for batch, policy, _ in scored(np.argsort(-lengths)):
             ref[batch] = policy.T                                                         # (B, 2)
     if world > 1:               # each process has filled its rows, and left 0 in the others
         dist.all_reduce(ref)
@@ -350,11 +355,12 @@ def measure(numbers, zero_point=0.0):
         reference = ref[batch].T                                                          # (2, B)
         losses, chosen, rejected = preference_loss(                                     # (B,) each
             *policy, *reference, *n, loss_type, beta, gamma, zero_point)
-        loss = losses if loss_type == 'rm' else losses - nll_weight * policy[0] / n[0]
+        loss = losses - nll_weight * policy[0] / n[0]       # with orpo and rm, nll_weight is 0
         if torch.is_grad_enabled():
             (loss.sum() / len(numbers)).backward()
-        # A tie is half right. Unrounded, an untrained model would win and lose by the last digits.
+        # A tie is half right; rewards that are equal but for rounding are a tie.
         right = 0.5 + 0.5 * (chosen - rejected).round(decimals=4).sign()
+        # It would be a KL over the policy's own answers; over these it may be below 0.
         log_ratio = (policy - reference).mean(0)
         figures = [loss, losses, right, chosen, rejected, *policy, log_ratio]
         sums += torch.stack(figures).detach().sum(1)

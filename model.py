@@ -43,7 +43,7 @@ class GPTConfig:
     def __post_init__(self):
         D = self.head_dim or self.n_embd / self.n_head
         if D % 2:
-            raise ValueError(f'n_embd={self.n_embd} / n_head={self.n_head} must be an even number')
+            raise ValueError(f'head_dim={D:g} must be even; without it, it is n_embd / n_head')
         self.head_dim = int(D)
         self.n_kv_head = self.n_kv_head or self.n_head
         if self.n_head % self.n_kv_head:
@@ -79,8 +79,8 @@ class Attention(nn.Module):
 
     def forward(self, x, cos, sin, cache, at, mask):
         """x (B, T, C) -> (B, T, C). mask, bool (B or 1, 1, T, T): True where a query sees a key.
-        With a cache (2, B, K, n, D), x has the positions `at` (T,) of n tokens, all earlier keys
-        are in the cache, and the mask is (B or 1, 1, T, n)."""
+        With a cache (2, B, K, n, D), which has room for n keys, the T tokens of x are at the
+        positions `at` (T,), earlier keys are in the cache, and the mask is (B or 1, 1, T, n)."""
         T = x.shape[1]
         heads = lambda y: y.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
         q = rotate(self.norm_q(heads(self.w_q(x))), cos, sin)  # (B, H, T, D)
@@ -91,7 +91,7 @@ class Attention(nn.Module):
             k, v = cache.index_copy_(3, at, torch.stack((k, v)))  # (B, K, n, D) both
         elif x.is_cpu:      # a CPU's backward pass through bfloat16 attention can be slow
             q, k, v = q.float(), k.float(), v.float()
-        # Without a mask, a query sees its own key and earlier ones: then T is 1 or n.
+        # Without a mask, x is a whole text (T = n), or one token, which sees all keys (T = 1).
         is_causal = self.config.causal and mask is None and T > 1
         y = attend(q, k, v, mask, is_causal).to(dtype)  # (B, H, T, D)
         return self.w_o(y.transpose(1, 2).flatten(2))  # (B, T, C)
@@ -101,7 +101,7 @@ def attend(q, k, v, mask, is_causal):
     """Return softmax(q k^T / sqrt(D)) v, (B, H, T, D). Each k and v serves H / K heads of q."""
     # A GPU's fast kernel for grouped heads takes only bfloat16 without a mask.
     if q.is_cuda and k.shape[1] < q.shape[1] and (mask is not None or q.dtype != torch.bfloat16):
-        if q.shape[2] == 1:     # of one token, the heads that share a key are so many queries
+        if q.shape[2] == 1:     # Of one token, the H / K heads that share keys are H / K queries.
             y = attend(q.unflatten(1, (k.shape[1], -1))[..., 0, :], k, v, mask, False)
             return y.flatten(1, 2)[:, :, None]  # (B, K, H / K, D) -> (B, H, 1, D)
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
@@ -169,7 +169,9 @@ class GPT(nn.Module):
         # Plain tensors, because model.bfloat16() would round buffers.
         self.cos, self.sin = rope_table(c.head_dim, c.block_size, c.rope_theta, c.rope_scaling)
         self.grad_checkpoint = False    # True: backward computes the blocks again (1604.06174)
-        self.use_graph = True           # on a GPU, stream() records the step that reads a token
+        # On a GPU, stream() records the step that reads one token, and replays its kernels. Hooks
+        # and prints in a block don't run then: make it False to look inside.
+        self.use_graph = True
         self.saved = {}                 # what else the file has that load() read
         # As in GPT-2. The blocks add 2 n_layer outputs of w_o and w_down to x. Variances add up, so
         # these begin smaller by the root of that number, and x is no larger in a deeper model.
@@ -179,8 +181,8 @@ class GPT(nn.Module):
                 nn.init.normal_(p, 0.0, 0.02 / math.sqrt(n_added))
 
     def backbone(self, idx, at=None, mask=None, cache=None):
-        """idx (B, T) -> hidden states (B, T, C). at: its positions, (T,), or (B, 1, T) where rows
-        differ; without it 0 1 2 ... mask and cache: see Attention; cache[i] is block i's."""
+        """idx (B, T) -> hidden states (B, T, C). at: its positions, without it 0 1 2 ...; (T,), or
+        (B, 1, T) where rows differ. mask and cache: see Attention; cache[i] is block i's."""
         assert idx.shape[1] <= self.config.block_size, f'{idx.shape[1]} tokens exceed block_size'
         if self.cos.device != idx.device:       # model.to(device) moves no plain tensors
             self.cos, self.sin = self.cos.to(idx.device), self.sin.to(idx.device)
@@ -218,14 +220,14 @@ class GPT(nn.Module):
         c = self.config
         # Autocast decides the type of keys, which are products: this product gets the same one.
         row = self.embedding.weight[:1]
-        return (row @ row.T).new_zeros(         # a key that is masked must be a number, too
+        return (row @ row.T).new_zeros(         # a masked key has weight 0, and 0 times NaN is NaN
             c.n_layer, 2, B, c.n_kv_head, min(T, c.block_size), c.head_dim)
 
     def log_p(self, idx, targets, temperature=1.0, never=()):
         """Return log p of the m targets that are not IGNORE, in order, (m,), at a temperature. The
         ids of `never` have p = 0."""
         logits = self.predict(self.backbone(idx)[targets != IGNORE])[0] / temperature  # (m, V)
-        if never:               # without it this would copy (m, V) numbers for nothing
+        if never:
             logits[:, [*never]] = -math.inf
         return -F.cross_entropy(logits, targets[targets != IGNORE], reduction='none')
 
@@ -262,7 +264,8 @@ class GPT(nn.Module):
     def stream(self, idx, max_new_tokens, draw, stop):
         """Yield the next token of each row of idx (B, T), then the one after it, ... (B,) each,
         until all rows have drawn an id of `stop`. draw(logits (b, V), rows (b,), t) -> (b,) chooses
-        token t of the b rows that have drawn none yet. To write d and then e after a b c:
+        token t of the b rows that have drawn none yet. The caller calls eval(), and stays in one
+        autocast until the last token. To write d and then e after a b c:
             idx          the blocks read    cache afterwards
             a b c        a b c              a b c
             a b c d      d                  a b c d"""
@@ -286,17 +289,18 @@ class GPT(nn.Module):
             # 3. Read it. All before it is in the cache, unless the window is full: then it moves,
             # so cached keys would have old positions, and all of it is read anew.
             n_cached = idx.shape[1] % window
-            if is_open.float().mean() < 0.8 and not (graph and n_cached):
-                # Rows that have ended leave. Not each at once, because this copies the others.
+            if is_open.float().mean() < (0.5 if graph else 0.8):
+                # Rows that have ended leave. Not each at once, because this copies the others, and
+                # a graph has to be recorded again.
                 idx, cache, rows = idx[is_open], cache[:, :, is_open], rows[is_open]
-                is_open = is_open[is_open]      # all of them
+                is_open, graph = is_open[is_open], None     # all are open
             idx = torch.cat((idx, token[rows, None]), dim=1)[:, -window:]
             if idx.is_cuda and n_cached and self.use_graph:
                 at = rows.new_full((1,), n_cached)
                 keys = F.pad(idx, (0, room - idx.shape[1]), value=IGNORE)
-                given = idx[:, -1:], at, without_padding(keys, at)
-                graph = graph or recorded(lambda *given: self.read_at(*given, cache), *given)
-                logits = graph(*given)
+                inputs = idx[:, -1:], at, without_padding(keys, at)
+                graph = graph or recorded(self.read_at, *inputs, cache=cache)
+                logits = graph(*inputs)
             else:
                 logits = self.read(idx, n_cached, cache)
 
@@ -307,6 +311,7 @@ class GPT(nn.Module):
         return self.read_at(idx[:, n_cached:], at, mask, cache[:, :, :, :, :idx.shape[1]])
 
     def read_at(self, idx, at, mask, cache):
+        """The same for ids idx (b, T) at the positions at (T,), see Attention."""
         return self.predict(self.backbone(idx.clamp(min=0), at, mask, cache)[:, -1])[0]
 
     @classmethod
@@ -355,21 +360,23 @@ def without_padding(idx, at):
     return ((key < query) & (idx != IGNORE)[:, None] | (key == query))[:, None]
 
 
-def recorded(read, *given):
-    """Return read() with its kernels recorded as a CUDA graph. A GPU computes a token of a small
-    model sooner than Python starts its 500 kernels; a graph starts all at once. It reads and writes
-    always at the same addresses, so what is given is copied there, and shapes never change. Nobody
-    keeps a recording: under autocast it reads the rounded weights, which are gone afterwards."""
-    given, graph = [x.clone() for x in given], torch.cuda.CUDAGraph()
-    read(*given)        # loads what a recording may not load
-    with torch.cuda.graph(graph, capture_error_mode='thread_local'):
-        found = read(*given)
+def recorded(read, *inputs, cache):
+    """Return read(*inputs, cache) with its kernels recorded as a CUDA graph. A GPU computes a token
+    of a small model sooner than Python starts its 500 kernels; a graph starts all at once. It reads
+    and writes always at the same addresses, so new inputs are copied there, and shapes never
+    change. It is good inside one autocast only, which frees its bfloat16 weights at its end."""
+    inputs, graph = [x.clone() for x in inputs], torch.cuda.CUDAGraph()
+    read(*inputs, cache)        # loads kernels, which a recording may not do
+    stream = torch.cuda.Stream(cache.device)
+    # thread_local: NCCL's own thread may work meanwhile
+    with torch.cuda.graph(graph, stream=stream, capture_error_mode='thread_local'):
+        logits = read(*inputs, cache)
 
     def replay(*new):
-        for old, x in zip(given, new):
+        for old, x in zip(inputs, new):
             old.copy_(x)
         graph.replay()
-        return found
+        return logits
     return replay
 
 

@@ -27,7 +27,7 @@ them is a, but R - mean of all G = (1 - 1 / G) (R - mean of the others): the gra
 
 You should see reward and val_reward rise, and entropy fall slowly: the mean of -log p over the
 tokens that are drawn. `informative` is the fraction of prompts whose answers differ in reward. If
-both fall to 0 before reward has risen, lower the learning rate. If reward rises but samples.txt
+both fall to 0 before reward rises, lower the learning rate. If reward rises but samples.txt
 gets worse, the reward is hacked: fix it, or raise kl_coef. Compare with bench/random_reward.py,
 which teaches nothing.
 """
@@ -83,7 +83,7 @@ def advantages(rewards):
     """Rewards (P, G) of G answers to each of P prompts -> advantages, float32 (P, G): minus the
     mean of the group. Four answers to one prompt, one of them right: rewards 1 0 0 0, mean 0.25,
     advantages 0.75 -0.25 -0.25 -0.25. So the right answer becomes likelier, and the others less so.
-    If all rewards of a group are equal, exactly 0: such a prompt teaches nothing. (GRPO also
+    Of equal rewards they are exactly 0: such a prompt teaches nothing. (GRPO also
     divides by the group's deviation, so that easy and hard prompts count more: 2503.20783.)"""
     rewards = rewards.double()
     equal = rewards.amax(1, keepdim=True) == rewards.amin(1, keepdim=True)              # (P, 1)
@@ -120,8 +120,8 @@ def collate(answers):
     y = [torch.tensor([IGNORE] * (len(a['prompt']) - 1) + a['ids'] + [IGNORE]) for a in answers]
     return (rnn.pad_sequence(x, batch_first=True),
             rnn.pad_sequence(y, batch_first=True, padding_value=IGNORE),
-            torch.tensor([log_p for a in answers for log_p in a['log_p']]),
-            torch.tensor([a['advantage'] for a in answers for id in a['ids']]))
+            torch.tensor([value for a in answers for value in a['log_p']]),
+            torch.tensor([a['advantage'] for a in answers for _ in a['ids']]))
 
 
 config = configure(globals(), BOUNDS)       # config files and flags replace the settings
@@ -131,7 +131,8 @@ config |= {'stage': 'rl'}       # eval.py asks a model of this stage in conversa
 out = pathlib.Path(out_dir)
 source = out / 'last.pt' if init_from == 'resume' else pathlib.Path(init_from)
 folder = source if source.is_dir() else source.parent
-require(source.exists(), f'{source} is missing; give another --init_from, or run: python sft.py')
+require(source.exists(), f'{source} is missing; give another --init_from (with resume, another '
+        '--out_dir), or run: python sft.py')
 model = GPT.load(source, dropout=0.0)       # sampling and training agree about probabilities
 tokenizer = Tokenizer.load(folder / 'tokenizer.json')
 tokenizer.render([])                    # refuses a tokenizer without <|im_start|> and <|im_end|>
@@ -151,7 +152,7 @@ check_folder(config, source, goes_on=bool(state))
 
 device_type, device, dtype, rank, world = machine(device, dtype)
 autocast = torch.autocast(device_type, torch.bfloat16, enabled=dtype == 'bfloat16')
-torch.backends.cuda.enable_cudnn_sdp(False)     # it plans anew for each length of a batch
+torch.backends.cuda.enable_cudnn_sdp(False)     # cuDNN's attention plans anew for each length
 if world > 1:
     dist.init_process_group('nccl' if device_type == 'cuda' else 'gloo')
 
@@ -178,7 +179,7 @@ else:           # tests of programs, lines with answers, a reward model
     asked, held_out, judge = open_reward(reward, eval_prompts, allow_code_execution, tokenizer,
                                          device, autocast)
 longest = model.config.block_size - max_new_tokens      # tokens of a prompt
-never = tokenizer.never_in_answers(model.config.vocab_size)     # such as <|im_start|>
+never = tokenizer.never_in_answers(model.config.vocab_size)     # no answer has <|im_start|>
 
 
 def to_ids(prompts):
@@ -214,7 +215,8 @@ model.to(device)
 reference = None
 if kl_coef:         # the model that the run began with, which stays as it is
     reference = GPT.load(init_from).eval().requires_grad_(False).to(device)
-    data_hash += f' {sum(p.double().sum().item() for p in reference.parameters())}'
+    # Other devices sum in another order: six digits are the same on all.
+    data_hash += f' {sum(p.double().sum().item() for p in reference.parameters()):.6g}'
 model.grad_checkpoint = grad_checkpoint
 params = [*model.parameters()]
 gradient = torch.zeros(sum(p.numel() for p in params), device=device)
@@ -270,7 +272,7 @@ def write_answers(asked, temperature, seeds=()):
     return answers
 
 
-def judged(answers):
+def judge_all(answers):
     """Give each answer its reward. Return means over all processes, and how many tokens they have.
     An answer has passed if it earns 1 or more, and is truncated if no id ended it."""
     texts = [tokenizer.decode([id for id in a['ids'] if id not in tokenizer.stop]) for a in answers]
@@ -286,7 +288,7 @@ def judged(answers):
             'truncated': n_cut / n, 'entropy': nats / n_tokens}, n_tokens
 
 
-def log(row, n_shown):
+def log(row, n_shown=None):
     """Print the first figures, and append all to metrics.jsonl. A resumed run may write a step
     again."""
     words = [f'{name}: {value:.4g}' for name, value in [*row.items()][:n_shown]]
@@ -300,10 +302,11 @@ def evaluate():
     """Answer the held-out prompts greedily. best.pt keeps the weights with the highest reward."""
     global best_val
     answers = write_answers(val[rank::world], temperature=0.0)
-    means, _ = judged(answers)
-    means['surprisal'] = means.pop('entropy')           # greedy answers are no sample
+    means, _ = judge_all(answers)
+    # Of greedy answers, the mean of -log p says nothing about entropy.
+    means['surprisal'] = means.pop('entropy')
     if rank == 0:
-        log({f'val_{name}': mean for name, mean in means.items()}, n_shown=9)
+        log({f'val_{name}': mean for name, mean in means.items()})
         with open(out / 'samples.txt', 'a', encoding='utf-8') as f:
             for a in answers[:3]:
                 text = tokenizer.decode([*a['prompt'], *a['ids']])
@@ -348,10 +351,11 @@ while step < max_steps:
     seeds = [f'{seed} {i} {k}' for i in numbers for k in range(num_samples)]
     answers = write_answers(asked, temperature, seeds)
     written = time.perf_counter()
-    means, n_tokens = judged(answers)
-    scored = time.perf_counter()
+    means, n_tokens = judge_all(answers)
+    judged = time.perf_counter()
 
-    # 2. How much better is it than the mean of its group? Where that is 0, only kl_coef acts.
+    # 2. How much better is each answer than the mean of its group? Where that is 0, only kl_coef
+    # acts.
     rewards = torch.tensor([a['reward'] for a in answers], dtype=torch.float64)
     A = advantages(rewards.view(-1, num_samples))                                           # (P, G)
     for a, advantage in zip(answers, A.flatten().tolist()):
@@ -361,13 +365,13 @@ while step < max_steps:
     used = [a for a in answers if a['advantage'] or reference]
     used.sort(key=lambda a: len(a['prompt']) + len(a['ids']))       # so little is padded
 
-    # 3. The answers of positive advantage become likelier, the others less so.
-    # the learning rate: a linear rise, then half a cosine down to a tenth
+    # The learning rate: a linear rise, then half a cosine down to a tenth.
     progress = max(0, step - warmup_steps) / max(1, max_steps - warmup_steps)       # from 0 to 1
     lr = learning_rate * min(1, (step + 1) / max(1, warmup_steps))
     lr *= 0.1 + 0.45 * (1 + math.cos(math.pi * progress))
     for group in opt.param_groups:
         group['lr'] = lr
+    # 3. The answers of positive advantage become likelier, the others less so.
     for _ in range(updates):
         gradient.zero_()
         sums = learn_from(used, n_tokens)
@@ -384,8 +388,8 @@ while step < max_steps:
         row = {'informative': n_informative / batch_size, 'loss': loss, 'lr': lr, 'grad_norm': norm,
                'used': n_used / n_tokens, 'clip_fraction': n_clipped / n_tokens,
                'kl': kl_sum / n_tokens if reference else math.nan, 'dt': now - began,
-               'sample_s': written - began, 'score_s': scored - written,
-               'train_s': now - scored, 'tok_s': n_tokens / (now - began)}
+               'sample_s': written - began, 'score_s': judged - written,
+               'train_s': now - judged, 'tok_s': n_tokens / (now - began)}
         log(means | row, n_shown=6)
     if step % eval_interval == 0 or step == max_steps:
         evaluate()

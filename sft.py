@@ -128,7 +128,8 @@ config |= {'stage': 'sft', 'steps': 0}      # eval.py asks a model of this stage
 out = pathlib.Path(out_dir)
 source = out / 'last.pt' if init_from == 'resume' else pathlib.Path(init_from)
 folder = source if source.is_dir() else source.parent
-require(source.exists(), f'{source} is missing; give another --init_from, or run: python train.py')
+require(source.exists(), f'{source} is missing; give another --init_from (with resume, another '
+        '--out_dir), or run: python train.py')
 keeps_dropout = init_from == 'resume' and 'dropout' not in typed
 model = GPT.load(source, **({} if keeps_dropout else {'dropout': dropout}))
 tokenizer = Tokenizer.load(folder / 'tokenizer.json')
@@ -148,7 +149,7 @@ require(T <= model.config.block_size, f'{block_size=} is above the context of {s
 
 device_type, device, dtype, rank, world = machine(device, dtype)
 autocast = torch.autocast(device_type, torch.bfloat16, enabled=dtype == 'bfloat16')
-torch.backends.cuda.enable_cudnn_sdp(False)     # it plans anew for each length of a batch
+torch.backends.cuda.enable_cudnn_sdp(False)     # cuDNN's attention plans anew for each length
 if world > 1:
     dist.init_process_group('nccl' if device_type == 'cuda' else 'gloo')
 

@@ -216,18 +216,18 @@ def test_a_row_is_written_as_alone_whatever_its_length_its_end_and_the_other_row
 # A GPU's way, on the CPU: a fixed room, a mask, the step that reads one token through `recorded`,
 # and the heads that share a key as so many queries. What is recorded is computed again.
 AGAIN = '''
-def recorded(read, *given):
-    given = [x.clone() for x in given]
+def recorded(read, *inputs, cache):
+    inputs = [x.clone() for x in inputs]
     def replay(*new):
-        for old, x in zip(given, new):
+        for old, x in zip(inputs, new):
             old.copy_(x)
-        return read(*given)
+        return read(*inputs, cache)
     return replay
 '''
 
 
 def test_what_a_gpu_records_writes_the_same_rows():
-    """Also past the context, where nothing is replayed and rows that have ended leave."""
+    """Also past the context, where nothing is replayed, and when half of the rows have ended."""
     text = (ROOT / 'model.py').read_text().replace('.is_cuda', '.is_cpu')
     other = types.ModuleType('other')
     sys.modules['other'] = other            # dataclasses look there
