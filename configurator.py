@@ -9,7 +9,7 @@ call of configure(). They apply from left to right, so the last one wins.
 A config file is Python. A misspelled setting in it is refused, because a run of days would use the
 default. Other names begin with _, or are those of functions, classes and modules.
 
-What the trainers ask for, too:
+Four more functions, for the trainers:
 
     changed = go_on(config, 'out/a/last.pt', saved)     # a run that is resumed keeps its settings
     check_folder(config, 'out/base')                    # nothing is written over another run
@@ -19,8 +19,8 @@ What the trainers ask for, too:
 import ast, contextlib, difflib, json, os, pathlib, re, runpy, sys, time, traceback, typing
 
 # What a run and its evaluation leave in out_dir: --overwrite removes these, and no other files.
-RESULTS = ('last.pt last-1.pt best.pt metrics.jsonl train.log samples.txt eval.json samples.jsonl '
-           'compare.json').split()
+RESULTS = ('last.pt last-1.pt best.pt metrics.jsonl train.log samples.txt data.json eval.json '
+           'samples.jsonl compare.json').split()
 
 typed = set()       # the settings that config files and flags have set
 advice = []         # (words of an error, what to do then), from the script
@@ -31,7 +31,7 @@ class Mistake(ValueError):
 
 
 def require(condition, sentence):
-    """Refuse what a user typed, with this sentence, unless the condition holds."""
+    """Raise Mistake(sentence) unless the condition holds."""
     if not condition:
         raise Mistake(sentence)
 
@@ -62,7 +62,7 @@ def configure(script, bounds=()):
             except Exception as error:
                 frames = traceback.extract_tb(error.__traceback__)
                 lines = [1, *(frame.lineno for frame in frames if frame.filename == argument)]
-                line = getattr(error, 'lineno', lines[-1])          # a SyntaxError has its own
+                line = error.lineno if isinstance(error, SyntaxError) else lines[-1]
                 raise Mistake(f'{where}line {line}: {type(error).__name__}: {error}') from error
             new = {name: value for name, value in new.items()
                    if name[0] != '_' and not hasattr(value, '__name__')}
@@ -81,7 +81,7 @@ def convert(script, bounds, where, name, value):
     types = typing.get_args(notes.get(name)) or [type(script[name])]
     if isinstance(value, str) and (str not in types or value == 'None' and type(None) in types):
         with contextlib.suppress(Exception):            # '3' -> 3, '1,2' -> (1, 2)
-            value = ast.literal_eval(value.title() if bool in types else value)
+            value = ast.literal_eval(value.title() if bool in types else value)     # true -> True
     if isinstance(value, str) and not re.search('prompt|system|stop_at', name):
         value = re.sub('(^|,)~/', rf'\g<1>{os.path.expanduser("~")}/', value)    # --out_dir=~/a
     if type(value) in (int, float):
@@ -96,19 +96,19 @@ def convert(script, bounds, where, name, value):
 
 
 def go_on(config, path, saved, fixed=(), again=()):
-    """Give config, of a run that goes on from the file `path`, the settings that it saved there,
-    but for those that are typed. Return what these change, such as ['seed 1 -> 2']. `fixed` may
-    not change, and `again`, what permits or executes, is typed again. A new run has saved={}."""
+    """Give config the settings that a run has saved in the file `path`, except those that are typed
+    now. Return what these change, such as ['seed 1 -> 2']. Those in `fixed` may not change. Those
+    in `again` permit or execute something: they are never taken over. A new run has saved={}."""
     if not saved:
         return []
     whose, ours = (settings.get('stage', 'train') for settings in (saved, config))
     require(whose == ours, f'{path} is a run of {whose}.py, which resumes it; to begin with its '
             f'model: --init_from={os.path.dirname(path)}, and another --out_dir')
-    require(saved.keys() <= config.keys(), f'{path} has settings that this version has not: '
+    require(saved.keys() <= config.keys(), f'{path} has settings that this {ours}.py has not: '
             f'{sorted(saved.keys() - config.keys())}; resume it with the version that wrote it')
     changed = []
     for name in saved.keys() - {'out_dir', 'overwrite'}:
-        if name not in {*typed, *again} or name == 'init_from':     # that is where the run began
+        if name not in {*typed, *again} or name == 'init_from':     # where the run once began
             config[name] = saved[name]
         elif name in typed and config[name] != saved[name]:
             require(name not in fixed, f'leave {name} out: the run has {saved[name]!r}')
@@ -117,14 +117,18 @@ def go_on(config, path, saved, fixed=(), again=()):
 
 
 def check_folder(config, begins_with=None, goes_on=False):
-    """Refuse an out_dir with what no run writes, with the model that the run begins with (a path),
-    or with a run that this one neither goes on nor may delete."""
-    out, origin = (pathlib.Path(path).resolve() for path in (config['out_dir'], begins_with or '/'))
+    """Refuse an out_dir that holds text, tokens or a model of others; the model that the run begins
+    with (a path); or a run, unless this one goes on there or --overwrite is given."""
+    out = pathlib.Path(config['out_dir'])
     others = [path.name for mark in ('meta.json', '*.bin', '*.safetensors')
               for path in out.glob(mark)]
-    require(not others, f'{out} is not for a run: it has {others[:1]}; choose another --out_dir')
-    require(goes_on or out not in (origin, origin.parent),
-            f'{out} has the model that this run begins with; choose another --out_dir')
+    require(goes_on or not others and not out.is_file(),
+            f'{out} is no folder for a run: it has {others[:1]}; choose another --out_dir')
+    if begins_with and not goes_on:
+        origin = pathlib.Path(begins_with)
+        folder = origin if origin.is_dir() else origin.parent
+        require(out.resolve() != folder.resolve(),
+                f'{out} has the model that this run begins with; choose another --out_dir')
     has_run = any((out / name).exists() for name in ('last.pt', 'last-1.pt', 'best.pt'))
     require(not has_run or goes_on != config['overwrite'], f'{out} has a run: either '
             '--init_from=resume goes on, or --overwrite deletes it')
@@ -171,7 +175,7 @@ def end(error_type, error, trace):
     # model.py and tokenizer.py know no Mistake. What they refuse is one, a slip in them is a bug.
     is_leaf = os.path.basename(raised.filename) in ('model.py', 'tokenizer.py')
     is_mistake = error_type is Mistake or is_leaf and raised.line.startswith('raise ValueError')
-    if re.search(r"named 'extras|from 'extras\.\w+'", str(error)):      # a closed door
+    if re.search(r"named 'extras|from 'extras\.\w+'", str(error)):      # extras/ is missing
         is_mistake, error = True, f'{error}; copy extras, too: {raised.line}'
     if is_mistake:
         print('error:', *str(error).split(), file=sys.stderr)

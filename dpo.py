@@ -53,7 +53,7 @@ gamma = 1.0                     # of simpo: margin by which the better answer mu
 nll_weight = 0.0                # weight of -log p(chosen) per token; orpo has it already
 # optimization
 epochs = 1.0                    # how often each pair is seen; 1 to 3 are usual
-max_steps = 0                   # updates, instead of epochs; 0 = as many as the epochs take
+max_steps = 0                   # updates; above 0 they count instead of the epochs
 batch_size = 32                 # pairs per step, over all devices
 micro_batch_size = 0            # most pairs per device and forward pass; 0 = all
 learning_rate = 3e-5            # for millions of parameters; from 100 million on 5e-7 to 5e-6
@@ -61,7 +61,7 @@ warmup_steps: int | float = 0.1  # steps of the rise; below 1: this fraction of 
 grad_clip = 1.0                 # largest norm of the gradient; 0 = off
 # watching
 log_interval = 10               # steps
-eval_interval = 0               # steps; also before the first and after the last; 0 = an epoch
+eval_interval = 0               # steps between evaluations; 0 = an epoch; also first and last
 save_interval = 250             # steps
 # machine
 device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest one that is here
@@ -165,7 +165,7 @@ def indices_of(step, lengths, batch_size, seed):
 config = configure(globals(), BOUNDS)       # config files and flags replace the settings
 config |= {'stage': 'dpo', 'steps': 0}      # eval.py asks a model of this stage in conversations
 
-# --- the run: a new one, or one that goes on with its own settings, but for those that are typed --
+# --- the run: new, or resumed with its saved settings, which flags and config files override ------
 out = pathlib.Path(out_dir)
 source = out / 'last.pt' if init_from == 'resume' else pathlib.Path(init_from)
 folder = source if source.is_dir() else source.parent
@@ -193,6 +193,7 @@ has_reference = loss_type in ('dpo', 'ipo', 'kto')
 T = model.config.block_size             # most ids of a prompt and its answer
 end = tokenizer.stop[-1]                # <|im_end|>, or what ends an answer in a model of others
 
+# --- this process ---------------------------------------------------------------------------------
 device_type, device, dtype, rank, world = machine(device, dtype)
 autocast = torch.autocast(device_type, torch.bfloat16, enabled=dtype == 'bfloat16')
 torch.backends.cuda.enable_cudnn_sdp(False)     # cuDNN's attention plans anew for each length
@@ -201,11 +202,16 @@ if world > 1:
 
 
 # --- data -----------------------------------------------------------------------------------------
+data_hash = hashlib.sha256()            # a run goes on with the same data
+
+
 def read(path):
     """Return the pairs of a file, two rows each: (prompt, answer), ids."""
     require(os.path.exists(path), f'{path} is missing; make it as your config says, or run: python '
             f'chats.py --kind=preference --source=FILE --out_dir={shlex.quote(data_dir)}')
-    lines = pathlib.Path(path).read_bytes().strip().splitlines()
+    content = pathlib.Path(path).read_bytes()
+    data_hash.update(content)
+    lines = content.strip().splitlines()
     rows = {'chosen': [], 'rejected': []}
     for number, line in enumerate(lines, 1):
         try:
@@ -239,8 +245,6 @@ def read(path):
 train = read(f'{data_dir}/train.jsonl')
 pairs = train + read(f'{data_dir}/val.jsonl')[:512]     # enough for a loss to two digits
 lengths = np.array([max(sum(map(len, row)) for row in pair) for pair in pairs])         # (n,)
-content = [pathlib.Path(data_dir, f'{side}.jsonl').read_bytes() for side in ('train', 'val')]
-data_hash = hashlib.sha256(b''.join(content)).hexdigest()
 
 per_epoch = max(1, len(train) // batch_size)                                            # steps
 max_steps = config['steps'] = max_steps or max(1, round(epochs * per_epoch))
@@ -265,11 +269,13 @@ step, best_val = 0, math.inf
 kto_kl = 0.0                    # kto's zero point, explained next to its loss
 ref = torch.zeros(len(pairs), 2, device=device)         # log p of the reference
 if state:
-    require(state['data'] == data_hash, f'{data_dir} is not what {source} was trained with')
+    require(state['data'] == data_hash.hexdigest(),
+            f'{source} has read other data than {data_dir}')
     opt.load_state_dict(copy.deepcopy(state['optimizer']))  # mapped from a file that we replace
     step, best_val = state['step'], state['best_val']
     ref, kto_kl = state['ref_log_probs'].clone().to(device), state['kto_kl']
-require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=}')
+require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=} or, if that was not typed, '
+        'epochs')
 is_new, state, model.saved = not state, {}, {}              # frees their memory
 
 
@@ -293,6 +299,8 @@ if is_new and has_reference:    # Now the policy is the reference. So only one m
             ref[batch] = policy.T                                                         # (B, 2)
     if world > 1:               # each process has filled its rows, and left 0 in the others
         dist.all_reduce(ref)
+
+# --- out_dir --------------------------------------------------------------------------------------
 if rank == 0:
     write_folder(config)
     tokenizer.save(out / 'tokenizer.json')
@@ -307,14 +315,15 @@ def save(name):
         weights = dict(model.state_dict())
         more = {'reward_head': weights.pop('reward_head')} if loss_type == 'rm' else {}
         if name == 'last.pt':
-            more |= {'optimizer': opt.state_dict(), 'data': data_hash, 'ref_log_probs': ref,
-                     'kto_kl': kto_kl}
+            more |= {'optimizer': opt.state_dict(), 'data': data_hash.hexdigest(),
+                     'ref_log_probs': ref, 'kto_kl': kto_kl}
         model.save(out / name, model=weights, config=config, step=step,
                    best_val=best_val, tokenizer_hash=tokenizer.hash, **more)
 
 
 def log(row):
-    """Print figures, and append them to metrics.jsonl. A resumed run may write a step again."""
+    """Print figures, and append them to metrics.jsonl. A resumed run may write a step again: the
+    last row of a step counts."""
     words = [f'{name}: {value:.4g}' for name, value in row.items()]
     print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
     row = {name: value if math.isfinite(value) else None for name, value in row.items()}

@@ -43,7 +43,8 @@ class GPTConfig:
     def __post_init__(self):
         D = self.head_dim or self.n_embd / self.n_head
         if D % 2:
-            raise ValueError(f'head_dim={D:g} must be even; without it, it is n_embd / n_head')
+            raise ValueError(f'head_dim={D:g} must be even; if it is not given, it is '
+                             f'n_embd={self.n_embd} / n_head={self.n_head}')
         self.head_dim = int(D)
         self.n_kv_head = self.n_kv_head or self.n_head
         if self.n_head % self.n_kv_head:

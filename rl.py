@@ -127,7 +127,7 @@ def collate(answers):
 config = configure(globals(), BOUNDS)       # config files and flags replace the settings
 config |= {'stage': 'rl'}       # eval.py asks a model of this stage in conversations
 
-# --- the run: a new one, or one that goes on with its own settings, but for those that are typed --
+# --- the run: new, or resumed with its saved settings, which flags and config files override ------
 out = pathlib.Path(out_dir)
 source = out / 'last.pt' if init_from == 'resume' else pathlib.Path(init_from)
 folder = source if source.is_dir() else source.parent
@@ -150,6 +150,7 @@ old_coef = state.get('config', config)['kl_coef']
 require((old_coef > 0) == (kl_coef > 0), f'leave --kl_coef out: the run has {old_coef}')
 check_folder(config, source, goes_on=bool(state))
 
+# --- this process ---------------------------------------------------------------------------------
 device_type, device, dtype, rank, world = machine(device, dtype)
 autocast = torch.autocast(device_type, torch.bfloat16, enabled=dtype == 'bfloat16')
 torch.backends.cuda.enable_cudnn_sdp(False)     # cuDNN's attention plans anew for each length
@@ -239,6 +240,8 @@ if state:
     step, best_val = state['step'], state['best_val']
 require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=}')
 is_new, state, model.saved = not state, {}, {}              # frees their memory
+
+# --- out_dir --------------------------------------------------------------------------------------
 if rank == 0:
     write_folder(config)
     tokenizer.save(out / 'tokenizer.json')

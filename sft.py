@@ -38,7 +38,7 @@ epochs = 3.0                    # how often each conversation is seen; 1 to 3 ar
 batch_size = 32                 # conversations per step, over all devices
 learning_rate = 3e-4            # for millions of parameters; from 100 million on 1e-5 to 5e-5
 # optimization
-max_steps = 0                   # updates, instead of epochs; 0 = as many as the epochs take
+max_steps = 0                   # updates; above 0 they count instead of the epochs
 block_size = 0                  # most tokens of a conversation; 0 = the context; more is cut
 micro_batch_size = 0            # most conversations per device and forward pass; 0 = all
 warmup_steps: int | float = 0.03  # steps of the rise; below 1: this fraction of max_steps
@@ -46,7 +46,7 @@ grad_clip = 1.0                 # largest norm of the gradient; 0 = off
 dropout = 0.0                   # fraction of activations that are set to 0
 # watching
 log_interval = 10               # steps
-eval_interval = 0               # steps; also before the first and after the last; 0 = an epoch
+eval_interval = 0               # steps between evaluations; 0 = an epoch; also first and last
 save_interval = 250             # steps
 # machine
 device: Literal['auto', 'cpu', 'cuda', 'mps'] = 'auto'      # auto: the fastest one that is here
@@ -67,7 +67,7 @@ BOUNDS = {'epochs': (1e-6, 1e6), 'batch_size': (1, 2 ** 20), 'dropout': (0, 0.99
 def fit(messages, render, T):
     """Return ids and mask of a conversation, at most T + 1 each (T inputs and a last target), and
     how it was cut. If it is too long, the oldest turns go, and only then the end of the answer,
-    because without its beginning or its system message a question is another question:
+    because a question without its beginning or its system message asks something else:
 
         system  user  assistant  user  assistant        too long
         system                   user  assistant        without older turns
@@ -108,8 +108,8 @@ def collate(rows):
 def indices_of(step, lengths, batch_size, seed):
     """Return the indices of a step's conversations, (batch_size,), of about the same length, so
     that little is padded. They follow from step and seed: a resumed run has the same batches. An
-    epoch has each conversation once, but the few that would not fill a batch. If all are fewer than
-    a batch, some come twice."""
+    epoch has each conversation once, except the few that would not fill a batch. If all are fewer
+    than a batch, some come twice."""
     per_epoch = max(1, len(lengths) // batch_size)
     epoch, i = divmod(step, per_epoch)
     shuffled = lambda n: np.random.default_rng([seed, epoch]).permutation(n)
@@ -124,14 +124,15 @@ def indices_of(step, lengths, batch_size, seed):
 config = configure(globals(), BOUNDS)       # config files and flags replace the settings
 config |= {'stage': 'sft', 'steps': 0}      # eval.py asks a model of this stage in conversations
 
-# --- the run: a new one, or one that goes on with its own settings, but for those that are typed --
+# --- the run: new, or resumed with its saved settings, which flags and config files override ------
 out = pathlib.Path(out_dir)
 source = out / 'last.pt' if init_from == 'resume' else pathlib.Path(init_from)
 folder = source if source.is_dir() else source.parent
 require(source.exists(), f'{source} is missing; give another --init_from (with resume, another '
         '--out_dir), or run: python train.py')
-keeps_dropout = init_from == 'resume' and 'dropout' not in typed
-model = GPT.load(source, **({} if keeps_dropout else {'dropout': dropout}))
+# A run that goes on has a dropout of its own, unless another one is typed.
+changes = {'dropout': dropout} if init_from != 'resume' or 'dropout' in typed else {}
+model = GPT.load(source, **changes)
 tokenizer = Tokenizer.load(folder / 'tokenizer.json')
 tokenizer.render([])                    # refuses a tokenizer without <|im_start|> and <|im_end|>
 require(model.saved.get('tokenizer_hash', tokenizer.hash) == tokenizer.hash,
@@ -147,6 +148,7 @@ T = block_size or model.config.block_size       # most inputs of a row
 require(T <= model.config.block_size, f'{block_size=} is above the context of {source}, '
         f'{model.config.block_size}; make it longer: python -m extras.training.longer_context')
 
+# --- this process ---------------------------------------------------------------------------------
 device_type, device, dtype, rank, world = machine(device, dtype)
 autocast = torch.autocast(device_type, torch.bfloat16, enabled=dtype == 'bfloat16')
 torch.backends.cuda.enable_cudnn_sdp(False)     # cuDNN's attention plans anew for each length
@@ -155,12 +157,16 @@ if world > 1:
 
 
 # --- data -----------------------------------------------------------------------------------------
+data_hash = hashlib.sha256()            # a run goes on with the same data
+
+
 def read(path):
     """Return the conversations of a file, (ids, mask) each; the mask says which ids are trained."""
     require(os.path.exists(path), f'{path} is missing; make it as your config says, or (with your '
             f'--source=FILE) run: python chats.py --out_dir={shlex.quote(data_dir)}')
-    rows, counts = [], collections.Counter()
-    for number, line in enumerate(pathlib.Path(path).read_bytes().strip().splitlines(), 1):
+    rows, counts, content = [], collections.Counter(), pathlib.Path(path).read_bytes()
+    data_hash.update(content)
+    for number, line in enumerate(content.strip().splitlines(), 1):
         try:
             ids, mask, how = fit(json.loads(line)['messages'], tokenizer.render, T)
         except (ValueError, LookupError, TypeError) as error:
@@ -174,16 +180,13 @@ def read(path):
     return rows
 
 
-paths = f'{data_dir}/train.jsonl', f'{data_dir}/val.jsonl'
-train, held_out = map(read, paths)
-held_out = held_out[:512]               # enough for a loss to two digits
+train = read(f'{data_dir}/train.jsonl')
+held_out = read(f'{data_dir}/val.jsonl')[:512]          # enough for a loss to two digits
 lengths = np.array([len(ids) for ids, mask in train])                                   # (n,)
-content = b''.join(pathlib.Path(path).read_bytes() for path in paths)
 if base_dir or replay:
     from extras.training.mixture import Base
     base = Base(base_dir, tokenizer, T, model.config.block_size, replay, seed)
-    content += base.hash
-data_hash = hashlib.sha256(content).hexdigest()         # a run goes on with the same data
+    data_hash.update(base.hash)
 
 per_epoch = max(1, len(train) // batch_size)                                            # steps
 max_steps = config['steps'] = max_steps or max(1, round(epochs * per_epoch))
@@ -208,12 +211,16 @@ if optimizer == 'muon':
     opt = for_blocks(model, lr=learning_rate, **options)
 step, best_val = 0, math.inf
 if state:
-    require(state['data'] == data_hash, f'{source} has read other data than {data_dir}')
+    require(state['data'] == data_hash.hexdigest(),
+            f'{source} has read other data than {data_dir}')
     step, best_val = state['step'], state['best_val']
     model.load_state_dict(state['weights'])
     opt.load_state_dict(copy.deepcopy(state['optimizer']))      # last.pt, which is mapped, will go
-require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=}')
+require(step < max_steps, f'{out_dir} is at {step=}; raise {max_steps=} or, if that was not typed, '
+        'epochs')
 is_new, state, model.saved = not state, {}, {}              # frees their memory
+
+# --- out_dir --------------------------------------------------------------------------------------
 if rank == 0:
     write_folder(config)
     tokenizer.save(out / 'tokenizer.json')
@@ -225,14 +232,15 @@ def save(name):
     """Write a checkpoint for GPT.load. last.pt also has what a run needs to go on."""
     if rank == 0:
         more = {'model': merged(model.state_dict())} if lora else {}
-        if name == 'last.pt':           # 'weights' are trained; with LoRA, 'model' has other ones
+        if name == 'last.pt':           # with LoRA, 'model' has the adapters added in
             more |= {'weights': model.state_dict(), 'optimizer': opt.state_dict()}
-        model.save(out / name, config=config, step=step, best_val=best_val, data=data_hash,
-                   tokenizer_hash=tokenizer.hash, **more)
+        model.save(out / name, config=config, step=step, best_val=best_val,
+                   data=data_hash.hexdigest(), tokenizer_hash=tokenizer.hash, **more)
 
 
 def log(row):
-    """Print figures, and append them to metrics.jsonl. A resumed run may write a step again."""
+    """Print figures, and append them to metrics.jsonl. A resumed run may write a step again: the
+    last row of a step counts."""
     words = [f'{name}: {value:.4g}' for name, value in row.items()]
     print(f'step {step:>6}/{max_steps}', *words, sep=' | ', flush=True)
     row = {name: value if math.isfinite(value) else None for name, value in row.items()}

@@ -5,8 +5,8 @@ Pretraining: a folder of token bins -> a language model. This decides its size a
     torchrun --nproc_per_node=8 train.py config/codeparrot.py       # eight GPUs, the same program
     python train.py --out_dir=out/base --init_from=resume           # goes on, on a CPU bit for bit
 
-A line that imports from extras runs only if a setting asks for it. The text of a step, unless it
-is streamed, follows from (seed, step), and its dropout from (seed, step, rank), so a resumed run
+A line that imports from extras runs only if a setting asks for it. The text of a step follows from
+(seed, step), its dropout from (seed, step, rank), and a stream saves where it is: so a resumed run
 equals one that was never interrupted. batch_size counts the sequences of all devices together,
 such as 512 = 8 processes x 16 micro-batches x 4, so 1 and 8 devices compute the same steps.
 Without dropout they differ by rounding only: by 1e-6 in float32.
@@ -25,7 +25,7 @@ from tokenizer import Tokenizer
 # --- settings -------------------------------------------------------------------------------------
 data_dir = 'data/quickstart'    # from prepare.py
 out_dir = 'out/base'            # where the run writes
-init_from = 'scratch'           # scratch, resume, a model's folder or .pt; auto: resume if it can
+init_from = 'scratch'           # scratch, resume, a model's folder or .pt; auto: resume or scratch
 overwrite = False               # True: delete the run that out_dir holds
 # model (GPTConfig in model.py)
 n_layer = 6                     # blocks
@@ -70,7 +70,7 @@ streaming = ''                  # folder or glob of .jsonl(.gz) shards, read ins
 optimizer: Literal['adamw', 'muon'] = 'adamw'   # Muon for the blocks' matrices, AdamW for the rest
 shard: Literal['ddp', 'zero2', 'fsdp'] = 'ddp'      # split nothing, gradients and moments, or all
 plan = ''                       # 8xH100, 16xA100, 4x312:80 (TFLOPs:GB): print memory, days, cost
-# What some numbers may be; all others are at least 0.
+# The least and the most of some numbers; all others are at least 0.
 BOUNDS = dict.fromkeys(('n_layer', 'n_head', 'n_embd', 'block_size', 'vocab_multiple', 'max_steps',
                         'batch_size', 'log_interval', 'eval_interval', 'save_interval'), (1, 1e12))
 BOUNDS |= {'dropout': (0, 0.99), 'beta1': (0, 0.9999), 'beta2': (0, 0.9999), 'seed': (0, 4e9)}
@@ -104,21 +104,26 @@ if plan:
     from extras.training import planner
     sys.exit(planner.show(config))
 
-# --- the run: a new one, or one that goes on with its own settings, but for those that are typed --
+# --- the run: new, or resumed with its saved settings, which flags and config files override ------
 out = pathlib.Path(out_dir)
+checkpoints = out / 'last.pt', out / 'last-1.pt'
 if init_from == 'auto':
-    config['init_from'] = init_from = 'resume' if any(out.glob('last*.pt')) else 'scratch'
-source, state = init_from, {}       # of the weights; what a run needs to go on
+    has_run = any(path.exists() for path in checkpoints)
+    config['init_from'] = init_from = 'resume' if has_run else 'scratch'
+source = init_from      # where the weights come from
+state = {}              # of a run that goes on: its checkpoint
 if init_from == 'resume':
-    for source in out / 'last.pt', out / 'last-1.pt':
+    for source in checkpoints:
         try:
             state = torch.load(source, map_location='cpu', weights_only=True, mmap=True)
             break
         except Exception as error:      # a crash or a full disk may have damaged last.pt
             print(f'{source} cannot be read ({error!r:.80})')
-    require(state, f'{out_dir} has no checkpoint of a run; leave --init_from=resume out')
+    require(state, f'{out_dir} has no last.pt or last-1.pt that can be read; to begin anew, '
+            'move away what you want to keep, and type --overwrite')
 changed = go_on(config, source, state.get('config', {}),
-                fixed='optimizer objective document_mask batch_size block_size seed'.split())
+                fixed=('optimizer', 'objective', 'document_mask', 'batch_size', 'block_size',
+                       'seed', 'eval_tokens'))         # best.pt compares equal measurements
 globals().update(config)
 check_folder(config, begins_with=None if source == 'scratch' else source, goes_on=bool(state))
 require(not overwrite or os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0') == '0',
@@ -132,7 +137,7 @@ device_type, device, dtype, rank, world = machine(device, dtype)
 on_gpu = device_type == 'cuda'
 autocast = torch.autocast(device_type, getattr(torch, dtype), enabled=dtype != 'float32')
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')
-if 'MASTER_ADDR' in os.environ:         # of torchrun, also for one process
+if 'RANK' in os.environ:                # of torchrun, also for one process
     dist.init_process_group('nccl' if on_gpu else 'gloo')
 
 # --- data -----------------------------------------------------------------------------------------
@@ -174,8 +179,9 @@ data_hash = data_hash.hexdigest()
 
 # Of a batch of 8 in micro-batches of 2, the second of 2 processes computes rows [[4, 5], [6, 7]].
 require(batch_size % world == 0, f'{batch_size=} must be a multiple of the {world} processes')
-micro_batch_size = max(n for n in range(1, (micro_batch_size or batch_size) + 1)
-                       if batch_size // world % n == 0)
+share = batch_size // world
+micro_batch_size = max(n for n in range(1, min(micro_batch_size or share, share) + 1)
+                       if share % n == 0)
 my_rows = np.arange(batch_size).reshape(world, -1, micro_batch_size)[rank]
 step_tokens = batch_size * block_size
 
@@ -237,7 +243,7 @@ if compile or (compile is None and on_gpu):
         part.compile(dynamic=False)
     model.predict = torch.compile(model.predict, dynamic=False)
     torch._dynamo.config.optimize_ddp = False       # DDP's buckets may end within a block
-    # It would compile anew for each length of a text that is being written.
+    # generate() runs uncompiled, because the compiler would begin anew for each length of a text.
     uncompiled = functools.partial(torch.compiler.set_stance, 'force_eager')
 # The loop calls net: the model, perhaps in DDP, which averages gradients, or split by FSDP.
 if shard == 'ddp':
@@ -263,7 +269,7 @@ opt = Optimizer(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=wei
 step, skipped, window, best_val = 0, 0, [], math.inf    # window: losses of the last 100 updates
 if state:
     step, skipped, window, best_val = map(state.get, ('step', 'skipped', 'window', 'best_val'))
-    moments = copy.deepcopy(state['optimizer'])         # mapped from a file that save() replaces
+    moments = copy.deepcopy(state['optimizer'])     # into memory: save() will replace the file
     moments = moments if shard == 'ddp' else sharding.split(moments, opt)
     opt.load_state_dict({**opt.state_dict(), 'state': moments})     # its rates are those of now
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())  # {} without float16
@@ -398,7 +404,10 @@ if on_gpu and dtype != 'float32':
 stop_requests = []                      # signals that this process has got
 signal.signal(signal.SIGINT, ask_to_stop)
 signal.signal(signal.SIGTERM, ask_to_stop)
-stopping = refused = 0                  # requests of all; updates in a row that were skipped
+stopping = 0                            # requests to stop, of all processes
+refused = 0                             # updates in a row that were skipped
+require(summed(step)[0] == step * world, 'the processes begin at different steps: out_dir must be '
+        'one folder, which all of them see')
 if is_new:
     evaluate()
     save('last.pt')
