@@ -119,8 +119,8 @@ if init_from == 'resume':
             break
         except Exception as error:      # a crash or a full disk may have damaged last.pt
             print(f'{source} cannot be read ({error!r:.80})')
-    require(state, f'{out_dir} has no checkpoint that can be read, so leave --init_from=resume out; if '
-            'best.pt is there and may go, type --overwrite')
+    require(state, f'{out_dir} has no checkpoint that can be read, so leave --init_from=resume out, '
+            'and type --overwrite if best.pt is there and may go')
 changed = go_on(config, source, state.get('config', {}),
                 fixed=('optimizer', 'objective', 'document_mask', 'batch_size', 'block_size',
                        'seed', 'eval_tokens'))         # best.pt compares equal measurements
