@@ -119,7 +119,7 @@ if init_from == 'resume':
             break
         except Exception as error:      # a crash or a full disk may have damaged last.pt
             print(f'{source} cannot be read ({error!r:.80})')
-    require(state, f'{out_dir} has no checkpoint that can be read, so leave --init_from=resume out, '
+    require(state, f'{out_dir} has no checkpoint that can be read, so leave --init_from=resume out '
             'and type --overwrite if best.pt is there and may go')
 changed = go_on(config, source, state.get('config', {}),
                 fixed=('optimizer', 'objective', 'document_mask', 'batch_size', 'block_size',
