@@ -18,10 +18,10 @@ own             your questions: {"prompt": "2 + 2?", "regex": "4"}; see docs/mea
 All but loss and judged need extras/. Choose the problems before you train: on others, the same
 model lands outside its first interval about once in six.
 
-eval.py writes eval.json, and samples.jsonl with every answer, next to the first checkpoint, in
-place of older ones. With --completions=a/samples.jsonl they go into a/scored.
-python -m extras.tasks.compare A B compares two such samples.jsonl, and extras.tasks.judge asks a
-judge.
+eval.py writes eval.json, and samples.jsonl with every answer, next to the first checkpoint. With
+--completions=a/samples.jsonl they go into a/scored. Answers are written as they come, so the same
+command goes on where it was ended. python -m extras.tasks.compare A B compares two such
+samples.jsonl, and extras.tasks.judge asks a judge.
 """
 import collections, functools, glob, json, math, os, pathlib, re, shlex
 from typing import Literal
@@ -35,10 +35,11 @@ from tokenizer import Tokenizer
 # --- settings -------------------------------------------------------------------------------------
 ckpt = 'out/base'               # checkpoint: a folder or a .pt file; several: A,B or A/*.pt
 tasks = 'loss'                  # names from the list above, comma-separated
-data_dir = 'data/quickstart'    # prepared text for the loss; several: A,B
+data_dir = ''                   # prepared text for the loss, several: A,B; '' = the run's own
 data = ''                       # questions: a .jsonl or .jsonl.gz file; of several tasks: A,B
 allow_code_execution = False    # True: run a model's programs; first read extras/tasks/sandbox.py
 out = ''                        # file for the results; '' = eval.json, see above
+overwrite = False               # True: replace answers of another evaluation in samples.jsonl
 # loss
 random_init = True              # measure an untrained model, too
 loss_tokens = 0                 # tokens to measure, from the beginning; 0 = all
@@ -150,18 +151,29 @@ def summarise(rows, ks):
 
 
 def by_split(rows, ks):
-    """Return {'all': the summary of all rows, 'cell': that of a split, ...}."""
-    parts = {'all': rows}
+    """Return the summary of all rows, and in it, as `by_split`, that of each split."""
+    result = summarise(rows, ks)
     for split in dict.fromkeys(row.get('split') for row in rows):
         if split not in (None, '', 'all'):
-            parts[split] = [row for row in rows if row.get('split') == split]
-    return {split: summarise(part, ks) for split, part in parts.items()}
+            some = [row for row in rows if row.get('split') == split]
+            result.setdefault('by_split', {})[split] = summarise(some, ks)
+    return result
 
 
 # --- 3. files and tables --------------------------------------------------------------------------
 def folder_of(path):
     """Return the folder of a run, given that folder or a file in it."""
     return path if os.path.isdir(path) else os.path.dirname(path)
+
+
+def own_data(path):
+    """Return the folder of text that the base of a checkpoint was trained on, if the runs say so,
+    or ''. Conversations and pairs, the data of sft.py and dpo.py, are no text."""
+    file = pathlib.Path(folder_of(path), 'config.json')
+    settings = json.loads(file.read_bytes()) if file.exists() else {}
+    if 'stage' in settings:             # of sft.py, dpo.py or rl.py
+        return settings.get('base_dir') or own_data(settings['init_from'])
+    return settings.get('data_dir', '')
 
 
 def open_data(folder):
@@ -220,6 +232,10 @@ require(out.endswith('.json'), f'{out=} must end with .json')
 written = {*map(os.path.abspath, [out, samples_path] if asking else [out])}
 require(written.isdisjoint(map(os.path.abspath, [*data.split(','), completions])),
         f'{out=} would replace a file that is read; choose another --out')
+if 'loss' in all_tasks and not data_dir:
+    data_dir = ','.join(sorted({*map(own_data, paths)} - {''})) or 'data/quickstart'
+    config['data_dir'] = data_dir
+    print(f'the loss is measured on {data_dir}; --data_dir=FOLDER takes another text')
 report = {'settings': config, 'tasks': {}}      # it becomes eval.json
 
 # --- 5. the questions -----------------------------------------------------------------------------
@@ -266,22 +282,40 @@ def measure_loss(name, model, tokenizer):
 
 
 # --- 7. verdicts on answers, and pass@k -----------------------------------------------------------
-samples = []        # every answer with its outcome, of all checkpoints and tasks: samples.jsonl
-scores = {task: [] for task in questions_of}    # of each, [(who, {split: summary}), ...]
+losses = {}
+if 'loss' in all_tasks:
+    report['tasks']['loss'] = losses
+samples = []        # every judged answer, of all checkpoints and tasks
+scores = {task: [] for task in all_tasks if task != 'loss'}         # [(who, summary), ...] of each
 os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
+if asking:
+    if overwrite or completions:        # given answers can be judged again
+        pathlib.Path(samples_path).unlink(missing_ok=True)
+    require(all(row['ckpt'] in paths and row['task'] in asking
+                for row in answers.read_rows(samples_path)), answers.REFUSED % samples_path)
 
 
-def score(task, texts, who):
-    """Judge the texts that answer each question of a task, [['yes', 'no'], ...], and add them to
-    samples and scores. who: {'ckpt', 'step', 'chat', ...} of the model that wrote them."""
-    rows = grading.rows_of(task, questions_of[task], texts, who)
+def save():
+    """Write samples.jsonl and eval.json with all that is known so far."""
+    if asking:
+        answers.replace_rows(samples_path, samples)
+    for task, results in scores.items():
+        series = [result | who for who, result in results]
+        if series:
+            report['tasks'][task] = series[0] if len(series) == 1 else {'series': series}
+    pathlib.Path(out).write_text(json.dumps(report, indent=1))
+
+
+def score(task, rows, who):
+    """Judge rows of samples.jsonl, the answers to a task. who: {'ckpt', 'step', 'chat', ...} of the
+    model that wrote them."""
     samples.extend(rows)        # the same dicts: judge() writes the outcomes into them
     try:
         grading.judge(questions_of[task], rows, run)
+        scores[task].append((who, by_split(rows, ks)))
+        scores[task].sort(key=lambda score: score[0]['step'] or 0)
     finally:            # no answer is lost if the sandbox breaks
-        lines = ''.join(json.dumps(row) + '\n' for row in samples)
-        pathlib.Path(samples_path).write_text(lines, encoding='utf-8')
-    scores[task].append((who, by_split(rows, ks)))
+        save()
 
 
 # --- 8. answers that are there already ------------------------------------------------------------
@@ -296,7 +330,8 @@ if completions:
     who = {'ckpt': given[0].get('ckpt'), 'step': given[0].get('step'), 'chat': is_chat}
     report = who | report
     for task, asked in questions_of.items():
-        score(task, grading.given_answers(task, asked, given, ks[-1]), who)
+        texts = answers.given_answers(task, asked, given, ks[-1])
+        score(task, answers.rows_of(task, asked, texts, who), who)
     if 'judged' in all_tasks:
         scores['judged'] = [(who, by_split(given, ks))]
 
@@ -325,7 +360,6 @@ def open_checkpoint(path):
     return model, tokenizer
 
 
-losses = {}
 for path in paths:
     model, tokenizer = open_checkpoint(path)
     is_chat = 'stage' in model.saved.get('config', {})  # sft.py, dpo.py and rl.py teach to answer
@@ -333,26 +367,22 @@ for path in paths:
            'chat': is_chat if chat is None else chat}
     report = who | report               # of several checkpoints, the first is named
     losses |= measure_loss(path if len(paths) > 1 else 'trained', model, tokenizer)
+    save()
     for task, asked in questions_of.items():
-        prompts = [question['messages' if who['chat'] else 'prompt'] for question in asked]
         with autocast:
-            texts = answers.write(model, tokenizer, prompts, num_samples, asked[0]['ends'],
-                                  max_new_tokens, seed, batch_size, temperature, top_k, top_p)
-        score(task, texts, who)
+            rows = answers.ask(samples_path, task, asked, model, tokenizer, who, num_samples,
+                               max_new_tokens, seed, batch_size, temperature, top_k, top_p)
+        score(task, rows, who)
 if held_out and random_init:            # it has the last one's shape and tokenizer
     torch.manual_seed(seed)
     losses |= measure_loss('untrained', GPT(model.config).to(device).eval(), tokenizer)
+save()
 
-# --- 10. the tables, and eval.json ----------------------------------------------------------------
+# --- 10. the tables -------------------------------------------------------------------------------
 if losses:
     print_table('loss', losses)
-    report['tasks']['loss'] = losses
 for task, results in scores.items():
-    results.sort(key=lambda result: result[0]['step'] or 0)
     print_table(task, {f'{who["ckpt"] or completions}, step {who["step"]}: {split}': part
-                       for who, parts in results for split, part in parts.items()})
-    series = [parts.pop('all') | who | ({'by_split': parts} if parts else {})   # pop comes first
-              for who, parts in results]
-    report['tasks'][task] = series[0] if len(series) == 1 else {'series': series}
-pathlib.Path(out).write_text(json.dumps(report, indent=1))
+                       for who, result in results
+                       for split, part in {'all': result, **result.pop('by_split', {})}.items()})
 print(f'written to {out}')

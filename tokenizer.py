@@ -23,7 +23,8 @@ Copy this file alone: it needs regex and tiktoken, and its command configurator.
 in 3. `python -m extras.training.fit --input=FOLDER` compares a tokenizer with those of GPT-2 and
 GPT-4.
 """
-import collections, contextlib, functools, gzip, hashlib, heapq, json, os, pathlib, sysconfig
+import codecs, collections, contextlib, functools, gzip, hashlib, heapq, json, os, pathlib
+import sysconfig
 import regex, tiktoken
 
 # Each line matches one kind of chunk, and the lines are tried from top to bottom. Here are the
@@ -294,17 +295,6 @@ class Tokenizer:
         """Return the text of ids. Where their bytes are not UTF-8, it has U+FFFD."""
         return self.decode_bytes(ids).decode('utf-8', 'replace')
 
-    def heal(self, ids):
-        """Token healing. A prompt may end with `):`, but where `):`, a newline and spaces are one
-        token, the model has hardly ever read `):` alone. So the last token goes, and the model may
-        choose any that begins with its bytes. Return (ids without the last, the ids to choose
-        from), or (ids, None) if there is nothing to heal."""
-        if not ids or not self.text_bytes[ids[-1]]:
-            return ids, None
-        last = self.all_bytes[ids[-1]]
-        return ids[:-1], [i for i, token in enumerate(self.all_bytes)
-                          if self.text_bytes[i] and token.startswith(last)]
-
     def render(self, messages, add_generation_prompt=False):
         r"""Return a chat in ChatML as ids, and its loss mask: 1 for what the assistant says and for
         the <|im_end|> after it, in every turn. A user's hi and the assistant's yo become
@@ -379,6 +369,58 @@ class Tokenizer:
                                  special_tokens=self.special)
 
     _tiktoken = functools.cached_property(to_tiktoken)      # made once, when it is first needed
+
+
+# --- an answer ------------------------------------------------------------------------------------
+class Answer:
+    """An answer of at most n tokens, while a model writes it: what the model reads of a prompt, and
+    text from the tokens that it draws. prompt: a text, or messages.
+
+    A text may end with `):`, but where `):`, a newline and spaces are one token, the model has
+    hardly ever read `):` alone. So the last token of a text goes, and the first new one is one that
+    begins with its bytes (token healing). Messages end in a token of their own.
+
+    ends: a pattern in front of which the answer ends. What may be the beginning of that end is not
+    certain yet, nor is half a character. With ends='END':
+        token       'a'     ' E'    'AT'    'END'
+        append()    'a'     ' '     'EAT'   ''"""
+
+    def __init__(self, tokenizer, prompt, n, ends=''):
+        self.tokenizer, self.ends = tokenizer, ends or '(?!)'       # which is nowhere
+        self.n_left = n         # tokens; 0: it has ended
+        self.again = b''        # what the first one writes once more
+        self.seen = ''          # the text, behind the prompt's last character: ends may look back
+        self.decode = codecs.getincrementaldecoder('utf-8')('replace').decode
+        if isinstance(prompt, str):
+            self.seen = prompt[-1:]
+            self.ids = tokenizer.begin + tokenizer.encode(prompt) or tokenizer.first
+            if len(self.ids) > 1 and tokenizer.text_bytes[self.ids[-1]]:
+                *self.ids, last = self.ids
+                self.again, self.n_left = tokenizer.all_bytes[last], n + 1
+        else:
+            self.ids, _ = tokenizer.render(prompt, add_generation_prompt=True)
+        self.n_certain = len(self.seen)
+
+    def forbidden(self, n_rows):
+        """Return those ids of a model with n_rows that can't come next."""
+        t, never = self.tokenizer, self.tokenizer.never_in_answers(n_rows)
+        return never if not self.again else never + [
+            id for id in range(t.vocab_size)
+            if not t.text_bytes[id] or not t.all_bytes[id].startswith(self.again)]
+
+    def append(self, id):
+        """Take in the next token. Return the text that has become certain."""
+        is_stop = id in self.tokenizer.stop
+        self.n_left = 0 if is_stop else self.n_left - 1
+        data = b'' if is_stop else self.tokenizer.decode_bytes([id])[len(self.again):]
+        self.seen += self.decode(data, not self.n_left)
+        self.again = b''
+        # partial: the text may end with the beginning of a match
+        found = regex.search(self.ends, self.seen, pos=self.n_certain, partial=self.n_left > 0)
+        if found and not found.partial:
+            self.n_left = 0
+        begin, self.n_certain = self.n_certain, found.start() if found else len(self.seen)
+        return self.seen[begin:self.n_certain]
 
 
 # --- the command ----------------------------------------------------------------------------------

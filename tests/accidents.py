@@ -20,6 +20,7 @@ clean a shard = pathlib:Path.rename
 build a tokenizer = tokenizer:Tokenizer.save
 take a token = tokenizer:Tokenizer.decode_bytes
 throw dice = random:Random
+answer a batch = extras.tasks.answers:write_batch
 listen = socketserver:TCPServer.server_activate
 """.strip().splitlines())}
 

@@ -32,8 +32,10 @@ import multiprocessing
 def square(x): return x * x
 def f(xs):
     with multiprocessing.get_context('fork').Pool(2) as pool: return pool.map(square, xs)
+def g():
+    with multiprocessing.get_context('spawn').Pool(1) as pool: return pool.map(abs, [-3])
 --- x * x => x + x
-assert f([1, 3]) == [1, 9]
+assert f([1, 3]) == [1, 9] and g() == [3]
 === arrays of NumPy
 import numpy as np
 class Scaled(np.ndarray): pass
@@ -146,6 +148,264 @@ import math
 assert abs(f() - 5) < 0.1 and bisect(1) == 2 and check(2) and round(1.2) == 1 and math.isclose(0.1 + 0.2, 0.3)
 """)
 
+# --- right programs that ask much of a machine: each follows a title, and --- what is true then ------------
+ODD = sections(r"""
+=== threads 50
+import threading,time
+def f():
+    ts=[threading.Thread(target=time.sleep,args=(.1,)) for _ in range(50)]
+    [t.start() for t in ts]; [t.join() for t in ts]
+    return 50
+--- f()==50
+=== thread pool 32
+from concurrent.futures import ThreadPoolExecutor
+def f():
+    with ThreadPoolExecutor(32) as p: return sum(p.map(lambda x:x*x, range(100)))
+--- f()==328350
+=== process pool fork
+from concurrent.futures import ProcessPoolExecutor
+def g(x): return x*x
+def f():
+    with ProcessPoolExecutor(2) as p: return sum(p.map(g, range(10)))
+--- f()==285
+=== mp shared value
+import multiprocessing as m
+def w(v):
+    with v.get_lock(): v.value+=1
+def f():
+    v=m.Value("i",0); ps=[m.Process(target=w,args=(v,)) for _ in range(4)]; [p.start() for p in ps]; [p.join() for p in ps]; return v.value
+--- f()==4
+=== shared memory
+from multiprocessing import shared_memory
+def f():
+    s=shared_memory.SharedMemory(create=True,size=100); s.buf[0]=7; v=s.buf[0]; s.close(); s.unlink(); return v
+--- f()==7
+=== fork and wait
+import os
+def f():
+    r,w=os.pipe(); p=os.fork()
+    if not p:
+        os.write(w,b"hi"); os._exit(0)
+    os.waitpid(p,0); return os.read(r,9)
+--- f()==b"hi"
+=== subprocess echo
+import subprocess
+def f(): return subprocess.run(["echo","hi"],capture_output=True,text=True).stdout
+--- f()=="hi\n"
+=== subprocess python
+import subprocess,sys
+def f(): return subprocess.check_output([sys.executable,"-c","print(1+1)"],text=True)
+--- f().strip()=="2"
+=== a subprocess and a file
+import subprocess
+def f():
+    open("x", "w").write("hi")
+    return subprocess.check_output(["cat", "x"])
+--- f()==b"hi"
+=== print 20 MB one
+def f():
+    print("x"*20_000_000)
+    return 1
+--- f()==1
+=== print 20 MB lines
+def f():
+    for i in range(200000): print("x"*99)
+    return 1
+--- f()==1
+=== stderr 20 MB
+import sys
+def f():
+    for i in range(200): sys.stderr.write("x"*100_000)
+    return 1
+--- f()==1
+=== os.write 20 MB
+import os
+def f():
+    for i in range(200): os.write(1,b"x"*100_000)
+    return 1
+--- f()==1
+=== write 20 MB
+def f():
+    open("x","wb").write(b"x"*20_000_000); import os; return os.path.getsize("x")
+--- f()==20_000_000
+=== recursion limit raised
+import sys
+sys.setrecursionlimit(20000)
+def f(n): return 0 if n==0 else 1+f(n-1)
+--- f(9000)==9000
+=== recursion in a big thread
+import sys,threading
+sys.setrecursionlimit(200000)
+threading.stack_size(128<<20)
+def g(n): return 0 if n==0 else 1+g(n-1)
+def f():
+    out=[]
+    t=threading.Thread(target=lambda: out.append(g(50000))); t.start(); t.join(); return out[0]
+--- f()==50000
+=== recursion in a thread
+import threading
+def g(n): return 0 if n==0 else 1+g(n-1)
+def f():
+    out=[]
+    t=threading.Thread(target=lambda: out.append(g(900))); t.start(); t.join(); return out[0]
+--- f()==900
+=== signal alarm
+import signal, time
+class T(Exception): pass
+def h(*a): raise T
+def f():
+    signal.signal(signal.SIGALRM,h); signal.setitimer(signal.ITIMER_REAL,.1)
+    try:
+        time.sleep(5)
+    except T: return 1
+--- f()==1
+=== SIGINT to itself
+import os,signal
+def f():
+    try: os.kill(os.getpid(),signal.SIGINT); import time; time.sleep(1)
+    except KeyboardInterrupt: return 1
+--- f()==1
+=== SIGTERM handler
+import os,signal
+seen=[]
+signal.signal(signal.SIGTERM,lambda *a: seen.append(1))
+def f():
+    os.kill(os.getpid(),signal.SIGTERM); return len(seen)
+--- f()==1
+=== atexit
+import atexit
+atexit.register(print,"bye")
+def f(): return 1
+--- f()==1
+=== stdin read
+import sys
+def f(): return sys.stdin.read()
+--- f()==""
+=== input raises EOFError
+def f():
+    try: return input()
+    except EOFError: return "end"
+--- f()=="end"
+=== main guard
+import sys
+def f(): return 1
+if __name__=="__main__": sys.exit(5)
+--- f()==1
+=== deep folders
+import os
+def f():
+    p="d"
+    for i in range(60): os.mkdir(p); os.chdir(p)
+    return 1
+--- f()==1
+=== tempfile
+import tempfile
+def f():
+    with tempfile.NamedTemporaryFile("w+") as t:
+        t.write("a"); t.flush(); return open(t.name).read()
+--- f()=="a"
+=== TemporaryDirectory
+import tempfile,os
+def f():
+    with tempfile.TemporaryDirectory() as d:
+        os.makedirs(d+"/a/b"); return os.listdir(d)
+--- f()==["a"]
+=== home
+import os
+def f():
+    p=os.path.expanduser("~/.x"); open(p,"w").write("1"); return open(p).read()
+--- f()=="1"
+=== sqlite file
+import sqlite3
+def f():
+    c=sqlite3.connect("x.db"); c.execute("create table t(a)"); c.execute("insert into t values(3)"); c.commit(); return c.execute("select a from t").fetchone()[0]
+--- f()==3
+=== asyncio subprocess
+import asyncio
+async def g():
+    p=await asyncio.create_subprocess_exec("echo","hi",stdout=asyncio.subprocess.PIPE)
+    out,_=await p.communicate(); return out
+def f(): return asyncio.run(g())
+--- f()==b"hi\n"
+=== socketpair
+import socket
+def f():
+    a,b=socket.socketpair(); a.send(b"x"); return b.recv(1)
+--- f()==b"x"
+=== numpy big
+import numpy as np
+def f(): return int(np.arange(10_000_000).sum())
+--- f()==49999995000000
+=== get_type_hints
+import typing
+def f(x: "int"): return x
+def g(): return typing.get_type_hints(f)
+--- g()=={"x":int}
+=== stdout replaced
+import io,sys
+def f():
+    old=sys.stdout; sys.stdout=io.StringIO(); print("x"); v=sys.stdout.getvalue(); sys.stdout=old; return v
+--- f()=="x\n"
+=== stdout closed
+import sys
+def f():
+    sys.stdout.close(); return 1
+--- f()==1
+=== ctypes
+import ctypes
+def f(): return ctypes.CDLL(None).abs(-3)
+--- f()==3
+=== unittest
+import unittest
+class T(unittest.TestCase):
+    def test(self): self.assertEqual(1,1)
+def f(): return unittest.TextTestRunner().run(unittest.defaultTestLoader.loadTestsFromTestCase(T)).wasSuccessful()
+--- f()
+=== daemon thread goes on
+import threading,time
+threading.Thread(target=lambda: time.sleep(99),daemon=True).start()
+def f(): return 1
+--- f()==1
+=== thread goes on
+import threading,time
+threading.Thread(target=lambda: time.sleep(99)).start()
+def f(): return 1
+--- f()==1
+=== child goes on
+import subprocess
+p=subprocess.Popen(["sleep","99"])
+def f(): return 1
+--- f()==1
+=== mmap
+import mmap
+def f():
+    m=mmap.mmap(-1,100); m[:2]=b"hi"; return m[:2]
+--- f()==b"hi"
+=== settrace
+import sys
+n=0
+def t(*a):
+    global n; n+=1; return t
+def f():
+    sys.settrace(t); g(); sys.settrace(None); return n>0
+def g(): return 1
+--- f()
+=== memory 200 MB
+def f():
+    x=bytearray(200<<20); return len(x)
+--- f()==200<<20
+=== del builtins
+import builtins
+del builtins.print
+def f(): return 1
+--- f()==1
+=== excepthook
+import sys
+sys.excepthook=lambda *a: None
+def f(): return 1
+--- f()==1
+""")
+
 # --- outcomes: and a part of its message, a program, and its tests behind --- -------------------------------
 OUTCOMES = r"""
 === wrong: assert add(1, 2) == 4
@@ -167,7 +427,7 @@ while True: pass
 === memory
 x = []
 def f():
-    while True: x.append([1] * 500)
+    while True: x.append([1] * 50000)
 ---
 f()
 === exited: SystemExit

@@ -9,8 +9,9 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import (each_is_a_mistake, lift, mistake, ok, read_json, read_rows, run, sharpen, write,
-                      write_bins)
+from accidents import before, killed_after
+from conftest import (contents, each_is_a_mistake, lift, mistake, ok, read_json, read_rows, run, save_run,
+                      sharpen, write, write_bins)
 from test_records import BYTES, say
 from test_sample import alone
 
@@ -89,6 +90,19 @@ def test_text_that_does_not_fit_is_refused(base_run, tmp_path):
     mistake(run('eval.py', *flags), str(made), 'another tokenizer', f'{base_run}/tokenizer.json')
     os.truncate(made / 'val.bin', 50)
     mistake(run('eval.py', *flags), 'val.bin has too few tokens')
+
+
+def test_without_data_dir_the_text_of_the_base_of_a_run_is_measured(base_run, data_dir, tmp_path):
+    """Also of what was tuned since: the data of sft.py are no text."""
+    for name, begun in ('sft', base_run), ('rl', tmp_path / 'sft'):
+        save_run(tmp_path / name, GPT.load(base_run), Tokenizer.load(base_run / 'tokenizer.json'))
+        write(tmp_path / name / 'config.json', [{'stage': name, 'init_from': str(begun), 'data_dir': 'chats'}])
+    rows = [evaluate(tmp_path / 'x', f'--ckpt={run}', '--loss_tokens=99', '--random_init=False', *more)
+            for run in (base_run, tmp_path / 'rl') for more in ([], [f'--data_dir={data_dir}'])]
+    assert rows == rows[:1] * 4 and read_json(tmp_path / 'x/eval.json')['settings']['data_dir'] == str(data_dir)
+    said = ok(run('eval.py', f'--ckpt={base_run}', f'--out={tmp_path}/eval.json', '--loss_tokens=9'))
+    assert f'the loss is measured on {data_dir}; --data_dir=FOLDER' in said
+    mistake(run('eval.py', f'--ckpt={tmp_path}', cwd=tmp_path), 'data/quickstart has no prepared text')
 
 
 # --- answers that are there: each outcome is told and kept ----------------------------------------
@@ -184,6 +198,71 @@ def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(base_run, dat
     assert {row['ckpt'] for row in asked if row['messages']} == {tuned}
     assert {*rows} == {f'{name} {data}' for name in names for data in (data_dir, zeros)}
     assert len({row['nats'] for row in rows.values()}) == 4         # the tuned one is the first one
+
+
+ASKED = ['--tasks=own,gsm8k', '--data=own.jsonl,gsm8k.jsonl', '--ckpt=model', '--num_samples=2', '--k=1,2',
+         '--max_new_tokens=6', '--batch_size=3', '--out=scores/eval.json', '--device=cpu']
+
+
+@pytest.fixture
+def asking(babbler, tmp_path):
+    """A folder with a model and questions, and a function that evaluates it."""
+    save_run(tmp_path / 'model', GPT.load(babbler), Tokenizer.load(babbler / 'tokenizer.json'), step=1)
+    write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in 'def x self for in'.split()])
+    write(tmp_path / 'gsm8k.jsonl', [{'question': word, 'answer': '1'} for word in 'a bc d'.split()])
+    return tmp_path, lambda *more, **how: run('eval.py', *ASKED, *more, cwd=tmp_path, **how)
+
+
+def test_a_killed_evaluation_goes_on_and_equals_one_that_was_never_ended(asking):
+    """It is killed in the middle of either task, and also while it writes a line."""
+    folder, evaluate = asking
+    ok(evaluate())
+    straight = contents(folder / 'scores')
+    assert len(straight['samples.jsonl'].splitlines()) == 16
+    ok(evaluate('--overwrite', '--seed=2'))
+    assert contents(folder / 'scores')['samples.jsonl'] != straight['samples.jsonl']
+    counted = before('answer a batch', 'print("a batch")')
+    path = folder / 'scores/samples.jsonl'
+    for done, more in (2, ['--overwrite']), (1, []), (2, []):
+        assert evaluate(*more, before=killed_after('answer a batch', done + 1)).returncode == -9
+        text = path.read_text()
+        path.write_text(text[:-20] if more else text + '{"task_id": "own/')     # a batch, or a line, less
+    assert ok(evaluate(before=counted)).count('a batch') == 6 - 4
+    assert contents(folder / 'scores') == straight
+    assert ok(evaluate('--k=1', before=counted)).count('a batch') == 0
+
+
+def test_answers_of_another_evaluation_are_not_replaced_unless_that_is_typed(asking):
+    folder, evaluate = asking
+    ok(evaluate())
+    kept = contents(folder / 'scores')
+    model, tokenizer = GPT.load(folder / 'model'), Tokenizer.load(folder / 'model/tokenizer.json')
+    for change in (['--seed=2'], ['--tasks=own', '--data=own.jsonl'], ['--ckpt=model/best.pt'],
+                   'question', 'weight'):
+        flags = change if isinstance(change, list) else []
+        if change == 'question':
+            write(folder / 'own.jsonl', [row | {'prompt': row['prompt'] + ' '} for row in read_rows(
+                folder / 'own.jsonl')])
+        if change == 'weight':
+            ok(evaluate('--overwrite'))         # of that question
+            kept = contents(folder / 'scores')
+            model.norm.weight.data[3] += 1e-6
+            save_run(folder / 'model', model, tokenizer, step=1)
+        mistake(evaluate(*flags), 'scores/samples.jsonl has answers of other weights, questions or settings',
+                '--overwrite')
+        assert contents(folder / 'scores')['samples.jsonl'] == kept['samples.jsonl']
+    ok(evaluate('--overwrite'))
+
+
+def test_what_was_measured_of_a_good_model_is_kept_when_the_next_one_is_refused(asking):
+    folder, evaluate = asking
+    model, tokenizer = GPT.load(folder / 'model'), Tokenizer.load(folder / 'model/tokenizer.json')
+    save_run(folder / 'reward', model, tokenizer, reward_head=torch.zeros(1, 32))
+    mistake(evaluate('--ckpt=model,reward'), 'reward', 'is a reward model')
+    kept = read_json(folder / 'scores/eval.json')['tasks'], read_rows(folder / 'scores/samples.jsonl')
+    ok(evaluate('--overwrite'))
+    assert kept == (read_json(folder / 'scores/eval.json')['tasks'], read_rows(folder / 'scores/samples.jsonl'))
+    assert {*kept[0]} == {'own', 'gsm8k'} and kept[0]['own']['n'] == 5
 
 
 # A body ends where a line begins in column 0; and two more ends

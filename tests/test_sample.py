@@ -1,18 +1,25 @@
 """sample.py: a text, where it ends, a chat, what it refuses."""
+import os
+import pty
 import random
 import re
+import readline
+import select
+import signal
+import sys
+import time
 
 import pytest
 import torch
 from accidents import before
-from conftest import each_is_a_mistake, lift, ok, run, save_run
+from conftest import ROOT, each_is_a_mistake, lift, ok, run, save_run
 from test_records import say
 
 from model import GPT, GPTConfig
-from tokenizer import SPECIAL_TOKENS, Tokenizer
+from tokenizer import SPECIAL_TOKENS, Answer, Tokenizer
 
 TOKENIZER = Tokenizer.byte(SPECIAL_TOKENS)
-shorten, write, until, _ = lift('sample.py', 'shorten', 'write', 'until', 'encode')
+shorten = lift('sample.py', 'shorten')
 V = TOKENIZER.vocab_size
 
 
@@ -37,7 +44,8 @@ def folder(tmp_path_factory):
     save_run(folder / 'clm', text, TOKENIZER, config={'objective': 'clm'})
     save_run(folder / 'span', text, TOKENIZER, config={'objective': 'span'})
     save_run(folder / 'rm', text, TOKENIZER, reward_head=torch.zeros(1, V))
-    save_run(folder / 'chat', chain('\nok!', '<|im_end|>'), TOKENIZER)
+    save_run(folder / 'chat', chain('\nok!', '<|im_end|>'), TOKENIZER, config={'stage': 'sft'})
+    save_run(folder / 'far', chain('\nok!', '<|im_end|>', 6200), TOKENIZER)
     (folder / 'latin.txt').write_bytes(b'caf\xe9\n')
     return folder
 
@@ -99,27 +107,33 @@ def test_samples_are_as_many_as_asked_and_follow_from_the_seed(babbler):
 
 
 # --- what is shown, and where a text ends ---------------------------------------------------------
+def pieces(prompt, ids, ends=''):
+    answer = Answer(TOKENIZER, prompt, len(ids) - 1, ends)      # a text is healed: one more
+    for id in ids:
+        if answer.n_left:
+            yield answer.append(id)
+
+
 def test_pieces_split_no_character_and_repeat_nothing_of_the_prompt():
     """The prompt's last token is written again, and each byte is a token."""
-    pieces = write(chain('aé漢b', '<|endoftext|>'), TOKENIZER, 'a', 9, lambda logits: logits.argmax(-1))
-    assert [*pieces] == ['', '', 'é', '', '', '漢', 'b', '']
+    ids = [*TOKENIZER.encode('aé漢b'), TOKENIZER.special['<|endoftext|>']]
+    assert [*pieces('a', ids)] == ['', '', 'é', '', '', '漢', 'b', '']
+    assert [*pieces('a', ids[:5])] == ['', '', 'é', '', '\ufffd']
 
 
 def test_nothing_of_an_end_is_shown():
     """Against a slow version, which looks at each beginning of the text, and, as
     --stop_at=function does, at the prompt's last character."""
     dice = random.Random(0)
-    some = lambda letters, most: ''.join(dice.choices(letters, k=dice.randint(1, most)))
     for _ in range(2000):
-        stop_at, parts = dice.choice(['function', some('ab', 5)]), [some('aabb\n #', 3) for _ in range(4)]
-        text = ''.join(parts)
-        end = re.compile(r'(?<=\n)(?=[^\s#)\]}])' if stop_at == 'function' else stop_at)
-        found = end.search('\n' + text, 1)
+        ends = dice.choice([r'(?<=\n)(?=[^\s#)\]}])', *dice.choices(['a', 'ab', 'ba+b', 'aab'])])
+        text = ''.join(dice.choices('aabb\n #', k=dice.randint(1, 9)))
+        found = re.compile(ends).search('\n' + text, 1)
         expected, shown = text[:found.start() - 1] if found else text, ''
-        for piece in until(stop_at, parts, '\n'):
+        for piece in pieces('\n', TOKENIZER.encode('\n' + text), ends):
             shown += piece
-            assert expected.startswith(shown), (stop_at, parts)
-        assert shown == expected, (stop_at, parts)
+            assert expected.startswith(shown), (ends, text)
+        assert shown == expected, (ends, text)
 
 
 # --- a chat ---------------------------------------------------------------------------------------
@@ -136,6 +150,57 @@ def test_ctrl_c_ends_an_answer_and_a_long_message_is_told_and_neither_ends_the_c
     result = talk(folder, f'hi\n{"x" * 900}\nhi\n', before('throw dice', 'print(*arguments)'))
     assert re.findall(r'1337 \d', ok(result)) == ['1337 1', '1337 2']
     assert result.stdout.count('shorten it') == 1
+
+
+# What a terminal sends, with pauses of so many seconds: whole; without a newline behind it; in the
+# brackets that readline asks for; slowly, with a pause behind an empty line; with a long line.
+TEXT = 'one\n\n\ntouch left\n\ttwo'
+PASTES = [[TEXT + '\n'], [TEXT, 0.5, '\n'], [f'\x1b[200~{TEXT}\n\x1b[201~', 0.5, '\n'],
+          ['\n', 0.6, TEXT + '\n'], ['x' * 4500 + '\n\n' + TEXT + '\n']]
+TELL = """import runpy, sys, tokenizer
+real = tokenizer.Tokenizer.render
+def render(self, messages, *how, **more):
+    print(f"<{messages[-1]['content']!r}>")
+    return real(self, messages[-1:], *how, **more)
+tokenizer.Tokenizer.render = render
+sys.argv[0] = 'sample.py'
+runpy.run_path(sys.argv.pop(1), run_name='__main__')
+"""
+
+
+@pytest.mark.skipif('GNU' not in readline.__doc__, reason='needs GNU readline')
+def test_a_paste_is_one_message_and_the_shell_gets_nothing_of_it(folder):
+    """In a terminal of its own, under a shell that would run what is left."""
+    pid, terminal = pty.fork()
+    if not pid:
+        os.chdir(folder)
+        os.environ |= {'PYTHONPATH': str(ROOT), 'TELL': TELL}
+        os.execvp('sh', ['sh', '-c', f'{sys.executable} -c "$TELL" {ROOT}/sample.py --ckpt=far '
+                         '--chat=True --temperature=0 --device=cpu; echo SHELL; exec sh'])
+
+    def read_to(end, seconds):
+        seen, deadline = b'', time.monotonic() + seconds
+        while not re.search(end, seen) and select.select(
+                [terminal], [], [], max(0, deadline - time.monotonic()))[0]:
+            seen += os.read(terminal, 65536)
+        return seen
+
+    try:
+        seen = read_to(b'you> ', 90)
+        for paste in PASTES:
+            for piece in paste:
+                time.sleep(piece) if isinstance(piece, float) else os.write(terminal, piece.encode())
+            seen = read_to(b'(?s)ok!.*you> ', 30)
+            message = re.sub('\x1b\\[20.~', '', ''.join(piece for piece in paste
+                                                    if isinstance(piece, str)))
+            assert {*re.findall(b'<(\'.*\')>', seen)} == {repr(message.strip()).encode()}, seen
+        os.write(terminal, b'\n')           # the end of the chat
+        assert b'SHELL' in read_to(b'SHELL', 20) and b'ok!' not in read_to(b'nothing more', 0.5)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
+    assert not (folder / 'left').exists()
 
 
 def test_a_chat_forgets_its_oldest_turns_but_no_system_message():
@@ -155,6 +220,7 @@ clm --prompt=@dataclass => put a text that begins with @ into a file
 clm --system=x --prompt=a => --system needs --chat=True
 span --prompt=a => python -m extras.models.fill
 rm --prompt=a => scores answers
+clm --chat=True => a base model & python sft.py --init_from=
 clm --serve=0 => no setting has this name; closest: seed
 clm --prompts=x => closest: prompt
 clm --ckpt=out/nothing => run: python clean.py && python prepare.py && python train.py

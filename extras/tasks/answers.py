@@ -1,22 +1,23 @@
 """
-Answers of a model: to many prompts at once, or to one, piece by piece. eval.py and the commands
-server, export and judge take them from here.
+Answers of a model to many prompts at once. eval.py and the commands export and judge take them from
+here.
 
     models = open_models('out/base,out/sft')    # {path: (model, tokenizer, its run's settings)}
     write(model, tokenizer, ['def f(x):', 'import '], n=2, max_new_tokens=9)
     # -> [['...', '...'], ['...', '...']]: two answers to each prompt
 
-A prompt is a text, or messages [{'role', 'content'}]. All tokens come from GPT.stream. What is here
-turns prompts into ids, forbids some ids, and turns ids into text.
+A prompt is a text, or messages [{'role', 'content'}]. All tokens come from GPT.stream. Answer in
+tokenizer.py turns a prompt into ids, and ids into text.
 """
-import codecs, math, os, random
-import regex
+import hashlib, json, math, os, pathlib, random
+import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from configurator import require
+from extras.tasks import problems
 from model import GPT, IGNORE, sample
-from tokenizer import Tokenizer
+from tokenizer import Answer, Tokenizer
 
 
 def open_model(path, device='cpu'):
@@ -47,101 +48,145 @@ def open_models(paths, device='cpu'):
     return models
 
 
-def read(tokenizer, prompt):
-    """Return the ids of a prompt; those that may come first, or None if any may; how many bytes of
-    the prompt the first new token writes again; and the prompt's last character. The last token of
-    a text may become a longer one, see Tokenizer.heal: where `):` and a newline are one token, a
-    model has hardly ever read `):` alone."""
-    if not isinstance(prompt, str):
-        return tokenizer.render(prompt, add_generation_prompt=True)[0], None, 0, ''
-    whole = tokenizer.begin + tokenizer.encode(prompt) or tokenizer.first
-    ids, allowed = tokenizer.heal(whole) if len(whole) > 1 else (whole, None)
-    return ids, allowed, len(tokenizer.decode_bytes(whole[len(ids):])), prompt[-1:]
+def write(model, tokenizer, prompts, n, *how, **more):
+    """Return the texts of n answers to each prompt. More arguments are those of batches()."""
+    texts = [[] for _ in prompts]
+    for batch in batches(model, tokenizer, prompts, n, *how, **more):
+        for (i, _), text in batch.items():
+            texts[i].append(text)
+    return texts
 
 
-class Answer:
-    """An answer of at most n tokens, while it is written. Its random numbers are its own (seed), so
-    other answers of its batch change it by rounding only. ends: a pattern in front of which the
-    answer to a text ends, while whoever answers messages knows where to stop. What may be the
-    beginning of that end is not certain yet, nor is half a character. With ends='END':
+def batches(model, tokenizer, prompts, n, ends='', max_new_tokens=256, seed=0, batch_size=16,
+            temperature=None, top_k=0, top_p=1.0, known=()):
+    """Yield {(i, j): text of answer j to prompt i}, a batch of answers at a time. ends: a pattern
+    in front of which the answer to a text ends; whoever answers messages knows where to stop.
+    temperature=None is 0 for one answer, the likeliest, and 0.8 for several, which have to differ.
 
-        token    'a'     ' E'    'AT'    'END'
-        piece    'a'     ' '     'EAT'   ''      what has become certain
-        why      ''      ''      ''      'stop'  or 'length', after n tokens
-    """
-
-    def __init__(self, tokenizer, prompt, n, ends='', seed=None):
-        self.tokenizer, self.ends, self.dice = tokenizer, ends, random.Random(seed)
-        # seen: text with the prompt's last character, which may be the newline before an end
-        self.ids, self.allowed, self.n_again, self.seen = read(tokenizer, prompt)
-        self.n = n + (self.n_again > 0)     # a healed prompt has lost its last token
-        self.n_certain = len(self.seen)
-        self.text, self.piece, self.why = '', '', ''
-        self.decode = codecs.getincrementaldecoder('utf-8')('replace').decode
-
-    def append(self, id, t):
-        """Take in token t."""
-        if id in self.tokenizer.stop:
-            self.why = 'stop'
-        elif t + 1 == self.n:
-            self.why = 'length'
-        data = b'' if self.why == 'stop' else self.tokenizer.decode_bytes([id])
-        self.seen += self.decode(data[self.n_again if t == 0 else 0:], bool(self.why))
-        found = None
-        if self.ends:       # partial: the text may end with the beginning of a match
-            found = regex.search(self.ends, self.seen, pos=self.n_certain, partial=not self.why)
-        if found and not found.partial:
-            self.why = 'stop'
-        end = found.start() if found else len(self.seen)
-        self.piece = self.seen[self.n_certain:end]
-        self.text += self.piece
-        self.n_certain = end
-
-
-def stream(model, answers, draw):
-    """Write these answers at once, and yield after each token. draw(logits (b, V), the b answers
-    that go on) -> their next tokens (b,)."""
-    never = answers[0].tokenizer.never_in_answers(model.config.vocab_size)
-    prompts = [torch.tensor(answer.ids[-model.config.block_size:]) for answer in answers]
-    idx = pad_sequence(prompts, batch_first=True, padding_value=IGNORE, padding_side='left')
-
-    def choose(logits, rows, t):
-        logits[:, never] = -math.inf
-        few = [answers[row] for row in rows.tolist()]
-        for row, answer in zip(logits, few if t == 0 else ()):
-            if answer.allowed:
-                allowed = row[answer.allowed]           # a copy
-                row.fill_(-math.inf)
-                row[answer.allowed] = allowed
-        token = draw(logits, few)
-        for i, (answer, id) in enumerate(zip(few, token.tolist())):
-            answer.append(id, t)
-            if answer.why:
-                token[i] = IGNORE       # which is a stop here, so the row leaves
-        return token
-
-    n = max(answer.n for answer in answers)
-    return model.stream(idx.to(model.embedding.weight.device), n, choose, stop=[IGNORE])
-
-
-def write(model, tokenizer, prompts, n, ends='', max_new_tokens=256, seed=0, batch_size=16,
-          temperature=None, top_k=0, top_p=1.0):
-    """Return the texts of n answers to each prompt. temperature=None is 0 for one answer, the
-    likeliest, and 0.8 for several, which have to differ."""
+    An answer has random numbers of its own, so the others of its batch change it by rounding only.
+    Which answers are a batch follows from the arguments. A batch whose texts are all known is not
+    written again, so what was interrupted goes on as if it had not been."""
+    known = dict(known)
     if temperature is None:
         temperature = 0.0 if n == 1 else 0.8
-    answers = [[Answer(tokenizer, prompt, max_new_tokens, ends if isinstance(prompt, str) else '',
-                       f'{seed} {i} {j}') for j in range(n)] for i, prompt in enumerate(prompts)]
-    n_cut = sum(len(few[0].ids) > model.config.block_size for few in answers)
+    begin = lambda prompt: Answer(tokenizer, prompt, max_new_tokens,
+                                  ends if isinstance(prompt, str) else '')
+    lengths = [len(begin(prompt).ids) for prompt in prompts]
+    n_cut = sum(length > model.config.block_size for length in lengths)
     if n_cut:
         print(f'{n_cut} prompts are longer than the context; the model saw only their ends')
-    by_length = sorted(sum(answers, []), key=lambda answer: len(answer.ids))    # less padding
+    order = [(i, j) for i in np.argsort(lengths, kind='stable').tolist() for j in range(n)]
+    for start in tqdm(range(0, len(order), batch_size), 'answers', disable=None):
+        batch = order[start:start + batch_size]         # of similar length: less padding
+        if not known.keys() >= {*batch}:
+            answers = [begin(prompts[i]) for i, _ in batch]
+            dice = [random.Random(f'{seed} {i} {j}') for i, j in batch]
+            texts = write_batch(model, answers, dice, temperature, top_k, top_p)
+            known |= zip(batch, texts)
+        yield {answer: known[answer] for answer in batch}
 
-    def draw(logits, few):
-        u = logits.new_tensor([answer.dice.random() for answer in few])
-        return sample(logits, temperature, top_k, top_p, u)
 
-    for i in tqdm(range(0, len(by_length), batch_size), 'answers', disable=None):
-        for _ in stream(model, by_length[i:i + batch_size], draw):
-            pass
-    return [[answer.text for answer in few] for few in answers]
+def write_batch(model, answers, dice, temperature, top_k, top_p):
+    """Write these answers at once, and return their texts."""
+    V, T = model.config.vocab_size, model.config.block_size
+    never = answers[0].tokenizer.never_in_answers(V)
+    texts = [''] * len(answers)
+
+    def draw(logits, rows, t):          # logits (b, V) of the b answers that go on
+        logits[:, never] = -math.inf
+        rows = rows.tolist()
+        for row, i in zip(logits, rows):
+            if answers[i].again:
+                row[answers[i].forbidden(V)] = -math.inf
+        u = logits.new_tensor([dice[i].random() for i in rows])
+        token = sample(logits, temperature, top_k, top_p, u)                            # (b,)
+        for k, (i, id) in enumerate(zip(rows, token.tolist())):
+            texts[i] += answers[i].append(id)
+            if not answers[i].n_left:
+                token[k] = IGNORE       # which is a stop here, so the row leaves
+        return token
+
+    prompts = [torch.tensor(answer.ids[-T:]) for answer in answers]
+    idx = pad_sequence(prompts, batch_first=True, padding_value=IGNORE, padding_side='left')
+    n = max(answer.n_left for answer in answers)
+    for _ in model.stream(idx.to(model.embedding.weight.device), n, draw, stop=[IGNORE]):
+        pass
+    return texts
+
+
+# --- samples.jsonl: a row for each answer ---------------------------------------------------------
+REFUSED = ('%s has answers of other weights, questions or settings; choose another --out, or '
+           'replace them: --overwrite')
+
+
+def row_of(task, question, j, text, who):
+    """Return the row of answer j to a question, not yet judged. who: {'ckpt', 'step', 'chat'} of
+    the model, and the hash of ask()."""
+    row = {key: question.get(key) for key in ('task_id', 'family', 'cell', 'split', 'prompt')}
+    row |= {key: who.get(key) for key in ('ckpt', 'step', 'hash')}
+    row |= {'task': task, 'messages': question['messages'] if who['chat'] else None, 'sample': j,
+            'kind': problems.KINDS.get(row['split']), 'completion': text, 'outcome': 'ungraded',
+            'message': ''}
+    if question.get('tests'):           # is it a single line? DPO teaches it
+        row['preferred'] = problems.preferred(text)
+    return row
+
+
+def rows_of(task, questions, texts, who):
+    """Return the rows of several answers to each question."""
+    return [row_of(task, question, j, text, who) for question, several in zip(questions, texts)
+            for j, text in enumerate(several)]
+
+
+def given_answers(task, questions, rows, n):
+    """Return the answers to each question among rows of {"task_id", "completion"}: at least n."""
+    texts = [[row['completion'] for row in rows if row['task_id'] == question['task_id']
+              and row.get('task', task) == task] for question in questions]
+    for question, several in zip(questions, texts):
+        require(len(several) >= n, f'{n} completions of {question["task_id"]} are needed')
+    return texts
+
+
+def read_rows(path):
+    """Return the rows of a file that may not exist. What a killed process wrote last is half of
+    one."""
+    text = pathlib.Path(path).read_text('utf-8') if os.path.exists(path) else ''
+    return [json.loads(line) for line in text.split('\n')[:-1]]
+
+
+def replace_rows(path, rows):
+    """Write these rows in place of those of the same models and tasks. Whatever ends us, the file
+    is the old one or the new one."""
+    of = lambda row: (row.get('ckpt'), row.get('task'))
+    replaced = {*map(of, rows)}
+    rows = rows + [row for row in read_rows(path) if of(row) not in replaced]
+    pathlib.Path(f'{path}.tmp').write_text(''.join(json.dumps(row) + '\n' for row in rows), 'utf-8')
+    os.replace(f'{path}.tmp', path)
+
+
+def ask(path, task, questions, model, tokenizer, who, n, *how):
+    """Return the rows of a model's n answers to each question. They are appended to a file as they
+    come, with a hash of all that decides them; what it has with the same hash is not asked again.
+    how: arguments of batches(), from max_new_tokens on."""
+    prompts = [question['messages' if who['chat'] else 'prompt'] for question in questions]
+    how = n, questions[0]['ends'], *how
+    number = {question['task_id']: i for i, question in enumerate(questions)}
+    decides = tokenizer.hash, number, prompts, how, model.embedding.weight.device.type
+    digest = hashlib.sha256(repr(decides).encode('utf-8', 'surrogatepass'))
+    for weight in model.state_dict().values():
+        digest.update(weight.cpu().numpy())
+    who = who | {'hash': digest.hexdigest()[:16]}
+    known, rows = {}, {}        # {(number of the question, of its answer): text, row}
+    for row in read_rows(path):
+        if (row['ckpt'], row['task']) == (who['ckpt'], task):
+            require(row.get('hash') == who['hash'], REFUSED % path)
+            known[number[row['task_id']], row['sample']] = row['completion']
+    replace_rows(path, [])      # without half a line
+    with open(path, 'a', encoding='utf-8') as file:
+        for batch in batches(model, tokenizer, prompts, *how, known=known):
+            for (i, j), text in batch.items():
+                rows[i, j] = row_of(task, questions[i], j, text, who)
+                if (i, j) not in known:
+                    print(json.dumps(rows[i, j]), file=file)
+            file.flush()
+    return [rows[answer] for answer in sorted(rows)]

@@ -6,33 +6,7 @@ code_in('So:\\n```python\\nx = 1\\n```') is 'x = 1\\n'.
 import math, re, textwrap
 from tqdm import tqdm
 from configurator import require
-from extras.tasks import problems
 from extras.tasks.questions import broken_rules, names_in
-
-
-# --- answers --------------------------------------------------------------------------------------
-def given_answers(task, questions, rows, n):
-    """Return the answers to each question among rows of {"task_id", "completion"}: at least n."""
-    texts = [[row['completion'] for row in rows if row['task_id'] == question['task_id']
-              and row.get('task', task) == task] for question in questions]
-    for question, several in zip(questions, texts):
-        require(len(several) >= n, f'{n} completions of {question["task_id"]} are needed')
-    return texts
-
-
-def rows_of(task, questions, texts, who):
-    """Return rows of samples.jsonl, not yet judged. who: {'ckpt', 'step', 'chat'} of a model."""
-    rows = []
-    for question, several in zip(questions, texts):
-        row = {key: question.get(key) for key in ('task_id', 'family', 'cell', 'split', 'prompt')}
-        row |= {'task': task, 'messages': question['messages'] if who['chat'] else None,
-                'kind': problems.KINDS.get(row['split'])}
-        for text in several:
-            rows.append(row | {'completion': text, 'outcome': 'ungraded', 'message': '',
-                               'ckpt': who['ckpt'], 'step': who['step']})
-            if question.get('tests'):       # is it a single line? DPO teaches it
-                rows[-1]['preferred'] = problems.preferred(text)
-    return rows
 
 
 # --- verdicts -------------------------------------------------------------------------------------
@@ -40,7 +14,7 @@ WHY = {'passed': '', 'wrong': 'wrong value', 'exception': 'other exception', 'ti
 
 
 def judge(questions, rows, run):
-    """Add the verdict, {'outcome', 'message', 'why'}, to each row of rows_of(). Refuse to score
+    """Add the verdict, {'outcome', 'message', 'why'}, to each row of samples.jsonl. Refuse to score
     them if over 2% could not be judged."""
     question_of = {question['task_id']: question for question in questions}
     cases = [(question_of[row['task_id']], row['completion'], bool(row['messages']))
@@ -113,9 +87,6 @@ def check_harness(questions, run):
             'or raise the timeout, or see: python -m pytest tests/test_sandbox.py')
     if left_out:
         print('problems whose own solutions fail:', *left_out)
-    if not empty[0].confined:
-        print('warning: programs have only limits here, no walls; see the top of '
-              'extras/tasks/sandbox.py')
     return {'left_out': left_out, 'confined': empty[0].confined}
 
 

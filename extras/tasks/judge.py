@@ -53,7 +53,7 @@ def main():
     who = {'ckpt': ckpt, 'step': model.saved.get('step'), 'chat': 'stage' in trained}
     prompts = [question['messages' if who['chat'] else 'prompt'] for question in asked]
     texts = answers.write(model, tokenizer, prompts, 1, asked[0]['ends'], max_new_tokens)
-    rows = grading.rows_of('judge', asked, texts, who)
+    rows = answers.rows_of('judge', asked, texts, who)
     folder = pathlib.Path(out_dir or f'{ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt)}/'
                           'judged')
     folder.mkdir(parents=True, exist_ok=True)
