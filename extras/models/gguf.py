@@ -196,7 +196,11 @@ def add_tokenizer(writer, model, tokenizer):
     writer.add_token_types([types.get(id, UNUSED) for id in rows])
     # llama.cpp insists on a merge. This one never happens.
     writer.add_token_merges(merges or ['<|none|> <|none|>'])
-    for id in tokenizer.begin:
+    chat, begin = getattr(tokenizer, 'chat', {}), tokenizer.begin
+    if 'template' in chat:      # it may write the token that its folder names so, and no other
+        begin = [tokenizer.special[name] for kind, name in chat.get('names', {}).items()
+                 if kind == 'bos_token']
+    for id in begin:
         writer.add_bos_token_id(id)
     for id in tokenizer.stop[:1]:
         writer.add_eos_token_id(id)
