@@ -60,7 +60,8 @@ def write_file(path, model, pre='gpt-2', more=(), extra=()):
         'tokenizer.ggml.tokens': [*vocab, *SPECIAL, '<think>', *(f'[PAD{i}]' for i in range(n))],
         'tokenizer.ggml.token_type': [1] * 400 + [3] * 3 + [4] + [5] * n,
         'tokenizer.ggml.merges': [*map(' '.join, hf_tokenizer.pairs_of_tokens(vocab))],
-        'tokenizer.ggml.add_bos_token': False, 'tokenizer.ggml.eos_token_id': 402,
+        'tokenizer.ggml.add_bos_token': False, 'tokenizer.ggml.bos_token_id': 401,
+        'tokenizer.ggml.eos_token_id': 402,
         'tokenizer.chat_template': SMOL} | dict(more)
     writer = gguf.GGUFWriter(path, family)
     for key, value in fields.items():
@@ -104,7 +105,7 @@ def test_a_file_becomes_the_folder_that_it_was_made_of_and_comes_back(tmp_path, 
 
     ours, theirs = Tokenizer.load(tmp_path / 'out/tokenizer.json'), theirs_of(tmp_path / 'out')
     chat = [{'role': 'user', 'content': TEXT}]
-    assert 'You are "Smol' in ours.template and ours.stop == [402]
+    assert 'You are "Smol' in ours.template and ours.stop == [400, 402]
     assert ours.render(chat, True)[0] == theirs.apply_chat_template(
         chat, add_generation_prompt=True, return_dict=False)
     peer = theirs_of(tmp_path, gguf_file='a.gguf')

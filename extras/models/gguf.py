@@ -196,14 +196,12 @@ def add_tokenizer(writer, model, tokenizer):
     writer.add_token_types([types.get(id, UNUSED) for id in rows])
     # llama.cpp insists on a merge. This one never happens.
     writer.add_token_merges(merges or ['<|none|> <|none|>'])
-    chat, begin = getattr(tokenizer, 'chat', {}), tokenizer.begin
-    if 'template' in chat:      # it may write the token that its folder names so, and no other
-        begin = [tokenizer.special[name] for kind, name in chat.get('names', {}).items()
-                 if kind == 'bos_token']
-    for id in begin:
-        writer.add_bos_token_id(id)
-    for id in tokenizer.stop[:1]:
-        writer.add_eos_token_id(id)
+    # A template of its own may write the tokens that its folder names so.
+    names = tokenizer.chat.get('names', {}) if getattr(tokenizer, 'template', None) else {}
+    for kind, ids in ('bos', tokenizer.begin), ('eos', tokenizer.stop):
+        for id in ids[:1]:
+            id = tokenizer.special.get(names.get(f'{kind}_token'), id)
+            writer.add_uint32(f'tokenizer.ggml.{kind}_token_id', id)
     # llama.cpp reads this since August 2026. The package gguf has no name for it.
     writer.add_array('tokenizer.ggml.suppress_tokens', tokenizer.never_in_answers())
     is_chat = 'stage' in model.saved.get('config', {})      # also of a folder with a template
