@@ -5,9 +5,10 @@ import shlex
 import pytest
 import torch
 from conftest import ok, refused, run, series, write
-from test_hf_model import LLAMA, published
+from test_hf_model import BASES, LLAMA, published
 
 from extras.models import hf_tokenizer
+from extras.tasks import answers
 from tokenizer import Tokenizer
 
 tokenizers = pytest.importorskip('tokenizers')
@@ -262,24 +263,35 @@ def test_a_template_that_cannot_be_used_is_said_when_a_chat_is_asked_for(tmp_pat
     refused('set eos_token_id', Tokenizer.load(tmp_path / 'tokenizer.json').render, TALK)
 
 
-# --- a model with such a template, from the first question to an export ---------------------------
-def test_a_llama_3_is_asked_trained_judged_and_exported_with_its_own_template(tmp_path):
-    theirs = made(tmp_path / 'l3', 'Llama 3')
-    model = published(tmp_path / 'l3', LLAMA | {'vocab_size': 261, 'max_position_embeddings': 192})
-    ids = ids_of(theirs, said('hi'), True)
-    write_text = lambda ids: Tokenizer.load(tmp_path / 'l3/tokenizer.json').decode(ids)
-    greedy = lambda model, ids, **how: model.generate(
-        torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), do_sample=False,
-        pad_token_id=0, **how)[0, len(ids):].tolist()
-    said_by_it = greedy(model, ids, max_new_tokens=20, eos_token_id=None)
-    ends = [257, 260, next(id for id in said_by_it[6:] if id not in said_by_it[:6])]
-    (tmp_path / 'l3/generation_config.json').write_text(json.dumps({'eos_token_id': ends}))
-    command = lambda line: ok(run(*shlex.split(line), '--device=cpu', cwd=tmp_path))
-    asked = '--chat=True --temperature=0 --prompt=hi'
-    printed = command(f'sample.py --ckpt=l3 --max_new_tokens=20 {asked}')
-    wanted = greedy(model, ids, max_new_tokens=20, eos_token_id=ends)
-    assert wanted[-1] == ends[2] and printed.split() == ['hi', *write_text(wanted[:-1]).split()]
+# --- models with such templates, from the first question to an export -----------------------------
+@torch.no_grad()
+def greedy(model, ids, n=20, **how):
+    """What transformers writes, with its end."""
+    idx = torch.tensor([ids])
+    return model.generate(idx, attention_mask=torch.ones_like(idx), do_sample=False, pad_token_id=0,
+                          max_new_tokens=n, **how)[0, len(ids):].tolist()
 
+
+@pytest.mark.parametrize('shape', ['SmolLM2', 'Qwen2.5', 'Qwen3', 'Llama 3.1'])
+def test_a_chat_is_answered_as_transformers_answers_it_up_to_any_of_its_ends(tmp_path, shape):
+    """One of the ends in the list of generation_config.json is a token that the model does write."""
+    theirs = made(tmp_path, shape.removesuffix('.1'))
+    model = published(tmp_path, BASES[shape] | {'vocab_size': 261, 'max_position_embeddings': 192})
+    ids = ids_of(theirs, TALK[:3], True)
+    free = greedy(model, ids, eos_token_id=None)
+    end = next(id for i, id in enumerate(free) if i > 5 and id not in free[:i])
+    ends = [*json.loads((tmp_path / 'generation_config.json').read_bytes()).values()][0]
+    ends = [*(ends if isinstance(ends, list) else [ends]), end]
+    (tmp_path / 'generation_config.json').write_text(json.dumps({'eos_token_id': ends}))
+    ours, tokenizer, trained = answers.open_model(str(tmp_path))
+    text = answers.write(ours, tokenizer, [TALK[:3]], 1, max_new_tokens=20)
+    assert text == [[tokenizer.decode(free[:free.index(end)])]] and 'stage' in trained
+
+
+def test_a_llama_3_is_asked_trained_judged_and_exported_with_its_own_template(tmp_path):
+    made(tmp_path / 'l3', 'Llama 3')
+    published(tmp_path / 'l3', LLAMA | {'vocab_size': 261, 'max_position_embeddings': 192})
+    command = lambda line: ok(run(*shlex.split(line), '--device=cpu', cwd=tmp_path))
     colors = ['red', 'blue', 'green'] * 8
     for side in 'train', 'val':
         write(tmp_path / f'sft/{side}.jsonl',
@@ -291,17 +303,17 @@ def test_a_llama_3_is_asked_trained_judged_and_exported_with_its_own_template(tm
     (tmp_path / 'reward.py').write_text(
         "prompts = lambda: ['say red', 'say blue', 'say green']\n"
         "reward = lambda prompt, text: float(text == prompt[4:] + '!')\n")
-    shown = command('sft.py --init_from=l3 --data_dir=sft --out_dir=a --max_steps=60 --batch_size=8 '
+    shown = command('sft.py --init_from=l3 --data_dir=sft --out_dir=a --max_steps=70 --batch_size=8 '
                     '--learning_rate=3e-3')
     assert '<|start_header_id|>user<|end_header_id|>' in shown and 'im_start' not in shown
     command('dpo.py --init_from=a --data_dir=pairs --out_dir=b --max_steps=2 --batch_size=4')
     command('rl.py --init_from=b --reward=reward.py --out_dir=c --max_steps=1 --batch_size=2 '
             '--num_samples=2 --max_new_tokens=12')
     assert series(tmp_path / 'c', 'val_reward')[-1] == 1 and series(tmp_path / 'c', 'length')[-1] < 12
+    assert command('sample.py --ckpt=c --chat=True --temperature=0 --prompt="say red"').endswith(
+        '\nred!\n')
     assert '1.0000' in command('eval.py --ckpt=c --tasks=own --data=own.jsonl')
     ok(run('extras.models.export', '--ckpt=c', '--to=hf', cwd=tmp_path))
-    hf = tmp_path / 'c/hf'
-    theirs = transformers.AutoTokenizer.from_pretrained(hf)
-    model = transformers.AutoModelForCausalLM.from_pretrained(hf)
-    answer = greedy(model, ids_of(theirs, said('say red'), True), max_new_tokens=20)
-    assert theirs.decode(answer) == 'red!<|eot_id|>'
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / 'c/hf')
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'c/hf')
+    assert theirs.decode(greedy(model, ids_of(theirs, said('say red'), True))) == 'red!<|eot_id|>'
