@@ -275,8 +275,8 @@ def greedy(model, ids, n=20, **how):
 @pytest.mark.parametrize('shape', ['SmolLM2', 'Qwen2.5', 'Qwen3', 'Llama 3.1'])
 def test_a_chat_is_answered_as_transformers_answers_it_up_to_any_of_its_ends(tmp_path, shape):
     """One of the ends in the list of generation_config.json is a token that the model does write."""
-    theirs = made(tmp_path, shape.removesuffix('.1'))
     model = published(tmp_path, BASES[shape] | {'vocab_size': 261, 'max_position_embeddings': 192})
+    theirs = made(tmp_path, shape.removesuffix('.1'))
     ids = ids_of(theirs, TALK[:3], True)
     free = greedy(model, ids, eos_token_id=None)
     end = next(id for i, id in enumerate(free) if i > 5 and id not in free[:i])
@@ -289,8 +289,8 @@ def test_a_chat_is_answered_as_transformers_answers_it_up_to_any_of_its_ends(tmp
 
 
 def test_a_llama_3_is_asked_trained_judged_and_exported_with_its_own_template(tmp_path):
-    made(tmp_path / 'l3', 'Llama 3')
     published(tmp_path / 'l3', LLAMA | {'vocab_size': 261, 'max_position_embeddings': 192})
+    made(tmp_path / 'l3', 'Llama 3')
     command = lambda line: ok(run(*shlex.split(line), '--device=cpu', cwd=tmp_path))
     colors = ['red', 'blue', 'green'] * 8
     for side in 'train', 'val':
@@ -303,7 +303,7 @@ def test_a_llama_3_is_asked_trained_judged_and_exported_with_its_own_template(tm
     (tmp_path / 'reward.py').write_text(
         "prompts = lambda: ['say red', 'say blue', 'say green']\n"
         "reward = lambda prompt, text: float(text == prompt[4:] + '!')\n")
-    shown = command('sft.py --init_from=l3 --data_dir=sft --out_dir=a --max_steps=70 --batch_size=8 '
+    shown = command('sft.py --init_from=l3 --data_dir=sft --out_dir=a --max_steps=60 --batch_size=8 '
                     '--learning_rate=3e-3')
     assert '<|start_header_id|>user<|end_header_id|>' in shown and 'im_start' not in shown
     command('dpo.py --init_from=a --data_dir=pairs --out_dir=b --max_steps=2 --batch_size=4')
