@@ -191,7 +191,7 @@ for name, losses in {'beta': 'dpo ipo kto orpo simpo', 'gamma': 'simpo',
 beta = config['beta'] = beta or (2.0 if loss_type == 'simpo' else 0.1)
 has_reference = loss_type in ('dpo', 'ipo', 'kto')
 T = model.config.block_size             # most ids of a prompt and its answer
-end = tokenizer.stop[-1]                # <|im_end|>, or what ends an answer in a model of others
+end = tokenizer.stop[-1]                # what ends a turn
 
 # --- this process ---------------------------------------------------------------------------------
 device_type, device, dtype, rank, world = machine(device, dtype)
