@@ -117,17 +117,17 @@ def read_record(columns, shape, changed):
     if shape != 'pair':
         messages += sum(said.values(), [])
         said = {'completion': messages[-1:]} if shape == 'thumb' else {}
-        messages = messages[:-1] if said else messages
     for name, some in said.items():
         require([m['role'] for m in some] == ['assistant'], f'the {name} is not one answer')
     answers = {name: some[0]['content'] for name, some in said.items()}
 
-    # ShareGPT begins in the middle, and a question without an answer teaches nothing
-    roles = ''.join(m['role'][0] for m in messages) + 'a' * bool(answers)       # 'suaua'
+    # 'suaua', without answers before the first question, because ShareGPT begins in the middle, and
+    # without what is behind the last answer, because it teaches nothing
+    roles = ''.join(m['role'][0] for m in messages) + 'a' * (shape == 'pair')
     system, early, good, late = re.fullmatch('(s*)(a*)(.*?)([stu]*)', roles).groups()
     require(re.match(r'(?!.*([ua])\1)u', good.replace('s', '')),
             'roles do not alternate, from a question to an answer')
-    messages = messages[:len(system)] + messages[len(system + early):][:len(good)]
+    messages = messages[:len(system)] + messages[len(system + early):][:len(good) - bool(answers)]
     unused |= {*['answers before the first question'][:len(early)],
                *['messages behind the last answer'][:len(late)]}
     return messages, answers, facts, unused
@@ -328,7 +328,7 @@ for place, row in tqdm(entries, 'read', unit=' records', disable=None):
         why, _, words = str(getattr(error, 'strerror', None) or error).partition(': ')
         first.setdefault(why, f'{place} ({words:.80})' if words else place)
         left_out[why] += 1
-        n_bytes[why] += size
+        n_bytes['left out'] += size
     n_bytes['read'] += size
     for name in [*+changed, *unused]:
         first.setdefault(name, place)
@@ -349,8 +349,8 @@ if not source:
         hashes |= dict.fromkeys(text.splitlines(True), number)
         n_bytes['read'] += len(text)
 notes = ('left out', left_out), ('changed', +changed), ('not used', unused)
-report = [f'{title}, {name}: {n:,}' + f' ({n_bytes[name]:,} bytes)' * (n_bytes[name] > 0) +
-          f', first {first[name]}' for title, some in notes for name, n in some.items()]
+report = [f'{title}, {name}: {n:,}, first {first[name]}'
+          for title, some in notes for name, n in some.items()]
 different = sorted({*hashes.values()})
 require(len(different) > 1, f'{source} has {len(different)} different questions to learn from, and '
         f'two at least are needed, because one is held out: add some; {"; ".join(report)}')
@@ -365,9 +365,10 @@ write_results(out, {
     'meta.json': json.dumps({'format': FORMAT, **config, 'kind': kind or 'sft'}, indent=1),
     'report.json': json.dumps({
         'read': n_read, 'kept': len(hashes), 'changed': +changed, 'unused_columns': unused,
-        'left_out': {why: [n, first[why]] for why, n in left_out.items()}, 'bytes': +n_bytes,
+        'left_out': {why: [n, first[why]] for why, n in left_out.items()}, 'bytes': n_bytes,
         'first': first}, indent=1)})
 script = 'dpo.py --loss_type=kto' if has_thumbs else 'dpo.py' if kind == 'preference' else 'sft.py'
-print(f'{n_read:,} records, {n_bytes["read"]:,} bytes, {len(hashes):,} kept: {len(train):,} to '
-      f'train on, {len(val):,} held out', *report,
+print(f'{n_read:,} records ({n_bytes["read"]:,} bytes), {len(hashes):,} kept ('
+      f'{n_bytes["read"] - n_bytes["left out"]:,} bytes): {len(train):,} to train on, {len(val):,} '
+      'held out', *report,
       f'next: python {script} --data_dir={shlex.quote(out_dir)}', sep='\n')
