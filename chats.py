@@ -121,8 +121,7 @@ def read_record(columns, shape, changed):
         require([m['role'] for m in some] == ['assistant'], f'the {name} is not one answer')
     answers = {name: some[0]['content'] for name, some in said.items()}
 
-    # 'suaua', without answers before the first question, because ShareGPT begins in the middle, and
-    # without what is behind the last answer, because it teaches nothing
+    # 'suaua'; ShareGPT begins in the middle, and what is behind the last answer teaches nothing
     roles = ''.join(m['role'][0] for m in messages) + 'a' * (shape == 'pair')
     system, early, good, late = re.fullmatch('(s*)(a*)(.*?)([stu]*)', roles).groups()
     require(re.match(r'(?!.*([ua])\1)u', good.replace('s', '')),
@@ -196,8 +195,8 @@ def line_of(messages, answers, facts):
 # --- split: a hash of one of two texts decides whether an example is held out ---------------------
 def split_texts(messages, answers, line):
     """Return the first question of an example, so that all answers to it are on one side, and the
-    whole of it, for there are many that begin with "Hi!", or less than three words. The whole of a
-    pair is its prompt, so that no prompt is on both sides."""
+    whole of it, because "Hi!", which has fewer than three words, begins many. The whole of a pair
+    is its prompt, so that no prompt is on both sides."""
     said = [m['content'].strip() for m in messages if m['role'] != 'system']
     whole = '\n'.join(said) if answers else line
     # two characters of a script without spaces make about a word
@@ -335,12 +334,11 @@ for place, row in tqdm(entries, 'read', unit=' records', disable=None):
 
 # 2. split: a hash of a text decides, so an example keeps its side in every run
 n = collections.Counter(question for question, _ in examples.values())
-n_all = len(examples)
-# a question that begins more would by itself move the fraction by a standard deviation
-often = min(n_all / 2, max(10, math.sqrt(n_all * val_fraction * (1 - val_fraction))))
-hashes = {}
+hashes, n_all = {}, len(examples)
 for line, (question, whole) in examples.items():
-    text = whole if n[question] > often else question
+    # a question that begins more would move the fraction that is held out
+    is_common = n[question] > min(n_all / 2, max(10, n_all / 100))
+    text = whole if is_common else question
     hashes[line] = int(hashlib.blake2b(text.encode(), digest_size=8).hexdigest(), 16)
 if not source:
     from extras.tasks import problems
@@ -352,8 +350,9 @@ notes = ('left out', left_out), ('changed', +changed), ('not used', unused)
 report = [f'{title}, {name}: {n:,}, first {first[name]}'
           for title, some in notes for name, n in some.items()]
 different = sorted({*hashes.values()})
-require(len(different) > 1, f'{source} has {len(different)} different questions to learn from, and '
-        f'two at least are needed, because one is held out: add some; {"; ".join(report)}')
+require(len(different) > 1, '; '.join([
+    f'{source} has {len(different)} different questions to learn from, and at least two are '
+    'needed, because one is held out: add conversations', *report]))
 limit = min(max(different[0], val_fraction * 2 ** 64), different[-2])   # each side has one
 train = [line for line, number in hashes.items() if number > limit]
 val = [line for line, number in hashes.items() if number <= limit]
@@ -368,7 +367,7 @@ write_results(out, {
         'left_out': {why: [n, first[why]] for why, n in left_out.items()}, 'bytes': n_bytes,
         'first': first}, indent=1)})
 script = 'dpo.py --loss_type=kto' if has_thumbs else 'dpo.py' if kind == 'preference' else 'sft.py'
-print(f'{n_read:,} records ({n_bytes["read"]:,} bytes), {len(hashes):,} kept ('
-      f'{n_bytes["read"] - n_bytes["left out"]:,} bytes): {len(train):,} to train on, {len(val):,} '
-      'held out', *report,
+n_kept = n_bytes['read'] - n_bytes['left out']
+print(f'{n_read:,} records ({n_bytes["read"]:,} bytes), {len(hashes):,} kept ({n_kept:,} bytes): '
+      f'{len(train):,} to train on, {len(val):,} held out', *report,
       f'next: python {script} --data_dir={shlex.quote(out_dir)}', sep='\n')

@@ -99,8 +99,8 @@ def find_files(source, out_dir):
                    and not os.path.realpath(path).startswith(results))
     paths = [path for path in found if not os.path.isdir(source)
              or path.lower().removesuffix('.gz').endswith(ENDINGS)]
-    others.update(os.path.splitext(path)[1] or 'no ending' for path in {*found} - {*paths})
-    passed_over = f'passed over: {shown(+others)}'
+    others.update(os.path.splitext(path)[1] or 'no ending' for path in sorted({*found} - {*paths}))
+    passed_over = f'passed over: {shown(+others) or "nothing"}'
     require(paths, f'no text at {source}, or only in --out_dir ({passed_over}); name a file, '
             'folder or glob of text or .jsonl, or run python clean.py first, which writes to '
             'data/clean')

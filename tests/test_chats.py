@@ -543,7 +543,7 @@ def test_a_kill_at_any_moment_leaves_the_old_examples_the_new_ones_or_none(tmp_p
 MISTAKES = """
 --source=nowhere => no file at 'nowhere'
 --source=one.jsonl,nowhere => no file at 'nowhere'
---source=one.jsonl => one.jsonl has 1 different questions & two at least & no output & one.jsonl:2 (prompt)
+--source=one.jsonl => one.jsonl has 1 different questions & at least two & no output & one.jsonl:2 (prompt)
 --source=samples.jsonl => an answer that eval.py judged: 2 & samples.jsonl:1 & --prefer
 --source=samples.jsonl --prefer=passed => none of 2 judged answers
 --source=one.jsonl --n_examples=9 => n_examples
