@@ -1,6 +1,6 @@
 """
 Answers of a model: to many prompts at once, or to one, piece by piece. eval.py and the commands
-server, export and judge take them from here.
+export and judge take them from here.
 
     models = open_models('out/base,out/sft')    # {path: (model, tokenizer, its run's settings)}
     write(model, tokenizer, ['def f(x):', 'import '], n=2, max_new_tokens=9)
