@@ -209,7 +209,6 @@ prepare.py out_dir -> train.py data_dir
 train.py out_dir -> sft.py init_from
 train.py out_dir -> sample.py ckpt
 train.py out_dir -> eval.py ckpt
-prepare.py out_dir -> eval.py data_dir
 train.py out_dir -> plot.py runs
 chats.py out_dir -> sft.py data_dir
 '''
