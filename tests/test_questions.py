@@ -2,11 +2,14 @@
 judged: right ones pass and wrong ones fail, however they and the questions are written."""
 import gzip
 import json
+import textwrap
 
 from conftest import refused, shared, write
 from test_records import say
 
-from extras.tasks.grading import check_harness, given_answers, judge, rows_of
+from extras.tasks import questions
+from extras.tasks.answers import given_answers, rows_of
+from extras.tasks.grading import check_harness, judge, verdicts
 from extras.tasks.judge import graded
 from extras.tasks.questions import from_problems, identified, of_tasks, to_question
 from extras.tasks.sandbox import Result, run_many
@@ -41,7 +44,7 @@ REFUSED = r"""
 {"must_contain": []} => every answer would pass
 {"must_contain": ""} => every answer would pass
 {"must_contain": [2]} => no attribute
-{"regex": "("} => unterminated
+{"regex": "("} => missing \)
 {"tests": "assert f("} => never closed
 {"test": "assert f()", "entry_point": "f", "prompt": ""} => no prompt
 {"choices": ["a", "b"], "answer": 1} => scored by lm_eval
@@ -87,6 +90,11 @@ JUDGED = r"""
 [{"answer": 5}, "primes: 2,3,5"]
 [{"answer": 12345678}, "12,345,678"]
 [{"answer": 14}, "#### Step 1\n#### Step 2\nso 14"]
+[{"answer": 17}, "#### 1. Cost\n5 * 4 = 20\n#### 2. Minus\n20 - 3 = 17\n\nIt is 17."]
+[{"answer": 17}, "> #### **3 pens** are free\n20 - 3 = 17\n\nThe total is $17."]
+[{"answer": 17}, "20 - 3\n#### 17\nThat is 3 less than 20.", "##### 17 pens\n20"]
+[{"answer": 17}, "#### **$17**\nThat is 3 less than 20.", "#### 17 or 18"]
+[{"answer": 17}, "\\boxed{17}, which is 3 less than 20.", "17 = \\boxed{18}"]
 [{"answer": -5}, "it is -$5"]
 [{"answer": 4}, "<think>5</think>4", "<think>4</think>5"]
 """
@@ -113,6 +121,13 @@ ASKED = r"""
 [{"prompt": "2?", "answer": "2"}, "2?", "2?"]
 [{"prompt": [{"role": "user", "content": "# f"}], "tests": "assert f()"}, "# f", "# f"]
 """
+
+
+def test_a_pattern_that_needs_years_ends_and_says_so(monkeypatch):
+    monkeypatch.setattr(questions, 'SECONDS', 0.2)
+    text = 'The harvest was early because the summer was warm and dry, and the farmers of the valley sold it.'
+    [verdict] = verdicts([(to_question({'prompt': 'x', 'regex': r'^(\w+[ ,.]*){1,15}$'}), text, True)], None)
+    assert verdict == {'outcome': 'wrong', 'message': 'regex was not done in 0.2 s'}
 
 
 def test_a_question_of_any_source_is_asked_alike():
@@ -361,6 +376,99 @@ or
 def f(x):
     return x + 1
 ```"""
+# Without a fence, or with half of one, or with other marks. CODE is the right one, INDENTED within.
+BARE = r"""Sure! Here is the function:
+
+CODE
+===
+CODE
+
+This function returns x plus one. It's short.
+===
+Here's the code:
+
+CODE
+
+Example usage:
+print(f(1))  # Output: 2
+===
+CODE
+```
+This adds one.
+===
+[BEGIN]
+CODE
+[DONE]
+===
+<answer>
+<code>CODE</code>
+</answer>
+===
+Solution:
+CODE
+>>> f(1)
+2
+===
+>>> def f(x):
+...     return x + 1
+>>> f(1)
+2
+===
+Here is the code:
+
+INDENTED
+
+It adds one.
+===
+Solution
+
+CODE
+
+Explanation
+===
+Complexity: O(n)
+CODE
+Output: 2
+===
+**Answer:** CODE
+
+That's it.
+===
+Use `def f(x): return x + 1`.
+===
+First a helper.
+
+ONE = 1
+
+def g(x):
+    return x + ONE
+
+Then, with it:
+
+@staticmethod
+def h(): pass
+
+def f(x):
+    '''As in
+
+<b>
+    '''
+    return g(x)
+
+Done (I hope.
+===
+```
+Here is f:
+CODE
+```
+===
+```pycon
+>>> def f(x):
+...     return x + 1
+```
+===
+CODE
+return f"""
 NAMES = ['', 'python', ' python', 'Python', 'py', 'python3', 'python title="x"', '{.python}',
          'python {2-3}']
 
@@ -376,8 +484,11 @@ def test_the_code_of_an_answer_is_found_in_any_fence_among_other_blocks_and_noth
     only('wrong', PROSE, [answer.replace('+ 1', '+ 2') for answer in right], chat=True)
     only('passed', PROSE, BEHIND.split('\n===\n'), chat=True)
     only('empty', PROSE, [f'<think>\n```\n{RIGHT}```\n', '<think>x</think> \n'], chat=True)
-    only('syntax', PROSE, [f'So: {RIGHT}', f'{RIGHT}\nIt adds 1.', '```\nNo.\n```',
-                           '```python\ndef f(x:\n```\nNo.'], chat=True)
+    only('syntax', PROSE, ['So f(x) = x + 1', '```\nNo.\n```', '```python\ndef f(x:\n```\nNo.'], chat=True)
+    bare = BARE.replace('CODE', RIGHT.strip()).replace(
+        'INDENTED', textwrap.indent(RIGHT.strip(), '    ')).split('\n===\n')
+    only('passed', PROSE, bare, chat=True)
+    only('wrong', PROSE, [text.replace('+ 1', '+ 2').replace('ONE = 1', 'ONE = 2') for text in bare], chat=True)
     strange = ['```\n' * 4000, '```a\nx\n' * 3000, '`' * 9999, '- ' * 9999, '```\n\0\ud800\n```']
     assert 'passed' not in outcomes(PROSE, strange, chat=True)
 
@@ -428,6 +539,17 @@ def f(x):
 
 def g():
     pass
+===
+    return operator.add(x, 1)
+
+This adds one.
+===
+Here is the body:
+
+    y = operator.add(x, 1)
+    return y
+
+That's all.
 '''.replace('\n===\n', '===').split('===')
 
 
@@ -438,7 +560,7 @@ def test_a_function_is_completed_by_its_body_or_by_all_of_it_in_a_fence_or_not()
         only('passed', question, BODIES, chat)
         bad = [body.replace('1)', '2)').replace('+ 1', '+ 2') for body in BODIES]
         only('wrong', question, bad, chat)
-    only('syntax', question, ['    return (', 'so, add 1', '  return 1', '    return 1\nIt adds.'])
+    only('syntax', question, ['    return (', 'so, add 1', '  return 1'])
     only('exception', question, ['```\ndef g(x): return x + 1\n```'], chat=True)      # no f
 
 

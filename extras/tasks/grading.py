@@ -3,7 +3,7 @@ How good are answers to questions of questions.py? Tests run their programs, or 
 eval.py, rl.py and export take their verdicts() from here.
 code_in('So:\\n```python\\nx = 1\\n```') is 'x = 1\\n'.
 """
-import math, re, textwrap
+import ast, math, re, textwrap
 from tqdm import tqdm
 from configurator import require
 from extras.tasks.questions import broken_rules, names_in
@@ -97,14 +97,27 @@ BLOCK = re.compile(r'^[^`~\n]*(`{3,}|~{3,})(?! *(?:md|markdown)\b)[^`\n]*\n'
                    r'(.*?)(?:^\s*\1[`~]*\s*$|\Z)', re.M | re.S)
 
 
+# What may stand on a line with code: a prompt of Python, <answer>, [PYTHON], words and a colon.
+TAG = re.compile(r'^(?:>>> ?|\.\.\. ?|<\w+>|\[\w+\]|.*[:*>\]] ?(?=(?:async )?def \w))'
+                 r'|(?:</\w+>|\[/\w+\])\s*$', re.M)
+
+
 def code_in(text, wanted=()):
-    """Return the code of an answer in words: of each name that is wanted, the last block that
-    defines it, with the blocks that define what this one needs. If none does, it is the last one
-    that is Python, or else the last one.
-    Without blocks it is all of the text."""
-    blocks = [textwrap.dedent(block) for _, block in BLOCK.findall(text)]
-    if not blocks or not names_in(text)[2]:     # Python may have a fence, too, in a docstring
-        return text
+    """Return the code of an answer in words. It is in fences, or if these don't define what is
+    wanted, it is the parts of the text that are Python. If nothing defines it, the code is the last
+    block in a fence that is Python, or else the last one, or all of the text."""
+    if not names_in(text)[2]:           # Python may have a fence, too, in a docstring
+        return '\n'.join(python_in(text))
+    fenced = [textwrap.dedent(block) for _, block in BLOCK.findall(text)]
+    python = [block for block in fenced if block.strip() and not names_in(block)[2]]
+    return (definitions(fenced, wanted) or definitions(python_in(text), wanted)
+            or definitions(re.findall('`([^`\n]+)`', text), wanted)
+            or definitions(python_in(TAG.sub('', text)), wanted) or [text, *fenced, *python][-1])
+
+
+def definitions(blocks, wanted):
+    """Return, of each name that is wanted, the last block that defines it, with the blocks that
+    define what this one needs."""
     found = [names_in(block) for block in blocks]
     last = {name: i for i, (defines, _, _) in enumerate(found) for name in defines}
     chosen, names = set(), [*wanted]
@@ -112,8 +125,37 @@ def code_in(text, wanted=()):
         if name in last and last[name] not in chosen:
             chosen.add(last[name])
             names += sorted(found[last[name]][1])
-    python = [block for block, (_, _, error) in zip(blocks, found) if block.strip() and not error]
-    return '\n'.join(blocks[i] for i in sorted(chosen)) or (python or blocks)[-1]
+    return '\n'.join(blocks[i] for i in sorted(chosen))
+
+
+def python_in(text):
+    """Return the parts of a text that are Python: from a line on, all up to the first mistake. A
+    part may be indented as a whole. Lone words and numbers, which prose has, too, are left out:
+    python_in('Answer\\nx = 1\\nThat is it.') -> ['\\nx = 1']"""
+    is_word = lambda node: isinstance(node, ast.Expr) and not isinstance(node.value, ast.Call) or (
+        isinstance(node, ast.AnnAssign) and not node.value)
+    lines, parts, start = text.split('\n'), [], 0
+    while start < len(lines):
+        above = ['if 1:'] * lines[start].startswith((' ', '\t'))
+        end = len(lines)
+        for _ in range(9):      # what is before a mistake may end within a statement
+            part = [*above, *lines[start:end]]
+            try:
+                tree = ast.parse('\n'.join(part))
+                compile(tree, 'answer', 'exec')
+            except SyntaxError as error:
+                before = (error.lineno or 1) - 1 - len(above)
+                end = max(start, min(end - 1, start + before))
+                continue
+            except Exception:   # null bytes, lone surrogates, deep nesting
+                break
+            for node in filter(is_word, tree.body):
+                for i in range(node.lineno - 1, node.end_lineno):
+                    part[i] = ''
+            parts.append('\n'.join(part))
+            break
+        start = max(end, start + 1)
+    return parts
 
 
 def program(question, text, chat):
@@ -127,6 +169,8 @@ def program(question, text, chat):
         return code
     if name not in names_in(code)[0]:       # perhaps the answer is the body of the function
         for body in text, *[block for _, block in BLOCK.findall(text)][::-1]:
-            if re.match(r'\n*[ \t]', body) and not names_in(prompt + body)[2]:
-                return prompt + body
+            indented = re.search(r'(?m)^[ \t]+\S', body)
+            whole = python_in(prompt + body[indented.start():])[0] if indented else ''
+            if whole.count('\n') >= prompt.count('\n') > 0:
+                return whole
     return prompt[:max(0, prompt.rfind(f'def {name}'))] + code
