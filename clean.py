@@ -25,7 +25,7 @@ import shutil, signal, sys, sysconfig, tempfile, types, unicodedata, warnings, z
 from typing import Literal
 from configurator import Mistake, configure, require
 import numpy as np
-from dedup import exact_copies, exact_hash, hash64, near_copies, shingles, signature
+from dedup import exact_copies, hash64, near_copies, shingles, signature
 from tqdm import tqdm
 
 # --- settings -------------------------------------------------------------------------------------
@@ -100,17 +100,16 @@ def clean(config):
 
     # 2. With all the others: of documents that say the same, the first one stays.
     notes, first = add_up(folders)
-    tables = [np.load(folder / 'numbers.npy') for folder in folders]
-    begin, size, exact = np.concatenate(tables, 1)                      # (n documents,) each
-    ends = np.cumsum([table.shape[1] for table in tables])              # of the shards
+    begin, ends = numbers_of(folders, 'begin')
 
     def document(i):
         with open(folders[np.searchsorted(ends, i, 'right')] / 'documents.jsonl', 'rb') as f:
             f.seek(begin[i])
             return json.loads(f.readline())
 
-    copies, stays, notes['copies'] = find_copies(exact, folders, document, config)
-    kept = np.ones(len(exact), bool)
+    copies, stays, notes['copies'] = find_copies(folders, document, config)
+    size, _ = numbers_of(folders, 'size')
+    kept = np.ones(len(size), bool)
     for reason, which in copies.items():
         kept[which] = False
         stage = f'{reason}s'
@@ -359,9 +358,9 @@ def clean_shard(source, pieces, folder, settings):
     """Send the documents of a shard through the stages. If FOLDER is there, a run has done it:
 
         documents.jsonl     the documents that passed, one a line
-        numbers.npy         of each a column: where its line begins, its bytes, and a hash that
-                            copies share, whatever their white space, uint64 (3, documents)
-        signatures          of each what near-copies share, bytes
+        begin, size, exact  .npy, of each: where its line begins, its bytes, a hash that copies
+                            share, whatever their white space, uint64 (documents,)
+        signatures          of each, what near-copies share, bytes
         notes.json          what came in, what was dropped or changed, the first document of each
                             reason, and what else the stages noted"""
     folder = pathlib.Path(folder)
@@ -390,12 +389,14 @@ def clean_shard(source, pieces, folder, settings):
             for what in notes['changed'].keys() - first.keys():
                 first[what] = document['path']
             if not reason:
-                numbers.extend((f.tell(), len(data), exact_hash(data)))
+                exact = hash64(data.translate(None, b' \t\n\r\f\v'))    # blanks may differ
+                numbers.extend((f.tell(), len(data), exact))
                 if config.dedup in NEAR:
                     signatures.write(signature(data, config.dedup, config.bands * config.rows))
                 line = {name: document[name] for name in KEPT if name in document}
                 f.write(json.dumps(line).encode() + b'\n')
-    np.save(new / 'numbers.npy', np.array(numbers, np.uint64).reshape(-1, 3).T)
+    for i, name in enumerate(['begin', 'size', 'exact']):
+        np.save(new / f'{name}.npy', np.array(numbers[i::3], np.uint64))
     (new / 'notes.json').write_text(json.dumps([notes, first]))
     with contextlib.suppress(OSError):          # a cluster may do a thing twice
         new.rename(folder)
@@ -410,6 +411,13 @@ def add_up(folders):
         for title, counter in some.items():
             notes[title].update(counter)
     return notes, first
+
+
+def numbers_of(folders, name):
+    """Return the numbers of this name of all documents, (n,), and where each shard ends, (shards,).
+    """
+    parts = [np.load(folder / f'{name}.npy') for folder in folders]
+    return np.concatenate(parts), np.cumsum([*map(len, parts)])
 
 
 def write_shard(folder, path, kept):
@@ -773,33 +781,28 @@ def hide_personal_data(hide, document, notes):
 NEAR = 'minhash', 'simhash'
 
 
-def find_copies(exact, folders, document, config):
-    """Return {reason: numbers of the documents that are copies of earlier ones}, the number of the
-    one that stays for each, (n,), and what to say in the report. exact: a hash of each, (n,);
-    folders: of the shards; document(i) reads one."""
-    numbers = np.arange(len(exact))
+def find_copies(folders, document, config):
+    """Return {reason: numbers of the documents that are copies of earlier ones}, the number of what
+    stays in place of each, (n,), and {what: number} for the report. document(i) reads one."""
+    stays = exact_copies(numbers_of(folders, 'exact')[0])
     if config.dedup == 'none':
-        return {}, numbers, {}
-    stays, found = exact_copies(exact), {}
-    copies = {'exact duplicate': np.flatnonzero(stays != numbers)}
+        return {}, stays, {}
+    copies, found = {'exact duplicate': np.flatnonzero(stays != np.arange(len(stays)))}, {}
 
     @functools.lru_cache(512)
     def shingles_of(i):
         return shingles(document(i)['text'].encode('utf-8', 'surrogatepass'))
 
-    if config.dedup in NEAR and len(exact):
-        with tempfile.TemporaryFile(dir=folders[0].parent) as f:
+    if config.dedup in NEAR and len(stays):
+        with tempfile.TemporaryFile(dir=folders[0].parent) as f:    # memory may not hold them
             for folder in folders:
-                with open(folder / 'signatures', 'rb') as one:
-                    shutil.copyfileobj(one, f)
+                with open(folder / 'signatures', 'rb') as some:
+                    shutil.copyfileobj(some, f)
             f.flush()
-            signatures = np.memmap(f, np.uint8, 'r').reshape(len(exact), -1)
-            found = near_copies(stays, signatures, shingles_of, config.dedup, config.bands,
-                                config.min_similarity, functools.partial(
-                                    tqdm, desc='compare', unit=' bands', disable=None))
-    if config.dedup in NEAR:
-        copies['near duplicate'] = np.setdiff1d(np.flatnonzero(stays != numbers),
-                                                copies['exact duplicate'])
+            copies['near duplicate'], found = near_copies(
+                stays, np.memmap(f, np.uint8, 'r').reshape(len(stays), -1), shingles_of,
+                config.dedup, config.bands, config.min_similarity,
+                functools.partial(tqdm, desc='compare', unit=' bands', disable=None))
     return copies, stays, found
 
 
