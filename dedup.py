@@ -206,11 +206,10 @@ def near_copies(first, signatures, shingles_of, method='minhash', bands=32, min_
 
     first[:] = first_of(first, first)
     copies = different[first[different] != different]
-    found = similarity(first[copies], copies)
-    far = found[found < min_similarity]
-    return copies, {
-        'copies of copies': len(far), 'their lowest similarity': round(far.min(initial=1), 2),
-        'groups left after 50 rounds': n_open}
+    far = copies[similarity(first[copies], copies) < min_similarity]
+    lowest = min(map(jaccard_of, first[far], far), default=1)
+    return copies, {'copies of copies': len(far), 'their lowest similarity': round(lowest, 2),
+                    'groups left after 50 rounds': n_open}
 
 
 def find_copies(texts, method='minhash', bands=32, rows=8, min_similarity=0.85):
