@@ -17,14 +17,15 @@ become 9.6 in a few seconds. The decision made here is the corpus: a model share
 report.md before you go on.
 
 The job comes first, and then what it calls, in that order. Without extras/ this file works with
-configurator.py beside it, and --pii=False.
+dedup.py and configurator.py beside it, and --pii=False.
 """
-import ast, codecs, collections, concurrent.futures, contextlib, ctypes, functools, glob, gzip
-import hashlib, io, itertools, json, multiprocessing, os, pathlib, re, shlex, shutil, signal
-import sys, sysconfig, tempfile, types, unicodedata, warnings, zlib
+import array, ast, codecs, collections, concurrent.futures, contextlib, ctypes, functools, glob
+import gzip, hashlib, io, itertools, json, keyword, multiprocessing, os, pathlib, re, shlex
+import shutil, signal, sys, sysconfig, tempfile, types, unicodedata, warnings, zlib
 from typing import Literal
 from configurator import Mistake, configure, require
 import numpy as np
+from dedup import exact_copies, hash64, near_copies, shingles, signature
 from tqdm import tqdm
 
 # --- settings -------------------------------------------------------------------------------------
@@ -88,7 +89,6 @@ def clean(config):
                            if name not in HARMLESS})
     # A file or a package that an option lacks ends the run here, before the work begins.
     make_stages(settings)
-    near_keys(config, b'')
     work = out_dir.with_name(f'.{out_dir.name}.nanoparrot-clean')   # a kill leaves its shards
     folders = [work / state_of(config, settings, *shard) for shard in shards]
     work.mkdir(parents=True, exist_ok=True)
@@ -100,17 +100,16 @@ def clean(config):
 
     # 2. With all the others: of documents that say the same, the first one stays.
     notes, first = add_up(folders)
-    tables = [np.load(folder / 'numbers.npy') for folder in folders]
-    begin, size, exact, *keys = np.concatenate(tables, 1)               # (n documents,) each
-    shard_of = np.repeat(range(len(folders)), [table.shape[1] for table in tables])
+    begin, ends = numbers_of(folders, 'begin')
 
     def document(i):
-        with open(folders[shard_of[i]] / 'documents.jsonl', 'rb') as f:
+        with open(folders[np.searchsorted(ends, i, 'right')] / 'documents.jsonl', 'rb') as f:
             f.seek(begin[i])
             return json.loads(f.readline())
 
-    copies = find_copies(exact, keys, document, config)
-    kept = np.ones(len(exact), bool)
+    copies, stays, notes['copies'] = find_copies(folders, document, config)
+    size, _ = numbers_of(folders, 'size')
+    kept = np.ones(len(size), bool)
     for reason, which in copies.items():
         kept[which] = False
         stage = f'{reason}s'
@@ -123,20 +122,21 @@ def clean(config):
     # 3. Shards of what is left.
     (work / 'new/shards').mkdir(parents=True)
     digests = share('write_shard', [
-        (str(folder), str(work / f'new/shards/{prefix[name]}{i:05}.jsonl.gz'), kept[shard_of == i])
-        for i, ((name, _), folder) in enumerate(zip(shards, folders)) if kept[shard_of == i].any()],
-        config)
+        (str(folder), str(work / f'new/shards/{prefix[name]}{i:05}.jsonl.gz'), some)
+        for i, ((name, _), folder, some) in enumerate(zip(shards, folders, np.split(kept, ends)))
+        if some.any()], config)
 
     # 4. The report.
-    source_of = np.array([name for name, _ in shards])[shard_of]        # (n,) of each document
-    for name, source in sources.items():
-        which = kept & (source_of == name)
-        source |= {'documents': int(which.sum()), 'bytes': int(size[which].sum())}
+    for source in sources.values():
+        source |= {'documents': 0, 'bytes': 0}
+    for (name, _), some, sizes in zip(shards, np.split(kept, ends), np.split(size, ends)):
+        sources[name]['documents'] += int(some.sum())
+        sources[name]['bytes'] += int(sizes[some].sum())
     card, more = None, {'licenses': {}}
     if any(vars(config)[name] for name in OPTIONS):
         from extras.text import filters
-        card, more = filters.report(work / 'new', vars(config), notes, copies, document,
-                                    np.flatnonzero(kept), size, sys.modules[__name__])
+        card, more = filters.report(work / 'new', vars(config), notes, copies, stays, document,
+                                    np.flatnonzero(kept), size, mode_of)
     write_report(work / 'new', out_dir, notes, first, sources, card)
     empty = [name for name, source in sources.items() if not source['documents']]
     require(not empty, f'no documents are left of {" and ".join(empty)}: {shown(first)}; give '
@@ -260,12 +260,6 @@ def publish(work, out_dir):
         work.rmdir()
 
 
-def hash64(data):
-    """Return 64 bits that follow from these bytes alone; hash64(data) / 2**64 is as if drawn from
-    [0, 1)."""
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), 'big')
-
-
 def shown(values):
     """Return a dict for people: {'short': 1200} is 'short: 1,200'."""
     return ', '.join(f'{name}: {value if isinstance(value, str) else f"{value:,}"}'
@@ -306,7 +300,7 @@ def state_of(config, settings, source, pieces):
         from extras.text import formats
         paths.append(formats.__file__)
     paths += [module.__file__ for name, module in sorted(sys.modules.items())
-              if name.startswith('extras.')]
+              if name == 'dedup' or name.startswith('extras.')]
     stamps = [(path, os.path.getsize(path), os.path.getmtime(path)) for path in [__file__, *paths]]
     return f'{hash64(json.dumps([settings, source, pieces, stamps]).encode()):016x}'
 
@@ -355,8 +349,8 @@ def make_stages(settings):
         from extras.text import personal         # without that file: --pii=False
         stages['personal data'] = functools.partial(hide_personal_data, personal.hide)
     if any(vars(config)[name] for name in OPTIONS):
-        from extras.text import filters          # it gets this file, because it imports no script
-        stages = filters.with_options(stages, config, sys.modules[__name__])
+        from extras.text import filters
+        stages = filters.with_options(stages, config, texts_at, read, normalise)
     return config, stages
 
 
@@ -364,8 +358,9 @@ def clean_shard(source, pieces, folder, settings):
     """Send the documents of a shard through the stages. If FOLDER is there, a run has done it:
 
         documents.jsonl     the documents that passed, one a line
-        numbers.npy         of each a column: where its line begins, its bytes, a hash that copies
-                            share, whatever their white space, and the keys of near-copies, uint64
+        begin, size, exact  .npy, of each: where its line begins, its bytes, a hash that copies
+                            share, whatever their white space, uint64 (documents,)
+        signatures          of each, what near-copies share, bytes
         notes.json          what came in, what was dropped or changed, the first document of each
                             reason, and what else the stages noted"""
     folder = pathlib.Path(folder)
@@ -375,29 +370,33 @@ def clean_shard(source, pieces, folder, settings):
     notes, first = collections.defaultdict(collections.Counter), {}
     for title in 'documents', 'bytes':          # a stage that nothing has reached has 0
         notes[title].update(dict.fromkeys(stages, 0))
-    numbers = [np.zeros((0, 3 + len(near_keys(config, b''))), np.uint64)]
+    numbers = array.array('Q')
     new = pathlib.Path(tempfile.mkdtemp(dir=folder.parent))     # it gets its name when all is there
 
-    with open(new / 'documents.jsonl', 'wb') as f:
+    with open(new / 'documents.jsonl', 'wb') as f, open(new / 'signatures', 'wb') as signatures:
         for document in documents_of(pieces, config.text_field, config.encoding):
-            document['source'], reason = source, None
+            document['source'], reason, text = source, None, None
             for name, stage in stages.items():
                 if reason := stage(document, notes):
                     notes[f'dropped by {name}'][reason] += 1
                     first.setdefault(reason, document['path'])
                     break
-                data = document['text'].encode('utf-8', 'surrogatepass')
+                if document['text'] is not text:        # most stages change nothing
+                    text = document['text']
+                    data = text.encode('utf-8', 'surrogatepass')
                 notes['documents'][name] += 1
                 notes['bytes'][name] += len(data)
             for what in notes['changed'].keys() - first.keys():
                 first[what] = document['path']
             if not reason:
                 exact = hash64(data.translate(None, b' \t\n\r\f\v'))    # blanks may differ
-                keys = near_keys(config, data)
-                numbers.append(np.array([[f.tell(), len(data), exact, *keys]], np.uint64))
+                numbers.extend((f.tell(), len(data), exact))
+                if config.dedup in NEAR:
+                    signatures.write(signature(data, config.dedup, config.bands * config.rows))
                 line = {name: document[name] for name in KEPT if name in document}
                 f.write(json.dumps(line).encode() + b'\n')
-    np.save(new / 'numbers.npy', np.concatenate(numbers).T)
+    for i, name in enumerate(['begin', 'size', 'exact']):
+        np.save(new / f'{name}.npy', np.array(numbers[i::3], np.uint64))
     (new / 'notes.json').write_text(json.dumps([notes, first]))
     with contextlib.suppress(OSError):          # a cluster may do a thing twice
         new.rename(folder)
@@ -412,6 +411,13 @@ def add_up(folders):
         for title, counter in some.items():
             notes[title].update(counter)
     return notes, first
+
+
+def numbers_of(folders, name):
+    """Return the numbers of this name of all documents, (n,), and where each shard ends, (shards,).
+    """
+    parts = [np.load(folder / f'{name}.npy') for folder in folders]
+    return np.concatenate(parts), np.cumsum([*map(len, parts)])
 
 
 def write_shard(folder, path, kept):
@@ -450,6 +456,13 @@ def documents_of(pieces, text_field='', encoding=''):
             yield {'text': text, 'path': f'{path}:{line} {place}'.strip() if line else path,
                    'line': line, 'record': record, 'why': why,
                    **{name: record[name] for name in FACTS if record.get(name)}}
+
+
+def texts_at(source, text_field=''):
+    """Yield the texts at a path, in the form that documents have."""
+    for path in find_files(source)[0]:
+        for document in documents_of([(path, None)], text_field):
+            yield normalise(document['text'], mode_of(document['text'], document['path']))
 
 
 def read(path, names=TEXT_NAMES, encoding='', piece=None):
@@ -538,9 +551,11 @@ def check_text(document, notes):
 
 # --- one form: a text gets one form, whatever its source ------------------------------------------
 # Otherwise a tokenizer spends its vocabulary on such differences, and a model learns to write them.
+PLAIN = bytes([*range(32, 127), ord('\n')])     # ASCII that needs no look at each character
 # control characters but tab and newline, soft hyphen, zero-width signs, byte order marks
 CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\u2028\u2029\u2060\ufeff\ufff9-\ufffb]')
 ODD_SPACE = re.compile('[\t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]')
+ACCENT = re.compile('[\u0300-\u036f]')
 LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\u2028\u2029'      # vertical tab, new page, separators
 
 
@@ -576,6 +591,12 @@ def one_form(config):
     return give_form
 
 
+PYTHON = '|'.join(keyword.kwlist + keyword.softkwlist)
+# two words in a row, of which none is Python's: no program begins so
+SENTENCE = re.compile(rf'(?:\s|#[^\r\n]*[\r\n])*(?!(?:{PYTHON})\b)[^\W\d]\w*[ \t]+'
+                      rf'(?!(?:{PYTHON})\b)[^\W\d]')
+
+
 def mode_of(text, path):
     """Return how to treat a text, by the end of its path: 'code' is Python, 'other code' any other
     language, 'prose' may hold code, which stays. Without a known ending, what parses is Python, if
@@ -583,7 +604,7 @@ def mode_of(text, path):
     for mode, endings in ('code', '.py'), ('prose', PROSE), ('other code', OTHER_CODE):
         if ends_with(path, endings):
             return mode
-    tree = compiles(text, ast.PyCF_ONLY_AST)
+    tree = None if SENTENCE.match(text) else compiles(text, ast.PyCF_ONLY_AST)
     body = tree.body if tree else []
     idle = [node for node in body if isinstance(node, ast.Expr | ast.AnnAssign)
             and not isinstance(node.value, ast.Call)]
@@ -612,11 +633,13 @@ def normalise(text, mode, changed=None):
     text = text.removeprefix('\ufeff').replace('\r\n', '\n').replace('\r', '\n')
     if mode != 'prose':
         return text
-    text, n = CONTROL.subn(lambda m: '\n' if m[0] in LINE_ENDS else '', text)
-    if n and changed is not None:
-        changed['control characters'] += 1
-    if not text.isascii():          # a pile of accents would take NFC hours
-        text = re.sub('([\u0300-\u036f]{30})[\u0300-\u036f]+', r'\1', text)
+    if not text.isascii() or text.encode().translate(None, PLAIN):
+        text, n = CONTROL.subn(lambda m: '\n' if m[0] in LINE_ENDS else '', text)
+        if n and changed is not None:
+            changed['control characters'] += 1
+    if not text.isascii():
+        if ACCENT.search(text):     # a pile of them would take NFC hours
+            text = re.sub('([\u0300-\u036f]{30})[\u0300-\u036f]+', r'\1', text)
         text = unicodedata.normalize('NFC', text)
     # code stays as it is between lines of ```, perhaps in a quote or a list
     pieces = [text] if '```' not in text else re.split(
@@ -644,7 +667,10 @@ ODD_WORD = re.compile(r'\w*[^aeiouyàáâãäåæèéêëìíîïòóôõöøù�
                       r'\w*[^\W\d_]\d+[^\W\d_]\w*\d|'                         # x4k9
                       r'\w{31}', re.I)                                        # aaaaaaaaaaa...
 LATIN_WORD = re.compile('[A-Za-z0-9À-ÿ][A-Za-z0-9À-ÿ]+')        # {2,} would be slower
-IS_ODD = functools.lru_cache(1 << 16)(ODD_WORD.match)       # texts share most of their words
+# of each character of Latin-1: a vowel (a), a consonant (c), a digit (1), or no part of a word
+KINDS = bytes(ord(' ' if not LATIN_WORD.match(2 * c) else '1' if c.isdigit() else
+                  'c' if ODD_WORD.match(6 * c) else 'a') for c in map(chr, range(256)))
+LETTERS = bytes.maketrans(b'ac1', b'www')
 GENERATED = re.compile('auto-?generated|automatically generated|do not edit\\b|'
                        'generated (?:from|by|with|using)\\b', re.I)
 CONFIG_OR_TEST = re.compile('unit tests?|test file|configuration file', re.I)
@@ -663,7 +689,7 @@ def prose_reason(text, min_words=20, max_symbols=0.3, max_repetition=0.7, max_gi
         return 'symbols'                                                # *** >>> $$$ <<< ***
     if max_repetition and repeated_share(head, words) > max_repetition:
         return 'repetitive'                                             # buy buy buy buy buy
-    if max_gibberish and gibberish(head) > max_gibberish:
+    if max_gibberish and is_gibberish(head, max_gibberish):
         return 'gibberish'                                              # qwrtzpl x4k9f2 bcdfghj
 
 
@@ -685,15 +711,21 @@ def repeated_share(text, words, window=200):
     windows of 200. The share of all words would grow with length: 0.88 in Tiny Shakespeare."""
     share = lambda items: 1 - len(set(items)) / max(1, len(items))
     windows = [words[i:i + window] for i in range(0, max(1, len(words) - window // 2), window)]
-    lines = [line.strip() for line in text.split('\n') if line.strip()]
+    lines = [*filter(None, map(str.strip, text.split('\n')))]
     return max(sum(map(share, windows)) / len(windows), share(lines) if len(lines) >= 5 else 0)
 
 
-def gibberish(text):
-    """Return the share of the words in Latin script that hardly any language spells."""
+def is_gibberish(text, limit):
+    """Return whether more than this share of the words in Latin script is odd: hardly any language
+    spells them. A count in a table of what each character is gives at least as many odd words. Only
+    1 text in 1,000 has so many that its words are looked at."""
+    kinds = b' ' + text.encode('latin-1', 'replace').translate(KINDS)
+    most = kinds.count(b'cccccc') + kinds.count(b'1c') + kinds.count(b'1a')
+    kinds = kinds.translate(LETTERS)
+    if most + kinds.count(31 * b'w') <= limit * kinds.count(b' ww'):
+        return False
     words = LATIN_WORD.findall(text)
-    odd = {*filter(IS_ODD, {*words})}
-    return sum(map(odd.__contains__, words)) / max(1, len(words))
+    return sum(map(bool, map(ODD_WORD.match, words))) > limit * len(words)
 
 
 def code_reason(text, is_python=True):
@@ -746,144 +778,32 @@ def hide_personal_data(hide, document, notes):
 
 
 # --- duplicates: of the documents that say the same, the first one stays --------------------------
-# MinHash finds near-duplicates without comparing each document with each. Let one text have the
-# n-grams a, b, c and another one b, c, d. They share 2 of 4: their Jaccard similarity J is 0.5. A
-# hash function gives each n-gram a number that is as good as random:
-#     n-gram      a     b     c     d
-#     number      71    35    12    58
-# The smallest number of the first text is 12, and so is that of the second. They agree because c,
-# which has the smallest of the four numbers, is in both texts. If a or d had it, they would differ.
-# Each of the four is as likely to have it as the others, so they agree with probability 2 / 4 = J.
-# A text gets 256 such numbers from 256 hash functions, in 32 bands of 8. All 8 of a band agree with
-# probability J^8, and at least one band of 32 with 1 - (1 - J^8)^32. Only texts that agree in a
-# band have their n-grams compared:
-#     J                                   0.4     0.5     0.9
-#     probability of being compared       0.02    0.12    0.99999998
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)      # 2^64 / golden ratio, odd
-# A word is a run of letters, digits and _ in UTF-8. A character of three bytes or more is a word of
-# its own, because Chinese has no spaces.
-LONG_CHARACTER = re.compile(rb'([\xe0-\xef]..|[\xf0-\xff]...)', re.S)
-TO_WORDS = bytes(b if chr(b).isalnum() or b == ord('_') or b > 127 else ord(' ')
-                 for b in bytes(range(256)).lower())
+NEAR = 'minhash', 'simhash'
 
 
-def mix(h):
-    """SplitMix64's finalizer (Steele et al. 2014): each bit of h changes all bits of the result."""
-    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return h ^ (h >> np.uint64(31))
-
-
-def words_of(data):
-    """Return the words of a text in UTF-8, in lower case."""
-    if not data.isascii():
-        data = LONG_CHARACTER.sub(rb' \1 ', data)
-    return data.translate(TO_WORDS).split()
-
-
-def ngrams(words, n):
-    """Return the hash of each n words in a row, in order, uint64 (words - n + 1,)."""
-    hashes = np.fromiter(map(zlib.crc32, words), np.uint64, len(words))
-    total = np.zeros(max(0, len(words) - n + 1), np.uint64)
-    for i in range(n):
-        total = total * GOLDEN + hashes[i:i + len(total)]       # a polynomial, because order counts
-    return mix(total)
-
-
-def shingles(data, n=5):
-    """Return the set of the word n-grams of a text in UTF-8, as sorted hashes, uint64. A text of
-    fewer than n words has one n-gram, which is all its words."""
-    words = words_of(data)
-    grams = np.sort(ngrams(words, max(1, min(n, len(words)))))
-    # np.unique does the same, but takes three times as long for so few
-    return np.append(grams[:1], grams[1:][grams[1:] != grams[:-1]])
-
-
-def jaccard(a, b):
-    """Return |A and B| / |A or B| of two sets of shingles; two empty sets share nothing: 0."""
-    shared = len(np.intersect1d(a, b, assume_unique=True))
-    return shared / max(1, len(a) + len(b) - shared)
-
-
-@functools.lru_cache(1)
-def hash_functions(k):
-    """Return the a and b of k functions a x + b mod 2^32, uint32 (k, 1) each."""
-    random = mix(np.arange(2 * k, dtype=np.uint64)) >> np.uint64(32)
-    a, b = random.astype(np.uint32).reshape(2, k, 1)
-    return a | np.uint32(1), b          # an odd a maps no two x to one value
-
-
-def minhash(shingles, k=256):
-    """Return the signature of a set of shingles, uint32 (k,): the smallest value that each of k
-    hash functions has in the set. An empty set has the largest number."""
-    a, b = hash_functions(k)
-    x = (shingles >> np.uint64(32)).astype(np.uint32)                               # (shingles,)
-    signature = np.full(k, 2 ** 32 - 1, np.uint32)
-    for i in range(0, len(x), 500):     # that many hashes stay in the cache
-        hashes = a * x[i:i + 500]                                                   # (k, 500)
-        hashes += b
-        signature = np.minimum(signature, hashes.min(1))                            # (k,)
-    return signature
-
-
-def band_keys(signature, bands):
-    """Return one hash for each band of rows, uint64 (bands,)."""
-    rows = signature.reshape(bands, -1).astype(np.uint64)                           # (bands, rows)
-    return mix(rows @ GOLDEN ** np.arange(rows.shape[1], dtype=np.uint64))
-
-
-def near_keys(config, data):
-    """Return the numbers by which near-copies of a text in UTF-8 are found."""
-    if config.dedup == 'simhash':
-        from extras.text import filters
-        return filters.simhash(shingles(data))
-    if config.dedup == 'minhash':
-        return band_keys(minhash(shingles(data), config.bands * config.rows), config.bands)
-    return []
-
-
-def near_copies(columns, similar):
-    """Return which documents are near-copies of earlier ones, bool (n,). columns: for each band,
-    the keys of all documents, (n,). similar(i, j) compares two that share a key. Where many share
-    one, each is compared with at most 50 of those that stay, because comparing each with each would
-    cost n^2."""
-    copies = set()
-    for keys in columns:
-        values, counts = np.unique(keys, return_counts=True)
-        shared = np.flatnonzero(np.isin(keys, values[counts > 1]))
-        shared = shared[np.argsort(keys[shared], kind='stable')]    # stable: earlier ones first
-        for _, group in itertools.groupby(shared.tolist(), lambda i: keys[i]):
-            different = []              # of the group, those that are unlike all before them
-            for i in group:
-                if i not in copies and any(similar(other, i) for other in different[:50]):
-                    copies.add(i)
-                elif i not in copies:
-                    different.append(i)
-    return np.isin(np.arange(len(keys)), [*copies])         # keys: of any band, (n,)
-
-
-def find_copies(exact, keys, document, config):
-    """Return {reason: numbers of the documents that are copies of earlier ones}. exact: a hash of
-    each, uint64 (n,); keys: those of each band, (n,) each; document(i) reads one."""
+def find_copies(folders, document, config):
+    """Return {reason: numbers of the documents that are copies of earlier ones}, the number of what
+    stays in place of each, (n,), and {what: number} for the report. document(i) reads one."""
+    stays = exact_copies(numbers_of(folders, 'exact')[0])
     if config.dedup == 'none':
-        return {}
-    left = np.sort(np.unique(exact, return_index=True)[1])      # the first one of each
-    copies = {'exact duplicate': np.setdiff1d(np.arange(len(exact)), left)}
+        return {}, stays, {}
+    copies, found = {'exact duplicate': np.flatnonzero(stays != np.arange(len(stays)))}, {}
 
     @functools.lru_cache(512)
     def shingles_of(i):
-        return shingles(document(left[i])['text'].encode('utf-8', 'surrogatepass'))
+        return shingles(document(i)['text'].encode('utf-8', 'surrogatepass'))
 
-    def similar(i, j):
-        return jaccard(shingles_of(i), shingles_of(j)) >= config.min_similarity
-
-    columns = (column[left] for column in keys)
-    if config.dedup == 'simhash':
-        from extras.text import filters
-        copies['near duplicate'] = left[filters.simhash_copies([*columns], near_copies)]
-    if config.dedup == 'minhash':
-        copies['near duplicate'] = left[near_copies(columns, similar)]
-    return copies
+    if config.dedup in NEAR and len(stays):
+        with tempfile.TemporaryFile(dir=folders[0].parent) as f:    # memory may not hold them
+            for folder in folders:
+                with open(folder / 'signatures', 'rb') as some:
+                    shutil.copyfileobj(some, f)
+            f.flush()
+            copies['near duplicate'], found = near_copies(
+                stays, np.memmap(f, np.uint8, 'r').reshape(len(stays), -1), shingles_of,
+                config.dedup, config.bands, config.min_similarity,
+                functools.partial(tqdm, desc='compare', unit=' bands', disable=None))
+    return copies, stays, found
 
 
 # --- report: what came in, what was dropped or changed, what is left ------------------------------

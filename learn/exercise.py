@@ -92,13 +92,14 @@ EXERCISES = [
              'Causal attention with grouped keys and values and with a cache. attend(), below it, computes '
              'the softmax: give it q, k, v and the mask. Vaswani et al. 2017, arXiv:1706.03762, eq. 1; '
              '2305.13245. Without a cache first: then only the first test passes.'),
-    Exercise('minhash', 'clean.py', 'minhash',
-             'test_clean.py::test_a_signature_of_a_union_is_the_smaller_of_two '
-             'test_clean.py::test_documents_share_a_band_as_often_as_the_formula_says',
+    Exercise('minhash', 'dedup.py', 'minhash',
+             'test_dedup.py::test_a_signature_of_a_union_is_the_smaller_of_two '
+             'test_dedup.py::test_texts_share_a_band_as_often_as_the_formula_says',
              'k numbers, each of which is the same for two sets with probability J, their Jaccard '
-             'similarity. Broder 1997: the smallest value under each of k hash functions. '
-             'hash_functions(k) above has their a and b; a set of a million shingles must not take a '
-             'million times k numbers of memory.'),
+             'similarity. Broder 1997: the smallest value under each of k hash functions, here '
+             'a x + b of the upper 32 bits of each shingle. A set of a million shingles must not take '
+             'a million times k numbers of memory.',
+             '    x = (', '    return numbers'),
     Exercise('accumulation', 'train.py', '',
              'test_processes.py::test_a_run_has_the_losses_of_the_golden_one[mlm] '
              'test_processes.py::test_one_process_accumulating_4_equals_two_accumulating_2[adamw-ddp-2]',
