@@ -23,9 +23,10 @@ def with_options(stages, config, clean):
     def texts_at(source):
         """Yield the texts at a path, in the form that documents have."""
         for path in clean.find_files(source)[0] if source else ():
-            for document in clean.documents_of([(path, None)], config.text_field):
-                text = document['text']
-                yield clean.normalise(text, clean.mode_of(text, document['path']))
+            for document in clean.read(path, config.text_field):
+                if not clean.check_text(document, collections.defaultdict(collections.Counter)):
+                    text = document['text']
+                    yield clean.normalise(text, clean.mode_of(text, document['path']))
 
     before, after = {}, {}
     if config.licenses or config.audit or config.languages:
@@ -199,10 +200,11 @@ def benchmarks(paths, clean):
         require(os.path.exists(path), f'{path} does not exist; --decontaminate needs the files of '
                                       'benchmarks')
         lengths = []
-        for line, text, record, why in clean.read(path, ()):
-            require(text or record,
-                    f"{path}:{line} can't be read ({why}); it must be the file of a benchmark")
-            grams = [grams_of(form) for part in strings_in(record or text)
+        for problem in clean.read(path, None):
+            why = clean.check_text(problem, collections.defaultdict(collections.Counter))
+            require(problem['record'] or not why,
+                    f"{problem['path']} can't be read ({why}); it must be the file of a benchmark")
+            grams = [grams_of(form) for part in strings_in(problem['record'] or problem['text'])
                      for form in forms_of(part, clean.normalise)]
             known += grams
             lengths.append(sum(map(len, grams)))
