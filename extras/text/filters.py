@@ -18,10 +18,10 @@ from extras.text import audit, markup, text_quality
 
 
 # --- what clean.py asks for -----------------------------------------------------------------------
-def with_options(stages, config, texts_at, read, normalise):
+def with_options(stages, config, texts_at, read, check_text, normalise):
     """Return the stages of clean.py, {name: check(document, notes)}, with those that settings ask
     for before and after the rules. config has the settings; the others are functions of clean.py:
-    texts_at(path, text_field), read(path, names) and normalise(text, mode)."""
+    texts_at(path, text_field), read(path, text_field), check_text and normalise(text, mode)."""
     def examples(path):
         return texts_at(path, config.text_field) if path else ()
 
@@ -41,7 +41,8 @@ def with_options(stages, config, texts_at, read, normalise):
     if config.toxic_words:
         after['toxic words'] = words(config.toxic_words)
     if config.decontaminate:
-        after['benchmarks'] = benchmarks(config.decontaminate, read, normalise)
+        after['benchmarks'] = benchmarks(config.decontaminate, read, check_text,
+                                         normalise)
     # found, read, one form, BEFORE, rules, AFTER, personal data
     names = [*stages]
     i = names.index('rules')
@@ -188,8 +189,8 @@ def words(path):
 NGRAM = 13                      # words in a row, as for GPT-3 (arXiv:2005.14165)
 
 
-def benchmarks(paths, read, normalise):
-    """Return a stage of clean.py. paths: files of records, 'a,b'; read and normalise are its."""
+def benchmarks(paths, read, check_text, normalise):
+    """Return a stage of clean.py, whose functions these are. paths: files of records, 'a,b'."""
     def grams_of(text):         # the hash of each 13 words in a row, uint64 (words - 12,)
         return ngrams(words_of(text.encode('utf-8', 'surrogatepass')), NGRAM)
 
@@ -198,10 +199,11 @@ def benchmarks(paths, read, normalise):
         require(os.path.exists(path), f'{path} does not exist; --decontaminate needs the files of '
                                       'benchmarks')
         lengths = []
-        for line, text, record, why in read(path, ()):
-            require(text or record,
-                    f"{path}:{line} can't be read ({why}); it must be the file of a benchmark")
-            grams = [grams_of(form) for part in strings_in(record or text)
+        for problem in read(path, None):
+            why = check_text(problem, collections.defaultdict(collections.Counter))
+            require(problem['record'] or not why,
+                    f"{problem['path']} can't be read ({why}); it must be the file of a benchmark")
+            grams = [grams_of(form) for part in strings_in(problem['record'] or problem['text'])
                      for form in forms_of(part, normalise)]
             known += grams
             lengths.append(sum(map(len, grams)))
