@@ -323,7 +323,7 @@ def state_of(config, settings, source, pieces):
              for path in find_files(given)[0]]                  # some are folders
     paths = [path for path, _ in pieces] + lists
     here = pathlib.Path(__file__).parent
-    paths += map(str, [here / 'dedup.py', *sorted(here.glob('extras/text/*.py'))])
+    paths += sorted(map(str, [*here.glob('dedup.py'), *here.glob('extras/text/*.py')]))
     stamps = [(path, os.path.getsize(path), os.path.getmtime(path)) for path in [__file__, *paths]]
     return f'{hash64(json.dumps([settings, source, pieces, stamps]).encode()):016x}'
 
