@@ -4,10 +4,9 @@ Of texts that say the same, or nearly the same, the first one stays. Which are c
     python dedup.py                                     # a dozen texts, and why each is a copy
     find_copies(['one text', 'another', 'one  text'])   # array([0, 1, 0]): the third is the first
 
-clean.py calls it for what memory can't hold; to copy this file alone, you need numpy. MinHash
-(Broder 1997) finds near-copies without comparing each text with each. Let one text have the n-grams
-a, b, c and another one b, c, d. They share 2 of 4: their Jaccard similarity J is 0.5. A hash
-function gives each n-gram a number that is as good as random:
+It needs numpy alone. MinHash (Broder 1997) finds near-copies without comparing each text with each.
+Let one text have the n-grams a, b, c and another one b, c, d. They share 2 of 4: their Jaccard
+similarity J is 0.5. A hash function gives each n-gram a number that is as good as random:
     n-gram      a     b     c     d
     number      71    35    12    58
 The smallest number of the first text is 12, and so is that of the second. They agree because c,
@@ -19,14 +18,13 @@ probability J^8, and at least one band of 32 with 1 - (1 - J^8)^32. Only texts t
 are compared. The part of the 256 that agrees is J, to 0.02; if that can't decide, the n-grams do.
     J                                   0.4     0.5     0.9
     probability of being compared       0.02    0.12    0.99999998
-
 A copy of a copy is a copy. If A and B are like O, but not like each other, they are one family, of
 which only the first text stays. Otherwise a model could train on A and be tested on B.
 """
 import functools, hashlib
 import numpy as np
 
-# --- from a text to its n-grams -------------------------------------------------------------------
+# --- from a text to its n-grams, and from them to a signature -------------------------------------
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)      # 2^64 / golden ratio, odd
 CHUNK = 1 << 14                             # bytes that are hashed at once: they stay in the cache
 UP = GOLDEN ** np.arange(CHUNK + 4, dtype=np.uint64)
@@ -50,9 +48,8 @@ def mix(h):
 
 
 def words_of(data):
-    """Return a hash of each word of a text in UTF-8, in order, uint64 (words,): its bytes are the
-    coefficients of a polynomial. For all words at once, those of the text are; then the part that
-    begins at s is divided by GOLDEN^s."""
+    """Return a hash of each word of a text in UTF-8, in order, uint64 (words,): a polynomial of its
+    bytes. For all words at once: that of the text, divided by GOLDEN^s where one begins at s."""
     data, begin, hashes = data.translate(LETTERS) + b'\0', 0, []
     while begin < len(data):
         end = data.rfind(b'\0', begin, begin + CHUNK) + 1 or begin + CHUNK      # between two words
@@ -93,12 +90,10 @@ def jaccard(a, b):
     return shared / max(1, len(a) + len(b) - shared)
 
 
-# --- from n-grams to a signature ------------------------------------------------------------------
 def minhash(shingles, k=256):
     """Return the k numbers of a set of shingles, uint32 (k,): the smallest value that each of k
     hash functions, a x + b mod 2^32, has in the set. An empty set has the largest number."""
-    random = mix(np.arange(2 * k, dtype=np.uint64)) >> np.uint64(32)
-    a, b = random.astype(np.uint32).reshape(2, k, 1)
+    a, b = mix(np.arange(k, dtype=np.uint64)).view(np.uint32).reshape(2, k, 1)
     a |= np.uint32(1)                   # an odd a maps no two x to one value
     x = (shingles >> np.uint64(32)).astype(np.uint32)                               # (shingles,)
     numbers = np.full(k, 2 ** 32 - 1, np.uint32)
@@ -165,7 +160,8 @@ def near_copies(first, signatures, shingles_of, method='minhash', bands=32, min_
     if method == 'simhash':
         bands, min_similarity = 4, 61 / 64
     k = signatures.shape[1]
-    unsure = 3 * (min_similarity * (1 - min_similarity) / k) ** 0.5     # standard deviations
+    # n-grams decide within three standard deviations
+    unsure = 3 * (min_similarity * (1 - min_similarity) / k) ** 0.5 if method == 'minhash' else -1
 
     @functools.lru_cache(1 << 18)           # two texts may meet in several bands
     def jaccard_of(i, j):
@@ -177,9 +173,8 @@ def near_copies(first, signatures, shingles_of, method='minhash', bands=32, min_
         for m in range(0, len(i), 10_000):
             some = slice(m, m + 10_000)             # so many at once need little memory
             found[some] = np.count_nonzero(signatures[i[some]] == signatures[j[some]], 1) / k
-        if method == 'minhash':
-            for m in np.flatnonzero(np.abs(found - min_similarity) <= unsure):
-                found[m] = jaccard_of(i[m], j[m])
+        for m in np.flatnonzero(np.abs(found - min_similarity) <= unsure):
+            found[m] = jaccard_of(i[m], j[m])
         return found
 
     different, n_open = np.flatnonzero(first == np.arange(len(first))), 0       # no exact copies
@@ -200,8 +195,7 @@ def near_copies(first, signatures, shingles_of, method='minhash', bands=32, min_
             i, j = texts[begin][other], texts[other]
             is_copy = similarity(i, j) >= min_similarity
             join(i[is_copy], j[is_copy], first)
-            stays = np.isin(keys, keys[other])      # groups of one family are done
-            stays[begin] = False
+            stays = np.isin(keys, keys[other]) & (begin < np.arange(len(keys)))
             texts, keys = texts[stays], keys[stays]
 
     first[:] = first_of(first, first)
@@ -222,23 +216,20 @@ def find_copies(texts, method='minhash', bands=32, rows=8, min_similarity=0.85):
     return first
 
 
-# --- a check of itself ----------------------------------------------------------------------------
-if __name__ == '__main__':
+if __name__ == '__main__':      # a check of itself
     poem = ('The parrot sat on the old ship and said what the sailors had said before: the wind is '
-            'fair, the rum is low, the captain snores, the cook is slow. It never asked what a '
-            'word was for, and the sailors laughed, and taught it more, and it said it on shore.')
+            'fair, the rum is low, the cook is slow. It never asked what a word was for, and the '
+            'sailors laughed, and taught it more, and so it said it all again on shore.')
     texts = [poem.split(' ', 5)[-1], f'Once upon a time, sailors, {poem}', poem, poem.upper(),
              poem.replace(' ', '\n'), poem.replace('ship', 'mast'), poem.replace('sat', 'stood'),
              poem[:70], f'{poem} {poem}', ' '.join(sorted(poem.split())), '旧船', '***', '...']
-    sets = [shingles(text.encode()) for text in texts]
+    sets, first = [shingles(text.encode()) for text in texts], find_copies(texts)
     J = np.array([[jaccard(a, b) for b in sets] for a in sets])                         # (n, n)
-    table = np.array([*map(minhash, sets)])                                             # (n, 256)
-    first = find_copies(texts)
     print('text  stays  most like     J  of 256')
-    for i, text in enumerate(texts):
+    for i, a in enumerate(sets):
         j = np.argmax(J[i] - (np.arange(len(J)) == i))
-        same = (table[i] == table[j]).sum()
-        print(f'{i:4}{first[i]:7}{j:11}{J[i, j]:6.2f}{same:8}  {text[:55]!r}')
+        agree = (minhash(a) == minhash(sets[j])).sum()
+        print(f'{i:4}{first[i]:7}{j:11}{J[i, j]:6.2f}{agree:8}  {texts[i][:55]!r}')
     print(f'0 and 1 share {J[0, 1]:.2f}, but both are copies of 2: one family, whose first stays')
     family = np.linalg.matrix_power(J + np.eye(len(J)) >= 0.85, len(J))     # in any number of steps
     assert (family.argmax(1) == first).all()
