@@ -484,10 +484,8 @@ def test_globs_folders_and_names_with_commas_are_read_hidden_files_and_results_a
 BEGINNINGS = {
     'three in four say hi': lambda i: [('user', 'hi' if i % 4 else f'what about {i}')],
     'two words': lambda i: [('user', 'Continue, please.')],
-    'nothing but a smile': lambda i: [('user', '🙂')],
     'all say the same': lambda i: [('user', 'How are you today?')],
     'some say the same': lambda i: [('user', 'How are you?' if i < 60 else f'what about {i}')],
-    'Chinese': lambda i: [('user', '请继续')],
     'the same system message': lambda i: [('system', 'You are kind and helpful.'), ('user', 'hello')],
     'each says something else': lambda i: [('user', f'what about {i}')]}
 
@@ -502,6 +500,14 @@ def test_about_a_tenth_is_held_out_however_conversations_begin(name, tmp_path):
     for some in rows[:200], rows[200:]:
         out = of_rows(tmp_path, some)
         assert 8 <= len(read_rows(out / 'val.jsonl')) <= 32 and len(kept(out)) == 200
+
+
+@pytest.mark.parametrize('question', ['hi', 'Continue, please.', '请继续', '🙂', 'How are you?',
+                                      '介绍一下你自己'])
+def test_a_question_of_fewer_than_three_words_is_no_sign_of_a_conversation(question):
+    is_short = question not in ('How are you?', '介绍一下你自己')
+    texts = CHATS['split_texts']([say('system', 's'), say('user', f'{question}\n')], {}, 'all')
+    assert texts == ('all' if is_short else question, 'all')
 
 
 def test_answers_to_one_question_are_on_one_side_in_every_run(tmp_path):
