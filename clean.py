@@ -234,7 +234,7 @@ def find_files(source, max_files=0, download_dir='data/raw', out_dir=None):
 
 def check_out_dir(out_dir, sources, overwrite):
     """Refuse a folder that has anything but results of this script, or results of other sources."""
-    names = {*os.listdir(out_dir)} - {'.DS_Store', WORK} if out_dir.exists() else set()
+    names = {*os.listdir(out_dir)} - {'.DS_Store', WORK} if out_dir.is_dir() else set()
     meta = {}
     with contextlib.suppress(OSError, ValueError, TypeError):   # not there, or somebody else's
         meta = dict(json.loads((out_dir / 'meta.json').read_bytes()))
@@ -324,6 +324,10 @@ def state_of(config, settings, source, pieces):
     paths = [path for path, _ in pieces] + lists
     here = pathlib.Path(__file__).parent
     paths += sorted(map(str, [*here.glob('dedup.py'), *here.glob('extras/text/*.py')]))
+    if config.encoding or any(ends_with(path, TABLES) or path.lower().endswith(PACKED)
+                              for path in paths):
+        from extras.text import formats     # without that file this ends the run
+        paths.append(formats.__file__)
     stamps = [(path, os.path.getsize(path), os.path.getmtime(path)) for path in [__file__, *paths]]
     return f'{hash64(json.dumps([settings, source, pieces, stamps]).encode()):016x}'
 
@@ -472,10 +476,8 @@ PIECE = 100_000                 # prepare.py can hold out about a tenth of it
 NO_TEXT = 'no text in a usual field: name it with --text_field=NAME'
 NOT_UTF8 = ('not UTF-8, nor what --encoding=NAME says (cp1252: Western, cp1251: Cyrillic, '
             'shift_jis, gb18030, utf-16-le ...)')
-# A byte that means nothing is read as \udc80 to \udcff, half of a pair, which no text has. Other
-# halves are of emojis, from JSON.
-ODD, UNDECODED = re.compile('[\ud800-\udfff]'), 'undecodable bytes'
-JAPANESE = re.compile(r'\x1b\$[()@AB]')         # iso-2022
+# A byte that means nothing is read as \udc80 to \udcff, half of a pair; others are from JSON.
+HALF, UNDECODED = re.compile('[\ud800-\udfff]'), 'undecodable bytes'
 
 
 def texts_at(source, text_field=''):
@@ -489,9 +491,8 @@ def texts_at(source, text_field=''):
 def read(path, text_field='', encoding='', piece=None):
     """Yield a document for each text or record of a file, or each of a piece of its lines. Its
     'why' says why there is no text, or is None; 'lost' is how many bytes that takes away. Nothing
-    is raised: of a thousand files, one is damaged. Without a text_field (None) the records count,
-    and all columns of a table are read."""
-    names = [text_field] if text_field else TEXT_NAMES if text_field == '' else []
+    is raised: of a thousand files, one is damaged. text_field None: records, with all columns."""
+    names = TEXT_NAMES if text_field == '' else [text_field]
     number = n_read = 0         # of the last text, line or row; bytes since then
 
     def counted(lines):
@@ -504,18 +505,17 @@ def read(path, text_field='', encoding='', piece=None):
         lines = counted(lines_of(path, encoding))
         if ends_with(path, TABLES):
             from extras.text import formats
-            columns = [*names, *PLACES, *FACTS] if names else None
+            columns = None if text_field is None else [*names, *PLACES, *FACTS]
             entries = enumerate(formats.records_of(path, lines, columns), 1)
             n_read = 0          # a list is read before its first record
         else:
             entries = enumerate(lines, 1) if ends_with(path, LINES) else texts_in(lines)
         for number, entry in entries:
             lost, n_read = n_read, 0
-            if piece not in (None, number % N_PIECES):
-                continue
             if not ends_with(path, LINES + TABLES):
                 yield {'text': entry, 'path': path, 'record': {}, 'why': None, 'line': number}
-            elif entry := record_of(entry) if ends_with(path, LINES) else entry:
+            elif piece in (None, number % N_PIECES):
+                entry = record_of(entry) if ends_with(path, LINES) else entry
                 yield from documents_in(entry, names, f'{path}:{number}', lost)
     except Mistake:             # a package that is missing
         raise
@@ -529,8 +529,8 @@ def read(path, text_field='', encoding='', piece=None):
 
 
 def documents_in(record, names, path, lost):
-    """Yield the document in a record, or several if it is as long as a book. A record that is a
-    text says why there is none."""
+    """Yield the document in a record, or several if it is as long as a book; none of ''. A
+    record that is a text says why there is no other."""
     text, why, facts = '', record, {'record': {}}
     if isinstance(record, dict):
         texts = [record[name] for name in names if isinstance(record.get(name), str)]
@@ -539,13 +539,13 @@ def documents_in(record, names, path, lost):
         place, why = (place, None) if texts else (f'it has {", ".join(record)}'[:200], NO_TEXT)
         path = f'{path} {place}'.strip()
         facts = {'record': record, **{name: record[name] for name in FACTS if record.get(name)}}
-    for _, part in texts_in(io.StringIO(text)) if len(text) > LONG else [(1, text)]:
+    parts = texts_in(io.StringIO(text)) if len(text) > LONG else [(1, text)] * (record != '')
+    for _, part in parts:
         yield {'text': part, 'path': path, 'why': why, 'lost': lost, **facts}
 
 
 def record_of(line):
-    """Return the record in a line of JSON, or a text that says why there is none, '' if it is
-    blank."""
+    """Return the record in a line of JSON, or why there is none; '' if the line is blank."""
     line = line.strip('\0 \t\r\n')
     with contextlib.suppress(ValueError, RecursionError):
         record = json.loads(line, strict=False)         # a text may have control characters
@@ -560,12 +560,10 @@ def lines_of(path, encoding):
     try:
         from extras.text import formats
     except ModuleNotFoundError:
-        if encoding or ends_with(path, TABLES) or path.lower().endswith(PACKED):
-            raise
         f = (gzip.open if path.lower().endswith('.gz') else open)(path, 'rb')
         return io.TextIOWrapper(f, 'utf-8-sig', 'surrogateescape', newline='\n')
     may_be_json = ends_with(path, ('.py', '.yaml', '.yml', *LINES, *TABLES))
-    return formats.lines_of(path, encoding, may_be_json)
+    return formats.lines_of(path, encoding, ends_with(path, LINES), may_be_json)
 
 
 def texts_in(lines):
@@ -600,14 +598,15 @@ def check_text(document, notes):
     text = document['text']
     if document['why'] or not text.strip():
         return document['why'] or 'empty'
-    halves = [] if text.isascii() else ODD.findall(text)
+    halves = [] if text.isascii() else HALF.findall(text)
     n_odd = sum('\udc80' <= half <= '\udcff' for half in halves)
     n_zeros = len(re.findall('\0+', text)) if '\0' in text else 0
     # UTF-16 has many zeros, and Japanese mail is ASCII with escapes
-    if n_odd > len(text) / 1000 or n_zeros > 2 + len(text) / 50 or JAPANESE.search(text):
+    if (n_odd > len(text) / 1000 or n_zeros > 2 + len(text) / 50
+            or re.search(r'\x1b\$[()@AB]', text)):
         return NOT_UTF8
     if halves:
-        document['text'] = ODD.sub('\ufffd', text)
+        document['text'] = HALF.sub('\ufffd', text)
         notes['changed'][UNDECODED] += 1
         notes['changed bytes'][UNDECODED] += len(halves)
         if 'line' in document:          # of a file of text: the first place
@@ -626,8 +625,9 @@ PLAIN = bytes([*range(32, 127), *b'\t\n\r'])     # of ASCII, what needs no look 
 ODD_SPACE = re.compile('[\t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]')
 ACCENT = re.compile('[\u0300-\u036f]')
 LINE_ENDS = '\x0b\x0c\x1c\x1d\x1e\u2028\u2029'      # vertical tab, new page, separators
-# a block of code in a text
-FENCED = re.compile(r'^((?:[ \t>*+-]|\d+[.)])*(?P<fence>`{3,}(?=[^`\n]*$)|~{3,})[^\n]*'
+# A block of code in a text. Directly below a line, ~~~ makes a heading of it.
+FENCED = re.compile(r'^(?:(?<!\S\n)|(?![ \t>]*~))((?:[ \t>*+-]|\d+[.)])*'
+                    r'(?P<fence>`{3,}(?=[^`\n]*$)|~{3,})[^\n]*'
                     r'(?:\n.*?^(?:[ \t>*+-]|\d+[.)])*(?P=fence)[`~]*[ \t]*$|.*))', re.M | re.S)
 
 

@@ -80,7 +80,8 @@ def test_code_within_prose_stays_and_the_prose_around_it_is_tidied():
         fenced = f'A <b>bold</b>   word:\n\n{code}\n\n\n\nand  so\n  on.\n'
         assert mode_of(fenced, '') == 'prose'
         assert normalise(fenced, 'prose') == f'A <b>bold</b> word:\n\n{code}\n\nand so\n  on.'
-    # within a line, three backticks are no fence, and hide nothing that follows
+    # within a line, three backticks are no fence, and hide nothing that follows; nor does a heading
+    assert normalise('Title\n~~~~~\n\nand  so  on\n', 'prose') == 'Title\n~~~~~\n\nand so on'
     assert normalise('Type ```  twice.\nIt  ends.\n', 'prose') == 'Type ``` twice.\nIt ends.'
 
 
@@ -302,7 +303,7 @@ def test_a_shard_is_known_by_its_own_settings_files_and_programs(tmp_path, monke
     """What was cleaned otherwise is never used."""
     words, used = tmp_path / 'words', tmp_path / 'extras/text/used.py'
     used.parent.mkdir(parents=True)
-    fields = {**dict.fromkeys(program.LISTS, ''), 'toxic_words': str(words)}
+    fields = {**dict.fromkeys(program.LISTS, ''), 'toxic_words': str(words), 'encoding': ''}
     config = types.SimpleNamespace(**fields)
     ours, other = (tmp_path / name for name in ('clean.py', 'other.py'))
     for path in used, ours, other, words, tmp_path / 'a.txt':

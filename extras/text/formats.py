@@ -39,9 +39,10 @@ JSON = {'.jsonl or .json': rb'(?:\xef\xbb\xbf)?\s*(?:\[\s*)?\{\s*"[^"\n]{0,99}"\
 codecs.register_error('odd', lambda error: ('\udc80' * (error.end - error.start), error.end))
 
 
-def lines_of(path, encoding='', may_be_json=True):
+def lines_of(path, encoding='', is_jsonl=False, may_be_json=True):
     """Return the lines of a file, which is UTF-8, or UTF-16 with its mark, or in `encoding`, packed
-    or not. Refuse by name what has another form than its ending says."""
+    or not; each line of a .jsonl is in one of these. Refuse by name what has another form than its
+    ending says."""
     with open(path, 'rb') as f:
         if f.read(99).startswith(b'version https://git-lfs.github.com/spec/v1'):
             raise ValueError('a pointer of Git LFS, without the data: git lfs pull')
@@ -52,19 +53,22 @@ def lines_of(path, encoding='', may_be_json=True):
         raise ValueError(f'a {form} under another ending: rename it, or see docs/data.md')
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = 'utf-16'
-    elif not encoding or is_utf8(path, encoding):
+    elif is_jsonl and encoding and '\n'.encode(encoding) == b'\n':
+        return (line.decode('utf-8-sig' if is_utf8([line], encoding) else encoding, errors)
+                for line in f)
+    elif not encoding or is_utf8(unpack(path), encoding):
         encoding, errors = 'utf-8-sig', 'surrogateescape'               # the same, but in C
     return io.TextIOWrapper(f, encoding, errors, newline='\n')
 
 
-def is_utf8(path, encoding):
-    """Whether a file is UTF-8, whatever somebody says: it has more letters beyond ASCII than odd
+def is_utf8(lines, encoding):
+    """Whether lines are UTF-8, whatever somebody says: they have more letters beyond ASCII than odd
     bytes and zeros. ASCII may be Japanese mail, but not UTF-16, which has zeros."""
     n_others = n_odd = 0
-    with io.TextIOWrapper(unpack(path), 'utf-8', 'surrogateescape') as f:
-        for line in f:
-            n_others += len(line) - len(line.encode('ascii', 'ignore'))
-            n_odd += len(re.findall('[\0\udc80-\udcff]', line))
+    for line in lines:
+        text = line.decode('utf-8', 'surrogateescape')
+        n_others += len(text) - len(text.encode('ascii', 'ignore'))
+        n_odd += len(re.findall('[\0\udc80-\udcff]', text))
     return n_others > 2 * n_odd or not n_odd and '\n'.encode(encoding) != b'\n'
 
 

@@ -21,7 +21,7 @@ def block(listing):
 # --- data -----------------------------------------------------------------------------------------
 # ![](data:image/png;base64,iVBORw0K...), perhaps in lines: a file in an address
 DATA = re.compile(r'data:[\w.+/-]*(?:;[\w.+-]+(?:=[\w."+-]+)?)*,(?:(?<=;base64,)'
-                  r'[\w+/=%-]{40,}(?:\s+[\w+/=%-]{60,})*(?:\s+[\w+/%-]*=)?|[^\s"\'<>()]{200,})')
+                  r'[\w+/=%-]{40,}(?:\s+[\w+/=%-]{60,})*(?:\s+[\w+/%-]*={1,2})?|[^\s"\'<>()]{200,})')
 
 
 def without_data(text):
@@ -135,12 +135,11 @@ LATEX = re.compile(rf"""
     | \\iffalse\b(?:[^\\]|\\(?!iffalse\b|fi\b))*\\fi\b
     | \\begin\{{(?P<no>comment|(?:tikz|pgf)?picture|filecontents\*?)\}}
         (?:[^\\]|\\(?!(?:begin|end)\{{(?P=no)\}}))*\\end\{{(?P=no)\}}
-    | \\begin\{{(?:tabular[*xy]?|longtable|array|minipage|thebibliography|multicols)\}}{OPTION}
-        (?:{ARGUMENT})*
+    | \\begin\{{(?:tabular[*xy]?|longtable|array|minipage|multicols)\}}{OPTION}(?:{ARGUMENT})*
     | \\(?:begin|end)\{{[^{{}}\n]*\}}{OPTION}
     | \\(?:multi(?:column|row)|resizebox|setlength|setcounter|fontsize)\*?{ARGUMENT}{ARGUMENT}
     | \\(?:label|\w{{0,5}}ref|[cC]ite\w*|input|include\w*|bib\w+|[vh]space|\w*style|(?:text)?color
-        |parbox|\w+setup)\*?{OPTION}{OPTION}{ARGUMENT}
+        |parbox|\w+set(?:up)?)\*?{OPTION}{OPTION}{ARGUMENT}
     | \\(?:documentclass|usepackage|(?:(?:re)?new|provide)command|newtheorem|def)(?![A-Za-z])\*?
         (?:\\[A-Za-z]+)?[#\d]*(?:{OPTION}{OPTION}{ARGUMENT})*)
   | \\(?P<name>[A-Za-z@]+)\*?(?:\[[^][\n]*\](?=\{{))?(?:\{{\}}|[ \t]*)
@@ -160,17 +159,14 @@ def strip_latex(text):
 
 def words_of(command):
     """Return what a command, a formula or a sign puts into the text."""
-    kind = command.lastgroup
-    value = command[kind]
-    if kind in ('base', 'dotless', 'letter'):       # \"o is o with two dots, \~{} a tilde
-        accent = command['accent']
+    kind, value, accent = command.lastgroup, command[command.lastgroup], command['accent']
+    if accent:                          # \"o is o with two dots, \~{} a tilde
         return unicodedata.normalize('NFC', value + ACCENTS[accent]) if value else accent
-    if kind == 'listing':
-        return f'\n\n{block(value)}\n\n'
     if kind in ('name', 'sign'):
         return NAMES.get(value, '' if kind == 'name' else value)
-    kept = {'verb': value, 'math': value, 'url': value + ' ' * command[0].startswith('\\href')}
-    return {**kept, 'newline': '\n', 'other': {'~': ' ', '&': '\t'}.get(value, '')}.get(kind, '')
+    return {'listing': f'\n\n{block(value)}\n\n', 'verb': value, 'math': value, 'newline': '\n',
+            'url': value + ' ' * command[0].startswith('\\href'),
+            'other': {'~': ' ', '&': '\t'}.get(value, '')}.get(kind, '')
 
 
 # --- mojibake -------------------------------------------------------------------------------------

@@ -42,11 +42,12 @@ PRIVATE_KEY = (r'-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----'
 # In a query, a page and a program @ is written otherwise, too: ann%40uni.edu, "ann\u0040uni.edu".
 AT_SIGNS = '@', '＠', '%40', '&#64;', '&#x40;', '&commat;', '\\u0040', '\\x40'
 AT = f'(?:{"|".join(map(re.escape, AT_SIGNS))})'
-# A word may follow that lacks its blank, .Then, but no more names, .a.T, and no call, x@layer.to(
+# A word may follow that lacks its blank, .Then, and Perl's E<gt>, but no more names, .a.T, and no
+# call, x@layer.to(
 EMAIL = (rf'(?:{BEGIN}[{LATIN}][{LATIN}_.%+-]{{0,63}}|'
          rf'(?<![{CYRILLIC}])[{CYRILLIC}][{CYRILLIC}.-]{{0,63}}){AT}(?:[\w-]{{1,63}}\.){{1,5}}'
-         rf'(?:(?:[a-z]{{2,24}}|[A-Z]{{2,24}}|Com|Org|Net|Edu)(?![{LATIN}]|\([ -~])|'
-         rf'[{CYRILLIC}]{{2,24}})(?!\.(?:[a-z\d]|[A-Z](?![a-z])))')
+         rf'(?:(?:[a-z]{{2,24}}|[A-Z]{{2,24}}?|Com|Org|Net|Edu)(?!(?!E<)[{LATIN}]|\([ -~])|'
+         rf'[A-Z][a-z]+(?=>)|[{CYRILLIC}]{{2,24}})(?!\.(?:[a-z\d]|[A-Z](?![a-z])))')
 # In R and Python x@meta.group is none: an address stands in a string, a comment or < >.
 QUOTED = re.compile(r'(\"{3}|\'{3}).*?(?:\1|\Z)|"(?:[^"\\\n]|\\.)*"?|\'(?:[^\'\\\n]|\\.)*\'?|'
                     r'#[^\n]*|<[^<>\s]*>', re.S)
@@ -54,7 +55,7 @@ QUOTED = re.compile(r'(\"{3}|\'{3}).*?(?:\1|\Z)|"(?:[^"\\\n]|\\.)*"?|\'(?:[^\'\\
 TLDS = {*pathlib.Path(__file__).with_name('tlds.txt').read_text('utf-8').split()}
 # nor these: examples, and matrices and fields of a program that look like domains
 NOBODY = re.compile(r'^(git|this|super)@|@(self|\dx|\d+\.\d+)\.|\.data$|[%+-]@.*\.name$|'
-                    r'[@＠](.*\.)?example\.(com|org|net|edu)$', re.I)
+                    r'@(.*\.)?example\.(com|org|net|edu)$', re.I)
 
 
 def is_nobody(address):
