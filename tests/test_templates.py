@@ -92,10 +92,13 @@ PLAIN = """{% if messages[0].role == 'system' %}{% set first, messages = '<<' + 
 'user' %}{{ bos_token + 'Q: ' + (first if loop.first else '') + m.content + ' A:' }}{% else %}{{ ' ' + \
 m.content + eos_token }}{% endif %}{% endfor %}"""
 # Its marks are tokens, but not special, and neither file names the end of a turn.
-MACRO = """{% macro turn(mark, m) %}{{ mark + m.content }}{% endmacro %}{% for m in messages %}\
-{% if m.role == 'system' %}{{ turn('[S]', m) }}{% continue %}{% endif %}
-{{- turn('[A]' if m.role == 'assistant' else '[Q]', m) }}{% if m.role == 'assistant' %}[/A]{% endif %}\
-{% endfor %}{% if add_generation_prompt %}[A]{% endif %}"""
+MACRO = """{% macro turn(mark, m) %}{{ mark + m.content }}{% endmacro %}
+{% for m in messages %}
+    {% if m.role == 'system' %}{{ turn('[S]', m) }}{% continue %}{% endif %}
+    {{- turn('[A]' if m.role == 'assistant' else '[Q]', m) }}
+    {%- if m.role == 'assistant' %}[/A]{% endif %}
+{% endfor %}
+{% if add_generation_prompt %}[A]{% endif %}"""
 ML, L3 = '<|endoftext|> <|im_start|> <|im_end|>', ('<|begin_of_text|> <|end_of_text|> '
                                                  '<|start_header_id|> <|end_header_id|> <|eot_id|>')
 # special tokens, from id 256 on; tokens that are not; the ends in generation_config.json; an answer
@@ -111,7 +114,7 @@ MODELS = {
            257, '', R1),
     # as published ones do, it names the end of a text only
     'forgetful': (ML, '', 256, 'yo<|im_end|>', QWEN2), 'marked': (ML, '', 258, 'yo<|im_end|>', MARKED),
-    'Phi': ('<|endoftext|> <|system|> <|user|> <|assistant|> <|end|>', '', [256, 258, 260],
+    'Phi': ('<|endoftext|> <|system|> <|user|> <|assistant|> <|end|>', '', [258, 256, 260],
             'yo<|end|>', PHI),
     'plain': ('<s> </s>', '', 257, ' yo</s>', PLAIN),
     'macro': ('<s> </s>', '[S] [Q] [A] [/A]', None, 'yo[/A]', MACRO)}
@@ -124,9 +127,9 @@ def said(*texts):
 
 
 TALK = said('hi', 'yo', ' 2 <b>&\n\n漢é? ', 'yo')
-SYSTEM = [{'role': 'system', 'content': 'Rhyme.'}]
+SYSTEM, TOOL = ([{'role': role, 'content': 'Say "é" <b>.'}] for role in ('system', 'tool'))
 THOUGHT = '<think>\nHm.\n</think>\n\nyo'
-ASKED = [TALK[:1], TALK[:3], SYSTEM + TALK[:3], said('hi', THOUGHT, 'so?')]
+ASKED = [TALK[:1], TALK[:3], SYSTEM + TALK[:3], said('hi', THOUGHT, 'so?'), TALK[:2] + TOOL]
 SHOWN = [TALK, SYSTEM + TALK[:2], said('hi', THOUGHT)]
 
 
@@ -172,8 +175,8 @@ def test_a_chat_has_the_ids_that_the_template_of_its_folder_gives_and_its_ends(f
     exported = transformers.AutoTokenizer.from_pretrained(tmp_path / 'out')
     for chat in ASKED + SHOWN:
         asks = chat in ASKED
-        if name in ('Gemma', 'R1') and chat[0] in SYSTEM:
-            refused('System role|leaves out the system message', ours.render, chat, asks)
+        if name in ('Gemma', 'R1') and (chat[0] in SYSTEM or chat[-1] in TOOL):
+            refused('System role|Roles must|leaves out the (system|tool)', ours.render, chat, asks)
         elif name == 'R1' and not asks:         # it asks with <think>, and shows answers without
             refused(r"asks for this answer with '<think>\\n' and shows it without", ours.render, chat)
         else:
