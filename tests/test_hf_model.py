@@ -103,9 +103,12 @@ def test_a_damaged_folder_or_a_feature_that_we_lack_is_refused_by_name(tmp_path)
     weights = tmp_path / 'model.safetensors'
     weights.write_bytes(weights.read_bytes()[:-100])
     refused('Safetensor', GPT.load, tmp_path)
-    (tmp_path / 'adapter_config.json').write_text('{"peft_type": "LORA"}')
-    weights.rename(tmp_path / 'adapter_model.safetensors')
-    refused('adapter of PEFT.*merge_and_unload', GPT.load, tmp_path)
+    weights.unlink()
+    for file, words in {'model.Q4_K.gguf': 'extras.models.gguf FILE', 'pytorch_model-1.bin': 'old .bin',
+                        'adapter_config.json': 'adapter of PEFT.*merge_and_unload'}.items():
+        (tmp_path / file).write_text('{}')
+        refused(words, GPT.load, tmp_path)
+        (tmp_path / file).unlink()
 
 
 def test_a_head_in_the_file_counts_though_config_json_says_tied(tmp_path):
