@@ -170,10 +170,11 @@ def tidy(text, changed):
         text, n = pattern.subn('', text)
         changed[what] += n
     text = re.sub('\r\n?|[\x0b\x0c\x1c-\x1e\u2028\u2029]', '\n', text)
+    text = unicodedata.normalize('NFC', text)
     if pii:
         from extras.text import personal        # without that file: --pii=False
         text = personal.hide(text, changed)
-    return unicodedata.normalize('NFC', text)
+    return text
 
 
 def check_rules(messages, answers, facts):
@@ -206,7 +207,7 @@ def split_texts(messages, answers, line):
 
 # --- files become records -------------------------------------------------------------------------
 UNREADABLE = OSError, EOFError, ValueError, RecursionError, zlib.error
-RECORDS = re.compile(r'\.(jsonl|ndjson|json|csv|tsv|parquet)(\.(gz|zst|bz2|xz))?$', re.I)
+RECORDS = re.compile(r'\.(jsonl|ndjson|json|csv|tsv|parquet)(\.(gz|zst|bz2|xz))?$')
 
 
 def records_in(path, results):
@@ -224,14 +225,17 @@ def records_in(path, results):
         with open(path, 'rb') as f:
             require(not f.read(40).startswith(b'version https://git-lfs'),
                     'a pointer of Git LFS: git lfs pull')
-        require(RECORDS.search(path), 'no .jsonl, .json, .csv, .tsv or .parquet')
-        if path.lower().endswith(('.jsonl', '.ndjson')):
+        ending = RECORDS.search(path.lower())
+        require(ending, 'no .jsonl, .json, .csv, .tsv or .parquet')
+        if ending[0] in ('.jsonl', '.ndjson'):
             records = map(record_of, open(path, 'rb'))
         else:
             from extras.text import formats
-            lines = io.TextIOWrapper(formats.unpack(path), 'utf-8-sig', 'surrogateescape', '\n')
-            records = (record if isinstance(record, dict) else ValueError(record)
-                       for record in formats.records_of(path, lines))
+            file = formats.unpack(path)
+            lines = io.TextIOWrapper(file, 'utf-8-sig', 'surrogateescape', '\n')
+            records = map(record_of, file) if ending[1] in ('jsonl', 'ndjson') else (
+                record if isinstance(record, dict) else ValueError(record)
+                for record in formats.records_of(path, lines))
         for number, record in enumerate(records, 1):
             if record:          # no blank line
                 yield f'{path}:{number}', record
@@ -249,7 +253,6 @@ def record_of(line):
 
 
 # --- results --------------------------------------------------------------------------------------
-FORMAT = 'nanoparrot-chats-1'
 RESULTS = 'meta.json', 'train.jsonl', 'val.jsonl', 'report.json'
 
 
@@ -261,8 +264,7 @@ def check_out_dir(out, overwrite):
             'written')
     names = {*os.listdir(out)} - {'.DS_Store', 'lost+found'}
     meta = (out / 'meta.json').read_bytes() if 'meta.json' in names else b''
-    # earlier versions wrote no format
-    is_ours = re.search(b'nanoparrot-chats|"min_agreement"', meta) or 'meta.json.new' in names
+    is_ours = b'"min_agreement":' in meta or 'meta.json.new' in names   # the latter after a kill
     others = {name.removesuffix('.new') for name in names} - {*RESULTS} if is_ours else names
     require(not others, f'{out} has {min(others, default="")}, which chats.py did not write there; '
             'choose another --out_dir')
@@ -337,8 +339,7 @@ n = collections.Counter(question for question, _ in examples.values())
 hashes, n_all = {}, len(examples)
 for line, (question, whole) in examples.items():
     # a question that begins more would move the fraction that is held out
-    is_common = n[question] > min(n_all / 2, max(10, n_all / 100))
-    text = whole if is_common else question
+    text = whole if n[question] > min(n_all / 2, max(10, n_all / 100)) else question
     hashes[line] = int(hashlib.blake2b(text.encode(), digest_size=8).hexdigest(), 16)
 if not source:
     from extras.tasks import problems
@@ -361,13 +362,14 @@ val = [line for line, number in hashes.items() if number <= limit]
 n_read = len(hashes) + left_out.total()
 write_results(out, {
     'train.jsonl': ''.join(train), 'val.jsonl': ''.join(val),
-    'meta.json': json.dumps({'format': FORMAT, **config, 'kind': kind or 'sft'}, indent=1),
+    'meta.json': json.dumps({**config, 'format': 'nanoparrot-chats-1', 'kind': kind or 'sft'},
+                            indent=1),
     'report.json': json.dumps({
         'read': n_read, 'kept': len(hashes), 'changed': +changed, 'unused_columns': unused,
         'left_out': {why: [n, first[why]] for why, n in left_out.items()}, 'bytes': n_bytes,
         'first': first}, indent=1)})
 script = 'dpo.py --loss_type=kto' if has_thumbs else 'dpo.py' if kind == 'preference' else 'sft.py'
-n_kept = n_bytes['read'] - n_bytes['left out']
-print(f'{n_read:,} records ({n_bytes["read"]:,} bytes), {len(hashes):,} kept ({n_kept:,} bytes): '
+n, n_kept = n_bytes['read'], n_bytes['read'] - n_bytes['left out']
+print(f'{n_read:,} records ({n:,} bytes), {len(hashes):,} kept ({n_kept:,} bytes): '
       f'{len(train):,} to train on, {len(val):,} held out', *report,
       f'next: python {script} --data_dir={shlex.quote(out_dir)}', sep='\n')
