@@ -14,8 +14,7 @@ For the tokenizers, the text is the standard library with its tests, and the voc
 Hugging Face numbers the bytes differently (the tests compare). CPU seconds count all processes and threads,
 so they can be compared on a machine with other work, too. bfloat16 is measured where the processor has it.
 """
-import ast, contextlib, hashlib, json, math, os, pathlib, resource, subprocess, sys, sysconfig, tempfile
-import time, warnings
+import hashlib, json, math, os, pathlib, re, resource, subprocess, sys, sysconfig, tempfile, time
 from statistics import median_high as median
 import numpy as np
 import torch
@@ -84,22 +83,17 @@ def tokenizing(what, who):
 
 
 def prose_texts(size=20_000_000):
-    """20 MB of the docstrings of what is installed here, in texts of at least 200 words."""
-    kept = pathlib.Path(tempfile.gettempdir(), 'nanoparrot-prose.json')
-    if not kept.exists():
-        texts, words, n = [], [], 0
-        folders = sysconfig.get_paths()['stdlib'], sysconfig.get_paths()['purelib']
-        for path in (path for folder in folders for path in sorted(pathlib.Path(folder).rglob('*.py'))):
-            with contextlib.suppress(Exception), warnings.catch_warnings(action='ignore'):
-                for node in ast.walk(ast.parse(path.read_text('utf-8'))):
-                    if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
-                        words += (ast.get_docstring(node) or '').split()
+    """20 MB of the docstrings of what is installed here, in texts of 200 to 5,000 words."""
+    texts, words, n = [], [], 0
+    for folder in sysconfig.get_paths()['stdlib'], sysconfig.get_paths()['purelib']:
+        for path in sorted(pathlib.Path(folder).rglob('*.py')):
+            for docstring in re.findall('\"\"\"(.+?)\"\"\"', path.read_text('utf-8', 'replace'), re.S):
+                words += docstring.split()
             if len(words) > 200 and n < size:
                 texts.append(' '.join(words[:5000]))
                 n += len(texts[-1].encode())
                 words = []
-        kept.write_text(json.dumps(texts))
-    return json.loads(kept.read_text())
+    return texts
 
 
 def cleaning(what, who):
