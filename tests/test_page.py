@@ -13,9 +13,9 @@ from test_model import lively
 from test_sample import TOKENIZER, alone, chain
 
 from extras.models import export as exports
-from extras.tasks import answers, sandbox
+from extras.tasks import sandbox
 from extras.training import fit
-from tokenizer import PATTERN, Tokenizer
+from tokenizer import PATTERN, Answer, Tokenizer
 
 CHROMIUM = next(filter(shutil.which, ['chromium', 'chromium-browser', 'google-chrome']), None)
 in_chromium = pytest.mark.skipif(
@@ -145,8 +145,8 @@ def test_ids_probabilities_and_texts_of_the_page_are_torchs(shown):
         name, source = ('chat', 'messages') if i % 2 else ('a "base"', 'prompt')
         piece = text[i * 397 % 9000:][:5 + i % 21]
         asked = [{'role': 'user', 'content': piece}] if i % 2 else piece
-        ids, _, n_again, _ = answers.read(models[name][1], asked)
-        n = 20 if i < 28 else 65 - len(ids) - (n_again > 0)
+        begun = Answer(models[name][1], asked, 1)
+        n = 20 if i < 28 else 65 - len(begun.ids) - bool(begun.again)
         wanted.append(written(*models[name][:2], asked, n))
         requests.append([{'model': name, source: asked, 'max_tokens': n if i < 28 else 99,
                           'temperature': 0, 'top_k': 0}, bool(i % 2)])
