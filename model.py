@@ -404,6 +404,10 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
 
 if __name__ == '__main__':
     torch.manual_seed(0)
+    nano = GPT(GPTConfig(256, 512, 6, 8, 0, 256, 768))
+    for part in nano, nano.blocks[0]:
+        print(f'{type(part).__name__}: {sum(p.numel() for p in part.parameters()):,} parameters')
+
     model = GPT(GPTConfig(256, 64, 2, 4, 2, 128))
     # 16 different tokens in random order: one token does not tell the next one, several do.
     idx = torch.randint(16, (4, 33))
