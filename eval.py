@@ -236,7 +236,8 @@ if 'loss' in all_tasks and not data_dir:
     data_dir = ','.join(sorted({*map(own_data, paths)} - {''})) or 'data/quickstart'
     config['data_dir'] = data_dir
     print(f'the loss is measured on {data_dir}; --data_dir=FOLDER takes another text')
-report = {'settings': config, 'tasks': {}}      # it becomes eval.json
+losses = {}         # {name of a model and its text: {'nats': ...}}
+report = {'settings': config, 'tasks': {'loss': losses} if 'loss' in all_tasks else {}}
 
 # --- 5. the questions -----------------------------------------------------------------------------
 # A question is a dict: messages for a chat; prompt for a base model; ends, a pattern that stops its
@@ -282,9 +283,6 @@ def measure_loss(name, model, tokenizer):
 
 
 # --- 7. verdicts on answers, and pass@k -----------------------------------------------------------
-losses = {}
-if 'loss' in all_tasks:
-    report['tasks']['loss'] = losses
 samples = []        # every judged answer, of all checkpoints and tasks
 scores = {task: [] for task in all_tasks if task != 'loss'}         # [(who, summary), ...] of each
 os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
@@ -300,20 +298,19 @@ def save():
     if asking:
         answers.replace_rows(samples_path, samples)
     for task, results in scores.items():
-        series = [result | who for who, result in results]
+        results.sort(key=lambda result: result[0]['step'] or 0)
+        series = [summary | who for who, summary in results]
         if series:
             report['tasks'][task] = series[0] if len(series) == 1 else {'series': series}
     pathlib.Path(out).write_text(json.dumps(report, indent=1))
 
 
 def score(task, rows, who):
-    """Judge rows of samples.jsonl, the answers to a task. who: {'ckpt', 'step', 'chat', ...} of the
-    model that wrote them."""
+    """Judge rows, the answers to a task by the model of `who`: {'ckpt', 'step', 'chat', ...}."""
     samples.extend(rows)        # the same dicts: judge() writes the outcomes into them
     try:
         grading.judge(questions_of[task], rows, run)
         scores[task].append((who, by_split(rows, ks)))
-        scores[task].sort(key=lambda score: score[0]['step'] or 0)
     finally:            # no answer is lost if the sandbox breaks
         save()
 
@@ -383,6 +380,6 @@ if losses:
     print_table('loss', losses)
 for task, results in scores.items():
     print_table(task, {f'{who["ckpt"] or completions}, step {who["step"]}: {split}': part
-                       for who, result in results
-                       for split, part in {'all': result, **result.pop('by_split', {})}.items()})
+                       for who, summary in results for split, part in
+                       {'all': summary, **summary.pop('by_split', {})}.items()})
 print(f'written to {out}')

@@ -45,7 +45,7 @@ install requirements.txt
 
 began=$SECONDS
 # the models' answers are executed here, in extras/tasks/sandbox.py: a guard against accidents
-judged='--tasks=problems --allow_code_execution=True --batch_size=512 --max_new_tokens=64 --timeout=1'
+judged='--tasks=problems --allow_code_execution=True --batch_size=512 --max_new_tokens=64 --timeout=1 --overwrite=True'
 held_out="$judged --splits=variation,feedback_variation,cell --num_samples=1 --tasks=loss,problems --loss_tokens=16384"
 
 # 1. the base model: a language model of Python's own standard library; it solves none of 30 problems of each kind

@@ -122,7 +122,7 @@ def answer(asked, seed):
 
     def draw(logits, rows, t):          # logits (1, V), because stream() gets one prompt
         # Special tokens that only prompts have, such as <|im_start|>, are never drawn.
-        logits[:, new.forbidden(logits.shape[1])] = -torch.inf
+        logits[:, tokenizer.never_in_answers(logits.shape[1], new.again)] = -torch.inf
         return sample(logits, temperature, top_k, top_p, u=logits.new_tensor([dice.random()]))
 
     idx = torch.tensor([new.ids], device=device)  # (1, T)

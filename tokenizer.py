@@ -272,11 +272,15 @@ class Tokenizer:
         characters = {c for part in text for c in part}
         return cls('char', [c.encode() for c in sorted(characters)], special_tokens)
 
-    def never_in_answers(self, n_rows=0):
+    def never_in_answers(self, n_rows=0, again=b''):
         """Return the ids that a model must not draw: special tokens that only prompts hold, such as
-        <|im_start|> and <|mask|>, and those from vocab_size to n_rows, the width of its logits."""
-        for_prompts = [id for id in self.special.values() if id not in self.stop]
-        return for_prompts + [*range(self.vocab_size, n_rows)]
+        <|im_start|> and <|mask|>, and those from vocab_size to n_rows, the width of its logits.
+        again: bytes with which the text of the next token has to begin."""
+        never = [id for id in self.special.values() if id not in self.stop]
+        if again:
+            never = [id for id, token in enumerate(self.all_bytes)
+                     if not self.text_bytes[id] or not token.startswith(again)]
+        return never + [*range(self.vocab_size, n_rows)]
 
     def encode(self, text):
         """Return the ids of a text. '<|endoftext|>' in it is 13 characters like any others."""
@@ -395,7 +399,7 @@ class Answer:
     def __init__(self, tokenizer, prompt, n, ends=''):
         self.tokenizer, self.ends = tokenizer, ends or '(?!)'       # which is nowhere
         self.n_left = n         # tokens; 0: it has ended
-        self.again = b''        # what the first one writes once more
+        self.again = b''        # what the first one writes once more, see never_in_answers()
         self.seen = ''          # the text, behind the prompt's last character: ends may look back
         self.decode = codecs.getincrementaldecoder('utf-8')('replace').decode
         if isinstance(prompt, str):
@@ -408,18 +412,12 @@ class Answer:
             self.ids, _ = tokenizer.render(prompt, add_generation_prompt=True)
         self.n_certain = len(self.seen)
 
-    def forbidden(self, n_rows):
-        """Return those ids of a model with n_rows that can't come next."""
-        t, never = self.tokenizer, self.tokenizer.never_in_answers(n_rows)
-        return never if not self.again else never + [
-            id for id in range(t.vocab_size)
-            if not t.text_bytes[id] or not t.all_bytes[id].startswith(self.again)]
-
     def append(self, id):
         """Take in the next token. Return the text that has become certain."""
-        is_stop = id in self.tokenizer.stop
-        self.n_left = 0 if is_stop else self.n_left - 1
-        data = b'' if is_stop else self.tokenizer.decode_bytes([id])[len(self.again):]
+        self.n_left -= 1
+        data = self.tokenizer.decode_bytes([id])[len(self.again):]
+        if id in self.tokenizer.stop:
+            self.n_left, data = 0, b''
         self.seen += self.decode(data, not self.n_left)
         self.again = b''
         # partial: the text may end with the beginning of a match

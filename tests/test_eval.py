@@ -94,15 +94,14 @@ def test_text_that_does_not_fit_is_refused(base_run, tmp_path):
 
 def test_without_data_dir_the_text_of_the_base_of_a_run_is_measured(base_run, data_dir, tmp_path):
     """Also of what was tuned since: the data of sft.py are no text."""
-    for name, begun in ('sft', base_run), ('rl', tmp_path / 'sft'):
+    for name, begun in ('sft', f'{base_run}/best.pt'), ('rl', f'{tmp_path}/sft'):
         save_run(tmp_path / name, GPT.load(base_run), Tokenizer.load(base_run / 'tokenizer.json'))
-        write(tmp_path / name / 'config.json', [{'stage': name, 'init_from': str(begun), 'data_dir': 'chats'}])
-    rows = [evaluate(tmp_path / 'x', f'--ckpt={run}', '--loss_tokens=99', '--random_init=False', *more)
-            for run in (base_run, tmp_path / 'rl') for more in ([], [f'--data_dir={data_dir}'])]
-    assert rows == rows[:1] * 4 and read_json(tmp_path / 'x/eval.json')['settings']['data_dir'] == str(data_dir)
-    said = ok(run('eval.py', f'--ckpt={base_run}', f'--out={tmp_path}/eval.json', '--loss_tokens=9'))
-    assert f'the loss is measured on {data_dir}; --data_dir=FOLDER' in said
-    mistake(run('eval.py', f'--ckpt={tmp_path}', cwd=tmp_path), 'data/quickstart has no prepared text')
+        write(tmp_path / name / 'config.json', [{'stage': name, 'init_from': begun, 'data_dir': 'chats'}])
+    for ckpt in base_run, 'rl':
+        said = ok(run('eval.py', f'--ckpt={ckpt}', '--out=x.json', '--loss_tokens=9', cwd=tmp_path))
+        assert f'the loss is measured on {data_dir}; --data_dir=FOLDER' in said
+        assert read_json(tmp_path / 'x.json')['settings']['data_dir'] == str(data_dir)
+    mistake(run('eval.py', '--ckpt=.', cwd=tmp_path), 'data/quickstart has no prepared text')
 
 
 # --- answers that are there: each outcome is told and kept ----------------------------------------
@@ -132,8 +131,8 @@ def test_all_tasks_are_scored_from_answers_that_are_there(tmp_path):
         for id, texts in json.loads(GIVEN).items() for text in texts])
     found = {'ngram': 13, 'problems': ['Q']}
     write(tmp_path / 'data.json', [{'cleaned': {'hash': '0', 'decontaminated': found}}])
-    flags = ['--tasks=problems,humaneval', '--splits=variation', '--n_problems=2', '--k=1,2,4',
-             '--allow_code_execution=True', f'--data={functions}', '--timeout=4']
+    flags = ('--tasks=problems,humaneval --splits=variation --n_problems=2 --k=1,2,4 --timeout=4 '
+             f'--allow_code_execution --data={functions}').split()
     tasks = evaluate(tmp_path / 'a', *flags, f'--completions={given}')
     ours = tasks['problems']
     assert ours['by_split']['variation']['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2)
@@ -157,9 +156,8 @@ def test_answers_of_a_chat_are_judged_as_such(tmp_path):
     given = write(tmp_path / 'given.jsonl', [
         {'task_id': p['task_id'], 'messages': [{'role': 'user', 'content': 'q'}],
          'completion': f'Sure!\n```python\n{p["prompt"]}{p["canonical_solution"]}```\nIt works.'}])
-    flags = ['--tasks=problems', '--splits=variation', '--n_problems=1', '--allow_code_execution=True',
-             f'--completions={given}']
-    assert evaluate(tmp_path / 'chat', *flags)['problems']['pass@1'] == 1
+    flags = f'--tasks=problems --splits=variation --n_problems=1 --allow_code_execution --completions={given}'
+    assert evaluate(tmp_path / 'chat', *flags.split())['problems']['pass@1'] == 1
     assert all(row['messages'] for row in read_rows(tmp_path / 'chat/samples.jsonl'))
 
 
@@ -188,8 +186,8 @@ def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(base_run, dat
     model.save(tuned, step=7, config={'stage': 'sft'})
     zeros = write_bins(tmp_path / 'zeros', np.zeros(100, 'uint16'), tokenizer)
     data = write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in 'def x self for'.split()])
-    flags = ['--tasks=loss,own', f'--data={data}', '--max_new_tokens=5', '--loss_tokens=99',
-             f'--data_dir={data_dir},{zeros}', '--random_init=False']
+    flags = (f'--tasks=loss,own --data={data} --max_new_tokens=5 --loss_tokens=99 --random_init=False '
+             f'--data_dir={data_dir},{zeros}').split()
     together = evaluate(tmp_path / 'all', f'--ckpt={tuned},{tmp_path}/*_*.pt', *flags)
     series, rows = together['own']['series'], together['loss']
     assert [result['ckpt'] for result in series] == [first, tuned, late]
@@ -200,69 +198,64 @@ def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(base_run, dat
     assert len({row['nats'] for row in rows.values()}) == 4         # the tuned one is the first one
 
 
-ASKED = ['--tasks=own,gsm8k', '--data=own.jsonl,gsm8k.jsonl', '--ckpt=model', '--num_samples=2', '--k=1,2',
-         '--max_new_tokens=6', '--batch_size=3', '--out=scores/eval.json', '--device=cpu']
+ASKED = ('--tasks=own,gsm8k --data=own.jsonl,gsm8k.jsonl --ckpt=model --num_samples=2 --k=1,2 --batch_size=3 '
+         '--max_new_tokens=6 --out=scores/eval.json --device=cpu').split()
+OTHERS = """
+--seed=2 => settings
+--tasks=own --data=own.jsonl => questions
+--data=other.jsonl,gsm8k.jsonl => questions
+--ckpt=model/best.pt => weights
+"""
 
 
 @pytest.fixture
 def asking(babbler, tmp_path):
-    """A folder with a model and questions, and a function that evaluates it."""
-    save_run(tmp_path / 'model', GPT.load(babbler), Tokenizer.load(babbler / 'tokenizer.json'), step=1)
-    write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in 'def x self for in'.split()])
-    write(tmp_path / 'gsm8k.jsonl', [{'question': word, 'answer': '1'} for word in 'a bc d'.split()])
-    return tmp_path, lambda *more, **how: run('eval.py', *ASKED, *more, cwd=tmp_path, **how)
+    """A folder with models and questions, and a function that evaluates."""
+    model, tokenizer = GPT.load(babbler), Tokenizer.load(babbler / 'tokenizer.json')
+    save_run(tmp_path / 'model', model, tokenizer, step=1)
+    save_run(tmp_path / 'reward', model, tokenizer, reward_head=torch.zeros(1, 32))
+    model.norm.weight.data[3] += 1e-6
+    save_run(tmp_path / 'changed', model, tokenizer, step=1)
+    for name, words in ('own', 'def x self for in'), ('other', 'def x self for if'), ('gsm8k', 'a bc d'):
+        write(tmp_path / f'{name}.jsonl', [{'prompt': word, 'answer': 1} for word in words.split()])
+    return tmp_path / 'scores', lambda *more, **how: run('eval.py', *ASKED, *more, cwd=tmp_path, **how)
 
 
 def test_a_killed_evaluation_goes_on_and_equals_one_that_was_never_ended(asking):
     """It is killed in the middle of either task, and also while it writes a line."""
-    folder, evaluate = asking
+    scores, evaluate = asking
     ok(evaluate())
-    straight = contents(folder / 'scores')
-    assert len(straight['samples.jsonl'].splitlines()) == 16
+    straight = contents(scores)
+    assert straight['samples.jsonl'].count(b'"ungraded"') == 0 and len(straight['samples.jsonl'].splitlines()) == 16
     ok(evaluate('--overwrite', '--seed=2'))
-    assert contents(folder / 'scores')['samples.jsonl'] != straight['samples.jsonl']
+    assert contents(scores)['samples.jsonl'] != straight['samples.jsonl']
     counted = before('answer a batch', 'print("a batch")')
-    path = folder / 'scores/samples.jsonl'
-    for done, more in (2, ['--overwrite']), (1, []), (2, []):
-        assert evaluate(*more, before=killed_after('answer a batch', done + 1)).returncode == -9
-        text = path.read_text()
-        path.write_text(text[:-20] if more else text + '{"task_id": "own/')     # a batch, or a line, less
+    for n, more in (3, ['--overwrite']), (2, []), (3, []):
+        assert evaluate(*more, before=killed_after('answer a batch', n)).returncode == -9
+        text = (scores / 'samples.jsonl').read_text()
+        text = text[:-20] if more else f'{text}{{"task_id": "own/'      # a batch, or a line, less
+        (scores / 'samples.jsonl').write_text(text)
     assert ok(evaluate(before=counted)).count('a batch') == 6 - 4
-    assert contents(folder / 'scores') == straight
+    assert contents(scores) == straight
     assert ok(evaluate('--k=1', before=counted)).count('a batch') == 0
 
 
-def test_answers_of_another_evaluation_are_not_replaced_unless_that_is_typed(asking):
-    folder, evaluate = asking
-    ok(evaluate())
-    kept = contents(folder / 'scores')
-    model, tokenizer = GPT.load(folder / 'model'), Tokenizer.load(folder / 'model/tokenizer.json')
-    for change in (['--seed=2'], ['--tasks=own', '--data=own.jsonl'], ['--ckpt=model/best.pt'],
-                   'question', 'weight'):
-        flags = change if isinstance(change, list) else []
-        if change == 'question':
-            write(folder / 'own.jsonl', [row | {'prompt': row['prompt'] + ' '} for row in read_rows(
-                folder / 'own.jsonl')])
-        if change == 'weight':
-            ok(evaluate('--overwrite'))         # of that question
-            kept = contents(folder / 'scores')
-            model.norm.weight.data[3] += 1e-6
-            save_run(folder / 'model', model, tokenizer, step=1)
-        mistake(evaluate(*flags), 'scores/samples.jsonl has answers of other weights, questions or settings',
-                '--overwrite')
-        assert contents(folder / 'scores')['samples.jsonl'] == kept['samples.jsonl']
-    ok(evaluate('--overwrite'))
-
-
-def test_what_was_measured_of_a_good_model_is_kept_when_the_next_one_is_refused(asking):
-    folder, evaluate = asking
-    model, tokenizer = GPT.load(folder / 'model'), Tokenizer.load(folder / 'model/tokenizer.json')
-    save_run(folder / 'reward', model, tokenizer, reward_head=torch.zeros(1, 32))
+def test_answers_of_another_evaluation_are_replaced_only_if_that_is_typed(asking):
+    """And what was measured of a model is kept when the next one is refused."""
+    scores, evaluate = asking
     mistake(evaluate('--ckpt=model,reward'), 'reward', 'is a reward model')
-    kept = read_json(folder / 'scores/eval.json')['tasks'], read_rows(folder / 'scores/samples.jsonl')
+    kept = contents(scores)['samples.jsonl']
+    results = read_json(scores / 'eval.json')['tasks']
+    assert {*results} == {'own', 'gsm8k'} and results['own']['n'] == 5
+    ok(evaluate())
+    assert read_json(scores / 'eval.json')['tasks'] == results
+    each_is_a_mistake(OTHERS, evaluate)
+    (scores / '../changed').rename(scores / '../new')
+    (scores / '../model').rename(scores / '../changed')
+    (scores / '../new').rename(scores / '../model')
+    mistake(evaluate(), 'scores/samples.jsonl has answers of other weights, questions or settings; choose')
+    assert contents(scores)['samples.jsonl'] == kept
     ok(evaluate('--overwrite'))
-    assert kept == (read_json(folder / 'scores/eval.json')['tasks'], read_rows(folder / 'scores/samples.jsonl'))
-    assert {*kept[0]} == {'own', 'gsm8k'} and kept[0]['own']['n'] == 5
 
 
 # A body ends where a line begins in column 0; and two more ends

@@ -487,9 +487,10 @@ def test_the_code_of_an_answer_is_found_in_any_fence_among_other_blocks_and_noth
     only('syntax', PROSE, ['So f(x) = x + 1', '```\nNo.\n```', '```python\ndef f(x:\n```\nNo.'], chat=True)
     bare = BARE.replace('CODE', RIGHT.strip()).replace(
         'INDENTED', textwrap.indent(RIGHT.strip(), '    ')).split('\n===\n')
-    only('passed', PROSE, bare, chat=True)
+    only('passed', PROSE, [*bare, RIGHT + 'x = [\n' + '    0,\n' * 400 + ']\nassert len(x) == 400'], chat=True)
     only('wrong', PROSE, [text.replace('+ 1', '+ 2').replace('ONE = 1', 'ONE = 2') for text in bare], chat=True)
-    strange = ['```\n' * 4000, '```a\nx\n' * 3000, '`' * 9999, '- ' * 9999, '```\n\0\ud800\n```']
+    strange = ['(\n' * 4000, 'x\n' * 4000 + '$', '\n'.join(' ' * i + 'x' for i in range(400)),
+               '```\n' * 4000, '```a\nx\n' * 3000, '`' * 9999, '- ' * 9999, '```\n\0\ud800\n```']
     assert 'passed' not in outcomes(PROSE, strange, chat=True)
 
 

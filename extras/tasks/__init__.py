@@ -2,7 +2,7 @@
 Questions, answers, and programs that run to see whether an answer is right. A line a file: who
 opens it, and why.
 
-answers             eval.py --tasks: a model answers many prompts at a time
+answers             eval.py --tasks: a model answers many prompts, and samples.jsonl grows
 problems            --tasks=problems: small Python problems with tests; chats.py writes examples
 questions           eval.py --data: one form for HumanEval, MBPP, GSM8K and your own
 grading             eval.py --tasks: how good an answer is, by tests or rules

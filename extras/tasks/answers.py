@@ -50,16 +50,15 @@ def open_models(paths, device='cpu'):
 
 def write(model, tokenizer, prompts, n, *how, **more):
     """Return the texts of n answers to each prompt. More arguments are those of batches()."""
-    texts = [[] for _ in prompts]
+    texts = {}
     for batch in batches(model, tokenizer, prompts, n, *how, **more):
-        for (i, _), text in batch.items():
-            texts[i].append(text)
-    return texts
+        texts |= batch
+    return [[texts[i * n + j] for j in range(n)] for i in range(len(prompts))]
 
 
 def batches(model, tokenizer, prompts, n, ends='', max_new_tokens=256, seed=0, batch_size=16,
             temperature=None, top_k=0, top_p=1.0, known=()):
-    """Yield {(i, j): text of answer j to prompt i}, a batch of answers at a time. ends: a pattern
+    """Yield {i n + j: text of answer j to prompt i}, a batch of answers at a time. ends: a pattern
     in front of which the answer to a text ends; whoever answers messages knows where to stop.
     temperature=None is 0 for one answer, the likeliest, and 0.8 for several, which have to differ.
 
@@ -75,21 +74,21 @@ def batches(model, tokenizer, prompts, n, ends='', max_new_tokens=256, seed=0, b
     n_cut = sum(length > model.config.block_size for length in lengths)
     if n_cut:
         print(f'{n_cut} prompts are longer than the context; the model saw only their ends')
-    order = [(i, j) for i in np.argsort(lengths, kind='stable').tolist() for j in range(n)]
+    order = np.argsort(np.repeat(lengths, n), kind='stable').tolist()   # less padding
     for start in tqdm(range(0, len(order), batch_size), 'answers', disable=None):
-        batch = order[start:start + batch_size]         # of similar length: less padding
+        batch = order[start:start + batch_size]
         if not known.keys() >= {*batch}:
-            answers = [begin(prompts[i]) for i, _ in batch]
-            dice = [random.Random(f'{seed} {i} {j}') for i, j in batch]
-            texts = write_batch(model, answers, dice, temperature, top_k, top_p)
-            known |= zip(batch, texts)
-        yield {answer: known[answer] for answer in batch}
+            answers = [begin(prompts[k // n]) for k in batch]
+            dice = [random.Random(f'{seed} {k // n} {k % n}') for k in batch]
+            known |= zip(batch, write_batch(model, answers, dice, temperature, top_k, top_p))
+        yield {k: known[k] for k in batch}
 
 
 def write_batch(model, answers, dice, temperature, top_k, top_p):
     """Write these answers at once, and return their texts."""
     V, T = model.config.vocab_size, model.config.block_size
-    never = answers[0].tokenizer.never_in_answers(V)
+    tokenizer = answers[0].tokenizer
+    never = tokenizer.never_in_answers(V)
     texts = [''] * len(answers)
 
     def draw(logits, rows, t):          # logits (b, V) of the b answers that go on
@@ -97,7 +96,7 @@ def write_batch(model, answers, dice, temperature, top_k, top_p):
         rows = rows.tolist()
         for row, i in zip(logits, rows):
             if answers[i].again:
-                row[answers[i].forbidden(V)] = -math.inf
+                row[tokenizer.never_in_answers(V, answers[i].again)] = -math.inf
         u = logits.new_tensor([dice[i].random() for i in rows])
         token = sample(logits, temperature, top_k, top_p, u)                            # (b,)
         for k, (i, id) in enumerate(zip(rows, token.tolist())):
@@ -119,23 +118,17 @@ REFUSED = ('%s has answers of other weights, questions or settings; choose anoth
            'replace them: --overwrite')
 
 
-def row_of(task, question, j, text, who):
-    """Return the row of answer j to a question, not yet judged. who: {'ckpt', 'step', 'chat'} of
-    the model, and the hash of ask()."""
-    row = {key: question.get(key) for key in ('task_id', 'family', 'cell', 'split', 'prompt')}
-    row |= {key: who.get(key) for key in ('ckpt', 'step', 'hash')}
-    row |= {'task': task, 'messages': question['messages'] if who['chat'] else None, 'sample': j,
-            'kind': problems.KINDS.get(row['split']), 'completion': text, 'outcome': 'ungraded',
-            'message': ''}
-    if question.get('tests'):           # is it a single line? DPO teaches it
-        row['preferred'] = problems.preferred(text)
-    return row
-
-
 def rows_of(task, questions, texts, who):
-    """Return the rows of several answers to each question."""
-    return [row_of(task, question, j, text, who) for question, several in zip(questions, texts)
-            for j, text in enumerate(several)]
+    """Return the rows of several answers to each question, not yet judged. who: {'ckpt', 'step',
+    'chat'} of the model, and the hash of ask()."""
+    rows = []
+    for question, several in zip(questions, texts):
+        row = {key: question.get(key) for key in ('task_id', 'family', 'cell', 'split', 'prompt')}
+        row |= {key: who.get(key) for key in ('ckpt', 'step', 'hash')}
+        row |= {'task': task, 'messages': question['messages'] if who['chat'] else None,
+                'kind': problems.KINDS.get(row['split']), 'outcome': 'ungraded', 'message': ''}
+        rows += [row | {'sample': j, 'completion': text} for j, text in enumerate(several)]
+    return rows
 
 
 def given_answers(task, questions, rows, n):
@@ -169,24 +162,25 @@ def ask(path, task, questions, model, tokenizer, who, n, *how):
     come, with a hash of all that decides them; what it has with the same hash is not asked again.
     how: arguments of batches(), from max_new_tokens on."""
     prompts = [question['messages' if who['chat'] else 'prompt'] for question in questions]
+    names = [question['task_id'] for question in questions]
     how = n, questions[0]['ends'], *how
-    number = {question['task_id']: i for i, question in enumerate(questions)}
-    decides = tokenizer.hash, number, prompts, how, model.embedding.weight.device.type
+    decides = tokenizer.hash, names, prompts, how, model.embedding.weight.device.type
     digest = hashlib.sha256(repr(decides).encode('utf-8', 'surrogatepass'))
     for weight in model.state_dict().values():
         digest.update(weight.cpu().numpy())
     who = who | {'hash': digest.hexdigest()[:16]}
-    known, rows = {}, {}        # {(number of the question, of its answer): text, row}
+    rows = rows_of(task, questions, [[''] * n] * len(names), who)
+    known = {}          # {number of the row: text}
     for row in read_rows(path):
         if (row['ckpt'], row['task']) == (who['ckpt'], task):
             require(row.get('hash') == who['hash'], REFUSED % path)
-            known[number[row['task_id']], row['sample']] = row['completion']
+            known[names.index(row['task_id']) * n + row['sample']] = row['completion']
     replace_rows(path, [])      # without half a line
     with open(path, 'a', encoding='utf-8') as file:
         for batch in batches(model, tokenizer, prompts, *how, known=known):
-            for (i, j), text in batch.items():
-                rows[i, j] = row_of(task, questions[i], j, text, who)
-                if (i, j) not in known:
-                    print(json.dumps(rows[i, j]), file=file)
+            for k, text in batch.items():
+                rows[k]['completion'] = text
+                if k not in known:
+                    print(json.dumps(rows[k]), file=file)
             file.flush()
-    return [rows[answer] for answer in sorted(rows)]
+    return rows

@@ -9,7 +9,7 @@ on all problems and on each kind of them, and the problems that the second model
 problem that only one of the models answered is left out. A score is the fraction of the answers
 that passed, or a judge's grades, 1 to 10, as fractions of that scale.
 """
-import argparse, collections, json, math, pathlib
+import argparse, collections, json, pathlib
 import numpy as np
 from configurator import Mistake, require
 
@@ -21,13 +21,11 @@ def mean(numbers):
 def bootstrap(scores):
     """Return the 95% interval of the mean of scores from 0 to 1: of n scores, n are drawn, putting
     each back, 2,000 times, and 95% of the means lie in the interval. Scores that are all alike
-    would get an interval without a width, so these, and 0 and 1, get Wilson's, which interval() in
-    eval.py explains."""
-    n, p = len(scores), mean(scores)
-    if set(scores) <= {0, 1} or len(set(scores)) == 1:
-        w = 1.96 ** 2 / max(1, n)
-        half = math.sqrt(w * (p * (1 - p) + w / 4))
-        return [max(0.0, (p + w / 2 - half) / (1 + w)), min(1.0, (p + w / 2 + half) / (1 + w))]
+    would get an interval without a width. But of n others, up to the fraction w / (n + w) may be 0,
+    or 1: that is the end of Wilson's interval, which interval() in eval.py explains."""
+    n, w = len(scores), 1.96 ** 2
+    if len({*scores}) == 1:
+        return [scores[0] * n / (n + w), (scores[0] * n + w) / (n + w)]
     drawn = np.random.default_rng(0).integers(n, size=(2000, n))
     return np.percentile(np.array(scores)[drawn].mean(1), [2.5, 97.5]).tolist()
 
@@ -42,11 +40,7 @@ def paired_difference(before, after):
         gained      0.1     0.2     0.1"""
     # bootstrap() takes numbers from 0 to 1, so a difference of -1 goes in as 0, and 1 as 1.
     changes = [(1 + b - a) / 2 for a, b in zip(before, after)]
-    low, high = [2 * end - 1 for end in bootstrap(changes)]
-    if before == after:         # Of n others, up to this fraction may differ, all in one direction.
-        high = bootstrap([0] * len(before))[1]
-        low = -high
-    return [mean(after) - mean(before), low, high]
+    return [mean(after) - mean(before), *[2 * end - 1 for end in bootstrap(changes)]]
 
 
 def worth(row):

@@ -6,6 +6,7 @@ code_in('So:\\n```python\\nx = 1\\n```') is 'x = 1\\n'.
 import ast, math, re, textwrap
 from tqdm import tqdm
 from configurator import require
+from extras.tasks import problems
 from extras.tasks.questions import broken_rules, names_in
 
 
@@ -21,6 +22,8 @@ def judge(questions, rows, run):
              for row in rows]
     for row, verdict in zip(tqdm(rows, 'judge', disable=None), verdicts(cases, run)):
         row |= verdict
+        if question_of[row['task_id']].get('tests'):    # is it a single line? DPO teaches it
+            row['preferred'] = problems.preferred(row['completion'])
         # name: it uses an unknown name, or defines another than it was asked for
         is_name = re.match(r'(Name|UnboundLocal)Error\b', row['message'])
         row['why'] = 'name' if is_name else WHY.get(row['outcome'], row['outcome'])
@@ -107,7 +110,7 @@ def code_in(text, wanted=()):
     wanted, it is the parts of the text that are Python. If nothing defines it, the code is the last
     block in a fence that is Python, or else the last one, or all of the text."""
     if not names_in(text)[2]:           # Python may have a fence, too, in a docstring
-        return '\n'.join(python_in(text))
+        return '\n'.join(python_in(text, len(text)))
     fenced = [textwrap.dedent(block) for _, block in BLOCK.findall(text)]
     python = [block for block in fenced if block.strip() and not names_in(block)[2]]
     return (definitions(fenced, wanted) or definitions(python_in(text), wanted)
@@ -128,27 +131,25 @@ def definitions(blocks, wanted):
     return '\n'.join(blocks[i] for i in sorted(chosen))
 
 
-def python_in(text):
-    """Return the parts of a text that are Python: from a line on, all up to the first mistake. A
-    part may be indented as a whole. Lone words and numbers, which prose has, too, are left out:
-    python_in('Answer\\nx = 1\\nThat is it.') -> ['\\nx = 1']"""
+def python_in(text, most=300):
+    """Return the parts of a text that are Python, of so many lines at most: from a line on, all up
+    to the first mistake. A part may be indented as a whole. Lone words and numbers, which prose
+    has, too, are left out: python_in('Answer\\nx = 1\\nThat is it.') -> ['\\nx = 1']"""
     is_word = lambda node: isinstance(node, ast.Expr) and not isinstance(node.value, ast.Call) or (
         isinstance(node, ast.AnnAssign) and not node.value)
     lines, parts, start = text.split('\n'), [], 0
     while start < len(lines):
         above = ['if 1:'] * lines[start].startswith((' ', '\t'))
-        end = len(lines)
+        end = min(start + most, len(lines))
         for _ in range(9):      # what is before a mistake may end within a statement
             part = [*above, *lines[start:end]]
             try:
                 tree = ast.parse('\n'.join(part))
                 compile(tree, 'answer', 'exec')
-            except SyntaxError as error:
-                before = (error.lineno or 1) - 1 - len(above)
-                end = max(start, min(end - 1, start + before))
+            except Exception as error:      # no lineno: null bytes, lone surrogates, deep nesting
+                line = (getattr(error, 'lineno', 0) or 1) - 1 - len(above)
+                end = max(start, min(end - 1, start + line))
                 continue
-            except Exception:   # null bytes, lone surrogates, deep nesting
-                break
             for node in filter(is_word, tree.body):
                 for i in range(node.lineno - 1, node.end_lineno):
                     part[i] = ''
